@@ -1,0 +1,1 @@
+"""How to serve an LLM on the GPUs you have."""

@@ -1,0 +1,1 @@
+"""The planning app: pages that show what ``import advisor`` answers."""

@@ -1,0 +1,1 @@
+"""What is known: models, GPUs, engines, prices and measured runs, and the types everyone shares."""

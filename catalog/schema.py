@@ -1,0 +1,326 @@
+"""The types that every package passes around: what a model, a GPU, a cluster, a deployment and a measurement are.
+
+A field's unit is in its name; where it is not, the docstring under the field says it. GiB is 2**30 bytes, GB/s is 1e9
+bytes a second and per direction, TFLOP/s are dense.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, fields
+from typing import Generic, Literal, TypeVar
+
+Attention = Literal["gqa", "mla"]
+Topology = Literal["nvswitch", "mesh", "pairs", "pcie"]
+T = TypeVar("T")
+
+BITS = {
+    "float32": 32.0,
+    "bfloat16": 16.0,
+    "float16": 16.0,
+    "fp8": 8.0,
+    "int8": 8.0,
+    "int4": 4.0,
+    "mxfp4": 4.0,
+    "nvfp4": 4.0,
+}
+"""Bits one number takes in each format, scales not counted."""
+
+SCALE_BITS = {"int4": 16.0 / 128 + 4.0 / 128, "mxfp4": 8.0 / 32, "nvfp4": 8.0 / 16, "int8": 0.0, "fp8": 0.0}
+"""Bits of scales and zero points per weight: int4 in groups of 128 (GPTQ, AWQ), mxfp4 in 32 (OCP MX), nvfp4 in 16."""
+
+
+class InputError(ValueError):
+    """Something the user gave is wrong; the message is one line that says what was wrong and what would be right."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """A decoder-only transformer, as its ``config.json`` describes it.
+
+    Field names are those of Hugging Face configurations where one exists.
+    """
+
+    name: str
+    """Hugging Face id, or the path it was read from."""
+    model_type: str
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    """Width of one query head; for MLA the sum of the no-position and rotary parts."""
+    intermediate_size: int
+    """Width of the dense feed-forward block (of the dense layers, where a model mixes dense and expert layers)."""
+    vocab_size: int
+    max_position_embeddings: int
+    dtype: str = "bfloat16"
+    """What the checkpoint stores its activations and unquantised weights in."""
+    quantization: str | None = None
+    """Weight format of a checkpoint that is already quantised (a key of ``BITS``), else None."""
+    gated_mlp: bool = True
+    """Gate, up and down projections (SwiGLU and kin) rather than up and down alone."""
+    tie_word_embeddings: bool = False
+    qkv_bias: bool = False
+    o_bias: bool = False
+    mlp_bias: bool = False
+    norm_bias: bool = False
+    """LayerNorm (weight and bias) rather than RMSNorm."""
+    norms_per_layer: int = 2
+    final_norms: int = 1
+    """Norms outside the layers: 1 at the end; 2 where the embeddings have one too (BLOOM)."""
+    qk_norm: bool = False
+    """Per-head RMSNorm on queries and keys."""
+    learned_positions: int = 0
+    """Rows of a learned position-embedding table (GPT-2, OPT); 0 for rotary and ALiBi models."""
+    head_bias: bool = False
+
+    attention: Attention = "gqa"
+    q_lora_rank: int = 0
+    kv_lora_rank: int = 0
+    qk_nope_head_dim: int = 0
+    qk_rope_head_dim: int = 0
+    v_head_dim: int = 0
+    """Width of one value head; 0 means ``head_dim``."""
+
+    sliding_window: int = 0
+    """Tokens that a windowed layer attends to; 0 if no layer is windowed."""
+    num_windowed_layers: int = 0
+
+    num_experts: int = 0
+    num_experts_per_tok: int = 0
+    moe_intermediate_size: int = 0
+    shared_expert_intermediate_size: int = 0
+    """Total width of the experts every token goes through."""
+    first_dense_layers: int = 0
+    moe_layer_step: int = 1
+    """Of the layers after the first dense ones, every ``moe_layer_step``-th one has experts."""
+    expert_bias: bool = False
+    """Biases in the experts and the router (gpt-oss)."""
+    shared_expert_gate: bool = False
+    """A one-column gate on the shared expert (Qwen2-MoE)."""
+
+    extra_parameters: int = 0
+    """Parameters that the fields above do not describe (attention sinks, sparse-attention indexers), whole model."""
+    published_parameters: float = 0.0
+    """Parameter count the publisher states, for checking; 0 if none was found."""
+    published_source: str = ""
+    gated: bool = False
+    """The checkpoint can be downloaded only after its licence is accepted."""
+    source: str = ""
+
+    @property
+    def moe_layers(self) -> int:
+        """Number of layers with routed experts."""
+        if not self.num_experts:
+            return 0
+        after = self.num_hidden_layers - self.first_dense_layers
+        return after // self.moe_layer_step
+
+    @property
+    def value_dim(self) -> int:
+        return self.v_head_dim or self.head_dim
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gpu:
+    """One accelerator, by its datasheet."""
+
+    name: str
+    vendor: str = "nvidia"
+    memory_gib: float
+    """Memory that software sees (``nvidia-smi``), not the marketing figure."""
+    memory_bandwidth_gbps: float
+    fp16_tflops: float
+    """Dense float16 or bfloat16 tensor throughput with float32 accumulation."""
+    fp8_tflops: float = 0.0
+    """0: no such units; the same for the formats below."""
+    int8_tops: float = 0.0
+    fp4_tflops: float = 0.0
+    bf16: bool = True
+    compute_capability: str = ""
+    """CUDA compute capability ("9.0"); for AMD the gfx architecture ("gfx942")."""
+    topology: Topology = "pcie"
+    """How the GPUs of one node are joined: through switches, directly all to all, in pairs by a bridge, or by PCIe."""
+    nvlink_gbps: float = 0.0
+    """GPU-to-GPU link bandwidth of one GPU, per direction; 0 without one."""
+    pcie_gbps: float = 16.0
+    """Host link bandwidth, per direction."""
+    tdp_w: float = 0.0
+    gpus_per_node: int = 8
+    """Largest number of these GPUs that one server usually holds."""
+    notes: str = ""
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """GPUs of one kind in one or more nodes."""
+
+    gpu: Gpu
+    gpus_per_node: int
+    nodes: int = 1
+    network_gbps: float = 50.0
+    """Network bandwidth between nodes, per GPU and direction; 50 GB/s is one 400 Gb/s adapter a GPU."""
+
+    @property
+    def num_gpus(self) -> int:
+        return self.gpus_per_node * self.nodes
+
+    def __str__(self) -> str:
+        nodes = f"{self.nodes}x" if self.nodes > 1 else ""
+        return f"{nodes}{self.gpus_per_node}x{self.gpu.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """What is asked of a deployment: the length of its requests and how many come."""
+
+    input_len: int = 1024
+    output_len: int = 256
+    rate: float | None = None
+    """Requests a second (open loop)."""
+    concurrency: int | None = None
+    """Requests in flight over all replicas (closed loop)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slo:
+    """Limits a deployment must keep; None where there is none."""
+
+    ttft_ms: float | None = None
+    tpot_ms: float | None = None
+    e2e_ms: float | None = None
+    percentile: float | None = None
+    """None: the limit holds for the mean."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployment:
+    """How a model is laid out on GPUs and which limits its engine is started with.
+
+    ``None`` in a knob means "what the engine would choose"; resolved deployments have none.
+    """
+
+    engine: str = "vllm"
+    tp: int = 1
+    pp: int = 1
+    dp: int = 1
+    """Replicas."""
+    ep: int = 1
+    """GPUs the routed experts are spread over; 1: experts are sliced like every other matrix."""
+    sequence_parallel: bool = False
+    max_num_seqs: int | None = None
+    max_num_batched_tokens: int | None = None
+    max_model_len: int | None = None
+    gpu_memory_utilization: float = 0.9
+    dtype: str = "auto"
+    """Weight format: a key of ``BITS``, or "auto"."""
+    kv_dtype: str = "auto"
+    offload: float = 0.0
+    """Share of the layers' weights kept in CPU memory and streamed over the host link, 0 to 1."""
+    compiled: bool = True
+    """Kernel fusion and CUDA graphs on."""
+
+    @property
+    def num_gpus(self) -> int:
+        return self.tp * self.pp * self.dp
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Price:
+    """What one GPU costs for an hour at one provider."""
+
+    gpu: str
+    usd_per_gpu_hour: float
+    provider: str
+    instance: str = ""
+    kind: str = "on-demand"
+    """"on-demand", "spot" or "rental"."""
+    illustrative: bool = False
+    """A round figure from a planning tool, not an offer: used only when the user asks for it."""
+    as_of: str = ""
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """One measured configuration: one row of a runs file. None where a quantity was not measured."""
+
+    run_id: str
+    role: Literal["fit", "validate"]
+    source: str
+    gpu: str
+    gpus: int
+    interconnect: str = ""
+    engine: str
+    engine_version: str = ""
+    model: str
+    dtype: str
+    kv_dtype: str = "auto"
+    tp: int = 1
+    pp: int = 1
+    dp: int = 1
+    ep: int = 1
+    max_num_batched_tokens: int | None = None
+    max_num_seqs: int | None = None
+    max_model_len: int | None = None
+    gpu_memory_utilization: float | None = None
+    compiled: bool = True
+    offload: float = 0.0
+    batch: int
+    input_len: int
+    output_len: int
+    prefill_ms: float | None = None
+    ttft_ms: float | None = None
+    tpot_ms: float | None = None
+    e2e_ms: float | None = None
+    output_tok_s: float | None = None
+    repeats: int | None = None
+    spread: float | None = None
+    """Relative standard deviation of ``e2e_ms`` over the repeats."""
+    peak_memory_gib: float | None = None
+    kv_capacity_tokens: int | None = None
+    comm_bytes: float | None = None
+    utilisation: float | None = None
+    power_w: float | None = None
+    energy_j: float | None = None
+    top1_agreement: float | None = None
+    max_logit_diff: float | None = None
+    ppl_diff: float | None = None
+    oom: bool = False
+    fingerprint: str = ""
+
+    @property
+    def deployment(self) -> Deployment:
+        """The deployment that was measured."""
+        names = {f.name for f in fields(Deployment)} & {f.name for f in fields(self)}
+        chosen = {name: getattr(self, name) for name in names}
+        if chosen["gpu_memory_utilization"] is None:
+            del chosen["gpu_memory_utilization"]
+        return Deployment(**chosen)
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something the reader of an answer should know: an assumption, a reading of an ambiguous name, a warning."""
+
+    text: str
+    kind: Literal["note", "warning"] = "note"
+
+
+@dataclass(frozen=True, slots=True)
+class Found(Generic[T]):
+    """What a name was resolved to, and what to tell the user about it."""
+
+    value: T
+    notes: tuple[Note, ...] = field(default=())
+
+
+def require_positive(name: str, value: float, *, most: float = math.inf, whole: bool = True) -> None:
+    """Raise ``InputError`` unless ``value`` is a finite number above 0 and at most ``most``."""
+    kind = "a whole number" if whole else "a number"
+    upper = f" and at most {most:g}" if math.isfinite(most) else ""
+    wrong_type = isinstance(value, bool) or not isinstance(value, int if whole else (int, float))
+    if wrong_type or not math.isfinite(value) or not 0 < value <= most:
+        raise InputError(f"{name} is {value!r}; it must be {kind} above 0{upper}")
