@@ -1,0 +1,194 @@
+"""What inference engines can do, as read from ``data/engines.toml``."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from dataclasses import dataclass, field, fields
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
+
+from catalog.schema import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from catalog.schema import Gpu, Model
+
+_FLASHINFER_HEAD_DIMS = (64, 128, 256, 512)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchDefaults:
+    """Scheduler limits that an engine starts with on some GPUs."""
+
+    min_memory_gib: float = 0.0
+    """The row holds for GPUs with at least this much memory..."""
+    not_named: str = ""
+    """...whose name, in lower case, does not contain this."""
+    max_num_batched_tokens: int
+    max_num_seqs: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """One inference engine at one version."""
+
+    name: str
+    version: str
+    aliases: tuple[str, ...] = ()
+    images: Mapping[str, str] = field(default_factory=dict)
+    """Container image by GPU vendor."""
+    port: int = 8000
+    health: str = "/health"
+    """Path that answers 200 once the engine serves."""
+    min_capability: str = "0"
+    """Lowest NVIDIA compute capability that its kernels are built for."""
+    gfx: tuple[str, ...] = ()
+    """AMD architectures that its kernels are built for."""
+    last_version_below_min: str = ""
+    """Last version known to run below ``min_capability``."""
+    parallel: tuple[str, ...] = ("tp", "dp")
+    """Of "tp", "pp", "dp", "ep", "sp" (sequence parallel) and "offload" (weights kept in CPU memory)."""
+    online: tuple[str, ...] = ()
+    """Formats it can turn an unquantised checkpoint into while loading."""
+    float16_refused: tuple[str, ...] = ()
+    """Model types that it does not run in float16, for their numbers overflow."""
+    memory_rule: Literal["of_total", "static", "of_free"] = "of_total"
+    """What ``gpu_memory_utilization`` is a share of: all that the engine uses, of the GPU's memory ("of_total", vLLM);
+    weights and KV cache, of the GPU's memory ("static", SGLang); the KV cache, of what weights and activations left
+    ("of_free", TensorRT-LLM, LMDeploy)."""
+    gpu_memory_utilization: float = 0.9
+    """The engine's own default."""
+    block_size: int = 16
+    """Tokens in one block of KV cache."""
+    vocab_padding: int = 1
+    """Rows of the embedding and the head are padded to a multiple of this."""
+    max_graph_size: int = 0
+    """Largest batch that decode is captured as a CUDA graph for; 0: none."""
+    v2_runner: tuple[str, ...] = ()
+    """Model types that vLLM gives to its second model runner, which profiles memory differently (see ``memory``)."""
+    batch: tuple[BatchDefaults, ...]
+    weights: Mapping[str, str]
+    """Lowest compute capability by weight format."""
+    native: Mapping[str, str] = field(default_factory=dict)
+    """Lowest compute capability at which products run in that format; below it only the storage is that small."""
+    kv: Mapping[str, str]
+    gfx_weights: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    gfx_kv: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    source: str = ""
+
+    def refusal(self, gpu: Gpu) -> str:
+        """Why this engine cannot start on ``gpu``, in one line; empty if it can."""
+        if gpu.vendor == "amd":
+            if gpu.compute_capability in self.gfx:
+                return ""
+            runs = f"it runs on {', '.join(self.gfx)}" if self.gfx else "it runs on NVIDIA GPUs"
+            return f"{self.name} {self.version} does not run on {gpu.name} ({gpu.compute_capability}); {runs}"
+        if not gpu.compute_capability or at_least(gpu.compute_capability, self.min_capability):
+            return ""
+        older = f"; the last version that does is {self.last_version_below_min}" if self.last_version_below_min else ""
+        return (
+            f"{self.name} {self.version} has no kernels for {gpu.name} (compute capability {gpu.compute_capability}, "
+            f"it needs {self.min_capability}){older}"
+        )
+
+    def weight_formats(self, gpu: Gpu) -> tuple[str, ...]:
+        """Formats that weights can be stored in on ``gpu``."""
+        return self._formats(gpu, self.weights, self.gfx_weights)
+
+    def computes_in(self, gpu: Gpu, weights: str) -> bool:
+        """Whether matrix products run in ``weights``' own format there, rather than after turning them into 16 bit."""
+        if gpu.vendor == "amd":
+            return weights in self.weight_formats(gpu)
+        return weights in self._formats(gpu, self.native or self.weights, {})
+
+    def kv_formats(self, gpu: Gpu, model: Model) -> tuple[str, ...]:
+        """Formats that the KV cache can have for ``model`` on ``gpu``."""
+        formats = self._formats(gpu, self.kv, self.gfx_kv)
+        if self.name != "vllm" or gpu.vendor == "amd" or not gpu.compute_capability:
+            return formats
+        # FlashInfer alone reads an 8-bit cache below 8.9: not MLA, only some head sizes, no attention sinks, no ALiBi
+        # (v1/attention/backends/flashinfer.py). Triton reads fp8 from 8.9 on; nothing but FlashInfer reads nvfp4.
+        flashinfer = (
+            model.attention == "gqa"
+            and model.head_dim in _FLASHINFER_HEAD_DIMS
+            and model.model_type not in {"gpt_oss", "bloom", "mpt"}
+        )
+        if flashinfer:
+            return formats
+        wide = at_least(gpu.compute_capability, "8.9")
+        return tuple(f for f in formats if f != "nvfp4" and (f != "fp8" or wide))
+
+    def batch_defaults(self, gpu: Gpu) -> BatchDefaults:
+        """The scheduler limits it starts with on ``gpu``."""
+        name = gpu.name.lower()
+        return next(
+            row
+            for row in self.batch
+            if gpu.memory_gib >= row.min_memory_gib and not (row.not_named and row.not_named in name)
+        )
+
+    def _formats(self, gpu: Gpu, table: Mapping[str, str], gfx_table: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+        if gpu.vendor == "amd":
+            return tuple(name for name, archs in gfx_table.items() if gpu.compute_capability in archs)
+        if not gpu.compute_capability:  # a GPU somebody invented: its numbers say what it computes in
+            lacks = {"bfloat16": not gpu.bf16, "fp8": not gpu.fp8_tflops}
+            lacks |= dict.fromkeys(("mxfp4", "nvfp4"), not gpu.fp4_tflops)
+            return tuple(name for name in table if not lacks.get(name, False))
+        return tuple(
+            name
+            for name, least in table.items()
+            if at_least(gpu.compute_capability, least) and (name != "bfloat16" or gpu.bf16)
+        )
+
+
+def at_least(capability: str, least: str) -> bool:
+    """Whether one compute capability is not below another: ``at_least("10.0", "8.9")``."""
+    return _numbers(capability) >= _numbers(least)
+
+
+def _numbers(capability: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in capability.split("."))
+    except ValueError:
+        raise InputError(f"compute capability {capability!r} is not a number such as 9.0") from None
+
+
+@cache
+def _engines() -> Mapping[str, Engine]:
+    path = Path(__file__).parent.parent / "data" / "engines.toml"
+    tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    return MappingProxyType({name: _engine(name, table) for name, table in tables.items()})
+
+
+def _engine(name: str, table: dict[str, Any]) -> Engine:
+    kinds = {f.name: f.type for f in fields(Engine)}
+    values: dict[str, Any] = {"name": name, "batch": tuple(BatchDefaults(**row) for row in table.pop("batch"))}
+    for key, value in table.items():
+        if isinstance(value, dict):
+            read = {k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}
+            values[key] = MappingProxyType(read)
+        else:
+            values[key] = tuple(value) if str(kinds[key]).startswith("tuple") else value
+    return Engine(**values)
+
+
+def all_engines() -> tuple[Engine, ...]:
+    """Every engine there are facts for."""
+    return tuple(_engines().values())
+
+
+def find_engine(name: str) -> Engine:
+    """The engine of that name or alias; ``InputError`` with close matches otherwise."""
+    wanted = str(name).strip().lower().replace("_", "-")
+    for engine in all_engines():
+        if wanted in (engine.name, *engine.aliases):
+            return engine
+    names = [word for engine in all_engines() for word in (engine.name, *engine.aliases)]
+    close = difflib.get_close_matches(wanted, names, n=2, cutoff=0.5)
+    known = ", ".join(engine.name for engine in all_engines())
+    hint = f"did you mean {' or '.join(close)}? " if close else ""
+    raise InputError(f"unknown engine {str(name)[:60]!r}; {hint}known: {known}")
