@@ -102,6 +102,8 @@ class Model:
 
     extra_parameters: int = 0
     """Parameters that the fields above do not describe (attention sinks, sparse-attention indexers), whole model."""
+    encoder_parameters: int = 0
+    """Parameters of encoders for other inputs (images) that are loaded beside the language model but idle on text."""
     published_parameters: float = 0.0
     """Parameter count the publisher states, for checking; 0 if none was found."""
     published_source: str = ""
@@ -129,7 +131,8 @@ class Gpu:
     name: str
     vendor: str = "nvidia"
     memory_gib: float
-    """Memory that software sees (``nvidia-smi``), not the marketing figure."""
+    """Memory that an engine sees: the total that CUDA or HIP reports, a little below ``nvidia-smi``'s and well below the
+    marketing figure."""
     memory_bandwidth_gbps: float
     fp16_tflops: float
     """Dense float16 or bfloat16 tensor throughput with float32 accumulation."""
@@ -269,6 +272,7 @@ class Measurement:
     compiled: bool = True
     offload: float = 0.0
     batch: int
+    """Sequences at once per replica; 0 for a saturated run, where the engine took as many as it could."""
     input_len: int
     output_len: int
     prefill_ms: float | None = None

@@ -1,0 +1,160 @@
+"""GPUs by name, what-if changes to them, and clusters as people write them ("4xA100", "2x8xH100")."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+
+from catalog.bounds import check_gpu
+from catalog.names import suggestion
+from catalog.schema import Cluster, Found, Gpu, InputError, Note, require_positive
+from catalog.tables import describe, field_types, table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MOST_GPUS = 65_536
+FIXED = {"name", "vendor", "notes", "source"}
+VENDOR = re.compile(r"^(nvidia|amd|tesla|geforce|instinct)[\s_\-]+", re.IGNORECASE)
+TIMES = r"\s*[xX×*]\s*"  # noqa: RUF001  people paste the sign from datasheets
+NODES = re.compile(rf"(-?\d+){TIMES}(-?\d+){TIMES}(\S.*)")
+COUNT = re.compile(rf"(-?\d+)(?:{TIMES}|\s+)(\S.*)")
+COLON = re.compile(r"(.*\S)\s*:\s*(-?\d+)")
+EXAMPLES = "write it like 4xA100, A100:4, 8xH100-80GB or 2x8xH100 (nodes x GPUs)"
+
+
+def find_gpu(name: str) -> Found[Gpu]:
+    """The GPU that ``name`` means; ``nvidia-smi``'s names count too.
+
+    A name that could mean several ("A100") is read as one of them, and the notes say which.
+
+    Raises:
+        InputError: nothing of that name; the message has the closest ones.
+    """
+    gpus = table("gpus")
+    typed = name.strip()
+    plain = typed
+    while gpus.meaning(plain) is None and VENDOR.match(plain):
+        plain = VENDOR.sub("", plain, count=1)
+    meaning = gpus.meaning(plain)
+    if meaning is None:
+        near = suggestion(plain, gpus.full_names(), otherwise=f"known: {', '.join(gpus.entries)}")
+        raise InputError(f'unknown GPU "{typed}"; {near}')
+    gpu = check_gpu(gpus.build(Gpu, meaning.entry, name=meaning.name))
+    hint = gpus.entries[meaning.entry].ambiguity
+    if not meaning.ambiguous:
+        return Found(gpu)
+    return Found(gpu, (Note(f'"{typed}" read as {gpu.name}' + (f" ({hint})" if hint else "")),))
+
+
+def all_gpus() -> tuple[Gpu, ...]:
+    """Every GPU of the catalog, the user's included, in the order of the files."""
+    gpus = table("gpus")
+    return tuple(check_gpu(gpus.build(Gpu, name)) for name in gpus.entries)
+
+
+def with_overrides(gpu: Gpu, overrides: Mapping[str, float | str | bool]) -> Gpu:
+    """A GPU that differs from ``gpu`` in some fields; its name says in which.
+
+    Values may be text, as typed on a command line.
+
+    Raises:
+        InputError: no such field (with the closest ones), or a value of the wrong type or out of bounds.
+    """
+    if not overrides:
+        return gpu
+    types = {name: hint for name, hint in field_types(Gpu).items() if name not in FIXED}
+    changes: dict[str, Any] = {}
+    for name, value in overrides.items():
+        if name not in types:
+            raise InputError(f"a GPU has no {name!r} to set; {suggestion(name, types, otherwise=', '.join(types))}")
+        changes[name] = _parsed(name, value, types[name])
+    changed = ", ".join(f"{name}={_shown(value)}" for name, value in changes.items())
+    return check_gpu(replace(gpu, **changes, name=f"{gpu.name} ({changed})"))
+
+
+def parse_cluster(text: str, overrides: Mapping[str, float | str] | None = None) -> Found[Cluster]:
+    """The cluster that ``text`` means: a count and a GPU, in any of the usual spellings, one GPU without a count.
+
+    More GPUs than one server usually holds become several nodes of equal size, and a note says so. ``overrides`` are
+    fields of the GPU to change (``with_overrides``), or ``network_gbps``.
+
+    Raises:
+        InputError: not a cluster, an unknown GPU, or a count that is 0, negative, huge or does not divide into nodes.
+    """
+    nodes, count, name = _split(text)
+    found = find_gpu(name)
+    changes = dict(overrides or {})
+    network = _network(changes.pop("network_gbps", None))
+    gpu, notes = with_overrides(found.value, changes), list(found.notes)
+    for what, number in (("number of nodes", nodes), ("number of GPUs", count), ("number of GPUs", nodes * count)):
+        if not 0 < number <= MOST_GPUS:
+            raise InputError(f'"{text.strip()}": {what} is {number}; it must be from 1 to {MOST_GPUS}')
+    most = gpu.gpus_per_node
+    if nodes == 1 and count > most and not NODES.fullmatch(text.strip()):
+        if count % most:
+            below, above = count // most * most, -(-count // most) * most
+            raise InputError(
+                f'"{text.strip()}": servers hold {most} {gpu.name} and {count} does not divide into them; '
+                f"use {below} or {above}, or say nodes x GPUs"
+            )
+        nodes, count = count // most, most
+        notes.append(Note(f"{nodes * count} {gpu.name} taken as {nodes} nodes x {count}"))
+    elif count > most:
+        notes.append(Note(f"{count} {gpu.name} in one node is more than the usual {most}"))
+    return Found(Cluster(gpu=gpu, gpus_per_node=count, nodes=nodes, **network), tuple(notes))
+
+
+def _split(text: str) -> tuple[int, int, str]:
+    """Nodes, GPUs a node, and the GPU's name."""
+    if not isinstance(text, str) or not text.strip():
+        raise InputError(f"no GPUs named; {EXAMPLES}")
+    text = text.strip()
+    if len(text) > 200:
+        raise InputError(f"GPUs are described in {len(text)} letters; {EXAMPLES}")
+    if match := NODES.fullmatch(text):
+        return int(match[1]), int(match[2]), match[3]
+    if match := COUNT.fullmatch(text):
+        return 1, int(match[1]), match[2]
+    if match := COLON.fullmatch(text):
+        return 1, int(match[2]), match[1]
+    if re.match(r"-?[\d.]+" + TIMES, text):
+        raise InputError(f'"{text}" is no number of GPUs; {EXAMPLES}')
+    return 1, 1, text
+
+
+def _network(value: float | str | None) -> dict[str, float]:
+    if value is None:
+        return {}
+    number = _parsed("network_gbps", value, float)
+    require_positive("network_gbps", number, most=10**6, whole=False)
+    return {"network_gbps": number}
+
+
+def _parsed(name: str, value: float | str | bool, hint: Any) -> Any:
+    """``value`` in the type of its field."""
+    wrong = InputError(f"{name} is {value!r}; it must be {describe(hint)}")
+    if hint is bool:
+        words = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
+        if str(value).casefold() not in words:
+            raise wrong
+        return words[str(value).casefold()]
+    if get_origin(hint) is Literal or hint is str:
+        if not isinstance(value, str) or (hint is not str and value not in get_args(hint)):
+            raise wrong
+        return value
+    if isinstance(value, bool):
+        raise wrong
+    try:
+        number = float(value)
+        return int(value) if hint is int and number == int(number) else hint(value)
+    except (ValueError, TypeError, OverflowError):
+        raise wrong from None
+
+
+def _shown(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+assert {each.name for each in fields(Gpu)} >= FIXED

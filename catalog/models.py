@@ -1,0 +1,60 @@
+"""Models by name: the shipped catalog, the user's own, a ``config.json`` on disk, or one on the Hugging Face hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from catalog.bounds import check_model
+from catalog.names import suggestion
+from catalog.parameters import active_parameters, parameters
+from catalog.schema import Found, InputError, Model, Note
+from catalog.tables import Table, table
+
+__all__ = ["active_parameters", "all_models", "find_model", "parameters"]
+
+
+def find_model(name: str) -> Found[Model]:
+    """The model that ``name`` means: a path to a ``config.json``, a catalog name or alias, or a Hugging Face id.
+
+    An explicit path (it exists, or is spelled like one) beats the catalog, which beats the hub. A short name that could
+    mean several models is read as one of them, and the notes say which.
+
+    Raises:
+        InputError: nothing of that name, or its ``config.json`` is unusable.
+    """
+    if not isinstance(name, str) or not name.strip():
+        raise InputError("no model named; give a catalog name such as llama-13b, a Hugging Face id, or a config.json")
+    name = name.strip()
+    if _is_path(name):
+        from catalog.config import read_config  # noqa: PLC0415  only for files
+
+        return Found(read_config(Path(name).expanduser()))
+    models = table("models")
+    meaning = models.meaning(name)
+    if meaning is None:
+        return _from_hub(name, models)
+    model = check_model(models.build(Model, meaning.entry, name=meaning.name))
+    return Found(model, (Note(f'"{name}" read as {model.name}'),) if meaning.ambiguous else ())
+
+
+def all_models() -> tuple[Model, ...]:
+    """Every model of the catalog, the user's included, in the order of the files."""
+    models = table("models")
+    return tuple(check_model(models.build(Model, name)) for name in models.entries)
+
+
+def _is_path(name: str) -> bool:
+    if name.endswith(".json") or name.startswith((".", "/", "~", "\\")):
+        return True
+    try:
+        # a folder that merely is called like a catalog name ("./llama-13b" says it clearly) must hold a config to count
+        return (Path(name) / "config.json").is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def _from_hub(name: str, models: Table) -> Found[Model]:
+    near = suggestion(name, models.full_names(), otherwise="'advisor catalog' lists those known")
+    if name.count("/") != 1:
+        raise InputError(f'unknown model "{name}"; {near}; or give a Hugging Face id or the path to a config.json')
+    raise InputError(f'unknown model "{name}"; {near}')

@@ -1,0 +1,67 @@
+"""What GPUs cost to rent."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from catalog.gpus import find_gpu
+from catalog.home import own_tables
+from catalog.names import squash, suggestion
+from catalog.schema import InputError, Price
+from catalog.tables import DATA, construct, read_toml
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+KINDS = ("on-demand", "spot", "rental")
+
+
+def all_prices() -> tuple[Price, ...]:
+    """Every known price, the user's included."""
+    return tuple(price for path in (DATA / "prices.toml", *own_tables("prices")) for price in _read(path))
+
+
+def prices_for(gpu_name: str, *, provider: str | None = None, illustrative: bool = False) -> tuple[Price, ...]:
+    """Prices of one GPU, cheapest first; of one provider if given.
+
+    Illustrative figures are left out unless asked for, and then come alone: a round figure never competes with an offer.
+    A GPU that was changed for a what-if ("H100-SXM (memory_bandwidth_gbps=6000)") costs what the real one does.
+
+    Raises:
+        InputError: no GPU of that name, or a provider that no price names.
+    """
+    gpu = find_gpu(gpu_name.partition(" (")[0]).value.name
+    prices = all_prices()
+    if provider is not None:
+        providers = sorted({price.provider for price in prices})
+        if squash(provider) not in map(squash, providers):
+            hint = suggestion(provider, providers, otherwise=f"known: {', '.join(providers)}")
+            raise InputError(f'no prices of a provider "{provider}"; {hint}')
+        prices = tuple(price for price in prices if squash(price.provider) == squash(provider))
+    chosen = (price for price in prices if price.gpu == gpu and price.illustrative == illustrative)
+    return tuple(sorted(chosen, key=lambda price: price.usd_per_gpu_hour))
+
+
+def cheapest(gpu_name: str, *, provider: str | None = None, illustrative: bool = False) -> Price | None:
+    """The lowest on-demand price of a GPU, else the lowest rental one, else None. Spot offers can be withdrawn: never.
+
+    Its ``provider``, ``instance`` and ``as_of`` say which it is.
+    """
+    prices = prices_for(gpu_name, provider=provider, illustrative=illustrative)
+    lasting = [price for price in prices if price.kind != "spot"]
+    return min(lasting, key=lambda price: (price.kind != "on-demand", price.usd_per_gpu_hour), default=None)
+
+
+def _read(path: Path) -> Iterator[Price]:
+    rows = read_toml(path).get("prices", [])
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise InputError(f"{path}: prices must be tables that start with [[prices]]")
+    for number, row in enumerate(rows, 1):
+        where = f"{path}: price {number}"
+        price = construct(Price, row, where)
+        if not 0 < price.usd_per_gpu_hour <= 10_000:
+            raise InputError(f"{where}: usd_per_gpu_hour is {price.usd_per_gpu_hour}; it must be above 0 and at most 10000")
+        if price.kind not in KINDS:
+            raise InputError(f"{where}: kind is {price.kind!r}; it must be one of {', '.join(KINDS)}")
+        yield price

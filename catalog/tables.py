@@ -1,0 +1,200 @@
+"""Facts in TOML files: one table an entry, its keys the fields of a dataclass; shipped ones first, then the user's.
+
+Beside its fields an entry may have
+
+    base        another entry of the same kind whose fields it starts from
+    aliases     other spellings of the same thing
+    ambiguous   names that could mean other things too and are read as this one; the reader is told so
+    variants    full names of other things with the same facts (chat and instruct checkpoints of one shape)
+    ambiguity   what to tell the reader beyond the name that was chosen
+"""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from dataclasses import MISSING, dataclass, field, fields
+from functools import cache
+from pathlib import Path
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from catalog.home import own_tables
+from catalog.names import Meaning, squash, suggestion
+from catalog.schema import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+T = TypeVar("T")
+DATA = Path(__file__).parent / "data"
+NAMES = ("aliases", "ambiguous", "variants")
+MOST_BYTES = 4_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One table of a TOML file, not yet a dataclass."""
+
+    name: str
+    path: Path
+    values: Mapping[str, Any]
+    base: str = ""
+    aliases: tuple[str, ...] = ()
+    ambiguous: tuple[str, ...] = ()
+    variants: tuple[str, ...] = ()
+    ambiguity: str = ""
+
+    @property
+    def where(self) -> str:
+        return f"{self.path.name}: [{self.name}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """All entries of one kind and the names that lead to them."""
+
+    entries: Mapping[str, Entry]
+    meanings: Mapping[str, Meaning] = field(repr=False)
+    """By squashed name."""
+
+    def meaning(self, name: str) -> Meaning | None:
+        return self.meanings.get(squash(name))
+
+    def full_names(self) -> list[str]:
+        """Every entry's own name and its variants'."""
+        return [name for entry in self.entries.values() for name in (entry.name, *entry.variants)]
+
+    def build(self, cls: type[T], name: str, /, **own: Any) -> T:
+        """The dataclass that an entry describes, with ``own`` fields on top; its bases' fields come first."""
+        chain = [self.entries[name]]
+        while chain[-1].base:
+            entry = chain[-1]
+            if entry.base not in self.entries:
+                raise InputError(
+                    f"{entry.where}: base {entry.base!r} is unknown; {suggestion(entry.base, self.entries)}"
+                )
+            if len(chain) > len(self.entries):
+                raise InputError(f"{chain[0].where}: its bases go round in a circle")
+            chain.append(self.entries[entry.base])
+        values: dict[str, Any] = {}
+        for entry in reversed(chain):
+            values |= entry.values
+        return construct(cls, {"name": name, **values, **own}, chain[0].where)
+
+
+def table(kind: str) -> Table:
+    """The entries of one kind ("models", "gpus"): shipped, then the user's, which add to or replace them."""
+    shipped = tuple(sorted((DATA / kind).glob("*.toml")))
+    own = own_tables(kind)
+    return _table(shipped, tuple((path, _stamp(path)) for path in own))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file as a dictionary.
+
+    Raises:
+        InputError: it cannot be read, is too large, or is not TOML.
+    """
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise InputError(f"{path} is larger than {MOST_BYTES // 10**6} MB, too large for a table of facts")
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, or nested without end
+        raise InputError(f"{path} is not a TOML file: {' '.join(str(error).split()) or 'nested too deeply'}") from error
+
+
+def construct(cls: type[T], values: Mapping[str, Any], where: str) -> T:
+    """``cls(**values)`` after checking that every field exists, has its type and is finite.
+
+    Raises:
+        InputError: naming ``where``, the field, and what would be right.
+    """
+    hints = field_types(cls)
+    for key, value in values.items():
+        if key not in hints:
+            hint = suggestion(key, hints, otherwise=f"fields: {', '.join(hints)}")
+            raise InputError(f"{where}: unknown field {key!r}; {hint}")
+        if not _fits(value, hints[key]):
+            raise InputError(f"{where}: {key} is {value!r}; it must be {describe(hints[key])}")
+    missing = [each.name for each in fields(cls) if _required(each) and each.name not in values]  # type: ignore[arg-type]
+    if missing:
+        raise InputError(f"{where}: {', '.join(missing)} missing")
+    return cls(**{key: float(value) if hints[key] is float else value for key, value in values.items()})
+
+
+@cache
+def field_types(cls: type) -> dict[str, Any]:
+    """The resolved type of every field of a dataclass."""
+    hints = get_type_hints(cls)
+    return {each.name: hints[each.name] for each in fields(cls)}
+
+
+def describe(hint: Any) -> str:
+    """A type in words, for messages."""
+    if get_origin(hint) is Literal:
+        return " or ".join(repr(each) for each in get_args(hint))
+    if get_origin(hint) is UnionType:
+        return " or ".join(describe(each) for each in get_args(hint) if each is not type(None))
+    return {int: "a whole number", float: "a finite number", bool: "true or false", str: "text"}[hint]
+
+
+@cache
+def _table(shipped: tuple[Path, ...], own: tuple[tuple[Path, tuple[int, int]], ...]) -> Table:
+    entries: dict[str, Entry] = {}
+    meanings: dict[str, Meaning] = {}
+    for path in (*shipped, *(path for path, _ in own)):
+        for entry in _entries(path):
+            entries[entry.name] = entry
+            meanings |= dict(_meanings(entry))
+    return Table(entries, meanings)
+
+
+def _entries(path: Path) -> Iterable[Entry]:
+    for name, values in read_toml(path).items():
+        where = f"{path}: [{name}]"
+        if not isinstance(values, dict):
+            raise InputError(f'{path}: {name!r} stands outside of a table; start with a line such as ["my-{name}"]')
+        rest = dict(values)
+        lists = {key: _texts(rest.pop(key, []), f"{where}: {key}") for key in NAMES}
+        texts = {key: _texts([rest.pop(key, "")], f"{where}: {key}")[0] for key in ("base", "ambiguity")}
+        yield Entry(name, path, rest, **lists, **texts)  # type: ignore[arg-type]
+
+
+def _texts(value: Any, where: str) -> tuple[str, ...]:
+    if isinstance(value, list) and all(isinstance(each, str) for each in value):
+        return tuple(value)
+    raise InputError(f"{where} must be text" if isinstance(value, list) else f"{where} must be a list of names")
+
+
+def _meanings(entry: Entry) -> Iterable[tuple[str, Meaning]]:
+    for name in entry.ambiguous:
+        yield squash(name), Meaning(entry.name, entry.name, ambiguous=True)
+    for full in (*entry.variants, entry.name):
+        # an organisation's name and Hugging Face's "-hf" are rarely typed
+        bare = full.rpartition("/")[2]
+        for name in (full, bare, bare.removesuffix("-hf")):
+            yield squash(name), Meaning(entry.name, full)
+    for name in entry.aliases:
+        yield squash(name), Meaning(entry.name, entry.name)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    if get_origin(hint) is Literal:
+        return value in get_args(hint)
+    if get_origin(hint) is UnionType:
+        return any(_fits(value, each) for each in get_args(hint))
+    if hint is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return type(value) is hint
+
+
+def _required(each: Any) -> bool:
+    return each.default is MISSING and each.default_factory is MISSING
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_mtime_ns, status.st_size
