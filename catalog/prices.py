@@ -61,7 +61,9 @@ def _read(path: Path) -> Iterator[Price]:
         where = f"{path}: price {number}"
         price = construct(Price, row, where)
         if not 0 < price.usd_per_gpu_hour <= 10_000:
-            raise InputError(f"{where}: usd_per_gpu_hour is {price.usd_per_gpu_hour}; it must be above 0 and at most 10000")
+            raise InputError(
+                f"{where}: usd_per_gpu_hour is {price.usd_per_gpu_hour}; it must be above 0 and at most 10000"
+            )
         if price.kind not in KINDS:
             raise InputError(f"{where}: kind is {price.kind!r}; it must be one of {', '.join(KINDS)}")
         yield price

@@ -287,6 +287,7 @@ class Measurement:
     kv_capacity_tokens: int | None = None
     comm_bytes: float | None = None
     utilisation: float | None = None
+    """Share of the time in which a GPU was busy, 0 to 1."""
     power_w: float | None = None
     energy_j: float | None = None
     top1_agreement: float | None = None

@@ -11,7 +11,7 @@ Beside its fields an entry may have
 
 from __future__ import annotations
 
-import math
+import sys
 import tomllib
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
@@ -112,7 +112,7 @@ def construct(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     Raises:
         InputError: naming ``where``, the field, and what would be right.
     """
-    hints = field_types(cls)
+    hints = field_types(cls)  # type: ignore[arg-type]  mypy takes a bare type variable for unhashable
     for key, value in values.items():
         if key not in hints:
             hint = suggestion(key, hints, otherwise=f"fields: {', '.join(hints)}")
@@ -187,7 +187,7 @@ def _fits(value: Any, hint: Any) -> bool:
     if get_origin(hint) is UnionType:
         return any(_fits(value, each) for each in get_args(hint))
     if hint is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        return type(value) in (int, float) and abs(value) <= sys.float_info.max
     return type(value) is hint
 
 

@@ -1,0 +1,243 @@
+"""Measured runs: those shipped with the package, the user's own, and the append-only store that probes write.
+
+A store is JSON Lines, one ``Measurement`` a line without its empty fields. Writers take a lock and add whole lines with
+one write, so that several of them, a kill at any moment and a full disk leave every earlier line as it was; readers
+pass over a line that a killed writer left unfinished. The same columns as CSV are read too.
+"""
+
+from __future__ import annotations
+
+import csv
+import errno
+import json
+import math
+import os
+from contextlib import suppress
+from dataclasses import MISSING, fields
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from catalog.home import own_runs
+from catalog.names import suggestion
+from catalog.schema import InputError, Measurement
+from catalog.tables import DATA, construct, describe, field_types
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    import pandas as pd
+
+BOUNDS: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(("gpus", "tp", "pp", "dp", "ep"), (1, 65_536)),
+    **dict.fromkeys(("batch", "input_len", "output_len", "repeats"), (1, 10**9)),
+    **dict.fromkeys(("max_num_batched_tokens", "max_num_seqs", "max_model_len"), (1, 10**9)),
+    **dict.fromkeys(("prefill_ms", "ttft_ms", "e2e_ms", "output_tok_s"), (1e-9, 1e12)),
+    **dict.fromkeys(("tpot_ms", "spread", "peak_memory_gib", "comm_bytes", "energy_j"), (0, 1e18)),
+    **dict.fromkeys(("max_logit_diff", "power_w"), (0, 1e12)),
+    **dict.fromkeys(("offload", "top1_agreement", "utilisation"), (0, 1)),
+    "gpu_memory_utilization": (0.01, 1),
+    "kv_capacity_tokens": (0, 10**12),
+}
+"""Least and most of what can be measured."""
+
+NOISE = 1.05
+"""By how much one clock may disagree with another before two times contradict each other."""
+
+
+@cache
+def shipped_runs() -> tuple[Measurement, ...]:
+    """The runs that come with the package, file by file."""
+    return tuple(run for path in sorted((DATA / "runs").glob("*.csv")) for run in read_runs(path))
+
+
+def user_runs() -> tuple[Measurement, ...]:
+    """The user's own runs: every CSV and JSON Lines file of ``$ADVISOR_HOME/runs``."""
+    return tuple(run for path in own_runs() for run in read_runs(path))
+
+
+def read_runs(path: str | Path) -> tuple[Measurement, ...]:
+    """The runs of a CSV file (``.csv``) or of a store (anything else).
+
+    Raises:
+        InputError: it cannot be read; or, with the line's number, an unknown column, a missing or impossible value.
+    """
+    path = Path(path)
+    rows = _csv_rows(path) if path.suffix.casefold() == ".csv" else _json_rows(path)
+    try:
+        return tuple(check_run(construct(Measurement, row, where), where) for where, row in rows)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text") from error
+
+
+def append_runs(path: str | Path, measurements: Iterable[Measurement]) -> None:
+    """Add runs to a store, all or none; it is made if it does not exist. POSIX only (``flock``).
+
+    Raises:
+        InputError: an impossible value, or the file cannot be written; then nothing was added.
+    """
+    path = Path(path)
+    if path.suffix.casefold() == ".csv":
+        raise InputError(f"{path} is a CSV file; runs are added to a store such as {path.with_suffix('.jsonl')}")
+    lines = [_line(check_run(run, f"run {run.run_id!r}")) for run in measurements]
+    if not lines:
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _append(path, "".join(lines).encode("ascii"))
+    except OSError as error:
+        raise InputError(f"cannot add runs to {path}: {error.strerror}; nothing was added") from error
+
+
+def check_run(run: Measurement, where: str) -> Measurement:
+    """The run itself.
+
+    Raises:
+        InputError: a value that cannot have been measured, or two that contradict each other.
+    """
+    for name, (least, most) in BOUNDS.items():
+        value = getattr(run, name)
+        if value is not None and not (math.isfinite(value) and least <= value <= most):
+            raise InputError(f"{where}: {name} is {value}; it must be from {least:g} to {most:g}")
+    for name in ("run_id", "gpu", "engine", "model", "dtype"):
+        if not getattr(run, name).strip():
+            raise InputError(f"{where}: {name} is empty")
+    if run.tp * run.pp * run.dp > run.gpus:
+        raise InputError(f"{where}: tp x pp x dp is {run.tp * run.pp * run.dp}, more than its {run.gpus} GPUs")
+    for name in ("prefill_ms", "ttft_ms", "tpot_ms"):
+        part = getattr(run, name)
+        if part is not None and run.e2e_ms is not None and part > NOISE * run.e2e_ms:
+            raise InputError(f"{where}: {name} {part:g} is longer than the whole run, e2e_ms {run.e2e_ms:g}")
+    return run
+
+
+def to_frame(measurements: Iterable[Measurement]) -> pd.DataFrame:
+    """One row a run, one column a field, in the order of ``Measurement``; numbers that were not measured are NaN."""
+    import pandas as pd  # noqa: PLC0415  heavy, and few callers need it
+
+    runs = list(measurements)
+    hints = field_types(Measurement)
+    columns = {name: pd.Series([getattr(run, name) for run in runs], dtype=_dtype(hints[name])) for name in hints}
+    return pd.DataFrame(columns)
+
+
+def _dtype(hint: Any) -> str:
+    return {"int": "int64", "float": "float64", "bool": "bool"}.get(getattr(hint, "__name__", ""), "") or (
+        "str" if describe(hint) not in ("a whole number", "a finite number") else "float64"
+    )
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    hints = field_types(Measurement)
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file, strict=True)
+        try:
+            header = next(reader, [])
+            _check_header(header, path)
+            for cells in reader:
+                where = f"{path} line {reader.line_num}"
+                if len(cells) != len(header):
+                    if not cells:
+                        continue
+                    raise InputError(f"{where} has {len(cells)} cells; its header has {len(header)}")
+                filled = {name: cell for name, cell in zip(header, cells, strict=True) if cell != ""}
+                yield where, {name: _cell(name, cell, hints[name], where) for name, cell in filled.items()}
+        except csv.Error as error:
+            raise InputError(f"{path} line {reader.line_num} is not CSV: {error}") from error
+
+
+def _check_header(header: Sequence[str], path: Path) -> None:
+    known = [each.name for each in fields(Measurement)]
+    needed = [each.name for each in fields(Measurement) if each.default is MISSING]
+    for name in header:
+        if name not in known:
+            hint = suggestion(name, known, otherwise=f"columns: {', '.join(known)}")
+            raise InputError(f"{path} line 1: unknown column {name!r}; {hint}")
+    if missing := [name for name in needed if name not in header]:
+        raise InputError(f"{path} line 1: columns {', '.join(missing)} are missing")
+    if len(set(header)) < len(header):
+        raise InputError(f"{path} line 1: a column stands there twice")
+
+
+def _cell(name: str, text: str, hint: Any, where: str) -> Any:
+    """A CSV cell in the type of its field; spreadsheets write whole numbers as 4.0 and booleans in capitals."""
+    kind = describe(hint)
+    try:
+        if kind == "true or false":
+            return {"true": True, "1": True, "false": False, "0": False}[text.casefold()]
+        if kind == "a finite number":
+            return float(text)
+        if kind == "a whole number":
+            number = float(text)
+            return int(number) if number.is_integer() else number  # the type check has the words for the latter
+    except (ValueError, KeyError):
+        raise InputError(f"{where}: {name} is {text!r}; it must be {kind}") from None
+    return text
+
+
+def _json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            text = line.strip()
+            where = f"{path} line {number}"
+            if not text:
+                continue
+            try:
+                row = json.loads(text, parse_constant=_refuse)
+            except (ValueError, RecursionError) as error:
+                if _unfinished(text, error):
+                    _warn(f"{where} is unfinished, as a stopped writer leaves it; passed over")
+                    continue
+                raise InputError(f"{where} is not JSON: {error}") from error
+            if not isinstance(row, dict):
+                raise InputError(f"{where} is not a JSON object")
+            yield where, row
+
+
+def _refuse(constant: str) -> float:
+    raise ValueError(f"{constant} is no number")
+
+
+def _unfinished(text: str, error: Exception) -> bool:
+    """Whether a line is the beginning of one of ours: they all start with a brace and end with the matching one."""
+    return text.startswith("{") and (not text.endswith("}") or "Unterminated string" in str(error))
+
+
+def _warn(message: str) -> None:
+    import logging  # noqa: PLC0415  slow to import, rarely needed
+
+    logging.getLogger(__name__).warning(message)
+
+
+def _line(run: Measurement) -> str:
+    values = {each.name: getattr(run, each.name) for each in fields(run)}
+    filled = {name: value for name, value in values.items() if value not in (None, "")}
+    # ASCII only: a line that is cut off can then never end within a character
+    return json.dumps(filled, ensure_ascii=True, allow_nan=False, separators=(",", ":")) + "\n"
+
+
+def _append(path: Path, data: bytes) -> None:
+    import fcntl  # noqa: PLC0415  POSIX only, and readers don't need it
+
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        size = os.fstat(descriptor).st_size
+        if size and os.pread(descriptor, 1, size - 1) != b"\n":
+            data = b"\n" + data  # a killed writer's unfinished line stays on its own
+        try:
+            _write(descriptor, data)
+        except OSError:
+            with suppress(OSError):  # takes back only what this call wrote: the lock is still held
+                os.ftruncate(descriptor, size)
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    if os.write(descriptor, data) < len(data):  # a regular file takes only a part when its disk is full
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    os.fsync(descriptor)
