@@ -1,0 +1,131 @@
+"""Measured runs as the fit sees them: grouped by model, GPU and engine, each with its layout and its measured times."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from advisor.layout import Layout
+from advisor.memory import Memory, memory
+from advisor.schedule import Setting, Times, static, steady
+from catalog.gpus import find_gpu
+from catalog.models import find_model
+from catalog.schema import Cluster, InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+    from advisor.parameters import Parameters
+    from catalog.schema import Measurement, Model
+
+    Array = NDArray[np.float64]
+
+METRICS = ("prefill_ms", "ttft_ms", "tpot_ms", "e2e_ms", "output_tok_s")
+
+SATURATED_SEQUENCES = 2048.0
+"""Running cap of TensorRT-LLM's saturated benchmark (``trtllm-bench --max_batch_size`` default)."""
+
+
+def dialect(engine: str, version: str) -> str:
+    """The name under which an engine's parameters are fitted: generations of one engine that share little.
+
+    vLLM's V1 scheduler (0.8 and later) is "vllm"; earlier generations carry theirs.
+    """
+    release = re.match(r"0\.(\d+)", version)
+    if engine != "vllm" or release is None or int(release[1]) >= 8:
+        return engine
+    return "vllm 0.2" if int(release[1]) <= 2 else "vllm 0.5"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """m runs of one model on one kind of GPU with one engine; arrays have shape (m,), ``measured`` (len(METRICS), m)."""
+
+    model: Model
+    cluster: Cluster
+    engine: str
+    """As ``dialect`` names it."""
+    layout: Layout
+    memory: Memory
+    batch: Array
+    input_len: Array
+    output_len: Array
+    saturated: NDArray[np.bool_]
+    measured: Array
+    """By ``METRICS``; NaN where not measured."""
+    runs: tuple[Measurement, ...]
+
+    def predict(self, parameters: Parameters) -> Array:
+        """Predicted metrics, shape (len(METRICS), m), or (len(METRICS), s, m) for s values of the parameters."""
+        setting = Setting(
+            model=self.model,
+            cluster=self.cluster,
+            layout=self.layout,
+            memory=self.memory,
+            parameters=parameters,
+        )
+        times = static(setting, self.batch, self.input_len, self.output_len)
+        if np.any(self.saturated):
+            flowing = steady(setting, self.batch, self.input_len, self.output_len)
+            return np.where(self.saturated, _metrics(flowing), _metrics(times))
+        return _metrics(times)
+
+
+def _metrics(times: Times) -> Array:
+    return np.stack([getattr(times, metric) for metric in METRICS])
+
+
+def group_runs(runs: Iterable[Measurement]) -> tuple[Group, ...]:
+    """Group runs for the fit. Out-of-memory runs carry no time and are left out.
+
+    Raises:
+        InputError: a run names a model or a GPU that the catalog does not hold.
+
+    """
+    together: dict[tuple[str, str, str], list[Measurement]] = defaultdict(list)
+    for run in runs:
+        if not run.oom:
+            together[run.model, run.gpu, dialect(run.engine, run.engine_version)].append(run)
+    return tuple(_group(members, engine) for (_, _, engine), members in together.items())
+
+
+def _group(runs: list[Measurement], engine: str) -> Group:
+    model, gpu = find_model(runs[0].model).value, find_gpu(runs[0].gpu).value
+    cluster = Cluster(gpu=gpu, gpus_per_node=max(gpu.gpus_per_node, 1), nodes=1)
+    batch = np.array([run.batch for run in runs], dtype=float)
+    lengths = np.array([(run.input_len, run.output_len) for run in runs], dtype=float)
+    columns = {
+        name: [getattr(run, name) for run in runs]
+        for name in ("tp", "pp", "dp", "ep", "dtype", "kv_dtype", "offload", "compiled")
+    }
+    # Engines before chunked prefill took the whole batch's prompts in one pass.
+    tokens = np.maximum(batch * lengths[:, 0], 2048.0)
+    defaults = {
+        "max_num_batched_tokens": np.where(batch > 0, tokens, 8192.0),
+        "max_num_seqs": np.where(batch > 0, np.maximum(batch, 256.0), SATURATED_SEQUENCES),
+        "max_model_len": lengths.sum(axis=1),
+        "gpu_memory_utilization": np.full(len(runs), 0.9),
+    }
+    for name, default in defaults.items():
+        given = [getattr(run, name) for run in runs]
+        columns[name] = [default[i] if value is None else value for i, value in enumerate(given)]
+    layout = Layout.from_columns(columns, model, gpu)
+    saturated = batch == 0
+    room = memory(model, cluster, layout)
+    if np.any(saturated):
+        capacity = room.kv_capacity_tokens / lengths.sum(axis=1)
+        batch = np.where(saturated, np.clip(np.floor(capacity), 1.0, SATURATED_SEQUENCES), batch)
+    measured = np.array([[getattr(run, m) for run in runs] for m in METRICS], dtype=float)
+    if not np.all(np.isnan(measured) | (measured > 0)):
+        bad = next(run for run in runs if any((getattr(run, m) or 1.0) <= 0 for m in METRICS))
+        raise InputError(f"run {bad.run_id} has a time of 0 or below; measured times are above 0")
+    return Group(
+        model=model, cluster=cluster, engine=engine, layout=layout, memory=room, batch=batch, input_len=lengths[:, 0],
+        output_len=lengths[:, 1], saturated=saturated, measured=measured, runs=tuple(runs),
+    )  # fmt: skip

@@ -1,0 +1,255 @@
+"""What an engine does with the passes: static batches and the steady state, with pipelines, chunks and waves.
+
+The two regimes of the design, never mixed. Static: all requests arrive at once. Steady: a fixed number of requests is
+kept in flight, their arrivals staggered, prefill chunks sharing steps with decodes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from advisor.costs import Cost
+from advisor.operators import Pass, causal_pairs
+from advisor.roofline import hand_over_ms, stage_cost
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from advisor.layout import Layout
+    from advisor.memory import Memory
+    from advisor.parameters import Parameters
+    from catalog.schema import Cluster, Model
+
+    Array = NDArray[np.float64]
+
+
+GRAPH_TOKENS = 512.0
+"""Largest pass that vLLM captures in a CUDA graph (``max_cudagraph_capture_size``, vllm/config/vllm.py)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """Everything the time of a pass depends on beside the pass itself."""
+
+    model: Model
+    cluster: Cluster
+    layout: Layout
+    memory: Memory
+    parameters: Parameters
+
+    def take(self, rows: NDArray[np.bool_]) -> Setting:
+        return Setting(
+            model=self.model,
+            cluster=self.cluster,
+            layout=self.layout.take(rows),
+            memory=self.memory.take(rows),
+            parameters=self.parameters,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Times:
+    """Latencies of one replica and what they are made of; arrays have shape (n,)."""
+
+    prefill_ms: Array
+    ttft_ms: Array
+    tpot_ms: Array
+    e2e_ms: Array
+    output_tok_s: Array
+    """Of all replicas."""
+    running: Array
+    """Sequences that run at once on one replica: the batch, or what the engine's cap and its KV cache allow."""
+    prefill: Cost
+    decode: Cost
+    """One decode step (static) or one mean step (steady)."""
+
+
+def prefill_pass(model: Model, tokens: Array, sequences: Array, pairs: Array, windowed_pairs: Array) -> Pass:
+    del model
+    zero = np.zeros_like(tokens)
+    return Pass(
+        tokens=tokens, sequences=sequences, decodes=zero, context=zero, windowed_context=zero, pairs=pairs,
+        windowed_pairs=windowed_pairs,
+    )  # fmt: skip
+
+
+def decode_pass(model: Model, sequences: Array, context: Array) -> Pass:
+    zero = np.zeros_like(sequences)
+    window = float(model.sliding_window) if model.sliding_window else np.inf
+    return Pass(
+        tokens=sequences, sequences=sequences, decodes=sequences, context=context,
+        windowed_context=np.minimum(context, window), pairs=zero, windowed_pairs=zero,
+    )  # fmt: skip
+
+
+def pass_cost(setting: Setting, step: Pass, *, prefills: Array | float) -> Cost:
+    """One pass through every stage, host time included.
+
+    ``prefills``: 1 where the pass holds prefill tokens, which run outside the decode graphs and so cannot be faster than
+    the host launches them; between 0 and 1 for a mean over steps.
+    """
+    layout, parameters = setting.layout, setting.parameters
+    cost = stage_cost(setting.model, layout, step, setting.cluster, parameters)
+    hops = (layout.pp - 1.0) * hand_over_ms(setting.model, layout, step, setting.cluster, parameters)
+    cost = cost + Cost.of("hand_over", communication=hops)
+    gpu_ms = cost.total_ms
+    launched = np.where((layout.compiled > 0) & (step.tokens <= GRAPH_TOKENS), 0.0, prefills)
+    launched = np.where(layout.compiled > 0, launched, 1.0)
+    launch = setting.model.num_hidden_layers * parameters.layer_host_us * 1e-3 * launched
+    stream = layout.offload * setting.memory.layer_weight_bytes / (setting.cluster.gpu.pcie_gbps * 1e6)
+    host = parameters.step_ms + parameters.sequence_us * 1e-3 * step.sequences + parameters.stage_ms * (layout.pp - 1.0)
+    return (
+        cost
+        + Cost.of("launch", overhead=np.maximum(launch - gpu_ms, 0.0))
+        + Cost.of("offload", memory=np.maximum(stream - gpu_ms, 0.0))
+        + Cost.of("host", overhead=host)
+    )
+
+
+def _slowest_stage(setting: Setting) -> Array:
+    """Share of a pass that the slowest of the pipeline's stages takes: the one with most layers."""
+    layers = float(setting.model.num_hidden_layers)
+    return np.ceil(layers / setting.layout.pp) / layers
+
+
+def _prefill(setting: Setting, batch: Array, input_len: Array) -> tuple[Cost, Array]:
+    """Makespan of prefilling the whole batch, and the number of chunks.
+
+    c chunks move through pp stages in one full pass and c - 1 turns of the slowest stage. A batch that one chunk would
+    hold still splits in two, because the engine starts on the first requests while the others are still being submitted.
+    """
+    model, layout = setting.model, setting.layout
+    tokens = batch * input_len
+    per_chunk = np.minimum(layout.max_num_batched_tokens, layout.max_num_seqs * input_len)
+    chunks = np.ceil(tokens / per_chunk - 1e-9)
+    split = np.where((chunks == 1) & (batch > 1) & (layout.pp > 1), 2.0, chunks)
+    window = float(model.sliding_window)
+    step = prefill_pass(
+        model, tokens / split, batch / split, batch * causal_pairs(input_len) / split,
+        batch * causal_pairs(input_len, window) / split,
+    )  # fmt: skip
+    one = pass_cost(setting, step, prefills=1.0)
+    turns = np.where(layout.pp > 1, 1.0 + (split - 1.0) * _slowest_stage(setting), split)
+    return one * turns + Cost.of("host", overhead=setting.parameters.admission_ms + np.zeros(len(layout))), split
+
+
+def _decode(setting: Setting, running: Array, context: Array, groups: Array) -> Cost:
+    """One decode step of ``running`` sequences in ``groups`` micro-batches.
+
+    Each micro-batch passes all stages before its next token, so a step takes at least a full pass of one micro-batch;
+    the host serves the micro-batches one after another.
+    """
+    parameters = setting.parameters
+    uneven = np.where(groups > 1, 1.0 + parameters.group_imbalance, 1.0)
+    share = np.minimum(running / groups * uneven, running)
+    step = decode_pass(setting.model, share, context)
+    cost = pass_cost(setting, step, prefills=0.0)
+    waiting = np.where(groups > 1, parameters.sequence_us * 1e-3 * (running - share), 0.0)
+    others = np.where(groups > 1, parameters.step_ms * (groups - 1.0), 0.0)
+    return cost + Cost.of("host", overhead=np.maximum(waiting, 0.0) + others)
+
+
+def static(setting: Setting, batch: Array, input_len: Array, output_len: Array) -> Times:
+    """All ``batch`` requests of each replica arrive at t=0; arrays of shape (n,).
+
+    Above what the KV cache holds, requests run in waves.
+    """
+    layout, memory = setting.layout, setting.memory
+    length = input_len + output_len
+    fitting = np.maximum(np.floor(memory.kv_capacity_tokens / length), 1.0)
+    running = np.minimum(np.minimum(batch, layout.max_num_seqs), fitting)
+    prefill, chunks = _prefill(setting, batch, input_len)
+    prefill_ms = prefill.total_ms
+    context = input_len + output_len / 2.0
+    groups = np.minimum(np.minimum(layout.pp, chunks), running)
+    groups = np.where(chunks > 1, groups, 1.0)
+    decode = _decode(setting, running, context, groups)
+    waves = np.floor(batch / running)
+    left = batch - waves * running
+    decode_ms = decode.total_ms
+    steps = np.maximum(output_len - 1.0, 0.0)
+    total = waves * decode_ms
+    rest = left > 0
+    if np.any(rest):
+        last = _decode(setting.take(rest), left[rest], context[rest], np.minimum(groups[rest], left[rest]))
+        total = total.copy()
+        total[..., rest] += last.total_ms
+    e2e_ms = prefill_ms + steps * total
+    # Requests get their first token at the end of their chunk; the mean over equal chunks is (c + 1) / 2c of the whole.
+    # One chunk, too, starts with the requests that came first.
+    seen = np.where((chunks == 1) & (batch > 1), 2.0, chunks)
+    waiting = (np.maximum(waves - 1.0, 0.0) / 2.0) * steps * decode_ms
+    ttft_ms = prefill_ms * (seen + 1.0) / (2.0 * seen) + waiting
+    return Times(
+        prefill_ms=prefill_ms,
+        ttft_ms=ttft_ms,
+        tpot_ms=np.where(steps > 0, total, 0.0),
+        e2e_ms=e2e_ms,
+        output_tok_s=layout.dp * batch * output_len / e2e_ms * 1e3,
+        running=running,
+        prefill=prefill,
+        decode=decode,
+    )
+
+
+def steady(setting: Setting, batch: Array, input_len: Array, output_len: Array) -> Times:
+    """``batch`` requests are kept in flight on each replica; arrays of shape (n,).
+
+    In the life of one request every other one in flight is prefilled once. With n chunks a prompt and b requests, n b
+    chunks meet O - 1 + n steps: fewer chunks than steps, and that share of the steps carries one; more, and every step
+    carries several, up to the token budget; above it the prompts queue and the life gets longer.
+    """
+    model, layout, memory = setting.model, setting.layout, setting.memory
+    window = float(model.sliding_window)
+    fitting = np.maximum(np.floor(memory.kv_capacity_tokens / (input_len + output_len)), 1.0)
+    running = np.minimum(np.minimum(batch, layout.max_num_seqs), fitting)
+    groups = np.minimum(layout.pp, running)
+    share = running / groups
+    budget = np.maximum(layout.max_num_batched_tokens - share, np.minimum(layout.max_num_batched_tokens, 16.0))
+    chunks = np.ceil(input_len / budget)
+    own_steps = output_len - 1.0 + chunks
+    steps = np.maximum(own_steps, share * input_len / budget)
+    mixed = np.minimum(share * chunks / steps, 1.0)
+    tokens = np.where(mixed < 1.0, input_len / chunks, share * input_len / steps)
+    decoding = share * np.clip((output_len - 1.0) / steps, 0.0, 1.0)
+    context = input_len + output_len / 2.0
+    decode = decode_pass(model, np.maximum(decoding, np.minimum(share, 1.0)), context)
+    prompts = tokens / input_len
+    with_chunk = Pass(
+        tokens=decode.tokens + tokens,
+        sequences=decode.sequences + prompts,
+        decodes=decode.decodes,
+        context=decode.context,
+        windowed_context=decode.windowed_context,
+        pairs=prompts * causal_pairs(input_len),
+        windowed_pairs=prompts * causal_pairs(input_len, window),
+    )
+    plain = pass_cost(setting, decode, prefills=0.0)
+    carrying = pass_cost(setting, with_chunk, prefills=1.0)
+    parameters = setting.parameters
+    extra = np.where(groups > 1, (groups - 1.0) * (parameters.step_ms + parameters.sequence_us * 1e-3 * share), 0.0)
+    step = plain * (1.0 - mixed) + carrying * mixed + Cost.of("host", overhead=extra)
+    step_ms = step.total_ms
+    waves = np.maximum(batch / running, 1.0)
+    life_ms = steps * step_ms
+    carrying_ms = carrying.total_ms + extra
+    admission_ms = setting.parameters.admission_ms
+    queueing = np.maximum(steps - own_steps, 0.0) * step_ms + (waves - 1.0) * life_ms
+    ttft_ms = np.minimum(0.5 * step_ms + chunks * carrying_ms, life_ms) + queueing + admission_ms
+    after = np.maximum(output_len - 1.0, 1.0)
+    tpot_ms = np.where(output_len > 1, np.maximum(life_ms + (waves - 1.0) * life_ms - ttft_ms, 0.0) / after, 0.0)
+    tpot_ms = np.maximum(tpot_ms, np.where(output_len > 1, plain.total_ms, 0.0))
+    e2e_ms = ttft_ms + tpot_ms * (output_len - 1.0)
+    return Times(
+        prefill_ms=chunks * carrying_ms,
+        ttft_ms=ttft_ms,
+        tpot_ms=tpot_ms,
+        e2e_ms=e2e_ms,
+        output_tok_s=layout.dp * batch * output_len / e2e_ms * 1e3,
+        running=running,
+        prefill=carrying,
+        decode=step,
+    )
