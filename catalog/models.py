@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from catalog.bounds import check_model
@@ -11,6 +12,9 @@ from catalog.schema import Found, InputError, Model, Note
 from catalog.tables import Table, table
 
 __all__ = ["active_parameters", "all_models", "find_model", "parameters"]
+
+REPOSITORY = re.compile(r"[\w.\-]{1,96}/[\w.\-]{1,96}", re.ASCII)
+"""A Hugging Face id: an organisation and a name."""
 
 
 def find_model(name: str) -> Found[Model]:
@@ -55,6 +59,13 @@ def _is_path(name: str) -> bool:
 
 def _from_hub(name: str, models: Table) -> Found[Model]:
     near = suggestion(name, models.full_names(), otherwise="'advisor catalog' lists those known")
-    if name.count("/") != 1:
-        raise InputError(f'unknown model "{name}"; {near}; or give a Hugging Face id or the path to a config.json')
-    raise InputError(f'unknown model "{name}"; {near}')
+    if not REPOSITORY.fullmatch(name):
+        raise InputError(
+            f'unknown model "{name[:200]}"; {near}; or give a Hugging Face id or the path to a config.json'
+        )
+    from catalog.hub import read_hub  # noqa: PLC0415  only for names the catalog does not have
+
+    try:
+        return Found(read_hub(name))
+    except InputError as error:
+        raise InputError(f'"{name}" is not in the catalog, and {error}; {near}; or give a config.json') from error

@@ -112,7 +112,7 @@ def construct(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     Raises:
         InputError: naming ``where``, the field, and what would be right.
     """
-    hints = field_types(cls)  # type: ignore[arg-type]  mypy takes a bare type variable for unhashable
+    hints = field_types(cls)  # type: ignore[arg-type]  # mypy takes a bare type variable for unhashable
     for key, value in values.items():
         if key not in hints:
             hint = suggestion(key, hints, otherwise=f"fields: {', '.join(hints)}")
