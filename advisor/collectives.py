@@ -55,7 +55,13 @@ def _is_fast(cluster: Cluster) -> bool:
 
 
 def collective_ms(
-    op: str, message_bytes: Array, group: Array, cluster: Cluster, parameters: Parameters, *, stride: Array | float = 1.0
+    op: str,
+    message_bytes: Array,
+    group: Array,
+    cluster: Cluster,
+    parameters: Parameters,
+    *,
+    stride: Array | float = 1.0,
 ) -> Array:
     """Milliseconds of one collective of ``message_bytes`` (the full tensor) among ``group`` GPUs, shape (n,).
 

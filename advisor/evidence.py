@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from advisor.layout import Layout
-from advisor.memory import Memory, memory
+from advisor.memory import Memory, max_concurrency, memory
 from advisor.schedule import Setting, Times, static, steady
 from catalog.gpus import find_gpu
 from catalog.models import find_model
@@ -119,8 +119,8 @@ def _group(runs: list[Measurement], engine: str) -> Group:
     saturated = batch == 0
     room = memory(model, cluster, layout)
     if np.any(saturated):
-        capacity = room.kv_capacity_tokens / lengths.sum(axis=1)
-        batch = np.where(saturated, np.clip(np.floor(capacity), 1.0, SATURATED_SEQUENCES), batch)
+        most = np.clip(max_concurrency(model, room, lengths.sum(axis=1)), 1.0, SATURATED_SEQUENCES)
+        batch = np.where(saturated, most, batch)
     measured = np.array([[getattr(run, m) for run in runs] for m in METRICS], dtype=float)
     if not np.all(np.isnan(measured) | (measured > 0)):
         bad = next(run for run in runs if any((getattr(run, m) or 1.0) <= 0 for m in METRICS))

@@ -43,7 +43,9 @@ class Memory:
     kv_bytes_per_token: Array
     """On the fullest GPU, all its layers."""
     kv_capacity_tokens: Array
-    """Of one replica."""
+    """Of one replica, as the engine reports it: in sequences of ``max_model_len`` tokens."""
+    full_capacity_tokens: Array
+    """The same if sliding-window layers kept every token."""
     layer_weight_bytes: Array
     """Weights of the layers on one GPU, in bytes, offloaded ones included."""
     fits: NDArray[np.bool_]
@@ -167,7 +169,9 @@ def memory(model: Model, cluster: Cluster, layout: Layout) -> Memory:
         norms = quantised * count * model.norms_per_layer * h * (ACTIVATION_BYTES - layout.weight_bytes)
         body = inside * layout.weight_bytes + norms
         # A tied head shares the embedding's memory where both are on the same GPU.
-        tables = np.where((has_embedding > 0) & (has_head > 0) & model.tie_word_embeddings, 1.0, has_embedding + has_head)
+        tables = np.where(
+            (has_embedding > 0) & (has_head > 0) & model.tie_word_embeddings, 1.0, has_embedding + has_head
+        )
         resident = body * (1.0 - layout.offload) + tables * table + has_embedding * positions + has_head * final
         buffers = np.where(layout.offload > 0, 2.0 * body / np.maximum(count, 1.0), 0.0)
         weights = (resident + buffers) / GIB
@@ -192,6 +196,7 @@ def memory(model: Model, cluster: Cluster, layout: Layout) -> Memory:
         reserved_gib=device * (1.0 - layout.gpu_memory_utilization),
         kv_bytes_per_token=worst["bytes"],
         kv_capacity_tokens=tokens,
+        full_capacity_tokens=worst["tokens"],
         layer_weight_bytes=worst["body"],
         fits=worst["tokens"] >= BLOCK,
     )
@@ -207,3 +212,8 @@ def windowed_capacity(model: Model, tokens: Array, length: Array) -> Array:
     windowed = model.num_windowed_layers / model.num_hidden_layers
     kept = 1.0 - windowed + windowed * np.minimum(model.sliding_window / length, 1.0)
     return np.floor(tokens / kept / BLOCK) * BLOCK
+
+
+def max_concurrency(model: Model, room: Memory, length: Array) -> Array:
+    """Sequences of ``length`` tokens that the KV cache of one replica holds at once, shape (n,)."""
+    return np.floor(windowed_capacity(model, room.full_capacity_tokens, length) / length)

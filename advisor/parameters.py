@@ -43,18 +43,24 @@ def _positive(typical: float, spread: float, meaning: str) -> Prior:
 
 
 PRIORS: dict[str, Prior] = {
-    "gemm_memory": _efficiency(0.80, 0.6, "share of memory bandwidth that matrix products reach when they read weights"),
+    "gemm_memory": _efficiency(
+        0.80, 0.6, "share of memory bandwidth that matrix products reach when they read weights"
+    ),
     "gemm_compute": _efficiency(0.70, 0.6, "share of peak FLOP/s that large matrix products reach"),
     "gemm_sharpness": _positive(3.0, 0.3, "exponent of the smooth maximum of memory and compute time"),
     "expert_memory": _efficiency(0.60, 0.7, "the same as gemm_memory for grouped expert products"),
     "expert_compute": _efficiency(0.45, 0.7, "the same as gemm_compute for grouped expert products"),
     "kv_memory": _efficiency(0.65, 0.7, "share of memory bandwidth that decode attention reaches when it reads KV"),
-    "kv_tile": _positive(48.0, 0.8, "tokens of KV that decode attention reads or waits for beyond the context of a sequence"),
+    "kv_tile": _positive(
+        48.0, 0.8, "tokens of KV that decode attention reads or waits for beyond the context of a sequence"
+    ),
     "attention_compute": _efficiency(0.45, 0.7, "share of peak FLOP/s that prefill attention reaches"),
     "elementwise_traffic": _positive(1.5, 0.6, "bytes moved by norms, rotary embedding and activations over the ideal"),
     "kernel_us": _positive(2.5, 0.6, "fixed time of one kernel on the GPU, microseconds"),
     "layer_host_us": _positive(100.0, 0.7, "host time to launch one layer outside a CUDA graph, microseconds"),
-    "admission_ms": _positive(2.0, 0.8, "time from a request's arrival to its first pass on an idle engine, milliseconds"),
+    "admission_ms": _positive(
+        2.0, 0.8, "time from a request's arrival to its first pass on an idle engine, milliseconds"
+    ),
     "step_ms": _positive(0.7, 0.8, "host time of one engine step, milliseconds"),
     "sequence_us": _positive(6.0, 1.0, "host and sampling time of one sequence in one step, microseconds"),
     "collective_us": _positive(8.0, 0.6, "fixed time of one collective over the fastest link, microseconds"),

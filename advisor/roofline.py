@@ -111,7 +111,9 @@ def _exchange(model: Model, layout: Layout, message: Array, cluster: Cluster, pa
     An all-gather before and a reduce-scatter after the experts, among the replicas (vLLM's default back end).
     """
     replicas = np.where(layout.ep > layout.tp, layout.ep / layout.tp, 1.0)
-    both = collective("expert_exchange", "all_gather", message * replicas, replicas, cluster, parameters, stride=layout.tp)
+    both = collective(
+        "expert_exchange", "all_gather", message * replicas, replicas, cluster, parameters, stride=layout.tp
+    )
     back = collective(
         "expert_exchange", "reduce_scatter", message * replicas, replicas, cluster, parameters, stride=layout.tp
     )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from advisor.costs import Cost
+from advisor.memory import max_concurrency
 from advisor.operators import Pass, causal_pairs
 from advisor.roofline import hand_over_ms, stage_cost
 
@@ -67,8 +68,7 @@ class Times:
     """One decode step (static) or one mean step (steady)."""
 
 
-def prefill_pass(model: Model, tokens: Array, sequences: Array, pairs: Array, windowed_pairs: Array) -> Pass:
-    del model
+def prefill_pass(tokens: Array, sequences: Array, pairs: Array, windowed_pairs: Array) -> Pass:
     zero = np.zeros_like(tokens)
     return Pass(
         tokens=tokens, sequences=sequences, decodes=zero, context=zero, windowed_context=zero, pairs=pairs,
@@ -128,7 +128,7 @@ def _prefill(setting: Setting, batch: Array, input_len: Array) -> tuple[Cost, Ar
     split = np.where((chunks == 1) & (batch > 1) & (layout.pp > 1), 2.0, chunks)
     window = float(model.sliding_window)
     step = prefill_pass(
-        model, tokens / split, batch / split, batch * causal_pairs(input_len) / split,
+        tokens / split, batch / split, batch * causal_pairs(input_len) / split,
         batch * causal_pairs(input_len, window) / split,
     )  # fmt: skip
     one = pass_cost(setting, step, prefills=1.0)
@@ -158,8 +158,7 @@ def static(setting: Setting, batch: Array, input_len: Array, output_len: Array) 
     Above what the KV cache holds, requests run in waves.
     """
     layout, memory = setting.layout, setting.memory
-    length = input_len + output_len
-    fitting = np.maximum(np.floor(memory.kv_capacity_tokens / length), 1.0)
+    fitting = np.maximum(max_concurrency(setting.model, memory, input_len + output_len), 1.0)
     running = np.minimum(np.minimum(batch, layout.max_num_seqs), fitting)
     prefill, chunks = _prefill(setting, batch, input_len)
     prefill_ms = prefill.total_ms
@@ -204,7 +203,7 @@ def steady(setting: Setting, batch: Array, input_len: Array, output_len: Array) 
     """
     model, layout, memory = setting.model, setting.layout, setting.memory
     window = float(model.sliding_window)
-    fitting = np.maximum(np.floor(memory.kv_capacity_tokens / (input_len + output_len)), 1.0)
+    fitting = np.maximum(max_concurrency(model, memory, input_len + output_len), 1.0)
     running = np.minimum(np.minimum(batch, layout.max_num_seqs), fitting)
     groups = np.minimum(layout.pp, running)
     share = running / groups

@@ -1,0 +1,192 @@
+"""Fit the surrogate that ships, and test its intervals on what the fit has not seen.
+
+Run as ``python -m advisor.calibration --published DIR``; it writes ``advisor/data/surrogate.json``. ``DIR`` holds the
+published benchmarks in long form (see ``catalog.published``), which do not ship; what is learned from them does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sys
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from joblib import Parallel, delayed
+
+from advisor.evidence import METRICS, Group, group_runs
+from advisor.posterior import Posterior, fit_posterior, log_residuals, sensitivities
+from advisor.surrogate import ANY, LEVELS, SHIPPED, Marginal, Provenance, Scale, Surrogate
+from catalog.published import read_published
+from catalog.runs import shipped_runs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from numpy.typing import NDArray
+
+    from catalog.schema import Measurement
+
+    Array = NDArray[np.float64]
+
+LEAST_NOISE = 0.02
+"""No quantity is believed to better than this, the spread of repeated prefills."""
+
+LEAST_RUNS = 30
+"""Left-out predictions of one engine from which its errors are kept apart from the others'."""
+
+STEADY = "steady"
+"""Scales of saturated runs are kept under the metric's name with this before it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Error:
+    """One prediction of a run that the fit had not seen (or, for in-sample errors, had)."""
+
+    run: Measurement
+    engine: str
+    """As ``dialect`` names it."""
+    metric: str
+    residual: float
+    """log(predicted / measured)."""
+    variance: float
+    """Of the logarithm, from the parameters alone."""
+    provenance: Provenance
+
+    @property
+    def scale_name(self) -> str:
+        return f"{STEADY} {self.metric}" if self.run.batch == 0 else self.metric
+
+
+def errors_of(groups: Iterable[Group], marginal_of: Callable[[str, str], Marginal]) -> list[Error]:
+    """The errors of every measured quantity of the groups."""
+    errors = []
+    for group in groups:
+        marginal = marginal_of(group.engine, group.cluster.gpu.name)
+        residual = log_residuals(group, marginal.mean)
+        slopes = sensitivities(group, marginal.mean)
+        variance = np.einsum("kpm,pq,kqm->km", slopes, marginal.covariance, slopes)
+        for k, m in np.argwhere(~np.isnan(group.measured)):
+            errors.append(
+                Error(
+                    run=group.runs[m], engine=group.engine, metric=METRICS[k], residual=float(residual[k, m]),
+                    variance=float(max(variance[k, m], 0.0)), provenance=marginal.provenance,
+                )
+            )  # fmt: skip
+    return errors
+
+
+def _fold(groups: Sequence[Group], out: Sequence[Group], start: Posterior) -> list[Error]:
+    kept = [group for group in groups if not any(group is other for other in out)]
+    posterior = fit_posterior(kept, start)
+    return errors_of(out, posterior.marginal)
+
+
+def left_out_errors(groups: Sequence[Group], start: Posterior, *, jobs: int = 1) -> list[Error]:
+    """Errors of predictions made without the model, without the GPU, and without the engine.
+
+    Each kind counts only where it leaves what it stands for: a run whose model is left out must still have its engine
+    on its GPU, one whose GPU is left out its engine.
+    """
+    kinds: list[tuple[Provenance, Callable[[Group], str]]] = [
+        ("calibrated", lambda group: group.model.name),
+        ("transferred", lambda group: group.cluster.gpu.name),
+        ("analytic", lambda group: group.engine),
+    ]
+    tasks: list[tuple[Provenance, list[Group]]] = []
+    for provenance, key in kinds:
+        parts: dict[str, list[Group]] = defaultdict(list)
+        for group in groups:
+            parts[key(group)].append(group)
+        tasks += [(provenance, out) for out in parts.values() if len(out) < len(groups)]
+    found = Parallel(n_jobs=jobs)(delayed(_fold)(groups, out, start) for _, out in tasks)
+    return [
+        e for (provenance, _), errors in zip(tasks, found, strict=True) for e in errors if e.provenance == provenance
+    ]
+
+
+def fitted_part(groups: Iterable[Group]) -> list[Group]:
+    """The groups whose runs state their batch; saturated runs are for checking."""
+    kept = []
+    for group in groups:
+        static = [run for run in group.runs if run.batch > 0]
+        kept += [group] if len(static) == len(group.runs) else list(group_runs(static))
+    return kept
+
+
+def scales_of(in_sample: Sequence[Error], left_out: Sequence[Error]) -> dict[tuple[str, str, str], Scale]:
+    """Residual noise from the in-sample errors, quantiles from the left-out ones; by engine where enough are known.
+
+    Saturated runs are never fitted, so all their errors count as left out.
+    """
+    scales: dict[tuple[str, str, str], Scale] = {}
+    engines = [ANY, *sorted({error.engine for error in in_sample})]
+    for name in sorted({error.scale_name for error in in_sample}):
+        tested = [e for e in (in_sample if name.startswith(STEADY) else left_out) if e.scale_name == name]
+        for engine in engines:
+            fitted = [e.residual for e in in_sample if e.scale_name == name and engine in (ANY, e.engine)]
+            for provenance in ("calibrated", "transferred", "analytic"):
+                own = [e for e in tested if e.provenance == provenance and engine in (ANY, e.engine)]
+                if engine != ANY and len(own) < LEAST_RUNS:
+                    continue
+                noise = max(float(1.4826 * np.median(np.abs(fitted))), LEAST_NOISE)
+                scores = np.array([abs(e.residual) / np.hypot(noise, np.sqrt(e.variance)) for e in own or tested])
+                if not len(scores):
+                    continue
+                rank = np.minimum(np.array(LEVELS) * (1.0 + 1.0 / len(scores)), 1.0)
+                quantiles = tuple(float(f"{q:.4g}") for q in np.quantile(scores, rank))
+                scales[provenance, engine, name] = Scale(
+                    noise=float(f"{noise:.4g}"), quantiles=quantiles, runs=len(own)
+                )
+    return scales
+
+
+def calibrate(runs: Sequence[Measurement], *, sources: tuple[str, ...], jobs: int = 1) -> Surrogate:
+    """Fit all runs with ``role="fit"`` and test the intervals by leaving models, GPUs and engines out."""
+    groups = list(group_runs(run for run in runs if run.role == "fit"))
+    fitted = fitted_part(groups)
+    posterior = fit_posterior(fitted)
+    left_out = left_out_errors(fitted, posterior, jobs=jobs)
+    saturated = [
+        replace(error, provenance="calibrated")
+        for error in errors_of(groups, posterior.marginal)
+        if error.run.batch == 0
+    ]
+    in_sample = [error for error in errors_of(fitted, posterior.marginal)] + saturated
+    index = posterior.index
+    keys = list(index.pairs)
+    keys += [(engine, ANY) for engine in index.engines] + [(ANY, gpu) for gpu in index.gpus] + [(ANY, ANY)]
+    # An engine that is known on some GPU meets GPUs it is not known on: the GPU's own effect still counts.
+    keys += [(e, g) for e in index.engines for g in index.gpus if (e, g) not in index.pairs]
+    digest = hashlib.sha256("\n".join(sorted(repr(run) for run in runs)).encode()).hexdigest()[:16]
+    return Surrogate(
+        marginals={key: posterior.marginal(*key) for key in keys},
+        scales=scales_of(in_sample, left_out),
+        sources=sources,
+        data_hash=digest,
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m advisor.calibration", description=__doc__)
+    parser.add_argument("--published", type=Path, required=True, help="folder of published benchmarks in long form")
+    parser.add_argument("--out", type=Path, default=SHIPPED)
+    parser.add_argument("--jobs", type=int, default=2)
+    chosen = parser.parse_args(arguments)
+    published = read_published(chosen.published)
+    runs = [*shipped_runs(), *published.runs]
+    sources = tuple(sorted({run.source for run in runs if run.role == "fit"}))
+    surrogate = calibrate(runs, sources=sources, jobs=chosen.jobs)
+    chosen.out.parent.mkdir(parents=True, exist_ok=True)
+    chosen.out.write_text(surrogate.to_json() + "\n", encoding="utf-8")
+    for (provenance, engine, metric), scale in sorted(surrogate.scales.items()):
+        print(
+            f"{provenance:12s} {engine:14s} {metric:22s} noise {scale.noise:.3f}  q90 {scale.at(0.9):5.2f}  runs {scale.runs}"
+        )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

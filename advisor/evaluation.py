@@ -1,0 +1,192 @@
+"""Many deployments evaluated at once, and single ones described with intervals, causes and limits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from advisor.costs import CAUSES, Cost
+from advisor.layout import Layout
+from advisor.memory import max_concurrency, memory
+from advisor.operators import products
+from advisor.parameters import NAMES, Parameters
+from advisor.roofline import product_cost
+from advisor.schedule import Setting, Times, decode_pass, prefill_pass, static, steady
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from advisor.costs import Array
+    from advisor.surrogate import Marginal, Surrogate
+    from catalog.schema import Cluster, Model
+
+Regime = Literal["static", "steady"]
+STEP = 1e-3
+"""Finite-difference step on the unbounded scale of the parameters."""
+
+TIME_METRICS = ("prefill_ms", "ttft_ms", "tpot_ms", "e2e_ms", "output_tok_s")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """n deployments of one model on one kind of GPU under one workload; arrays have shape (n,)."""
+
+    setting: Setting
+    regime: Regime
+    batch: Array
+    input_len: Array
+    output_len: Array
+    times: Times
+
+    @classmethod
+    def of(
+        cls, model: Model, cluster: Cluster, layout: Layout, *, batch: Array, input_len: float, output_len: float,
+        regime: Regime, parameters: Parameters,
+    ) -> Evaluation:  # fmt: skip
+        """Evaluate ``layout``'s deployments; a batch that does not fit runs in waves."""
+        setting = Setting(
+            model=model, cluster=cluster, layout=layout, memory=memory(model, cluster, layout), parameters=parameters
+        )
+        lengths = np.full(len(layout), float(input_len)), np.full(len(layout), float(output_len))
+        batch = np.broadcast_to(np.asarray(batch, dtype=float), (len(layout),))
+        run = static if regime == "static" else steady
+        times = run(setting, batch, *lengths)
+        return cls(
+            setting=setting, regime=regime, batch=batch, input_len=lengths[0], output_len=lengths[1], times=times
+        )
+
+    def take(self, rows: NDArray[Any]) -> Evaluation:
+        """The chosen rows, evaluated again."""
+        return self._run(self.setting.take(rows), self.batch[rows], self.input_len[rows], self.output_len[rows])
+
+    def _run(self, setting: Setting, batch: Array, input_len: Array, output_len: Array) -> Evaluation:
+        run = static if self.regime == "static" else steady
+        return replace(
+            self, setting=setting, batch=batch, input_len=input_len, output_len=output_len,
+            times=run(setting, batch, input_len, output_len),
+        )  # fmt: skip
+
+    @property
+    def concurrency(self) -> Array:
+        """Sequences of the workload's length that the KV cache of one replica holds."""
+        return max_concurrency(self.setting.model, self.setting.memory, self.input_len + self.output_len)
+
+    def metrics(self) -> dict[str, Array]:
+        return {name: getattr(self.times, name) for name in TIME_METRICS}
+
+    def sigmas(self, marginal: Marginal, surrogate: Surrogate, engine: str) -> dict[str, Array]:
+        """Standard deviation of the logarithm of each metric, shape (n,): parameters' spread and residual noise."""
+        shifted = np.vstack([marginal.mean, marginal.mean + STEP * np.eye(len(NAMES))])
+        setting = replace(self.setting, parameters=Parameters.from_unbounded(shifted))
+        moved = self._run(setting, self.batch, self.input_len, self.output_len)
+        found = {}
+        for name, values in moved.metrics().items():
+            logs = np.log(np.maximum(values, 1e-12))
+            slopes = (logs[1:] - logs[:1]) / STEP
+            variance = np.einsum("pn,pq,qn->n", slopes, marginal.covariance, slopes)
+            noise = surrogate.scale(marginal.provenance, engine, scale_name(name, self.regime)).noise
+            found[name] = np.sqrt(np.maximum(variance, 0.0) + noise**2)
+        return found
+
+    def floors(self) -> dict[str, Array]:
+        """Physical bounds: time at peak bandwidth and peak FLOP/s with no overhead at all, shape (n,).
+
+        Times cannot be shorter, throughput cannot be higher.
+        """
+        setting = replace(self.setting, parameters=IDEAL)
+        ideal = self._run(setting, self.batch, self.input_len, self.output_len)
+        return ideal.metrics()
+
+
+IDEAL = Parameters(
+    **{
+        name: 1.0 if kind == "efficiency" else 1e-9
+        for name, kind in (
+            (name, "efficiency" if name.endswith(("memory", "compute", "link")) else "") for name in NAMES
+        )
+    }
+    | {"gemm_sharpness": 64.0}
+)
+"""Every efficiency 1 and every overhead gone: the roofline itself. The exponent makes the smooth maximum sharp."""
+
+
+def scale_name(metric: str, regime: Regime) -> str:
+    """Under which name the errors of a metric in a regime are kept."""
+    if regime == "static":
+        return metric
+    return "steady output_tok_s"
+
+
+def time_by_operator(evaluation: Evaluation, row: int) -> dict[str, dict[str, dict[str, float]]]:
+    """Milliseconds of one row, by phase ("prefill", "decode"), operator and cause; zeros are left out."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for phase, cost in (("prefill", evaluation.times.prefill), ("decode", evaluation.times.decode)):
+        found[phase] = {}
+        for operator, time in cost.parts.items():
+            causes = {cause: float(time[i, row]) for i, cause in enumerate(CAUSES) if time[i, row] > 0}
+            if causes:
+                found[phase][operator] = causes
+    return found
+
+
+def request_causes(evaluation: Evaluation) -> dict[str, Array]:
+    """Milliseconds of one request's life by cause, shape (n,): its prefill and its decode steps."""
+    steps = np.maximum(evaluation.output_len - 1.0, 0.0)
+    whole: Cost = evaluation.times.prefill + evaluation.times.decode * steps
+    return whole.by_cause()
+
+
+def product_report(evaluation: Evaluation, row: int) -> list[dict[str, Any]]:
+    """Every matrix product of one row in prefill and decode: shape, work, and what bounds it."""
+    one = evaluation.take(np.array([row]))
+    setting = one.setting
+    budget = np.minimum(setting.layout.max_num_batched_tokens, one.batch * one.input_len)
+    zero = np.zeros(1)
+    passes = {
+        "prefill": prefill_pass(budget, np.maximum(budget / one.input_len, 1.0), zero, zero),
+        "decode": decode_pass(setting.model, one.times.running, one.input_len + one.output_len / 2.0),
+    }
+    gpu, rows = setting.cluster.gpu, []
+    for phase, step in passes.items():
+        for product in products(setting.model, setting.layout, step):
+            cost = product_cost(product, setting.layout, gpu, setting.parameters)
+            causes = {cause: float(values[0]) for cause, values in cost.by_cause().items()}
+            rows.append(
+                {
+                    "phase": phase,
+                    "product": product.name,
+                    "m": float(np.ravel(product.m)[0]),
+                    "k": float(np.ravel(product.k)[0]),
+                    "n": float(np.ravel(product.n)[0]),
+                    "layers": product.layers,
+                    "gflop": float(np.ravel(product.flops)[0]) / 1e9,
+                    "flop_per_byte": _intensity(product.flops, product.weights, setting.layout),
+                    "ms": sum(causes.values()),
+                    "bound": max(causes, key=lambda cause: causes[cause]),
+                }
+            )
+    return rows
+
+
+def _intensity(flops: Array, weights: Array, layout: Layout) -> float:
+    return float(np.ravel(flops)[0] / (np.ravel(weights)[0] * layout.weight_bytes[0]))
+
+
+def turning_batch(evaluation: Evaluation, row: int) -> float:
+    """Sequences per replica at which the decode products of one row turn from memory- to compute-bound.
+
+    Where weight reads and FLOPs take equally long: m FLOPs 2 k n / (peak e_c) = k n bytes / (bandwidth e_m), so
+    m = bytes peak e_c / (2 bandwidth e_m) rows; with experts, m rows reach each expert at m N / k tokens.
+    """
+    setting = evaluation.setting
+    model, parameters, gpu = setting.model, setting.parameters, setting.cluster.gpu
+    ratio = float(setting.layout.weight_bytes[row] * setting.layout.matrix_flops[row]) / (
+        2.0 * gpu.memory_bandwidth_gbps * 1e9
+    )
+    dense = ratio * float(parameters.gemm_compute) / float(parameters.gemm_memory)
+    if not model.moe_layers:
+        return dense
+    routed = ratio * float(parameters.expert_compute) / float(parameters.expert_memory)
+    return routed * model.num_experts / model.num_experts_per_tok

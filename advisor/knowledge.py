@@ -1,0 +1,98 @@
+"""Which evidence an answer stands on: the shipped fit, the user's own runs, or a list of runs and nothing else."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from advisor.surrogate import Marginal, Scale, Surrogate, analytic_marginal, shipped_surrogate
+from catalog.runs import shipped_runs, user_runs
+from catalog.schema import Note
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from advisor.estimation import Estimate
+    from catalog.schema import Gpu, Measurement
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Knowledge:
+    """A surrogate, the runs that may be looked up, and parameters refined by the user's own runs."""
+
+    surrogate: Surrogate
+    runs: tuple[Measurement, ...]
+    refined: Mapping[tuple[str, str], Marginal] = field(default_factory=dict)
+    analytic: bool = False
+    """Nothing but the priors and ``refined``."""
+    notes: tuple[Note, ...] = ()
+
+    @classmethod
+    def of(cls, runs: Sequence[Measurement] | None, *, engine: str, gpu: Gpu) -> Knowledge:
+        """``None``: shipped and own runs; a list: exactly those; empty: the analytic model alone.
+
+        Only runs of this engine on this GPU refine the parameters; no run does if a what-if changed the GPU.
+        """
+        surrogate = shipped_surrogate()
+        base = gpu.name
+        if runs is None:
+            own = [run for run in user_runs() if run.role == "fit"]
+            start = surrogate.marginal(engine, base)
+            known = (*shipped_runs(), *own)
+        else:
+            own = [run for run in runs if run.role == "fit"]
+            start = analytic_marginal()
+            known = tuple(runs)
+        fresh = [run for run in own if run.engine == engine and run.gpu == base and not run.oom]
+        refined: dict[tuple[str, str], Marginal] = {}
+        notes: tuple[Note, ...] = ()
+        if fresh:
+            from advisor.evidence import dialect, group_runs  # noqa: PLC0415  most answers need no fit
+            from advisor.posterior import update  # noqa: PLC0415
+
+            current = defaultdict(list)
+            for run in fresh:
+                current[dialect(run.engine, run.engine_version)].append(run)
+            if current.get(engine):
+                refined[engine, base] = update(start, group_runs(current[engine]))
+                notes = (Note(f"fitted to {len(current[engine])} runs of {engine} on {base} beside what ships"),)
+        return cls(surrogate=surrogate, runs=known, refined=refined, analytic=runs is not None, notes=notes)
+
+    def marginal(self, engine: str, gpu: str) -> Marginal:
+        """Parameters of ``engine`` on ``gpu``; a what-if GPU ("H100-SXM (...)") takes those of the GPU it changes."""
+        base = gpu.split(" (")[0]
+        if (engine, base) in self.refined:
+            found = self.refined[engine, base]
+        else:
+            found = analytic_marginal() if self.analytic else self.surrogate.marginal(engine, base)
+        changed = base != gpu and found.provenance == "calibrated"
+        return replace(found, provenance="transferred") if changed else found
+
+    def scale(self, provenance: str, engine: str, metric: str) -> Scale:
+        """How wide the errors of ``metric`` are, for this engine where enough is known of it."""
+        return self.surrogate.scale(provenance, engine, metric)
+
+
+def measured_run(runs: Sequence[Measurement], estimate: Estimate) -> Measurement | None:
+    """A run of exactly this configuration, the latest one; None if there is none."""
+    wanted = estimate.deployment
+    key = (
+        estimate.model.name,
+        estimate.cluster.gpu.name,
+        wanted.engine,
+        estimate.batch,
+        estimate.input_len,
+        estimate.output_len,
+    )
+    for run in reversed(runs):
+        if (run.model, run.gpu, run.engine, run.batch, run.input_len, run.output_len) != key or run.oom:
+            continue
+        same = all(
+            getattr(run, name) in {None, "auto", getattr(wanted, name)}
+            for name in ("tp", "pp", "dp", "ep", "dtype", "kv_dtype", "max_num_batched_tokens", "max_num_seqs",
+                         "gpu_memory_utilization", "offload", "compiled")
+        )  # fmt: skip
+        if same:
+            return run
+    return None

@@ -1,0 +1,162 @@
+"""The fitted model of time: parameters for every engine and GPU with their spread, and intervals that were tested.
+
+An interval at level L is value * exp(+-q_L * sigma). sigma adds the parameters' posterior spread, carried to the
+quantity by its derivatives, to the residual spread seen for that quantity. q_L is the quantile of |error| / sigma over
+predictions of runs that the fit had not seen (split conformal prediction with a normalised score; Lei et al., 2018):
+whole models left out for a GPU and engine that were measured, whole GPUs left out for one that was not, whole engines
+left out for an engine that was not.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from advisor.parameters import NAMES, PRIORS, Parameters
+from catalog.schema import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
+Provenance = Literal["calibrated", "transferred", "analytic"]
+
+SCHEMA = 1
+LEVELS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98)
+"""Levels at which quantiles are kept; others are interpolated."""
+ANY = "*"
+SHIPPED = Path(__file__).parent / "data" / "surrogate.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Marginal:
+    """Gaussian of the parameters of one engine on one GPU, on the unbounded scale."""
+
+    mean: Array
+    """Shape (len(NAMES),)."""
+    covariance: Array
+    """Shape (len(NAMES), len(NAMES))."""
+    provenance: Provenance
+
+    @property
+    def parameters(self) -> Parameters:
+        return Parameters.from_unbounded(self.mean)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scale:
+    """How wide the errors of one quantity are."""
+
+    noise: float
+    """Residual standard deviation of the logarithm."""
+    quantiles: tuple[float, ...]
+    """|error| / sigma at ``LEVELS``."""
+    runs: int
+    """Left-out predictions behind it."""
+
+    def at(self, level: float) -> float:
+        if not LEVELS[0] <= level <= LEVELS[-1]:
+            raise InputError(f"level is {level}; it must be from {LEVELS[0]} to {LEVELS[-1]}")
+        return float(np.interp(level, LEVELS, self.quantiles))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surrogate:
+    """Parameters by engine and GPU, and scales by provenance and quantity.
+
+    ``marginals[engine, gpu]`` and ``scales[provenance, engine, metric]``; ``ANY`` stands for one that was not measured.
+    """
+
+    marginals: Mapping[tuple[str, str], Marginal]
+    scales: Mapping[tuple[str, str, str], Scale]
+    sources: tuple[str, ...] = ()
+    data_hash: str = ""
+
+    def marginal(self, engine: str, gpu: str) -> Marginal:
+        """The nearest known parameters: of the pair, the engine on other GPUs, other engines on the GPU, or any."""
+        for key in ((engine, gpu), (engine, ANY), (ANY, gpu), (ANY, ANY)):
+            if key in self.marginals:
+                return self.marginals[key]
+        raise AssertionError("a surrogate always has the marginal of an unknown engine on an unknown GPU")
+
+    def scale(self, provenance: str, engine: str, metric: str) -> Scale:
+        """How wide the errors of ``metric`` are: the engine's own where enough is known of it, else all engines'."""
+        own = self.scales.get((provenance, engine, metric))
+        return own if own is not None else self.scales[provenance, ANY, metric]
+
+    def to_json(self) -> str:
+        """As text; numbers are rounded to 6 digits, far below what the data can tell."""
+
+        def short(values: Array) -> Any:
+            return [float(f"{value:.6g}") for value in values.ravel()]
+
+        upper = np.triu_indices(len(NAMES))
+        body = {
+            "schema": SCHEMA,
+            "parameters": list(NAMES),
+            "sources": list(self.sources),
+            "data_hash": self.data_hash,
+            "marginals": [
+                {
+                    "engine": engine, "gpu": gpu, "provenance": marginal.provenance, "mean": short(marginal.mean),
+                    "covariance": short(marginal.covariance[upper]),
+                }
+                for (engine, gpu), marginal in self.marginals.items()
+            ],
+            "scales": [
+                {
+                    "provenance": provenance, "engine": engine, "metric": metric, "noise": scale.noise,
+                    "quantiles": list(scale.quantiles), "runs": scale.runs,
+                }
+                for (provenance, engine, metric), scale in self.scales.items()
+            ],
+        }  # fmt: skip
+        return json.dumps(body, indent=None, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Surrogate:
+        """From what ``to_json`` wrote.
+
+        Raises:
+            InputError: not such a text, or of another schema version.
+
+        """
+        body = json.loads(text)
+        if body.get("schema") != SCHEMA or body.get("parameters") != list(NAMES):
+            raise InputError(f"this fit is of another version; this advisor reads schema {SCHEMA}: fit again")
+        upper = np.triu_indices(len(NAMES))
+        marginals = {}
+        for row in body["marginals"]:
+            covariance = np.zeros((len(NAMES), len(NAMES)))
+            covariance[upper] = row["covariance"]
+            covariance = covariance + np.triu(covariance, 1).T
+            marginals[row["engine"], row["gpu"]] = Marginal(
+                mean=np.array(row["mean"]), covariance=covariance, provenance=row["provenance"]
+            )
+        scales = {
+            (row["provenance"], row["engine"], row["metric"]): Scale(
+                noise=row["noise"], quantiles=tuple(row["quantiles"]), runs=row["runs"]
+            )
+            for row in body["scales"]
+        }
+        return cls(marginals=marginals, scales=scales, sources=tuple(body["sources"]), data_hash=str(body["data_hash"]))
+
+
+@cache
+def shipped_surrogate() -> Surrogate:
+    """The surrogate that comes with the package."""
+    return Surrogate.from_json(SHIPPED.read_text(encoding="utf-8"))
+
+
+def analytic_marginal() -> Marginal:
+    """What is believed before any run: the priors alone."""
+    spread = np.array([PRIORS[name].spread for name in NAMES])
+    return Marginal(mean=Parameters.typical().unbounded(), covariance=np.diag(spread**2), provenance="analytic")
