@@ -39,7 +39,7 @@ def find_gpu(name: str) -> Found[Gpu]:
         plain = VENDOR.sub("", plain, count=1)
     meaning = gpus.meaning(plain)
     if meaning is None:
-        near = suggestion(plain, gpus.full_names(), otherwise=f"known: {', '.join(gpus.entries)}")
+        near = suggestion(plain, gpus.spellings(), otherwise=f"known: {', '.join(gpus.entries)}")
         raise InputError(f'unknown GPU "{typed}"; {near}')
     gpu = check_gpu(gpus.build(Gpu, meaning.entry, name=meaning.name))
     hint = gpus.entries[meaning.entry].ambiguity

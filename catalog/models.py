@@ -58,7 +58,7 @@ def _is_path(name: str) -> bool:
 
 
 def _from_hub(name: str, models: Table) -> Found[Model]:
-    near = suggestion(name, models.full_names(), otherwise="'advisor catalog' lists those known")
+    near = suggestion(name, models.spellings(), otherwise="'advisor catalog' lists those known")
     if not REPOSITORY.fullmatch(name):
         raise InputError(
             f'unknown model "{name[:200]}"; {near}; or give a Hugging Face id or the path to a config.json'

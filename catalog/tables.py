@@ -61,9 +61,9 @@ class Table:
     def meaning(self, name: str) -> Meaning | None:
         return self.meanings.get(squash(name))
 
-    def full_names(self) -> list[str]:
-        """Every entry's own name and its variants'."""
-        return [name for entry in self.entries.values() for name in (entry.name, *entry.variants)]
+    def spellings(self) -> dict[str, str]:
+        """The full name behind every squashed spelling, to look for close ones."""
+        return {spelling: meaning.name for spelling, meaning in self.meanings.items()}
 
     def build(self, cls: type[T], name: str, /, **own: Any) -> T:
         """The dataclass that an entry describes, with ``own`` fields on top; its bases' fields come first."""
@@ -143,12 +143,16 @@ def describe(hint: Any) -> str:
 
 @cache
 def _table(shipped: tuple[Path, ...], own: tuple[tuple[Path, tuple[int, int]], ...]) -> Table:
+    """``own`` carries each file's time and size, so that an edited file is read again."""
     entries: dict[str, Entry] = {}
     meanings: dict[str, Meaning] = {}
-    for path in (*shipped, *(path for path, _ in own)):
-        for entry in _entries(path):
-            entries[entry.name] = entry
-            meanings |= dict(_meanings(entry))
+    for paths in (shipped, tuple(path for path, _ in own)):
+        read = [entry for path in paths for entry in _entries(path)]
+        entries |= {entry.name: entry for entry in read}
+        meanings |= {key: meaning for entry in read for key, meaning in _meanings(entry)}
+        # last, because "llama-13b" is also the bare name of an older model that few mean by it
+        ambiguous = {squash(name): entry.name for entry in read for name in entry.ambiguous}
+        meanings |= {key: Meaning(name, name, ambiguous=True) for key, name in ambiguous.items()}
     return Table(entries, meanings)
 
 
@@ -170,8 +174,6 @@ def _texts(value: Any, where: str) -> tuple[str, ...]:
 
 
 def _meanings(entry: Entry) -> Iterable[tuple[str, Meaning]]:
-    for name in entry.ambiguous:
-        yield squash(name), Meaning(entry.name, entry.name, ambiguous=True)
     for full in (*entry.variants, entry.name):
         # an organisation's name and Hugging Face's "-hf" are rarely typed
         bare = full.rpartition("/")[2]
