@@ -1,7 +1,18 @@
 """Engines: what they can run, what they choose by default, and the commands that start them."""
 
-from catalog.engines.commands import Process, command, environment, processes
+from catalog.engines.capacity import (
+    KvGroups,
+    graph_sizes,
+    kv_block_size,
+    kv_groups,
+    profile_rows,
+    reserves_graphs,
+    static_fraction,
+    static_reserve_gib,
+)
+from catalog.engines.commands import command, environment, processes
 from catalog.engines.facts import BatchDefaults, Engine, all_engines, find_engine
+from catalog.engines.formats import FORMATS, render
 from catalog.engines.knobs import compute_dtype, resolve
 from catalog.engines.layout import (
     check_layout,
@@ -13,10 +24,13 @@ from catalog.engines.layout import (
     valid_pp,
     valid_tp,
 )
+from catalog.engines.process import Process
 
 __all__ = [
+    "FORMATS",
     "BatchDefaults",
     "Engine",
+    "KvGroups",
     "Process",
     "all_engines",
     "check_layout",
@@ -24,11 +38,19 @@ __all__ = [
     "compute_dtype",
     "environment",
     "find_engine",
+    "graph_sizes",
+    "kv_block_size",
+    "kv_groups",
     "kv_heads_per_gpu",
     "padded_vocab",
     "pipeline_layers",
     "processes",
+    "profile_rows",
+    "render",
+    "reserves_graphs",
     "resolve",
+    "static_fraction",
+    "static_reserve_gib",
     "tp_problem",
     "valid_ep",
     "valid_pp",

@@ -26,10 +26,16 @@ class BatchDefaults:
 
     min_memory_gib: float = 0.0
     """The row holds for GPUs with at least this much memory..."""
+    named: str = ""
+    """...whose name, in lower case, contains this..."""
     not_named: str = ""
-    """...whose name, in lower case, does not contain this."""
+    """...and does not contain this."""
     max_num_batched_tokens: int
     max_num_seqs: int
+    max_graph_size: int = 0
+    """Largest batch that decode is captured as a CUDA graph for, below tp=4; 0: none."""
+    max_graph_size_tp4: int = 0
+    """The same from tp=4 on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,10 +72,16 @@ class Engine:
     """Tokens in one block of KV cache."""
     vocab_padding: int = 1
     """Rows of the embedding and the head are padded to a multiple of this."""
-    max_graph_size: int = 0
-    """Largest batch that decode is captured as a CUDA graph for; 0: none."""
+    token_multiple: int = 1
+    """``max_num_batched_tokens`` has to be a multiple of this."""
+    models: tuple[str, ...] = ()
+    """Model types it runs; empty: all that this catalog knows, but those dropped."""
+    dropped: Mapping[str, str] = field(default_factory=dict)
+    """Model types it ran once, and the last version that did."""
+    model_capability: Mapping[str, str] = field(default_factory=dict)
+    """Lowest compute capability by model type, where a model needs more than the engine."""
     v2_runner: tuple[str, ...] = ()
-    """Model types that vLLM gives to its second model runner, which profiles memory differently (see ``memory``)."""
+    """Model types that vLLM gives to its second model runner, which profiles memory differently (see ``capacity``)."""
     batch: tuple[BatchDefaults, ...]
     weights: Mapping[str, str]
     """Lowest compute capability by weight format."""
@@ -95,6 +107,24 @@ class Engine:
             f"it needs {self.min_capability}){older}"
         )
 
+    def model_refusal(self, model: Model, gpu: Gpu) -> str:
+        """Why this engine does not run ``model`` on ``gpu``, in one line; empty if it does."""
+        kind = model.model_type
+        if kind in self.dropped:
+            return (
+                f"{self.name} {self.version} no longer runs {kind} models; {self.dropped[kind]} was the last that did"
+            )
+        if self.models and kind not in self.models:
+            return f"{self.name} {self.version} does not run {kind} models; it runs {', '.join(self.models)}"
+        least = self.model_capability.get(kind, "")
+        if least and (
+            gpu.vendor != "nvidia" or (gpu.compute_capability and not at_least(gpu.compute_capability, least))
+        ):
+            return (
+                f"{self.name} {self.version} runs {kind} models on compute capability {least} and later, not {gpu.name}"
+            )
+        return ""
+
     def weight_formats(self, gpu: Gpu) -> tuple[str, ...]:
         """Formats that weights can be stored in on ``gpu``."""
         return self._formats(gpu, self.weights, self.gfx_weights)
@@ -110,6 +140,8 @@ class Engine:
         formats = self._formats(gpu, self.kv, self.gfx_kv)
         if self.name != "vllm" or gpu.vendor == "amd" or not gpu.compute_capability:
             return formats
+        if not at_least(gpu.compute_capability, "10.0") or at_least(gpu.compute_capability, "11.0"):
+            formats = tuple(f for f in formats if f != "nvfp4")
         # FlashInfer alone reads an 8-bit cache below 8.9: not MLA, only some head sizes, no attention sinks, no ALiBi
         # (v1/attention/backends/flashinfer.py). Triton reads fp8 from 8.9 on; nothing but FlashInfer reads nvfp4.
         flashinfer = (
@@ -128,7 +160,9 @@ class Engine:
         return next(
             row
             for row in self.batch
-            if gpu.memory_gib >= row.min_memory_gib and not (row.not_named and row.not_named in name)
+            if gpu.memory_gib >= row.min_memory_gib
+            and row.named in name
+            and not (row.not_named and row.not_named in name)
         )
 
     def _formats(self, gpu: Gpu, table: Mapping[str, str], gfx_table: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:

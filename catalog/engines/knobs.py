@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -35,8 +36,9 @@ def resolve(deployment: Deployment, model: Model, cluster: Cluster) -> Found[Dep
     _check_parallel(deployment, engine)
     _check_placement(deployment, cluster)
     _check_shares(deployment)
-    if refusal := engine.refusal(gpu):
-        notes.append(Note(refusal, "warning"))
+    notes += [
+        Note(refusal, "warning") for refusal in (engine.refusal(gpu), engine.model_refusal(model, gpu)) if refusal
+    ]
     dtype = _weights(deployment, model, gpu, engine, notes)
     kv_dtype = _kv(deployment, model, gpu, engine, dtype)
     max_model_len = _length(deployment, model, notes)
@@ -184,9 +186,15 @@ def _limits(deployment: Deployment, gpu: Gpu, engine: Engine, max_model_len: int
     if tokens is not None:
         require_positive("max_num_batched_tokens", tokens, most=MOST_TOKENS)
     opened = [name for name, value in (("max_num_seqs", seqs), ("max_num_batched_tokens", tokens)) if value is None]
+    if tokens is not None and tokens % engine.token_multiple:
+        near = math.ceil(tokens / engine.token_multiple) * engine.token_multiple
+        raise InputError(
+            f"max_num_batched_tokens is {tokens}; {engine.name} takes multiples of {engine.token_multiple}, such as {near}"
+        )
     if tokens is None:
         # never below seqs: vLLM would refuse its own default there
         tokens = max(min(defaults.max_num_batched_tokens, (seqs or defaults.max_num_seqs) * max_model_len), seqs or 1)
+        tokens = math.ceil(tokens / engine.token_multiple) * engine.token_multiple
     if seqs is None:
         seqs = min(defaults.max_num_seqs, tokens)
     if tokens < seqs:
