@@ -114,7 +114,7 @@ class Estimate:
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain JSON types, with 90% intervals beside the metrics."""
         body = {
-            f.name: _plain(getattr(self, f.name))
+            f.name: plain(getattr(self, f.name))
             for f in dataclasses.fields(self)
             if f.name not in {"sigmas", "scales", "floors", "model", "cluster"}
         }
@@ -131,13 +131,14 @@ class Estimate:
         }
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """``value`` as plain JSON types: dataclasses and mappings as dicts, sequences as lists."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, dict) or hasattr(value, "items"):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return value.item() if isinstance(value, np.generic) else value
 
 
@@ -342,7 +343,7 @@ def chosen_price(gpu: str, price: float | None, *, illustrative: bool = False) -
     if price is not None:
         require_positive("price", price, most=1e6, whole=False)
         return Price(gpu=gpu, usd_per_gpu_hour=price, provider="stated by the user")
-    return cheapest(gpu.split(" (")[0], illustrative=illustrative)
+    return cheapest(gpu.split(" (", maxsplit=1)[0], illustrative=illustrative)
 
 
 def with_measurement(found: Estimate, run: Measurement) -> Estimate:

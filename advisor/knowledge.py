@@ -61,7 +61,7 @@ class Knowledge:
 
     def marginal(self, engine: str, gpu: str) -> Marginal:
         """Parameters of ``engine`` on ``gpu``; a what-if GPU ("H100-SXM (...)") takes those of the GPU it changes."""
-        base = gpu.split(" (")[0]
+        base = gpu.split(" (", maxsplit=1)[0]
         if (engine, base) in self.refined:
             found = self.refined[engine, base]
         else:

@@ -115,4 +115,4 @@ class Parameters:
         return np.array([PRIORS[name].unbounded(float(getattr(self, name))) for name in NAMES])
 
 
-assert NAMES == tuple(f.name for f in fields(Parameters))
+assert tuple(f.name for f in fields(Parameters)) == NAMES
