@@ -125,10 +125,10 @@ def _weights(deployment: Deployment, model: Model, gpu: Gpu, engine: Engine, not
         chosen = _known(wanted, "dtype")
     if stored and chosen != stored:
         raise InputError(f"dtype is {chosen}, but {model.name} is stored in {stored}; use dtype=auto or {stored}")
+    if not formats:
+        raise InputError(engine.refusal(gpu) or f"{engine.name} is not known on {gpu.name}")
     if chosen not in formats:
-        raise InputError(
-            f"{engine.name} has no {chosen} weights on {gpu.name}; it has {', '.join(formats) or 'no format'} there"
-        )
+        raise InputError(f"{engine.name} has no {chosen} weights on {gpu.name}; it has {', '.join(formats)} there")
     if chosen == "float16" and model.model_type in engine.float16_refused:
         raise InputError(f"{engine.name} does not run {model.model_type} in float16 (it overflows); use bfloat16")
     if not stored and chosen not in PLAIN and chosen not in engine.online:
@@ -145,6 +145,8 @@ def _kv(deployment: Deployment, model: Model, gpu: Gpu, engine: Engine, dtype: s
         return compute_dtype(model, gpu, dtype, engine)
     chosen = _known(deployment.kv_dtype, "kv_dtype")
     formats = engine.kv_formats(gpu, model)
+    if not formats:
+        raise InputError(engine.refusal(gpu) or f"{engine.name} is not known on {gpu.name}")
     if chosen not in formats:
         raise InputError(
             f"{engine.name} has no {chosen} KV cache for {model.name} on {gpu.name}; it has {', '.join(formats)}"
