@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from joblib import Parallel, delayed
 
+from advisor.evaluation import implementation_variance
 from advisor.evidence import METRICS, Group, group_runs
 from advisor.posterior import Posterior, fit_posterior, log_residuals, sensitivities
 from advisor.surrogate import ANY, LEVELS, SHIPPED, Marginal, Provenance, Scale, Surrogate
@@ -69,11 +70,12 @@ def errors_of(groups: Iterable[Group], marginal_of: Callable[[str, str], Margina
         residual = log_residuals(group, marginal.mean)
         slopes = sensitivities(group, marginal.mean)
         variance = np.einsum("kpm,pq,kqm->km", slopes, marginal.covariance, slopes)
+        variance = np.maximum(variance, 0.0) + implementation_variance(marginal.provenance, group.layout.compiled)
         for k, m in np.argwhere(~np.isnan(group.measured)):
             errors.append(
                 Error(
                     run=group.runs[m], engine=group.engine, metric=METRICS[k], residual=float(residual[k, m]),
-                    variance=float(max(variance[k, m], 0.0)), provenance=marginal.provenance,
+                    variance=float(variance[k, m]), provenance=marginal.provenance,
                 )
             )  # fmt: skip
     return errors
@@ -133,15 +135,20 @@ def scales_of(in_sample: Sequence[Error], left_out: Sequence[Error]) -> dict[tup
                 if engine != ANY and len(own) < LEAST_RUNS:
                     continue
                 noise = max(float(1.4826 * np.median(np.abs(fitted))), LEAST_NOISE)
-                scores = np.array([abs(e.residual) / np.hypot(noise, np.sqrt(e.variance)) for e in own or tested])
-                if not len(scores):
-                    continue
-                rank = np.minimum(np.array(LEVELS) * (1.0 + 1.0 / len(scores)), 1.0)
-                quantiles = tuple(float(f"{q:.4g}") for q in np.quantile(scores, rank))
-                scales[provenance, engine, name] = Scale(
-                    noise=float(f"{noise:.4g}"), quantiles=quantiles, runs=len(own)
-                )
+                if own or tested:
+                    scale = scale_from(own or tested, ANY, noise)
+                    scales[provenance, engine, name] = replace(scale, runs=len(own))
     return scales
+
+
+def scale_from(errors: Sequence[Error], engine: str, noise: float) -> Scale:
+    """The scale that errors of predictions show; those of one engine alone where there are enough of them."""
+    own = [error for error in errors if engine in (ANY, error.engine)]
+    chosen = own if len(own) >= LEAST_RUNS else errors
+    scores = np.array([abs(e.residual) / np.hypot(noise, np.sqrt(e.variance)) for e in chosen])
+    rank = np.minimum(np.array(LEVELS) * (1.0 + 1.0 / len(scores)), 1.0)
+    quantiles = tuple(float(f"{q:.4g}") for q in np.quantile(scores, rank))
+    return Scale(noise=float(f"{noise:.4g}"), quantiles=quantiles, runs=len(chosen))
 
 
 def calibrate(runs: Sequence[Measurement], *, sources: tuple[str, ...], jobs: int = 1) -> Surrogate:
