@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 from catalog.schema import BITS, InputError
@@ -108,5 +107,5 @@ def check_gpu(gpu: Gpu) -> Gpu:
 def _check(thing: object, bounds: Mapping[str, tuple[float, float]], where: str) -> None:
     for name, (least, most) in bounds.items():
         value = getattr(thing, name)
-        if not (math.isfinite(value) and least <= value <= most):
-            raise InputError(f"{where}: {name} is {value}; it must be from {least} to {most}")
+        if not least <= value <= most:
+            raise InputError(f"{where}: {name} is {value!r:.40}; it must be from {least} to {most}")

@@ -31,15 +31,16 @@ def find_gpu(name: str) -> Found[Gpu]:
 
     Raises:
         InputError: nothing of that name; the message has the closest ones.
+
     """
     gpus = table("gpus")
-    typed = name.strip()
+    typed = " ".join(name.split())  # on one line, as messages are
     plain = typed
     while gpus.meaning(plain) is None and VENDOR.match(plain):
         plain = VENDOR.sub("", plain, count=1)
     meaning = gpus.meaning(plain)
     if meaning is None:
-        near = suggestion(plain, gpus.spellings(), otherwise=f"known: {', '.join(gpus.entries)}")
+        near = gpus.suggestion(plain, otherwise=f"known: {', '.join(gpus.entries)}")
         raise InputError(f'unknown GPU "{typed}"; {near}')
     gpu = check_gpu(gpus.build(Gpu, meaning.entry, name=meaning.name))
     hint = gpus.entries[meaning.entry].ambiguity
@@ -61,6 +62,7 @@ def with_overrides(gpu: Gpu, overrides: Mapping[str, float | str | bool]) -> Gpu
 
     Raises:
         InputError: no such field (with the closest ones), or a value of the wrong type or out of bounds.
+
     """
     if not overrides:
         return gpu
@@ -82,21 +84,23 @@ def parse_cluster(text: str, overrides: Mapping[str, float | str] | None = None)
 
     Raises:
         InputError: not a cluster, an unknown GPU, or a count that is 0, negative, huge or does not divide into nodes.
+
     """
     nodes, count, name = _split(text)
+    shown = " ".join(text.split())
     found = find_gpu(name)
     changes = dict(overrides or {})
     network = _network(changes.pop("network_gbps", None))
     gpu, notes = with_overrides(found.value, changes), list(found.notes)
     for what, number in (("number of nodes", nodes), ("number of GPUs", count), ("number of GPUs", nodes * count)):
         if not 0 < number <= MOST_GPUS:
-            raise InputError(f'"{text.strip()}": {what} is {number}; it must be from 1 to {MOST_GPUS}')
+            raise InputError(f'"{shown}": {what} is {number}; it must be from 1 to {MOST_GPUS}')
     most = gpu.gpus_per_node
-    if nodes == 1 and count > most and not NODES.fullmatch(text.strip()):
+    if nodes == 1 and count > most and not NODES.fullmatch(shown):
         if count % most:
             below, above = count // most * most, -(-count // most) * most
             raise InputError(
-                f'"{text.strip()}": servers hold {most} {gpu.name} and {count} does not divide into them; '
+                f'"{shown}": servers hold {most} {gpu.name} and {count} does not divide into them; '
                 f"use {below} or {above}, or say nodes x GPUs"
             )
         nodes, count = count // most, most
@@ -110,7 +114,7 @@ def _split(text: str) -> tuple[int, int, str]:
     """Nodes, GPUs a node, and the GPU's name."""
     if not isinstance(text, str) or not text.strip():
         raise InputError(f"no GPUs named; {EXAMPLES}")
-    text = text.strip()
+    text = " ".join(text.split())
     if len(text) > 200:
         raise InputError(f"GPUs are described in {len(text)} letters; {EXAMPLES}")
     if match := NODES.fullmatch(text):

@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 
 from catalog.bounds import check_model
-from catalog.names import suggestion
 from catalog.parameters import active_parameters, parameters
 from catalog.schema import Found, InputError, Model, Note
 from catalog.tables import Table, table
@@ -25,6 +24,7 @@ def find_model(name: str) -> Found[Model]:
 
     Raises:
         InputError: nothing of that name, or its ``config.json`` is unusable.
+
     """
     if not isinstance(name, str) or not name.strip():
         raise InputError("no model named; give a catalog name such as llama-13b, a Hugging Face id, or a config.json")
@@ -58,11 +58,10 @@ def _is_path(name: str) -> bool:
 
 
 def _from_hub(name: str, models: Table) -> Found[Model]:
-    near = suggestion(name, models.spellings(), otherwise="'advisor catalog' lists those known")
+    near = models.suggestion(name, otherwise="'advisor catalog' lists those known")
     if not REPOSITORY.fullmatch(name):
-        raise InputError(
-            f'unknown model "{name[:200]}"; {near}; or give a Hugging Face id or the path to a config.json'
-        )
+        shown = " ".join(name.split())[:200]
+        raise InputError(f'unknown model "{shown}"; {near}; or give a Hugging Face id or the path to a config.json')
     from catalog.hub import read_hub  # noqa: PLC0415  only for names the catalog does not have
 
     try:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 SEPARATORS = re.compile(r"[\s_\-]+")
 
@@ -30,21 +29,20 @@ def squash(name: str) -> str:
     return SEPARATORS.sub("", name.casefold())
 
 
-def closest(name: str, names: Iterable[str] | Mapping[str, str], *, count: int = 3) -> list[str]:
-    """Up to ``count`` of ``names`` that look most like ``name``, best first.
+def closest(name: str, spellings: Mapping[str, str], *, count: int = 3) -> list[str]:
+    """Up to ``count`` of the names that look most like ``name``, best first.
 
-    ``names`` may be a mapping from the squashed spellings of names to the names themselves.
+    ``spellings`` leads from squashed spellings to the names they stand for.
     """
     from difflib import get_close_matches  # noqa: PLC0415  only for error messages
 
-    spelled = dict(names) if isinstance(names, Mapping) else {squash(each): each for each in names}
     wanted = squash(name)[:100]
-    near = get_close_matches(wanted, spelled, n=4 * count, cutoff=0.6)
-    near += [each for each in spelled if len(wanted) > 2 and wanted in each]
-    return list(dict.fromkeys(spelled[each] for each in near))[:count]
+    near = get_close_matches(wanted, spellings, n=4 * count, cutoff=0.6)
+    near += [each for each in spellings if len(wanted) > 2 and wanted in each]
+    return list(dict.fromkeys(spellings[each] for each in near))[:count]
 
 
-def suggestion(name: str, names: Iterable[str] | Mapping[str, str], *, otherwise: str = "") -> str:
+def suggestion(name: str, names: Iterable[str], *, otherwise: str = "") -> str:
     """The tail of an error message: the closest names, or ``otherwise``."""
-    near = closest(name, names)
+    near = closest(name, {squash(each): each for each in names})
     return f"closest: {', '.join(near)}" if near else otherwise

@@ -93,7 +93,7 @@ class Fields:
         value = self._values.get(name)
         if not isinstance(value, dict):
             raise self.error(f"{name} is {'missing' if value is None else _kind(value)}; it must be an object")
-        return Fields(value, f"{self.where}: {name[:100]}")
+        return Fields(value, f"{self.where}: {name[:100]!r}")
 
     def maybe_part(self, name: str) -> Fields | None:
         return self.part(name) if self.has(name) else None

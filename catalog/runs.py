@@ -10,7 +10,6 @@ from __future__ import annotations
 import csv
 import errno
 import json
-import math
 import os
 from contextlib import suppress
 from dataclasses import MISSING, fields
@@ -66,10 +65,14 @@ def read_runs(path: str | Path) -> tuple[Measurement, ...]:
     rows = _csv_rows(path) if path.suffix.casefold() == ".csv" else _json_rows(path)
     try:
         return tuple(check_run(construct(Measurement, row, where), where) for where, row in rows)
+    except InputError:
+        raise
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text") from error
+    except ValueError as error:  # a name that no file can have
+        raise InputError(f"cannot read {str(path)!r}: {error}") from error
 
 
 def append_runs(path: str | Path, measurements: Iterable[Measurement]) -> None:
@@ -99,8 +102,8 @@ def check_run(run: Measurement, where: str) -> Measurement:
     """
     for name, (least, most) in BOUNDS.items():
         value = getattr(run, name)
-        if value is not None and not (math.isfinite(value) and least <= value <= most):
-            raise InputError(f"{where}: {name} is {value}; it must be from {least:g} to {most:g}")
+        if value is not None and not least <= value <= most:
+            raise InputError(f"{where}: {name} is {value!r:.40}; it must be from {least:g} to {most:g}")
     for name in ("run_id", "gpu", "engine", "model", "dtype"):
         if not getattr(run, name).strip():
             raise InputError(f"{where}: {name} is empty")

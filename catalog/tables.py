@@ -20,7 +20,7 @@ from types import UnionType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from catalog.home import own_tables
-from catalog.names import Meaning, squash, suggestion
+from catalog.names import Meaning, closest, squash, suggestion
 from catalog.schema import InputError
 
 if TYPE_CHECKING:
@@ -61,9 +61,10 @@ class Table:
     def meaning(self, name: str) -> Meaning | None:
         return self.meanings.get(squash(name))
 
-    def spellings(self) -> dict[str, str]:
-        """The full name behind every squashed spelling, to look for close ones."""
-        return {spelling: meaning.name for spelling, meaning in self.meanings.items()}
+    def suggestion(self, name: str, *, otherwise: str) -> str:
+        """The tail of an error message: the entries closest to ``name`` by any of their spellings, or ``otherwise``."""
+        near = closest(name, {spelling: meaning.name for spelling, meaning in self.meanings.items()})
+        return f"closest: {', '.join(near)}" if near else otherwise
 
     def build(self, cls: type[T], name: str, /, **own: Any) -> T:
         """The dataclass that an entry describes, with ``own`` fields on top; its bases' fields come first."""
@@ -116,9 +117,9 @@ def construct(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     for key, value in values.items():
         if key not in hints:
             hint = suggestion(key, hints, otherwise=f"fields: {', '.join(hints)}")
-            raise InputError(f"{where}: unknown field {key!r}; {hint}")
+            raise InputError(f"{where}: unknown field {key!r:.60}; {hint}")
         if not _fits(value, hints[key]):
-            raise InputError(f"{where}: {key} is {value!r}; it must be {describe(hints[key])}")
+            raise InputError(f"{where}: {key} is {value!r:.60}; it must be {describe(hints[key])}")
     missing = [each.name for each in fields(cls) if _required(each) and each.name not in values]  # type: ignore[arg-type]
     if missing:
         raise InputError(f"{where}: {', '.join(missing)} missing")
@@ -174,13 +175,12 @@ def _texts(value: Any, where: str) -> tuple[str, ...]:
 
 
 def _meanings(entry: Entry) -> Iterable[tuple[str, Meaning]]:
-    for full in (*entry.variants, entry.name):
-        # an organisation's name and Hugging Face's "-hf" are rarely typed
-        bare = full.rpartition("/")[2]
-        for name in (full, bare, bare.removesuffix("-hf")):
-            yield squash(name), Meaning(entry.name, full)
-    for name in entry.aliases:
-        yield squash(name), Meaning(entry.name, entry.name)
+    """The spellings that mean an entry and no other; an organisation's name and the hub's "-hf" are rarely typed."""
+    full = [*((name, name) for name in entry.variants), *((name, entry.name) for name in (*entry.aliases, entry.name))]
+    for spelling, name in full:
+        bare = spelling.rpartition("/")[2]
+        for typed in (spelling, bare, bare.removesuffix("-hf")):
+            yield squash(typed), Meaning(entry.name, name)
 
 
 def _fits(value: Any, hint: Any) -> bool:

@@ -1,0 +1,78 @@
+"""Prices: real ones by themselves, illustrative ones only when asked for."""
+
+import pytest
+
+from catalog.gpus import all_gpus
+from catalog.prices import all_prices, cheapest, prices_for
+from catalog.schema import InputError
+
+PRICES = all_prices()
+
+
+def test_every_price_is_sane_and_says_where_it_is_from():
+    names = {gpu.name for gpu in all_gpus()}
+    assert len(PRICES) >= 28
+    for price in PRICES:
+        assert price.gpu in names
+        assert 0.1 < price.usd_per_gpu_hour < 20
+        assert price.source
+        assert price.as_of
+
+
+def test_dearer_generations_cost_more():
+    assert cheapest("H100").usd_per_gpu_hour < cheapest("H200").usd_per_gpu_hour < cheapest("B200").usd_per_gpu_hour
+
+
+def test_illustrative_prices_come_only_when_asked_for():
+    assert prices_for("A100") == ()
+    assert cheapest("A100") is None
+    (price,) = prices_for("A100", illustrative=True)
+    assert price.illustrative
+    assert not any(price.illustrative for price in prices_for("H100"))
+    assert all(price.illustrative for price in prices_for("H100", illustrative=True))
+
+
+def test_the_cheapest_is_on_demand_and_says_which():
+    best = cheapest("H100")
+    assert (best.kind, best.provider) == ("on-demand", "Hyperstack")
+    on_demand = [price for price in prices_for("H100") if price.kind == "on-demand"]
+    assert best == min(on_demand, key=lambda price: price.usd_per_gpu_hour)
+    assert prices_for("H100")[0].kind == "spot", "cheaper, but never chosen"
+
+
+def test_one_provider():
+    assert {price.provider for price in prices_for("H100", provider="nebius")} == {"Nebius"}
+    with pytest.raises(InputError, match="closest: Nebius"):
+        prices_for("H100", provider="nebbius")
+
+
+def test_a_what_if_costs_what_the_real_one_does():
+    assert cheapest("H100-SXM (memory_bandwidth_gbps=6000)") == cheapest("H100-SXM")
+
+
+def test_own_prices(home):
+    home.mkdir()
+    (home / "prices.toml").write_text('[[prices]]\ngpu = "A100-SXM-80GB"\nusd_per_gpu_hour = 1\nprovider = "ours"\n')
+    assert cheapest("A100").provider == "ours"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('[[prices]]\ngpu = "H100-SXM"\n', "usd_per_gpu_hour, provider missing"),
+        ('[[prices]]\ngpu = "H100-SXM"\nusd_per_gpu_hour = -1\nprovider = "x"\n', "above 0"),
+        ('[[prices]]\ngpu = "H100-SXM"\nusd_per_gpu_hour = nan\nprovider = "x"\n', "finite number"),
+        (
+            '[[prices]]\ngpu = "H100-SXM"\nusd_per_gpu_hour = 1\nprovider = "x"\nkind = "gift"\n',
+            "on-demand, spot, rental",
+        ),
+        ('[[prices]]\ngpu = "H100-SXM"\nusd = 1\n', "unknown field 'usd'"),
+        ("prices = 3\n", r"\[\[prices\]\]"),
+    ],
+)
+def test_bad_prices_are_one_line(home, text, words):
+    home.mkdir()
+    (home / "prices.toml").write_text(text)
+    with pytest.raises(InputError, match=words) as caught:
+        all_prices()
+    assert "\n" not in str(caught.value)
