@@ -62,6 +62,7 @@ def check_model(model: Model) -> Model:
 
     Raises:
         InputError: a number is out of its bounds or contradicts another.
+
     """
     where = model.name
     _check(model, MODEL, where)
@@ -97,6 +98,7 @@ def check_gpu(gpu: Gpu) -> Gpu:
 
     Raises:
         InputError: a number is out of its bounds or contradicts another.
+
     """
     _check(gpu, GPU, gpu.name)
     if gpu.topology in ("nvswitch", "mesh", "pairs") and not gpu.nvlink_gbps:

@@ -24,6 +24,7 @@ def read_config(path: str | Path, *, name: str = "") -> Model:
 
     Raises:
         InputError: it cannot be read, is not JSON, or describes no model that is known and possible.
+
     """
     path = Path(path)
     try:
@@ -47,6 +48,7 @@ def model_from_config(config: Mapping[str, Any], name: str, *, where: str = "con
 
     Raises:
         InputError: an unknown ``model_type``, a size that is missing or impossible, an unknown quantisation.
+
     """
     fields = Fields(config, where)
     kind = fields.text("model_type")

@@ -18,6 +18,7 @@ def read_hub(repository: str) -> Model:
 
     Raises:
         InputError: no such repository, no access, no network in time, or an unusable configuration.
+
     """
     results: list[Path | InputError] = []
     thread = Thread(target=lambda: results.append(_attempt(repository)), daemon=True)

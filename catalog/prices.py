@@ -30,6 +30,7 @@ def prices_for(gpu_name: str, *, provider: str | None = None, illustrative: bool
 
     Raises:
         InputError: no GPU of that name, or a provider that no price names.
+
     """
     gpu = find_gpu(gpu_name.partition(" (")[0]).value.name
     prices = all_prices()

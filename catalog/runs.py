@@ -60,6 +60,7 @@ def read_runs(path: str | Path) -> tuple[Measurement, ...]:
 
     Raises:
         InputError: it cannot be read; or, with the line's number, an unknown column, a missing or impossible value.
+
     """
     path = Path(path)
     rows = _csv_rows(path) if path.suffix.casefold() == ".csv" else _json_rows(path)
@@ -80,6 +81,7 @@ def append_runs(path: str | Path, measurements: Iterable[Measurement]) -> None:
 
     Raises:
         InputError: an impossible value, or the file cannot be written; then nothing was added.
+
     """
     path = Path(path)
     if path.suffix.casefold() == ".csv":
@@ -99,6 +101,7 @@ def check_run(run: Measurement, where: str) -> Measurement:
 
     Raises:
         InputError: a value that cannot have been measured, or two that contradict each other.
+
     """
     for name, (least, most) in BOUNDS.items():
         value = getattr(run, name)

@@ -327,5 +327,5 @@ def require_positive(name: str, value: float, *, most: float = math.inf, whole: 
     kind = "a whole number" if whole else "a number"
     upper = f" and at most {most:g}" if math.isfinite(most) else ""
     wrong_type = isinstance(value, bool) or not isinstance(value, int if whole else (int, float))
-    if wrong_type or not math.isfinite(value) or not 0 < value <= most:
-        raise InputError(f"{name} is {value!r}; it must be {kind} above 0{upper}")
+    if wrong_type or value == math.inf or not 0 < value <= most:
+        raise InputError(f"{name} is {value!r:.60}; it must be {kind} above 0{upper}")

@@ -96,6 +96,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
     Raises:
         InputError: it cannot be read, is too large, or is not TOML.
+
     """
     try:
         if path.stat().st_size > MOST_BYTES:
@@ -112,6 +113,7 @@ def construct(cls: type[T], values: Mapping[str, Any], where: str) -> T:
 
     Raises:
         InputError: naming ``where``, the field, and what would be right.
+
     """
     hints = field_types(cls)  # type: ignore[arg-type]  # mypy takes a bare type variable for unhashable
     for key, value in values.items():

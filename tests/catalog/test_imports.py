@@ -5,6 +5,13 @@ import sys
 
 HEAVY = ("pandas", "scipy", "optuna", "huggingface_hub", "torch", "numpy", "difflib", "logging", "catalog.runs")
 
+BASELINE = """
+import time
+began = time.process_time()
+import dataclasses, pathlib, re, tomllib, typing
+print(time.process_time() - began)
+"""
+
 SCRIPT = f"""
 import sys, time
 began = time.process_time()
@@ -16,11 +23,15 @@ print([name for name in {HEAVY!r} if name in sys.modules])
 """
 
 
-def test_one_model_and_one_cluster_are_quick_and_light():
-    def once():
-        command = [sys.executable, "-c", SCRIPT]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+def run(script):
+    return subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
 
-    seconds, heavy = zip(*(once() for _ in range(3)), strict=True)
-    assert set(heavy) == {"[]"}
-    assert min(map(float, seconds)) < 0.15, "about 0.04 s on an idle core; the rest is room for a busy one"
+
+def test_one_model_and_one_cluster_are_quick_and_light():
+    """CPU time, against that of the standard library's part in it: a busy machine slows both."""
+    quickest = min(float(run(SCRIPT)[0]) for _ in range(3))
+    standard = min(float(run(BASELINE)[0]) for _ in range(3))
+    assert quickest < 4 * standard
+    assert run(SCRIPT)[1] == "[]"
