@@ -131,22 +131,26 @@ def scales_of(in_sample: Sequence[Error], left_out: Sequence[Error]) -> dict[tup
         for engine in engines:
             fitted = [e.residual for e in in_sample if e.scale_name == name and engine in (ANY, e.engine)]
             for provenance in ("calibrated", "transferred", "analytic"):
-                own = [e for e in tested if e.provenance == provenance and engine in (ANY, e.engine)]
-                if engine != ANY and len(own) < LEAST_RUNS:
+                same = [e for e in tested if e.provenance == provenance]
+                own = [e for e in same if engine in (ANY, e.engine)]
+                if not tested or (engine != ANY and len(own) < LEAST_RUNS):
                     continue
                 noise = max(float(1.4826 * np.median(np.abs(fitted))), LEAST_NOISE)
-                if own or tested:
-                    scale = scale_from(own or tested, ANY, noise)
-                    scales[provenance, engine, name] = replace(scale, runs=len(own))
+                scales[provenance, engine, name] = replace(scale_from(same or tested, engine, noise), runs=len(own))
     return scales
 
 
 def scale_from(errors: Sequence[Error], engine: str, noise: float) -> Scale:
-    """The scale that errors of predictions show; those of one engine alone where there are enough of them."""
+    """The scale that errors of predictions show; those of one engine alone where there are enough of them.
+
+    The quantile's rank is raised by the usual finite-sample term (n + 1) / n with n the number of (engine, GPU, model)
+    combinations: errors of one combination are alike, so it is combinations that are exchangeable, not runs.
+    """
     own = [error for error in errors if engine in (ANY, error.engine)]
     chosen = own if len(own) >= LEAST_RUNS else errors
     scores = np.array([abs(e.residual) / np.hypot(noise, np.sqrt(e.variance)) for e in chosen])
-    rank = np.minimum(np.array(LEVELS) * (1.0 + 1.0 / len(scores)), 1.0)
+    combinations = len({(e.engine, e.run.gpu, e.run.model) for e in errors})
+    rank = np.minimum(np.array(LEVELS) * (1.0 + 1.0 / combinations), 1.0)
     quantiles = tuple(float(f"{q:.4g}") for q in np.quantile(scores, rank))
     return Scale(noise=float(f"{noise:.4g}"), quantiles=quantiles, runs=len(chosen))
 
