@@ -1,3 +1,5 @@
+"""Every catalog test has an empty home of its own."""
+
 import pytest
 
 
