@@ -1,0 +1,164 @@
+"""Where studies are kept: opening an Optuna storage by name, with errors a user can act on and no password in them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import re
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, unquote
+
+from optuna.exceptions import OptunaError
+from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from sqlalchemy.exc import IntegrityError, NoSuchModuleError, OperationalError, ProgrammingError, SQLAlchemyError
+
+from catalog.schema import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+JOURNAL_SUFFIXES = (".journal", ".log")
+JOURNAL_START = b'{"op_code":'
+WHAT_IS_RIGHT = "give sqlite:///FILE, postgresql://USER@HOST/DB, mysql://USER@HOST/DB or a FILE.journal"
+PACKAGES = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
+"""What to install for a database module, where the names differ."""
+WRITERS_QUEUE = {"timeout": 60}
+"""Seconds: SQLite locks the whole file for a write."""
+ANSWERS_SOON = {"connect_timeout": 10}
+"""Seconds: a server answers soon or not at all."""
+CONNECT_ARGS = {
+    "sqlite": WRITERS_QUEUE,
+    "sqlite+pysqlite": WRITERS_QUEUE,
+    "postgresql": ANSWERS_SOON,
+    "postgresql+psycopg": ANSWERS_SOON,
+    "postgresql+psycopg2": ANSWERS_SOON,
+    "mysql": ANSWERS_SOON,
+    "mysql+mysqldb": ANSWERS_SOON,
+    "mysql+pymysql": ANSWERS_SOON,
+}
+"""What to connect with, for the drivers that know the words."""
+OPENINGS = 20
+"""Attempts to open a database while others create its tables."""
+PASSWORD = re.compile(r"^(?P<before>(?:[^:]*://)?[^:@]*:(?!//))(?P<secret>.*)@", re.DOTALL)
+"""Everything between the user's name and the last @, be it a well-formed URL or not."""
+SECRET_ARGUMENT = re.compile(r"(?i)(?P<before>[?&][^=&]*(?:pass|pwd|secret|token|key)[^=&]*=)(?P<secret>[^&#\s]*)")
+
+
+def open_storage(storage: str | os.PathLike[str] | None) -> BaseStorage:
+    """The storage that ``storage`` names: None for memory, a database URL, or a path ending in .journal or .log.
+
+    Files and tables that are missing are created.
+
+    Raises:
+        InputError: it names no kind of storage, or that one cannot be used.
+    """
+    if storage is None:
+        return InMemoryStorage()
+    text = os.fspath(storage)
+    with readable_errors(text):
+        if "://" not in text:
+            return _journal(text)
+        return _database(text)
+
+
+def _database(url: str) -> RDBStorage:
+    arguments = CONNECT_ARGS.get(url.partition("://")[0], {})
+    for _ in range(OPENINGS):
+        try:
+            return RDBStorage(url, engine_kwargs={"connect_args": dict(arguments)})
+        except (IntegrityError, OperationalError, ProgrammingError) as error:
+            # Optuna looks for its tables and then creates them; someone else may have done so in between.
+            if not isinstance(error, IntegrityError) and "already exists" not in str(error):
+                raise
+            time.sleep(random.uniform(0.05, 0.5))  # noqa: S311  spreads the openers, guards nothing
+    return RDBStorage(url, engine_kwargs={"connect_args": dict(arguments)})
+
+
+def _journal(path: str) -> JournalStorage:
+    if Path(path).suffix not in JOURNAL_SUFFIXES:
+        raise InputError(
+            f"storage {redacted(path)!r} is neither a URL nor a journal; for a database file give "
+            f"sqlite:///{redacted(path) or 'FILE'}, for a journal a path ending in .journal"
+        )
+    lock = JournalFileOpenLock(path)
+    if Path(path).exists():
+        lock.acquire()
+        try:
+            _check_journal(path)
+        finally:
+            lock.release()
+    return JournalStorage(JournalFileBackend(path, lock_obj=lock))
+
+
+def _check_journal(path: str) -> None:
+    """Refuse a file that Optuna would append to although it cannot read it."""
+    with Path(path).open("rb") as file:
+        start = file.read(len(JOURNAL_START))
+        file.seek(-min(1, len(start)), os.SEEK_END)
+        end = file.read()
+    if start not in (b"", JOURNAL_START):
+        raise InputError(f"storage {path!r} holds something other than an Optuna journal; name another file")
+    if end not in (b"", b"\n"):
+        raise InputError(
+            f"storage {path!r} ends in the middle of a record (its writer was killed); delete its last line"
+        )
+
+
+@contextlib.contextmanager
+def readable_errors(storage: str) -> Iterator[None]:
+    """Turn what Optuna, SQLAlchemy and the system raise about ``storage`` into an ``InputError`` of one clean line."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (
+        SQLAlchemyError,
+        OptunaError,
+        OSError,
+        ImportError,
+        LookupError,
+        ValueError,
+        RuntimeError,
+        AssertionError,
+    ) as error:
+        problem = _without_secrets(_explained(error), storage)
+        # Not "from error": its text may hold the password.
+        raise InputError(f"storage {redacted(storage)!r}: {problem}") from None
+
+
+def _explained(error: BaseException) -> str:
+    chain = [error]
+    while chain[-1].__cause__ is not None:
+        chain.append(chain[-1].__cause__)
+    for link in chain:
+        if isinstance(link, NoSuchModuleError):
+            return f"no such kind of database; {WHAT_IS_RIGHT}"
+        if isinstance(link, ModuleNotFoundError) and link.name:
+            return f"Python module {link.name!r} is missing; install {PACKAGES.get(link.name, link.name)}"
+    root = chain[-1]
+    if isinstance(root, (LookupError, AssertionError, json.JSONDecodeError)):
+        return "it holds something other than what Optuna writes; name another"
+    root = getattr(root, "orig", None) or root
+    reason = root.strerror if isinstance(root, OSError) and root.strerror else str(root)
+    first = next((line.strip() for line in reason.splitlines() if line.strip()), type(root).__name__)
+    return f"it cannot be used ({first}); {WHAT_IS_RIGHT}"
+
+
+def redacted(storage: str) -> str:
+    """``storage`` as it may be shown: passwords in it replaced by ``***``."""
+    return SECRET_ARGUMENT.sub(r"\g<before>***", PASSWORD.sub(r"\g<before>***@", storage))
+
+
+def _without_secrets(text: str, storage: str) -> str:
+    secrets = {match["secret"] for pattern in (PASSWORD, SECRET_ARGUMENT) for match in pattern.finditer(storage)}
+    secrets |= {unquote(secret) for secret in secrets}
+    secrets |= {value for name, value in parse_qsl(storage.partition("?")[2]) if SECRET_ARGUMENT.match(f"?{name}=")}
+    text = text.replace(storage, redacted(storage))
+    for secret in sorted(secrets - {""}, key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return text
