@@ -20,6 +20,7 @@ from advisor.evaluation import (
 )
 from advisor.knowledge import Knowledge, measured_run
 from advisor.layout import Layout
+from advisor.surrogate import Provenance
 from catalog.engines import resolve
 from catalog.gpus import parse_cluster
 from catalog.models import find_model
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from advisor.evaluation import Regime
-    from advisor.surrogate import Provenance, Scale
+    from advisor.surrogate import Scale
     from catalog.schema import Measurement
 
 HIGHER_IS_BETTER = frozenset({"output_tok_s", "output_tok_s_per_gpu"})
@@ -291,13 +292,20 @@ def estimate(
     Args:
         model: catalog name or alias, Hugging Face id, path to a ``config.json``, or a ``Model``.
         gpus: ``"4xA100"``, ``"2x8xH100"`` (nodes x GPUs), or a ``Cluster``.
+        tp: GPUs that share each layer (tensor parallel).
+        pp: stages that the layers are split into (pipeline parallel).
+        dp: replicas of the model.
+        ep: GPUs that the routed experts are spread over; 1 slices them like every other matrix.
         batch: sequences at once, per replica.
         input_len: tokens of a prompt.
         output_len: tokens generated for each request.
         engine: vllm, sglang, tensorrt-llm, torch or lmdeploy.
         dtype: weight format, or "auto" for the checkpoint's own.
         kv_dtype: KV cache format, or "auto".
-        max_num_batched_tokens: token budget of one step; None for what the engine would choose; the same for the next two.
+        max_num_batched_tokens: token budget of one step; None for what the engine would choose, here and below.
+        max_num_seqs: most sequences that one replica runs at once.
+        max_model_len: longest prompt and answer together, in tokens.
+        gpu_memory_utilization: share of each GPU's memory that the engine may use.
         runs: None for the shipped fit and the user's own runs; a list for exactly those; [] for the analytic model.
         set_gpu: what-if values for fields of the GPU, such as ``{"memory_bandwidth_gbps": 6000}``.
         price: dollars per GPU-hour; None for the cheapest offer in the catalog.

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from advisor.costs import CAUSES, Cost
-from advisor.layout import Layout
 from advisor.memory import max_concurrency, memory
 from advisor.operators import products
 from advisor.parameters import NAMES, Parameters
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from advisor.costs import Array
+    from advisor.layout import Layout
     from advisor.surrogate import Marginal, Surrogate
     from catalog.schema import Cluster, Model
 

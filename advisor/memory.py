@@ -14,10 +14,11 @@ import numpy as np
 
 from advisor.layout import ACTIVATION_BYTES, Layout
 from advisor.operators import kv_heads, kv_numbers_per_token
-from catalog.schema import Cluster, Model
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from catalog.schema import Cluster, Model
 
     Array = NDArray[np.float64]
 

@@ -134,7 +134,8 @@ def kv_heads(model: Model, layout: Layout) -> Array:
 def experts_touched(model: Model, tokens: Array) -> Array:
     """Distinct experts that ``tokens`` tokens are routed to, if routing is uniform: N(1-(1-k/N)^B)."""
     share = model.num_experts_per_tok / model.num_experts
-    return model.num_experts * -np.expm1(np.maximum(tokens, 1.0) * np.log1p(-min(share, 1.0 - 1e-12)))
+    untouched: Array = np.expm1(np.maximum(tokens, 1.0) * np.log1p(-min(share, 1.0 - 1e-12)))
+    return model.num_experts * -untouched
 
 
 def expert_imbalance(model: Model, tokens: Array, ep: Array) -> Array:
@@ -172,7 +173,7 @@ def elementwise_bytes(model: Model, layout: Layout, step: Pass) -> Array:
     rotary = 2.0 * (heads + kv_heads(model, layout)) * model.head_dim
     gate = 3.0 if model.gated_mlp else 2.0
     dense = (layers - model.moe_layers) / layers * gate * model.intermediate_size / layout.tp
-    routed = 0.0
+    routed: Array | float = 0.0
     if model.moe_layers:
         rows = model.num_experts_per_tok * (gate * model.moe_intermediate_size / layout.tp + 2.0 * h)
         rows = rows + gate * model.shared_expert_intermediate_size / layout.tp

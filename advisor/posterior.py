@@ -171,13 +171,13 @@ def fit_posterior(groups: Sequence[Group], start: Posterior | None = None) -> Po
             if j is not None:
                 first[i * size : (i + 1) * size] = start.effects[j * size : (j + 1) * size]
     found = least_squares(
-        residuals, first, jac=jacobian, loss=lambda z: _robust(z, data), method="trf", x_scale=index.spread,
-        xtol=1e-4, ftol=1e-4, max_nfev=20,
+        residuals, first, jac=jacobian, method="trf", x_scale=index.spread, xtol=1e-4, ftol=1e-4, max_nfev=20,
+        loss=lambda z: _robust(z, data),  # type: ignore[arg-type]  # the stubs describe SciPy's own losses, which take more
     )  # fmt: skip
     matrix = jacobian(found.x)
     weight = np.ones(data + found.x.size)
     weight[:data] = _robust(residuals(found.x) ** 2, data)[1, :data]
-    covariance = np.linalg.inv(matrix.T @ (matrix * weight[:, None]))
+    covariance = np.asarray(np.linalg.inv(matrix.T @ (matrix * weight[:, None])), np.float64)
     return Posterior(index=index, effects=found.x, covariance=covariance)
 
 
@@ -205,8 +205,8 @@ def update(marginal: Marginal, groups: Sequence[Group]) -> Marginal:
         return np.vstack([*rows, np.eye(len(NAMES))])
 
     found = least_squares(
-        residuals, np.zeros(len(NAMES)), jac=jacobian, loss=lambda z: _robust(z, data), xtol=1e-4, ftol=1e-4,
-        max_nfev=30,
+        residuals, np.zeros(len(NAMES)), jac=jacobian, xtol=1e-4, ftol=1e-4, max_nfev=30,
+        loss=lambda z: _robust(z, data),  # type: ignore[arg-type]  # as above
     )  # fmt: skip
     matrix = jacobian(found.x)
     weight = np.ones(data + len(NAMES))

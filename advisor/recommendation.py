@@ -492,7 +492,7 @@ def _one_a_layout(exploration: Exploration, most: int) -> list[int]:
 
 
 def _runs(exploration: Exploration, rows: Sequence[int]) -> bool:
-    return bool(rows) and bool(np.isfinite(exploration.scores.values[rows[0], 0]))
+    return bool(rows) and bool(np.isfinite(exploration.scores.values[rows[0], 0]))  # noqa: PD011  no pandas here
 
 
 def _command(best: Estimate | None, search: _Search) -> tuple[tuple[str, ...], list[Note]]:
@@ -548,8 +548,10 @@ def memory_limits(best: Estimate) -> tuple[str, ...]:
     """Where this layout's memory ends."""
     length = best.input_len + best.output_len
     return (
-        f"KV cache full above batch {best.max_concurrency} per replica at {length} tokens a request "
-        f"({best.kv_capacity_tokens} tokens); beyond it requests wait or are preempted",
+        (
+            f"KV cache full above batch {best.max_concurrency} per replica at {length} tokens a request "
+            f"({best.kv_capacity_tokens} tokens); beyond it requests wait or are preempted"
+        ),
     )
 
 
