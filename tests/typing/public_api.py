@@ -1,0 +1,40 @@
+"""What type checkers make of the public API; checked, not run: ``mypy tests/typing/public_api.py``.
+
+Each ``type: ignore`` is an error that must be found: strict mypy refuses one that is not needed.
+"""
+
+from collections.abc import Mapping
+from typing import Any, assert_type
+
+import advisor
+
+estimate = advisor.estimate("llama-13b", "4xA100", tp=2, batch=8, input_len=1024, output_len=256)
+assert_type(estimate, advisor.Estimate)
+assert_type(estimate.model, advisor.Model)
+assert_type(estimate.cluster, advisor.Cluster)
+assert_type(estimate.cluster.gpu, advisor.Gpu)
+assert_type(estimate.deployment, advisor.Deployment)
+assert_type(estimate.tpot_ms, float | None)
+assert_type(estimate.fits, bool)
+assert_type(estimate.memory, Mapping[str, float])
+assert_type(estimate.to_dict(), dict[str, Any])
+
+recommendation = advisor.recommend(
+    "llama-13b",
+    "4xA100",
+    workload=advisor.Workload(input_len=512, output_len=128),
+    slo=advisor.Slo(tpot_ms=30.0),
+    objective="throughput_per_gpu",
+)
+assert_type(recommendation, advisor.Recommendation)
+assert_type(recommendation.best, advisor.Estimate | None)
+assert_type(recommendation.candidates, tuple[advisor.Estimate, ...])
+assert_type(recommendation.to_dict(), dict[str, Any])
+
+advisor.estimate("llama-13b", "4xA100")  # type: ignore[call-arg]
+advisor.estimate("llama-13b", "4xA100", tp="two", batch=8, input_len=1024, output_len=256)  # type: ignore[arg-type]
+advisor.recommend("llama-13b", "4xA100", "throughput")  # type: ignore[misc]
+advisor.Slo(ttft=30.0)  # type: ignore[call-arg]
+estimate.fits = False  # type: ignore[misc]
+print(recommendation.best.fits)  # type: ignore[union-attr]
+advisor.answer()  # type: ignore[attr-defined]
