@@ -101,10 +101,11 @@ def pass_cost(setting: Setting, step: Pass, *, prefills: Array | float) -> Cost:
     launch = setting.model.num_hidden_layers * parameters.layer_host_us * 1e-3 * launched
     stream = layout.offload * setting.memory.layer_weight_bytes / (setting.cluster.gpu.pcie_gbps * 1e6)
     host = parameters.step_ms + parameters.sequence_us * 1e-3 * step.sequences + parameters.stage_ms * (layout.pp - 1.0)
+    # Kernels, launches and the stream run beside each other: what counts is the slowest of the three.
     return (
         cost
         + Cost.of("launch", overhead=np.maximum(launch - gpu_ms, 0.0))
-        + Cost.of("offload", memory=np.maximum(stream - gpu_ms, 0.0))
+        + Cost.of("offload", memory=np.maximum(stream - np.maximum(gpu_ms, launch), 0.0))
         + Cost.of("host", overhead=host)
     )
 
@@ -180,7 +181,9 @@ def static(setting: Setting, batch: Array, input_len: Array, output_len: Array) 
     # Requests get their first token at the end of their chunk; the mean over equal chunks is (c + 1) / 2c of the whole.
     # One chunk, too, starts with the requests that came first.
     seen = np.where((chunks == 1) & (batch > 1), 2.0, chunks)
-    waiting = (np.maximum(waves - 1.0, 0.0) / 2.0) * steps * decode_ms
+    # Wave i waits for i earlier ones, and so does the part of a wave that is left over at the end.
+    waves_waited = (running * waves * (waves - 1.0) / 2.0 + left * waves) / batch
+    waiting = waves_waited * steps * decode_ms
     ttft_ms = prefill_ms * (seen + 1.0) / (2.0 * seen) + waiting
     return Times(
         prefill_ms=prefill_ms,
@@ -207,10 +210,12 @@ def steady(setting: Setting, batch: Array, input_len: Array, output_len: Array) 
     running = np.minimum(np.minimum(batch, layout.max_num_seqs), fitting)
     groups = np.minimum(layout.pp, running)
     share = running / groups
-    budget = np.maximum(layout.max_num_batched_tokens - share, np.minimum(layout.max_num_batched_tokens, 16.0))
-    chunks = np.ceil(input_len / budget)
+    # Every token a request brings, in and out, takes a place in some step's budget; what decodes leave is for prompts.
+    full_steps = share * (input_len + output_len - 1.0) / layout.max_num_batched_tokens
+    budget = layout.max_num_batched_tokens - share * (output_len - 1.0) / np.maximum(output_len, full_steps)
+    chunks = np.ceil(input_len / budget - 1e-9)
     own_steps = output_len - 1.0 + chunks
-    steps = np.maximum(own_steps, share * input_len / budget)
+    steps = np.maximum(own_steps, full_steps)
     mixed = np.minimum(share * chunks / steps, 1.0)
     tokens = np.where(mixed < 1.0, input_len / chunks, share * input_len / steps)
     decoding = share * np.clip((output_len - 1.0) / steps, 0.0, 1.0)
@@ -229,7 +234,8 @@ def steady(setting: Setting, batch: Array, input_len: Array, output_len: Array) 
     plain = pass_cost(setting, decode, prefills=0.0)
     carrying = pass_cost(setting, with_chunk, prefills=1.0)
     parameters = setting.parameters
-    extra = np.where(groups > 1, (groups - 1.0) * (parameters.step_ms + parameters.sequence_us * 1e-3 * share), 0.0)
+    served = share * output_len / steps  # sequences that get a token in a mean step
+    extra = np.where(groups > 1, (groups - 1.0) * (parameters.step_ms + parameters.sequence_us * 1e-3 * served), 0.0)
     step = plain * (1.0 - mixed) + carrying * mixed + Cost.of("host", overhead=extra)
     step_ms = step.total_ms
     waves = np.maximum(batch / running, 1.0)
@@ -237,10 +243,10 @@ def steady(setting: Setting, batch: Array, input_len: Array, output_len: Array) 
     carrying_ms = carrying.total_ms + extra
     admission_ms = setting.parameters.admission_ms
     queueing = np.maximum(steps - own_steps, 0.0) * step_ms + (waves - 1.0) * life_ms
-    ttft_ms = np.minimum(0.5 * step_ms + chunks * carrying_ms, life_ms) + queueing + admission_ms
+    ttft_ms = np.minimum(0.5 * step_ms + chunks * carrying_ms, own_steps * step_ms) + queueing + admission_ms
     after = np.maximum(output_len - 1.0, 1.0)
     tpot_ms = np.where(output_len > 1, np.maximum(life_ms + (waves - 1.0) * life_ms - ttft_ms, 0.0) / after, 0.0)
-    tpot_ms = np.maximum(tpot_ms, np.where(output_len > 1, plain.total_ms, 0.0))
+    tpot_ms = np.maximum(tpot_ms, np.where(output_len > 1, plain.total_ms + extra, 0.0))
     e2e_ms = ttft_ms + tpot_ms * (output_len - 1.0)
     return Times(
         prefill_ms=chunks * carrying_ms,
