@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import math
 import sys
 from collections import defaultdict
 from dataclasses import dataclass, replace
@@ -25,7 +26,7 @@ from catalog.published import read_published
 from catalog.runs import shipped_runs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -38,6 +39,10 @@ LEAST_NOISE = 0.02
 
 LEAST_RUNS = 30
 """Left-out predictions of one engine from which its errors are kept apart from the others'."""
+
+KIN = {"tpot_ms": ("tpot_ms", "e2e_ms"), "ttft_ms": ("ttft_ms", "prefill_ms")}
+"""Quantities whose errors are judged together, for few sources state the first: the time of a whole static batch is
+mostly its decode steps, the time to the first token mostly the prefill."""
 
 STEADY = "steady"
 """Scales of saturated runs are kept under the metric's name with this before it."""
@@ -119,40 +124,57 @@ def fitted_part(groups: Iterable[Group]) -> list[Group]:
     return kept
 
 
+def noises_of(in_sample: Sequence[Error]) -> dict[tuple[str, str], float]:
+    """Residual standard deviation by engine (and ``ANY``) and quantity, robustly from the in-sample errors."""
+    together: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for error in in_sample:
+        together[error.engine, error.scale_name].append(error.residual)
+        together[ANY, error.scale_name].append(error.residual)
+    return {
+        key: max(float(f"{1.4826 * np.median(np.abs(residuals)):.4g}"), LEAST_NOISE)
+        for key, residuals in together.items()
+        if key[0] == ANY or len(residuals) >= LEAST_RUNS
+    }
+
+
 def scales_of(in_sample: Sequence[Error], left_out: Sequence[Error]) -> dict[tuple[str, str, str], Scale]:
     """Residual noise from the in-sample errors, quantiles from the left-out ones; by engine where enough are known.
 
     Saturated runs are never fitted, so all their errors count as left out.
     """
+    noises = noises_of(in_sample)
     scales: dict[tuple[str, str, str], Scale] = {}
-    engines = [ANY, *sorted({error.engine for error in in_sample})]
-    for name in sorted({error.scale_name for error in in_sample}):
-        tested = [e for e in (in_sample if name.startswith(STEADY) else left_out) if e.scale_name == name]
-        for engine in engines:
-            fitted = [e.residual for e in in_sample if e.scale_name == name and engine in (ANY, e.engine)]
-            for provenance in ("calibrated", "transferred", "analytic"):
-                same = [e for e in tested if e.provenance == provenance]
-                own = [e for e in same if engine in (ANY, e.engine)]
-                if not tested or (engine != ANY and len(own) < LEAST_RUNS):
-                    continue
-                noise = max(float(1.4826 * np.median(np.abs(fitted))), LEAST_NOISE)
-                scales[provenance, engine, name] = replace(scale_from(same or tested, engine, noise), runs=len(own))
+    for engine, name in noises:
+        kin = KIN.get(name, (name,))
+        tested = [e for e in (in_sample if name.startswith(STEADY) else left_out) if e.scale_name in kin]
+        for provenance in ("calibrated", "transferred", "analytic"):
+            same = [e for e in tested if e.provenance == provenance]
+            own = [e for e in same if engine in (ANY, e.engine)]
+            if tested and (engine == ANY or len(own) >= LEAST_RUNS):
+                quantiles = quantiles_of(same or tested, engine, noises)
+                scale = Scale(noise=noises[engine, name], quantiles=quantiles, runs=len(own))
+                scales[provenance, engine, name] = scale
     return scales
 
 
-def scale_from(errors: Sequence[Error], engine: str, noise: float) -> Scale:
-    """The scale that errors of predictions show; those of one engine alone where there are enough of them.
+def quantiles_of(errors: Sequence[Error], engine: str, noises: Mapping[tuple[str, str], float]) -> tuple[float, ...]:
+    """Quantiles of |error| / sigma at ``LEVELS``; those of one engine alone where there are enough of them.
 
-    The quantile's rank is raised by the usual finite-sample term (n + 1) / n with n the number of (engine, GPU, model)
+    Their rank is raised by the usual finite-sample term (n + 1) / n with n the number of (engine, GPU, model)
     combinations: errors of one combination are alike, so it is combinations that are exchangeable, not runs.
     """
     own = [error for error in errors if engine in (ANY, error.engine)]
     chosen = own if len(own) >= LEAST_RUNS else errors
-    scores = np.array([abs(e.residual) / np.hypot(noise, np.sqrt(e.variance)) for e in chosen])
+    scores = [abs(error.residual) / sigma_of(error, noises) for error in chosen]
     combinations = len({(e.engine, e.run.gpu, e.run.model) for e in errors})
     rank = np.minimum(np.array(LEVELS) * (1.0 + 1.0 / combinations), 1.0)
-    quantiles = tuple(float(f"{q:.4g}") for q in np.quantile(scores, rank))
-    return Scale(noise=float(f"{noise:.4g}"), quantiles=quantiles, runs=len(chosen))
+    return tuple(float(f"{q:.4g}") for q in np.quantile(scores, rank))
+
+
+def sigma_of(error: Error, noises: Mapping[tuple[str, str], float]) -> float:
+    """Standard deviation expected of one error: of the parameters and of the residual."""
+    noise = noises.get((error.engine, error.scale_name), noises[ANY, error.scale_name])
+    return math.hypot(noise, math.sqrt(error.variance))
 
 
 def calibrate(runs: Sequence[Measurement], *, sources: tuple[str, ...], jobs: int = 1) -> Surrogate:
@@ -166,7 +188,7 @@ def calibrate(runs: Sequence[Measurement], *, sources: tuple[str, ...], jobs: in
         for error in errors_of(groups, posterior.marginal)
         if error.run.batch == 0
     ]
-    in_sample = [error for error in errors_of(fitted, posterior.marginal)] + saturated
+    in_sample = [*errors_of(fitted, posterior.marginal), *saturated]
     index = posterior.index
     keys = list(index.pairs)
     keys += [(engine, ANY) for engine in index.engines] + [(ANY, gpu) for gpu in index.gpus] + [(ANY, ANY)]

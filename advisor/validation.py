@@ -10,19 +10,20 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from scipy.stats import bootstrap
 
-from advisor.calibration import Error, errors_of, fitted_part, left_out_errors, scale_from
+from advisor.calibration import KIN, Error, errors_of, fitted_part, left_out_errors, noises_of, quantiles_of, sigma_of
 from advisor.evaluation import Evaluation
 from advisor.evidence import group_runs
 from advisor.layout import Layout
 from advisor.memory import max_concurrency, memory
 from advisor.posterior import fit_posterior
-from advisor.surrogate import Surrogate, shipped_surrogate
+from advisor.surrogate import LEVELS, Surrogate, shipped_surrogate
 from catalog.gpus import parse_cluster
 from catalog.models import find_model
 from catalog.published import read_published
@@ -223,7 +224,7 @@ def validate(
     fitted = fitted_part(group_runs(run for run in judged if run.role == "fit"))
     if refit and len(fitted) > 1:
         start = fit_posterior(fitted)
-        checks += cross_checks(left_out_errors(fitted, start, jobs=jobs), model)
+        checks += cross_checks(left_out_errors(fitted, start, jobs=jobs), errors_of(fitted, start.marginal))
     claims = [*layer_split_claims(model), *small_gpu_claims(model)]
     checks += layer_split_checks(model)
     return Validation(checks=tuple(checks), claims=tuple(claims), left_out=left_out)
@@ -250,36 +251,32 @@ def _check(error: Error, split: Split, sigma: float, quantile: float) -> Check:
     )  # fmt: skip
 
 
-def cross_checks(errors: Sequence[Error], surrogate: Surrogate) -> list[Check]:
+def cross_checks(errors: Sequence[Error], in_sample: Sequence[Error]) -> list[Check]:
     """Left-out predictions with intervals whose quantile comes from the other folds.
 
     Each fold (a model, a GPU, an engine) is judged by the errors of all folds but its own, so that no interval has seen
     what it is tested on.
     """
-    key = {
+    noises = noises_of(in_sample)
+    fold_of = {
         "calibrated": lambda error: error.run.model,
         "transferred": lambda error: error.run.gpu,
         "analytic": lambda error: error.engine,
     }
     checks = []
-    together: dict[tuple[str, str], list[Error]] = defaultdict(list)
-    for error in errors:
-        together[error.provenance, error.scale_name].append(error)
-    for (provenance, name), members in together.items():
-        folds: dict[str, list[Error]] = defaultdict(list)
-        for error in members:
-            folds[key[provenance](error)].append(error)
-        for fold, own in folds.items():
-            others = [error for other, group in folds.items() if other != fold for error in group]
-            if not others:
-                continue
-            for engine in sorted({error.engine for error in own}):
-                noise = surrogate.scale(provenance, engine, name).noise
-                scale = scale_from(others, engine, noise)
+    for provenance, fold in fold_of.items():
+        members = [error for error in errors if error.provenance == provenance]
+        for name in sorted({error.scale_name for error in members}):
+            tested = [error for error in members if error.scale_name == name]
+            for out, engine in sorted({(fold(error), error.engine) for error in tested}):
+                kin = [e for e in members if e.scale_name in KIN.get(name, (name,)) and fold(e) != out]
+                if not kin:
+                    continue
+                quantile = float(np.interp(LEVEL, LEVELS, quantiles_of(kin, engine, noises)))
                 checks += [
-                    _check(error, LEFT_OUT[provenance], math.hypot(noise, math.sqrt(error.variance)), scale.at(LEVEL))
-                    for error in own
-                    if error.engine == engine
+                    _check(error, LEFT_OUT[provenance], sigma_of(error, noises), quantile)
+                    for error in tested
+                    if (fold(error), error.engine) == (out, engine)
                 ]
     return checks
 
@@ -315,7 +312,7 @@ def layer_split_claims(surrogate: Surrogate) -> list[Claim]:
         ),
         Claim(
             text="A100, plain PyTorch: tensor parallel rises with GPUs",
-            holds=all(all(a < b for a, b in zip(values, values[1:], strict=False)) for _, values in rising),
+            holds=all(all(a < b for a, b in pairwise(values)) for _, values in rising),
             detail=f"predicted tok/s: {rows}",
         ),
     ]

@@ -68,7 +68,9 @@ def read_published(folder: Path) -> Published:
     """
     files = sorted([*folder.glob("*_static.csv"), *folder.glob("*_saturated.csv")])
     if not files:
-        raise InputError(f"no *_static.csv or *_saturated.csv in {str(folder)!r}; name a folder that holds published runs")
+        raise InputError(
+            f"no *_static.csv or *_saturated.csv in {str(folder)!r}; name a folder that holds published runs"
+        )
     runs: dict[str, Measurement] = {}
     left_out: Counter[str] = Counter()
     for path in files:
@@ -157,6 +159,6 @@ def _quantity(row: dict[str, str]) -> dict[str, Any]:
         # Splitwise and LLM-Inference-Bench state the prompt phase of the whole batch, TensorRT-LLM batch 1: the makespan.
         whole = row["source"] != "lmdeploy_docs" or row["batch"] == "1"
         return {"prefill_ms": value} if whole else {"ttft_ms": value}
-    if metric == "itl_ms":
-        return {"tpot_ms": value}
+    # LMDeploy's itl_ms is a median rounded to whole milliseconds; prefills between tokens, which the mean counts, are
+    # not in it.
     return {}
