@@ -33,7 +33,7 @@ assert_type(recommendation.to_dict(), dict[str, Any])
 
 advisor.estimate("llama-13b", "4xA100")  # type: ignore[call-arg]
 advisor.estimate("llama-13b", "4xA100", tp="two", batch=8, input_len=1024, output_len=256)  # type: ignore[arg-type]
-advisor.recommend("llama-13b", "4xA100", "throughput")  # type: ignore[misc]
+advisor.recommend("llama-13b", slo=30.0)  # type: ignore[call-arg, arg-type]
 advisor.Slo(ttft=30.0)  # type: ignore[call-arg]
 estimate.fits = False  # type: ignore[misc]
 print(recommendation.best.fits)  # type: ignore[union-attr]
