@@ -19,9 +19,10 @@ import numpy as np
 from joblib import Parallel, delayed
 
 from advisor.evaluation import implementation_variance
-from advisor.evidence import METRICS, Group, group_runs
+from advisor.evidence import METRICS, Evidence, Group, Products, group_kernels, group_runs
 from advisor.posterior import Posterior, fit_posterior, log_residuals, sensitivities
 from advisor.surrogate import ANY, LEVELS, SHIPPED, Marginal, Provenance, Scale, Surrogate
+from catalog.kernels import shipped_kernels
 from catalog.published import read_published
 from catalog.runs import shipped_runs
 
@@ -86,13 +87,20 @@ def errors_of(groups: Iterable[Group], marginal_of: Callable[[str, str], Margina
     return errors
 
 
-def _fold(groups: Sequence[Group], out: Sequence[Group], start: Posterior) -> list[Error]:
-    kept = [group for group in groups if not any(group is other for other in out)]
+def _fold(
+    groups: Sequence[Group], out: Sequence[Group], kernels: Sequence[Products], provenance: Provenance, start: Posterior
+) -> list[Error]:
+    kept: list[Evidence] = [group for group in groups if not any(group is other for other in out)]
+    # A model left out keeps its GPU's kernels, for a probe of them needs no model; a GPU or an engine left out does not.
+    pairs = {(group.engine, group.cluster.gpu.name) for group in out} if provenance != "calibrated" else set()
+    kept += [kernel for kernel in kernels if (kernel.engine, kernel.cluster.gpu.name) not in pairs]
     posterior = fit_posterior(kept, start)
     return errors_of(out, posterior.marginal)
 
 
-def left_out_errors(groups: Sequence[Group], start: Posterior, *, jobs: int = 1) -> list[Error]:
+def left_out_errors(
+    groups: Sequence[Group], start: Posterior, *, kernels: Sequence[Products] = (), jobs: int = 1
+) -> list[Error]:
     """Errors of predictions made without the model, without the GPU, and without the engine.
 
     Each kind counts only where it leaves what it stands for: a run whose model is left out must still have its engine
@@ -109,7 +117,7 @@ def left_out_errors(groups: Sequence[Group], start: Posterior, *, jobs: int = 1)
         for group in groups:
             parts[key(group)].append(group)
         tasks += [(provenance, out) for out in parts.values() if len(out) < len(groups)]
-    found = Parallel(n_jobs=jobs)(delayed(_fold)(groups, out, start) for _, out in tasks)
+    found = Parallel(n_jobs=jobs)(delayed(_fold)(groups, out, kernels, kind, start) for kind, out in tasks)
     return [
         e for (provenance, _), errors in zip(tasks, found, strict=True) for e in errors if e.provenance == provenance
     ]
@@ -181,8 +189,9 @@ def calibrate(runs: Sequence[Measurement], *, sources: tuple[str, ...], jobs: in
     """Fit all runs with ``role="fit"`` and test the intervals by leaving models, GPUs and engines out."""
     groups = list(group_runs(run for run in runs if run.role == "fit"))
     fitted = fitted_part(groups)
-    posterior = fit_posterior(fitted)
-    left_out = left_out_errors(fitted, posterior, jobs=jobs)
+    kernels = group_kernels(shipped_kernels(), "vllm")
+    posterior = fit_posterior([*fitted, *kernels])
+    left_out = left_out_errors(fitted, posterior, kernels=kernels, jobs=jobs)
     saturated = [
         replace(error, provenance="calibrated")
         for error in errors_of(groups, posterior.marginal)

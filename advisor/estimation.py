@@ -337,6 +337,7 @@ def estimate(
         input_len=input_len,
         output_len=output_len,
         regime="static",
+        engine=resolved.value.engine,
         parameters=knowledge.marginal(resolved.value.engine, found_cluster.value.gpu.name).parameters,
     )
     notes = (*found_model.notes, *found_cluster.notes, *resolved.notes, *knowledge.notes)

@@ -43,11 +43,15 @@ class Evaluation:
     @classmethod
     def of(
         cls, model: Model, cluster: Cluster, layout: Layout, *, batch: Array, input_len: float, output_len: float,
-        regime: Regime, parameters: Parameters,
+        regime: Regime, parameters: Parameters, engine: str = "vllm",
     ) -> Evaluation:  # fmt: skip
         """Evaluate ``layout``'s deployments; a batch that does not fit runs in waves."""
         setting = Setting(
-            model=model, cluster=cluster, layout=layout, memory=memory(model, cluster, layout), parameters=parameters
+            model=model,
+            cluster=cluster,
+            layout=layout,
+            memory=memory(model, cluster, layout, engine),
+            parameters=parameters,
         )
         lengths = np.full(len(layout), float(input_len)), np.full(len(layout), float(output_len))
         batch = np.broadcast_to(np.asarray(batch, dtype=float), (len(layout),))
@@ -71,7 +75,9 @@ class Evaluation:
     @property
     def concurrency(self) -> Array:
         """Sequences of the workload's length that the KV cache of one replica holds."""
-        return max_concurrency(self.setting.model, self.setting.memory, self.input_len + self.output_len)
+        return max_concurrency(
+            self.setting.model, self.setting.memory, self.setting.layout, self.input_len + self.output_len
+        )
 
     def metrics(self) -> dict[str, Array]:
         return {name: getattr(self.times, name) for name in TIME_METRICS}

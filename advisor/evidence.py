@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from advisor.layout import Layout
 from advisor.memory import Memory, max_concurrency, memory
+from advisor.operators import Product
+from advisor.roofline import product_cost
 from advisor.schedule import Setting, Times, static, steady
 from catalog.gpus import find_gpu
 from catalog.models import find_model
@@ -22,11 +24,22 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from advisor.parameters import Parameters
+    from catalog.kernels import Kernel
     from catalog.schema import Measurement, Model
 
     Array = NDArray[np.float64]
 
 METRICS = ("prefill_ms", "ttft_ms", "tpot_ms", "e2e_ms", "output_tok_s")
+
+NOISE = {"prefill_ms": 0.10, "ttft_ms": 0.20, "tpot_ms": 0.08, "e2e_ms": 0.08, "output_tok_s": 0.08}
+"""Standard deviation of log residuals that the fit expects, by metric: the model's own error, since repeats differ by
+0.6% (decode) and 2.5% (prefill)."""
+
+SATURATED_NOISE = 0.25
+"""The same for saturated runs, whose batch is the engine's choice and not stated."""
+
+KERNEL_NOISE = 0.1
+"""The same for single kernels, whose errors are alike from shape to shape."""
 
 SATURATED_SEQUENCES = 2048.0
 """Running cap of TensorRT-LLM's saturated benchmark (``trtllm-bench --max_batch_size`` default)."""
@@ -41,6 +54,78 @@ def dialect(engine: str, version: str) -> str:
     if engine != "vllm" or release is None or int(release[1]) >= 8:
         return engine
     return "vllm 0.2" if int(release[1]) <= 2 else "vllm 0.5"
+
+
+class Evidence(Protocol):
+    """m measurements of k quantities of one engine on one kind of GPU, which the parameters predict."""
+
+    @property
+    def engine(self) -> str: ...
+    @property
+    def cluster(self) -> Cluster: ...
+    @property
+    def measured(self) -> Array:
+        """Shape (k, m); NaN where not measured."""
+
+    @property
+    def noise(self) -> Array:
+        """Expected standard deviation of each log residual, shape (k, m)."""
+
+    @property
+    def used(self) -> NDArray[np.bool_]:
+        """Measured cells the likelihood counts, shape (k, m)."""
+
+    def predict(self, parameters: Parameters) -> Array:
+        """Shape (k, m), or (k, s, m) for s values of the parameters."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Products:
+    """m matrix products timed alone, one quantity: milliseconds."""
+
+    engine: str
+    cluster: Cluster
+    layout: Layout
+    m: Array
+    k: Array
+    n: Array
+    measured: Array
+    """Shape (1, m)."""
+
+    @property
+    def noise(self) -> Array:
+        return np.full(self.measured.shape, KERNEL_NOISE)
+
+    @property
+    def used(self) -> NDArray[np.bool_]:
+        return np.ones(self.measured.shape, dtype=bool)
+
+    def predict(self, parameters: Parameters) -> Array:
+        size = self.k * self.n
+        product = Product(
+            name="gemm", m=self.m, k=self.k, n=self.n, layers=1.0, weights=size, flops=2.0 * self.m * size, kind="dense"
+        )
+        return product_cost(product, self.layout, self.cluster.gpu, parameters).total_ms[None]
+
+
+def group_kernels(kernels: Iterable[Kernel], engine: str) -> tuple[Products, ...]:
+    """Kernel times by GPU, as evidence for ``engine``, whose matrix products they are (torch's and vLLM's cuBLAS)."""
+    by_gpu: dict[str, list[Kernel]] = defaultdict(list)
+    for kernel in kernels:
+        if kernel.op == "gemm":
+            by_gpu[kernel.gpu].append(kernel)
+    found = []
+    for name, members in by_gpu.items():
+        gpu = find_gpu(name).value
+        shape = np.array([(kernel.m, kernel.k, kernel.n, kernel.us * 1e-3) for kernel in members], dtype=float).T
+        layout = Layout.of_formats([kernel.dtype for kernel in members], gpu)
+        found.append(
+            Products(
+                engine=engine, cluster=Cluster(gpu=gpu, gpus_per_node=1), layout=layout, m=shape[0], k=shape[1],
+                n=shape[2], measured=shape[3][None],
+            )
+        )  # fmt: skip
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +160,21 @@ class Group:
             flowing = steady(setting, self.batch, self.input_len, self.output_len)
             return np.where(self.saturated, _metrics(flowing), _metrics(times))
         return _metrics(times)
+
+    @property
+    def noise(self) -> Array:
+        by_metric = np.array([NOISE[metric] for metric in METRICS])[:, None]
+        return np.where(self.saturated[None, :], SATURATED_NOISE, np.broadcast_to(by_metric, self.measured.shape))
+
+    @property
+    def used(self) -> NDArray[np.bool_]:
+        """Of quantities that determine each other only the independent ones."""
+        used = ~np.isnan(self.measured)
+        row = {metric: i for i, metric in enumerate(METRICS)}
+        used[row["output_tok_s"]] &= ~used[row["e2e_ms"]]
+        both = used[row["prefill_ms"]] & used[row["tpot_ms"]]
+        used[row["e2e_ms"]] &= ~both
+        return np.asarray(used)
 
 
 def _metrics(times: Times) -> Array:
@@ -117,9 +217,9 @@ def _group(runs: list[Measurement], engine: str) -> Group:
         columns[name] = [default[i] if value is None else value for i, value in enumerate(given)]
     layout = Layout.from_columns(columns, model, gpu)
     saturated = batch == 0
-    room = memory(model, cluster, layout)
+    room = memory(model, cluster, layout, runs[0].engine)
     if np.any(saturated):
-        most = np.clip(max_concurrency(model, room, lengths.sum(axis=1)), 1.0, SATURATED_SEQUENCES)
+        most = np.clip(max_concurrency(model, room, layout, lengths.sum(axis=1)), 1.0, SATURATED_SEQUENCES)
         batch = np.where(saturated, most, batch)
     measured = np.array([[getattr(run, m) for run in runs] for m in METRICS], dtype=float)
     if not np.all(np.isnan(measured) | (measured > 0)):

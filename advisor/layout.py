@@ -119,6 +119,18 @@ class Layout:
         numbers["half_flops"] = full
         return cls(**dict(zip(numbers, np.broadcast_arrays(*numbers.values()), strict=True)))
 
+    @classmethod
+    def of_formats(cls, dtypes: Sequence[str], gpu: Gpu) -> Layout:
+        """Single GPUs that differ in the weights' format alone, for kernels timed without a model."""
+        bits = np.array([weight_bits(dtype) for dtype in dtypes])
+        one = np.ones(len(dtypes))
+        return cls(
+            tp=one, pp=one, dp=one, ep=one, weight_bytes=bits / 8.0, kv_bytes=one * ACTIVATION_BYTES,
+            matrix_flops=np.array([matrix_flops(gpu, dtype) for dtype in dtypes]),
+            half_flops=one * matrix_flops(gpu, "float16"), max_num_seqs=one, max_num_batched_tokens=one, max_model_len=one,
+            gpu_memory_utilization=one, offload=0.0 * one, compiled=one, sequence_parallel=0.0 * one,
+        )  # fmt: skip
+
     def __len__(self) -> int:
         return len(self.tp)
 

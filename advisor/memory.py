@@ -14,6 +14,7 @@ import numpy as np
 
 from advisor.layout import ACTIVATION_BYTES, Layout
 from advisor.operators import kv_heads, kv_numbers_per_token
+from catalog.engines import find_engine, kv_groups, reserves_graphs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 GIB = 2.0**30
 BLOCK = 16.0
 """Tokens in a KV block."""
+NULL_BLOCKS = 1.0
+"""Blocks that are never used (v1/core/block_pool.py)."""
 VOCABULARY_MULTIPLE = 64.0
 """vLLM pads the vocabulary to this before slicing it (vocab_parallel_embedding.py)."""
 
@@ -40,13 +43,13 @@ class Memory:
     kv_gib: Array
     """Space left for KV; 0 where nothing is left."""
     reserved_gib: Array
-    """What the engine leaves untouched: 1 - gpu_memory_utilization of the device."""
+    """What the engine leaves untouched, by ``gpu_memory_utilization``."""
     kv_bytes_per_token: Array
     """On the fullest GPU, all its layers."""
     kv_capacity_tokens: Array
     """Of one replica, as the engine reports it: in sequences of ``max_model_len`` tokens."""
-    full_capacity_tokens: Array
-    """The same if sliding-window layers kept every token."""
+    kv_blocks: Array
+    """Blocks of one replica's cache, all groups of layers drawing from one pool."""
     layer_weight_bytes: Array
     """Weights of the layers on one GPU, in bytes, offloaded ones included."""
     fits: NDArray[np.bool_]
@@ -113,55 +116,86 @@ def _stages(layers: float, pp: Array) -> list[tuple[Array, Array, Array]]:
     ]
 
 
-def activation_gib(model: Model, layout: Layout) -> Array:
-    """Peak of a profiling pass over ``max_num_batched_tokens`` tokens, as vLLM runs it.
+SAMPLER_BYTES = 16.0
+"""Bytes per logit at the sampler's peak: 16-bit logits and the float32 copies that top-k and top-p make of them. Each GPU
+of a tensor-parallel group holds its slice: Llama-3.1-8B at TP4 reported less than whole copies would take."""
 
-    The feed-forward block holds hidden state, residual, the gate and up product and the activated half at once; the
-    sampler holds a float32 copy of the logits of ``max_num_seqs`` sequences beside the 16-bit ones. The larger counts.
+
+def activation_gib(model: Model, layout: Layout) -> Array:
+    """Peak of the pass that vLLM profiles: ``max_num_batched_tokens`` tokens, then a sampler of ``max_num_seqs`` rows.
+
+    A dense layer holds three hidden states, the gate and up product, and the activated half; an expert layer the rows of
+    its ``num_experts_per_tok`` copies of each token. The sampler runs after the layers, so the larger of the two counts.
+    Which tensors live at once was read off vLLM 0.24's own report (``catalog/data/memory``): within 0.1 GiB of every load.
     """
-    h, tokens = float(model.hidden_size), layout.max_num_batched_tokens
+    h, tokens, tp = float(model.hidden_size), layout.max_num_batched_tokens, layout.tp
     width = ACTIVATION_BYTES * np.where(layout.weight_bytes > 2.0, 2.0, 1.0)
-    gate = 3.0 if model.gated_mlp else 2.0
-    inner = gate * model.intermediate_size / layout.tp
+    gate = 2.0 if model.gated_mlp else 1.0
+    block = 3.0 * h + (gate + 1.0) * model.intermediate_size / tp
     if model.moe_layers:
-        # The fused expert kernel works in chunks of at most 32,768 tokens (VLLM_FUSED_MOE_CHUNK_SIZE).
-        chunk = np.minimum(tokens, 32768.0) / tokens
-        rows = model.num_experts_per_tok * (gate * model.moe_intermediate_size / layout.tp + h)
-        routed = chunk * rows + gate * model.shared_expert_intermediate_size / layout.tp
-        inner = np.maximum(inner if model.moe_layers < model.num_hidden_layers else 0.0, routed)
-    heads = model.num_attention_heads / layout.tp
-    if model.attention == "mla":
-        attention = heads * (3.0 * model.head_dim + 2.0 * model.v_head_dim)
-    else:
-        attention = heads * (model.head_dim + model.value_dim) + 2.0 * kv_heads(model, layout) * model.head_dim
-    block = tokens * width * (2.0 * h + np.maximum(inner, attention))
-    sampler = layout.max_num_seqs * model.vocab_size * (ACTIVATION_BYTES + 4.0)
-    return np.maximum(block, sampler) / GIB
+        inner = model.moe_intermediate_size / np.where(layout.ep > 1, 1.0, tp)
+        rows = np.maximum(gate * inner, h) + inner + 3.0 * h
+        shared = (gate + 1.0) * model.shared_expert_intermediate_size / tp
+        routed = model.num_experts_per_tok * rows + shared
+        block = np.maximum(block, routed) if model.moe_layers < model.num_hidden_layers else routed
+    rows = np.minimum(layout.max_num_seqs, tokens)
+    sampler = rows * model.vocab_size * SAMPLER_BYTES / tp + 1.5 * tokens * h * width
+    return np.asarray(np.maximum(tokens * width * block, sampler) / GIB)
+
+
+GRAPH_GIB_PER_LAYER = 0.0132
+"""Memory that vLLM 0.24 sets aside for 51 CUDA graphs, per layer: 0.42 GiB for 32 layers, 0.64 for 48, 0.74 to 0.90 for
+64 (Mixtral-8x7B, Qwen3-30B-A3B, Qwen2.5-32B on H200)."""
+GRAPHS = 51.0
+
+
+def graph_gib(model: Model, layout: Layout, reserved: bool) -> Array:  # noqa: FBT001
+    """What is set aside for CUDA graphs before the cache is sized; nothing where the engine does not (``reserved``)."""
+    largest = np.minimum(np.minimum(2.0 * layout.max_num_seqs, 512.0), layout.max_num_batched_tokens)
+    graphs = 3.0 + np.minimum(largest, 248.0) / 8.0 + np.maximum(largest - 240.0, 0.0) / 16.0
+    taken = GRAPH_GIB_PER_LAYER * model.num_hidden_layers / layout.pp * graphs / GRAPHS
+    return np.asarray(np.where(reserved & (layout.compiled > 0), taken, 0.0))
+
+
+TABLES_GIB = 0.045
+"""Rotary tables and the like, counted with the weights: what every load on one H200 reported beyond the parameters."""
 
 
 def engine_gib(layout: Layout) -> Array:
-    """Memory outside torch and the model: CUDA libraries' workspaces, and NCCL's buffers with more than one GPU.
+    """Memory outside torch that counts against the engine's share, as vLLM 0.24 reported it on H200.
 
-    0.3 GiB alone and 0.55 GiB in a group: vLLM 0.24 on H200, budget less weights, activations and KV as it reported it.
+    0.22 GiB on one GPU, 0.54 in a tensor-parallel group (custom all-reduce), 0.06 on a pipeline stage. The CUDA context
+    and NCCL (0.5 to 1.5 GiB) come out of the share that ``gpu_memory_utilization`` leaves free.
     """
-    return np.where(layout.tp * layout.pp > 1, 0.55, 0.3)
+    return np.where(layout.tp > 1, 0.54, np.where(layout.pp > 1, 0.065, 0.2246))
 
 
-def memory(model: Model, cluster: Cluster, layout: Layout) -> Memory:
-    """Memory of each of the n deployments; see ``Memory``."""
+def memory(model: Model, cluster: Cluster, layout: Layout, engine: str = "vllm") -> Memory:
+    """Memory of each of the n deployments; see ``Memory``.
+
+    ``gpu_memory_utilization`` is a share of the device (vLLM, SGLang as we start it) or of what weights and activations
+    leave (TensorRT-LLM, LMDeploy), as ``Engine.memory_rule`` of ``engine`` says.
+    """
+    of_free = find_engine(engine).memory_rule == "of_free"
     attention, dense, experts = layer_elements(model, layout)
     h, layers = float(model.hidden_size), float(model.num_hidden_layers)
     half = np.maximum(ACTIVATION_BYTES, layout.weight_bytes)
     vocabulary = np.ceil(model.vocab_size / VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
     table = vocabulary / layout.tp * h * half
     positions = model.learned_positions * h * half
+    encoder = model.encoder_parameters * half / layout.tp
     final = model.final_norms * h * (2.0 if model.norm_bias else 1.0) * half
     device = cluster.gpu.memory_gib
-    activations, outside = activation_gib(model, layout), engine_gib(layout)
+    activations = activation_gib(model, layout)
+    kept = reserves_graphs(find_engine(engine), model, cluster.gpu)
+    outside = engine_gib(layout) + graph_gib(model, layout, kept)
     budget = device * layout.gpu_memory_utilization
     per_layer_kv = kv_numbers_per_token(model, layout) * layout.kv_bytes
     moe_share = model.moe_layers / layers
     quantised = np.where(layout.weight_bytes < ACTIVATION_BYTES, 1.0, 0.0)
+
+    groups = kv_groups(model)
+    pooled = groups.size / layers
 
     worst: dict[str, Array] = {}
     for count, has_embedding, has_head in _stages(layers, layout.pp):
@@ -173,48 +207,54 @@ def memory(model: Model, cluster: Cluster, layout: Layout) -> Memory:
         tables = np.where(
             (has_embedding > 0) & (has_head > 0) & model.tie_word_embeddings, 1.0, has_embedding + has_head
         )
-        resident = body * (1.0 - layout.offload) + tables * table + has_embedding * positions + has_head * final
+        resident = (
+            body * (1.0 - layout.offload) + tables * table + has_embedding * (positions + encoder) + has_head * final
+        )
         buffers = np.where(layout.offload > 0, 2.0 * body / np.maximum(count, 1.0), 0.0)
-        weights = (resident + buffers) / GIB
+        weights = (resident + buffers) / GIB + TABLES_GIB
         kv = budget - weights - activations - outside
+        if of_free:
+            kv = layout.gpu_memory_utilization * (device - weights - activations - outside)
         bytes_per_token = count * per_layer_kv
-        tokens = np.where(count > 0, np.maximum(kv, 0.0) * GIB / np.maximum(bytes_per_token, 1e-9), np.inf)
-        tokens = np.where(count > 0, np.floor(tokens / BLOCK) * BLOCK, np.inf)
-        column = {"weights": weights, "kv": kv, "bytes": bytes_per_token, "tokens": tokens, "body": body}
+        pages = np.maximum(count * pooled, 1.0) * per_layer_kv * BLOCK
+        blocks = np.where(count > 0, np.floor(np.maximum(kv, 0.0) * GIB / pages) - NULL_BLOCKS, np.inf)
+        column = {"weights": weights, "kv": kv, "bytes": bytes_per_token, "blocks": blocks, "body": body}
         if not worst:
             worst = column
         else:
-            less = tokens < worst["tokens"]
+            less = blocks < worst["blocks"]
             body_most = np.maximum(worst["body"], body)
             worst = {name: np.where(less, column[name], worst[name]) for name in column}
             worst["body"] = body_most
-    tokens = windowed_capacity(model, worst["tokens"], layout.max_model_len)
+    blocks = worst["blocks"]
+    tokens = np.floor(
+        np.maximum(blocks, 0.0) / blocks_of_request(model, layout.max_model_len, layout) * layout.max_model_len
+    )
     return Memory(
         weights_gib=worst["weights"],
         activations_gib=activations,
         engine_gib=outside,
         kv_gib=np.maximum(worst["kv"], 0.0),
-        reserved_gib=device * (1.0 - layout.gpu_memory_utilization),
+        reserved_gib=np.maximum(device - worst["weights"] - activations - outside - np.maximum(worst["kv"], 0.0), 0.0),
         kv_bytes_per_token=worst["bytes"],
         kv_capacity_tokens=tokens,
-        full_capacity_tokens=worst["tokens"],
+        kv_blocks=blocks,
         layer_weight_bytes=worst["body"],
-        fits=worst["tokens"] >= BLOCK,
+        fits=blocks >= 1.0,
     )
 
 
-def windowed_capacity(model: Model, tokens: Array, length: Array) -> Array:
-    """Capacity in tokens of sequences of ``length`` tokens, where windowed layers keep only their window.
+def blocks_of_request(model: Model, tokens: Array, layout: Layout) -> Array:
+    """KV blocks that one request of ``tokens`` tokens takes at the most, all groups of layers together, shape (n,).
 
-    ``tokens``: capacity if every layer kept every token.
+    A sliding-window layer keeps its window and the chunk being computed (``catalog.engines.KvGroups.blocks``).
     """
-    if not model.num_windowed_layers:
-        return tokens
-    windowed = model.num_windowed_layers / model.num_hidden_layers
-    kept = 1.0 - windowed + windowed * np.minimum(model.sliding_window / length, 1.0)
-    return np.floor(tokens / kept / BLOCK) * BLOCK
+    groups = kv_groups(model)
+    whole = np.ceil(tokens / BLOCK)
+    kept = np.ceil(np.minimum(groups.window - 1 + layout.max_num_batched_tokens, tokens) / BLOCK) + 1.0
+    return np.asarray(groups.full * whole + groups.windowed * kept)
 
 
-def max_concurrency(model: Model, room: Memory, length: Array) -> Array:
-    """Sequences of ``length`` tokens that the KV cache of one replica holds at once, shape (n,)."""
-    return np.floor(windowed_capacity(model, room.full_capacity_tokens, length) / length)
+def max_concurrency(model: Model, room: Memory, layout: Layout, tokens: Array) -> Array:
+    """Requests of ``tokens`` tokens that the KV cache of one replica holds at once, shape (n,)."""
+    return np.asarray(np.floor(np.maximum(room.kv_blocks, 0.0) / blocks_of_request(model, tokens, layout)))

@@ -48,6 +48,7 @@ PRIORS: dict[str, Prior] = {
     ),
     "gemm_compute": _efficiency(0.70, 0.6, "share of peak FLOP/s that large matrix products reach"),
     "gemm_sharpness": _positive(3.0, 0.3, "exponent of the smooth maximum of memory and compute time"),
+    "gemm_us": _positive(4.0, 0.5, "fixed time of one matrix product on the GPU: ramp up and drain, microseconds"),
     "expert_memory": _efficiency(0.60, 0.7, "the same as gemm_memory for grouped expert products"),
     "expert_compute": _efficiency(0.45, 0.7, "the same as gemm_compute for grouped expert products"),
     "kv_memory": _efficiency(0.65, 0.7, "share of memory bandwidth that decode attention reaches when it reads KV"),
@@ -56,8 +57,8 @@ PRIORS: dict[str, Prior] = {
     ),
     "attention_compute": _efficiency(0.45, 0.7, "share of peak FLOP/s that prefill attention reaches"),
     "elementwise_traffic": _positive(1.5, 0.6, "bytes moved by norms, rotary embedding and activations over the ideal"),
-    "kernel_us": _positive(2.5, 0.6, "fixed time of one kernel on the GPU, microseconds"),
-    "layer_host_us": _positive(100.0, 0.7, "host time to launch one layer outside a CUDA graph, microseconds"),
+    "kernel_us": _positive(1.5, 0.6, "fixed time of any other kernel on the GPU, microseconds"),
+    "layer_host_us": _positive(250.0, 0.7, "host time to launch one layer outside a CUDA graph, microseconds"),
     "admission_ms": _positive(
         2.0, 0.8, "time from a request's arrival to its first pass on an idle engine, milliseconds"
     ),
@@ -82,6 +83,7 @@ class Parameters:
     gemm_memory: Array | float
     gemm_compute: Array | float
     gemm_sharpness: Array | float
+    gemm_us: Array | float
     expert_memory: Array | float
     expert_compute: Array | float
     kv_memory: Array | float

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.optimize import least_squares
 
-from advisor.evidence import METRICS
 from advisor.parameters import NAMES, PRIORS, Parameters
 from advisor.surrogate import Marginal, Provenance
 
@@ -22,19 +21,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from advisor.evidence import Group
+    from advisor.evidence import Evidence
 
     Array = NDArray[np.float64]
 
 SHARES = {"population": 0.7, "engine": 0.55, "gpu": 0.25, "pair": 0.35}
 """Standard deviation of each effect in units of the prior's spread; their squares add up to about 1."""
-
-NOISE = {"prefill_ms": 0.10, "ttft_ms": 0.20, "tpot_ms": 0.08, "e2e_ms": 0.08, "output_tok_s": 0.08}
-"""Standard deviation of log residuals that the fit expects, by metric: the model's own error, since repeats differ by
-0.6% (decode) and 2.5% (prefill)."""
-
-SATURATED_NOISE = 0.25
-"""The same for saturated runs, whose batch is the engine's choice and not stated."""
 
 STEP = 1e-3
 """Finite-difference step on the unbounded scale."""
@@ -43,7 +35,7 @@ STEP = 1e-3
 class Effects:
     """Where each effect of a set of groups stands in the long vector of all effects."""
 
-    def __init__(self, groups: Sequence[Group]) -> None:
+    def __init__(self, groups: Sequence[Evidence]) -> None:
         self.pairs = sorted({(group.engine, group.cluster.gpu.name) for group in groups})
         self.engines = sorted({engine for engine, _ in self.pairs})
         self.gpus = sorted({gpu for _, gpu in self.pairs})
@@ -65,13 +57,13 @@ class Effects:
         return np.asarray(effects.reshape(-1, len(NAMES))[self.blocks(engine, gpu)].sum(axis=0))
 
 
-def log_residuals(group: Group, x: Array) -> Array:
-    """log(predicted / measured), shape (len(METRICS), m); NaN where not measured."""
+def log_residuals(group: Evidence, x: Array) -> Array:
+    """log(predicted / measured), shape (k, m) for k quantities of m runs; NaN where not measured."""
     return np.asarray(_log(group.predict(Parameters.from_unbounded(x))) - np.log(group.measured))
 
 
-def sensitivities(group: Group, x: Array) -> Array:
-    """Derivatives of the log predictions by the parameters, shape (len(METRICS), len(NAMES), m)."""
+def sensitivities(group: Evidence, x: Array) -> Array:
+    """Derivatives of the log predictions by the parameters, shape (k, len(NAMES), m)."""
     shifted = np.vstack([x, x + STEP * np.eye(len(NAMES))])
     predicted = _log(group.predict(Parameters.from_unbounded(shifted)))
     return np.asarray((predicted[:, 1:] - predicted[:, :1]) / STEP)
@@ -80,22 +72,6 @@ def sensitivities(group: Group, x: Array) -> Array:
 def _log(predicted: Array) -> Array:
     """Logarithm of times; a run of one token has no time per output token, which is never compared."""
     return np.log(np.maximum(predicted, 1e-12))
-
-
-def noise(group: Group) -> Array:
-    """Expected standard deviation of each log residual, shape (len(METRICS), m)."""
-    by_metric = np.array([NOISE[metric] for metric in METRICS])[:, None]
-    return np.where(group.saturated[None, :], SATURATED_NOISE, np.broadcast_to(by_metric, group.measured.shape))
-
-
-def _used(group: Group) -> NDArray[np.bool_]:
-    """Measured cells the likelihood counts: of quantities that determine each other only the independent ones."""
-    used = ~np.isnan(group.measured)
-    row = {metric: i for i, metric in enumerate(METRICS)}
-    used[row["output_tok_s"]] &= ~used[row["e2e_ms"]]
-    both = used[row["prefill_ms"]] & used[row["tpot_ms"]]
-    used[row["e2e_ms"]] &= ~both
-    return np.asarray(used)
 
 
 def _robust(z: Array, data: int) -> Array:
@@ -134,15 +110,15 @@ class Posterior:
         return Marginal(mean=index.total(self.effects, engine, gpu), covariance=covariance, provenance=provenance)
 
 
-def fit_posterior(groups: Sequence[Group], start: Posterior | None = None) -> Posterior:
+def fit_posterior(groups: Sequence[Evidence], start: Posterior | None = None) -> Posterior:
     """The most probable effects and their Laplace covariance.
 
     ``start``: a posterior over other groups to start from, for refits that leave something out.
     """
     index = Effects(groups)
     size = len(NAMES)
-    used = [_used(group) for group in groups]
-    sigma = [noise(group) for group in groups]
+    used = [group.used for group in groups]
+    sigma = [group.noise for group in groups]
     blocks = [index.blocks(group.engine, group.cluster.gpu.name) for group in groups]
     data = int(sum(u.sum() for u in used))
 
@@ -181,14 +157,14 @@ def fit_posterior(groups: Sequence[Group], start: Posterior | None = None) -> Po
     return Posterior(index=index, effects=found.x, covariance=covariance)
 
 
-def update(marginal: Marginal, groups: Sequence[Group]) -> Marginal:
+def update(marginal: Marginal, groups: Sequence[Evidence]) -> Marginal:
     """The parameters of one engine on one GPU after more runs of it, by Bayes' rule from where they stood.
 
     Seconds instead of a refit of everything: what the runs say of other engines and GPUs is not passed on.
     """
     root = np.linalg.cholesky(marginal.covariance + 1e-12 * np.eye(len(NAMES)))
-    used = [_used(group) for group in groups]
-    sigma = [noise(group) for group in groups]
+    used = [group.used for group in groups]
+    sigma = [group.noise for group in groups]
     data = int(sum(u.sum() for u in used))
 
     def residuals(u: Array) -> Array:

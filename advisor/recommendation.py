@@ -203,8 +203,10 @@ class _Search:
                 for budget in self.budgets:
                     knobs = {"dtype": dtype, "kv_dtype": kv_dtype, "max_num_batched_tokens": budget}
                     layout = self.layout({**columns, **knobs, "max_num_seqs": min(self.max_batch, budget)})
-                    room = memory(self.model, self.cluster, layout)
-                    best = np.maximum(best, max_concurrency(self.model, room, np.full(len(layout), float(self.length))))
+                    room = memory(self.model, self.cluster, layout, self.engine)
+                    best = np.maximum(
+                        best, max_concurrency(self.model, room, layout, np.full(len(layout), float(self.length)))
+                    )
         return best
 
     def _fits(self, tp: int, pp: int) -> bool:
@@ -219,7 +221,7 @@ class _Search:
         parameters = self.knowledge.marginal(self.engine, self.cluster.gpu.name).parameters
         return Evaluation.of(
             self.model, self.cluster, layout, batch=layout.max_num_seqs, input_len=self.workload.input_len,
-            output_len=self.workload.output_len, regime="steady", parameters=parameters,
+            output_len=self.workload.output_len, regime="steady", parameters=parameters, engine=self.engine,
         )  # fmt: skip
 
     def scores(self, columns: Columns, labels: Mapping[str, tuple[str, ...]]) -> Scores:

@@ -34,10 +34,6 @@ KERNELS_PER_LAYER = 10.0
 """Kernels a fused layer launches beside its matrix products: two norms, rotary embedding, cache write, attention,
 activation, and the two halves that some of them are split into (counted in a trace of vLLM's Llama layer)."""
 
-UNFUSED = 2.5
-"""Kernels and elementwise traffic without fusion, over with: torch's eager Llama layer runs 25 small kernels where a
-compiled one runs 10."""
-
 
 def smooth_maximum(memory: Array, compute: Array, sharpness: Array | float) -> tuple[Array, Array]:
     """Memory and compute shares of (memory^p + compute^p)^(1/p); the two add up to it."""
@@ -58,7 +54,7 @@ def product_cost(product: Product, layout: Layout, gpu: Gpu, parameters: Paramet
     memory, compute = smooth_maximum(
         product.weights * width / bandwidth, product.flops / (peak * 1e-3 * efficiency), parameters.gemm_sharpness
     )
-    launch = parameters.kernel_us * 1e-3 + np.zeros_like(memory)
+    launch = parameters.gemm_us * 1e-3 + np.zeros_like(memory)
     return Cost.of(product.name, memory=memory, compute=compute, overhead=launch) * product.layers
 
 
@@ -87,9 +83,8 @@ def stage_cost(model: Model, layout: Layout, step: Pass, cluster: Cluster, param
     cost = attention_cost(model, layout, step, gpu, parameters)
     for product in products(model, layout, step):
         cost = cost + product_cost(product, layout, gpu, parameters)
-    slower = np.where(layout.compiled > 0, 1.0, UNFUSED)
-    traffic = elementwise_bytes(model, layout, step) * parameters.elementwise_traffic * slower
-    small = layers * KERNELS_PER_LAYER * parameters.kernel_us * 1e-3 * slower
+    traffic = elementwise_bytes(model, layout, step) * parameters.elementwise_traffic
+    small = layers * KERNELS_PER_LAYER * parameters.kernel_us * 1e-3
     cost = cost + Cost.of("elementwise", memory=traffic / (gpu.memory_bandwidth_gbps * 1e6), overhead=small)
     message = step.tokens * model.hidden_size * ACTIVATION_BYTES
     per_layer = 1.0 if model.model_type in PARALLEL_BLOCKS else 2.0

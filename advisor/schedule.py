@@ -96,7 +96,7 @@ def pass_cost(setting: Setting, step: Pass, *, prefills: Array | float) -> Cost:
     hops = (layout.pp - 1.0) * hand_over_ms(setting.model, layout, step, setting.cluster, parameters)
     cost = cost + Cost.of("hand_over", communication=hops)
     gpu_ms = cost.total_ms
-    launched = np.where((layout.compiled > 0) & (step.tokens <= GRAPH_TOKENS), 0.0, prefills)
+    launched = np.where((layout.compiled > 0) & (step.tokens <= GRAPH_TOKENS + 1e-6), 0.0, prefills)
     launched = np.where(layout.compiled > 0, launched, 1.0)
     launch = setting.model.num_hidden_layers * parameters.layer_host_us * 1e-3 * launched
     stream = layout.offload * setting.memory.layer_weight_bytes / (setting.cluster.gpu.pcie_gbps * 1e6)
@@ -116,25 +116,43 @@ def _slowest_stage(setting: Setting) -> Array:
     return np.ceil(layers / setting.layout.pp) / layers
 
 
-def _prefill(setting: Setting, batch: Array, input_len: Array) -> tuple[Cost, Array]:
-    """Makespan of prefilling the whole batch, and the number of chunks.
+def _prefill(setting: Setting, batch: Array, input_len: Array) -> tuple[Cost, Array, Array]:
+    """Makespan of prefilling the whole batch, the number of chunks, and the mean time to a request's first token.
 
-    c chunks move through pp stages in one full pass and c - 1 turns of the slowest stage. A batch that one chunk would
-    hold still splits in two, because the engine starts on the first requests while the others are still being submitted.
+    All chunks but the last are as large as the budget allows. The first moves through the pp stages in one full pass;
+    each later one adds its turn on the slowest stage. A batch that one chunk would hold still splits in two, because the
+    engine starts on the first requests while the others are still being submitted.
     """
     model, layout = setting.model, setting.layout
     tokens = batch * input_len
     per_chunk = np.minimum(layout.max_num_batched_tokens, layout.max_num_seqs * input_len)
     chunks = np.ceil(tokens / per_chunk - 1e-9)
-    split = np.where((chunks == 1) & (batch > 1) & (layout.pp > 1), 2.0, chunks)
+    halves = (chunks == 1) & (batch > 1) & (layout.pp > 1)
+    earlier = np.where(halves, 1.0, chunks - 1.0)
+    size = np.where(halves, tokens / 2.0, np.minimum(per_chunk, tokens))
     window = float(model.sliding_window)
-    step = prefill_pass(
-        tokens / split, batch / split, batch * causal_pairs(input_len) / split,
-        batch * causal_pairs(input_len, window) / split,
-    )  # fmt: skip
-    one = pass_cost(setting, step, prefills=1.0)
-    turns = np.where(layout.pp > 1, 1.0 + (split - 1.0) * _slowest_stage(setting), split)
-    return one * turns + Cost.of("host", overhead=setting.parameters.admission_ms + np.zeros(len(layout))), split
+
+    def one_pass(chunk: Array) -> Cost:
+        requests = chunk / input_len
+        pairs, windowed = requests * causal_pairs(input_len), requests * causal_pairs(input_len, window)
+        return pass_cost(setting, prefill_pass(chunk, requests, pairs, windowed), prefills=1.0)
+
+    slowest = np.where(layout.pp > 1, _slowest_stage(setting), 1.0)
+    last = tokens - earlier * size
+    whole = one_pass(last) * np.where(earlier > 0, slowest, 1.0)
+    full_ms: Array | float = 0.0
+    if np.any(earlier > 0):
+        full = one_pass(size)
+        full_ms = full.total_ms
+        whole = whole + full * np.where(earlier > 0, 1.0 + (earlier - 1.0) * slowest, 0.0)
+    # Requests get their first token at the end of their chunk, one in several chunks at the end of its last. One chunk,
+    # too, starts with the requests that came first.
+    whole_ms = whole.total_ms
+    ends_ms = earlier * full_ms * (1.0 + (earlier - 1.0) / 2.0 * slowest)
+    first_ms = np.maximum(size / tokens * ends_ms + last / tokens * whole_ms, whole_ms * (batch + 1.0) / (2.0 * batch))
+    first_ms = np.where((chunks == 1) & (batch > 1), 0.75 * whole_ms, first_ms)
+    admission_ms = setting.parameters.admission_ms + np.zeros(len(layout))
+    return whole + Cost.of("host", overhead=admission_ms), earlier + 1.0, first_ms + admission_ms
 
 
 def _decode(setting: Setting, running: Array, context: Array, groups: Array) -> Cost:
@@ -159,9 +177,9 @@ def static(setting: Setting, batch: Array, input_len: Array, output_len: Array) 
     Above what the KV cache holds, requests run in waves.
     """
     layout, memory = setting.layout, setting.memory
-    fitting = np.maximum(max_concurrency(setting.model, memory, input_len + output_len), 1.0)
+    fitting = np.maximum(max_concurrency(setting.model, memory, layout, input_len + output_len), 1.0)
     running = np.minimum(np.minimum(batch, layout.max_num_seqs), fitting)
-    prefill, chunks = _prefill(setting, batch, input_len)
+    prefill, chunks, first_ms = _prefill(setting, batch, input_len)
     prefill_ms = prefill.total_ms
     context = input_len + output_len / 2.0
     groups = np.minimum(np.minimum(layout.pp, chunks), running)
@@ -178,13 +196,10 @@ def static(setting: Setting, batch: Array, input_len: Array, output_len: Array) 
         total = total.copy()
         total[..., rest] += last.total_ms
     e2e_ms = prefill_ms + steps * total
-    # Requests get their first token at the end of their chunk; the mean over equal chunks is (c + 1) / 2c of the whole.
-    # One chunk, too, starts with the requests that came first.
-    seen = np.where((chunks == 1) & (batch > 1), 2.0, chunks)
     # Wave i waits for i earlier ones, and so does the part of a wave that is left over at the end.
     waves_waited = (running * waves * (waves - 1.0) / 2.0 + left * waves) / batch
     waiting = waves_waited * steps * decode_ms
-    ttft_ms = prefill_ms * (seen + 1.0) / (2.0 * seen) + waiting
+    ttft_ms = first_ms + waiting
     return Times(
         prefill_ms=prefill_ms,
         ttft_ms=ttft_ms,
@@ -206,7 +221,7 @@ def steady(setting: Setting, batch: Array, input_len: Array, output_len: Array) 
     """
     model, layout, memory = setting.model, setting.layout, setting.memory
     window = float(model.sliding_window)
-    fitting = np.maximum(max_concurrency(model, memory, input_len + output_len), 1.0)
+    fitting = np.maximum(max_concurrency(model, memory, layout, input_len + output_len), 1.0)
     running = np.minimum(np.minimum(batch, layout.max_num_seqs), fitting)
     groups = np.minimum(layout.pp, running)
     share = running / groups

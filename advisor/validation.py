@@ -19,13 +19,14 @@ from scipy.stats import bootstrap
 
 from advisor.calibration import KIN, Error, errors_of, fitted_part, left_out_errors, noises_of, quantiles_of, sigma_of
 from advisor.evaluation import Evaluation
-from advisor.evidence import group_runs
+from advisor.evidence import group_kernels, group_runs
 from advisor.layout import Layout
 from advisor.memory import max_concurrency, memory
 from advisor.posterior import fit_posterior
 from advisor.surrogate import LEVELS, Surrogate, shipped_surrogate
 from catalog.gpus import parse_cluster
 from catalog.models import find_model
+from catalog.kernels import shipped_kernels
 from catalog.published import read_published
 from catalog.runs import read_runs, shipped_runs
 
@@ -223,8 +224,11 @@ def validate(
     checks = [_shipped_check(error, model) for error in errors_of(groups, model.marginal)]
     fitted = fitted_part(group_runs(run for run in judged if run.role == "fit"))
     if refit and len(fitted) > 1:
-        start = fit_posterior(fitted)
-        checks += cross_checks(left_out_errors(fitted, start, jobs=jobs), errors_of(fitted, start.marginal))
+        kernels = group_kernels(shipped_kernels(), "vllm")
+        start = fit_posterior([*fitted, *kernels])
+        checks += cross_checks(
+            left_out_errors(fitted, start, kernels=kernels, jobs=jobs), errors_of(fitted, start.marginal)
+        )
     claims = [*layer_split_claims(model), *small_gpu_claims(model)]
     checks += layer_split_checks(model)
     return Validation(checks=tuple(checks), claims=tuple(claims), left_out=left_out)
@@ -334,7 +338,9 @@ def small_gpu_claims(surrogate: Surrogate) -> list[Claim]:
         "max_num_batched_tokens": 2560, "max_num_seqs": 256, "max_model_len": 256,
     }  # fmt: skip
     layout = Layout.from_columns(columns, model, cluster.gpu)
-    most = np.minimum(max_concurrency(model, memory(model, cluster, layout), np.full(len(layout), 256.0)), 256.0)
+    most = np.minimum(
+        max_concurrency(model, memory(model, cluster, layout), layout, np.full(len(layout), 256.0)), 256.0
+    )
     found = Evaluation.of(
         model, cluster, replace(layout, max_num_seqs=most), batch=most, input_len=128, output_len=128, regime="steady",
         parameters=marginal.parameters,
