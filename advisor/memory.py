@@ -14,7 +14,7 @@ import numpy as np
 
 from advisor.layout import ACTIVATION_BYTES, Layout
 from advisor.operators import kv_heads, kv_numbers_per_token
-from catalog.engines import find_engine, kv_groups, reserves_graphs
+from catalog.engines import find_engine, kv_groups, pipeline_layers, reserves_graphs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -94,25 +94,58 @@ def layer_elements(model: Model, layout: Layout) -> tuple[Array, Array, Array]:
         router = h * model.num_experts + (model.num_experts if model.expert_bias else 0.0)
         shared = (columns_ + 1.0) * h * model.shared_expert_intermediate_size / tp
         shared = shared + (h if model.shared_expert_gate else 0.0)
-        experts = model.num_experts * each / layout.expert_shards + router + shared
+        experts = _experts_held(model, layout) * each + router + shared
     return attention + 0.0 * tp, dense + 0.0 * tp, experts + 0.0 * tp
 
 
-def _stages(layers: float, pp: Array) -> list[tuple[Array, Array, Array]]:
-    """Layers of the first, the fullest middle, and the last stage; whether each holds the embedding and the head.
+def plain_elements(model: Model, layout: Layout) -> tuple[Array, Array, Array]:
+    """Of ``layer_elements`` those that stay in 16 bits whatever the weight format: norms, biases, routers and gates.
 
-    vLLM's split (distributed/utils.py, ``get_pp_indices``): what does not divide goes to the stages before the last,
-    from the back. With one stage it is first and last at once.
+    Quantised checkpoints leave them alone (``modules_to_not_convert``, ``ignored_layers``; vllm/model_executor/layers:
+    ``GateLinear`` and the norms take no quantisation config).
     """
-    base, left = np.floor(layers / pp), np.mod(layers, pp)
-    one, none = np.ones_like(pp), np.zeros_like(pp)
-    first = base + np.where((left > 0) & (left >= pp - 1.0), 1.0, 0.0)
-    middle = np.where(pp > 2, base + np.where(left > 0, 1.0, 0.0), 0.0)
-    last = np.where(pp > 1, base, layers)
+    h, tp = float(model.hidden_size), layout.tp
+    attention = model.norms_per_layer * h * (2.0 if model.norm_bias else 1.0) + 0.0 * tp
+    if model.attention == "mla":
+        attention = attention + model.q_lora_rank + model.kv_lora_rank
+    elif model.qkv_bias:
+        columns = model.num_attention_heads / tp * model.head_dim
+        attention = attention + columns + kv_heads(model, layout) * (model.head_dim + model.value_dim)
+    attention = attention + (h if model.o_bias else 0.0) + (2.0 * model.head_dim if model.qk_norm else 0.0)
+    columns_ = 2.0 if model.gated_mlp else 1.0
+    dense = (columns_ * model.intermediate_size / tp + h if model.mlp_bias else 0.0) + 0.0 * tp
+    experts = h * model.num_experts + (h if model.shared_expert_gate else 0.0) + 0.0 * tp
+    if model.expert_bias:
+        each = columns_ * model.moe_intermediate_size + h
+        experts = experts + model.num_experts + _experts_held(model, layout) * each
+    return attention, dense, experts
+
+
+def _experts_held(model: Model, layout: Layout) -> Array:
+    """Routed experts' worth of weights on the fullest GPU: slices of all of them, or whole ones, unevenly if need be."""
+    return np.where(layout.ep > 1, np.ceil(model.num_experts / layout.ep), model.num_experts / layout.tp)
+
+
+def _stages(model: Model, pp: Array) -> list[tuple[Array, Array, Array, Array]]:
+    """Layers of the first, the fullest middle, and the last stage; how many of them have experts; embedding; head.
+
+    vLLM's split (``pipeline_layers``). With one stage it is first and last at once.
+    """
+    degrees, which = np.unique(pp, return_inverse=True)
+    table = np.zeros((len(degrees), 3, 2))
+    for i, degree in enumerate(degrees):
+        ends = np.cumsum([0, *pipeline_layers(model.num_hidden_layers, int(degree))])
+        after = np.maximum(ends - model.first_dense_layers, 0) // model.moe_layer_step if model.moe_layers else 0 * ends
+        stages = np.stack([np.diff(ends), np.diff(after)], axis=1)
+        table[i, 0], table[i, 2] = stages[0], stages[-1]
+        if degree > 2:
+            table[i, 1] = stages[1:-1].max(axis=0)
+    rows = table[which.reshape(np.shape(pp))]
+    one, none, alone = np.ones_like(pp), np.zeros_like(pp), np.where(pp > 1, 0.0, 1.0)
     return [
-        (np.where(pp > 1, first, layers), one, np.where(pp > 1, none, one)),
-        (middle, none, none),
-        (last, np.where(pp > 1, none, one), one),
+        (rows[:, 0, 0], rows[:, 0, 1], one, alone),
+        (rows[:, 1, 0], rows[:, 1, 1], none, none),
+        (rows[:, 2, 0], rows[:, 2, 1], alone, one),
     ]
 
 
@@ -149,7 +182,7 @@ GRAPH_GIB_PER_LAYER = 0.0132
 GRAPHS = 51.0
 
 
-def graph_gib(model: Model, layout: Layout, reserved: bool) -> Array:  # noqa: FBT001
+def graph_gib(model: Model, layout: Layout, reserved: bool) -> Array:
     """What is set aside for CUDA graphs before the cache is sized; nothing where the engine does not (``reserved``)."""
     largest = np.minimum(np.minimum(2.0 * layout.max_num_seqs, 512.0), layout.max_num_batched_tokens)
     graphs = 3.0 + np.minimum(largest, 248.0) / 8.0 + np.maximum(largest - 240.0, 0.0) / 16.0
@@ -178,6 +211,7 @@ def memory(model: Model, cluster: Cluster, layout: Layout, engine: str = "vllm")
     """
     of_free = find_engine(engine).memory_rule == "of_free"
     attention, dense, experts = layer_elements(model, layout)
+    plain = plain_elements(model, layout)
     h, layers = float(model.hidden_size), float(model.num_hidden_layers)
     half = np.maximum(ACTIVATION_BYTES, layout.weight_bytes)
     vocabulary = np.ceil(model.vocab_size / VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
@@ -185,24 +219,23 @@ def memory(model: Model, cluster: Cluster, layout: Layout, engine: str = "vllm")
     positions = model.learned_positions * h * half
     encoder = model.encoder_parameters * half / layout.tp
     final = model.final_norms * h * (2.0 if model.norm_bias else 1.0) * half
+    final = final + vocabulary / layout.tp * half * model.head_bias
     device = cluster.gpu.memory_gib
     activations = activation_gib(model, layout)
     kept = reserves_graphs(find_engine(engine), model, cluster.gpu)
     outside = engine_gib(layout) + graph_gib(model, layout, kept)
     budget = device * layout.gpu_memory_utilization
     per_layer_kv = kv_numbers_per_token(model, layout) * layout.kv_bytes
-    moe_share = model.moe_layers / layers
     quantised = np.where(layout.weight_bytes < ACTIVATION_BYTES, 1.0, 0.0)
 
     groups = kv_groups(model)
     pooled = groups.size / layers
 
     worst: dict[str, Array] = {}
-    for count, has_embedding, has_head in _stages(layers, layout.pp):
-        routed = np.minimum(np.ceil(count * moe_share), float(model.moe_layers))
+    for count, routed, has_embedding, has_head in _stages(model, layout.pp):
         inside = count * attention + (count - routed) * dense + routed * experts
-        norms = quantised * count * model.norms_per_layer * h * (ACTIVATION_BYTES - layout.weight_bytes)
-        body = inside * layout.weight_bytes + norms
+        unquantised = count * plain[0] + (count - routed) * plain[1] + routed * plain[2]
+        body = inside * layout.weight_bytes + quantised * unquantised * (ACTIVATION_BYTES - layout.weight_bytes)
         # A tied head shares the embedding's memory where both are on the same GPU.
         tables = np.where(
             (has_embedding > 0) & (has_head > 0) & model.tie_word_embeddings, 1.0, has_embedding + has_head
