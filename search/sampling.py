@@ -106,7 +106,7 @@ def sample(question: Question, *, trials: int, seed: int, starts: NDArray[np.int
     # thousands of points.
     with quietly():
         study = optuna.create_study(directions=["minimize"] * len(question.directions), sampler=sampler)
-    pool = Pool.of(question, starts[:0], space.take(starts[:0]))
+    pool = Pool.nothing(question)
     asked = 0
     while asked < trials and not sampler.exhausted:
         generation = [study.ask(sampler.distributions) for _ in range(min(POPULATION, trials - asked))]
@@ -126,6 +126,7 @@ def sample(question: Question, *, trials: int, seed: int, starts: NDArray[np.int
 
 def _sweep(question: Question, pool: Pool, sampler: _AllowedSampler, *, most: int) -> Pool:
     """``pool`` and the surroundings of its best point until none there is better, and of one more point of the front."""
+    space = question.space
     ranks = pool.ranks()
     order = pool.order(ranks)
     settled = False
@@ -133,23 +134,17 @@ def _sweep(question: Question, pool: Pool, sampler: _AllowedSampler, *, most: in
         best = pool.points[order[0]]
         # Points that differ in two choices only once those that differ in one are done: they are many more.
         lines = sampler.around(best, choices=1)
-        found = _extended(question, pool, lines if len(lines) else sampler.around(best, choices=2))
-        settled = not len(lines)
-        if len(found) > len(pool):
-            pool, ranks = found, found.ranks()
-            order = pool.order(ranks)
-            settled &= bool((best == pool.points[order[0]]).all())
+        around = lines if len(lines) else sampler.around(best, choices=2)
+        pool = Pool.joined([pool, Pool.of(question, around, space.take(around))])
+        ranks = pool.ranks()
+        order = pool.order(ranks)
+        settled = not len(lines) and bool((best == pool.points[order[0]]).all())
     sampler.propose_next(pool.points[order[0]])  # so that it can have offspring
     front = pool.points[pool.front(ranks, order)]
     if len(front) > 1 and len(pool) < most:
-        pool = _extended(question, pool, sampler.around(sampler.one_of(front), choices=1))
+        around = sampler.around(sampler.one_of(front), choices=1)
+        pool = Pool.joined([pool, Pool.of(question, around, space.take(around))])
     return pool
-
-
-def _extended(question: Question, pool: Pool, points: NDArray[np.int64]) -> Pool:
-    if not len(points):
-        return pool
-    return Pool.joined([pool, Pool.of(question, points, question.space.take(points))])
 
 
 class _AllowedSampler(BaseSampler):

@@ -91,6 +91,8 @@ class Pool:
     @classmethod
     def of(cls, question: Question, points: NDArray[np.int64], columns: Columns) -> Pool:
         """Evaluate ``points``, whose values ``columns`` are."""
+        if not len(points):
+            return cls.nothing(question)
         scores = question.objective(columns)
         if scores.values.shape != (len(points), len(question.directions)):
             expected = len(points), len(question.directions)
@@ -102,6 +104,15 @@ class Pool:
             losses=scores.values * [_sign(direction) for direction in question.directions.values()],
             excess=scores.excess,
             ties=np.stack(ties, axis=1) if ties else np.empty((len(points), 0)),
+        )
+
+    @classmethod
+    def nothing(cls, question: Question) -> Pool:
+        return cls(
+            points=np.empty((0, len(question.space.axes)), dtype=np.int64),
+            losses=np.empty((0, len(question.directions))),
+            excess=np.empty(0),
+            ties=np.empty((0, len(question.tie_break))),
         )
 
     def take(self, index: NDArray[np.intp]) -> Pool:

@@ -15,7 +15,6 @@ from urllib.parse import parse_qsl, unquote
 from optuna.exceptions import OptunaError
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
-from sqlalchemy.exc import IntegrityError, NoSuchModuleError, OperationalError, ProgrammingError, SQLAlchemyError
 
 from catalog.schema import InputError
 
@@ -42,6 +41,8 @@ CONNECT_ARGS = {
     "mysql+pymysql": ANSWERS_SOON,
 }
 """What to connect with, for the drivers that know the words."""
+STORAGE_ERRORS = (OptunaError, OSError, ImportError, LookupError, ValueError, RuntimeError, AssertionError)
+"""What Optuna's storages raise, beside SQLAlchemy's errors: asserts and look-ups on content they did not expect."""
 OPENINGS = 20
 """Attempts to open a database while others create its tables."""
 PASSWORD = re.compile(r"^(?P<before>(?:[^:]*://)?[^:@]*:(?!//))(?P<secret>.*)@", re.DOTALL)
@@ -67,6 +68,8 @@ def open_storage(storage: str | os.PathLike[str] | None) -> BaseStorage:
 
 
 def _database(url: str) -> RDBStorage:
+    from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError  # noqa: PLC0415  a slow import
+
     arguments = CONNECT_ARGS.get(url.partition("://")[0], {})
     for _ in range(OPENINGS):
         try:
@@ -116,16 +119,11 @@ def readable_errors(storage: str) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except (
-        SQLAlchemyError,
-        OptunaError,
-        OSError,
-        ImportError,
-        LookupError,
-        ValueError,
-        RuntimeError,
-        AssertionError,
-    ) as error:
+    except Exception as error:
+        from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415  a slow import, needed only when something failed
+
+        if not isinstance(error, (SQLAlchemyError, *STORAGE_ERRORS)):
+            raise
         problem = _without_secrets(_explained(error), storage)
         # Not "from error": its text may hold the password.
         raise InputError(f"storage {redacted(storage)!r}: {problem}") from None
@@ -136,7 +134,7 @@ def _explained(error: BaseException) -> str:
     while chain[-1].__cause__ is not None:
         chain.append(chain[-1].__cause__)
     for link in chain:
-        if isinstance(link, NoSuchModuleError):
+        if type(link).__name__ == "NoSuchModuleError":
             return f"no such kind of database; {WHAT_IS_RIGHT}"
         if isinstance(link, ModuleNotFoundError) and link.name:
             return f"Python module {link.name!r} is missing; install {PACKAGES.get(link.name, link.name)}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -68,7 +68,7 @@ class Exploration:
     """Every allowed point was evaluated, so the best is the optimum and the front is complete."""
     superseded: int
     """Rows the study held of these candidates with other scores (another workload or fit); newer rows were added."""
-    pool: Pool
+    pool: Pool = field(repr=False)
     """All points evaluated."""
 
     @property
