@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from advisor.estimation import Estimate, read_cluster, read_model
-from advisor.recommendation import Recommendation, startable
+from advisor.deployments import startable
+from advisor.recommendation import Recommendation
 from catalog.engines import render
 from catalog.schema import Deployment, InputError
 

@@ -2,55 +2,28 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, cast
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from advisor.estimation import Estimate, check_lengths, chosen_price, describe, plain, read_cluster, read_model
-from advisor.evaluation import Evaluation
+from advisor.estimation import Estimate, check_lengths, chosen_price, plain, read_cluster, read_model
 from advisor.knowledge import Knowledge
-from advisor.layout import Layout
-from advisor.memory import max_concurrency, memory
+from advisor.deployments import MOST_SEQUENCES, OBJECTIVES, DeploymentSearch, checked
+from advisor.reasons import memory_limits, next_probe, reasons
+from advisor.relaxation import relaxations
 from catalog.engines import command as launch_command
-from catalog.engines import find_engine, resolve, valid_tp
-from catalog.schema import Cluster, Deployment, InputError, Model, Note, Slo, Workload, require_positive
-from search.parallelism import parallelisms
-from search.scores import Scores
-from search.space import Axis, Space, batch_sizes
-from search.study import explore
+from catalog.engines import find_engine
+from catalog.schema import Cluster, InputError, Model, Note, Slo, Workload, require_positive
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import pandas as pd
 
-    from catalog.schema import Measurement, Price
-    from search.scores import Direction
-    from search.space import Columns
+    from catalog.schema import Measurement
     from search.study import Exploration
-
-OBJECTIVES: dict[str, tuple[str, Direction]] = {
-    "throughput_per_gpu": ("output_tok_s_per_gpu", "maximize"),
-    "throughput": ("output_tok_s", "maximize"),
-    "latency": ("e2e_ms", "minimize"),
-    "ttft": ("ttft_ms", "minimize"),
-    "tpot": ("tpot_ms", "minimize"),
-    "cost": ("usd_per_mtok", "minimize"),
-}
-"""What each objective optimises, and in which direction."""
-
-FILLS_THE_CLUSTER = frozenset({"throughput_per_gpu", "throughput"})
-
-MOST_SEQUENCES = 1024
-"""Largest batch per replica that is searched: vLLM's own default cap on large GPUs, and four times what was measured."""
-
-LIMITS = ("kv_cache", "ttft_ms", "tpot_ms", "e2e_ms")
-
-MOST_GPUS = 1024
-"""How far the search for a cluster that would do goes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,185 +107,6 @@ def row(candidate: Estimate) -> dict[str, Any]:
     return found
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Search:
-    """One search: everything that stays the same over its points."""
-
-    model: Model
-    cluster: Cluster
-    workload: Workload
-    slo: Slo
-    objective: str
-    engine: str
-    dtypes: tuple[str, ...]
-    kv_dtypes: tuple[str, ...]
-    budgets: tuple[int, ...]
-    max_model_len: int | None
-    gpu_memory_utilization: float
-    offload: float
-    max_batch: int
-    knowledge: Knowledge
-    price: Price | None
-
-    @property
-    def length(self) -> int:
-        return self.workload.input_len + self.workload.output_len
-
-    def layout(self, columns: Mapping[str, Any]) -> Layout:
-        return Layout.from_columns(
-            {
-                "gpu_memory_utilization": self.gpu_memory_utilization,
-                "offload": self.offload,
-                "max_model_len": self.max_model_len or self.model.max_position_embeddings,
-                **columns,
-            },
-            self.model,
-            self.cluster.gpu,
-        )
-
-    def space(self) -> Space:
-        """Valid layouts with the batches that may fit them, crossed with the other knobs that are open."""
-        experts = "tp" if self.model.moe_layers else "none"
-        tps = valid_tp(self.model, most=max(self.cluster.num_gpus, 1))
-        found = list(
-            parallelisms(self.model, self.cluster, tps=tps, expert_parallel=cast("Any", experts), fits=self._fits)
-        )
-        if not found:
-            raise InputError(
-                f"{self.model.name} has {self.model.num_attention_heads} attention heads and cannot be laid out on "
-                f"{self.cluster}; tensor parallel degrees that work: {', '.join(map(str, tps))}"
-            )
-        axis = Axis.table(found, names=("tp", "pp", "dp", "ep"))
-        most = self._most_sequences(axis.columns)
-        options = [self._batches(int(dp), int(m)) for dp, m in zip(axis.columns["dp"], most, strict=True)]
-        axes = [axis.crossed("max_num_seqs", options)]
-        axes += [Axis.of("dtype", self.dtypes), Axis.of("kv_dtype", self.kv_dtypes)]
-        axes += [Axis.of("max_num_batched_tokens", self.budgets)]
-        return Space(tuple(axes))
-
-    def _batches(self, dp: int, most: int) -> list[int]:
-        if self.workload.concurrency is not None:
-            return [max(math.ceil(self.workload.concurrency / dp), 1)]
-        return batch_sizes(min(max(most, 1), self.max_batch))
-
-    def _most_sequences(self, columns: Mapping[str, Any]) -> np.ndarray[Any, Any]:
-        """Most sequences of the workload's length that each layout holds with any of the open knobs, at least 1."""
-        best = np.ones(len(columns["tp"]))
-        for dtype in self.dtypes:
-            for kv_dtype in self.kv_dtypes:
-                for budget in self.budgets:
-                    knobs = {"dtype": dtype, "kv_dtype": kv_dtype, "max_num_batched_tokens": budget}
-                    layout = self.layout({**columns, **knobs, "max_num_seqs": min(self.max_batch, budget)})
-                    room = memory(self.model, self.cluster, layout, self.engine)
-                    best = np.maximum(
-                        best, max_concurrency(self.model, room, layout, np.full(len(layout), float(self.length)))
-                    )
-        return best
-
-    def _fits(self, tp: int, pp: int) -> bool:
-        return bool(self._most_sequences({"tp": np.array([tp]), "pp": np.array([pp])})[0] > 1)
-
-    def evaluate(self, columns: Columns, labels: Mapping[str, tuple[str, ...]]) -> Evaluation:
-        named = {
-            name: np.array(labels[name], dtype=object)[values] if name in labels else values
-            for name, values in columns.items()
-        }
-        layout = self.layout(named)
-        parameters = self.knowledge.marginal(self.engine, self.cluster.gpu.name).parameters
-        return Evaluation.of(
-            self.model, self.cluster, layout, batch=layout.max_num_seqs, input_len=self.workload.input_len,
-            output_len=self.workload.output_len, regime="steady", parameters=parameters, engine=self.engine,
-        )  # fmt: skip
-
-    def scores(self, columns: Columns, labels: Mapping[str, tuple[str, ...]]) -> Scores:
-        evaluation = self.evaluate(columns, labels)
-        layout, times = evaluation.setting.layout, evaluation.times
-        fits = evaluation.setting.memory.fits
-        tok_s = np.where(fits, times.output_tok_s, np.nan)
-        hourly = self.price.usd_per_gpu_hour if self.price else 1.0
-        metrics = {
-            "output_tok_s": tok_s,
-            "output_tok_s_per_gpu": tok_s / layout.gpus,
-            "ttft_ms": np.where(fits, times.ttft_ms, np.nan),
-            "tpot_ms": np.where(fits, times.tpot_ms, np.nan),
-            "e2e_ms": np.where(fits, times.e2e_ms, np.nan),
-            "usd_per_mtok": hourly * layout.gpus / tok_s / 3.6e-3,
-        }
-        name, _ = OBJECTIVES[self.objective]
-        second = "output_tok_s_per_gpu" if name in {"ttft_ms", "tpot_ms", "e2e_ms"} else "tpot_ms"
-        held = np.maximum(evaluation.concurrency, 1e-9)
-        over = [np.where(fits, layout.max_num_seqs / held - 1.0, np.inf)]
-        over += [
-            np.full(len(layout), -1.0) if limit is None else metrics[metric] / limit - 1.0
-            for metric, limit in (
-                ("ttft_ms", self.slo.ttft_ms), ("tpot_ms", self.slo.tpot_ms), ("e2e_ms", self.slo.e2e_ms),
-            )
-        ]  # fmt: skip
-        return Scores(
-            values=np.stack([metrics[name], metrics[second]], axis=1),
-            violations=np.stack(over, axis=1),
-            limits=LIMITS,
-            attributes={"num_gpus": layout.gpus, **metrics},
-        )
-
-    def run(
-        self, *, trials: int | None = None, storage: str | None = None, study_name: str | None = None
-    ) -> Exploration:
-        space = self.space()
-        labels = space.labels
-        name, direction = OBJECTIVES[self.objective]
-        second: dict[str, Direction] = (
-            {"output_tok_s_per_gpu": "maximize"}
-            if name in {"ttft_ms", "tpot_ms", "e2e_ms"}
-            else {"tpot_ms": "minimize"}
-        )
-        return explore(
-            space,
-            lambda columns: self.scores(columns, labels),
-            directions={name: direction, **second},
-            tie_break={"num_gpus": "maximize" if self.objective in FILLS_THE_CLUSTER else "minimize"},
-            distinct=("tp", "pp", "ep"),
-            trials=trials,
-            storage=storage,
-            study_name=study_name,
-        )
-
-    def deployment(self, record: Mapping[str, Any]) -> Deployment:
-        """One point as a deployment with nothing left open that decides whether it starts."""
-        return Deployment(
-            engine=self.engine, gpu_memory_utilization=self.gpu_memory_utilization, offload=self.offload,
-            max_model_len=self.max_model_len, **record,
-        )  # fmt: skip
-
-    def estimates(self, exploration: Exploration, rows: Sequence[int]) -> list[Estimate]:
-        """Full estimates of some candidates of an exploration."""
-        if not rows:
-            return []
-        chosen = {name: values[np.asarray(rows)] for name, values in exploration.columns.items()}
-        evaluation = self.evaluate(chosen, exploration.space.labels)
-        records = exploration.space.records(chosen)
-        deployments = []
-        for i, record in enumerate(records):
-            wanted = self.deployment(record)
-            held = int(evaluation.setting.memory.kv_capacity_tokens[i])
-            deployments.append(startable(wanted, self.model, self.cluster, held, self.length))
-        return describe(evaluation, range(len(rows)), deployments, self.knowledge, price=self.price)
-
-
-def startable(deployment: Deployment, model: Model, cluster: Cluster, held: int, length: int) -> Deployment:
-    """The deployment resolved, with a ``max_model_len`` that one replica's KV cache of ``held`` tokens can hold.
-
-    vLLM refuses to start when a single sequence of ``max_model_len`` does not fit; 5% is kept for the error of the
-    memory model.
-    """
-    if deployment.max_model_len is None:
-        longest = model.max_position_embeddings
-        safe = int(held * 0.95) // 256 * 256
-        if safe < longest:
-            deployment = replace(deployment, max_model_len=max(min(safe, longest), length))
-    return resolve(deployment, model, cluster).value
-
-
 def recommend(
     model: str | Model,
     gpus: str | Cluster,
@@ -383,14 +177,14 @@ def recommend(
         raise InputError(f"there is no price for {gpu.name}; give one with price (--price, dollars per GPU-hour)")
     knowledge = Knowledge.of(runs, engine=kind.name, gpu=gpu)
     open_budgets = _budgets(max_num_batched_tokens, kind.batch_defaults(gpu).max_num_batched_tokens)
-    search = _Search(
+    search = DeploymentSearch(
         model=found_model.value, cluster=found_cluster.value, workload=workload, slo=slo, objective=objective,
         engine=kind.name, dtypes=tuple(dtypes or ("auto",)), kv_dtypes=tuple(kv_dtypes or ("auto",)),
         budgets=open_budgets, max_model_len=max_model_len, gpu_memory_utilization=gpu_memory_utilization,
         offload=offload, max_batch=max_batch or MOST_SEQUENCES, knowledge=knowledge, price=offer,
     )  # fmt: skip
     notes = [*found_model.notes, *found_cluster.notes, *knowledge.notes]
-    search, resolved_notes = _checked(search)
+    search, resolved_notes = checked(search)
     exploration = search.run(trials=trials, storage=storage, study_name=study_name)
     feasible = exploration.feasible > 0
     order = _one_a_layout(exploration, top if feasible else 1)
@@ -410,7 +204,7 @@ def recommend(
         candidates=tuple(shown) if feasible else (),
         pareto=tuple(sorted(front, key=lambda e: -(e.output_tok_s_per_gpu or 0.0))),
         nearest=nearest,
-        relaxations=() if feasible else relaxations(search, exploration),
+        relaxations=() if feasible else relaxations(search),
         assumptions=(*notes, *resolved_notes, *refusal, *_regime_notes(search)),
         why=() if best is None else reasons(best),
         limits=() if best is None else memory_limits(best),
@@ -459,24 +253,6 @@ def _budgets(given: int | Sequence[int] | None, default: int) -> tuple[int, ...]
     return budgets
 
 
-def _checked(search: _Search) -> tuple[_Search, list[Note]]:
-    """Formats and knobs resolved once, so that what the engine refuses is said before anything is searched."""
-    notes: list[Note] = []
-    dtypes, kv_dtypes = [], []
-    for dtype in search.dtypes:
-        for kv_dtype in search.kv_dtypes:
-            wanted = Deployment(
-                engine=search.engine, dtype=dtype, kv_dtype=kv_dtype, max_model_len=search.max_model_len,
-                gpu_memory_utilization=search.gpu_memory_utilization, offload=search.offload,
-                max_num_batched_tokens=search.budgets[0], max_num_seqs=1,
-            )  # fmt: skip
-            found = resolve(wanted, search.model, search.cluster)
-            notes += [note for note in found.notes if note not in notes]
-            dtypes.append(found.value.dtype)
-            kv_dtypes.append(found.value.kv_dtype)
-    return replace(search, dtypes=tuple(dict.fromkeys(dtypes)), kv_dtypes=tuple(dict.fromkeys(kv_dtypes))), notes
-
-
 def _one_a_layout(exploration: Exploration, most: int) -> list[int]:
     """The best candidates, each (tp, pp, ep) once; feasible ones where there are any."""
     seen: set[tuple[int, ...]] = set()
@@ -497,7 +273,7 @@ def _runs(exploration: Exploration, rows: Sequence[int]) -> bool:
     return bool(rows) and bool(np.isfinite(exploration.scores.values[rows[0], 0]))  # noqa: PD011  no pandas here
 
 
-def _command(best: Estimate | None, search: _Search) -> tuple[tuple[str, ...], list[Note]]:
+def _command(best: Estimate | None, search: DeploymentSearch) -> tuple[tuple[str, ...], list[Note]]:
     if best is None:
         return (), []
     try:
@@ -506,7 +282,7 @@ def _command(best: Estimate | None, search: _Search) -> tuple[tuple[str, ...], l
         return (), [Note(f"no launch command: {error}", "warning")]
 
 
-def _regime_notes(search: _Search) -> list[Note]:
+def _regime_notes(search: DeploymentSearch) -> list[Note]:
     notes = [
         Note("steady state: each replica keeps its batch of requests in flight; latencies are means of one request"),
     ]
@@ -520,147 +296,3 @@ def _regime_notes(search: _Search) -> list[Note]:
             )
         )
     return notes
-
-
-def reasons(best: Estimate) -> tuple[str, ...]:
-    """What a decode step's time goes to, and where it would turn compute-bound."""
-    decode: dict[str, dict[str, float]] = best.breakdown["decode"]
-    total = sum(time for causes in decode.values() for time in causes.values())
-    shares = {
-        "KV reads": decode.get("attention", {}).get("memory", 0.0),
-        "weight reads": sum(
-            causes.get("memory", 0.0) for name, causes in decode.items() if name not in {"attention", "elementwise"}
-        ),
-        "arithmetic": sum(causes.get("compute", 0.0) for causes in decode.values()),
-        "communication": sum(causes.get("communication", 0.0) for causes in decode.values()),
-        "other memory traffic": decode.get("elementwise", {}).get("memory", 0.0),
-        "launches and host": sum(causes.get("overhead", 0.0) for causes in decode.values()),
-    }
-    ranked = sorted(shares.items(), key=lambda item: -item[1])
-    told = ", ".join(f"{name} {time / total:.0%}" for name, time in ranked if time / total >= 0.03)
-    turn = round(best.turning_batch)
-    side = "compute" if best.batch > turn else "memory"
-    return (
-        f"a mean step: {told}",
-        f"weight products are {side}-bound at batch {best.batch}; they turn at about {turn} sequences per replica",
-    )
-
-
-def memory_limits(best: Estimate) -> tuple[str, ...]:
-    """Where this layout's memory ends."""
-    length = best.input_len + best.output_len
-    return (
-        (
-            f"KV cache full above batch {best.max_concurrency} per replica at {length} tokens a request "
-            f"({best.kv_capacity_tokens} tokens); beyond it requests wait or are preempted"
-        ),
-    )
-
-
-def next_probe(shown: Sequence[Estimate]) -> str:
-    """The measurement that would narrow what the choice hangs on: the best layout, or its rival if they overlap."""
-    best = shown[0]
-    rivals = [e for e in shown[1:] if e.interval("output_tok_s_per_gpu")[1] > best.interval("output_tok_s_per_gpu")[0]]
-    deployment = best.deployment
-    text = (
-        f"a measured run of TP{deployment.tp} PP{deployment.pp} at batch {best.batch} in $ADVISOR_HOME/runs would replace "
-        f"this {best.provenance} prediction"
-    )
-    if rivals:
-        rival = rivals[0].deployment
-        text += f"; TP{rival.tp} PP{rival.pp} is within its interval, so measure both"
-    return text
-
-
-def relaxations(search: _Search, exploration: Exploration) -> tuple[str, ...]:
-    """What would make the question answerable, each alone, in numbers."""
-    found = [*_limit_relaxations(search, exploration), *_batch_relaxation(search, exploration)]
-    found += _format_relaxations(search)
-    more = _more_gpus(search)
-    if more:
-        found.append(more)
-    if not found:
-        found.append(f"nothing alone is enough: not {MOST_GPUS} GPUs, 8- or 4-bit weights, or any single limit lifted")
-    return tuple(found)
-
-
-def _limit_relaxations(search: _Search, exploration: Exploration) -> list[str]:
-    found = []
-    for metric in ("ttft_ms", "tpot_ms", "e2e_ms"):
-        limit = getattr(search.slo, metric)
-        if limit is None:
-            continue
-        without = replace(search, slo=replace(search.slo, **{metric: None}), objective=metric.split("_")[0])
-        if metric == "e2e_ms":
-            without = replace(without, objective="latency")
-        other = without.run()
-        if other.feasible:
-            value = float(other.scores.attributes[metric][0])
-            found.append(f"{metric.split('_')[0].upper()} limit of {_up(value)} ms instead of {limit:g} ms")
-    del exploration
-    return found
-
-
-def _batch_relaxation(search: _Search, exploration: Exploration) -> list[str]:
-    """With a stated concurrency: the largest one that keeps every limit."""
-    if search.workload.concurrency is None:
-        return []
-    del exploration
-    free = replace(search, workload=replace(search.workload, concurrency=None), objective="throughput")
-    other = free.run()
-    if not other.feasible:
-        return []
-    feasible = other.pool.excess == 0
-    columns = other.space.take(other.pool.points[feasible])
-    most = int(np.max(columns["dp"] * columns["max_num_seqs"]))
-    return [f"at most {most} requests in flight instead of {search.workload.concurrency}"]
-
-
-def _format_relaxations(search: _Search) -> list[str]:
-    engine = find_engine(search.engine)
-    offered = engine.weight_formats(search.cluster.gpu)
-    found = []
-    for dtype in ("fp8", "int4"):
-        if dtype in search.dtypes or dtype not in offered or search.model.quantization:
-            continue
-        try:
-            other, _ = _checked(replace(search, dtypes=(dtype,)))
-            if other.run().feasible:
-                found.append(f"{dtype} weights")
-        except InputError:
-            continue
-    return found
-
-
-def _more_gpus(search: _Search) -> str:
-    """The fewest GPUs of this kind that are enough, by bisection: more GPUs never make less possible."""
-    gpu = search.cluster.gpu
-
-    def cluster_of(count: int) -> Cluster:
-        per_node = max(search.cluster.gpus_per_node, min(gpu.gpus_per_node, count))
-        if count <= per_node:
-            return replace(search.cluster, gpus_per_node=count, nodes=1)
-        return replace(search.cluster, gpus_per_node=per_node, nodes=math.ceil(count / per_node))
-
-    def enough(count: int) -> bool:
-        return replace(search, cluster=cluster_of(count)).run().feasible > 0
-
-    low = search.cluster.num_gpus
-    high = low
-    while high < MOST_GPUS:
-        low, high = high, min(high * 2, MOST_GPUS)
-        if enough(high):
-            break
-    else:
-        return ""
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    size = cluster_of(high)
-    return f"{size.num_gpus - search.cluster.num_gpus} more GPUs ({size})"
-
-
-def _up(value: float) -> str:
-    """Rounded up to two significant digits, so that the limit named can be kept."""
-    scale = 10 ** (math.floor(math.log10(value)) - 1)
-    return f"{math.ceil(value / scale) * scale:g}"

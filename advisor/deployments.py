@@ -1,0 +1,243 @@
+"""Searching the deployments of one model on one cluster: the space, its scores, and full estimates of the best."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from advisor.estimation import Estimate, describe
+from advisor.evaluation import Evaluation
+from advisor.knowledge import Knowledge
+from advisor.layout import Layout
+from advisor.memory import max_concurrency, memory
+from catalog.engines import resolve, valid_tp
+from catalog.schema import Cluster, Deployment, InputError, Model, Note, Slo, Workload
+from search.parallelism import parallelisms
+from search.scores import Scores
+from search.space import Axis, Space, batch_sizes
+from search.study import explore
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from catalog.schema import Price
+    from search.scores import Direction
+    from search.space import Columns
+    from search.study import Exploration
+
+OBJECTIVES: dict[str, tuple[str, Direction]] = {
+    "throughput_per_gpu": ("output_tok_s_per_gpu", "maximize"),
+    "throughput": ("output_tok_s", "maximize"),
+    "latency": ("e2e_ms", "minimize"),
+    "ttft": ("ttft_ms", "minimize"),
+    "tpot": ("tpot_ms", "minimize"),
+    "cost": ("usd_per_mtok", "minimize"),
+}
+"""What each objective optimises, and in which direction."""
+
+FILLS_THE_CLUSTER = frozenset({"throughput_per_gpu", "throughput"})
+
+MOST_SEQUENCES = 1024
+"""Largest batch per replica that is searched: vLLM's own default cap on large GPUs, and four times what was measured."""
+
+LIMITS = ("kv_cache", "ttft_ms", "tpot_ms", "e2e_ms")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeploymentSearch:
+    """One question about deployments: everything that stays the same over the points that are searched."""
+
+    model: Model
+    cluster: Cluster
+    workload: Workload
+    slo: Slo
+    objective: str
+    engine: str
+    dtypes: tuple[str, ...]
+    kv_dtypes: tuple[str, ...]
+    budgets: tuple[int, ...]
+    max_model_len: int | None
+    gpu_memory_utilization: float
+    offload: float
+    max_batch: int
+    knowledge: Knowledge
+    price: Price | None
+
+    @property
+    def length(self) -> int:
+        return self.workload.input_len + self.workload.output_len
+
+    def layout(self, columns: Mapping[str, Any]) -> Layout:
+        return Layout.from_columns(
+            {
+                "gpu_memory_utilization": self.gpu_memory_utilization,
+                "offload": self.offload,
+                "max_model_len": self.max_model_len or self.model.max_position_embeddings,
+                **columns,
+            },
+            self.model,
+            self.cluster.gpu,
+        )
+
+    def space(self) -> Space:
+        """Valid layouts with the batches that may fit them, crossed with the other knobs that are open."""
+        experts = "tp" if self.model.moe_layers else "none"
+        tps = valid_tp(self.model, most=max(self.cluster.num_gpus, 1))
+        found = list(
+            parallelisms(self.model, self.cluster, tps=tps, expert_parallel=cast("Any", experts), fits=self._fits)
+        )
+        if not found:
+            raise InputError(
+                f"{self.model.name} has {self.model.num_attention_heads} attention heads and cannot be laid out on "
+                f"{self.cluster}; tensor parallel degrees that work: {', '.join(map(str, tps))}"
+            )
+        axis = Axis.table(found, names=("tp", "pp", "dp", "ep"))
+        most = self._most_sequences(axis.columns)
+        options = [self._batches(int(dp), int(m)) for dp, m in zip(axis.columns["dp"], most, strict=True)]
+        axes = [axis.crossed("max_num_seqs", options)]
+        axes += [Axis.of("dtype", self.dtypes), Axis.of("kv_dtype", self.kv_dtypes)]
+        axes += [Axis.of("max_num_batched_tokens", self.budgets)]
+        return Space(tuple(axes))
+
+    def _batches(self, dp: int, most: int) -> list[int]:
+        if self.workload.concurrency is not None:
+            return [max(math.ceil(self.workload.concurrency / dp), 1)]
+        return batch_sizes(min(max(most, 1), self.max_batch))
+
+    def _most_sequences(self, columns: Mapping[str, Any]) -> np.ndarray[Any, Any]:
+        """Most sequences of the workload's length that each layout holds with any of the open knobs, at least 1."""
+        best = np.ones(len(columns["tp"]))
+        for dtype in self.dtypes:
+            for kv_dtype in self.kv_dtypes:
+                for budget in self.budgets:
+                    knobs = {"dtype": dtype, "kv_dtype": kv_dtype, "max_num_batched_tokens": budget}
+                    layout = self.layout({**columns, **knobs, "max_num_seqs": min(self.max_batch, budget)})
+                    room = memory(self.model, self.cluster, layout, self.engine)
+                    best = np.maximum(
+                        best, max_concurrency(self.model, room, layout, np.full(len(layout), float(self.length)))
+                    )
+        return best
+
+    def _fits(self, tp: int, pp: int) -> bool:
+        return bool(self._most_sequences({"tp": np.array([tp]), "pp": np.array([pp])})[0] > 1)
+
+    def evaluate(self, columns: Columns, labels: Mapping[str, tuple[str, ...]]) -> Evaluation:
+        named = {
+            name: np.array(labels[name], dtype=object)[values] if name in labels else values
+            for name, values in columns.items()
+        }
+        layout = self.layout(named)
+        parameters = self.knowledge.marginal(self.engine, self.cluster.gpu.name).parameters
+        return Evaluation.of(
+            self.model, self.cluster, layout, batch=layout.max_num_seqs, input_len=self.workload.input_len,
+            output_len=self.workload.output_len, regime="steady", parameters=parameters, engine=self.engine,
+        )  # fmt: skip
+
+    def scores(self, columns: Columns, labels: Mapping[str, tuple[str, ...]]) -> Scores:
+        evaluation = self.evaluate(columns, labels)
+        layout, times = evaluation.setting.layout, evaluation.times
+        fits = evaluation.setting.memory.fits
+        tok_s = np.where(fits, times.output_tok_s, np.nan)
+        hourly = self.price.usd_per_gpu_hour if self.price else 1.0
+        metrics = {
+            "output_tok_s": tok_s,
+            "output_tok_s_per_gpu": tok_s / layout.gpus,
+            "ttft_ms": np.where(fits, times.ttft_ms, np.nan),
+            "tpot_ms": np.where(fits, times.tpot_ms, np.nan),
+            "e2e_ms": np.where(fits, times.e2e_ms, np.nan),
+            "usd_per_mtok": hourly * layout.gpus / tok_s / 3.6e-3,
+        }
+        name, _ = OBJECTIVES[self.objective]
+        second = "output_tok_s_per_gpu" if name in {"ttft_ms", "tpot_ms", "e2e_ms"} else "tpot_ms"
+        held = np.maximum(evaluation.concurrency, 1e-9)
+        over = [np.where(fits, layout.max_num_seqs / held - 1.0, np.inf)]
+        over += [
+            np.full(len(layout), -1.0) if limit is None else metrics[metric] / limit - 1.0
+            for metric, limit in (
+                ("ttft_ms", self.slo.ttft_ms), ("tpot_ms", self.slo.tpot_ms), ("e2e_ms", self.slo.e2e_ms),
+            )
+        ]  # fmt: skip
+        return Scores(
+            values=np.stack([metrics[name], metrics[second]], axis=1),
+            violations=np.stack(over, axis=1),
+            limits=LIMITS,
+            attributes={"num_gpus": layout.gpus, **metrics},
+        )
+
+    def run(
+        self, *, trials: int | None = None, storage: str | None = None, study_name: str | None = None
+    ) -> Exploration:
+        space = self.space()
+        labels = space.labels
+        name, direction = OBJECTIVES[self.objective]
+        second: dict[str, Direction] = (
+            {"output_tok_s_per_gpu": "maximize"}
+            if name in {"ttft_ms", "tpot_ms", "e2e_ms"}
+            else {"tpot_ms": "minimize"}
+        )
+        return explore(
+            space,
+            lambda columns: self.scores(columns, labels),
+            directions={name: direction, **second},
+            tie_break={"num_gpus": "maximize" if self.objective in FILLS_THE_CLUSTER else "minimize"},
+            distinct=("tp", "pp", "ep"),
+            trials=trials,
+            storage=storage,
+            study_name=study_name,
+        )
+
+    def deployment(self, record: Mapping[str, Any]) -> Deployment:
+        """One point as a deployment with nothing left open that decides whether it starts."""
+        return Deployment(
+            engine=self.engine, gpu_memory_utilization=self.gpu_memory_utilization, offload=self.offload,
+            max_model_len=self.max_model_len, **record,
+        )  # fmt: skip
+
+    def estimates(self, exploration: Exploration, rows: Sequence[int]) -> list[Estimate]:
+        """Full estimates of some candidates of an exploration."""
+        if not rows:
+            return []
+        chosen = {name: values[np.asarray(rows)] for name, values in exploration.columns.items()}
+        evaluation = self.evaluate(chosen, exploration.space.labels)
+        records = exploration.space.records(chosen)
+        deployments = []
+        for i, record in enumerate(records):
+            wanted = self.deployment(record)
+            held = int(evaluation.setting.memory.kv_capacity_tokens[i])
+            deployments.append(startable(wanted, self.model, self.cluster, held, self.length))
+        return describe(evaluation, range(len(rows)), deployments, self.knowledge, price=self.price)
+
+
+def startable(deployment: Deployment, model: Model, cluster: Cluster, held: int, length: int) -> Deployment:
+    """The deployment resolved, with a ``max_model_len`` that one replica's KV cache of ``held`` tokens can hold.
+
+    vLLM refuses to start when a single sequence of ``max_model_len`` does not fit; 5% is kept for the error of the
+    memory model.
+    """
+    if deployment.max_model_len is None:
+        longest = model.max_position_embeddings
+        safe = int(held * 0.95) // 256 * 256
+        if safe < longest:
+            deployment = replace(deployment, max_model_len=max(min(safe, longest), length))
+    return resolve(deployment, model, cluster).value
+
+
+def checked(search: DeploymentSearch) -> tuple[DeploymentSearch, list[Note]]:
+    """Formats and knobs resolved once, so that what the engine refuses is said before anything is searched."""
+    notes: list[Note] = []
+    dtypes, kv_dtypes = [], []
+    for dtype in search.dtypes:
+        for kv_dtype in search.kv_dtypes:
+            wanted = Deployment(
+                engine=search.engine, dtype=dtype, kv_dtype=kv_dtype, max_model_len=search.max_model_len,
+                gpu_memory_utilization=search.gpu_memory_utilization, offload=search.offload,
+                max_num_batched_tokens=search.budgets[0], max_num_seqs=1,
+            )  # fmt: skip
+            found = resolve(wanted, search.model, search.cluster)
+            notes += [note for note in found.notes if note not in notes]
+            dtypes.append(found.value.dtype)
+            kv_dtypes.append(found.value.kv_dtype)
+    return replace(search, dtypes=tuple(dict.fromkeys(dtypes)), kv_dtypes=tuple(dict.fromkeys(kv_dtypes))), notes
