@@ -25,13 +25,13 @@ from advisor.memory import max_concurrency, memory
 from advisor.posterior import fit_posterior
 from advisor.surrogate import LEVELS, Surrogate, shipped_surrogate
 from catalog.gpus import parse_cluster
-from catalog.models import find_model
 from catalog.kernels import shipped_kernels
+from catalog.models import find_model
 from catalog.published import read_published
 from catalog.runs import read_runs, shipped_runs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     import pandas as pd
 
@@ -262,7 +262,7 @@ def cross_checks(errors: Sequence[Error], in_sample: Sequence[Error]) -> list[Ch
     what it is tested on.
     """
     noises = noises_of(in_sample)
-    fold_of = {
+    fold_of: dict[str, Callable[[Error], str]] = {
         "calibrated": lambda error: error.run.model,
         "transferred": lambda error: error.run.gpu,
         "analytic": lambda error: error.engine,

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 REQUIRED = frozenset(
-    "row_id source gpu gpus engine engine_version model precision tp pp batch input_len output_len metric value notes".split()
+    (
+        *("row_id", "source", "gpu", "gpus", "engine", "engine_version", "model", "precision", "tp", "pp"),
+        *("batch", "input_len", "output_len", "metric", "value", "notes"),
+    )
 )
 
 ENGINES = {
