@@ -10,7 +10,6 @@ import numpy as np
 
 from advisor.estimation import Estimate, describe
 from advisor.evaluation import Evaluation
-from advisor.knowledge import Knowledge
 from advisor.layout import Layout
 from advisor.memory import max_concurrency, memory
 from catalog.engines import resolve, valid_tp
@@ -23,6 +22,7 @@ from search.study import explore
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from advisor.knowledge import Knowledge
     from catalog.schema import Price
     from search.scores import Direction
     from search.space import Columns

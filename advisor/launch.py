@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from advisor.estimation import Estimate, read_cluster, read_model
 from advisor.deployments import startable
+from advisor.estimation import Estimate, read_cluster, read_model
 from advisor.recommendation import Recommendation
 from catalog.engines import render
 from catalog.schema import Deployment, InputError

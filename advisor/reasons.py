@@ -46,15 +46,18 @@ def memory_limits(best: Estimate) -> tuple[str, ...]:
 
 
 def next_probe(shown: Sequence[Estimate]) -> str:
-    """The measurement that would narrow what the choice hangs on: the best layout, or its rival if they overlap."""
+    """The measurement that would narrow what the choice hangs on: the best layout, and its rival if they overlap."""
     best = shown[0]
-    rivals = [e for e in shown[1:] if e.interval("output_tok_s_per_gpu")[1] > best.interval("output_tok_s_per_gpu")[0]]
-    deployment = best.deployment
+    low = best.interval("output_tok_s_per_gpu")[0]
+    rivals = [layout(e) for e in shown[1:] if e.interval("output_tok_s_per_gpu")[1] > low and layout(e) != layout(best)]
     text = (
-        f"a measured run of TP{deployment.tp} PP{deployment.pp} at batch {best.batch} in $ADVISOR_HOME/runs would replace "
-        f"this {best.provenance} prediction"
+        f"a measured run of {layout(best)} at batch {best.batch} in $ADVISOR_HOME/runs would replace this "
+        f"{best.provenance} prediction"
     )
-    if rivals:
-        rival = rivals[0].deployment
-        text += f"; TP{rival.tp} PP{rival.pp} is within its interval, so measure both"
-    return text
+    return f"{text}; {rivals[0]} is within its interval, so measure both" if rivals else text
+
+
+def layout(estimate: Estimate) -> str:
+    """The layout of one replica, as people write it: "TP4 PP2", with "EP4" where experts are spread."""
+    deployment = estimate.deployment
+    return f"TP{deployment.tp} PP{deployment.pp}" + (f" EP{deployment.ep}" if deployment.ep > 1 else "")

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from advisor.deployments import MOST_SEQUENCES, OBJECTIVES, DeploymentSearch, checked
 from advisor.estimation import Estimate, check_lengths, chosen_price, plain, read_cluster, read_model
 from advisor.knowledge import Knowledge
-from advisor.deployments import MOST_SEQUENCES, OBJECTIVES, DeploymentSearch, checked
 from advisor.reasons import memory_limits, next_probe, reasons
 from advisor.relaxation import relaxations
 from catalog.engines import command as launch_command
