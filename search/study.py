@@ -159,8 +159,9 @@ def explore(
     scores = objective(columns)
     thinned = front[_evenly(len(front), FRONT_STORED)]
     stored = np.flatnonzero(np.isin(kept, np.concatenate([thinned, some])))
+    trials_found = _frozen_trials(space, columns, scores, stored)
     with readable_errors(where):
-        superseded = _store(study, _frozen_trials(space, columns, scores, stored))
+        superseded = _store(study, trials_found)
     return Exploration(
         study=study,
         space=space,

@@ -24,10 +24,15 @@ def knobs():
     return Space((Axis.of("tp", [1, 2, 4]), Axis.of("dtype", ["auto", "fp8"]), Axis.of("compiled", [True, False])))
 
 
-def test_describing_a_space_needs_no_optuna():
-    code = (
-        "import sys, search.space, search.pareto, search.parallelism, search.scores; sys.exit('optuna' in sys.modules)"
-    )
+@pytest.mark.parametrize(
+    ("modules", "heavy"),
+    [
+        ("search.space, search.pareto, search.parallelism, search.scores", "optuna"),
+        ("search.study", "sqlalchemy"),  # longer than Optuna itself, for those who keep nothing
+    ],
+)
+def test_slow_imports_wait_until_they_are_needed(modules, heavy):
+    code = f"import sys, {modules}; sys.exit({heavy!r} in sys.modules)"
     home = Path(search.__file__).parents[1]
     assert subprocess.run([sys.executable, "-c", code], cwd=home, check=False).returncode == 0
 
