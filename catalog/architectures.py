@@ -8,15 +8,14 @@ vocabulary and experts are never guessed, except where the publisher's own files
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from catalog.gpt_architectures import BIASED, LAYERS, Values, bloom, falcon, gpt2, gptj, opt
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from catalog.raw import Fields
-
-Values = dict[str, Any]
-LAYERS = 1000
 
 
 def _common(c: Fields, *, positions: int, kv_heads: int | None = None, head_dim: int | None = None) -> Values:
@@ -330,111 +329,9 @@ def _minimax_m2(c: Fields) -> Values:
     return values | {"extra_parameters": values["num_hidden_layers"] * norms + _routing_biases(values)}
 
 
-BIASED: Values = dict.fromkeys(("qkv_bias", "o_bias", "mlp_bias", "norm_bias"), True)
-"""GPT-2 and its kin: biases and LayerNorm everywhere."""
-
-
 def _gpt_neox(c: Fields) -> Values:
     biases = BIASED | _attention_bias(c, default=True)
     return _common(c, positions=2048) | biases | {"gated_mlp": False}
-
-
-def _gpt_names(c: Fields, *, positions: int) -> Values:
-    """The names of GPT-2's configuration, which GPT-J's shares."""
-    hidden, heads = c.size("n_embd", "hidden_size"), c.size("n_head", "num_attention_heads")
-    return {
-        "hidden_size": hidden,
-        "num_hidden_layers": c.size("n_layer", "num_hidden_layers", most=LAYERS),
-        "num_attention_heads": heads,
-        "num_key_value_heads": heads,
-        "head_dim": hidden // heads,
-        "intermediate_size": c.size("n_inner", default=4 * hidden),
-        "vocab_size": c.size("vocab_size"),
-        "max_position_embeddings": c.size("n_positions", "n_ctx", default=positions),
-        "gated_mlp": False,
-    }
-
-
-def _gpt2(c: Fields) -> Values:
-    values = _gpt_names(c, positions=1024) | BIASED
-    tied = c.flag("tie_word_embeddings", default=True)
-    return values | {"tie_word_embeddings": tied, "learned_positions": values["max_position_embeddings"]}
-
-
-def _gptj(c: Fields) -> Values:
-    values = _gpt_names(c, positions=2048) | {"tie_word_embeddings": c.flag("tie_word_embeddings", default=False)}
-    return values | {"mlp_bias": True, "norm_bias": True, "head_bias": True, "norms_per_layer": 1}
-
-
-def _opt(c: Fields) -> Values:
-    hidden, heads = c.size("hidden_size"), c.size("num_attention_heads")
-    if c.size("word_embed_proj_dim", default=hidden) != hidden:
-        raise c.error("a word_embed_proj_dim other than hidden_size (OPT-350M) is not modelled")
-    positions = c.size("max_position_embeddings", default=2048)
-    biased = c.flag("enable_bias", default=True)
-    return {
-        "hidden_size": hidden,
-        "num_hidden_layers": c.size("num_hidden_layers", most=LAYERS),
-        "num_attention_heads": heads,
-        "num_key_value_heads": heads,
-        "head_dim": hidden // heads,
-        "intermediate_size": c.size("ffn_dim"),
-        "vocab_size": c.size("vocab_size"),
-        "max_position_embeddings": positions,
-        "learned_positions": positions + 2,  # the table starts with two rows that are never used
-        "tie_word_embeddings": c.flag("tie_word_embeddings", default=True),
-        "gated_mlp": False,
-        "final_norms": int(c.flag("do_layer_norm_before", default=True)),
-        "qkv_bias": biased,
-        "o_bias": biased,
-        "mlp_bias": biased,
-        "norm_bias": True,
-    }
-
-
-def _bloom(c: Fields) -> Values:
-    hidden, heads = c.size("hidden_size", "n_embed"), c.size("n_head", "num_attention_heads")
-    return BIASED | {
-        "hidden_size": hidden,
-        "num_hidden_layers": c.size("n_layer", "num_hidden_layers", most=LAYERS),
-        "num_attention_heads": heads,
-        "num_key_value_heads": heads,
-        "head_dim": hidden // heads,
-        "intermediate_size": 4 * hidden,
-        "vocab_size": c.size("vocab_size"),
-        "max_position_embeddings": c.size("seq_length", default=2048),
-        "tie_word_embeddings": c.flag("tie_word_embeddings", default=True),
-        "gated_mlp": False,
-        "final_norms": 2,
-    }
-
-
-def _falcon(c: Fields) -> Values:
-    hidden, heads = c.size("hidden_size", "n_embed"), c.size("num_attention_heads", "n_head")
-    bias = c.flag("bias", default=False)
-    if c.flag("new_decoder_architecture", default=False):  # 40B, 180B and 11B
-        kv_heads = c.size("num_kv_heads", "n_head_kv", default=heads)
-        norms = c.size("num_ln_in_parallel_attn", default=2, most=2)
-    else:
-        kv_heads = 1 if c.flag("multi_query", default=True) else heads
-        norms = 1 if c.flag("parallel_attn", default=True) else 2
-    return {
-        "hidden_size": hidden,
-        "num_hidden_layers": c.size("num_hidden_layers", "n_layer", most=LAYERS),
-        "num_attention_heads": heads,
-        "num_key_value_heads": kv_heads,
-        "head_dim": hidden // heads,
-        "intermediate_size": c.size("ffn_hidden_size", default=4 * hidden),
-        "vocab_size": c.size("vocab_size"),
-        "max_position_embeddings": c.size("max_position_embeddings", default=2048),
-        "tie_word_embeddings": c.flag("tie_word_embeddings", default=True),
-        "gated_mlp": False,
-        "norm_bias": True,
-        "norms_per_layer": norms,
-        "qkv_bias": bias,
-        "o_bias": bias,
-        "mlp_bias": bias,
-    }
 
 
 def _internlm(c: Fields) -> Values:
@@ -446,11 +343,11 @@ def _internlm2(c: Fields) -> Values:
 
 
 READERS: dict[str, Callable[[Fields], Values]] = {
-    "bloom": _bloom,
+    "bloom": bloom,
     "deepseek_v2": _deepseek_v2,
     "deepseek_v3": _deepseek_v3,
     "deepseek_v32": _deepseek_v32,
-    "falcon": _falcon,
+    "falcon": falcon,
     "gemma2": _gemma2,
     "gemma3": _gemma3,
     "gemma3_text": _gemma3_text,
@@ -458,10 +355,10 @@ READERS: dict[str, Callable[[Fields], Values]] = {
     "glm4": _glm4,
     "glm4_moe": _glm4_moe,
     "glm_moe_dsa": _glm_moe_dsa,
-    "gpt2": _gpt2,
+    "gpt2": gpt2,
     "gpt_neox": _gpt_neox,
     "gpt_oss": _gpt_oss,
-    "gptj": _gptj,
+    "gptj": gptj,
     "granite": _llama,
     "internlm": _internlm,
     "internlm2": _internlm2,
@@ -472,7 +369,7 @@ READERS: dict[str, Callable[[Fields], Values]] = {
     "minimax_m2": _minimax_m2,
     "mistral": _mistral,
     "mixtral": _mixtral,
-    "opt": _opt,
+    "opt": opt,
     "phi": _phi,
     "phi3": _phi3,
     "qwen2": _qwen2,
