@@ -1,0 +1,180 @@
+"""``advisor catalog``: the models, GPUs, prices and engines that are known."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from advisor.cli import options as opt  # noqa: TC001  Typer reads the annotations
+from advisor.cli.output import answer, show, write
+from advisor.cli.program import Command, Program
+from catalog.names import closest, squash
+from catalog.schema import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from rich.console import RenderableType
+
+    from advisor.report.tables import Column
+    from catalog.tables import Table
+
+app = typer.Typer(cls=Program, rich_markup_mode=None, invoke_without_command=True)
+
+Search = Annotated[
+    str | None,
+    typer.Argument(metavar="[SEARCH]", help="A name for everything about it, or a part of names.", show_default=False),
+]
+
+
+@app.callback()
+def overview(ctx: typer.Context) -> None:
+    """List the models, GPUs, prices and engines that are known.
+
+    Each has its source. Your own go to TOML files in $ADVISOR_HOME; any config.json of Hugging Face works without an entry.
+
+    \b
+    advisor catalog models                  all of them
+    advisor catalog models llama            those whose name holds "llama"
+    advisor catalog models llama-13b        one in full
+    advisor catalog gpus A100 --format json
+    """  # noqa: D301  Click's mark for lines that stay as they are
+    if ctx.invoked_subcommand is not None:
+        return
+    from catalog.engines import all_engines  # noqa: PLC0415  engines' facts are read only for this
+    from catalog.prices import all_prices  # noqa: PLC0415
+    from catalog.tables import table  # noqa: PLC0415
+
+    counts = {"models": len(table("models").entries), "gpus": len(table("gpus").entries),
+              "prices": len(all_prices()), "engines": len(all_engines())}  # fmt: skip
+    write("".join(f"advisor catalog {kind:8s} {count:5d}\n" for kind, count in counts.items()))
+
+
+@app.command(cls=Command)
+def models(search: Search = None, format_: opt.Format = "table", wide: opt.Wide = False) -> None:
+    """List models, or tell all about one: parameters, KV bytes per token, shape, source.
+
+    The name of one may be any that --model takes, a path to a config.json too.
+    """
+    from advisor.report import catalogs as report  # noqa: PLC0415  brings Rich
+    from catalog.models import all_models, find_model  # noqa: PLC0415
+    from catalog.tables import table  # noqa: PLC0415
+
+    everything = all_models()
+    near = _matching(search, everything, lambda model: model.name)
+    if search and _means_one(table("models"), search, near):
+        found = find_model(search)
+        _one(report.model_facts(found.value), [note.text for note in found.notes], format_)
+        return
+    _many(near, report.model_columns, report.model_facts, format_, wide=wide)
+
+
+@app.command(cls=Command)
+def gpus(search: Search = None, format_: opt.Format = "table", wide: opt.Wide = False) -> None:
+    """List GPUs, or tell all about one: memory, bandwidth, TFLOP/s, links, source."""
+    from advisor.report import catalogs as report  # noqa: PLC0415  brings Rich
+    from catalog.gpus import all_gpus, find_gpu  # noqa: PLC0415
+    from catalog.tables import table  # noqa: PLC0415
+
+    everything = all_gpus()
+    near = _matching(search, everything, lambda gpu: gpu.name)
+    if search and _means_one(table("gpus"), search, near):
+        found = find_gpu(search)
+        _one(report.gpu_facts(found.value), [note.text for note in found.notes], format_)
+        return
+    _many(near, report.gpu_columns, report.gpu_facts, format_, wide=wide)
+
+
+@app.command(cls=Command)
+def prices(search: Search = None, format_: opt.Format = "table", wide: opt.Wide = False) -> None:
+    """List what GPUs cost for an hour, cheapest first, by GPU or provider."""
+    from advisor.report import catalogs as report  # noqa: PLC0415  brings Rich
+    from catalog.prices import all_prices  # noqa: PLC0415
+
+    everything = sorted(all_prices(), key=lambda price: (price.gpu, price.illustrative, price.usd_per_gpu_hour))
+    near = _matching(search, everything, lambda price: f"{price.gpu} {price.provider}")
+    if search and not near:
+        names = {squash(name): name for price in everything for name in (price.gpu, price.provider)}
+        raise InputError(_nothing("prices", search, names))
+    _many(near, report.price_columns, report.price_facts, format_, wide=wide)
+
+
+@app.command(cls=Command)
+def engines(search: Search = None, format_: opt.Format = "table", wide: opt.Wide = False) -> None:
+    """List engines, or tell all about one: version, GPUs it runs on, parallelism, formats."""
+    from advisor.report import catalogs as report  # noqa: PLC0415  brings Rich
+    from catalog.engines import all_engines, find_engine  # noqa: PLC0415
+
+    if search:
+        _one(report.engine_facts(find_engine(search)), [], format_)
+        return
+    _many(all_engines(), report.engine_columns, report.engine_facts, format_, wide=wide)
+
+
+def _means_one(known: Table, search: str, near: Sequence[Any]) -> bool:
+    """Whether to tell all about what ``search`` names rather than to list what is called like it."""
+    meaning = known.meaning(search)
+    if meaning is None:
+        return not near
+    return not meaning.ambiguous or len(near) < 2
+
+
+def _matching(search: str | None, entries: Sequence[Any], name: Callable[[Any], str]) -> list[Any]:
+    wanted = squash(search or "")
+    return [entry for entry in entries if wanted in squash(name(entry))]
+
+
+def _nothing(kind: str, search: str, names: Mapping[str, str]) -> str:
+    near = closest(search, names)
+    hint = f"closest: {', '.join(near)}" if near else f"'advisor catalog {kind}' lists all"
+    return f'no {kind} match "{search:.60}"; {hint}'
+
+
+def _many(
+    entries: Sequence[Any],
+    columns: Callable[[Sequence[Any]], list[Column]],
+    facts: Callable[[Any], dict[str, Any]],
+    chosen: str,
+    *,
+    wide: bool,
+) -> None:
+    from advisor.report.tables import drawn  # noqa: PLC0415  brings Rich
+
+    answer(
+        chosen,
+        view=lambda width: [drawn(columns(entries), None if wide else width)],
+        body=lambda: [facts(entry) for entry in entries],
+        rows=lambda: [{name: _flat(value) for name, value in facts(entry).items()} for entry in entries],
+        columns=lambda: columns(entries),
+    )
+
+
+def _one(facts: dict[str, Any], notes: Sequence[str], chosen: str) -> None:
+    from advisor.report.catalogs import shown_value  # noqa: PLC0415  brings Rich
+    from advisor.report.lines import facts_grid, labelled  # noqa: PLC0415
+    from advisor.report.tables import Column  # noqa: PLC0415
+
+    shown = {name: shown_value(name, value) for name, value in facts.items()}
+
+    def view(_: int) -> list[RenderableType]:
+        return [*([labelled([("note", notes)])] if notes else []), facts_grid(shown)]
+
+    def columns() -> list[Column]:
+        return [
+            Column(name="fact", cells=list(shown), right=False),
+            Column(name="value", cells=list(shown.values()), right=False),
+        ]
+
+    if chosen == "table":
+        show(view)
+        return
+    flat = {name: _flat(value) for name, value in facts.items()}
+    answer(chosen, view=view, body=lambda: facts, rows=lambda: [flat], columns=columns)
+
+
+def _flat(value: Any) -> Any:
+    """A value that fits one cell of a CSV file."""
+    if isinstance(value, dict):
+        return " ".join(f"{key}={each}" for key, each in value.items())
+    return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else value

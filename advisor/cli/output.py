@@ -1,0 +1,79 @@
+"""Writing an answer: to stdout as text or in a machine's format; progress to stderr, and only on a terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from rich.console import RenderableType
+
+    from advisor.report.tables import Column
+
+NARROWEST = 40
+
+
+def write(text: str) -> None:
+    """All of ``text`` on stdout, now, so that a closed pipe or a full disk is noticed here."""
+    out = sys.stdout
+    if out is None:  # closed before we began
+        return
+    if hasattr(out, "reconfigure"):  # a name that the terminal's encoding lacks is no reason to fail
+        out.reconfigure(errors="backslashreplace")
+    out.write(text)
+    out.flush()
+
+
+def show(view: Callable[[int], Sequence[RenderableType]]) -> None:
+    """Draw what ``view`` makes for the terminal's width; colour only on a terminal and without ``NO_COLOR``."""
+    from rich.console import Console  # noqa: PLC0415  not for the machines' formats
+
+    console = Console(highlight=False, markup=False, emoji=False)
+    width = max(console.width, NARROWEST)
+    with console.capture() as captured:
+        for part in view(width):
+            # a table may be wider than the terminal (--wide): it is never cut, the terminal wraps it
+            console.width = max(width, getattr(part, "min_width", None) or 0)
+            console.print(part)
+    lines = captured.get().split("\n")
+    write("\n".join(line.rstrip(" ") for line in lines))
+
+
+def answer(
+    chosen: str,
+    *,
+    view: Callable[[int], Sequence[RenderableType]],
+    body: Callable[[], Any],
+    rows: Callable[[], Sequence[dict[str, Any]]],
+    columns: Callable[[], Sequence[Column]],
+) -> None:
+    """Write one answer in the chosen format: ``body`` is what JSON and YAML hold, ``rows`` what CSV does."""
+    if chosen == "table":
+        show(view)
+        return
+    if chosen == "markdown":
+        from advisor.report.tables import markdown  # noqa: PLC0415  each format brings its own
+
+        write(markdown(columns()))
+        return
+    from advisor.report.formats import as_csv, as_json, as_yaml  # noqa: PLC0415
+
+    if chosen == "csv":
+        write(as_csv(rows()))
+    else:
+        write(as_json(body()) if chosen == "json" else as_yaml(body()))
+
+
+@contextlib.contextmanager
+def progress(message: str) -> Iterator[None]:
+    """A spinner with ``message`` on stderr while the body runs, if that is a terminal."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console  # noqa: PLC0415  only on a terminal
+
+    with Console(stderr=True).status(message):
+        yield
