@@ -255,7 +255,7 @@ def memory(model: Model, cluster: Cluster, layout: Layout, engine: str = "vllm")
         if not worst:
             worst = column
         else:
-            less = blocks < worst["blocks"]
+            less = (blocks < worst["blocks"]) | ((blocks == worst["blocks"]) & (weights > worst["weights"]))
             body_most = np.maximum(worst["body"], body)
             worst = {name: np.where(less, column[name], worst[name]) for name in column}
             worst["body"] = body_most
