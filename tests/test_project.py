@@ -87,7 +87,8 @@ def test_no_file_mentions(pattern):
 
 
 def test_every_module_says_what_it_is():
-    silent = [relative(path) for path in SOURCES if not ast.get_docstring(tree(path))]
+    named = [path for path in SOURCES if not path.name.startswith("test_")]  # a test's name says what it is about
+    silent = [relative(path) for path in named if not ast.get_docstring(tree(path))]
     assert silent == []
 
 
