@@ -79,8 +79,9 @@ def products(model: Model, layout: Layout, step: Pass) -> Iterator[Product]:
         yield dense("kv_b", float(model.kv_lora_rank), heads * (model.qk_nope_head_dim + model.v_head_dim), layers)
         yield dense("o", heads * model.v_head_dim, h, layers)
     else:
-        yield dense("qkv", h, heads * model.head_dim + 2.0 * kv_heads(model, layout) * model.head_dim, layers)
-        yield dense("o", heads * model.head_dim, h, layers)
+        keys_and_values = kv_heads(model, layout) * (model.head_dim + model.value_dim)
+        yield dense("qkv", h, heads * model.head_dim + keys_and_values, layers)
+        yield dense("o", heads * model.value_dim, h, layers)
 
     with_experts = float(model.moe_layers)
     columns = 2.0 if model.gated_mlp else 1.0

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from advisor.evaluation import Evaluation
@@ -19,6 +20,9 @@ from catalog.schema import Cluster, Gpu, Model
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+settings.register_profile("advisor", deadline=None)  # a busy machine is no failure
+settings.load_profile("advisor")
 
 ROWS = 24
 """Deployments in one question: a failure names the row, so many at once cost nothing in clarity."""
@@ -38,7 +42,7 @@ def parameters(draw: st.DrawFn, spread: float = 1.5) -> Parameters:
     return Parameters.from_unbounded(typical + sigmas * np.array(offsets))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Question:
     """``ROWS`` deployments of one model on one cluster, each with a load of its own kind."""
 
@@ -49,6 +53,9 @@ class Question:
     batch: np.ndarray
     input_len: int
     output_len: int
+
+    def __repr__(self) -> str:
+        return f"<{self.model.name} on {self.cluster}, {self.parameters}>"
 
     def evaluate(self, regime: str, *, cluster: Cluster | None = None, **columns: Any) -> Evaluation:
         """All rows in one regime, with other columns or another cluster if given."""
@@ -101,7 +108,7 @@ def questions(draw: st.DrawFn, *, lengths: st.SearchStrategy[int] | None = None)
         "compiled": some([1.0, 1.0, 0.0]), "sequence_parallel": some([0.0, 1.0]),
         "dtype": some(formats), "kv_dtype": some(["auto", "fp8"]),
     }  # fmt: skip
-    length = lengths or st.sampled_from([1, 16, 100, 500, 1024, 3000])
+    length = st.sampled_from([1, 16, 100, 500, 1024, 3000]) if lengths is None else lengths
     return Question(
         model=model, cluster=cluster, parameters=draw(parameters()), columns=columns,
         batch=some([1, 2, 3, 10, 33, 100, 700]).astype(float), input_len=draw(length),
