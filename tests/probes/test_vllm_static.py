@@ -1,7 +1,6 @@
 """The measuring program, with a fake engine and fake workers: vLLM itself needs a GPU."""
 
 import json
-import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -11,22 +10,13 @@ import pytest
 from catalog.models import find_model
 from catalog.runs import append_runs, read_runs
 from catalog.schema import Deployment, InputError
-from probes import vllm_static
-from probes.vllm_static import (
-    SHAPES,
-    Load,
-    Sweep,
-    config_json,
-    engine_args,
-    graph_gib,
-    main,
-    measure,
-    outcomes,
-    read_plan,
-)
+from probes import static, vllm_static
+from probes.loads import SHAPES, Load, config_json, read_plan
+from probes.static import measure
+from probes.sweep import Sweep, outcomes
+from probes.vllm_static import engine_args, graph_gib, main
 
 LLAMA = "meta-llama/Llama-2-7b-hf"
-POPEN = subprocess.Popen
 
 
 def a_load(**changes):
@@ -42,6 +32,7 @@ def a_load(**changes):
         measure_s=100.0,
         point_s=15.0,
         start_s=100.0,
+        repeats=3,
     )
     return replace(load, **changes)
 
@@ -52,8 +43,9 @@ class FakeEngine:
     version = "0.0"
     fingerprint = {"driver": "1"}  # noqa: RUF012  the fake is used once a test
 
-    def __init__(self, capacity=10**6):
+    def __init__(self, capacity=10**6, compiling=()):
         self.kv_capacity_tokens = capacity
+        self.compiling = compiling
         self.now = 0.0
         self.calls = []
 
@@ -63,6 +55,7 @@ class FakeEngine:
     def generate(self, prompts, output_len):
         self.calls.append((len(prompts), len(prompts[0]), output_len))
         self.now += 1e-5 * sum(map(len, prompts)) + 0.005 * (output_len - 1) + 1e-5 * len(self.calls)
+        self.now += 2.0 * (len(self.calls) in self.compiling)
         return [0.001] * len(prompts)
 
     def used_gib(self):
@@ -102,12 +95,28 @@ def test_short_shapes_are_warmed_up_and_repeated_and_long_ones_are_timed_once():
     assert engine.calls[-2:] == [(256, 1024, 1), (256, 1024, 128)]
 
 
+def test_turns_that_disagree_get_more_turns_and_the_median_is_told():
+    steady, _ = measured(a_load(shapes=((4, 1024, 128),)), FakeEngine())
+    for turn in (1, 2, 3):
+        engine = FakeEngine(compiling=(1 + 2 * turn,))  # a warm-up, then prefill and whole run by turns
+        (run,), _ = measured(a_load(shapes=((4, 1024, 128),), repeats=3), engine)
+        assert run.repeats == 5
+        assert run.e2e_ms == pytest.approx(steady[0].e2e_ms, rel=1e-3)
+        assert run.spread > 0.5
+
+
+def test_models_with_experts_are_warmed_up_in_full():
+    engine = FakeEngine()
+    measured(a_load(model=find_model("mistralai/Mixtral-8x7B-v0.1").value, shapes=((4, 1024, 128),)), engine)
+    assert engine.calls[0] == (4, 1024, 128)
+
+
 def test_prompts_are_the_same_every_time_and_within_the_vocabulary():
-    first, second = (vllm_static._prompts(32000, 2, 64) for _ in range(2))
+    first, second = (static._prompts(32000, 2, 64) for _ in range(2))
     assert first == second
     assert first[0] != first[1]
     assert all(0 <= each < 32000 for row in first for each in row)
-    assert vllm_static._prompts(2, 1, 4) == [[1, 1, 1, 1]]
+    assert static._prompts(2, 1, 4) == [[1, 1, 1, 1]]
 
 
 @pytest.mark.parametrize(
@@ -266,7 +275,7 @@ def test_a_missing_plan_and_too_few_or_unreadable_gpus_are_refused(tmp_path, cap
 WORKER = """
 import json, os, sys, time
 order = json.loads(sys.stdin.readline())
-visible = order["environment"]["CUDA_VISIBLE_DEVICES"]
+visible = ",".join(map(str, order["gpus"]))
 open(order["log"], "a").write(f"{os.getpid()} {visible} {time.time()}\\n")
 time.sleep(0.2)
 how = {0: BEHAVIOUR}[0][order["load"]]
@@ -278,7 +287,7 @@ if how == "hang":
 """
 
 
-def a_sweep(tmp_path, monkeypatch, behaviour, *, gpus=(0, 1, 2), seconds=60.0):
+def a_sweep(tmp_path, behaviour, *, gpus=(0, 1, 2), seconds=60.0):
     """A sweep of one load a behaviour ("fine", "crash", "hang"), every other one two GPUs wide, with fake workers."""
     loads = [
         {"model": LLAMA, "role": "fit", "label": str(number), "deployment": {"tp": 1 + number % 2}}
@@ -288,16 +297,12 @@ def a_sweep(tmp_path, monkeypatch, behaviour, *, gpus=(0, 1, 2), seconds=60.0):
     script = tmp_path / "worker.py"
     script.write_text(WORKER.replace("BEHAVIOUR", repr(behaviour)))
 
-    def popen(command, **rest):
-        assert command[-1] == "--worker"
-        return POPEN([sys.executable, str(script)], **rest)
-
-    monkeypatch.setattr(vllm_static.subprocess, "Popen", popen)
-    return Sweep(plan, tmp_path / "out", gpus, seconds=seconds)
+    worker = [sys.executable, str(script)]
+    return Sweep(plan, tmp_path / "out", gpus, worker=worker, seconds=seconds)
 
 
-def test_a_sweep_runs_side_by_side_and_outlives_crashes_and_hangs(tmp_path, monkeypatch):
-    sweep = a_sweep(tmp_path, monkeypatch, ["fine", "hang", "crash", "fine"])
+def test_a_sweep_runs_side_by_side_and_outlives_crashes_and_hangs(tmp_path):
+    sweep = a_sweep(tmp_path, ["fine", "hang", "crash", "fine"])
     began = time.monotonic()
     sweep.run()
     assert time.monotonic() - began < 30
@@ -312,16 +317,16 @@ def test_a_sweep_runs_side_by_side_and_outlives_crashes_and_hangs(tmp_path, monk
     assert late["log"]
 
 
-def test_a_sweep_goes_on_where_it_stood(tmp_path, monkeypatch):
-    a_sweep(tmp_path, monkeypatch, ["fine", "crash"]).run()
-    again = a_sweep(tmp_path, monkeypatch, ["crash", "fine"])
+def test_a_sweep_goes_on_where_it_stood(tmp_path):
+    a_sweep(tmp_path, ["fine", "crash"]).run()
+    again = a_sweep(tmp_path, ["crash", "fine"])
     again.run()
     assert [outcomes(tmp_path / "out")[load.name] for load in again.loads] == ["done", "done"]
     assert len((tmp_path / "out" / "loads.jsonl").read_text().splitlines()) == 3
 
 
-def test_a_sweep_stops_at_its_end_and_leaves_no_process(tmp_path, monkeypatch):
-    sweep = a_sweep(tmp_path, monkeypatch, ["hang"] * 3, seconds=1.0)
+def test_a_sweep_stops_at_its_end_and_leaves_no_process(tmp_path):
+    sweep = a_sweep(tmp_path, ["hang"] * 3, seconds=1.0)
     sweep.run()
     assert outcomes(tmp_path / "out") == {}
     assert all(each.process.returncode is not None for each in sweep.running)

@@ -1,0 +1,200 @@
+"""The static regime: all requests of a batch at t=0, each to a fixed number of output tokens, timed on any engine.
+
+``prefill_ms`` is the makespan of the batch with one output token, ``e2e_ms`` that of the whole run, ``tpot_ms`` their
+difference over the other tokens, ``ttft_ms`` the mean over the requests of the whole run. Batches above the KV capacity
+are left out: the engine would queue.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from catalog.schema import Measurement
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from probes.loads import Load
+
+REPEAT_S = 4.0
+"""A shape is timed again until it has had ``Load.repeats`` turns or this many seconds."""
+
+WARM_UP_TOKENS = 8
+WARM_UP_MOST_PROMPT = 65_536
+"""Each shape is run once untimed, with this many output tokens (all of them for models with experts, whose kernels are
+compiled when a number of tokens is first met); not so batches with more prompt tokens than that, whose steps are full
+chunks that the engine has run before."""
+
+SETTLED = 1.1
+MORE_REPEATS = 2
+"""Turns that differ by this factor get so many more, for the median to leave out the one in which the engine compiled a
+kernel or its host was busy."""
+
+
+class Engine(Protocol):
+    """What ``measure`` asks of an engine."""
+
+    version: str
+    kv_capacity_tokens: int
+    fingerprint: Mapping[str, Any]
+
+    def generate(self, prompts: Sequence[Sequence[int]], output_len: int) -> list[float]:
+        """Run all prompts to exactly ``output_len`` tokens; seconds to the first token of each, or nothing."""
+        ...
+
+    def used_gib(self) -> float:
+        """Memory in use on the fullest GPU."""
+        ...
+
+    def energy_j(self) -> float | None:
+        """A running count of the energy that all its GPUs have used."""
+        ...
+
+
+def measure(
+    engine: Engine,
+    load: Load,
+    *,
+    done: frozenset[str] = frozenset(),
+    clock: Callable[[], float] = time.perf_counter,
+    say: Callable[[str], None] = print,
+) -> Iterator[Measurement]:
+    """One measurement a shape of the load, as soon as it is taken. Medians over the repeats.
+
+    ``done`` holds run_ids to pass over. What is left out, and why, is told to ``say``.
+    """
+    began = clock()
+    prefill_s_per_token = decode_s = 0.0
+    for shape in load.shapes:
+        batch, input_len, output_len = shape
+        run_id = load.run_id(shape)
+        expected = 2 * prefill_s_per_token * batch * input_len + decode_s * (output_len - 1)
+        if run_id in done:
+            continue
+        if why := _left_out(load, engine, shape, expected=expected, elapsed=clock() - began):
+            say(f"{run_id} left out: {why}")
+            continue
+        prompts = _prompts(load.model.vocab_size, batch, input_len)
+        if batch * input_len <= WARM_UP_MOST_PROMPT:
+            engine.generate(prompts, output_len if load.model.num_experts else min(WARM_UP_TOKENS, output_len))
+        turns: list[_Turn] = []
+        start = clock()
+        while _wants_another(turns, load.repeats, seconds=clock() - start):
+            turns.append(_turn(engine, prompts, output_len, clock))
+        wholes = [turn.whole_s for turn in turns]
+        firsts = [turn.first_s for turn in turns if turn.first_s is not None]
+        joules = [turn.energy_j for turn in turns if turn.energy_j is not None]
+        prefill, whole = statistics.median(turn.prefill_s for turn in turns), statistics.median(wholes)
+        tpot = (whole - prefill) / (output_len - 1) if output_len > 1 else None
+        prefill_s_per_token = prefill / (batch * input_len)
+        decode_s = max(decode_s, tpot or 0.0)
+        say(f"{run_id}: prefill {1e3 * prefill:.1f} ms, e2e {1e3 * whole:.1f} ms, {len(wholes)} times")
+        yield _measurement(
+            load,
+            engine,
+            shape,
+            prefill_ms=round(1e3 * prefill, 3),
+            ttft_ms=round(1e3 * statistics.median(firsts), 3) if firsts else None,
+            tpot_ms=None if tpot is None else round(1e3 * tpot, 4),
+            e2e_ms=round(1e3 * whole, 3),
+            output_tok_s=round(batch * output_len / whole, 2),
+            repeats=len(wholes),
+            spread=round(statistics.stdev(wholes) / statistics.fmean(wholes), 5) if len(wholes) > 1 else None,
+            energy_j=round(statistics.median(joules), 1) if joules else None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """One timing of a shape: prefill alone, then the whole run."""
+
+    prefill_s: float
+    whole_s: float
+    first_s: float | None
+    energy_j: float | None
+
+
+def _wants_another(turns: Sequence[_Turn], repeats: int, *, seconds: float) -> bool:
+    if not turns:
+        return True
+    wholes = [turn.whole_s for turn in turns]
+    unsettled = max(wholes) > SETTLED * min(wholes)
+    return len(turns) < repeats + MORE_REPEATS * unsettled and seconds < REPEAT_S * (1 + unsettled)
+
+
+def _turn(engine: Engine, prompts: Sequence[Sequence[int]], output_len: int, clock: Callable[[], float]) -> _Turn:
+    before = clock()
+    engine.generate(prompts, 1)
+    prefill_s = clock() - before
+    joules = engine.energy_j()
+    before = clock()
+    firsts = engine.generate(prompts, output_len)
+    whole_s = clock() - before
+    after = engine.energy_j()
+    return _Turn(
+        prefill_s=prefill_s,
+        whole_s=whole_s,
+        first_s=statistics.fmean(firsts) if firsts else None,
+        energy_j=None if joules is None or after is None else after - joules,
+    )
+
+
+def _left_out(load: Load, engine: Engine, shape: tuple[int, int, int], *, expected: float, elapsed: float) -> str:
+    batch, input_len, output_len = shape
+    longest = load.deployment.max_model_len
+    if longest is not None and input_len + output_len > longest:
+        return f"{input_len + output_len} tokens exceed max_model_len {longest}"
+    if batch * (input_len + output_len) > engine.kv_capacity_tokens:
+        return f"{batch * (input_len + output_len)} tokens exceed the KV capacity {engine.kv_capacity_tokens}"
+    if expected > load.point_s:
+        return f"it would take {expected:.0f} s"
+    if elapsed > load.measure_s:
+        return f"{elapsed:.0f} s were spent on this load"
+    return ""
+
+
+def _prompts(vocab_size: int, batch: int, input_len: int) -> list[list[int]]:
+    import numpy as np  # noqa: PLC0415  the program is also imported to read plans
+
+    # low ids are special tokens; a model may treat them in its own way
+    ids = np.random.default_rng(0).integers(min(1000, vocab_size - 1), vocab_size, (batch, input_len))
+    return [[int(each) for each in row] for row in ids]
+
+
+def _measurement(load: Load, engine: Engine, shape: tuple[int, int, int], **measured: Any) -> Measurement:
+    knobs = load.deployment
+    batch, input_len, output_len = shape
+    role: Any = load.role
+    return Measurement(
+        run_id=load.run_id(shape),
+        role=role,
+        source=load.source,
+        gpu=load.gpu,
+        gpus=knobs.num_gpus,
+        interconnect=load.interconnect,
+        engine="vllm",
+        engine_version=engine.version,
+        model=load.model.name,
+        dtype=load.model.dtype if knobs.dtype == "auto" else knobs.dtype,
+        kv_dtype=knobs.kv_dtype,
+        tp=knobs.tp,
+        pp=knobs.pp,
+        dp=knobs.dp,
+        ep=knobs.ep,
+        max_num_batched_tokens=knobs.max_num_batched_tokens,
+        max_num_seqs=knobs.max_num_seqs,
+        max_model_len=knobs.max_model_len,
+        gpu_memory_utilization=knobs.gpu_memory_utilization,
+        compiled=knobs.compiled,
+        batch=batch,
+        input_len=input_len,
+        output_len=output_len,
+        peak_memory_gib=round(engine.used_gib(), 3),
+        kv_capacity_tokens=engine.kv_capacity_tokens,
+        fingerprint=json.dumps(dict(engine.fingerprint), separators=(",", ":")),
+        **measured,
+    )
