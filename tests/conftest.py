@@ -1,4 +1,10 @@
+"""What every test has: an empty home of its own, and no deadline on a busy machine."""
+
 import pytest
+from hypothesis import settings
+
+settings.register_profile("advisor", deadline=None)
+settings.load_profile("advisor")
 
 
 @pytest.fixture(autouse=True)
