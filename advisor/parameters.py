@@ -59,6 +59,7 @@ PRIORS: dict[str, Prior] = {
     "elementwise_traffic": _positive(1.5, 0.6, "bytes moved by norms, rotary embedding and activations over the ideal"),
     "kernel_us": _positive(1.5, 0.6, "fixed time of any other kernel on the GPU, microseconds"),
     "layer_host_us": _positive(250.0, 0.7, "host time to launch one layer outside a CUDA graph, microseconds"),
+    "expert_host_us": _positive(300.0, 0.7, "the same that a layer with experts takes more, microseconds"),
     "admission_ms": _positive(
         2.0, 0.8, "time from a request's arrival to its first pass on an idle engine, milliseconds"
     ),
@@ -92,6 +93,7 @@ class Parameters:
     elementwise_traffic: Array | float
     kernel_us: Array | float
     layer_host_us: Array | float
+    expert_host_us: Array | float
     admission_ms: Array | float
     step_ms: Array | float
     sequence_us: Array | float

@@ -35,6 +35,11 @@ KERNELS_PER_LAYER = 10.0
 activation, and the two halves that some of them are split into (counted in a trace of vLLM's Llama layer)."""
 
 
+KERNELS_PER_EXPERT_LAYER = 6.0
+"""The same for what routing adds: top-k, the sort of tokens by expert in three kernels, activation, and the sum over
+experts (vLLM's fused_moe)."""
+
+
 def smooth_maximum(memory: Array, compute: Array, sharpness: Array | float) -> tuple[Array, Array]:
     """Memory and compute shares of (memory^p + compute^p)^(1/p); the two add up to it."""
     larger = np.maximum(np.maximum(memory, compute), 1e-30)
@@ -84,7 +89,8 @@ def stage_cost(model: Model, layout: Layout, step: Pass, cluster: Cluster, param
     for product in products(model, layout, step):
         cost = cost + product_cost(product, layout, gpu, parameters)
     traffic = elementwise_bytes(model, layout, step) * parameters.elementwise_traffic
-    small = layers * KERNELS_PER_LAYER * parameters.kernel_us * 1e-3
+    kernels = layers * KERNELS_PER_LAYER + model.moe_layers * KERNELS_PER_EXPERT_LAYER
+    small = kernels * parameters.kernel_us * 1e-3
     cost = cost + Cost.of("elementwise", memory=traffic / (gpu.memory_bandwidth_gbps * 1e6), overhead=small)
     message = step.tokens * model.hidden_size * ACTIVATION_BYTES
     per_layer = 1.0 if model.model_type in PARALLEL_BLOCKS else 2.0

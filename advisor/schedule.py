@@ -98,7 +98,9 @@ def pass_cost(setting: Setting, step: Pass, *, prefills: Array | float) -> Cost:
     gpu_ms = cost.total_ms
     launched = np.where((layout.compiled > 0) & (step.tokens <= GRAPH_TOKENS + 1e-6), 0.0, prefills)
     launched = np.where(layout.compiled > 0, launched, 1.0)
-    launch = setting.model.num_hidden_layers * parameters.layer_host_us * 1e-3 * launched
+    per_pass = setting.model.num_hidden_layers * parameters.layer_host_us
+    per_pass = per_pass + setting.model.moe_layers * parameters.expert_host_us
+    launch = per_pass * 1e-3 * launched
     stream = layout.offload * setting.memory.layer_weight_bytes / (setting.cluster.gpu.pcie_gbps * 1e6)
     host = parameters.step_ms + parameters.sequence_us * 1e-3 * step.sequences + parameters.stage_ms * (layout.pp - 1.0)
     # Kernels, launches and the stream run beside each other: what counts is the slowest of the three.

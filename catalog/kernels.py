@@ -26,8 +26,8 @@ class Kernel:
 
 @cache
 def shipped_kernels() -> tuple[Kernel, ...]:
-    """The kernel times that come with the package."""
-    return tuple(kernel for path in sorted(DATA.glob("*.csv")) for kernel in _read(path))
+    """The matrix products that come with the package; ``data/kernels`` also holds attention, experts and collectives."""
+    return tuple(kernel for path in sorted(DATA.glob("*_gemm.csv")) for kernel in _read(path))
 
 
 def _read(path: Path) -> list[Kernel]:
