@@ -12,14 +12,15 @@ from catalog.runs import read_runs
 from probes.loads import read_plan
 from probes.vllm_static import MEMORY_COLUMNS
 
-RUNS = Path(catalog.__file__).parent / "data" / "runs"
+DATA = Path(catalog.__file__).parent / "data"
+RUNS = DATA / "runs"
 STATIC = read_runs(RUNS / "vllm-0.24.0_h200_static.csv")
 PEAK_TFLOPS = {"bfloat16": 989.0, "fp8": 1979.0}
 PEAK_TB_S = 4.8
 
 
 def rows(path):
-    with (RUNS / path).open(newline="") as file:
+    with (DATA / path).open(newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -72,7 +73,7 @@ def test_decode_gets_faster_with_tensor_parallelism():
 
 
 def test_the_memory_of_a_gpu_adds_up():
-    memory = rows("memory/vllm-0.24.0_h200_memory.csv")
+    memory = rows("memory/vllm-0.24.0_h200.csv")
     assert tuple(memory[0]) == MEMORY_COLUMNS
     for row in memory:
         size = {name: float(value) for name, value in row.items() if name.endswith("_gib") and value}
@@ -85,15 +86,14 @@ def test_the_memory_of_a_gpu_adds_up():
 
 def test_memory_and_runs_tell_the_same_capacity():
     blocks = {
-        row["load"]: int(row["num_blocks"]) * int(row["block_size"])
-        for row in rows("memory/vllm-0.24.0_h200_memory.csv")
+        row["load"]: int(row["num_blocks"]) * int(row["block_size"]) for row in rows("memory/vllm-0.24.0_h200.csv")
     }
     for run in STATIC:
         assert run.kv_capacity_tokens == blocks[run.run_id.rsplit("-b", 1)[0]]
 
 
 def test_no_matrix_product_is_below_the_floor():
-    products = rows("kernels/vllm-0.24.0_h200_gemm.csv")
+    products = rows("kernels/h200_gemm.csv")
     assert len(products) > 500
     for row in products:
         m, k, n, us = (float(row[name]) for name in ("m", "k", "n", "us"))
@@ -102,7 +102,7 @@ def test_no_matrix_product_is_below_the_floor():
 
 
 def test_no_attention_is_below_the_floor():
-    for row in rows("kernels/vllm-0.24.0_h200_attention.csv"):
+    for row in rows("kernels/h200_attention.csv"):
         batch, query, context, heads, kv_heads, us = (
             float(row[name]) for name in ("batch", "query", "context", "heads", "kv_heads", "us")
         )
