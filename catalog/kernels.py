@@ -21,7 +21,7 @@ class Kernel:
     n: int
     dtype: str
     us: float
-    """Mean of back-to-back calls, microseconds."""
+    """Median over replays of a CUDA graph of calls, per call, microseconds."""
 
 
 @cache
