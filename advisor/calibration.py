@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from joblib import Parallel, delayed
 
-from advisor.evaluation import implementation_variance
+from advisor.evaluation import STAGED, implementation_variance, scale_name
 from advisor.evidence import METRICS, Evidence, Group, Products, group_kernels, group_runs
 from advisor.posterior import Posterior, fit_posterior, log_residuals, sensitivities
 from advisor.surrogate import ANY, LEVELS, SHIPPED, Marginal, Provenance, Scale, Surrogate
@@ -41,12 +41,13 @@ LEAST_NOISE = 0.02
 LEAST_RUNS = 30
 """Left-out predictions of one engine from which its errors are kept apart from the others'."""
 
-KIN = {"tpot_ms": ("tpot_ms", "e2e_ms"), "ttft_ms": ("ttft_ms", "prefill_ms")}
+KIN = {
+    metric + staged: (metric + staged, other + staged)
+    for metric, other in (("tpot_ms", "e2e_ms"), ("ttft_ms", "prefill_ms"))
+    for staged in ("", STAGED)
+}
 """Quantities whose errors are judged together, for few sources state the first: the time of a whole static batch is
 mostly its decode steps, the time to the first token mostly the prefill."""
-
-STEADY = "steady"
-"""Scales of saturated runs are kept under the metric's name with this before it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +66,7 @@ class Error:
 
     @property
     def scale_name(self) -> str:
-        return f"{STEADY} {self.metric}" if self.run.batch == 0 else self.metric
+        return scale_name(self.metric, "steady" if self.run.batch == 0 else "static", staged=self.run.pp > 1)
 
 
 def errors_of(groups: Iterable[Group], marginal_of: Callable[[str, str], Marginal]) -> list[Error]:
@@ -154,7 +155,7 @@ def scales_of(in_sample: Sequence[Error], left_out: Sequence[Error]) -> dict[tup
     scales: dict[tuple[str, str, str], Scale] = {}
     for engine, name in noises:
         kin = KIN.get(name, (name,))
-        tested = [e for e in (in_sample if name.startswith(STEADY) else left_out) if e.scale_name in kin]
+        tested = [e for e in (in_sample if name.startswith("steady") else left_out) if e.scale_name in kin]
         for provenance in ("calibrated", "transferred", "analytic"):
             same = [e for e in tested if e.provenance == provenance]
             own = [e for e in same if engine in (ANY, e.engine)]

@@ -217,7 +217,11 @@ def describe(
                 notes=(*notes, *_limits(chosen, i, fits=fits)),
                 sigmas={name: float(values[i]) for name, values in sigmas.items()},
                 scales={
-                    name: knowledge.scale(marginal.provenance, deployment.engine, scale_name(name, chosen.regime))
+                    name: knowledge.scale(
+                        marginal.provenance,
+                        deployment.engine,
+                        scale_name(name, chosen.regime, staged=deployment.pp > 1),
+                    )
                     for name in TIME_METRICS
                 },
                 floors={name: float(values[i]) for name, values in floors.items()},

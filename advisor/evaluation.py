@@ -92,7 +92,11 @@ class Evaluation:
             logs = np.log(np.maximum(values, 1e-12))
             slopes = (logs[1:] - logs[:1]) / STEP
             variance = np.einsum("pn,pq,qn->n", slopes, marginal.covariance, slopes)
-            noise = surrogate.scale(marginal.provenance, engine, scale_name(name, self.regime)).noise
+            plain, staged = (
+                surrogate.scale(marginal.provenance, engine, scale_name(name, self.regime, staged=staged)).noise
+                for staged in (False, True)
+            )
+            noise = np.where(self.setting.layout.pp > 1, staged, plain)
             unknown = implementation_variance(marginal.provenance, self.setting.layout.compiled)
             found[name] = np.sqrt(np.maximum(variance, 0.0) + noise**2 + unknown)
         return found
@@ -129,10 +133,17 @@ def implementation_variance(provenance: str, compiled: Array | float) -> Array:
     return np.where((np.asarray(compiled) > 0) | (provenance != "analytic"), 0.0, EAGER_SIGMA**2)
 
 
-def scale_name(metric: str, regime: Regime) -> str:
-    """Under which name the errors of a metric in a regime are kept."""
+STAGED = " PP"
+"""Errors of pipelined runs are kept under the metric's name with this behind it: they are larger."""
+
+
+def scale_name(metric: str, regime: Regime, *, staged: bool) -> str:
+    """Under which name the errors of a metric in a regime are kept; ``staged``: with more than one pipeline stage.
+
+    Of the steady state only saturated throughput without pipelines is published; its errors stand for all of it.
+    """
     if regime == "static":
-        return metric
+        return metric + STAGED if staged else metric
     return "steady output_tok_s"
 
 
