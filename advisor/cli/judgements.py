@@ -8,6 +8,7 @@ import typer
 
 from advisor.cli import options as opt
 from advisor.cli.output import answer, progress
+from catalog.schema import require_positive
 
 Published = Annotated[
     str | None,
@@ -59,12 +60,11 @@ def validate(
     advisor validate
     advisor validate --published benchmarks/ --format csv > checks.csv
     """  # noqa: D301  Click's mark for lines that stay as they are
+    require_positive("--jobs", jobs, most=1024)
     from advisor.report.validations import summary_columns, validation_view  # noqa: PLC0415  brings Rich
     from advisor.validation import validate  # noqa: PLC0415  brings numpy, scipy and joblib
     from catalog.runs import read_runs  # noqa: PLC0415
-    from catalog.schema import require_positive  # noqa: PLC0415
 
-    require_positive("--jobs", jobs, most=1024)
     measured = [run for path in runs for run in read_runs(path)] if runs else None
     with progress("predicting and refitting"):
         found = validate(measured, published=published, refit=refit, jobs=jobs)

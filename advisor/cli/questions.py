@@ -74,7 +74,7 @@ def recommend(
     \b
     advisor recommend --model llama-13b --gpus 4xA100
     advisor recommend --model llama-70b --gpus 8xH100 --tpot 30 --dtype fp8
-    advisor recommend --model qwen3-32b --gpus 4xL40S --objective cost --format json
+    advisor recommend --model qwen3-32b --gpus 4xL40S --objective cost --wide
     """  # noqa: D301  Click's mark for lines that stay as they are
     from advisor.recommendation import recommend  # noqa: PLC0415  brings numpy and Optuna
 
@@ -154,7 +154,7 @@ def estimate(
 
     \b
     advisor estimate --model llama-13b --gpus 4xA100 --tp 4 --batch 32
-    advisor estimate --model mixtral-8x7b --gpus 2xH100 --tp 2 --batch 16 --products
+    advisor estimate --model llama-70b --gpus 4xH100 --tp 4 --batch 16 --products
     """  # noqa: D301  Click's mark for lines that stay as they are
     from advisor.estimation import estimate  # noqa: PLC0415  brings numpy
     from advisor.report.estimates import estimate_row, estimate_view, metric_columns, product_columns  # noqa: PLC0415

@@ -102,29 +102,32 @@ def sources_line(provenances: Iterable[str]) -> list[str]:
 
 
 def notes(found: Iterable[Note]) -> list[tuple[str, list[str]]]:
-    """Notes first, then warnings, each once, as entries of ``labelled``."""
-    unique = list(dict.fromkeys(found))
+    """Notes first, then warnings, as entries of ``labelled``; what another one says too is left out."""
+    given = list(dict.fromkeys(found))
+    unique = [note for note in given if not any(note.text in other.text for other in given if other is not note)]
     kinds = {kind: [note.text for note in unique if note.kind == kind] for kind in ("note", "warning")}
     return [(kind, texts) for kind, texts in kinds.items() if texts]
 
 
-def command_lines(argv: Sequence[str], width: int) -> list[str]:
+def command_lines(argv: Sequence[str], width: int, *, variables: Mapping[str, str] | None = None) -> list[str]:
     r"""The command as a shell reads it, broken before options with a ``\`` where it is longer than ``width``."""
-    whole = shlex.join(argv)
-    if len(whole) <= width:
-        return [whole]
     pieces: list[list[str]] = []
     for word in argv:
         if word.startswith("-") or not pieces:
             pieces.append([])
         pieces[-1].append(word)
+    before = [f"{name}={shlex.quote(value)}" for name, value in (variables or {}).items()]
+    texts = [*before, *map(shlex.join, pieces)]
+    whole = " ".join(texts)
+    if len(whole) <= width:
+        return [whole]
     lines: list[str] = []
-    for piece in map(shlex.join, pieces):
-        joined = f"{lines[-1]} {piece}" if lines else piece
+    for text in texts:
+        joined = f"{lines[-1]} {text}" if lines else text
         if lines and len(joined) + 2 <= width:
             lines[-1] = joined
         else:
-            lines.append(piece if not lines else f"  {piece}")
+            lines.append(f"  {text}" if lines else text)
     return [f"{line} \\" for line in lines[:-1]] + lines[-1:]
 
 

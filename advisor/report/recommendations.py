@@ -20,7 +20,7 @@ from advisor.report.lines import (
 )
 from advisor.report.numbers import GIB, count, dollars, share, short, span
 from advisor.report.tables import Column, drawn, natural_width
-from catalog.engines import find_engine
+from catalog.engines import find_engine, processes
 from catalog.parameters import parameters
 
 if TYPE_CHECKING:
@@ -111,13 +111,13 @@ def candidate_columns(found: Recommendation, shown: Sequence[Estimate]) -> list[
     def rank(of: Callable[[Estimate], Any], otherwise: int) -> int:
         return 1 if len({of(each) for each in shown}) > 1 else otherwise
 
-    mark = ">" if found.best is not None else ""
+    marks = [">" if each is found.best else "" for each in shown]
     experts = any(each.deployment.ep > 1 for each in shown)
     device = short(found.cluster.gpu.memory_gib)
     cost = found.objective == "cost"
     latency = {"latency": "e2e_ms", "ttft": "ttft_ms", "tpot": "tpot_ms"}.get(found.objective, "")
     columns = [
-        Column(name="", cells=[mark, *[""] * (len(shown) - 1)]),
+        Column(name="", cells=marks),
         Column(name="replicas x TP x PP", narrow="DP x TP x PP", cells=cells(layout_of), right=False),
     ]
     if experts:
@@ -213,9 +213,20 @@ def _told(
         ranked = [f"{name} {share(value)}" for name, value in found.importances.items() if value >= 0.005]
         entries.append(("choices", [f"what explains the objective: {', '.join(ranked)}"] if ranked else []))
     entries += [("next", [found.next_probe] if found.next_probe else []), ("search", [_search(found)])]
-    if found.command:
-        entries.append(("run", command_lines(found.command, width - LABEL)))
+    entries.append(("run", _run(found, width - LABEL)))
     return entries
+
+
+def _run(found: Recommendation, width: int) -> list[str]:
+    """What starts the best deployment, to be copied; where that takes several processes, the first and how many."""
+    if found.best is None or not found.command:
+        return []
+    started = processes(found.best.deployment, found.model, found.cluster)
+    lines = command_lines(found.command, width, variables=started[0].environment)
+    if len(started) > 1 or started[0].files:
+        what = f"the first of {len(started)} processes" if len(started) > 1 else "it reads a file"
+        lines.append(f"# {what}; advisor export writes all there is")
+    return lines
 
 
 def broken_limits(found: Recommendation) -> list[str]:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 ESSENTIAL = 0
+SHORTENED, CRAMPED = 3, 1
+"""Ranks down to which names are shortened, and columns moved closer, rather than a column left out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,9 +50,9 @@ def fitted(columns: Sequence[Column], width: int | None) -> tuple[tuple[Column, 
     ranks = sorted({column.rank for column in columns} | {ESSENTIAL}, reverse=True)
     for rank in ranks:
         kept = tuple(column for column in columns if column.rank <= rank)
-        for narrow, gap in ((False, 2), (True, 2), (True, 1)):
-            if gap == 1 and rank > 1:
-                continue  # cramped only where it saves what matters
+        for narrow, gap, most in ((False, 2, rank), (True, 2, SHORTENED), (True, 1, CRAMPED)):
+            if rank > most:
+                continue
             if sum(column.width(narrow=narrow) for column in kept) + gap * (len(kept) - 1) <= width:
                 return kept, gap, narrow
     return kept, 1, True
