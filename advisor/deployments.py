@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
@@ -43,7 +44,11 @@ FILLS_THE_CLUSTER = frozenset({"throughput_per_gpu", "throughput"})
 MOST_SEQUENCES = 1024
 """Largest batch per replica that is searched: vLLM's own default cap on large GPUs, and four times what was measured."""
 
-LIMITS = ("kv_cache", "ttft_ms", "tpot_ms", "e2e_ms")
+LIMITS = ("kv_cache", "max_num_batched_tokens", "ttft_ms", "tpot_ms", "e2e_ms")
+"""What a point may exceed: memory, a token a step for every running sequence, and the limits of the question."""
+
+REFINED = 100_000
+"""Points of a grid of batches up to which the batches about its best are tried as well."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,44 +90,76 @@ class DeploymentSearch:
     def space(self) -> Space:
         """Valid layouts with the batches that may fit them, crossed with the other knobs that are open."""
         experts = "tp" if self.model.moe_layers else "none"
-        tps = valid_tp(self.model, most=max(self.cluster.num_gpus, 1))
-        found = list(
-            parallelisms(self.model, self.cluster, tps=tps, expert_parallel=cast("Any", experts), fits=self._fits)
-        )
+        found = list(parallelisms(self.model, self.cluster, expert_parallel=cast("Any", experts), fits=self._fits))
         if not found:
+            tps = ", ".join(map(str, valid_tp(self.model, most=self.cluster.num_gpus)))
             raise InputError(
                 f"{self.model.name} has {self.model.num_attention_heads} attention heads and cannot be laid out on "
-                f"{self.cluster}; tensor parallel degrees that work: {', '.join(map(str, tps))}"
+                f"{self.cluster}; tensor parallel degrees that work: {tps}"
             )
         axis = Axis.table(found, names=("tp", "pp", "dp", "ep"))
-        most = self._most_sequences(axis.columns)
-        options = [self._batches(int(dp), int(m)) for dp, m in zip(axis.columns["dp"], most, strict=True)]
-        axes = [axis.crossed("max_num_seqs", options)]
-        axes += [Axis.of("dtype", self.dtypes), Axis.of("kv_dtype", self.kv_dtypes)]
-        axes += [Axis.of("max_num_batched_tokens", self.budgets)]
-        return Space(tuple(axes))
+        knobs = (
+            Axis.of("dtype", self.dtypes),
+            Axis.of("kv_dtype", self.kv_dtypes),
+            Axis.of("max_num_batched_tokens", self.budgets),
+        )
+        return Space((axis.crossed("max_num_seqs", self._batches(axis, knobs)), *knobs))
 
-    def _batches(self, dp: int, most: int) -> list[int]:
+    def _batches(self, axis: Axis, knobs: tuple[Axis, ...]) -> list[list[int]]:
+        """Batches of every layout: a grid up to what its cache holds, and all of them about the best of the grid.
+
+        Throughput and latency change smoothly with the batch between the edges that memory, limits and graphs set, so the
+        best batch is next to the best one of the grid.
+        """
         if self.workload.concurrency is not None:
-            return [max(math.ceil(self.workload.concurrency / dp), 1)]
-        return batch_sizes(min(max(most, 1), self.max_batch))
+            return [[max(math.ceil(self.workload.concurrency / int(dp)), 1)] for dp in axis.columns["dp"]]
+        most = self._most_sequences(axis.columns)
+        grid = [batch_sizes(max(int(each), 1)) for each in most]
+        coarse = Space((axis.crossed("max_num_seqs", grid), *knobs))
+        if coarse.size > REFINED:
+            return grid
+        scores = self.scores(next(coarse.chunks(REFINED))[1], coarse.labels)
+        direction = OBJECTIVES[self.objective][1]
+        losses = np.nan_to_num(scores.values[:, 0] * (1.0 if direction == "minimize" else -1.0), nan=np.inf)
+        losses = losses.reshape(len(coarse.axes[0]), -1)
+        excess = scores.excess.reshape(losses.shape)
+        options, start = [], 0
+        for sizes in grid:
+            rows = slice(start, start + len(sizes))
+            start += len(sizes)
+            best = np.lexsort((losses[rows].T, excess[rows].T))[:, 0]
+            near = {
+                size
+                for i in set(best.tolist())
+                for size in range(sizes[max(i - 1, 0)], sizes[min(i + 1, len(sizes) - 1)])
+            }
+            options.append(sorted(near.union(sizes)))
+        return options
 
     def _most_sequences(self, columns: Mapping[str, Any]) -> np.ndarray[Any, Any]:
-        """Most sequences of the workload's length that each layout holds with any of the open knobs, at least 1."""
-        best = np.ones(len(columns["tp"]))
-        for dtype in self.dtypes:
-            for kv_dtype in self.kv_dtypes:
-                for budget in self.budgets:
-                    knobs = {"dtype": dtype, "kv_dtype": kv_dtype, "max_num_batched_tokens": budget}
-                    layout = self.layout({**columns, **knobs, "max_num_seqs": min(self.max_batch, budget)})
-                    room = memory(self.model, self.cluster, layout, self.engine)
-                    best = np.maximum(
-                        best, max_concurrency(self.model, room, layout, np.full(len(layout), float(self.length)))
-                    )
+        """Most sequences of the workload's length that each layout holds with any of the open knobs, 0 if none."""
+        best = np.zeros(len(columns["tp"]))
+        for dtype, kv_dtype, budget in itertools.product(self.dtypes, self.kv_dtypes, self.budgets):
+            knobs = {**columns, "dtype": dtype, "kv_dtype": kv_dtype, "max_num_batched_tokens": budget}
+
+            def held(running: Any, knobs: Mapping[str, Any] = knobs) -> Any:
+                """Sequences that fit where the engine is started for ``running``: each takes sampler and graphs too."""
+                layout = self.layout({**knobs, "max_num_seqs": np.maximum(running, 1.0)})
+                room = memory(self.model, self.cluster, layout, self.engine)
+                return max_concurrency(self.model, room, layout, np.full(len(layout), float(self.length)))
+
+            top = float(min(self.max_batch, budget))
+            low = np.minimum(held(np.full(len(best), top)), top)
+            high = np.minimum(held(low), top)
+            while np.any(low < high):
+                middle = np.ceil((low + high) / 2.0)
+                fits = held(middle) >= middle
+                low, high = np.where(fits, middle, low), np.where(fits, high, middle - 1.0)
+            best = np.maximum(best, low)
         return best
 
     def _fits(self, tp: int, pp: int) -> bool:
-        return bool(self._most_sequences({"tp": np.array([tp]), "pp": np.array([pp])})[0] > 1)
+        return bool(self._most_sequences({"tp": np.array([tp]), "pp": np.array([pp])})[0] >= 1)
 
     def evaluate(self, columns: Columns, labels: Mapping[str, tuple[str, ...]]) -> Evaluation:
         named = {
@@ -154,6 +191,7 @@ class DeploymentSearch:
         second = "output_tok_s_per_gpu" if name in {"ttft_ms", "tpot_ms", "e2e_ms"} else "tpot_ms"
         held = np.maximum(evaluation.concurrency, 1e-9)
         over = [np.where(fits, layout.max_num_seqs / held - 1.0, np.inf)]
+        over.append(layout.max_num_seqs / layout.max_num_batched_tokens - 1.0)
         over += [
             np.full(len(layout), -1.0) if limit is None else metrics[metric] / limit - 1.0
             for metric, limit in (
@@ -190,7 +228,11 @@ class DeploymentSearch:
         )
 
     def deployment(self, record: Mapping[str, Any]) -> Deployment:
-        """One point as a deployment with nothing left open that decides whether it starts."""
+        """One point as a deployment with nothing left open that decides whether it starts.
+
+        More requests in flight than an engine runs at once (a point beyond its limits) leave some waiting.
+        """
+        record = {**record, "max_num_seqs": min(record["max_num_seqs"], record["max_num_batched_tokens"])}
         return Deployment(
             engine=self.engine, gpu_memory_utilization=self.gpu_memory_utilization, offload=self.offload,
             max_model_len=self.max_model_len, **record,

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from hypothesis import settings
 from hypothesis import strategies as st
 
 from advisor.evaluation import Evaluation
@@ -20,9 +19,6 @@ from catalog.schema import Cluster, Gpu, Model
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-settings.register_profile("advisor", deadline=None)  # a busy machine is no failure
-settings.load_profile("advisor")
 
 ROWS = 24
 """Deployments in one question: a failure names the row, so many at once cost nothing in clarity."""
