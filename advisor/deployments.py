@@ -167,7 +167,7 @@ class DeploymentSearch:
             for name, values in columns.items()
         }
         layout = self.layout(named)
-        parameters = self.knowledge.marginal(self.engine, self.cluster.gpu.name).parameters
+        parameters = self.knowledge.marginal(self.engine, self.cluster.gpu).parameters
         return Evaluation.of(
             self.model, self.cluster, layout, batch=layout.max_num_seqs, input_len=self.workload.input_len,
             output_len=self.workload.output_len, regime="steady", parameters=parameters, engine=self.engine,

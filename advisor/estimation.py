@@ -177,7 +177,7 @@ def describe(
     """Estimates of some rows of an evaluation; ``deployments`` are those rows', resolved."""
     chosen = evaluation.take(np.asarray(rows, dtype=int))
     setting = chosen.setting
-    marginal = knowledge.marginal(deployments[0].engine, setting.cluster.gpu.name)
+    marginal = knowledge.marginal(deployments[0].engine, setting.cluster.gpu)
     sigmas = chosen.sigmas(marginal, knowledge.surrogate, deployments[0].engine)
     floors = chosen.floors()
     causes = request_causes(chosen)
@@ -342,7 +342,7 @@ def estimate(
         output_len=output_len,
         regime="static",
         engine=resolved.value.engine,
-        parameters=knowledge.marginal(resolved.value.engine, found_cluster.value.gpu.name).parameters,
+        parameters=knowledge.marginal(resolved.value.engine, found_cluster.value.gpu).parameters,
     )
     notes = (*found_model.notes, *found_cluster.notes, *resolved.notes, *knowledge.notes)
     offer = chosen_price(found_cluster.value.gpu.name, price)

@@ -59,15 +59,21 @@ class Knowledge:
                 notes = (Note(f"fitted to {len(current[engine])} runs of {engine} on {base} beside what ships"),)
         return cls(surrogate=surrogate, runs=known, refined=refined, analytic=runs is not None, notes=notes)
 
-    def marginal(self, engine: str, gpu: str) -> Marginal:
-        """Parameters of ``engine`` on ``gpu``; a what-if GPU ("H100-SXM (...)") takes those of the GPU it changes."""
-        base = gpu.split(" (", maxsplit=1)[0]
+    def marginal(self, engine: str, gpu: Gpu) -> Marginal:
+        """Parameters of ``engine`` on ``gpu``; a what-if GPU ("H100-SXM (...)") takes those of the GPU it changes.
+
+        Transfer between GPUs was tested among NVIDIA's only, so elsewhere the errors of unknown engines apply.
+        """
+        base = gpu.name.split(" (", maxsplit=1)[0]
         if (engine, base) in self.refined:
             found = self.refined[engine, base]
         else:
             found = analytic_marginal() if self.analytic else self.surrogate.marginal(engine, base)
-        changed = base != gpu and found.provenance == "calibrated"
-        return replace(found, provenance="transferred") if changed else found
+        if base != gpu.name and found.provenance == "calibrated":
+            return replace(found, provenance="transferred")
+        if gpu.vendor != "nvidia" and found.provenance == "transferred":
+            return replace(found, provenance="analytic")
+        return found
 
     def scale(self, provenance: str, engine: str, metric: str) -> Scale:
         """How wide the errors of ``metric`` are, for this engine where enough is known of it."""
