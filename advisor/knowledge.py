@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from advisor.surrogate import Marginal, Scale, Surrogate, analytic_marginal, shipped_surrogate
+from advisor.surrogate import ANY, Marginal, Scale, Surrogate, analytic_marginal, shipped_surrogate
 from catalog.runs import shipped_runs, user_runs
 from catalog.schema import Note
 
@@ -62,17 +62,16 @@ class Knowledge:
     def marginal(self, engine: str, gpu: Gpu) -> Marginal:
         """Parameters of ``engine`` on ``gpu``; a what-if GPU ("H100-SXM (...)") takes those of the GPU it changes.
 
-        Transfer between GPUs was tested among NVIDIA's only, so elsewhere the errors of unknown engines apply.
+        All runs so far are from NVIDIA's GPUs. Elsewhere an engine has other kernels, so it counts as one nobody measured.
         """
         base = gpu.name.split(" (", maxsplit=1)[0]
         if (engine, base) in self.refined:
             found = self.refined[engine, base]
         else:
-            found = analytic_marginal() if self.analytic else self.surrogate.marginal(engine, base)
+            known = engine if gpu.vendor == "nvidia" else ANY
+            found = analytic_marginal() if self.analytic else self.surrogate.marginal(known, base)
         if base != gpu.name and found.provenance == "calibrated":
             return replace(found, provenance="transferred")
-        if gpu.vendor != "nvidia" and found.provenance == "transferred":
-            return replace(found, provenance="analytic")
         return found
 
     def scale(self, provenance: str, engine: str, metric: str) -> Scale:
