@@ -118,7 +118,7 @@ IDEAL = Parameters(
             (name, "efficiency" if name.endswith(("memory", "compute", "link")) else "") for name in NAMES
         )
     }
-    | {"gemm_sharpness": 64.0}
+    | {"gemm_sharpness": 1024.0}
 )
 """Every efficiency 1 and every overhead gone: the roofline itself. The exponent makes the smooth maximum sharp."""
 
@@ -168,13 +168,14 @@ def request_causes(evaluation: Evaluation) -> dict[str, Array]:
 
 def product_report(evaluation: Evaluation, row: int) -> list[dict[str, Any]]:
     """Every matrix product of one row in prefill and decode: shape, work, and what bounds it."""
-    one = evaluation.take(np.array([row]))
-    setting = one.setting
-    budget = np.minimum(setting.layout.max_num_batched_tokens, one.batch * one.input_len)
+    only = np.array([row])
+    setting, input_len = evaluation.setting.take(only), evaluation.input_len[only]
+    budget = np.minimum(setting.layout.max_num_batched_tokens, evaluation.batch[only] * input_len)
     zero = np.zeros(1)
+    context = input_len + evaluation.output_len[only] / 2.0
     passes = {
-        "prefill": prefill_pass(budget, np.maximum(budget / one.input_len, 1.0), zero, zero),
-        "decode": decode_pass(setting.model, one.times.running, one.input_len + one.output_len / 2.0),
+        "prefill": prefill_pass(budget, np.maximum(budget / input_len, 1.0), zero, zero),
+        "decode": decode_pass(setting.model, evaluation.times.running[only], context),
     }
     gpu, rows = setting.cluster.gpu, []
     for phase, step in passes.items():
