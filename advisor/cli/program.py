@@ -81,6 +81,17 @@ class Program(TyperGroup):
 class Command(TyperCommand):
     """A command whose many options come in sections."""
 
+    def invoke(self, ctx: Any) -> Any:
+        """Run it, with what libraries log shown on a terminal only."""
+        import logging  # noqa: PLC0415  not for --help
+
+        if not logging.getLogger().handlers:
+            logging.basicConfig(
+                format="advisor: warning: %(message)s",
+                handlers=[logging.StreamHandler() if _hears() else logging.NullHandler()],
+            )
+        return super().invoke(ctx)
+
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the options under the heading that each one names as its help panel."""
         sections: dict[str, list[tuple[str, str]]] = {}
@@ -194,8 +205,13 @@ def _say(message: str) -> None:
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    if sys.stderr is not None and sys.stderr.isatty():
+    if _hears():
         _say(f"warning: {one_line(str(message))}")
+
+
+def _hears() -> bool:
+    """Whether somebody reads stderr as it comes."""
+    return sys.stderr is not None and sys.stderr.isatty()
 
 
 def _flush() -> None:

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 import advisor
 from advisor.cli import app
 from advisor.cli.options import ANSWER_FORMATS
-from advisor.recommendation import OBJECTIVES
+from advisor.deployments import OBJECTIVES
 from catalog.engines import FORMATS, all_engines
 from catalog.gpus import all_gpus
 from catalog.models import all_models

@@ -66,6 +66,17 @@ def test_a_pipe_has_no_colour_and_no_progress(start):
     assert done.stderr == ""
 
 
+def test_warnings_are_for_terminals(start, environment, tmp_path):
+    runs = tmp_path / "runs.jsonl"
+    runs.write_text('{"run_id": "cut')  # what a killed writer leaves
+    command = ["estimate", *QUESTION, "--batch", "1", "--runs", str(runs)]
+    done = start(*command)
+    assert done.returncode == 0
+    assert done.stderr == ""
+    seen, _ = on_terminal(command, environment)
+    assert "advisor: warning: " in seen
+
+
 def test_a_terminal_has_colour_unless_it_is_not_wanted(environment):
     coloured, code = on_terminal(["recommend", *QUESTION], environment)
     assert code == 0
