@@ -129,25 +129,44 @@ class Surrogate:
             InputError: not such a text, or of another schema version.
 
         """
-        body = json.loads(text)
-        if body.get("schema") != SCHEMA or body.get("parameters") != list(NAMES):
+        try:
+            body = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"this is no fit: not JSON ({str(error).splitlines()[0][:80]})") from error
+        known = isinstance(body, dict) and body.get("schema") == SCHEMA and body.get("parameters") == list(NAMES)
+        if not known:
             raise InputError(f"this fit is of another version; this advisor reads schema {SCHEMA}: fit again")
+        try:
+            return cls._of(body)
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError("this fit is damaged: a part of it is missing or no number; fit again") from error
+
+    @classmethod
+    def _of(cls, body: Mapping[str, Any]) -> Surrogate:
         upper = np.triu_indices(len(NAMES))
         marginals = {}
         for row in body["marginals"]:
             covariance = np.zeros((len(NAMES), len(NAMES)))
-            covariance[upper] = row["covariance"]
+            covariance[upper] = _numbers(row["covariance"], len(upper[0]))
             covariance = covariance + np.triu(covariance, 1).T
             marginals[row["engine"], row["gpu"]] = Marginal(
-                mean=np.array(row["mean"]), covariance=covariance, provenance=row["provenance"]
+                mean=_numbers(row["mean"], len(NAMES)), covariance=covariance, provenance=row["provenance"]
             )
         scales = {
             (row["provenance"], row["engine"], row["metric"]): Scale(
-                noise=row["noise"], quantiles=tuple(row["quantiles"]), runs=row["runs"]
+                noise=row["noise"], quantiles=tuple(_numbers(row["quantiles"], len(LEVELS)).tolist()), runs=row["runs"]
             )
             for row in body["scales"]
         }
         return cls(marginals=marginals, scales=scales, sources=tuple(body["sources"]), data_hash=str(body["data_hash"]))
+
+
+def _numbers(values: Any, count: int) -> Array:
+    """``count`` finite numbers."""
+    found = np.array(values, dtype=float)
+    if found.shape != (count,) or not np.isfinite(found).all():
+        raise ValueError(f"{count} finite numbers expected")
+    return found
 
 
 @cache
