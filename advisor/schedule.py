@@ -259,12 +259,12 @@ def steady(setting: Setting, batch: Array, input_len: Array, output_len: Array) 
     waves = np.maximum(batch / running, 1.0)
     life_ms = steps * step_ms
     carrying_ms = carrying.total_ms + extra
-    admission_ms = setting.parameters.admission_ms
     queueing = np.maximum(steps - own_steps, 0.0) * step_ms + (waves - 1.0) * life_ms
-    ttft_ms = np.minimum(0.5 * step_ms + chunks * carrying_ms, own_steps * step_ms) + queueing + admission_ms
+    first_ms = np.minimum(0.5 * step_ms + chunks * carrying_ms, own_steps * step_ms) + queueing
     after = np.maximum(output_len - 1.0, 1.0)
-    tpot_ms = np.where(output_len > 1, np.maximum(life_ms + (waves - 1.0) * life_ms - ttft_ms, 0.0) / after, 0.0)
+    tpot_ms = np.where(output_len > 1, np.maximum(waves * life_ms - first_ms, 0.0) / after, 0.0)
     tpot_ms = np.maximum(tpot_ms, np.where(output_len > 1, plain.total_ms + extra, 0.0))
+    ttft_ms = first_ms + setting.parameters.admission_ms
     e2e_ms = ttft_ms + tpot_ms * (output_len - 1.0)
     return Times(
         prefill_ms=chunks * carrying_ms,

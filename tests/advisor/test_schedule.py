@@ -198,6 +198,7 @@ def run(question, columns, cluster, regime, *, batch, input_len, output_len):
 def test_a_larger_static_batch_takes_longer_and_serves_more(question):
     """Within one number of prefill chunks: one more chunk is one more pass, for however few tokens.
 
+    With experts a chunk of few tokens reads few of them, so throughput falls while a new chunk fills up; that is left out.
     Eager mode: a captured pass of 512 tokens is faster than an eager one of 513, and that is so in the engine too.
     """
     batches = np.arange(2.0, 513.0)
@@ -219,7 +220,8 @@ def test_a_larger_static_batch_takes_longer_and_serves_more(question):
         assert not (falls & together).any(), (
             f"{metric} falls at batch {batches[1:][falls & together][0]}: {question.row(0)}"
         )
-    falls = (times.output_tok_s[1:] < times.output_tok_s[:-1] * (1 - SAME)) & together
+    alike = together & ((chunks[1:] == 1) | (question.model.num_experts == 0))
+    falls = (times.output_tok_s[1:] < times.output_tok_s[:-1] * (1 - SAME)) & alike
     assert not falls.any(), f"tokens/s fall at batch {batches[1:][falls][0]}: {question.row(0)}"
 
 
