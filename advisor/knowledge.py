@@ -6,7 +6,9 @@ from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from advisor.layout import checkpoint_dtype
 from advisor.surrogate import ANY, Marginal, Scale, Surrogate, analytic_marginal, shipped_surrogate
+from catalog.engines.knobs import PLAIN
 from catalog.runs import shipped_runs, user_runs
 from catalog.schema import Note
 
@@ -90,13 +92,18 @@ def measured_run(runs: Sequence[Measurement], estimate: Estimate) -> Measurement
         estimate.input_len,
         estimate.output_len,
     )
+    automatic = {
+        "dtype": checkpoint_dtype(estimate.model, estimate.cluster.gpu),
+        "kv_dtype": wanted.kv_dtype if wanted.kv_dtype in PLAIN else None,
+    }
     for run in reversed(runs):
         if (run.model, run.gpu, run.engine, run.batch, run.input_len, run.output_len) != key or run.oom:
             continue
-        same = all(
-            getattr(run, name) in {None, "auto", getattr(wanted, name)}
+        same = not wanted.sequence_parallel and all(
+            value is None or (automatic.get(name) if value == "auto" else value) == getattr(wanted, name)
             for name in ("tp", "pp", "dp", "ep", "dtype", "kv_dtype", "max_num_batched_tokens", "max_num_seqs",
                          "gpu_memory_utilization", "offload", "compiled")
+            for value in [getattr(run, name)]
         )  # fmt: skip
         if same:
             return run

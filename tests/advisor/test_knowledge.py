@@ -1,0 +1,138 @@
+"""Which runs an answer stands on."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from advisor.estimation import estimate
+from advisor.knowledge import Knowledge, measured_run
+from advisor.surrogate import analytic_marginal, shipped_surrogate
+from catalog.gpus import find_gpu, with_overrides
+from catalog.runs import append_runs, shipped_runs
+
+H200, A100 = find_gpu("H200").value, find_gpu("A100").value
+
+
+RUN = next(run for run in shipped_runs() if run.model == "meta-llama/Meta-Llama-3.1-8B")
+
+
+def knowledge(runs=None, engine="vllm", gpu=H200):
+    return Knowledge.of(runs, engine=engine, gpu=gpu)
+
+
+def own_run(**changes):
+    """A shipped run as if the user had measured it, slower by a third."""
+    run = next(r for r in shipped_runs() if r.batch == 32 and r.tp == 1 and r.pp == 1 and r.role == "fit")
+    times = {name: getattr(run, name) * 1.33 for name in ("prefill_ms", "ttft_ms", "tpot_ms", "e2e_ms")}
+    return replace(run, run_id="own", source="own", output_tok_s=run.output_tok_s / 1.33, **{**times, **changes})
+
+
+def test_none_is_what_ships():
+    found = knowledge()
+    assert found.runs == shipped_runs()
+    assert found.marginal("vllm", H200) is shipped_surrogate().marginal("vllm", H200.name)
+    assert found.marginal("vllm", H200).provenance == "calibrated"
+    assert found.notes == ()
+
+
+def test_no_runs_is_the_analytic_model_alone():
+    found = knowledge([])
+    assert found.runs == ()
+    for engine, gpu in (("vllm", H200), ("sglang", A100)):
+        assert np.array_equal(found.marginal(engine, gpu).mean, analytic_marginal().mean)
+        assert found.marginal(engine, gpu).provenance == "analytic"
+
+
+def test_the_user_s_own_runs_refine_what_ships(home):
+    append_runs(home / "runs" / "own.jsonl", [own_run()])
+    found = knowledge()
+    assert [run.run_id for run in found.runs][-1] == "own"
+    marginal, shipped = found.marginal("vllm", H200), shipped_surrogate().marginal("vllm", H200.name)
+    assert not np.array_equal(marginal.mean, shipped.mean)
+    assert np.trace(marginal.covariance) < np.trace(shipped.covariance)
+    assert any("1 runs of vllm on H200-SXM" in note.text for note in found.notes)
+    # of other engines and GPUs the run says nothing
+    assert found.marginal("vllm", A100) is shipped_surrogate().marginal("vllm", A100.name)
+
+
+def test_a_list_of_runs_stands_alone():
+    found = knowledge([own_run()])
+    assert [run.run_id for run in found.runs] == ["own"]
+    assert found.marginal("vllm", H200).provenance == "calibrated"
+    assert found.marginal("sglang", H200).provenance == "analytic"
+
+
+@pytest.mark.parametrize(
+    "changes", [{"role": "validate"}, {"oom": True}, {"gpu": "A100-SXM-80GB"}, {"engine": "sglang"}]
+)
+def test_runs_that_say_nothing_of_this_refine_nothing(changes):
+    found = knowledge([own_run(**changes)])
+    assert np.array_equal(found.marginal("vllm", H200).mean, analytic_marginal().mean)
+
+
+def test_a_what_if_gpu_takes_the_parameters_of_the_one_it_changes():
+    faster = with_overrides(H200, {"memory_bandwidth_gbps": 6000})
+    found = knowledge(gpu=faster).marginal("vllm", faster)
+    assert np.array_equal(found.mean, knowledge().marginal("vllm", H200).mean)
+    assert found.provenance == "transferred"
+
+
+def test_an_amd_gpu_is_not_taken_for_a_known_one():
+    """Every run so far is from an NVIDIA GPU: the width of transfer was never tested on another vendor's."""
+    assert knowledge(gpu=find_gpu("MI300X").value).marginal("vllm", find_gpu("MI300X").value).provenance == "analytic"
+
+
+def same_question(run, **changes):
+    asked = {
+        "tp": run.tp, "pp": run.pp, "batch": run.batch, "input_len": run.input_len, "output_len": run.output_len,
+        "max_num_batched_tokens": run.max_num_batched_tokens, "max_num_seqs": run.max_num_seqs,
+        "max_model_len": run.max_model_len, "gpu_memory_utilization": run.gpu_memory_utilization,
+    }  # fmt: skip
+    return estimate(run.model, f"{run.gpus}x{run.gpu}", **{**asked, **changes})
+
+
+def test_a_measured_configuration_is_answered_by_its_measurement():
+    run = RUN
+    found = same_question(run)
+    assert found.provenance == "measured"
+    for metric in ("prefill_ms", "ttft_ms", "tpot_ms", "e2e_ms", "output_tok_s"):
+        if getattr(run, metric) is not None:
+            assert getattr(found, metric) == getattr(run, metric)
+            low, high = found.interval(metric)
+            assert low <= getattr(found, metric) <= high
+    assert found.output_tok_s_per_gpu == found.output_tok_s / run.gpus
+    assert found.kv_capacity_tokens == run.kv_capacity_tokens
+    assert any(run.run_id in note.text for note in found.notes)
+    assert found.interval("tpot_ms")[1] / found.tpot_ms < 1.2  # narrow: it was seen
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"batch": 7}, {"output_len": 100}, {"input_len": 100}, {"max_num_batched_tokens": 4096}, {"max_num_seqs": 500},
+        {"gpu_memory_utilization": 0.8}, {"engine": "sglang"}, {"runs": []},
+        {"set_gpu": {"memory_bandwidth_gbps": 4000}},
+    ],
+)  # fmt: skip
+def test_anything_else_is_predicted(changes):
+    run = RUN
+    assert same_question(run, **changes).provenance != "measured"
+
+
+def test_of_two_measurements_the_later_counts():
+    run = RUN
+    later = replace(run, run_id="later", tpot_ms=run.tpot_ms * 1.01)
+    found = same_question(run, runs=[])
+    assert measured_run([run, later], found) is later
+    assert measured_run([later, run], found) is run
+    assert measured_run([replace(run, oom=True)], found) is None
+    assert measured_run([], found) is None
+
+
+@pytest.mark.parametrize("changes", [{"kv_dtype": "fp8"}, {"dtype": "fp8"}, {"compiled": False}, {"offload": 0.5}])
+def test_a_run_with_formats_left_to_the_engine_is_no_run_with_others(changes):
+    """``auto`` in a run is what the engine chose then, not whatever is asked for now."""
+    assert measured_run([RUN], same_question(RUN, runs=[])) is RUN
+    assert measured_run([RUN], same_question(RUN, runs=[], **changes)) is None
+    assert measured_run([replace(RUN, dtype="auto")], same_question(RUN, runs=[])) is not None
