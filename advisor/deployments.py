@@ -13,7 +13,7 @@ from advisor.estimation import Estimate, describe
 from advisor.evaluation import Evaluation
 from advisor.layout import Layout
 from advisor.memory import max_concurrency, memory
-from catalog.engines import resolve, valid_tp
+from catalog.engines import find_engine, resolve, valid_tp
 from catalog.schema import Cluster, Deployment, InputError, Model, Note, Slo, Workload
 from search.parallelism import parallelisms
 from search.scores import Scores
@@ -89,8 +89,19 @@ class DeploymentSearch:
 
     def space(self) -> Space:
         """Valid layouts with the batches that may fit them, crossed with the other knobs that are open."""
-        experts = "tp" if self.model.moe_layers else "none"
-        found = list(parallelisms(self.model, self.cluster, expert_parallel=cast("Any", experts), fits=self._fits))
+        known = find_engine(self.engine).parallel
+        experts = "tp" if self.model.moe_layers and "ep" in known else "none"
+        found = [
+            each
+            for each in parallelisms(
+                self.model,
+                self.cluster,
+                max_pp=None if "pp" in known else 1,
+                expert_parallel=cast("Any", experts),
+                fits=self._fits,
+            )
+            if each.dp == 1 or "dp" in known
+        ]
         if not found:
             tps = ", ".join(map(str, valid_tp(self.model, most=self.cluster.num_gpus)))
             raise InputError(

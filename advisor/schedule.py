@@ -237,8 +237,12 @@ def steady(setting: Setting, batch: Array, input_len: Array, output_len: Array) 
     tokens = np.where(mixed < 1.0, input_len / chunks, share * input_len / steps)
     decoding = share * np.clip((output_len - 1.0) / steps, 0.0, 1.0)
     context = input_len + output_len / 2.0
+    # Of several micro-batches the largest sets the pace.
+    uneven = np.where(groups > 1, np.minimum(1.0 + setting.parameters.group_imbalance, groups), 1.0)
     # A step without a chunk decodes at least one sequence; with an output of one token there is no such step.
-    decode = decode_pass(model, np.maximum(decoding, np.where(output_len > 1, np.minimum(share, 1.0), 0.0)), context)
+    least = np.where(output_len > 1, np.minimum(share, 1.0), 0.0)
+    decode = decode_pass(model, np.maximum(decoding * uneven, least), context)
+    tokens = tokens * uneven
     prompts = tokens / input_len
     with_chunk = Pass(
         tokens=decode.tokens + tokens,
