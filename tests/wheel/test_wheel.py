@@ -105,6 +105,30 @@ def test_the_command_recommends(tmp_path):
     assert best["output_tok_s"] > 0
 
 
+@pytest.mark.parametrize(
+    ("form", "words"),
+    [
+        ("json", '"output_tok_s": '),
+        ("csv", ",output_tok_s,"),
+        ("yaml", "\noutput_tok_s: "),
+        ("markdown", "| output tokens "),
+        ("table", "\noutput tokens "),
+    ],
+)
+def test_the_command_estimates_in_every_format(tmp_path, form, words):
+    arguments = ("--model", "mixtral", "--gpus", "2xH100", "--tp", "2", "--batch", "8", "--format", form)
+    done = command("estimate", *arguments, home=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert words in done.stdout
+
+
+@pytest.mark.parametrize("form", ["vllm", "sglang", "tensorrt-llm", "compose", "kubernetes"])
+def test_the_command_exports_for_every_engine(tmp_path, form):
+    done = command("export", "--model", "llama-3.1-8b", "--gpus", "2xH100", "--format", form, home=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Llama-3.1-8B" in done.stdout
+
+
 def test_a_recommendation_needs_no_extra(tmp_path):
     code = (
         f"import sys; sys.modules.update(dict.fromkeys({sorted(OPTIONAL)}));"
