@@ -66,7 +66,7 @@ def _format_relaxations(search: DeploymentSearch) -> list[str]:
             continue
         try:
             other, _ = checked(replace(search, dtypes=(dtype,)))
-            if other.run().feasible:
+            if _feasible(other):
                 found.append(f"{dtype} weights")
         except InputError:
             continue
@@ -84,7 +84,7 @@ def _more_gpus(search: DeploymentSearch) -> str:
         return replace(search.cluster, gpus_per_node=per_node, nodes=math.ceil(count / per_node))
 
     def enough(count: int) -> bool:
-        return replace(search, cluster=cluster_of(count)).run().feasible > 0
+        return _feasible(replace(search, cluster=cluster_of(count)))
 
     low = search.cluster.num_gpus
     high = low
@@ -100,6 +100,17 @@ def _more_gpus(search: DeploymentSearch) -> str:
     size = cluster_of(high)
     more = size.num_gpus - search.cluster.num_gpus
     return f"{more} more GPU{'s' if more > 1 else ''} ({size})"
+
+
+def _feasible(search: DeploymentSearch) -> bool:
+    """Whether any valid deployment keeps every limit.
+
+    Where the number in flight is free, one request a replica decides: none of more is earlier or takes less memory.
+    """
+    if search.workload.concurrency is None:
+        search = replace(search, max_batch=1)
+    space = search.space()
+    return any((search.scores(columns, space.labels).excess == 0).any() for _, columns in space.chunks())
 
 
 def _up(value: float) -> str:
