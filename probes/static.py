@@ -38,6 +38,7 @@ kernel or its host was busy."""
 class Engine(Protocol):
     """What ``measure`` asks of an engine."""
 
+    name: str
     version: str
     kv_capacity_tokens: int
     fingerprint: Mapping[str, Any]
@@ -52,6 +53,10 @@ class Engine(Protocol):
 
     def energy_j(self) -> float | None:
         """A running count of the energy that all its GPUs have used."""
+        ...
+
+    def comm_bytes(self) -> float | None:
+        """A running count of the bytes that its GPUs have sent one another, per GPU."""
         ...
 
 
@@ -88,6 +93,7 @@ def measure(
         wholes = [turn.whole_s for turn in turns]
         firsts = [turn.first_s for turn in turns if turn.first_s is not None]
         joules = [turn.energy_j for turn in turns if turn.energy_j is not None]
+        sent = [turn.comm_bytes for turn in turns if turn.comm_bytes is not None]
         prefill, whole = statistics.median(turn.prefill_s for turn in turns), statistics.median(wholes)
         tpot = (whole - prefill) / (output_len - 1) if output_len > 1 else None
         prefill_s_per_token = prefill / (batch * input_len)
@@ -105,6 +111,7 @@ def measure(
             repeats=len(wholes),
             spread=round(statistics.stdev(wholes) / statistics.fmean(wholes), 5) if len(wholes) > 1 else None,
             energy_j=round(statistics.median(joules), 1) if joules else None,
+            comm_bytes=statistics.median(sent) if sent else None,
         )
 
 
@@ -116,6 +123,7 @@ class _Turn:
     whole_s: float
     first_s: float | None
     energy_j: float | None
+    comm_bytes: float | None
 
 
 def _wants_another(turns: Sequence[_Turn], repeats: int, *, seconds: float) -> bool:
@@ -130,16 +138,17 @@ def _turn(engine: Engine, prompts: Sequence[Sequence[int]], output_len: int, clo
     before = clock()
     engine.generate(prompts, 1)
     prefill_s = clock() - before
-    joules = engine.energy_j()
+    joules, sent = engine.energy_j(), engine.comm_bytes()
     before = clock()
     firsts = engine.generate(prompts, output_len)
     whole_s = clock() - before
-    after = engine.energy_j()
+    after, sent_after = engine.energy_j(), engine.comm_bytes()
     return _Turn(
         prefill_s=prefill_s,
         whole_s=whole_s,
         first_s=statistics.fmean(firsts) if firsts else None,
         energy_j=None if joules is None or after is None else after - joules,
+        comm_bytes=None if sent is None or sent_after is None else sent_after - sent,
     )
 
 
@@ -176,7 +185,7 @@ def _measurement(load: Load, engine: Engine, shape: tuple[int, int, int], **meas
         gpu=load.gpu,
         gpus=knobs.num_gpus,
         interconnect=load.interconnect,
-        engine="vllm",
+        engine=engine.name,
         engine_version=engine.version,
         model=load.model.name,
         dtype=load.model.dtype if knobs.dtype == "auto" else knobs.dtype,

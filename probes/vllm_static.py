@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import hashlib
 import json
 import math
 import os
@@ -36,6 +35,7 @@ from typing import TYPE_CHECKING, Any
 from catalog.runs import append_runs, read_runs
 from catalog.schema import InputError
 from probes.loads import config_json, read_plan
+from probes.meter import Meter, wait_until_free
 from probes.static import measure
 from probes.sweep import Sweep
 
@@ -114,45 +114,10 @@ class MemoryReport:
         return {**report, "num_blocks": cache.num_gpu_blocks, "block_size": cache.block_size, "rank": worker.rank}
 
 
-class Meter:
-    """Energy counters and identity of some GPUs, by NVML; without NVML it knows nothing."""
-
-    def __init__(self, gpus: Sequence[int]) -> None:
-        self._handles: list[Any] = []
-        try:
-            self._nvml = import_module("pynvml")
-            self._nvml.nvmlInit()
-            self._handles = [self._nvml.nvmlDeviceGetHandleByIndex(gpu) for gpu in gpus]
-        except Exception as error:  # noqa: BLE001  pynvml's errors derive from Exception alone; it may be missing too
-            print(f"no NVML: {error}")
-
-    def energy_j(self) -> float | None:
-        """Joules all the GPUs have used since their driver was loaded."""
-        if not self._handles:
-            return None
-        with suppress(self._nvml.NVMLError):
-            return math.fsum(self._nvml.nvmlDeviceGetTotalEnergyConsumption(each) for each in self._handles) / 1e3
-        return None
-
-    def used_gib(self) -> float:
-        """Memory in use on the fullest GPU."""
-        return max((self._nvml.nvmlDeviceGetMemoryInfo(each).used / GIB for each in self._handles), default=0.0)
-
-    def identity(self) -> dict[str, Any]:
-        """Driver, GPU name and a hash that tells one GPU from another without giving its serial number away."""
-        if not self._handles:
-            return {}
-        nvml, handle = self._nvml, self._handles[0]
-        return {
-            "driver": nvml.nvmlSystemGetDriverVersion(),
-            "gpu": nvml.nvmlDeviceGetName(handle),
-            "uuid": hashlib.sha256(str(nvml.nvmlDeviceGetUUID(handle)).encode()).hexdigest()[:12],
-            "sm_mhz": nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_SM),
-        }
-
-
 class VllmEngine:
     """``vllm.LLM`` with random weights, as an ``Engine``."""
+
+    name = "vllm"
 
     def __init__(self, load: Load, folder: str, gpus: Sequence[int]) -> None:
         vllm = import_module("vllm")
@@ -194,6 +159,9 @@ class VllmEngine:
 
     def energy_j(self) -> float | None:
         return self._meter.energy_j()
+
+    def comm_bytes(self) -> None:
+        """None: vLLM does not count what it sends."""
 
 
 def graph_gib(log: str) -> float | None:
@@ -240,7 +208,7 @@ def work() -> None:
     os.environ |= {"MASTER_PORT": str(port), "VLLM_PORT": str(port + 20)}
     out = Path(order["out"])
     load = read_plan(Path(order["plan"]))[order["load"]]
-    _wait_until_free(Meter(gpus))
+    wait_until_free(Meter(gpus))
     with tempfile.TemporaryDirectory() as folder:
         config = config_json(load.model, max_model_len=load.deployment.max_model_len)
         Path(folder, "config.json").write_text(json.dumps(config), encoding="utf-8")
@@ -252,15 +220,6 @@ def work() -> None:
             append_runs(store, [run])
     sys.stdout.flush()
     os._exit(0)  # an orderly end takes the engine several seconds; the sweep clears up what is left
-
-
-def _wait_until_free(meter: Meter, *, seconds: float = 60.0) -> None:
-    """Wait for the memory of the load before to come back; the engine's own profiling fails if it grows meanwhile."""
-    last = time.monotonic() + seconds
-    while meter.used_gib() > 2.0:
-        if time.monotonic() > last:
-            raise RuntimeError(f"{meter.used_gib():.1f} GiB are still in use on a GPU of this load")
-        time.sleep(0.25)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

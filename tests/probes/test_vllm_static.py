@@ -40,6 +40,7 @@ def a_load(**changes):
 class FakeEngine:
     """Takes 10 us a prompt token and 5 ms a step, and a little longer each time, on a clock of its own."""
 
+    name = "fake"
     version = "0.0"
     fingerprint = {"driver": "1"}  # noqa: RUF012  the fake is used once a test
 
@@ -64,6 +65,9 @@ class FakeEngine:
     def energy_j(self):
         return 500.0 * self.now
 
+    def comm_bytes(self):
+        return 64.0 * sum(rows * output_len for rows, _, output_len in self.calls)
+
 
 def measured(load, engine, **rest):
     said = []
@@ -80,6 +84,8 @@ def test_a_measurement_follows_the_definition_of_the_static_regime():
     assert run.output_tok_s == pytest.approx(4 * 128 / run.e2e_ms * 1e3, rel=1e-3)
     assert run.ttft_ms == 1.0
     assert run.energy_j == pytest.approx(500 * run.e2e_ms / 1e3, abs=0.1)
+    assert run.comm_bytes == 64 * 4 * 128
+    assert run.engine == "fake"
     assert (run.tp, run.gpus, run.batch, run.input_len, run.output_len) == (2, 2, 4, 1024, 128)
     assert (run.model, run.dtype, run.role, run.peak_memory_gib) == (LLAMA, "bfloat16", "fit", 120.0)
     assert json.loads(run.fingerprint) == {"driver": "1"}
