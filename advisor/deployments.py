@@ -75,6 +75,14 @@ class DeploymentSearch:
     def length(self) -> int:
         return self.workload.input_len + self.workload.output_len
 
+    @property
+    def directions(self) -> dict[str, Direction]:
+        """What is optimised, which decides, and what it is traded against on the Pareto front."""
+        name, direction = OBJECTIVES[self.objective]
+        if name in {"ttft_ms", "tpot_ms", "e2e_ms"}:
+            return {name: direction, "output_tok_s_per_gpu": "maximize"}
+        return {name: direction, "tpot_ms": "minimize"}
+
     def layout(self, columns: Mapping[str, Any]) -> Layout:
         return Layout.from_columns(
             {
@@ -198,8 +206,6 @@ class DeploymentSearch:
             "e2e_ms": np.where(fits, times.e2e_ms, np.nan),
             "usd_per_mtok": hourly * layout.gpus / tok_s / 3.6e-3,
         }
-        name, _ = OBJECTIVES[self.objective]
-        second = "output_tok_s_per_gpu" if name in {"ttft_ms", "tpot_ms", "e2e_ms"} else "tpot_ms"
         held = np.maximum(evaluation.concurrency, 1e-9)
         over = [np.where(fits, layout.max_num_seqs / held - 1.0, np.inf)]
         over.append(layout.max_num_seqs / layout.max_num_batched_tokens - 1.0)
@@ -210,7 +216,7 @@ class DeploymentSearch:
             )
         ]  # fmt: skip
         return Scores(
-            values=np.stack([metrics[name], metrics[second]], axis=1),
+            values=np.stack([metrics[name] for name in self.directions], axis=1),
             violations=np.stack(over, axis=1),
             limits=LIMITS,
             attributes={"num_gpus": layout.gpus, **metrics},
@@ -221,16 +227,10 @@ class DeploymentSearch:
     ) -> Exploration:
         space = self.space()
         labels = space.labels
-        name, direction = OBJECTIVES[self.objective]
-        second: dict[str, Direction] = (
-            {"output_tok_s_per_gpu": "maximize"}
-            if name in {"ttft_ms", "tpot_ms", "e2e_ms"}
-            else {"tpot_ms": "minimize"}
-        )
         return explore(
             space,
             lambda columns: self.scores(columns, labels),
-            directions={name: direction, **second},
+            directions=self.directions,
             tie_break={"num_gpus": "maximize" if self.objective in FILLS_THE_CLUSTER else "minimize"},
             distinct=("tp", "pp", "ep"),
             trials=trials,
