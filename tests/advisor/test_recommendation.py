@@ -177,7 +177,7 @@ def test_sampled_within_a_percent_of_the_optimum_of_a_million():
     exact = recommend("llama-3.1-8b", "2x8xH100", **question)
     assert exact.exact
     assert 500_000 < exact.evaluated < 2_000_000
-    sampled = recommend("llama-3.1-8b", "2x8xH100", trials=800, **question)
+    sampled = recommend("llama-3.1-8b", "2x8xH100", trials=300, **question)
     assert not sampled.exact
     assert sampled.evaluated < exact.evaluated / 10
     assert sampled.best.output_tok_s_per_gpu > 0.99 * exact.best.output_tok_s_per_gpu
@@ -185,7 +185,7 @@ def test_sampled_within_a_percent_of_the_optimum_of_a_million():
     assert sampled.best.ttft_ms <= 300
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow])
 @given(
     model=st.sampled_from(MODELS()), gpu=st.sampled_from(["A100", "H100", "L40S", "V100-32GB", "B200-SXM", "T4"]),
     count=st.sampled_from([1, 2, 3, 4, 8]), objective=st.sampled_from(sorted(OBJECTIVES)),
