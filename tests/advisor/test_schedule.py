@@ -20,7 +20,7 @@ TIMES = ("prefill_ms", "ttft_ms", "tpot_ms", "e2e_ms")
 BYTES = {"float32": 4.0, "float16": 2.0, "bfloat16": 2.0, "fp8": 1.0, "int8": 1.0, "int4": 0.5, "mxfp4": 0.5}
 
 
-def floors(question, row):
+def floors(question, row, running):
     """Least milliseconds of (prefill of the batch, one decode step, one reading of the weights), and most tokens/s.
 
     Every weight a token meets is read once a step at peak bandwidth by the GPUs that share it, every cached token of every
@@ -51,7 +51,6 @@ def floors(question, row):
     token_ms = 2 * (dense + expert) / peak / (tp * pp)
     prompt_ms = length * token_ms + attention / half_peak / (tp * pp)
 
-    running = question.evaluate("static").times.running[row]
     # the stages of a pipeline read their caches side by side, each for its own micro-batch
     reading_ms = weights_ms + running * kv_ms if pp == 1 else max(weights_ms, running * kv_ms / pp)
     return (
@@ -66,7 +65,9 @@ def floors(question, row):
 @given(questions())
 def test_never_below_the_physical_floor(question):
     static, steady = question.evaluate("static").times, question.evaluate("steady").times
-    prefill, step, weights, most = np.array([floors(question, row) for row in range(ROWS)]).T * (1 - SAME)
+    prefill, step, weights, most = np.array([floors(question, *each) for each in enumerate(static.running)]).T * (
+        1 - SAME
+    )
     steps = question.output_len - 1
     question.require(static.prefill_ms >= prefill, "prefill takes its FLOPs and its weights once")
     question.require(static.ttft_ms >= prefill / 2, "the mean first token is past half the prefill")

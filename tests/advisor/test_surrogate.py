@@ -5,7 +5,7 @@ import os
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from advisor.parameters import NAMES, PRIORS, Parameters
@@ -41,6 +41,7 @@ def surrogate_of(seed):
     )  # fmt: skip
 
 
+@settings(max_examples=20)
 @given(st.integers(0, 2**32 - 1))
 def test_round_trip(seed):
     written = surrogate_of(seed)
