@@ -16,6 +16,13 @@ AHEAD = 4
 """Activations that a stage may have sent and the next one not yet taken; more would only fill memory."""
 
 
+def gather(parts: torch.Tensor, own: torch.Tensor, group: Any = None) -> None:
+    """Fill ``parts`` with every process's ``own``, below one another."""
+    # torch 2.13 gave the function another name, and warns of the old one
+    function = getattr(distributed, "all_gather_single", None) or distributed.all_gather_into_tensor
+    function(parts, own, group=group)
+
+
 class Traffic:
     """Calls and payload bytes of one process, by operation: "all_reduce", "all_gather", "forward" and "back".
 
@@ -98,7 +105,7 @@ class Links:
         self.traffic.count("all_gather", tensor)
         rows, columns = tensor.shape
         parts = tensor.new_empty(self.layout.tp * rows, columns)
-        distributed.all_gather_into_tensor(parts, tensor.contiguous(), group=self._stage)
+        gather(parts, tensor.contiguous(), group=self._stage)
         return parts.view(self.layout.tp, rows, columns).transpose(0, 1).reshape(rows, self.layout.tp * columns)
 
     def send(self, tensor: torch.Tensor, way: Way) -> None:

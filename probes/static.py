@@ -135,16 +135,18 @@ def _wants_another(turns: Sequence[_Turn], repeats: int, *, seconds: float) -> b
 
 
 def _turn(engine: Engine, prompts: Sequence[Sequence[int]], output_len: int, clock: Callable[[], float]) -> _Turn:
-    before = clock()
-    engine.generate(prompts, 1)
-    prefill_s = clock() - before
+    prefill_s = 0.0
+    if output_len > 1:
+        before = clock()
+        engine.generate(prompts, 1)
+        prefill_s = clock() - before
     joules, sent = engine.energy_j(), engine.comm_bytes()
     before = clock()
     firsts = engine.generate(prompts, output_len)
     whole_s = clock() - before
     after, sent_after = engine.energy_j(), engine.comm_bytes()
     return _Turn(
-        prefill_s=prefill_s,
+        prefill_s=prefill_s if output_len > 1 else whole_s,  # the same run
         whole_s=whole_s,
         first_s=statistics.fmean(firsts) if firsts else None,
         energy_j=None if joules is None or after is None else after - joules,

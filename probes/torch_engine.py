@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import distributed
+from torch.nn import functional
 
 from catalog.schema import InputError
 from probes.checkpoint import Checkpoint, is_checkpoint
 from probes.parallel_layout import lay_out
-from probes.parallel_links import Links
+from probes.parallel_links import Links, gather
+from probes.torch_graphs import check_graphs
 from probes.torch_pipeline import Pipeline
 from probes.transformer import Step, Transformer
 from probes.transformer_cache import Cache, CacheMemory, cache_bytes_per_token
@@ -50,7 +52,7 @@ class TorchEngine:
     """
 
     name = "torch"
-    version: str = torch.__version__
+    version = str(torch.__version__)
 
     def __init__(
         self,
@@ -74,6 +76,10 @@ class TorchEngine:
         began = time.perf_counter()
         self.device = torch.device(device)
         check_runs(model, deployment, device=self.device.type)
+        if deployment.compiled:
+            check_graphs()
+        if model.num_experts and not hasattr(functional, "grouped_mm"):
+            raise InputError(f"torch {torch.__version__} has no grouped_mm, which experts need; install a newer one")
         self.model, self.deployment, self._meter = model, deployment, meter
         self._dtype = getattr(torch, model.dtype if deployment.dtype == "auto" else deployment.dtype)
         self.positions = deployment.max_model_len or model.max_position_embeddings
@@ -108,7 +114,7 @@ class TorchEngine:
         self.fingerprint: Mapping[str, Any] = {
             **(meter.identity() if meter else {}),
             "cuda": torch.version.cuda,
-            "torch": torch.__version__,
+            "torch": self.version,
             "device": self.device.type,
             "weights": "checkpoint" if isinstance(source, Checkpoint) else "random",
             "rope": settings.rotary.kind,
@@ -222,7 +228,7 @@ class TorchEngine:
         if self._alone:
             return own
         gathered = own.new_empty(self.layout.tp * self.layout.pp, 2)
-        distributed.all_gather_into_tensor(gathered, own)
+        gather(gathered, own)
         return gathered
 
     def _used_bytes(self) -> float:

@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import TYPE_CHECKING
 
 import torch
 
+from catalog.schema import InputError
 from probes.transformer import Recorded, Step
 
 if TYPE_CHECKING:
     from probes.transformer import Transformer
     from probes.transformer_cache import Cache
+
+
+def check_graphs() -> None:
+    """Raise ``InputError`` if this torch has no attention that can be recorded for any position."""
+    try:
+        from torch.nn.attention.varlen import varlen_attn  # noqa: PLC0415  newer versions of torch only
+    except ImportError:
+        found = False
+    else:
+        found = "seqused_k" in signature(varlen_attn).parameters
+    if not found:
+        raise InputError(
+            f"torch {torch.__version__} has no varlen_attn with seqused_k, which CUDA graphs need; "
+            "install a newer one, or set compiled to false"
+        )
 
 
 class StepGraph:

@@ -87,7 +87,8 @@ class Transformer:
         stream = stream.reshape(rows * length, -1)
         added = torch.zeros_like(stream)
         mask = self._window_mask(step, length)
-        turn = self._cosine[step.positions], self._sine[step.positions]
+        positions = step.positions.repeat(rows)
+        turn = self._cosine[positions], self._sine[positions]
         for layer, (attention, block) in enumerate(self.weights.layers):
             normed, stream = self.kernels.add_norm(added, stream, attention.norm, self.settings.norm_eps)
             normed = normed.view(rows, length, -1)
@@ -131,11 +132,12 @@ class Transformer:
     ) -> torch.Tensor:
         rows, length = x.shape[:2]
         width, heads, kv_heads = self.model.head_dim, self.heads, self.kv_heads
-        joined = functional.linear(x, weights.qkv, weights.qkv_bias).view(rows, length, -1, width)
-        q, k, v = joined.split((heads, kv_heads, kv_heads), dim=2)
+        joined = functional.linear(x, weights.qkv, weights.qkv_bias).view(rows * length, -1, width)
+        q, k, v = joined.split((heads, kv_heads, kv_heads), dim=1)
         q_norm, k_norm = weights.qk_norms or (None, None)
         q = self.kernels.rotate(q, q_norm, self.settings.norm_eps, *turn)
         k = self.kernels.rotate(k, k_norm, self.settings.norm_eps, *turn)
+        q, k, v = (each.view(rows, length, -1, width) for each in (q, k, v))
         keys, values = kept
         keys.index_copy_(1, step.positions, k)
         values.index_copy_(1, step.positions, v)

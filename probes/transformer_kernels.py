@@ -23,9 +23,9 @@ def add_norm(
 def rotate(
     heads: torch.Tensor, weight: torch.Tensor | None, eps: float, cosine: torch.Tensor, sine: torch.Tensor
 ) -> torch.Tensor:
-    """Queries or keys (rows, length, heads, d), under a norm where the model has one, turned by their positions' angles.
+    """Queries or keys (tokens, heads, d), under a norm where the model has one, turned by their positions' angles.
 
-    ``cosine`` and ``sine`` are (length, 1, d / 2): the halves of a head are the two coordinates, as in GPT-NeoX.
+    ``cosine`` and ``sine`` are (tokens, 1, d / 2): the halves of a head are the two coordinates, as in GPT-NeoX.
     """
     if weight is not None:
         heads = functional.rms_norm(heads, weight.shape, weight, eps)
@@ -48,8 +48,13 @@ class Kernels:
     swiglu: Callable[..., torch.Tensor] = swiglu
 
 
+VARIANTS = 32
+"""Of a function that may be compiled: one token, one head and sizes that happen to be equal each make a variant."""
+
+
 def fused_kernels() -> Kernels:
     """Each of them as one GPU kernel, by ``torch.compile``, for any number of tokens."""
+    torch._dynamo.config.recompile_limit = max(VARIANTS, torch._dynamo.config.recompile_limit)  # noqa: SLF001  its only name
     return Kernels(
         add_norm=torch.compile(add_norm, dynamic=True, fullgraph=True),
         rotate=torch.compile(rotate, dynamic=True, fullgraph=True),

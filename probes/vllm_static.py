@@ -17,13 +17,10 @@ are left out: the engine would queue.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
-import math
 import os
 import re
-import signal
 import sys
 import tempfile
 import time
@@ -32,12 +29,9 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from catalog.runs import append_runs, read_runs
-from catalog.schema import InputError
-from probes.loads import config_json, read_plan
+from probes.loads import config_json
 from probes.meter import Meter, wait_until_free
-from probes.static import measure
-from probes.sweep import Sweep
+from probes.sweep_command import record, run_sweep, sweep_parser, take_order
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -195,65 +189,31 @@ def work() -> None:
     with suppress(ImportError):  # then the load fails, with a traceback in its log
         vllm = import_module("vllm")
         _ = (vllm.LLM, vllm.SamplingParams)
-    line = sys.stdin.readline()
-    if not line:
+    order = take_order()
+    if order is None:
         return
-    order = json.loads(line)
-    log = Path(order["log"])
-    with log.open("ab", buffering=0) as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    gpus, port = order["gpus"], order["port"]
-    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
-    os.environ |= {"MASTER_PORT": str(port), "VLLM_PORT": str(port + 20)}
-    out = Path(order["out"])
-    load = read_plan(Path(order["plan"]))[order["load"]]
-    wait_until_free(Meter(gpus))
+    os.environ |= {"MASTER_PORT": str(order.port), "VLLM_PORT": str(order.port + 20)}
+    load = order.load
+    wait_until_free(Meter(order.gpus))
     with tempfile.TemporaryDirectory() as folder:
         config = config_json(load.model, max_model_len=load.deployment.max_model_len)
         Path(folder, "config.json").write_text(json.dumps(config), encoding="utf-8")
-        engine = VllmEngine(load, folder, gpus)
-        add_memory(out / "memory.csv", load, engine, log.read_text(encoding="utf-8", errors="replace"))
-        store = out / "runs.jsonl"
-        done = frozenset(run.run_id for run in read_runs(store)) if store.exists() else frozenset()
-        for run in measure(engine, load, done=done, say=lambda text: print(text, flush=True)):
-            append_runs(store, [run])
+        engine = VllmEngine(load, folder, order.gpus)
+        log = order.log.read_text(encoding="utf-8", errors="replace")
+        add_memory(order.out / "memory.csv", load, engine, log)
+        record(engine, order)
     sys.stdout.flush()
     os._exit(0)  # an orderly end takes the engine several seconds; the sweep clears up what is left
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m probes.vllm_static", description="Measure vLLM, static batches.")
-    parser.add_argument("plan", type=Path, nargs="?", help="JSON file, see read_plan")
-    parser.add_argument("out", type=Path, nargs="?", help="folder for what is measured")
-    parser.add_argument("--gpus", default="0", help="indices of the GPUs to use, as nvidia-smi counts them: 0,1")
-    parser.add_argument("--minutes", type=float, default=math.inf, help="stop after this long")
-    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    parser = sweep_parser("probes.vllm_static", "Measure vLLM, static batches.")
     args = parser.parse_args(argv)
     if args.worker:
         work()
         return 0
-    if args.plan is None or args.out is None:
-        parser.error("a plan and a folder are needed")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    try:
-        gpus = [int(each) for each in args.gpus.split(",")]
-        sweep = Sweep(
-            args.plan,
-            args.out,
-            gpus,
-            worker=[sys.executable, "-m", "probes.vllm_static", "--worker"],
-            environment=ENVIRONMENT,
-            seconds=60 * args.minutes,
-        )
-        sweep.run()
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except ValueError:
-        print(f"--gpus is {args.gpus!r}; it must be indices such as 0,1", file=sys.stderr)
-        return 2
-    return 0
+    worker = [sys.executable, "-m", "probes.vllm_static", "--worker"]
+    return run_sweep(parser, args, worker=worker, environment=ENVIRONMENT)
 
 
 if __name__ == "__main__":

@@ -127,3 +127,34 @@ def test_logits_equal_those_of_transformers(world, name, layout):
         logits = np.load(folder / f"{run}-logits-{tp_rank}.npy")
         assert np.abs(logits - expected).max() < TOLERANCE
         assert (logits.argmax(axis=-1) == tokens).all()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: "tp{}pp{}".format(*layout))
+@pytest.mark.parametrize("name", MODELS)
+def test_every_byte_sent_is_counted(world, name, layout):
+    folder, models, _ = world
+    tp, pp = layout
+    config = models[name].config
+    size, width = 4, config.hidden_size
+    tokens = BATCH * (INPUT_LEN + OUTPUT_LEN - 1)
+    for rank in range(tp * pp):
+        report = json.loads((folder / f"{name}-tp{tp}pp{pp}-rank{rank}.json").read_text())
+        first, last = rank < tp, rank >= tp * (pp - 1)
+        expected = {}
+        if tp > 1:
+            expected["all_reduce"] = tokens * width * size * (2 * len(report["layers"]) + first)
+            if last:
+                expected["all_gather"] = BATCH * OUTPUT_LEN * -(-config.vocab_size // tp) * size
+        if pp > 1 and not last:
+            expected["forward"] = tokens * width * size
+        if pp > 1 and last:
+            expected["back"] = BATCH * OUTPUT_LEN * 8
+        assert report["payload"] == expected
+        ring = expected.get("all_reduce", 0) * 2 * (tp - 1) / tp + expected.get("all_gather", 0) * (tp - 1)
+        assert report["sent"] == ring + expected.get("forward", 0) + expected.get("back", 0)
+        # of three sequences a micro-batch of prefill holds two; two stages run groups of two and one
+        micro_batches = 2
+        if pp > 1 and not last:
+            assert report["calls"]["forward"] == micro_batches + 2 * (OUTPUT_LEN - 1)
+        if pp > 1 and last:
+            assert report["calls"]["back"] == 2 * OUTPUT_LEN

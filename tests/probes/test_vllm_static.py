@@ -337,3 +337,11 @@ def test_a_sweep_stops_at_its_end_and_leaves_no_process(tmp_path):
     assert outcomes(tmp_path / "out") == {}
     assert all(each.process.returncode is not None for each in sweep.running)
     assert all(worker.returncode is not None for worker in sweep.workers)
+
+
+def test_a_run_of_one_token_is_its_prefill_and_timed_once():
+    engine = FakeEngine()
+    (run,), _ = measured(a_load(shapes=((4, 1024, 1),)), engine)
+    assert run.prefill_ms == run.e2e_ms
+    assert run.tpot_ms is None
+    assert engine.calls == [(4, 1024, 1)] * 4

@@ -1,0 +1,116 @@
+"""The command line that programs which measure an engine share, and what one of their workers is told."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from catalog.runs import append_runs, check_run, read_runs
+from catalog.schema import InputError
+from probes.loads import read_plan
+from probes.static import measure
+from probes.sweep import Sweep
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from probes.loads import Load
+    from probes.static import Engine
+
+
+def sweep_parser(module: str, description: str) -> argparse.ArgumentParser:
+    """Arguments of ``python -m MODULE PLAN.json OUT``; ``--worker`` is for the processes that a sweep starts."""
+    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=description)
+    parser.add_argument("plan", type=Path, nargs="?", help="JSON file, see probes.loads.read_plan")
+    parser.add_argument("out", type=Path, nargs="?", help="folder for what is measured")
+    parser.add_argument("--gpus", default="0", help="indices of the GPUs to use, as nvidia-smi counts them: 0,1")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="stop after this long")
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    return parser
+
+
+def run_sweep(
+    parser: argparse.ArgumentParser,
+    args: argparse.Namespace,
+    *,
+    worker: Sequence[str],
+    environment: Mapping[str, str],
+    check: Callable[[Load], None] | None = None,
+) -> int:
+    """Run the plan that ``args`` name; the exit code, 2 if it cannot be run, which one line on stderr explains.
+
+    ``worker`` is the command that starts a worker, ``check`` refuses loads that the engine cannot run (``InputError``).
+    """
+    if args.plan is None or args.out is None:
+        parser.error("a plan and a folder are needed")
+    try:
+        gpus = [int(each) for each in args.gpus.split(",")]
+    except ValueError:
+        print(f"--gpus is {args.gpus!r}; it must be indices such as 0,1", file=sys.stderr)
+        return 2
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        sweep = Sweep(args.plan, args.out, gpus, worker=worker, environment=environment, seconds=60 * args.minutes)
+        for load in sweep.loads:
+            if check:
+                check(load)
+        sweep.run()
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """One load for a worker, see ``Sweep``."""
+
+    text: str
+    """The order as it was given."""
+    load: Load
+    out: Path
+    log: Path
+    gpus: tuple[int, ...]
+    port: int
+
+
+def take_order() -> Order | None:
+    """Wait on standard input for an order; None if there is none to come.
+
+    From then on the worker's output goes to the load's log, and the load's GPUs are the only ones it sees.
+    """
+    text = sys.stdin.readline()
+    if not text:
+        return None
+    order = json.loads(text)
+    log = Path(order["log"])
+    with log.open("ab", buffering=0) as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    gpus = tuple(order["gpus"])
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
+    load = read_plan(Path(order["plan"]))[order["load"]]
+    return Order(text=text, load=load, out=Path(order["out"]), log=log, gpus=gpus, port=order["port"])
+
+
+def record(engine: Engine, order: Order) -> None:
+    """Measure the load's shapes that are not in the store yet; each is in it as soon as it is taken.
+
+    Times that contradict each other (a prefill longer than the whole run, on a busy machine) are not stored.
+    """
+    store = order.out / "runs.jsonl"
+    done = frozenset(run.run_id for run in read_runs(store)) if store.exists() else frozenset()
+    for run in measure(engine, order.load, done=done, say=lambda text: print(text, flush=True)):
+        try:
+            check_run(run, run.run_id)
+        except InputError as error:
+            print(f"not stored: {error}", flush=True)
+            continue
+        append_runs(store, [run])
