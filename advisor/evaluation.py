@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from advisor.costs import CAUSES, Cost
+from advisor.layout import ACTIVATION_BYTES
 from advisor.memory import max_concurrency, memory
-from advisor.operators import products
+from advisor.operators import Product, products
 from advisor.parameters import NAMES, Parameters
 from advisor.roofline import product_cost
 from advisor.schedule import Setting, Times, decode_pass, prefill_pass, static, steady
@@ -191,7 +192,7 @@ def product_report(evaluation: Evaluation, row: int) -> list[dict[str, Any]]:
                     "n": float(np.ravel(product.n)[0]),
                     "layers": product.layers,
                     "gflop": float(np.ravel(product.flops)[0]) / 1e9,
-                    "flop_per_byte": _intensity(product.flops, product.weights, setting.layout),
+                    "flop_per_byte": _intensity(product, setting.layout),
                     "ms": sum(causes.values()),
                     "bound": max(causes, key=lambda cause: causes[cause]),
                 }
@@ -199,8 +200,9 @@ def product_report(evaluation: Evaluation, row: int) -> list[dict[str, Any]]:
     return rows
 
 
-def _intensity(flops: Array, weights: Array, layout: Layout) -> float:
-    return float(np.ravel(flops)[0] / (np.ravel(weights)[0] * layout.weight_bytes[0]))
+def _intensity(product: Product, layout: Layout) -> float:
+    width = max(layout.weight_bytes[0], ACTIVATION_BYTES) if product.kind == "half" else layout.weight_bytes[0]
+    return float(np.ravel(product.flops)[0] / (np.ravel(product.weights)[0] * width))
 
 
 def turning_batch(evaluation: Evaluation, row: int) -> float:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from advisor.layout import ACTIVATION_BYTES, Layout
-from advisor.operators import kv_heads, kv_numbers_per_token
+from advisor.operators import EXPERTS_ONLY, kv_heads, kv_numbers_per_token
 from catalog.engines import find_engine, kv_groups, pipeline_layers, reserves_graphs
 
 if TYPE_CHECKING:
@@ -101,6 +101,8 @@ def layer_elements(model: Model, layout: Layout) -> tuple[Array, Array, Array]:
 def plain_elements(model: Model, layout: Layout) -> tuple[Array, Array, Array]:
     """Of ``layer_elements`` those that stay in 16 bits whatever the weight format: norms, biases, routers and gates.
 
+    And all of attention where only the experts are quantised.
+
     Quantised checkpoints leave them alone (``modules_to_not_convert``, ``ignored_layers``; vllm/model_executor/layers:
     ``GateLinear`` and the norms take no quantisation config).
     """
@@ -112,6 +114,8 @@ def plain_elements(model: Model, layout: Layout) -> tuple[Array, Array, Array]:
         columns = model.num_attention_heads / tp * model.head_dim
         attention = attention + columns + kv_heads(model, layout) * (model.head_dim + model.value_dim)
     attention = attention + (h if model.o_bias else 0.0) + (2.0 * model.head_dim if model.qk_norm else 0.0)
+    if model.quantization in EXPERTS_ONLY:
+        attention = layer_elements(model, layout)[0]
     columns_ = 2.0 if model.gated_mlp else 1.0
     dense = (columns_ * model.intermediate_size / tp + h if model.mlp_bias else 0.0) + 0.0 * tp
     experts = h * model.num_experts + (h if model.shared_expert_gate else 0.0) + 0.0 * tp

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 
+EXPERTS_ONLY = frozenset({"mxfp4"})
+"""Checkpoint formats of which only the experts are quantised (gpt-oss model card, section 2.1; vLLM's mxfp4.py)."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pass:
     """One forward pass of n deployments, per replica; every array has shape (n,)."""
@@ -64,31 +68,36 @@ def products(model: Model, layout: Layout, step: Pass) -> Iterator[Product]:
     heads = model.num_attention_heads / layout.tp
     t = step.tokens
 
-    def dense(name: str, k: float | Array, n: float | Array, count: float) -> Product:
+    def product(
+        name: str, k: float | Array, n: float | Array, count: float, kind: Literal["dense", "half"] = "dense"
+    ) -> Product:
         size = np.asarray(k * n) + 0.0 * t
-        return Product(name=name, m=t, k=k, n=n, layers=count, weights=size, flops=2.0 * t * size, kind="dense")
+        return Product(name=name, m=t, k=k, n=n, layers=count, weights=size, flops=2.0 * t * size, kind=kind)
+
+    def projection(name: str, k: float | Array, n: float | Array) -> Product:
+        return product(name, k, n, layers, "half" if model.quantization in EXPERTS_ONLY else "dense")
 
     if model.attention == "mla":
         width = model.qk_nope_head_dim + model.qk_rope_head_dim
         if model.q_lora_rank:
-            yield dense("q_a", h, float(model.q_lora_rank), layers)
-            yield dense("q_b", float(model.q_lora_rank), heads * width, layers)
+            yield projection("q_a", h, float(model.q_lora_rank))
+            yield projection("q_b", float(model.q_lora_rank), heads * width)
         else:
-            yield dense("q", h, heads * width, layers)
-        yield dense("kv_a", h, float(model.kv_lora_rank + model.qk_rope_head_dim), layers)
-        yield dense("kv_b", float(model.kv_lora_rank), heads * (model.qk_nope_head_dim + model.v_head_dim), layers)
-        yield dense("o", heads * model.v_head_dim, h, layers)
+            yield projection("q", h, heads * width)
+        yield projection("kv_a", h, float(model.kv_lora_rank + model.qk_rope_head_dim))
+        yield projection("kv_b", float(model.kv_lora_rank), heads * (model.qk_nope_head_dim + model.v_head_dim))
+        yield projection("o", heads * model.v_head_dim, h)
     else:
         keys_and_values = kv_heads(model, layout) * (model.head_dim + model.value_dim)
-        yield dense("qkv", h, heads * model.head_dim + keys_and_values, layers)
-        yield dense("o", heads * model.value_dim, h, layers)
+        yield projection("qkv", h, heads * model.head_dim + keys_and_values)
+        yield projection("o", heads * model.value_dim, h)
 
     with_experts = float(model.moe_layers)
     columns = 2.0 if model.gated_mlp else 1.0
     if layers > with_experts:
         inner = model.intermediate_size / layout.tp
-        yield dense("gate_up" if model.gated_mlp else "up", h, columns * inner, layers - with_experts)
-        yield dense("down", inner, h, layers - with_experts)
+        yield product("gate_up" if model.gated_mlp else "up", h, columns * inner, layers - with_experts)
+        yield product("down", inner, h, layers - with_experts)
     if with_experts:
         yield from _expert_products(model, layout, t, columns)
     yield Product(

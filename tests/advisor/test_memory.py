@@ -180,6 +180,18 @@ def test_deepseek_v3_stages_have_whole_expert_layers():
     assert kv_bytes("deepseek-ai/DeepSeek-V3", gpu="H100-SXM", tp=tp, pp=2, kv_dtype="fp8") == 30 * 576
 
 
+# gpt-oss 20B (config.json and model card): 24 layers of 2880, 64 query and 8 KV heads of 64, biases and sinks, 32 experts of
+# 2880 in four bits with a scale byte per 32; everything else in bfloat16.
+def test_gpt_oss_20b_quantises_its_experts_alone():
+    """13.76 GB, as its checkpoint's index says."""
+    attention = 2 * 2880 * 4096 + 2 * 2880 * 512 + (4096 + 2 * 512) + 2880 + 64
+    plain = attention + 2 * 2880 + (2880 + 1) * 32 + 32 * (2 * 2880 + 2880)
+    experts = 32 * 3 * 2880 * 2880 * (4 + 8 / 32) / 8
+    expected = 24 * (2 * plain + experts) + 2 * (2 * 201088 * 2880 + 2880)
+    assert expected == pytest.approx(13.76e9, rel=1e-4)
+    assert weight_bytes("openai/gpt-oss-20b") == pytest.approx(expected, rel=1e-12)
+
+
 # Gemma 3 27B (arXiv 2503.19786): 62 layers of which 52 see 1024 tokens, 16 KV heads of 128, tied embeddings.
 def test_gemma_3_windows_hold_what_they_see():
     """vLLM pools blocks over groups of ten layers: one group of full ones, six of windowed ones, the last not full.

@@ -1,6 +1,7 @@
 """What a layer computes, counted twice: by the model of time and from the definitions."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -71,6 +72,7 @@ def test_mixtral_by_hand():
 @pytest.mark.parametrize("model", all_models(), ids=lambda model: model.name)
 def test_products_read_the_matrices_that_memory_holds(model):
     """At every tensor parallel degree; norms, biases and such are read by no product."""
+    model = replace(model, quantization=None)  # so that what stays in 16 bits is only what is no product
     for tp in valid_tp(model, most=8):
         layout = layout_of(model, tp=tp)
         held = [part[0] for part in layer_elements(model, layout)]
@@ -185,3 +187,11 @@ def test_elementwise_traffic_is_at_least_two_norms(model, tokens):
     found = elementwise_bytes(model, layout_of(model), prefill(tokens))[0]
     assert found >= tokens * model.num_hidden_layers * model.norms_per_layer * 2 * 2 * model.hidden_size
     assert math.isfinite(found)
+
+
+def test_only_the_experts_of_gpt_oss_are_in_four_bits():
+    model = find_model("gpt-oss-20b").value
+    kinds = {product.name: product.kind for product in products(model, layout_of(model), prefill(1))}
+    assert kinds == {
+        "qkv": "half", "o": "half", "router": "half", "experts_up": "expert", "experts_down": "expert", "lm_head": "half",
+    }  # fmt: skip

@@ -246,13 +246,15 @@ def test_a_larger_steady_batch_takes_longer_and_serves_more(question):
 @pytest.mark.parametrize("regime", ["static", "steady"])
 @given(question=questions(), longer=st.integers(1, 900))
 def test_longer_answers_are_never_faster(regime, question, longer):
+    """But for the mean wait for a step to end, half of one: a saturated engine's queue hides it for some lengths only."""
     columns, cluster = ladder(question, np.ones(1))
     batch = question.batch[:1]
     outputs = (min(question.output_len, 100), min(question.output_len, 100) + longer)
     short, long = (
         run(question, columns, cluster, regime, batch=batch, input_len=1024, output_len=each) for each in outputs
     )
-    assert long.e2e_ms[0] >= short.e2e_ms[0] * (1 - SAME), question.row(0)
+    wait = short.decode.total_ms[0] / 2 if regime == "steady" else 0.0
+    assert long.e2e_ms[0] >= short.e2e_ms[0] * (1 - SAME) - wait, question.row(0)
 
 
 @given(question=questions(), length=st.integers(1, 2000), longer=st.integers(1, 2000))
