@@ -122,14 +122,14 @@ def _prefill(setting: Setting, batch: Array, input_len: Array) -> tuple[Cost, Ar
     """Makespan of prefilling the whole batch, the number of chunks, and the mean time to a request's first token.
 
     All chunks but the last are as large as the budget allows. The first moves through the pp stages in one full pass;
-    each later one adds its turn on the slowest stage. A batch that one chunk would hold still splits in two, because the
-    engine starts on the first requests while the others are still being submitted.
+    each later one adds its turn on the slowest stage. On a pipeline a batch of at most two chunks goes in two equal ones,
+    because the engine starts on the first requests while the others are still being submitted.
     """
     model, layout = setting.model, setting.layout
     tokens = batch * input_len
     per_chunk = np.minimum(layout.max_num_batched_tokens, layout.max_num_seqs * input_len)
     chunks = np.ceil(tokens / per_chunk - 1e-9)
-    halves = (chunks == 1) & (batch > 1) & (layout.pp > 1)
+    halves = (chunks <= 2) & (batch > 1) & (layout.pp > 1)
     earlier = np.where(halves, 1.0, chunks - 1.0)
     size = np.where(halves, tokens / 2.0, np.minimum(per_chunk, tokens))
     window = float(model.sliding_window)
