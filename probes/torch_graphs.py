@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from inspect import signature
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -34,7 +34,7 @@ class StepGraph:
     """One token each of some sequences, at whatever position all of them stand."""
 
     def __init__(
-        self, transformer: Transformer, cache: Cache, entering: torch.Tensor, position: int, pool: object
+        self, transformer: Transformer, cache: Cache, entering: torch.Tensor, position: int, pool: Any
     ) -> None:
         """Record the step; every process of the stage must do so at the same time.
 

@@ -143,7 +143,9 @@ class Transformer:
         values.index_copy_(1, step.positions, v)
         if length > 1:
             mixed = functional.scaled_dot_product_attention(
-                *(each.transpose(1, 2) for each in (q, k, v)),
+                q.transpose(1, 2),
+                k.transpose(1, 2),
+                v.transpose(1, 2),
                 attn_mask=mask,
                 is_causal=mask is None,
                 enable_gqa=heads > kv_heads,
