@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from joblib import Parallel, delayed
 
-from advisor.evaluation import STAGED, implementation_variance, scale_name
+from advisor.evaluation import implementation_variance, scale_name
 from advisor.evidence import METRICS, Evidence, Group, Products, group_kernels, group_runs
 from advisor.posterior import Posterior, fit_posterior, log_residuals, sensitivities
-from advisor.surrogate import ANY, LEVELS, SHIPPED, Marginal, Provenance, Scale, Surrogate
+from advisor.surrogate import ANY, LEVELS, SHIPPED, STAGED, Marginal, Provenance, Scale, Surrogate
 from catalog.kernels import shipped_kernels
 from catalog.published import read_published
 from catalog.runs import shipped_runs

@@ -14,6 +14,7 @@ from advisor.operators import Product, products
 from advisor.parameters import NAMES, Parameters
 from advisor.roofline import product_cost
 from advisor.schedule import Setting, Times, decode_pass, prefill_pass, static, steady
+from advisor.surrogate import STAGED
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -132,10 +133,6 @@ gpt-fast, near the floor, to Hugging Face ``generate`` of early 2024, five and m
 def implementation_variance(provenance: str, compiled: Array | float) -> Array:
     """Variance that an unmeasured engine without compilation adds to each log prediction."""
     return np.where((np.asarray(compiled) > 0) | (provenance != "analytic"), 0.0, EAGER_SIGMA**2)
-
-
-STAGED = " PP"
-"""Errors of pipelined runs are kept under the metric's name with this behind it: they are larger."""
 
 
 def scale_name(metric: str, regime: Regime, *, staged: bool) -> str:

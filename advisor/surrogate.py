@@ -33,6 +33,8 @@ SCHEMA = 1
 LEVELS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98)
 """Levels at which quantiles are kept; others are interpolated."""
 ANY = "*"
+STAGED = " PP"
+"""Errors of pipelined runs are kept under the metric's name with this behind it: they are larger."""
 SHIPPED = Path(__file__).parent / "data" / "surrogate.json"
 
 
@@ -88,9 +90,15 @@ class Surrogate:
         raise AssertionError("a surrogate always has the marginal of an unknown engine on an unknown GPU")
 
     def scale(self, provenance: str, engine: str, metric: str) -> Scale:
-        """How wide the errors of ``metric`` are: the engine's own where enough is known of it, else all engines'."""
-        own = self.scales.get((provenance, engine, metric))
-        return own if own is not None else self.scales[provenance, ANY, metric]
+        """How wide the errors of ``metric`` are: the engine's own where enough is known of it, else all engines'.
+
+        A fit without any pipelined run judges pipelines by the others.
+        """
+        for name in (metric, metric.removesuffix(STAGED)):
+            for whose in (engine, ANY):
+                if (provenance, whose, name) in self.scales:
+                    return self.scales[provenance, whose, name]
+        raise InputError(f"this fit says nothing of the errors of {metric}; fit it to runs that measured it")
 
     def to_json(self) -> str:
         """As text; numbers are rounded to 6 digits, far below what the data can tell."""
