@@ -95,7 +95,7 @@ def _qwen_experts(c: Fields, values: Values, *, per_token: int) -> Values:
     if sorted(dense) != list(range(len(dense))):
         raise c.error("mlp_only_layers are modelled only at the start (0, 1, 2, ...)")
     return {
-        "num_experts": c.size("num_experts"),
+        "num_experts": c.size("num_experts", "num_local_experts"),
         "num_experts_per_tok": c.size("num_experts_per_tok", default=per_token),
         "moe_intermediate_size": c.size("moe_intermediate_size"),
         "first_dense_layers": len(dense),
