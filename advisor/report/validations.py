@@ -56,12 +56,12 @@ def summary_columns(rows: Sequence[Summary]) -> list[Column]:
     return [
         Column(name="predicted", cells=[r.split for r in rows], right=False),
         Column(name="engine", cells=[r.engine for r in rows], right=False),
-        Column(name="regime", cells=[r.regime for r in rows], right=False, rank=3),
+        Column(name="regime", cells=[r.regime for r in rows], right=False, rank=1),
         Column(name="parallel", narrow="", cells=[r.parallel for r in rows], right=False),
         Column(name="metric", cells=[r.metric for r in rows], right=False),
         Column(name="checks", cells=[str(r.checks) for r in rows]),
         Column(name="error", unit="median", cells=[f"{r.median_error:.1%}" for r in rows]),
-        Column(name="error", unit="mean", cells=[f"{r.mean_error:.1%}" for r in rows], rank=1),
+        Column(name="error", unit="mean", cells=[f"{r.mean_error:.1%}" for r in rows], rank=3),
         Column(name="bias", cells=[f"{r.bias:+.0%}" for r in rows], rank=2),
         Column(name="coverage", unit="of 90%", cells=[share(r.coverage) for r in rows]),
         Column(
