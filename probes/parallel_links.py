@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import distributed
 
+from probes.parallel_symmetric import symmetric_sums
+
 if TYPE_CHECKING:
     from probes.parallel_layout import Layout
 
@@ -24,10 +26,10 @@ def gather(parts: torch.Tensor, own: torch.Tensor, group: Any = None) -> None:
 
 
 class Traffic:
-    """Calls and payload bytes of one process, by operation: "all_reduce", "all_gather", "forward" and "back".
+    """Calls and payload bytes of one process, by operation: "all_reduce", "one_shot", "all_gather", "forward", "back".
 
-    The payload is what the process hands in: its whole tensor for an all-reduce, its own part for an all-gather, the
-    message for a send.
+    The payload is what the process hands in: its whole tensor for an all-reduce (in one shot or not), its own part for an
+    all-gather, the message for a send.
     """
 
     def __init__(self) -> None:
@@ -60,10 +62,12 @@ class Traffic:
 
     def sent_bytes(self, tp: int) -> float:
         """Bytes that leave this process if collectives go round a ring, the least there can be (Patarasuk and Yuan,
-        2009): 2 (n - 1) / n of an all-reduce, n - 1 times its part of an all-gather.
+        2009): 2 (n - 1) / n of an all-reduce, n - 1 times its part of an all-gather; and as often all of it where every
+        other process reads it in one shot.
         """
-        ring = 2 * (tp - 1) / tp * self.payload["all_reduce"] + (tp - 1) * self.payload["all_gather"]
-        return ring + self.payload["forward"] + self.payload["back"]
+        ring = 2 * (tp - 1) / tp * self.payload["all_reduce"]
+        whole = (tp - 1) * (self.payload["all_gather"] + self.payload["one_shot"])
+        return ring + whole + self.payload["forward"] + self.payload["back"]
 
 
 class Links:
@@ -72,7 +76,10 @@ class Links:
     ``torch.distributed`` must be initialised if there are more, and every process must make its links at the same time.
     """
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(
+        self, layout: Layout, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+    ) -> None:
+        """Sums of small tensors of ``dtype`` take a short way between GPUs, if ``device`` is one."""
         self.layout = layout
         self.traffic = Traffic()
         self._stage: Any = None
@@ -84,6 +91,9 @@ class Links:
             group = distributed.new_group(list(range(stage * tp, (stage + 1) * tp)))
             if stage == layout.stage:
                 self._stage = group
+        # once all processes have all groups, since what follows waits for the others of the stage
+        device = torch.device(device)
+        self._sums = symmetric_sums(self._stage, dtype, device) if self._stage and device.type == "cuda" else None
         for tp_rank in range(tp if pp > 1 else 0):
             # tokens go back on connections of their own: on the same ones they would wait for activations under way
             for way in ("forward", "back"):
@@ -92,11 +102,15 @@ class Links:
                     self._chains[way] = group  # type: ignore[index]  # the literals above
 
     def all_reduce(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The sum over the stage's processes, in place."""
-        if self._stage is not None:
+        """The sum over the stage's processes; ``tensor`` itself may come to hold it."""
+        if self._stage is None:
+            return tensor
+        if self._sums is None or not self._sums.takes(tensor):
             self.traffic.count("all_reduce", tensor)
             distributed.all_reduce(tensor, group=self._stage)
-        return tensor
+            return tensor
+        self.traffic.count("one_shot" if self._sums.in_one_shot(tensor) else "all_reduce", tensor)
+        return self._sums.sum(tensor)
 
     def all_gather(self, tensor: torch.Tensor) -> torch.Tensor:
         """The parts of all the stage's processes, side by side in the last of two dimensions."""

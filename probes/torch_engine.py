@@ -97,9 +97,9 @@ class TorchEngine:
             settings,
             self.layout,
             weights,
-            Links(self.layout),
+            Links(self.layout, dtype=self._dtype, device=self.device),
             positions=self.positions,
-            kernels=fused_kernels() if deployment.compiled else Kernels(),
+            kernels=fused_kernels(self.device.type) if deployment.compiled else Kernels(),
         )
         self._prefill_tokens = deployment.max_num_batched_tokens or PREFILL_TOKENS
         self.kv_capacity_tokens = self._capacity()

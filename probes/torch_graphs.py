@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from catalog.schema import InputError
-from probes.transformer import Recorded, Step
+from probes.transformer import Step
+from probes.transformer_kernels import has_triton
 
 if TYPE_CHECKING:
     from probes.transformer import Transformer
@@ -17,16 +17,9 @@ if TYPE_CHECKING:
 
 def check_graphs() -> None:
     """Raise ``InputError`` if this torch has no attention that can be recorded for any position."""
-    try:
-        from torch.nn.attention.varlen import varlen_attn  # noqa: PLC0415  newer versions of torch only
-    except ImportError:
-        found = False
-    else:
-        found = "seqused_k" in signature(varlen_attn).parameters
-    if not found:
+    if not has_triton():
         raise InputError(
-            f"torch {torch.__version__} has no varlen_attn with seqused_k, which CUDA graphs need; "
-            "install a newer one, or set compiled to false"
+            "CUDA graphs need triton, which comes with PyTorch for CUDA; install it, or set compiled to false"
         )
 
 
@@ -44,14 +37,8 @@ class StepGraph:
         rows, places = cache.layer(0)[0].shape[:2]
         self._entering = entering.clone()
         self._positions = torch.full((1,), position, dtype=torch.int64, device=entering.device)
-        begins = torch.arange(rows + 1, dtype=torch.int32, device=entering.device)
-        recorded = Recorded(
-            used=torch.full((rows,), position + 1, dtype=torch.int32, device=entering.device),
-            query_begins=begins,
-            cache_begins=begins * places,
-        )
-        self._used = recorded.used
-        step = Step(positions=self._positions, context=places, recorded=recorded)
+        self._used = torch.full((rows,), position + 1, dtype=torch.int32, device=entering.device)
+        step = Step(positions=self._positions, context=places, used=self._used)
         self._traffic = transformer.links.traffic
         before = self._traffic.copy()
         # twice beforehand, on a stream of its own as recording demands: libraries set themselves up when first called

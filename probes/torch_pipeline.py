@@ -133,6 +133,7 @@ class Pipeline:
         if key not in self._recorded:
             if any(other[0] != batch for other in self._recorded):  # their caches lie elsewhere; their memory is needed
                 self._recorded.clear()
+                self._pool = torch.cuda.graph_pool_handle()  # the old one went with its last graph
             self._recorded[key] = StepGraph(self.transformer, turn.cache, entering, position, self._pool)
         return self._recorded[key].replay(entering, position)
 

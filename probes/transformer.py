@@ -28,18 +28,6 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recorded:
-    """What a recorded step reads on the device when it is replayed; int32."""
-
-    used: torch.Tensor
-    """(rows,): tokens in the cache once the step is done."""
-    query_begins: torch.Tensor
-    """(rows + 1,): 0, 1, 2, ..."""
-    cache_begins: torch.Tensor
-    """(rows + 1,): the first place of each sequence's cache."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
     """What one pass computes: the tokens at ``positions`` of each of some sequences."""
 
@@ -47,8 +35,9 @@ class Step:
     """(length,) int64, on the device; from 0 on, or one."""
     context: int
     """Tokens in the cache once the step is done; the most there can be, where the step is recorded."""
-    recorded: Recorded | None = None
-    """For a step whose kernels are recorded in a CUDA graph and replayed at later positions."""
+    used: torch.Tensor | None = None
+    """(rows,) int32: tokens in the cache of each sequence once the step is done, read on the device when the step's
+    kernels, recorded in a CUDA graph, are replayed at later positions."""
 
 
 class Transformer:
@@ -87,8 +76,7 @@ class Transformer:
         stream = stream.reshape(rows * length, -1)
         added = torch.zeros_like(stream)
         mask = self._window_mask(step, length)
-        positions = step.positions.repeat(rows)
-        turn = self._cosine[positions], self._sine[positions]
+        turn = self._cosine[step.positions], self._sine[step.positions]
         for layer, (attention, block) in enumerate(self.weights.layers):
             normed, stream = self.kernels.add_norm(added, stream, attention.norm, self.settings.norm_eps)
             normed = normed.view(rows, length, -1)
@@ -132,28 +120,19 @@ class Transformer:
     ) -> torch.Tensor:
         rows, length = x.shape[:2]
         width, heads, kv_heads = self.model.head_dim, self.heads, self.kv_heads
-        joined = functional.linear(x, weights.qkv, weights.qkv_bias).view(rows * length, -1, width)
-        q, k, v = joined.split((heads, kv_heads, kv_heads), dim=1)
-        q_norm, k_norm = weights.qk_norms or (None, None)
-        q = self.kernels.rotate(q, q_norm, self.settings.norm_eps, *turn)
-        k = self.kernels.rotate(k, k_norm, self.settings.norm_eps, *turn)
-        q, k, v = (each.view(rows, length, -1, width) for each in (q, k, v))
-        keys, values = kept
-        keys.index_copy_(1, step.positions, k)
-        values.index_copy_(1, step.positions, v)
+        joined = functional.linear(x, weights.qkv, weights.qkv_bias).view(rows, length, -1, width)
+        q = self.kernels.place_heads(joined, weights.qk_norms, self.settings.norm_eps, turn, step.positions, kept)
         if length > 1:
+            k, v = (each[:, :length].transpose(1, 2) for each in kept)
             mixed = functional.scaled_dot_product_attention(
-                q.transpose(1, 2),
-                k.transpose(1, 2),
-                v.transpose(1, 2),
-                attn_mask=mask,
-                is_causal=mask is None,
-                enable_gqa=heads > kv_heads,
+                q.transpose(1, 2), k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=heads > kv_heads
             ).transpose(1, 2)
-        elif step.recorded is None:
-            mixed = self._attend_cache(q, keys, values, step.context)
+        elif step.used is None:
+            mixed = self._attend_cache(q, *kept, step.context)
         else:
-            mixed = self._attend_recorded(q, keys, values, step.recorded)
+            from probes.transformer_triton import attend_used  # noqa: PLC0415  imports triton
+
+            mixed = attend_used(q.view(rows, heads, width), *kept, step.used, self.model.sliding_window)
         out = self.links.all_reduce(functional.linear(mixed.reshape(rows * length, -1), weights.out))
         return out if weights.out_bias is None else out + weights.out_bias
 
@@ -165,29 +144,6 @@ class Transformer:
         folded = q.view(rows, self.kv_heads, self.heads // self.kv_heads, -1)
         k, v = (each[:, begin:context].transpose(1, 2) for each in (keys, values))
         return functional.scaled_dot_product_attention(folded, k, v)
-
-    def _attend_recorded(
-        self, q: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, recorded: Recorded
-    ) -> torch.Tensor:
-        """The same over as many places as ``recorded.used`` says when the kernel runs."""
-        from torch.nn.attention.varlen import varlen_attn  # noqa: PLC0415  older versions of torch run without graphs
-
-        rows, places = keys.shape[:2]
-        window = self.model.sliding_window
-        mixed = varlen_attn(
-            q.view(rows, self.heads, -1),
-            keys.flatten(0, 1),
-            values.flatten(0, 1),
-            recorded.query_begins,
-            recorded.cache_begins,
-            1,
-            places,
-            window_size=(window - 1, 0) if window else (-1, -1),
-            enable_gqa=self.heads > self.kv_heads,
-            seqused_k=recorded.used,
-        )
-        assert isinstance(mixed, torch.Tensor)
-        return mixed
 
     def _dense(self, x: torch.Tensor, weights: Dense) -> torch.Tensor:
         inner = self.kernels.swiglu(functional.linear(x, weights.gate_up, weights.gate_up_bias))

@@ -60,27 +60,31 @@ def test_turned_heads_keep_their_length_and_meet_by_distance_only():
     torch.testing.assert_close(near, far, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("norm", [None, torch.full((16,), 1.5)], ids=["plain", "normed"])
-def test_the_compiler_sees_whole_functions_for_any_number_of_tokens(monkeypatch, norm):
+@pytest.mark.parametrize("norms", [None, (torch.full((16,), 1.5), torch.full((16,), 0.5))], ids=["plain", "normed"])
+def test_the_compiler_sees_whole_functions_for_any_number_of_tokens(monkeypatch, norms):
     # traced, not compiled: that would take a minute
     monkeypatch.setattr(transformer_kernels.torch, "compile", partial(torch.compile, backend="eager"))
-    fused, plain = fused_kernels(), Kernels()
+    fused, plain = fused_kernels("cpu"), Kernels()
     for tokens in (1, 16, 5, 3, 40):
         x, y, weight = torch.randn(tokens, 64), torch.randn(tokens, 64), torch.rand(64)
         pairs = [(each.add_norm(x, y, weight, 1e-5)[0], each.swiglu(x)) for each in (fused, plain)]
         torch.testing.assert_close(*pairs)
+        joined, positions = torch.randn(2, tokens, 7, 16), torch.arange(3, 3 + tokens)
         turn = torch.rand(tokens, 1, 8), torch.rand(tokens, 1, 8)
-        for heads in torch.randn(tokens, 5, 16).split((4, 1), dim=1):
-            torch.testing.assert_close(*(each.rotate(heads, norm, 1e-5, *turn) for each in (fused, plain)))
+        seen = []
+        for each in (fused, plain):
+            cache = torch.zeros(2, 2, 50, 1, 16)
+            seen.append((each.place_heads(joined, norms, 1e-5, turn, positions, (cache[0], cache[1])), cache))
+        torch.testing.assert_close(*seen)
 
 
-def test_a_torch_that_cannot_record_attention_is_refused(monkeypatch):
-    varlen = pytest.importorskip("torch.nn.attention.varlen")
-    monkeypatch.setattr(varlen, "varlen_attn", lambda query: query)
-    with pytest.raises(InputError, match=r"has no varlen_attn with seqused_k.*; install a newer one, or set compiled"):
+def test_graphs_are_refused_without_triton(monkeypatch):
+    monkeypatch.setattr(transformer_kernels, "find_spec", lambda _: None)
+    with pytest.raises(InputError, match=r"CUDA graphs need triton, .*; install it, or set compiled to false"):
         check_graphs()
 
 
+@pytest.mark.filterwarnings("default")  # the compiler warns of its own makings
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 @pytest.mark.parametrize(
     "changes",
