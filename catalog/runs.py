@@ -1,17 +1,12 @@
 """Measured runs: those shipped with the package, the user's own, and the append-only store that probes write.
 
-A store is JSON Lines, one ``Measurement`` a line without its empty fields. Writers take a lock and add whole lines with
-one write, so that several of them, a kill at any moment and a full disk leave every earlier line as it was; readers
-pass over a line that a killed writer left unfinished. The same columns as CSV are read too.
+A store is a file of ``catalog.stores``, one ``Measurement`` a line without its empty fields. The same columns as CSV are
+read too.
 """
 
 from __future__ import annotations
 
 import csv
-import errno
-import json
-import os
-from contextlib import suppress
 from dataclasses import MISSING, fields
 from functools import cache
 from pathlib import Path
@@ -20,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from catalog.home import own_runs
 from catalog.names import suggestion
 from catalog.schema import InputError, Measurement
+from catalog.stores import append_lines, json_rows, line_of
 from catalog.tables import DATA, construct, describe, field_types
 
 if TYPE_CHECKING:
@@ -63,7 +59,7 @@ def read_runs(path: str | Path) -> tuple[Measurement, ...]:
 
     """
     path = Path(path)
-    rows = _csv_rows(path) if path.suffix.casefold() == ".csv" else _json_rows(path)
+    rows = _csv_rows(path) if path.suffix.casefold() == ".csv" else json_rows(path)
     try:
         return tuple(check_run(construct(Measurement, row, where), where) for where, row in rows)
     except InputError:
@@ -90,8 +86,7 @@ def append_runs(path: str | Path, measurements: Iterable[Measurement]) -> None:
     if not lines:
         return
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _append(path, "".join(lines).encode("ascii"))
+        append_lines(path, "".join(lines))
     except OSError as error:
         raise InputError(f"cannot add runs to {path}: {error.strerror}; nothing was added") from error
 
@@ -183,67 +178,5 @@ def _cell(name: str, text: str, hint: Any, where: str) -> Any:
     return text
 
 
-def _json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            text = line.strip()
-            where = f"{path} line {number}"
-            if not text:
-                continue
-            try:
-                row = json.loads(text, parse_constant=_refuse)
-            except (ValueError, RecursionError) as error:
-                if _unfinished(text, error):
-                    _warn(f"{where} is unfinished, as a stopped writer leaves it; passed over")
-                    continue
-                raise InputError(f"{where} is not JSON: {error}") from error
-            if not isinstance(row, dict):
-                raise InputError(f"{where} is not a JSON object")
-            yield where, row
-
-
-def _refuse(constant: str) -> float:
-    raise ValueError(f"{constant} is no number")
-
-
-def _unfinished(text: str, error: Exception) -> bool:
-    """Whether a line is the beginning of one of ours: they all start with a brace and end with the matching one."""
-    return text.startswith("{") and (not text.endswith("}") or "Unterminated string" in str(error))
-
-
-def _warn(message: str) -> None:
-    import logging  # noqa: PLC0415  slow to import, rarely needed
-
-    logging.getLogger(__name__).warning(message)
-
-
 def _line(run: Measurement) -> str:
-    values = {each.name: getattr(run, each.name) for each in fields(run)}
-    filled = {name: value for name, value in values.items() if value not in (None, "")}
-    # ASCII only: a line that is cut off can then never end within a character
-    return json.dumps(filled, ensure_ascii=True, allow_nan=False, separators=(",", ":")) + "\n"
-
-
-def _append(path: Path, data: bytes) -> None:
-    import fcntl  # noqa: PLC0415  POSIX only, and readers don't need it
-
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        size = os.fstat(descriptor).st_size
-        if size and os.pread(descriptor, 1, size - 1) != b"\n":
-            data = b"\n" + data  # a killed writer's unfinished line stays on its own
-        try:
-            _write(descriptor, data)
-        except OSError:
-            with suppress(OSError):  # takes back only what this call wrote: the lock is still held
-                os.ftruncate(descriptor, size)
-            raise
-    finally:
-        os.close(descriptor)
-
-
-def _write(descriptor: int, data: bytes) -> None:
-    if os.write(descriptor, data) < len(data):  # a regular file takes only a part when its disk is full
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    os.fsync(descriptor)
+    return line_of({each.name: getattr(run, each.name) for each in fields(run)})

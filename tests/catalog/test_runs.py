@@ -16,7 +16,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from catalog import runs
 from catalog.gpus import find_gpu
 from catalog.models import find_model
 from catalog.runs import append_runs, read_runs, shipped_runs, to_frame, user_runs
@@ -290,7 +289,7 @@ def test_a_full_disk_harms_nothing(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     for broken in (short, full):
-        monkeypatch.setattr(runs.os, "write", broken)
+        monkeypatch.setattr(os, "write", broken)
         with pytest.raises(InputError, match=r"No space left.*; nothing was added") as caught:
             append_runs(path, named("lost"))
         assert "\n" not in str(caught.value)
