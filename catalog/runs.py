@@ -27,7 +27,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("gpus", "tp", "pp", "dp", "ep"), (1, 65_536)),
     **dict.fromkeys(("batch", "input_len", "output_len", "repeats"), (1, 10**9)),
     **dict.fromkeys(("max_num_batched_tokens", "max_num_seqs", "max_model_len"), (1, 10**9)),
-    **dict.fromkeys(("prefill_ms", "ttft_ms", "e2e_ms", "output_tok_s"), (1e-9, 1e12)),
+    **dict.fromkeys(("prefill_ms", "ttft_ms", "e2e_ms", "output_tok_s", "rate"), (1e-9, 1e12)),
     **dict.fromkeys(("tpot_ms", "spread", "peak_memory_gib", "comm_bytes", "energy_j"), (0, 1e18)),
     **dict.fromkeys(("max_logit_diff", "power_w"), (0, 1e12)),
     **dict.fromkeys(("offload", "top1_agreement", "utilisation"), (0, 1)),

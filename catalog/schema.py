@@ -271,9 +271,15 @@ class Measurement:
     gpu_memory_utilization: float | None = None
     compiled: bool = True
     offload: float = 0.0
+    regime: Literal["static", "steady", "open"] = "static"
+    """"static": the whole batch at once; "steady": ``batch`` requests kept in flight; "open": Poisson arrivals."""
+    rate: float | None = None
+    """Requests a second that were offered, in an open run."""
     batch: int
-    """Sequences at once per replica; 0 for a saturated run, where the engine took as many as it could."""
+    """Sequences at once per replica; 0 for a saturated run, where the engine took as many as it could; in an open run
+    the mean number in flight."""
     input_len: int
+    """Where lengths differ within a run, here and below, their mean."""
     output_len: int
     prefill_ms: float | None = None
     ttft_ms: float | None = None

@@ -87,7 +87,7 @@ def test_user_runs(home):
 
 
 def test_every_field_survives(tmp_path):
-    every = {"role": "validate", "compiled": False, "oom": True}
+    every = {"role": "validate", "compiled": False, "oom": True, "regime": "steady"}
     for each in fields(Measurement):
         if each.name not in every:
             every[each.name] = {"int": 3, "float": 0.5, "str": "x"}[each.type.split(" ")[0]]
