@@ -6,17 +6,20 @@ import json
 import math
 import os
 import signal
+import socket
 import subprocess
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from catalog.schema import InputError
+from catalog.stores import append_lines, json_rows, line_of
+from probes.claims import Claim, take_claim
 from probes.loads import read_plan
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from probes.loads import Load
@@ -29,6 +32,9 @@ FIRST_PORT = 20_000
 PORTS = 200
 """Loads side by side must not fight over ports: each has so many of its own."""
 
+PAUSE_S = 0.25
+"""Time between two looks at what is running."""
+
 
 @dataclass(slots=True, kw_only=True)
 class Running:
@@ -38,14 +44,19 @@ class Running:
     gpus: tuple[int, ...]
     process: subprocess.Popen[str]
     began: float
+    claim: Claim
 
 
 class Sweep:
     """Runs the loads of a plan, in order, side by side on the GPUs it may use.
 
     Each load is run by a worker: a process that reads one order from its standard input, a JSON line with ``plan``,
-    ``load`` (its number there), ``out``, ``log``, ``gpus`` and a ``port`` it may count up from, and exits with 0 when
-    the load is done. Workers are started ahead of their orders, so that they can import meanwhile.
+    ``load`` (its number there), ``out``, ``store``, ``log``, ``gpus`` and a ``port`` it may count up from, and exits with
+    0 when the load is done. Workers are started ahead of their orders, so that they can import meanwhile. When their
+    standard input ends, the sweep is gone and they must end too.
+
+    Several sweeps, on one machine or on several that share the folder, may run loads of the same names into it at the
+    same time: each load is claimed by one of them, and a sweep ends when the last load is over.
     """
 
     def __init__(
@@ -57,13 +68,18 @@ class Sweep:
         worker: Sequence[str],
         environment: Mapping[str, str] | None = None,
         seconds: float = math.inf,
+        store: Path | None = None,
+        expected: Callable[[Load], float] | None = None,
+        say: Callable[[str], None] = print,
     ) -> None:
-        """Raise ``InputError`` if the plan cannot be read or needs more GPUs than there are.
+        """Raise ``InputError`` if the plan cannot be read, needs more GPUs than there are, or ``out`` cannot be written.
 
-        ``worker`` is the command that starts one, ``environment`` what it has beside ours, ``seconds`` how long the
-        sweep may take.
+        ``worker`` is the command that starts one, ``environment`` what it has beside ours, ``seconds`` how long the sweep
+        may take: what still runs then is ended. ``expected`` foretells the seconds of a load: one that would not end in
+        time is left out. Measurements go to ``store``, OUT/runs.jsonl if it is None; what happens is told to ``say``.
         """
         self.plan, self.out = plan.resolve(), out.resolve()
+        self.store = self.out / "runs.jsonl" if store is None else store.resolve()
         self.loads = read_plan(plan)
         widest = max((load.deployment.num_gpus for load in self.loads), default=0)
         if widest > len(gpus):
@@ -74,27 +90,81 @@ class Sweep:
         self.workers: list[subprocess.Popen[str]] = []
         self.command = list(worker)
         self.environment = {**os.environ, **(environment or {})}
-        (self.out / "logs").mkdir(parents=True, exist_ok=True)
-
-    def run(self) -> None:
-        """Run every load that is not done; rows and outcomes are on disk as soon as they are known."""
-        over = outcomes(self.out)
-        waiting = [load for load in self.loads if over.get(load.name) != "done"]
+        self._expected, self._say = expected, say
+        self._told: set[str] = set()
         try:
-            while waiting or self.running:
+            (self.out / "logs").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"cannot write into {out}: {error.strerror}") from error
+        self._began_with = _records(self.out)
+        self.waiting = [load for load in self.loads if not _is_done(load, self._began_with)]
+
+    @property
+    def seconds_left(self) -> float:
+        return max(self.ends - time.monotonic(), 0.0)
+
+    def run(self, watch: Callable[[Sweep], None] | None = None) -> None:
+        """Run every load that is not done; rows and outcomes are on disk as soon as they are known.
+
+        ``watch`` sees the sweep a few times a second.
+        """
+        try:
+            while True:
                 self._reap()
-                left = self.ends - time.monotonic()
-                while waiting and left > 0 and len(self.free) >= waiting[0].deployment.num_gpus:
-                    self._start(waiting.pop(0))
-                if left <= 0:
+                if self.seconds_left > 0:
+                    self._begin()
+                if watch:
+                    watch(self)
+                if self.seconds_left <= 0 or not (self.waiting or self.running):
                     break
-                self._keep_spares(min(SPARE, len(waiting)))
-                time.sleep(0.25)
+                self._keep_spares(min(SPARE, len(self.waiting)) if self.free or self.running else 0)
+                time.sleep(PAUSE_S)
         finally:
             for each in self.running:
                 _end(each.process)
+                self._say(f"{each.load.name} ended before it was done")
             for worker in self.workers:
                 _end(worker)
+            for each in self.running:
+                each.claim.release()
+
+    def _begin(self) -> None:
+        """Start what can start, in the plan's order: a load that waits for GPUs is not overtaken."""
+        for load in tuple(self.waiting):
+            if len(self.free) < load.deployment.num_gpus:
+                return
+            if why := self._too_long(load):
+                self.waiting.remove(load)
+                self._say(f"{load.name} left out: {why}")
+                continue
+            claim = self._claim(load)
+            if claim is None:
+                continue
+            self.waiting.remove(load)
+            if self._is_over(load):
+                claim.release()
+            else:
+                self._start(load, claim)
+
+    def _too_long(self, load: Load) -> str:
+        if self._expected is None or math.isinf(self.ends):
+            return ""
+        expected, left = self._expected(load), self.seconds_left
+        return f"about {expected:.0f} s are needed and {left:.0f} s left" if expected > left else ""
+
+    def _claim(self, load: Load) -> Claim | None:
+        claim = take_claim(self.out / "claims" / f"{load.name}.lock")
+        if claim is None and load.name not in self._told:
+            self._told.add(load.name)
+            self._say(f"{load.name} is being run by another process")
+        return claim
+
+    def _is_over(self, load: Load) -> bool:
+        """Whether somebody else has run a load since this sweep began, or done it before."""
+        records = _records(self.out)
+        own = [record for record in records if record["load"] == load.name]
+        earlier = [record for record in self._began_with if record["load"] == load.name]
+        return _is_done(load, records) or len(own) > len(earlier)
 
     def _worker(self) -> subprocess.Popen[str]:
         with (self.out / "logs" / "workers.log").open("ab") as log:
@@ -112,7 +182,7 @@ class Sweep:
         while len(self.workers) < count:
             self.workers.append(self._worker())
 
-    def _start(self, load: Load) -> None:
+    def _start(self, load: Load, claim: Claim) -> None:
         number = self.loads.index(load)
         gpus = tuple(self.free[: load.deployment.num_gpus])
         self.free = self.free[len(gpus) :]
@@ -120,17 +190,18 @@ class Sweep:
             "plan": str(self.plan),
             "load": number,
             "out": str(self.out),
+            "store": str(self.store),
             "log": str(self.out / "logs" / f"{load.name}.log"),
             "gpus": gpus,
-            "port": FIRST_PORT + (PORTS * number) % 40_000,
+            "port": _free_port(number),
         }
         process = self.workers.pop(0) if self.workers else self._worker()
         with suppress(BrokenPipeError):  # a worker that died is reaped as a failed load
             assert process.stdin is not None
             process.stdin.write(json.dumps(order) + "\n")
             process.stdin.flush()
-        self.running.append(Running(load=load, gpus=gpus, process=process, began=time.monotonic()))
-        print(f"{load.name} on {gpus}", flush=True)
+        self.running.append(Running(load=load, gpus=gpus, process=process, began=time.monotonic(), claim=claim))
+        self._say(f"{load.name} on {gpus}")
 
     def _reap(self) -> None:
         for each in tuple(self.running):
@@ -145,19 +216,75 @@ class Sweep:
             outcome = "done" if code == 0 else "failed"
             log = self.out / "logs" / f"{each.load.name}.log"
             tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-40:] if log.exists() else []
-            record = {"load": each.load.name, "outcome": outcome, "seconds": round(seconds, 1), "late": late}
-            with (self.out / "loads.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record if outcome == "done" else {**record, "log": tail}) + "\n")
-            print(f"{each.load.name} {outcome} after {seconds:.0f} s", flush=True)
+            add_record(self.out, each.load, outcome, seconds, late=late, log=() if outcome == "done" else tail)
+            each.claim.release()
+            self._say(f"{each.load.name} {outcome} after {seconds:.0f} s")
+
+
+def add_record(
+    out: Path, load: Load, outcome: str, seconds: float, *, late: bool = False, log: Sequence[str] = ()
+) -> None:
+    """Note what became of a load in OUT/loads.jsonl.
+
+    Raises:
+        InputError: the disk is full or not to be written to.
+
+    """
+    record = {
+        "load": load.name,
+        "outcome": outcome,
+        "seconds": round(seconds, 1),
+        "late": late,
+        "shapes": load.shapes,
+        "log": list(log) or None,
+    }
+    try:
+        append_lines(out / "loads.jsonl", line_of(record))
+    except OSError as error:
+        raise InputError(f"cannot write {out / 'loads.jsonl'}: {error.strerror}") from error
 
 
 def outcomes(out: Path) -> dict[str, str]:
     """What became of each load that a sweep into this folder has begun: "done" or "failed"."""
+    return {record["load"]: record["outcome"] for record in _records(out)}
+
+
+def seconds_taken(out: Path) -> dict[str, float]:
+    """How long each load took that was done in this folder, start-up included; of several times the last."""
+    return {record["load"]: record["seconds"] for record in _records(out) if record["outcome"] == "done"}
+
+
+def undone_shapes(load: Load, out: Path) -> tuple[tuple[int, int, int], ...]:
+    """The shapes of a load that no sweep into this folder has been through yet."""
+    seen = _shapes_seen(load, _records(out))
+    return tuple(shape for shape in load.shapes if shape not in seen)
+
+
+def _is_done(load: Load, records: Sequence[Mapping[str, Any]]) -> bool:
+    done = any(record["load"] == load.name and record["outcome"] == "done" for record in records)
+    return done and _shapes_seen(load, records).issuperset(load.shapes)
+
+
+def _shapes_seen(load: Load, records: Sequence[Mapping[str, Any]]) -> set[tuple[int, int, int]]:
+    done = [record for record in records if record["load"] == load.name and record["outcome"] == "done"]
+    # records did not always say which shapes: then they were all there were
+    return {tuple(shape) for record in done for shape in record.get("shapes", load.shapes)}
+
+
+def _records(out: Path) -> list[dict[str, Any]]:
     path = out / "loads.jsonl"
-    if not path.exists():
-        return {}
-    records = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-    return {record["load"]: record["outcome"] for record in records}
+    return [row for _, row in json_rows(path)] if path.exists() else []
+
+
+def _free_port(number: int) -> int:
+    """The first of ``PORTS`` ports, those of another sweep on this machine passed over."""
+    blocks = 40_000 // PORTS
+    for block in range(number, number + blocks):
+        port = FIRST_PORT + PORTS * (block % blocks)
+        with socket.socket() as tried, suppress(OSError):
+            tried.bind(("127.0.0.1", port))
+            return port
+    raise InputError(f"none of the ports from {FIRST_PORT} to {FIRST_PORT + 40_000} is free")
 
 
 def _end(process: subprocess.Popen[str]) -> None:

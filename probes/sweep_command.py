@@ -8,6 +8,7 @@ import math
 import os
 import signal
 import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -76,6 +77,8 @@ class Order:
     """The order as it was given."""
     load: Load
     out: Path
+    store: Path
+    """Where measurements go, see ``catalog.runs``."""
     log: Path
     gpus: tuple[int, ...]
     port: int
@@ -84,11 +87,14 @@ class Order:
 def take_order() -> Order | None:
     """Wait on standard input for an order; None if there is none to come.
 
-    From then on the worker's output goes to the load's log, and the load's GPUs are the only ones it sees.
+    From then on the worker's output goes to the load's log, the load's GPUs are the only ones it sees, and it ends, with
+    the processes it started, when the sweep does.
     """
     text = sys.stdin.readline()
     if not text:
         return None
+    if os.getsid(0) == os.getpid():  # the first process of a load; the others' standard input has ended
+        threading.Thread(target=_end_with_sweep, daemon=True).start()
     order = json.loads(text)
     log = Path(order["log"])
     with log.open("ab", buffering=0) as file:
@@ -97,7 +103,15 @@ def take_order() -> Order | None:
     gpus = tuple(order["gpus"])
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
     load = read_plan(Path(order["plan"]))[order["load"]]
-    return Order(text=text, load=load, out=Path(order["out"]), log=log, gpus=gpus, port=order["port"])
+    out, store = Path(order["out"]), Path(order["store"])
+    return Order(text=text, load=load, out=out, store=store, log=log, gpus=gpus, port=order["port"])
+
+
+def _end_with_sweep() -> None:
+    """Wait until nobody can write to standard input any more: the sweep has been killed, and who else would end us?"""
+    while os.read(0, 1):
+        pass
+    os.killpg(0, signal.SIGKILL)
 
 
 def record(engine: Engine, order: Order) -> None:
@@ -105,7 +119,7 @@ def record(engine: Engine, order: Order) -> None:
 
     Times that contradict each other (a prefill longer than the whole run, on a busy machine) are not stored.
     """
-    store = order.out / "runs.jsonl"
+    store = order.store
     done = frozenset(run.run_id for run in read_runs(store)) if store.exists() else frozenset()
     for run in measure(engine, order.load, done=done, say=lambda text: print(text, flush=True)):
         try:
