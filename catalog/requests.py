@@ -1,0 +1,81 @@
+"""Requests as they were served, one by one: what lies behind a serving run's means."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from catalog.schema import InputError
+from catalog.stores import append_lines, json_rows, line_of
+from catalog.tables import construct
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One request of the run ``run_id``, whose other properties are in its ``Measurement``."""
+
+    run_id: str
+    arrival_s: float
+    """Since the run began."""
+    input_len: int
+    output_len: int
+    ttft_ms: float
+    """Time to first token, from the arrival."""
+    e2e_ms: float
+    itl_p50_ms: float | None = None
+    """Gaps between the messages that brought tokens: median, 95th percentile and longest."""
+    itl_p95_ms: float | None = None
+    itl_max_ms: float | None = None
+
+
+def append_requests(path: Path, requests: Iterable[Request]) -> None:
+    """Add requests to a store, all or none.
+
+    Raises:
+        InputError: the file cannot be written; then nothing was added.
+
+    """
+    lines = "".join(line_of(asdict(each)) for each in requests)
+    try:
+        if lines:
+            append_lines(path, lines)
+    except OSError as error:
+        raise InputError(f"cannot add requests to {path}: {error.strerror}; nothing was added") from error
+
+
+def read_requests(path: Path) -> tuple[Request, ...]:
+    """The requests of a CSV file (``.csv``) or of a store (anything else).
+
+    Raises:
+        InputError: it cannot be read, or a line is none.
+
+    """
+    try:
+        if path.suffix.casefold() != ".csv":
+            return tuple(construct(Request, row, where) for where, row in json_rows(path))
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        return tuple(_of_csv(row, f"{path} line {number}") for number, row in enumerate(rows, 2))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text") from error
+
+
+def _of_csv(row: dict[str, str], where: str) -> Request:
+    whole = {"input_len", "output_len"}
+    try:
+        values = {
+            name: text if name == "run_id" else int(text) if name in whole else float(text)
+            for name, text in row.items()
+            if text
+        }
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{where} is no request: {error}") from error
+    request: Request = construct(Request, values, where)
+    return request

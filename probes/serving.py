@@ -1,0 +1,273 @@
+"""Serving: requests that arrive over time, each timed on its own.
+
+Closed loop: so many requests are kept in flight, the steady regime. Open loop: requests arrive as a Poisson process and
+wait if they must. Engine-agnostic: an engine is a function that turns a prompt into a stream of tokens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import math
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from catalog.schema import InputError, require_positive
+from catalog.tables import construct
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    Stream = Callable[[Sequence[int], int], AsyncIterator[int]]
+
+SETTLING = 0.35
+"""Share of a closed loop in which it fills up; what is measured comes after."""
+
+DRAIN_S = 30.0
+"""Requests that are still under way so long after the last arrival are given up; their run is cut short."""
+
+LOW_IDS = 1000
+"""Low ids are special tokens; a model may treat them in its own way."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """The traffic of one run. Exactly one of ``concurrency``, ``rate`` and ``share`` is given."""
+
+    input_len: int
+    output_len: int
+    """Mean lengths, tokens."""
+    seconds: float
+    """How long requests are begun."""
+    spread: float = 0.0
+    """Coefficient of variation of both lengths, each log-normal and independent; 0: all are alike."""
+    concurrency: int | None = None
+    """Requests in flight, closed loop."""
+    rate: float | None = None
+    """Requests a second, open loop."""
+    share: float | None = None
+    """The rate as a share of what the closed loop before it in the same load completed, with the same lengths."""
+    seed: int = 0
+
+    @property
+    def name(self) -> str:
+        """Short, and different for different offers."""
+        lengths = f"i{self.input_len}-o{self.output_len}" + (f"-cv{self.spread:g}" if self.spread else "")
+        if self.concurrency:
+            return f"c{self.concurrency}-{lengths}"
+        return f"{f'r{self.rate:g}' if self.rate else f's{self.share:g}'}-{lengths}" + f"-{self.seed}" * bool(self.seed)
+
+
+def read_offer(entry: Any, where: str) -> Offer:
+    """An offer as a plan writes it down: an object with the fields of ``Offer``.
+
+    Raises:
+        InputError: a field is missing, unknown or impossible.
+
+    """
+    if not isinstance(entry, dict):
+        raise InputError(f"{where}: {entry!r:.60} is no offer; it must be an object such as {{'rate': 4, ...}}")
+    offer: Offer = construct(Offer, entry, where)
+    for name in ("input_len", "output_len"):
+        require_positive(f"{where}: {name}", getattr(offer, name))
+    require_positive(f"{where}: seconds", offer.seconds, whole=False)
+    chosen = [name for name in ("concurrency", "rate", "share") if getattr(offer, name) is not None]
+    if len(chosen) != 1:
+        raise InputError(f"{where} has {' and '.join(chosen) or 'none'} of concurrency, rate, share; it must have one")
+    require_positive(f"{where}: {chosen[0]}", getattr(offer, chosen[0]), whole=chosen[0] == "concurrency")
+    if not 0 <= offer.spread <= 3:
+        raise InputError(f"{where}: spread is {offer.spread:g}; it must be from 0 to 3")
+    return offer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timed:
+    """One request as it was served; times in seconds since the run began."""
+
+    arrival_s: float
+    input_len: int
+    output_len: int
+    first_s: float
+    last_s: float
+    itl_p50_ms: float | None
+    itl_p95_ms: float | None
+    itl_max_ms: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """What became of an offer."""
+
+    requests: tuple[Timed, ...]
+    """Those that were completed, in the order of their arrival."""
+    lost: int
+    """Given up when the run was cut short."""
+    window: tuple[float, float]
+    """Begin and end of what counts, seconds."""
+    output_tok_s: float
+    """Tokens that came within the window, a second."""
+    completed_s: float
+    """Requests completed within the window, a second."""
+
+
+async def serve(stream: Stream, offer: Offer, *, vocab_size: int, max_len: int, rate: float | None = None) -> Served:
+    """Offer the traffic to an engine and time every request.
+
+    Args:
+        stream: prompt ids and output length to the number of tokens in each message that arrives.
+        offer: the traffic.
+        vocab_size: prompts are random ids below it.
+        max_len: no request is longer than that, prompt and output together.
+        rate: requests a second, where the offer says only a share.
+
+    """
+    run = _Run(stream, vocab_size, offer.seed)
+    if offer.concurrency:
+        await run.closed(offer, max_len)
+        window = SETTLING * offer.seconds, offer.seconds
+        requests = [each for each in run.done if window[0] <= each.last_s <= window[1]]
+    else:
+        arrivals = poisson(rate or offer.rate or 0.0, offer.seconds, offer.seed)
+        await run.open(arrivals, *lengths(offer, len(arrivals), max_len))
+        window = 0.0, max((each.last_s for each in run.done), default=offer.seconds)
+        requests = run.done
+    length = window[1] - window[0]
+    tokens = sum(count for at, count in run.tokens if window[0] <= at <= window[1])
+    return Served(
+        requests=tuple(sorted(requests, key=lambda each: each.arrival_s)),
+        lost=run.lost,
+        window=window,
+        output_tok_s=tokens / length,
+        completed_s=len(requests) / length,
+    )
+
+
+def poisson(rate: float, seconds: float, seed: int = 0) -> NDArray[np.float64]:
+    """Arrival times of a Poisson process in the first ``seconds``, ascending."""
+    random = np.random.default_rng((seed, 1))
+    enough = math.ceil(rate * seconds + 10 * math.sqrt(rate * seconds) + 20)
+    arrivals = np.cumsum(random.exponential(1 / rate, enough))
+    return arrivals[arrivals < seconds]
+
+
+def lengths(offer: Offer, count: int, max_len: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Input and output lengths of ``count`` requests, (count,) each: log-normal around the offer's, no request longer
+    than ``max_len``.
+    """
+    random = np.random.default_rng((offer.seed, 2))
+    sigma = math.sqrt(math.log1p(offer.spread**2))
+    factors = np.exp(sigma * random.standard_normal((2, count)) - sigma**2 / 2)
+    inputs = np.clip(np.rint(offer.input_len * factors[0]), 1, max_len - 1).astype(np.int64)
+    outputs = np.clip(np.rint(offer.output_len * factors[1]), 1, max_len - inputs).astype(np.int64)
+    return inputs, outputs
+
+
+class _Run:
+    def __init__(self, stream: Stream, vocab_size: int, seed: int) -> None:
+        self.stream = stream
+        self._random = np.random.default_rng((seed, 3))
+        self._least, self._most = min(LOW_IDS, vocab_size - 1), vocab_size
+        self.done: list[Timed] = []
+        self.tokens: list[tuple[float, int]] = []
+        self.lost = 0
+        self._began = 0.0
+
+    async def closed(self, offer: Offer, max_len: int) -> None:
+        assert offer.concurrency
+        inputs, outputs = lengths(offer, 1 << 16, max_len)
+        numbers = itertools.count()
+        self._began = time.perf_counter()
+
+        async def keep_one(first: bool) -> None:
+            while (arrival := self._now()) < offer.seconds:
+                number = next(numbers) % len(inputs)
+                output = int(outputs[number])
+                if first:  # begin as if in the middle: equal requests would else stay in step
+                    output = int(self._random.integers(1, output + 1))
+                timed = await self._request(arrival, self._prompt(int(inputs[number])), output)
+                if not first:
+                    self.done.append(timed)
+                first = False
+
+        await self._finish([asyncio.create_task(keep_one(True)) for _ in range(offer.concurrency)], offer.seconds)
+
+    async def open(self, arrivals: NDArray[np.float64], inputs: NDArray[np.int64], outputs: NDArray[np.int64]) -> None:
+        prompts = [self._prompt(int(length)) for length in inputs]
+        self._began = time.perf_counter()
+
+        async def keep(arrival: float, prompt: Sequence[int], output_len: int) -> None:
+            self.done.append(await self._request(arrival, prompt, output_len))
+
+        tasks = []
+        for arrival, prompt, output in zip(arrivals.tolist(), prompts, outputs.tolist(), strict=True):
+            await asyncio.sleep(max(0.0, arrival - self._now()))
+            tasks.append(asyncio.create_task(keep(arrival, prompt, output)))
+        await self._finish(tasks, float(arrivals[-1]) if len(arrivals) else 0.0)
+
+    async def _finish(self, tasks: list[asyncio.Task[None]], last: float) -> None:
+        if not tasks:
+            return
+        finished, late = await asyncio.wait(tasks, timeout=max(0.1, last + DRAIN_S - self._now()))
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+        self.lost = len(late)
+        for task in finished:
+            task.result()  # an engine's failure is ours
+
+    async def _request(self, arrival: float, prompt: Sequence[int], output_len: int) -> Timed:
+        """``arrival`` is when the request was due: time in which it could not even be handed over counts."""
+        times: list[float] = []
+        got = 0
+        async for count in self.stream(prompt, output_len):
+            times.append(self._now())
+            self.tokens.append((times[-1], count))
+            got += count
+        if got != output_len:
+            raise RuntimeError(f"asked for {output_len} tokens, got {got}")
+        gaps = 1e3 * np.diff(times)
+        p50, p95, most = (float(each) for each in np.percentile(gaps, (50, 95, 100))) if len(gaps) else (None,) * 3
+        return Timed(
+            arrival_s=arrival, input_len=len(prompt), output_len=output_len, first_s=times[0], last_s=times[-1],
+            itl_p50_ms=p50, itl_p95_ms=p95, itl_max_ms=most,
+        )  # fmt: skip
+
+    def _prompt(self, length: int) -> list[int]:
+        ids: list[int] = self._random.integers(self._least, self._most, length).tolist()
+        return ids
+
+    def _now(self) -> float:
+        return time.perf_counter() - self._began
+
+
+def summary(served: Served) -> Mapping[str, float]:
+    """Means over the requests: ``ttft_ms``, ``tpot_ms`` (of those with more than one token), ``e2e_ms``; and
+    ``output_tok_s``, ``batch`` (mean number in flight, by Little's law), ``input_len``, ``output_len``.
+
+    Raises:
+        InputError: nothing was completed.
+
+    """
+    if not served.requests:
+        raise InputError("no request was completed within the run; make it longer")
+    arrival, first, last, inputs, outputs = (
+        np.array([getattr(each, name) for each in served.requests], dtype=float)
+        for name in ("arrival_s", "first_s", "last_s", "input_len", "output_len")
+    )
+    several = outputs > 1
+    tpot = 1e3 * (last - first)[several] / (outputs - 1)[several]
+    return {
+        "ttft_ms": round(1e3 * float(np.mean(first - arrival)), 3),
+        "e2e_ms": round(1e3 * float(np.mean(last - arrival)), 3),
+        "output_tok_s": round(served.output_tok_s, 2),
+        "batch": max(1, round(served.completed_s * float(np.mean(last - arrival)))),
+        "input_len": round(float(np.mean(inputs))),
+        "output_len": round(float(np.mean(outputs))),
+        **({"tpot_ms": round(float(np.mean(tpot)), 4)} if np.any(several) else {}),
+    }
