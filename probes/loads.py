@@ -60,6 +60,14 @@ class Load:
     start_s: float
     """The load is given up if it takes this much longer than ``measure_s``."""
     repeats: int
+    agreement: bool = True
+    """Whether logits are compared with those of the plain reference, where the engine can show them."""
+    thresholds: tuple[tuple[int, int, int], ...] = ()
+    """(batch, input_len, output_len) each: find the largest batch that runs with prompts and outputs of these lengths,
+    where the engine can try. The one named is where to begin: the nearer, the fewer tries."""
+
+    expected_s: float | None = None
+    """How long it is expected to take, start-up included; None where nobody has foretold it."""
 
     def run_id(self, shape: tuple[int, int, int]) -> str:
         batch, input_len, output_len = shape
@@ -68,8 +76,8 @@ class Load:
 
 def read_plan(path: Path) -> tuple[Load, ...]:
     """The loads of a plan: a JSON object with ``prefix``, ``source``, ``gpu``, ``interconnect``, the limits of ``Load``,
-    a ``deployment`` that all share, ``shapes``, and ``loads``, each with ``model``, ``role`` and what it has of its own
-    (``deployment``, ``shapes``, ``label``).
+    a ``deployment`` that all share, ``shapes``, ``thresholds``, ``agreement``, and ``loads``, each with ``model``,
+    ``role`` and what it has of its own (``deployment``, ``shapes``, ``label``, ``expected_s``).
 
     Raises:
         InputError: it cannot be read, or a field is missing, unknown or impossible.
@@ -80,18 +88,29 @@ def read_plan(path: Path) -> tuple[Load, ...]:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:
         raise InputError(f"{path} is not JSON: {error}") from error
-    entries = _taken(plan, str(path), "loads", list)
+    return loads_of(plan, str(path))
+
+
+def loads_of(plan: Any, where: str) -> tuple[Load, ...]:
+    """The loads of a plan that has been parsed, see ``read_plan``; ``where`` it stands is for messages.
+
+    Raises:
+        InputError: a field is missing, unknown or impossible.
+
+    """
+    entries = _taken(plan, where, "loads", list)
     shared = {name: value for name, value in plan.items() if name != "loads"}
-    loads = tuple(_load({**shared, **entry}, shared, f"{path} load {n}") for n, entry in enumerate(entries, 1))
+    loads = tuple(_load({**shared, **entry}, shared, f"{where} load {n}") for n, entry in enumerate(entries, 1))
     names = [load.name for load in loads]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise InputError(f"{path} has {twice[0]} twice; give one of them a label")
+        raise InputError(f"{where} has {twice[0]} twice; give one of them a label")
     return loads
 
 
 def _load(entry: Mapping[str, Any], shared: Mapping[str, Any], where: str) -> Load:
     known = {
         *("prefix", "source", "gpu", "interconnect", "deployment", "shapes", "model", "role", "label"),
+        *("agreement", "thresholds", "expected_s"),
         *LIMITS,
     }
     for name in entry:
@@ -107,6 +126,15 @@ def _load(entry: Mapping[str, Any], shared: Mapping[str, Any], where: str) -> Lo
     limits = {name: entry.get(name, default) for name, default in LIMITS.items()}
     for name, value in limits.items():
         require_positive(f"{where}: {name}", value, whole=name == "repeats")
+    if not isinstance(agreement := entry.get("agreement", True), bool):
+        raise InputError(f"{where}: agreement is {agreement!r:.40}; it must be true or false")
+    if (expected_s := entry.get("expected_s")) is not None:
+        require_positive(f"{where}: expected_s", expected_s, whole=False)
+    thresholds = entry.get("thresholds", [])
+    if not isinstance(thresholds, list):
+        raise InputError(
+            f"{where}: thresholds is {thresholds!r:.40}; it must be a list of [batch, input_len, output_len]"
+        )
     layout = f"tp{deployment.tp}pp{deployment.pp}dp{deployment.dp}"
     short = model.name.rsplit("/", 1)[-1].casefold().removesuffix("-hf").removeprefix("meta-")
     parts = (entry.get("prefix", ""), short, layout, entry.get("label", ""))
@@ -119,6 +147,9 @@ def _load(entry: Mapping[str, Any], shared: Mapping[str, Any], where: str) -> Lo
         gpu=_taken(entry, where, "gpu", str),
         interconnect=entry.get("interconnect", ""),
         source=_taken(entry, where, "source", str),
+        agreement=agreement,
+        thresholds=tuple(_shape(each, where) for each in thresholds),
+        expected_s=expected_s,
         **limits,
     )
 

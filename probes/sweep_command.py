@@ -22,6 +22,7 @@ from probes.sweep import Sweep
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from catalog.schema import Measurement
     from probes.loads import Load
     from probes.static import Engine
 
@@ -114,17 +115,34 @@ def _end_with_sweep() -> None:
     os.killpg(0, signal.SIGKILL)
 
 
-def record(engine: Engine, order: Order) -> None:
+def record(engine: Engine, order: Order, *, agreement: Mapping[str, float] | None = None) -> None:
     """Measure the load's shapes that are not in the store yet; each is in it as soon as it is taken.
+
+    ``agreement`` is what all of them have in common, see ``measure``.
+    """
+    done = frozenset(run.run_id for run in stored(order))
+    for run in measure(engine, order.load, done=done, agreement=agreement, say=tell):
+        store(order, run)
+
+
+def stored(order: Order) -> tuple[Measurement, ...]:
+    """The runs in the order's store."""
+    return read_runs(order.store) if order.store.exists() else ()
+
+
+def store(order: Order, run: Measurement) -> None:
+    """Add a run to the order's store.
 
     Times that contradict each other (a prefill longer than the whole run, on a busy machine) are not stored.
     """
-    store = order.store
-    done = frozenset(run.run_id for run in read_runs(store)) if store.exists() else frozenset()
-    for run in measure(engine, order.load, done=done, say=lambda text: print(text, flush=True)):
-        try:
-            check_run(run, run.run_id)
-        except InputError as error:
-            print(f"not stored: {error}", flush=True)
-            continue
-        append_runs(store, [run])
+    try:
+        check_run(run, run.run_id)
+    except InputError as error:
+        tell(f"not stored: {error}")
+        return
+    append_runs(order.store, [run])
+
+
+def tell(text: str) -> None:
+    """Say it in the load's log, at once."""
+    print(text, flush=True)

@@ -6,8 +6,9 @@ import os
 import resource
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import distributed
@@ -15,25 +16,31 @@ from torch.nn import functional
 
 from catalog.schema import InputError
 from probes.checkpoint import Checkpoint, is_checkpoint
+from probes.meter import Meter
 from probes.parallel_layout import lay_out
 from probes.parallel_links import Links, gather
+from probes.static import OutOfMemory
 from probes.torch_graphs import check_graphs
-from probes.torch_pipeline import Pipeline
-from probes.transformer import Step, Transformer
-from probes.transformer_cache import Cache, CacheMemory, cache_bytes_per_token
+from probes.torch_memory import PARTS, cache_memory, give_back, memory_parts, prefill_bytes, rehearse, together
+from probes.torch_pipeline import Generated, Pipeline
+from probes.torch_reference import reference_logits
+from probes.transformer import Transformer
+from probes.transformer_cache import CacheMemory, cache_bytes_per_token
 from probes.transformer_kernels import Kernels, fused_kernels
 from probes.transformer_settings import check_runs, read_settings
 from probes.transformer_sources import RandomSource
 from probes.transformer_weights import read_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+
+    import numpy as np
 
     from catalog.schema import Deployment, Model
-    from probes.meter import Meter
     from probes.torch_pipeline import Watch
     from probes.transformer_sources import Source
 
+T = TypeVar("T")
 GIB = 2**30
 PREFILL_TOKENS = 8192
 """Tokens of a prefill micro-batch where the deployment names no ``max_num_batched_tokens``: vLLM's for a server."""
@@ -41,7 +48,8 @@ PREFILL_TOKENS = 8192
 MAX_SEQUENCES = 256
 """Sequences at once where the deployment names no ``max_num_seqs``: vLLM's."""
 
-STOP, GENERATE, REPORT = range(3)
+STOP, GENERATE, REPORT, PREPARE, TAKE, SHOW, PARTS_OF_MEMORY = range(7)
+"""What rank 0 tells the others to do, with up to three numbers."""
 
 
 class TorchEngine:
@@ -70,7 +78,8 @@ class TorchEngine:
         of all GPUs, for rank 0.
 
         Raises:
-            InputError: the model cannot be run so, its checkpoint is unusable, or not one sequence fits beside it.
+            InputError: the model cannot be run so, or its checkpoint is unusable.
+            OutOfMemory: its weights, or not one sequence beside them, fit the GPU; on all processes alike.
 
         """
         began = time.perf_counter()
@@ -80,7 +89,10 @@ class TorchEngine:
             check_graphs()
         if model.num_experts and not hasattr(functional, "grouped_mm"):
             raise InputError(f"torch {torch.__version__} has no grouped_mm, which experts need; install a newer one")
-        self.model, self.deployment, self._meter = model, deployment, meter
+        self.model, self.deployment, self.meter = model, deployment, meter or Meter(())
+        self._context_bytes = self._used_bytes()
+        self.running: tuple[int, int, int] | None = None
+        """(batch, input_len, output_len) while a batch is run, on every process."""
         self._dtype = getattr(torch, model.dtype if deployment.dtype == "auto" else deployment.dtype)
         self.positions = deployment.max_model_len or model.max_position_embeddings
         self._rows = deployment.max_num_seqs or MAX_SEQUENCES
@@ -90,7 +102,11 @@ class TorchEngine:
             has_weights = model.source.endswith(".json") and is_checkpoint(folder)
             source = Checkpoint(folder) if has_weights else RandomSource(device=self.device)
         settings = read_settings(model)
-        weights = read_weights(model, self.layout, source, dtype=self._dtype, device=self.device)
+        self._source = source
+        weights = self._together(
+            lambda: read_weights(model, self.layout, source, dtype=self._dtype, device=self.device),
+            f"the weights of {model.name}",
+        )
         self.weight_bytes = weights.nbytes()
         self._transformer = Transformer(
             model,
@@ -105,14 +121,18 @@ class TorchEngine:
         self.kv_capacity_tokens = self._capacity()
         self._pipeline = Pipeline(
             self._transformer,
-            self._memory(self.kv_capacity_tokens, layers=len(self.layout.layers)),
+            self._together(
+                lambda: self._memory(self.kv_capacity_tokens),
+                f"KV for {self.kv_capacity_tokens} tokens",
+            ),
             positions=self.positions,
             prefill_tokens=self._prefill_tokens,
             graphs=deployment.compiled,
         )
+        self._forget_peak()
         self.startup_s = time.perf_counter() - began
         self.fingerprint: Mapping[str, Any] = {
-            **(meter.identity() if meter else {}),
+            **self.meter.identity(),
             "cuda": torch.version.cuda,
             "torch": self.version,
             "device": self.device.type,
@@ -123,6 +143,60 @@ class TorchEngine:
             "prefill_tokens": self._prefill_tokens,
             "started": time.strftime("%Y-%m-%dT%H:%MZ", time.gmtime()),
         }
+
+    def prepare(self, batch: int, input_len: int) -> None:
+        """See ``Engine``: processes try the memory without talking, then agree, then record the decode steps."""
+        rows = min(batch, self._rows)
+        self._tell(PREPARE, rows, input_len)
+        self._rehearse(rows, input_len)
+        if rows * 3 <= self.kv_capacity_tokens and self.positions >= 3:
+            self.tokens([[0]] * rows, 2)
+
+    def take(self, batch: int, input_len: int, output_len: int) -> None:
+        """Instead of the KV memory that there was, have one for this batch alone, and try it as ``prepare`` does.
+
+        From then on ``kv_capacity_tokens`` are those of this batch; there are none if it does not run.
+
+        Raises:
+            InputError: more tokens than a sequence may have.
+            OutOfMemory: it does not run.
+
+        """
+        if input_len + output_len > self.positions:
+            raise InputError(f"{input_len + output_len} tokens exceed max_model_len {self.positions}")
+        self._tell(TAKE, batch, input_len, output_len)
+        self._take(batch, input_len, output_len)
+
+    def logits(self, ids: np.ndarray, input_len: int) -> np.ndarray:
+        """On rank 0: what the deployment makes of sequences ``ids``, (sequences, length), whose tokens after the first
+        ``input_len`` are fed to its decode steps one by one: logits (sequences, length - input_len, vocabulary), the
+        first after the prompt. float32.
+        """
+        rows, length = ids.shape
+        self._tell(SHOW, rows, input_len, length - input_len)
+        return self._show(torch.tensor(ids, dtype=torch.int64), input_len).numpy()
+
+    def reference(self, ids: np.ndarray, input_len: int) -> np.ndarray:
+        """On rank 0 alone: the same by the plainest run, see ``reference_logits``.
+
+        Raises:
+            OutOfMemory: it does not fit beside the deployment.
+
+        """
+        inputs = torch.tensor(ids, dtype=torch.int64, device=self.device)
+        logits = together(
+            lambda: reference_logits(self.model, self._source, inputs, dtype=self._dtype),
+            self.device,
+            alone=True,
+            what="the reference",
+        )
+        self._forget_peak()
+        return logits[:, input_len - 1 : -1].numpy()
+
+    def memory(self) -> list[dict[str, float]]:
+        """On rank 0: GiB by part, see ``PARTS``, on each GPU."""
+        self._tell(PARTS_OF_MEMORY)
+        return [dict(zip(PARTS, row, strict=True)) for row in self._parts().tolist()]
 
     def generate(self, prompts: Sequence[Sequence[int]], output_len: int) -> list[float]:
         """See ``Engine``: greedy tokens, ``max_num_seqs`` sequences at a time.
@@ -171,19 +245,25 @@ class TorchEngine:
         """A running count of the bytes sent, mean over the GPUs; see ``Traffic.sent_bytes``."""
         return float(self._reports()[:, 1].mean())
 
-    def energy_j(self) -> float | None:
-        return self._meter.energy_j() if self._meter else None
-
     def follow(self, watch: Watch | None = None) -> None:
         """On the other ranks: do what rank 0 says until it stops."""
         while True:
             kind, batch, input_len, output_len = self._told()
             if kind == STOP:
                 return
-            if kind == GENERATE:
-                self._generate(torch.empty(batch, input_len, dtype=torch.int64), output_len, watch)
-            else:
-                self._gathered()
+            with suppress(OutOfMemory):  # rank 0 tells it
+                if kind == GENERATE:
+                    self._generate(torch.empty(batch, input_len, dtype=torch.int64), output_len, watch)
+                elif kind == PREPARE:
+                    self._rehearse(batch, input_len)
+                elif kind == TAKE:
+                    self._take(batch, input_len, output_len)
+                elif kind == SHOW:
+                    self._show(torch.empty(batch, input_len + output_len, dtype=torch.int64), input_len)
+                elif kind == PARTS_OF_MEMORY:
+                    self._parts()
+                else:
+                    self._reported()
 
     def stop(self) -> None:
         """On rank 0: let the others end."""
@@ -195,13 +275,22 @@ class TorchEngine:
         if not self._alone:
             distributed.broadcast(ids, 0)
         batch, input_len = ids.shape
-        result = self._pipeline.generate(
-            ids.to(self.device) if self.layout.is_first else None,
-            batch=batch,
-            input_len=input_len,
-            output_len=output_len,
-            watch=watch,
+
+        def work() -> Generated:
+            return self._pipeline.generate(
+                ids.to(self.device) if self.layout.is_first else None,
+                batch=batch,
+                input_len=input_len,
+                output_len=output_len,
+                watch=watch,
+            )
+
+        self.running = (batch, input_len, output_len)
+        # several processes cannot agree any more once they talk: there, running out of memory ends them
+        result = (
+            self._together(work, f"{batch} sequences of {input_len + output_len} tokens") if self._alone else work()
         )
+        self.running = None
         return result.tokens, result.first_s
 
     @property
@@ -219,17 +308,80 @@ class TorchEngine:
 
     def _reports(self) -> torch.Tensor:
         self._tell(REPORT)
-        return self._gathered()
+        return self._reported()
 
-    def _gathered(self) -> torch.Tensor:
+    def _reported(self) -> torch.Tensor:
         """(GPUs, 2) float64: bytes in use and bytes sent."""
-        sent = self._transformer.links.traffic.sent_bytes(self.layout.tp)
-        own = torch.tensor([[self._used_bytes(), sent]], dtype=torch.float64)
+        return self._gathered(self._used_bytes(), self._transformer.links.traffic.sent_bytes(self.layout.tp))
+
+    def _parts(self) -> torch.Tensor:
+        """(GPUs, parts) float64: GiB, in the order of ``PARTS``."""
+        parts = memory_parts(
+            self.device,
+            context=self._context_bytes,
+            share=self.deployment.gpu_memory_utilization,
+            weight_bytes=self.weight_bytes,
+            kv_bytes=self._pipeline.memory.nbytes(),
+        )
+        return self._gathered(*(parts[name] for name in PARTS))
+
+    def _gathered(self, *values: float) -> torch.Tensor:
+        """(GPUs, values) float64: those of every process."""
+        own = torch.tensor([values], dtype=torch.float64)
         if self._alone:
             return own
-        gathered = own.new_empty(self.layout.tp * self.layout.pp, 2)
+        gathered = own.new_empty(self.layout.tp * self.layout.pp, len(values))
         gather(gathered, own)
         return gathered
+
+    def _forget_peak(self) -> None:
+        give_back(self.device)
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+
+    def _together(self, work: Callable[[], T], what: str) -> T:
+        return together(work, self.device, alone=self._alone, what=what)
+
+    def _rehearse(self, batch: int, input_len: int) -> None:
+        self._together(
+            lambda: rehearse(self._pipeline, batch, input_len), f"{batch} sequences with prompts of {input_len} tokens"
+        )
+
+    def _take(self, batch: int, input_len: int, output_len: int) -> None:
+        tokens = batch * (input_len + output_len)
+        self._pipeline.use(self._memory(0))
+        self._forget_peak()
+        self.kv_capacity_tokens = 0
+
+        def work() -> None:
+            self._pipeline.use(self._memory(tokens))
+            rehearse(self._pipeline, batch, input_len)
+
+        try:
+            self._together(work, f"{batch} sequences of {input_len + output_len} tokens")
+        except OutOfMemory:
+            self._pipeline.use(self._memory(0))
+            give_back(self.device)
+            raise
+        self.kv_capacity_tokens, self._rows = tokens, max(self._rows, batch)
+
+    def _show(self, ids: torch.Tensor, input_len: int) -> torch.Tensor:
+        rows, steps = ids.shape[0], ids.shape[1] - input_len
+        shown = torch.empty(rows, steps, self.model.vocab_size)
+        if not self._alone:
+            distributed.broadcast(ids, 0)
+        ids = ids.to(self.device)
+        self._pipeline.generate(
+            ids[:, :input_len],
+            batch=rows,
+            input_len=input_len,
+            output_len=steps,
+            watch=lambda which, number, logits: shown[which.start : which.stop, number].copy_(logits),
+            forced=ids[:, input_len:],
+        )
+        if not self._alone:
+            distributed.broadcast(shown, self.layout.tp * (self.layout.pp - 1))
+        return shown
 
     def _used_bytes(self) -> float:
         if self.device.type == "cuda":
@@ -238,15 +390,8 @@ class TorchEngine:
         # kilobytes, but bytes on a Mac (getrusage(2))
         return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024))
 
-    def _memory(self, tokens: int, *, layers: int) -> CacheMemory:
-        return CacheMemory(
-            layers=layers,
-            tokens=tokens,
-            kv_heads=self._transformer.kv_heads,
-            head_dim=self.model.head_dim,
-            dtype=self._dtype,
-            device=self.device,
-        )
+    def _memory(self, tokens: int) -> CacheMemory:
+        return cache_memory(self._transformer, tokens)
 
     def _capacity(self) -> int:
         """Tokens that fit into what the weights and the largest prefill leave of ``gpu_memory_utilization``, on the
@@ -254,7 +399,12 @@ class TorchEngine:
         """
         share = self.deployment.gpu_memory_utilization
         if self.device.type == "cuda":
-            activations = self._activation_bytes()
+            # NCCL takes its memory when first used; then, without it, what prefill takes
+            self._transformer.links.all_gather(torch.zeros(1, 1, dtype=self._dtype, device=self.device))
+            activations = self._together(
+                lambda: prefill_bytes(self._transformer, self.positions, self._prefill_tokens),
+                "the largest prefill micro-batch",
+            )
             torch.cuda.empty_cache()
             free, total = torch.cuda.mem_get_info(self.device)
             left = share * total - (total - free) - activations
@@ -271,32 +421,8 @@ class TorchEngine:
         if not self._alone:
             distributed.all_reduce(tokens, distributed.ReduceOp.MIN)
         if tokens < 2:
-            raise InputError(
+            raise OutOfMemory(
                 f"{self.model.name} leaves no memory for KV on tp {self.layout.tp} x pp {self.layout.pp}: "
                 f"{max(left, 0) / GIB:.2f} GiB are left of the weights' GPUs; use more GPUs or another dtype"
             )
         return int(tokens)
-
-    def _activation_bytes(self) -> int:
-        """What the largest prefill micro-batch takes beside the weights, measured with one layer's cache for all."""
-        length = self.positions  # a prompt is never cut
-        rows = max(1, self._prefill_tokens // length)
-        before = torch.cuda.memory_allocated(self.device)
-        memory = self._memory(rows * length, layers=1).divided(rows, length)
-        layers = len(self.layout.layers)
-        cache = Cache(memory.tensor.expand(layers, *memory.tensor.shape[1:]))
-        cache_bytes = torch.cuda.memory_allocated(self.device) - before
-        torch.cuda.reset_peak_memory_stats(self.device)
-        step = Step(positions=torch.arange(length, device=self.device), context=length)
-        shape = (rows, length)
-        with torch.inference_mode():
-            entering = (
-                torch.zeros(shape, dtype=torch.int64, device=self.device)
-                if self.layout.is_first
-                else torch.zeros(*shape, self.model.hidden_size, dtype=self._dtype, device=self.device)
-            )
-            counted = self._transformer.links.traffic.copy()
-            self._transformer.forward(entering, step, cache)
-            self._transformer.links.traffic.restore(counted)
-        torch.cuda.synchronize(self.device)
-        return int(torch.cuda.max_memory_allocated(self.device) - before - cache_bytes)

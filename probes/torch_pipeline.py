@@ -50,6 +50,12 @@ class Pipeline:
         self._recorded: dict[tuple[int, int, int], StepGraph] = {}
         self._pool = torch.cuda.graph_pool_handle() if graphs else None
 
+    def use(self, memory: CacheMemory) -> None:
+        """Keep keys and values there from now on; what was recorded for the old place is forgotten."""
+        self.memory = memory
+        self._recorded.clear()
+        self._pool = torch.cuda.graph_pool_handle() if self.graphs else None
+
     def generate(
         self,
         prompts: torch.Tensor | None,
@@ -58,11 +64,13 @@ class Pipeline:
         input_len: int,
         output_len: int,
         watch: Watch | None = None,
+        forced: torch.Tensor | None = None,
     ) -> Generated:
         """Run a batch to its end. ``prompts``, (batch, input_len) on the device, are looked at on the first stage only.
 
         ``watch`` is called on the last stage with the sequences, the number of the token (0 for the first) and the
-        logits (sequences, vocabulary) it is chosen by.
+        logits (sequences, vocabulary) it is chosen by. ``forced``, (batch, output_len), are tokens for the first stage to
+        go on with whatever was chosen.
         """
         assert input_len + output_len <= self.positions
         groups = even_parts(batch, min(self.layout.pp, batch))
@@ -74,7 +82,7 @@ class Pipeline:
                 self._prefill(turn, prompts, watch)
             for number in range(1, output_len):
                 for turn in turns:
-                    self._decode(turn, batch, number, watch)
+                    self._decode(turn, batch, number, watch, forced)
             if self.layout.is_first:
                 for turn in turns:
                     self._take_tokens(turn)
@@ -109,11 +117,12 @@ class Pipeline:
         if chosen:
             self._give_tokens(turn, torch.cat(chosen))
 
-    def _decode(self, turn: _Turn, batch: int, number: int, watch: Watch | None) -> None:
+    def _decode(self, turn: _Turn, batch: int, number: int, watch: Watch | None, forced: torch.Tensor | None) -> None:
         position = turn.input_len + number - 1
         if self.layout.is_first:
             self._take_tokens(turn)
-            entering = turn.tokens[-1][:, None]
+            chosen = turn.tokens[-1] if forced is None else forced[turn.rows.start : turn.rows.stop, number - 1]
+            entering = chosen[:, None]
         else:
             entering = self._receive(len(turn.rows), 1)
         if self.graphs:

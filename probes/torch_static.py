@@ -4,7 +4,9 @@
     python -m probes.torch_static PLAN.json OUT --gpus 0,1 --device cpu
 
 The plan, and what OUT then holds, are those of ``probes.vllm_static`` (``runs.jsonl``, ``loads.jsonl`` and ``logs/``), so
-that one plan can be measured on both engines. A model that is named by a folder with a ``config.json`` and safetensors
+that one plan can be measured on both engines, and ``memory.jsonl`` (see ``probes.torch_findings``). What runs out of
+memory is a row too; the ``thresholds`` of a plan are looked for by trying, and unless its ``agreement`` is false logits
+are compared with those of the plainest run. A model that is named by a folder with a ``config.json`` and safetensors
 has their weights; any other one has random weights. Each load is a process session of its own, with one process a GPU;
 the tensor-parallel ones of a pipeline stage have neighbouring GPUs. ``compiled`` is CUDA graphs for decode steps and
 kernels fused by ``torch.compile``. On a CPU, for trying things out, ``--gpus`` numbers processes, ``compiled`` is false.
@@ -15,6 +17,7 @@ micro-batches of at most ``max_num_batched_tokens`` (but whole prompts), greedy 
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -27,7 +30,9 @@ from typing import TYPE_CHECKING
 
 from catalog.schema import InputError
 from probes.meter import Meter, wait_until_free
+from probes.static import OutOfMemory
 from probes.sweep_command import record, run_sweep, sweep_parser, take_order
+from probes.torch_findings import find_agreement, record_failure, record_memory, record_thresholds
 from probes.transformer_settings import check_runs, read_settings
 
 if TYPE_CHECKING:
@@ -35,6 +40,7 @@ if TYPE_CHECKING:
 
     from probes.loads import Load
     from probes.sweep_command import Order
+    from probes.torch_engine import TorchEngine
 
 ENVIRONMENT = {
     "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # so that NVML and CUDA count the GPUs alike
@@ -105,6 +111,7 @@ def _run(order: Order, rank: int, device: str) -> None:
     from torch import distributed  # noqa: PLC0415
 
     from probes.torch_engine import TorchEngine  # noqa: PLC0415
+    from probes.torch_memory import GIB, needed_bytes  # noqa: PLC0415
 
     load, count = order.load, order.load.deployment.num_gpus
     place = torch.device("cpu")
@@ -122,12 +129,32 @@ def _run(order: Order, rank: int, device: str) -> None:
             timeout=timedelta(seconds=load.start_s + load.measure_s),
         )
     meter = Meter(order.gpus) if device == "cuda" and rank == 0 else None
-    engine = TorchEngine(load.model, load.deployment, rank=rank, device=place, meter=meter)
+    try:
+        engine = TorchEngine(load.model, load.deployment, rank=rank, device=place, meter=meter)
+    except OutOfMemory as error:
+        if rank == 0:
+            print(error, flush=True)
+            record_failure(order, error)
+        return
+    try:
+        _measure(engine, order, rank)
+    except torch.OutOfMemoryError as error:
+        # the other processes wait for this one, and will be ended; what is known is kept
+        needed = needed_bytes(str(error), place) / GIB
+        failed = OutOfMemory(f"out of GPU memory: {error}", needed_gib=needed if needed < math.inf else None)
+        record_failure(order, failed, engine.running, engine)
+        raise
+
+
+def _measure(engine: TorchEngine, order: Order, rank: int) -> None:
     if rank:
         engine.follow()
         return
     print(f"started in {engine.startup_s:.1f} s, KV for {engine.kv_capacity_tokens} tokens", flush=True)
-    record(engine, order)
+    agreement = find_agreement(engine, order.load)
+    record(engine, order, agreement=agreement)
+    record_memory(engine, order)
+    record_thresholds(engine, order, agreement)
     engine.stop()
 
 

@@ -32,6 +32,9 @@ class CacheMemory:
         # zeros, since what attention masks it still multiplies with 0
         self._memory = torch.zeros(layers, 2, tokens, kv_heads, head_dim, dtype=dtype, device=device)
 
+    def nbytes(self) -> int:
+        return self._memory.numel() * self._memory.element_size()
+
     def divided(self, rows: int, most: int) -> Cache:
         """A cache for ``rows`` sequences of as many places as there are for each, ``most`` at most.
 

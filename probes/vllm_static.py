@@ -116,14 +116,14 @@ class VllmEngine:
     def __init__(self, load: Load, folder: str, gpus: Sequence[int]) -> None:
         vllm = import_module("vllm")
         began = time.perf_counter()
-        self._meter = Meter(gpus)
+        self.meter = Meter(gpus)
         self._sampling = vllm.SamplingParams
         self._llm = vllm.LLM(**engine_args(load, folder))
         self.startup_s = time.perf_counter() - began
         self.version: str = vllm.__version__
         config = self._llm.llm_engine.vllm_config
         self.fingerprint: Mapping[str, Any] = {
-            **self._meter.identity(),
+            **self.meter.identity(),
             "cuda": import_module("torch").version.cuda,
             "torch": metadata.version("torch"),
             "vllm": vllm.__version__,
@@ -135,6 +135,9 @@ class VllmEngine:
         }
         first = self.memory()[0]
         self.kv_capacity_tokens = int(first["num_blocks"] * first["block_size"])
+
+    def prepare(self, batch: int, input_len: int) -> None:
+        """Nothing: vLLM tries its memory and records its graphs when it starts."""
 
     def generate(self, prompts: Sequence[Sequence[int]], output_len: int) -> list[float]:
         sampling = self._sampling(temperature=1.0, max_tokens=output_len, ignore_eos=True, detokenize=False)
@@ -150,9 +153,6 @@ class VllmEngine:
 
     def used_gib(self) -> float:
         return max(report["used_gib"] for report in self.memory())
-
-    def energy_j(self) -> float | None:
-        return self._meter.energy_j()
 
     def comm_bytes(self) -> None:
         """None: vLLM does not count what it sends."""

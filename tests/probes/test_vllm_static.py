@@ -12,6 +12,7 @@ from catalog.runs import append_runs, read_runs
 from catalog.schema import Deployment, InputError
 from probes import static, vllm_static
 from probes.loads import SHAPES, Load, config_json, read_plan
+from probes.meter import Profile
 from probes.static import measure
 from probes.sweep import Sweep, outcomes
 from probes.vllm_static import engine_args, graph_gib, main
@@ -37,6 +38,28 @@ def a_load(**changes):
     return replace(load, **changes)
 
 
+class FakeMeter:
+    """Of GPUs that draw 500 W, on an engine's clock."""
+
+    def __init__(self, engine):
+        self.engine = engine
+
+    def start(self, *, pcie):
+        self.pcie, self.began = pcie, self.engine.now
+        return self
+
+    def stop(self):
+        seconds = self.engine.now - self.began
+        return Profile(
+            seconds=seconds,
+            energy_j=500 * seconds,
+            power_w=500.0,
+            utilisation=0.75,
+            sm_mhz=1980.0,
+            nvlink_sent_bytes=1.25 * self.engine.sent[-1],
+        )
+
+
 class FakeEngine:
     """Takes 10 us a prompt token and 5 ms a step, and a little longer each time, on a clock of its own."""
 
@@ -49,11 +72,18 @@ class FakeEngine:
         self.compiling = compiling
         self.now = 0.0
         self.calls = []
+        self.sent = []
+        self.meter = FakeMeter(self)
 
     def clock(self):
         return self.now
 
+    def prepare(self, batch, input_len):
+        self.prepared = (batch, input_len)
+
     def generate(self, prompts, output_len):
+        assert self.prepared == (len(prompts), len(prompts[0]))
+        self.sent.append(64.0 * len(prompts) * output_len)
         self.calls.append((len(prompts), len(prompts[0]), output_len))
         self.now += 1e-5 * sum(map(len, prompts)) + 0.005 * (output_len - 1) + 1e-5 * len(self.calls)
         self.now += 2.0 * (len(self.calls) in self.compiling)
@@ -62,11 +92,8 @@ class FakeEngine:
     def used_gib(self):
         return 120.0
 
-    def energy_j(self):
-        return 500.0 * self.now
-
     def comm_bytes(self):
-        return 64.0 * sum(rows * output_len for rows, _, output_len in self.calls)
+        return sum(self.sent)
 
 
 def measured(load, engine, **rest):
@@ -88,7 +115,8 @@ def test_a_measurement_follows_the_definition_of_the_static_regime():
     assert run.engine == "fake"
     assert (run.tp, run.gpus, run.batch, run.input_len, run.output_len) == (2, 2, 4, 1024, 128)
     assert (run.model, run.dtype, run.role, run.peak_memory_gib) == (LLAMA, "bfloat16", "fit", 120.0)
-    assert json.loads(run.fingerprint) == {"driver": "1"}
+    assert (run.utilisation, run.power_w, run.oom) == (0.75, 500.0, False)
+    assert json.loads(run.fingerprint) == {"driver": "1", "run_sm_mhz": 1980.0, "nvlink_ratio": 1.25}
 
 
 def test_short_shapes_are_warmed_up_and_repeated_and_long_ones_are_timed_once():
