@@ -297,9 +297,12 @@ class Measurement:
     power_w: float | None = None
     energy_j: float | None = None
     top1_agreement: float | None = None
+    """Share of places at which the deployment's logits and a plain reference's have the same largest one, 0 to 1."""
     max_logit_diff: float | None = None
     ppl_diff: float | None = None
+    """Perplexity of given tokens relative to the reference's, less 1."""
     oom: bool = False
+    """It ran out of memory; there are no times then."""
     fingerprint: str = ""
 
     @property
