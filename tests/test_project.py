@@ -163,7 +163,7 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported():
     project = PROJECT["project"]
     extras = project["optional-dependencies"]
     base = requirement_names(project["dependencies"])
-    optional = {name for extra in ("probes", "app", "hub") for name in requirement_names(extras[extra])}
+    optional = {name for extra in ("probes", "app", "hub", "plots") for name in requirement_names(extras[extra])}
     used = {DISTRIBUTIONS.get(name, name) for name in imported()} - BROUGHT_BY_THE_ENGINE
     assert used - base - optional == set()
     assert base - used == set()
