@@ -158,15 +158,16 @@ def _copies() -> Iterator[Turn]:
 
 
 def _of_model(model: Model, tp: int, memory_bytes: float, *, fusible: bool) -> Iterator[Turn]:
+    held = matrices(model, tp)
     attention = _attention(model, tp)
-    yield from _products(model, tp)
+    yield from _products(model, held)
     yield from _prefills(model, attention, memory_bytes)
     fused_attention = fusible and model.dtype != "float32"  # tensor cores multiply halves
     for fused in (True, False) if fused_attention else (False,):
         behind = AFTER_PLAIN if fused_attention and not fused else 0
         for turn, (shape,) in _decodes(model, attention, memory_bytes):
             yield turn + behind, (replace(shape, fused=fused),)
-    dense = any(matrix.name == "gate_up" for matrix in matrices(model, tp))
+    dense = any(matrix.name == "gate_up" for matrix in held)
     for fused in (True, False) if fusible else (False,):
         behind = AFTER_PLAIN if fusible and not fused else AFTER_FUSED
         yield behind, _element_wise("norm", model.hidden_size, model.dtype, fused=fused)
@@ -175,8 +176,8 @@ def _of_model(model: Model, tp: int, memory_bytes: float, *, fusible: bool) -> I
         yield behind, tuple(_ropes(replace(attention, op="rope", normed=model.qk_norm, fused=fused)))
 
 
-def _products(model: Model, tp: int) -> Iterator[Turn]:
-    for matrix in matrices(model, tp):
+def _products(model: Model, held: Sequence[Matrix]) -> Iterator[Turn]:
+    for matrix in held:
         if matrix.name == "expert_down":  # with the other one
             continue
         if matrix.name == "expert_gate_up":
