@@ -10,10 +10,13 @@ from catalog.models import find_model
 from catalog.names import suggestion
 from catalog.schema import Deployment, InputError, Model, require_positive
 from catalog.tables import construct
+from probes.serving import read_offer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+    from probes.serving import Offer
 
 SHAPES = (
     (1, 128, 128),
@@ -65,6 +68,8 @@ class Load:
     thresholds: tuple[tuple[int, int, int], ...] = ()
     """(batch, input_len, output_len) each: find the largest batch that runs with prompts and outputs of these lengths,
     where the engine can try. The one named is where to begin: the nearer, the fewer tries."""
+    offers: tuple[Offer, ...] = ()
+    """Traffic, for what measures that."""
 
     expected_s: float | None = None
     """How long it is expected to take, start-up included; None where nobody has foretold it."""
@@ -76,7 +81,7 @@ class Load:
 
 def read_plan(path: Path) -> tuple[Load, ...]:
     """The loads of a plan: a JSON object with ``prefix``, ``source``, ``gpu``, ``interconnect``, the limits of ``Load``,
-    a ``deployment`` that all share, ``shapes``, ``thresholds``, ``agreement``, and ``loads``, each with ``model``,
+    a ``deployment`` that all share, ``shapes``, ``thresholds``, ``agreement``, ``offers``, and ``loads``, each with ``model``,
     ``role`` and what it has of its own (``deployment``, ``shapes``, ``label``, ``expected_s``).
 
     Raises:
@@ -135,6 +140,9 @@ def _load(entry: Mapping[str, Any], shared: Mapping[str, Any], where: str) -> Lo
         raise InputError(
             f"{where}: thresholds is {thresholds!r:.40}; it must be a list of [batch, input_len, output_len]"
         )
+    offers = entry.get("offers", [])
+    if not isinstance(offers, list):
+        raise InputError(f"{where}: offers is {offers!r:.40}; it must be a list")
     layout = f"tp{deployment.tp}pp{deployment.pp}dp{deployment.dp}"
     short = model.name.rsplit("/", 1)[-1].casefold().removesuffix("-hf").removeprefix("meta-")
     parts = (entry.get("prefix", ""), short, layout, entry.get("label", ""))
@@ -149,6 +157,7 @@ def _load(entry: Mapping[str, Any], shared: Mapping[str, Any], where: str) -> Lo
         source=_taken(entry, where, "source", str),
         agreement=agreement,
         thresholds=tuple(_shape(each, where) for each in thresholds),
+        offers=tuple(read_offer(each, f"{where} offer {number}") for number, each in enumerate(offers, 1)),
         expected_s=expected_s,
         **limits,
     )

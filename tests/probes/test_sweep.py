@@ -206,7 +206,7 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
         take_claim(tmp_path / "file" / "one.lock")
 
 
-def test_sweeps_side_by_side_have_ports_of_their_own(tmp_path):
+def test_sweeps_side_by_side_have_ports_of_their_own():
     first = _free_port(7)
     assert first == FIRST_PORT + 7 * PORTS
     with socket.socket() as taken:
