@@ -129,7 +129,7 @@ def measure(
         prefill_s_per_token = prefill / (batch * input_len)
         decode_s = max(decode_s, tpot or 0.0)
         say(f"{run_id}: prefill {1e3 * prefill:.1f} ms, e2e {1e3 * whole:.1f} ms, {len(wholes)} times")
-        yield _measurement(
+        yield measurement(
             load,
             shape,
             engine=engine.name,
@@ -164,7 +164,7 @@ def failure(
 ) -> Measurement:
     """A shape for which there was not enough memory, as a measurement; what it needed is in the fingerprint."""
     needed = None if error.needed_gib is None else round(error.needed_gib, 3)
-    return _measurement(
+    return measurement(
         load,
         shape,
         **({"run_id": run_id} if run_id else {}),
@@ -179,7 +179,7 @@ def fitting(
     load: Load, engine: Engine, shape: tuple[int, int, int], agreement: Mapping[str, float] | None = None
 ) -> Measurement:
     """A shape of which it is known that it runs, and in how much memory, but not in what time."""
-    return _measurement(
+    return measurement(
         load,
         shape,
         engine=engine.name,
@@ -310,7 +310,8 @@ def _prompts(vocab_size: int, batch: int, input_len: int) -> list[list[int]]:
     return [[int(each) for each in row] for row in ids]
 
 
-def _measurement(load: Load, shape: tuple[int, int, int], **measured: Any) -> Measurement:
+def measurement(load: Load, shape: tuple[int, int, int], **measured: Any) -> Measurement:
+    """What is known of a run before it is made, and what was ``measured``."""
     knobs = load.deployment
     batch, input_len, output_len = shape
     known: dict[str, Any] = {
@@ -332,6 +333,7 @@ def _measurement(load: Load, shape: tuple[int, int, int], **measured: Any) -> Me
         "max_model_len": knobs.max_model_len,
         "gpu_memory_utilization": knobs.gpu_memory_utilization,
         "compiled": knobs.compiled,
+        "graphs": knobs.graphs,
         "offload": knobs.offload,
         "batch": batch,
         "input_len": input_len,

@@ -34,7 +34,7 @@ from probes.meter import Meter, wait_until_free
 from probes.sweep_command import record, run_sweep, sweep_parser, take_order
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from probes.loads import Load
 
@@ -164,21 +164,21 @@ def graph_gib(log: str) -> float | None:
     return max(map(float, found), default=None)
 
 
-def add_memory(path: Path, load: Load, engine: VllmEngine, log: str) -> None:
-    """Add a row for each GPU of the load to a CSV file."""
+def add_memory(path: Path, load: Load, reports: Iterable[Mapping[str, float]], *, startup_s: float, log: str) -> None:
+    """Add the ``MemoryReport`` of each GPU of the load as a row to a CSV file."""
     knobs = load.deployment
     shared: dict[str, Any] = {
         **{name: getattr(knobs, name) for name in MEMORY_COLUMNS if hasattr(knobs, name)},
         "load": load.name,
         "model": load.model.name,
         "graph_gib": graph_gib(log),
-        "startup_s": round(engine.startup_s, 1),
+        "startup_s": round(startup_s, 1),
     }
     with path.open("a", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, MEMORY_COLUMNS)
         if not file.tell():
             writer.writeheader()
-        writer.writerows({**shared, **report} for report in engine.memory())
+        writer.writerows({**shared, **report} for report in reports)
 
 
 def work() -> None:
@@ -200,7 +200,7 @@ def work() -> None:
         Path(folder, "config.json").write_text(json.dumps(config), encoding="utf-8")
         engine = VllmEngine(load, folder, order.gpus)
         log = order.log.read_text(encoding="utf-8", errors="replace")
-        add_memory(order.out / "memory.csv", load, engine, log)
+        add_memory(order.out / "memory.csv", load, engine.memory(), startup_s=engine.startup_s, log=log)
         record(engine, order)
     sys.stdout.flush()
     os._exit(0)  # an orderly end takes the engine several seconds; the sweep clears up what is left

@@ -94,7 +94,7 @@ def test_what_never_ends_is_given_up(monkeypatch):
 
 
 def test_an_engine_that_fails_ends_the_run():
-    async def stream(prompt, output_len):
+    async def stream(*_):
         yield 1
         raise RuntimeError("engine died")
 
@@ -103,7 +103,7 @@ def test_an_engine_that_fails_ends_the_run():
 
 
 def test_too_few_tokens_are_no_answer():
-    async def stream(prompt, output_len):
+    async def stream(_, output_len):
         yield output_len - 1
 
     with pytest.raises(RuntimeError, match="asked for 5 tokens, got 4"):

@@ -1,0 +1,100 @@
+"""Offers to a stand-in for vLLM: what is stored of them, and what a second worker passes over."""
+
+import asyncio
+import json
+
+import pytest
+
+from catalog.requests import read_requests
+from catalog.runs import read_runs
+from catalog.schema import InputError
+from probes.loads import read_plan
+from probes.meter import Meter
+from probes.sweep_command import Order
+from probes.vllm_serving import record_offers
+
+LENGTHS = {"input_len": 40, "output_len": 8}
+PLAN = {
+    "source": "a test",
+    "gpu": "H200-SXM",
+    "loads": [
+        {
+            "model": "meta-llama/Llama-2-7b-hf",
+            "role": "fit",
+            "offers": [
+                {**LENGTHS, "share": 0.5, "seconds": 0.3},
+                {**LENGTHS, "concurrency": 4, "seconds": 0.5},
+                {**LENGTHS, "share": 0.5, "seconds": 0.5},
+                {**LENGTHS, "rate": 30.0, "seconds": 0.4, "spread": 0.5},
+            ],
+        }
+    ],
+}
+
+
+class FakeServer:
+    name, version, max_len, kv_capacity_tokens = "vllm", "0.24.0", 400, 9000
+
+    def __init__(self):
+        self.meter = Meter(())
+        self.reports = []
+        self.fingerprint = {"vllm": "0.24.0"}
+        self.prompts = []
+
+    async def look(self):
+        self.reports = [{"used_gib": 1.5}]
+
+    async def stream(self, prompt, output_len):
+        self.prompts.append(len(prompt))
+        for _ in range(output_len):
+            await asyncio.sleep(0.004)
+            yield 1
+
+
+def an_order(tmp_path, plan=PLAN):
+    path = tmp_path / "plan.json"
+    path.write_text(json.dumps(plan))
+    (load,) = read_plan(path)
+    return Order(
+        text="", load=load, out=tmp_path, store=tmp_path / "runs.jsonl", log=tmp_path / "log", gpus=(0,), port=1
+    )
+
+
+def test_each_offer_is_a_run_with_its_requests(tmp_path, capsys):
+    order = an_order(tmp_path)
+    asyncio.run(record_offers(FakeServer(), order))
+    closed, half, mixed = read_runs(tmp_path / "runs.jsonl")
+    assert "left out: no closed loop with these lengths came before it" in capsys.readouterr().out
+    assert (closed.regime, closed.batch, closed.rate) == ("steady", 4, None)
+    assert closed.tpot_ms == pytest.approx(4, rel=0.5)
+    assert half.regime == "open"
+    assert half.rate == pytest.approx(0.5 * closed.output_tok_s / 8, rel=0.01)
+    assert (mixed.rate, mixed.kv_capacity_tokens, mixed.peak_memory_gib) == (30, 9000, 1.5)
+    assert json.loads(mixed.fingerprint)["spread"] == 0.5
+    requests = read_requests(tmp_path / "requests.jsonl")
+    assert {each.run_id for each in requests} == {closed.run_id, half.run_id, mixed.run_id}
+    of_half = [each for each in requests if each.run_id == half.run_id]
+    assert all((each.input_len, each.output_len) == (40, 8) for each in of_half)
+    assert sum(each.ttft_ms for each in of_half) / len(of_half) == pytest.approx(half.ttft_ms, abs=0.01)
+    assert len({each.input_len for each in requests if each.run_id == mixed.run_id}) > 1
+
+
+def test_a_second_worker_goes_on_where_the_first_stood(tmp_path):
+    order = an_order(tmp_path)
+    asyncio.run(record_offers(FakeServer(), order))
+    kept = (tmp_path / "runs.jsonl").read_text().splitlines()
+    (tmp_path / "runs.jsonl").write_text("\n".join(kept[:1]) + "\n")
+    server = FakeServer()
+    asyncio.run(record_offers(server, order))
+    first, again, _ = read_runs(tmp_path / "runs.jsonl")
+    assert again.rate == pytest.approx(0.5 * first.output_tok_s / 8, rel=0.01)  # of the closed loop in the store
+
+
+@pytest.mark.parametrize(
+    ("offers", "words"),
+    [({"rate": 1}, "offers is .*; it must be a list"), ([{"rate": 1}], "load 1 offer 1: .*input_len")],
+)
+def test_bad_offers_name_their_place(tmp_path, offers, words):
+    plan = {**PLAN, "loads": [{**PLAN["loads"][0], "offers": offers}]}
+    with pytest.raises(InputError, match=words):
+        an_order(tmp_path, plan)
