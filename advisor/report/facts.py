@@ -10,7 +10,7 @@ import numpy as np
 from advisor.collectives import link_gbps
 from advisor.evaluation import Evaluation, request_causes
 from advisor.evidence import group_runs
-from advisor.report.series import setup_of
+from advisor.report.series import setup_of, tok_s
 from advisor.schedule import Setting, static
 from advisor.surrogate import shipped_surrogate
 from catalog.gpus import find_gpu
@@ -34,12 +34,12 @@ class Facts:
     """Peak bandwidth of one GPU's links inside the run's group, per direction."""
     kv_bytes_per_token: float
     """One token of the cache on the fullest GPU."""
-    communication: float
-    """Share of the run's time that the model of costs expects communication to take, 0 to 1."""
+    communication: float | None
+    """Share of the run's time that the model of costs expects communication to take, 0 to 1; of timed static batches."""
 
     def link_share(self, run: Measurement) -> float | None:
         """The least share of the run's time that the bytes it sent can have taken: at the links' peak bandwidth."""
-        if run.comm_bytes is None or not run.e2e_ms or run.deployment.num_gpus == 1:
+        if run.comm_bytes is None or not run.e2e_ms or run.regime != "static" or run.deployment.num_gpus == 1:
             return None
         return min(run.comm_bytes / (self.link_gbps * 1e6) / run.e2e_ms, 1.0)
 
@@ -91,7 +91,7 @@ def _facts(group: Group) -> Mapping[Measurement, Facts]:
             device_gib=group.cluster.gpu.memory_gib,
             link_gbps=float(links[i]),
             kv_bytes_per_token=float(group.memory.kv_bytes_per_token[i]),
-            communication=float(share[i]),
+            communication=float(share[i]) if run.regime == "static" and tok_s(run) is not None else None,
         )
         for i, run in enumerate(group.runs)
     }

@@ -81,14 +81,15 @@ def drawn_chart(chart: Chart) -> Figure:
 
     columns = max(len(row) for row in chart.rows)
     width = max(columns * WIDTH, 5.5)
-    note = textwrap.fill(chart.note, int(width * 17))
-    heading = 0.62 + 0.14 * note.count("\n")
+    title, note = textwrap.fill(chart.title, int(width * 9.5)), textwrap.fill(chart.note, int(width * 17))
+    below = 0.34 + 0.2 * title.count("\n")
+    heading = below + 0.28 + 0.14 * note.count("\n")
     top = len(chart.rows) * HEIGHT + heading
     engine = ConstrainedLayoutEngine(rect=(0, 0, 1, 1 - heading / top), w_pad=0.08, h_pad=0.08)
     figure = Figure(figsize=(width, top), layout=engine)
     FigureCanvasAgg(figure)
-    figure.text(0.1 / width, 1 - 0.08 / top, chart.title, size=LARGE, weight="bold", va="top")
-    figure.text(0.1 / width, 1 - 0.34 / top, note, size=USUAL, va="top", color=GREY)
+    figure.text(0.1 / width, 1 - 0.08 / top, title, size=LARGE, weight="bold", va="top")
+    figure.text(0.1 / width, 1 - below / top, note, size=USUAL, va="top", color=GREY)
     grid = figure.subplots(len(chart.rows), columns, squeeze=False)
     hues = _hues(chart)
     labels: list[tuple[Axes, list[Annotation]]] = []

@@ -113,7 +113,7 @@ def memory_end(case: Case) -> str:
         if series.failed:
             least = min(run.batch for run in series.failed)
             ran = max((run.batch for run in series.runs if run.batch < least), default=None)
-            said.append(f"ran out at batch {least}" + (f", not at {ran}" if ran else ", the smallest tried"))
+            said.append(f"ran out at batch {least}" + (f" ({ran} ran)" if ran else ", the smallest tried"))
         full = cache_full(series)
         if full:
             said.append(f"cache full above {full:.0f} sequences")
@@ -179,7 +179,8 @@ def agreement(case: Case) -> str:
 
 def missing(runs: Sequence[Measurement]) -> list[str]:
     """What no run, or not every run, has measured."""
-    ran = [run for run in runs if not run.oom]
+    # some were only tried for their memory
+    ran = [run for run in runs if not run.oom and (run.e2e_ms or run.output_tok_s)]
     found = []
     for name, words in QUANTITIES.items():
         members = [run for run in ran if run.deployment.num_gpus > 1] if name == "comm_bytes" else ran

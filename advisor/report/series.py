@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 SETTINGS = (
+    "regime",
     "kv_dtype",
     "compiled",
     "offload",
@@ -187,6 +188,9 @@ def _words(run: Measurement, name: str) -> str:
     if value is None:
         return f"{name} not stated"
     return {
+        "regime": {"static": "static batches", "steady": "in a steady state", "open": "under open arrivals"}[
+            run.regime
+        ],
         "kv_dtype": f"{value} KV",
         "compiled": "compiled" if value else "eager",
         "offload": f"{share(run.offload)} offloaded",
@@ -202,7 +206,7 @@ def _words(run: Measurement, name: str) -> str:
 
 def tok_s(run: Measurement) -> float | None:
     """Output tokens a second of all replicas."""
-    if run.output_tok_s is None and run.e2e_ms:
+    if run.output_tok_s is None and run.e2e_ms and run.regime == "static":
         return run.batch * run.dp * run.output_len / run.e2e_ms * 1e3
     return run.output_tok_s
 
@@ -223,8 +227,8 @@ def decode_tok_s(run: Measurement) -> float | None:
 
 
 def joules_per_token(run: Measurement) -> float | None:
-    """Energy of the whole deployment for one output token, its share of the prompt's included."""
-    if run.energy_j is None or not run.batch:
+    """Energy of the whole deployment for one output token, its share of the prompt's included, of a static batch."""
+    if run.energy_j is None or not run.batch or run.regime != "static":
         return None
     return run.energy_j / (run.batch * run.dp * run.output_len)
 
@@ -233,7 +237,7 @@ def power_w(run: Measurement) -> float | None:
     """Mean power of one GPU over the whole run, sampled or else from its energy."""
     if run.power_w is not None:
         return run.power_w / run.deployment.num_gpus
-    if run.energy_j is None or not run.e2e_ms:
+    if run.energy_j is None or not run.e2e_ms or run.regime != "static":
         return None
     return run.energy_j / (run.e2e_ms * 1e-3) / run.deployment.num_gpus
 

@@ -17,7 +17,7 @@ from advisor.report import plots, sentences
 from advisor.report.charts import MOST_CURVES, cache_full, charts, memory_panel, shown
 from advisor.report.facts import facts_of
 from advisor.report.measured import FORMATS, measured_rows, measured_table, report
-from advisor.report.series import Layout, cases, power_w, settings_told
+from advisor.report.series import Layout, cases, joules_per_token, power_w, settings_told
 from catalog.runs import read_runs, shipped_runs
 from catalog.schema import InputError, Measurement
 
@@ -78,6 +78,14 @@ def test_settings_are_named_where_they_are_rare():
     assert settings_told(runs) == ["", "", "", "eager", "fp8 KV, 50% offloaded"]
     assert [series.label for series in shown(only(runs))] == ["TP1"]
     assert {series.label for series in only(runs).series} == {"TP1", "TP1 eager", "TP1 fp8 KV, 50% offloaded"}
+
+
+def test_other_regimes_are_told_apart_and_have_no_energy_by_the_batch():
+    steady = run(1, regime="steady", energy_j=10.0)
+    assert [series.label for series in only([run(1), run(2), steady]).series] == ["TP1", "TP1 in a steady state"]
+    assert joules_per_token(steady) is None
+    assert power_w(steady) is None
+    assert facts_of([steady])[steady].communication is None
 
 
 def test_a_parallelism_that_was_run_in_rare_settings_only_is_shown_too():
@@ -176,7 +184,7 @@ def test_where_an_added_sequence_begins_to_bring_little():
 
 def test_where_memory_ends():
     said = sentences.memory_end(only([run(4), run(8), oom(12), oom(16), oom(4, tp=2)]))
-    assert said == "Memory: TP1 ran out at batch 12, not at 8; TP2 ran out at batch 4, the smallest tried."
+    assert said == "Memory: TP1 ran out at batch 12 (8 ran); TP2 ran out at batch 4, the smallest tried."
     assert sentences.memory_end(only([run(4)])) == ""
     assert "cache full above 39 sequences" in sentences.memory_end(only([run(4, kv_capacity_tokens=10_000)]))
 
@@ -351,6 +359,15 @@ def test_a_store_of_nothing_but_failures(tmp_path):
     assert "TP1 ran out at batch 8, the smallest tried; TP2 ran out at batch 8" in summary.read_text(encoding="utf-8")
     assert all(each.oom for each in read_runs(table))
     assert "OOM" in measured_table([oom(8)])
+
+
+def test_titles_are_broken_where_the_figure_is_narrow():
+    (throughput, *_) = charts([run(1, model="somebody/" + "a-long-name-" * 8)], {})
+    figure = plots.drawn_chart(throughput)
+    figure.draw_without_rendering()
+    assert all(text.get_window_extent().x1 <= figure.bbox.x1 for text in figure.texts)
+    title, note = figure.texts
+    assert title.get_window_extent().y0 >= note.get_window_extent().y1
 
 
 def test_two_setups_of_the_same_name_keep_their_files(tmp_path):
