@@ -115,7 +115,7 @@ def loads_of(plan: Any, where: str) -> tuple[Load, ...]:
 def _load(entry: Mapping[str, Any], shared: Mapping[str, Any], where: str) -> Load:
     known = {
         *("prefix", "source", "gpu", "interconnect", "deployment", "shapes", "model", "role", "label"),
-        *("agreement", "thresholds", "expected_s"),
+        *("agreement", "thresholds", "offers", "expected_s"),
         *LIMITS,
     }
     for name in entry:

@@ -22,7 +22,7 @@ PLAN = {
             "model": "meta-llama/Llama-2-7b-hf",
             "role": "fit",
             "offers": [
-                {**LENGTHS, "share": 0.5, "seconds": 0.3},
+                {**LENGTHS, "share": 0.25, "seconds": 0.3},
                 {**LENGTHS, "concurrency": 4, "seconds": 0.5},
                 {**LENGTHS, "share": 0.5, "seconds": 0.5},
                 {**LENGTHS, "rate": 30.0, "seconds": 0.4, "spread": 0.5},
@@ -86,8 +86,12 @@ def test_a_second_worker_goes_on_where_the_first_stood(tmp_path):
     (tmp_path / "runs.jsonl").write_text("\n".join(kept[:1]) + "\n")
     server = FakeServer()
     asyncio.run(record_offers(server, order))
-    first, again, _ = read_runs(tmp_path / "runs.jsonl")
-    assert again.rate == pytest.approx(0.5 * first.output_tok_s / 8, rel=0.01)  # of the closed loop in the store
+    runs = read_runs(tmp_path / "runs.jsonl")
+    assert [run.regime for run in runs] == ["steady", "open", "open", "open"]
+    # by the closed loop in the store
+    assert [run.rate for run in runs[1:3]] == pytest.approx(
+        [s * runs[0].output_tok_s / 8 for s in (0.25, 0.5)], rel=0.01
+    )
 
 
 @pytest.mark.parametrize(
