@@ -130,8 +130,8 @@ def stored(order: Order) -> tuple[Measurement, ...]:
     return read_runs(order.store) if order.store.exists() else ()
 
 
-def store(order: Order, run: Measurement) -> None:
-    """Add a run to the order's store.
+def store(order: Order, run: Measurement) -> bool:
+    """Add a run to the order's store, and say whether it was.
 
     Times that contradict each other (a prefill longer than the whole run, on a busy machine) are not stored.
     """
@@ -139,8 +139,9 @@ def store(order: Order, run: Measurement) -> None:
         check_run(run, run.run_id)
     except InputError as error:
         tell(f"not stored: {error}")
-        return
+        return False
     append_runs(order.store, [run])
+    return True
 
 
 def tell(text: str) -> None:

@@ -116,10 +116,8 @@ def _record_threshold(
     if found.largest and runs(found.largest):  # the last one tried may have been another
         largest, shape = of(found.largest)
         seconds = expected_s(before, load, shape)
-        if seconds is not None and seconds <= load.point_s:
-            for run in measure(engine, largest, agreement=agreement, say=tell):
-                store(order, run)
-        else:
+        timed = measure(engine, largest, agreement=agreement, say=tell)
+        if seconds is None or seconds > load.point_s or not any(store(order, run) for run in timed):
             store(order, fitting(largest, engine, shape, agreement))
         record_memory(engine, replace(order, load=largest), shape)
 
