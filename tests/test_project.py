@@ -20,8 +20,9 @@ PUBLIC_FUNCTIONS = {"estimate", "recommend", "simulate", "plan", "probe", "tune"
 """Those there are and those to come: a module of that name would hide the function, or be hidden by it."""
 DISTRIBUTIONS = {"yaml": "pyyaml", "pynvml": "nvidia-ml-py"}
 """Distributions named otherwise than what is imported."""
-BROUGHT_BY_THE_ENGINE = {"vllm"}
-"""Imported only where the user has installed an engine to be measured: it pins its own torch, so no extra can ask for it."""
+BROUGHT_ALONG = {"triton", "vllm"}
+"""Imported only where somebody else has brought it: PyTorch's builds for CUDA, and the user's engine, which pins its own
+torch, so that no extra can ask for it."""
 
 
 def tracked() -> list[Path]:
@@ -164,7 +165,7 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported():
     extras = project["optional-dependencies"]
     base = requirement_names(project["dependencies"])
     optional = {name for extra in ("probes", "app", "hub", "plots") for name in requirement_names(extras[extra])}
-    used = {DISTRIBUTIONS.get(name, name) for name in imported()} - BROUGHT_BY_THE_ENGINE
+    used = {DISTRIBUTIONS.get(name, name) for name in imported()} - BROUGHT_ALONG
     assert used - base - optional == set()
     assert base - used == set()
 
