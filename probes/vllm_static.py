@@ -181,6 +181,10 @@ def add_memory(path: Path, load: Load, reports: Iterable[Mapping[str, float]], *
         writer.writerows({**shared, **report} for report in reports)
 
 
+def worker_command() -> list[str]:
+    return [sys.executable, "-m", "probes.vllm_static", "--worker"]
+
+
 def work() -> None:
     """A worker: import the engine, wait on standard input for the order of one load, run it, end.
 
@@ -212,8 +216,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.worker:
         work()
         return 0
-    worker = [sys.executable, "-m", "probes.vllm_static", "--worker"]
-    return run_sweep(parser, args, worker=worker, environment=ENVIRONMENT)
+    return run_sweep(parser, args, worker=worker_command(), environment=ENVIRONMENT)
 
 
 if __name__ == "__main__":
