@@ -18,6 +18,7 @@ import os
 import sys
 import time
 from dataclasses import dataclass, fields
+from functools import partial
 from importlib.util import find_spec
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -101,11 +102,7 @@ def measure_kernels(
         store.add({**_row(gpu, shape), "error": why})
         progress.step()
 
-    threads = str(max(1, (os.cpu_count() or 1) // len(gpus)))
-    teams = [
-        Team([(_worker(device), {**_environment(device, index), "OMP_NUM_THREADS": threads})], out / "logs" / f"kernels{index}.log")
-        for index in gpus
-    ]  # fmt: skip
+    teams = [Team(partial(_commands, device, index, len(gpus)), out / "logs" / f"kernels{index}.log") for index in gpus]
     crew = Crew(teams, missing, told=lambda shape: shape.row(), done=done, failed=failed)
     trouble = crew.run(seconds=seconds, task_s=SHAPE_S)
     return Summary(
@@ -121,14 +118,12 @@ def _row(gpu: str, shape: Shape) -> dict[str, Any]:
     return {"gpu": gpu, **shape.row()}
 
 
-def _worker(device: str) -> list[str]:
-    return [sys.executable, "-m", "probes.kernel_times", "--worker", "--device", device]
-
-
-def _environment(device: str, index: int) -> dict[str, str]:
-    if device == "cpu":
-        return {GPU: str(index)}
-    return {GPU: str(index), "CUDA_VISIBLE_DEVICES": str(index), **PCI_ORDER}
+def _commands(device: str, index: int, count: int) -> list[tuple[list[str], dict[str, str]]]:
+    """The one process that has GPU ``index``, of ``count`` on this machine."""
+    command = [sys.executable, "-m", "probes.kernel_times", "--worker", "--device", device]
+    threads = str(max(1, (os.cpu_count() or 1) // count))
+    visible = {"CUDA_VISIBLE_DEVICES": str(index), **PCI_ORDER} if device == "cuda" else {}
+    return [(command, {GPU: str(index), "OMP_NUM_THREADS": threads, **visible})]
 
 
 def answer_shapes(device: str) -> Callable[[Answer], Answer]:

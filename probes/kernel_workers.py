@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
+    Command = tuple[Sequence[str], Mapping[str, str]]
+    """What starts a process, and what its environment has beside ours."""
+
 T = TypeVar("T")
 Answer = dict[str, Any]
 
@@ -47,9 +50,9 @@ class _Process:
 class Team:
     """Processes that do each task together. They must answer ``{"ready": true}`` once they have started."""
 
-    def __init__(self, commands: Sequence[tuple[Sequence[str], Mapping[str, str]]], log: Path) -> None:
-        """``commands`` start the processes: the command and what its environment has beside ours."""
-        self.commands, self.log = tuple(commands), log
+    def __init__(self, commands: Callable[[], Sequence[Command]], log: Path) -> None:
+        """``commands`` tells, each time the team is started, what starts its processes."""
+        self.commands, self.log = commands, log
         self.processes: list[_Process] = []
         self.since = 0.0
         """When what it does now began, by ``time.monotonic``."""
@@ -59,7 +62,7 @@ class Team:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self.since = time.monotonic()
         with self.log.open("ab") as log:
-            for command, environment in self.commands:
+            for command, environment in self.commands():
                 popen = subprocess.Popen(
                     command,
                     stdin=subprocess.PIPE,
