@@ -66,7 +66,11 @@ class Error:
 
     @property
     def scale_name(self) -> str:
-        return scale_name(self.metric, "steady" if self.run.batch == 0 else "static", staged=self.run.pp > 1)
+        return scale_name(
+            self.metric,
+            "static" if self.run.batch and self.run.regime == "static" else "steady",
+            staged=self.run.pp > 1,
+        )
 
 
 def errors_of(groups: Iterable[Group], marginal_of: Callable[[str, str], Marginal]) -> list[Error]:

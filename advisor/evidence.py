@@ -38,6 +38,10 @@ NOISE = {"prefill_ms": 0.10, "ttft_ms": 0.20, "tpot_ms": 0.08, "e2e_ms": 0.08, "
 SATURATED_NOISE = 0.25
 """The same for saturated runs, whose batch is the engine's choice and not stated."""
 
+STEADY_NOISE = {**NOISE, "ttft_ms": 0.40}
+"""The same for runs that kept a stated number of requests in flight: how long one waits for its turn depends on whether
+others arrive with it."""
+
 KERNEL_NOISE = 0.1
 """The same for single kernels, whose errors are alike from shape to shape."""
 
@@ -142,6 +146,9 @@ class Group:
     input_len: Array
     output_len: Array
     saturated: NDArray[np.bool_]
+    """Runs whose batch is the engine's choice."""
+    steady: NDArray[np.bool_]
+    """Runs in the steady regime, the saturated ones among them."""
     measured: Array
     """By ``METRICS``; NaN where not measured."""
     runs: tuple[Measurement, ...]
@@ -156,15 +163,15 @@ class Group:
             parameters=parameters,
         )
         times = static(setting, self.batch, self.input_len, self.output_len)
-        if np.any(self.saturated):
+        if np.any(self.steady):
             flowing = steady(setting, self.batch, self.input_len, self.output_len)
-            return np.where(self.saturated, _metrics(flowing), _metrics(times))
+            return np.where(self.steady, _metrics(flowing), _metrics(times))
         return _metrics(times)
 
     @property
     def noise(self) -> Array:
-        by_metric = np.array([NOISE[metric] for metric in METRICS])[:, None]
-        return np.where(self.saturated[None, :], SATURATED_NOISE, np.broadcast_to(by_metric, self.measured.shape))
+        static, flowing = (np.array([noise[m] for m in METRICS])[:, None] for noise in (NOISE, STEADY_NOISE))
+        return np.where(self.saturated, SATURATED_NOISE, np.where(self.steady, flowing, static))
 
     @property
     def used(self) -> NDArray[np.bool_]:
@@ -182,7 +189,8 @@ def _metrics(times: Times) -> Array:
 
 
 def group_runs(runs: Iterable[Measurement]) -> tuple[Group, ...]:
-    """Group runs for the fit. Out-of-memory runs carry no time and are left out.
+    """Group runs for the fit. Out-of-memory runs carry no time and are left out, and so are open loops, whose times are
+    their queue's.
 
     Raises:
         InputError: a run names a model or a GPU that the catalog does not hold.
@@ -190,7 +198,7 @@ def group_runs(runs: Iterable[Measurement]) -> tuple[Group, ...]:
     """
     together: dict[tuple[str, str, str], list[Measurement]] = defaultdict(list)
     for run in runs:
-        if not run.oom:
+        if not run.oom and run.regime != "open":
             together[run.model, run.gpu, dialect(run.engine, run.engine_version)].append(run)
     return tuple(_group(members, engine) for (_, _, engine), members in together.items())
 
@@ -217,6 +225,7 @@ def _group(runs: list[Measurement], engine: str) -> Group:
         columns[name] = [default[i] if value is None else value for i, value in enumerate(given)]
     layout = Layout.from_columns(columns, model, gpu)
     saturated = batch == 0
+    flowing = saturated | np.array([run.regime == "steady" for run in runs])
     room = memory(model, cluster, layout, runs[0].engine)
     if np.any(saturated):
         most = np.clip(max_concurrency(model, room, layout, lengths.sum(axis=1)), 1.0, SATURATED_SEQUENCES)
@@ -227,5 +236,5 @@ def _group(runs: list[Measurement], engine: str) -> Group:
         raise InputError(f"run {bad.run_id} has a time of 0 or below; measured times are above 0")
     return Group(
         model=model, cluster=cluster, engine=engine, layout=layout, memory=room, batch=batch, input_len=lengths[:, 0],
-        output_len=lengths[:, 1], saturated=saturated, measured=measured, runs=tuple(runs),
+        output_len=lengths[:, 1], saturated=saturated, steady=flowing, measured=measured, runs=tuple(runs),
     )  # fmt: skip

@@ -91,13 +91,14 @@ def measured_run(runs: Sequence[Measurement], estimate: Estimate) -> Measurement
         estimate.batch,
         estimate.input_len,
         estimate.output_len,
+        estimate.regime,
     )
     automatic = {
         "dtype": checkpoint_dtype(estimate.model, estimate.cluster.gpu),
         "kv_dtype": wanted.kv_dtype if wanted.kv_dtype in PLAIN else None,
     }
     for run in reversed(runs):
-        if (run.model, run.gpu, run.engine, run.batch, run.input_len, run.output_len) != key or run.oom:
+        if (run.model, run.gpu, run.engine, run.batch, run.input_len, run.output_len, run.regime) != key or run.oom:
             continue
         same = not wanted.sequence_parallel and all(
             value is None or (automatic.get(name) if value == "auto" else value) == getattr(wanted, name)

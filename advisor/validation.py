@@ -71,7 +71,7 @@ class Check:
 
     @property
     def regime(self) -> str:
-        return "saturated" if self.run.batch == 0 else "static"
+        return "saturated" if self.run.batch == 0 else self.run.regime
 
     @property
     def parallel(self) -> str:
