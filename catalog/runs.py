@@ -125,9 +125,9 @@ def to_frame(measurements: Iterable[Measurement]) -> pd.DataFrame:
 
 
 def _dtype(hint: Any) -> str:
-    return {"int": "int64", "float": "float64", "bool": "bool"}.get(getattr(hint, "__name__", ""), "") or (
-        "str" if describe(hint) not in ("a whole number", "a finite number") else "float64"
-    )
+    exact = {"int": "int64", "float": "float64", "bool": "bool"}.get(getattr(hint, "__name__", ""))
+    empty = {"a whole number": "float64", "a finite number": "float64", "true or false": "boolean"}
+    return exact or empty.get(describe(hint), "str")
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -223,11 +223,17 @@ class Deployment:
     offload: float = 0.0
     """Share of the layers' weights kept in CPU memory and streamed over the host link, 0 to 1."""
     compiled: bool = True
-    """Kernel fusion and CUDA graphs on."""
+    """Kernel fusion on, and CUDA graphs unless ``graphs`` says otherwise."""
+    graphs: bool | None = None
+    """CUDA graphs on; None, in resolved deployments too: as ``compiled``."""
 
     @property
     def num_gpus(self) -> int:
         return self.tp * self.pp * self.dp
+
+    @property
+    def has_graphs(self) -> bool:
+        return self.compiled if self.graphs is None else self.graphs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -270,6 +276,8 @@ class Measurement:
     max_model_len: int | None = None
     gpu_memory_utilization: float | None = None
     compiled: bool = True
+    graphs: bool | None = None
+    """Whether CUDA graphs were on; None: as ``compiled``."""
     offload: float = 0.0
     regime: Literal["static", "steady", "open"] = "static"
     """"static": the whole batch at once; "steady": ``batch`` requests kept in flight; "open": Poisson arrivals."""

@@ -26,7 +26,8 @@ def gather(parts: torch.Tensor, own: torch.Tensor, group: Any = None) -> None:
 
 
 class Traffic:
-    """Calls and payload bytes of one process, by operation: "all_reduce", "one_shot", "all_gather", "forward", "back".
+    """Calls and payload bytes of one process, by operation: "all_reduce", "one_shot", "all_gather", "forward", "back";
+    and "host", copies from the host's memory, which are not sent to anybody.
 
     The payload is what the process hands in: its whole tensor for an all-reduce (in one shot or not), its own part for an
     all-gather, the message for a send.

@@ -27,6 +27,7 @@ from probes.torch_reference import reference_logits
 from probes.transformer import Transformer
 from probes.transformer_cache import CacheMemory, cache_bytes_per_token
 from probes.transformer_kernels import Kernels, fused_kernels
+from probes.transformer_offload import offloaded_layers
 from probes.transformer_settings import check_runs, read_settings
 from probes.transformer_sources import RandomSource
 from probes.transformer_weights import read_weights
@@ -85,7 +86,7 @@ class TorchEngine:
         began = time.perf_counter()
         self.device = torch.device(device)
         check_runs(model, deployment, device=self.device.type)
-        if deployment.compiled:
+        if deployment.has_graphs:
             check_graphs()
         if model.num_experts and not hasattr(functional, "grouped_mm"):
             raise InputError(f"torch {torch.__version__} has no grouped_mm, which experts need; install a newer one")
@@ -103,8 +104,11 @@ class TorchEngine:
             source = Checkpoint(folder) if has_weights else RandomSource(device=self.device)
         settings = read_settings(model)
         self._source = source
+        offloaded = offloaded_layers(model.num_hidden_layers, deployment.offload)
         weights = self._together(
-            lambda: read_weights(model, self.layout, source, dtype=self._dtype, device=self.device),
+            lambda: read_weights(
+                model, self.layout, source, dtype=self._dtype, device=self.device, offloaded=offloaded
+            ),
             f"the weights of {model.name}",
         )
         self.weight_bytes = weights.nbytes()
@@ -127,7 +131,7 @@ class TorchEngine:
             ),
             positions=self.positions,
             prefill_tokens=self._prefill_tokens,
-            graphs=deployment.compiled,
+            graphs=deployment.has_graphs,
         )
         self._forget_peak()
         self.startup_s = time.perf_counter() - began
@@ -140,6 +144,7 @@ class TorchEngine:
             "rope": settings.rotary.kind,
             "rope_theta": settings.rotary.theta,
             "layers": [len(stage) for stage in self.layout.stages],
+            "offloaded": [len(offloaded & set(stage)) for stage in self.layout.stages],
             "prefill_tokens": self._prefill_tokens,
             "started": time.strftime("%Y-%m-%dT%H:%MZ", time.gmtime()),
         }
@@ -245,6 +250,10 @@ class TorchEngine:
         """A running count of the bytes sent, mean over the GPUs; see ``Traffic.sent_bytes``."""
         return float(self._reports()[:, 1].mean())
 
+    def host_bytes(self) -> float:
+        """A running count of the bytes of offloaded layers copied to the device, mean over the GPUs."""
+        return float(self._reports()[:, 2].mean())
+
     def follow(self, watch: Watch | None = None) -> None:
         """On the other ranks: do what rank 0 says until it stops."""
         while True:
@@ -311,8 +320,9 @@ class TorchEngine:
         return self._reported()
 
     def _reported(self) -> torch.Tensor:
-        """(GPUs, 2) float64: bytes in use and bytes sent."""
-        return self._gathered(self._used_bytes(), self._transformer.links.traffic.sent_bytes(self.layout.tp))
+        """(GPUs, 3) float64: bytes in use, bytes sent, and bytes copied from the host's memory."""
+        traffic = self._transformer.links.traffic
+        return self._gathered(self._used_bytes(), traffic.sent_bytes(self.layout.tp), traffic.payload["host"])
 
     def _parts(self) -> torch.Tensor:
         """(GPUs, parts) float64: GiB, in the order of ``PARTS``."""

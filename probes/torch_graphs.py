@@ -19,7 +19,7 @@ def check_graphs() -> None:
     """Raise ``InputError`` if this torch has no attention that can be recorded for any position."""
     if not has_triton():
         raise InputError(
-            "CUDA graphs need triton, which comes with PyTorch for CUDA; install it, or set compiled to false"
+            "CUDA graphs need triton, which comes with PyTorch for CUDA; install it, or set graphs to false"
         )
 
 

@@ -9,6 +9,7 @@ Letters in shapes: T tokens of a step (rows x length), H model width, h query an
 from __future__ import annotations
 
 import math
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -77,12 +78,13 @@ class Transformer:
         added = torch.zeros_like(stream)
         mask = self._window_mask(step, length)
         turn = self._cosine[step.positions], self._sine[step.positions]
-        for layer, (attention, block) in enumerate(self.weights.layers):
-            normed, stream = self.kernels.add_norm(added, stream, attention.norm, self.settings.norm_eps)
-            normed = normed.view(rows, length, -1)
-            added = self._attend(normed, attention, step, cache.layer(layer), turn=turn, mask=mask)
-            normed, stream = self.kernels.add_norm(added, stream, block.norm, self.settings.norm_eps)
-            added = self._dense(normed, block) if isinstance(block, Dense) else self._routed(normed, block)
+        with closing(self.weights.in_turn(self.links.traffic)) as layers:
+            for layer, (attention, block) in enumerate(layers):
+                normed, stream = self.kernels.add_norm(added, stream, attention.norm, self.settings.norm_eps)
+                normed = normed.view(rows, length, -1)
+                added = self._attend(normed, attention, step, cache.layer(layer), turn=turn, mask=mask)
+                normed, stream = self.kernels.add_norm(added, stream, block.norm, self.settings.norm_eps)
+                added = self._dense(normed, block) if isinstance(block, Dense) else self._routed(normed, block)
         if not self.layout.is_last:
             return (stream + added).view(rows, length, -1)
         assert self.weights.norm is not None

@@ -116,7 +116,6 @@ def check_runs(model: Model, deployment: Deployment, *, device: str) -> None:
         ("dp", 1, "replicas do not change a static batch"),
         ("ep", 1, "experts are sliced like every other matrix"),
         ("sequence_parallel", False, "norms are computed on every GPU"),
-        ("offload", 0.0, "weights stay on the GPU"),
     ):
         if getattr(wanted, name) != only:
             raise InputError(f"{name} is {getattr(wanted, name)}; this engine runs {only} only: {why}")
@@ -124,11 +123,21 @@ def check_runs(model: Model, deployment: Deployment, *, device: str) -> None:
         if (value := getattr(wanted, name)) is not None:
             require_positive(name, value)
     require_positive("gpu_memory_utilization", wanted.gpu_memory_utilization, most=1, whole=False)
+    if not 0 <= wanted.offload <= 1:
+        raise InputError(f"offload is {wanted.offload!r}; it must be a share of the layers' weights, from 0 to 1")
     _check_split(model, wanted)
-    if wanted.compiled and device == "cpu":
-        raise InputError("compiled is true, but there are no CUDA graphs on a CPU; set it to false")
-    if wanted.compiled and dtype == "float32":
-        raise InputError("compiled is true, but attention in CUDA graphs needs bfloat16 or float16; set it to false")
+    _check_graphs(wanted, dtype, device)
+
+
+def _check_graphs(deployment: Deployment, dtype: str, device: str) -> None:
+    if not deployment.has_graphs:
+        return
+    name = "compiled" if deployment.graphs is None else "graphs"
+    remedy = "set it to false" if deployment.graphs else "set it, or graphs alone, to false"
+    if device == "cpu":
+        raise InputError(f"{name} is true, but there are no CUDA graphs on a CPU; {remedy}")
+    if dtype == "float32":
+        raise InputError(f"{name} is true, but attention in CUDA graphs needs bfloat16 or float16; {remedy}")
 
 
 def _check_split(model: Model, deployment: Deployment) -> None:

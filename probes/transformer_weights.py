@@ -7,17 +7,19 @@ of the stored matrix), output and down by rows, embedding and head by vocabulary
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 
 from probes.parallel_layout import has_experts
+from probes.transformer_offload import HostLayer, LayerStream, layer_tensors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 
     from catalog.schema import Model
     from probes.parallel_layout import Layout
+    from probes.parallel_links import Traffic
     from probes.transformer_sources import Source
 
 
@@ -64,41 +66,59 @@ class Experts:
     """(E, H, I)"""
 
 
+Layer: TypeAlias = tuple[Attention, Dense | Experts]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weights:
     """Everything one process holds."""
 
     embedding: torch.Tensor | None
     """(its tokens, padded; H), on the first stage; and on the last one where the head is tied to it."""
-    layers: tuple[tuple[Attention, Dense | Experts], ...]
+    layers: tuple[Layer, ...]
+    """As they lie on the device; those that are in the host's memory share the buffers of ``stream``."""
+    stream: LayerStream | None
+    """None if all layers are on the device."""
     norm: torch.Tensor | None
     """(H,), on the last stage."""
     head: torch.Tensor | None
     """(its tokens, padded; H), on the last stage."""
 
+    def in_turn(self, traffic: Traffic) -> Generator[Layer, None, None]:
+        """The layers for one pass, see ``LayerStream.through``; it must be closed."""
+        yield from self.layers if self.stream is None else self.stream.through(self.layers, traffic)
+
     def tensors(self) -> Iterator[torch.Tensor]:
         """Each tensor once."""
         seen: set[int] = set()
-        parts = [part for layer in self.layers for part in layer]
-        found = [getattr(part, name) for part in parts for name in part.__slots__]
-        for each in (self.embedding, self.norm, self.head, *found):
-            for tensor in each if isinstance(each, tuple) else (each,):
-                if tensor is not None and tensor.data_ptr() not in seen:
-                    seen.add(tensor.data_ptr())
-                    yield tensor
+        found = [tensor for layer in self.layers for tensor in layer_tensors(layer)]
+        for tensor in (self.embedding, self.norm, self.head, *found):
+            if tensor is not None and tensor.data_ptr() not in seen:
+                seen.add(tensor.data_ptr())
+                yield tensor
 
     def nbytes(self) -> int:
-        return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors())
+        """Bytes on the device."""
+        memories = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage() for tensor in self.tensors()}
+        return sum(memory.nbytes() for memory in memories.values())
 
 
-def read_weights(model: Model, layout: Layout, source: Source, *, dtype: torch.dtype, device: torch.device) -> Weights:
-    """What the process at ``layout`` holds, part by part from ``source``.
+def read_weights(
+    model: Model,
+    layout: Layout,
+    source: Source,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    offloaded: Collection[int] = (),
+) -> Weights:
+    """What the process at ``layout`` holds, part by part from ``source``; ``offloaded`` layers in the host's memory.
 
     Raises:
-        InputError: the source lacks a tensor, or has it in another shape.
+        InputError: the source lacks a tensor, or has it in another shape; or the host has too little memory.
 
     """
-    return _Reader(model, layout, source, dtype, device).weights()
+    return _Reader(model, layout, source, dtype, device).weights(offloaded)
 
 
 class _Reader:
@@ -106,7 +126,7 @@ class _Reader:
         self.model, self.layout, self.source = model, layout, source
         self.dtype, self.device = dtype, device
 
-    def weights(self) -> Weights:
+    def weights(self, offloaded: Collection[int]) -> Weights:
         model, layout = self.model, self.layout
         tied = model.tie_word_embeddings
         needed = layout.is_first or (layout.is_last and tied)
@@ -114,9 +134,20 @@ class _Reader:
         head = None
         if layout.is_last:
             head = embedding if tied else self.vocabulary("lm_head.weight")
+        layers: dict[int, Layer] = {}
+        kept: dict[int, HostLayer] = {}
+        for place, number in enumerate(layout.layers):
+            layer = (self.attention(number), self.feed_forward(number))
+            if number in offloaded:
+                kept[place] = HostLayer.of(layer)
+            else:
+                layers[place] = layer
+        stream = LayerStream(kept, self.device) if kept else None
+        layers |= stream.layers if stream else {}
         return Weights(
             embedding=embedding,
-            layers=tuple((self.attention(layer), self.feed_forward(layer)) for layer in layout.layers),
+            layers=tuple(layers[place] for place in sorted(layers)),
+            stream=stream,
             norm=self.whole("model.norm.weight", model.hidden_size) if layout.is_last else None,
             head=head,
         )

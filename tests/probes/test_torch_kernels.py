@@ -80,7 +80,7 @@ def test_the_compiler_sees_whole_functions_for_any_number_of_tokens(monkeypatch,
 
 def test_graphs_are_refused_without_triton(monkeypatch):
     monkeypatch.setattr(transformer_kernels, "find_spec", lambda _: None)
-    with pytest.raises(InputError, match=r"CUDA graphs need triton, .*; install it, or set compiled to false"):
+    with pytest.raises(InputError, match=r"CUDA graphs need triton, .*; install it, or set graphs to false"):
         check_graphs()
 
 

@@ -87,6 +87,10 @@ def test_what_is_not_run_is_refused(tmp_path, changes, message):
         ("mistralai/Mixtral-8x7B-v0.1", Deployment(tp=2, pp=2)),
         ("Qwen/Qwen3-30B-A3B", Deployment(tp=4)),
         ("Qwen/Qwen2.5-32B", Deployment(pp=4, compiled=False)),
+        ("Qwen/Qwen2.5-32B", Deployment(tp=2, pp=2, offload=0.3)),
+        ("meta-llama/Llama-2-13b-hf", Deployment(offload=1.0, graphs=False)),
+        ("meta-llama/Llama-2-13b-hf", Deployment(compiled=False, graphs=True)),
+        ("meta-llama/Llama-2-13b-hf", Deployment(dtype="float32", graphs=False)),
     ],
 )
 def test_published_models_are_run(name, deployment):
@@ -101,14 +105,21 @@ def test_published_models_are_run(name, deployment):
         (LLAMA, Deployment(kv_dtype="fp8"), "kv_dtype is 'fp8'; it must be 'auto' or the weights' 'bfloat16'"),
         (replace(LLAMA, sliding_window=9, num_windowed_layers=1), Deployment(), "windows in some layers only"),
         (LLAMA, Deployment(ep=2), "ep is 2; this engine runs 1 only"),
-        (LLAMA, Deployment(offload=0.5), "offload is 0.5; this engine runs 0.0 only"),
+        (LLAMA, Deployment(dp=2), "dp is 2; this engine runs 1 only"),
+        (LLAMA, Deployment(offload=1.5), "offload is 1.5; it must be a share of the layers' weights, from 0 to 1"),
+        (LLAMA, Deployment(offload=float("nan")), "offload is nan; it must be a share"),
         (LLAMA, Deployment(sequence_parallel=True), "sequence_parallel is True"),
         (LLAMA, Deployment(tp=3), "tp is 3; it must divide, or be a multiple of, the 8 KV heads"),
         (LLAMA, Deployment(tp=64), "tp is 64; it must divide the 32 attention heads"),
         (LLAMA, Deployment(tp=0), "tp is 0; it must be a whole number above 0"),
         (LLAMA, Deployment(pp=33), "pp is 33; .* has only 32 layers"),
         (LLAMA, Deployment(max_model_len=0), "max_model_len is 0"),
-        (LLAMA, Deployment(dtype="float32"), "attention in CUDA graphs needs bfloat16 or float16"),
+        (
+            LLAMA,
+            Deployment(dtype="float32"),
+            "^compiled is true, but attention in CUDA graphs needs .* float16; set it, or graphs alone, to false",
+        ),
+        (LLAMA, Deployment(dtype="float32", compiled=False, graphs=True), "^graphs is true, .*; set it to false"),
         (find_model("Qwen/Qwen3-30B-A3B").value, Deployment(tp=4), None),
     ],
 )
@@ -118,3 +129,13 @@ def test_impossible_deployments_are_refused(model, deployment, message):
         message = "whose width is a multiple of 8 on each GPU; it is 48 over tp 4"
     with pytest.raises(InputError, match=message):
         check_runs(model, deployment, device="cuda")
+
+
+def test_on_a_cpu_kernels_can_be_fused_but_not_recorded():
+    check_runs(LLAMA, Deployment(graphs=False), device="cpu")
+    with pytest.raises(
+        InputError, match=r"^compiled is true, but there are no CUDA graphs on a CPU; set it, or graphs"
+    ):
+        check_runs(LLAMA, Deployment(), device="cpu")
+    with pytest.raises(InputError, match=r"^graphs is true, but there are no CUDA graphs on a CPU; set it to false"):
+        check_runs(LLAMA, Deployment(compiled=False, graphs=True), device="cpu")
