@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from advisor.estimation import Estimate, estimate
     from advisor.launch import export
+    from advisor.probing import probe
     from advisor.recommendation import Recommendation, recommend
     from advisor.validation import Validation, validate
     from catalog.schema import (
@@ -50,6 +51,7 @@ __all__ = [
     "Workload",
     "estimate",
     "export",
+    "probe",
     "recommend",
     "validate",
 ]
@@ -57,6 +59,7 @@ __all__ = [
 _HOMES = {
     "advisor.estimation": ("Estimate", "estimate"),
     "advisor.launch": ("export",),
+    "advisor.probing": ("probe",),
     "advisor.recommendation": ("Recommendation", "recommend"),
     "advisor.validation": ("Validation", "validate"),
 }

@@ -132,6 +132,11 @@ class Probing:
             ).run(watch)  # fmt: skip
         return list(self.runs())
 
+    def left_s(self, sweep: Sweep, passed_s: float) -> float:
+        """Seconds until the sweep should be over, so many after it began."""
+        loads = [*sweep.waiting, *(each.load for each in sweep.running)]
+        return max((self.ends_s.get(load.name, 0.0) - passed_s for load in loads), default=0.0)
+
     def _expected(self, load: Load) -> float:
         """Seconds of a load as what has been seen by now makes one expect them."""
         stored = read_runs(self.store) if self.store.exists() else ()
@@ -161,6 +166,14 @@ def is_of(run: Measurement, load: Load) -> bool:
     return run.run_id == load.run_id((run.batch, run.input_len, run.output_len))
 
 
+def places(out: str | Path | None, store: str | Path | None) -> tuple[Path, Path]:
+    """The folder for everything and the file for the runs, as ``probe`` is handed them."""
+    folder = home() / "probes" if out is None else Path(out).expanduser()
+    if store is not None:
+        return folder, Path(store).expanduser()
+    return folder, home() / "runs" / STORE if out is None else folder / "runs.jsonl"
+
+
 def prepared(
     model: str | Model | None,
     gpus: str | Cluster = "local",
@@ -184,9 +197,7 @@ def prepared(
         raise InputError(f"role is {role!r:.40}; it must be fit or validate")
     if budget_s is not None:
         require_positive("budget_s", budget_s, whole=False)
-    folder = home() / "probes" if out is None else Path(out).expanduser()
-    kept = folder / "runs.jsonl" if out is not None else home() / "runs" / STORE
-    kept = kept if store is None else Path(store).expanduser()
+    folder, kept = places(out, store)
     target = read_target(gpus, device=device)
     shared: dict[str, Any] = {
         "engine": question.engine, "device": device, "target": target, "budget_s": budget_s, "began": began,

@@ -1,0 +1,116 @@
+"""What is going to be measured, and what became of it, as a person reads it and as rows."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from advisor.report.lines import hardware, header, labelled, notes
+from advisor.report.numbers import short
+from advisor.report.tables import Column, drawn
+from catalog.schema import Note
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import RenderableType
+
+    from advisor.probing import Probing
+    from probes.loads import Load
+
+
+def plan_view(ready: Probing, width: int, *, wide: bool = False) -> list[RenderableType]:
+    """What would run, in order, and how long; nothing is started by looking."""
+    models = dict.fromkeys(load.model.name for load in ready.all_loads)
+    formats = dict.fromkeys(load.deployment.dtype for load in ready.all_loads)
+    head = [*models, ", ".join(formats), hardware(ready.target.cluster), f"{ready.engine} on {ready.device}"]
+    view: list[RenderableType] = [header(head, width)]
+    if ready.notes:
+        view.append(labelled(notes(ready.notes)))
+    view.append("")
+    if ready.loads:
+        view += [drawn(plan_columns(ready), None if wide else width), ""]
+    view.append(labelled(_told(ready)))
+    return view
+
+
+def plan_columns(ready: Probing) -> list[Column]:
+    """One row a load, in the order in which they start."""
+    loads = ready.loads
+    return [
+        Column(name="TP x PP", cells=[f"{load.deployment.tp} x {load.deployment.pp}" for load in loads], right=False),
+        Column(name="GPUs", cells=[str(load.deployment.num_gpus) for load in loads], rank=4),
+        Column(name="batches at in/out", cells=[shapes_told(load) for load in loads], right=False),
+        Column(name="takes", unit="s", cells=[f"{_takes(ready, load):.0f}" for load in loads]),
+        Column(name="ends at", unit="s", cells=[f"{ready.ends_s[load.name]:.0f}" for load in loads]),
+        Column(name="load", cells=[load.name for load in loads], right=False, rank=6),
+    ]
+
+
+def plan_rows(ready: Probing) -> list[dict[str, Any]]:
+    """One row a load; ``load`` is the name that ``python -m probes.torch_static --load`` takes."""
+    return [
+        {
+            "load": load.name,
+            "model": load.model.name,
+            "tp": load.deployment.tp,
+            "pp": load.deployment.pp,
+            "gpus": load.deployment.num_gpus,
+            "shapes": " ".join(f"{batch}x{input_len}+{output_len}" for batch, input_len, output_len in load.shapes),
+            "expected_s": round(_takes(ready, load), 1),
+            "ends_s": round(ready.ends_s[load.name], 1),
+        }
+        for load in ready.loads
+    ]
+
+
+def shapes_told(load: Load) -> str:
+    """The batches by lengths: "1, 32 at 128/128; 1, 16 at 1024/128"."""
+    by_lengths = sorted(load.shapes, key=lambda shape: (shape[1:], shape[0]))
+    return "; ".join(
+        f"{', '.join(str(shape[0]) for shape in shapes)} at {input_len}/{output_len}"
+        for (input_len, output_len), shapes in groupby(by_lengths, key=lambda shape: shape[1:])
+    )
+
+
+def outcome_lines(ready: Probing, measured: int, before: int) -> list[tuple[str, Sequence[str]]]:
+    """Where the runs are kept, how many there are of them, and what was not measured, as entries of ``labelled``."""
+    told = f"{measured - before} measured now" + (f", {before} before" if before else "")
+    lines: list[tuple[str, Sequence[str]]] = [("runs", [f"{told}, kept in {ready.store}", _use(ready)])]
+    lines.append(("skipped", ready.left_out))
+    lines += notes(Note(text, "warning") for text in failures(ready))
+    return [(label, texts) for label, texts in lines if texts]
+
+
+def failures(ready: Probing) -> list[str]:
+    """The loads that failed, each with the last line of its log."""
+    found = []
+    for name in ready.failed():
+        log = ready.out / "logs" / f"{name}.log"
+        lines = log.read_text(encoding="utf-8", errors="replace").split("\n") if log.exists() else []
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "it wrote nothing")
+        found.append(f"{name} failed: {last:.300} (all of it in {log})")
+    return found
+
+
+def _takes(ready: Probing, load: Load) -> float:
+    return ready.start_s + sum(ready.seconds[load.name].values())
+
+
+def _told(ready: Probing) -> list[tuple[str, Sequence[str]]]:
+    if not ready.loads:
+        return [("runs", [f"all of it has been measured before, see {ready.store}"])]
+    budget = "" if ready.budget_s is None else f" of a budget of {short(ready.budget_s)} s"
+    batches = sum(len(load.shapes) for load in ready.loads)
+    takes = f"{len(ready.loads)} loads, {batches} batches: about {ready.expected_s:.0f} s{budget}"
+    started = f"of each load about {ready.start_s:.0f} s pass before its first batch"
+    lines: list[tuple[str, Sequence[str]]] = [("takes", [takes, started]), ("skipped", ready.left_out)]
+    return [(label, texts) for label, texts in lines if texts]
+
+
+def _use(ready: Probing) -> str:
+    from catalog.home import own_runs  # noqa: PLC0415  looked up when there is something to be found
+
+    if any(path.resolve() == ready.store.resolve() for path in own_runs()):
+        return "advisor recommend and estimate stand on them from now on"
+    return f"advisor recommend and estimate stand on them with --runs {ready.store}"
