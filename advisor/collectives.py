@@ -82,7 +82,7 @@ def collective_ms(
     return time + np.where(crosses, network + across / (cluster.network_gbps * parameters.link * 1e6), 0.0)
 
 
-def collective(  # noqa: PLR0917  six nouns in the order a sentence would have them
+def collective(
     name: str,
     op: str,
     message_bytes: Array,
