@@ -30,7 +30,7 @@ from probes.kernel_arguments import (
     probe_parser,
     told_in_one_line,
 )
-from probes.kernel_store import Progress, Store
+from probes.kernel_store import Progress, Store, make_folders
 from probes.kernel_times import GPU, Summary, attempt, fingerprint_of
 from probes.kernel_workers import Crew, Team, serve
 
@@ -63,6 +63,7 @@ def measure_collectives(
 
     """
     gpu = gpu_name(device)
+    make_folders(out)
     store = Store(out / "collectives.jsonl", ["gpu", *(each.name for each in fields(Case))])
     missing = [case for case in cases if not store.has({"gpu": gpu, **case.row()})]
     progress = Progress(len(missing), "collectives", seconds)

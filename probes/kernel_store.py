@@ -46,6 +46,14 @@ class Store:
         return tuple(row.get(name) for name in self._key)
 
 
+def make_folders(out: Path) -> None:
+    """The folder of a store, and one in it for logs; raise ``InputError`` if they cannot be made."""
+    try:
+        (out / "logs").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make {out / 'logs'}: {error.strerror}") from error
+
+
 class Progress:
     """How far it is, on stderr if that is a terminal."""
 

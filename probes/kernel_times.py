@@ -35,7 +35,7 @@ from probes.kernel_arguments import (
     told_in_one_line,
 )
 from probes.kernel_shapes import Shape, kernel_shapes
-from probes.kernel_store import Progress, Store
+from probes.kernel_store import Progress, Store, make_folders
 from probes.kernel_workers import Crew, Team, one_line, serve
 from probes.meter import Meter
 
@@ -88,6 +88,7 @@ def measure_kernels(
 
     """
     gpu = gpu_name(device)
+    make_folders(out)
     store = Store(out / "kernels.jsonl", ["gpu", *(each.name for each in fields(Shape))])
     wanted = [tuple(group) for group in groups]
     missing = [group for shapes in wanted if (group := tuple(s for s in shapes if not store.has(_row(gpu, s))))]

@@ -59,7 +59,6 @@ class Team:
 
     def start(self, heard: Callable[[], None]) -> None:
         """``heard`` is called, from threads, whenever there may be something new."""
-        self.log.parent.mkdir(parents=True, exist_ok=True)
         self.since = time.monotonic()
         with self.log.open("ab") as log:
             for command, environment in self.commands():
