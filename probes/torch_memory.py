@@ -211,4 +211,4 @@ def memory_parts(
             "reserved_gib": reserved,
             "free_gib": free,
         }
-    return {name: round(size / GIB, 4) for name, size in parts.items()}
+    return {name: round(size / GIB, 6) for name, size in parts.items()}

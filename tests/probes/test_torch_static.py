@@ -82,6 +82,10 @@ def test_from_a_plan_to_runs_with_two_processes_over_gloo(tmp_path):
         assert run.kv_capacity_tokens == 4 * 32
         assert 0.05 < run.peak_memory_gib < 10
         assert json.loads(run.fingerprint)["weights"] == "random"
+        assert run.max_logit_diff < 1e-4
+        assert run.top1_agreement == 1
+        assert abs(run.ppl_diff) < 1e-6
+        assert (run.utilisation, run.power_w, run.energy_j) == (None, None, None)
     width, vocabulary, size = 32, 51, 4
     tokens = 2 * (8 + 16)
     # tp 2, sent by each process: half of 2 x (embedding and 2 a layer), and its part of the logits of each token
@@ -90,6 +94,9 @@ def test_from_a_plan_to_runs_with_two_processes_over_gloo(tmp_path):
     # pp 2, mean of the two: activations forward, eight bytes a token back
     assert staged.comm_bytes == (tokens * width * size + 2 * 17 * 8) / 2
     assert waves.tpot_ms is None
+    memory = [json.loads(line) for line in (out / "memory.jsonl").read_text().splitlines()]
+    assert [(row["tp"], row["pp"], row["rank"]) for row in memory] == [(2, 1, 0), (2, 1, 1), (1, 2, 0), (1, 2, 1)]
+    assert all(row["kv_tokens"] == 4 * 32 and row["weights_gib"] > 0 for row in memory)
     again = subprocess.run(
         command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=60, check=False
     )
