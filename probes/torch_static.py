@@ -2,6 +2,7 @@
 
     python -m probes.torch_static PLAN.json OUT --gpus 0,1,2,3 --minutes 20
     python -m probes.torch_static PLAN.json OUT --gpus 0,1 --device cpu
+    torchrun --nnodes 2 --nproc-per-node 4 ... -m probes.torch_static PLAN.json OUT --load NAME
 
 The plan, and what OUT then holds, are those of ``probes.vllm_static`` (``runs.jsonl``, ``loads.jsonl`` and ``logs/``), so
 that one plan can be measured on both engines, and ``memory.jsonl`` (see ``probes.torch_findings``). What runs out of
@@ -42,12 +43,14 @@ if TYPE_CHECKING:
     from probes.sweep_command import Order
     from probes.torch_engine import TorchEngine
 
+RANK = "RANK"
+"""Environment variable, as torchrun's, that tells a worker which of a load's processes it is."""
+
 ENVIRONMENT = {
     "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # so that NVML and CUDA count the GPUs alike
     "PYTHONUNBUFFERED": "1",
+    RANK: "0",  # whatever the sweep itself was started by
 }
-RANK = "RANK"
-"""Environment variable, as torchrun's, that makes a worker one of the processes of a load; rank 0 has none."""
 
 
 def worker_command(device: str) -> list[str]:
@@ -65,12 +68,15 @@ def work(device: str) -> None:
     order = take_order()
     if order is None:
         return
-    rank = int(os.environ.get(RANK, "0"))
+    rank = int(os.environ[RANK])
     try:
         if rank == 0 and device == "cuda":
             wait_until_free(Meter(order.gpus))
         others = _start_others(order, device) if rank == 0 else []
-        _run(order, rank, device)
+        meeting = f"tcp://127.0.0.1:{order.port}"
+        run_load(
+            order, rank, device, meeting=meeting, meter=Meter(order.gpus if device == "cuda" and rank == 0 else ())
+        )
         for other in others:  # they read what this process told them last; it must not be gone before
             other.wait()
     except BaseException:  # noqa: BLE001  whatever it was: told in the log, and an end with 1
@@ -106,29 +112,33 @@ def _start_others(order: Order, device: str) -> list[subprocess.Popen[str]]:
     return others
 
 
-def _run(order: Order, rank: int, device: str) -> None:
+def run_load(
+    order: Order, rank: int, device: str, *, meeting: str, meter: Meter, local_rank: int | None = None
+) -> None:
+    """Do one process's part of a load; ``meeting`` is where the processes find each other (``init_method``), ``meter`` that
+    of all their GPUs on rank 0, ``local_rank`` the GPU of this machine if it is not that of the rank's number.
+    """
     import torch  # noqa: PLC0415  plans are read without it
     from torch import distributed  # noqa: PLC0415
 
     from probes.torch_engine import TorchEngine  # noqa: PLC0415
-    from probes.torch_memory import GIB, needed_bytes  # noqa: PLC0415
+    from probes.torch_memory import GIB, needed_bytes, ran_out  # noqa: PLC0415
 
     load, count = order.load, order.load.deployment.num_gpus
     place = torch.device("cpu")
     if device == "cuda":
-        place = torch.device("cuda", rank)
+        place = torch.device("cuda", rank if local_rank is None else local_rank)
         torch.cuda.set_device(place)
     else:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // count))
     if count > 1:
         distributed.init_process_group(
             "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo",
-            init_method=f"tcp://127.0.0.1:{order.port}",
+            init_method=meeting,
             rank=rank,
             world_size=count,
             timeout=timedelta(seconds=load.start_s + load.measure_s),
         )
-    meter = Meter(order.gpus) if device == "cuda" and rank == 0 else None
     try:
         engine = TorchEngine(load.model, load.deployment, rank=rank, device=place, meter=meter)
     except OutOfMemory as error:
@@ -138,7 +148,9 @@ def _run(order: Order, rank: int, device: str) -> None:
         return
     try:
         _measure(engine, order, rank)
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not ran_out(error):
+            raise
         # the other processes wait for this one, and will be ended; what is known is kept
         needed = needed_bytes(str(error), place) / GIB
         failed = OutOfMemory(f"out of GPU memory: {error}", needed_gib=needed if needed < math.inf else None)
@@ -170,6 +182,7 @@ def check_load(load: Load, device: str) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = sweep_parser("probes.torch_static", "Measure a transformer in plain PyTorch, static batches.")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="what to run on (default: cuda)")
+    parser.add_argument("--load", metavar="NAME", help="under torchrun: be one process of this load of the plan")
     args = parser.parse_args(argv)
     if args.worker:
         work(args.device)
@@ -183,6 +196,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not torch.cuda.is_available():
             print("torch finds no CUDA GPU; --device cpu runs on the CPU", file=sys.stderr)
             return 2
+    if args.load:
+        from probes.torch_launched import run_launched  # noqa: PLC0415  it imports this module
+
+        return run_launched(parser, args)
     return run_sweep(
         parser,
         args,
