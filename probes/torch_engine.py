@@ -94,6 +94,7 @@ class TorchEngine:
         self._context_bytes = self._used_bytes()
         self.running: tuple[int, int, int] | None = None
         """(batch, input_len, output_len) while a batch is run, on every process."""
+        self._tried: list[tuple[int, int]] = []
         self._dtype = getattr(torch, model.dtype if deployment.dtype == "auto" else deployment.dtype)
         self.positions = deployment.max_model_len or model.max_position_embeddings
         self._rows = deployment.max_num_seqs or MAX_SEQUENCES
@@ -150,12 +151,16 @@ class TorchEngine:
         }
 
     def prepare(self, batch: int, input_len: int) -> None:
-        """See ``Engine``: processes try the memory without talking, then agree, then record the decode steps."""
+        """See ``Engine``: processes try the memory without talking, unless they have tried more, then agree; and decode
+        steps are recorded.
+        """
         rows = min(batch, self._rows)
-        self._tell(PREPARE, rows, input_len)
-        self._rehearse(rows, input_len)
-        if rows * 3 <= self.kv_capacity_tokens and self.positions >= 3:
-            self.tokens([[0]] * rows, 2)
+        if not self._alone and not any(rows <= more and input_len <= longer for more, longer in self._tried):
+            self._tell(PREPARE, rows, input_len)
+            self._rehearse(rows, input_len)
+            self._tried.append((rows, input_len))
+        if rows * 4 <= self.kv_capacity_tokens and self.positions >= 4:
+            self.tokens([[0, 0]] * rows, 2)
 
     def take(self, batch: int, input_len: int, output_len: int) -> None:
         """Instead of the KV memory that there was, have one for this batch alone, and try it as ``prepare`` does.
@@ -374,6 +379,7 @@ class TorchEngine:
             give_back(self.device)
             raise
         self.kv_capacity_tokens, self._rows = tokens, max(self._rows, batch)
+        self._tried = [(batch, input_len)]
 
     def _show(self, ids: torch.Tensor, input_len: int) -> torch.Tensor:
         rows, steps = ids.shape[0], ids.shape[1] - input_len

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 GIB = 2**30
+SIGNS = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "failure 2 'out of memory'")
+"""What CUDA (recording graphs), cuBLAS (handles) and NCCL (buffers) say when they run out of memory."""
+
 UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
 
@@ -46,7 +49,9 @@ def together(work: Callable[[], T], device: torch.device, *, alone: bool, what: 
     needed = 0.0
     try:
         done = work()
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not ran_out(error):
+            raise
         needed = needed_bytes(str(error), device)
     if not alone:
         most = torch.tensor(needed, dtype=torch.float64)
@@ -54,10 +59,18 @@ def together(work: Callable[[], T], device: torch.device, *, alone: bool, what: 
         needed = float(most)
     if needed:
         done = None
+        if device.type == "cuda":  # a recording that was broken off may have left its own stream the current one
+            torch.cuda.set_stream(torch.cuda.default_stream(device))
         give_back(device)
         told = needed / GIB if math.isfinite(needed) else None
         raise OutOfMemory(f"out of GPU memory: {what}" + (f", {told:.1f} GiB" if told else ""), needed_gib=told)
     return done  # type: ignore[return-value]  # None only where the work returns None
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether an error is, or hides, one of too little GPU memory: not only PyTorch's allocator runs out of it."""
+    told = isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in SIGNS)
+    return told or (error.__context__ is not None and ran_out(error.__context__))
 
 
 def needed_bytes(message: str, device: torch.device) -> float:

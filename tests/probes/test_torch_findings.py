@@ -19,14 +19,14 @@ import torch
 from catalog.config import read_config
 from catalog.runs import read_runs
 from catalog.schema import Deployment, InputError
-from probes import torch_findings, torch_memory, torch_static
+from probes import torch_findings, torch_static
 from probes.loads import Load
 from probes.meter import Meter
 from probes.reference import PROMPT, compare, sequences
 from probes.static import OutOfMemory, fitting, measure
 from probes.sweep_command import Order
 from probes.torch_engine import TorchEngine
-from probes.torch_memory import PARTS, MutedLinks, needed_bytes
+from probes.torch_memory import PARTS, MutedLinks, needed_bytes, together
 from probes.torch_reference import reference_logits
 from probes.transformer_sources import RandomSource
 
@@ -130,16 +130,40 @@ def test_agreement_is_found_only_where_it_is_wanted_and_can_be(model):
 
 def test_a_batch_that_runs_out_of_memory_is_a_measurement_and_larger_ones_are_left_out(model, monkeypatch):
     engine = TorchEngine(model, PLAIN)
-    too_many = OutWhen(torch_memory.rehearse, lambda _, batch, __: batch >= 4)
-    monkeypatch.setattr("probes.torch_engine.rehearse", too_many)
+    real = engine._pipeline.generate
+    monkeypatch.setattr(engine._pipeline, "generate", OutWhen(real, lambda *_, batch, **__: batch >= 4))
     said = []
     first, second = measure(engine, a_load(model), say=said.append)
     assert (first.oom, first.batch, first.tpot_ms > 0) == (False, 2, True)
     assert (second.oom, second.batch, second.e2e_ms, second.peak_memory_gib) == (True, 4, None, None)
-    assert json.loads(second.fingerprint)["oom"] == "out of GPU memory: 4 sequences with prompts of 8 tokens"
+    assert json.loads(second.fingerprint)["oom"].startswith("out of GPU memory: 4 sequences of ")
     assert said[-1] == "load-b8-i8-o4 left out: a smaller one ran out of memory"
     monkeypatch.undo()
     assert len(engine.generate([[1] * 8] * 4, 4)) == 4
+
+
+@pytest.mark.parametrize(
+    ("error", "out"),
+    [
+        (torch.OutOfMemoryError("Tried to allocate 1.00 GiB"), True),
+        (RuntimeError("CUDA error: out of memory"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), True),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
+    ],
+)
+def test_not_only_the_allocator_runs_out_of_memory(error, out):
+    def work(*, hide):
+        try:
+            raise error
+        except RuntimeError:
+            if hide:
+                raise RuntimeError("operation failed due to a previous error during capture")  # noqa: B904  as CUDA does
+            raise
+
+    for hide in (False, True):
+        with pytest.raises(OutOfMemory if out else RuntimeError) as caught:
+            together(lambda hide=hide: work(hide=hide), torch.device("cpu"), alone=True, what="a try")
+        assert isinstance(caught.value, OutOfMemory) == out
 
 
 def test_alone_an_engine_survives_running_out_of_memory_in_the_middle_of_a_batch(model, monkeypatch):
@@ -296,14 +320,14 @@ def test_a_process_that_runs_out_of_memory_while_others_wait_for_it_leaves_a_row
 
     monkeypatch.setattr(torch_static, "record", record)
     with pytest.raises(torch.OutOfMemoryError):
-        torch_static._run(order, 0, "cpu")
+        torch_static.run_load(order, 0, "cpu", meeting="", meter=Meter(()))
     (run,) = read_runs(tmp_path / "runs.jsonl")
     assert (run.oom, run.run_id) == (True, "load-b4-i8-o4")
 
 
 def test_a_load_that_cannot_start_ends_well_with_a_row(model, tmp_path, monkeypatch):
     monkeypatch.setattr("probes.torch_engine.read_weights", OutWhen(None, lambda *_, **__: True))
-    torch_static._run(an_order(a_load(model), tmp_path), 0, "cpu")
+    torch_static.run_load(an_order(a_load(model), tmp_path), 0, "cpu", meeting="", meter=Meter(()))
     (run,) = read_runs(tmp_path / "runs.jsonl")
     assert (run.oom, run.run_id, run.engine) == (True, "load-b2-i8-o4", "torch")
 
