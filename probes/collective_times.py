@@ -118,7 +118,7 @@ def answer_cases(device: str) -> Callable[[Answer], Answer]:
         timeout=timedelta(seconds=GROUP_S),
     )
     groups = Groups(rank, place)
-    fingerprint = fingerprint_of(device, int(os.environ[GPU]))
+    fingerprint = fingerprint_of(device, int(os.environ[GPU]), **_library(device))
 
     def times(case: Case) -> Answer:
         timing = groups.time(case)
@@ -127,6 +127,15 @@ def answer_cases(device: str) -> Callable[[Answer], Answer]:
         return {"us": round(timing.us, 3), "spread": round(timing.spread, 4), "fingerprint": fingerprint}
 
     return lambda task: attempt(lambda: times(Case(**task)), place)
+
+
+def _library(device: str) -> dict[str, str]:
+    """The version of NCCL, and what it was told of NVLink's multicast, which makes sums over many GPUs faster."""
+    if device == "cpu":
+        return {}
+    from torch.cuda import nccl  # noqa: PLC0415
+
+    return {"nccl": ".".join(map(str, nccl.version())), "nvls": os.environ.get("NCCL_NVLS_ENABLE", "")}
 
 
 def free_port() -> int:

@@ -7,18 +7,23 @@ import math
 import os
 import signal
 import sys
+import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from catalog.gpus import find_gpu
 from catalog.schema import InputError, require_positive
+from probes.meter import obstacles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 PCI_ORDER = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 """So that CUDA counts the GPUs as nvidia-smi does."""
+
+SETTLE_S = 5.0
+"""A GPU that was in use until now seems so for a little longer."""
 
 CPU_SHARE = 1 / 8
 """Of a machine's memory, that a CPU that stands in for a GPU may use."""
@@ -65,7 +70,7 @@ def check_seconds(seconds: float) -> None:
 
 
 def check_device(device: str, gpus: Sequence[int]) -> None:
-    """Raise ``InputError`` if torch, or the GPUs, are not there."""
+    """Raise ``InputError`` if torch, or the GPUs, are not there, or if others use them."""
     if find_spec("torch") is None:
         raise InputError("this needs torch: pip install 'advisor[probes]'")
     if device == "cpu":
@@ -78,6 +83,11 @@ def check_device(device: str, gpus: Sequence[int]) -> None:
     count = torch.cuda.device_count()
     if "CUDA_VISIBLE_DEVICES" not in os.environ and max(gpus) >= count:
         raise InputError(f"--gpus names GPU {max(gpus)}; there are {count}, from 0 on")
+    last = time.monotonic() + SETTLE_S
+    while lines := obstacles(gpus):
+        if time.monotonic() > last:
+            raise InputError(lines[0])
+        time.sleep(0.5)
 
 
 def gpu_name(device: str) -> str:

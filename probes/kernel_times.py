@@ -12,6 +12,7 @@ refused.
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import os
@@ -138,6 +139,7 @@ def answer_shapes(device: str) -> Callable[[Answer], Answer]:
     if device == "cuda":
         torch.cuda.set_device(place)
     bench = Bench(place)
+    gc.freeze()  # recording a graph may collect garbage: not that of all the imports each time
     fingerprint = fingerprint_of(device, int(os.environ[GPU]))
 
     def times(shape: Shape) -> Answer:
@@ -178,7 +180,7 @@ def attempt(run: Callable[[], Answer], device: torch.device) -> Answer:
     return answer
 
 
-def fingerprint_of(device: str, index: int) -> str:
+def fingerprint_of(device: str, index: int, **more: str) -> str:
     """What the times depend on besides the shape, as JSON."""
     import torch  # noqa: PLC0415
 
@@ -186,6 +188,7 @@ def fingerprint_of(device: str, index: int) -> str:
         **(Meter([index]).identity() if device == "cuda" else {}),
         "cuda": torch.version.cuda,
         "torch": str(torch.__version__),
+        **more,
         "time": time.strftime("%Y-%m-%dT%H:%MZ", time.gmtime()),
     }
     return json.dumps(facts, separators=(",", ":"))

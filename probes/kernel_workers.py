@@ -223,6 +223,7 @@ def serve(make: Callable[[], Callable[[Answer], Answer]]) -> None:
     ``make`` sets up what does them. An answer with "error" is what became of a task; with "fatal" beside it the process
     is of no more use. What they print goes to standard error, the log.
     """
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     answers: IO[str] = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
 
@@ -240,6 +241,13 @@ def serve(make: Callable[[], Callable[[Answer], Answer]]) -> None:
         answer(do(json.loads(line)))
     sys.stdout.flush()
     os._exit(0)  # an orderly end of NCCL and CUDA takes seconds; nothing is left to be done
+
+
+def _end_with(parent: int) -> None:
+    """End this process and what it started once its parent is gone: killed, it could not do so itself."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os.killpg(0, signal.SIGKILL)
 
 
 def one_line(error: BaseException) -> str:

@@ -100,13 +100,13 @@ def test_no_memory_for_one_shape_is_its_row_and_nobody_elses(tmp_path):
     assert measure_kernels(tmp_path, [[IMPOSSIBLE]], device="cpu").there == 1
 
 
-def children():
-    """Workers of this process, as Linux counts them."""
+def children(of=None):
+    """Workers of a process, by default this one, as Linux counts them."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
             parent = int(path.read_text().rpartition(")")[2].split()[1])
-            if parent == os.getpid() and b"kernel_times" in (path.parent / "cmdline").read_bytes():
+            if parent == (of or os.getpid()) and b"--worker" in (path.parent / "cmdline").read_bytes():
                 found.append(int(path.parent.name))
     return found
 
@@ -185,6 +185,29 @@ def test_without_a_gpu_the_cpu_must_be_asked_for(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert kernel_times.main([str(tmp_path / "out"), "--model", a_model(tmp_path)]) == 2
     assert capsys.readouterr().err == "torch finds no CUDA GPU; --device cpu runs on the CPU\n"
+
+
+def running_still(process):
+    with suppress(OSError):
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
+def test_no_process_outlives_a_command_that_is_killed(tmp_path):
+    command = [sys.executable, "-m", "probes.kernel_times", str(tmp_path / "out"), "--model", a_model(tmp_path)]
+    running = subprocess.Popen([*command, "--device", "cpu"])
+    last = time.monotonic() + 60
+    while not (found := children(running.pid)):
+        assert time.monotonic() < last
+        time.sleep(0.05)
+    os.kill(found[0], signal.SIGSTOP)  # it could not end of its own accord before it goes on
+    running.kill()
+    running.wait()
+    os.kill(found[0], signal.SIGCONT)
+    while running_still(found[0]):
+        assert time.monotonic() < last
+        time.sleep(0.05)
 
 
 def test_a_command_that_is_stopped_leaves_no_process_and_whole_rows(tmp_path):
