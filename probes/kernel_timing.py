@@ -99,8 +99,12 @@ def time_on_cpu(call: Call, calls: int, *, repeats: int | None = None) -> Timing
 def record(call: Call, calls: int) -> torch.cuda.CUDAGraph:
     """The calls as a CUDA graph; what they compile or set up must have been done before."""
     graph = torch.cuda.CUDAGraph()
-    # other threads (NCCL's watchdog) may use CUDA meanwhile
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+    # the outer one: a recording that fails leaves its own stream behind as the current one; the mode: other threads
+    # (NCCL's watchdog) may use CUDA meanwhile
+    with (
+        torch.cuda.stream(torch.cuda.current_stream()),
+        torch.cuda.graph(graph, capture_error_mode="thread_local"),
+    ):
         _all(call, calls)
     return graph
 

@@ -8,6 +8,7 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ pytest.importorskip("torch")
 import torch
 
 from catalog.kernels import AttentionTime, CopyTime, Kernel, read_kernels
-from probes import kernel_times
+from probes import kernel_times, transformer_kernels
 from probes.kernel_calls import Bench
 from probes.kernel_shapes import Shape
 from probes.kernel_times import measure_kernels
@@ -269,6 +270,31 @@ def test_element_wise_kernels_are_the_engines():
         shape = Shape(op="rope", batch=batch, query=query, context=context, normed=True, **sizes)
         assert bench.prepare(shape).call(0).shape == (batch, query, 4, 8)
     assert called == ["add_norm", "swiglu", "place_heads", "place_heads"]
+
+
+@pytest.mark.parametrize(("op", "inputs"), [("norm", 2), ("swiglu", 1)])
+def test_one_compiled_kernel_serves_all_numbers_of_tokens_of_a_width(monkeypatch, op, inputs):
+    compiled = []
+
+    def backend(graph, _inputs):
+        placeholders = [node.meta["example_value"] for node in graph.graph.nodes if node.op == "placeholder"]
+        compiled.append([each.shape for each in placeholders if isinstance(each, torch.Tensor) and each.dim() == 2])
+        return graph.forward
+
+    monkeypatch.setattr(transformer_kernels.torch, "compile", partial(torch.compile, backend=backend))
+    bench = Bench(torch.device("cpu"))
+    wide = {"norm": 1, "swiglu": 2}[op]
+    for width in (8, 24):
+        compiled.clear()
+        for m in (1, 64, 256, 16):
+            shape = Shape(op=op, m=m, n=width, dtype="float32", fused=True)
+            prepared = bench.prepare(shape)
+            prepared.call(0)
+        last = compiled[-1]
+        assert len(compiled) == 2  # of one token, and of any number
+        assert len(last) == inputs
+        assert all(isinstance(tokens, torch.SymInt) for tokens, _ in last)
+        assert all(columns == wide * width and isinstance(columns, int) for _, columns in last)
 
 
 def test_a_slower_call_takes_longer():
