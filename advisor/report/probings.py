@@ -23,7 +23,9 @@ def plan_view(ready: Probing, width: int, *, wide: bool = False) -> list[Rendera
     """What would run, in order, and how long; nothing is started by looking."""
     models = dict.fromkeys(load.model.name for load in ready.all_loads)
     formats = dict.fromkeys(load.deployment.dtype for load in ready.all_loads)
-    head = [*models, ", ".join(formats), hardware(ready.target.cluster), f"{ready.engine} on {ready.device}"]
+    cluster = ready.target.cluster
+    where = f"{cluster.num_gpus} processes on this CPU" if ready.device == "cpu" else hardware(cluster)
+    head = [*models, ", ".join(formats), where, ready.engine]
     view: list[RenderableType] = [header(head, width)]
     if ready.notes:
         view.append(labelled(notes(ready.notes)))
