@@ -313,7 +313,7 @@ def estimate(
         runs: None for the shipped fit and the user's own runs; a list for exactly those; [] for the analytic model.
         set_gpu: what-if values for fields of the GPU, such as ``{"memory_bandwidth_gbps": 6000}``.
         price: dollars per GPU-hour; None for the cheapest offer in the catalog.
-        deployment: further fields of ``Deployment``: sequence_parallel, offload, compiled.
+        deployment: further fields of ``Deployment``: sequence_parallel, offload, compiled, graphs.
 
     Raises:
         InputError: a name, number or combination that cannot be; the message says what would be right.

@@ -212,6 +212,7 @@ def _group(runs: list[Measurement], engine: str) -> Group:
         name: [getattr(run, name) for run in runs]
         for name in ("tp", "pp", "dp", "ep", "dtype", "kv_dtype", "offload", "compiled")
     }
+    columns["graphs"] = [run.deployment.has_graphs for run in runs]
     # Engines before chunked prefill took the whole batch's prompts in one pass.
     tokens = np.maximum(batch * lengths[:, 0], 2048.0)
     defaults = {

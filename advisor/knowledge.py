@@ -100,7 +100,8 @@ def measured_run(runs: Sequence[Measurement], estimate: Estimate) -> Measurement
     for run in reversed(runs):
         if (run.model, run.gpu, run.engine, run.batch, run.input_len, run.output_len, run.regime) != key or run.oom:
             continue
-        same = not wanted.sequence_parallel and all(
+        alike = not wanted.sequence_parallel and run.deployment.has_graphs == wanted.has_graphs
+        same = alike and all(
             value is None or (automatic.get(name) if value == "auto" else value) == getattr(wanted, name)
             for name in ("tp", "pp", "dp", "ep", "dtype", "kv_dtype", "max_num_batched_tokens", "max_num_seqs",
                          "gpu_memory_utilization", "offload", "compiled")

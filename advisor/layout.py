@@ -67,7 +67,9 @@ class Layout:
     gpu_memory_utilization: Array
     offload: Array
     compiled: Array
-    """1.0 with kernel fusion and CUDA graphs, else 0.0."""
+    """1.0 with kernel fusion, else 0.0."""
+    graphs: Array
+    """1.0 with CUDA graphs, else 0.0."""
     sequence_parallel: Array
 
     @classmethod
@@ -80,11 +82,13 @@ class Layout:
                 "gpu_memory_utilization", "offload", "compiled", "sequence_parallel", "dtype", "kv_dtype",
             )
         }  # fmt: skip
+        columns["graphs"] = [deployment.has_graphs for deployment in deployments]
         return cls.from_columns(columns, model, gpu)
 
     @classmethod
     def from_columns(cls, columns: Mapping[str, Any], model: Model, gpu: Gpu) -> Layout:
-        """From columns named like the fields of ``Deployment``; scalars are broadcast.
+        """From columns named like the fields of ``Deployment``; scalars are broadcast. Without ``graphs``, they are on
+        where ``compiled`` is.
 
         Raises:
             InputError: a number format that is not known.
@@ -109,7 +113,7 @@ class Layout:
             for name, default_value in (
                 ("tp", 1), ("pp", 1), ("dp", 1), ("ep", 1), ("max_num_seqs", 256), ("max_num_batched_tokens", 2048),
                 ("max_model_len", model.max_position_embeddings), ("gpu_memory_utilization", 0.9), ("offload", 0.0),
-                ("compiled", 1.0), ("sequence_parallel", 0.0),
+                ("compiled", 1.0), ("graphs", columns.get("compiled", 1.0)), ("sequence_parallel", 0.0),
             )
         }  # fmt: skip
         numbers["weight_bytes"] = table(dtype, lambda d: weight_bits(d) / 8.0, names["auto"])
@@ -128,7 +132,8 @@ class Layout:
             tp=one, pp=one, dp=one, ep=one, weight_bytes=bits / 8.0, kv_bytes=one * ACTIVATION_BYTES,
             matrix_flops=np.array([matrix_flops(gpu, dtype) for dtype in dtypes]),
             half_flops=one * matrix_flops(gpu, "float16"), max_num_seqs=one, max_num_batched_tokens=one, max_model_len=one,
-            gpu_memory_utilization=one, offload=0.0 * one, compiled=one, sequence_parallel=0.0 * one,
+            gpu_memory_utilization=one, offload=0.0 * one, compiled=one, graphs=one,
+            sequence_parallel=0.0 * one,
         )  # fmt: skip
 
     def __len__(self) -> int:

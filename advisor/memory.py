@@ -191,7 +191,7 @@ def graph_gib(model: Model, layout: Layout, reserved: bool) -> Array:
     largest = np.minimum(np.minimum(2.0 * layout.max_num_seqs, 512.0), layout.max_num_batched_tokens)
     graphs = 3.0 + np.minimum(largest, 248.0) / 8.0 + np.maximum(largest - 240.0, 0.0) / 16.0
     taken = GRAPH_GIB_PER_LAYER * model.num_hidden_layers / layout.pp * graphs / GRAPHS
-    return np.asarray(np.where(reserved & (layout.compiled > 0), taken, 0.0))
+    return np.asarray(np.where(reserved & (layout.graphs > 0), taken, 0.0))
 
 
 TABLES_GIB = 0.045

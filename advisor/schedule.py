@@ -96,8 +96,8 @@ def pass_cost(setting: Setting, step: Pass, *, prefills: Array | float) -> Cost:
     hops = (layout.pp - 1.0) * hand_over_ms(setting.model, layout, step, setting.cluster, parameters)
     cost = cost + Cost.of("hand_over", communication=hops)
     gpu_ms = cost.total_ms
-    launched = np.where((layout.compiled > 0) & (step.tokens <= GRAPH_TOKENS + 1e-6), 0.0, prefills)
-    launched = np.where(layout.compiled > 0, launched, 1.0)
+    launched = np.where((layout.graphs > 0) & (step.tokens <= GRAPH_TOKENS + 1e-6), 0.0, prefills)
+    launched = np.where(layout.graphs > 0, launched, 1.0)
     per_pass = setting.model.num_hidden_layers * parameters.layer_host_us
     per_pass = per_pass + setting.model.moe_layers * parameters.expert_host_us
     launch = per_pass * 1e-3 * launched

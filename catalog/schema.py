@@ -225,7 +225,7 @@ class Deployment:
     compiled: bool = True
     """Kernel fusion on, and CUDA graphs unless ``graphs`` says otherwise."""
     graphs: bool | None = None
-    """CUDA graphs on; None, in resolved deployments too: as ``compiled``."""
+    """CUDA graphs on; None: as ``compiled``."""
 
     @property
     def num_gpus(self) -> int:

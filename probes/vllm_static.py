@@ -29,6 +29,7 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from catalog.schema import InputError
 from probes.loads import config_json
 from probes.meter import Meter, wait_until_free
 from probes.sweep_command import record, run_sweep, sweep_parser, take_order
@@ -54,6 +55,19 @@ MEMORY_COLUMNS = (
 """``context_gib`` is what was in use when the engine first looked (CUDA context, NCCL), ``kv_gib`` what the engine found
 left for KV, ``graph_estimate_gib`` what it set aside for CUDA graphs and ``graph_gib`` what they took, ``used_gib`` what
 was in use on the whole GPU at the end."""
+
+
+def check_load(load: Load) -> None:
+    """Raise ``InputError``, one line, for what ``engine_args`` does not hand on."""
+    wanted = load.deployment
+    for name, value, only in (
+        ("dp", wanted.dp, 1),
+        ("offload", wanted.offload, 0.0),
+        ("sequence_parallel", wanted.sequence_parallel, False),
+        ("graphs", wanted.has_graphs, wanted.compiled),
+    ):
+        if value != only:
+            raise InputError(f"{load.name}: {name} is {value}; vLLM is measured here with {name} {only} only")
 
 
 def engine_args(load: Load, folder: str) -> dict[str, Any]:
@@ -216,7 +230,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.worker:
         work()
         return 0
-    return run_sweep(parser, args, worker=worker_command(), environment=ENVIRONMENT)
+    return run_sweep(parser, args, worker=worker_command(), environment=ENVIRONMENT, check=check_load)
 
 
 if __name__ == "__main__":

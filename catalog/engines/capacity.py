@@ -56,12 +56,12 @@ def profile_rows(max_num_seqs: int, max_num_batched_tokens: int) -> int:
 
 
 def graph_sizes(engine: Engine, gpu: Gpu, deployment: Deployment) -> tuple[int, ...]:
-    """Batch sizes of a resolved deployment that CUDA graphs are captured for, ascending; none when not compiled."""
+    """Batch sizes of a resolved deployment that CUDA graphs are captured for, ascending; none without them."""
     assert deployment.max_num_seqs is not None
     assert deployment.max_num_batched_tokens is not None
     row = engine.batch_defaults(gpu)
     most = row.max_graph_size_tp4 if deployment.tp >= 4 else row.max_graph_size
-    if not deployment.compiled or not most:
+    if not deployment.has_graphs or not most:
         return ()
     if engine.name == "vllm":  # config/vllm.py _set_cudagraph_sizes
         tokens = deployment.max_num_batched_tokens

@@ -59,6 +59,11 @@ def _check_start(deployment: Deployment, model: Model, gpu: Gpu, engine: Engine)
         )
     if refusal := engine.refusal(gpu) or engine.model_refusal(model, gpu):
         raise InputError(refusal)
+    if deployment.has_graphs != deployment.compiled:
+        raise InputError(
+            f"graphs is {deployment.graphs} with compiled {deployment.compiled}; commands are written with both on or "
+            f"both off: leave graphs out"
+        )
     weights = deployment.dtype
     if weights not in PLAIN and not model.quantization and weights not in engine.online:
         raise InputError(

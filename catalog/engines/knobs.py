@@ -51,6 +51,7 @@ def resolve(deployment: Deployment, model: Model, cluster: Cluster) -> Found[Dep
         max_model_len=max_model_len,
         max_num_seqs=max_num_seqs,
         max_num_batched_tokens=max_num_batched_tokens,
+        graphs=deployment.has_graphs,
     )
     return Found(resolved, tuple(notes))
 

@@ -130,7 +130,9 @@ def test_of_two_measurements_the_later_counts():
     assert measured_run([], found) is None
 
 
-@pytest.mark.parametrize("changes", [{"kv_dtype": "fp8"}, {"dtype": "fp8"}, {"compiled": False}, {"offload": 0.5}])
+@pytest.mark.parametrize(
+    "changes", [{"kv_dtype": "fp8"}, {"dtype": "fp8"}, {"compiled": False}, {"graphs": False}, {"offload": 0.5}]
+)
 def test_a_run_with_formats_left_to_the_engine_is_no_run_with_others(changes):
     """``auto`` in a run is what the engine chose then, not whatever is asked for now."""
     assert measured_run([RUN], same_question(RUN, runs=[])) is RUN

@@ -289,6 +289,13 @@ def test_a_pipeline_gains_one_sequence_nothing():
         assert times_of(batch=1, pp=stages).ttft_ms >= times_of(batch=1).ttft_ms
 
 
+def test_without_graphs_the_host_launches_decode_steps_kernel_by_kernel():
+    times = [times_of(batch=1, **knobs).tpot_ms[0] for knobs in ({}, {"graphs": 0.0}, {"compiled": 0.0})]
+    launched = MODEL.num_hidden_layers * PARAMETERS.layer_host_us * 1e-3
+    assert times[1] == times[2] > launched > times[0]
+    assert times_of(batch=1, compiled=0.0, graphs=1.0).tpot_ms[0] == times[0]
+
+
 @pytest.mark.parametrize("stages", [2, 4])
 def test_many_chunks_fill_a_pipeline(stages):
     """c chunks through pp stages take (c + pp - 1) / pp passes of one chunk, but for the host's part."""

@@ -40,7 +40,7 @@ def test_vllm_captures_what_its_documentation_says():
     assert sizes("vllm", "1xH100", max_num_seqs=8) == (1, 2, 4, 8, 16)
     assert sizes("vllm", "1xH100", max_num_seqs=1) == (1, 2)
     assert sizes("vllm", "1xH100", max_num_seqs=64, max_num_batched_tokens=100)[-2:] == (96, 100)
-    assert sizes("vllm", "1xH100", compiled=False) == ()
+    assert sizes("vllm", "1xH100", compiled=False) == sizes("vllm", "1xH100", graphs=False) == ()
 
 
 def test_sglang_captures_less_on_small_gpus():

@@ -222,6 +222,16 @@ def test_quantisation_is_asked_for_only_where_the_checkpoint_has_none():
         command(Deployment(dtype="int4"), model(LLAMA), cluster("1xH100"))
 
 
+@pytest.mark.parametrize("engine", ["vllm", "sglang", "tensorrt-llm"])
+@pytest.mark.parametrize("compiled", [True, False])
+def test_fusion_and_graphs_are_switched_together_or_refused(engine, compiled):
+    both, one = (Deployment(engine=engine, compiled=compiled, graphs=graphs) for graphs in (compiled, not compiled))
+    without = command(dataclasses.replace(both, graphs=None), model(LLAMA), cluster("1xA100"))
+    assert command(both, model(LLAMA), cluster("1xA100")) == without
+    with pytest.raises(InputError, match=f"graphs is {not compiled} with compiled {compiled}; .* leave graphs out"):
+        command(one, model(LLAMA), cluster("1xA100"))
+
+
 def test_offload_is_gib_a_gpu():
     # 40 layers of 317,209,600 parameters (4 x 5120 x 5120 + 3 x 5120 x 13824 + 2 norms), half of them, over 2 GPUs
     layers = 40 * (4 * 5120**2 + 3 * 5120 * 13824 + 2 * 5120) + 5120

@@ -87,7 +87,7 @@ def test_user_runs(home):
 
 
 def test_every_field_survives(tmp_path):
-    every = {"role": "validate", "compiled": False, "oom": True, "regime": "steady"}
+    every = {"role": "validate", "compiled": False, "graphs": True, "oom": True, "regime": "steady"}
     for each in fields(Measurement):
         if each.name not in every:
             every[each.name] = {"int": 3, "float": 0.5, "str": "x"}[each.type.split(" ")[0]]
@@ -325,3 +325,13 @@ def test_frame():
     assert frame["prefill_ms"].tolist()[0] == 20.5
     assert frame["prefill_ms"].isna().tolist() == [False, True]
     assert len(to_frame([])) == 0
+
+
+def test_what_may_be_true_false_or_unknown_stays_so(tmp_path):
+    runs = [RUN, replace(RUN, compiled=True, graphs=False), replace(RUN, compiled=False, graphs=True)]
+    assert to_frame(runs)["graphs"].isna().tolist() == [True, False, False]
+    assert to_frame(runs)["graphs"].dropna().tolist() == [False, True]
+    append_runs(tmp_path / "r.jsonl", runs)
+    read = read_runs(tmp_path / "r.jsonl")
+    assert [run.graphs for run in read] == [None, False, True]
+    assert [run.deployment.has_graphs for run in read] == [RUN.compiled, False, True]

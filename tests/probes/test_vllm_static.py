@@ -296,6 +296,22 @@ def test_a_bad_plan_is_refused_in_one_line(tmp_path, plan, message, capsys):
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("deployment", "message"),
+    [
+        ({"dp": 2}, "dp is 2; vLLM is measured here with dp 1 only"),
+        ({"offload": 0.5}, "offload is 0.5; vLLM is measured here with offload 0.0 only"),
+        ({"tp": 2, "sequence_parallel": True}, "sequence_parallel is True"),
+        ({"graphs": False}, "graphs is False; vLLM is measured here with graphs True only"),
+    ],
+)
+def test_what_is_not_handed_on_to_vllm_is_refused(tmp_path, deployment, message, capsys):
+    path = written(tmp_path, {**a_plan(), "deployment": deployment})
+    assert main([str(path), str(tmp_path / "out"), "--gpus", "0,1,2,3"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
 def test_a_missing_plan_and_too_few_or_unreadable_gpus_are_refused(tmp_path, capsys):
     assert main([str(tmp_path / "none.json"), str(tmp_path)]) == 2
     assert "cannot read" in capsys.readouterr().err
