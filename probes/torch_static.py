@@ -9,8 +9,9 @@ that one plan can be measured on both engines, and ``memory.jsonl`` (see ``probe
 memory is a row too; the ``thresholds`` of a plan are looked for by trying, and unless its ``agreement`` is false logits
 are compared with those of the plainest run. A model that is named by a folder with a ``config.json`` and safetensors
 has their weights; any other one has random weights. Each load is a process session of its own, with one process a GPU;
-the tensor-parallel ones of a pipeline stage have neighbouring GPUs. ``compiled`` is CUDA graphs for decode steps and
-kernels fused by ``torch.compile``. On a CPU, for trying things out, ``--gpus`` numbers processes, ``compiled`` is false.
+the tensor-parallel ones of a pipeline stage have neighbouring GPUs. ``compiled`` is kernels fused by
+``torch.compile``, ``graphs``, on with it unless given, CUDA graphs for decode steps; ``offload`` keeps layers in the host's
+memory (``probes.transformer_offload``). On a CPU, for trying things out, ``--gpus`` numbers processes, ``graphs`` is off.
 
 What is timed is ``TorchEngine.generate`` from its call to its return: the prompts' way to the GPUs, prefill in
 micro-batches of at most ``max_num_batched_tokens`` (but whole prompts), greedy decoding to the last token.

@@ -25,6 +25,7 @@ from probes import transformer_offload
 from probes.parallel_layout import Layout, lay_out
 from probes.parallel_links import Traffic
 from probes.torch_engine import TorchEngine
+from probes.torch_memory import give_back
 from probes.transformer_offload import LEAST_PIECE, HostLayer, LayerStream, layer_tensors, offloaded_layers, piece_sizes
 from probes.transformer_sources import RandomSource
 from probes.transformer_weights import read_weights
@@ -255,7 +256,7 @@ def test_memory_that_offload_frees_is_kv_capacity():
     engine = TorchEngine(model, plain, device="cuda")
     capacity, weight_bytes = engine.kv_capacity_tokens, engine.weight_bytes
     del engine
-    torch.cuda.empty_cache()
+    give_back(torch.device("cuda"))
     engine = TorchEngine(model, replace(plain, offload=1.0), device="cuda")
     freed = weight_bytes - engine.weight_bytes
     assert freed == pytest.approx(10 / 12 * engine._transformer.weights.stream.nbytes, rel=0.01)
