@@ -183,6 +183,10 @@ def probe(
     advisor probe --model llama-13b --gpus 4xH200 --dry-run
     advisor probe --report
     """  # noqa: D301  Click's mark for lines that stay as they are
+    if report and not dry_run:
+        from advisor.report.plots import check_plots  # noqa: PLC0415  only with --report
+
+        check_plots()  # before anything is measured
     if model is None and plan is None:
         if not report:
             raise InputError("missing --model; for example: --model llama-13b")
@@ -212,7 +216,8 @@ def probe(
         with ended_by_sigterm(), watched(ready) as (watch, say):
             measured = ready.run(watch=watch, say=say)
     except KeyboardInterrupt:
-        _tell_outcome(ready, list(ready.runs()), before, format_, wide=wide, report=False)
+        if kept := list(ready.runs()):
+            _tell_outcome(ready, kept, before, format_, wide=wide, report=False)
         raise
     _tell_outcome(ready, measured, before, format_, wide=wide, report=report)
 
