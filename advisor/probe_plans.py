@@ -122,10 +122,9 @@ def candidates(
     found: list[Candidate] = []
     left_out: list[str] = []
     refused: list[InputError] = []
-    for tp, pp in product(question.tp or valid_tp(model, most=most), question.pp or valid_pp(model, most=most)):
+    for tp, pp in _layouts(model, question, most):
         if tp * pp > most:
-            if question.tp and question.pp:
-                left_out.append(f"TP{tp} PP{pp}: takes {tp * pp} GPUs, {most} are named")
+            left_out.append(f"TP{tp} PP{pp}: takes {tp * pp} GPUs, {most} are named")
             continue
         wanted = Deployment(
             engine=question.engine, tp=tp, pp=pp, dtype=question.dtype, compiled=question.compiled,
@@ -146,6 +145,12 @@ def candidates(
     if refused and len(refused) == len(left_out) and not found:
         raise refused[0]
     return by_interest(found), left_out
+
+
+def _layouts(model: Model, question: Question, most: int) -> list[tuple[int, int]]:
+    """(tp, pp): those asked for, and of what is left open all that ``most`` GPUs allow."""
+    tps = question.tp or valid_tp(model, most=max(most // min(question.pp, default=1), 1))
+    return [(tp, pp) for tp in tps for pp in question.pp or valid_pp(model, most=max(most // tp, 1))]
 
 
 def shape_seconds(

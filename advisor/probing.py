@@ -185,9 +185,13 @@ def prepared(
     out: str | Path | None = None,
     store: str | Path | None = None,
     plan: str | Path | None = None,
+    began: float | None = None,
 ) -> Probing:
-    """Plan what ``probe`` would run; nothing is started and nothing written. Arguments are those of ``probe``."""
-    began = time.monotonic()
+    """Plan what ``probe`` would run; nothing is started and nothing written.
+
+    Arguments are those of ``probe``; the budget counts from ``began`` on the clock of ``time.monotonic``, by default now.
+    """
+    began = time.monotonic() if began is None else began
     question = question or Question()
     if question.engine not in ENGINES:
         raise InputError(f"engine is {question.engine!r:.40}; {' and '.join(ENGINES)} can be measured")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import sys
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -183,6 +184,7 @@ def probe(
     advisor probe --model llama-13b --gpus 4xH200 --dry-run
     advisor probe --report
     """  # noqa: D301  Click's mark for lines that stay as they are
+    began = time.monotonic()
     if report and not dry_run:
         from advisor.report.plots import check_plots  # noqa: PLC0415  only with --report
 
@@ -204,8 +206,9 @@ def probe(
         input_len=numbers("--input-len", input_len), output_len=numbers("--output-len", output_len),
     )  # fmt: skip
     ready = prepared(
-        model, gpus, budget_s=limit, question=question, device=device, role=role, out=out, store=runs, plan=plan
-    )
+        model, gpus, budget_s=limit, question=question, device=device, role=role, out=out, store=runs, plan=plan,
+        began=began,
+    )  # fmt: skip
     if not ready.all_loads:
         raise refuse(f"nothing can be measured: {'; '.join(ready.left_out)}")
     if dry_run:
@@ -264,9 +267,7 @@ def watched(ready: Probing) -> Iterator[tuple[Callable[[Sweep], None] | None, Ca
     if sys.stderr is None or not sys.stderr.isatty():
         yield None, lambda _: None
         return
-    import time  # noqa: PLC0415  only on a terminal
-
-    from rich.console import Console  # noqa: PLC0415
+    from rich.console import Console  # noqa: PLC0415  only on a terminal
     from rich.progress import BarColumn, Progress, TextColumn  # noqa: PLC0415
 
     console = Console(stderr=True, highlight=False, markup=False, emoji=False)

@@ -32,7 +32,7 @@ from advisor.probe_plans import (
     plan_of,
     start_up,
 )
-from advisor.probing import prepared
+from advisor.probing import _claimed, prepared
 from catalog.gpus import parse_cluster
 from catalog.models import find_model
 from catalog.runs import append_runs
@@ -97,6 +97,7 @@ def test_what_cannot_be_sliced_is_said():
     assert "TP4 PP2: takes 8 GPUs, 4 are named" in left_out
     with pytest.raises(InputError, match="tp is 3"):
         found(question=Question(tp=(3,)))
+    assert found(question=Question(tp=(8,))) == ([], ["TP8 PP1: takes 8 GPUs, 4 are named"])
     with pytest.raises(InputError, match=r"5001 tokens in and out are above the positions of .*: at most 4096"):
         found(question=Question(input_len=(5000,), output_len=(1,)))
     with pytest.raises(InputError, match="batch is 0; it must be a whole number above 0"):
@@ -350,6 +351,17 @@ def test_gpus_in_use_are_refused_before_anything_is_started(machine, monkeypatch
     with pytest.raises(InputError, match=r"^GPU 0 \(NVIDIA H200\) is in use by others"):
         advisor.probe("llama-13b", "local", out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_one_command_at_a_time_measures_on_a_gpu(machine, monkeypatch, tmp_path):
+    machine(a_gpu(0), a_gpu(1))
+    monkeypatch.setattr("advisor.probing.find_spec", lambda _: object())
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    held = _claimed(1)
+    with pytest.raises(InputError, match="GPU 1 is being measured on by another advisor probe; name others"):
+        advisor.probe("llama-13b", "local", out=tmp_path / "out")
+    held.release()
+    _claimed(0).release()  # it was given back
 
 
 def test_without_torch_it_is_said_what_to_install(machine, monkeypatch, tmp_path):
