@@ -30,9 +30,6 @@ INPUT_LENS = (1024,)
 OUTPUT_LENS = (128,)
 """Measured where the user names some of the three but not all; the most telling first."""
 
-CORE = 4
-"""So many shapes of every layout come before more shapes of any."""
-
 REPEATS = 3
 LENGTH_MULTIPLE = 256
 """``max_model_len`` is the longest sequence to be measured, rounded up to this."""
@@ -223,7 +220,7 @@ def chosen(
 ) -> tuple[list[Candidate], list[str]]:
     """Candidates with the shapes for which there is time, in the order to run them in, and what there is no time for.
 
-    Every layout has its ``CORE`` shapes before any has more; a layout without time for them has fewer.
+    Every layout has its first shape before any has a second, and so on.
     """
     taken: list[Candidate] = []
 
@@ -232,14 +229,12 @@ def chosen(
 
     left_out = []
     for each in found:
-        names = list(each.seconds)
-        for count in range(min(CORE, len(names)), 0, -1):
-            if fits([*taken, each.only(names[:count])]):
-                taken.append(each.only(names[:count]))
-                break
+        first = each.only(list(each.seconds)[:1])
+        if fits([*taken, first]):
+            taken.append(first)
         else:
             tp, pp = each.layout
-            least = start_s + min(each.seconds.values())
+            least = start_s + sum(first.seconds.values())
             left_out.append(f"TP{tp} PP{pp}: no time is left for it, it takes at least {least:.0f} s")
     whole = {each.layout: each for each in found}
     for rank in range(1, max((len(each.seconds) for each in found), default=0)):

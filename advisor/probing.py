@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import tempfile
 import time
@@ -53,6 +54,9 @@ ENGINES = ("torch", "vllm")
 START_S = {"torch": 30.0, "vllm": 90.0, "cpu": 8.0}
 """Seconds from a load's order to its first shape, before any has been seen: imports, weights, CUDA graphs, compiled
 kernels. Rough; from the first load on, what loads really took counts."""
+
+PLANNED = 0.9
+"""Share of the budget that is planned for; the rest is for loads that take longer than foretold."""
 
 STORE = "probe.jsonl"
 """The store in $ADVISOR_HOME/runs, where every later answer looks."""
@@ -239,9 +243,10 @@ def _planned(model: str | Model, question: Question, role: str, shared: dict[str
             waiting.append(undone)
     gpus = cluster.num_gpus
     budget_s = shared["budget_s"]
-    loads, late = chosen(waiting, budget_s=budget_s or float("inf"), start_s=start_s, gpus=gpus)
+    planned_s = math.inf if budget_s is None else PLANNED * budget_s
+    loads, late = chosen(waiting, budget_s=planned_s, start_s=start_s, gpus=gpus)
     if waiting and not loads:
-        least = min(start_s + min(each.seconds.values()) for each in waiting)
+        least = min(start_s + min(each.seconds.values()) for each in waiting) / PLANNED
         raise InputError(
             f"budget is {budget_s:g} s; starting and measuring one batch takes about {least:.0f} s, give more"
         )

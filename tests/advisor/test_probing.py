@@ -19,7 +19,6 @@ from advisor.cli import app
 from advisor.cli.measuring import numbers, seconds
 from advisor.knowledge import Knowledge
 from advisor.probe_plans import (
-    CORE,
     Candidate,
     Question,
     by_interest,
@@ -156,9 +155,10 @@ def test_loads_side_by_side_never_take_more_gpus_than_there_are(world, start_s):
 
 def test_every_layout_comes_before_more_of_any():
     able = [a_candidate(1, 1, [1.0] * 8), a_candidate(2, 1, [1.0] * 8)]
-    loads, late = chosen(able, budget_s=2 * (10 + CORE) + 1, start_s=10, gpus=2)
-    assert late == []
-    assert sorted(len(each.seconds) for each in loads) == [CORE, CORE + 1]
+    for budget_s, counts in ((10.5, []), (15, [5]), (21.5, [8]), (22, [1, 1]), (25, [2, 3]), (36, [8, 8])):
+        loads, late = chosen(able, budget_s=budget_s, start_s=10, gpus=2)
+        assert sorted(len(each.seconds) for each in loads) == counts
+        assert len(late) == 2 - len(counts)
 
 
 def test_the_time_of_a_shape_is_what_measuring_it_takes():
@@ -189,7 +189,7 @@ def test_start_up_is_learned_from_earlier_loads(tmp_path):
     append_runs(tmp_path / "runs.jsonl", [a_run(load, shape)])
     again = prepared("llama-13b", GPUS, out=tmp_path)
     assert again.start_s == pytest.approx(21.0 - measuring_s(shape, 100.0, 1370.0, 3))
-    assert again.expected_s < 180
+    assert again.expected_s <= 0.9 * 180
     assert start_up({"other-b": 3.0}, [], prefix="h200", otherwise=7.0) == 7.0
 
 
@@ -208,7 +208,7 @@ def test_a_plan_is_one_that_the_programs_read(tmp_path):
         assert load.expected_s is not None
         assert load.measure_s > load.expected_s - ready.start_s
         assert load.gpu == "H200-SXM"
-    assert ready.expected_s == max(ready.ends_s.values()) <= 180
+    assert ready.expected_s == max(ready.ends_s.values()) <= 0.9 * 180
 
 
 def test_loads_of_another_format_have_names_of_their_own():
