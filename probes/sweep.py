@@ -133,16 +133,15 @@ class Sweep:
         for load in tuple(self.waiting):
             if len(self.free) < load.deployment.num_gpus:
                 return
-            if why := self._too_long(load):
-                self.waiting.remove(load)
-                self._say(f"{load.name} left out: {why}")
-                continue
             claim = self._claim(load)
             if claim is None:
                 continue
             self.waiting.remove(load)
             if self._is_over(load):
                 claim.release()
+            elif why := self._too_long(load):
+                claim.release()
+                self._say(f"{load.name} left out: {why}")
             else:
                 self._start(load, claim)
 
