@@ -52,7 +52,7 @@ class Offer:
     rate: float | None = None
     """Requests a second, open loop."""
     share: float | None = None
-    """The rate as a share of what the closed loop before it in the same load completed, with the same lengths."""
+    """The rate as a share of the most that a closed loop before it in the same load completed, with the same lengths."""
     seed: int = 0
 
     @property

@@ -24,6 +24,7 @@ PLAN = {
             "offers": [
                 {**LENGTHS, "share": 0.25, "seconds": 0.3},
                 {**LENGTHS, "concurrency": 4, "seconds": 0.5},
+                {**LENGTHS, "concurrency": 1, "seconds": 0.3},
                 {**LENGTHS, "share": 0.5, "seconds": 0.5},
                 {**LENGTHS, "rate": 30.0, "seconds": 0.4, "spread": 0.5},
             ],
@@ -63,16 +64,17 @@ def an_order(tmp_path, plan=PLAN):
 def test_each_offer_is_a_run_with_its_requests(tmp_path, capsys):
     order = an_order(tmp_path)
     asyncio.run(record_offers(FakeServer(), order))
-    closed, half, mixed = read_runs(tmp_path / "runs.jsonl")
+    closed, single, half, mixed = read_runs(tmp_path / "runs.jsonl")
     assert "left out: no closed loop with these lengths came before it" in capsys.readouterr().out
     assert (closed.regime, closed.batch, closed.rate) == ("steady", 4, None)
     assert closed.tpot_ms == pytest.approx(4, rel=0.5)
+    assert single.output_tok_s < closed.output_tok_s  # it is the best of them that shares are shares of
     assert half.regime == "open"
     assert half.rate == pytest.approx(0.5 * closed.output_tok_s / 8, rel=0.01)
     assert (mixed.rate, mixed.kv_capacity_tokens, mixed.peak_memory_gib) == (30, 9000, 1.5)
     assert json.loads(mixed.fingerprint)["spread"] == 0.5
     requests = read_requests(tmp_path / "requests.jsonl")
-    assert {each.run_id for each in requests} == {closed.run_id, half.run_id, mixed.run_id}
+    assert {each.run_id for each in requests} == {closed.run_id, single.run_id, half.run_id, mixed.run_id}
     of_half = [each for each in requests if each.run_id == half.run_id]
     assert all((each.input_len, each.output_len) == (40, 8) for each in of_half)
     assert sum(each.ttft_ms for each in of_half) / len(of_half) == pytest.approx(half.ttft_ms, abs=0.01)
@@ -87,7 +89,7 @@ def test_a_second_worker_goes_on_where_the_first_stood(tmp_path):
     server = FakeServer()
     asyncio.run(record_offers(server, order))
     runs = read_runs(tmp_path / "runs.jsonl")
-    assert [run.regime for run in runs] == ["steady", "open", "open", "open"]
+    assert [run.regime for run in runs] == ["steady", "open", "steady", "open", "open"]
     # by the closed loop in the store
     assert [run.rate for run in runs[1:3]] == pytest.approx(
         [s * runs[0].output_tok_s / 8 for s in (0.25, 0.5)], rel=0.01
