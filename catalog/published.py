@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from catalog.schema import InputError, Measurement
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
 REQUIRED = frozenset(
@@ -46,6 +47,9 @@ PRECISIONS = {
 MODELS = {"meta-llama/Llama-3.1-8B": "meta-llama/Meta-Llama-3.1-8B", "meta-llama/Llama-3.1-70B": "meta-llama/Meta-Llama-3.1-70B",
           "meta-llama/Llama-3.1-405B": "meta-llama/Meta-Llama-3.1-405B"}  # fmt: skip
 
+SATURATED = "saturated"
+"""What stands for a batch that was the engine's own choice."""
+
 UNUSABLE = {
     "POWER-CAPPED": "measured under a power cap",
     "CONFLICTS": "contradicts another row of the same source",
@@ -74,24 +78,32 @@ def read_published(folder: Path) -> Published:
         raise InputError(
             f"no *_static.csv or *_saturated.csv in {str(folder)!r}; name a folder that holds published runs"
         )
+    return read_rows((f"{path.name} line {number}", row) for path in files for number, row in enumerate(_rows(path), 2))
+
+
+def read_rows(rows: Iterable[tuple[str, Mapping[str, str]]]) -> Published:
+    """The measurements that rows make up, each with where it stands; empty cells may be absent."""
     runs: dict[str, Measurement] = {}
     left_out: Counter[str] = Counter()
-    for path in files:
-        saturated = path.stem.endswith("_saturated")
-        for row in _rows(path):
-            reason = _unusable(row)
-            if reason:
-                left_out[reason] += 1
-                continue
-            found = _measurement(row, saturated=saturated)
+    for where, cells in rows:
+        row = {name: cells.get(name, "") for name in (*REQUIRED, "throughput_scope")}
+        reason = _unusable(row)
+        if reason:
+            left_out[reason] += 1
+            continue
+        try:
+            found = _measurement(row)
             values = _quantity(row)
-            if not values:
-                left_out[f"metric {row['metric']} is not one that is predicted"] += 1
-                continue
-            known = runs.get(found.run_id, found)
-            # A source that states a quantity twice (a table and a figure) is read once; the first row stands.
-            fresh = {name: value for name, value in values.items() if getattr(known, name) is None}
-            runs[found.run_id] = replace(known, **fresh)
+        except ValueError as error:
+            left_out[f"{where}: {error}"] += 1
+            continue
+        if not values:
+            left_out[f"metric {row['metric']} is not one that is predicted"] += 1
+            continue
+        known = runs.get(found.run_id, found)
+        # A source that states a quantity twice (a table and a figure) is read once; the first row stands.
+        fresh = {name: value for name, value in values.items() if getattr(known, name) is None}
+        runs[found.run_id] = replace(known, **fresh)
     return Published(tuple(runs.values()), dict(left_out))
 
 
@@ -107,7 +119,7 @@ def _rows(path: Path) -> list[dict[str, str]]:
         raise InputError(f"{path.name} cannot be read: {error}") from error
 
 
-def _unusable(row: dict[str, str]) -> str:
+def _unusable(row: Mapping[str, str]) -> str:
     for mark, reason in UNUSABLE.items():
         if mark in row["notes"]:
             return reason
@@ -118,10 +130,10 @@ def _unusable(row: dict[str, str]) -> str:
     return ""
 
 
-def _measurement(row: dict[str, str], *, saturated: bool) -> Measurement:
+def _measurement(row: Mapping[str, str]) -> Measurement:
     engine, era = ENGINES[row["engine"]]
     dtype, kv_dtype = PRECISIONS[row["precision"]]
-    batch = 0 if saturated else int(row["batch"])
+    batch = 0 if row["batch"] == SATURATED else int(row["batch"])
     # First-token latencies of an otherwise unstated run are those of a run of one token.
     lengths = int(float(row["input_len"])), int(float(row["output_len"]))
     model = MODELS.get(row["model"], row["model"])
@@ -147,14 +159,14 @@ def _measurement(row: dict[str, str], *, saturated: bool) -> Measurement:
     )
 
 
-def _quantity(row: dict[str, str]) -> dict[str, Any]:
+def _quantity(row: Mapping[str, str]) -> dict[str, Any]:
     """What the row says in our units; empty if it is none of our quantities."""
     value, metric = float(row["value"]), row["metric"]
     output = float(row["output_len"])
     if metric == "e2e_latency_s":
         return {"e2e_ms": value * 1e3}
     if metric == "throughput_tok_s":
-        both = row.get("throughput_scope", "").startswith("INPUT+OUTPUT")
+        both = row["throughput_scope"].startswith("INPUT+OUTPUT")
         return {"output_tok_s": value * output / (output + float(row["input_len"])) if both else value}
     if metric == "tpot_ms":
         return {"tpot_ms": value}

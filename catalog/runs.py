@@ -19,13 +19,14 @@ from catalog.stores import append_lines, json_rows, line_of
 from catalog.tables import DATA, construct, describe, field_types
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import pandas as pd
 
 BOUNDS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("gpus", "tp", "pp", "dp", "ep"), (1, 65_536)),
-    **dict.fromkeys(("batch", "input_len", "output_len", "repeats"), (1, 10**9)),
+    **dict.fromkeys(("input_len", "output_len", "repeats"), (1, 10**9)),
+    "batch": (0, 10**9),
     **dict.fromkeys(("max_num_batched_tokens", "max_num_seqs", "max_model_len"), (1, 10**9)),
     **dict.fromkeys(("prefill_ms", "ttft_ms", "e2e_ms", "output_tok_s", "rate"), (1e-9, 1e12)),
     **dict.fromkeys(("tpot_ms", "spread", "peak_memory_gib", "comm_bytes", "energy_j"), (0, 1e18)),
@@ -70,6 +71,17 @@ def read_runs(path: str | Path) -> tuple[Measurement, ...]:
         raise InputError(f"{path} is not UTF-8 text") from error
     except ValueError as error:  # a name that no file can have
         raise InputError(f"cannot read {str(path)!r}: {error}") from error
+
+
+def from_cells(cells: Mapping[str, str], where: str) -> Measurement:
+    """A run from the cells of a CSV row by their columns' names; empty ones were not measured.
+
+    Raises:
+        InputError: naming ``where``: an unknown column, a missing or impossible value.
+
+    """
+    run: Measurement = construct(Measurement, _values(cells, where), where)
+    return check_run(run, where)
 
 
 def append_runs(path: str | Path, measurements: Iterable[Measurement]) -> None:
@@ -131,7 +143,6 @@ def _dtype(hint: Any) -> str:
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    hints = field_types(Measurement)
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, strict=True)
         try:
@@ -143,8 +154,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                     if not cells:
                         continue
                     raise InputError(f"{where} has {len(cells)} cells; its header has {len(header)}")
-                filled = {name: cell for name, cell in zip(header, cells, strict=True) if cell != ""}
-                yield where, {name: _cell(name, cell, hints[name], where) for name, cell in filled.items()}
+                yield where, _values(dict(zip(header, cells, strict=True)), where)
         except csv.Error as error:
             raise InputError(f"{path} line {reader.line_num} is not CSV: {error}") from error
 
@@ -160,6 +170,16 @@ def _check_header(header: Sequence[str], path: Path) -> None:
         raise InputError(f"{path} line 1: columns {', '.join(missing)} are missing")
     if len(set(header)) < len(header):
         raise InputError(f"{path} line 1: a column stands there twice")
+
+
+def _values(cells: Mapping[str, str], where: str) -> dict[str, Any]:
+    hints = field_types(Measurement)
+    # an unknown column keeps its text: ``construct`` has the words for it
+    return {
+        name: _cell(name, cell, hints[name], where) if name in hints else cell
+        for name, cell in cells.items()
+        if cell != ""
+    }
 
 
 def _cell(name: str, text: str, hint: Any, where: str) -> Any:

@@ -109,7 +109,7 @@ def test_spreadsheet_habits(tmp_path):
     ("change", "words"),
     [
         ({"e2e": "3"}, r"line 1: unknown column 'e2e'; closest: e2e_ms"),
-        ({"batch": "0"}, "line 2: batch is 0; it must be from 1"),
+        ({"input_len": "0"}, "line 2: input_len is 0; it must be from 1"),
         ({"batch": "-4"}, "line 2: batch is -4"),
         ({"batch": "1.5"}, "line 2: batch is 1.5; it must be a whole number"),
         ({"batch": "many"}, "line 2: batch is 'many'; it must be a whole number"),
