@@ -314,8 +314,8 @@ def test_files_that_cannot_be_written(tmp_path):
 
 def test_impossible_runs_are_not_written(tmp_path):
     path = tmp_path / "r.jsonl"
-    with pytest.raises(InputError, match="batch is 0"):
-        append_runs(path, [RUN, replace(RUN, batch=0)])
+    with pytest.raises(InputError, match="batch is -1"):
+        append_runs(path, [RUN, replace(RUN, batch=-1)])
     assert not path.exists()
 
 
