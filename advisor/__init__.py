@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from advisor.estimation import Estimate, estimate
+    from advisor.importing import import_runs
     from advisor.launch import export
     from advisor.probing import probe
     from advisor.recommendation import Recommendation, recommend
@@ -51,6 +52,7 @@ __all__ = [
     "Workload",
     "estimate",
     "export",
+    "import_runs",
     "probe",
     "recommend",
     "validate",
@@ -58,6 +60,7 @@ __all__ = [
 
 _HOMES = {
     "advisor.estimation": ("Estimate", "estimate"),
+    "advisor.importing": ("import_runs",),
     "advisor.launch": ("export",),
     "advisor.probing": ("probe",),
     "advisor.recommendation": ("Recommendation", "recommend"),

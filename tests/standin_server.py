@@ -238,7 +238,7 @@ def main() -> None:
     for name in ("step_s", "step_s_per_seq", "prefill_s_per_token", "max_num_seqs"):
         kind = type(getattr(Pace(), name))
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=getattr(Pace(), name))
-    asked = vars(parser.parse_args())
+    asked = vars(parser.parse_known_args()[0])  # an engine's other options are fine
     port, model = asked.pop("port"), asked.pop("model")
     pace = Pace(**asked | {"info": json.loads(asked["info"])})
     with contextlib.suppress(KeyboardInterrupt):

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from advisor.cli import catalogs, judgements, measuring, questions
+from advisor.cli import catalogs, imports, judgements, measuring, questions
 from advisor.cli.program import Command, Program
 
 EPILOG = """\b
@@ -56,6 +56,7 @@ def advisor(
 
 for _command in (questions.recommend, questions.estimate, measuring.probe, judgements.validate, questions.export):
     app.command(cls=Command)(_command)
+app.command("import", cls=Command)(imports.import_)
 app.add_typer(catalogs.app, name="catalog")
 
 
