@@ -35,6 +35,9 @@ PORTS = 200
 PAUSE_S = 0.25
 """Time between two looks at what is running."""
 
+LAST_LINES, LONGEST_LINE = 40, 1000
+"""So much of its log is kept of a load that failed: lines, and characters of each."""
+
 
 @dataclass(slots=True, kw_only=True)
 class Running:
@@ -213,11 +216,32 @@ class Sweep:
             self.running.remove(each)
             self.free = sorted((*self.free, *each.gpus))
             outcome = "done" if code == 0 else "failed"
-            log = self.out / "logs" / f"{each.load.name}.log"
-            tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-40:] if log.exists() else []
-            add_record(self.out, each.load, outcome, seconds, late=late, log=() if outcome == "done" else tail)
-            each.claim.release()
-            self._say(f"{each.load.name} {outcome} after {seconds:.0f} s")
+            tail = () if code == 0 else _tail(self.out / "logs" / f"{each.load.name}.log", _ending(each, code))
+            try:
+                add_record(self.out, each.load, outcome, seconds, late=late, log=tail)
+            finally:
+                each.claim.release()
+            why = f": {tail[-1]:.300}" if tail else ""
+            self._say(f"{each.load.name} {outcome} after {seconds:.0f} s{why}")
+
+
+def _ending(ended: Running, code: int | None) -> str:
+    """Why a load that failed says nothing of it itself; empty if it may have."""
+    if code is None:
+        limit = ended.load.start_s + ended.load.measure_s
+        return f"ended after the {limit:g} s that it may take (start_s and measure_s)"
+    return f"its first process was ended by {signal.Signals(-code).name}" if code < 0 else ""
+
+
+def _tail(log: Path, ending: str) -> Sequence[str]:
+    """The last lines of a load's log, the one on its ending included, which is added to it."""
+    if ending:
+        with suppress(OSError), log.open("a", encoding="utf-8") as file:  # without room, it is told all the same
+            file.write(f"{ending}\n")
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
+    if ending and lines[-1:] != [ending]:
+        lines.append(ending)
+    return [line[:LONGEST_LINE] for line in lines if line.strip()][-LAST_LINES:]
 
 
 def add_record(

@@ -7,6 +7,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from catalog.schema import InputError
 from catalog.stores import append_lines, line_of
 from probes.reference import FORCED, PROMPT, SEQUENCES, compare, sequences
 from probes.static import OutOfMemory, failure, fitting, measure
@@ -141,7 +142,12 @@ def expected_s(before: Sequence[Measurement], load: Load, shape: tuple[int, int,
 
 
 def record_memory(engine: TorchEngine, order: Order, shape: tuple[int, int, int] | None = None) -> None:
-    """Add a line for each GPU to ``MEMORY``; ``shape`` is that for which alone the KV memory is, if there is one."""
+    """Add a line for each GPU to ``MEMORY``; ``shape`` is that for which alone the KV memory is, if there is one.
+
+    Raises:
+        InputError: they cannot be written; then none was.
+
+    """
     load = order.load
     known = {
         "load": load.name,
@@ -152,7 +158,10 @@ def record_memory(engine: TorchEngine, order: Order, shape: tuple[int, int, int]
         "startup_s": round(engine.startup_s, 1),
     }
     rows = [{**known, "rank": rank, **parts} for rank, parts in enumerate(engine.memory())]
-    append_lines(order.out / MEMORY, "".join(map(line_of, rows)))
+    try:
+        append_lines(order.out / MEMORY, "".join(map(line_of, rows)))
+    except OSError as error:
+        raise InputError(f"cannot add to {order.out / MEMORY}: {error.strerror}; nothing was added") from error
 
 
 def record_failure(

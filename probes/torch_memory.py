@@ -34,6 +34,9 @@ GIB = 2**30
 SIGNS = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "failure 2 'out of memory'")
 """What CUDA (recording graphs), cuBLAS (handles) and NCCL (buffers) say when they run out of memory."""
 
+HOST_SIGN = "DefaultCPUAllocator: can't allocate memory"
+"""What PyTorch says when the host's memory runs out: that of the engine only where it runs on the CPU."""
+
 UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
 
@@ -50,7 +53,7 @@ def together(work: Callable[[], T], device: torch.device, *, alone: bool, what: 
     try:
         done = work()
     except RuntimeError as error:
-        if not ran_out(error):
+        if not ran_out(error, device):
             raise
         needed = needed_bytes(str(error), device)
     if not alone:
@@ -67,10 +70,11 @@ def together(work: Callable[[], T], device: torch.device, *, alone: bool, what: 
     return done  # type: ignore[return-value]  # None only where the work returns None
 
 
-def ran_out(error: BaseException) -> bool:
-    """Whether an error is, or hides, one of too little GPU memory: not only PyTorch's allocator runs out of it."""
-    told = isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in SIGNS)
-    return told or (error.__context__ is not None and ran_out(error.__context__))
+def ran_out(error: BaseException, device: torch.device) -> bool:
+    """Whether an error is, or hides, one of too little memory on the device: not only PyTorch's allocator runs out of it."""
+    signs = SIGNS if device.type == "cuda" else (*SIGNS, HOST_SIGN)
+    told = isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in signs)
+    return told or (error.__context__ is not None and ran_out(error.__context__, device))
 
 
 def needed_bytes(message: str, device: torch.device) -> float:

@@ -26,9 +26,10 @@ import sys
 import threading
 import time
 import traceback
+from contextlib import suppress
 from datetime import timedelta
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from catalog.schema import InputError
 from probes.meter import Meter, wait_until_free
@@ -80,12 +81,19 @@ def work(device: str) -> None:
         )
         for other in others:  # they read what this process told them last; it must not be gone before
             other.wait()
+    except InputError as error:  # says it all in one line
+        _fail(str(error))
     except BaseException:  # noqa: BLE001  whatever it was: told in the log, and an end with 1
-        traceback.print_exc()
-        sys.stderr.flush()
-        os._exit(1)
+        _fail(traceback.format_exc())
     sys.stdout.flush()
     os._exit(0)  # an orderly end of NCCL and CUDA takes seconds; nothing is left to be done
+
+
+def _fail(why: str) -> NoReturn:
+    """End with 1, and say why, if the disk has room for that."""
+    with suppress(OSError):
+        print(why, file=sys.stderr, flush=True)
+    os._exit(1)
 
 
 def _start_others(order: Order, device: str) -> list[subprocess.Popen[str]]:
@@ -104,8 +112,7 @@ def _start_others(order: Order, device: str) -> list[subprocess.Popen[str]]:
         while True:
             for rank, other in enumerate(others, 1):
                 if other.poll():
-                    print(f"rank {rank} ended with {other.returncode}", flush=True)
-                    os._exit(1)
+                    _fail(f"rank {rank} ended with {other.returncode}")
             time.sleep(0.2)
 
     if others:
@@ -150,7 +157,7 @@ def run_load(
     try:
         _measure(engine, order, rank)
     except RuntimeError as error:
-        if not ran_out(error):
+        if not ran_out(error, place):
             raise
         # the other processes wait for this one, and will be ended; what is known is kept
         needed = needed_bytes(str(error), place) / GIB
