@@ -157,7 +157,11 @@ def record_memory(engine: TorchEngine, order: Order, shape: tuple[int, int, int]
         "kv_tokens": engine.kv_capacity_tokens,
         "startup_s": round(engine.startup_s, 1),
     }
-    rows = [{**known, "rank": rank, **parts} for rank, parts in enumerate(engine.memory())]
+    share = load.deployment.gpu_memory_utilization  # a threshold's is not the engine's own
+    rows = [
+        {**known, "rank": rank, **parts, "requested_gib": round(share * parts["total_gib"], 6)}
+        for rank, parts in enumerate(engine.memory())
+    ]
     try:
         append_lines(order.out / MEMORY, "".join(map(line_of, rows)))
     except OSError as error:
