@@ -1,6 +1,6 @@
 """What a deployment keeps in each GPU's memory, and how many tokens of KV cache are left.
 
-The accounting is vLLM's (v1/worker/gpu_worker.py, ``determine_available_memory``): the engine may use
+The plain PyTorch engine's accounting is in ``advisor.memory_torch``. For all others it is vLLM's (v1/worker/gpu_worker.py, ``determine_available_memory``): the engine may use
 ``gpu_memory_utilization`` of the device; what weights, the activation peak of a profiling pass at the token budget, and
 memory outside torch do not take becomes KV cache.
 """
@@ -50,6 +50,8 @@ class Memory:
     """Of one replica, as the engine reports it: in sequences of ``max_model_len`` tokens."""
     kv_blocks: Array
     """Blocks of one replica's cache, all groups of layers drawing from one pool."""
+    block_tokens: Array
+    """Tokens in a block; 1: a sequence takes as many tokens as it has, whatever its layers' windows."""
     layer_weight_bytes: Array
     """Weights of the layers on one GPU, in bytes, offloaded ones included."""
     fits: NDArray[np.bool_]
@@ -213,6 +215,11 @@ def memory(model: Model, cluster: Cluster, layout: Layout, engine: str = "vllm")
     ``gpu_memory_utilization`` is a share of the device (vLLM, SGLang as we start it) or of what weights and activations
     leave (TensorRT-LLM, LMDeploy), as ``Engine.memory_rule`` of ``engine`` says.
     """
+    if engine == "torch":
+        from advisor.memory_torch import is_run, torch_memory  # noqa: PLC0415  it builds on this module
+
+        if is_run(model):
+            return torch_memory(model, cluster, layout)
     of_free = find_engine(engine).memory_rule == "of_free"
     attention, dense, experts = layer_elements(model, layout)
     plain = plain_elements(model, layout)
@@ -276,6 +283,7 @@ def memory(model: Model, cluster: Cluster, layout: Layout, engine: str = "vllm")
         kv_bytes_per_token=worst["bytes"],
         kv_capacity_tokens=tokens,
         kv_blocks=blocks,
+        block_tokens=np.full_like(blocks, BLOCK),
         layer_weight_bytes=worst["body"],
         fits=blocks >= 1.0,
     )
@@ -294,4 +302,5 @@ def blocks_of_request(model: Model, tokens: Array, layout: Layout) -> Array:
 
 def max_concurrency(model: Model, room: Memory, layout: Layout, tokens: Array) -> Array:
     """Requests of ``tokens`` tokens that the KV cache of one replica holds at once, shape (n,)."""
-    return np.asarray(np.floor(np.maximum(room.kv_blocks, 0.0) / blocks_of_request(model, tokens, layout)))
+    each = np.where(room.block_tokens > 1, blocks_of_request(model, tokens, layout), tokens)
+    return np.asarray(np.floor(np.maximum(room.kv_blocks, 0.0) / each))

@@ -243,9 +243,12 @@ def test_a_single_gpu_holds_every_parameter(model):
 
 
 def test_kv_capacity_of_every_shipped_run():
-    """Within 1% of the number of tokens that the engine reported on the real GPU."""
+    """Within 1% of the number of tokens that the engine reported on the real GPU.
+
+    Where memory ends a batch has KV for its own tokens alone (``test_the_largest_batch_is_where_memory_ended``).
+    """
     checked = 0
-    for group in group_runs(shipped_runs()):
+    for group in group_runs(run for run in shipped_runs() if "-threshold-" not in run.run_id):
         for run, found in zip(group.runs, group.memory.kv_capacity_tokens, strict=True):
             if run.kv_capacity_tokens is not None:
                 assert found == pytest.approx(run.kv_capacity_tokens, rel=0.01), run.run_id
