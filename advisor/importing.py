@@ -30,8 +30,8 @@ SUFFIXES = (".json", ".jsonl", ".csv", ".log", ".txt")
 
 MOST_FILES = 10_000
 
-SAID = {"gpu": "the GPU", "gpus": "the number of GPUs", "tp": "the tensor parallel size", "model": "the model",
-        "engine": "the engine", "batch": "the batch", "load": "how requests came", "input_len": "the prompts' length",
+SAID = {"gpu": "the GPU", "tp": "the tensor parallel size", "model": "the model", "engine": "the engine",
+        "batch": "the batch", "load": "how requests came", "input_len": "the prompts' length",
         "output_len": "the outputs' length"}  # fmt: skip
 
 

@@ -22,7 +22,9 @@ KEPT = "Where it is kept"
 SHOWN = 20
 """Rows left out that are listed; more are counted."""
 
-Files = Annotated[list[str], typer.Argument(metavar="FILE", help="Files, or folders of them.", show_default=False)]
+Files = Annotated[
+    list[str] | None, typer.Argument(metavar="FILE", help="Files, or folders of them.", show_default=False)
+]
 FromFormat = Annotated[
     str,
     typer.Option(
@@ -114,7 +116,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", rich_help_panel=KEPT, help="O
 
 def import_(
     *,
-    files: Files,
+    files: Files = None,
     format_: FromFormat = "auto",
     gpu: Gpu = None,
     gpus: Gpus = None,
@@ -152,6 +154,8 @@ def import_(
     advisor import results.json --gpu H100-SXM --tp 4 --engine vllm
     advisor import sweep/ --gpu H200 --dry-run
     """  # noqa: D301  Click's mark for lines that stay as they are
+    if not files:
+        raise InputError("no file named; for example: advisor import results.json --gpu H100-SXM --tp 4 --engine vllm")
     from advisor.importing import nothing, read_import  # noqa: PLC0415
 
     given = {
@@ -180,7 +184,7 @@ def _tell(found: Import, *, dry_run: bool, wide: bool) -> None:
         rest = len(found.left_out) - len(named)
         lines: list[tuple[str, Sequence[str]]] = []
         if named:
-            lines.append(("left out", [*named, *([f"and {rest} more"] if rest else [])]))
+            lines.append(("skipped", [*named, *([f"and {rest} more"] if rest else [])]))
         return [*table, *([labelled(lines)] if lines else [])]
 
     show(view)

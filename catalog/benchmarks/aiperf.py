@@ -4,7 +4,9 @@ time_to_first_token         ms from sending a request to its first message
 inter_token_latency         mean over requests of (latency - ttft) / (output tokens - 1): what we call TPOT
 inter_chunk_latency         gaps between messages; not used
 request_latency             ms from sending to the last message
-output_token_throughput     output tokens of all completed requests / duration; ``..._per_user`` is 1 / ITL, not used
+output_token_throughput     output tokens of all completed requests / the time from the load's start to its end;
+                            ``..._per_user`` is 1 / ITL, not used
+benchmark_duration          s from the first request's sending to the last one's end; not in GenAI-Perf's
 phases (AIPerf)             "concurrency", "poisson", "constant", "gamma"...; ``concurrency`` beside a rate is a ceiling
 stimulus (GenAI-Perf)       "concurrency", or "request_rate", whose arrivals are evenly spaced
 
@@ -132,7 +134,7 @@ def _traffic(figures: Mapping[str, Mapping[str, Any]], load: Mapping[str, Any]) 
     return Traffic(
         completed=completed,
         failed=round(completed * errors / (100 - errors)) if errors < 100 else completed + 1,
-        seconds=completed / _average(figures, "request_throughput"),
+        seconds=_maybe(figures, "benchmark_duration") or completed / _average(figures, "request_throughput"),
         input_len=_average(figures, "input_sequence_length"),
         output_len=tokens,
         output_spread=None if spread is None else spread / tokens,

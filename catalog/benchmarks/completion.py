@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 EXAMPLES = {
     "gpu": "--gpu H100-SXM",
-    "gpus": "--gpus 4",
     "tp": "--tp 4",
     "model": "--model llama-13b",
     "engine": "--engine vllm",
@@ -147,7 +146,7 @@ class _Facts:
         """How many GPUs, and how they were used."""
         gpus, tp, pp, dp = (self.take(name) for name in ("gpus", "tp", "pp", "dp"))
         if tp is None and gpus != 1:
-            self.missing += ["tp"] if gpus else ["gpus", "tp"]
+            self.missing.append("tp")
             return
         tp, pp, dp = tp or 1, pp or 1, dp or 1
         used = tp * pp * dp

@@ -128,16 +128,16 @@ def read_document(path: Path, name: str = "") -> Document:
     name = name or path.name
     try:
         size = path.stat().st_size
-        if size > MOST_BYTES:
-            raise InputError(
-                f"{name} has {size / 2**20:.0f} MiB, more than the {MOST_BYTES >> 20} that are read; "
-                "leave the single requests out of it"
-            )
-        data = path.read_bytes()
+        data = path.read_bytes() if size <= MOST_BYTES else b""
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:  # a name that no file can have
         raise InputError(f"cannot read {str(path)!r:.200}: {error}") from error
+    if size > MOST_BYTES:
+        raise InputError(
+            f"{name} has {size / 2**20:.0f} MiB, more than the {MOST_BYTES >> 20} that are read; "
+            "leave the single requests out of it"
+        )
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -29,7 +29,7 @@ def refused(*arguments):
     [
         # usage
         (["recomend"], ['unknown command "recomend"', "did you mean recommend?"]),
-        (["simulate"], ['unknown command "simulate"', "commands: recommend, estimate, probe, validate, export, catalog"]),
+        (["simulate"], ['unknown command "simulate"', "commands: recommend, estimate, probe, validate, export, import, catalog"]),
         (["catalog", "modles"], ['unknown command "modles"', "did you mean models?"]),
         (["recommend"], ["missing --model", "--model llama-13b"]),
         (["estimate", "--model", "llama-13b", "--gpus", "A100"], ["missing --batch", "--batch 32"]),

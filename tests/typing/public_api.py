@@ -33,6 +33,8 @@ assert_type(recommendation.to_dict(), dict[str, Any])
 
 assert_type(advisor.probe("llama-13b", "0,1", tp=[1, 2], budget_s=60), list[advisor.Measurement])
 assert_type(advisor.probe(plan="plan.json", gpus="local", budget_s=None), list[advisor.Measurement])
+assert_type(advisor.import_runs("results.json", gpu="H100-SXM", tp=2), list[advisor.Measurement])
+assert_type(advisor.import_runs(["a.json", "b.csv"], format="aiperf", store="runs.jsonl"), list[advisor.Measurement])
 
 advisor.estimate("llama-13b", "4xA100")  # type: ignore[call-arg]
 advisor.estimate("llama-13b", "4xA100", tp="two", batch=8, input_len=1024, output_len=256)  # type: ignore[arg-type]
