@@ -186,9 +186,11 @@ def use(
     assert deployment.max_model_len
     assert deployment.max_num_batched_tokens
     pp, kind = deployment.pp, spread(deployment.tp, deployment.pp)
-    group = -(-batch // min(pp, batch))
+    groups = min(pp, batch)
+    group = -(-batch // groups)
     rows = min(max(1, deployment.max_num_batched_tokens // input_len), group)
-    passes = sum(-(-part // rows) for part in (batch // min(pp, batch), group)) if pp > 1 else 0
+    longer = batch % groups
+    passes = longer * -(-group // rows) + (groups - longer) * -(-(batch // groups) // rows)
     itemsize = 4 if deployment.dtype == "float32" else int(ACTIVATION_BYTES)
     found = []
     for stage in stages_of(
@@ -196,7 +198,7 @@ def use(
         positions=deployment.max_model_len, compiled=deployment.compiled,
     ):  # fmt: skip
         tokens = rows * input_len
-        graphs = _graph_bytes(stage, group) * min(pp, batch) + stage.workspace if deployment.has_graphs else 0
+        graphs = _graph_bytes(stage, group) * groups + stage.workspace if deployment.has_graphs else 0
         allocator = loaded(stage).copy()
         allocator.limit = (limit_gib - CONTEXT_GIB - RUNNING_GIB[kind]) * GIB - graphs
         allocator.take(kv_tokens * stage.token_bytes)

@@ -66,11 +66,11 @@ def test_predicted_is_measured(errors, quantity, role, mean, worst, least):
 
 @pytest.mark.parametrize("role", ["fit", "validate"])
 def test_activations(errors, role):
-    """About 1 GiB of 140, within 3% on average, and nowhere wrong by more than 0.13 GiB."""
+    """About 1 GiB of 140, within 2% on average, and nowhere wrong by more than 0.11 GiB."""
     found = [each for each in errors if (each.part, each.role) == ("activations", role)]
     assert len(found) >= 14
-    assert np.mean([abs(each.relative) for each in found]) <= 0.03
-    assert max(abs(each.predicted - each.measured) for each in found) <= 0.13
+    assert np.mean([abs(each.relative) for each in found]) <= 0.02
+    assert max(abs(each.predicted - each.measured) for each in found) <= 0.11
 
 
 def test_the_largest_batch_is_where_memory_ended():
@@ -294,3 +294,14 @@ def test_loading_holds_more_than_the_weights():
     assert 2.0 < (before - stage.weight_bytes()) / GIB < 3.0
     loaded(stage).copy().take(MIB * 1024)
     assert loaded(stage).reserved == before
+
+
+@pytest.mark.parametrize(("batch", "ahead"), [(1, 0), (2, 1), (3, 2), (8, 4)])
+def test_a_stage_keeps_what_the_next_one_has_not_taken(batch, ahead):
+    """Prompts of 8192 tokens go one by one; what the last one leaves is sent when the layers' own memory is free."""
+    model, deployment = find_model("Llama-2-13b-hf").value, Deployment(**KNOBS, pp=2)
+    first, last = use(model, H200, deployment, batch, 8192, kv_tokens=9 * 8192, streams=0)
+    state = 8192 * 5120 * 2 / GIB
+    logits = 32000 * 2 / GIB * (batch > 2)
+    # the last stage holds what came in
+    assert first.activations_gib - last.activations_gib == pytest.approx((ahead - 1) * state - logits, abs=1e-9)
