@@ -41,6 +41,9 @@ LEAST_NOISE = 0.02
 LEAST_RUNS = 30
 """Left-out predictions of one engine from which its errors are kept apart from the others'."""
 
+LEAST_MODELS = 4
+"""Models of one engine from which its errors are kept apart: two that are alike say little of a third."""
+
 KIN = {
     metric + staged: (metric + staged, other + staged)
     for metric, other in (("tpot_ms", "e2e_ms"), ("ttft_ms", "prefill_ms"))
@@ -48,6 +51,9 @@ KIN = {
 }
 """Quantities whose errors are judged together, for few sources state the first: the time of a whole static batch is
 mostly its decode steps, the time to the first token mostly the prefill."""
+
+CUBLAS = ("vllm", "torch")
+"""Engines whose matrix products are those of the shipped kernels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,11 +161,12 @@ def scales_of(in_sample: Sequence[Error], left_out: Sequence[Error]) -> dict[tup
 
     Saturated runs are never fitted, so all their errors count as left out.
     """
+    left_out = [*left_out, *(error for error in in_sample if error.run.batch == 0)]
     noises = noises_of(in_sample)
     scales: dict[tuple[str, str, str], Scale] = {}
     for engine, name in noises:
         kin = KIN.get(name, (name,))
-        tested = [e for e in (in_sample if name.startswith("steady") else left_out) if e.scale_name in kin]
+        tested = [e for e in left_out if e.scale_name in kin]
         for provenance in ("calibrated", "transferred", "analytic"):
             same = [e for e in tested if e.provenance == provenance]
             own = [e for e in same if engine in (ANY, e.engine)]
@@ -177,7 +184,8 @@ def quantiles_of(errors: Sequence[Error], engine: str, noises: Mapping[tuple[str
     combinations: errors of one combination are alike, so it is combinations that are exchangeable, not runs.
     """
     own = [error for error in errors if engine in (ANY, error.engine)]
-    chosen = own if len(own) >= LEAST_RUNS else errors
+    several = len({error.run.model for error in own}) >= LEAST_MODELS
+    chosen = own if len(own) >= LEAST_RUNS and several else errors
     scores = [abs(error.residual) / sigma_of(error, noises) for error in chosen]
     combinations = len({(e.engine, e.run.gpu, e.run.model) for e in errors})
     rank = np.minimum(np.array(LEVELS) * (1.0 + 1.0 / combinations), 1.0)
@@ -194,7 +202,7 @@ def calibrate(runs: Sequence[Measurement], *, sources: tuple[str, ...], jobs: in
     """Fit all runs with ``role="fit"`` and test the intervals by leaving models, GPUs and engines out."""
     groups = list(group_runs(run for run in runs if run.role == "fit"))
     fitted = fitted_part(groups)
-    kernels = group_kernels(shipped_kernels(), "vllm")
+    kernels = [kernel for engine in CUBLAS for kernel in group_kernels(shipped_kernels(), engine)]
     posterior = fit_posterior([*fitted, *kernels])
     left_out = left_out_errors(fitted, posterior, kernels=kernels, jobs=jobs)
     saturated = [

@@ -54,6 +54,7 @@ class Evaluation:
             layout=layout,
             memory=memory(model, cluster, layout, engine),
             parameters=parameters,
+            engine=engine,
         )
         lengths = np.full(len(layout), float(input_len)), np.full(len(layout), float(output_len))
         batch = np.broadcast_to(np.asarray(batch, dtype=float), (len(layout),))
@@ -138,11 +139,12 @@ def implementation_variance(provenance: str, compiled: Array | float) -> Array:
 def scale_name(metric: str, regime: Regime, *, staged: bool) -> str:
     """Under which name the errors of a metric in a regime are kept; ``staged``: with more than one pipeline stage.
 
-    Of the steady state only saturated throughput without pipelines is published; its errors stand for all of it.
+    Of the steady state little is measured beside saturated throughput without pipelines; its errors stand for all of it
+    but the time to the first token, which depends on how arrivals cluster.
     """
     if regime == "static":
         return metric + STAGED if staged else metric
-    return "steady output_tok_s"
+    return "steady ttft_ms" if metric in ("ttft_ms", "prefill_ms") else "steady output_tok_s"
 
 
 def time_by_operator(evaluation: Evaluation, row: int) -> dict[str, dict[str, dict[str, float]]]:

@@ -52,8 +52,11 @@ SATURATED_SEQUENCES = 2048.0
 def dialect(engine: str, version: str) -> str:
     """The name under which an engine's parameters are fitted: generations of one engine that share little.
 
-    vLLM's V1 scheduler (0.8 and later) is "vllm"; earlier generations carry theirs.
+    vLLM's V1 scheduler (0.8 and later) is "vllm"; earlier generations carry theirs. "torch" is this project's engine, which
+    says with which version it ran; what others wrote in PyTorch may be many times slower.
     """
+    if engine == "torch" and not version:
+        return "torch, others'"
     release = re.match(r"0\.(\d+)", version)
     if engine != "vllm" or release is None or int(release[1]) >= 8:
         return engine
@@ -161,6 +164,7 @@ class Group:
             layout=self.layout,
             memory=self.memory,
             parameters=parameters,
+            engine=self.engine,
         )
         times = static(setting, self.batch, self.input_len, self.output_len)
         if np.any(self.steady):

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from probes.loads import Load
 
 ENGINES = ("torch", "vllm")
-START_S = {"torch": 30.0, "vllm": 90.0, "cpu": 8.0}
+START_S = {"torch": 15.0, "vllm": 90.0, "cpu": 8.0}
 """Seconds from a load's order to its first shape, before any has been seen: imports, weights, CUDA graphs, compiled
 kernels. Rough; from the first load on, what loads really took counts."""
 

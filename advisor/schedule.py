@@ -6,15 +6,16 @@ kept in flight, their arrivals staggered, prefill chunks sharing steps with deco
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from advisor.costs import Cost
 from advisor.memory import max_concurrency
-from advisor.operators import Pass, causal_pairs
+from advisor.operators import Pass, causal_pairs, elementwise_bytes
 from advisor.roofline import hand_over_ms, stage_cost
+from probes.parallel_layout import lay_out
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,6 +31,18 @@ if TYPE_CHECKING:
 GRAPH_TOKENS = 512.0
 """Largest pass that vLLM captures in a CUDA graph (``max_cudagraph_capture_size``, vllm/config/vllm.py)."""
 
+HOST_LINK = 0.87
+"""Share of the host link that copies from pinned memory reach: 55.5 of 64 GB/s (``catalog/data/kernels``, h2d, H200)."""
+
+SUMS_HOST_US = 140.0
+"""Host time that the two sums of a layer take our PyTorch engine outside a CUDA graph, over its GPUs' memory: prefill of
+128 tokens takes Llama-3.1-8B 11.3 ms on one H200 and 15.5 on two or four."""
+
+UNFUSED_US = 45.0
+UNFUSED_TRAFFIC = 4.5
+"""What plain element-wise kernels add: GPU time a layer, and memory traffic over the ideal (Llama-3.1-8B on one H200,
+compiled against not, in CUDA graphs both; ``catalog/data/runs/torch-2.11.0_h200.csv``)."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
@@ -40,15 +53,17 @@ class Setting:
     layout: Layout
     memory: Memory
     parameters: Parameters
+    engine: str = "vllm"
+
+    @property
+    def whole_prompts(self) -> bool:
+        """Whether prompts are never cut, batches run in turn, and only decode steps are recorded in CUDA graphs: so does
+        the plain PyTorch engine of the probes (``probes.torch_pipeline``).
+        """
+        return self.engine.startswith("torch")
 
     def take(self, rows: NDArray[np.bool_]) -> Setting:
-        return Setting(
-            model=self.model,
-            cluster=self.cluster,
-            layout=self.layout.take(rows),
-            memory=self.memory.take(rows),
-            parameters=self.parameters,
-        )
+        return replace(self, layout=self.layout.take(rows), memory=self.memory.take(rows))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,12 +111,18 @@ def pass_cost(setting: Setting, step: Pass, *, prefills: Array | float) -> Cost:
     hops = (layout.pp - 1.0) * hand_over_ms(setting.model, layout, step, setting.cluster, parameters)
     cost = cost + Cost.of("hand_over", communication=hops)
     gpu_ms = cost.total_ms
-    launched = np.where((layout.graphs > 0) & (step.tokens <= GRAPH_TOKENS + 1e-6), 0.0, prefills)
+    recorded = 0.0 if setting.whole_prompts else GRAPH_TOKENS + 1e-6
+    launched = np.where((layout.graphs > 0) & (step.tokens <= recorded), 0.0, prefills)
     launched = np.where(layout.graphs > 0, launched, 1.0)
     per_pass = setting.model.num_hidden_layers * parameters.layer_host_us
     per_pass = per_pass + setting.model.moe_layers * parameters.expert_host_us
+    if setting.engine == "torch":
+        per_pass = per_pass + np.where(layout.tp > 1, setting.model.num_hidden_layers * SUMS_HOST_US, 0.0)
     launch = per_pass * 1e-3 * launched
-    stream = layout.offload * setting.memory.layer_weight_bytes / (setting.cluster.gpu.pcie_gbps * 1e6)
+    if setting.whole_prompts:
+        cost = cost + _unfused(setting, step, gpu_ms)
+        gpu_ms = cost.total_ms
+    stream = layout.offload * setting.memory.layer_weight_bytes / (HOST_LINK * setting.cluster.gpu.pcie_gbps * 1e6)
     host = parameters.step_ms + parameters.sequence_us * 1e-3 * step.sequences + parameters.stage_ms * (layout.pp - 1.0)
     # Kernels, launches and the stream run beside each other: what counts is the slowest of the three.
     return (
@@ -112,10 +133,53 @@ def pass_cost(setting: Setting, step: Pass, *, prefills: Array | float) -> Cost:
     )
 
 
+def _unfused(setting: Setting, step: Pass, gpu_ms: Array) -> Cost:
+    """What the plain PyTorch engine takes longer than ``gpu_ms`` where its element-wise kernels are not fused; other
+    engines' are written as one.
+    """
+    plain = 1.0 - setting.layout.compiled + np.zeros_like(gpu_ms)
+    bandwidth = setting.cluster.gpu.memory_bandwidth_gbps * 1e6
+    traffic = UNFUSED_TRAFFIC * elementwise_bytes(setting.model, setting.layout, step) / bandwidth
+    return Cost.of(
+        "elementwise",
+        memory=plain * traffic,
+        overhead=plain * setting.model.num_hidden_layers * UNFUSED_US * 1e-3,
+    )
+
+
 def _slowest_stage(setting: Setting) -> Array:
     """Share of a pass that the slowest of the pipeline's stages takes: the one with most layers."""
     layers = float(setting.model.num_hidden_layers)
-    return np.ceil(layers / setting.layout.pp) / layers
+    if not setting.whole_prompts:
+        return np.ceil(layers / setting.layout.pp) / layers
+    degrees, which = np.unique(setting.layout.pp, return_inverse=True)
+    stages = [lay_out(setting.model, tp=1, pp=int(degree), rank=0).stages for degree in degrees]
+    most = np.array([max(map(len, each)) for each in stages], dtype=float)
+    return most[which.reshape(setting.layout.pp.shape)] / layers
+
+
+def _whole_prefill(setting: Setting, batch: Array, input_len: Array) -> tuple[Cost, Array, Array]:
+    """Like ``_prefill``, of an engine that never cuts a prompt: each of the pp groups of sequences that decode in turn is
+    prefilled in micro-batches of as many prompts as the budget holds, at least one; then all get their first tokens.
+    """
+    layout = setting.layout
+    groups = np.minimum(layout.pp, batch)
+    at_once = np.maximum(np.floor(layout.max_num_batched_tokens / input_len), 1.0)
+    passes = groups * np.ceil(np.ceil(batch / groups) / at_once)
+    requests = batch / passes
+    window = float(setting.model.sliding_window)
+    pairs, windowed = requests * causal_pairs(input_len), requests * causal_pairs(input_len, window)
+    each = pass_cost(setting, prefill_pass(requests * input_len, requests, pairs, windowed), prefills=1.0)
+    slowest = np.where(layout.pp > 1, _slowest_stage(setting), 1.0)
+    whole = each * (1.0 + (passes - 1.0) * slowest)
+    # The last stage ends each group after its micro-batches; the first takes note once it has no more to prefill.
+    at_least = passes * np.where(layout.pp > 1, slowest, 1.0)
+    number = np.arange(1.0, float(np.max(groups)) + 1.0)[:, None]
+    ends = np.maximum(1.0 + (number * passes / groups - 1.0) * slowest, at_least)
+    first = np.where(number <= groups, ends, 0.0).sum(axis=0) / groups
+    admission_ms = setting.parameters.admission_ms + np.zeros(len(layout))
+    first_ms = each.total_ms * first + admission_ms
+    return whole + Cost.of("host", overhead=admission_ms), groups, first_ms
 
 
 def _prefill(setting: Setting, batch: Array, input_len: Array) -> tuple[Cost, Array, Array]:
@@ -181,7 +245,7 @@ def static(setting: Setting, batch: Array, input_len: Array, output_len: Array) 
     layout, memory = setting.layout, setting.memory
     fitting = np.maximum(max_concurrency(setting.model, memory, layout, input_len + output_len), 1.0)
     running = np.minimum(np.minimum(batch, layout.max_num_seqs), fitting)
-    prefill, chunks, first_ms = _prefill(setting, batch, input_len)
+    prefill, chunks, first_ms = (_whole_prefill if setting.whole_prompts else _prefill)(setting, batch, input_len)
     prefill_ms = prefill.total_ms
     context = input_len + output_len / 2.0
     groups = np.minimum(np.minimum(layout.pp, chunks), running)

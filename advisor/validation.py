@@ -17,7 +17,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from scipy.stats import bootstrap
 
-from advisor.calibration import KIN, Error, errors_of, fitted_part, left_out_errors, noises_of, quantiles_of, sigma_of
+from advisor.calibration import (
+    CUBLAS,
+    KIN,
+    Error,
+    errors_of,
+    fitted_part,
+    left_out_errors,
+    noises_of,
+    quantiles_of,
+    sigma_of,
+)
 from advisor.evaluation import Evaluation
 from advisor.evidence import group_kernels, group_runs
 from advisor.layout import Layout
@@ -224,7 +234,7 @@ def validate(
     checks = [_shipped_check(error, model) for error in errors_of(groups, model.marginal)]
     fitted = fitted_part(group_runs(run for run in judged if run.role == "fit"))
     if refit and len(fitted) > 1:
-        kernels = group_kernels(shipped_kernels(), "vllm")
+        kernels = [kernel for engine in CUBLAS for kernel in group_kernels(shipped_kernels(), engine)]
         start = fit_posterior([*fitted, *kernels])
         checks += cross_checks(
             left_out_errors(fitted, start, kernels=kernels, jobs=jobs), errors_of(fitted, start.marginal)

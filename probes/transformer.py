@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from probes.transformer_weights import Weights
 
 ANY_LENGTH = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-"""All but cuDNN, which makes a plan for every length of the context: it took four fifths of an unrecorded decode step."""
+"""All but cuDNN, which makes a plan for every new length of the context: with it a decode step that was not recorded took
+34 ms where a prefill pass of as many launches took 10 (Llama-3.1-8B on an H200)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

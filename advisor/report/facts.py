@@ -76,8 +76,9 @@ def facts_of(runs: Iterable[Measurement]) -> dict[Measurement, Facts]:
 def _facts(group: Group) -> Mapping[Measurement, Facts]:
     parameters = shipped_surrogate().marginal(group.engine, group.cluster.gpu.name).parameters
     setting = Setting(
-        model=group.model, cluster=group.cluster, layout=group.layout, memory=group.memory, parameters=parameters
-    )
+        model=group.model, cluster=group.cluster, layout=group.layout, memory=group.memory, parameters=parameters,
+        engine=group.engine,
+    )  # fmt: skip
     evaluation = Evaluation(
         setting=setting, regime="static", batch=group.batch, input_len=group.input_len, output_len=group.output_len,
         times=static(setting, group.batch, group.input_len, group.output_len),

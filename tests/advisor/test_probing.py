@@ -182,7 +182,7 @@ def a_run(load, shape, **changes):
 
 def test_start_up_is_learned_from_earlier_loads(tmp_path):
     ready = prepared("llama-13b", GPUS, out=tmp_path)
-    assert ready.start_s == 30.0
+    assert ready.start_s == 15.0
     load = ready.loads[0]
     shape = load.shapes[0]
     add_record(tmp_path, load, "done", 21.0)
