@@ -14,7 +14,7 @@ from catalog.runs import append_runs, shipped_runs
 H200, A100 = find_gpu("H200").value, find_gpu("A100").value
 
 
-RUN = next(run for run in shipped_runs() if run.model == "meta-llama/Meta-Llama-3.1-8B")
+RUN = next(run for run in shipped_runs() if (run.engine, run.model) == ("vllm", "meta-llama/Meta-Llama-3.1-8B"))
 
 
 def knowledge(runs=None, engine="vllm", gpu=H200):
@@ -23,7 +23,9 @@ def knowledge(runs=None, engine="vllm", gpu=H200):
 
 def own_run(**changes):
     """A shipped run as if the user had measured it, slower by a third."""
-    run = next(r for r in shipped_runs() if r.batch == 32 and r.tp == 1 and r.pp == 1 and r.role == "fit")
+    run = next(
+        r for r in shipped_runs() if r.engine == "vllm" and r.batch == 32 and r.tp == r.pp == 1 and r.role == "fit"
+    )
     times = {name: getattr(run, name) * 1.33 for name in ("prefill_ms", "ttft_ms", "tpot_ms", "e2e_ms")}
     return replace(run, run_id="own", source="own", output_tok_s=run.output_tok_s / 1.33, **{**times, **changes})
 
