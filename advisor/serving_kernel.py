@@ -1,0 +1,349 @@
+"""The scheduler's loop, compiled: continuous batching as vLLM's V1 engine does it (v1/core/sched/scheduler.py).
+
+Importing this module imports numba; nothing but a simulation does.
+
+Every step has a budget of tokens. Running sequences come first, in the order of their admission: each decodes one token
+or goes on with its prompt. What is left of the budget goes to those that wait, first come first served, cut into chunks;
+one is admitted when the cap on running sequences and the free KV blocks allow its whole prompt. A running sequence that
+finds no block preempts the latest one, which waits at the head of the queue and is computed again.
+
+The engine keeps ``depth`` steps in flight. With ``ahead`` it schedules the next step before it has seen the tokens of this
+one (asynchronous scheduling), so a sequence can be in both; else a sequence's next token waits for its last, and steps
+in flight fill the stages of a pipeline with different sequences. While all the steps allowed are in flight the engine
+waits for the oldest and looks at no arrivals.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import numba
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+F = TypeVar("F", bound="Callable[..., Any]")
+
+BLOCK = 16
+"""Tokens in a KV block."""
+NODES_PER_OCTAVE = 4.0
+"""Contexts at which decode attention is tabulated, for each doubling."""
+ROUND_ROBIN, LEAST_LOADED = 0, 1
+WAITING_WEIGHT = 4
+"""A waiting request weighs as much as so many running ones (vllm/v1/engine/core_client.py, ``DPLBAsyncMPClient``)."""
+LEAST_GAP_S = 1e-5
+"""Lower end of the histogram of gaps between tokens."""
+GAPS_PER_E = 200.0
+"""Bins of the histogram for each factor e: half a per cent each."""
+GAP_BINS = 4000
+
+STEP_COLUMNS = (
+    "replica", "scheduled_s", "begin_s", "end_s", "prefill_tokens", "decodes", "sequences", "running", "waiting", "blocks",
+)  # fmt: skip
+BIN_COLUMNS = ("busy_s", "running_s", "waiting_s", "blocks_s", "tokens")
+
+
+def _compiled(function: F) -> F:
+    """Compiled, and kept on disk where a folder for it can be written."""
+    try:
+        compiled: Any = numba.njit(cache=True, nogil=True)(function)
+    except RuntimeError:  # "cannot cache function: no locator available"
+        compiled = numba.njit(nogil=True)(function)
+    return cast("F", compiled)
+
+
+@_compiled
+def step_ms(
+    by_tokens: Any, by_sequences: Any, by_context: Any, constants: Any,
+    tokens: int, sequences: int, decodes: int, context: float, pairs: float, windowed_pairs: float, prefills: int,
+) -> float:  # fmt: skip
+    """Milliseconds of one pass; ``context`` is the sum over the decoding sequences.
+
+    ``constants``: see ``serving_steps.CONSTANTS``.
+    """
+    gpu = by_tokens[tokens] + by_sequences[sequences] + constants[0] * pairs + constants[1] * windowed_pairs
+    if decodes > 0:
+        mean = max(context / decodes, 1.0)
+        place = math.log2(mean) * NODES_PER_OCTAVE
+        low = min(int(place), by_context.shape[1] - 2)
+        left, right = 2.0 ** (low / NODES_PER_OCTAVE), 2.0 ** ((low + 1) / NODES_PER_OCTAVE)
+        share = (mean - left) / (right - left)
+        gpu += decodes * (by_context[decodes, low] * (1.0 - share) + by_context[decodes, low + 1] * share)
+    launched = prefills > 0 or constants[6] < 1.0
+    if tokens > constants[6] and launched:
+        gpu = max(gpu, constants[2])
+    return float(max(gpu, constants[3]) + constants[4] + constants[5] * sequences)
+
+
+@_compiled
+def causal(length: float, window: float) -> float:
+    """Query-key pairs of a causal sequence, each query seeing at most ``window`` keys."""
+    if length <= window:
+        return length * (length + 1.0) / 2.0
+    return window * (window + 1.0) / 2.0 + (length - window) * window
+
+
+@_compiled
+def serve(
+    arrival: Any, inputs: Any, outputs: Any, cached: Any, known: int, horizon_s: float,
+    replicas: int, router: int, depth: int, ahead: bool, budget: int, cap: int, pool: int, window: float,
+    by_tokens: Any, by_sequences: Any, by_context: Any, constants: Any, shares: Any, delays_s: Any,
+    first_s: Any, last_s: Any, longest_s: Any, preempted: Any, place: Any, gaps: Any, bins: Any, bin_s: float, log: Any,
+) -> Any:  # fmt: skip
+    """Serve n requests; fills the arrays that begin with ``first_s``.
+
+    Args:
+        arrival: seconds, ascending, shape (n,); in a closed loop the first ``known`` are given and the others filled in.
+        inputs: prompt tokens, (n,).
+        outputs: tokens to generate, at least 1, (n,).
+        cached: prompt tokens found in the prefix cache, fewer than ``inputs``, (n,).
+        known: requests whose arrival is known; each completion lets the next one arrive.
+        horizon_s: none is let in by a completion at or after this.
+        replicas: engines behind the router.
+        router: ``ROUND_ROBIN`` or ``LEAST_LOADED``.
+        depth: steps in flight.
+        ahead: whether a sequence may be scheduled before its last token is seen.
+        budget: tokens of a step.
+        cap: sequences that run at once.
+        pool: KV blocks of one replica.
+        window: of windowed layers, tokens; infinite without.
+        by_tokens: see ``serving_steps.StepTimes``, as the next three.
+        by_sequences: see there.
+        by_context: see there.
+        constants: see there.
+        shares: share of a pass that each pipeline stage takes, (stages,).
+        delays_s: from arrival to the scheduler, and from the end of a step to the client.
+        first_s: when the first token came, NaN if it never did, (n,).
+        last_s: when the last one did.
+        longest_s: longest gap between two tokens.
+        preempted: how often each was preempted.
+        place: replica that served it.
+        gaps: histogram of gaps between tokens.
+        bins: by time, see ``BIN_COLUMNS``; the last row takes what comes after the others.
+        bin_s: width of a bin.
+        log: the first steps, see ``STEP_COLUMNS``.
+
+    Returns:
+        Counts: arrived, completed, tokens, steps, preemptions, most blocks in use; and the end in seconds.
+
+    """
+    n, stages = len(inputs), len(shares)
+    computed = np.zeros(n, np.int32)
+    made = np.zeros(n, np.int32)  # tokens whose step has been scheduled
+    shown = np.zeros(n, np.int32)  # tokens that have come
+    held = np.zeros(n, np.int32)  # blocks
+    runs = np.zeros(n, np.bool_)
+    link = np.full(n, -1, np.int32)
+    head = np.full(replicas, -1, np.int32)
+    tail = np.full(replicas, -1, np.int32)
+    waiting = np.zeros(replicas, np.int64)
+    running = np.zeros((replicas, cap), np.int32)
+    count = np.zeros(replicas, np.int64)
+    free = np.full(replicas, pool, np.int64)
+    flight = np.zeros((replicas, depth, cap), np.int32)  # sequences that get a token from a step in flight
+    yields = np.zeros((replicas, depth), np.int64)
+    ends = np.zeros((replicas, depth))
+    oldest = np.zeros(replicas, np.int64)
+    flying = np.zeros(replicas, np.int64)
+    stage_free = np.zeros((replicas, stages))
+    wake = np.full(replicas, np.inf)
+    arrived = completed = tokens_out = steps = preemptions = most = 0
+    turn = 0
+    end = 0.0
+
+    while True:
+        r = 0
+        for other in range(1, replicas):
+            if wake[other] < wake[r]:
+                r = other
+        now = wake[r]
+        if arrived < known and arrival[arrived] + delays_s[0] <= now:
+            now = arrival[arrived] + delays_s[0]
+            if router == ROUND_ROBIN:
+                r = turn
+                turn = (turn + 1) % replicas
+            else:
+                r = 0
+                for other in range(1, replicas):
+                    load = WAITING_WEIGHT * waiting[other] + count[other]
+                    if load < WAITING_WEIGHT * waiting[r] + count[r]:
+                        r = other
+            place[arrived] = r
+            if tail[r] >= 0:
+                link[tail[r]] = arrived
+            else:
+                head[r] = arrived
+            tail[r] = arrived
+            waiting[r] += 1
+            arrived += 1
+            if flying[r] > 0:
+                continue  # the engine waits for a step
+        elif now == np.inf:
+            break
+
+        if flying[r] > 0:  # the oldest step has ended
+            slot = oldest[r]
+            ended = False
+            last_gap, last_bin = -1.0, 0
+            for i in range(yields[r, slot]):
+                q = flight[r, slot, i]
+                shown[q] += 1
+                tokens_out += 1
+                if shown[q] == 1:
+                    first_s[q] = now + delays_s[1]
+                else:
+                    gap = now + delays_s[1] - last_s[q]
+                    if gap != last_gap:
+                        last_gap = gap
+                        last_bin = int(
+                            min(max(math.log(max(gap, LEAST_GAP_S) / LEAST_GAP_S) * GAPS_PER_E, 0.0), GAP_BINS - 1.0)
+                        )
+                    gaps[last_bin] += 1
+                    longest_s[q] = max(longest_s[q], gap)
+                last_s[q] = now + delays_s[1]
+                if shown[q] == outputs[q]:
+                    completed += 1
+                    ended = True
+                    free[r] += held[q]
+                    held[q] = 0
+                    if known < n and now + delays_s[1] < horizon_s:
+                        arrival[known] = now + delays_s[1]
+                        known += 1
+            if ended:
+                kept = 0
+                for i in range(count[r]):
+                    q = running[r, i]
+                    if shown[q] < outputs[q]:
+                        running[r, kept] = q
+                        kept += 1
+                    else:
+                        runs[q] = False
+                count[r] = kept
+            oldest[r] = (slot + 1) % depth
+            flying[r] -= 1
+            end = max(end, now)
+
+        while flying[r] < depth:
+            left = budget
+            prefill = decodes = sequences = 0
+            context = pairs = windowed = 0.0
+            slot = (oldest[r] + flying[r]) % depth
+            any_preempted = False
+            i = 0
+            while i < count[r] and left > 0:
+                q = running[r, i]
+                target = inputs[q] + (made[q] if ahead else shown[q])
+                new = min(target - computed[q], left)
+                if new <= 0 or made[q] >= outputs[q]:
+                    i += 1
+                    continue
+                need = (computed[q] + new + BLOCK - 1) // BLOCK - held[q]
+                while need > free[r]:
+                    count[r] -= 1
+                    late = running[r, count[r]]
+                    runs[late] = False
+                    free[r] += held[late]
+                    held[late] = 0
+                    computed[late] = 0
+                    any_preempted = True
+                    preemptions += 1
+                    preempted[late] += 1
+                    if made[late] < outputs[late]:  # else its last token is on its way
+                        link[late] = head[r]
+                        head[r] = late
+                        if tail[r] < 0:
+                            tail[r] = late
+                        waiting[r] += 1
+                    if late == q:
+                        break
+                if not runs[q]:
+                    break
+                if need > 0:
+                    free[r] -= need
+                    held[q] += need
+                start = computed[q]
+                computed[q] += new
+                left -= new
+                done = computed[q] == inputs[q] + made[q]
+                if done and new == 1 and made[q] > 0:
+                    decodes += 1
+                    context += computed[q]
+                else:
+                    prefill += new
+                    pairs += new * float(start) + new * (new + 1.0) / 2.0
+                    windowed += causal(float(start + new), window) - causal(float(start), window)
+                if done:
+                    made[q] += 1
+                    flight[r, slot, sequences] = q
+                    sequences += 1
+                i += 1
+            while not any_preempted and left > 0 and head[r] >= 0 and count[r] < cap:
+                q = head[r]
+                whole = inputs[q] + (made[q] if ahead else shown[q])
+                begin = cached[q] if made[q] == 0 else 0
+                if (whole + BLOCK - 1) // BLOCK > free[r]:
+                    break
+                new = min(whole - begin, left)
+                need = (begin + new + BLOCK - 1) // BLOCK
+                free[r] -= need
+                held[q] = need
+                computed[q] = begin + new
+                left -= new
+                prefill += new
+                pairs += new * float(begin) + new * (new + 1.0) / 2.0
+                windowed += causal(float(begin + new), window) - causal(float(begin), window)
+                head[r] = link[q]
+                link[q] = -1
+                if head[r] < 0:
+                    tail[r] = -1
+                waiting[r] -= 1
+                running[r, count[r]] = q
+                count[r] += 1
+                runs[q] = True
+                if computed[q] == inputs[q] + made[q]:
+                    made[q] += 1
+                    flight[r, slot, sequences] = q
+                    sequences += 1
+            if left == budget:
+                break
+            took = 1e-3 * step_ms(
+                by_tokens, by_sequences, by_context, constants, budget - left, sequences, decodes, context, pairs, windowed,
+                1 if prefill > 0 else 0,
+            )  # fmt: skip
+            at = now
+            begin_s = max(now, stage_free[r, 0])
+            for stage in range(stages):
+                at = max(at, stage_free[r, stage]) + took * shares[stage]
+                stage_free[r, stage] = at
+            ends[r, slot] = at
+            yields[r, slot] = sequences
+            used = pool - free[r]
+            most = max(most, used)
+            if steps < len(log):
+                log[steps, 0] = r
+                log[steps, 1] = now
+                log[steps, 2] = begin_s
+                log[steps, 3] = at
+                log[steps, 4] = prefill
+                log[steps, 5] = decodes
+                log[steps, 6] = sequences
+                log[steps, 7] = count[r]
+                log[steps, 8] = waiting[r]
+                log[steps, 9] = used
+            b = min(int(begin_s / bin_s), len(bins) - 1)
+            busy = took * shares[0]
+            bins[b, 0] += busy
+            bins[b, 1] += busy * count[r]
+            bins[b, 2] += busy * waiting[r]
+            bins[b, 3] += busy * used
+            bins[b, 4] += sequences
+            steps += 1
+            flying[r] += 1
+        wake[r] = ends[r, oldest[r]] if flying[r] > 0 else np.inf
+
+    counts = np.zeros(7)
+    counts[0], counts[1], counts[2], counts[3] = arrived, completed, tokens_out, steps
+    counts[4], counts[5], counts[6] = preemptions, most, end
+    return counts

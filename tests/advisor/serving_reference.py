@@ -1,0 +1,154 @@
+"""The scheduler written slowly and plainly, as a check of the compiled loop: objects, lists, one thing after the other."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass, field
+
+BLOCK = 16
+
+
+@dataclass
+class Job:
+    number: int
+    prompt: int
+    wanted: int
+    cached: int
+    computed: int = 0
+    scheduled: int = 0
+    tokens: list = field(default_factory=list)
+    blocks: int = 0
+
+    def target(self, ahead):
+        return self.prompt + (self.scheduled if ahead else len(self.tokens))
+
+
+class Engine:
+    def __init__(self, *, budget, cap, pool, depth, ahead, stages, time):
+        self.budget, self.cap, self.free, self.depth, self.ahead = budget, cap, pool, depth, ahead
+        self.time, self.shares, self.stage_free = time, stages, [0.0] * len(stages)
+        self.pool = pool
+        self.waiting, self.running, self.flight, self.steps = deque(), [], deque(), []
+        self.preempted = []
+
+    @property
+    def wake(self):
+        return self.flight[0][0] if self.flight else math.inf
+
+    def preempt(self, job):
+        self.running.remove(job)
+        self.free += job.blocks
+        job.blocks = job.computed = 0
+        self.preempted.append(job.number)
+        if job.scheduled < job.wanted:
+            self.waiting.appendleft(job)
+
+    def finish(self, now):
+        """The oldest step's tokens come; returns the jobs that are done."""
+        _, jobs = self.flight.popleft()
+        done = []
+        for job in jobs:
+            job.tokens.append(now)
+            if len(job.tokens) == job.wanted:
+                self.free += job.blocks
+                job.blocks = 0
+                if job in self.running:
+                    self.running.remove(job)
+                done.append(job)
+        return done
+
+    def take(self, job, new, step):
+        before = job.computed
+        needed = math.ceil((before + new) / BLOCK) - job.blocks
+        self.free -= max(needed, 0)
+        job.blocks += max(needed, 0)
+        job.computed += new
+        step["left"] -= new
+        last = job.computed == job.prompt + job.scheduled
+        if last and new == 1 and job.scheduled:
+            step["decodes"] += 1
+            step["context"] += job.computed
+        else:
+            step["prefill"] += new
+            step["pairs"] += sum(range(before + 1, before + new + 1))
+        if last:
+            job.scheduled += 1
+            step["jobs"].append(job)
+
+    def schedule(self, now):
+        step = {"left": self.budget, "decodes": 0, "prefill": 0, "context": 0, "pairs": 0, "jobs": []}
+        preempted_before = len(self.preempted)
+        for job in list(self.running):
+            if job not in self.running or step["left"] == 0:
+                break
+            new = min(job.target(self.ahead) - job.computed, step["left"])
+            if new <= 0 or job.scheduled == job.wanted:
+                continue
+            while math.ceil((job.computed + new) / BLOCK) - job.blocks > self.free:
+                victim = self.running[-1]
+                self.preempt(victim)
+                if victim is job:
+                    break
+            if job not in self.running:
+                break
+            self.take(job, new, step)
+        while (
+            len(self.preempted) == preempted_before and step["left"] and self.waiting and len(self.running) < self.cap
+        ):
+            job = self.waiting[0]
+            if math.ceil(job.target(self.ahead) / BLOCK) > self.free:
+                break
+            self.waiting.popleft()
+            self.running.append(job)
+            job.computed = 0 if job.scheduled else job.cached
+            self.take(job, min(job.target(self.ahead) - job.computed, step["left"]), step)
+        if step["left"] == self.budget:
+            return False
+        took = self.time(
+            tokens=self.budget - step["left"], sequences=len(step["jobs"]), decodes=step["decodes"],
+            context=step["context"], pairs=step["pairs"],
+        )  # fmt: skip
+        at = now
+        for stage, share in enumerate(self.shares):
+            at = max(at, self.stage_free[stage]) + took * share
+            self.stage_free[stage] = at
+        self.flight.append((at, step["jobs"]))
+        self.steps.append((
+            now, at, step["prefill"], step["decodes"], len(step["jobs"]), len(self.running), len(self.waiting),
+            self.pool - self.free,
+        ))  # fmt: skip
+        return True
+
+    def work(self, now):
+        while len(self.flight) < self.depth and self.schedule(now):
+            pass
+
+
+def simulate(jobs, arrivals, engines, *, router="round_robin", horizon=math.inf):
+    """All jobs through the engines; ``arrivals``: times of the first ones, completions bring the others.
+
+    Returns the arrival times of those that came and the engine each went to.
+    """
+    arrivals, came, places = list(arrivals), 0, []
+    while True:
+        due = arrivals[came] if came < len(arrivals) else math.inf
+        first = min(range(len(engines)), key=lambda i: engines[i].wake)
+        if due == engines[first].wake == math.inf:
+            return arrivals[:came], places
+        if due <= engines[first].wake:
+            if router == "round_robin":
+                place = came % len(engines)
+            else:
+                place = min(range(len(engines)), key=lambda i: 4 * len(engines[i].waiting) + len(engines[i].running))
+            engines[place].waiting.append(jobs[came])
+            places.append(place)
+            came += 1
+            if not engines[place].flight:
+                engines[place].work(due)
+            continue
+        now = engines[first].wake
+        for _ in engines[first].finish(now):
+            if len(arrivals) < len(jobs) and now < horizon:
+                arrivals.append(now)
+        engines[first].work(now)
