@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from catalog.benchmarks.readings import Figures, LeftOut, Reading, Unusable, mean
@@ -83,15 +84,14 @@ def _is_csv(document: Document) -> bool:
 def _json_rows(name: str, report: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     version = _at(report, "metadata", "guidellm_version")
     for number, run in enumerate(report["benchmarks"], 1):
-        totals = _at(run, "metrics", "request_totals") or {}
         row = {short: _at(run, "metrics", name, "successful", "mean") for short, name in METRICS.items()}
         strategy = _at(run, "config", "strategy")
         yield (
             f"{name} benchmark {number}",
             row
             | {
-                "requests": totals.get("successful"),
-                "errored": totals.get("errored"),
+                "requests": _at(run, "metrics", "request_totals", "successful"),
+                "errored": _at(run, "metrics", "request_totals", "errored"),
                 "seconds": run.get("duration"),
                 "output_spread": _at(run, "metrics", "output_token_count", "successful", "std_dev"),
                 "strategy": strategy if isinstance(strategy, dict) else {},
@@ -198,26 +198,28 @@ def _requests(single: list[Any]) -> tuple[Request, ...]:
     """The completed requests, where the report has all that is needed of each."""
     found = []
     for number, each in enumerate(single, 1):
-        start = _at(each, "request_start_time")
         figures = Figures(each if isinstance(each, dict) else {})
         try:
+            start = figures.maybe("request_start_time")
             latency, ttft = figures.time("request_latency", 1e3), figures.time("time_to_first_token_ms")
-            inputs, outputs = (whole(_at(each, name)) for name in ("prompt_tokens", "output_tokens"))
         except Unusable as error:
             raise Unusable(f"request {number}: {error}") from error
-        if None in (latency, ttft, inputs, outputs) or not isinstance(start, (int, float)):
+        inputs, outputs = (whole(_at(each, name)) for name in ("prompt_tokens", "output_tokens"))
+        if start is None or latency is None or ttft is None or inputs is None or outputs is None:
             return ()
-        found.append((start, {"input_len": inputs, "output_len": outputs, "ttft_ms": ttft, "e2e_ms": latency}))
-    began = min((start for start, _ in found), default=0.0)
-    ordered = sorted(found, key=lambda each: each[0])
-    return tuple(Request(run_id="", arrival_s=start - began, **values) for start, values in ordered)  # type: ignore[arg-type]
+        found.append(
+            Request(run_id="", arrival_s=start, input_len=inputs, output_len=outputs, ttft_ms=ttft, e2e_ms=latency)
+        )
+    began = min((each.arrival_s for each in found), default=0.0)
+    return tuple(
+        replace(each, arrival_s=each.arrival_s - began) for each in sorted(found, key=lambda each: each.arrival_s)
+    )
 
 
 def _per_request(single: list[Any]) -> float | None:
     """Mean of what the report has of each request."""
-    return mean(
-        value for each in single if isinstance(value := _at(each, "inter_token_latency_ms"), (int, float)) and value > 0
-    )
+    known = (Figures(each if isinstance(each, dict) else {}).time("inter_token_latency_ms") for each in single)
+    return mean(value for value in known if value is not None)
 
 
 def _at(value: Any, *path: str) -> Any:

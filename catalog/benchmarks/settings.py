@@ -63,7 +63,7 @@ def settings(values: Mapping[str, Any]) -> dict[str, Any]:
     if share not in (None, ""):
         try:
             found["gpu_memory_utilization"] = float(share)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise Unusable(f"gpu_memory_utilization is {share!r:.40}; it must be a number") from None
     for name, field in (("quantization", "dtype"), ("kv_cache_dtype", "kv_dtype")):
         known = number_format(plain.get(name))
@@ -94,7 +94,7 @@ def whole(value: Any) -> int | None:
     """A whole number above 0, from a number or its text; None for anything else, such as vLLM's "auto"."""
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return int(number) if number > 0 and number.is_integer() and not isinstance(value, bool) else None
 

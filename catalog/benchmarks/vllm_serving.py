@@ -17,7 +17,8 @@ max_concurrent_requests   requests that were in flight at any time within one se
 
 from __future__ import annotations
 
-import math
+from dataclasses import replace
+from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, Any
 
 from catalog.benchmarks.readings import Figures, LeftOut, Reading, Unusable, mean
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 MARKS = frozenset(("model_id", "num_prompts", "request_throughput", "completed", "duration"))
 ENGINES = {"vllm": "vllm", "tensorrt-llm": "tensorrt-llm", "lmdeploy": "lmdeploy", "sglang": "sglang"}
 """Backends that name an engine; "openai" and its kin name an interface that all of them have."""
+
+MOST_S = 1e9
+"""No gap between messages comes near."""
 
 LISTS = ("start_times", "ttfts", "itls", "input_lens", "output_lens")
 
@@ -107,27 +111,45 @@ def _requests(row: Mapping[str, Any]) -> tuple[tuple[Request, ...], float | None
     lists = [row.get(name) for name in LISTS]
     if not all(isinstance(each, list) and len(each) == len(lists[0] or ()) for each in lists) or not lists[0]:
         return (), None
-    import numpy as np  # noqa: PLC0415  only for files with single requests
-
     errors = row.get("errors")
-    begun = [each for each in lists[0] if isinstance(each, (int, float))]
     found = []
     for number, (start, ttft, gaps, inputs, outputs) in enumerate(zip(*lists, strict=True)):
         if (isinstance(errors, list) and number < len(errors) and errors[number]) or not outputs:
             continue
+        values = Figures({"start_time": start, "ttft": ttft, "input_len": inputs, "output_len": outputs})
         try:
-            times = np.asarray(gaps, dtype=float)
-            figures = {"arrival_s": start - min(begun), "ttft_ms": 1e3 * ttft, "e2e_ms": 1e3 * (ttft + times.sum())}
-            lengths = {"input_len": int(inputs), "output_len": int(outputs)}
-        except (TypeError, ValueError) as error:
-            raise Unusable(f"request {number + 1} is malformed: {error}") from error
-        if not all(math.isfinite(each) and each >= 0 for each in figures.values()) or times.ndim != 1:
-            raise Unusable(f"request {number + 1} has a time that is none")
-        p50, p95, most = np.percentile(1e3 * times, (50, 95, 100)).tolist() if len(times) else (None,) * 3
-        found.append(Request(run_id="", **lengths, **figures, itl_p50_ms=p50, itl_p95_ms=p95, itl_max_ms=most))
-    outputs = [each.output_len for each in found]
-    spread = float(np.std(outputs) / np.mean(outputs)) if outputs else None
-    return tuple(sorted(found, key=lambda each: each.arrival_s)), spread
+            found.append((values.number("start_time"), _request(values, gaps)))
+        except Unusable as error:
+            raise Unusable(f"request {number + 1}: {error}") from error
+    began = min((start for start, _ in found), default=0.0)
+    ordered = sorted(found, key=lambda each: each[0])
+    return tuple(replace(each, arrival_s=start - began) for start, each in ordered), _spread(
+        [each for _, each in found]
+    )
+
+
+def _request(values: Figures, gaps: Any) -> Request:
+    """One request, its arrival still open."""
+    import numpy as np  # noqa: PLC0415  only for files with single requests
+
+    try:
+        times = np.asarray(gaps, dtype=float)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise Unusable("itls must be a list of seconds") from error
+    if times.ndim != 1 or not np.all((times >= 0) & (times < MOST_S)):
+        raise Unusable("itls must be a list of seconds")
+    times = 1e3 * times
+    ttft = 1e3 * values.number("ttft")
+    p50, p95, most = np.percentile(times, (50, 95, 100)).tolist() if len(times) else (None,) * 3
+    return Request(
+        run_id="", arrival_s=0.0, input_len=int(values.number("input_len")), output_len=int(values.number("output_len")),
+        ttft_ms=ttft, e2e_ms=ttft + float(times.sum()), itl_p50_ms=p50, itl_p95_ms=p95, itl_max_ms=most,
+    )  # fmt: skip
+
+
+def _spread(requests: list[Request]) -> float | None:
+    lengths = [each.output_len for each in requests]
+    return pstdev(lengths) / fmean(lengths) if lengths else None
 
 
 def _is_record(value: Mapping[str, Any]) -> bool:

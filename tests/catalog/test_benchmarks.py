@@ -4,9 +4,11 @@ import csv
 import json
 import math
 import shutil
+from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
+from random import Random
 from statistics import fmean, median, stdev
 
 import pytest
@@ -725,7 +727,40 @@ def test_malformed_requests(name, value, tmp_path):
     (tmp_path / "r.json").write_text(json.dumps(result))
     (row,) = read_benchmarks(read_document(tmp_path / "r.json"))
     assert isinstance(row, LeftOut)
-    assert row.reason.startswith("request 4 ")
+    assert row.reason.startswith("request 4: ")
+
+
+WRONG = (None, -1, 0, 1e308, math.nan, math.inf, "x", "", [], {}, [1], {"a": 1}, True, 10**400, "1e5", [None])
+
+
+def places(value, path=()):
+    """The way to everything in a JSON value; of long lists the first two."""
+    for key, each in value.items() if isinstance(value, dict) else enumerate(value[:2]):
+        yield (*path, key)
+        if isinstance(each, (dict, list)):
+            yield from places(each, (*path, key))
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name.endswith(".json") and "appended" not in name])
+def test_whatever_stands_in_a_file_has_one_of_the_answers(name):
+    text = (FOLDER / name).read_text()
+    random = Random(name)
+    everywhere = list(places(json.loads(text)))
+    for _ in range(25):
+        value = json.loads(text)
+        *path, last = random.choice(everywhere)
+        part = value
+        for key in path:
+            part = part[key]
+        part[last] = random.choice(WRONG)
+        document = documents.Document(FOLDER / name, name, json.dumps(value))
+        found = ()
+        with suppress(InputError):
+            found = read_benchmarks(document)
+        for row in found:
+            if isinstance(row, Reading):
+                with suppress(Incomplete, Unusable, InputError):
+                    check_run(complete(row, given_for(row, name)), name)
 
 
 def refusal(path, data, **options):
