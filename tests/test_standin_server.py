@@ -1,19 +1,16 @@
 """The stand-in for an engine's server: its answers, its pace, and that it batches."""
 
-import importlib.util
 import json
 import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
-SPEC = importlib.util.spec_from_file_location("standin_server", Path(__file__).with_name("standin_server.py"))
-standin = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(standin)
-PACE = standin.Pace(step_s=0.01, step_s_per_seq=0.0, prefill_s_per_token=0.0, max_num_seqs=2, failing=frozenset({3}))
+from .standin_server import Pace, serving
+
+PACE = Pace(step_s=0.01, step_s_per_seq=0.0, prefill_s_per_token=0.0, max_num_seqs=2, failing=frozenset({3}))
 
 
 def ask(url, path, **body):
@@ -29,7 +26,7 @@ def events(text):
 
 
 def test_it_streams_tokens_and_usage_batches_two_and_fails_when_told():
-    with standin.serving(PACE, model="m") as url:
+    with serving(PACE, model="m") as url:
         told = {"max_tokens": 5, "stream": True, "stream_options": {"include_usage": True}}
         *tokens, usage = events(ask(url, "/v1/completions", prompt="four words of prompt", **told))
         assert [each["choices"][0]["text"].strip() for each in tokens] == ["w1", "w2", "w3", "w4", "w5"]
