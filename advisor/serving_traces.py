@@ -101,7 +101,7 @@ def _pieces(source: Path) -> Iterator[pd.DataFrame]:
     lines = source.suffix.casefold() in {".jsonl", ".ndjson"}
     try:
         if lines:
-            with pd.read_json(source, lines=True, chunksize=PIECE, convert_dates=False) as pieces:
+            with pd.read_json(source, lines=True, chunksize=PIECE, dtype=False) as pieces:
                 yield from pieces
         else:
             with pd.read_csv(source, chunksize=PIECE, skipinitialspace=True) as pieces:
@@ -156,9 +156,9 @@ def _whole(numbers: pd.Series[Any], values: pd.Series[Any], name: str, source: P
     found = numbers.to_numpy(dtype=float)
     wrong = np.flatnonzero(~np.isfinite(found))
     if len(wrong):
-        raise InputError(
-            f"{source} request {row + wrong[0] + 1}: {name} is {values.iloc[wrong[0]]!r:.40}; it must be a number"
-        )
+        value = values.iloc[wrong[0]]
+        told = f"{value!r:.40}" if isinstance(value, str) else f"{value}"
+        raise InputError(f"{source} request {row + wrong[0] + 1}: {name} is {told}; it must be a number")
     return found
 
 

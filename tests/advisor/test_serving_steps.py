@@ -1,0 +1,96 @@
+"""Tabulated step times are those of the model of time, for every step a scheduler can make up."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from advisor import serving_kernel as kernel
+from advisor.knowledge import Knowledge
+from advisor.layout import Layout
+from advisor.memory import memory
+from advisor.operators import Pass, causal_pairs
+from advisor.schedule import Setting, pass_cost
+from advisor.serving_steps import tabulate
+from catalog.engines import resolve
+from catalog.gpus import parse_cluster
+from catalog.models import find_model
+from catalog.schema import Deployment
+
+BUDGET, CAP = 4096, 512
+CASES = [
+    ("llama-3.1-8b", "1xH200", {}),
+    ("qwen2.5-32b", "2xH200", {"tp": 2}),
+    ("llama-70b", "4xA100", {"tp": 2, "pp": 2}),
+    ("mixtral-8x7b", "4xH100", {"tp": 4}),
+    ("deepseek-v3", "8xH200", {"tp": 8, "dtype": "fp8"}),
+    ("mistral-7b", "1xA100", {}),
+    ("llama-3.1-8b", "1xH200", {"compiled": False}),
+    ("llama-70b", "4xA100", {"tp": 4, "offload": 0.3}),
+]
+_known = {}
+
+
+def setting_of(case):
+    name, gpus, knobs = CASES[case]
+    if case not in _known:
+        model, cluster = find_model(name).value, parse_cluster(gpus).value
+        wanted = Deployment(max_num_seqs=CAP, max_num_batched_tokens=BUDGET, max_model_len=4096, **knobs)
+        chosen = resolve(wanted, model, cluster).value
+        layout = Layout.of([chosen], model, cluster.gpu)
+        marginal = Knowledge.of(None, engine="vllm", gpu=cluster.gpu).marginal("vllm", cluster.gpu)
+        setting = Setting(
+            model=model, cluster=cluster, layout=layout, memory=memory(model, cluster, layout, "vllm"),
+            parameters=marginal.parameters,
+        )  # fmt: skip
+        _known[case] = setting, tabulate(setting, budget=BUDGET, cap=CAP)
+    return _known[case]
+
+
+@settings(max_examples=150)
+@given(
+    case=st.integers(0, len(CASES) - 1),
+    decodes=st.integers(0, CAP),
+    context=st.floats(1, 4096),
+    prompts=st.integers(0, 7),
+    prompt=st.integers(1, 512),
+)
+def test_any_step_takes_what_the_model_of_time_says(case, decodes, context, prompts, prompt):
+    tokens = decodes + prompts * prompt
+    sequences = min(max(decodes + prompts, 1), CAP)
+    if not 1 <= tokens <= BUDGET:
+        return
+    setting, times = setting_of(case)
+    window = float(setting.model.sliding_window)
+    one = np.ones(1)
+    pairs, windowed = prompts * causal_pairs(prompt * one), prompts * causal_pairs(prompt * one, window)
+    step = Pass(
+        tokens=tokens * one, sequences=sequences * one, decodes=decodes * one, context=context * one,
+        windowed_context=np.minimum(context, window or np.inf) * one, pairs=pairs, windowed_pairs=windowed,
+    )  # fmt: skip
+    expected = pass_cost(setting, step, prefills=float(prompts > 0)).total_ms[0]
+    found = kernel.step_ms(
+        times.by_tokens, times.by_sequences, times.by_context, times.constants, tokens, sequences, decodes,
+        decodes * context, pairs[0], windowed[0], int(prompts > 0),
+    )  # fmt: skip
+    assert found == pytest.approx(expected, rel=0.005)
+
+
+def test_stages_share_a_pass_by_their_layers():
+    _, times = setting_of(2)
+    assert times.shares.tolist() == [0.5, 0.5]
+
+
+def test_scaling_scales_everything_but_the_graph_limit():
+    _, times = setting_of(0)
+    twice = times.scaled(2.0)
+    for name in ("by_tokens", "by_sequences", "by_context"):
+        assert getattr(twice, name) == pytest.approx(2 * getattr(times, name))
+    assert twice.constants[:6] == pytest.approx(2 * times.constants[:6])
+    assert twice.constants[6] == times.constants[6] == 512
+
+
+def test_causal_pairs_are_the_model_s():
+    for length, window in ((10, 4.0), (3, 8.0), (8, 8.0)):
+        assert kernel.causal(float(length), window) == causal_pairs(np.array([float(length)]), window)[0]
+    assert kernel.causal(10.0, np.inf) == 55.0
