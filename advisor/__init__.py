@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from advisor.launch import export
     from advisor.probing import probe
     from advisor.recommendation import Recommendation, recommend
+    from advisor.simulation import Simulation, simulate
     from advisor.validation import Validation, validate
     from catalog.schema import (
         Cluster,
@@ -47,6 +48,7 @@ __all__ = [
     "Note",
     "Price",
     "Recommendation",
+    "Simulation",
     "Slo",
     "Validation",
     "Workload",
@@ -55,6 +57,7 @@ __all__ = [
     "import_runs",
     "probe",
     "recommend",
+    "simulate",
     "validate",
 ]
 
@@ -64,6 +67,7 @@ _HOMES = {
     "advisor.launch": ("export",),
     "advisor.probing": ("probe",),
     "advisor.recommendation": ("Recommendation", "recommend"),
+    "advisor.simulation": ("Simulation", "simulate"),
     "advisor.validation": ("Validation", "validate"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

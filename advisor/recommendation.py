@@ -225,12 +225,13 @@ def check_question(workload: Workload, slo: Slo, objective: str) -> None:
         raise InputError(f"objective {objective!r} is not known; it must be one of {', '.join(OBJECTIVES)}")
     if workload.rate is not None:
         raise InputError(
-            "a request rate needs the serving simulator, which this version does not have; "
+            "a request rate needs the serving simulator, which a search does not use: simulate judges one deployment; "
             "state how many requests are in flight instead (concurrency)"
         )
     if slo.percentile is not None:
         raise InputError(
-            "percentiles need the serving simulator, which this version does not have; limits on means work (no percentile)"
+            "percentiles need the serving simulator, which a search does not use: simulate judges one deployment; "
+            "limits on means work (no percentile)"
         )
     if workload.concurrency is not None:
         require_positive("concurrency", workload.concurrency, most=10**6)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from advisor.cli import catalogs, imports, judgements, measuring, questions
+from advisor.cli import catalogs, imports, judgements, measuring, questions, simulating
 from advisor.cli.program import Command, Program
 
 EPILOG = """\b
@@ -54,7 +54,14 @@ def advisor(
         typer.echo(ctx.get_help())
 
 
-for _command in (questions.recommend, questions.estimate, measuring.probe, judgements.validate, questions.export):
+for _command in (
+    questions.recommend,
+    questions.estimate,
+    simulating.simulate,
+    measuring.probe,
+    judgements.validate,
+    questions.export,
+):
     app.command(cls=Command)(_command)
 app.command("import", cls=Command)(imports.import_)
 app.add_typer(catalogs.app, name="catalog")

@@ -135,7 +135,7 @@ Rate = Annotated[
         "--rate",
         metavar="PER_S",
         rich_help_panel=WORKLOAD,
-        help="Requests a second. Refused: it needs the serving simulator, which this version does not have.",
+        help="Requests a second. Refused: it needs the serving simulator (advisor simulate).",
     ),
 ]
 Concurrency = Annotated[
@@ -166,7 +166,7 @@ Percentile = Annotated[
         "--percentile",
         metavar="P",
         rich_help_panel=SLO,
-        help="Limits hold for this percentile. Refused: it needs the serving simulator; limits are on means.",
+        help="Limits hold for this percentile. Refused: it needs the serving simulator (advisor simulate); limits are on means.",
     ),
 ]
 

@@ -56,7 +56,16 @@ def table(text):
 
 
 def test_the_commands_are_those_of_this_version():
-    assert set(ROOT.commands) == {"recommend", "estimate", "probe", "validate", "export", "import", "catalog"}
+    assert set(ROOT.commands) == {
+        "recommend",
+        "estimate",
+        "simulate",
+        "probe",
+        "validate",
+        "export",
+        "import",
+        "catalog",
+    }
     assert set(ROOT.commands["catalog"].commands) == {"models", "gpus", "prices", "engines"}
 
 

@@ -31,6 +31,12 @@ assert_type(recommendation.best, advisor.Estimate | None)
 assert_type(recommendation.candidates, tuple[advisor.Estimate, ...])
 assert_type(recommendation.to_dict(), dict[str, Any])
 
+simulation = advisor.simulate("llama-13b", "H200", workload=advisor.Workload(rate=2.0), slo=advisor.Slo(ttft_ms=500.0))
+assert_type(simulation, advisor.Simulation)
+assert_type(simulation.metrics, Mapping[str, Mapping[str, float]])
+assert_type(simulation.meets, bool | None)
+assert_type(simulation.interval("ttft_ms", "p95"), tuple[float, float])
+
 assert_type(advisor.probe("llama-13b", "0,1", tp=[1, 2], budget_s=60), list[advisor.Measurement])
 assert_type(advisor.probe(plan="plan.json", gpus="local", budget_s=None), list[advisor.Measurement])
 assert_type(advisor.import_runs("results.json", gpu="H100-SXM", tp=2), list[advisor.Measurement])

@@ -1,0 +1,297 @@
+"""``advisor simulate``: traffic on a deployment, or on several, request by request."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from advisor.cli import options as opt
+from advisor.cli.output import answer, progress
+from catalog.schema import Deployment, InputError, Slo, Workload
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from advisor.simulation import Simulation
+    from catalog.schema import Measurement
+
+Rate = Annotated[
+    float | None,
+    typer.Option("--rate", metavar="PER_S", rich_help_panel=opt.WORKLOAD, help="Requests a second that come."),
+]
+Concurrency = Annotated[
+    int | None,
+    typer.Option(
+        "--concurrency", metavar="N", rich_help_panel=opt.WORKLOAD, help="Requests kept in flight over all replicas."
+    ),
+]
+Trace = Annotated[
+    str | None,
+    typer.Option(
+        "--trace",
+        metavar="FILE",
+        rich_help_panel=opt.WORKLOAD,
+        help="Requests of a CSV or JSON Lines file: time, input, output, or the columns of Azure's, BurstGPT's or "
+        "Mooncake's traces. With --rate stretched to it.",
+    ),
+]
+Spread = Annotated[
+    float,
+    typer.Option(
+        "--spread",
+        metavar="CV",
+        show_default=True,
+        rich_help_panel=opt.WORKLOAD,
+        help="Coefficient of variation of both lengths, log-normal.",
+    ),
+]
+Burstiness = Annotated[
+    float,
+    typer.Option(
+        "--burstiness",
+        metavar="CV2",
+        show_default=True,
+        rich_help_panel=opt.WORKLOAD,
+        help="Squared coefficient of variation of the gaps between arrivals; 1 is Poisson, 0 evenly spaced.",
+    ),
+]
+Curve = Annotated[
+    str | None,
+    typer.Option(
+        "--curve",
+        metavar="R,R,...",
+        rich_help_panel=opt.WORKLOAD,
+        help="Relative rates of equal parts of the duration, such as the hours of a day.",
+    ),
+]
+Duration = Annotated[
+    float | None,
+    typer.Option(
+        "--duration",
+        metavar="S",
+        rich_help_panel=opt.WORKLOAD,
+        help="Seconds in which requests come.  [default: 300, or all of a trace]",
+    ),
+]
+Seed = Annotated[
+    int,
+    typer.Option(
+        "--seed", metavar="N", show_default=True, rich_help_panel=opt.WORKLOAD, help="Of arrivals and lengths."
+    ),
+]
+PrefixHitRate = Annotated[
+    float,
+    typer.Option(
+        "--prefix-hit-rate",
+        metavar="SHARE",
+        show_default=True,
+        rich_help_panel=opt.WORKLOAD,
+        help="Share of each prompt found in the prefix cache.",
+    ),
+]
+Percentile = Annotated[
+    float | None,
+    typer.Option(
+        "--percentile",
+        metavar="P",
+        rich_help_panel=opt.SLO,
+        help="Limits hold for this percentile of the requests.  [default: their mean]",
+    ),
+]
+Compare = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--compare",
+        metavar="KNOBS",
+        rich_help_panel=opt.LAYOUT,
+        help="Another deployment under the same requests, where it differs: tp=1,dp=2. Can be repeated.",
+    ),
+]
+RouterName = Annotated[
+    str,
+    typer.Option(
+        "--router",
+        metavar="NAME",
+        show_default=True,
+        rich_help_panel=opt.LAYOUT,
+        help="round_robin or least_loaded, between replicas.",
+    ),
+]
+Draws = Annotated[
+    int,
+    typer.Option(
+        "--draws",
+        metavar="N",
+        show_default=True,
+        rich_help_panel=opt.EVIDENCE,
+        help="Simulations again with other parameters, for intervals; 0 for none.",
+    ),
+]
+Requests = Annotated[
+    str | None,
+    typer.Option(
+        "--requests", metavar="FILE", rich_help_panel=opt.OUTPUT, help="Write every request to this CSV file."
+    ),
+]
+
+WHOLE = ("tp", "pp", "dp", "ep", "max_num_seqs", "max_num_batched_tokens", "max_model_len")
+NUMBERS = ("gpu_memory_utilization", "offload")
+TEXTS = ("engine", "dtype", "kv_dtype")
+
+
+def simulate(
+    *,
+    model: opt.Model,
+    gpus: opt.Gpus,
+    set_gpu: opt.SetGpu = None,
+    rate: Rate = None,
+    concurrency: Concurrency = None,
+    trace: Trace = None,
+    input_len: opt.InputLen = 1024,
+    output_len: opt.OutputLen = 256,
+    spread: Spread = 0.0,
+    burstiness: Burstiness = 1.0,
+    curve: Curve = None,
+    duration: Duration = None,
+    seed: Seed = 0,
+    prefix_hit_rate: PrefixHitRate = 0.0,
+    ttft: opt.Ttft = None,
+    tpot: opt.Tpot = None,
+    e2e: opt.E2e = None,
+    percentile: Percentile = None,
+    tensor_parallel_size: opt.Tp = 1,
+    pipeline_parallel_size: opt.Pp = 1,
+    data_parallel_size: opt.Dp = 1,
+    expert_parallel_size: opt.Ep = 1,
+    compare: Compare = None,
+    router: RouterName = "round_robin",
+    engine: opt.Engine = "vllm",
+    dtype: opt.Dtype = "auto",
+    kv_cache_dtype: opt.KvDtype = "auto",
+    max_num_seqs: opt.MaxNumSeqs = None,
+    max_num_batched_tokens: opt.MaxNumBatchedTokens = None,
+    max_model_len: opt.MaxModelLen = None,
+    gpu_memory_utilization: opt.GpuMemoryUtilization = 0.9,
+    offload: opt.Offload = 0.0,
+    runs: opt.Runs = None,
+    draws: Draws = 8,
+    requests: Requests = None,
+    format_: opt.Format = "table",
+    wide: opt.Wide = False,
+    config: opt.Config = None,  # noqa: ARG001  its callback has read it
+) -> None:
+    """Serve traffic on a deployment, simulated request by request.
+
+    The engine's scheduler is followed step by step: queues, chunked prompts, KV blocks, preemption. Requests come at a
+    rate, as a trace says, or so many are kept in flight.
+
+    \b
+    advisor simulate --model llama-3.1-8b --gpus H200 --rate 15
+    advisor simulate --model llama-3.1-8b --gpus H200 --trace azure.csv --rate 8
+    advisor simulate --model llama-70b --gpus 8xH100 --rate 6 --tpot 40
+      --percentile 95 --tp 4 --dp 2 --compare tp=8,dp=1
+    """  # noqa: D301  Click's mark for lines that stay as they are
+    from advisor.report.simulations import columns_of, simulation_row, simulation_view  # noqa: PLC0415  brings Rich
+    from advisor.simulation import simulate  # noqa: PLC0415  brings numpy
+
+    base = Deployment(
+        engine=engine, tp=tensor_parallel_size, pp=pipeline_parallel_size, dp=data_parallel_size, ep=expert_parallel_size,
+        dtype=dtype, kv_dtype=kv_cache_dtype, max_num_seqs=max_num_seqs, max_num_batched_tokens=max_num_batched_tokens,
+        max_model_len=max_model_len, gpu_memory_utilization=gpu_memory_utilization, offload=offload,
+    )  # fmt: skip
+    deployments = [base, *(changed(base, knobs) for knobs in compare or [])]
+    limits = Slo(ttft_ms=ttft, tpot_ms=tpot, e2e_ms=e2e, percentile=percentile)
+    if percentile is not None and limits == Slo(percentile=percentile):
+        raise InputError("--percentile is of limits; state one: --ttft, --tpot or --e2e")
+    with progress("serving every request"):
+        found = [
+            simulate(
+                model, gpus, deployment=deployment, trace=trace, slo=None if limits == Slo() else limits,
+                workload=Workload(input_len=input_len, output_len=output_len, rate=rate, concurrency=concurrency),
+                runs=_measured(runs), duration_s=duration, seed=seed, spread=spread, burstiness=burstiness,
+                curve=_curve(curve), router=opt.one_of("--router", router, ("round_robin", "least_loaded")),  # type: ignore[arg-type]
+                prefix_hit_rate=prefix_hit_rate, draws=draws, set_gpu=opt.overrides(set_gpu),
+            )
+            for deployment in deployments
+        ]  # fmt: skip
+    if requests is not None:
+        write_requests(Path(requests), found)
+    answer(
+        format_,
+        view=lambda width: simulation_view(found, width, wide=wide),
+        body=lambda: found[0].to_dict() if len(found) == 1 else {"simulations": [each.to_dict() for each in found]},
+        rows=lambda: [simulation_row(each) for each in found],
+        columns=lambda: columns_of(found),
+    )
+
+
+def changed(base: Deployment, knobs: str) -> Deployment:
+    """``base`` with the knobs that ``--compare`` names: "tp=1,dp=2".
+
+    Raises:
+        InputError: there is no such knob, or that is no value for it.
+
+    """
+    values: dict[str, Any] = {}
+    for part in knobs.split(","):
+        name, equals, text = (each.strip() for each in part.partition("="))
+        if not equals or not text:
+            raise InputError(f"--compare {knobs!r:.60} must be KNOB=VALUE,..., such as tp=1,dp=2")
+        name = opt.one_of("--compare", name, (*WHOLE, *NUMBERS, *TEXTS))
+        if name in values:
+            raise InputError(f"--compare {knobs!r:.60} gives {name} twice")
+        try:
+            values[name] = int(text) if name in WHOLE else float(text) if name in NUMBERS else text
+        except ValueError:
+            kind = "a whole number" if name in WHOLE else "a number"
+            raise InputError(f"--compare {knobs!r:.60}: {name} must be {kind}") from None
+    assert values.keys() <= {f.name for f in fields(Deployment)}
+    return replace(base, **values)
+
+
+def _curve(text: str | None) -> list[float]:
+    if text is None:
+        return []
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(
+            f"--curve is {text!r:.60}; it must be numbers with commas between, such as 0.2,1,1.5"
+        ) from None
+
+
+def _measured(paths: Sequence[str] | None) -> list[Measurement] | None:
+    if not paths:
+        return None
+    from catalog.runs import read_runs  # noqa: PLC0415  only with --runs
+
+    return [run for path in paths for run in read_runs(path)]
+
+
+def write_requests(path: Path, found: Sequence[Simulation]) -> None:
+    """Every request of every simulation, one a row, with the number of its deployment.
+
+    Raises:
+        InputError: the file cannot be written.
+
+    """
+
+    def rows() -> Iterator[dict[str, float | int]]:
+        for number, each in enumerate(found):
+            for row in each.requests():
+                yield {"deployment": number, **row}
+
+    try:
+        with path.open("w", encoding="utf-8", newline="") as file:
+            every = rows()
+            first = next(every)
+            writer = csv.DictWriter(file, list(first), lineterminator="\n")
+            writer.writeheader()
+            writer.writerow(first)
+            writer.writerows(every)
+    except OSError as error:
+        raise InputError(f"cannot write the requests to {path}: {error.strerror}") from error

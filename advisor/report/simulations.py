@@ -1,0 +1,195 @@
+"""Simulations as a person reads them: one in detail, several side by side, and as rows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from advisor.report.lines import hardware, header, labelled, notes, sources_line
+from advisor.report.numbers import count, share, short, span
+from advisor.report.tables import Column, drawn
+from advisor.simulation import RATES
+from catalog.engines import find_engine
+from catalog.parameters import parameters
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+    from rich.console import RenderableType
+
+    from advisor.simulation import Simulation
+    from catalog.schema import Deployment
+
+NAMES = {"ttft_ms": "TTFT", "tpot_ms": "TPOT", "itl_ms": "ITL", "e2e_ms": "E2E"}
+BARS = "▁▂▃▄▅▆▇█"
+POINTS = 40
+"""Of a curve drawn with them."""
+
+
+def simulation_view(found: Sequence[Simulation], width: int, *, wide: bool = False) -> list[RenderableType]:
+    """Everything to print, in order."""
+    first = found[0]
+    view: list[RenderableType] = [header(_head(first), width)]
+    told = [note for each in found for note in each.notes]
+    view += [labelled(notes(dict.fromkeys(told))), ""]
+    if len(found) == 1:
+        view += [drawn(metric_columns(first), width), "", labelled(_told(first))]
+    else:
+        best = _best(found)
+        view += [drawn(comparison_columns(found), None if wide else width, emphasised=best), ""]
+        view.append(labelled([("source", sources_line(each.provenance for each in found))]))
+    return view
+
+
+def columns_of(found: Sequence[Simulation]) -> list[Column]:
+    """The table of one simulation, or of several."""
+    return metric_columns(found[0]) if len(found) == 1 else comparison_columns(found)
+
+
+def layout_name(deployment: Deployment) -> str:
+    """Replicas and parallelism: "2 x TP2 PP1"."""
+    parts = [f"{deployment.dp} x" if deployment.dp > 1 else "", f"TP{deployment.tp}", f"PP{deployment.pp}"]
+    parts += [f"EP{deployment.ep}"] if deployment.ep > 1 else []
+    return " ".join(filter(None, parts))
+
+
+def _head(found: Simulation) -> list[str]:
+    engine = find_engine(found.deployment.engine)
+    served = found.served
+    lengths = f"{short(served.input_len.mean())} in / {short(served.output_len.mean())} out"
+    coming = f"{found.concurrency} in flight" if found.concurrency else f"{short(found.rate)} requests/s"
+    return [
+        f"{found.model.name}  {count(parameters(found.model))}",
+        hardware(found.cluster),
+        f"{engine.name} {engine.version}",
+        f"{coming} for {short(found.duration_s)} s, {lengths}, {len(served)} requests",
+    ]
+
+
+def metric_columns(found: Simulation) -> list[Column]:
+    """The latencies, one a row: mean and percentiles, and the interval of the 95th."""
+    names = list(NAMES)
+    statistics = list(found.metrics["ttft_ms"])
+    columns = [Column(name="ms", cells=[NAMES[name] for name in names], right=False)]
+    columns += [
+        Column(name=each, cells=[short(found.metrics[name][each]) for name in names], rank=2 if each == "p90" else 0)
+        for each in statistics
+    ]
+    if found.scale is not None:
+        cells = [span(*found.interval(name, "p95")) for name in names]
+        columns.append(Column(name="90% interval", unit="of p95", cells=cells, rank=1))
+    return columns
+
+
+def comparison_columns(found: Sequence[Simulation]) -> list[Column]:
+    """One deployment a row."""
+    percentile = f"p{found[0].slo.percentile:g}" if found[0].slo and found[0].slo.percentile else "p95"
+
+    def cells(metric: str, statistic: str) -> list[str]:
+        return [short(each.metrics[metric][statistic]) for each in found]
+
+    knobs = _differing([each.deployment for each in found])
+    columns = [Column(name="deployment", cells=[layout_name(each.deployment) for each in found], right=False)]
+    columns += [
+        Column(name=name, cells=[str(getattr(each.deployment, name)) for each in found], rank=2) for name in knobs
+    ]
+    columns += [
+        Column(name="GPUs", cells=[str(each.deployment.num_gpus) for each in found]),
+        Column(name="TTFT", unit="p50 ms", cells=cells("ttft_ms", "p50"), rank=3),
+        Column(name="TTFT", unit=f"{percentile} ms", cells=cells("ttft_ms", percentile)),
+        Column(name="TPOT", unit="p50 ms", cells=cells("tpot_ms", "p50"), rank=3),
+        Column(name="TPOT", unit=f"{percentile} ms", cells=cells("tpot_ms", percentile)),
+        Column(name="E2E", unit=f"{percentile} ms", cells=cells("e2e_ms", percentile), rank=4),
+        Column(name="output", unit="tok/s", cells=[short(each.output_tok_s) for each in found], rank=5),
+        Column(name="saturates", unit="requests/s", cells=[short(each.saturation_s) for each in found]),
+        Column(name="KV", unit="peak", cells=[share(each.kv_peak) for each in found], rank=6),
+    ]
+    if found[0].meets is not None:
+        columns += [
+            Column(name="good", unit="of requests", cells=[f"{each.good:.1%}" for each in found], rank=1),
+            Column(name="limits", cells=["kept" if each.meets else "missed" for each in found], right=False),
+        ]
+    return columns
+
+
+def _differing(deployments: Sequence[Deployment]) -> list[str]:
+    """Knobs beside the layout in which the deployments differ."""
+    names = (
+        "engine",
+        "dtype",
+        "kv_dtype",
+        "max_num_seqs",
+        "max_num_batched_tokens",
+        "max_model_len",
+        "gpu_memory_utilization",
+    )
+    return [name for name in names if len({getattr(each, name) for each in deployments}) > 1]
+
+
+def _best(found: Sequence[Simulation]) -> int | None:
+    """Of those that keep the limits the one with the fewest GPUs, then the shortest requests; None without limits."""
+    good = [i for i, each in enumerate(found) if each.meets]
+    return min(good, key=lambda i: (found[i].deployment.num_gpus, found[i].metrics["e2e_ms"]["mean"]), default=None)
+
+
+def _told(found: Simulation) -> list[tuple[str, Sequence[str]]]:
+    def rate(name: str) -> str:
+        value = short(getattr(found, name))
+        return value if found.scale is None else f"{value} {span(*found.interval(name))}"
+
+    deployment = found.deployment
+    used = f"{layout_name(deployment)}, {deployment.num_gpus} of {found.cluster.num_gpus} GPUs"
+    rates = [f"{rate('completed_s')} requests/s completed, {rate('output_tok_s')} output tok/s"]
+    rates.append(f"saturated at {rate('saturation_s')} requests/s")
+    entries: list[tuple[str, Sequence[str]]] = [("layout", [used]), ("rates", rates)]
+    if found.meets is not None:
+        assert found.slo is not None
+        at = "on the mean" if found.slo.percentile is None else f"at p{found.slo.percentile:g}"
+        kept = (
+            f"{'kept' if found.meets else 'missed'} {at}; {found.good:.1%} of the requests keep them all by themselves"
+        )
+        entries.append(("limits", [f"{kept}: {rate('goodput_s')} good requests/s"]))
+    curves = [
+        f"{bars(found.timeline[name])}  {what} {short(found.timeline[name].min())} to {short(found.timeline[name].max())}"
+        for name, what in (("running", "running"), ("waiting", "waiting"))
+    ]
+    entries.append(("in time", curves))
+    kv = f"at most {share(found.kv_peak)} of {found.kv_capacity_tokens} tokens a replica; {found.preemptions} preemptions"
+    entries += [("KV", [kv]), ("source", sources_line([found.provenance]))]
+    return entries
+
+
+def bars(values: NDArray[np.float64], points: int = POINTS) -> str:
+    """A curve from 0 as a line of bars."""
+    means = np.array([part.mean() for part in np.array_split(values, min(points, len(values)))])
+    top = means.max()
+    heights = np.zeros(len(means), dtype=int) if top <= 0 else np.rint(means / top * (len(BARS) - 1)).astype(int)
+    return "".join(BARS[height] for height in heights)
+
+
+def simulation_row(found: Simulation) -> dict[str, Any]:
+    """One flat row: the deployment, the rates, and every statistic, some with the ends of their 90% intervals."""
+    deployment = found.deployment
+    row: dict[str, Any] = {
+        "model": found.model.name, "cluster": str(found.cluster), "engine": deployment.engine, "dp": deployment.dp,
+        "tp": deployment.tp, "pp": deployment.pp, "ep": deployment.ep, "gpus_used": deployment.num_gpus,
+        "max_num_seqs": deployment.max_num_seqs, "max_num_batched_tokens": deployment.max_num_batched_tokens,
+        "dtype": deployment.dtype, "kv_dtype": deployment.kv_dtype, "rate": found.rate, "concurrency": found.concurrency,
+        "duration_s": found.duration_s, "requests": len(found.served),
+    }  # fmt: skip
+    for name in RATES:
+        row[name] = getattr(found, name)
+        if found.scale is not None:
+            row[f"{name}_low"], row[f"{name}_high"] = found.interval(name)
+    for metric, statistics in found.metrics.items():
+        for statistic, value in statistics.items():
+            name = f"{metric.removesuffix('_ms')}_{statistic}_ms"
+            row[name] = value
+            if found.scale is not None:
+                row[f"{name}_low"], row[f"{name}_high"] = found.interval(metric, statistic)
+    return row | {
+        "good": found.good, "meets": found.meets, "preemptions": found.preemptions, "kv_peak": found.kv_peak,
+        "kv_capacity_tokens": found.kv_capacity_tokens, "provenance": found.provenance,
+    }  # fmt: skip

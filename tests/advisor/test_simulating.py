@@ -1,0 +1,133 @@
+"""``advisor simulate``: every format, requests written, deployments compared, and what is refused in one line."""
+
+import csv
+import io
+import json
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from advisor.cli import app
+from advisor.cli.program import BAD_INPUT
+from advisor.cli.simulating import changed
+from advisor.report.simulations import bars
+from catalog.schema import Deployment
+
+SIMULATE = [
+    "simulate", "--model", "llama-3.1-8b", "--gpus", "2xH200", "--rate", "5", "--input-len", "512", "--output-len", "64",
+    "--duration", "40", "--max-num-seqs", "64", "--max-model-len", "8192", "--draws", "2",
+]  # fmt: skip
+COMPARED = [*SIMULATE, "--tp", "2", "--compare", "tp=1,dp=2", "--ttft", "100", "--percentile", "90"]
+
+
+def run(*arguments, code=0):
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == code, result.output
+    return result
+
+
+def refused(*arguments):
+    result = run(*arguments, code=BAD_INPUT)
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    return line
+
+
+@pytest.fixture(autouse=True)
+def _terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+
+
+def test_one_deployment_is_told_in_detail():
+    text = run(*SIMULATE, "--tpot", "20").stdout
+    assert max(map(len, text.splitlines())) <= 80
+    for word in (
+        "TTFT",
+        "TPOT",
+        "ITL",
+        "E2E",
+        "p99",
+        "saturated at",
+        "good requests/s",
+        "kept on the mean",
+        "preemptions",
+    ):
+        assert word in text
+
+
+def test_several_are_told_side_by_side():
+    text = run(*COMPARED).stdout
+    assert max(map(len, text.splitlines())) <= 80
+    assert "TP2 PP1" in text
+    assert "2 x TP1 PP1" in text
+    assert text.count("kept") + text.count("missed") == 2
+    assert "p90" in text
+
+
+def test_machines_get_the_same_numbers_in_every_format():
+    body = json.loads(run(*SIMULATE, "--format", "json").stdout)
+    (row,) = csv.DictReader(io.StringIO(run(*SIMULATE, "--format", "csv").stdout))
+    assert float(row["ttft_p95_ms"]) == pytest.approx(body["metrics"]["ttft_ms"]["p95"])
+    assert float(row["ttft_p95_ms_low"]) == pytest.approx(body["intervals"]["ttft_ms"]["p95"][0])
+    assert float(row["saturation_s"]) == pytest.approx(body["saturation_s"])
+    lines = run(*SIMULATE, "--format", "markdown").stdout.splitlines()
+    assert lines[0].startswith("| ms | mean | p50 |")
+    assert [line.split(" | ")[0] for line in lines[2:]] == ["| TTFT", "| TPOT", "| ITL", "| E2E"]
+    several = json.loads(run(*COMPARED, "--format", "json").stdout)["simulations"]
+    assert [each["deployment"]["tp"] for each in several] == [2, 1]
+    assert several[0]["requests"] == several[1]["requests"]
+
+
+def test_requests_are_written(tmp_path):
+    path = tmp_path / "requests.csv"
+    run(*COMPARED, "--requests", path)
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    first, second = ([row for row in rows if row["deployment"] == which] for which in "01")
+    assert len(first) == len(second) == pytest.approx(200, rel=0.3)
+    assert [row["arrival_s"] for row in first] == [row["arrival_s"] for row in second]
+    assert {row["replica"] for row in second} == {"0", "1"}
+    assert all(float(row["e2e_ms"]) >= float(row["ttft_ms"]) > 0 for row in rows)
+
+
+def test_a_trace_and_a_closed_loop(tmp_path):
+    path = tmp_path / "trace.csv"
+    path.write_text("time,input,output\n0,100,10\n1,200,20\n", encoding="utf-8")
+    question = SIMULATE[:5]
+    assert json.loads(run(*question, "--trace", path, "--format", "json").stdout)["requests"] == 2
+    loop = json.loads(run(*question, "--concurrency", "4", "--duration", "20", "--format", "json").stdout)
+    assert loop["concurrency"] == 4
+    assert loop["rate"] is None
+    assert max(loop["timeline"]["running"]) <= 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (SIMULATE[:5], "say what comes: a rate, a concurrency or a trace"),
+        ([*SIMULATE, "--compare", "max_num_seq=2"], "did you mean max_num_seqs?"),
+        ([*SIMULATE, "--compare", "tp"], "must be KNOB=VALUE,..., such as tp=1,dp=2"),
+        ([*SIMULATE, "--compare", "tp=two"], "tp must be a whole number"),
+        ([*SIMULATE, "--compare", "tp=1,tp=2"], "gives tp twice"),
+        ([*SIMULATE, "--curve", "1,x"], "it must be numbers with commas between"),
+        ([*SIMULATE, "--router", "rund_robin"], "did you mean round_robin?"),
+        ([*SIMULATE, "--percentile", "95"], "state one: --ttft, --tpot or --e2e"),
+        ([*SIMULATE, "--tp", "4"], "4"),
+        ([*SIMULATE, "--requests", "/nowhere/at/all.csv"], "cannot write the requests to /nowhere/at/all.csv"),
+        ([*SIMULATE[:5], "--trace", "missing.csv"], "cannot read the trace missing.csv"),
+    ],
+)
+def test_what_cannot_be_is_one_line(arguments, said):
+    assert said in refused(*arguments)
+
+
+def test_knobs_of_every_kind_can_be_compared():
+    found = changed(Deployment(), "tp=2, max_num_seqs=8, gpu_memory_utilization=0.8, dtype=fp8")
+    assert found == Deployment(tp=2, max_num_seqs=8, gpu_memory_utilization=0.8, dtype="fp8")
+
+
+def test_bars_follow_a_curve_from_zero():
+    assert bars(np.arange(8.0)) == "▁▂▃▄▅▆▇█"
+    assert bars(np.zeros(3)) == "▁▁▁"
+    assert len(bars(np.ones(1000))) == 40
