@@ -41,6 +41,8 @@ STYLES = {"solid": "-", "dashed": (0, (5, 2)), "dotted": (0, (1, 1.5))}
 
 WIDTH, HEIGHT = 4.3, 3.0
 """Of a panel with its labels, in inches."""
+USUAL_LABEL, LETTER = 14, 0.085
+"""Letters of a line's label that a panel of that width has room for; inches for one more."""
 DPI = 130
 SMALL, USUAL, LARGE = 7.5, 8.5, 12.0
 """Points."""
@@ -80,7 +82,9 @@ def drawn_chart(chart: Chart) -> Figure:
     from matplotlib.layout_engine import ConstrainedLayoutEngine  # noqa: PLC0415
 
     columns = max(len(row) for row in chart.rows)
-    width = max(columns * WIDTH, 5.5)
+    labels = [curve.label for row in chart.rows for panel in row if panel for curve in panel.curves]
+    longest = max(map(len, labels), default=0)
+    width = max(columns * (WIDTH + LETTER * max(longest - USUAL_LABEL, 0)), 5.5)
     title, note = textwrap.fill(chart.title, int(width * 9.5)), textwrap.fill(chart.note, int(width * 17))
     below = 0.34 + 0.2 * title.count("\n")
     heading = below + 0.28 + 0.14 * note.count("\n")

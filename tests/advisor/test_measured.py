@@ -48,7 +48,8 @@ def only(runs):
 
 
 def shipped(model="Llama-2-13b"):
-    return [each for each in shipped_runs() if model in each.model]
+    of_vllm = [each for each in shipped_runs() if each.engine == "vllm" and each.regime == "static"]
+    return [each for each in of_vllm if model in each.model]
 
 
 # -- arranging -------------------------------------------------------------------------------------------------------
