@@ -82,8 +82,8 @@ def drawn_chart(chart: Chart) -> Figure:
     from matplotlib.layout_engine import ConstrainedLayoutEngine  # noqa: PLC0415
 
     columns = max(len(row) for row in chart.rows)
-    labels = [curve.label for row in chart.rows for panel in row if panel for curve in panel.curves]
-    longest = max(map(len, labels), default=0)
+    names = [curve.label for row in chart.rows for panel in row if panel for curve in panel.curves]
+    longest = max(map(len, names), default=0)
     width = max(columns * (WIDTH + LETTER * max(longest - USUAL_LABEL, 0)), 5.5)
     title, note = textwrap.fill(chart.title, int(width * 9.5)), textwrap.fill(chart.note, int(width * 17))
     below = 0.34 + 0.2 * title.count("\n")
