@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from advisor import serving_kernel
 from advisor.serving_kernel import NODES_PER_OCTAVE
 from advisor.serving_runs import Scheduler, saturation_rate, serve
 from advisor.serving_steps import OCTAVES, StepTimes
@@ -45,20 +46,21 @@ def traffic(arrival, inputs, outputs, **given_):
 
 @st.composite
 def cases(draw):
-    """Small cases in which everything is scarce: budget, places and blocks."""
+    """Small cases in which everything is scarce: budget, places and blocks; half of them grow out of their blocks."""
     n = draw(st.integers(1, 25))
-    inputs = draw(st.lists(st.integers(1, 200), min_size=n, max_size=n))
-    outputs = draw(st.lists(st.integers(1, 60), min_size=n, max_size=n))
-    gaps = draw(st.lists(st.floats(0.0, 0.3), min_size=n, max_size=n))
+    grows = draw(st.booleans())
+    inputs = draw(st.lists(st.integers(1, 40 if grows else 200), min_size=n, max_size=n))
+    outputs = draw(st.lists(st.integers(1, 150 if grows else 60), min_size=n, max_size=n))
+    gaps = draw(st.lists(st.floats(0.0, 0.02 if grows else 0.3), min_size=n, max_size=n))
     # Irregular times, so that no arrival coincides with the end of a step in one of the two and not in the other.
     arrival = np.cumsum(np.asarray(gaps) + 1e-5 * np.sqrt(np.arange(1, n + 1)))
     least = max(math.ceil((i + o) / 16) for i, o in zip(inputs, outputs, strict=True))
     stages = draw(st.sampled_from([1, 1, 2, 3]))
     scheduler = Scheduler(
-        replicas=draw(st.integers(1, 3)),
-        max_num_seqs=draw(st.integers(1, 8)),
+        replicas=draw(st.sampled_from([1, 1, 1, 2, 3])),
+        max_num_seqs=draw(st.integers(1, 8)) + 8 * grows,
         max_num_batched_tokens=draw(st.integers(8, 300)),
-        kv_blocks=least + draw(st.integers(0, 12)),
+        kv_blocks=least + draw(st.integers(0, 6 if grows else 12)),
         stages=stages,
         asynchronous=draw(st.booleans()),
         router=draw(st.sampled_from(["round_robin", "least_loaded"])),
@@ -254,3 +256,33 @@ def test_saturation_is_the_server_s_pace():
     step = linear_seconds(tokens=64, sequences=1, decodes=0, context=0, pairs=64 * 65 / 2)
     found = saturation_rate(traffic([0.0], [64], [1]), linear_times(64, 1), scheduler)
     assert found == pytest.approx(2 / step, rel=0.15)  # few are counted: 12 a place
+
+
+def test_without_a_folder_for_it_nothing_is_kept_and_all_works(monkeypatch):
+    """numba refuses ``cache=True`` where neither the package's folder nor the user's can be written."""
+    real = serving_kernel.numba.njit
+
+    def njit(**options):
+        if options.get("cache"):
+            raise RuntimeError("cannot cache function 'half': no locator available for file")
+        return real(**options)
+
+    monkeypatch.setattr(serving_kernel.numba, "njit", njit)
+    assert serving_kernel._compiled(lambda x: x / 2)(3.0) == 1.5
+
+
+def test_the_random_cases_preempt_and_chunk():
+    """The agreement above would say little if nothing ever ran short."""
+    seen = {"preempted": 0, "chunked": 0, "queued": 0}
+
+    @settings(max_examples=60, database=None, derandomize=True)
+    @given(case=cases())
+    def look(case):
+        offered, scheduler = case
+        found = serve(offered, times_of(scheduler), scheduler, steps_logged=20_000)
+        seen["preempted"] += bool(found.preemptions.any())
+        seen["chunked"] += bool((offered.input_len > scheduler.max_num_batched_tokens).any())
+        seen["queued"] += bool((found.log[:, 8] > 0).any())
+
+    look()
+    assert min(seen.values()) >= 5, seen
