@@ -1,4 +1,4 @@
-"""Plain PyTorch beside vLLM, from the shipped H200 runs alone: ``python benchmarks/probes.py`` (``--all``: every batch).
+"""Plain PyTorch beside vLLM, from the shipped H200 runs alone: ``python benchmarks/engines.py`` (``--all``: every batch).
 
 For every batch that both engines were measured with (same model, parallelism, batch and prompts): PyTorch's time per
 output token over vLLM's, below 1 where it is faster; likewise prefill. Outputs of other lengths are compared where there
