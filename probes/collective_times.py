@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import math
 import os
+import secrets
 import socket
 import sys
 import time
+from contextlib import suppress
 from dataclasses import fields
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -42,6 +44,9 @@ if TYPE_CHECKING:
 
 CASE_S = 30.0
 """A case that takes longer hangs."""
+
+PORTS = range(12_000, 20_000)
+"""Where the processes may meet: below the sweeps' ports and those that connections are given by chance."""
 
 GROUP_S = 2 * CASE_S
 """After this long torch itself ends a collective that hangs, if nobody else has."""
@@ -139,10 +144,12 @@ def _library(device: str) -> dict[str, str]:
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
+    """A port that nobody has, and that no connection is given by chance until it is used: below the ephemeral ones."""
+    while True:
+        port = secrets.choice(PORTS)
+        with socket.socket() as tried, suppress(OSError):
+            tried.bind(("", port))
+            return port
 
 
 def list_cases(gpus: Sequence[int], device: str) -> tuple[Case, ...]:
