@@ -13,23 +13,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
-import tempfile
 import time
-from contextlib import suppress
 from importlib import import_module, metadata
 from itertools import count
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from catalog.requests import Request, append_requests
-from probes.loads import config_json
-from probes.meter import Meter, wait_until_free
+from probes.meter import Meter
 from probes.serving import serve, summary
 from probes.static import measurement
-from probes.sweep_command import run_sweep, store, stored, sweep_parser, take_order, tell
-from probes.vllm_static import ENVIRONMENT, add_memory, engine_args
+from probes.sweep_command import run_sweep, store, stored, sweep_parser, tell
+from probes.vllm_static import ENVIRONMENT, add_memory, check_load, engine_args, work
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -195,31 +190,14 @@ async def _serve(order: Order, folder: str) -> None:
     await record_offers(server, order)
 
 
-def work() -> None:
-    """A worker: import the engine, wait on standard input for the order of one load, run it, end."""
-    with suppress(ImportError):  # then the load fails, with a traceback in its log
-        import_module("vllm.v1.engine.async_llm")
-    order = take_order()
-    if order is None:
-        return
-    os.environ |= {"MASTER_PORT": str(order.port), "VLLM_PORT": str(order.port + 20)}
-    wait_until_free(Meter(order.gpus))
-    with tempfile.TemporaryDirectory() as folder:
-        config = config_json(order.load.model, max_model_len=order.load.deployment.max_model_len)
-        Path(folder, "config.json").write_text(json.dumps(config), encoding="utf-8")
-        asyncio.run(_serve(order, folder))
-    sys.stdout.flush()
-    os._exit(0)  # an orderly end takes the engine several seconds; the sweep clears up what is left
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     parser = sweep_parser("probes.vllm_serving", "Measure vLLM under traffic.")
     args = parser.parse_args(argv)
     if args.worker:
-        work()
+        work("vllm.v1.engine.async_llm", lambda order, folder: asyncio.run(_serve(order, folder)))
         return 0
     worker = [sys.executable, "-m", "probes.vllm_serving", "--worker"]
-    return run_sweep(parser, args, worker=worker, environment=ENVIRONMENT)
+    return run_sweep(parser, args, worker=worker, environment=ENVIRONMENT, check=check_load)
 
 
 if __name__ == "__main__":

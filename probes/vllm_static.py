@@ -35,9 +35,10 @@ from probes.meter import Meter, wait_until_free
 from probes.sweep_command import record, run_sweep, sweep_parser, take_order
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from probes.loads import Load
+    from probes.sweep_command import Order
 
 GIB = 2**30
 ENVIRONMENT = {
@@ -199,36 +200,40 @@ def worker_command() -> list[str]:
     return [sys.executable, "-m", "probes.vllm_static", "--worker"]
 
 
-def work() -> None:
-    """A worker: import the engine, wait on standard input for the order of one load, run it, end.
+def work(engine: str, run: Callable[[Order, str], None]) -> None:
+    """A worker: import the module ``engine``, wait on standard input for the order of one load, run it, end.
 
-    It is started before its GPUs are free, because importing vLLM takes as long as a few measurements.
+    It is started before its GPUs are free, because importing vLLM takes as long as a few measurements. ``run`` is handed
+    the order and a folder that holds the model's configuration.
     """
     with suppress(ImportError):  # then the load fails, with a traceback in its log
-        vllm = import_module("vllm")
-        _ = (vllm.LLM, vllm.SamplingParams)
+        vllm = import_module(engine)
+        _ = getattr(vllm, "LLM", None)  # vllm itself imports its parts when they are asked for
     order = take_order()
     if order is None:
         return
     os.environ |= {"MASTER_PORT": str(order.port), "VLLM_PORT": str(order.port + 20)}
-    load = order.load
     wait_until_free(Meter(order.gpus))
     with tempfile.TemporaryDirectory() as folder:
-        config = config_json(load.model, max_model_len=load.deployment.max_model_len)
+        config = config_json(order.load.model, max_model_len=order.load.deployment.max_model_len)
         Path(folder, "config.json").write_text(json.dumps(config), encoding="utf-8")
-        engine = VllmEngine(load, folder, order.gpus)
-        log = order.log.read_text(encoding="utf-8", errors="replace")
-        add_memory(order.out / "memory.csv", load, engine.memory(), startup_s=engine.startup_s, log=log)
-        record(engine, order)
+        run(order, folder)
     sys.stdout.flush()
     os._exit(0)  # an orderly end takes the engine several seconds; the sweep clears up what is left
+
+
+def _measure(order: Order, folder: str) -> None:
+    engine = VllmEngine(order.load, folder, order.gpus)
+    log = order.log.read_text(encoding="utf-8", errors="replace")
+    add_memory(order.out / "memory.csv", order.load, engine.memory(), startup_s=engine.startup_s, log=log)
+    record(engine, order)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = sweep_parser("probes.vllm_static", "Measure vLLM, static batches.")
     args = parser.parse_args(argv)
     if args.worker:
-        work()
+        work("vllm", _measure)
         return 0
     return run_sweep(parser, args, worker=worker_command(), environment=ENVIRONMENT, check=check_load)
 
