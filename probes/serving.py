@@ -105,7 +105,7 @@ class Served:
     """What became of an offer."""
 
     requests: tuple[Timed, ...]
-    """Those that were completed, in the order of their arrival."""
+    """Those that came and were completed within the window, in the order of their arrival."""
     lost: int
     """Given up when the run was cut short."""
     window: tuple[float, float]
@@ -131,12 +131,13 @@ async def serve(stream: Stream, offer: Offer, *, vocab_size: int, max_len: int, 
     if offer.concurrency:
         await run.closed(offer, max_len)
         window = SETTLING * offer.seconds, offer.seconds
-        requests = [each for each in run.done if window[0] <= each.last_s <= window[1]]
+        ended = [each for each in run.done if window[0] <= each.last_s <= window[1]]
+        requests = [each for each in ended if each.arrival_s >= window[0]]  # the first ones waited for each other
     else:
         arrivals = poisson(rate or offer.rate or 0.0, offer.seconds, offer.seed)
         await run.open(arrivals, *lengths(offer, len(arrivals), max_len))
         window = 0.0, max((each.last_s for each in run.done), default=offer.seconds)
-        requests = run.done
+        ended = requests = run.done
     length = window[1] - window[0]
     tokens = sum(count for at, count in run.tokens if window[0] <= at <= window[1])
     return Served(
@@ -144,7 +145,7 @@ async def serve(stream: Stream, offer: Offer, *, vocab_size: int, max_len: int, 
         lost=run.lost,
         window=window,
         output_tok_s=tokens / length,
-        completed_s=len(requests) / length,
+        completed_s=len(ended) / length,
     )
 
 

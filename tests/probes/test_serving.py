@@ -70,7 +70,8 @@ def test_a_closed_loop_keeps_its_requests_in_flight():
     assert found["ttft_ms"] == pytest.approx(10, rel=0.4)
     assert found["output_tok_s"] == pytest.approx(4 / 0.0105, rel=0.3)
     assert result.window[0] > 0
-    assert all(each.last_s >= result.window[0] for each in result.requests)
+    assert all(each.arrival_s >= result.window[0] for each in result.requests)
+    assert result.completed_s == pytest.approx(4 / 0.0525, rel=0.3)
     assert {each.output_len for each in result.requests} == {5}  # the shortened first ones are not among them
 
 
