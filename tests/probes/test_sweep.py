@@ -208,7 +208,10 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
 
 def test_sweeps_side_by_side_have_ports_of_their_own():
     first = _free_port(7)
-    assert first == FIRST_PORT + 7 * PORTS
+    assert first >= FIRST_PORT + 7 * PORTS  # or later: others on this machine have ports too
+    assert (first - FIRST_PORT) % PORTS == 0
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", first))
-        assert _free_port(7) == first + PORTS
+        second = _free_port(7)
+    assert second > first
+    assert (second - first) % PORTS == 0
