@@ -81,7 +81,8 @@ def find_program() -> str:
 
 def command(program: str, target: Target, traffic: Traffic, *, seconds: float, report: str, seed: int) -> list[str]:
     """GuideLLM's arguments. The server runs on to ``output_len`` tokens whatever it says (``ignore_eos``), and prompts
-    are sent as they are, with no chat template around them."""
+    are sent as they are, with no chat template around them.
+    """
     backend = f"kind=openai_http,target={target.url},model={target.model},request_format=/v1/completions,verify=true"
     return [
         program, "run",
