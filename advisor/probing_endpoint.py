@@ -99,12 +99,16 @@ class EndpointProbing:
             {"load": each.name, "arrivals": "kept in flight", "in_flight": each.in_flight, "done": self._done(each)}
             for each in self._closed()
         ]
-        # their rates follow from what the closed loops give
+        # their rates follow from what the closed loops give, and so does whether they have been measured
         opened = [
-            {"load": _open_name(share), "arrivals": f"Poisson, {share:.0%} of the best rate", "in_flight": None,
-             "done": self._report(_open_name(share)).exists()}
+            {
+                "load": f"poisson at {share:.0%}",
+                "arrivals": f"Poisson, {share:.0%} of the best rate",
+                "in_flight": None,
+                "done": None,
+            }
             for share in SHARES
-        ]  # fmt: skip
+        ]
         return closed + opened
 
     def run(self, *, outcome: Outcome | None = None, say: Callable[[str], None] = lambda _: None) -> Outcome:
@@ -148,7 +152,7 @@ class EndpointProbing:
             return
         for number, share in enumerate(SHARES):
             rate = float(f"{share * _tok_s(best) / best.output_len:.3g}")
-            load = Traffic(name=_open_name(share), rate=rate)
+            load = Traffic(name=f"poisson-{rate:g}", rate=rate)
             needs_s = max(FEWEST / rate, TURNS * (best.e2e_ms or 0.0) / 1e3)
             self._measured(load, clock, outcome, say, loads=len(SHARES) - number, needs_s=needs_s, kept_free=0)
 
@@ -235,10 +239,6 @@ class _Clock:
 
 def _tok_s(run: Measurement) -> float:
     return run.output_tok_s or 0.0
-
-
-def _open_name(share: float) -> str:
-    return f"poisson-{share:.0%}".rstrip("%")
 
 
 def _told(load: Traffic) -> str:
