@@ -80,10 +80,14 @@ def find_program() -> str:
 
 
 def command(program: str, target: Target, traffic: Traffic, *, seconds: float, report: str, seed: int) -> list[str]:
-    """GuideLLM's arguments. The server runs on to ``output_len`` tokens whatever it says (``ignore_eos``), and prompts
-    are sent as they are, with no chat template around them.
+    """GuideLLM's arguments.
+
+    The server is told to run on to ``output_len`` tokens whatever it says (``ignore_eos``), and puts its model's chat
+    template around each prompt, whose tokens it counts too.
     """
-    backend = f"kind=openai_http,target={target.url},model={target.model},request_format=/v1/completions,verify=true"
+    backend = (
+        f"kind=openai_http,target={target.url},model={target.model},request_format=/v1/chat/completions,verify=true"
+    )
     return [
         program, "run",
         "--backend", backend,

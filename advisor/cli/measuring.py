@@ -205,7 +205,7 @@ def probe(
     \b
     advisor probe --model llama-13b --gpus local --budget 3m
     advisor probe --model llama-13b --gpus 4xH200 --dry-run
-    advisor probe --endpoint http://localhost:8000 --model llama-13b --gpus 4xH100 --tp 4
+    advisor probe --endpoint http://host:8000 --model llama-13b --gpus 1xH100
     advisor probe --report
     """  # noqa: D301  Click's mark for lines that stay as they are
     began = time.monotonic()
