@@ -82,12 +82,10 @@ def find_program() -> str:
 def command(program: str, target: Target, traffic: Traffic, *, seconds: float, report: str, seed: int) -> list[str]:
     """GuideLLM's arguments.
 
-    The server is told to run on to ``output_len`` tokens whatever it says (``ignore_eos``), and puts its model's chat
-    template around each prompt, whose tokens it counts too.
+    The server is told to run on to ``output_len`` tokens whatever it says (``ignore_eos``), and prompts are sent as they
+    are: a chat template would add to them, and a base model has none.
     """
-    backend = (
-        f"kind=openai_http,target={target.url},model={target.model},request_format=/v1/chat/completions,verify=true"
-    )
+    backend = f"kind=openai_http,target={target.url},model={target.model},request_format=/v1/completions,verify=true"
     return [
         program, "run",
         "--backend", backend,
