@@ -361,12 +361,14 @@ def probe(
     output_len: Sequence[int] = (),
     dtype: str = "auto",
     max_model_len: int | None = None,
-    engine: str = "torch",
+    engine: str | None = None,
     device: str = "cuda",
     role: str = "fit",
     out: str | Path | None = None,
     store: str | Path | None = None,
     plan: str | Path | None = None,
+    endpoint: str | None = None,
+    tokenizer: str | None = None,
 ) -> list[Measurement]:
     """Measure a model on this machine's GPUs in the layouts and batches that tell most, within a budget of seconds.
 
@@ -374,10 +376,14 @@ def probe(
     ``estimate`` and ``recommend`` find it; what has been measured before is not measured again. Several calls, in several
     processes or on several machines that share ``out``, finish one list together.
 
+    With an ``endpoint``, what is measured is that server, under rising numbers of requests in flight and then Poisson
+    arrivals, which GuideLLM makes (``pip install guidellm``); a key that it wants is read from $OPENAI_API_KEY.
+
     Args:
         model: catalog name or alias, Hugging Face id, path to a ``config.json``, or a ``Model``; weights are those beside
             the ``config.json``, else random. None if a ``plan`` says it.
-        gpus: "local" for all of this machine's, "2" for two of them, "0,3" for these.
+        gpus: "local" for all of this machine's, "2" for two of them, "0,3" for these; for an endpoint, what it runs on:
+            "4xH100".
         budget_s: seconds from the call on; nothing is begun that is not expected to end in time, and what overruns is
             ended. None: no limit.
         tp: tensor-parallel degrees to measure; empty for all that are worth it, here and below.
@@ -387,23 +393,40 @@ def probe(
         output_len: tokens generated for each request.
         dtype: weight format, or "auto" for the checkpoint's own.
         max_model_len: longest prompt and answer together, in tokens; None for the longest that is measured.
-        engine: "torch" (plain PyTorch) or "vllm".
+        engine: "torch" (plain PyTorch; also None) or "vllm"; for an endpoint what it is, where it does not say itself.
         device: "cuda", or "cpu" for trying things out with tiny models, a process in place of each GPU.
         role: "fit", or "validate" for runs that are kept out of the fit to judge it.
         out: folder for everything; None for $ADVISOR_HOME.
         store: file of the measurements; None for OUT/runs.jsonl, or the one in $ADVISOR_HOME/runs.
         plan: file with exactly the loads to run (``probes.loads.read_plan``), in place of a model.
+        endpoint: address of a server with OpenAI's interface, to measure that; one ``tp``, ``pp``, ``input_len`` (1024) and
+            ``output_len`` (256) then, and ``batch`` are requests in flight per replica.
+        tokenizer: Hugging Face id or folder of the tokenizer that prompts for an endpoint are made with; None: the model's.
 
     Returns:
         What has been measured of these loads, now or before.
 
     Raises:
         InputError: a name or number that cannot be, no GPU, one in use, torch missing, or a budget too small for a single
-            measurement.
+            measurement; for an endpoint, one that does not answer, refuses the key or serves another model.
 
     """
+    if endpoint is not None:
+        from advisor.probing_endpoint import measured_endpoint, prepared_endpoint  # noqa: PLC0415  it needs this module
+
+        if plan is not None:
+            raise InputError(
+                "endpoint and plan are both given; a plan is for this machine's GPUs, leave out one of the two"
+            )
+        return measured_endpoint(
+            prepared_endpoint(
+                endpoint, model, gpus, tp=tp, pp=pp, batch=batch, input_len=input_len, output_len=output_len,
+                dtype=dtype, max_model_len=max_model_len, engine=engine, tokenizer=tokenizer, budget_s=budget_s,
+                role=role, out=out, store=store,
+            )
+        ).runs  # fmt: skip
     question = Question(
-        engine=engine, tp=tuple(tp), pp=tuple(pp), batch=tuple(batch), input_len=tuple(input_len),
+        engine=engine or "torch", tp=tuple(tp), pp=tuple(pp), batch=tuple(batch), input_len=tuple(input_len),
         output_len=tuple(output_len), dtype=dtype, max_model_len=max_model_len,
     )  # fmt: skip
     ready = prepared(

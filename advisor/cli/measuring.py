@@ -52,7 +52,8 @@ LocalGpus = Annotated[
         metavar="GPUS",
         show_default=True,
         rich_help_panel=opt.QUESTION,
-        help="local, 2 (two of this machine's) or 0,3 (these); with --dry-run also 4xH200.",
+        help="local, 2 (two of this machine's) or 0,3 (these); with --dry-run also 4xH200; with --endpoint what it runs "
+        "on: 4xH100.",
     ),
 ]
 Device = Annotated[
@@ -80,13 +81,33 @@ Batches = Annotated[list[str] | None, _numbers("--batch", "N", "Sequences at onc
 InputLens = Annotated[list[str] | None, _numbers("--input-len", "N", "Tokens of a prompt.", "--isl")]
 OutputLens = Annotated[list[str] | None, _numbers("--output-len", "N", "Tokens generated.", "--osl")]
 Engine = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--engine",
         metavar="NAME",
-        show_default=True,
         rich_help_panel=MEASURED,
-        help="torch (plain PyTorch, nothing else is needed) or vllm (if it is installed beside advisor).",
+        help="torch (plain PyTorch, nothing else is needed) or vllm (if it is installed beside advisor); with --endpoint "
+        "what it is, where it does not say itself.  [default: torch]",
+    ),
+]
+Endpoint = Annotated[
+    str | None,
+    typer.Option(
+        "--endpoint",
+        metavar="URL",
+        rich_help_panel=opt.QUESTION,
+        help="Measure this running server (OpenAI's interface) with GuideLLM, under rising load; its key is read from "
+        "$OPENAI_API_KEY.",
+    ),
+]
+Tokenizer = Annotated[
+    str | None,
+    typer.Option(
+        "--tokenizer",
+        metavar="NAME",
+        rich_help_panel=MEASURED,
+        help="With --endpoint: Hugging Face id or folder of the tokenizer that prompts are made with.  [default: the "
+        "model's]",
     ),
 ]
 Longest = Annotated[
@@ -161,9 +182,11 @@ def probe(
     batch: Batches = None,
     input_len: InputLens = None,
     output_len: OutputLens = None,
-    engine: Engine = "torch",
+    engine: Engine = None,
     dtype: opt.Dtype = "auto",
     max_model_len: Longest = None,
+    endpoint: Endpoint = None,
+    tokenizer: Tokenizer = None,
     role: Role = "fit",
     plan: Plan = None,
     dry_run: DryRun = False,
@@ -182,6 +205,7 @@ def probe(
     \b
     advisor probe --model llama-13b --gpus local --budget 3m
     advisor probe --model llama-13b --gpus 4xH200 --dry-run
+    advisor probe --endpoint http://host:8000 --model llama-13b --gpus 1xH100
     advisor probe --report
     """  # noqa: D301  Click's mark for lines that stay as they are
     began = time.monotonic()
@@ -200,8 +224,28 @@ def probe(
     from advisor.probing import prepared  # noqa: PLC0415
 
     limit = seconds(budget or DEFAULT_BUDGET) if budget or not plan else None
+    if endpoint is not None:
+        from advisor.cli.measuring_endpoint import probe_endpoint  # noqa: PLC0415  seldom needed
+
+        if plan is not None:
+            raise InputError("--endpoint and --plan are both given; a plan is for this machine's GPUs, leave out one")
+        given = {"tp": tensor_parallel_size, "pp": pipeline_parallel_size, "batch": batch, "input-len": input_len,
+                 "output-len": output_len}  # fmt: skip
+        with ended_by_sigterm():
+            probe_endpoint(
+                {
+                    **{name.replace("-", "_"): numbers(f"--{name}", values) for name, values in given.items()},
+                    "endpoint": endpoint, "model": model, "gpus": gpus, "dtype": dtype, "max_model_len": max_model_len,
+                    "engine": engine, "tokenizer": tokenizer, "budget_s": limit, "role": role, "out": out, "store": runs,
+                    "began": began,
+                },
+                format_, wide=wide, dry_run=dry_run, report=report,
+            )  # fmt: skip
+        return
+    if tokenizer is not None:
+        raise InputError("--tokenizer is for --endpoint; the engines measured here are given tokens")
     question = Question(
-        engine=engine, dtype=dtype, max_model_len=max_model_len, tp=numbers("--tp", tensor_parallel_size),
+        engine=engine or "torch", dtype=dtype, max_model_len=max_model_len, tp=numbers("--tp", tensor_parallel_size),
         pp=numbers("--pp", pipeline_parallel_size), batch=numbers("--batch", batch),
         input_len=numbers("--input-len", input_len), output_len=numbers("--output-len", output_len),
     )  # fmt: skip

@@ -39,6 +39,7 @@ assert_type(simulation.interval("ttft_ms", "p95"), tuple[float, float])
 
 assert_type(advisor.probe("llama-13b", "0,1", tp=[1, 2], budget_s=60), list[advisor.Measurement])
 assert_type(advisor.probe(plan="plan.json", gpus="local", budget_s=None), list[advisor.Measurement])
+assert_type(advisor.probe("llama-13b", "4xH100", endpoint="http://localhost:8000", tp=[4]), list[advisor.Measurement])
 assert_type(advisor.import_runs("results.json", gpu="H100-SXM", tp=2), list[advisor.Measurement])
 assert_type(advisor.import_runs(["a.json", "b.csv"], format="aiperf", store="runs.jsonl"), list[advisor.Measurement])
 
