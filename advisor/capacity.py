@@ -38,6 +38,9 @@ LEVEL = 0.9
 HOURS_A_MONTH = 730.0
 SECONDS, FEWEST, MOST = 200.0, 1000, 8000
 """By default requests come for so long, but between so many of them."""
+LEAST_S, LEAST_S_A_TOKEN = 60.0, 0.2
+"""And no shorter than that, in all and for each token of an output, for a fleet begins empty and takes some requests'
+time to fill."""
 CHANGES = (
     ("rate", 0.8),
     ("rate", 1.25),
@@ -199,7 +202,7 @@ def plan(
         price: dollars per GPU-hour, of all or by the name of the GPU; otherwise the cheapest offer in the catalog.
         illustrative_prices: also allow round figures that are no offers.
         runs: None for the shipped fit and the user's own runs; a list for exactly those; [] for the analytic model.
-        duration_s: how long requests come; None for 200 s, but between 1,000 and 8,000 requests.
+        duration_s: how long requests come; None for about 200 s, see ``SECONDS``.
         seed: of arrivals and lengths.
         spread: coefficient of variation of both lengths, log-normal.
         burstiness: squared coefficient of variation of the gaps between arrivals; 1: Poisson.
@@ -221,7 +224,10 @@ def plan(
     require_positive("top", top, most=1000)
     check_lengths(found_model.value, workload.input_len, workload.output_len, base.max_model_len)
     judged = rate * (1.0 + headroom)
-    seconds = min(max(SECONDS, FEWEST / judged), max(MOST / judged, 10.0)) if duration_s is None else duration_s
+    seconds = duration_s
+    if seconds is None:
+        seconds = min(max(SECONDS, FEWEST / judged), MOST / judged)
+        seconds = max(seconds, LEAST_S, LEAST_S_A_TOKEN * workload.output_len)
     demand = Demand(
         workload=replace(workload, rate=judged, concurrency=None), slo=slo, confidence=confidence, duration_s=seconds,
         seed=seed, spread=spread, burstiness=burstiness, draws=draws,
@@ -270,11 +276,11 @@ def plan(
     if not fleets:
         raise InputError(
             f"{found_model.value.name} fits none of {', '.join(cluster.gpu.name for cluster, _, _ in kinds)} within a node; "
-            "name GPUs with more memory, more of them or a smaller dtype"
+            f"name GPUs with more memory, more of them{', fewer spares' if spares else ''} or a smaller dtype"
         )
     best.sort(key=lambda item: item[0])
     options = tuple(question.option(fleet, replicas, prices) for _, fleet, replicas in best)
-    notes += _price_notes(prices)
+    notes += _price_notes(prices, stated)
     carries = next_carries = None
     later: Mapping[str, float] = {}
     changes: tuple[Change, ...] = ()
@@ -498,10 +504,13 @@ def _nearest(
     return found, (f"limits that a request without any load can keep: at least {' and '.join(raised)}",)
 
 
-def _price_notes(prices: Mapping[str, Price | None]) -> list[Note]:
+def _price_notes(prices: Mapping[str, Price | None], stated: Mapping[str, float]) -> list[Note]:
     notes = []
     for name, offer in prices.items():
         if offer is None:
+            continue
+        if name in stated or "" in stated:
+            notes.append(Note(f"{name} at ${offer.usd_per_gpu_hour:g} per GPU-hour, as stated"))
             continue
         where = f"{offer.provider} {offer.instance}".strip()
         kind = "illustrative figure, no offer" if offer.illustrative else offer.kind

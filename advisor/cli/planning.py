@@ -73,7 +73,7 @@ Duration = Annotated[
         "--duration",
         metavar="S",
         rich_help_panel=opt.WORKLOAD,
-        help="Seconds in which requests come.  [default: 200, but from 1000 to 8000 requests]",
+        help="Seconds in which requests come.  [default: about 200]",
     ),
 ]
 Prices = Annotated[

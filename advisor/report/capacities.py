@@ -101,10 +101,12 @@ def _told(found: CapacityPlan) -> list[tuple[str, Sequence[str]]]:
     best = found.best
     if best is None:
         told = [f"nothing keeps the limits; the nearest is {_nearest(found)}"]
-        return [("limit", told), ("relax", [*found.relaxations])]
+        return [("limit", told), ("relax", found.relaxations)]
     entries: list[tuple[str, Sequence[str]]] = [("exact", [exact])]
     spare = " without its spares" if best.spares else ""
-    carried = [f"{best.gpus} x {best.gpu} keep the limits{spare} up to {short(found.carries_s)} requests/s"]
+    carried = [
+        f"{best.gpus} x {best.gpu} {'keeps' if best.gpus == 1 else 'keep'} the limits{spare} up to {short(found.carries_s)} requests/s"
+    ]
     if found.next_carries_s is not None:
         size = best.deployment.tp * best.deployment.pp
         latencies = ", ".join(
@@ -137,4 +139,4 @@ def _change(change: Change) -> str:
     if change.replicas is None:
         return f"{asked}: no number of these replicas does"
     money = "" if change.usd_per_hour is None else f", {dollars(change.usd_per_hour)} an hour"
-    return f"{asked}: {change.gpus} GPUs{money}"
+    return f"{asked}: {change.gpus} GPU{'' if change.gpus == 1 else 's'}{money}"
