@@ -9,7 +9,8 @@ from dataclasses import replace
 import pytest
 from typer.testing import CliRunner
 
-from advisor.capacity import _kinds, plan
+from advisor.candidates import kinds_of
+from advisor.capacity import plan
 from advisor.cli import app
 from advisor.cli.planning import stated_prices
 from advisor.cli.program import BAD_INPUT
@@ -43,7 +44,13 @@ def tried(count, rate, slo):
 
 @pytest.mark.parametrize(
     ("rate", "slo"),
-    [(40.0, SLO), (25.0, Slo(tpot_ms=6.0)), (40.0, Slo(e2e_ms=450.0, percentile=95.0)), (40.0, Slo(ttft_ms=60.0))],
+    [
+        (40.0, SLO),
+        (25.0, Slo(tpot_ms=6.0)),
+        (30.0, Slo(tpot_ms=5.5)),
+        (40.0, Slo(e2e_ms=450.0, percentile=95.0)),
+        (40.0, Slo(ttft_ms=60.0)),
+    ],
 )
 def test_it_is_what_trying_everything_finds(rate, slo):
     every = tried(4, rate, slo)
@@ -162,10 +169,10 @@ def test_it_is_the_same_every_time():
 
 
 def test_kinds_with_and_without_a_number():
-    read = {str(cluster): most for cluster, most, _ in _kinds("H100, 4xH200, 2x8xA100", None)}
+    read = {str(cluster): most for cluster, most, _ in kinds_of("H100, 4xH200, 2x8xA100", None)}
     assert read == {"8xH100-SXM": None, "4xH200-SXM": 4, "8xA100-SXM-80GB": 16}
     with pytest.raises(InputError, match="twice"):
-        _kinds(["H100", "2xH100"], None)
+        kinds_of(["H100", "2xH100"], None)
 
 
 @pytest.mark.parametrize(
