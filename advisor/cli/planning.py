@@ -131,7 +131,7 @@ def plan(
     wide: opt.Wide = False,
     config: opt.Config = None,  # noqa: ARG001  its callback has read it
 ) -> None:
-    """Find the cheapest GPUs, or the fewest, that keep limits at a rate.
+    """Find the cheapest GPUs that keep limits at a rate.
 
     Every layout of a replica inside a node is a candidate on every kind of GPU, and whole fleets are simulated. Exits with 1
     where nothing keeps the limits, and says what comes nearest and what to relax.
