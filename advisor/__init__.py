@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from advisor.capacity import CapacityPlan, plan
     from advisor.estimation import Estimate, estimate
     from advisor.importing import import_runs
     from advisor.launch import export
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "CapacityPlan",
     "Cluster",
     "Deployment",
     "Estimate",
@@ -55,6 +57,7 @@ __all__ = [
     "estimate",
     "export",
     "import_runs",
+    "plan",
     "probe",
     "recommend",
     "simulate",
@@ -62,6 +65,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "advisor.capacity": ("CapacityPlan", "plan"),
     "advisor.estimation": ("Estimate", "estimate"),
     "advisor.importing": ("import_runs",),
     "advisor.launch": ("export",),

@@ -195,7 +195,7 @@ def simulate(
 
     """
     found_model, found_cluster = read_model(model), read_cluster(gpus, set_gpu)
-    _check(slo, router, prefix_hit_rate, front_end_ms, draws)
+    check_serving(slo, router, prefix_hit_rate, front_end_ms, draws)
     resolved = resolve(deployment or Deployment(), found_model.value, found_cluster.value)
     chosen = resolved.value
     layout = Layout.of([chosen], found_model.value, found_cluster.value.gpu)
@@ -221,7 +221,7 @@ def simulate(
     tables = [times_of(setting, scheduler)]
     tables += [
         times_of(replace(setting, parameters=parameters), scheduler).scaled(factor)
-        for parameters, factor in _draws(marginal, knowledge, chosen, draws)
+        for parameters, factor in draws_of(marginal, knowledge, chosen, draws)
     ]
     served = serve(traffic, tables[0], scheduler)
     base = _numbers(served, traffic, slo) | {("rates", "saturation_s"): saturation_rate(traffic, tables[0], scheduler)}
@@ -249,11 +249,12 @@ def simulate(
         **rates, good=_good(served, slo), meets=_meets(served, slo), preemptions=int(served.preemptions.sum()),
         kv_peak=served.most_blocks / scheduler.kv_blocks, kv_capacity_tokens=longest(scheduler),
         timeline=_timeline(served, scheduler), served=served, steps=served.steps, provenance=marginal.provenance,
-        notes=tuple(notes), sigmas=sigmas, scale=_scale(knowledge, marginal, chosen) if others else None,
+        notes=tuple(notes), sigmas=sigmas, scale=scale_of(knowledge, marginal, chosen) if others else None,
     )  # fmt: skip
 
 
-def _check(slo: Slo | None, router: str, prefix_hit_rate: float, front_end_ms: float, draws: int) -> None:
+def check_serving(slo: Slo | None, router: str, prefix_hit_rate: float, front_end_ms: float, draws: int) -> None:
+    """Raise ``InputError`` for what no simulation can be asked."""
     if router not in ROUTERS:
         raise InputError(f"router is {router!r:.40}; it must be one of {', '.join(ROUTERS)}")
     if not 0.0 <= prefix_hit_rate < 1.0:
@@ -333,12 +334,12 @@ def _traffic(
     return open_loop(workload, burstiness=burstiness, curve=curve, **common)
 
 
-def _draws(
+def draws_of(
     marginal: Marginal, knowledge: Knowledge, deployment: Deployment, count: int
 ) -> list[tuple[Parameters, float]]:
     """Parameters and a factor of all times, ``count`` times: a draw and its mirror image, so that means stay."""
     random = np.random.default_rng(20)
-    scale = _scale(knowledge, marginal, deployment)
+    scale = scale_of(knowledge, marginal, deployment)
     noise = math.sqrt(scale.noise**2 + float(implementation_variance(marginal.provenance, float(deployment.compiled))))
     half = (count + 1) // 2
     bent = random.multivariate_normal(np.zeros(len(marginal.mean)), marginal.covariance, size=half, method="eigh")
@@ -350,7 +351,7 @@ def _draws(
     return found[:count]
 
 
-def _scale(knowledge: Knowledge, marginal: Marginal, deployment: Deployment) -> Scale:
+def scale_of(knowledge: Knowledge, marginal: Marginal, deployment: Deployment) -> Scale:
     """Errors of the time of a decode step, which most steps under traffic are."""
     name = scale_name("tpot_ms", "static", staged=deployment.pp > 1)
     return knowledge.scale(marginal.provenance, deployment.engine, name)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from advisor.cli import catalogs, imports, judgements, measuring, questions, simulating
+from advisor.cli import catalogs, imports, judgements, measuring, planning, questions, simulating
 from advisor.cli.program import Command, Program
 
 EPILOG = """\b
@@ -58,6 +58,7 @@ for _command in (
     questions.recommend,
     questions.estimate,
     simulating.simulate,
+    planning.plan,
     measuring.probe,
     judgements.validate,
     questions.export,

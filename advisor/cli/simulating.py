@@ -212,7 +212,7 @@ def simulate(
             simulate(
                 model, gpus, deployment=deployment, trace=trace, slo=None if limits == Slo() else limits,
                 workload=Workload(input_len=input_len, output_len=output_len, rate=rate, concurrency=concurrency),
-                runs=_measured(runs), duration_s=duration, seed=seed, spread=spread, burstiness=burstiness,
+                runs=measured(runs), duration_s=duration, seed=seed, spread=spread, burstiness=burstiness,
                 curve=_curve(curve), router=opt.one_of("--router", router, ("round_robin", "least_loaded")),  # type: ignore[arg-type]
                 prefix_hit_rate=prefix_hit_rate, draws=draws, set_gpu=opt.overrides(set_gpu),
             )
@@ -264,7 +264,8 @@ def _curve(text: str | None) -> list[float]:
         ) from None
 
 
-def _measured(paths: Sequence[str] | None) -> list[Measurement] | None:
+def measured(paths: Sequence[str] | None) -> list[Measurement] | None:
+    """The runs of all files; None, for those that ship, where no file is named."""
     if not paths:
         return None
     from catalog.runs import read_runs  # noqa: PLC0415  only with --runs

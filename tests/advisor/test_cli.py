@@ -60,6 +60,7 @@ def test_the_commands_are_those_of_this_version():
         "recommend",
         "estimate",
         "simulate",
+        "plan",
         "probe",
         "validate",
         "export",

@@ -29,14 +29,14 @@ def refused(*arguments):
     [
         # usage
         (["recomend"], ['unknown command "recomend"', "did you mean recommend?"]),
-        (["plan"], ['unknown command "plan"', "commands: recommend, estimate, simulate, probe, validate, export, import, catalog"]),
+        (["tune"], ['unknown command "tune"', "commands: recommend, estimate, simulate, plan, probe, validate, export, import, catalog"]),
         (["catalog", "modles"], ['unknown command "modles"', "did you mean models?"]),
         (["recommend"], ["missing --model", "--model llama-13b"]),
         (["estimate", "--model", "llama-13b", "--gpus", "A100"], ["missing --batch", "--batch 32"]),
         (["recommend", "--gpus"], ["--gpus", "requires an argument"]),
         ([*RECOMMEND, "--formt", "json"], ["no such option --formt", "closest: --format"]),
         ([*ESTIMATE, "--trials", "3"], ["has no --trials", "option of recommend"]),
-        ([*ESTIMATE, "--rate", "3"], ["has no --rate", "option of recommend and simulate and export"]),
+        ([*ESTIMATE, "--rate", "3"], ["has no --rate", "option of recommend and simulate and plan and export"]),
         ([*RECOMMEND, "extra"], ["extra"]),
         (["--formt"], ["no such option --formt"]),
         # names

@@ -37,6 +37,11 @@ assert_type(simulation.metrics, Mapping[str, Mapping[str, float]])
 assert_type(simulation.meets, bool | None)
 assert_type(simulation.interval("ttft_ms", "p95"), tuple[float, float])
 
+capacity = advisor.plan("llama-13b", ["H100", "8xH200"], rate=2.0, slo=advisor.Slo(tpot_ms=40.0, percentile=95.0))
+assert_type(capacity, advisor.CapacityPlan)
+assert_type(capacity.carries_s, float | None)
+assert_type(capacity.relaxations, tuple[str, ...])
+
 assert_type(advisor.probe("llama-13b", "0,1", tp=[1, 2], budget_s=60), list[advisor.Measurement])
 assert_type(advisor.probe(plan="plan.json", gpus="local", budget_s=None), list[advisor.Measurement])
 assert_type(advisor.probe("llama-13b", "4xH100", endpoint="http://localhost:8000", tp=[4]), list[advisor.Measurement])

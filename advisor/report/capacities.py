@@ -1,0 +1,142 @@
+"""Capacity plans as a person reads them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from advisor.report.lines import header, labelled, notes, sources_line
+from advisor.report.numbers import count, dollars, share, short, span
+from advisor.report.tables import Column, drawn
+from advisor.simulation import LIMITS
+from catalog.engines import find_engine
+from catalog.parameters import parameters
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import RenderableType
+
+    from advisor.capacity import CapacityPlan, Change, Option
+    from catalog.schema import Slo
+
+NAMES = {"ttft_ms": "TTFT", "tpot_ms": "TPOT", "e2e_ms": "E2E"}
+WHAT = {"rate": "rate", "input_len": "prompts", "output_len": "outputs"}
+
+
+def capacity_view(found: CapacityPlan, width: int, *, wide: bool = False) -> list[RenderableType]:
+    """Everything to print, in order."""
+    view: list[RenderableType] = [header(_head(found), width), labelled(notes(found.notes)), ""]
+    shown = _shown(found)
+    view += [drawn(option_columns(found), None if wide else width, emphasised=0 if found.best else None), ""]
+    view.append(labelled([*_told(found), ("source", sources_line(option.provenance for option in shown))]))
+    return view
+
+
+def option_columns(found: CapacityPlan) -> list[Column]:
+    """One option a row; where nothing keeps the limits, what comes nearest."""
+    shown = _shown(found)
+    at = _statistic(found.slo)
+    columns = [
+        Column(name="", cells=[">" if option is found.best else " " for option in shown], right=False),
+        Column(name="GPUs", cells=[f"{option.gpus} x {option.gpu}" for option in shown], right=False),
+        Column(name="replicas", cells=[_replicas(option) for option in shown], narrow="repl."),
+        Column(name="layout", cells=[_layout(option) for option in shown], right=False),
+        Column(name="$", unit="a month", cells=[_money(option.usd_per_month) for option in shown]),
+        Column(name="$/Mtok", unit="output", cells=[short(option.usd_per_mtok) for option in shown], rank=3),
+    ]
+    for rank, (metric, name) in enumerate(NAMES.items()):
+        limited = getattr(found.slo, metric) is not None
+        cells = [short(option.latencies[metric]) for option in shown]
+        columns.append(Column(name=name, unit=f"{at} ms", cells=cells, rank=0 if limited else 5))
+        if any(option.intervals for option in shown):
+            ends = [span(*option.intervals[metric]) for option in shown]
+            columns.append(Column(name="90%", unit="interval", cells=ends, rank=4 if limited else 6 + rank))
+    columns.append(Column(name="load", unit="of full", cells=[share(option.utilisation) for option in shown], rank=2))
+    return columns
+
+
+def _shown(found: CapacityPlan) -> Sequence[Option]:
+    return found.options or ((found.nearest,) if found.nearest else ())
+
+
+def _statistic(slo: Slo) -> str:
+    return "mean" if slo.percentile is None else f"p{slo.percentile:g}"
+
+
+def _head(found: CapacityPlan) -> list[str]:
+    option = _shown(found)[0]
+    engine = find_engine(option.deployment.engine)
+    limits = [f"{NAMES[name]} {getattr(found.slo, name):g}" for name in LIMITS if getattr(found.slo, name) is not None]
+    return [
+        f"{found.model.name}  {count(parameters(found.model))}",
+        ", ".join(found.gpus),
+        f"{engine.name} {engine.version}",
+        f"{short(found.workload.rate)} requests/s, {found.workload.input_len} in / {found.workload.output_len} out",
+        f"{_statistic(found.slo)} of {', '.join(limits)} ms",
+    ]
+
+
+def _replicas(option: Option) -> str:
+    return f"{option.replicas} + {option.spares}" if option.spares else str(option.replicas)
+
+
+def _layout(option: Option) -> str:
+    deployment = option.deployment
+    experts = f" EP{deployment.ep}" if deployment.ep > 1 else ""
+    return f"TP{deployment.tp} PP{deployment.pp}{experts}"
+
+
+def _money(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.0f}"
+
+
+def _told(found: CapacityPlan) -> list[tuple[str, Sequence[str]]]:
+    goal = "the cheapest" if found.objective == "cost" else "the fewest GPUs"
+    sure = "by the estimate" if found.confidence == 0.5 else f"with {found.confidence:.0%} confidence"
+    exact = (
+        f"{goal} of {found.candidates} layouts, every one simulated or ruled out by its saturation; limits kept {sure}"
+        f"{f' at {1.0 + found.headroom:.3g} times the rate' if found.headroom else ''}; {found.requests} requests over "
+        f"{short(found.duration_s)} s"
+    )
+    best = found.best
+    if best is None:
+        told = [f"nothing keeps the limits; the nearest is {_nearest(found)}"]
+        return [("limit", told), ("relax", found.relaxations)]
+    entries: list[tuple[str, Sequence[str]]] = [("exact", [exact])]
+    spare = " without its spares" if best.spares else ""
+    carried = [
+        f"{best.gpus} x {best.gpu} {'keeps' if best.gpus == 1 else 'keep'} the limits{spare} up to {short(found.carries_s)} requests/s"
+    ]
+    if found.next_carries_s is not None:
+        size = best.deployment.tp * best.deployment.pp
+        latencies = ", ".join(
+            f"{NAMES[name]} {short(best.latencies[name])} to {short(value)} ms"
+            for name, value in found.next_latencies.items()
+        )
+        money = "" if best.price is None else f" for {dollars(best.price.usd_per_gpu_hour * size)} an hour"
+        more = "1 GPU more" if size == 1 else f"{size} GPUs more"
+        carried.append(f"{more}{money}: up to {short(found.next_carries_s)} requests/s; {latencies}")
+    entries.append(("carries", carried))
+    entries.append(("if", [_changes(found, what) for what in WHAT]))
+    return entries
+
+
+def _nearest(found: CapacityPlan) -> str:
+    option = found.nearest
+    assert option is not None
+    values = ", ".join(f"{NAMES[name]} {short(value)} ms" for name, value in option.latencies.items())
+    return (
+        f"{option.gpus} x {option.gpu} as {_replicas(option)} x {_layout(option)}: {_statistic(found.slo)} of {values}"
+    )
+
+
+def _changes(found: CapacityPlan, what: str) -> str:
+    return "; ".join(_change(change) for change in found.sensitivity if change.what == what)
+
+
+def _change(change: Change) -> str:
+    asked = f"{WHAT[change.what]} x {change.factor:g}"
+    if change.replicas is None:
+        return f"{asked}: no number of these replicas does"
+    money = "" if change.usd_per_hour is None else f", {dollars(change.usd_per_hour)} an hour"
+    return f"{asked}: {change.gpus} GPU{'' if change.gpus == 1 else 's'}{money}"

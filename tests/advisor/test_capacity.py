@@ -1,0 +1,252 @@
+"""``plan``: the same as trying everything, monotone in what is asked, prices, spares, and limits that cannot be kept."""
+
+import csv
+import io
+import json
+import math
+from dataclasses import replace
+
+import pytest
+from typer.testing import CliRunner
+
+from advisor.candidates import kinds_of
+from advisor.capacity import plan
+from advisor.cli import app
+from advisor.cli.planning import stated_prices
+from advisor.cli.program import BAD_INPUT
+from advisor.simulation import simulate
+from catalog.schema import Deployment, InputError, Slo, Workload
+
+MODEL = "llama-3.1-8b"
+KNOBS = Deployment(max_num_seqs=16, max_model_len=4096)
+WORKLOAD = Workload(input_len=512, output_len=64)
+SLO = Slo(ttft_ms=150.0, tpot_ms=10.0, percentile=90.0)
+COMMON = {"workload": WORKLOAD, "deployment": KNOBS, "duration_s": 20.0, "runs": None, "draws": 0}
+
+
+def planned(gpus="8xH200", rate=40.0, slo=SLO, **options):
+    return plan(MODEL, gpus, rate=rate, slo=slo, **{**COMMON, "price": 2.0, **options})
+
+
+def tried(count, rate, slo):
+    """Every layout and number of replicas on so many H200, simulated: those that keep the limits."""
+    found = []
+    for tp, pp in ((1, 1), (2, 1), (1, 2), (4, 1), (2, 2), (1, 4)):
+        for dp in range(1, count // (tp * pp) + 1):
+            served = simulate(
+                MODEL, f"{count}xH200", deployment=replace(KNOBS, tp=tp, pp=pp, dp=dp), slo=slo, duration_s=20.0, draws=0,
+                workload=replace(WORKLOAD, rate=rate),
+            )  # fmt: skip
+            if served.meets and served.saturation_s >= rate:
+                found.append((dp * tp * pp, tp, pp, dp, served))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("rate", "slo"),
+    [
+        (40.0, SLO),
+        (25.0, Slo(tpot_ms=6.0)),
+        (30.0, Slo(tpot_ms=5.5)),
+        (40.0, Slo(e2e_ms=450.0, percentile=95.0)),
+        (40.0, Slo(ttft_ms=60.0)),
+    ],
+)
+def test_it_is_what_trying_everything_finds(rate, slo):
+    every = tried(4, rate, slo)
+    assert every
+    assert len(every) < 11  # else the limits decide nothing
+    found = planned("4xH200", rate, slo, top=10)
+    assert found.best.gpus == min(gpus for gpus, *_ in every)
+    least = {}
+    for gpus, tp, pp, _, _ in every:
+        least[tp, pp] = min(gpus, least.get((tp, pp), gpus))
+    assert {(each.deployment.tp, each.deployment.pp): each.gpus for each in found.options} == least
+    best = found.best
+    (served,) = (
+        served
+        for gpus, tp, pp, dp, served in every
+        if (gpus, tp, pp, dp) == (best.gpus, best.deployment.tp, best.deployment.pp, best.deployment.dp)
+    )
+    statistic = "mean" if slo.percentile is None else f"p{slo.percentile:g}"
+    for name, value in best.latencies.items():
+        assert value == pytest.approx(served.metrics[name][statistic])
+    # A fleet saturates where all its replicas do.
+    assert best.utilisation == pytest.approx(rate / served.saturation_s, rel=0.03)
+
+
+def test_more_traffic_and_tighter_limits_take_no_fewer_gpus():
+    rates = [planned("H200", rate, top=1).best.gpus for rate in (5.0, 40.0, 80.0, 160.0)]
+    assert rates == sorted(rates)
+    assert rates[-1] > rates[0]
+    limits = [planned("H200", slo=replace(SLO, tpot_ms=tpot), top=1).best.gpus for tpot in (20.0, 8.0, 6.5)]
+    assert limits == sorted(limits)
+
+
+def test_headroom_is_more_traffic_and_spares_come_on_top():
+    plain, wide = planned("H200", 60.0), planned("H200", 60.0, headroom=0.5)
+    assert [each.replicas for each in wide.options] == [each.replicas for each in planned("H200", 90.0).options]
+    assert wide.best.gpus > plain.best.gpus
+    assert wide.carries_s >= 60.0
+    spared = planned("H200", 60.0, spares=1, top=10)
+    for option in spared.options:
+        assert option.gpus == (option.replicas + 1) * option.deployment.tp * option.deployment.pp
+        assert option.deployment.dp == option.replicas + 1
+    assert spared.best.usd_per_hour > plain.best.usd_per_hour
+
+
+def test_confidence_takes_no_fewer_gpus_and_keeps_the_upper_end():
+    slo = replace(SLO, tpot_ms=7.0)
+    even, sure = (planned("H100", slo=slo, confidence=each, draws=2, top=1).best for each in (0.5, 0.95))
+    assert sure.gpus > even.gpus
+    low, high = sure.intervals["tpot_ms"]  # of 90%: its upper end holds with 95%
+    assert low < sure.latencies["tpot_ms"] < high
+    assert high <= 7.0 * 1.02
+    assert even.intervals["tpot_ms"][1] > 7.0
+
+
+def test_prices_decide_between_kinds_of_gpus():
+    kinds = ["H100", "H200"]
+    one, other = (
+        planned(kinds, 5.0, slo=Slo(ttft_ms=500.0), price={"H100": first, "H200": second}, top=1)
+        for first, second in ((1.0, 3.0), (3.0, 1.0))
+    )
+    assert (one.best.gpu, other.best.gpu) == ("H100-SXM", "H200-SXM")
+    best = one.best
+    assert best.usd_per_hour == best.gpus * 1.0
+    assert best.usd_per_month == pytest.approx(730.0 * best.usd_per_hour)
+    assert best.usd_per_mtok == pytest.approx(best.usd_per_hour / (5.0 * 64 * 3600) * 1e6)
+    with pytest.raises(InputError, match="no price for A100-SXM-80GB"):
+        planned("A100", price=None)
+    left = planned("A100,H200", 5.0, price={"H200": 1.0}, top=1)
+    assert {each.gpu for each in left.options} == {"H200-SXM"}
+    assert any("A100-SXM-80GB left out" in note.text for note in left.notes)
+    fewest = planned("A100", 5.0, slo=Slo(ttft_ms=500.0), price=None, objective="gpus")
+    assert fewest.best.gpus == min(each.gpus for each in fewest.options)
+    assert fewest.best.usd_per_hour is None
+
+
+def test_how_far_it_carries_is_where_the_limits_break():
+    found = planned("H200", top=1)
+    best = found.best
+    assert found.carries_s >= 40.0
+    assert found.next_carries_s > found.carries_s
+    assert planned("H200", found.carries_s * 0.99, top=1).best.gpus <= best.gpus
+    above = simulate(
+        MODEL, "8xH200", deployment=best.deployment, slo=SLO, duration_s=20.0, draws=0,
+        workload=replace(WORKLOAD, rate=found.carries_s * 1.3),
+    )  # fmt: skip
+    assert not above.meets or above.saturation_s < found.carries_s * 1.3
+    slower, faster = (change for change in found.sensitivity if change.what == "rate")
+    assert slower.gpus <= best.gpus <= faster.gpus
+
+
+def test_limits_that_cannot_be_kept():
+    found = planned("H200", slo=Slo(ttft_ms=1.0, tpot_ms=50.0, percentile=95.0))
+    assert found.best is None
+    assert found.options == ()
+    assert not found.nearest.meets
+    (relax,) = found.relaxations
+    assert "TTFT of" in relax
+    assert "TPOT" not in relax  # which could be kept
+    value = float(relax.split("TTFT of ")[1].split(" ms")[0])
+    assert planned("H200", slo=Slo(ttft_ms=value * 1.5, tpot_ms=50.0, percentile=95.0), top=1).best
+
+
+def test_too_few_gpus():
+    found = planned("1xH200", 200.0)
+    assert found.best is None
+    rate, gpus = found.relaxations
+    within = float(rate.split("at most ")[1].split()[0])
+    assert 0 < within < 200
+    assert planned("1xH200", within * 0.97).best
+    count = int(gpus.split(" x ")[0])
+    assert planned(f"{math.ceil(count / 8)}x8xH200", 200.0, top=1).best.gpus <= count
+
+
+def test_it_is_the_same_every_time():
+    assert planned("H200", spread=0.5, draws=2).to_dict() == planned("H200", spread=0.5, draws=2).to_dict()
+
+
+def test_kinds_with_and_without_a_number():
+    read = {str(cluster): most for cluster, most, _ in kinds_of("H100, 4xH200, 2x8xA100", None)}
+    assert read == {"8xH100-SXM": None, "4xH200-SXM": 4, "8xA100-SXM-80GB": 16}
+    with pytest.raises(InputError, match="twice"):
+        kinds_of(["H100", "2xH100"], None)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"slo": Slo(percentile=95.0)}, "no limit"),
+        ({"rate": 0.0}, "rate"),
+        ({"rate": math.nan}, "rate"),
+        ({"objective": "speed"}, "objective"),
+        ({"confidence": 0.6}, "confidence"),
+        ({"confidence": 0.9}, "draws"),
+        ({"headroom": -0.1}, "headroom"),
+        ({"spares": -1}, "spares"),
+        ({"deployment": Deployment(tp=2)}, "leave them at 1"),
+        ({"workload": Workload(concurrency=3)}, "concurrency"),
+        ({"price": -1.0}, "price"),
+        ({"gpus": []}, "no GPUs"),
+        ({"gpus": "H999"}, "H999"),
+    ],
+)
+def test_what_cannot_be_is_refused(options, said):
+    with pytest.raises(InputError, match=said) as caught:
+        planned(**options)
+    assert "\n" not in str(caught.value)
+
+
+# -- the command -----------------------------------------------------------------------------------------------------
+
+PLAN = [
+    "plan", "--model", MODEL, "--gpus", "8xH200", "--rate", "40", "--input-len", "512", "--output-len", "64", "--duration",
+    "20", "--max-num-seqs", "16", "--max-model-len", "4096", "--draws", "2", "--tpot", "10", "--percentile", "90",
+    "--price", "2",
+]  # fmt: skip
+
+
+def run(*arguments, code=0):
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "80"})
+    assert result.exit_code == code, result.output
+    return result
+
+
+def test_the_command_tells_the_plan():
+    text = run(*PLAN, "--spares", "1").stdout
+    assert max(map(len, text.splitlines())) <= 80
+    for word in ("p90", "H200-SXM", "a month", "+ 1", "exact", "carries", "GPU", "rate x 1.25", "as stated"):
+        assert word in text
+
+
+def test_machines_get_the_same_numbers():
+    body = json.loads(run(*PLAN, "--format", "json").stdout)
+    rows = list(csv.DictReader(io.StringIO(run(*PLAN, "--format", "csv").stdout)))
+    assert len(rows) == len(body["options"])
+    for row, option in zip(rows, body["options"], strict=True):
+        assert int(row["gpus"]) == option["gpus"]
+        assert float(row["tpot_ms"]) == pytest.approx(option["latencies"]["tpot_ms"])
+        assert float(row["tpot_ms_high"]) == pytest.approx(option["intervals"]["tpot_ms"][1])
+        assert float(row["usd_per_month"]) == pytest.approx(option["usd_per_month"])
+    lines = run(*PLAN, "--format", "markdown").stdout.splitlines()
+    assert lines[0].startswith("| GPUs")
+    assert len(lines) == 2 + len(rows)
+
+
+def test_nothing_to_buy_ends_with_1():
+    text = run(*PLAN, "--ttft", "1", code=1).stdout
+    assert "relax" in text
+    result = run(*PLAN, "--ttft", "1", "--format", "csv", code=1)
+    assert "relax" in result.stderr
+
+
+def test_prices_of_the_command():
+    assert stated_prices(None) is None
+    assert stated_prices(["2.5", "H100=3"]) == {"": 2.5, "H100": 3.0}
+    for wrong in (["x"], ["H100="], ["1", "2"]):
+        with pytest.raises(InputError, match="--price"):
+            stated_prices(wrong)
+    (line,) = run(*PLAN[:-1], "much", code=BAD_INPUT).stderr.splitlines()
+    assert "--price" in line
