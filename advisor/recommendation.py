@@ -225,12 +225,14 @@ def check_question(workload: Workload, slo: Slo, objective: str) -> None:
         raise InputError(f"objective {objective!r} is not known; it must be one of {', '.join(OBJECTIVES)}")
     if workload.rate is not None:
         raise InputError(
-            "a request rate needs the serving simulator, which a search does not use: plan finds the GPUs for a rate, simulate judges one deployment; "
+            "a request rate needs the serving simulator, which a search does not use: plan finds the GPUs for a rate, "
+            "simulate judges one deployment; "
             "state how many requests are in flight instead (concurrency)"
         )
     if slo.percentile is not None:
         raise InputError(
-            "percentiles need the serving simulator, which a search does not use: plan finds the GPUs for a rate, simulate judges one deployment; "
+            "percentiles need the serving simulator, which a search does not use: plan finds the GPUs for a rate, "
+            "simulate judges one deployment; "
             "limits on means work (no percentile)"
         )
     if workload.concurrency is not None:
