@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, TypeAlias
 
 from advisor.allocator import CachingAllocator
-from probes.parallel_layout import has_experts, lay_out
+from probes.parallel.layout import has_experts, lay_out
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from catalog.schema import Model
 
 AT_ONCE = 1 << 24
-"""Random numbers made at once (``probes.transformer_sources``)."""
+"""Random numbers made at once (``probes.transformer.sources``)."""
 ALIGNED = 256
-"""Bytes that tensors in an offloaded layer's buffer are aligned to (``probes.transformer_offload``), and ..."""
+"""Bytes that tensors in an offloaded layer's buffer are aligned to (``probes.transformer.offload``), and ..."""
 BUFFERS = 2
 """... how many such buffers there are."""
 INDEX = 8
@@ -67,7 +67,7 @@ class Stage:
 
     @property
     def offloaded(self) -> frozenset[int]:
-        """Of the stage's layers those in the host's memory (``probes.transformer_offload.offloaded_layers``)."""
+        """Of the stage's layers those in the host's memory (``probes.transformer.offload.offloaded_layers``)."""
         layers = self.model.num_hidden_layers
         count = max(1, round(self.offload * layers)) if self.offload else 0
         return frozenset(layer for layer in self.layers if (layer + 1) * count // layers > layer * count // layers)
@@ -139,7 +139,7 @@ class Stage:
 
 @lru_cache(maxsize=256)
 def stages(model: Model, tp: int, pp: int) -> tuple[range, ...]:
-    """The layers of each pipeline stage, as ``probes.parallel_layout`` balances them."""
+    """The layers of each pipeline stage, as ``probes.parallel.layout`` balances them."""
     return lay_out(model, tp=tp, pp=pp, rank=0).stages
 
 

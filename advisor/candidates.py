@@ -11,7 +11,7 @@ from advisor.fleets import MOST_REPLICAS, Demand, Fleet
 from advisor.layout import Layout
 from advisor.memory import memory
 from advisor.schedule import Setting
-from advisor.serving_runs import longest
+from advisor.serving.runs import longest
 from advisor.simulation import scheduler_of
 from catalog.engines import find_engine, resolve
 from catalog.gpus import COLON, COUNT, NODES, find_gpu

@@ -15,7 +15,7 @@ from advisor.candidates import by_gpu, fleets_of, kinds_of, place
 from advisor.estimation import check_lengths, chosen_price, plain, read_model
 from advisor.fleets import MOST_REPLICAS, Demand, Fleet
 from advisor.knowledge import Knowledge
-from advisor.serving_runs import FRONT_END_MS, longest
+from advisor.serving.runs import FRONT_END_MS, longest
 from advisor.simulation import LIMITS, check_serving
 from catalog.engines import find_engine
 from catalog.schema import Cluster, Deployment, InputError, Model, Note, Slo, Workload, require_positive
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from advisor.serving_runs import Router
+    from advisor.serving.runs import Router
     from advisor.surrogate import Provenance
     from catalog.schema import Measurement, Price
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from advisor.serving_runs import saturation_rate, serve
-from advisor.serving_traffic import Traffic, open_loop
+from advisor.serving.runs import saturation_rate, serve
+from advisor.serving.traffic import Traffic, open_loop
 from advisor.simulation import LIMITS, draws_of, scale_of, times_of
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from advisor.knowledge import Knowledge
     from advisor.schedule import Setting
-    from advisor.serving_runs import Scheduler, Served
-    from advisor.serving_steps import StepTimes
+    from advisor.serving.runs import Scheduler, Served
+    from advisor.serving.steps import StepTimes
     from advisor.surrogate import Marginal, Scale
     from catalog.schema import Cluster, Deployment, Slo, Workload
 

@@ -32,7 +32,7 @@ PARTS = DATA / "memory" / "torch-2.11.0_h200.csv"
 GPU = "H200-SXM"
 FITTED = ("Llama-2-7b", "Llama-3.1-8B")
 MOST_SEQUENCES = 256
-"""Running cap where a load names none (``probes.torch_engine``)."""
+"""Running cap where a load names none (``probes.pytorch.engine``)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

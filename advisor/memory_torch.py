@@ -1,4 +1,4 @@
-"""GPU memory of the plain PyTorch engine (``probes.torch_engine``).
+"""GPU memory of the plain PyTorch engine (``probes.pytorch.engine``).
 
 KV is one tensor: what ``gpu_memory_utilization`` of the GPU leaves beside weights, gaps between them, the longest prompt
 and what lies outside PyTorch's allocator, but no more than ``max_num_seqs`` sequences of ``max_model_len`` tokens; the
@@ -21,7 +21,7 @@ from advisor.allocations import Stage, loaded, run, stages
 from advisor.allocator import MIB, SMALL_SEGMENT, OutOfDeviceMemoryError
 from advisor.layout import ACTIVATION_BYTES
 from advisor.memory import GIB, Memory
-from probes.transformer_settings import MODEL_TYPES
+from probes.transformer.settings import MODEL_TYPES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -37,7 +37,7 @@ group; connections between stages are made later. "both" is their sum."""
 RUNNING_GIB = {"alone": 0.232, "tp": 0.998, "pp": 1.333, "both": 1.816}
 """The same once batches have run."""
 AHEAD = 4
-"""Activations that a stage has sent and the next one not taken (``probes.parallel_links``)."""
+"""Activations that a stage has sent and the next one not taken (``probes.parallel.links``)."""
 STREAMS = 32
 """Streams that PyTorch gives out, in turn (c10/cuda/CUDAStream.cpp)."""
 STEP = 16
@@ -58,7 +58,7 @@ class Use:
 
 
 def is_run(model: Model) -> bool:
-    """Whether the plain PyTorch engine runs a model (``probes.transformer_settings.check_runs``)."""
+    """Whether the plain PyTorch engine runs a model (``probes.transformer.settings.check_runs``)."""
     some_windows = 0 < model.num_windowed_layers < model.num_hidden_layers
     return model.model_type in MODEL_TYPES and not model.quantization and not some_windows
 

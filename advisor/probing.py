@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import probes
 from advisor.estimation import read_model
 from advisor.knowledge import Knowledge
 from advisor.probe_plans import (
@@ -34,11 +35,12 @@ from catalog.engines import resolve
 from catalog.home import home
 from catalog.runs import read_runs
 from catalog.schema import Cluster, InputError, Note, require_positive
-from probes import torch_static, vllm_static
 from probes.claims import take_claim
 from probes.loads import config_json, loads_of, read_plan
+from probes.pytorch import static as torch_static
 from probes.sweep import Sweep, outcomes, seconds_taken, undone_shapes
-from probes.transformer_settings import check_runs, read_settings
+from probes.transformer.settings import check_runs, read_settings
+from probes.vllm import static as vllm_static
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -336,7 +338,7 @@ def _worker(engine: str, device: str) -> list[str]:
 def _environment(engine: str) -> Mapping[str, str]:
     """What workers need beside our own environment; they must find our packages wherever they are started."""
     shared = vllm_static.ENVIRONMENT if engine == "vllm" else torch_static.ENVIRONMENT
-    root = str(Path(torch_static.__file__).parents[1])
+    root = str(Path(probes.__file__).parents[1])
     return {**shared, "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))}
 
 

@@ -15,7 +15,7 @@ from advisor.costs import Cost
 from advisor.memory import max_concurrency
 from advisor.operators import Pass, causal_pairs, elementwise_bytes
 from advisor.roofline import hand_over_ms, stage_cost
-from probes.parallel_layout import lay_out
+from probes.parallel.layout import lay_out
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -58,7 +58,7 @@ class Setting:
     @property
     def whole_prompts(self) -> bool:
         """Whether prompts are never cut, batches run in turn, and only decode steps are recorded in CUDA graphs: so does
-        the plain PyTorch engine of the probes (``probes.torch_pipeline``).
+        the plain PyTorch engine of the probes (``probes.pytorch.pipeline``).
         """
         return self.engine.startswith("torch")
 

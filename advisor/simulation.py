@@ -19,7 +19,7 @@ from advisor.layout import Layout
 from advisor.memory import memory
 from advisor.parameters import Parameters
 from advisor.schedule import Setting
-from advisor.serving_runs import (
+from advisor.serving.runs import (
     BINS,
     FRONT_END_MS,
     METRICS,
@@ -30,9 +30,9 @@ from advisor.serving_runs import (
     saturation_rate,
     serve,
 )
-from advisor.serving_steps import tabulate
-from advisor.serving_traces import read_trace
-from advisor.serving_traffic import Traffic, closed_loop, open_loop
+from advisor.serving.steps import tabulate
+from advisor.serving.traces import read_trace
+from advisor.serving.traffic import Traffic, closed_loop, open_loop
 from catalog.engines import resolve
 from catalog.schema import Cluster, Deployment, InputError, Model, Note, Slo, Workload, require_positive
 
@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from advisor.serving_runs import Router, Served
-    from advisor.serving_steps import StepTimes
+    from advisor.serving.runs import Router, Served
+    from advisor.serving.steps import StepTimes
     from advisor.surrogate import Marginal, Provenance, Scale
     from catalog.schema import Measurement
 
@@ -282,7 +282,7 @@ def scheduler_of(
         InputError: the weights do not fit, or the engine does not batch continuously.
 
     """
-    from advisor.serving_kernel import BLOCK  # noqa: PLC0415  brings numba
+    from advisor.serving.kernel import BLOCK  # noqa: PLC0415  brings numba
 
     room, gpu = setting.memory, setting.cluster.gpu
     if setting.whole_prompts:

@@ -18,7 +18,7 @@ import numpy as np
 from advisor.evaluation import Evaluation
 from advisor.knowledge import Knowledge
 from advisor.layout import Layout
-from advisor.serving_traffic import Traffic
+from advisor.serving.traffic import Traffic
 from advisor.simulation import simulate
 from catalog.engines import resolve
 from catalog.gpus import find_gpu
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from advisor.serving_runs import Served
+    from advisor.serving.runs import Served
     from advisor.simulation import Simulation
     from catalog.requests import Request
     from catalog.schema import Measurement

@@ -1,7 +1,7 @@
 """Times of single kernels and of collectives, measured alone at the shapes that models' shards have.
 
-Shipped as CSV; the probes write one JSON object a line, with the same names (``probes.kernel_times``,
-``probes.collective_times``). A row with "error" instead of a time is passed over.
+Shipped as CSV; the probes write one JSON object a line, with the same names (``probes.kernels.times``,
+``probes.collectives.times``). A row with "error" instead of a time is passed over.
 """
 
 from __future__ import annotations

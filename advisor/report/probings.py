@@ -50,7 +50,7 @@ def plan_columns(ready: Probing) -> list[Column]:
 
 
 def plan_rows(ready: Probing) -> list[dict[str, Any]]:
-    """One row a load; ``load`` is the name that ``python -m probes.torch_static --load`` takes."""
+    """One row a load; ``load`` is the name that ``python -m probes.pytorch.static --load`` takes."""
     return [
         {
             "load": load.name,

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from advisor import serving_kernel
-from advisor.serving_kernel import NODES_PER_OCTAVE
-from advisor.serving_runs import Scheduler, saturation_rate, serve
-from advisor.serving_steps import OCTAVES, StepTimes
-from advisor.serving_traffic import Traffic
+from advisor.serving import kernel as serving_kernel
+from advisor.serving.kernel import NODES_PER_OCTAVE
+from advisor.serving.runs import Scheduler, saturation_rate, serve
+from advisor.serving.steps import OCTAVES, StepTimes
+from advisor.serving.traffic import Traffic
 
 from . import serving_reference as reference
 

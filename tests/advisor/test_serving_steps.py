@@ -5,13 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from advisor import serving_kernel as kernel
 from advisor.knowledge import Knowledge
 from advisor.layout import Layout
 from advisor.memory import memory
 from advisor.operators import Pass, causal_pairs
 from advisor.schedule import Setting, pass_cost
-from advisor.serving_steps import tabulate
+from advisor.serving import kernel
+from advisor.serving.steps import tabulate
 from catalog.engines import resolve
 from catalog.gpus import parse_cluster
 from catalog.models import find_model

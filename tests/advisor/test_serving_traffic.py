@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from advisor import serving_traces
-from advisor.serving_traces import read_trace
-from advisor.serving_traffic import closed_loop, open_loop
+from advisor.serving import traces as serving_traces
+from advisor.serving.traces import read_trace
+from advisor.serving.traffic import closed_loop, open_loop
 from catalog.schema import InputError, Workload
 
 LONGEST = 8192

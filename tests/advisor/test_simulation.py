@@ -10,7 +10,7 @@ from advisor.estimation import estimate
 from advisor.evaluation import Evaluation
 from advisor.knowledge import Knowledge
 from advisor.layout import Layout
-from advisor.serving_traffic import Traffic
+from advisor.serving.traffic import Traffic
 from advisor.simulation import RATES, simulate
 from advisor.simulation_check import TARGETS, mean_errors, shipped
 from catalog.engines import resolve

@@ -10,7 +10,7 @@ from catalog.models import find_model
 from catalog.parameters import active_parameters
 from catalog.runs import read_runs
 from probes.loads import read_plan
-from probes.vllm_static import MEMORY_COLUMNS
+from probes.vllm.static import MEMORY_COLUMNS
 
 DATA = Path(catalog.__file__).parent / "data"
 RUNS = DATA / "runs"

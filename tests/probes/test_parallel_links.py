@@ -6,9 +6,9 @@ pytest.importorskip("torch")
 
 import torch
 
-from probes.parallel_layout import Layout
-from probes.parallel_links import Links, Traffic
-from probes.parallel_symmetric import ONE_SHOT, TWO_SHOTS, SymmetricSums
+from probes.parallel.layout import Layout
+from probes.parallel.links import Links, Traffic
+from probes.parallel.symmetric import ONE_SHOT, TWO_SHOTS, SymmetricSums
 
 
 class FakeSums:

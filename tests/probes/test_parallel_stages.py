@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from catalog.models import find_model
 from catalog.schema import InputError
-from probes.parallel_layout import Layout, has_experts, lay_out, weight_costs
-from probes.parallel_stages import balanced_stages
+from probes.parallel.layout import Layout, has_experts, lay_out, weight_costs
+from probes.parallel.stages import balanced_stages
 
 COSTS = st.lists(st.integers(0, 50), min_size=1, max_size=9)
 

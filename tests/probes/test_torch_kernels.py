@@ -13,10 +13,10 @@ import torch
 
 from catalog.models import find_model
 from catalog.schema import Deployment, InputError
-from probes import transformer_kernels
-from probes.torch_engine import TorchEngine
-from probes.torch_graphs import check_graphs
-from probes.transformer_kernels import Kernels, add_norm, fused_kernels, rotate, swiglu
+from probes.pytorch.engine import TorchEngine
+from probes.pytorch.graphs import check_graphs
+from probes.transformer import kernels as transformer_kernels
+from probes.transformer.kernels import Kernels, add_norm, fused_kernels, rotate, swiglu
 
 LLAMA = find_model("meta-llama/Llama-3.1-8B").value
 TINY = {

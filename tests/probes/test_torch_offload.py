@@ -21,14 +21,14 @@ from hypothesis import strategies as st
 
 from catalog.models import find_model
 from catalog.schema import Deployment, InputError
-from probes import transformer_offload
-from probes.parallel_layout import Layout, lay_out
-from probes.parallel_links import Traffic
-from probes.torch_engine import TorchEngine
-from probes.torch_memory import give_back
-from probes.transformer_offload import LEAST_PIECE, HostLayer, LayerStream, layer_tensors, offloaded_layers, piece_sizes
-from probes.transformer_sources import RandomSource
-from probes.transformer_weights import read_weights
+from probes.parallel.layout import Layout, lay_out
+from probes.parallel.links import Traffic
+from probes.pytorch.engine import TorchEngine
+from probes.pytorch.memory import give_back
+from probes.transformer import offload as transformer_offload
+from probes.transformer.offload import LEAST_PIECE, HostLayer, LayerStream, layer_tensors, offloaded_layers, piece_sizes
+from probes.transformer.sources import RandomSource
+from probes.transformer.weights import read_weights
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = {

@@ -13,12 +13,12 @@ from safetensors.torch import save_file
 
 from catalog.models import find_model
 from catalog.schema import Deployment, InputError
-from probes import transformer_sources
 from probes.checkpoint import Checkpoint, is_checkpoint
-from probes.parallel_layout import lay_out
-from probes.torch_engine import TorchEngine
-from probes.transformer_sources import RandomSource
-from probes.transformer_weights import read_weights
+from probes.parallel.layout import lay_out
+from probes.pytorch.engine import TorchEngine
+from probes.transformer import sources as transformer_sources
+from probes.transformer.sources import RandomSource
+from probes.transformer.weights import read_weights
 
 TINY = replace(
     find_model("meta-llama/Llama-3.1-8B").value,

@@ -8,7 +8,7 @@ import pytest
 from catalog.config import read_config
 from catalog.models import find_model
 from catalog.schema import Deployment, InputError
-from probes.transformer_settings import Rotary, Settings, check_runs, read_settings
+from probes.transformer.settings import Rotary, Settings, check_runs, read_settings
 
 LLAMA = find_model("meta-llama/Llama-3.1-8B").value
 CONFIG = {

@@ -11,7 +11,7 @@ from catalog.schema import InputError
 from probes.loads import read_plan
 from probes.meter import Meter
 from probes.sweep_command import Order
-from probes.vllm_serving import record_offers
+from probes.vllm.serving import record_offers
 
 LENGTHS = {"input_len": 40, "output_len": 8}
 PLAN = {

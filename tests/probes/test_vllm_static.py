@@ -10,12 +10,13 @@ import pytest
 from catalog.models import find_model
 from catalog.runs import append_runs, read_runs
 from catalog.schema import Deployment, InputError
-from probes import static, vllm_static
+from probes import static
 from probes.loads import SHAPES, Load, config_json, read_plan
 from probes.meter import Profile
 from probes.static import measure
 from probes.sweep import Sweep, outcomes
-from probes.vllm_static import engine_args, graph_gib, main
+from probes.vllm import static as vllm_static
+from probes.vllm.static import engine_args, graph_gib, main
 
 LLAMA = "meta-llama/Llama-2-7b-hf"
 

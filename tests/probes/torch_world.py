@@ -15,7 +15,7 @@ from torch import distributed
 
 from catalog.config import read_config
 from catalog.schema import Deployment
-from probes.torch_engine import TorchEngine
+from probes.pytorch.engine import TorchEngine
 
 
 def run(case, tp, pp, rank, folder):

@@ -1,0 +1,1 @@
+"""Times of collectives between the GPUs of one machine."""

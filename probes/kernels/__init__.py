@@ -1,0 +1,1 @@
+"""Times of single kernels, at the shapes of a model."""

@@ -1,0 +1,1 @@
+"""How the processes of one model are laid out and talk."""
