@@ -313,12 +313,7 @@ OFFERED = [
 
 def offered(run):
     """The offer of the plans that a serving run is of."""
-    (offer,) = (
-        offer
-        for load in OFFERED
-        for offer in load.offers
-        if run.run_id == f"{load.name}-{offer.name}"
-    )
+    (offer,) = (offer for load in OFFERED for offer in load.offers if run.run_id == f"{load.name}-{offer.name}")
     return offer
 
 
