@@ -42,7 +42,9 @@ class Question:
 QUESTIONS = (
     Question(model="llama-3.1-8b", gpus=1, label="throughput"),
     Question(model="llama-2-7b", gpus=1, label="latency", asked={"objective": "latency"}),
-    Question(model="llama-2-13b", gpus=1, label="cost-kv-fp8", asked={"objective": "cost", "kv_dtypes": ["fp8"], "slo": SLO}),
+    Question(
+        model="llama-2-13b", gpus=1, label="cost-kv-fp8", asked={"objective": "cost", "kv_dtypes": ["fp8"], "slo": SLO}
+    ),
     Question(model="qwen2.5-14b", gpus=1, label="fp8", asked={"objective": "throughput", "dtypes": ["fp8"]}),
     Question(model="qwen2.5-32b", gpus=2, label="latency", asked={"objective": "latency"}),
     Question(model="mixtral", gpus=1, label="throughput"),

@@ -11,12 +11,12 @@ import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from catalog.runs import append_runs, check_run, read_runs
 from catalog.schema import InputError
 from probes.loads import read_plan
-from probes.static import measure
+from probes.static import failure, measure
 from probes.sweep import Sweep
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from catalog.schema import Measurement
     from probes.loads import Load
-    from probes.static import Engine
+    from probes.static import Engine, OutOfMemory
 
 
 def sweep_parser(module: str, description: str) -> argparse.ArgumentParser:
@@ -45,10 +45,12 @@ def run_sweep(
     worker: Sequence[str],
     environment: Mapping[str, str],
     check: Callable[[Load], None] | None = None,
+    ready: Callable[[], str] = str,
 ) -> int:
     """Run the plan that ``args`` name; the exit code, 2 if it cannot be run, which one line on stderr explains.
 
-    ``worker`` is the command that starts a worker, ``check`` refuses loads that the engine cannot run (``InputError``).
+    ``worker`` is the command that starts a worker, ``check`` refuses loads that the engine cannot run (``InputError``),
+    ``ready`` an engine that cannot run at all, or returns what is to be said about it.
     """
     if args.plan is None or args.out is None:
         parser.error("a plan and a folder are needed")
@@ -63,6 +65,8 @@ def run_sweep(
         for load in sweep.loads:
             if check:
                 check(load)
+        if told := ready():
+            print(told, file=sys.stderr)
         sweep.run()
     except InputError as error:
         print(error, file=sys.stderr)
@@ -122,6 +126,26 @@ def record(engine: Engine, order: Order, *, agreement: Mapping[str, float] | Non
     """
     done = frozenset(run.run_id for run in stored(order))
     for run in measure(engine, order.load, done=done, agreement=agreement, say=tell):
+        store(order, run)
+
+
+def record_failure(
+    order: Order,
+    error: OutOfMemory,
+    *,
+    engine: str,
+    version: str,
+    fingerprint: Mapping[str, Any],
+    running: tuple[int, int, int] | None = None,
+) -> None:
+    """Store that there was not enough memory for a batch, or, where none was running, for the load: its smallest shape."""
+    shapes = order.load.shapes
+    if running is None:
+        shape = min(shapes, key=lambda each: each[0] * (each[1] + each[2]), default=(1, 1, 1))
+    else:  # a part of a shape: its prefill, or its warm-up
+        shape = next((each for each in shapes if each[:2] == running[:2]), running)
+    run = failure(order.load, shape, error, engine=engine, version=version, fingerprint=fingerprint)
+    if run.run_id not in {other.run_id for other in stored(order)}:
         store(order, run)
 
 

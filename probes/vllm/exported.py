@@ -36,7 +36,9 @@ from catalog.stores import append_lines, line_of
 from probes.loads import config_json
 from probes.meter import Meter, wait_until_free
 from probes.sweep_command import run_sweep, sweep_parser, take_order, tell
-from probes.vllm.static import ENVIRONMENT
+from probes.vllm.shortages import first_error, shortage
+from probes.vllm.static import ENVIRONMENT, check_installed, log_of
+from probes.vllm.versions import installed_version
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -90,7 +92,9 @@ def read_commands(load: Load) -> tuple[Command, ...]:
         first = next((i for i, word in enumerate(words) if not re.match(r"[A-Z_]+=", word)), len(words))
         argv = words[first:-1] if words[-1] == "&" else words[first:]
         if argv[:2] != ["vllm", "serve"] or "--port" not in argv[:-1]:
-            raise InputError(f"{load.name}: exported has {shlex.join(words):.80}; it must be vllm serve MODEL ... --port N")
+            raise InputError(
+                f"{load.name}: exported has {shlex.join(words):.80}; it must be vllm serve MODEL ... --port N"
+            )
         if argv[2] != model_argument(load.model):
             raise InputError(f"{load.name}: exported serves {argv[2]:.80}; the load's model is {load.model.name}")
         environment = dict(word.split("=", 1) for word in words[:first])
@@ -98,6 +102,11 @@ def read_commands(load: Load) -> tuple[Command, ...]:
     if not commands:
         raise InputError(f"{load.name}: exported is empty; it must be what advisor export --format vllm wrote")
     return tuple(commands)
+
+
+def check_load(load: Load) -> None:
+    """Raise ``InputError``, one line, for a load without commands that can be run here."""
+    read_commands(load)
 
 
 def adapted(command: Command, folder: str, port: int) -> list[str]:
@@ -218,7 +227,7 @@ def _start(order: Order, folder: str) -> dict[str, Any]:
         "exported": [line for line in load.exported.splitlines() if line and not line.startswith("#")],
         "run": [shlex.join(server.argv) for server in servers],
         "foretold_kv_tokens": load.foretold_kv_tokens,
-        "vllm": _version("vllm"),
+        "vllm": installed_version(),
         "torch": _version("torch"),
         "python": platform.python_version(),
         **Meter(order.gpus).identity(),
@@ -234,10 +243,12 @@ def _start(order: Order, folder: str) -> dict[str, Any]:
         row["answered"] = [server.answered(folder) for server in servers]
         row["outcome"] = "started" if set(row["answered"]) == {ANSWER} else "answered wrongly"
     except Ended as error:
-        row |= {"outcome": "failed", "why": str(error), "seconds": round(time.monotonic() - began, 1)}
-    with order.log.open(encoding="utf-8", errors="replace") as file:
-        file.seek(before)
-        row["logged_kv_tokens"] = logged_tokens(file.read())
+        log = log_of(order, before)
+        short = shortage(log)
+        why = f"{error}: {short or first_error(log) or 'its log does not say why'}"
+        row |= {"outcome": "failed", "oom": short is not None, "why": why}
+        row["seconds"] = round(time.monotonic() - began, 1)
+    row["logged_kv_tokens"] = logged_tokens(log_of(order, before))
     return row
 
 
@@ -270,7 +281,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         work()
         return 0
     worker = [sys.executable, "-m", "probes.vllm.exported", "--worker"]
-    return run_sweep(parser, args, worker=worker, environment=ENVIRONMENT, check=read_commands)
+    return run_sweep(parser, args, worker=worker, environment=ENVIRONMENT, check=check_load, ready=check_installed)
 
 
 if __name__ == "__main__":
