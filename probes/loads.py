@@ -10,13 +10,11 @@ from catalog.models import find_model
 from catalog.names import suggestion
 from catalog.schema import Deployment, InputError, Model, require_positive
 from catalog.tables import construct
-from probes.serving import read_offer
+from probes.serving import Offer, read_offer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
-
-    from probes.serving import Offer
 
 SHAPES = (
     (1, 128, 128),
@@ -78,8 +76,11 @@ class Load:
     expected_s: float | None = None
     """How long it is expected to take, start-up included; None where nobody has foretold it."""
 
-    def run_id(self, shape: tuple[int, int, int]) -> str:
-        batch, input_len, output_len = shape
+    def run_id(self, piece: tuple[int, int, int] | Offer) -> str:
+        """The name of the run that measures one of its shapes or offers."""
+        if isinstance(piece, Offer):
+            return f"{self.name}-{piece.name}"
+        batch, input_len, output_len = piece
         return f"{self.name}-b{batch}-i{input_len}-o{output_len}"
 
 

@@ -139,9 +139,9 @@ def record_failure(
     running: tuple[int, int, int] | None = None,
 ) -> None:
     """Store that there was not enough memory for a batch, or, where none was running, for the load: its smallest shape."""
-    shapes = order.load.shapes
+    shapes = order.load.shapes or tuple((1, offer.input_len, offer.output_len) for offer in order.load.offers)
     if running is None:
-        shape = min(shapes, key=lambda each: each[0] * (each[1] + each[2]), default=(1, 1, 1))
+        shape = min(shapes, key=lambda each: each[0] * (each[1] + each[2]))
     else:  # a part of a shape: its prefill, or its warm-up
         shape = next((each for each in shapes if each[:2] == running[:2]), running)
     run = failure(order.load, shape, error, engine=engine, version=version, fingerprint=fingerprint)

@@ -72,6 +72,7 @@ class VllmServer:
             **runner(config),
             "weights": "dummy",
             "temperature": 1.0,
+            "startup_s": round(self.startup_s, 1),
             "max_num_seqs": config.scheduler_config.max_num_seqs,
             "max_num_batched_tokens": config.scheduler_config.max_num_batched_tokens,
             "started": time.strftime("%Y-%m-%dT%H:%MZ", time.gmtime()),
@@ -111,7 +112,7 @@ async def record_offers(server: VllmServer, order: Order) -> None:
         if run.regime == "steady" and run.output_tok_s:
             _raise(most, (run.input_len, run.output_len), run.output_tok_s)
     for offer in load.offers:
-        run_id = f"{load.name}-{offer.name}"
+        run_id = load.run_id(offer)
         rate = offer.rate
         if offer.share is not None:
             rate = offer.share * most.get((offer.input_len, offer.output_len), 0.0)
@@ -163,6 +164,7 @@ def _described(offer: Offer, served: Served) -> dict[str, Any]:
         "spread": offer.spread,
         "seed": offer.seed,
         "seconds": offer.seconds,
+        **({"trace": True} if offer.requests else {}),
         "requests": len(served.requests),
         "lost": served.lost,
     }

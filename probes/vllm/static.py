@@ -164,6 +164,7 @@ class VllmEngine:
             **runner(config),
             "weights": "dummy",
             "temperature": 1.0,
+            "startup_s": round(self.startup_s, 1),
             "started": time.strftime("%Y-%m-%dT%H:%MZ", time.gmtime()),
         }
         first = self.memory()[0]
