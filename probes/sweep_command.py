@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from catalog.runs import append_runs, check_run, read_runs
 from catalog.schema import InputError
+from probes.leash import end_with_starter
 from probes.loads import read_plan
 from probes.static import failure, measure
 from probes.sweep import Sweep
@@ -99,7 +100,7 @@ def take_order() -> Order | None:
     if not text:
         return None
     if os.getsid(0) == os.getpid():  # the first process of a load; the others' standard input has ended
-        threading.Thread(target=_end_with_sweep, daemon=True).start()
+        threading.Thread(target=end_with_starter, daemon=True).start()
     order = json.loads(text)
     log = Path(order["log"])
     with log.open("ab", buffering=0) as file:
@@ -110,13 +111,6 @@ def take_order() -> Order | None:
     load = read_plan(Path(order["plan"]))[order["load"]]
     out, store = Path(order["out"]), Path(order["store"])
     return Order(text=text, load=load, out=out, store=store, log=log, gpus=gpus, port=order["port"])
-
-
-def _end_with_sweep() -> None:
-    """Wait until nobody can write to standard input any more: the sweep has been killed, and who else would end us?"""
-    while os.read(0, 1):
-        pass
-    os.killpg(0, signal.SIGKILL)
 
 
 def record(engine: Engine, order: Order, *, agreement: Mapping[str, float] | None = None) -> None:
