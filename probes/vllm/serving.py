@@ -113,7 +113,7 @@ async def record_offers(server: VllmServer, order: Order) -> None:
             _raise(most, (run.input_len, run.output_len), run.output_tok_s)
     for offer in load.offers:
         run_id = load.run_id(offer)
-        rate = offer.rate
+        rate = len(offer.requests) / offer.seconds if offer.requests else offer.rate
         if offer.share is not None:
             rate = offer.share * most.get((offer.input_len, offer.output_len), 0.0)
         if run_id in done:
