@@ -24,10 +24,6 @@ MARK = "ADAPTER_UNDER_TEST"
 """In the environment of all that a program starts."""
 
 LLAMA = "meta-llama/Llama-2-7b-hf"
-TINY = {
-    "model_type": "llama", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "vocab_size": 101, "max_position_embeddings": 256, "torch_dtype": "float32",
-}  # fmt: skip
 
 
 @dataclass(kw_only=True)
@@ -105,9 +101,12 @@ def torch(folder):
     for name in ("torch", "safetensors"):
         if find_spec(name) is None:
             pytest.skip(f"there is no {name} here")
+    from tests.probes.torch_world import TINY
+
+    config = {**TINY, "max_position_embeddings": 256}
     for name in ("tiny", "broken"):
         (folder / name).mkdir()
-        (folder / name / "config.json").write_text(json.dumps(TINY))
+        (folder / name / "config.json").write_text(json.dumps(config))
     (folder / "broken" / "model.safetensors").write_text("no weights")
     deployment = {"engine": "torch", "compiled": False, "max_num_seqs": 4}
     return sweeping(
