@@ -146,7 +146,7 @@ def test_what_starts_and_what_does_not_is_told_one_by_one(program, capsys):
 
 
 def test_killed_it_leaves_no_server(program):
-    process = program.start(program.argv, FAKE_START_S="600")
+    process = program.start(program.argv, FAKE_START_S="600", FAKE_FAILS="")
     logs = program.folder / "out" / "logs"
     until(lambda: [log for log in logs.glob("*fine*") if "on GPUs" in log.read_text()], 30, lambda: "nothing began")
     process.send_signal(signal.SIGKILL)
