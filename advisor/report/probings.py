@@ -107,8 +107,8 @@ def outcome_lines(ready: Probing, measured: int, before: int) -> list[tuple[str,
     told = f"{measured - before} measured now" + (f", {before} before" if before else "")
     lines: list[tuple[str, Sequence[str]]] = [("runs", [f"{told}, kept in {ready.store}", _use(ready)])]
     requests = ready.out / "requests.jsonl"
-    lines.append(("requests", [f"one by one in {requests}"] if ready.serving and requests.exists() else []))
-    lines.append(("start-up", start_ups(ready)))
+    lines.append(("traffic", [f"request by request in {requests}"] if ready.serving and requests.exists() else []))
+    lines.append(("startup", start_ups(ready)))
     lines.append(("skipped", ready.left_out))
     lines += notes(Note(text, "warning") for text in failures(ready))
     return [(label, texts) for label, texts in lines if texts]
