@@ -120,7 +120,7 @@ def start_ups(ready: Probing) -> list[str]:
     for run in ready.runs():
         load = next(load.name for load in ready.all_loads if is_of(run, load))
         seconds = json.loads(run.fingerprint or "{}").get("startup_s")
-        by_load |= {load: seconds} if seconds else {}
+        by_load |= {} if seconds is None else {load: seconds}
     taken = sorted(by_load.values())
     if not taken:
         return []
