@@ -8,6 +8,10 @@ desired") is no shortage of the configuration's.
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 PATTERNS = (
     r"OutOfMemoryError: ",
@@ -18,20 +22,24 @@ PATTERNS = (
     r"is larger than the available KV cache memory",
 )
 SHORTAGE = re.compile("|".join(PATTERNS))
-ERROR = re.compile(r"\b\w*Error: .*")
+ERROR = re.compile(r"[\w.]*(Error|Exception): ")
 BEFORE = re.compile(r"^(\(\w+ pid=\d+\) )?(ERROR [\d-]+ [\d:]+ )?(\[[\w./]+:\d+\] )?")
 """What vLLM's logger puts before a line: who, when and where."""
 
 
 def shortage(log: str) -> str | None:
     """The first line that says that memory did not suffice, without what the logger puts before it; None without one."""
-    for line in log.splitlines():
-        if SHORTAGE.search(line):
-            return BEFORE.sub("", line).strip()[:500]
-    return None
+    return next((line for line in _failures(log) if SHORTAGE.search(line)), None)
 
 
 def first_error(log: str) -> str | None:
-    """The first error of a log, which the later ones follow from; None without one."""
-    found = ERROR.search(log)
-    return found.group()[:500] if found else None
+    """The first error that something ended with, which the later ones follow from; None without one."""
+    return next((line for line in _failures(log) if ERROR.match(line)), None)
+
+
+def _failures(log: str) -> Iterator[str]:
+    """The lines that are no mere information or warning."""
+    for line in log.splitlines():
+        told = BEFORE.sub("", line).strip()
+        if not told.startswith(("DEBUG ", "INFO ", "WARNING ")):
+            yield told[:500]

@@ -23,6 +23,19 @@ OTHERS = (
     "ValueError: Free memory on device cuda:0 (12.1/139.8 GiB) on startup is less than desired GPU memory utilization "
     "(0.9, 125.8 GiB). Decrease GPU memory utilization or reduce GPU memory used by other processes."
 )
+FAILED = """\
+(APIServer pid=2133) WARNING 11-21 12:51:57 [system_utils.py:299] Found ulimit of 20000 and failed to automatically increase \
+with error current limit exceeds maximum limit. This can cause fd limit errors like `OSError: [Errno 24] Too many open files`.
+(APIServer pid=905) WARNING 11-21 12:51:52 [base.py:245] ValueError: Tokenizer not available when `skip_tokenizer_init=True`
+(EngineCore pid=2424) ERROR 11-21 12:52:32 [core.py:1231] EngineCore failed to start.
+(EngineCore pid=2424) ERROR 11-21 12:52:32 [core.py:1231] Traceback (most recent call last):
+(EngineCore pid=2424) ERROR 11-21 12:52:32 [core.py:1231]     return self._op(*args, **kwargs)
+(EngineCore pid=2424) ERROR 11-21 12:52:32 [core.py:1231] RuntimeError: For FP16/BF16 input, output must have the same dtype as \
+inputs. For FP8 input, output must have dtype BF16
+(EngineCore pid=2424) Process EngineCore:
+(APIServer pid=2133) RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}
+"""
+"""Of a real start, on an H200: Llama-2-13B in float16 with an fp8 cache."""
 
 
 @pytest.mark.parametrize(
@@ -47,6 +60,9 @@ def test_other_failures_are_no_shortage(line):
 
 
 def test_the_first_error_is_the_one_that_others_follow_from():
+    told = "RuntimeError: For FP16/BF16 input, output must have the same dtype as inputs. For FP8 input, output must have dtype BF16"
+    assert first_error(FAILED) == told
+    assert shortage(FAILED) is None
     assert first_error(f"INFO fine\n(EngineCore pid=1) {OTHERS}\n{CLIENT}") == OTHERS
     assert first_error("INFO fine") is None
 
