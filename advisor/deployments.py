@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from advisor.knowledge import Knowledge
-    from catalog.schema import Price
+    from catalog.schema import Found, Price
     from search.scores import Direction
     from search.space import Columns
     from search.study import Exploration
@@ -280,17 +280,26 @@ def startable(deployment: Deployment, model: Model, cluster: Cluster, held: int,
 
 def checked(search: DeploymentSearch) -> tuple[DeploymentSearch, list[Note]]:
     """Formats and knobs resolved once, so that what the engine refuses is said before anything is searched."""
+
+    def resolved(dtype: str, kv_dtype: str) -> Found[Deployment]:
+        wanted = Deployment(
+            engine=search.engine, dtype=dtype, kv_dtype=kv_dtype, max_model_len=search.max_model_len,
+            gpu_memory_utilization=search.gpu_memory_utilization, offload=search.offload,
+            max_num_batched_tokens=search.budgets[0], max_num_seqs=1,
+        )  # fmt: skip
+        return resolve(wanted, search.model, search.cluster)
+
     notes: list[Note] = []
-    dtypes, kv_dtypes = [], []
+    dtypes: dict[str, None] = {}
+    kv_dtypes: dict[str, None] = {}
     for dtype in search.dtypes:
-        for kv_dtype in search.kv_dtypes:
-            wanted = Deployment(
-                engine=search.engine, dtype=dtype, kv_dtype=kv_dtype, max_model_len=search.max_model_len,
-                gpu_memory_utilization=search.gpu_memory_utilization, offload=search.offload,
-                max_num_batched_tokens=search.budgets[0], max_num_seqs=1,
-            )  # fmt: skip
-            found = resolve(wanted, search.model, search.cluster)
-            notes += [note for note in found.notes if note not in notes]
-            dtypes.append(found.value.dtype)
-            kv_dtypes.append(found.value.kv_dtype)
-    return replace(search, dtypes=tuple(dict.fromkeys(dtypes)), kv_dtypes=tuple(dict.fromkeys(kv_dtypes))), notes
+        found = [resolved(dtype, kv_dtype) for kv_dtype in search.kv_dtypes]
+        chosen = [each.value.dtype for each in found]
+        if len(set(chosen)) > 1:  # one cache decides the weights' format: every cache is tried with that one
+            decided = next(each for each in chosen if each != resolved(dtype, "auto").value.dtype)
+            found += [resolved(decided, kv_dtype) for kv_dtype in search.kv_dtypes]
+            found = [each for each in found if each.value.dtype == decided]
+        for each in found:
+            notes += [note for note in each.notes if note not in notes]
+            dtypes[each.value.dtype] = kv_dtypes[each.value.kv_dtype] = None
+    return replace(search, dtypes=tuple(dtypes), kv_dtypes=tuple(kv_dtypes)), notes

@@ -62,6 +62,8 @@ class Engine:
     """Formats it can turn an unquantised checkpoint into while loading."""
     float16_refused: tuple[str, ...] = ()
     """Model types that it does not run in float16, for their numbers overflow."""
+    fp8_kv_in_bfloat16: tuple[str, ...] = ()
+    """Compute capabilities at which an fp8 KV cache is read into bfloat16 alone."""
     memory_rule: Literal["of_total", "static", "of_free"] = "of_total"
     """What ``gpu_memory_utilization`` is a share of: all that the engine uses, of the GPU's memory ("of_total", vLLM);
     weights and KV cache, of the GPU's memory ("static", SGLang); the KV cache, of what weights and activations left

@@ -118,9 +118,12 @@ def _weights(deployment: Deployment, model: Model, gpu: Gpu, engine: Engine, not
     wanted, stored = deployment.dtype, model.quantization
     formats = engine.weight_formats(gpu)
     if wanted == "auto":
-        chosen = stored or compute_dtype(model, gpu, engine=engine)
+        narrow = deployment.kv_dtype == "fp8" and gpu.compute_capability in engine.fp8_kv_in_bfloat16
+        chosen = stored or ("bfloat16" if narrow else compute_dtype(model, gpu, engine=engine))
         if not stored and chosen != model.dtype:
             why = f"{gpu.name} has no {model.dtype}" if model.dtype not in formats else f"checkpoint is {model.dtype}"
+            if narrow:
+                why = f"{engine.name} reads an fp8 KV cache into nothing else on {gpu.name}"
             notes.append(Note(f"dtype {chosen}: {why}"))
     else:
         chosen = _known(wanted, "dtype")
@@ -156,6 +159,12 @@ def _kv(deployment: Deployment, model: Model, gpu: Gpu, engine: Engine, dtype: s
     if chosen in PLAIN and chosen != plain:
         # config/cache.py: a plain format is an option only for models that do not default to it
         raise InputError(f"kv_dtype is {chosen}, but {model.name} runs in {plain}; use kv_dtype=auto or {plain}")
+    if chosen == "fp8" and plain == "float16" and gpu.compute_capability in engine.fp8_kv_in_bfloat16:
+        instead = "dtype=bfloat16" if dtype == plain else "kv_dtype=auto"
+        raise InputError(
+            f"{engine.name} reads an fp8 KV cache on {gpu.name} into bfloat16 only, and {model.name} runs in {plain}; "
+            f"use {instead}"
+        )
     return chosen
 
 

@@ -370,3 +370,9 @@ def test_three_gpus_are_used_as_far_as_heads_divide():
     found = recommend("llama-13b", "3xA100", objective="throughput", top=5)
     assert all(shown.deployment.tp in (1, 2) for shown in found.candidates)
     assert found.best.deployment.num_gpus == 3
+
+
+def test_a_cache_that_decides_the_format_is_compared_with_others_in_that_format():
+    found = recommend("llama-13b", "2xH100", kv_dtypes=["auto", "fp8"], runs=[])
+    assert {each.deployment.dtype for each in found.candidates} == {"bfloat16"}
+    assert found.best.deployment.kv_dtype == "fp8"

@@ -209,6 +209,8 @@ def test_volta_is_warned_about_but_resolved():
         ({"dtype": "float16"}, "google/gemma-2-9b", "1xA100", "does not run gemma2 in float16"),
         ({"kv_dtype": "fp8"}, "meta-llama/Meta-Llama-3.1-8B", "1xT4", "no fp8 KV cache"),
         ({"kv_dtype": "float16"}, "meta-llama/Meta-Llama-3.1-8B", "1xA100", "runs in bfloat16"),
+        ({"kv_dtype": "fp8", "dtype": "float16"}, "llama-2-13b", "1xH200", "use dtype=bfloat16"),
+        ({"kv_dtype": "fp8", "dtype": "fp8"}, "llama-2-13b", "1xH100", "use kv_dtype=auto"),
         ({"max_model_len": 8192}, "meta-llama/Llama-2-13b-hf", "1xA100", "4096 positions"),
         ({"max_model_len": 0}, "meta-llama/Llama-2-13b-hf", "1xA100", "above 0"),
         ({"max_num_seqs": -1}, "meta-llama/Llama-2-13b-hf", "1xA100", "max_num_seqs is -1"),
@@ -255,3 +257,10 @@ def test_an_invented_gpu_is_judged_by_its_numbers():
         resolve(Deployment(), model("meta-llama/Meta-Llama-3.1-8B"), Cluster(gpu=gpu, gpus_per_node=1)).value.dtype
         == "float16"
     )
+
+
+@pytest.mark.parametrize(("gpus", "dtype"), [("1xH200", "bfloat16"), ("1xL40S", "float16")])
+def test_an_fp8_cache_decides_the_format_where_it_is_read_into_one_alone(gpus, dtype):
+    found = resolve(Deployment(kv_dtype="fp8"), find_model("llama-2-13b").value, parse_cluster(gpus).value)
+    assert (found.value.dtype, found.value.kv_dtype) == (dtype, "fp8")
+    assert any("fp8 KV cache" in note.text for note in found.notes) == (dtype == "bfloat16")
