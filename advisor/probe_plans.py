@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import json
 import math
 from dataclasses import dataclass, replace
 from itertools import product
@@ -12,15 +13,19 @@ import numpy as np
 
 from advisor.evaluation import Evaluation
 from advisor.layout import Layout
+from advisor.probe_offers import IN_FLIGHT, LENGTHS, offer_seconds, written
 from catalog.engines import resolve, valid_pp, valid_tp
 from catalog.schema import Deployment, InputError, require_positive
 from probes.loads import SHAPES
+from probes.serving import Offer
 from probes.static import REPEAT_S, WARM_UP_MOST_PROMPT, WARM_UP_TOKENS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from advisor.parameters import Parameters
+    from advisor.probe_offers import Piece
+    from advisor.serving.traffic import Traffic
     from catalog.schema import Cluster, Measurement, Model
 
     Shape = tuple[int, int, int]
@@ -57,6 +62,10 @@ class Question:
     dtype: str = "auto"
     max_model_len: int | None = None
     compiled: bool = True
+    serving: bool = False
+    """Measure under traffic: ``batch`` is requests in flight then."""
+    trace: Traffic | None = None
+    """With ``serving``: arrivals in place of the Poisson ones."""
 
     def __post_init__(self) -> None:
         for name in ("tp", "pp", "batch", "input_len", "output_len"):
@@ -66,6 +75,9 @@ class Question:
     @property
     def shapes(self) -> tuple[Shape, ...]:
         """(batch, input_len, output_len), the most telling first."""
+        if self.serving:
+            pairs = product(self.input_len or LENGTHS[:1], self.output_len or LENGTHS[1:])
+            return tuple((count, *pair) for pair in pairs for count in self.batch or IN_FLIGHT)
         if not (self.batch or self.input_len or self.output_len):
             return SHAPES
         lengths = product(self.input_len or INPUT_LENS, self.output_len or OUTPUT_LENS)
@@ -74,11 +86,11 @@ class Question:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """One layout that fits, and the seconds of every shape that fits in it, the most telling first."""
+    """One layout that fits, and the seconds of every shape, or offer, that fits in it, the most telling first."""
 
     deployment: Deployment
     """Resolved."""
-    seconds: Mapping[Shape, float]
+    seconds: Mapping[Piece, float]
 
     @property
     def layout(self) -> tuple[int, int]:
@@ -88,8 +100,8 @@ class Candidate:
     def gpus(self) -> int:
         return self.deployment.num_gpus
 
-    def only(self, shapes: Sequence[Shape]) -> Candidate:
-        return replace(self, seconds={shape: seconds for shape, seconds in self.seconds.items() if shape in shapes})
+    def only(self, pieces: Sequence[Piece]) -> Candidate:
+        return replace(self, seconds={piece: seconds for piece, seconds in self.seconds.items() if piece in pieces})
 
 
 def candidates(
@@ -111,11 +123,15 @@ def candidates(
     most = cluster.num_gpus
     longest = question.max_model_len or model.max_position_embeddings
     shapes = [shape for shape in question.shapes if shape[1] + shape[2] <= longest]
+    trace = question.trace.within(longest) if question.trace else None
     if not shapes:
         least = min(shape[1] + shape[2] for shape in question.shapes)
         what = "max_model_len" if question.max_model_len else f"the positions of {model.name}"
         raise InputError(f"{least} tokens in and out are above {what}: at most {longest}")
-    length = math.ceil(max(shape[1] + shape[2] for shape in shapes) / LENGTH_MULTIPLE) * LENGTH_MULTIPLE
+    most_tokens = max(shape[1] + shape[2] for shape in shapes)
+    if trace:
+        most_tokens = max(most_tokens, int((trace.input_len + trace.output_len).max()))
+    length = math.ceil(most_tokens / LENGTH_MULTIPLE) * LENGTH_MULTIPLE
     found: list[Candidate] = []
     left_out: list[str] = []
     refused: list[InputError] = []
@@ -134,7 +150,11 @@ def candidates(
             refused.append(error)
             left_out.append(f"TP{tp} PP{pp}: {error}")
             continue
-        evaluated = shape_seconds(model, cluster, resolved, shapes, parameters)
+        evaluated = (
+            offer_seconds(model, cluster, resolved, shapes, parameters, trace)
+            if question.serving
+            else shape_seconds(model, cluster, resolved, shapes, parameters)
+        )
         if evaluated:
             found.append(Candidate(deployment=resolved, seconds=evaluated))
         else:
@@ -158,11 +178,11 @@ def shape_seconds(
     parameters: Parameters,
     *,
     most_s: float = POINT_S,
-) -> dict[Shape, float]:
+) -> dict[Piece, float]:
     """How long it takes to measure each shape that fits into memory and runs for at most ``most_s``, repeats and warm-up
     included; none if the weights do not fit. The deployment is resolved.
     """
-    found: dict[Shape, float] = {}
+    found: dict[Piece, float] = {}
     for input_len, output_len in dict.fromkeys(shape[1:] for shape in shapes):
         batches = [shape[0] for shape in shapes if shape[1:] == (input_len, output_len)]
         evaluation = Evaluation.of(
@@ -216,11 +236,12 @@ def _power_of_two(each: Candidate) -> bool:
 
 
 def chosen(
-    found: Sequence[Candidate], *, budget_s: float, start_s: float, gpus: int
+    found: Sequence[Candidate], *, budget_s: float, start_s: float, gpus: int, at_once: int = 1
 ) -> tuple[list[Candidate], list[str]]:
     """Candidates with the shapes for which there is time, in the order to run them in, and what there is no time for.
 
-    Every layout has its first shape before any has a second, and so on.
+    Every layout has its first ``at_once`` shapes, or as many of them as there is time for, before any has another, and so
+    on.
     """
     taken: list[Candidate] = []
 
@@ -229,12 +250,12 @@ def chosen(
 
     left_out = []
     for each in found:
-        first = each.only(list(each.seconds)[:1])
-        if fits([*taken, first]):
+        firsts = [each.only(list(each.seconds)[:count]) for count in range(at_once, 0, -1)]
+        if first := next((some for some in firsts if fits([*taken, some])), None):
             taken.append(first)
         else:
             tp, pp = each.layout
-            least = start_s + sum(first.seconds.values())
+            least = start_s + sum(firsts[-1].seconds.values())
             left_out.append(f"TP{tp} PP{pp}: no time is left for it, it takes at least {least:.0f} s")
     whole = {each.layout: each for each in found}
     for rank in range(1, max((len(each.seconds) for each in found), default=0)):
@@ -283,21 +304,31 @@ def ends(loads: Sequence[Candidate], *, start_s: float, gpus: int) -> list[float
 
 
 def start_up(taken: Mapping[str, float], runs: Sequence[Measurement], *, prefix: str, otherwise: float) -> float:
-    """Seconds that a load takes beside its shapes: the median over earlier ones, or ``otherwise`` where there is none.
+    """Seconds that a load takes beside what it measures: the median over earlier ones, or ``otherwise`` where there is
+    none.
 
     ``taken`` has the seconds of each load by name, ``runs`` what was measured; only names with ``prefix`` count.
     """
     beside = []
     for name, seconds in taken.items():
-        own = [run for run in runs if run.run_id.startswith(f"{name}-b") and run.prefill_ms and run.e2e_ms]
-        if name.startswith(prefix) and own:
-            measured = sum(
-                measuring_s((run.batch, run.input_len, run.output_len), run.prefill_ms, run.e2e_ms, run.repeats)
-                for run in own
-                if run.prefill_ms and run.e2e_ms
-            )
-            beside.append(max(seconds - measured, 0.0))
+        if not name.startswith(prefix):
+            continue
+        own = [spent for run in runs if run.run_id.startswith(f"{name}-") and (spent := spent_s(run, name))]
+        if own:
+            beside.append(max(seconds - sum(own), 0.0))
     return float(np.median(beside)) if beside else otherwise
+
+
+def spent_s(run: Measurement, load: str) -> float:
+    """Seconds that were spent on a run of a load; 0 if it is none of its, or nothing was timed."""
+    if not run.e2e_ms:
+        return 0.0
+    if run.regime == "static":
+        named = run.run_id.startswith(f"{load}-b")
+        shape = (run.batch, run.input_len, run.output_len)
+        return measuring_s(shape, run.prefill_ms, run.e2e_ms, run.repeats) if named and run.prefill_ms else 0.0
+    seconds = json.loads(run.fingerprint or "{}").get("seconds", 0.0)
+    return float(seconds) + run.e2e_ms / 1e3
 
 
 def plan_of(
@@ -309,16 +340,18 @@ def plan_of(
     entries = []
     for each in loads:
         measuring = sum(each.seconds.values())
+        offers = [written(piece) for piece in each.seconds if isinstance(piece, Offer)]
         entries.append(
             {
                 "model": model.name,
                 "role": role,
                 "deployment": {"tp": each.deployment.tp, "pp": each.deployment.pp},
-                "shapes": [list(shape) for shape in each.seconds],
+                "shapes": [list(piece) for piece in each.seconds if not isinstance(piece, Offer)],
                 "measure_s": round(SLACK * measuring + SLACK_S, 1),
                 "expected_s": round(start_s + measuring, 1),
             }
             | ({"label": label} if label else {})
+            | ({"offers": offers} if offers else {})
         )
     return {
         "prefix": prefix_of(cluster, first.engine),

@@ -11,13 +11,13 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import probes
 from advisor.estimation import read_model
 from advisor.knowledge import Knowledge
+from advisor.probe_engines import START_S, check_deployment, check_engine, check_installed, environment, worker
+from advisor.probe_offers import CLOSED_FIRST, SHARES
 from advisor.probe_plans import (
     Candidate,
     Question,
@@ -36,26 +36,20 @@ from catalog.home import home
 from catalog.runs import read_runs
 from catalog.schema import Cluster, InputError, Note, require_positive
 from probes.claims import take_claim
-from probes.loads import config_json, loads_of, read_plan
-from probes.pytorch import static as torch_static
-from probes.sweep import Sweep, outcomes, seconds_taken, undone_shapes
-from probes.transformer.settings import check_runs, read_settings
-from probes.vllm import static as vllm_static
+from probes.loads import loads_of, read_plan
+from probes.serving import DRAIN_S
+from probes.sweep import Sweep, outcomes, seconds_taken, undone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from advisor.parameters import Parameters
-    from advisor.probe_plans import Shape
+    from advisor.probe_offers import Piece
     from advisor.probe_targets import Target
-    from catalog.schema import Deployment, Measurement, Model
+    from advisor.serving.traffic import Traffic
+    from catalog.schema import Measurement, Model
     from probes.claims import Claim
     from probes.loads import Load
-
-ENGINES = ("torch", "vllm")
-START_S = {"torch": 15.0, "vllm": 90.0, "cpu": 8.0}
-"""Seconds from a load's order to its first shape, before any has been seen: imports, weights, CUDA graphs, compiled
-kernels. Rough; from the first load on, what loads really took counts."""
 
 PLANNED = 0.9
 """Share of the budget that is planned for; the rest is for loads that take longer than foretold."""
@@ -77,8 +71,8 @@ class Probing:
     """In the order in which they will be run."""
     all_loads: tuple[Load, ...]
     """Those too of which everything has been measured before, or for which there is no time."""
-    seconds: Mapping[str, Mapping[Shape, float]]
-    """By load and shape, start-up not included."""
+    seconds: Mapping[str, Mapping[Piece, float]]
+    """By load and shape, or offer, start-up not included."""
     start_s: float
     expected_s: float
     """Until the last load has ended."""
@@ -99,6 +93,11 @@ class Probing:
         """What has been measured of all the loads, now or before."""
         stored = read_runs(self.store) if self.store.exists() else ()
         return tuple(run for run in stored if any(is_of(run, load) for load in self.all_loads))
+
+    @property
+    def serving(self) -> bool:
+        """Whether traffic is measured, in place of static batches."""
+        return any(load.offers for load in self.all_loads)
 
     def failed(self) -> tuple[str, ...]:
         """The loads that were tried and failed."""
@@ -122,7 +121,8 @@ class Probing:
                 f"{self.target.cluster} is not looked for here; to measure, say which of this machine's GPUs: "
                 "--gpus local or 0,1; --dry-run only lists what would run"
             )
-        _check_installed(self.engine)
+        if told := check_installed(self.engine):
+            say(told)
         if not self.loads:
             return list(self.runs())
         with ExitStack() as stack:
@@ -133,7 +133,8 @@ class Probing:
             left = None if self.budget_s is None else self.budget_s - (time.monotonic() - self.began)
             Sweep(
                 self._written(), self.out, self.target.indices,
-                worker=_worker(self.engine, self.device), environment=_environment(self.engine), store=self.store,
+                worker=worker(self.engine, self.device, serving=self.serving), environment=environment(self.engine),
+                store=self.store,
                 expected=self._expected, say=say, **({} if left is None else {"seconds": left}),
             ).run(watch)  # fmt: skip
         return list(self.runs())
@@ -147,11 +148,11 @@ class Probing:
         """Seconds of a load as what has been seen by now makes one expect them."""
         stored = read_runs(self.store) if self.store.exists() else ()
         done = {run.run_id for run in stored}
-        shapes = self.seconds.get(load.name, {})
+        pieces = self.seconds.get(load.name, {})
         start_s = start_up(
             seconds_taken(self.out), stored, prefix=f"{self.plan.get('prefix', '')}", otherwise=self.start_s
         )
-        return start_s + sum(seconds for shape, seconds in shapes.items() if load.run_id(shape) not in done)
+        return start_s + sum(seconds for piece, seconds in pieces.items() if load.run_id(piece) not in done)
 
     def _written(self) -> Path:
         """The plan as a file, named by what it holds: another process may write its own at the same time."""
@@ -168,8 +169,9 @@ class Probing:
 
 
 def is_of(run: Measurement, load: Load) -> bool:
-    """Whether a run is one of a load's, whichever its shape."""
-    return run.run_id == load.run_id((run.batch, run.input_len, run.output_len))
+    """Whether a run is one of a load's, whichever its shape; or of one of its offers."""
+    shape = (run.batch, run.input_len, run.output_len)
+    return run.run_id in {load.run_id(shape), *(load.run_id(offer) for offer in load.offers)}
 
 
 def places(out: str | Path | None, store: str | Path | None) -> tuple[Path, Path]:
@@ -199,10 +201,7 @@ def prepared(
     """
     began = time.monotonic() if began is None else began
     question = question or Question()
-    if question.engine not in ENGINES:
-        raise InputError(f"engine is {question.engine!r:.40}; {' and '.join(ENGINES)} can be measured")
-    if question.engine == "vllm" and device == "cpu":
-        raise InputError("vllm is measured on GPUs only; --engine torch --device cpu tries things out without one")
+    check_engine(question.engine, device, serving=question.serving)
     if role not in ("fit", "validate"):
         raise InputError(f"role is {role!r:.40}; it must be fit or validate")
     if budget_s is not None:
@@ -230,23 +229,25 @@ def _planned(model: str | Model, question: Question, role: str, shared: dict[str
     parameters = _parameters(question.engine, cluster)
     able, left_out = candidates(
         named, cluster, replace(question, compiled=device == "cuda"), parameters,
-        check=lambda deployment: _check(question.engine, named, deployment, device),
+        check=lambda deployment: check_deployment(question.engine, named, deployment, device),
     )  # fmt: skip
-    notes = (*found.notes, *target.notes)
-    label = "" if question.dtype == "auto" else question.dtype
-    source = f"advisor probe, {time.strftime('%Y-%m', time.gmtime())}, static batches"
+    notes = (*found.notes, *target.notes, *(question.trace.notes if question.trace else ()))
+    label = "-".join(("" if question.dtype == "auto" else question.dtype, "serving" * question.serving)).strip("-")
+    what = "under traffic" if question.serving else "static batches"
+    source = f"advisor probe, {time.strftime('%Y-%m', time.gmtime())}, {what}"
     start_s = _start_s(shared, prefix_of(cluster, question.engine))
     written = partial(plan_of, model=named, cluster=cluster, role=role, source=source, label=label, start_s=start_s)
     everything = loads_of(written(able), "the plan")
     waiting = []
     for each, load in zip(able, everything, strict=True):
-        undone = each.only(undone_shapes(load, out))
-        if undone.seconds:
-            waiting.append(undone)
+        rest = each.only(undone(load, out))
+        if rest.seconds:
+            waiting.append(rest)
     gpus = cluster.num_gpus
     budget_s = shared["budget_s"]
     planned_s = math.inf if budget_s is None else PLANNED * budget_s
-    loads, late = chosen(waiting, budget_s=planned_s, start_s=start_s, gpus=gpus)
+    at_once = CLOSED_FIRST + len(SHARES) if question.serving else 1
+    loads, late = chosen(waiting, budget_s=planned_s, start_s=start_s, gpus=gpus, at_once=at_once)
     if waiting and not loads:
         least = min(start_s + min(each.seconds.values()) for each in waiting) / PLANNED
         raise InputError(
@@ -267,35 +268,44 @@ def _from_plan(path: Path, shared: dict[str, Any]) -> Probing:
     loads = read_plan(path)
     plan = json.loads(path.read_text(encoding="utf-8"))
     target = shared["target"]
+    serving = {bool(load.offers) for load in loads}
+    if len(serving) > 1:
+        raise InputError(f"{path} has loads with offers and loads without; traffic and static batches are plans apart")
+    check_engine(shared["engine"], shared["device"], serving=True in serving)
     widest = max((load.deployment.num_gpus for load in loads), default=0)
     if widest > target.cluster.num_gpus:
         raise InputError(f"a load of {path} needs {widest} GPUs; {target.cluster.num_gpus} are named")
     for load in loads:
         try:
-            _check(shared["engine"], load.model, load.deployment, shared["device"])
+            check_deployment(shared["engine"], load.model, load.deployment, shared["device"])
         except InputError as error:
             raise InputError(f"{path}: {load.name}: {error}") from error
     able = [_foretold(load, shared["engine"], target.cluster) for load in loads]
     start_s = _start_s(shared, plan.get("prefix", ""))
-    undone = [each.only(undone_shapes(load, shared["out"])) for each, load in zip(able, loads, strict=True)]
-    kept = [i for i, load in enumerate(loads) if undone_shapes(load, shared["out"])]
-    waiting = [undone[i] for i in kept]
+    left = [undone(load, shared["out"]) for load in loads]
+    rest = [each.only(pieces) for each, pieces in zip(able, left, strict=True)]
+    kept = [i for i, pieces in enumerate(left) if pieces]
+    waiting = [rest[i] for i in kept]
     gpus = target.cluster.num_gpus
     return Probing(
         **shared, plan=plan, loads=tuple(loads[i] for i in kept), all_loads=loads, start_s=start_s,
-        seconds={loads[i].name: undone[i].seconds for i in kept},
+        seconds={loads[i].name: rest[i].seconds for i in kept},
         expected_s=makespan(waiting, start_s=start_s, gpus=gpus),
         ends_s=_ends([loads[i] for i in kept], waiting, start_s, gpus), notes=target.notes, left_out=(),
     )  # fmt: skip
 
 
 def _foretold(load: Load, engine: str, cluster: Cluster) -> Candidate:
-    """A load of a plan with the seconds of the shapes that should fit; the others will be left out when it runs."""
+    """A load of a plan with the seconds of its offers, drained, or of the shapes that should fit; the others will be left
+    out when it runs.
+    """
     wanted = replace(load.deployment, engine=engine)
     # as the engines do: positions beyond the model's are only more rotary angles
     longest = max(load.model.max_position_embeddings, wanted.max_model_len or 0)
     model = replace(load.model, max_position_embeddings=longest)
     deployment = resolve(wanted, model, cluster).value
+    if load.offers:
+        return Candidate(deployment=deployment, seconds={offer: offer.seconds + DRAIN_S for offer in load.offers})
     seconds = shape_seconds(model, cluster, deployment, load.shapes, _parameters(engine, cluster), most_s=load.point_s)
     return Candidate(deployment=deployment, seconds=seconds)
 
@@ -315,33 +325,6 @@ def _start_s(shared: Mapping[str, Any], prefix: str) -> float:
     return start_up(seconds_taken(shared["out"]), stored, prefix=prefix, otherwise=otherwise)
 
 
-def _check(engine: str, model: Model, deployment: Deployment, device: str) -> None:
-    """Raise ``InputError`` for what the engine cannot run."""
-    if engine == "vllm":
-        config_json(model, max_model_len=deployment.max_model_len)
-        return
-    check_runs(model, deployment, device=device)
-    read_settings(model)
-
-
-def _check_installed(engine: str) -> None:
-    if engine == "vllm" and find_spec("vllm") is None:
-        raise InputError("vllm is not installed where advisor is; install it there, or measure with --engine torch")
-    if find_spec("torch") is None or find_spec("safetensors") is None:
-        raise InputError("measuring needs torch and safetensors: pip install 'advisor[probes]'")
-
-
-def _worker(engine: str, device: str) -> list[str]:
-    return vllm_static.worker_command() if engine == "vllm" else torch_static.worker_command(device)
-
-
-def _environment(engine: str) -> Mapping[str, str]:
-    """What workers need beside our own environment; they must find our packages wherever they are started."""
-    shared = vllm_static.ENVIRONMENT if engine == "vllm" else torch_static.ENVIRONMENT
-    root = str(Path(probes.__file__).parents[1])
-    return {**shared, "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))}
-
-
 def _claimed(index: int) -> Claim:
     """A claim on a GPU of this machine, among the commands of one user."""
     path = Path(tempfile.gettempdir(), f"advisor-{os.getuid()}", f"gpu{index}.lock")
@@ -349,6 +332,17 @@ def _claimed(index: int) -> Claim:
     if claim is None:
         raise InputError(f"GPU {index} is being measured on by another advisor probe; name others, such as --gpus 1,")
     return claim
+
+
+def traced_requests(trace: str | Path | None, *, serving: bool) -> Traffic | None:
+    """The requests of a file for ``Question.trace``; None without one."""
+    if trace is None:
+        return None
+    if not serving:
+        raise InputError("a trace is given without serving; static batches have no arrivals")
+    from advisor.serving.traces import read_trace  # noqa: PLC0415  few ask for it
+
+    return read_trace(trace)
 
 
 def probe(
@@ -371,6 +365,8 @@ def probe(
     plan: str | Path | None = None,
     endpoint: str | None = None,
     tokenizer: str | None = None,
+    serving: bool = False,
+    trace: str | Path | None = None,
 ) -> list[Measurement]:
     """Measure a model on this machine's GPUs in the layouts and batches that tell most, within a budget of seconds.
 
@@ -404,6 +400,9 @@ def probe(
         endpoint: address of a server with OpenAI's interface, to measure that; one ``tp``, ``pp``, ``input_len`` (1024) and
             ``output_len`` (256) then, and ``batch`` are requests in flight per replica.
         tokenizer: Hugging Face id or folder of the tokenizer that prompts for an endpoint are made with; None: the model's.
+        serving: measure vLLM under traffic in place of static batches: ``batch`` requests kept in flight, then Poisson
+            arrivals at shares of the best of these; each request is kept too, in OUT/requests.jsonl.
+        trace: with ``serving``, a file of requests (as ``simulate`` reads) whose arrivals take the place of the Poisson ones.
 
     Returns:
         What has been measured of these loads, now or before.
@@ -416,6 +415,10 @@ def probe(
     if endpoint is not None:
         from advisor.probing_endpoint import measured_endpoint, prepared_endpoint  # noqa: PLC0415  it needs this module
 
+        if serving or trace is not None:
+            raise InputError(
+                "serving and trace are for an engine that is started; an endpoint is measured under traffic anyway"
+            )
         if plan is not None:
             raise InputError(
                 "endpoint and plan are both given; a plan is for this machine's GPUs, leave out one of the two"
@@ -428,8 +431,9 @@ def probe(
             )
         ).runs  # fmt: skip
     question = Question(
-        engine=engine or "torch", tp=tuple(tp), pp=tuple(pp), batch=tuple(batch), input_len=tuple(input_len),
-        output_len=tuple(output_len), dtype=dtype, max_model_len=max_model_len,
+        engine=engine or ("vllm" if serving else "torch"), tp=tuple(tp), pp=tuple(pp), batch=tuple(batch),
+        input_len=tuple(input_len), output_len=tuple(output_len), dtype=dtype, max_model_len=max_model_len,
+        serving=serving, trace=traced_requests(trace, serving=serving),
     )  # fmt: skip
     ready = prepared(
         model, gpus, budget_s=budget_s, question=question, device=device, role=role, out=out, store=store, plan=plan

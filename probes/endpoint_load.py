@@ -11,11 +11,13 @@ import secrets
 import shutil
 import signal
 import subprocess
+import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from catalog.schema import InputError
+from probes import leash
 from probes.endpoint import KEY
 
 if TYPE_CHECKING:
@@ -102,7 +104,7 @@ def command(program: str, target: Target, traffic: Traffic, *, seconds: float, r
 def make_traffic(target: Target, traffic: Traffic, folder: Path, *, seconds: float, limit_s: float) -> Path:
     """Send requests for so many seconds, and the report's path: FOLDER/NAME.json, which is there only if it is whole.
 
-    Whatever ends this ends GuideLLM too.
+    Whatever ends this, a kill too, ends GuideLLM.
 
     Raises:
         InputError: GuideLLM is not installed, or the folder cannot be written.
@@ -121,8 +123,8 @@ def make_traffic(target: Target, traffic: Traffic, folder: Path, *, seconds: flo
         part.unlink(missing_ok=True)
         with log.open("wb") as file:
             process = subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=file, stderr=file, cwd=folder, env=environment,
-                start_new_session=True,
+                [sys.executable, "-P", leash.__file__, *argv], stdin=subprocess.PIPE, stdout=file, stderr=file,
+                cwd=folder, env=environment, start_new_session=True,
             )  # fmt: skip
     except OSError as error:
         raise InputError(f"cannot run {program} in {folder}: {error.strerror}") from error
@@ -156,4 +158,5 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     """Kill GuideLLM and the processes it started, which share its session."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    with process:  # closes its pipe and waits for it
+        pass

@@ -10,13 +10,11 @@ from catalog.models import find_model
 from catalog.names import suggestion
 from catalog.schema import Deployment, InputError, Model, require_positive
 from catalog.tables import construct
-from probes.serving import read_offer
+from probes.serving import Offer, read_offer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
-
-    from probes.serving import Offer
 
 SHAPES = (
     (1, 128, 128),
@@ -70,19 +68,27 @@ class Load:
     where the engine can try. The one named is where to begin: the nearer, the fewer tries."""
     offers: tuple[Offer, ...] = ()
     """Traffic, for what measures that."""
+    exported: str = ""
+    """Shell text that starts it, as ``advisor export`` wrote it, for what starts that."""
+    foretold_kv_tokens: int | None = None
+    """KV capacity of one replica, as it was foretold when the plan was made."""
 
     expected_s: float | None = None
     """How long it is expected to take, start-up included; None where nobody has foretold it."""
 
-    def run_id(self, shape: tuple[int, int, int]) -> str:
-        batch, input_len, output_len = shape
+    def run_id(self, piece: tuple[int, int, int] | Offer) -> str:
+        """The name of the run that measures one of its shapes or offers."""
+        if isinstance(piece, Offer):
+            return f"{self.name}-{piece.name}"
+        batch, input_len, output_len = piece
         return f"{self.name}-b{batch}-i{input_len}-o{output_len}"
 
 
 def read_plan(path: Path) -> tuple[Load, ...]:
     """The loads of a plan: a JSON object with ``prefix``, ``source``, ``gpu``, ``interconnect``, the limits of ``Load``,
     a ``deployment`` that all share, ``shapes``, ``thresholds``, ``agreement``, ``offers``, and ``loads``, each with ``model``,
-    ``role`` and what it has of its own (``deployment``, ``shapes``, ``label``, ``expected_s``).
+    ``role`` and what it has of its own (``deployment``, ``shapes``, ``label``, ``expected_s``, ``exported``,
+    ``foretold_kv_tokens``).
 
     Raises:
         InputError: it cannot be read, or a field is missing, unknown or impossible.
@@ -115,7 +121,7 @@ def loads_of(plan: Any, where: str) -> tuple[Load, ...]:
 def _load(entry: Mapping[str, Any], shared: Mapping[str, Any], where: str) -> Load:
     known = {
         *("prefix", "source", "gpu", "interconnect", "deployment", "shapes", "model", "role", "label"),
-        *("agreement", "thresholds", "offers", "expected_s"),
+        *("agreement", "thresholds", "offers", "expected_s", "exported", "foretold_kv_tokens"),
         *LIMITS,
     }
     for name in entry:
@@ -135,6 +141,10 @@ def _load(entry: Mapping[str, Any], shared: Mapping[str, Any], where: str) -> Lo
         raise InputError(f"{where}: agreement is {agreement!r:.40}; it must be true or false")
     if (expected_s := entry.get("expected_s")) is not None:
         require_positive(f"{where}: expected_s", expected_s, whole=False)
+    if not isinstance(exported := entry.get("exported", ""), str):
+        raise InputError(f"{where}: exported is {exported!r:.40}; it must be text, as advisor export writes it")
+    if (foretold := entry.get("foretold_kv_tokens")) is not None:
+        require_positive(f"{where}: foretold_kv_tokens", foretold)
     thresholds = entry.get("thresholds", [])
     if not isinstance(thresholds, list):
         raise InputError(
@@ -159,6 +169,8 @@ def _load(entry: Mapping[str, Any], shared: Mapping[str, Any], where: str) -> Lo
         thresholds=tuple(_shape(each, where) for each in thresholds),
         offers=tuple(read_offer(each, f"{where} offer {number}") for number, each in enumerate(offers, 1)),
         expected_s=expected_s,
+        exported=exported,
+        foretold_kv_tokens=foretold,
         **limits,
     )
 

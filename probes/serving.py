@@ -1,16 +1,17 @@
 """Serving: requests that arrive over time, each timed on its own.
 
-Closed loop: so many requests are kept in flight, the steady regime. Open loop: requests arrive as a Poisson process and
-wait if they must. Engine-agnostic: an engine is a function that turns a prompt into a stream of tokens.
+Closed loop: so many requests are kept in flight, the steady regime. Open loop: requests arrive as a Poisson process, or as
+a trace says, and wait if they must. Engine-agnostic: an engine is a function that turns a prompt into a stream of tokens.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import itertools
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,7 +39,7 @@ LOW_IDS = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offer:
-    """The traffic of one run. Exactly one of ``concurrency``, ``rate`` and ``share`` is given."""
+    """The traffic of one run. Exactly one of ``concurrency``, ``rate``, ``share`` and ``requests`` is given."""
 
     input_len: int
     output_len: int
@@ -53,11 +54,18 @@ class Offer:
     """Requests a second, open loop."""
     share: float | None = None
     """The rate as a share of the most that a closed loop before it in the same load completed, with the same lengths."""
+    requests: tuple[tuple[float, int, int], ...] = ()
+    """A trace: arrival in seconds, ascending, input and output length of each request; a longer one than the engine takes
+    is cut short."""
     seed: int = 0
 
     @property
     def name(self) -> str:
         """Short, and different for different offers."""
+        if self.requests:
+            return (
+                f"t{hashlib.sha256(repr(self.requests).encode()).hexdigest()[:8]}-i{self.input_len}-o{self.output_len}"
+            )
         lengths = f"i{self.input_len}-o{self.output_len}" + (f"-cv{self.spread:g}" if self.spread else "")
         if self.concurrency:
             return f"c{self.concurrency}-{lengths}"
@@ -73,17 +81,36 @@ def read_offer(entry: Any, where: str) -> Offer:
     """
     if not isinstance(entry, dict):
         raise InputError(f"{where}: {entry!r:.60} is no offer; it must be an object such as {{'rate': 4, ...}}")
-    offer: Offer = construct(Offer, entry, where)
+    plain: Offer = construct(Offer, {name: value for name, value in entry.items() if name != "requests"}, where)
+    offer = replace(plain, requests=_requests(entry.get("requests", []), where))
     for name in ("input_len", "output_len"):
         require_positive(f"{where}: {name}", getattr(offer, name))
     require_positive(f"{where}: seconds", offer.seconds, whole=False)
-    chosen = [name for name in ("concurrency", "rate", "share") if getattr(offer, name) is not None]
+    chosen = [name for name in ("concurrency", "rate", "share", "requests") if getattr(offer, name) not in (None, ())]
     if len(chosen) != 1:
-        raise InputError(f"{where} has {' and '.join(chosen) or 'none'} of concurrency, rate, share; it must have one")
+        some = " and ".join(chosen) or "none"
+        raise InputError(f"{where} has {some} of concurrency, rate, share, requests; it must have one")
+    if offer.requests:
+        return offer
     require_positive(f"{where}: {chosen[0]}", getattr(offer, chosen[0]), whole=chosen[0] == "concurrency")
     if not 0 <= offer.spread <= 3:
         raise InputError(f"{where}: spread is {offer.spread:g}; it must be from 0 to 3")
     return offer
+
+
+def _requests(rows: Any, where: str) -> tuple[tuple[float, int, int], ...]:
+    found: list[tuple[float, int, int]] = []
+    for number, row in enumerate(rows if isinstance(rows, list) else [rows], 1):
+        place = f"{where} request {number}"
+        if not isinstance(row, list) or len(row) != 3:
+            raise InputError(f"{place} is {row!r:.60}; it must be [arrival_s, input_len, output_len]")
+        last = found[-1][0] if found else 0.0
+        if isinstance(row[0], bool) or not isinstance(row[0], (int, float)) or not last <= row[0] < math.inf:
+            raise InputError(f"{place}: arrival_s is {row[0]!r:.40}; it must be a number of seconds, at least {last:g}")
+        for name, value in zip(("input_len", "output_len"), row[1:], strict=True):
+            require_positive(f"{place}: {name}", value)
+        found.append((float(row[0]), int(row[1]), int(row[2])))
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,8 +161,7 @@ async def serve(stream: Stream, offer: Offer, *, vocab_size: int, max_len: int, 
         ended = [each for each in run.done if window[0] <= each.last_s <= window[1]]
         requests = [each for each in ended if each.arrival_s >= window[0]]  # the first ones waited for each other
     else:
-        arrivals = poisson(rate or offer.rate or 0.0, offer.seconds, offer.seed)
-        await run.open(arrivals, *lengths(offer, len(arrivals), max_len))
+        await run.open(*_arrivals(offer, max_len, rate or offer.rate or 0.0))
         window = 0.0, max((each.last_s for each in run.done), default=offer.seconds)
         ended = requests = run.done
     length = window[1] - window[0]
@@ -147,6 +173,18 @@ async def serve(stream: Stream, offer: Offer, *, vocab_size: int, max_len: int, 
         output_tok_s=tokens / length,
         completed_s=len(ended) / length,
     )
+
+
+def _arrivals(
+    offer: Offer, max_len: int, rate: float
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
+    """Arrivals in seconds, input and output lengths of an open loop, (n,) each."""
+    if not offer.requests:
+        arrivals = poisson(rate, offer.seconds, offer.seed)
+        return arrivals, *lengths(offer, len(arrivals), max_len)
+    table = np.array(offer.requests)
+    inputs = np.minimum(table[:, 1].astype(np.int64), max_len - 1)
+    return table[:, 0], inputs, np.minimum(table[:, 2].astype(np.int64), max_len - inputs)
 
 
 def poisson(rate: float, seconds: float, seed: int = 0) -> NDArray[np.float64]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from probes.loads import Load
+    from probes.serving import Offer
 
 
 SPARE = 2
@@ -259,6 +260,7 @@ def add_record(
         "seconds": round(seconds, 1),
         "late": late,
         "shapes": load.shapes,
+        **({"offers": [offer.name for offer in load.offers]} if load.offers else {}),
         "log": list(log) or None,
     }
     try:
@@ -277,21 +279,25 @@ def seconds_taken(out: Path) -> dict[str, float]:
     return {record["load"]: record["seconds"] for record in _records(out) if record["outcome"] == "done"}
 
 
-def undone_shapes(load: Load, out: Path) -> tuple[tuple[int, int, int], ...]:
-    """The shapes of a load that no sweep into this folder has been through yet."""
-    seen = _shapes_seen(load, _records(out))
-    return tuple(shape for shape in load.shapes if shape not in seen)
+def undone(load: Load, out: Path) -> tuple[tuple[int, int, int] | Offer, ...]:
+    """The shapes and offers of a load that no sweep into this folder has been through yet."""
+    seen = _seen(load, _records(out))
+    offers = tuple(offer for offer in load.offers if offer.name not in seen)
+    return (*(shape for shape in load.shapes if shape not in seen), *offers)
 
 
 def _is_done(load: Load, records: Sequence[Mapping[str, Any]]) -> bool:
     done = any(record["load"] == load.name and record["outcome"] == "done" for record in records)
-    return done and _shapes_seen(load, records).issuperset(load.shapes)
+    return done and _seen(load, records).issuperset((*load.shapes, *(offer.name for offer in load.offers)))
 
 
-def _shapes_seen(load: Load, records: Sequence[Mapping[str, Any]]) -> set[tuple[int, int, int]]:
+def _seen(load: Load, records: Sequence[Mapping[str, Any]]) -> set[tuple[int, int, int] | str]:
+    """Its shapes, and the names of its offers, that loads of its name have been through."""
     done = [record for record in records if record["load"] == load.name and record["outcome"] == "done"]
-    # records did not always say which shapes: then they were all there were
-    return {tuple(shape) for record in done for shape in record.get("shapes", load.shapes)}
+    # records did not always say which shapes and offers: then they were all there were
+    names = [offer.name for offer in load.offers]
+    shapes = {tuple(shape) for record in done for shape in record.get("shapes", load.shapes)}
+    return shapes | {name for record in done for name in record.get("offers", names)}
 
 
 def _records(out: Path) -> list[dict[str, Any]]:

@@ -11,12 +11,13 @@ import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from catalog.runs import append_runs, check_run, read_runs
 from catalog.schema import InputError
+from probes.leash import end_with_starter
 from probes.loads import read_plan
-from probes.static import measure
+from probes.static import failure, measure
 from probes.sweep import Sweep
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from catalog.schema import Measurement
     from probes.loads import Load
-    from probes.static import Engine
+    from probes.static import Engine, OutOfMemory
 
 
 def sweep_parser(module: str, description: str) -> argparse.ArgumentParser:
@@ -45,10 +46,12 @@ def run_sweep(
     worker: Sequence[str],
     environment: Mapping[str, str],
     check: Callable[[Load], None] | None = None,
+    ready: Callable[[], str] = str,
 ) -> int:
     """Run the plan that ``args`` name; the exit code, 2 if it cannot be run, which one line on stderr explains.
 
-    ``worker`` is the command that starts a worker, ``check`` refuses loads that the engine cannot run (``InputError``).
+    ``worker`` is the command that starts a worker, ``check`` refuses loads that the engine cannot run (``InputError``),
+    ``ready`` an engine that cannot run at all, or returns what is to be said about it.
     """
     if args.plan is None or args.out is None:
         parser.error("a plan and a folder are needed")
@@ -63,6 +66,8 @@ def run_sweep(
         for load in sweep.loads:
             if check:
                 check(load)
+        if told := ready():
+            print(told, file=sys.stderr)
         sweep.run()
     except InputError as error:
         print(error, file=sys.stderr)
@@ -95,7 +100,7 @@ def take_order() -> Order | None:
     if not text:
         return None
     if os.getsid(0) == os.getpid():  # the first process of a load; the others' standard input has ended
-        threading.Thread(target=_end_with_sweep, daemon=True).start()
+        threading.Thread(target=end_with_starter, daemon=True).start()
     order = json.loads(text)
     log = Path(order["log"])
     with log.open("ab", buffering=0) as file:
@@ -108,13 +113,6 @@ def take_order() -> Order | None:
     return Order(text=text, load=load, out=out, store=store, log=log, gpus=gpus, port=order["port"])
 
 
-def _end_with_sweep() -> None:
-    """Wait until nobody can write to standard input any more: the sweep has been killed, and who else would end us?"""
-    while os.read(0, 1):
-        pass
-    os.killpg(0, signal.SIGKILL)
-
-
 def record(engine: Engine, order: Order, *, agreement: Mapping[str, float] | None = None) -> None:
     """Measure the load's shapes that are not in the store yet; each is in it as soon as it is taken.
 
@@ -122,6 +120,26 @@ def record(engine: Engine, order: Order, *, agreement: Mapping[str, float] | Non
     """
     done = frozenset(run.run_id for run in stored(order))
     for run in measure(engine, order.load, done=done, agreement=agreement, say=tell):
+        store(order, run)
+
+
+def record_failure(
+    order: Order,
+    error: OutOfMemory,
+    *,
+    engine: str,
+    version: str,
+    fingerprint: Mapping[str, Any],
+    running: tuple[int, int, int] | None = None,
+) -> None:
+    """Store that there was not enough memory for a batch, or, where none was running, for the load: its smallest shape."""
+    shapes = order.load.shapes or tuple((1, offer.input_len, offer.output_len) for offer in order.load.offers)
+    if running is None:
+        shape = min(shapes, key=lambda each: each[0] * (each[1] + each[2]))
+    else:  # a part of a shape: its prefill, or its warm-up
+        shape = next((each for each in shapes if each[:2] == running[:2]), running)
+    run = failure(order.load, shape, error, engine=engine, version=version, fingerprint=fingerprint)
+    if run.run_id not in {other.run_id for other in stored(order)}:
         store(order, run)
 
 

@@ -87,7 +87,7 @@ Engine = Annotated[
         metavar="NAME",
         rich_help_panel=MEASURED,
         help="torch (plain PyTorch, nothing else is needed) or vllm (if it is installed beside advisor); with --endpoint "
-        "what it is, where it does not say itself.  [default: torch]",
+        "what it is, where it does not say itself.  [default: torch; vllm with --serving]",
     ),
 ]
 Endpoint = Annotated[
@@ -108,6 +108,23 @@ Tokenizer = Annotated[
         rich_help_panel=MEASURED,
         help="With --endpoint: Hugging Face id or folder of the tokenizer that prompts are made with.  [default: the "
         "model's]",
+    ),
+]
+Serving = Annotated[
+    bool,
+    typer.Option(
+        "--serving",
+        rich_help_panel=MEASURED,
+        help="Under traffic (vllm): so many requests in flight, then Poisson arrivals; --batch is requests in flight.",
+    ),
+]
+Trace = Annotated[
+    str | None,
+    typer.Option(
+        "--trace",
+        metavar="FILE",
+        rich_help_panel=MEASURED,
+        help="With --serving: CSV or JSON Lines with arrival_s, input_len, output_len, in place of Poisson arrivals.",
     ),
 ]
 Longest = Annotated[
@@ -185,6 +202,8 @@ def probe(
     engine: Engine = None,
     dtype: opt.Dtype = "auto",
     max_model_len: Longest = None,
+    serving: Serving = False,
+    trace: Trace = None,
     endpoint: Endpoint = None,
     tokenizer: Tokenizer = None,
     role: Role = "fit",
@@ -205,6 +224,7 @@ def probe(
     \b
     advisor probe --model llama-13b --gpus local --budget 3m
     advisor probe --model llama-13b --gpus 4xH200 --dry-run
+    advisor probe --model llama-13b --engine vllm --serving --budget 10m
     advisor probe --endpoint http://host:8000 --model llama-13b --gpus 1xH100
     advisor probe --report
     """  # noqa: D301  Click's mark for lines that stay as they are
@@ -221,12 +241,14 @@ def probe(
     if model is not None and plan is not None:
         raise InputError("--model and --plan are both given; a plan says which models, leave out one of the two")
     from advisor.probe_plans import Question  # noqa: PLC0415  brings numpy
-    from advisor.probing import prepared  # noqa: PLC0415
+    from advisor.probing import prepared, traced_requests  # noqa: PLC0415  likewise
 
     limit = seconds(budget or DEFAULT_BUDGET) if budget or not plan else None
     if endpoint is not None:
         from advisor.cli.measuring_endpoint import probe_endpoint  # noqa: PLC0415  seldom needed
 
+        if serving or trace is not None:
+            raise InputError("--serving and --trace are for --engine vllm; a server is measured under traffic anyway")
         if plan is not None:
             raise InputError("--endpoint and --plan are both given; a plan is for this machine's GPUs, leave out one")
         given = {"tp": tensor_parallel_size, "pp": pipeline_parallel_size, "batch": batch, "input-len": input_len,
@@ -245,7 +267,8 @@ def probe(
     if tokenizer is not None:
         raise InputError("--tokenizer is for --endpoint; the engines measured here are given tokens")
     question = Question(
-        engine=engine or "torch", dtype=dtype, max_model_len=max_model_len, tp=numbers("--tp", tensor_parallel_size),
+        engine=engine or ("vllm" if serving else "torch"), serving=serving, dtype=dtype, max_model_len=max_model_len,
+        trace=traced_requests(trace, serving=serving), tp=numbers("--tp", tensor_parallel_size),
         pp=numbers("--pp", pipeline_parallel_size), batch=numbers("--batch", batch),
         input_len=numbers("--input-len", input_len), output_len=numbers("--output-len", output_len),
     )  # fmt: skip

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from advisor.probing import is_of
 from advisor.report.lines import hardware, header, labelled, notes
 from advisor.report.numbers import short
 from advisor.report.tables import Column, drawn
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
     from advisor.probing import Probing
     from probes.loads import Load
+    from probes.serving import Offer
 
 
 def plan_view(ready: Probing, width: int, *, wide: bool = False) -> list[RenderableType]:
@@ -42,7 +45,11 @@ def plan_columns(ready: Probing) -> list[Column]:
     return [
         Column(name="TP x PP", cells=[f"{load.deployment.tp} x {load.deployment.pp}" for load in loads], right=False),
         Column(name="GPUs", cells=[str(load.deployment.num_gpus) for load in loads], rank=4),
-        Column(name="batches at in/out", cells=[shapes_told(load) for load in loads], right=False),
+        Column(
+            name="traffic at in/out" if ready.serving else "batches at in/out",
+            cells=[offers_told(load) if load.offers else shapes_told(load) for load in loads],
+            right=False,
+        ),
         Column(name="takes", unit="s", cells=[f"{_takes(ready, load):.0f}" for load in loads]),
         Column(name="ends at", unit="s", cells=[f"{ready.ends_s[load.name]:.0f}" for load in loads]),
         Column(name="load", cells=[load.name for load in loads], right=False, rank=6),
@@ -59,6 +66,7 @@ def plan_rows(ready: Probing) -> list[dict[str, Any]]:
             "pp": load.deployment.pp,
             "gpus": load.deployment.num_gpus,
             "shapes": " ".join(f"{batch}x{input_len}+{output_len}" for batch, input_len, output_len in load.shapes),
+            **({"offers": " ".join(offer.name for offer in load.offers)} if load.offers else {}),
             "expected_s": round(_takes(ready, load), 1),
             "ends_s": round(ready.ends_s[load.name], 1),
         }
@@ -75,13 +83,49 @@ def shapes_told(load: Load) -> str:
     )
 
 
+def offers_told(load: Load) -> str:
+    """The traffic by lengths: "64, 256 in flight, Poisson at 50%, 80% at 1024/256"."""
+    by_lengths = sorted(load.offers, key=lambda offer: (offer.input_len, offer.output_len))
+    return "; ".join(
+        f"{', '.join(_traffic(list(offers)))} at {lengths[0]}/{lengths[1]}"
+        for lengths, offers in groupby(by_lengths, key=lambda offer: (offer.input_len, offer.output_len))
+    )
+
+
+def _traffic(offers: Sequence[Offer]) -> list[str]:
+    closed = [str(offer.concurrency) for offer in offers if offer.concurrency]
+    shares = [f"{offer.share:.0%}" for offer in offers if offer.share]
+    rates = [f"{offer.rate:g} a second" for offer in offers if offer.rate]
+    traces = [f"a trace of {len(offer.requests)} requests" for offer in offers if offer.requests]
+    told = [f"{', '.join(closed)} in flight"] if closed else []
+    told += [f"Poisson at {', '.join([*shares, *rates])}"] if shares or rates else []
+    return told + traces
+
+
 def outcome_lines(ready: Probing, measured: int, before: int) -> list[tuple[str, Sequence[str]]]:
     """Where the runs are kept, how many there are of them, and what was not measured, as entries of ``labelled``."""
     told = f"{measured - before} measured now" + (f", {before} before" if before else "")
     lines: list[tuple[str, Sequence[str]]] = [("runs", [f"{told}, kept in {ready.store}", _use(ready)])]
+    requests = ready.out / "requests.jsonl"
+    lines.append(("traffic", [f"request by request in {requests}"] if ready.serving and requests.exists() else []))
+    lines.append(("startup", start_ups(ready)))
     lines.append(("skipped", ready.left_out))
     lines += notes(Note(text, "warning") for text in failures(ready))
     return [(label, texts) for label, texts in lines if texts]
+
+
+def start_ups(ready: Probing) -> list[str]:
+    """How long engines took to start, where the runs say so: in their fingerprint, ``startup_s``."""
+    by_load: dict[str, float] = {}
+    for run in ready.runs():
+        load = next(load.name for load in ready.all_loads if is_of(run, load))
+        seconds = json.loads(run.fingerprint or "{}").get("startup_s")
+        by_load |= {} if seconds is None else {load: seconds}
+    taken = sorted(by_load.values())
+    if not taken:
+        return []
+    span = f"{taken[0]:.0f} s" if len(taken) == 1 else f"{taken[0]:.0f} to {taken[-1]:.0f} s"
+    return [f"{span} of each load, within the budget"]
 
 
 def failures(ready: Probing) -> list[str]:
@@ -103,9 +147,12 @@ def _told(ready: Probing) -> list[tuple[str, Sequence[str]]]:
     if not ready.loads:
         return [("runs", [f"all of it has been measured before, see {ready.store}"])]
     budget = "" if ready.budget_s is None else f" of a budget of {short(ready.budget_s)} s"
-    batches = sum(len(load.shapes) for load in ready.loads)
-    takes = f"{len(ready.loads)} loads, {batches} batches: about {ready.expected_s:.0f} s{budget}"
-    started = f"of each load about {ready.start_s:.0f} s pass before its first batch"
+    runs = sum(map(len, ready.seconds.values()))
+    what = "loops" if ready.serving else "batches"
+    takes = f"{len(ready.loads)} loads, {runs} {what}: about {ready.expected_s:.0f} s{budget}"
+    started = (
+        f"of each load about {ready.start_s:.0f} s pass before its first {what.removesuffix('es').removesuffix('s')}"
+    )
     lines: list[tuple[str, Sequence[str]]] = [("takes", [takes, started]), ("skipped", ready.left_out)]
     return [(label, texts) for label, texts in lines if texts]
 

@@ -99,9 +99,17 @@ def _json_rows(name: str, report: Mapping[str, Any]) -> Iterator[tuple[str, dict
                 "model": _at(run, "config", "backend", "model"),
                 "id": _at(run, "config", "id_"),
                 "single": _at(run, "requests", "successful"),
+                "failure": _failure(_at(run, "requests", "errored")),
                 "version": version,
             },
         )
+
+
+def _failure(errored: Any) -> str:
+    """What the first of the requests that failed says of it, in one line."""
+    first = errored[0] if isinstance(errored, list) and errored else {}
+    told = _at(first, "info", "error") if isinstance(first, dict) else None
+    return " ".join(told.split()) if isinstance(told, str) else ""
 
 
 def _csv_rows(document: Document) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -153,6 +161,7 @@ def _reading(where: str, row: Mapping[str, Any]) -> Reading:
     traffic = Traffic(
         completed=completed,
         failed=int(figures.maybe("errored") or 0),
+        failure=row.get("failure", ""),
         seconds=figures.number("seconds", least=1e-9),
         input_len=figures.number("inputs"),
         output_len=output_len,

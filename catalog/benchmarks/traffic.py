@@ -30,6 +30,8 @@ class Traffic:
 
     completed: int
     failed: int = 0
+    failure: str = ""
+    """Why one of those failed, where it is told."""
     seconds: float
     """From the first request to the last answer."""
     input_len: float
@@ -63,7 +65,8 @@ class Traffic:
         if not self.completed:
             raise Unusable("no request was completed")
         if self.failed > MOST_FAILED * (self.completed + self.failed):
-            raise Unusable(f"{self.failed} of its {self.completed + self.failed} requests failed")
+            why = f": {self.failure:.200}" if self.failure else ""
+            raise Unusable(f"{self.failed} of its {self.completed + self.failed} requests failed{why}")
         lengths = {"input_len": max(1, round(self.input_len)), "output_len": max(1, round(self.output_len))}
         known = {
             "ttft_ms": self.ttft_ms, "tpot_ms": self.tpot_ms, "e2e_ms": self.e2e_ms, "output_tok_s": self.output_tok_s,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from catalog.schema import InputError
 from catalog.stores import append_lines, line_of
+from probes import sweep_command
 from probes.reference import FORCED, PROMPT, SEQUENCES, compare, sequences
 from probes.static import OutOfMemory, failure, fitting, measure
 from probes.sweep_command import store, stored, tell
@@ -171,21 +172,14 @@ def record_memory(engine: TorchEngine, order: Order, shape: tuple[int, int, int]
 def record_failure(
     order: Order, error: OutOfMemory, running: tuple[int, int, int] | None = None, engine: TorchEngine | None = None
 ) -> None:
-    """Store that there was not enough memory for a batch, or, where none was running, for the load: its smallest shape."""
+    """See ``sweep_command.record_failure``."""
     from probes.pytorch.engine import TorchEngine  # noqa: PLC0415  imports torch
 
-    shapes = order.load.shapes
-    if running is None:
-        shape = min(shapes, key=lambda each: each[0] * (each[1] + each[2]))
-    else:  # a part of a shape: its prefill, or its warm-up
-        shape = next((each for each in shapes if each[:2] == running[:2]), running)
-    run = failure(
-        order.load,
-        shape,
+    sweep_command.record_failure(
+        order,
         error,
         engine=TorchEngine.name,
         version=TorchEngine.version,
         fingerprint=engine.fingerprint if engine else {},
+        running=running,
     )
-    if run.run_id not in {other.run_id for other in stored(order)}:
-        store(order, run)

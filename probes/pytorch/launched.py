@@ -22,7 +22,7 @@ from probes.claims import take_claim
 from probes.loads import read_plan
 from probes.meter import Meter
 from probes.pytorch.static import ENVIRONMENT, check_load, run_load
-from probes.sweep import add_record, undone_shapes
+from probes.sweep import add_record, undone
 from probes.sweep_command import Order, tell
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def run_launched(parser: argparse.ArgumentParser, args: argparse.Namespace) -> i
     try:
         load = _find(args.plan, args.load)
         check_load(load, args.device)
-        if not undone_shapes(load, args.out):
+        if not undone(load, args.out):
             _first(rank, f"{load.name} is done")
             return 0
         claim = _claim(load, args.out) if rank == 0 else None

@@ -24,7 +24,17 @@ from probes.meter import Meter
 from probes.serving import serve, summary
 from probes.static import measurement
 from probes.sweep_command import run_sweep, store, stored, sweep_parser, tell
-from probes.vllm.static import ENVIRONMENT, add_memory, check_load, engine_args, work
+from probes.vllm.static import (
+    ENVIRONMENT,
+    add_memory,
+    check_installed,
+    check_load,
+    engine_args,
+    log_of,
+    record_shortage,
+    runner,
+    work,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -59,10 +69,10 @@ class VllmServer:
             "cuda": import_module("torch").version.cuda,
             "torch": metadata.version("torch"),
             "vllm": vllm.__version__,
-            "model_runner": 2 if config.use_v2_model_runner else 1,
-            "async_scheduling": bool(config.scheduler_config.async_scheduling),
+            **runner(config),
             "weights": "dummy",
             "temperature": 1.0,
+            "startup_s": round(self.startup_s, 1),
             "max_num_seqs": config.scheduler_config.max_num_seqs,
             "max_num_batched_tokens": config.scheduler_config.max_num_batched_tokens,
             "started": time.strftime("%Y-%m-%dT%H:%MZ", time.gmtime()),
@@ -102,8 +112,8 @@ async def record_offers(server: VllmServer, order: Order) -> None:
         if run.regime == "steady" and run.output_tok_s:
             _raise(most, (run.input_len, run.output_len), run.output_tok_s)
     for offer in load.offers:
-        run_id = f"{load.name}-{offer.name}"
-        rate = offer.rate
+        run_id = load.run_id(offer)
+        rate = len(offer.requests) / offer.seconds if offer.requests else offer.rate
         if offer.share is not None:
             rate = offer.share * most.get((offer.input_len, offer.output_len), 0.0)
         if run_id in done:
@@ -154,6 +164,7 @@ def _described(offer: Offer, served: Served) -> dict[str, Any]:
         "spread": offer.spread,
         "seed": offer.seed,
         "seconds": offer.seconds,
+        **({"trace": True} if offer.requests else {}),
         "requests": len(served.requests),
         "lost": served.lost,
     }
@@ -182,12 +193,22 @@ async def _drained(server: VllmServer, prompt: Sequence[int], output_len: int) -
 
 
 async def _serve(order: Order, folder: str) -> None:
-    server = VllmServer(order.load, folder, order.gpus)
-    await server.look()
+    begin = order.log.stat().st_size
+    try:
+        server = VllmServer(order.load, folder, order.gpus)
+        await server.look()
+    except Exception as error:
+        if record_shortage(order, error, begin):
+            return  # that it does not start is what there is to know of this load
+        raise
     tell(f"started in {server.startup_s:.1f} s, KV for {server.kv_capacity_tokens} tokens")
-    log = order.log.read_text(encoding="utf-8", errors="replace")
+    log = log_of(order, begin)
     add_memory(order.out / "memory.csv", order.load, server.reports, startup_s=server.startup_s, log=log)
     await record_offers(server, order)
+
+
+def worker_command() -> list[str]:
+    return [sys.executable, "-m", "probes.vllm.serving", "--worker"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -196,8 +217,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.worker:
         work("vllm.v1.engine.async_llm", lambda order, folder: asyncio.run(_serve(order, folder)))
         return 0
-    worker = [sys.executable, "-m", "probes.vllm.serving", "--worker"]
-    return run_sweep(parser, args, worker=worker, environment=ENVIRONMENT, check=check_load)
+    return run_sweep(
+        parser, args, worker=worker_command(), environment=ENVIRONMENT, check=check_load, ready=check_installed
+    )
 
 
 if __name__ == "__main__":

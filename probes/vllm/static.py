@@ -32,7 +32,10 @@ from typing import TYPE_CHECKING, Any
 from catalog.schema import InputError
 from probes.loads import config_json
 from probes.meter import Meter, wait_until_free
-from probes.sweep_command import record, run_sweep, sweep_parser, take_order
+from probes.static import OutOfMemory
+from probes.sweep_command import record, record_failure, run_sweep, sweep_parser, take_order, tell
+from probes.vllm.shortages import shortage
+from probes.vllm.versions import check_version, installed_version
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -56,6 +59,15 @@ MEMORY_COLUMNS = (
 """``context_gib`` is what was in use when the engine first looked (CUDA context, NCCL), ``kv_gib`` what the engine found
 left for KV, ``graph_estimate_gib`` what it set aside for CUDA graphs and ``graph_gib`` what they took, ``used_gib`` what
 was in use on the whole GPU at the end."""
+
+MEASURED_SIZES = {
+    "requested_gib": "requested_memory",
+    "peak_activation_gib": "peak_activation_memory",
+    "non_torch_gib": "non_torch_memory",
+    "graph_estimate_gib": "cudagraph_memory_estimate",
+    "kv_gib": "available_kv_cache_memory_bytes",
+}
+"""What a worker of vLLM calls them (``v1/worker/gpu_worker.py``), in bytes."""
 
 
 def check_load(load: Load) -> None:
@@ -110,17 +122,22 @@ class MemoryReport:
         sizes = {
             "total_gib": total,
             "context_gib": first.total_memory - first.free_memory,
-            "requested_gib": worker.requested_memory,
-            "weights_gib": worker.model_runner.model_memory_usage,
-            "peak_activation_gib": worker.peak_activation_memory,
-            "non_torch_gib": worker.non_torch_memory,
-            "graph_estimate_gib": worker.cudagraph_memory_estimate,
-            "kv_gib": worker.available_kv_cache_memory_bytes,
             "used_gib": total - free,
+            "weights_gib": worker.model_runner.model_memory_usage,
         }
+        # other versions may lack some of these
+        sizes |= {name: getattr(worker, source) for name, source in MEASURED_SIZES.items() if hasattr(worker, source)}
         report = {name: round(float(size) / GIB, 4) for name, size in sizes.items()}
         cache = worker.cache_config
         return {**report, "num_blocks": cache.num_gpu_blocks, "block_size": cache.block_size, "rank": worker.rank}
+
+
+def runner(config: Any) -> dict[str, Any]:
+    """How a ``VllmConfig`` says that steps are run; what it does not tell in its version is left out."""
+    second = getattr(config, "use_v2_model_runner", None)
+    asynchronous = getattr(config.scheduler_config, "async_scheduling", None)
+    told = {"model_runner": None if second is None else 1 + bool(second), "async_scheduling": asynchronous}
+    return {name: value for name, value in told.items() if value is not None}
 
 
 class VllmEngine:
@@ -133,6 +150,8 @@ class VllmEngine:
         began = time.perf_counter()
         self.meter = Meter(gpus)
         self._sampling = vllm.SamplingParams
+        self.running: tuple[int, int, int] | None = None
+        """The batch that was last begun."""
         self._llm = vllm.LLM(**engine_args(load, folder))
         self.startup_s = time.perf_counter() - began
         self.version: str = vllm.__version__
@@ -142,10 +161,10 @@ class VllmEngine:
             "cuda": import_module("torch").version.cuda,
             "torch": metadata.version("torch"),
             "vllm": vllm.__version__,
-            "model_runner": 2 if config.use_v2_model_runner else 1,
-            "async_scheduling": bool(config.scheduler_config.async_scheduling),
+            **runner(config),
             "weights": "dummy",
             "temperature": 1.0,
+            "startup_s": round(self.startup_s, 1),
             "started": time.strftime("%Y-%m-%dT%H:%MZ", time.gmtime()),
         }
         first = self.memory()[0]
@@ -155,6 +174,7 @@ class VllmEngine:
         """Nothing: vLLM tries its memory and records its graphs when it starts."""
 
     def generate(self, prompts: Sequence[Sequence[int]], output_len: int) -> list[float]:
+        self.running = (len(prompts), len(prompts[0]), output_len)
         sampling = self._sampling(temperature=1.0, max_tokens=output_len, ignore_eos=True, detokenize=False)
         results = self._llm.generate([{"prompt_token_ids": ids} for ids in prompts], sampling, use_tqdm=False)
         for each in results:
@@ -196,6 +216,11 @@ def add_memory(path: Path, load: Load, reports: Iterable[Mapping[str, float]], *
         writer.writerows({**shared, **report} for report in reports)
 
 
+def check_installed() -> str:
+    """See ``versions.check_version``, of the version that is installed."""
+    return check_version(installed_version())
+
+
 def worker_command() -> list[str]:
     return [sys.executable, "-m", "probes.vllm.static", "--worker"]
 
@@ -222,11 +247,50 @@ def work(engine: str, run: Callable[[Order, str], None]) -> None:
     os._exit(0)  # an orderly end takes the engine several seconds; the sweep clears up what is left
 
 
+def record_shortage(order: Order, error: Exception, begin: int, running: tuple[int, int, int] | None = None) -> bool:
+    """Store that an engine failed because a GPU's memory did not suffice, if that is why; whether it is.
+
+    The reason stands in the log, from the place ``begin`` on, or in the error; ``running`` is the batch that was under way.
+    """
+    why = shortage(log_of(order, begin)) or shortage(str(error))
+    if why is None:
+        return False
+    told = {"vllm": installed_version(), **Meter(order.gpus).identity()}
+    record_failure(
+        order,
+        OutOfMemory(why),
+        engine=VllmEngine.name,
+        version=installed_version() or "",
+        fingerprint=told,
+        running=running,
+    )
+    tell(f"out of memory: {why}")
+    return True
+
+
+def log_of(order: Order, begin: int) -> str:
+    """What the load's log says from a place on, in bytes: an earlier worker may have begun it."""
+    with order.log.open("rb") as file:
+        file.seek(begin)
+        return file.read().decode(errors="replace")
+
+
 def _measure(order: Order, folder: str) -> None:
-    engine = VllmEngine(order.load, folder, order.gpus)
-    log = order.log.read_text(encoding="utf-8", errors="replace")
+    begin = order.log.stat().st_size
+    try:
+        engine = VllmEngine(order.load, folder, order.gpus)
+    except Exception as error:
+        if record_shortage(order, error, begin):
+            return  # that it does not start is what there is to know of this load
+        raise
+    log = log_of(order, begin)
     add_memory(order.out / "memory.csv", order.load, engine.memory(), startup_s=engine.startup_s, log=log)
-    record(engine, order)
+    tell(f"started in {engine.startup_s:.1f} s, KV for {engine.kv_capacity_tokens} tokens")
+    try:
+        record(engine, order)
+    except Exception as error:
+        record_shortage(order, error, begin, engine.running)
+        raise
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -235,7 +299,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.worker:
         work("vllm", _measure)
         return 0
-    return run_sweep(parser, args, worker=worker_command(), environment=ENVIRONMENT, check=check_load)
+    return run_sweep(
+        parser, args, worker=worker_command(), environment=ENVIRONMENT, check=check_load, ready=check_installed
+    )
 
 
 if __name__ == "__main__":

@@ -347,7 +347,7 @@ def test_gpus_that_cannot_be_measured_together_or_are_unknown_are_refused(machin
 
 def test_gpus_in_use_are_refused_before_anything_is_started(machine, monkeypatch, tmp_path):
     machine(a_gpu(0), lines=["GPU 0 (NVIDIA H200) is in use by others: 80.0 GiB; name another one or wait"])
-    monkeypatch.setattr("advisor.probing.find_spec", lambda _: object())
+    monkeypatch.setattr("advisor.probe_engines.find_spec", lambda _: object())
     with pytest.raises(InputError, match=r"^GPU 0 \(NVIDIA H200\) is in use by others"):
         advisor.probe("llama-13b", "local", out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -355,7 +355,7 @@ def test_gpus_in_use_are_refused_before_anything_is_started(machine, monkeypatch
 
 def test_one_command_at_a_time_measures_on_a_gpu(machine, monkeypatch, tmp_path):
     machine(a_gpu(0), a_gpu(1))
-    monkeypatch.setattr("advisor.probing.find_spec", lambda _: object())
+    monkeypatch.setattr("advisor.probe_engines.find_spec", lambda _: object())
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     held = _claimed(1)
     with pytest.raises(InputError, match="GPU 1 is being measured on by another advisor probe; name others"):
@@ -366,10 +366,12 @@ def test_one_command_at_a_time_measures_on_a_gpu(machine, monkeypatch, tmp_path)
 
 def test_without_torch_it_is_said_what_to_install(machine, monkeypatch, tmp_path):
     machine(a_gpu(0))
-    monkeypatch.setattr("advisor.probing.find_spec", lambda _: None)
+    monkeypatch.setattr("advisor.probe_engines.find_spec", lambda _: None)
     with pytest.raises(InputError, match=r"measuring needs torch and safetensors: pip install 'advisor\[probes\]'"):
         advisor.probe("llama-13b", "local", out=tmp_path)
-    with pytest.raises(InputError, match="vllm is not installed where advisor is"):
+    with pytest.raises(
+        InputError, match=r"vllm is not installed for .*; install it there, or measure with --engine torch"
+    ):
         advisor.probe("llama-13b", "local", out=tmp_path, engine="vllm")
 
 

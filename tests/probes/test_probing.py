@@ -18,19 +18,9 @@ pytest.importorskip("safetensors")
 import advisor
 from catalog.runs import read_runs
 from probes.sweep import outcomes
+from tests.probes.torch_world import TINY
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIG = {
-    "model_type": "llama",
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "vocab_size": 101,
-    "max_position_embeddings": 64,
-    "torch_dtype": "float32",
-}
 CPU = """
 [CPU]
 memory_gib = 4
@@ -45,7 +35,7 @@ LENGTHS = ["--batch", "1,2", "--input-len", "8", "--output-len", "9", "--dtype",
 def model(tmp_path, home, monkeypatch):
     """A tiny model, and a home in which this CPU is a GPU."""
     (tmp_path / "tiny").mkdir()
-    (tmp_path / "tiny" / "config.json").write_text(json.dumps(CONFIG))
+    (tmp_path / "tiny" / "config.json").write_text(json.dumps(TINY))
     home.mkdir()
     (home / "gpus.toml").write_text(CPU)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))

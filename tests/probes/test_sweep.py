@@ -14,7 +14,7 @@ from catalog.schema import InputError
 from catalog.stores import append_lines
 from probes.claims import take_claim
 from probes.loads import read_plan
-from probes.sweep import FIRST_PORT, PORTS, Sweep, _free_port, add_record, outcomes, seconds_taken, undone_shapes
+from probes.sweep import FIRST_PORT, PORTS, Sweep, _free_port, add_record, outcomes, seconds_taken, undone
 
 ROOT = Path(__file__).resolve().parents[2]
 LLAMA = "meta-llama/Llama-2-7b-hf"
@@ -160,17 +160,17 @@ def test_a_load_is_done_when_all_its_shapes_have_been_gone_through(tmp_path):
     plan, worker = written(tmp_path, 1, seconds=0)
     Sweep(plan, tmp_path / "out", [0], worker=worker).run()
     (load,) = read_plan(plan)
-    assert undone_shapes(load, tmp_path / "out") == ()
+    assert undone(load, tmp_path / "out") == ()
     assert 0 < seconds_taken(tmp_path / "out")[load.name] < 60
     again = Sweep(plan, tmp_path / "out", [0], worker=worker)
     assert again.waiting == []
     plan, worker = written(tmp_path, 1, seconds=0, shapes=[[1, 8, 8], [2, 8, 8]])
     (load,) = read_plan(plan)
-    assert undone_shapes(load, tmp_path / "out") == ((2, 8, 8),)
+    assert undone(load, tmp_path / "out") == ((2, 8, 8),)
     again = Sweep(plan, tmp_path / "out", [0], worker=worker)
     again.run()
     assert len(seen(tmp_path)) == 2
-    assert undone_shapes(load, tmp_path / "out") == ()
+    assert undone(load, tmp_path / "out") == ()
 
 
 def test_a_record_that_was_cut_off_and_one_without_shapes_are_read(tmp_path):

@@ -30,19 +30,10 @@ from probes.reference import PROMPT, compare, sequences
 from probes.static import OutOfMemory, fitting, measure
 from probes.sweep_command import Order
 from probes.transformer.sources import RandomSource
+from tests.probes.torch_world import TINY
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIG = {
-    "model_type": "llama",
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "vocab_size": 101,
-    "max_position_embeddings": 64,
-    "torch_dtype": "float32",
-}
+CONFIG = {**TINY, "num_hidden_layers": 4}
 PLAIN = Deployment(engine="torch", compiled=False, max_num_seqs=8)
 
 

@@ -15,26 +15,16 @@ pytest.importorskip("safetensors")
 from catalog.runs import read_runs
 from probes.claims import take_claim
 from probes.sweep import outcomes
+from tests.probes.torch_world import TINY
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIG = {
-    "model_type": "llama",
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "vocab_size": 101,
-    "max_position_embeddings": 64,
-    "torch_dtype": "float32",
-}
 NAME = "tiny-tp1pp2dp1"
 
 
 @pytest.fixture
 def plan(tmp_path):
     (tmp_path / "tiny").mkdir()
-    (tmp_path / "tiny" / "config.json").write_text(json.dumps(CONFIG))
+    (tmp_path / "tiny" / "config.json").write_text(json.dumps(TINY))
     path = tmp_path / "plan.json"
     deployment = {"engine": "torch", "compiled": False, "max_model_len": 64, "max_num_seqs": 2}
     loads = [{"model": str(tmp_path / "tiny"), "role": "fit", "deployment": {"pp": 2}}]

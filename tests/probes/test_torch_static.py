@@ -17,26 +17,16 @@ pytest.importorskip("safetensors")
 from catalog.runs import read_runs
 from probes.pytorch import static as torch_static
 from probes.sweep import outcomes
+from tests.probes.torch_world import TINY
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIG = {
-    "model_type": "llama",
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "vocab_size": 101,
-    "max_position_embeddings": 64,
-    "torch_dtype": "float32",
-}
 PLAIN = {"engine": "torch", "compiled": False, "max_model_len": 32, "max_num_seqs": 4}
 
 
 def a_plan(folder, loads, **changes):
     """A plan of loads, (label, deployment) each, of a tiny model in a folder of its own."""
     (folder / "tiny").mkdir()
-    (folder / "tiny" / "config.json").write_text(json.dumps(CONFIG))
+    (folder / "tiny" / "config.json").write_text(json.dumps(TINY))
     plan = {
         "prefix": "cpu",
         "source": "a test",

@@ -1,6 +1,6 @@
 """Little worlds of processes that run every model of a job in every layout, and save what they saw.
 
-python torch_world.py JOB.json, started by ``test_torch_transformer``.
+python torch_world.py JOB.json, started by ``test_torch_transformer``. Other tests have their tiny model from here.
 """
 
 import json
@@ -16,6 +16,19 @@ from torch import distributed
 from catalog.config import read_config
 from catalog.schema import Deployment
 from probes.pytorch.engine import TorchEngine
+
+TINY = {
+    "model_type": "llama",
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 101,
+    "max_position_embeddings": 64,
+    "torch_dtype": "float32",
+}
+"""The ``config.json`` of a model that a CPU runs in no time."""
 
 
 def run(case, tp, pp, rank, folder):
