@@ -57,6 +57,8 @@ class Question:
     dtype: str = "auto"
     max_model_len: int | None = None
     compiled: bool = True
+    listed: tuple[Shape, ...] = ()
+    """Exactly these shapes, the most telling first, in place of batch, input_len and output_len."""
 
     def __post_init__(self) -> None:
         for name in ("tp", "pp", "batch", "input_len", "output_len"):
@@ -66,6 +68,8 @@ class Question:
     @property
     def shapes(self) -> tuple[Shape, ...]:
         """(batch, input_len, output_len), the most telling first."""
+        if self.listed:
+            return self.listed
         if not (self.batch or self.input_len or self.output_len):
             return SHAPES
         lengths = product(self.input_len or INPUT_LENS, self.output_len or OUTPUT_LENS)
