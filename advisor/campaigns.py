@@ -70,6 +70,7 @@ class Step:
     took_s: float
     runs: tuple[Measurement, ...]
     """All that have been measured by now."""
+    seed: int
     belief: Belief = field(repr=False)
     verdict: Verdict = field(repr=False)
 
@@ -112,19 +113,21 @@ def steps(
     runs: Sequence[Measurement] = (),
     choose: Callable[[Stakes, Step, Bench], list[Candidate]] | None = None,
     until_certain: bool = True,
+    seed: int = 0,
     asking: Asking | None = None,
 ) -> Iterator[Step]:
     """What is known before anything is measured and after every round, until the choice is certain and confirmed, the time
     is over, or nothing is left to be measured.
 
     ``runs``: what was measured of the model before. ``choose`` picks the next round; by default the one worth most.
+    ``seed`` is of the draws.
     """
     choose = choose or worth_most
     known = list(runs)
     belief = believed(prior, known)
     step = Step(
-        loads=(), why="", expected_s=0.0, took_s=0.0, runs=tuple(known), belief=belief,
-        verdict=stakes.verdict(belief),
+        loads=(), why="", expected_s=0.0, took_s=0.0, runs=tuple(known), seed=seed, belief=belief,
+        verdict=stakes.verdict(belief, seed=seed),
     )  # fmt: skip
     while True:
         yield step
@@ -143,8 +146,8 @@ def steps(
         known += bench.run(loads)
         belief = believed(prior, known)
         step = Step(
-            loads=tuple(loads), why=why, expected_s=expected_s, took_s=bench.passed_s - began_s, runs=tuple(known), belief=belief,
-            verdict=stakes.verdict(belief),
+            loads=tuple(loads), why=why, expected_s=expected_s, took_s=bench.passed_s - began_s, runs=tuple(known), seed=seed, belief=belief,
+            verdict=stakes.verdict(belief, seed=seed),
         )  # fmt: skip
         if asking and trial:
             asking.tell(trial, step.verdict.regret, doubt=step.verdict.doubt, why=why, runs=len(known))
@@ -158,7 +161,7 @@ def worth_most(stakes: Stakes, step: Step, bench: Bench) -> list[Candidate]:
         return []
     points = stakes.points.setting
     probes = Points.of_shapes(points.model, points.cluster, asked)
-    utility, shown = stakes.draws(step.belief, probes, seed=len(step.runs))
+    utility, shown = stakes.draws(step.belief, probes, seed=step.seed + len(step.runs))
     places = {((deployment.tp, deployment.pp), shape): i for i, (deployment, shape) in enumerate(asked)}
     return best_round(
         waiting, Prospects(utility=utility, shown=shown), places, start_s=bench.start_s, gpus=bench.gpus,
