@@ -34,7 +34,8 @@ STEP = 1e-3
 """Finite-difference step on the unbounded scale of the parameters."""
 
 TURNS = 3
-"""Gauss-Newton steps to the most probable parameters: the model of time is nearly log-linear in them."""
+"""Linearisations, each about the parameters that the one before makes most probable (Gauss-Newton): the model of time is
+nearly log-linear in them."""
 
 PHASES = ("prefill_ms", "tpot_ms")
 """What a static batch tells: each is the time of one phase alone."""
@@ -189,15 +190,15 @@ class Belief:
         known = ~np.isnan(measured).ravel()
         noise = np.repeat(np.array(REPEAT_NOISE) ** 2, len(points))[known]
         logs = np.log(measured.ravel()[known])
-        found = empty
+        found, x = empty, prior.mean
         for _ in range(TURNS):
+            found = replace(found, x=x)
             seen = found.rows(points, PHASES).take(known)
             covariance = seen.covariance(seen, prior.covariance) + np.diag(noise)
             root = np.asarray(np.linalg.cholesky(covariance), dtype=np.float64)
-            offset = logs - seen.mean
-            pull = np.linalg.solve(root.T, np.linalg.solve(root, offset))
+            found = replace(found, seen=seen, offset=logs - seen.mean, root=root)
+            pull = np.linalg.solve(root.T, np.linalg.solve(root, found.offset))
             x = prior.mean + prior.covariance @ (seen.slopes.T @ pull)
-            found = cls(prior=prior, x=x, seen=seen, offset=offset, root=root)
         return found
 
     def rows(self, points: Points, metrics: Sequence[str]) -> Rows:

@@ -43,6 +43,10 @@ BATCHES = 12
 """Batches of a layout that compete: performance changes smoothly between them."""
 
 
+class NothingFits(InputError):  # noqa: N818  an answer rather than a mistake
+    """No layout can be measured, for lack of memory or because the engine runs none of them."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """Which deployment is best as far as is known."""
@@ -176,7 +180,7 @@ def stakes_of(
     that fits, with as many replicas as the objective wants.
 
     Raises:
-        InputError: none of the layouts fits.
+        NothingFits: none of the layouts does.
 
     """
     space = search.space()
@@ -205,7 +209,7 @@ def stakes_of(
             even = {own[round(k)] for k in np.linspace(0, len(own) - 1, min(len(own), BATCHES))}
             chosen += sorted({*even, min(own, key=lambda i: (excess[i], loss[i]))})
     if not chosen:
-        raise InputError(f"{search.model.name} fits none of the layouts that can be measured on {search.cluster}")
+        raise NothingFits(f"nothing feasible: {search.model.name} fits no layout of {search.cluster}")
     rows = np.array(chosen)
     found = search.layout(
         {

@@ -25,7 +25,7 @@ from advisor.probe_plans import Question
 from advisor.probe_targets import read_target
 from advisor.probing import ENGINES, PLANNED
 from advisor.recommendation import check_question
-from advisor.stakes import stakes_of
+from advisor.stakes import NothingFits, limits_of, stakes_of
 from advisor.surrogate import shipped_surrogate
 from catalog.engines import command as launch_command
 from catalog.engines import find_engine
@@ -110,6 +110,8 @@ class Tuning:
     """Why measuring ended, or that it has not begun."""
     upcoming: tuple[Mapping[str, Any], ...]
     """What would be run next, as a dry run lists it."""
+    relaxations: tuple[str, ...]
+    """Where nothing keeps the limits, what would, in numbers."""
     command: tuple[str, ...]
     """argv that starts ``best``; empty if there is none."""
     notes: tuple[Note, ...]
@@ -203,7 +205,7 @@ def tune(
     offer = offered(model, gpus, question=question, budget_s=budget_s, device=device, out=out, store=store, began=began)
     measurable = [each.layout for each in offer.loads]
     if not measurable:
-        raise InputError(f"nothing can be measured: {'; '.join(offer.left_out)}")
+        raise NothingFits(f"nothing can be measured: {'; '.join(offer.left_out)}")
     stakes = stakes_of(search, [each for each in degrees if each in measurable], regime=regime, compiled=compiled)
     mine, others = own_runs(offer)
     machine = Machine(offer, mine, watch=watch, say=say)
@@ -222,7 +224,7 @@ def tune(
             break
     last = taken[-1]
     left = unconfirmed(stakes, last, machine)
-    if len(taken) == 1 and not dry_run and not last.runs:
+    if len(taken) == 1 and not (last.runs or upcoming):
         least = min(machine.start_s + min(each.seconds.values()) for each in machine.waiting()) / PLANNED
         raise InputError(
             f"budget is {budget_s:g} s; starting and measuring one batch takes about {least:.0f} s, give more"
@@ -241,7 +243,7 @@ def tune(
         rounds=tuple(_round(stakes, step) for step in taken[1:]), runs=last.runs,
         measured_now=len(last.runs) - len(mine), seconds=time.monotonic() - began, budget_s=budget_s,
         ended=_ended(last, dry_run=dry_run, left=bool(left), waiting=bool(machine.waiting())), upcoming=upcoming,
-        command=command, notes=(*offer.notes, *notes), left_out=offer.left_out, failed=tuple(machine.failed),
+        relaxations=() if best else _relaxations(candidates[0], slo), command=command, notes=(*offer.notes, *notes), left_out=offer.left_out, failed=tuple(machine.failed),
         store=str(offer.shared["store"]), study_name=asking.study.study_name, steps=tuple(taken),
     )  # fmt: skip
 
@@ -328,6 +330,7 @@ def _metrics(
     """Values and 90% intervals; those of the steady state also hold what static batches cannot tell of it."""
     names = TABLE[1:]
     points = stakes.points
+    provenance = belief.prior.provenance if belief.seen is None else "calibrated"
     mean, covariance = belief.joint(belief.rows(points, names))
     mean, sigma = (each.reshape(len(names), -1) for each in (mean, np.sqrt(np.maximum(np.diag(covariance), 0.0))))
     found = []
@@ -336,7 +339,7 @@ def _metrics(
         for k, name in enumerate(names):
             half = NORMAL_90 * sigma[k, i]
             if points.regime == "steady":
-                scale = shipped_surrogate().scale("calibrated", engine, scale_name(name, "steady", staged=False))
+                scale = shipped_surrogate().scale(provenance, engine, scale_name(name, "steady", staged=False))
                 half = scale.at(0.9) * math.hypot(sigma[k, i], scale.noise)
             value = math.exp(mean[k, i])
             metrics[name] = (value, value / math.exp(half), value * math.exp(half))
@@ -345,6 +348,16 @@ def _metrics(
         metrics["output_tok_s_per_gpu"] = (value / gpus, low / gpus, high / gpus)
         found.append({name: metrics[name] for name in TABLE})
     return found
+
+
+def _relaxations(nearest: Choice, slo: Slo) -> tuple[str, ...]:
+    """The limits that the nearest deployment breaks, and what it needs."""
+    found = []
+    for metric, limit in limits_of(slo).items():
+        value = nearest.metrics[metric][0]
+        if value > limit:
+            found.append(f"{metric.removesuffix('_ms').upper()} limit of {math.ceil(value)} ms instead of {limit:g}")
+    return tuple(found)
 
 
 def _round(stakes: Stakes, step: Step) -> dict[str, Any]:

@@ -91,26 +91,30 @@ def tune(
     """  # noqa: D301  Click's mark for lines that stay as they are
     began = time.monotonic()
     from advisor.report.tunings import tuning_columns, tuning_rows, tuning_view  # noqa: PLC0415  brings Rich
-    from advisor.tuning import tune  # noqa: PLC0415  brings numpy and Optuna
+    from advisor.stakes import NothingFits  # noqa: PLC0415  brings numpy
+    from advisor.tuning import tune  # noqa: PLC0415  brings Optuna
 
-    with ExitStack() as stack:
-        stack.enter_context(measuring.ended_by_sigterm())
-        shown: list[Callable[[str], None]] = []
-
-        def watch(ready: Probing) -> Callable[[Sweep], None] | None:
-            stack.pop_all().close()
+    try:
+        with ExitStack() as stack:
             stack.enter_context(measuring.ended_by_sigterm())
-            seen, say = stack.enter_context(measuring.watched(ready))
-            shown[:] = [say]
-            return seen
+            shown: list[Callable[[str], None]] = []
 
-        found = tune(
-            model, gpus, workload=Workload(input_len=input_len, output_len=output_len, concurrency=concurrency),
-            slo=Slo(ttft_ms=ttft, tpot_ms=tpot, e2e_ms=e2e), objective=objective, regime="static" if static else "steady",
-            engine=engine, dtype=dtype, budget_s=measuring.seconds(budget), device=device, max_batch=max_num_seqs,
-            price=price, storage=storage, study_name=study_name, out=out, store=runs, dry_run=dry_run, began=began,
-            watch=watch, say=lambda text: shown[0](text) if shown else None,
-        )  # fmt: skip
+            def watch(ready: Probing) -> Callable[[Sweep], None] | None:
+                stack.pop_all().close()
+                stack.enter_context(measuring.ended_by_sigterm())
+                seen, say = stack.enter_context(measuring.watched(ready))
+                shown[:] = [say]
+                return seen
+
+            found = tune(
+                model, gpus, workload=Workload(input_len=input_len, output_len=output_len, concurrency=concurrency),
+                slo=Slo(ttft_ms=ttft, tpot_ms=tpot, e2e_ms=e2e), objective=objective, regime="static" if static else "steady",
+                engine=engine, dtype=dtype, budget_s=measuring.seconds(budget), device=device, max_batch=max_num_seqs,
+                price=price, storage=storage, study_name=study_name, out=out, store=runs, dry_run=dry_run, began=began,
+                watch=watch, say=lambda text: shown[0](text) if shown else None,
+            )  # fmt: skip
+    except NothingFits as error:
+        raise refuse(str(error)) from error
     answer(
         format_,
         view=lambda width: tuning_view(found, width, wide=wide),
@@ -119,4 +123,5 @@ def tune(
         columns=lambda: tuning_columns(found),
     )
     if found.best is None:
-        raise refuse("nothing feasible: no deployment keeps the limits, as far as is known")
+        told = f"nothing feasible; relax: {'; or '.join(found.relaxations)}"
+        raise typer.Exit(1) if format_ in {"table", "json", "yaml"} else refuse(told)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from advisor.report.lines import command_lines, hardware, header, labelled, notes
+from advisor.report.lines import LABEL, hardware, header, labelled, notes
 from advisor.report.numbers import share, short, span
+from advisor.report.recommendations import start_lines
 from advisor.report.tables import Column, drawn
+from catalog.engines import processes
 from catalog.schema import Note
 
 if TYPE_CHECKING:
@@ -46,10 +49,8 @@ def tuning_view(found: Tuning, width: int, *, wide: bool = False) -> list[Render
     if found.notes:
         view.append(labelled(notes(found.notes)))
     view += ["", drawn(tuning_columns(found), None if wide else width, emphasised=best), ""]
-    if found.upcoming:
-        view += [drawn(_upcoming_columns(found.upcoming), None if wide else width), ""]
     if found.rounds:
-        view += [drawn(_round_columns(found.rounds), None if wide else width), ""]
+        view += [labelled([(f"round {i}", [_round(each)]) for i, each in enumerate(found.rounds, 1)]), ""]
     view.append(labelled(_told(found, width)))
     return view
 
@@ -91,17 +92,14 @@ def tuning_rows(found: Tuning) -> list[dict[str, Any]]:
 def _told(found: Tuning, width: int) -> list[tuple[str, Sequence[str]]]:
     metric, name, unit = METRIC[found.objective]
     lines: list[tuple[str, Sequence[str]]] = []
-    if not found.upcoming:
+    if found.rounds or found.runs:
         was, value = found.believed, found.candidates[0]
-        lines.append(
-            (
-                "learned",
-                [
-                    f"before: {_layout(was)} at batch {was.batch}, {name} {unit} {_value(was.before[metric])}",
-                    f"now: {_layout(value)} at batch {value.batch}, {name} {unit} {_value(value.metrics[metric])}",
-                ],
-            )
+        before = (
+            f"{_layout(was)} at batch {was.batch} seemed best, {_value(was.metrics[metric])} {name} {unit}".rstrip()
         )
+        now = f"{_layout(value)} at batch {value.batch} is best, {_value(value.metrics[metric])} {name} {unit}".rstrip()
+        lines.append(("learned", [f"before: {before}", f"now: {now}"]))
+    lines += [("first", [f"{load['expected_s']:.0f} s: {_loads([load])}"]) for load in found.upcoming]
     others = [row for row in found.candidates if row is not found.best]
     second = f"; next best {_layout(others[0])}" if others else ""
     regret = (
@@ -109,47 +107,42 @@ def _told(found: Tuning, width: int) -> list[tuple[str, Sequence[str]]]:
         f"a probability of {found.doubt:.0%}{second}"
     )
     lines.append(("regret", [regret]))
-    confirmed = "its layout was measured" if found.confirmed else "its layout was not measured itself"
+    confirmed = "the best layout was measured itself" if found.confirmed else "the best layout was not measured itself"
     budget = "" if found.budget_s is None else f" of {short(found.budget_s)} s"
-    ended = f"{found.ended}; {confirmed}; {found.seconds:.0f} s{budget}"
-    lines.append(("ended" if not found.upcoming else "plan", [ended]))
+    ended = f"{found.ended}; {confirmed}; {found.seconds:.0f} s{budget} passed"
+    lines.append(("ended", [ended]))
     if found.regime == "steady":
         lines.append(
             ("source", ["static batches were measured; the steady state follows from them by the model of time"])
         )
     lines.append(("runs", [f"{found.measured_now} measured now, {len(found.runs)} in all, kept in {found.store}"]))
+    lines.append(("relax", found.relaxations))
     lines.append(("skipped", found.left_out))
     lines += notes(Note(f"{name} failed", "warning") for name in found.failed)
-    lines.append(("run", command_lines(found.command, width - 8) if found.command else []))
+    if found.best is not None and found.command:
+        started = processes(found.best.deployment, found.model, found.cluster)
+        lines.append(("run", start_lines(found.command, started, width - LABEL)))
     return [(label, texts) for label, texts in lines if texts]
 
 
-def _round_columns(rounds: Sequence[Mapping[str, Any]]) -> list[Column]:
-    return [
-        Column(name="round", cells=[str(i) for i, _ in enumerate(rounds, 1)]),
-        Column(name="loads: batches at in/out", cells=[_loads(each["loads"]) for each in rounds], right=False),
-        Column(name="for", cells=[each["why"] for each in rounds], right=False, rank=2),
-        Column(name="took", unit="s", cells=[f"{each['took_s']:.0f}" for each in rounds]),
-        Column(
-            name="best after", cells=[f"TP{r['best_tp']} PP{r['best_pp']} b{r['best_batch']}" for r in rounds], rank=1
-        ),
-        Column(name="regret", cells=[f"{each['regret']:.2%}" for each in rounds]),
-    ]
-
-
-def _upcoming_columns(loads: Sequence[Mapping[str, Any]]) -> list[Column]:
-    return [
-        Column(name="first: batches at in/out", cells=[_loads([each]) for each in loads], right=False),
-        Column(name="takes", unit="s", cells=[f"{each['expected_s']:.0f}" for each in loads]),
-    ]
+def _round(each: Mapping[str, Any]) -> str:
+    why = ", to confirm" if each["why"] == "confirm" else ""
+    return (
+        f"{each['took_s']:.0f} s{why}: {_loads(each['loads'])}; then TP{each['best_tp']} PP{each['best_pp']} at batch "
+        f"{each['best_batch']} is best, regret {each['regret']:.2%}"
+    )
 
 
 def _loads(loads: Sequence[Mapping[str, Any]]) -> str:
     told = []
     for load in loads:
-        shapes = ", ".join(f"{batch} at {input_len}/{output_len}" for batch, input_len, output_len in load["shapes"])
-        told.append(f"TP{load['tp']} PP{load['pp']}: {shapes}")
-    return "; ".join(told)
+        shapes = sorted(load["shapes"], key=lambda shape: (shape[1:], shape[0]))
+        parts = [
+            f"{', '.join(str(shape[0]) for shape in alike)} at {input_len}/{output_len}"
+            for (input_len, output_len), alike in groupby(shapes, key=lambda shape: (shape[1], shape[2]))
+        ]
+        told.append(f"TP{load['tp']} PP{load['pp']}: {'; '.join(parts)}")
+    return " | ".join(told)
 
 
 def _layout(row: Choice) -> str:
