@@ -132,7 +132,7 @@ def test_recorded_times_are_those_of_the_machine():
 
 
 def test_what_was_not_recorded_cannot_be_asked():
-    with pytest.raises(InputError, match="no runs of .* with 7 tokens in and 7 out were recorded"):
+    with pytest.raises(InputError, match=r"no runs of .* with 7 tokens in and 7 out were recorded"):
         question(lengths=(7, 7))
     with pytest.raises(InputError, match="no runs of"):
         Replay([], MODEL, NODE, budget_s=1.0)

