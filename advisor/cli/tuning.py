@@ -80,7 +80,7 @@ def tune(
     wide: opt.Wide = False,
     config: opt.Config = None,  # noqa: ARG001  its callback has read it
 ) -> None:
-    """Measure on your own GPUs until it is certain which deployment is best.
+    """Measure until it is certain which deployment is best.
 
     Each round measures what would change the choice most for a second of time, and everything is estimated again after
     it. Ends when the choice is certain and confirmed, or the budget is spent; the same command goes on where it ended.
