@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -10,10 +11,10 @@ import numpy as np
 from advisor.beliefs import PHASES, Belief, Points
 from advisor.evidence import dialect, group_runs
 from advisor.posterior import update
-from advisor.rounds import Prospects, best_round
+from advisor.rounds import Prospects, Round, best_round
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -30,8 +31,15 @@ REGRET = 0.01
 """The choice is certain when the probability that another one is better by more than ``stakes.MATTERS`` is below the first,
 and what it is expected to be worse by than the best is below the second."""
 
+GAIN = 0.0005
+"""Where the next round is expected to improve the choice by less than this, and the choice to be wrong by less than
+``REGRET``, it is settled: what is still in doubt, such as a time that is equal to its limit, measuring does not tell."""
+
 CONFIRMED = 2
 """So many layouts, the best first, are measured before the end."""
+
+
+Choose = Callable[["Stakes", Belief, "Bench", int], Round]
 
 
 class Bench(Protocol):
@@ -70,13 +78,21 @@ class Step:
     took_s: float
     runs: tuple[Measurement, ...]
     """All that have been measured by now."""
-    seed: int
     belief: Belief = field(repr=False)
     verdict: Verdict = field(repr=False)
+    settled: bool
+    """What is left to be measured would not change the choice, nor is it expected to be wrong by much."""
+    upcoming: tuple[Candidate, ...]
+    """The next round; empty if there is none."""
+    upcoming_why: str
 
     @property
     def certain(self) -> bool:
-        return self.verdict.doubt < DOUBT and self.verdict.regret < REGRET
+        return is_certain(self.verdict)
+
+
+def is_certain(verdict: Verdict) -> bool:
+    return verdict.doubt < DOUBT and verdict.regret < REGRET
 
 
 def believed(prior: Marginal, runs: Sequence[Measurement]) -> Belief:
@@ -111,72 +127,68 @@ def steps(
     prior: Marginal,
     *,
     runs: Sequence[Measurement] = (),
-    choose: Callable[[Stakes, Step, Bench], list[Candidate]] | None = None,
+    choose: Choose | None = None,
     until_certain: bool = True,
     seed: int = 0,
     asking: Asking | None = None,
 ) -> Iterator[Step]:
-    """What is known before anything is measured and after every round, until the choice is certain and confirmed, the time
-    is over, or nothing is left to be measured.
+    """What is known before anything is measured and after every round, until the choice is certain or settled and the best
+    layouts are confirmed, the time is over, or nothing is left to be measured.
 
     ``runs``: what was measured of the model before. ``choose`` picks the next round; by default the one worth most.
     ``seed`` is of the draws.
     """
     choose = choose or worth_most
     known = list(runs)
-    belief = believed(prior, known)
-    step = Step(
-        loads=(), why="", expected_s=0.0, took_s=0.0, runs=tuple(known), seed=seed, belief=belief,
-        verdict=stakes.verdict(belief, seed=seed),
-    )  # fmt: skip
+    loads: Sequence[Candidate] = ()
+    why, expected_s, took_s, trial = "", 0.0, 0.0, None
     while True:
+        belief = believed(prior, known)
+        verdict = stakes.verdict(belief, seed=seed)
+        confirming = unconfirmed(stakes, verdict, known, bench)
+        done = until_certain and is_certain(verdict)
+        chosen = Round() if done else choose(stakes, belief, bench, seed + len(known))
+        settled = is_certain(verdict) or (verdict.regret < REGRET and chosen.gain < GAIN)
+        upcoming, upcoming_why = chosen.loads, "value"
+        if (until_certain and settled) or (confirming and upcoming and not _together(upcoming, confirming, bench)):
+            upcoming, upcoming_why = confirming, "confirm"
+        step = Step(
+            loads=tuple(loads), why=why, expected_s=expected_s, took_s=took_s, runs=tuple(known), belief=belief,
+            verdict=verdict, settled=settled, upcoming=upcoming, upcoming_why=upcoming_why,
+        )  # fmt: skip
+        if asking and trial:
+            asking.tell(trial, verdict.regret, doubt=verdict.doubt, why=why, runs=len(known))
         yield step
-        confirming = unconfirmed(stakes, step, bench)
-        if until_certain and step.certain:
-            loads, why = confirming, "confirm"
-        else:
-            loads, why = choose(stakes, step, bench), "value"
-            if confirming and loads and not _together(loads, confirming, bench):
-                loads, why = confirming, "confirm"
-        if not loads:
+        if not upcoming:
             return
-        expected_s = _wall(loads, bench.start_s)
+        loads, why, expected_s = upcoming, upcoming_why, wall_s(upcoming, bench.start_s)
         trial = asking.ask({_name(each): len(each.seconds) for each in loads}) if asking else None
         began_s = bench.passed_s
         known += bench.run(loads)
-        belief = believed(prior, known)
-        step = Step(
-            loads=tuple(loads), why=why, expected_s=expected_s, took_s=bench.passed_s - began_s, runs=tuple(known), seed=seed, belief=belief,
-            verdict=stakes.verdict(belief, seed=seed),
-        )  # fmt: skip
-        if asking and trial:
-            asking.tell(trial, step.verdict.regret, doubt=step.verdict.doubt, why=why, runs=len(known))
+        took_s = bench.passed_s - began_s
 
 
-def worth_most(stakes: Stakes, step: Step, bench: Bench) -> list[Candidate]:
-    """The round that is worth most for a second; empty if there is time for none."""
+def worth_most(stakes: Stakes, belief: Belief, bench: Bench, seed: int) -> Round:
+    """The round that is worth most for a second; an empty one if there is time for none."""
     waiting = bench.waiting()
     asked = [(each.deployment, shape) for each in waiting for shape in each.seconds]
     if not asked:
-        return []
+        return Round()
     points = stakes.points.setting
     probes = Points.of_shapes(points.model, points.cluster, asked)
-    utility, shown = stakes.draws(step.belief, probes, seed=step.seed + len(step.runs))
+    prospects = Prospects(*stakes.draws(belief, probes, seed=seed))
     places = {((deployment.tp, deployment.pp), shape): i for i, (deployment, shape) in enumerate(asked)}
-    return best_round(
-        waiting, Prospects(utility=utility, shown=shown), places, start_s=bench.start_s, gpus=bench.gpus,
-        most_s=bench.left_s,
-    )  # fmt: skip
+    return best_round(waiting, prospects, places, start_s=bench.start_s, gpus=bench.gpus, most_s=bench.left_s)
 
 
-def unconfirmed(stakes: Stakes, step: Step, bench: Bench) -> list[Candidate]:
+def unconfirmed(stakes: Stakes, verdict: Verdict, runs: Sequence[Measurement], bench: Bench) -> tuple[Candidate, ...]:
     """A round that measures the best layouts that have not been measured, each at the batch nearest to its best; empty if
     they all have, cannot be, or there is no time.
     """
     layouts = stakes.layouts()
-    order = np.argsort(-step.verdict.utility)
+    order = np.argsort(-verdict.utility)
     tops = list(dict.fromkeys(layouts[i] for i in order))[:CONFIRMED]
-    measured = {(run.tp, run.pp) for run in step.runs}
+    measured = {(run.tp, run.pp) for run in runs if not run.oom}
     waiting = {each.layout: each for each in bench.waiting()}
     found: list[Candidate] = []
     for layout in tops:
@@ -185,9 +197,9 @@ def unconfirmed(stakes: Stakes, step: Step, bench: Bench) -> list[Candidate]:
             continue
         at = next(i for i in order if layouts[i] == layout)
         one = load.only([min(load.seconds, key=lambda shape: _distance(stakes, at, shape))])
-        if _wall([one], bench.start_s) <= bench.left_s:
+        if wall_s([one], bench.start_s) <= bench.left_s:
             found.append(one)
-    return found
+    return tuple(found)
 
 
 def _distance(stakes: Stakes, row: int, shape: Shape) -> float:
@@ -201,10 +213,11 @@ def _together(loads: Sequence[Candidate], confirming: Sequence[Candidate], bench
     """Whether there is time for the loads and what confirms the best layout after them."""
     covered = {each.layout for each in loads}
     rest = [each for each in confirming if each.layout not in covered]
-    return not rest or _wall(loads, bench.start_s) + _wall(rest[:1], bench.start_s) <= bench.left_s
+    return not rest or wall_s(loads, bench.start_s) + wall_s(rest[:1], bench.start_s) <= bench.left_s
 
 
-def _wall(loads: Sequence[Candidate], start_s: float) -> float:
+def wall_s(loads: Sequence[Candidate], start_s: float) -> float:
+    """Seconds until the last of the loads has ended, which run side by side."""
     return max((start_s + sum(each.seconds.values()) for each in loads), default=0.0)
 
 

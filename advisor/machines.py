@@ -59,8 +59,14 @@ class Machine:
         ready = self.offer.probing(loads)
         before = {run.run_id for run in ready.runs()}
         measured = ready.run(watch=self._watch(ready), say=self._say)
-        self.failed += ready.failed()
-        return [run for run in measured if run.run_id not in before]
+        found = [run for run in measured if run.run_id not in before]
+        if failed := ready.failed():
+            self.failed += failed
+            # a layout that fails with one batch fails with the others: it is given up
+            alive = {(run.tp, run.pp) for run in found}
+            given_up = [each for each in self.offer.loads if each.layout in {load.layout for load in loads} - alive]
+            self._tried |= {(*each.layout, shape) for each in given_up for shape in each.seconds}
+        return found
 
 
 def _key(run: Measurement) -> tuple[int, int, Shape]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from advisor.beliefs import Belief
-from advisor.campaigns import Step, prior_of, steps, unconfirmed, worth_most
+from advisor.campaigns import Step, prior_of, steps, wall_s
 from advisor.deployments import MOST_SEQUENCES, DeploymentSearch, checked
 from advisor.estimation import check_lengths, chosen_price, plain, read_model
 from advisor.evaluation import scale_name
@@ -220,10 +220,11 @@ def tune(
         if len(taken) > 1:
             say(_told(stakes, step))
         if dry_run:
-            upcoming = _upcoming(stakes, step, machine)
+            upcoming = tuple(
+                _load(each) | {"expected_s": round(wall_s([each], machine.start_s), 1)} for each in step.upcoming
+            )
             break
     last = taken[-1]
-    left = unconfirmed(stakes, last, machine)
     if len(taken) == 1 and not (last.runs or upcoming):
         least = min(machine.start_s + min(each.seconds.values()) for each in machine.waiting()) / PLANNED
         raise InputError(
@@ -242,7 +243,7 @@ def tune(
         regret=math.expm1(last.verdict.regret), regret_95=math.expm1(last.verdict.regret_95),
         rounds=tuple(_round(stakes, step) for step in taken[1:]), runs=last.runs,
         measured_now=len(last.runs) - len(mine), seconds=time.monotonic() - began, budget_s=budget_s,
-        ended=_ended(last, dry_run=dry_run, left=bool(left), waiting=bool(machine.waiting())), upcoming=upcoming,
+        ended=_ended(last, dry_run=dry_run, waiting=bool(machine.waiting())), upcoming=upcoming,
         relaxations=() if best else _relaxations(candidates[0], slo), command=command, notes=(*offer.notes, *notes), left_out=offer.left_out, failed=tuple(machine.failed),
         store=str(offer.shared["store"]), study_name=asking.study.study_name, steps=tuple(taken),
     )  # fmt: skip
@@ -374,12 +375,6 @@ def _load(each: Candidate) -> dict[str, Any]:
     return {"tp": each.layout[0], "pp": each.layout[1], "shapes": [list(shape) for shape in each.seconds]}
 
 
-def _upcoming(stakes: Stakes, step: Step, machine: Machine) -> tuple[Mapping[str, Any], ...]:
-    """The loads of the first round, with the seconds they are expected to take."""
-    loads = unconfirmed(stakes, step, machine) if step.certain else worth_most(stakes, step, machine)
-    return tuple(_load(each) | {"expected_s": round(machine.start_s + sum(each.seconds.values()), 1)} for each in loads)
-
-
 def _told(stakes: Stakes, step: Step) -> str:
     tp, pp = stakes.layouts()[step.verdict.best]
     batch = int(stakes.points.batch[step.verdict.best])
@@ -389,9 +384,11 @@ def _told(stakes: Stakes, step: Step) -> str:
     )
 
 
-def _ended(last: Step, *, dry_run: bool, left: bool, waiting: bool) -> str:
+def _ended(last: Step, *, dry_run: bool, waiting: bool) -> str:
     if dry_run:
         return "nothing was measured"
     if last.certain:
-        return "the choice is certain" + (", though there was no time to measure it" if left else "")
+        return "the choice is certain"
+    if last.settled:
+        return "what is left to be measured would not change the choice"
     return "the budget is spent" if waiting else "everything that can be has been measured"

@@ -23,15 +23,15 @@ from advisor.beliefs import Points
 from advisor.campaigns import steps, worth_most
 from advisor.evidence import group_runs
 from advisor.replays import Replay, recorded_stakes
+from advisor.rounds import Round
 from advisor.surrogate import analytic_marginal, shipped_surrogate
 from catalog.gpus import parse_cluster
 from catalog.models import find_model
 from catalog.runs import shipped_runs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from advisor.campaigns import Bench, Step
+    from advisor.beliefs import Belief
+    from advisor.campaigns import Bench
     from advisor.probe_plans import Candidate
     from advisor.stakes import Stakes
     from catalog.schema import Measurement
@@ -41,7 +41,9 @@ MODELS = ("meta-llama/Llama-2-13b-hf", "Qwen/Qwen2.5-32B", "meta-llama/Meta-Llam
 BUDGET_S = {"torch": 300.0, "vllm": 720.0}
 STARTS = {"other models measured": "shipped", "nothing measured": "analytic"}
 METRICS = ("prefill_ms", "tpot_ms", "e2e_ms")
-TIMES = 60
+TIMES = 61
+FEW = 0.5
+"""Errors are shown while at least this share of the replays has runs that have not been probed."""
 RANDOM_SHAPES = 4
 """Batches of each load that random choice starts."""
 FIGURE = Path(__file__).parent / "figures" / "tuning.png"
@@ -102,25 +104,23 @@ def cases() -> list[Case]:
     return found
 
 
-def random_choice(seed: int) -> Callable[[Stakes, Step, Bench], list[Candidate]]:
+def random_choice(_: Stakes, __: Belief, bench: Bench, seed: int) -> Round:
     generator = np.random.default_rng(seed)
-
-    def choose(_: Stakes, __: Step, bench: Bench) -> list[Candidate]:
-        waiting = bench.waiting()
-        order = [waiting[i] for i in generator.permutation(len(waiting))]
-        return packed(
-            [each.only([list(each.seconds)[i] for i in generator.permutation(len(each.seconds))[:RANDOM_SHAPES]])
-             for each in order], bench,
-        )  # fmt: skip
-
-    return choose
+    loads = []
+    for each in generator.permutation(len(waiting := bench.waiting())):
+        shapes = list(waiting[each].seconds)
+        loads.append(waiting[each].only([shapes[i] for i in generator.permutation(len(shapes))[:RANDOM_SHAPES]]))
+    return packed(loads, bench)
 
 
-def grid_choice(_: Stakes, __: Step, bench: Bench) -> list[Candidate]:
+def grid_choice(_: Stakes, __: Belief, bench: Bench, ___: int) -> Round:
     return packed(sorted(bench.waiting(), key=lambda each: each.layout), bench)
 
 
-def packed(loads: list[Candidate], bench: Bench) -> list[Candidate]:
+CHOICES = {"active": worth_most, "random": random_choice, "grid": grid_choice}
+
+
+def packed(loads: list[Candidate], bench: Bench) -> Round:
     """As many loads as there are GPUs for, each cut to the time that is left."""
     found: list[Candidate] = []
     for load in loads:
@@ -128,7 +128,7 @@ def packed(loads: list[Candidate], bench: Bench) -> list[Candidate]:
         kept = load.only([shape for shape, rest in zip(load.seconds, left, strict=True) if rest >= 0])
         if kept.seconds and kept.gpus + sum(each.gpus for each in found) <= bench.gpus:
             found.append(kept)
-    return found
+    return Round(loads=tuple(found), gain=np.inf)
 
 
 def replayed(case: Case, start: str, choice: str, seed: int) -> Curve:
@@ -140,16 +140,15 @@ def replayed(case: Case, start: str, choice: str, seed: int) -> Curve:
     true = stakes.utility(np.log([getattr(run, name) for name in stakes.metrics for run in real]))
     bench = Replay(runs, model, cluster, budget_s=budget_s)
     prior = shipped_surrogate().marginal(case.engine, GPU) if start == "shipped" else analytic_marginal()
-    choose = {"active": worth_most, "grid": grid_choice}.get(choice) or random_choice(seed)
     moments = np.linspace(0.0, budget_s, TIMES)
     regret, inside = np.full(TIMES, np.nan), np.full(TIMES, np.nan)
     errors = np.full((len(METRICS), TIMES), np.nan)
     stopped_s, stopped_regret = budget_s, np.nan
-    for step in steps(stakes, bench, prior, choose=choose, until_certain=False, seed=seed):
+    for step in steps(stakes, bench, prior, choose=CHOICES[choice], until_certain=False, seed=1000 * seed):
         since = moments >= bench.passed_s
         regret[since] = min(np.expm1(true.max() - true[step.verdict.best]), 1.0)
         layouts = {(run.tp, run.pp) for run in step.runs}
-        if stopped_s == budget_s and step.certain and stakes.layouts()[step.verdict.best] in layouts:
+        if stopped_s == budget_s and step.settled and stakes.layouts()[step.verdict.best] in layouts:
             stopped_s, stopped_regret = bench.passed_s, float(regret[since][0]) if since.any() else np.nan
         done = {run.run_id for run in step.runs}
         if left := [run for run in runs if run.run_id not in done]:
@@ -174,6 +173,22 @@ def replayed(case: Case, start: str, choice: str, seed: int) -> Curve:
     )  # fmt: skip
 
 
+def mean_errors(own: list[Curve]) -> np.ndarray:
+    """Over the replays that have runs left to predict, shape (len(METRICS), TIMES); NaN where few have."""
+    errors = np.array([curve.errors for curve in own])
+    left = ~np.isnan(errors).any(axis=1)
+    total = np.where(left[:, None], errors, 0.0).sum(axis=0) / np.maximum(left.sum(axis=0), 1)
+    return np.where(left.mean(axis=0) >= FEW, total, np.nan)
+
+
+def since(good: np.ndarray, minutes: np.ndarray) -> str:
+    """From when on something holds, where it does at the end."""
+    if not good[-1]:
+        return "never"
+    bad = np.flatnonzero(~good)
+    return f"{minutes[0 if not len(bad) else bad[-1] + 1]:.1f} min"
+
+
 def table(curves: list[Curve]) -> str:
     together: dict[tuple[str, str, str], list[Curve]] = defaultdict(list)
     for curve in curves:
@@ -182,24 +197,29 @@ def table(curves: list[Curve]) -> str:
     lines = []
     for (engine, start, choice), own in sorted(together.items()):
         lines.append(f"{engine}, {names[start]}, {choice} ({len(own)} replays)")
-        minutes = BUDGET_S[engine] / 60
-        for share in (0.0, 0.25, 0.5, 1.0):
+        minutes = np.linspace(0.0, BUDGET_S[engine] / 60, TIMES)
+        regrets, errors = np.array([curve.regret for curve in own]), mean_errors(own)
+        for share in (0.0, 0.125, 0.25, 0.5, 1.0):
             at = round(share * (TIMES - 1))
-            regret = np.array([curve.regret[at] for curve in own])
-            errors = np.nanmean([curve.errors[:, at] for curve in own], axis=0)
-            inside = np.nanmean([curve.inside[at] for curve in own])
-            lines.append(
-                f"  {share * minutes:4.1f} min: regret {np.mean(regret):6.2%} mean, within 1% in {np.mean(regret < 0.01):4.0%}"
-                f"; errors {', '.join(f'{name[:-3]} {error:.1%}' for name, error in zip(METRICS, errors, strict=True))}"
-                f"; 90% intervals held {inside:.0%}"
-            )
+            text = f"  {minutes[at]:4.1f} min: regret {regrets[:, at].mean():6.2%} in the mean, within 1% in {np.mean(regrets[:, at] < 0.01):4.0%}"
+            if not np.isnan(errors[0, at]):
+                text += "; errors " + ", ".join(
+                    f"{n[:-3]} {e:.1%}" for n, e in zip(METRICS, errors[:, at], strict=True)
+                )
+                text += f"; 90% intervals held {np.nanmean([curve.inside[at] for curve in own]):.0%}"
+            lines.append(text)
+        known = np.isnan(errors[0]) | (errors[1:].max(axis=0) <= 0.04)
+        lines.append(
+            f"  mean regret below 1% from {since(regrets.mean(axis=0) < 0.01, minutes)} on; "
+            f"errors of TPOT and whole batch below 4% from {since(known, minutes)} on"
+        )
         if choice == "active":
             stopped = np.array([curve.stopped_s for curve in own]) / 60
             ended = np.array([curve.stopped_regret for curve in own])
-            early = stopped < minutes
             lines.append(
-                f"  would end itself in {np.mean(early):.0%} of the replays, after {np.median(stopped):.1f} min in the median; "
-                f"regret then {np.mean(ended):.2%}, within 1% in {np.mean(ended < 0.01):.0%}"
+                f"  ends by itself in {np.mean(stopped < minutes[-1]):.0%}, after {np.median(stopped):.1f} min in the median "
+                f"({np.quantile(stopped, 0.9):.1f} in nine of ten); regret then {np.mean(ended):.2%}, within 1% in "
+                f"{np.mean(ended < 0.01):.0%}"
             )
     return "\n".join(lines)
 
@@ -220,7 +240,7 @@ def figure(curves: list[Curve], out: Path) -> None:
                 label = f"{choice}, {name}"
                 regret = 100 * np.mean([curve.regret for curve in own], axis=0)
                 axes[row, 0].step(minutes, regret, style, color=colour, where="post", label=label)
-                error = 100 * np.nanmean([curve.errors[1:].mean(axis=0) for curve in own], axis=0)
+                error = 100 * mean_errors(own)[1:].mean(axis=0)
                 axes[row, 1].step(minutes, error, style, color=colour, where="post", label=label)
         titles = ("regret of the choice", "error of TPOT and whole batch, runs not probed")
         for axis, goal, title in zip(axes[row], (1.0, 3.5), titles, strict=True):

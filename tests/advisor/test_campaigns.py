@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from advisor.campaigns import DOUBT, REGRET, believed, steps, unconfirmed, worth_most
+from advisor.campaigns import DOUBT, REGRET, believed, steps, unconfirmed
 from advisor.replays import Replay, once, recorded_stakes, startups
 from advisor.surrogate import analytic_marginal, shipped_surrogate
 from catalog.gpus import parse_cluster
@@ -96,8 +96,8 @@ def test_the_first_round_is_on_disjoint_gpus_and_confirms_at_the_nearest_batch()
     stakes, _ = question(lengths=(1024, 128))
     bench = Replay(RUNS, MODEL, NODE, budget_s=300.0)
     start = next(steps(stakes, bench, PRIORS["analytic"]))
-    assert sum(each.gpus for each in worth_most(stakes, start, bench)) <= 4
-    loads = unconfirmed(stakes, start, bench)
+    assert sum(each.gpus for each in start.upcoming) <= 4
+    loads = unconfirmed(stakes, start.verdict, (), bench)
     assert sum(each.gpus for each in loads) <= 4
     at = stakes.points.batch[start.verdict.best]
     assert stakes.layouts()[start.verdict.best] == loads[0].layout

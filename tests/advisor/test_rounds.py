@@ -31,16 +31,16 @@ def test_a_batch_that_tells_which_of_two_is_better_is_worth_what_is_known_of_suc
     noise = drawn(1, 1)
     shown = np.stack([np.hstack([second, noise]), np.hstack([noise, second])], axis=1)
     # E[max(0, x)] of a normal x is its standard deviation over sqrt(2 pi)
-    assert Prospects(utility=utility, shown=shown).value([0]) == pytest.approx(0.1 / np.sqrt(2 * np.pi), rel=0.15)
+    assert Prospects(utility=utility, shown=shown).value([0])[0] == pytest.approx(0.1 / np.sqrt(2 * np.pi), rel=0.15)
     idle = np.stack([np.hstack([drawn(2, 1), noise])], axis=1)
-    assert Prospects(utility=utility, shown=idle).value([0]) < 0.003
+    assert Prospects(utility=utility, shown=idle).value([0])[0] < 0.003
 
 
 def test_nothing_is_gained_where_one_is_best_whatever_is_shown():
     unsure = 0.01 * drawn(0, 1)
     utility = np.hstack([1.0 + unsure, unsure])
     shown = np.stack([np.hstack([unsure, drawn(1, 1)])], axis=1)
-    assert Prospects(utility=utility, shown=shown).value([0]) < 0.001
+    assert Prospects(utility=utility, shown=shown).value([0])[0] < 0.001
 
 
 def choice(loads, told, *, gpus=4, most_s=100.0, start_s=10.0):
@@ -50,7 +50,7 @@ def choice(loads, told, *, gpus=4, most_s=100.0, start_s=10.0):
     shown = np.stack([latent @ np.diag(weights) for weights in told.values()], axis=1)
     shown = np.stack([shown.sum(axis=2), 0.01 * drawn(1, len(told))], axis=2) + 0.001 * drawn(2, len(told), 2)
     prospects = Prospects(utility=latent, shown=shown)
-    return best_round(loads, prospects, places, start_s=start_s, gpus=gpus, most_s=most_s)
+    return best_round(loads, prospects, places, start_s=start_s, gpus=gpus, most_s=most_s).loads
 
 
 def test_what_tells_more_for_a_second_comes_first():
