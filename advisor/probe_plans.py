@@ -56,6 +56,7 @@ class Question:
     output_len: tuple[int, ...] = ()
     dtype: str = "auto"
     max_model_len: int | None = None
+    max_num_seqs: int | None = None
     compiled: bool = True
     listed: tuple[Shape, ...] = ()
     """Exactly these shapes, the most telling first, in place of batch, input_len and output_len."""
@@ -129,7 +130,7 @@ def candidates(
             continue
         wanted = Deployment(
             engine=question.engine, tp=tp, pp=pp, dtype=question.dtype, compiled=question.compiled,
-            max_model_len=question.max_model_len or min(length, longest),
+            max_model_len=question.max_model_len or min(length, longest), max_num_seqs=question.max_num_seqs,
         )  # fmt: skip
         try:
             resolved = resolve(wanted, model, cluster).value

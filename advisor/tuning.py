@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from advisor.beliefs import Belief
-from advisor.campaigns import Step, prior_of, steps, wall_s
-from advisor.deployments import MOST_SEQUENCES, DeploymentSearch, checked
+from advisor.campaigns import Step, believed, prior_of, steps, wall_s
+from advisor.deployments import MOST_SEQUENCES, DeploymentSearch, checked, startable
 from advisor.estimation import check_lengths, chosen_price, plain, read_model
 from advisor.evaluation import scale_name
 from advisor.knowledge import Knowledge
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from advisor.evaluation import Regime
     from advisor.probe_plans import Candidate, Shape
     from advisor.probing import Probing
-    from advisor.stakes import Stakes
+    from advisor.stakes import Stakes, Verdict
     from catalog.schema import Measurement
     from probes.sweep import Sweep
 
@@ -199,9 +199,11 @@ def tune(
     gpu = search.cluster.gpu.name
     start = shipped_surrogate().marginal(search.engine, gpu)
     every = stakes_of(search, degrees, regime=regime, compiled=compiled)
-    question = Question(
-        engine=search.engine, dtype=dtype, listed=_shapes(every, Belief.of(start), workload), compiled=compiled
+    shapes = _shapes(every, Belief.of(start), workload)
+    most = max(
+        find_engine(search.engine).batch_defaults(search.cluster.gpu).max_num_seqs, *(shape[0] for shape in shapes)
     )
+    question = Question(engine=search.engine, dtype=dtype, listed=shapes, max_num_seqs=most, compiled=compiled)
     offer = offered(model, gpus, question=question, budget_s=budget_s, device=device, out=out, store=store, began=began)
     measurable = [each.layout for each in offer.loads]
     if not measurable:
@@ -230,7 +232,8 @@ def tune(
         raise InputError(
             f"budget is {budget_s:g} s; starting and measuring one batch takes about {least:.0f} s, give more"
         )
-    candidates = _choices(stakes, taken, search)
+    blank = believed(prior, ())
+    candidates = _choices(stakes, last.verdict, last.belief, blank, last.runs, search)
     best = next((each for each in candidates if each.feasible), None)
     at = stakes.layouts()[last.verdict.best]
     command: tuple[str, ...] = ()
@@ -238,7 +241,7 @@ def tune(
         command = tuple(launch_command(best.deployment, search.model, search.cluster))
     return Tuning(
         model=offer.model, cluster=offer.cluster, engine=search.engine, workload=workload, slo=slo, objective=objective,
-        regime=regime, best=best, candidates=candidates, believed=_choices(stakes, taken[:1], search)[0],
+        regime=regime, best=best, candidates=candidates, believed=_choices(stakes, stakes.verdict(blank), blank, blank, (), search)[0],
         certain=last.certain, confirmed=at in {(run.tp, run.pp) for run in last.runs}, doubt=last.verdict.doubt,
         regret=math.expm1(last.verdict.regret), regret_95=math.expm1(last.verdict.regret_95),
         rounds=tuple(_round(stakes, step) for step in taken[1:]), runs=last.runs,
@@ -295,30 +298,32 @@ def _shapes(stakes: Stakes, belief: Belief, workload: Workload) -> tuple[Shape, 
     return tuple(dict.fromkeys([*wanted, *((batch, *short) for batch in BATCHES)]))
 
 
-def _choices(stakes: Stakes, taken: Sequence[Step], search: DeploymentSearch) -> tuple[Choice, ...]:
-    """Each layout with its best batch after the last step, best first."""
-    last, layouts = taken[-1], stakes.layouts()
-    order = np.argsort(-last.verdict.utility, kind="stable")
-    rows = list({layouts[i]: int(i) for i in reversed(order)}.values())
-    rows.sort(key=lambda i: -last.verdict.utility[i])
-    now, before = (_metrics(stakes, step.belief, rows, search.engine) for step in (last, taken[0]))
-    within = stakes.within(last.belief)
+def _choices(
+    stakes: Stakes, verdict: Verdict, belief: Belief, blank: Belief, runs: Sequence[Measurement], search: DeploymentSearch
+) -> tuple[Choice, ...]:  # fmt: skip
+    """Each layout with its best batch, best first; ``blank`` is what was believed before any of the ``runs``."""
+    layouts, degrees = stakes.layouts(), stakes.points.setting.layout
+    rows: dict[tuple[int, int], int] = {}
+    for i in np.argsort(-verdict.utility, kind="stable"):
+        rows.setdefault(layouts[i], int(i))
+    now, before = (_metrics(stakes, each, list(rows.values()), search.engine) for each in (belief, blank))
+    within = stakes.within(belief)
     found = []
-    for k, i in enumerate(rows):
-        tp, pp = layouts[i]
-        batch = int(stakes.points.batch[i])
-        dp = int(stakes.points.setting.layout.dp[i])
+    for k, ((tp, pp), i) in enumerate(rows.items()):
         wanted = search.deployment(
             {
-                "tp": tp, "pp": pp, "dp": dp, "max_num_seqs": batch, "dtype": search.dtypes[0],
-                "kv_dtype": search.kv_dtypes[0], "max_num_batched_tokens": search.budgets[0],
+                "tp": tp, "pp": pp, "dp": int(degrees.dp[i]), "max_num_seqs": int(stakes.points.batch[i]),
+                "dtype": search.dtypes[0], "kv_dtype": search.kv_dtypes[0], "max_num_batched_tokens": search.budgets[0],
+                "compiled": bool(degrees.compiled[i]),
             }
         )  # fmt: skip
+        held = int(stakes.points.setting.memory.kv_capacity_tokens[i])
         found.append(
             Choice(
-                deployment=wanted, batch=batch,
-                measured=sum((run.tp, run.pp) == (tp, pp) and not run.oom for run in last.runs),
-                chance=float(sum(last.verdict.chance[j] for j, each in enumerate(layouts) if each == (tp, pp))),
+                deployment=startable(wanted, search.model, search.cluster, held, search.length),
+                batch=int(stakes.points.batch[i]),
+                measured=sum((run.tp, run.pp) == (tp, pp) and not run.oom for run in runs),
+                chance=float(sum(verdict.chance[j] for j, each in enumerate(layouts) if each == (tp, pp))),
                 feasible=bool(within[i]), metrics=now[k], before=before[k],
             )
         )  # fmt: skip

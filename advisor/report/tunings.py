@@ -99,7 +99,7 @@ def _told(found: Tuning, width: int) -> list[tuple[str, Sequence[str]]]:
         )
         now = f"{_layout(value)} at batch {value.batch} is best, {_value(value.metrics[metric])} {name} {unit}".rstrip()
         lines.append(("learned", [f"before: {before}", f"now: {now}"]))
-    lines += [("first", [f"{load['expected_s']:.0f} s: {_loads([load])}"]) for load in found.upcoming]
+    lines.append(("first", [f"{load['expected_s']:.0f} s: {_loads([load])}" for load in found.upcoming]))
     others = [row for row in found.candidates if row is not found.best]
     second = f"; next best {_layout(others[0])}" if others else ""
     regret = (
@@ -107,13 +107,21 @@ def _told(found: Tuning, width: int) -> list[tuple[str, Sequence[str]]]:
         f"a probability of {found.doubt:.0%}{second}"
     )
     lines.append(("regret", [regret]))
-    confirmed = "the best layout was measured itself" if found.confirmed else "the best layout was not measured itself"
-    budget = "" if found.budget_s is None else f" of {short(found.budget_s)} s"
-    ended = f"{found.ended}; {confirmed}; {found.seconds:.0f} s{budget} passed"
-    lines.append(("ended", [ended]))
+    if not found.upcoming:
+        confirmed = (
+            "the best layout was measured itself" if found.confirmed else "the best layout was not measured itself"
+        )
+        budget = "" if found.budget_s is None else f" of {short(found.budget_s)} s"
+        lines.append(("ended", [f"{found.ended}; {confirmed}; {found.seconds:.0f} s{budget} passed"]))
     if found.regime == "steady":
         lines.append(
-            ("source", ["static batches were measured; the steady state follows from them by the model of time"])
+            (
+                "source",
+                [
+                    ("static batches are measured; the steady state follows from them by the model of time, whose error there "
+                    "is in the intervals and taken to be the same for all layouts")
+                ],
+            )
         )
     lines.append(("runs", [f"{found.measured_now} measured now, {len(found.runs)} in all, kept in {found.store}"]))
     lines.append(("relax", found.relaxations))
