@@ -31,6 +31,7 @@ class Machine:
         self.failed: list[str] = []
         self._watch, self._say = watch, say
         self._tried = {_key(run) for run in known}
+        self._ran = False
 
     @property
     def start_s(self) -> float:
@@ -58,7 +59,8 @@ class Machine:
         self._tried |= {(*each.layout, shape) for each in loads for shape in each.seconds}
         ready = self.offer.probing(loads)
         before = {run.run_id for run in ready.runs()}
-        measured = ready.run(watch=self._watch(ready), say=self._say)
+        measured = ready.run(watch=self._watch(ready), say=self._say, again=self._ran)
+        self._ran = True
         found = [run for run in measured if run.run_id not in before]
         if failed := ready.failed():
             self.failed += failed

@@ -99,11 +99,16 @@ class Probing:
         return tuple(load.name for load in self.loads if known.get(load.name) == "failed")
 
     def run(
-        self, *, watch: Callable[[Sweep], None] | None = None, say: Callable[[str], None] = lambda _: None
+        self,
+        *,
+        watch: Callable[[Sweep], None] | None = None,
+        say: Callable[[str], None] = lambda _: None,
+        again: bool = False,
     ) -> list[Measurement]:
         """Run the loads, as far as the budget goes, and return what has been measured of them, now or before.
 
-        ``watch`` sees the sweep a few times a second; what happens is told to ``say``.
+        ``watch`` sees the sweep a few times a second; what happens is told to ``say``. ``again``: this process has just
+        measured on these GPUs, so that what is still in use there is its own, which each load waits for.
 
         Raises:
             InputError: no GPU here, one that is in use or in MIG mode, an engine that is not installed, or a folder that
@@ -120,7 +125,8 @@ class Probing:
             return list(self.runs())
         with ExitStack() as stack:
             if self.device == "cuda":
-                check_free(self.target.indices)
+                if not again:
+                    check_free(self.target.indices)
                 for index in self.target.indices:
                     stack.callback(_claimed(index).release)
             left = None if self.budget_s is None else self.budget_s - (time.monotonic() - self.began)

@@ -118,8 +118,10 @@ def _told(found: Tuning, width: int) -> list[tuple[str, Sequence[str]]]:
             (
                 "source",
                 [
-                    ("static batches are measured; the steady state follows from them by the model of time, whose error there "
-                    "is in the intervals and taken to be the same for all layouts")
+                    (
+                        "static batches are measured; the steady state follows from them by the model of time, whose error there "
+                        "is in the intervals and taken to be the same for all layouts"
+                    )
                 ],
             )
         )
