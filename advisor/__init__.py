@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from advisor.probing import probe
     from advisor.recommendation import Recommendation, recommend
     from advisor.simulation import Simulation, simulate
+    from advisor.tuning import Tuning, tune
     from advisor.validation import Validation, validate
     from catalog.schema import (
         Cluster,
@@ -52,6 +53,7 @@ __all__ = [
     "Recommendation",
     "Simulation",
     "Slo",
+    "Tuning",
     "Validation",
     "Workload",
     "estimate",
@@ -61,6 +63,7 @@ __all__ = [
     "probe",
     "recommend",
     "simulate",
+    "tune",
     "validate",
 ]
 
@@ -72,6 +75,7 @@ _HOMES = {
     "advisor.probing": ("probe",),
     "advisor.recommendation": ("Recommendation", "recommend"),
     "advisor.simulation": ("Simulation", "simulate"),
+    "advisor.tuning": ("Tuning", "tune"),
     "advisor.validation": ("Validation", "validate"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

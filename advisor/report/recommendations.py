@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from advisor.estimation import Estimate
     from advisor.recommendation import Recommendation
+    from catalog.engines.process import Process
 
 GOALS = {
     "throughput_per_gpu": "most tok/s per GPU",
@@ -218,11 +219,15 @@ def _told(
 
 
 def _run(found: Recommendation, width: int) -> list[str]:
-    """What starts the best deployment, to be copied; where that takes several processes, the first and how many."""
+    """What starts the best deployment, to be copied."""
     if found.best is None or not found.command:
         return []
-    started = processes(found.best.deployment, found.model, found.cluster)
-    lines = command_lines(found.command, width, variables=started[0].environment)
+    return start_lines(found.command, processes(found.best.deployment, found.model, found.cluster), width)
+
+
+def start_lines(command: Sequence[str], started: Sequence[Process], width: int) -> list[str]:
+    """A command to be copied; where it takes several processes, the first and how many."""
+    lines = command_lines(command, width, variables=started[0].environment)
     if len(started) > 1 or started[0].files:
         what = f"the first of {len(started)} processes" if len(started) > 1 else "it reads a file"
         lines.append(f"# {what}; advisor export writes all there is")

@@ -37,6 +37,11 @@ assert_type(simulation.metrics, Mapping[str, Mapping[str, float]])
 assert_type(simulation.meets, bool | None)
 assert_type(simulation.interval("ttft_ms", "p95"), tuple[float, float])
 
+tuning = advisor.tune("llama-13b", "4xH200", slo=advisor.Slo(tpot_ms=40.0), budget_s=300.0, dry_run=True)
+assert_type(tuning, advisor.Tuning)
+assert_type(tuning.regret, float)
+assert_type(tuning.to_dict(), dict[str, Any])
+
 capacity = advisor.plan("llama-13b", ["H100", "8xH200"], rate=2.0, slo=advisor.Slo(tpot_ms=40.0, percentile=95.0))
 assert_type(capacity, advisor.CapacityPlan)
 assert_type(capacity.carries_s, float | None)
