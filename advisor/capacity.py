@@ -6,6 +6,7 @@ grow, bounds its cost from below, so the candidates are taken best first and the
 
 from __future__ import annotations
 
+import bisect
 import heapq
 import math
 from dataclasses import dataclass, replace
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 OBJECTIVES = ("cost", "gpus")
 LEVEL = 0.9
 """Of the intervals shown."""
+CONFIDENCE = 0.9
+"""By default."""
 HOURS_A_MONTH = 730.0
 SECONDS, FEWEST, MOST = 200.0, 1000, 8000
 """By default requests come for so long, but between so many of them."""
@@ -163,7 +166,7 @@ def plan(
     workload: Workload | None = None,
     slo: Slo,
     objective: str = "cost",
-    confidence: float = 0.5,
+    confidence: float | None = None,
     headroom: float = 0.0,
     spares: int = 0,
     deployment: Deployment | None = None,
@@ -191,8 +194,9 @@ def plan(
         workload: lengths; 1024 in and 256 out by default.
         slo: limits, for a percentile of the requests or their mean; at least one.
         objective: "cost" or "gpus".
-        confidence: probability with which each limit is kept as far as the surrogate's errors are concerned: 0.5, by the
-            estimate itself, or 0.75 to 0.99.
+        confidence: probability with which each limit is kept, and the fleet does not saturate, as far as the surrogate's
+            errors are concerned: 0.5, by the estimate itself, or 0.75 to 0.99. None: 0.9, or 0.5 without draws. The
+            cheapest fleet by the estimate itself runs within a few per cent of its saturation.
         headroom: the limits hold at ``rate * (1 + headroom)``.
         spares: replicas that may fail: the limits hold without them.
         deployment: knobs of the engine; the layout is what is searched.
@@ -216,6 +220,7 @@ def plan(
     """
     found_model, workload, base = read_model(model), workload or Workload(), deployment or Deployment()
     check_serving(slo, router, prefix_hit_rate, front_end_ms, draws)
+    confidence = (CONFIDENCE if draws else 0.5) if confidence is None else confidence
     _check(slo, workload, objective, confidence, headroom, spares, base, draws)
     require_positive("rate", rate, whole=False, most=1e5)
     require_positive("top", top, most=1000)
@@ -322,6 +327,11 @@ class _Question:
         first = (money, float(gpus)) if self.objective == "cost" else (float(gpus), money)
         return (*first, self.rate / fleet.saturation_s / (replicas + self.spares))
 
+    def at_most(self, fleet: Fleet, worst: tuple[float, ...], prices: Mapping[str, Price | None]) -> int:
+        """Replicas with which a fleet is no worse than that, or one less than its fewest."""
+        losses = range(fleet.surely, fleet.most + 1)
+        return fleet.surely + bisect.bisect_right(losses, worst, key=lambda each: self.loss(fleet, each, prices)) - 1
+
     def option(self, fleet: Fleet, replicas: int, prices: Mapping[str, Price | None], *, alone: bool = False) -> Option:
         verdict = fleet.alone if alone else fleet.verdict(replicas)
         hourly, every = self.hourly(fleet, replicas, prices), replicas + self.spares
@@ -337,10 +347,10 @@ class _Question:
         )  # fmt: skip
 
     def change(self, fleet: Fleet, prices: Mapping[str, Price | None], what: str, factor: float) -> Change:
-        """Of the same layout under a changed demand, on the beginning of the traffic."""
+        """Of the same layout under a changed demand."""
         asked = fleet.demand.times(**{what: factor})
         too_long = asked.workload.input_len + asked.workload.output_len > min(asked.longest, longest(fleet.scheduler))
-        replicas = None if too_long else fleet.for_demand(asked).needed(confirm=False)
+        replicas = None if too_long else fleet.for_demand(asked).needed()
         return Change(
             what=what, factor=factor, replicas=replicas,
             gpus=None if replicas is None else (replicas + self.spares) * fleet.gpus,
@@ -374,20 +384,34 @@ def _best_of(
 ) -> list[tuple[tuple[float, ...], Fleet, int]]:
     """The best layouts with their losses and replicas, best first.
 
-    A layout waits in the queue with the loss of its fewest thinkable replicas until it comes to the front; then it is
-    simulated, and waits with its true loss. What comes to the front with that is beaten by none.
+    A layout waits in the queue with the loss of its fewest thinkable replicas until it comes to the front: first of those
+    that the estimate's saturation takes, then of those that it takes with the wanted confidence. Then it is simulated,
+    as far as it could still be one of the best, and waits with its true loss. What comes to the front with that is beaten
+    by none.
     """
+    bound, sure, true = range(3)
     queue = [
-        (question.loss(fleet, fleet.least, prices), i, 0) for i, fleet in enumerate(fleets) if fleet.least <= fleet.most
+        (question.loss(fleet, fleet.least, prices), i, bound, fleet.least)
+        for i, fleet in enumerate(fleets)
+        if fleet.least <= fleet.most
     ]
     heapq.heapify(queue)
+    known: list[tuple[float, ...]] = []
     found: list[tuple[tuple[float, ...], Fleet, int]] = []
     while queue and len(found) < top:
-        loss, i, replicas = heapq.heappop(queue)
-        if replicas:
-            found.append((loss, fleets[i], replicas))
-        elif needed := fleets[i].needed():
-            heapq.heappush(queue, (question.loss(fleets[i], needed, prices), i, needed))
+        loss, i, stage, replicas = heapq.heappop(queue)
+        fleet = fleets[i]
+        if stage == true:
+            found.append((loss, fleet, replicas))
+        elif stage == bound:
+            if fleet.surely <= fleet.most:
+                heapq.heappush(queue, (question.loss(fleet, fleet.surely, prices), i, sure, fleet.surely))
+        else:
+            worst = sorted(known)[top - 1] if len(known) >= top else None
+            needed = fleet.needed(at_most=worst and question.at_most(fleet, worst, prices))
+            if needed:
+                known.append(question.loss(fleet, needed, prices))
+                heapq.heappush(queue, (known[-1], i, true, needed))
     return found
 
 

@@ -44,13 +44,12 @@ Objective = Annotated[
     typer.Option("--objective", metavar="GOAL", show_default=True, rich_help_panel=opt.SEARCH, help="cost or gpus."),
 ]
 Confidence = Annotated[
-    float,
+    float | None,
     typer.Option(
         "--confidence",
         metavar="P",
-        show_default=True,
         rich_help_panel=opt.SLO,
-        help="How sure the limits are to hold: 0.5 by the estimate, or 0.75 to 0.99.",
+        help="How sure the limits are to hold: 0.5 by the bare estimate, or 0.75 to 0.99.  [default: 0.9]",
     ),
 ]
 Headroom = Annotated[
@@ -110,7 +109,7 @@ def plan(
     tpot: opt.Tpot = None,
     e2e: opt.E2e = None,
     percentile: Percentile = 95.0,
-    confidence: Confidence = 0.5,
+    confidence: Confidence = None,
     headroom: Headroom = 0.0,
     spares: Spares = 0,
     objective: Objective = "cost",

@@ -92,17 +92,15 @@ def _money(value: float | None) -> str:
 
 def _told(found: CapacityPlan) -> list[tuple[str, Sequence[str]]]:
     goal = "the cheapest" if found.objective == "cost" else "the fewest GPUs"
-    sure = "by the estimate" if found.confidence == 0.5 else f"with {found.confidence:.0%} confidence"
     exact = (
-        f"{goal} of {found.candidates} layouts, every one simulated or ruled out by its saturation; limits kept {sure}"
-        f"{f' at {1.0 + found.headroom:.3g} times the rate' if found.headroom else ''}; {found.requests} requests over "
-        f"{short(found.duration_s)} s"
+        f"{goal} of {found.candidates} layouts, every one simulated or ruled out by its saturation; "
+        f"{found.requests} requests over {short(found.duration_s)} s"
     )
     best = found.best
     if best is None:
         told = [f"nothing keeps the limits; the nearest is {_nearest(found)}"]
         return [("limit", told), ("relax", found.relaxations)]
-    entries: list[tuple[str, Sequence[str]]] = [("exact", [exact])]
+    entries: list[tuple[str, Sequence[str]]] = [("exact", [exact]), ("reserve", [reserve(found)])]
     spare = " without its spares" if best.spares else ""
     carried = [
         f"{best.gpus} x {best.gpu} {'keeps' if best.gpus == 1 else 'keep'} the limits{spare} up to {short(found.carries_s)} requests/s"
@@ -119,6 +117,17 @@ def _told(found: CapacityPlan) -> list[tuple[str, Sequence[str]]]:
     entries.append(("carries", carried))
     entries.append(("if", [_changes(found, what) for what in WHAT]))
     return entries
+
+
+def reserve(found: CapacityPlan) -> str:
+    """How much there is beyond what the estimate takes, and how to have less or more of it."""
+    at = f"at {1.0 + found.headroom:.3g} times the rate" if found.headroom else "at this rate"
+    if found.confidence == 0.5:
+        return f"none but for chance: the limits are kept {at} by the bare estimate; --confidence 0.9 keeps its error back"
+    return (
+        f"the limits are kept and nothing saturates {at} with {found.confidence:.0%} confidence in the estimate "
+        "(--confidence 0.5: by the bare estimate)"
+    )
 
 
 def _nearest(found: CapacityPlan) -> str:

@@ -166,12 +166,13 @@ def longest(scheduler: Scheduler) -> int:
     return scheduler.kv_blocks * BLOCK
 
 
-def saturation_rate(traffic: Traffic, times: StepTimes, scheduler: Scheduler) -> float:
+def saturation_rate(traffic: Traffic, times: StepTimes, scheduler: Scheduler, *, turns: int = 12) -> float:
     """Requests a second that are completed when there are always more waiting: those of the traffic, over and over.
 
-    Counted between the completion of a quarter and of three quarters of a long queue.
+    Counted between the completion of a quarter and of three quarters of a queue as long as so many ``turns`` of all that
+    may run at once.
     """
-    wanted = 12 * scheduler.max_num_seqs * scheduler.replicas
+    wanted = turns * scheduler.max_num_seqs * scheduler.replicas
     taken = np.arange(wanted) % min(len(traffic), wanted)
     queue = replace(
         traffic, arrival_s=np.zeros(wanted), input_len=traffic.input_len[taken], output_len=traffic.output_len[taken],
