@@ -42,8 +42,10 @@ LEAST_S, LEAST_S_A_TOKEN = 60.0, 0.2
 """And no shorter than that, in all and for each token of an output, for a fleet begins empty and takes some requests'
 time to fill."""
 CHANGES = (
+    ("rate", 0.5),
     ("rate", 0.8),
     ("rate", 1.25),
+    ("rate", 2.0),
     ("input_len", 0.8),
     ("input_len", 1.25),
     ("output_len", 0.8),
@@ -408,7 +410,7 @@ def _best_of(
                 heapq.heappush(queue, (question.loss(fleet, fleet.surely, prices), i, sure, fleet.surely))
         else:
             worst = sorted(known)[top - 1] if len(known) >= top else None
-            needed = fleet.needed(at_most=worst and question.at_most(fleet, worst, prices))
+            needed = fleet.needed(at_most=None if worst is None else question.at_most(fleet, worst, prices))
             if needed:
                 known.append(question.loss(fleet, needed, prices))
                 heapq.heappush(queue, (known[-1], i, true, needed))

@@ -154,7 +154,8 @@ class Fleet:
         if self.level <= 0:
             return self.saturation_s
         rates = _each(
-            lambda table: saturation_rate(self.traffic, table, self.scheduler, turns=FEW_TURNS), [self.times, *self.drawn]
+            lambda table: saturation_rate(self.traffic, table, self.scheduler, turns=FEW_TURNS),
+            [self.times, *self.drawn],
         )
         sigma = math.sqrt(float(np.mean(np.log(np.array(rates[1:]) / rates[0]) ** 2)))
         return self.saturation_s * math.exp(-min(self.scale.at(self.level) * sigma, 50.0))

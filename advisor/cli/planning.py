@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -126,6 +127,7 @@ def plan(
     price: Prices = None,
     illustrative_prices: opt.IllustrativePrices = False,
     draws: sim.Draws = 8,
+    report: sim.Report = None,
     format_: opt.Format = "table",
     wide: opt.Wide = False,
     config: opt.Config = None,  # noqa: ARG001  its callback has read it
@@ -144,6 +146,7 @@ def plan(
     from advisor.capacity import plan, row  # noqa: PLC0415  brings numpy
     from advisor.report.capacities import capacity_view, option_columns  # noqa: PLC0415  brings Rich
 
+    sim.check_outputs(report)
     with progress("simulating fleets"):
         found = plan(
             model, gpus, rate=rate, workload=Workload(input_len=input_len, output_len=output_len),
@@ -159,9 +162,14 @@ def plan(
             router=opt.one_of("--router", router, ("round_robin", "least_loaded")),  # type: ignore[arg-type]
             prefix_hit_rate=prefix_hit_rate, draws=draws, set_gpu=opt.overrides(set_gpu), top=top,
         )  # fmt: skip
+    pages: list[Path] = []
+    if report is not None:
+        from advisor.report.reviews import review_plan  # noqa: PLC0415  brings Matplotlib
+
+        pages = review_plan(found, Path(report))[:2]
     answer(
         format_,
-        view=lambda width: capacity_view(found, width, wide=wide),
+        view=lambda width: [*capacity_view(found, width, wide=wide), *sim.written(pages)],
         body=found.to_dict,
         rows=lambda: [row(option) for option in found.options],
         columns=lambda: option_columns(found),

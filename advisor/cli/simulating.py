@@ -16,6 +16,8 @@ from catalog.schema import Deployment, InputError, Slo, Workload
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from rich.console import RenderableType
+
     from advisor.simulation import Simulation
     from catalog.schema import Measurement
 
@@ -137,6 +139,21 @@ Requests = Annotated[
         "--requests", metavar="FILE", rich_help_panel=opt.OUTPUT, help="Write every request to this CSV file."
     ),
 ]
+Report = Annotated[
+    str | None,
+    typer.Option(
+        "--report",
+        metavar="DIR",
+        rich_help_panel=opt.OUTPUT,
+        help="Also write a report with figures into this folder: one HTML file, and Markdown.",
+    ),
+]
+Plot = Annotated[
+    str | None,
+    typer.Option(
+        "--plot", metavar="FILE", rich_help_panel=opt.OUTPUT, help="Draw the distributions of the latencies (PNG)."
+    ),
+]
 
 WHOLE = ("tp", "pp", "dp", "ep", "max_num_seqs", "max_num_batched_tokens", "max_model_len")
 NUMBERS = ("gpu_memory_utilization", "offload")
@@ -180,6 +197,8 @@ def simulate(
     runs: opt.Runs = None,
     draws: Draws = 8,
     requests: Requests = None,
+    report: Report = None,
+    plot: Plot = None,
     format_: opt.Format = "table",
     wide: opt.Wide = False,
     config: opt.Config = None,  # noqa: ARG001  its callback has read it
@@ -207,6 +226,7 @@ def simulate(
     limits = Slo(ttft_ms=ttft, tpot_ms=tpot, e2e_ms=e2e, percentile=percentile)
     if percentile is not None and limits == Slo(percentile=percentile):
         raise InputError("--percentile is of limits; state one: --ttft, --tpot or --e2e")
+    check_outputs(report, plot)
     with progress("serving every request"):
         found = [
             simulate(
@@ -220,13 +240,39 @@ def simulate(
         ]  # fmt: skip
     if requests is not None:
         write_requests(Path(requests), found)
+    pages: list[Path] = []
+    if report is not None or plot is not None:
+        from advisor.report.reviews import draw_traffic, review_traffic  # noqa: PLC0415  brings Matplotlib
+
+        pages += [draw_traffic(found, Path(plot))] if plot is not None else []
+        pages += review_traffic(found, Path(report))[:2] if report is not None else []
     answer(
         format_,
-        view=lambda width: simulation_view(found, width, wide=wide),
+        view=lambda width: [*simulation_view(found, width, wide=wide), *written(pages)],
         body=lambda: found[0].to_dict() if len(found) == 1 else {"simulations": [each.to_dict() for each in found]},
         rows=lambda: [simulation_row(each) for each in found],
         columns=lambda: columns_of(found),
     )
+
+
+def check_outputs(report: str | None, plot: str | None = None) -> None:
+    """Raise ``InputError`` where a report or a figure cannot be written, before the work is done."""
+    if report is None and plot is None:
+        return
+    from advisor.report.pages import check_writable  # noqa: PLC0415  only with those options
+
+    if plot is not None and Path(plot).suffix.casefold() != ".png":
+        raise InputError(f"--plot is {plot!r:.60}; it must be a PNG file, such as latencies.png")
+    for each in (report, plot):
+        if each is not None:
+            check_writable(Path(each))
+
+
+def written(pages: Sequence[Path]) -> list[RenderableType]:
+    """The line that says where a report is."""
+    from advisor.report.lines import labelled  # noqa: PLC0415  brings Rich
+
+    return [labelled([("report", [str(page) for page in pages])])] if pages else []
 
 
 def changed(base: Deployment, knobs: str) -> Deployment:

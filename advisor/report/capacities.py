@@ -25,37 +25,38 @@ WHAT = {"rate": "rate", "input_len": "prompts", "output_len": "outputs"}
 
 def capacity_view(found: CapacityPlan, width: int, *, wide: bool = False) -> list[RenderableType]:
     """Everything to print, in order."""
-    view: list[RenderableType] = [header(_head(found), width), labelled(notes(found.notes)), ""]
-    shown = _shown(found)
+    view: list[RenderableType] = [header(head(found), width), labelled(notes(found.notes)), ""]
+    options = shown(found)
     view += [drawn(option_columns(found), None if wide else width, emphasised=0 if found.best else None), ""]
-    view.append(labelled([*_told(found), ("source", sources_line(option.provenance for option in shown))]))
+    view.append(labelled([*told(found), ("source", sources_line(option.provenance for option in options))]))
     return view
 
 
 def option_columns(found: CapacityPlan) -> list[Column]:
     """One option a row; where nothing keeps the limits, what comes nearest."""
-    shown = _shown(found)
+    options = shown(found)
     at = _statistic(found.slo)
     columns = [
-        Column(name="", cells=[">" if option is found.best else " " for option in shown], right=False),
-        Column(name="GPUs", cells=[f"{option.gpus} x {option.gpu}" for option in shown], right=False),
-        Column(name="replicas", cells=[_replicas(option) for option in shown], narrow="repl."),
-        Column(name="layout", cells=[_layout(option) for option in shown], right=False),
-        Column(name="$", unit="a month", cells=[_money(option.usd_per_month) for option in shown]),
-        Column(name="$/Mtok", unit="output", cells=[short(option.usd_per_mtok) for option in shown], rank=3),
+        Column(name="", cells=[">" if option is found.best else " " for option in options], right=False),
+        Column(name="GPUs", cells=[f"{option.gpus} x {option.gpu}" for option in options], right=False),
+        Column(name="replicas", cells=[_replicas(option) for option in options], narrow="repl."),
+        Column(name="layout", cells=[_layout(option) for option in options], right=False),
+        Column(name="$", unit="a month", cells=[_money(option.usd_per_month) for option in options]),
+        Column(name="$/Mtok", unit="output", cells=[short(option.usd_per_mtok) for option in options], rank=3),
     ]
     for rank, (metric, name) in enumerate(NAMES.items()):
         limited = getattr(found.slo, metric) is not None
-        cells = [short(option.latencies[metric]) for option in shown]
+        cells = [short(option.latencies[metric]) for option in options]
         columns.append(Column(name=name, unit=f"{at} ms", cells=cells, rank=0 if limited else 5))
-        if any(option.intervals for option in shown):
-            ends = [span(*option.intervals[metric]) for option in shown]
+        if any(option.intervals for option in options):
+            ends = [span(*option.intervals[metric]) for option in options]
             columns.append(Column(name="90%", unit="interval", cells=ends, rank=4 if limited else 6 + rank))
-    columns.append(Column(name="load", unit="of full", cells=[share(option.utilisation) for option in shown], rank=2))
+    columns.append(Column(name="load", unit="of full", cells=[share(option.utilisation) for option in options], rank=2))
     return columns
 
 
-def _shown(found: CapacityPlan) -> Sequence[Option]:
+def shown(found: CapacityPlan) -> Sequence[Option]:
+    """The options; where nothing keeps the limits, what comes nearest."""
     return found.options or ((found.nearest,) if found.nearest else ())
 
 
@@ -63,8 +64,9 @@ def _statistic(slo: Slo) -> str:
     return "mean" if slo.percentile is None else f"p{slo.percentile:g}"
 
 
-def _head(found: CapacityPlan) -> list[str]:
-    option = _shown(found)[0]
+def head(found: CapacityPlan) -> list[str]:
+    """Model, GPUs, engine, traffic and limits."""
+    option = shown(found)[0]
     engine = find_engine(option.deployment.engine)
     limits = [f"{NAMES[name]} {getattr(found.slo, name):g}" for name in LIMITS if getattr(found.slo, name) is not None]
     return [
@@ -90,7 +92,8 @@ def _money(value: float | None) -> str:
     return "-" if value is None else f"{value:,.0f}"
 
 
-def _told(found: CapacityPlan) -> list[tuple[str, Sequence[str]]]:
+def told(found: CapacityPlan) -> list[tuple[str, Sequence[str]]]:
+    """Labelled lines below the table."""
     goal = "the cheapest" if found.objective == "cost" else "the fewest GPUs"
     exact = (
         f"{goal} of {found.candidates} layouts, every one simulated or ruled out by its saturation; "
@@ -98,8 +101,8 @@ def _told(found: CapacityPlan) -> list[tuple[str, Sequence[str]]]:
     )
     best = found.best
     if best is None:
-        told = [f"nothing keeps the limits; the nearest is {_nearest(found)}"]
-        return [("limit", told), ("relax", found.relaxations)]
+        lines = [f"nothing keeps the limits; the nearest is {_nearest(found)}"]
+        return [("limit", lines), ("relax", found.relaxations)]
     entries: list[tuple[str, Sequence[str]]] = [("exact", [exact]), ("reserve", [reserve(found)])]
     spare = " without its spares" if best.spares else ""
     carried = [
@@ -123,7 +126,9 @@ def reserve(found: CapacityPlan) -> str:
     """How much there is beyond what the estimate takes, and how to have less or more of it."""
     at = f"at {1.0 + found.headroom:.3g} times the rate" if found.headroom else "at this rate"
     if found.confidence == 0.5:
-        return f"none but for chance: the limits are kept {at} by the bare estimate; --confidence 0.9 keeps its error back"
+        return (
+            f"none but for chance: the limits are kept {at} by the bare estimate; --confidence 0.9 keeps its error back"
+        )
     return (
         f"the limits are kept and nothing saturates {at} with {found.confidence:.0%} confidence in the estimate "
         "(--confidence 0.5: by the bare estimate)"

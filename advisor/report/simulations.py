@@ -31,14 +31,13 @@ POINTS = 40
 def simulation_view(found: Sequence[Simulation], width: int, *, wide: bool = False) -> list[RenderableType]:
     """Everything to print, in order."""
     first = found[0]
-    view: list[RenderableType] = [header(_head(first), width)]
-    told = [note for each in found for note in each.notes]
-    view += [labelled(notes(dict.fromkeys(told))), ""]
+    view: list[RenderableType] = [header(head(first), width)]
+    view += [labelled(notes(note for each in found for note in each.notes)), ""]
     if len(found) == 1:
-        view += [drawn(metric_columns(first), width), "", labelled(_told(first))]
+        view += [drawn(metric_columns(first), width), "", labelled(told(first))]
     else:
-        best = _best(found)
-        view += [drawn(comparison_columns(found), None if wide else width, emphasised=best), ""]
+        chosen = best(found)
+        view += [drawn(comparison_columns(found), None if wide else width, emphasised=chosen), ""]
         view.append(labelled([("source", sources_line(each.provenance for each in found))]))
     return view
 
@@ -55,7 +54,8 @@ def layout_name(deployment: Deployment) -> str:
     return " ".join(filter(None, parts))
 
 
-def _head(found: Simulation) -> list[str]:
+def head(found: Simulation) -> list[str]:
+    """Model, hardware, engine and traffic."""
     engine = find_engine(found.deployment.engine)
     served = found.served
     lengths = f"{short(served.input_len.mean())} in / {short(served.output_len.mean())} out"
@@ -128,13 +128,15 @@ def _differing(deployments: Sequence[Deployment]) -> list[str]:
     return [name for name in names if len({getattr(each, name) for each in deployments}) > 1]
 
 
-def _best(found: Sequence[Simulation]) -> int | None:
+def best(found: Sequence[Simulation]) -> int | None:
     """Of those that keep the limits the one with the fewest GPUs, then the shortest requests; None without limits."""
     good = [i for i, each in enumerate(found) if each.meets]
     return min(good, key=lambda i: (found[i].deployment.num_gpus, found[i].metrics["e2e_ms"]["mean"]), default=None)
 
 
-def _told(found: Simulation) -> list[tuple[str, Sequence[str]]]:
+def told(found: Simulation) -> list[tuple[str, Sequence[str]]]:
+    """Labelled lines below the table of one simulation."""
+
     def rate(name: str) -> str:
         value = short(getattr(found, name))
         return value if found.scale is None else f"{value} {span(*found.interval(name))}"

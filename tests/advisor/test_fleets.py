@@ -52,7 +52,9 @@ def test_behind_a_router_that_balances_the_part_is_a_smaller_fleet_of_the_same_l
     traffic, replicas = one.traffic, 30
     part, kept = sample(traffic, replicas, "least_loaded", least=(8, 2000))
     assert kept < replicas
-    assert len(part) / part.arrival_s[-1] == pytest.approx(len(traffic) / traffic.duration_s * kept / replicas, rel=0.05)
+    assert len(part) / part.arrival_s[-1] == pytest.approx(
+        len(traffic) / traffic.duration_s * kept / replicas, rel=0.05
+    )
     whole = serve(traffic, one.times, replace(one.scheduler, replicas=replicas))
     some = serve(part, one.times, replace(one.scheduler, replicas=kept))
     for metric, most in (("tpot_ms", 0.05), ("e2e_ms", 0.06), ("ttft_ms", 0.15)):
