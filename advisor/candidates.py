@@ -10,9 +10,9 @@ from advisor.estimation import read_cluster
 from advisor.fleets import MOST_REPLICAS, Demand, Fleet
 from advisor.layout import Layout
 from advisor.memory import memory
+from advisor.replicas import scheduler_of
 from advisor.schedule import Setting
 from advisor.serving.runs import longest
-from advisor.simulation import scheduler_of
 from catalog.engines import find_engine, resolve
 from catalog.gpus import COLON, COUNT, NODES, find_gpu
 from catalog.schema import Cluster, Deployment, InputError, Model, Note

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from advisor.replicas import draws_of, scale_of, times_of
 from advisor.serving.runs import saturation_rate, serve
 from advisor.serving.samples import sample
 from advisor.serving.traffic import Traffic, open_loop
-from advisor.simulation import LIMITS, draws_of, scale_of, times_of
+from advisor.simulation import LIMITS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from advisor.report.plots import GREY, HEIGHT, MORE, SMALL, STYLES, USUAL, WIDTH, check_plots
-from advisor.report.simulations import layout_name
+from advisor.report.simulations import layout_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,7 +57,7 @@ def _legend(axes: Axes, count: int) -> None:
 
 def names_of(found: Sequence[Simulation]) -> list[str]:
     """One for each, numbered where layouts are alike."""
-    plain = [layout_name(each.deployment) for each in found]
+    plain = [layout_of(each) for each in found]
     return [f"{name} ({i + 1})" if plain.count(name) > 1 else name for i, name in enumerate(plain)]
 
 

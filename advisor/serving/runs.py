@@ -48,6 +48,8 @@ class Scheduler:
     prefix_hit_rate: float = 0.0
     """Share of each prompt's tokens that are found in the prefix cache. They take blocks like others."""
     front_end_ms: float = FRONT_END_MS
+    cached_prompts: bool = False
+    """Requests come with the KV cache of all their prompt but its last token, computed elsewhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +135,8 @@ def serve(traffic: Traffic, times: StepTimes, scheduler: Scheduler, *, steps_log
     log = np.zeros((steps_logged, len(kernel.STEP_COLUMNS)))
     bin_s = traffic.duration_s / BINS
     cached = np.floor(scheduler.prefix_hit_rate * traffic.input_len / kernel.BLOCK).astype(np.int64) * kernel.BLOCK
+    if scheduler.cached_prompts:
+        cached = traffic.input_len
     closed = traffic.concurrency is not None
     ahead = scheduler.asynchronous and scheduler.stages == 1
     counts = kernel.serve(

@@ -137,8 +137,8 @@ def test_how_far_it_carries_is_where_the_limits_break():
         workload=replace(WORKLOAD, rate=found.carries_s * 1.3),
     )  # fmt: skip
     assert not above.meets or above.saturation_s < found.carries_s * 1.3
-    slower, faster = (change for change in found.sensitivity if change.what == "rate")
-    assert slower.gpus <= best.gpus <= faster.gpus
+    half, slower, faster, double = (change.gpus for change in found.sensitivity if change.what == "rate")
+    assert half <= slower <= best.gpus <= faster <= double
 
 
 def test_limits_that_cannot_be_kept():
