@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from advisor.surrogate import Marginal, Provenance, Scale
 
 APART: Provenance = "analytic"
-"""Where prompts have a pool of their own: no such deployment was measured, so its intervals are those of physics alone."""
+"""Where prompts have a pool of their own. No such deployment was measured, so however well the engine's steps are known, its
+intervals are as wide as those of an engine that nobody measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +73,10 @@ class Replicas:
         """Tokens of the longest request that is served."""
         limit = self.deployment.max_model_len or self.setting.model.max_position_embeddings
         return min(limit, longest(self.scheduler))
+
+    @property
+    def provenance(self) -> Provenance:
+        return self.marginal.provenance
 
     @property
     def scale(self) -> Scale:
@@ -117,7 +122,8 @@ class Apart:
                 f"{cluster.num_gpus} of {cluster}"
             )
         scheduler = replace(decode.scheduler, cached_prompts=True, prefix_hit_rate=0.0)
-        return cls(prefill=prefill, decode=replace(decode, scheduler=scheduler))
+        unsure = replace(decode.marginal, covariance=decode.knowledge.unmeasured.covariance, provenance=APART)
+        return cls(prefill=prefill, decode=replace(decode, scheduler=scheduler, marginal=unsure))
 
     @property
     def within_node(self) -> bool:
@@ -143,9 +149,13 @@ class Apart:
         way = "the links inside the node" if self.within_node else f"{cluster.network_gbps:g} GB/s between nodes"
         told = (
             f"KV caches go over {way} once a prompt is done, {1e3 * link.ms_per_token:.3g} ms for 1000 tokens; no deployment "
-            "with a pool for prompts was measured, so intervals are those of physics alone"
+            "with a pool for prompts was measured, so intervals are as wide as those of an engine nobody measured"
         )
         return (*self.prefill.notes, *self.decode.notes, Note(told, "warning"))
+
+    @property
+    def provenance(self) -> Provenance:
+        return APART
 
     @property
     def scale(self) -> Scale:

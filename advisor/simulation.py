@@ -14,7 +14,7 @@ import numpy as np
 
 from advisor.estimation import plain, read_cluster, read_model
 from advisor.knowledge import Knowledge
-from advisor.replicas import APART, Apart, Replicas
+from advisor.replicas import Apart, Replicas
 from advisor.serving.runs import (
     BINS,
     FRONT_END_MS,
@@ -242,7 +242,7 @@ def simulate(
         **rates, good=_good(served, slo), meets=_meets(served, slo), preemptions=int(served.preemptions.sum()),
         kv_peak=served.most_blocks / decode.scheduler.kv_blocks, kv_capacity_tokens=longest(decode.scheduler),
         timeline=_timeline(served, decode.scheduler), served=served, steps=served.steps,
-        provenance=decode.marginal.provenance if prefill is None else APART, notes=tuple(notes), sigmas=sigmas,
+        provenance=engine.provenance, notes=tuple(notes), sigmas=sigmas,
         scale=engine.scale if others else None, prefill=resolved,
     )  # fmt: skip
 
