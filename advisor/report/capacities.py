@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from advisor.capacity import CapacityPlan, Change, Option
+    from advisor.capacity import CapacityPlan
+    from advisor.choices import Change, Option
     from catalog.schema import Slo
 
 NAMES = {"ttft_ms": "TTFT", "tpot_ms": "TPOT", "e2e_ms": "E2E"}

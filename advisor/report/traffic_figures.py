@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from advisor.choices import HOURS_A_MONTH
 from advisor.report.plots import GREY, HEIGHT, MORE, SMALL, STYLES, USUAL, WIDTH, check_plots
 from advisor.report.simulations import layout_of
 
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from advisor.capacity import CapacityPlan, Option
+    from advisor.capacity import CapacityPlan
+    from advisor.choices import Option
     from advisor.simulation import Simulation
 
 LATENCIES = {
@@ -173,7 +175,7 @@ def cost_figure(found: CapacityPlan) -> Figure:
     points = sorted(here + [(c.factor, c.replicas) for c in found.sensitivity if c.what == "rate" and c.replicas])
     rates = np.array([factor for factor, _ in points]) * (found.workload.rate or 0.0)
     gpus = np.array([(replicas + best.spares) * each for _, replicas in points], dtype=float)
-    scale = best.usd_per_hour / best.gpus * 730.0 if best.usd_per_hour is not None else 1.0
+    scale = best.usd_per_hour / best.gpus * HOURS_A_MONTH if best.usd_per_hour is not None else 1.0
     axes.plot(rates, gpus * scale, color=MORE[0][0], marker="o", linewidth=1.6, markersize=4.5)
     axes.axvline(found.workload.rate or 0.0, color=GREY, linewidth=1, linestyle=STYLES["dashed"])
     for x, y, count in zip(rates, gpus * scale, gpus, strict=True):
