@@ -14,6 +14,7 @@ from advisor.choices import LEVEL, Change, Option, Question, best_of, nearest_of
 from advisor.estimation import check_lengths, chosen_price, plain, read_model
 from advisor.fleets import MOST_REPLICAS, Demand, Fleet
 from advisor.knowledge import Knowledge
+from advisor.replicas import Apart, Replicas
 from advisor.serving.runs import FRONT_END_MS
 from advisor.simulation import LIMITS, check_serving
 from catalog.engines import find_engine
@@ -118,6 +119,7 @@ def plan(
     draws: int = 8,
     set_gpu: Mapping[str, float | str] | None = None,
     top: int = 2,
+    disaggregate: bool = False,
 ) -> CapacityPlan:
     """The cheapest GPUs, or the fewest, on which a model keeps limits at a rate.
 
@@ -148,6 +150,7 @@ def plan(
         draws: how often traffic is simulated again for intervals; 0: none.
         set_gpu: what-if values for fields of the GPUs.
         top: layouts to show of every kind of GPU.
+        disaggregate: also try fleets with a pool for prompts (see ``serving.pools``), and show the best of each kind.
 
     Raises:
         InputError: a name, number or combination that cannot be.
@@ -192,6 +195,7 @@ def plan(
             found_model.value, cluster, base, knowledge, demand, most_gpus=most, spares=spares,
             serving={"router": router, "prefix_hit_rate": prefix_hit_rate, "front_end_ms": front_end_ms},
             longest_request=int((requests.input_len + requests.output_len).max()),
+            apart=disaggregate,
         )  # fmt: skip
         notes += resolved
         if not each:
@@ -202,7 +206,8 @@ def plan(
                 )
             )
         fleets += each
-        best += best_of(each, question, prices, top)
+        best += best_of([fleet for fleet in each if isinstance(fleet.engine, Replicas)], question, prices, top)
+        best += best_of([fleet for fleet in each if isinstance(fleet.engine, Apart)], question, prices, 1)
     if len(unpriced) == len(kinds):
         raise InputError(
             f"there is no price for {' and '.join(unpriced)}; give one with price (--price, dollars per GPU-hour)"

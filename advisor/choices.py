@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from advisor.fleets import MOST_REPLICAS
-from advisor.serving.runs import longest
 from advisor.simulation import LIMITS
 
 if TYPE_CHECKING:
@@ -30,7 +29,9 @@ class Option:
 
     gpu: str
     deployment: Deployment
-    """Of all replicas, spares included."""
+    """Of all replicas, spares included; where prompts have a pool of their own, of those that decode."""
+    prefill: Deployment | None = None
+    """Of those for prompts."""
     replicas: int
     """That keep the limits by themselves; the latencies are of these."""
     spares: int
@@ -71,7 +72,7 @@ def row(option: Option) -> dict[str, Any]:
     deployment = option.deployment
     found: dict[str, Any] = {
         "gpu": option.gpu, "gpus": option.gpus, "replicas": option.replicas, "spares": option.spares,
-        "engine": deployment.engine, "tp": deployment.tp, "pp": deployment.pp, "ep": deployment.ep,
+        "engine": deployment.engine, "tp": deployment.tp, "pp": deployment.pp, "ep": deployment.ep, "prefill_replicas": option.prefill.dp if option.prefill else 0,
         "dtype": deployment.dtype, "kv_dtype": deployment.kv_dtype, "usd_per_hour": option.usd_per_hour,
         "usd_per_month": option.usd_per_month, "usd_per_mtok": option.usd_per_mtok,
     }  # fmt: skip
@@ -115,20 +116,21 @@ class Question:
         verdict = fleet.alone if alone else fleet.verdict(replicas)
         hourly, every = self.hourly(fleet, replicas, prices), replicas + self.spares
         tokens = self.rate * float(fleet.traffic.output_len.mean()) * 3600.0
+        decode, prefill = fleet.engine.multiple(every)
         return Option(
-            gpu=fleet.cluster.gpu.name, deployment=replace(fleet.deployment, dp=every), replicas=replicas,
+            gpu=fleet.cluster.gpu.name, deployment=decode, prefill=prefill, replicas=replicas,
             spares=self.spares, gpus=every * fleet.gpus, price=prices[fleet.cluster.gpu.name], usd_per_hour=hourly,
             usd_per_month=None if hourly is None else hourly * HOURS_A_MONTH,
             usd_per_mtok=None if hourly is None else hourly / tokens * 1e6, latencies=verdict.latencies,
             intervals=fleet.intervals(replicas, verdict.latencies, LEVEL) if self.draws else {},
             saturation_s=fleet.saturation_s, utilisation=self.rate / (fleet.saturation_s * every), meets=verdict.meets,
-            provenance=fleet.marginal.provenance,
+            provenance=fleet.engine.provenance,
         )  # fmt: skip
 
     def change(self, fleet: Fleet, prices: Mapping[str, Price | None], what: str, factor: float) -> Change:
         """Of the same layout under a changed demand."""
         asked = fleet.demand.times(**{what: factor})
-        too_long = asked.workload.input_len + asked.workload.output_len > min(asked.longest, longest(fleet.scheduler))
+        too_long = asked.workload.input_len + asked.workload.output_len > min(asked.longest, fleet.engine.longest)
         replicas = None if too_long else fleet.for_demand(asked).needed()
         return Change(
             what=what, factor=factor, replicas=replicas,

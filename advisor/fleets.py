@@ -8,12 +8,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from advisor.replicas import draws_of, scale_of, times_of
-from advisor.serving.runs import saturation_rate, serve
 from advisor.serving.samples import sample
 from advisor.serving.traffic import Traffic, open_loop
 from advisor.simulation import LIMITS
@@ -21,12 +19,9 @@ from advisor.simulation import LIMITS
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from advisor.knowledge import Knowledge
-    from advisor.schedule import Setting
-    from advisor.serving.runs import Scheduler
-    from advisor.serving.steps import StepTimes
-    from advisor.surrogate import Marginal, Scale
-    from catalog.schema import Cluster, Deployment, Slo, Workload
+    from advisor.replicas import Apart, Replicas
+    from advisor.surrogate import Scale
+    from catalog.schema import Cluster, Slo, Workload
 
 T = TypeVar("T")
 
@@ -100,12 +95,8 @@ class Fleet:
     """Any number of replicas of one layout."""
 
     cluster: Cluster
-    deployment: Deployment
-    """Of one replica, resolved."""
-    setting: Setting
-    scheduler: Scheduler
-    marginal: Marginal
-    knowledge: Knowledge
+    engine: Replicas | Apart
+    """One replica, or the fewest for prompts and outputs."""
     demand: Demand
     most: int = MOST_REPLICAS
     """Replicas that there are GPUs for."""
@@ -114,24 +105,21 @@ class Fleet:
     @property
     def gpus(self) -> int:
         """Of one replica."""
-        return self.deployment.tp * self.deployment.pp
+        return self.engine.gpus
 
     @cached_property
-    def times(self) -> StepTimes:
-        return times_of(self.setting, self.scheduler)
+    def times(self) -> Any:
+        """Step times, as its engine takes them."""
+        return self.engine.times(self.engine.beliefs(0)[0])
 
     @cached_property
-    def drawn(self) -> list[StepTimes]:
-        """Step times under other parameters, drawn from what is believed of them."""
-        draws = draws_of(self.marginal, self.knowledge, self.deployment, self.demand.draws)
-        return [
-            times_of(replace(self.setting, parameters=parameters), self.scheduler).scaled(factor)
-            for parameters, factor in draws
-        ]
+    def drawn(self) -> list[Any]:
+        """The same under other parameters, drawn from what is believed of them."""
+        return [self.engine.times(belief) for belief in self.engine.beliefs(self.demand.draws)[1:]]
 
-    @property
+    @cached_property
     def scale(self) -> Scale:
-        return scale_of(self.knowledge, self.marginal, self.deployment)
+        return self.engine.scale
 
     @cached_property
     def traffic(self) -> Traffic:
@@ -145,7 +133,7 @@ class Fleet:
     @cached_property
     def saturation_s(self) -> float:
         """Requests a second that one replica completes when there are always more waiting."""
-        return saturation_rate(self.traffic, self.times, self.scheduler)
+        return self.engine.saturation(self.traffic, self.times)
 
     @cached_property
     def stable_s(self) -> float:
@@ -155,7 +143,7 @@ class Fleet:
         if self.level <= 0:
             return self.saturation_s
         rates = _each(
-            lambda table: saturation_rate(self.traffic, table, self.scheduler, turns=FEW_TURNS),
+            lambda table: self.engine.saturation(self.traffic, table, FEW_TURNS),
             [self.times, *self.drawn],
         )
         sigma = math.sqrt(float(np.mean(np.log(np.array(rates[1:]) / rates[0]) ** 2)))
@@ -259,10 +247,10 @@ class Fleet:
         return {name: (value / factors[name], value * factors[name]) for name, value in latencies.items()}
 
     def _statistics(
-        self, replicas: int, traffic: Traffic, times: StepTimes, *, least: tuple[int, int] = ENOUGH
+        self, replicas: int, traffic: Traffic, times: Any, *, least: tuple[int, int] = ENOUGH
     ) -> dict[str, float]:
-        part, simulated = sample(traffic, replicas, self.scheduler.router, least=least)
-        served = serve(part, times, replace(self.scheduler, replicas=simulated))
+        part, simulated = sample(traffic, replicas, self.engine.router, least=least)
+        served = self.engine.served(part, times, simulated)
         percentile = self.demand.slo.percentile
         if percentile is None:
             return {name: served.mean(name) for name in LIMITS}
@@ -282,7 +270,7 @@ class Fleet:
         return max(0.0 if math.isnan(latencies[name]) else latencies[name] / limit for name, limit in limits.items())
 
 
-def _each(function: Callable[[StepTimes], T], tables: Sequence[StepTimes]) -> list[T]:
+def _each(function: Callable[[Any], T], tables: Sequence[Any]) -> list[T]:
     """The function of every table, on all cores: the compiled loop lets other threads run."""
     from joblib import Parallel, delayed  # noqa: PLC0415  slow to import
 

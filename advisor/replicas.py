@@ -15,7 +15,7 @@ from advisor.memory import memory
 from advisor.parameters import Parameters
 from advisor.schedule import Setting
 from advisor.serving.pools import Link, Pool, saturation_apart, serve_apart
-from advisor.serving.runs import FRONT_END_MS, Scheduler, longest, saturation_rate, serve
+from advisor.serving.runs import FRONT_END_MS, TURNS, Scheduler, longest, saturation_rate, serve
 from advisor.serving.steps import tabulate
 from catalog.engines import resolve
 from catalog.schema import Cluster, Deployment, InputError, Model, Note
@@ -90,11 +90,29 @@ class Replicas:
         parameters, factor = belief
         return times_of(replace(self.setting, parameters=parameters), self.scheduler).scaled(factor)
 
-    def outcomes(self, traffic: Traffic, draws: int) -> Iterator[tuple[Served, float]]:
-        """What becomes of the traffic, and the saturation rate: as believed, and under other parameters."""
-        for belief in self.beliefs(draws):
-            times = self.times(belief)
-            yield serve(traffic, times, self.scheduler), saturation_rate(traffic, times, self.scheduler)
+    @property
+    def router(self) -> Router:
+        return self.scheduler.router
+
+    @property
+    def gpus(self) -> int:
+        return self.deployment.num_gpus
+
+    def multiplied(self, times: int) -> Replicas:
+        """So many times as many replicas."""
+        deployment = replace(self.deployment, dp=self.deployment.dp * times)
+        return replace(self, deployment=deployment, scheduler=_multiplied(self.scheduler, times))
+
+    def multiple(self, times: int) -> tuple[Deployment, Deployment | None]:
+        """The deployment of so many times as many replicas, and what computes the prompts if that is another."""
+        return self.multiplied(times).deployment, None
+
+    def served(self, traffic: Traffic, times: StepTimes, multiple: int = 1) -> Served:
+        """What becomes of the traffic on ``multiple`` times as many replicas."""
+        return serve(traffic, times, _multiplied(self.scheduler, multiple))
+
+    def saturation(self, traffic: Traffic, times: StepTimes, turns: int = TURNS) -> float:
+        return saturation_rate(traffic, times, self.scheduler, turns=turns)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,13 +163,20 @@ class Apart:
 
     @property
     def notes(self) -> tuple[Note, ...]:
-        cluster, link = self.decode.setting.cluster, self.link(self.decode.marginal.parameters)
-        way = "the links inside the node" if self.within_node else f"{cluster.network_gbps:g} GB/s between nodes"
+        """With what the hand-over takes."""
+        link = self.link(self.decode.marginal.parameters)
+        told = f"a KV cache of 1000 tokens takes {1e3 * link.ms_per_token:.3g} ms from prompt to output"
+        return (*self.prefill.notes, *self.decode.notes, Note(told), self.warning)
+
+    @property
+    def warning(self) -> Note:
+        """What is assumed."""
+        network = f"{self.decode.setting.cluster.network_gbps:g} GB/s between nodes"
         told = (
-            f"KV caches go over {way} once a prompt is done, {1e3 * link.ms_per_token:.3g} ms for 1000 tokens; no deployment "
-            "with a pool for prompts was measured, so intervals are as wide as those of an engine nobody measured"
+            f"KV caches go over {'the links inside a node' if self.within_node else network} once a prompt is done; no "
+            "deployment with a pool for prompts was measured, so its intervals are as wide as those of an engine nobody measured"
         )
-        return (*self.prefill.notes, *self.decode.notes, Note(told, "warning"))
+        return Note(told, "warning")
 
     @property
     def provenance(self) -> Provenance:
@@ -163,15 +188,57 @@ class Apart:
         name = scale_name("tpot_ms", "static", staged=staged)
         return self.decode.knowledge.scale(APART, self.decode.deployment.engine, name)
 
-    def pools(self, belief: tuple[Parameters, float]) -> tuple[Pool, Pool, Link]:
-        pools = [Pool(times=each.times(belief), scheduler=each.scheduler) for each in (self.prefill, self.decode)]
-        return pools[0], pools[1], self.link(belief[0])
+    @property
+    def router(self) -> Router:
+        return self.decode.scheduler.router
 
-    def outcomes(self, traffic: Traffic, draws: int) -> Iterator[tuple[Served, float]]:
-        """What becomes of the traffic, and the saturation rate: as believed, and under other parameters."""
-        for belief in self.decode.beliefs(draws):
-            pools = self.pools(belief)
-            yield serve_apart(traffic, *pools), saturation_apart(traffic, *pools)
+    @property
+    def deployment(self) -> Deployment:
+        """What decodes."""
+        return self.decode.deployment
+
+    @property
+    def gpus(self) -> int:
+        return self.prefill.gpus + self.decode.gpus
+
+    @property
+    def longest(self) -> int:
+        return min(self.prefill.longest, self.decode.longest)
+
+    def multiple(self, times: int) -> tuple[Deployment, Deployment | None]:
+        """So many times as many replicas: what decodes, and what computes the prompts."""
+        return self.decode.multiple(times)[0], self.prefill.multiple(times)[0]
+
+    def beliefs(self, draws: int) -> list[tuple[Parameters, float]]:
+        return self.decode.beliefs(draws)
+
+    def times(self, belief: tuple[Parameters, float]) -> tuple[StepTimes, StepTimes, Link]:
+        """Of prefill and of decode, and of the link between them."""
+        return self.prefill.times(belief), self.decode.times(belief), self.link(belief[0])
+
+    def served(self, traffic: Traffic, times: tuple[StepTimes, StepTimes, Link], multiple: int = 1) -> Served:
+        """What becomes of the traffic on ``multiple`` times as many replicas."""
+        return serve_apart(traffic, *self._pools(times, multiple), times[2])
+
+    def saturation(self, traffic: Traffic, times: tuple[StepTimes, StepTimes, Link], turns: int = TURNS) -> float:
+        return saturation_apart(traffic, *self._pools(times), times[2], turns=turns)
+
+    def _pools(self, times: tuple[StepTimes, StepTimes, Link], multiple: int = 1) -> tuple[Pool, Pool]:
+        return (
+            Pool(times=times[0], scheduler=_multiplied(self.prefill.scheduler, multiple)),
+            Pool(times=times[1], scheduler=_multiplied(self.decode.scheduler, multiple)),
+        )
+
+
+def _multiplied(scheduler: Scheduler, multiple: int) -> Scheduler:
+    return replace(scheduler, replicas=scheduler.replicas * multiple)
+
+
+def outcomes(engine: Replicas | Apart, traffic: Traffic, draws: int) -> Iterator[tuple[Served, float]]:
+    """What becomes of the traffic, and the saturation rate: as believed, and under other parameters."""
+    for belief in engine.beliefs(draws):
+        times: Any = engine.times(belief)
+        yield engine.served(traffic, times), engine.saturation(traffic, times)
 
 
 def scheduler_of(

@@ -14,7 +14,7 @@ import numpy as np
 
 from advisor.estimation import plain, read_cluster, read_model
 from advisor.knowledge import Knowledge
-from advisor.replicas import Apart, Replicas
+from advisor.replicas import Apart, Replicas, outcomes
 from advisor.serving.runs import (
     BINS,
     FRONT_END_MS,
@@ -219,10 +219,10 @@ def simulate(
     ).within(limit)
     if prefill is not None and traffic.concurrency:
         raise InputError("prompts in a pool of their own take a rate or a trace, not a concurrency; leave one out")
-    outcomes = engine.outcomes(traffic, draws)
-    served, saturation = next(outcomes)
+    found = outcomes(engine, traffic, draws)
+    served, saturation = next(found)
     base = _numbers(served, traffic, slo) | {("rates", "saturation_s"): saturation}
-    others = [_numbers(each, traffic, slo) | {("rates", "saturation_s"): rate} for each, rate in outcomes]
+    others = [_numbers(each, traffic, slo) | {("rates", "saturation_s"): rate} for each, rate in found]
     sigmas = _spreads(base, others)
     notes = [*found_model.notes, *found_cluster.notes, *engine.notes, *knowledge.notes, *traffic.notes]
     if chosen.engine != "vllm":

@@ -91,6 +91,14 @@ Top = Annotated[
         "--top", metavar="N", show_default=True, rich_help_panel=opt.SEARCH, help="Layouts to show of each kind of GPU."
     ),
 ]
+Disaggregate = Annotated[
+    bool,
+    typer.Option(
+        "--disaggregate",
+        rich_help_panel=opt.SEARCH,
+        help="Also try fleets with replicas that only compute prompts: TP2 1+3 are one for prompts and three for outputs.",
+    ),
+]
 
 
 def plan(
@@ -123,6 +131,7 @@ def plan(
     max_model_len: opt.MaxModelLen = None,
     gpu_memory_utilization: opt.GpuMemoryUtilization = 0.9,
     top: Top = 2,
+    disaggregate: Disaggregate = False,
     runs: opt.Runs = None,
     price: Prices = None,
     illustrative_prices: opt.IllustrativePrices = False,
@@ -161,7 +170,7 @@ def plan(
             price=stated_prices(price), illustrative_prices=illustrative_prices, runs=sim.measured(runs),
             duration_s=duration, seed=seed, spread=spread, burstiness=burstiness,
             router=opt.one_of("--router", router, ("round_robin", "least_loaded")),  # type: ignore[arg-type]
-            prefix_hit_rate=prefix_hit_rate, draws=draws, set_gpu=opt.overrides(set_gpu), top=top,
+            prefix_hit_rate=prefix_hit_rate, draws=draws, set_gpu=opt.overrides(set_gpu), top=top, disaggregate=disaggregate,
         )  # fmt: skip
     pages: list[Path] = []
     if report is not None:

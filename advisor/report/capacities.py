@@ -41,7 +41,7 @@ def option_columns(found: CapacityPlan) -> list[Column]:
         Column(name="", cells=[">" if option is found.best else " " for option in options], right=False),
         Column(name="GPUs", cells=[f"{option.gpus} x {option.gpu}" for option in options], right=False),
         Column(name="replicas", cells=[_replicas(option) for option in options], narrow="repl."),
-        Column(name="layout", cells=[_layout(option) for option in options], right=False),
+        Column(name="layout", cells=[layout_of(option) for option in options], right=False),
         Column(name="$", unit="a month", cells=[_money(option.usd_per_month) for option in options]),
         Column(name="$/Mtok", unit="output", cells=[short(option.usd_per_mtok) for option in options], rank=3),
     ]
@@ -83,8 +83,12 @@ def _replicas(option: Option) -> str:
     return f"{option.replicas} + {option.spares}" if option.spares else str(option.replicas)
 
 
-def _layout(option: Option) -> str:
+def layout_of(option: Option) -> str:
+    """TP and PP, and how the replicas for prompts and outputs share a fleet that has both: "TP2 2+3"."""
     deployment = option.deployment
+    if option.prefill is not None:
+        groups = option.replicas + option.spares
+        return f"TP{deployment.tp} {option.prefill.dp // groups}+{deployment.dp // groups}"
     experts = f" EP{deployment.ep}" if deployment.ep > 1 else ""
     return f"TP{deployment.tp} PP{deployment.pp}{experts}"
 
@@ -110,7 +114,7 @@ def told(found: CapacityPlan) -> list[tuple[str, Sequence[str]]]:
         f"{best.gpus} x {best.gpu} {'keeps' if best.gpus == 1 else 'keep'} the limits{spare} up to {short(found.carries_s)} requests/s"
     ]
     if found.next_carries_s is not None:
-        size = best.deployment.tp * best.deployment.pp
+        size = best.gpus // (best.replicas + best.spares)
         latencies = ", ".join(
             f"{NAMES[name]} {short(best.latencies[name])} to {short(value)} ms"
             for name, value in found.next_latencies.items()
@@ -140,9 +144,7 @@ def _nearest(found: CapacityPlan) -> str:
     option = found.nearest
     assert option is not None
     values = ", ".join(f"{NAMES[name]} {short(value)} ms" for name, value in option.latencies.items())
-    return (
-        f"{option.gpus} x {option.gpu} as {_replicas(option)} x {_layout(option)}: {_statistic(found.slo)} of {values}"
-    )
+    return f"{option.gpus} x {option.gpu} as {_replicas(option)} x {layout_of(option)}: {_statistic(found.slo)} of {values}"
 
 
 def _changes(found: CapacityPlan, what: str) -> str:

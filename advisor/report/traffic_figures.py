@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from advisor.choices import HOURS_A_MONTH
+from advisor.report.capacities import layout_of as layout_of_option
 from advisor.report.plots import GREY, HEIGHT, MORE, SMALL, STYLES, USUAL, WIDTH, check_plots
 from advisor.report.simulations import layout_of
 
@@ -117,13 +118,7 @@ def _colours(count: int) -> list[tuple[str, str]]:
 
 def label_of(option: Option) -> str:
     """What it is, short enough for a figure."""
-    deployment = option.deployment
-    parts = [
-        f"TP{deployment.tp}",
-        f"PP{deployment.pp}" if deployment.pp > 1 else "",
-        f"EP{deployment.ep}" if deployment.ep > 1 else "",
-    ]
-    return f"{option.gpus} as {' '.join(filter(None, parts))}"
+    return f"{option.gpus} as {layout_of_option(option).removesuffix(' PP1')}"
 
 
 def fleets_figure(found: CapacityPlan) -> Figure:
@@ -170,7 +165,7 @@ def cost_figure(found: CapacityPlan) -> Figure:
     assert best is not None
     figure, (axes,) = _figure(1)
     money = best.usd_per_hour is not None
-    each = best.deployment.tp * best.deployment.pp
+    each = best.gpus // (best.replicas + best.spares)
     here = [(1.0, best.replicas)]
     points = sorted(here + [(c.factor, c.replicas) for c in found.sensitivity if c.what == "rate" and c.replicas])
     rates = np.array([factor for factor, _ in points]) * (found.workload.rate or 0.0)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from advisor.serving.runs import Served, saturation_rate, serve
+from advisor.serving.runs import TURNS, Served, saturation_rate, serve
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -92,7 +92,7 @@ def serve_apart(traffic: Traffic, prefill: Pool, decode: Pool, link: Link) -> Se
     )  # fmt: skip
 
 
-def saturation_apart(traffic: Traffic, prefill: Pool, decode: Pool, link: Link, *, turns: int = 12) -> float:
+def saturation_apart(traffic: Traffic, prefill: Pool, decode: Pool, link: Link, *, turns: int = TURNS) -> float:
     """Requests a second that the slowest of prefill, links and decode completes when there are always more waiting."""
     several = np.flatnonzero(traffic.output_len > 1)
     share = len(several) / len(traffic)

@@ -26,6 +26,8 @@ the median time to the first token has above the steps that it waits for and tak
 time per output token comes out."""
 SETTLING = 0.35
 """Share of a closed loop in which it fills up; what is measured comes after (as ``probes.serving`` measures)."""
+TURNS = 12
+"""Full replicas that a queue fills one after the other to see how fast it empties."""
 BINS = 120
 """Points of the curves over time."""
 
@@ -170,7 +172,7 @@ def longest(scheduler: Scheduler) -> int:
     return scheduler.kv_blocks * BLOCK
 
 
-def saturation_rate(traffic: Traffic, times: StepTimes, scheduler: Scheduler, *, turns: int = 12) -> float:
+def saturation_rate(traffic: Traffic, times: StepTimes, scheduler: Scheduler, *, turns: int = TURNS) -> float:
     """Requests a second that are completed when there are always more waiting: those of the traffic, over and over.
 
     Counted between the completion of a quarter and of three quarters of a queue as long as so many ``turns`` of all that

@@ -1,7 +1,6 @@
 """Fleets: some replicas in place of all, and the reserve that a confidence keeps."""
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +9,6 @@ from advisor.candidates import fleets_of, kinds_of
 from advisor.estimation import read_model
 from advisor.fleets import Demand
 from advisor.knowledge import Knowledge
-from advisor.serving.runs import saturation_rate, serve
 from advisor.serving.samples import sample
 from catalog.schema import Deployment, Slo, Workload
 
@@ -39,8 +37,8 @@ def test_the_replicas_kept_meet_what_they_meet_in_the_whole_fleet():
     part, kept = sample(traffic, replicas, "round_robin", least=(8, 2000))
     assert 8 <= kept < replicas
     assert len(part) >= 2000
-    whole = serve(traffic, one.times, replace(one.scheduler, replicas=replicas))
-    some = serve(part, one.times, replace(one.scheduler, replicas=kept))
+    whole = one.engine.served(traffic, one.times, replicas)
+    some = one.engine.served(part, one.times, kept)
     theirs = whole.replica < kept
     np.testing.assert_array_equal(whole.replica[theirs], some.replica)
     np.testing.assert_array_equal(whole.ttft_ms[theirs], some.ttft_ms)
@@ -55,8 +53,8 @@ def test_behind_a_router_that_balances_the_part_is_a_smaller_fleet_of_the_same_l
     assert len(part) / part.arrival_s[-1] == pytest.approx(
         len(traffic) / traffic.duration_s * kept / replicas, rel=0.05
     )
-    whole = serve(traffic, one.times, replace(one.scheduler, replicas=replicas))
-    some = serve(part, one.times, replace(one.scheduler, replicas=kept))
+    whole = one.engine.served(traffic, one.times, replicas)
+    some = one.engine.served(part, one.times, kept)
     for metric, most in (("tpot_ms", 0.05), ("e2e_ms", 0.06), ("ttft_ms", 0.15)):
         for percentile in (50.0, 95.0):
             ratio = some.percentile(metric, percentile) / whole.percentile(metric, percentile)
@@ -73,7 +71,7 @@ def test_the_verdict_on_some_replicas_is_that_on_all_within_what_chance_does():
     one = fleet(slo=Slo(tpot_ms=50.0, percentile=95.0))
     replicas = one.surely + 2
     found = one.verdict(replicas).latencies
-    whole = serve(one.traffic, one.times, replace(one.scheduler, replicas=replicas))
+    whole = one.engine.served(one.traffic, one.times, replicas)
     each = [
         [np.percentile(getattr(whole, name)[whole.replica % 4 == part], 95.0) for part in range(4)]
         for name in ("ttft_ms", "tpot_ms", "e2e_ms")
@@ -95,7 +93,7 @@ def test_what_is_needed_is_where_the_verdicts_change():
 def test_with_confidence_the_fleet_is_stable_under_slower_steps_too():
     even, sure = fleet(60.0), fleet(60.0, draws=4, confidence=0.9)
     assert sure.saturation_s == even.saturation_s == even.stable_s
-    rates = [saturation_rate(sure.traffic, table, sure.scheduler) for table in sure.drawn]
+    rates = [sure.engine.saturation(sure.traffic, table) for table in sure.drawn]
     assert min(rates) < sure.saturation_s < max(rates)
     sigma = math.sqrt(np.mean(np.log(np.array(rates) / sure.saturation_s) ** 2))
     assert sure.stable_s == pytest.approx(sure.saturation_s * math.exp(-sure.scale.at(0.8) * sigma), rel=0.02)
