@@ -76,6 +76,11 @@ class Knowledge:
             return replace(found, provenance="transferred")
         return found
 
+    @property
+    def unmeasured(self) -> Marginal:
+        """Parameters of an engine that nobody measured, on a GPU likewise."""
+        return analytic_marginal() if self.analytic else self.surrogate.marginal(ANY, ANY)
+
     def scale(self, provenance: str, engine: str, metric: str) -> Scale:
         """How wide the errors of ``metric`` are, for this engine where enough is known of it."""
         return self.surrogate.scale(provenance, engine, metric)
