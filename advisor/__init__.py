@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from advisor.launch import export
     from advisor.probing import probe
     from advisor.recommendation import Recommendation, recommend
+    from advisor.refinement import fit
     from advisor.simulation import Simulation, simulate
+    from advisor.surrogate import Surrogate
     from advisor.validation import Validation, validate
     from catalog.schema import (
         Cluster,
@@ -52,10 +54,12 @@ __all__ = [
     "Recommendation",
     "Simulation",
     "Slo",
+    "Surrogate",
     "Validation",
     "Workload",
     "estimate",
     "export",
+    "fit",
     "import_runs",
     "plan",
     "probe",
@@ -71,7 +75,9 @@ _HOMES = {
     "advisor.launch": ("export",),
     "advisor.probing": ("probe",),
     "advisor.recommendation": ("Recommendation", "recommend"),
+    "advisor.refinement": ("fit",),
     "advisor.simulation": ("Simulation", "simulate"),
+    "advisor.surrogate": ("Surrogate",),
     "advisor.validation": ("Validation", "validate"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

@@ -7,7 +7,7 @@ the others with the spread that they show among each other (a crossed hierarchic
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -157,11 +157,33 @@ def fit_posterior(groups: Sequence[Evidence], start: Posterior | None = None) ->
     return Posterior(index=index, effects=found.x, covariance=covariance)
 
 
+def reopened(marginal: Marginal) -> Marginal:
+    """The parameters as little known as those of an engine on a GPU that were never measured together."""
+    spread = np.array([PRIORS[name].spread for name in NAMES])
+    return replace(marginal, covariance=marginal.covariance + np.diag((SHARES["pair"] * spread) ** 2))
+
+
+def own_start(marginal: Marginal, groups: Sequence[Evidence]) -> Marginal:
+    """Where a fit to a user's own runs begins: from what is known of their engine on their GPU, or from that reopened.
+
+    Another machine has other clocks, another host and other settings. The runs themselves say whether it is one: the
+    start under which they are more probable is taken (Bayes factor by Laplace's approximation; MacKay, 2003, ch. 28).
+    """
+    if marginal.provenance != "calibrated":  # the pair's effect is open anyway
+        return marginal
+    return max((marginal, reopened(marginal)), key=lambda start: _updated(start, groups)[1])
+
+
 def update(marginal: Marginal, groups: Sequence[Evidence]) -> Marginal:
     """The parameters of one engine on one GPU after more runs of it, by Bayes' rule from where they stood.
 
     Seconds instead of a refit of everything: what the runs say of other engines and GPUs is not passed on.
     """
+    return _updated(marginal, groups)[0]
+
+
+def _updated(marginal: Marginal, groups: Sequence[Evidence]) -> tuple[Marginal, float]:
+    """The parameters after the runs, and the logarithm of the runs' probability before, up to a constant."""
     root = np.linalg.cholesky(marginal.covariance + 1e-12 * np.eye(len(NAMES)))
     used = [group.used for group in groups]
     sigma = [group.noise for group in groups]
@@ -188,4 +210,6 @@ def update(marginal: Marginal, groups: Sequence[Evidence]) -> Marginal:
     weight = np.ones(data + len(NAMES))
     weight[:data] = _robust(residuals(found.x) ** 2, data)[1, :data]
     inner = np.linalg.inv(matrix.T @ (matrix * weight[:, None]))
-    return Marginal(mean=marginal.mean + root @ found.x, covariance=root @ inner @ root.T, provenance="calibrated")
+    evidence = -float(found.cost) + 0.5 * float(np.linalg.slogdet(inner)[1])
+    after = Marginal(mean=marginal.mean + root @ found.x, covariance=root @ inner @ root.T, provenance="calibrated")
+    return after, evidence

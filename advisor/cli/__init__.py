@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from advisor.cli import catalogs, imports, judgements, measuring, planning, questions, simulating
+from advisor.cli import catalogs, fits, imports, judgements, measuring, planning, questions, simulating
 from advisor.cli.program import Command, Program
 
 EPILOG = """\b
@@ -60,6 +60,7 @@ for _command in (
     simulating.simulate,
     planning.plan,
     measuring.probe,
+    fits.fit,
     judgements.validate,
     questions.export,
 ):

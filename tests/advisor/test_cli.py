@@ -62,6 +62,7 @@ def test_the_commands_are_those_of_this_version():
         "simulate",
         "plan",
         "probe",
+        "fit",
         "validate",
         "export",
         "import",
