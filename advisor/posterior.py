@@ -57,6 +57,16 @@ class Effects:
         return np.asarray(effects.reshape(-1, len(NAMES))[self.blocks(engine, gpu)].sum(axis=0))
 
 
+class Pooled(Effects):
+    """One set of parameters for every engine and GPU, to see what it costs not to tell them apart."""
+
+    def __init__(self, groups: Sequence[Evidence]) -> None:
+        super().__init__(groups)
+        self.at = {("population",): 0}
+        self.spread = np.array([PRIORS[name].spread for name in NAMES])
+        self.centre = Parameters.typical().unbounded()
+
+
 def log_residuals(group: Evidence, x: Array) -> Array:
     """log(predicted / measured), shape (k, m) for k quantities of m runs; NaN where not measured."""
     return np.asarray(_log(group.predict(Parameters.from_unbounded(x))) - np.log(group.measured))
@@ -110,12 +120,15 @@ class Posterior:
         return Marginal(mean=index.total(self.effects, engine, gpu), covariance=covariance, provenance=provenance)
 
 
-def fit_posterior(groups: Sequence[Evidence], start: Posterior | None = None) -> Posterior:
+def fit_posterior(
+    groups: Sequence[Evidence], start: Posterior | None = None, *, index: Effects | None = None
+) -> Posterior:
     """The most probable effects and their Laplace covariance.
 
-    ``start``: a posterior over other groups to start from, for refits that leave something out.
+    ``start``: a posterior over other groups to start from, for refits that leave something out. ``index``: which effects
+    there are, if not ``Effects`` of the groups.
     """
-    index = Effects(groups)
+    index = index or Effects(groups)
     size = len(NAMES)
     used = [group.used for group in groups]
     sigma = [group.noise for group in groups]
