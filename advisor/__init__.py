@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from advisor.launch import export
     from advisor.probing import probe
     from advisor.recommendation import Recommendation, recommend
+    from advisor.refinement import fit
     from advisor.simulation import Simulation, simulate
+    from advisor.surrogate import Surrogate
     from advisor.tuning import Tuning, tune
     from advisor.validation import Validation, validate
     from catalog.schema import (
@@ -53,11 +55,13 @@ __all__ = [
     "Recommendation",
     "Simulation",
     "Slo",
+    "Surrogate",
     "Tuning",
     "Validation",
     "Workload",
     "estimate",
     "export",
+    "fit",
     "import_runs",
     "plan",
     "probe",
@@ -74,7 +78,9 @@ _HOMES = {
     "advisor.launch": ("export",),
     "advisor.probing": ("probe",),
     "advisor.recommendation": ("Recommendation", "recommend"),
+    "advisor.refinement": ("fit",),
     "advisor.simulation": ("Simulation", "simulate"),
+    "advisor.surrogate": ("Surrogate",),
     "advisor.tuning": ("Tuning", "tune"),
     "advisor.validation": ("Validation", "validate"),
 }

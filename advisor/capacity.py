@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from advisor.knowledge import Runs
     from advisor.serving.runs import Router
-    from catalog.schema import Measurement, Price
+    from catalog.schema import Price
 
 OBJECTIVES = ("cost", "gpus")
 CONFIDENCE = 0.9
@@ -108,7 +109,7 @@ def plan(
     deployment: Deployment | None = None,
     price: float | Mapping[str, float] | None = None,
     illustrative_prices: bool = False,
-    runs: Sequence[Measurement] | None = None,
+    runs: Runs = None,
     duration_s: float | None = None,
     seed: int = 0,
     spread: float = 0.0,
@@ -139,7 +140,8 @@ def plan(
         deployment: knobs of the engine; the layout is what is searched.
         price: dollars per GPU-hour, of all or by the name of the GPU; otherwise the cheapest offer in the catalog.
         illustrative_prices: also allow round figures that are no offers.
-        runs: None for the shipped fit and the user's own runs; a list for exactly those; [] for the analytic model.
+        runs: None for the shipped fit and the user's own runs; a list for exactly those; [] for the analytic model; or what
+            ``fit`` made.
         duration_s: how long requests come; None for about 200 s, see ``SECONDS``.
         seed: of arrivals and lengths.
         spread: coefficient of variation of both lengths, log-normal.

@@ -21,7 +21,8 @@ from catalog.tables import DATA
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from advisor.probe_plans import Piece, Shape
+    from advisor.probe_offers import Piece
+    from advisor.probe_plans import Shape
     from catalog.schema import Cluster, Deployment, Measurement, Model
 
 IMPORTS_S = {"torch": 5.0, "vllm": 15.0}

@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from advisor.knowledge import Runs
     from advisor.serving.runs import Router, Served
     from advisor.surrogate import Provenance, Scale
-    from catalog.schema import Measurement
 
     Array = NDArray[np.float64]
 
@@ -154,7 +154,7 @@ def simulate(
     workload: Workload | None = None,
     trace: str | Path | Traffic | None = None,
     slo: Slo | None = None,
-    runs: Sequence[Measurement] | None = None,
+    runs: Runs = None,
     duration_s: float | None = None,
     seed: int = 0,
     spread: float = 0.0,
@@ -179,7 +179,8 @@ def simulate(
         trace: a file of requests (see ``serving_traces.read_trace``) or ``Traffic``; with ``workload.rate`` the times are
             stretched to it.
         slo: limits, for goodput and whether they are kept.
-        runs: None for the shipped fit and the user's own runs; a list for exactly those; [] for the analytic model.
+        runs: None for the shipped fit and the user's own runs; a list for exactly those; [] for the analytic model; or what
+            ``fit`` made.
         duration_s: how long requests come; None for five minutes, or all of a trace.
         seed: of arrivals and lengths; the same seed gives the same requests to every deployment.
         spread: coefficient of variation of both lengths, log-normal.

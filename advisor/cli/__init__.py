@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from advisor.cli import catalogs, imports, judgements, measuring, planning, questions, simulating, tuning
+from advisor.cli import catalogs, fits, imports, judgements, measuring, planning, questions, simulating, tuning
 from advisor.cli.program import Command, Program
 
 EPILOG = """\b
@@ -61,6 +61,7 @@ for _command in (
     planning.plan,
     measuring.probe,
     tuning.tune,
+    fits.fit,
     judgements.validate,
     questions.export,
 ):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from advisor.cli import grounds
 from advisor.cli import options as opt
 from advisor.cli import simulating as sim
 from advisor.cli.output import answer, progress
@@ -133,6 +134,7 @@ def plan(
     top: Top = 2,
     disaggregate: Disaggregate = False,
     runs: opt.Runs = None,
+    fit: grounds.Fit = None,
     price: Prices = None,
     illustrative_prices: opt.IllustrativePrices = False,
     draws: sim.Draws = 8,
@@ -167,7 +169,7 @@ def plan(
                 max_num_batched_tokens=max_num_batched_tokens, max_model_len=max_model_len,
                 gpu_memory_utilization=gpu_memory_utilization,
             ),
-            price=stated_prices(price), illustrative_prices=illustrative_prices, runs=sim.measured(runs),
+            price=stated_prices(price), illustrative_prices=illustrative_prices, runs=grounds.evidence(runs, fit),
             duration_s=duration, seed=seed, spread=spread, burstiness=burstiness,
             router=opt.one_of("--router", router, ("round_robin", "least_loaded")),  # type: ignore[arg-type]
             prefix_hit_rate=prefix_hit_rate, draws=draws, set_gpu=opt.overrides(set_gpu), top=top, disaggregate=disaggregate,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from advisor.cli import grounds
 from advisor.cli import options as opt
 from advisor.cli.output import answer, progress
 from catalog.schema import Deployment, InputError, Slo, Workload
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from advisor.simulation import Simulation
-    from catalog.schema import Measurement
 
 Rate = Annotated[
     float | None,
@@ -215,6 +215,7 @@ def simulate(
     gpu_memory_utilization: opt.GpuMemoryUtilization = 0.9,
     offload: opt.Offload = 0.0,
     runs: opt.Runs = None,
+    fit: grounds.Fit = None,
     draws: Draws = 8,
     requests: Requests = None,
     report: Report = None,
@@ -253,7 +254,7 @@ def simulate(
             simulate(
                 model, gpus, deployment=deployment, prefill=pools.prefill(deployment), trace=trace, slo=None if limits == Slo() else limits,
                 workload=Workload(input_len=input_len, output_len=output_len, rate=rate, concurrency=concurrency),
-                runs=measured(runs), duration_s=duration, seed=seed, spread=spread, burstiness=burstiness,
+                runs=grounds.evidence(runs, fit), duration_s=duration, seed=seed, spread=spread, burstiness=burstiness,
                 curve=_curve(curve), router=opt.one_of("--router", router, ("round_robin", "least_loaded")),  # type: ignore[arg-type]
                 prefix_hit_rate=prefix_hit_rate, draws=draws, set_gpu=opt.overrides(set_gpu),
             )
@@ -347,15 +348,6 @@ def _curve(text: str | None) -> list[float]:
         raise InputError(
             f"--curve is {text!r:.60}; it must be numbers with commas between, such as 0.2,1,1.5"
         ) from None
-
-
-def measured(paths: Sequence[str] | None) -> list[Measurement] | None:
-    """The runs of all files; None, for those that ship, where no file is named."""
-    if not paths:
-        return None
-    from catalog.runs import read_runs  # noqa: PLC0415  only with --runs
-
-    return [run for path in paths for run in read_runs(path)]
 
 
 def write_requests(path: Path, found: Sequence[Simulation]) -> None:

@@ -53,6 +53,11 @@ assert_type(advisor.probe("llama-13b", "4xH100", endpoint="http://localhost:8000
 assert_type(advisor.import_runs("results.json", gpu="H100-SXM", tp=2), list[advisor.Measurement])
 assert_type(advisor.import_runs(["a.json", "b.csv"], format="aiperf", store="runs.jsonl"), list[advisor.Measurement])
 
+learned = advisor.fit(["runs.jsonl"], alone=True)
+assert_type(learned, advisor.Surrogate)
+assert_type(advisor.Surrogate.read("fit.json"), advisor.Surrogate)
+advisor.recommend("llama-13b", "4xA100", runs=learned)
+
 advisor.estimate("llama-13b", "4xA100")  # type: ignore[call-arg]
 advisor.estimate("llama-13b", "4xA100", tp="two", batch=8, input_len=1024, output_len=256)  # type: ignore[arg-type]
 advisor.recommend("llama-13b", slo=30.0)  # type: ignore[call-arg, arg-type]
