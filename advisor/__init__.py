@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from advisor.launch import export
     from advisor.probing import probe
     from advisor.recommendation import Recommendation, recommend
+    from advisor.serving.traces import read_trace
     from advisor.simulation import Simulation, simulate
     from advisor.validation import Validation, validate
+    from catalog.runs import shipped_runs, user_runs
     from catalog.schema import (
         Cluster,
         Deployment,
@@ -59,8 +61,11 @@ __all__ = [
     "import_runs",
     "plan",
     "probe",
+    "read_trace",
     "recommend",
+    "shipped_runs",
     "simulate",
+    "user_runs",
     "validate",
 ]
 
@@ -71,8 +76,10 @@ _HOMES = {
     "advisor.launch": ("export",),
     "advisor.probing": ("probe",),
     "advisor.recommendation": ("Recommendation", "recommend"),
+    "advisor.serving.traces": ("read_trace",),
     "advisor.simulation": ("Simulation", "simulate"),
     "advisor.validation": ("Validation", "validate"),
+    "catalog.runs": ("shipped_runs", "user_runs"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 _SCHEMA = "catalog.schema"

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from catalog.schema import Gpu, Measurement
 
 
+class Beside(tuple["Measurement", ...]):
+    """Runs that count beside those that ship and the user's own: what a session has imported and not stored."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Knowledge:
     """A surrogate, the runs that may be looked up, and parameters refined by the user's own runs."""
@@ -32,17 +38,19 @@ class Knowledge:
 
     @classmethod
     def of(cls, runs: Sequence[Measurement] | None, *, engine: str, gpu: Gpu) -> Knowledge:
-        """``None``: shipped and own runs; a list: exactly those; empty: the analytic model alone.
+        """``None``: shipped and own runs; ``Beside``: those too; a list: exactly those; empty: the analytic model alone.
 
         Only runs of this engine on this GPU refine the parameters; no run does if a what-if changed the GPU.
         """
         surrogate = shipped_surrogate()
         base = gpu.name
-        if runs is None:
-            own = [run for run in user_runs() if run.role == "fit"]
+        alone = False
+        if runs is None or isinstance(runs, Beside):
+            own = [run for run in (*user_runs(), *(runs or ())) if run.role == "fit"]
             start = surrogate.marginal(engine, base)
             known = (*shipped_runs(), *own)
         else:
+            alone = True
             own = [run for run in runs if run.role == "fit"]
             start = analytic_marginal()
             known = tuple(runs)
@@ -59,7 +67,7 @@ class Knowledge:
             if current.get(engine):
                 refined[engine, base] = update(start, group_runs(current[engine]))
                 notes = (Note(f"fitted to {len(current[engine])} runs of {engine} on {base} beside what ships"),)
-        return cls(surrogate=surrogate, runs=known, refined=refined, analytic=runs is not None, notes=notes)
+        return cls(surrogate=surrogate, runs=known, refined=refined, analytic=alone, notes=notes)
 
     def marginal(self, engine: str, gpu: Gpu) -> Marginal:
         """Parameters of ``engine`` on ``gpu``; a what-if GPU ("H100-SXM (...)") takes those of the GPU it changes.
