@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from advisor.serving.traces import read_trace
     from advisor.simulation import Simulation, simulate
     from advisor.validation import Validation, validate
+    from catalog.config import parse_config
+    from catalog.engines import all_engines
+    from catalog.gpus import all_gpus
+    from catalog.models import all_models
     from catalog.runs import shipped_runs, user_runs
     from catalog.schema import (
         Cluster,
@@ -56,9 +60,13 @@ __all__ = [
     "Slo",
     "Validation",
     "Workload",
+    "all_engines",
+    "all_gpus",
+    "all_models",
     "estimate",
     "export",
     "import_runs",
+    "parse_config",
     "plan",
     "probe",
     "read_trace",
@@ -79,6 +87,10 @@ _HOMES = {
     "advisor.serving.traces": ("read_trace",),
     "advisor.simulation": ("Simulation", "simulate"),
     "advisor.validation": ("Validation", "validate"),
+    "catalog.config": ("parse_config",),
+    "catalog.engines": ("all_engines",),
+    "catalog.gpus": ("all_gpus",),
+    "catalog.models": ("all_models",),
     "catalog.runs": ("shipped_runs", "user_runs"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
