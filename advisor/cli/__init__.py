@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from advisor.cli import catalogs, imports, judgements, measuring, planning, questions, simulating
+from advisor.cli import browser, catalogs, imports, judgements, measuring, planning, questions, simulating
 from advisor.cli.program import Command, Program
 
 EPILOG = """\b
@@ -62,6 +62,7 @@ for _command in (
     measuring.probe,
     judgements.validate,
     questions.export,
+    browser.app,
 ):
     app.command(cls=Command)(_command)
 app.command("import", cls=Command)(imports.import_)
