@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from advisor.capacity import CapacityPlan, plan
+    from advisor.curves import Curve, curve
     from advisor.estimation import Estimate, estimate
     from advisor.importing import import_runs
     from advisor.launch import export
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CapacityPlan",
     "Cluster",
+    "Curve",
     "Deployment",
     "Estimate",
     "Gpu",
@@ -63,6 +65,7 @@ __all__ = [
     "all_engines",
     "all_gpus",
     "all_models",
+    "curve",
     "estimate",
     "export",
     "import_runs",
@@ -79,6 +82,7 @@ __all__ = [
 
 _HOMES = {
     "advisor.capacity": ("CapacityPlan", "plan"),
+    "advisor.curves": ("Curve", "curve"),
     "advisor.estimation": ("Estimate", "estimate"),
     "advisor.importing": ("import_runs",),
     "advisor.launch": ("export",),

@@ -48,7 +48,7 @@ def model() -> advisor.Model:
     names = [*known, *([UPLOADED] if own else [])]
     left, right = st.columns([5, 1], vertical_alignment="bottom")
     chosen = left.selectbox(
-        "Model", names, index=names.index(MODEL) if MODEL in names else 0, key="model", bind=BIND, required=True,
+        "Model", names, index=names.index(MODEL) if MODEL in names else 0, key="model", bind=BIND,
         help="Type to search the catalog. For any other model, upload its config.json.",
     )  # fmt: skip
     with right.popover("", icon=":material/upload_file:", help="Upload a config.json", width="stretch"):
@@ -83,7 +83,7 @@ def cluster() -> str:
     names = list(gpus())
     left, right = st.columns([3, 2])
     gpu = left.selectbox(
-        "GPU", names, index=names.index(GPU) if GPU in names else 0, key="gpu", bind=BIND, required=True,
+        "GPU", names, index=names.index(GPU) if GPU in names else 0, key="gpu", bind=BIND,
         help="Type to search.",
     )  # fmt: skip
     count = right.number_input(
@@ -105,6 +105,14 @@ def lengths() -> tuple[int, int]:
     return input_len, output_len
 
 
+def in_flight() -> int | None:
+    """Requests kept in flight over all replicas; None where that is to be chosen."""
+    return st.number_input(
+        "Requests in flight", min_value=1, max_value=10**6, value=None, step=16, key="concurrency", bind=BIND,
+        placeholder="choose best", help="Over all replicas; empty for the number that serves the goal best.",
+    )  # fmt: skip
+
+
 def limits() -> Mapping[str, float | None]:
     """The latencies that must be kept, as keywords of ``advisor.Slo``; None where there is no limit."""
     found = {}
@@ -124,15 +132,13 @@ def limits() -> Mapping[str, float | None]:
 def engine() -> str:
     """Name of the engine that serves."""
     names = [each.name for each in advisor.all_engines()]
-    return st.selectbox("Engine", names, index=names.index("vllm"), key="engine", bind=BIND, required=True)
+    return st.selectbox("Engine", names, index=names.index("vllm"), key="engine", bind=BIND)
 
 
 def objective() -> str:
     """What to optimise: a key of ``OBJECTIVES``."""
-    return st.selectbox(
-        "Goal", list(OBJECTIVES), key="goal", bind=BIND, required=True,
-        format_func=lambda name: GOALS.get(name, name),
-    )  # fmt: skip
+    goals = {GOALS.get(name, name): name for name in OBJECTIVES}
+    return goals[st.selectbox("Goal", list(goals), key="goal", bind=BIND)]
 
 
 def price() -> float | None:
