@@ -24,7 +24,7 @@ def capacity_answer(found: CapacityPlan) -> str:
         assert found.nearest is not None
         return (
             f"Nothing keeps {_limits(found.slo)} at {asked}. Nearest: {_fleet(found.nearest)}, "
-            f"{_latencies(found.nearest, found.slo)}. Relax to {'; or '.join(found.relaxations)}."
+            f"{_latencies(found.nearest, found.slo)}. To relax: {'; or '.join(found.relaxations)}."
         )
     best = found.best
     money = ""

@@ -1,0 +1,120 @@
+"""What a capacity plan looks like: how near fleets are to the limits, what a change would cost, a fleet over time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from advisor.report.numbers import short, span
+from advisor.report.simulations import NAMES, layout_name
+from advisor.simulation import LIMITS
+
+if TYPE_CHECKING:
+    from advisor.capacity import CapacityPlan, Change, Option
+    from advisor.simulation import Simulation
+
+WHAT = {"rate": "requests", "input_len": "prompts", "output_len": "answers"}
+ROW = 34
+"""Pixels of a bar with the space around it."""
+AROUND = 110
+"""Of a figure's title, axis and legend."""
+
+
+def fleet_name(option: Option) -> str:
+    """GPUs and layout: "2 x H100-SXM as TP2 PP1"."""
+    return f"{option.gpus} x {option.gpu} as {layout_name(option.deployment)}"
+
+
+def closeness(found: CapacityPlan, shown: tuple[Option, ...]) -> go.Figure:
+    """Each latency that has a limit as a share of it, with its 90% interval."""
+    figure = go.Figure()
+    names = [fleet_name(option).replace(" as ", "<br>") for option in shown]
+    for metric in LIMITS:
+        limit = getattr(found.slo, metric)
+        if limit is None:
+            continue
+        values = [option.latencies[metric] / limit for option in shown]
+        ends = [option.intervals.get(metric, (option.latencies[metric],) * 2) for option in shown]
+        figure.add_scatter(
+            x=values, y=names, name=f"{NAMES[metric]}, limit {limit:g} ms", mode="markers", marker_size=11,
+            error_x={
+                "type": "data", "symmetric": False, "thickness": 2,
+                "array": [high / limit - value for (_, high), value in zip(ends, values, strict=True)],
+                "arrayminus": [value - low / limit for (low, _), value in zip(ends, values, strict=True)],
+            },
+            customdata=[(short(value * limit), span(*end)) for value, end in zip(values, ends, strict=True)],
+            hovertemplate=f"%{{y}}<br>{NAMES[metric]} %{{customdata[0]}} ms, 90% %{{customdata[1]}}<extra></extra>",
+        )  # fmt: skip
+    figure.add_vline(x=1.0, line_dash="dash", annotation_text="limit", annotation_position="top")
+    figure.update_layout(height=AROUND + 2 * ROW * len(shown), margin=MARGIN, legend=LEGEND)
+    figure.update_xaxes(title="share of the limit", tickformat=".0%", rangemode="tozero")
+    figure.update_yaxes(autorange="reversed")
+    return figure
+
+
+def tornado(found: CapacityPlan) -> go.Figure:
+    """What the best layout would need if the traffic were another: dollars a month, or GPUs where they have no price."""
+    best = found.best
+    assert best is not None
+    priced = best.usd_per_month is not None
+    base = best.usd_per_month if best.usd_per_month is not None else float(best.gpus)
+    changes = [change for change in found.sensitivity if change.what in WHAT]
+    values = [_size(change, best) for change in changes]
+    figure = go.Figure(
+        go.Bar(
+            y=[f"{WHAT[change.what]} x {change.factor:g}" for change in changes],
+            x=[0.0 if value is None else value - base for value in values], base=base, orientation="h",
+            text=[_told(change, value, priced=priced) for change, value in zip(changes, values, strict=True)],
+            textposition="outside", hoverinfo="skip", cliponaxis=False,
+            marker_color=["#2e9e6b" if value is not None and value < base else "#d9792b" for value in values],
+        )
+    )  # fmt: skip
+    figure.add_vline(x=base, line_dash="dot", annotation_text="as planned", annotation_position="top")
+    known = [base, *(value for value in values if value is not None)]
+    room = 0.45 * (max(known) - min(known)) or 0.5 * base
+    figure.update_layout(height=AROUND + ROW * len(changes), margin=MARGIN, showlegend=False)
+    figure.update_xaxes(
+        title="$ a month" if priced else "GPUs", range=[max(min(known) - room, 0.0), max(known) + room],
+        tickformat=",.0f",
+    )  # fmt: skip
+    figure.update_yaxes(autorange="reversed")
+    return figure
+
+
+def _size(change: Change, best: Option) -> float | None:
+    if best.usd_per_month is None or best.usd_per_hour is None:
+        return None if change.gpus is None else float(change.gpus)
+    return None if change.usd_per_hour is None else change.usd_per_hour / best.usd_per_hour * best.usd_per_month
+
+
+def _told(change: Change, value: float | None, *, priced: bool) -> str:
+    if value is None:
+        return "no number of these replicas does"
+    gpus = f"{change.gpus} GPU{'' if change.gpus == 1 else 's'}"
+    return f"{gpus}, ${value:,.0f}" if priced else gpus
+
+
+def timeline(served: Simulation) -> go.Figure:
+    """Requests running and waiting, and the KV cache in use, of a mean replica over time."""
+    time, curves = served.timeline["time_s"], served.timeline
+    figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.08, row_heights=[0.6, 0.4])
+    for name, label in (("running", "running"), ("waiting", "waiting")):
+        figure.add_scatter(
+            x=time, y=curves[name], name=label, mode="lines", row=1, col=1,
+            hovertemplate=f"%{{y:.3g}} {label}<extra></extra>",
+        )  # fmt: skip
+    figure.add_scatter(
+        x=time, y=curves["kv_share"], name="KV cache in use", mode="lines", fill="tozeroy", row=2, col=1,
+        hovertemplate="%{y:.0%} of the KV cache<extra></extra>",
+    )  # fmt: skip
+    figure.update_layout(height=430, margin=MARGIN, legend=LEGEND, hovermode="x unified")
+    figure.update_yaxes(title="requests<br>a replica", rangemode="tozero", row=1, col=1)
+    figure.update_yaxes(title="KV cache", tickformat=".0%", range=[0, 1.02], row=2, col=1)
+    figure.update_xaxes(title="seconds", row=2, col=1)
+    return figure
+
+
+MARGIN = {"l": 0, "r": 10, "t": 40, "b": 0}
+LEGEND = {"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0}
