@@ -15,6 +15,8 @@ import advisor
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from advisor.evaluation import Regime
+
 MOST = 64
 """Answers kept of one kind; a recommendation takes about a megabyte."""
 TTL_S = 600
@@ -30,4 +32,17 @@ def recommendation(
     return advisor.recommend(
         model, gpus, workload=workload, slo=slo, objective=objective, engine=engine, price=price,
         dtypes=dtypes or None, set_gpu=set_gpu,
+    )  # fmt: skip
+
+
+@st.cache_resource(max_entries=4 * MOST, ttl=TTL_S, show_spinner=False)
+def curve(
+    model: advisor.Model, gpus: str, *, layout: tuple[int, int, int], lengths: tuple[int, int], regime: Regime,
+    engine: str, batches: tuple[int, ...] | None = None, set_gpu: Mapping[str, float] | None = None,
+) -> advisor.Curve:  # fmt: skip
+    """``advisor.curve``; ``layout`` is (tp, pp, dp) and ``lengths`` (input_len, output_len)."""
+    tp, pp, dp = layout
+    return advisor.curve(
+        model, gpus, tp=tp, pp=pp, dp=dp, input_len=lengths[0], output_len=lengths[1], regime=regime, engine=engine,
+        batches=batches, set_gpu=set_gpu,
     )  # fmt: skip

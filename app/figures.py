@@ -47,7 +47,8 @@ def draw(figure: go.Figure, name: str, *, alt: str, height: int = 380, **options
     """
     figure.update_layout(
         height=height, margin={"l": 8, "r": 8, "t": 36, "b": 8}, dragmode=False, hoverlabel={"align": "left"},
-        legend={"orientation": "h", "yanchor": "bottom", "y": 1.0, "xanchor": "left", "x": 0.0, "title": None},
+        legend={"orientation": "h", "yanchor": "bottom", "y": 1.0, "xanchor": "left", "x": 0.0, "title": None,
+                "traceorder": "normal"},
     )  # fmt: skip
     figure.update_xaxes(fixedrange=True, automargin=True)  # a finger that scrolls the page must not zoom the figure
     figure.update_yaxes(fixedrange=True, automargin=True)

@@ -6,7 +6,7 @@ same key on two pages is the same question.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import streamlit as st
 
@@ -26,7 +26,7 @@ MODEL = "meta-llama/Llama-2-13b-hf"
 GPU = "A100-SXM-80GB"
 GPU_COUNT = 4
 MOST_GPUS = 1024
-BIND = "query-params"
+BIND: Final = "query-params"
 
 
 @st.cache_resource(show_spinner=False, ttl=60, max_entries=1)
@@ -103,6 +103,15 @@ def lengths() -> tuple[int, int]:
         "Answer, tokens", min_value=1, max_value=2**20, value=256, step=64, key="output_len", bind=BIND
     )
     return input_len, output_len
+
+
+def ladder(label: str, key: str, default: int, most: int, *, help: str = "") -> int:  # noqa: A002  Streamlit's word
+    """A slider over counts that people choose, evenly spaced by ratio; one that a link or another page has is added."""
+    steps = {step for power in range(20) for step in (2**power, 3 * 2**power) if step <= most} | {default}
+    asked = st.session_state.get(key, st.query_params.get(key, default))
+    if str(asked).isdecimal() and 0 < int(asked) <= most:
+        steps.add(int(asked))
+    return st.select_slider(label, sorted(steps), value=default, key=key, bind=BIND, help=help or None)
 
 
 def in_flight() -> int | None:

@@ -10,7 +10,6 @@ from app.frame import framed
 
 st.set_page_config(
     page_title="advisor",
-    page_icon=":material/speed:",
     layout="wide",
     menu_items={"Get help": None, "Report a bug": None, "About": None},
 )

@@ -104,7 +104,7 @@ def memory_bars(shown: Sequence[advisor.Estimate]) -> go.Figure:
     device = shown[0].memory["device"]
     figure.add_vline(device, line={"color": RED, "width": 2})
     figure.add_annotation(
-        x=device, y=0, yref="paper", yanchor="bottom", xanchor="right", text=f"{short(device)} GiB a GPU ",
+        x=device, y=0, yref="paper", yanchor="top", xanchor="right", text=f"{short(device)} GiB", yshift=-14,
         showarrow=False, font={"color": RED},
     )  # fmt: skip
     figure.update_layout(barmode="stack")
