@@ -12,7 +12,7 @@ from advisor.report.numbers import dollars, short, span
 from app import answers, inputs
 from app.downloads import downloads
 from app.exploration_figures import cause_areas, curves, memory_areas
-from app.figures import draw
+from app.figures import METRIC_WIDTH, draw
 from app.frame import plain
 
 if TYPE_CHECKING:
@@ -90,7 +90,8 @@ def show() -> None:
         if all(not curve.fits for _, curve in drawn):
             return
         _charts([(side.name, curve) for side, curve in drawn if curve.fits], batch)
-        for i, (_, curve) in enumerate(drawn):
+        for i, (side, curve) in enumerate(drawn):
+            st.caption(f"The curves of {plain(side.name)}")
             downloads(f"curve {'AB'[i]}", frame=curve.to_frame(), body=curve.to_dict)
 
 
@@ -164,24 +165,25 @@ def _numbers(side: Side, point: advisor.Curve, curve: advisor.Curve, *, alone: b
             "GiB of each GPU. Raise TP or PP."
         )
         return
-    for column, (label, metric, unit) in zip(st.columns(4), (
-        ("tok/s per GPU", "output_tok_s_per_gpu", ""), ("TTFT", "ttft_ms", " ms"), ("TPOT", "tpot_ms", " ms"),
-        ("$ per M tokens", "usd_per_mtok", ""),
-    ), strict=True):  # fmt: skip
-        if metric in point.metrics:
-            value, low, high = (float(ends[metric][0]) for ends in (point.metrics, point.low, point.high))
-            shown = dollars(value) if metric == "usd_per_mtok" else f"{short(value)}{unit}"
-            column.metric(label, shown, f"90%: {span(low, high)[1:-1]}", delta_color="off", delta_arrow="off")
-        else:
-            column.metric(label, "-", "no price known", delta_color="off", delta_arrow="off")
+    with st.container(horizontal=True):
+        for label, metric, unit in (
+            ("tok/s per GPU", "output_tok_s_per_gpu", ""), ("TTFT", "ttft_ms", " ms"), ("TPOT", "tpot_ms", " ms"),
+            ("$ per M tokens", "usd_per_mtok", ""),
+        ):  # fmt: skip
+            shown, told = "-", "no price known"
+            if metric in point.metrics:
+                value, low, high = (float(ends[metric][0]) for ends in (point.metrics, point.low, point.high))
+                shown = dollars(value) if metric == "usd_per_mtok" else f"{short(value)}{unit}"
+                told = f"90%: {span(low, high)[1:-1]}"
+            st.metric(label, shown, told, delta_color="off", delta_arrow="off", width=METRIC_WIDTH)
     batch, running = int(point.batches[0]), int(point.running[0])
-    told = [f"The cache holds {curve.full_batch} requests of this length per replica."]
+    lines = [f"The cache holds {curve.full_batch} requests of this length per replica."]
     if running < batch:
-        told = [f"Of {batch} requests {running} run at once, the others wait: the cache holds {curve.full_batch}."]
-    told.append(f"Weight products turn compute-bound at about batch {short(curve.turning_batch)}.")
+        lines = [f"Of {batch} requests {running} run at once, the others wait: the cache holds {curve.full_batch}."]
+    lines.append(f"Weight products turn compute-bound at about batch {short(curve.turning_batch)}.")
     if alone:
-        told.append(f"Source: {PROVENANCE[curve.provenance]}.")
-    st.caption(plain(" ".join(told)))
+        lines.append(f"Source: {PROVENANCE[curve.provenance]}.")
+    st.caption(plain(" ".join(lines)))
 
 
 def _charts(shown: Sequence[tuple[str, advisor.Curve]], batch: int) -> None:

@@ -46,16 +46,16 @@ def model() -> advisor.Model:
     known = models()
     own: advisor.Model | None = st.session_state.get("own model")
     names = [*known, *([UPLOADED] if own else [])]
-    left, right = st.columns([5, 1], vertical_alignment="bottom")
-    chosen = left.selectbox(
-        "Model", names, index=names.index(MODEL) if MODEL in names else 0, key="model", bind=BIND,
-        help="Type to search the catalog. For any other model, upload its config.json.",
-    )  # fmt: skip
-    with right.popover("", icon=":material/upload_file:", help="Upload a config.json", width="stretch"):
-        st.file_uploader(
-            "A model's config.json from Hugging Face (at most 1 MB; it is read, nothing in it is run)",
-            type="json", key="config", max_upload_size=1, on_change=_take_config,
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        chosen = st.selectbox(
+            "Model", names, index=names.index(MODEL) if MODEL in names else 0, key="model", bind=BIND,
+            help="Type to search the catalog. For any other model, upload its config.json.",
         )  # fmt: skip
+        with st.popover("", icon=":material/upload_file:", help="Upload a config.json"):
+            st.file_uploader(
+                "A model's config.json from Hugging Face (at most 1 MB; it is read, nothing in it is run)",
+                type="json", key="config", max_upload_size=1, on_change=_take_config,
+            )  # fmt: skip
     refused = st.session_state.get("config refused")
     if refused:
         st.error(refused, icon=":material/error:")
@@ -81,27 +81,26 @@ def _take_config() -> None:
 def cluster() -> str:
     """GPUs as ``advisor`` reads them: "4xA100-SXM-80GB"."""
     names = list(gpus())
-    left, right = st.columns([3, 2])
-    gpu = left.selectbox(
-        "GPU", names, index=names.index(GPU) if GPU in names else 0, key="gpu", bind=BIND,
-        help="Type to search.",
-    )  # fmt: skip
-    count = right.number_input(
-        "How many", min_value=1, max_value=MOST_GPUS, value=GPU_COUNT, step=1, key="count", bind=BIND,
-        help="More than one server holds are taken as several servers.",
-    )  # fmt: skip
+    with st.container(horizontal=True):
+        gpu = st.selectbox(
+            "GPU", names, index=names.index(GPU) if GPU in names else 0, key="gpu", bind=BIND, help="Type to search."
+        )
+        count = st.number_input(
+            "How many", min_value=1, max_value=MOST_GPUS, value=GPU_COUNT, step=1, key="count", bind=BIND,
+            help="More than one server holds are taken as several servers.",
+        )  # fmt: skip
     return f"{count}x{gpu}"
 
 
 def lengths() -> tuple[int, int]:
     """Tokens of a prompt and of an answer."""
-    left, right = st.columns(2)
-    input_len = left.number_input(
-        "Prompt, tokens", min_value=1, max_value=2**20, value=1024, step=128, key="input_len", bind=BIND
-    )
-    output_len = right.number_input(
-        "Answer, tokens", min_value=1, max_value=2**20, value=256, step=64, key="output_len", bind=BIND
-    )
+    with st.container(horizontal=True):
+        input_len = st.number_input(
+            "Prompt, tokens", min_value=1, max_value=2**20, value=1024, step=128, key="input_len", bind=BIND
+        )
+        output_len = st.number_input(
+            "Answer, tokens", min_value=1, max_value=2**20, value=256, step=64, key="output_len", bind=BIND
+        )
     return input_len, output_len
 
 
@@ -125,16 +124,16 @@ def in_flight() -> int | None:
 def limits() -> Mapping[str, float | None]:
     """The latencies that must be kept, as keywords of ``advisor.Slo``; None where there is no limit."""
     found = {}
-    columns = st.columns(3)
-    for column, (name, label, why) in zip(columns, (
-        ("ttft", "TTFT, ms", "Time to the first token of a request, at most."),
-        ("tpot", "TPOT, ms", "Time per output token after the first, at most."),
-        ("e2e", "E2E, ms", "Time of a whole request, at most."),
-    ), strict=True):  # fmt: skip
-        found[f"{name}_ms"] = column.number_input(
-            label, min_value=0.1, max_value=1e9, value=None, step=10.0, format="%g", key=name, bind=BIND, help=why,
-            placeholder="no limit",
-        )  # fmt: skip
+    with st.container(horizontal=True):
+        for name, label, why in (
+            ("ttft", "TTFT, ms", "Time to the first token of a request, at most."),
+            ("tpot", "TPOT, ms", "Time per output token after the first, at most."),
+            ("e2e", "E2E, ms", "Time of a whole request, at most."),
+        ):
+            found[f"{name}_ms"] = st.number_input(
+                label, min_value=0.1, max_value=1e9, value=None, step=10.0, format="%g", key=name, bind=BIND, help=why,
+                placeholder="no limit",
+            )  # fmt: skip
     return found
 
 

@@ -12,7 +12,7 @@ from advisor.report.numbers import dollars, short, span
 from advisor.report.recommendations import gib_in_use, recommendation_answer
 from app import answers, inputs
 from app.downloads import downloads
-from app.figures import draw
+from app.figures import METRIC_WIDTH, draw
 from app.frame import plain
 from app.recommendation_figures import candidate_name, layout_name, memory_bars, time_bars, trade
 
@@ -71,20 +71,15 @@ def _asked() -> advisor.Recommendation:
             model = inputs.model()
         with right:
             gpus = inputs.cluster()
-        left, middle, right = st.columns([2, 1, 1])
+        left, right = st.columns(2)
         with left:
             input_len, output_len = inputs.lengths()
-        with middle:
-            concurrency = inputs.in_flight()
-        with right:
-            objective = inputs.objective()
-        left, middle, right = st.columns([2, 1, 1])
-        with left:
             limits = inputs.limits()
-        with middle:
-            engine = inputs.engine()
         with right:
-            price = inputs.price()
+            with st.container(horizontal=True):
+                concurrency, objective = inputs.in_flight(), inputs.objective()
+            with st.container(horizontal=True):
+                engine, price = inputs.engine(), inputs.price()
     workload = advisor.Workload(input_len=input_len, output_len=output_len, concurrency=concurrency)
     return answers.recommendation(
         model, gpus, workload, advisor.Slo(**limits), objective=objective, engine=engine, price=price
@@ -152,15 +147,14 @@ def _pick_point() -> None:
 
 def _details(picked: advisor.Estimate) -> None:
     """One candidate: its numbers, where its time goes, and how to start it."""
-    columns = st.columns(4)
-    for column, (name, metric, unit) in zip(columns, (
-        ("Output tok/s per GPU", "output_tok_s_per_gpu", ""), ("TTFT", "ttft_ms", " ms"), ("TPOT", "tpot_ms", " ms"),
-        ("E2E", "e2e_ms", " ms"),
-    ), strict=True):  # fmt: skip
-        column.metric(
-            name, f"{short(getattr(picked, metric))}{unit}", f"90%: {span(*picked.interval(metric))[1:-1]}",
-            delta_color="off", delta_arrow="off",
-        )  # fmt: skip
+    with st.container(horizontal=True):
+        for name, metric, unit in (
+            ("tok/s per GPU", "output_tok_s_per_gpu", ""), ("TTFT", "ttft_ms", " ms"), ("TPOT", "tpot_ms", " ms"),
+            ("E2E", "e2e_ms", " ms"),
+        ):  # fmt: skip
+            ends = f"90%: {span(*picked.interval(metric))[1:-1]}"
+            shown = f"{short(getattr(picked, metric))}{unit}"
+            st.metric(name, shown, ends, delta_color="off", delta_arrow="off", width=METRIC_WIDTH)
     left, right = st.columns(2, gap="medium")
     with left:
         st.markdown("##### Where the time goes")

@@ -103,13 +103,9 @@ def memory_bars(shown: Sequence[advisor.Estimate]) -> go.Figure:
         )  # fmt: skip
     device = shown[0].memory["device"]
     figure.add_vline(device, line={"color": RED, "width": 2})
-    figure.add_annotation(
-        x=device, y=0, yref="paper", yanchor="top", xanchor="right", text=f"{short(device)} GiB", yshift=-14,
-        showarrow=False, font={"color": RED},
-    )  # fmt: skip
     figure.update_layout(barmode="stack")
     figure.update_yaxes(autorange="reversed")
-    figure.update_xaxes(title="GiB on the fullest GPU", range=[0, device * 1.02])
+    figure.update_xaxes(title=f"GiB on the fullest GPU, which has {short(device)}", range=[0, device * 1.02])
     return figure
 
 
