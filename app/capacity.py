@@ -16,6 +16,7 @@ from app import capacity_figures as figures
 from app import inputs
 from app.capacity_inputs import EXAMPLES, planned, question
 from app.downloads import downloads
+from app.figures import draw
 from app.frame import plain
 from app.jobs import answered
 
@@ -41,7 +42,7 @@ def show() -> None:
     inputs.examples(EXAMPLES)
     now = question()
     missing = _missing(now)
-    pressed = st.button("Plan", type="primary", icon=":material/calculate:", disabled=bool(missing))
+    pressed = st.button("Plan", key="plan", type="primary", icon=":material/calculate:", disabled=bool(missing))
     if pressed or (ASKED not in st.session_state and PLANNED in st.query_params and not missing):
         st.session_state[ASKED] = now
     asked: Question | None = st.session_state.get(ASKED)
@@ -67,8 +68,7 @@ def _missing(now: Question | None) -> str:
 
 
 def _tell(found: CapacityPlan, asked: Question) -> None:
-    told = st.success if found.best else st.warning
-    told(plain(capacity_answer(found)), icon=":material/task_alt:" if found.best else ":material/block:")
+    st.markdown(f"#### {plain(capacity_answer(found))}")
     kinds = dict(notes(found.notes))
     for text in kinds.get("warning", []):
         st.warning(plain(text), icon=":material/warning:")
@@ -80,10 +80,18 @@ def _tell(found: CapacityPlan, asked: Question) -> None:
     st.caption(plain(f"{_method(found)} {'; '.join(sources_line(option.provenance for option in shown))}."))
     downloads("capacity plan", frame=found.to_frame() if found.options else None, body=found.to_dict)
     st.subheader("How near to the limits")
-    _draw(figures.closeness(found, shown), "Latencies as shares of their limits, with 90% intervals")
+    draw(
+        figures.closeness(found, shown), "limits", height=120 + 55 * len(shown),
+        alt="Latencies as shares of their limits, with 90% intervals",
+    )  # fmt: skip
     if found.best:
         st.subheader("If the traffic were another")
-        _draw(figures.tornado(found), "What the best layout needs at other rates and lengths")
+        draw(
+            figures.tornado(found),
+            "sensitivity",
+            height=300,
+            alt="What the best layout needs at other rates and lengths",
+        )
         st.caption("The same layout, as many replicas as it then takes.")
     with st.expander("How the question was read", icon=":material/notes:"):
         st.markdown("\n".join(f"- {plain(text)}" for text in kinds.get("note", ["As it was asked."])))
@@ -160,7 +168,10 @@ def _over_time(found: CapacityPlan, option: Option, asked: Question) -> None:
         doing=f"Serving every request on {figures.fleet_name(option)}",
     )  # fmt: skip
     st.markdown(plain(_served(served, option, asked)))
-    _draw(figures.timeline(served), "Requests running and waiting, and the KV cache in use, over time")
+    draw(
+        figures.timeline(served), "over time", height=430,
+        alt="Requests running and waiting, and the KV cache in use, over time",
+    )  # fmt: skip
     st.dataframe(_percentiles(served), hide_index=True)
     downloads(
         "served fleet", body=served.to_dict,
@@ -187,7 +198,3 @@ def _percentiles(found: Simulation) -> pd.DataFrame:
             row |= {f"{name} 90%": span(*found.interval(metric, name)) for name in ("p50", "p95", "p99")}
         rows.append(row)
     return pd.DataFrame(rows)
-
-
-def _draw(figure: object, alt: str) -> None:
-    st.plotly_chart(figure, theme="streamlit", config={"displaylogo": False}, alt=alt)

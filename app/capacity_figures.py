@@ -10,16 +10,14 @@ from plotly.subplots import make_subplots
 from advisor.report.numbers import short, span
 from advisor.report.simulations import NAMES, layout_name
 from advisor.simulation import LIMITS
+from app.figures import BLUE, GREEN, GREY, ORANGE, PALETTE, RED, faint
 
 if TYPE_CHECKING:
     from advisor.capacity import CapacityPlan, Change, Option
     from advisor.simulation import Simulation
 
 WHAT = {"rate": "requests", "input_len": "prompts", "output_len": "answers"}
-ROW = 34
-"""Pixels of a bar with the space around it."""
-AROUND = 110
-"""Of a figure's title, axis and legend."""
+COLOURS = dict(zip(LIMITS, PALETTE, strict=False))
 
 
 def fleet_name(option: Option) -> str:
@@ -38,7 +36,8 @@ def closeness(found: CapacityPlan, shown: tuple[Option, ...]) -> go.Figure:
         values = [option.latencies[metric] / limit for option in shown]
         ends = [option.intervals.get(metric, (option.latencies[metric],) * 2) for option in shown]
         figure.add_scatter(
-            x=values, y=names, name=f"{NAMES[metric]}, limit {limit:g} ms", mode="markers", marker_size=11,
+            x=values, y=names, name=f"{NAMES[metric]}, limit {limit:g} ms", mode="markers",
+            marker={"size": 11, "color": COLOURS[metric]},
             error_x={
                 "type": "data", "symmetric": False, "thickness": 2,
                 "array": [high / limit - value for (_, high), value in zip(ends, values, strict=True)],
@@ -47,9 +46,8 @@ def closeness(found: CapacityPlan, shown: tuple[Option, ...]) -> go.Figure:
             customdata=[(short(value * limit), span(*end)) for value, end in zip(values, ends, strict=True)],
             hovertemplate=f"%{{y}}<br>{NAMES[metric]} %{{customdata[0]}} ms, 90% %{{customdata[1]}}<extra></extra>",
         )  # fmt: skip
-    figure.add_vline(x=1.0, line_dash="dash", annotation_text="limit", annotation_position="top")
-    figure.update_layout(height=AROUND + 2 * ROW * len(shown), margin=MARGIN, legend=LEGEND)
-    figure.update_xaxes(title="share of the limit", tickformat=".0%", rangemode="tozero")
+    figure.add_vline(x=1.0, line={"dash": "dash", "color": RED})
+    figure.update_xaxes(title="share of the limit (dashed: all of it)", tickformat=".0%", rangemode="tozero")
     figure.update_yaxes(autorange="reversed")
     return figure
 
@@ -68,15 +66,15 @@ def tornado(found: CapacityPlan) -> go.Figure:
             x=[0.0 if value is None else value - base for value in values], base=base, orientation="h",
             text=[_told(change, value, priced=priced) for change, value in zip(changes, values, strict=True)],
             textposition="outside", hoverinfo="skip", cliponaxis=False,
-            marker_color=["#2e9e6b" if value is not None and value < base else "#d9792b" for value in values],
+            marker_color=[GREEN if value is not None and value < base else ORANGE for value in values],
         )
     )  # fmt: skip
-    figure.add_vline(x=base, line_dash="dot", annotation_text="as planned", annotation_position="top")
+    figure.add_vline(x=base, line={"dash": "dot", "color": GREY})
     known = [base, *(value for value in values if value is not None)]
     room = 0.45 * (max(known) - min(known)) or 0.5 * base
-    figure.update_layout(height=AROUND + ROW * len(changes), margin=MARGIN, showlegend=False)
+    figure.update_layout(showlegend=False)
     figure.update_xaxes(
-        title="$ a month" if priced else "GPUs", range=[max(min(known) - room, 0.0), max(known) + room],
+        title="$ a month (dotted: as planned)" if priced else "GPUs (dotted: as planned)", range=[max(min(known) - room, 0.0), max(known) + room],
         tickformat=",.0f",
     )  # fmt: skip
     figure.update_yaxes(autorange="reversed")
@@ -100,21 +98,18 @@ def timeline(served: Simulation) -> go.Figure:
     """Requests running and waiting, and the KV cache in use, of a mean replica over time."""
     time, curves = served.timeline["time_s"], served.timeline
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.08, row_heights=[0.6, 0.4])
-    for name, label in (("running", "running"), ("waiting", "waiting")):
+    for name, colour in (("running", BLUE), ("waiting", RED)):
         figure.add_scatter(
-            x=time, y=curves[name], name=label, mode="lines", row=1, col=1,
-            hovertemplate=f"%{{y:.3g}} {label}<extra></extra>",
+            x=time, y=curves[name], name=name, mode="lines", row=1, col=1, line_color=colour,
+            hovertemplate=f"%{{y:.3g}} {name}<extra></extra>",
         )  # fmt: skip
     figure.add_scatter(
         x=time, y=curves["kv_share"], name="KV cache in use", mode="lines", fill="tozeroy", row=2, col=1,
+        line_color=ORANGE, fillcolor=faint(ORANGE),
         hovertemplate="%{y:.0%} of the KV cache<extra></extra>",
     )  # fmt: skip
-    figure.update_layout(height=430, margin=MARGIN, legend=LEGEND, hovermode="x unified")
+    figure.update_layout(hovermode="x unified")
     figure.update_yaxes(title="requests<br>a replica", rangemode="tozero", row=1, col=1)
     figure.update_yaxes(title="KV cache", tickformat=".0%", range=[0, 1.02], row=2, col=1)
     figure.update_xaxes(title="seconds", row=2, col=1)
     return figure
-
-
-MARGIN = {"l": 0, "r": 10, "t": 40, "b": 0}
-LEGEND = {"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0}

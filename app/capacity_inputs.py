@@ -79,12 +79,7 @@ class Question:
 
 
 def question() -> Question | None:
-    """The question as the widgets stand; None while a trace is asked for and there is none.
-
-    Raises:
-        InputError: the trace is none.
-
-    """
+    """The question as the widgets stand; None while a trace is asked for and there is none."""
     with st.container(border=True):
         model = inputs.model()
         gpus = _kinds()
@@ -166,7 +161,11 @@ def _trace() -> Trace | None:
     if file is None:
         return None
     data = file.getvalue()
-    found = read_trace(file_name(file.name), hashlib.sha256(data).hexdigest(), data)
+    try:
+        found = read_trace(file_name(file.name), hashlib.sha256(data).hexdigest(), data)
+    except advisor.InputError as error:  # said here, so that what else was entered stays
+        st.error(plain(str(error)), icon=":material/error:")
+        return None
     peak = found.peak
     st.caption(
         plain(

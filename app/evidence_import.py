@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
     from advisor.importing import Import
 
-MOST_MB = 50
+MOST_MB = 20
 MOST_FILES = 20
 SHOWN = 50
 """Rows left out that are listed."""
@@ -50,29 +49,23 @@ def show() -> None:
     if len(files) > MOST_FILES:
         raise advisor.InputError(f"{len(files)} files are too many at once; upload at most {MOST_FILES}")
     contents = {file_name(file.name): file.getvalue() for file in files}
-    digests = tuple((name, hashlib.sha256(data).hexdigest()) for name, data in contents.items())
-    found = read_uploads(digests, tuple(sorted(given.items())), contents)
-    _tell_found(found)
+    _tell_found(read_uploads(contents, given))
 
 
-@st.cache_resource(max_entries=8, ttl=600, show_spinner="Reading")
-def read_uploads(
-    digests: tuple[tuple[str, str], ...], facts: tuple[tuple[str, Any], ...], _contents: Mapping[str, bytes]
-) -> Import:
+def read_uploads(contents: Mapping[str, bytes], facts: Mapping[str, Any]) -> Import:
     """What uploaded files hold, read in a folder that is gone afterwards.
 
     Raises:
         InputError: a file cannot be read, a fact is missing, or two contradict each other.
 
     """
-    assert len(digests) == len(_contents)
     with TemporaryDirectory() as folder:
         paths = []
-        for name, data in _contents.items():
+        for name, data in contents.items():
             paths.append(Path(folder, name))
             paths[-1].write_bytes(data)
         try:
-            return read_import(paths, given=dict(facts), catalogued=True)
+            return read_import(paths, given=facts, catalogued=True)
         except advisor.InputError as error:
             raise advisor.InputError(str(error).replace(f"{folder}/", "")) from error
 
@@ -99,12 +92,12 @@ def _facts() -> dict[str, Any]:
             ("batch", "Batch (--batch)"), ("concurrency", "In flight (--concurrency)"),
             ("input_len", "Prompt, tokens (--input-len)"), ("output_len", "Answer, tokens (--output-len)"),
         )  # fmt: skip
-        columns = [*st.columns(4), *st.columns(4)]
-        for column, (name, label) in zip(columns, numbers, strict=False):
+        places = [*st.columns(4), *st.columns(4)]
+        for column, (name, label) in zip(places, numbers, strict=False):
             found[name] = column.number_input(
                 label, min_value=1, value=None, step=1, key=f"import_{name}", placeholder=UNKNOWN
             )
-        found["rate"] = columns[len(numbers)].number_input(
+        found["rate"] = places[len(numbers)].number_input(
             "Poisson, requests/s (--rate)", min_value=0.001, value=None, key="import_rate", placeholder=UNKNOWN
         )
     return {name: value for name, value in found.items() if value is not None}
@@ -116,11 +109,11 @@ def _tell_found(found: Import) -> None:
         st.dataframe(runs_frame([Kept(run, "-") for run in found.new]).drop(columns="Kept"), hide_index=True)
         left, right = st.columns(2)
         left.button(
-            "Use in this session", type="primary", icon=":material/science:", on_click=_use, args=(found,),
+            "Use in this session", key="use", type="primary", icon=":material/science:", on_click=_use, args=(found,),
             help="Answers of this session stand on them too, until it ends.", width="stretch",
         )  # fmt: skip
         right.button(
-            "Keep for every later answer", icon=":material/save:", on_click=_store, args=(found,), width="stretch",
+            "Keep for every later answer", key="store", icon=":material/save:", on_click=_store, args=(found,), width="stretch",
             help=f"Adds them to {found.store}, as advisor import does.",
         )  # fmt: skip
     elif not found.runs:
@@ -145,7 +138,10 @@ def _store(found: Import) -> None:
     except advisor.InputError as error:
         st.session_state[TOLD] = ("error", str(error))
         return
-    st.session_state[TOLD] = ("success", f"{len(found.new)} runs added to {found.store}")
+    st.session_state[TOLD] = (
+        "success",
+        f"{len(found.new)} run{'' if len(found.new) == 1 else 's'} added to {found.store}",
+    )
     st.cache_resource.clear()
     st.cache_data.clear()
 

@@ -15,6 +15,7 @@ from advisor.report.numbers import share, short, span
 from app import inputs
 from app.downloads import downloads
 from app.evidence_tables import all_runs, chosen_runs
+from app.figures import BLUE, GREY, ORANGE, draw, faint
 from app.frame import plain
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ METRICS = {
     "output_tok_s": "output tok/s",
 }  # fmt: skip
 SEEN, UNSEEN = "in-sample", "not fitted"
-COLORS = {UNSEEN: "#d9792b", SEEN: "#4c8bf5"}
+COLOURS = {UNSEEN: ORANGE, SEEN: BLUE}
 
 
 @st.cache_resource(max_entries=4, ttl=600, show_spinner="Predicting every run")
@@ -55,8 +56,7 @@ def show() -> None:
         )
         return
     st.markdown(plain(_told(here, METRICS[metric])))
-    figure = parity(here, METRICS[metric])
-    st.plotly_chart(figure, theme="streamlit", config={"displaylogo": False}, alt="Predicted against measured")
+    draw(parity(here, METRICS[metric]), "parity", height=520, alt="Predicted against measured, with 90% intervals")
     st.subheader("Errors")
     st.dataframe(_errors(replace(judged, checks=tuple(here))), hide_index=True)
     st.caption(
@@ -91,27 +91,22 @@ def parity(checks: Sequence[Check], what: str) -> go.Figure:
     figure = go.Figure()
     values = [value for check in checks for value in (check.measured, check.predicted)]
     ends = [min(values) / 1.3, max(values) * 1.3]
-    figure.add_scatter(x=ends, y=ends, mode="lines", line={"dash": "dot", "color": "gray", "width": 1}, name="equal")
+    figure.add_scatter(x=ends, y=ends, mode="lines", line={"dash": "dot", "color": GREY, "width": 1}, name="equal")
     for split in (SEEN, UNSEEN):
         members = [check for check in checks if check.split == split]
         if not members:
             continue
         figure.add_scatter(
             x=[check.measured for check in members], y=[check.predicted for check in members], mode="markers",
-            name=split, marker={"size": 6, "opacity": 0.8, "color": COLORS[split]},
+            name=split, marker={"size": 6, "opacity": 0.8, "color": COLOURS[split]},
             error_y={
-                "type": "data", "symmetric": False, "thickness": 1, "width": 0, "color": f"{COLORS[split]}55",
+                "type": "data", "symmetric": False, "thickness": 1, "width": 0, "color": faint(COLOURS[split], 0.4),
                 "array": [check.high - check.predicted for check in members],
                 "arrayminus": [check.predicted - check.low for check in members],
             },
             customdata=[_hover(check) for check in members],
             hovertemplate="%{customdata}<extra></extra>",
         )  # fmt: skip
-    figure.update_layout(
-        height=520,
-        margin={"l": 0, "r": 10, "t": 40, "b": 0},
-        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom"},
-    )
     figure.update_xaxes(title=f"measured {what}", type="log", dtick=1)
     figure.update_yaxes(title=f"predicted {what}", type="log", dtick=1)
     return figure

@@ -17,9 +17,9 @@ NAMES = {"ttft_ms": "TTFT", "tpot_ms": "TPOT", "e2e_ms": "E2E"}
 
 def capacity_answer(found: CapacityPlan) -> str:
     """What to take, what it costs and what it keeps; or that nothing keeps the limits, and what comes nearest."""
-    asked = (
-        f"{short(found.workload.rate)} requests/s of {found.workload.input_len} in / {found.workload.output_len} out"
-    )
+    rate = found.workload.rate or 0.0
+    often = f"{rate:.0f}" if rate.is_integer() else short(rate)
+    asked = f"{often} requests/s of {found.workload.input_len} in / {found.workload.output_len} out"
     if found.best is None:
         assert found.nearest is not None
         return (
