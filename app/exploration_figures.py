@@ -36,7 +36,8 @@ def curves(shown: Sequence[tuple[str, advisor.Curve]], metric: str, *, title: st
         log: a logarithmic vertical axis, for what spans decades.
 
     """
-    traces, lines = [], [*_turn(shown[0][1]), upright(batch, GREY)]
+    traces: list[dict[str, Any]] = []
+    lines = [*_turn(shown[0][1]), upright(batch, GREY)]
     for (name, curve), colour in zip(shown, COLOURS, strict=False):
         low, high = curve.low[metric], curve.high[metric]
         traces += [
