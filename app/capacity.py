@@ -77,7 +77,8 @@ def _tell(found: CapacityPlan, asked: Question) -> None:
     shown = found.options or ((found.nearest,) if found.nearest else ())
     st.subheader("Fleets" if found.best else "Nearest")
     chosen = shown[_chosen(found, shown)]
-    st.caption(plain(f"{_method(found)} {'; '.join(sources_line(option.provenance for option in shown))}."))
+    sources = "; ".join(sources_line(option.provenance for option in shown))
+    st.caption(plain(f"{_method(found)} A selected row is served below. {sources[:1].upper()}{sources[1:]}."))
     downloads("capacity plan", frame=found.to_frame() if found.options else None, body=found.to_dict)
     st.subheader("How near to the limits")
     draw(
@@ -135,8 +136,9 @@ def _chosen(found: CapacityPlan, shown: Iterable[Option]) -> int:
             "Replicas": f"{option.replicas} + {option.spares}" if option.spares else str(option.replicas),
             "Layout": layout_name(option.deployment).removeprefix(f"{option.deployment.dp} x "),
             "$ a month": option.usd_per_month,
-            "$/Mtok": option.usd_per_mtok,
         }
+        if found.best:
+            row["$/Mtok"] = option.usd_per_mtok
         for metric, value in option.latencies.items():
             row[f"{at} {NAMES[metric]}, ms"] = float(short(value))
             if metric in option.intervals:

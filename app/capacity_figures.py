@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from advisor.simulation import Simulation
 
 WHAT = {"rate": "requests", "input_len": "prompts", "output_len": "answers"}
+WIDE = 5.0
+"""Times a limit beyond which shares are drawn on a logarithmic axis."""
 COLOURS = dict(zip(LIMITS, PALETTE, strict=False))
 
 
@@ -47,7 +49,10 @@ def closeness(found: CapacityPlan, shown: tuple[Option, ...]) -> go.Figure:
             hovertemplate=f"%{{y}}<br>{NAMES[metric]} %{{customdata[0]}} ms, 90% %{{customdata[1]}}<extra></extra>",
         )  # fmt: skip
     figure.add_vline(x=1.0, line={"dash": "dash", "color": RED})
+    most = max((value for trace in figure.data for value in trace.x), default=0.0)
     figure.update_xaxes(title="share of the limit (dashed: all of it)", tickformat=".0%", rangemode="tozero")
+    if most > WIDE:
+        figure.update_xaxes(type="log", tickformat=",.0%", dtick=1)
     figure.update_yaxes(autorange="reversed")
     return figure
 

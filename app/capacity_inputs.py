@@ -38,7 +38,7 @@ EXAMPLES: Mapping[str, Mapping[str, object]] = {
         "output_len": 256, "ttft": 500.0, "tpot": 40.0, "headroom": 0, "spares": 0,
     },
     "Assistant, 70B, with spares": {
-        "model": "meta-llama/Llama-3.1-70B", "kinds": ["H100-SXM", "H200-SXM"], "rate": 4.0, "input_len": 2048,
+        "model": "meta-llama/Meta-Llama-3.1-70B", "kinds": ["H100-SXM", "H200-SXM"], "rate": 4.0, "input_len": 2048,
         "output_len": 512, "ttft": 1000.0, "tpot": 50.0, "headroom": 20, "spares": 1,
     },
     "Too few GPUs": {

@@ -107,7 +107,9 @@ def _tell_behind(found: Sequence[Kept]) -> None:
     members = [kept.run for kept in found]
     pairs = {(run.engine, run.gpu) for run in members}
     models = {run.model for run in members}
-    told = f"{len(members)} runs of {len(models)} model{'' if len(models) == 1 else 's'}"
+    told = (
+        f"{len(members)} run{'' if len(members) == 1 else 's'} of {len(models)} model{'' if len(models) == 1 else 's'}"
+    )
     if len(pairs) > 1:
         st.caption(plain(f"{told}. Choose one GPU and one engine to see what an answer for them stands on."))
         return

@@ -5,7 +5,7 @@ import time
 import pytest
 
 import advisor
-from app.capacity_inputs import read_trace
+from app.capacity_inputs import EXAMPLES, read_trace
 
 SMALL = {
     "model": "meta-llama/Meta-Llama-3.1-8B", "kinds": "1xH200-SXM", "rate": "2.0", "input_len": "256", "output_len": "32",
@@ -95,6 +95,7 @@ def test_where_nothing_keeps_the_limits_the_nearest_is_told_in_numbers(page):
     assert "at least TTFT of" in text(test)
     assert not test.metric
     assert len(test.dataframe[0].value) == 1
+    assert "$/Mtok" not in test.dataframe[0].value  # a fleet that cannot serve the rate has no price for its tokens
 
 
 @pytest.mark.parametrize(
@@ -172,8 +173,9 @@ def test_traces_of_the_same_bytes_are_the_same_question():
 
 def test_examples_are_questions_that_can_be_planned(page):
     test = page("capacity")
-    for label in ("Chat, 8B", "Assistant, 70B, with spares", "Too few GPUs"):
+    for label, values in EXAMPLES.items():
         next(button for button in test.button if button.label == label).click().run()
         assert not test.exception
         assert not test.error
         assert not test.button("plan").disabled
+        assert {name: test.session_state[name] for name in values} == values
