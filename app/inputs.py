@@ -51,7 +51,7 @@ def model() -> advisor.Model:
             "Model", names, index=names.index(MODEL) if MODEL in names else 0, key="model", bind=BIND,
             help="Type to search the catalog. For any other model, upload its config.json.",
         )  # fmt: skip
-        with st.popover("", icon=":material/upload_file:", help="Upload a config.json"):
+        with st.popover("Upload", icon=":material/upload_file:", help="Upload a config.json"):
             st.file_uploader(
                 "A model's config.json from Hugging Face (at most 1 MB; it is read, nothing in it is run)",
                 type="json", key="config", max_upload_size=1, on_change=_take_config,
