@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from advisor.evaluation import Regime
+    from advisor.knowledge import Beside
 
 MOST = 64
 """Answers kept of one kind; a recommendation takes about a megabyte."""
@@ -27,11 +28,12 @@ TTL_S = 600
 def recommendation(
     model: advisor.Model, gpus: str, workload: advisor.Workload, slo: advisor.Slo, *, objective: str, engine: str,
     price: float | None = None, dtypes: tuple[str, ...] = (), set_gpu: Mapping[str, float] | None = None,
+    runs: Beside | None = None,
 ) -> advisor.Recommendation:  # fmt: skip
-    """``advisor.recommend``."""
+    """``advisor.recommend``; ``runs`` are those that the session has imported, here and below."""
     return advisor.recommend(
         model, gpus, workload=workload, slo=slo, objective=objective, engine=engine, price=price,
-        dtypes=dtypes or None, set_gpu=set_gpu,
+        dtypes=dtypes or None, set_gpu=set_gpu, runs=runs,
     )  # fmt: skip
 
 
@@ -39,10 +41,11 @@ def recommendation(
 def curve(
     model: advisor.Model, gpus: str, *, layout: tuple[int, int, int], lengths: tuple[int, int], regime: Regime,
     engine: str, batches: tuple[int, ...] | None = None, set_gpu: Mapping[str, float] | None = None,
+    runs: Beside | None = None,
 ) -> advisor.Curve:  # fmt: skip
     """``advisor.curve``; ``layout`` is (tp, pp, dp) and ``lengths`` (input_len, output_len)."""
     tp, pp, dp = layout
     return advisor.curve(
         model, gpus, tp=tp, pp=pp, dp=dp, input_len=lengths[0], output_len=lengths[1], regime=regime, engine=engine,
-        batches=batches, set_gpu=set_gpu,
+        batches=batches, set_gpu=set_gpu, runs=runs,
     )  # fmt: skip

@@ -11,6 +11,7 @@ from advisor.report.lines import PROVENANCE
 from advisor.report.numbers import dollars, short, span
 from app import answers, inputs
 from app.downloads import downloads
+from app.evidence_runs import session_runs
 from app.exploration_figures import cause_areas, curves, memory_areas
 from app.figures import METRIC_WIDTH, draw
 from app.frame import plain
@@ -97,8 +98,9 @@ def show() -> None:
 
 def _curve(side: Side, common: Mapping[str, Any], *, batches: tuple[int, ...] | None = None) -> advisor.Curve:
     return answers.curve(
-        gpus=side.gpus, layout=(side.tp, side.pp, side.dp), set_gpu=side.set_gpu, batches=batches, **common
-    )
+        gpus=side.gpus, layout=(side.tp, side.pp, side.dp), set_gpu=side.set_gpu, batches=batches, runs=session_runs(),
+        **common,
+    )  # fmt: skip
 
 
 def _workload() -> tuple[int, tuple[int, int], Regime]:

@@ -12,6 +12,7 @@ from advisor.report.numbers import dollars, short, span
 from advisor.report.recommendations import gib_in_use, recommendation_answer
 from app import answers, inputs
 from app.downloads import downloads
+from app.evidence_runs import session_runs
 from app.figures import METRIC_WIDTH, draw
 from app.frame import plain
 from app.recommendation_figures import candidate_name, layout_name, memory_bars, time_bars, trade
@@ -82,8 +83,9 @@ def _asked() -> advisor.Recommendation:
                 engine, price = inputs.engine(), inputs.price()
     workload = advisor.Workload(input_len=input_len, output_len=output_len, concurrency=concurrency)
     return answers.recommendation(
-        model, gpus, workload, advisor.Slo(**limits), objective=objective, engine=engine, price=price
-    )
+        model, gpus, workload, advisor.Slo(**limits), objective=objective, engine=engine, price=price,
+        runs=session_runs(),
+    )  # fmt: skip
 
 
 def _sources(shown: Sequence[advisor.Estimate]) -> None:

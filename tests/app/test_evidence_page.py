@@ -113,6 +113,25 @@ def test_an_answer_of_the_session_stands_on_what_it_imported():
     assert ask(runs=Beside([unlike])).tpot_ms == pytest.approx(run.tpot_ms)
 
 
+@pytest.mark.parametrize("name", ["recommendation", "exploration"])
+def test_every_page_of_the_session_stands_on_what_it_imported(page, name):
+    run = next(run for run in advisor.shipped_runs() if run.engine == "vllm" and run.batch == 16 and run.tp == 1)
+    slow = replace(run, e2e_ms=None, ttft_ms=None, output_tok_s=None, tpot_ms=2 * run.tpot_ms)
+    asked = {"model": run.model, "gpu": run.gpu, "count": "1"}
+    test = page(name, **asked)
+    before = shown(test)
+    test.session_state["session runs"] = Beside(replace(slow, run_id=f"own/{i}") for i in range(20))
+    assert shown(test.run()) != before
+    assert shown(page(name, **asked)) == before  # of another session
+
+
+def shown(test):
+    assert not test.exception
+    assert not test.error
+    elements = [*test.metric, *test.markdown]
+    return [element.value for element in elements]
+
+
 def test_kept_runs_are_found_by_every_later_answer(page):
     test = imported(page, "vllm-serve-closed.json")
     test.button("store").click().run()
