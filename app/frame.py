@@ -19,6 +19,11 @@ log = logging.getLogger("advisor.app")
 
 ASKED = "asked by the link"
 """Where a session keeps the parameters that its link began with."""
+KEPT, HERE = "kept for other pages", "this page"
+SHARED = (
+    "model", "gpu", "count", "input_len", "output_len", "concurrency", "ttft", "tpot", "e2e", "goal", "engine", "price",
+)  # fmt: skip
+"""Keys of the widgets that ask the same on several pages (``inputs``)."""
 MOST = 300
 """Letters of a link's parameter that are shown again."""
 
@@ -50,15 +55,34 @@ def framed(show: Callable[[], None]) -> Callable[[], None]:
     @functools.wraps(show)
     def page() -> None:
         st.session_state.setdefault(ASKED, {name: st.query_params.get_all(name) for name in st.query_params})
+        _carry(page.__name__)
         told = st.container()
-        with guarded():
-            show()
+        try:
+            with guarded():
+                show()
+        finally:
+            kept = st.session_state.setdefault(KEPT, {})
+            kept |= {key: st.session_state[key] for key in SHARED if key in st.session_state}
         with told:
             _tell_ignored()
 
     # Streamlit tells callables apart by their names, and all pages are called ``show``
     page.__qualname__ = page.__name__ = show.__module__.rpartition(".")[2]
     return page
+
+
+def _carry(page: str) -> None:
+    """Take the shared questions along from another page, into this one's widgets and address.
+
+    Streamlit gives each page widgets of its own and takes another page's parameters out of the address.
+    """
+    if st.session_state.get(HERE, page) != page:
+        for key, value in st.session_state[KEPT].items():
+            if key not in st.query_params:
+                st.session_state[key] = value
+                if value is not None:
+                    st.query_params[key] = str(value)
+    st.session_state[HERE] = page
 
 
 def _tell_ignored() -> None:

@@ -34,11 +34,13 @@ SETTINGS = {
     "browser.gatherUsageStats": "false",
     "client.showErrorDetails": "none",
     "client.toolbarMode": "viewer",
+    "global.disableWidgetStateDuplicationWarning": "true",
     "server.fileWatcherType": "none",
     "server.headless": "true",
     "server.maxUploadSize": "20",
 }
-"""Of Streamlit: nothing is sent anywhere, no traceback is shown, no browser is opened, uploads have at most 20 MB."""
+"""Of Streamlit: nothing is sent anywhere, no traceback is shown, no browser is opened, uploads have at most 20 MB; that an
+example fills in widgets which have defaults is meant."""
 
 
 def app(*, port: Port = 8501, host: Host = "localhost") -> None:
