@@ -14,20 +14,21 @@ from advisor.report.numbers import dollars, share, short, span
 from advisor.report.simulations import NAMES, layout_name
 from app import capacity_figures as figures
 from app import inputs
-from app.capacity_inputs import EXAMPLES, planned, question
+from app.capacity_inputs import planned, question
 from app.downloads import downloads
 from app.figures import draw
 from app.frame import plain
 from app.jobs import answered
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Mapping
 
     from advisor.capacity import CapacityPlan, Option
     from advisor.simulation import Simulation
     from app.capacity_inputs import Question
 
 ASKED = "capacity question"
+FLEET = "fleet"
 PLANNED = "planned"
 """A parameter of the address: the link is to an answer, so it is worked out at once."""
 
@@ -39,7 +40,6 @@ WHAT_IT_DOES = (
 
 def show() -> None:
     """Ask the question; once it is to be planned, show the answer and serve the chosen fleet's requests."""
-    inputs.examples(EXAMPLES)
     now = question()
     missing = _missing(now)
     pressed = st.button("Plan", key="plan", type="primary", icon=":material/calculate:", disabled=bool(missing))
@@ -51,7 +51,8 @@ def show() -> None:
         return
     st.query_params[PLANNED] = "1"
     if now != asked:
-        st.info("This is the answer to the question before; press Plan for the one above.", icon=":material/update:")
+        todo = missing or "Press Plan to answer the one above."
+        st.info(f"This is the answer to the question before. {todo}", icon=":material/update:")
     found = answered("plan", asked, lambda: planned(asked), doing="Simulating fleets")
     _tell(found, asked)
 
@@ -74,29 +75,28 @@ def _tell(found: CapacityPlan, asked: Question) -> None:
         st.warning(plain(text), icon=":material/warning:")
     if found.best:
         _figures_of(found, found.best)
-    shown = found.options or ((found.nearest,) if found.nearest else ())
-    st.subheader("Fleets" if found.best else "Nearest")
-    chosen = shown[_chosen(found, shown)]
-    sources = "; ".join(sources_line(option.provenance for option in shown))
-    st.caption(plain(f"{_method(found)} A selected row is served below. {sources[:1].upper()}{sources[1:]}."))
-    downloads("capacity plan", frame=found.to_frame() if found.options else None, body=found.to_dict)
-    st.subheader("How near to the limits")
-    draw(
-        figures.closeness(found, shown), "limits", height=120 + 55 * len(shown),
-        alt="Latencies as shares of their limits, with 90% intervals",
-    )  # fmt: skip
-    if found.best:
-        st.subheader("If the traffic were another")
+    shown = {figures.fleet_name(option): option for option in found.options or (found.nearest,) if option}
+    _table(found, shown)
+    sources = "; ".join(sources_line(option.provenance for option in shown.values()))
+    st.caption(plain(f"{_method(found)} {sources[:1].upper()}{sources[1:]}."))
+    left, right = st.columns(2, gap="medium")
+    with left:
+        st.markdown("##### How near to the limits")
+        st.caption("Latencies as shares of their limits, with 90% intervals.")
         draw(
-            figures.tornado(found),
-            "sensitivity",
-            height=300,
-            alt="What the best layout needs at other rates and lengths",
-        )
-        st.caption("The same layout, as many replicas as it then takes.")
-    with st.expander("How the question was read", icon=":material/notes:"):
+            figures.closeness(found, list(shown.values())), "limits", height=330,
+            alt="Latencies as shares of their limits, with 90% intervals",
+        )  # fmt: skip
+    if found.best:
+        with right:
+            st.markdown("##### If the traffic were another")
+            st.caption("The same layout, as many replicas as it then takes.")
+            draw(figures.tornado(found), "sensitivity", height=330, alt="What other rates and lengths would need")
+    with st.expander("How the question was read"):
         st.markdown("\n".join(f"- {plain(text)}" for text in kinds.get("note", ["As it was asked."])))
-    _over_time(found, chosen, asked)
+    downloads("capacity plan", frame=found.to_frame() if found.options else None, body=found.to_dict)
+    st.divider()
+    _over_time(found, shown, asked)
 
 
 def _figures_of(found: CapacityPlan, best: Option) -> None:
@@ -126,11 +126,17 @@ def _method(found: CapacityPlan) -> str:
     )
 
 
-def _chosen(found: CapacityPlan, shown: Iterable[Option]) -> int:
-    """Show the options; the number of the one that is selected, 0 where none is."""
+def _table(found: CapacityPlan, shown: Mapping[str, Option]) -> None:
+    """The options, best first; a row that is selected is served below."""
+
+    def pick() -> None:
+        selected = st.session_state["fleets"].selection.rows
+        if selected:
+            st.session_state[FLEET] = list(shown)[selected[0]]
+
     at = "mean" if found.slo.percentile is None else f"p{found.slo.percentile:g}"
     rows = []
-    for option in shown:
+    for option in shown.values():
         row: dict[str, object] = {
             "Fleet": f"{option.gpus} x {option.gpu}",
             "Replicas": f"{option.replicas} + {option.spares}" if option.spares else str(option.replicas),
@@ -144,20 +150,21 @@ def _chosen(found: CapacityPlan, shown: Iterable[Option]) -> int:
             if metric in option.intervals:
                 row[f"{NAMES[metric]} 90%"] = span(*option.intervals[metric])
         rows.append(row | {"Load": share(option.utilisation), "Source": option.provenance})
-    picked = st.dataframe(
-        pd.DataFrame(rows), hide_index=True, on_select="rerun", selection_mode="single-row", key="fleet",
+    st.dataframe(
+        pd.DataFrame(rows), hide_index=True, on_select=pick, selection_mode="single-row", key="fleets",
+        alt="Fleets, best first, with their cost and latencies",
         column_config={
             "$ a month": st.column_config.NumberColumn(format="dollar", step=1),
             "$/Mtok": st.column_config.NumberColumn(format="$%.3g", help="Dollars per million output tokens."),
             "Load": st.column_config.TextColumn(help="The rate asked for as a share of what the fleet can serve at most."),
         },
     )  # fmt: skip
-    selected = picked.selection.rows
-    return int(selected[0]) if selected and selected[0] < len(rows) else 0
 
 
-def _over_time(found: CapacityPlan, option: Option, asked: Question) -> None:
-    st.subheader("The fleet over time")
+def _over_time(found: CapacityPlan, shown: Mapping[str, Option], asked: Question) -> None:
+    st.markdown("##### A fleet over time")
+    # a click on a row sets it, and who uses the keyboard chooses here
+    option = shown[st.selectbox("Fleet", list(shown), key=FLEET, bind=inputs.BIND)]
     strained = True
     if found.headroom or option.spares:
         strained = st.toggle("Headroom used up and spares out", value=True, key="strained", bind=inputs.BIND)

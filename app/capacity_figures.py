@@ -13,6 +13,8 @@ from advisor.simulation import LIMITS
 from app.figures import BLUE, GREEN, GREY, ORANGE, PALETTE, RED, faint
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from advisor.capacity import CapacityPlan, Change, Option
     from advisor.simulation import Simulation
 
@@ -27,7 +29,7 @@ def fleet_name(option: Option) -> str:
     return f"{option.gpus} x {option.gpu} as {layout_name(option.deployment)}"
 
 
-def closeness(found: CapacityPlan, shown: tuple[Option, ...]) -> go.Figure:
+def closeness(found: CapacityPlan, shown: Sequence[Option]) -> go.Figure:
     """Each latency that has a limit as a share of it, with its 90% interval."""
     figure = go.Figure()
     names = [fleet_name(option).replace(" as ", "<br>") for option in shown]
@@ -76,7 +78,7 @@ def tornado(found: CapacityPlan) -> go.Figure:
     )  # fmt: skip
     figure.add_vline(x=base, line={"dash": "dot", "color": GREY})
     known = [base, *(value for value in values if value is not None)]
-    room = 0.45 * (max(known) - min(known)) or 0.5 * base
+    room = 1.2 * (max(known) - min(known)) or 0.5 * base  # for the words beside the bars, on a phone too
     figure.update_layout(showlegend=False)
     figure.update_xaxes(
         title="$ a month (dotted: as planned)" if priced else "GPUs (dotted: as planned)", range=[max(min(known) - room, 0.0), max(known) + room],

@@ -81,21 +81,23 @@ class Question:
 def question() -> Question | None:
     """The question as the widgets stand; None while a trace is asked for and there is none."""
     with st.container(border=True):
-        model = inputs.model()
-        gpus = _kinds()
+        inputs.examples(EXAMPLES)
+        left, right = st.columns(2)
+        with left:
+            model = inputs.model()
+        with right:
+            gpus = _kinds()
         workload, trace, spread, burstiness = _traffic()
-        limits = inputs.limits()
-        percentile, confidence, headroom, spares = _certainty()
-        first, second, third = st.columns(3)
-        objective = first.selectbox(
-            "Goal", OBJECTIVES, key="plan_goal", bind=inputs.BIND, required=True, format_func=GOALS.__getitem__
-        )
-        with second:
-            engine = inputs.engine()
-        prices = third.text_input(
-            "$ per GPU-hour", key="prices", bind=inputs.BIND, placeholder="cheapest offers", max_chars=200,
-            help="Of all, or by GPU: 2.5 or H100-SXM=2.5, H200-SXM=3.5. Empty: the cheapest offers in the catalog.",
-        )  # fmt: skip
+        left, right = st.columns(2)
+        with left:
+            limits = inputs.limits()
+            with st.container(horizontal=True):
+                objective = st.selectbox(
+                    "Goal", OBJECTIVES, key="plan_goal", bind=inputs.BIND, format_func=GOALS.__getitem__
+                )
+                engine, prices = inputs.engine(), _prices()
+        with right:
+            percentile, confidence, headroom, spares = _certainty()
     if workload is None:
         return None
     return Question(
@@ -128,6 +130,13 @@ def _kinds() -> list[str]:
     )  # fmt: skip
 
 
+def _prices() -> str:
+    return st.text_input(
+        "$ per GPU-hour", key="prices", bind=inputs.BIND, placeholder="cheapest offers", max_chars=200,
+        help="Of all, or by GPU: 2.5 or H100-SXM=2.5, H200-SXM=3.5. Empty: the cheapest offers in the catalog.",
+    )  # fmt: skip
+
+
 def _traffic() -> tuple[advisor.Workload | None, Trace | None, float, float]:
     """Workload, trace, and how uneven lengths and arrivals are."""
     source = st.segmented_control(
@@ -139,16 +148,24 @@ def _traffic() -> tuple[advisor.Workload | None, Trace | None, float, float]:
         if trace is None:
             return None, None, 0.0, 1.0
         return trace.peak.workload, trace, trace.peak.spread, trace.peak.burstiness
-    first, second, third = st.columns([1, 2, 1])
-    rate = first.number_input(
-        "Requests/s", min_value=0.001, max_value=1e5, value=20.0, step=1.0, format="%g", key="rate", bind=inputs.BIND
-    )
-    with second:
+    left, right = st.columns(2)
+    with left, st.container(horizontal=True):
+        rate = st.number_input(
+            "Requests/s",
+            min_value=0.001,
+            max_value=1e5,
+            value=20.0,
+            step=1.0,
+            format="%g",
+            key="rate",
+            bind=inputs.BIND,
+        )
+        spread = st.number_input(
+            "Spread of lengths", min_value=0.0, max_value=3.0, value=0.0, step=0.1, format="%g", key="spread",
+            bind=inputs.BIND, help="Standard deviation of the lengths over their mean (log-normal); 0: all alike.",
+        )  # fmt: skip
+    with right:
         input_len, output_len = inputs.lengths()
-    spread = third.number_input(
-        "Spread of lengths", min_value=0.0, max_value=3.0, value=0.0, step=0.1, format="%g", key="spread", bind=inputs.BIND,
-        help="Standard deviation of the lengths over their mean (log-normal); 0: all alike.",
-    )  # fmt: skip
     return advisor.Workload(input_len=input_len, output_len=output_len, rate=rate), None, spread, 1.0
 
 
@@ -198,21 +215,22 @@ def read_trace(name: str, digest: str, _data: bytes) -> Trace:
 
 def _certainty() -> tuple[float, float, float, int]:
     """Percentile of the limits (0: their mean), confidence, headroom as a share, spares."""
-    columns = st.columns(4)
-    percentile = columns[0].selectbox(
-        "Limits hold for", (50.0, 90.0, 95.0, 99.0, MEAN), index=2, key="percentile", bind=inputs.BIND, required=True,
-        format_func=lambda value: f"{value:g}% of requests" if value else "the mean",
-    )  # fmt: skip
-    confidence = columns[1].selectbox(
-        "They are kept", list(SURE), key="confidence", bind=inputs.BIND, required=True, format_func=SURE.__getitem__,
-        help="How sure, as far as the errors of the predictions are concerned: by the estimate itself, or with more margin.",
-    )  # fmt: skip
-    headroom = columns[2].number_input(
-        "Headroom, %", min_value=0, max_value=1000, value=0, step=5, key="headroom", bind=inputs.BIND,
-        help="The limits hold at a rate larger by this.",
-    )  # fmt: skip
-    spares = columns[3].number_input(
-        "Spare replicas", min_value=0, max_value=1000, value=0, step=1, key="spares", bind=inputs.BIND,
-        help="So many may fail and the limits still hold.",
-    )  # fmt: skip
+    with st.container(horizontal=True):
+        percentile = st.selectbox(
+            "Limits hold for", (50.0, 90.0, 95.0, 99.0, MEAN), index=2, key="percentile", bind=inputs.BIND,
+            format_func=lambda value: f"{value:g}% of requests" if value else "the mean",
+        )  # fmt: skip
+        confidence = st.selectbox(
+            "They are kept", list(SURE), key="confidence", bind=inputs.BIND, format_func=SURE.__getitem__,
+            help="How sure, as far as the errors of the predictions are concerned: by the estimate itself, or with margin.",
+        )  # fmt: skip
+    with st.container(horizontal=True):
+        headroom = st.number_input(
+            "Headroom, %", min_value=0, max_value=1000, value=0, step=5, key="headroom", bind=inputs.BIND,
+            help="The limits hold at a rate larger by this.",
+        )  # fmt: skip
+        spares = st.number_input(
+            "Spare replicas", min_value=0, max_value=1000, value=0, step=1, key="spares", bind=inputs.BIND,
+            help="So many may fail and the limits still hold.",
+        )  # fmt: skip
     return percentile, confidence, headroom / 100.0, spares

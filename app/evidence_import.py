@@ -26,7 +26,7 @@ MOST_MB = 20
 MOST_FILES = 20
 SHOWN = 50
 """Rows left out that are listed."""
-UNKNOWN = "as the file says"
+UNKNOWN = "from file"
 TOLD = "import told"
 
 
@@ -72,33 +72,32 @@ def read_uploads(contents: Mapping[str, bytes], facts: Mapping[str, Any]) -> Imp
 
 def _facts() -> dict[str, Any]:
     """What the files do not say, by the names of ``advisor.import_runs``."""
-    with st.expander("What the files do not say", icon=":material/edit_note:", expanded=True):
-        columns = st.columns(4)
-        found: dict[str, Any] = {
-            "gpu": columns[0].selectbox("GPU (--gpu)", list(inputs.gpus()), index=None, key="import_gpu", placeholder=UNKNOWN),
-            "model": columns[1].selectbox(
-                "Model (--model)", list(inputs.models()), index=None, key="import_model", placeholder=UNKNOWN
-            ),
-            "engine": columns[2].selectbox(
-                "Engine (--engine)", [each.name for each in advisor.all_engines()], index=None, key="import_engine",
-                placeholder=UNKNOWN,
-            ),
-            "role": columns[3].selectbox(
-                "Role", ("fit", "validate"), key="import_role", help="fit: answers stand on them; validate: to judge the fit."
-            ),
-        }  # fmt: skip
-        numbers = (
-            ("tp", "Tensor parallel (--tp)"), ("pp", "Pipeline parallel (--pp)"), ("dp", "Replicas (--dp)"),
-            ("batch", "Batch (--batch)"), ("concurrency", "In flight (--concurrency)"),
-            ("input_len", "Prompt, tokens (--input-len)"), ("output_len", "Answer, tokens (--output-len)"),
-        )  # fmt: skip
-        places = [*st.columns(4), *st.columns(4)]
-        for column, (name, label) in zip(places, numbers, strict=False):
-            found[name] = column.number_input(
+    choices: dict[str, tuple[str, list[str]]] = {
+        "gpu": ("GPU (--gpu)", list(inputs.gpus())),
+        "model": ("Model (--model)", list(inputs.models())),
+        "engine": ("Engine (--engine)", [each.name for each in advisor.all_engines()]),
+    }
+    counts = {
+        "tp": "Tensor parallel (--tp)", "pp": "Pipeline parallel (--pp)", "dp": "Replicas (--dp)",
+        "batch": "Batch (--batch)", "concurrency": "In flight (--concurrency)", "input_len": "Prompt, tokens (--input-len)",
+        "output_len": "Answer, tokens (--output-len)",
+    }  # fmt: skip
+    found: dict[str, Any] = {}
+    with st.expander("What the files do not say", expanded=True), st.container(horizontal=True):
+        for name, (label, known) in choices.items():
+            found[name] = st.selectbox(label, known, index=None, key=f"import_{name}", placeholder=UNKNOWN)
+        for name, label in counts.items():
+            found[name] = st.number_input(
                 label, min_value=1, value=None, step=1, key=f"import_{name}", placeholder=UNKNOWN
             )
-        found["rate"] = places[len(numbers)].number_input(
+        found["rate"] = st.number_input(
             "Poisson, requests/s (--rate)", min_value=0.001, value=None, key="import_rate", placeholder=UNKNOWN
+        )
+        found["role"] = st.selectbox(
+            "Role",
+            ("fit", "validate"),
+            key="import_role",
+            help="fit: answers stand on them; validate: to judge the fit.",
         )
     return {name: value for name, value in found.items() if value is not None}
 

@@ -57,7 +57,7 @@ def show() -> None:
         return
     st.markdown(plain(_told(here, METRICS[metric])))
     draw(parity(here, METRICS[metric]), "parity", height=520, alt="Predicted against measured, with 90% intervals")
-    st.subheader("Errors")
+    st.markdown("##### Errors")
     st.dataframe(_errors(replace(judged, checks=tuple(here))), hide_index=True)
     st.caption(
         "In-sample: the fit saw the run. Not fitted: it did not, or the run states no batch. Coverage: the share of measured "

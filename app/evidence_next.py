@@ -22,7 +22,7 @@ def show() -> None:
         model = inputs.model()
         gpus = inputs.cluster()
         left, right = st.columns(2)
-        engine = left.selectbox("Engine to measure", ENGINES, key="probed", bind=inputs.BIND, required=True)
+        engine = left.selectbox("Engine to measure", ENGINES, key="probed", bind=inputs.BIND)
         minutes = right.number_input(
             "Budget, minutes", min_value=1, max_value=1440, value=5, step=1, key="budget", bind=inputs.BIND
         )

@@ -56,11 +56,11 @@ def all_runs() -> list[Kept]:
 def chosen_runs() -> list[Kept]:
     """The runs that the filters leave, which are shown; none chosen in a filter means all."""
     found = all_runs()
-    columns = [*st.columns(3), *st.columns(3)]
-    for column, (key, (label, value)) in zip(columns, FILTERS.items(), strict=True):
-        options = sorted({value(kept) for kept in found})
-        picked = column.multiselect(label, options, key=key, bind=inputs.BIND, placeholder="all", format_func=_short)
-        found = [kept for kept in found if not picked or value(kept) in picked]
+    with st.container(horizontal=True):
+        for key, (label, value) in FILTERS.items():
+            options = sorted({value(kept) for kept in found})
+            picked = st.multiselect(label, options, key=key, bind=inputs.BIND, placeholder="all", format_func=_short)
+            found = [kept for kept in found if not picked or value(kept) in picked]
     return found
 
 

@@ -30,11 +30,8 @@ def capacity_answer(found: CapacityPlan) -> str:
     money = ""
     if best.usd_per_month is not None:
         money = f" for ${best.usd_per_month:,.0f} a month ({dollars(best.usd_per_mtok)} per million output tokens)"
-    verb, they = ("serves", "it") if best.gpus == 1 else ("serve", "they")
-    return (
-        f"{_fleet(best)} {verb} {asked}{money}: {_latencies(best, found.slo)}, at {share(best.utilisation)} of what {they} "
-        "can serve at most."
-    )
+    verb = "serves" if best.gpus == 1 else "serve"
+    return f"{_fleet(best)} {verb} {asked}{money}: {_latencies(best, found.slo)}, at {share(best.utilisation)} load."
 
 
 def _fleet(option: Option) -> str:

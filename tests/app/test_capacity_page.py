@@ -66,11 +66,27 @@ def test_a_link_to_an_answer_shows_what_advisor_plans_and_serves_it(page, expect
 def test_other_inputs_keep_the_answer_until_it_is_asked_again(page):
     test = finished(page("capacity", **SMALL))
     test.number_input("rate").set_value(3.0).run()
-    assert "press Plan" in text(test)
+    assert "Press Plan" in text(test)
     assert "serves 2 requests/s" in text(test)
     finished(test.button("plan").click().run())
-    assert "press Plan" not in text(test)
+    assert "Press Plan" not in text(test)
     assert "serves 3 requests/s" in text(test)
+
+
+def test_another_fleet_is_served_when_chosen_and_the_link_names_it(page):
+    two = SMALL | {"kinds": "2xH200-SXM"}
+    test = finished(page("capacity", **two))
+    first, second = test.selectbox("fleet").options[:2]
+    assert f"{first}, 1 replica serving" in text(test)
+    finished(test.selectbox("fleet").select(second).run())
+    assert f"{second}, 1 replica serving" in text(test)
+    again = finished(page("capacity", **two, fleet=second))
+    assert f"{second}, 1 replica serving" in text(again)
+    # an answer without that fleet is about one that it has
+    test.multiselect("kinds").set_value(["1xH200-SXM"]).run()
+    finished(test.button("plan").click().run())
+    assert not test.error
+    assert f"{first}, 1 replica serving" in text(test)
 
 
 def test_long_work_is_cancelled_and_the_page_lives(page, monkeypatch):
