@@ -25,7 +25,7 @@ class Peak:
     """What came in the busiest window of a trace."""
 
     workload: Workload
-    """Mean lengths over the whole trace, and the rate in the window."""
+    """Mean lengths over the whole trace, and the rate in the window, or over all of it where that is larger."""
     begin_s: float
     window_s: float
     """The whole trace, where that is shorter."""
@@ -53,13 +53,14 @@ def peak_of(traffic: Traffic, window_s: float = WINDOW_S) -> Peak:
     counts = ends - np.arange(len(arrival))
     first = int(np.argmax(counts))
     gaps = np.diff(arrival[first : ends[first]])
+    mean = len(traffic) / traffic.duration_s
     lengths = (traffic.input_len, traffic.output_len)
     return Peak(
         workload=Workload(
             input_len=max(round(float(lengths[0].mean())), 1), output_len=max(round(float(lengths[1].mean())), 1),
-            rate=float(counts[first]) / window,
+            rate=max(float(counts[first]) / window, mean),  # windows of a short trace may cut it in two
         ),
-        begin_s=float(arrival[first]), window_s=window, mean_rate=len(traffic) / traffic.duration_s,
+        begin_s=float(arrival[first]), window_s=window, mean_rate=mean,
         spread=min(max(_variation(each) for each in lengths), MOST_SPREAD),
         burstiness=min(_variation(gaps) ** 2, MOST_BURSTINESS) if len(gaps) >= FEWEST_GAPS else 1.0,
     )  # fmt: skip
