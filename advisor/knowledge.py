@@ -25,6 +25,12 @@ Runs: TypeAlias = Sequence[Measurement] | Surrogate | None
 """What a question may stand on: see ``Knowledge.of``."""
 
 
+class Beside(tuple["Measurement", ...]):
+    """Runs that count beside those that ship and the user's own: what a session has imported and not stored."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Knowledge:
     """A surrogate, the runs that may be looked up, and parameters refined by the user's own runs."""
@@ -41,7 +47,8 @@ class Knowledge:
 
     @classmethod
     def of(cls, runs: Runs, *, engine: str, gpu: Gpu) -> Knowledge:
-        """``None``: shipped and own runs; a list: exactly those; empty: the analytic model alone; a fit: that.
+        """``None``: shipped and own runs; ``Beside``: those too; a list: exactly those; empty: the analytic model alone;
+        a fit: that.
 
         Only runs of this engine on this GPU refine the parameters; no run does if a what-if changed the GPU.
         """
@@ -49,11 +56,13 @@ class Knowledge:
             return cls._of_fit(runs, engine, gpu)
         surrogate = shipped_surrogate()
         base = gpu.name
-        if runs is None:
-            own = [run for run in user_runs() if run.role == "fit"]
+        alone = False
+        if runs is None or isinstance(runs, Beside):
+            own = [run for run in (*user_runs(), *(runs or ())) if run.role == "fit"]
             start = surrogate.marginal(engine, base)
             known = (*shipped_runs(), *own)
         else:
+            alone = True
             own = [run for run in runs if run.role == "fit"]
             start = analytic_marginal()
             known = tuple(runs)
@@ -66,14 +75,14 @@ class Knowledge:
 
             current = [run for run in fresh if dialect(run.engine, run.engine_version) == engine]
             if current:
-                beside = "" if runs is not None else " beside what ships"
+                beside = "" if alone else " beside what ships"
                 notes = (Note(f"fitted to {len(current)} runs of {engine} on {base}{beside}"),)
                 groups = group_runs(current)
                 after = update(own_start(start, groups), groups)
                 marginal, warnings = _expired(after, platforms_of(current), engine)
                 refined[engine, base] = marginal
                 notes += warnings
-        return cls(surrogate=surrogate, runs=known, refined=refined, analytic=runs is not None, notes=notes)
+        return cls(surrogate=surrogate, runs=known, refined=refined, analytic=alone, notes=notes)
 
     @classmethod
     def _of_fit(cls, fit: Surrogate, engine: str, gpu: Gpu) -> Knowledge:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from advisor.cli import catalogs, fits, imports, judgements, measuring, planning, questions, simulating, tuning
+from advisor.cli import browser, catalogs, fits, imports, judgements, measuring, planning, questions, simulating, tuning
 from advisor.cli.program import Command, Program
 
 EPILOG = """\b
@@ -64,6 +64,7 @@ for _command in (
     fits.fit,
     judgements.validate,
     questions.export,
+    browser.app,
 ):
     app.command(cls=Command)(_command)
 app.command("import", cls=Command)(imports.import_)

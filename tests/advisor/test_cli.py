@@ -68,6 +68,7 @@ def test_the_commands_are_those_of_this_version():
         "export",
         "import",
         "catalog",
+        "app",
     }
     assert set(ROOT.commands["catalog"].commands) == {"models", "gpus", "prices", "engines"}
 
