@@ -278,6 +278,17 @@ def static(setting: Setting, batch: Array, input_len: Array, output_len: Array) 
     )
 
 
+def _steady_first(step_ms: Array, carrying_ms: Array, chunks: Array, others: Array, output_len: Array) -> Array:
+    """Mean milliseconds from a request's arrival to the end of the step that its prompt, or the last chunk of it, is in.
+
+    Requests come independently of each other and of the steps. One that comes waits for half a step and, where there is
+    decoding between which it could come, for one more, which was scheduled ahead. In its own step there are then as many
+    prompts as in any, and its own: ``others`` is what they add to ``carrying_ms``, a step with prompts, as a share of it.
+    """
+    waiting = step_ms * (0.5 + (output_len - 1.0) / output_len)
+    return waiting + (chunks + others) * carrying_ms
+
+
 def steady(setting: Setting, batch: Array, input_len: Array, output_len: Array) -> Times:
     """``batch`` requests are kept in flight on each replica; arrays of shape (n,).
 
@@ -328,11 +339,15 @@ def steady(setting: Setting, batch: Array, input_len: Array, output_len: Array) 
     life_ms = steps * step_ms
     carrying_ms = carrying.total_ms + extra
     queueing = np.maximum(steps - own_steps, 0.0) * step_ms + (waves - 1.0) * life_ms
-    first_ms = np.minimum(0.5 * step_ms + chunks * carrying_ms, own_steps * step_ms) + queueing
+    prompts = share * chunks / steps  # begun or gone on with in a mean step
+    room = np.maximum(budget * chunks / input_len / np.maximum(prompts, 1.0) - 1.0, 0.0)
+    others = np.minimum(np.minimum(prompts, 1.0), room) * tokens / with_chunk.tokens
+    first_ms = _steady_first(step_ms, carrying_ms, chunks, others, output_len)
+    first_ms = np.minimum(first_ms, own_steps * step_ms) + queueing
     after = np.maximum(output_len - 1.0, 1.0)
     tpot_ms = np.where(output_len > 1, np.maximum(waves * life_ms - first_ms, 0.0) / after, 0.0)
     tpot_ms = np.maximum(tpot_ms, np.where(output_len > 1, plain.total_ms + extra, 0.0))
-    ttft_ms = first_ms + setting.parameters.admission_ms
+    ttft_ms = first_ms + parameters.admission_ms
     e2e_ms = ttft_ms + tpot_ms * (output_len - 1.0)
     return Times(
         prefill_ms=chunks * carrying_ms,
