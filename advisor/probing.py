@@ -226,6 +226,9 @@ def _planned(model: str | Model, question: Question, role: str, shared: dict[str
     if named.source.endswith(".json"):  # later answers may be asked for from another folder
         named = replace(named, name=str(Path(named.name).expanduser().resolve()))
     cluster = target.cluster
+    if question.trace:
+        longest = question.max_model_len or named.max_position_embeddings
+        question = replace(question, trace=question.trace.within(longest))
     parameters = _parameters(question.engine, cluster)
     able, left_out = candidates(
         named, cluster, replace(question, compiled=device == "cuda"), parameters,

@@ -80,6 +80,7 @@ def test_a_trace_takes_the_place_of_poisson_arrivals_and_stands_in_the_plan(tmp_
     trace = a_trace((100, 20), (300, 41), (4000, 30), (200, 5000))
     plan = ready(tmp_path, trace=trace, tp=(1,), pp=(1,))
     (load,) = plan.loads
+    assert any("1 of 4 requests are longer than 4096 tokens" in note.text for note in plan.notes)
     assert load.deployment.max_model_len == 4096  # for 4030 tokens; the last request is longer than the model allows
     assert [offer.share for offer in load.offers if offer.share] == []
     (traced,) = (offer for offer in load.offers if offer.requests)
