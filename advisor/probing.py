@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 from advisor.estimation import read_model
 from advisor.knowledge import Knowledge
-from advisor.probe_engines import START_S, check_deployment, check_engine, check_installed, environment, worker
+from advisor.probe_engines import (
+    START_S,
+    check_deployment,
+    check_engine,
+    check_installed,
+    environment,
+    version_notes,
+    worker,
+)
 from advisor.probe_offers import CLOSED_FIRST, SHARES
 from advisor.probe_plans import (
     Candidate,
@@ -121,8 +129,10 @@ class Probing:
                 f"{self.target.cluster} is not looked for here; to measure, say which of this machine's GPUs: "
                 "--gpus local or 0,1; --dry-run only lists what would run"
             )
-        if told := check_installed(self.engine):
-            say(told)
+        check_installed(self.engine)
+        for note in self.notes:
+            if note.kind == "warning":
+                say(note.text)
         if not self.loads:
             return list(self.runs())
         with ExitStack() as stack:
@@ -208,6 +218,8 @@ def prepared(
         require_positive("budget_s", budget_s, whole=False)
     folder, kept = places(out, store)
     target = read_target(gpus, device=device)
+    if target.indices is not None:  # else it is measured on another machine
+        target = replace(target, notes=(*target.notes, *version_notes(question.engine)))
     shared: dict[str, Any] = {
         "engine": question.engine, "device": device, "target": target, "budget_s": budget_s, "began": began,
         "out": folder, "store": kept,
