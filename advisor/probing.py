@@ -25,7 +25,7 @@ from advisor.probe_engines import (
     version_notes,
     worker,
 )
-from advisor.probe_offers import CLOSED_FIRST, SHARES
+from advisor.probe_offers import CLOSED_FIRST, SHARES, read_requests
 from advisor.probe_plans import (
     Candidate,
     Question,
@@ -54,7 +54,6 @@ if TYPE_CHECKING:
     from advisor.parameters import Parameters
     from advisor.probe_offers import Piece
     from advisor.probe_targets import Target
-    from advisor.serving.traffic import Traffic
     from catalog.schema import Measurement, Model
     from probes.claims import Claim
     from probes.loads import Load
@@ -349,17 +348,6 @@ def _claimed(index: int) -> Claim:
     return claim
 
 
-def traced_requests(trace: str | Path | None, *, serving: bool) -> Traffic | None:
-    """The requests of a file for ``Question.trace``; None without one."""
-    if trace is None:
-        return None
-    if not serving:
-        raise InputError("a trace is given without serving; static batches have no arrivals")
-    from advisor.serving.traces import read_trace  # noqa: PLC0415  few ask for it
-
-    return read_trace(trace)
-
-
 def probe(
     model: str | Model | None = None,
     gpus: str | Cluster = "local",
@@ -448,7 +436,7 @@ def probe(
     question = Question(
         engine=engine or ("vllm" if serving else "torch"), tp=tuple(tp), pp=tuple(pp), batch=tuple(batch),
         input_len=tuple(input_len), output_len=tuple(output_len), dtype=dtype, max_model_len=max_model_len,
-        serving=serving, trace=traced_requests(trace, serving=serving),
+        serving=serving, trace=read_requests(trace, serving=serving),
     )  # fmt: skip
     ready = prepared(
         model, gpus, budget_s=budget_s, question=question, device=device, role=role, out=out, store=store, plan=plan
