@@ -86,6 +86,9 @@ def offer_of(model: str | Model, question: Question, role: str, shared: Mapping[
     named = found.value
     if named.source.endswith(".json"):  # later answers may be asked for from another folder
         named = replace(named, name=str(Path(named.name).expanduser().resolve()))
+    if question.trace:
+        longest = question.max_model_len or named.max_position_embeddings
+        question = replace(question, trace=question.trace.within(longest))
     able, left_out = candidates(
         named, target.cluster, replace(question, compiled=device == "cuda"), known_parameters(question.engine, target.cluster),
         check=lambda deployment: check_deployment(question.engine, named, deployment, device),

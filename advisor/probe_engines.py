@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import probes
-from catalog.schema import InputError
+from catalog.schema import InputError, Note
 from probes.loads import config_json
 from probes.pytorch import static as torch_static
 from probes.transformer.settings import check_runs, read_settings
@@ -47,17 +48,22 @@ def check_deployment(engine: str, model: Model, deployment: Deployment, device: 
     read_settings(model)
 
 
-def check_installed(engine: str) -> str:
-    """What is to be said about the engine before it is started, such as an unknown version; empty if there is nothing.
-
-    Raises:
-        InputError: it is not installed, or too old.
-
-    """
-    told = vllm_static.check_installed() if engine == "vllm" else ""
+def check_installed(engine: str) -> None:
+    """Raise ``InputError`` for an engine that is not installed, or too old."""
+    if engine == "vllm":
+        vllm_static.check_installed()
     if find_spec("torch") is None or find_spec("safetensors") is None:
         raise InputError("measuring needs torch and safetensors: pip install 'advisor[probes]'")
-    return told
+
+
+def version_notes(engine: str) -> tuple[Note, ...]:
+    """A warning of an installed version that is not known to work; one that is missing or too old is refused when it would
+    be started.
+    """
+    with suppress(InputError):
+        if engine == "vllm" and (told := vllm_static.check_installed()):
+            return (Note(told, "warning"),)
+    return ()
 
 
 def worker(engine: str, device: str, *, serving: bool) -> list[str]:

@@ -14,6 +14,7 @@ from probes.serving import DRAIN_S, SETTLING, Offer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from advisor.parameters import Parameters
     from advisor.serving.traffic import Traffic
@@ -123,3 +124,14 @@ def written(offer: Offer) -> Mapping[str, object]:
     values = {name: getattr(offer, name) for name in names}
     values["requests"] = [list(row) for row in offer.requests]
     return {name: value for name, value in values.items() if value not in (None, [])}
+
+
+def read_requests(trace: str | Path | None, *, serving: bool) -> Traffic | None:
+    """The requests of a file for ``Question.trace``; None without one."""
+    if trace is None:
+        return None
+    if not serving:
+        raise InputError("a trace is given without serving; static batches have no arrivals")
+    from advisor.serving.traces import read_trace  # noqa: PLC0415  few ask for it
+
+    return read_trace(trace)

@@ -133,7 +133,7 @@ def candidates(
     most = cluster.num_gpus
     longest = question.max_model_len or model.max_position_embeddings
     shapes = [shape for shape in question.shapes if shape[1] + shape[2] <= longest]
-    trace = question.trace.within(longest) if question.trace else None
+    trace = question.trace
     if not shapes:
         least = min(shape[1] + shape[2] for shape in question.shapes)
         what = "max_model_len" if question.max_model_len else f"the positions of {model.name}"

@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from advisor.knowledge import Knowledge
-from advisor.probe_engines import START_S, check_deployment, check_engine, check_installed, environment, worker
+from advisor.probe_engines import (
+    START_S,
+    check_deployment,
+    check_engine,
+    check_installed,
+    environment,
+    version_notes,
+    worker,
+)
+from advisor.probe_offers import read_requests
 from advisor.probe_plans import (
     Candidate,
     Question,
@@ -38,7 +47,6 @@ if TYPE_CHECKING:
     from advisor.parameters import Parameters
     from advisor.probe_offers import Piece
     from advisor.probe_targets import Target
-    from advisor.serving.traffic import Traffic
     from catalog.schema import Measurement, Model
     from probes.claims import Claim
     from probes.loads import Load
@@ -118,8 +126,10 @@ class Probing:
                 f"{self.target.cluster} is not looked for here; to measure, say which of this machine's GPUs: "
                 "--gpus local or 0,1; --dry-run only lists what would run"
             )
-        if told := check_installed(self.engine):
-            say(told)
+        check_installed(self.engine)
+        for note in self.notes:
+            if note.kind == "warning":
+                say(note.text)
         if not self.loads:
             return list(self.runs())
         with ExitStack() as stack:
@@ -220,9 +230,12 @@ def shared_of(
     if budget_s is not None:
         require_positive("budget_s", budget_s, whole=False)
     folder, kept = places(out, store)
+    target = read_target(gpus, device=device)
+    if target.indices is not None:  # else it is measured on another machine
+        target = replace(target, notes=(*target.notes, *version_notes(question.engine)))
     return {
-        "engine": question.engine, "device": device, "target": read_target(gpus, device=device), "budget_s": budget_s,
-        "began": began, "out": folder, "store": kept,
+        "engine": question.engine, "device": device, "target": target, "budget_s": budget_s, "began": began,
+        "out": folder, "store": kept,
     }  # fmt: skip
 
 
@@ -297,17 +310,6 @@ def _claimed(index: int) -> Claim:
     if claim is None:
         raise InputError(f"GPU {index} is being measured on by another advisor probe; name others, such as --gpus 1,")
     return claim
-
-
-def traced_requests(trace: str | Path | None, *, serving: bool) -> Traffic | None:
-    """The requests of a file for ``Question.trace``; None without one."""
-    if trace is None:
-        return None
-    if not serving:
-        raise InputError("a trace is given without serving; static batches have no arrivals")
-    from advisor.serving.traces import read_trace  # noqa: PLC0415  few ask for it
-
-    return read_trace(trace)
 
 
 def probe(
@@ -398,7 +400,7 @@ def probe(
     question = Question(
         engine=engine or ("vllm" if serving else "torch"), tp=tuple(tp), pp=tuple(pp), batch=tuple(batch),
         input_len=tuple(input_len), output_len=tuple(output_len), dtype=dtype, max_model_len=max_model_len,
-        serving=serving, trace=traced_requests(trace, serving=serving),
+        serving=serving, trace=read_requests(trace, serving=serving),
     )  # fmt: skip
     ready = prepared(
         model, gpus, budget_s=budget_s, question=question, device=device, role=role, out=out, store=store, plan=plan

@@ -280,9 +280,10 @@ class Measurement:
     """Whether CUDA graphs were on; None: as ``compiled``."""
     offload: float = 0.0
     regime: Literal["static", "steady", "open"] = "static"
-    """"static": the whole batch at once; "steady": ``batch`` requests kept in flight; "open": Poisson arrivals."""
+    """"static": the whole batch at once; "steady": ``batch`` requests kept in flight; "open": Poisson arrivals,
+    or a trace's, which ``fingerprint`` then says."""
     rate: float | None = None
-    """Requests a second that were offered, in an open run."""
+    """Requests a second that were offered, in an open run; of a trace their mean."""
     batch: int
     """Sequences at once per replica; 0 for a saturated run, where the engine took as many as it could; in an open run
     the mean number in flight."""

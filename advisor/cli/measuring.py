@@ -240,8 +240,9 @@ def probe(
         return
     if model is not None and plan is not None:
         raise InputError("--model and --plan are both given; a plan says which models, leave out one of the two")
-    from advisor.probe_plans import Question  # noqa: PLC0415  brings numpy
-    from advisor.probing import prepared, traced_requests  # noqa: PLC0415  likewise
+    from advisor.probe_offers import read_requests  # noqa: PLC0415  brings numpy
+    from advisor.probe_plans import Question  # noqa: PLC0415  likewise
+    from advisor.probing import prepared  # noqa: PLC0415  likewise
 
     limit = seconds(budget or DEFAULT_BUDGET) if budget or not plan else None
     if endpoint is not None:
@@ -268,7 +269,7 @@ def probe(
         raise InputError("--tokenizer is for --endpoint; the engines measured here are given tokens")
     question = Question(
         engine=engine or ("vllm" if serving else "torch"), serving=serving, dtype=dtype, max_model_len=max_model_len,
-        trace=traced_requests(trace, serving=serving), tp=numbers("--tp", tensor_parallel_size),
+        trace=read_requests(trace, serving=serving), tp=numbers("--tp", tensor_parallel_size),
         pp=numbers("--pp", pipeline_parallel_size), batch=numbers("--batch", batch),
         input_len=numbers("--input-len", input_len), output_len=numbers("--output-len", output_len),
     )  # fmt: skip

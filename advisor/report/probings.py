@@ -110,6 +110,7 @@ def outcome_lines(ready: Probing, measured: int, before: int) -> list[tuple[str,
     lines.append(("traffic", [f"request by request in {requests}"] if ready.serving and requests.exists() else []))
     lines.append(("startup", start_ups(ready)))
     lines.append(("skipped", ready.left_out))
+    lines += notes(note for note in ready.notes if note.kind == "warning")
     lines += notes(Note(text, "warning") for text in failures(ready))
     return [(label, texts) for label, texts in lines if texts]
 

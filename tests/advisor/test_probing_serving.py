@@ -80,6 +80,7 @@ def test_a_trace_takes_the_place_of_poisson_arrivals_and_stands_in_the_plan(tmp_
     trace = a_trace((100, 20), (300, 41), (4000, 30), (200, 5000))
     plan = ready(tmp_path, trace=trace, tp=(1,), pp=(1,))
     (load,) = plan.loads
+    assert any("1 of 4 requests are longer than 4096 tokens" in note.text for note in plan.notes)
     assert load.deployment.max_model_len == 4096  # for 4030 tokens; the last request is longer than the model allows
     assert [offer.share for offer in load.offers if offer.share] == []
     (traced,) = (offer for offer in load.offers if offer.requests)
@@ -170,15 +171,20 @@ def test_a_dry_run_lists_the_traffic():
 
 
 @pytest.fixture
-def machine(tmp_path, monkeypatch):
-    """An H200 with vLLM, as far as can be told."""
+def version():
+    return "0.21.0"
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch, version):
+    """An H200 with vLLM of that version, as far as can be told."""
     gpu = GpuState(index=0, name="NVIDIA H200", total_gib=140.0, used_gib=0.5, utilisation=0.0, mig=False, processes=0)
     monkeypatch.setattr(devices, "describe_gpus", lambda: [gpu])
     monkeypatch.setattr(devices, "obstacles", lambda _: [])
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr("advisor.probe_engines.find_spec", lambda _: object())
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    path = vllm_path(tmp_path)
+    path = vllm_path(tmp_path, version)
     monkeypatch.setenv("PYTHONPATH", path)
     monkeypatch.syspath_prepend(path.split(os.pathsep)[1])
 
@@ -198,5 +204,14 @@ def test_a_plan_becomes_runs_and_requests(tmp_path):
     words = ["probe", "--plan", str(plan), "--engine", "vllm", "--out", str(out)]
     told = " ".join(CliRunner().invoke(app, words).stdout.split())
     assert "0 measured now, 2 before" in told
+    assert "vllm 0.21.0 is not known to work here (0.24.0 is); it is tried" in told
     assert "traffic request by request in" in told
     assert "startup 0 s of each load" in told
+
+
+@pytest.mark.usefixtures("machine")
+@pytest.mark.parametrize("version", ["0.19.2"])
+def test_a_version_that_is_too_old_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"vllm 0\.19\.2 is too old to be measured here; install 0\.20 or later"):
+        advisor.probe("llama-13b", engine="vllm", serving=True, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -346,6 +346,17 @@ def test_guidellm_requests_are_kept_in_the_order_of_their_arrival():
     assert {each.e2e_ms for each in kept} == {1e3 * each["request_latency"] for each in requests}
 
 
+def test_guidellm_says_why_requests_failed(tmp_path):
+    report = raw("guidellm-closed.json")
+    (benchmark,) = report["benchmarks"]
+    benchmark["metrics"]["request_totals"]["errored"] = 5
+    benchmark["requests"]["errored"] = [{"info": {"error": "ValueError('Cannot build\n /v1/completions prompt')"}}]
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    (reading,) = read_benchmarks(read_document(tmp_path / "report.json"))
+    with pytest.raises(Unusable, match=r"requests failed: ValueError\('Cannot build /v1/completions prompt'\)"):
+        complete(reading, given_for(reading, "guidellm-closed.json"))
+
+
 def test_guidellm_poisson_is_open():
     (benchmark,) = raw("guidellm-open.json")["benchmarks"]
     run = measured("guidellm-open.json")
@@ -573,7 +584,8 @@ def test_a_load_is_one_of_three_regimes():
     ("change", "said"),
     [
         ({"completed": 0}, "no request was completed"),
-        ({"failed": 4}, "4 of its 304 requests failed"),
+        ({"failed": 4}, "4 of its 304 requests failed$"),
+        ({"failed": 4, "failure": "it was full"}, "4 of its 304 requests failed: it was full$"),
         ({"concurrency": 101}, "300 requests with 101 in flight are no steady state; at least 303 are needed"),
         ({"rate": 5.0}, "neither an open nor a closed loop"),
         ({"rate": 5.0, "peak": 8}, "neither an open nor a closed loop"),
