@@ -107,7 +107,7 @@ def believed(prior: Marginal, runs: Sequence[Measurement]) -> Belief:
         input_len=group.input_len, output_len=group.output_len,
     )  # fmt: skip
     measured = np.array([[getattr(run, name) or np.nan for run in group.runs] for name in PHASES], dtype=float)
-    return Belief.of(prior, points, measured)
+    return Belief.of(prior, points, measured, np.array([run.spread or 0.0 for run in group.runs]))
 
 
 def prior_of(start: Marginal, runs: Iterable[Measurement], *, model: str, engine: str, gpu: str) -> Marginal:
