@@ -148,7 +148,7 @@ def steps(
         confirming = unconfirmed(stakes, verdict, known, bench)
         done = until_certain and is_certain(verdict)
         chosen = Round() if done else choose(stakes, belief, bench, seed + len(known))
-        settled = is_certain(verdict) or (verdict.regret < REGRET and chosen.gain < GAIN)
+        settled = is_certain(verdict) or (verdict.regret < REGRET and chosen.gain < GAIN and bool(chosen.loads))
         upcoming, upcoming_why = chosen.loads, "value"
         if (until_certain and settled) or (confirming and upcoming and not _together(upcoming, confirming, bench)):
             upcoming, upcoming_why = confirming, "confirm"
