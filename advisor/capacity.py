@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from advisor.candidates import by_gpu, fleets_of, kinds_of, place
 from advisor.choices import LEVEL, Change, Option, Question, best_of, nearest_of, row
+from advisor.energy import POWER
 from advisor.estimation import check_lengths, chosen_price, plain, read_model
 from advisor.fleets import MOST_REPLICAS, Demand, Fleet
 from advisor.knowledge import Knowledge
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from advisor.serving.runs import Router
     from catalog.schema import Measurement, Price
 
-OBJECTIVES = ("cost", "gpus")
+OBJECTIVES = ("cost", "gpus", "energy")
 CONFIDENCE = 0.9
 """By default."""
 SECONDS, FEWEST, MOST = 200.0, 1000, 8000
@@ -130,7 +131,7 @@ def plan(
         rate: requests a second.
         workload: lengths; 1024 in and 256 out by default.
         slo: limits, for a percentile of the requests or their mean; at least one.
-        objective: "cost" or "gpus".
+        objective: "cost", "gpus", or "energy" for an output token, of the GPUs whose energy was measured.
         confidence: probability with which each limit is kept, and the fleet does not saturate, as far as the surrogate's
             errors are concerned: 0.5, by the estimate itself, or 0.75 to 0.99. None: 0.9, or 0.5 without draws. The
             cheapest fleet by the estimate itself runs within a few per cent of its saturation.
@@ -178,6 +179,8 @@ def plan(
     question = Question(rate=rate, spares=spares, objective=objective, draws=draws, workload=workload)
     fleets: list[Fleet] = []
     best: list[tuple[tuple[float, ...], Fleet, int]] = []
+    if objective == "energy":
+        check_energy([cluster.gpu.name for cluster, _, _ in kinds_of(gpus, set_gpu)])
     prices: dict[str, Price | None] = {}
     unpriced: list[str] = []
     kinds = kinds_of(gpus, set_gpu)
@@ -220,6 +223,8 @@ def plan(
             f"{found_model.value.name} fits none of {', '.join(cluster.gpu.name for cluster, _, _ in kinds)} within a node; "
             f"name GPUs with more memory, more of them{', fewer spares' if spares else ''} or a smaller dtype"
         )
+    if objective == "energy" and all(fleet.power is None for fleet in fleets):
+        raise InputError("energy was measured with 16-bit weights only; leave out dtype, or plan for cost or gpus")
     best.sort(key=lambda item: item[0])
     options = tuple(question.option(fleet, replicas, prices) for _, fleet, replicas in best)
     notes += _price_notes(prices, stated)
@@ -265,6 +270,16 @@ def _check(
         raise InputError(f"spares is {spares!r:.60}; it must be a whole number from 0 to {MOST_REPLICAS}")
     if base.num_gpus != 1 or base.ep != 1:
         raise InputError("tp, pp, dp and ep are what a plan searches; leave them at 1")
+
+
+def check_energy(gpus: Sequence[str]) -> None:
+    """Raise ``InputError`` where a plan for the least energy would compare GPUs of which none was measured."""
+    unknown = [name for name in gpus if name not in POWER]
+    if unknown:
+        raise InputError(
+            f"the energy of {' and '.join(unknown)} was not measured, that of {', '.join(POWER)} was; name those only, or plan "
+            "for cost or gpus"
+        )
 
 
 def _price_notes(prices: Mapping[str, Price | None], stated: Mapping[str, float]) -> list[Note]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from advisor.energy import Power, Work, power_of, served_work
 from advisor.serving.samples import sample
 from advisor.serving.traffic import Traffic, open_loop
 from advisor.simulation import LIMITS
@@ -237,6 +238,27 @@ class Fleet:
                 if here[name] > 0 and there[name] > 0:
                     logs[name].append(math.log(there[name] / here[name]) ** 2)
         return {name: math.sqrt(sum(each) / len(each)) if each else 0.0 for name, each in logs.items()}
+
+    @cached_property
+    def power(self) -> Power | None:
+        """None where no run measured such energy."""
+        return power_of(self.cluster.gpu, self.engine.deployment)
+
+    def joules_per_token(self, rate: float, replicas: int, spares: int, *, least: bool = False) -> float | None:
+        """Energy of all GPUs, spares too, for an output token at ``rate``; ``least``: what is drawn without any work."""
+        if self.power is None:
+            return None
+        served = None
+        if not least:
+            part, simulated = sample(_at(self.traffic, rate), replicas, self.engine.router, least=FEW)
+            served = self.engine.served(part, self.times, simulated)
+        given = self.traffic if served is None else served
+        tokens = float(given.output_len.sum())
+        gpu_s = self.gpus * (replicas + spares) * tokens / (rate * float(self.traffic.output_len.mean()))
+        work = Work(gpu_s=gpu_s, bytes=0.0, flops=0.0)
+        if served is not None:
+            work = served_work(self.engine.model, self.engine.kv_bytes, served, gpu_s=gpu_s)
+        return work.joules(self.power, self.cluster.gpu.tdp_w) / tokens
 
     def intervals(self, replicas: int, latencies: Mapping[str, float], level: float) -> dict[str, tuple[float, float]]:
         """Within which the latencies are expected with probability ``level``."""

@@ -240,11 +240,11 @@ def main() -> None:
         cells = "".join(f"{each.measured:10.4g}{each.simulated:8.4g}{each.error:+6.0%}" for each in group)
         print(f"{run.role:9}{run.regime:7}{run.model.rsplit('/', 1)[-1][-13:]:14}{load:>9}{cells}")
     print("\nmean absolute error; in brackets without queues; target; 90% intervals that held, and their mean width")
-    for (role, regime, quantity), each in sorted(judgements(found).items()):
+    for (role, regime, quantity), judged in sorted(judgements(found).items()):
         target = f"{TARGETS[quantity]:.0%}" if quantity in TARGETS else "-"
         print(
-            f"{role:9}{regime:7}{quantity:12}{each.error:8.1%}  ({each.baseline:7.1%})  {target:>4}  {each.held:5.0%} "
-            f"{each.width:5.0%}   {each.runs} runs"
+            f"{role:9}{regime:7}{quantity:12}{judged.error:8.1%}  ({judged.baseline:7.1%})  {target:>4}  {judged.held:5.0%} "
+            f"{judged.width:5.0%}   {judged.runs} runs"
         )
     for role in ("fit", "validate"):
         those = [each for each in found if each.run.role == role]

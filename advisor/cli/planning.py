@@ -42,7 +42,9 @@ Percentile = Annotated[
 ]
 Objective = Annotated[
     str,
-    typer.Option("--objective", metavar="GOAL", show_default=True, rich_help_panel=opt.SEARCH, help="cost or gpus."),
+    typer.Option(
+        "--objective", metavar="GOAL", show_default=True, rich_help_panel=opt.SEARCH, help="cost, gpus or energy."
+    ),
 ]
 Confidence = Annotated[
     float | None,
