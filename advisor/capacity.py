@@ -7,6 +7,7 @@ grow, bounds its cost from below, so the candidates are taken best first and the
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from advisor.candidates import by_gpu, fleets_of, kinds_of, place
@@ -17,6 +18,7 @@ from advisor.fleets import MOST_REPLICAS, Demand, Fleet
 from advisor.knowledge import Knowledge
 from advisor.replicas import Apart, Replicas
 from advisor.serving.runs import FRONT_END_MS
+from advisor.serving.traces import read_trace
 from advisor.simulation import LIMITS, check_serving
 from catalog.engines import find_engine
 from catalog.schema import Cluster, Deployment, InputError, Model, Note, Slo, Workload, require_positive
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from advisor.serving.runs import Router
+    from advisor.serving.traffic import Traffic
     from catalog.schema import Measurement, Price
 
 OBJECTIVES = ("cost", "gpus", "energy")
@@ -121,6 +124,7 @@ def plan(
     set_gpu: Mapping[str, float | str] | None = None,
     top: int = 2,
     disaggregate: bool = False,
+    trace: str | Path | Traffic | None = None,
 ) -> CapacityPlan:
     """The cheapest GPUs, or the fewest, on which a model keeps limits at a rate.
 
@@ -152,6 +156,8 @@ def plan(
         set_gpu: what-if values for fields of the GPUs.
         top: layouts to show of every kind of GPU.
         disaggregate: also try fleets with a pool for prompts (see ``serving.pools``), and show the best of each kind.
+        trace: a file of requests (see ``serving.traces.read_trace``) or ``Traffic``, whose lengths and times stand for random
+            ones; the times are stretched to the rate. ``duration_s``: no more of it than that.
 
     Raises:
         InputError: a name, number or combination that cannot be.
@@ -163,19 +169,25 @@ def plan(
     _check(slo, workload, objective, confidence, headroom, spares, base, draws)
     require_positive("rate", rate, whole=False, most=1e5)
     require_positive("top", top, most=1000)
+    offered = read_trace(trace, duration_s=duration_s) if isinstance(trace, (str, Path)) else trace
+    if offered is not None:
+        offered = offered.within(base.max_model_len or found_model.value.max_position_embeddings)
+        workload = Workload(input_len=round(offered.input_len.mean()), output_len=round(offered.output_len.mean()))
     check_lengths(found_model.value, workload.input_len, workload.output_len, base.max_model_len)
     judged = rate * (1.0 + headroom)
     seconds = duration_s
     if seconds is None:
         seconds = min(max(SECONDS, FEWEST / judged), MOST / judged)
         seconds = max(seconds, LEAST_S, LEAST_S_A_TOKEN * workload.output_len)
+    if offered is not None:
+        seconds = len(offered) / judged
     demand = Demand(
         workload=replace(workload, rate=judged, concurrency=None), slo=slo, confidence=confidence, duration_s=seconds,
         seed=seed, spread=spread, burstiness=burstiness, draws=draws,
-        longest=base.max_model_len or found_model.value.max_position_embeddings,
+        longest=base.max_model_len or found_model.value.max_position_embeddings, trace=offered,
     )  # fmt: skip
     requests = demand.traffic()
-    notes = [*found_model.notes]
+    notes = [*found_model.notes, *(offered.notes if offered else ())]
     question = Question(rate=rate, spares=spares, objective=objective, draws=draws, workload=workload)
     fleets: list[Fleet] = []
     best: list[tuple[tuple[float, ...], Fleet, int]] = []

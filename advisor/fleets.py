@@ -57,8 +57,23 @@ class Demand:
     burstiness: float
     draws: int
     longest: int
+    trace: Traffic | None = None
+    """Whose requests come, stretched to the rate, in place of random ones."""
+    length_factors: tuple[float, float] = (1.0, 1.0)
+    """Of its prompts and outputs."""
 
     def traffic(self) -> Traffic:
+        if self.trace is not None:
+            assert self.workload.rate
+            inputs, outputs = (
+                np.maximum(np.rint(lengths * factor), 1.0).astype(np.int64)
+                for lengths, factor in zip(
+                    (self.trace.input_len, self.trace.output_len), self.length_factors, strict=True
+                )
+            )
+            return _at(replace(self.trace, input_len=inputs, output_len=outputs), self.workload.rate).within(
+                self.longest
+            )
         return open_loop(
             self.workload, duration_s=self.duration_s, longest=self.longest, seed=self.seed, spread=self.spread,
             burstiness=self.burstiness,
@@ -72,7 +87,8 @@ class Demand:
             asked, rate=asked.rate * rate, input_len=max(round(asked.input_len * input_len), 1),
             output_len=max(round(asked.output_len * output_len), 1),
         )  # fmt: skip
-        return replace(self, workload=changed, duration_s=self.duration_s / rate)
+        factors = self.length_factors[0] * input_len, self.length_factors[1] * output_len
+        return replace(self, workload=changed, duration_s=self.duration_s / rate, length_factors=factors)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -93,6 +93,15 @@ Top = Annotated[
         "--top", metavar="N", show_default=True, rich_help_panel=opt.SEARCH, help="Layouts to show of each kind of GPU."
     ),
 ]
+Trace = Annotated[
+    str | None,
+    typer.Option(
+        "--trace",
+        metavar="FILE",
+        rich_help_panel=opt.WORKLOAD,
+        help="Lengths and times of a CSV or JSON Lines file of requests, the times stretched to --rate.",
+    ),
+]
 Disaggregate = Annotated[
     bool,
     typer.Option(
@@ -114,6 +123,7 @@ def plan(
     spread: sim.Spread = 0.0,
     burstiness: sim.Burstiness = 1.0,
     duration: Duration = None,
+    trace: Trace = None,
     seed: sim.Seed = 0,
     prefix_hit_rate: sim.PrefixHitRate = 0.0,
     ttft: opt.Ttft = None,
@@ -172,7 +182,7 @@ def plan(
             price=stated_prices(price), illustrative_prices=illustrative_prices, runs=sim.measured(runs),
             duration_s=duration, seed=seed, spread=spread, burstiness=burstiness,
             router=opt.one_of("--router", router, ("round_robin", "least_loaded")),  # type: ignore[arg-type]
-            prefix_hit_rate=prefix_hit_rate, draws=draws, set_gpu=opt.overrides(set_gpu), top=top, disaggregate=disaggregate,
+            prefix_hit_rate=prefix_hit_rate, draws=draws, set_gpu=opt.overrides(set_gpu), top=top, disaggregate=disaggregate, trace=trace,
         )  # fmt: skip
     pages: list[Path] = []
     if report is not None:

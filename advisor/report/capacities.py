@@ -105,7 +105,8 @@ def told(found: CapacityPlan) -> list[tuple[str, Sequence[str]]]:
     """Labelled lines below the table."""
     goal = {"cost": "the cheapest", "gpus": "the fewest GPUs", "energy": "the least energy"}[found.objective]
     exact = (
-        f"{goal} of {found.candidates} layouts, every one simulated or ruled out by its saturation; "
+        f"{goal} of {found.candidates} layouts, every one simulated or ruled out by its saturation"
+        f"{', of many replicas a part' if any(each.replicas > 8 for each in found.options) else ''}; "
         f"{found.requests} requests over {short(found.duration_s)} s"
     )
     best = found.best
