@@ -170,7 +170,7 @@ def told(found: Simulation) -> list[tuple[str, Sequence[str]]]:
     entries.append(("KV", [kv]))
     if found.energy_j_per_token is not None:
         each = found.energy_j_per_token
-        entries.append(("energy", [energy_line(each, found.interval(ENERGY) if found.scale else (each, each))]))
+        entries.append(("energy", [energy_line(each, found.interval(ENERGY) if found.scale else None)]))
     entries += [("source", sources_line([found.provenance]))]
     return entries
 
