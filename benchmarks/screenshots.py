@@ -29,8 +29,8 @@ FIGURES = Path(__file__).parent / "figures"
 PAGES = {
     "recommend": "/?gpu=H200-SXM&model=meta-llama%2FMeta-Llama-3.1-70B",
     "explore": "/explore?gpu=H200-SXM&compare=true&gpu_b=H100-SXM&batch=32",
-    "capacity": "/plan",
-    "evidence": "/runs",
+    "capacity": "/plan?model=meta-llama%2FMeta-Llama-3.1-8B&ttft=500&tpot=40&rate=60&planned=1",
+    "evidence": "/runs?view=Predicted+and+measured",
 }
 MOST_S = 120
 WIDE, NARROW = 1280, 390

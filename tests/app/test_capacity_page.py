@@ -80,6 +80,7 @@ def test_another_fleet_is_served_when_chosen_and_the_link_names_it(page):
     first, second = test.selectbox("fleet").options[:2]
     assert f"{first}, 1 replica serving" in text(test)
     finished(test.selectbox("fleet").select(second).run())
+    assert test.query_params["fleet"] in (second, [second])
     assert f"{second}, 1 replica serving" in text(test)
     again = finished(page("capacity", **two, fleet=second))
     assert f"{second}, 1 replica serving" in text(again)
