@@ -80,8 +80,9 @@ def take(browser: Browser, address: str, path: Path, width: int, colours: str) -
     )
     page = context.new_page()
     page.goto(address)
-    settled(page)
-    page.wait_for_function("() => !document.querySelector('[data-testid=stProgress]')", timeout=MOST_S * 1000)
+    for _ in range(2):  # a plan is worked out first, then the requests of its best fleet are served
+        settled(page)
+        page.wait_for_function("() => !document.querySelector('[data-testid=stProgress]')", timeout=MOST_S * 1000)
     height = page.evaluate("document.querySelector('[data-testid=stMainBlockContainer]').scrollHeight")
     page.set_viewport_size({"width": width, "height": min(int(height), TALLEST)})
     settled(page)
