@@ -32,7 +32,7 @@ def finished(test, seconds=90):
 def expected():
     return advisor.plan(
         SMALL["model"], "1xH200-SXM", rate=2.0, workload=advisor.Workload(input_len=256, output_len=32),
-        slo=advisor.Slo(ttft_ms=300.0, tpot_ms=30.0, percentile=95.0),
+        slo=advisor.Slo(ttft_ms=300.0, tpot_ms=30.0, percentile=95.0), confidence=0.9,
     )  # fmt: skip
 
 
