@@ -66,8 +66,9 @@ RESIDUALS = (
     Residual(model=0.02, layout=0.005, shape=0.016, both=0.076, own=0.02, length=0.9),
     Residual(model=0.02, layout=0.016, shape=0.026, both=0.047, own=0.03, length=1.5),
 )
-"""Of ``PHASES``: those that make the shipped ``role=fit`` runs on H200 most probable (``python -m benchmarks.residuals``);
-those runs were fitted, so what is common to a model is that of the models left out."""
+"""Of ``PHASES``: about those that make the shipped ``role=fit`` runs on H200 most probable (``python -m benchmarks.residuals``).
+Two are set by hand where those runs say nothing: they were fitted, so 2% stands for what is common to a model left out; and a
+batch's own in prefill is at least about what its repeats differ by."""
 OWN_LENGTH = 0.2
 """``Residual.length`` of what is a batch's own: some 20% away it is another."""
 
