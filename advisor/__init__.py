@@ -16,13 +16,23 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from advisor.capacity import CapacityPlan, plan
+    from advisor.curves import Curve, curve
     from advisor.estimation import Estimate, estimate
     from advisor.importing import import_runs
     from advisor.launch import export
     from advisor.probing import probe
     from advisor.recommendation import Recommendation, recommend
+    from advisor.refinement import fit
+    from advisor.serving.traces import read_trace
     from advisor.simulation import Simulation, simulate
+    from advisor.surrogate import Surrogate
+    from advisor.tuning import Tuning, tune
     from advisor.validation import Validation, validate
+    from catalog.config import parse_config
+    from catalog.engines import all_engines
+    from catalog.gpus import all_gpus
+    from catalog.models import all_models
+    from catalog.runs import shipped_runs, user_runs
     from catalog.schema import (
         Cluster,
         Deployment,
@@ -41,6 +51,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CapacityPlan",
     "Cluster",
+    "Curve",
     "Deployment",
     "Estimate",
     "Gpu",
@@ -52,27 +63,49 @@ __all__ = [
     "Recommendation",
     "Simulation",
     "Slo",
+    "Surrogate",
+    "Tuning",
     "Validation",
     "Workload",
+    "all_engines",
+    "all_gpus",
+    "all_models",
+    "curve",
     "estimate",
     "export",
+    "fit",
     "import_runs",
+    "parse_config",
     "plan",
     "probe",
+    "read_trace",
     "recommend",
+    "shipped_runs",
     "simulate",
+    "tune",
+    "user_runs",
     "validate",
 ]
 
 _HOMES = {
     "advisor.capacity": ("CapacityPlan", "plan"),
+    "advisor.curves": ("Curve", "curve"),
     "advisor.estimation": ("Estimate", "estimate"),
     "advisor.importing": ("import_runs",),
     "advisor.launch": ("export",),
     "advisor.probing": ("probe",),
     "advisor.recommendation": ("Recommendation", "recommend"),
+    "advisor.refinement": ("fit",),
+    "advisor.serving.traces": ("read_trace",),
     "advisor.simulation": ("Simulation", "simulate"),
+    "advisor.surrogate": ("Surrogate",),
+    "advisor.tuning": ("Tuning", "tune"),
     "advisor.validation": ("Validation", "validate"),
+    "catalog.config": ("parse_config",),
+    "catalog.engines": ("all_engines",),
+    "catalog.gpus": ("all_gpus",),
+    "catalog.models": ("all_models",),
+    "catalog.runs": ("shipped_runs", "user_runs"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 _SCHEMA = "catalog.schema"

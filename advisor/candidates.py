@@ -10,9 +10,7 @@ from advisor.estimation import read_cluster
 from advisor.fleets import MOST_REPLICAS, Demand, Fleet
 from advisor.layout import Layout
 from advisor.memory import memory
-from advisor.schedule import Setting
-from advisor.serving.runs import longest
-from advisor.simulation import scheduler_of
+from advisor.replicas import Apart, Replicas
 from catalog.engines import find_engine, resolve
 from catalog.gpus import COLON, COUNT, NODES, find_gpu
 from catalog.schema import Cluster, Deployment, InputError, Model, Note
@@ -20,6 +18,10 @@ from search.parallelism import parallelisms
 
 if TYPE_CHECKING:
     from advisor.knowledge import Knowledge
+
+
+PROPORTIONS = ((1, 1), (1, 2), (1, 3), (2, 1), (3, 1), (2, 3), (3, 2))
+"""Replicas for prompts and for outputs that a fleet repeats."""
 
 
 def kinds_of(
@@ -65,39 +67,37 @@ def by_gpu(price: float | Mapping[str, float] | None) -> dict[str, float]:
 
 def fleets_of(
     model: Model, node: Cluster, base: Deployment, knowledge: Knowledge, demand: Demand, *, most_gpus: int | None, spares: int,
-    serving: Mapping[str, Any], longest_request: int,
+    serving: Mapping[str, Any], longest_request: int, apart: bool = False,
 ) -> tuple[list[Fleet], list[Note]]:  # fmt: skip
-    """Every layout of one replica that holds the model and its longest request, and fills a node evenly."""
+    """Every layout of one replica that holds the model and its longest request, and fills a node evenly.
+
+    With ``apart`` also every pair of such layouts without pipelines, both of one tensor parallel size, for prompts and for
+    outputs, in the proportions of ``PROPORTIONS`` that fit in a node.
+    """
     known = find_engine(base.engine).parallel
     experts = "tp" if model.moe_layers and "ep" in known else "none"
-    found: list[Fleet] = []
-    notes: list[Note] = []
+    engines: list[Replicas | Apart] = []
     for each in parallelisms(
         model, node, max_pp=None if "pp" in known else 1, expert_parallel=cast("Any", experts)
     ):  # fmt: skip
-        size = each.tp * each.pp
-        if each.dp > 1 or node.gpus_per_node % size:
+        if each.dp > 1 or node.gpus_per_node % (each.tp * each.pp):
             continue
-        resolved = resolve(replace(base, tp=each.tp, pp=each.pp, ep=each.ep), model, node)
-        layout = Layout.of([resolved.value], model, node.gpu)
-        marginal = knowledge.marginal(resolved.value.engine, node.gpu)
-        setting = Setting(
-            model=model, cluster=node, layout=layout, memory=memory(model, node, layout, resolved.value.engine),
-            parameters=marginal.parameters, engine=resolved.value.engine,
-        )  # fmt: skip
-        if not setting.memory.fits[0]:
-            continue
-        scheduler = scheduler_of(setting, resolved.value, **serving)
-        if longest_request > longest(scheduler):
-            continue
-        most = MOST_REPLICAS if most_gpus is None else most_gpus // size - spares
-        if most < 1:
-            continue
-        notes += resolved.notes
-        found.append(
-            Fleet(
-                cluster=node, deployment=resolved.value, setting=setting, scheduler=scheduler, marginal=marginal,
-                knowledge=knowledge, demand=demand, most=min(most, MOST_REPLICAS),
-            )
-        )  # fmt: skip
+        chosen = replace(base, tp=each.tp, pp=each.pp, ep=each.ep)
+        if memory(model, node, Layout.of([resolve(chosen, model, node).value], model, node.gpu), chosen.engine).fits[0]:
+            engines.append(Replicas.of(model, node, chosen, knowledge, serving))
+    if apart:
+        engines += [
+            Apart.of(each.multiplied(first), each.multiplied(second))
+            for each in [*engines]
+            for first, second in PROPORTIONS
+            if isinstance(each, Replicas) and each.deployment.pp == each.deployment.ep == 1
+            if (first + second) * each.gpus <= node.num_gpus
+        ]
+    found: list[Fleet] = []
+    notes: list[Note] = []
+    for engine in engines:
+        most = MOST_REPLICAS if most_gpus is None else most_gpus // engine.gpus - spares
+        if longest_request <= engine.longest and most >= 1:
+            notes += engine.notes if isinstance(engine, Replicas) else [engine.warning]
+            found.append(Fleet(cluster=node, engine=engine, demand=demand, most=min(most, MOST_REPLICAS)))
     return found, notes

@@ -6,16 +6,16 @@ grow, bounds its cost from below, so the candidates are taken best first and the
 
 from __future__ import annotations
 
-import heapq
-import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from advisor.candidates import by_gpu, fleets_of, kinds_of, place
+from advisor.choices import LEVEL, Change, Option, Question, best_of, nearest_of, row
 from advisor.estimation import check_lengths, chosen_price, plain, read_model
 from advisor.fleets import MOST_REPLICAS, Demand, Fleet
 from advisor.knowledge import Knowledge
-from advisor.serving.runs import FRONT_END_MS, longest
+from advisor.replicas import Apart, Replicas
+from advisor.serving.runs import FRONT_END_MS
 from advisor.simulation import LIMITS, check_serving
 from catalog.engines import find_engine
 from catalog.schema import Cluster, Deployment, InputError, Model, Note, Slo, Workload, require_positive
@@ -25,70 +25,29 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from advisor.knowledge import Runs
     from advisor.serving.runs import Router
-    from advisor.surrogate import Provenance
-    from catalog.schema import Measurement, Price
+    from catalog.schema import Price
 
 OBJECTIVES = ("cost", "gpus")
-LEVEL = 0.9
-"""Of the intervals shown."""
-HOURS_A_MONTH = 730.0
+CONFIDENCE = 0.9
+"""By default."""
 SECONDS, FEWEST, MOST = 200.0, 1000, 8000
 """By default requests come for so long, but between so many of them."""
 LEAST_S, LEAST_S_A_TOKEN = 60.0, 0.2
 """And no shorter than that, in all and for each token of an output, for a fleet begins empty and takes some requests'
 time to fill."""
 CHANGES = (
+    ("rate", 0.5),
     ("rate", 0.8),
     ("rate", 1.25),
+    ("rate", 2.0),
     ("input_len", 0.8),
     ("input_len", 1.25),
     ("output_len", 0.8),
     ("output_len", 1.25),
 )
 """What the sensitivity is of."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Option:
-    """One kind of GPU with one layout, and as many replicas as it takes."""
-
-    gpu: str
-    deployment: Deployment
-    """Of all replicas, spares included."""
-    replicas: int
-    """That keep the limits by themselves; the latencies are of these."""
-    spares: int
-    gpus: int
-    """Spares included."""
-    price: Price | None
-    usd_per_hour: float | None
-    usd_per_month: float | None
-    usd_per_mtok: float | None
-    """Dollars per million output tokens at the rate asked for."""
-    latencies: Mapping[str, float]
-    """``ttft_ms``, ``tpot_ms``, ``e2e_ms`` at the percentile of the limits, or their means, with the headroom used up."""
-    intervals: Mapping[str, tuple[float, float]]
-    """Where they are expected with 90%; empty without draws."""
-    saturation_s: float
-    """Requests a second that one replica serves at most."""
-    utilisation: float
-    """The rate asked for as a share of what all replicas serve at most."""
-    meets: bool
-    provenance: Provenance
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
-    """What the best layout would need if the question were another."""
-
-    what: str
-    """"rate", "input_len" or "output_len"."""
-    factor: float
-    replicas: int | None
-    """Without spares; None where no number keeps the limits."""
-    gpus: int | None
-    usd_per_hour: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,25 +95,6 @@ class CapacityPlan:
         return {"model": self.model.name, **body, "interval_level": LEVEL}
 
 
-def row(option: Option) -> dict[str, Any]:
-    """One option as a flat row."""
-    deployment = option.deployment
-    found: dict[str, Any] = {
-        "gpu": option.gpu, "gpus": option.gpus, "replicas": option.replicas, "spares": option.spares,
-        "engine": deployment.engine, "tp": deployment.tp, "pp": deployment.pp, "ep": deployment.ep,
-        "dtype": deployment.dtype, "kv_dtype": deployment.kv_dtype, "usd_per_hour": option.usd_per_hour,
-        "usd_per_month": option.usd_per_month, "usd_per_mtok": option.usd_per_mtok,
-    }  # fmt: skip
-    for name, value in option.latencies.items():
-        found[name] = value
-        if option.intervals:
-            found[f"{name}_low"], found[f"{name}_high"] = option.intervals[name]
-    return found | {
-        "saturation_s": option.saturation_s, "utilisation": option.utilisation, "meets": option.meets,
-        "provenance": option.provenance,
-    }  # fmt: skip
-
-
 def plan(
     model: str | Model,
     gpus: str | Cluster | Sequence[str | Cluster],
@@ -163,13 +103,13 @@ def plan(
     workload: Workload | None = None,
     slo: Slo,
     objective: str = "cost",
-    confidence: float = 0.5,
+    confidence: float | None = None,
     headroom: float = 0.0,
     spares: int = 0,
     deployment: Deployment | None = None,
     price: float | Mapping[str, float] | None = None,
     illustrative_prices: bool = False,
-    runs: Sequence[Measurement] | None = None,
+    runs: Runs = None,
     duration_s: float | None = None,
     seed: int = 0,
     spread: float = 0.0,
@@ -180,6 +120,7 @@ def plan(
     draws: int = 8,
     set_gpu: Mapping[str, float | str] | None = None,
     top: int = 2,
+    disaggregate: bool = False,
 ) -> CapacityPlan:
     """The cheapest GPUs, or the fewest, on which a model keeps limits at a rate.
 
@@ -191,14 +132,16 @@ def plan(
         workload: lengths; 1024 in and 256 out by default.
         slo: limits, for a percentile of the requests or their mean; at least one.
         objective: "cost" or "gpus".
-        confidence: probability with which each limit is kept as far as the surrogate's errors are concerned: 0.5, by the
-            estimate itself, or 0.75 to 0.99.
+        confidence: probability with which each limit is kept, and the fleet does not saturate, as far as the surrogate's
+            errors are concerned: 0.5, by the estimate itself, or 0.75 to 0.99. None: 0.9, or 0.5 without draws. The
+            cheapest fleet by the estimate itself runs within a few per cent of its saturation.
         headroom: the limits hold at ``rate * (1 + headroom)``.
         spares: replicas that may fail: the limits hold without them.
         deployment: knobs of the engine; the layout is what is searched.
         price: dollars per GPU-hour, of all or by the name of the GPU; otherwise the cheapest offer in the catalog.
         illustrative_prices: also allow round figures that are no offers.
-        runs: None for the shipped fit and the user's own runs; a list for exactly those; [] for the analytic model.
+        runs: None for the shipped fit and the user's own runs; a list for exactly those; [] for the analytic model; or what
+            ``fit`` made.
         duration_s: how long requests come; None for about 200 s, see ``SECONDS``.
         seed: of arrivals and lengths.
         spread: coefficient of variation of both lengths, log-normal.
@@ -209,6 +152,7 @@ def plan(
         draws: how often traffic is simulated again for intervals; 0: none.
         set_gpu: what-if values for fields of the GPUs.
         top: layouts to show of every kind of GPU.
+        disaggregate: also try fleets with a pool for prompts (see ``serving.pools``), and show the best of each kind.
 
     Raises:
         InputError: a name, number or combination that cannot be.
@@ -216,6 +160,7 @@ def plan(
     """
     found_model, workload, base = read_model(model), workload or Workload(), deployment or Deployment()
     check_serving(slo, router, prefix_hit_rate, front_end_ms, draws)
+    confidence = (CONFIDENCE if draws else 0.5) if confidence is None else confidence
     _check(slo, workload, objective, confidence, headroom, spares, base, draws)
     require_positive("rate", rate, whole=False, most=1e5)
     require_positive("top", top, most=1000)
@@ -232,7 +177,7 @@ def plan(
     )  # fmt: skip
     requests = demand.traffic()
     notes = [*found_model.notes]
-    question = _Question(rate=rate, spares=spares, objective=objective, draws=draws, workload=workload)
+    question = Question(rate=rate, spares=spares, objective=objective, draws=draws, workload=workload)
     fleets: list[Fleet] = []
     best: list[tuple[tuple[float, ...], Fleet, int]] = []
     prices: dict[str, Price | None] = {}
@@ -252,6 +197,7 @@ def plan(
             found_model.value, cluster, base, knowledge, demand, most_gpus=most, spares=spares,
             serving={"router": router, "prefix_hit_rate": prefix_hit_rate, "front_end_ms": front_end_ms},
             longest_request=int((requests.input_len + requests.output_len).max()),
+            apart=disaggregate,
         )  # fmt: skip
         notes += resolved
         if not each:
@@ -262,7 +208,8 @@ def plan(
                 )
             )
         fleets += each
-        best += _best_of(each, question, prices, top)
+        best += best_of([fleet for fleet in each if isinstance(fleet.engine, Replicas)], question, prices, top)
+        best += best_of([fleet for fleet in each if isinstance(fleet.engine, Apart)], question, prices, 1)
     if len(unpriced) == len(kinds):
         raise InputError(
             f"there is no price for {' and '.join(unpriced)}; give one with price (--price, dollars per GPU-hour)"
@@ -291,7 +238,7 @@ def plan(
             later = fleet.verdict(replicas + 1).latencies
         changes = tuple(question.change(fleet, prices, what, factor) for what, factor in CHANGES)
     else:
-        nearest, relaxations = _nearest(fleets, question, prices, headroom)
+        nearest, relaxations = nearest_of(fleets, question, prices, headroom)
     return CapacityPlan(
         model=found_model.value, gpus=tuple(cluster.gpu.name for cluster, _, _ in kinds),
         workload=replace(workload, rate=rate), slo=slo, objective=objective, confidence=confidence, headroom=headroom,
@@ -299,53 +246,6 @@ def plan(
         next_latencies=later, sensitivity=changes, nearest=nearest, relaxations=relaxations, candidates=len(fleets),
         duration_s=seconds, requests=len(requests), notes=tuple(dict.fromkeys(notes)),
     )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Question:
-    """What options are made and compared by."""
-
-    rate: float
-    spares: int
-    objective: str
-    draws: int
-    workload: Workload
-
-    def hourly(self, fleet: Fleet, replicas: int, prices: Mapping[str, Price | None]) -> float | None:
-        price = prices[fleet.cluster.gpu.name]
-        return None if price is None else price.usd_per_gpu_hour * fleet.gpus * (replicas + self.spares)
-
-    def loss(self, fleet: Fleet, replicas: int, prices: Mapping[str, Price | None]) -> tuple[float, ...]:
-        """Smaller is better; among equals what has the most room to its saturation."""
-        hourly, gpus = self.hourly(fleet, replicas, prices), fleet.gpus * (replicas + self.spares)
-        money = math.inf if hourly is None else hourly
-        first = (money, float(gpus)) if self.objective == "cost" else (float(gpus), money)
-        return (*first, self.rate / fleet.saturation_s / (replicas + self.spares))
-
-    def option(self, fleet: Fleet, replicas: int, prices: Mapping[str, Price | None], *, alone: bool = False) -> Option:
-        verdict = fleet.alone if alone else fleet.verdict(replicas)
-        hourly, every = self.hourly(fleet, replicas, prices), replicas + self.spares
-        tokens = self.rate * float(fleet.traffic.output_len.mean()) * 3600.0
-        return Option(
-            gpu=fleet.cluster.gpu.name, deployment=replace(fleet.deployment, dp=every), replicas=replicas,
-            spares=self.spares, gpus=every * fleet.gpus, price=prices[fleet.cluster.gpu.name], usd_per_hour=hourly,
-            usd_per_month=None if hourly is None else hourly * HOURS_A_MONTH,
-            usd_per_mtok=None if hourly is None else hourly / tokens * 1e6, latencies=verdict.latencies,
-            intervals=fleet.intervals(replicas, verdict.latencies, LEVEL) if self.draws else {},
-            saturation_s=fleet.saturation_s, utilisation=self.rate / (fleet.saturation_s * every), meets=verdict.meets,
-            provenance=fleet.marginal.provenance,
-        )  # fmt: skip
-
-    def change(self, fleet: Fleet, prices: Mapping[str, Price | None], what: str, factor: float) -> Change:
-        """Of the same layout under a changed demand, on the beginning of the traffic."""
-        asked = fleet.demand.times(**{what: factor})
-        too_long = asked.workload.input_len + asked.workload.output_len > min(asked.longest, longest(fleet.scheduler))
-        replicas = None if too_long else fleet.for_demand(asked).needed(confirm=False)
-        return Change(
-            what=what, factor=factor, replicas=replicas,
-            gpus=None if replicas is None else (replicas + self.spares) * fleet.gpus,
-            usd_per_hour=None if replicas is None else self.hourly(fleet, replicas, prices),
-        )  # fmt: skip
 
 
 def _check(
@@ -367,58 +267,6 @@ def _check(
         raise InputError(f"spares is {spares!r:.60}; it must be a whole number from 0 to {MOST_REPLICAS}")
     if base.num_gpus != 1 or base.ep != 1:
         raise InputError("tp, pp, dp and ep are what a plan searches; leave them at 1")
-
-
-def _best_of(
-    fleets: Sequence[Fleet], question: _Question, prices: Mapping[str, Price | None], top: int
-) -> list[tuple[tuple[float, ...], Fleet, int]]:
-    """The best layouts with their losses and replicas, best first.
-
-    A layout waits in the queue with the loss of its fewest thinkable replicas until it comes to the front; then it is
-    simulated, and waits with its true loss. What comes to the front with that is beaten by none.
-    """
-    queue = [
-        (question.loss(fleet, fleet.least, prices), i, 0) for i, fleet in enumerate(fleets) if fleet.least <= fleet.most
-    ]
-    heapq.heapify(queue)
-    found: list[tuple[tuple[float, ...], Fleet, int]] = []
-    while queue and len(found) < top:
-        loss, i, replicas = heapq.heappop(queue)
-        if replicas:
-            found.append((loss, fleets[i], replicas))
-        elif needed := fleets[i].needed():
-            heapq.heappush(queue, (question.loss(fleets[i], needed, prices), i, needed))
-    return found
-
-
-def _nearest(
-    fleets: Sequence[Fleet], question: _Question, prices: Mapping[str, Price | None], headroom: float
-) -> tuple[Option, tuple[str, ...]]:
-    """Where nothing keeps the limits: what comes nearest, and what would have to give."""
-    able = [fleet for fleet in fleets if fleet.alone.meets]
-    if able:
-        carried = [(fleet.most_rate(fleet.most), -fleet.gpus, -i) for i, fleet in enumerate(able)]
-        rate, _, place = max(carried)
-        fleet = able[-place]
-        found = question.option(fleet, fleet.most, prices)
-        needed = replace(fleet, most=MOST_REPLICAS).needed()
-        relaxed = (
-            [f"a rate of at most {rate / (1.0 + headroom):.3g} requests/s on {found.gpus} x {found.gpu}"]
-            if rate
-            else []
-        )
-        if needed:
-            relaxed.append(f"{(needed + question.spares) * fleet.gpus} x {found.gpu} in place of at most {found.gpus}")
-        return found, tuple(relaxed)
-    fleet = min(fleets, key=lambda each: (each.alone.excess, each.gpus))
-    found = question.option(fleet, 1, prices, alone=True)
-    limits = {name: limit for name in LIMITS if (limit := getattr(fleet.demand.slo, name)) is not None}
-    raised = [
-        f"{name.removesuffix('_ms').upper()} of {math.ceil(10.0 * fleet.alone.upper[name]) / 10.0:g} ms in place of {limit:g}"
-        for name, limit in limits.items()
-        if fleet.alone.upper[name] > limit
-    ]
-    return found, (f"limits that a request without any load can keep: at least {' and '.join(raised)}",)
 
 
 def _price_notes(prices: Mapping[str, Price | None], stated: Mapping[str, float]) -> list[Note]:

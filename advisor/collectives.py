@@ -108,3 +108,11 @@ def send_ms(message_bytes: Array, tp: Array, pp: Array, cluster: Cluster, parame
     gbps = np.where(crosses, np.minimum(cluster.network_gbps, fast), fast)
     factor = np.where(crosses, SLOW_LATENCY["network"], 1.0 if _is_fast(cluster) else SLOW_LATENCY["pcie"])
     return parameters.collective_us * factor * 1e-3 + message_bytes / (gbps * parameters.link * 1e6)
+
+
+def hand_over_ms(message_bytes: float, cluster: Cluster, parameters: Parameters, *, within_node: bool) -> float:
+    """Milliseconds to hand ``message_bytes`` from one GPU to another that works on something else."""
+    fast = float(link_gbps(cluster, np.full(1, 2.0))[0])
+    gbps = fast if within_node else min(cluster.network_gbps, fast)
+    factor = (1.0 if _is_fast(cluster) else SLOW_LATENCY["pcie"]) if within_node else SLOW_LATENCY["network"]
+    return float(parameters.collective_us * factor * 1e-3 + message_bytes / (gbps * parameters.link * 1e6))

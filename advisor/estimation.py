@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from advisor.evaluation import Regime
+    from advisor.knowledge import Runs
     from advisor.surrogate import Scale
     from catalog.schema import Measurement
 
@@ -282,7 +283,7 @@ def estimate(
     max_num_seqs: int | None = None,
     max_model_len: int | None = None,
     gpu_memory_utilization: float = 0.9,
-    runs: Sequence[Measurement] | None = None,
+    runs: Runs = None,
     set_gpu: Mapping[str, float | str] | None = None,
     price: float | None = None,
     **deployment: Any,
@@ -310,7 +311,8 @@ def estimate(
         max_num_seqs: most sequences that one replica runs at once.
         max_model_len: longest prompt and answer together, in tokens.
         gpu_memory_utilization: share of each GPU's memory that the engine may use.
-        runs: None for the shipped fit and the user's own runs; a list for exactly those; [] for the analytic model.
+        runs: None for the shipped fit and the user's own runs; a list for exactly those; [] for the analytic model; or what
+            ``fit`` made.
         set_gpu: what-if values for fields of the GPU, such as ``{"memory_bandwidth_gbps": 6000}``.
         price: dollars per GPU-hour; None for the cheapest offer in the catalog.
         deployment: further fields of ``Deployment``: sequence_parallel, offload, compiled, graphs.

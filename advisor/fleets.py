@@ -1,27 +1,29 @@
-"""Replicas of one layout on one kind of GPU: how many of them keep the limits of a question, by simulating them all."""
+"""Replicas of one layout on one kind of GPU: how many of them keep the limits of a question, by simulating them.
+
+Of a fleet of many replicas some are simulated with their part of the traffic (``serving.samples``), for they are alike.
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from advisor.serving.runs import saturation_rate, serve
+from advisor.serving.samples import sample
 from advisor.serving.traffic import Traffic, open_loop
-from advisor.simulation import LIMITS, draws_of, scale_of, times_of
+from advisor.simulation import LIMITS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
-    from advisor.knowledge import Knowledge
-    from advisor.schedule import Setting
-    from advisor.serving.runs import Scheduler, Served
-    from advisor.serving.steps import StepTimes
-    from advisor.surrogate import Marginal, Scale
-    from catalog.schema import Cluster, Deployment, Slo, Workload
+    from advisor.replicas import Apart, Replicas
+    from advisor.surrogate import Scale
+    from catalog.schema import Cluster, Slo, Workload
+
+T = TypeVar("T")
 
 MOST_REPLICAS = 1000
 """That are tried of one layout."""
@@ -30,7 +32,12 @@ ALONE = 200
 APART_S = 1e5
 """Between those: longer than any of them takes."""
 BRIEF = 4
-"""A guess at the number of replicas takes one request of so many."""
+"""How much other parameters change takes one request of so many."""
+ENOUGH, FEW = (8, 2000), (4, 1000)
+"""Replicas and requests that are simulated at least, where there are so many: for latencies, and for how much other
+parameters change them."""
+FEW_TURNS = 4
+"""Of a full replica, for how much they change its saturation."""
 HALVINGS = 6
 """Of the range in which the largest rate lies."""
 
@@ -88,37 +95,31 @@ class Fleet:
     """Any number of replicas of one layout."""
 
     cluster: Cluster
-    deployment: Deployment
-    """Of one replica, resolved."""
-    setting: Setting
-    scheduler: Scheduler
-    marginal: Marginal
-    knowledge: Knowledge
+    engine: Replicas | Apart
+    """One replica, or the fewest for prompts and outputs."""
     demand: Demand
     most: int = MOST_REPLICAS
     """Replicas that there are GPUs for."""
+    _verdicts: dict[int, Verdict] = field(init=False, repr=False, default_factory=dict)
 
     @property
     def gpus(self) -> int:
         """Of one replica."""
-        return self.deployment.tp * self.deployment.pp
+        return self.engine.gpus
 
     @cached_property
-    def times(self) -> StepTimes:
-        return times_of(self.setting, self.scheduler)
+    def times(self) -> Any:
+        """Step times, as its engine takes them."""
+        return self.engine.times(self.engine.beliefs(0)[0])
 
     @cached_property
-    def drawn(self) -> list[StepTimes]:
-        """Step times under other parameters, drawn from what is believed of them."""
-        draws = draws_of(self.marginal, self.knowledge, self.deployment, self.demand.draws)
-        return [
-            times_of(replace(self.setting, parameters=parameters), self.scheduler).scaled(factor)
-            for parameters, factor in draws
-        ]
+    def drawn(self) -> list[Any]:
+        """The same under other parameters, drawn from what is believed of them."""
+        return [self.engine.times(belief) for belief in self.engine.beliefs(self.demand.draws)[1:]]
 
-    @property
+    @cached_property
     def scale(self) -> Scale:
-        return scale_of(self.knowledge, self.marginal, self.deployment)
+        return self.engine.scale
 
     @cached_property
     def traffic(self) -> Traffic:
@@ -132,13 +133,40 @@ class Fleet:
     @cached_property
     def saturation_s(self) -> float:
         """Requests a second that one replica completes when there are always more waiting."""
-        return saturation_rate(self.traffic, self.times, self.scheduler)
+        return self.engine.saturation(self.traffic, self.times)
+
+    @cached_property
+    def stable_s(self) -> float:
+        """The same, as far as the wanted confidence goes. Above it the queue grows as long as requests come, so no time
+        that was simulated says what becomes of them.
+        """
+        if self.level <= 0:
+            return self.saturation_s
+        rates = _each(
+            lambda table: self.engine.saturation(self.traffic, table, FEW_TURNS),
+            [self.times, *self.drawn],
+        )
+        sigma = math.sqrt(float(np.mean(np.log(np.array(rates[1:]) / rates[0]) ** 2)))
+        return self.saturation_s * math.exp(-min(self.scale.at(self.level) * sigma, 50.0))
+
+    @property
+    def level(self) -> float:
+        """Of the interval whose end is the limit at the wanted confidence; 0: the estimate itself."""
+        return 2.0 * self.demand.confidence - 1.0
 
     @cached_property
     def least(self) -> int:
         """Replicas below which the queue grows for ever."""
+        return self._carrying(self.saturation_s)
+
+    @cached_property
+    def surely(self) -> int:
+        """The same at the wanted confidence."""
+        return self._carrying(self.stable_s)
+
+    def _carrying(self, each_s: float) -> int:
         assert self.demand.workload.rate is not None
-        return max(math.ceil(self.demand.workload.rate / self.saturation_s), 1)
+        return max(math.ceil(self.demand.workload.rate / each_s), 1)
 
     @cached_property
     def alone(self) -> Verdict:
@@ -148,44 +176,39 @@ class Fleet:
         return self._judged(1, apart, apart)
 
     def for_demand(self, demand: Demand) -> Fleet:
-        """The same layout under another demand."""
-        return replace(self, demand=demand)
+        """The same layout under another demand, which changes no step's time."""
+        other = replace(self, demand=demand)
+        other.times, other.drawn = self.times, self.drawn
+        return other
 
     def verdict(self, replicas: int) -> Verdict:
         """Of all the traffic on so many replicas."""
-        return self._judged(replicas, self.traffic, self.brief)
+        if replicas not in self._verdicts:
+            self._verdicts[replicas] = self._judged(replicas, self.traffic, self.brief)
+        return self._verdicts[replicas]
 
-    def needed(self, *, confirm: bool = True) -> int | None:
-        """The fewest replicas that keep the limits; None where none of the numbers tried does.
+    def needed(self, *, at_most: int | None = None) -> int | None:
+        """The fewest replicas that keep the limits, none above ``at_most``; None where none of those does.
 
-        More replicas are taken to be no slower. The number is sought on the beginning of the traffic and, with
-        ``confirm``, corrected on all of it.
+        More replicas are taken to be no slower.
         """
-        if not self.alone.meets or self.least > self.most:
+        most = self.most if at_most is None else min(at_most, self.most)
+        if self.least > most or not self.alone.meets or self.surely > most:
             return None
-        low, step = self.least - 1, 1
-        high = self.least
-        while not self._judged(high, self.brief, self.brief).meets:
-            if high == self.most:
-                high += 1
-                break
-            low, high, step = high, min(high + step, self.most), 2 * step
+        if at_most is not None and not self.verdict(most).meets:
+            return None
+        low, high, step = self.surely - 1, self.surely, 1
+        while not self.verdict(high).meets:
+            if high == most:
+                return None
+            low, high, step = high, min(high + step, most), 2 * step
         while high - low > 1:
             middle = (low + high) // 2
-            if self._judged(middle, self.brief, self.brief).meets:
+            if self.verdict(middle).meets:
                 high = middle
             else:
                 low = middle
-        found = min(high, self.most)
-        if not confirm:
-            return found if high <= self.most else None
-        while not self.verdict(found).meets:
-            found += 1
-            if found > self.most:
-                return None
-        while found > self.least and self.verdict(found - 1).meets:
-            found -= 1
-        return found
+        return high
 
     def most_rate(self, replicas: int) -> float:
         """Requests a second up to which so many replicas keep the limits; 0 where not even a request alone does."""
@@ -193,7 +216,7 @@ class Fleet:
             return 0.0
         rate = self.demand.workload.rate
         assert rate is not None
-        low, high = 0.0, self.saturation_s * replicas
+        low, high = 0.0, self.stable_s * replicas
         if high > rate and self.verdict(replicas).meets:
             low = rate
         for _ in range(HALVINGS + (2 if low == 0.0 else 0)):
@@ -206,10 +229,10 @@ class Fleet:
 
     def sigmas(self, replicas: int, traffic: Traffic) -> dict[str, float]:
         """Standard deviations of the logarithms of the latencies, from draws."""
-        here = self._statistics(serve(traffic, self.times, self._scheduler(replicas)))
+        every = [self.times, *self.drawn]
+        here, *others = _each(lambda table: self._statistics(replicas, traffic, table, least=FEW), every)
         logs: dict[str, list[float]] = {name: [] for name in LIMITS}
-        for table in self.drawn:
-            there = self._statistics(serve(traffic, table, self._scheduler(replicas)))
+        for there in others:
             for name in LIMITS:
                 if here[name] > 0 and there[name] > 0:
                     logs[name].append(math.log(there[name] / here[name]) ** 2)
@@ -223,27 +246,35 @@ class Fleet:
         }
         return {name: (value / factors[name], value * factors[name]) for name, value in latencies.items()}
 
-    def _scheduler(self, replicas: int) -> Scheduler:
-        return replace(self.scheduler, replicas=replicas)
-
-    def _statistics(self, served: Served) -> dict[str, float]:
+    def _statistics(
+        self, replicas: int, traffic: Traffic, times: Any, *, least: tuple[int, int] = ENOUGH
+    ) -> dict[str, float]:
+        part, simulated = sample(traffic, replicas, self.engine.router, least=least)
+        served = self.engine.served(part, times, simulated)
         percentile = self.demand.slo.percentile
         if percentile is None:
             return {name: served.mean(name) for name in LIMITS}
         return {name: served.percentile(name, percentile) for name in LIMITS}
 
     def _judged(self, replicas: int, traffic: Traffic, brief: Traffic) -> Verdict:
-        latencies = self._statistics(serve(traffic, self.times, self._scheduler(replicas)))
-        upper = latencies
-        level = 2.0 * self.demand.confidence - 1.0
-        if level > 0:
-            quantile = self.scale.at(level)
-            sigmas = self.sigmas(replicas, brief)
+        latencies = upper = self._statistics(replicas, traffic, self.times)
+        # What misses its limits by the estimate misses them with any confidence, and needs no draws.
+        if self.level > 0 and self._excess(latencies) <= 1.0:
+            quantile, sigmas = self.scale.at(self.level), self.sigmas(replicas, brief)
             upper = {name: value * math.exp(min(quantile * sigmas[name], 50.0)) for name, value in latencies.items()}
+        return Verdict(latencies=latencies, upper=upper, excess=self._excess(upper))
+
+    def _excess(self, latencies: Mapping[str, float]) -> float:
         limits = {name: limit for name in LIMITS if (limit := getattr(self.demand.slo, name)) is not None}
         # A request of one token has no TPOT and keeps any limit of it.
-        excess = max(0.0 if math.isnan(upper[name]) else upper[name] / limit for name, limit in limits.items())
-        return Verdict(latencies=latencies, upper=upper, excess=excess)
+        return max(0.0 if math.isnan(latencies[name]) else latencies[name] / limit for name, limit in limits.items())
+
+
+def _each(function: Callable[[Any], T], tables: Sequence[Any]) -> list[T]:
+    """The function of every table, on all cores: the compiled loop lets other threads run."""
+    from joblib import Parallel, delayed  # noqa: PLC0415  slow to import
+
+    return list(Parallel(n_jobs=-1, prefer="threads")(delayed(function)(table) for table in tables))
 
 
 def _beginning(traffic: Traffic, count: int) -> Traffic:

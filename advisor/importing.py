@@ -15,6 +15,7 @@ from catalog.home import home
 from catalog.requests import append_requests, read_requests
 from catalog.runs import append_runs, read_runs, shipped_runs, user_runs
 from catalog.schema import BITS, InputError, Measurement, require_positive
+from catalog.tables import table
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -160,8 +161,12 @@ def read_import(
     *,
     given: Mapping[str, Any] | None = None,
     store: str | Path | None = None,
+    catalogued: bool = False,
 ) -> Import:
     """What files and folders hold, without keeping it. ``given`` has the facts by their names in ``import_runs``.
+
+    ``catalogued``: the files come from elsewhere, so a model that they name is looked for in the catalog only, not on this
+    machine or the hub; runs of others are left out.
 
     Raises:
         InputError: a file cannot be read, a fact is missing, or two contradict each other.
@@ -179,6 +184,10 @@ def read_import(
     left_out: list[LeftOut] = []
     incomplete: list[tuple[Reading, Incomplete]] = []
     for reading in _readings(paths, chosen, left_out):
+        if catalogued and _is_foreign(reading, facts):
+            told = f"model {reading.stated['model']!r:.60} is not in the catalog; say which model of the catalog it is"
+            left_out.append(LeftOut(reading.where, told))
+            continue
         try:
             run = complete(reading, facts)
         except Incomplete as error:
@@ -211,6 +220,12 @@ def nothing(found: Import) -> str:
     first = f": {found.left_out[0]}" if found.left_out else ""
     rest = f"; and {len(found.left_out) - 1} more" if len(found.left_out) > 1 else ""
     return f"nothing can be used{first}{rest}"
+
+
+def _is_foreign(reading: Reading, facts: Mapping[str, Any]) -> bool:
+    """Whether a run's model is none of the catalog's, by the name in its file where the facts don't say another."""
+    told = None if "model" in facts and "run_id" not in reading.stated else reading.stated.get("model")
+    return told is not None and table("models").meaning(str(told)) is None
 
 
 def _readings(paths: Iterable[str | Path], chosen: str, left_out: list[LeftOut]) -> Iterator[Reading]:

@@ -1,22 +1,34 @@
-"""Which evidence an answer stands on: the shipped fit, the user's own runs, or a list of runs and nothing else."""
+"""Which evidence an answer stands on: the shipped fit, the user's own runs or fit, or a list of runs and nothing else."""
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from advisor.layout import checkpoint_dtype
+from advisor.platforms import disagreements, platforms_of
 from advisor.surrogate import ANY, Marginal, Scale, Surrogate, analytic_marginal, shipped_surrogate
+from catalog.engines import find_engine
 from catalog.engines.knobs import PLAIN
 from catalog.runs import shipped_runs, user_runs
-from catalog.schema import Note
+from catalog.schema import Measurement, Note
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from advisor.estimation import Estimate
-    from catalog.schema import Gpu, Measurement
+    from advisor.platforms import Platform
+    from catalog.schema import Gpu
+
+Runs: TypeAlias = Sequence[Measurement] | Surrogate | None
+"""What a question may stand on: see ``Knowledge.of``."""
+
+
+class Beside(tuple["Measurement", ...]):
+    """Runs that count beside those that ship and the user's own: what a session has imported and not stored."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,19 +42,27 @@ class Knowledge:
     """Nothing but the priors and ``refined``."""
     notes: tuple[Note, ...] = ()
 
+    widening: Mapping[str, float] = field(default_factory=dict)
+    """Factors on the widths of the calibrated intervals, by quantity, that a fit's left-out errors asked for."""
+
     @classmethod
-    def of(cls, runs: Sequence[Measurement] | None, *, engine: str, gpu: Gpu) -> Knowledge:
-        """``None``: shipped and own runs; a list: exactly those; empty: the analytic model alone.
+    def of(cls, runs: Runs, *, engine: str, gpu: Gpu) -> Knowledge:
+        """``None``: shipped and own runs; ``Beside``: those too; a list: exactly those; empty: the analytic model alone;
+        a fit: that.
 
         Only runs of this engine on this GPU refine the parameters; no run does if a what-if changed the GPU.
         """
+        if isinstance(runs, Surrogate):
+            return cls._of_fit(runs, engine, gpu)
         surrogate = shipped_surrogate()
         base = gpu.name
-        if runs is None:
-            own = [run for run in user_runs() if run.role == "fit"]
+        alone = False
+        if runs is None or isinstance(runs, Beside):
+            own = [run for run in (*user_runs(), *(runs or ())) if run.role == "fit"]
             start = surrogate.marginal(engine, base)
             known = (*shipped_runs(), *own)
         else:
+            alone = True
             own = [run for run in runs if run.role == "fit"]
             start = analytic_marginal()
             known = tuple(runs)
@@ -51,15 +71,34 @@ class Knowledge:
         notes: tuple[Note, ...] = ()
         if fresh:
             from advisor.evidence import dialect, group_runs  # noqa: PLC0415  most answers need no fit
-            from advisor.posterior import update  # noqa: PLC0415
+            from advisor.posterior import own_start, update  # noqa: PLC0415
 
-            current = defaultdict(list)
-            for run in fresh:
-                current[dialect(run.engine, run.engine_version)].append(run)
-            if current.get(engine):
-                refined[engine, base] = update(start, group_runs(current[engine]))
-                notes = (Note(f"fitted to {len(current[engine])} runs of {engine} on {base} beside what ships"),)
-        return cls(surrogate=surrogate, runs=known, refined=refined, analytic=runs is not None, notes=notes)
+            current = [run for run in fresh if dialect(run.engine, run.engine_version) == engine]
+            if current:
+                beside = "" if alone else " beside what ships"
+                notes = (Note(f"fitted to {len(current)} runs of {engine} on {base}{beside}"),)
+                groups = group_runs(current)
+                after = update(own_start(start, groups), groups)
+                marginal, warnings = _expired(after, platforms_of(current), engine)
+                refined[engine, base] = marginal
+                notes += warnings
+        return cls(surrogate=surrogate, runs=known, refined=refined, analytic=alone, notes=notes)
+
+    @classmethod
+    def _of_fit(cls, fit: Surrogate, engine: str, gpu: Gpu) -> Knowledge:
+        """What ``advisor.fit`` made; measured configurations are still looked up, unless it stands alone."""
+        known = () if fit.alone else (*shipped_runs(), *(run for run in user_runs() if run.role == "fit"))
+        refined = {(each.engine, each.gpu): fit.marginals[each.engine, each.gpu] for each in fit.lessons}
+        lesson = fit.lesson(engine, gpu.name)
+        if lesson is None:
+            return cls(surrogate=fit, runs=known, refined=refined)
+        marginal, warnings = _expired(refined[engine, gpu.name], lesson.platforms, engine)
+        beside = "" if fit.alone else " beside what ships"
+        notes = (Note(f"fitted to {lesson.runs} runs of {engine} on {gpu.name}{beside}"), *warnings)
+        return cls(
+            surrogate=fit, runs=known, refined=refined | {(engine, gpu.name): marginal}, notes=notes,
+            widening={each.metric: each.widening for each in lesson.accuracy},
+        )  # fmt: skip
 
     def marginal(self, engine: str, gpu: Gpu) -> Marginal:
         """Parameters of ``engine`` on ``gpu``; a what-if GPU ("H100-SXM (...)") takes those of the GPU it changes.
@@ -76,9 +115,30 @@ class Knowledge:
             return replace(found, provenance="transferred")
         return found
 
+    @property
+    def unmeasured(self) -> Marginal:
+        """Parameters of an engine that nobody measured, on a GPU likewise."""
+        return analytic_marginal() if self.analytic else self.surrogate.marginal(ANY, ANY)
+
     def scale(self, provenance: str, engine: str, metric: str) -> Scale:
         """How wide the errors of ``metric`` are, for this engine where enough is known of it."""
-        return self.surrogate.scale(provenance, engine, metric)
+        scale = self.surrogate.scale(provenance, engine, metric)
+        factor = self.widening.get(metric, 1.0) if provenance == "calibrated" else 1.0
+        return scale if factor == 1.0 else replace(scale, quantiles=tuple(factor * each for each in scale.quantiles))
+
+
+def _expired(marginal: Marginal, platforms: Sequence[Platform], engine: str) -> tuple[Marginal, tuple[Note, ...]]:
+    """The parameters, less certain where the runs behind them are not all of what is asked about, and why.
+
+    Another version of an engine, or other clocks, are as an engine on a GPU that was not measured together: the pair's
+    own effect is open again.
+    """
+    reasons = disagreements(platforms, engine=engine, version=find_engine(engine).version)
+    if not reasons:
+        return marginal, ()
+    from advisor.posterior import reopened  # noqa: PLC0415  most answers need no fit
+
+    return reopened(marginal), tuple(Note(f"{reason}: intervals are wider for it", "warning") for reason in reasons)
 
 
 def measured_run(runs: Sequence[Measurement], estimate: Estimate) -> Measurement | None:

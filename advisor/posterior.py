@@ -7,7 +7,7 @@ the others with the spread that they show among each other (a crossed hierarchic
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -55,6 +55,16 @@ class Effects:
 
     def total(self, effects: Array, engine: str, gpu: str) -> Array:
         return np.asarray(effects.reshape(-1, len(NAMES))[self.blocks(engine, gpu)].sum(axis=0))
+
+
+class Pooled(Effects):
+    """One set of parameters for every engine and GPU, to see what it costs not to tell them apart."""
+
+    def __init__(self, groups: Sequence[Evidence]) -> None:
+        super().__init__(groups)
+        self.at = {("population",): 0}
+        self.spread = np.array([PRIORS[name].spread for name in NAMES])
+        self.centre = Parameters.typical().unbounded()
 
 
 def log_residuals(group: Evidence, x: Array) -> Array:
@@ -110,12 +120,15 @@ class Posterior:
         return Marginal(mean=index.total(self.effects, engine, gpu), covariance=covariance, provenance=provenance)
 
 
-def fit_posterior(groups: Sequence[Evidence], start: Posterior | None = None) -> Posterior:
+def fit_posterior(
+    groups: Sequence[Evidence], start: Posterior | None = None, *, index: Effects | None = None
+) -> Posterior:
     """The most probable effects and their Laplace covariance.
 
-    ``start``: a posterior over other groups to start from, for refits that leave something out.
+    ``start``: a posterior over other groups to start from, for refits that leave something out. ``index``: which effects
+    there are, if not ``Effects`` of the groups.
     """
-    index = Effects(groups)
+    index = index or Effects(groups)
     size = len(NAMES)
     used = [group.used for group in groups]
     sigma = [group.noise for group in groups]
@@ -157,11 +170,33 @@ def fit_posterior(groups: Sequence[Evidence], start: Posterior | None = None) ->
     return Posterior(index=index, effects=found.x, covariance=covariance)
 
 
+def reopened(marginal: Marginal) -> Marginal:
+    """The parameters as little known as those of an engine on a GPU that were never measured together."""
+    spread = np.array([PRIORS[name].spread for name in NAMES])
+    return replace(marginal, covariance=marginal.covariance + np.diag((SHARES["pair"] * spread) ** 2))
+
+
+def own_start(marginal: Marginal, groups: Sequence[Evidence]) -> Marginal:
+    """Where a fit to a user's own runs begins: from what is known of their engine on their GPU, or from that reopened.
+
+    Another machine has other clocks, another host and other settings. The runs themselves say whether it is one: the
+    start under which they are more probable is taken (Bayes factor by Laplace's approximation; MacKay, 2003, ch. 28).
+    """
+    if marginal.provenance != "calibrated":  # the pair's effect is open anyway
+        return marginal
+    return max((marginal, reopened(marginal)), key=lambda start: _updated(start, groups)[1])
+
+
 def update(marginal: Marginal, groups: Sequence[Evidence]) -> Marginal:
     """The parameters of one engine on one GPU after more runs of it, by Bayes' rule from where they stood.
 
     Seconds instead of a refit of everything: what the runs say of other engines and GPUs is not passed on.
     """
+    return _updated(marginal, groups)[0]
+
+
+def _updated(marginal: Marginal, groups: Sequence[Evidence]) -> tuple[Marginal, float]:
+    """The parameters after the runs, and the logarithm of the runs' probability before, up to a constant."""
     root = np.linalg.cholesky(marginal.covariance + 1e-12 * np.eye(len(NAMES)))
     used = [group.used for group in groups]
     sigma = [group.noise for group in groups]
@@ -188,4 +223,6 @@ def update(marginal: Marginal, groups: Sequence[Evidence]) -> Marginal:
     weight = np.ones(data + len(NAMES))
     weight[:data] = _robust(residuals(found.x) ** 2, data)[1, :data]
     inner = np.linalg.inv(matrix.T @ (matrix * weight[:, None]))
-    return Marginal(mean=marginal.mean + root @ found.x, covariance=root @ inner @ root.T, provenance="calibrated")
+    evidence = -float(found.cost) + 0.5 * float(np.linalg.slogdet(inner)[1])
+    after = Marginal(mean=marginal.mean + root @ found.x, covariance=root @ inner @ root.T, provenance="calibrated")
+    return after, evidence

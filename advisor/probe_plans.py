@@ -21,7 +21,7 @@ from probes.serving import Offer
 from probes.static import REPEAT_S, WARM_UP_MOST_PROMPT, WARM_UP_TOKENS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from advisor.parameters import Parameters
     from advisor.probe_offers import Piece
@@ -61,11 +61,14 @@ class Question:
     output_len: tuple[int, ...] = ()
     dtype: str = "auto"
     max_model_len: int | None = None
+    max_num_seqs: int | None = None
     compiled: bool = True
     serving: bool = False
     """Measure under traffic: ``batch`` is requests in flight then."""
     trace: Traffic | None = None
     """With ``serving``: arrivals in place of the Poisson ones."""
+    listed: tuple[Shape, ...] = ()
+    """Exactly these shapes, the most telling first, in place of batch, input_len and output_len."""
 
     def __post_init__(self) -> None:
         for name in ("tp", "pp", "batch", "input_len", "output_len"):
@@ -78,6 +81,8 @@ class Question:
         if self.serving:
             pairs = product(self.input_len or LENGTHS[:1], self.output_len or LENGTHS[1:])
             return tuple((count, *pair) for pair in pairs for count in self.batch or IN_FLIGHT)
+        if self.listed:
+            return self.listed
         if not (self.batch or self.input_len or self.output_len):
             return SHAPES
         lengths = product(self.input_len or INPUT_LENS, self.output_len or OUTPUT_LENS)
@@ -100,7 +105,12 @@ class Candidate:
     def gpus(self) -> int:
         return self.deployment.num_gpus
 
-    def only(self, pieces: Sequence[Piece]) -> Candidate:
+    @property
+    def shapes(self) -> Mapping[Shape, float]:
+        """The seconds of its static batches, traffic left out."""
+        return {piece: seconds for piece, seconds in self.seconds.items() if isinstance(piece, tuple)}
+
+    def only(self, pieces: Collection[Piece]) -> Candidate:
         return replace(self, seconds={piece: seconds for piece, seconds in self.seconds.items() if piece in pieces})
 
 
@@ -141,7 +151,7 @@ def candidates(
             continue
         wanted = Deployment(
             engine=question.engine, tp=tp, pp=pp, dtype=question.dtype, compiled=question.compiled,
-            max_model_len=question.max_model_len or min(length, longest),
+            max_model_len=question.max_model_len or min(length, longest), max_num_seqs=question.max_num_seqs,
         )  # fmt: skip
         try:
             resolved = resolve(wanted, model, cluster).value

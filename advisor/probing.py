@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import tempfile
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from advisor.estimation import read_model
 from advisor.knowledge import Knowledge
 from advisor.probe_engines import (
     START_S,
@@ -25,16 +22,12 @@ from advisor.probe_engines import (
     version_notes,
     worker,
 )
-from advisor.probe_offers import CLOSED_FIRST, SHARES, read_requests
+from advisor.probe_offers import read_requests
 from advisor.probe_plans import (
     Candidate,
     Question,
-    candidates,
-    chosen,
     ends,
     makespan,
-    plan_of,
-    prefix_of,
     shape_seconds,
     start_up,
 )
@@ -44,7 +37,7 @@ from catalog.home import home
 from catalog.runs import read_runs
 from catalog.schema import Cluster, InputError, Note, require_positive
 from probes.claims import take_claim
-from probes.loads import loads_of, read_plan
+from probes.loads import read_plan
 from probes.serving import DRAIN_S
 from probes.sweep import Sweep, outcomes, seconds_taken, undone
 
@@ -112,11 +105,16 @@ class Probing:
         return tuple(load.name for load in self.loads if known.get(load.name) == "failed")
 
     def run(
-        self, *, watch: Callable[[Sweep], None] | None = None, say: Callable[[str], None] = lambda _: None
+        self,
+        *,
+        watch: Callable[[Sweep], None] | None = None,
+        say: Callable[[str], None] = lambda _: None,
+        again: bool = False,
     ) -> list[Measurement]:
         """Run the loads, as far as the budget goes, and return what has been measured of them, now or before.
 
-        ``watch`` sees the sweep a few times a second; what happens is told to ``say``.
+        ``watch`` sees the sweep a few times a second; what happens is told to ``say``. ``again``: this process has just
+        measured on these GPUs, so that what is still in use there is its own, which each load waits for.
 
         Raises:
             InputError: no GPU here, one that is in use or in MIG mode, an engine that is not installed, or a folder that
@@ -136,7 +134,8 @@ class Probing:
             return list(self.runs())
         with ExitStack() as stack:
             if self.device == "cuda":
-                check_free(self.target.indices)
+                if not again:
+                    check_free(self.target.indices)
                 for index in self.target.indices:
                     stack.callback(_claimed(index).release)
             left = None if self.budget_s is None else self.budget_s - (time.monotonic() - self.began)
@@ -208,8 +207,23 @@ def prepared(
 
     Arguments are those of ``probe``; the budget counts from ``began`` on the clock of ``time.monotonic``, by default now.
     """
-    began = time.monotonic() if began is None else began
     question = question or Question()
+    shared = shared_of(question, gpus, budget_s=budget_s, device=device, role=role, out=out, store=store, began=began)
+    if plan is not None:
+        return _from_plan(Path(plan).expanduser(), shared)
+    if model is None:
+        raise InputError("no model named; give one (llama-13b) or a plan")
+    from advisor.offers import best_of, offer_of  # noqa: PLC0415  it needs this module
+
+    return best_of(offer_of(model, question, role, shared))
+
+
+def shared_of(
+    question: Question, gpus: str | Cluster, *, budget_s: float | None, device: str, role: str, out: str | Path | None,
+    store: str | Path | None, began: float | None,
+) -> dict[str, Any]:  # fmt: skip
+    """What all loads have in common, checked."""
+    began = time.monotonic() if began is None else began
     check_engine(question.engine, device, serving=question.serving)
     if role not in ("fit", "validate"):
         raise InputError(f"role is {role!r:.40}; it must be fit or validate")
@@ -219,62 +233,10 @@ def prepared(
     target = read_target(gpus, device=device)
     if target.indices is not None:  # else it is measured on another machine
         target = replace(target, notes=(*target.notes, *version_notes(question.engine)))
-    shared: dict[str, Any] = {
+    return {
         "engine": question.engine, "device": device, "target": target, "budget_s": budget_s, "began": began,
         "out": folder, "store": kept,
     }  # fmt: skip
-    if plan is not None:
-        return _from_plan(Path(plan).expanduser(), shared)
-    if model is None:
-        raise InputError("no model named; give one (llama-13b) or a plan")
-    return _planned(model, question, role, shared)
-
-
-def _planned(model: str | Model, question: Question, role: str, shared: dict[str, Any]) -> Probing:
-    target, device, out = shared["target"], shared["device"], shared["out"]
-    found = read_model(model)
-    named = found.value
-    if named.source.endswith(".json"):  # later answers may be asked for from another folder
-        named = replace(named, name=str(Path(named.name).expanduser().resolve()))
-    cluster = target.cluster
-    if question.trace:
-        longest = question.max_model_len or named.max_position_embeddings
-        question = replace(question, trace=question.trace.within(longest))
-    parameters = _parameters(question.engine, cluster)
-    able, left_out = candidates(
-        named, cluster, replace(question, compiled=device == "cuda"), parameters,
-        check=lambda deployment: check_deployment(question.engine, named, deployment, device),
-    )  # fmt: skip
-    notes = (*found.notes, *target.notes, *(question.trace.notes if question.trace else ()))
-    label = "-".join(("" if question.dtype == "auto" else question.dtype, "serving" * question.serving)).strip("-")
-    what = "under traffic" if question.serving else "static batches"
-    source = f"advisor probe, {time.strftime('%Y-%m', time.gmtime())}, {what}"
-    start_s = _start_s(shared, prefix_of(cluster, question.engine))
-    written = partial(plan_of, model=named, cluster=cluster, role=role, source=source, label=label, start_s=start_s)
-    everything = loads_of(written(able), "the plan")
-    waiting = []
-    for each, load in zip(able, everything, strict=True):
-        rest = each.only(undone(load, out))
-        if rest.seconds:
-            waiting.append(rest)
-    gpus = cluster.num_gpus
-    budget_s = shared["budget_s"]
-    planned_s = math.inf if budget_s is None else PLANNED * budget_s
-    at_once = CLOSED_FIRST + len(SHARES) if question.serving else 1
-    loads, late = chosen(waiting, budget_s=planned_s, start_s=start_s, gpus=gpus, at_once=at_once)
-    if waiting and not loads:
-        least = min(start_s + min(each.seconds.values()) for each in waiting) / PLANNED
-        raise InputError(
-            f"budget is {budget_s:g} s; starting and measuring one batch takes about {least:.0f} s, give more"
-        )
-    plan = written(loads)
-    planned = loads_of(plan, "the plan")
-    return Probing(
-        **shared, plan=plan, loads=planned, all_loads=everything, start_s=start_s,
-        seconds={load.name: each.seconds for load, each in zip(planned, loads, strict=True)},
-        expected_s=makespan(loads, start_s=start_s, gpus=gpus),
-        ends_s=_ends(planned, loads, start_s, gpus), notes=notes, left_out=(*left_out, *late),
-    )  # fmt: skip
 
 
 def _from_plan(path: Path, shared: dict[str, Any]) -> Probing:
@@ -295,7 +257,7 @@ def _from_plan(path: Path, shared: dict[str, Any]) -> Probing:
         except InputError as error:
             raise InputError(f"{path}: {load.name}: {error}") from error
     able = [_foretold(load, shared["engine"], target.cluster) for load in loads]
-    start_s = _start_s(shared, plan.get("prefix", ""))
+    start_s = start_seconds(shared, plan.get("prefix", ""))
     left = [undone(load, shared["out"]) for load in loads]
     rest = [each.only(pieces) for each, pieces in zip(able, left, strict=True)]
     kept = [i for i, pieces in enumerate(left) if pieces]
@@ -305,7 +267,7 @@ def _from_plan(path: Path, shared: dict[str, Any]) -> Probing:
         **shared, plan=plan, loads=tuple(loads[i] for i in kept), all_loads=loads, start_s=start_s,
         seconds={loads[i].name: rest[i].seconds for i in kept},
         expected_s=makespan(waiting, start_s=start_s, gpus=gpus),
-        ends_s=_ends([loads[i] for i in kept], waiting, start_s, gpus), notes=target.notes, left_out=(),
+        ends_s=ends_by_name([loads[i] for i in kept], waiting, start_s, gpus), notes=target.notes, left_out=(),
     )  # fmt: skip
 
 
@@ -320,20 +282,22 @@ def _foretold(load: Load, engine: str, cluster: Cluster) -> Candidate:
     deployment = resolve(wanted, model, cluster).value
     if load.offers:
         return Candidate(deployment=deployment, seconds={offer: offer.seconds + DRAIN_S for offer in load.offers})
-    seconds = shape_seconds(model, cluster, deployment, load.shapes, _parameters(engine, cluster), most_s=load.point_s)
+    seconds = shape_seconds(
+        model, cluster, deployment, load.shapes, known_parameters(engine, cluster), most_s=load.point_s
+    )
     return Candidate(deployment=deployment, seconds=seconds)
 
 
-def _parameters(engine: str, cluster: Cluster) -> Parameters:
+def known_parameters(engine: str, cluster: Cluster) -> Parameters:
     return Knowledge.of(None, engine=engine, gpu=cluster.gpu).marginal(engine, cluster.gpu).parameters
 
 
-def _ends(loads: Sequence[Load], able: Sequence[Candidate], start_s: float, gpus: int) -> dict[str, float]:
+def ends_by_name(loads: Sequence[Load], able: Sequence[Candidate], start_s: float, gpus: int) -> dict[str, float]:
     found = ends(able, start_s=start_s, gpus=gpus)
     return {load.name: end for load, end in zip(loads, found, strict=True)}
 
 
-def _start_s(shared: Mapping[str, Any], prefix: str) -> float:
+def start_seconds(shared: Mapping[str, Any], prefix: str) -> float:
     stored = read_runs(shared["store"]) if shared["store"].exists() else ()
     otherwise = START_S["cpu" if shared["device"] == "cpu" else shared["engine"]]
     return start_up(seconds_taken(shared["out"]), stored, prefix=prefix, otherwise=otherwise)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from catalog.schema import Measurement
+    from advisor.knowledge import Runs
     from search.study import Exploration
 
 
@@ -125,7 +125,7 @@ def recommend(
     trials: int | None = None,
     storage: str | None = None,
     study_name: str | None = None,
-    runs: Sequence[Measurement] | None = None,
+    runs: Runs = None,
     price: float | None = None,
     illustrative_prices: bool = False,
     set_gpu: Mapping[str, float | str] | None = None,
@@ -153,7 +153,8 @@ def recommend(
         trials: evaluate about this many points instead of all.
         storage: URL or path that keeps the Optuna study.
         study_name: name of the study there.
-        runs: None for the shipped fit and the user's own runs; a list for exactly those; [] for the analytic model.
+        runs: None for the shipped fit and the user's own runs; a list for exactly those; [] for the analytic model; or what
+            ``fit`` made.
         price: dollars per GPU-hour; None for the cheapest offer in the catalog.
         illustrative_prices: also allow round figures that are no offers.
         set_gpu: what-if values for fields of the GPU.

@@ -7,18 +7,14 @@ come from simulating the same traffic again with other parameters, drawn from wh
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from advisor.estimation import plain, read_cluster, read_model
-from advisor.evaluation import implementation_variance, scale_name
 from advisor.knowledge import Knowledge
-from advisor.layout import Layout
-from advisor.memory import memory
-from advisor.parameters import Parameters
-from advisor.schedule import Setting
+from advisor.replicas import Apart, Replicas, outcomes
 from advisor.serving.runs import (
     BINS,
     FRONT_END_MS,
@@ -27,13 +23,9 @@ from advisor.serving.runs import (
     SETTLING,
     Scheduler,
     longest,
-    saturation_rate,
-    serve,
 )
-from advisor.serving.steps import tabulate
 from advisor.serving.traces import read_trace
 from advisor.serving.traffic import Traffic, closed_loop, open_loop
-from catalog.engines import resolve
 from catalog.schema import Cluster, Deployment, InputError, Model, Note, Slo, Workload, require_positive
 
 if TYPE_CHECKING:
@@ -42,10 +34,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from advisor.knowledge import Runs
     from advisor.serving.runs import Router, Served
-    from advisor.serving.steps import StepTimes
-    from advisor.surrogate import Marginal, Provenance, Scale
-    from catalog.schema import Measurement
+    from advisor.surrogate import Provenance, Scale
 
     Array = NDArray[np.float64]
 
@@ -62,6 +53,9 @@ class Simulation:
     model: Model
     cluster: Cluster
     deployment: Deployment
+    """With a pool for prompts, what decodes."""
+    prefill: Deployment | None = None
+    """What computes the prompts, where that is not ``deployment`` itself."""
     slo: Slo | None
     rate: float | None
     """Requests a second that came; None in a closed loop."""
@@ -98,6 +92,10 @@ class Simulation:
     """Standard deviations of the logarithms, of ``metrics`` and under "rates" of the rates."""
     scale: Scale | None = field(repr=False)
     """How wide an interval at some level is, in those; None without draws."""
+
+    @property
+    def gpus_used(self) -> int:
+        return self.deployment.num_gpus + (self.prefill.num_gpus if self.prefill else 0)
 
     def interval(self, metric: str, statistic: str = "mean", level: float = 0.9) -> tuple[float, float]:
         """Lower and upper end within which a statistic of a metric, or a rate, is expected with probability ``level``.
@@ -142,7 +140,7 @@ class Simulation:
             } | {name: list(self.interval(name)) for name in RATES}
         return {
             "model": self.model.name, "cluster": str(self.cluster), **body, "requests": len(self.served),
-            "gpus_used": self.deployment.num_gpus, "interval_level": 0.9, "intervals": intervals,
+            "gpus_used": self.gpus_used, "interval_level": 0.9, "intervals": intervals,
             "timeline": {name: [float(f"{value:.5g}") for value in values] for name, values in self.timeline.items()},
         }  # fmt: skip
 
@@ -152,10 +150,11 @@ def simulate(
     gpus: str | Cluster,
     *,
     deployment: Deployment | None = None,
+    prefill: Deployment | None = None,
     workload: Workload | None = None,
     trace: str | Path | Traffic | None = None,
     slo: Slo | None = None,
-    runs: Sequence[Measurement] | None = None,
+    runs: Runs = None,
     duration_s: float | None = None,
     seed: int = 0,
     spread: float = 0.0,
@@ -174,11 +173,14 @@ def simulate(
         gpus: ``"4xA100"``, ``"2x8xH100"`` (nodes x GPUs), or a ``Cluster``.
         deployment: layout and knobs; what is None there is what the engine would choose. ``dp`` replicas share the
             traffic.
+        prefill: another deployment that computes the prompts and hands their KV cache to ``deployment``, which then only
+            decodes (see ``serving.pools``). Not for a closed loop.
         workload: lengths, and the ``rate`` of an open loop or the ``concurrency`` of a closed one.
         trace: a file of requests (see ``serving_traces.read_trace``) or ``Traffic``; with ``workload.rate`` the times are
             stretched to it.
         slo: limits, for goodput and whether they are kept.
-        runs: None for the shipped fit and the user's own runs; a list for exactly those; [] for the analytic model.
+        runs: None for the shipped fit and the user's own runs; a list for exactly those; [] for the analytic model; or what
+            ``fit`` made.
         duration_s: how long requests come; None for five minutes, or all of a trace.
         seed: of arrivals and lengths; the same seed gives the same requests to every deployment.
         spread: coefficient of variation of both lengths, log-normal.
@@ -196,42 +198,34 @@ def simulate(
     """
     found_model, found_cluster = read_model(model), read_cluster(gpus, set_gpu)
     check_serving(slo, router, prefix_hit_rate, front_end_ms, draws)
-    resolved = resolve(deployment or Deployment(), found_model.value, found_cluster.value)
-    chosen = resolved.value
-    layout = Layout.of([chosen], found_model.value, found_cluster.value.gpu)
-    knowledge = Knowledge.of(runs, engine=chosen.engine, gpu=found_cluster.value.gpu)
-    marginal = knowledge.marginal(chosen.engine, found_cluster.value.gpu)
-    setting = Setting(
-        model=found_model.value, cluster=found_cluster.value, layout=layout,
-        memory=memory(found_model.value, found_cluster.value, layout, chosen.engine), parameters=marginal.parameters,
-        engine=chosen.engine,
-    )  # fmt: skip
-    scheduler = scheduler_of(setting, chosen, router=router, prefix_hit_rate=prefix_hit_rate, front_end_ms=front_end_ms)
-    limit = chosen.max_model_len or found_model.value.max_position_embeddings
+    given = deployment or Deployment()
+    knowledge = Knowledge.of(runs, engine=given.engine, gpu=found_cluster.value.gpu)
+    serving = {"router": router, "prefix_hit_rate": prefix_hit_rate, "front_end_ms": front_end_ms}
+    decode = Replicas.of(found_model.value, found_cluster.value, given, knowledge, serving)
+    chosen, limit = decode.deployment, decode.longest
+    engine: Replicas | Apart = decode
+    resolved = None
+    if prefill is not None:
+        other = Replicas.of(found_model.value, found_cluster.value, prefill, knowledge, serving)
+        limit, engine, resolved = min(limit, other.longest), Apart.of(other, decode), other.deployment
     traffic = _traffic(
         workload,
         trace,
         duration_s=duration_s,
-        longest=limit,
+        longest=chosen.max_model_len or found_model.value.max_position_embeddings,
         seed=seed,
         spread=spread,
         burstiness=burstiness,
         curve=curve,
-    ).within(min(limit, longest(scheduler)))
-    tables = [times_of(setting, scheduler)]
-    tables += [
-        times_of(replace(setting, parameters=parameters), scheduler).scaled(factor)
-        for parameters, factor in draws_of(marginal, knowledge, chosen, draws)
-    ]
-    served = serve(traffic, tables[0], scheduler)
-    base = _numbers(served, traffic, slo) | {("rates", "saturation_s"): saturation_rate(traffic, tables[0], scheduler)}
-    others = [
-        _numbers(serve(traffic, table, scheduler), traffic, slo)
-        | {("rates", "saturation_s"): saturation_rate(traffic, table, scheduler)}
-        for table in tables[1:]
-    ]
+    ).within(limit)
+    if prefill is not None and traffic.concurrency:
+        raise InputError("prompts in a pool of their own take a rate or a trace, not a concurrency; leave one out")
+    found = outcomes(engine, traffic, draws)
+    served, saturation = next(found)
+    base = _numbers(served, traffic, slo) | {("rates", "saturation_s"): saturation}
+    others = [_numbers(each, traffic, slo) | {("rates", "saturation_s"): rate} for each, rate in found]
     sigmas = _spreads(base, others)
-    notes = [*found_model.notes, *found_cluster.notes, *resolved.notes, *knowledge.notes, *traffic.notes]
+    notes = [*found_model.notes, *found_cluster.notes, *engine.notes, *knowledge.notes, *traffic.notes]
     if chosen.engine != "vllm":
         notes.append(Note(f"steps are timed as {chosen.engine}'s, but scheduled as vLLM's V1 engine does", "warning"))
     rates = {name: base["rates", name] for name in RATES}
@@ -247,9 +241,10 @@ def simulate(
         concurrency=traffic.concurrency, duration_s=traffic.duration_s,
         metrics={name: {each: base[name, each] for owner, each in base if owner == name} for name in METRICS},
         **rates, good=_good(served, slo), meets=_meets(served, slo), preemptions=int(served.preemptions.sum()),
-        kv_peak=served.most_blocks / scheduler.kv_blocks, kv_capacity_tokens=longest(scheduler),
-        timeline=_timeline(served, scheduler), served=served, steps=served.steps, provenance=marginal.provenance,
-        notes=tuple(notes), sigmas=sigmas, scale=scale_of(knowledge, marginal, chosen) if others else None,
+        kv_peak=served.most_blocks / decode.scheduler.kv_blocks, kv_capacity_tokens=longest(decode.scheduler),
+        timeline=_timeline(served, decode.scheduler), served=served, steps=served.steps,
+        provenance=engine.provenance, notes=tuple(notes), sigmas=sigmas,
+        scale=engine.scale if others else None, prefill=resolved,
     )  # fmt: skip
 
 
@@ -270,43 +265,6 @@ def check_serving(slo: Slo | None, router: str, prefix_hit_rate: float, front_en
             require_positive(name, getattr(slo, name), whole=False)
     if slo.percentile is not None and not 0.0 < slo.percentile < 100.0:
         raise InputError(f"percentile is {slo.percentile:g}; it must be between 0 and 100, such as 95")
-
-
-def scheduler_of(
-    setting: Setting, deployment: Deployment, *, router: Router = "round_robin", prefix_hit_rate: float = 0.0,
-    front_end_ms: float = FRONT_END_MS,
-) -> Scheduler:  # fmt: skip
-    """What the loop needs to know of a resolved deployment.
-
-    Raises:
-        InputError: the weights do not fit, or the engine does not batch continuously.
-
-    """
-    from advisor.serving.kernel import BLOCK  # noqa: PLC0415  brings numba
-
-    room, gpu = setting.memory, setting.cluster.gpu
-    if setting.whole_prompts:
-        raise InputError(
-            "engine torch serves whole batches in turn and has no scheduler to simulate; use vllm or estimate"
-        )
-    if not room.fits[0]:
-        raise InputError(
-            f"{setting.model.name} does not fit: weights, activations and engine leave no KV cache on {gpu.name} with "
-            f"TP{deployment.tp} PP{deployment.pp}; use more GPUs or a smaller dtype"
-        )
-    assert deployment.max_num_seqs
-    assert deployment.max_num_batched_tokens
-    return Scheduler(
-        replicas=deployment.dp, max_num_seqs=deployment.max_num_seqs,
-        max_num_batched_tokens=deployment.max_num_batched_tokens, stages=deployment.pp,
-        kv_blocks=max(int(room.kv_capacity_tokens[0]) // BLOCK, 1), window=setting.model.sliding_window, router=router,
-        prefix_hit_rate=prefix_hit_rate, front_end_ms=front_end_ms,
-    )  # fmt: skip
-
-
-def times_of(setting: Setting, scheduler: Scheduler) -> StepTimes:
-    """The tables for every step that the scheduler can make up."""
-    return tabulate(setting, budget=scheduler.max_num_batched_tokens, cap=scheduler.max_num_seqs)
 
 
 def _traffic(
@@ -332,29 +290,6 @@ def _traffic(
     if workload.concurrency is not None:
         return closed_loop(workload, **common)
     return open_loop(workload, burstiness=burstiness, curve=curve, **common)
-
-
-def draws_of(
-    marginal: Marginal, knowledge: Knowledge, deployment: Deployment, count: int
-) -> list[tuple[Parameters, float]]:
-    """Parameters and a factor of all times, ``count`` times: a draw and its mirror image, so that means stay."""
-    random = np.random.default_rng(20)
-    scale = scale_of(knowledge, marginal, deployment)
-    noise = math.sqrt(scale.noise**2 + float(implementation_variance(marginal.provenance, float(deployment.compiled))))
-    half = (count + 1) // 2
-    bent = random.multivariate_normal(np.zeros(len(marginal.mean)), marginal.covariance, size=half, method="eigh")
-    factors = noise * random.standard_normal(half)
-    found = []
-    for step, factor in zip(bent, factors, strict=True):
-        found.append((Parameters.from_unbounded(marginal.mean + step), math.exp(factor)))
-        found.append((Parameters.from_unbounded(marginal.mean - step), math.exp(-factor)))
-    return found[:count]
-
-
-def scale_of(knowledge: Knowledge, marginal: Marginal, deployment: Deployment) -> Scale:
-    """Errors of the time of a decode step, which most steps under traffic are."""
-    name = scale_name("tpot_ms", "static", staged=deployment.pp > 1)
-    return knowledge.scale(marginal.provenance, deployment.engine, name)
 
 
 def _numbers(served: Served, traffic: Traffic, slo: Slo | None) -> dict[tuple[str, str], float]:

@@ -56,6 +56,17 @@ class Comparison:
     measured: float
     simulated: float
     without_queues: float
+    interval: tuple[float, float]
+    """In which the simulator expects it with 90%."""
+
+    @property
+    def held(self) -> bool:
+        return self.interval[0] <= self.measured <= self.interval[1]
+
+    @property
+    def width(self) -> float:
+        """Of the interval, as a share of what is simulated."""
+        return (self.interval[1] - self.interval[0]) / self.simulated
 
     @property
     def error(self) -> float:
@@ -66,19 +77,19 @@ class Comparison:
         return self.without_queues / self.measured - 1.0
 
 
-def compare(runs: Iterable[Measurement], requests: Iterable[Request]) -> list[Comparison]:
-    """All quantities of the runs that have requests."""
+def compare(runs: Iterable[Measurement], requests: Iterable[Request], *, draws: int = 8) -> list[Comparison]:
+    """All quantities of the runs that have requests; intervals are points without ``draws``."""
     by_run = defaultdict(list)
     for each in requests:
         by_run[each.run_id].append(each)
     found = []
     for run in runs:
         if run.run_id in by_run:
-            found += _compare(run, sorted(by_run[run.run_id], key=lambda each: each.arrival_s))
+            found += _compare(run, sorted(by_run[run.run_id], key=lambda each: each.arrival_s), draws)
     return found
 
 
-def _compare(run: Measurement, requests: Sequence[Request]) -> list[Comparison]:
+def _compare(run: Measurement, requests: Sequence[Request], draws: int) -> list[Comparison]:
     cluster = Cluster(gpu=find_gpu(run.gpu).value, gpus_per_node=run.gpus)
     deployment = replace(run.deployment, max_model_len=None)  # it may exceed a model's positions, with dummy weights
     facts = json.loads(run.fingerprint)
@@ -93,7 +104,7 @@ def _compare(run: Measurement, requests: Sequence[Request]) -> list[Comparison]:
         )  # fmt: skip
     else:
         traffic = _same_loop(run, facts)
-    found = simulate(run.model, cluster, deployment=deployment, trace=traffic, draws=0)
+    found = simulate(run.model, cluster, deployment=deployment, trace=traffic, draws=draws)
     several = outputs > 1
     tpot = (last - first)[several] / (outputs - 1)[several]
     real = {
@@ -106,7 +117,7 @@ def _compare(run: Measurement, requests: Sequence[Request]) -> list[Comparison]:
     return [
         Comparison(
             run=run, quantity=name, measured=real[name], without_queues=plain[name.partition(" ")[0]],
-            simulated=completed if name == RATE else _simulated(found.served, name),
+            simulated=completed if name == RATE else _simulated(found.served, name), interval=_interval(found, name, completed),
         )
         for name in QUANTITIES
     ]  # fmt: skip
@@ -134,6 +145,17 @@ def _same_loop(run: Measurement, facts: Mapping[str, Any]) -> Traffic:
 def _simulated(served: Served, name: str) -> float:
     metric, _, percentile = name.partition(" p")
     return served.percentile(metric, float(percentile))
+
+
+def _interval(found: Simulation, name: str, completed: float) -> tuple[float, float]:
+    """Where arrivals are given the rate of completions hardly depends on times; the interval is that of the run's rate."""
+    if found.scale is None:
+        return (completed, completed) if name == RATE else (_simulated(found.served, name),) * 2
+    if name == RATE:
+        low, high = found.interval(RATE)
+        return completed * low / found.completed_s, completed * high / found.completed_s
+    metric, _, statistic = name.partition(" ")
+    return found.interval(metric, statistic)
 
 
 def _completed(run: Measurement, found: Simulation, ends: Array) -> tuple[float, float]:
@@ -166,25 +188,40 @@ def _without_queues(run: Measurement, cluster: Cluster, rate: float) -> dict[str
     }  # fmt: skip
 
 
-def mean_errors(comparisons: Iterable[Comparison]) -> dict[tuple[str, str, str], tuple[float, float, int]]:
-    """Mean absolute relative errors of the simulator and without queues, and how many, by role, regime and quantity."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """Mean absolute relative errors over some runs, and what became of the 90% intervals."""
+
+    error: float
+    baseline: float
+    """Without queues."""
+    held: float
+    """Share of the intervals that hold the measured value."""
+    width: float
+    """Their mean, as a share of what is simulated."""
+    runs: int
+
+
+def judgements(comparisons: Iterable[Comparison]) -> dict[tuple[str, str, str], Judgement]:
+    """By role, regime and quantity."""
     groups = defaultdict(list)
     for each in comparisons:
         groups[each.run.role, each.run.regime, each.quantity].append(each)
     return {
-        key: (
-            float(np.mean([abs(each.error) for each in group])),
-            float(np.mean([abs(each.baseline_error) for each in group])),
-            len(group),
+        key: Judgement(
+            error=float(np.mean([abs(each.error) for each in group])),
+            baseline=float(np.mean([abs(each.baseline_error) for each in group])),
+            held=float(np.mean([each.held for each in group])), width=float(np.mean([each.width for each in group])),
+            runs=len(group),
         )
         for key, group in groups.items()
-    }
+    }  # fmt: skip
 
 
-def shipped() -> list[Comparison]:
+def shipped(*, draws: int = 8) -> list[Comparison]:
     """Of the runs and requests that ship."""
     requests = [each for path in sorted((DATA / "requests").glob("*.csv")) for each in read_requests(path)]
-    return compare(shipped_runs(), requests)
+    return compare(shipped_runs(), requests, draws=draws)
 
 
 def main() -> None:
@@ -202,10 +239,17 @@ def main() -> None:
         load = f"{run.rate:.1f}/s" if run.rate else f"{run.batch}"
         cells = "".join(f"{each.measured:10.4g}{each.simulated:8.4g}{each.error:+6.0%}" for each in group)
         print(f"{run.role:9}{run.regime:7}{run.model.rsplit('/', 1)[-1][-13:]:14}{load:>9}{cells}")
-    print("\nmean absolute error; in brackets without queues; target")
-    for (role, regime, quantity), (error, baseline, count) in sorted(mean_errors(found).items()):
+    print("\nmean absolute error; in brackets without queues; target; 90% intervals that held, and their mean width")
+    for (role, regime, quantity), judged in sorted(judgements(found).items()):
         target = f"{TARGETS[quantity]:.0%}" if quantity in TARGETS else "-"
-        print(f"{role:9}{regime:7}{quantity:12}{error:8.1%}  ({baseline:7.1%})  {target:>4}   {count} runs")
+        print(
+            f"{role:9}{regime:7}{quantity:12}{judged.error:8.1%}  ({judged.baseline:7.1%})  {target:>4}  {judged.held:5.0%} "
+            f"{judged.width:5.0%}   {judged.runs} runs"
+        )
+    for role in ("fit", "validate"):
+        those = [each for each in found if each.run.role == role]
+        held, width = np.mean([each.held for each in those]), np.mean([each.width for each in those])
+        print(f"{role:9}all {len(those)} intervals: {held:.0%} held, {width:.0%} wide in the mean")
 
 
 if __name__ == "__main__":

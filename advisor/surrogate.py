@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from advisor.lessons import Lesson
 from advisor.parameters import NAMES, PRIORS, Parameters
 from catalog.schema import InputError
 
@@ -35,6 +36,7 @@ LEVELS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98)
 ANY = "*"
 STAGED = " PP"
 """Errors of pipelined runs are kept under the metric's name with this behind it: they are larger."""
+MOST_BYTES = 20_000_000
 SHIPPED = Path(__file__).parent / "data" / "surrogate.json"
 
 
@@ -74,6 +76,8 @@ class Scale:
 class Surrogate:
     """Parameters by engine and GPU, and scales by provenance and quantity.
 
+    ``advisor.fit`` makes one of measured runs, and ``runs=`` of every question takes it.
+
     ``marginals[engine, gpu]`` and ``scales[provenance, engine, metric]``; ``ANY`` stands for one that was not measured.
     """
 
@@ -81,6 +85,14 @@ class Surrogate:
     scales: Mapping[tuple[str, str, str], Scale]
     sources: tuple[str, ...] = ()
     data_hash: str = ""
+    lessons: tuple[Lesson, ...] = ()
+    """What the user's own runs have taught, by engine and GPU; none in what ships."""
+    alone: bool = False
+    """Nothing but the priors and the user's own runs."""
+
+    def lesson(self, engine: str, gpu: str) -> Lesson | None:
+        """What the user's own runs say of this engine on this GPU, if there are any."""
+        return next((each for each in self.lessons if (each.engine, each.gpu) == (engine, gpu)), None)
 
     def marginal(self, engine: str, gpu: str) -> Marginal:
         """The nearest known parameters: of the pair, the engine on other GPUs, other engines on the GPU, or any."""
@@ -99,6 +111,15 @@ class Surrogate:
                 if (provenance, whose, name) in self.scales:
                     return self.scales[provenance, whose, name]
         raise InputError(f"this fit says nothing of the errors of {metric}; fit it to runs that measured it")
+
+    def to_dict(self) -> dict[str, Any]:
+        """What it stands on and what was learned, as plain JSON types; ``to_json`` has the numbers behind it, too."""
+        return {
+            "sources": list(self.sources),
+            "data_hash": self.data_hash,
+            "alone": self.alone,
+            "lessons": [lesson.to_dict() for lesson in self.lessons],
+        }
 
     def to_json(self) -> str:
         """As text; numbers are rounded to 6 digits, far below what the data can tell."""
@@ -127,7 +148,43 @@ class Surrogate:
                 for (provenance, engine, metric), scale in self.scales.items()
             ],
         }  # fmt: skip
+        if self.lessons:
+            body |= {"alone": self.alone, "lessons": [lesson.to_dict() for lesson in self.lessons]}
         return json.dumps(body, indent=None, separators=(",", ":"))
+
+    def write(self, path: str | Path) -> None:
+        """To a file that ``read`` takes.
+
+        Raises:
+            InputError: it cannot be written.
+
+        """
+        try:
+            Path(path).write_text(self.to_json() + "\n", encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise InputError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
+
+    @classmethod
+    def read(cls, path: str | Path) -> Surrogate:
+        """From a file that ``write`` (``advisor fit -o``) made; nothing in it is executed.
+
+        Raises:
+            InputError: it cannot be read, or is no fit of this version.
+
+        """
+        try:
+            with Path(path).open("rb") as file:
+                data = file.read(MOST_BYTES + 1)
+        except (OSError, ValueError) as error:
+            raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+        if len(data) > MOST_BYTES:
+            raise InputError(f"{path} is larger than {MOST_BYTES // 10**6} MB; a fit is far smaller")
+        try:
+            return cls.from_json(data.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path} is no fit: not UTF-8 text") from error
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
 
     @classmethod
     def from_json(cls, text: str) -> Surrogate:
@@ -166,7 +223,14 @@ class Surrogate:
             )
             for row in body["scales"]
         }
-        return cls(marginals=marginals, scales=scales, sources=tuple(body["sources"]), data_hash=str(body["data_hash"]))
+        return cls(
+            marginals=marginals,
+            scales=scales,
+            sources=tuple(body["sources"]),
+            data_hash=str(body["data_hash"]),
+            lessons=tuple(Lesson.from_dict(row, "lessons") for row in body.get("lessons", [])),
+            alone=bool(body.get("alone", False)),
+        )
 
 
 def _numbers(values: Any, count: int) -> Array:

@@ -37,10 +37,25 @@ def read_config(path: str | Path, *, name: str = "") -> Model:
         if isinstance(error, InputError):
             raise
         raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
-    if len(data) > MOST_BYTES:
-        raise InputError(f"{file} is larger than 1 MB; a model's config.json has a few kB")
     folder = str(file.parent) if file.name == "config.json" else str(file)
-    return model_from_config(_parsed(data, str(file)), name or folder, where=str(file))
+    return parse_config(data, name=name or folder, where=str(file))
+
+
+def parse_config(data: bytes, *, name: str, where: str = "config.json") -> Model:
+    """The model that the bytes of a ``config.json`` describe; nothing in them is run.
+
+    Args:
+        data: the file, at most 1 MB of it.
+        name: what the model is called: a Hugging Face id, or the folder that an engine would find it in.
+        where: how messages call the file.
+
+    Raises:
+        InputError: it is too large, is not JSON, or describes no model that is known and possible.
+
+    """
+    if len(data) > MOST_BYTES:
+        raise InputError(f"{where} is larger than 1 MB; a model's config.json has a few kB")
+    return model_from_config(_parsed(data, where), name, where=where)
 
 
 def model_from_config(config: Mapping[str, Any], name: str, *, where: str = "config.json") -> Model:

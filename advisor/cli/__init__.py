@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from advisor.cli import catalogs, imports, judgements, measuring, planning, questions, simulating
+from advisor.cli import browser, catalogs, fits, imports, judgements, measuring, planning, questions, simulating, tuning
 from advisor.cli.program import Command, Program
 
 EPILOG = """\b
@@ -60,8 +60,11 @@ for _command in (
     simulating.simulate,
     planning.plan,
     measuring.probe,
+    tuning.tune,
+    fits.fit,
     judgements.validate,
     questions.export,
+    browser.app,
 ):
     app.command(cls=Command)(_command)
 app.command("import", cls=Command)(imports.import_)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from advisor.cli import grounds
 from advisor.cli import options as opt
-from advisor.cli.output import answer, progress
+from advisor.cli.output import answer, progress, write
 from catalog.schema import require_positive
+
+if TYPE_CHECKING:
+    from catalog.schema import Measurement
 
 Published = Annotated[
     str | None,
@@ -36,6 +40,40 @@ Refit = Annotated[
         help="Also fit again without each model, GPU and engine in turn (a minute with --published).",
     ),
 ]
+Files = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="RUNS", help="Judge on these files of measured runs, or folders.  [default: those that ship]",
+        show_default=False,
+    ),
+]  # fmt: skip
+By = Annotated[
+    str | None,
+    typer.Option(
+        "--by",
+        metavar="KEYS",
+        rich_help_panel=opt.OUTPUT,
+        help="Group errors by these, with commas: split, engine, gpu, model, regime, parallel, layout, batch, lengths, metric.",
+    ),
+]
+Compare = Annotated[
+    bool,
+    typer.Option(
+        "--baselines/--no-baselines",
+        rich_help_panel=opt.SEARCH,
+        help="Also judge the roofline, the nearest run and trees, fitted to the same runs.",
+    ),
+]
+Ablation = Annotated[
+    bool,
+    typer.Option("--ablation", rich_help_panel=opt.SEARCH, help="Also fit again without one part after another."),
+]
+ReportFolder = Annotated[
+    str | None,
+    typer.Option(
+        "--report", metavar="DIR", rich_help_panel=opt.OUTPUT, help="Write figures (PNG) and one HTML page there."
+    ),
+]
 Jobs = Annotated[
     int, typer.Option("--jobs", metavar="N", show_default=True, rich_help_panel=opt.SEARCH, help="Processes for that.")
 ]
@@ -43,35 +81,69 @@ Jobs = Annotated[
 
 def validate(
     *,
+    files: Files = None,
     runs: JudgedRuns = None,
     published: Published = None,
+    fit: grounds.Fit = None,
     refit: Refit = True,
+    baselines: Compare = True,
+    ablation: Ablation = False,
     jobs: Jobs = 1,
+    by: By = None,
+    report: ReportFolder = None,
     format_: opt.Format = "table",
     wide: opt.Wide = False,
     config: opt.Config = None,  # noqa: ARG001  its callback has read it
 ) -> None:
     """Compare predictions with measured runs.
 
-    Tells the errors by group, how often the 90% intervals hold, which runs lie outside, and whether the claims of the
-    tables behind this project come out. Runs the fit has seen are kept apart from those it has not.
+    Tells the errors by group, how often the 90% intervals hold, what choosing by prediction costs, how other methods do,
+    which runs lie outside, and whether the claims of the tables behind this project come out. Runs the fit has seen are
+    kept apart from those it has not.
 
     \b
     advisor validate
+    advisor validate runs.jsonl --by model,batch,metric --report report/
     advisor validate --published benchmarks/ --format csv > checks.csv
     """  # noqa: D301  Click's mark for lines that stay as they are
     require_positive("--jobs", jobs, most=1024)
+    from advisor.checks import USUAL, checked_keys  # noqa: PLC0415  brings numpy and scipy
     from advisor.report.validations import summary_columns, validation_view  # noqa: PLC0415  brings Rich
-    from advisor.validation import validate  # noqa: PLC0415  brings numpy, scipy and joblib
-    from catalog.runs import read_runs  # noqa: PLC0415
+    from advisor.validation import validate  # noqa: PLC0415  brings joblib
 
-    measured = [run for path in runs for run in read_runs(path)] if runs else None
+    keys = checked_keys(by.split(",")) if by else USUAL
+    if report is not None:
+        from advisor.report.plots import check_plots  # noqa: PLC0415  before the work, not after it
+
+        check_plots()
     with progress("predicting and refitting"):
-        found = validate(measured, published=published, refit=refit, jobs=jobs)
+        found = validate(
+            _judged(files, runs), published=published, surrogate=grounds.read_fit(fit), refit=refit, compare=baselines,
+            ablation=ablation, jobs=jobs,
+        )  # fmt: skip
     answer(
         format_,
-        view=lambda width: validation_view(found, width, wide=wide),
-        body=found.to_dict,
-        rows=lambda: found.to_dict()["checks"],
-        columns=lambda: summary_columns(found.summary()),
+        view=lambda width: validation_view(found, width, wide=wide, by=keys),
+        body=lambda: found.to_dict(keys),
+        rows=lambda: [check.to_dict() for check in found.checks],
+        columns=lambda: summary_columns(found.summary(keys)),
     )
+    if report is not None:
+        from pathlib import Path  # noqa: PLC0415
+
+        from advisor.report.judgement import judgement  # noqa: PLC0415  brings Matplotlib
+
+        written = judgement(found, Path(report), by=keys)
+        if format_ == "table":
+            write(f"\nreport  {written[0]} and {len(written) - 1} figures\n")
+
+
+def _judged(files: list[str] | None, runs: list[str] | None) -> list[Measurement] | None:
+    """All the files' runs; None, for those that ship, where none is named."""
+    if not files and not runs:
+        return None
+    from advisor.importing import import_runs  # noqa: PLC0415  only with files
+    from catalog.runs import read_runs  # noqa: PLC0415
+
+    named = import_runs(files) if files else []
+    return [*named, *(run for path in runs or [] for run in read_runs(path))]

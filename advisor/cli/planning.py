@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from advisor.cli import grounds
 from advisor.cli import options as opt
 from advisor.cli import simulating as sim
 from advisor.cli.output import answer, progress
@@ -44,13 +46,12 @@ Objective = Annotated[
     typer.Option("--objective", metavar="GOAL", show_default=True, rich_help_panel=opt.SEARCH, help="cost or gpus."),
 ]
 Confidence = Annotated[
-    float,
+    float | None,
     typer.Option(
         "--confidence",
         metavar="P",
-        show_default=True,
         rich_help_panel=opt.SLO,
-        help="How sure the limits are to hold: 0.5 by the estimate, or 0.75 to 0.99.",
+        help="How sure the limits are to hold: 0.5 by the bare estimate, or 0.75 to 0.99.  [default: 0.9]",
     ),
 ]
 Headroom = Annotated[
@@ -91,6 +92,14 @@ Top = Annotated[
         "--top", metavar="N", show_default=True, rich_help_panel=opt.SEARCH, help="Layouts to show of each kind of GPU."
     ),
 ]
+Disaggregate = Annotated[
+    bool,
+    typer.Option(
+        "--disaggregate",
+        rich_help_panel=opt.SEARCH,
+        help="Also try fleets with replicas that only compute prompts: TP2 1+3 are one for prompts and three for outputs.",
+    ),
+]
 
 
 def plan(
@@ -110,7 +119,7 @@ def plan(
     tpot: opt.Tpot = None,
     e2e: opt.E2e = None,
     percentile: Percentile = 95.0,
-    confidence: Confidence = 0.5,
+    confidence: Confidence = None,
     headroom: Headroom = 0.0,
     spares: Spares = 0,
     objective: Objective = "cost",
@@ -123,10 +132,13 @@ def plan(
     max_model_len: opt.MaxModelLen = None,
     gpu_memory_utilization: opt.GpuMemoryUtilization = 0.9,
     top: Top = 2,
+    disaggregate: Disaggregate = False,
     runs: opt.Runs = None,
+    fit: grounds.Fit = None,
     price: Prices = None,
     illustrative_prices: opt.IllustrativePrices = False,
     draws: sim.Draws = 8,
+    report: sim.Report = None,
     format_: opt.Format = "table",
     wide: opt.Wide = False,
     config: opt.Config = None,  # noqa: ARG001  its callback has read it
@@ -142,9 +154,11 @@ def plan(
     advisor plan --model llama-70b --gpus 8xH100 --rate 4 --tpot 40
       --headroom 0.2 --spares 1 --confidence 0.9 --price 2.5
     """  # noqa: D301  Click's mark for lines that stay as they are
-    from advisor.capacity import plan, row  # noqa: PLC0415  brings numpy
+    from advisor.capacity import plan  # noqa: PLC0415  brings numpy
+    from advisor.choices import row  # noqa: PLC0415
     from advisor.report.capacities import capacity_view, option_columns  # noqa: PLC0415  brings Rich
 
+    sim.check_outputs(report)
     with progress("simulating fleets"):
         found = plan(
             model, gpus, rate=rate, workload=Workload(input_len=input_len, output_len=output_len),
@@ -155,14 +169,19 @@ def plan(
                 max_num_batched_tokens=max_num_batched_tokens, max_model_len=max_model_len,
                 gpu_memory_utilization=gpu_memory_utilization,
             ),
-            price=stated_prices(price), illustrative_prices=illustrative_prices, runs=sim.measured(runs),
+            price=stated_prices(price), illustrative_prices=illustrative_prices, runs=grounds.evidence(runs, fit),
             duration_s=duration, seed=seed, spread=spread, burstiness=burstiness,
             router=opt.one_of("--router", router, ("round_robin", "least_loaded")),  # type: ignore[arg-type]
-            prefix_hit_rate=prefix_hit_rate, draws=draws, set_gpu=opt.overrides(set_gpu), top=top,
+            prefix_hit_rate=prefix_hit_rate, draws=draws, set_gpu=opt.overrides(set_gpu), top=top, disaggregate=disaggregate,
         )  # fmt: skip
+    pages: list[Path] = []
+    if report is not None:
+        from advisor.report.reviews import review_plan  # noqa: PLC0415  brings Matplotlib
+
+        pages = review_plan(found, Path(report))[:2]
     answer(
         format_,
-        view=lambda width: capacity_view(found, width, wide=wide),
+        view=lambda width: [*capacity_view(found, width, wide=wide), *sim.written(pages)],
         body=found.to_dict,
         rows=lambda: [row(option) for option in found.options],
         columns=lambda: option_columns(found),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from advisor.cli import grounds
 from advisor.cli import options as opt
 from advisor.cli.output import answer, progress, write
 from advisor.cli.program import refuse
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
     from advisor.estimation import Estimate
     from advisor.recommendation import Recommendation
-    from catalog.schema import Measurement
 
 Products = Annotated[
     bool,
@@ -60,6 +60,7 @@ def recommend(
     study_name: opt.StudyName = None,
     top: opt.Top = 10,
     runs: opt.Runs = None,
+    fit: grounds.Fit = None,
     price: opt.PriceOption = None,
     illustrative_prices: opt.IllustrativePrices = False,
     format_: opt.Format = "table",
@@ -85,7 +86,7 @@ def recommend(
             dtypes=dtype, kv_dtypes=kv_cache_dtype, max_batch=max_num_seqs,
             max_num_batched_tokens=max_num_batched_tokens, max_model_len=max_model_len,
             gpu_memory_utilization=gpu_memory_utilization, offload=offload, trials=trials, storage=storage,
-            study_name=study_name, top=top, runs=_measured(runs), price=price, illustrative_prices=illustrative_prices,
+            study_name=study_name, top=top, runs=grounds.evidence(runs, fit), price=price, illustrative_prices=illustrative_prices,
             set_gpu=opt.overrides(set_gpu),
         )  # fmt: skip
     _tell_recommendation(found, format_, wide=wide)
@@ -112,15 +113,6 @@ def _nothing_feasible(found: Recommendation, *, told: bool) -> typer.Exit:
     return refuse(f"nothing feasible; relax: {'; or '.join(found.relaxations)}")
 
 
-def _measured(paths: Sequence[str] | None) -> list[Measurement] | None:
-    """The runs of all files; None, for those that ship, where no file is named."""
-    if not paths:
-        return None
-    from catalog.runs import read_runs  # noqa: PLC0415  only with --runs
-
-    return [run for path in paths for run in read_runs(path)]
-
-
 def estimate(
     *,
     model: opt.Model,
@@ -142,6 +134,7 @@ def estimate(
     gpu_memory_utilization: opt.GpuMemoryUtilization = 0.9,
     offload: opt.Offload = 0.0,
     runs: opt.Runs = None,
+    fit: grounds.Fit = None,
     price: opt.PriceOption = None,
     products: Products = False,
     format_: opt.Format = "table",
@@ -163,7 +156,7 @@ def estimate(
         model, gpus, tp=tensor_parallel_size, pp=pipeline_parallel_size, dp=data_parallel_size, ep=expert_parallel_size,
         batch=batch, input_len=input_len, output_len=output_len, engine=engine, dtype=dtype, kv_dtype=kv_cache_dtype,
         max_num_batched_tokens=max_num_batched_tokens, max_num_seqs=max_num_seqs, max_model_len=max_model_len,
-        gpu_memory_utilization=gpu_memory_utilization, runs=_measured(runs), set_gpu=opt.overrides(set_gpu), price=price,
+        gpu_memory_utilization=gpu_memory_utilization, runs=grounds.evidence(runs, fit), set_gpu=opt.overrides(set_gpu), price=price,
         offload=offload,
     )  # fmt: skip
     relax = [] if found.fits or format_ != "table" else _what_fits(found)
@@ -223,6 +216,7 @@ def export(
     gpu_memory_utilization: opt.GpuMemoryUtilization = 0.9,
     offload: opt.Offload = 0.0,
     runs: opt.Runs = None,
+    fit: grounds.Fit = None,
     target: Target = None,
     config: opt.Config = None,  # noqa: ARG001  its callback has read it
 ) -> None:
@@ -246,7 +240,7 @@ def export(
     chosen: dict[str, Any] = {name: degree for name, degree in layout.items() if degree is not None}
     common: dict[str, Any] = {
         "engine": engine, "max_num_batched_tokens": max_num_batched_tokens, "max_model_len": max_model_len,
-        "gpu_memory_utilization": gpu_memory_utilization, "offload": offload, "runs": _measured(runs),
+        "gpu_memory_utilization": gpu_memory_utilization, "offload": offload, "runs": grounds.evidence(runs, fit),
         "set_gpu": opt.overrides(set_gpu),
     }  # fmt: skip
     found: Estimate | Recommendation

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from advisor.cli import grounds
 from advisor.cli import options as opt
 from advisor.cli.output import answer, progress
 from catalog.schema import Deployment, InputError, Slo, Workload
@@ -16,8 +17,9 @@ from catalog.schema import Deployment, InputError, Slo, Workload
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from rich.console import RenderableType
+
     from advisor.simulation import Simulation
-    from catalog.schema import Measurement
 
 Rate = Annotated[
     float | None,
@@ -102,13 +104,30 @@ Percentile = Annotated[
         help="Limits hold for this percentile of the requests.  [default: their mean]",
     ),
 ]
+PrefillReplicas = Annotated[
+    int,
+    typer.Option(
+        "--prefill-replicas",
+        metavar="N",
+        show_default=True,
+        rich_help_panel=opt.LAYOUT,
+        help="Replicas that only compute prompts and hand the KV cache to the others, which then only decode.",
+    ),
+]
+PrefillTp = Annotated[
+    int | None,
+    typer.Option(
+        "--prefill-tp", metavar="N", rich_help_panel=opt.LAYOUT, help="Tensor parallel size of those.  [default: --tp]"
+    ),
+]
 Compare = Annotated[
     list[str] | None,
     typer.Option(
         "--compare",
         metavar="KNOBS",
         rich_help_panel=opt.LAYOUT,
-        help="Another deployment under the same requests, where it differs: tp=1,dp=2. Can be repeated.",
+        help="Another deployment under the same requests, where it differs: tp=1,dp=2 or prefill_replicas=0. Can be "
+        "repeated.",
     ),
 ]
 RouterName = Annotated[
@@ -137,8 +156,24 @@ Requests = Annotated[
         "--requests", metavar="FILE", rich_help_panel=opt.OUTPUT, help="Write every request to this CSV file."
     ),
 ]
+Report = Annotated[
+    str | None,
+    typer.Option(
+        "--report",
+        metavar="DIR",
+        rich_help_panel=opt.OUTPUT,
+        help="Also write a report with figures into this folder: one HTML file, and Markdown.",
+    ),
+]
+Plot = Annotated[
+    str | None,
+    typer.Option(
+        "--plot", metavar="FILE", rich_help_panel=opt.OUTPUT, help="Draw the distributions of the latencies (PNG)."
+    ),
+]
 
-WHOLE = ("tp", "pp", "dp", "ep", "max_num_seqs", "max_num_batched_tokens", "max_model_len")
+POOLS = ("prefill_replicas", "prefill_tp")
+WHOLE = (*POOLS, "tp", "pp", "dp", "ep", "max_num_seqs", "max_num_batched_tokens", "max_model_len")
 NUMBERS = ("gpu_memory_utilization", "offload")
 TEXTS = ("engine", "dtype", "kv_dtype")
 
@@ -167,6 +202,8 @@ def simulate(
     pipeline_parallel_size: opt.Pp = 1,
     data_parallel_size: opt.Dp = 1,
     expert_parallel_size: opt.Ep = 1,
+    prefill_replicas: PrefillReplicas = 0,
+    prefill_tp: PrefillTp = None,
     compare: Compare = None,
     router: RouterName = "round_robin",
     engine: opt.Engine = "vllm",
@@ -178,8 +215,11 @@ def simulate(
     gpu_memory_utilization: opt.GpuMemoryUtilization = 0.9,
     offload: opt.Offload = 0.0,
     runs: opt.Runs = None,
+    fit: grounds.Fit = None,
     draws: Draws = 8,
     requests: Requests = None,
+    report: Report = None,
+    plot: Plot = None,
     format_: opt.Format = "table",
     wide: opt.Wide = False,
     config: opt.Config = None,  # noqa: ARG001  its callback has read it
@@ -203,34 +243,78 @@ def simulate(
         dtype=dtype, kv_dtype=kv_cache_dtype, max_num_seqs=max_num_seqs, max_num_batched_tokens=max_num_batched_tokens,
         max_model_len=max_model_len, gpu_memory_utilization=gpu_memory_utilization, offload=offload,
     )  # fmt: skip
-    deployments = [base, *(changed(base, knobs) for knobs in compare or [])]
+    first = Pools(prefill_replicas, prefill_tp)
+    asked = [(base, first), *(changed(base, knobs, first) for knobs in compare or [])]
     limits = Slo(ttft_ms=ttft, tpot_ms=tpot, e2e_ms=e2e, percentile=percentile)
     if percentile is not None and limits == Slo(percentile=percentile):
         raise InputError("--percentile is of limits; state one: --ttft, --tpot or --e2e")
+    check_outputs(report, plot)
     with progress("serving every request"):
         found = [
             simulate(
-                model, gpus, deployment=deployment, trace=trace, slo=None if limits == Slo() else limits,
+                model, gpus, deployment=deployment, prefill=pools.prefill(deployment), trace=trace, slo=None if limits == Slo() else limits,
                 workload=Workload(input_len=input_len, output_len=output_len, rate=rate, concurrency=concurrency),
-                runs=measured(runs), duration_s=duration, seed=seed, spread=spread, burstiness=burstiness,
+                runs=grounds.evidence(runs, fit), duration_s=duration, seed=seed, spread=spread, burstiness=burstiness,
                 curve=_curve(curve), router=opt.one_of("--router", router, ("round_robin", "least_loaded")),  # type: ignore[arg-type]
                 prefix_hit_rate=prefix_hit_rate, draws=draws, set_gpu=opt.overrides(set_gpu),
             )
-            for deployment in deployments
+            for deployment, pools in asked
         ]  # fmt: skip
     if requests is not None:
         write_requests(Path(requests), found)
+    pages: list[Path] = []
+    if report is not None or plot is not None:
+        from advisor.report.reviews import draw_traffic, review_traffic  # noqa: PLC0415  brings Matplotlib
+
+        pages += [draw_traffic(found, Path(plot))] if plot is not None else []
+        pages += review_traffic(found, Path(report))[:2] if report is not None else []
     answer(
         format_,
-        view=lambda width: simulation_view(found, width, wide=wide),
+        view=lambda width: [*simulation_view(found, width, wide=wide), *written(pages)],
         body=lambda: found[0].to_dict() if len(found) == 1 else {"simulations": [each.to_dict() for each in found]},
         rows=lambda: [simulation_row(each) for each in found],
         columns=lambda: columns_of(found),
     )
 
 
-def changed(base: Deployment, knobs: str) -> Deployment:
-    """``base`` with the knobs that ``--compare`` names: "tp=1,dp=2".
+def check_outputs(report: str | None, plot: str | None = None) -> None:
+    """Raise ``InputError`` where a report or a figure cannot be written, before the work is done."""
+    if report is None and plot is None:
+        return
+    from advisor.report.pages import check_writable  # noqa: PLC0415  only with those options
+
+    if plot is not None and Path(plot).suffix.casefold() != ".png":
+        raise InputError(f"--plot is {plot!r:.60}; it must be a PNG file, such as latencies.png")
+    for each in (report, plot):
+        if each is not None:
+            check_writable(Path(each))
+
+
+def written(pages: Sequence[Path]) -> list[RenderableType]:
+    """The line that says where a report is."""
+    from advisor.report.lines import labelled  # noqa: PLC0415  brings Rich
+
+    return [labelled([("report", [str(page) for page in pages])])] if pages else []
+
+
+@dataclass(frozen=True, slots=True)
+class Pools:
+    """The replicas that only compute prompts, as the options name them."""
+
+    prefill_replicas: int = 0
+    prefill_tp: int | None = None
+
+    def prefill(self, deployment: Deployment) -> Deployment | None:
+        """Their deployment; None without them."""
+        if not self.prefill_replicas:
+            if self.prefill_tp is not None:
+                raise InputError("--prefill-tp is of replicas for prompts; say how many with --prefill-replicas")
+            return None
+        return replace(deployment, dp=self.prefill_replicas, tp=self.prefill_tp or deployment.tp)
+
+
+def changed(base: Deployment, knobs: str, pools: Pools | None = None) -> tuple[Deployment, Pools]:
+    """``base`` and ``pools`` with the knobs that ``--compare`` names: "tp=1,dp=2".
 
     Raises:
         InputError: there is no such knob, or that is no value for it.
@@ -249,8 +333,10 @@ def changed(base: Deployment, knobs: str) -> Deployment:
         except ValueError:
             kind = "a whole number" if name in WHOLE else "a number"
             raise InputError(f"--compare {knobs!r:.60}: {name} must be {kind}") from None
+    apart = {name: values.pop(name) for name in POOLS if name in values}
     assert values.keys() <= {f.name for f in fields(Deployment)}
-    return replace(base, **values)
+    pools = replace(pools or Pools(), **apart)
+    return replace(base, **values), pools if pools.prefill_replicas else Pools()
 
 
 def _curve(text: str | None) -> list[float]:
@@ -262,15 +348,6 @@ def _curve(text: str | None) -> list[float]:
         raise InputError(
             f"--curve is {text!r:.60}; it must be numbers with commas between, such as 0.2,1,1.5"
         ) from None
-
-
-def measured(paths: Sequence[str] | None) -> list[Measurement] | None:
-    """The runs of all files; None, for those that ship, where no file is named."""
-    if not paths:
-        return None
-    from catalog.runs import read_runs  # noqa: PLC0415  only with --runs
-
-    return [run for path in paths for run in read_runs(path)]
 
 
 def write_requests(path: Path, found: Sequence[Simulation]) -> None:

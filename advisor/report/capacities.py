@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from advisor.capacity import CapacityPlan, Change, Option
+    from advisor.capacity import CapacityPlan
+    from advisor.choices import Change, Option
     from catalog.schema import Slo
 
 NAMES = {"ttft_ms": "TTFT", "tpot_ms": "TPOT", "e2e_ms": "E2E"}
@@ -25,37 +26,38 @@ WHAT = {"rate": "rate", "input_len": "prompts", "output_len": "outputs"}
 
 def capacity_view(found: CapacityPlan, width: int, *, wide: bool = False) -> list[RenderableType]:
     """Everything to print, in order."""
-    view: list[RenderableType] = [header(_head(found), width), labelled(notes(found.notes)), ""]
-    shown = _shown(found)
+    view: list[RenderableType] = [header(head(found), width), labelled(notes(found.notes)), ""]
+    options = shown(found)
     view += [drawn(option_columns(found), None if wide else width, emphasised=0 if found.best else None), ""]
-    view.append(labelled([*_told(found), ("source", sources_line(option.provenance for option in shown))]))
+    view.append(labelled([*told(found), ("source", sources_line(option.provenance for option in options))]))
     return view
 
 
 def option_columns(found: CapacityPlan) -> list[Column]:
     """One option a row; where nothing keeps the limits, what comes nearest."""
-    shown = _shown(found)
+    options = shown(found)
     at = _statistic(found.slo)
     columns = [
-        Column(name="", cells=[">" if option is found.best else " " for option in shown], right=False),
-        Column(name="GPUs", cells=[f"{option.gpus} x {option.gpu}" for option in shown], right=False),
-        Column(name="replicas", cells=[_replicas(option) for option in shown], narrow="repl."),
-        Column(name="layout", cells=[_layout(option) for option in shown], right=False),
-        Column(name="$", unit="a month", cells=[_money(option.usd_per_month) for option in shown]),
-        Column(name="$/Mtok", unit="output", cells=[short(option.usd_per_mtok) for option in shown], rank=3),
+        Column(name="", cells=[">" if option is found.best else " " for option in options], right=False),
+        Column(name="GPUs", cells=[f"{option.gpus} x {option.gpu}" for option in options], right=False),
+        Column(name="replicas", cells=[_replicas(option) for option in options], narrow="repl."),
+        Column(name="layout", cells=[layout_of(option) for option in options], right=False),
+        Column(name="$", unit="a month", cells=[_money(option.usd_per_month) for option in options]),
+        Column(name="$/Mtok", unit="output", cells=[short(option.usd_per_mtok) for option in options], rank=3),
     ]
     for rank, (metric, name) in enumerate(NAMES.items()):
         limited = getattr(found.slo, metric) is not None
-        cells = [short(option.latencies[metric]) for option in shown]
+        cells = [short(option.latencies[metric]) for option in options]
         columns.append(Column(name=name, unit=f"{at} ms", cells=cells, rank=0 if limited else 5))
-        if any(option.intervals for option in shown):
-            ends = [span(*option.intervals[metric]) for option in shown]
+        if any(option.intervals for option in options):
+            ends = [span(*option.intervals[metric]) for option in options]
             columns.append(Column(name="90%", unit="interval", cells=ends, rank=4 if limited else 6 + rank))
-    columns.append(Column(name="load", unit="of full", cells=[share(option.utilisation) for option in shown], rank=2))
+    columns.append(Column(name="load", unit="of full", cells=[share(option.utilisation) for option in options], rank=2))
     return columns
 
 
-def _shown(found: CapacityPlan) -> Sequence[Option]:
+def shown(found: CapacityPlan) -> Sequence[Option]:
+    """The options; where nothing keeps the limits, what comes nearest."""
     return found.options or ((found.nearest,) if found.nearest else ())
 
 
@@ -63,8 +65,9 @@ def _statistic(slo: Slo) -> str:
     return "mean" if slo.percentile is None else f"p{slo.percentile:g}"
 
 
-def _head(found: CapacityPlan) -> list[str]:
-    option = _shown(found)[0]
+def head(found: CapacityPlan) -> list[str]:
+    """Model, GPUs, engine, traffic and limits."""
+    option = shown(found)[0]
     engine = find_engine(option.deployment.engine)
     limits = [f"{NAMES[name]} {getattr(found.slo, name):g}" for name in LIMITS if getattr(found.slo, name) is not None]
     return [
@@ -80,8 +83,12 @@ def _replicas(option: Option) -> str:
     return f"{option.replicas} + {option.spares}" if option.spares else str(option.replicas)
 
 
-def _layout(option: Option) -> str:
+def layout_of(option: Option) -> str:
+    """TP and PP, and how the replicas for prompts and outputs share a fleet that has both: "TP2 2+3"."""
     deployment = option.deployment
+    if option.prefill is not None:
+        groups = option.replicas + option.spares
+        return f"TP{deployment.tp} {option.prefill.dp // groups}+{deployment.dp // groups}"
     experts = f" EP{deployment.ep}" if deployment.ep > 1 else ""
     return f"TP{deployment.tp} PP{deployment.pp}{experts}"
 
@@ -90,25 +97,24 @@ def _money(value: float | None) -> str:
     return "-" if value is None else f"{value:,.0f}"
 
 
-def _told(found: CapacityPlan) -> list[tuple[str, Sequence[str]]]:
+def told(found: CapacityPlan) -> list[tuple[str, Sequence[str]]]:
+    """Labelled lines below the table."""
     goal = "the cheapest" if found.objective == "cost" else "the fewest GPUs"
-    sure = "by the estimate" if found.confidence == 0.5 else f"with {found.confidence:.0%} confidence"
     exact = (
-        f"{goal} of {found.candidates} layouts, every one simulated or ruled out by its saturation; limits kept {sure}"
-        f"{f' at {1.0 + found.headroom:.3g} times the rate' if found.headroom else ''}; {found.requests} requests over "
-        f"{short(found.duration_s)} s"
+        f"{goal} of {found.candidates} layouts, every one simulated or ruled out by its saturation; "
+        f"{found.requests} requests over {short(found.duration_s)} s"
     )
     best = found.best
     if best is None:
-        told = [f"nothing keeps the limits; the nearest is {_nearest(found)}"]
-        return [("limit", told), ("relax", found.relaxations)]
-    entries: list[tuple[str, Sequence[str]]] = [("exact", [exact])]
+        lines = [f"nothing keeps the limits; the nearest is {_nearest(found)}"]
+        return [("limit", lines), ("relax", found.relaxations)]
+    entries: list[tuple[str, Sequence[str]]] = [("exact", [exact]), ("reserve", [reserve(found)])]
     spare = " without its spares" if best.spares else ""
     carried = [
         f"{best.gpus} x {best.gpu} {'keeps' if best.gpus == 1 else 'keep'} the limits{spare} up to {short(found.carries_s)} requests/s"
     ]
     if found.next_carries_s is not None:
-        size = best.deployment.tp * best.deployment.pp
+        size = best.gpus // (best.replicas + best.spares)
         latencies = ", ".join(
             f"{NAMES[name]} {short(best.latencies[name])} to {short(value)} ms"
             for name, value in found.next_latencies.items()
@@ -121,13 +127,24 @@ def _told(found: CapacityPlan) -> list[tuple[str, Sequence[str]]]:
     return entries
 
 
+def reserve(found: CapacityPlan) -> str:
+    """How much there is beyond what the estimate takes, and how to have less or more of it."""
+    at = f"at {1.0 + found.headroom:.3g} times the rate" if found.headroom else "at this rate"
+    if found.confidence == 0.5:
+        return (
+            f"none but for chance: the limits are kept {at} by the bare estimate; --confidence 0.9 keeps its error back"
+        )
+    return (
+        f"the limits are kept and nothing saturates {at} with {found.confidence:.0%} confidence in the estimate "
+        "(--confidence 0.5: by the bare estimate)"
+    )
+
+
 def _nearest(found: CapacityPlan) -> str:
     option = found.nearest
     assert option is not None
     values = ", ".join(f"{NAMES[name]} {short(value)} ms" for name, value in option.latencies.items())
-    return (
-        f"{option.gpus} x {option.gpu} as {_replicas(option)} x {_layout(option)}: {_statistic(found.slo)} of {values}"
-    )
+    return f"{option.gpus} x {option.gpu} as {_replicas(option)} x {layout_of(option)}: {_statistic(found.slo)} of {values}"
 
 
 def _changes(found: CapacityPlan, what: str) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
+from advisor.reasons import layout
 from advisor.report.catalogs import stored_bits
 from advisor.report.estimates import weights_gib
 from advisor.report.lines import (
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
     from advisor.estimation import Estimate
     from advisor.recommendation import Recommendation
+    from catalog.engines.process import Process
+    from catalog.schema import Cluster
 
 GOALS = {
     "throughput_per_gpu": "most tok/s per GPU",
@@ -83,6 +86,31 @@ def _notes(found: Recommendation) -> Iterator[Any]:
     yield from found.assumptions
     if found.best is not None:
         yield from found.best.notes
+
+
+def recommendation_answer(found: Recommendation) -> str:
+    """What to run and what it reaches, in one sentence; or that nothing is feasible, and what comes nearest."""
+    asked = f"{found.workload.input_len} in / {found.workload.output_len} out"
+    if found.best is not None:
+        return f"Run {_reached(found.best, found.cluster)} at {asked}."
+    if found.nearest is None:
+        return f"Nothing is feasible on {found.cluster}: {'; '.join(broken_limits(found))}."
+    broken = "; ".join(broken_limits(found))
+    return f"Nothing is feasible at {asked}: {broken}. Nearest: {_reached(found.nearest, found.cluster)}."
+
+
+def _reached(estimate: Estimate, cluster: Cluster) -> str:
+    deployment = estimate.deployment
+    replicas = "1 replica" if deployment.dp == 1 else f"{deployment.dp} replicas"
+    text = f"{replicas} of {layout(estimate)} on {deployment.num_gpus} of {cluster.num_gpus} {cluster.gpu.name}"
+    if estimate.output_tok_s_per_gpu is None:
+        return text
+    money = f", {dollars(estimate.usd_per_mtok)} per million output tokens" if estimate.usd_per_mtok else ""
+    return (
+        f"{text}, batch {estimate.batch}: {short(estimate.output_tok_s_per_gpu)} tok/s per GPU "
+        f"{_interval(estimate, 'output_tok_s_per_gpu')}, TTFT {short(estimate.ttft_ms)} ms, "
+        f"TPOT {short(estimate.tpot_ms)} ms{money}"
+    )
 
 
 def layout_of(estimate: Estimate) -> str:
@@ -218,11 +246,15 @@ def _told(
 
 
 def _run(found: Recommendation, width: int) -> list[str]:
-    """What starts the best deployment, to be copied; where that takes several processes, the first and how many."""
+    """What starts the best deployment, to be copied."""
     if found.best is None or not found.command:
         return []
-    started = processes(found.best.deployment, found.model, found.cluster)
-    lines = command_lines(found.command, width, variables=started[0].environment)
+    return start_lines(found.command, processes(found.best.deployment, found.model, found.cluster), width)
+
+
+def start_lines(command: Sequence[str], started: Sequence[Process], width: int) -> list[str]:
+    """A command to be copied; where it takes several processes, the first and how many."""
+    lines = command_lines(command, width, variables=started[0].environment)
     if len(started) > 1 or started[0].files:
         what = f"the first of {len(started)} processes" if len(started) > 1 else "it reads a file"
         lines.append(f"# {what}; advisor export writes all there is")

@@ -31,14 +31,13 @@ POINTS = 40
 def simulation_view(found: Sequence[Simulation], width: int, *, wide: bool = False) -> list[RenderableType]:
     """Everything to print, in order."""
     first = found[0]
-    view: list[RenderableType] = [header(_head(first), width)]
-    told = [note for each in found for note in each.notes]
-    view += [labelled(notes(dict.fromkeys(told))), ""]
+    view: list[RenderableType] = [header(head(first), width)]
+    view += [labelled(notes(note for each in found for note in each.notes)), ""]
     if len(found) == 1:
-        view += [drawn(metric_columns(first), width), "", labelled(_told(first))]
+        view += [drawn(metric_columns(first), width), "", labelled(told(first))]
     else:
-        best = _best(found)
-        view += [drawn(comparison_columns(found), None if wide else width, emphasised=best), ""]
+        chosen = best(found)
+        view += [drawn(comparison_columns(found), None if wide else width, emphasised=chosen), ""]
         view.append(labelled([("source", sources_line(each.provenance for each in found))]))
     return view
 
@@ -55,7 +54,16 @@ def layout_name(deployment: Deployment) -> str:
     return " ".join(filter(None, parts))
 
 
-def _head(found: Simulation) -> list[str]:
+def layout_of(found: Simulation) -> str:
+    """The layout, of both pools where prompts have their own: "1 x TP2 PP1 for prompts, 2 x TP1 PP1"."""
+    if found.prefill is None:
+        return layout_name(found.deployment)
+    names = [name if " x " in name else f"1 x {name}" for name in map(layout_name, (found.prefill, found.deployment))]
+    return f"{names[0]} for prompts, {names[1]}"
+
+
+def head(found: Simulation) -> list[str]:
+    """Model, hardware, engine and traffic."""
     engine = find_engine(found.deployment.engine)
     served = found.served
     lengths = f"{short(served.input_len.mean())} in / {short(served.output_len.mean())} out"
@@ -91,12 +99,12 @@ def comparison_columns(found: Sequence[Simulation]) -> list[Column]:
         return [short(each.metrics[metric][statistic]) for each in found]
 
     knobs = _differing([each.deployment for each in found])
-    columns = [Column(name="deployment", cells=[layout_name(each.deployment) for each in found], right=False)]
+    columns = [Column(name="deployment", cells=[layout_of(each) for each in found], right=False)]
     columns += [
         Column(name=name, cells=[str(getattr(each.deployment, name)) for each in found], rank=2) for name in knobs
     ]
     columns += [
-        Column(name="GPUs", cells=[str(each.deployment.num_gpus) for each in found]),
+        Column(name="GPUs", cells=[str(each.gpus_used) for each in found]),
         Column(name="TTFT", unit="p50 ms", cells=cells("ttft_ms", "p50"), rank=3),
         Column(name="TTFT", unit=f"{percentile} ms", cells=cells("ttft_ms", percentile)),
         Column(name="TPOT", unit="p50 ms", cells=cells("tpot_ms", "p50"), rank=3),
@@ -128,19 +136,20 @@ def _differing(deployments: Sequence[Deployment]) -> list[str]:
     return [name for name in names if len({getattr(each, name) for each in deployments}) > 1]
 
 
-def _best(found: Sequence[Simulation]) -> int | None:
+def best(found: Sequence[Simulation]) -> int | None:
     """Of those that keep the limits the one with the fewest GPUs, then the shortest requests; None without limits."""
     good = [i for i, each in enumerate(found) if each.meets]
-    return min(good, key=lambda i: (found[i].deployment.num_gpus, found[i].metrics["e2e_ms"]["mean"]), default=None)
+    return min(good, key=lambda i: (found[i].gpus_used, found[i].metrics["e2e_ms"]["mean"]), default=None)
 
 
-def _told(found: Simulation) -> list[tuple[str, Sequence[str]]]:
+def told(found: Simulation) -> list[tuple[str, Sequence[str]]]:
+    """Labelled lines below the table of one simulation."""
+
     def rate(name: str) -> str:
         value = short(getattr(found, name))
         return value if found.scale is None else f"{value} {span(*found.interval(name))}"
 
-    deployment = found.deployment
-    used = f"{layout_name(deployment)}, {deployment.num_gpus} of {found.cluster.num_gpus} GPUs"
+    used = f"{layout_of(found)}, {found.gpus_used} of {found.cluster.num_gpus} GPUs"
     rates = [f"{rate('completed_s')} requests/s completed, {rate('output_tok_s')} output tok/s"]
     rates.append(f"saturated at {rate('saturation_s')} requests/s")
     entries: list[tuple[str, Sequence[str]]] = [("layout", [used]), ("rates", rates)]
@@ -174,9 +183,11 @@ def simulation_row(found: Simulation) -> dict[str, Any]:
     deployment = found.deployment
     row: dict[str, Any] = {
         "model": found.model.name, "cluster": str(found.cluster), "engine": deployment.engine, "dp": deployment.dp,
-        "tp": deployment.tp, "pp": deployment.pp, "ep": deployment.ep, "gpus_used": deployment.num_gpus,
+        "tp": deployment.tp, "pp": deployment.pp, "ep": deployment.ep, "gpus_used": found.gpus_used,
         "max_num_seqs": deployment.max_num_seqs, "max_num_batched_tokens": deployment.max_num_batched_tokens,
         "dtype": deployment.dtype, "kv_dtype": deployment.kv_dtype, "rate": found.rate, "concurrency": found.concurrency,
+        "prefill_replicas": found.prefill.dp if found.prefill else 0,
+        "prefill_tp": found.prefill.tp if found.prefill else None,
         "duration_s": found.duration_s, "requests": len(found.served),
     }  # fmt: skip
     for name in RATES:

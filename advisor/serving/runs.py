@@ -26,6 +26,8 @@ the median time to the first token has above the steps that it waits for and tak
 time per output token comes out."""
 SETTLING = 0.35
 """Share of a closed loop in which it fills up; what is measured comes after (as ``probes.serving`` measures)."""
+TURNS = 12
+"""Full replicas that a queue fills one after the other to see how fast it empties."""
 BINS = 120
 """Points of the curves over time."""
 
@@ -48,6 +50,8 @@ class Scheduler:
     prefix_hit_rate: float = 0.0
     """Share of each prompt's tokens that are found in the prefix cache. They take blocks like others."""
     front_end_ms: float = FRONT_END_MS
+    cached_prompts: bool = False
+    """Requests come with the KV cache of all their prompt but its last token, computed elsewhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +137,8 @@ def serve(traffic: Traffic, times: StepTimes, scheduler: Scheduler, *, steps_log
     log = np.zeros((steps_logged, len(kernel.STEP_COLUMNS)))
     bin_s = traffic.duration_s / BINS
     cached = np.floor(scheduler.prefix_hit_rate * traffic.input_len / kernel.BLOCK).astype(np.int64) * kernel.BLOCK
+    if scheduler.cached_prompts:
+        cached = traffic.input_len
     closed = traffic.concurrency is not None
     ahead = scheduler.asynchronous and scheduler.stages == 1
     counts = kernel.serve(
@@ -166,12 +172,13 @@ def longest(scheduler: Scheduler) -> int:
     return scheduler.kv_blocks * BLOCK
 
 
-def saturation_rate(traffic: Traffic, times: StepTimes, scheduler: Scheduler) -> float:
+def saturation_rate(traffic: Traffic, times: StepTimes, scheduler: Scheduler, *, turns: int = TURNS) -> float:
     """Requests a second that are completed when there are always more waiting: those of the traffic, over and over.
 
-    Counted between the completion of a quarter and of three quarters of a long queue.
+    Counted between the completion of a quarter and of three quarters of a queue as long as so many ``turns`` of all that
+    may run at once.
     """
-    wanted = 12 * scheduler.max_num_seqs * scheduler.replicas
+    wanted = turns * scheduler.max_num_seqs * scheduler.replicas
     taken = np.arange(wanted) % min(len(traffic), wanted)
     queue = replace(
         traffic, arrival_s=np.zeros(wanted), input_len=traffic.input_len[taken], output_len=traffic.output_len[taken],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from itertools import accumulate
 from operator import itemgetter
 from typing import TYPE_CHECKING
@@ -35,6 +36,13 @@ def balanced_stages(costs: Sequence[float], stages: int, *, first: float = 0.0, 
         raise InputError(f"{layers} layers cannot make {stages} stages; it must be from 1 to {layers}")
     if min(*costs, first, last, 0.0) < 0:
         raise InputError("a layer's cost is negative; it must be 0 or more")
+    return _balanced(tuple(costs), stages, first, last)
+
+
+@lru_cache(maxsize=256)
+def _balanced(costs: tuple[float, ...], stages: int, first: float, last: float) -> tuple[range, ...]:
+    """Kept: the model of time asks for the same stages at every look at a model."""
+    layers = len(costs)
     sums = [0.0, *accumulate(costs)]
 
     def cost(stage: int, begin: int, end: int) -> float:

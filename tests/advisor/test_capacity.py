@@ -137,8 +137,8 @@ def test_how_far_it_carries_is_where_the_limits_break():
         workload=replace(WORKLOAD, rate=found.carries_s * 1.3),
     )  # fmt: skip
     assert not above.meets or above.saturation_s < found.carries_s * 1.3
-    slower, faster = (change for change in found.sensitivity if change.what == "rate")
-    assert slower.gpus <= best.gpus <= faster.gpus
+    half, slower, faster, double = (change.gpus for change in found.sensitivity if change.what == "rate")
+    assert half <= slower <= best.gpus <= faster <= double
 
 
 def test_limits_that_cannot_be_kept():
@@ -250,3 +250,22 @@ def test_prices_of_the_command():
             stated_prices(wrong)
     (line,) = run(*PLAN[:-1], "much", code=BAD_INPUT).stderr.splitlines()
     assert "--price" in line
+
+
+def test_fleets_with_a_pool_for_prompts_are_tried_on_demand():
+    asked = {"rate": 60.0, "slo": Slo(tpot_ms=6.0, percentile=95.0), "top": 1}
+    plain, found = planned("H200", **asked), planned("H200", disaggregate=True, **asked)
+    (option,) = (each for each in found.options if each.prefill)
+    assert [each for each in found.options if not each.prefill] == list(plain.options)
+    assert found.candidates > plain.candidates
+    assert option.provenance == "analytic"
+    assert option.gpus == option.prefill.num_gpus + option.deployment.num_gpus
+    assert option.latencies["tpot_ms"] <= 6.0
+    served = simulate(
+        MODEL, f"{option.gpus}xH200", deployment=option.deployment, prefill=option.prefill, duration_s=20.0, draws=0,
+        workload=replace(WORKLOAD, rate=60.0),
+    )  # fmt: skip
+    assert option.latencies["tpot_ms"] == pytest.approx(served.metrics["tpot_ms"]["p95"], rel=0.05)
+    text = run(*PLAN, "--disaggregate", "--tpot", "8").stdout
+    assert f"TP{option.deployment.tp} " in text
+    assert "pool for prompts" in text

@@ -62,10 +62,13 @@ def test_the_commands_are_those_of_this_version():
         "simulate",
         "plan",
         "probe",
+        "tune",
+        "fit",
         "validate",
         "export",
         "import",
         "catalog",
+        "app",
     }
     assert set(ROOT.commands["catalog"].commands) == {"models", "gpus", "prices", "engines"}
 
@@ -461,13 +464,13 @@ def test_the_overview_counts():
 
 
 def test_validation_tells_claims_errors_and_what_lies_outside():
-    text = out("validate", "--no-refit")
+    text = out("validate", "--no-refit", "--no-baselines")
     assert re.search(r"^(holds|FAILS) +A100, plain PyTorch", text, re.MULTILINE)
     assert re.search(r"^in-sample +vllm +static +TP +tpot_ms +\d+ +\d+\.\d% +\d+%$", text, re.MULTILINE)
     assert re.search(r"^\d+ of \d+ checks outside their 90% interval", text, re.MULTILINE)
-    rows = list(csv.DictReader(io.StringIO(out("validate", "--no-refit", "--format", "csv"))))
+    rows = list(csv.DictReader(io.StringIO(out("validate", "--no-refit", "--no-baselines", "--format", "csv"))))
     assert {"measured", "predicted", "low", "high", "split"} <= set(rows[0])
-    body = json.loads(out("validate", "--no-refit", "--format", "json"), parse_constant=constants)
+    body = json.loads(out("validate", "--no-refit", "--no-baselines", "--format", "json"), parse_constant=constants)
     assert len(body["checks"]) == len(rows)
 
 

@@ -29,7 +29,7 @@ def refused(*arguments):
     [
         # usage
         (["recomend"], ['unknown command "recomend"', "did you mean recommend?"]),
-        (["tune"], ['unknown command "tune"', "commands: recommend, estimate, simulate, plan, probe, validate, export, import, catalog"]),
+        (["tune"], ['unknown command "tune"', "commands: recommend, estimate, simulate, plan, probe, fit, validate, export, import, catalog"]),
         (["catalog", "modles"], ['unknown command "modles"', "did you mean models?"]),
         (["recommend"], ["missing --model", "--model llama-13b"]),
         (["estimate", "--model", "llama-13b", "--gpus", "A100"], ["missing --batch", "--batch 32"]),
@@ -100,6 +100,8 @@ def refused(*arguments):
         ([*RECOMMEND, "--storage", "nowhere"], ["neither a URL nor a journal"]),
         # files
         ([*ESTIMATE, "--runs", "/no/such/runs.csv"], ["cannot read /no/such/runs.csv", "No such file"]),
+        ([*ESTIMATE, "--fit", "/no/such/fit.json"], ["cannot read /no/such/fit.json", "No such file"]),
+        (["fit", "/no/such/runs.jsonl"], ["runs.jsonl", "No such file"]),
         (["estimate", "--model", "/no/such/config.json", "--gpus", "A100", "--batch", "8"], ["No such file"]),
         (["validate", "--published", "/no/such/folder"], ["/no/such/folder"]),
     ],

@@ -44,7 +44,7 @@ def test_star_import_brings_all_of_it(tmp_path):
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="module 'advisor' has no attribute 'answer'"):
         advisor.answer  # noqa: B018  looking is the test
-    assert not hasattr(advisor, "tune")
+    assert not hasattr(advisor, "answer")
 
 
 def test_the_version_is_the_project_s():

@@ -123,7 +123,7 @@ def test_what_cannot_be_is_one_line(arguments, said):
 
 
 def test_knobs_of_every_kind_can_be_compared():
-    found = changed(Deployment(), "tp=2, max_num_seqs=8, gpu_memory_utilization=0.8, dtype=fp8")
+    found, _ = changed(Deployment(), "tp=2, max_num_seqs=8, gpu_memory_utilization=0.8, dtype=fp8")
     assert found == Deployment(tp=2, max_num_seqs=8, gpu_memory_utilization=0.8, dtype="fp8")
 
 

@@ -12,7 +12,7 @@ from advisor.knowledge import Knowledge
 from advisor.layout import Layout
 from advisor.serving.traffic import Traffic
 from advisor.simulation import RATES, simulate
-from advisor.simulation_check import TARGETS, mean_errors, shipped
+from advisor.simulation_check import TARGETS, judgements, shipped
 from catalog.engines import resolve
 from catalog.gpus import parse_cluster
 from catalog.models import find_model
@@ -195,12 +195,15 @@ def test_none_of_the_requests_can_be_served():
 
 def test_real_runs_under_traffic_are_met():
     """What the judging runs of vLLM on H200s measured, each within the target on average, and better than no queues."""
-    errors = mean_errors(shipped())
+    found = shipped()
+    judged = judgements(found)
     for quantity, target in TARGETS.items():
-        error, without_queues, count = errors["validate", "open", quantity]
-        assert count == 8
-        assert error <= target, quantity
-        assert error < without_queues, quantity
-        closed, _, count = errors["validate", "steady", quantity]
-        assert count == 4
-        assert closed <= target, quantity
+        opened, closed = judged["validate", "open", quantity], judged["validate", "steady", quantity]
+        assert (opened.runs, closed.runs) == (8, 4)
+        assert opened.error <= target, quantity
+        assert opened.error < opened.baseline, quantity
+        assert closed.error <= target, quantity
+    intervals = [each for each in found if each.run.role == "validate" and each.quantity in TARGETS]
+    held = sum(each.held for each in intervals) / len(intervals)
+    assert held >= 0.85  # of 90% intervals, on 60 values
+    assert sum(each.width for each in intervals) / len(intervals) < 0.25  # and none so wide that they say nothing

@@ -37,6 +37,11 @@ assert_type(simulation.metrics, Mapping[str, Mapping[str, float]])
 assert_type(simulation.meets, bool | None)
 assert_type(simulation.interval("ttft_ms", "p95"), tuple[float, float])
 
+tuning = advisor.tune("llama-13b", "4xH200", slo=advisor.Slo(tpot_ms=40.0), budget_s=300.0, dry_run=True)
+assert_type(tuning, advisor.Tuning)
+assert_type(tuning.regret, float)
+assert_type(tuning.to_dict(), dict[str, Any])
+
 capacity = advisor.plan("llama-13b", ["H100", "8xH200"], rate=2.0, slo=advisor.Slo(tpot_ms=40.0, percentile=95.0))
 assert_type(capacity, advisor.CapacityPlan)
 assert_type(capacity.carries_s, float | None)
@@ -47,6 +52,11 @@ assert_type(advisor.probe(plan="plan.json", gpus="local", budget_s=None), list[a
 assert_type(advisor.probe("llama-13b", "4xH100", endpoint="http://localhost:8000", tp=[4]), list[advisor.Measurement])
 assert_type(advisor.import_runs("results.json", gpu="H100-SXM", tp=2), list[advisor.Measurement])
 assert_type(advisor.import_runs(["a.json", "b.csv"], format="aiperf", store="runs.jsonl"), list[advisor.Measurement])
+
+learned = advisor.fit(["runs.jsonl"], alone=True)
+assert_type(learned, advisor.Surrogate)
+assert_type(advisor.Surrogate.read("fit.json"), advisor.Surrogate)
+advisor.recommend("llama-13b", "4xA100", runs=learned)
 
 advisor.estimate("llama-13b", "4xA100")  # type: ignore[call-arg]
 advisor.estimate("llama-13b", "4xA100", tp="two", batch=8, input_len=1024, output_len=256)  # type: ignore[arg-type]

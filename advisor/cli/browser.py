@@ -1,0 +1,93 @@
+"""``advisor app``: the planning app, served to a browser."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from catalog.schema import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Port = Annotated[int, typer.Option("--port", metavar="PORT", show_default=True, help="Port to listen on.")]
+Host = Annotated[
+    str,
+    typer.Option(
+        "--host",
+        metavar="HOST",
+        show_default=True,
+        help="Address to listen on; 0.0.0.0 lets in whoever reaches this machine.",
+    ),
+]
+
+ROOT = Path(__file__).resolve().parents[2]
+"""Where the packages lie, this one among them."""
+MAIN = ROOT / "app" / "main.py"
+SETTINGS = {
+    "browser.gatherUsageStats": "false",
+    "client.showErrorDetails": "none",
+    "client.toolbarMode": "viewer",
+    "global.disableWidgetStateDuplicationWarning": "true",
+    "server.fileWatcherType": "none",
+    "server.headless": "true",
+    "server.maxUploadSize": "20",
+}
+"""Of Streamlit: nothing is sent anywhere, no traceback is shown, no browser is opened, uploads have at most 20 MB; that an
+example fills in widgets which have defaults is meant."""
+
+
+def app(*, port: Port = 8501, host: Host = "localhost") -> None:
+    """Serve the planning app to a browser.
+
+    Everything the commands answer, to see and to explore. Ctrl-C ends it.
+
+    \b
+    advisor app
+    advisor app --port 8600
+    """  # noqa: D301  Click's mark for lines that stay as they are
+    if not all(importlib.util.find_spec(name) for name in ("streamlit", "plotly")):
+        raise InputError("the app needs Streamlit and Plotly; install them with: pip install 'advisor[app]'")
+    check_free(host, port)
+    command = start(host, port)
+    sys.stdout.flush()
+    os.execve(command[0], command, environment(os.environ))  # noqa: S606  no shell, and Ctrl-C is Streamlit's alone
+
+
+def start(host: str, port: int) -> list[str]:
+    """The command that serves the app; ``-P`` keeps the folder it is started in off Python's path."""
+    options = {**SETTINGS, "server.address": host, "server.port": str(port)}
+    flags = [word for name, value in options.items() for word in (f"--{name}", value)]
+    return [sys.executable, "-P", "-m", "streamlit", "run", str(MAIN), *flags]
+
+
+def environment(own: Mapping[str, str]) -> dict[str, str]:
+    """The environment to start it in: a source checkout is not on Python's path by itself."""
+    if ROOT.name in {"site-packages", "dist-packages"}:
+        return dict(own)
+    return {**own, "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [own.get("PYTHONPATH")])])}
+
+
+def check_free(host: str, port: int) -> None:
+    """Raise ``InputError`` unless a server can listen there."""
+    if not 0 < port < 2**16:
+        raise InputError(f"--port is {port}; it must be from 1 to 65535")
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except (OSError, UnicodeError):
+        raise InputError(f"--host is {host!r:.60}; it must be an address of this machine, such as localhost") from None
+    with socket.socket(family, kind) as tried:
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            tried.bind(address)
+        except OSError as error:
+            raise InputError(
+                f"cannot listen on port {port} of {host}: {(error.strerror or str(error)).lower()}; "
+                f"name another one, for example --port {port + 1 if port < 2**16 - 1 else 8501}"
+            ) from None

@@ -1,0 +1,62 @@
+"""A capacity plan in one sentence, as it is said in a meeting."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from advisor.report.numbers import dollars, share, short, span
+from advisor.report.simulations import layout_name
+from advisor.simulation import LIMITS
+
+if TYPE_CHECKING:
+    from advisor.capacity import CapacityPlan
+    from advisor.choices import Option
+    from catalog.schema import Slo
+
+NAMES = {"ttft_ms": "TTFT", "tpot_ms": "TPOT", "e2e_ms": "E2E"}
+
+
+def capacity_answer(found: CapacityPlan) -> str:
+    """What to take, what it costs and what it keeps; or that nothing keeps the limits, and what comes nearest."""
+    rate = found.workload.rate or 0.0
+    often = f"{rate:.0f}" if rate.is_integer() else short(rate)
+    asked = f"{often} requests/s of {found.workload.input_len} in / {found.workload.output_len} out"
+    if found.best is None:
+        assert found.nearest is not None
+        return (
+            f"Nothing keeps {_limits(found.slo)} at {asked}. Nearest: {_fleet(found.nearest)}, "
+            f"{_latencies(found.nearest, found.slo)}. To relax: {'; or '.join(found.relaxations)}."
+        )
+    best = found.best
+    money = ""
+    if best.usd_per_month is not None:
+        money = f" for ${best.usd_per_month:,.0f} a month ({dollars(best.usd_per_mtok)} per million output tokens)"
+    verb = "serves" if best.gpus == 1 else "serve"
+    return f"{_fleet(best)} {verb} {asked}{money}: {_latencies(best, found.slo)}, at {share(best.utilisation)} load."
+
+
+def _fleet(option: Option) -> str:
+    spares = f" ({option.spares} of them spare)" if option.spares else ""
+    return f"{option.gpus} x {option.gpu} as {layout_name(option.deployment)}{spares}"
+
+
+def _limits(slo: Slo) -> str:
+    each = [f"{NAMES[name]} {limit:g} ms" for name in LIMITS if (limit := getattr(slo, name)) is not None]
+    return f"{_statistic(slo)} {' and '.join(each)}"
+
+
+def _latencies(option: Option, slo: Slo) -> str:
+    told = [
+        f"{NAMES[name]} {short(option.latencies[name])}{_interval(option, name)} ms"
+        for name in LIMITS
+        if getattr(slo, name) is not None
+    ]
+    return f"{_statistic(slo)} {', '.join(told)}"
+
+
+def _interval(option: Option, name: str) -> str:
+    return f" {span(*option.intervals[name])}" if name in option.intervals else ""
+
+
+def _statistic(slo: Slo) -> str:
+    return "mean" if slo.percentile is None else f"p{slo.percentile:g}"

@@ -1,0 +1,120 @@
+"""Reports of traffic and of capacity plans, fit to be handed round: Markdown, and one HTML file with the figures in it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from advisor.report import capacities, simulations
+from advisor.report.lines import notes, sources_line
+from advisor.report.numbers import dollars, short
+from advisor.report.pages import Picture, Section, png, write_page
+from advisor.report.traffic_figures import (
+    cost_figure,
+    fleets_figure,
+    latency_figure,
+    sensitivity_figure,
+    timeline_figure,
+)
+from catalog.schema import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from advisor.capacity import CapacityPlan
+    from advisor.simulation import Simulation
+
+
+def review_traffic(found: Sequence[Simulation], folder: Path) -> list[Path]:
+    """Write what traffic meets on one deployment, or on several: ``report.html``, ``report.md`` and the figures.
+
+    Raises:
+        InputError: Matplotlib is missing, or a file cannot be written.
+
+    """
+    first = found[0]
+    sections = [
+        Section(
+            title="Latencies", columns=simulations.columns_of(found), entries=simulations.told(first) if len(found) == 1 else (),
+            emphasised=simulations.best(found) if len(found) > 1 else None,
+            pictures=[Picture(
+                name="latencies", figure=latency_figure(found),
+                caption="Share of the requests that take at most so long; dashed: the limits.",
+            )],
+        ),
+        Section(title="Over time", pictures=[Picture(
+            name="timeline", figure=timeline_figure(found),
+            caption="While requests come: what runs and waits on a replica, its KV cache, and the tokens of all.",
+        )]),
+        Section(title="What this stands on", entries=[
+            *notes(note for each in found for note in each.notes),
+            ("source", sources_line(each.provenance for each in found)),
+        ]),
+    ]  # fmt: skip
+    return write_page(folder, f"{first.model.name} under traffic", simulations.head(first), sections)
+
+
+def draw_traffic(found: Sequence[Simulation], path: Path) -> Path:
+    """Write the distributions of the latencies as a PNG.
+
+    Raises:
+        InputError: Matplotlib is missing, or the file cannot be written.
+
+    """
+    image = png(latency_figure(found))
+    try:
+        path.write_bytes(image)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}") from error
+    return path
+
+
+def review_plan(found: CapacityPlan, folder: Path) -> list[Path]:
+    """Write a capacity plan: ``report.html``, ``report.md`` and the figures.
+
+    Raises:
+        InputError: Matplotlib is missing, or a file cannot be written.
+
+    """
+    sections = [
+        Section(
+            title="Answer", columns=capacities.option_columns(found), emphasised=0 if found.best else None,
+            entries=[("answer", [summary(found)]), *capacities.told(found)],
+        )
+    ]  # fmt: skip
+    if found.best is not None:
+        sections += [
+            Section(title="Cost and latency", pictures=[Picture(
+                name="fleets", figure=fleets_figure(found),
+                caption="The best layouts of each kind of GPU, spares included; bars: 90% intervals; filled: the one chosen; "
+                "dashed: the limits.",
+            )]),
+            Section(title="If the load is another", pictures=[
+                Picture(
+                    name="cost", figure=cost_figure(found),
+                    caption="The chosen layout at other rates; dashed: the rate asked for.",
+                ),
+                Picture(
+                    name="sensitivity", figure=sensitivity_figure(found),
+                    caption="GPUs of the chosen layout when one thing is 0.8 or 1.25 times what was asked for.",
+                ),
+            ]),
+        ]  # fmt: skip
+    provenances = [option.provenance for option in capacities.shown(found)]
+    sections.append(
+        Section(title="What this stands on", entries=[*notes(found.notes), ("source", sources_line(provenances))])
+    )
+    return write_page(folder, f"Capacity for {found.model.name}", capacities.head(found), sections)
+
+
+def summary(found: CapacityPlan) -> str:
+    """The answer as a sentence."""
+    best = found.best
+    if best is None:
+        return f"No fleet keeps the limits. Relax: {'; or '.join(found.relaxations)}."
+    money = "" if best.usd_per_hour is None else f" for {dollars(best.usd_per_hour)} an hour"
+    spare = f", {best.spares} of its replicas in reserve" if best.spares else ""
+    return (
+        f"{best.gpus} x {best.gpu}{money} serve {short(found.workload.rate)} requests/s within the limits{spare}; they would up "
+        f"to {short(found.carries_s)} requests/s."
+    )

@@ -1,0 +1,51 @@
+"""What the pages show, asked of ``advisor`` and kept while it is likely to be asked again.
+
+Kept are the frozen answers themselves, shared by all sessions: everything an answer depends on is an argument, so two
+sessions can never see each other's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import streamlit as st
+
+import advisor
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from advisor.evaluation import Regime
+    from advisor.knowledge import Beside
+
+MOST = 64
+"""Answers kept of one kind; a recommendation takes about a megabyte."""
+TTL_S = 600
+"""After that many seconds a question is asked again: the user's own runs in $ADVISOR_HOME may have grown."""
+
+
+@st.cache_resource(max_entries=MOST, ttl=TTL_S, show_spinner="Searching every valid deployment")
+def recommendation(
+    model: advisor.Model, gpus: str, workload: advisor.Workload, slo: advisor.Slo, *, objective: str, engine: str,
+    price: float | None = None, dtypes: tuple[str, ...] = (), set_gpu: Mapping[str, float] | None = None,
+    runs: Beside | None = None,
+) -> advisor.Recommendation:  # fmt: skip
+    """``advisor.recommend``; ``runs`` are those that the session has imported, here and below."""
+    return advisor.recommend(
+        model, gpus, workload=workload, slo=slo, objective=objective, engine=engine, price=price,
+        dtypes=dtypes or None, set_gpu=set_gpu, runs=runs,
+    )  # fmt: skip
+
+
+@st.cache_resource(max_entries=4 * MOST, ttl=TTL_S, show_spinner=False)
+def curve(
+    model: advisor.Model, gpus: str, *, layout: tuple[int, int, int], lengths: tuple[int, int], regime: Regime,
+    engine: str, batches: tuple[int, ...] | None = None, set_gpu: Mapping[str, float] | None = None,
+    runs: Beside | None = None,
+) -> advisor.Curve:  # fmt: skip
+    """``advisor.curve``; ``layout`` is (tp, pp, dp) and ``lengths`` (input_len, output_len)."""
+    tp, pp, dp = layout
+    return advisor.curve(
+        model, gpus, tp=tp, pp=pp, dp=dp, input_len=lengths[0], output_len=lengths[1], regime=regime, engine=engine,
+        batches=batches, set_gpu=set_gpu, runs=runs,
+    )  # fmt: skip

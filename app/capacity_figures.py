@@ -1,0 +1,123 @@
+"""What a capacity plan looks like: how near fleets are to the limits, what a change would cost, a fleet over time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from advisor.report.numbers import short, span
+from advisor.report.simulations import NAMES, layout_name
+from advisor.simulation import LIMITS
+from app.figures import BLUE, GREEN, GREY, ORANGE, PALETTE, RED, faint
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from advisor.capacity import CapacityPlan
+    from advisor.choices import Change, Option
+    from advisor.simulation import Simulation
+
+WHAT = {"rate": "requests", "input_len": "prompts", "output_len": "answers"}
+WIDE = 5.0
+"""Times a limit beyond which shares are drawn on a logarithmic axis."""
+COLOURS = dict(zip(LIMITS, PALETTE, strict=False))
+
+
+def fleet_name(option: Option) -> str:
+    """GPUs and layout: "2 x H100-SXM as TP2 PP1"."""
+    return f"{option.gpus} x {option.gpu} as {layout_name(option.deployment)}"
+
+
+def closeness(found: CapacityPlan, shown: Sequence[Option]) -> go.Figure:
+    """Each latency that has a limit as a share of it, with its 90% interval."""
+    figure = go.Figure()
+    names = [fleet_name(option).replace(" as ", "<br>") for option in shown]
+    for metric in LIMITS:
+        limit = getattr(found.slo, metric)
+        if limit is None:
+            continue
+        values = [option.latencies[metric] / limit for option in shown]
+        ends = [option.intervals.get(metric, (option.latencies[metric],) * 2) for option in shown]
+        figure.add_scatter(
+            x=values, y=names, name=f"{NAMES[metric]}, limit {limit:g} ms", mode="markers",
+            marker={"size": 11, "color": COLOURS[metric]},
+            error_x={
+                "type": "data", "symmetric": False, "thickness": 2,
+                "array": [high / limit - value for (_, high), value in zip(ends, values, strict=True)],
+                "arrayminus": [value - low / limit for (low, _), value in zip(ends, values, strict=True)],
+            },
+            customdata=[(short(value * limit), span(*end)) for value, end in zip(values, ends, strict=True)],
+            hovertemplate=f"%{{y}}<br>{NAMES[metric]} %{{customdata[0]}} ms, 90% %{{customdata[1]}}<extra></extra>",
+        )  # fmt: skip
+    figure.add_vline(x=1.0, line={"dash": "dash", "color": RED})
+    most = max((value for trace in figure.data for value in trace.x), default=0.0)
+    figure.update_xaxes(title="share of the limit (dashed: all of it)", tickformat=".0%", rangemode="tozero")
+    if most > WIDE:
+        figure.update_xaxes(type="log", tickformat=",.0%", dtick=1)
+    figure.update_yaxes(autorange="reversed")
+    return figure
+
+
+def tornado(found: CapacityPlan) -> go.Figure:
+    """What the best layout would need if the traffic were another: dollars a month, or GPUs where they have no price."""
+    best = found.best
+    assert best is not None
+    priced = best.usd_per_month is not None
+    base = best.usd_per_month if best.usd_per_month is not None else float(best.gpus)
+    changes = [change for change in found.sensitivity if change.what in WHAT]
+    values = [_size(change, best) for change in changes]
+    figure = go.Figure(
+        go.Bar(
+            y=[f"{WHAT[change.what]} x {change.factor:g}" for change in changes],
+            x=[0.0 if value is None else value - base for value in values], base=base, orientation="h",
+            text=[_told(change, value, priced=priced) for change, value in zip(changes, values, strict=True)],
+            textposition="outside", hoverinfo="skip", cliponaxis=False,
+            marker_color=[GREEN if value is not None and value < base else ORANGE for value in values],
+        )
+    )  # fmt: skip
+    figure.add_vline(x=base, line={"dash": "dot", "color": GREY})
+    known = [base, *(value for value in values if value is not None)]
+    room = 1.2 * (max(known) - min(known)) or 0.5 * base  # for the words beside the bars, on a phone too
+    figure.update_layout(showlegend=False)
+    figure.update_xaxes(
+        title="$ a month (dotted: as planned)" if priced else "GPUs (dotted: as planned)", range=[max(min(known) - room, 0.0), max(known) + room],
+        tickformat=",.0f",
+    )  # fmt: skip
+    figure.update_yaxes(autorange="reversed")
+    return figure
+
+
+def _size(change: Change, best: Option) -> float | None:
+    if best.usd_per_month is None or best.usd_per_hour is None:
+        return None if change.gpus is None else float(change.gpus)
+    return None if change.usd_per_hour is None else change.usd_per_hour / best.usd_per_hour * best.usd_per_month
+
+
+def _told(change: Change, value: float | None, *, priced: bool) -> str:
+    if value is None:
+        return "no number of these replicas does"
+    gpus = f"{change.gpus} GPU{'' if change.gpus == 1 else 's'}"
+    return f"{gpus}, ${value:,.0f}" if priced else gpus
+
+
+def timeline(served: Simulation) -> go.Figure:
+    """Requests running and waiting, and the KV cache in use, of a mean replica over time."""
+    time, curves = served.timeline["time_s"], served.timeline
+    figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.08, row_heights=[0.6, 0.4])
+    for name, colour in (("running", BLUE), ("waiting", RED)):
+        figure.add_scatter(
+            x=time, y=curves[name], name=name, mode="lines", row=1, col=1, line_color=colour,
+            hovertemplate=f"%{{y:.3g}} {name}<extra></extra>",
+        )  # fmt: skip
+    figure.add_scatter(
+        x=time, y=curves["kv_share"], name="KV cache in use", mode="lines", fill="tozeroy", row=2, col=1,
+        line_color=ORANGE, fillcolor=faint(ORANGE),
+        hovertemplate="%{y:.0%} of the KV cache<extra></extra>",
+    )  # fmt: skip
+    figure.update_layout(hovermode="x unified")
+    figure.update_yaxes(title="requests<br>a replica", rangemode="tozero", row=1, col=1)
+    figure.update_yaxes(title="KV cache", tickformat=".0%", range=[0, 1.02], row=2, col=1)
+    figure.update_xaxes(title="seconds", row=2, col=1)
+    return figure

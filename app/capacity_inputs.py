@@ -1,0 +1,236 @@
+"""What the page Capacity asks: kinds of GPUs, traffic or a trace of it, limits, how sure they are to hold, and prices."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import streamlit as st
+
+import advisor
+from advisor.capacity import OBJECTIVES
+from advisor.cli.planning import stated_prices
+from advisor.report.numbers import short
+from advisor.serving.peaks import Peak, peak_of
+from app import inputs
+from app.evidence_runs import session_runs
+from app.frame import plain
+from app.uploads import file_name
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from advisor.knowledge import Beside
+    from advisor.serving.traffic import Traffic
+
+KINDS = ("H100-SXM", "H200-SXM")
+RATE, TRACE = "A rate", "A trace"
+MOST_MB = 20
+GOALS = {"cost": "least money", "gpus": "fewest GPUs"}
+SURE = {0.5: "by the estimate", 0.75: "with 75%", 0.9: "with 90%", 0.95: "with 95%", 0.99: "with 99%"}
+MEAN = 0.0
+EXAMPLES: Mapping[str, Mapping[str, object]] = {
+    "Chat, 8B": {
+        "model": "meta-llama/Meta-Llama-3.1-8B", "kinds": ["H100-SXM", "H200-SXM"], "rate": 20.0, "input_len": 1024,
+        "output_len": 256, "ttft": 500.0, "tpot": 40.0, "headroom": 0, "spares": 0,
+    },
+    "Assistant, 70B, with spares": {
+        "model": "meta-llama/Meta-Llama-3.1-70B", "kinds": ["H100-SXM", "H200-SXM"], "rate": 4.0, "input_len": 2048,
+        "output_len": 512, "ttft": 1000.0, "tpot": 50.0, "headroom": 20, "spares": 1,
+    },
+    "Too few GPUs": {
+        "model": "meta-llama/Meta-Llama-3.1-8B", "kinds": ["2xH100-SXM"], "rate": 100.0, "input_len": 1024,
+        "output_len": 256, "ttft": 500.0, "tpot": 40.0, "headroom": 0, "spares": 0,
+    },
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trace:
+    """An uploaded trace; two of the same bytes are equal."""
+
+    name: str
+    digest: str
+    traffic: Traffic = field(compare=False, repr=False)
+    peak: Peak
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """Everything that a plan depends on."""
+
+    model: advisor.Model
+    gpus: tuple[str, ...]
+    workload: advisor.Workload
+    slo: advisor.Slo
+    objective: str
+    confidence: float
+    headroom: float
+    spares: int
+    engine: str
+    prices: str
+    spread: float
+    burstiness: float
+    trace: Trace | None
+    runs: Beside | None
+
+
+def question() -> Question | None:
+    """The question as the widgets stand; None while a trace is asked for and there is none."""
+    with st.container(border=True):
+        inputs.examples(EXAMPLES)
+        left, right = st.columns(2)
+        with left:
+            model = inputs.model()
+        with right:
+            gpus = _kinds()
+        workload, trace, spread, burstiness = _traffic()
+        left, right = st.columns(2)
+        with left:
+            limits = inputs.limits()
+            with st.container(horizontal=True):
+                objective = st.selectbox(
+                    "Goal", OBJECTIVES, key="plan_goal", bind=inputs.BIND, format_func=GOALS.__getitem__
+                )
+                engine, prices = inputs.engine(), _prices()
+        with right:
+            percentile, confidence, headroom, spares = _certainty()
+    if workload is None:
+        return None
+    return Question(
+        model=model, gpus=tuple(gpus), workload=workload, objective=objective, confidence=confidence, headroom=headroom,
+        slo=advisor.Slo(**limits, percentile=percentile or None), spares=spares, engine=engine, prices=prices, spread=spread,
+        burstiness=burstiness, trace=trace, runs=session_runs(),
+    )  # fmt: skip
+
+
+def planned(asked: Question) -> advisor.CapacityPlan:
+    """``advisor.plan`` of a question.
+
+    Raises:
+        InputError: the question cannot be.
+
+    """
+    return advisor.plan(
+        asked.model, asked.gpus, rate=asked.workload.rate or 0.0, workload=asked.workload, slo=asked.slo,
+        objective=asked.objective, confidence=asked.confidence, headroom=asked.headroom, spares=asked.spares,
+        deployment=advisor.Deployment(engine=asked.engine), spread=asked.spread, burstiness=asked.burstiness,
+        price=stated_prices([part for part in asked.prices.split(",") if part.strip()]), runs=asked.runs,
+    )  # fmt: skip
+
+
+def _kinds() -> list[str]:
+    known = list(inputs.gpus())
+    return st.multiselect(
+        "GPUs to choose from", known, default=[name for name in KINDS if name in known], key="kinds", bind=inputs.BIND,
+        accept_new_options=True, help="As many of each as it takes; type 8xH100-SXM for at most eight.",
+    )  # fmt: skip
+
+
+def _prices() -> str:
+    return st.text_input(
+        "$ per GPU-hour", key="prices", bind=inputs.BIND, placeholder="cheapest offers", max_chars=200,
+        help="Of all, or by GPU: 2.5 or H100-SXM=2.5, H200-SXM=3.5. Empty: the cheapest offers in the catalog.",
+    )  # fmt: skip
+
+
+def _traffic() -> tuple[advisor.Workload | None, Trace | None, float, float]:
+    """Workload, trace, and how uneven lengths and arrivals are."""
+    source = st.segmented_control(
+        "Traffic", (RATE, TRACE), default=RATE, required=True, key="traffic", bind=inputs.BIND,
+        help="A trace is a file of requests that really came: a time, a prompt's length and an answer's length in each row.",
+    )  # fmt: skip
+    if source == TRACE:
+        trace = _trace()
+        if trace is None:
+            return None, None, 0.0, 1.0
+        return trace.peak.workload, trace, trace.peak.spread, trace.peak.burstiness
+    left, right = st.columns(2)
+    with left, st.container(horizontal=True):
+        rate = st.number_input(
+            "Requests/s",
+            min_value=0.001,
+            max_value=1e5,
+            value=20.0,
+            step=1.0,
+            format="%g",
+            key="rate",
+            bind=inputs.BIND,
+        )
+        spread = st.number_input(
+            "Spread of lengths", min_value=0.0, max_value=3.0, value=0.0, step=0.1, format="%g", key="spread",
+            bind=inputs.BIND, help="Standard deviation of the lengths over their mean (log-normal); 0: all alike.",
+        )  # fmt: skip
+    with right:
+        input_len, output_len = inputs.lengths()
+    return advisor.Workload(input_len=input_len, output_len=output_len, rate=rate), None, spread, 1.0
+
+
+def _trace() -> Trace | None:
+    file = st.file_uploader(
+        f"Trace: CSV (time, input, output) or JSON Lines, at most {MOST_MB} MB; a link cannot hold it",
+        type=["csv", "jsonl"], max_upload_size=MOST_MB, key="trace",
+        help="Times are seconds or dates, lengths tokens. Azure's, BurstGPT's and Mooncake's columns are known too.",
+    )  # fmt: skip
+    if file is None:
+        return None
+    data = file.getvalue()
+    try:
+        found = read_trace(file_name(file.name), hashlib.sha256(data).hexdigest(), data)
+    except advisor.InputError as error:  # said here, so that what else was entered stays
+        st.error(plain(str(error)), icon=":material/error:")
+        return None
+    peak = found.peak
+    st.caption(
+        plain(
+            f"{len(found.traffic)} requests in {short(found.traffic.duration_s)} s, {short(peak.mean_rate)} a second on average; "
+            f"planned for the busiest {short(peak.window_s)} s: {short(peak.workload.rate)} requests/s, "
+            f"{peak.workload.input_len} in / {peak.workload.output_len} out, spread {short(peak.spread)}, "
+            f"burstiness {short(peak.burstiness)}; the chosen fleet then serves the whole trace"
+        )
+    )
+    return found
+
+
+@st.cache_resource(max_entries=4, ttl=3600, show_spinner="Reading the trace")
+def read_trace(name: str, digest: str, _data: bytes) -> Trace:
+    """The trace in an uploaded file.
+
+    Raises:
+        InputError: it is none; the message names the file and the row.
+
+    """
+    with TemporaryDirectory() as folder:
+        path = Path(folder, name)
+        path.write_bytes(_data)
+        try:
+            traffic = advisor.read_trace(path)
+        except advisor.InputError as error:
+            raise advisor.InputError(str(error).replace(f"{folder}/", "")) from error
+    return Trace(name=name, digest=digest, traffic=traffic, peak=peak_of(traffic))
+
+
+def _certainty() -> tuple[float, float, float, int]:
+    """Percentile of the limits (0: their mean), confidence, headroom as a share, spares."""
+    with st.container(horizontal=True):
+        percentile = st.selectbox(
+            "Limits hold for", (50.0, 90.0, 95.0, 99.0, MEAN), index=2, key="percentile", bind=inputs.BIND,
+            format_func=lambda value: f"{value:g}% of requests" if value else "the mean",
+        )  # fmt: skip
+        confidence = st.selectbox(
+            "They are kept", list(SURE), key="confidence", bind=inputs.BIND, format_func=SURE.__getitem__,
+            help="How sure, as far as the errors of the predictions are concerned: by the estimate itself, or with margin.",
+        )  # fmt: skip
+    with st.container(horizontal=True):
+        headroom = st.number_input(
+            "Headroom, %", min_value=0, max_value=1000, value=0, step=5, key="headroom", bind=inputs.BIND,
+            help="The limits hold at a rate larger by this.",
+        )  # fmt: skip
+        spares = st.number_input(
+            "Spare replicas", min_value=0, max_value=1000, value=0, step=1, key="spares", bind=inputs.BIND,
+            help="So many may fail and the limits still hold.",
+        )  # fmt: skip
+    return percentile, confidence, headroom / 100.0, spares

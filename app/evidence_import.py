@@ -1,0 +1,161 @@
+"""Benchmarks of other programs, uploaded: what is recognised, what is left out and why, and where it is to count."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import streamlit as st
+
+import advisor
+from advisor.importing import SUFFIXES, nothing, read_import
+from advisor.knowledge import Beside
+from app import inputs
+from app.evidence_runs import forget, keep, session_runs
+from app.evidence_tables import Kept, runs_frame
+from app.frame import plain
+from app.uploads import file_name
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from advisor.importing import Import
+
+MOST_MB = 20
+MOST_FILES = 20
+SHOWN = 50
+"""Rows left out that are listed."""
+UNKNOWN = "from file"
+TOLD = "import told"
+
+
+def show() -> None:
+    """Upload, look, and take over."""
+    _tell_session()
+    files = st.file_uploader(
+        f"Results of vLLM's benchmarks, SGLang's, GuideLLM, AIPerf, GenAI-Perf, trtllm-bench, or runs of advisor (at most "
+        f"{MOST_FILES} files of {MOST_MB} MB; they are read, nothing in them is run)",
+        type=[suffix.removeprefix(".") for suffix in SUFFIXES], accept_multiple_files=True, max_upload_size=MOST_MB,
+        key="benchmarks",
+    )  # fmt: skip
+    given = _facts()
+    if not files:
+        st.info(
+            "Upload results of a benchmark to let answers stand on them. What the files do not say (often the GPU and the "
+            "parallelism) is said above.", icon=":material/upload_file:",
+        )  # fmt: skip
+        return
+    if len(files) > MOST_FILES:
+        raise advisor.InputError(f"{len(files)} files are too many at once; upload at most {MOST_FILES}")
+    contents = {file_name(file.name): file.getvalue() for file in files}
+    _tell_found(read_uploads(contents, given))
+
+
+def read_uploads(contents: Mapping[str, bytes], facts: Mapping[str, Any]) -> Import:
+    """What uploaded files hold, read in a folder that is gone afterwards.
+
+    Raises:
+        InputError: a file cannot be read, a fact is missing, or two contradict each other.
+
+    """
+    with TemporaryDirectory() as folder:
+        paths = []
+        for name, data in contents.items():
+            paths.append(Path(folder, name))
+            paths[-1].write_bytes(data)
+        try:
+            return read_import(paths, given=facts, catalogued=True)
+        except advisor.InputError as error:
+            raise advisor.InputError(str(error).replace(f"{folder}/", "")) from error
+
+
+def _facts() -> dict[str, Any]:
+    """What the files do not say, by the names of ``advisor.import_runs``."""
+    choices: dict[str, tuple[str, list[str]]] = {
+        "gpu": ("GPU (--gpu)", list(inputs.gpus())),
+        "model": ("Model (--model)", list(inputs.models())),
+        "engine": ("Engine (--engine)", [each.name for each in advisor.all_engines()]),
+    }
+    counts = {
+        "tp": "Tensor parallel (--tp)", "pp": "Pipeline parallel (--pp)", "dp": "Replicas (--dp)",
+        "batch": "Batch (--batch)", "concurrency": "In flight (--concurrency)", "input_len": "Prompt, tokens (--input-len)",
+        "output_len": "Answer, tokens (--output-len)",
+    }  # fmt: skip
+    found: dict[str, Any] = {}
+    with st.expander("What the files do not say", expanded=True), st.container(horizontal=True):
+        for name, (label, known) in choices.items():
+            found[name] = st.selectbox(label, known, index=None, key=f"import_{name}", placeholder=UNKNOWN)
+        for name, label in counts.items():
+            found[name] = st.number_input(
+                label, min_value=1, value=None, step=1, key=f"import_{name}", placeholder=UNKNOWN
+            )
+        found["rate"] = st.number_input(
+            "Poisson, requests/s (--rate)", min_value=0.001, value=None, key="import_rate", placeholder=UNKNOWN
+        )
+        found["role"] = st.selectbox(
+            "Role",
+            ("fit", "validate"),
+            key="import_role",
+            help="fit: answers stand on them; validate: to judge the fit.",
+        )
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _tell_found(found: Import) -> None:
+    if found.new:
+        st.subheader(f"{len(found.new)} new run{'' if len(found.new) == 1 else 's'}")
+        st.dataframe(runs_frame([Kept(run, "-") for run in found.new]).drop(columns="Kept"), hide_index=True)
+        left, right = st.columns(2)
+        left.button(
+            "Use in this session", key="use", type="primary", icon=":material/science:", on_click=_use, args=(found,),
+            help="Answers of this session stand on them too, until it ends.", width="stretch",
+        )  # fmt: skip
+        right.button(
+            "Keep for every later answer", key="store", icon=":material/save:", on_click=_store, args=(found,), width="stretch",
+            help=f"Adds them to {found.store}, as advisor import does.",
+        )  # fmt: skip
+    elif not found.runs:
+        st.error(plain(nothing(found)), icon=":material/error:")
+    if found.known:
+        st.info(f"{len(found.known)} of these runs are kept already.", icon=":material/inventory:")
+    if found.left_out:
+        with st.expander(f"{len(found.left_out)} left out, and why", icon=":material/playlist_remove:", expanded=True):
+            told = [f"- {plain(str(each))}" for each in found.left_out[:SHOWN]]
+            rest = len(found.left_out) - len(told)
+            st.markdown("\n".join([*told, *([f"- and {rest} more"] if rest else [])]))
+
+
+def _use(found: Import) -> None:
+    keep(Beside(found.new))
+
+
+def _store(found: Import) -> None:
+    """Keep them; what answers were worked out before is forgotten, for they stand on less."""
+    try:
+        found.keep()
+    except advisor.InputError as error:
+        st.session_state[TOLD] = ("error", str(error))
+        return
+    st.session_state[TOLD] = (
+        "success",
+        f"{len(found.new)} run{'' if len(found.new) == 1 else 's'} added to {found.store}",
+    )
+    st.cache_resource.clear()
+    st.cache_data.clear()
+
+
+def _tell_session() -> None:
+    """What has become of a press on a button, and what this session stands on."""
+    kind, text = st.session_state.pop(TOLD, ("", ""))
+    if kind:
+        (st.error if kind == "error" else st.success)(plain(text), icon=":material/save:")
+    own = session_runs()
+    if not own:
+        return
+    left, right = st.columns([4, 1], vertical_alignment="center")
+    left.success(
+        f"Answers of this session stand on {len(own)} imported run{'' if len(own) == 1 else 's'} too.",
+        icon=":material/science:",
+    )
+    right.button("Forget them", key="forget", on_click=forget)

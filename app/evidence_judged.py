@@ -1,0 +1,150 @@
+"""Predictions beside measured runs: a parity chart with intervals, errors by group, and how often the intervals hold."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import streamlit as st
+
+import advisor
+from advisor.report.numbers import share, short, span
+from app import inputs
+from app.downloads import downloads
+from app.evidence_tables import all_runs, chosen_runs
+from app.figures import BLUE, GREY, ORANGE, draw, faint
+from app.frame import plain
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from advisor.checks import Check
+
+METRICS = {
+    "tpot_ms": "TPOT, ms", "prefill_ms": "prefill, ms", "ttft_ms": "TTFT, ms", "e2e_ms": "whole batch, ms",
+    "output_tok_s": "output tok/s",
+}  # fmt: skip
+SEEN, UNSEEN = "in-sample", "not fitted"
+COLOURS = {UNSEEN: ORANGE, SEEN: BLUE}
+
+
+@st.cache_resource(max_entries=4, ttl=600, show_spinner="Predicting every run")
+def validation(_runs: Sequence[advisor.Measurement], names: tuple[str, ...]) -> advisor.Validation:
+    """``advisor.validate`` without refits; ``names`` are the runs', which tell two calls apart."""
+    assert len(names) == len(_runs)
+    return advisor.validate(_runs, refit=False)
+
+
+def show() -> None:
+    """Judge the runs that the filters leave."""
+    kept = chosen_runs()
+    metric = st.segmented_control(
+        "Quantity", list(METRICS), default="tpot_ms", required=True, key="metric", bind=inputs.BIND,
+        format_func=METRICS.__getitem__,
+    )  # fmt: skip
+    every = [each.run for each in all_runs()]
+    judged = validation(every, tuple(run.run_id for run in every))
+    wanted = {each.run.run_id for each in kept}
+    checks = tuple(check for check in judged.checks if check.run.run_id in wanted)
+    here = [check for check in checks if check.metric == metric]
+    if not here:
+        st.info(
+            "Nothing of that was measured and can be predicted. Take a filter away.", icon=":material/filter_alt_off:"
+        )
+        return
+    st.markdown(plain(_told(here, METRICS[metric])))
+    draw(parity(here, METRICS[metric]), "parity", height=520, alt="Predicted against measured, with 90% intervals")
+    st.markdown("##### Errors")
+    st.dataframe(_errors(replace(judged, checks=tuple(here))), hide_index=True)
+    st.caption(
+        "In-sample: the fit saw the run. Not fitted: it did not, or the run states no batch. Coverage: the share of measured "
+        "values inside their 90% intervals, and where it lies with 95%, clustered by model and GPU. Refits without each "
+        "model, GPU and engine take a minute: advisor validate on the command line."
+    )
+    outside = [check for check in here if not check.inside]
+    if outside:
+        with st.expander(f"{len(outside)} of {len(here)} outside their interval", icon=":material/rule:"):
+            st.dataframe(_listed(outside), hide_index=True)
+    found = replace(judged, checks=checks)
+    downloads("predicted and measured", frame=found.to_frame(), body=found.to_dict)
+
+
+def _told(checks: Sequence[Check], what: str) -> str:
+    parts = []
+    for split, words in ((UNSEEN, "the fit has not seen"), (SEEN, "the fit has seen")):
+        members = [check for check in checks if check.split == split]
+        if not members:
+            continue
+        error = float(np.median([abs(check.error) for check in members]))
+        inside = sum(check.inside for check in members) / len(members)
+        parts.append(
+            f"{len(members)} values that {words}: median error {error:.1%}, {share(inside)} inside their 90% intervals"
+        )
+    return f"{what[0].upper()}{what[1:]}: {'; '.join(parts)}."
+
+
+def parity(checks: Sequence[Check], what: str) -> go.Figure:
+    """Measured across, predicted up, both logarithmic; on the line they are equal."""
+    figure = go.Figure()
+    values = [value for check in checks for value in (check.measured, check.predicted)]
+    ends = [min(values) / 1.3, max(values) * 1.3]
+    figure.add_scatter(x=ends, y=ends, mode="lines", line={"dash": "dot", "color": GREY, "width": 1}, name="equal")
+    for split in (SEEN, UNSEEN):
+        members = [check for check in checks if check.split == split]
+        if not members:
+            continue
+        figure.add_scatter(
+            x=[check.measured for check in members], y=[check.predicted for check in members], mode="markers",
+            name=split, marker={"size": 6, "opacity": 0.8, "color": COLOURS[split]},
+            error_y={
+                "type": "data", "symmetric": False, "thickness": 1, "width": 0, "color": faint(COLOURS[split], 0.4),
+                "array": [check.high - check.predicted for check in members],
+                "arrayminus": [check.predicted - check.low for check in members],
+            },
+            customdata=[_hover(check) for check in members],
+            hovertemplate="%{customdata}<extra></extra>",
+        )  # fmt: skip
+    figure.update_xaxes(title=f"measured {what}", type="log", dtick=1)
+    figure.update_yaxes(title=f"predicted {what}", type="log", dtick=1)
+    return figure
+
+
+def _hover(check: Check) -> str:
+    run = check.run
+    return (
+        f"{run.model.rsplit('/', maxsplit=1)[-1]} on {run.gpu}, {check.engine}<br>TP{run.tp} PP{run.pp}, batch "
+        f"{run.batch or 'full'}, {run.input_len} in / {run.output_len} out<br>measured {short(check.measured)}, predicted "
+        f"{short(check.predicted)} {span(check.low, check.high)}"
+    )
+
+
+def _errors(found: advisor.Validation) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {
+                "Case": row.group["split"], "Engine": row.group["engine"], "Regime": row.group["regime"],
+                "Parallel": row.group["parallel"],
+                "Runs": row.checks, "Median error": f"{row.median_error:.1%}",
+                "Mean error": f"{row.mean_error:.1%}", "Bias": f"{row.bias:+.0%}", "Coverage": share(row.coverage),
+                "95% CI": f"{row.coverage_low:.0%}-{row.coverage_high:.0%}", "Interval": f"+-{row.half_width:.0%}",
+            }
+            for row in sorted(found.summary(), key=lambda row: row.group["split"] != UNSEEN)
+            if row.group["engine"] != "all"
+        ]
+    )  # fmt: skip
+
+
+def _listed(checks: Sequence[Check]) -> pd.DataFrame:
+    rows = [
+        {
+            "Model": check.run.model.rsplit("/", maxsplit=1)[-1], "GPU": check.run.gpu, "Engine": check.engine,
+            "TP": check.run.tp, "PP": check.run.pp, "Batch": check.run.batch or None, "In": check.run.input_len,
+            "Out": check.run.output_len, "Measured": short(check.measured), "Predicted": short(check.predicted),
+            "90% interval": span(check.low, check.high), "Case": check.split,
+        }
+        for check in checks
+    ]  # fmt: skip
+    return pd.DataFrame(rows)

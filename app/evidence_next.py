@@ -1,0 +1,63 @@
+"""What to measure next: the loads that would tell most within a budget, and the command that runs them."""
+
+from __future__ import annotations
+
+import shlex
+
+import pandas as pd
+import streamlit as st
+
+from advisor.probe_engines import ENGINES
+from advisor.probe_plans import Question
+from advisor.probing import prepared
+from advisor.report.numbers import short
+from advisor.report.probings import shapes_told
+from app import inputs
+from app.downloads import downloads
+from app.frame import plain
+
+
+def show() -> None:
+    """Plan a probe; nothing is run from here."""
+    with st.container(border=True):
+        model = inputs.model()
+        gpus = inputs.cluster()
+        left, right = st.columns(2)
+        engine = left.selectbox("Engine to measure", ENGINES, key="probed", bind=inputs.BIND)
+        minutes = right.number_input(
+            "Budget, minutes", min_value=1, max_value=1440, value=5, step=1, key="budget", bind=inputs.BIND
+        )
+    ready = prepared(model, gpus, budget_s=60.0 * minutes, question=Question(engine=engine))
+    st.markdown(
+        "On the machine with these GPUs, and with nobody else on them; no weights are needed. What is measured is kept there, "
+        "and answers stand on it from then on."
+    )
+    name = model.name if model.name != inputs.UPLOADED_PATH else f"{inputs.UPLOADED_PATH}/config.json"
+    command = ["advisor", "probe", "--model", name, "--gpus", "local", "--engine", engine, "--budget", f"{minutes}m"]
+    st.code(shlex.join(command), language="bash", wrap_lines=True)
+    if ready.loads:
+        st.markdown(
+            plain(
+                f"On {gpus} that is {len(ready.loads)} loads in about {short(ready.expected_s)} s, the most telling first:"
+            )
+        )
+        frame = pd.DataFrame(
+            [
+                {
+                    "TP x PP": f"{load.deployment.tp} x {load.deployment.pp}", "GPUs": load.deployment.num_gpus,
+                    "Batches at in/out": shapes_told(load), "Ends at, s": round(ready.ends_s[load.name]),
+                }
+                for load in ready.loads
+            ]
+        )  # fmt: skip
+        st.dataframe(frame, hide_index=True)
+        downloads("probe", frame=frame, body=ready.to_dict)
+    else:
+        st.info("All of it has been measured before on this machine.", icon=":material/done_all:")
+    if ready.left_out:
+        with st.expander(f"{len(ready.left_out)} left out", icon=":material/playlist_remove:"):
+            st.markdown("\n".join(f"- {plain(text)}" for text in ready.left_out))
+    st.caption(
+        "Then bring the file of runs here (Import), or ask on that machine. A server that runs already is measured with "
+        "advisor probe --endpoint ADDRESS."
+    )

@@ -1,0 +1,26 @@
+"""Runs that this session has imported and not stored: every answer of the session stands on them, and no other's."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from advisor.knowledge import Beside
+
+KEY = "session runs"
+
+
+def session_runs() -> Beside | None:
+    """What to hand to ``advisor`` as ``runs``; None, for those that ship and the user's own, where nothing was imported."""
+    found: Beside | None = st.session_state.get(KEY)
+    return found or None
+
+
+def keep(runs: Beside) -> None:
+    """Let the session's answers stand on these, and on what it has imported before."""
+    kept = {run.run_id: run for run in (*(session_runs() or ()), *runs)}
+    st.session_state[KEY] = Beside(kept.values())
+
+
+def forget() -> None:
+    """Let the session's answers stand on none of them."""
+    st.session_state.pop(KEY, None)

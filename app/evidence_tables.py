@@ -1,0 +1,125 @@
+"""Measured runs to choose from and to look at: those that ship, the user's own, and what this session has imported."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import streamlit as st
+
+import advisor
+from advisor.knowledge import Knowledge
+from advisor.report.lines import PROVENANCE
+from advisor.report.measured import measured_rows
+from advisor.report.numbers import short
+from advisor.report.series import Layout, setup_of
+from app import inputs
+from app.downloads import downloads
+from app.evidence_runs import session_runs
+from app.frame import plain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+SHIPPED, OWN, SESSION = "ships", "own", "this session"
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A run and where it is kept."""
+
+    run: advisor.Measurement
+    origin: str
+
+
+FILTERS: dict[str, tuple[str, Callable[[Kept], str]]] = {
+    "of_model": ("Model", lambda kept: kept.run.model),
+    "on_gpu": ("GPU", lambda kept: kept.run.gpu),
+    "by_engine": ("Engine", lambda kept: kept.run.engine),
+    "layout": ("Parallelism", lambda kept: str(Layout.of(kept.run))),
+    "origin": ("Kept", lambda kept: kept.origin),
+    "role": ("Role", lambda kept: kept.run.role),
+}
+"""Widget key, label, and what it chooses by."""
+
+
+def all_runs() -> list[Kept]:
+    """Everything that answers of this session can stand on."""
+    return [
+        *(Kept(run, SHIPPED) for run in advisor.shipped_runs()),
+        *(Kept(run, OWN) for run in advisor.user_runs()),
+        *(Kept(run, SESSION) for run in session_runs() or ()),
+    ]
+
+
+def chosen_runs() -> list[Kept]:
+    """The runs that the filters leave, which are shown; none chosen in a filter means all."""
+    found = all_runs()
+    with st.container(horizontal=True):
+        for key, (label, value) in FILTERS.items():
+            options = sorted({value(kept) for kept in found})
+            picked = st.multiselect(label, options, key=key, bind=inputs.BIND, placeholder="all", format_func=_short)
+            found = [kept for kept in found if not picked or value(kept) in picked]
+    return found
+
+
+def _short(name: str) -> str:
+    return name.rsplit("/", maxsplit=1)[-1]
+
+
+def show() -> None:
+    """Choose runs and list them."""
+    found = chosen_runs()
+    if not found:
+        st.info("No run is all of that. Take a filter away, or import runs.", icon=":material/filter_alt_off:")
+        return
+    _tell_behind(found)
+    st.dataframe(runs_frame(found), hide_index=True, height=430)
+    downloads("runs", frame=pd.DataFrame(measured_rows(kept.run for kept in found)),
+              body=lambda: {"runs": measured_rows(kept.run for kept in found)})  # fmt: skip
+
+
+def runs_frame(found: Sequence[Kept]) -> pd.DataFrame:
+    """One row a run; quantities that none has are left out."""
+    rows: list[dict[str, Any]] = []
+    for kept in found:
+        run = kept.run
+        rows.append(
+            {
+                "Model": setup_of(run).model_name, "GPU": run.gpu, "Engine": f"{run.engine} {run.engine_version}".strip(),
+                "Parallel": str(Layout.of(run)), "Format": run.dtype, "Batch": run.batch or None, "In": run.input_len,
+                "Out": run.output_len, "Prefill, ms": _number(run.prefill_ms), "TTFT, ms": _number(run.ttft_ms),
+                "TPOT, ms": _number(run.tpot_ms), "E2E, ms": _number(run.e2e_ms), "tok/s": _number(run.output_tok_s),
+                "GiB": _number(run.peak_memory_gib), "Memory": "ran out" if run.oom else "", "Requests come": run.regime,
+                "Role": run.role, "Kept": kept.origin, "Source": run.source,
+            }
+        )  # fmt: skip
+    return pd.DataFrame(rows).dropna(axis="columns", how="all")
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None else float(short(value))
+
+
+def _tell_behind(found: Sequence[Kept]) -> None:
+    """How many there are, and for one engine on one GPU what an answer stands on."""
+    members = [kept.run for kept in found]
+    pairs = {(run.engine, run.gpu) for run in members}
+    models = {run.model for run in members}
+    told = (
+        f"{len(members)} run{'' if len(members) == 1 else 's'} of {len(models)} model{'' if len(models) == 1 else 's'}"
+    )
+    if len(pairs) > 1:
+        st.caption(plain(f"{told}. Choose one GPU and one engine to see what an answer for them stands on."))
+        return
+    ((engine, gpu),) = pairs
+    fitted = sum(run.role == "fit" for run in members)
+    known = inputs.gpus().get(gpu)
+    told += f" with {engine} on {gpu}: {fitted} may be fitted, {len(members) - fitted} are kept out to judge the fit. "
+    if known is not None:
+        knowledge = Knowledge.of(session_runs(), engine=engine, gpu=known)
+        told += f"An answer is {PROVENANCE[knowledge.marginal(engine, known).provenance]}"
+        told += "; one of exactly a measured configuration is the measurement itself."
+        told += "".join(f" {note.text[:1].upper()}{note.text[1:]}." for note in knowledge.notes)
+    st.caption(plain(told))

@@ -1,0 +1,109 @@
+"""What surrounds every page: no traceback is ever shown, and what a link asked for in vain is said."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import re
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import streamlit as st
+
+from advisor import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+log = logging.getLogger("advisor.app")
+
+ASKED = "asked by the link"
+"""Where a session keeps the parameters that its link began with."""
+KEPT, HERE = "kept for other pages", "this page"
+SHARED = (
+    "model", "gpu", "count", "input_len", "output_len", "concurrency", "ttft", "tpot", "e2e", "goal", "engine", "price",
+)  # fmt: skip
+"""Keys of the widgets that ask the same on several pages (``inputs``)."""
+MOST = 300
+"""Letters of a link's parameter that are shown again."""
+
+
+def plain(text: str) -> str:
+    """``text`` as Markdown that shows it as it is: names and messages may hold anything."""
+    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", " ".join(text.split()))
+
+
+@contextmanager
+def guarded() -> Iterator[None]:
+    """Say in one line what went wrong; to be used around a page, and again inside each fragment, which runs on its own."""
+    try:
+        yield
+    except InputError as error:
+        st.error(plain(str(error)), icon=":material/error:")
+    except Exception:
+        log.exception("a page failed")
+        st.error(
+            "This could not be worked out: a fault in advisor itself. Everything you entered is still here; "
+            "the log of `advisor app` says more.",
+            icon=":material/report:",
+        )
+
+
+def framed(show: Callable[[], None]) -> Callable[[], None]:
+    """``show`` as a page of the app."""
+
+    @functools.wraps(show)
+    def page() -> None:
+        st.session_state.setdefault(ASKED, {name: st.query_params.get_all(name) for name in st.query_params})
+        _carry(page.__name__)
+        told = st.container()
+        try:
+            with guarded():
+                show()
+        finally:
+            kept = st.session_state.setdefault(KEPT, {})
+            kept |= {key: st.session_state[key] for key in SHARED if key in st.session_state}
+        with told:
+            _tell_ignored()
+
+    # Streamlit tells callables apart by their names, and all pages are called ``show``
+    page.__qualname__ = page.__name__ = show.__module__.rpartition(".")[2]
+    return page
+
+
+def _carry(page: str) -> None:
+    """Take the shared questions along from another page, into this one's widgets and address.
+
+    Streamlit gives each page widgets of its own and takes another page's parameters out of the address.
+    """
+    if st.session_state.get(HERE, page) != page:
+        for key, value in st.session_state[KEPT].items():
+            if key not in st.query_params:
+                st.session_state[key] = value
+                if value is not None:
+                    st.query_params[key] = str(value)
+    st.session_state[HERE] = page
+
+
+def _tell_ignored() -> None:
+    """Say which parameters of the link no widget could take; Streamlit has removed them from the address."""
+    asked: dict[str, list[str]] = st.session_state[ASKED]
+    for name, values in list(asked.items()):
+        if name not in st.session_state:
+            continue  # of another page
+        given, taken = asked.pop(name), st.session_state[name]
+        if name not in st.query_params and not _same(given, taken):
+            shown = plain(", ".join(values)[:MOST])
+            st.warning(f"The link says {plain(name)} = {shown}, which cannot be: the default is used instead.")
+
+
+def _same(given: list[str], taken: object) -> bool:
+    """Whether a parameter that left the address did so because it names the default."""
+    if isinstance(taken, (list, tuple)):
+        return [str(each) for each in taken] == given
+    if isinstance(taken, (int, float)) and len(given) == 1:
+        try:
+            return float(given[0]) == taken
+        except ValueError:
+            return given[0].casefold() == str(taken).casefold()
+    return given == ([""] if taken is None else [str(taken)])

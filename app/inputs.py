@@ -1,0 +1,170 @@
+"""The questions that several pages ask: model, GPUs, workload, limits. Each keeps its value in the address of the page.
+
+Streamlit binds a widget to the parameter of the address that is called like its key: a link reproduces the view, and the
+same key on two pages is the same question.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import streamlit as st
+
+import advisor
+from advisor.deployments import OBJECTIVES
+from advisor.report.recommendations import GOALS
+from app.frame import plain
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+UPLOADED = "uploaded config.json"
+"""How the list of models calls one that was uploaded; it belongs to the session, so no link can name it."""
+UPLOADED_PATH = "/path/to/model"
+"""What stands in launch commands for its folder, which only the user knows."""
+MODEL = "meta-llama/Llama-2-13b-hf"
+GPU = "A100-SXM-80GB"
+GPU_COUNT = 4
+MOST_GPUS = 1024
+BIND: Final = "query-params"
+
+
+@st.cache_resource(show_spinner=False, ttl=60, max_entries=1)
+def models() -> dict[str, advisor.Model]:
+    """The catalog's models by name, the user's own included; read again after a minute."""
+    return {model.name: model for model in sorted(advisor.all_models(), key=lambda model: model.name.casefold())}
+
+
+@st.cache_resource(show_spinner=False, ttl=60, max_entries=1)
+def gpus() -> dict[str, advisor.Gpu]:
+    """The catalog's GPUs by name, the user's own included."""
+    return {gpu.name: gpu for gpu in advisor.all_gpus()}
+
+
+def model() -> advisor.Model:
+    """The model asked about: one of the catalog, or what an uploaded ``config.json`` describes."""
+    known = models()
+    own: advisor.Model | None = st.session_state.get("own model")
+    names = [*known, *([UPLOADED] if own else [])]
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        chosen = st.selectbox(
+            "Model", names, index=names.index(MODEL) if MODEL in names else 0, key="model", bind=BIND,
+            help="Type to search the catalog. For any other model, upload its config.json.",
+        )  # fmt: skip
+        with st.popover("Upload", icon=":material/upload_file:", help="Upload a config.json"):
+            st.file_uploader(
+                "A model's config.json from Hugging Face (at most 1 MB; it is read, nothing in it is run)",
+                type="json", key="config", max_upload_size=1, on_change=_take_config,
+            )  # fmt: skip
+    refused = st.session_state.get("config refused")
+    if refused:
+        st.error(refused, icon=":material/error:")
+    return own if own is not None and chosen == UPLOADED else known[chosen]
+
+
+def _take_config() -> None:
+    """Make the uploaded file the model, or keep why it cannot be."""
+    file = st.session_state["config"]
+    st.session_state["config refused"] = ""
+    if file is None:
+        if st.session_state.get("model") == UPLOADED:
+            st.session_state["model"] = MODEL
+        st.session_state.pop("own model", None)
+        return
+    try:
+        st.session_state["own model"] = advisor.parse_config(file.getvalue(), name=UPLOADED_PATH, where=file.name)
+        st.session_state["model"] = UPLOADED
+    except advisor.InputError as error:
+        st.session_state["config refused"] = plain(str(error))
+
+
+def cluster() -> str:
+    """GPUs as ``advisor`` reads them: "4xA100-SXM-80GB"."""
+    names = list(gpus())
+    with st.container(horizontal=True):
+        gpu = st.selectbox(
+            "GPU", names, index=names.index(GPU) if GPU in names else 0, key="gpu", bind=BIND, help="Type to search."
+        )
+        count = st.number_input(
+            "How many", min_value=1, max_value=MOST_GPUS, value=GPU_COUNT, step=1, key="count", bind=BIND,
+            help="More than one server holds are taken as several servers.",
+        )  # fmt: skip
+    return f"{count}x{gpu}"
+
+
+def lengths() -> tuple[int, int]:
+    """Tokens of a prompt and of an answer."""
+    with st.container(horizontal=True):
+        input_len = st.number_input(
+            "Prompt, tokens", min_value=1, max_value=2**20, value=1024, step=128, key="input_len", bind=BIND
+        )
+        output_len = st.number_input(
+            "Answer, tokens", min_value=1, max_value=2**20, value=256, step=64, key="output_len", bind=BIND
+        )
+    return input_len, output_len
+
+
+def ladder(label: str, key: str, default: int, most: int, *, help: str = "") -> int:  # noqa: A002  Streamlit's word
+    """A slider over counts that people choose, evenly spaced by ratio; one that a link or another page has is added."""
+    steps = {step for power in range(20) for step in (2**power, 3 * 2**power) if step <= most} | {default}
+    asked = st.session_state.get(key, st.query_params.get(key, default))
+    if str(asked).isdecimal() and 0 < int(asked) <= most:
+        steps.add(int(asked))
+    return st.select_slider(label, sorted(steps), value=default, key=key, bind=BIND, help=help or None)
+
+
+def in_flight() -> int | None:
+    """Requests kept in flight over all replicas; None where that is to be chosen."""
+    return st.number_input(
+        "Requests in flight", min_value=1, max_value=10**6, value=None, step=16, key="concurrency", bind=BIND,
+        placeholder="choose best", help="Over all replicas; empty for the number that serves the goal best.",
+    )  # fmt: skip
+
+
+def limits() -> Mapping[str, float | None]:
+    """The latencies that must be kept, as keywords of ``advisor.Slo``; None where there is no limit."""
+    found = {}
+    with st.container(horizontal=True):
+        for name, label, why in (
+            ("ttft", "TTFT, ms", "Time to the first token of a request, at most."),
+            ("tpot", "TPOT, ms", "Time per output token after the first, at most."),
+            ("e2e", "E2E, ms", "Time of a whole request, at most."),
+        ):
+            found[f"{name}_ms"] = st.number_input(
+                label, min_value=0.1, max_value=1e9, value=None, step=10.0, format="%g", key=name, bind=BIND, help=why,
+                placeholder="no limit",
+            )  # fmt: skip
+    return found
+
+
+def engine() -> str:
+    """Name of the engine that serves."""
+    names = [each.name for each in advisor.all_engines()]
+    return st.selectbox("Engine", names, index=names.index("vllm"), key="engine", bind=BIND)
+
+
+def objective() -> str:
+    """What to optimise: a key of ``OBJECTIVES``."""
+    goals = {GOALS.get(name, name): name for name in OBJECTIVES}
+    return goals[st.selectbox("Goal", list(goals), key="goal", bind=BIND)]
+
+
+def price() -> float | None:
+    """Dollars per GPU-hour; None for the cheapest offer in the catalog."""
+    return st.number_input(
+        "$ per GPU-hour", min_value=0.001, max_value=1e6, value=None, step=0.1, format="%g", key="price", bind=BIND,
+        placeholder="cheapest offer", help="What one GPU costs an hour; empty for the cheapest offer in the catalog.",
+    )  # fmt: skip
+
+
+def examples(questions: Mapping[str, Mapping[str, object]]) -> None:
+    """Buttons that each fill in one question.
+
+    Args:
+        questions: by the label of its button, values by the key of their widget; every one names the same keys.
+
+    """
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.markdown("Examples", width="content")
+        for label, values in questions.items():
+            st.button(label, key=f"example {label}", type="tertiary", on_click=st.session_state.update, args=(values,))

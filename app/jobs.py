@@ -1,0 +1,99 @@
+"""Work that takes more than a moment: in a thread of its own, so that the page stays alive and can stop it."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import streamlit as st
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
+POLL_S = 0.5
+
+
+class Cancelled(BaseException):
+    """Raised inside the work of a job that was cancelled."""
+
+
+@dataclass(slots=True, eq=False)
+class Job(Generic[T]):
+    """One piece of work and how it stands."""
+
+    work: Callable[[], T]
+    started: float = field(default_factory=time.monotonic)
+    result: T | None = None
+    error: Exception | None = None
+    done: bool = False
+    thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        self.thread = threading.Thread(target=self._run, daemon=True, name="advisor-job")
+        self.thread.start()
+
+    def _run(self) -> None:
+        try:
+            self.result = self.work()
+        except Cancelled:
+            pass
+        except Exception as error:  # noqa: BLE001  it is raised again where the result is asked for
+            self.error = error
+        finally:
+            self.done = True
+
+    def cancel(self) -> None:
+        """Have ``Cancelled`` raised in the thread as soon as it runs Python code again."""
+        if self.thread is not None and self.thread.ident is not None and not self.done:
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.thread.ident), ctypes.py_object(Cancelled))
+
+
+def answered(key: str, question: Any, work: Callable[[], T], *, doing: str) -> T:
+    """The result of ``work`` for ``question``; until there is one, progress with a button that cancels, and no more page.
+
+    Args:
+        key: name of the job in this session; a new question takes the place of one that still runs.
+        question: what the answer depends on, compared with ``==``.
+        work: called in a thread; it must not call Streamlit.
+        doing: what the reader sees meanwhile.
+
+    Raises:
+        Exception: what ``work`` raised.
+
+    """
+    kept: dict[str, tuple[Any, Job[Any]]] = st.session_state.setdefault("jobs", {})
+    if key not in kept or kept[key][0] != question:
+        if key in kept:
+            kept[key][1].cancel()
+        kept[key] = question, Job(work)
+        kept[key][1].start()
+    job = kept[key][1]
+    if job.thread is not None and not job.done:
+        job.thread.join(POLL_S)  # what is quick shows no progress at all
+    if not job.done:
+        _wait(key, job, doing)
+        st.stop()
+    if job.error is not None:
+        raise job.error
+    if job.result is None:
+        st.info("Cancelled.", icon=":material/cancel:")
+        if st.button("Start again", key=f"{key} again"):
+            del kept[key]
+            st.rerun()
+        st.stop()
+    return job.result  # type: ignore[no-any-return]
+
+
+@st.fragment(run_every=POLL_S)
+def _wait(key: str, job: Job[Any], doing: str) -> None:
+    if job.done:
+        st.rerun()
+    left, right = st.columns([4, 1], vertical_alignment="center")
+    left.progress(1.0, text=f"{doing} … {time.monotonic() - job.started:.0f} s")
+    if right.button("Cancel", key=f"{key} cancel", icon=":material/stop_circle:"):
+        job.cancel()

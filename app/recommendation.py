@@ -1,0 +1,204 @@
+"""The page Recommend: what to run on given GPUs, what else was close, and what stands in the way."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import streamlit as st
+
+import advisor
+from advisor.report.lines import PROVENANCE
+from advisor.report.numbers import dollars, short, span
+from advisor.report.recommendations import gib_in_use, recommendation_answer
+from app import answers, inputs
+from app.downloads import downloads
+from app.evidence_runs import session_runs
+from app.figures import METRIC_WIDTH, draw
+from app.frame import plain
+from app.recommendation_figures import candidate_name, layout_name, memory_bars, time_bars, trade
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+BLANK = {"concurrency": None, "ttft": None, "tpot": None, "e2e": None, "engine": "vllm", "price": None}
+EXAMPLES: Mapping[str, Mapping[str, object]] = {
+    "13B on four A100": BLANK
+    | {"model": "meta-llama/Llama-2-13b-hf", "gpu": "A100-SXM-80GB", "count": 4, "input_len": 1024, "output_len": 256,
+       "goal": "most tok/s per GPU"},
+    "70B chat, TPOT 30 ms": BLANK
+    | {"model": "meta-llama/Meta-Llama-3.1-70B", "gpu": "H100-SXM", "count": 8, "input_len": 2000, "output_len": 400,
+       "goal": "least cost per token", "tpot": 30.0},
+    "Mixture of experts on H200": BLANK
+    | {"model": "Qwen/Qwen3-30B-A3B", "gpu": "H200-SXM", "count": 2, "input_len": 4096, "output_len": 512,
+       "goal": "most tok/s per GPU"},
+    "Too tight a limit": BLANK
+    | {"model": "meta-llama/Llama-2-70b-hf", "gpu": "H100-SXM", "count": 4, "input_len": 1024, "output_len": 256,
+       "goal": "most tok/s per GPU", "tpot": 10.0},
+}  # fmt: skip
+FORMATS = ("vllm", "sglang", "tensorrt-llm", "compose", "kubernetes")
+LANGUAGES = {"compose": "yaml", "kubernetes": "yaml"}
+PICK = "pick"
+"""Key of the candidate shown in detail."""
+TRADE = "speed and throughput"
+
+
+def show() -> None:
+    """Ask the question and show its answer."""
+    found = _asked()
+    st.markdown(f"#### {plain(recommendation_answer(found))}")
+    if found.best is None:
+        _nothing_feasible(found)
+        return
+    _sources(found.candidates)
+    by_name = {candidate_name(each): each for each in (*found.candidates, *found.pareto)}
+    _table(found)
+    charts, details = st.container(), st.container()
+    with details:
+        st.divider()
+        # a click on a row or a point sets it, and who uses the keyboard chooses here
+        picked = by_name[st.selectbox("In detail", list(by_name), key=PICK, bind=inputs.BIND)]
+        _details(picked)
+    with charts:
+        _charts(found, picked)
+    _notes(found)
+    downloads("recommendation", frame=found.to_frame(), body=found.to_dict)
+
+
+def _asked() -> advisor.Recommendation:
+    with st.container(border=True):
+        inputs.examples(EXAMPLES)
+        left, right = st.columns([3, 2])
+        with left:
+            model = inputs.model()
+        with right:
+            gpus = inputs.cluster()
+        left, right = st.columns(2)
+        with left:
+            input_len, output_len = inputs.lengths()
+            limits = inputs.limits()
+        with right:
+            with st.container(horizontal=True):
+                concurrency, objective = inputs.in_flight(), inputs.objective()
+            with st.container(horizontal=True):
+                engine, price = inputs.engine(), inputs.price()
+    workload = advisor.Workload(input_len=input_len, output_len=output_len, concurrency=concurrency)
+    return answers.recommendation(
+        model, gpus, workload, advisor.Slo(**limits), objective=objective, engine=engine, price=price,
+        runs=session_runs(),
+    )  # fmt: skip
+
+
+def _sources(shown: Sequence[advisor.Estimate]) -> None:
+    for source in dict.fromkeys(each.provenance for each in shown):
+        st.caption(f"Source: {plain(PROVENANCE[source])}. In brackets: 90% intervals.")
+
+
+def _table(found: advisor.Recommendation) -> None:
+    """The candidates, best first; a row that is selected is shown in detail."""
+
+    def pick() -> None:
+        rows = st.session_state["candidates"].selection.rows
+        if rows:
+            st.session_state[PICK] = candidate_name(found.candidates[rows[0]])
+
+    st.dataframe(
+        [_cells(each) for each in found.candidates], hide_index=True, key="candidates", on_select=pick,
+        selection_mode="single-row", alt="Layouts, best first, with their throughput and latency",
+    )  # fmt: skip
+
+
+def _cells(estimate: advisor.Estimate) -> dict[str, Any]:
+    def told(metric: str) -> str:
+        return f"{short(getattr(estimate, metric))} {span(*estimate.interval(metric))}"
+
+    return {
+        "replicas x layout": layout_name(estimate),
+        "GPUs": estimate.deployment.num_gpus,
+        "batch": estimate.batch,
+        "tok/s per GPU": told("output_tok_s_per_gpu"),
+        "TTFT, ms": told("ttft_ms"),
+        "TPOT, ms": told("tpot_ms"),
+        "E2E, ms": told("e2e_ms"),
+        "GiB a GPU": f"{short(gib_in_use(estimate), 2)} of {short(estimate.memory['device'])}",
+        "$ per M tokens": dollars(estimate.usd_per_mtok),
+        "source": estimate.provenance,
+    }
+
+
+def _charts(found: advisor.Recommendation, picked: advisor.Estimate) -> None:
+    left, right = st.columns(2, gap="medium")
+    with left:
+        st.markdown("##### Speed for a user against throughput per GPU")
+        st.caption("Each point is a layout at a batch; click one to see it in detail. Right is faster, up is cheaper.")
+        draw(
+            trade(found, picked), TRADE, on_select=_pick_point, selection_mode="points",
+            alt="Tokens per second of one user against output tokens per second per GPU",
+        )  # fmt: skip
+    with right:
+        st.markdown("##### Memory of one GPU")
+        st.caption("The fullest GPU of each layout at the batch named beside it.")
+        draw(memory_bars(found.candidates), "memory by layout", alt="Stacked bars of GPU memory by layout and part")
+
+
+def _pick_point() -> None:
+    points = st.session_state[TRADE].selection.points
+    names = [point["customdata"][0] for point in points if point.get("customdata")]
+    if names:
+        st.session_state[PICK] = names[0]
+
+
+def _details(picked: advisor.Estimate) -> None:
+    """One candidate: its numbers, where its time goes, and how to start it."""
+    with st.container(horizontal=True):
+        for name, metric, unit in (
+            ("tok/s per GPU", "output_tok_s_per_gpu", ""), ("TTFT", "ttft_ms", " ms"), ("TPOT", "tpot_ms", " ms"),
+            ("E2E", "e2e_ms", " ms"),
+        ):  # fmt: skip
+            ends = f"90%: {span(*picked.interval(metric))[1:-1]}"
+            shown = f"{short(getattr(picked, metric))}{unit}"
+            st.metric(name, shown, ends, delta_color="off", delta_arrow="off", width=METRIC_WIDTH)
+    left, right = st.columns(2, gap="medium")
+    with left:
+        st.markdown("##### Where the time goes")
+        phase = st.segmented_control(
+            "Step", ("decode", "prefill"), default="decode", required=True, key="phase", bind=inputs.BIND,
+            label_visibility="collapsed",
+        )  # fmt: skip
+        draw(time_bars(picked, phase), "time by operator", alt=f"Milliseconds of a {phase} step by operator and cause")
+    with right:
+        st.markdown("##### How to start it")
+        _launch(picked)
+
+
+def _launch(picked: advisor.Estimate) -> None:
+    chosen = st.segmented_control(
+        "Format", FORMATS, default="vllm", required=True, key="format", bind=inputs.BIND, label_visibility="collapsed"
+    )
+    try:
+        text = advisor.export(picked, chosen)
+    except advisor.InputError as error:
+        st.warning(plain(str(error)))
+        return
+    st.code(text, language=LANGUAGES.get(chosen, "bash"), wrap_lines=True)
+
+
+def _notes(found: advisor.Recommendation) -> None:
+    st.markdown("##### Why, how far, and what would tell more")
+    told = [("why", found.why), ("limit", found.limits), ("next", [found.next_probe])]
+    st.markdown("\n".join(f"- **{label}** {plain(line)}" for label, lines in told for line in lines if line))
+    how = "every valid deployment" if found.exact else "a sample"
+    with st.expander(f"Assumptions; {how} evaluated ({found.evaluated:,})"):
+        notes = dict.fromkeys(note.text for note in (*found.assumptions, *(found.best.notes if found.best else ())))
+        st.markdown("\n".join(f"- {plain(text)}" for text in notes))
+
+
+def _nothing_feasible(found: advisor.Recommendation) -> None:
+    """What to change, in numbers, and what comes nearest."""
+    st.markdown("##### What would make it feasible")
+    st.markdown("\n".join(f"- {plain(text)}" for text in found.relaxations) or "- no single change would")
+    if found.nearest is not None:
+        st.markdown("##### Nearest")
+        st.dataframe([_cells(found.nearest)], hide_index=True)
+        draw(memory_bars([found.nearest]), "memory of the nearest", height=200, alt="Stacked bar of GPU memory by part")
+        _sources([found.nearest])
+    downloads("recommendation", body=found.to_dict)

@@ -1,0 +1,100 @@
+"""Fleets: some replicas in place of all, and the reserve that a confidence keeps."""
+
+import math
+
+import numpy as np
+import pytest
+
+from advisor.candidates import fleets_of, kinds_of
+from advisor.estimation import read_model
+from advisor.fleets import Demand
+from advisor.knowledge import Knowledge
+from advisor.serving.samples import sample
+from catalog.schema import Deployment, Slo, Workload
+
+KNOBS = Deployment(max_num_seqs=32, max_model_len=4096)
+LIMITS = Slo(ttft_ms=150.0, tpot_ms=10.0, percentile=90.0)
+
+
+def fleet(rate=600.0, *, draws=0, confidence=0.5, router="round_robin", spread=0.5, duration_s=30.0, slo=LIMITS):
+    """TP1 on H200, as many replicas as it takes."""
+    model = read_model("llama-3.1-8b").value
+    ((cluster, most, _),) = kinds_of("H200", None)
+    demand = Demand(
+        workload=Workload(input_len=512, output_len=64, rate=rate), slo=slo, confidence=confidence, duration_s=duration_s,
+        seed=0, spread=spread, burstiness=1.0, draws=draws, longest=4096,
+    )  # fmt: skip
+    every, _ = fleets_of(
+        model, cluster, KNOBS, Knowledge.of(None, engine="vllm", gpu=cluster.gpu), demand, most_gpus=most, spares=0,
+        serving={"router": router}, longest_request=4096,
+    )  # fmt: skip
+    return next(each for each in every if each.gpus == 1)
+
+
+def test_the_replicas_kept_meet_what_they_meet_in_the_whole_fleet():
+    one = fleet()
+    traffic, replicas = one.traffic, 30
+    part, kept = sample(traffic, replicas, "round_robin", least=(8, 2000))
+    assert 8 <= kept < replicas
+    assert len(part) >= 2000
+    whole = one.engine.served(traffic, one.times, replicas)
+    some = one.engine.served(part, one.times, kept)
+    theirs = whole.replica < kept
+    np.testing.assert_array_equal(whole.replica[theirs], some.replica)
+    np.testing.assert_array_equal(whole.ttft_ms[theirs], some.ttft_ms)
+    np.testing.assert_array_equal(whole.e2e_ms[theirs], some.e2e_ms)
+
+
+def test_behind_a_router_that_balances_the_part_is_a_smaller_fleet_of_the_same_load():
+    one = fleet(router="least_loaded")
+    traffic, replicas = one.traffic, 30
+    part, kept = sample(traffic, replicas, "least_loaded", least=(8, 2000))
+    assert kept < replicas
+    assert len(part) / part.arrival_s[-1] == pytest.approx(
+        len(traffic) / traffic.duration_s * kept / replicas, rel=0.05
+    )
+    whole = one.engine.served(traffic, one.times, replicas)
+    some = one.engine.served(part, one.times, kept)
+    for metric, most in (("tpot_ms", 0.05), ("e2e_ms", 0.06), ("ttft_ms", 0.15)):
+        for percentile in (50.0, 95.0):
+            ratio = some.percentile(metric, percentile) / whole.percentile(metric, percentile)
+            assert 1.0 - most < ratio < 1.0 + most, (metric, percentile)
+
+
+@pytest.mark.parametrize("replicas", [1, 3, 8])
+def test_small_fleets_are_simulated_whole(replicas):
+    traffic = fleet(20.0).traffic
+    assert sample(traffic, replicas, "round_robin", least=(8, 2000)) == (traffic, replicas)
+
+
+def test_the_verdict_on_some_replicas_is_that_on_all_within_what_chance_does():
+    one = fleet(slo=Slo(tpot_ms=50.0, percentile=95.0))
+    replicas = one.surely + 2
+    found = one.verdict(replicas).latencies
+    whole = one.engine.served(one.traffic, one.times, replicas)
+    each = [
+        [np.percentile(getattr(whole, name)[whole.replica % 4 == part], 95.0) for part in range(4)]
+        for name in ("ttft_ms", "tpot_ms", "e2e_ms")
+    ]
+    for (name, value), parts in zip(found.items(), each, strict=True):
+        error = np.std(parts, ddof=1)  # of quarters of the fleet, and those simulated are about as many
+        assert abs(value - whole.percentile(name, 95.0)) <= 4.0 * error + 0.01 * value
+
+
+def test_what_is_needed_is_where_the_verdicts_change():
+    one = fleet()
+    needed = one.needed()
+    assert needed == one.needed(at_most=needed)
+    assert one.verdict(needed).meets
+    assert needed == one.surely or not one.verdict(needed - 1).meets
+    assert one.needed(at_most=needed - 1) is None
+
+
+def test_with_confidence_the_fleet_is_stable_under_slower_steps_too():
+    even, sure = fleet(60.0), fleet(60.0, draws=4, confidence=0.9)
+    assert sure.saturation_s == even.saturation_s == even.stable_s
+    rates = [sure.engine.saturation(sure.traffic, table) for table in sure.drawn]
+    assert min(rates) < sure.saturation_s < max(rates)
+    sigma = math.sqrt(np.mean(np.log(np.array(rates) / sure.saturation_s) ** 2))
+    assert sure.stable_s == pytest.approx(sure.saturation_s * math.exp(-sure.scale.at(0.8) * sigma), rel=0.02)
+    assert sure.surely >= even.surely

@@ -1,0 +1,62 @@
+"""A plan in one sentence, and its options served request by request."""
+
+import pytest
+
+import advisor
+from advisor.plan_check import serve_option
+from advisor.report.answers import capacity_answer
+
+MODEL = "meta-llama/Meta-Llama-3.1-8B"
+
+
+def asked(gpus, **changes):
+    question = {
+        "rate": 2.0, "workload": advisor.Workload(input_len=256, output_len=32), "draws": 2,
+        "slo": advisor.Slo(ttft_ms=300.0, tpot_ms=30.0, percentile=95.0),
+    }  # fmt: skip
+    return advisor.plan(MODEL, gpus, **question | changes)
+
+
+@pytest.fixture(scope="module")
+def spared():
+    return asked("2xH200-SXM", headroom=0.5, spares=1)
+
+
+def test_an_option_is_served_as_it_was_judged(spared):
+    best = spared.best
+    served = serve_option(spared, best, draws=0)
+    assert served.deployment.dp == best.replicas
+    assert served.meets
+    for metric, value in best.latencies.items():
+        assert served.metrics[metric]["p95"] == pytest.approx(value)
+
+
+def test_an_ordinary_day_has_all_replicas_and_no_headroom_used(spared):
+    served = serve_option(spared, spared.best, strained=False, draws=0)
+    assert served.deployment.dp == spared.best.replicas + 1
+    assert served.rate == pytest.approx(2.0, rel=0.15)
+    assert served.metrics["e2e_ms"]["p95"] <= spared.best.latencies["e2e_ms"]
+
+
+def test_real_traffic_takes_the_place_of_the_plan_s(spared, tmp_path):
+    path = tmp_path / "trace.csv"
+    path.write_text("time,input,output\n" + "".join(f"{i},200,20\n" for i in range(50)))
+    served = serve_option(spared, spared.best, trace=advisor.read_trace(path), draws=0)
+    assert len(served.served) == 50
+    assert set(served.served.input_len) == {200}
+
+
+def test_what_to_take_is_one_sentence(spared):
+    told = capacity_answer(spared)
+    money = f"{spared.best.usd_per_month:,.0f}"
+    assert told.startswith("2 x H200-SXM as 2 x TP1 PP1 (1 of them spare) serve 2 requests/s of 256 in / 32 out for $")
+    assert f"${money} a month" in told
+    assert "p95 TTFT" in told
+    assert told.endswith("% load.")
+
+
+def test_where_nothing_does_the_nearest_and_what_to_relax_are_told():
+    told = capacity_answer(asked("1xH200-SXM", slo=advisor.Slo(ttft_ms=1.0)))
+    assert told.startswith("Nothing keeps mean TTFT 1 ms at 2 requests/s")
+    assert "Nearest: 1 x H200-SXM as TP1 PP1, mean TTFT " in told
+    assert "in place of 1." in told

@@ -1,0 +1,153 @@
+"""Prompts in a pool of their own: nothing is lost, and in the limits it is prefill alone and decode alone."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from advisor.serving.pools import Link, Pool, saturation_apart, serve_apart
+from advisor.serving.runs import Scheduler, serve
+from advisor.serving.steps import StepTimes
+from advisor.serving.traffic import Traffic
+from advisor.simulation import simulate
+from catalog.schema import Deployment, InputError, Workload
+
+NO_LINK = Link(ms_per_token=0.0, latency_ms=0.0)
+
+
+def times(per_token=0.05, per_sequence=0.02, fixed=5.0, budget=512, cap=64):
+    tokens = fixed + per_token * np.arange(budget + 1.0)
+    return StepTimes(
+        by_tokens=tokens, by_sequences=per_sequence * np.maximum(np.arange(cap + 1.0) - 1.0, 0.0),
+        by_context=np.full((cap + 1, 60), 0.01), constants=np.array([1e-6, 0.0, 0.0, 0.0, 0.0, 0.0, 512.0]), shares=np.ones(1),
+    )  # fmt: skip
+
+
+def pool(replicas=1, *, decodes=False, front_end_ms=0.0, blocks=4000):
+    scheduler = Scheduler(
+        replicas=replicas, max_num_seqs=64, max_num_batched_tokens=512, kv_blocks=blocks, front_end_ms=front_end_ms,
+        cached_prompts=decodes,
+    )  # fmt: skip
+    return Pool(times=times(), scheduler=scheduler)
+
+
+def traffic(n, rate, seed=0, most_in=900, most_out=40):
+    random = np.random.default_rng(seed)
+    arrival = np.cumsum(random.exponential(1.0 / rate, n))
+    return Traffic(
+        arrival_s=arrival, input_len=random.integers(1, most_in + 1, n), output_len=random.integers(1, most_out + 1, n),
+        duration_s=float(arrival[-1]) + 1.0,
+    )  # fmt: skip
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    n=st.integers(1, 60), rate=st.floats(0.5, 100.0), seed=st.integers(0, 99), first=st.integers(1, 3), second=st.integers(1, 3),
+    ms_per_token=st.floats(0.0, 0.5), blocks=st.integers(70, 400),
+)  # fmt: skip
+def test_nothing_is_lost_and_everything_takes_its_time(n, rate, seed, first, second, ms_per_token, blocks):
+    asked, link = traffic(n, rate, seed), Link(ms_per_token=ms_per_token, latency_ms=1.0)
+    found = serve_apart(asked, pool(first), pool(second, decodes=True, blocks=blocks), link)
+    assert len(found) == n
+    assert not np.isnan(found.ttft_ms).any()
+    assert found.gaps.sum() == (asked.output_len - 1).sum()
+    assert found.bins[:, 4].sum() == asked.output_len.sum()
+    sent = ms_per_token * asked.input_len + 1.0
+    several = asked.output_len > 1
+    # After the first token the cache travels, and each token takes a step.
+    least = found.ttft_ms + np.where(several, sent + 5.0 * (asked.output_len - 1), 0.0)
+    assert (found.e2e_ms >= least - 1e-6).all()
+    assert (found.longest_itl_ms[several] >= sent[several] + 5.0 - 1e-6).all()
+    assert (found.longest_itl_ms[~several] == 0).all()
+    assert found.most_blocks <= blocks
+
+
+def test_without_load_and_link_it_is_prefill_alone_and_decode_alone():
+    n = 5
+    asked = replace(traffic(n, 1.0), arrival_s=np.arange(n) * 1e3, duration_s=n * 1e3, output_len=np.full(n, 20))
+    together = serve(asked, times(), pool().scheduler)
+    apart = serve_apart(asked, pool(), pool(decodes=True), NO_LINK)
+    np.testing.assert_allclose(apart.ttft_ms, together.ttft_ms, rtol=1e-9)
+    # Decode alone: the second token's step reads a cached prompt like any later one's.
+    np.testing.assert_allclose(apart.tpot_ms, together.tpot_ms, rtol=1e-3)
+
+
+def test_the_first_token_is_that_of_the_prefill_pool_alone():
+    asked = traffic(300, 20.0)
+    alone = serve(replace(asked, output_len=np.ones(300, dtype=np.int64)), times(), pool(2).scheduler)
+    for link in (NO_LINK, Link(ms_per_token=0.2, latency_ms=3.0)):
+        found = serve_apart(asked, pool(2), pool(2, decodes=True), link)
+        np.testing.assert_array_equal(found.ttft_ms, alone.ttft_ms)
+
+
+def test_outputs_no_longer_wait_for_prompts():
+    asked = traffic(400, 8.0, most_out=120)
+    together = serve(asked, times(), replace(pool(2).scheduler))
+    apart = serve_apart(asked, pool(1), pool(1, decodes=True), NO_LINK)
+    assert apart.percentile("itl_ms", 99.0) < 0.5 * together.percentile("itl_ms", 99.0)
+
+
+def test_a_link_sends_one_cache_after_the_other():
+    link = Link(ms_per_token=1.0, latency_ms=10.0)
+    done = np.array([1.0, 1.0, 1.5, 9.0, 1.0])
+    arrived = link.sent_s(
+        done, np.array([1000.0, 500.0, 100.0, 1000.0, 200.0]), np.array([0, 0, 0, 0, 1], dtype=np.int16)
+    )
+    np.testing.assert_allclose(arrived, np.array([2.0, 2.5, 2.6, 10.0, 1.2]) + 0.01)
+
+
+def test_the_slowest_part_saturates_first():
+    asked = traffic(400, 20.0)
+    base = saturation_apart(asked, pool(1), pool(4, decodes=True), NO_LINK)
+    assert saturation_apart(asked, pool(2), pool(4, decodes=True), NO_LINK) == pytest.approx(2 * base, rel=0.03)
+    assert saturation_apart(asked, pool(1), pool(8, decodes=True), NO_LINK) == pytest.approx(base)
+    several = asked.output_len > 1
+    slow = saturation_apart(asked, pool(1), pool(4, decodes=True), Link(ms_per_token=10.0, latency_ms=0.0))
+    assert slow == pytest.approx(1e3 / (10.0 * asked.input_len[several].mean()) / several.mean())
+    flooded = serve_apart(replace(asked, arrival_s=np.zeros(400)), pool(1), pool(4, decodes=True), NO_LINK)
+    assert 400 / flooded.end_s == pytest.approx(base, rel=0.1)
+
+
+COMMON = {"workload": Workload(input_len=1024, output_len=64, rate=10.0), "duration_s": 20.0}
+
+
+def test_simulate_with_a_pool_for_prompts():
+    knobs = Deployment(dp=2, max_model_len=4096)
+    found = simulate("llama-3.1-8b", "4xH200", deployment=knobs, prefill=replace(knobs, dp=1, tp=2), draws=2, **COMMON)
+    plain = simulate("llama-3.1-8b", "4xH200", deployment=replace(knobs, dp=4), draws=2, **COMMON)
+    assert (found.gpus_used, found.prefill.tp, found.provenance) == (4, 2, "analytic")
+    assert plain.provenance == "calibrated"
+    widths = [np.log(np.divide(*each.interval("tpot_ms", "p95")[::-1])) for each in (found, plain)]
+    assert widths[0] > 1.5 * widths[1]
+    (told,) = (note.text for note in found.notes if note.text.startswith("a KV cache of 1000 tokens"))
+    # 32 layers, 8 KV heads of 128, keys and values of two bytes: 128 KiB a token, over NVLink at its fitted efficiency.
+    sent = float(told.split("takes ")[1].split(" ms")[0])
+    assert 1000 * 131072 / 450e6 < sent < 2.0 * 1000 * 131072 / 450e6
+    body = found.to_dict()
+    assert body["gpus_used"] == 4
+    assert body["prefill"]["tp"] == 2
+
+
+def test_between_nodes_the_network_carries_it():
+    knobs = Deployment(max_model_len=4096)
+    notes = {
+        gpus: simulate("llama-3.1-8b", gpus, deployment=knobs, prefill=knobs, draws=0, **COMMON).notes
+        for gpus in ("2xH200", "2x1xH200")
+    }
+    assert any("50 GB/s between nodes" in note.text for note in notes["2x1xH200"])
+    assert not any("between nodes" in note.text for note in notes["2xH200"])
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"deployment": Deployment(dp=4)}, "more than the 4"),
+        ({"prefill": Deployment(dtype="fp8")}, "one engine, dtype"),
+        ({"workload": Workload(concurrency=4)}, "not a concurrency"),
+    ],
+)
+def test_what_cannot_be_is_refused(options, said):
+    with pytest.raises(InputError, match=said):
+        simulate("llama-3.1-8b", "4xH200", **{"prefill": Deployment(), **COMMON, **options})

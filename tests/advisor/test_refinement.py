@@ -1,0 +1,244 @@
+"""A user's own runs on top of what ships: what is learned, what is said of it, and what answers stand on afterwards."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import advisor
+from advisor.cli import app
+from advisor.knowledge import Knowledge
+from advisor.parameters import NAMES
+from advisor.platforms import Platform, disagreements, platform_of
+from advisor.surrogate import Surrogate, shipped_surrogate
+from catalog.gpus import find_gpu
+from catalog.runs import append_runs, shipped_runs
+from catalog.schema import InputError
+
+SHIPPED = [run for run in shipped_runs() if run.engine == "vllm" and run.regime == "static" and not run.oom]
+TIMES = ("prefill_ms", "ttft_ms", "tpot_ms", "e2e_ms")
+
+
+def slower(run, factor, **changes):
+    times = {name: getattr(run, name) * factor for name in TIMES if getattr(run, name) is not None}
+    own = replace(run, run_id=f"own {run.run_id}", source="own", output_tok_s=run.output_tok_s / factor, **times)
+    return replace(own, role="fit", **changes)
+
+
+def layouts(model, *kinds):
+    return [run for run in SHIPPED if run.model.endswith(model) and (run.tp, run.pp) in kinds]
+
+
+SLOW = [slower(run, 1.2) for run in layouts("Llama-2-13b-hf", (1, 1), (2, 1))]
+ELSEWHERE = layouts("Qwen2.5-32B", (2, 1))
+"""What the fit below never sees."""
+
+
+@pytest.fixture(scope="module")
+def learned():
+    return advisor.fit(SLOW)
+
+
+def mean_error(stands_on):
+    """Of TPOT of runs of a slower machine."""
+    found = [
+        advisor.estimate(
+            run.model, f"{run.gpus}x{run.gpu}", tp=run.tp, pp=run.pp, batch=run.batch, input_len=run.input_len,
+            output_len=run.output_len, max_num_batched_tokens=run.max_num_batched_tokens, max_num_seqs=run.max_num_seqs,
+            max_model_len=run.max_model_len, dtype=run.dtype, runs=stands_on, gpu_memory_utilization=0.85,
+        ).tpot_ms
+        / (1.2 * run.tpot_ms) - 1.0
+        for run in ELSEWHERE
+    ]  # fmt: skip
+    return float(np.mean(np.abs(found)))
+
+
+def test_a_slower_machine_is_learned_and_helps_with_models_not_measured(learned):
+    before, after = mean_error(shipped_surrogate()), mean_error(learned)
+    assert before > 0.12
+    assert after < 0.06
+    # of other engines and GPUs it says nothing
+    assert learned.marginals["vllm", "A100-SXM-80GB"] is shipped_surrogate().marginals["vllm", "A100-SXM-80GB"]
+
+
+def test_it_says_what_it_has_learned(learned):
+    (lesson,) = learned.lessons
+    assert (lesson.engine, lesson.gpu, lesson.runs) == ("vllm", "H200-SXM", len(SLOW))
+    assert lesson.models == ("meta-llama/Llama-2-13b-hf",)
+    assert lesson.platforms == (Platform(engine_version="0.24", driver="580", sm_mhz=1980),)
+    tpot = next(row for row in lesson.accuracy if row.metric == "tpot_ms")
+    assert tpot.runs == len(SLOW)
+    assert tpot.error_before > 0.12
+    assert tpot.error_after < tpot.error_left_out < tpot.error_before
+    assert {outlier.metric for outlier in lesson.outliers} <= {"ttft_ms"}  # no other quantity has one
+    assert lesson.moves[0].distance == max(move.distance for move in lesson.moves)
+    for move in lesson.moves:
+        assert move.before_low < move.before < move.before_high
+        assert move.after_low < move.after < move.after_high
+
+
+def test_a_run_that_the_others_contradict_is_named():
+    wild = replace(SLOW[1], tpot_ms=2 * SLOW[1].tpot_ms, e2e_ms=2 * SLOW[1].e2e_ms)
+    (lesson,) = advisor.fit([SLOW[0], wild, *SLOW[2:]]).lessons
+    assert (lesson.outliers[0].run_id, lesson.outliers[0].measured) in {
+        (wild.run_id, wild.tpot_ms),
+        (wild.run_id, wild.e2e_ms),
+    }
+
+
+def test_left_out_errors_that_exceed_their_intervals_widen_them():
+    """Runs that no parameters explain: every other layout three times as slow."""
+    odd = [slower(run, 3.0 if run.tp > 1 else 1.0) for run in layouts("Llama-2-13b-hf", (1, 1), (2, 1))]
+    found = advisor.fit(odd)
+    row = next(row for row in found.lessons[0].accuracy if row.metric == "prefill_ms")
+    assert row.widening > 1.5
+    gpu = find_gpu("H200").value
+    knowledge = Knowledge.of(found, engine="vllm", gpu=gpu)
+    plain = found.scale("calibrated", "vllm", "prefill_ms").at(0.9)
+    assert knowledge.scale("calibrated", "vllm", "prefill_ms").at(0.9) == pytest.approx(row.widening * plain)
+    assert knowledge.scale("transferred", "vllm", "prefill_ms").at(0.9) < row.widening * plain
+
+
+def test_alone_it_knows_only_these_runs(learned):
+    alone = advisor.fit(SLOW, alone=True)
+    gpu = find_gpu("A100").value
+    assert Knowledge.of(alone, engine="vllm", gpu=gpu).marginal("vllm", gpu).provenance == "analytic"
+    assert alone.lessons[0].provenance_before == "analytic"
+    assert np.trace(alone.marginal("vllm", "H200-SXM").covariance) > np.trace(
+        learned.marginal("vllm", "H200-SXM").covariance
+    )
+    assert alone.sources == ("own",)
+    assert Knowledge.of(alone, engine="vllm", gpu=gpu).runs == ()
+
+
+def test_a_new_gpu_measured_with_one_engine_is_known_better_by_the_others():
+    """The torch probe of a GPU nobody measured informs vLLM's parameters there, and never makes them less certain."""
+    runs = [
+        slower(run, 0.6, gpu="B200-SXM", engine="torch", engine_version="2.11.0")
+        for run in layouts("Llama-2-13b-hf", (1, 1), (2, 1))
+    ]
+    found, shipped = advisor.fit(runs), shipped_surrogate()
+    before, after = shipped.marginal("vllm", "B200-SXM"), found.marginal("vllm", "B200-SXM")
+    assert not np.array_equal(before.mean, after.mean)
+    assert after.provenance == before.provenance == "transferred"
+    assert np.linalg.eigvalsh(before.covariance - after.covariance).min() > -1e-12
+    assert np.linalg.eigvalsh(after.covariance).min() > 0
+    gemm = NAMES.index("gemm_memory")
+    moved = found.marginal("torch", "B200-SXM").mean - shipped.marginal("torch", "B200-SXM").mean
+    assert np.sign(after.mean - before.mean)[gemm] == np.sign(moved[gemm])
+
+
+def test_what_is_written_is_read(learned, tmp_path):
+    path = tmp_path / "fit.json"
+    learned.write(path)
+    read = Surrogate.read(path)
+    assert read.lessons == learned.lessons
+    assert (read.alone, read.sources, read.data_hash) == (learned.alone, learned.sources, learned.data_hash)
+    assert read.data_hash != shipped_surrogate().data_hash
+    body = json.loads(path.read_text())
+    assert body["schema"] == 1
+    assert [lesson["platforms"][0]["engine_version"] for lesson in body["lessons"]] == ["0.24"]
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [{"lessons": [{}]}, {"lessons": 7}, {"lessons": [[]]}, {"lessons": [{"engine": 1}]}, {"schema": 99}, {"marginals": 0}],
+)  # fmt: skip
+def test_a_damaged_fit_is_refused_in_one_line(learned, tmp_path, broken):
+    path = tmp_path / "fit.json"
+    path.write_text(json.dumps(json.loads(learned.to_json()) | broken))
+    with pytest.raises(InputError, match="fit") as refusal:
+        Surrogate.read(path)
+    assert "\n" not in str(refusal.value)
+
+
+def test_lessons_of_other_types_are_refused(learned):
+    body = json.loads(learned.to_json())
+    for name, value in (
+        ("runs", "many"),
+        ("engine", 3),
+        ("moves", [{"name": "gemm_us"}]),
+        ("accuracy", [{"held": "x"}]),
+    ):
+        changed = body | {"lessons": [body["lessons"][0] | {name: value}]}
+        with pytest.raises(InputError):
+            Surrogate.from_json(json.dumps(changed))
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe", b"{}", b"[]", b""])
+def test_what_is_no_fit_is_refused(tmp_path, content):
+    path = tmp_path / "fit.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=r"fit\.json"):
+        Surrogate.read(path)
+
+
+@pytest.mark.parametrize("runs", [[], [replace(SLOW[0], role="validate")], [replace(SLOW[0], oom=True)], SHIPPED[:3]])
+def test_nothing_new_is_nothing_to_fit(runs):
+    with pytest.raises(InputError, match="none has times"):
+        advisor.fit(runs)
+
+
+def test_without_runs_of_one_s_own_it_says_what_to_name():
+    with pytest.raises(InputError, match=r"advisor fit runs\.jsonl"):
+        advisor.fit()
+
+
+def test_own_runs_are_those_in_the_home(home):
+    append_runs(home / "runs" / "own.jsonl", SLOW[:4])
+    assert advisor.fit().lessons[0].runs == 4
+
+
+@pytest.mark.parametrize(
+    ("fingerprint", "platform"),
+    [
+        ("", Platform(engine_version="0.24")),
+        ("rack 7", Platform(engine_version="0.24")),
+        ("[1]", Platform(engine_version="0.24")),
+        ('{"driver":"550.90.07","sm_mhz":1410,"more":1}', Platform(engine_version="0.24", driver="550", sm_mhz=1410)),
+        ('{"driver":null,"sm_mhz":"fast"}', Platform(engine_version="0.24")),
+    ],
+)
+def test_platforms_are_read_from_any_fingerprint(fingerprint, platform):
+    assert platform_of(replace(SLOW[0], fingerprint=fingerprint)) == platform
+
+
+def test_only_what_both_state_can_disagree():
+    known = Platform(engine_version="0.24", driver="580", sm_mhz=1980)
+    assert disagreements([known, Platform()], engine="vllm", version="0.24.0") == []
+    assert disagreements([replace(known, engine_version="2.11")], engine="torch", version="2") == []
+    told = disagreements([known, replace(known, driver="550")], engine="vllm", version="0.30.0")
+    assert [("driver" in text, "0.30" in text) for text in told] == [(True, False), (False, True)]
+
+
+# -- the command -----------------------------------------------------------------------------------------------------
+
+
+def run(*arguments, code=0):
+    result = CliRunner().invoke(app, list(arguments))
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+def test_the_command_tells_writes_and_is_used(tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    runs, path = tmp_path / "own.jsonl", tmp_path / "fit.json"
+    append_runs(runs, SLOW)
+    text = run("fit", str(runs), "-o", str(path))
+    assert f"{len(SLOW)} runs" in text
+    assert "from what ships (calibrated)" in text
+    assert "tpot_ms" in text
+    question = ["estimate", "--model", "llama-13b", "--gpus", "1xH200", "--batch", "20", "--format", "json"]
+    with_fit, without = (json.loads(run(*question, *more)) for more in (["--fit", str(path)], []))
+    assert with_fit["tpot_ms"] > 1.1 * without["tpot_ms"]
+    assert any("fitted to" in note["text"] for note in with_fit["notes"])
+    rows = json.loads(run("fit", str(runs), "--format", "json"))["lessons"][0]["accuracy"]
+    assert {row["metric"] for row in rows} >= {"tpot_ms", "prefill_ms"}
+
+
+def test_two_grounds_for_one_answer_are_refused():
+    question = ["estimate", "--model", "llama-13b", "--gpus", "1xH200", "--batch", "1", "--runs", "a", "--fit", "b"]
+    assert "leave out one" in run(*question, code=2)

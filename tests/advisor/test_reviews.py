@@ -1,0 +1,109 @@
+"""Reports of traffic and of plans: complete in one file, the same numbers, nothing of the input becomes markup."""
+
+import re
+from dataclasses import replace
+
+import pytest
+from typer.testing import CliRunner
+
+from advisor.capacity import plan
+from advisor.cli import app
+from advisor.cli.program import BAD_INPUT
+from advisor.estimation import read_model
+from advisor.report.numbers import short
+from advisor.report.reviews import draw_traffic, review_plan, review_traffic
+from advisor.report.traffic_figures import cost_figure, latency_figure, sensitivity_figure
+from advisor.simulation import simulate
+from catalog.schema import Deployment, InputError, Slo, Workload
+
+PNG = b"\x89PNG"
+COMMON = ["--model", "llama-3.1-8b", "--input-len", "512", "--output-len", "64", "--max-num-seqs", "16", "--draws", "0"]
+PLAN = ["plan", *COMMON, "--gpus", "8xH200", "--rate", "40", "--duration", "10", "--tpot", "10", "--price", "2"]
+
+
+@pytest.fixture(scope="module")
+def found():
+    workload, slo = Workload(input_len=256, output_len=32, rate=10.0), Slo(ttft_ms=100.0, percentile=95.0)
+    model = replace(read_model("llama-3.1-8b").value, name="<b>a & b</b> | *x*")
+    return [
+        simulate(model, "2xH200", deployment=Deployment(tp=tp, dp=2 // tp), workload=workload, slo=slo, duration_s=20.0, draws=0)
+        for tp in (1, 2)
+    ]  # fmt: skip
+
+
+def run(*arguments, code=0):
+    result = CliRunner().invoke(app, [str(each) for each in arguments], env={"COLUMNS": "80"})
+    assert result.exit_code == code, result.output
+    return result
+
+
+def test_traffic_in_one_file_and_in_markdown(found, tmp_path):
+    html, markdown, *figures = review_traffic(found, tmp_path / "a" / "b")
+    assert {each.name for each in figures} == {"latencies.png", "timeline.png"}
+    assert all(each.read_bytes().startswith(PNG) for each in figures)
+    page, text = html.read_text(encoding="utf-8"), markdown.read_text(encoding="utf-8")
+    assert re.findall(r'src="([^,"]*),', page) == ["data:image/png;base64"] * 2
+    assert "://" not in page
+    assert "<script" not in page
+    assert "<b>" not in page + text
+    assert "&lt;b&gt;a &amp; b&lt;/b&gt;" in page
+    for each in found:
+        for value in (each.metrics["ttft_ms"]["p95"], each.saturation_s):
+            assert f">{short(value)}<" in page
+            assert f"| {short(value)} |" in text
+    assert set(re.findall(r"\]\(([^)]*)\)", text)) == {each.name for each in figures}
+
+
+def test_it_is_the_same_every_time(found, tmp_path):
+    first, second = (draw_traffic(found[:1], tmp_path / f"{name}.png") for name in "ab")
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_the_distribution_drawn_is_that_of_the_requests(found):
+    panel = latency_figure(found).axes[0]
+    for each, line in zip(found, panel.lines, strict=False):
+        x, y = line.get_data()
+        for value, share in zip(x, y / 100.0, strict=True):
+            below, until = (each.served.ttft_ms < value - 1e-9).mean(), (each.served.ttft_ms <= value + 1e-9).mean()
+            assert below - 0.01 <= share <= until + 0.01
+    assert panel.lines[-1].get_xdata()[0] == 100.0  # the limit
+
+
+def test_files_that_cannot_be_written(found, tmp_path):
+    (tmp_path / "file").write_text("x", encoding="utf-8")
+    with pytest.raises(InputError, match="cannot write"):
+        review_traffic(found, tmp_path / "file" / "folder")
+    with pytest.raises(InputError, match="cannot write"):
+        draw_traffic(found, tmp_path / "missing" / "x.png")
+    run("simulate", *COMMON, "--gpus", "H200", "--rate", "5", "--report", tmp_path / "file", code=BAD_INPUT)
+    result = run("simulate", *COMMON, "--gpus", "H200", "--rate", "5", "--plot", "x.jpg", code=BAD_INPUT)
+    assert "PNG" in result.stderr
+
+
+def test_commands_write_reports(tmp_path):
+    text = run(*PLAN, "--report", tmp_path / "plan").stdout
+    assert "\nreport  " in text
+    page = (tmp_path / "plan" / "report.html").read_text(encoding="utf-8")
+    assert page.count("<img") == 3
+    for word in ("H200-SXM", "$ a month", "requests/s within the limits", "as stated"):
+        assert word in page
+    run("simulate", *COMMON, "--gpus", "H200", "--rate", "5", "--duration", "5", "--plot", tmp_path / "x.png")
+    assert (tmp_path / "x.png").read_bytes().startswith(PNG)
+    run(*PLAN, "--ttft", "1", "--report", tmp_path / "none", code=1)
+    page = (tmp_path / "none" / "report.html").read_text(encoding="utf-8")
+    assert "No fleet keeps the limits. Relax: " in page
+    assert "<img" not in page
+
+
+def test_figures_of_a_plan_show_its_numbers(tmp_path):
+    found = plan(
+        "llama-3.1-8b", "H200", rate=40.0, slo=Slo(tpot_ms=8.0), price=2.0, duration_s=10.0, draws=0,
+        workload=Workload(input_len=512, output_len=64), deployment=Deployment(max_num_seqs=16), top=1,
+    )  # fmt: skip
+    x, y = cost_figure(found).axes[0].lines[0].get_data()
+    assert dict(zip(x, y, strict=True))[40.0] == pytest.approx(found.best.usd_per_month)
+    assert len(x) == 1 + sum(each.what == "rate" and each.replicas is not None for each in found.sensitivity)
+    ends = {bar.get_x() + bar.get_width() for bar in sensitivity_figure(found).axes[0].patches}
+    wanted = {each.gpus for each in found.sensitivity if each.factor in (0.8, 1.25)}
+    assert ends | {found.best.gpus} == wanted | {found.best.gpus}
+    assert len(review_plan(found, tmp_path)) == 5

@@ -1,0 +1,138 @@
+"""What pages have in common: long work and its end, text shown as it is, modules that hide nobody's package."""
+
+import importlib.machinery
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+import app
+from app.frame import plain
+
+FOLDER = Path(app.__file__).parent
+
+
+def test_no_module_hides_a_package_from_what_streamlit_runs():
+    elsewhere = [each for each in sys.path if Path(each or ".").resolve() != FOLDER]
+    for path in FOLDER.glob("*.py"):
+        if path.stem != "__init__":
+            assert importlib.machinery.PathFinder.find_spec(path.stem, elsewhere) is None, path.name
+
+
+def test_the_app_imports_no_page_of_another_package():
+    for path in FOLDER.glob("*.py"):
+        for line in path.read_text().splitlines():
+            assert not line.strip().startswith(("import catalog", "from catalog", "from search", "from probes"))
+
+
+@pytest.mark.parametrize("text", ["$1 and $2", "a_b_c *d* `e`", ":red[x] <b>", "[link](http://x)", "#1", "1. first"])
+def test_plain_text_is_shown_as_it_is(text):
+    escaped = plain(text)
+    assert escaped.replace("\\", "") == text
+    for i, letter in enumerate(escaped):
+        if letter in "$_*`[]<>#:.()" and letter != " ":
+            assert escaped[i - 1] == "\\"
+
+
+def job_page(seconds, fails):
+    import time
+
+    import streamlit as st
+
+    from app.frame import guarded
+    from app.jobs import answered
+
+    def work():
+        if fails:
+            raise ValueError("inside")
+        for _ in range(int(seconds * 100)):
+            time.sleep(0.01)
+        return "the answer"
+
+    with guarded():
+        st.write(answered("job", (seconds, fails), work, doing="counting"))
+
+
+def job(seconds, *, fails=False):
+    return AppTest.from_function(job_page, args=(seconds, fails), default_timeout=30)
+
+
+def test_quick_work_shows_no_progress():
+    test = job(0.01).run()
+    assert test.markdown[0].value == "the answer"
+    assert not test.button
+
+
+def test_long_work_can_be_awaited():
+    test = job(1.0).run()
+    assert [button.label for button in test.button] == ["Cancel"]
+    time.sleep(1.2)
+    assert "the answer" in [element.value for element in test.run().markdown]
+
+
+def test_long_work_can_be_cancelled_and_begun_again():
+    test = job(20.0).run()
+    test.button("job cancel").click().run()
+    deadline = time.monotonic() + 10
+    while not test.info and time.monotonic() < deadline:
+        test.run()
+    assert test.info[0].value == "Cancelled."
+    assert "the answer" not in [element.value for element in test.markdown]
+    test.button("job again").click().run()
+    assert [button.label for button in test.button] == ["Cancel"]
+
+
+def test_work_that_fails_is_told_as_a_fault():
+    test = job(0.0, fails=True).run()
+    assert "fault in advisor" in test.error[0].value
+    assert not test.exception
+
+
+def test_a_port_that_is_taken_is_one_line():
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("localhost", 0))
+        taken.listen()
+        done = subprocess.run(
+            [sys.executable, "-m", "advisor", "app", "--port", str(taken.getsockname()[1])],
+            capture_output=True, text=True, check=False, timeout=60, cwd=FOLDER.parent,
+        )  # fmt: skip
+    assert done.returncode == 2
+    assert "address already in use" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"), [(["--port", "0"], "from 1 to"), (["--host", "no such"], "address of")]
+)
+def test_an_address_that_cannot_be_is_one_line(options, message):
+    from typer.testing import CliRunner
+
+    from advisor.cli import app as command
+
+    done = CliRunner().invoke(command, ["app", *options])
+    assert done.exit_code == 2
+    assert message in done.output
+
+
+def test_without_streamlit_the_extra_is_named(monkeypatch):
+    from typer.testing import CliRunner
+
+    from advisor.cli import app as command
+    from advisor.cli import browser
+
+    monkeypatch.setattr(browser.importlib.util, "find_spec", lambda _: None)
+    done = CliRunner().invoke(command, ["app"])
+    assert done.exit_code == 2
+    assert "pip install 'advisor[app]'" in done.output
+
+
+def test_the_whole_app_opens_on_its_first_page():
+    test = AppTest.from_file(str(FOLDER / "main.py"), default_timeout=60).run()
+    assert not test.exception
+    assert not test.error
+    assert any(element.value.startswith("#### Run ") for element in test.markdown)

@@ -1,0 +1,94 @@
+"""Capacity and Evidence in Chromium, as somebody uses them: plan for a trace, import runs, and get it wrong."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+api = pytest.importorskip("playwright.sync_api", reason="journeys need Playwright")
+expect = api.expect
+MOST_MS = 60_000
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "catalog" / "benchmarks"
+QUESTION = "?model=meta-llama%2FMeta-Llama-3.1-8B&kinds=1xH200-SXM&ttft=300&tpot=30"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _patient():
+    expect.set_options(timeout=MOST_MS)
+    yield
+    expect.set_options(timeout=5_000)
+
+
+def file(name, content):
+    return {"name": name, "mimeType": "text/csv", "buffer": content}
+
+
+def test_capacity_from_a_trace_a_bad_one_first(server, tab):
+    tab.goto(f"{server}/plan{QUESTION}&traffic=A+trace")
+    plan = tab.get_by_role("button", name="Plan")
+    expect(plan).to_be_disabled()
+    field = tab.locator("input[type=file]").last
+    field.set_input_files(file("bad.csv", b"time,input,output\n2,9,9\n1,9,9\n"))
+    expect(tab.get_by_text("bad.csv request 2: it arrives before the one above it")).to_be_visible()
+    expect(tab.get_by_role("spinbutton", name="TTFT, ms")).to_have_value("300")  # what else was entered stays
+    expect(plan).to_be_disabled()
+
+    tab.get_by_test_id("stFileUploader").get_by_role("button", name=re.compile("Remove|Delete")).first.click()
+    expect(tab.get_by_text("Upload a trace, or take a rate.")).to_be_visible()
+    rows = "".join(f"{second / 4:g},256,32\n" for second in range(400))
+    field.set_input_files(file("day.csv", f"time,input,output\n{rows}".encode()))
+    expect(tab.get_by_text("400 requests in 100 s")).to_be_visible()
+    plan.click()
+    expect(tab.get_by_role("heading", name=re.compile("1 x H200-SXM as TP1 PP1 serves 4 requests"))).to_be_visible()
+    expect(tab.get_by_text("serving the trace day.csv (400 requests")).to_be_visible()
+    expect(tab.get_by_test_id("stPlotlyChart")).to_have_count(3)
+    with tab.expect_download() as started:
+        tab.get_by_role("button", name="JSON", exact=True).first.click()
+    found = json.loads(Path(started.value.path()).read_text())
+    assert found["best"]["gpus"] == 1
+    assert found["best"]["meets"]
+
+
+def test_a_link_to_a_plan_is_planned_and_fits_a_phone(server, tab):
+    tab.set_viewport_size({"width": 390, "height": 844})
+    tab.goto(f"{server}/plan{QUESTION}&rate=2&input_len=256&output_len=32&planned=1")
+    expect(tab.get_by_role("heading", name=re.compile("serves 2 requests"))).to_be_visible()
+    expect(tab.get_by_test_id("stPlotlyChart")).to_have_count(3)
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_runs_are_imported_for_this_session_and_judged(server, tab):
+    tab.goto(f"{server}/runs")
+    tab.get_by_role("radio", name="Import").click()
+    field = tab.locator("input[type=file]")
+    field.set_input_files([file("notes.txt", b"nothing measured")])
+    expect(tab.get_by_test_id("stAlert")).to_contain_text("notes.txt is no benchmark that is known")
+    tab.get_by_test_id("stFileUploader").get_by_role("button", name=re.compile("Remove|Delete")).first.click()
+    expect(tab.get_by_test_id("stAlert")).to_contain_text("Upload results of a benchmark")
+    field.set_input_files([str(BENCHMARKS / "vllm-serve-closed.json")])
+    expect(tab.get_by_test_id("stAlert")).to_contain_text("does not say the GPU")
+    for label, option in (("GPU (--gpu)", "H200-SXM"), ("Engine (--engine)", "vllm")):
+        tab.get_by_role("combobox", name=label).click()
+        tab.keyboard.type(option)
+        tab.get_by_role("option", name=option, exact=True).click()
+    tab.get_by_role("spinbutton", name="Tensor parallel (--tp)").fill("1")
+    tab.keyboard.press("Tab")
+    expect(tab.get_by_role("heading", name="1 new run")).to_be_visible()
+    tab.get_by_role("button", name="Use in this session").click()
+    expect(tab.get_by_text("stand on 1 imported run too")).to_be_visible()
+    tab.get_by_role("radio", name="Runs", exact=True).click()
+    tab.get_by_role("combobox", name="Kept").click()
+    tab.get_by_role("option", name="this session").click()
+    tab.keyboard.press(
+        "Escape"
+    )  # the open list hides the rest of the page from assistive technology, and from this test
+    expect(tab.get_by_text("1 run of 1 model")).to_be_visible()
+    tab.get_by_role("radio", name="Predicted and measured").click()
+    expect(tab.get_by_test_id("stPlotlyChart")).to_be_visible()
+
+    other = tab.context.new_page()
+    other.goto(f"{server}/runs?view=Import")
+    expect(other.get_by_text("Upload results of a benchmark")).to_be_visible()
+    expect(other.get_by_text("imported run")).to_have_count(0)
