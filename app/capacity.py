@@ -23,7 +23,8 @@ from app.jobs import answered
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from advisor.capacity import CapacityPlan, Option
+    from advisor.capacity import CapacityPlan
+    from advisor.choices import Option
     from advisor.simulation import Simulation
     from app.capacity_inputs import Question
 
