@@ -182,13 +182,18 @@ class Belief:
     """Cholesky factor of the covariance of what was measured, noise included."""
 
     @classmethod
-    def of(cls, prior: Marginal, points: Points | None = None, measured: Array | None = None) -> Belief:
-        """``measured`` are milliseconds, shape (2, n) for ``PHASES`` of n static batches; NaN where there is none."""
+    def of(
+        cls, prior: Marginal, points: Points | None = None, measured: Array | None = None, spread: Array | float = 0.0
+    ) -> Belief:
+        """``measured`` are milliseconds, shape (2, n) for ``PHASES`` of n static batches; NaN where there is none.
+
+        ``spread``: relative standard deviation of each batch over its repeats, where that is more than usual; shape (n,).
+        """
         empty = cls(prior=prior, x=prior.mean, seen=None, offset=np.zeros(0), root=np.zeros((0, 0)))
         if points is None or measured is None or not len(points):
             return empty
         known = ~np.isnan(measured).ravel()
-        noise = np.repeat(np.array(REPEAT_NOISE) ** 2, len(points))[known]
+        noise = (np.maximum(np.array(REPEAT_NOISE)[:, None], spread + np.zeros(len(points))) ** 2).ravel()[known]
         logs = np.log(measured.ravel()[known])
         found, x = empty, prior.mean
         for _ in range(TURNS):

@@ -107,7 +107,7 @@ def believed(prior: Marginal, runs: Sequence[Measurement]) -> Belief:
         input_len=group.input_len, output_len=group.output_len,
     )  # fmt: skip
     measured = np.array([[getattr(run, name) or np.nan for run in group.runs] for name in PHASES], dtype=float)
-    return Belief.of(prior, points, measured)
+    return Belief.of(prior, points, measured, np.array([run.spread or 0.0 for run in group.runs]))
 
 
 def prior_of(start: Marginal, runs: Iterable[Measurement], *, model: str, engine: str, gpu: str) -> Marginal:
@@ -148,7 +148,7 @@ def steps(
         confirming = unconfirmed(stakes, verdict, known, bench)
         done = until_certain and is_certain(verdict)
         chosen = Round() if done else choose(stakes, belief, bench, seed + len(known))
-        settled = is_certain(verdict) or (verdict.regret < REGRET and chosen.gain < GAIN)
+        settled = is_certain(verdict) or (verdict.regret < REGRET and chosen.gain < GAIN and bool(chosen.loads))
         upcoming, upcoming_why = chosen.loads, "value"
         if (until_certain and settled) or (confirming and upcoming and not _together(upcoming, confirming, bench)):
             upcoming, upcoming_why = confirming, "confirm"

@@ -7,15 +7,18 @@ grow, bounds its cost from below, so the candidates are taken best first and the
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from advisor.candidates import by_gpu, fleets_of, kinds_of, place
 from advisor.choices import LEVEL, Change, Option, Question, best_of, nearest_of, row
+from advisor.energy import POWER
 from advisor.estimation import check_lengths, chosen_price, plain, read_model
 from advisor.fleets import MOST_REPLICAS, Demand, Fleet
 from advisor.knowledge import Knowledge
 from advisor.replicas import Apart, Replicas
 from advisor.serving.runs import FRONT_END_MS
+from advisor.serving.traces import read_trace
 from advisor.simulation import LIMITS, check_serving
 from catalog.engines import find_engine
 from catalog.schema import Cluster, Deployment, InputError, Model, Note, Slo, Workload, require_positive
@@ -27,9 +30,10 @@ if TYPE_CHECKING:
 
     from advisor.knowledge import Runs
     from advisor.serving.runs import Router
+    from advisor.serving.traffic import Traffic
     from catalog.schema import Price
 
-OBJECTIVES = ("cost", "gpus")
+OBJECTIVES = ("cost", "gpus", "energy")
 CONFIDENCE = 0.9
 """By default."""
 SECONDS, FEWEST, MOST = 200.0, 1000, 8000
@@ -121,6 +125,7 @@ def plan(
     set_gpu: Mapping[str, float | str] | None = None,
     top: int = 2,
     disaggregate: bool = False,
+    trace: str | Path | Traffic | None = None,
 ) -> CapacityPlan:
     """The cheapest GPUs, or the fewest, on which a model keeps limits at a rate.
 
@@ -131,7 +136,7 @@ def plan(
         rate: requests a second.
         workload: lengths; 1024 in and 256 out by default.
         slo: limits, for a percentile of the requests or their mean; at least one.
-        objective: "cost" or "gpus".
+        objective: "cost", "gpus", or "energy" for an output token, of the GPUs whose energy was measured.
         confidence: probability with which each limit is kept, and the fleet does not saturate, as far as the surrogate's
             errors are concerned: 0.5, by the estimate itself, or 0.75 to 0.99. None: 0.9, or 0.5 without draws. The
             cheapest fleet by the estimate itself runs within a few per cent of its saturation.
@@ -153,6 +158,8 @@ def plan(
         set_gpu: what-if values for fields of the GPUs.
         top: layouts to show of every kind of GPU.
         disaggregate: also try fleets with a pool for prompts (see ``serving.pools``), and show the best of each kind.
+        trace: a file of requests (see ``serving.traces.read_trace``) or ``Traffic``, whose lengths and times stand for random
+            ones; the times are stretched to the rate. ``duration_s``: no more of it than that.
 
     Raises:
         InputError: a name, number or combination that cannot be.
@@ -164,22 +171,30 @@ def plan(
     _check(slo, workload, objective, confidence, headroom, spares, base, draws)
     require_positive("rate", rate, whole=False, most=1e5)
     require_positive("top", top, most=1000)
+    offered = read_trace(trace, duration_s=duration_s) if isinstance(trace, (str, Path)) else trace
+    if offered is not None:
+        offered = offered.within(base.max_model_len or found_model.value.max_position_embeddings)
+        workload = Workload(input_len=round(offered.input_len.mean()), output_len=round(offered.output_len.mean()))
     check_lengths(found_model.value, workload.input_len, workload.output_len, base.max_model_len)
     judged = rate * (1.0 + headroom)
     seconds = duration_s
     if seconds is None:
         seconds = min(max(SECONDS, FEWEST / judged), MOST / judged)
         seconds = max(seconds, LEAST_S, LEAST_S_A_TOKEN * workload.output_len)
+    if offered is not None:
+        seconds = len(offered) / judged
     demand = Demand(
         workload=replace(workload, rate=judged, concurrency=None), slo=slo, confidence=confidence, duration_s=seconds,
         seed=seed, spread=spread, burstiness=burstiness, draws=draws,
-        longest=base.max_model_len or found_model.value.max_position_embeddings,
+        longest=base.max_model_len or found_model.value.max_position_embeddings, trace=offered,
     )  # fmt: skip
     requests = demand.traffic()
-    notes = [*found_model.notes]
+    notes = [*found_model.notes, *(offered.notes if offered else ())]
     question = Question(rate=rate, spares=spares, objective=objective, draws=draws, workload=workload)
     fleets: list[Fleet] = []
     best: list[tuple[tuple[float, ...], Fleet, int]] = []
+    if objective == "energy":
+        check_energy([cluster.gpu.name for cluster, _, _ in kinds_of(gpus, set_gpu)])
     prices: dict[str, Price | None] = {}
     unpriced: list[str] = []
     kinds = kinds_of(gpus, set_gpu)
@@ -222,6 +237,8 @@ def plan(
             f"{found_model.value.name} fits none of {', '.join(cluster.gpu.name for cluster, _, _ in kinds)} within a node; "
             f"name GPUs with more memory, more of them{', fewer spares' if spares else ''} or a smaller dtype"
         )
+    if objective == "energy" and all(fleet.power is None for fleet in fleets):
+        raise InputError("energy was measured with 16-bit weights only; leave out dtype, or plan for cost or gpus")
     best.sort(key=lambda item: item[0])
     options = tuple(question.option(fleet, replicas, prices) for _, fleet, replicas in best)
     notes += _price_notes(prices, stated)
@@ -267,6 +284,16 @@ def _check(
         raise InputError(f"spares is {spares!r:.60}; it must be a whole number from 0 to {MOST_REPLICAS}")
     if base.num_gpus != 1 or base.ep != 1:
         raise InputError("tp, pp, dp and ep are what a plan searches; leave them at 1")
+
+
+def check_energy(gpus: Sequence[str]) -> None:
+    """Raise ``InputError`` where a plan for the least energy would compare GPUs of which none was measured."""
+    unknown = [name for name in gpus if name not in POWER]
+    if unknown:
+        raise InputError(
+            f"the energy of {' and '.join(unknown)} was not measured, that of {', '.join(POWER)} was; name those only, or plan "
+            "for cost or gpus"
+        )
 
 
 def _price_notes(prices: Mapping[str, Price | None], stated: Mapping[str, float]) -> list[Note]:

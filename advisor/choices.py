@@ -42,6 +42,8 @@ class Option:
     usd_per_month: float | None
     usd_per_mtok: float | None
     """Dollars per million output tokens at the rate asked for."""
+    energy_j_per_token: float | None
+    """Of all GPUs, spares included, for an output token at the rate asked for; None where no run measured such energy."""
     latencies: Mapping[str, float]
     """``ttft_ms``, ``tpot_ms``, ``e2e_ms`` at the percentile of the limits, or their means, with the headroom used up."""
     intervals: Mapping[str, tuple[float, float]]
@@ -75,6 +77,7 @@ def row(option: Option) -> dict[str, Any]:
         "engine": deployment.engine, "tp": deployment.tp, "pp": deployment.pp, "ep": deployment.ep, "prefill_replicas": option.prefill.dp if option.prefill else 0,
         "dtype": deployment.dtype, "kv_dtype": deployment.kv_dtype, "usd_per_hour": option.usd_per_hour,
         "usd_per_month": option.usd_per_month, "usd_per_mtok": option.usd_per_mtok,
+        "energy_j_per_token": option.energy_j_per_token,
     }  # fmt: skip
     for name, value in option.latencies.items():
         found[name] = value
@@ -100,17 +103,29 @@ class Question:
         price = prices[fleet.cluster.gpu.name]
         return None if price is None else price.usd_per_gpu_hour * fleet.gpus * (replicas + self.spares)
 
-    def loss(self, fleet: Fleet, replicas: int, prices: Mapping[str, Price | None]) -> tuple[float, ...]:
-        """Smaller is better; among equals what has the most room to its saturation."""
+    def loss(
+        self, fleet: Fleet, replicas: int, prices: Mapping[str, Price | None], *, least: bool = False
+    ) -> tuple[float, ...]:
+        """Smaller is better; among equals what has the most room to its saturation. ``least``: a bound that takes no
+        simulation.
+        """
         hourly, gpus = self.hourly(fleet, replicas, prices), fleet.gpus * (replicas + self.spares)
         money = math.inf if hourly is None else hourly
-        first = (money, float(gpus)) if self.objective == "cost" else (float(gpus), money)
+        if self.objective == "energy":
+            joules = fleet.joules_per_token(self.rate, replicas, self.spares, least=least)
+            first = (math.inf if joules is None else joules, money)
+        else:
+            first = (money, float(gpus)) if self.objective == "cost" else (float(gpus), money)
         return (*first, self.rate / fleet.saturation_s / (replicas + self.spares))
 
     def at_most(self, fleet: Fleet, worst: tuple[float, ...], prices: Mapping[str, Price | None]) -> int:
         """Replicas with which a fleet is no worse than that, or one less than its fewest."""
         losses = range(fleet.surely, fleet.most + 1)
-        return fleet.surely + bisect.bisect_right(losses, worst, key=lambda each: self.loss(fleet, each, prices)) - 1
+        return (
+            fleet.surely
+            + bisect.bisect_right(losses, worst, key=lambda each: self.loss(fleet, each, prices, least=True))
+            - 1
+        )
 
     def option(self, fleet: Fleet, replicas: int, prices: Mapping[str, Price | None], *, alone: bool = False) -> Option:
         verdict = fleet.alone if alone else fleet.verdict(replicas)
@@ -122,6 +137,7 @@ class Question:
             spares=self.spares, gpus=every * fleet.gpus, price=prices[fleet.cluster.gpu.name], usd_per_hour=hourly,
             usd_per_month=None if hourly is None else hourly * HOURS_A_MONTH,
             usd_per_mtok=None if hourly is None else hourly / tokens * 1e6, latencies=verdict.latencies,
+            energy_j_per_token=fleet.joules_per_token(self.rate, replicas, self.spares),
             intervals=fleet.intervals(replicas, verdict.latencies, LEVEL) if self.draws else {},
             saturation_s=fleet.saturation_s, utilisation=self.rate / (fleet.saturation_s * every), meets=verdict.meets,
             provenance=fleet.engine.provenance,
@@ -151,7 +167,7 @@ def best_of(
     """
     bound, sure, true = range(3)
     queue = [
-        (question.loss(fleet, fleet.least, prices), i, bound, fleet.least)
+        (question.loss(fleet, fleet.least, prices, least=True), i, bound, fleet.least)
         for i, fleet in enumerate(fleets)
         if fleet.least <= fleet.most
     ]
@@ -165,7 +181,7 @@ def best_of(
             found.append((loss, fleet, replicas))
         elif stage == bound:
             if fleet.surely <= fleet.most:
-                heapq.heappush(queue, (question.loss(fleet, fleet.surely, prices), i, sure, fleet.surely))
+                heapq.heappush(queue, (question.loss(fleet, fleet.surely, prices, least=True), i, sure, fleet.surely))
         else:
             worst = sorted(known)[top - 1] if len(known) >= top else None
             needed = fleet.needed(at_most=None if worst is None else question.at_most(fleet, worst, prices))

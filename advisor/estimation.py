@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass, field
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from advisor.energy import batch_work, power_of
 from advisor.evaluation import (
     TIME_METRICS,
     Evaluation,
@@ -20,7 +22,7 @@ from advisor.evaluation import (
 )
 from advisor.knowledge import Knowledge, measured_run
 from advisor.layout import Layout
-from advisor.surrogate import Provenance
+from advisor.surrogate import LEVELS, Provenance, Scale
 from catalog.engines import resolve
 from catalog.gpus import parse_cluster
 from catalog.models import find_model
@@ -32,10 +34,12 @@ if TYPE_CHECKING:
 
     from advisor.evaluation import Regime
     from advisor.knowledge import Runs
-    from advisor.surrogate import Scale
     from catalog.schema import Measurement
 
 HIGHER_IS_BETTER = frozenset({"output_tok_s", "output_tok_s_per_gpu"})
+ENERGY = "energy_j_per_token"
+NORMAL = Scale(noise=0.0, quantiles=tuple(NormalDist().inv_cdf(0.5 + level / 2.0) for level in LEVELS), runs=0)
+"""Of errors that are taken to be normal."""
 MEASURED_SIGMA = 0.03
 """Spread of repeated measurements of one configuration on one machine."""
 
@@ -79,7 +83,7 @@ class Estimate:
     products: Sequence[Mapping[str, Any]]
     """Every matrix product with its shape, work and bound."""
     energy_j_per_token: float | None
-    """None until power has been measured."""
+    """Of all GPUs used, for an output token; None for GPUs and weight formats of which no run measured its energy."""
     usd_per_mtok: float | None
     """Dollars for a million output tokens; None without a price."""
     price: Price | None
@@ -101,11 +105,16 @@ class Estimate:
         per_gpu = metric == "output_tok_s_per_gpu"
         name = "output_tok_s" if per_gpu else metric
         if name not in self.sigmas:
-            known = ", ".join([*TIME_METRICS, "output_tok_s_per_gpu"])
+            known = ", ".join([*TIME_METRICS, "output_tok_s_per_gpu", ENERGY])
             raise InputError(f"there is no interval for {metric!r}; metrics that have one: {known}")
         value = getattr(self, metric)
         if value is None:
-            raise InputError(f"{metric} has no interval because {self.model.name} does not fit in {self.cluster}")
+            why = (
+                "none was measured"
+                if metric == ENERGY and self.fits
+                else f"{self.model.name} does not fit in {self.cluster}"
+            )
+            raise InputError(f"{metric} has no interval because {why}")
         factor = math.exp(self.scales[name].at(level) * self.sigmas[name])
         low, high = value / factor, value * factor
         bound = self.floors[name] / (self.deployment.num_gpus if per_gpu else 1)
@@ -122,7 +131,8 @@ class Estimate:
         }
         intervals = {}
         if self.output_tok_s is not None:
-            intervals = {name: list(self.interval(name)) for name in [*TIME_METRICS, "output_tok_s_per_gpu"]}
+            energy = [ENERGY] if self.energy_j_per_token is not None else []
+            intervals = {name: list(self.interval(name)) for name in [*TIME_METRICS, "output_tok_s_per_gpu", *energy]}
         return {
             "model": self.model.name,
             "cluster": str(self.cluster),
@@ -191,6 +201,7 @@ def describe(
         tok_s = times["output_tok_s"]
         gpus = deployment.num_gpus
         split = {cause: float(values[i]) for cause, values in causes.items()}
+        joules, unsure = _energy(chosen, i, deployment, tok_s, float(sigmas["output_tok_s"][i]))
         found.append(
             Estimate(
                 model=setting.model,
@@ -211,12 +222,12 @@ def describe(
                 breakdown={"causes": split, **time_by_operator(chosen, i)},
                 turning_batch=turning_batch(chosen, i),
                 products=product_report(chosen, i),
-                energy_j_per_token=None,
+                energy_j_per_token=joules,
                 usd_per_mtok=None if price is None or not tok_s else price.usd_per_gpu_hour * gpus / tok_s / 3.6e-3,
                 price=price,
                 provenance=marginal.provenance,
                 notes=(*notes, *_limits(chosen, i, fits=fits)),
-                sigmas={name: float(values[i]) for name, values in sigmas.items()},
+                sigmas={name: float(values[i]) for name, values in sigmas.items()} | {ENERGY: unsure},
                 scales={
                     name: knowledge.scale(
                         marginal.provenance,
@@ -224,11 +235,31 @@ def describe(
                         scale_name(name, chosen.regime, staged=deployment.pp > 1),
                     )
                     for name in TIME_METRICS
-                },
-                floors={name: float(values[i]) for name, values in floors.items()},
+                }
+                | {ENERGY: NORMAL},
+                floors={name: float(values[i]) for name, values in floors.items()} | {ENERGY: 0.0},
             )
         )
     return found
+
+
+def _energy(
+    evaluation: Evaluation, row: int, deployment: Deployment, tok_s: float | None, sigma: float
+) -> tuple[float | None, float]:
+    """Joules of an output token, and the standard deviation of their logarithm."""
+    setting = evaluation.setting
+    power = power_of(setting.cluster.gpu, deployment)
+    if power is None or not tok_s:
+        return None, 0.0
+    running, output = float(evaluation.times.running[row]), float(evaluation.output_len[row])
+    work = batch_work(
+        setting.model, deployment, float(setting.memory.kv_bytes_per_token[row]) * deployment.tp * deployment.pp, batch=running,
+        input_len=float(evaluation.input_len[row]), output_len=output, seconds=running * deployment.dp * output / tok_s,
+        steady=evaluation.regime == "steady",
+    )  # fmt: skip
+    joules = work.joules(power, setting.cluster.gpu.tdp_w)
+    waiting = min(power.static_w * work.gpu_s / joules, 1.0)  # the part that the error of the time is of
+    return joules / (running * deployment.dp * output), math.hypot(power.sigma, waiting * sigma)
 
 
 def memory_parts(evaluation: Evaluation, row: int) -> dict[str, float]:
@@ -366,6 +397,8 @@ def with_measurement(found: Estimate, run: Measurement) -> Estimate:
     values: dict[str, Any] = {
         name: getattr(run, name) for name in TIME_METRICS if getattr(run, name) is not None and found.fits
     }
+    if run.energy_j and run.batch and found.fits:
+        values[ENERGY] = run.energy_j / (run.batch * run.dp * run.output_len)
     if "output_tok_s" in values:
         values["output_tok_s_per_gpu"] = values["output_tok_s"] / found.deployment.num_gpus
         if found.price is not None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from advisor.energy import Power, Work, power_of, served_work
 from advisor.serving.samples import sample
 from advisor.serving.traffic import Traffic, open_loop
 from advisor.simulation import LIMITS
@@ -56,8 +57,23 @@ class Demand:
     burstiness: float
     draws: int
     longest: int
+    trace: Traffic | None = None
+    """Whose requests come, stretched to the rate, in place of random ones."""
+    length_factors: tuple[float, float] = (1.0, 1.0)
+    """Of its prompts and outputs."""
 
     def traffic(self) -> Traffic:
+        if self.trace is not None:
+            assert self.workload.rate
+            inputs, outputs = (
+                np.maximum(np.rint(lengths * factor), 1.0).astype(np.int64)
+                for lengths, factor in zip(
+                    (self.trace.input_len, self.trace.output_len), self.length_factors, strict=True
+                )
+            )
+            return _at(replace(self.trace, input_len=inputs, output_len=outputs), self.workload.rate).within(
+                self.longest
+            )
         return open_loop(
             self.workload, duration_s=self.duration_s, longest=self.longest, seed=self.seed, spread=self.spread,
             burstiness=self.burstiness,
@@ -71,7 +87,8 @@ class Demand:
             asked, rate=asked.rate * rate, input_len=max(round(asked.input_len * input_len), 1),
             output_len=max(round(asked.output_len * output_len), 1),
         )  # fmt: skip
-        return replace(self, workload=changed, duration_s=self.duration_s / rate)
+        factors = self.length_factors[0] * input_len, self.length_factors[1] * output_len
+        return replace(self, workload=changed, duration_s=self.duration_s / rate, length_factors=factors)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,6 +254,27 @@ class Fleet:
                 if here[name] > 0 and there[name] > 0:
                     logs[name].append(math.log(there[name] / here[name]) ** 2)
         return {name: math.sqrt(sum(each) / len(each)) if each else 0.0 for name, each in logs.items()}
+
+    @cached_property
+    def power(self) -> Power | None:
+        """None where no run measured such energy."""
+        return power_of(self.cluster.gpu, self.engine.deployment)
+
+    def joules_per_token(self, rate: float, replicas: int, spares: int, *, least: bool = False) -> float | None:
+        """Energy of all GPUs, spares too, for an output token at ``rate``; ``least``: what is drawn without any work."""
+        if self.power is None:
+            return None
+        served = None
+        if not least:
+            part, simulated = sample(_at(self.traffic, rate), replicas, self.engine.router, least=FEW)
+            served = self.engine.served(part, self.times, simulated)
+        given = self.traffic if served is None else served
+        tokens = float(given.output_len.sum())
+        gpu_s = self.gpus * (replicas + spares) * tokens / (rate * float(self.traffic.output_len.mean()))
+        work = Work(gpu_s=gpu_s, bytes=0.0, flops=0.0)
+        if served is not None:
+            work = served_work(self.engine.model, self.engine.kv_bytes, served, gpu_s=gpu_s)
+        return work.joules(self.power, self.cluster.gpu.tdp_w) / tokens
 
     def intervals(self, replicas: int, latencies: Mapping[str, float], level: float) -> dict[str, tuple[float, float]]:
         """Within which the latencies are expected with probability ``level``."""

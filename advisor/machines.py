@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from advisor.probing import PLANNED
@@ -58,6 +59,8 @@ class Machine:
     def run(self, loads: Sequence[Candidate]) -> list[Measurement]:
         self._tried |= {(*each.layout, shape) for each in loads for shape in each.shapes}
         ready = self.offer.probing(loads)
+        # the clock of a probing runs from the beginning of the budget
+        ready = replace(ready, ends_s={name: self.passed_s + end for name, end in ready.ends_s.items()})
         before = {run.run_id for run in ready.runs()}
         measured = ready.run(watch=self._watch(ready), say=self._say, again=self._ran)
         self._ran = True

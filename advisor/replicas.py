@@ -82,6 +82,15 @@ class Replicas:
     def scale(self) -> Scale:
         return scale_of(self.knowledge, self.marginal, self.deployment)
 
+    @property
+    def model(self) -> Model:
+        return self.setting.model
+
+    @property
+    def kv_bytes(self) -> float:
+        """Of the cache for a token, over all GPUs of a replica."""
+        return float(self.setting.memory.kv_bytes_per_token[0]) * self.deployment.tp * self.deployment.pp
+
     def beliefs(self, draws: int) -> list[tuple[Parameters, float]]:
         """The parameters themselves, and so many draws, each with a factor of all times."""
         return [(self.marginal.parameters, 1.0), *draws_of(self.marginal, self.knowledge, self.deployment, draws)]
@@ -208,6 +217,14 @@ class Apart:
     def multiple(self, times: int) -> tuple[Deployment, Deployment | None]:
         """So many times as many replicas: what decodes, and what computes the prompts."""
         return self.decode.multiple(times)[0], self.prefill.multiple(times)[0]
+
+    @property
+    def model(self) -> Model:
+        return self.decode.model
+
+    @property
+    def kv_bytes(self) -> float:
+        return self.decode.kv_bytes
 
     def beliefs(self, draws: int) -> list[tuple[Parameters, float]]:
         return self.decode.beliefs(draws)

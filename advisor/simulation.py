@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from advisor.estimation import plain, read_cluster, read_model
+from advisor.energy import power_of, served_work
+from advisor.estimation import ENERGY, plain, read_cluster, read_model
 from advisor.knowledge import Knowledge
 from advisor.replicas import Apart, Replicas, outcomes
 from advisor.serving.runs import (
@@ -73,6 +74,8 @@ class Simulation:
     """Their share of the requests."""
     saturation_s: float
     """Requests a second that are completed when there are always more waiting."""
+    energy_j_per_token: float | None = None
+    """Of all the GPUs until the last request is served, for an output token; None where no run measured such energy."""
     meets: bool | None
     """Whether the limits are kept, at the percentile they are stated for or on the mean; None without limits."""
     preemptions: int
@@ -106,8 +109,10 @@ class Simulation:
         """
         if self.scale is None:
             raise InputError("there are no intervals without draws; simulate with draws=8")
-        if metric in RATES:
-            value, sigma = getattr(self, metric), self.sigmas["rates"][metric]
+        if metric in (*RATES, ENERGY):
+            value, sigma = getattr(self, metric), self.sigmas["rates"].get(metric, 0.0)
+            if value is None:
+                raise InputError(f"{metric} has no interval because none was measured")
         elif metric in self.metrics and statistic in self.metrics[metric]:
             value, sigma = self.metrics[metric][statistic], self.sigmas[metric][statistic]
         else:
@@ -138,6 +143,8 @@ class Simulation:
                 name: {statistic: list(self.interval(name, statistic)) for statistic in values}
                 for name, values in self.metrics.items()
             } | {name: list(self.interval(name)) for name in RATES}
+            if self.energy_j_per_token is not None:
+                intervals[ENERGY] = list(self.interval(ENERGY))
         return {
             "model": self.model.name, "cluster": str(self.cluster), **body, "requests": len(self.served),
             "gpus_used": self.gpus_used, "interval_level": 0.9, "intervals": intervals,
@@ -225,6 +232,14 @@ def simulate(
     base = _numbers(served, traffic, slo) | {("rates", "saturation_s"): saturation}
     others = [_numbers(each, traffic, slo) | {("rates", "saturation_s"): rate} for each, rate in found]
     sigmas = _spreads(base, others)
+    power, gpu = power_of(found_cluster.value.gpu, chosen), found_cluster.value.gpu
+    joules = None
+    if power is not None:
+        used = chosen.num_gpus + (resolved.num_gpus if resolved else 0)
+        work = served_work(found_model.value, decode.kv_bytes, served, gpu_s=used * served.end_s)
+        joules = work.joules(power, gpu.tdp_w) / float(served.output_len.sum())
+        # The part of it that times decide is that of a closed loop, which ends when its time is up.
+        sigmas["rates"][ENERGY] = math.hypot(power.sigma, sigmas["rates"]["completed_s"])
     notes = [*found_model.notes, *found_cluster.notes, *engine.notes, *knowledge.notes, *traffic.notes]
     if chosen.engine != "vllm":
         notes.append(Note(f"steps are timed as {chosen.engine}'s, but scheduled as vLLM's V1 engine does", "warning"))
@@ -244,7 +259,7 @@ def simulate(
         kv_peak=served.most_blocks / decode.scheduler.kv_blocks, kv_capacity_tokens=longest(decode.scheduler),
         timeline=_timeline(served, decode.scheduler), served=served, steps=served.steps,
         provenance=engine.provenance, notes=tuple(notes), sigmas=sigmas,
-        scale=engine.scale if others else None, prefill=resolved,
+        scale=engine.scale if others else None, prefill=resolved, energy_j_per_token=joules,
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from advisor.beliefs import PHASES, REPEAT_NOISE, Points
+from advisor.beliefs import PHASES, REPEAT_NOISE, Points, Rows
 from advisor.deployments import FILLS_THE_CLUSTER, OBJECTIVES
 from catalog.schema import InputError
 
@@ -52,8 +52,6 @@ class Verdict:
     """Which deployment is best as far as is known."""
 
     best: int
-    rival: int | None
-    """The best one of another layout; None if there is one layout only."""
     doubt: float
     """Probability that some other deployment is better by more than ``MATTERS``."""
     regret: float
@@ -93,27 +91,26 @@ class Stakes:
         degrees = self.points.setting.layout
         return [(int(tp), int(pp)) for tp, pp in zip(degrees.tp, degrees.pp, strict=True)]
 
-    def utility(self, logs: Array) -> Array:
-        """What is sought, more is better, less what exceeding the limits costs; shape (..., n) of (..., metrics x n)."""
+    def utility(self, logs: Array, which: NDArray[np.intp] | None = None) -> Array:
+        """What is sought, more is better, less what exceeding the limits costs, of all deployments or some: shape (..., n)
+        of (..., metrics x n).
+        """
         parts = np.split(logs, len(self.metrics), axis=-1)
         found = parts[0] if self.metrics[0] == "output_tok_s" else -parts[0]
         if self.objective in ("throughput_per_gpu", "cost"):
-            found = found - np.log(self.gpus)
+            found = found - np.log(self.gpus if which is None else self.gpus[which])
         for part, limit in zip(parts[1:], self.limits.values(), strict=True):
             found = found - TOO_SLOW * np.maximum(part - np.log(limit), 0.0)
         return np.asarray(found)
 
     def verdict(self, belief: Belief, *, seed: int = 0) -> Verdict:
         """How sure it is which one is best."""
-        utility, _ = self.draws(belief, None, seed=seed)
+        utility = self.utility(_drawn(*belief.joint(belief.rows(self.points, self.metrics)), seed))
         mean = utility.mean(axis=0)
         best = int(np.argmax(mean))
-        layouts = self.layouts()
-        others = [i for i, layout in enumerate(layouts) if layout != layouts[best]]
         lost = utility.max(axis=1) - utility[:, best]
         return Verdict(
             best=best,
-            rival=max(others, key=lambda i: mean[i]) if others else None,
             doubt=float(np.mean(lost > np.log1p(MATTERS))),
             regret=float(np.mean(lost)),
             regret_95=float(np.quantile(lost, 0.95)),
@@ -128,28 +125,20 @@ class Stakes:
         kept = [part <= np.log(limit) for part, limit in zip(parts, self.limits.values(), strict=True)]
         return np.asarray(np.all(kept, axis=0) if kept else np.ones(len(self.points), dtype=bool))
 
-    def draws(self, belief: Belief, probes: Points | None, *, seed: int = 0) -> tuple[Array, Array]:
-        """Utilities, shape (SAMPLES, n), and with them what measuring ``probes`` would show: log ``PHASES``, noise
-        included, shape (SAMPLES, probes, 2).
-
-        With ``probes``, only the contenders' utilities: the deployments most likely to matter.
+    def draws(self, belief: Belief, probes: Points, *, seed: int = 0) -> tuple[Array, Array]:
+        """Utilities of the contenders, the deployments most likely to matter, shape (SAMPLES, n), and with them what
+        measuring ``probes`` would show: log ``PHASES``, noise included, shape (SAMPLES, probes, 2).
         """
         rows = belief.rows(self.points, self.metrics)
-        if probes is None:
-            return self.utility(_drawn(*belief.joint(rows), seed)), np.zeros((SAMPLES, 0, 2))
         utility = self.utility(_drawn(*belief.joint(rows), seed))
         optimistic = utility.mean(axis=0) + 2.0 * utility.std(axis=0)
         chosen = np.sort(np.argsort(-optimistic)[:CONTENDERS])
-        count, n = len(self.metrics), len(self.points)
-        which = np.concatenate([chosen + k * n for k in range(count)])
+        which = np.concatenate([chosen + k * len(self.points) for k in range(len(self.metrics))])
         asked = belief.rows(probes, PHASES)
-        drawn = _drawn(*belief.joint(type(rows).joined([rows.take(which), asked])), seed)
-        contenders = Stakes(
-            points=_taken(self.points, chosen), gpus=self.gpus[chosen], objective=self.objective, limits=self.limits
-        )
+        drawn = _drawn(*belief.joint(Rows.joined([rows.take(which), asked])), seed)
         shown = drawn[:, len(which) :].reshape(SAMPLES, 2, len(probes)).transpose(0, 2, 1)
         noise = np.random.default_rng(seed + 1).standard_normal(shown.shape) * np.array(REPEAT_NOISE)
-        return contenders.utility(drawn[:, : len(which)]), shown + noise
+        return self.utility(drawn[:, : len(which)], chosen), shown + noise
 
 
 def _drawn(mean: Array, covariance: Array, seed: int) -> Array:
@@ -158,13 +147,6 @@ def _drawn(mean: Array, covariance: Array, seed: int) -> Array:
     root = vectors * np.sqrt(np.maximum(values, 0.0))
     half = np.random.default_rng(seed).standard_normal((SAMPLES // 2, len(mean)))
     return np.asarray(mean + np.vstack([half, -half]) @ root.T)
-
-
-def _taken(points: Points, which: NDArray[np.intp]) -> Points:
-    return Points(
-        setting=points.setting.take(np.isin(np.arange(len(points)), which)), regime=points.regime, batch=points.batch[which],
-        input_len=points.input_len[which], output_len=points.output_len[which],
-    )  # fmt: skip
 
 
 def limits_of(slo: Slo) -> dict[str, float]:

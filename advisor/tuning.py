@@ -118,6 +118,8 @@ class Tuning:
     notes: tuple[Note, ...]
     left_out: tuple[str, ...]
     failed: tuple[str, ...]
+    """Loads, whose logs are in ``logs``."""
+    logs: str
     store: str
     study_name: str
     steps: tuple[Step, ...] = field(repr=False, compare=False)
@@ -228,8 +230,9 @@ def tune(
             )
             break
     last = taken[-1]
-    if len(taken) == 1 and not (last.runs or upcoming):
-        least = min(machine.start_s + min(each.seconds.values()) for each in machine.waiting()) / PLANNED
+    waiting = machine.waiting()
+    if waiting and len(taken) == 1 and not (last.runs or upcoming):
+        least = min(wall_s([each.only(list(each.seconds)[:1])], machine.start_s) for each in waiting) / PLANNED
         raise InputError(
             f"budget is {budget_s:g} s; starting and measuring one batch takes about {least:.0f} s, give more"
         )
@@ -242,13 +245,15 @@ def tune(
         command = tuple(launch_command(best.deployment, search.model, search.cluster))
     return Tuning(
         model=offer.model, cluster=offer.cluster, engine=search.engine, workload=workload, slo=slo, objective=objective,
-        regime=regime, best=best, candidates=candidates, believed=_choices(stakes, stakes.verdict(blank), blank, blank, (), search)[0],
+        regime=regime, best=best, candidates=candidates,
+        believed=_choices(stakes, stakes.verdict(blank), blank, blank, (), search)[0],
         certain=last.certain, confirmed=at in {(run.tp, run.pp) for run in last.runs}, doubt=last.verdict.doubt,
         regret=math.expm1(last.verdict.regret), regret_95=math.expm1(last.verdict.regret_95),
         rounds=tuple(_round(stakes, step) for step in taken[1:]), runs=last.runs,
         measured_now=len(last.runs) - len(mine), seconds=time.monotonic() - began, budget_s=budget_s,
-        ended=_ended(last, dry_run=dry_run, waiting=bool(machine.waiting())), upcoming=upcoming,
-        relaxations=() if best else _relaxations(candidates[0], slo), command=command, notes=(*offer.notes, *notes), left_out=offer.left_out, failed=tuple(machine.failed),
+        ended=_ended(last, dry_run=dry_run, waiting=bool(waiting)), upcoming=upcoming,
+        relaxations=() if best else _relaxations(candidates[0], slo), command=command, notes=(*offer.notes, *notes),
+        left_out=offer.left_out, failed=tuple(machine.failed), logs=str(offer.shared["out"] / "logs"),
         store=str(offer.shared["store"]), study_name=asking.study.study_name, steps=tuple(taken),
     )  # fmt: skip
 

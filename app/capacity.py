@@ -21,7 +21,7 @@ from app.frame import plain
 from app.jobs import answered
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from advisor.capacity import CapacityPlan
     from advisor.choices import Option
@@ -164,8 +164,7 @@ def _table(found: CapacityPlan, shown: Mapping[str, Option]) -> None:
 
 def _over_time(found: CapacityPlan, shown: Mapping[str, Option], asked: Question) -> None:
     st.markdown("##### A fleet over time")
-    # a click on a row sets it, and who uses the keyboard chooses here
-    option = shown[st.selectbox("Fleet", list(shown), key=FLEET, bind=inputs.BIND)]
+    option = shown[_picked(list(shown))]
     strained = True
     if found.headroom or option.spares:
         strained = st.toggle("Headroom used up and spares out", value=True, key="strained", bind=inputs.BIND)
@@ -187,6 +186,24 @@ def _over_time(found: CapacityPlan, shown: Mapping[str, Option], asked: Question
         "served fleet", body=served.to_dict,
         files={"requests.csv": lambda: pd.DataFrame(served.requests()).to_csv(index=False)},
     )  # fmt: skip
+
+
+def _picked(names: Sequence[str]) -> str:
+    """The fleet to serve: a click on a row sets it, and who uses the keyboard chooses here.
+
+    It is written to the address by hand: a bound widget leaves the address as it was where a callback sets the value.
+    """
+    asked = st.session_state.get(FLEET, st.query_params.get(FLEET))
+    if asked in names:
+        st.session_state[FLEET] = asked
+    else:
+        st.session_state.pop(FLEET, None)
+    chosen = st.selectbox("Fleet", names, key=FLEET)
+    if chosen == names[0]:
+        st.query_params.pop(FLEET, None)
+    else:
+        st.query_params[FLEET] = chosen
+    return chosen
 
 
 def _served(found: Simulation, option: Option, asked: Question) -> str:

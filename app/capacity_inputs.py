@@ -31,6 +31,8 @@ RATE, TRACE = "A rate", "A trace"
 MOST_MB = 20
 GOALS = {"cost": "least money", "gpus": "fewest GPUs"}
 SURE = {0.5: "by the estimate", 0.75: "with 75%", 0.9: "with 90%", 0.95: "with 95%", 0.99: "with 99%"}
+USUAL = 0.9
+"""By the estimate alone the cheapest fleet runs close to its saturation."""
 MEAN = 0.0
 EXAMPLES: Mapping[str, Mapping[str, object]] = {
     "Chat, 8B": {
@@ -93,7 +95,11 @@ def question() -> Question | None:
             limits = inputs.limits()
             with st.container(horizontal=True):
                 objective = st.selectbox(
-                    "Goal", OBJECTIVES, key="plan_goal", bind=inputs.BIND, format_func=GOALS.__getitem__
+                    "Goal",
+                    OBJECTIVES,
+                    key="plan_goal",
+                    bind=inputs.BIND,
+                    format_func=lambda name: GOALS.get(name, name),
                 )
                 engine, prices = inputs.engine(), _prices()
         with right:
@@ -221,7 +227,8 @@ def _certainty() -> tuple[float, float, float, int]:
             format_func=lambda value: f"{value:g}% of requests" if value else "the mean",
         )  # fmt: skip
         confidence = st.selectbox(
-            "They are kept", list(SURE), key="confidence", bind=inputs.BIND, format_func=SURE.__getitem__,
+            "They are kept", list(SURE), index=list(SURE).index(USUAL), key="confidence", bind=inputs.BIND,
+            format_func=SURE.__getitem__,
             help="How sure, as far as the errors of the predictions are concerned: by the estimate itself, or with margin.",
         )  # fmt: skip
     with st.container(horizontal=True):

@@ -29,8 +29,8 @@ FIGURES = Path(__file__).parent / "figures"
 PAGES = {
     "recommend": "/?gpu=H200-SXM&model=meta-llama%2FMeta-Llama-3.1-70B",
     "explore": "/explore?gpu=H200-SXM&compare=true&gpu_b=H100-SXM&batch=32",
-    "capacity": "/plan",
-    "evidence": "/runs",
+    "capacity": "/plan?model=meta-llama%2FMeta-Llama-3.1-8B&ttft=500&tpot=40&rate=60&planned=1",
+    "evidence": "/runs?view=Predicted+and+measured",
 }
 MOST_S = 120
 WIDE, NARROW = 1280, 390
@@ -80,8 +80,9 @@ def take(browser: Browser, address: str, path: Path, width: int, colours: str) -
     )
     page = context.new_page()
     page.goto(address)
-    settled(page)
-    page.wait_for_function("() => !document.querySelector('[data-testid=stProgress]')", timeout=MOST_S * 1000)
+    for _ in range(2):  # a plan is worked out first, then the requests of its best fleet are served
+        settled(page)
+        page.wait_for_function("() => !document.querySelector('[data-testid=stProgress]')", timeout=MOST_S * 1000)
     height = page.evaluate("document.querySelector('[data-testid=stMainBlockContainer]').scrollHeight")
     page.set_viewport_size({"width": width, "height": min(int(height), TALLEST)})
     settled(page)

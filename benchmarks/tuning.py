@@ -256,13 +256,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--every", type=int, default=1, help="only every so many-th question, for a quick look")
     parser.add_argument("--engine", choices=list(BUDGET_S), action="append")
     parser.add_argument("--out", type=Path, default=FIGURE)
     chosen = parser.parse_args()
     seeds = {"active": range(chosen.seeds), "random": range(chosen.seeds), "grid": range(1)}
     jobs = [
         (case, start, choice, seed)
-        for case in cases()
+        for case in cases()[:: chosen.every]
         if case.engine in (chosen.engine or BUDGET_S)
         for start in STARTS.values()
         for choice, each in seeds.items()

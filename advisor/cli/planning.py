@@ -43,7 +43,9 @@ Percentile = Annotated[
 ]
 Objective = Annotated[
     str,
-    typer.Option("--objective", metavar="GOAL", show_default=True, rich_help_panel=opt.SEARCH, help="cost or gpus."),
+    typer.Option(
+        "--objective", metavar="GOAL", show_default=True, rich_help_panel=opt.SEARCH, help="cost, gpus or energy."
+    ),
 ]
 Confidence = Annotated[
     float | None,
@@ -92,6 +94,15 @@ Top = Annotated[
         "--top", metavar="N", show_default=True, rich_help_panel=opt.SEARCH, help="Layouts to show of each kind of GPU."
     ),
 ]
+Trace = Annotated[
+    str | None,
+    typer.Option(
+        "--trace",
+        metavar="FILE",
+        rich_help_panel=opt.WORKLOAD,
+        help="Lengths and times of a CSV or JSON Lines file of requests, the times stretched to --rate.",
+    ),
+]
 Disaggregate = Annotated[
     bool,
     typer.Option(
@@ -113,6 +124,7 @@ def plan(
     spread: sim.Spread = 0.0,
     burstiness: sim.Burstiness = 1.0,
     duration: Duration = None,
+    trace: Trace = None,
     seed: sim.Seed = 0,
     prefix_hit_rate: sim.PrefixHitRate = 0.0,
     ttft: opt.Ttft = None,
@@ -172,7 +184,7 @@ def plan(
             price=stated_prices(price), illustrative_prices=illustrative_prices, runs=grounds.evidence(runs, fit),
             duration_s=duration, seed=seed, spread=spread, burstiness=burstiness,
             router=opt.one_of("--router", router, ("round_robin", "least_loaded")),  # type: ignore[arg-type]
-            prefix_hit_rate=prefix_hit_rate, draws=draws, set_gpu=opt.overrides(set_gpu), top=top, disaggregate=disaggregate,
+            prefix_hit_rate=prefix_hit_rate, draws=draws, set_gpu=opt.overrides(set_gpu), top=top, disaggregate=disaggregate, trace=trace,
         )  # fmt: skip
     pages: list[Path] = []
     if report is not None:

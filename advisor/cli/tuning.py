@@ -94,27 +94,33 @@ def tune(
     from advisor.stakes import NothingFits  # noqa: PLC0415  brings numpy
     from advisor.tuning import tune  # noqa: PLC0415  brings Optuna
 
-    try:
-        with ExitStack() as stack:
-            stack.enter_context(measuring.ended_by_sigterm())
-            shown: list[Callable[[str], None]] = []
+    with measuring.ended_by_sigterm(), ExitStack() as shown:
+        tell: Callable[[str], None] | None = None
 
-            def watch(ready: Probing) -> Callable[[Sweep], None] | None:
-                stack.pop_all().close()
-                stack.enter_context(measuring.ended_by_sigterm())
-                seen, say = stack.enter_context(measuring.watched(ready))
-                shown[:] = [say]
-                return seen
+        def watch(ready: Probing) -> Callable[[Sweep], None] | None:
+            """Show this round in place of the one before."""
+            nonlocal tell
+            shown.close()
+            seen, tell = shown.enter_context(measuring.watched(ready))
+            return seen
 
+        def say(text: str) -> None:
+            if tell:
+                tell(text)
+
+        try:
             found = tune(
                 model, gpus, workload=Workload(input_len=input_len, output_len=output_len, concurrency=concurrency),
-                slo=Slo(ttft_ms=ttft, tpot_ms=tpot, e2e_ms=e2e), objective=objective, regime="static" if static else "steady",
-                engine=engine, dtype=dtype, budget_s=measuring.seconds(budget), device=device, max_batch=max_num_seqs,
-                price=price, storage=storage, study_name=study_name, out=out, store=runs, dry_run=dry_run, began=began,
-                watch=watch, say=lambda text: shown[0](text) if shown else None,
+                slo=Slo(ttft_ms=ttft, tpot_ms=tpot, e2e_ms=e2e), objective=objective,
+                regime="static" if static else "steady", engine=engine, dtype=dtype, budget_s=measuring.seconds(budget),
+                device=device, max_batch=max_num_seqs, price=price, storage=storage, study_name=study_name, out=out,
+                store=runs, dry_run=dry_run, began=began, watch=watch, say=say,
             )  # fmt: skip
-    except NothingFits as error:
-        raise refuse(str(error)) from error
+        except NothingFits as error:
+            raise refuse(str(error)) from error
+    if not (dry_run or found.runs):
+        why = f"{', '.join(found.failed)} failed, see {found.logs}" if found.failed else found.ended
+        raise refuse(f"nothing was measured: {why}")
     answer(
         format_,
         view=lambda width: tuning_view(found, width, wide=wide),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from advisor.report.lines import header, labelled, notes, sources_line
-from advisor.report.numbers import count, dollars, share, short, span
+from advisor.report.numbers import count, dollars, share, short, span, wh_per_mtok
 from advisor.report.tables import Column, drawn
 from advisor.simulation import LIMITS
 from catalog.engines import find_engine
@@ -45,6 +45,10 @@ def option_columns(found: CapacityPlan) -> list[Column]:
         Column(name="$", unit="a month", cells=[_money(option.usd_per_month) for option in options]),
         Column(name="$/Mtok", unit="output", cells=[short(option.usd_per_mtok) for option in options], rank=3),
     ]
+    if any(option.energy_j_per_token for option in options):
+        cells = [short(wh_per_mtok(option.energy_j_per_token)) for option in options]
+        rank = 0 if found.objective == "energy" else 4
+        columns.append(Column(name="Wh/Mtok", unit="output", cells=cells, rank=rank))
     for rank, (metric, name) in enumerate(NAMES.items()):
         limited = getattr(found.slo, metric) is not None
         cells = [short(option.latencies[metric]) for option in options]
@@ -99,9 +103,10 @@ def _money(value: float | None) -> str:
 
 def told(found: CapacityPlan) -> list[tuple[str, Sequence[str]]]:
     """Labelled lines below the table."""
-    goal = "the cheapest" if found.objective == "cost" else "the fewest GPUs"
+    goal = {"cost": "the cheapest", "gpus": "the fewest GPUs", "energy": "the least energy"}[found.objective]
     exact = (
-        f"{goal} of {found.candidates} layouts, every one simulated or ruled out by its saturation; "
+        f"{goal} of {found.candidates} layouts, every one simulated or ruled out by its saturation"
+        f"{', of many replicas a part' if any(each.replicas > 8 for each in found.options) else ''}; "
         f"{found.requests} requests over {short(found.duration_s)} s"
     )
     best = found.best

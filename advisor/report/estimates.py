@@ -9,7 +9,7 @@ from rich.text import Text
 
 from advisor.layout import Layout
 from advisor.memory import memory
-from advisor.report.lines import cost_line, hardware, header, labelled, memory_line, notes, sources_line
+from advisor.report.lines import cost_line, energy_line, hardware, header, labelled, memory_line, notes, sources_line
 from advisor.report.numbers import count, share, short, span
 from advisor.report.tables import Column, drawn, natural_width
 from catalog.engines import find_engine
@@ -99,6 +99,8 @@ def _told(found: Estimate) -> list[tuple[str, Sequence[str]]]:
         entries.append(("why", [f"{found.bottleneck} bounds a request: {told}", turn]))
     entries.append(("memory", [memory_line(found.memory)]))
     entries.append(("cost", [cost] if cost else []))
+    if found.energy_j_per_token is not None:
+        entries.append(("energy", [energy_line(found.energy_j_per_token, found.interval("energy_j_per_token"))]))
     if found.fits:
         entries.append(("source", sources_line([found.provenance])))
         length = found.input_len + found.output_len

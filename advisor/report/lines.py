@@ -9,7 +9,7 @@ from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
-from advisor.report.numbers import dollars, short
+from advisor.report.numbers import dollars, short, span, wh_per_mtok
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -94,6 +94,12 @@ def cost_line(usd_per_mtok: float | None, price: Price | None) -> str:
     parts = (price.provider,) if price.provider == STATED else (price.provider, price.instance, kind, price.as_of)
     where = ", ".join(filter(None, parts))
     return f"{dollars(usd_per_mtok)} per million output tokens at ${price.usd_per_gpu_hour:g} per GPU-hour ({where})"
+
+
+def energy_line(joules: float, interval: tuple[float, float] | None) -> str:
+    """Energy of an output token, and of a million of them."""
+    ends = "" if interval is None else f" {span(*interval)}"
+    return f"{short(joules)}{ends} J an output token on the GPUs, {short(wh_per_mtok(joules))} Wh a million"
 
 
 def sources_line(provenances: Iterable[str]) -> list[str]:

@@ -41,3 +41,8 @@ def share(value: float) -> str:
 def dollars(value: float | None) -> str:
     """$0.371."""
     return "-" if value is None else f"${short(value)}"
+
+
+def wh_per_mtok(joules_per_token: float | None) -> float | None:
+    """Watt-hours for a million tokens."""
+    return None if joules_per_token is None else joules_per_token / 3.6e-3

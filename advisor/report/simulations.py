@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from advisor.report.lines import hardware, header, labelled, notes, sources_line
+from advisor.estimation import ENERGY
+from advisor.report.lines import energy_line, hardware, header, labelled, notes, sources_line
 from advisor.report.numbers import count, share, short, span
 from advisor.report.tables import Column, drawn
 from advisor.simulation import RATES
@@ -166,7 +167,11 @@ def told(found: Simulation) -> list[tuple[str, Sequence[str]]]:
     ]
     entries.append(("in time", curves))
     kv = f"at most {share(found.kv_peak)} of {found.kv_capacity_tokens} tokens a replica; {found.preemptions} preemptions"
-    entries += [("KV", [kv]), ("source", sources_line([found.provenance]))]
+    entries.append(("KV", [kv]))
+    if found.energy_j_per_token is not None:
+        each = found.energy_j_per_token
+        entries.append(("energy", [energy_line(each, found.interval(ENERGY) if found.scale else None)]))
+    entries += [("source", sources_line([found.provenance]))]
     return entries
 
 
@@ -201,6 +206,6 @@ def simulation_row(found: Simulation) -> dict[str, Any]:
             if found.scale is not None:
                 row[f"{name}_low"], row[f"{name}_high"] = found.interval(metric, statistic)
     return row | {
-        "good": found.good, "meets": found.meets, "preemptions": found.preemptions, "kv_peak": found.kv_peak,
+        "energy_j_per_token": found.energy_j_per_token, "good": found.good, "meets": found.meets, "preemptions": found.preemptions, "kv_peak": found.kv_peak,
         "kv_capacity_tokens": found.kv_capacity_tokens, "provenance": found.provenance,
     }  # fmt: skip

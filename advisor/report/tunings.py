@@ -128,7 +128,7 @@ def _told(found: Tuning, width: int) -> list[tuple[str, Sequence[str]]]:
     lines.append(("runs", [f"{found.measured_now} measured now, {len(found.runs)} in all, kept in {found.store}"]))
     lines.append(("relax", found.relaxations))
     lines.append(("skipped", found.left_out))
-    lines += notes(Note(f"{name} failed", "warning") for name in found.failed)
+    lines += notes(Note(f"{name} failed, see its log in {found.logs}", "warning") for name in found.failed)
     if found.best is not None and found.command:
         started = processes(found.best.deployment, found.model, found.cluster)
         lines.append(("run", start_lines(found.command, started, width - LABEL)))

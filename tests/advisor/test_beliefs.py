@@ -1,5 +1,7 @@
 """What a few measurements say of all the other configurations, on the runs that ship."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -57,14 +59,21 @@ def test_what_was_measured_is_believed_and_nothing_becomes_less_certain(which, f
     chosen = [RUNS[i] for i in sorted(which)]
     belief = believed(prior, chosen)
     mean, sigma = foreseen(belief, chosen)
-    off = np.abs(mean - measured(chosen)) / np.array(REPEAT_NOISE)[:, None]
+    noise = np.maximum(np.array(REPEAT_NOISE)[:, None], [run.spread or 0.0 for run in chosen])
+    off = np.abs(mean - measured(chosen)) / noise
     assert off.max() < 4.0
     rows = belief.rows(points(RUNS), PHASES)
     before = np.sqrt(np.diag(rows.covariance(rows, prior.covariance)))
     _, covariance = belief.joint(rows)
     assert np.linalg.eigvalsh(covariance).min() > -1e-9
     assert np.all(np.sqrt(np.maximum(np.diag(covariance), 0.0)) <= before + 1e-9)
-    assert np.all(sigma <= np.array(REPEAT_NOISE)[:, None] + 1e-9)
+    assert np.all(sigma <= noise + 1e-9)
+
+
+def test_a_batch_whose_repeats_differ_counts_less():
+    calm, shaky = ([replace(RUNS[0], spread=spread, tpot_ms=2.0 * RUNS[0].tpot_ms)] for spread in (0.001, 0.2))
+    (before, _), (trusted, _), (doubted, _) = (foreseen(believed(PRIOR, runs), RUNS[:1]) for runs in ([], calm, shaky))
+    assert before[1] < doubted[1] < trusted[1]
 
 
 def test_one_layout_tells_something_of_the_others():

@@ -269,3 +269,20 @@ def test_fleets_with_a_pool_for_prompts_are_tried_on_demand():
     text = run(*PLAN, "--disaggregate", "--tpot", "8").stdout
     assert f"TP{option.deployment.tp} " in text
     assert "pool for prompts" in text
+
+
+def test_a_trace_says_what_comes(tmp_path):
+    path = tmp_path / "trace.csv"
+    lines = "".join(f"{i * 0.05:.2f},{200 + 300 * (i % 3)},{32 + 32 * (i % 2)}\n" for i in range(800))
+    path.write_text("time,input,output\n" + lines, encoding="utf-8")
+    found = planned("8xH200", trace=path, duration_s=None, top=1)
+    assert found.requests == 800
+    assert found.duration_s == pytest.approx(20.0)  # 800 at 40 a second
+    assert (found.workload.input_len, found.workload.output_len) == (500, 48)
+    served = simulate(
+        MODEL, "8xH200", deployment=found.best.deployment, trace=path, workload=Workload(rate=40.0), slo=SLO, draws=0
+    )
+    assert found.best.latencies["tpot_ms"] == pytest.approx(served.metrics["tpot_ms"]["p90"], rel=0.01)
+    longer = next(change for change in found.sensitivity if (change.what, change.factor) == ("output_len", 1.25))
+    assert longer.gpus >= found.best.gpus
+    assert planned("8xH200", trace=path, duration_s=10.0, top=1).requests == 200

@@ -32,7 +32,7 @@ def finished(test, seconds=90):
 def expected():
     return advisor.plan(
         SMALL["model"], "1xH200-SXM", rate=2.0, workload=advisor.Workload(input_len=256, output_len=32),
-        slo=advisor.Slo(ttft_ms=300.0, tpot_ms=30.0, percentile=95.0),
+        slo=advisor.Slo(ttft_ms=300.0, tpot_ms=30.0, percentile=95.0), confidence=0.9,
     )  # fmt: skip
 
 
@@ -80,6 +80,7 @@ def test_another_fleet_is_served_when_chosen_and_the_link_names_it(page):
     first, second = test.selectbox("fleet").options[:2]
     assert f"{first}, 1 replica serving" in text(test)
     finished(test.selectbox("fleet").select(second).run())
+    assert test.query_params["fleet"] in (second, [second])
     assert f"{second}, 1 replica serving" in text(test)
     again = finished(page("capacity", **two, fleet=second))
     assert f"{second}, 1 replica serving" in text(again)

@@ -65,3 +65,11 @@ advisor.Slo(ttft=30.0)  # type: ignore[call-arg]
 estimate.fits = False  # type: ignore[misc]
 print(recommendation.best.fits)  # type: ignore[union-attr]
 advisor.answer()  # type: ignore[attr-defined]
+
+curve = advisor.curve("llama-13b", "4xA100", tp=2, batches=[1, 8])
+assert_type(curve, advisor.Curve)
+assert_type(curve.full_batch, int)
+assert_type(curve.to_dict(), dict[str, Any])
+assert_type(advisor.all_models(), tuple[advisor.Model, ...])
+assert_type(advisor.all_gpus(), tuple[advisor.Gpu, ...])
+assert_type(advisor.parse_config(b"{}", name="mine"), advisor.Model)

@@ -1,0 +1,126 @@
+"""Recommend and Explore in Chromium, as somebody uses them: choose, copy, share the link, and get it wrong."""
+
+import json
+import re
+import time
+
+import pytest
+
+api = pytest.importorskip("playwright.sync_api", reason="journeys need Playwright")
+expect = api.expect
+MOST_MS = 60_000
+
+QUESTION = "?model=meta-llama%2FLlama-2-13b-hf&gpu=A100-SXM-80GB&count=2"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _patient():
+    expect.set_options(timeout=MOST_MS)
+    yield
+    expect.set_options(timeout=5_000)
+
+
+def heading(tab):
+    return tab.get_by_role("heading", name=re.compile("^(Run|Nothing) "))
+
+
+def settled(tab):
+    expect(tab.locator("[data-testid=stApp][data-test-script-state=notRunning]")).to_be_visible()
+
+
+def test_recommend_select_copy_and_reload(server, tab):
+    started = time.monotonic()
+    tab.goto(f"{server}/{QUESTION}")
+    expect(heading(tab)).to_contain_text("2 of 2 A100-SXM-80GB")
+    assert time.monotonic() - started < MOST_MS / 1000
+    expect(tab.get_by_test_id("stDataFrame").first).to_be_visible()
+    before = tab.get_by_test_id("stCode").inner_text()
+
+    tab.get_by_role("combobox", name="In detail").click()
+    tab.get_by_role("option").nth(1).click()
+    expect(tab.get_by_test_id("stCode")).not_to_have_text(before)
+    expect(tab).to_have_url(re.compile("pick="))
+    picked = tab.get_by_test_id("stCode").inner_text()
+    tab.get_by_role("radio", name="compose").click()
+    expect(tab.get_by_test_id("stCode")).to_contain_text("services:")
+    tab.get_by_role("radio", name="vllm").click()
+    expect(tab.get_by_test_id("stCode")).to_contain_text("vllm serve")
+
+    tab.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    tab.get_by_test_id("stCode").hover()
+    tab.get_by_test_id("stCode").get_by_role("button", name="Copy to clipboard").click()
+    copied = tab.evaluate("navigator.clipboard.readText()")
+    assert copied.split() == picked.split()
+
+    other = tab.context.new_page()
+    other.goto(tab.url)
+    expect(other.get_by_test_id("stCode")).to_contain_text("vllm serve")
+    assert other.get_by_test_id("stCode").inner_text().split() == picked.split()
+
+
+def test_a_point_of_the_chart_selects(server, tab):
+    tab.goto(f"{server}/{QUESTION}")
+    points = tab.get_by_test_id("stPlotlyChart").first.locator(".scatterlayer .point")
+    expect(points.first).to_be_visible()
+    settled(tab)
+    tab.set_viewport_size({"width": 1280, "height": 1600})
+    spot = max((point.bounding_box() for point in points.all()), key=lambda box: box["x"])
+    tab.mouse.click(spot["x"] + spot["width"] / 2, spot["y"] + spot["height"] / 2)
+    expect(tab.get_by_test_id("stCode")).to_contain_text("--max-num-seqs 1 ")
+    expect(tab).to_have_url(re.compile("pick="))
+
+
+def test_explore_with_the_keyboard_and_reload_from_the_link(server, tab):
+    tab.goto(f"{server}/explore?gpu=H200-SXM")
+    title = tab.get_by_role("heading", name="H200-SXM: 1 x TP1 PP1")
+    expect(title).to_be_visible()
+    tab.get_by_role("slider", name="TP").focus()
+    tab.keyboard.press("ArrowRight")
+    expect(tab.get_by_role("heading", name="H200-SXM: 1 x TP2 PP1")).to_be_visible()
+    expect(tab).to_have_url(re.compile("tp=2"))
+    tab.get_by_text("Compare with another").click()
+    expect(tab.get_by_role("heading", name="A100-SXM-80GB: 1 x TP1 PP1")).to_be_visible()
+    tab.reload()
+    expect(tab.get_by_role("heading", name="H200-SXM: 1 x TP2 PP1")).to_be_visible()
+    expect(tab.get_by_role("heading", name="A100-SXM-80GB: 1 x TP1 PP1")).to_be_visible()
+
+
+def test_a_bad_upload_is_told_and_a_good_one_is_answered(server, tab):
+    tab.goto(f"{server}/{QUESTION}")
+    expect(heading(tab)).to_be_visible()
+    tab.get_by_role("button", name="Upload").click()
+    field = tab.locator("input[type=file]")
+    field.set_input_files({"name": "config.json", "mimeType": "application/json", "buffer": b"{not json"})
+    expect(tab.get_by_test_id("stAlert")).to_contain_text("config.json is not JSON")
+    config = {
+        "model_type": "llama", "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32,
+        "num_key_value_heads": 8, "intermediate_size": 14336, "vocab_size": 128256, "max_position_embeddings": 8192,
+        "torch_dtype": "bfloat16",
+    }  # fmt: skip
+    buffer = json.dumps(config).encode()
+    field.set_input_files({"name": "config.json", "mimeType": "application/json", "buffer": buffer})
+    expect(tab.get_by_test_id("stCode")).to_contain_text("/path/to/model")
+    expect(tab.get_by_test_id("stAlert")).to_have_count(0)
+
+
+def test_two_sessions_do_not_mix(server, tab):
+    tab.goto(f"{server}/{QUESTION}")
+    expect(heading(tab)).to_contain_text("A100-SXM-80GB")
+    other = tab.context.new_page()
+    other.goto(f"{server}/?gpu=H200-SXM&count=1")
+    expect(heading(other)).to_contain_text("H200-SXM")
+    tab.get_by_role("radio", name="prefill").click()
+    settled(tab)
+    expect(heading(tab)).to_contain_text("A100-SXM-80GB")
+
+
+def test_pages_keep_the_question_and_fit_a_phone(server, tab):
+    tab.set_viewport_size({"width": 390, "height": 844})
+    tab.goto(f"{server}/?gpu=H200-SXM")
+    expect(heading(tab)).to_contain_text("H200-SXM")
+    settled(tab)
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+    tab.set_viewport_size({"width": 1280, "height": 900})
+    tab.get_by_role("link", name="Explore").click()
+    expect(tab.get_by_role("heading", name="H200-SXM: 1 x TP1 PP1")).to_be_visible()
+    expect(tab).to_have_url(re.compile(r"/explore\?.*gpu=H200-SXM"))
