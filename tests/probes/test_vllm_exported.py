@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -23,6 +22,7 @@ from probes.vllm.exported import (
     read_commands,
     seen_tokens,
 )
+from probes.vllm.versions import check_version
 from tests.probes.test_adapters import Adapter, until, vllm_path
 
 LLAMA = "meta-llama/Llama-2-7b-hf"
@@ -156,19 +156,28 @@ def test_killed_it_leaves_no_server(program):
 
 
 @pytest.mark.parametrize(
-    ("version", "code", "words"),
+    ("version", "words"),
     [
-        ("0.19.1", 2, "vllm 0.19.1 is too old to be measured here; install 0.20 or later"),
-        ("0.21.0", 0, "vllm 0.21.0 is not known to work here (0.24.0 is); it is tried"),
-        ("0.24.0+cu130", 0, ""),
+        ("0.20.0", "vllm 0.20.0 is not known to work here (0.24.0 is); it is tried"),
+        ("0.25.1rc1.dev3+g1", "vllm 0.25.1rc1.dev3+g1 is not known to work here (0.24.0 is); it is tried"),
+        ("dev", "vllm dev is not known to work here (0.24.0 is); it is tried"),
+        ("0.24.0", ""),
+        ("0.24.0+cu130", ""),
     ],
 )
-def test_versions_are_looked_at_before_anything_starts(tmp_path, version, code, words):
+def test_what_is_said_of_a_version(version, words):
+    assert check_version(version) == words
+
+
+def test_versions_are_looked_at_before_anything_starts(tmp_path):
+    with pytest.raises(InputError, match=r"vllm is not installed for .*; install it there"):
+        check_version(None)
     plan = tmp_path / "plan.json"
     plan.write_text(json.dumps(a_plan()))
     ended = subprocess.run(
         [sys.executable, "-m", "probes.vllm.static", str(plan), str(tmp_path / "out")], capture_output=True, text=True,
-        env={**os.environ, "PYTHONPATH": vllm_path(tmp_path, version)}, timeout=60, check=False,
+        env={**os.environ, "PYTHONPATH": vllm_path(tmp_path, "0.19.1")}, timeout=60, check=False,
     )  # fmt: skip
-    assert (ended.returncode, ended.stderr.strip()) == (code, words)
-    assert not Path(tmp_path / "out" / "runs.jsonl").exists()
+    told = "vllm 0.19.1 is too old to be measured here; install 0.20 or later"
+    assert (ended.returncode, ended.stderr.strip()) == (2, told)
+    assert not (tmp_path / "out" / "runs.jsonl").exists()
