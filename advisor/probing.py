@@ -213,9 +213,9 @@ def prepared(
         return _from_plan(Path(plan).expanduser(), shared)
     if model is None:
         raise InputError("no model named; give one (llama-13b) or a plan")
-    from advisor.offers import best_of, offer_of  # noqa: PLC0415  it needs this module
+    from advisor.measurables import best_of, measurable_of  # noqa: PLC0415  it needs this module
 
-    return best_of(offer_of(model, question, role, shared))
+    return best_of(measurable_of(model, question, role, shared))
 
 
 def shared_of(

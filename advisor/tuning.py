@@ -20,7 +20,7 @@ from advisor.estimation import check_lengths, chosen_price, plain, read_model
 from advisor.evaluation import scale_name
 from advisor.knowledge import Knowledge
 from advisor.machines import Machine, own_runs
-from advisor.offers import offered
+from advisor.measurables import measurable
 from advisor.probe_engines import ENGINES
 from advisor.probe_plans import Question
 from advisor.probe_targets import read_target
@@ -207,16 +207,18 @@ def tune(
         find_engine(search.engine).batch_defaults(search.cluster.gpu).max_num_seqs, *(shape[0] for shape in shapes)
     )
     question = Question(engine=search.engine, dtype=dtype, listed=shapes, max_num_seqs=most, compiled=compiled)
-    offer = offered(model, gpus, question=question, budget_s=budget_s, device=device, out=out, store=store, began=began)
-    measurable = [each.layout for each in offer.loads]
-    if not measurable:
-        raise NothingFits(f"nothing can be measured: {'; '.join(offer.left_out)}")
-    stakes = stakes_of(search, [each for each in degrees if each in measurable], regime=regime, compiled=compiled)
-    mine, others = own_runs(offer)
-    machine = Machine(offer, mine, watch=watch, say=say)
-    prior = prior_of(start, others, model=offer.model.name, engine=search.engine, gpu=gpu)
+    able = measurable(
+        model, gpus, question=question, budget_s=budget_s, device=device, out=out, store=store, began=began
+    )
+    layouts = [each.layout for each in able.loads]
+    if not layouts:
+        raise NothingFits(f"nothing can be measured: {'; '.join(able.left_out)}")
+    stakes = stakes_of(search, [each for each in degrees if each in layouts], regime=regime, compiled=compiled)
+    mine, others = own_runs(able)
+    machine = Machine(able, mine, watch=watch, say=say)
+    prior = prior_of(start, others, model=able.model.name, engine=search.engine, gpu=gpu)
     asking = Asking(
-        {f"tp{tp}pp{pp}": len(question.listed) for tp, pp in measurable}, storage=storage, study_name=study_name
+        {f"tp{tp}pp{pp}": len(question.listed) for tp, pp in layouts}, storage=storage, study_name=study_name
     )
     taken: list[Step] = []
     upcoming: tuple[Mapping[str, Any], ...] = ()
@@ -244,7 +246,7 @@ def tune(
     if best is not None and search.engine == "vllm":
         command = tuple(launch_command(best.deployment, search.model, search.cluster))
     return Tuning(
-        model=offer.model, cluster=offer.cluster, engine=search.engine, workload=workload, slo=slo, objective=objective,
+        model=able.model, cluster=able.cluster, engine=search.engine, workload=workload, slo=slo, objective=objective,
         regime=regime, best=best, candidates=candidates,
         believed=_choices(stakes, stakes.verdict(blank), blank, blank, (), search)[0],
         certain=last.certain, confirmed=at in {(run.tp, run.pp) for run in last.runs}, doubt=last.verdict.doubt,
@@ -252,9 +254,9 @@ def tune(
         rounds=tuple(_round(stakes, step) for step in taken[1:]), runs=last.runs,
         measured_now=len(last.runs) - len(mine), seconds=time.monotonic() - began, budget_s=budget_s,
         ended=_ended(last, dry_run=dry_run, waiting=bool(waiting)), upcoming=upcoming,
-        relaxations=() if best else _relaxations(candidates[0], slo), command=command, notes=(*offer.notes, *notes),
-        left_out=offer.left_out, failed=tuple(machine.failed), logs=str(offer.shared["out"] / "logs"),
-        store=str(offer.shared["store"]), study_name=asking.study.study_name, steps=tuple(taken),
+        relaxations=() if best else _relaxations(candidates[0], slo), command=command, notes=(*able.notes, *notes),
+        left_out=able.left_out, failed=tuple(machine.failed), logs=str(able.shared["out"] / "logs"),
+        store=str(able.shared["store"]), study_name=asking.study.study_name, steps=tuple(taken),
     )  # fmt: skip
 
 

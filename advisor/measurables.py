@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Offer:
+class Measurable:
     """What could be measured of a model, before anything is chosen."""
 
     model: Model
@@ -79,7 +79,7 @@ class Offer:
         )
 
 
-def offer_of(model: str | Model, question: Question, role: str, shared: Mapping[str, Any]) -> Offer:
+def measurable_of(model: str | Model, question: Question, role: str, shared: Mapping[str, Any]) -> Measurable:
     """What could be measured of a model; ``shared`` is that of ``advisor.probing.shared_of``."""
     target, device = shared["target"], shared["device"]
     found = read_model(model)
@@ -95,31 +95,31 @@ def offer_of(model: str | Model, question: Question, role: str, shared: Mapping[
     )  # fmt: skip
     notes = (*found.notes, *target.notes, *(question.trace.notes if question.trace else ()))
     label = "-".join(("" if question.dtype == "auto" else question.dtype, "serving" * question.serving)).strip("-")
-    return Offer(
+    return Measurable(
         model=named, loads=tuple(able), left_out=tuple(left_out), notes=notes, role=role, label=label,
         serving=question.serving, shared=shared,
     )  # fmt: skip
 
 
-def best_of(offer: Offer) -> Probing:
+def best_of(within: Measurable) -> Probing:
     """As much of what has not been measured yet as the budget allows, the most telling first."""
-    budget_s, start_s = offer.shared["budget_s"], offer.start_s
-    waiting = offer.undone()
+    budget_s, start_s = within.shared["budget_s"], within.start_s
+    waiting = within.undone()
     planned_s = math.inf if budget_s is None else PLANNED * budget_s
-    at_once = CLOSED_FIRST + len(SHARES) if offer.serving else 1
-    loads, late = chosen(waiting, budget_s=planned_s, start_s=start_s, gpus=offer.cluster.num_gpus, at_once=at_once)
+    at_once = CLOSED_FIRST + len(SHARES) if within.serving else 1
+    loads, late = chosen(waiting, budget_s=planned_s, start_s=start_s, gpus=within.cluster.num_gpus, at_once=at_once)
     if waiting and not loads:
         least = min(start_s + min(each.seconds.values()) for each in waiting) / PLANNED
         raise InputError(
             f"budget is {budget_s:g} s; starting and measuring one batch takes about {least:.0f} s, give more"
         )
-    return offer.probing(loads, late)
+    return within.probing(loads, late)
 
 
-def offered(
+def measurable(
     model: str | Model, gpus: str | Cluster = "local", *, question: Question, budget_s: float | None = None,
     device: str = "cuda", out: str | Path | None = None, store: str | Path | None = None, began: float | None = None,
-) -> Offer:  # fmt: skip
+) -> Measurable:  # fmt: skip
     """What could be measured of a model, for someone else to choose from; arguments are those of ``probe``."""
     shared = shared_of(question, gpus, budget_s=budget_s, device=device, role="fit", out=out, store=store, began=began)
-    return offer_of(model, question, "fit", shared)
+    return measurable_of(model, question, "fit", shared)
