@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -70,6 +70,7 @@ def test_a_summary_is_what_its_checks_say():
     assert row.half_width == row.mean_half_width == pytest.approx((1.1 - 1 / 1.1) / 2)
 
 
+@settings(max_examples=30)
 @given(st.lists(st.lists(st.booleans(), min_size=1, max_size=9), min_size=1, max_size=12))
 def test_a_coverage_interval_holds_the_coverage(clusters):
     low, high = coverage_interval(clusters)
@@ -105,6 +106,7 @@ def test_regret_is_what_the_wrong_choice_costs():
     assert found["throughput"].to_dict()["kendall"] == -1.0
 
 
+@settings(max_examples=20)
 @given(st.lists(st.floats(0.2, 5.0), min_size=6, max_size=6), st.sampled_from(["output_tok_s", "e2e_ms", "tpot_ms"]))
 def test_regret_is_never_negative(factors, metric):
     for choice in choices([check(run, metric, factor) for run, factor in zip(HELD, factors, strict=False)]):
