@@ -54,7 +54,7 @@ def test_an_answer_is_plain_json():
     body = json.loads(json.dumps(served(draws=2, slo=Slo(tpot_ms=20, percentile=97)).to_dict(), allow_nan=False))
     assert body["metrics"]["tpot_ms"]["p97"] >= body["metrics"]["tpot_ms"]["p95"]
     assert body["meets"] is True
-    assert set(body["intervals"]) == {"ttft_ms", "tpot_ms", "itl_ms", "e2e_ms", *RATES}
+    assert set(body["intervals"]) == {"ttft_ms", "tpot_ms", "itl_ms", "e2e_ms", *RATES, "energy_j_per_token"}
     assert len(body["timeline"]["time_s"]) == len(body["timeline"]["running"])
 
 
