@@ -43,7 +43,7 @@ class Power:
 
 
 POWER: Mapping[str, Power] = {
-    "H200-SXM": Power(static_w=219.9, joules_per_byte=85.7e-12, joules_per_flop=0.824e-12, sigma=0.128),
+    "H200-SXM": Power(static_w=206.0, joules_per_byte=89.9e-12, joules_per_flop=0.854e-12, sigma=0.136),
 }
 """As ``python -m advisor.energy`` prints them: of the runs with the role "fit" of vLLM and plain PyTorch on H200
 (catalog/data/runs)."""

@@ -278,9 +278,11 @@ def static(setting: Setting, batch: Array, input_len: Array, output_len: Array) 
     decode_ms = decode.total_ms
     steps = np.maximum(output_len - 1.0, 0.0)
     if not setting.whole_prompts:
-        decode = decode + Cost.of(
-            "mixed", compute=_mixed_ms(prefill_ms, chunks * running / batch, input_len, output_len)
-        )
+        wave, wave_chunks = prefill, chunks
+        if np.any(running < batch):
+            wave, wave_chunks, _ = _prefill(setting, running, input_len)
+        mixed_ms = _mixed_ms(wave.total_ms, wave_chunks, input_len, output_len)
+        decode = decode + Cost.of("mixed", compute=mixed_ms)
         decode_ms = decode.total_ms
     total = waves * decode_ms
     rest = left > 0
