@@ -17,6 +17,7 @@ from advisor.schedule import Setting
 from advisor.serving.pools import Link, Pool, saturation_apart, serve_apart
 from advisor.serving.runs import FRONT_END_MS, TURNS, Scheduler, longest, saturation_rate, serve
 from advisor.serving.steps import tabulate
+from advisor.surrogate import ANY
 from catalog.engines import resolve
 from catalog.schema import Cluster, Deployment, InputError, Model, Note
 
@@ -195,7 +196,7 @@ class Apart:
     def scale(self) -> Scale:
         staged = max(self.prefill.deployment.pp, self.decode.deployment.pp) > 1
         name = scale_name("tpot_ms", "static", staged=staged)
-        return self.decode.knowledge.scale(APART, self.decode.deployment.engine, name)
+        return self.decode.knowledge.scale(APART, ANY, name)
 
     @property
     def router(self) -> Router:

@@ -29,7 +29,7 @@ def refused(*arguments):
     [
         # usage
         (["recomend"], ['unknown command "recomend"', "did you mean recommend?"]),
-        (["tune"], ['unknown command "tune"', "commands: recommend, estimate, simulate, plan, probe, fit, validate, export, import, catalog"]),
+        (["capacity"], ['unknown command "capacity"', "commands: recommend, estimate, simulate, plan, probe, tune, fit, validate, export"]),
         (["catalog", "modles"], ['unknown command "modles"', "did you mean models?"]),
         (["recommend"], ["missing --model", "--model llama-13b"]),
         (["estimate", "--model", "llama-13b", "--gpus", "A100"], ["missing --batch", "--batch 32"]),

@@ -180,7 +180,7 @@ HEAVY = {"numpy", "scipy", "pandas", "optuna", "sqlalchemy", "huggingface_hub", 
         (["estimate", *QUESTION, "--batch", "1"], {"numpy"}),
         (["recommend", *QUESTION], {"numpy", "optuna"}),
     ],
-    ids=" ".join,
+    ids=lambda names: " ".join(sorted(names) if isinstance(names, set) else names),
 )
 def test_only_what_is_needed_is_imported(environment, arguments, allowed):
     code = (

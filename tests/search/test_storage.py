@@ -117,8 +117,9 @@ def test_passwords_are_kept_out_of_what_libraries_say(error):
 
 @given(st.text(st.characters(codec="ascii", categories=["L", "N", "P", "S"]), min_size=8, max_size=20))
 def test_any_password_is_redacted(password):
-    assert password not in redacted(f"postgresql://me:{password}@host/db")
-    assert redacted(f"postgresql://me:{password}@host/db").startswith("postgresql://me:***@")
+    shown = redacted(f"postgresql://me:{password}@host/db")
+    assert password not in shown.removeprefix("postgresql://me:***@")
+    assert shown.startswith("postgresql://me:***@")
 
 
 @pytest.mark.parametrize(
