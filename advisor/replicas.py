@@ -299,13 +299,17 @@ def times_of(setting: Setting, scheduler: Scheduler) -> StepTimes:
 def draws_of(
     marginal: Marginal, knowledge: Knowledge, deployment: Deployment, count: int
 ) -> list[tuple[Parameters, float]]:
-    """Parameters and a factor of all times, ``count`` times: a draw and its mirror image, so that means stay."""
+    """Parameters and a factor of all times, ``count`` times: a draw and its mirror image, so that means stay.
+
+    Few are drawn, so the factors are made to spread by just as much as they should.
+    """
     random = np.random.default_rng(20)
     scale = scale_of(knowledge, marginal, deployment)
     noise = math.sqrt(scale.noise**2 + float(implementation_variance(marginal.provenance, float(deployment.compiled))))
     half = (count + 1) // 2
     bent = random.multivariate_normal(np.zeros(len(marginal.mean)), marginal.covariance, size=half, method="eigh")
-    factors = noise * random.standard_normal(half)
+    factors = random.standard_normal(half)
+    factors *= noise / math.sqrt(float(np.mean(factors**2))) if half else noise
     found = []
     for step, factor in zip(bent, factors, strict=True):
         found.append((Parameters.from_unbounded(marginal.mean + step), math.exp(factor)))
