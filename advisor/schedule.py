@@ -369,8 +369,7 @@ def steady(setting: Setting, batch: Array, input_len: Array, output_len: Array) 
     carrying_ms = carrying.total_ms + extra
     queueing = np.maximum(steps - own_steps, 0.0) * step_ms + (waves - 1.0) * life_ms
     prompts = share * chunks / steps  # begun or gone on with in a mean step
-    room = np.maximum(budget * chunks / input_len / np.maximum(prompts, 1.0) - 1.0, 0.0)
-    others = np.minimum(np.minimum(prompts, 1.0), room) * tokens / with_chunk.tokens
+    others = np.minimum(prompts, 1.0) * tokens / with_chunk.tokens
     first_ms = _steady_first(step_ms, carrying_ms, chunks, others, output_len)
     first_ms = np.minimum(first_ms, own_steps * step_ms) + queueing
     after = np.maximum(output_len - 1.0, 1.0)

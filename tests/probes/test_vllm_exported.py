@@ -1,15 +1,16 @@
 """Starting vLLM by exported commands, with a stand-in for ``vllm serve``; and what is read of its log and counters."""
 
+import importlib.util
 import json
 import os
 import signal
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from benchmarks.exports import table
 from catalog.schema import InputError
 from catalog.stores import json_rows
 from probes.loads import loads_of
@@ -24,6 +25,13 @@ from probes.vllm.exported import (
 )
 from probes.vllm.versions import check_version
 from tests.probes.test_adapters import Adapter, until, vllm_path
+
+# Not installed with the package: read from beside the tests.
+_SPEC = importlib.util.spec_from_file_location("exports", Path(__file__).parents[2] / "benchmarks" / "exports.py")
+_EXPORTS = importlib.util.module_from_spec(_SPEC)
+sys.modules["exports"] = _EXPORTS  # its dataclasses look themselves up
+_SPEC.loader.exec_module(_EXPORTS)
+table = _EXPORTS.table
 
 LLAMA = "meta-llama/Llama-2-7b-hf"
 MIXTRAL = "mistralai/Mixtral-8x7B-v0.1"
