@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 FILES = "/etc/advisor"
 """Folder that a container finds the files of its process in."""
 HUB_CACHE = "/root/.cache/huggingface"
+"""Folder in a container, not on the host: the engines' images run as root, and the hub's library keeps models there."""
 
 
 def image(engine: Engine, gpu: Gpu) -> str:
