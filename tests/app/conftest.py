@@ -79,9 +79,10 @@ def wait_for(address, process, log):
     pytest.fail(f"the app did not start:\n{log.read_text()}")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
-    """Chromium: the machine's own, or else Playwright's."""
+    """Chromium: the machine's own, or else Playwright's. No longer than a module, for Playwright keeps an event loop running in
+    this thread and the tests after it may want one of their own."""
     api = pytest.importorskip("playwright.sync_api", reason="journeys need Playwright")
     own = shutil.which("chromium") or shutil.which("chromium-browser")
     with api.sync_playwright() as playwright:
