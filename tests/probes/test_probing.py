@@ -18,29 +18,8 @@ pytest.importorskip("safetensors")
 import advisor
 from catalog.runs import read_runs
 from probes.sweep import outcomes
-from tests.probes.torch_world import TINY
 
-ROOT = Path(__file__).resolve().parents[2]
-CPU = """
-[CPU]
-memory_gib = 4
-memory_bandwidth_gbps = 10
-fp16_tflops = 0.1
-source = "round figures"
-"""
 LENGTHS = ["--batch", "1,2", "--input-len", "8", "--output-len", "9", "--dtype", "float32"]
-
-
-@pytest.fixture
-def model(tmp_path, home, monkeypatch):
-    """A tiny model, and a home in which this CPU is a GPU."""
-    (tmp_path / "tiny").mkdir()
-    (tmp_path / "tiny" / "config.json").write_text(json.dumps(TINY))
-    home.mkdir()
-    (home / "gpus.toml").write_text(CPU)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    return str(tmp_path / "tiny")
 
 
 def command(model, *rest):
