@@ -1,6 +1,6 @@
 """What the model of time leaves, by what it is common to: ``python -m benchmarks.residuals``.
 
-Prints the standard deviations of ``advisor.beliefs.RESIDUALS`` that make the residuals of the shipped runs with
+Prints the standard deviations of ``advisor.tuning.beliefs.RESIDUALS`` that make the residuals of the shipped runs with
 ``role=fit`` (both engines on H200, their parameters fitted) most probable, by Nelder and Mead's search from one start.
 """
 
@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.optimize import minimize
 
-from advisor.beliefs import OWN_LENGTH, PHASES
-from advisor.evidence import METRICS, group_runs
-from advisor.posterior import log_residuals
-from advisor.surrogate import shipped_surrogate
+from advisor.fitting.evidence import METRICS, group_runs
+from advisor.fitting.posterior import log_residuals
+from advisor.fitting.surrogate import shipped_surrogate
+from advisor.tuning.beliefs import OWN_LENGTH, PHASES
 from catalog.runs import shipped_runs
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from advisor.layout import Layout
-from advisor.memory import memory
+from advisor.physics.layout import Layout
+from advisor.physics.memory import memory
 from advisor.report.lines import cost_line, energy_line, hardware, header, labelled, memory_line, notes, sources_line
 from advisor.report.numbers import count, share, short, span
 from advisor.report.tables import Column, drawn, natural_width

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from advisor.beliefs import PHASES, REPEAT_NOISE, Belief, Points
-from advisor.campaigns import believed, prior_of
-from advisor.evidence import METRICS, group_runs
-from advisor.posterior import log_residuals
-from advisor.surrogate import analytic_marginal, shipped_surrogate
+from advisor.fitting.evidence import METRICS, group_runs
+from advisor.fitting.posterior import log_residuals
+from advisor.fitting.surrogate import analytic_marginal, shipped_surrogate
+from advisor.tuning.beliefs import PHASES, REPEAT_NOISE, Belief, Points
+from advisor.tuning.campaigns import believed, prior_of
 from catalog.runs import shipped_runs
 
 GPU = "H200-SXM"
