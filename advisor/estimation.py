@@ -19,6 +19,7 @@ from advisor.evaluation import (
     time_by_operator,
     turning_batch,
 )
+from advisor.fitting.kinds import news_of
 from advisor.fitting.surrogate import LEVELS, Provenance, Scale
 from advisor.knowledge import Knowledge, measured_run
 from advisor.physics.energy import batch_work, power_of
@@ -193,6 +194,7 @@ def describe(
     floors = chosen.floors()
     causes = request_causes(chosen)
     concurrency = chosen.concurrency
+    news = news_of(marginal, deployments[0].engine, setting.model, setting.layout)
     found = []
     for i, deployment in enumerate(deployments):
         room = setting.memory
@@ -226,7 +228,7 @@ def describe(
                 usd_per_mtok=None if price is None or not tok_s else price.usd_per_gpu_hour * gpus / tok_s / 3.6e-3,
                 price=price,
                 provenance=marginal.provenance,
-                notes=(*notes, *_limits(chosen, i, fits=fits)),
+                notes=(*notes, *news[i], *_limits(chosen, i, fits=fits)),
                 sigmas={name: float(values[i]) for name, values in sigmas.items()} | {ENERGY: unsure},
                 scales={
                     name: knowledge.scale(

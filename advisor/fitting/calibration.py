@@ -20,6 +20,7 @@ from joblib import Parallel, delayed
 
 from advisor.evaluation import implementation_variance, scale_name
 from advisor.fitting.evidence import METRICS, Evidence, Group, Products, group_kernels, group_runs
+from advisor.fitting.kinds import opening
 from advisor.fitting.posterior import Posterior, fit_posterior, log_residuals, sensitivities
 from advisor.fitting.surrogate import ANY, LEVELS, SHIPPED, STAGED, Marginal, Provenance, Scale, Surrogate
 from catalog.kernels import shipped_kernels
@@ -87,6 +88,7 @@ def errors_of(groups: Iterable[Group], marginal_of: Callable[[str, str], Margina
         residual = log_residuals(group, marginal.mean)
         slopes = sensitivities(group, marginal.mean)
         variance = np.einsum("kpm,pq,kqm->km", slopes, marginal.covariance, slopes)
+        variance += np.einsum("kpm,pm->km", slopes**2, opening(marginal.seen, group.model, group.layout))
         variance = np.maximum(variance, 0.0) + implementation_variance(marginal.provenance, group.layout.compiled)
         for k, m in np.argwhere(~np.isnan(group.measured)):
             errors.append(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from advisor.evaluation import implementation_variance, scale_name
+from advisor.fitting.kinds import news_of, opened
 from advisor.fitting.surrogate import ANY
 from advisor.physics.collectives import hand_over_ms
 from advisor.physics.layout import Layout
@@ -59,14 +60,15 @@ class Replicas:
         resolved = resolve(deployment, model, cluster)
         chosen = resolved.value
         layout = Layout.of([chosen], model, cluster.gpu)
-        marginal = knowledge.marginal(chosen.engine, cluster.gpu)
+        known = knowledge.marginal(chosen.engine, cluster.gpu)
         setting = Setting(
             model=model, cluster=cluster, layout=layout, memory=memory(model, cluster, layout, chosen.engine),
-            parameters=marginal.parameters, engine=chosen.engine,
+            parameters=known.parameters, engine=chosen.engine,
         )  # fmt: skip
+        (news,) = news_of(known, chosen.engine, model, layout)
         return cls(
-            deployment=chosen, setting=setting, scheduler=scheduler_of(setting, chosen, **serving), marginal=marginal,
-            knowledge=knowledge, notes=resolved.notes,
+            deployment=chosen, setting=setting, scheduler=scheduler_of(setting, chosen, **serving),
+            marginal=opened(known, (model, layout)), knowledge=knowledge, notes=(*resolved.notes, *news),
         )  # fmt: skip
 
     @property
