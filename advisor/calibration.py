@@ -20,7 +20,8 @@ from joblib import Parallel, delayed
 
 from advisor.evaluation import implementation_variance, scale_name
 from advisor.evidence import METRICS, Evidence, Group, Products, group_kernels, group_runs
-from advisor.posterior import Posterior, fit_posterior, log_residuals, sensitivities
+from advisor.posterior import Posterior, fit_posterior, sensitivities
+from advisor.residuals import learned, of_model
 from advisor.surrogate import ANY, LEVELS, SHIPPED, STAGED, Marginal, Provenance, Scale, Surrogate
 from catalog.kernels import shipped_kernels
 from catalog.published import read_published
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from advisor.residuals import Residuals
     from catalog.schema import Measurement
 
     Array = NDArray[np.float64]
@@ -69,6 +71,12 @@ class Error:
     variance: float
     """Of the logarithm, from the parameters alone."""
     provenance: Provenance
+    left: float = 1.0
+    """Share of the residual's variance that runs of the same model nearby leave."""
+
+    def sigma(self, noise: float) -> float:
+        """Standard deviation expected of it, of the parameters and of the residual; ``noise``: of the latter far from runs."""
+        return math.sqrt(self.variance + noise**2 * self.left)
 
     @property
     def scale_name(self) -> str:
@@ -79,12 +87,24 @@ class Error:
         )
 
 
-def errors_of(groups: Iterable[Group], marginal_of: Callable[[str, str], Marginal]) -> list[Error]:
-    """The errors of every measured quantity of the groups."""
+def errors_of(
+    groups: Iterable[Group], marginal_of: Callable[[str, str], Marginal], residuals: Sequence[Residuals] = ()
+) -> list[Error]:
+    """The errors of every measured quantity of the groups; of predictions corrected by ``residuals`` where some are near."""
     errors = []
     for group in groups:
         marginal = marginal_of(group.engine, group.cluster.gpu.name)
-        residual = log_residuals(group, marginal.mean)
+        nearby = of_model(residuals, group.engine, group.cluster.gpu.name, group.model)
+        correction = None
+        if nearby is not None:
+            correction = nearby.correction(group.layout, group.batch, group.input_len, group.output_len)
+        predicted = group.predict(marginal.parameters, correction)
+        residual = np.log(np.maximum(predicted, 1e-12)) - np.log(group.measured)
+        left = np.ones(residual.shape)
+        if correction is not None:
+            share = np.clip(predicted[METRICS.index("prefill_ms")] / predicted[METRICS.index("e2e_ms")], 0.0, 1.0)
+            told = np.stack([correction.left_of(metric, share) for metric in METRICS])
+            left = np.where(group.steady, 1.0, told)
         slopes = sensitivities(group, marginal.mean)
         variance = np.einsum("kpm,pq,kqm->km", slopes, marginal.covariance, slopes)
         variance = np.maximum(variance, 0.0) + implementation_variance(marginal.provenance, group.layout.compiled)
@@ -92,7 +112,7 @@ def errors_of(groups: Iterable[Group], marginal_of: Callable[[str, str], Margina
             errors.append(
                 Error(
                     run=group.runs[m], engine=group.engine, metric=METRICS[k], residual=float(residual[k, m]),
-                    variance=float(variance[k, m]), provenance=marginal.provenance,
+                    variance=float(variance[k, m]), provenance=marginal.provenance, left=float(left[k, m]),
                 )
             )  # fmt: skip
     return errors
@@ -194,8 +214,7 @@ def quantiles_of(errors: Sequence[Error], engine: str, noises: Mapping[tuple[str
 
 def sigma_of(error: Error, noises: Mapping[tuple[str, str], float]) -> float:
     """Standard deviation expected of one error: of the parameters and of the residual."""
-    noise = noises.get((error.engine, error.scale_name), noises[ANY, error.scale_name])
-    return math.hypot(noise, math.sqrt(error.variance))
+    return error.sigma(noises.get((error.engine, error.scale_name), noises[ANY, error.scale_name]))
 
 
 def calibrate(runs: Sequence[Measurement], *, sources: tuple[str, ...], jobs: int = 1) -> Surrogate:
@@ -217,12 +236,19 @@ def calibrate(runs: Sequence[Measurement], *, sources: tuple[str, ...], jobs: in
     # An engine that is known on some GPU meets GPUs it is not known on: the GPU's own effect still counts.
     keys += [(e, g) for e in index.engines for g in index.gpus if (e, g) not in index.pairs]
     digest = hashlib.sha256("\n".join(sorted(repr(run) for run in runs)).encode()).hexdigest()[:16]
-    return Surrogate(
+    found = Surrogate(
         marginals={key: posterior.marginal(*key) for key in keys},
         scales=scales_of(in_sample, left_out),
         sources=sources,
         data_hash=digest,
     )
+    return replace(found, residuals=shipped_residuals(found))
+
+
+def shipped_residuals(surrogate: Surrogate) -> tuple[Residuals, ...]:
+    """What a surrogate misses at the runs with ``role="fit"`` that ship; a published one is of a machine nobody knows."""
+    groups = group_runs(run for run in shipped_runs() if run.role == "fit")
+    return learned(groups, lambda *pair: surrogate.marginal(*pair).parameters, surrogate.noise)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

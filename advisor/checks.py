@@ -192,7 +192,7 @@ def shipped_check(error: Error, surrogate: Surrogate) -> Check:
     return check_of(
         error,
         "in-sample" if fitted else "not fitted",
-        math.hypot(scale.noise, math.sqrt(error.variance)),
+        error.sigma(scale.noise),
         scale.at(LEVEL),
     )
 

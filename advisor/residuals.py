@@ -1,0 +1,281 @@
+"""What the model of time misses at the measured configurations of a model, carried to those nearby.
+
+The residual of each phase of a static batch, log(measured / predicted), is a Gaussian process over layout, batch and length
+(Rasmussen and Williams, 2006, ch. 2; kriging of a simulator's error: Kennedy and Hagan, 2001), of one model with one engine on
+one kind of GPU: measured on other models it foretells nothing. Before any run its standard deviation is the residual noise
+that the intervals hold anyway (``surrogate.Scale``), so far from every run the mean is 0 and an interval as wide as without;
+near some, what they have explained of that variance is taken from it, and nothing is counted twice.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from advisor.evidence import Group
+    from advisor.layout import Layout
+    from advisor.parameters import Parameters
+    from catalog.schema import Model
+
+    Array = NDArray[np.float64]
+
+PHASES = ("prefill_ms", "tpot_ms")
+"""What a static batch tells: each is the time of one phase alone."""
+
+REPEAT_NOISE = (0.025, 0.006)
+"""Standard deviation of log ``PHASES`` over repeats of one batch on one machine (``catalog/data/runs/*.md``)."""
+
+AXES = ("batch", "input_len", "chunk", "context", "tp", "pp")
+"""Coordinates of a configuration, all logarithms; ``chunk``: tokens of the largest prefill pass, ``context``: those a decode
+step attends to, halfway."""
+
+NEVER, AT_ONCE = math.inf, 0.01
+"""Lengths of axes that say nothing, and of those on which everything else is another."""
+
+LENGTHS = ((1.5, 1.5, 1.5, NEVER, 0.5, 0.5), (2.5, NEVER, NEVER, 2.5, 1.0, 1.0))
+"""How far neighbours are on ``AXES``, for each of ``PHASES``; and below, what a residual's variance is shared between. About
+what makes the shipped ``role=fit`` runs on H200 most probable: ``python -m benchmarks.residuals``."""
+EVERYWHERE, NEARBY, HERE = 0.05, 0.90, 0.05
+"""Shares of the variance: common to a model, common to neighbours (a Matern kernel of smoothness 3/2), a batch's own."""
+OWN_LENGTHS = (0.2, 0.2, NEVER, NEVER, AT_ONCE, AT_ONCE)
+"""Lengths of what is a batch's own: some 20% away it is another."""
+
+KINDS = ("weight_bytes", "kv_bytes", "ep", "offload", "compiled", "graphs", "sequence_parallel")
+"""What runs have to share to say anything of each other."""
+
+FARTHEST = 4.0
+"""Prior standard deviations beyond which a residual counts as one at that distance: it is of its own kind."""
+NEAR = 0.3
+"""Correlation from which a run counts as near."""
+MOST_RUNS = 400
+"""Of one model; of more the latest. The solution takes milliseconds."""
+AT_A_TIME = 4_000_000
+"""Kernel values held at once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Correction:
+    """What the runs nearby say of n configurations."""
+
+    factors: Array
+    """On the times of each of ``PHASES``, shape (2, n)."""
+    left: Array
+    """Share of the residual's variance that they leave, shape (2, n); 1: they say nothing."""
+    near: Array
+    """How many there are, shape (n,)."""
+
+    def take(self, rows: NDArray[Any]) -> Correction:
+        return Correction(factors=self.factors[:, rows], left=self.left[:, rows], near=self.near[rows])
+
+    def left_of(self, metric: str, prefill_share: Array) -> Array:
+        """Share of the variance of a static metric's residual that is left, shape (n,).
+
+        A whole batch consists of both phases, ``prefill_share`` of it prefill; their errors are taken to be alike.
+        """
+        prefill, decode = self.left
+        if metric in ("prefill_ms", "ttft_ms"):
+            return prefill
+        if metric == "tpot_ms":
+            return decode
+        return np.asarray((prefill_share * np.sqrt(prefill) + (1.0 - prefill_share) * np.sqrt(decode)) ** 2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """Where n configurations are; ``at`` has shape (n, len(AXES)), ``kind`` (n, len(KINDS))."""
+
+    at: Array
+    kind: Array
+
+    @classmethod
+    def of(cls, layout: Layout, batch: Array, input_len: Array, output_len: Array) -> Places:
+        chunk = np.minimum(batch * input_len, layout.max_num_batched_tokens)
+        axes = (batch, input_len, chunk, input_len + output_len / 2.0, layout.tp, layout.pp)
+        size = len(layout)
+        return cls(
+            at=np.stack([np.broadcast_to(np.log(each), (size,)) for each in axes], axis=1),
+            kind=np.stack([np.broadcast_to(getattr(layout, name), (size,)) for name in KINDS], axis=1),
+        )
+
+    def __len__(self) -> int:
+        return len(self.at)
+
+    def take(self, rows: Any) -> Places:
+        return Places(at=self.at[rows], kind=self.kind[rows])
+
+    @property
+    def staged(self) -> NDArray[np.intp]:
+        """1 with pipeline stages, else 0; shape (n,)."""
+        return np.asarray(self.at[:, AXES.index("pp")] > 0).astype(np.intp)
+
+    def correlation(self, other: Places, phase: int) -> Array:
+        """Of the residuals of a phase, shape (n, len(other))."""
+        same = (self.kind[:, None] == other.kind[None]).all(axis=2)
+        far = math.sqrt(3.0) * np.sqrt(_squared_distance(self.at, other.at, LENGTHS[phase]))
+        own = np.exp(-0.5 * _squared_distance(self.at, other.at, OWN_LENGTHS))
+        return np.asarray(same * (EVERYWHERE + NEARBY * (1.0 + far) * np.exp(-far) + HERE * own))
+
+
+def _squared_distance(one: Array, other: Array, lengths: Sequence[float]) -> Array:
+    found = np.zeros((len(one), len(other)))
+    for i, length in enumerate(lengths):
+        if length != NEVER:
+            found += ((one[:, i, None] - other[None, :, i]) / length) ** 2
+    return found
+
+
+UNTIMED = frozenset({"max_position_embeddings", "published_parameters", "gated"})
+
+
+def sizes_of(model: Model) -> dict[str, float]:
+    """What the time of a model depends on: its architecture in numbers, not its name."""
+    values = {each.name: getattr(model, each.name) for each in fields(model) if each.name not in UNTIMED}
+    return {name: float(value) for name, value in values.items() if isinstance(value, (int, float))}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Residuals:
+    """Of n measured static batches of one model."""
+
+    engine: str
+    """As ``evidence.dialect`` names it."""
+    gpu: str
+    model: str
+    sizes: Mapping[str, float]
+    """As ``sizes_of`` has them."""
+    places: Places
+    residual: Array
+    """log(measured / predicted) of ``PHASES``, shape (2, n); NaN where there is none."""
+    noise: Array
+    """Standard deviation before any run, of ``PHASES`` without and with pipeline stages: shape (2, 2)."""
+    solved: tuple[tuple[NDArray[np.bool_], Array, Array], ...]
+    """Of each phase: which runs have it, the Cholesky factor of their covariance, and what it makes of their residuals."""
+
+    @classmethod
+    def of(
+        cls, *, engine: str, gpu: str, model: str, sizes: Mapping[str, float], places: Places, residual: Array,
+        noise: Array,
+    ) -> Residuals:  # fmt: skip
+        solved = []
+        for phase, spread in enumerate(REPEAT_NOISE):
+            known = ~np.isnan(residual[phase])
+            own = places.take(known)
+            prior = noise[phase][own.staged]
+            covariance = np.outer(prior, prior) * own.correlation(own, phase) + spread**2 * np.eye(len(own))
+            root = np.linalg.cholesky(covariance)
+            told = np.clip(residual[phase][known], -FARTHEST * prior, FARTHEST * prior)
+            solved.append((known, root, np.linalg.solve(root.T, np.linalg.solve(root, told))))
+        return cls(
+            engine=engine, gpu=gpu, model=model, sizes=sizes, places=places, residual=residual, noise=noise,
+            solved=tuple(solved),
+        )  # fmt: skip
+
+    def correction(self, layout: Layout, batch: Array, input_len: Array, output_len: Array) -> Correction:
+        """Of configurations of this model; arrays have shape (n,)."""
+        every = Places.of(layout, batch, input_len, output_len)
+        first, which = _distinct(np.hstack([every.at, every.kind]))
+        asked = every.take(first)
+        mean, left, near = np.zeros((2, len(asked))), np.ones((2, len(asked))), np.zeros((2, len(asked)))
+        step = max(AT_A_TIME // max(len(self.places), 1), 1)
+        for begin in range(0, len(asked), step):
+            part = slice(begin, begin + step)
+            own = asked.take(part)
+            for phase, (known, root, pull) in enumerate(self.solved):
+                measured = self.places.take(known)
+                correlation = own.correlation(measured, phase)
+                prior = self.noise[phase][own.staged]
+                between = correlation * self.noise[phase][measured.staged]  # in units of the asked one's own prior
+                mean[phase, part] = prior * (between @ pull)
+                explained = np.linalg.solve(root, between.T)
+                left[phase, part] = np.clip(1.0 - np.einsum("nm,nm->m", explained, explained), 0.0, 1.0)
+                near[phase, part] = np.sum(correlation > NEAR, axis=1)
+        return Correction(factors=np.exp(mean)[:, which], left=left[:, which], near=near.max(axis=0)[which])
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types; ``from_dict`` solves again."""
+        rows = np.hstack([self.places.at, self.places.kind]).tolist()
+        return {
+            "engine": self.engine, "gpu": self.gpu, "model": self.model, "sizes": dict(self.sizes),
+            "places": [[float(f"{value:.6g}") for value in row] for row in rows],
+            "residual": [[None if np.isnan(v) else float(f"{v:.4g}") for v in row] for row in self.residual],
+            "noise": self.noise.tolist(),
+        }  # fmt: skip
+
+    @classmethod
+    def from_dict(cls, body: Mapping[str, Any]) -> Residuals:
+        """From what ``to_dict`` wrote.
+
+        Raises:
+            AttributeError, KeyError, TypeError, ValueError: it is no such mapping.
+
+        """
+        rows = np.array(body["places"], dtype=float)
+        residual = np.array(body["residual"], dtype=float)
+        noise = np.array(body["noise"], dtype=float)
+        whole = rows.ndim == 2 and rows.shape[1] == len(AXES) + len(KINDS) and 0 < len(rows) <= MOST_RUNS
+        if not (whole and residual.shape == (len(PHASES), len(rows)) and noise.shape == (len(PHASES), 2)):
+            raise ValueError("places, residuals and noise of one length expected")
+        if not (np.isfinite(rows).all() and np.isfinite(noise).all() and (noise > 0).all()) or np.isinf(residual).any():
+            raise ValueError("finite numbers expected")
+        return cls.of(
+            engine=str(body["engine"]), gpu=str(body["gpu"]), model=str(body["model"]),
+            sizes={str(name): float(size) for name, size in body["sizes"].items()},
+            places=Places(at=rows[:, : len(AXES)], kind=rows[:, len(AXES) :]), residual=residual, noise=noise,
+        )  # fmt: skip
+
+
+def _distinct(rows: Array) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Where each different row stands first, and which of them every row is; quicker than ``np.unique`` of rows."""
+    code = np.zeros(len(rows), dtype=np.intp)
+    for column in rows.T:
+        if (column != column[:1]).any():
+            _, which = np.unique(column, return_inverse=True)
+            _, code = np.unique(code * (int(which.max()) + 1) + which, return_inverse=True)
+    _, first, which = np.unique(code, return_index=True, return_inverse=True)
+    return first, which
+
+
+def learned(
+    groups: Iterable[Group],
+    parameters_of: Callable[[str, str], Parameters],
+    noise_of: Callable[[str, str, bool], float],
+) -> tuple[Residuals, ...]:
+    """The residuals of the static runs of some groups, by model, at the parameters of their engine and GPU.
+
+    ``noise_of`` an engine, one of ``PHASES``, and whether there are pipeline stages: the residual's standard deviation.
+    """
+    from advisor.evidence import METRICS  # noqa: PLC0415  most answers learn nothing
+
+    found = []
+    for group in groups:
+        gpu = group.cluster.gpu.name
+        predicted = group.predict(parameters_of(group.engine, gpu))
+        rows = [METRICS.index(phase) for phase in PHASES]
+        chosen = np.flatnonzero(~group.steady & ~np.isnan(group.measured[rows]).all(axis=0))[-MOST_RUNS:]
+        if not chosen.size:
+            continue
+        places = Places.of(group.layout, group.batch, group.input_len, group.output_len).take(chosen)
+        measured, foreseen = (np.maximum(each[rows][:, chosen], 1e-12) for each in (group.measured, predicted))
+        noise = np.array([[noise_of(group.engine, phase, staged) for staged in (False, True)] for phase in PHASES])
+        found.append(
+            Residuals.of(
+                engine=group.engine, gpu=gpu, model=group.model.name, sizes=sizes_of(group.model), places=places,
+                residual=np.log(measured / foreseen), noise=noise,
+            )
+        )  # fmt: skip
+    return tuple(found)
+
+
+def of_model(known: Iterable[Residuals], engine: str, gpu: str, model: Model) -> Residuals | None:
+    """Those of a model's own runs, or of one alike in every size; None where there are none."""
+    sizes = sizes_of(model)
+    here = (each for each in known if (each.engine, each.gpu) == (engine, gpu))
+    return next((each for each in here if each.sizes.items() <= sizes.items()), None)
