@@ -154,6 +154,51 @@ def left_out_errors(
     ]
 
 
+CONFIGURATION_FOLDS = 5
+"""Refits for the errors of configurations left out."""
+
+
+def configuration_errors(
+    groups: Sequence[Group],
+    start: Posterior,
+    noise_of: Callable[[str, str, bool], float],
+    *,
+    kernels: Sequence[Products] = (),
+    jobs: int = 1,
+) -> tuple[list[Error], list[Error]]:
+    """Errors of each static configuration (model, layout, batch and lengths) by fits that had others of its model: with the
+    residuals that those had left, and without.
+    """
+    static = [run for group in groups for run in group.runs if run.regime == "static" and run.batch]
+    keys = sorted({_configuration(run) for run in static})
+    fold_of = {key: i % CONFIGURATION_FOLDS for i, key in enumerate(keys)}
+    folds = [frozenset(key for key in keys if fold_of[key] == fold) for fold in range(CONFIGURATION_FOLDS)]
+    found = Parallel(n_jobs=jobs)(
+        delayed(_configuration_fold)(groups, out, kernels, start, noise_of) for out in folds if out
+    )
+    return [e for errors, _ in found for e in errors], [e for _, errors in found for e in errors]
+
+
+def _configuration(run: Measurement) -> tuple[str, ...]:
+    knobs = (run.tp, run.pp, run.ep, run.dtype, run.kv_dtype, run.compiled, run.graphs, run.offload)
+    return tuple(map(str, (run.engine, run.gpu, run.model, *knobs, run.batch, run.input_len, run.output_len)))
+
+
+def _configuration_fold(
+    groups: Sequence[Group],
+    out: frozenset[tuple[str, ...]],
+    kernels: Sequence[Products],
+    start: Posterior,
+    noise_of: Callable[[str, str, bool], float],
+) -> tuple[list[Error], list[Error]]:
+    runs = [run for group in groups for run in group.runs]
+    kept = group_runs(run for run in runs if run.regime != "static" or _configuration(run) not in out)
+    left = group_runs(run for run in runs if run.regime == "static" and _configuration(run) in out)
+    posterior = fit_posterior([*kept, *kernels], start)
+    residuals = learned(kept, lambda *pair: posterior.marginal(*pair).parameters, noise_of)
+    return errors_of(left, posterior.marginal, residuals), errors_of(left, posterior.marginal)
+
+
 def fitted_part(groups: Iterable[Group]) -> list[Group]:
     """The groups whose runs state their batch; saturated runs are for checking."""
     kept = []

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from advisor.surrogate import Surrogate
     from catalog.schema import Measurement
 
-Split = Literal["in-sample", "model left out", "GPU left out", "engine left out", "not fitted"]
+Split = Literal[
+    "in-sample", "configuration left out", "model left out", "GPU left out", "engine left out", "not fitted"
+]
 KEYS = ("split", "engine", "gpu", "model", "regime", "parallel", "layout", "batch", "lengths", "metric")
 """By what checks can be grouped."""
 USUAL = ("split", "engine", "regime", "parallel", "metric")

@@ -10,6 +10,7 @@ from advisor.reasons import layout
 from advisor.report.catalogs import stored_bits
 from advisor.report.estimates import weights_gib
 from advisor.report.lines import (
+    corrected_line,
     LABEL,
     command_lines,
     hardware,
@@ -232,7 +233,7 @@ def _told(
             ("why", found.why),
             ("memory", [memory_line(first.memory)]),
             ("cost", [cost] if cost else []),
-            ("source", sources_line(each.provenance for each in shown)),
+            ("source", [*sources_line(each.provenance for each in shown), *corrected_line(first.corrected_by)]),
         ]
     if found.best is None:
         entries += [("why", broken_limits(found)), ("relax", found.relaxations)]
