@@ -137,7 +137,8 @@ class Evaluation:
 
     def _left(self, metric: str) -> Array | float:
         """Share of a residual's variance that runs nearby leave. They are static batches, and what they say of the steady
-        state was tested on too few runs to narrow its intervals."""
+        state was tested on too few runs to narrow its intervals.
+        """
         if self.setting.correction is None or self.regime == "steady":
             return 1.0
         return self.setting.correction.left_of(metric, np.clip(self.times.prefill_ms / self.times.e2e_ms, 0.0, 1.0))

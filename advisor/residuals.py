@@ -82,9 +82,9 @@ class Correction:
         """
         prefill, decode = self.left
         if metric in ("prefill_ms", "ttft_ms"):
-            return prefill
+            return np.asarray(prefill)
         if metric == "tpot_ms":
-            return decode
+            return np.asarray(decode)
         return np.asarray((prefill_share * np.sqrt(prefill) + (1.0 - prefill_share) * np.sqrt(decode)) ** 2)
 
 
@@ -170,9 +170,10 @@ class Residuals:
             own = places.take(known)
             prior = noise[phase][own.staged]
             covariance = np.outer(prior, prior) * own.correlation(own, phase) + spread**2 * np.eye(len(own))
-            root = np.linalg.cholesky(covariance)
+            root = np.asarray(np.linalg.cholesky(covariance), dtype=np.float64)
             told = np.clip(residual[phase][known], -FARTHEST * prior, FARTHEST * prior)
-            solved.append((known, root, np.linalg.solve(root.T, np.linalg.solve(root, told))))
+            pull = np.asarray(np.linalg.solve(root.T, np.linalg.solve(root, told)), dtype=np.float64)
+            solved.append((known, root, pull))
         return cls(
             engine=engine, gpu=gpu, model=model, sizes=sizes, places=places, residual=residual, noise=noise,
             solved=tuple(solved),

@@ -115,7 +115,7 @@ class Surrogate:
                     return self.scales[provenance, whose, name]
         raise InputError(f"this fit says nothing of the errors of {metric}; fit it to runs that measured it")
 
-    def noise(self, engine: str, metric: str, staged: bool) -> float:  # noqa: FBT001  as ``residuals.learned`` calls it
+    def noise(self, engine: str, metric: str, staged: bool) -> float:
         """Standard deviation of the residual of a static metric, before any run of the same model is near."""
         return self.scale("calibrated", engine, metric + STAGED if staged else metric).noise
 

@@ -19,7 +19,15 @@ import numpy as np
 from advisor.ablations import NEARBY, NEARBY_PLAIN, ablations
 from advisor.baselines import baselines
 from advisor.calibration import (
-    CUBLAS, KIN, configuration_errors, errors_of, fitted_part, left_out_errors, noises_of, quantiles_of, sigma_of,
+    CUBLAS,
+    KIN,
+    configuration_errors,
+    errors_of,
+    fitted_part,
+    left_out_errors,
+    noises_of,
+    quantiles_of,
+    sigma_of,
 )  # fmt: skip
 from advisor.checks import LEVEL, USUAL, Check, Split, Summary, check_of, shipped_check, summarised
 from advisor.claims import Claim, layer_split_checks, layer_split_claims, layer_split_runs, small_gpu_claims

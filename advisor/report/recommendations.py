@@ -10,9 +10,9 @@ from advisor.reasons import layout
 from advisor.report.catalogs import stored_bits
 from advisor.report.estimates import weights_gib
 from advisor.report.lines import (
-    corrected_line,
     LABEL,
     command_lines,
+    corrected_line,
     hardware,
     header,
     labelled,

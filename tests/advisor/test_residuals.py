@@ -78,7 +78,8 @@ def test_other_layouts_know_less_than_the_same():
     known = residuals_at([16, 32, 64], 0.1)
     left = [asked(known, 32, tp=tp, pp=pp).left[1, 0] for tp, pp in ((1, 1), (2, 1), (4, 1))]
     assert left == sorted(left)
-    assert left[0] < 0.1 < 0.5 < left[2]
+    assert left[0] < 0.1
+    assert left[2] > 0.5
 
 
 def test_many_questions_at_once_are_answered_like_single_ones():
@@ -144,7 +145,7 @@ def test_other_configurations_of_a_measured_model_are_foretold_better_and_surer(
     for metric, gain in (("tpot_ms", 0.8), ("prefill_ms", 0.95), ("e2e_ms", 0.8)):
         (error, held, half), (plain_error, _, plain_half) = judged(with_, metric), judged(without, metric)
         assert error < gain * plain_error, metric
-        assert 0.85 <= held, metric
+        assert held >= 0.85, metric
         assert half < plain_half, metric
     assert judged(with_, "tpot_ms")[2] < 0.75 * judged(without, "tpot_ms")[2]
 
