@@ -64,7 +64,9 @@ class Evaluation:
         batch = np.broadcast_to(np.asarray(batch, dtype=float), (len(layout),))
         run = static if regime == "static" else steady
         if residuals is not None:
-            setting = replace(setting, correction=residuals.correction(layout, batch, *lengths))
+            setting = replace(
+                setting, correction=residuals.correction(layout, batch, *lengths, spread=regime == "static")
+            )
         found = cls(
             setting=setting, regime=regime, batch=batch, input_len=lengths[0], output_len=lengths[1],
             times=run(setting, batch, *lengths),

@@ -37,17 +37,14 @@ AXES = ("batch", "input_len", "chunk", "context", "tp", "pp")
 """Coordinates of a configuration, all logarithms; ``chunk``: tokens of the largest prefill pass, ``context``: those a decode
 step attends to, halfway."""
 
-NEVER, AT_ONCE = math.inf, 0.01
-"""Lengths of axes that say nothing, and of those on which everything else is another."""
+NEVER = math.inf
+"""Length of an axis that says nothing."""
 
 LENGTHS = ((1.5, 1.5, 1.5, NEVER, 0.5, 0.5), (2.5, NEVER, NEVER, 2.5, 1.0, 1.0))
 """How far neighbours are on ``AXES``, for each of ``PHASES``; and below, what a residual's variance is shared between. About
 what makes the shipped ``role=fit`` runs on H200 most probable: ``python -m benchmarks.residuals``."""
 EVERYWHERE, NEARBY, HERE = 0.05, 0.90, 0.05
 """Shares of the variance: common to a model, common to neighbours (a Matern kernel of smoothness 3/2), a batch's own."""
-OWN_LENGTHS = (0.2, 0.2, NEVER, NEVER, AT_ONCE, AT_ONCE)
-"""Lengths of what is a batch's own: some 20% away it is another."""
-
 KINDS = ("weight_bytes", "kv_bytes", "ep", "offload", "compiled", "graphs", "sequence_parallel")
 """What runs have to share to say anything of each other."""
 
@@ -116,20 +113,20 @@ class Places:
         """1 with pipeline stages, else 0; shape (n,)."""
         return np.asarray(self.at[:, AXES.index("pp")] > 0).astype(np.intp)
 
+    def seen_by(self, phase: int) -> Array:
+        """In units of the phase's lengths, of the axes that matter to it; shape (n, axes)."""
+        lengths = np.array(LENGTHS[phase])
+        return np.asarray((self.at / lengths)[:, lengths < NEVER])
+
     def correlation(self, other: Places, phase: int) -> Array:
-        """Of the residuals of a phase, shape (n, len(other))."""
-        same = (self.kind[:, None] == other.kind[None]).all(axis=2)
-        far = math.sqrt(3.0) * np.sqrt(_squared_distance(self.at, other.at, LENGTHS[phase]))
-        own = np.exp(-0.5 * _squared_distance(self.at, other.at, OWN_LENGTHS))
-        return np.asarray(same * (EVERYWHERE + NEARBY * (1.0 + far) * np.exp(-far) + HERE * own))
-
-
-def _squared_distance(one: Array, other: Array, lengths: Sequence[float]) -> Array:
-    found = np.zeros((len(one), len(other)))
-    for i, length in enumerate(lengths):
-        if length != NEVER:
-            found += ((one[:, i, None] - other[None, :, i]) / length) ** 2
-    return found
+        """Of the residuals of a phase, but for what is a batch's own; shape (n, len(other))."""
+        one, two = self.seen_by(phase), other.seen_by(phase)
+        squared = np.sum(one**2, axis=1)[:, None] + np.sum(two**2, axis=1)[None] - 2.0 * one @ two.T
+        far = np.sqrt(3.0 * np.maximum(squared, 0.0))
+        found = EVERYWHERE + NEARBY * (1.0 + far) * np.exp(-far)
+        if len(self) and len(other) and (self.kind == other.kind[0]).all() and (other.kind == other.kind[0]).all():
+            return np.asarray(found)
+        return np.asarray(found * (self.kind[:, None] == other.kind[None]).all(axis=2))
 
 
 UNTIMED = frozenset({"max_position_embeddings", "published_parameters", "gated"})
@@ -169,7 +166,8 @@ class Residuals:
             known = ~np.isnan(residual[phase])
             own = places.take(known)
             prior = noise[phase][own.staged]
-            covariance = np.outer(prior, prior) * own.correlation(own, phase) + spread**2 * np.eye(len(own))
+            covariance = np.outer(prior, prior) * own.correlation(own, phase)
+            covariance += np.diag(HERE * prior**2 + spread**2)
             root = np.asarray(np.linalg.cholesky(covariance), dtype=np.float64)
             told = np.clip(residual[phase][known], -FARTHEST * prior, FARTHEST * prior)
             pull = np.asarray(np.linalg.solve(root.T, np.linalg.solve(root, told)), dtype=np.float64)
@@ -179,26 +177,37 @@ class Residuals:
             solved=tuple(solved),
         )  # fmt: skip
 
-    def correction(self, layout: Layout, batch: Array, input_len: Array, output_len: Array) -> Correction:
-        """Of configurations of this model; arrays have shape (n,)."""
+    def correction(
+        self, layout: Layout, batch: Array, input_len: Array, output_len: Array, *, spread: bool = True
+    ) -> Correction:  # fmt: skip
+        """Of configurations of this model; arrays have shape (n,). Without ``spread`` nothing is said of the variance."""
         every = Places.of(layout, batch, input_len, output_len)
-        first, which = _distinct(np.hstack([every.at, every.kind]))
-        asked = every.take(first)
-        mean, left, near = np.zeros((2, len(asked))), np.ones((2, len(asked))), np.zeros((2, len(asked)))
-        step = max(AT_A_TIME // max(len(self.places), 1), 1)
-        for begin in range(0, len(asked), step):
+        factors, left = np.ones((2, len(every))), np.ones((2, len(every)))
+        near = np.zeros(len(every))
+        for phase in range(len(PHASES)):
+            first, which = _distinct(np.hstack([every.seen_by(phase), every.kind]))
+            found = self._of_phase(phase, every.take(first), spread=spread)
+            mean, left[phase], count = (each[which] for each in found)
+            factors[phase], near = np.exp(mean), np.maximum(near, count)
+        return Correction(factors=factors, left=left, near=near)
+
+    def _of_phase(self, phase: int, asked: Places, *, spread: bool) -> tuple[Array, Array, Array]:
+        """Mean, share of the variance left, and runs near, of different places."""
+        known, root, pull = self.solved[phase]
+        mean, left, near = np.zeros(len(asked)), np.ones(len(asked)), np.zeros(len(asked))
+        runs = self.places.take(known)
+        step = max(AT_A_TIME // max(len(runs), 1), 1)
+        for begin in range(0, len(asked) if len(runs) else 0, step):
             part = slice(begin, begin + step)
             own = asked.take(part)
-            for phase, (known, root, pull) in enumerate(self.solved):
-                measured = self.places.take(known)
-                correlation = own.correlation(measured, phase)
-                prior = self.noise[phase][own.staged]
-                between = correlation * self.noise[phase][measured.staged]  # in units of the asked one's own prior
-                mean[phase, part] = prior * (between @ pull)
+            correlation = own.correlation(runs, phase)
+            between = correlation * self.noise[phase][runs.staged]  # in units of the asked one's own deviation
+            mean[part] = self.noise[phase][own.staged] * (between @ pull)
+            near[part] = np.sum(correlation > NEAR, axis=1)
+            if spread:
                 explained = np.linalg.solve(root, between.T)
-                left[phase, part] = np.clip(1.0 - np.einsum("nm,nm->m", explained, explained), 0.0, 1.0)
-                near[phase, part] = np.sum(correlation > NEAR, axis=1)
-        return Correction(factors=np.exp(mean)[:, which], left=left[:, which], near=near.max(axis=0)[which])
+                left[part] = np.clip(1.0 - np.einsum("nm,nm->m", explained, explained), 0.0, 1.0)
+        return mean, left, near
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types; ``from_dict`` solves again."""
