@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from advisor.beliefs import PHASES, Belief, Points
+from advisor.beliefs import Belief, Points
 from advisor.evidence import dialect, group_runs
 from advisor.posterior import update
+from advisor.residuals import PHASES
 from advisor.rounds import Prospects, Round, best_round
 
 if TYPE_CHECKING:

@@ -41,10 +41,12 @@ NEVER = math.inf
 """Length of an axis that says nothing."""
 
 LENGTHS = ((1.5, 1.5, 1.5, NEVER, 0.5, 0.5), (2.5, NEVER, NEVER, 2.5, 1.0, 1.0))
-"""How far neighbours are on ``AXES``, for each of ``PHASES``; and below, what a residual's variance is shared between. About
-what makes the shipped ``role=fit`` runs on H200 most probable: ``python -m benchmarks.residuals``."""
-EVERYWHERE, NEARBY, HERE = 0.05, 0.90, 0.05
-"""Shares of the variance: common to a model, common to neighbours (a Matern kernel of smoothness 3/2), a batch's own."""
+"""How far neighbours are on ``AXES``, for each of ``PHASES``."""
+EVERYWHERE, HERE = 0.05, (0.05, 0.2)
+"""Shares of the variance of a residual: common to a model, and a batch's own for each of ``PHASES``. The rest is common to
+neighbours, by a Matern kernel of smoothness 3/2. Lengths and shares are those by which the shipped ``role=fit`` runs on H200
+foretell each other best: ``python -m benchmarks.residuals``."""
+
 KINDS = ("weight_bytes", "kv_bytes", "ep", "offload", "compiled", "graphs", "sequence_parallel")
 """What runs have to share to say anything of each other."""
 
@@ -108,22 +110,32 @@ class Places:
     def take(self, rows: Any) -> Places:
         return Places(at=self.at[rows], kind=self.kind[rows])
 
+    @classmethod
+    def joined(cls, parts: Sequence[Places]) -> Places:
+        return cls(at=np.concatenate([part.at for part in parts]), kind=np.concatenate([part.kind for part in parts]))
+
+    def same(self, other: Places) -> NDArray[np.bool_]:
+        """Which are one configuration, whatever its output: shape (n, len(other))."""
+        only = [i for i, axis in enumerate(AXES) if axis != "context"]
+        one, two = (np.hstack([each.at[:, only], each.kind]) for each in (self, other))
+        return np.asarray((one[:, None] == two[None]).all(axis=2))
+
     @property
     def staged(self) -> NDArray[np.intp]:
         """1 with pipeline stages, else 0; shape (n,)."""
         return np.asarray(self.at[:, AXES.index("pp")] > 0).astype(np.intp)
 
-    def seen_by(self, phase: int) -> Array:
-        """In units of the phase's lengths, of the axes that matter to it; shape (n, axes)."""
-        lengths = np.array(LENGTHS[phase])
-        return np.asarray((self.at / lengths)[:, lengths < NEVER])
+    def scaled(self, lengths: Sequence[float]) -> Array:
+        """In units of the lengths, of the axes that matter; shape (n, axes)."""
+        units = np.array(lengths)
+        return np.asarray((self.at / units)[:, units < NEVER])
 
-    def correlation(self, other: Places, phase: int) -> Array:
-        """Of the residuals of a phase, but for what is a batch's own; shape (n, len(other))."""
-        one, two = self.seen_by(phase), other.seen_by(phase)
+    def correlation(self, other: Places, lengths: Sequence[float], own: float) -> Array:
+        """Of residuals, but for the share that is a batch's own; shape (n, len(other))."""
+        one, two = self.scaled(lengths), other.scaled(lengths)
         squared = np.sum(one**2, axis=1)[:, None] + np.sum(two**2, axis=1)[None] - 2.0 * one @ two.T
         far = np.sqrt(3.0 * np.maximum(squared, 0.0))
-        found = EVERYWHERE + NEARBY * (1.0 + far) * np.exp(-far)
+        found = EVERYWHERE + (1.0 - EVERYWHERE - own) * (1.0 + far) * np.exp(-far)
         if len(self) and len(other) and (self.kind == other.kind[0]).all() and (other.kind == other.kind[0]).all():
             return np.asarray(found)
         return np.asarray(found * (self.kind[:, None] == other.kind[None]).all(axis=2))
@@ -166,8 +178,8 @@ class Residuals:
             known = ~np.isnan(residual[phase])
             own = places.take(known)
             prior = noise[phase][own.staged]
-            covariance = np.outer(prior, prior) * own.correlation(own, phase)
-            covariance += np.diag(HERE * prior**2 + spread**2)
+            covariance = np.outer(prior, prior) * own.correlation(own, LENGTHS[phase], HERE[phase])
+            covariance += np.diag(HERE[phase] * prior**2 + spread**2)
             root = np.asarray(np.linalg.cholesky(covariance), dtype=np.float64)
             told = np.clip(residual[phase][known], -FARTHEST * prior, FARTHEST * prior)
             pull = np.asarray(np.linalg.solve(root.T, np.linalg.solve(root, told)), dtype=np.float64)
@@ -185,7 +197,7 @@ class Residuals:
         factors, left = np.ones((2, len(every))), np.ones((2, len(every)))
         near = np.zeros(len(every))
         for phase in range(len(PHASES)):
-            first, which = _distinct(np.hstack([every.seen_by(phase), every.kind]))
+            first, which = _distinct(np.hstack([every.scaled(LENGTHS[phase]), every.kind]))
             found = self._of_phase(phase, every.take(first), spread=spread)
             mean, left[phase], count = (each[which] for each in found)
             factors[phase], near = np.exp(mean), np.maximum(near, count)
@@ -200,7 +212,7 @@ class Residuals:
         for begin in range(0, len(asked) if len(runs) else 0, step):
             part = slice(begin, begin + step)
             own = asked.take(part)
-            correlation = own.correlation(runs, phase)
+            correlation = own.correlation(runs, LENGTHS[phase], HERE[phase])
             between = correlation * self.noise[phase][runs.staged]  # in units of the asked one's own deviation
             mean[part] = self.noise[phase][own.staged] * (between @ pull)
             near[part] = np.sum(correlation > NEAR, axis=1)

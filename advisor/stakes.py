@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from advisor.beliefs import PHASES, REPEAT_NOISE, Points, Rows
+from advisor.beliefs import Points, Rows
 from advisor.deployments import FILLS_THE_CLUSTER, OBJECTIVES
+from advisor.residuals import PHASES, REPEAT_NOISE
 from catalog.schema import InputError
 
 if TYPE_CHECKING:

@@ -78,7 +78,7 @@ def test_other_layouts_know_less_than_the_same():
     known = residuals_at([16, 32, 64], 0.1)
     left = [asked(known, 32, tp=tp, pp=pp).left[1, 0] for tp, pp in ((1, 1), (2, 1), (4, 1))]
     assert left == sorted(left)
-    assert left[0] < 0.1
+    assert left[0] < 0.3
     assert left[2] > 0.5
 
 
