@@ -11,8 +11,8 @@ import numpy as np
 
 from advisor.estimation import Estimate, describe
 from advisor.evaluation import Evaluation
-from advisor.layout import Layout
-from advisor.memory import max_concurrency, memory
+from advisor.physics.layout import Layout
+from advisor.physics.memory import max_concurrency, memory
 from catalog.engines import find_engine, resolve, valid_tp
 from catalog.schema import Cluster, Deployment, InputError, Model, Note, Slo, Workload
 from search.parallelism import parallelisms

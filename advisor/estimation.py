@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from advisor.energy import batch_work, power_of
 from advisor.evaluation import (
     TIME_METRICS,
     Evaluation,
@@ -20,9 +19,10 @@ from advisor.evaluation import (
     time_by_operator,
     turning_batch,
 )
+from advisor.fitting.surrogate import LEVELS, Provenance, Scale
 from advisor.knowledge import Knowledge, measured_run
-from advisor.layout import Layout
-from advisor.surrogate import LEVELS, Provenance, Scale
+from advisor.physics.energy import batch_work, power_of
+from advisor.physics.layout import Layout
 from catalog.engines import resolve
 from catalog.gpus import parse_cluster
 from catalog.models import find_model

@@ -7,22 +7,22 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from advisor.costs import CAUSES, Cost
-from advisor.layout import ACTIVATION_BYTES
-from advisor.memory import max_concurrency, memory
-from advisor.operators import Product, products
-from advisor.parameters import NAMES, Parameters
-from advisor.roofline import product_cost
-from advisor.schedule import Setting, Times, decode_pass, prefill_pass, static, steady
-from advisor.surrogate import STAGED
+from advisor.fitting.surrogate import STAGED
+from advisor.physics.costs import CAUSES, Cost
+from advisor.physics.layout import ACTIVATION_BYTES
+from advisor.physics.memory import max_concurrency, memory
+from advisor.physics.operators import Product, products
+from advisor.physics.parameters import NAMES, Parameters
+from advisor.physics.roofline import product_cost
+from advisor.physics.schedule import Setting, Times, decode_pass, prefill_pass, static, steady
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from advisor.costs import Array
-    from advisor.layout import Layout
-    from advisor.residuals import Residuals
-    from advisor.surrogate import Marginal, Surrogate
+    from advisor.fitting.residuals import Residuals
+    from advisor.fitting.surrogate import Marginal, Surrogate
+    from advisor.physics.costs import Array
+    from advisor.physics.layout import Layout
     from catalog.schema import Cluster, Model
 
 Regime = Literal["static", "steady"]

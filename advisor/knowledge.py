@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeAlias
 
-from advisor.layout import checkpoint_dtype
-from advisor.platforms import disagreements, platforms_of
-from advisor.residuals import Residuals, learned, of_model
-from advisor.surrogate import ANY, Marginal, Scale, Surrogate, analytic_marginal, shipped_surrogate
+from advisor.fitting.platforms import disagreements, platforms_of
+from advisor.fitting.residuals import Residuals, learned, of_model
+from advisor.fitting.surrogate import ANY, Marginal, Scale, Surrogate, analytic_marginal, shipped_surrogate
+from advisor.physics.layout import checkpoint_dtype
 from catalog.engines import find_engine
 from catalog.engines.knobs import PLAIN
 from catalog.runs import shipped_runs, user_runs
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from advisor.estimation import Estimate
-    from advisor.platforms import Platform
+    from advisor.fitting.platforms import Platform
     from catalog.schema import Gpu, Model
 
 Runs: TypeAlias = Sequence[Measurement] | Surrogate | None
@@ -74,8 +74,8 @@ class Knowledge:
         nearby: tuple[Residuals, ...] = ()
         notes: tuple[Note, ...] = ()
         if fresh:
-            from advisor.evidence import dialect, group_runs  # noqa: PLC0415  most answers need no fit
-            from advisor.posterior import own_start, update  # noqa: PLC0415
+            from advisor.fitting.evidence import dialect, group_runs  # noqa: PLC0415  most answers need no fit
+            from advisor.fitting.posterior import own_start, update  # noqa: PLC0415
 
             current = [run for run in fresh if dialect(run.engine, run.engine_version) == engine]
             if current:
@@ -152,7 +152,7 @@ def _expired(marginal: Marginal, platforms: Sequence[Platform], engine: str) -> 
     reasons = disagreements(platforms, engine=engine, version=find_engine(engine).version)
     if not reasons:
         return marginal, ()
-    from advisor.posterior import reopened  # noqa: PLC0415  most answers need no fit
+    from advisor.fitting.posterior import reopened  # noqa: PLC0415  most answers need no fit
 
     return reopened(marginal), tuple(Note(f"{reason}: intervals are wider for it", "warning") for reason in reasons)
 

@@ -9,15 +9,15 @@ from plotly.subplots import make_subplots
 
 from advisor.report.numbers import short, span
 from advisor.report.simulations import NAMES, layout_name
-from advisor.simulation import LIMITS
+from advisor.serving.simulation import LIMITS
 from app.figures import BLUE, GREEN, GREY, ORANGE, PALETTE, RED, faint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from advisor.capacity import CapacityPlan
-    from advisor.choices import Change, Option
-    from advisor.simulation import Simulation
+    from advisor.planning.capacity import CapacityPlan
+    from advisor.planning.choices import Change, Option
+    from advisor.serving.simulation import Simulation
 
 WHAT = {"rate": "requests", "input_len": "prompts", "output_len": "answers"}
 WIDE = 5.0

@@ -21,7 +21,7 @@ from app.frame import plain
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from advisor.checks import Check
+    from advisor.judging.checks import Check
 
 METRICS = {
     "tpot_ms": "TPOT, ms", "prefill_ms": "prefill, ms", "ttft_ms": "TTFT, ms", "e2e_ms": "whole batch, ms",

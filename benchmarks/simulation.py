@@ -13,7 +13,7 @@ import resource
 import sys
 import time
 
-from advisor.simulation import simulate
+from advisor.serving.simulation import simulate
 from catalog.schema import Deployment, Workload
 
 HOUR_S, RATE = 3600.0, 30.0

@@ -166,8 +166,8 @@ def plan(
     advisor plan --model llama-70b --gpus 8xH100 --rate 4 --tpot 40
       --headroom 0.2 --spares 1 --confidence 0.9 --price 2.5
     """  # noqa: D301  Click's mark for lines that stay as they are
-    from advisor.capacity import plan  # noqa: PLC0415  brings numpy
-    from advisor.choices import row  # noqa: PLC0415
+    from advisor.planning.capacity import plan  # noqa: PLC0415  brings numpy
+    from advisor.planning.choices import row  # noqa: PLC0415
     from advisor.report.capacities import capacity_view, option_columns  # noqa: PLC0415  brings Rich
 
     sim.check_outputs(report)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from advisor.simulation import Simulation
+    from advisor.serving.simulation import Simulation
 
 Rate = Annotated[
     float | None,
@@ -236,7 +236,7 @@ def simulate(
       --percentile 95 --tp 4 --dp 2 --compare tp=8,dp=1
     """  # noqa: D301  Click's mark for lines that stay as they are
     from advisor.report.simulations import columns_of, simulation_row, simulation_view  # noqa: PLC0415  brings Rich
-    from advisor.simulation import simulate  # noqa: PLC0415  brings numpy
+    from advisor.serving.simulation import simulate  # noqa: PLC0415  brings numpy
 
     base = Deployment(
         engine=engine, tp=tensor_parallel_size, pp=pipeline_parallel_size, dp=data_parallel_size, ep=expert_parallel_size,

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from advisor.layout import Layout
-from advisor.memory import memory
+from advisor.physics.layout import Layout
+from advisor.physics.memory import memory
 from advisor.report.lines import (
     corrected_line,
     cost_line,

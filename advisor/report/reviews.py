@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from advisor.capacity import CapacityPlan
-    from advisor.simulation import Simulation
+    from advisor.planning.capacity import CapacityPlan
+    from advisor.serving.simulation import Simulation
 
 
 def review_traffic(found: Sequence[Simulation], folder: Path) -> list[Path]:

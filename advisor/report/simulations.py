@@ -10,7 +10,7 @@ from advisor.estimation import ENERGY
 from advisor.report.lines import energy_line, hardware, header, labelled, notes, sources_line
 from advisor.report.numbers import count, share, short, span
 from advisor.report.tables import Column, drawn
-from advisor.simulation import RATES
+from advisor.serving.simulation import RATES
 from catalog.engines import find_engine
 from catalog.parameters import parameters
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rich.console import RenderableType
 
-    from advisor.simulation import Simulation
+    from advisor.serving.simulation import Simulation
     from catalog.schema import Deployment
 
 NAMES = {"ttft_ms": "TTFT", "tpot_ms": "TPOT", "itl_ms": "ITL", "e2e_ms": "E2E"}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from advisor.choices import HOURS_A_MONTH
+from advisor.planning.choices import HOURS_A_MONTH
 from advisor.report.capacities import layout_of as layout_of_option
 from advisor.report.plots import GREY, HEIGHT, MORE, SMALL, STYLES, USUAL, WIDTH, check_plots
 from advisor.report.simulations import layout_of
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from advisor.capacity import CapacityPlan
-    from advisor.choices import Option
-    from advisor.simulation import Simulation
+    from advisor.planning.capacity import CapacityPlan
+    from advisor.planning.choices import Option
+    from advisor.serving.simulation import Simulation
 
 LATENCIES = {
     "ttft_ms": "time to first token, ms",

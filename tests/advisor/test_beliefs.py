@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from advisor.beliefs import Belief, Points
-from advisor.campaigns import believed, prior_of
-from advisor.evidence import METRICS, group_runs
-from advisor.posterior import log_residuals
-from advisor.residuals import PHASES, REPEAT_NOISE
-from advisor.surrogate import analytic_marginal, shipped_surrogate
+from advisor.fitting.evidence import METRICS, group_runs
+from advisor.fitting.posterior import log_residuals
+from advisor.fitting.residuals import REPEAT_NOISE
+from advisor.fitting.surrogate import analytic_marginal, shipped_surrogate
+from advisor.physics.corrections import PHASES
+from advisor.tuning.beliefs import Belief, Points
+from advisor.tuning.campaigns import believed, prior_of
 from catalog.runs import shipped_runs
 
 GPU = "H200-SXM"

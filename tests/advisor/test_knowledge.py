@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from advisor.estimation import estimate
+from advisor.fitting.surrogate import analytic_marginal, shipped_surrogate
 from advisor.knowledge import Knowledge, measured_run
-from advisor.surrogate import analytic_marginal, shipped_surrogate
 from catalog.gpus import find_gpu, with_overrides
 from catalog.runs import append_runs, shipped_runs
 

@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import advisor
-from advisor.calibration import errors_of
-from advisor.evidence import group_runs
+from advisor.fitting.calibration import errors_of
+from advisor.fitting.evidence import group_runs
+from advisor.fitting.residuals import MOST_RUNS, Places, Residuals, learned, of_model
+from advisor.fitting.surrogate import Surrogate, shipped_surrogate
 from advisor.knowledge import Knowledge
-from advisor.layout import Layout
-from advisor.residuals import MOST_RUNS, Places, Residuals, learned, of_model
-from advisor.surrogate import Surrogate, shipped_surrogate
+from advisor.physics.layout import Layout
 from catalog.engines import resolve
 from catalog.gpus import find_gpu, parse_cluster, with_overrides
 from catalog.models import find_model

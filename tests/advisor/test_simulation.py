@@ -8,12 +8,12 @@ import pytest
 
 from advisor.estimation import estimate
 from advisor.evaluation import Evaluation
+from advisor.fitting.surrogate import shipped_surrogate
+from advisor.judging.simulation_check import TARGETS, judgements, shipped
 from advisor.knowledge import Knowledge
-from advisor.layout import Layout
+from advisor.physics.layout import Layout
+from advisor.serving.simulation import RATES, simulate
 from advisor.serving.traffic import Traffic
-from advisor.simulation import RATES, simulate
-from advisor.simulation_check import TARGETS, judgements, shipped
-from advisor.surrogate import shipped_surrogate
 from catalog.engines import resolve
 from catalog.gpus import parse_cluster
 from catalog.models import find_model
