@@ -175,6 +175,7 @@ def curve(
     evaluation = Evaluation.of(
         model_, cluster, started.layout(chosen), batch=chosen, input_len=input_len, output_len=output_len, regime=regime,
         parameters=marginal.parameters, engine=deployment.engine,
+        residuals=knowledge.residuals(deployment.engine, cluster.gpu, model_),
     )  # fmt: skip
     offer = chosen_price(cluster.gpu.name, price)
     metrics, low, high = _with_intervals(evaluation, knowledge, deployment, offer)

@@ -190,6 +190,7 @@ class DeploymentSearch:
         return Evaluation.of(
             self.model, self.cluster, layout, batch=layout.max_num_seqs, input_len=self.workload.input_len,
             output_len=self.workload.output_len, regime="steady", parameters=parameters, engine=self.engine,
+            residuals=self.knowledge.residuals(self.engine, self.cluster.gpu, self.model),
         )  # fmt: skip
 
     def scores(self, columns: Columns, labels: Mapping[str, tuple[str, ...]]) -> Scores:

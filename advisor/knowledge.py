@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from advisor.fitting.platforms import disagreements, platforms_of
+from advisor.fitting.residuals import Residuals, learned, of_model
 from advisor.fitting.surrogate import ANY, Marginal, Scale, Surrogate, analytic_marginal, shipped_surrogate
 from advisor.physics.layout import checkpoint_dtype
 from catalog.engines import find_engine
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from advisor.estimation import Estimate
     from advisor.fitting.platforms import Platform
-    from catalog.schema import Gpu
+    from catalog.schema import Gpu, Model
 
 Runs: TypeAlias = Sequence[Measurement] | Surrogate | None
 """What a question may stand on: see ``Knowledge.of``."""
@@ -41,6 +42,8 @@ class Knowledge:
     analytic: bool = False
     """Nothing but the priors and ``refined``."""
     notes: tuple[Note, ...] = ()
+    own: tuple[Residuals, ...] = ()
+    """What ``refined`` parameters miss at the user's own runs."""
 
     widening: Mapping[str, float] = field(default_factory=dict)
     """Factors on the widths of the calibrated intervals, by quantity, that a fit's left-out errors asked for."""
@@ -68,6 +71,7 @@ class Knowledge:
             known = tuple(runs)
         fresh = [run for run in own if run.engine == engine and run.gpu == base and not run.oom]
         refined: dict[tuple[str, str], Marginal] = {}
+        nearby: tuple[Residuals, ...] = ()
         notes: tuple[Note, ...] = ()
         if fresh:
             from advisor.fitting.evidence import dialect, group_runs  # noqa: PLC0415  most answers need no fit
@@ -81,8 +85,10 @@ class Knowledge:
                 after = update(own_start(start, groups), groups)
                 marginal, warnings = _expired(after, platforms_of(current), engine)
                 refined[engine, base] = marginal
+                if not warnings:
+                    nearby = learned(groups, lambda *_: marginal.parameters, surrogate.noise)
                 notes += warnings
-        return cls(surrogate=surrogate, runs=known, refined=refined, analytic=alone, notes=notes)
+        return cls(surrogate=surrogate, runs=known, refined=refined, analytic=alone, notes=notes, own=nearby)
 
     @classmethod
     def _of_fit(cls, fit: Surrogate, engine: str, gpu: Gpu) -> Knowledge:
@@ -97,6 +103,7 @@ class Knowledge:
         notes = (Note(f"fitted to {lesson.runs} runs of {engine} on {gpu.name}{beside}"), *warnings)
         return cls(
             surrogate=fit, runs=known, refined=refined | {(engine, gpu.name): marginal}, notes=notes,
+            own=() if warnings else fit.residuals,
             widening={each.metric: each.widening for each in lesson.accuracy},
         )  # fmt: skip
 
@@ -114,6 +121,15 @@ class Knowledge:
         if base != gpu.name and found.provenance == "calibrated":
             return replace(found, provenance="transferred")
         return found
+
+    def residuals(self, engine: str, gpu: Gpu, model: Model) -> Residuals | None:
+        """What the parameters miss at runs of this very model; None where there are none, or a what-if changed the GPU.
+
+        Where own runs have moved the parameters, only own runs say what these miss.
+        """
+        if (engine, gpu.name) in self.refined:
+            return of_model(self.own, engine, gpu.name, model)
+        return None if self.analytic else of_model(self.surrogate.residuals, engine, gpu.name, model)
 
     @property
     def unmeasured(self) -> Marginal:

@@ -21,7 +21,8 @@ from joblib import Parallel, delayed
 from advisor.evaluation import implementation_variance, scale_name
 from advisor.fitting.evidence import METRICS, Evidence, Group, Products, group_kernels, group_runs
 from advisor.fitting.kinds import opening
-from advisor.fitting.posterior import Posterior, fit_posterior, log_residuals, sensitivities
+from advisor.fitting.posterior import Posterior, fit_posterior, sensitivities
+from advisor.fitting.residuals import learned, of_model
 from advisor.fitting.surrogate import ANY, LEVELS, SHIPPED, STAGED, Marginal, Provenance, Scale, Surrogate
 from catalog.kernels import shipped_kernels
 from catalog.published import read_published
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from advisor.fitting.residuals import Residuals
     from catalog.schema import Measurement
 
     Array = NDArray[np.float64]
@@ -70,6 +72,12 @@ class Error:
     variance: float
     """Of the logarithm, from the parameters alone."""
     provenance: Provenance
+    left: float = 1.0
+    """Share of the residual's variance that runs of the same model nearby leave."""
+
+    def sigma(self, noise: float) -> float:
+        """Standard deviation expected of it, of the parameters and of the residual; ``noise``: of the latter far from runs."""
+        return math.sqrt(self.variance + noise**2 * self.left)
 
     @property
     def scale_name(self) -> str:
@@ -80,12 +88,24 @@ class Error:
         )
 
 
-def errors_of(groups: Iterable[Group], marginal_of: Callable[[str, str], Marginal]) -> list[Error]:
-    """The errors of every measured quantity of the groups."""
+def errors_of(
+    groups: Iterable[Group], marginal_of: Callable[[str, str], Marginal], residuals: Sequence[Residuals] = ()
+) -> list[Error]:
+    """The errors of every measured quantity of the groups; of predictions corrected by ``residuals`` where some are near."""
     errors = []
     for group in groups:
         marginal = marginal_of(group.engine, group.cluster.gpu.name)
-        residual = log_residuals(group, marginal.mean)
+        nearby = of_model(residuals, group.engine, group.cluster.gpu.name, group.model)
+        correction = None
+        if nearby is not None:
+            correction = nearby.correction(group.layout, group.batch, group.input_len, group.output_len)
+        predicted = group.predict(marginal.parameters, correction)
+        residual = np.log(np.maximum(predicted, 1e-12)) - np.log(group.measured)
+        left = np.ones(residual.shape)
+        if correction is not None:
+            share = np.clip(predicted[METRICS.index("prefill_ms")] / predicted[METRICS.index("e2e_ms")], 0.0, 1.0)
+            told = np.stack([correction.left_of(metric, share) for metric in METRICS])
+            left = np.where(group.steady, 1.0, told)
         slopes = sensitivities(group, marginal.mean)
         variance = np.einsum("kpm,pq,kqm->km", slopes, marginal.covariance, slopes)
         variance += np.einsum("kpm,pm->km", slopes**2, opening(marginal.seen, group.model, group.layout))
@@ -94,7 +114,7 @@ def errors_of(groups: Iterable[Group], marginal_of: Callable[[str, str], Margina
             errors.append(
                 Error(
                     run=group.runs[m], engine=group.engine, metric=METRICS[k], residual=float(residual[k, m]),
-                    variance=float(variance[k, m]), provenance=marginal.provenance,
+                    variance=float(variance[k, m]), provenance=marginal.provenance, left=float(left[k, m]),
                 )
             )  # fmt: skip
     return errors
@@ -134,6 +154,51 @@ def left_out_errors(
     return [
         e for (provenance, _), errors in zip(tasks, found, strict=True) for e in errors if e.provenance == provenance
     ]
+
+
+CONFIGURATION_FOLDS = 5
+"""Refits for the errors of configurations left out."""
+
+
+def configuration_errors(
+    groups: Sequence[Group],
+    start: Posterior,
+    noise_of: Callable[[str, str, bool], float],
+    *,
+    kernels: Sequence[Products] = (),
+    jobs: int = 1,
+) -> tuple[list[Error], list[Error]]:
+    """Errors of each static configuration (model, layout, batch and lengths) by fits that had others of its model: with the
+    residuals that those had left, and without.
+    """
+    static = [run for group in groups for run in group.runs if run.regime == "static" and run.batch]
+    keys = sorted({_configuration(run) for run in static})
+    fold_of = {key: i % CONFIGURATION_FOLDS for i, key in enumerate(keys)}
+    folds = [frozenset(key for key in keys if fold_of[key] == fold) for fold in range(CONFIGURATION_FOLDS)]
+    found = Parallel(n_jobs=jobs)(
+        delayed(_configuration_fold)(groups, out, kernels, start, noise_of) for out in folds if out
+    )
+    return [e for errors, _ in found for e in errors], [e for _, errors in found for e in errors]
+
+
+def _configuration(run: Measurement) -> tuple[str, ...]:
+    knobs = (run.tp, run.pp, run.ep, run.dtype, run.kv_dtype, run.compiled, run.graphs, run.offload)
+    return tuple(map(str, (run.engine, run.gpu, run.model, *knobs, run.batch, run.input_len, run.output_len)))
+
+
+def _configuration_fold(
+    groups: Sequence[Group],
+    out: frozenset[tuple[str, ...]],
+    kernels: Sequence[Products],
+    start: Posterior,
+    noise_of: Callable[[str, str, bool], float],
+) -> tuple[list[Error], list[Error]]:
+    runs = [run for group in groups for run in group.runs]
+    kept = group_runs(run for run in runs if run.regime != "static" or _configuration(run) not in out)
+    left = group_runs(run for run in runs if run.regime == "static" and _configuration(run) in out)
+    posterior = fit_posterior([*kept, *kernels], start)
+    residuals = learned(kept, lambda *pair: posterior.marginal(*pair).parameters, noise_of)
+    return errors_of(left, posterior.marginal, residuals), errors_of(left, posterior.marginal)
 
 
 def fitted_part(groups: Iterable[Group]) -> list[Group]:
@@ -196,8 +261,7 @@ def quantiles_of(errors: Sequence[Error], engine: str, noises: Mapping[tuple[str
 
 def sigma_of(error: Error, noises: Mapping[tuple[str, str], float]) -> float:
     """Standard deviation expected of one error: of the parameters and of the residual."""
-    noise = noises.get((error.engine, error.scale_name), noises[ANY, error.scale_name])
-    return math.hypot(noise, math.sqrt(error.variance))
+    return error.sigma(noises.get((error.engine, error.scale_name), noises[ANY, error.scale_name]))
 
 
 def calibrate(runs: Sequence[Measurement], *, sources: tuple[str, ...], jobs: int = 1) -> Surrogate:
@@ -219,12 +283,19 @@ def calibrate(runs: Sequence[Measurement], *, sources: tuple[str, ...], jobs: in
     # An engine that is known on some GPU meets GPUs it is not known on: the GPU's own effect still counts.
     keys += [(e, g) for e in index.engines for g in index.gpus if (e, g) not in index.pairs]
     digest = hashlib.sha256("\n".join(sorted(repr(run) for run in runs)).encode()).hexdigest()[:16]
-    return Surrogate(
+    found = Surrogate(
         marginals={key: posterior.marginal(*key) for key in keys},
         scales=scales_of(in_sample, left_out),
         sources=sources,
         data_hash=digest,
     )
+    return replace(found, residuals=shipped_residuals(found))
+
+
+def shipped_residuals(surrogate: Surrogate) -> tuple[Residuals, ...]:
+    """What a surrogate misses at the runs with ``role="fit"`` that ship; a published one is of a machine nobody knows."""
+    groups = group_runs(run for run in shipped_runs() if run.role == "fit")
+    return learned(groups, lambda *pair: surrogate.marginal(*pair).parameters, surrogate.noise)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

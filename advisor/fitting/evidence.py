@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from advisor.physics.corrections import Correction
     from advisor.physics.parameters import Parameters
     from catalog.kernels import Kernel
     from catalog.schema import Measurement, Model
@@ -156,7 +157,7 @@ class Group:
     """By ``METRICS``; NaN where not measured."""
     runs: tuple[Measurement, ...]
 
-    def predict(self, parameters: Parameters) -> Array:
+    def predict(self, parameters: Parameters, correction: Correction | None = None) -> Array:
         """Predicted metrics, shape (len(METRICS), m), or (len(METRICS), s, m) for s values of the parameters."""
         setting = Setting(
             model=self.model,
@@ -165,6 +166,7 @@ class Group:
             memory=self.memory,
             parameters=parameters,
             engine=self.engine,
+            correction=correction,
         )
         times = static(setting, self.batch, self.input_len, self.output_len)
         if np.any(self.steady):

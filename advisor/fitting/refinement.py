@@ -21,13 +21,14 @@ from advisor.fitting.evidence import Group, group_runs
 from advisor.fitting.lessons import Accuracy, Lesson, Move, Outlier
 from advisor.fitting.platforms import platforms_of
 from advisor.fitting.posterior import SHARES, own_start, update
+from advisor.fitting.residuals import learned
 from advisor.fitting.surrogate import ANY, Marginal, Surrogate, analytic_marginal, shipped_surrogate
 from advisor.physics.parameters import NAMES, PRIORS
 from catalog.runs import shipped_runs, user_runs
 from catalog.schema import InputError, Measurement
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -81,7 +82,9 @@ def fit(
             f"of these runs {len(members)} are new and have role fit, and none has times of a static or steady run to be fitted"
         )
     shipped = shipped_surrogate()
-    base = replace(shipped, marginals={(ANY, ANY): analytic_marginal()}, sources=()) if alone else shipped
+    base = shipped
+    if alone:
+        base = replace(shipped, marginals={(ANY, ANY): analytic_marginal()}, sources=(), residuals=())
     by_pair: dict[tuple[str, str], list[Group]] = defaultdict(list)
     for group in groups:
         by_pair[group.engine, group.cluster.gpu.name].append(group)
@@ -94,7 +97,11 @@ def fit(
         marginals = dict(found.marginals) | {(engine, gpu): after}
         if not alone and not any(key[1] == gpu for key in base.marginals):
             marginals |= _passed_on(found, engine, gpu, before, after)
-        found = replace(found, marginals=marginals, lessons=(*found.lessons, lesson))
+        others = [each for each in found.residuals if (each.engine, each.gpu) != (engine, gpu)]
+        nearby = learned(own, lambda *_, one=after: one.parameters, found.noise)
+        found = replace(
+            found, marginals=marginals, lessons=(*found.lessons, lesson), residuals=(*others, *nearby)
+        )  # fmt: skip
     digest = hashlib.sha256("\n".join([base.data_hash, *sorted(repr(run) for run in members)]).encode())
     sources = tuple(sorted({*base.sources, *(run.source for run in members)}))
     return replace(found, sources=sources, data_hash=digest.hexdigest()[:16])
@@ -123,7 +130,7 @@ def _lesson(
 ) -> Lesson:
     runs = [run for group in groups for run in group.runs]
     old, new = (errors_of(groups, lambda *_, one=marginal: one) for marginal in (shipped, after))
-    left_out = left_out_errors(groups, before)
+    left_out = left_out_errors(groups, before, surrogate.noise)
     return Lesson(
         engine=groups[0].engine,
         gpu=groups[0].cluster.gpu.name,
@@ -137,7 +144,9 @@ def _lesson(
     )
 
 
-def left_out_errors(groups: Sequence[Group], before: Marginal) -> list[Error]:
+def left_out_errors(
+    groups: Sequence[Group], before: Marginal, noise_of: Callable[[str, str, bool], float]
+) -> list[Error]:
     """Errors of each own configuration (model and layout) by a fit to the others; of at most ``MOST_FOLDS`` fits."""
     runs = [run for group in groups for run in group.runs]
     kinds = list(dict.fromkeys((run.model, run.tp, run.pp, run.ep) for run in runs))
@@ -146,8 +155,10 @@ def left_out_errors(groups: Sequence[Group], before: Marginal) -> list[Error]:
     for fold in range(min(len(kinds), MOST_FOLDS) if len(kinds) > 1 else 0):
         out = [run for run in runs if folds[run.model, run.tp, run.pp, run.ep] == fold]
         kept = [run for run in runs if folds[run.model, run.tp, run.pp, run.ep] != fold]
-        marginal = update(before, group_runs(kept))
-        errors += errors_of(group_runs(out), lambda *_, one=marginal: one)
+        others = group_runs(kept)
+        marginal = update(before, others)
+        nearby = learned(others, lambda *_, one=marginal: one.parameters, noise_of)
+        errors += errors_of(group_runs(out), lambda *_, one=marginal: one, nearby)
     return errors
 
 
@@ -197,7 +208,7 @@ def _mean_error(errors: Sequence[Error]) -> float:
 
 def _sigma(error: Error, surrogate: Surrogate) -> float:
     scale = surrogate.scale(error.provenance, error.engine, error.scale_name)
-    return math.hypot(scale.noise, math.sqrt(error.variance))
+    return error.sigma(scale.noise)
 
 
 def _half_width(errors: Sequence[Error], surrogate: Surrogate, widening: float = 1.0) -> float:

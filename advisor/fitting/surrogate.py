@@ -19,6 +19,7 @@ import numpy as np
 
 from advisor.fitting.kinds import Seen
 from advisor.fitting.lessons import Lesson
+from advisor.fitting.residuals import Residuals
 from advisor.physics.parameters import NAMES, PRIORS, Parameters
 from catalog.schema import InputError
 
@@ -92,6 +93,8 @@ class Surrogate:
     """What the user's own runs have taught, by engine and GPU; none in what ships."""
     alone: bool = False
     """Nothing but the priors and the user's own runs."""
+    residuals: tuple[Residuals, ...] = ()
+    """What the model of time misses at the configurations that were measured, by engine, GPU and model."""
 
     def lesson(self, engine: str, gpu: str) -> Lesson | None:
         """What the user's own runs say of this engine on this GPU, if there are any."""
@@ -114,6 +117,10 @@ class Surrogate:
                 if (provenance, whose, name) in self.scales:
                     return self.scales[provenance, whose, name]
         raise InputError(f"this fit says nothing of the errors of {metric}; fit it to runs that measured it")
+
+    def noise(self, engine: str, metric: str, staged: bool) -> float:
+        """Standard deviation of the residual of a static metric, before any run of the same model is near."""
+        return self.scale("calibrated", engine, metric + STAGED if staged else metric).noise
 
     def to_dict(self) -> dict[str, Any]:
         """What it stands on and what was learned, as plain JSON types; ``to_json`` has the numbers behind it, too."""
@@ -152,6 +159,8 @@ class Surrogate:
                 for (provenance, engine, metric), scale in self.scales.items()
             ],
         }  # fmt: skip
+        if self.residuals:
+            body["residuals"] = [each.to_dict() for each in self.residuals]
         if self.lessons:
             body |= {"alone": self.alone, "lessons": [lesson.to_dict() for lesson in self.lessons]}
         return json.dumps(body, indent=None, separators=(",", ":"))
@@ -207,7 +216,7 @@ class Surrogate:
             raise InputError(f"this fit is of another version; this advisor reads schema {SCHEMA}: fit again")
         try:
             return cls._of(body)
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, np.linalg.LinAlgError) as error:
             raise InputError("this fit is damaged: a part of it is missing or no number; fit again") from error
 
     @classmethod
@@ -237,6 +246,7 @@ class Surrogate:
             data_hash=str(body["data_hash"]),
             lessons=tuple(Lesson.from_dict(row, "lessons") for row in body.get("lessons", [])),
             alone=bool(body.get("alone", False)),
+            residuals=tuple(Residuals.from_dict(row) for row in body.get("residuals", [])),
         )
 
 

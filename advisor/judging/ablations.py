@@ -8,6 +8,7 @@ from joblib import Parallel, delayed
 
 from advisor.fitting.calibration import errors_of
 from advisor.fitting.posterior import Effects, Pooled, fit_posterior, update
+from advisor.fitting.residuals import learned
 from advisor.fitting.surrogate import analytic_marginal
 
 if TYPE_CHECKING:
@@ -22,21 +23,42 @@ NO_KERNELS = "without kernel times"
 APART = "without hierarchy: each engine and GPU alone"
 POOLED = "without hierarchy: one set for all"
 NO_RUNS = "without runs: the priors"
+NO_RESIDUALS = "without residuals"
+NEARBY = "configurations left out: everything"
+NEARBY_PLAIN = "configurations left out: without residuals"
+"""Of models that were fitted, judged on other configurations of them."""
 
 
 def ablations(
-    fitted: Sequence[Group], kernels: Sequence[Products], judged: Sequence[Group], *, jobs: int = 1
+    fitted: Sequence[Group],
+    kernels: Sequence[Products],
+    judged: Sequence[Group],
+    noise_of: Callable[[str, str, bool], float],
+    *,
+    jobs: int = 1,
 ) -> dict[str, list[Error]]:
-    """Errors on ``judged`` of fits to ``fitted`` with one part after another taken out, the whole first."""
+    """Errors on ``judged`` of fits to ``fitted`` with one part after another taken out, the whole first.
+
+    ``noise_of``: as ``residuals.learned`` takes it.
+    """
     variants = (WHOLE, NO_KERNELS, APART, POOLED, NO_RUNS)
-    found = Parallel(n_jobs=jobs)(delayed(_errors)(name, fitted, kernels, judged) for name in variants)
-    return dict(zip(variants, found, strict=True))
+    found = Parallel(n_jobs=jobs)(delayed(_errors)(name, fitted, kernels, judged, noise_of) for name in variants)
+    return {name: errors for each in found for name, errors in each.items()}
 
 
 def _errors(
-    variant: str, fitted: Sequence[Group], kernels: Sequence[Products], judged: Sequence[Group]
-) -> list[Error]:  # fmt: skip
-    return errors_of(judged, _marginals(variant, fitted, kernels))
+    variant: str,
+    fitted: Sequence[Group],
+    kernels: Sequence[Products],
+    judged: Sequence[Group],
+    noise_of: Callable[[str, str, bool], float],
+) -> dict[str, list[Error]]:
+    marginal_of = _marginals(variant, fitted, kernels)
+    plain = errors_of(judged, marginal_of)
+    if variant != WHOLE:
+        return {variant: plain}
+    residuals = learned(fitted, lambda *pair: marginal_of(*pair).parameters, noise_of)
+    return {WHOLE: errors_of(judged, marginal_of, residuals), NO_RESIDUALS: plain}
 
 
 def _marginals(

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from advisor.fitting.surrogate import Surrogate
     from catalog.schema import Measurement
 
-Split = Literal["in-sample", "model left out", "GPU left out", "engine left out", "not fitted"]
+Split = Literal[
+    "in-sample", "configuration left out", "model left out", "GPU left out", "engine left out", "not fitted"
+]
 KEYS = ("split", "engine", "gpu", "model", "regime", "parallel", "layout", "batch", "lengths", "metric")
 """By what checks can be grouped."""
 USUAL = ("split", "engine", "regime", "parallel", "metric")
@@ -192,7 +194,7 @@ def shipped_check(error: Error, surrogate: Surrogate) -> Check:
     return check_of(
         error,
         "in-sample" if fitted else "not fitted",
-        math.hypot(scale.noise, math.sqrt(error.variance)),
+        error.sigma(scale.noise),
         scale.at(LEVEL),
     )
 

@@ -1,7 +1,8 @@
 """Predicted against measured: errors, coverage of the intervals, choices, other methods, and claims of published tables.
 
 Three kinds of prediction are kept apart. "in-sample": the fit saw the run. "model, GPU or engine left out": a fit made
-without it, and an interval whose width was set on the other folds only. "not fitted": the run has ``role="validate"`` or
+without it, and an interval whose width was set on the other folds only; "configuration left out": a fit with other
+configurations of its model, which correct it where they are near (``residuals``). "not fitted": the run has ``role="validate"`` or
 states no batch. A run that is looked up never counts as a prediction.
 """
 
@@ -18,17 +19,18 @@ import numpy as np
 from advisor.fitting.calibration import (
     CUBLAS,
     KIN,
+    configuration_errors,
     errors_of,
     fitted_part,
     left_out_errors,
     noises_of,
     quantiles_of,
     sigma_of,
-)
+)  # fmt: skip
 from advisor.fitting.evidence import group_kernels, group_runs
 from advisor.fitting.posterior import fit_posterior
 from advisor.fitting.surrogate import LEVELS, Surrogate, shipped_surrogate
-from advisor.judging.ablations import ablations
+from advisor.judging.ablations import NEARBY, NEARBY_PLAIN, ablations
 from advisor.judging.baselines import baselines
 from advisor.judging.checks import LEVEL, USUAL, Check, Split, Summary, check_of, shipped_check, summarised
 from advisor.judging.claims import Claim, layer_split_checks, layer_split_claims, layer_split_runs, small_gpu_claims
@@ -80,7 +82,7 @@ class Validation:
     rival_rankings: dict[str, tuple[Ranking, ...]] = field(default_factory=dict)
     """Their choices."""
     ablation: tuple[Rival, ...] = ()
-    """Fits without one part."""
+    """Fits without one part; and with and without residuals, other configurations of the models fitted."""
 
     def summary(self, by: Sequence[str] = USUAL) -> tuple[Summary, ...]:
         """Errors by split, engine, regime, parallelism and metric, and all engines together; or by other keys.
@@ -163,11 +165,16 @@ def validate(
     checks = [shipped_check(error, model) for error in errors_of(groups, model.marginal)]
     fitted = fitted_part(group_runs(run for run in judged if run.role == "fit"))
     kernels = [kernel for engine in CUBLAS for kernel in group_kernels(shipped_kernels(), engine)]
+    near: list[Error] = []
+    plain: list[Error] = []
     if refit and len(fitted) > 1:
         start = fit_posterior([*fitted, *kernels])
-        checks += cross_checks(
-            left_out_errors(fitted, start, kernels=kernels, jobs=jobs), errors_of(fitted, start.marginal)
+        in_sample, errors = (
+            errors_of(fitted, start.marginal),
+            left_out_errors(fitted, start, kernels=kernels, jobs=jobs),
         )
+        near, plain = configuration_errors(fitted, start, model.noise, kernels=kernels, jobs=jobs)
+        checks += cross_checks(errors, in_sample) + near_checks(near, errors, in_sample)
     claims = [*layer_split_claims(model), *small_gpu_claims(model)]
     held = list(group_runs(run for run in judged if run.role == "validate" and run.batch and run.regime == "static"))
     learned = list(group_runs(run for run in judged if run.role == "fit" and run.batch and run.regime == "static"))
@@ -177,7 +184,11 @@ def validate(
             OWN: [check for check in checks if check.run.role == "validate" and check.regime == "static"],
             **others,
         }
-    parts: dict[str, list[Error]] = ablations(fitted, kernels, held, jobs=jobs) if ablation and held and fitted else {}
+    parts: dict[str, list[Error]] = {}
+    if ablation and held and fitted:
+        parts = ablations(fitted, kernels, held, model.noise, jobs=jobs)
+    if ablation and near:
+        parts |= {NEARBY: near, NEARBY_PLAIN: plain}
     return Validation(
         checks=(*checks, *layer_split_checks(model)),
         claims=tuple(claims),
@@ -236,4 +247,23 @@ def cross_checks(errors: Sequence[Error], in_sample: Sequence[Error]) -> list[Ch
                     for error in tested
                     if (fold(error), error.engine) == (out, engine)
                 ]
+    return checks
+
+
+def near_checks(near: Sequence[Error], errors: Sequence[Error], in_sample: Sequence[Error]) -> list[Check]:
+    """Predictions of configurations left out; ``errors`` are those without whole models, of which only other models' count."""
+    noises = noises_of(in_sample)
+    checks = []
+    for model, engine, name in sorted({(error.run.model, error.engine, error.scale_name) for error in near}):
+        kin = [
+            e for e in errors
+            if e.provenance == "calibrated" and e.scale_name in KIN.get(name, (name,)) and e.run.model != model
+        ]  # fmt: skip
+        if kin:
+            quantile = float(np.interp(LEVEL, LEVELS, quantiles_of(kin, engine, noises)))
+            checks += [
+                check_of(error, "configuration left out", sigma_of(error, noises), quantile)
+                for error in near
+                if (error.run.model, error.engine, error.scale_name) == (model, engine, name)
+            ]
     return checks

@@ -20,6 +20,7 @@ from probes.parallel.layout import lay_out
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from advisor.physics.corrections import Correction
     from advisor.physics.layout import Layout
     from advisor.physics.memory import Memory
     from advisor.physics.parameters import Parameters
@@ -59,6 +60,13 @@ class Setting:
     memory: Memory
     parameters: Parameters
     engine: str = "vllm"
+    correction: Correction | None = None
+    """Of the times of the phases, by runs of this model nearby."""
+
+    @property
+    def factors(self) -> tuple[Array | float, Array | float]:
+        """On the time of prefill passes, and of decode steps."""
+        return (1.0, 1.0) if self.correction is None else (self.correction.factors[0], self.correction.factors[1])
 
     @property
     def whole_prompts(self) -> bool:
@@ -68,7 +76,8 @@ class Setting:
         return self.engine.startswith("torch")
 
     def take(self, rows: NDArray[np.bool_]) -> Setting:
-        return replace(self, layout=self.layout.take(rows), memory=self.memory.take(rows))
+        nearby = None if self.correction is None else self.correction.take(rows)
+        return replace(self, layout=self.layout.take(rows), memory=self.memory.take(rows), correction=nearby)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -268,11 +277,13 @@ def static(setting: Setting, batch: Array, input_len: Array, output_len: Array) 
     fitting = np.maximum(max_concurrency(setting.model, memory, layout, input_len + output_len), 1.0)
     running = np.minimum(np.minimum(batch, layout.max_num_seqs), fitting)
     prefill, chunks, first_ms = (_whole_prefill if setting.whole_prompts else _prefill)(setting, batch, input_len)
+    on_prefill, on_decode = setting.factors
+    prefill, first_ms = prefill * on_prefill, first_ms * on_prefill
     prefill_ms = prefill.total_ms
     context = input_len + output_len / 2.0
     groups = np.minimum(np.minimum(layout.pp, chunks), running)
     groups = np.where(chunks > 1, groups, 1.0)
-    decode = _decode(setting, running, context, groups)
+    decode = _decode(setting, running, context, groups) * on_decode
     waves = np.floor(batch / running)
     left = batch - waves * running
     decode_ms = decode.total_ms
@@ -281,6 +292,7 @@ def static(setting: Setting, batch: Array, input_len: Array, output_len: Array) 
         wave, wave_chunks = prefill, chunks
         if np.any(running < batch):
             wave, wave_chunks, _ = _prefill(setting, running, input_len)
+            wave = wave * on_prefill
         mixed_ms = _mixed_ms(wave.total_ms, wave_chunks, input_len, output_len)
         decode = decode + Cost.of("mixed", compute=mixed_ms)
         decode_ms = decode.total_ms
@@ -289,7 +301,7 @@ def static(setting: Setting, batch: Array, input_len: Array, output_len: Array) 
     if np.any(rest):
         last = _decode(setting.take(rest), left[rest], context[rest], np.minimum(groups[rest], left[rest]))
         total = total.copy()
-        total[..., rest] += last.total_ms
+        total[..., rest] += last.total_ms * np.broadcast_to(on_decode, rest.shape)[rest]
     e2e_ms = prefill_ms + steps * total
     # Wave i waits for i earlier ones, and so does the part of a wave that is left over at the end.
     waves_waited = (running * waves * (waves - 1.0) / 2.0 + left * waves) / batch
@@ -359,6 +371,10 @@ def steady(setting: Setting, batch: Array, input_len: Array, output_len: Array) 
     )
     plain = pass_cost(setting, decode, prefills=0.0)
     carrying = pass_cost(setting, with_chunk, prefills=1.0)
+    on_prefill, on_decode = setting.factors
+    decoding_part = plain.total_ms / np.maximum(carrying.total_ms, 1e-12)
+    carrying = carrying * (on_prefill + (on_decode - on_prefill) * np.minimum(decoding_part, 1.0))
+    plain = plain * on_decode
     parameters = setting.parameters
     served = share * output_len / steps  # sequences that get a token in a mean step
     extra = np.where(groups > 1, (groups - 1.0) * (parameters.step_ms + parameters.sequence_us * 1e-3 * served), 0.0)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 METRICS = {"prefill_ms": "prefill", "tpot_ms": "TPOT", "e2e_ms": "whole batch", "output_tok_s": "output tok/s"}
 SPLITS = {
     "in-sample": ("#BBBBBB", "fitted"),
+    "configuration left out": ("#009E73", "configuration left out"),
     "engine left out": ("#E69F00", "engine left out"),
     "GPU left out": ("#CC79A7", "GPU left out"),
     "model left out": ("#56B4E9", "model left out"),

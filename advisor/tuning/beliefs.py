@@ -1,9 +1,8 @@
 """What is believed of many configurations of one model at once, and how a few measurements of it change that.
 
 The logarithm of a time is the model of time's answer at the parameters, plus a residual of the phase (prefill, decode) that
-physics leaves. The parameters are Gaussian and common to all configurations; the residual is a Gaussian process over layout,
-batch and prompt length (Rasmussen and Williams, 2006, ch. 2; kriging of a simulator's error: Kennedy and Hagan, 2001). The
-model of time is linearised about the parameters that the measurements make most probable, so everything stays Gaussian and
+physics leaves. The parameters are Gaussian and common to all configurations; the residual is the Gaussian process over layout,
+batch and lengths of ``residuals``, with the spread that is known of other models. The model of time is linearised about the parameters that the measurements make most probable, so everything stays Gaussian and
 every prediction is correlated with every other as the physics says.
 """
 
@@ -14,6 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from advisor.fitting.residuals import HERE, LENGTHS, REPEAT_NOISE, Places
+from advisor.fitting.surrogate import shipped_surrogate
+from advisor.physics.corrections import PHASES
 from advisor.physics.layout import Layout
 from advisor.physics.memory import memory
 from advisor.physics.parameters import NAMES, Parameters
@@ -36,41 +38,6 @@ STEP = 1e-3
 TURNS = 3
 """Linearisations, each about the parameters that the one before makes most probable (Gauss-Newton): the model of time is
 nearly log-linear in them."""
-
-PHASES = ("prefill_ms", "tpot_ms")
-"""What a static batch tells: each is the time of one phase alone."""
-
-REPEAT_NOISE = (0.025, 0.006)
-"""Standard deviation of log ``PHASES`` over repeats of one batch on one machine (``catalog/data/runs/*.md``)."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Residual:
-    """Standard deviations of one phase's residual by what it is common to."""
-
-    model: float
-    """All configurations of a model."""
-    layout: float
-    """All batches of a layout."""
-    shape: float
-    """All layouts at a batch and prompt length, and its neighbours."""
-    both: float
-    """A layout at a batch and prompt length, and its neighbours."""
-    own: float
-    """That batch alone."""
-    length: float
-    """How far neighbours are, in the logarithm of batch and prompt length."""
-
-
-RESIDUALS = (
-    Residual(model=0.02, layout=0.005, shape=0.016, both=0.076, own=0.02, length=0.9),
-    Residual(model=0.02, layout=0.016, shape=0.026, both=0.047, own=0.03, length=1.5),
-)
-"""Of ``PHASES``: about those that make the shipped ``role=fit`` runs on H200 most probable (``python -m benchmarks.residuals``).
-Two are set by hand where those runs say nothing: they were fitted, so 2% stands for what is common to a model left out; and a
-batch's own in prefill is at least about what its repeats differ by."""
-OWN_LENGTH = 0.2
-"""``Residual.length`` of what is a batch's own: some 20% away it is another."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,34 +104,30 @@ class Rows:
     slopes: Array
     """By the parameters, shape (m, 20)."""
     weights: Array
-    """Of the residual of each phase, shape (m, 2)."""
-    layout: Array
-    """A number for each (tp, pp, ep), shape (m,)."""
-    place: Array
-    """Logarithm of batch and prompt length, shape (m, 2)."""
+    """Of the residual of each phase, in its standard deviations: shape (m, 2)."""
+    places: Places
+    """Where the configurations are, m of them."""
 
     def __len__(self) -> int:
         return len(self.mean)
 
     @classmethod
     def joined(cls, parts: Sequence[Rows]) -> Rows:
-        names = ("mean", "slopes", "weights", "layout", "place")
-        return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+        arrays = {
+            name: np.concatenate([getattr(part, name) for part in parts]) for name in ("mean", "slopes", "weights")
+        }
+        return cls(**arrays, places=Places.joined([part.places for part in parts]))
 
     def take(self, which: NDArray[np.intp] | NDArray[np.bool_]) -> Rows:
-        names = ("mean", "slopes", "weights", "layout", "place")
-        return Rows(**{name: getattr(self, name)[which] for name in names})
+        arrays = {name: getattr(self, name)[which] for name in ("mean", "slopes", "weights")}
+        return Rows(**arrays, places=self.places.take(which))
 
     def covariance(self, other: Rows, prior: Array) -> Array:
         """Before any measurement; ``prior`` is that of the parameters. Shape (m, len(other))."""
         found = self.slopes @ prior @ other.slopes.T
-        same = self.layout[:, None] == other.layout[None, :]
-        distance = np.sum((self.place[:, None, :] - other.place[None, :, :]) ** 2, axis=2)
-        own = same * np.exp(-0.5 * distance / OWN_LENGTH**2)
-        for phase, size in enumerate(RESIDUALS):
-            near = np.exp(-0.5 * distance / size.length**2)
-            kernel = size.model**2 + size.layout**2 * same + (size.shape**2 + size.both**2 * same) * near
-            kernel = kernel + size.own**2 * own
+        here = self.places.same(other.places)
+        for phase in range(len(PHASES)):
+            kernel = self.places.correlation(other.places, LENGTHS[phase], HERE[phase]) + HERE[phase] * here
             found = found + np.outer(self.weights[:, phase], other.weights[:, phase]) * kernel
         return np.asarray(found)
 
@@ -213,9 +176,11 @@ class Belief:
         shifted = np.vstack([x, x + STEP * np.eye(len(NAMES))])
         times = points.times(shifted)
         share = points.prefill_share(x)
-        place = np.log(np.stack([points.batch, points.input_len], axis=1))
-        degrees = points.setting.layout
-        layout = degrees.tp * 1e6 + degrees.pp * 1e3 + degrees.ep
+        places = Places.of(points.setting.layout, points.batch, points.input_len, points.output_len)
+        engine = points.setting.engine
+        noise = np.array(
+            [[shipped_surrogate().noise(engine, phase, staged) for staged in (False, True)] for phase in PHASES]
+        )
         parts = []
         for metric in metrics:
             logs = np.log(np.maximum(np.broadcast_to(getattr(times, metric), (len(shifted), len(points))), 1e-12))
@@ -223,7 +188,7 @@ class Belief:
             parts.append(
                 Rows(
                     mean=logs[0] + slopes @ (self.prior.mean - x), slopes=slopes,
-                    weights=_weights(metric, points.regime, share), layout=layout, place=place,
+                    weights=_weights(metric, points.regime, share) * noise.T[places.staged], places=places,
                 )
             )  # fmt: skip
         return Rows.joined(parts)

@@ -10,7 +10,8 @@ import numpy as np
 
 from advisor.fitting.evidence import dialect, group_runs
 from advisor.fitting.posterior import update
-from advisor.tuning.beliefs import PHASES, Belief, Points
+from advisor.physics.corrections import PHASES
+from advisor.tuning.beliefs import Belief, Points
 from advisor.tuning.rounds import Prospects, Round, best_round
 
 if TYPE_CHECKING:

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from advisor.deployments import FILLS_THE_CLUSTER, OBJECTIVES
-from advisor.tuning.beliefs import PHASES, REPEAT_NOISE, Points, Rows
+from advisor.fitting.residuals import REPEAT_NOISE
+from advisor.physics.corrections import PHASES
+from advisor.tuning.beliefs import Points, Rows
 from catalog.schema import InputError
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ import advisor
 from advisor.cli import app
 from advisor.fitting.evidence import group_kernels, group_runs
 from advisor.fitting.posterior import Pooled, fit_posterior
-from advisor.judging.ablations import APART, NO_KERNELS, NO_RUNS, POOLED, WHOLE, ablations
+from advisor.fitting.surrogate import shipped_surrogate
+from advisor.judging.ablations import APART, NO_KERNELS, NO_RESIDUALS, NO_RUNS, POOLED, WHOLE, ablations
 from advisor.judging.baselines import BOOSTED, FOREST, NEAREST, ROOFLINE, SCALED, baselines
 from advisor.judging.checks import KEYS, Check, coverage_interval, summarised
 from advisor.judging.rankings import ANY, choices, rankings
@@ -172,8 +173,10 @@ def test_pooled_effects_know_one_set_for_all():
 def test_every_part_can_be_taken_out():
     fitted, judged = group_runs([run for run in FIT if run.tp == run.pp == 1][:8]), group_runs(HELD[:4])
     kernels = group_kernels(shipped_kernels()[::20], "vllm")
-    errors = {name: [e.residual for e in each] for name, each in ablations(fitted, kernels, judged).items()}
-    assert list(errors) == [WHOLE, NO_KERNELS, APART, POOLED, NO_RUNS]
+    found = ablations(fitted, kernels, judged, shipped_surrogate().noise)
+    errors = {name: [e.residual for e in each] for name, each in found.items()}
+    assert list(errors) == [WHOLE, NO_RESIDUALS, NO_KERNELS, APART, POOLED, NO_RUNS]
+    assert errors.pop(NO_RESIDUALS) == errors[WHOLE]  # of other models they say nothing
     assert len({tuple(each) for each in errors.values()}) == len(errors)  # each is another fit
     assert np.mean(np.abs(errors[WHOLE])) < np.mean(np.abs(errors[NO_RUNS]))
 
