@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from advisor.importing import import_runs
     from advisor.launch import export
     from advisor.probing import probe
+    from advisor.progress import Progress
     from advisor.recommendation import Recommendation, recommend
     from advisor.refinement import fit
     from advisor.serving.traces import read_trace
@@ -60,6 +61,7 @@ __all__ = [
     "Model",
     "Note",
     "Price",
+    "Progress",
     "Recommendation",
     "Simulation",
     "Slo",
@@ -94,6 +96,7 @@ _HOMES = {
     "advisor.importing": ("import_runs",),
     "advisor.launch": ("export",),
     "advisor.probing": ("probe",),
+    "advisor.progress": ("Progress",),
     "advisor.recommendation": ("Recommendation", "recommend"),
     "advisor.refinement": ("fit",),
     "advisor.serving.traces": ("read_trace",),

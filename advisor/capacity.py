@@ -16,6 +16,7 @@ from advisor.energy import POWER
 from advisor.estimation import check_lengths, chosen_price, plain, read_model
 from advisor.fleets import MOST_REPLICAS, Demand, Fleet
 from advisor.knowledge import Knowledge
+from advisor.progress import Course
 from advisor.replicas import Apart, Replicas
 from advisor.serving.runs import FRONT_END_MS
 from advisor.serving.traces import read_trace
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from advisor.knowledge import Runs
+    from advisor.progress import Watch
     from advisor.serving.runs import Router
     from advisor.serving.traffic import Traffic
     from catalog.schema import Price
@@ -52,6 +54,8 @@ CHANGES = (
     ("output_len", 1.25),
 )
 """What the sensitivity is of."""
+RATES = 2
+"""Steps that each largest rate takes, where a layout and a change take one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +130,7 @@ def plan(
     top: int = 2,
     disaggregate: bool = False,
     trace: str | Path | Traffic | None = None,
+    progress: Watch | None = None,
 ) -> CapacityPlan:
     """The cheapest GPUs, or the fewest, on which a model keeps limits at a rate.
 
@@ -160,6 +165,8 @@ def plan(
         disaggregate: also try fleets with a pool for prompts (see ``serving.pools``), and show the best of each kind.
         trace: a file of requests (see ``serving.traces.read_trace``) or ``Traffic``, whose lengths and times stand for random
             ones; the times are stretched to the rate. ``duration_s``: no more of it than that.
+        progress: called with a ``Progress`` as the work goes on, some times a second, by the thread that plans; what it
+            raises ends the plan and reaches the caller.
 
     Raises:
         InputError: a name, number or combination that cannot be.
@@ -192,6 +199,7 @@ def plan(
     notes = [*found_model.notes, *(offered.notes if offered else ())]
     question = Question(rate=rate, spares=spares, objective=objective, draws=draws, workload=workload)
     fleets: list[Fleet] = []
+    by_kind: list[tuple[list[Fleet], int]] = []
     best: list[tuple[tuple[float, ...], Fleet, int]] = []
     if objective == "energy":
         check_energy([cluster.gpu.name for cluster, _, _ in kinds_of(gpus, set_gpu)])
@@ -223,8 +231,8 @@ def plan(
                 )
             )
         fleets += each
-        best += best_of([fleet for fleet in each if isinstance(fleet.engine, Replicas)], question, prices, top)
-        best += best_of([fleet for fleet in each if isinstance(fleet.engine, Apart)], question, prices, 1)
+        for kind, shown in ((Replicas, top), (Apart, 1)):
+            by_kind.append(([fleet for fleet in each if isinstance(fleet.engine, kind)], shown))
     if len(unpriced) == len(kinds):
         raise InputError(
             f"there is no price for {' and '.join(unpriced)}; give one with price (--price, dollars per GPU-hour)"
@@ -239,6 +247,9 @@ def plan(
         )
     if objective == "energy" and all(fleet.power is None for fleet in fleets):
         raise InputError("energy was measured with 16-bit weights only; leave out dtype, or plan for cost or gpus")
+    course = Course(watch=progress, steps=len(fleets) + 2 * RATES + len(CHANGES))
+    for each, shown in by_kind:
+        best += best_of(each, question, prices, shown, course)
     best.sort(key=lambda item: item[0])
     options = tuple(question.option(fleet, replicas, prices) for _, fleet, replicas in best)
     notes += _price_notes(prices, stated)
@@ -249,12 +260,17 @@ def plan(
     relaxations: tuple[str, ...] = ()
     if best:
         _, fleet, replicas = best[0]
+        course.tell("how much the best fleet carries", len(fleets))
         carries = fleet.most_rate(replicas) / (1.0 + headroom)
         if replicas < fleet.most:
+            course.tell("how much it carries with one replica more", len(fleets) + RATES)
             next_carries = fleet.most_rate(replicas + 1) / (1.0 + headroom)
             later = fleet.verdict(replicas + 1).latencies
-        changes = tuple(question.change(fleet, prices, what, factor) for what, factor in CHANGES)
+        for i, (what, factor) in enumerate(CHANGES):
+            course.tell(f"what other traffic would take, {i + 1} of {len(CHANGES)}", len(fleets) + 2 * RATES + i)
+            changes += (question.change(fleet, prices, what, factor),)
     else:
+        course.tell("what comes nearest", len(fleets))
         nearest, relaxations = nearest_of(fleets, question, prices, headroom)
     return CapacityPlan(
         model=found_model.value, gpus=tuple(cluster.gpu.name for cluster, _, _ in kinds),

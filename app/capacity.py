@@ -54,7 +54,7 @@ def show() -> None:
     if now != asked:
         todo = missing or "Press Plan to answer the one above."
         st.info(f"This is the answer to the question before. {todo}", icon=":material/update:")
-    found = answered("plan", asked, lambda: planned(asked), doing="Simulating fleets")
+    found = answered("plan", asked, lambda tell: planned(asked, tell), doing="Simulating fleets")
     _tell(found, asked)
 
 
@@ -171,7 +171,7 @@ def _over_time(found: CapacityPlan, shown: Mapping[str, Option], asked: Question
     trace = None if asked.trace is None else asked.trace.traffic
     served = answered(
         "serve", (asked, option, strained),
-        lambda: serve_option(
+        lambda _: serve_option(
             found, option, strained=strained, trace=trace, spread=asked.spread, burstiness=asked.burstiness, runs=asked.runs
         ),
         doing=f"Serving every request on {figures.fleet_name(option)}",

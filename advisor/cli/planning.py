@@ -10,7 +10,7 @@ import typer
 from advisor.cli import grounds
 from advisor.cli import options as opt
 from advisor.cli import simulating as sim
-from advisor.cli.output import answer, progress
+from advisor.cli.output import answer, course
 from advisor.cli.program import refuse
 from catalog.schema import Deployment, InputError, Slo, Workload
 
@@ -171,7 +171,7 @@ def plan(
     from advisor.report.capacities import capacity_view, option_columns  # noqa: PLC0415  brings Rich
 
     sim.check_outputs(report)
-    with progress("simulating fleets"):
+    with course("simulating fleets") as watch:
         found = plan(
             model, gpus, rate=rate, workload=Workload(input_len=input_len, output_len=output_len),
             slo=Slo(ttft_ms=ttft, tpot_ms=tpot, e2e_ms=e2e, percentile=percentile or None), objective=objective,
@@ -185,6 +185,7 @@ def plan(
             duration_s=duration, seed=seed, spread=spread, burstiness=burstiness,
             router=opt.one_of("--router", router, ("round_robin", "least_loaded")),  # type: ignore[arg-type]
             prefix_hit_rate=prefix_hit_rate, draws=draws, set_gpu=opt.overrides(set_gpu), top=top, disaggregate=disaggregate, trace=trace,
+            progress=watch,
         )  # fmt: skip
     pages: list[Path] = []
     if report is not None:

@@ -42,13 +42,16 @@ def job_page(seconds, fails):
 
     import streamlit as st
 
+    from advisor import Progress
     from app.frame import guarded
     from app.jobs import answered
 
-    def work():
+    def work(tell):
         if fails:
             raise ValueError("inside")
-        for _ in range(int(seconds * 100)):
+        for i in range(int(seconds * 100)):
+            if i >= 20:
+                tell(Progress(share=0.25, doing="counting $ and *", best="i" if i >= 80 else ""))
             time.sleep(0.01)
         return "the answer"
 
@@ -66,10 +69,15 @@ def test_quick_work_shows_no_progress():
     assert not test.button
 
 
-def test_long_work_can_be_awaited():
-    test = job(1.0).run()
+def test_long_work_says_how_far_it_is_and_can_be_awaited():
+    test = job(2.0).run()
     assert [button.label for button in test.button] == ["Cancel"]
-    time.sleep(1.2)
+    (bar,) = test.get("progress")
+    assert bar.value == 25
+    assert bar.text.startswith(r"**25%** counting \$ and \* …")
+    time.sleep(0.6)
+    assert "Best so far: i" in [element.value for element in test.run().caption]
+    time.sleep(1.6)
     assert "the answer" in [element.value for element in test.run().markdown]
 
 
