@@ -11,6 +11,7 @@ from advisor.plan_check import serve_option
 from advisor.report.answers import capacity_answer
 from advisor.report.lines import notes, sources_line
 from advisor.report.numbers import dollars, share, short, span
+from advisor.report.reviews import plan_files, traffic_files
 from advisor.report.simulations import NAMES, layout_name
 from app import capacity_figures as figures
 from app import inputs
@@ -95,7 +96,8 @@ def _tell(found: CapacityPlan, asked: Question) -> None:
             draw(figures.tornado(found), "sensitivity", height=330, alt="What other rates and lengths would need")
     with st.expander("How the question was read"):
         st.markdown("\n".join(f"- {plain(text)}" for text in kinds.get("note", ["As it was asked."])))
-    downloads("capacity plan", frame=found.to_frame() if found.options else None, body=found.to_dict)
+    frame = found.to_frame() if found.options else None
+    downloads("capacity plan", frame=frame, body=found.to_dict, report=lambda: plan_files(found))
     st.divider()
     _over_time(found, shown, asked)
 
@@ -185,6 +187,7 @@ def _over_time(found: CapacityPlan, shown: Mapping[str, Option], asked: Question
     downloads(
         "served fleet", body=served.to_dict,
         files={"requests.csv": lambda: pd.DataFrame(served.requests()).to_csv(index=False)},
+        report=lambda: traffic_files([served]),
     )  # fmt: skip
 
 

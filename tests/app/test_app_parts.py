@@ -1,15 +1,18 @@
 """What pages have in common: long work and its end, text shown as it is, modules that hide nobody's package."""
 
 import importlib.machinery
+import io
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
 import app
+from app.downloads import archive
 from app.frame import plain
 
 FOLDER = Path(app.__file__).parent
@@ -97,6 +100,28 @@ def test_work_that_fails_is_told_as_a_fault():
     test = job(0.0, fails=True).run()
     assert "fault in advisor" in test.error[0].value
     assert not test.exception
+
+
+def download_page():
+    from app.downloads import downloads
+
+    downloads("answer", body=dict, report=dict)
+
+
+@pytest.mark.parametrize("drawable", [True, False])
+def test_a_report_is_offered_where_figures_can_be_drawn(monkeypatch, drawable):
+    monkeypatch.setattr("app.downloads.find_spec", lambda _: drawable or None)
+    offered = {each.label: each for each in AppTest.from_function(download_page).run().get("download_button")}
+    assert {label: each.disabled for label, each in offered.items()} == {
+        "JSON": False, "Report, HTML": not drawable, "Report, Markdown": not drawable,
+    }  # fmt: skip
+    assert ("pip install" in offered["Report, HTML"].help) is not drawable
+
+
+def test_the_markdown_of_a_report_goes_with_its_figures():
+    files = {"report.html": b"<html>", "report.md": b"# A", "one.png": b"png"}
+    with zipfile.ZipFile(io.BytesIO(archive(files))) as made:
+        assert {name: made.read(name) for name in made.namelist()} == {"report.md": b"# A", "one.png": b"png"}
 
 
 def test_a_port_that_is_taken_is_one_line():
