@@ -164,8 +164,12 @@ def test_without_streamlit_the_extra_is_named(monkeypatch):
     assert "pip install 'advisor[app]'" in done.output
 
 
-def test_the_whole_app_opens_on_its_first_page():
+def test_the_whole_app_opens_on_its_first_page_and_leaves_charts_for_later():
     test = AppTest.from_file(str(FOLDER / "main.py"), default_timeout=60).run()
     assert not test.exception
     assert not test.error
     assert any(element.value.startswith("#### Run ") for element in test.markdown)
+    assert test.dataframe
+    assert test.code
+    assert not test.get("plotly_chart")
+    assert len(test.run().get("plotly_chart")) == 3  # as the browser asks once it has shown this much
