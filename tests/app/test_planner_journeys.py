@@ -11,7 +11,7 @@ expect = api.expect
 MOST_MS = 60_000
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "catalog" / "benchmarks"
-QUESTION = "?model=meta-llama%2FMeta-Llama-3.1-8B&kinds=1xH200-SXM&ttft=300&tpot=30"
+QUESTION = "?model=meta-llama%2FMeta-Llama-3.1-8B&kinds=1xH200-SXM&ttft=300&tpot=30&confidence=by+the+estimate"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -49,6 +49,9 @@ def test_capacity_from_a_trace_a_bad_one_first(server, tab):
     found = json.loads(Path(started.value.path()).read_text())
     assert found["best"]["gpus"] == 1
     assert found["best"]["meets"]
+    with tab.expect_download() as started:
+        tab.get_by_role("button", name="Report, HTML").first.click()
+    assert "serve 4.00 requests/s within the limits" in Path(started.value.path()).read_text()
 
 
 def test_a_link_to_a_plan_is_planned_and_fits_a_phone(server, tab):
