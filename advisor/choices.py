@@ -193,7 +193,7 @@ def best_of(
                 heapq.heappush(queue, (question.loss(fleet, fleet.surely, prices, least=True), i, sure, fleet.surely))
         else:
             course.tell(
-                f"simulating {layout_told(fleet)}, {simulated + 1} of at most {len(fleets)}",
+                f"simulating {layout_told(fleet)}, {simulated + 1} of at most {len(fleets)} layouts",
                 before + (len(fleets) + simulated) / 2,
             )
             simulated += 1
