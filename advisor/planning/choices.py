@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from advisor.planning.fleets import MOST_REPLICAS
-from advisor.serving.simulation import LIMITS
+from advisor.serving.summaries import LIMITS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

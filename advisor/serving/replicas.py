@@ -17,8 +17,9 @@ from advisor.physics.memory import memory
 from advisor.physics.parameters import Parameters
 from advisor.physics.schedule import Setting
 from advisor.serving.pools import Link, Pool, saturation_apart, serve_apart
-from advisor.serving.runs import FRONT_END_MS, TURNS, Scheduler, longest, saturation_rate, serve
+from advisor.serving.runs import FRONT_END_MS, TURNS, Scheduler, longest, saturation_rate, serve, serve_pieces
 from advisor.serving.steps import tabulate
+from advisor.serving.traffic import MOST_REQUESTS
 from catalog.engines import resolve
 from catalog.schema import Cluster, Deployment, InputError, Model, Note
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from advisor.knowledge import Knowledge
     from advisor.serving.runs import Router, Served
     from advisor.serving.steps import StepTimes
-    from advisor.serving.traffic import Traffic
+    from advisor.serving.traffic import Stream, Traffic
 
 APART: Provenance = "analytic"
 """Where prompts have a pool of their own. No such deployment was measured, so however well the engine's steps are known, its
@@ -122,6 +123,12 @@ class Replicas:
     def served(self, traffic: Traffic, times: StepTimes, multiple: int = 1) -> Served:
         """What becomes of the traffic on ``multiple`` times as many replicas."""
         return serve(traffic, times, _multiplied(self.scheduler, multiple))
+
+    def served_pieces(self, traffic: Stream, times: StepTimes) -> Iterator[Served]:
+        """What becomes of a stream, in parts (see ``serving.runs.serve_pieces``)."""
+        return serve_pieces(
+            traffic.pieces(), times, self.scheduler, duration_s=traffic.duration_s, most_open=MOST_REQUESTS
+        )
 
     def saturation(self, traffic: Traffic, times: StepTimes, turns: int = TURNS) -> float:
         return saturation_rate(traffic, times, self.scheduler, turns=turns)
