@@ -18,8 +18,9 @@ from advisor.fleets import MOST_REPLICAS, Demand, Fleet
 from advisor.knowledge import Knowledge
 from advisor.replicas import Apart, Replicas
 from advisor.serving.runs import FRONT_END_MS
+from advisor.serving.summaries import LIMITS
 from advisor.serving.traces import read_trace
-from advisor.simulation import LIMITS, check_serving
+from advisor.simulation import check_serving
 from catalog.engines import find_engine
 from catalog.schema import Cluster, Deployment, InputError, Model, Note, Slo, Workload, require_positive
 

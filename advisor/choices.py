@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from advisor.fleets import MOST_REPLICAS
-from advisor.simulation import LIMITS
+from advisor.serving.summaries import LIMITS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

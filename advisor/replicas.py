@@ -15,8 +15,9 @@ from advisor.memory import memory
 from advisor.parameters import Parameters
 from advisor.schedule import Setting
 from advisor.serving.pools import Link, Pool, saturation_apart, serve_apart
-from advisor.serving.runs import FRONT_END_MS, TURNS, Scheduler, longest, saturation_rate, serve
+from advisor.serving.runs import FRONT_END_MS, TURNS, Scheduler, longest, saturation_rate, serve, serve_pieces
 from advisor.serving.steps import tabulate
+from advisor.serving.traffic import MOST_REQUESTS
 from advisor.surrogate import ANY
 from catalog.engines import resolve
 from catalog.schema import Cluster, Deployment, InputError, Model, Note
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from advisor.knowledge import Knowledge
     from advisor.serving.runs import Router, Served
     from advisor.serving.steps import StepTimes
-    from advisor.serving.traffic import Traffic
+    from advisor.serving.traffic import Stream, Traffic
     from advisor.surrogate import Marginal, Provenance, Scale
 
 APART: Provenance = "analytic"
@@ -120,6 +121,12 @@ class Replicas:
     def served(self, traffic: Traffic, times: StepTimes, multiple: int = 1) -> Served:
         """What becomes of the traffic on ``multiple`` times as many replicas."""
         return serve(traffic, times, _multiplied(self.scheduler, multiple))
+
+    def served_pieces(self, traffic: Stream, times: StepTimes) -> Iterator[Served]:
+        """What becomes of a stream, in parts (see ``serving.runs.serve_pieces``)."""
+        return serve_pieces(
+            traffic.pieces(), times, self.scheduler, duration_s=traffic.duration_s, most_open=MOST_REQUESTS
+        )
 
     def saturation(self, traffic: Traffic, times: StepTimes, turns: int = TURNS) -> float:
         return saturation_rate(traffic, times, self.scheduler, turns=turns)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,11 +17,11 @@ from advisor.cli.output import answer, progress
 from catalog.schema import Deployment, InputError, Slo, Workload
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from rich.console import RenderableType
 
-    from advisor.simulation import Simulation
+    from advisor.serving.runs import Served
 
 Rate = Annotated[
     float | None,
@@ -249,7 +251,7 @@ def simulate(
     if percentile is not None and limits == Slo(percentile=percentile):
         raise InputError("--percentile is of limits; state one: --ttft, --tpot or --e2e")
     check_outputs(report, plot)
-    with progress("serving every request"):
+    with requests_file(requests) as write, progress("serving every request"):
         found = [
             simulate(
                 model, gpus, deployment=deployment, prefill=pools.prefill(deployment), trace=trace, slo=None if limits == Slo() else limits,
@@ -257,11 +259,10 @@ def simulate(
                 runs=grounds.evidence(runs, fit), duration_s=duration, seed=seed, spread=spread, burstiness=burstiness,
                 curve=_curve(curve), router=opt.one_of("--router", router, ("round_robin", "least_loaded")),  # type: ignore[arg-type]
                 prefix_hit_rate=prefix_hit_rate, draws=draws, set_gpu=opt.overrides(set_gpu),
+                each=partial(write, number) if write else None,
             )
-            for deployment, pools in asked
+            for number, (deployment, pools) in enumerate(asked)
         ]  # fmt: skip
-    if requests is not None:
-        write_requests(Path(requests), found)
     pages: list[Path] = []
     if report is not None or plot is not None:
         from advisor.report.reviews import draw_traffic, review_traffic  # noqa: PLC0415  brings Matplotlib
@@ -350,26 +351,31 @@ def _curve(text: str | None) -> list[float]:
         ) from None
 
 
-def write_requests(path: Path, found: Sequence[Simulation]) -> None:
-    """Every request of every simulation, one a row, with the number of its deployment.
+@contextlib.contextmanager
+def requests_file(path: str | None) -> Iterator[Callable[[int, Served], None] | None]:
+    """What writes requests and the number of their deployment into that file, which is there once all went well.
 
     Raises:
-        InputError: the file cannot be written.
+        InputError: it cannot be written.
 
     """
+    if path is None:
+        yield None
+        return
+    from advisor.serving.runs import COLUMNS  # noqa: PLC0415  brings numpy
 
-    def rows() -> Iterator[dict[str, float | int]]:
-        for number, each in enumerate(found):
-            for row in each.requests():
-                yield {"deployment": number, **row}
-
+    target = Path(path)
+    special = target.exists() and not target.is_file()  # a pipe or a terminal
+    written = target if special else target.with_name(f"{target.name}.part")
     try:
-        with path.open("w", encoding="utf-8", newline="") as file:
-            every = rows()
-            first = next(every)
-            writer = csv.DictWriter(file, list(first), lineterminator="\n")
-            writer.writeheader()
-            writer.writerow(first)
-            writer.writerows(every)
+        with written.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(("deployment", *COLUMNS))
+            yield lambda number, part: writer.writerows((number, *row) for row in part.rows())
+        if not special:
+            written.replace(target)
     except OSError as error:
         raise InputError(f"cannot write the requests to {path}: {error.strerror}") from error
+    finally:
+        if not special:
+            written.unlink(missing_ok=True)

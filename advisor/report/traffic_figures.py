@@ -70,9 +70,8 @@ def latency_figure(found: Sequence[Simulation]) -> Figure:
     for axes, (metric, label) in zip(panels, LATENCIES.items(), strict=True):
         tops = []
         for (colour, _), name, each in zip(_colours(len(found)), names_of(found), found, strict=True):
-            values = each.served.values(metric)
-            if len(values):
-                curve = np.percentile(values, SHARES)
+            curve = each.served.curve(metric, SHARES)
+            if np.isfinite(curve).all():
                 tops.append(curve[0] and curve[-1] / curve[0])
                 axes.plot(curve, SHARES, color=colour, linewidth=1.6, label=name)
         limit = getattr(found[0].slo, metric, None)

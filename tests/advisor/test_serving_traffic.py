@@ -132,7 +132,7 @@ def test_reading_stops_where_the_duration_ends(tmp_path, monkeypatch):
     good = "".join(f"{i},10,5\n" for i in range(40))
     path = written(tmp_path / "t.csv", "time,input,output\n" + good + "nonsense,10,5\n")
     assert len(read_trace(path, duration_s=15.0)) == 15
-    with pytest.raises(InputError, match="request 41: time is 'nonsense'; it must be a number"):
+    with pytest.raises(InputError, match="line 42: time is 'nonsense'; it must be a number"):
         read_trace(path)
 
 
@@ -145,15 +145,15 @@ def test_reading_stops_where_the_duration_ends(tmp_path, monkeypatch):
         ("when,input,output\n1,2,3\n", "has no column for the time: one of arrival_s, time"),
         (
             "time,input,output\n1,2,3\n0.5,2,3\n",
-            "request 2: it arrives before the one above it; sort the trace by time",
+            "line 3: it arrives before the one above it; sort the trace by time",
         ),
-        ("time,input,output\n1,2,3\n2,-2,3\n", "request 2: its input must be a whole number of tokens, at least 1"),
-        ("time,input,output\n1,2,-3\n", "request 1: its output must be a whole number of tokens, at least 0"),
-        ("time,input,output\n1,2.5,3\n", "request 1: its input must be a whole number"),
-        ("time,input,output\n1,,3\n", "request 1: input is nan; it must be a number"),
-        ("time,input,output\n1,inf,3\n", "request 1: input is inf; it must be a number"),
-        ("time,input,output\nNaN,1,3\n", "request 1: time is nan; it must be a number"),
-        ("time,input,output\n-4,1,3\n", "request 1: its time is -4; it must be at least 0"),
+        ("time,input,output\n1,2,3\n2,-2,3\n", "line 3: its input must be a whole number of tokens, at least 1"),
+        ("time,input,output\n1,2,-3\n", "line 2: its output must be a whole number of tokens, at least 0"),
+        ("time,input,output\n1,2.5,3\n", "line 2: its input must be a whole number"),
+        ("time,input,output\n1,,3\n", "line 2: input is nan; it must be a number"),
+        ("time,input,output\n1,inf,3\n", "line 2: input is inf; it must be a number"),
+        ("time,input,output\nNaN,1,3\n", "line 2: time is nan; it must be a number"),
+        ("time,input,output\n-4,1,3\n", "line 2: its time is -4; it must be at least 0"),
     ],
 )
 def test_bad_traces_get_one_line(tmp_path, body, message):
