@@ -104,7 +104,7 @@ def plan(
     model: str | Model,
     gpus: str | Cluster | Sequence[str | Cluster],
     *,
-    rate: float,
+    rate: float | None = None,
     workload: Workload | None = None,
     slo: Slo,
     objective: str = "cost",
@@ -134,7 +134,7 @@ def plan(
         model: catalog name or alias, Hugging Face id, path to a ``config.json``, or a ``Model``.
         gpus: kinds of GPUs, ``"H100,H200"`` or a sequence: as many as it takes, in servers of the usual size; with a
             number, ``"8xH100"``, at most so many.
-        rate: requests a second.
+        rate: requests a second; None for those of the trace.
         workload: lengths; 1024 in and 256 out by default.
         slo: limits, for a percentile of the requests or their mean; at least one.
         objective: "cost", "gpus", or "energy" for an output token, of the GPUs whose energy was measured.
@@ -160,7 +160,7 @@ def plan(
         top: layouts to show of every kind of GPU.
         disaggregate: also try fleets with a pool for prompts (see ``serving.pools``), and show the best of each kind.
         trace: a file of requests (see ``serving.traces.read_trace``) or ``Traffic``, whose lengths and times stand for random
-            ones; the times are stretched to the rate. ``duration_s``: no more of it than that.
+            ones; the times are stretched to the rate where that is given. ``duration_s``: no more of it than that.
 
     Raises:
         InputError: a name, number or combination that cannot be.
@@ -170,12 +170,17 @@ def plan(
     check_serving(slo, router, prefix_hit_rate, front_end_ms, draws)
     confidence = (CONFIDENCE if draws else 0.5) if confidence is None else confidence
     _check(slo, workload, objective, confidence, headroom, spares, base, draws)
-    require_positive("rate", rate, whole=False, most=1e5)
     require_positive("top", top, most=1000)
     offered = read_trace(trace, duration_s=duration_s) if isinstance(trace, (str, Path)) else trace
     if offered is not None:
+        if offered.concurrency:
+            raise InputError("a closed loop has no rate to plan for; take a trace")
         offered = offered.within(base.max_model_len or found_model.value.max_position_embeddings)
         workload = Workload(input_len=round(offered.input_len.mean()), output_len=round(offered.output_len.mean()))
+    rate = offered.rate if rate is None and offered else rate
+    if rate is None:
+        raise InputError("say what comes: a rate (--rate, requests a second) or a trace of it")
+    require_positive("rate", rate, whole=False, most=1e5)
     check_lengths(found_model.value, workload.input_len, workload.output_len, base.max_model_len)
     judged = rate * (1.0 + headroom)
     seconds = duration_s
