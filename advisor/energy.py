@@ -121,7 +121,7 @@ def batch_work(
 def served_work(model: Model, kv_bytes: float, served: Served | Tally, *, gpu_s: float) -> Work:
     """Of simulated traffic; requests that were preempted count once."""
     loads = served.loads
-    tokens = loads.given + loads.made - loads.requests
+    tokens = loads.given - loads.cached + loads.made - loads.requests
     return dynamic_work(
         model, kv_bytes, gpu_s=gpu_s, passes=((served.steps, tokens / max(served.steps, 1)),), tokens=tokens,
         contexts=loads.contexts, pairs=loads.pairs,

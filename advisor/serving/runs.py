@@ -64,17 +64,19 @@ class Scheduler:
 
 
 class Loads(NamedTuple):
-    """Sums over requests with i tokens in and o out."""
+    """Sums over requests with i tokens in, of which c were found in the prefix cache, and o out."""
 
     requests: float
     given: float
     """i."""
+    cached: float
+    """c."""
     made: float
     """o."""
     contexts: float
     """Of the tokens that every decoded token sees: (o - 1) i + o^2 / 2."""
     pairs: float
-    """Of query and key: (i + o)^2 / 2."""
+    """Of query and key, those of cached queries left out: ((i + o)^2 - c^2) / 2."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +86,8 @@ class Served:
     arrival_s: Array
     input_len: NDArray[np.int64]
     output_len: NDArray[np.int64]
+    cached: NDArray[np.int64]
+    """Prompt tokens found in the prefix cache."""
     ttft_ms: Array
     e2e_ms: Array
     longest_itl_ms: Array
@@ -114,10 +118,11 @@ class Served:
 
     @property
     def loads(self) -> Loads:
-        given, made = self.input_len.astype(float), self.output_len.astype(float)
+        given, cached, made = (each.astype(float) for each in (self.input_len, self.cached, self.output_len))
         return Loads(
-            requests=float(len(self)), given=float(given.sum()), made=float(made.sum()),
-            contexts=float(((made - 1.0) * given + made**2 / 2.0).sum()), pairs=float(((given + made) ** 2 / 2.0).sum()),
+            requests=float(len(self)), given=float(given.sum()), cached=float(cached.sum()), made=float(made.sum()),
+            contexts=float(((made - 1.0) * given + made**2 / 2.0).sum()),
+            pairs=float((((given + made) ** 2 - cached**2) / 2.0).sum()),
         )  # fmt: skip
 
     @property
@@ -243,8 +248,9 @@ def serve_pieces(
         outputs = np.concatenate([outputs[gone:], piece.output_len])
         if piece.concurrency is not None:
             state.counts[kernel.KNOWN] = piece.concurrency
+        cached = _cached(scheduler, inputs)
         kernel.serve(
-            arrival, inputs, outputs, _cached(scheduler, inputs), more,
+            arrival, inputs, outputs, cached, more,
             np.inf if piece.concurrency is None else piece.duration_s, ROUTERS.index(scheduler.router), ahead,
             scheduler.max_num_batched_tokens, scheduler.kv_blocks, float(scheduler.window) or np.inf, times.by_tokens,
             times.by_sequences, times.by_context, times.constants, times.shares,
@@ -263,7 +269,7 @@ def serve_pieces(
             counted = (last >= SETTLING * piece.duration_s) & (last <= piece.duration_s)
             counted[: piece.starters] = False
         yield Served(
-            arrival_s=arrival[:gone], input_len=inputs[:gone], output_len=outputs[:gone],
+            arrival_s=arrival[:gone], input_len=inputs[:gone], output_len=outputs[:gone], cached=cached[:gone],
             ttft_ms=1e3 * (state.first_s[:gone] - arrival[:gone]), e2e_ms=1e3 * (state.last_s[:gone] - arrival[:gone]),
             longest_itl_ms=1e3 * state.longest_s[:gone], preemptions=state.preempted[:gone], replica=state.place[:gone],
             counted=counted, gaps=gaps, bins=bins, bin_s=bin_s, steps=int(state.counts[kernel.STEPS]),

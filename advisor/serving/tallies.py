@@ -25,7 +25,7 @@ PER_E = 1000.0
 SIZE = 30_000
 """Bins: up to 10^10 ms, which is four months."""
 METRICS = ("ttft_ms", "tpot_ms", "e2e_ms")
-NOTHING = Loads(0.0, 0.0, 0.0, 0.0, 0.0)
+NOTHING = Loads(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 @dataclass(kw_only=True)
