@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,7 @@ OUTPUTS = (
 """Names of columns, in any case: this project's, plain ones, and those of the traces of Azure (ContextTokens), BurstGPT
 (Request tokens), Mooncake (input_length) and Vidur (num_prefill_tokens)."""
 MILLISECONDS = ("timestamp_ms",)
+MOST_TOKENS = 2**24
 
 
 def read_trace(path: str | Path, *, duration_s: float | None = None, rate: float | None = None) -> Traffic:
@@ -168,11 +170,17 @@ def _pieces(source: Path) -> Iterator[tuple[_Places, pd.DataFrame]]:
                     yield _Places(source, "request", np.arange(read + 1, read + 1 + len(piece))), piece
                     read += len(piece)
         else:
-            # Blank lines are counted, so that a line that is told is the file's.
+            # Blank lines are counted, so that a line that is told is the file's; and no column is an index, for rows with a
+            # value more than the header would be read shifted by one.
             with pd.read_csv(
-                source, chunksize=PIECE, skipinitialspace=True, skip_blank_lines=False, low_memory=False
+                source,
+                chunksize=PIECE,
+                skipinitialspace=True,
+                skip_blank_lines=False,
+                low_memory=False,
+                index_col=False,
             ) as pieces:
-                for piece in pieces:
+                for piece in _strictly(pieces, source):
                     yield _Places(source, "line", np.arange(read + 2, read + 2 + len(piece))), piece
                     read += len(piece)
     except OSError as error:
@@ -184,6 +192,22 @@ def _pieces(source: Path) -> Iterator[tuple[_Places, pd.DataFrame]]:
             raise
         where = f" after request {read}" if lines and read else ""
         raise InputError(f"{source} is no trace{where}: {str(error).splitlines()[0][:120]}") from error
+
+
+def _strictly(pieces: Iterator[pd.DataFrame], source: Path) -> Iterator[pd.DataFrame]:
+    """The pieces, where pandas loses no value of a row."""
+    import pandas as pd  # noqa: PLC0415
+
+    while True:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            try:
+                piece = next(pieces, None)
+            except pd.errors.ParserWarning as error:
+                raise InputError(f"{source} has rows with more values than its first line has names") from error
+        if piece is None:
+            return
+        yield piece
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,11 +271,12 @@ def _whole(numbers: pd.Series[Any], values: pd.Series[Any], name: str, place: _P
 
 def _check(at: Any, given: Any, asked: Any, last: float, place: _Places) -> None:
     """Every request of a piece can be, and comes after the one before it."""
-
-    def refuse(wrong: NDArray[np.bool_], what: str) -> None:
+    if (wrong := np.diff(at, prepend=last) < 0).any():
+        raise InputError(f"{place(int(np.argmax(wrong)))}: it arrives before the one above it; sort the trace by time")
+    for name, values, least in (("input", given, 1), ("output", asked, 0)):
+        wrong = (values < least) | (values > MOST_TOKENS) | (values % 1 > 0)
         if wrong.any():
-            raise InputError(f"{place(int(np.argmax(wrong)))}: {what}")
-
-    refuse(np.diff(at, prepend=last) < 0, "it arrives before the one above it; sort the trace by time")
-    refuse((given < 1) | (given > 2**24) | (given % 1 > 0), "its input must be a whole number of tokens, at least 1")
-    refuse((asked < 0) | (asked > 2**24) | (asked % 1 > 0), "its output must be a whole number of tokens, at least 0")
+            row = int(np.argmax(wrong))
+            raise InputError(
+                f"{place(row)}: its {name} is {values[row]:.10g}; it must be a whole number of tokens from {least} to {MOST_TOKENS}"
+            )

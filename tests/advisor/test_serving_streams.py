@@ -151,7 +151,7 @@ def test_a_bad_line_far_down_is_told_by_its_number(tmp_path):
     path = long_trace(tmp_path)
     with path.open("a", encoding="utf-8") as file:
         file.write("\n1e6,5,5\n1e6,-5,5\n")  # the blank line counts
-    with pytest.raises(InputError, match="line 1504: its input must be a whole number of tokens, at least 1"):
+    with pytest.raises(InputError, match="line 1504: its input is -5; it must be a whole number of tokens from 1 to"):
         open_trace(path)
 
 
