@@ -12,7 +12,7 @@ from advisor.cli.program import BAD_INPUT
 from advisor.estimation import read_model
 from advisor.report.numbers import short
 from advisor.report.reviews import draw_traffic, review_plan, review_traffic
-from advisor.report.traffic_figures import cost_figure, latency_figure, sensitivity_figure
+from advisor.report.traffic_figures import cost_figure, latency_figure, sensitivity_figure, timeline_figure
 from advisor.simulation import simulate
 from catalog.schema import Deployment, InputError, Slo, Workload
 
@@ -67,6 +67,18 @@ def test_the_distribution_drawn_is_that_of_the_requests(found):
             below, until = (each.served.ttft_ms < value - 1e-9).mean(), (each.served.ttft_ms <= value + 1e-9).mean()
             assert below - 0.01 <= share <= until + 0.01
     assert panel.lines[-1].get_xdata()[0] == 100.0  # the limit
+
+
+def test_preemptions_are_drawn_over_time_where_there_are_any(found):
+    crowded = simulate(
+        "llama-3.1-8b", "H100", deployment=Deployment(max_model_len=16384, gpu_memory_utilization=0.3),
+        workload=Workload(input_len=3000, output_len=1000, rate=5.0), duration_s=60.0, draws=0,
+    )  # fmt: skip
+    assert crowded.preemptions > 0
+    every = crowded.timeline["preemptions_s"].sum() * (crowded.timeline["time_s"][1] - crowded.timeline["time_s"][0])
+    assert 0 < every <= crowded.preemptions + 1e-6  # the rest come after the last request did
+    for each, drawn in ((found[0], 4), (crowded, 5)):
+        assert sum(axes.get_visible() for axes in timeline_figure([each]).axes) == drawn
 
 
 def test_files_that_cannot_be_written(found, tmp_path):
