@@ -26,7 +26,7 @@ from catalog.engines import find_engine
 from catalog.schema import Cluster, Deployment, InputError, Model, Note, Slo, Workload, require_positive
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import pandas as pd
 
@@ -222,13 +222,12 @@ def plan(
             continue
         knowledge = Knowledge.of(runs, engine=find_engine(base.engine).name, gpu=cluster.gpu)
         notes += knowledge.notes
-        each, resolved = fleets_of(
+        each = fleets_of(
             found_model.value, cluster, base, knowledge, demand, most_gpus=most, spares=spares,
             serving={"router": router, "prefix_hit_rate": prefix_hit_rate, "front_end_ms": front_end_ms},
             longest_request=int((requests.input_len + requests.output_len).max()),
             apart=disaggregate,
         )  # fmt: skip
-        notes += resolved
         if not each:
             notes.append(
                 Note(
@@ -258,6 +257,7 @@ def plan(
         best += best_of(each, question, prices, shown, course)
     best.sort(key=lambda item: item[0])
     options = tuple(question.option(fleet, replicas, prices) for _, fleet, replicas in best)
+    notes += _engine_notes([fleet for _, fleet, _ in best] or fleets)
     notes += _price_notes(prices, stated)
     carries = next_carries = None
     later: Mapping[str, float] = {}
@@ -316,6 +316,12 @@ def check_energy(gpus: Sequence[str]) -> None:
             f"the energy of {' and '.join(unknown)} was not measured, that of {', '.join(POWER)} was; name those only, or plan "
             "for cost or gpus"
         )
+
+
+def _engine_notes(fleets: Iterable[Fleet]) -> list[Note]:
+    """What is to be known of the layouts that are shown."""
+    engines = [fleet.engine for fleet in fleets]
+    return [note for each in engines for note in (each.notes if isinstance(each, Replicas) else [each.warning])]
 
 
 def _price_notes(prices: Mapping[str, Price | None], stated: Mapping[str, float]) -> list[Note]:
