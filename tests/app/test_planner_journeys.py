@@ -36,7 +36,9 @@ def test_capacity_from_a_trace_a_bad_one_first(server, tab):
     expect(plan).to_be_disabled()
 
     tab.get_by_test_id("stFileUploader").get_by_role("button", name=re.compile("Remove|Delete")).first.click()
-    expect(tab.get_by_text("it arrives before the one above it")).to_have_count(0)  # else the next upload meets its redraw
+    expect(tab.get_by_text("it arrives before the one above it")).to_have_count(
+        0
+    )  # else the next upload meets its redraw
     rows = "".join(f"{second / 4:g},256,32\n" for second in range(400))
     field.set_input_files(file("day.csv", f"time,input,output\n{rows}".encode()))
     expect(tab.get_by_text("400 requests in 100 s")).to_be_visible()
