@@ -30,6 +30,8 @@ METRICS = {
     "output_tok_s": "output tok/s",
 }  # fmt: skip
 SEEN, UNSEEN = "in-sample", "not fitted"
+KINDS = ("model left out", "GPU left out", "engine left out")
+"""The nearest to what was measured first."""
 COLOURS = {UNSEEN: ORANGE, SEEN: BLUE}
 
 
@@ -81,7 +83,7 @@ def _tell_left_out(metric: str) -> None:
     if found is None:
         st.caption(plain(f"Worked out by {LEFT_OUT_COMMAND} for the fit that ships; that takes minutes."))
         return
-    rows = [row for row in found.rows if row.group["metric"] == metric]
+    rows = [row for kind in KINDS for row in found.rows if (row.group["split"], row.group["metric"]) == (kind, metric)]
     if not rows:
         st.caption(f"Of {plain(METRICS[metric])} too little was published.")
         return
