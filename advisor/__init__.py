@@ -15,20 +15,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from advisor.capacity import CapacityPlan, plan
     from advisor.curves import Curve, curve
     from advisor.estimation import Estimate, estimate
+    from advisor.fitting.refinement import fit
+    from advisor.fitting.surrogate import Surrogate
     from advisor.importing import import_runs
+    from advisor.judging.validation import Validation, validate
     from advisor.launch import export
-    from advisor.probing import probe
+    from advisor.measuring.probing import probe
+    from advisor.planning.capacity import CapacityPlan, plan
     from advisor.progress import Progress
     from advisor.recommendation import Recommendation, recommend
-    from advisor.refinement import fit
+    from advisor.serving.simulation import Simulation, simulate
     from advisor.serving.traces import read_trace
-    from advisor.simulation import Simulation, simulate
-    from advisor.surrogate import Surrogate
-    from advisor.tuning import Tuning, tune
-    from advisor.validation import Validation, validate
+    from advisor.tuning.live import Tuning, tune
     from catalog.config import parse_config
     from catalog.engines import all_engines
     from catalog.gpus import all_gpus
@@ -90,20 +90,20 @@ __all__ = [
 ]
 
 _HOMES = {
-    "advisor.capacity": ("CapacityPlan", "plan"),
+    "advisor.planning.capacity": ("CapacityPlan", "plan"),
     "advisor.curves": ("Curve", "curve"),
     "advisor.estimation": ("Estimate", "estimate"),
     "advisor.importing": ("import_runs",),
     "advisor.launch": ("export",),
-    "advisor.probing": ("probe",),
+    "advisor.measuring.probing": ("probe",),
     "advisor.progress": ("Progress",),
     "advisor.recommendation": ("Recommendation", "recommend"),
-    "advisor.refinement": ("fit",),
+    "advisor.fitting.refinement": ("fit",),
     "advisor.serving.traces": ("read_trace",),
-    "advisor.simulation": ("Simulation", "simulate"),
-    "advisor.surrogate": ("Surrogate",),
-    "advisor.tuning": ("Tuning", "tune"),
-    "advisor.validation": ("Validation", "validate"),
+    "advisor.serving.simulation": ("Simulation", "simulate"),
+    "advisor.fitting.surrogate": ("Surrogate",),
+    "advisor.tuning.live": ("Tuning", "tune"),
+    "advisor.judging.validation": ("Validation", "validate"),
     "catalog.config": ("parse_config",),
     "catalog.engines": ("all_engines",),
     "catalog.gpus": ("all_gpus",),

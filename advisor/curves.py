@@ -10,8 +10,8 @@ import numpy as np
 from advisor.estimation import HIGHER_IS_BETTER, check_lengths, chosen_price, read_cluster, read_model
 from advisor.evaluation import TIME_METRICS, Evaluation, request_causes, scale_name, turning_batch
 from advisor.knowledge import Knowledge
-from advisor.layout import Layout
-from advisor.memory import max_concurrency, memory
+from advisor.physics.layout import Layout
+from advisor.physics.memory import max_concurrency, memory
 from catalog.engines import resolve
 from catalog.schema import Cluster, Deployment, InputError, Model, Note, Price, require_positive
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from advisor.evaluation import Regime
-    from advisor.surrogate import Provenance
+    from advisor.fitting.surrogate import Provenance
     from catalog.schema import Measurement
 
     Array = NDArray[np.float64]
@@ -175,6 +175,7 @@ def curve(
     evaluation = Evaluation.of(
         model_, cluster, started.layout(chosen), batch=chosen, input_len=input_len, output_len=output_len, regime=regime,
         parameters=marginal.parameters, engine=deployment.engine,
+        residuals=knowledge.residuals(deployment.engine, cluster.gpu, model_),
     )  # fmt: skip
     offer = chosen_price(cluster.gpu.name, price)
     metrics, low, high = _with_intervals(evaluation, knowledge, deployment, offer)

@@ -11,8 +11,8 @@ import numpy as np
 
 from advisor.estimation import Estimate, describe
 from advisor.evaluation import Evaluation
-from advisor.layout import Layout
-from advisor.memory import max_concurrency, memory
+from advisor.physics.layout import Layout
+from advisor.physics.memory import max_concurrency, memory
 from catalog.engines import find_engine, resolve, valid_tp
 from catalog.schema import Cluster, Deployment, InputError, Model, Note, Slo, Workload
 from search.parallelism import parallelisms
@@ -190,6 +190,7 @@ class DeploymentSearch:
         return Evaluation.of(
             self.model, self.cluster, layout, batch=layout.max_num_seqs, input_len=self.workload.input_len,
             output_len=self.workload.output_len, regime="steady", parameters=parameters, engine=self.engine,
+            residuals=self.knowledge.residuals(self.engine, self.cluster.gpu, self.model),
         )  # fmt: skip
 
     def scores(self, columns: Columns, labels: Mapping[str, tuple[str, ...]]) -> Scores:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from advisor.energy import batch_work, power_of
 from advisor.evaluation import (
     TIME_METRICS,
     Evaluation,
@@ -20,9 +19,11 @@ from advisor.evaluation import (
     time_by_operator,
     turning_batch,
 )
+from advisor.fitting.kinds import news_of
+from advisor.fitting.surrogate import LEVELS, Provenance, Scale
 from advisor.knowledge import Knowledge, measured_run
-from advisor.layout import Layout
-from advisor.surrogate import LEVELS, Provenance, Scale
+from advisor.physics.energy import batch_work, power_of
+from advisor.physics.layout import Layout
 from catalog.engines import resolve
 from catalog.gpus import parse_cluster
 from catalog.models import find_model
@@ -94,6 +95,8 @@ class Estimate:
     scales: Mapping[str, Scale] = field(repr=False)
     floors: Mapping[str, float] = field(repr=False)
     """Physical bounds of the metrics: the least a time, the most a throughput can be."""
+    corrected_by: int = 0
+    """Runs of this model near this configuration, which corrected what the model of time says of it."""
 
     def interval(self, metric: str, level: float = 0.9) -> tuple[float, float]:
         """Lower and upper end within which the metric is expected with probability ``level``.
@@ -192,7 +195,9 @@ def describe(
     sigmas = chosen.sigmas(marginal, knowledge.surrogate, deployments[0].engine)
     floors = chosen.floors()
     causes = request_causes(chosen)
+    near = setting.correction.near if setting.correction is not None else np.zeros(len(rows))
     concurrency = chosen.concurrency
+    news = news_of(marginal, deployments[0].engine, setting.model, setting.layout)
     found = []
     for i, deployment in enumerate(deployments):
         room = setting.memory
@@ -226,7 +231,8 @@ def describe(
                 usd_per_mtok=None if price is None or not tok_s else price.usd_per_gpu_hour * gpus / tok_s / 3.6e-3,
                 price=price,
                 provenance=marginal.provenance,
-                notes=(*notes, *_limits(chosen, i, fits=fits)),
+                corrected_by=int(near[i]),
+                notes=(*notes, *news[i], *_limits(chosen, i, fits=fits)),
                 sigmas={name: float(values[i]) for name, values in sigmas.items()} | {ENERGY: unsure},
                 scales={
                     name: knowledge.scale(
@@ -376,6 +382,7 @@ def estimate(
         regime="static",
         engine=resolved.value.engine,
         parameters=knowledge.marginal(resolved.value.engine, found_cluster.value.gpu).parameters,
+        residuals=knowledge.residuals(resolved.value.engine, found_cluster.value.gpu, found_model.value),
     )
     notes = (*found_model.notes, *found_cluster.notes, *resolved.notes, *knowledge.notes)
     offer = chosen_price(found_cluster.value.gpu.name, price)
@@ -408,6 +415,7 @@ def with_measurement(found: Estimate, run: Measurement) -> Estimate:
     note = Note(f"measured: run {run.run_id} ({run.source})")
     return dataclasses.replace(
         found, **values, kv_capacity_tokens=run.kv_capacity_tokens or found.kv_capacity_tokens, provenance="measured",
+        corrected_by=0,
         sigmas=sigmas, notes=(*found.notes, note),
     )  # fmt: skip
 

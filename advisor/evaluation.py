@@ -7,21 +7,23 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from advisor.costs import CAUSES, Cost
-from advisor.layout import ACTIVATION_BYTES
-from advisor.memory import max_concurrency, memory
-from advisor.operators import Product, products
-from advisor.parameters import NAMES, Parameters
-from advisor.roofline import product_cost
-from advisor.schedule import Setting, Times, decode_pass, prefill_pass, static, steady
-from advisor.surrogate import STAGED
+from advisor.fitting.kinds import opening
+from advisor.fitting.surrogate import STAGED
+from advisor.physics.costs import CAUSES, Cost
+from advisor.physics.layout import ACTIVATION_BYTES
+from advisor.physics.memory import max_concurrency, memory
+from advisor.physics.operators import Product, products
+from advisor.physics.parameters import NAMES, Parameters
+from advisor.physics.roofline import product_cost
+from advisor.physics.schedule import Setting, Times, decode_pass, prefill_pass, static, steady
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from advisor.costs import Array
-    from advisor.layout import Layout
-    from advisor.surrogate import Marginal, Surrogate
+    from advisor.fitting.residuals import Residuals
+    from advisor.fitting.surrogate import Marginal, Surrogate
+    from advisor.physics.costs import Array
+    from advisor.physics.layout import Layout
     from catalog.schema import Cluster, Model
 
 Regime = Literal["static", "steady"]
@@ -45,9 +47,12 @@ class Evaluation:
     @classmethod
     def of(
         cls, model: Model, cluster: Cluster, layout: Layout, *, batch: Array, input_len: float, output_len: float,
-        regime: Regime, parameters: Parameters, engine: str = "vllm",
+        regime: Regime, parameters: Parameters, engine: str = "vllm", residuals: Residuals | None = None,
     ) -> Evaluation:  # fmt: skip
-        """Evaluate ``layout``'s deployments; a batch that does not fit runs in waves."""
+        """Evaluate ``layout``'s deployments; a batch that does not fit runs in waves.
+
+        ``residuals``: of runs of this model, which correct the times near them.
+        """
         setting = Setting(
             model=model,
             cluster=cluster,
@@ -59,10 +64,39 @@ class Evaluation:
         lengths = np.full(len(layout), float(input_len)), np.full(len(layout), float(output_len))
         batch = np.broadcast_to(np.asarray(batch, dtype=float), (len(layout),))
         run = static if regime == "static" else steady
-        times = run(setting, batch, *lengths)
-        return cls(
-            setting=setting, regime=regime, batch=batch, input_len=lengths[0], output_len=lengths[1], times=times
-        )
+        if residuals is not None:
+            setting = replace(
+                setting, correction=residuals.correction(layout, batch, *lengths, spread=regime == "static")
+            )
+        found = cls(
+            setting=setting, regime=regime, batch=batch, input_len=lengths[0], output_len=lengths[1],
+            times=run(setting, batch, *lengths),
+        )  # fmt: skip
+        return found if residuals is None else found._above_the_floor()
+
+    def _above_the_floor(self) -> Evaluation:
+        """With corrections that take no time below what physics allows."""
+        setting = self.setting
+        assert setting.correction is not None
+        least = setting.correction.factors.min(axis=0)
+        # Without them every time is above its floor by at least the best efficiency, but for what none of them scales.
+        best = max(float(np.max(getattr(setting.parameters, name))) for name in EFFICIENCIES)
+        scaled = (setting.layout.offload == 0) & (not setting.whole_prompts)
+        close = np.flatnonzero((least < 1.0) & ((least < best) | ~scaled))
+        if not close.size:
+            return self
+        near = self.take(close)
+        floors = near.floors()
+        below = np.zeros(len(close), dtype=bool)
+        for name, values in near.metrics().items():
+            better = values > floors[name] if name == "output_tok_s" else values < floors[name]
+            below |= better & (near.times.e2e_ms > 0)
+        if not below.any():
+            return self
+        factors = setting.correction.factors.copy()
+        factors[:, close[below]] = np.maximum(factors[:, close[below]], 1.0)
+        setting = replace(setting, correction=replace(setting.correction, factors=factors))
+        return self._run(setting, self.batch, self.input_len, self.output_len)
 
     def take(self, rows: NDArray[Any]) -> Evaluation:
         """The chosen rows, evaluated again."""
@@ -90,39 +124,45 @@ class Evaluation:
         shifted = np.vstack([marginal.mean, marginal.mean + STEP * np.eye(len(NAMES))])
         setting = replace(self.setting, parameters=Parameters.from_unbounded(shifted))
         moved = self._run(setting, self.batch, self.input_len, self.output_len)
+        unseen = opening(marginal.seen, self.setting.model, self.setting.layout)
         found = {}
         for name, values in moved.metrics().items():
             logs = np.log(np.maximum(values, 1e-12))
             slopes = (logs[1:] - logs[:1]) / STEP
-            variance = np.einsum("pn,pq,qn->n", slopes, marginal.covariance, slopes)
+            variance = np.einsum("pn,pq,qn->n", slopes, marginal.covariance, slopes) + np.sum(
+                slopes**2 * unseen, axis=0
+            )
             plain, staged = (
                 surrogate.scale(marginal.provenance, engine, scale_name(name, self.regime, staged=staged)).noise
                 for staged in (False, True)
             )
             noise = np.where(self.setting.layout.pp > 1, staged, plain)
             unknown = implementation_variance(marginal.provenance, self.setting.layout.compiled)
-            found[name] = np.sqrt(np.maximum(variance, 0.0) + noise**2 + unknown)
+            found[name] = np.sqrt(np.maximum(variance, 0.0) + noise**2 * self._left(name) + unknown)
         return found
+
+    def _left(self, metric: str) -> Array | float:
+        """Share of a residual's variance that runs nearby leave. They are static batches, and what they say of the steady
+        state was tested on too few runs to narrow its intervals.
+        """
+        if self.setting.correction is None or self.regime == "steady":
+            return 1.0
+        return self.setting.correction.left_of(metric, np.clip(self.times.prefill_ms / self.times.e2e_ms, 0.0, 1.0))
 
     def floors(self) -> dict[str, Array]:
         """Physical bounds: time at peak bandwidth and peak FLOP/s with no overhead at all, shape (n,).
 
         Times cannot be shorter, throughput cannot be higher.
         """
-        setting = replace(self.setting, parameters=IDEAL)
+        setting = replace(self.setting, parameters=IDEAL, correction=None)
         ideal = self._run(setting, self.batch, self.input_len, self.output_len)
         return ideal.metrics()
 
 
+EFFICIENCIES = tuple(name for name in NAMES if name.endswith(("memory", "compute", "link")))
 IDEAL = Parameters(
-    **{
-        name: 1.0 if kind == "efficiency" else 1e-9
-        for name, kind in (
-            (name, "efficiency" if name.endswith(("memory", "compute", "link")) else "") for name in NAMES
-        )
-    }
-    | {"gemm_sharpness": 1024.0}
-)
+    **{name: 1.0 if name in EFFICIENCIES else 1e-9 for name in NAMES} | {"gemm_sharpness": 1024.0}
+)  # fmt: skip
 """Every efficiency 1 and every overhead gone: the roofline itself. The exponent makes the smooth maximum sharp."""
 
 

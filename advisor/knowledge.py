@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeAlias
 
-from advisor.layout import checkpoint_dtype
-from advisor.platforms import disagreements, platforms_of
-from advisor.surrogate import ANY, Marginal, Scale, Surrogate, analytic_marginal, shipped_surrogate
+from advisor.fitting.platforms import disagreements, platforms_of
+from advisor.fitting.residuals import Residuals, learned, of_model
+from advisor.fitting.surrogate import ANY, Marginal, Scale, Surrogate, analytic_marginal, shipped_surrogate
+from advisor.physics.layout import checkpoint_dtype
 from catalog.engines import find_engine
 from catalog.engines.knobs import PLAIN
 from catalog.runs import shipped_runs, user_runs
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from advisor.estimation import Estimate
-    from advisor.platforms import Platform
-    from catalog.schema import Gpu
+    from advisor.fitting.platforms import Platform
+    from catalog.schema import Gpu, Model
 
 Runs: TypeAlias = Sequence[Measurement] | Surrogate | None
 """What a question may stand on: see ``Knowledge.of``."""
@@ -41,6 +42,8 @@ class Knowledge:
     analytic: bool = False
     """Nothing but the priors and ``refined``."""
     notes: tuple[Note, ...] = ()
+    own: tuple[Residuals, ...] = ()
+    """What ``refined`` parameters miss at the user's own runs."""
 
     widening: Mapping[str, float] = field(default_factory=dict)
     """Factors on the widths of the calibrated intervals, by quantity, that a fit's left-out errors asked for."""
@@ -68,21 +71,24 @@ class Knowledge:
             known = tuple(runs)
         fresh = [run for run in own if run.engine == engine and run.gpu == base and not run.oom]
         refined: dict[tuple[str, str], Marginal] = {}
+        nearby: tuple[Residuals, ...] = ()
         notes: tuple[Note, ...] = ()
         if fresh:
-            from advisor.evidence import dialect, group_runs  # noqa: PLC0415  most answers need no fit
-            from advisor.posterior import own_start, update  # noqa: PLC0415
+            from advisor.fitting.evidence import dialect, group_runs  # noqa: PLC0415  most answers need no fit
+            from advisor.fitting.posterior import own_start, update  # noqa: PLC0415
 
             current = [run for run in fresh if dialect(run.engine, run.engine_version) == engine]
             if current:
                 beside = "" if alone else " beside what ships"
-                notes = (Note(f"fitted to {len(current)} runs of {engine} on {base}{beside}"),)
+                notes = (_fitted_to(len(current), engine, base, beside),)
                 groups = group_runs(current)
                 after = update(own_start(start, groups), groups)
                 marginal, warnings = _expired(after, platforms_of(current), engine)
                 refined[engine, base] = marginal
+                if not warnings:
+                    nearby = learned(groups, lambda *_: marginal.parameters, surrogate.noise)
                 notes += warnings
-        return cls(surrogate=surrogate, runs=known, refined=refined, analytic=alone, notes=notes)
+        return cls(surrogate=surrogate, runs=known, refined=refined, analytic=alone, notes=notes, own=nearby)
 
     @classmethod
     def _of_fit(cls, fit: Surrogate, engine: str, gpu: Gpu) -> Knowledge:
@@ -94,9 +100,10 @@ class Knowledge:
             return cls(surrogate=fit, runs=known, refined=refined)
         marginal, warnings = _expired(refined[engine, gpu.name], lesson.platforms, engine)
         beside = "" if fit.alone else " beside what ships"
-        notes = (Note(f"fitted to {lesson.runs} runs of {engine} on {gpu.name}{beside}"), *warnings)
+        notes = (_fitted_to(lesson.runs, engine, gpu.name, beside), *warnings)
         return cls(
             surrogate=fit, runs=known, refined=refined | {(engine, gpu.name): marginal}, notes=notes,
+            own=() if warnings else fit.residuals,
             widening={each.metric: each.widening for each in lesson.accuracy},
         )  # fmt: skip
 
@@ -115,6 +122,15 @@ class Knowledge:
             return replace(found, provenance="transferred")
         return found
 
+    def residuals(self, engine: str, gpu: Gpu, model: Model) -> Residuals | None:
+        """What the parameters miss at runs of this very model; None where there are none, or a what-if changed the GPU.
+
+        Where own runs have moved the parameters, only own runs say what these miss.
+        """
+        if (engine, gpu.name) in self.refined:
+            return of_model(self.own, engine, gpu.name, model)
+        return None if self.analytic else of_model(self.surrogate.residuals, engine, gpu.name, model)
+
     @property
     def unmeasured(self) -> Marginal:
         """Parameters of an engine that nobody measured, on a GPU likewise."""
@@ -127,6 +143,10 @@ class Knowledge:
         return scale if factor == 1.0 else replace(scale, quantiles=tuple(factor * each for each in scale.quantiles))
 
 
+def _fitted_to(runs: int, engine: str, gpu: str, beside: str) -> Note:
+    return Note(f"fitted to {runs} {'run' if runs == 1 else 'runs'} of {engine} on {gpu}{beside}")
+
+
 def _expired(marginal: Marginal, platforms: Sequence[Platform], engine: str) -> tuple[Marginal, tuple[Note, ...]]:
     """The parameters, less certain where the runs behind them are not all of what is asked about, and why.
 
@@ -136,7 +156,7 @@ def _expired(marginal: Marginal, platforms: Sequence[Platform], engine: str) -> 
     reasons = disagreements(platforms, engine=engine, version=find_engine(engine).version)
     if not reasons:
         return marginal, ()
-    from advisor.posterior import reopened  # noqa: PLC0415  most answers need no fit
+    from advisor.fitting.posterior import reopened  # noqa: PLC0415  most answers need no fit
 
     return reopened(marginal), tuple(Note(f"{reason}: intervals are wider for it", "warning") for reason in reasons)
 

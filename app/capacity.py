@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import streamlit as st
 
-from advisor.plan_check import serve_option
+from advisor.judging.plan_check import serve_option
 from advisor.report.answers import capacity_answer
 from advisor.report.lines import notes, sources_line
 from advisor.report.numbers import dollars, share, short, span
@@ -24,9 +24,9 @@ from app.jobs import answered
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from advisor.capacity import CapacityPlan
-    from advisor.choices import Option
-    from advisor.simulation import Simulation
+    from advisor.planning.capacity import CapacityPlan
+    from advisor.planning.choices import Option
+    from advisor.serving.simulation import Simulation
     from app.capacity_inputs import Question
 
 ASKED = "capacity question"

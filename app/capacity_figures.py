@@ -9,15 +9,15 @@ from plotly.subplots import make_subplots
 
 from advisor.report.numbers import short, span
 from advisor.report.simulations import NAMES, layout_name
-from advisor.simulation import LIMITS
+from advisor.serving.summaries import LIMITS
 from app.figures import BLUE, GREEN, GREY, ORANGE, PALETTE, RED, faint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from advisor.capacity import CapacityPlan
-    from advisor.choices import Change, Option
-    from advisor.simulation import Simulation
+    from advisor.planning.capacity import CapacityPlan
+    from advisor.planning.choices import Change, Option
+    from advisor.serving.simulation import Simulation
 
 WHAT = {"rate": "requests", "input_len": "prompts", "output_len": "answers"}
 WIDE = 5.0
@@ -68,26 +68,21 @@ def tornado(found: CapacityPlan) -> go.Figure:
     base = best.usd_per_month if best.usd_per_month is not None else float(best.gpus)
     changes = [change for change in found.sensitivity if change.what in WHAT]
     values = [_size(change, best) for change in changes]
-    ends = [base if value is None else value for value in values]
-    names = [f"{WHAT[change.what]} x {change.factor:g}" for change in changes]
     figure = go.Figure(
         go.Bar(
-            y=names, x=[end - base for end in ends], base=base, orientation="h", hoverinfo="skip",
-            marker_color=[GREEN if end < base else ORANGE for end in ends],
+            y=[f"{WHAT[change.what]} x {change.factor:g}" for change in changes],
+            x=[0.0 if value is None else value - base for value in values], base=base, orientation="h",
+            text=[_told(change, value, priced=priced) for change, value in zip(changes, values, strict=True)],
+            textposition="outside", hoverinfo="skip", cliponaxis=False,
+            marker_color=[GREEN if value is not None and value < base else ORANGE for value in values],
         )
     )  # fmt: skip
-    # All words stand to the right, where those of a smaller fleet cannot meet the names of the changes.
-    figure.add_scatter(
-        y=names, x=[max(end, base) for end in ends], mode="text", textposition="middle right", hoverinfo="skip",
-        text=[f" {_told(change, value, priced=priced)}" for change, value in zip(changes, values, strict=True)],
-        cliponaxis=False,
-    )  # fmt: skip
     figure.add_vline(x=base, line={"dash": "dot", "color": GREY})
-    least, most = min(base, *ends), max(base, *ends)
-    room = 0.8 * (most - least) or 0.5 * base  # for the words, on a phone too
+    known = [base, *(value for value in values if value is not None)]
+    room = 1.2 * (max(known) - min(known)) or 0.5 * base  # for the words beside the bars, on a phone too
     figure.update_layout(showlegend=False)
     figure.update_xaxes(
-        title="$ a month (dotted: as planned)" if priced else "GPUs (dotted: as planned)", range=[max(least - 0.1 * room, 0.0), most + room],
+        title="$ a month (dotted: as planned)" if priced else "GPUs (dotted: as planned)", range=[max(min(known) - room, 0.0), max(known) + room],
         tickformat=",.0f",
     )  # fmt: skip
     figure.update_yaxes(autorange="reversed")

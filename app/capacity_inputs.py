@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 import advisor
-from advisor.capacity import OBJECTIVES
 from advisor.cli.planning import stated_prices
+from advisor.planning.capacity import OBJECTIVES
 from advisor.report.numbers import short
 from advisor.serving.peaks import Peak, peak_of
 from app import inputs

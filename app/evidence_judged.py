@@ -11,8 +11,8 @@ import plotly.graph_objects as go
 import streamlit as st
 
 import advisor
-from advisor.left_out import COMMAND as LEFT_OUT_COMMAND
-from advisor.left_out import shipped_left_out
+from advisor.judging.left_out import COMMAND as LEFT_OUT_COMMAND
+from advisor.judging.left_out import shipped_left_out
 from advisor.report.numbers import share, short, span
 from app import inputs
 from app.downloads import downloads
@@ -23,7 +23,7 @@ from app.frame import plain
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from advisor.checks import Check, Summary
+    from advisor.judging.checks import Check, Summary
 
 METRICS = {
     "tpot_ms": "TPOT, ms", "prefill_ms": "prefill, ms", "ttft_ms": "TTFT, ms", "e2e_ms": "whole batch, ms",

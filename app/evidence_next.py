@@ -7,9 +7,9 @@ import shlex
 import pandas as pd
 import streamlit as st
 
-from advisor.probe_engines import ENGINES
-from advisor.probe_plans import Question
-from advisor.probing import prepared
+from advisor.measuring.engines import ENGINES
+from advisor.measuring.plans import Question
+from advisor.measuring.probing import prepared
 from advisor.report.numbers import short
 from advisor.report.probings import shapes_told
 from app import inputs

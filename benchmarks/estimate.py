@@ -15,8 +15,8 @@ import numpy as np
 
 from advisor.estimation import estimate
 from advisor.evaluation import Evaluation
-from advisor.layout import Layout
-from advisor.parameters import Parameters
+from advisor.physics.layout import Layout
+from advisor.physics.parameters import Parameters
 from catalog.gpus import parse_cluster
 from catalog.models import find_model
 

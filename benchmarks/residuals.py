@@ -1,76 +1,70 @@
-"""What the model of time leaves, by what it is common to: ``python -m benchmarks.residuals``.
+"""How far what one run misses holds for others of its model: ``python -m benchmarks.residuals``.
 
-Prints the standard deviations of ``advisor.beliefs.RESIDUALS`` that make the residuals of the shipped runs with
-``role=fit`` (both engines on H200, their parameters fitted) most probable, by Nelder and Mead's search from one start.
+Each shipped static run with ``role=fit`` on H200 (both engines, their parameters fitted) is foretold by the others of its
+model, for one choice after another of ``advisor.fitting.residuals``' lengths and of the share that is a batch's own. Prints the mean
+error and the density of what was measured (mean log, the more the better) of the choice that is shipped, of those with most
+density, and of no residuals at all.
 """
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.optimize import minimize
 
-from advisor.beliefs import OWN_LENGTH, PHASES
-from advisor.evidence import METRICS, group_runs
-from advisor.posterior import log_residuals
-from advisor.surrogate import shipped_surrogate
+from advisor.fitting.evidence import group_runs
+from advisor.fitting.residuals import FARTHEST, HERE, LENGTHS, NEVER, REPEAT_NOISE, Residuals, learned
+from advisor.fitting.surrogate import shipped_surrogate
+from advisor.physics.corrections import PHASES
 from catalog.runs import shipped_runs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-GPU = "H200-SXM"
-PARTS = ("layout", "shape", "both", "own")
-FARTHEST = 0.5
-"""Log residuals beyond this are of their own kind (one short prompt on several GPUs of the PyTorch engine)."""
-
-
-def groups(phase: str) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Residual, layout and place of each run, group by group."""
-    for engine in ("torch", "vllm"):
-        runs = [
-            run
-            for run in shipped_runs()
-            if (run.engine, run.gpu, run.role, run.regime) == (engine, GPU, "fit", "static")
-            and run.compiled and not (run.oom or run.offload) and run.e2e_ms and run.ep == 1
-            and run.dtype == "bfloat16" and run.kv_dtype == "auto" and "-early-" not in run.run_id
-        ]  # fmt: skip
-        for group in group_runs(runs):
-            residual = -log_residuals(group, shipped_surrogate().marginal(engine, GPU).mean)[METRICS.index(phase)]
-            near = np.abs(residual) < FARTHEST
-            layout = np.array([run.tp * 1000 + run.pp for run in group.runs])
-            place = np.log(np.stack([group.batch, group.input_len], axis=1))
-            yield residual[near], layout[near], place[near]
+ALONG = (0.75, 1.5, 2.5, 4.0)
+"""Lengths tried for batch, prompt, chunk and context."""
+ACROSS = (0.25, 0.5, 1.0, 2.0)
+"""Those for tensor and pipeline parallel degrees."""
+OWN = (0.02, 0.05, 0.2, 0.5)
+BEST = 3
 
 
-def fitted(phase: str) -> np.ndarray:
-    data = list(groups(phase))
+def known() -> tuple[Residuals, ...]:
+    shipped = shipped_surrogate()
+    groups = group_runs(run for run in shipped_runs() if run.role == "fit")
+    return learned(groups, lambda *pair: shipped.marginal(*pair).parameters, shipped.noise)
 
-    def cost(logs: np.ndarray) -> float:
-        layout_, shape, both, own = np.exp(2.0 * logs[:4])
-        total = 0.0
-        for residual, layout, place in data:
-            same = layout[:, None] == layout[None, :]
-            distance = np.sum((place[:, None] - place[None]) ** 2, axis=2)
-            near = np.exp(-0.5 * distance / np.exp(2.0 * logs[4]))
-            kernel = (
-                layout_ * same + (shape + both * same) * near + own * same * np.exp(-0.5 * distance / OWN_LENGTH**2)
-            )
-            root = np.linalg.cholesky(kernel + 1e-6 * np.eye(len(residual)))
-            whitened = np.linalg.solve(root, residual)
-            total += 0.5 * float(whitened @ whitened) + float(np.log(np.diag(root)).sum())
-        return total
 
-    start = np.log([0.02, 0.02, 0.04, 0.04, 1.5])
-    return np.exp(minimize(cost, start, method="Nelder-Mead", options={"maxfev": 1500}).x)
+def left_out(each: Residuals, phase: int, lengths: Sequence[float], own: float) -> Iterator[tuple[float, float]]:
+    """What is left of each run's residual after the others', and its log density (Rasmussen and Williams, 2006, eq. 5.12)."""
+    there = ~np.isnan(each.residual[phase])
+    places = each.places.take(there)
+    prior = each.noise[phase][places.staged]
+    told = np.clip(each.residual[phase][there], -FARTHEST * prior, FARTHEST * prior)
+    covariance = np.outer(prior, prior) * places.correlation(places, lengths, own)
+    matrix = np.linalg.inv(covariance + np.diag(own * prior**2 + REPEAT_NOISE[phase] ** 2))
+    off, variance = matrix @ told / np.diag(matrix), 1.0 / np.diag(matrix)
+    density = -0.5 * np.log(2.0 * np.pi * variance) - 0.5 * off**2 / variance
+    return zip(off.tolist(), density.tolist(), strict=True)
 
 
 def main() -> None:
-    for phase in PHASES:
-        *sizes, length = fitted(phase)
-        told = ", ".join(f"{name} {size:.3f}" for name, size in zip(PARTS, sizes, strict=True))
-        print(f"{phase:10s} {told}; neighbours within a factor of {np.exp(length):.1f} (length {length:.2f})")
+    data = known()
+    for phase, name in enumerate(PHASES):
+        plain = np.concatenate([each.residual[phase][~np.isnan(each.residual[phase])] for each in data])
+        chosen = LENGTHS[phase]
+        shipped = (max(each for each in chosen[:4] if each < NEVER), chosen[4], HERE[phase])
+        found = []
+        for along, across, own in {shipped, *itertools.product(ALONG, ACROSS, OWN)}:
+            lengths = [*(along if each < NEVER else NEVER for each in chosen[:4]), across, across]
+            off, density = np.array([pair for each in data for pair in left_out(each, phase, lengths, own)]).T
+            found.append((float(density.mean()), float(np.mean(np.abs(np.expm1(off)))), (along, across, own)))
+        print(f"{name}: {np.mean(np.abs(np.expm1(plain))):.2%} without residuals, {len(plain)} runs")
+        ranked = sorted(found, reverse=True)
+        for density, error, choice in [each for i, each in enumerate(ranked) if i < BEST or each[2] == shipped]:
+            told = "lengths {:g} and {:g}, own {:g}".format(*choice)
+            print(f"  {error:.2%}, log density {density:.3f}: {told}{' (shipped)' if choice == shipped else ''}")
 
 
 if __name__ == "__main__":

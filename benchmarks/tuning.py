@@ -19,21 +19,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 from joblib import Parallel, delayed
 
-from advisor.beliefs import Points
-from advisor.campaigns import steps, worth_most
-from advisor.evidence import group_runs
-from advisor.replays import Replay, recorded_stakes
-from advisor.rounds import Round
-from advisor.surrogate import analytic_marginal, shipped_surrogate
+from advisor.fitting.evidence import group_runs
+from advisor.fitting.surrogate import analytic_marginal, shipped_surrogate
+from advisor.tuning.beliefs import Points
+from advisor.tuning.campaigns import steps, worth_most
+from advisor.tuning.replays import Replay, recorded_stakes
+from advisor.tuning.rounds import Round
 from catalog.gpus import parse_cluster
 from catalog.models import find_model
 from catalog.runs import shipped_runs
 
 if TYPE_CHECKING:
-    from advisor.beliefs import Belief
-    from advisor.campaigns import Bench
-    from advisor.probe_plans import Candidate
-    from advisor.stakes import Stakes
+    from advisor.measuring.plans import Candidate
+    from advisor.tuning.beliefs import Belief
+    from advisor.tuning.campaigns import Bench
+    from advisor.tuning.stakes import Stakes
     from catalog.schema import Measurement
 
 GPU = "H200-SXM"

@@ -6,7 +6,6 @@ import json
 import math
 import os
 import signal
-import socket
 import subprocess
 import time
 from contextlib import suppress
@@ -17,21 +16,19 @@ from catalog.schema import InputError
 from catalog.stores import append_lines, json_rows, line_of
 from probes.claims import Claim, take_claim
 from probes.loads import read_plan
+from probes.ports import take_ports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from probes.loads import Load
+    from probes.ports import Ports
     from probes.serving import Offer
 
 
 SPARE = 2
 """Workers kept ready for the loads to come."""
-
-FIRST_PORT = 20_000
-PORTS = 200
-"""Loads side by side must not fight over ports: each has so many of its own."""
 
 PAUSE_S = 0.25
 """Time between two looks at what is running."""
@@ -49,6 +46,7 @@ class Running:
     process: subprocess.Popen[str]
     began: float
     claim: Claim
+    ports: Ports
 
 
 class Sweep:
@@ -131,6 +129,7 @@ class Sweep:
                 _end(worker)
             for each in self.running:
                 each.claim.release()
+                each.ports.release()
 
     def _begin(self) -> None:
         """Start what can start, in the plan's order: a load that waits for GPUs is not overtaken."""
@@ -187,6 +186,7 @@ class Sweep:
 
     def _start(self, load: Load, claim: Claim) -> None:
         number = self.loads.index(load)
+        ports = take_ports()
         gpus = tuple(self.free[: load.deployment.num_gpus])
         self.free = self.free[len(gpus) :]
         order = {
@@ -196,14 +196,15 @@ class Sweep:
             "store": str(self.store),
             "log": str(self.out / "logs" / f"{load.name}.log"),
             "gpus": gpus,
-            "port": _free_port(number),
+            "port": ports.first,
         }
         process = self.workers.pop(0) if self.workers else self._worker()
         with suppress(BrokenPipeError):  # a worker that died is reaped as a failed load
             assert process.stdin is not None
             process.stdin.write(json.dumps(order) + "\n")
             process.stdin.flush()
-        self.running.append(Running(load=load, gpus=gpus, process=process, began=time.monotonic(), claim=claim))
+        began = time.monotonic()
+        self.running.append(Running(load=load, gpus=gpus, process=process, began=began, claim=claim, ports=ports))
         self._say(f"{load.name} on {gpus}")
 
     def _reap(self) -> None:
@@ -222,6 +223,7 @@ class Sweep:
                 add_record(self.out, each.load, outcome, seconds, late=late, log=tail)
             finally:
                 each.claim.release()
+                each.ports.release()
             why = f": {tail[-1]:.300}" if tail else ""
             self._say(f"{each.load.name} {outcome} after {seconds:.0f} s{why}")
 
@@ -303,17 +305,6 @@ def _seen(load: Load, records: Sequence[Mapping[str, Any]]) -> set[tuple[int, in
 def _records(out: Path) -> list[dict[str, Any]]:
     path = out / "loads.jsonl"
     return [row for _, row in json_rows(path)] if path.exists() else []
-
-
-def _free_port(number: int) -> int:
-    """The first of ``PORTS`` ports, those of another sweep on this machine passed over."""
-    blocks = 40_000 // PORTS
-    for block in range(number, number + blocks):
-        port = FIRST_PORT + PORTS * (block % blocks)
-        with socket.socket() as tried, suppress(OSError):
-            tried.bind(("127.0.0.1", port))
-            return port
-    raise InputError(f"none of the ports from {FIRST_PORT} to {FIRST_PORT + 40_000} is free")
 
 
 def _end(process: subprocess.Popen[str]) -> None:

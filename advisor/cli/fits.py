@@ -45,7 +45,7 @@ def fit(
     advisor fit runs.jsonl -o fit.json
     advisor recommend --model llama-13b --gpus 4xA100 --fit fit.json
     """  # noqa: D301  Click's mark for lines that stay as they are
-    from advisor.refinement import fit  # noqa: PLC0415  brings numpy, scipy and joblib
+    from advisor.fitting.refinement import fit  # noqa: PLC0415  brings numpy, scipy and joblib
     from advisor.report.fits import accuracy_columns, accuracy_rows, fit_view  # noqa: PLC0415  brings Rich
 
     with progress("fitting"):

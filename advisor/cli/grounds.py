@@ -12,8 +12,8 @@ from catalog.schema import InputError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from advisor.fitting.surrogate import Surrogate
     from advisor.knowledge import Runs
-    from advisor.surrogate import Surrogate
 
 Fit = Annotated[
     str | None,
@@ -51,6 +51,6 @@ def read_fit(path: str | None) -> Surrogate | None:
     """
     if path is None:
         return None
-    from advisor.surrogate import Surrogate  # noqa: PLC0415  brings numpy
+    from advisor.fitting.surrogate import Surrogate  # noqa: PLC0415  brings numpy
 
     return Surrogate.read(path)

@@ -107,9 +107,9 @@ def validate(
     advisor validate --published benchmarks/ --format csv > checks.csv
     """  # noqa: D301  Click's mark for lines that stay as they are
     require_positive("--jobs", jobs, most=1024)
-    from advisor.checks import USUAL, checked_keys  # noqa: PLC0415  brings numpy and scipy
+    from advisor.judging.checks import USUAL, checked_keys  # noqa: PLC0415  brings numpy and scipy
+    from advisor.judging.validation import validate  # noqa: PLC0415  brings joblib
     from advisor.report.validations import summary_columns, validation_view  # noqa: PLC0415  brings Rich
-    from advisor.validation import validate  # noqa: PLC0415  brings joblib
 
     keys = checked_keys(by.split(",")) if by else USUAL
     if report is not None:

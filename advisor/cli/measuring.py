@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from advisor.probing import Probing
+    from advisor.measuring.probing import Probing
     from catalog.schema import Measurement
     from probes.sweep import Sweep
 
@@ -240,9 +240,9 @@ def probe(
         return
     if model is not None and plan is not None:
         raise InputError("--model and --plan are both given; a plan says which models, leave out one of the two")
-    from advisor.probe_offers import read_requests  # noqa: PLC0415  brings numpy
-    from advisor.probe_plans import Question  # noqa: PLC0415  likewise
-    from advisor.probing import prepared  # noqa: PLC0415  likewise
+    from advisor.measuring.offers import read_requests  # noqa: PLC0415  brings numpy
+    from advisor.measuring.plans import Question  # noqa: PLC0415  likewise
+    from advisor.measuring.probing import prepared  # noqa: PLC0415  likewise
 
     limit = seconds(budget or DEFAULT_BUDGET) if budget or not plan else None
     if endpoint is not None:
@@ -395,7 +395,7 @@ def _tell_outcome(
 
 def _tell_report(out: str | None, runs: str | None, chosen: str, *, wide: bool) -> None:
     """A report of what has been measured before."""
-    from advisor.probing import places  # noqa: PLC0415  brings numpy
+    from advisor.measuring.probing import places  # noqa: PLC0415  brings numpy
     from advisor.report.lines import labelled  # noqa: PLC0415  brings Rich
     from advisor.report.measured import measured_columns, measured_rows, measured_view  # noqa: PLC0415
     from catalog.runs import read_runs  # noqa: PLC0415

@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from advisor.probing_endpoint import EndpointProbing, Outcome
+    from advisor.measuring.endpoint import EndpointProbing, Outcome
     from advisor.report.tables import Column
 
 
 def probe_endpoint(asked: Mapping[str, Any], chosen: str, *, wide: bool, dry_run: bool, report: bool) -> None:
     """Measure, or only list, and tell it. ``asked`` is what ``prepared_endpoint`` takes."""
-    from advisor.probing_endpoint import Outcome, prepared_endpoint  # noqa: PLC0415  brings numpy
+    from advisor.measuring.endpoint import Outcome, prepared_endpoint  # noqa: PLC0415  brings numpy
 
     ready = prepared_endpoint(**asked)
     if dry_run:

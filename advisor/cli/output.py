@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from catalog.schema import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -102,3 +105,23 @@ def course(message: str) -> Iterator[Callable[[Progress], None] | None]:
             bar.update(task, completed=now.share, description=f"{now.doing}{best}")
 
         yield watch
+
+
+def check_outputs(report: str | None, plot: str | None = None) -> None:
+    """Raise ``InputError`` where a report or a figure cannot be written, before the work is done."""
+    if report is None and plot is None:
+        return
+    from advisor.report.pages import check_writable  # noqa: PLC0415  only with those options
+
+    if plot is not None and Path(plot).suffix.casefold() != ".png":
+        raise InputError(f"--plot is {plot!r:.60}; it must be a PNG file, such as latencies.png")
+    for each in (report, plot):
+        if each is not None:
+            check_writable(Path(each))
+
+
+def written(pages: Sequence[Path]) -> list[RenderableType]:
+    """The line that says where a report is."""
+    from advisor.report.lines import labelled  # noqa: PLC0415  brings Rich
+
+    return [labelled([("report", [str(page) for page in pages])])] if pages else []

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from advisor.cli import grounds
+from advisor.cli import grounds, traffic
 from advisor.cli import options as opt
-from advisor.cli import simulating as sim
-from advisor.cli.output import answer, progress, write
+from advisor.cli.output import answer, check_outputs, progress, write, written
 from advisor.cli.program import refuse
 from catalog.schema import InputError, Slo, Workload
 
@@ -65,7 +64,7 @@ def recommend(
     fit: grounds.Fit = None,
     price: opt.PriceOption = None,
     illustrative_prices: opt.IllustrativePrices = False,
-    report: sim.Report = None,
+    report: traffic.Report = None,
     format_: opt.Format = "table",
     wide: opt.Wide = False,
     config: opt.Config = None,  # noqa: ARG001  its callback has read it
@@ -82,7 +81,7 @@ def recommend(
     """  # noqa: D301  Click's mark for lines that stay as they are
     from advisor.recommendation import recommend  # noqa: PLC0415  brings numpy and Optuna
 
-    sim.check_outputs(report)
+    check_outputs(report)
     with progress("searching every valid deployment"):
         found = recommend(
             model, gpus, workload=Workload(input_len=input_len, output_len=output_len, rate=rate, concurrency=concurrency),
@@ -109,7 +108,7 @@ def _tell_recommendation(found: Recommendation, chosen: str, *, wide: bool, page
 
     answer(
         chosen,
-        view=lambda width: [*recommendation_view(found, width, wide=wide), *sim.written(pages)],
+        view=lambda width: [*recommendation_view(found, width, wide=wide), *written(pages)],
         body=found.to_dict,
         rows=lambda: [row(candidate) for candidate in found.candidates],
         columns=lambda: candidate_columns(found, found.candidates),

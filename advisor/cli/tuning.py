@@ -17,7 +17,7 @@ from catalog.schema import Slo, Workload
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from advisor.probing import Probing
+    from advisor.measuring.probing import Probing
     from probes.sweep import Sweep
 
 Budget = Annotated[
@@ -91,8 +91,8 @@ def tune(
     """  # noqa: D301  Click's mark for lines that stay as they are
     began = time.monotonic()
     from advisor.report.tunings import tuning_columns, tuning_rows, tuning_view  # noqa: PLC0415  brings Rich
-    from advisor.stakes import NothingFits  # noqa: PLC0415  brings numpy
-    from advisor.tuning import tune  # noqa: PLC0415  brings Optuna
+    from advisor.tuning.live import tune  # noqa: PLC0415  brings Optuna
+    from advisor.tuning.stakes import NothingFits  # noqa: PLC0415  brings numpy
 
     with measuring.ended_by_sigterm(), ExitStack() as shown:
         tell: Callable[[str], None] | None = None

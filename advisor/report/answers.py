@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from advisor.report.numbers import dollars, share, short, span
 from advisor.report.simulations import layout_name
-from advisor.simulation import LIMITS
+from advisor.serving.summaries import LIMITS
 
 if TYPE_CHECKING:
-    from advisor.capacity import CapacityPlan
-    from advisor.choices import Option
+    from advisor.planning.capacity import CapacityPlan
+    from advisor.planning.choices import Option
     from catalog.schema import Slo
 
 NAMES = {"ttft_ms": "TTFT", "tpot_ms": "TPOT", "e2e_ms": "E2E"}

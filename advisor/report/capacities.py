@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from advisor.report.lines import header, labelled, notes, sources_line
 from advisor.report.numbers import count, dollars, share, short, span, wh_per_mtok
 from advisor.report.tables import Column, drawn
-from advisor.simulation import LIMITS
+from advisor.serving.summaries import LIMITS
 from catalog.engines import find_engine
 from catalog.parameters import parameters
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from advisor.capacity import CapacityPlan
-    from advisor.choices import Change, Option
+    from advisor.planning.capacity import CapacityPlan
+    from advisor.planning.choices import Change, Option
     from catalog.schema import Slo
 
 NAMES = {"ttft_ms": "TTFT", "tpot_ms": "TPOT", "e2e_ms": "E2E"}

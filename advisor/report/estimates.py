@@ -7,9 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from advisor.layout import Layout
-from advisor.memory import memory
-from advisor.report.lines import cost_line, energy_line, hardware, header, labelled, memory_line, notes, sources_line
+from advisor.physics.layout import Layout
+from advisor.physics.memory import memory
+from advisor.report.lines import (
+    corrected_line,
+    cost_line,
+    energy_line,
+    hardware,
+    header,
+    labelled,
+    memory_line,
+    notes,
+    sources_line,
+)
 from advisor.report.numbers import count, share, short, span
 from advisor.report.tables import Column, drawn, natural_width
 from catalog.engines import find_engine
@@ -102,7 +112,7 @@ def _told(found: Estimate) -> list[tuple[str, Sequence[str]]]:
     if found.energy_j_per_token is not None:
         entries.append(("energy", [energy_line(found.energy_j_per_token, found.interval("energy_j_per_token"))]))
     if found.fits:
-        entries.append(("source", sources_line([found.provenance])))
+        entries.append(("source", [*sources_line([found.provenance]), *corrected_line(found.corrected_by)]))
         length = found.input_len + found.output_len
         limit = (
             f"KV cache full above batch {found.max_concurrency} per replica at {length} tokens a request "

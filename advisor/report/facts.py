@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from advisor.collectives import link_gbps
 from advisor.evaluation import Evaluation, request_causes
-from advisor.evidence import group_runs
+from advisor.fitting.evidence import group_runs
+from advisor.fitting.surrogate import shipped_surrogate
+from advisor.physics.collectives import link_gbps
+from advisor.physics.schedule import Setting, static
 from advisor.report.series import setup_of, tok_s
-from advisor.schedule import Setting, static
-from advisor.surrogate import shipped_surrogate
 from catalog.gpus import find_gpu
 from catalog.schema import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from advisor.evidence import Group
+    from advisor.fitting.evidence import Group
     from advisor.report.series import Setup
     from catalog.schema import Measurement
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from advisor.parameters import PRIORS
+from advisor.physics.parameters import PRIORS
 from advisor.report.lines import header, labelled
 from advisor.report.numbers import share, short, span
 from advisor.report.tables import Column, drawn
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from advisor.lessons import Lesson, Move, Outlier
-    from advisor.platforms import Platform
-    from advisor.surrogate import Surrogate
+    from advisor.fitting.lessons import Lesson, Move, Outlier
+    from advisor.fitting.platforms import Platform
+    from advisor.fitting.surrogate import Surrogate
 
 MOST_MOVES, MOST_OUTLIERS = 6, 10
 LEAST_DISTANCE = 0.1

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from advisor.checks import USUAL, Check
-from advisor.claims import layer_split_runs
+from advisor.judging.checks import USUAL, Check
+from advisor.judging.claims import layer_split_runs
 from advisor.report.plots import DPI, GREY, LARGE, SMALL, check_plots
 from advisor.report.plots import USUAL as USUAL_POINTS
 from advisor.report.validations import ranking_columns, rival_columns, summary_columns
@@ -23,12 +23,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from advisor.judging.validation import Validation
     from advisor.report.tables import Column
-    from advisor.validation import Validation
 
 METRICS = {"prefill_ms": "prefill", "tpot_ms": "TPOT", "e2e_ms": "whole batch", "output_tok_s": "output tok/s"}
 SPLITS = {
     "in-sample": ("#BBBBBB", "fitted"),
+    "configuration left out": ("#009E73", "configuration left out"),
     "engine left out": ("#E69F00", "engine left out"),
     "GPU left out": ("#CC79A7", "GPU left out"),
     "model left out": ("#56B4E9", "model left out"),

@@ -107,6 +107,11 @@ def sources_line(provenances: Iterable[str]) -> list[str]:
     return [PROVENANCE[each] for each in dict.fromkeys(provenances)]
 
 
+def corrected_line(runs: int) -> list[str]:
+    """What runs nearby have to do with a prediction, if there are any."""
+    return [f"corrected by {runs} runs of this model nearby"] if runs else []
+
+
 def notes(found: Iterable[Note]) -> list[tuple[str, list[str]]]:
     """Notes first, then warnings, as entries of ``labelled``; what another one says too is left out."""
     given = list(dict.fromkeys(found))

@@ -6,7 +6,7 @@ import json
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from advisor.probing import is_of
+from advisor.measuring.probing import is_of
 from advisor.report.lines import hardware, header, labelled, notes
 from advisor.report.numbers import short
 from advisor.report.tables import Column, drawn
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from advisor.probing import Probing
+    from advisor.measuring.probing import Probing
     from probes.loads import Load
     from probes.serving import Offer
 

@@ -12,6 +12,7 @@ from advisor.report.estimates import weights_gib
 from advisor.report.lines import (
     LABEL,
     command_lines,
+    corrected_line,
     hardware,
     header,
     labelled,
@@ -237,7 +238,7 @@ def told(found: Recommendation, *, wide: bool) -> list[tuple[str, Sequence[str]]
             ("why", found.why),
             ("memory", [memory_line(first.memory)]),
             ("cost", [cost] if cost else []),
-            ("source", sources_line(each.provenance for each in shown)),
+            ("source", [*sources_line(each.provenance for each in shown), *corrected_line(first.corrected_by)]),
         ]
     if found.best is None:
         entries += [("why", broken_limits(found)), ("relax", found.relaxations)]

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from advisor.capacity import CapacityPlan
+    from advisor.planning.capacity import CapacityPlan
     from advisor.recommendation import Recommendation
-    from advisor.simulation import Simulation
+    from advisor.serving.simulation import Simulation
 
 COMMAND_WIDTH = 100
 """Letters of a line of a command."""

@@ -10,7 +10,7 @@ from advisor.estimation import ENERGY
 from advisor.report.lines import energy_line, hardware, header, labelled, notes, sources_line
 from advisor.report.numbers import count, share, short, span
 from advisor.report.tables import Column, drawn
-from advisor.simulation import RATES
+from advisor.serving.simulation import RATES
 from catalog.engines import find_engine
 from catalog.parameters import parameters
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rich.console import RenderableType
 
-    from advisor.simulation import Simulation
+    from advisor.serving.simulation import Simulation
     from catalog.schema import Deployment
 
 NAMES = {"ttft_ms": "TTFT", "tpot_ms": "TPOT", "itl_ms": "ITL", "e2e_ms": "E2E"}
@@ -66,14 +66,14 @@ def layout_of(found: Simulation) -> str:
 def head(found: Simulation) -> list[str]:
     """Model, hardware, engine and traffic."""
     engine = find_engine(found.deployment.engine)
-    served = found.served
-    lengths = f"{short(served.input_len.mean())} in / {short(served.output_len.mean())} out"
+    loads = found.served.loads
+    lengths = f"{short(loads.given / loads.requests)} in / {short(loads.made / loads.requests)} out"
     coming = f"{found.concurrency} in flight" if found.concurrency else f"{short(found.rate)} requests/s"
     return [
         f"{found.model.name}  {count(parameters(found.model))}",
         hardware(found.cluster),
         f"{engine.name} {engine.version}",
-        f"{coming} for {short(found.duration_s)} s, {lengths}, {len(served)} requests",
+        f"{coming} for {short(found.duration_s)} s, {lengths}, {len(found.served)} requests",
     ]
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from advisor.choices import HOURS_A_MONTH
+from advisor.planning.choices import HOURS_A_MONTH
 from advisor.report.capacities import layout_of as layout_of_option
 from advisor.report.plots import GREY, HEIGHT, MORE, SMALL, STYLES, USUAL, WIDTH, check_plots
 from advisor.report.simulations import layout_of
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from advisor.capacity import CapacityPlan
-    from advisor.choices import Option
-    from advisor.simulation import Simulation
+    from advisor.planning.capacity import CapacityPlan
+    from advisor.planning.choices import Option
+    from advisor.serving.simulation import Simulation
 
 LATENCIES = {
     "ttft_ms": "time to first token, ms",
@@ -71,9 +71,8 @@ def latency_figure(found: Sequence[Simulation]) -> Figure:
     for axes, (metric, label) in zip(panels, LATENCIES.items(), strict=True):
         tops = []
         for (colour, _), name, each in zip(_colours(len(found)), names_of(found), found, strict=True):
-            values = each.served.values(metric)
-            if len(values):
-                curve = np.percentile(values, SHARES)
+            curve = each.served.curve(metric, SHARES)
+            if np.isfinite(curve).all():
                 tops.append(curve[0] and curve[-1] / curve[0])
                 axes.plot(curve, SHARES, color=colour, linewidth=1.6, label=name)
         limit = getattr(found[0].slo, metric, None)

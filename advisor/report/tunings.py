@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from advisor.tuning import Choice, Tuning
+    from advisor.tuning.live import Choice, Tuning
 
 METRIC = {
     "throughput_per_gpu": ("output_tok_s_per_gpu", "tok/s", "per GPU"),

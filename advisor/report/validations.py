@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from advisor.checks import USUAL
+from advisor.judging.checks import USUAL
 from advisor.report.lines import labelled
 from advisor.report.numbers import share, short, span
 from advisor.report.tables import Column, drawn
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from advisor.checks import Check, Summary
-    from advisor.rankings import Ranking
-    from advisor.validation import Rival, Validation
+    from advisor.judging.checks import Check, Summary
+    from advisor.judging.rankings import Ranking
+    from advisor.judging.validation import Rival, Validation
 
 MOST_OUTSIDE = 20
 

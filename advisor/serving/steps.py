@@ -1,6 +1,6 @@
 """How long every step takes that a scheduler could make up: the model of time, tabulated for the simulator's loop.
 
-The time of a pass is a sum over operators (``advisor.roofline``), and each depends on one thing: matrix products,
+The time of a pass is a sum over operators (``advisor.physics.roofline``), and each depends on one thing: matrix products,
 elementwise work and collectives on the tokens of the step; the head on the sequences that get a token; decode attention
 on the decoding sequences and their mean context; prefill attention on query-key pairs, linearly. So four tables say it
 all. Tokens and sequences are tabulated one by one, contexts on a geometric grid between which attention is all but
@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from advisor.operators import Pass
-from advisor.schedule import GRAPH_TOKENS, pass_cost
+from advisor.physics.operators import Pass
+from advisor.physics.schedule import GRAPH_TOKENS, pass_cost
 from catalog.engines import pipeline_layers
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from advisor.schedule import Setting
+    from advisor.physics.schedule import Setting
 
     Array = NDArray[np.float64]
 

@@ -12,11 +12,8 @@ from __future__ import annotations
 
 import math
 import os
-import secrets
-import socket
 import sys
 import time
-from contextlib import suppress
 from dataclasses import fields
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -35,6 +32,7 @@ from probes.kernels.arguments import (
 from probes.kernels.store import Progress, Store, make_folders
 from probes.kernels.times import GPU, Summary, attempt, fingerprint_of
 from probes.kernels.workers import Crew, Team, serve
+from probes.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -44,9 +42,6 @@ if TYPE_CHECKING:
 
 CASE_S = 30.0
 """A case that takes longer hangs."""
-
-PORTS = range(12_000, 20_000)
-"""Where the processes may meet: below the sweeps' ports and those that connections are given by chance."""
 
 GROUP_S = 2 * CASE_S
 """After this long torch itself ends a collective that hangs, if nobody else has."""
@@ -141,15 +136,6 @@ def _library(device: str) -> dict[str, str]:
     from torch.cuda import nccl  # noqa: PLC0415
 
     return {"nccl": ".".join(map(str, nccl.version())), "nvls": os.environ.get("NCCL_NVLS_ENABLE", "")}
-
-
-def free_port() -> int:
-    """A port that nobody has, and that no connection is given by chance until it is used: below the ephemeral ones."""
-    while True:
-        port = secrets.choice(PORTS)
-        with socket.socket() as tried, suppress(OSError):
-            tried.bind(("", port))
-            return port
 
 
 def list_cases(gpus: Sequence[int], device: str) -> tuple[Case, ...]:

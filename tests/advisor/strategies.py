@@ -10,8 +10,8 @@ import numpy as np
 from hypothesis import strategies as st
 
 from advisor.evaluation import Evaluation
-from advisor.layout import Layout
-from advisor.parameters import NAMES, PRIORS, Parameters
+from advisor.physics.layout import Layout
+from advisor.physics.parameters import NAMES, PRIORS, Parameters
 from catalog.engines import pipeline_layers, valid_ep, valid_pp, valid_tp
 from catalog.gpus import all_gpus
 from catalog.models import all_models

@@ -5,9 +5,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from advisor.campaigns import DOUBT, REGRET, believed, steps, unconfirmed
-from advisor.replays import Replay, once, recorded_stakes, startups
-from advisor.surrogate import analytic_marginal, shipped_surrogate
+from advisor.fitting.surrogate import analytic_marginal, shipped_surrogate
+from advisor.tuning.campaigns import DOUBT, REGRET, believed, steps, unconfirmed
+from advisor.tuning.replays import Replay, once, recorded_stakes, startups
 from catalog.gpus import parse_cluster
 from catalog.models import find_model
 from catalog.runs import shipped_runs

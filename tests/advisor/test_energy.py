@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from advisor.capacity import plan
-from advisor.energy import (
+from advisor.estimation import estimate, read_cluster, read_model
+from advisor.physics.energy import (
     LEVEL_90,
     POWER,
     batch_work,
@@ -20,8 +20,8 @@ from advisor.energy import (
     weights_read,
     with_energy,
 )
-from advisor.estimation import estimate, read_cluster, read_model
-from advisor.simulation import simulate
+from advisor.planning.capacity import plan
+from advisor.serving.simulation import simulate
 from catalog.parameters import active_parameters, parameters
 from catalog.runs import shipped_runs
 from catalog.schema import Deployment, InputError, Slo, Workload

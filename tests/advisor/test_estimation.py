@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from advisor.costs import CAUSES
 from advisor.estimation import Estimate, chosen_price, estimate
 from advisor.evaluation import IDEAL, TIME_METRICS
-from advisor.parameters import PRIORS
-from advisor.surrogate import LEVELS
+from advisor.fitting.surrogate import LEVELS
+from advisor.physics.costs import CAUSES
+from advisor.physics.parameters import PRIORS
 from catalog.engines import find_engine, valid_tp
 from catalog.models import find_model
 from catalog.schema import InputError

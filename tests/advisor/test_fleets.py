@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from advisor.candidates import fleets_of, kinds_of
 from advisor.estimation import read_model
-from advisor.fleets import Demand
 from advisor.knowledge import Knowledge
+from advisor.planning.candidates import fleets_of, kinds_of
+from advisor.planning.fleets import Demand
 from advisor.serving.samples import sample
 from catalog.schema import Deployment, Slo, Workload
 

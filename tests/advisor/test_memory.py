@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from advisor.evidence import group_runs
-from advisor.layout import Layout
-from advisor.memory import GIB, TABLES_GIB, layer_elements, max_concurrency, memory, plain_elements
+from advisor.fitting.evidence import group_runs
+from advisor.physics.layout import Layout
+from advisor.physics.memory import GIB, TABLES_GIB, layer_elements, max_concurrency, memory, plain_elements
 from catalog.gpus import find_gpu
 from catalog.models import all_models, find_model, parameters
 from catalog.runs import shipped_runs

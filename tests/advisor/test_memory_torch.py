@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from advisor.allocations import Stage, loaded, stages
-from advisor.allocator import MIB, CachingAllocator, OutOfDeviceMemoryError
-from advisor.layout import Layout
-from advisor.memory import GIB, max_concurrency, memory
-from advisor.memory_errors import ThresholdFound, main, memory_errors, memory_thresholds
-from advisor.memory_torch import is_run, largest_batch, streams_used, use, workspace_bytes
+from advisor.judging.memory_errors import ThresholdFound, main, memory_errors, memory_thresholds
+from advisor.physics.allocations import Stage, loaded, stages
+from advisor.physics.allocator import MIB, CachingAllocator, OutOfDeviceMemoryError
+from advisor.physics.layout import Layout
+from advisor.physics.memory import GIB, max_concurrency, memory
+from advisor.physics.memory_torch import is_run, largest_batch, streams_used, use, workspace_bytes
 from catalog.engines import valid_tp
 from catalog.gpus import find_gpu
 from catalog.models import all_models, find_model

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from advisor.layout import Layout
-from advisor.memory import layer_elements, plain_elements
-from advisor.operators import (
+from advisor.physics.layout import Layout
+from advisor.physics.memory import layer_elements, plain_elements
+from advisor.physics.operators import (
     Pass,
     causal_pairs,
     elementwise_bytes,

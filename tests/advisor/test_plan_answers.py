@@ -3,7 +3,7 @@
 import pytest
 
 import advisor
-from advisor.plan_check import serve_option
+from advisor.judging.plan_check import serve_option
 from advisor.report.answers import capacity_answer
 
 MODEL = "meta-llama/Meta-Llama-3.1-8B"

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from advisor.serving.pools import Link, Pool, saturation_apart, serve_apart
 from advisor.serving.runs import Scheduler, serve
+from advisor.serving.simulation import simulate
 from advisor.serving.steps import StepTimes
 from advisor.serving.traffic import Traffic
-from advisor.simulation import simulate
 from catalog.schema import Deployment, InputError, Workload
 
 NO_LINK = Link(ms_per_token=0.0, latency_ms=0.0)

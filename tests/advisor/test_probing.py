@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import advisor
-from advisor import probe_targets
 from advisor.cli import app
 from advisor.cli.measuring import numbers, seconds
 from advisor.knowledge import Knowledge
-from advisor.probe_plans import (
+from advisor.measuring import targets
+from advisor.measuring.plans import (
     Candidate,
     Question,
     by_interest,
@@ -31,7 +31,7 @@ from advisor.probe_plans import (
     plan_of,
     start_up,
 )
-from advisor.probing import _claimed, prepared
+from advisor.measuring.probing import _claimed, prepared
 from catalog.gpus import parse_cluster
 from catalog.models import find_model
 from catalog.runs import append_runs
@@ -313,7 +313,7 @@ def machine(monkeypatch):
 )
 def test_gpus_of_this_machine_are_named_in_three_ways(machine, gpus, indices):
     machine(*map(a_gpu, range(3)))
-    target = probe_targets.read_target(gpus, device="cuda")
+    target = targets.read_target(gpus, device="cuda")
     assert target.indices == indices
     assert str(target.cluster) == f"{len(indices)}xH200-SXM"
 
@@ -321,15 +321,15 @@ def test_gpus_of_this_machine_are_named_in_three_ways(machine, gpus, indices):
 def test_only_gpus_that_are_visible_are_used(machine, monkeypatch):
     machine(*map(a_gpu, range(4)))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,3")
-    assert probe_targets.read_target("local", device="cuda").indices == (1, 3)
+    assert targets.read_target("local", device="cuda").indices == (1, 3)
     with pytest.raises(InputError, match=r"there is no GPU 0 here; there are 1, 3 \(NVIDIA H200\)"):
-        probe_targets.read_target("0,", device="cuda")
+        targets.read_target("0,", device="cuda")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-5ea1")
     with pytest.raises(InputError, match="set it to indices"):
-        probe_targets.read_target("local", device="cuda")
+        targets.read_target("local", device="cuda")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
     with pytest.raises(InputError, match="none of the 4 GPUs here is in it"):
-        probe_targets.read_target("local", device="cuda")
+        targets.read_target("local", device="cuda")
 
 
 def test_gpus_that_cannot_be_measured_together_or_are_unknown_are_refused(machine):
@@ -337,17 +337,17 @@ def test_gpus_that_cannot_be_measured_together_or_are_unknown_are_refused(machin
     with pytest.raises(
         InputError, match=r"GPUs of several kinds are named: GPU 0 is NVIDIA H200, GPU 1 is NVIDIA A100"
     ):
-        probe_targets.read_target("local", device="cuda")
+        targets.read_target("local", device="cuda")
     with pytest.raises(InputError, match="gpus is 3; there are 2 here"):
-        probe_targets.read_target("3", device="cuda")
+        targets.read_target("3", device="cuda")
     machine(a_gpu(0, "NVIDIA X9000"))
     with pytest.raises(InputError, match=r'unknown GPU ".*X9000".*gpus\.toml of \$ADVISOR_HOME'):
-        probe_targets.read_target("local", device="cuda")
+        targets.read_target("local", device="cuda")
 
 
 def test_gpus_in_use_are_refused_before_anything_is_started(machine, monkeypatch, tmp_path):
     machine(a_gpu(0), lines=["GPU 0 (NVIDIA H200) is in use by others: 80.0 GiB; name another one or wait"])
-    monkeypatch.setattr("advisor.probe_engines.find_spec", lambda _: object())
+    monkeypatch.setattr("advisor.measuring.engines.find_spec", lambda _: object())
     with pytest.raises(InputError, match=r"^GPU 0 \(NVIDIA H200\) is in use by others"):
         advisor.probe("llama-13b", "local", out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -355,7 +355,7 @@ def test_gpus_in_use_are_refused_before_anything_is_started(machine, monkeypatch
 
 def test_one_command_at_a_time_measures_on_a_gpu(machine, monkeypatch, tmp_path):
     machine(a_gpu(0), a_gpu(1))
-    monkeypatch.setattr("advisor.probe_engines.find_spec", lambda _: object())
+    monkeypatch.setattr("advisor.measuring.engines.find_spec", lambda _: object())
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     held = _claimed(1)
     with pytest.raises(InputError, match="GPU 1 is being measured on by another advisor probe; name others"):
@@ -366,7 +366,7 @@ def test_one_command_at_a_time_measures_on_a_gpu(machine, monkeypatch, tmp_path)
 
 def test_without_torch_it_is_said_what_to_install(machine, monkeypatch, tmp_path):
     machine(a_gpu(0))
-    monkeypatch.setattr("advisor.probe_engines.find_spec", lambda _: None)
+    monkeypatch.setattr("advisor.measuring.engines.find_spec", lambda _: None)
     with pytest.raises(InputError, match=r"measuring needs torch and safetensors: pip install 'advisor\[probes\]'"):
         advisor.probe("llama-13b", "local", out=tmp_path)
     with pytest.raises(

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 import advisor
 from advisor.cli import app
-from advisor.probing_endpoint import LADDER, prepared_endpoint
+from advisor.measuring.endpoint import LADDER, prepared_endpoint
 from catalog.runs import check_run, read_runs
 from catalog.schema import InputError
 from tests.standin_server import Pace, serving

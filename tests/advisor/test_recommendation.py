@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from advisor.evaluation import Evaluation
 from advisor.knowledge import Knowledge
-from advisor.layout import Layout
+from advisor.physics.layout import Layout
 from advisor.recommendation import OBJECTIVES, recommend
 from catalog.engines import find_engine, tp_problem
 from catalog.gpus import find_gpu, parse_cluster

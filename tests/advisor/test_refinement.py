@@ -9,10 +9,10 @@ from typer.testing import CliRunner
 
 import advisor
 from advisor.cli import app
+from advisor.fitting.platforms import Platform, disagreements, platform_of
+from advisor.fitting.surrogate import Surrogate, shipped_surrogate
 from advisor.knowledge import Knowledge
-from advisor.parameters import NAMES
-from advisor.platforms import Platform, disagreements, platform_of
-from advisor.surrogate import Surrogate, shipped_surrogate
+from advisor.physics.parameters import NAMES
 from catalog.gpus import find_gpu
 from catalog.runs import append_runs, shipped_runs
 from catalog.schema import InputError

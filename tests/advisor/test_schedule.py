@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from advisor.evaluation import Evaluation, request_causes
-from advisor.layout import Layout
-from advisor.parameters import Parameters
-from advisor.schedule import AT_ONCE, HOST_LINK
+from advisor.physics.layout import Layout
+from advisor.physics.parameters import Parameters
+from advisor.physics.schedule import AT_ONCE, HOST_LINK
 from catalog.gpus import find_gpu
 from catalog.models import find_model
 from catalog.parameters import attention_parameters, expert_parameters, mlp_parameters

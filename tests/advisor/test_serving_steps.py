@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from advisor.knowledge import Knowledge
-from advisor.layout import Layout
-from advisor.memory import memory
-from advisor.operators import Pass, causal_pairs
-from advisor.schedule import Setting, pass_cost
+from advisor.physics.layout import Layout
+from advisor.physics.memory import memory
+from advisor.physics.operators import Pass, causal_pairs
+from advisor.physics.schedule import Setting, pass_cost
 from advisor.serving import kernel
 from advisor.serving.steps import tabulate
 from catalog.engines import resolve

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from advisor.parameters import NAMES, PRIORS, Parameters
-from advisor.surrogate import (
+from advisor.fitting.surrogate import (
     ANY,
     LEVELS,
     SHIPPED,
@@ -19,6 +18,7 @@ from advisor.surrogate import (
     analytic_marginal,
     shipped_surrogate,
 )
+from advisor.physics.parameters import NAMES, PRIORS, Parameters
 from catalog.schema import InputError
 
 

@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import advisor
-from advisor.ablations import APART, NO_KERNELS, NO_RUNS, POOLED, WHOLE, ablations
-from advisor.baselines import BOOSTED, FOREST, NEAREST, ROOFLINE, SCALED, baselines
-from advisor.checks import KEYS, Check, coverage_interval, summarised
 from advisor.cli import app
-from advisor.evidence import group_kernels, group_runs
-from advisor.posterior import Pooled, fit_posterior
-from advisor.rankings import ANY, choices, rankings
+from advisor.fitting.evidence import group_kernels, group_runs
+from advisor.fitting.posterior import Pooled, fit_posterior
+from advisor.fitting.surrogate import shipped_surrogate
+from advisor.judging.ablations import APART, NO_KERNELS, NO_RESIDUALS, NO_RUNS, POOLED, WHOLE, ablations
+from advisor.judging.baselines import BOOSTED, FOREST, NEAREST, ROOFLINE, SCALED, baselines
+from advisor.judging.checks import KEYS, Check, coverage_interval, summarised
+from advisor.judging.rankings import ANY, choices, rankings
 from catalog.kernels import shipped_kernels
 from catalog.runs import append_runs, shipped_runs
 from catalog.schema import InputError
@@ -172,8 +173,10 @@ def test_pooled_effects_know_one_set_for_all():
 def test_every_part_can_be_taken_out():
     fitted, judged = group_runs([run for run in FIT if run.tp == run.pp == 1][:8]), group_runs(HELD[:4])
     kernels = group_kernels(shipped_kernels()[::20], "vllm")
-    errors = {name: [e.residual for e in each] for name, each in ablations(fitted, kernels, judged).items()}
-    assert list(errors) == [WHOLE, NO_KERNELS, APART, POOLED, NO_RUNS]
+    found = ablations(fitted, kernels, judged, shipped_surrogate().noise)
+    errors = {name: [e.residual for e in each] for name, each in found.items()}
+    assert list(errors) == [WHOLE, NO_RESIDUALS, NO_KERNELS, APART, POOLED, NO_RUNS]
+    assert errors.pop(NO_RESIDUALS) == errors[WHOLE]  # of other models they say nothing
     assert len({tuple(each) for each in errors.values()}) == len(errors)  # each is another fit
     assert np.mean(np.abs(errors[WHOLE])) < np.mean(np.abs(errors[NO_RUNS]))
 
@@ -203,8 +206,8 @@ def test_the_command_writes_tables_figures_and_one_page(tmp_path, monkeypatch):
 
 def test_nothing_to_draw_is_said_before_anything_is_written(tmp_path):
     pytest.importorskip("matplotlib")
+    from advisor.judging.validation import Validation
     from advisor.report.judgement import judgement
-    from advisor.validation import Validation
 
     with pytest.raises(InputError, match="nothing to draw"):
         judgement(Validation(checks=(), claims=(), left_out={}), tmp_path / "report")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import advisor
+from advisor.judging.left_out import SHIPPED, LeftOut
 from advisor.knowledge import Beside
-from advisor.left_out import SHIPPED, LeftOut
 from app.uploads import file_name
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "catalog" / "benchmarks"

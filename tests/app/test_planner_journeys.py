@@ -31,7 +31,7 @@ def test_capacity_from_a_trace_a_bad_one_first(server, tab):
     expect(plan).to_be_disabled()
     field = tab.locator("input[type=file]").last
     field.set_input_files(file("bad.csv", b"time,input,output\n2,9,9\n1,9,9\n"))
-    expect(tab.get_by_text("bad.csv request 2: it arrives before the one above it")).to_be_visible()
+    expect(tab.get_by_text("bad.csv line 3: it arrives before the one above it")).to_be_visible()
     expect(tab.get_by_role("spinbutton", name="TTFT, ms")).to_have_value("300")  # what else was entered stays
     expect(plan).to_be_disabled()
 

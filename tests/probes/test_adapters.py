@@ -10,7 +10,6 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -98,9 +97,8 @@ def sweeping(folder, module, shared, load, *, bad, faulty, **rest):
 
 
 def torch(folder):
-    for name in ("torch", "safetensors"):
-        if find_spec(name) is None:
-            pytest.skip(f"there is no {name} here")
+    pytest.importorskip("torch")
+    pytest.importorskip("safetensors")
     from tests.probes.torch_world import TINY
 
     config = {**TINY, "max_position_embeddings": 256}

@@ -109,7 +109,7 @@ def records(out):
 def test_a_process_that_hangs_and_a_first_one_that_is_killed_end_their_load_only(tmp_path):
     pytest.importorskip("torch")
     model, out = a_model(tmp_path), tmp_path / "out"
-    long = {"shapes": [[1, 8, 24]], "repeats": 10**6, "start_s": 15, "measure_s": 1}
+    long = {"shapes": [[1, 8, 24]], "repeats": 10**6, "start_s": 25, "measure_s": 1}
     plan = a_plan(
         tmp_path,
         [
@@ -140,9 +140,9 @@ def test_a_process_that_hangs_and_a_first_one_that_is_killed_end_their_load_only
     assert sorted(ends) == sorted([f"{killed} failed", f"{fine} done", f"{hangs} failed"])
     kept = records(out)
     assert kept[hangs]["late"]
-    assert kept[hangs]["log"][-1] == "ended after the 16 s that it may take (start_s and measure_s)"
+    assert kept[hangs]["log"][-1] == "ended after the 26 s that it may take (start_s and measure_s)"
     assert (kept[killed]["late"], kept[killed]["log"][-1]) == (False, "its first process was ended by SIGKILL")
-    assert kept[killed]["seconds"] < 15
+    assert kept[killed]["seconds"] < 25
     assert [(run.batch, run.pp) for run in read_runs(out / "runs.jsonl")] == [(1, 2), (4, 2)]
 
 

@@ -2,7 +2,6 @@
 
 import json
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,7 +13,7 @@ from catalog.schema import InputError
 from catalog.stores import append_lines
 from probes.claims import take_claim
 from probes.loads import read_plan
-from probes.sweep import FIRST_PORT, PORTS, Sweep, _free_port, add_record, outcomes, seconds_taken, undone
+from probes.sweep import Sweep, add_record, outcomes, seconds_taken, undone
 
 ROOT = Path(__file__).resolve().parents[2]
 LLAMA = "meta-llama/Llama-2-7b-hf"
@@ -204,14 +203,3 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
         Sweep(plan, tmp_path / "file" / "out", [0], worker=worker)
     with pytest.raises(InputError, match=r"cannot make .*one\.lock"):
         take_claim(tmp_path / "file" / "one.lock")
-
-
-def test_sweeps_side_by_side_have_ports_of_their_own():
-    first = _free_port(7)
-    assert first >= FIRST_PORT + 7 * PORTS  # or later: others on this machine have ports too
-    assert (first - FIRST_PORT) % PORTS == 0
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", first))
-        second = _free_port(7)
-    assert second > first
-    assert (second - first) % PORTS == 0

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ pytest.importorskip("safetensors")
 
 from catalog.runs import read_runs
 from probes.claims import take_claim
+from probes.ports import free_port
 from probes.sweep import outcomes
 from tests.probes.torch_world import TINY
 
@@ -42,12 +42,6 @@ def node(plan, rank, port, *, nodes=2, name=NAME):
         [sys.executable, *launch, *program], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=plan.parent,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
-
-
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
 
 
 def told(nodes):

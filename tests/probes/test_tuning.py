@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
@@ -15,31 +14,11 @@ pytest.importorskip("safetensors")
 from catalog.runs import read_runs
 from probes.sweep import outcomes
 
-ROOT = Path(__file__).resolve().parents[2]
-CONFIG = {
-    "model_type": "llama", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "vocab_size": 101, "max_position_embeddings": 64, "torch_dtype": "float32",
-}  # fmt: skip
-CPU = """
-[CPU]
-memory_gib = 4
-memory_bandwidth_gbps = 10
-fp16_tflops = 0.1
-source = "round figures"
-"""
-
 
 @pytest.fixture
-def command(tmp_path, home, monkeypatch):
-    """A tiny model, and a home in which this CPU is a GPU."""
-    (tmp_path / "tiny").mkdir()
-    (tmp_path / "tiny" / "config.json").write_text(json.dumps(CONFIG))
-    home.mkdir()
-    (home / "gpus.toml").write_text(CPU)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+def command(model, tmp_path):
     return [
-        sys.executable, "-m", "advisor", "tune", "--model", str(tmp_path / "tiny"), "--gpus", "2", "--device", "cpu",
+        sys.executable, "-m", "advisor", "tune", "--model", model, "--gpus", "2", "--device", "cpu",
         "--input-len", "8", "--output-len", "9", "--dtype", "float32", "--max-num-seqs", "4", "--budget", "150s",
         "--storage", str(tmp_path / "tune.journal"), "--study-name", "tiny", "--format", "json",
     ]  # fmt: skip

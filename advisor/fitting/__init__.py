@@ -1,0 +1,1 @@
+"""From measured runs to parameters with their uncertainty: evidence, posterior, calibration, and what ships."""

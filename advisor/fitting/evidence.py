@@ -1,0 +1,247 @@
+"""Measured runs as the fit sees them: grouped by model, GPU and engine, each with its layout and its measured times."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from advisor.physics.layout import Layout
+from advisor.physics.memory import Memory, max_concurrency, memory
+from advisor.physics.operators import Product
+from advisor.physics.roofline import product_cost
+from advisor.physics.schedule import Setting, Times, static, steady
+from catalog.gpus import find_gpu
+from catalog.models import find_model
+from catalog.schema import Cluster, InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+    from advisor.physics.corrections import Correction
+    from advisor.physics.parameters import Parameters
+    from catalog.kernels import Kernel
+    from catalog.schema import Measurement, Model
+
+    Array = NDArray[np.float64]
+
+METRICS = ("prefill_ms", "ttft_ms", "tpot_ms", "e2e_ms", "output_tok_s")
+
+NOISE = {"prefill_ms": 0.10, "ttft_ms": 0.20, "tpot_ms": 0.08, "e2e_ms": 0.08, "output_tok_s": 0.08}
+"""Standard deviation of log residuals that the fit expects, by metric: the model's own error, since repeats differ by
+0.6% (decode) and 2.5% (prefill)."""
+
+SATURATED_NOISE = 0.25
+"""The same for saturated runs, whose batch is the engine's choice and not stated."""
+
+STEADY_NOISE = {**NOISE, "ttft_ms": 0.40}
+"""The same for runs that kept a stated number of requests in flight: how long one waits for its turn depends on whether
+others arrive with it."""
+
+KERNEL_NOISE = 0.1
+"""The same for single kernels, whose errors are alike from shape to shape."""
+
+SATURATED_SEQUENCES = 2048.0
+"""Running cap of TensorRT-LLM's saturated benchmark (``trtllm-bench --max_batch_size`` default)."""
+
+
+def dialect(engine: str, version: str) -> str:
+    """The name under which an engine's parameters are fitted: generations of one engine that share little.
+
+    vLLM's V1 scheduler (0.8 and later) is "vllm"; earlier generations carry theirs. "torch" is this project's engine, which
+    says with which version it ran; what others wrote in PyTorch may be many times slower.
+    """
+    if engine == "torch" and not version:
+        return "torch, others'"
+    release = re.match(r"0\.(\d+)", version)
+    if engine != "vllm" or release is None or int(release[1]) >= 8:
+        return engine
+    return "vllm 0.2" if int(release[1]) <= 2 else "vllm 0.5"
+
+
+class Evidence(Protocol):
+    """m measurements of k quantities of one engine on one kind of GPU, which the parameters predict."""
+
+    @property
+    def engine(self) -> str: ...
+    @property
+    def cluster(self) -> Cluster: ...
+    @property
+    def measured(self) -> Array:
+        """Shape (k, m); NaN where not measured."""
+
+    @property
+    def noise(self) -> Array:
+        """Expected standard deviation of each log residual, shape (k, m)."""
+
+    @property
+    def used(self) -> NDArray[np.bool_]:
+        """Measured cells the likelihood counts, shape (k, m)."""
+
+    def predict(self, parameters: Parameters) -> Array:
+        """Shape (k, m), or (k, s, m) for s values of the parameters."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Products:
+    """m matrix products timed alone, one quantity: milliseconds."""
+
+    engine: str
+    cluster: Cluster
+    layout: Layout
+    m: Array
+    k: Array
+    n: Array
+    measured: Array
+    """Shape (1, m)."""
+
+    @property
+    def noise(self) -> Array:
+        return np.full(self.measured.shape, KERNEL_NOISE)
+
+    @property
+    def used(self) -> NDArray[np.bool_]:
+        return np.ones(self.measured.shape, dtype=bool)
+
+    def predict(self, parameters: Parameters) -> Array:
+        size = self.k * self.n
+        product = Product(
+            name="gemm", m=self.m, k=self.k, n=self.n, layers=1.0, weights=size, flops=2.0 * self.m * size, kind="dense"
+        )
+        return product_cost(product, self.layout, self.cluster.gpu, parameters).total_ms[None]
+
+
+def group_kernels(kernels: Iterable[Kernel], engine: str) -> tuple[Products, ...]:
+    """Kernel times by GPU, as evidence for ``engine``, whose matrix products they are (torch's and vLLM's cuBLAS)."""
+    by_gpu: dict[str, list[Kernel]] = defaultdict(list)
+    for kernel in kernels:
+        if kernel.op == "gemm":
+            by_gpu[kernel.gpu].append(kernel)
+    found = []
+    for name, members in by_gpu.items():
+        gpu = find_gpu(name).value
+        shape = np.array([(kernel.m, kernel.k, kernel.n, kernel.us * 1e-3) for kernel in members], dtype=float).T
+        layout = Layout.of_formats([kernel.dtype for kernel in members], gpu)
+        found.append(
+            Products(
+                engine=engine, cluster=Cluster(gpu=gpu, gpus_per_node=1), layout=layout, m=shape[0], k=shape[1],
+                n=shape[2], measured=shape[3][None],
+            )
+        )  # fmt: skip
+    return tuple(found)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """m runs of one model on one kind of GPU with one engine; arrays have shape (m,), ``measured`` (len(METRICS), m)."""
+
+    model: Model
+    cluster: Cluster
+    engine: str
+    """As ``dialect`` names it."""
+    layout: Layout
+    memory: Memory
+    batch: Array
+    input_len: Array
+    output_len: Array
+    saturated: NDArray[np.bool_]
+    """Runs whose batch is the engine's choice."""
+    steady: NDArray[np.bool_]
+    """Runs in the steady regime, the saturated ones among them."""
+    measured: Array
+    """By ``METRICS``; NaN where not measured."""
+    runs: tuple[Measurement, ...]
+
+    def predict(self, parameters: Parameters, correction: Correction | None = None) -> Array:
+        """Predicted metrics, shape (len(METRICS), m), or (len(METRICS), s, m) for s values of the parameters."""
+        setting = Setting(
+            model=self.model,
+            cluster=self.cluster,
+            layout=self.layout,
+            memory=self.memory,
+            parameters=parameters,
+            engine=self.engine,
+            correction=correction,
+        )
+        times = static(setting, self.batch, self.input_len, self.output_len)
+        if np.any(self.steady):
+            flowing = steady(setting, self.batch, self.input_len, self.output_len)
+            return np.where(self.steady, _metrics(flowing), _metrics(times))
+        return _metrics(times)
+
+    @property
+    def noise(self) -> Array:
+        static, flowing = (np.array([noise[m] for m in METRICS])[:, None] for noise in (NOISE, STEADY_NOISE))
+        return np.where(self.saturated, SATURATED_NOISE, np.where(self.steady, flowing, static))
+
+    @property
+    def used(self) -> NDArray[np.bool_]:
+        """Of quantities that determine each other only the independent ones."""
+        used = ~np.isnan(self.measured)
+        row = {metric: i for i, metric in enumerate(METRICS)}
+        used[row["output_tok_s"]] &= ~used[row["e2e_ms"]]
+        both = used[row["prefill_ms"]] & used[row["tpot_ms"]]
+        used[row["e2e_ms"]] &= ~both
+        return np.asarray(used)
+
+
+def _metrics(times: Times) -> Array:
+    return np.stack([getattr(times, metric) for metric in METRICS])
+
+
+def group_runs(runs: Iterable[Measurement]) -> tuple[Group, ...]:
+    """Group runs for the fit. Out-of-memory runs carry no time and are left out, and so are open loops, whose times are
+    their queue's.
+
+    Raises:
+        InputError: a run names a model or a GPU that the catalog does not hold.
+
+    """
+    together: dict[tuple[str, str, str], list[Measurement]] = defaultdict(list)
+    for run in runs:
+        if not run.oom and run.regime != "open":
+            together[run.model, run.gpu, dialect(run.engine, run.engine_version)].append(run)
+    return tuple(_group(members, engine) for (_, _, engine), members in together.items())
+
+
+def _group(runs: list[Measurement], engine: str) -> Group:
+    model, gpu = find_model(runs[0].model).value, find_gpu(runs[0].gpu).value
+    cluster = Cluster(gpu=gpu, gpus_per_node=max(gpu.gpus_per_node, 1), nodes=1)
+    batch = np.array([run.batch for run in runs], dtype=float)
+    lengths = np.array([(run.input_len, run.output_len) for run in runs], dtype=float)
+    columns = {
+        name: [getattr(run, name) for run in runs]
+        for name in ("tp", "pp", "dp", "ep", "dtype", "kv_dtype", "offload", "compiled")
+    }
+    columns["graphs"] = [run.deployment.has_graphs for run in runs]
+    # Engines before chunked prefill took the whole batch's prompts in one pass.
+    tokens = np.maximum(batch * lengths[:, 0], 2048.0)
+    defaults = {
+        "max_num_batched_tokens": np.where(batch > 0, tokens, 8192.0),
+        "max_num_seqs": np.where(batch > 0, np.maximum(batch, 256.0), SATURATED_SEQUENCES),
+        "max_model_len": lengths.sum(axis=1),
+        "gpu_memory_utilization": np.full(len(runs), 0.9),
+    }
+    for name, default in defaults.items():
+        given = [getattr(run, name) for run in runs]
+        columns[name] = [default[i] if value is None else value for i, value in enumerate(given)]
+    layout = Layout.from_columns(columns, model, gpu)
+    saturated = batch == 0
+    flowing = saturated | np.array([run.regime == "steady" for run in runs])
+    room = memory(model, cluster, layout, runs[0].engine)
+    if np.any(saturated):
+        most = np.clip(max_concurrency(model, room, layout, lengths.sum(axis=1)), 1.0, SATURATED_SEQUENCES)
+        batch = np.where(saturated, most, batch)
+    measured = np.array([[getattr(run, m) for run in runs] for m in METRICS], dtype=float)
+    if not np.all(np.isnan(measured) | (measured > 0)):
+        bad = next(run for run in runs if any((getattr(run, m) or 1.0) <= 0 for m in METRICS))
+        raise InputError(f"run {bad.run_id} has a time of 0 or below; measured times are above 0")
+    return Group(
+        model=model, cluster=cluster, engine=engine, layout=layout, memory=room, batch=batch, input_len=lengths[:, 0],
+        output_len=lengths[:, 1], saturated=saturated, steady=flowing, measured=measured, runs=tuple(runs),
+    )  # fmt: skip

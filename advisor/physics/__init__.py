@@ -1,0 +1,1 @@
+"""Bytes, operations and seconds: what a deployment takes by physics, with the parameters that runs are fitted to."""

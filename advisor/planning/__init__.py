@@ -1,0 +1,1 @@
+"""How many GPUs, of which kind, for a rate of requests within limits."""

@@ -1,0 +1,1 @@
+"""Which probe next: beliefs about candidates, what a measurement would change, live rounds and replays."""
