@@ -124,7 +124,7 @@ def _method(found: CapacityPlan) -> str:
     sure = "by the estimate" if found.confidence == 0.5 else f"with {found.confidence:.0%} confidence"
     more = f" at {1.0 + found.headroom:.3g} times the rate" if found.headroom else ""
     return (
-        f"Best of {found.candidates} layouts, each simulated or ruled out by its saturation; limits kept {sure}{more}; "
+        f"Best of {found.candidates} layout{'' if found.candidates == 1 else 's'}, each simulated or ruled out by its saturation; limits kept {sure}{more}; "
         f"{found.requests} requests over {short(found.duration_s)} s."
     )
 

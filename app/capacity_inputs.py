@@ -139,7 +139,7 @@ def _kinds() -> list[str]:
 
 def _prices() -> str:
     return st.text_input(
-        "$ per GPU-hour", key="prices", bind=inputs.BIND, placeholder="cheapest offers", max_chars=200,
+        "$ per GPU-hour", key="prices", bind=inputs.BIND, placeholder="cheapest", max_chars=200,
         help="Of all, or by GPU: 2.5 or H100-SXM=2.5, H200-SXM=3.5. Empty: the cheapest offers in the catalog.",
     )  # fmt: skip
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -11,6 +11,8 @@ import plotly.graph_objects as go
 import streamlit as st
 
 import advisor
+from advisor.judging.left_out import COMMAND as LEFT_OUT_COMMAND
+from advisor.judging.left_out import shipped_left_out
 from advisor.report.numbers import share, short, span
 from app import inputs
 from app.downloads import downloads
@@ -21,13 +23,15 @@ from app.frame import plain
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from advisor.judging.checks import Check
+    from advisor.judging.checks import Check, Summary
 
 METRICS = {
     "tpot_ms": "TPOT, ms", "prefill_ms": "prefill, ms", "ttft_ms": "TTFT, ms", "e2e_ms": "whole batch, ms",
     "output_tok_s": "output tok/s",
 }  # fmt: skip
 SEEN, UNSEEN = "in-sample", "not fitted"
+KINDS = ("model left out", "GPU left out", "engine left out")
+"""The nearest to what was measured first."""
 COLOURS = {UNSEEN: ORANGE, SEEN: BLUE}
 
 
@@ -61,15 +65,40 @@ def show() -> None:
     st.dataframe(_errors(replace(judged, checks=tuple(here))), hide_index=True)
     st.caption(
         "In-sample: the fit saw the run. Not fitted: it did not, or the run states no batch. Coverage: the share of measured "
-        "values inside their 90% intervals, and where it lies with 95%, clustered by model and GPU. Refits without each "
-        "model, GPU and engine take a minute: advisor validate on the command line."
+        "values inside their 90% intervals, and where it lies with 95%, clustered by model and GPU."
     )
+    _tell_left_out(metric)
     outside = [check for check in here if not check.inside]
     if outside:
         with st.expander(f"{len(outside)} of {len(here)} outside their interval", icon=":material/rule:"):
             st.dataframe(_listed(outside), hide_index=True)
     found = replace(judged, checks=checks)
     downloads("predicted and measured", frame=found.to_frame(), body=found.to_dict)
+
+
+def _tell_left_out(metric: str) -> None:
+    """How well what no fit has seen is predicted, as found when the shipped fit was made."""
+    st.markdown("##### Models, GPUs and engines left out")
+    found = shipped_left_out()
+    if found is None:
+        st.caption(plain(f"Worked out by {LEFT_OUT_COMMAND} for the fit that ships; that takes minutes."))
+        return
+    rows = [row for kind in KINDS for row in found.rows if (row.group["split"], row.group["metric"]) == (kind, metric)]
+    if not rows:
+        st.caption(f"Of {plain(METRICS[metric])} too little was published.")
+        return
+    st.dataframe(
+        pd.DataFrame(
+            [{"Left out": row.group["split"].removesuffix(" left out"), "Engine": row.group["engine"], **_errors_of(row)} for row in rows]
+        ),
+        hide_index=True,
+    )  # fmt: skip
+    st.caption(
+        plain(
+            f"Each in turn was left out and everything fitted again without it, on {found.date}: all fitted runs, those of "
+            f"published benchmarks too. Intervals were set on the others. {LEFT_OUT_COMMAND} shows every check behind it."
+        )
+    )
 
 
 def _told(checks: Sequence[Check], what: str) -> str:
@@ -126,15 +155,20 @@ def _errors(found: advisor.Validation) -> pd.DataFrame:
         [
             {
                 "Case": row.group["split"], "Engine": row.group["engine"], "Regime": row.group["regime"],
-                "Parallel": row.group["parallel"],
-                "Runs": row.checks, "Median error": f"{row.median_error:.1%}",
-                "Mean error": f"{row.mean_error:.1%}", "Bias": f"{row.bias:+.0%}", "Coverage": share(row.coverage),
-                "95% CI": f"{row.coverage_low:.0%}-{row.coverage_high:.0%}", "Interval": f"+-{row.half_width:.0%}",
+                "Parallel": row.group["parallel"], **_errors_of(row),
             }
             for row in sorted(found.summary(), key=lambda row: row.group["split"] != UNSEEN)
             if row.group["engine"] != "all"
         ]
     )  # fmt: skip
+
+
+def _errors_of(row: Summary) -> dict[str, Any]:
+    return {
+        "Runs": row.checks, "Median error": f"{row.median_error:.1%}", "Mean error": f"{row.mean_error:.1%}",
+        "Bias": f"{row.bias:+.0%}", "Coverage": share(row.coverage),
+        "95% CI": f"{row.coverage_low:.0%}-{row.coverage_high:.0%}", "Interval": f"+-{row.half_width:.0%}",
+    }  # fmt: skip
 
 
 def _listed(checks: Sequence[Check]) -> pd.DataFrame:

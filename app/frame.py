@@ -21,7 +21,7 @@ ASKED = "asked by the link"
 """Where a session keeps the parameters that its link began with."""
 PAINTED = "painted"
 """Whether the session's browser has shown anything yet; a value of None: it has been sent something."""
-PAINT_S = 0.2
+PAINT_S = 0.5
 KEPT, HERE = "kept for other pages", "this page"
 SHARED = (
     "model", "gpu", "count", "input_len", "output_len", "concurrency", "ttft", "tpot", "e2e", "goal", "engine", "price",
@@ -103,12 +103,15 @@ def _carry(page: str) -> None:
 
 
 def _tell_ignored() -> None:
-    """Say which parameters of the link no widget could take; Streamlit has removed them from the address."""
+    """Say which parameters of the link no widget could take; Streamlit has removed them from the address.
+
+    Once, and again when the page is drawn with its charts.
+    """
     asked: dict[str, list[str]] = st.session_state[ASKED]
     for name, values in list(asked.items()):
         if name not in st.session_state:
             continue  # of another page
-        given, taken = asked.pop(name), st.session_state[name]
+        given, taken = asked.pop(name) if painted() else values, st.session_state[name]
         if name not in st.query_params and not _same(given, taken):
             shown = plain(", ".join(values)[:MOST])
             st.warning(f"The link says {plain(name)} = {shown}, which cannot be: the default is used instead.")

@@ -153,7 +153,7 @@ def price() -> float | None:
     """Dollars per GPU-hour; None for the cheapest offer in the catalog."""
     return st.number_input(
         "$ per GPU-hour", min_value=0.001, max_value=1e6, value=None, step=0.1, format="%g", key="price", bind=BIND,
-        placeholder="cheapest offer", help="What one GPU costs an hour; empty for the cheapest offer in the catalog.",
+        placeholder="cheapest", help="What one GPU costs an hour; empty for the cheapest offer in the catalog.",
     )  # fmt: skip
 
 

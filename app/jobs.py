@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import streamlit as st
 
-from app.frame import plain
+from app.frame import PAINTED, plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,6 +101,7 @@ def answered(key: str, question: Any, work: Callable[[Callable[[Progress], None]
 @st.fragment(run_every=POLL_S)
 def _wait(key: str, job: Job[Any], doing: str) -> None:
     if job.done:
+        st.session_state[PAINTED] = True  # it has long been: this much came by its timer
         st.rerun()
     left, right = st.columns([4, 1], vertical_alignment="center")
     with left:

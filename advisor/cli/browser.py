@@ -36,11 +36,12 @@ SETTINGS = {
     "client.toolbarMode": "viewer",
     "global.disableWidgetStateDuplicationWarning": "true",
     "server.fileWatcherType": "none",
+    "logger.level": "warning",
     "server.headless": "true",
     "server.maxUploadSize": "20",
 }
-"""Of Streamlit: nothing is sent anywhere, no traceback is shown, no browser is opened, uploads have at most 20 MB; that an
-example fills in widgets which have defaults is meant."""
+"""Of Streamlit: nothing is sent anywhere, no traceback is shown, no browser is opened, uploads have at most 20 MB, only what
+goes wrong is logged; that an example fills in widgets which have defaults is meant."""
 
 
 def app(*, port: Port = 8501, host: Host = "localhost") -> None:

@@ -165,7 +165,9 @@ def test_without_streamlit_the_extra_is_named(monkeypatch):
 
 
 def test_the_whole_app_opens_on_its_first_page_and_leaves_charts_for_later():
-    test = AppTest.from_file(str(FOLDER / "main.py"), default_timeout=60).run()
+    test = AppTest.from_file(str(FOLDER / "main.py"), default_timeout=60)
+    test.query_params["gpu"] = "A101"
+    test.run()
     assert not test.exception
     assert not test.error
     assert any(element.value.startswith("#### Run ") for element in test.markdown)
@@ -173,3 +175,5 @@ def test_the_whole_app_opens_on_its_first_page_and_leaves_charts_for_later():
     assert test.code
     assert not test.get("plotly_chart")
     assert len(test.run().get("plotly_chart")) == 3  # as the browser asks once it has shown this much
+    assert ["A101" in each.value for each in test.warning] == [True]
+    assert not test.run().warning

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import advisor
+from advisor.judging.left_out import SHIPPED, LeftOut
 from advisor.knowledge import Beside
 from app.uploads import file_name
 
@@ -64,6 +65,21 @@ def test_predictions_stand_beside_the_runs_that_the_fit_has_not_seen(page):
     test.button_group("metric").set_value("prefill_ms").run()
     assert "Prefill, ms" in text(test)
     assert text(test) != before
+
+
+def test_what_was_left_out_of_fits_is_shown_with_its_date(page, monkeypatch):
+    found = LeftOut.from_json(SHIPPED.read_text(encoding="utf-8"))
+    monkeypatch.setattr("app.evidence_judged.shipped_left_out", lambda: found)
+    test = page("evidence", view="Predicted and measured", by_engine="vllm")
+    assert not test.exception
+    shown = test.dataframe[1].value
+    wanted = [row for row in found.rows if row.group["metric"] == "tpot_ms"]
+    assert sorted(shown["Runs"]) == sorted(row.checks for row in wanted)
+    assert list(shown["Left out"].unique()) == ["model", "GPU", "engine"]
+    assert f"on {found.date}" in text(test)
+    monkeypatch.setattr("app.evidence_judged.shipped_left_out", lambda: None)
+    test.run()
+    assert "Worked out by advisor validate" in text(test)
 
 
 def test_what_was_never_measured_is_said(page):
