@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from advisor.launch import export
     from advisor.measuring.probing import probe
     from advisor.planning.capacity import CapacityPlan, plan
+    from advisor.progress import Progress
     from advisor.recommendation import Recommendation, recommend
     from advisor.serving.simulation import Simulation, simulate
     from advisor.serving.traces import read_trace
@@ -60,6 +61,7 @@ __all__ = [
     "Model",
     "Note",
     "Price",
+    "Progress",
     "Recommendation",
     "Simulation",
     "Slo",
@@ -94,6 +96,7 @@ _HOMES = {
     "advisor.importing": ("import_runs",),
     "advisor.launch": ("export",),
     "advisor.measuring.probing": ("probe",),
+    "advisor.progress": ("Progress",),
     "advisor.recommendation": ("Recommendation", "recommend"),
     "advisor.fitting.refinement": ("fit",),
     "advisor.serving.traces": ("read_trace",),

@@ -19,6 +19,7 @@ from advisor.evaluation import (
     time_by_operator,
     turning_batch,
 )
+from advisor.fitting.kinds import news_of
 from advisor.fitting.surrogate import LEVELS, Provenance, Scale
 from advisor.knowledge import Knowledge, measured_run
 from advisor.physics.energy import batch_work, power_of
@@ -196,6 +197,7 @@ def describe(
     causes = request_causes(chosen)
     near = setting.correction.near if setting.correction is not None else np.zeros(len(rows))
     concurrency = chosen.concurrency
+    news = news_of(marginal, deployments[0].engine, setting.model, setting.layout)
     found = []
     for i, deployment in enumerate(deployments):
         room = setting.memory
@@ -230,7 +232,7 @@ def describe(
                 price=price,
                 provenance=marginal.provenance,
                 corrected_by=int(near[i]),
-                notes=(*notes, *_limits(chosen, i, fits=fits)),
+                notes=(*notes, *news[i], *_limits(chosen, i, fits=fits)),
                 sigmas={name: float(values[i]) for name, values in sigmas.items()} | {ENERGY: unsure},
                 scales={
                     name: knowledge.scale(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from advisor.fitting.kinds import opening
 from advisor.fitting.surrogate import STAGED
 from advisor.physics.costs import CAUSES, Cost
 from advisor.physics.layout import ACTIVATION_BYTES
@@ -123,11 +124,14 @@ class Evaluation:
         shifted = np.vstack([marginal.mean, marginal.mean + STEP * np.eye(len(NAMES))])
         setting = replace(self.setting, parameters=Parameters.from_unbounded(shifted))
         moved = self._run(setting, self.batch, self.input_len, self.output_len)
+        unseen = opening(marginal.seen, self.setting.model, self.setting.layout)
         found = {}
         for name, values in moved.metrics().items():
             logs = np.log(np.maximum(values, 1e-12))
             slopes = (logs[1:] - logs[:1]) / STEP
-            variance = np.einsum("pn,pq,qn->n", slopes, marginal.covariance, slopes)
+            variance = np.einsum("pn,pq,qn->n", slopes, marginal.covariance, slopes) + np.sum(
+                slopes**2 * unseen, axis=0
+            )
             plain, staged = (
                 surrogate.scale(marginal.provenance, engine, scale_name(name, self.regime, staged=staged)).noise
                 for staged in (False, True)

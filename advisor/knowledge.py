@@ -80,7 +80,7 @@ class Knowledge:
             current = [run for run in fresh if dialect(run.engine, run.engine_version) == engine]
             if current:
                 beside = "" if alone else " beside what ships"
-                notes = (Note(f"fitted to {len(current)} runs of {engine} on {base}{beside}"),)
+                notes = (_fitted_to(len(current), engine, base, beside),)
                 groups = group_runs(current)
                 after = update(own_start(start, groups), groups)
                 marginal, warnings = _expired(after, platforms_of(current), engine)
@@ -100,7 +100,7 @@ class Knowledge:
             return cls(surrogate=fit, runs=known, refined=refined)
         marginal, warnings = _expired(refined[engine, gpu.name], lesson.platforms, engine)
         beside = "" if fit.alone else " beside what ships"
-        notes = (Note(f"fitted to {lesson.runs} runs of {engine} on {gpu.name}{beside}"), *warnings)
+        notes = (_fitted_to(lesson.runs, engine, gpu.name, beside), *warnings)
         return cls(
             surrogate=fit, runs=known, refined=refined | {(engine, gpu.name): marginal}, notes=notes,
             own=() if warnings else fit.residuals,
@@ -141,6 +141,10 @@ class Knowledge:
         scale = self.surrogate.scale(provenance, engine, metric)
         factor = self.widening.get(metric, 1.0) if provenance == "calibrated" else 1.0
         return scale if factor == 1.0 else replace(scale, quantiles=tuple(factor * each for each in scale.quantiles))
+
+
+def _fitted_to(runs: int, engine: str, gpu: str, beside: str) -> Note:
+    return Note(f"fitted to {runs} {'run' if runs == 1 else 'runs'} of {engine} on {gpu}{beside}")
 
 
 def _expired(marginal: Marginal, platforms: Sequence[Platform], engine: str) -> tuple[Marginal, tuple[Note, ...]]:

@@ -11,6 +11,7 @@ from advisor.judging.plan_check import serve_option
 from advisor.report.answers import capacity_answer
 from advisor.report.lines import notes, sources_line
 from advisor.report.numbers import dollars, share, short, span
+from advisor.report.reviews import plan_files, traffic_files
 from advisor.report.simulations import NAMES, layout_name
 from app import capacity_figures as figures
 from app import inputs
@@ -54,7 +55,7 @@ def show() -> None:
     if now != asked:
         todo = missing or "Press Plan to answer the one above."
         st.info(f"This is the answer to the question before. {todo}", icon=":material/update:")
-    found = answered("plan", asked, lambda: planned(asked), doing="Simulating fleets")
+    found = answered("plan", asked, lambda tell: planned(asked, tell), doing="Simulating fleets")
     _tell(found, asked)
 
 
@@ -95,7 +96,8 @@ def _tell(found: CapacityPlan, asked: Question) -> None:
             draw(figures.tornado(found), "sensitivity", height=330, alt="What other rates and lengths would need")
     with st.expander("How the question was read"):
         st.markdown("\n".join(f"- {plain(text)}" for text in kinds.get("note", ["As it was asked."])))
-    downloads("capacity plan", frame=found.to_frame() if found.options else None, body=found.to_dict)
+    frame = found.to_frame() if found.options else None
+    downloads("capacity plan", frame=frame, body=found.to_dict, report=lambda: plan_files(found))
     st.divider()
     _over_time(found, shown, asked)
 
@@ -171,7 +173,7 @@ def _over_time(found: CapacityPlan, shown: Mapping[str, Option], asked: Question
     trace = None if asked.trace is None else asked.trace.traffic
     served = answered(
         "serve", (asked, option, strained),
-        lambda: serve_option(
+        lambda _: serve_option(
             found, option, strained=strained, trace=trace, spread=asked.spread, burstiness=asked.burstiness, runs=asked.runs
         ),
         doing=f"Serving every request on {figures.fleet_name(option)}",
@@ -185,6 +187,7 @@ def _over_time(found: CapacityPlan, shown: Mapping[str, Option], asked: Question
     downloads(
         "served fleet", body=served.to_dict,
         files={"requests.csv": lambda: pd.DataFrame(served.requests()).to_csv(index=False)},
+        report=lambda: traffic_files([served]),
     )  # fmt: skip
 
 

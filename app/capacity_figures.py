@@ -9,7 +9,7 @@ from plotly.subplots import make_subplots
 
 from advisor.report.numbers import short, span
 from advisor.report.simulations import NAMES, layout_name
-from advisor.serving.simulation import LIMITS
+from advisor.serving.summaries import LIMITS
 from app.figures import BLUE, GREEN, GREY, ORANGE, PALETTE, RED, faint
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from app.frame import plain
 from app.uploads import file_name
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from advisor.knowledge import Beside
     from advisor.serving.traffic import Traffic
@@ -113,8 +113,8 @@ def question() -> Question | None:
     )  # fmt: skip
 
 
-def planned(asked: Question) -> advisor.CapacityPlan:
-    """``advisor.plan`` of a question.
+def planned(asked: Question, tell: Callable[[advisor.Progress], None] | None = None) -> advisor.CapacityPlan:
+    """``advisor.plan`` of a question; ``tell`` is told how far it is.
 
     Raises:
         InputError: the question cannot be.
@@ -125,6 +125,7 @@ def planned(asked: Question) -> advisor.CapacityPlan:
         objective=asked.objective, confidence=asked.confidence, headroom=asked.headroom, spares=asked.spares,
         deployment=advisor.Deployment(engine=asked.engine), spread=asked.spread, burstiness=asked.burstiness,
         price=stated_prices([part for part in asked.prices.split(",") if part.strip()]), runs=asked.runs,
+        progress=tell,
     )  # fmt: skip
 
 

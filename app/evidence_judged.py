@@ -33,9 +33,9 @@ COLOURS = {UNSEEN: ORANGE, SEEN: BLUE}
 
 @st.cache_resource(max_entries=4, ttl=600, show_spinner="Predicting every run")
 def validation(_runs: Sequence[advisor.Measurement], names: tuple[str, ...]) -> advisor.Validation:
-    """``advisor.validate`` without refits; ``names`` are the runs', which tell two calls apart."""
+    """``advisor.validate`` without refits and other methods; ``names`` are the runs', which tell two calls apart."""
     assert len(names) == len(_runs)
-    return advisor.validate(_runs, refit=False)
+    return advisor.validate(_runs, refit=False, compare=False)
 
 
 def show() -> None:

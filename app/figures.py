@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import plotly.graph_objects as go
 import streamlit as st
 
+from app.frame import painted
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -75,7 +77,7 @@ def upright(x: float, colour: str, dash: str = "solid", width: float = 1.5) -> d
 
 
 def draw(figure: go.Figure, name: str, *, alt: str, height: int = 380, **options: Any) -> Any:
-    """Show the figure at the width there is; its camera button saves it as ``name.png``.
+    """Show the figure at the width there is; its camera button saves it as ``name.png``. On a first visit its place only.
 
     Args:
         figure: what to show.
@@ -85,6 +87,8 @@ def draw(figure: go.Figure, name: str, *, alt: str, height: int = 380, **options
         options: further ones of ``st.plotly_chart``.
 
     """
+    if not painted():
+        return st.container(height=height, border=False)
     if figure.layout.margin.t != DRESS["margin"]["t"]:  # not from ``made``
         figure.update_layout(DRESS)
         figure.update_xaxes(AXIS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+import importlib
 import logging
 import re
 from contextlib import contextmanager
@@ -19,6 +19,9 @@ log = logging.getLogger("advisor.app")
 
 ASKED = "asked by the link"
 """Where a session keeps the parameters that its link began with."""
+PAINTED = "painted"
+"""Whether the session's browser has shown anything yet; a value of None: it has been sent something."""
+PAINT_S = 0.2
 KEPT, HERE = "kept for other pages", "this page"
 SHARED = (
     "model", "gpu", "count", "input_len", "output_len", "concurrency", "ttft", "tpot", "e2e", "goal", "engine", "price",
@@ -49,26 +52,40 @@ def guarded() -> Iterator[None]:
         )
 
 
-def framed(show: Callable[[], None]) -> Callable[[], None]:
-    """``show`` as a page of the app."""
+def framed(name: str) -> Callable[[], None]:
+    """The module of that name as a page of the app; it is imported when first shown, so that no page waits for another's."""
 
-    @functools.wraps(show)
     def page() -> None:
-        st.session_state.setdefault(ASKED, {name: st.query_params.get_all(name) for name in st.query_params})
-        _carry(page.__name__)
+        st.session_state.setdefault(ASKED, {key: st.query_params.get_all(key) for key in st.query_params})
+        _carry(name)
         told = st.container()
         try:
             with guarded():
-                show()
+                importlib.import_module(f"app.{name}").show()
         finally:
             kept = st.session_state.setdefault(KEPT, {})
             kept |= {key: st.session_state[key] for key in SHARED if key in st.session_state}
         with told:
             _tell_ignored()
+        if not painted():
+            _once_painted()
 
-    # Streamlit tells callables apart by their names, and all pages are called ``show``
-    page.__qualname__ = page.__name__ = show.__module__.rpartition(".")[2]
+    page.__qualname__ = page.__name__ = name  # by which Streamlit tells callables apart
     return page
+
+
+def painted() -> bool:
+    """Whether charts may be drawn: a new browser shows words, tables and commands first, for their code takes it seconds."""
+    return bool(st.session_state.get(PAINTED))
+
+
+@st.fragment(run_every=PAINT_S)
+def _once_painted() -> None:
+    """Run the page again, now with its charts, when the browser has time for its timer."""
+    if PAINTED in st.session_state:
+        st.session_state[PAINTED] = True
+        st.rerun()
+    st.session_state[PAINTED] = None
 
 
 def _carry(page: str) -> None:

@@ -10,8 +10,12 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import streamlit as st
 
+from app.frame import plain
+
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from advisor import Progress
 
 T = TypeVar("T")
 
@@ -26,11 +30,13 @@ class Cancelled(BaseException):
 class Job(Generic[T]):
     """One piece of work and how it stands."""
 
-    work: Callable[[], T]
+    work: Callable[[Callable[[Progress], None]], T]
     started: float = field(default_factory=time.monotonic)
     result: T | None = None
     error: Exception | None = None
     done: bool = False
+    progress: Progress | None = None
+    """What it has told last."""
     thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -39,7 +45,7 @@ class Job(Generic[T]):
 
     def _run(self) -> None:
         try:
-            self.result = self.work()
+            self.result = self.work(self._tell)
         except Cancelled:
             pass
         except Exception as error:  # noqa: BLE001  it is raised again where the result is asked for
@@ -47,19 +53,22 @@ class Job(Generic[T]):
         finally:
             self.done = True
 
+    def _tell(self, progress: Progress) -> None:
+        self.progress = progress
+
     def cancel(self) -> None:
         """Have ``Cancelled`` raised in the thread as soon as it runs Python code again."""
         if self.thread is not None and self.thread.ident is not None and not self.done:
             ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.thread.ident), ctypes.py_object(Cancelled))
 
 
-def answered(key: str, question: Any, work: Callable[[], T], *, doing: str) -> T:
+def answered(key: str, question: Any, work: Callable[[Callable[[Progress], None]], T], *, doing: str) -> T:
     """The result of ``work`` for ``question``; until there is one, progress with a button that cancels, and no more page.
 
     Args:
         key: name of the job in this session; a new question takes the place of one that still runs.
         question: what the answer depends on, compared with ``==``.
-        work: called in a thread; it must not call Streamlit.
+        work: called in a thread with a function that it may tell how far it is; it must not call Streamlit.
         doing: what the reader sees meanwhile.
 
     Raises:
@@ -94,6 +103,13 @@ def _wait(key: str, job: Job[Any], doing: str) -> None:
     if job.done:
         st.rerun()
     left, right = st.columns([4, 1], vertical_alignment="center")
-    left.progress(1.0, text=f"{doing} … {time.monotonic() - job.started:.0f} s")
+    with left:
+        now, passed = job.progress, f"{time.monotonic() - job.started:.0f} s"
+        if now is None:
+            st.markdown(f":material/hourglass_top: {doing} … {passed}")
+        else:
+            st.progress(now.share, text=f"**{now.share:.0%}** {plain(now.doing)} … {passed}")
+            if now.best:
+                st.caption(f"Best so far: {plain(now.best)}")
     if right.button("Cancel", key=f"{key} cancel", icon=":material/stop_circle:"):
         job.cancel()

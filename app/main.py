@@ -5,7 +5,6 @@ Streamlit puts this folder first on Python's path, so no module here is named li
 
 import streamlit as st
 
-from app import capacity, evidence, exploration, recommendation
 from app.frame import framed
 
 st.set_page_config(
@@ -15,10 +14,10 @@ st.set_page_config(
 )
 st.navigation(
     [
-        st.Page(framed(recommendation.show), title="Recommend", url_path="recommend", default=True),
-        st.Page(framed(exploration.show), title="Explore", url_path="explore"),
-        st.Page(framed(capacity.show), title="Capacity", url_path="plan"),
-        st.Page(framed(evidence.show), title="Evidence", url_path="runs"),
+        st.Page(framed("recommendation"), title="Recommend", url_path="recommend", default=True),
+        st.Page(framed("exploration"), title="Explore", url_path="explore"),
+        st.Page(framed("capacity"), title="Capacity", url_path="plan"),
+        st.Page(framed("evidence"), title="Evidence", url_path="runs"),
     ],
     position="top",
 ).run()

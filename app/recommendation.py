@@ -10,6 +10,7 @@ import advisor
 from advisor.report.lines import PROVENANCE
 from advisor.report.numbers import dollars, short, span
 from advisor.report.recommendations import gib_in_use, recommendation_answer
+from advisor.report.reviews import recommendation_files
 from app import answers, inputs
 from app.downloads import downloads
 from app.evidence_runs import session_runs
@@ -60,7 +61,7 @@ def show() -> None:
     with charts:
         _charts(found, picked)
     _notes(found)
-    downloads("recommendation", frame=found.to_frame(), body=found.to_dict)
+    downloads("recommendation", frame=found.to_frame(), body=found.to_dict, report=lambda: recommendation_files(found))
 
 
 def _asked() -> advisor.Recommendation:
@@ -218,4 +219,4 @@ def _nothing_feasible(found: advisor.Recommendation) -> None:
         st.dataframe([_cells(found.nearest)], hide_index=True)
         draw(memory_bars([found.nearest]), "memory of the nearest", height=200, alt="Stacked bar of GPU memory by part")
         _sources([found.nearest])
-    downloads("recommendation", body=found.to_dict)
+    downloads("recommendation", body=found.to_dict, report=lambda: recommendation_files(found))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import plotly.graph_objects as go
 
+from advisor.report.choice_figures import memory_parts
 from advisor.report.numbers import dollars, short, span
 from app.figures import CAUSES, GREY, PALETTE, PARTS, RED, SYMBOLS
 
@@ -107,13 +108,6 @@ def memory_bars(shown: Sequence[advisor.Estimate]) -> go.Figure:
     figure.update_yaxes(autorange="reversed")
     figure.update_xaxes(title=f"GiB on the fullest GPU, which has {short(device)}", range=[0, device * 1.02])
     return figure
-
-
-def memory_parts(estimate: advisor.Estimate) -> Mapping[str, float]:
-    """The fullest GPU's GiB by part, the cache split into what this batch fills and what it leaves."""
-    filled = min(estimate.running / estimate.max_concurrency, 1.0) if estimate.max_concurrency else 1.0
-    cache = estimate.memory["kv_cache"]
-    return {**estimate.memory, "kv_cache": cache * filled, "kv_free": cache * (1.0 - filled)}
 
 
 def time_bars(estimate: advisor.Estimate, phase: str) -> go.Figure:

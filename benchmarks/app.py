@@ -2,22 +2,49 @@
 
 Runs the pages as the server does, without a browser: a first visit of Recommend, and Explore redrawn after each move of a
 slider, every time to a place it has not been. Exits with 1 where the median redraw takes more than 300 ms.
+
+``--first-page N`` instead opens Recommend in Chromium (with Playwright) on N fresh servers, one after the other, and tells the
+seconds from when the server is up until the answer, the table, the command and the charts are on the screen. Exits with 1
+where the median of the table is above 3 s.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
+import shutil
 import statistics
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 from streamlit.testing.v1 import AppTest
 
+from app.frame import PAINTED
+
 MOST_MS = 300.0
 """A redraw that takes longer is felt as waiting."""
+MOST_S = 3.0
+"""Until the first page is useful."""
+WATCH = """
+(() => {
+  const seen = window.seen = {};
+  const note = (name, there) => {
+    if (there && !(name in seen)) requestAnimationFrame(() => { seen[name] ??= Date.now() / 1000; });
+  };
+  const look = () => {
+    note("answer", [...document.querySelectorAll("h4")].some(each => each.textContent.startsWith("Run ")));
+    note("table", document.querySelector("[data-testid=stDataFrame] canvas")?.width > 0);
+    note("command", document.querySelector("[data-testid=stCode]"));
+    note("charts", document.querySelectorAll(".js-plotly-plot .main-svg").length >= 3);
+    requestAnimationFrame(look);
+  };
+  requestAnimationFrame(look);
+})();
+"""
+"""Notes in the browser when each part of the page is first there to be painted."""
 MOVES = (
     ("batch", (1, 2, 3, 4, 6, 8, 12, 16, 24, 48, 64, 96, 128)),
     ("input_len", (128, 192, 256, 384, 512, 768, 1536, 2048, 3072)),
@@ -35,6 +62,7 @@ def explored(*, compare: bool, repeats: int) -> dict[str, list[float]]:
     taken: dict[str, list[float]] = {}
     for repeat in range(repeats):
         test = AppTest.from_function(page, args=("exploration",), default_timeout=60)
+        test.session_state[PAINTED] = True
         test.query_params["gpu"] = "H200-SXM"
         test.query_params["compare"] = str(compare).lower()
         test.query_params["gpu_b"] = ("H100-SXM", "A100-SXM-80GB", "B200-SXM")[repeat % 3]
@@ -48,11 +76,9 @@ def explored(*, compare: bool, repeats: int) -> dict[str, list[float]]:
 
 
 def page(name: str) -> None:
-    import importlib  # noqa: PLC0415  the page's script is the source of this function
+    from app.frame import framed  # noqa: PLC0415  the page's script is the source of this function
 
-    from app.frame import framed  # noqa: PLC0415
-
-    framed(importlib.import_module(f"app.{name}").show)()
+    framed(name)()
 
 
 def timed(run: Any) -> float:
@@ -68,10 +94,49 @@ def first_visit() -> tuple[float, float]:
     return first, second
 
 
+def first_page(repeats: int) -> dict[str, list[float]]:
+    """Seconds from a fresh server's being up until each part of its first page is painted."""
+    from playwright.sync_api import sync_playwright  # noqa: PLC0415  only this needs a browser
+
+    from benchmarks.screenshots import served  # noqa: PLC0415
+
+    taken: dict[str, list[float]] = {}
+    own = shutil.which("chromium") or shutil.which("chromium-browser")
+    for _ in range(repeats):
+        with tempfile.TemporaryDirectory() as home, sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=own, args=["--no-sandbox"])
+            page = browser.new_page(viewport={"width": 1280, "height": 900})
+            page.add_init_script(WATCH)
+            process, address = served(Path(home))
+            up = time.time()
+            try:
+                page.goto(address)
+                page.wait_for_function("() => Object.keys(window.seen).length === 4", timeout=120_000)
+                for name, at in page.evaluate("window.seen").items():
+                    taken.setdefault(name, []).append(at - up)
+            finally:
+                browser.close()
+                process.terminate()
+                process.wait()
+    return taken
+
+
+def tell_first_page(repeats: int) -> bool:
+    """Print what it took; whether it is too much."""
+    taken = first_page(repeats)
+    for name, times in taken.items():
+        each = ", ".join(f"{seconds:.1f}" for seconds in times)
+        print(f"{name:8s} {statistics.median(times):5.1f} s after the server is up ({each})")
+    return statistics.median(taken["table"]) > MOST_S
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--first-page", type=int, metavar="N", default=0)
     chosen = parser.parse_args()
+    if chosen.first_page:
+        sys.exit(1 if tell_first_page(chosen.first_page) else 0)
     logging.disable(logging.WARNING)  # Streamlit's about a thread that is none of a server's
     first, second = first_visit()
     print(f"Recommend, first visit of a fresh server {first:7.0f} ms, the next one's {second:5.0f} ms")

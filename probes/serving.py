@@ -20,7 +20,7 @@ from catalog.schema import InputError, require_positive
 from catalog.tables import construct
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
     from typing import Any
 
     from numpy.typing import NDArray
@@ -199,12 +199,30 @@ def lengths(offer: Offer, count: int, max_len: int) -> tuple[NDArray[np.int64], 
     """Input and output lengths of ``count`` requests, (count,) each: log-normal around the offer's, no request longer
     than ``max_len``.
     """
-    random = np.random.default_rng((offer.seed, 2))
+    factors = np.random.default_rng((offer.seed, 2)).standard_normal((2, count))
+    return _tokens(offer, factors[0], factors[1], max_len)
+
+
+def length_pieces(
+    offer: Offer, count: int, max_len: int, size: int
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """The same, so many at a time."""
+    given, asked = (np.random.default_rng((offer.seed, 2)) for _ in range(2))
+    sizes = [min(size, count - begin) for begin in range(0, count, size)]
+    for each in sizes:  # the random numbers of all inputs come before those of the outputs
+        asked.standard_normal(each)
+    for each in sizes:
+        yield _tokens(offer, given.standard_normal(each), asked.standard_normal(each), max_len)
+
+
+def _tokens(
+    offer: Offer, given: NDArray[np.float64], asked: NDArray[np.float64], max_len: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Lengths by standard normal numbers, each (n,)."""
     sigma = math.sqrt(math.log1p(offer.spread**2))
-    factors = np.exp(sigma * random.standard_normal((2, count)) - sigma**2 / 2)
-    inputs = np.clip(np.rint(offer.input_len * factors[0]), 1, max_len - 1).astype(np.int64)
-    outputs = np.clip(np.rint(offer.output_len * factors[1]), 1, max_len - inputs).astype(np.int64)
-    return inputs, outputs
+    inputs, outputs = (np.exp(sigma * each - sigma**2 / 2) for each in (given, asked))
+    inputs = np.clip(np.rint(offer.input_len * inputs), 1, max_len - 1).astype(np.int64)
+    return inputs, np.clip(np.rint(offer.output_len * outputs), 1, max_len - inputs).astype(np.int64)
 
 
 class _Run:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from catalog.schema import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from rich.console import RenderableType
 
+    from advisor.progress import Progress
     from advisor.report.tables import Column
 
 NARROWEST = 40
@@ -77,3 +81,47 @@ def progress(message: str) -> Iterator[None]:
 
     with Console(stderr=True).status(message):
         yield
+
+
+@contextlib.contextmanager
+def course(message: str) -> Iterator[Callable[[Progress], None] | None]:
+    """Something that shows on stderr how far work is and what it is at, if that is a terminal; else None."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console  # noqa: PLC0415  only on a terminal
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn  # noqa: PLC0415
+    from rich.progress import Progress as Bar  # noqa: PLC0415
+    from rich.table import Column as Room  # noqa: PLC0415
+
+    console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+    rest = Room(ratio=1, no_wrap=True, overflow="ellipsis")  # what is too long for the line is cut, not the bar
+    columns = (BarColumn(20), TaskProgressColumn(), TextColumn("{task.description}", markup=False, table_column=rest))
+    with Bar(*columns, console=console, transient=True, expand=True) as bar:
+        task = bar.add_task(message, total=1.0)
+
+        def watch(now: Progress) -> None:
+            best = f"; so far {now.best}" if now.best else ""
+            bar.update(task, completed=now.share, description=f"{now.doing}{best}")
+
+        yield watch
+
+
+def check_outputs(report: str | None, plot: str | None = None) -> None:
+    """Raise ``InputError`` where a report or a figure cannot be written, before the work is done."""
+    if report is None and plot is None:
+        return
+    from advisor.report.pages import check_writable  # noqa: PLC0415  only with those options
+
+    if plot is not None and Path(plot).suffix.casefold() != ".png":
+        raise InputError(f"--plot is {plot!r:.60}; it must be a PNG file, such as latencies.png")
+    for each in (report, plot):
+        if each is not None:
+            check_writable(Path(each))
+
+
+def written(pages: Sequence[Path]) -> list[RenderableType]:
+    """The line that says where a report is."""
+    from advisor.report.lines import labelled  # noqa: PLC0415  brings Rich
+
+    return [labelled([("report", [str(page) for page in pages])])] if pages else []

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from advisor.cli import grounds
+from advisor.cli import grounds, traffic
 from advisor.cli import options as opt
-from advisor.cli import simulating as sim
-from advisor.cli.output import answer, progress
+from advisor.cli.output import answer, check_outputs, course, written
 from advisor.cli.program import refuse
-from catalog.schema import Deployment, InputError, Slo, Workload
+from catalog.schema import Deployment, InputError, Workload
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,20 +24,6 @@ Gpus = Annotated[
         autocompletion=opt._gpus,  # noqa: SLF001  the same completion as the other commands'
         rich_help_panel=opt.QUESTION,
         help="Kinds of GPUs, as many as it takes (H100,H200,A100), or at most so many (8xH100).",
-    ),
-]
-Rate = Annotated[
-    float,
-    typer.Option("--rate", metavar="PER_S", rich_help_panel=opt.WORKLOAD, help="Requests a second that come."),
-]
-Percentile = Annotated[
-    float,
-    typer.Option(
-        "--percentile",
-        metavar="P",
-        show_default=True,
-        rich_help_panel=opt.SLO,
-        help="Limits hold for this percentile of the requests; 0 for their mean.",
     ),
 ]
 Objective = Annotated[
@@ -70,15 +55,6 @@ Spares = Annotated[
     int,
     typer.Option("--spares", metavar="N", show_default=True, rich_help_panel=opt.SLO, help="Replicas that may fail."),
 ]
-Duration = Annotated[
-    float | None,
-    typer.Option(
-        "--duration",
-        metavar="S",
-        rich_help_panel=opt.WORKLOAD,
-        help="Seconds in which requests come.  [default: about 200]",
-    ),
-]
 Prices = Annotated[
     list[str] | None,
     typer.Option(
@@ -92,15 +68,6 @@ Top = Annotated[
     int,
     typer.Option(
         "--top", metavar="N", show_default=True, rich_help_panel=opt.SEARCH, help="Layouts to show of each kind of GPU."
-    ),
-]
-Trace = Annotated[
-    str | None,
-    typer.Option(
-        "--trace",
-        metavar="FILE",
-        rich_help_panel=opt.WORKLOAD,
-        help="Lengths and times of a CSV or JSON Lines file of requests, the times stretched to --rate.",
     ),
 ]
 Disaggregate = Annotated[
@@ -117,25 +84,25 @@ def plan(
     *,
     model: opt.Model,
     gpus: Gpus,
-    rate: Rate,
     set_gpu: opt.SetGpu = None,
+    rate: traffic.Rate = None,
+    trace: traffic.Trace = None,
     input_len: opt.InputLen = 1024,
     output_len: opt.OutputLen = 256,
-    spread: sim.Spread = 0.0,
-    burstiness: sim.Burstiness = 1.0,
-    duration: Duration = None,
-    trace: Trace = None,
-    seed: sim.Seed = 0,
-    prefix_hit_rate: sim.PrefixHitRate = 0.0,
+    spread: traffic.Spread = 0.0,
+    burstiness: traffic.Burstiness = 1.0,
+    duration: traffic.Duration = None,
+    seed: traffic.Seed = 0,
+    prefix_hit_rate: traffic.PrefixHitRate = 0.0,
     ttft: opt.Ttft = None,
     tpot: opt.Tpot = None,
     e2e: opt.E2e = None,
-    percentile: Percentile = 95.0,
+    percentile: traffic.Percentile = None,
     confidence: Confidence = None,
     headroom: Headroom = 0.0,
     spares: Spares = 0,
     objective: Objective = "cost",
-    router: sim.RouterName = "round_robin",
+    router: traffic.RouterName = "round_robin",
     engine: opt.Engine = "vllm",
     dtype: opt.Dtype = "auto",
     kv_cache_dtype: opt.KvDtype = "auto",
@@ -149,8 +116,8 @@ def plan(
     fit: grounds.Fit = None,
     price: Prices = None,
     illustrative_prices: opt.IllustrativePrices = False,
-    draws: sim.Draws = 8,
-    report: sim.Report = None,
+    draws: traffic.Draws = 8,
+    report: traffic.Report = None,
     format_: opt.Format = "table",
     wide: opt.Wide = False,
     config: opt.Config = None,  # noqa: ARG001  its callback has read it
@@ -170,11 +137,11 @@ def plan(
     from advisor.planning.choices import row  # noqa: PLC0415
     from advisor.report.capacities import capacity_view, option_columns  # noqa: PLC0415  brings Rich
 
-    sim.check_outputs(report)
-    with progress("simulating fleets"):
+    check_outputs(report)
+    with course("simulating fleets") as watch:
         found = plan(
             model, gpus, rate=rate, workload=Workload(input_len=input_len, output_len=output_len),
-            slo=Slo(ttft_ms=ttft, tpot_ms=tpot, e2e_ms=e2e, percentile=percentile or None), objective=objective,
+            slo=traffic.limits(ttft, tpot, e2e, percentile), objective=objective,
             confidence=confidence, headroom=headroom, spares=spares,
             deployment=Deployment(
                 engine=engine, dtype=dtype, kv_dtype=kv_cache_dtype, max_num_seqs=max_num_seqs,
@@ -183,8 +150,9 @@ def plan(
             ),
             price=stated_prices(price), illustrative_prices=illustrative_prices, runs=grounds.evidence(runs, fit),
             duration_s=duration, seed=seed, spread=spread, burstiness=burstiness,
-            router=opt.one_of("--router", router, ("round_robin", "least_loaded")),  # type: ignore[arg-type]
+            router=router,  # type: ignore[arg-type]  # the option has checked it
             prefix_hit_rate=prefix_hit_rate, draws=draws, set_gpu=opt.overrides(set_gpu), top=top, disaggregate=disaggregate, trace=trace,
+            progress=watch,
         )  # fmt: skip
     pages: list[Path] = []
     if report is not None:
@@ -193,7 +161,7 @@ def plan(
         pages = review_plan(found, Path(report))[:2]
     answer(
         format_,
-        view=lambda width: [*capacity_view(found, width, wide=wide), *sim.written(pages)],
+        view=lambda width: [*capacity_view(found, width, wide=wide), *written(pages)],
         body=found.to_dict,
         rows=lambda: [row(option) for option in found.options],
         columns=lambda: option_columns(found),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from advisor.cli import grounds
+from advisor.cli import grounds, traffic
 from advisor.cli import options as opt
-from advisor.cli.output import answer, progress, write
+from advisor.cli.output import answer, check_outputs, progress, write, written
 from advisor.cli.program import refuse
 from catalog.schema import InputError, Slo, Workload
 
@@ -63,6 +64,7 @@ def recommend(
     fit: grounds.Fit = None,
     price: opt.PriceOption = None,
     illustrative_prices: opt.IllustrativePrices = False,
+    report: traffic.Report = None,
     format_: opt.Format = "table",
     wide: opt.Wide = False,
     config: opt.Config = None,  # noqa: ARG001  its callback has read it
@@ -79,6 +81,7 @@ def recommend(
     """  # noqa: D301  Click's mark for lines that stay as they are
     from advisor.recommendation import recommend  # noqa: PLC0415  brings numpy and Optuna
 
+    check_outputs(report)
     with progress("searching every valid deployment"):
         found = recommend(
             model, gpus, workload=Workload(input_len=input_len, output_len=output_len, rate=rate, concurrency=concurrency),
@@ -89,18 +92,23 @@ def recommend(
             study_name=study_name, top=top, runs=grounds.evidence(runs, fit), price=price, illustrative_prices=illustrative_prices,
             set_gpu=opt.overrides(set_gpu),
         )  # fmt: skip
-    _tell_recommendation(found, format_, wide=wide)
+    pages: list[Path] = []
+    if report is not None:
+        from advisor.report.reviews import review_recommendation  # noqa: PLC0415  brings Matplotlib
+
+        pages = review_recommendation(found, Path(report))[:2]
+    _tell_recommendation(found, format_, wide=wide, pages=pages)
     if found.best is None:
         raise _nothing_feasible(found, told=format_ not in {"csv", "markdown"})
 
 
-def _tell_recommendation(found: Recommendation, chosen: str, *, wide: bool) -> None:
+def _tell_recommendation(found: Recommendation, chosen: str, *, wide: bool, pages: Sequence[Path]) -> None:
     from advisor.recommendation import row  # noqa: PLC0415
     from advisor.report.recommendations import candidate_columns, recommendation_view  # noqa: PLC0415  brings Rich
 
     answer(
         chosen,
-        view=lambda width: recommendation_view(found, width, wide=wide),
+        view=lambda width: [*recommendation_view(found, width, wide=wide), *written(pages)],
         body=found.to_dict,
         rows=lambda: [row(candidate) for candidate in found.candidates],
         columns=lambda: candidate_columns(found, found.candidates),

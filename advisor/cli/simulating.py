@@ -2,63 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from advisor.cli import grounds
+from advisor.cli import grounds, traffic
 from advisor.cli import options as opt
-from advisor.cli.output import answer, progress
-from catalog.schema import Deployment, InputError, Slo, Workload
+from advisor.cli.output import answer, check_outputs, progress, written
+from catalog.schema import Deployment, InputError, Workload
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
-    from rich.console import RenderableType
+    from advisor.serving.runs import Served
 
-    from advisor.serving.simulation import Simulation
-
-Rate = Annotated[
-    float | None,
-    typer.Option("--rate", metavar="PER_S", rich_help_panel=opt.WORKLOAD, help="Requests a second that come."),
-]
 Concurrency = Annotated[
     int | None,
     typer.Option(
         "--concurrency", metavar="N", rich_help_panel=opt.WORKLOAD, help="Requests kept in flight over all replicas."
-    ),
-]
-Trace = Annotated[
-    str | None,
-    typer.Option(
-        "--trace",
-        metavar="FILE",
-        rich_help_panel=opt.WORKLOAD,
-        help="Requests of a CSV or JSON Lines file: time, input, output, or the columns of Azure's, BurstGPT's or "
-        "Mooncake's traces. With --rate stretched to it.",
-    ),
-]
-Spread = Annotated[
-    float,
-    typer.Option(
-        "--spread",
-        metavar="CV",
-        show_default=True,
-        rich_help_panel=opt.WORKLOAD,
-        help="Coefficient of variation of both lengths, log-normal.",
-    ),
-]
-Burstiness = Annotated[
-    float,
-    typer.Option(
-        "--burstiness",
-        metavar="CV2",
-        show_default=True,
-        rich_help_panel=opt.WORKLOAD,
-        help="Squared coefficient of variation of the gaps between arrivals; 1 is Poisson, 0 evenly spaced.",
     ),
 ]
 Curve = Annotated[
@@ -68,40 +34,6 @@ Curve = Annotated[
         metavar="R,R,...",
         rich_help_panel=opt.WORKLOAD,
         help="Relative rates of equal parts of the duration, such as the hours of a day.",
-    ),
-]
-Duration = Annotated[
-    float | None,
-    typer.Option(
-        "--duration",
-        metavar="S",
-        rich_help_panel=opt.WORKLOAD,
-        help="Seconds in which requests come.  [default: 300, or all of a trace]",
-    ),
-]
-Seed = Annotated[
-    int,
-    typer.Option(
-        "--seed", metavar="N", show_default=True, rich_help_panel=opt.WORKLOAD, help="Of arrivals and lengths."
-    ),
-]
-PrefixHitRate = Annotated[
-    float,
-    typer.Option(
-        "--prefix-hit-rate",
-        metavar="SHARE",
-        show_default=True,
-        rich_help_panel=opt.WORKLOAD,
-        help="Share of each prompt found in the prefix cache.",
-    ),
-]
-Percentile = Annotated[
-    float | None,
-    typer.Option(
-        "--percentile",
-        metavar="P",
-        rich_help_panel=opt.SLO,
-        help="Limits hold for this percentile of the requests.  [default: their mean]",
     ),
 ]
 PrefillReplicas = Annotated[
@@ -130,39 +62,10 @@ Compare = Annotated[
         "repeated.",
     ),
 ]
-RouterName = Annotated[
-    str,
-    typer.Option(
-        "--router",
-        metavar="NAME",
-        show_default=True,
-        rich_help_panel=opt.LAYOUT,
-        help="round_robin or least_loaded, between replicas.",
-    ),
-]
-Draws = Annotated[
-    int,
-    typer.Option(
-        "--draws",
-        metavar="N",
-        show_default=True,
-        rich_help_panel=opt.EVIDENCE,
-        help="Simulations again with other parameters, for intervals; 0 for none.",
-    ),
-]
 Requests = Annotated[
     str | None,
     typer.Option(
         "--requests", metavar="FILE", rich_help_panel=opt.OUTPUT, help="Write every request to this CSV file."
-    ),
-]
-Report = Annotated[
-    str | None,
-    typer.Option(
-        "--report",
-        metavar="DIR",
-        rich_help_panel=opt.OUTPUT,
-        help="Also write a report with figures into this folder: one HTML file, and Markdown.",
     ),
 ]
 Plot = Annotated[
@@ -183,21 +86,21 @@ def simulate(
     model: opt.Model,
     gpus: opt.Gpus,
     set_gpu: opt.SetGpu = None,
-    rate: Rate = None,
+    rate: traffic.Rate = None,
     concurrency: Concurrency = None,
-    trace: Trace = None,
+    trace: traffic.Trace = None,
     input_len: opt.InputLen = 1024,
     output_len: opt.OutputLen = 256,
-    spread: Spread = 0.0,
-    burstiness: Burstiness = 1.0,
+    spread: traffic.Spread = 0.0,
+    burstiness: traffic.Burstiness = 1.0,
     curve: Curve = None,
-    duration: Duration = None,
-    seed: Seed = 0,
-    prefix_hit_rate: PrefixHitRate = 0.0,
+    duration: traffic.Duration = None,
+    seed: traffic.Seed = 0,
+    prefix_hit_rate: traffic.PrefixHitRate = 0.0,
     ttft: opt.Ttft = None,
     tpot: opt.Tpot = None,
     e2e: opt.E2e = None,
-    percentile: Percentile = None,
+    percentile: traffic.Percentile = None,
     tensor_parallel_size: opt.Tp = 1,
     pipeline_parallel_size: opt.Pp = 1,
     data_parallel_size: opt.Dp = 1,
@@ -205,7 +108,7 @@ def simulate(
     prefill_replicas: PrefillReplicas = 0,
     prefill_tp: PrefillTp = None,
     compare: Compare = None,
-    router: RouterName = "round_robin",
+    router: traffic.RouterName = "round_robin",
     engine: opt.Engine = "vllm",
     dtype: opt.Dtype = "auto",
     kv_cache_dtype: opt.KvDtype = "auto",
@@ -216,9 +119,9 @@ def simulate(
     offload: opt.Offload = 0.0,
     runs: opt.Runs = None,
     fit: grounds.Fit = None,
-    draws: Draws = 8,
+    draws: traffic.Draws = 8,
     requests: Requests = None,
-    report: Report = None,
+    report: traffic.Report = None,
     plot: Plot = None,
     format_: opt.Format = "table",
     wide: opt.Wide = False,
@@ -245,23 +148,23 @@ def simulate(
     )  # fmt: skip
     first = Pools(prefill_replicas, prefill_tp)
     asked = [(base, first), *(changed(base, knobs, first) for knobs in compare or [])]
-    limits = Slo(ttft_ms=ttft, tpot_ms=tpot, e2e_ms=e2e, percentile=percentile)
-    if percentile is not None and limits == Slo(percentile=percentile):
+    limited = any(limit is not None for limit in (ttft, tpot, e2e))
+    if percentile is not None and not limited:
         raise InputError("--percentile is of limits; state one: --ttft, --tpot or --e2e")
     check_outputs(report, plot)
-    with progress("serving every request"):
+    with requests_file(requests) as write, progress("serving every request"):
         found = [
             simulate(
-                model, gpus, deployment=deployment, prefill=pools.prefill(deployment), trace=trace, slo=None if limits == Slo() else limits,
+                model, gpus, deployment=deployment, prefill=pools.prefill(deployment), trace=trace,
+                slo=traffic.limits(ttft, tpot, e2e, percentile) if limited else None,
                 workload=Workload(input_len=input_len, output_len=output_len, rate=rate, concurrency=concurrency),
                 runs=grounds.evidence(runs, fit), duration_s=duration, seed=seed, spread=spread, burstiness=burstiness,
-                curve=_curve(curve), router=opt.one_of("--router", router, ("round_robin", "least_loaded")),  # type: ignore[arg-type]
+                curve=_curve(curve), router=router,  # type: ignore[arg-type]  # the option has checked it
                 prefix_hit_rate=prefix_hit_rate, draws=draws, set_gpu=opt.overrides(set_gpu),
+                each=partial(write, number) if write else None,
             )
-            for deployment, pools in asked
+            for number, (deployment, pools) in enumerate(asked)
         ]  # fmt: skip
-    if requests is not None:
-        write_requests(Path(requests), found)
     pages: list[Path] = []
     if report is not None or plot is not None:
         from advisor.report.reviews import draw_traffic, review_traffic  # noqa: PLC0415  brings Matplotlib
@@ -275,26 +178,6 @@ def simulate(
         rows=lambda: [simulation_row(each) for each in found],
         columns=lambda: columns_of(found),
     )
-
-
-def check_outputs(report: str | None, plot: str | None = None) -> None:
-    """Raise ``InputError`` where a report or a figure cannot be written, before the work is done."""
-    if report is None and plot is None:
-        return
-    from advisor.report.pages import check_writable  # noqa: PLC0415  only with those options
-
-    if plot is not None and Path(plot).suffix.casefold() != ".png":
-        raise InputError(f"--plot is {plot!r:.60}; it must be a PNG file, such as latencies.png")
-    for each in (report, plot):
-        if each is not None:
-            check_writable(Path(each))
-
-
-def written(pages: Sequence[Path]) -> list[RenderableType]:
-    """The line that says where a report is."""
-    from advisor.report.lines import labelled  # noqa: PLC0415  brings Rich
-
-    return [labelled([("report", [str(page) for page in pages])])] if pages else []
 
 
 @dataclass(frozen=True, slots=True)
@@ -350,26 +233,31 @@ def _curve(text: str | None) -> list[float]:
         ) from None
 
 
-def write_requests(path: Path, found: Sequence[Simulation]) -> None:
-    """Every request of every simulation, one a row, with the number of its deployment.
+@contextlib.contextmanager
+def requests_file(path: str | None) -> Iterator[Callable[[int, Served], None] | None]:
+    """What writes requests and the number of their deployment into that file, which is there once all went well.
 
     Raises:
-        InputError: the file cannot be written.
+        InputError: it cannot be written.
 
     """
+    if path is None:
+        yield None
+        return
+    from advisor.serving.runs import COLUMNS  # noqa: PLC0415  brings numpy
 
-    def rows() -> Iterator[dict[str, float | int]]:
-        for number, each in enumerate(found):
-            for row in each.requests():
-                yield {"deployment": number, **row}
-
+    target = Path(path)
+    special = target.exists() and not target.is_file()  # a pipe or a terminal
+    written = target if special else target.with_name(f"{target.name}.part")
     try:
-        with path.open("w", encoding="utf-8", newline="") as file:
-            every = rows()
-            first = next(every)
-            writer = csv.DictWriter(file, list(first), lineterminator="\n")
-            writer.writeheader()
-            writer.writerow(first)
-            writer.writerows(every)
+        with written.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(("deployment", *COLUMNS))
+            yield lambda number, part: writer.writerows((number, *row) for row in part.rows())
+        if not special:
+            written.replace(target)
     except OSError as error:
         raise InputError(f"cannot write the requests to {path}: {error.strerror}") from error
+    finally:
+        if not special:
+            written.unlink(missing_ok=True)

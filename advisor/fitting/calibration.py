@@ -20,6 +20,7 @@ from joblib import Parallel, delayed
 
 from advisor.evaluation import implementation_variance, scale_name
 from advisor.fitting.evidence import METRICS, Evidence, Group, Products, group_kernels, group_runs
+from advisor.fitting.kinds import opening
 from advisor.fitting.posterior import Posterior, fit_posterior, sensitivities
 from advisor.fitting.residuals import learned, of_model
 from advisor.fitting.surrogate import ANY, LEVELS, SHIPPED, STAGED, Marginal, Provenance, Scale, Surrogate
@@ -111,6 +112,7 @@ def errors_of(
             left = np.where(group.steady, 1.0, told)
         slopes = sensitivities(group, marginal.mean)
         variance = np.einsum("kpm,pq,kqm->km", slopes, marginal.covariance, slopes)
+        variance += np.einsum("kpm,pm->km", slopes**2, opening(marginal.seen, group.model, group.layout))
         variance = np.maximum(variance, 0.0) + implementation_variance(marginal.provenance, group.layout.compiled)
         for k, m in np.argwhere(~np.isnan(group.measured)):
             errors.append(

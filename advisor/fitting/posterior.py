@@ -8,11 +8,15 @@ the others with the spread that they show among each other (a crossed hierarchic
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import reduce
+from operator import or_
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.optimize import least_squares
 
+from advisor.fitting.evidence import Group
+from advisor.fitting.kinds import Seen, opened, seen_of
 from advisor.fitting.surrogate import Marginal, Provenance
 from advisor.physics.parameters import NAMES, PRIORS, Parameters
 
@@ -37,6 +41,7 @@ class Effects:
 
     def __init__(self, groups: Sequence[Evidence]) -> None:
         self.pairs = sorted({(group.engine, group.cluster.gpu.name) for group in groups})
+        self.seen = {pair: seen_of(_runs_of(groups, pair)) for pair in self.pairs}
         self.engines = sorted({engine for engine, _ in self.pairs})
         self.gpus = sorted({gpu for _, gpu in self.pairs})
         labels: list[tuple[str, ...]] = [("population",)]
@@ -53,8 +58,24 @@ class Effects:
         wanted: list[tuple[str, ...]] = [("population",), ("engine", engine), ("gpu", gpu), ("pair", engine, gpu)]
         return [self.at[label] for label in wanted if label in self.at]
 
+    def seen_nearby(self, engine: str, gpu: str) -> Seen:
+        """What the runs had that say most of this engine on this GPU: its own, else the engine's, the GPU's, or all."""
+        for near in (
+            [(engine, gpu)] if (engine, gpu) in self.pairs else [],
+            [pair for pair in self.pairs if pair[0] == engine],
+            [pair for pair in self.pairs if pair[1] == gpu],
+        ):
+            if near:
+                return reduce(or_, (self.seen[pair] for pair in near))
+        return reduce(or_, self.seen.values(), Seen())
+
     def total(self, effects: Array, engine: str, gpu: str) -> Array:
         return np.asarray(effects.reshape(-1, len(NAMES))[self.blocks(engine, gpu)].sum(axis=0))
+
+
+def _runs_of(groups: Sequence[Evidence], pair: tuple[str, str]) -> list[Group]:
+    """Those that are runs, not kernels, of an engine on a GPU."""
+    return [group for group in groups if isinstance(group, Group) and (group.engine, group.cluster.gpu.name) == pair]
 
 
 class Pooled(Effects):
@@ -117,7 +138,10 @@ class Posterior:
             if not measured:
                 covariance = covariance + np.diag((SHARES[effect] * spread) ** 2)
         provenance: Provenance = "calibrated" if known["pair"] else "transferred" if known["engine"] else "analytic"
-        return Marginal(mean=index.total(self.effects, engine, gpu), covariance=covariance, provenance=provenance)
+        return Marginal(
+            mean=index.total(self.effects, engine, gpu), covariance=covariance, provenance=provenance,
+            seen=index.seen_nearby(engine, gpu),
+        )  # fmt: skip
 
 
 def fit_posterior(
@@ -182,6 +206,8 @@ def own_start(marginal: Marginal, groups: Sequence[Evidence]) -> Marginal:
     Another machine has other clocks, another host and other settings. The runs themselves say whether it is one: the
     start under which they are more probable is taken (Bayes factor by Laplace's approximation; MacKay, 2003, ch. 28).
     """
+    work = [(group.model, group.layout) for group in groups if isinstance(group, Group)]
+    marginal = replace(opened(marginal, *work), seen=marginal.seen)
     if marginal.provenance != "calibrated":  # the pair's effect is open anyway
         return marginal
     return max((marginal, reopened(marginal)), key=lambda start: _updated(start, groups)[1])
@@ -224,5 +250,9 @@ def _updated(marginal: Marginal, groups: Sequence[Evidence]) -> tuple[Marginal, 
     weight[:data] = _robust(residuals(found.x) ** 2, data)[1, :data]
     inner = np.linalg.inv(matrix.T @ (matrix * weight[:, None]))
     evidence = -float(found.cost) + 0.5 * float(np.linalg.slogdet(inner)[1])
-    after = Marginal(mean=marginal.mean + root @ found.x, covariance=root @ inner @ root.T, provenance="calibrated")
+    own = seen_of(group for group in groups if isinstance(group, Group))
+    after = Marginal(
+        mean=marginal.mean + root @ found.x, covariance=root @ inner @ root.T, provenance="calibrated",
+        seen=own | (marginal.seen or Seen()),
+    )  # fmt: skip
     return after, evidence

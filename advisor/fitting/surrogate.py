@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from advisor.fitting.kinds import Seen
 from advisor.fitting.lessons import Lesson
 from advisor.fitting.residuals import Residuals
 from advisor.physics.parameters import NAMES, PRIORS, Parameters
@@ -50,6 +51,8 @@ class Marginal:
     covariance: Array
     """Shape (len(NAMES), len(NAMES))."""
     provenance: Provenance
+    seen: Seen | None = None
+    """What the runs behind it had; None where it stands on none."""
 
     @property
     def parameters(self) -> Parameters:
@@ -144,6 +147,7 @@ class Surrogate:
                 {
                     "engine": engine, "gpu": gpu, "provenance": marginal.provenance, "mean": short(marginal.mean),
                     "covariance": short(marginal.covariance[upper]),
+                    **({"seen": marginal.seen.to_dict()} if marginal.seen else {}),
                 }
                 for (engine, gpu), marginal in self.marginals.items()
             ],
@@ -224,7 +228,10 @@ class Surrogate:
             covariance[upper] = _numbers(row["covariance"], len(upper[0]))
             covariance = covariance + np.triu(covariance, 1).T
             marginals[row["engine"], row["gpu"]] = Marginal(
-                mean=_numbers(row["mean"], len(NAMES)), covariance=covariance, provenance=row["provenance"]
+                mean=_numbers(row["mean"], len(NAMES)),
+                covariance=covariance,
+                provenance=row["provenance"],
+                seen=Seen.from_dict(row["seen"]) if "seen" in row else None,
             )
         scales = {
             (row["provenance"], row["engine"], row["metric"]): Scale(

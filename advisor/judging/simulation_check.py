@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from advisor.serving.runs import Served
     from advisor.serving.simulation import Simulation
+    from advisor.serving.tallies import Tally
     from catalog.requests import Request
     from catalog.schema import Measurement
 
@@ -142,7 +143,7 @@ def _same_loop(run: Measurement, facts: Mapping[str, Any]) -> Traffic:
     )  # fmt: skip
 
 
-def _simulated(served: Served, name: str) -> float:
+def _simulated(served: Served | Tally, name: str) -> float:
     metric, _, percentile = name.partition(" p")
     return served.percentile(metric, float(percentile))
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from advisor.serving.runs import Served
+    from advisor.serving.tallies import Tally
     from catalog.schema import Deployment, Gpu, Measurement, Model
 
 WIDE = ("bfloat16", "float16")
@@ -117,13 +118,13 @@ def batch_work(
     return Work(gpu_s=each.gpu_s * deployment.dp, bytes=each.bytes * deployment.dp, flops=each.flops * deployment.dp)
 
 
-def served_work(model: Model, kv_bytes: float, served: Served, *, gpu_s: float) -> Work:
+def served_work(model: Model, kv_bytes: float, served: Served | Tally, *, gpu_s: float) -> Work:
     """Of simulated traffic; requests that were preempted count once."""
-    given, made = served.input_len.astype(float), served.output_len.astype(float)
-    tokens = float((given + made - 1.0).sum())
+    loads = served.loads
+    tokens = loads.given - loads.cached + loads.made - loads.requests
     return dynamic_work(
         model, kv_bytes, gpu_s=gpu_s, passes=((served.steps, tokens / max(served.steps, 1)),), tokens=tokens,
-        contexts=float(((made - 1.0) * given + made**2 / 2.0).sum()), pairs=float(((given + made) ** 2 / 2.0).sum()),
+        contexts=loads.contexts, pairs=loads.pairs,
     )  # fmt: skip
 
 

@@ -68,7 +68,7 @@ def by_gpu(price: float | Mapping[str, float] | None) -> dict[str, float]:
 def fleets_of(
     model: Model, node: Cluster, base: Deployment, knowledge: Knowledge, demand: Demand, *, most_gpus: int | None, spares: int,
     serving: Mapping[str, Any], longest_request: int, apart: bool = False,
-) -> tuple[list[Fleet], list[Note]]:  # fmt: skip
+) -> list[Fleet]:  # fmt: skip
     """Every layout of one replica that holds the model and its longest request, and fills a node evenly.
 
     With ``apart`` also every pair of such layouts without pipelines, both of one tensor parallel size, for prompts and for
@@ -94,10 +94,8 @@ def fleets_of(
             if (first + second) * each.gpus <= node.num_gpus
         ]
     found: list[Fleet] = []
-    notes: list[Note] = []
     for engine in engines:
         most = MOST_REPLICAS if most_gpus is None else most_gpus // engine.gpus - spares
         if longest_request <= engine.longest and most >= 1:
-            notes += engine.notes if isinstance(engine, Replicas) else [engine.warning]
             found.append(Fleet(cluster=node, engine=engine, demand=demand, most=min(most, MOST_REPLICAS)))
-    return found, notes
+    return found

@@ -16,19 +16,22 @@ from advisor.physics.energy import POWER
 from advisor.planning.candidates import by_gpu, fleets_of, kinds_of, place
 from advisor.planning.choices import LEVEL, Change, Option, Question, best_of, nearest_of, row
 from advisor.planning.fleets import MOST_REPLICAS, Demand, Fleet
+from advisor.progress import Course
 from advisor.serving.replicas import Apart, Replicas
 from advisor.serving.runs import FRONT_END_MS
-from advisor.serving.simulation import LIMITS, check_serving
+from advisor.serving.simulation import check_serving
+from advisor.serving.summaries import LIMITS
 from advisor.serving.traces import read_trace
 from catalog.engines import find_engine
 from catalog.schema import Cluster, Deployment, InputError, Model, Note, Slo, Workload, require_positive
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import pandas as pd
 
     from advisor.knowledge import Runs
+    from advisor.progress import Watch
     from advisor.serving.runs import Router
     from advisor.serving.traffic import Traffic
     from catalog.schema import Price
@@ -52,6 +55,8 @@ CHANGES = (
     ("output_len", 1.25),
 )
 """What the sensitivity is of."""
+RATES = 2
+"""Steps that each largest rate takes, where a layout and a change take one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +108,7 @@ def plan(
     model: str | Model,
     gpus: str | Cluster | Sequence[str | Cluster],
     *,
-    rate: float,
+    rate: float | None = None,
     workload: Workload | None = None,
     slo: Slo,
     objective: str = "cost",
@@ -126,6 +131,7 @@ def plan(
     top: int = 2,
     disaggregate: bool = False,
     trace: str | Path | Traffic | None = None,
+    progress: Watch | None = None,
 ) -> CapacityPlan:
     """The cheapest GPUs, or the fewest, on which a model keeps limits at a rate.
 
@@ -133,7 +139,7 @@ def plan(
         model: catalog name or alias, Hugging Face id, path to a ``config.json``, or a ``Model``.
         gpus: kinds of GPUs, ``"H100,H200"`` or a sequence: as many as it takes, in servers of the usual size; with a
             number, ``"8xH100"``, at most so many.
-        rate: requests a second.
+        rate: requests a second; None for those of the trace.
         workload: lengths; 1024 in and 256 out by default.
         slo: limits, for a percentile of the requests or their mean; at least one.
         objective: "cost", "gpus", or "energy" for an output token, of the GPUs whose energy was measured.
@@ -159,7 +165,9 @@ def plan(
         top: layouts to show of every kind of GPU.
         disaggregate: also try fleets with a pool for prompts (see ``serving.pools``), and show the best of each kind.
         trace: a file of requests (see ``serving.traces.read_trace``) or ``Traffic``, whose lengths and times stand for random
-            ones; the times are stretched to the rate. ``duration_s``: no more of it than that.
+            ones; the times are stretched to the rate where that is given. ``duration_s``: no more of it than that.
+        progress: called with a ``Progress`` as the work goes on, some times a second, by the thread that plans; what it
+            raises ends the plan and reaches the caller.
 
     Raises:
         InputError: a name, number or combination that cannot be.
@@ -169,12 +177,17 @@ def plan(
     check_serving(slo, router, prefix_hit_rate, front_end_ms, draws)
     confidence = (CONFIDENCE if draws else 0.5) if confidence is None else confidence
     _check(slo, workload, objective, confidence, headroom, spares, base, draws)
-    require_positive("rate", rate, whole=False, most=1e5)
     require_positive("top", top, most=1000)
     offered = read_trace(trace, duration_s=duration_s) if isinstance(trace, (str, Path)) else trace
     if offered is not None:
+        if offered.concurrency:
+            raise InputError("a closed loop has no rate to plan for; take a trace")
         offered = offered.within(base.max_model_len or found_model.value.max_position_embeddings)
         workload = Workload(input_len=round(offered.input_len.mean()), output_len=round(offered.output_len.mean()))
+    rate = offered.rate if rate is None and offered else rate
+    if rate is None:
+        raise InputError("say what comes: a rate (--rate, requests a second) or a trace of it")
+    require_positive("rate", rate, whole=False, most=1e5)
     check_lengths(found_model.value, workload.input_len, workload.output_len, base.max_model_len)
     judged = rate * (1.0 + headroom)
     seconds = duration_s
@@ -192,6 +205,7 @@ def plan(
     notes = [*found_model.notes, *(offered.notes if offered else ())]
     question = Question(rate=rate, spares=spares, objective=objective, draws=draws, workload=workload)
     fleets: list[Fleet] = []
+    by_kind: list[tuple[list[Fleet], int]] = []
     best: list[tuple[tuple[float, ...], Fleet, int]] = []
     if objective == "energy":
         check_energy([cluster.gpu.name for cluster, _, _ in kinds_of(gpus, set_gpu)])
@@ -208,13 +222,12 @@ def plan(
             continue
         knowledge = Knowledge.of(runs, engine=find_engine(base.engine).name, gpu=cluster.gpu)
         notes += knowledge.notes
-        each, resolved = fleets_of(
+        each = fleets_of(
             found_model.value, cluster, base, knowledge, demand, most_gpus=most, spares=spares,
             serving={"router": router, "prefix_hit_rate": prefix_hit_rate, "front_end_ms": front_end_ms},
             longest_request=int((requests.input_len + requests.output_len).max()),
             apart=disaggregate,
         )  # fmt: skip
-        notes += resolved
         if not each:
             notes.append(
                 Note(
@@ -223,8 +236,8 @@ def plan(
                 )
             )
         fleets += each
-        best += best_of([fleet for fleet in each if isinstance(fleet.engine, Replicas)], question, prices, top)
-        best += best_of([fleet for fleet in each if isinstance(fleet.engine, Apart)], question, prices, 1)
+        for kind, shown in ((Replicas, top), (Apart, 1)):
+            by_kind.append(([fleet for fleet in each if isinstance(fleet.engine, kind)], shown))
     if len(unpriced) == len(kinds):
         raise InputError(
             f"there is no price for {' and '.join(unpriced)}; give one with price (--price, dollars per GPU-hour)"
@@ -239,8 +252,12 @@ def plan(
         )
     if objective == "energy" and all(fleet.power is None for fleet in fleets):
         raise InputError("energy was measured with 16-bit weights only; leave out dtype, or plan for cost or gpus")
+    course = Course(watch=progress, steps=len(fleets) + 2 * RATES + len(CHANGES))
+    for each, shown in by_kind:
+        best += best_of(each, question, prices, shown, course)
     best.sort(key=lambda item: item[0])
     options = tuple(question.option(fleet, replicas, prices) for _, fleet, replicas in best)
+    notes += _engine_notes([fleet for _, fleet, _ in best] or fleets)
     notes += _price_notes(prices, stated)
     carries = next_carries = None
     later: Mapping[str, float] = {}
@@ -249,12 +266,17 @@ def plan(
     relaxations: tuple[str, ...] = ()
     if best:
         _, fleet, replicas = best[0]
+        course.tell("how much the best fleet carries", len(fleets))
         carries = fleet.most_rate(replicas) / (1.0 + headroom)
         if replicas < fleet.most:
+            course.tell("how much it carries with one replica more", len(fleets) + RATES)
             next_carries = fleet.most_rate(replicas + 1) / (1.0 + headroom)
             later = fleet.verdict(replicas + 1).latencies
-        changes = tuple(question.change(fleet, prices, what, factor) for what, factor in CHANGES)
+        for i, (what, factor) in enumerate(CHANGES):
+            course.tell(f"what other traffic would take, {i + 1} of {len(CHANGES)}", len(fleets) + 2 * RATES + i)
+            changes += (question.change(fleet, prices, what, factor),)
     else:
+        course.tell("what comes nearest", len(fleets))
         nearest, relaxations = nearest_of(fleets, question, prices, headroom)
     return CapacityPlan(
         model=found_model.value, gpus=tuple(cluster.gpu.name for cluster, _, _ in kinds),
@@ -294,6 +316,12 @@ def check_energy(gpus: Sequence[str]) -> None:
             f"the energy of {' and '.join(unknown)} was not measured, that of {', '.join(POWER)} was; name those only, or plan "
             "for cost or gpus"
         )
+
+
+def _engine_notes(fleets: Iterable[Fleet]) -> list[Note]:
+    """What is to be known of the layouts that are shown."""
+    engines = [fleet.engine for fleet in fleets]
+    return [note for each in engines for note in (each.notes if isinstance(each, Replicas) else [each.warning])]
 
 
 def _price_notes(prices: Mapping[str, Price | None], stated: Mapping[str, float]) -> list[Note]:

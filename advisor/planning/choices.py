@@ -9,13 +9,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from advisor.planning.fleets import MOST_REPLICAS
-from advisor.serving.simulation import LIMITS
+from advisor.serving.summaries import LIMITS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from advisor.fitting.surrogate import Provenance
     from advisor.planning.fleets import Fleet
+    from advisor.progress import Course
     from catalog.schema import Deployment, Price, Workload
 
 LEVEL = 0.9
@@ -118,6 +119,12 @@ class Question:
             first = (money, float(gpus)) if self.objective == "cost" else (float(gpus), money)
         return (*first, self.rate / fleet.saturation_s / (replicas + self.spares))
 
+    def told(self, fleet: Fleet, replicas: int, prices: Mapping[str, Price | None]) -> str:
+        """A fleet and its cost, in words."""
+        hourly, every = self.hourly(fleet, replicas, prices), replicas + self.spares
+        money = "" if hourly is None else f", ${hourly * HOURS_A_MONTH:,.0f} a month"
+        return f"{every} x {layout_told(fleet)}{money}"
+
     def at_most(self, fleet: Fleet, worst: tuple[float, ...], prices: Mapping[str, Price | None]) -> int:
         """Replicas with which a fleet is no worse than that, or one less than its fewest."""
         losses = range(fleet.surely, fleet.most + 1)
@@ -156,22 +163,24 @@ class Question:
 
 
 def best_of(
-    fleets: Sequence[Fleet], question: Question, prices: Mapping[str, Price | None], top: int
+    fleets: Sequence[Fleet], question: Question, prices: Mapping[str, Price | None], top: int, course: Course
 ) -> list[tuple[tuple[float, ...], Fleet, int]]:
     """The best layouts with their losses and replicas, best first.
 
     A layout waits in the queue with the loss of its fewest thinkable replicas until it comes to the front: first of those
     that the estimate's saturation takes, then of those that it takes with the wanted confidence. Then it is simulated,
     as far as it could still be one of the best, and waits with its true loss. What comes to the front with that is beaten
-    by none.
+    by none. Each layout is a step of ``course``, one half of it its saturation.
     """
     bound, sure, true = range(3)
-    queue = [
-        (question.loss(fleet, fleet.least, prices, least=True), i, bound, fleet.least)
-        for i, fleet in enumerate(fleets)
-        if fleet.least <= fleet.most
-    ]
+    before = course.over
+    queue = []
+    for i, fleet in enumerate(fleets):
+        course.tell(f"saturation of {layout_told(fleet)}", before + i / 2)
+        if fleet.least <= fleet.most:
+            queue.append((question.loss(fleet, fleet.least, prices, least=True), i, bound, fleet.least))
     heapq.heapify(queue)
+    simulated = 0
     known: list[tuple[float, ...]] = []
     found: list[tuple[tuple[float, ...], Fleet, int]] = []
     while queue and len(found) < top:
@@ -183,12 +192,26 @@ def best_of(
             if fleet.surely <= fleet.most:
                 heapq.heappush(queue, (question.loss(fleet, fleet.surely, prices, least=True), i, sure, fleet.surely))
         else:
+            course.tell(
+                f"simulating {layout_told(fleet)}, {simulated + 1} of at most {len(fleets)}",
+                before + (len(fleets) + simulated) / 2,
+            )
+            simulated += 1
             worst = sorted(known)[top - 1] if len(known) >= top else None
             needed = fleet.needed(at_most=None if worst is None else question.at_most(fleet, worst, prices))
             if needed:
                 known.append(question.loss(fleet, needed, prices))
+                course.offer(known[-1], question.told(fleet, needed, prices))
                 heapq.heappush(queue, (known[-1], i, true, needed))
+    course.over = before + len(fleets)
     return found
+
+
+def layout_told(fleet: Fleet) -> str:
+    """The layout of one replica, or of one of each kind: "TP2 PP1 on H200-SXM"."""
+    decode, prefill = fleet.engine.multiple(1)
+    pools = "" if prefill is None else f" {prefill.dp}+{decode.dp}"
+    return f"TP{decode.tp} PP{decode.pp}{f' EP{decode.ep}' if decode.ep > 1 else ''}{pools} on {fleet.cluster.gpu.name}"
 
 
 def nearest_of(

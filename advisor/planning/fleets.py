@@ -14,7 +14,7 @@ import numpy as np
 
 from advisor.physics.energy import Power, Work, power_of, served_work
 from advisor.serving.samples import sample
-from advisor.serving.simulation import LIMITS
+from advisor.serving.summaries import LIMITS
 from advisor.serving.traffic import Traffic, open_loop
 
 if TYPE_CHECKING:
@@ -71,9 +71,8 @@ class Demand:
                     (self.trace.input_len, self.trace.output_len), self.length_factors, strict=True
                 )
             )
-            return _at(replace(self.trace, input_len=inputs, output_len=outputs), self.workload.rate).within(
-                self.longest
-            )
+            asked = replace(self.trace, input_len=inputs, output_len=outputs)
+            return asked.at_rate(self.workload.rate).within(self.longest)
         return open_loop(
             self.workload, duration_s=self.duration_s, longest=self.longest, seed=self.seed, spread=self.spread,
             burstiness=self.burstiness,
@@ -145,7 +144,7 @@ class Fleet:
     @cached_property
     def brief(self) -> Traffic:
         """The beginning of the traffic."""
-        return _beginning(self.traffic, max(len(self.traffic) // BRIEF, 1))
+        return self.traffic.beginning(max(len(self.traffic) // BRIEF, 1))
 
     @cached_property
     def saturation_s(self) -> float:
@@ -188,7 +187,7 @@ class Fleet:
     @cached_property
     def alone(self) -> Verdict:
         """Of requests that meet no other: no number of replicas makes them faster."""
-        few = _beginning(self.traffic, ALONE)
+        few = self.traffic.beginning(ALONE)
         apart = replace(few, arrival_s=np.arange(len(few), dtype=float) * APART_S, duration_s=len(few) * APART_S)
         return self._judged(1, apart, apart)
 
@@ -238,7 +237,7 @@ class Fleet:
             low = rate
         for _ in range(HALVINGS + (2 if low == 0.0 else 0)):
             middle = (low + high) / 2.0
-            if self._judged(replicas, _at(self.traffic, middle), _at(self.brief, middle)).meets:
+            if self._judged(replicas, self.traffic.at_rate(middle), self.brief.at_rate(middle)).meets:
                 low = middle
             else:
                 high = middle
@@ -266,7 +265,7 @@ class Fleet:
             return None
         served = None
         if not least:
-            part, simulated = sample(_at(self.traffic, rate), replicas, self.engine.router, least=FEW)
+            part, simulated = sample(self.traffic.at_rate(rate), replicas, self.engine.router, least=FEW)
             served = self.engine.served(part, self.times, simulated)
         given = self.traffic if served is None else served
         tokens = float(given.output_len.sum())
@@ -313,20 +312,3 @@ def _each(function: Callable[[Any], T], tables: Sequence[Any]) -> list[T]:
     from joblib import Parallel, delayed  # noqa: PLC0415  slow to import
 
     return list(Parallel(n_jobs=-1, prefer="threads")(delayed(function)(table) for table in tables))
-
-
-def _beginning(traffic: Traffic, count: int) -> Traffic:
-    """Its first requests."""
-    if count >= len(traffic):
-        return traffic
-    return replace(
-        traffic, arrival_s=traffic.arrival_s[:count], input_len=traffic.input_len[:count],
-        output_len=traffic.output_len[:count], duration_s=float(traffic.arrival_s[count]),
-    )  # fmt: skip
-
-
-def _at(traffic: Traffic, rate: float) -> Traffic:
-    """The same requests, faster or slower."""
-    assert traffic.rate
-    factor = traffic.rate / rate
-    return replace(traffic, arrival_s=traffic.arrival_s * factor, duration_s=traffic.duration_s * factor)

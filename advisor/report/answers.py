@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from advisor.report.numbers import dollars, share, short, span
 from advisor.report.simulations import layout_name
-from advisor.serving.simulation import LIMITS
+from advisor.serving.summaries import LIMITS
 
 if TYPE_CHECKING:
     from advisor.planning.capacity import CapacityPlan

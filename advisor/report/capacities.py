@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from advisor.report.lines import header, labelled, notes, sources_line
 from advisor.report.numbers import count, dollars, share, short, span, wh_per_mtok
 from advisor.report.tables import Column, drawn
-from advisor.serving.simulation import LIMITS
+from advisor.serving.summaries import LIMITS
 from catalog.engines import find_engine
 from catalog.parameters import parameters
 

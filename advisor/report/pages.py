@@ -13,7 +13,7 @@ from advisor.report.tables import markdown
 from catalog.schema import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from matplotlib.figure import Figure
@@ -28,6 +28,7 @@ th, td { padding: .25rem .6rem; border-bottom: 1px solid #ddd; text-align: left;
 th.right, td.right { text-align: right; font-variant-numeric: tabular-nums; }
 tr.best td { font-weight: 600; background: #eef7f1; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; } dt { font-weight: 600; } dd { margin: 0; }
+pre { background: #f5f5f5; padding: .6rem .8rem; overflow-x: auto; font-size: 13px; }
 figure { margin: 1rem 0; } img { max-width: 100%; height: auto; } figcaption { color: #555; font-size: 13px; }
 """
 
@@ -51,22 +52,26 @@ class Section:
     emphasised: int | None = None
     entries: Sequence[tuple[str, Sequence[str]]] = ()
     pictures: Sequence[Picture] = ()
+    code: str = ""
+    """To be copied; its lines stay as they are."""
 
 
-def write_page(folder: Path, title: str, lead: Sequence[str], sections: Sequence[Section]) -> list[Path]:
-    """``report.html``, ``report.md`` and the figures (PNG) in ``folder``, which is made if it is not there.
+def page_files(title: str, lead: Sequence[str], sections: Sequence[Section]) -> dict[str, bytes]:
+    """``report.html``, which needs no other file, ``report.md`` and its figures (PNG): contents by name, the HTML first."""
+    drawn = {picture.name: png(picture.figure) for section in sections for picture in section.pictures}
+    return {
+        "report.html": as_html(title, lead, sections, drawn).encode(),
+        "report.md": as_markdown(title, lead, sections).encode(),
+    } | {f"{name}.png": image for name, image in drawn.items()}
 
-    Files of these names are replaced. Returns what was written, the HTML first.
+
+def write_files(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
+    """Write files into ``folder``, which is made if it is not there; those of the same names are replaced.
 
     Raises:
         InputError: a file cannot be written.
 
     """
-    drawn = {picture.name: png(picture.figure) for section in sections for picture in section.pictures}
-    files = {
-        "report.html": as_html(title, lead, sections, drawn).encode(),
-        "report.md": as_markdown(title, lead, sections).encode(),
-    } | {f"{name}.png": image for name, image in drawn.items()}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
@@ -102,6 +107,8 @@ def as_markdown(title: str, lead: Sequence[str], sections: Sequence[Section]) ->
         ]
         if lines:
             parts.append("\n".join(lines))
+        if section.code:
+            parts.append("\n".join(f"    {line}" for line in section.code.splitlines()))
         parts += [
             f"![{_inline(each.caption)}]({each.name}.png)\n\n*{_inline(each.caption)}*" for each in section.pictures
         ]
@@ -125,6 +132,8 @@ def as_html(title: str, lead: Sequence[str], sections: Sequence[Section], drawn:
                 f"<dt>{e(label)}</dt><dd>{'<br>'.join(map(e, texts))}</dd>" for label, texts in section.entries if texts
             )
             body.append(f"<dl>{''.join(pairs)}</dl>")
+        if section.code:
+            body.append(f"<pre>{e(section.code)}</pre>")
         for each in section.pictures:
             source = f"data:image/png;base64,{base64.b64encode(drawn[each.name]).decode()}"
             caption = e(each.caption)

@@ -26,7 +26,7 @@ from catalog.engines import find_engine, processes
 from catalog.parameters import parameters
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from rich.console import RenderableType
 
@@ -48,21 +48,28 @@ FRONT_ROWS = 12
 
 def recommendation_view(found: Recommendation, width: int, *, wide: bool = False) -> list[RenderableType]:
     """Everything to print, in order; ``wide`` shows all columns and more detail."""
-    shown = found.candidates or ((found.nearest,) if found.nearest else ())
+    shown = shown_of(found)
     room = None if wide else width
-    view: list[RenderableType] = [header(_head(found, shown), width), labelled(notes(_notes(found))), ""]
+    view: list[RenderableType] = [header(head(found), width), labelled(read_notes(found)), ""]
     if found.best is None:
         view.append(Text("nothing feasible" + (", nearest:" if shown else ""), style="bold red"))
     if shown:
         columns = candidate_columns(found, shown)
         view += [drawn(columns, room, emphasised=0 if found.best else None), ""]
-    view.append(labelled(_told(found, shown, width, wide=wide)))
+    view.append(labelled([*told(found, wide=wide), ("run", run_lines(found, width - LABEL))]))
     if wide and len(found.pareto) > 1:
         view += ["", *_front(found)]
     return view
 
 
-def _head(found: Recommendation, shown: Sequence[Estimate]) -> list[str]:
+def shown_of(found: Recommendation) -> Sequence[Estimate]:
+    """The candidates, best first; where nothing is feasible, what comes nearest."""
+    return found.candidates or ((found.nearest,) if found.nearest else ())
+
+
+def head(found: Recommendation) -> list[str]:
+    """The question: model, GPUs, engine, workload, goal and limits."""
+    shown = shown_of(found)
     model = f"{found.model.name}  {count(parameters(found.model))}"
     if shown:
         one = shown[0]
@@ -83,10 +90,9 @@ def _head(found: Recommendation, shown: Sequence[Estimate]) -> list[str]:
     return [" ".join(part.split("\n")) for part in parts]
 
 
-def _notes(found: Recommendation) -> Iterator[Any]:
-    yield from found.assumptions
-    if found.best is not None:
-        yield from found.best.notes
+def read_notes(found: Recommendation) -> list[tuple[str, list[str]]]:
+    """How the question was read, and what is assumed."""
+    return notes((*found.assumptions, *(found.best.notes if found.best is not None else ())))
 
 
 def recommendation_answer(found: Recommendation) -> str:
@@ -220,10 +226,9 @@ def candidate_columns(found: Recommendation, shown: Sequence[Estimate]) -> list[
     return columns
 
 
-def _told(
-    found: Recommendation, shown: Sequence[Estimate], width: int, *, wide: bool
-) -> list[tuple[str, Sequence[str]]]:
-    """The labelled lines under the table."""
+def told(found: Recommendation, *, wide: bool) -> list[tuple[str, Sequence[str]]]:
+    """The labelled lines under the table: why, limits, what would tell more."""
+    shown = shown_of(found)
     entries: list[tuple[str, Sequence[str]]] = []
     if shown:
         first = shown[0]
@@ -242,11 +247,10 @@ def _told(
         ranked = [f"{name} {share(value)}" for name, value in found.importances.items() if value >= 0.005]
         entries.append(("choices", [f"what explains the objective: {', '.join(ranked)}"] if ranked else []))
     entries += [("next", [found.next_probe] if found.next_probe else []), ("search", [_search(found)])]
-    entries.append(("run", _run(found, width - LABEL)))
     return entries
 
 
-def _run(found: Recommendation, width: int) -> list[str]:
+def run_lines(found: Recommendation, width: int) -> list[str]:
     """What starts the best deployment, to be copied."""
     if found.best is None or not found.command:
         return []

@@ -1,13 +1,14 @@
-"""Reports of traffic and of capacity plans, fit to be handed round: Markdown, and one HTML file with the figures in it."""
+"""Reports of recommendations, of traffic and of capacity plans, fit to be handed round: Markdown, and one HTML file with the figures in it."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from advisor.report import capacities, simulations
+from advisor.report import capacities, recommendations, simulations
+from advisor.report.choice_figures import memory_figure, trade_figure
 from advisor.report.lines import notes, sources_line
 from advisor.report.numbers import dollars, short
-from advisor.report.pages import Picture, Section, png, write_page
+from advisor.report.pages import Picture, Section, page_files, png, write_files
 from advisor.report.traffic_figures import (
     cost_figure,
     fleets_figure,
@@ -22,7 +23,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from advisor.planning.capacity import CapacityPlan
+    from advisor.recommendation import Recommendation
     from advisor.serving.simulation import Simulation
+
+COMMAND_WIDTH = 100
+"""Letters of a line of a command."""
 
 
 def review_traffic(found: Sequence[Simulation], folder: Path) -> list[Path]:
@@ -30,6 +35,16 @@ def review_traffic(found: Sequence[Simulation], folder: Path) -> list[Path]:
 
     Raises:
         InputError: Matplotlib is missing, or a file cannot be written.
+
+    """
+    return write_files(folder, traffic_files(found))
+
+
+def traffic_files(found: Sequence[Simulation]) -> dict[str, bytes]:
+    """What traffic meets as ``report.html``, ``report.md`` and the figures: contents by name.
+
+    Raises:
+        InputError: Matplotlib is missing.
 
     """
     first = found[0]
@@ -51,7 +66,7 @@ def review_traffic(found: Sequence[Simulation], folder: Path) -> list[Path]:
             ("source", sources_line(each.provenance for each in found)),
         ]),
     ]  # fmt: skip
-    return write_page(folder, f"{first.model.name} under traffic", simulations.head(first), sections)
+    return page_files(f"{first.model.name} under traffic", simulations.head(first), sections)
 
 
 def draw_traffic(found: Sequence[Simulation], path: Path) -> Path:
@@ -69,11 +84,68 @@ def draw_traffic(found: Sequence[Simulation], path: Path) -> Path:
     return path
 
 
+def recommendation_files(found: Recommendation) -> dict[str, bytes]:
+    """A recommendation as ``report.html``, ``report.md`` and the figures: contents by name.
+
+    Raises:
+        InputError: Matplotlib is missing.
+
+    """
+    shown = recommendations.shown_of(found)
+    best = found.best is not None
+    sections = [
+        Section(
+            title="Answer",
+            columns=recommendations.candidate_columns(found, shown) if shown else (),
+            emphasised=0 if best else None,
+            entries=[
+                ("answer", [recommendations.recommendation_answer(found)]),
+                *recommendations.told(found, wide=True),
+            ],
+        )
+    ]
+    if best:
+        sections.append(
+            Section(title="How to start it", code="\n".join(recommendations.run_lines(found, COMMAND_WIDTH)))
+        )
+        sections.append(Section(title="Speed for a user against throughput per GPU", pictures=[Picture(
+            name="trade", figure=trade_figure(found),
+            caption="Each point is a layout at a batch; dotted: not beaten in both; ringed: the one recommended, with its 90% "
+            "interval.",
+        )]))  # fmt: skip
+    if shown:
+        sections.append(Section(title="Memory", pictures=[Picture(
+            name="memory", figure=memory_figure(shown), caption="The fullest GPU of each layout at its batch; the line: all it has.",
+        )]))  # fmt: skip
+    sections.append(Section(title="What this stands on", entries=recommendations.read_notes(found)))
+    return page_files(f"How to serve {found.model.name}", recommendations.head(found), sections)
+
+
+def review_recommendation(found: Recommendation, folder: Path) -> list[Path]:
+    """Write a recommendation: ``report.html``, ``report.md`` and the figures.
+
+    Raises:
+        InputError: Matplotlib is missing, or a file cannot be written.
+
+    """
+    return write_files(folder, recommendation_files(found))
+
+
 def review_plan(found: CapacityPlan, folder: Path) -> list[Path]:
     """Write a capacity plan: ``report.html``, ``report.md`` and the figures.
 
     Raises:
         InputError: Matplotlib is missing, or a file cannot be written.
+
+    """
+    return write_files(folder, plan_files(found))
+
+
+def plan_files(found: CapacityPlan) -> dict[str, bytes]:
+    """A capacity plan as ``report.html``, ``report.md`` and the figures: contents by name.
+
+    Raises:
+        InputError: Matplotlib is missing.
 
     """
     sections = [
@@ -104,7 +176,7 @@ def review_plan(found: CapacityPlan, folder: Path) -> list[Path]:
     sections.append(
         Section(title="What this stands on", entries=[*notes(found.notes), ("source", sources_line(provenances))])
     )
-    return write_page(folder, f"Capacity for {found.model.name}", capacities.head(found), sections)
+    return page_files(f"Capacity for {found.model.name}", capacities.head(found), sections)
 
 
 def summary(found: CapacityPlan) -> str:

@@ -66,14 +66,14 @@ def layout_of(found: Simulation) -> str:
 def head(found: Simulation) -> list[str]:
     """Model, hardware, engine and traffic."""
     engine = find_engine(found.deployment.engine)
-    served = found.served
-    lengths = f"{short(served.input_len.mean())} in / {short(served.output_len.mean())} out"
+    loads = found.served.loads
+    lengths = f"{short(loads.given / loads.requests)} in / {short(loads.made / loads.requests)} out"
     coming = f"{found.concurrency} in flight" if found.concurrency else f"{short(found.rate)} requests/s"
     return [
         f"{found.model.name}  {count(parameters(found.model))}",
         hardware(found.cluster),
         f"{engine.name} {engine.version}",
-        f"{coming} for {short(found.duration_s)} s, {lengths}, {len(served)} requests",
+        f"{coming} for {short(found.duration_s)} s, {lengths}, {len(found.served)} requests",
     ]
 
 

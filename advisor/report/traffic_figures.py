@@ -37,12 +37,13 @@ SHARES = np.concatenate([np.linspace(0.0, 98.0, 197), np.linspace(98.1, 100.0, 2
 WHAT = {"rate": "requests a second", "input_len": "prompt lengths", "output_len": "output lengths"}
 
 
-def _figure(columns: int, rows: int = 1) -> tuple[Figure, list[Axes]]:
+def framed(columns: int, rows: int = 1, *, width: float = 1.0, height: float = 1.0) -> tuple[Figure, list[Axes]]:
+    """A figure of empty panels, row by row; width and height of each are in usual ones."""
     check_plots()
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415  an extra, and slow to import
     from matplotlib.figure import Figure  # noqa: PLC0415
 
-    figure = Figure(figsize=(columns * WIDTH, rows * HEIGHT), layout="constrained")
+    figure = Figure(figsize=(columns * width * WIDTH, rows * height * HEIGHT), layout="constrained")
     FigureCanvasAgg(figure)
     panels = list(figure.subplots(rows, columns, squeeze=False).ravel())
     for axes in panels:
@@ -66,13 +67,12 @@ def names_of(found: Sequence[Simulation]) -> list[str]:
 
 def latency_figure(found: Sequence[Simulation]) -> Figure:
     """Distributions of TTFT, TPOT and E2E over the requests, with the limits."""
-    figure, panels = _figure(len(LATENCIES))
+    figure, panels = framed(len(LATENCIES))
     for axes, (metric, label) in zip(panels, LATENCIES.items(), strict=True):
         tops = []
         for (colour, _), name, each in zip(_colours(len(found)), names_of(found), found, strict=True):
-            values = each.served.values(metric)
-            if len(values):
-                curve = np.percentile(values, SHARES)
+            curve = each.served.curve(metric, SHARES)
+            if np.isfinite(curve).all():
                 tops.append(curve[0] and curve[-1] / curve[0])
                 axes.plot(curve, SHARES, color=colour, linewidth=1.6, label=name)
         limit = getattr(found[0].slo, metric, None)
@@ -99,7 +99,7 @@ def _plain_ticks(axes: Axes) -> None:
 
 def timeline_figure(found: Sequence[Simulation]) -> Figure:
     """Running and waiting requests, KV cache and tokens over time."""
-    figure, panels = _figure(2, 2)
+    figure, panels = framed(2, 2)
     for axes, (name, label) in zip(panels, CURVES.items(), strict=True):
         for (colour, _), title, each in zip(_colours(len(found)), names_of(found), found, strict=True):
             values = each.timeline[name] * (100.0 if name == "kv_share" else 1.0)
@@ -124,7 +124,7 @@ def label_of(option: Option) -> str:
 def fleets_figure(found: CapacityPlan) -> Figure:
     """The options: what they cost against each limited latency, with its interval."""
     limited = {metric: limit for metric in LATENCIES if (limit := getattr(found.slo, metric)) is not None}
-    figure, panels = _figure(len(limited))
+    figure, panels = framed(len(limited))
     money = all(option.usd_per_month is not None for option in found.options)
     kinds = list(dict.fromkeys(option.gpu for option in found.options))
     statistic = "mean" if found.slo.percentile is None else f"p{found.slo.percentile:g}"
@@ -163,7 +163,7 @@ def cost_figure(found: CapacityPlan) -> Figure:
     """What the best layout costs against the rate."""
     best = found.best
     assert best is not None
-    figure, (axes,) = _figure(1)
+    figure, (axes,) = framed(1)
     money = best.usd_per_hour is not None
     each = best.gpus // (best.replicas + best.spares)
     here = [(1.0, best.replicas)]
@@ -186,7 +186,7 @@ def cost_figure(found: CapacityPlan) -> Figure:
 def sensitivity_figure(found: CapacityPlan) -> Figure:
     """How many GPUs more or fewer other loads take: a bar for each, the widest at the top."""
     assert found.best is not None
-    figure, (axes,) = _figure(1)
+    figure, (axes,) = framed(1)
     base = found.best.gpus
     bars = []
     for what, name in WHAT.items():

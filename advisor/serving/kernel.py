@@ -16,13 +16,15 @@ waits for the oldest and looks at no arrivals.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import numba
 import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from numpy.typing import NDArray
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -43,6 +45,99 @@ STEP_COLUMNS = (
     "replica", "scheduled_s", "begin_s", "end_s", "prefill_tokens", "decodes", "sequences", "running", "waiting", "blocks",
 )  # fmt: skip
 BIN_COLUMNS = ("busy_s", "running_s", "waiting_s", "blocks_s", "tokens")
+ARRIVED, COMPLETED, TOKENS, STEPS, PREEMPTIONS, MOST, TURN, KNOWN = range(8)
+"""Of ``State.counts``: requests (of those in the arrays), tokens, steps, preemptions, most blocks in use, whose turn it is
+behind the router, and requests whose arrival is known (likewise)."""
+
+
+class State(NamedTuple):
+    """Where the loop stands between two pieces of the traffic; arrays, for n requests unless said otherwise."""
+
+    first_s: NDArray[np.float64]
+    """When the first token came, NaN if it has not."""
+    last_s: NDArray[np.float64]
+    """When the last one so far did."""
+    longest_s: NDArray[np.float64]
+    """Longest gap between two tokens."""
+    preempted: NDArray[np.int32]
+    """How often each was preempted."""
+    place: NDArray[np.int16]
+    """Replica that serves it."""
+    computed: NDArray[np.int32]
+    """Tokens in the KV cache."""
+    made: NDArray[np.int32]
+    """Tokens whose step has been scheduled."""
+    shown: NDArray[np.int32]
+    """Tokens that have come."""
+    held: NDArray[np.int32]
+    """Blocks."""
+    runs: NDArray[np.bool_]
+    link: NDArray[np.int32]
+    """The next in the queue."""
+    head: NDArray[np.int32]
+    """First of the queue, as all that follow for each replica."""
+    tail: NDArray[np.int32]
+    waiting: NDArray[np.int64]
+    running: NDArray[np.int32]
+    """Which run, (replicas, cap)."""
+    runners: NDArray[np.int64]
+    """How many of them."""
+    free: NDArray[np.int64]
+    """Blocks."""
+    flight: NDArray[np.int32]
+    """Which get a token from a step in flight, (replicas, depth, cap)."""
+    yields: NDArray[np.int64]
+    """How many of them, (replicas, depth)."""
+    ends: NDArray[np.float64]
+    """When those steps end, likewise."""
+    oldest: NDArray[np.int64]
+    flying: NDArray[np.int64]
+    """Steps in flight."""
+    stage_free: NDArray[np.float64]
+    """(replicas, stages)."""
+    wake: NDArray[np.float64]
+    """When the oldest step ends, infinite without."""
+    counts: NDArray[np.int64]
+    end_s: NDArray[np.float64]
+    """When the last step ended, (1,)."""
+
+    @classmethod
+    def fresh(cls, n: int, *, replicas: int, cap: int, pool: int, depth: int, stages: int, known: int) -> State:
+        """Idle engines, and n requests that have not come."""
+        counts = np.zeros(8, np.int64)
+        counts[KNOWN] = known
+        return cls(
+            first_s=np.full(n, np.nan), last_s=np.full(n, np.nan), longest_s=np.zeros(n), preempted=np.zeros(n, np.int32),
+            place=np.zeros(n, np.int16), computed=np.zeros(n, np.int32), made=np.zeros(n, np.int32),
+            shown=np.zeros(n, np.int32), held=np.zeros(n, np.int32), runs=np.zeros(n, np.bool_),
+            link=np.full(n, -1, np.int32), head=np.full(replicas, -1, np.int32), tail=np.full(replicas, -1, np.int32),
+            waiting=np.zeros(replicas, np.int64), running=np.zeros((replicas, cap), np.int32),
+            runners=np.zeros(replicas, np.int64), free=np.full(replicas, pool, np.int64),
+            flight=np.zeros((replicas, depth, cap), np.int32), yields=np.zeros((replicas, depth), np.int64),
+            ends=np.zeros((replicas, depth)), oldest=np.zeros(replicas, np.int64), flying=np.zeros(replicas, np.int64),
+            stage_free=np.zeros((replicas, stages)), wake=np.full(replicas, np.inf), counts=counts, end_s=np.zeros(1),
+        )  # fmt: skip
+
+    def moved_on(self, gone: int, more: int) -> State:
+        """Without the first ``gone`` requests, which have been served, and with so many more at the end."""
+        replicas, cap = self.running.shape
+        new = State.fresh(
+            more, replicas=replicas, cap=cap, pool=0, depth=self.ends.shape[1], stages=self.stage_free.shape[1], known=0
+        )
+        of_requests = {
+            name: np.concatenate([getattr(self, name)[gone:], getattr(new, name)]) for name in State._fields[:11]
+        }
+        counts = self.counts.copy()
+        counts[ARRIVED] -= gone
+        counts[KNOWN] += more - gone
+
+        def renumbered(places: NDArray[np.int32]) -> NDArray[np.int32]:
+            return np.where(places >= gone, places - gone, -1).astype(np.int32)
+
+        return self._replace(
+            **of_requests | {"link": renumbered(of_requests["link"])}, head=renumbered(self.head),
+            tail=renumbered(self.tail), running=renumbered(self.running), flight=renumbered(self.flight), counts=counts,
+        )  # fmt: skip
 
 
 def _compiled(function: F) -> F:
@@ -87,26 +182,23 @@ def causal(length: float, window: float) -> float:
 
 @_compiled
 def serve(
-    arrival: Any, inputs: Any, outputs: Any, cached: Any, known: int, horizon_s: float,
-    replicas: int, router: int, depth: int, ahead: bool, budget: int, cap: int, pool: int, window: float,
-    by_tokens: Any, by_sequences: Any, by_context: Any, constants: Any, shares: Any, delays_s: Any,
-    first_s: Any, last_s: Any, longest_s: Any, preempted: Any, place: Any, gaps: Any, bins: Any, bin_s: float, log: Any,
-) -> Any:  # fmt: skip
-    """Serve n requests; fills the arrays that begin with ``first_s``.
+    arrival: Any, inputs: Any, outputs: Any, cached: Any, more: bool, horizon_s: float, router: int, ahead: bool,
+    budget: int, pool: int, window: float, by_tokens: Any, by_sequences: Any, by_context: Any, constants: Any, shares: Any,
+    delays_s: Any, gaps: Any, bins: Any, bin_s: float, log: Any, state: Any,
+) -> None:  # fmt: skip
+    """Serve n requests, or go on with it; changes ``state``, ``gaps``, ``bins`` and ``log``.
 
     Args:
-        arrival: seconds, ascending, shape (n,); in a closed loop the first ``known`` are given and the others filled in.
+        arrival: seconds, ascending, shape (n,); in a closed loop the first ones are given and the others filled in, as each
+            completion lets the next one arrive.
         inputs: prompt tokens, (n,).
         outputs: tokens to generate, at least 1, (n,).
         cached: prompt tokens found in the prefix cache, fewer than ``inputs``, (n,).
-        known: requests whose arrival is known; each completion lets the next one arrive.
+        more: whether others come after these; then the loop stops where it would have to know them.
         horizon_s: none is let in by a completion at or after this.
-        replicas: engines behind the router.
         router: ``ROUND_ROBIN`` or ``LEAST_LOADED``.
-        depth: steps in flight.
         ahead: whether a sequence may be scheduled before its last token is seen.
         budget: tokens of a step.
-        cap: sequences that run at once.
         pool: KV blocks of one replica.
         window: of windowed layers, tokens; infinite without.
         by_tokens: see ``serving_steps.StepTimes``, as the next three.
@@ -115,45 +207,26 @@ def serve(
         constants: see there.
         shares: share of a pass that each pipeline stage takes, (stages,).
         delays_s: from arrival to the scheduler, and from the end of a step to the client.
-        first_s: when the first token came, NaN if it never did, (n,).
-        last_s: when the last one did.
-        longest_s: longest gap between two tokens.
-        preempted: how often each was preempted.
-        place: replica that served it.
         gaps: histogram of gaps between tokens.
         bins: by time, see ``BIN_COLUMNS``; the last row takes what comes after the others.
         bin_s: width of a bin.
         log: the first steps, see ``STEP_COLUMNS``.
-
-    Returns:
-        Counts: arrived, completed, tokens, steps, preemptions, most blocks in use; and the end in seconds.
+        state: where the loop stands; ``State.fresh`` to begin with.
 
     """
     n, stages = len(inputs), len(shares)
-    computed = np.zeros(n, np.int32)
-    made = np.zeros(n, np.int32)  # tokens whose step has been scheduled
-    shown = np.zeros(n, np.int32)  # tokens that have come
-    held = np.zeros(n, np.int32)  # blocks
-    runs = np.zeros(n, np.bool_)
-    link = np.full(n, -1, np.int32)
-    head = np.full(replicas, -1, np.int32)
-    tail = np.full(replicas, -1, np.int32)
-    waiting = np.zeros(replicas, np.int64)
-    running = np.zeros((replicas, cap), np.int32)
-    count = np.zeros(replicas, np.int64)
-    free = np.full(replicas, pool, np.int64)
-    flight = np.zeros((replicas, depth, cap), np.int32)  # sequences that get a token from a step in flight
-    yields = np.zeros((replicas, depth), np.int64)
-    ends = np.zeros((replicas, depth))
-    oldest = np.zeros(replicas, np.int64)
-    flying = np.zeros(replicas, np.int64)
-    stage_free = np.zeros((replicas, stages))
-    wake = np.full(replicas, np.inf)
-    arrived = completed = tokens_out = steps = preemptions = most = 0
-    turn = 0
-    end = 0.0
+    first_s, last_s, longest_s = state.first_s, state.last_s, state.longest_s
+    preempted, place, computed, made, shown = state.preempted, state.place, state.computed, state.made, state.shown
+    held, runs, link, head, tail = state.held, state.runs, state.link, state.head, state.tail
+    waiting, running, count, free = state.waiting, state.running, state.runners, state.free
+    flight, yields, ends, oldest, flying = state.flight, state.yields, state.ends, state.oldest, state.flying
+    stage_free, wake, counts = state.stage_free, state.wake, state.counts
+    replicas, cap, depth = running.shape[0], running.shape[1], ends.shape[1]
+    arrived, completed, tokens_out, steps = counts[ARRIVED], counts[COMPLETED], counts[TOKENS], counts[STEPS]
+    preemptions, most, turn, known = counts[PREEMPTIONS], counts[MOST], counts[TURN], counts[KNOWN]
+    end = state.end_s[0]
 
-    while True:
+    while not (more and arrived == known):
         r = 0
         for other in range(1, replicas):
             if wake[other] < wake[r]:
@@ -343,7 +416,6 @@ def serve(
             flying[r] += 1
         wake[r] = ends[r, oldest[r]] if flying[r] > 0 else np.inf
 
-    counts = np.zeros(7)
-    counts[0], counts[1], counts[2], counts[3] = arrived, completed, tokens_out, steps
-    counts[4], counts[5], counts[6] = preemptions, most, end
-    return counts
+    counts[ARRIVED], counts[COMPLETED], counts[TOKENS], counts[STEPS] = arrived, completed, tokens_out, steps
+    counts[PREEMPTIONS], counts[MOST], counts[TURN], counts[KNOWN] = preemptions, most, turn, known
+    state.end_s[0] = end

@@ -85,7 +85,8 @@ def serve_apart(traffic: Traffic, prefill: Pool, decode: Pool, link: Link) -> Se
     preemptions[several] += later.preemptions
     replica[several] = later.replica
     return Served(
-        arrival_s=first.arrival_s, input_len=traffic.input_len, output_len=traffic.output_len, ttft_ms=first.ttft_ms,
+        arrival_s=first.arrival_s, input_len=traffic.input_len, output_len=traffic.output_len, cached=first.cached,
+        ttft_ms=first.ttft_ms,
         e2e_ms=e2e, longest_itl_ms=longest, preemptions=preemptions, replica=replica, counted=np.ones(n, dtype=bool),
         gaps=later.gaps + gap_histogram(hand_over), bins=_with_first_tokens(later, first), bin_s=later.bin_s,
         steps=first.steps + later.steps, end_s=max(first.end_s, later.end_s), most_blocks=later.most_blocks, log=later.log,

@@ -8,27 +8,33 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from advisor.evaluation import implementation_variance, scale_name
+from advisor.evaluation import STEP, implementation_variance, scale_name
+from advisor.fitting.kinds import news_of, opened
 from advisor.fitting.surrogate import ANY
 from advisor.physics.collectives import hand_over_ms
 from advisor.physics.layout import Layout
-from advisor.physics.memory import memory
-from advisor.physics.parameters import Parameters
-from advisor.physics.schedule import Setting
+from advisor.physics.memory import max_concurrency, memory
+from advisor.physics.parameters import NAMES, Parameters
+from advisor.physics.schedule import Setting, static
 from advisor.serving.pools import Link, Pool, saturation_apart, serve_apart
-from advisor.serving.runs import FRONT_END_MS, TURNS, Scheduler, longest, saturation_rate, serve
+from advisor.serving.runs import FRONT_END_MS, TURNS, Scheduler, longest, saturation_rate, serve, serve_pieces
 from advisor.serving.steps import tabulate
+from advisor.serving.traffic import MOST_REQUESTS
 from catalog.engines import resolve
 from catalog.schema import Cluster, Deployment, InputError, Model, Note
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from numpy.typing import NDArray
+
     from advisor.fitting.surrogate import Marginal, Provenance, Scale
     from advisor.knowledge import Knowledge
     from advisor.serving.runs import Router, Served
     from advisor.serving.steps import StepTimes
-    from advisor.serving.traffic import Traffic
+    from advisor.serving.traffic import Stream, Traffic
+
+    Array = NDArray[np.float64]
 
 APART: Provenance = "analytic"
 """Where prompts have a pool of their own. No such deployment was measured, so however well the engine's steps are known, its
@@ -59,14 +65,15 @@ class Replicas:
         resolved = resolve(deployment, model, cluster)
         chosen = resolved.value
         layout = Layout.of([chosen], model, cluster.gpu)
-        marginal = knowledge.marginal(chosen.engine, cluster.gpu)
+        known = knowledge.marginal(chosen.engine, cluster.gpu)
         setting = Setting(
             model=model, cluster=cluster, layout=layout, memory=memory(model, cluster, layout, chosen.engine),
-            parameters=marginal.parameters, engine=chosen.engine,
+            parameters=known.parameters, engine=chosen.engine,
         )  # fmt: skip
+        (news,) = news_of(known, chosen.engine, model, layout)
         return cls(
-            deployment=chosen, setting=setting, scheduler=scheduler_of(setting, chosen, **serving), marginal=marginal,
-            knowledge=knowledge, notes=resolved.notes,
+            deployment=chosen, setting=setting, scheduler=scheduler_of(setting, chosen, **serving),
+            marginal=opened(known, (model, layout)), knowledge=knowledge, notes=(*resolved.notes, *news),
         )  # fmt: skip
 
     @property
@@ -94,7 +101,10 @@ class Replicas:
 
     def beliefs(self, draws: int) -> list[tuple[Parameters, float]]:
         """The parameters themselves, and so many draws, each with a factor of all times."""
-        return [(self.marginal.parameters, 1.0), *draws_of(self.marginal, self.knowledge, self.deployment, draws)]
+        return [
+            (self.marginal.parameters, 1.0),
+            *draws_of(self.marginal, self.knowledge, self.setting, self.deployment, draws),
+        ]
 
     def times(self, belief: tuple[Parameters, float]) -> StepTimes:
         parameters, factor = belief
@@ -120,6 +130,12 @@ class Replicas:
     def served(self, traffic: Traffic, times: StepTimes, multiple: int = 1) -> Served:
         """What becomes of the traffic on ``multiple`` times as many replicas."""
         return serve(traffic, times, _multiplied(self.scheduler, multiple))
+
+    def served_pieces(self, traffic: Stream, times: StepTimes) -> Iterator[Served]:
+        """What becomes of a stream, in parts (see ``serving.runs.serve_pieces``)."""
+        return serve_pieces(
+            traffic.pieces(), times, self.scheduler, duration_s=traffic.duration_s, most_open=MOST_REQUESTS
+        )
 
     def saturation(self, traffic: Traffic, times: StepTimes, turns: int = TURNS) -> float:
         return saturation_rate(traffic, times, self.scheduler, turns=turns)
@@ -297,24 +313,54 @@ def times_of(setting: Setting, scheduler: Scheduler) -> StepTimes:
 
 
 def draws_of(
-    marginal: Marginal, knowledge: Knowledge, deployment: Deployment, count: int
+    marginal: Marginal, knowledge: Knowledge, setting: Setting, deployment: Deployment, count: int
 ) -> list[tuple[Parameters, float]]:
     """Parameters and a factor of all times, ``count`` times: a draw and its mirror image, so that means stay.
 
-    Few are drawn, so the factors are made to spread by just as much as they should.
+    Few are drawn, so they are not left to chance: they differ in the factor and along the directions in which steps of
+    this deployment change most (``_directions``), in combinations that are orthogonal to each other. The mean square over
+    the draws of whatever is linear in these directions is then just its variance, as with the sigma points of an
+    unscented transform (Julier and Uhlmann, 1997), and no draw is further out than chance would have it.
     """
-    random = np.random.default_rng(20)
     scale = scale_of(knowledge, marginal, deployment)
     noise = math.sqrt(scale.noise**2 + float(implementation_variance(marginal.provenance, float(deployment.compiled))))
     half = (count + 1) // 2
-    bent = random.multivariate_normal(np.zeros(len(marginal.mean)), marginal.covariance, size=half, method="eigh")
-    factors = random.standard_normal(half)
-    factors *= noise / math.sqrt(float(np.mean(factors**2))) if half else noise
+    if not half:
+        return []
+    from scipy.fft import dct  # noqa: PLC0415  only where there are draws
+
+    ways = _directions(marginal, setting)[: half - 1]
+    # The first combination is the same for all draws, so it is that of the factor; their entries are at most 1.42.
+    combined = math.sqrt(half) * dct(np.eye(half), norm="ortho", axis=0).T[:, : len(ways) + 1]
     found = []
-    for step, factor in zip(bent, factors, strict=True):
-        found.append((Parameters.from_unbounded(marginal.mean + step), math.exp(factor)))
-        found.append((Parameters.from_unbounded(marginal.mean - step), math.exp(-factor)))
+    for factor, *amounts in combined:
+        step = np.asarray(amounts) @ ways if amounts else np.zeros(len(marginal.mean))
+        found.append((Parameters.from_unbounded(marginal.mean + step), math.exp(noise * factor)))
+        found.append((Parameters.from_unbounded(marginal.mean - step), math.exp(-noise * factor)))
     return found[:count]
+
+
+def _directions(marginal: Marginal, setting: Setting) -> Array:
+    """Orthogonal parts of the parameters' spread, shape (k, len(NAMES)): all of what the first kind of step is uncertain by,
+    what the next is beside that, and so on.
+
+    The steps are those of a full batch, of prompts, of a sequence alone, of a batch between, and of a prompt alone.
+    """
+    longest = float(setting.layout.max_model_len[0])
+    lengths = min(1024.0, longest / 2), min(256.0, longest / 4)
+    room = max_concurrency(setting.model, setting.memory, setting.layout, np.array([sum(lengths)]))[0]
+    full = max(math.floor(min(float(setting.layout.max_num_seqs[0]), room)), 1)
+    batches = np.array([full, 1.0, math.ceil(math.sqrt(full))])
+    shifted = np.vstack([marginal.mean, marginal.mean + STEP * np.eye(len(NAMES))])
+    times = static(
+        replace(setting.take(np.zeros(len(batches), dtype=int)), parameters=Parameters.from_unbounded(shifted)), batches,
+        *(np.full(len(batches), each) for each in lengths),
+    )  # fmt: skip
+    tpot, prefill = ((np.log(each[1:]) - np.log(each[0])) / STEP for each in (times.tpot_ms, times.prefill_ms))
+    slopes = np.stack([tpot[:, 0], prefill[:, 0], tpot[:, 1], tpot[:, 2], prefill[:, 1]], axis=1)
+    values, vectors = np.linalg.eigh(marginal.covariance)
+    root = vectors * np.sqrt(np.maximum(values, 0.0))
+    return np.asarray((root @ np.linalg.qr(root.T @ slopes)[0]).T)
 
 
 def scale_of(knowledge: Knowledge, marginal: Marginal, deployment: Deployment) -> Scale:

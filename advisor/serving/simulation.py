@@ -10,47 +10,32 @@ import math
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from advisor.estimation import ENERGY, plain, read_cluster, read_model
 from advisor.knowledge import Knowledge
 from advisor.physics.energy import power_of, served_work
 from advisor.serving.replicas import Apart, Replicas, outcomes
-from advisor.serving.runs import (
-    BINS,
-    FRONT_END_MS,
-    METRICS,
-    ROUTERS,
-    SETTLING,
-    Scheduler,
-    longest,
-)
-from advisor.serving.traces import read_trace
-from advisor.serving.traffic import Traffic, closed_loop, open_loop
+from advisor.serving.runs import COLUMNS, FRONT_END_MS, METRICS, ROUTERS, Served, longest
+from advisor.serving.summaries import LIMITS, limits_of, meets, numbers, spreads, timeline
+from advisor.serving.tallies import Tally
+from advisor.serving.traces import open_trace, read_trace
+from advisor.serving.traffic import PIECE, Stream, Traffic, closed_loop, open_loop, open_traffic, refusals
 from catalog.schema import Cluster, Deployment, InputError, Model, Note, Slo, Workload, require_positive
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from advisor.fitting.surrogate import Provenance, Scale
     from advisor.knowledge import Runs
-    from advisor.serving.runs import Router, Served
+    from advisor.serving.runs import Router
 
     Array = NDArray[np.float64]
 
-PERCENTILES = (50.0, 90.0, 95.0, 99.0)
 DURATION_S = 300.0
-LIMITS = ("ttft_ms", "tpot_ms", "e2e_ms")
 RATES = ("completed_s", "output_tok_s", "goodput_s", "saturation_s")
-
-
-BESIDE = {"ttft_ms": 0.06, "tpot_ms": 0.0, "itl_ms": 0.0, "e2e_ms": 0.0, "rates": 0.0}
-"""Standard deviation of the logarithm by which simulated traffic is off beside what the times of its steps are off by: how
-arrivals fall on steps decides the first token. From the errors on vLLM's runs with the role "fit" (1.48 times their
-median, less the spread of the draws; ``python -m advisor.judging.simulation_check``)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,8 +77,8 @@ class Simulation:
     timeline: Mapping[str, Array]
     """Curves: ``time_s``; means over the replicas of ``running`` and ``waiting`` requests and of the ``kv_share`` in
     use, while they work; their ``busy`` share; and all ``output_tok_s``."""
-    served: Served = field(repr=False)
-    """Every request."""
+    served: Served | Tally = field(repr=False)
+    """Every request; of more than ``serving.traffic.WHOLE`` only what is told of all of them."""
     steps: int
     provenance: Provenance
     notes: tuple[Note, ...]
@@ -128,16 +113,17 @@ class Simulation:
         return value / factor, value * factor
 
     def requests(self) -> Iterator[dict[str, float | int]]:
-        """Every request that came, as a row."""
-        served, tpot = self.served, self.served.tpot_ms
-        for i in range(len(served)):
-            yield {
-                "arrival_s": round(float(served.arrival_s[i]), 6), "input_len": int(served.input_len[i]),
-                "output_len": int(served.output_len[i]), "ttft_ms": round(float(served.ttft_ms[i]), 3),
-                "tpot_ms": round(float(tpot[i]), 4), "e2e_ms": round(float(served.e2e_ms[i]), 3),
-                "itl_max_ms": round(float(served.longest_itl_ms[i]), 3), "preemptions": int(served.preemptions[i]),
-                "replica": int(served.replica[i]),
-            }  # fmt: skip
+        """Every request that came, as a row.
+
+        Raises:
+            InputError: there were too many to keep them.
+
+        """
+        if isinstance(self.served, Tally):
+            raise InputError(
+                f"{len(self.served)} requests are too many to be kept; take them as they are served, with each= (--requests FILE)"
+            )
+        return (dict(zip(COLUMNS, row, strict=True)) for row in self.served.rows())
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the single requests, as plain JSON types, with 90% intervals."""
@@ -165,7 +151,7 @@ def simulate(
     deployment: Deployment | None = None,
     prefill: Deployment | None = None,
     workload: Workload | None = None,
-    trace: str | Path | Traffic | None = None,
+    trace: str | Path | Traffic | Stream | None = None,
     slo: Slo | None = None,
     runs: Runs = None,
     duration_s: float | None = None,
@@ -178,8 +164,12 @@ def simulate(
     front_end_ms: float = FRONT_END_MS,
     draws: int = 8,
     set_gpu: Mapping[str, float | str] | None = None,
+    each: Callable[[Served], None] | None = None,
 ) -> Simulation:
     """Serve traffic on a deployment, simulated.
+
+    Of an open loop of more than a million requests (``serving.traffic.WHOLE``) none is kept: they are made, or read, and
+    served piece by piece, percentiles are right to 0.05%, and intervals come from the first 200,000.
 
     Args:
         model: catalog name or alias, Hugging Face id, path to a ``config.json``, or a ``Model``.
@@ -189,8 +179,8 @@ def simulate(
         prefill: another deployment that computes the prompts and hands their KV cache to ``deployment``, which then only
             decodes (see ``serving.pools``). Not for a closed loop.
         workload: lengths, and the ``rate`` of an open loop or the ``concurrency`` of a closed one.
-        trace: a file of requests (see ``serving_traces.read_trace``) or ``Traffic``; with ``workload.rate`` the times are
-            stretched to it.
+        trace: a file of requests (see ``serving.traces.read_trace``), or what ``open_trace`` made of one; of a file the times
+            are stretched to ``workload.rate`` where that is given.
         slo: limits, for goodput and whether they are kept.
         runs: None for the shipped fit and the user's own runs; a list for exactly those; [] for the analytic model; or what
             ``fit`` made.
@@ -204,9 +194,11 @@ def simulate(
         front_end_ms: what a request takes outside the engine's steps.
         draws: how often the traffic is simulated again for intervals; 0: no intervals.
         set_gpu: what-if values for fields of the GPU.
+        each: is handed every request that was served, in parts, in the order of their arrival.
 
     Raises:
-        InputError: a name, number or combination that cannot be, or a model that does not fit.
+        InputError: a name, number or combination that cannot be, a model that does not fit, or a queue that grows beyond what
+            memory should hold.
 
     """
     found_model, found_cluster = read_model(model), read_cluster(gpus, set_gpu)
@@ -230,23 +222,35 @@ def simulate(
         spread=spread,
         burstiness=burstiness,
         curve=curve,
+        whole=prefill is not None,
     ).within(limit)
     if prefill is not None and traffic.concurrency:
         raise InputError("prompts in a pool of their own take a rate or a trace, not a concurrency; leave one out")
-    found = outcomes(engine, traffic, draws)
-    served, saturation = next(found)
-    base = _numbers(served, traffic, slo) | {("rates", "saturation_s"): saturation}
-    others = [_numbers(each, traffic, slo) | {("rates", "saturation_s"): rate} for each, rate in found]
-    sigmas = _spreads(base, others)
+    judged = traffic.head(PIECE) if isinstance(traffic, Stream) else traffic
+    found = outcomes(engine, judged, draws)
+    begun, saturation = next(found)
+    first = numbers(begun, judged, slo) | {("rates", "saturation_s"): saturation}
+    others = [numbers(every, judged, slo) | {("rates", "saturation_s"): rate} for every, rate in found]
+    sigmas = spreads(first, others)
+    served: Served | Tally = begun
+    told: tuple[Note, ...] = ()
+    if isinstance(traffic, Stream):
+        served = tallied(decode, traffic, slo, each)
+        told = refusals(len(traffic) - len(served), len(traffic), limit)
+        if others:
+            told = (*told, Note(f"intervals are from the first {len(judged)} of {len(traffic)} requests"))
+    elif each is not None:
+        each(begun)
+    base = numbers(served, traffic, slo) | {("rates", "saturation_s"): saturation}
     power, gpu = power_of(found_cluster.value.gpu, chosen), found_cluster.value.gpu
     joules = None
     if power is not None:
         used = chosen.num_gpus + (resolved.num_gpus if resolved else 0)
         work = served_work(found_model.value, decode.kv_bytes, served, gpu_s=used * served.end_s)
-        joules = work.joules(power, gpu.tdp_w) / float(served.output_len.sum())
+        joules = work.joules(power, gpu.tdp_w) / served.loads.made
         # The part of it that times decide is that of a closed loop, which ends when its time is up.
         sigmas["rates"][ENERGY] = math.hypot(power.sigma, sigmas["rates"]["completed_s"])
-    notes = [*found_model.notes, *found_cluster.notes, *engine.notes, *knowledge.notes, *traffic.notes]
+    notes = [*found_model.notes, *found_cluster.notes, *engine.notes, *knowledge.notes, *traffic.notes, *told]
     if chosen.engine != "vllm":
         notes.append(Note(f"steps are timed as {chosen.engine}'s, but scheduled as vLLM's V1 engine does", "warning"))
     rates = {name: base["rates", name] for name in RATES}
@@ -260,13 +264,23 @@ def simulate(
     return Simulation(
         model=found_model.value, cluster=found_cluster.value, deployment=chosen, slo=slo, rate=traffic.rate,
         concurrency=traffic.concurrency, duration_s=traffic.duration_s,
-        metrics={name: {each: base[name, each] for owner, each in base if owner == name} for name in METRICS},
-        **rates, good=_good(served, slo), meets=_meets(served, slo), preemptions=int(served.preemptions.sum()),
+        metrics={name: {which: base[name, which] for owner, which in base if owner == name} for name in METRICS},
+        **rates, good=served.good(limits_of(slo)), meets=meets(served, slo), preemptions=served.preempted,
         kv_peak=served.most_blocks / decode.scheduler.kv_blocks, kv_capacity_tokens=longest(decode.scheduler),
-        timeline=_timeline(served, decode.scheduler), served=served, steps=served.steps,
+        timeline=timeline(served, decode.scheduler), served=served, steps=served.steps,
         provenance=engine.provenance, notes=tuple(notes), sigmas=sigmas,
         scale=engine.scale if others else None, prefill=resolved, energy_j_per_token=joules,
     )  # fmt: skip
+
+
+def tallied(engine: Replicas, traffic: Stream, slo: Slo | None, each: Callable[[Served], None] | None = None) -> Tally:
+    """What becomes of a stream, as believed; ``each`` is handed the requests."""
+    tally = Tally(limits=limits_of(slo), duration_s=traffic.duration_s)
+    for part in engine.served_pieces(traffic, engine.times(engine.beliefs(0)[0])):
+        tally.add(part)
+        if each is not None:
+            each(part)
+    return tally
 
 
 def check_serving(slo: Slo | None, router: str, prefix_hit_rate: float, front_end_ms: float, draws: int) -> None:
@@ -289,16 +303,19 @@ def check_serving(slo: Slo | None, router: str, prefix_hit_rate: float, front_en
 
 
 def _traffic(
-    workload: Workload | None, trace: str | Path | Traffic | None, *, duration_s: float | None, longest: int, seed: int,
-    spread: float, burstiness: float, curve: Sequence[float],
-) -> Traffic:  # fmt: skip
+    workload: Workload | None, trace: str | Path | Traffic | Stream | None, *, duration_s: float | None, longest: int,
+    seed: int, spread: float, burstiness: float, curve: Sequence[float], whole: bool,
+) -> Traffic | Stream:  # fmt: skip
+    """What comes; ``whole``: in memory, however much it is."""
     workload = workload or Workload()
     if trace is not None:
         if workload.concurrency is not None:
             raise InputError("a trace says when requests come, so there is no concurrency; leave out one of the two")
-        if isinstance(trace, Traffic):
+        if isinstance(trace, (Traffic, Stream)):
+            if whole and isinstance(trace, Stream):
+                raise InputError("a pool for prompts takes no stream of requests; take traffic that is read whole")
             return trace
-        return read_trace(trace, duration_s=duration_s, rate=workload.rate)
+        return (read_trace if whole else open_trace)(trace, duration_s=duration_s, rate=workload.rate)
     if workload.input_len + workload.output_len > longest:
         raise InputError(
             f"{workload.input_len} tokens in and {workload.output_len} out are longer than the {longest} tokens served at most"
@@ -310,74 +327,4 @@ def _traffic(
     }  # fmt: skip
     if workload.concurrency is not None:
         return closed_loop(workload, **common)
-    return open_loop(workload, burstiness=burstiness, curve=curve, **common)
-
-
-def _numbers(served: Served, traffic: Traffic, slo: Slo | None) -> dict[tuple[str, str], float]:
-    """Statistics by metric and name, and the rates under "rates"."""
-    percentiles = [*PERCENTILES]
-    if slo is not None and slo.percentile is not None and slo.percentile not in percentiles:
-        percentiles.append(slo.percentile)
-    found = {(name, "mean"): served.mean(name) for name in METRICS}
-    found |= {
-        (name, f"p{percentile:g}"): served.percentile(name, percentile)
-        for name in METRICS
-        for percentile in percentiles
-    }
-    ends = served.arrival_s + served.e2e_ms * 1e-3
-    begin = SETTLING * traffic.duration_s if traffic.concurrency else 0.0
-    within = (ends >= begin) & (ends <= traffic.duration_s)
-    length = traffic.duration_s - begin
-    tokens = served.bins[round(begin / served.bin_s) : BINS, 4].sum() / length
-    completed = float(within.sum()) / length
-    rate = completed if traffic.rate is None else traffic.rate
-    return found | {
-        ("rates", "completed_s"): completed, ("rates", "output_tok_s"): float(tokens),
-        ("rates", "goodput_s"): _good(served, slo) * rate,
-    }  # fmt: skip
-
-
-def _good(served: Served, slo: Slo | None) -> float:
-    """Share of the requests that keep every limit; a request with one token has no TPOT and keeps any."""
-    good = served.counted.copy()
-    for name in LIMITS:
-        limit = getattr(slo, name, None)
-        if limit is not None:
-            values = getattr(served, name)
-            good &= np.isnan(values) | (values <= limit)
-    counted = int(served.counted.sum())
-    return float(good.sum() / counted) if counted else float("nan")
-
-
-def _meets(served: Served, slo: Slo | None) -> bool | None:
-    limits = {name: limit for name in LIMITS if (limit := getattr(slo, name, None)) is not None}
-    if slo is None or not limits:
-        return None
-    if slo.percentile is None:
-        return all(not served.mean(name) > limit for name, limit in limits.items())
-    return all(not served.percentile(name, slo.percentile) > limit for name, limit in limits.items())
-
-
-def _spreads(
-    base: Mapping[tuple[str, str], float], others: Sequence[Mapping[tuple[str, str], float]]
-) -> dict[str, dict[str, float]]:
-    found: dict[str, dict[str, float]] = {}
-    for (owner, name), value in base.items():
-        pairs = [(value, other[owner, name]) for other in others if value > 0 and other[owner, name] > 0]
-        logs = [math.log(there / here) ** 2 for here, there in pairs]
-        spread = math.sqrt(sum(logs) / len(logs)) if logs else 0.0
-        found.setdefault(owner, {})[name] = math.hypot(spread, BESIDE[owner]) if others else 0.0
-    return found
-
-
-def _timeline(served: Served, scheduler: Scheduler) -> dict[str, Array]:
-    busy, running, waiting, blocks, tokens = served.bins[:BINS].T
-    some = np.maximum(busy, 1e-12)
-    return {
-        "time_s": (np.arange(BINS, dtype=float) + 0.5) * served.bin_s,
-        "running": running / some,
-        "waiting": waiting / some,
-        "kv_share": blocks / some / scheduler.kv_blocks,
-        "busy": busy / served.bin_s / scheduler.replicas,
-        "output_tok_s": tokens / served.bin_s,
-    }
+    return (open_loop if whole else open_traffic)(workload, burstiness=burstiness, curve=curve, **common)

@@ -13,17 +13,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from catalog.schema import InputError, Note, Workload, require_positive
-from probes.serving import Offer, lengths
+from probes.serving import Offer, length_pieces, lengths
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
     Array = NDArray[np.float64]
     Integers = NDArray[np.int64]
 
+WHOLE = 1_000_000
+"""Requests that are kept in memory, about 100 bytes each; more of an open loop come as a ``Stream``."""
+PIECE = 200_000
+"""Requests of a stream that are made or read at once."""
 MOST_REQUESTS = 20_000_000
+"""Where all must be in memory: of a closed loop, for a plan, and with a pool for prompts."""
+MOST_STREAMED = 2_000_000_000
 MOST_SPREAD = 3.0
 SERVED_PER_SECOND = 200
 """Requests of a closed loop that are prepared for each second; more than any one deployment completes."""
@@ -53,6 +59,18 @@ class Traffic:
         """Requests a second; None in a closed loop, where completions set it."""
         return None if self.concurrency else len(self) / self.duration_s
 
+    def at_rate(self, rate: float) -> Traffic:
+        """The same requests, faster or slower; not of a closed loop."""
+        assert self.rate
+        factor = self.rate / rate
+        return replace(self, arrival_s=self.arrival_s * factor, duration_s=self.duration_s * factor)
+
+    def beginning(self, count: int) -> Traffic:
+        """Its first requests."""
+        if count >= len(self):
+            return self
+        return replace(self._where(np.arange(len(self)) < count), duration_s=float(self.arrival_s[count]))
+
     def within(self, longest: int) -> Traffic:
         """Without the requests that an engine with sequences of at most ``longest`` tokens refuses.
 
@@ -60,18 +78,85 @@ class Traffic:
             InputError: none is left.
 
         """
+        kept = self.fitting(longest)
+        return replace(kept, notes=(*self.notes, *refusals(len(self) - len(kept), len(self), longest)))
+
+    def fitting(self, longest: int) -> Traffic:
+        """The same, which may be none, and without a word about it."""
         kept = self.input_len + self.output_len <= longest
-        if kept.all():
-            return self
-        if not kept.any():
-            raise InputError(f"all {len(self)} requests are longer than the {longest} tokens that are served at most")
-        told = Note(
-            f"{int((~kept).sum())} of {len(self)} requests are longer than {longest} tokens and refused", "warning"
-        )
+        return self if kept.all() else self._where(kept)
+
+    def _where(self, kept: NDArray[np.bool_]) -> Traffic:
         return replace(
-            self, arrival_s=self.arrival_s[kept], input_len=self.input_len[kept], output_len=self.output_len[kept],
-            notes=(*self.notes, told),
-        )  # fmt: skip
+            self, arrival_s=self.arrival_s[kept], input_len=self.input_len[kept], output_len=self.output_len[kept]
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stream:
+    """More requests of an open loop than are kept in memory: made, or read, whenever they are served."""
+
+    make: Callable[[], Iterator[Traffic]]
+    """All of them in the order of their arrival, ``PIECE`` at a time."""
+    count: int
+    duration_s: float
+    """How long requests come."""
+    longest: int | None = None
+    """Tokens above which a request is refused."""
+    notes: tuple[Note, ...] = ()
+    concurrency: None = None
+    """It is no closed loop."""
+
+    def __len__(self) -> int:
+        return self.count
+
+    @property
+    def rate(self) -> float:
+        """Requests a second, with those refused."""
+        return self.count / self.duration_s
+
+    def within(self, longest: int) -> Stream:
+        """Without the requests that an engine with sequences of at most ``longest`` tokens refuses."""
+        return replace(self, longest=longest if self.longest is None else min(longest, self.longest))
+
+    def pieces(self) -> Iterator[Traffic]:
+        """All that are not refused, piece by piece."""
+        for each in self.make():
+            yield each if self.longest is None else each.fitting(self.longest)
+
+    def head(self, count: int) -> Traffic:
+        """The first of them.
+
+        Raises:
+            InputError: all are refused.
+
+        """
+        kept: list[Traffic] = []
+        for each in self.pieces():
+            kept.append(each)
+            if sum(map(len, kept)) > count:
+                break
+        if not sum(map(len, kept)):
+            refusals(self.count, self.count, self.longest or 0)
+        return Traffic(
+            arrival_s=np.concatenate([each.arrival_s for each in kept]),
+            input_len=np.concatenate([each.input_len for each in kept]),
+            output_len=np.concatenate([each.output_len for each in kept]),
+            duration_s=self.duration_s,
+        ).beginning(count)
+
+
+def refusals(refused: int, count: int, longest: int) -> tuple[Note, ...]:
+    """What is said of requests that are too long.
+
+    Raises:
+        InputError: all are.
+
+    """
+    if refused == count:
+        raise InputError(f"all {count} requests are longer than the {longest} tokens that are served at most")
+    told = f"{refused} of {count} requests are longer than {longest} tokens and refused"
+    return (Note(told, "warning"),) if refused else ()
 
 
 def open_loop(
@@ -99,29 +184,104 @@ def open_loop(
         InputError: a number that cannot be.
 
     """
-    _check(workload, spread)
-    require_positive("rate", workload.rate or 0.0, whole=False)
-    require_positive("duration", duration_s, whole=False)
-    assert workload.rate is not None
-    if not 0.0 <= burstiness <= 100.0:
-        raise InputError(f"burstiness is {burstiness:g}; it must be from 0 (evenly spaced) over 1 (Poisson) to 100")
-    expected = workload.rate * duration_s
-    if not 1.0 <= expected <= MOST_REQUESTS:
-        raise InputError(
-            f"{workload.rate:g} requests a second for {duration_s:g} s are {expected:.3g}; a simulation takes from 1 to {MOST_REQUESTS}"
+    found = _Opened.of(workload, duration_s, seed, spread, burstiness, curve)
+    if found.expected > MOST_REQUESTS:
+        raise InputError(found.too_many(MOST_REQUESTS))
+    turns = np.concatenate(list(found.turns(MOST_REQUESTS)))
+    found.check_some(len(turns))
+    inputs, outputs = lengths(found.offer, len(turns), longest)
+    return Traffic(arrival_s=found.arrivals(turns), input_len=inputs, output_len=outputs, duration_s=duration_s)
+
+
+def open_traffic(
+    workload: Workload,
+    *,
+    duration_s: float,
+    longest: int,
+    seed: int = 0,
+    spread: float = 0.0,
+    burstiness: float = 1.0,
+    curve: Sequence[float] = (),
+) -> Traffic | Stream:
+    """The same requests as those of ``open_loop``, as a stream where they are more than ``WHOLE``."""
+    found = _Opened.of(workload, duration_s, seed, spread, burstiness, curve)
+    if found.expected <= WHOLE:
+        return open_loop(
+            workload, duration_s=duration_s, longest=longest, seed=seed, spread=spread, burstiness=burstiness, curve=curve
+        )  # fmt: skip
+    if found.expected > MOST_STREAMED:
+        raise InputError(found.too_many(MOST_STREAMED))
+    count = sum(len(turns) for turns in found.turns(PIECE))
+    found.check_some(count)
+
+    def pieces() -> Iterator[Traffic]:
+        every = length_pieces(found.offer, count, longest, PIECE)
+        for turns, (inputs, outputs) in zip(found.turns(PIECE), every, strict=False):
+            yield Traffic(arrival_s=found.arrivals(turns), input_len=inputs, output_len=outputs, duration_s=duration_s)
+
+    return Stream(make=pieces, count=count, duration_s=duration_s)
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """An open loop as it was asked for."""
+
+    offer: Offer
+    expected: float
+    """Requests."""
+    burstiness: float
+    curve: Sequence[float]
+
+    @classmethod
+    def of(
+        cls, workload: Workload, duration_s: float, seed: int, spread: float, burstiness: float, curve: Sequence[float]
+    ) -> _Opened:
+        _check(workload, spread)
+        require_positive("rate", workload.rate or 0.0, whole=False)
+        require_positive("duration", duration_s, whole=False)
+        assert workload.rate is not None
+        if not 0.0 <= burstiness <= 100.0:
+            raise InputError(f"burstiness is {burstiness:g}; it must be from 0 (evenly spaced) over 1 (Poisson) to 100")
+        offer = Offer(
+            input_len=workload.input_len, output_len=workload.output_len, seconds=duration_s, spread=spread, seed=seed,
+            rate=workload.rate,
+        )  # fmt: skip
+        found = cls(offer, workload.rate * duration_s, burstiness, curve)
+        if found.expected < 1.0:
+            raise InputError(found.too_many(MOST_STREAMED))
+        return found
+
+    def too_many(self, most: int) -> str:
+        return (
+            f"{self.offer.rate:g} requests a second for {self.offer.seconds:g} s are {self.expected:.3g}; a simulation takes "
+            f"from 1 to {most}"
         )
-    random = np.random.default_rng((seed, 1))
-    enough = math.ceil(expected + 12.0 * math.sqrt(expected * max(burstiness, 1.0)) + 20)
-    gaps = random.gamma(1.0 / burstiness, burstiness, enough) if burstiness > 0 else np.ones(enough)
-    turns = np.cumsum(gaps)  # in units of the mean gap
-    arrival = _along(turns[turns < expected] / expected, duration_s, curve)
-    if not len(arrival):
-        raise InputError(f"no request comes within {duration_s:g} s at {workload.rate:g} a second; make it longer")
-    offer = Offer(
-        input_len=workload.input_len, output_len=workload.output_len, seconds=duration_s, spread=spread, seed=seed
-    )
-    inputs, outputs = lengths(offer, len(arrival), longest)
-    return Traffic(arrival_s=arrival, input_len=inputs, output_len=outputs, duration_s=duration_s)
+
+    def check_some(self, count: int) -> None:
+        if not count:
+            raise InputError(
+                f"no request comes within {self.offer.seconds:g} s at {self.offer.rate:g} a second; make it longer"
+            )
+
+    def turns(self, size: int) -> Iterator[Array]:
+        """When requests come, in units of the mean gap, so many at a time."""
+        random = np.random.default_rng((self.offer.seed, 1))
+        left = math.ceil(self.expected + 12.0 * math.sqrt(self.expected * max(self.burstiness, 1.0)) + 20)
+        last = 0.0
+        while left > 0:
+            some = min(size, left)
+            left -= some
+            gaps = random.gamma(1.0 / self.burstiness, self.burstiness, some) if self.burstiness > 0 else np.ones(some)
+            turns = np.cumsum(np.concatenate([[last], gaps]))[1:]
+            last = turns[-1]
+            if last >= self.expected:
+                yield turns[turns < self.expected]
+                return
+            yield turns
+
+    def arrivals(self, turns: Array) -> Array:
+        """The same in seconds."""
+        return _along(turns / self.expected, self.offer.seconds, self.curve)
 
 
 def _along(share: Array, duration_s: float, curve: Sequence[float]) -> Array:

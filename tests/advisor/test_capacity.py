@@ -188,6 +188,7 @@ def test_kinds_with_and_without_a_number():
         ({"spares": -1}, "spares"),
         ({"deployment": Deployment(tp=2)}, "leave them at 1"),
         ({"workload": Workload(concurrency=3)}, "concurrency"),
+        ({"rate": None}, r"say what comes: a rate \(--rate, requests a second\) or a trace"),
         ({"price": -1.0}, "price"),
         ({"gpus": []}, "no GPUs"),
         ({"gpus": "H999"}, "H999"),
@@ -286,3 +287,4 @@ def test_a_trace_says_what_comes(tmp_path):
     longer = next(change for change in found.sensitivity if (change.what, change.factor) == ("output_len", 1.25))
     assert longer.gpus >= found.best.gpus
     assert planned("8xH200", trace=path, duration_s=10.0, top=1).requests == 200
+    assert planned("8xH200", trace=path, duration_s=None, top=1, rate=None).workload.rate == pytest.approx(20.0)

@@ -55,7 +55,7 @@ def test_the_user_s_own_runs_refine_what_ships(home):
     assert not np.array_equal(marginal.mean, shipped.mean)
     # it contradicts what ships: this is another machine, of which one run does not say everything
     assert np.trace(marginal.covariance) > np.trace(shipped.covariance)
-    assert any("1 runs of vllm on H200-SXM" in note.text for note in found.notes)
+    assert any("fitted to 1 run of vllm on H200-SXM" in note.text for note in found.notes)
     # of other engines and GPUs the run says nothing
     assert found.marginal("vllm", A100) is shipped_surrogate().marginal("vllm", A100.name)
 

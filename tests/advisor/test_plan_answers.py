@@ -60,3 +60,27 @@ def test_where_nothing_does_the_nearest_and_what_to_relax_are_told():
     assert told.startswith("Nothing keeps mean TTFT 1 ms at 2 requests/s")
     assert "Nearest: 1 x H200-SXM as TP1 PP1, mean TTFT " in told
     assert "in place of 1." in told
+
+
+def test_progress_names_what_it_is_at_and_changes_no_answer():
+    seen = []
+    found = asked("2xH200-SXM", draws=0, progress=seen.append)
+    assert found == asked("2xH200-SXM", draws=0)
+    shares = [each.share for each in seen]
+    assert shares == sorted(shares)
+    assert shares[0] == 0.0
+    assert 0.9 < shares[-1] < 1.0
+    simulated = [each for each in seen if each.doing.startswith("simulating")]
+    assert simulated
+    assert all(f", {i} of at most {found.candidates}" in each.doing for i, each in enumerate(simulated, 1))
+    assert not simulated[0].best
+    assert seen[-1].best == f"1 x TP1 PP1 on H200-SXM, ${found.best.usd_per_month:,.0f} a month"
+
+
+def test_what_progress_raises_ends_the_plan():
+    def stop(now):
+        if now.share > 0:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        asked("2xH200-SXM", draws=0, progress=stop)

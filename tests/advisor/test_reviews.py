@@ -1,5 +1,6 @@
 """Reports of traffic and of plans: complete in one file, the same numbers, nothing of the input becomes markup."""
 
+import html
 import re
 from dataclasses import replace
 
@@ -10,8 +11,10 @@ from advisor.cli import app
 from advisor.cli.program import BAD_INPUT
 from advisor.estimation import read_model
 from advisor.planning.capacity import plan
+from advisor.recommendation import recommend
+from advisor.report.choice_figures import trade_figure
 from advisor.report.numbers import short
-from advisor.report.reviews import draw_traffic, review_plan, review_traffic
+from advisor.report.reviews import draw_traffic, recommendation_files, review_plan, review_traffic
 from advisor.report.traffic_figures import cost_figure, latency_figure, sensitivity_figure
 from advisor.serving.simulation import simulate
 from catalog.schema import Deployment, InputError, Slo, Workload
@@ -69,6 +72,44 @@ def test_the_distribution_drawn_is_that_of_the_requests(found):
     assert panel.lines[-1].get_xdata()[0] == 100.0  # the limit
 
 
+@pytest.fixture(scope="module")
+def advice():
+    model = replace(read_model("llama-3.1-8b").value, name="<b>a & b</b>")
+    return recommend(model, "2xH200", slo=Slo(tpot_ms=30.0))
+
+
+def test_a_recommendation_says_what_to_start_and_why(advice):
+    files = recommendation_files(advice)
+    assert list(files) == ["report.html", "report.md", "trade.png", "memory.png"]
+    assert all(files[name].startswith(PNG) for name in ("trade.png", "memory.png"))
+    page, text = files["report.html"].decode(), files["report.md"].decode()
+    assert page.count("data:image/png;base64,") == 2
+    assert "<b>a" not in page
+    assert f"batch {advice.best.batch}" in text
+    assert short(advice.best.tpot_ms) in text
+    (command,) = re.findall(r"<pre>(.*?)</pre>", page, re.DOTALL)
+    assert f"--max-num-seqs {advice.best.deployment.max_num_seqs}" in command
+    assert all(f"    {line}" in text.splitlines() for line in html.unescape(command).splitlines())
+
+
+def test_a_trade_shows_the_candidates_at_their_speed_and_throughput(advice):
+    drawn = {
+        (round(x, 6), round(y, 6))
+        for line in trade_figure(advice).axes[0].lines
+        for x, y in zip(line.get_xdata(), line.get_ydata(), strict=True)
+    }
+    assert {(round(1e3 / each.tpot_ms, 6), round(each.output_tok_s_per_gpu, 6)) for each in advice.candidates} <= drawn
+
+
+def test_where_nothing_is_feasible_a_report_says_what_comes_nearest():
+    nothing = recommend("llama-70b", "4xH100", slo=Slo(tpot_ms=5.0))
+    files = recommendation_files(nothing)
+    assert list(files) == ["report.html", "report.md", "memory.png"]
+    assert nothing.relaxations[0] in files["report.md"].decode()
+    assert b"<pre>" not in files["report.html"]
+    assert list(recommendation_files(recommend("llama-70b", "1xL40S"))) == ["report.html", "report.md"]
+
+
 def test_files_that_cannot_be_written(found, tmp_path):
     (tmp_path / "file").write_text("x", encoding="utf-8")
     with pytest.raises(InputError, match="cannot write"):
@@ -89,6 +130,14 @@ def test_commands_write_reports(tmp_path):
         assert word in page
     run("simulate", *COMMON, "--gpus", "H200", "--rate", "5", "--duration", "5", "--plot", tmp_path / "x.png")
     assert (tmp_path / "x.png").read_bytes().startswith(PNG)
+    text = run("recommend", "--model", "llama-3.1-8b", "--gpus", "H200", "--report", tmp_path / "advice").stdout
+    assert "\nreport  " in text
+    assert {path.name for path in (tmp_path / "advice").iterdir()} == {
+        "report.html",
+        "report.md",
+        "trade.png",
+        "memory.png",
+    }
     run(*PLAN, "--ttft", "1", "--report", tmp_path / "none", code=1)
     page = (tmp_path / "none" / "report.html").read_text(encoding="utf-8")
     assert "No fleet keeps the limits. Relax: " in page

@@ -108,6 +108,13 @@ def test_known_traces_are_read(tmp_path):
     assert mooncake.output_len.tolist() == [52, 26]
 
 
+def test_a_comma_at_the_end_of_every_line_and_blank_lines_are_no_values(tmp_path):
+    found = read_trace(written(tmp_path / "t.csv", "time,input,output\n1,5,7,\n\n3,6,8,\n\n\n"))
+    assert found.arrival_s.tolist() == [0.0, 2.0]
+    assert (found.input_len.tolist(), found.output_len.tolist()) == ([5, 6], [7, 8])
+    assert found.notes[0].text == "3 lines of t.csv are blank and left out"
+
+
 def test_a_trace_is_cut_and_stretched(tmp_path):
     path = written(tmp_path / "t.csv", "time,input,output\n" + "".join(f"{i},10,5\n" for i in range(100)))
     assert len(read_trace(path, duration_s=50.0)) == 50
@@ -132,7 +139,7 @@ def test_reading_stops_where_the_duration_ends(tmp_path, monkeypatch):
     good = "".join(f"{i},10,5\n" for i in range(40))
     path = written(tmp_path / "t.csv", "time,input,output\n" + good + "nonsense,10,5\n")
     assert len(read_trace(path, duration_s=15.0)) == 15
-    with pytest.raises(InputError, match="request 41: time is 'nonsense'; it must be a number"):
+    with pytest.raises(InputError, match="line 42: time is 'nonsense'; it must be a number"):
         read_trace(path)
 
 
@@ -145,15 +152,21 @@ def test_reading_stops_where_the_duration_ends(tmp_path, monkeypatch):
         ("when,input,output\n1,2,3\n", "has no column for the time: one of arrival_s, time"),
         (
             "time,input,output\n1,2,3\n0.5,2,3\n",
-            "request 2: it arrives before the one above it; sort the trace by time",
+            "line 3: it arrives before the one above it; sort the trace by time",
         ),
-        ("time,input,output\n1,2,3\n2,-2,3\n", "request 2: its input must be a whole number of tokens, at least 1"),
-        ("time,input,output\n1,2,-3\n", "request 1: its output must be a whole number of tokens, at least 0"),
-        ("time,input,output\n1,2.5,3\n", "request 1: its input must be a whole number"),
-        ("time,input,output\n1,,3\n", "request 1: input is nan; it must be a number"),
-        ("time,input,output\n1,inf,3\n", "request 1: input is inf; it must be a number"),
-        ("time,input,output\nNaN,1,3\n", "request 1: time is nan; it must be a number"),
-        ("time,input,output\n-4,1,3\n", "request 1: its time is -4; it must be at least 0"),
+        (
+            "time,input,output\n1,2,3\n2,-2,3\n",
+            "line 3: its input is -2; it must be a whole number of tokens from 1 to 16777216",
+        ),
+        ("time,input,output\n1,2,-3\n", "line 2: its output is -3; it must be a whole number of tokens from 0 to"),
+        ("time,input,output\n1,2.5,3\n", "line 2: its input is 2.5; it must be a whole number"),
+        ("time,input,output\n1,,3\n", "line 2: input is nan; it must be a number"),
+        ("time,input,output\n1,inf,3\n", "line 2: input is inf; it must be a number"),
+        ("time,input,output\nNaN,1,3\n", "line 2: time is nan; it must be a number"),
+        ("time,input,output\n1,5,99999999\n", "line 2: its output is 99999999; it must be a whole number of tokens"),
+        ("time,input,output\n1,5,5,9\n2,5,5,9\n", "bad.csv has rows with more values than its first line has names"),
+        ("time,input,output\n1,5,5\n2,5,5,9\n", "bad.csv is no trace: .* Expected 3 fields in line 3, saw 4"),
+        ("time,input,output\n-4,1,3\n", "line 2: its time is -4; it must be at least 0"),
     ],
 )
 def test_bad_traces_get_one_line(tmp_path, body, message):

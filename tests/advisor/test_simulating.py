@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from advisor.cli import app
@@ -50,10 +51,25 @@ def test_one_deployment_is_told_in_detail():
         "p99",
         "saturated at",
         "good requests/s",
-        "kept on the mean",
+        "kept at p95",
         "preemptions",
     ):
         assert word in text
+
+
+def test_limits_hold_for_the_mean_when_that_is_asked_for():
+    text = run(*SIMULATE, "--tpot", "20", "--percentile", "0").stdout
+    assert "kept on the mean" in text
+
+
+def test_simulate_and_plan_say_the_same_of_what_both_take():
+    commands = get_command(app).commands
+    one, other = ({each.name: each for each in commands[name].params} for name in ("simulate", "plan"))
+    both = one.keys() & other.keys()
+    assert {"rate", "trace", "duration", "percentile", "ttft", "input_len", "router", "draws", "report", "seed"} <= both
+    for name in both - {"gpus"}:  # of a plan those are kinds, as many as it takes
+        told = [(each.opts, each.help, each.default, each.required) for each in (one[name], other[name])]
+        assert told[0] == told[1], name
 
 
 def test_several_are_told_side_by_side():

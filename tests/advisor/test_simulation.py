@@ -117,8 +117,10 @@ def test_bursts_wait_longer():
     assert bursty.metrics["ttft_ms"]["p95"] > 1.2 * calm.metrics["ttft_ms"]["p95"]
 
 
-def test_cached_prompts_come_sooner():
-    assert served(prefix_hit_rate=0.8).metrics["ttft_ms"]["mean"] < 0.8 * served().metrics["ttft_ms"]["mean"]
+def test_cached_prompts_come_sooner_and_take_no_energy_of_their_own():
+    found, without = served(prefix_hit_rate=0.8), served()
+    assert found.metrics["ttft_ms"]["mean"] < 0.8 * without.metrics["ttft_ms"]["mean"]
+    assert found.energy_j_per_token < 0.95 * without.energy_j_per_token
 
 
 def test_too_much_traffic_is_told_and_queues():

@@ -20,20 +20,22 @@ MOST_S = 90
 
 def run_page(name):
     """A script for AppTest, which takes its source: one page as ``app/main.py`` frames it."""
-    import importlib
-
     from app.frame import framed
 
-    framed(importlib.import_module(f"app.{name}").show)()
+    framed(name)()
 
 
 @pytest.fixture
 def page():
-    """``page("exploration", tp="2")``: that page of the app, run once with those parameters in its address."""
+    """``page("exploration", tp="2")``: that page of the app, run once with those parameters in its address; its browser is no
+    longer new, so that there are charts."""
     from streamlit.testing.v1 import AppTest
+
+    from app.frame import PAINTED
 
     def opened(name, **parameters):
         test = AppTest.from_function(run_page, args=(name,), default_timeout=MOST_S)
+        test.session_state[PAINTED] = True
         for key, value in parameters.items():
             test.query_params[key] = value
         return test.run()

@@ -1,15 +1,18 @@
 """What pages have in common: long work and its end, text shown as it is, modules that hide nobody's package."""
 
 import importlib.machinery
+import io
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
 import app
+from app.downloads import archive
 from app.frame import plain
 
 FOLDER = Path(app.__file__).parent
@@ -42,13 +45,16 @@ def job_page(seconds, fails):
 
     import streamlit as st
 
+    from advisor import Progress
     from app.frame import guarded
     from app.jobs import answered
 
-    def work():
+    def work(tell):
         if fails:
             raise ValueError("inside")
-        for _ in range(int(seconds * 100)):
+        for i in range(int(seconds * 100)):
+            if i >= 20:
+                tell(Progress(share=0.25, doing="counting $ and *", best="i" if i >= 80 else ""))
             time.sleep(0.01)
         return "the answer"
 
@@ -66,10 +72,15 @@ def test_quick_work_shows_no_progress():
     assert not test.button
 
 
-def test_long_work_can_be_awaited():
-    test = job(1.0).run()
+def test_long_work_says_how_far_it_is_and_can_be_awaited():
+    test = job(2.0).run()
     assert [button.label for button in test.button] == ["Cancel"]
-    time.sleep(1.2)
+    (bar,) = test.get("progress")
+    assert bar.value == 25
+    assert bar.text.startswith(r"**25%** counting \$ and \* …")
+    time.sleep(0.6)
+    assert "Best so far: i" in [element.value for element in test.run().caption]
+    time.sleep(1.6)
     assert "the answer" in [element.value for element in test.run().markdown]
 
 
@@ -89,6 +100,28 @@ def test_work_that_fails_is_told_as_a_fault():
     test = job(0.0, fails=True).run()
     assert "fault in advisor" in test.error[0].value
     assert not test.exception
+
+
+def download_page():
+    from app.downloads import downloads
+
+    downloads("answer", body=dict, report=dict)
+
+
+@pytest.mark.parametrize("drawable", [True, False])
+def test_a_report_is_offered_where_figures_can_be_drawn(monkeypatch, drawable):
+    monkeypatch.setattr("app.downloads.find_spec", lambda _: drawable or None)
+    offered = {each.label: each for each in AppTest.from_function(download_page).run().get("download_button")}
+    assert {label: each.disabled for label, each in offered.items()} == {
+        "JSON": False, "Report, HTML": not drawable, "Report, Markdown": not drawable,
+    }  # fmt: skip
+    assert ("pip install" in offered["Report, HTML"].help) is not drawable
+
+
+def test_the_markdown_of_a_report_goes_with_its_figures():
+    files = {"report.html": b"<html>", "report.md": b"# A", "one.png": b"png"}
+    with zipfile.ZipFile(io.BytesIO(archive(files))) as made:
+        assert {name: made.read(name) for name in made.namelist()} == {"report.md": b"# A", "one.png": b"png"}
 
 
 def test_a_port_that_is_taken_is_one_line():
@@ -131,8 +164,12 @@ def test_without_streamlit_the_extra_is_named(monkeypatch):
     assert "pip install 'advisor[app]'" in done.output
 
 
-def test_the_whole_app_opens_on_its_first_page():
+def test_the_whole_app_opens_on_its_first_page_and_leaves_charts_for_later():
     test = AppTest.from_file(str(FOLDER / "main.py"), default_timeout=60).run()
     assert not test.exception
     assert not test.error
     assert any(element.value.startswith("#### Run ") for element in test.markdown)
+    assert test.dataframe
+    assert test.code
+    assert not test.get("plotly_chart")
+    assert len(test.run().get("plotly_chart")) == 3  # as the browser asks once it has shown this much

@@ -161,10 +161,10 @@ def test_a_trace_is_planned_for_its_busiest_minute_and_served_whole(page):
     [
         (b"", "the trace day.csv is empty"),
         (b"when,what\n1,2\n", "day.csv has no column for the time"),
-        (b"time,input,output\n2,5,5\n1,5,5\n", "day.csv request 2: it arrives before"),
-        (b"time,input,output\n1,5,many\n", "day.csv request 1: output is 'many'"),
+        (b"time,input,output\n2,5,5\n1,5,5\n", "day.csv line 3: it arrives before"),
+        (b"time,input,output\n1,5,many\n", "day.csv line 2: output is 'many'"),
         (b"\x00\xff\xfe" * 9, "day.csv"),
-        (b"time,input,output\n0,5,5\n0,-5,5\n", "its input must be a whole number"),
+        (b"time,input,output\n0,5,5\n0,-5,5\n", "its input is -5; it must be a whole number"),
     ],
 )
 def test_a_bad_trace_is_one_line_and_the_limits_stay(page, content, message):

@@ -11,7 +11,7 @@ expect = api.expect
 MOST_MS = 60_000
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "catalog" / "benchmarks"
-QUESTION = "?model=meta-llama%2FMeta-Llama-3.1-8B&kinds=1xH200-SXM&ttft=300&tpot=30"
+QUESTION = "?model=meta-llama%2FMeta-Llama-3.1-8B&kinds=1xH200-SXM&ttft=300&tpot=30&confidence=by+the+estimate"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -31,12 +31,14 @@ def test_capacity_from_a_trace_a_bad_one_first(server, tab):
     expect(plan).to_be_disabled()
     field = tab.locator("input[type=file]").last
     field.set_input_files(file("bad.csv", b"time,input,output\n2,9,9\n1,9,9\n"))
-    expect(tab.get_by_text("bad.csv request 2: it arrives before the one above it")).to_be_visible()
+    expect(tab.get_by_text("bad.csv line 3: it arrives before the one above it")).to_be_visible()
     expect(tab.get_by_role("spinbutton", name="TTFT, ms")).to_have_value("300")  # what else was entered stays
     expect(plan).to_be_disabled()
 
     tab.get_by_test_id("stFileUploader").get_by_role("button", name=re.compile("Remove|Delete")).first.click()
-    expect(tab.get_by_text("Upload a trace, or take a rate.")).to_be_visible()
+    expect(tab.get_by_text("it arrives before the one above it")).to_have_count(
+        0
+    )  # else the next upload meets its redraw
     rows = "".join(f"{second / 4:g},256,32\n" for second in range(400))
     field.set_input_files(file("day.csv", f"time,input,output\n{rows}".encode()))
     expect(tab.get_by_text("400 requests in 100 s")).to_be_visible()
@@ -49,6 +51,9 @@ def test_capacity_from_a_trace_a_bad_one_first(server, tab):
     found = json.loads(Path(started.value.path()).read_text())
     assert found["best"]["gpus"] == 1
     assert found["best"]["meets"]
+    with tab.expect_download() as started:
+        tab.get_by_role("button", name="Report, HTML").first.click()
+    assert "serve 4.00 requests/s within the limits" in Path(started.value.path()).read_text()
 
 
 def test_a_link_to_a_plan_is_planned_and_fits_a_phone(server, tab):

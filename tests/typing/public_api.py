@@ -47,6 +47,13 @@ assert_type(capacity, advisor.CapacityPlan)
 assert_type(capacity.carries_s, float | None)
 assert_type(capacity.relaxations, tuple[str, ...])
 
+
+def watch(now: advisor.Progress) -> None:
+    assert_type(now.share, float)
+
+
+advisor.plan("llama-13b", "H100", rate=2.0, slo=advisor.Slo(tpot_ms=40.0), progress=watch)
+
 assert_type(advisor.probe("llama-13b", "0,1", tp=[1, 2], budget_s=60), list[advisor.Measurement])
 assert_type(advisor.probe(plan="plan.json", gpus="local", budget_s=None), list[advisor.Measurement])
 assert_type(advisor.probe("llama-13b", "4xH100", endpoint="http://localhost:8000", tp=[4]), list[advisor.Measurement])

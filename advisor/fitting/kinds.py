@@ -1,0 +1,146 @@
+"""Kinds of work that have kernels of their own, and which of them the runs behind a fit had.
+
+Formats, latent attention and wide layouts share their parameters with what is more common, so a fit to runs without them
+knows those parameters well, and says little of these kernels. Where a deployment does what no fitted run of its engine
+on its GPU did, the parameters in question are as uncertain as their priors (``opening``): with the fits of
+``python -m advisor.judging.unseen`` that leave one kind out, intervals of 90% then hold, and without it they do not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from advisor.physics.parameters import NAMES, PRIORS
+from catalog.schema import Note
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from numpy.typing import NDArray
+
+    from advisor.fitting.evidence import Group
+    from advisor.fitting.surrogate import Marginal
+    from advisor.physics.layout import Layout
+    from catalog.schema import Model
+
+    Array = NDArray[np.float64]
+
+PRODUCTS = ("gemm_memory", "gemm_compute", "gemm_us")
+EXPERTS = ("expert_memory", "expert_compute")
+ATTENTION = ("kv_memory", "kv_tile", "attention_compute")
+
+KINDS: Mapping[str, tuple[str, ...]] = {
+    "4-bit weights": PRODUCTS,
+    "8-bit weights": PRODUCTS,
+    "4-bit experts": EXPERTS,
+    "8-bit experts": EXPERTS,
+    "an 8-bit KV cache": ATTENTION,
+    "latent attention": ATTENTION,
+    "expert parallelism": (*EXPERTS, "link"),
+}
+"""By name, the parameters that mean something else there."""
+
+WIDE = ("collective_us", "link")
+"""The same for tensor parallel over more GPUs than any run had,"""
+DEEP = ("stage_ms", "group_imbalance")
+"""and for more pipeline stages."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What the fitted runs of one engine on one GPU had."""
+
+    kinds: frozenset[str] = frozenset()
+    """Of ``KINDS``."""
+    tp: int = 1
+    pp: int = 1
+
+    def __or__(self, other: Seen) -> Seen:
+        return Seen(kinds=self.kinds | other.kinds, tp=max(self.tp, other.tp), pp=max(self.pp, other.pp))
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"kinds": sorted(self.kinds), "tp": self.tp, "pp": self.pp}
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any]) -> Seen:
+        """Raises ``KeyError``, ``TypeError`` or ``ValueError`` for what ``to_dict`` did not make."""
+        return cls(kinds=frozenset(map(str, row["kinds"])), tp=int(row["tp"]), pp=int(row["pp"]))
+
+
+def _has(model: Model, layout: Layout) -> dict[str, NDArray[np.bool_]]:
+    """Which of n layouts are of which kind, shape (n,) each."""
+    bits = 8.0 * layout.weight_bytes
+    four, eight = bits < 6.0, (bits >= 6.0) & (bits < 12.0)
+    experts = np.full(len(layout), bool(model.moe_layers))
+    return {
+        "4-bit weights": four,
+        "8-bit weights": eight,
+        "4-bit experts": four & experts,
+        "8-bit experts": eight & experts,
+        "an 8-bit KV cache": layout.kv_bytes < 2.0,
+        "latent attention": np.full(len(layout), model.kv_lora_rank > 0),
+        "expert parallelism": layout.ep > 1,
+    }
+
+
+def seen_of(groups: Iterable[Group]) -> Seen:
+    """What the runs of the groups had."""
+    return reduce(
+        or_,
+        (
+            Seen(
+                kinds=frozenset(kind for kind, rows in _has(group.model, group.layout).items() if rows.any()),
+                tp=int(group.layout.tp.max()),
+                pp=int(group.layout.pp.max()),
+            )
+            for group in groups
+        ),
+        Seen(),
+    )
+
+
+def _unseen(seen: Seen | None, model: Model, layout: Layout) -> dict[str, tuple[NDArray[np.bool_], tuple[str, ...]]]:
+    """By name, which of n layouts have it, shape (n,), and the parameters it opens; nothing of a fit that knows no runs."""
+    if seen is None:
+        return {}
+    found = {kind: (rows, KINDS[kind]) for kind, rows in _has(model, layout).items() if kind not in seen.kinds}
+    found[f"tensor parallel over more than {seen.tp} GPUs"] = (layout.tp > seen.tp, WIDE)
+    found[f"more than {seen.pp} pipeline stages"] = (layout.pp > seen.pp, DEEP)
+    return {name: (rows, opened) for name, (rows, opened) in found.items() if rows.any()}
+
+
+def unseen(seen: Seen | None, model: Model, layout: Layout) -> tuple[tuple[str, ...], ...]:
+    """What each of n layouts has that no run had."""
+    found = _unseen(seen, model, layout)
+    return tuple(tuple(name for name, (rows, _) in found.items() if rows[i]) for i in range(len(layout)))
+
+
+def news_of(marginal: Marginal, engine: str, model: Model, layout: Layout) -> list[tuple[Note, ...]]:
+    """The same as a note; none for an engine of which nothing was measured anyway."""
+    if marginal.provenance == "analytic":
+        return [()] * len(layout)
+    text = f"no fitted run of {engine} had {{}}: intervals are wider for it"
+    return [
+        (Note(text.format(" or ".join(news)), "warning"),) if news else ()
+        for news in unseen(marginal.seen, model, layout)
+    ]
+
+
+def opening(seen: Seen | None, model: Model, layout: Layout) -> Array:
+    """Variance that the parameters of n layouts have more for what no run had, shape (len(NAMES), n)."""
+    found = np.zeros((len(NAMES), len(layout)))
+    for rows, opened in _unseen(seen, model, layout).values():
+        for name in opened:
+            found[NAMES.index(name), rows] = PRIORS[name].spread ** 2
+    return found
+
+
+def opened(marginal: Marginal, *work: tuple[Model, Layout]) -> Marginal:
+    """The parameters where all of ``work`` is done, less certain for what of it no run had."""
+    extra = np.max([opening(marginal.seen, *each).max(axis=1) for each in work], axis=0, initial=0.0)
+    return replace(marginal, covariance=marginal.covariance + np.diag(np.broadcast_to(extra, len(NAMES))), seen=None)

@@ -1,0 +1,141 @@
+"""What no run behind a fit had makes the parameters in question, and no others, less certain."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import advisor
+from advisor.fitting.calibration import errors_of, fitted_part
+from advisor.fitting.evidence import group_runs
+from advisor.fitting.kinds import KINDS, Seen, opened, opening, seen_of, unseen
+from advisor.fitting.posterior import own_start, update
+from advisor.fitting.surrogate import Surrogate, analytic_marginal, shipped_surrogate
+from advisor.judging.unseen import trials
+from advisor.physics.layout import Layout
+from advisor.physics.parameters import NAMES, PRIORS
+from catalog.gpus import find_gpu
+from catalog.models import find_model
+from catalog.runs import shipped_runs
+
+GPU = find_gpu("H200-SXM").value
+DENSE = find_model("meta-llama/Llama-2-13b-hf").value
+LATENT = find_model("deepseek-ai/DeepSeek-V3").value
+COLUMNS = {
+    "tp": [1, 1, 8], "pp": [1, 1, 2], "dp": 1, "ep": [1, 8, 1], "max_num_seqs": 256, "max_num_batched_tokens": 8192,
+    "max_model_len": 4096, "gpu_memory_utilization": 0.9, "offload": 0.0, "compiled": True, "sequence_parallel": False,
+    "dtype": ["bfloat16", "int4", "fp8"], "kv_dtype": ["auto", "auto", "fp8"],
+}  # fmt: skip
+
+
+def layout(model):
+    return Layout.from_columns(COLUMNS, model, GPU)
+
+
+def test_each_layout_has_its_own_news():
+    assert unseen(Seen(), DENSE, layout(DENSE)) == (
+        (),
+        ("4-bit weights", "expert parallelism"),
+        ("8-bit weights", "an 8-bit KV cache", "tensor parallel over more than 1 GPUs", "more than 1 pipeline stages"),
+    )
+    assert unseen(Seen(), LATENT, layout(LATENT))[2][1:4] == ("8-bit experts", "an 8-bit KV cache", "latent attention")
+    assert unseen(Seen(kinds=frozenset(KINDS), tp=8, pp=2), LATENT, layout(LATENT)) == ((), (), ())
+    assert unseen(None, LATENT, layout(LATENT)) == ((), (), ())
+
+
+seens = st.builds(Seen, kinds=st.frozensets(st.sampled_from(sorted(KINDS))), tp=st.integers(1, 8), pp=st.integers(1, 4))
+
+
+@given(seens, seens)
+def test_who_has_seen_more_is_no_less_certain(one, other):
+    columns = layout(LATENT)
+    both, less = opening(one | other, LATENT, columns), opening(one, LATENT, columns)
+    assert (both <= less).all()
+    spread = np.array([PRIORS[name].spread for name in NAMES])
+    assert (less <= spread[:, None] ** 2).all()
+    assert Seen.from_dict((one | other).to_dict()) == one | other == other | one
+
+
+def test_only_what_is_asked_of_these_kernels_is_less_certain():
+    marginal = shipped_surrogate().marginal("vllm", GPU.name)
+    assert marginal.seen == Seen(
+        kinds=frozenset({"8-bit weights", "an 8-bit KV cache", "expert parallelism"}), tp=4, pp=4
+    )
+    wider = opened(marginal, (LATENT, layout(LATENT)))
+    grown = {NAMES[i] for i in np.flatnonzero(np.diag(wider.covariance) > np.diag(marginal.covariance))}
+    assert grown == {"kv_memory", "kv_tile", "attention_compute", "expert_memory", "expert_compute", "collective_us", "link",
+                     "gemm_memory", "gemm_compute", "gemm_us"}  # fmt: skip
+    assert wider.seen is None
+    assert opened(
+        marginal, (DENSE, Layout.from_columns(COLUMNS | {"dtype": "fp8", "tp": 2}, DENSE, GPU))
+    ).covariance == (pytest.approx(marginal.covariance))
+
+
+def test_answers_say_what_no_run_had_and_are_less_certain_for_it():
+    def width(**options):
+        found = advisor.estimate(
+            "meta-llama/Llama-2-13b-hf", "8xH200", batch=64, input_len=1024, output_len=256, **options
+        )
+        low, high = found.interval("tpot_ms")
+        return high / low, [note.text for note in found.notes if "no fitted run" in note.text]
+
+    plain, told = width(tp=4)
+    assert told == []
+    wide, told = width(tp=8)
+    assert wide > plain
+    assert told == ["no fitted run of vllm had tensor parallel over more than 4 GPUs: intervals are wider for it"]
+    _, told = width(tp=4, dtype="int4")
+    assert told == ["no fitted run of vllm had 4-bit weights: intervals are wider for it"]
+    traffic = advisor.Workload(input_len=1024, output_len=64, rate=4)
+    found = [
+        advisor.simulate(
+            "meta-llama/Llama-2-13b-hf", "8xH200", deployment=advisor.Deployment(tp=tp), workload=traffic,
+            duration_s=10, draws=32,
+        )
+        for tp in (4, 8)
+    ]  # fmt: skip
+    assert [any("no fitted run" in note.text for note in each.notes) for each in found] == [False, True]
+    spans = [high / low for low, high in (each.interval("tpot_ms", "mean") for each in found)]
+    assert spans[1] > spans[0]
+
+
+def test_own_runs_of_a_kind_are_believed_as_far_as_they_go():
+    run = next(
+        run for run in shipped_runs() if run.engine == "vllm" and (run.tp, run.pp, run.regime) == (4, 1, "static")
+    )
+    groups = fitted_part(group_runs([replace(run, role="fit")]))
+    start = replace(shipped_surrogate().marginal("vllm", GPU.name), seen=Seen(tp=2, pp=4))
+    before = own_start(start, groups)
+    after = update(before, groups)
+    assert (
+        before.covariance[NAMES.index("link"), NAMES.index("link")]
+        > start.covariance[NAMES.index("link")][NAMES.index("link")]
+    )
+    assert after.seen == Seen(tp=4, pp=4)
+    (old,), (new,) = (
+        [each.variance for each in errors_of(groups, lambda *_, m=m: m) if each.metric == "tpot_ms"]
+        for m in (start, after)
+    )  # fmt: skip
+    assert new < old
+
+
+def test_what_was_seen_is_kept_in_the_file():
+    shipped = shipped_surrogate()
+    again = Surrogate.from_json(shipped.to_json())
+    assert {key: each.seen for key, each in again.marginals.items()} == {
+        key: each.seen for key, each in shipped.marginals.items()
+    }
+    assert analytic_marginal().seen is None
+    runs = [run for run in shipped_runs() if (run.engine, run.role) == ("vllm", "fit")]
+    assert shipped.marginal("vllm", GPU.name).seen == seen_of(fitted_part(group_runs(runs)))
+
+
+def test_intervals_hold_for_kinds_left_out():
+    found = trials(["8-bit weights", "tensor parallel over more than 2 GPUs"])
+    assert [each.metric for each in found] == ["prefill_ms", "tpot_ms", "e2e_ms"] * 2
+    held = sum(each.held * each.runs for each in found) / sum(each.runs for each in found)
+    before = sum(each.held_before * each.runs for each in found) / sum(each.runs for each in found)
+    assert held >= 0.9 > before
+    assert all(each.width >= each.width_before for each in found)

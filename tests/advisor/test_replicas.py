@@ -1,0 +1,49 @@
+"""What traffic is simulated with: a few beliefs about the times of steps that stand for all of them."""
+
+import math
+
+import numpy as np
+import pytest
+
+from advisor.evaluation import Evaluation
+from advisor.knowledge import Knowledge
+from advisor.serving.replicas import Replicas
+from catalog.gpus import find_gpu
+from catalog.models import find_model
+from catalog.schema import Cluster, Deployment
+
+MODEL, GPU = find_model("meta-llama/Llama-2-13b-hf").value, find_gpu("H200-SXM").value
+CLUSTER = Cluster(gpu=GPU, gpus_per_node=8)
+KNOWLEDGE = Knowledge.of(None, engine="vllm", gpu=GPU)
+
+
+def evaluated(engine, parameters, batch):
+    return Evaluation.of(
+        MODEL, CLUSTER, engine.setting.layout, parameters=parameters, regime="static", batch=batch, input_len=1024, output_len=256,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("knobs", [{}, {"tp": 8}, {"pp": 4}, {"dtype": "int4"}])
+@pytest.mark.parametrize(("count", "batches"), [(8, (1, 256)), (12, (1, 16, 256))])
+def test_draws_spread_as_the_parameters_do(knobs, count, batches):
+    engine = Replicas.of(MODEL, CLUSTER, Deployment(engine="vllm", max_num_seqs=256, **knobs), KNOWLEDGE, {})
+    (centre, one), *drawn = engine.beliefs(count)
+    assert (one, len(drawn)) == (1.0, count)
+    for batch in batches:
+        middle = evaluated(engine, centre, batch)
+        logs = [
+            math.log(evaluated(engine, parameters, batch).times.tpot_ms[0] * factor / middle.times.tpot_ms[0])
+            for parameters, factor in drawn
+        ]
+        sigma = middle.sigmas(engine.marginal, KNOWLEDGE.surrogate, "vllm")["tpot_ms"][0]
+        assert math.sqrt(np.mean(np.square(logs))) == pytest.approx(sigma, rel=0.1)
+        assert max(map(abs, logs)) < 3 * sigma
+
+
+def test_fewer_draws_than_directions_are_about_the_factor_first():
+    engine = Replicas.of(MODEL, CLUSTER, Deployment(engine="vllm"), KNOWLEDGE, {})
+    assert engine.beliefs(0) == [(engine.marginal.parameters, 1.0)]
+    for count in (1, 2, 3):
+        drawn = engine.beliefs(count)[1:]
+        assert len(drawn) == count
+        assert all(factor != 1.0 for _, factor in drawn)
