@@ -154,7 +154,7 @@ class Evaluation:
 
         Times cannot be shorter, throughput cannot be higher.
         """
-        setting = replace(self.setting, parameters=IDEAL, correction=None)
+        setting = replace(self.setting, parameters=IDEAL, correction=None, ideal=True)
         ideal = self._run(setting, self.batch, self.input_len, self.output_len)
         return ideal.metrics()
 

@@ -51,9 +51,13 @@ KIN = {
     metric + staged: (metric + staged, other + staged)
     for metric, other in (("tpot_ms", "e2e_ms"), ("ttft_ms", "prefill_ms"))
     for staged in ("", STAGED)
-}
+} | {"steady ttft_ms": ("steady ttft_ms", "ttft_ms")}
 """Quantities whose errors are judged together, for few sources state the first: the time of a whole static batch is
 mostly its decode steps, the time to the first token mostly the prefill."""
+
+LEAST_WITH_KIN = 10
+"""In-sample residuals of one engine from which the noise of such a quantity is kept apart."""
+
 
 CUBLAS = ("vllm", "torch")
 """Engines whose matrix products are those of the shipped kernels."""
@@ -219,7 +223,7 @@ def noises_of(in_sample: Sequence[Error]) -> dict[tuple[str, str], float]:
     return {
         key: max(float(f"{1.4826 * np.median(np.abs(residuals)):.4g}"), LEAST_NOISE)
         for key, residuals in together.items()
-        if key[0] == ANY or len(residuals) >= LEAST_RUNS
+        if key[0] == ANY or len(residuals) >= (LEAST_WITH_KIN if key[1] in KIN else LEAST_RUNS)
     }
 
 
@@ -232,13 +236,14 @@ def scales_of(in_sample: Sequence[Error], left_out: Sequence[Error]) -> dict[tup
     noises = noises_of(in_sample)
     scales: dict[tuple[str, str, str], Scale] = {}
     for engine, name in noises:
-        kin = KIN.get(name, (name,))
-        tested = [e for e in left_out if e.scale_name in kin]
+        tested = [e for e in left_out if e.scale_name in KIN.get(name, (name,))]
         for provenance in ("calibrated", "transferred", "analytic"):
             same = [e for e in tested if e.provenance == provenance]
             own = [e for e in same if engine in (ANY, e.engine)]
             if tested and (engine == ANY or len(own) >= LEAST_RUNS):
                 quantiles = quantiles_of(same or tested, engine, noises)
+                if provenance == "analytic" and name.endswith(STAGED):
+                    quantiles = unless_wider(quantiles, left_out, name, engine, noises)
                 scale = Scale(noise=noises[engine, name], quantiles=quantiles, runs=len(own))
                 scales[provenance, engine, name] = scale
     return scales
@@ -257,6 +262,22 @@ def quantiles_of(errors: Sequence[Error], engine: str, noises: Mapping[tuple[str
     combinations = len({(e.engine, e.run.gpu, e.run.model) for e in errors})
     rank = np.minimum(np.array(LEVELS) * (1.0 + 1.0 / combinations), 1.0)
     return tuple(float(f"{q:.4g}") for q in np.quantile(scores, rank))
+
+
+def unless_wider(
+    quantiles: tuple[float, ...],
+    left_out: Sequence[Error],
+    name: str,
+    engine: str,
+    noises: Mapping[tuple[str, str], float],
+) -> tuple[float, ...]:
+    """Quantiles of pipelined runs of engines that nobody measured, or those of all their runs where these are wider.
+
+    Only two engines were measured with pipelines, and how one of them differs from the other says too little of a third.
+    """
+    names = {each for other in KIN.get(name, (name,)) for each in (other, other.removesuffix(STAGED))}
+    every = [e for e in left_out if e.provenance == "analytic" and e.scale_name in names]
+    return tuple(np.maximum(quantiles, quantiles_of(every, engine, noises)).tolist()) if every else quantiles
 
 
 def sigma_of(error: Error, noises: Mapping[tuple[str, str], float]) -> float:

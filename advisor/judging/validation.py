@@ -26,10 +26,11 @@ from advisor.fitting.calibration import (
     noises_of,
     quantiles_of,
     sigma_of,
+    unless_wider,
 )  # fmt: skip
 from advisor.fitting.evidence import group_kernels, group_runs
 from advisor.fitting.posterior import fit_posterior
-from advisor.fitting.surrogate import LEVELS, Surrogate, shipped_surrogate
+from advisor.fitting.surrogate import LEVELS, STAGED, Surrogate, shipped_surrogate
 from advisor.judging.ablations import NEARBY, NEARBY_PLAIN, ablations
 from advisor.judging.baselines import baselines
 from advisor.judging.checks import LEVEL, USUAL, Check, Split, Summary, check_of, shipped_check, summarised
@@ -241,7 +242,11 @@ def cross_checks(errors: Sequence[Error], in_sample: Sequence[Error]) -> list[Ch
                 kin = [e for e in members if e.scale_name in KIN.get(name, (name,)) and fold(e) != out]
                 if not kin:
                     continue
-                quantile = float(np.interp(LEVEL, LEVELS, quantiles_of(kin, engine, noises)))
+                quantiles = quantiles_of(kin, engine, noises)
+                if provenance == "analytic" and name.endswith(STAGED):
+                    others = [e for e in members if fold(e) != out]
+                    quantiles = unless_wider(quantiles, others, name, engine, noises)
+                quantile = float(np.interp(LEVEL, LEVELS, quantiles))
                 checks += [
                     check_of(error, LEFT_OUT[provenance], sigma_of(error, noises), quantile)
                     for error in tested

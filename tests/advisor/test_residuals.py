@@ -20,7 +20,8 @@ from catalog.gpus import find_gpu, parse_cluster, with_overrides
 from catalog.models import find_model
 from catalog.runs import append_runs, shipped_runs
 from catalog.schema import Deployment, InputError
-from tests.advisor.strategies import questions
+
+from .strategies import questions
 
 SHIPPED = shipped_surrogate()
 LLAMA = find_model("llama-3.1-8b").value

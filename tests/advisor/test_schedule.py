@@ -1,17 +1,22 @@
 """The laws that time keeps to: physical floors, more of anything is never worse, parts sum to wholes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from advisor.evaluation import Evaluation, request_causes
+from advisor.fitting.evidence import METRICS, group_runs
+from advisor.fitting.surrogate import shipped_surrogate
 from advisor.physics.layout import Layout
 from advisor.physics.parameters import Parameters
-from advisor.physics.schedule import AT_ONCE, HOST_LINK
+from advisor.physics.schedule import AT_ONCE, FP8_CACHE, HOST_LINK
 from catalog.gpus import find_gpu
 from catalog.models import find_model
 from catalog.parameters import attention_parameters, expert_parameters, mlp_parameters
+from catalog.runs import shipped_runs
 from catalog.schema import Cluster
 
 from .strategies import ROWS, faster, questions
@@ -367,3 +372,34 @@ def test_the_cache_is_read_at_most_at_peak_bandwidth():
     short, long = times_of(batch=32, input_len=128), times_of(batch=32, input_len=8192)
     extra = 32 * (8192 - 128) * 32 * 2 * 8 * 128 * 2 / (GPU.memory_bandwidth_gbps * 1e6)
     assert long.decode.total_ms[0] - short.decode.total_ms[0] >= extra
+
+
+# -- formats of the cache --------------------------------------------------------------------------------------------
+
+
+def test_an_8_bit_cache_is_read_faster_though_not_twice_as_fast():
+    """As the runs of vLLM have it; of engines whose runs say nothing else, by its bytes."""
+    model, cluster = find_model("llama-3.1-8b").value, Cluster(gpu=find_gpu("H200").value, gpus_per_node=1)
+
+    def attention(engine, kv_dtype):
+        layout = Layout.from_columns({"kv_dtype": kv_dtype, "max_num_seqs": 256}, model, cluster.gpu)
+        times = Evaluation.of(
+            model, cluster, layout, batch=np.array([64.0]), input_len=8192, output_len=64, regime="static", engine=engine,
+            parameters=Parameters.typical(),
+        ).times  # fmt: skip
+        return float(times.decode.parts["attention"].sum())
+
+    ratios = {engine: attention(engine, "fp8") / attention(engine, "auto") for engine in ("vllm", "sglang")}
+    assert ratios["vllm"] == pytest.approx(0.5 / FP8_CACHE, rel=0.05)
+    assert ratios["sglang"] == pytest.approx(0.5, rel=0.05)
+
+
+def test_the_runs_with_an_8_bit_cache_bear_it_out():
+    shipped = shipped_surrogate()
+    (group,) = group_runs(run for run in shipped_runs() if run.kv_dtype == "fp8")
+    parameters = shipped.marginal(group.engine, group.cluster.gpu.name).parameters
+    tpot = METRICS.index("tpot_ms")
+    plain = replace(group, engine="sglang")  # read by its bytes
+    with_, without = (each.predict(parameters)[tpot] / group.measured[tpot] - 1.0 for each in (group, plain))
+    assert np.mean(np.abs(with_)) < 0.035
+    assert np.mean(np.abs(without)) > 0.06

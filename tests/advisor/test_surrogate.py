@@ -2,16 +2,19 @@
 
 import json
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from advisor.fitting.calibration import Error, quantiles_of, scales_of, unless_wider
 from advisor.fitting.surrogate import (
     ANY,
     LEVELS,
     SHIPPED,
+    STAGED,
     Marginal,
     Scale,
     Surrogate,
@@ -19,6 +22,7 @@ from advisor.fitting.surrogate import (
     shipped_surrogate,
 )
 from advisor.physics.parameters import NAMES, PRIORS, Parameters
+from catalog.runs import shipped_runs
 from catalog.schema import InputError
 
 
@@ -168,3 +172,40 @@ def test_unbounded_and_back(x):
     many = Parameters.from_unbounded(np.array([x, x]))
     for name in NAMES:
         assert np.ravel(getattr(many, name)) == pytest.approx([getattr(found, name)] * 2)
+
+
+# -- quantiles of left-out errors ------------------------------------------------------------------------------------
+
+
+def errors(metric, scores, *, pp=1, models=1, regime="static"):
+    """Of as many runs of so many models, each off by so many times the noise of 0.1."""
+    run = next(run for run in shipped_runs() if (run.engine, run.regime) == ("vllm", regime))
+    return [
+        Error(
+            run=replace(run, pp=pp, model=f"model {i % models}"), engine="vllm", metric=metric, residual=0.1 * score,
+            variance=0.0, provenance="analytic",
+        )
+        for i, score in enumerate(scores)
+    ]  # fmt: skip
+
+
+@given(st.lists(st.floats(0.0, 9.0), min_size=1, max_size=9), st.lists(st.floats(0.0, 9.0), min_size=1, max_size=9))
+def test_pipelines_of_an_unknown_engine_are_never_judged_narrower_for_what_others_did(staged, plain):
+    noises = {(ANY, "tpot_ms"): 0.1, (ANY, "tpot_ms" + STAGED): 0.1}
+    piped, others = errors("tpot_ms", staged, pp=2), errors("tpot_ms", plain)
+    own = quantiles_of(piped, ANY, noises)
+    found = unless_wider(own, [*piped, *others], "tpot_ms" + STAGED, ANY, noises)
+    together = quantiles_of([*piped, *others], ANY, noises)
+    assert found == tuple(max(pair) for pair in zip(own, together, strict=True))
+    assert unless_wider(own, [], "tpot_ms" + STAGED, ANY, noises) == own
+
+
+def test_the_first_token_in_flight_is_judged_with_that_of_static_batches():
+    """A dozen loops of two models alone would ask for the largest error of all."""
+    loops = errors("ttft_ms", [7.0, *[0.5] * 11], models=2, regime="steady")
+    static = errors("ttft_ms", [1.0] * 300, models=20)
+    left_out = [replace(error, provenance="calibrated") for error in (*loops, *static)]
+    scales = scales_of(left_out, left_out)
+    found = scales["calibrated", "vllm", "steady ttft_ms"]
+    alone = scales_of(left_out[:12], left_out[:12])["calibrated", ANY, "steady ttft_ms"]
+    assert found.at(0.9) * found.noise < 0.5 * alone.at(0.9) * alone.noise
