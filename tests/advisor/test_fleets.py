@@ -24,7 +24,7 @@ def fleet(rate=600.0, *, draws=0, confidence=0.5, router="round_robin", spread=0
         workload=Workload(input_len=512, output_len=64, rate=rate), slo=slo, confidence=confidence, duration_s=duration_s,
         seed=0, spread=spread, burstiness=1.0, draws=draws, longest=4096,
     )  # fmt: skip
-    every, _ = fleets_of(
+    every = fleets_of(
         model, cluster, KNOBS, Knowledge.of(None, engine="vllm", gpu=cluster.gpu), demand, most_gpus=most, spares=0,
         serving={"router": router}, longest_request=4096,
     )  # fmt: skip
