@@ -76,7 +76,7 @@ class Simulation:
     """Of one replica."""
     timeline: Mapping[str, Array]
     """Curves: ``time_s``; means over the replicas of ``running`` and ``waiting`` requests and of the ``kv_share`` in
-    use, while they work; their ``busy`` share; and all ``output_tok_s``."""
+    use, while they work; their ``busy`` share; and all ``output_tok_s`` and ``preemptions_s``, those a second."""
     served: Served | Tally = field(repr=False)
     """Every request; of more than ``serving.traffic.WHOLE`` only what is told of all of them."""
     steps: int

@@ -79,7 +79,7 @@ def spreads(
 
 def timeline(served: Served | Tally, scheduler: Scheduler) -> dict[str, Array]:
     """Curves; see ``Simulation.timeline``."""
-    busy, running, waiting, blocks, tokens = served.bins[:BINS].T
+    busy, running, waiting, blocks, tokens, preemptions = served.bins[:BINS].T
     some = np.maximum(busy, 1e-12)
     return {
         "time_s": (np.arange(BINS, dtype=float) + 0.5) * served.bin_s,
@@ -88,4 +88,5 @@ def timeline(served: Served | Tally, scheduler: Scheduler) -> dict[str, Array]:
         "kv_share": blocks / some / scheduler.kv_blocks,
         "busy": busy / served.bin_s / scheduler.replicas,
         "output_tok_s": tokens / served.bin_s,
+        "preemptions_s": preemptions / served.bin_s,
     }

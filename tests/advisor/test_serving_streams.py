@@ -11,9 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from advisor import simulation
 from advisor.cli import app
-from advisor.serving import traces, traffic
+from advisor.serving import simulation, traces, traffic
 from advisor.serving.runs import serve, serve_pieces
 from advisor.serving.simulation import simulate
 from advisor.serving.tallies import Tally
