@@ -238,7 +238,7 @@ def simulate(
         served = tallied(decode, traffic, slo, each)
         told = refusals(len(traffic) - len(served), len(traffic), limit)
         if others:
-            told = (*told, Note(f"intervals are from the first {len(judged)} of {len(traffic)} requests"))
+            told = (*told, Note(f"intervals are from the first {len(judged)} of {len(served)} requests"))
     elif each is not None:
         each(begun)
     base = numbers(served, traffic, slo) | {("rates", "saturation_s"): saturation}
@@ -254,15 +254,16 @@ def simulate(
     if chosen.engine != "vllm":
         notes.append(Note(f"steps are timed as {chosen.engine}'s, but scheduled as vLLM's V1 engine does", "warning"))
     rates = {name: base["rates", name] for name in RATES}
-    if traffic.rate is not None and traffic.rate > rates["saturation_s"]:
+    rate = None if traffic.concurrency else len(served) / traffic.duration_s
+    if rate is not None and rate > rates["saturation_s"]:
         notes.append(
             Note(
-                f"{traffic.rate:.3g} requests a second come, {rates['saturation_s']:.3g} is the most that can be served: the "
+                f"{rate:.3g} requests a second come, {rates['saturation_s']:.3g} is the most that can be served: the "
                 "queue grows as long as they come, and so do the times", "warning",
             )
         )  # fmt: skip
     return Simulation(
-        model=found_model.value, cluster=found_cluster.value, deployment=chosen, slo=slo, rate=traffic.rate,
+        model=found_model.value, cluster=found_cluster.value, deployment=chosen, slo=slo, rate=rate,
         concurrency=traffic.concurrency, duration_s=traffic.duration_s,
         metrics={name: {which: base[name, which] for owner, which in base if owner == name} for name in METRICS},
         **rates, good=served.good(limits_of(slo)), meets=meets(served, slo), preemptions=served.preempted,

@@ -47,7 +47,7 @@ def numbers(served: Served | Tally, traffic: Traffic | Stream, slo: Slo | None) 
     length = traffic.duration_s - begin
     tokens = served.bins[round(begin / served.bin_s) : BINS, 4].sum() / length
     completed = served.completed(begin, traffic.duration_s) / length
-    rate = completed if traffic.rate is None else traffic.rate
+    rate = completed if traffic.concurrency else len(served) / traffic.duration_s  # those refused left out
     return found | {
         ("rates", "completed_s"): completed, ("rates", "output_tok_s"): float(tokens),
         ("rates", "goodput_s"): served.good(limits_of(slo)) * rate,

@@ -23,7 +23,7 @@ from catalog.schema import Deployment, InputError, Slo, Workload
 from .test_serving_scheduler import cases, times_of
 
 LIMITS = {"ttft_ms": 40.0, "tpot_ms": 9.0}
-SMALL = Deployment(max_num_seqs=32, max_model_len=4096)
+SMALL = Deployment(max_num_seqs=32, max_model_len=800)
 
 
 @st.composite
