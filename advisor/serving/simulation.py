@@ -18,7 +18,7 @@ from advisor.serving.runs import COLUMNS, FRONT_END_MS, METRICS, ROUTERS, Served
 from advisor.serving.summaries import LIMITS, limits_of, meets, numbers, spreads, timeline
 from advisor.serving.tallies import Tally
 from advisor.serving.traces import open_trace, read_trace
-from advisor.serving.traffic import PIECE, Stream, Traffic, closed_loop, open_loop, open_traffic, refusals
+from advisor.serving.traffic import Busiest, Stream, Traffic, closed_loop, open_loop, open_traffic, refusals
 from catalog.schema import Cluster, Deployment, InputError, Model, Note, Slo, Workload, require_positive
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ def simulate(
     """Serve traffic on a deployment, simulated.
 
     Of an open loop of more than a million requests (``serving.traffic.WHOLE``) none is kept: they are made, or read, and
-    served piece by piece, percentiles are right to 0.05%, and intervals come from the first 200,000.
+    served piece by piece, percentiles are right to 0.05%, and intervals come from the busiest 200,000.
 
     Args:
         model: catalog name or alias, Hugging Face id, path to a ``config.json``, or a ``Model``.
@@ -226,21 +226,23 @@ def simulate(
     ).within(limit)
     if prefill is not None and traffic.concurrency:
         raise InputError("prompts in a pool of their own take a rate or a trace, not a concurrency; leave one out")
-    judged = traffic.head(PIECE) if isinstance(traffic, Stream) else traffic
+    told: tuple[Note, ...] = ()
+    tally: Tally | None = None
+    if isinstance(traffic, Stream):
+        tally, judged = tallied(decode, traffic, slo, each)
+        told = refusals(len(traffic) - len(tally), len(traffic), limit)
+        if draws:
+            told = (*told, Note(f"intervals are from the busiest {len(judged)} of {len(tally)} requests"))
+    else:
+        judged = traffic
     found = outcomes(engine, judged, draws)
     begun, saturation = next(found)
+    if tally is None and each is not None:
+        each(begun)
     first = numbers(begun, judged, slo) | {("rates", "saturation_s"): saturation}
     others = [numbers(every, judged, slo) | {("rates", "saturation_s"): rate} for every, rate in found]
     sigmas = spreads(first, others)
-    served: Served | Tally = begun
-    told: tuple[Note, ...] = ()
-    if isinstance(traffic, Stream):
-        served = tallied(decode, traffic, slo, each)
-        told = refusals(len(traffic) - len(served), len(traffic), limit)
-        if others:
-            told = (*told, Note(f"intervals are from the first {len(judged)} of {len(served)} requests"))
-    elif each is not None:
-        each(begun)
+    served = begun if tally is None else tally
     base = numbers(served, traffic, slo) | {("rates", "saturation_s"): saturation}
     power, gpu = power_of(found_cluster.value.gpu, chosen), found_cluster.value.gpu
     joules = None
@@ -274,14 +276,23 @@ def simulate(
     )  # fmt: skip
 
 
-def tallied(engine: Replicas, traffic: Stream, slo: Slo | None, each: Callable[[Served], None] | None = None) -> Tally:
-    """What becomes of a stream, as believed; ``each`` is handed the requests."""
-    tally = Tally(limits=limits_of(slo), duration_s=traffic.duration_s)
-    for part in engine.served_pieces(traffic, engine.times(engine.beliefs(0)[0])):
+def tallied(
+    engine: Replicas, traffic: Stream, slo: Slo | None, each: Callable[[Served], None] | None = None
+) -> tuple[Tally, Traffic]:
+    """What becomes of a stream, as believed, and its busiest piece; ``each`` is handed the requests.
+
+    Raises:
+        InputError: all are refused, or the queue outgrows memory.
+
+    """
+    tally, busiest = Tally(limits=limits_of(slo), duration_s=traffic.duration_s), Busiest()
+    times = engine.times(engine.beliefs(0)[0])
+    for part in engine.served_pieces(busiest.passing(traffic.pieces()), times, traffic.duration_s):
         tally.add(part)
         if each is not None:
             each(part)
-    return tally
+    refusals(len(traffic) - len(tally), len(traffic), traffic.longest or 0)
+    return tally, busiest.found
 
 
 def check_serving(slo: Slo | None, router: str, prefix_hit_rate: float, front_end_ms: float, draws: int) -> None:
