@@ -117,7 +117,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--requests", type=int, default=0, help="also serve so many, in all")
-    parser.add_argument("--trace-gb", type=float, default=0.0, help="also serve a file of so many GB")
+    parser.add_argument(
+        "--trace-gb",
+        type=float,
+        default=0.0,
+        help="also serve a file of so many GB, 1 or more: a tenth of less is kept whole",
+    )
     arguments = parser.parse_args()
     repeats = arguments.repeats
     measure(1.0, 1)  # compiles, or loads what was compiled

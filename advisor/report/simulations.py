@@ -163,7 +163,8 @@ def told(found: Simulation) -> list[tuple[str, Sequence[str]]]:
         entries.append(("limits", [f"{kept}: {rate('goodput_s')} good requests/s"]))
     curves = [
         f"{bars(found.timeline[name])}  {what} {short(found.timeline[name].min())} to {short(found.timeline[name].max())}"
-        for name, what in (("running", "running"), ("waiting", "waiting"))
+        for name, what in (("running", "running"), ("waiting", "waiting"), ("preemptions_s", "preemptions/s"))
+        if name != "preemptions_s" or found.preemptions
     ]
     entries.append(("in time", curves))
     kv = f"at most {share(found.kv_peak)} of {found.kv_capacity_tokens} tokens a replica; {found.preemptions} preemptions"

@@ -32,6 +32,8 @@ CURVES = {
     "kv_share": "KV cache in use, %",
     "output_tok_s": "output tokens/s, all replicas",
 }
+PREEMPTED = {"preemptions_s": "preemptions/s, all replicas"}
+"""Drawn too where there were any."""
 SHARES = np.concatenate([np.linspace(0.0, 98.0, 197), np.linspace(98.1, 100.0, 20)])
 """Percentiles that a distribution is drawn through."""
 WHAT = {"rate": "requests a second", "input_len": "prompt lengths", "output_len": "output lengths"}
@@ -98,15 +100,18 @@ def _plain_ticks(axes: Axes) -> None:
 
 
 def timeline_figure(found: Sequence[Simulation]) -> Figure:
-    """Running and waiting requests, KV cache and tokens over time."""
-    figure, panels = framed(2, 2)
-    for axes, (name, label) in zip(panels, CURVES.items(), strict=True):
+    """Running and waiting requests, KV cache and tokens over time; and preemptions, where there were any."""
+    curves = CURVES | (PREEMPTED if any(each.preemptions for each in found) else {})
+    figure, panels = framed(2, (len(curves) + 1) // 2)
+    for axes in panels[len(curves) :]:
+        axes.set_visible(False)
+    for axes, (name, label) in zip(panels, curves.items(), strict=False):
         for (colour, _), title, each in zip(_colours(len(found)), names_of(found), found, strict=True):
             values = each.timeline[name] * (100.0 if name == "kv_share" else 1.0)
             axes.plot(each.timeline["time_s"], values, color=colour, linewidth=1.2, label=title)
         axes.set_ylabel(label, size=USUAL)
         axes.set_ylim(0, max(axes.get_ylim()[1], 1.0))
-    for axes in panels[2:]:
+    for axes in panels[len(curves) - 2 : len(curves)]:
         axes.set_xlabel("time, s", size=USUAL)
     _legend(panels[0], len(found))
     return figure

@@ -44,7 +44,7 @@ GAP_BINS = 4000
 STEP_COLUMNS = (
     "replica", "scheduled_s", "begin_s", "end_s", "prefill_tokens", "decodes", "sequences", "running", "waiting", "blocks",
 )  # fmt: skip
-BIN_COLUMNS = ("busy_s", "running_s", "waiting_s", "blocks_s", "tokens")
+BIN_COLUMNS = ("busy_s", "running_s", "waiting_s", "blocks_s", "tokens", "preemptions")
 ARRIVED, COMPLETED, TOKENS, STEPS, PREEMPTIONS, MOST, TURN, KNOWN = range(8)
 """Of ``State.counts``: requests (of those in the arrays), tokens, steps, preemptions, most blocks in use, whose turn it is
 behind the router, and requests whose arrival is known (likewise)."""
@@ -323,6 +323,7 @@ def serve(
                     any_preempted = True
                     preemptions += 1
                     preempted[late] += 1
+                    bins[min(int(now / bin_s), len(bins) - 1), 5] += 1
                     if made[late] < outputs[late]:  # else its last token is on its way
                         link[late] = head[r]
                         head[r] = late

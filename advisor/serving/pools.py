@@ -128,9 +128,9 @@ def gap_histogram(gaps_ms: Array) -> NDArray[np.int64]:
 
 
 def _with_first_tokens(later: Served, first: Served) -> Array:
-    """The decode pool's curves, with the prefill pool's tokens and what waits there."""
+    """The decode pool's curves, with the prefill pool's tokens and preemptions and what waits there."""
     bins = later.bins.copy()
     busy = np.maximum(first.bins[:, 0], 1e-12)
     bins[:, 2] += first.bins[:, 2] / busy * bins[:, 0]
-    bins[:, 4] += first.bins[:, 4]
+    bins[:, 4:] += first.bins[:, 4:]
     return bins

@@ -24,7 +24,7 @@ from catalog.engines import resolve
 from catalog.schema import Cluster, Deployment, InputError, Model, Note
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from advisor.knowledge import Knowledge
     from advisor.serving.runs import Router, Served
     from advisor.serving.steps import StepTimes
-    from advisor.serving.traffic import Stream, Traffic
+    from advisor.serving.traffic import Traffic
 
     Array = NDArray[np.float64]
 
@@ -131,11 +131,9 @@ class Replicas:
         """What becomes of the traffic on ``multiple`` times as many replicas."""
         return serve(traffic, times, _multiplied(self.scheduler, multiple))
 
-    def served_pieces(self, traffic: Stream, times: StepTimes) -> Iterator[Served]:
+    def served_pieces(self, pieces: Iterable[Traffic], times: StepTimes, duration_s: float) -> Iterator[Served]:
         """What becomes of a stream, in parts (see ``serving.runs.serve_pieces``)."""
-        return serve_pieces(
-            traffic.pieces(), times, self.scheduler, duration_s=traffic.duration_s, most_open=MOST_REQUESTS
-        )
+        return serve_pieces(pieces, times, self.scheduler, duration_s=duration_s, most_open=MOST_REQUESTS)
 
     def saturation(self, traffic: Traffic, times: StepTimes, turns: int = TURNS) -> float:
         return saturation_rate(traffic, times, self.scheduler, turns=turns)

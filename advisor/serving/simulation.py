@@ -18,7 +18,7 @@ from advisor.serving.runs import COLUMNS, FRONT_END_MS, METRICS, ROUTERS, Served
 from advisor.serving.summaries import LIMITS, limits_of, meets, numbers, spreads, timeline
 from advisor.serving.tallies import Tally
 from advisor.serving.traces import open_trace, read_trace
-from advisor.serving.traffic import PIECE, Stream, Traffic, closed_loop, open_loop, open_traffic, refusals
+from advisor.serving.traffic import Busiest, Stream, Traffic, closed_loop, open_loop, open_traffic, refusals
 from catalog.schema import Cluster, Deployment, InputError, Model, Note, Slo, Workload, require_positive
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Simulation:
     """Of one replica."""
     timeline: Mapping[str, Array]
     """Curves: ``time_s``; means over the replicas of ``running`` and ``waiting`` requests and of the ``kv_share`` in
-    use, while they work; their ``busy`` share; and all ``output_tok_s``."""
+    use, while they work; their ``busy`` share; and all ``output_tok_s`` and ``preemptions_s``, those a second."""
     served: Served | Tally = field(repr=False)
     """Every request; of more than ``serving.traffic.WHOLE`` only what is told of all of them."""
     steps: int
@@ -169,7 +169,7 @@ def simulate(
     """Serve traffic on a deployment, simulated.
 
     Of an open loop of more than a million requests (``serving.traffic.WHOLE``) none is kept: they are made, or read, and
-    served piece by piece, percentiles are right to 0.05%, and intervals come from the first 200,000.
+    served piece by piece, percentiles are right to 0.05%, and intervals come from the busiest 200,000.
 
     Args:
         model: catalog name or alias, Hugging Face id, path to a ``config.json``, or a ``Model``.
@@ -226,21 +226,23 @@ def simulate(
     ).within(limit)
     if prefill is not None and traffic.concurrency:
         raise InputError("prompts in a pool of their own take a rate or a trace, not a concurrency; leave one out")
-    judged = traffic.head(PIECE) if isinstance(traffic, Stream) else traffic
+    told: tuple[Note, ...] = ()
+    tally: Tally | None = None
+    if isinstance(traffic, Stream):
+        tally, judged = tallied(decode, traffic, slo, each)
+        told = refusals(len(traffic) - len(tally), len(traffic), limit)
+        if draws:
+            told = (*told, Note(f"intervals are from the busiest {len(judged)} of {len(tally)} requests"))
+    else:
+        judged = traffic
     found = outcomes(engine, judged, draws)
     begun, saturation = next(found)
+    if tally is None and each is not None:
+        each(begun)
     first = numbers(begun, judged, slo) | {("rates", "saturation_s"): saturation}
     others = [numbers(every, judged, slo) | {("rates", "saturation_s"): rate} for every, rate in found]
     sigmas = spreads(first, others)
-    served: Served | Tally = begun
-    told: tuple[Note, ...] = ()
-    if isinstance(traffic, Stream):
-        served = tallied(decode, traffic, slo, each)
-        told = refusals(len(traffic) - len(served), len(traffic), limit)
-        if others:
-            told = (*told, Note(f"intervals are from the first {len(judged)} of {len(traffic)} requests"))
-    elif each is not None:
-        each(begun)
+    served = begun if tally is None else tally
     base = numbers(served, traffic, slo) | {("rates", "saturation_s"): saturation}
     power, gpu = power_of(found_cluster.value.gpu, chosen), found_cluster.value.gpu
     joules = None
@@ -254,15 +256,16 @@ def simulate(
     if chosen.engine != "vllm":
         notes.append(Note(f"steps are timed as {chosen.engine}'s, but scheduled as vLLM's V1 engine does", "warning"))
     rates = {name: base["rates", name] for name in RATES}
-    if traffic.rate is not None and traffic.rate > rates["saturation_s"]:
+    rate = None if traffic.concurrency else len(served) / traffic.duration_s
+    if rate is not None and rate > rates["saturation_s"]:
         notes.append(
             Note(
-                f"{traffic.rate:.3g} requests a second come, {rates['saturation_s']:.3g} is the most that can be served: the "
+                f"{rate:.3g} requests a second come, {rates['saturation_s']:.3g} is the most that can be served: the "
                 "queue grows as long as they come, and so do the times", "warning",
             )
         )  # fmt: skip
     return Simulation(
-        model=found_model.value, cluster=found_cluster.value, deployment=chosen, slo=slo, rate=traffic.rate,
+        model=found_model.value, cluster=found_cluster.value, deployment=chosen, slo=slo, rate=rate,
         concurrency=traffic.concurrency, duration_s=traffic.duration_s,
         metrics={name: {which: base[name, which] for owner, which in base if owner == name} for name in METRICS},
         **rates, good=served.good(limits_of(slo)), meets=meets(served, slo), preemptions=served.preempted,
@@ -273,14 +276,23 @@ def simulate(
     )  # fmt: skip
 
 
-def tallied(engine: Replicas, traffic: Stream, slo: Slo | None, each: Callable[[Served], None] | None = None) -> Tally:
-    """What becomes of a stream, as believed; ``each`` is handed the requests."""
-    tally = Tally(limits=limits_of(slo), duration_s=traffic.duration_s)
-    for part in engine.served_pieces(traffic, engine.times(engine.beliefs(0)[0])):
+def tallied(
+    engine: Replicas, traffic: Stream, slo: Slo | None, each: Callable[[Served], None] | None = None
+) -> tuple[Tally, Traffic]:
+    """What becomes of a stream, as believed, and its busiest piece; ``each`` is handed the requests.
+
+    Raises:
+        InputError: all are refused, or the queue outgrows memory.
+
+    """
+    tally, busiest = Tally(limits=limits_of(slo), duration_s=traffic.duration_s), Busiest()
+    times = engine.times(engine.beliefs(0)[0])
+    for part in engine.served_pieces(busiest.passing(traffic.pieces()), times, traffic.duration_s):
         tally.add(part)
         if each is not None:
             each(part)
-    return tally
+    refusals(len(traffic) - len(tally), len(traffic), traffic.longest or 0)
+    return tally, busiest.found
 
 
 def check_serving(slo: Slo | None, router: str, prefix_hit_rate: float, front_end_ms: float, draws: int) -> None:

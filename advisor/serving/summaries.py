@@ -47,7 +47,7 @@ def numbers(served: Served | Tally, traffic: Traffic | Stream, slo: Slo | None) 
     length = traffic.duration_s - begin
     tokens = served.bins[round(begin / served.bin_s) : BINS, 4].sum() / length
     completed = served.completed(begin, traffic.duration_s) / length
-    rate = completed if traffic.rate is None else traffic.rate
+    rate = completed if traffic.concurrency else len(served) / traffic.duration_s  # those refused left out
     return found | {
         ("rates", "completed_s"): completed, ("rates", "output_tok_s"): float(tokens),
         ("rates", "goodput_s"): served.good(limits_of(slo)) * rate,
@@ -79,7 +79,7 @@ def spreads(
 
 def timeline(served: Served | Tally, scheduler: Scheduler) -> dict[str, Array]:
     """Curves; see ``Simulation.timeline``."""
-    busy, running, waiting, blocks, tokens = served.bins[:BINS].T
+    busy, running, waiting, blocks, tokens, preemptions = served.bins[:BINS].T
     some = np.maximum(busy, 1e-12)
     return {
         "time_s": (np.arange(BINS, dtype=float) + 0.5) * served.bin_s,
@@ -88,4 +88,5 @@ def timeline(served: Served | Tally, scheduler: Scheduler) -> dict[str, Array]:
         "kv_share": blocks / some / scheduler.kv_blocks,
         "busy": busy / served.bin_s / scheduler.replicas,
         "output_tok_s": tokens / served.bin_s,
+        "preemptions_s": preemptions / served.bin_s,
     }

@@ -77,7 +77,7 @@ def _read(
     count, last = 0, 0.0
     for rows in reading:
         count += len(rows[0])
-        last = rows[0][-1] if len(rows[0]) else last
+        last = float(rows[0][-1]) if len(rows[0]) else last
         if count <= whole:
             kept.append(rows)
             continue

@@ -16,7 +16,7 @@ from catalog.schema import InputError, Note, Workload, require_positive
 from probes.serving import Offer, length_pieces, lengths
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -124,26 +124,32 @@ class Stream:
         for each in self.make():
             yield each if self.longest is None else each.fitting(self.longest)
 
-    def head(self, count: int) -> Traffic:
-        """The first of them.
 
-        Raises:
-            InputError: all are refused.
+class Busiest:
+    """Keeps, of the pieces of a stream that pass, the one in which requests come fastest."""
 
-        """
-        kept: list[Traffic] = []
-        for each in self.pieces():
-            kept.append(each)
-            if sum(map(len, kept)) > count:
-                break
-        if not sum(map(len, kept)):
-            refusals(self.count, self.count, self.longest or 0)
-        return Traffic(
-            arrival_s=np.concatenate([each.arrival_s for each in kept]),
-            input_len=np.concatenate([each.input_len for each in kept]),
-            output_len=np.concatenate([each.output_len for each in kept]),
-            duration_s=self.duration_s,
-        ).beginning(count)
+    def __init__(self) -> None:
+        self._piece: Traffic | None = None
+
+    def passing(self, pieces: Iterable[Traffic]) -> Iterator[Traffic]:
+        """All of them. One much smaller than the others says little of how fast requests come, and is not kept."""
+        for each in pieces:
+            kept = self._piece
+            if len(each) and (kept is None or (2 * len(each) >= len(kept) and _pace(each) > _pace(kept))):
+                self._piece = each
+            yield each
+
+    @property
+    def found(self) -> Traffic:
+        """As if nothing came before it; some piece has passed."""
+        assert self._piece is not None
+        at = self._piece.arrival_s - self._piece.arrival_s[0]
+        return replace(self._piece, arrival_s=at, duration_s=len(at) / _pace(self._piece))
+
+
+def _pace(piece: Traffic) -> float:
+    """Requests a second between the first and the last."""
+    return len(piece) / max(float(piece.arrival_s[-1] - piece.arrival_s[0]), 1e-6)
 
 
 def refusals(refused: int, count: int, longest: int) -> tuple[Note, ...]:

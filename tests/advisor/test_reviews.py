@@ -15,7 +15,7 @@ from advisor.recommendation import recommend
 from advisor.report.choice_figures import trade_figure
 from advisor.report.numbers import short
 from advisor.report.reviews import draw_traffic, recommendation_files, review_plan, review_traffic
-from advisor.report.traffic_figures import cost_figure, latency_figure, sensitivity_figure
+from advisor.report.traffic_figures import cost_figure, latency_figure, sensitivity_figure, timeline_figure
 from advisor.serving.simulation import simulate
 from catalog.schema import Deployment, InputError, Slo, Workload
 
@@ -108,6 +108,18 @@ def test_where_nothing_is_feasible_a_report_says_what_comes_nearest():
     assert nothing.relaxations[0] in files["report.md"].decode()
     assert b"<pre>" not in files["report.html"]
     assert list(recommendation_files(recommend("llama-70b", "1xL40S"))) == ["report.html", "report.md"]
+
+
+def test_preemptions_are_drawn_over_time_where_there_are_any(found):
+    crowded = simulate(
+        "llama-3.1-8b", "H100", deployment=Deployment(max_model_len=16384, gpu_memory_utilization=0.3),
+        workload=Workload(input_len=3000, output_len=1000, rate=5.0), duration_s=60.0, draws=0,
+    )  # fmt: skip
+    assert crowded.preemptions > 0
+    every = crowded.timeline["preemptions_s"].sum() * (crowded.timeline["time_s"][1] - crowded.timeline["time_s"][0])
+    assert 0 < every <= crowded.preemptions + 1e-6  # the rest come after the last request did
+    for each, drawn in ((found[0], 4), (crowded, 5)):
+        assert sum(axes.get_visible() for axes in timeline_figure([each]).axes) == drawn
 
 
 def test_files_that_cannot_be_written(found, tmp_path):

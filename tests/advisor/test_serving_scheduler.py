@@ -96,6 +96,7 @@ def test_nothing_is_lost_and_nothing_overflows(case):
     assert np.isfinite(found.ttft_ms).all()
     assert found.gaps.sum() == (outputs - 1).sum()  # every token after the first has one gap before it
     assert found.bins[:, 4].sum() == outputs.sum()
+    assert found.bins[:, 5].sum() == found.preemptions.sum()
     assert found.log[:, 6].sum() == outputs.sum()
     assert found.most_blocks <= scheduler.kv_blocks
     _, _, begin, end, prefill, decodes, _, running, waiting, blocks = found.log.T
