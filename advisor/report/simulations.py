@@ -67,7 +67,7 @@ def head(found: Simulation) -> list[str]:
     """Model, hardware, engine and traffic."""
     engine = find_engine(found.deployment.engine)
     loads = found.served.loads
-    lengths = f"{short(loads.given / loads.requests)} in / {short(loads.made / loads.requests)} out"
+    lengths = f"{loads.given / loads.requests:.0f} in / {loads.made / loads.requests:.0f} out"
     coming = f"{found.concurrency} in flight" if found.concurrency else f"{short(found.rate)} requests/s"
     return [
         f"{found.model.name}  {count(parameters(found.model))}",
