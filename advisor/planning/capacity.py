@@ -257,8 +257,7 @@ def plan(
         best += best_of(each, question, prices, shown, course)
     best.sort(key=lambda item: item[0])
     options = tuple(question.option(fleet, replicas, prices) for _, fleet, replicas in best)
-    notes += _engine_notes([fleet for _, fleet, _ in best] or fleets)
-    notes += _price_notes(prices, stated)
+    answers = [fleet for _, fleet, _ in best]
     carries = next_carries = None
     later: Mapping[str, float] = {}
     changes: tuple[Change, ...] = ()
@@ -277,7 +276,10 @@ def plan(
             changes += (question.change(fleet, prices, what, factor),)
     else:
         course.tell("what comes nearest", len(fleets))
-        nearest, relaxations = nearest_of(fleets, question, prices, headroom)
+        closest, nearest, relaxations = nearest_of(fleets, question, prices, headroom)
+        answers = [closest]
+    notes += _engine_notes(answers)
+    notes += _price_notes(prices, stated)
     return CapacityPlan(
         model=found_model.value, gpus=tuple(cluster.gpu.name for cluster, _, _ in kinds),
         workload=replace(workload, rate=rate), slo=slo, objective=objective, confidence=confidence, headroom=headroom,

@@ -216,8 +216,8 @@ def layout_told(fleet: Fleet) -> str:
 
 def nearest_of(
     fleets: Sequence[Fleet], question: Question, prices: Mapping[str, Price | None], headroom: float
-) -> tuple[Option, tuple[str, ...]]:
-    """Where nothing keeps the limits: what comes nearest, and what would have to give."""
+) -> tuple[Fleet, Option, tuple[str, ...]]:
+    """Where nothing keeps the limits: what comes nearest, as an option, and what would have to give."""
     able = [fleet for fleet in fleets if fleet.alone.meets]
     if able:
         carried = [(fleet.most_rate(fleet.most), -fleet.gpus, -i) for i, fleet in enumerate(able)]
@@ -232,7 +232,7 @@ def nearest_of(
         )
         if needed:
             relaxed.append(f"{(needed + question.spares) * fleet.gpus} x {found.gpu} in place of at most {found.gpus}")
-        return found, tuple(relaxed)
+        return fleet, found, tuple(relaxed)
     fleet = min(fleets, key=lambda each: (each.alone.excess, each.gpus))
     found = question.option(fleet, 1, prices, alone=True)
     limits = {name: limit for name in LIMITS if (limit := getattr(fleet.demand.slo, name)) is not None}
@@ -241,4 +241,4 @@ def nearest_of(
         for name, limit in limits.items()
         if fleet.alone.upper[name] > limit
     ]
-    return found, (f"limits that a request without any load can keep: at least {' and '.join(raised)}",)
+    return fleet, found, (f"limits that a request without any load can keep: at least {' and '.join(raised)}",)
