@@ -82,8 +82,8 @@ def test_a_group_may_be_a_part_of_all(tmp_path):
 
 def test_the_program_says_what_it_did(tmp_path, capsys):
     began = time.monotonic()
-    assert collective_times.main([str(tmp_path), "--gpus", "0,1", "--device", "cpu", "--seconds", "10"]) == 0
-    assert time.monotonic() - began < 10 + 5 + 3
+    assert collective_times.main([str(tmp_path), "--gpus", "0,1", "--device", "cpu", "--seconds", "15"]) == 0
+    assert time.monotonic() - began < 15 + 5 + 3
     measured = len(rows(tmp_path))
     assert measured > 0
     assert capsys.readouterr().out.startswith(f"{measured} measured, ")
