@@ -29,6 +29,9 @@ COMMAND = "advisor validate --published DIR"
 KEYS = ("split", "engine", "metric")
 
 
+SPLITS = ("model left out", "GPU left out", "engine left out")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeftOut:
     """Errors and coverage of what was left out of a fit."""
@@ -72,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--jobs", type=int, default=2)
     chosen = parser.parse_args(arguments)
     judged = validate(published=chosen.published, compare=False, jobs=chosen.jobs)
-    checks = [check for check in judged.checks if check.split.endswith("left out")]
+    checks = [check for check in judged.checks if check.split in SPLITS]
     every = [
         replace(row, group={"split": row.group["split"], "engine": "all", "metric": row.group["metric"]})
         for row in summarised(checks, ("split", "metric"))

