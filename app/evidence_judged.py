@@ -12,7 +12,7 @@ import streamlit as st
 
 import advisor
 from advisor.judging.left_out import COMMAND as LEFT_OUT_COMMAND
-from advisor.judging.left_out import shipped_left_out
+from advisor.judging.left_out import SPLITS, shipped_left_out
 from advisor.report.numbers import share, short, span
 from app import inputs
 from app.downloads import downloads
@@ -30,8 +30,6 @@ METRICS = {
     "output_tok_s": "output tok/s",
 }  # fmt: skip
 SEEN, UNSEEN = "in-sample", "not fitted"
-KINDS = ("model left out", "GPU left out", "engine left out")
-"""The nearest to what was measured first."""
 COLOURS = {UNSEEN: ORANGE, SEEN: BLUE}
 
 
@@ -83,7 +81,7 @@ def _tell_left_out(metric: str) -> None:
     if found is None:
         st.caption(plain(f"Worked out by {LEFT_OUT_COMMAND} for the fit that ships; that takes minutes."))
         return
-    rows = [row for kind in KINDS for row in found.rows if (row.group["split"], row.group["metric"]) == (kind, metric)]
+    rows = [row for kind in SPLITS for row in found.rows if (row.group["split"], row.group["metric"]) == (kind, metric)]
     if not rows:
         st.caption(f"Of {plain(METRICS[metric])} too little was published.")
         return

@@ -30,6 +30,7 @@ KEYS = ("split", "engine", "metric")
 
 
 SPLITS = ("model left out", "GPU left out", "engine left out")
+"""The nearest to what was measured first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
