@@ -60,7 +60,7 @@ def rows(folder):
 
 def test_from_a_model_to_rows_with_two_processes(tmp_path, capsys):
     arguments = [str(tmp_path / "out"), "--model", a_model(tmp_path), "--gpus", "0,1", "--device", "cpu"]
-    assert kernel_times.main([*arguments, "--seconds", "9"]) == 0
+    assert kernel_times.main([*arguments, "--seconds", "15"]) == 0
     said = capsys.readouterr().out
     found = rows(tmp_path / "out")
     assert said.startswith(f"{len(found)} measured")
