@@ -31,13 +31,14 @@ REPEAT_S = 4.0
 WARM_UP_TOKENS = 8
 WARM_UP_MOST_PROMPT = 65_536
 """Each shape is run once untimed, with this many output tokens (all of them for models with experts, whose kernels are
-compiled when a number of tokens is first met); not so batches with more prompt tokens than that, whose steps are full
-chunks that the engine has run before."""
+compiled when a number of tokens is first met); batches with more prompt tokens than that with one: GPUs that have not yet
+sent each other anything connect then, and a last chunk of another size is compiled."""
 
 SETTLED = 1.1
 MORE_REPEATS = 2
 """Turns that differ by this factor get so many more, for the median to leave out the one in which the engine compiled a
-kernel or its host was busy."""
+kernel or its host was busy. A prefill alone that took so much longer than the same in the whole run just after it is not
+counted: the time to the whole run's last first token is, where the engine tells it."""
 
 
 class OutOfMemory(InputError):  # noqa: N818  an outcome that is measured, no fault
@@ -207,13 +208,21 @@ def _turns(engine: Engine, load: Load, shape: tuple[int, int, int], clock: Calla
     batch, input_len, output_len = shape
     prompts = _prompts(load.model.vocab_size, batch, input_len)
     engine.prepare(batch, input_len)
-    if batch * input_len <= WARM_UP_MOST_PROMPT:
-        engine.generate(prompts, output_len if load.model.num_experts else min(WARM_UP_TOKENS, output_len))
+    experts = bool(load.model.num_experts)
+    engine.generate(prompts, warm_up_tokens(shape, experts=experts))
     turns: list[_Turn] = []
     start = clock()
     while _wants_another(turns, load.repeats, seconds=clock() - start):
         turns.append(_turn(engine, prompts, output_len, clock, pcie=load.deployment.offload > 0))
     return turns
+
+
+def warm_up_tokens(shape: tuple[int, int, int], *, experts: bool = False) -> int:
+    """Output tokens of the untimed run of a shape (batch, input_len, output_len); ``experts``: of a model that has some."""
+    batch, input_len, output_len = shape
+    if batch * input_len > WARM_UP_MOST_PROMPT:
+        return 1
+    return output_len if experts else min(WARM_UP_TOKENS, output_len)
 
 
 def _wants_another(turns: Sequence[_Turn], repeats: int, *, seconds: float) -> bool:
@@ -241,6 +250,8 @@ def _turn(
     finally:
         profile = recording.stop()
     sent_after = engine.comm_bytes()
+    if firsts and prefill_s > SETTLED * max(firsts):
+        prefill_s = max(firsts)
     return _Turn(
         prefill_s=prefill_s if output_len > 1 else whole_s,  # the same run
         whole_s=whole_s,

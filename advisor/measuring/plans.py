@@ -18,7 +18,7 @@ from catalog.engines import resolve, valid_pp, valid_tp
 from catalog.schema import Deployment, InputError, require_positive
 from probes.loads import SHAPES
 from probes.serving import Offer
-from probes.static import REPEAT_S, WARM_UP_MOST_PROMPT, WARM_UP_TOKENS
+from probes.static import REPEAT_S, warm_up_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -212,13 +212,12 @@ def shape_seconds(
 
 def measuring_s(shape: Shape, prefill_ms: float, e2e_ms: float, repeats: int | None = None) -> float:
     """Seconds that ``probes.static.measure`` spends on a shape; ``repeats`` where it is known how often it was timed."""
-    batch, input_len, output_len = shape
+    output_len = shape[2]
     turn = (e2e_ms + (prefill_ms if output_len > 1 else 0.0)) / 1e3
     if repeats is None:
         repeats = max(1, min(REPEATS, math.ceil(REPEAT_S / max(turn, 1e-9))))
     step = (e2e_ms - prefill_ms) / max(output_len - 1, 1) / 1e3
-    warm_up = prefill_ms / 1e3 + step * (min(WARM_UP_TOKENS, output_len) - 1)
-    return repeats * turn + (warm_up if batch * input_len <= WARM_UP_MOST_PROMPT else 0.0)
+    return repeats * turn + prefill_ms / 1e3 + step * (warm_up_tokens(shape) - 1)
 
 
 def by_interest(found: Sequence[Candidate]) -> list[Candidate]:
