@@ -13,7 +13,7 @@ from advisor.physics.costs import CAUSES, Cost
 from advisor.physics.layout import ACTIVATION_BYTES
 from advisor.physics.memory import max_concurrency, memory
 from advisor.physics.operators import Product, products
-from advisor.physics.parameters import NAMES, Parameters
+from advisor.physics.parameters import EFFICIENCIES, IDEAL, NAMES, Parameters
 from advisor.physics.roofline import product_cost
 from advisor.physics.schedule import Setting, Times, decode_pass, prefill_pass, static, steady
 
@@ -157,13 +157,6 @@ class Evaluation:
         setting = replace(self.setting, parameters=IDEAL, correction=None, ideal=True)
         ideal = self._run(setting, self.batch, self.input_len, self.output_len)
         return ideal.metrics()
-
-
-EFFICIENCIES = tuple(name for name in NAMES if name.endswith(("memory", "compute", "link")))
-IDEAL = Parameters(
-    **{name: 1.0 if name in EFFICIENCIES else 1e-9 for name in NAMES} | {"gemm_sharpness": 1024.0}
-)  # fmt: skip
-"""Every efficiency 1 and every overhead gone: the roofline itself. The exponent makes the smooth maximum sharp."""
 
 
 EAGER_SIGMA = 0.8

@@ -7,6 +7,7 @@ from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from advisor.fitting.evidence import impossible
 from catalog.benchmarks.completion import EXAMPLES, Incomplete, complete, run_id
 from catalog.benchmarks.documents import read_document
 from catalog.benchmarks.readings import LeftOut, Unusable
@@ -181,6 +182,7 @@ def read_import(
     kept = {run.run_id: run for run in _kept(where)}
     runs: dict[str, Measurement] = {}
     requests: dict[str, tuple[Request, ...]] = {}
+    places: dict[str, str] = {}
     left_out: list[LeftOut] = []
     incomplete: list[tuple[Reading, Incomplete]] = []
     for reading in _readings(paths, chosen, left_out):
@@ -203,12 +205,17 @@ def read_import(
         if run.run_id in runs:
             run = max(runs[run.run_id], run, key=_fullness)  # the same whichever comes first
         runs[run.run_id] = run
+        places[run.run_id] = reading.where
         if reading.requests:
             requests[run.run_id] = reading.requests
     # a program's CSV says less than its JSON of the same run: who imports both is not asked
     asked = [(reading, error) for reading, error in incomplete if run_id(reading) not in runs]
     if asked:
         raise InputError(_asked({name for _, error in asked for name in error.names}, asked[0][0].where))
+    for name, why in impossible(runs.values()).items():
+        left_out.append(LeftOut(places[name], f"{why}: its lengths, batch or GPUs are others, or something was cached"))
+        del runs[name]
+        requests.pop(name, None)
     return Import(
         runs=tuple(runs.values()), requests=requests, left_out=tuple(left_out), store=where,
         known=frozenset(runs.keys() & kept.keys()),

@@ -1,6 +1,6 @@
 """Exported commands on real GPUs: do they start vLLM, and is the KV cache then as large as it was foretold?
 
-    python -m benchmarks.exports plan PLAN.json --gpus 4      # ten recommendations that take at most so many GPUs each
+    python -m benchmarks.exports plan PLAN.json --gpus 4      # recommendations that take at most so many GPUs each
     python -m probes.vllm.exported PLAN.json OUT --gpus 0,1,2,3 --minutes 15       # on the machine with the GPUs
     python -m benchmarks.exports table PLAN.json OUT          # what was foretold beside what was found
 
@@ -50,10 +50,11 @@ QUESTIONS = (
     Question(model="mixtral", gpus=1, label="throughput"),
     Question(model="qwen2.5-32b", gpus=1, label="long", asked={"workload": LONG}),
     Question(model="qwen3-30b-a3b", gpus=2, label="throughput"),
-    Question(model="llama-3.1-70b", gpus=4, label="throughput", asked={"objective": "throughput"}),
-    Question(model="llama-3.1-70b", gpus=4, label="latency", asked={"objective": "latency"}),
+    Question(model="llama-3.1-70b", gpus=2, label="throughput", asked={"objective": "throughput"}),
+    Question(model="llama-3.1-70b", gpus=2, label="latency", asked={"objective": "latency"}),
+    Question(model="llama-3.1-70b", gpus=1, label="fp8", asked={"objective": "throughput", "dtypes": ["fp8"]}),
 )
-"""In an order in which four GPUs are never long idle."""
+"""In an order in which several GPUs are seldom idle."""
 
 
 def entry(question: Question) -> dict[str, Any]:

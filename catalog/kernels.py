@@ -150,8 +150,14 @@ def shipped_experts() -> tuple[ExpertsTime, ...]:
 
 
 def shipped_collectives() -> tuple[Collective, ...]:
-    """NCCL's and engines' own sums."""
+    """NCCL's and vLLM's own sums."""
     return of_kind(Collective, _shipped("collectives"))
+
+
+@cache
+def shipped_torch() -> tuple[Timed, ...]:
+    """All that was timed of the plain PyTorch engine, sums among several GPUs too."""
+    return tuple(time for path in sorted(DATA.glob("*_torch-*.jsonl")) for time in read_kernels(path))
 
 
 def of_kind(kind: type[K], times: Iterable[Timed]) -> tuple[K, ...]:

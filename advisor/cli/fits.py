@@ -21,6 +21,13 @@ Out = Annotated[
         "--output", "-o", metavar="FILE", rich_help_panel=opt.OUTPUT, help="Write the fit here, for --fit elsewhere."
     ),
 ]
+KernelFiles = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--kernels", metavar="FILE", rich_help_panel=opt.EVIDENCE,
+        help="Kernels and collectives timed alone (of probes.kernels.times). Can be repeated.",
+    ),
+]  # fmt: skip
 Alone = Annotated[
     bool,
     typer.Option("--alone", rich_help_panel=opt.EVIDENCE, help="Start from the priors, without the fit that ships."),
@@ -31,6 +38,7 @@ def fit(
     *,
     runs: Files = None,
     output: Out = None,
+    kernels: KernelFiles = None,
     alone: Alone = False,
     format_: opt.Format = "table",
     wide: opt.Wide = False,
@@ -49,7 +57,7 @@ def fit(
     from advisor.report.fits import accuracy_columns, accuracy_rows, fit_view  # noqa: PLC0415  brings Rich
 
     with progress("fitting"):
-        found = fit(runs or None, alone=alone)
+        found = fit(runs or None, alone=alone, kernels=kernels or ())
     if output is not None:
         found.write(output)
     answer(

@@ -19,12 +19,12 @@ import numpy as np
 from joblib import Parallel, delayed
 
 from advisor.evaluation import implementation_variance, scale_name
-from advisor.fitting.evidence import METRICS, Evidence, Group, Products, group_kernels, group_runs
+from advisor.fitting.evidence import METRICS, Evidence, Group, group_runs
+from advisor.fitting.kernels import Kernels, shipped_evidence
 from advisor.fitting.kinds import opening
 from advisor.fitting.posterior import Posterior, fit_posterior, sensitivities
 from advisor.fitting.residuals import learned, of_model
 from advisor.fitting.surrogate import ANY, LEVELS, SHIPPED, STAGED, Marginal, Provenance, Scale, Surrogate
-from catalog.kernels import shipped_kernels
 from catalog.published import read_published
 from catalog.runs import shipped_runs
 
@@ -58,9 +58,6 @@ mostly its decode steps, the time to the first token mostly the prefill."""
 LEAST_WITH_KIN = 10
 """In-sample residuals of one engine from which the noise of such a quantity is kept apart."""
 
-
-CUBLAS = ("vllm", "torch")
-"""Engines whose matrix products are those of the shipped kernels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +122,7 @@ def errors_of(
 
 
 def _fold(
-    groups: Sequence[Group], out: Sequence[Group], kernels: Sequence[Products], provenance: Provenance, start: Posterior
+    groups: Sequence[Group], out: Sequence[Group], kernels: Sequence[Kernels], provenance: Provenance, start: Posterior
 ) -> list[Error]:
     kept: list[Evidence] = [group for group in groups if not any(group is other for other in out)]
     # A model left out keeps its GPU's kernels, for a probe of them needs no model; a GPU or an engine left out does not.
@@ -136,7 +133,7 @@ def _fold(
 
 
 def left_out_errors(
-    groups: Sequence[Group], start: Posterior, *, kernels: Sequence[Products] = (), jobs: int = 1
+    groups: Sequence[Group], start: Posterior, *, kernels: Sequence[Kernels] = (), jobs: int = 1
 ) -> list[Error]:
     """Errors of predictions made without the model, without the GPU, and without the engine.
 
@@ -169,7 +166,7 @@ def configuration_errors(
     start: Posterior,
     noise_of: Callable[[str, str, bool], float],
     *,
-    kernels: Sequence[Products] = (),
+    kernels: Sequence[Kernels] = (),
     jobs: int = 1,
 ) -> tuple[list[Error], list[Error]]:
     """Errors of each static configuration (model, layout, batch and lengths) by fits that had others of its model: with the
@@ -193,7 +190,7 @@ def _configuration(run: Measurement) -> tuple[str, ...]:
 def _configuration_fold(
     groups: Sequence[Group],
     out: frozenset[tuple[str, ...]],
-    kernels: Sequence[Products],
+    kernels: Sequence[Kernels],
     start: Posterior,
     noise_of: Callable[[str, str, bool], float],
 ) -> tuple[list[Error], list[Error]]:
@@ -289,7 +286,7 @@ def calibrate(runs: Sequence[Measurement], *, sources: tuple[str, ...], jobs: in
     """Fit all runs with ``role="fit"`` and test the intervals by leaving models, GPUs and engines out."""
     groups = list(group_runs(run for run in runs if run.role == "fit"))
     fitted = fitted_part(groups)
-    kernels = [kernel for engine in CUBLAS for kernel in group_kernels(shipped_kernels(), engine)]
+    kernels = shipped_evidence()
     posterior = fit_posterior([*fitted, *kernels])
     left_out = left_out_errors(fitted, posterior, kernels=kernels, jobs=jobs)
     saturated = [

@@ -11,8 +11,7 @@ import numpy as np
 
 from advisor.physics.layout import Layout
 from advisor.physics.memory import Memory, max_concurrency, memory
-from advisor.physics.operators import Product
-from advisor.physics.roofline import product_cost
+from advisor.physics.parameters import IDEAL
 from advisor.physics.schedule import Setting, Times, static, steady
 from catalog.gpus import find_gpu
 from catalog.models import find_model
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 
     from advisor.physics.corrections import Correction
     from advisor.physics.parameters import Parameters
-    from catalog.kernels import Kernel
     from catalog.schema import Measurement, Model
 
     Array = NDArray[np.float64]
@@ -43,8 +41,9 @@ STEADY_NOISE = {**NOISE, "ttft_ms": 0.40}
 """The same for runs that kept a stated number of requests in flight: how long one waits for its turn depends on whether
 others arrive with it."""
 
-KERNEL_NOISE = 0.1
-"""The same for single kernels, whose errors are alike from shape to shape."""
+POSSIBLE = 0.9
+"""A measured time below this share of what the GPU's peak and bandwidth allow was not measured right, or is of other work
+than it says; clocks above the datasheet's explain less."""
 
 SATURATED_SEQUENCES = 2048.0
 """Running cap of TensorRT-LLM's saturated benchmark (``trtllm-bench --max_batch_size`` default)."""
@@ -88,55 +87,6 @@ class Evidence(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Products:
-    """m matrix products timed alone, one quantity: milliseconds."""
-
-    engine: str
-    cluster: Cluster
-    layout: Layout
-    m: Array
-    k: Array
-    n: Array
-    measured: Array
-    """Shape (1, m)."""
-
-    @property
-    def noise(self) -> Array:
-        return np.full(self.measured.shape, KERNEL_NOISE)
-
-    @property
-    def used(self) -> NDArray[np.bool_]:
-        return np.ones(self.measured.shape, dtype=bool)
-
-    def predict(self, parameters: Parameters) -> Array:
-        size = self.k * self.n
-        product = Product(
-            name="gemm", m=self.m, k=self.k, n=self.n, layers=1.0, weights=size, flops=2.0 * self.m * size, kind="dense"
-        )
-        return product_cost(product, self.layout, self.cluster.gpu, parameters).total_ms[None]
-
-
-def group_kernels(kernels: Iterable[Kernel], engine: str) -> tuple[Products, ...]:
-    """Kernel times by GPU, as evidence for ``engine``, whose matrix products they are (torch's and vLLM's cuBLAS)."""
-    by_gpu: dict[str, list[Kernel]] = defaultdict(list)
-    for kernel in kernels:
-        if kernel.op == "gemm":
-            by_gpu[kernel.gpu].append(kernel)
-    found = []
-    for name, members in by_gpu.items():
-        gpu = find_gpu(name).value
-        shape = np.array([(kernel.m, kernel.k, kernel.n, kernel.us * 1e-3) for kernel in members], dtype=float).T
-        layout = Layout.of_formats([kernel.dtype for kernel in members], gpu)
-        found.append(
-            Products(
-                engine=engine, cluster=Cluster(gpu=gpu, gpus_per_node=1), layout=layout, m=shape[0], k=shape[1],
-                n=shape[2], measured=shape[3][None],
-            )
-        )  # fmt: skip
-    return tuple(found)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
     """m runs of one model on one kind of GPU with one engine; arrays have shape (m,), ``measured`` (len(METRICS), m)."""
 
@@ -167,6 +117,7 @@ class Group:
             parameters=parameters,
             engine=self.engine,
             correction=correction,
+            ideal=parameters is IDEAL,
         )
         times = static(setting, self.batch, self.input_len, self.output_len)
         if np.any(self.steady):
@@ -180,9 +131,22 @@ class Group:
         return np.where(self.saturated, SATURATED_NOISE, np.where(self.steady, flowing, static))
 
     @property
+    def impossible(self) -> NDArray[np.bool_]:
+        """Static times that are shorter than physics allows, and throughputs that are higher, shape (len(METRICS), m).
+
+        Of batches that run at once: how many do of a larger one is a matter of memory. When a request gets its first token
+        is the engine's choice.
+        """
+        share = self.measured / np.maximum(self.predict(IDEAL), 1e-12)
+        share[METRICS.index("output_tok_s")] = 1.0 / np.maximum(share[METRICS.index("output_tok_s")], 1e-12)
+        share[METRICS.index("ttft_ms")] = 1.0
+        at_once = max_concurrency(self.model, self.memory, self.layout, self.input_len + self.output_len)
+        return np.asarray((share < POSSIBLE) & ~self.steady & (self.batch <= at_once))
+
+    @property
     def used(self) -> NDArray[np.bool_]:
-        """Of quantities that determine each other only the independent ones."""
-        used = ~np.isnan(self.measured)
+        """Of quantities that determine each other only the independent ones, and none that cannot be."""
+        used = ~np.isnan(self.measured) & ~self.impossible
         row = {metric: i for i, metric in enumerate(METRICS)}
         used[row["output_tok_s"]] &= ~used[row["e2e_ms"]]
         both = used[row["prefill_ms"]] & used[row["tpot_ms"]]
@@ -192,6 +156,23 @@ class Group:
 
 def _metrics(times: Times) -> Array:
     return np.stack([getattr(times, metric) for metric in METRICS])
+
+
+def impossible(runs: Iterable[Measurement]) -> dict[str, str]:
+    """Why some static runs cannot be what they say, by ``run_id``: they are faster than the GPUs.
+
+    Raises:
+        InputError: as ``group_runs``.
+
+    """
+    found = {}
+    for group in group_runs(run for run in runs if run.regime == "static" and not run.oom and run.batch > 0):
+        best, beyond = group.predict(IDEAL), group.impossible
+        for k, i in np.argwhere(beyond):
+            name = METRICS[k]
+            limit = f"{group.cluster.gpu.name}'s bandwidth and peak allow {best[k, i]:.3g} at best"
+            found.setdefault(group.runs[i].run_id, f"{name} is {group.measured[k, i]:.3g}, {limit}")
+    return found
 
 
 def group_runs(runs: Iterable[Measurement]) -> tuple[Group, ...]:

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 PRODUCTS = ("gemm_memory", "gemm_compute", "gemm_us")
-EXPERTS = ("expert_memory", "expert_compute")
-ATTENTION = ("kv_memory", "kv_tile", "attention_compute")
+EXPERTS = ("expert_memory", "expert_compute", "expert_us")
+ATTENTION = ("kv_memory", "kv_tile", "attention_compute", "attention_tile", "attention_us")
 
 KINDS: Mapping[str, tuple[str, ...]] = {
     "4-bit weights": PRODUCTS,
@@ -41,11 +41,11 @@ KINDS: Mapping[str, tuple[str, ...]] = {
     "8-bit experts": EXPERTS,
     "an 8-bit KV cache": ATTENTION,
     "latent attention": ATTENTION,
-    "expert parallelism": (*EXPERTS, "link"),
+    "expert parallelism": (*EXPERTS, "link", "ring_link"),
 }
 """By name, the parameters that mean something else there."""
 
-WIDE = ("collective_us", "link")
+WIDE = ("collective_us", "link", "ring_us", "ring_link")
 """The same for tensor parallel over more GPUs than any run had,"""
 DEEP = ("stage_ms", "group_imbalance")
 """and for more pipeline stages."""

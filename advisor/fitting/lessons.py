@@ -74,6 +74,8 @@ class Lesson:
     """The farthest first."""
     accuracy: tuple[Accuracy, ...]
     outliers: tuple[Outlier, ...]
+    kernels: int = 0
+    """Kernels and collectives timed alone that were fitted too."""
 
     def widening(self, metric: str) -> float:
         """Factor on the width of the intervals of a quantity."""
@@ -93,9 +95,10 @@ class Lesson:
 
         """
         parts: dict[str, type] = {"platforms": Platform, "moves": Move, "accuracy": Accuracy, "outliers": Outlier}
-        plain: dict[str, Any] = {name: body[name] for name in ("engine", "gpu", "runs", "provenance_before")}
-        if not (isinstance(plain["runs"], int) and all(isinstance(plain[n], str) for n in plain if n != "runs")):
-            raise TypeError("text and a number expected")
+        plain: dict[str, Any] = {name: body[name] for name in ("engine", "gpu", "runs", "kernels", "provenance_before")}
+        numbers = ("runs", "kernels")
+        if not all(isinstance(plain[name], int if name in numbers else str) for name in plain):
+            raise TypeError("text and numbers expected")
         made: dict[str, Any] = {
             name: tuple(construct(kind, row, where) for row in body[name]) for name, kind in parts.items()
         }

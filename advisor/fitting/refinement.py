@@ -18,12 +18,14 @@ import numpy as np
 
 from advisor.fitting.calibration import errors_of, fitted_part
 from advisor.fitting.evidence import Group, group_runs
+from advisor.fitting.kernels import Kernels, own_evidence
 from advisor.fitting.lessons import Accuracy, Lesson, Move, Outlier
 from advisor.fitting.platforms import platforms_of
 from advisor.fitting.posterior import SHARES, own_start, update
 from advisor.fitting.residuals import learned
 from advisor.fitting.surrogate import ANY, Marginal, Surrogate, analytic_marginal, shipped_surrogate
 from advisor.physics.parameters import NAMES, PRIORS
+from catalog.kernels import read_kernels
 from catalog.runs import shipped_runs, user_runs
 from catalog.schema import InputError, Measurement
 
@@ -57,7 +59,8 @@ LEAST_COMPARED = 5
 
 
 def fit(
-    runs: str | Path | Iterable[Measurement | str | Path] | None = None, *, alone: bool = False
+    runs: str | Path | Iterable[Measurement | str | Path] | None = None, *, alone: bool = False,
+    kernels: str | Path | Iterable[str | Path] = (),
 ) -> Surrogate:  # fmt: skip
     """Fit measured runs together with what ships.
 
@@ -65,6 +68,8 @@ def fit(
         runs: measured runs; or a file or folder, or several, in any format that ``import_runs`` reads; None for the
             user's own in ``$ADVISOR_HOME``. Those with ``role="validate"`` are not fitted.
         alone: start from the priors, without what ships.
+        kernels: files of kernels and collectives timed alone (``probes.kernels.times``, ``probes.collectives.times``), which
+            say what the runs' GPU reaches; of a GPU without runs they may stand alone.
 
     Returns:
         What ``runs=`` of every question takes; ``write`` keeps it in a file, and ``lessons`` says what was learned.
@@ -73,11 +78,16 @@ def fit(
         InputError: nothing can be read or fitted, or a name is not in the catalog.
 
     """
-    members = [run for run in _read(runs) if run.role == "fit"]
+    timed = [time for path in _paths(kernels) for time in read_kernels(path)]
+    read = [] if timed and runs is None and not user_runs() else _read(runs)
+    members = [run for run in read if run.role == "fit"]
     if not alone:  # what ships has learned from these
         members = [run for run in members if run not in set(shipped_runs())]
     groups = fitted_part(group_runs(members))
-    if not any(group.used.any() for group in groups):
+    by_kernels: dict[tuple[str, str], list[Kernels]] = defaultdict(list)
+    for evidence in own_evidence(timed):
+        by_kernels[evidence.engine, evidence.cluster.gpu.name].append(evidence)
+    if not by_kernels and not any(group.used.any() for group in groups):
         raise InputError(
             f"of these runs {len(members)} are new and have role fit, and none has times of a static or steady run to be fitted"
         )
@@ -90,10 +100,15 @@ def fit(
         by_pair[group.engine, group.cluster.gpu.name].append(group)
     found = replace(base, alone=alone)
     # An engine with many runs says most of a GPU that is new; the next one starts from that.
-    for (engine, gpu), own in sorted(by_pair.items(), key=lambda item: -sum(len(group.runs) for group in item[1])):
-        before = own_start(found.marginal(engine, gpu), own)
-        after = update(before, own)
-        lesson = _lesson(own, base.marginal(engine, gpu), before, after, found)
+    pairs = dict.fromkeys([*by_pair, *by_kernels])
+    for engine, gpu in sorted(pairs, key=lambda pair: -sum(len(group.runs) for group in by_pair[pair])):
+        own, alone_timed = by_pair[engine, gpu], by_kernels[engine, gpu]
+        known = found.marginal(engine, gpu)
+        before = own_start(known, own) if own else known
+        after = update(before, [*own, *alone_timed])
+        if not own:  # no run of it has been seen
+            after = replace(after, provenance=known.provenance, seen=known.seen)
+        lesson = _lesson((engine, gpu), own, alone_timed, base.marginal(engine, gpu), before, after, found)
         marginals = dict(found.marginals) | {(engine, gpu): after}
         if not alone and not any(key[1] == gpu for key in base.marginals):
             marginals |= _passed_on(found, engine, gpu, before, after)
@@ -102,7 +117,7 @@ def fit(
         found = replace(
             found, marginals=marginals, lessons=(*found.lessons, lesson), residuals=(*others, *nearby)
         )  # fmt: skip
-    digest = hashlib.sha256("\n".join([base.data_hash, *sorted(repr(run) for run in members)]).encode())
+    digest = hashlib.sha256("\n".join([base.data_hash, *sorted(repr(each) for each in (*members, *timed))]).encode())
     sources = tuple(sorted({*base.sources, *(run.source for run in members)}))
     return replace(found, sources=sources, data_hash=digest.hexdigest()[:16])
 
@@ -125,16 +140,22 @@ def _read(runs: str | Path | Iterable[Measurement | str | Path] | None) -> list[
     return list({run.run_id: run for run in measured}.values())
 
 
+def _paths(kernels: str | Path | Iterable[str | Path]) -> list[str | Path]:
+    return [kernels] if isinstance(kernels, (str, Path)) else list(kernels)
+
+
 def _lesson(
-    groups: Sequence[Group], shipped: Marginal, before: Marginal, after: Marginal, surrogate: Surrogate
-) -> Lesson:
+    pair: tuple[str, str], groups: Sequence[Group], kernels: Sequence[Kernels], shipped: Marginal, before: Marginal,
+    after: Marginal, surrogate: Surrogate,
+) -> Lesson:  # fmt: skip
     runs = [run for group in groups for run in group.runs]
     old, new = (errors_of(groups, lambda *_, one=marginal: one) for marginal in (shipped, after))
-    left_out = left_out_errors(groups, before, surrogate.noise)
+    left_out = left_out_errors(groups, before, surrogate.noise, kernels=kernels)
     return Lesson(
-        engine=groups[0].engine,
-        gpu=groups[0].cluster.gpu.name,
+        engine=pair[0],
+        gpu=pair[1],
         runs=len(runs),
+        kernels=sum(each.measured.size for each in kernels),
         models=tuple(sorted({run.model for run in runs})),
         platforms=platforms_of(runs),
         provenance_before=shipped.provenance,
@@ -145,8 +166,9 @@ def _lesson(
 
 
 def left_out_errors(
-    groups: Sequence[Group], before: Marginal, noise_of: Callable[[str, str, bool], float]
-) -> list[Error]:
+    groups: Sequence[Group], before: Marginal, noise_of: Callable[[str, str, bool], float], *,
+    kernels: Sequence[Kernels] = (),
+) -> list[Error]:  # fmt: skip
     """Errors of each own configuration (model and layout) by a fit to the others; of at most ``MOST_FOLDS`` fits."""
     runs = [run for group in groups for run in group.runs]
     kinds = list(dict.fromkeys((run.model, run.tp, run.pp, run.ep) for run in runs))
@@ -156,7 +178,7 @@ def left_out_errors(
         out = [run for run in runs if folds[run.model, run.tp, run.pp, run.ep] == fold]
         kept = [run for run in runs if folds[run.model, run.tp, run.pp, run.ep] != fold]
         others = group_runs(kept)
-        marginal = update(before, others)
+        marginal = update(before, [*others, *kernels])
         nearby = learned(others, lambda *_, one=marginal: one.parameters, noise_of)
         errors += errors_of(group_runs(out), lambda *_, one=marginal: one, nearby)
     return errors

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 Provenance = Literal["calibrated", "transferred", "analytic"]
 
-SCHEMA = 1
+SCHEMA = 2
 LEVELS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98)
 """Levels at which quantiles are kept; others are interpolated."""
 ANY = "*"

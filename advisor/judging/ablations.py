@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from advisor.fitting.calibration import Error
-    from advisor.fitting.evidence import Evidence, Group, Products
+    from advisor.fitting.evidence import Evidence, Group
+    from advisor.fitting.kernels import Kernels
     from advisor.fitting.surrogate import Marginal
 
 WHOLE = "everything"
@@ -31,7 +32,7 @@ NEARBY_PLAIN = "configurations left out: without residuals"
 
 def ablations(
     fitted: Sequence[Group],
-    kernels: Sequence[Products],
+    kernels: Sequence[Kernels],
     judged: Sequence[Group],
     noise_of: Callable[[str, str, bool], float],
     *,
@@ -49,7 +50,7 @@ def ablations(
 def _errors(
     variant: str,
     fitted: Sequence[Group],
-    kernels: Sequence[Products],
+    kernels: Sequence[Kernels],
     judged: Sequence[Group],
     noise_of: Callable[[str, str, bool], float],
 ) -> dict[str, list[Error]]:
@@ -62,7 +63,7 @@ def _errors(
 
 
 def _marginals(
-    variant: str, fitted: Sequence[Group], kernels: Sequence[Products]
+    variant: str, fitted: Sequence[Group], kernels: Sequence[Kernels]
 ) -> Callable[[str, str], Marginal]:  # fmt: skip
     parts: list[Evidence] = [*fitted] if variant == NO_KERNELS else [*fitted, *kernels]
     if variant == NO_RUNS:

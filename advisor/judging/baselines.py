@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from advisor.evaluation import IDEAL
 from advisor.fitting.evidence import METRICS
 from advisor.judging.checks import Check
+from advisor.physics.parameters import IDEAL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from advisor.fitting.calibration import (
-    CUBLAS,
     KIN,
     configuration_errors,
     errors_of,
@@ -28,7 +27,8 @@ from advisor.fitting.calibration import (
     sigma_of,
     unless_wider,
 )  # fmt: skip
-from advisor.fitting.evidence import group_kernels, group_runs
+from advisor.fitting.evidence import group_runs
+from advisor.fitting.kernels import shipped_evidence
 from advisor.fitting.posterior import fit_posterior
 from advisor.fitting.surrogate import LEVELS, STAGED, Surrogate, shipped_surrogate
 from advisor.judging.ablations import NEARBY, NEARBY_PLAIN, ablations
@@ -36,7 +36,6 @@ from advisor.judging.baselines import baselines
 from advisor.judging.checks import LEVEL, USUAL, Check, Split, Summary, check_of, shipped_check, summarised
 from advisor.judging.claims import Claim, layer_split_checks, layer_split_claims, layer_split_runs, small_gpu_claims
 from advisor.judging.rankings import Choice, Ranking, choices, rankings
-from catalog.kernels import shipped_kernels
 from catalog.published import read_published
 from catalog.runs import shipped_runs
 
@@ -165,7 +164,7 @@ def validate(
     groups = list(group_runs(judged))
     checks = [shipped_check(error, model) for error in errors_of(groups, model.marginal)]
     fitted = fitted_part(group_runs(run for run in judged if run.role == "fit"))
-    kernels = [kernel for engine in CUBLAS for kernel in group_kernels(shipped_kernels(), engine)]
+    kernels = shipped_evidence()
     near: list[Error] = []
     plain: list[Error] = []
     if refit and len(fitted) > 1:

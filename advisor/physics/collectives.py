@@ -1,4 +1,4 @@
-"""Time of collectives: a fixed latency and a bandwidth by message size, for the links they really cross.
+"""Time of collectives: a fixed latency and a bandwidth, for short and for long messages, for the links they really cross.
 
 Ring volumes (Patarasuk and Yuan, 2009): an all-reduce of s bytes among g GPUs moves 2 s (g-1)/g through each GPU, an
 all-gather or reduce-scatter half of that, an all-to-all s (g-1)/g; a send moves s.
@@ -32,6 +32,13 @@ XGMI_PEERS = 7.0
 SLOW_LATENCY = {"pcie": 2.0, "network": 4.0}
 """Latency over PCIe and over a network, times that over NVLink. Medians of the 8 KiB to 64 KiB all-reduce rows of
 Vidur and APEX+ (V100-PCIE, A100 and H100, 1 and several nodes) over those of NVLink within a node."""
+
+
+SHORT_BYTES = 8 * 2**20
+"""Up to about so large a message engines sum with kernels of their own, in which every GPU reads all others' (vLLM's
+``custom_all_reduce`` max_size, TensorRT-LLM's, PyTorch's symmetric memory); longer ones go through NCCL's rings, which take
+longer to begin and then are faster. The model takes the quicker of the two, so that time and its share per byte have no
+jump."""
 
 
 def link_gbps(cluster: Cluster, group: Array) -> Array:
@@ -71,15 +78,24 @@ def collective_ms(
     local = np.clip(cluster.gpus_per_node / stride, 1.0, group)
     crosses = group * stride > cluster.gpus_per_node
     inside = VOLUME[op] * message_bytes * (local - 1.0) / np.maximum(local, 1.0)
-    latency = parameters.collective_us * (1.0 if _is_fast(cluster) else SLOW_LATENCY["pcie"])
-    time = np.where(local > 1.0, latency * 1e-3 + inside / (link_gbps(cluster, local) * parameters.link * 1e6), 0.0)
+    time = np.where(local > 1.0, _within_node_ms(inside, local, cluster, parameters), 0.0)
     if not np.any(crosses):
         return time
     # Hierarchical: each GPU of a node carries its slice of the message between nodes (NCCL's tree and ring over rails).
     nodes = np.maximum(group / local, 1.0)
     across = VOLUME[op] * message_bytes / local * (nodes - 1.0) / nodes
     network = parameters.collective_us * SLOW_LATENCY["network"] * 1e-3
-    return time + np.where(crosses, network + across / (cluster.network_gbps * parameters.link * 1e6), 0.0)
+    return time + np.where(crosses, network + across / (cluster.network_gbps * parameters.ring_link * 1e6), 0.0)
+
+
+def _within_node_ms(volume: Array, group: Array, cluster: Cluster, parameters: Parameters) -> Array:
+    """``volume``: bytes through each of ``group`` GPUs; the quicker of the two ways is taken."""
+    gbps = link_gbps(cluster, group)
+    if not _is_fast(cluster):
+        return parameters.collective_us * SLOW_LATENCY["pcie"] * 1e-3 + volume / (gbps * parameters.ring_link * 1e6)
+    short = parameters.collective_us * 1e-3 + volume / (gbps * parameters.link * 1e6)
+    long = parameters.ring_us * 1e-3 + volume / (gbps * parameters.ring_link * 1e6)
+    return np.minimum(short, long)
 
 
 def collective(
@@ -107,7 +123,7 @@ def send_ms(message_bytes: Array, tp: Array, pp: Array, cluster: Cluster, parame
     fast = link_gbps(cluster, np.full(np.shape(tp), 2.0))
     gbps = np.where(crosses, np.minimum(cluster.network_gbps, fast), fast)
     factor = np.where(crosses, SLOW_LATENCY["network"], 1.0 if _is_fast(cluster) else SLOW_LATENCY["pcie"])
-    return parameters.collective_us * factor * 1e-3 + message_bytes / (gbps * parameters.link * 1e6)
+    return parameters.collective_us * factor * 1e-3 + message_bytes / (gbps * parameters.ring_link * 1e6)
 
 
 def hand_over_ms(message_bytes: float, cluster: Cluster, parameters: Parameters, *, within_node: bool) -> float:
@@ -115,4 +131,4 @@ def hand_over_ms(message_bytes: float, cluster: Cluster, parameters: Parameters,
     fast = float(link_gbps(cluster, np.full(1, 2.0))[0])
     gbps = fast if within_node else min(cluster.network_gbps, fast)
     factor = (1.0 if _is_fast(cluster) else SLOW_LATENCY["pcie"]) if within_node else SLOW_LATENCY["network"]
-    return float(parameters.collective_us * factor * 1e-3 + message_bytes / (gbps * parameters.link * 1e6))
+    return float(parameters.collective_us * factor * 1e-3 + message_bytes / (gbps * parameters.ring_link * 1e6))

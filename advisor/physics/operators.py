@@ -99,7 +99,7 @@ def products(model: Model, layout: Layout, step: Pass) -> Iterator[Product]:
         yield product("gate_up" if model.gated_mlp else "up", h, columns * inner, layers - with_experts)
         yield product("down", inner, h, layers - with_experts)
     if with_experts:
-        yield from _expert_products(model, layout, t, columns)
+        yield from expert_products(model, layout, t)
     yield Product(
         name="lm_head", m=step.sequences, k=h, n=model.vocab_size / layout.tp, layers=1.0,
         weights=h * model.vocab_size / layout.tp, flops=2.0 * step.sequences * h * model.vocab_size / layout.tp,
@@ -107,7 +107,9 @@ def products(model: Model, layout: Layout, step: Pass) -> Iterator[Product]:
     )  # fmt: skip
 
 
-def _expert_products(model: Model, layout: Layout, tokens: Array, columns: float) -> Iterator[Product]:
+def expert_products(model: Model, layout: Layout, tokens: Array) -> Iterator[Product]:
+    """Those of the layers with experts: the router, the experts that are touched, and the shared ones."""
+    columns = 2.0 if model.gated_mlp else 1.0
     h, count = float(model.hidden_size), float(model.moe_layers)
     everything = h * model.num_experts
     yield Product(
@@ -183,12 +185,16 @@ def elementwise_bytes(model: Model, layout: Layout, step: Pass) -> Array:
     rotary = 2.0 * (heads + kv_heads(model, layout)) * model.head_dim
     gate = 3.0 if model.gated_mlp else 2.0
     dense = (layers - model.moe_layers) / layers * gate * model.intermediate_size / layout.tp
-    routed: Array | float = 0.0
-    if model.moe_layers:
-        rows = model.num_experts_per_tok * (gate * model.moe_intermediate_size / layout.tp + 2.0 * h)
-        rows = rows + gate * model.shared_expert_intermediate_size / layout.tp
-        routed = model.moe_layers / layers * rows
-    return layers * step.tokens * ACTIVATION_BYTES * (norms + rotary + dense + routed)
+    shared = model.moe_layers / layers * gate * model.shared_expert_intermediate_size / layout.tp
+    plain = layers * step.tokens * ACTIVATION_BYTES * (norms + rotary + dense + shared)
+    return plain + model.moe_layers * step.tokens * routed_bytes(model, layout)
+
+
+def routed_bytes(model: Model, layout: Layout) -> Array:
+    """Bytes that one token's way through the experts of one layer moves beside the weights."""
+    gate = 3.0 if model.gated_mlp else 2.0
+    columns = gate * model.moe_intermediate_size / layout.tp + 2.0 * model.hidden_size
+    return model.num_experts_per_tok * ACTIVATION_BYTES * columns
 
 
 def causal_pairs(length: Array, window: float = 0.0) -> Array:

@@ -51,11 +51,17 @@ PRIORS: dict[str, Prior] = {
     "gemm_us": _positive(4.0, 0.5, "fixed time of one matrix product on the GPU: ramp up and drain, microseconds"),
     "expert_memory": _efficiency(0.60, 0.7, "the same as gemm_memory for grouped expert products"),
     "expert_compute": _efficiency(0.45, 0.7, "the same as gemm_compute for grouped expert products"),
+    "expert_sharpness": _positive(2.0, 0.3, "the same as gemm_sharpness for grouped expert products"),
+    "expert_us": _positive(7.0, 0.5, "fixed time of one grouped expert product on the GPU, microseconds"),
     "kv_memory": _efficiency(0.65, 0.7, "share of memory bandwidth that decode attention reaches when it reads KV"),
     "kv_tile": _positive(
-        48.0, 0.8, "tokens of KV that decode attention reads or waits for beyond the context of a sequence"
+        96.0, 0.8, "tokens of KV that decode attention reads or waits for beyond the context of a sequence"
     ),
     "attention_compute": _efficiency(0.45, 0.7, "share of peak FLOP/s that prefill attention reaches"),
+    "attention_tile": _positive(
+        400.0, 0.8, "tokens of KV that prefill attention computes with or waits for beyond the causal ones of a token"
+    ),
+    "attention_us": _positive(8.0, 0.5, "fixed time of the attention of one layer on the GPU, microseconds"),
     "elementwise_traffic": _positive(1.5, 0.6, "bytes moved by norms, rotary embedding and activations over the ideal"),
     "kernel_us": _positive(1.5, 0.6, "fixed time of any other kernel on the GPU, microseconds"),
     "layer_host_us": _positive(250.0, 0.7, "host time to launch one layer outside a CUDA graph, microseconds"),
@@ -65,8 +71,10 @@ PRIORS: dict[str, Prior] = {
     ),
     "step_ms": _positive(0.7, 0.8, "host time of one engine step, milliseconds"),
     "sequence_us": _positive(6.0, 1.0, "host and sampling time of one sequence in one step, microseconds"),
-    "collective_us": _positive(8.0, 0.6, "fixed time of one collective over the fastest link, microseconds"),
-    "link": _efficiency(0.65, 0.6, "share of link bandwidth that collectives reach"),
+    "collective_us": _positive(6.0, 0.6, "fixed time of one short collective over the fastest link, microseconds"),
+    "link": _efficiency(0.60, 0.6, "share of link bandwidth that short collectives reach"),
+    "ring_us": _positive(20.0, 0.6, "fixed time of one long collective over the fastest link, microseconds"),
+    "ring_link": _efficiency(0.75, 0.6, "share of link bandwidth that long collectives and sends reach"),
     "stage_ms": _positive(0.4, 0.8, "host and hand-over time of one more pipeline stage in one step, milliseconds"),
     "group_imbalance": _positive(0.25, 0.8, "extra time of the largest pipeline micro-batch over the mean one"),
 }
@@ -87,9 +95,13 @@ class Parameters:
     gemm_us: Array | float
     expert_memory: Array | float
     expert_compute: Array | float
+    expert_sharpness: Array | float
+    expert_us: Array | float
     kv_memory: Array | float
     kv_tile: Array | float
     attention_compute: Array | float
+    attention_tile: Array | float
+    attention_us: Array | float
     elementwise_traffic: Array | float
     kernel_us: Array | float
     layer_host_us: Array | float
@@ -99,6 +111,8 @@ class Parameters:
     sequence_us: Array | float
     collective_us: Array | float
     link: Array | float
+    ring_us: Array | float
+    ring_link: Array | float
     stage_ms: Array | float
     group_imbalance: Array | float
 
@@ -120,3 +134,12 @@ class Parameters:
 
 
 assert tuple(f.name for f in fields(Parameters)) == NAMES
+
+
+EFFICIENCIES = tuple(name for name, prior in PRIORS.items() if prior.kind == "efficiency")
+
+IDEAL = Parameters(
+    **{name: 1.0 if name in EFFICIENCIES else 1e-9 for name in NAMES}
+    | {name: 1024.0 for name in NAMES if name.endswith("sharpness")}
+)
+"""Every efficiency 1 and every overhead gone: the roofline itself. The exponents make the smooth maximum sharp."""

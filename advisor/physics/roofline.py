@@ -30,14 +30,17 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-KERNELS_PER_LAYER = 10.0
-"""Kernels a fused layer launches beside its matrix products: two norms, rotary embedding, cache write, attention,
+KERNELS_PER_LAYER = 9.0
+"""Kernels a fused layer launches beside its matrix products and attention: two norms, rotary embedding, cache write,
 activation, and the two halves that some of them are split into (counted in a trace of vLLM's Llama layer)."""
 
 
 KERNELS_PER_EXPERT_LAYER = 6.0
 """The same for what routing adds: top-k, the sort of tokens by expert in three kernels, activation, and the sum over
 experts (vLLM's fused_moe)."""
+
+KERNELS_PER_QK_NORM = 2.0
+"""The same for norms of queries and of keys."""
 
 
 def smooth_maximum(memory: Array, compute: Array, sharpness: Array | float) -> tuple[Array, Array]:
@@ -57,19 +60,26 @@ def product_cost(product: Product, layout: Layout, gpu: Gpu, parameters: Paramet
     peak = layout.half_flops if product.kind == "half" else layout.matrix_flops
     efficiency = parameters.expert_compute if expert else parameters.gemm_compute
     memory, compute = smooth_maximum(
-        product.weights * width / bandwidth, product.flops / (peak * 1e-3 * efficiency), parameters.gemm_sharpness
+        product.weights * width / bandwidth,
+        product.flops / (peak * 1e-3 * efficiency),
+        parameters.expert_sharpness if expert else parameters.gemm_sharpness,
     )
-    launch = parameters.gemm_us * 1e-3 + np.zeros_like(memory)
+    launch = (parameters.expert_us if expert else parameters.gemm_us) * 1e-3 + np.zeros_like(memory)
     return Cost.of(product.name, memory=memory, compute=compute, overhead=launch) * product.layers
 
 
 def attention_cost(model: Model, layout: Layout, step: Pass, gpu: Gpu, parameters: Parameters) -> Cost:
-    """Attention of all layers: decode reads the cache, prefill computes pairs."""
-    windowed = float(model.num_windowed_layers)
-    full = model.num_hidden_layers - windowed
+    """Attention of all layers: decode reads the cache, prefill computes pairs.
+
+    Kernels work in tiles: a decoding sequence costs as if it were ``kv_tile`` tokens longer, a prefill token as if it
+    attended to ``attention_tile`` more.
+    """
+    windowed, layers = float(model.num_windowed_layers), float(model.num_hidden_layers)
+    full = layers - windowed
     context = step.decodes * (full * step.context + windowed * step.windowed_context)
-    waited = step.decodes * model.num_hidden_layers * parameters.kv_tile
+    waited = step.decodes * layers * parameters.kv_tile
     pairs = full * step.pairs + windowed * step.windowed_pairs
+    pairs = pairs + (step.tokens - step.decodes) * layers * parameters.attention_tile
     bandwidth = gpu.memory_bandwidth_gbps * 1e6
     peak = layout.half_flops * 1e-3 * parameters.attention_compute
     read = (context + waited) * kv_numbers_per_token(model, layout) * layout.kv_bytes
@@ -79,7 +89,8 @@ def attention_cost(model: Model, layout: Layout, step: Pass, gpu: Gpu, parameter
         parameters.gemm_sharpness,
     )
     compute = compute + pairs * pair_flops(model, layout, absorbed=False) / peak
-    return Cost.of("attention", memory=memory, compute=compute)
+    launch = layers * parameters.attention_us * 1e-3 + np.zeros_like(memory)
+    return Cost.of("attention", memory=memory, compute=compute, overhead=launch)
 
 
 def stage_cost(model: Model, layout: Layout, step: Pass, cluster: Cluster, parameters: Parameters) -> Cost:
@@ -88,10 +99,12 @@ def stage_cost(model: Model, layout: Layout, step: Pass, cluster: Cluster, param
     cost = attention_cost(model, layout, step, gpu, parameters)
     for product in products(model, layout, step):
         cost = cost + product_cost(product, layout, gpu, parameters)
+    bandwidth = gpu.memory_bandwidth_gbps * 1e6
     traffic = elementwise_bytes(model, layout, step) * parameters.elementwise_traffic
-    kernels = layers * KERNELS_PER_LAYER + model.moe_layers * KERNELS_PER_EXPERT_LAYER
+    kernels = layers * (KERNELS_PER_LAYER + KERNELS_PER_QK_NORM * model.qk_norm)
+    kernels = kernels + model.moe_layers * KERNELS_PER_EXPERT_LAYER
     small = kernels * parameters.kernel_us * 1e-3
-    cost = cost + Cost.of("elementwise", memory=traffic / (gpu.memory_bandwidth_gbps * 1e6), overhead=small)
+    cost = cost + Cost.of("elementwise", memory=traffic / bandwidth, overhead=small)
     message = step.tokens * model.hidden_size * ACTIVATION_BYTES
     per_layer = 1.0 if model.model_type in PARALLEL_BLOCKS else 2.0
     cost = cost + collective("all_reduce", "all_reduce", message, layout.tp, cluster, parameters) * (layers * per_layer)

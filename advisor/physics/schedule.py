@@ -45,6 +45,12 @@ SUMS_HOST_US = 140.0
 """Host time that the two sums of a layer take our PyTorch engine outside a CUDA graph, over its GPUs' memory: prefill of
 128 tokens takes Llama-3.1-8B 11.3 ms on one H200 and 15.5 on two or four."""
 
+ROUTING_US = 40.0
+ROUTING_TRAFFIC = 13.0
+"""What our PyTorch engine adds in each layer with experts by sorting tokens in plain operations: GPU time, and times that it
+moves the hidden state of each token and expert. Qwen3-30B-A3B on one H200: batches of one token are 45 us a layer slower than
+their kernels alone, prefill of 8192 tokens 0.8 ms (``catalog/data/kernels``, experts, and ``catalog/data/runs``)."""
+
 FP8_CACHE = 0.65
 """Efficiency at which vLLM's decode attention reads an 8-bit cache, as a share of that of a 16-bit one. From the seven batches
 of Llama-3.1-8B on one H200 that had one (FlashAttention 3; ``catalog/data/runs/vllm-0.24.0_h200_static.csv``): their TPOT is
@@ -147,13 +153,16 @@ def pass_cost(setting: Setting, step: Pass, *, prefills: Array | float) -> Cost:
     launched = np.where(layout.graphs > 0, launched, 1.0)
     per_pass = setting.model.num_hidden_layers * parameters.layer_host_us
     per_pass = per_pass + setting.model.moe_layers * parameters.expert_host_us
-    if setting.engine == "torch":
+    if setting.engine == "torch" and not setting.ideal:
         per_pass = per_pass + np.where(layout.tp > 1, setting.model.num_hidden_layers * SUMS_HOST_US, 0.0)
     launch = per_pass * 1e-3 * launched
-    if setting.whole_prompts:
+    if setting.whole_prompts and not setting.ideal:
         cost = cost + _unfused(setting, step, gpu_ms)
+        if setting.model.moe_layers:
+            cost = cost + _routing(setting, step)
         gpu_ms = cost.total_ms
-    stream = layout.offload * setting.memory.layer_weight_bytes / (HOST_LINK * setting.cluster.gpu.pcie_gbps * 1e6)
+    link = (1.0 if setting.ideal else HOST_LINK) * setting.cluster.gpu.pcie_gbps * 1e6
+    stream = layout.offload * setting.memory.layer_weight_bytes / link
     host = parameters.step_ms + parameters.sequence_us * 1e-3 * step.sequences + parameters.stage_ms * (layout.pp - 1.0)
     # Kernels, launches and the stream run beside each other: what counts is the slowest of the three.
     return (
@@ -176,6 +185,18 @@ def _unfused(setting: Setting, step: Pass, gpu_ms: Array) -> Cost:
         memory=plain * traffic,
         overhead=plain * setting.model.num_hidden_layers * UNFUSED_US * 1e-3,
     )
+
+
+def _routing(setting: Setting, step: Pass) -> Cost:
+    """What the plain PyTorch engine takes to send tokens to experts and back."""
+    model = setting.model
+    sent = ROUTING_TRAFFIC * step.tokens * model.num_experts_per_tok * model.hidden_size * ACTIVATION_BYTES
+    each = Cost.of(
+        "routing",
+        memory=sent / (setting.cluster.gpu.memory_bandwidth_gbps * 1e6),
+        overhead=ROUTING_US * 1e-3 + np.zeros_like(sent),
+    )
+    return each * float(model.moe_layers)
 
 
 def _slowest_stage(setting: Setting) -> Array:
@@ -274,15 +295,20 @@ def _decode(setting: Setting, running: Array, context: Array, groups: Array) -> 
     return cost + Cost.of("host", overhead=np.maximum(waiting, 0.0) + others)
 
 
-def _mixed_ms(prefill_ms: Array, chunks: Array, input_len: Array, output_len: Array) -> Array:
-    """What a decode step takes longer on average because requests prefilled early decode while others are prefilled.
+def put_off(layout: Layout, running: Array, input_len: Array, output_len: Array, chunks: Array) -> tuple[Array, Array]:
+    """What a static batch prefilled in several chunks decodes meanwhile: tokens per request, and the share of one more step.
 
-    Their tokens take places of prompt tokens in those steps, and as long as they; the last requests still have all their
-    steps to go. A request that is k of the n chunks ahead has decoded min(k, steps) tokens by then.
+    Tokens that requests prefilled early decode take places of prompt tokens. A request that is k of the n chunks ahead has
+    decoded min(k, steps) tokens by the end of the prefill. Where the last chunk has not as many places left, the prompt
+    tokens that were put off take a step of their own: in full once a token of every sequence does not find room.
     """
     steps, ahead = np.maximum(output_len - 1.0, 1.0), np.maximum(chunks - 1.0, 0.0)
     early = np.where(steps >= ahead, ahead / 2.0, steps - steps**2 / (2.0 * np.maximum(ahead, 1e-9)))
-    return np.asarray(early * prefill_ms / input_len / steps)
+    per_chunk = np.minimum(layout.max_num_batched_tokens, layout.max_num_seqs * input_len)
+    opening = np.minimum(np.minimum(running, AT_ONCE) * input_len, per_chunk)
+    left = ahead * per_chunk - np.maximum(running * input_len - opening, 0.0)
+    another = np.clip((early * running - left) / running, 0.0, 1.0)
+    return early, np.where((ahead > 0) & (layout.pp == 1), another, 0.0)
 
 
 def static(setting: Setting, batch: Array, input_len: Array, output_len: Array) -> Times:
@@ -310,7 +336,9 @@ def static(setting: Setting, batch: Array, input_len: Array, output_len: Array) 
         if np.any(running < batch):
             wave, wave_chunks, _ = _prefill(setting, running, input_len)
             wave = wave * on_prefill
-        mixed_ms = _mixed_ms(wave.total_ms, wave_chunks, input_len, output_len)
+        # The tokens that were put off take as long as others; the last requests still have all their steps to go.
+        early, another = put_off(layout, running, input_len, output_len, wave_chunks)
+        mixed_ms = (early * wave.total_ms / input_len + another * decode_ms) / np.maximum(steps, 1.0)
         decode = decode + Cost.of("mixed", compute=mixed_ms)
         decode_ms = decode.total_ms
     total = waves * decode_ms

@@ -30,12 +30,12 @@ def fit_view(found: Surrogate, width: int, *, wide: bool = False, written: str |
     view: list[RenderableType] = []
     for lesson in found.lessons:
         start = "the priors" if found.alone else f"what ships ({lesson.provenance_before})"
-        view.append(header([f"{lesson.engine} on {lesson.gpu}", _counted(lesson.runs, "run"), f"from {start}"], width))
+        view.append(header([f"{lesson.engine} on {lesson.gpu}", *_amount(lesson), f"from {start}"], width))
         view.append(labelled(_stands_on(lesson)))
         moved = [move for move in lesson.moves if wide or move.distance >= LEAST_DISTANCE]
         shown = moved if wide else moved[:MOST_MOVES]
         view += ["", drawn(move_columns(shown), room), ""] if shown else ["", "no parameter moved", ""]
-        view += [drawn(accuracy_columns(found, lesson), room), ""]
+        view += [drawn(accuracy_columns(found, lesson), room), ""] if lesson.accuracy else []
         if lesson.outliers:
             told = lesson.outliers if wide else lesson.outliers[:MOST_OUTLIERS]
             view += [drawn(outlier_columns(told), room)]
@@ -46,8 +46,13 @@ def fit_view(found: Surrogate, width: int, *, wide: bool = False, written: str |
     return view
 
 
+def _amount(lesson: Lesson) -> list[str]:
+    kernels = [_counted(lesson.kernels, "kernel time")] if lesson.kernels else []
+    return [_counted(lesson.runs, "run"), *kernels] if lesson.runs else kernels
+
+
 def _stands_on(lesson: Lesson) -> list[tuple[str, Sequence[str]]]:
-    lines: list[tuple[str, Sequence[str]]] = [("models", [", ".join(lesson.models)])]
+    lines: list[tuple[str, Sequence[str]]] = [("models", [", ".join(lesson.models)])] if lesson.models else []
     platforms = [told for platform in lesson.platforms if (told := _platform(platform))]
     if platforms:
         lines.append(("with", platforms))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from advisor.fitting.evidence import dialect, group_runs
+from advisor.fitting.evidence import METRICS, dialect, group_runs
 from advisor.fitting.posterior import update
 from advisor.physics.corrections import PHASES
 from advisor.tuning.beliefs import Belief, Points
@@ -108,6 +108,7 @@ def believed(prior: Marginal, runs: Sequence[Measurement]) -> Belief:
         input_len=group.input_len, output_len=group.output_len,
     )  # fmt: skip
     measured = np.array([[getattr(run, name) or np.nan for run in group.runs] for name in PHASES], dtype=float)
+    measured[group.impossible[[METRICS.index(name) for name in PHASES]]] = np.nan
     return Belief.of(prior, points, measured, np.array([run.spread or 0.0 for run in group.runs]))
 
 

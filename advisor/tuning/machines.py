@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from advisor.fitting.evidence import impossible
 from advisor.measuring.probing import PLANNED
 from catalog.runs import read_runs, user_runs
 
@@ -65,6 +66,8 @@ class Machine:
         measured = ready.run(watch=self._watch(ready), say=self._say, again=self._ran)
         self._ran = True
         found = [run for run in measured if run.run_id not in before]
+        for name, why in impossible(found).items():
+            self._say(f"{name} is not believed: {why}")
         if failed := ready.failed():
             self.failed += failed
             # a layout that fails with one batch fails with the others: it is given up

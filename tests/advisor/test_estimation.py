@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from advisor.estimation import Estimate, chosen_price, estimate
-from advisor.evaluation import IDEAL, TIME_METRICS
+from advisor.evaluation import TIME_METRICS
 from advisor.fitting.surrogate import LEVELS
 from advisor.physics.costs import CAUSES
-from advisor.physics.parameters import PRIORS
+from advisor.physics.parameters import IDEAL, PRIORS
 from catalog.engines import find_engine, valid_tp
 from catalog.models import find_model
 from catalog.schema import InputError
