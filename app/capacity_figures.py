@@ -71,18 +71,23 @@ def tornado(found: CapacityPlan) -> go.Figure:
     figure = go.Figure(
         go.Bar(
             y=[f"{WHAT[change.what]} x {change.factor:g}" for change in changes],
-            x=[0.0 if value is None else value - base for value in values], base=base, orientation="h",
-            text=[_told(change, value, priced=priced) for change, value in zip(changes, values, strict=True)],
-            textposition="outside", hoverinfo="skip", cliponaxis=False,
+            x=[0.0 if value is None else value - base for value in values], base=base, orientation="h", hoverinfo="skip",
             marker_color=[GREEN if value is not None and value < base else ORANGE for value in values],
         )
     )  # fmt: skip
-    figure.add_vline(x=base, line={"dash": "dot", "color": GREY})
     known = [base, *(value for value in values if value is not None)]
-    room = 1.2 * (max(known) - min(known)) or 0.5 * base  # for the words beside the bars, on a phone too
+    reach = max(known) - min(known) or 0.5 * base
+    ends = [max(min(known) - 0.1 * reach, 0.0), max(known) + 1.2 * reach]  # with room for the words, on a phone too
+    # To the left of a bar its words would lie on its name: all stand to the right of bar and base.
+    figure.add_scatter(
+        x=[max(value or base, base) + 0.03 * reach for value in values], y=figure.data[0].y, mode="text",
+        text=[_told(change, value, priced=priced) for change, value in zip(changes, values, strict=True)],
+        textposition="middle right", hoverinfo="skip", cliponaxis=False,
+    )  # fmt: skip
+    figure.add_vline(x=base, line={"dash": "dot", "color": GREY})
     figure.update_layout(showlegend=False)
     figure.update_xaxes(
-        title="$ a month (dotted: as planned)" if priced else "GPUs (dotted: as planned)", range=[max(min(known) - room, 0.0), max(known) + room],
+        title="$ a month (dotted: as planned)" if priced else "GPUs (dotted: as planned)", range=ends,
         tickformat=",.0f",
     )  # fmt: skip
     figure.update_yaxes(autorange="reversed")

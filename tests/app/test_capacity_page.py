@@ -1,10 +1,13 @@
 """The page Capacity without a browser: what it plans, what it refuses, traces, and the fleet it serves."""
 
 import time
+from dataclasses import replace
 
 import pytest
 
 import advisor
+from advisor.planning.choices import Change
+from app.capacity_figures import tornado
 from app.capacity_inputs import EXAMPLES, read_trace
 
 SMALL = {
@@ -61,6 +64,23 @@ def test_a_link_to_an_answer_shows_what_advisor_plans_and_serves_it(page, expect
     # the fleet is served with the very requests that it was judged by
     assert percentiles["p95"][0] == fleets["p95 TTFT, ms"][0]
     assert f"{expected.requests} requests" in text(test)
+
+
+def test_words_beside_a_bar_stand_right_of_it_and_of_what_is_planned(expected):
+    base, hourly = expected.best.usd_per_month, expected.best.usd_per_hour
+    changes = tuple(
+        Change(what="rate", factor=factor, replicas=1, gpus=1, usd_per_hour=factor * hourly)
+        for factor in (0.1, 0.5, 1.0, 1.5)
+    )
+    found = replace(expected, sensitivity=changes)
+    bars, words = tornado(found).data
+    assert min(bars.x) < 0 < max(bars.x)  # some need less, some more
+    for length, at in zip(bars.x, words.x, strict=True):
+        assert at > max(base, base + length)
+    assert list(words.y) == list(bars.y)
+    low, high = tornado(found).layout.xaxis.range
+    assert 0 <= low < base + min(bars.x)
+    assert high > max(words.x) + 0.5 * (max(words.x) - base)
 
 
 def test_other_inputs_keep_the_answer_until_it_is_asked_again(page):
