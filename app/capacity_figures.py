@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from advisor.report.numbers import short, span
+from advisor.report.numbers import duration, limit
 from advisor.report.simulations import NAMES, layout_name
 from advisor.serving.summaries import LIMITS
 from app.figures import BLUE, GREEN, GREY, ORANGE, PALETTE, RED, faint
@@ -35,26 +35,26 @@ def closeness(found: CapacityPlan, shown: Sequence[Option]) -> go.Figure:
     figure = go.Figure()
     names = [fleet_name(option).replace(" as ", "<br>") for option in shown]
     for metric in LIMITS:
-        limit = getattr(found.slo, metric)
-        if limit is None:
+        most = getattr(found.slo, metric)
+        if most is None:
             continue
-        values = [option.latencies[metric] / limit for option in shown]
+        values = [option.latencies[metric] / most for option in shown]
         ends = [option.intervals.get(metric, (option.latencies[metric],) * 2) for option in shown]
         figure.add_scatter(
-            x=values, y=names, name=f"{NAMES[metric]}, limit {limit:g} ms", mode="markers",
+            x=values, y=names, name=f"{NAMES[metric]}, limit {limit(most)}", mode="markers",
             marker={"size": 11, "color": COLOURS[metric]},
             error_x={
                 "type": "data", "symmetric": False, "thickness": 2,
-                "array": [high / limit - value for (_, high), value in zip(ends, values, strict=True)],
-                "arrayminus": [value - low / limit for (low, _), value in zip(ends, values, strict=True)],
+                "array": [high / most - value for (_, high), value in zip(ends, values, strict=True)],
+                "arrayminus": [value - low / most for (low, _), value in zip(ends, values, strict=True)],
             },
-            customdata=[(short(value * limit), span(*end)) for value, end in zip(values, ends, strict=True)],
-            hovertemplate=f"%{{y}}<br>{NAMES[metric]} %{{customdata[0]}} ms, 90% %{{customdata[1]}}<extra></extra>",
+            customdata=[duration(option.latencies[metric], option.intervals.get(metric)) for option in shown],
+            hovertemplate=f"%{{y}}<br>{NAMES[metric]} %{{customdata}}<extra></extra>",
         )  # fmt: skip
     figure.add_vline(x=1.0, line={"dash": "dash", "color": RED})
-    most = max((value for trace in figure.data for value in trace.x), default=0.0)
+    farthest = max((value for trace in figure.data for value in trace.x), default=0.0)
     figure.update_xaxes(title="share of the limit (dashed: all of it)", tickformat=".0%", rangemode="tozero")
-    if most > WIDE:
+    if farthest > WIDE:
         figure.update_xaxes(type="log", tickformat=",.0%", dtick=1)
     figure.update_yaxes(autorange="reversed")
     return figure
