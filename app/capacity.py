@@ -10,9 +10,10 @@ import streamlit as st
 from advisor.judging.plan_check import serve_option
 from advisor.report.answers import capacity_answer
 from advisor.report.lines import notes, sources_line
-from advisor.report.numbers import dollars, share, short, span
+from advisor.report.numbers import change, dollars, share, short, unit_of
 from advisor.report.reviews import plan_files, traffic_files
 from advisor.report.simulations import NAMES, layout_name
+from advisor.serving.summaries import LIMITS
 from app import capacity_figures as figures
 from app import inputs
 from app.capacity_inputs import planned, question
@@ -114,7 +115,7 @@ def _figures_of(found: CapacityPlan, best: Option) -> None:
                 f"With {size} GPU{'' if size == 1 else 's'} more{money}", f"up to {short(found.next_carries_s)}",
                 width="content",
                 help="; ".join(
-                    f"{NAMES[name]} {short(best.latencies[name])} to {short(value)} ms"
+                    f"{NAMES[name]} {change(best.latencies[name], value)}"
                     for name, value in found.next_latencies.items()
                 ),
             )  # fmt: skip
@@ -138,6 +139,7 @@ def _table(found: CapacityPlan, shown: Mapping[str, Option]) -> None:
             st.session_state[FLEET] = list(shown)[selected[0]]
 
     at = "mean" if found.slo.percentile is None else f"p{found.slo.percentile:g}"
+    units = {name: unit_of(option.latencies[name] for option in shown.values()) for name in LIMITS}
     rows = []
     for option in shown.values():
         row: dict[str, object] = {
@@ -149,9 +151,10 @@ def _table(found: CapacityPlan, shown: Mapping[str, Option]) -> None:
         if found.best:
             row["$/Mtok"] = option.usd_per_mtok
         for metric, value in option.latencies.items():
-            row[f"{at} {NAMES[metric]}, ms"] = float(short(value))
+            unit = units[metric]
+            row[f"{at} {NAMES[metric]}, {unit.name}"] = float(unit.short(value))
             if metric in option.intervals:
-                row[f"{NAMES[metric]} 90%"] = span(*option.intervals[metric])
+                row[f"{NAMES[metric]} 90%"] = unit.span(*option.intervals[metric])
         rows.append(row | {"Load": share(option.utilisation), "Source": option.provenance})
     st.dataframe(
         pd.DataFrame(rows), hide_index=True, on_select=pick, selection_mode="single-row", key="fleets",
@@ -223,8 +226,10 @@ def _served(found: Simulation, option: Option, asked: Question) -> str:
 def _percentiles(found: Simulation) -> pd.DataFrame:
     rows = []
     for metric, values in found.metrics.items():
-        row: dict[str, object] = {"ms": NAMES[metric], **{name: float(short(value)) for name, value in values.items()}}
+        unit = unit_of(values.values())
+        row: dict[str, object] = {"Latency": f"{NAMES[metric]}, {unit.name}"}
+        row |= {name: float(unit.short(value)) for name, value in values.items()}
         if found.scale is not None:
-            row |= {f"{name} 90%": span(*found.interval(metric, name)) for name in ("p50", "p95", "p99")}
+            row |= {f"{name} 90%": unit.span(*found.interval(metric, name)) for name in ("p50", "p95", "p99")}
         rows.append(row)
     return pd.DataFrame(rows)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from advisor.report.numbers import short, span
+from advisor.report.numbers import duration, limit
 from advisor.report.simulations import NAMES, layout_name
 from advisor.serving.summaries import LIMITS
 from app.figures import BLUE, GREEN, GREY, ORANGE, PALETTE, RED, faint
@@ -35,26 +35,26 @@ def closeness(found: CapacityPlan, shown: Sequence[Option]) -> go.Figure:
     figure = go.Figure()
     names = [fleet_name(option).replace(" as ", "<br>") for option in shown]
     for metric in LIMITS:
-        limit = getattr(found.slo, metric)
-        if limit is None:
+        most = getattr(found.slo, metric)
+        if most is None:
             continue
-        values = [option.latencies[metric] / limit for option in shown]
+        values = [option.latencies[metric] / most for option in shown]
         ends = [option.intervals.get(metric, (option.latencies[metric],) * 2) for option in shown]
         figure.add_scatter(
-            x=values, y=names, name=f"{NAMES[metric]}, limit {limit:g} ms", mode="markers",
+            x=values, y=names, name=f"{NAMES[metric]}, limit {limit(most)}", mode="markers",
             marker={"size": 11, "color": COLOURS[metric]},
             error_x={
                 "type": "data", "symmetric": False, "thickness": 2,
-                "array": [high / limit - value for (_, high), value in zip(ends, values, strict=True)],
-                "arrayminus": [value - low / limit for (low, _), value in zip(ends, values, strict=True)],
+                "array": [high / most - value for (_, high), value in zip(ends, values, strict=True)],
+                "arrayminus": [value - low / most for (low, _), value in zip(ends, values, strict=True)],
             },
-            customdata=[(short(value * limit), span(*end)) for value, end in zip(values, ends, strict=True)],
-            hovertemplate=f"%{{y}}<br>{NAMES[metric]} %{{customdata[0]}} ms, 90% %{{customdata[1]}}<extra></extra>",
+            customdata=[duration(option.latencies[metric], option.intervals.get(metric)) for option in shown],
+            hovertemplate=f"%{{y}}<br>{NAMES[metric]} %{{customdata}}<extra></extra>",
         )  # fmt: skip
     figure.add_vline(x=1.0, line={"dash": "dash", "color": RED})
-    most = max((value for trace in figure.data for value in trace.x), default=0.0)
+    farthest = max((value for trace in figure.data for value in trace.x), default=0.0)
     figure.update_xaxes(title="share of the limit (dashed: all of it)", tickformat=".0%", rangemode="tozero")
-    if most > WIDE:
+    if farthest > WIDE:
         figure.update_xaxes(type="log", tickformat=",.0%", dtick=1)
     figure.update_yaxes(autorange="reversed")
     return figure
@@ -71,18 +71,23 @@ def tornado(found: CapacityPlan) -> go.Figure:
     figure = go.Figure(
         go.Bar(
             y=[f"{WHAT[change.what]} x {change.factor:g}" for change in changes],
-            x=[0.0 if value is None else value - base for value in values], base=base, orientation="h",
-            text=[_told(change, value, priced=priced) for change, value in zip(changes, values, strict=True)],
-            textposition="outside", hoverinfo="skip", cliponaxis=False,
+            x=[0.0 if value is None else value - base for value in values], base=base, orientation="h", hoverinfo="skip",
             marker_color=[GREEN if value is not None and value < base else ORANGE for value in values],
         )
     )  # fmt: skip
-    figure.add_vline(x=base, line={"dash": "dot", "color": GREY})
     known = [base, *(value for value in values if value is not None)]
-    room = 1.2 * (max(known) - min(known)) or 0.5 * base  # for the words beside the bars, on a phone too
+    reach = max(known) - min(known) or 0.5 * base
+    ends = [max(min(known) - 0.1 * reach, 0.0), max(known) + 1.2 * reach]  # with room for the words, on a phone too
+    # To the left of a bar its words would lie on its name: all stand to the right of bar and base.
+    figure.add_scatter(
+        x=[max(value or base, base) + 0.03 * reach for value in values], y=figure.data[0].y, mode="text",
+        text=[_told(change, value, priced=priced) for change, value in zip(changes, values, strict=True)],
+        textposition="middle right", hoverinfo="skip", cliponaxis=False,
+    )  # fmt: skip
+    figure.add_vline(x=base, line={"dash": "dot", "color": GREY})
     figure.update_layout(showlegend=False)
     figure.update_xaxes(
-        title="$ a month (dotted: as planned)" if priced else "GPUs (dotted: as planned)", range=[max(min(known) - room, 0.0), max(known) + room],
+        title="$ a month (dotted: as planned)" if priced else "GPUs (dotted: as planned)", range=ends,
         tickformat=",.0f",
     )  # fmt: skip
     figure.update_yaxes(autorange="reversed")

@@ -13,7 +13,7 @@ import streamlit as st
 import advisor
 from advisor.judging.left_out import COMMAND as LEFT_OUT_COMMAND
 from advisor.judging.left_out import SPLITS, shipped_left_out
-from advisor.report.numbers import share, short, span
+from advisor.report.numbers import RATE, share, unit_of
 from app import inputs
 from app.downloads import downloads
 from app.evidence_tables import all_runs, chosen_runs
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from advisor.judging.checks import Check, Summary
+    from advisor.report.numbers import Unit
 
 METRICS = {
-    "tpot_ms": "TPOT, ms", "prefill_ms": "prefill, ms", "ttft_ms": "TTFT, ms", "e2e_ms": "whole batch, ms",
-    "output_tok_s": "output tok/s",
+    "tpot_ms": "TPOT", "prefill_ms": "prefill", "ttft_ms": "TTFT", "e2e_ms": "whole batch", "output_tok_s": "output tokens",
 }  # fmt: skip
 SEEN, UNSEEN = "in-sample", "not fitted"
 COLOURS = {UNSEEN: ORANGE, SEEN: BLUE}
@@ -116,7 +116,8 @@ def _told(checks: Sequence[Check], what: str) -> str:
 def parity(checks: Sequence[Check], what: str) -> go.Figure:
     """Measured across, predicted up, both logarithmic; on the line they are equal."""
     figure = go.Figure()
-    values = [value for check in checks for value in (check.measured, check.predicted)]
+    unit = _unit(checks)
+    values = [unit.of(value) for check in checks for value in (check.measured, check.predicted)]
     ends = [min(values) / 1.3, max(values) * 1.3]
     figure.add_scatter(x=ends, y=ends, mode="lines", line={"dash": "dot", "color": GREY, "width": 1}, name="equal")
     for split in (SEEN, UNSEEN):
@@ -124,28 +125,33 @@ def parity(checks: Sequence[Check], what: str) -> go.Figure:
         if not members:
             continue
         figure.add_scatter(
-            x=[check.measured for check in members], y=[check.predicted for check in members], mode="markers",
+            x=[unit.of(check.measured) for check in members], y=[unit.of(check.predicted) for check in members], mode="markers",
             name=split, marker={"size": 6, "opacity": 0.8, "color": COLOURS[split]},
             error_y={
                 "type": "data", "symmetric": False, "thickness": 1, "width": 0, "color": faint(COLOURS[split], 0.4),
-                "array": [check.high - check.predicted for check in members],
-                "arrayminus": [check.predicted - check.low for check in members],
+                "array": [unit.of(check.high - check.predicted) for check in members],
+                "arrayminus": [unit.of(check.predicted - check.low) for check in members],
             },
             customdata=[_hover(check) for check in members],
             hovertemplate="%{customdata}<extra></extra>",
         )  # fmt: skip
-    figure.update_xaxes(title=f"measured {what}", type="log", dtick=1)
-    figure.update_yaxes(title=f"predicted {what}", type="log", dtick=1)
+    figure.update_xaxes(title=f"measured {what}, {unit.name}", type="log", dtick=1)
+    figure.update_yaxes(title=f"predicted {what}, {unit.name}", type="log", dtick=1)
     return figure
 
 
 def _hover(check: Check) -> str:
-    run = check.run
+    run, unit = check.run, _unit([check])
     return (
         f"{run.model.rsplit('/', maxsplit=1)[-1]} on {run.gpu}, {check.engine}<br>TP{run.tp} PP{run.pp}, batch "
-        f"{run.batch or 'full'}, {run.input_len} in / {run.output_len} out<br>measured {short(check.measured)}, predicted "
-        f"{short(check.predicted)} {span(check.low, check.high)}"
+        f"{run.batch or 'full'}, {run.input_len} in / {run.output_len} out<br>measured {unit.short(check.measured)}, predicted "
+        f"{unit.short(check.predicted)} {unit.span(check.low, check.high)} {unit.name}"
     )
+
+
+def _unit(checks: Sequence[Check]) -> Unit:
+    """In which checks of one metric are told."""
+    return unit_of(check.measured for check in checks) if checks[0].metric.endswith("_ms") else RATE
 
 
 def _errors(found: advisor.Validation) -> pd.DataFrame:
@@ -170,12 +176,14 @@ def _errors_of(row: Summary) -> dict[str, Any]:
 
 
 def _listed(checks: Sequence[Check]) -> pd.DataFrame:
+    unit = _unit(checks)
     rows = [
         {
             "Model": check.run.model.rsplit("/", maxsplit=1)[-1], "GPU": check.run.gpu, "Engine": check.engine,
             "TP": check.run.tp, "PP": check.run.pp, "Batch": check.run.batch or None, "In": check.run.input_len,
-            "Out": check.run.output_len, "Measured": short(check.measured), "Predicted": short(check.predicted),
-            "90% interval": span(check.low, check.high), "Case": check.split,
+            "Out": check.run.output_len, f"Measured, {unit.name}": unit.short(check.measured),
+            f"Predicted, {unit.name}": unit.short(check.predicted), "90% interval": unit.span(check.low, check.high),
+            "Case": check.split,
         }
         for check in checks
     ]  # fmt: skip

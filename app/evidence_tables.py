@@ -12,7 +12,7 @@ import advisor
 from advisor.knowledge import Knowledge
 from advisor.report.lines import PROVENANCE
 from advisor.report.measured import measured_rows
-from advisor.report.numbers import short
+from advisor.report.numbers import RATE, Unit, unit_of
 from advisor.report.series import Layout, setup_of
 from app import inputs
 from app.downloads import downloads
@@ -22,6 +22,7 @@ from app.frame import plain
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+TIMES = {"Prefill": "prefill_ms", "TTFT": "ttft_ms", "TPOT": "tpot_ms", "E2E": "e2e_ms"}
 SHIPPED, OWN, SESSION = "ships", "own", "this session"
 
 
@@ -82,6 +83,7 @@ def show() -> None:
 
 def runs_frame(found: Sequence[Kept]) -> pd.DataFrame:
     """One row a run; quantities that none has are left out."""
+    units = {name: unit_of(getattr(kept.run, metric) for kept in found) for name, metric in TIMES.items()}
     rows: list[dict[str, Any]] = []
     for kept in found:
         run = kept.run
@@ -89,17 +91,17 @@ def runs_frame(found: Sequence[Kept]) -> pd.DataFrame:
             {
                 "Model": setup_of(run).model_name, "GPU": run.gpu, "Engine": f"{run.engine} {run.engine_version}".strip(),
                 "Parallel": str(Layout.of(run)), "Format": run.dtype, "Batch": run.batch or None, "In": run.input_len,
-                "Out": run.output_len, "Prefill, ms": _number(run.prefill_ms), "TTFT, ms": _number(run.ttft_ms),
-                "TPOT, ms": _number(run.tpot_ms), "E2E, ms": _number(run.e2e_ms), "tok/s": _number(run.output_tok_s),
-                "GiB": _number(run.peak_memory_gib), "Memory": "ran out" if run.oom else "", "Requests come": run.regime,
+                "Out": run.output_len,
+                **{f"{name}, {unit.name}": _number(getattr(run, TIMES[name]), unit) for name, unit in units.items()},
+                "tok/s": _number(run.output_tok_s), "GiB": _number(run.peak_memory_gib), "Memory": "ran out" if run.oom else "", "Requests come": run.regime,
                 "Role": run.role, "Kept": kept.origin, "Source": run.source,
             }
         )  # fmt: skip
     return pd.DataFrame(rows).dropna(axis="columns", how="all")
 
 
-def _number(value: float | None) -> float | None:
-    return None if value is None else float(short(value))
+def _number(value: float | None, unit: Unit = RATE) -> float | None:
+    return None if value is None else float(unit.short(value))
 
 
 def _tell_behind(found: Sequence[Kept]) -> None:

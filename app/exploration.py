@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from advisor.report.lines import PROVENANCE
-from advisor.report.numbers import dollars, short, span
+from advisor.report.numbers import RATE, dollars, duration, short, unit_of
 from app import answers, inputs
 from app.downloads import downloads
 from app.evidence_runs import session_runs
@@ -168,15 +168,22 @@ def _numbers(side: Side, point: advisor.Curve, curve: advisor.Curve, *, alone: b
         )
         return
     with st.container(horizontal=True):
-        for label, metric, unit in (
-            ("tok/s per GPU", "output_tok_s_per_gpu", ""), ("TTFT", "ttft_ms", " ms"), ("TPOT", "tpot_ms", " ms"),
-            ("$ per M tokens", "usd_per_mtok", ""),
+        for label, metric in (
+            ("tok/s per GPU", "output_tok_s_per_gpu"), ("TTFT", "ttft_ms"), ("TPOT", "tpot_ms"),
+            ("$ per M tokens", "usd_per_mtok"),
         ):  # fmt: skip
             shown, told = "-", "no price known"
             if metric in point.metrics:
                 value, low, high = (float(ends[metric][0]) for ends in (point.metrics, point.low, point.high))
-                shown = dollars(value) if metric == "usd_per_mtok" else f"{short(value)}{unit}"
-                told = f"90%: {span(low, high)[1:-1]}"
+                unit = unit_of([value]) if metric.endswith("_ms") else RATE
+                shown = (
+                    dollars(value)
+                    if metric == "usd_per_mtok"
+                    else duration(value)
+                    if unit is not RATE
+                    else short(value)
+                )
+                told = f"90%: {unit.span(low, high)[1:-1]}"
             st.metric(label, shown, told, delta_color="off", delta_arrow="off", width=METRIC_WIDTH)
     batch, running = int(point.batches[0]), int(point.running[0])
     lines = [f"The cache holds {curve.full_batch} requests of this length per replica."]
@@ -190,8 +197,8 @@ def _numbers(side: Side, point: advisor.Curve, curve: advisor.Curve, *, alone: b
 
 def _charts(shown: Sequence[tuple[str, advisor.Curve]], batch: int) -> None:
     panels = (
-        ("output_tok_s_per_gpu", "output tokens/s per GPU", False), ("tpot_ms", "TPOT, ms", False),
-        ("ttft_ms", "TTFT, ms", True), ("output_tok_s", "output tokens/s in all", False),
+        ("output_tok_s_per_gpu", "output tokens/s per GPU", False), ("tpot_ms", "TPOT", False),
+        ("ttft_ms", "TTFT", True), ("output_tok_s", "output tokens/s in all", False),
     )  # fmt: skip
     for row in (panels[:2], panels[2:]):
         for column, (metric, title, log) in zip(st.columns(2), row, strict=True):

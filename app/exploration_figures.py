@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from advisor.report.numbers import short
+from advisor.report.numbers import short, unit_of
 from app.figures import BLUE, CAUSES, GREY, ORANGE, PARTS, RED, faint, made, upright
 
 if TYPE_CHECKING:
@@ -31,15 +31,21 @@ def curves(shown: Sequence[tuple[str, advisor.Curve]], metric: str, *, title: st
     Args:
         shown: one or two deployments with their names.
         metric: a key of ``Curve.metrics``.
-        title: of the vertical axis, with its unit.
+        title: of the vertical axis; a latency's unit comes behind it.
         batch: where the reader looks now.
         log: a logarithmic vertical axis, for what spans decades.
 
     """
     traces: list[dict[str, Any]] = []
     lines = [*_turn(shown[0][1]), upright(batch, GREY)]
+    unit = None
+    if metric.endswith("_ms"):
+        unit = unit_of(float(curve.metrics[metric].max()) for _, curve in shown)
+        title = f"{title}, {unit.name}"
     for (name, curve), colour in zip(shown, COLOURS, strict=False):
-        low, high = curve.low[metric], curve.high[metric]
+        value, low, high = (
+            each[metric] / (unit.size if unit else 1.0) for each in (curve.metrics, curve.low, curve.high)
+        )
         traces += [
             {
                 "type": "scatter", "x": np.concatenate([curve.batches, curve.batches[::-1]]),
@@ -47,7 +53,7 @@ def curves(shown: Sequence[tuple[str, advisor.Curve]], metric: str, *, title: st
                 "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False, "legendgroup": name,
             },
             {
-                "type": "scatter", "x": curve.batches, "y": curve.metrics[metric], "mode": "lines",
+                "type": "scatter", "x": curve.batches, "y": value, "mode": "lines",
                 "line": {"color": colour, "width": 2}, "name": name, "legendgroup": name,
                 "customdata": np.stack([low, high], axis=1),
                 "hovertemplate": "%{y:.4~g} (%{customdata[0]:.3~g} to %{customdata[1]:.3~g})",

@@ -8,7 +8,7 @@ import streamlit as st
 
 import advisor
 from advisor.report.lines import PROVENANCE
-from advisor.report.numbers import dollars, short, span
+from advisor.report.numbers import RATE, dollars, duration, short, unit_of
 from advisor.report.recommendations import gib_in_use, recommendation_answer
 from advisor.report.reviews import recommendation_files
 from app import answers, inputs
@@ -20,6 +20,8 @@ from app.recommendation_figures import candidate_name, layout_name, memory_bars,
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from advisor.report.numbers import Unit
 
 BLANK = {"concurrency": None, "ttft": None, "tpot": None, "e2e": None, "engine": "vllm", "price": None}
 EXAMPLES: Mapping[str, Mapping[str, object]] = {
@@ -38,6 +40,7 @@ EXAMPLES: Mapping[str, Mapping[str, object]] = {
 }  # fmt: skip
 FORMATS = ("vllm", "sglang", "tensorrt-llm", "compose", "kubernetes")
 LANGUAGES = {"compose": "yaml", "kubernetes": "yaml"}
+TIMES = {"ttft_ms": "TTFT", "tpot_ms": "TPOT", "e2e_ms": "E2E"}
 PICK = "pick"
 """Key of the candidate shown in detail."""
 TRADE = "speed and throughput"
@@ -102,23 +105,27 @@ def _table(found: advisor.Recommendation) -> None:
             st.session_state[PICK] = candidate_name(found.candidates[rows[0]])
 
     st.dataframe(
-        [_cells(each) for each in found.candidates], hide_index=True, key="candidates", on_select=pick,
+        [_cells(each, _units(found.candidates)) for each in found.candidates], hide_index=True, key="candidates", on_select=pick,
         selection_mode="single-row", alt="Layouts, best first, with their throughput and latency",
     )  # fmt: skip
 
 
-def _cells(estimate: advisor.Estimate) -> dict[str, Any]:
+def _units(candidates: Sequence[advisor.Estimate]) -> dict[str, Unit]:
+    """In which the column of each latency is told."""
+    return {metric: unit_of(getattr(each, metric) for each in candidates) for metric in TIMES}
+
+
+def _cells(estimate: advisor.Estimate, units: Mapping[str, Unit]) -> dict[str, Any]:
     def told(metric: str) -> str:
-        return f"{short(getattr(estimate, metric))} {span(*estimate.interval(metric))}"
+        unit = units.get(metric, RATE)
+        return f"{unit.short(getattr(estimate, metric))} {unit.span(*estimate.interval(metric))}"
 
     return {
         "replicas x layout": layout_name(estimate),
         "GPUs": estimate.deployment.num_gpus,
         "batch": estimate.batch,
         "tok/s per GPU": told("output_tok_s_per_gpu"),
-        "TTFT, ms": told("ttft_ms"),
-        "TPOT, ms": told("tpot_ms"),
-        "E2E, ms": told("e2e_ms"),
+        **{f"{TIMES[metric]}, {unit.name}": told(metric) for metric, unit in units.items()},
         "GiB a GPU": f"{short(gib_in_use(estimate), 2)} of {short(estimate.memory['device'])}",
         "$ per M tokens": dollars(estimate.usd_per_mtok),
         "source": estimate.provenance,
@@ -168,12 +175,11 @@ def _pick_point() -> None:
 def _details(picked: advisor.Estimate) -> None:
     """One candidate: its numbers, where its time goes, and how to start it."""
     with st.container(horizontal=True):
-        for name, metric, unit in (
-            ("tok/s per GPU", "output_tok_s_per_gpu", ""), ("TTFT", "ttft_ms", " ms"), ("TPOT", "tpot_ms", " ms"),
-            ("E2E", "e2e_ms", " ms"),
-        ):  # fmt: skip
-            ends = f"90%: {span(*picked.interval(metric))[1:-1]}"
-            shown = f"{short(getattr(picked, metric))}{unit}"
+        for metric, name in {"output_tok_s_per_gpu": "tok/s per GPU", **TIMES}.items():
+            value = getattr(picked, metric)
+            unit = unit_of([value]) if metric in TIMES else RATE
+            ends = f"90%: {unit.span(*picked.interval(metric))[1:-1]}"
+            shown = duration(value) if metric in TIMES else short(value)
             st.metric(name, shown, ends, delta_color="off", delta_arrow="off", width=METRIC_WIDTH)
     left, right = st.columns(2, gap="medium")
     with left:
@@ -216,7 +222,7 @@ def _nothing_feasible(found: advisor.Recommendation) -> None:
     st.markdown("\n".join(f"- {plain(text)}" for text in found.relaxations) or "- no single change would")
     if found.nearest is not None:
         st.markdown("##### Nearest")
-        st.dataframe([_cells(found.nearest)], hide_index=True)
+        st.dataframe([_cells(found.nearest, _units([found.nearest]))], hide_index=True)
         draw(memory_bars([found.nearest]), "memory of the nearest", height=200, alt="Stacked bar of GPU memory by part")
         _sources([found.nearest])
     downloads("recommendation", body=found.to_dict, report=lambda: recommendation_files(found))

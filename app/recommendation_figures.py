@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import plotly.graph_objects as go
 
 from advisor.report.choice_figures import memory_parts
-from advisor.report.numbers import dollars, short, span
+from advisor.report.numbers import dollars, duration, limit, short, span, unit_of
 from app.figures import CAUSES, GREY, PALETTE, PARTS, RED, SYMBOLS
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def trade(found: advisor.Recommendation, picked: advisor.Estimate) -> go.Figure:
     if found.slo.tpot_ms:
         figure.add_vline(
             1e3 / found.slo.tpot_ms, line={"color": RED, "dash": "dash", "width": 1},
-            annotation={"text": f"TPOT {found.slo.tpot_ms:g} ms", "font": {"color": RED}},
+            annotation={"text": f"TPOT {limit(found.slo.tpot_ms)}", "font": {"color": RED}},
         )  # fmt: skip
     figure.update_xaxes(title="tokens/s for one user (1000 / TPOT)", rangemode="tozero")
     figure.update_yaxes(title="output tokens/s per GPU", rangemode="tozero")
@@ -81,12 +81,12 @@ def _whiskers(estimate: advisor.Estimate) -> dict[str, object]:
 
 
 def _explained(estimate: advisor.Estimate) -> str:
+    speed = f"{short(estimate.output_tok_s_per_gpu)} {span(*estimate.interval('output_tok_s_per_gpu'))}"
     lines = [
-        f"{name} {short(getattr(estimate, metric))} {span(*estimate.interval(metric))} {unit}".rstrip()
-        for name, metric, unit in (
-            ("tok/s per GPU", "output_tok_s_per_gpu", ""), ("TTFT", "ttft_ms", "ms"), ("TPOT", "tpot_ms", "ms"),
-        )
-    ]  # fmt: skip
+        f"tok/s per GPU {speed}",
+        f"TTFT {duration(estimate.ttft_ms, estimate.interval('ttft_ms'))}",
+        f"TPOT {duration(estimate.tpot_ms, estimate.interval('tpot_ms'))}",
+    ]
     money = [f"{dollars(estimate.usd_per_mtok)} per million tokens"] if estimate.usd_per_mtok else []
     bound = f"mostly {estimate.bottleneck}; {estimate.provenance}"
     return "<br>".join([*lines, f"{estimate.deployment.num_gpus} GPUs used", *money, bound])
@@ -111,7 +111,7 @@ def memory_bars(shown: Sequence[advisor.Estimate]) -> go.Figure:
 
 
 def time_bars(estimate: advisor.Estimate, phase: str) -> go.Figure:
-    """Milliseconds of one step by operator and cause, longest first."""
+    """The time of one step by operator and cause, longest first."""
     operators: dict[str, Mapping[str, float]] = dict(estimate.breakdown[phase])
     ranked = sorted(operators, key=lambda name: -sum(operators[name].values()))
     rows: dict[str, dict[str, float]] = {name: dict(operators[name]) for name in ranked[:MOST_OPERATORS]}
@@ -121,15 +121,16 @@ def time_bars(estimate: advisor.Estimate, phase: str) -> go.Figure:
             rest[cause] = rest.get(cause, 0.0) + time
     total = sum(sum(causes.values()) for causes in rows.values())
     figure = go.Figure()
+    unit = unit_of([total])
     for cause, colour in CAUSES.items():
-        values = [causes.get(cause, 0.0) for causes in rows.values()]
+        values = [unit.of(causes.get(cause, 0.0)) for causes in rows.values()]
         if any(values):
             figure.add_bar(
                 y=[name.replace("_", " ") for name in rows], x=values, orientation="h", name=cause,
-                marker={"color": colour}, customdata=[value / total for value in values],
-                hovertemplate=f"%{{y}}, {cause}: %{{x:.3g}} ms (%{{customdata:.0%}})<extra></extra>",
+                marker={"color": colour}, customdata=[value / unit.of(total) for value in values],
+                hovertemplate=f"%{{y}}, {cause}: %{{x:.3g}} {unit.name} (%{{customdata:.0%}})<extra></extra>",
             )  # fmt: skip
     figure.update_layout(barmode="stack")
     figure.update_yaxes(autorange="reversed")
-    figure.update_xaxes(title=f"ms of one {phase} step, {short(total)} in all")
+    figure.update_xaxes(title=f"{unit.name} of one {phase} step, {unit.short(total)} in all")
     return figure

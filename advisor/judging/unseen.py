@@ -5,7 +5,6 @@ One engine on one GPU is fitted from the priors to its shipped runs without thos
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -80,7 +79,7 @@ def _trial(kind: str, metric: str, marginal: Marginal, out: Sequence[Group]) -> 
         believed = replace(marginal, seen=None) if blind else marginal
         errors = [each for each in errors_of(out, lambda *_: believed) if each.metric == metric]
         scales = [surrogate.scale("calibrated", each.engine, each.scale_name) for each in errors]
-        half = [s.at(LEVEL) * math.hypot(s.noise, math.sqrt(e.variance)) for e, s in zip(errors, scales, strict=True)]
+        half = [s.at(LEVEL) * e.sigma(s.noise) for e, s in zip(errors, scales, strict=True)]
         return np.array([each.residual for each in errors]), np.array(half)
 
     residuals, half = within(blind=False)

@@ -1,7 +1,7 @@
 """What one process of the plain PyTorch engine asks of its GPU's allocator: weights, tables, a pass through its layers.
 
-The order and the sizes are those of ``probes``: ``transformer_weights`` and ``transformer_sources`` (random weights are
-made on the GPU, through temporary numbers of eight bytes that leave gaps), ``transformer`` and ``torch_memory``.
+The order and the sizes are those of ``probes``: ``transformer.weights`` and ``transformer.sources`` (random weights are
+made on the GPU, through temporary numbers of eight bytes that leave gaps), ``transformer.model`` and ``pytorch.memory``.
 """
 
 from __future__ import annotations

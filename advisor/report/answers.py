@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from advisor.report.numbers import dollars, share, short, span
+from advisor.report.numbers import dollars, duration, limit, share, short
 from advisor.report.simulations import layout_name
 from advisor.serving.summaries import LIMITS
 
@@ -41,21 +41,17 @@ def _fleet(option: Option) -> str:
 
 
 def _limits(slo: Slo) -> str:
-    each = [f"{NAMES[name]} {limit:g} ms" for name in LIMITS if (limit := getattr(slo, name)) is not None]
+    each = [f"{NAMES[name]} {limit(most)}" for name in LIMITS if (most := getattr(slo, name)) is not None]
     return f"{_statistic(slo)} {' and '.join(each)}"
 
 
 def _latencies(option: Option, slo: Slo) -> str:
     told = [
-        f"{NAMES[name]} {short(option.latencies[name])}{_interval(option, name)} ms"
+        f"{NAMES[name]} {duration(option.latencies[name], option.intervals.get(name))}"
         for name in LIMITS
         if getattr(slo, name) is not None
     ]
     return f"{_statistic(slo)} {', '.join(told)}"
-
-
-def _interval(option: Option, name: str) -> str:
-    return f" {span(*option.intervals[name])}" if name in option.intervals else ""
 
 
 def _statistic(slo: Slo) -> str:

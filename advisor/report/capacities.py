@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from advisor.report.lines import header, labelled, notes, sources_line
-from advisor.report.numbers import count, dollars, share, short, span, wh_per_mtok
-from advisor.report.tables import Column, drawn
+from advisor.report.numbers import change, count, dollars, duration, limit, share, short, unit_of, wh_per_mtok
+from advisor.report.tables import Column, drawn, time_column
 from advisor.serving.summaries import LIMITS
 from catalog.engines import find_engine
 from catalog.parameters import parameters
@@ -51,10 +51,10 @@ def option_columns(found: CapacityPlan) -> list[Column]:
         columns.append(Column(name="Wh/Mtok", unit="output", cells=cells, rank=rank))
     for rank, (metric, name) in enumerate(NAMES.items()):
         limited = getattr(found.slo, metric) is not None
-        cells = [short(option.latencies[metric]) for option in options]
-        columns.append(Column(name=name, unit=f"{at} ms", cells=cells, rank=0 if limited else 5))
+        times = [option.latencies[metric] for option in options]
+        columns.append(time_column(name, times, of=at, rank=0 if limited else 5))
         if any(option.intervals for option in options):
-            ends = [span(*option.intervals[metric]) for option in options]
+            ends = [unit_of(times).span(*option.intervals[metric]) for option in options]
             columns.append(Column(name="90%", unit="interval", cells=ends, rank=4 if limited else 6 + rank))
     columns.append(Column(name="load", unit="of full", cells=[share(option.utilisation) for option in options], rank=2))
     return columns
@@ -73,13 +73,13 @@ def head(found: CapacityPlan) -> list[str]:
     """Model, GPUs, engine, traffic and limits."""
     option = shown(found)[0]
     engine = find_engine(option.deployment.engine)
-    limits = [f"{NAMES[name]} {getattr(found.slo, name):g}" for name in LIMITS if getattr(found.slo, name) is not None]
+    limits = [f"{NAMES[name]} {limit(most)}" for name in LIMITS if (most := getattr(found.slo, name)) is not None]
     return [
         f"{found.model.name}  {count(parameters(found.model))}",
         ", ".join(found.gpus),
         f"{engine.name} {engine.version}",
         f"{short(found.workload.rate)} requests/s, {found.workload.input_len} in / {found.workload.output_len} out",
-        f"{_statistic(found.slo)} of {', '.join(limits)} ms",
+        f"{_statistic(found.slo)} of {', '.join(limits)}",
     ]
 
 
@@ -121,8 +121,7 @@ def told(found: CapacityPlan) -> list[tuple[str, Sequence[str]]]:
     if found.next_carries_s is not None:
         size = best.gpus // (best.replicas + best.spares)
         latencies = ", ".join(
-            f"{NAMES[name]} {short(best.latencies[name])} to {short(value)} ms"
-            for name, value in found.next_latencies.items()
+            f"{NAMES[name]} {change(best.latencies[name], value)}" for name, value in found.next_latencies.items()
         )
         money = "" if best.price is None else f" for {dollars(best.price.usd_per_gpu_hour * size)} an hour"
         more = "1 GPU more" if size == 1 else f"{size} GPUs more"
@@ -148,7 +147,7 @@ def reserve(found: CapacityPlan) -> str:
 def _nearest(found: CapacityPlan) -> str:
     option = found.nearest
     assert option is not None
-    values = ", ".join(f"{NAMES[name]} {short(value)} ms" for name, value in option.latencies.items())
+    values = ", ".join(f"{NAMES[name]} {duration(value)}" for name, value in option.latencies.items())
     return f"{option.gpus} x {option.gpu} as {_replicas(option)} x {layout_of(option)}: {_statistic(found.slo)} of {values}"
 
 

@@ -20,7 +20,7 @@ from advisor.report.lines import (
     notes,
     sources_line,
 )
-from advisor.report.numbers import count, share, short, span
+from advisor.report.numbers import RATE, count, share, short, unit_of
 from advisor.report.tables import Column, drawn, natural_width
 from catalog.engines import find_engine
 from catalog.parameters import parameters
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
 
     from advisor.estimation import Estimate
 
-METRICS = (
-    ("output tokens", "tok/s", "output_tok_s"),
-    ("output tokens per GPU", "tok/s", "output_tok_s_per_gpu"),
-    ("TTFT, mean", "ms", "ttft_ms"),
-    ("TPOT, mean", "ms", "tpot_ms"),
-    ("prefill of the batch", "ms", "prefill_ms"),
-    ("E2E of the batch", "ms", "e2e_ms"),
-)
+METRICS = {
+    "output_tok_s": "output tokens",
+    "output_tok_s_per_gpu": "output tokens per GPU",
+    "ttft_ms": "TTFT, mean",
+    "tpot_ms": "TPOT, mean",
+    "prefill_ms": "prefill of the batch",
+    "e2e_ms": "E2E of the batch",
+}
 
 
 def estimate_view(
@@ -85,16 +85,15 @@ def _head(found: Estimate) -> list[str]:
 
 def metric_columns(found: Estimate) -> list[Column]:
     """The quantities, one a row, with their intervals."""
+    values = {metric: getattr(found, metric) for metric in METRICS}
+    units = {metric: unit_of([value]) if metric.endswith("_ms") else RATE for metric, value in values.items()}
+    ends = ["-" if value is None else units[metric].span(*found.interval(metric)) for metric, value in values.items()]
     return [
-        Column(name="quantity", cells=[name for name, _, _ in METRICS], right=False),
-        Column(name="estimate", cells=[short(getattr(found, metric)) for _, _, metric in METRICS]),
-        Column(name="unit", cells=[unit for _, unit, _ in METRICS], right=False),
-        Column(name="90% interval", cells=[_interval(found, metric) for _, _, metric in METRICS]),
+        Column(name="quantity", cells=list(METRICS.values()), right=False),
+        Column(name="estimate", cells=[units[metric].short(value) for metric, value in values.items()]),
+        Column(name="unit", cells=[unit.name for unit in units.values()], right=False),
+        Column(name="90% interval", cells=ends),
     ]
-
-
-def _interval(found: Estimate, metric: str) -> str:
-    return span(*found.interval(metric)) if getattr(found, metric) is not None else "-"
 
 
 def _told(found: Estimate) -> list[tuple[str, Sequence[str]]]:
@@ -123,18 +122,23 @@ def _told(found: Estimate) -> list[tuple[str, Sequence[str]]]:
 
 
 def operator_columns(found: Estimate) -> list[Column]:
-    """Milliseconds by phase, operator and cause: a prefill, and one decode step."""
+    """Time by phase, operator and cause: a prefill, and one decode step."""
     rows = [
         (phase, operator, causes)
         for phase in ("prefill", "decode")
         for operator, causes in found.breakdown.get(phase, {}).items()
     ]
     causes = [cause for cause in found.breakdown["causes"] if any(cause in each for _, _, each in rows)]
+    unit = unit_of(time for _, _, each in rows for time in each.values())
     return [
         Column(name="phase", cells=[phase for phase, _, _ in rows], right=False),
         Column(name="operator", cells=[operator for _, operator, _ in rows], right=False),
         *(
-            Column(name=cause, unit="ms", cells=[short(each[cause]) if cause in each else "" for _, _, each in rows])
+            Column(
+                name=cause,
+                unit=unit.name,
+                cells=[unit.short(each[cause]) if cause in each else "" for _, _, each in rows],
+            )
             for cause in causes
         ),
     ]
@@ -170,7 +174,7 @@ def estimate_row(found: Estimate) -> dict[str, Any]:
         "kv_dtype": deployment.kv_dtype, "max_num_batched_tokens": deployment.max_num_batched_tokens,
         "fits": found.fits,
     }  # fmt: skip
-    for _, _, metric in METRICS:
+    for metric in METRICS:
         value = getattr(found, metric)
         low, high = (None, None) if value is None else found.interval(metric)
         row |= {metric: value, f"{metric}_low": low, f"{metric}_high": high}

@@ -10,7 +10,7 @@ from advisor.report.charts import charts
 from advisor.report.facts import facts_of
 from advisor.report.formats import as_csv, as_json, as_yaml
 from advisor.report.lines import header, labelled
-from advisor.report.numbers import share, short
+from advisor.report.numbers import MS, Unit, share, unit_of
 from advisor.report.plots import check_plots, draw
 from advisor.report.sentences import listed, missing, sentences
 from advisor.report.series import (
@@ -140,8 +140,9 @@ def measured_columns(runs: Sequence[Measurement]) -> list[Column]:
         ("power", "W/GPU", 9, power_w),
     ]
     for name, unit, rank, value in measured:
-        cells = ["OOM" if run.oom and rank == ESSENTIAL else short(value(run)) for run in members]
-        columns.append(Column(name=name, unit=unit, cells=cells, rank=rank))
+        told_in = unit_of(map(value, members)) if unit == MS.name else Unit(unit)
+        cells = ["OOM" if run.oom and rank == ESSENTIAL else told_in.short(value(run)) for run in members]
+        columns.append(Column(name=name, unit=told_in.name, cells=cells, rank=rank))
     shares: list[tuple[str, str, int, Callable[[Measurement], float | None]]] = [
         ("busy", "", 9, lambda run: run.utilisation),
         ("agrees", "top 1", 9, lambda run: run.top1_agreement),

@@ -20,8 +20,8 @@ from advisor.report.lines import (
     notes,
     sources_line,
 )
-from advisor.report.numbers import GIB, count, dollars, share, short, span
-from advisor.report.tables import Column, drawn, natural_width
+from advisor.report.numbers import GIB, RATE, Unit, count, dollars, duration, limit, share, short, unit_of
+from advisor.report.tables import Column, drawn, natural_width, time_column
 from catalog.engines import find_engine, processes
 from catalog.parameters import parameters
 
@@ -81,7 +81,7 @@ def head(found: Recommendation) -> list[str]:
     if found.workload.concurrency is not None:
         work += f", {found.workload.concurrency} in flight"
     limits = [
-        f"{name} <= {value:g} ms"
+        f"{name} <= {limit(value)}"
         for name, value in (("TTFT", found.slo.ttft_ms), ("TPOT", found.slo.tpot_ms), ("E2E", found.slo.e2e_ms))
         if value is not None
     ]
@@ -115,8 +115,8 @@ def _reached(estimate: Estimate, cluster: Cluster) -> str:
     money = f", {dollars(estimate.usd_per_mtok)} per million output tokens" if estimate.usd_per_mtok else ""
     return (
         f"{text}, batch {estimate.batch}: {short(estimate.output_tok_s_per_gpu)} tok/s per GPU "
-        f"{_interval(estimate, 'output_tok_s_per_gpu')}, TTFT {short(estimate.ttft_ms)} ms, "
-        f"TPOT {short(estimate.tpot_ms)} ms{money}"
+        f"{_interval(estimate, 'output_tok_s_per_gpu')}, TTFT {duration(estimate.ttft_ms)}, "
+        f"TPOT {duration(estimate.tpot_ms)}{money}"
     )
 
 
@@ -133,8 +133,8 @@ def gib_in_use(estimate: Estimate) -> float:
     return memory["weights"] + memory["activations"] + memory["engine"] + memory["kv_cache"] * filled
 
 
-def _interval(estimate: Estimate, metric: str) -> str:
-    return span(*estimate.interval(metric)) if getattr(estimate, metric) is not None else "-"
+def _interval(estimate: Estimate, metric: str, unit: Unit = RATE) -> str:
+    return unit.span(*estimate.interval(metric)) if getattr(estimate, metric) is not None else "-"
 
 
 def candidate_columns(found: Recommendation, shown: Sequence[Estimate]) -> list[Column]:
@@ -181,11 +181,12 @@ def candidate_columns(found: Recommendation, shown: Sequence[Estimate]) -> list[
     ]
     if latency:
         label = latency.removesuffix("_ms").upper()
+        sought = [getattr(each, latency) for each in shown]
         columns += [
             Column(name="90% interval", rank=5,
                    cells=cells(lambda e: _interval(e, "output_tok_s_per_gpu"))),
-            Column(name=label, unit="ms", cells=cells(lambda e: short(getattr(e, latency)))),
-            Column(name="90% interval", cells=cells(lambda e: _interval(e, latency))),
+            time_column(label, sought),
+            Column(name="90% interval", cells=cells(lambda e: _interval(e, latency, unit_of(sought)))),
         ]  # fmt: skip
     else:
         columns.append(
@@ -200,10 +201,7 @@ def candidate_columns(found: Recommendation, shown: Sequence[Estimate]) -> list[
     )  # fmt: skip
     priced = any(each.usd_per_mtok is not None for each in shown)
     times = [(name, metric) for name, metric in (("TTFT", "ttft_ms"), ("TPOT", "tpot_ms")) if metric != latency]
-    columns += [
-        Column(name=name, unit="ms", cells=cells(lambda e, m=metric: short(getattr(e, m))), rank=1)  # type: ignore[misc]
-        for name, metric in times
-    ]
+    columns += [time_column(name, [getattr(each, metric) for each in shown], rank=1) for name, metric in times]
     columns += [usd] if priced and cost else []
     columns += [
         Column(
@@ -217,7 +215,7 @@ def candidate_columns(found: Recommendation, shown: Sequence[Estimate]) -> list[
     ]
     columns += [usd] if priced and not cost else []
     if latency != "e2e_ms":
-        columns.append(Column(name="E2E", unit="ms", cells=cells(lambda e: short(e.e2e_ms)), rank=5))
+        columns.append(time_column("E2E", [each.e2e_ms for each in shown], rank=5))
     columns += [
         Column(name="tok/s", unit="in all", cells=cells(lambda e: short(e.output_tok_s)), rank=6),
         Column(name="GPUs", unit="used", cells=cells(lambda e: str(e.deployment.num_gpus)), rank=7),
@@ -278,9 +276,9 @@ def broken_limits(found: Recommendation) -> list[str]:
     if nearest.batch > nearest.max_concurrency:
         broken.append(f"KV cache for {nearest.max_concurrency} of {nearest.batch} requests per replica")
     for name, metric in (("TTFT", "ttft_ms"), ("TPOT", "tpot_ms"), ("E2E", "e2e_ms")):
-        limit, value = getattr(found.slo, metric), getattr(nearest, metric)
-        if limit is not None and value is not None and value > limit:
-            broken.append(f"{name} {short(value)} ms, above {limit:g} ms")
+        most, value = getattr(found.slo, metric), getattr(nearest, metric)
+        if most is not None and value is not None and value > most:
+            broken.append(f"{name} {duration(value)}, above {limit(most)}")
     return broken
 
 

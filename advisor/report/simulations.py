@@ -8,8 +8,8 @@ import numpy as np
 
 from advisor.estimation import ENERGY
 from advisor.report.lines import energy_line, hardware, header, labelled, notes, sources_line
-from advisor.report.numbers import count, share, short, span
-from advisor.report.tables import Column, drawn
+from advisor.report.numbers import MS, count, share, short, span, unit_of
+from advisor.report.tables import ESSENTIAL, Column, drawn, time_column
 from advisor.serving.simulation import RATES
 from catalog.engines import find_engine
 from catalog.parameters import parameters
@@ -81,13 +81,19 @@ def metric_columns(found: Simulation) -> list[Column]:
     """The latencies, one a row: mean and percentiles, and the interval of the 95th."""
     names = list(NAMES)
     statistics = list(found.metrics["ttft_ms"])
-    columns = [Column(name="ms", cells=[NAMES[name] for name in names], right=False)]
+    units = {name: unit_of(found.metrics[name].values()) for name in names}
+    rows = [NAMES[name] if unit is MS else f"{NAMES[name]}, {unit.name}" for name, unit in units.items()]
+    columns = [Column(name=MS.name, cells=rows, right=False)]
     columns += [
-        Column(name=each, cells=[short(found.metrics[name][each]) for name in names], rank=2 if each == "p90" else 0)
+        Column(
+            name=each,
+            cells=[unit.short(found.metrics[name][each]) for name, unit in units.items()],
+            rank=2 if each == "p90" else 0,
+        )
         for each in statistics
     ]
     if found.scale is not None:
-        cells = [span(*found.interval(name, "p95")) for name in names]
+        cells = [unit.span(*found.interval(name, "p95")) for name, unit in units.items()]
         columns.append(Column(name="90% interval", unit="of p95", cells=cells, rank=1))
     return columns
 
@@ -96,8 +102,9 @@ def comparison_columns(found: Sequence[Simulation]) -> list[Column]:
     """One deployment a row."""
     percentile = f"p{found[0].slo.percentile:g}" if found[0].slo and found[0].slo.percentile else "p95"
 
-    def cells(metric: str, statistic: str) -> list[str]:
-        return [short(each.metrics[metric][statistic]) for each in found]
+    def times(metric: str, statistic: str, rank: int = ESSENTIAL) -> Column:
+        values = [each.metrics[metric][statistic] for each in found]
+        return time_column(NAMES[metric], values, of=statistic, rank=rank)
 
     knobs = _differing([each.deployment for each in found])
     columns = [Column(name="deployment", cells=[layout_of(each) for each in found], right=False)]
@@ -106,11 +113,11 @@ def comparison_columns(found: Sequence[Simulation]) -> list[Column]:
     ]
     columns += [
         Column(name="GPUs", cells=[str(each.gpus_used) for each in found]),
-        Column(name="TTFT", unit="p50 ms", cells=cells("ttft_ms", "p50"), rank=3),
-        Column(name="TTFT", unit=f"{percentile} ms", cells=cells("ttft_ms", percentile)),
-        Column(name="TPOT", unit="p50 ms", cells=cells("tpot_ms", "p50"), rank=3),
-        Column(name="TPOT", unit=f"{percentile} ms", cells=cells("tpot_ms", percentile)),
-        Column(name="E2E", unit=f"{percentile} ms", cells=cells("e2e_ms", percentile), rank=4),
+        times("ttft_ms", "p50", rank=3),
+        times("ttft_ms", percentile),
+        times("tpot_ms", "p50", rank=3),
+        times("tpot_ms", percentile),
+        times("e2e_ms", percentile, rank=4),
         Column(name="output", unit="tok/s", cells=[short(each.output_tok_s) for each in found], rank=5),
         Column(name="saturates", unit="requests/s", cells=[short(each.saturation_s) for each in found]),
         Column(name="KV", unit="peak", cells=[share(each.kv_peak) for each in found], rank=6),

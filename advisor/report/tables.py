@@ -9,6 +9,8 @@ from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
+from advisor.report.numbers import unit_of
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -38,6 +40,14 @@ class Column:
 
     def width(self, *, narrow: bool) -> int:
         return max(map(cell_len, (*self.heading(narrow=narrow), *self.cells)), default=0)
+
+
+def time_column(name: str, times_ms: Sequence[float | None], *, of: str = "", rank: int = ESSENTIAL) -> Column:
+    """Times in the unit that suits them all; ``of`` stands before the unit, such as "p95"."""
+    unit = unit_of(times_ms)
+    return Column(
+        name=name, unit=f"{of} {unit.name}".lstrip(), cells=[unit.short(each) for each in times_ms], rank=rank
+    )
 
 
 def fitted(columns: Sequence[Column], width: int | None) -> tuple[tuple[Column, ...], int, bool]:

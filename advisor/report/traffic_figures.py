@@ -8,6 +8,7 @@ import numpy as np
 
 from advisor.planning.choices import HOURS_A_MONTH
 from advisor.report.capacities import layout_of as layout_of_option
+from advisor.report.numbers import unit_of
 from advisor.report.plots import GREY, HEIGHT, MORE, SMALL, STYLES, USUAL, WIDTH, check_plots
 from advisor.report.simulations import layout_of
 
@@ -22,9 +23,9 @@ if TYPE_CHECKING:
     from advisor.serving.simulation import Simulation
 
 LATENCIES = {
-    "ttft_ms": "time to first token, ms",
-    "tpot_ms": "time per output token, ms",
-    "e2e_ms": "whole request, ms",
+    "ttft_ms": "time to first token",
+    "tpot_ms": "time per output token",
+    "e2e_ms": "whole request",
 }
 CURVES = {
     "running": "requests running a replica",
@@ -72,19 +73,21 @@ def latency_figure(found: Sequence[Simulation]) -> Figure:
     figure, panels = framed(len(LATENCIES))
     for axes, (metric, label) in zip(panels, LATENCIES.items(), strict=True):
         tops = []
-        for (colour, _), name, each in zip(_colours(len(found)), names_of(found), found, strict=True):
-            curve = each.served.curve(metric, SHARES)
+        drawn = [each.served.curve(metric, SHARES) for each in found]
+        unit = unit_of(float(curve[-1]) for curve in drawn)
+        for (colour, _), name, curve in zip(_colours(len(found)), names_of(found), drawn, strict=True):
             if np.isfinite(curve).all():
                 tops.append(curve[0] and curve[-1] / curve[0])
-                axes.plot(curve, SHARES, color=colour, linewidth=1.6, label=name)
-        limit = getattr(found[0].slo, metric, None)
-        if limit is not None:
+                axes.plot(curve / unit.size, SHARES, color=colour, linewidth=1.6, label=name)
+        limit_ms = getattr(found[0].slo, metric, None)
+        if limit_ms is not None:
+            limit = unit.of(limit_ms)
             axes.axvline(limit, color=GREY, linewidth=1, linestyle=STYLES["dashed"])
             axes.annotate("limit", (limit, 2), xytext=(3, 0), textcoords="offset points", size=SMALL, color=GREY)
         if max(tops, default=0) > 8:
             axes.set_xscale("log")
             _plain_ticks(axes)
-        axes.set_xlabel(label, size=USUAL)
+        axes.set_xlabel(f"{label}, {unit.name}", size=USUAL)
         axes.set_ylim(0, 100)
     panels[0].set_ylabel("% of the requests at most", size=USUAL)
     _legend(panels[0], len(found))
@@ -128,17 +131,19 @@ def label_of(option: Option) -> str:
 
 def fleets_figure(found: CapacityPlan) -> Figure:
     """The options: what they cost against each limited latency, with its interval."""
-    limited = {metric: limit for metric in LATENCIES if (limit := getattr(found.slo, metric)) is not None}
+    limited = {metric: most for metric in LATENCIES if (most := getattr(found.slo, metric)) is not None}
     figure, panels = framed(len(limited))
     money = all(option.usd_per_month is not None for option in found.options)
     kinds = list(dict.fromkeys(option.gpu for option in found.options))
     statistic = "mean" if found.slo.percentile is None else f"p{found.slo.percentile:g}"
-    for axes, (metric, limit) in zip(panels, limited.items(), strict=True):
+    for axes, (metric, most) in zip(panels, limited.items(), strict=True):
+        unit = unit_of([most, *(option.latencies[metric] for option in found.options)])
+        limit = unit.of(most)
         for option in found.options:
             colour, marker = _colours(len(kinds))[kinds.index(option.gpu)]
             x = option.usd_per_month or 0.0 if money else float(option.gpus)
             value = option.latencies[metric]
-            low, high = option.intervals.get(metric, (value, value))
+            value, low, high = map(unit.of, (value, *option.intervals.get(metric, (value, value))))
             axes.errorbar(
                 [x], [value], yerr=[[value - low], [high - value]], color=colour, marker=marker, markersize=6, capsize=3,
                 linewidth=1, markerfacecolor=colour if option is found.best else "white",
@@ -158,7 +163,7 @@ def fleets_figure(found: CapacityPlan) -> Figure:
         axes.set_ylim(0, axes.get_ylim()[1] * 1.15)
         axes.margins(x=0.15)
         axes.locator_params(axis="x", nbins=5)
-        axes.set_ylabel(f"{statistic} of {LATENCIES[metric]}", size=USUAL)
+        axes.set_ylabel(f"{statistic} of {LATENCIES[metric]}, {unit.name}", size=USUAL)
         axes.set_xlabel("$ a month" if money else "GPUs", size=USUAL)
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     return figure

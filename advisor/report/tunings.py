@@ -6,9 +6,9 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from advisor.report.lines import LABEL, hardware, header, labelled, notes
-from advisor.report.numbers import share, short, span
+from advisor.report.numbers import MS, Unit, limit, share, short, unit_of
 from advisor.report.recommendations import start_lines
-from advisor.report.tables import Column, drawn
+from advisor.report.tables import Column, drawn, time_column
 from catalog.engines import processes
 from catalog.schema import Note
 
@@ -39,7 +39,7 @@ def tuning_view(found: Tuning, width: int, *, wide: bool = False) -> list[Render
     limits = {"TTFT": found.slo.ttft_ms, "TPOT": found.slo.tpot_ms, "E2E": found.slo.e2e_ms}
     sought = [
         SOUGHT[found.objective],
-        *(f"{name} <= {limit:g} ms" for name, limit in limits.items() if limit is not None),
+        *(f"{name} <= {limit(most)}" for name, most in limits.items() if most is not None),
     ]
     lengths = f"{found.workload.input_len} in / {found.workload.output_len} out"
     regime = "kept in flight" if found.regime == "steady" else "whole batches"
@@ -57,18 +57,22 @@ def tuning_view(found: Tuning, width: int, *, wide: bool = False) -> list[Render
 
 def tuning_columns(found: Tuning) -> list[Column]:
     """One row a layout, best first."""
-    metric, name, unit = METRIC[found.objective]
+    metric, name, beside = METRIC[found.objective]
     rows = found.candidates
+    values = [value for row in rows for value in (row.before[metric][0], row.metrics[metric][0])]
+    unit = unit_of(values) if beside == MS.name else Unit(beside)
     marks = [">" if row is found.best else "" for row in rows]
     return [
         Column(name="", cells=marks, right=False),
         Column(name="DP x TP x PP", cells=[_layout(row) for row in rows], right=False),
         Column(name="batch", cells=[str(row.batch) for row in rows]),
-        Column(name=f"{name} {unit}".strip(), unit="before", cells=[_value(row.before[metric]) for row in rows], rank=3),
-        Column(name=f"{name} {unit}".strip(), unit="now", cells=[short(row.metrics[metric][0]) for row in rows]),
-        Column(name="90% interval", cells=[span(*row.metrics[metric][1:]) for row in rows]),
-        Column(name="TTFT", unit="ms", cells=[short(row.metrics["ttft_ms"][0]) for row in rows], rank=4),
-        Column(name="TPOT", unit="ms", cells=[short(row.metrics["tpot_ms"][0]) for row in rows], rank=4),
+        Column(
+            name=f"{name} {unit.name}".strip(), unit="before", cells=[_value(row.before[metric], unit) for row in rows], rank=3
+        ),
+        Column(name=f"{name} {unit.name}".strip(), unit="now", cells=[unit.short(row.metrics[metric][0]) for row in rows]),
+        Column(name="90% interval", cells=[unit.span(*row.metrics[metric][1:]) for row in rows]),
+        time_column("TTFT", [row.metrics["ttft_ms"][0] for row in rows], rank=4),
+        time_column("TPOT", [row.metrics["tpot_ms"][0] for row in rows], rank=4),
         Column(name="best with", unit="probability", cells=[share(row.chance) for row in rows], rank=2),
         Column(name="measured", unit="batches", cells=[str(row.measured) for row in rows], rank=2),
     ]  # fmt: skip
@@ -90,14 +94,15 @@ def tuning_rows(found: Tuning) -> list[dict[str, Any]]:
 
 
 def _told(found: Tuning, width: int) -> list[tuple[str, Sequence[str]]]:
-    metric, name, unit = METRIC[found.objective]
+    metric, name, beside = METRIC[found.objective]
     lines: list[tuple[str, Sequence[str]]] = []
     if found.rounds or found.runs:
         was, value = found.believed, found.candidates[0]
-        before = (
-            f"{_layout(was)} at batch {was.batch} seemed best, {_value(was.metrics[metric])} {name} {unit}".rstrip()
-        )
-        now = f"{_layout(value)} at batch {value.batch} is best, {_value(value.metrics[metric])} {name} {unit}".rstrip()
+        times = [was.metrics[metric][0], value.metrics[metric][0]]
+        unit = unit_of(times) if beside == MS.name else Unit(beside)
+        seemed, now = (f"{_value(each.metrics[metric], unit)} {name} {unit.name}".rstrip() for each in (was, value))
+        before = f"{_layout(was)} at batch {was.batch} seemed best, {seemed}"
+        now = f"{_layout(value)} at batch {value.batch} is best, {now}"
         lines.append(("learned", [f"before: {before}", f"now: {now}"]))
     lines.append(("first", [f"{load['expected_s']:.0f} s: {_loads([load])}" for load in found.upcoming]))
     others = [row for row in found.candidates if row is not found.best]
@@ -159,5 +164,5 @@ def _layout(row: Choice) -> str:
     return f"{row.deployment.dp} x {row.deployment.tp} x {row.deployment.pp}"
 
 
-def _value(metric: tuple[float, float, float]) -> str:
-    return f"{short(metric[0])} {span(*metric[1:])}"
+def _value(metric: tuple[float, float, float], unit: Unit) -> str:
+    return f"{unit.short(metric[0])} {unit.span(*metric[1:])}"

@@ -96,16 +96,16 @@ class Served:
     counted: NDArray[np.bool_]
     """What the answers are of: in a closed loop requests that ended after it had filled up and before its end."""
     gaps: NDArray[np.int64]
-    """Histogram of the gaps between tokens of all requests, see ``serving_kernel``."""
+    """Histogram of the gaps between tokens of all requests, see ``serving.kernel``."""
     bins: Array
     """Sums over parts of the time that requests come, and in the last row over what is left after, shape (BINS + 1, ...);
-    see ``serving_kernel.BIN_COLUMNS``."""
+    see ``serving.kernel.BIN_COLUMNS``."""
     bin_s: float
     steps: int
     end_s: float
     most_blocks: int
     log: Array
-    """The first steps, columns ``serving_kernel.STEP_COLUMNS``."""
+    """The first steps, columns ``serving.kernel.STEP_COLUMNS``."""
 
     def __len__(self) -> int:
         return len(self.arrival_s)
@@ -202,7 +202,7 @@ def mean_gap_ms(counts: NDArray[np.int64]) -> float:
 def serve(traffic: Traffic, times: StepTimes, scheduler: Scheduler, *, steps_logged: int = 0) -> Served:
     """Every request of the traffic, one step of the engine after the other.
 
-    The caller has seen to it that each request fits: ``Traffic.within`` and ``serving_runs.longest``.
+    The caller has seen to it that each request fits: ``Traffic.within`` and ``serving.runs.longest``.
     """
     (served,) = serve_pieces([traffic], times, scheduler, duration_s=traffic.duration_s, steps_logged=steps_logged)
     return served

@@ -1,6 +1,6 @@
 """A deployment under traffic: what every request waits and takes, by simulating the engine's scheduler step by step.
 
-The scheduler is vLLM's (``serving_kernel``), the time of each of its steps the surrogate's (``serving_steps``). Intervals
+The scheduler is vLLM's (``serving.kernel``), the time of each of its steps the surrogate's (``serving.steps``). Intervals
 come from simulating the same traffic again with other parameters, drawn from what the surrogate believes of them.
 """
 

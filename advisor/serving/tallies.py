@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from advisor.serving.runs import Loads, gap_ms, mean_gap_ms, quantiles
+from advisor.serving.summaries import LIMITS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,7 +25,6 @@ PER_E = 1000.0
 """Bins for each factor e, so that the middle of one is within 0.05% of all in it."""
 SIZE = 30_000
 """Bins: up to 10^10 ms, which is four months."""
-METRICS = ("ttft_ms", "tpot_ms", "e2e_ms")
 NOTHING = Loads(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
@@ -41,9 +41,9 @@ class Tally:
     loads: Loads = NOTHING
     preempted: int = 0
     histograms: dict[str, NDArray[np.int64]] = field(
-        default_factory=lambda: {name: np.zeros(SIZE, np.int64) for name in METRICS}, repr=False
+        default_factory=lambda: {name: np.zeros(SIZE, np.int64) for name in LIMITS}, repr=False
     )
-    sums: dict[str, float] = field(default_factory=lambda: dict.fromkeys(METRICS, 0.0))
+    sums: dict[str, float] = field(default_factory=lambda: dict.fromkeys(LIMITS, 0.0))
     kept: int = 0
     """Requests that keep every limit."""
     in_time: int = 0
@@ -62,7 +62,7 @@ class Tally:
         """More requests, and what the loop says of all up to now."""
         self.loads = Loads(*(had + new for had, new in zip(self.loads, part.loads, strict=True)))
         self.preempted += part.preempted
-        for name in METRICS:
+        for name in LIMITS:
             values = part.values(name)
             place = np.log(np.maximum(values, LEAST_MS) / LEAST_MS) * PER_E
             self.histograms[name] += np.bincount(np.clip(place, 0, SIZE - 1).astype(np.int64), minlength=SIZE)

@@ -64,8 +64,9 @@ def _service(process: Process, model: Model, gpu: Gpu, engine: Engine) -> dict[s
         },
         "restart": "unless-stopped",
     }
+    variables = containers.environment(model)
     if model.gated:
-        service["environment"] = {"HF_TOKEN": "${HF_TOKEN:?the model is gated, set HF_TOKEN}"}
+        variables |= {"HF_TOKEN": "${HF_TOKEN:?the model is gated, set HF_TOKEN}"}
     if process.files:
         service["configs"] = [
             {"source": _config(name), "target": f"{containers.FILES}/{name}"} for name in process.files
@@ -75,11 +76,11 @@ def _service(process: Process, model: Model, gpu: Gpu, engine: Engine) -> dict[s
         service["devices"] = ["/dev/kfd", "/dev/dri"]
         service["group_add"] = ["video"]
         service["security_opt"] = ["seccomp=unconfined"]
-        service.setdefault("environment", {})["HIP_VISIBLE_DEVICES"] = ",".join(ids)
+        variables["HIP_VISIBLE_DEVICES"] = ",".join(ids)
     else:  # the container sees only these, numbered from 0
         device = {"driver": "nvidia", "device_ids": ids, "capabilities": ["gpu"]}
         service["deploy"] = {"resources": {"reservations": {"devices": [device]}}}
-    return service
+    return service | ({"environment": variables} if variables else {})
 
 
 def _escape(text: str) -> str:

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 FILES = "/etc/advisor"
 """Folder that a container finds the files of its process in."""
-HUB_CACHE = "/root/.cache/huggingface"
-"""Folder in a container, not on the host: the engines' images run as root, and the hub's library keeps models there."""
+HUB_CACHE = "/cache/huggingface"
+"""Folder in a container that the hub's library keeps models in, nobody's home: an image need not run as root."""
 
 
 def image(engine: Engine, gpu: Gpu) -> str:
@@ -39,6 +39,11 @@ def model_folder(model: Model) -> str:
     if not folder.startswith("/") or ".." in folder.split("/"):
         raise InputError(f"a container needs the model's absolute path; {folder[:80]!r} is relative")
     return folder
+
+
+def environment(model: Model) -> dict[str, str]:
+    """Variables that a container finds the model with."""
+    return {} if is_local(model) else {"HF_HOME": HUB_CACHE}
 
 
 def label(model: Model) -> str:

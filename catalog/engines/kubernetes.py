@@ -90,9 +90,13 @@ def _pod(process: Process, name: str, model: Model, gpu: Gpu, engine: Engine) ->
         "resources": {"limits": {resource: len(process.gpus)}},
         "volumeMounts": mounts,
     }
+    variables: list[dict[str, Any]] = [
+        {"name": key, "value": value} for key, value in containers.environment(model).items()
+    ]
     if model.gated:
-        secret = {"secretKeyRef": {"name": _SECRET, "key": "token"}}
-        container["env"] = [{"name": "HF_TOKEN", "valueFrom": secret}]
+        variables.append({"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": _SECRET, "key": "token"}}})
+    if variables:
+        container["env"] = variables
     if process.port is not None:
         probe = {"httpGet": {"path": engine.health, "port": process.port}}
         container |= {

@@ -164,6 +164,18 @@ def test_too_few_gpus():
     assert planned(f"{math.ceil(count / 8)}x8xH200", 200.0, top=1).best.gpus <= count
 
 
+def test_only_what_is_shown_is_warned_of():
+    options = {"duration_s": 5.0, "runs": None}
+    far = planned("8xH200", slo=Slo(tpot_ms=0.5), **options)  # the most GPUs for one request come nearest
+    near = planned("8xH200", 2000.0, **options)  # the most replicas
+    wide = "tensor parallel over more than 4 GPUs"
+    assert (far.best, near.best) == (None, None)
+    assert far.nearest.deployment.tp == 8
+    assert near.nearest.deployment.tp <= 4
+    assert any(wide in note.text for note in far.notes)
+    assert not any(wide in note.text for note in near.notes)
+
+
 def test_it_is_the_same_every_time():
     assert planned("H200", spread=0.5, draws=2).to_dict() == planned("H200", spread=0.5, draws=2).to_dict()
 

@@ -1,6 +1,7 @@
 """What traffic is simulated with: a few beliefs about the times of steps that stand for all of them."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -23,8 +24,12 @@ def evaluated(engine, parameters, batch):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("knobs", [{}, {"tp": 8}, {"pp": 4}, {"dtype": "int4"}])
-@pytest.mark.parametrize(("count", "batches"), [(8, (1, 256)), (12, (1, 16, 256))])
+every_layout = pytest.mark.parametrize("knobs", [{}, {"tp": 8}, {"pp": 4}, {"dtype": "int4"}])
+as_many_as_ways = pytest.mark.parametrize(("count", "batches"), [(8, (1, 256)), (12, (1, 16, 256))])
+
+
+@every_layout
+@as_many_as_ways
 def test_draws_spread_as_the_parameters_do(knobs, count, batches):
     engine = Replicas.of(MODEL, CLUSTER, Deployment(engine="vllm", max_num_seqs=256, **knobs), KNOWLEDGE, {})
     (centre, one), *drawn = engine.beliefs(count)
@@ -40,6 +45,23 @@ def test_draws_spread_as_the_parameters_do(knobs, count, batches):
             sigma, rel=0.15
         )  # it is linear in no parameter quite
         assert max(map(abs, logs)) < 3 * sigma
+
+
+@every_layout
+@as_many_as_ways
+def test_so_close_that_all_is_linear_they_spread_just_as_the_parameters_do(knobs, count, batches):
+    engine = Replicas.of(MODEL, CLUSTER, Deployment(engine="vllm", max_num_seqs=256, **knobs), KNOWLEDGE, {})
+    engine = replace(engine, marginal=replace(engine.marginal, covariance=0.01 * engine.marginal.covariance))
+    (centre, _), *drawn = engine.beliefs(count)
+    for batch in batches:
+        middle = evaluated(engine, centre, batch)
+        logs = [
+            math.log(evaluated(engine, parameters, batch).times.tpot_ms[0] / middle.times.tpot_ms[0])
+            for parameters, _ in drawn
+        ]
+        sigma = middle.sigmas(engine.marginal, KNOWLEDGE.surrogate, "vllm")["tpot_ms"][0]
+        of_parameters = math.sqrt(sigma**2 - engine.scale.noise**2)
+        assert math.sqrt(np.mean(np.square(logs))) == pytest.approx(of_parameters, rel=0.02)
 
 
 def test_fewer_draws_than_directions_are_about_the_factor_first():

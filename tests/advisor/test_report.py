@@ -14,8 +14,8 @@ from rich.console import Console
 
 from advisor.report.formats import as_csv, as_json, as_yaml
 from advisor.report.lines import command_lines, cost_line, hardware, header, labelled, memory_line, notes
-from advisor.report.numbers import count, dollars, short, span
-from advisor.report.tables import Column, drawn, fitted, markdown
+from advisor.report.numbers import change, count, dollars, duration, limit, short, span, unit_of
+from advisor.report.tables import Column, drawn, fitted, markdown, time_column
 from catalog.gpus import parse_cluster
 from catalog.schema import Note, Price
 
@@ -37,6 +37,33 @@ def test_a_short_number_is_near_and_has_no_exponent(value):
     text = short(value)
     assert float(text) == pytest.approx(value, rel=0.0051)
     assert "e" not in text
+
+
+@pytest.mark.parametrize(
+    ("ms", "text"),
+    [
+        (803.4, "803 ms"),
+        (9994.0, "9990 ms"),
+        (9996.0, "10.0 s"),
+        (47_300.0, "47.3 s"),
+        (3.6e6, "3600 s"),
+        (None, "- ms"),
+    ],
+)
+def test_long_times_are_told_in_seconds(ms, text):
+    assert duration(ms) == text
+
+
+def test_times_beside_each_other_have_one_unit():
+    assert duration(47_300.0, (9_000.0, 58_900.0)) == "47.3 (9.00-58.9) s"
+    assert duration(900.0, (700.0, 12_000.0)) == "900 (700-12000) ms"
+    assert change(33.04, 26.9) == "33.0 to 26.9 ms"
+    assert change(10_200.0, 7_620.0) == "10.2 to 7.62 s"
+    assert (limit(300.0), limit(47_250.0)) == ("300 ms", "47.25 s")
+    assert unit_of([]).name == unit_of([None, math.nan, math.inf, 9_000.0]).name == "ms"
+    column = time_column("E2E", [900.0, None, 47_300.0], of="p95")
+    assert (column.unit, column.cells) == ("p95 s", ["0.900", "-", "47.3"])
+    assert (time_column("E2E", [900.0]).unit, time_column("E2E", [900.0]).cells) == ("ms", ["900"])
 
 
 def test_other_numbers():

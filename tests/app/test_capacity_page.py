@@ -1,10 +1,15 @@
 """The page Capacity without a browser: what it plans, what it refuses, traces, and the fleet it serves."""
 
 import time
+from dataclasses import replace
 
 import pytest
 
 import advisor
+from advisor.planning.choices import Change
+from advisor.report.answers import capacity_answer
+from advisor.report.capacities import option_columns
+from app.capacity_figures import closeness, tornado
 from app.capacity_inputs import EXAMPLES, read_trace
 
 SMALL = {
@@ -61,6 +66,36 @@ def test_a_link_to_an_answer_shows_what_advisor_plans_and_serves_it(page, expect
     # the fleet is served with the very requests that it was judged by
     assert percentiles["p95"][0] == fleets["p95 TTFT, ms"][0]
     assert f"{expected.requests} requests" in text(test)
+
+
+def test_words_beside_a_bar_stand_right_of_it_and_of_what_is_planned(expected):
+    base, hourly = expected.best.usd_per_month, expected.best.usd_per_hour
+    changes = tuple(
+        Change(what="rate", factor=factor, replicas=1, gpus=1, usd_per_hour=factor * hourly)
+        for factor in (0.1, 0.5, 1.0, 1.5)
+    )
+    found = replace(expected, sensitivity=changes)
+    bars, words = tornado(found).data
+    assert min(bars.x) < 0 < max(bars.x)  # some need less, some more
+    for length, at in zip(bars.x, words.x, strict=True):
+        assert at > max(base, base + length)
+    assert list(words.y) == list(bars.y)
+    low, high = tornado(found).layout.xaxis.range
+    assert 0 <= low < base + min(bars.x)
+    assert high > max(words.x) + 0.5 * (max(words.x) - base)
+
+
+def test_long_times_are_told_in_seconds(expected):
+    slow = replace(expected.best, latencies={**expected.best.latencies, "e2e_ms": 47_300.0}, intervals={})
+    found = replace(expected, slo=replace(expected.slo, e2e_ms=60_000.0), best=slow, options=(slow,))
+    assert "E2E 47.3 s" in capacity_answer(found)
+    figure = closeness(found, [slow])
+    assert [trace.name for trace in figure.data] == ["TTFT, limit 300 ms", "TPOT, limit 30 ms", "E2E, limit 60 s"]
+    assert figure.data[-1].customdata == ("47.3 s",)
+    cells = {f"{column.name} {column.unit}": column.cells for column in option_columns(found)}
+    assert cells["E2E p95 s"] == ["47.3"]
+    assert "TTFT p95 ms" in cells
+    assert found.to_dict()["options"][0]["latencies"]["e2e_ms"] == 47_300.0
 
 
 def test_other_inputs_keep_the_answer_until_it_is_asked_again(page):

@@ -97,6 +97,25 @@ def test_compose_carries_the_options_file():
     assert yaml.safe_load(content)["kv_cache_config"]["free_gpu_memory_fraction"] == 0.9
 
 
+def test_containers_keep_models_in_nobodys_home():
+    at = cluster("2xMI300X"), cluster("2xH100")
+    for text in (render(Deployment(tp=2), model(LLAMA), each, "compose") for each in at):
+        service = yaml.safe_load(text)["services"]["server"]
+        (mount,) = service["volumes"]
+        host, _, inside = mount.partition(":")
+        assert host == "~/.cache/huggingface"
+        assert inside == service["environment"]["HF_HOME"]
+        assert not inside.startswith(("/root", "/home", "~"))
+    deployment, _ = yaml.safe_load_all(render(Deployment(tp=2), model(LLAMA, gated=True), at[1], "kubernetes"))
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    paths = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    assert {"name": "HF_HOME", "value": paths["hub"]} in container["env"]
+    assert [each["name"] for each in container["env"]] == ["HF_HOME", "HF_TOKEN"]
+    # what is mounted from a folder is not looked for on the hub
+    local = render(Deployment(), model(LLAMA, name=HOSTILE, gated=False), at[1], "compose")
+    assert "environment" not in yaml.safe_load(local)["services"]["server"]
+
+
 def test_compose_on_amd_passes_devices():
     service = yaml.safe_load(render(Deployment(tp=2), model(LLAMA), cluster("2xMI300X"), "compose"))["services"][
         "server"
@@ -136,7 +155,7 @@ def test_kubernetes_gives_each_replica_a_pod():
     assert deployment["spec"]["selector"]["matchLabels"] == pod["metadata"]["labels"] == service["spec"]["selector"]
     assert container["resources"]["limits"] == {"nvidia.com/gpu": 2}
     assert "--data-parallel-size" not in container["args"]
-    assert container["env"][0]["valueFrom"]["secretKeyRef"]["name"] == "hf-token"
+    assert container["env"][-1]["valueFrom"]["secretKeyRef"]["name"] == "hf-token"
     assert container["startupProbe"]["failureThreshold"] * container["startupProbe"]["periodSeconds"] >= 1800
     assert pod["spec"]["enableServiceLinks"] is False
     assert {"name": "shm", "emptyDir": {"medium": "Memory"}} in pod["spec"]["volumes"]
