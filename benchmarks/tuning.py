@@ -21,6 +21,7 @@ from joblib import Parallel, delayed
 
 from advisor.fitting.evidence import group_runs
 from advisor.fitting.surrogate import analytic_marginal, shipped_surrogate
+from advisor.physics.layout import weight_bits
 from advisor.tuning.beliefs import Points
 from advisor.tuning.campaigns import steps, worth_most
 from advisor.tuning.replays import Replay, recorded_stakes
@@ -80,6 +81,7 @@ def recorded(engine: str, model: str) -> list[Measurement]:
         run
         for run in shipped_runs()
         if (run.engine, run.model, run.gpu, run.regime) == (engine, model, GPU, "static")
+        and weight_bits(run.dtype) == weight_bits("bfloat16")
         and run.compiled and run.prefill_ms and run.tpot_ms and run.e2e_ms and not (run.oom or run.offload)
     ]  # fmt: skip
 

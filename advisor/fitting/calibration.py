@@ -59,7 +59,6 @@ LEAST_WITH_KIN = 10
 """In-sample residuals of one engine from which the noise of such a quantity is kept apart."""
 
 
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Error:
     """One prediction of a run that the fit had not seen (or, for in-sample errors, had)."""

@@ -165,7 +165,7 @@ def impossible(runs: Iterable[Measurement]) -> dict[str, str]:
         InputError: as ``group_runs``.
 
     """
-    found = {}
+    found: dict[str, str] = {}
     for group in group_runs(run for run in runs if run.regime == "static" and not run.oom and run.batch > 0):
         best, beyond = group.predict(IDEAL), group.impossible
         for k, i in np.argwhere(beyond):

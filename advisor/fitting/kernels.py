@@ -109,17 +109,17 @@ def evidence_of(times: Iterable[Timed], engine: str) -> tuple[Kernels, ...]:
     short messages) is left out.
     """
     times = tuple(times)
-    found: list[Kernels] = []
-    for products in _by(of_kind(Kernel, times), lambda each: each.gpu):
-        found.append(_products(products, engine))
-    for experts in _by(of_kind(ExpertsTime, times), lambda each: (each.gpu, each.n, each.k, each.experts, each.top)):
-        found.append(_experts(experts, engine))
-    kinds = [each for each in of_kind(AttentionTime, times) if each.fused is not False]
-    for attention in _by(kinds, lambda each: (each.gpu, each.heads, each.kv_heads, each.query == 1)):
-        found.append(_attention(attention, engine))
-    sums = [each for each in of_kind(Collective, times) if _is_told(each, engine)]
-    found += [_sums(each, engine) for each in _by(sums, lambda each: each.gpu)]
-    return tuple(found)
+    products = _by(of_kind(Kernel, times), lambda each: each.gpu)
+    experts = _by(of_kind(ExpertsTime, times), lambda each: (each.gpu, each.n, each.k, each.experts, each.top))
+    used = [each for each in of_kind(AttentionTime, times) if each.fused is not False]
+    attention = _by(used, lambda each: (each.gpu, each.heads, each.kv_heads, each.query == 1))
+    sums = _by([each for each in of_kind(Collective, times) if _is_told(each, engine)], lambda each: each.gpu)
+    return (
+        *(_products(each, engine) for each in products),
+        *(_experts(each, engine) for each in experts),
+        *(_attention(each, engine) for each in attention),
+        *(_sums(each, engine) for each in sums),
+    )
 
 
 def _by(times: Iterable[K], key: Callable[[K], object]) -> list[list[K]]:
@@ -150,7 +150,11 @@ def _experts(times: list[ExpertsTime], engine: str) -> Kernels:
     """Both products of one layer and what is moved between them."""
     first, gpu = times[0], find_gpu(times[0].gpu).value
     model = replace(
-        PLAIN, hidden_size=first.k, num_experts=first.experts, num_experts_per_tok=first.top, moe_intermediate_size=first.n
+        PLAIN,
+        hidden_size=first.k,
+        num_experts=first.experts,
+        num_experts_per_tok=first.top,
+        moe_intermediate_size=first.n,
     )
     layout = Layout.of_formats([each.dtype for each in times], gpu)
     tokens = np.array([each.m for each in times], dtype=float)
@@ -177,9 +181,7 @@ def _attention(times: list[AttentionTime], engine: str) -> Kernels:
     else:
         pairs = batch * (causal_pairs(context) - causal_pairs(context - query))
         step = prefill_pass(batch * query, batch, pairs, pairs)
-    return _kernels(
-        times, engine, lambda parameters: attention_cost(model, layout, step, gpu, parameters).total_ms
-    )
+    return _kernels(times, engine, lambda parameters: attention_cost(model, layout, step, gpu, parameters).total_ms)
 
 
 def _is_told(each: Collective, engine: str) -> bool:

@@ -16,6 +16,7 @@ import numpy as np
 from advisor.deployments import MOST_SEQUENCES, DeploymentSearch, checked, startable
 from advisor.estimation import check_lengths, chosen_price, plain, read_model
 from advisor.evaluation import scale_name
+from advisor.fitting.evidence import impossible
 from advisor.fitting.surrogate import shipped_surrogate
 from advisor.knowledge import Knowledge
 from advisor.measuring.engines import ENGINES
@@ -245,6 +246,7 @@ def tune(
     command: tuple[str, ...] = ()
     if best is not None and search.engine == "vllm":
         command = tuple(launch_command(best.deployment, search.model, search.cluster))
+    doubted = [Note(f"{name} is not believed: {why}", "warning") for name, why in impossible(last.runs).items()]
     return Tuning(
         model=able.model, cluster=able.cluster, engine=search.engine, workload=workload, slo=slo, objective=objective,
         regime=regime, best=best, candidates=candidates,
@@ -254,7 +256,7 @@ def tune(
         rounds=tuple(_round(stakes, step) for step in taken[1:]), runs=last.runs,
         measured_now=len(last.runs) - len(mine), seconds=time.monotonic() - began, budget_s=budget_s,
         ended=_ended(last, dry_run=dry_run, waiting=bool(waiting)), upcoming=upcoming,
-        relaxations=() if best else _relaxations(candidates[0], slo), command=command, notes=(*able.notes, *notes),
+        relaxations=() if best else _relaxations(candidates[0], slo), command=command, notes=(*able.notes, *notes, *doubted),
         left_out=able.left_out, failed=tuple(machine.failed), logs=str(able.shared["out"] / "logs"),
         store=str(able.shared["store"]), study_name=asking.study.study_name, steps=tuple(taken),
     )  # fmt: skip

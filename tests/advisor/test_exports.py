@@ -28,7 +28,8 @@ STARTED = {row["load"]: row for _, row in json_rows(FOLDER / "started.jsonl") if
 def test_what_was_exported_started_with_the_cache_that_was_foretold(name):
     load, row = LOADS[name], STARTED[name]
     assert row["exported"] == [line for line in load.exported.splitlines() if line and not line.startswith("#")]
-    assert row["foretold_kv_tokens"] == load.foretold_kv_tokens
+    # what was foretold when it was exported; the model of memory has learned of 8-bit weights since
+    assert row["foretold_kv_tokens"] == pytest.approx(load.foretold_kv_tokens, rel=ALLOWED)
     knobs = load.deployment
     now = advisor.estimate(
         load.model, f"{knobs.num_gpus}xH200", tp=knobs.tp, pp=knobs.pp, dp=knobs.dp, ep=knobs.ep, batch=1, input_len=16,
@@ -43,5 +44,5 @@ def test_what_was_exported_started_with_the_cache_that_was_foretold(name):
 
 
 def test_most_were_tried():
-    assert len(LOADS) == 10
-    assert len(STARTED) >= 7
+    assert len(LOADS) == 11
+    assert STARTED.keys() == LOADS.keys()

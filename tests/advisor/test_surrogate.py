@@ -13,6 +13,7 @@ from advisor.fitting.calibration import Error, quantiles_of, scales_of, unless_w
 from advisor.fitting.surrogate import (
     ANY,
     LEVELS,
+    SCHEMA,
     SHIPPED,
     STAGED,
     Marginal,
@@ -98,7 +99,7 @@ def changed(**changes):
 @pytest.mark.parametrize(
     "text",
     [
-        changed(schema=2), changed(schema=None), changed(parameters=list(NAMES)[1:]), changed(parameters=[]), "{}",
+        changed(schema=1), changed(schema=None), changed(parameters=list(NAMES)[1:]), changed(parameters=[]), "{}",
         "[]", "null", "1", '"text"', "", "not json", "{" * 100_000, "[" * 100_000, changed(marginals=[{}]),
         changed(marginals=7), changed(scales=[{"provenance": "calibrated"}]), changed(sources=None),
     ],
@@ -129,7 +130,7 @@ def test_reading_runs_nothing(tmp_path, monkeypatch):
 
     hostile = pickle.dumps(Trap()).decode("latin-1")
     monkeypatch.setattr(pickle, "loads", lambda *_: pytest.fail("unpickled"))
-    for text in (hostile, json.dumps({"py/reduce": ["os.mkdir"], "schema": 1})):
+    for text in (hostile, json.dumps({"py/reduce": ["os.mkdir"], "schema": SCHEMA})):
         with pytest.raises(InputError):
             Surrogate.from_json(text)
     assert not (tmp_path / "sprung").exists()

@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 
 import advisor
 from advisor.cli import app
-from advisor.fitting.evidence import group_kernels, group_runs
+from advisor.fitting.evidence import group_runs
+from advisor.fitting.kernels import evidence_of
 from advisor.fitting.posterior import Pooled, fit_posterior
 from advisor.fitting.surrogate import shipped_surrogate
 from advisor.judging.ablations import APART, NO_KERNELS, NO_RESIDUALS, NO_RUNS, POOLED, WHOLE, ablations
@@ -172,7 +173,7 @@ def test_pooled_effects_know_one_set_for_all():
 
 def test_every_part_can_be_taken_out():
     fitted, judged = group_runs([run for run in FIT if run.tp == run.pp == 1][:8]), group_runs(HELD[:4])
-    kernels = group_kernels(shipped_kernels()[::20], "vllm")
+    kernels = evidence_of(shipped_kernels()[::20], "vllm")
     found = ablations(fitted, kernels, judged, shipped_surrogate().noise)
     errors = {name: [e.residual for e in each] for name, each in found.items()}
     assert list(errors) == [WHOLE, NO_RESIDUALS, NO_KERNELS, APART, POOLED, NO_RUNS]
