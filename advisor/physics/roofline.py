@@ -42,6 +42,9 @@ experts (vLLM's fused_moe)."""
 KERNELS_PER_QK_NORM = 2.0
 """The same for norms of queries and of keys."""
 
+KERNELS_PER_QUANTISED_LAYER = 4.0
+"""The same for bringing the inputs of a layer's products into the 8 bits in which they are multiplied."""
+
 
 def smooth_maximum(memory: Array, compute: Array, sharpness: Array | float) -> tuple[Array, Array]:
     """Memory and compute shares of (memory^p + compute^p)^(1/p); the two add up to it."""
@@ -103,6 +106,7 @@ def stage_cost(model: Model, layout: Layout, step: Pass, cluster: Cluster, param
     traffic = elementwise_bytes(model, layout, step) * parameters.elementwise_traffic
     kernels = layers * (KERNELS_PER_LAYER + KERNELS_PER_QK_NORM * model.qk_norm)
     kernels = kernels + model.moe_layers * KERNELS_PER_EXPERT_LAYER
+    kernels = kernels + layers * KERNELS_PER_QUANTISED_LAYER * (layout.matrix_flops > layout.half_flops)
     small = kernels * parameters.kernel_us * 1e-3
     cost = cost + Cost.of("elementwise", memory=traffic / bandwidth, overhead=small)
     message = step.tokens * model.hidden_size * ACTIVATION_BYTES
