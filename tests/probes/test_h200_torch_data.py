@@ -256,7 +256,8 @@ def test_a_threshold_lies_between_what_ran_and_what_did_not():
 
 
 def test_random_weights_agree_up_to_near_ties():
-    told = [run for run in TIMED if run.top1_agreement is not None]
+    # two of Mixtral's eight experts: near ties of random weights are decided anew in every layer
+    told = [run for run in TIMED if run.top1_agreement is not None and "Mixtral" not in run.model]
     assert len(told) > 140
     for run in told:
         assert 0.5 < run.top1_agreement <= 1
