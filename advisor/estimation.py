@@ -70,9 +70,15 @@ class Estimate:
     running: int
     kv_capacity_tokens: int
     """Of one replica."""
+    kv_capacity_ends: tuple[int, int]
+    """The fewest and the most it may be, with a probability of 90%."""
     max_concurrency: int
     """Requests of this length that one replica's KV cache holds at once."""
     fits: bool
+    fits_probability: float
+    """That memory is left for at least one such request."""
+    batch_fits_probability: float
+    """That the whole batch is in the cache at once."""
     memory: Mapping[str, float]
     """GiB on the fullest GPU by part: weights, activations, engine, kv, reserved, and the device's total."""
     bottleneck: str
@@ -197,6 +203,8 @@ def describe(
     causes = request_causes(chosen)
     near = setting.correction.near if setting.correction is not None else np.zeros(len(rows))
     concurrency = chosen.concurrency
+    starts, holds = chosen.chances(deployments[0].engine)
+    fewest, most = chosen.capacity_ends(deployments[0].engine)
     news = news_of(marginal, deployments[0].engine, setting.model, setting.layout)
     found = []
     for i, deployment in enumerate(deployments):
@@ -221,7 +229,10 @@ def describe(
                 running=int(chosen.times.running[i]) if fits else 0,
                 kv_capacity_tokens=int(room.kv_capacity_tokens[i]),
                 max_concurrency=int(concurrency[i]),
+                kv_capacity_ends=(int(fewest[i]), int(most[i])),
                 fits=fits,
+                fits_probability=float(starts[i]),
+                batch_fits_probability=float(holds[i]),
                 memory=memory_parts(chosen, i),
                 bottleneck=max(split, key=lambda cause: split[cause]),
                 breakdown={"causes": split, **time_by_operator(chosen, i)},
@@ -232,7 +243,11 @@ def describe(
                 price=price,
                 provenance=marginal.provenance,
                 corrected_by=int(near[i]),
-                notes=(*notes, *news[i], *_limits(chosen, i, fits=fits)),
+                notes=(
+                    *notes,
+                    *news[i],
+                    *_limits(chosen, i, fits=fits, starts=float(starts[i]), holds=float(holds[i])),
+                ),
                 sigmas={name: float(values[i]) for name, values in sigmas.items()} | {ENERGY: unsure},
                 scales={
                     name: knowledge.scale(
@@ -282,8 +297,21 @@ def memory_parts(evaluation: Evaluation, row: int) -> dict[str, float]:
     return parts | {"device": device}
 
 
-def _limits(evaluation: Evaluation, row: int, *, fits: bool) -> list[Note]:
-    """Warnings about one row: it does not fit, or not all of its batch runs at once."""
+SURE = 0.99
+"""Probability from which on it goes without saying that something fits in memory, or at 1 less that, that it does not."""
+
+
+def _limits(evaluation: Evaluation, row: int, *, fits: bool, starts: float, holds: float) -> list[Note]:
+    """Warnings about one row: it does not fit, or not all of its batch runs at once, or neither is certain."""
+    told = _shortages(evaluation, row, fits=fits)
+    if 1.0 - SURE < starts < SURE:
+        told.append(Note(f"memory is left for at least one such request with a probability of {starts:.0%}", "warning"))
+    elif 1.0 - SURE < holds < SURE:
+        told.append(Note(f"the KV cache holds the whole batch with a probability of {holds:.0%}"))
+    return told
+
+
+def _shortages(evaluation: Evaluation, row: int, *, fits: bool) -> list[Note]:
     setting = evaluation.setting
     need = sum(memory_parts(evaluation, row)[part] for part in ("weights", "activations", "engine", "reserved"))
     if not fits:

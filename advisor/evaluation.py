@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from scipy.special import ndtr
 
 from advisor.fitting.kinds import opening
 from advisor.fitting.surrogate import STAGED
 from advisor.physics.costs import CAUSES, Cost
 from advisor.physics.layout import ACTIVATION_BYTES
-from advisor.physics.memory import max_concurrency, memory
+from advisor.physics.memory import max_concurrency, memory, request_gib, spread_gib
 from advisor.physics.operators import Product, products
 from advisor.physics.parameters import EFFICIENCIES, IDEAL, NAMES, Parameters
 from advisor.physics.roofline import product_cost
@@ -115,6 +117,23 @@ class Evaluation:
         return max_concurrency(
             self.setting.model, self.setting.memory, self.setting.layout, self.input_len + self.output_len
         )
+
+    def chances(self, engine: str) -> tuple[Array, Array]:
+        """Probability that memory is left for one request of the workload's length, and for the whole batch at once."""
+        setting, spread = self.setting, spread_gib(engine, self.setting.cluster.gpu)
+        each = request_gib(setting.model, setting.memory, setting.layout, self.input_len + self.output_len)
+        at_once = np.minimum(self.batch, setting.layout.max_num_seqs)
+        one, all_ = (ndtr((setting.memory.slack_gib - count * each) / spread) for count in (1.0, at_once))
+        return np.asarray(one), np.asarray(np.where(at_once < self.batch, 0.0, all_))
+
+    def capacity_ends(self, engine: str, level: float = 0.9) -> tuple[Array, Array]:
+        """Fewest and most tokens that the KV cache of one replica holds with probability ``level``."""
+        room = self.setting.memory
+        half = NormalDist().inv_cdf(0.5 + level / 2.0) * spread_gib(engine, self.setting.cluster.gpu)
+        per_gib = room.kv_capacity_tokens / np.maximum(room.kv_gib, 1e-9)
+        most = np.where(room.slack_gib > room.kv_gib + 1e-9, room.kv_gib, np.inf)  # what the engine uses at the most
+        ends = [np.floor(np.clip(room.slack_gib + side, 0.0, most) * per_gib) for side in (-half, half)]
+        return ends[0], ends[1]
 
     def metrics(self) -> dict[str, Array]:
         return {name: getattr(self.times, name) for name in TIME_METRICS}

@@ -76,6 +76,7 @@ class Kernels:
     run: Callable[[Parameters], Array]
     """Their times in milliseconds, shape (m,), or (s, m) for s values of the parameters."""
     spread: float = NOISE
+    """Of the log residuals."""
 
     @property
     def noise(self) -> Array:
@@ -112,7 +113,7 @@ def evidence_of(times: Iterable[Timed], engine: str) -> tuple[Kernels, ...]:
     products = _by(of_kind(Kernel, times), lambda each: each.gpu)
     experts = _by(of_kind(ExpertsTime, times), lambda each: (each.gpu, each.n, each.k, each.experts, each.top))
     used = [each for each in of_kind(AttentionTime, times) if each.fused is not False]
-    attention = _by(used, lambda each: (each.gpu, each.heads, each.kv_heads, each.query == 1))
+    attention = _by(used, lambda each: (each.gpu, each.heads, each.kv_heads, each.head_dim, each.query == 1))
     sums = _by([each for each in of_kind(Collective, times) if _is_told(each, engine)], lambda each: each.gpu)
     return (
         *(_products(each, engine) for each in products),
@@ -171,7 +172,7 @@ def _experts(times: list[ExpertsTime], engine: str) -> Kernels:
 
 def _attention(times: list[AttentionTime], engine: str) -> Kernels:
     first, gpu = times[0], find_gpu(times[0].gpu).value
-    model = replace(PLAIN, num_attention_heads=first.heads, num_key_value_heads=first.kv_heads)
+    model = replace(PLAIN, num_attention_heads=first.heads, num_key_value_heads=first.kv_heads, head_dim=first.head_dim)
     layout = Layout.of_formats([each.dtype for each in times], gpu)
     batch, query, context = (
         np.array([getattr(each, name) for each in times], dtype=float) for name in ("batch", "query", "context")

@@ -7,6 +7,7 @@ memory outside torch do not take becomes KV cache.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from catalog.engines import find_engine, kv_groups, pipeline_layers, reserves_gr
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from catalog.schema import Cluster, Model
+    from catalog.schema import Cluster, Gpu, Model
 
     Array = NDArray[np.float64]
 
@@ -42,6 +43,8 @@ class Memory:
     """Outside torch: communication buffers, library workspaces, graphs."""
     kv_gib: Array
     """Space left for KV; 0 where nothing is left."""
+    slack_gib: Array
+    """The same where nothing cuts it off: below 0 where memory is short, above ``kv_gib`` where the engine uses less."""
     reserved_gib: Array
     """What the engine leaves untouched, by ``gpu_memory_utilization``."""
     kv_bytes_per_token: Array
@@ -286,6 +289,7 @@ def memory(model: Model, cluster: Cluster, layout: Layout, engine: str = "vllm")
         activations_gib=activations,
         engine_gib=outside,
         kv_gib=np.maximum(worst["kv"], 0.0),
+        slack_gib=worst["kv"],
         reserved_gib=np.maximum(device - worst["weights"] - activations - outside - np.maximum(worst["kv"], 0.0), 0.0),
         kv_bytes_per_token=worst["bytes"],
         kv_capacity_tokens=tokens,
@@ -294,6 +298,24 @@ def memory(model: Model, cluster: Cluster, layout: Layout, engine: str = "vllm")
         layer_weight_bytes=worst["body"],
         fits=blocks >= 1.0,
     )
+
+
+SPREAD_GIB = {"vllm": 0.25, "torch": 0.07}
+"""Standard deviation of what is left for KV, of engines whose memory was compared with their own reports: on one H200 to four,
+0.13 GiB for 41 loads of vLLM 0.24 and up to 0.45 for eleven servers (``catalog/data/memory``, ``exports``), 0.05 for 32 loads of
+the PyTorch engine."""
+MEASURED_ON = ("H200-SXM",)
+ELSEWHERE_GIB = 0.5
+"""The same of contexts, libraries and communication buffers on a GPU where nobody looked."""
+UNMEASURED_SHARE = 0.02
+"""The same of an engine that nobody looked into, as a share of the device."""
+
+
+def spread_gib(engine: str, gpu: Gpu) -> float:
+    """Standard deviation of ``Memory.slack_gib``."""
+    if engine not in SPREAD_GIB:
+        return UNMEASURED_SHARE * gpu.memory_gib
+    return SPREAD_GIB[engine] if gpu.name in MEASURED_ON else math.hypot(SPREAD_GIB[engine], ELSEWHERE_GIB)
 
 
 def blocks_of_request(model: Model, tokens: Array, layout: Layout) -> Array:
@@ -309,5 +331,15 @@ def blocks_of_request(model: Model, tokens: Array, layout: Layout) -> Array:
 
 def max_concurrency(model: Model, room: Memory, layout: Layout, tokens: Array) -> Array:
     """Requests of ``tokens`` tokens that the KV cache of one replica holds at once, shape (n,)."""
-    each = np.where(room.block_tokens > 1, blocks_of_request(model, tokens, layout), tokens)
-    return np.asarray(np.floor(np.maximum(room.kv_blocks, 0.0) / each))
+    return np.asarray(np.floor(np.maximum(room.kv_blocks, 0.0) / _blocks_of(model, room, layout, tokens)))
+
+
+def _blocks_of(model: Model, room: Memory, layout: Layout, tokens: Array) -> Array:
+    return np.where(room.block_tokens > 1, blocks_of_request(model, tokens, layout), tokens)
+
+
+def request_gib(model: Model, room: Memory, layout: Layout, tokens: Array) -> Array:
+    """KV of one request of ``tokens`` tokens on the fullest GPU, shape (n,)."""
+    alone = room.kv_bytes_per_token * room.block_tokens / GIB
+    block = np.where(room.kv_blocks > 0, room.kv_gib / np.maximum(room.kv_blocks, 1.0), alone)
+    return np.asarray(block * _blocks_of(model, room, layout, tokens))

@@ -107,12 +107,14 @@ def torch_memory(model: Model, cluster: Cluster, layout: Layout) -> Memory:
     weights, activations, outside, kv, per_token, body = found.T
     most = layout.max_num_seqs * layout.max_model_len
     tokens = np.minimum(np.floor(np.maximum(kv, 0.0) * GIB / per_token), most)
+    slack = kv
     kv = np.minimum(np.maximum(kv, 0.0), tokens * per_token / GIB)
     return Memory(
         weights_gib=weights,
         activations_gib=activations,
         engine_gib=outside,
         kv_gib=kv,
+        slack_gib=slack,
         reserved_gib=np.maximum(device - weights - activations - outside - kv, 0.0),
         kv_bytes_per_token=per_token,
         kv_capacity_tokens=tokens,

@@ -104,7 +104,7 @@ def stage_cost(model: Model, layout: Layout, step: Pass, cluster: Cluster, param
         cost = cost + product_cost(product, layout, gpu, parameters)
     bandwidth = gpu.memory_bandwidth_gbps * 1e6
     traffic = elementwise_bytes(model, layout, step) * parameters.elementwise_traffic
-    kernels = layers * (KERNELS_PER_LAYER + KERNELS_PER_QK_NORM * model.qk_norm)
+    kernels: Array | float = layers * (KERNELS_PER_LAYER + KERNELS_PER_QK_NORM * model.qk_norm)
     kernels = kernels + model.moe_layers * KERNELS_PER_EXPERT_LAYER
     kernels = kernels + layers * KERNELS_PER_QUANTISED_LAYER * (layout.matrix_flops > layout.half_flops)
     small = kernels * parameters.kernel_us * 1e-3

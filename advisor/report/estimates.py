@@ -112,10 +112,10 @@ def _told(found: Estimate) -> list[tuple[str, Sequence[str]]]:
         entries.append(("energy", [energy_line(found.energy_j_per_token, found.interval("energy_j_per_token"))]))
     if found.fits:
         entries.append(("source", [*sources_line([found.provenance]), *corrected_line(found.corrected_by)]))
-        length = found.input_len + found.output_len
+        length, (fewest, most) = found.input_len + found.output_len, found.kv_capacity_ends
         limit = (
             f"KV cache full above batch {found.max_concurrency} per replica at {length} tokens a request "
-            f"({found.kv_capacity_tokens} tokens)"
+            f"({found.kv_capacity_tokens} tokens; {fewest} to {most} with 90%)"
         )
         entries.append(("limit", [limit]))
     return entries

@@ -6,9 +6,18 @@ import numpy as np
 import pytest
 from hypothesis import given
 
+import advisor
 from advisor.fitting.evidence import group_runs
 from advisor.physics.layout import Layout
-from advisor.physics.memory import GIB, TABLES_GIB, layer_elements, max_concurrency, memory, plain_elements
+from advisor.physics.memory import (
+    GIB,
+    TABLES_GIB,
+    layer_elements,
+    max_concurrency,
+    memory,
+    plain_elements,
+    spread_gib,
+)
 from catalog.gpus import find_gpu
 from catalog.models import all_models, find_model, parameters
 from catalog.runs import shipped_runs
@@ -297,3 +306,89 @@ def test_more_memory_holds_more(question):
     question.require(then.setting.memory.fits >= now.setting.memory.fits, "what fits still fits")
     narrow = question.evaluate("static", kv_dtype="fp8").setting.memory
     question.require(narrow.kv_bytes_per_token <= now.setting.memory.kv_bytes_per_token, "fp8 KV is no wider")
+
+
+# -- how sure it is --------------------------------------------------------------------------------------------------
+
+
+def reported():
+    """(engine, Evaluation, row, tokens that the engine reported), a load once."""
+    seen = set()
+    for group in group_runs(run for run in shipped_runs() if "-threshold-" not in run.run_id):
+        for i, run in enumerate(group.runs):
+            load = (run.model, run.dtype, run.kv_dtype, run.tp, run.pp, run.max_num_batched_tokens, run.max_num_seqs)
+            if run.kv_capacity_tokens is not None and (run.engine, *load) not in seen:
+                seen.add((run.engine, *load))
+                yield group, i, run.kv_capacity_tokens
+
+
+@pytest.mark.parametrize("engine", ["vllm", "torch"])
+def test_intervals_of_the_capacity_hold(engine):
+    """90% of them, of all loads that reported theirs."""
+    inside = []
+    for group, i, tokens in reported():
+        if group.engine == engine:
+            half = 1.645 * spread_gib(engine, group.cluster.gpu) * GIB / group.memory.kv_bytes_per_token[i]
+            inside.append(abs(group.memory.kv_capacity_tokens[i] - tokens) <= half)
+    assert len(inside) >= 30
+    assert 0.85 <= np.mean(inside) <= 1
+
+
+def near_the_edge(batch, **asked):
+    return advisor.estimate(
+        "llama-13b", "1xH200", batch=batch, input_len=1024, output_len=16, max_num_seqs=512, **asked
+    )
+
+
+def test_the_batch_fits_with_a_probability():
+    found = [near_the_edge(batch) for batch in range(100, 160)]
+    chances = [each.batch_fits_probability for each in found]
+    assert chances == sorted(chances, reverse=True)
+    assert chances[0] > 0.999
+    assert chances[-1] < 0.001
+    held = found[0].max_concurrency
+    assert chances[held - 100] > 0.5 > chances[held + 1 - 100]
+    unsure = [each for each, chance in zip(found, chances, strict=True) if 0.01 < chance < 0.99]
+    assert unsure
+    assert all(any("with a probability of" in note.text for note in each.notes) for each in unsure)
+    assert not any("probability" in note.text for note in found[0].notes)
+    low, high = found[0].kv_capacity_ends
+    assert low < found[0].kv_capacity_tokens < high
+    assert high - low == pytest.approx(2 * 1.645 * 0.25 * GIB / (2 * 40 * 5120 * 2), rel=0.01)
+
+
+def test_an_engine_or_a_gpu_where_nobody_looked_is_less_certain():
+    def width(gpus, engine):
+        found = advisor.estimate("llama-13b", gpus, engine=engine, batch=1, input_len=1024, output_len=16)
+        return found.kv_capacity_ends[1] - found.kv_capacity_ends[0]
+
+    assert width("1xH200", "torch") < width("1xH200", "vllm") < width("1xH100", "vllm") < width("1xH100", "sglang")
+
+
+def test_weights_that_barely_fit_start_with_a_probability():
+    """70 billion parameters in 16 bits on one GPU of 141 GB: how much of it the engine may use decides."""
+    asked = {"batch": 1, "input_len": 128, "output_len": 16}
+    shares = np.arange(0.90, 0.99, 0.002)
+    found = [advisor.estimate("llama-70b", "1xH200", gpu_memory_utilization=float(share), **asked) for share in shares]
+    chances = [each.fits_probability for each in found]
+    assert chances == sorted(chances)
+    assert chances[0] < 0.01
+    assert chances[-1] > 0.99
+    unsure = [each for each in found if 0.02 < each.fits_probability < 0.98]
+    assert unsure
+    for each in unsure:
+        assert any(
+            "memory is left for at least one such request with a probability of" in note.text for note in each.notes
+        )
+    plenty = advisor.estimate("llama-13b", "1xH200", batch=1, input_len=128, output_len=16)
+    assert plenty.fits_probability == pytest.approx(1.0)
+    assert plenty.to_dict()["fits_probability"] == plenty.fits_probability
+
+
+@given(questions())
+def test_probabilities_agree_with_what_is_said_to_fit(question):
+    evaluation = question.evaluate("static")
+    starts, holds = evaluation.chances("vllm")
+    question.require((starts >= holds) & (starts <= 1) & (holds >= 0), "one request fits where the batch does")
+    fits = evaluation.setting.memory.fits & (evaluation.concurrency >= 1)
+    question.require(~fits | (starts >= 0.49), "what is said to fit does more likely than not")
