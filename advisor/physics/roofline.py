@@ -104,10 +104,10 @@ def stage_cost(model: Model, layout: Layout, step: Pass, cluster: Cluster, param
         cost = cost + product_cost(product, layout, gpu, parameters)
     bandwidth = gpu.memory_bandwidth_gbps * 1e6
     traffic = elementwise_bytes(model, layout, step) * parameters.elementwise_traffic
-    kernels: Array | float = layers * (KERNELS_PER_LAYER + KERNELS_PER_QK_NORM * model.qk_norm)
+    kernels = layers * (KERNELS_PER_LAYER + KERNELS_PER_QK_NORM * model.qk_norm)
     kernels = kernels + model.moe_layers * KERNELS_PER_EXPERT_LAYER
-    kernels = kernels + layers * KERNELS_PER_QUANTISED_LAYER * (layout.matrix_flops > layout.half_flops)
-    small = kernels * parameters.kernel_us * 1e-3
+    quantised = np.where(layout.matrix_flops > layout.half_flops, layers * KERNELS_PER_QUANTISED_LAYER, 0.0)
+    small = (kernels + quantised) * parameters.kernel_us * 1e-3
     cost = cost + Cost.of("elementwise", memory=traffic / bandwidth, overhead=small)
     message = step.tokens * model.hidden_size * ACTIVATION_BYTES
     per_layer = 1.0 if model.model_type in PARALLEL_BLOCKS else 2.0
