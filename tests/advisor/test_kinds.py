@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import advisor
 from advisor.fitting.calibration import errors_of, fitted_part
 from advisor.fitting.evidence import group_runs
-from advisor.fitting.kinds import KINDS, WIDE, Seen, opened, opening, seen_of, unseen
+from advisor.fitting.kinds import KINDS, ONCE, WIDE, Seen, opened, opening, seen_of, unseen
 from advisor.fitting.posterior import own_start, update
 from advisor.fitting.surrogate import Surrogate, analytic_marginal, shipped_surrogate
 from advisor.judging.unseen import trials
@@ -62,15 +62,33 @@ def test_who_has_seen_more_is_no_less_certain(one, other):
 def test_only_what_is_asked_of_these_kernels_is_less_certain():
     marginal = shipped_surrogate().marginal("vllm", GPU.name)
     assert marginal.seen == Seen(
-        kinds=frozenset({"8-bit weights", "an 8-bit KV cache", "expert parallelism"}), tp=4, pp=4
+        kinds=frozenset({"8-bit weights", "an 8-bit KV cache", "expert parallelism"}),
+        often=frozenset({"8-bit weights"}),
+        tp=4,
+        pp=4,
     )
     wider = opened(marginal, (LATENT, layout(LATENT)))
     grown = {NAMES[i] for i in np.flatnonzero(np.diag(wider.covariance) > np.diag(marginal.covariance))}
     assert grown == {*KINDS["4-bit weights"], *KINDS["4-bit experts"], *KINDS["latent attention"], *WIDE}
     assert wider.seen is None
-    assert opened(
-        marginal, (DENSE, Layout.from_columns(COLUMNS | {"dtype": "fp8", "tp": 2}, DENSE, GPU))
-    ).covariance == (pytest.approx(marginal.covariance))
+    known = Layout.from_columns(COLUMNS | {"dtype": "fp8", "kv_dtype": "auto", "tp": 2, "ep": 1}, DENSE, GPU)
+    assert opened(marginal, (DENSE, known)).covariance == pytest.approx(marginal.covariance)
+
+
+def test_what_one_model_alone_had_is_less_certain_than_what_several_had():
+    """And more certain than what none had; the answer says so."""
+    marginal = shipped_surrogate().marginal("vllm", GPU.name)
+    cached = Layout.from_columns(COLUMNS | {"dtype": "auto", "kv_dtype": "fp8", "tp": 1, "ep": 1, "pp": 1}, DENSE, GPU)
+    at = NAMES.index("kv_memory")
+    once = opening(marginal.seen, DENSE, cached)[at, 0]
+    assert once == pytest.approx(ONCE * PRIORS["kv_memory"].spread ** 2)
+    often = Seen(kinds=marginal.seen.kinds, often=marginal.seen.kinds, tp=4, pp=4)
+    assert opening(often, DENSE, cached)[at, 0] == 0
+    assert opening(Seen(tp=4, pp=4), DENSE, cached)[at, 0] > once
+    found = advisor.estimate("llama-13b", "1xH200", kv_dtype="fp8", batch=8, input_len=512, output_len=64)
+    assert "fitted runs of vllm had an 8-bit KV cache of one model alone: intervals are wider for it" in [
+        note.text for note in found.notes
+    ]
 
 
 def test_answers_say_what_no_run_had_and_are_less_certain_for_it():

@@ -73,7 +73,9 @@ def test_it_says_what_it_has_learned(learned):
     assert tpot.error_before > 0.12
     assert tpot.error_left_out < 0.5 * tpot.error_before
     assert tpot.error_after < 0.5 * tpot.error_before
-    assert {outlier.metric for outlier in lesson.outliers} <= {"ttft_ms", "prefill_ms"}  # decode has none
+    # decode has none but of 8 long sequences on half the heads, which leave the GPU's last wave half empty
+    decode = {outlier.run_id for outlier in lesson.outliers if outlier.metric not in {"ttft_ms", "prefill_ms"}}
+    assert all("tp2" in name and "-b8-i8192-" in name for name in decode)
     assert lesson.moves[0].distance == max(move.distance for move in lesson.moves)
     for move in lesson.moves:
         assert move.before_low < move.before < move.before_high
