@@ -43,6 +43,8 @@ NORMAL = Scale(noise=0.0, quantiles=tuple(NormalDist().inv_cdf(0.5 + level / 2.0
 """Of errors that are taken to be normal."""
 MEASURED_SIGMA = 0.03
 """Spread of repeated measurements of one configuration on one machine."""
+SURE = 0.99
+"""Probability from which on it goes without saying that something fits in memory, or at 1 less that, that it does not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -295,10 +297,6 @@ def memory_parts(evaluation: Evaluation, row: int) -> dict[str, float]:
         "reserved": float(room.reserved_gib[row]),
     }
     return parts | {"device": device}
-
-
-SURE = 0.99
-"""Probability from which on it goes without saying that something fits in memory, or at 1 less that, that it does not."""
 
 
 def _limits(evaluation: Evaluation, row: int, *, fits: bool, starts: float, holds: float) -> list[Note]:

@@ -7,7 +7,6 @@ from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from scipy.special import ndtr
 
 from advisor.fitting.kinds import opening
 from advisor.fitting.surrogate import STAGED
@@ -123,8 +122,9 @@ class Evaluation:
         setting, spread = self.setting, spread_gib(engine, self.setting.cluster.gpu)
         each = request_gib(setting.model, setting.memory, setting.layout, self.input_len + self.output_len)
         at_once = np.minimum(self.batch, setting.layout.max_num_seqs)
-        one, all_ = (ndtr((setting.memory.slack_gib - count * each) / spread) for count in (1.0, at_once))
-        return np.asarray(one), np.asarray(np.where(at_once < self.batch, 0.0, all_))
+        left = [(setting.memory.slack_gib - count * each) / spread for count in (1.0, at_once)]
+        one, all_ = (np.array([NormalDist().cdf(x) for x in np.clip(rows, -38.0, 38.0)]) for rows in left)
+        return one, np.where(at_once < self.batch, 0.0, all_)
 
     def capacity_ends(self, engine: str, level: float = 0.9) -> tuple[Array, Array]:
         """Fewest and most tokens that the KV cache of one replica holds with probability ``level``."""

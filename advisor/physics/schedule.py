@@ -14,7 +14,8 @@ import numpy as np
 from advisor.physics.costs import Cost
 from advisor.physics.layout import ACTIVATION_BYTES
 from advisor.physics.memory import max_concurrency
-from advisor.physics.operators import Pass, causal_pairs, elementwise_bytes
+from advisor.physics.operators import Pass, causal_pairs
+from advisor.physics.plain_torch import SUMS_HOST_US, routing, unfused
 from advisor.physics.roofline import hand_over_ms, stage_cost
 from probes.parallel.layout import lay_out
 
@@ -41,16 +42,6 @@ starts. 4 prompts of 1024 tokens get their first tokens at 0.96 of the prefill's
 HOST_LINK = 0.87
 """Share of the host link that copies from pinned memory reach: 55.5 of 64 GB/s (``catalog/data/kernels``, h2d, H200)."""
 
-SUMS_HOST_US = 140.0
-"""Host time that the two sums of a layer take our PyTorch engine outside a CUDA graph, over its GPUs' memory: prefill of
-128 tokens takes Llama-3.1-8B 11.3 ms on one H200 and 15.5 on two or four."""
-
-ROUTING_US = 40.0
-ROUTING_TRAFFIC = 13.0
-"""What our PyTorch engine adds in each layer with experts by sorting tokens in plain operations: GPU time, and times that it
-moves the hidden state of each token and expert. Qwen3-30B-A3B on one H200: batches of one token are 45 us a layer slower than
-their kernels alone, prefill of 8192 tokens 0.8 ms (``catalog/data/kernels``, experts, and ``catalog/data/runs``)."""
-
 FP8_CACHE = 0.65
 """Efficiency at which vLLM's decode attention reads an 8-bit cache, as a share of that of a 16-bit one. From the seven batches
 of Llama-3.1-8B on one H200 that had one (FlashAttention 3; ``catalog/data/runs/vllm-0.24.0_h200_static.csv``): their TPOT is
@@ -60,11 +51,6 @@ FP8_PRODUCTS = 0.9
 """Share of the peak of 8-bit products that vLLM's reach, over the share of 16-bit ones that theirs reach. Prefill of Llama-2-7B,
 Llama-3.1-8B and Qwen2.5-7B in fp8 on one H200 takes 7% longer than if it were 1, in the mean (batches of 16 and more;
 ``catalog/data/runs/vllm-0.24.0_h200_static.csv``)."""
-
-UNFUSED_US = 45.0
-UNFUSED_TRAFFIC = 4.5
-"""What plain element-wise kernels add: GPU time a layer, and memory traffic over the ideal (Llama-3.1-8B on one H200,
-compiled against not, in CUDA graphs both; ``catalog/data/runs/torch-2.11.0_h200.csv``)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,9 +153,9 @@ def pass_cost(setting: Setting, step: Pass, *, prefills: Array | float) -> Cost:
         per_pass = per_pass + np.where(layout.tp > 1, setting.model.num_hidden_layers * SUMS_HOST_US, 0.0)
     launch = per_pass * 1e-3 * launched
     if setting.whole_prompts and not setting.ideal:
-        cost = cost + _unfused(setting, step, gpu_ms)
+        cost = cost + unfused(setting, step, gpu_ms)
         if setting.model.moe_layers:
-            cost = cost + _routing(setting, step)
+            cost = cost + routing(setting, step)
         gpu_ms = cost.total_ms
     link = (1.0 if setting.ideal else HOST_LINK) * setting.cluster.gpu.pcie_gbps * 1e6
     stream = layout.offload * setting.memory.layer_weight_bytes / link
@@ -181,32 +167,6 @@ def pass_cost(setting: Setting, step: Pass, *, prefills: Array | float) -> Cost:
         + Cost.of("offload", memory=np.maximum(stream - np.maximum(gpu_ms, launch), 0.0))
         + Cost.of("host", overhead=host)
     )
-
-
-def _unfused(setting: Setting, step: Pass, gpu_ms: Array) -> Cost:
-    """What the plain PyTorch engine takes longer than ``gpu_ms`` where its element-wise kernels are not fused; other
-    engines' are written as one.
-    """
-    plain = 1.0 - setting.layout.compiled + np.zeros_like(gpu_ms)
-    bandwidth = setting.cluster.gpu.memory_bandwidth_gbps * 1e6
-    traffic = UNFUSED_TRAFFIC * elementwise_bytes(setting.model, setting.layout, step) / bandwidth
-    return Cost.of(
-        "elementwise",
-        memory=plain * traffic,
-        overhead=plain * setting.model.num_hidden_layers * UNFUSED_US * 1e-3,
-    )
-
-
-def _routing(setting: Setting, step: Pass) -> Cost:
-    """What the plain PyTorch engine takes to send tokens to experts and back."""
-    model = setting.model
-    sent = ROUTING_TRAFFIC * step.tokens * model.num_experts_per_tok * model.hidden_size * ACTIVATION_BYTES
-    each = Cost.of(
-        "routing",
-        memory=sent / (setting.cluster.gpu.memory_bandwidth_gbps * 1e6),
-        overhead=ROUTING_US * 1e-3 + np.zeros_like(sent),
-    )
-    return each * float(model.moe_layers)
 
 
 def _slowest_stage(setting: Setting) -> Array:
