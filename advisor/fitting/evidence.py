@@ -167,7 +167,10 @@ def impossible(runs: Iterable[Measurement]) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for group in group_runs(run for run in runs if run.regime == "static" and not run.oom and run.batch > 0):
-        best, beyond = group.predict(IDEAL), group.impossible
+        beyond = group.impossible
+        if not beyond.any():
+            continue
+        best = group.predict(IDEAL)
         for k, i in np.argwhere(beyond):
             name = METRICS[k]
             limit = f"{group.cluster.gpu.name}'s bandwidth and peak allow {best[k, i]:.3g} at best"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from advisor.physics.collectives import SHORT_BYTES, collective_ms
+from advisor.physics.collectives import collective_ms
 from advisor.physics.layout import Layout
 from advisor.physics.operators import Product, causal_pairs, expert_products, routed_bytes
 from advisor.physics.roofline import attention_cost, product_cost
@@ -55,6 +55,9 @@ CUBLAS = ("vllm", "torch")
 
 SHORT_SUMS = {"vllm": "vllm-custom", "torch": "symm"}
 """How engines sum short messages; NCCL's times of those say nothing of them."""
+
+SHORT_BYTES = 8 * 2**20
+"""Up to so large a message they do (vLLM's ``custom_all_reduce`` max_size)."""
 
 RING_BYTES = 16 * 2**20
 """From this size on NCCL's sums are of the regime that the model of time calls long; between are neither."""

@@ -34,13 +34,6 @@ SLOW_LATENCY = {"pcie": 2.0, "network": 4.0}
 Vidur and APEX+ (V100-PCIE, A100 and H100, 1 and several nodes) over those of NVLink within a node."""
 
 
-SHORT_BYTES = 8 * 2**20
-"""Up to about so large a message engines sum with kernels of their own, in which every GPU reads all others' (vLLM's
-``custom_all_reduce`` max_size, TensorRT-LLM's, PyTorch's symmetric memory); longer ones go through NCCL's rings, which take
-longer to begin and then are faster. The model takes the quicker of the two, so that time and its share per byte have no
-jump."""
-
-
 def link_gbps(cluster: Cluster, group: Array) -> Array:
     """Bandwidth of one GPU's share of the slowest link that a group inside one node crosses, per direction, GB/s."""
     gpu = cluster.gpu
@@ -89,7 +82,12 @@ def collective_ms(
 
 
 def _within_node_ms(volume: Array, group: Array, cluster: Cluster, parameters: Parameters) -> Array:
-    """``volume``: bytes through each of ``group`` GPUs; the quicker of the two ways is taken."""
+    """``volume``: bytes through each of ``group`` GPUs.
+
+    Engines sum short messages with kernels of their own, in which every GPU reads all others' (vLLM's and TensorRT-LLM's custom
+    all-reduce, PyTorch's symmetric memory); long ones go through NCCL's rings, which take longer to begin and then are faster.
+    The quicker of the two ways is taken, so that time and its share per byte have no jump.
+    """
     gbps = link_gbps(cluster, group)
     if not _is_fast(cluster):
         return parameters.collective_us * SLOW_LATENCY["pcie"] * 1e-3 + volume / (gbps * parameters.ring_link * 1e6)

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from advisor.fitting.kernels import SHORT_SUMS, evidence_of, shipped_evidence
+from advisor.fitting.kernels import SHORT_BYTES, SHORT_SUMS, evidence_of, shipped_evidence
 from advisor.fitting.posterior import log_residuals, sensitivities, update
 from advisor.fitting.surrogate import analytic_marginal, shipped_surrogate
-from advisor.physics.collectives import SHORT_BYTES, collective_ms
+from advisor.physics.collectives import collective_ms
 from advisor.physics.parameters import NAMES, Parameters
 from catalog.gpus import find_gpu
 from catalog.kernels import AttentionTime, Collective, CopyTime, ExpertsTime, Kernel
