@@ -244,7 +244,8 @@ def memory(model: Model, cluster: Cluster, layout: Layout, engine: str = "vllm")
     kept = reserves_graphs(find_engine(engine), model, cluster.gpu)
     outside = engine_gib(layout) + graph_gib(model, layout, kept)
     if engine == "vllm" and model.quantization is None:
-        outside = outside + np.where(layout.weight_bytes < ACTIVATION_BYTES, QUANTISED_GIB, 0.0)
+        eight = (layout.weight_bytes >= 1.0) & (layout.weight_bytes < ACTIVATION_BYTES)
+        outside = outside + np.where(eight, QUANTISED_GIB, 0.0)
     budget = device * layout.gpu_memory_utilization
     per_layer_kv = kv_numbers_per_token(model, layout) * layout.kv_bytes
     quantised = np.where(layout.weight_bytes < ACTIVATION_BYTES, 1.0, 0.0)
