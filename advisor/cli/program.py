@@ -181,7 +181,9 @@ def _unknown_option(name: str, ctx: Any) -> str:
         siblings = getattr(ctx.parent.command, "commands", {})
         elsewhere = [each for each, command in siblings.items() if name in _options(command, ctx)]
     if elsewhere:
-        return f"{ctx.command_path} has no {name}; it is an option of {' and '.join(elsewhere)}"
+        near = suggestion(name, own)
+        told = f"{ctx.command_path} has no {name}; it is an option of {' and '.join(elsewhere)}"
+        return f"{told}; {near} here" if near else told
     near = suggestion(name, own, otherwise=f"see {ctx.command_path} --help" if ctx is not None else "")
     return f"no such option {name}; {near}"
 

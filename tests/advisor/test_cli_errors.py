@@ -39,6 +39,7 @@ def refused(*arguments):
         ([*ESTIMATE, "--rate", "3"], ["has no --rate", "option of recommend and simulate and plan and export"]),
         ([*RECOMMEND, "extra"], ["extra"]),
         (["--formt"], ["no such option --formt"]),
+        (["recommend", "--gpu", "4xA100"], ["has no --gpu", "an option of import", "closest: --gpus"]),
         # names
         (["recommend", "--model", "lama-13b", "--gpus", "A100"], ['unknown model "lama-13b"', "huggyllama/llama-13b"]),
         (["recommend", "--model", "", "--gpus", "A100"], ["no model named"]),
