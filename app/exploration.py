@@ -175,14 +175,9 @@ def _numbers(side: Side, point: advisor.Curve, curve: advisor.Curve, *, alone: b
             shown, told = "-", "no price known"
             if metric in point.metrics:
                 value, low, high = (float(ends[metric][0]) for ends in (point.metrics, point.low, point.high))
-                unit = unit_of([value]) if metric.endswith("_ms") else RATE
-                shown = (
-                    dollars(value)
-                    if metric == "usd_per_mtok"
-                    else duration(value)
-                    if unit is not RATE
-                    else short(value)
-                )
+                unit, shown = RATE, dollars(value) if metric == "usd_per_mtok" else short(value)
+                if metric.endswith("_ms"):
+                    unit, shown = unit_of([value]), duration(value)
                 told = f"90%: {unit.span(low, high)[1:-1]}"
             st.metric(label, shown, told, delta_color="off", delta_arrow="off", width=METRIC_WIDTH)
     batch, running = int(point.batches[0]), int(point.running[0])

@@ -104,8 +104,9 @@ def _table(found: advisor.Recommendation) -> None:
         if rows:
             st.session_state[PICK] = candidate_name(found.candidates[rows[0]])
 
+    units = _units(found.candidates)
     st.dataframe(
-        [_cells(each, _units(found.candidates)) for each in found.candidates], hide_index=True, key="candidates", on_select=pick,
+        [_cells(each, units) for each in found.candidates], hide_index=True, key="candidates", on_select=pick,
         selection_mode="single-row", alt="Layouts, best first, with their throughput and latency",
     )  # fmt: skip
 
