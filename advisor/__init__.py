@@ -15,24 +15,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from advisor.curves import Curve, curve
-    from advisor.estimation import Estimate, estimate
-    from advisor.fitting.refinement import fit
-    from advisor.fitting.surrogate import Surrogate
-    from advisor.importing import import_runs
-    from advisor.judging.validation import Validation, validate
-    from advisor.launch import export
-    from advisor.measuring.probing import probe
-    from advisor.planning.capacity import CapacityPlan, plan
+    from advisor.benchmarking.probe_api import probe
+    from advisor.calibration.importing import import_runs
+    from advisor.calibration.surrogate import Surrogate
+    from advisor.calibration.user_fit import fit
+    from advisor.capacity.capacity_plan import CapacityPlan, plan
+    from advisor.prediction.batch_curve import Curve, curve
+    from advisor.prediction.estimation import Estimate, estimate
     from advisor.progress import Progress
-    from advisor.recommendation import Recommendation, recommend
-    from advisor.serving.simulation import Simulation, simulate
-    from advisor.serving.traces import read_trace
-    from advisor.tuning.live import Tuning, tune
-    from catalog.config import parse_config
+    from advisor.recommendation.launch_command import export
+    from advisor.recommendation.recommendation import Recommendation, recommend
+    from advisor.simulator.simulation import Simulation, simulate
+    from advisor.simulator.trace_files import read_trace
+    from advisor.tuning.tuning_run import Tuning, tune
+    from advisor.validation.validation import Validation, validate
     from catalog.engines import all_engines
     from catalog.gpus import all_gpus
-    from catalog.models import all_models
+    from catalog.models.find import all_models
+    from catalog.models.hf_config import parse_config
     from catalog.runs import shipped_runs, user_runs
     from catalog.schema import (
         Cluster,
@@ -90,24 +90,24 @@ __all__ = [
 ]
 
 _HOMES = {
-    "advisor.planning.capacity": ("CapacityPlan", "plan"),
-    "advisor.curves": ("Curve", "curve"),
-    "advisor.estimation": ("Estimate", "estimate"),
-    "advisor.importing": ("import_runs",),
-    "advisor.launch": ("export",),
-    "advisor.measuring.probing": ("probe",),
+    "advisor.capacity.capacity_plan": ("CapacityPlan", "plan"),
+    "advisor.prediction.batch_curve": ("Curve", "curve"),
+    "advisor.prediction.estimation": ("Estimate", "estimate"),
+    "advisor.calibration.importing": ("import_runs",),
+    "advisor.recommendation.launch_command": ("export",),
+    "advisor.benchmarking.probe_api": ("probe",),
     "advisor.progress": ("Progress",),
-    "advisor.recommendation": ("Recommendation", "recommend"),
-    "advisor.fitting.refinement": ("fit",),
-    "advisor.serving.traces": ("read_trace",),
-    "advisor.serving.simulation": ("Simulation", "simulate"),
-    "advisor.fitting.surrogate": ("Surrogate",),
-    "advisor.tuning.live": ("Tuning", "tune"),
-    "advisor.judging.validation": ("Validation", "validate"),
-    "catalog.config": ("parse_config",),
+    "advisor.recommendation.recommendation": ("Recommendation", "recommend"),
+    "advisor.calibration.user_fit": ("fit",),
+    "advisor.simulator.trace_files": ("read_trace",),
+    "advisor.simulator.simulation": ("Simulation", "simulate"),
+    "advisor.calibration.surrogate": ("Surrogate",),
+    "advisor.tuning.tuning_run": ("Tuning", "tune"),
+    "advisor.validation.validation": ("Validation", "validate"),
+    "catalog.models.hf_config": ("parse_config",),
     "catalog.engines": ("all_engines",),
     "catalog.gpus": ("all_gpus",),
-    "catalog.models": ("all_models",),
+    "catalog.models.find": ("all_models",),
     "catalog.runs": ("shipped_runs", "user_runs"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
@@ -132,7 +132,7 @@ def __dir__() -> list[str]:
 
 
 def _version() -> str:
-    from importlib import metadata  # noqa: PLC0415  slow to import, and only --version asks
+    from importlib import metadata  # slow to import, and only --version asks
 
     try:
         return metadata.version("advisor")
@@ -173,7 +173,7 @@ def _file(name: str) -> str:
 
 def _installed(name: str, found: str) -> bool:
     """Whether advisor's own distribution has put ``found`` where it is, beside this package or not."""
-    from importlib import metadata  # noqa: PLC0415  slow to import, and seldom needed
+    from importlib import metadata  # slow to import, and seldom needed
 
     try:
         own = metadata.files("advisor") or []

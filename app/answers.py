@@ -15,8 +15,8 @@ import advisor
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from advisor.evaluation import Regime
-    from advisor.knowledge import Beside
+    from advisor.calibration.intervals import Regime
+    from advisor.prediction.evidence import Beside
 
 MOST = 64
 """Answers kept of one kind; a recommendation takes about a megabyte."""

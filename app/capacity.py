@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import streamlit as st
 
-from advisor.judging.plan_check import serve_option
-from advisor.report.answers import capacity_answer
-from advisor.report.lines import notes, sources_line
-from advisor.report.numbers import change, dollars, share, short, unit_of
-from advisor.report.reviews import plan_files, traffic_files
-from advisor.report.simulations import NAMES, layout_name
-from advisor.serving.summaries import LIMITS
+from advisor.capacity.option_traffic import serve_option
+from advisor.render.answers import capacity_answer
+from advisor.render.lines import notes, sources_line
+from advisor.render.numbers import change, dollars, share, short, unit_of
+from advisor.render.reviews import plan_files, traffic_files
+from advisor.render.simulations import NAMES, layout_name
+from advisor.simulator.request_results import LIMITS
 from app import capacity_figures as figures
 from app import inputs
 from app.capacity_inputs import planned, question
@@ -25,9 +25,9 @@ from app.jobs import answered
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from advisor.planning.capacity import CapacityPlan
-    from advisor.planning.choices import Option
-    from advisor.serving.simulation import Simulation
+    from advisor.capacity.capacity_plan import CapacityPlan
+    from advisor.capacity.fleet_options import Option
+    from advisor.simulator.simulation import Simulation
     from app.capacity_inputs import Question
 
 ASKED = "capacity question"

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from advisor.report.numbers import duration, limit
-from advisor.report.simulations import NAMES, layout_name
-from advisor.serving.summaries import LIMITS
+from advisor.render.numbers import duration, limit
+from advisor.render.simulations import NAMES, layout_name
+from advisor.simulator.request_results import LIMITS
 from app.figures import BLUE, GREEN, GREY, ORANGE, PALETTE, RED, faint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from advisor.planning.capacity import CapacityPlan
-    from advisor.planning.choices import Change, Option
-    from advisor.serving.simulation import Simulation
+    from advisor.capacity.capacity_plan import CapacityPlan
+    from advisor.capacity.fleet_options import Change, Option
+    from advisor.simulator.simulation import Simulation
 
 WHAT = {"rate": "requests", "input_len": "prompts", "output_len": "answers"}
 WIDE = 5.0

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 import advisor
+from advisor.capacity.capacity_plan import OBJECTIVES
 from advisor.cli.planning import stated_prices
-from advisor.planning.capacity import OBJECTIVES
-from advisor.report.numbers import short
-from advisor.serving.peaks import Peak, peak_of
+from advisor.render.numbers import short
+from advisor.simulator.peak_rate import Peak, peak_of
 from app import inputs
 from app.evidence_runs import session_runs
 from app.frame import plain
@@ -23,8 +23,8 @@ from app.uploads import file_name
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from advisor.knowledge import Beside
-    from advisor.serving.traffic import Traffic
+    from advisor.prediction.evidence import Beside
+    from advisor.simulator.arrivals import Traffic
 
 KINDS = ("H100-SXM", "H200-SXM")
 RATE, TRACE = "A rate", "A trace"

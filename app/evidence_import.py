@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 import advisor
-from advisor.importing import SUFFIXES, nothing, read_import
-from advisor.knowledge import Beside
+from advisor.calibration.importing import SUFFIXES, nothing, read_import
+from advisor.prediction.evidence import Beside
 from app import inputs
 from app.evidence_runs import forget, keep, session_runs
 from app.evidence_tables import Kept, runs_frame
@@ -20,7 +20,7 @@ from app.uploads import file_name
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from advisor.importing import Import
+    from advisor.calibration.importing import Import
 
 MOST_MB = 20
 MOST_FILES = 20

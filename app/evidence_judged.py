@@ -11,9 +11,9 @@ import plotly.graph_objects as go
 import streamlit as st
 
 import advisor
-from advisor.judging.left_out import COMMAND as LEFT_OUT_COMMAND
-from advisor.judging.left_out import SPLITS, shipped_left_out
-from advisor.report.numbers import RATE, share, unit_of
+from advisor.render.numbers import RATE, share, unit_of
+from advisor.validation.holdout import COMMAND as LEFT_OUT_COMMAND
+from advisor.validation.holdout import SPLITS, shipped_left_out
 from app import inputs
 from app.downloads import downloads
 from app.evidence_tables import all_runs, chosen_runs
@@ -23,8 +23,8 @@ from app.frame import plain
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from advisor.judging.checks import Check, Summary
-    from advisor.report.numbers import Unit
+    from advisor.render.numbers import Unit
+    from advisor.validation.prediction_errors import Check, Summary
 
 METRICS = {
     "tpot_ms": "TPOT", "prefill_ms": "prefill", "ttft_ms": "TTFT", "e2e_ms": "whole batch", "output_tok_s": "output tokens",

@@ -7,11 +7,11 @@ import shlex
 import pandas as pd
 import streamlit as st
 
-from advisor.measuring.engines import ENGINES
-from advisor.measuring.plans import Question
-from advisor.measuring.probing import prepared
-from advisor.report.numbers import short
-from advisor.report.probings import shapes_told
+from advisor.benchmarking.benchmark_plan import Question
+from advisor.benchmarking.engines import ENGINES
+from advisor.benchmarking.probe_api import prepared
+from advisor.render.numbers import short
+from advisor.render.probings import shapes_told
 from app import inputs
 from app.downloads import downloads
 from app.frame import plain

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from advisor.knowledge import Beside
+from advisor.prediction.evidence import Beside
 
 KEY = "session runs"
 

@@ -9,11 +9,11 @@ import pandas as pd
 import streamlit as st
 
 import advisor
-from advisor.knowledge import Knowledge
-from advisor.report.lines import PROVENANCE
-from advisor.report.measured import measured_rows
-from advisor.report.numbers import RATE, Unit, unit_of
-from advisor.report.series import Layout, setup_of
+from advisor.prediction.evidence import Knowledge
+from advisor.render.lines import PROVENANCE
+from advisor.render.measured import measured_rows
+from advisor.render.numbers import RATE, Unit, unit_of
+from advisor.render.series import Layout, setup_of
 from app import inputs
 from app.downloads import downloads
 from app.evidence_runs import session_runs

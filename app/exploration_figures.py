@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from advisor.report.numbers import short, unit_of
+from advisor.render.numbers import short, unit_of
 from app.figures import BLUE, CAUSES, GREY, ORANGE, PARTS, RED, faint, made, upright
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 import streamlit as st
 
 import advisor
-from advisor.deployments import OBJECTIVES
-from advisor.report.recommendations import GOALS
+from advisor.recommendation.problem import OBJECTIVES
+from advisor.render.recommendations import GOALS
 from app.frame import plain
 
 if TYPE_CHECKING:

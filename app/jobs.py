@@ -95,7 +95,7 @@ def answered(key: str, question: Any, work: Callable[[Callable[[Progress], None]
             del kept[key]
             st.rerun()
         st.stop()
-    return job.result  # type: ignore[no-any-return]
+    return job.result  # type: ignore[no-any-return, return-value]
 
 
 @st.fragment(run_every=POLL_S)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 import advisor
-from advisor.report.lines import PROVENANCE
-from advisor.report.numbers import RATE, dollars, duration, short, unit_of
-from advisor.report.recommendations import gib_in_use, recommendation_answer
-from advisor.report.reviews import recommendation_files
+from advisor.render.lines import PROVENANCE
+from advisor.render.numbers import RATE, dollars, duration, short, unit_of
+from advisor.render.recommendations import gib_in_use, recommendation_answer
+from advisor.render.reviews import recommendation_files
 from app import answers, inputs
 from app.downloads import downloads
 from app.evidence_runs import session_runs
@@ -21,7 +21,7 @@ from app.recommendation_figures import candidate_name, layout_name, memory_bars,
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from advisor.report.numbers import Unit
+    from advisor.render.numbers import Unit
 
 BLANK = {"concurrency": None, "ttft": None, "tpot": None, "e2e": None, "engine": "vllm", "price": None}
 EXAMPLES: Mapping[str, Mapping[str, object]] = {

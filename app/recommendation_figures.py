@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import plotly.graph_objects as go
 
-from advisor.report.choice_figures import memory_parts
-from advisor.report.numbers import dollars, duration, limit, short, span, unit_of
+from advisor.render.choice_figures import memory_parts
+from advisor.render.numbers import dollars, duration, limit, short, span, unit_of
 from app.figures import CAUSES, GREY, PALETTE, PARTS, RED, SYMBOLS
 
 if TYPE_CHECKING:

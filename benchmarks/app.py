@@ -76,7 +76,7 @@ def explored(*, compare: bool, repeats: int) -> dict[str, list[float]]:
 
 
 def page(name: str) -> None:
-    from app.frame import framed  # noqa: PLC0415  the page's script is the source of this function
+    from app.frame import framed  # the page's script is the source of this function
 
     framed(name)()
 
@@ -96,9 +96,9 @@ def first_visit() -> tuple[float, float]:
 
 def first_page(repeats: int) -> dict[str, list[float]]:
     """Seconds from a fresh server's being up until each part of its first page is painted."""
-    from playwright.sync_api import sync_playwright  # noqa: PLC0415  only this needs a browser
+    from playwright.sync_api import sync_playwright  # only this needs a browser
 
-    from benchmarks.screenshots import served  # noqa: PLC0415
+    from benchmarks.screenshots import served
 
     taken: dict[str, list[float]] = {}
     own = shutil.which("chromium") or shutil.which("chromium-browser")

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from catalog.gpus import find_gpu
-from catalog.models import find_model
-from catalog.parameters import embedding_parameters, parameters
+from catalog.models.find import find_model
+from catalog.models.sizes import embedding_parameters, parameters
 from catalog.runs import shipped_runs
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """Deployments estimated a second on one core: ``python benchmarks/estimate.py``.
 
 Every figure is CPU time of the whole evaluation (memory, capacity, latencies, throughput) from columns of knobs, the least
-of several runs. Beside it the ratio to a plain loop over ``advisor.estimation.estimate``, which answers one deployment at
+of several runs. Beside it the ratio to a plain loop over ``advisor.prediction.estimation.estimate``, which answers one deployment at
 a time with intervals and a report of every matrix product. Exits with 1 where a figure is below the target.
 """
 
@@ -13,12 +13,12 @@ import time
 
 import numpy as np
 
-from advisor.estimation import estimate
-from advisor.evaluation import Evaluation
-from advisor.physics.layout import Layout
-from advisor.physics.parameters import Parameters
+from advisor.perf_model.deployment_arrays import Layout
+from advisor.perf_model.parameters import Parameters
+from advisor.prediction.estimation import estimate
+from advisor.prediction.prediction import Evaluation
 from catalog.gpus import parse_cluster
-from catalog.models import find_model
+from catalog.models.find import find_model
 
 TARGET = 100_000
 """Deployments a second."""

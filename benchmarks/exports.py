@@ -1,7 +1,7 @@
 """Exported commands on real GPUs: do they start vLLM, and is the KV cache then as large as it was foretold?
 
     python -m benchmarks.exports plan PLAN.json --gpus 4      # recommendations that take at most so many GPUs each
-    python -m probes.vllm.exported PLAN.json OUT --gpus 0,1,2,3 --minutes 15       # on the machine with the GPUs
+    python -m probes.vllm_engine.exported PLAN.json OUT --gpus 0,1,2,3 --minutes 15       # on the machine with the GPUs
     python -m benchmarks.exports table PLAN.json OUT          # what was foretold beside what was found
 
 ``table`` exits with 1 unless every load of the plan started, with a cache within 1% of what was foretold.
@@ -18,8 +18,8 @@ from typing import Any
 
 import advisor
 from advisor import Deployment, Slo, Workload
-from catalog.stores import json_rows
-from probes.loads import read_plan
+from catalog.jsonl_store import json_rows
+from probes.benchmark_plan import read_plan
 
 GPU = "H200"
 ALLOWED = 0.01

@@ -12,7 +12,7 @@ import sys
 import time
 from typing import Any
 
-from advisor.recommendation import Recommendation, recommend
+from advisor.recommendation.recommendation import Recommendation, recommend
 from catalog.schema import Slo, Workload
 
 QUESTIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (

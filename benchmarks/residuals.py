@@ -1,7 +1,7 @@
 """How far what one run misses holds for others of its model: ``python -m benchmarks.residuals``.
 
 Each shipped static run with ``role=fit`` on H200 (both engines, their parameters fitted) is foretold by the others of its
-model, for one choice after another of ``advisor.fitting.residuals``' lengths and of the share that is a batch's own. Prints the mean
+model, for one choice after another of ``advisor.calibration.residual_gp``' lengths and of the share that is a batch's own. Prints the mean
 error and the density of what was measured (mean log, the more the better) of the choice that is shipped, of those with most
 density, and of no residuals at all.
 """
@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from advisor.fitting.evidence import group_runs
-from advisor.fitting.residuals import FARTHEST, HERE, LENGTHS, NEVER, REPEAT_NOISE, Residuals, learned
-from advisor.fitting.surrogate import shipped_surrogate
-from advisor.physics.corrections import PHASES
+from advisor.calibration.observations import group_runs
+from advisor.calibration.residual_gp import FARTHEST, HERE, LENGTHS, NEVER, REPEAT_NOISE, Residuals, learned
+from advisor.calibration.surrogate import shipped_surrogate
+from advisor.perf_model.correction import PHASES
 from catalog.runs import shipped_runs
 
 if TYPE_CHECKING:

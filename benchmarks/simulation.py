@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from advisor.serving.simulation import simulate
+from advisor.simulator.simulation import simulate
 from catalog.schema import Deployment, Workload
 
 HOUR_S, RATE = 3600.0, 30.0

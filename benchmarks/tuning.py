@@ -19,22 +19,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 from joblib import Parallel, delayed
 
-from advisor.fitting.evidence import group_runs
-from advisor.fitting.surrogate import analytic_marginal, shipped_surrogate
-from advisor.physics.layout import weight_bits
-from advisor.tuning.beliefs import Points
-from advisor.tuning.campaigns import steps, worth_most
-from advisor.tuning.replays import Replay, recorded_stakes
-from advisor.tuning.rounds import Round
+from advisor.calibration.observations import group_runs
+from advisor.calibration.surrogate import analytic_marginal, shipped_surrogate
+from advisor.perf_model.deployment_arrays import weight_bits
+from advisor.tuning.acquisition import Round
+from advisor.tuning.gp_belief import Points
+from advisor.tuning.loop import steps, worth_most
+from advisor.tuning.replay import Replay, recorded_stakes
 from catalog.gpus import parse_cluster
-from catalog.models import find_model
+from catalog.models.find import find_model
 from catalog.runs import shipped_runs
 
 if TYPE_CHECKING:
-    from advisor.measuring.plans import Candidate
-    from advisor.tuning.beliefs import Belief
-    from advisor.tuning.campaigns import Bench
-    from advisor.tuning.stakes import Stakes
+    from advisor.benchmarking.benchmark_plan import Candidate
+    from advisor.tuning.decision import Stakes
+    from advisor.tuning.gp_belief import Belief
+    from advisor.tuning.loop import Bench
     from catalog.schema import Measurement
 
 GPU = "H200-SXM"
@@ -227,7 +227,7 @@ def table(curves: list[Curve]) -> str:
 
 
 def figure(curves: list[Curve], out: Path) -> None:
-    from matplotlib.figure import Figure  # noqa: PLC0415  only here
+    from matplotlib.figure import Figure  # only here
 
     colours = {"active": "tab:green", "random": "tab:orange", "grid": "tab:blue"}
     drawn = Figure(figsize=(10, 6.5), layout="constrained")

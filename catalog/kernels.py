@@ -1,7 +1,7 @@
 """Times of single kernels and of collectives, measured alone at the shapes that models' shards have.
 
-Shipped as CSV; the probes write one JSON object a line, with the same names (``probes.kernels.times``,
-``probes.collectives.times``). A row with "error" instead of a time is passed over.
+Shipped as CSV; the probes write one JSON object a line, with the same names (``probes.microbench.kernel_times``,
+``probes.microbench.collective_times``). A row with "error" instead of a time is passed over.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from catalog.jsonl_store import json_rows
 from catalog.schema import InputError, require_positive
-from catalog.stores import json_rows
 from catalog.tables import construct, describe, field_types
 
 if TYPE_CHECKING:

@@ -34,7 +34,7 @@ def closest(name: str, spellings: Mapping[str, str], *, count: int = 3) -> list[
 
     ``spellings`` leads from squashed spellings to the names they stand for.
     """
-    from difflib import get_close_matches  # noqa: PLC0415  only for error messages
+    from difflib import get_close_matches  # only for error messages
 
     wanted = squash(name)[:100]
     near = get_close_matches(wanted, spellings, n=4 * count, cutoff=0.6)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from catalog.gpus import find_gpu
-from catalog.home import own_tables
 from catalog.names import squash, suggestion
+from catalog.paths import own_tables
 from catalog.schema import InputError, Price
 from catalog.tables import DATA, construct, read_toml
 

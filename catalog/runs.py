@@ -1,6 +1,6 @@
 """Measured runs: those shipped with the package, the user's own, and the append-only store that probes write.
 
-A store is a file of ``catalog.stores``, one ``Measurement`` a line without its empty fields. The same columns as CSV are
+A store is a file of ``catalog.jsonl_store``, one ``Measurement`` a line without its empty fields. The same columns as CSV are
 read too.
 """
 
@@ -12,10 +12,10 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from catalog.home import own_runs
+from catalog.jsonl_store import append_lines, json_rows, line_of
 from catalog.names import suggestion
+from catalog.paths import own_runs
 from catalog.schema import InputError, Measurement
-from catalog.stores import append_lines, json_rows, line_of
 from catalog.tables import DATA, construct, describe, field_types
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def check_run(run: Measurement, where: str) -> Measurement:
 
 def to_frame(measurements: Iterable[Measurement]) -> pd.DataFrame:
     """One row a run, one column a field, in the order of ``Measurement``; numbers that were not measured are NaN."""
-    import pandas as pd  # noqa: PLC0415  heavy, and few callers need it
+    import pandas as pd  # heavy, and few callers need it
 
     runs = list(measurements)
     hints = field_types(Measurement)

@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from io import StringIO
 
 from catalog.schema import InputError
-from probes.meter import GpuState, describe_gpus, obstacles
+from probes.gpu_telemetry import GpuState, describe_gpus, obstacles
 
 PATIENCE_S = 60.0
 """How long torch may take to start CUDA."""
@@ -51,7 +51,7 @@ def local_gpus() -> list[GpuState]:
 
 
 def in_the_way(gpus: list[int]) -> list[str]:
-    """What stands in the way of measuring on these GPUs, a line each; see ``probes.meter.obstacles``."""
+    """What stands in the way of measuring on these GPUs, a line each; see ``probes.gpu_telemetry.obstacles``."""
     with redirect_stdout(StringIO()):
         return obstacles(gpus)
 

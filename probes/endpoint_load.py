@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from catalog.schema import InputError
-from probes import leash
+from probes import supervised as leash
 from probes.endpoint import KEY
 
 if TYPE_CHECKING:

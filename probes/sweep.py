@@ -12,19 +12,19 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from catalog.jsonl_store import append_lines, json_rows, line_of
 from catalog.schema import InputError
-from catalog.stores import append_lines, json_rows, line_of
-from probes.claims import Claim, take_claim
-from probes.loads import read_plan
+from probes.benchmark_plan import read_plan
+from probes.file_lock import Claim, take_claim
 from probes.ports import take_ports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from probes.loads import Load
+    from probes.benchmark_plan import Load
     from probes.ports import Ports
-    from probes.serving import Offer
+    from probes.serving_benchmark import Offer
 
 
 SPARE = 2

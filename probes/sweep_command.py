@@ -15,23 +15,23 @@ from typing import TYPE_CHECKING, Any
 
 from catalog.runs import append_runs, check_run, read_runs
 from catalog.schema import InputError
-from probes.leash import end_with_starter
-from probes.loads import read_plan
-from probes.static import failure, measure
+from probes.benchmark_plan import read_plan
+from probes.static_benchmark import failure, measure
+from probes.supervised import end_with_starter
 from probes.sweep import Sweep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from catalog.schema import Measurement
-    from probes.loads import Load
-    from probes.static import Engine, OutOfMemory
+    from probes.benchmark_plan import Load
+    from probes.static_benchmark import Engine, OutOfMemory
 
 
 def sweep_parser(module: str, description: str) -> argparse.ArgumentParser:
     """Arguments of ``python -m MODULE PLAN.json OUT``; ``--worker`` is for the processes that a sweep starts."""
     parser = argparse.ArgumentParser(prog=f"python -m {module}", description=description)
-    parser.add_argument("plan", type=Path, nargs="?", help="JSON file, see probes.loads.read_plan")
+    parser.add_argument("plan", type=Path, nargs="?", help="JSON file, see probes.benchmark_plan.read_plan")
     parser.add_argument("out", type=Path, nargs="?", help="folder for what is measured")
     parser.add_argument("--gpus", default="0", help="indices of the GPUs to use, as nvidia-smi counts them: 0,1")
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop after this long")

@@ -13,7 +13,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.samplers import BaseSampler, NSGAIISampler
 
 from catalog.schema import InputError
-from search.quiet import quietly
+from search.optuna_logging import quietly
 from search.scores import Pool
 
 if TYPE_CHECKING:

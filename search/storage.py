@@ -68,7 +68,7 @@ def open_storage(storage: str | os.PathLike[str] | None) -> BaseStorage:
 
 
 def _database(url: str) -> RDBStorage:
-    from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError  # noqa: PLC0415  a slow import
+    from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError  # a slow import
 
     arguments = CONNECT_ARGS.get(url.partition("://")[0], {})
     for _ in range(OPENINGS):
@@ -120,7 +120,7 @@ def readable_errors(storage: str) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:
-        from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415  a slow import, needed only when something failed
+        from sqlalchemy.exc import SQLAlchemyError  # a slow import, needed only when something failed
 
         if not isinstance(error, (SQLAlchemyError, *STORAGE_ERRORS)):
             raise

@@ -12,8 +12,8 @@ from optuna.distributions import check_distribution_compatibility
 from optuna.trial import TrialState
 
 from catalog.schema import InputError, require_positive
+from search.optuna_logging import quietly
 from search.pareto import MOST_OBJECTIVES
-from search.quiet import quietly
 from search.sampling import POPULATION, distributions, sample
 from search.scores import Pool, Question, Scores
 from search.storage import open_storage, readable_errors

@@ -20,8 +20,8 @@ models, GPUs, prices and runs are read from $ADVISOR_HOME. NO_COLOR is honoured.
 
 def _show_version(asked: bool | None) -> None:
     if asked:
-        import advisor  # noqa: PLC0415  its version is looked up only here
-        from advisor.cli.output import write  # noqa: PLC0415
+        import advisor  # its version is looked up only here
+        from advisor.cli.output import write
 
         write(f"advisor {advisor.__version__}\n")
         raise typer.Exit

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from advisor.report.tables import Column
+    from advisor.render.tables import Column
     from catalog.tables import Table
 
 app = typer.Typer(cls=Program, rich_markup_mode=None, invoke_without_command=True)
@@ -42,9 +42,9 @@ def overview(ctx: typer.Context) -> None:
     """  # noqa: D301  Click's mark for lines that stay as they are
     if ctx.invoked_subcommand is not None:
         return
-    from catalog.engines import all_engines  # noqa: PLC0415  engines' facts are read only for this
-    from catalog.prices import all_prices  # noqa: PLC0415
-    from catalog.tables import table  # noqa: PLC0415
+    from catalog.engines import all_engines  # engines' facts are read only for this
+    from catalog.prices import all_prices
+    from catalog.tables import table
 
     counts = {"models": len(table("models").entries), "gpus": len(table("gpus").entries),
               "prices": len(all_prices()), "engines": len(all_engines())}  # fmt: skip
@@ -57,9 +57,9 @@ def models(search: Search = None, format_: opt.Format = "table", wide: opt.Wide 
 
     The name of one may be any that --model takes, a path to a config.json too.
     """
-    from advisor.report import catalogs as report  # noqa: PLC0415  brings Rich
-    from catalog.models import all_models, find_model  # noqa: PLC0415
-    from catalog.tables import table  # noqa: PLC0415
+    from advisor.render import catalogs as report  # brings Rich
+    from catalog.models.find import all_models, find_model
+    from catalog.tables import table
 
     everything = all_models()
     near = _matching(search, everything, lambda model: model.name)
@@ -73,9 +73,9 @@ def models(search: Search = None, format_: opt.Format = "table", wide: opt.Wide 
 @app.command(cls=Command)
 def gpus(search: Search = None, format_: opt.Format = "table", wide: opt.Wide = False) -> None:
     """List GPUs, or tell all about one: memory, bandwidth, TFLOP/s, links, source."""
-    from advisor.report import catalogs as report  # noqa: PLC0415  brings Rich
-    from catalog.gpus import all_gpus, find_gpu  # noqa: PLC0415
-    from catalog.tables import table  # noqa: PLC0415
+    from advisor.render import catalogs as report  # brings Rich
+    from catalog.gpus import all_gpus, find_gpu
+    from catalog.tables import table
 
     everything = all_gpus()
     near = _matching(search, everything, lambda gpu: gpu.name)
@@ -89,8 +89,8 @@ def gpus(search: Search = None, format_: opt.Format = "table", wide: opt.Wide = 
 @app.command(cls=Command)
 def prices(search: Search = None, format_: opt.Format = "table", wide: opt.Wide = False) -> None:
     """List what GPUs cost for an hour, cheapest first, by GPU or provider."""
-    from advisor.report import catalogs as report  # noqa: PLC0415  brings Rich
-    from catalog.prices import all_prices  # noqa: PLC0415
+    from advisor.render import catalogs as report  # brings Rich
+    from catalog.prices import all_prices
 
     everything = sorted(all_prices(), key=lambda price: (price.gpu, price.illustrative, price.usd_per_gpu_hour))
     near = _matching(search, everything, lambda price: f"{price.gpu} {price.provider}")
@@ -103,8 +103,8 @@ def prices(search: Search = None, format_: opt.Format = "table", wide: opt.Wide 
 @app.command(cls=Command)
 def engines(search: Search = None, format_: opt.Format = "table", wide: opt.Wide = False) -> None:
     """List engines, or tell all about one: version, GPUs it runs on, parallelism, formats."""
-    from advisor.report import catalogs as report  # noqa: PLC0415  brings Rich
-    from catalog.engines import all_engines, find_engine  # noqa: PLC0415
+    from advisor.render import catalogs as report  # brings Rich
+    from catalog.engines import all_engines, find_engine
 
     if search:
         _one(report.engine_facts(find_engine(search)), [], format_)
@@ -139,7 +139,7 @@ def _many(
     *,
     wide: bool,
 ) -> None:
-    from advisor.report.tables import drawn  # noqa: PLC0415  brings Rich
+    from advisor.render.tables import drawn  # brings Rich
 
     answer(
         chosen,
@@ -151,9 +151,9 @@ def _many(
 
 
 def _one(facts: dict[str, Any], notes: Sequence[str], chosen: str) -> None:
-    from advisor.report.catalogs import shown_value  # noqa: PLC0415  brings Rich
-    from advisor.report.lines import facts_grid, labelled  # noqa: PLC0415
-    from advisor.report.tables import Column  # noqa: PLC0415
+    from advisor.render.catalogs import shown_value  # brings Rich
+    from advisor.render.lines import facts_grid, labelled
+    from advisor.render.tables import Column
 
     shown = {name: shown_value(name, value) for name, value in facts.items()}
 

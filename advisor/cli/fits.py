@@ -25,7 +25,7 @@ KernelFiles = Annotated[
     list[str] | None,
     typer.Option(
         "--kernels", metavar="FILE", rich_help_panel=opt.EVIDENCE,
-        help="Kernels and collectives timed alone (of probes.kernels.times). Can be repeated.",
+        help="Kernels and collectives timed alone (of probes.microbench.kernel_times). Can be repeated.",
     ),
 ]  # fmt: skip
 Alone = Annotated[
@@ -53,8 +53,8 @@ def fit(
     advisor fit runs.jsonl -o fit.json
     advisor recommend --model llama-13b --gpus 4xA100 --fit fit.json
     """  # noqa: D301  Click's mark for lines that stay as they are
-    from advisor.fitting.refinement import fit  # noqa: PLC0415  brings numpy, scipy and joblib
-    from advisor.report.fits import accuracy_columns, accuracy_rows, fit_view  # noqa: PLC0415  brings Rich
+    from advisor.calibration.user_fit import fit  # brings numpy, scipy and joblib
+    from advisor.render.fits import accuracy_columns, accuracy_rows, fit_view  # brings Rich
 
     with progress("fitting"):
         found = fit(runs or None, alone=alone, kernels=kernels or ())

@@ -12,8 +12,8 @@ from catalog.schema import InputError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from advisor.fitting.surrogate import Surrogate
-    from advisor.knowledge import Runs
+    from advisor.calibration.surrogate import Surrogate
+    from advisor.prediction.evidence import Runs
 
 Fit = Annotated[
     str | None,
@@ -37,7 +37,7 @@ def evidence(paths: Sequence[str] | None, fit: str | None) -> Runs:
         raise InputError("--runs and --fit each say what to stand on; leave out one, or fit those runs: advisor fit")
     if not paths:
         return read_fit(fit)
-    from catalog.runs import read_runs  # noqa: PLC0415  only with --runs
+    from catalog.runs import read_runs  # only with --runs
 
     return [run for path in paths for run in read_runs(path)]
 
@@ -51,6 +51,6 @@ def read_fit(path: str | None) -> Surrogate | None:
     """
     if path is None:
         return None
-    from advisor.fitting.surrogate import Surrogate  # noqa: PLC0415  brings numpy
+    from advisor.calibration.surrogate import Surrogate  # brings numpy
 
     return Surrogate.read(path)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from advisor.importing import Import
+    from advisor.calibration.importing import Import
 
 FACTS = "What the files do not say"
 KEPT = "Where it is kept"
@@ -156,7 +156,7 @@ def import_(
     """  # noqa: D301  Click's mark for lines that stay as they are
     if not files:
         raise InputError("no file named; for example: advisor import results.json --gpu H100-SXM --tp 4 --engine vllm")
-    from advisor.importing import nothing, read_import  # noqa: PLC0415
+    from advisor.calibration.importing import nothing, read_import
 
     given = {
         "gpu": gpu, "gpus": gpus, "tp": tensor_parallel_size, "pp": pipeline_parallel_size, "dp": data_parallel_size,
@@ -175,8 +175,8 @@ def import_(
 
 
 def _tell(found: Import, *, dry_run: bool, wide: bool) -> None:
-    from advisor.report.lines import labelled  # noqa: PLC0415  brings Rich
-    from advisor.report.measured import measured_view  # noqa: PLC0415
+    from advisor.render.lines import labelled  # brings Rich
+    from advisor.render.measured import measured_view
 
     def view(width: int) -> list[RenderableType]:
         table = [*measured_view(found.new, width, wide=wide), ""] if found.new else []

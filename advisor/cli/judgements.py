@@ -107,13 +107,13 @@ def validate(
     advisor validate --published benchmarks/ --format csv > checks.csv
     """  # noqa: D301  Click's mark for lines that stay as they are
     require_positive("--jobs", jobs, most=1024)
-    from advisor.judging.checks import USUAL, checked_keys  # noqa: PLC0415  brings numpy and scipy
-    from advisor.judging.validation import validate  # noqa: PLC0415  brings joblib
-    from advisor.report.validations import summary_columns, validation_view  # noqa: PLC0415  brings Rich
+    from advisor.render.validations import summary_columns, validation_view  # brings Rich
+    from advisor.validation.prediction_errors import USUAL, checked_keys  # brings numpy and scipy
+    from advisor.validation.validation import validate  # brings joblib
 
     keys = checked_keys(by.split(",")) if by else USUAL
     if report is not None:
-        from advisor.report.plots import check_plots  # noqa: PLC0415  before the work, not after it
+        from advisor.render.plots import check_plots  # before the work, not after it
 
         check_plots()
     with progress("predicting and refitting"):
@@ -129,9 +129,9 @@ def validate(
         columns=lambda: summary_columns(found.summary(keys)),
     )
     if report is not None:
-        from pathlib import Path  # noqa: PLC0415
+        from pathlib import Path
 
-        from advisor.report.judgement import judgement  # noqa: PLC0415  brings Matplotlib
+        from advisor.render.judgement import judgement  # brings Matplotlib
 
         written = judgement(found, Path(report), by=keys)
         if format_ == "table":
@@ -142,8 +142,8 @@ def _judged(files: list[str] | None, runs: list[str] | None) -> list[Measurement
     """All the files' runs; None, for those that ship, where none is named."""
     if not files and not runs:
         return None
-    from advisor.importing import import_runs  # noqa: PLC0415  only with files
-    from catalog.runs import read_runs  # noqa: PLC0415
+    from advisor.calibration.importing import import_runs  # only with files
+    from catalog.runs import read_runs
 
     named = import_runs(files) if files else []
     return [*named, *(run for path in runs or [] for run in read_runs(path))]

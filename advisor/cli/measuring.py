@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from advisor.measuring.probing import Probing
+    from advisor.benchmarking.session import Probing
     from catalog.schema import Measurement
     from probes.sweep import Sweep
 
@@ -230,7 +230,7 @@ def probe(
     """  # noqa: D301  Click's mark for lines that stay as they are
     began = time.monotonic()
     if report and not dry_run:
-        from advisor.report.plots import check_plots  # noqa: PLC0415  only with --report
+        from advisor.render.plots import check_plots  # only with --report
 
         check_plots()  # before anything is measured
     if model is None and plan is None:
@@ -240,13 +240,13 @@ def probe(
         return
     if model is not None and plan is not None:
         raise InputError("--model and --plan are both given; a plan says which models, leave out one of the two")
-    from advisor.measuring.offers import read_requests  # noqa: PLC0415  brings numpy
-    from advisor.measuring.plans import Question  # noqa: PLC0415  likewise
-    from advisor.measuring.probing import prepared  # noqa: PLC0415  likewise
+    from advisor.benchmarking.benchmark_plan import Question  # likewise
+    from advisor.benchmarking.probe_api import prepared  # likewise
+    from advisor.benchmarking.traffic_plan import read_requests  # brings numpy
 
     limit = seconds(budget or DEFAULT_BUDGET) if budget or not plan else None
     if endpoint is not None:
-        from advisor.cli.measuring_endpoint import probe_endpoint  # noqa: PLC0415  seldom needed
+        from advisor.cli.measuring_endpoint import probe_endpoint  # seldom needed
 
         if serving or trace is not None:
             raise InputError("--serving and --trace are for --engine vllm; a server is measured under traffic anyway")
@@ -335,8 +335,8 @@ def watched(ready: Probing) -> Iterator[tuple[Callable[[Sweep], None] | None, Ca
     if sys.stderr is None or not sys.stderr.isatty():
         yield None, lambda _: None
         return
-    from rich.console import Console  # noqa: PLC0415  only on a terminal
-    from rich.progress import BarColumn, Progress, TextColumn  # noqa: PLC0415
+    from rich.console import Console  # only on a terminal
+    from rich.progress import BarColumn, Progress, TextColumn
 
     console = Console(stderr=True, highlight=False, markup=False, emoji=False)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[left]}"))
@@ -357,7 +357,7 @@ def watched(ready: Probing) -> Iterator[tuple[Callable[[Sweep], None] | None, Ca
 
 
 def _tell_plan(ready: Probing, chosen: str, *, wide: bool) -> None:
-    from advisor.report.probings import plan_columns, plan_rows, plan_view  # noqa: PLC0415  brings Rich
+    from advisor.render.probings import plan_columns, plan_rows, plan_view  # brings Rich
 
     answer(
         chosen,
@@ -371,9 +371,9 @@ def _tell_plan(ready: Probing, chosen: str, *, wide: bool) -> None:
 def _tell_outcome(
     ready: Probing, measured: Sequence[Measurement], before: int, chosen: str, *, wide: bool, report: bool
 ) -> None:
-    from advisor.report.lines import labelled  # noqa: PLC0415  brings Rich
-    from advisor.report.measured import measured_columns, measured_rows, measured_view  # noqa: PLC0415
-    from advisor.report.probings import failures, outcome_lines  # noqa: PLC0415
+    from advisor.render.lines import labelled  # brings Rich
+    from advisor.render.measured import measured_columns, measured_rows, measured_view
+    from advisor.render.probings import failures, outcome_lines
 
     if not measured:
         why = "; ".join(failures(ready)) or "the time was over before the first batch was"
@@ -395,10 +395,10 @@ def _tell_outcome(
 
 def _tell_report(out: str | None, runs: str | None, chosen: str, *, wide: bool) -> None:
     """A report of what has been measured before."""
-    from advisor.measuring.probing import places  # noqa: PLC0415  brings numpy
-    from advisor.report.lines import labelled  # noqa: PLC0415  brings Rich
-    from advisor.report.measured import measured_columns, measured_rows, measured_view  # noqa: PLC0415
-    from catalog.runs import read_runs  # noqa: PLC0415
+    from advisor.benchmarking.session import places  # brings numpy
+    from advisor.render.lines import labelled  # brings Rich
+    from advisor.render.measured import measured_columns, measured_rows, measured_view
+    from catalog.runs import read_runs
 
     folder, store = places(out, runs)
     measured = list(read_runs(store))
@@ -415,6 +415,6 @@ def _tell_report(out: str | None, runs: str | None, chosen: str, *, wide: bool) 
 
 
 def _pages(measured: Sequence[Measurement], folder: Path) -> list[Path]:
-    from advisor.report.measured import report  # noqa: PLC0415  brings Matplotlib
+    from advisor.render.measured import report  # brings Matplotlib
 
     return report(measured, folder / "report")

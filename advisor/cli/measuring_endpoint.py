@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from advisor.measuring.endpoint import EndpointProbing, Outcome
-    from advisor.report.tables import Column
+    from advisor.benchmarking.endpoint_session import EndpointProbing, Outcome
+    from advisor.render.tables import Column
 
 
 def probe_endpoint(asked: Mapping[str, Any], chosen: str, *, wide: bool, dry_run: bool, report: bool) -> None:
     """Measure, or only list, and tell it. ``asked`` is what ``prepared_endpoint`` takes."""
-    from advisor.measuring.endpoint import Outcome, prepared_endpoint  # noqa: PLC0415  brings numpy
+    from advisor.benchmarking.endpoint_session import Outcome, prepared_endpoint  # brings numpy
 
     ready = prepared_endpoint(**asked)
     if dry_run:
@@ -43,7 +43,7 @@ def _say(text: str) -> None:
 
 
 def _head(ready: EndpointProbing, width: int) -> RenderableType:
-    from advisor.report.lines import hardware, header  # noqa: PLC0415  brings Rich
+    from advisor.render.lines import hardware, header  # brings Rich
 
     facts, target = ready.facts, ready.target
     layout = f"{facts['dp']} x {facts['tp']} x {facts['pp']} (replicas x TP x PP)"
@@ -53,8 +53,8 @@ def _head(ready: EndpointProbing, width: int) -> RenderableType:
 
 
 def _tell_plan(ready: EndpointProbing, chosen: str, *, wide: bool) -> None:
-    from advisor.report.lines import labelled, notes  # noqa: PLC0415  brings Rich
-    from advisor.report.tables import Column, drawn  # noqa: PLC0415
+    from advisor.render.lines import labelled, notes  # brings Rich
+    from advisor.render.tables import Column, drawn
 
     rows = ready.rows()
 
@@ -76,9 +76,9 @@ def _tell_plan(ready: EndpointProbing, chosen: str, *, wide: bool) -> None:
 
 
 def _tell(ready: EndpointProbing, outcome: Outcome, chosen: str, *, wide: bool, report: bool) -> None:
-    from advisor.report.lines import labelled, notes  # noqa: PLC0415  brings Rich
-    from advisor.report.measured import measured_columns, measured_rows, measured_view  # noqa: PLC0415
-    from advisor.report.measured import report as written  # noqa: PLC0415
+    from advisor.render.lines import labelled, notes  # brings Rich
+    from advisor.render.measured import measured_columns, measured_rows, measured_view
+    from advisor.render.measured import report as written
 
     runs = outcome.runs
     pages = [str(page) for page in written(runs, ready.folder / "report")] if report else []

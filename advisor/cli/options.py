@@ -24,7 +24,7 @@ def _names(kind: str) -> Any:
     """A completion: catalog names of one kind that begin with what was typed."""
 
     def complete(incomplete: str) -> list[str]:
-        from catalog.tables import table  # noqa: PLC0415  only while completing
+        from catalog.tables import table  # only while completing
 
         return [name for name in table(kind).entries if name.casefold().startswith(incomplete.casefold())]
 
@@ -38,7 +38,7 @@ def _gpus(incomplete: str) -> list[str]:
 
 
 def _engines(incomplete: str) -> list[str]:
-    from catalog.engines import all_engines  # noqa: PLC0415  only while completing
+    from catalog.engines import all_engines  # only while completing
 
     return [engine.name for engine in all_engines() if engine.name.startswith(incomplete)]
 
@@ -52,7 +52,7 @@ def one_of(name: str, value: str, choices: tuple[str, ...]) -> str:
     wanted = value.strip().casefold()
     if wanted in choices:
         return wanted
-    from difflib import get_close_matches  # noqa: PLC0415  only for this message
+    from difflib import get_close_matches  # only for this message
 
     near = get_close_matches(wanted, choices, n=1)
     hint = f"did you mean {near[0]}? " if near else ""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from advisor.progress import Progress
-    from advisor.report.tables import Column
+    from advisor.render.tables import Column
 
 NARROWEST = 40
 
@@ -33,7 +33,7 @@ def write(text: str) -> None:
 
 def show(view: Callable[[int], Sequence[RenderableType]]) -> None:
     """Draw what ``view`` makes for the terminal's width; colour only on a terminal and without ``NO_COLOR``."""
-    from rich.console import Console  # noqa: PLC0415  not for the machines' formats
+    from rich.console import Console  # not for the machines' formats
 
     console = Console(highlight=False, markup=False, emoji=False)
     width = max(console.width, NARROWEST)
@@ -59,11 +59,11 @@ def answer(
         show(view)
         return
     if chosen == "markdown":
-        from advisor.report.tables import markdown  # noqa: PLC0415  each format brings its own
+        from advisor.render.tables import markdown  # each format brings its own
 
         write(markdown(columns()))
         return
-    from advisor.report.formats import as_csv, as_json, as_yaml  # noqa: PLC0415
+    from advisor.render.formats import as_csv, as_json, as_yaml
 
     if chosen == "csv":
         write(as_csv(rows()))
@@ -77,7 +77,7 @@ def progress(message: str) -> Iterator[None]:
     if sys.stderr is None or not sys.stderr.isatty():
         yield
         return
-    from rich.console import Console  # noqa: PLC0415  only on a terminal
+    from rich.console import Console  # only on a terminal
 
     with Console(stderr=True).status(message):
         yield
@@ -89,10 +89,10 @@ def course(message: str) -> Iterator[Callable[[Progress], None] | None]:
     if sys.stderr is None or not sys.stderr.isatty():
         yield None
         return
-    from rich.console import Console  # noqa: PLC0415  only on a terminal
-    from rich.progress import BarColumn, TaskProgressColumn, TextColumn  # noqa: PLC0415
-    from rich.progress import Progress as Bar  # noqa: PLC0415
-    from rich.table import Column as Room  # noqa: PLC0415
+    from rich.console import Console  # only on a terminal
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn
+    from rich.progress import Progress as Bar
+    from rich.table import Column as Room
 
     console = Console(stderr=True, highlight=False, markup=False, emoji=False)
     rest = Room(ratio=1, no_wrap=True, overflow="ellipsis")  # what is too long for the line is cut, not the bar
@@ -111,7 +111,7 @@ def check_outputs(report: str | None, plot: str | None = None) -> None:
     """Raise ``InputError`` where a report or a figure cannot be written, before the work is done."""
     if report is None and plot is None:
         return
-    from advisor.report.pages import check_writable  # noqa: PLC0415  only with those options
+    from advisor.render.pages import check_writable  # only with those options
 
     if plot is not None and Path(plot).suffix.casefold() != ".png":
         raise InputError(f"--plot is {plot!r:.60}; it must be a PNG file, such as latencies.png")
@@ -122,6 +122,6 @@ def check_outputs(report: str | None, plot: str | None = None) -> None:
 
 def written(pages: Sequence[Path]) -> list[RenderableType]:
     """The line that says where a report is."""
-    from advisor.report.lines import labelled  # noqa: PLC0415  brings Rich
+    from advisor.render.lines import labelled  # brings Rich
 
     return [labelled([("report", [str(page) for page in pages])])] if pages else []

@@ -133,9 +133,9 @@ def plan(
     advisor plan --model llama-70b --gpus 8xH100 --rate 4 --tpot 40
       --headroom 0.2 --spares 1 --confidence 0.9 --price 2.5
     """  # noqa: D301  Click's mark for lines that stay as they are
-    from advisor.planning.capacity import plan  # noqa: PLC0415  brings numpy
-    from advisor.planning.choices import row  # noqa: PLC0415
-    from advisor.report.capacities import capacity_view, option_columns  # noqa: PLC0415  brings Rich
+    from advisor.capacity.capacity_plan import plan  # brings numpy
+    from advisor.capacity.fleet_options import row
+    from advisor.render.capacities import capacity_view, option_columns  # brings Rich
 
     check_outputs(report)
     with course("simulating fleets") as watch:
@@ -156,7 +156,7 @@ def plan(
         )  # fmt: skip
     pages: list[Path] = []
     if report is not None:
-        from advisor.report.reviews import review_plan  # noqa: PLC0415  brings Matplotlib
+        from advisor.render.reviews import review_plan  # brings Matplotlib
 
         pages = review_plan(found, Path(report))[:2]
     answer(

@@ -69,7 +69,7 @@ class Program(TyperGroup):
         """The command that ``args`` start with."""
         name = args[0]
         if self.get_command(ctx, name) is None and not name.startswith("-") and not ctx.resilient_parsing:
-            from catalog.names import closest, squash  # noqa: PLC0415  only for this message
+            from catalog.names import closest, squash  # only for this message
 
             known = self.list_commands(ctx)
             near = closest(name, {squash(each): each for each in known}, count=2)
@@ -83,7 +83,7 @@ class Command(TyperCommand):
 
     def invoke(self, ctx: Any) -> Any:
         """Run it, with what libraries log shown on a terminal only."""
-        import logging  # noqa: PLC0415  not for --help
+        import logging  # not for --help
 
         if not logging.getLogger().handlers:
             logging.basicConfig(
@@ -125,7 +125,7 @@ def exit_code(run: Callable[[], Any], *, debug: bool = False) -> int:
 def _failure(error: Exception, *, debug: bool) -> int:
     message, code = message_of(error)
     if debug:
-        import traceback  # noqa: PLC0415  seldom needed
+        import traceback  # seldom needed
 
         traceback.print_exception(error)
     _say(message)
@@ -173,7 +173,7 @@ def _from_config(ctx: Any, name: str) -> bool:
 
 
 def _unknown_option(name: str, ctx: Any) -> str:
-    from catalog.names import suggestion  # noqa: PLC0415  only for this message
+    from catalog.names import suggestion  # only for this message
 
     own = list(_options(ctx.command, ctx)) if ctx is not None else []
     elsewhere = []

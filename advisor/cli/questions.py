@@ -16,8 +16,8 @@ from catalog.schema import InputError, Slo, Workload
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from advisor.estimation import Estimate
-    from advisor.recommendation import Recommendation
+    from advisor.prediction.estimation import Estimate
+    from advisor.recommendation.recommendation import Recommendation
 
 Products = Annotated[
     bool,
@@ -79,7 +79,7 @@ def recommend(
     advisor recommend --model llama-70b --gpus 8xH100 --tpot 30 --dtype fp8
     advisor recommend --model qwen3-32b --gpus 4xL40S --objective cost --wide
     """  # noqa: D301  Click's mark for lines that stay as they are
-    from advisor.recommendation import recommend  # noqa: PLC0415  brings numpy and Optuna
+    from advisor.recommendation.recommendation import recommend  # brings numpy and Optuna
 
     check_outputs(report)
     with progress("searching every valid deployment"):
@@ -94,7 +94,7 @@ def recommend(
         )  # fmt: skip
     pages: list[Path] = []
     if report is not None:
-        from advisor.report.reviews import review_recommendation  # noqa: PLC0415  brings Matplotlib
+        from advisor.render.reviews import review_recommendation  # brings Matplotlib
 
         pages = review_recommendation(found, Path(report))[:2]
     _tell_recommendation(found, format_, wide=wide, pages=pages)
@@ -103,8 +103,8 @@ def recommend(
 
 
 def _tell_recommendation(found: Recommendation, chosen: str, *, wide: bool, pages: Sequence[Path]) -> None:
-    from advisor.recommendation import row  # noqa: PLC0415
-    from advisor.report.recommendations import candidate_columns, recommendation_view  # noqa: PLC0415  brings Rich
+    from advisor.recommendation.recommendation import row
+    from advisor.render.recommendations import candidate_columns, recommendation_view  # brings Rich
 
     answer(
         chosen,
@@ -157,8 +157,8 @@ def estimate(
     advisor estimate --model llama-13b --gpus 4xA100 --tp 4 --batch 32
     advisor estimate --model llama-70b --gpus 4xH100 --tp 4 --batch 16 --products
     """  # noqa: D301  Click's mark for lines that stay as they are
-    from advisor.estimation import estimate  # noqa: PLC0415  brings numpy
-    from advisor.report.estimates import estimate_row, estimate_view, metric_columns, product_columns  # noqa: PLC0415
+    from advisor.prediction.estimation import estimate  # brings numpy
+    from advisor.render.estimates import estimate_row, estimate_view, metric_columns, product_columns
 
     found = estimate(
         model, gpus, tp=tensor_parallel_size, pp=pipeline_parallel_size, dp=data_parallel_size, ep=expert_parallel_size,
@@ -182,7 +182,7 @@ def estimate(
 
 def _what_fits(found: Estimate) -> Sequence[str]:
     """The smallest layout of the same GPUs that holds the model; where there is none, what would."""
-    from advisor.recommendation import recommend  # noqa: PLC0415  brings Optuna
+    from advisor.recommendation.recommendation import recommend  # brings Optuna
 
     wanted = found.deployment
     other = recommend(
@@ -238,9 +238,9 @@ def export(
     advisor export --model llama-13b --gpus 4xA100 --format compose > compose.yaml
     advisor export --model llama-70b --gpus 8xH100 --tp 4 --dp 2 --engine sglang
     """  # noqa: D301  Click's mark for lines that stay as they are
-    from advisor.estimation import estimate  # noqa: PLC0415  brings numpy
-    from advisor.launch import export  # noqa: PLC0415
-    from advisor.recommendation import recommend  # noqa: PLC0415
+    from advisor.prediction.estimation import estimate  # brings numpy
+    from advisor.recommendation.launch_command import export
+    from advisor.recommendation.recommendation import recommend
 
     layout = {
         "tp": tensor_parallel_size, "pp": pipeline_parallel_size, "dp": data_parallel_size, "ep": expert_parallel_size,

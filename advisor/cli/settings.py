@@ -39,7 +39,7 @@ def _defaults(ctx: typer.Context, values: dict[str, Any], path: str) -> dict[str
     for key, value in values.items():
         name = str(key).lstrip("-").replace("_", "-")
         if name not in options:
-            from catalog.names import suggestion  # noqa: PLC0415  only for this message
+            from catalog.names import suggestion  # only for this message
 
             near = suggestion(name, options, otherwise=f"'{ctx.command_path} --help' lists the options")
             raise InputError(f"{path}: {ctx.info_name} has no option {str(key)[:60]!r}; {near}")
@@ -77,7 +77,7 @@ def _shown(value: Any) -> str:
 
 
 def _read(path: str) -> dict[str, Any]:
-    import yaml  # noqa: PLC0415  only with --config
+    import yaml  # only with --config
 
     try:
         with Path(path).open("rb") as file:

@@ -19,7 +19,7 @@ from catalog.schema import Deployment, InputError, Workload
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from advisor.serving.runs import Served
+    from advisor.simulator.request_results import Served
 
 Concurrency = Annotated[
     int | None,
@@ -138,8 +138,8 @@ def simulate(
     advisor simulate --model llama-70b --gpus 8xH100 --rate 6 --tpot 40
       --percentile 95 --tp 4 --dp 2 --compare tp=8,dp=1
     """  # noqa: D301  Click's mark for lines that stay as they are
-    from advisor.report.simulations import columns_of, simulation_row, simulation_view  # noqa: PLC0415  brings Rich
-    from advisor.serving.simulation import simulate  # noqa: PLC0415  brings numpy
+    from advisor.render.simulations import columns_of, simulation_row, simulation_view  # brings Rich
+    from advisor.simulator.simulation import simulate  # brings numpy
 
     base = Deployment(
         engine=engine, tp=tensor_parallel_size, pp=pipeline_parallel_size, dp=data_parallel_size, ep=expert_parallel_size,
@@ -167,7 +167,7 @@ def simulate(
         ]  # fmt: skip
     pages: list[Path] = []
     if report is not None or plot is not None:
-        from advisor.report.reviews import draw_traffic, review_traffic  # noqa: PLC0415  brings Matplotlib
+        from advisor.render.reviews import draw_traffic, review_traffic  # brings Matplotlib
 
         pages += [draw_traffic(found, Path(plot))] if plot is not None else []
         pages += review_traffic(found, Path(report))[:2] if report is not None else []
@@ -244,7 +244,7 @@ def requests_file(path: str | None) -> Iterator[Callable[[int, Served], None] | 
     if path is None:
         yield None
         return
-    from advisor.serving.runs import COLUMNS  # noqa: PLC0415  brings numpy
+    from advisor.simulator.request_results import COLUMNS  # brings numpy
 
     target = Path(path)
     special = target.exists() and not target.is_file()  # a pipe or a terminal

@@ -17,7 +17,7 @@ from catalog.schema import Slo, Workload
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from advisor.measuring.probing import Probing
+    from advisor.benchmarking.session import Probing
     from probes.sweep import Sweep
 
 Budget = Annotated[
@@ -90,9 +90,9 @@ def tune(
     advisor tune --model llama-13b --gpus 4xH200 --dry-run
     """  # noqa: D301  Click's mark for lines that stay as they are
     began = time.monotonic()
-    from advisor.report.tunings import tuning_columns, tuning_rows, tuning_view  # noqa: PLC0415  brings Rich
-    from advisor.tuning.live import tune  # noqa: PLC0415  brings Optuna
-    from advisor.tuning.stakes import NothingFits  # noqa: PLC0415  brings numpy
+    from advisor.render.tunings import tuning_columns, tuning_rows, tuning_view  # brings Rich
+    from advisor.tuning.decision import NothingFits  # brings numpy
+    from advisor.tuning.tuning_run import tune  # brings Optuna
 
     with measuring.ended_by_sigterm(), ExitStack() as shown:
         tell: Callable[[str], None] | None = None

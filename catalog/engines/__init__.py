@@ -1,6 +1,7 @@
 """Engines: what they can run, what they choose by default, and the commands that start them."""
 
-from catalog.engines.capacity import (
+from catalog.engines.defaults import compute_dtype, resolve
+from catalog.engines.kv_cache import (
     KvGroups,
     graph_sizes,
     kv_block_size,
@@ -10,11 +11,10 @@ from catalog.engines.capacity import (
     static_fraction,
     static_reserve_gib,
 )
-from catalog.engines.commands import command, environment, processes
-from catalog.engines.facts import BatchDefaults, Engine, all_engines, find_engine
-from catalog.engines.formats import FORMATS, render
-from catalog.engines.knobs import compute_dtype, resolve
-from catalog.engines.layout import (
+from catalog.engines.launch.commands import command, environment, processes
+from catalog.engines.launch.formats import FORMATS, render
+from catalog.engines.launch.process import Process
+from catalog.engines.parallelism import (
     check_layout,
     kv_heads_per_gpu,
     padded_vocab,
@@ -24,7 +24,7 @@ from catalog.engines.layout import (
     valid_pp,
     valid_tp,
 )
-from catalog.engines.process import Process
+from catalog.engines.registry import BatchDefaults, Engine, all_engines, find_engine
 
 __all__ = [
     "FORMATS",

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from hypothesis import strategies as st
 
-from advisor.evaluation import Evaluation
-from advisor.physics.layout import Layout
-from advisor.physics.parameters import NAMES, PRIORS, Parameters
+from advisor.perf_model.deployment_arrays import Layout
+from advisor.perf_model.parameters import NAMES, PRIORS, Parameters
+from advisor.prediction.prediction import Evaluation
 from catalog.engines import pipeline_layers, valid_ep, valid_pp, valid_tp
 from catalog.gpus import all_gpus
-from catalog.models import all_models
+from catalog.models.find import all_models
 from catalog.schema import Cluster, Gpu, Model
 
 if TYPE_CHECKING:

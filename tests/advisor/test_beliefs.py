@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from advisor.fitting.evidence import METRICS, group_runs
-from advisor.fitting.posterior import log_residuals
-from advisor.fitting.residuals import REPEAT_NOISE
-from advisor.fitting.surrogate import analytic_marginal, shipped_surrogate
-from advisor.physics.corrections import PHASES
-from advisor.tuning.beliefs import Belief, Points
-from advisor.tuning.campaigns import believed, prior_of
+from advisor.calibration.observations import METRICS, group_runs
+from advisor.calibration.posterior import log_residuals
+from advisor.calibration.residual_gp import REPEAT_NOISE
+from advisor.calibration.surrogate import analytic_marginal, shipped_surrogate
+from advisor.perf_model.correction import PHASES
+from advisor.tuning.gp_belief import Belief, Points
+from advisor.tuning.loop import believed, prior_of
 from catalog.runs import shipped_runs
 
 GPU = "H200-SXM"

@@ -5,11 +5,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from advisor.fitting.surrogate import analytic_marginal, shipped_surrogate
-from advisor.tuning.campaigns import DOUBT, REGRET, believed, steps, unconfirmed
-from advisor.tuning.replays import Replay, once, recorded_stakes, startups
+from advisor.calibration.surrogate import analytic_marginal, shipped_surrogate
+from advisor.tuning.loop import DOUBT, REGRET, believed, steps, unconfirmed
+from advisor.tuning.replay import Replay, once, recorded_stakes, startups
 from catalog.gpus import parse_cluster
-from catalog.models import find_model
+from catalog.models.find import find_model
 from catalog.runs import shipped_runs
 from catalog.schema import InputError
 

@@ -9,12 +9,12 @@ from dataclasses import replace
 import pytest
 from typer.testing import CliRunner
 
+from advisor.capacity.candidates import kinds_of
+from advisor.capacity.capacity_plan import plan
 from advisor.cli import app
 from advisor.cli.planning import stated_prices
 from advisor.cli.program import BAD_INPUT
-from advisor.planning.candidates import kinds_of
-from advisor.planning.capacity import plan
-from advisor.serving.simulation import simulate
+from advisor.simulator.simulation import simulate
 from catalog.schema import Deployment, InputError, Slo, Workload
 
 MODEL = "llama-3.1-8b"

@@ -15,10 +15,10 @@ from typer.testing import CliRunner
 import advisor
 from advisor.cli import app
 from advisor.cli.options import ANSWER_FORMATS
-from advisor.deployments import OBJECTIVES
+from advisor.recommendation.problem import OBJECTIVES
 from catalog.engines import FORMATS, all_engines
 from catalog.gpus import all_gpus
-from catalog.models import all_models
+from catalog.models.find import all_models
 from catalog.schema import Slo, Workload
 
 QUESTION = ["--model", "llama-13b", "--gpus", "2xA100"]

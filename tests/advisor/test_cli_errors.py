@@ -203,7 +203,7 @@ def test_a_command_that_crashes_is_caught(monkeypatch):
     def estimate(*_, **__):
         raise RuntimeError("a fault")
 
-    monkeypatch.setattr("advisor.estimation.estimate", estimate)
+    monkeypatch.setattr("advisor.prediction.estimation.estimate", estimate)
     result = CliRunner().invoke(app, ESTIMATE)
     assert result.exit_code == CRASH
     assert "internal error, RuntimeError: a fault" in result.stderr

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from advisor.physics.costs import CAUSES, Cost
+from advisor.perf_model.cost import CAUSES, Cost
 
 from .strategies import questions
 

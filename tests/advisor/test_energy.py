@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from advisor.estimation import estimate, read_cluster, read_model
-from advisor.physics.energy import (
+from advisor.capacity.capacity_plan import plan
+from advisor.perf_model.energy import (
     LEVEL_90,
     POWER,
     batch_work,
@@ -20,9 +20,10 @@ from advisor.physics.energy import (
     weights_read,
     with_energy,
 )
-from advisor.planning.capacity import plan
-from advisor.serving.simulation import simulate
-from catalog.parameters import active_parameters, parameters
+from advisor.prediction.estimation import estimate
+from advisor.prediction.inputs import read_cluster, read_model
+from advisor.simulator.simulation import simulate
+from catalog.models.sizes import active_parameters, parameters
 from catalog.runs import shipped_runs
 from catalog.schema import Deployment, InputError, Slo, Workload
 

@@ -9,13 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from advisor.estimation import Estimate, chosen_price, estimate
-from advisor.evaluation import TIME_METRICS
-from advisor.fitting.surrogate import LEVELS
-from advisor.physics.costs import CAUSES
-from advisor.physics.parameters import IDEAL, PRIORS
+from advisor.calibration.surrogate import LEVELS
+from advisor.perf_model.cost import CAUSES
+from advisor.perf_model.parameters import IDEAL, PRIORS
+from advisor.prediction.estimation import Estimate, estimate
+from advisor.prediction.inputs import chosen_price
+from advisor.prediction.prediction import TIME_METRICS
 from catalog.engines import find_engine, valid_tp
-from catalog.models import find_model
+from catalog.models.find import find_model
 from catalog.schema import InputError
 
 from .strategies import gpus, models, questions

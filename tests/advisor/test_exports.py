@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 import advisor
-from catalog.stores import json_rows
+from catalog.jsonl_store import json_rows
 from catalog.tables import DATA
-from probes.loads import read_plan
+from probes.benchmark_plan import read_plan
 
 # Not installed with the package: read from beside the tests.
 _SPEC = importlib.util.spec_from_file_location("exports", Path(__file__).parents[2] / "benchmarks" / "exports.py")

@@ -5,11 +5,11 @@ import math
 import numpy as np
 import pytest
 
-from advisor.estimation import read_model
-from advisor.knowledge import Knowledge
-from advisor.planning.candidates import fleets_of, kinds_of
-from advisor.planning.fleets import Demand
-from advisor.serving.samples import sample
+from advisor.capacity.candidates import fleets_of, kinds_of
+from advisor.capacity.replica_sizing import Demand
+from advisor.prediction.evidence import Knowledge
+from advisor.prediction.inputs import read_model
+from advisor.simulator.subsample import sample
 from catalog.schema import Deployment, Slo, Workload
 
 KNOBS = Deployment(max_num_seqs=32, max_model_len=4096)

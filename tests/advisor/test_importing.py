@@ -10,8 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 import advisor
+from advisor.calibration.importing import read_import
 from advisor.cli import app
-from advisor.importing import read_import
 from catalog.requests import read_requests
 from catalog.runs import read_runs, shipped_runs
 
@@ -110,7 +110,7 @@ def test_what_ships_and_what_the_user_has_is_not_imported_again(home, tmp_path):
 
 def test_later_answers_stand_on_what_was_imported(home):
     """The runs of $ADVISOR_HOME are fitted with the shipped ones: they have to be such that they can be."""
-    from advisor.fitting.evidence import group_runs
+    from advisor.calibration.observations import group_runs
     from catalog.runs import user_runs
 
     files = [CLOSED, DETAILED, FOLDER / "vllm-serve-at-once.json", FOLDER / "vllm-serve-open.json"]

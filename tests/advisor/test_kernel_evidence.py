@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from advisor.fitting.kernels import SHORT_BYTES, SHORT_SUMS, evidence_of, shipped_evidence
-from advisor.fitting.posterior import log_residuals, sensitivities, update
-from advisor.fitting.surrogate import analytic_marginal, shipped_surrogate
-from advisor.physics.collectives import collective_ms
-from advisor.physics.parameters import NAMES, Parameters
+from advisor.calibration.kernel_observations import SHORT_BYTES, SHORT_SUMS, evidence_of, shipped_evidence
+from advisor.calibration.posterior import log_residuals, sensitivities, update
+from advisor.calibration.surrogate import analytic_marginal, shipped_surrogate
+from advisor.perf_model.collectives import collective_ms
+from advisor.perf_model.parameters import NAMES, Parameters
 from catalog.gpus import find_gpu
 from catalog.kernels import AttentionTime, Collective, CopyTime, ExpertsTime, Kernel
 from catalog.schema import Cluster

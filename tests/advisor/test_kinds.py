@@ -8,16 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import advisor
-from advisor.fitting.calibration import errors_of, fitted_part
-from advisor.fitting.evidence import group_runs
-from advisor.fitting.kinds import KINDS, ONCE, WIDE, Seen, opened, opening, seen_of, unseen
-from advisor.fitting.posterior import own_start, update
-from advisor.fitting.surrogate import Surrogate, analytic_marginal, shipped_surrogate
-from advisor.judging.unseen import trials
-from advisor.physics.layout import Layout
-from advisor.physics.parameters import NAMES, PRIORS
+from advisor.calibration.observations import group_runs
+from advisor.calibration.parameter_posterior import Seen
+from advisor.calibration.posterior import own_start, update
+from advisor.calibration.shipped_fit import errors_of, fitted_part
+from advisor.calibration.support import KINDS, ONCE, WIDE, opened, opening, seen_of, unseen
+from advisor.calibration.surrogate import Surrogate, analytic_marginal, shipped_surrogate
+from advisor.perf_model.deployment_arrays import Layout
+from advisor.perf_model.parameters import NAMES, PRIORS
+from advisor.validation.coverage import trials
 from catalog.gpus import find_gpu
-from catalog.models import find_model
+from catalog.models.find import find_model
 from catalog.runs import shipped_runs
 
 GPU = find_gpu("H200-SXM").value

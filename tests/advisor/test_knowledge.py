@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from advisor.estimation import estimate
-from advisor.fitting.surrogate import analytic_marginal, shipped_surrogate
-from advisor.knowledge import Knowledge, measured_run
+from advisor.calibration.surrogate import analytic_marginal, shipped_surrogate
+from advisor.prediction.estimation import estimate, measured_run
+from advisor.prediction.evidence import Knowledge
 from catalog.gpus import find_gpu, with_overrides
 from catalog.runs import append_runs, shipped_runs
 

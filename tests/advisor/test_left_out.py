@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from advisor.judging import left_out
-from advisor.judging.left_out import LeftOut, digest, shipped_left_out
+from advisor.validation import holdout as left_out
+from advisor.validation.holdout import LeftOut, digest, shipped_left_out
 
 SHIPPED = LeftOut.from_json(left_out.SHIPPED.read_text(encoding="utf-8"))
 

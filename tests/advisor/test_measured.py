@@ -12,12 +12,12 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from advisor.report import findings as four
-from advisor.report import plots, sentences
-from advisor.report.charts import MOST_CURVES, cache_full, charts, memory_panel, shown
-from advisor.report.facts import facts_of
-from advisor.report.measured import FORMATS, measured_rows, measured_table, report
-from advisor.report.series import Layout, cases, joules_per_token, power_w, settings_told
+from advisor.render import findings as four
+from advisor.render import plots, sentences
+from advisor.render.charts import MOST_CURVES, cache_full, charts, memory_panel, shown
+from advisor.render.facts import facts_of
+from advisor.render.measured import FORMATS, measured_rows, measured_table, report
+from advisor.render.series import Layout, cases, joules_per_token, power_w, settings_told
 from catalog.runs import read_runs, shipped_runs
 from catalog.schema import InputError, Measurement
 

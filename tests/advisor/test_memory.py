@@ -7,10 +7,9 @@ import pytest
 from hypothesis import given
 
 import advisor
-from advisor.fitting.evidence import group_runs
-from advisor.physics.layout import Layout
-from advisor.physics.memory import (
-    GIB,
+from advisor.calibration.observations import group_runs
+from advisor.perf_model.deployment_arrays import Layout
+from advisor.perf_model.memory.vllm import (
     TABLES_GIB,
     layer_elements,
     max_concurrency,
@@ -19,9 +18,10 @@ from advisor.physics.memory import (
     spread_gib,
 )
 from catalog.gpus import find_gpu
-from catalog.models import all_models, find_model, parameters
+from catalog.models.find import all_models, find_model, parameters
 from catalog.runs import shipped_runs
 from catalog.schema import Cluster
+from catalog.units import GIB
 
 from .strategies import faster, questions
 

@@ -8,17 +8,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from advisor.judging.memory_errors import ThresholdFound, main, memory_errors, memory_thresholds
-from advisor.physics.allocations import Stage, loaded, stages
-from advisor.physics.allocator import MIB, CachingAllocator, OutOfDeviceMemoryError
-from advisor.physics.layout import Layout
-from advisor.physics.memory import GIB, max_concurrency, memory
-from advisor.physics.memory_torch import is_run, largest_batch, streams_used, use, workspace_bytes
+from advisor.perf_model.deployment_arrays import Layout
+from advisor.perf_model.memory.caching_allocator import CachingAllocator, OutOfDeviceMemoryError
+from advisor.perf_model.memory.torch_allocations import Stage, loaded, stages
+from advisor.perf_model.memory.torch_engine import is_run, largest_batch, streams_used, use, workspace_bytes
+from advisor.perf_model.memory.vllm import max_concurrency, memory
+from advisor.validation.memory_accuracy import ThresholdFound, main, memory_errors, memory_thresholds
 from catalog.engines import valid_tp
 from catalog.gpus import find_gpu
-from catalog.models import all_models, find_model
+from catalog.models.find import all_models, find_model
 from catalog.runs import shipped_runs
 from catalog.schema import Cluster, Deployment
+from catalog.units import GIB, MIB
 
 H200 = find_gpu("H200-SXM").value
 RUN = [model for model in all_models() if is_run(model)]

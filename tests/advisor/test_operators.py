@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from advisor.physics.layout import Layout
-from advisor.physics.memory import layer_elements, plain_elements
-from advisor.physics.operators import (
+from advisor.perf_model.deployment_arrays import Layout
+from advisor.perf_model.memory.vllm import layer_elements, plain_elements
+from advisor.perf_model.operators import (
     Pass,
     causal_pairs,
     elementwise_bytes,
@@ -22,8 +22,8 @@ from advisor.physics.operators import (
 )
 from catalog.engines import valid_tp
 from catalog.gpus import find_gpu
-from catalog.models import all_models, find_model
-from catalog.parameters import attention_parameters, expert_parameters, mlp_parameters
+from catalog.models.find import all_models, find_model
+from catalog.models.sizes import attention_parameters, expert_parameters, mlp_parameters
 
 from .strategies import models
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from advisor.serving.peaks import peak_of
-from advisor.serving.traffic import Traffic, closed_loop, open_loop
+from advisor.simulator.arrivals import Traffic, closed_loop, open_loop
+from advisor.simulator.peak_rate import peak_of
 from catalog.schema import InputError, Workload
 
 

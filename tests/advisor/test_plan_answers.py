@@ -3,8 +3,8 @@
 import pytest
 
 import advisor
-from advisor.judging.plan_check import serve_option
-from advisor.report.answers import capacity_answer
+from advisor.capacity.option_traffic import serve_option
+from advisor.render.answers import capacity_answer
 
 MODEL = "meta-llama/Meta-Llama-3.1-8B"
 

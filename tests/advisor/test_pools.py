@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from advisor.serving.pools import Link, Pool, saturation_apart, serve_apart
-from advisor.serving.runs import Scheduler, serve
-from advisor.serving.simulation import simulate
-from advisor.serving.steps import StepTimes
-from advisor.serving.traffic import Traffic
+from advisor.simulator.arrivals import Traffic
+from advisor.simulator.disaggregation import Link, Pool, saturation_apart, serve_apart
+from advisor.simulator.request_results import Scheduler, serve
+from advisor.simulator.simulation import simulate
+from advisor.simulator.step_table import StepTimes
 from catalog.schema import Deployment, InputError, Workload
 
 NO_LINK = Link(ms_per_token=0.0, latency_ms=0.0)

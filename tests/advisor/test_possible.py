@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from advisor.fitting.evidence import METRICS, group_runs, impossible
+from advisor.calibration.observations import METRICS, group_runs, impossible
 from catalog.runs import shipped_runs
 from catalog.schema import Measurement
 

@@ -6,10 +6,10 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from advisor.fitting.evidence import METRICS, NOISE, Group, group_runs
-from advisor.fitting.posterior import fit_posterior, log_residuals, sensitivities, update
-from advisor.fitting.surrogate import analytic_marginal
-from advisor.physics.parameters import NAMES, PRIORS, Parameters
+from advisor.calibration.observations import METRICS, NOISE, Group, group_runs
+from advisor.calibration.posterior import fit_posterior, log_residuals, sensitivities, update
+from advisor.calibration.surrogate import analytic_marginal
+from advisor.perf_model.parameters import NAMES, PRIORS, Parameters
 from catalog.schema import Measurement
 
 SPREAD = np.array([prior.spread for prior in PRIORS.values()])

@@ -14,11 +14,8 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import advisor
-from advisor.cli import app
-from advisor.cli.measuring import numbers, seconds
-from advisor.knowledge import Knowledge
-from advisor.measuring import targets
-from advisor.measuring.plans import (
+from advisor.benchmarking import devices as targets
+from advisor.benchmarking.benchmark_plan import (
     Candidate,
     Question,
     by_interest,
@@ -31,14 +28,18 @@ from advisor.measuring.plans import (
     plan_of,
     start_up,
 )
-from advisor.measuring.probing import _claimed, prepared
+from advisor.benchmarking.probe_api import prepared
+from advisor.benchmarking.session import _claimed
+from advisor.cli import app
+from advisor.cli.measuring import numbers, seconds
+from advisor.prediction.evidence import Knowledge
 from catalog.gpus import parse_cluster
-from catalog.models import find_model
+from catalog.models.find import find_model
 from catalog.runs import append_runs
 from catalog.schema import Deployment, InputError, Measurement
 from probes import devices
-from probes.loads import loads_of, read_plan
-from probes.meter import GpuState
+from probes.benchmark_plan import loads_of, read_plan
+from probes.gpu_telemetry import GpuState
 from probes.sweep import add_record
 
 GPUS = "4xH200"
@@ -347,7 +348,7 @@ def test_gpus_that_cannot_be_measured_together_or_are_unknown_are_refused(machin
 
 def test_gpus_in_use_are_refused_before_anything_is_started(machine, monkeypatch, tmp_path):
     machine(a_gpu(0), lines=["GPU 0 (NVIDIA H200) is in use by others: 80.0 GiB; name another one or wait"])
-    monkeypatch.setattr("advisor.measuring.engines.find_spec", lambda _: object())
+    monkeypatch.setattr("advisor.benchmarking.engines.find_spec", lambda _: object())
     with pytest.raises(InputError, match=r"^GPU 0 \(NVIDIA H200\) is in use by others"):
         advisor.probe("llama-13b", "local", out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -355,7 +356,7 @@ def test_gpus_in_use_are_refused_before_anything_is_started(machine, monkeypatch
 
 def test_one_command_at_a_time_measures_on_a_gpu(machine, monkeypatch, tmp_path):
     machine(a_gpu(0), a_gpu(1))
-    monkeypatch.setattr("advisor.measuring.engines.find_spec", lambda _: object())
+    monkeypatch.setattr("advisor.benchmarking.engines.find_spec", lambda _: object())
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     held = _claimed(1)
     with pytest.raises(InputError, match="GPU 1 is being measured on by another advisor probe; name others"):
@@ -366,7 +367,7 @@ def test_one_command_at_a_time_measures_on_a_gpu(machine, monkeypatch, tmp_path)
 
 def test_without_torch_it_is_said_what_to_install(machine, monkeypatch, tmp_path):
     machine(a_gpu(0))
-    monkeypatch.setattr("advisor.measuring.engines.find_spec", lambda _: None)
+    monkeypatch.setattr("advisor.benchmarking.engines.find_spec", lambda _: None)
     with pytest.raises(InputError, match=r"measuring needs torch and safetensors: pip install 'advisor\[probes\]'"):
         advisor.probe("llama-13b", "local", out=tmp_path)
     with pytest.raises(

@@ -13,8 +13,8 @@ import pytest
 from typer.testing import CliRunner
 
 import advisor
+from advisor.benchmarking.endpoint_session import LADDER, prepared_endpoint
 from advisor.cli import app
-from advisor.measuring.endpoint import LADDER, prepared_endpoint
 from catalog.runs import check_run, read_runs
 from catalog.schema import InputError
 from tests.standin_server import Pace, serving

@@ -10,22 +10,22 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import advisor
+from advisor.benchmarking.benchmark_plan import Question, chosen, makespan, start_up
+from advisor.benchmarking.probe_api import prepared
+from advisor.benchmarking.traffic_plan import CLOSED_FIRST, LEAST_S, MOST_S, SHARES, offer_seconds
 from advisor.cli import app
-from advisor.knowledge import Knowledge
-from advisor.measuring.offers import CLOSED_FIRST, LEAST_S, MOST_S, SHARES, offer_seconds
-from advisor.measuring.plans import Question, chosen, makespan, start_up
-from advisor.measuring.probing import prepared
-from advisor.serving.traffic import Traffic
+from advisor.prediction.evidence import Knowledge
+from advisor.simulator.arrivals import Traffic
 from catalog.engines import resolve
 from catalog.gpus import parse_cluster
-from catalog.models import find_model
+from catalog.models.find import find_model
 from catalog.requests import read_requests
 from catalog.runs import read_runs
 from catalog.schema import Deployment, InputError, Measurement
 from probes import devices
-from probes.loads import loads_of
-from probes.meter import GpuState
-from probes.serving import read_offer
+from probes.benchmark_plan import loads_of
+from probes.gpu_telemetry import GpuState
+from probes.serving_benchmark import read_offer
 from tests.probes.test_adapters import LLAMA, vllm_path
 
 CLUSTER = parse_cluster("4xH200").value
@@ -119,7 +119,7 @@ def test_a_layout_has_its_open_loops_before_another_is_begun(tmp_path):
 @given(st.floats(30, 2000), st.floats(1, 120))
 @settings(max_examples=30, deadline=None)
 def test_the_budget_holds_for_traffic_too(budget_s, start_s):
-    from advisor.measuring.plans import Candidate
+    from advisor.benchmarking.benchmark_plan import Candidate
 
     able = [
         Candidate(deployment=Deployment(tp=tp), seconds=offers(*((count, 512, 64) for count in (64, 16, 1)), tp=tp))
@@ -182,7 +182,7 @@ def machine(tmp_path, monkeypatch, version):
     monkeypatch.setattr(devices, "describe_gpus", lambda: [gpu])
     monkeypatch.setattr(devices, "obstacles", lambda _: [])
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr("advisor.measuring.engines.find_spec", lambda _: object())
+    monkeypatch.setattr("advisor.benchmarking.engines.find_spec", lambda _: object())
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     path = vllm_path(tmp_path, version)
     monkeypatch.setenv("PYTHONPATH", path)

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from advisor.evaluation import Evaluation
-from advisor.knowledge import Knowledge
-from advisor.physics.layout import Layout
-from advisor.recommendation import OBJECTIVES, recommend
+from advisor.perf_model.deployment_arrays import Layout
+from advisor.prediction.evidence import Knowledge
+from advisor.prediction.prediction import Evaluation
+from advisor.recommendation.recommendation import OBJECTIVES, recommend
 from catalog.engines import find_engine, tp_problem
 from catalog.gpus import find_gpu, parse_cluster
-from catalog.models import find_model
+from catalog.models.find import find_model
 from catalog.schema import Cluster, Deployment, InputError, Slo, Workload
 
 from .strategies import MODELS

@@ -8,11 +8,11 @@ import pytest
 from typer.testing import CliRunner
 
 import advisor
+from advisor.calibration.fingerprint import Platform, disagreements, platform_of
+from advisor.calibration.surrogate import SCHEMA, Surrogate, shipped_surrogate
 from advisor.cli import app
-from advisor.fitting.platforms import Platform, disagreements, platform_of
-from advisor.fitting.surrogate import SCHEMA, Surrogate, shipped_surrogate
-from advisor.knowledge import Knowledge
-from advisor.physics.parameters import NAMES
+from advisor.perf_model.parameters import NAMES
+from advisor.prediction.evidence import Knowledge
 from catalog.gpus import find_gpu
 from catalog.runs import append_runs, shipped_runs
 from catalog.schema import InputError

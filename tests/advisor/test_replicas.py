@@ -6,11 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from advisor.evaluation import Evaluation
-from advisor.knowledge import Knowledge
-from advisor.serving.replicas import Replicas
+from advisor.prediction.evidence import Knowledge
+from advisor.prediction.prediction import Evaluation
+from advisor.simulator.server import Replicas
 from catalog.gpus import find_gpu
-from catalog.models import find_model
+from catalog.models.find import find_model
 from catalog.schema import Cluster, Deployment
 
 MODEL, GPU = find_model("meta-llama/Llama-2-13b-hf").value, find_gpu("H200-SXM").value

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from advisor.report.formats import as_csv, as_json, as_yaml
-from advisor.report.lines import command_lines, cost_line, hardware, header, labelled, memory_line, notes
-from advisor.report.numbers import change, count, dollars, duration, limit, short, span, unit_of
-from advisor.report.tables import Column, drawn, fitted, markdown, time_column
+from advisor.render.formats import as_csv, as_json, as_yaml
+from advisor.render.lines import command_lines, cost_line, hardware, header, labelled, memory_line, notes
+from advisor.render.numbers import change, count, dollars, duration, limit, short, span, unit_of
+from advisor.render.tables import Column, drawn, fitted, markdown, time_column
 from catalog.gpus import parse_cluster
 from catalog.schema import Note, Price
 

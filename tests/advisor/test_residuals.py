@@ -9,15 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import advisor
-from advisor.fitting.calibration import errors_of
-from advisor.fitting.evidence import group_runs
-from advisor.fitting.residuals import MOST_RUNS, Places, Residuals, learned, of_model
-from advisor.fitting.surrogate import Surrogate, shipped_surrogate
-from advisor.knowledge import Knowledge
-from advisor.physics.layout import Layout
+from advisor.calibration.observations import group_runs
+from advisor.calibration.residual_gp import MOST_RUNS, Places, Residuals, learned, of_model
+from advisor.calibration.shipped_fit import errors_of
+from advisor.calibration.surrogate import Surrogate, shipped_surrogate
+from advisor.perf_model.deployment_arrays import Layout
+from advisor.prediction.evidence import Knowledge
 from catalog.engines import resolve
 from catalog.gpus import find_gpu, parse_cluster, with_overrides
-from catalog.models import find_model
+from catalog.models.find import find_model
 from catalog.runs import append_runs, shipped_runs
 from catalog.schema import Deployment, InputError
 

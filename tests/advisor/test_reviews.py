@@ -7,16 +7,16 @@ from dataclasses import replace
 import pytest
 from typer.testing import CliRunner
 
+from advisor.capacity.capacity_plan import plan
 from advisor.cli import app
 from advisor.cli.program import BAD_INPUT
-from advisor.estimation import read_model
-from advisor.planning.capacity import plan
-from advisor.recommendation import recommend
-from advisor.report.choice_figures import trade_figure
-from advisor.report.numbers import short
-from advisor.report.reviews import draw_traffic, recommendation_files, review_plan, review_traffic
-from advisor.report.traffic_figures import cost_figure, latency_figure, sensitivity_figure, timeline_figure
-from advisor.serving.simulation import simulate
+from advisor.prediction.inputs import read_model
+from advisor.recommendation.recommendation import recommend
+from advisor.render.choice_figures import trade_figure
+from advisor.render.numbers import short
+from advisor.render.reviews import draw_traffic, recommendation_files, review_plan, review_traffic
+from advisor.render.traffic_figures import cost_figure, latency_figure, sensitivity_figure, timeline_figure
+from advisor.simulator.simulation import simulate
 from catalog.schema import Deployment, InputError, Slo, Workload
 
 PNG = b"\x89PNG"

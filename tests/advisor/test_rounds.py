@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from advisor.measuring.plans import Candidate
-from advisor.tuning.rounds import Prospects, best_round
+from advisor.benchmarking.benchmark_plan import Candidate
+from advisor.tuning.acquisition import Prospects, best_round
 from catalog.schema import Deployment
 
 DRAWS = 2048

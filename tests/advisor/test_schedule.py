@@ -7,15 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from advisor.evaluation import Evaluation, request_causes
-from advisor.fitting.evidence import METRICS, group_runs
-from advisor.fitting.surrogate import shipped_surrogate
-from advisor.physics.layout import Layout
-from advisor.physics.parameters import Parameters
-from advisor.physics.schedule import AT_ONCE, FP8_CACHE, HOST_LINK, put_off
+from advisor.calibration.observations import METRICS, group_runs
+from advisor.calibration.surrogate import shipped_surrogate
+from advisor.perf_model.cost_model import FP8_CACHE
+from advisor.perf_model.deployment_arrays import Layout
+from advisor.perf_model.forward_pass import HOST_LINK
+from advisor.perf_model.parameters import Parameters
+from advisor.perf_model.schedule import AT_ONCE, put_off
+from advisor.prediction.prediction import Evaluation, request_causes
 from catalog.gpus import find_gpu
-from catalog.models import find_model
-from catalog.parameters import attention_parameters, expert_parameters, mlp_parameters
+from catalog.models.find import find_model
+from catalog.models.sizes import attention_parameters, expert_parameters, mlp_parameters
 from catalog.runs import shipped_runs
 from catalog.schema import Cluster
 

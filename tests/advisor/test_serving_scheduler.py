@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from advisor.serving import kernel as serving_kernel
-from advisor.serving.kernel import NODES_PER_OCTAVE
-from advisor.serving.runs import Scheduler, saturation_rate, serve
-from advisor.serving.steps import OCTAVES, StepTimes
-from advisor.serving.traffic import Traffic
+from advisor.simulator import scheduler_loop as serving_kernel
+from advisor.simulator.arrivals import Traffic
+from advisor.simulator.request_results import Scheduler, saturation_rate, serve
+from advisor.simulator.scheduler_loop import NODES_PER_OCTAVE
+from advisor.simulator.step_table import OCTAVES, StepTimes
 
 from . import serving_reference as reference
 

@@ -5,16 +5,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from advisor.knowledge import Knowledge
-from advisor.physics.layout import Layout
-from advisor.physics.memory import memory
-from advisor.physics.operators import Pass, causal_pairs
-from advisor.physics.schedule import Setting, pass_cost
-from advisor.serving import kernel
-from advisor.serving.steps import tabulate
+from advisor.perf_model.cost_model import Setting
+from advisor.perf_model.deployment_arrays import Layout
+from advisor.perf_model.forward_pass import pass_cost
+from advisor.perf_model.memory.vllm import memory
+from advisor.perf_model.operators import Pass, causal_pairs
+from advisor.prediction.evidence import Knowledge
+from advisor.simulator import scheduler_loop as kernel
+from advisor.simulator.step_table import tabulate
 from catalog.engines import resolve
 from catalog.gpus import parse_cluster
-from catalog.models import find_model
+from catalog.models.find import find_model
 from catalog.schema import Deployment
 
 BUDGET, CAP = 4096, 512

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from advisor.cli import app
-from advisor.serving import traces, traffic
-from advisor.serving.runs import serve, serve_pieces
-from advisor.serving.simulation import simulate
-from advisor.serving.tallies import Tally
-from advisor.serving.traces import open_trace, read_trace
-from advisor.serving.traffic import Busiest, Stream, open_loop, open_traffic
+from advisor.simulator import arrivals as traffic
+from advisor.simulator import trace_files as traces
+from advisor.simulator.arrivals import Busiest, Stream, open_loop, open_traffic
+from advisor.simulator.request_results import serve, serve_pieces
+from advisor.simulator.simulation import simulate
+from advisor.simulator.streaming_statistics import Tally
+from advisor.simulator.trace_files import open_trace, read_trace
 from catalog.schema import Deployment, InputError, Slo, Workload
 
 from .test_serving_scheduler import cases, times_of
@@ -235,7 +236,7 @@ def test_the_command_writes_the_requests_of_a_long_trace_once_it_is_done(tmp_pat
 
 @pytest.mark.usefixtures("little")
 def test_a_queue_that_outgrows_memory_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("advisor.serving.replicas.MOST_REQUESTS", 200)
+    monkeypatch.setattr("advisor.simulator.server.MOST_REQUESTS", 200)
     crowd = replace(SMALL, max_num_seqs=1)
     with pytest.raises(InputError, match=r"requests were waiting or being served .* a second came"):
         simulate(

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from advisor.serving import traces as serving_traces
-from advisor.serving.traces import read_trace
-from advisor.serving.traffic import closed_loop, open_loop
+from advisor.simulator import trace_files as serving_traces
+from advisor.simulator.arrivals import closed_loop, open_loop
+from advisor.simulator.trace_files import read_trace
 from catalog.schema import InputError, Workload
 
 LONGEST = 8192

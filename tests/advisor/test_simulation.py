@@ -6,17 +6,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from advisor.estimation import estimate
-from advisor.evaluation import Evaluation
-from advisor.fitting.surrogate import shipped_surrogate
-from advisor.judging.simulation_check import TARGETS, judgements, shipped
-from advisor.knowledge import Knowledge
-from advisor.physics.layout import Layout
-from advisor.serving.simulation import RATES, simulate
-from advisor.serving.traffic import Traffic
+from advisor.calibration.surrogate import shipped_surrogate
+from advisor.perf_model.deployment_arrays import Layout
+from advisor.prediction.estimation import estimate
+from advisor.prediction.evidence import Knowledge
+from advisor.prediction.prediction import Evaluation
+from advisor.simulator.arrivals import Traffic
+from advisor.simulator.simulation import RATES, simulate
+from advisor.validation.simulator_accuracy import TARGETS, judgements, shipped
 from catalog.engines import resolve
 from catalog.gpus import parse_cluster
-from catalog.models import find_model
+from catalog.models.find import find_model
 from catalog.schema import Deployment, InputError, Slo, Workload
 
 SMALL = Deployment(max_num_seqs=64, max_num_batched_tokens=2048, max_model_len=8192)

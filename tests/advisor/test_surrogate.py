@@ -9,20 +9,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from advisor.fitting.calibration import Error, quantiles_of, scales_of, unless_wider
-from advisor.fitting.surrogate import (
+from advisor.calibration.parameter_posterior import Marginal
+from advisor.calibration.shipped_fit import Error, quantiles_of, scales_of, unless_wider
+from advisor.calibration.surrogate import (
     ANY,
     LEVELS,
     SCHEMA,
     SHIPPED,
     STAGED,
-    Marginal,
     Scale,
     Surrogate,
     analytic_marginal,
     shipped_surrogate,
 )
-from advisor.physics.parameters import NAMES, PRIORS, Parameters
+from advisor.perf_model.parameters import NAMES, PRIORS, Parameters
 from catalog.runs import shipped_runs
 from catalog.schema import InputError
 

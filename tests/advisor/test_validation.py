@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import advisor
+from advisor.calibration.kernel_observations import evidence_of
+from advisor.calibration.observations import group_runs
+from advisor.calibration.posterior import Pooled, fit_posterior
+from advisor.calibration.surrogate import shipped_surrogate
 from advisor.cli import app
-from advisor.fitting.evidence import group_runs
-from advisor.fitting.kernels import evidence_of
-from advisor.fitting.posterior import Pooled, fit_posterior
-from advisor.fitting.surrogate import shipped_surrogate
-from advisor.judging.ablations import APART, NO_KERNELS, NO_RESIDUALS, NO_RUNS, POOLED, WHOLE, ablations
-from advisor.judging.baselines import BOOSTED, FOREST, NEAREST, ROOFLINE, SCALED, baselines
-from advisor.judging.checks import KEYS, Check, coverage_interval, summarised
-from advisor.judging.rankings import ANY, choices, rankings
+from advisor.validation.ablations import APART, NO_KERNELS, NO_RESIDUALS, NO_RUNS, POOLED, WHOLE, ablations
+from advisor.validation.baselines import BOOSTED, FOREST, NEAREST, ROOFLINE, SCALED, baselines
+from advisor.validation.prediction_errors import KEYS, Check, coverage_interval, summarised
+from advisor.validation.ranking import ANY, choices, rankings
 from catalog.kernels import shipped_kernels
 from catalog.runs import append_runs, shipped_runs
 from catalog.schema import InputError
@@ -207,8 +207,8 @@ def test_the_command_writes_tables_figures_and_one_page(tmp_path, monkeypatch):
 
 def test_nothing_to_draw_is_said_before_anything_is_written(tmp_path):
     pytest.importorskip("matplotlib")
-    from advisor.judging.validation import Validation
-    from advisor.report.judgement import judgement
+    from advisor.render.judgement import judgement
+    from advisor.validation.validation import Validation
 
     with pytest.raises(InputError, match="nothing to draw"):
         judgement(Validation(checks=(), claims=(), left_out={}), tmp_path / "report")

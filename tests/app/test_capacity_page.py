@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 
 import advisor
-from advisor.planning.choices import Change
-from advisor.report.answers import capacity_answer
-from advisor.report.capacities import option_columns
+from advisor.capacity.fleet_options import Change
+from advisor.render.answers import capacity_answer
+from advisor.render.capacities import option_columns
 from app.capacity_figures import closeness, tornado
 from app.capacity_inputs import EXAMPLES, read_trace
 

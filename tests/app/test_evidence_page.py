@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import advisor
-from advisor.judging.left_out import SHIPPED, LeftOut
-from advisor.knowledge import Beside
+from advisor.prediction.evidence import Beside
+from advisor.validation.holdout import SHIPPED, LeftOut
 from app.uploads import file_name
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "catalog" / "benchmarks"
@@ -180,8 +180,8 @@ def test_a_model_that_an_upload_names_is_looked_for_in_the_catalog_only(page, mo
     def refuse(*_):
         raise AssertionError("looked elsewhere")
 
-    monkeypatch.setattr("catalog.hub.read_hub", refuse)
-    monkeypatch.setattr("catalog.config.read_config", refuse)
+    monkeypatch.setattr("catalog.models.hub.read_hub", refuse)
+    monkeypatch.setattr("catalog.models.hf_config.read_config", refuse)
     body = json.loads((BENCHMARKS / "vllm-serve-closed.json").read_text())
     test = imported(page, "one.json", content=json.dumps(body | {"model_id": model}).encode())
     assert not test.exception

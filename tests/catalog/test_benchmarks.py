@@ -13,13 +13,14 @@ from statistics import fmean, median, stdev
 
 import pytest
 
-from catalog.benchmarks import documents
-from catalog.benchmarks.completion import FIELDS, Incomplete, complete, run_id
-from catalog.benchmarks.documents import read_document
-from catalog.benchmarks.readings import LeftOut, Reading, Unusable
-from catalog.benchmarks.registry import FORMATS, find_format, read_benchmarks, recognised
-from catalog.benchmarks.settings import settings
-from catalog.benchmarks.traffic import Traffic
+from catalog.importers import benchmark_file as documents
+from catalog.importers.benchmark_file import read_document
+from catalog.importers.completion import FIELDS, Incomplete, complete, run_id
+from catalog.importers.engine_settings import settings
+from catalog.importers.errors import LeftOut, Unusable
+from catalog.importers.parsed_run import Reading
+from catalog.importers.registry import FORMATS, find_format, read_benchmarks, recognised
+from catalog.importers.traffic import Traffic
 from catalog.published import read_published
 from catalog.runs import check_run, to_frame
 from catalog.schema import InputError, Measurement

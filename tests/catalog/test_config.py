@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from catalog.architectures import READERS
-from catalog.config import model_from_config, read_config
-from catalog.models import find_model, parameters
+from catalog.models.architectures import READERS
+from catalog.models.find import find_model, parameters
+from catalog.models.hf_config import model_from_config, read_config
 from catalog.schema import InputError, Model
 
 from .configs import CONFIGS, DEEPSEEK_V3, MIXTRAL

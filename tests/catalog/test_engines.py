@@ -6,7 +6,7 @@ import pytest
 
 from catalog.engines import all_engines, compute_dtype, find_engine, resolve
 from catalog.gpus import all_gpus, find_gpu, parse_cluster
-from catalog.models import all_models, find_model
+from catalog.models.find import all_models, find_model
 from catalog.schema import BITS, Cluster, Deployment, InputError
 
 NAMES = ("vllm", "sglang", "tensorrt-llm", "lmdeploy", "torch")

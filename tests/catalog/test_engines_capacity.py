@@ -16,7 +16,7 @@ from catalog.engines import (
     static_reserve_gib,
 )
 from catalog.gpus import find_gpu, parse_cluster
-from catalog.models import all_models, find_model
+from catalog.models.find import all_models, find_model
 from catalog.schema import Deployment, InputError
 
 

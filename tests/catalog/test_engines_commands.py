@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from catalog.engines import command, environment, find_engine, processes, resolve, valid_ep, valid_tp
 from catalog.gpus import all_gpus, find_gpu, parse_cluster
-from catalog.models import all_models, find_model
+from catalog.models.find import all_models, find_model
 from catalog.schema import BITS, Cluster, Deployment, InputError
 
 RECORDED = {

@@ -8,7 +8,7 @@ import yaml
 
 from catalog.engines import FORMATS, processes, render
 from catalog.gpus import parse_cluster
-from catalog.models import find_model
+from catalog.models.find import find_model
 from catalog.schema import Deployment, InputError
 
 LLAMA, MIXTRAL = "meta-llama/Llama-2-13b-hf", "mistralai/Mixtral-8x7B-v0.1"

@@ -16,7 +16,7 @@ from catalog.engines import (
     valid_pp,
     valid_tp,
 )
-from catalog.models import all_models, find_model
+from catalog.models.find import all_models, find_model
 from catalog.schema import InputError
 
 

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from catalog import hub
-from catalog.models import find_model
+from catalog.models import hub
+from catalog.models.find import find_model
 from catalog.schema import InputError
 
 from .configs import CONFIGS

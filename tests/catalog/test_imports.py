@@ -15,7 +15,7 @@ print(time.process_time() - began)
 SCRIPT = f"""
 import sys, time
 began = time.process_time()
-from catalog.models import find_model
+from catalog.models.find import find_model
 from catalog.gpus import parse_cluster
 find_model("llama-13b"), parse_cluster("4xA100")
 print(time.process_time() - began)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from catalog.models import active_parameters, all_models, find_model, parameters
+from catalog.models.find import active_parameters, all_models, find_model, parameters
 from catalog.names import squash
 from catalog.schema import InputError, Note
 from catalog.tables import table

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from catalog.gpus import find_gpu
-from catalog.models import find_model
+from catalog.models.find import find_model
 from catalog.runs import append_runs, read_runs, shipped_runs, to_frame, user_runs
 from catalog.schema import InputError, Measurement
 

@@ -108,7 +108,7 @@ def torch(folder):
     (folder / "broken" / "model.safetensors").write_text("no weights")
     deployment = {"engine": "torch", "compiled": False, "max_num_seqs": 4}
     return sweeping(
-        folder, "probes.pytorch.static",
+        folder, "probes.torch_engine.static",
         {"deployment": deployment, "agreement": False, "shapes": [[batch, 16, 64] for batch in (1, 2, 3, 4)]},
         {"model": str(folder / "tiny")},
         bad={"deployment": {"kv_dtype": "fp8"}},
@@ -128,7 +128,7 @@ def vllm_path(folder, version="0.24.0"):
 
 def vllm(folder):
     return sweeping(
-        folder, "probes.vllm.static", {"shapes": [[batch, 128, 128] for batch in (1, 2, 4, 8)]}, {"model": LLAMA},
+        folder, "probes.vllm_engine.static", {"shapes": [[batch, 128, 128] for batch in (1, 2, 4, 8)]}, {"model": LLAMA},
         bad={"deployment": {"offload": 0.5}},
         faulty=[{"model": LLAMA, "label": name, "deployment": {"max_num_seqs": seqs}, "shapes": [[4, 64, 8]]}
                 for name, seqs in (("crashes", 100), ("fine", 200))],
@@ -142,7 +142,7 @@ def vllm_serving(folder):
     offers = [{**lengths, "concurrency": 4}, {**lengths, "concurrency": 2}, {**lengths, "share": 0.5},
               {**lengths, "requests": [[0.0, 30, 6], [0.1, 40, 9], [0.3, 50, 12]]}]  # fmt: skip
     return sweeping(
-        folder, "probes.vllm.serving", {"offers": offers}, {"model": LLAMA},
+        folder, "probes.vllm_engine.serving", {"offers": offers}, {"model": LLAMA},
         bad={"offers": [{"input_len": 8, "output_len": 8, "seconds": 1}]},
         faulty=[{"model": LLAMA, "label": name, "deployment": {"max_num_seqs": seqs}, "offers": offers[:1]}
                 for name, seqs in (("crashes", 100), ("fine", 200))],

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from catalog.kernels import Collective, read_kernels
-from probes.collectives import times as collective_times
-from probes.collectives.cases import KIB, SUMS_BYTES, Case, collective_cases
+from probes.microbench import collective_times
+from probes.microbench.collective_cases import KIB, SUMS_BYTES, Case, collective_cases
 
 pytest.importorskip("torch")
 
 import torch
 
-from probes.collectives.times import measure_collectives
+from probes.microbench.collective_times import measure_collectives
 
 ROOT = Path(__file__).resolve().parents[2]
 OPS = ("allreduce", "allgather", "reducescatter", "alltoall", "sendrecv")

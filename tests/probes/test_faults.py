@@ -20,7 +20,7 @@ import pytest
 
 from catalog.runs import append_runs, read_runs
 from catalog.schema import Measurement
-from probes.claims import take_claim
+from probes.file_lock import take_claim
 from probes.sweep import outcomes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -62,7 +62,7 @@ def a_plan(folder, loads, **changes):
 
 def begun(plan, gpus, limit=None):
     """A sweep of a plan; ``limit`` is a limit of the system and its value, for it and its workers."""
-    command = [sys.executable, "-m", "probes.pytorch.static", str(plan), str(plan.parent / "out"), "--gpus", gpus]
+    command = [sys.executable, "-m", "probes.torch_engine.static", str(plan), str(plan.parent / "out"), "--gpus", gpus]
     return subprocess.Popen(
         [*command, "--device", "cpu"],
         cwd=plan.parent, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

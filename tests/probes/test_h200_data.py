@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 import catalog
-from catalog.models import find_model
-from catalog.parameters import active_parameters
+from catalog.models.find import find_model
+from catalog.models.sizes import active_parameters
 from catalog.runs import read_runs
-from probes.loads import read_plan
-from probes.vllm.static import MEMORY_COLUMNS
+from probes.benchmark_plan import read_plan
+from probes.vllm_engine.static import MEMORY_COLUMNS
 
 DATA = Path(catalog.__file__).parent / "data"
 RUNS = DATA / "runs"

@@ -13,12 +13,12 @@ import pytest
 
 import catalog
 from catalog.kernels import read_kernels
-from catalog.models import find_model
-from catalog.parameters import active_parameters, embedding_parameters, norm_parameters, parameters
+from catalog.models.find import find_model
+from catalog.models.sizes import active_parameters, embedding_parameters, norm_parameters, parameters
 from catalog.requests import read_requests
 from catalog.runs import read_runs
-from probes.loads import read_plan
-from probes.serving import lengths, poisson
+from probes.benchmark_plan import read_plan
+from probes.serving_benchmark import lengths, poisson
 
 DATA = Path(catalog.__file__).parent / "data"
 RUNS = DATA / "runs"

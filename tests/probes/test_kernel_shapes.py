@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from catalog.models import find_model
-from catalog.parameters import embedding_parameters, norm_parameters, parameters
+from catalog.models.find import find_model
+from catalog.models.sizes import embedding_parameters, norm_parameters, parameters
 from catalog.schema import InputError
-from probes.kernels.shapes import EXPERT_TOKENS, HEAD_TOKENS, KV_SHARE, TOKENS, Shape, kernel_shapes, matrices
+from probes.microbench.kernel_shapes import EXPERT_TOKENS, HEAD_TOKENS, KV_SHARE, TOKENS, Shape, kernel_shapes, matrices
 
 LLAMA = find_model("meta-llama/Llama-3.1-8B").value
 MIXTURE = find_model("Qwen/Qwen3-30B-A3B").value

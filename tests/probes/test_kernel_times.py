@@ -18,13 +18,13 @@ pytest.importorskip("torch")
 import torch
 
 from catalog.kernels import AttentionTime, CopyTime, Kernel, read_kernels
-from probes.kernels import times as kernel_times
-from probes.kernels.calls import Bench
-from probes.kernels.shapes import Shape
-from probes.kernels.times import measure_kernels
-from probes.kernels.timing import time_on_cpu, time_together
-from probes.transformer import kernels as transformer_kernels
-from probes.transformer.kernels import add_norm, place_heads, swiglu
+from probes.microbench import kernel_times
+from probes.microbench.kernel_calls import Bench
+from probes.microbench.kernel_shapes import Shape
+from probes.microbench.kernel_times import measure_kernels
+from probes.microbench.timing import time_on_cpu, time_together
+from probes.torch_engine import fused_kernels as transformer_kernels
+from probes.torch_engine.fused_kernels import add_norm, place_heads, swiglu
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = {
@@ -197,7 +197,14 @@ def running_still(process):
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
 def test_no_process_outlives_a_command_that_is_killed(tmp_path):
-    command = [sys.executable, "-m", "probes.kernels.times", str(tmp_path / "out"), "--model", a_model(tmp_path)]
+    command = [
+        sys.executable,
+        "-m",
+        "probes.microbench.kernel_times",
+        str(tmp_path / "out"),
+        "--model",
+        a_model(tmp_path),
+    ]
     running = subprocess.Popen([*command, "--device", "cpu"])
     last = time.monotonic() + 60
     while not (found := children(running.pid)):
@@ -213,7 +220,14 @@ def test_no_process_outlives_a_command_that_is_killed(tmp_path):
 
 
 def test_a_command_that_is_stopped_leaves_no_process_and_whole_rows(tmp_path):
-    command = [sys.executable, "-m", "probes.kernels.times", str(tmp_path / "out"), "--model", a_model(tmp_path)]
+    command = [
+        sys.executable,
+        "-m",
+        "probes.microbench.kernel_times",
+        str(tmp_path / "out"),
+        "--model",
+        a_model(tmp_path),
+    ]
     running = subprocess.Popen([*command, "--device", "cpu"], stderr=subprocess.PIPE, text=True)
     store = tmp_path / "out" / "kernels.jsonl"
     last = time.monotonic() + 60

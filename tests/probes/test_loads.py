@@ -5,7 +5,7 @@ import json
 import pytest
 
 from catalog.schema import InputError
-from probes.loads import read_plan
+from probes.benchmark_plan import read_plan
 
 
 def read(tmp_path, **entry):

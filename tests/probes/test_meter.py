@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from probes import meter
-from probes.meter import Meter, describe_gpus, load_nvml, obstacles
+from probes import gpu_telemetry as meter
+from probes.gpu_telemetry import Meter, describe_gpus, load_nvml, obstacles
 
 GIB = 2**30
 UNSUPPORTED = 3

@@ -6,9 +6,9 @@ pytest.importorskip("torch")
 
 import torch
 
-from probes.parallel.layout import Layout
-from probes.parallel.links import Links, Traffic
-from probes.parallel.symmetric import ONE_SHOT, TWO_SHOTS, SymmetricSums
+from catalog.engines.torch_layout import Layout
+from probes.torch_engine.links import Links, Traffic
+from probes.torch_engine.symmetric_memory import ONE_SHOT, TWO_SHOTS, SymmetricSums
 
 
 class FakeSums:

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from catalog.models import find_model
+from catalog.engines.torch_layout import Layout, has_experts, lay_out, weight_costs
+from catalog.engines.torch_stages import balanced_stages
+from catalog.models.find import find_model
 from catalog.schema import InputError
-from probes.parallel.layout import Layout, has_experts, lay_out, weight_costs
-from probes.parallel.stages import balanced_stages
 
 COSTS = st.lists(st.integers(0, 50), min_size=1, max_size=9)
 

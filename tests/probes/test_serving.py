@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from catalog.schema import InputError
-from probes.serving import Offer, lengths, poisson, read_offer, serve, summary
+from probes.serving_benchmark import Offer, lengths, poisson, read_offer, serve, summary
 
 OFFER = Offer(input_len=20, output_len=5, seconds=0.6, concurrency=4)
 
@@ -86,7 +86,7 @@ def test_an_open_loop_times_from_when_a_request_was_due():
 
 
 def test_what_never_ends_is_given_up(monkeypatch):
-    monkeypatch.setattr("probes.serving.DRAIN_S", 0.2)
+    monkeypatch.setattr("probes.serving_benchmark.DRAIN_S", 0.2)
     offer = replace(OFFER, concurrency=None, rate=10.0, seconds=0.5)
     result = served(offer, engine(100.0))
     assert result.lost == len(poisson(10, 0.5))

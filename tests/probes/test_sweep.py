@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from catalog.jsonl_store import append_lines
 from catalog.schema import InputError
-from catalog.stores import append_lines
-from probes.claims import take_claim
-from probes.loads import read_plan
+from probes.benchmark_plan import read_plan
+from probes.file_lock import take_claim
 from probes.sweep import Sweep, add_record, outcomes, seconds_taken, undone
 
 ROOT = Path(__file__).resolve().parents[2]

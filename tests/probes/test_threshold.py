@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probes.threshold import STEP, Threshold, find_threshold
+from probes.oom_search import STEP, Threshold, find_threshold
 
 
 @given(st.integers(0, 5000), st.integers(1, 10_000), st.integers(1, 6000))

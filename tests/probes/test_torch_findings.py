@@ -16,20 +16,20 @@ pytest.importorskip("safetensors")
 
 import torch
 
-from catalog.config import read_config
+from catalog.models.hf_config import read_config
 from catalog.runs import read_runs
 from catalog.schema import Deployment, InputError
-from probes.loads import Load
-from probes.meter import Meter
-from probes.pytorch import findings as torch_findings
-from probes.pytorch import static as torch_static
-from probes.pytorch.engine import TorchEngine
-from probes.pytorch.memory import PARTS, MutedLinks, needed_bytes, together
-from probes.pytorch.reference import reference_logits
+from probes.benchmark_plan import Load
+from probes.gpu_telemetry import Meter
 from probes.reference import PROMPT, compare, sequences
-from probes.static import OutOfMemory, fitting, measure
+from probes.static_benchmark import OutOfMemory, fitting, measure
 from probes.sweep_command import Order
-from probes.transformer.sources import RandomSource
+from probes.torch_engine import load_findings as torch_findings
+from probes.torch_engine import static as torch_static
+from probes.torch_engine.engine import TorchEngine
+from probes.torch_engine.memory import PARTS, MutedLinks, needed_bytes, together
+from probes.torch_engine.plain_reference import reference_logits
+from probes.torch_engine.weight_sources import RandomSource
 from tests.probes.torch_world import TINY
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -297,7 +297,7 @@ def test_a_load_that_does_not_start_is_its_smallest_shape_that_failed(model, tmp
 
 
 def test_weights_that_do_not_fit_are_out_of_memory(model, monkeypatch):
-    monkeypatch.setattr("probes.pytorch.engine.read_weights", OutWhen(None, lambda *_, **__: True))
+    monkeypatch.setattr("probes.torch_engine.engine.read_weights", OutWhen(None, lambda *_, **__: True))
     with pytest.raises(OutOfMemory, match=r"out of GPU memory: the weights of") as caught:
         TorchEngine(model, PLAIN)
     assert isinstance(caught.value, InputError)
@@ -318,7 +318,7 @@ def test_a_process_that_runs_out_of_memory_while_others_wait_for_it_leaves_a_row
 
 
 def test_a_load_that_cannot_start_ends_well_with_a_row(model, tmp_path, monkeypatch):
-    monkeypatch.setattr("probes.pytorch.engine.read_weights", OutWhen(None, lambda *_, **__: True))
+    monkeypatch.setattr("probes.torch_engine.engine.read_weights", OutWhen(None, lambda *_, **__: True))
     torch_static.run_load(an_order(a_load(model), tmp_path), 0, "cpu", meeting="", meter=Meter(()))
     (run,) = read_runs(tmp_path / "runs.jsonl")
     assert (run.oom, run.run_id, run.engine) == (True, "load-b2-i8-o4", "torch")
@@ -333,12 +333,12 @@ import numpy as np
 import torch
 from torch import distributed
 
-from catalog.config import read_config
+from catalog.models.hf_config import read_config
 from catalog.schema import Deployment
-from probes.pytorch import engine as torch_engine
+from probes.torch_engine import engine as torch_engine
 from probes.reference import PROMPT, sequences
-from probes.static import OutOfMemory
-from probes.pytorch.engine import TorchEngine
+from probes.static_benchmark import OutOfMemory
+from probes.torch_engine.engine import TorchEngine
 
 folder, rank = Path(sys.argv[1]), int(sys.argv[2])
 torch.set_num_threads(1)

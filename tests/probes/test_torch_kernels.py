@@ -11,12 +11,12 @@ from dataclasses import replace
 
 import torch
 
-from catalog.models import find_model
+from catalog.models.find import find_model
 from catalog.schema import Deployment, InputError
-from probes.pytorch.engine import TorchEngine
-from probes.pytorch.graphs import check_graphs
-from probes.transformer import kernels as transformer_kernels
-from probes.transformer.kernels import Kernels, add_norm, fused_kernels, rotate, swiglu
+from probes.torch_engine import fused_kernels as transformer_kernels
+from probes.torch_engine.engine import TorchEngine
+from probes.torch_engine.fused_kernels import Kernels, add_norm, fused_kernels, rotate, swiglu
+from probes.torch_engine.graphs import check_graphs
 
 LLAMA = find_model("meta-llama/Llama-3.1-8B").value
 TINY = {

@@ -12,7 +12,7 @@ pytest.importorskip("torch")
 pytest.importorskip("safetensors")
 
 from catalog.runs import read_runs
-from probes.claims import take_claim
+from probes.file_lock import take_claim
 from probes.ports import free_port
 from probes.sweep import outcomes
 from tests.probes.torch_world import TINY
@@ -37,7 +37,16 @@ def node(plan, rank, port, *, nodes=2, name=NAME):
     """One machine's torchrun, with one process."""
     launch = ["-m", "torch.distributed.run", "--nnodes", str(nodes), "--nproc-per-node", "1", "--node-rank", str(rank)]
     launch += ["--master-addr", "127.0.0.1", "--master-port", str(port), "--max-restarts", "0"]
-    program = ["-m", "probes.pytorch.static", str(plan), str(plan.parent / "out"), "--device", "cpu", "--load", name]
+    program = [
+        "-m",
+        "probes.torch_engine.static",
+        str(plan),
+        str(plan.parent / "out"),
+        "--device",
+        "cpu",
+        "--load",
+        name,
+    ]
     return subprocess.Popen(
         [sys.executable, *launch, *program], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=plan.parent,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
@@ -82,7 +91,7 @@ def test_a_load_of_another_width_is_refused(plan):
     ],
 )
 def test_what_cannot_be_run_is_refused_in_one_line(plan, environment, name, message, monkeypatch, capsys):
-    from probes.pytorch import static as torch_static
+    from probes.torch_engine import static as torch_static
 
     rest = {"WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "here", "MASTER_PORT": "1"}
     for key, value in ({**environment, **rest} if environment else {}).items():

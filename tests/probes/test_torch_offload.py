@@ -19,16 +19,23 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from catalog.models import find_model
+from catalog.engines.torch_layout import Layout, lay_out
+from catalog.models.find import find_model
 from catalog.schema import Deployment, InputError
-from probes.parallel.layout import Layout, lay_out
-from probes.parallel.links import Traffic
-from probes.pytorch.engine import TorchEngine
-from probes.pytorch.memory import give_back
-from probes.transformer import offload as transformer_offload
-from probes.transformer.offload import LEAST_PIECE, HostLayer, LayerStream, layer_tensors, offloaded_layers, piece_sizes
-from probes.transformer.sources import RandomSource
-from probes.transformer.weights import read_weights
+from probes.torch_engine import offload as transformer_offload
+from probes.torch_engine.engine import TorchEngine
+from probes.torch_engine.links import Traffic
+from probes.torch_engine.memory import give_back
+from probes.torch_engine.offload import (
+    LEAST_PIECE,
+    HostLayer,
+    LayerStream,
+    layer_tensors,
+    offloaded_layers,
+    piece_sizes,
+)
+from probes.torch_engine.weight_sources import RandomSource
+from probes.torch_engine.weights import read_weights
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = {

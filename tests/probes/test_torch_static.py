@@ -15,8 +15,8 @@ pytest.importorskip("torch")
 pytest.importorskip("safetensors")
 
 from catalog.runs import read_runs
-from probes.pytorch import static as torch_static
 from probes.sweep import outcomes
+from probes.torch_engine import static as torch_static
 from tests.probes.torch_world import TINY
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,7 +45,7 @@ def a_plan(folder, loads, **changes):
 
 
 def a_command(plan, out, gpus):
-    return [sys.executable, "-m", "probes.pytorch.static", str(plan), str(out), "--gpus", gpus, "--device", "cpu"]
+    return [sys.executable, "-m", "probes.torch_engine.static", str(plan), str(out), "--gpus", gpus, "--device", "cpu"]
 
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}

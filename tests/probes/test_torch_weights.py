@@ -11,14 +11,14 @@ pytest.importorskip("safetensors")
 import torch
 from safetensors.torch import save_file
 
-from catalog.models import find_model
+from catalog.engines.torch_layout import lay_out
+from catalog.models.find import find_model
 from catalog.schema import Deployment, InputError
 from probes.checkpoint import Checkpoint, is_checkpoint
-from probes.parallel.layout import lay_out
-from probes.pytorch.engine import TorchEngine
-from probes.transformer import sources as transformer_sources
-from probes.transformer.sources import RandomSource
-from probes.transformer.weights import read_weights
+from probes.torch_engine import weight_sources as transformer_sources
+from probes.torch_engine.engine import TorchEngine
+from probes.torch_engine.weight_sources import RandomSource
+from probes.torch_engine.weights import read_weights
 
 TINY = replace(
     find_model("meta-llama/Llama-3.1-8B").value,

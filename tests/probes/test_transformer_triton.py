@@ -10,8 +10,8 @@ if not GPU:
     os.environ["TRITON_INTERPRET"] = "1"  # read when the kernels are defined
 pytest.importorskip("triton")
 
-from probes.transformer.kernels import Kernels  # noqa: E402
-from probes.transformer.triton import BLOCK, attend_used, place_heads, split_count  # noqa: E402
+from probes.torch_engine.fused_kernels import Kernels  # noqa: E402
+from probes.torch_engine.triton_kernels import BLOCK, attend_used, place_heads, split_count  # noqa: E402
 
 DEVICE = "cuda" if GPU else "cpu"
 CLOSE = {"rtol": 2e-3, "atol": 2e-3} if GPU else {"rtol": 1e-4, "atol": 1e-4}

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from catalog.jsonl_store import json_rows
 from catalog.schema import InputError
-from catalog.stores import json_rows
-from probes.loads import loads_of
-from probes.vllm.exported import (
+from probes.benchmark_plan import loads_of
+from probes.vllm_engine.exported import (
     Command,
     adapted,
     adapted_environment,
@@ -23,7 +23,7 @@ from probes.vllm.exported import (
     read_commands,
     seen_tokens,
 )
-from probes.vllm.versions import check_version
+from probes.vllm_engine.versions import check_version
 from tests.probes.test_adapters import Adapter, until, vllm_path
 
 # Not installed with the package: read from beside the tests.
@@ -115,7 +115,7 @@ def program(tmp_path):
     ]  # fmt: skip
     plan = tmp_path / "plan.json"
     plan.write_text(json.dumps(a_plan(*loads)))
-    argv = [sys.executable, "-m", "probes.vllm.exported", str(plan), str(tmp_path / "out"), "--gpus", "0,1"]
+    argv = [sys.executable, "-m", "probes.vllm_engine.exported", str(plan), str(tmp_path / "out"), "--gpus", "0,1"]
     return Adapter(
         folder=tmp_path, argv=argv, runs=0, bad=[], faulty=[], fingerprint=(),
         environment={"PYTHONPATH": vllm_path(tmp_path), "FAKE_FAILS": "8"},
@@ -183,7 +183,7 @@ def test_versions_are_looked_at_before_anything_starts(tmp_path):
     plan = tmp_path / "plan.json"
     plan.write_text(json.dumps(a_plan()))
     ended = subprocess.run(
-        [sys.executable, "-m", "probes.vllm.static", str(plan), str(tmp_path / "out")], capture_output=True, text=True,
+        [sys.executable, "-m", "probes.vllm_engine.static", str(plan), str(tmp_path / "out")], capture_output=True, text=True,
         env={**os.environ, "PYTHONPATH": vllm_path(tmp_path, "0.19.1")}, timeout=60, check=False,
     )  # fmt: skip
     told = "vllm 0.19.1 is too old to be measured here; install 0.20 or later"

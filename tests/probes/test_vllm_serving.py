@@ -8,10 +8,10 @@ import pytest
 from catalog.requests import read_requests
 from catalog.runs import read_runs
 from catalog.schema import InputError
-from probes.loads import read_plan
-from probes.meter import Meter
+from probes.benchmark_plan import read_plan
+from probes.gpu_telemetry import Meter
 from probes.sweep_command import Order
-from probes.vllm.serving import record_offers
+from probes.vllm_engine.serving import record_offers
 
 LENGTHS = {"input_len": 40, "output_len": 8}
 PLAN = {

@@ -6,7 +6,7 @@ import pytest
 
 from catalog.runs import read_runs
 from probes.sweep import outcomes
-from probes.vllm.shortages import first_error, shortage
+from probes.vllm_engine.memory_shortages import first_error, shortage
 from tests.probes.test_adapters import LLAMA, sweeping, vllm_path
 
 TORCH = (
@@ -83,7 +83,7 @@ def program(folder, module, load):
     ],
 )  # fmt: skip
 def test_that_it_does_not_start_is_a_measurement(tmp_path, lacking, module, load, batch):
-    adapter = program(tmp_path, f"probes.vllm.{module}", load)
+    adapter = program(tmp_path, f"probes.vllm_engine.{module}", load)
     code, _, errors = adapter.run(adapter.argv, FAKE_VLLM=json.dumps({"starve": lacking}))
     assert (code, errors) == (0, "")
     (run,) = read_runs(adapter.store)
@@ -95,7 +95,7 @@ def test_that_it_does_not_start_is_a_measurement(tmp_path, lacking, module, load
 
 
 def test_an_engine_that_dies_of_a_batch_is_started_again_for_the_others(tmp_path):
-    adapter = program(tmp_path, "probes.vllm.static", {"shapes": [[2, 32, 4], [8, 32, 4], [4, 32, 4]]})
+    adapter = program(tmp_path, "probes.vllm_engine.static", {"shapes": [[2, 32, 4], [8, 32, 4], [4, 32, 4]]})
     dies = {"FAKE_VLLM": json.dumps({"dies": 8})}
     adapter.run(adapter.argv, **dies)
     assert set(outcomes(tmp_path / "out").values()) == {"failed"}

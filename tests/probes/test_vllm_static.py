@@ -7,16 +7,16 @@ from dataclasses import replace
 
 import pytest
 
-from catalog.models import find_model
+from catalog.models.find import find_model
 from catalog.runs import append_runs, read_runs
 from catalog.schema import Deployment, InputError
-from probes import static
-from probes.loads import SHAPES, Load, config_json, read_plan
-from probes.meter import Profile
-from probes.static import measure
+from probes import static_benchmark as static
+from probes.benchmark_plan import SHAPES, Load, config_json, read_plan
+from probes.gpu_telemetry import Profile
+from probes.static_benchmark import measure
 from probes.sweep import Sweep, outcomes
-from probes.vllm import static as vllm_static
-from probes.vllm.static import engine_args, graph_gib, main
+from probes.vllm_engine import static as vllm_static
+from probes.vllm_engine.static import engine_args, graph_gib, main
 
 LLAMA = "meta-llama/Llama-2-7b-hf"
 

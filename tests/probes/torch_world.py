@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import distributed
 
-from catalog.config import read_config
+from catalog.models.hf_config import read_config
 from catalog.schema import Deployment
-from probes.pytorch.engine import TorchEngine
+from probes.torch_engine.engine import TorchEngine
 
 TINY = {
     "model_type": "llama",

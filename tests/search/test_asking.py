@@ -5,7 +5,7 @@ import pytest
 from optuna.trial import TrialState
 
 from catalog.schema import InputError
-from search.asking import Asking
+from search.external_study import Asking
 
 MOST = {"tp1pp1": 8, "tp2pp1": 8}
 

@@ -1,0 +1,125 @@
+"""What could be measured of a model on some GPUs, for a plan or a campaign to choose from."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from advisor.benchmarking.benchmark_plan import Candidate, Question, candidates, chosen, makespan, plan_of, prefix_of
+from advisor.benchmarking.engines import check_deployment
+from advisor.benchmarking.session import (
+    PLANNED,
+    Probing,
+    ends_by_name,
+    known_parameters,
+    shared_of,
+    start_seconds,
+)
+from advisor.benchmarking.traffic_plan import CLOSED_FIRST, SHARES
+from advisor.prediction.inputs import read_model
+from catalog.schema import Cluster, InputError, Model, Note
+from probes.benchmark_plan import loads_of
+from probes.sweep import undone
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurable:
+    """What could be measured of a model, before anything is chosen."""
+
+    model: Model
+    loads: tuple[Candidate, ...]
+    """Layouts that fit with all their shapes, the most telling first."""
+    left_out: tuple[str, ...]
+    notes: tuple[Note, ...]
+    role: str
+    label: str
+    serving: bool = False
+    """Whether traffic is measured, in place of static batches."""
+    shared: Mapping[str, Any]
+    """What all loads have in common, by ``Probing``'s fields."""
+
+    @property
+    def cluster(self) -> Cluster:
+        found: Cluster = self.shared["target"].cluster
+        return found
+
+    @property
+    def start_s(self) -> float:
+        """Seconds until a load measures, by those seen so far."""
+        return start_seconds(self.shared, prefix_of(self.cluster, self.shared["engine"]))
+
+    def undone(self) -> list[Candidate]:
+        """The layouts with the shapes that no sweep has been through yet."""
+        everything = loads_of(self._plan(self.loads), "the plan")
+        found = [each.only(undone(load, self.shared["out"])) for each, load in zip(self.loads, everything, strict=True)]
+        return [each for each in found if each.seconds]
+
+    def probing(self, loads: Sequence[Candidate], late: Sequence[str] = ()) -> Probing:
+        """These loads in this order, ready to be run."""
+        plan, start_s, gpus = self._plan(loads), self.start_s, self.cluster.num_gpus
+        planned = loads_of(plan, "the plan")
+        return Probing(
+            **self.shared, plan=plan, loads=planned, all_loads=loads_of(self._plan(self.loads), "the plan"),
+            start_s=start_s, seconds={load.name: each.seconds for load, each in zip(planned, loads, strict=True)},
+            expected_s=makespan(loads, start_s=start_s, gpus=gpus), ends_s=ends_by_name(planned, loads, start_s, gpus),
+            notes=self.notes, left_out=(*self.left_out, *late),
+        )  # fmt: skip
+
+    def _plan(self, loads: Sequence[Candidate]) -> dict[str, Any]:
+        what = "under traffic" if self.serving else "static batches"
+        source = f"advisor probe, {time.strftime('%Y-%m', time.gmtime())}, {what}"
+        return plan_of(
+            loads, self.model, self.cluster, role=self.role, source=source, label=self.label, start_s=self.start_s
+        )
+
+
+def measurable_of(model: str | Model, question: Question, role: str, shared: Mapping[str, Any]) -> Measurable:
+    """What could be measured of a model; ``shared`` is that of ``advisor.benchmarking.session.shared_of``."""
+    target, device = shared["target"], shared["device"]
+    found = read_model(model)
+    named = found.value
+    if named.source.endswith(".json"):  # later answers may be asked for from another folder
+        named = replace(named, name=str(Path(named.name).expanduser().resolve()))
+    if question.trace:
+        longest = question.max_model_len or named.max_position_embeddings
+        question = replace(question, trace=question.trace.within(longest))
+    able, left_out = candidates(
+        named, target.cluster, replace(question, compiled=device == "cuda"), known_parameters(question.engine, target.cluster),
+        check=lambda deployment: check_deployment(question.engine, named, deployment, device),
+    )  # fmt: skip
+    notes = (*found.notes, *target.notes, *(question.trace.notes if question.trace else ()))
+    label = "-".join(("" if question.dtype == "auto" else question.dtype, "serving" * question.serving)).strip("-")
+    return Measurable(
+        model=named, loads=tuple(able), left_out=tuple(left_out), notes=notes, role=role, label=label,
+        serving=question.serving, shared=shared,
+    )  # fmt: skip
+
+
+def best_of(within: Measurable) -> Probing:
+    """As much of what has not been measured yet as the budget allows, the most telling first."""
+    budget_s, start_s = within.shared["budget_s"], within.start_s
+    waiting = within.undone()
+    planned_s = math.inf if budget_s is None else PLANNED * budget_s
+    at_once = CLOSED_FIRST + len(SHARES) if within.serving else 1
+    loads, late = chosen(waiting, budget_s=planned_s, start_s=start_s, gpus=within.cluster.num_gpus, at_once=at_once)
+    if waiting and not loads:
+        least = min(start_s + min(each.seconds.values()) for each in waiting) / PLANNED
+        raise InputError(
+            f"budget is {budget_s:g} s; starting and measuring one batch takes about {least:.0f} s, give more"
+        )
+    return within.probing(loads, late)
+
+
+def measurable(
+    model: str | Model, gpus: str | Cluster = "local", *, question: Question, budget_s: float | None = None,
+    device: str = "cuda", out: str | Path | None = None, store: str | Path | None = None, began: float | None = None,
+) -> Measurable:  # fmt: skip
+    """What could be measured of a model, for someone else to choose from; arguments are those of ``probe``."""
+    shared = shared_of(question, gpus, budget_s=budget_s, device=device, role="fit", out=out, store=store, began=began)
+    return measurable_of(model, question, "fit", shared)

@@ -1,0 +1,404 @@
+"""Measuring a server that runs already: loads that rise until it gives no more, each kept as a run as soon as it ends."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from advisor.benchmarking.session import places
+from advisor.calibration.importing import read_import
+from advisor.prediction.inputs import check_lengths, read_cluster, read_model
+from catalog.engines import find_engine
+from catalog.importers.engine_settings import settings
+from catalog.importers.errors import Unusable
+from catalog.schema import InputError, Note, require_positive
+from catalog.tables import table
+from probes.endpoint import Endpoint, Served, read_endpoint
+from probes.endpoint_load import LoadFailed, Target, Traffic, find_program, make_traffic
+from probes.file_lock import take_claim
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from catalog.schema import Cluster, Measurement, Model
+
+LADDER = (1, 4, 16, 64, 256)
+"""Requests in flight per replica, unless the user names them."""
+
+RISE = 1.05
+"""A closed loop that gives less than this times the best before it is the last one."""
+
+MOST_FAILED = 2
+"""Closed loops that the user named and that give nothing, in a row, after which no more are tried: the server is gone."""
+
+SHARES = (0.5, 0.8)
+"""Of the requests a second of the best closed loop: rates at which Poisson arrivals are measured."""
+
+START_S = 25.0
+"""GuideLLM's own imports, prompts and report (0.8.1, on two cores), before any load has been seen."""
+
+LEAST_S, MOST_S = 10.0, 60.0
+"""Seconds of traffic of one load."""
+
+TURNS = 4
+"""A closed loop must last so many of its requests: three are kept, the last one is cut off."""
+
+FEWEST = 10
+"""Requests of a Poisson process that must be completed for their mean to say something."""
+
+SPARE_S = 5.0
+"""So long before the budget's end a load must be over, for what is then left to do."""
+
+TOLD = ("tp", "pp", "dp", "ep", "max_num_seqs", "max_num_batched_tokens", "max_model_len", "gpu_memory_utilization",
+        "dtype", "kv_dtype")  # fmt: skip
+"""Settings of a server that runs are kept with."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Outcome:
+    """What became of the loads, filled while they run."""
+
+    runs: list[Measurement] = field(default_factory=list)
+    """Measured now or before."""
+    new: int = 0
+    left_out: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointProbing:
+    """Loads for a server, ready to be run."""
+
+    endpoint: Endpoint
+    target: Target
+    cluster: Cluster
+    model: Model
+    facts: Mapping[str, Any]
+    """What the runs are of, as ``advisor.calibration.importing.read_import`` takes it."""
+    in_flight: tuple[int, ...]
+    """Of the closed loops, over all replicas."""
+    fixed: bool
+    """Whether the user named them: then all are run."""
+    budget_s: float | None
+    began: float
+    folder: Path
+    store: Path
+    notes: tuple[Note, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """What would run."""
+        return {
+            "endpoint": self.endpoint.url, "served": self.target.model, "tokenizer": self.target.tokenizer,
+            "input_len": self.target.input_len, "output_len": self.target.output_len, **self.facts,
+            "budget_s": self.budget_s, "loads": self.rows(), "notes": [note.text for note in self.notes],
+        }  # fmt: skip
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row a load, in order."""
+        closed = [
+            {"load": each.name, "arrivals": "kept in flight", "in_flight": each.in_flight, "done": self._done(each)}
+            for each in self._closed()
+        ]
+        # their rates follow from what the closed loops give, and so does whether they have been measured
+        opened = [
+            {
+                "load": f"poisson at {share:.0%}",
+                "arrivals": f"Poisson, {share:.0%} of the best rate",
+                "in_flight": None,
+                "done": None,
+            }
+            for share in SHARES
+        ]
+        return closed + opened
+
+    def run(self, *, outcome: Outcome | None = None, say: Callable[[str], None] = lambda _: None) -> Outcome:
+        """Run the loads as far as the budget goes; a run is in the store, and in the outcome, as soon as its load ends.
+
+        Loads whose reports are there from an earlier call are not run again.
+
+        Raises:
+            InputError: GuideLLM is missing, another process measures the same, or a file cannot be written.
+
+        """
+        outcome = Outcome() if outcome is None else outcome
+        find_program()
+        claim = take_claim(self.folder / "claim.lock")
+        if claim is None:
+            raise InputError(f"{self.endpoint.url} is being measured by another advisor probe")
+        try:
+            self._run(_Clock(self.began, self.budget_s), outcome, say)
+        finally:
+            claim.release()
+        return outcome
+
+    def _run(self, clock: _Clock, outcome: Outcome, say: Callable[[str], None]) -> None:
+        best: Measurement | None = None
+        before: Measurement | None = None
+        failed = 0
+        closed = self._closed()
+        # Poisson arrivals tell more than one more closed loop: room for them is kept, where there is any to keep
+        kept_free = len(SHARES) if clock.room(len(SHARES) + 2) else 0
+        for number, load in enumerate(closed):
+            loads = kept_free + (len(closed) - number)
+            needs_s = 0.0 if before is None else TURNS * (before.e2e_ms or 0.0) / 1e3
+            found = self._measured(load, clock, outcome, say, loads=loads, needs_s=needs_s, kept_free=kept_free)
+            failed = 0 if found else failed + 1
+            if found is None:
+                if self.fixed and failed < MOST_FAILED and clock.room(1):
+                    continue
+                break
+            rising = best is None or _tok_s(found) >= RISE * _tok_s(best)
+            best = found if best is None or _tok_s(found) > _tok_s(best) else best
+            before = found
+            if not (rising or self.fixed):
+                break
+        if best is None:
+            return
+        for number, share in enumerate(SHARES):
+            rate = float(f"{share * _tok_s(best) / best.output_len:.3g}")
+            load = Traffic(name=f"poisson-{rate:g}", rate=rate)
+            needs_s = max(FEWEST / rate, TURNS * (best.e2e_ms or 0.0) / 1e3)
+            self._measured(load, clock, outcome, say, loads=len(SHARES) - number, needs_s=needs_s, kept_free=0)
+
+    def _measured(
+        self,
+        load: Traffic,
+        clock: _Clock,
+        outcome: Outcome,
+        say: Callable[[str], None],
+        *,
+        loads: int,
+        needs_s: float,
+        kept_free: int,
+    ) -> Measurement | None:
+        """A load's run, of an earlier report or a new one; None, and the reason in the outcome, where there is none."""
+        report = self._report(load.name)
+        if not report.exists():
+            seconds = clock.seconds(loads, needs_s, kept_free)
+            if seconds is None:
+                outcome.left_out.append(f"{load.name}: the budget leaves it no time")
+                return None
+            say(f"{_told(load)}: {seconds:.0f} s of requests")
+            began = time.monotonic()
+            try:
+                # without a budget too, a server that hangs must not hold everything up
+                limit_s = min(clock.left_s, 10 * (clock.start_s + seconds))
+                report = make_traffic(self.target, load, self.folder, seconds=seconds, limit_s=limit_s)
+            except LoadFailed as error:
+                outcome.left_out.append(f"{load.name}: {error}")
+                return None
+            clock.saw(time.monotonic() - began - seconds)
+        return self._kept(load, report, outcome)
+
+    def _kept(self, load: Traffic, report: Path, outcome: Outcome) -> Measurement | None:
+        found = read_import([report], "guidellm", given=self.facts, store=self.store)
+        wanted = "steady" if load.in_flight is not None else "open"
+        # as many requests as were kept in flight look as if they had come at once
+        fit = [run for run in found.runs if run.regime == wanted and (run.rate or 0) == (load.rate or 0)]
+        if not fit:
+            why = str(found.left_out[0]) if found.left_out else "too few of its requests were completed"
+            outcome.left_out.append(f"{load.name}: {why.removeprefix(report.name).lstrip(': ')}")
+            report.replace(report.with_suffix(".unusable"))  # with more time it may do
+            return None
+        outcome.new += len(found.new)
+        found.keep()
+        outcome.runs += fit
+        return fit[0]
+
+    def _closed(self) -> list[Traffic]:
+        return [Traffic(name=f"closed-{count}", in_flight=count) for count in self.in_flight]
+
+    def _report(self, name: str) -> Path:
+        return self.folder / f"{name}.json"
+
+    def _done(self, load: Traffic) -> bool:
+        return self._report(load.name).exists()
+
+
+class _Clock:
+    """The budget, and what of it a load can have."""
+
+    def __init__(self, began: float, budget_s: float | None) -> None:
+        self.ends = None if budget_s is None else began + budget_s
+        self.start_s = START_S
+
+    @property
+    def left_s(self) -> float:
+        return float("inf") if self.ends is None else max(self.ends - time.monotonic(), 0.0)
+
+    def room(self, loads: int) -> bool:
+        return self.left_s >= loads * (self.start_s + LEAST_S) + SPARE_S
+
+    def seconds(self, loads: int, needs_s: float, kept_free: int) -> float | None:
+        """Seconds of traffic for the next of so many loads; None if too little is left for what it needs."""
+        share = (self.left_s - SPARE_S) / loads - self.start_s
+        most = self.left_s - SPARE_S - self.start_s - kept_free * (self.start_s + LEAST_S)
+        least = max(LEAST_S, needs_s)
+        return None if most < least else min(max(share, least), max(MOST_S, least), most)
+
+    def saw(self, start_s: float) -> None:
+        """What a load took beside its traffic."""
+        self.start_s = max(start_s, 1.0)
+
+
+def _tok_s(run: Measurement) -> float:
+    return run.output_tok_s or 0.0
+
+
+def _told(load: Traffic) -> str:
+    if load.in_flight is not None:
+        return f"{load.in_flight} in flight"
+    return f"Poisson, {load.rate:g} a second"
+
+
+def prepared_endpoint(
+    endpoint: str,
+    model: str | Model | None,
+    gpus: str | Cluster,
+    *,
+    tp: Sequence[int] = (),
+    pp: Sequence[int] = (),
+    batch: Sequence[int] = (),
+    input_len: Sequence[int] = (),
+    output_len: Sequence[int] = (),
+    dtype: str = "auto",
+    max_model_len: int | None = None,
+    engine: str | None = None,
+    tokenizer: str | None = None,
+    budget_s: float | None = 180.0,
+    role: str = "fit",
+    out: str | Path | None = None,
+    store: str | Path | None = None,
+    began: float | None = None,
+) -> EndpointProbing:
+    """What ``probe`` would run against a server, which is asked what it is; no traffic yet, and nothing written.
+
+    Arguments are those of ``advisor.probe``.
+
+    Raises:
+        InputError: the server does not answer, refuses the key or serves another model, or a fact is missing.
+
+    """
+    began = time.monotonic() if began is None else began
+    if model is None:
+        raise InputError("missing --model; for example: --model llama-13b")
+    if budget_s is not None:
+        require_positive("budget_s", budget_s, whole=False)
+    if role not in ("fit", "validate"):
+        raise InputError(f"role is {role!r:.40}; it must be fit or validate")
+    cluster, gpu_notes = _cluster(gpus)
+    found = read_model(model)
+    lengths = _one("--input-len", input_len) or 1024, _one("--output-len", output_len) or 256
+    server = read_endpoint(endpoint)
+    served, notes = _served(server, found.value, model if isinstance(model, str) else found.value.name)
+    longest = served.max_model_len or max_model_len
+    check_lengths(found.value, *lengths, longest)
+    given = {
+        "tp": _one("--tp", tp), "pp": _one("--pp", pp), "dtype": None if dtype == "auto" else dtype,
+        "max_model_len": max_model_len,
+    }  # fmt: skip
+    facts = {
+        **_facts(server, served, given, cluster, engine), "model": str(model) if isinstance(model, str) else model.name,
+        "gpu": cluster.gpu.name, "gpus": cluster.num_gpus, "role": role,
+    }  # fmt: skip
+    target = Target(
+        url=server.url, model=served.name, tokenizer=tokenizer or found.value.name,
+        input_len=lengths[0], output_len=lengths[1],
+    )  # fmt: skip
+    folder, kept = places(out, store)
+    key = json.dumps([asdict(target), facts, server.version], sort_keys=True)
+    return EndpointProbing(
+        endpoint=server, target=target, cluster=cluster, model=found.value, facts=facts,
+        in_flight=tuple(each * facts["dp"] for each in sorted(set(batch)) or LADDER), fixed=bool(batch),
+        budget_s=budget_s, began=began, store=kept, notes=(*found.notes, *gpu_notes, *notes),
+        folder=folder / "endpoints" / hashlib.sha256(key.encode()).hexdigest()[:16],
+    )  # fmt: skip
+
+
+def measured_endpoint(ready: EndpointProbing) -> Outcome:
+    """Run the loads; the runs are of use only if there are any.
+
+    Raises:
+        InputError: nothing was measured.
+
+    """
+    outcome = ready.run()
+    if not outcome.runs:
+        raise InputError(f"nothing was measured: {'; '.join(outcome.left_out)}")
+    return outcome
+
+
+def _cluster(gpus: str | Cluster) -> tuple[Cluster, tuple[Note, ...]]:
+    plain = gpus.strip().casefold() if isinstance(gpus, str) else ""
+    if isinstance(gpus, str) and (plain == "local" or plain.replace(",", "").isdigit()):
+        raise InputError(f"--gpus is {plain}; a server does not tell what it runs on, name it: --gpus 4xH100")
+    found = read_cluster(gpus)
+    return found.value, found.notes
+
+
+def _one(name: str, values: Sequence[int]) -> int | None:
+    if len(values) > 1:
+        raise InputError(f"{name} has {len(values)} values; a server that runs has one")
+    for value in values:
+        require_positive(name, value)
+    return values[0] if values else None
+
+
+def _served(server: Endpoint, model: Model, typed: str) -> tuple[Served, tuple[Note, ...]]:
+    """The one of the server's models that is meant."""
+    meaning = {each.name: list(_meanings(each)) for each in server.models}
+    for each in server.models:
+        if typed in (each.name, *each.aliases) or model.name in meaning[each.name]:
+            return each, ()
+    first = server.models[0]
+    if len(server.models) == 1 and not meaning[first.name]:  # a server may call its model anything
+        return first, (Note(f'the server\'s model "{first.name}" taken as {model.name}'),)
+    names = ", ".join(each.name for each in server.models[:5])
+    raise InputError(f"{server.url} serves {names:.200}, not {model.name}; name what it serves with --model")
+
+
+def _meanings(served: Served) -> Iterator[str]:
+    for name in (served.name, *served.aliases):
+        meaning = table("models").meaning(name)
+        if meaning is not None:
+            yield meaning.name
+
+
+def _facts(
+    server: Endpoint, served: Served, given: Mapping[str, Any], cluster: Cluster, engine: str | None
+) -> dict[str, Any]:
+    """Engine and layout, from the user and the server; they must agree."""
+    try:
+        stated = settings(server.settings)
+    except Unusable as error:
+        raise InputError(f"{server.url}: {error}") from error
+    told = {name: stated[name] for name in TOLD if name in stated}
+    if served.max_model_len is not None:
+        told["max_model_len"] = served.max_model_len
+    facts = {name: value for name, value in given.items() if value is not None}
+    for name, value in told.items():
+        if facts.setdefault(name, value) != value:
+            option = name.replace("_", "-")
+            raise InputError(f"--{option} is {facts[name]}, but {server.url} says {value}; leave it out")
+    asked = served.engine if engine is None else find_engine(engine).name
+    if asked is None:
+        raise InputError(f"{server.url} does not say which engine it is; add for example --engine vllm")
+    if served.engine not in (None, asked):
+        raise InputError(f"--engine is {asked}, but {server.url} is {served.engine}; leave it out")
+    facts["engine"] = asked
+    if server.version:
+        facts["engine_version"] = server.version
+    return {**facts, **_layout(facts, cluster, server.url)}
+
+
+def _layout(facts: Mapping[str, Any], cluster: Cluster, url: str) -> dict[str, int]:
+    tp, pp, gpus = facts.get("tp", 1 if cluster.num_gpus == 1 else None), facts.get("pp", 1), cluster.num_gpus
+    if tp is None:
+        raise InputError(f"{url} does not say its tensor parallel size; add for example --tp {gpus}")
+    dp = facts.get("dp", max(1, gpus // (tp * pp)))
+    if tp * pp * dp != gpus:
+        raise InputError(f"tp {tp} x pp {pp} x {dp} replicas take {tp * pp * dp} GPUs, but --gpus names {gpus}")
+    return {"tp": tp, "pp": pp, "dp": dp}

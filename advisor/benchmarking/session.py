@@ -1,0 +1,235 @@
+"""Measuring on a user's own GPUs: what is worth it is planned, run within a budget, and kept for every later answer."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from advisor.benchmarking.benchmark_plan import (
+    Candidate,
+    Question,
+    ends,
+    start_up,
+)
+from advisor.benchmarking.devices import check_free, read_target
+from advisor.benchmarking.engines import (
+    START_S,
+    check_engine,
+    check_installed,
+    environment,
+    version_notes,
+    worker,
+)
+from catalog.schema import Cluster, InputError
+from probes.file_lock import take_claim
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from catalog.schema import Measurement
+    from probes.benchmark_plan import Load
+    from probes.file_lock import Claim
+from advisor.prediction.evidence import Knowledge
+from catalog.paths import home
+from catalog.runs import read_runs
+from catalog.schema import Note, require_positive
+from probes.sweep import Sweep, outcomes, seconds_taken
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from advisor.benchmarking.devices import Target
+    from advisor.benchmarking.traffic_plan import Piece
+    from advisor.perf_model.parameters import Parameters
+    from catalog.schema import Measurement
+    from probes.benchmark_plan import Load
+
+PLANNED = 0.9
+"""Share of the budget that is planned for; the rest is for loads that take longer than foretold."""
+
+STORE = "probe.jsonl"
+"""The store in $ADVISOR_HOME/runs, where every later answer looks."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probing:
+    """A list of loads that is ready to be run."""
+
+    engine: str
+    device: str
+    target: Target
+    plan: Mapping[str, Any]
+    """As ``probes.benchmark_plan.read_plan`` takes it."""
+    loads: tuple[Load, ...]
+    """In the order in which they will be run."""
+    all_loads: tuple[Load, ...]
+    """Those too of which everything has been measured before, or for which there is no time."""
+    seconds: Mapping[str, Mapping[Piece, float]]
+    """By load and shape, or offer, start-up not included."""
+    start_s: float
+    expected_s: float
+    """Until the last load has ended."""
+    ends_s: Mapping[str, float]
+    budget_s: float | None
+    began: float
+    """When the budget began to count, on the clock of ``time.monotonic``."""
+    out: Path
+    store: Path
+    notes: tuple[Note, ...]
+    left_out: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan, which ``read_plan`` takes."""
+        return dict(self.plan)
+
+    def runs(self) -> tuple[Measurement, ...]:
+        """What has been measured of all the loads, now or before."""
+        stored = read_runs(self.store) if self.store.exists() else ()
+        return tuple(run for run in stored if any(is_of(run, load) for load in self.all_loads))
+
+    @property
+    def serving(self) -> bool:
+        """Whether traffic is measured, in place of static batches."""
+        return any(load.offers for load in self.all_loads)
+
+    def failed(self) -> tuple[str, ...]:
+        """The loads that were tried and failed."""
+        known = outcomes(self.out)
+        return tuple(load.name for load in self.loads if known.get(load.name) == "failed")
+
+    def run(
+        self,
+        *,
+        watch: Callable[[Sweep], None] | None = None,
+        say: Callable[[str], None] = lambda _: None,
+        again: bool = False,
+    ) -> list[Measurement]:
+        """Run the loads, as far as the budget goes, and return what has been measured of them, now or before.
+
+        ``watch`` sees the sweep a few times a second; what happens is told to ``say``. ``again``: this process has just
+        measured on these GPUs, so that what is still in use there is its own, which each load waits for.
+
+        Raises:
+            InputError: no GPU here, one that is in use or in MIG mode, an engine that is not installed, or a folder that
+                cannot be written.
+
+        """
+        if self.target.indices is None:
+            raise InputError(
+                f"{self.target.cluster} is not looked for here; to measure, say which of this machine's GPUs: "
+                "--gpus local or 0,1; --dry-run only lists what would run"
+            )
+        check_installed(self.engine)
+        for note in self.notes:
+            if note.kind == "warning":
+                say(note.text)
+        if not self.loads:
+            return list(self.runs())
+        with ExitStack() as stack:
+            if self.device == "cuda":
+                if not again:
+                    check_free(self.target.indices)
+                for index in self.target.indices:
+                    stack.callback(_claimed(index).release)
+            left = None if self.budget_s is None else self.budget_s - (time.monotonic() - self.began)
+            Sweep(
+                self._written(), self.out, self.target.indices,
+                worker=worker(self.engine, self.device, serving=self.serving), environment=environment(self.engine),
+                store=self.store,
+                expected=self._expected, say=say, **({} if left is None else {"seconds": left}),
+            ).run(watch)  # fmt: skip
+        return list(self.runs())
+
+    def left_s(self, sweep: Sweep, passed_s: float) -> float:
+        """Seconds until the sweep should be over, so many after it began."""
+        loads = [*sweep.waiting, *(each.load for each in sweep.running)]
+        return max((self.ends_s.get(load.name, 0.0) - passed_s for load in loads), default=0.0)
+
+    def _expected(self, load: Load) -> float:
+        """Seconds of a load as what has been seen by now makes one expect them."""
+        stored = read_runs(self.store) if self.store.exists() else ()
+        done = {run.run_id for run in stored}
+        pieces = self.seconds.get(load.name, {})
+        start_s = start_up(
+            seconds_taken(self.out), stored, prefix=f"{self.plan.get('prefix', '')}", otherwise=self.start_s
+        )
+        return start_s + sum(seconds for piece, seconds in pieces.items() if load.run_id(piece) not in done)
+
+    def _written(self) -> Path:
+        """The plan as a file, named by what it holds: another process may write its own at the same time."""
+        text = json.dumps(self.plan, indent=1)
+        path = self.out / "plans" / f"{hashlib.sha256(text.encode()).hexdigest()[:12]}.json"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            whole = path.with_suffix(f".{os.getpid()}")
+            whole.write_text(text, encoding="utf-8")
+            whole.replace(path)
+        except OSError as error:
+            raise InputError(f"cannot write {path}: {error.strerror}") from error
+        return path
+
+
+def is_of(run: Measurement, load: Load) -> bool:
+    """Whether a run is one of a load's, whichever its shape; or of one of its offers."""
+    shape = (run.batch, run.input_len, run.output_len)
+    return run.run_id in {load.run_id(shape), *(load.run_id(offer) for offer in load.offers)}
+
+
+def places(out: str | Path | None, store: str | Path | None) -> tuple[Path, Path]:
+    """The folder for everything and the file for the runs, as ``probe`` is handed them."""
+    folder = home() / "probes" if out is None else Path(out).expanduser()
+    if store is not None:
+        return folder, Path(store).expanduser()
+    return folder, home() / "runs" / STORE if out is None else folder / "runs.jsonl"
+
+
+def shared_of(
+    question: Question, gpus: str | Cluster, *, budget_s: float | None, device: str, role: str, out: str | Path | None,
+    store: str | Path | None, began: float | None,
+) -> dict[str, Any]:  # fmt: skip
+    """What all loads have in common, checked."""
+    began = time.monotonic() if began is None else began
+    check_engine(question.engine, device, serving=question.serving)
+    if role not in ("fit", "validate"):
+        raise InputError(f"role is {role!r:.40}; it must be fit or validate")
+    if budget_s is not None:
+        require_positive("budget_s", budget_s, whole=False)
+    folder, kept = places(out, store)
+    target = read_target(gpus, device=device)
+    if target.indices is not None:  # else it is measured on another machine
+        target = replace(target, notes=(*target.notes, *version_notes(question.engine)))
+    return {
+        "engine": question.engine, "device": device, "target": target, "budget_s": budget_s, "began": began,
+        "out": folder, "store": kept,
+    }  # fmt: skip
+
+
+def known_parameters(engine: str, cluster: Cluster) -> Parameters:
+    return Knowledge.of(None, engine=engine, gpu=cluster.gpu).marginal(engine, cluster.gpu).parameters
+
+
+def ends_by_name(loads: Sequence[Load], able: Sequence[Candidate], start_s: float, gpus: int) -> dict[str, float]:
+    found = ends(able, start_s=start_s, gpus=gpus)
+    return {load.name: end for load, end in zip(loads, found, strict=True)}
+
+
+def start_seconds(shared: Mapping[str, Any], prefix: str) -> float:
+    stored = read_runs(shared["store"]) if shared["store"].exists() else ()
+    otherwise = START_S["cpu" if shared["device"] == "cpu" else shared["engine"]]
+    return start_up(seconds_taken(shared["out"]), stored, prefix=prefix, otherwise=otherwise)
+
+
+def _claimed(index: int) -> Claim:
+    """A claim on a GPU of this machine, among the commands of one user."""
+    path = Path(tempfile.gettempdir(), f"advisor-{os.getuid()}", f"gpu{index}.lock")
+    claim = take_claim(path)
+    if claim is None:
+        raise InputError(f"GPU {index} is being measured on by another advisor probe; name others, such as --gpus 1,")
+    return claim

@@ -1,0 +1,39 @@
+"""Which tested error scale an interval takes, and the variance between implementations of one engine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from advisor.calibration.surrogate import STAGED
+
+if TYPE_CHECKING:
+    from catalog.units import Array
+
+if TYPE_CHECKING:
+    from catalog.units import Array
+
+
+def implementation_variance(provenance: str, compiled: Array | float) -> Array:
+    """Variance that an unmeasured engine without compilation adds to each log prediction."""
+    return np.where((np.asarray(compiled) > 0) | (provenance != "analytic"), 0.0, EAGER_SIGMA**2)
+
+
+def scale_name(metric: str, regime: Regime, *, staged: bool) -> str:
+    """Under which name the errors of a metric in a regime are kept; ``staged``: with more than one pipeline stage.
+
+    Of the steady state little is measured beside saturated throughput without pipelines; its errors stand for all of it
+    but the time to the first token, which depends on how arrivals cluster.
+    """
+    if regime == "static":
+        return metric + STAGED if staged else metric
+    return "steady ttft_ms" if metric in ("ttft_ms", "prefill_ms") else "steady output_tok_s"
+
+
+Regime = Literal["static", "steady"]
+
+
+EAGER_SIGMA = 0.8
+"""Standard deviation of the logarithm of time among eager PyTorch implementations nobody has measured here: from
+gpt-fast, near the floor, to Hugging Face ``generate`` of early 2024, five and more times slower (gpt-fast README)."""

@@ -1,0 +1,206 @@
+"""Kernels and collectives that were timed alone, as evidence: what they say of the parameters, no run of a model can mix up.
+
+Each is predicted by the same functions that add up to the time of a step, from a model of one layer that does nothing else.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from advisor.perf_model.collectives import collective_ms
+from advisor.perf_model.deployment_arrays import Layout
+from advisor.perf_model.forward_pass import decode_pass, prefill_pass
+from advisor.perf_model.operators import Product, causal_pairs, expert_products, routed_bytes
+from advisor.perf_model.roofline import attention_cost, product_cost
+from catalog.gpus import find_gpu
+from catalog.kernels import (
+    AttentionTime,
+    Collective,
+    ExpertsTime,
+    Kernel,
+    of_kind,
+    shipped_attention,
+    shipped_collectives,
+    shipped_experts,
+    shipped_kernels,
+    shipped_torch,
+)
+from catalog.schema import Cluster, Model
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from numpy.typing import NDArray
+
+    from advisor.perf_model.parameters import Parameters
+    from catalog.kernels import Timed
+    from catalog.units import Array
+
+K = TypeVar("K", bound="Timed")
+
+NOISE = 0.1
+"""Standard deviation of the log residuals of single kernels that the fit expects; their errors are alike from shape to
+shape."""
+
+SUMS_NOISE = 0.4
+"""The same for sums among GPUs, which in a step also wait for the slowest of them."""
+
+CUBLAS = ("vllm", "torch")
+"""Engines whose matrix products are cuBLAS's, so that one measurement of a product is of both."""
+
+SHORT_SUMS = {"vllm": "vllm-custom", "torch": "symm"}
+"""How engines sum short messages; NCCL's times of those say nothing of them."""
+
+SHORT_BYTES = 8 * 2**20
+"""Up to so large a message they do (vLLM's ``custom_all_reduce`` max_size)."""
+
+RING_BYTES = 16 * 2**20
+"""From this size on NCCL's sums are of the regime that the model of time calls long; between are neither."""
+
+PLAIN = Model(
+    name="one layer", model_type="llama", hidden_size=4096, num_hidden_layers=1, num_attention_heads=32,
+    num_key_value_heads=32, head_dim=128, intermediate_size=4096, vocab_size=32000, max_position_embeddings=2**20,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kernels:
+    """m kernels of one kind that ``engine`` uses, timed alone on one kind of GPU; one quantity, milliseconds."""
+
+    engine: str
+    cluster: Cluster
+    measured: Array
+    """Shape (1, m)."""
+    run: Callable[[Parameters], Array]
+    """Their times in milliseconds, shape (m,), or (s, m) for s values of the parameters."""
+    spread: float = NOISE
+    """Of the log residuals."""
+
+    @property
+    def noise(self) -> Array:
+        return np.full(self.measured.shape, self.spread)
+
+    @property
+    def used(self) -> NDArray[np.bool_]:
+        return np.ones(self.measured.shape, dtype=bool)
+
+    def predict(self, parameters: Parameters) -> Array:
+        return self.run(parameters)[None]
+
+
+def shipped_evidence() -> tuple[Kernels, ...]:
+    """What the kernel times that ship say of the engines whose kernels they are."""
+    of_vllm = evidence_of((*shipped_attention(), *shipped_experts(), *shipped_collectives()), "vllm")
+    of_torch = evidence_of([each for each in shipped_torch() if not isinstance(each, Kernel)], "torch")
+    products = [each for engine in CUBLAS for each in evidence_of(shipped_kernels(), engine)]
+    return (*of_vllm, *of_torch, *products)
+
+
+def own_evidence(times: Iterable[Timed]) -> tuple[Kernels, ...]:
+    """What times of this project's probes say: of the PyTorch engine, and of vLLM where it uses the same libraries."""
+    times = tuple(times)
+    shared = [each for each in times if isinstance(each, (Kernel, Collective))]
+    return (*evidence_of(times, "torch"), *evidence_of(shared, "vllm"))
+
+
+def evidence_of(times: Iterable[Timed], engine: str) -> tuple[Kernels, ...]:
+    """Kernel times by GPU, kind and model shape. What an engine does not use (element-wise kernels, copies, NCCL's sums of
+    short messages) is left out.
+    """
+    times = tuple(times)
+    products = _by(of_kind(Kernel, times), lambda each: each.gpu)
+    experts = _by(of_kind(ExpertsTime, times), lambda each: (each.gpu, each.n, each.k, each.experts, each.top))
+    used = [each for each in of_kind(AttentionTime, times) if each.fused is not False]
+    attention = _by(used, lambda each: (each.gpu, each.heads, each.kv_heads, each.head_dim, each.query == 1))
+    sums = _by([each for each in of_kind(Collective, times) if _is_told(each, engine)], lambda each: each.gpu)
+    return (
+        *(_products(each, engine) for each in products),
+        *(_experts(each, engine) for each in experts),
+        *(_attention(each, engine) for each in attention),
+        *(_sums(each, engine) for each in sums),
+    )
+
+
+def _by(times: Iterable[K], key: Callable[[K], object]) -> list[list[K]]:
+    groups: dict[object, list[K]] = defaultdict(list)
+    for each in times:
+        groups[key(each)].append(each)
+    return list(groups.values())
+
+
+def _kernels(times: list[K], engine: str, run: Callable[[Parameters], Array]) -> Kernels:
+    cluster = Cluster(gpu=find_gpu(times[0].gpu).value, gpus_per_node=1)
+    return Kernels(engine=engine, cluster=cluster, measured=_measured(times), run=run)
+
+
+def _measured(times: Sequence[Timed]) -> Array:
+    return np.array([[each.us * 1e-3 for each in times]])
+
+
+def _products(times: list[Kernel], engine: str) -> Kernels:
+    gpu = find_gpu(times[0].gpu).value
+    m, k, n = (np.array([getattr(each, name) for each in times], dtype=float) for name in ("m", "k", "n"))
+    layout = Layout.of_formats([each.dtype for each in times], gpu)
+    product = Product(name="gemm", m=m, k=k, n=n, layers=1.0, weights=k * n, flops=2.0 * m * k * n, kind="dense")
+    return _kernels(times, engine, lambda parameters: product_cost(product, layout, gpu, parameters).total_ms)
+
+
+def _experts(times: list[ExpertsTime], engine: str) -> Kernels:
+    """Both products of one layer and what is moved between them."""
+    first, gpu = times[0], find_gpu(times[0].gpu).value
+    model = replace(
+        PLAIN,
+        hidden_size=first.k,
+        num_experts=first.experts,
+        num_experts_per_tok=first.top,
+        moe_intermediate_size=first.n,
+    )
+    layout = Layout.of_formats([each.dtype for each in times], gpu)
+    tokens = np.array([each.m for each in times], dtype=float)
+    products = [each for each in expert_products(model, layout, tokens) if each.kind == "expert"]
+    moved = tokens * routed_bytes(model, layout)
+
+    def run(parameters: Parameters) -> Array:
+        costs = [product_cost(each, layout, gpu, parameters).total_ms for each in products]
+        traffic = moved * parameters.elementwise_traffic / (gpu.memory_bandwidth_gbps * 1e6)
+        return sum(costs, traffic)
+
+    return _kernels(times, engine, run)
+
+
+def _attention(times: list[AttentionTime], engine: str) -> Kernels:
+    first, gpu = times[0], find_gpu(times[0].gpu).value
+    model = replace(PLAIN, num_attention_heads=first.heads, num_key_value_heads=first.kv_heads, head_dim=first.head_dim)
+    layout = Layout.of_formats([each.dtype for each in times], gpu)
+    batch, query, context = (
+        np.array([getattr(each, name) for each in times], dtype=float) for name in ("batch", "query", "context")
+    )
+    if first.query == 1:
+        step = decode_pass(model, batch, context)
+    else:
+        pairs = batch * (causal_pairs(context) - causal_pairs(context - query))
+        step = prefill_pass(batch * query, batch, pairs, pairs)
+    return _kernels(times, engine, lambda parameters: attention_cost(model, layout, step, gpu, parameters).total_ms)
+
+
+def _is_told(each: Collective, engine: str) -> bool:
+    if each.op != "allreduce" or each.graph != "graph":
+        return False
+    if each.impl == SHORT_SUMS.get(engine):
+        return each.bytes <= SHORT_BYTES
+    return each.impl == "nccl" and each.bytes >= RING_BYTES
+
+
+def _sums(times: list[Collective], engine: str) -> Kernels:
+    gpus = max(each.group for each in times)
+    cluster = Cluster(gpu=find_gpu(times[0].gpu).value, gpus_per_node=gpus)
+    size, group = (np.array([getattr(each, name) for each in times], dtype=float) for name in ("bytes", "group"))
+
+    def run(parameters: Parameters) -> Array:
+        return collective_ms("all_reduce", size, group, cluster, parameters)
+
+    return Kernels(engine=engine, cluster=cluster, measured=_measured(times), run=run, spread=SUMS_NOISE)

@@ -1,0 +1,232 @@
+"""Measured runs as the fit sees them: grouped by model, GPU and engine, each with its layout and its measured times."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from advisor.perf_model.cost_model import Setting
+from advisor.perf_model.deployment_arrays import Layout
+from advisor.perf_model.memory.vllm import max_concurrency, memory
+from advisor.perf_model.parameters import IDEAL
+from advisor.perf_model.schedule import Times, static, steady
+from catalog.gpus import find_gpu
+from catalog.models.find import find_model
+from catalog.schema import Cluster, InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+    from advisor.perf_model.correction import Correction
+    from advisor.perf_model.memory.parts import Memory
+    from advisor.perf_model.parameters import Parameters
+    from catalog.schema import Measurement, Model
+    from catalog.units import Array
+
+METRICS = ("prefill_ms", "ttft_ms", "tpot_ms", "e2e_ms", "output_tok_s")
+
+NOISE = {"prefill_ms": 0.10, "ttft_ms": 0.20, "tpot_ms": 0.08, "e2e_ms": 0.08, "output_tok_s": 0.08}
+"""Standard deviation of log residuals that the fit expects, by metric: the model's own error, since repeats differ by
+0.6% (decode) and 2.5% (prefill)."""
+
+SATURATED_NOISE = 0.25
+"""The same for saturated runs, whose batch is the engine's choice and not stated."""
+
+STEADY_NOISE = {**NOISE, "ttft_ms": 0.40}
+"""The same for runs that kept a stated number of requests in flight: how long one waits for its turn depends on whether
+others arrive with it."""
+
+POSSIBLE = 0.9
+"""A measured time below this share of what the GPU's peak and bandwidth allow was not measured right, or is of other work
+than it says; clocks above the datasheet's explain less."""
+
+SATURATED_SEQUENCES = 2048.0
+"""Running cap of TensorRT-LLM's saturated benchmark (``trtllm-bench --max_batch_size`` default)."""
+
+
+def dialect(engine: str, version: str) -> str:
+    """The name under which an engine's parameters are fitted: generations of one engine that share little.
+
+    vLLM's V1 scheduler (0.8 and later) is "vllm"; earlier generations carry theirs. "torch" is this project's engine, which
+    says with which version it ran; what others wrote in PyTorch may be many times slower.
+    """
+    if engine == "torch" and not version:
+        return "torch, others'"
+    release = re.match(r"0\.(\d+)", version)
+    if engine != "vllm" or release is None or int(release[1]) >= 8:
+        return engine
+    return "vllm 0.2" if int(release[1]) <= 2 else "vllm 0.5"
+
+
+class Evidence(Protocol):
+    """m measurements of k quantities of one engine on one kind of GPU, which the parameters predict."""
+
+    @property
+    def engine(self) -> str: ...
+    @property
+    def cluster(self) -> Cluster: ...
+    @property
+    def measured(self) -> Array:
+        """Shape (k, m); NaN where not measured."""
+
+    @property
+    def noise(self) -> Array:
+        """Expected standard deviation of each log residual, shape (k, m)."""
+
+    @property
+    def used(self) -> NDArray[np.bool_]:
+        """Measured cells the likelihood counts, shape (k, m)."""
+
+    def predict(self, parameters: Parameters) -> Array:
+        """Shape (k, m), or (k, s, m) for s values of the parameters."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """m runs of one model on one kind of GPU with one engine; arrays have shape (m,), ``measured`` (len(METRICS), m)."""
+
+    model: Model
+    cluster: Cluster
+    engine: str
+    """As ``dialect`` names it."""
+    layout: Layout
+    memory: Memory
+    batch: Array
+    input_len: Array
+    output_len: Array
+    saturated: NDArray[np.bool_]
+    """Runs whose batch is the engine's choice."""
+    steady: NDArray[np.bool_]
+    """Runs in the steady regime, the saturated ones among them."""
+    measured: Array
+    """By ``METRICS``; NaN where not measured."""
+    runs: tuple[Measurement, ...]
+
+    def predict(self, parameters: Parameters, correction: Correction | None = None) -> Array:
+        """Predicted metrics, shape (len(METRICS), m), or (len(METRICS), s, m) for s values of the parameters."""
+        setting = Setting(
+            model=self.model,
+            cluster=self.cluster,
+            layout=self.layout,
+            memory=self.memory,
+            parameters=parameters,
+            engine=self.engine,
+            correction=correction,
+            ideal=parameters is IDEAL,
+        )
+        times = static(setting, self.batch, self.input_len, self.output_len)
+        if np.any(self.steady):
+            flowing = steady(setting, self.batch, self.input_len, self.output_len)
+            return np.where(self.steady, _metrics(flowing), _metrics(times))
+        return _metrics(times)
+
+    @property
+    def noise(self) -> Array:
+        static, flowing = (np.array([noise[m] for m in METRICS])[:, None] for noise in (NOISE, STEADY_NOISE))
+        return np.where(self.saturated, SATURATED_NOISE, np.where(self.steady, flowing, static))
+
+    @property
+    def impossible(self) -> NDArray[np.bool_]:
+        """Static times that are shorter than physics allows, and throughputs that are higher, shape (len(METRICS), m).
+
+        Of batches that run at once: how many do of a larger one is a matter of memory. When a request gets its first token
+        is the engine's choice.
+        """
+        share = self.measured / np.maximum(self.predict(IDEAL), 1e-12)
+        share[METRICS.index("output_tok_s")] = 1.0 / np.maximum(share[METRICS.index("output_tok_s")], 1e-12)
+        share[METRICS.index("ttft_ms")] = 1.0
+        at_once = max_concurrency(self.model, self.memory, self.layout, self.input_len + self.output_len)
+        return np.asarray((share < POSSIBLE) & ~self.steady & (self.batch <= at_once))
+
+    @property
+    def used(self) -> NDArray[np.bool_]:
+        """Of quantities that determine each other only the independent ones, and none that cannot be."""
+        used = ~np.isnan(self.measured) & ~self.impossible
+        row = {metric: i for i, metric in enumerate(METRICS)}
+        used[row["output_tok_s"]] &= ~used[row["e2e_ms"]]
+        both = used[row["prefill_ms"]] & used[row["tpot_ms"]]
+        used[row["e2e_ms"]] &= ~both
+        return np.asarray(used)
+
+
+def _metrics(times: Times) -> Array:
+    return np.stack([getattr(times, metric) for metric in METRICS])
+
+
+def impossible(runs: Iterable[Measurement]) -> dict[str, str]:
+    """Why some static runs cannot be what they say, by ``run_id``: they are faster than the GPUs.
+
+    Raises:
+        InputError: as ``group_runs``.
+
+    """
+    found: dict[str, str] = {}
+    for group in group_runs(run for run in runs if run.regime == "static" and not run.oom and run.batch > 0):
+        beyond = group.impossible
+        if not beyond.any():
+            continue
+        best = group.predict(IDEAL)
+        for k, i in np.argwhere(beyond):
+            name = METRICS[k]
+            limit = f"{group.cluster.gpu.name}'s bandwidth and peak allow {best[k, i]:.3g} at best"
+            found.setdefault(group.runs[i].run_id, f"{name} is {group.measured[k, i]:.3g}, {limit}")
+    return found
+
+
+def group_runs(runs: Iterable[Measurement]) -> tuple[Group, ...]:
+    """Group runs for the fit. Out-of-memory runs carry no time and are left out, and so are open loops, whose times are
+    their queue's.
+
+    Raises:
+        InputError: a run names a model or a GPU that the catalog does not hold.
+
+    """
+    together: dict[tuple[str, str, str], list[Measurement]] = defaultdict(list)
+    for run in runs:
+        if not run.oom and run.regime != "open":
+            together[run.model, run.gpu, dialect(run.engine, run.engine_version)].append(run)
+    return tuple(_group(members, engine) for (_, _, engine), members in together.items())
+
+
+def _group(runs: list[Measurement], engine: str) -> Group:
+    model, gpu = find_model(runs[0].model).value, find_gpu(runs[0].gpu).value
+    cluster = Cluster(gpu=gpu, gpus_per_node=max(gpu.gpus_per_node, 1), nodes=1)
+    batch = np.array([run.batch for run in runs], dtype=float)
+    lengths = np.array([(run.input_len, run.output_len) for run in runs], dtype=float)
+    columns = {
+        name: [getattr(run, name) for run in runs]
+        for name in ("tp", "pp", "dp", "ep", "dtype", "kv_dtype", "offload", "compiled")
+    }
+    columns["graphs"] = [run.deployment.has_graphs for run in runs]
+    # Engines before chunked prefill took the whole batch's prompts in one pass.
+    tokens = np.maximum(batch * lengths[:, 0], 2048.0)
+    defaults = {
+        "max_num_batched_tokens": np.where(batch > 0, tokens, 8192.0),
+        "max_num_seqs": np.where(batch > 0, np.maximum(batch, 256.0), SATURATED_SEQUENCES),
+        "max_model_len": lengths.sum(axis=1),
+        "gpu_memory_utilization": np.full(len(runs), 0.9),
+    }
+    for name, default in defaults.items():
+        given = [getattr(run, name) for run in runs]
+        columns[name] = [default[i] if value is None else value for i, value in enumerate(given)]
+    layout = Layout.from_columns(columns, model, gpu)
+    saturated = batch == 0
+    flowing = saturated | np.array([run.regime == "steady" for run in runs])
+    room = memory(model, cluster, layout, runs[0].engine)
+    if np.any(saturated):
+        most = np.clip(max_concurrency(model, room, layout, lengths.sum(axis=1)), 1.0, SATURATED_SEQUENCES)
+        batch = np.where(saturated, most, batch)
+    measured = np.array([[getattr(run, m) for run in runs] for m in METRICS], dtype=float)
+    if not np.all(np.isnan(measured) | (measured > 0)):
+        bad = next(run for run in runs if any((getattr(run, m) or 1.0) <= 0 for m in METRICS))
+        raise InputError(f"run {bad.run_id} has a time of 0 or below; measured times are above 0")
+    return Group(
+        model=model, cluster=cluster, engine=engine, layout=layout, memory=room, batch=batch, input_len=lengths[:, 0],
+        output_len=lengths[:, 1], saturated=saturated, steady=flowing, measured=measured, runs=tuple(runs),
+    )  # fmt: skip

@@ -1,0 +1,63 @@
+"""What is believed of one engine's parameters on one GPU: a Gaussian, where it comes from, and what its runs had."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from advisor.perf_model.parameters import Parameters
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from catalog.units import Array
+
+if TYPE_CHECKING:
+    from catalog.units import Array
+
+
+Provenance = Literal["calibrated", "transferred", "analytic"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Marginal:
+    """Gaussian of the parameters of one engine on one GPU, on the unbounded scale."""
+
+    mean: Array
+    """Shape (len(NAMES),)."""
+    covariance: Array
+    """Shape (len(NAMES), len(NAMES))."""
+    provenance: Provenance
+    seen: Seen | None = None
+    """What the runs behind it had; None where it stands on none."""
+
+    @property
+    def parameters(self) -> Parameters:
+        return Parameters.from_unbounded(self.mean)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What the fitted runs of one engine on one GPU had."""
+
+    kinds: frozenset[str] = frozenset()
+    """Of ``KINDS``."""
+    often: frozenset[str] = frozenset()
+    """Those that runs of more than one model had."""
+    tp: int = 1
+    pp: int = 1
+
+    def __or__(self, other: Seen) -> Seen:
+        return Seen(
+            kinds=self.kinds | other.kinds, often=self.often | other.often, tp=max(self.tp, other.tp),
+            pp=max(self.pp, other.pp),
+        )  # fmt: skip
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"kinds": sorted(self.kinds), "often": sorted(self.often), "tp": self.tp, "pp": self.pp}
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any]) -> Seen:
+        """Raises ``KeyError``, ``TypeError`` or ``ValueError`` for what ``to_dict`` did not make."""
+        kinds, often = (frozenset(map(str, row[name])) for name in ("kinds", "often"))
+        return cls(kinds=kinds, often=often, tp=int(row["tp"]), pp=int(row["pp"]))

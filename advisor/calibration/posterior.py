@@ -1,0 +1,255 @@
+"""What the runs say about the parameters: a Gaussian for every engine and GPU, with what is shared between them.
+
+A parameter of engine e on GPU g is, on the unbounded scale of ``parameters``, the sum of four effects: the population,
+the engine, the GPU, and the pair. Each has a Gaussian prior, so an engine or a GPU nobody has measured is predicted from
+the others with the spread that they show among each other (a crossed hierarchical model; Gelman and Hill, 2007, ch. 13).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.optimize import least_squares
+
+from advisor.calibration.observations import Group
+from advisor.calibration.parameter_posterior import Marginal, Provenance, Seen
+from advisor.calibration.support import opened, seen_of
+from advisor.perf_model.parameters import NAMES, PRIORS, Parameters
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from advisor.calibration.observations import Evidence
+    from catalog.units import Array
+
+SHARES = {"population": 0.7, "engine": 0.55, "gpu": 0.25, "pair": 0.35}
+"""Standard deviation of each effect in units of the prior's spread; their squares add up to about 1."""
+
+STEP = 1e-3
+"""Finite-difference step on the unbounded scale."""
+
+
+class Effects:
+    """Where each effect of a set of groups stands in the long vector of all effects."""
+
+    def __init__(self, groups: Sequence[Evidence]) -> None:
+        self.pairs = sorted({(group.engine, group.cluster.gpu.name) for group in groups})
+        self.seen = {pair: seen_of(_runs_of(groups, pair)) for pair in self.pairs}
+        self.engines = sorted({engine for engine, _ in self.pairs})
+        self.gpus = sorted({gpu for _, gpu in self.pairs})
+        labels: list[tuple[str, ...]] = [("population",)]
+        labels += [("engine", engine) for engine in self.engines]
+        labels += [("gpu", gpu) for gpu in self.gpus]
+        labels += [("pair", *pair) for pair in self.pairs]
+        self.at = {label: i for i, label in enumerate(labels)}
+        spread = np.array([PRIORS[name].spread for name in NAMES])
+        self.spread = np.concatenate([SHARES[label[0]] * spread for label in labels])
+        self.centre = np.concatenate([Parameters.typical().unbounded(), np.zeros((len(labels) - 1) * len(NAMES))])
+
+    def blocks(self, engine: str, gpu: str) -> list[int]:
+        """Positions of the effects that the parameters of this engine and GPU are the sum of."""
+        wanted: list[tuple[str, ...]] = [("population",), ("engine", engine), ("gpu", gpu), ("pair", engine, gpu)]
+        return [self.at[label] for label in wanted if label in self.at]
+
+    def seen_nearby(self, engine: str, gpu: str) -> Seen:
+        """What the runs had that say most of this engine on this GPU: its own, else the engine's, the GPU's, or all."""
+        for near in (
+            [(engine, gpu)] if (engine, gpu) in self.pairs else [],
+            [pair for pair in self.pairs if pair[0] == engine],
+            [pair for pair in self.pairs if pair[1] == gpu],
+        ):
+            if near:
+                return reduce(or_, (self.seen[pair] for pair in near))
+        return reduce(or_, self.seen.values(), Seen())
+
+    def total(self, effects: Array, engine: str, gpu: str) -> Array:
+        return np.asarray(effects.reshape(-1, len(NAMES))[self.blocks(engine, gpu)].sum(axis=0))
+
+
+def _runs_of(groups: Sequence[Evidence], pair: tuple[str, str]) -> list[Group]:
+    """Those that are runs, not kernels, of an engine on a GPU."""
+    return [group for group in groups if isinstance(group, Group) and (group.engine, group.cluster.gpu.name) == pair]
+
+
+class Pooled(Effects):
+    """One set of parameters for every engine and GPU, to see what it costs not to tell them apart."""
+
+    def __init__(self, groups: Sequence[Evidence]) -> None:
+        super().__init__(groups)
+        self.at = {("population",): 0}
+        self.spread = np.array([PRIORS[name].spread for name in NAMES])
+        self.centre = Parameters.typical().unbounded()
+
+
+def log_residuals(group: Evidence, x: Array) -> Array:
+    """log(predicted / measured), shape (k, m) for k quantities of m runs; NaN where not measured."""
+    return np.asarray(_log(group.predict(Parameters.from_unbounded(x))) - np.log(group.measured))
+
+
+def sensitivities(group: Evidence, x: Array) -> Array:
+    """Derivatives of the log predictions by the parameters, shape (k, len(NAMES), m)."""
+    shifted = np.vstack([x, x + STEP * np.eye(len(NAMES))])
+    predicted = _log(group.predict(Parameters.from_unbounded(shifted)))
+    return np.asarray((predicted[:, 1:] - predicted[:, :1]) / STEP)
+
+
+def _log(predicted: Array) -> Array:
+    """Logarithm of times; a run of one token has no time per output token, which is never compared."""
+    return np.log(np.maximum(predicted, 1e-12))
+
+
+def _robust(z: Array, data: int) -> Array:
+    """Student-t loss (4 degrees of freedom) for the first ``data`` squared residuals, plain squares for the priors."""
+    degrees = 4.0
+    rho = np.empty((3, z.size))
+    rho[0], rho[1], rho[2] = z, 1.0, 0.0
+    inner = 1.0 + z[:data] / degrees
+    rho[0, :data] = (degrees + 1.0) * np.log(inner)
+    rho[1, :data] = (degrees + 1.0) / degrees / inner
+    rho[2, :data] = -(degrees + 1.0) / degrees**2 / inner**2
+    return rho
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Posterior:
+    """All effects together; ``marginal`` gives the parameters of one engine on one GPU."""
+
+    index: Effects
+    effects: Array
+    covariance: Array
+
+    def marginal(self, engine: str, gpu: str) -> Marginal:
+        """Parameters of ``engine`` on ``gpu``; what has not been measured adds its prior spread."""
+        index, size = self.index, len(NAMES)
+        blocks = index.blocks(engine, gpu)
+        rows = np.concatenate([np.arange(b * size, (b + 1) * size) for b in blocks])
+        gather = np.tile(np.eye(size), len(blocks))
+        covariance = gather @ self.covariance[np.ix_(rows, rows)] @ gather.T
+        spread = np.array([PRIORS[name].spread for name in NAMES])
+        known = {"engine": engine in index.engines, "gpu": gpu in index.gpus, "pair": (engine, gpu) in index.pairs}
+        for effect, measured in known.items():
+            if not measured:
+                covariance = covariance + np.diag((SHARES[effect] * spread) ** 2)
+        provenance: Provenance = "calibrated" if known["pair"] else "transferred" if known["engine"] else "analytic"
+        return Marginal(
+            mean=index.total(self.effects, engine, gpu), covariance=covariance, provenance=provenance,
+            seen=index.seen_nearby(engine, gpu),
+        )  # fmt: skip
+
+
+def fit_posterior(
+    groups: Sequence[Evidence], start: Posterior | None = None, *, index: Effects | None = None
+) -> Posterior:
+    """The most probable effects and their Laplace covariance.
+
+    ``start``: a posterior over other groups to start from, for refits that leave something out. ``index``: which effects
+    there are, if not ``Effects`` of the groups.
+    """
+    index = index or Effects(groups)
+    size = len(NAMES)
+    used = [group.used for group in groups]
+    sigma = [group.noise for group in groups]
+    blocks = [index.blocks(group.engine, group.cluster.gpu.name) for group in groups]
+    data = int(sum(u.sum() for u in used))
+
+    def residuals(effects: Array) -> Array:
+        parts = []
+        for group, u, s in zip(groups, used, sigma, strict=True):
+            parts.append((log_residuals(group, index.total(effects, group.engine, group.cluster.gpu.name)) / s)[u])
+        return np.concatenate([*parts, (effects - index.centre) / index.spread])
+
+    def jacobian(effects: Array) -> Array:
+        matrix = np.zeros((data + effects.size, effects.size))
+        row = 0
+        for group, u, s, where in zip(groups, used, sigma, blocks, strict=True):
+            slopes = sensitivities(group, index.total(effects, group.engine, group.cluster.gpu.name)) / s[:, None, :]
+            local = slopes.transpose(0, 2, 1)[u]
+            for block in where:
+                matrix[row : row + len(local), block * size : (block + 1) * size] = local
+            row += len(local)
+        matrix[data:] = np.diag(1.0 / index.spread)
+        return matrix
+
+    first = index.centre.copy()
+    if start is not None:
+        for label, i in index.at.items():
+            j = start.index.at.get(label)
+            if j is not None:
+                first[i * size : (i + 1) * size] = start.effects[j * size : (j + 1) * size]
+    found = least_squares(
+        residuals, first, jac=jacobian, method="trf", x_scale=index.spread, xtol=1e-4, ftol=1e-4, max_nfev=20,
+        loss=lambda z: _robust(z, data),  # type: ignore[arg-type]  # the stubs describe SciPy's own losses, which take more
+    )  # fmt: skip
+    matrix = jacobian(found.x)
+    weight = np.ones(data + found.x.size)
+    weight[:data] = _robust(residuals(found.x) ** 2, data)[1, :data]
+    covariance = np.asarray(np.linalg.inv(matrix.T @ (matrix * weight[:, None])), np.float64)
+    return Posterior(index=index, effects=found.x, covariance=covariance)
+
+
+def reopened(marginal: Marginal) -> Marginal:
+    """The parameters as little known as those of an engine on a GPU that were never measured together."""
+    spread = np.array([PRIORS[name].spread for name in NAMES])
+    return replace(marginal, covariance=marginal.covariance + np.diag((SHARES["pair"] * spread) ** 2))
+
+
+def own_start(marginal: Marginal, groups: Sequence[Evidence]) -> Marginal:
+    """Where a fit to a user's own runs begins: from what is known of their engine on their GPU, or from that reopened.
+
+    Another machine has other clocks, another host and other settings. The runs themselves say whether it is one: the
+    start under which they are more probable is taken (Bayes factor by Laplace's approximation; MacKay, 2003, ch. 28).
+    """
+    work = [(group.model, group.layout) for group in groups if isinstance(group, Group)]
+    marginal = replace(opened(marginal, *work), seen=marginal.seen)
+    if marginal.provenance != "calibrated":  # the pair's effect is open anyway
+        return marginal
+    return max((marginal, reopened(marginal)), key=lambda start: _updated(start, groups)[1])
+
+
+def update(marginal: Marginal, groups: Sequence[Evidence]) -> Marginal:
+    """The parameters of one engine on one GPU after more runs of it, by Bayes' rule from where they stood.
+
+    Seconds instead of a refit of everything: what the runs say of other engines and GPUs is not passed on.
+    """
+    return _updated(marginal, groups)[0]
+
+
+def _updated(marginal: Marginal, groups: Sequence[Evidence]) -> tuple[Marginal, float]:
+    """The parameters after the runs, and the logarithm of the runs' probability before, up to a constant."""
+    root = np.linalg.cholesky(marginal.covariance + 1e-12 * np.eye(len(NAMES)))
+    used = [group.used for group in groups]
+    sigma = [group.noise for group in groups]
+    data = int(sum(u.sum() for u in used))
+
+    def residuals(u: Array) -> Array:
+        x = marginal.mean + root @ u
+        parts = [(log_residuals(g, x) / s)[m] for g, m, s in zip(groups, used, sigma, strict=True)]
+        return np.concatenate([*parts, u])
+
+    def jacobian(u: Array) -> Array:
+        x = marginal.mean + root @ u
+        rows = [
+            (sensitivities(g, x) / s[:, None, :]).transpose(0, 2, 1)[m] @ root
+            for g, m, s in zip(groups, used, sigma, strict=True)
+        ]
+        return np.vstack([*rows, np.eye(len(NAMES))])
+
+    found = least_squares(
+        residuals, np.zeros(len(NAMES)), jac=jacobian, xtol=1e-4, ftol=1e-4, max_nfev=30,
+        loss=lambda z: _robust(z, data),  # type: ignore[arg-type]  # as above
+    )  # fmt: skip
+    matrix = jacobian(found.x)
+    weight = np.ones(data + len(NAMES))
+    weight[:data] = _robust(residuals(found.x) ** 2, data)[1, :data]
+    inner = np.linalg.inv(matrix.T @ (matrix * weight[:, None]))
+    evidence = -float(found.cost) + 0.5 * float(np.linalg.slogdet(inner)[1])
+    own = seen_of(group for group in groups if isinstance(group, Group))
+    after = Marginal(
+        mean=marginal.mean + root @ found.x, covariance=root @ inner @ root.T, provenance="calibrated",
+        seen=own | (marginal.seen or Seen()),
+    )  # fmt: skip
+    return after, evidence

@@ -1,0 +1,334 @@
+"""Fit the surrogate that ships, and test its intervals on what the fit has not seen.
+
+Run as ``python -m advisor.calibration.shipped_fit --published DIR``; it writes ``advisor/data/surrogate.json``. ``DIR`` holds the
+published benchmarks in long form (see ``catalog.published``), which do not ship; what is learned from them does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import math
+import sys
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from joblib import Parallel, delayed
+
+from advisor.calibration.intervals import implementation_variance, scale_name
+from advisor.calibration.kernel_observations import Kernels, shipped_evidence
+from advisor.calibration.observations import METRICS, Evidence, Group, group_runs
+from advisor.calibration.posterior import Posterior, fit_posterior, sensitivities
+from advisor.calibration.residual_gp import learned, of_model
+from advisor.calibration.support import opening
+from advisor.calibration.surrogate import ANY, LEVELS, SHIPPED, STAGED, Scale, Surrogate
+from catalog.published import read_published
+from catalog.runs import shipped_runs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from advisor.calibration.parameter_posterior import Marginal, Provenance
+    from advisor.calibration.residual_gp import Residuals
+    from catalog.schema import Measurement
+
+LEAST_NOISE = 0.02
+"""No quantity is believed to better than this, the spread of repeated prefills."""
+
+LEAST_RUNS = 30
+"""Left-out predictions of one engine from which its errors are kept apart from the others'."""
+
+LEAST_MODELS = 4
+"""Models of one engine from which its errors are kept apart: two that are alike say little of a third."""
+
+KIN = {
+    metric + staged: (metric + staged, other + staged)
+    for metric, other in (("tpot_ms", "e2e_ms"), ("ttft_ms", "prefill_ms"))
+    for staged in ("", STAGED)
+} | {"steady ttft_ms": ("steady ttft_ms", "ttft_ms")}
+"""Quantities whose errors are judged together, for few sources state the first: the time of a whole static batch is
+mostly its decode steps, the time to the first token mostly the prefill."""
+
+LEAST_WITH_KIN = 10
+"""In-sample residuals of one engine from which the noise of such a quantity is kept apart."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Error:
+    """One prediction of a run that the fit had not seen (or, for in-sample errors, had)."""
+
+    run: Measurement
+    engine: str
+    """As ``dialect`` names it."""
+    metric: str
+    residual: float
+    """log(predicted / measured)."""
+    variance: float
+    """Of the logarithm, from the parameters alone."""
+    provenance: Provenance
+    left: float = 1.0
+    """Share of the residual's variance that runs of the same model nearby leave."""
+
+    def sigma(self, noise: float) -> float:
+        """Standard deviation expected of it, of the parameters and of the residual; ``noise``: of the latter far from runs."""
+        return math.sqrt(self.variance + noise**2 * self.left)
+
+    @property
+    def scale_name(self) -> str:
+        return scale_name(
+            self.metric,
+            "static" if self.run.batch and self.run.regime == "static" else "steady",
+            staged=self.run.pp > 1,
+        )
+
+
+def errors_of(
+    groups: Iterable[Group], marginal_of: Callable[[str, str], Marginal], residuals: Sequence[Residuals] = ()
+) -> list[Error]:
+    """The errors of every measured quantity of the groups; of predictions corrected by ``residuals`` where some are near."""
+    errors = []
+    for group in groups:
+        marginal = marginal_of(group.engine, group.cluster.gpu.name)
+        nearby = of_model(residuals, group.engine, group.cluster.gpu.name, group.model)
+        correction = None
+        if nearby is not None:
+            correction = nearby.correction(group.layout, group.batch, group.input_len, group.output_len)
+        predicted = group.predict(marginal.parameters, correction)
+        residual = np.log(np.maximum(predicted, 1e-12)) - np.log(group.measured)
+        left = np.ones(residual.shape)
+        if correction is not None:
+            share = np.clip(predicted[METRICS.index("prefill_ms")] / predicted[METRICS.index("e2e_ms")], 0.0, 1.0)
+            told = np.stack([correction.left_of(metric, share) for metric in METRICS])
+            left = np.where(group.steady, 1.0, told)
+        slopes = sensitivities(group, marginal.mean)
+        variance = np.einsum("kpm,pq,kqm->km", slopes, marginal.covariance, slopes)
+        variance += np.einsum("kpm,pm->km", slopes**2, opening(marginal.seen, group.model, group.layout))
+        variance = np.maximum(variance, 0.0) + implementation_variance(marginal.provenance, group.layout.compiled)
+        for k, m in np.argwhere(~np.isnan(group.measured)):
+            errors.append(
+                Error(
+                    run=group.runs[m], engine=group.engine, metric=METRICS[k], residual=float(residual[k, m]),
+                    variance=float(variance[k, m]), provenance=marginal.provenance, left=float(left[k, m]),
+                )
+            )  # fmt: skip
+    return errors
+
+
+def _fold(
+    groups: Sequence[Group], out: Sequence[Group], kernels: Sequence[Kernels], provenance: Provenance, start: Posterior
+) -> list[Error]:
+    kept: list[Evidence] = [group for group in groups if not any(group is other for other in out)]
+    # A model left out keeps its GPU's kernels, for a probe of them needs no model; a GPU or an engine left out does not.
+    pairs = {(group.engine, group.cluster.gpu.name) for group in out} if provenance != "calibrated" else set()
+    kept += [kernel for kernel in kernels if (kernel.engine, kernel.cluster.gpu.name) not in pairs]
+    posterior = fit_posterior(kept, start)
+    return errors_of(out, posterior.marginal)
+
+
+def left_out_errors(
+    groups: Sequence[Group], start: Posterior, *, kernels: Sequence[Kernels] = (), jobs: int = 1
+) -> list[Error]:
+    """Errors of predictions made without the model, without the GPU, and without the engine.
+
+    Each kind counts only where it leaves what it stands for: a run whose model is left out must still have its engine
+    on its GPU, one whose GPU is left out its engine.
+    """
+    kinds: list[tuple[Provenance, Callable[[Group], str]]] = [
+        ("calibrated", lambda group: group.model.name),
+        ("transferred", lambda group: group.cluster.gpu.name),
+        ("analytic", lambda group: group.engine),
+    ]
+    tasks: list[tuple[Provenance, list[Group]]] = []
+    for provenance, key in kinds:
+        parts: dict[str, list[Group]] = defaultdict(list)
+        for group in groups:
+            parts[key(group)].append(group)
+        tasks += [(provenance, out) for out in parts.values() if len(out) < len(groups)]
+    found = Parallel(n_jobs=jobs)(delayed(_fold)(groups, out, kernels, kind, start) for kind, out in tasks)
+    return [
+        e for (provenance, _), errors in zip(tasks, found, strict=True) for e in errors if e.provenance == provenance
+    ]
+
+
+CONFIGURATION_FOLDS = 5
+"""Refits for the errors of configurations left out."""
+
+
+def configuration_errors(
+    groups: Sequence[Group],
+    start: Posterior,
+    noise_of: Callable[[str, str, bool], float],
+    *,
+    kernels: Sequence[Kernels] = (),
+    jobs: int = 1,
+) -> tuple[list[Error], list[Error]]:
+    """Errors of each static configuration (model, layout, batch and lengths) by fits that had others of its model: with the
+    residuals that those had left, and without.
+    """
+    static = [run for group in groups for run in group.runs if run.regime == "static" and run.batch]
+    keys = sorted({_configuration(run) for run in static})
+    fold_of = {key: i % CONFIGURATION_FOLDS for i, key in enumerate(keys)}
+    folds = [frozenset(key for key in keys if fold_of[key] == fold) for fold in range(CONFIGURATION_FOLDS)]
+    found = Parallel(n_jobs=jobs)(
+        delayed(_configuration_fold)(groups, out, kernels, start, noise_of) for out in folds if out
+    )
+    return [e for errors, _ in found for e in errors], [e for _, errors in found for e in errors]
+
+
+def _configuration(run: Measurement) -> tuple[str, ...]:
+    knobs = (run.tp, run.pp, run.ep, run.dtype, run.kv_dtype, run.compiled, run.graphs, run.offload)
+    return tuple(map(str, (run.engine, run.gpu, run.model, *knobs, run.batch, run.input_len, run.output_len)))
+
+
+def _configuration_fold(
+    groups: Sequence[Group],
+    out: frozenset[tuple[str, ...]],
+    kernels: Sequence[Kernels],
+    start: Posterior,
+    noise_of: Callable[[str, str, bool], float],
+) -> tuple[list[Error], list[Error]]:
+    runs = [run for group in groups for run in group.runs]
+    kept = group_runs(run for run in runs if run.regime != "static" or _configuration(run) not in out)
+    left = group_runs(run for run in runs if run.regime == "static" and _configuration(run) in out)
+    posterior = fit_posterior([*kept, *kernels], start)
+    residuals = learned(kept, lambda *pair: posterior.marginal(*pair).parameters, noise_of)
+    return errors_of(left, posterior.marginal, residuals), errors_of(left, posterior.marginal)
+
+
+def fitted_part(groups: Iterable[Group]) -> list[Group]:
+    """The groups whose runs state their batch; saturated runs are for checking."""
+    kept = []
+    for group in groups:
+        static = [run for run in group.runs if run.batch > 0]
+        kept += [group] if len(static) == len(group.runs) else list(group_runs(static))
+    return kept
+
+
+def noises_of(in_sample: Sequence[Error]) -> dict[tuple[str, str], float]:
+    """Residual standard deviation by engine (and ``ANY``) and quantity, robustly from the in-sample errors."""
+    together: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for error in in_sample:
+        together[error.engine, error.scale_name].append(error.residual)
+        together[ANY, error.scale_name].append(error.residual)
+    return {
+        key: max(float(f"{1.4826 * np.median(np.abs(residuals)):.4g}"), LEAST_NOISE)
+        for key, residuals in together.items()
+        if key[0] == ANY or len(residuals) >= (LEAST_WITH_KIN if key[1] in KIN else LEAST_RUNS)
+    }
+
+
+def scales_of(in_sample: Sequence[Error], left_out: Sequence[Error]) -> dict[tuple[str, str, str], Scale]:
+    """Residual noise from the in-sample errors, quantiles from the left-out ones; by engine where enough are known.
+
+    Saturated runs are never fitted, so all their errors count as left out.
+    """
+    left_out = [*left_out, *(error for error in in_sample if error.run.batch == 0)]
+    noises = noises_of(in_sample)
+    scales: dict[tuple[str, str, str], Scale] = {}
+    for engine, name in noises:
+        tested = [e for e in left_out if e.scale_name in KIN.get(name, (name,))]
+        for provenance in ("calibrated", "transferred", "analytic"):
+            same = [e for e in tested if e.provenance == provenance]
+            own = [e for e in same if engine in (ANY, e.engine)]
+            if tested and (engine == ANY or len(own) >= LEAST_RUNS):
+                quantiles = quantiles_of(same or tested, engine, noises)
+                if provenance == "analytic" and name.endswith(STAGED):
+                    quantiles = unless_wider(quantiles, left_out, name, engine, noises)
+                scale = Scale(noise=noises[engine, name], quantiles=quantiles, runs=len(own))
+                scales[provenance, engine, name] = scale
+    return scales
+
+
+def quantiles_of(errors: Sequence[Error], engine: str, noises: Mapping[tuple[str, str], float]) -> tuple[float, ...]:
+    """Quantiles of |error| / sigma at ``LEVELS``; those of one engine alone where there are enough of them.
+
+    Their rank is raised by the usual finite-sample term (n + 1) / n with n the number of (engine, GPU, model)
+    combinations: errors of one combination are alike, so it is combinations that are exchangeable, not runs.
+    """
+    own = [error for error in errors if engine in (ANY, error.engine)]
+    several = len({error.run.model for error in own}) >= LEAST_MODELS
+    chosen = own if len(own) >= LEAST_RUNS and several else errors
+    scores = [abs(error.residual) / sigma_of(error, noises) for error in chosen]
+    combinations = len({(e.engine, e.run.gpu, e.run.model) for e in errors})
+    rank = np.minimum(np.array(LEVELS) * (1.0 + 1.0 / combinations), 1.0)
+    return tuple(float(f"{q:.4g}") for q in np.quantile(scores, rank))
+
+
+def unless_wider(
+    quantiles: tuple[float, ...],
+    left_out: Sequence[Error],
+    name: str,
+    engine: str,
+    noises: Mapping[tuple[str, str], float],
+) -> tuple[float, ...]:
+    """Quantiles of pipelined runs of engines that nobody measured, or those of all their runs where these are wider.
+
+    Only two engines were measured with pipelines, and how one of them differs from the other says too little of a third.
+    """
+    names = {each for other in KIN.get(name, (name,)) for each in (other, other.removesuffix(STAGED))}
+    every = [e for e in left_out if e.provenance == "analytic" and e.scale_name in names]
+    return tuple(np.maximum(quantiles, quantiles_of(every, engine, noises)).tolist()) if every else quantiles
+
+
+def sigma_of(error: Error, noises: Mapping[tuple[str, str], float]) -> float:
+    """Standard deviation expected of one error: of the parameters and of the residual."""
+    return error.sigma(noises.get((error.engine, error.scale_name), noises[ANY, error.scale_name]))
+
+
+def calibrate(runs: Sequence[Measurement], *, sources: tuple[str, ...], jobs: int = 1) -> Surrogate:
+    """Fit all runs with ``role="fit"`` and test the intervals by leaving models, GPUs and engines out."""
+    groups = list(group_runs(run for run in runs if run.role == "fit"))
+    fitted = fitted_part(groups)
+    kernels = shipped_evidence()
+    posterior = fit_posterior([*fitted, *kernels])
+    left_out = left_out_errors(fitted, posterior, kernels=kernels, jobs=jobs)
+    saturated = [
+        replace(error, provenance="calibrated")
+        for error in errors_of(groups, posterior.marginal)
+        if error.run.batch == 0
+    ]
+    in_sample = [*errors_of(fitted, posterior.marginal), *saturated]
+    index = posterior.index
+    keys = list(index.pairs)
+    keys += [(engine, ANY) for engine in index.engines] + [(ANY, gpu) for gpu in index.gpus] + [(ANY, ANY)]
+    # An engine that is known on some GPU meets GPUs it is not known on: the GPU's own effect still counts.
+    keys += [(e, g) for e in index.engines for g in index.gpus if (e, g) not in index.pairs]
+    digest = hashlib.sha256("\n".join(sorted(repr(run) for run in runs)).encode()).hexdigest()[:16]
+    found = Surrogate(
+        marginals={key: posterior.marginal(*key) for key in keys},
+        scales=scales_of(in_sample, left_out),
+        sources=sources,
+        data_hash=digest,
+    )
+    return replace(found, residuals=shipped_residuals(found))
+
+
+def shipped_residuals(surrogate: Surrogate) -> tuple[Residuals, ...]:
+    """What a surrogate misses at the runs with ``role="fit"`` that ship; a published one is of a machine nobody knows."""
+    groups = group_runs(run for run in shipped_runs() if run.role == "fit")
+    return learned(groups, lambda *pair: surrogate.marginal(*pair).parameters, surrogate.noise)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m advisor.calibration.shipped_fit", description=__doc__)
+    parser.add_argument("--published", type=Path, required=True, help="folder of published benchmarks in long form")
+    parser.add_argument("--out", type=Path, default=SHIPPED)
+    parser.add_argument("--jobs", type=int, default=2)
+    chosen = parser.parse_args(arguments)
+    published = read_published(chosen.published)
+    runs = [*shipped_runs(), *published.runs]
+    sources = tuple(sorted({run.source for run in runs if run.role == "fit"}))
+    surrogate = calibrate(runs, sources=sources, jobs=chosen.jobs)
+    chosen.out.parent.mkdir(parents=True, exist_ok=True)
+    chosen.out.write_text(surrogate.to_json() + "\n", encoding="utf-8")
+    for (provenance, engine, metric), scale in sorted(surrogate.scales.items()):
+        print(
+            f"{provenance:12s} {engine:14s} {metric:22s} noise {scale.noise:.3f}  q90 {scale.at(0.9):5.2f}  runs {scale.runs}"
+        )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,145 @@
+"""Kinds of work that have kernels of their own, and which of them the runs behind a fit had.
+
+Formats, latent attention and wide layouts share their parameters with what is more common, so a fit to runs without them
+knows those parameters well, and says little of these kernels. Where a deployment does what no fitted run of its engine
+on its GPU did, the parameters in question are as uncertain as their priors (``opening``), and still less certain than others
+where the runs of a single model did: with the fits of ``python -m advisor.validation.coverage`` that leave one kind out, intervals
+of 90% then hold, and without it they do not.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from advisor.calibration.parameter_posterior import Seen
+from advisor.perf_model.parameters import NAMES, PRIORS
+from catalog.schema import Note
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from numpy.typing import NDArray
+
+    from advisor.calibration.observations import Group
+    from advisor.calibration.parameter_posterior import Marginal
+    from advisor.perf_model.deployment_arrays import Layout
+    from catalog.schema import Model
+    from catalog.units import Array
+
+PRODUCTS = ("gemm_memory", "gemm_compute", "gemm_us")
+EXPERTS = ("expert_memory", "expert_compute", "expert_us")
+ATTENTION = ("kv_memory", "kv_tile", "attention_compute", "attention_tile", "attention_us")
+
+KINDS: Mapping[str, tuple[str, ...]] = {
+    "4-bit weights": PRODUCTS,
+    "8-bit weights": PRODUCTS,
+    "4-bit experts": EXPERTS,
+    "8-bit experts": EXPERTS,
+    "an 8-bit KV cache": ATTENTION,
+    "latent attention": ATTENTION,
+    "expert parallelism": (*EXPERTS, "link", "ring_link"),
+}
+"""By name, the parameters that mean something else there."""
+
+ONCE = 0.3
+"""Share of that variance that is left where the runs of one model alone had it: fits to the 8-bit weights of Llama-3.1-8B
+foretold 30% of the whole batches of Qwen2.5-14B's and Llama-3.1-70B's within intervals that took them for known."""
+
+WIDE = ("collective_us", "link", "ring_us", "ring_link")
+"""The same for tensor parallel over more GPUs than any run had,"""
+DEEP = ("stage_ms", "group_imbalance")
+"""and for more pipeline stages."""
+
+
+def _has(model: Model, layout: Layout) -> dict[str, NDArray[np.bool_]]:
+    """Which of n layouts are of which kind, shape (n,) each."""
+    bits = 8.0 * layout.weight_bytes
+    four, eight = bits < 6.0, (bits >= 6.0) & (bits < 12.0)
+    experts = np.full(len(layout), bool(model.moe_layers))
+    return {
+        "4-bit weights": four,
+        "8-bit weights": eight,
+        "4-bit experts": four & experts,
+        "8-bit experts": eight & experts,
+        "an 8-bit KV cache": layout.kv_bytes < 2.0,
+        "latent attention": np.full(len(layout), model.kv_lora_rank > 0),
+        "expert parallelism": layout.ep > 1,
+    }
+
+
+def seen_of(groups: Iterable[Group]) -> Seen:
+    """What the runs of the groups had."""
+    models: dict[str, set[str]] = defaultdict(set)
+    found = Seen()
+    for group in groups:
+        for kind, rows in _has(group.model, group.layout).items():
+            if rows.any():
+                models[kind].add(group.model.name)
+        found |= Seen(tp=int(group.layout.tp.max()), pp=int(group.layout.pp.max()))
+    often = frozenset(kind for kind, names in models.items() if len(names) > 1)
+    return found | Seen(kinds=frozenset(models), often=often)
+
+
+def _unseen(seen: Seen | None, model: Model, layout: Layout) -> dict[str, tuple[NDArray[np.bool_], tuple[str, ...]]]:
+    """By name, which of n layouts have it, shape (n,), and the parameters it opens; nothing of a fit that knows no runs."""
+    if seen is None:
+        return {}
+    found = {kind: (rows, KINDS[kind]) for kind, rows in _has(model, layout).items() if kind not in seen.kinds}
+    found[f"tensor parallel over more than {seen.tp} GPUs"] = (layout.tp > seen.tp, WIDE)
+    found[f"more than {seen.pp} pipeline stages"] = (layout.pp > seen.pp, DEEP)
+    return {name: (rows, opened) for name, (rows, opened) in found.items() if rows.any()}
+
+
+def unseen(seen: Seen | None, model: Model, layout: Layout) -> tuple[tuple[str, ...], ...]:
+    """What each of n layouts has that no run had."""
+    found = _unseen(seen, model, layout)
+    return tuple(tuple(name for name, (rows, _) in found.items() if rows[i]) for i in range(len(layout)))
+
+
+def news_of(marginal: Marginal, engine: str, model: Model, layout: Layout) -> list[tuple[Note, ...]]:
+    """The same as a note; none for an engine of which nothing was measured anyway."""
+    if marginal.provenance == "analytic":
+        return [()] * len(layout)
+    text = f"no fitted run of {engine} had {{}}: intervals are wider for it"
+    found = []
+    for i, news in enumerate(unseen(marginal.seen, model, layout)):
+        once = [kind for kind, rows in _once(marginal.seen, model, layout).items() if rows[i]]
+        told = [Note(text.format(" or ".join(news)), "warning")] if news else []
+        if once:
+            told.append(
+                Note(f"fitted runs of {engine} had {' or '.join(once)} of one model alone: intervals are wider for it")
+            )
+        found.append(tuple(told))
+    return found
+
+
+def _once(seen: Seen | None, model: Model, layout: Layout) -> dict[str, NDArray[np.bool_]]:
+    """Which of n layouts have what the runs of one model alone had, shape (n,)."""
+    kinds = frozenset() if seen is None else seen.kinds - seen.often
+    return {kind: rows for kind, rows in _has(model, layout).items() if kind in kinds}
+
+
+def opening(seen: Seen | None, model: Model, layout: Layout) -> Array:
+    """Variance that the parameters of n layouts have more for what no run had, or those of one model, shape
+    (len(NAMES), n).
+    """
+    found = np.zeros((len(NAMES), len(layout)))
+    if seen is None:
+        return found
+    once = [(rows, KINDS[kind]) for kind, rows in _once(seen, model, layout).items()]
+    for share, parts in ((ONCE, once), (1.0, _unseen(seen, model, layout).values())):
+        for rows, opened in parts:
+            for name in opened:
+                at = NAMES.index(name), rows
+                found[at] = np.maximum(found[at], share * PRIORS[name].spread ** 2)
+    return found
+
+
+def opened(marginal: Marginal, *work: tuple[Model, Layout]) -> Marginal:
+    """The parameters where all of ``work`` is done, less certain for what of it no run had."""
+    extra = np.max([opening(marginal.seen, *each).max(axis=1) for each in work], axis=0, initial=0.0)
+    return replace(marginal, covariance=marginal.covariance + np.diag(np.broadcast_to(extra, len(NAMES))), seen=None)

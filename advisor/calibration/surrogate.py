@@ -1,0 +1,250 @@
+"""The fitted model of time: parameters for every engine and GPU with their spread, and intervals that were tested.
+
+An interval at level L is value * exp(+-q_L * sigma). sigma adds the parameters' posterior spread, carried to the
+quantity by its derivatives, to the residual spread seen for that quantity. q_L is the quantile of |error| / sigma over
+predictions of runs that the fit had not seen (split conformal prediction with a normalised score; Lei et al., 2018):
+whole models left out for a GPU and engine that were measured, whole GPUs left out for one that was not, whole engines
+left out for an engine that was not.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from advisor.calibration.fit_report import Lesson
+from advisor.calibration.parameter_posterior import Marginal, Seen
+from advisor.calibration.residual_gp import Residuals
+from advisor.perf_model.parameters import NAMES, PRIORS, Parameters
+from catalog.schema import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from catalog.units import Array
+
+
+SCHEMA = 2
+LEVELS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98)
+"""Levels at which quantiles are kept; others are interpolated."""
+ANY = "*"
+STAGED = " PP"
+"""Errors of pipelined runs are kept under the metric's name with this behind it: they are larger."""
+MOST_BYTES = 20_000_000
+SHIPPED = Path(__file__).parents[1] / "data" / "surrogate.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scale:
+    """How wide the errors of one quantity are."""
+
+    noise: float
+    """Residual standard deviation of the logarithm."""
+    quantiles: tuple[float, ...]
+    """|error| / sigma at ``LEVELS``."""
+    runs: int
+    """Left-out predictions behind it."""
+
+    def at(self, level: float) -> float:
+        if not LEVELS[0] <= level <= LEVELS[-1]:
+            raise InputError(f"level is {level}; it must be from {LEVELS[0]} to {LEVELS[-1]}")
+        return float(np.interp(level, LEVELS, self.quantiles))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surrogate:
+    """Parameters by engine and GPU, and scales by provenance and quantity.
+
+    ``advisor.fit`` makes one of measured runs, and ``runs=`` of every question takes it.
+
+    ``marginals[engine, gpu]`` and ``scales[provenance, engine, metric]``; ``ANY`` stands for one that was not measured.
+    """
+
+    marginals: Mapping[tuple[str, str], Marginal]
+    scales: Mapping[tuple[str, str, str], Scale]
+    sources: tuple[str, ...] = ()
+    data_hash: str = ""
+    lessons: tuple[Lesson, ...] = ()
+    """What the user's own runs have taught, by engine and GPU; none in what ships."""
+    alone: bool = False
+    """Nothing but the priors and the user's own runs."""
+    residuals: tuple[Residuals, ...] = ()
+    """What the model of time misses at the configurations that were measured, by engine, GPU and model."""
+
+    def lesson(self, engine: str, gpu: str) -> Lesson | None:
+        """What the user's own runs say of this engine on this GPU, if there are any."""
+        return next((each for each in self.lessons if (each.engine, each.gpu) == (engine, gpu)), None)
+
+    def marginal(self, engine: str, gpu: str) -> Marginal:
+        """The nearest known parameters: of the pair, the engine on other GPUs, other engines on the GPU, or any."""
+        for key in ((engine, gpu), (engine, ANY), (ANY, gpu), (ANY, ANY)):
+            if key in self.marginals:
+                return self.marginals[key]
+        raise AssertionError("a surrogate always has the marginal of an unknown engine on an unknown GPU")
+
+    def scale(self, provenance: str, engine: str, metric: str) -> Scale:
+        """How wide the errors of ``metric`` are: the engine's own where enough is known of it, else all engines'.
+
+        A fit without any pipelined run judges pipelines by the others.
+        """
+        for name in (metric, metric.removesuffix(STAGED)):
+            for whose in (engine, ANY):
+                if (provenance, whose, name) in self.scales:
+                    return self.scales[provenance, whose, name]
+        raise InputError(f"this fit says nothing of the errors of {metric}; fit it to runs that measured it")
+
+    def noise(self, engine: str, metric: str, staged: bool) -> float:
+        """Standard deviation of the residual of a static metric, before any run of the same model is near."""
+        return self.scale("calibrated", engine, metric + STAGED if staged else metric).noise
+
+    def to_dict(self) -> dict[str, Any]:
+        """What it stands on and what was learned, as plain JSON types; ``to_json`` has the numbers behind it, too."""
+        return {
+            "sources": list(self.sources),
+            "data_hash": self.data_hash,
+            "alone": self.alone,
+            "lessons": [lesson.to_dict() for lesson in self.lessons],
+        }
+
+    def to_json(self) -> str:
+        """As text; numbers are rounded to 6 digits, far below what the data can tell."""
+
+        def short(values: Array) -> Any:
+            return [float(f"{value:.6g}") for value in values.ravel()]
+
+        upper = np.triu_indices(len(NAMES))
+        body = {
+            "schema": SCHEMA,
+            "parameters": list(NAMES),
+            "sources": list(self.sources),
+            "data_hash": self.data_hash,
+            "marginals": [
+                {
+                    "engine": engine, "gpu": gpu, "provenance": marginal.provenance, "mean": short(marginal.mean),
+                    "covariance": short(marginal.covariance[upper]),
+                    **({"seen": marginal.seen.to_dict()} if marginal.seen else {}),
+                }
+                for (engine, gpu), marginal in self.marginals.items()
+            ],
+            "scales": [
+                {
+                    "provenance": provenance, "engine": engine, "metric": metric, "noise": scale.noise,
+                    "quantiles": list(scale.quantiles), "runs": scale.runs,
+                }
+                for (provenance, engine, metric), scale in self.scales.items()
+            ],
+        }  # fmt: skip
+        if self.residuals:
+            body["residuals"] = [each.to_dict() for each in self.residuals]
+        if self.lessons:
+            body |= {"alone": self.alone, "lessons": [lesson.to_dict() for lesson in self.lessons]}
+        return json.dumps(body, indent=None, separators=(",", ":"))
+
+    def write(self, path: str | Path) -> None:
+        """To a file that ``read`` takes.
+
+        Raises:
+            InputError: it cannot be written.
+
+        """
+        try:
+            Path(path).write_text(self.to_json() + "\n", encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise InputError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
+
+    @classmethod
+    def read(cls, path: str | Path) -> Surrogate:
+        """From a file that ``write`` (``advisor fit -o``) made; nothing in it is executed.
+
+        Raises:
+            InputError: it cannot be read, or is no fit of this version.
+
+        """
+        try:
+            with Path(path).open("rb") as file:
+                data = file.read(MOST_BYTES + 1)
+        except (OSError, ValueError) as error:
+            raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+        if len(data) > MOST_BYTES:
+            raise InputError(f"{path} is larger than {MOST_BYTES // 10**6} MB; a fit is far smaller")
+        try:
+            return cls.from_json(data.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path} is no fit: not UTF-8 text") from error
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+
+    @classmethod
+    def from_json(cls, text: str) -> Surrogate:
+        """From what ``to_json`` wrote.
+
+        Raises:
+            InputError: not such a text, or of another schema version.
+
+        """
+        try:
+            body = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"this is no fit: not JSON ({str(error).splitlines()[0][:80]})") from error
+        known = isinstance(body, dict) and body.get("schema") == SCHEMA and body.get("parameters") == list(NAMES)
+        if not known:
+            raise InputError(f"this fit is of another version; this advisor reads schema {SCHEMA}: fit again")
+        try:
+            return cls._of(body)
+        except (AttributeError, KeyError, TypeError, ValueError, np.linalg.LinAlgError) as error:
+            raise InputError("this fit is damaged: a part of it is missing or no number; fit again") from error
+
+    @classmethod
+    def _of(cls, body: Mapping[str, Any]) -> Surrogate:
+        upper = np.triu_indices(len(NAMES))
+        marginals = {}
+        for row in body["marginals"]:
+            covariance = np.zeros((len(NAMES), len(NAMES)))
+            covariance[upper] = _numbers(row["covariance"], len(upper[0]))
+            covariance = covariance + np.triu(covariance, 1).T
+            marginals[row["engine"], row["gpu"]] = Marginal(
+                mean=_numbers(row["mean"], len(NAMES)),
+                covariance=covariance,
+                provenance=row["provenance"],
+                seen=Seen.from_dict(row["seen"]) if "seen" in row else None,
+            )
+        scales = {
+            (row["provenance"], row["engine"], row["metric"]): Scale(
+                noise=row["noise"], quantiles=tuple(_numbers(row["quantiles"], len(LEVELS)).tolist()), runs=row["runs"]
+            )
+            for row in body["scales"]
+        }
+        return cls(
+            marginals=marginals,
+            scales=scales,
+            sources=tuple(body["sources"]),
+            data_hash=str(body["data_hash"]),
+            lessons=tuple(Lesson.from_dict(row, "lessons") for row in body.get("lessons", [])),
+            alone=bool(body.get("alone", False)),
+            residuals=tuple(Residuals.from_dict(row) for row in body.get("residuals", [])),
+        )
+
+
+def _numbers(values: Any, count: int) -> Array:
+    """``count`` finite numbers."""
+    found = np.array(values, dtype=float)
+    if found.shape != (count,) or not np.isfinite(found).all():
+        raise ValueError(f"{count} finite numbers expected")
+    return found
+
+
+@cache
+def shipped_surrogate() -> Surrogate:
+    """The surrogate that comes with the package."""
+    return Surrogate.from_json(SHIPPED.read_text(encoding="utf-8"))
+
+
+def analytic_marginal() -> Marginal:
+    """What is believed before any run: the priors alone."""
+    spread = np.array([PRIORS[name].spread for name in NAMES])
+    return Marginal(mean=Parameters.typical().unbounded(), covariance=np.diag(spread**2), provenance="analytic")

@@ -1,0 +1,286 @@
+"""A user's own runs on top of what ships: refined parameters, and what the runs taught.
+
+What ships is a Gaussian for every engine and GPU, and the own runs update it by Bayes' rule (``posterior.update``):
+seconds, and the same as a fit of everything at once as long as what the own runs say of other engines and GPUs is small
+beside what is known of those. A GPU that nothing was known of is the exception, and is passed on: see ``_passed_on``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from advisor.calibration.fingerprint import platforms_of
+from advisor.calibration.fit_report import Accuracy, Lesson, Move, Outlier
+from advisor.calibration.kernel_observations import Kernels, own_evidence
+from advisor.calibration.observations import Group, group_runs
+from advisor.calibration.posterior import SHARES, own_start, update
+from advisor.calibration.residual_gp import learned
+from advisor.calibration.shipped_fit import errors_of, fitted_part
+from advisor.calibration.surrogate import ANY, Surrogate, analytic_marginal, shipped_surrogate
+from advisor.perf_model.parameters import NAMES, PRIORS
+from catalog.kernels import read_kernels
+from catalog.runs import shipped_runs, user_runs
+from catalog.schema import InputError, Measurement
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from advisor.calibration.parameter_posterior import Marginal
+    from advisor.calibration.shipped_fit import Error
+
+LEVEL = 0.9
+Z90 = 1.6449
+"""Standard deviations from the middle of a Gaussian to the ends of its 90% interval."""
+
+MOST_FOLDS = 8
+"""Refits for the errors left out: what a fit takes grows with them."""
+
+LEAST_TESTED = 10
+"""Left-out predictions from which they may widen the intervals."""
+
+FAR = 3.5
+"""Robust standard deviations from the median at which a measurement is an outlier (Iglewicz and Hoaglin, 1993)."""
+
+LEAST_SPREAD = 0.02
+"""No spread of residuals is taken for smaller, for repeated prefills differ by as much."""
+
+LEAST_COMPARED = 5
+"""Residuals of a quantity from which one of them can be told to lie apart."""
+
+
+def fit(
+    runs: str | Path | Iterable[Measurement | str | Path] | None = None, *, alone: bool = False,
+    kernels: str | Path | Iterable[str | Path] = (),
+) -> Surrogate:  # fmt: skip
+    """Fit measured runs together with what ships.
+
+    Args:
+        runs: measured runs; or a file or folder, or several, in any format that ``import_runs`` reads; None for the
+            user's own in ``$ADVISOR_HOME``. Those with ``role="validate"`` are not fitted.
+        alone: start from the priors, without what ships.
+        kernels: files of kernels and collectives timed alone (``probes.microbench.kernel_times``, ``probes.microbench.collective_times``), which
+            say what the runs' GPU reaches; of a GPU without runs they may stand alone.
+
+    Returns:
+        What ``runs=`` of every question takes; ``write`` keeps it in a file, and ``lessons`` says what was learned.
+
+    Raises:
+        InputError: nothing can be read or fitted, or a name is not in the catalog.
+
+    """
+    timed = [time for path in _paths(kernels) for time in read_kernels(path)]
+    read = [] if timed and runs is None and not user_runs() else _read(runs)
+    members = [run for run in read if run.role == "fit"]
+    if not alone:  # what ships has learned from these
+        members = [run for run in members if run not in set(shipped_runs())]
+    groups = fitted_part(group_runs(members))
+    by_kernels: dict[tuple[str, str], list[Kernels]] = defaultdict(list)
+    for evidence in own_evidence(timed):
+        by_kernels[evidence.engine, evidence.cluster.gpu.name].append(evidence)
+    if not by_kernels and not any(group.used.any() for group in groups):
+        raise InputError(
+            f"of these runs {len(members)} are new and have role fit, and none has times of a static or steady run to be fitted"
+        )
+    shipped = shipped_surrogate()
+    base = shipped
+    if alone:
+        base = replace(shipped, marginals={(ANY, ANY): analytic_marginal()}, sources=(), residuals=())
+    by_pair: dict[tuple[str, str], list[Group]] = defaultdict(list)
+    for group in groups:
+        by_pair[group.engine, group.cluster.gpu.name].append(group)
+    found = replace(base, alone=alone)
+    # An engine with many runs says most of a GPU that is new; the next one starts from that.
+    pairs = dict.fromkeys([*by_pair, *by_kernels])
+    for engine, gpu in sorted(pairs, key=lambda pair: -sum(len(group.runs) for group in by_pair[pair])):
+        own, alone_timed = by_pair[engine, gpu], by_kernels[engine, gpu]
+        known = found.marginal(engine, gpu)
+        before = own_start(known, own) if own else known
+        after = update(before, [*own, *alone_timed])
+        if not own:  # no run of it has been seen
+            after = replace(after, provenance=known.provenance, seen=known.seen)
+        lesson = _lesson((engine, gpu), own, alone_timed, base.marginal(engine, gpu), before, after, found)
+        marginals = dict(found.marginals) | {(engine, gpu): after}
+        if not alone and not any(key[1] == gpu for key in base.marginals):
+            marginals |= _passed_on(found, engine, gpu, before, after)
+        others = [each for each in found.residuals if (each.engine, each.gpu) != (engine, gpu)]
+        nearby = learned(own, lambda *_, one=after: one.parameters, found.noise)
+        found = replace(
+            found, marginals=marginals, lessons=(*found.lessons, lesson), residuals=(*others, *nearby)
+        )  # fmt: skip
+    digest = hashlib.sha256("\n".join([base.data_hash, *sorted(repr(each) for each in (*members, *timed))]).encode())
+    sources = tuple(sorted({*base.sources, *(run.source for run in members)}))
+    return replace(found, sources=sources, data_hash=digest.hexdigest()[:16])
+
+
+def _read(runs: str | Path | Iterable[Measurement | str | Path] | None) -> list[Measurement]:
+    if runs is None:
+        found = list(user_runs())
+        if not found:
+            raise InputError(
+                "there are no runs of yours in $ADVISOR_HOME/runs; name a file, such as advisor fit runs.jsonl"
+            )
+        return found
+    given = [runs] if isinstance(runs, (str, Path)) else list(runs)
+    measured = [each for each in given if isinstance(each, Measurement)]
+    paths = [each for each in given if not isinstance(each, Measurement)]
+    if paths:
+        from advisor.calibration.importing import import_runs  # only for files
+
+        measured += import_runs(paths)
+    return list({run.run_id: run for run in measured}.values())
+
+
+def _paths(kernels: str | Path | Iterable[str | Path]) -> list[str | Path]:
+    return [kernels] if isinstance(kernels, (str, Path)) else list(kernels)
+
+
+def _lesson(
+    pair: tuple[str, str], groups: Sequence[Group], kernels: Sequence[Kernels], shipped: Marginal, before: Marginal,
+    after: Marginal, surrogate: Surrogate,
+) -> Lesson:  # fmt: skip
+    runs = [run for group in groups for run in group.runs]
+    old, new = (errors_of(groups, lambda *_, one=marginal: one) for marginal in (shipped, after))
+    left_out = left_out_errors(groups, before, surrogate.noise, kernels=kernels)
+    return Lesson(
+        engine=pair[0],
+        gpu=pair[1],
+        runs=len(runs),
+        kernels=sum(each.measured.size for each in kernels),
+        models=tuple(sorted({run.model for run in runs})),
+        platforms=platforms_of(runs),
+        provenance_before=shipped.provenance,
+        moves=_moves(shipped, after),
+        accuracy=_accuracy(old, new, left_out, surrogate),
+        outliers=_outliers(new, surrogate),
+    )
+
+
+def left_out_errors(
+    groups: Sequence[Group], before: Marginal, noise_of: Callable[[str, str, bool], float], *,
+    kernels: Sequence[Kernels] = (),
+) -> list[Error]:  # fmt: skip
+    """Errors of each own configuration (model and layout) by a fit to the others; of at most ``MOST_FOLDS`` fits."""
+    runs = [run for group in groups for run in group.runs]
+    kinds = list(dict.fromkeys((run.model, run.tp, run.pp, run.ep) for run in runs))
+    folds = {kind: i % MOST_FOLDS for i, kind in enumerate(kinds)}
+    errors: list[Error] = []
+    for fold in range(min(len(kinds), MOST_FOLDS) if len(kinds) > 1 else 0):
+        out = [run for run in runs if folds[run.model, run.tp, run.pp, run.ep] == fold]
+        kept = [run for run in runs if folds[run.model, run.tp, run.pp, run.ep] != fold]
+        others = group_runs(kept)
+        marginal = update(before, [*others, *kernels])
+        nearby = learned(others, lambda *_, one=marginal: one.parameters, noise_of)
+        errors += errors_of(group_runs(out), lambda *_, one=marginal: one, nearby)
+    return errors
+
+
+def _moves(before: Marginal, after: Marginal) -> tuple[Move, ...]:
+    found = []
+    for i, (name, prior) in enumerate(PRIORS.items()):
+        spread, left = math.sqrt(before.covariance[i, i]), math.sqrt(after.covariance[i, i])
+        ends = [
+            float(prior.bounded(value))
+            for centre, width in ((before.mean[i], spread), (after.mean[i], left))
+            for value in (centre, centre - Z90 * width, centre + Z90 * width)
+        ]
+        found.append(
+            Move(
+                name=name, before=ends[0], before_low=ends[1], before_high=ends[2], after=ends[3], after_low=ends[4],
+                after_high=ends[5], distance=float(abs(after.mean[i] - before.mean[i]) / spread),
+            )
+        )  # fmt: skip
+    return tuple(sorted(found, key=lambda move: -move.distance))
+
+
+def _accuracy(
+    old: Sequence[Error], new: Sequence[Error], left_out: Sequence[Error], surrogate: Surrogate
+) -> tuple[Accuracy, ...]:
+    found = []
+    for name in dict.fromkeys(error.scale_name for error in old):
+        before, after, tested = ([e for e in errors if e.scale_name == name] for errors in (old, new, left_out))
+        scores = np.array([abs(error.residual) / _sigma(error, surrogate) for error in tested])
+        scale = surrogate.scale("calibrated", new[0].engine, name)
+        widening = 1.0
+        if len(scores) >= LEAST_TESTED:
+            widening = max(1.0, float(np.quantile(scores, LEVEL)) / scale.at(LEVEL))
+        found.append(
+            Accuracy(
+                metric=name, runs=len(before), error_before=_mean_error(before), error_after=_mean_error(after),
+                error_left_out=_mean_error(tested) if tested else None,
+                half_width_before=_half_width(before, surrogate), half_width_after=_half_width(after, surrogate, widening),
+                held=float(np.mean(scores <= scale.at(LEVEL))) if tested else None, widening=round(widening, 3),
+            )
+        )  # fmt: skip
+    return tuple(found)
+
+
+def _mean_error(errors: Sequence[Error]) -> float:
+    return float(np.mean(np.abs(np.expm1([error.residual for error in errors]))))
+
+
+def _sigma(error: Error, surrogate: Surrogate) -> float:
+    scale = surrogate.scale(error.provenance, error.engine, error.scale_name)
+    return error.sigma(scale.noise)
+
+
+def _half_width(errors: Sequence[Error], surrogate: Surrogate, widening: float = 1.0) -> float:
+    """Median of half the interval over the prediction."""
+    ends = [
+        widening
+        * surrogate.scale(error.provenance, error.engine, error.scale_name).at(LEVEL)
+        * _sigma(error, surrogate)
+        for error in errors
+    ]
+    return float(np.median(np.sinh(ends)))
+
+
+def _outliers(errors: Sequence[Error], surrogate: Surrogate) -> tuple[Outlier, ...]:
+    """Measurements outside their interval and far from where the others lie in theirs, the farthest first."""
+    found: list[tuple[float, Outlier]] = []
+    for name in dict.fromkeys(error.scale_name for error in errors):
+        members = [error for error in errors if error.scale_name == name]
+        residuals = np.array([error.residual for error in members])
+        off = residuals - np.median(residuals)
+        spread = max(1.4826 * float(np.median(np.abs(off))), LEAST_SPREAD)
+        if len(members) < LEAST_COMPARED:
+            continue
+        for error, distance in zip(members, np.abs(off) / spread, strict=True):
+            scale = surrogate.scale(error.provenance, error.engine, name)
+            if distance > FAR and abs(error.residual) > scale.at(LEVEL) * _sigma(error, surrogate):
+                measured = float(getattr(error.run, error.metric))
+                outlier = Outlier(
+                    run_id=error.run.run_id, metric=error.metric, measured=measured,
+                    predicted=measured * math.exp(error.residual),
+                )  # fmt: skip
+                found.append((float(distance), outlier))
+    return tuple(outlier for _, outlier in sorted(found, key=lambda item: -item[0]))
+
+
+def _passed_on(
+    surrogate: Surrogate, engine: str, gpu: str, before: Marginal, after: Marginal
+) -> dict[tuple[str, str], Marginal]:
+    """Parameters of the other engines on a GPU that was new, from what ``engine``'s runs say of the GPU.
+
+    The parameters are sums of effects, one of them the GPU's (see ``posterior``), with prior covariance G. Of a Gaussian
+    sum that moved from (m, C) to (m', C'), the part moves by G C^-1 (m' - m), and its covariance becomes
+    G - G C^-1 (C - C') C^-1 G (Rasmussen and Williams, 2006, eq. A.6, once more integrated over the sum).
+    """
+    spread = np.array([PRIORS[name].spread for name in NAMES])
+    effect = np.diag((SHARES["gpu"] * spread) ** 2)
+    gain = effect @ np.linalg.inv(before.covariance)
+    shift = gain @ (after.mean - before.mean)
+    learned = gain @ (before.covariance - after.covariance) @ gain.T
+    measured = {(lesson.engine, lesson.gpu) for lesson in surrogate.lessons}
+    found = {}
+    for other in {key[0] for key in surrogate.marginals} - {engine}:
+        if (other, gpu) not in measured:
+            known = surrogate.marginal(other, gpu)
+            found[other, gpu] = replace(known, mean=known.mean + shift, covariance=known.covariance - learned)
+    return found

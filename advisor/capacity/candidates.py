@@ -1,0 +1,101 @@
+"""What a capacity plan chooses from: kinds of GPUs, their prices, and every layout of one replica on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
+
+from advisor.capacity.replica_sizing import MOST_REPLICAS, Demand, Fleet
+from advisor.perf_model.deployment_arrays import Layout
+from advisor.perf_model.memory.vllm import memory
+from advisor.prediction.inputs import read_cluster
+from advisor.simulator.server import Apart, Replicas
+from catalog.engines import find_engine, resolve
+from catalog.gpus import COLON, COUNT, NODES, find_gpu
+from catalog.schema import Cluster, Deployment, InputError, Model, Note
+from search.parallelism import parallelisms
+
+if TYPE_CHECKING:
+    from advisor.prediction.evidence import Knowledge
+
+
+PROPORTIONS = ((1, 1), (1, 2), (1, 3), (2, 1), (3, 1), (2, 3), (3, 2))
+"""Replicas for prompts and for outputs that a fleet repeats."""
+
+
+def kinds_of(
+    gpus: str | Cluster | Sequence[str | Cluster], set_gpu: Mapping[str, float | str] | None
+) -> list[tuple[Cluster, int | None, tuple[Note, ...]]]:
+    """Of each kind of GPU a node, and the most GPUs there are; None: as many as it takes."""
+    named: list[str | Cluster] = []
+    for each in [gpus] if isinstance(gpus, (str, Cluster)) else gpus:
+        named += each.split(",") if isinstance(each, str) else [each]
+    if not named:
+        raise InputError("no GPUs named; name some such as H100,H200 or 8xH100")
+    found: list[tuple[Cluster, int | None, tuple[Note, ...]]] = []
+    for each in named:
+        read = read_cluster(each, set_gpu)
+        cluster = read.value
+        if any(cluster.gpu.name == other.gpu.name for other, _, _ in found):
+            raise InputError(f"{cluster.gpu.name} is named twice; name each kind of GPU once")
+        if isinstance(each, str) and not _counted(each):
+            found.append((replace(cluster, gpus_per_node=cluster.gpu.gpus_per_node), None, read.notes))
+        else:
+            found.append((replace(cluster, nodes=1), cluster.num_gpus, read.notes))
+    return found
+
+
+def _counted(text: str) -> bool:
+    text = " ".join(text.split())
+    return any(pattern.fullmatch(text) for pattern in (NODES, COUNT, COLON))
+
+
+def place(cluster: Cluster, most: int | None) -> str:
+    """Where a replica has to find room, in words."""
+    return f"a node of {cluster}" if most is None or most > cluster.gpus_per_node else str(cluster)
+
+
+def by_gpu(price: float | Mapping[str, float] | None) -> dict[str, float]:
+    """Dollars per GPU-hour by GPU; under "" those of every other."""
+    if price is None:
+        return {}
+    if isinstance(price, Mapping):
+        return {find_gpu(name).value.name if name else "": value for name, value in price.items()}
+    return {"": price}
+
+
+def fleets_of(
+    model: Model, node: Cluster, base: Deployment, knowledge: Knowledge, demand: Demand, *, most_gpus: int | None, spares: int,
+    serving: Mapping[str, Any], longest_request: int, apart: bool = False,
+) -> list[Fleet]:  # fmt: skip
+    """Every layout of one replica that holds the model and its longest request, and fills a node evenly.
+
+    With ``apart`` also every pair of such layouts without pipelines, both of one tensor parallel size, for prompts and for
+    outputs, in the proportions of ``PROPORTIONS`` that fit in a node.
+    """
+    known = find_engine(base.engine).parallel
+    experts = "tp" if model.moe_layers and "ep" in known else "none"
+    engines: list[Replicas | Apart] = []
+    for each in parallelisms(
+        model, node, max_pp=None if "pp" in known else 1, expert_parallel=cast("Any", experts)
+    ):  # fmt: skip
+        if each.dp > 1 or node.gpus_per_node % (each.tp * each.pp):
+            continue
+        chosen = replace(base, tp=each.tp, pp=each.pp, ep=each.ep)
+        if memory(model, node, Layout.of([resolve(chosen, model, node).value], model, node.gpu), chosen.engine).fits[0]:
+            engines.append(Replicas.of(model, node, chosen, knowledge, serving))
+    if apart:
+        engines += [
+            Apart.of(each.multiplied(first), each.multiplied(second))
+            for each in [*engines]
+            for first, second in PROPORTIONS
+            if isinstance(each, Replicas) and each.deployment.pp == each.deployment.ep == 1
+            if (first + second) * each.gpus <= node.num_gpus
+        ]
+    found: list[Fleet] = []
+    for engine in engines:
+        most = MOST_REPLICAS if most_gpus is None else most_gpus // engine.gpus - spares
+        if longest_request <= engine.longest and most >= 1:
+            found.append(Fleet(cluster=node, engine=engine, demand=demand, most=min(most, MOST_REPLICAS)))
+    return found

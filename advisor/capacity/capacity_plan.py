@@ -1,0 +1,340 @@
+"""How many GPUs traffic needs, of which kind and laid out how, for the least money or the fewest of them.
+
+Every layout of one replica inside a node is a candidate on every kind of GPU. What it needs at least, for the queue not to
+grow, bounds its cost from below, so the candidates are taken best first and the answer is exact over all of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from advisor.capacity.candidates import by_gpu, fleets_of, kinds_of, place
+from advisor.capacity.fleet_options import LEVEL, Change, Option, Question, best_of, nearest_of, row
+from advisor.capacity.replica_sizing import MOST_REPLICAS, Demand, Fleet
+from advisor.perf_model.energy import POWER
+from advisor.prediction.evidence import Knowledge
+from advisor.prediction.inputs import check_lengths, chosen_price, plain, read_model
+from advisor.progress import Course
+from advisor.simulator.request_results import FRONT_END_MS, LIMITS
+from advisor.simulator.server import Apart, Replicas
+from advisor.simulator.simulation import check_serving
+from advisor.simulator.trace_files import read_trace
+from catalog.engines import find_engine
+from catalog.schema import Cluster, Deployment, InputError, Model, Note, Slo, Workload, require_positive
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    import pandas as pd
+
+    from advisor.prediction.evidence import Runs
+    from advisor.progress import Watch
+    from advisor.simulator.arrivals import Traffic
+    from advisor.simulator.request_results import Router
+    from catalog.schema import Price
+
+OBJECTIVES = ("cost", "gpus", "energy")
+CONFIDENCE = 0.9
+"""By default."""
+SECONDS, FEWEST, MOST = 200.0, 1000, 8000
+"""By default requests come for so long, but between so many of them."""
+LEAST_S, LEAST_S_A_TOKEN = 60.0, 0.2
+"""And no shorter than that, in all and for each token of an output, for a fleet begins empty and takes some requests'
+time to fill."""
+CHANGES = (
+    ("rate", 0.5),
+    ("rate", 0.8),
+    ("rate", 1.25),
+    ("rate", 2.0),
+    ("input_len", 0.8),
+    ("input_len", 1.25),
+    ("output_len", 0.8),
+    ("output_len", 1.25),
+)
+"""What the sensitivity is of."""
+RATES = 2
+"""Steps that each largest rate takes, where a layout and a change take one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CapacityPlan:
+    """What to buy or rent, what else there is, and how far it carries."""
+
+    model: Model
+    gpus: tuple[str, ...]
+    workload: Workload
+    slo: Slo
+    objective: str
+    confidence: float
+    headroom: float
+    best: Option | None
+    """None where nothing keeps the limits."""
+    options: tuple[Option, ...]
+    """Best first: the best layouts of every kind of GPU."""
+    carries_s: float | None
+    """Requests a second up to which ``best`` keeps the limits, the headroom still left over."""
+    next_carries_s: float | None
+    """The same with one replica more."""
+    next_latencies: Mapping[str, float]
+    """Of ``best`` with one replica more."""
+    sensitivity: tuple[Change, ...]
+    nearest: Option | None
+    """Where nothing keeps the limits, what comes nearest."""
+    relaxations: tuple[str, ...]
+    """Where nothing keeps the limits, what would, in numbers."""
+    candidates: int
+    """Layouts over all kinds of GPUs that hold the model."""
+    duration_s: float
+    """How long requests came."""
+    requests: int
+    notes: tuple[Note, ...]
+
+    def to_frame(self) -> pd.DataFrame:
+        """The options as a table, one row each."""
+        import pandas as pd  # slow to import, and only this needs it
+
+        return pd.DataFrame([row(option) for option in self.options])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain JSON types."""
+        body = {name: plain(getattr(self, name)) for name in self.__slots__ if name != "model"}
+        return {"model": self.model.name, **body, "interval_level": LEVEL}
+
+
+def plan(
+    model: str | Model,
+    gpus: str | Cluster | Sequence[str | Cluster],
+    *,
+    rate: float | None = None,
+    workload: Workload | None = None,
+    slo: Slo,
+    objective: str = "cost",
+    confidence: float | None = None,
+    headroom: float = 0.0,
+    spares: int = 0,
+    deployment: Deployment | None = None,
+    price: float | Mapping[str, float] | None = None,
+    illustrative_prices: bool = False,
+    runs: Runs = None,
+    duration_s: float | None = None,
+    seed: int = 0,
+    spread: float = 0.0,
+    burstiness: float = 1.0,
+    router: Router = "round_robin",
+    prefix_hit_rate: float = 0.0,
+    front_end_ms: float = FRONT_END_MS,
+    draws: int = 8,
+    set_gpu: Mapping[str, float | str] | None = None,
+    top: int = 2,
+    disaggregate: bool = False,
+    trace: str | Path | Traffic | None = None,
+    progress: Watch | None = None,
+) -> CapacityPlan:
+    """The cheapest GPUs, or the fewest, on which a model keeps limits at a rate.
+
+    Args:
+        model: catalog name or alias, Hugging Face id, path to a ``config.json``, or a ``Model``.
+        gpus: kinds of GPUs, ``"H100,H200"`` or a sequence: as many as it takes, in servers of the usual size; with a
+            number, ``"8xH100"``, at most so many.
+        rate: requests a second; None for those of the trace.
+        workload: lengths; 1024 in and 256 out by default.
+        slo: limits, for a percentile of the requests or their mean; at least one.
+        objective: "cost", "gpus", or "energy" for an output token, of the GPUs whose energy was measured.
+        confidence: probability with which each limit is kept, and the fleet does not saturate, as far as the surrogate's
+            errors are concerned: 0.5, by the estimate itself, or 0.75 to 0.99. None: 0.9, or 0.5 without draws. The
+            cheapest fleet by the estimate itself runs within a few per cent of its saturation.
+        headroom: the limits hold at ``rate * (1 + headroom)``.
+        spares: replicas that may fail: the limits hold without them.
+        deployment: knobs of the engine; the layout is what is searched.
+        price: dollars per GPU-hour, of all or by the name of the GPU; otherwise the cheapest offer in the catalog.
+        illustrative_prices: also allow round figures that are no offers.
+        runs: None for the shipped fit and the user's own runs; a list for exactly those; [] for the analytic model; or what
+            ``fit`` made.
+        duration_s: how long requests come; None for about 200 s, see ``SECONDS``.
+        seed: of arrivals and lengths.
+        spread: coefficient of variation of both lengths, log-normal.
+        burstiness: squared coefficient of variation of the gaps between arrivals; 1: Poisson.
+        router: "round_robin" or "least_loaded".
+        prefix_hit_rate: share of each prompt found in the prefix cache.
+        front_end_ms: what a request takes outside the engine's steps.
+        draws: how often traffic is simulated again for intervals; 0: none.
+        set_gpu: what-if values for fields of the GPUs.
+        top: layouts to show of every kind of GPU.
+        disaggregate: also try fleets with a pool for prompts (see ``serving.pools``), and show the best of each kind.
+        trace: a file of requests (see ``serving.traces.read_trace``) or ``Traffic``, whose lengths and times stand for random
+            ones; the times are stretched to the rate where that is given. ``duration_s``: no more of it than that.
+        progress: called with a ``Progress`` as the work goes on, some times a second, by the thread that plans; what it
+            raises ends the plan and reaches the caller.
+
+    Raises:
+        InputError: a name, number or combination that cannot be.
+
+    """
+    found_model, workload, base = read_model(model), workload or Workload(), deployment or Deployment()
+    check_serving(slo, router, prefix_hit_rate, front_end_ms, draws)
+    confidence = (CONFIDENCE if draws else 0.5) if confidence is None else confidence
+    _check(slo, workload, objective, confidence, headroom, spares, base, draws)
+    require_positive("top", top, most=1000)
+    offered = read_trace(trace, duration_s=duration_s) if isinstance(trace, (str, Path)) else trace
+    if offered is not None:
+        if offered.concurrency:
+            raise InputError("a closed loop has no rate to plan for; take a trace")
+        offered = offered.within(base.max_model_len or found_model.value.max_position_embeddings)
+        workload = Workload(input_len=round(offered.input_len.mean()), output_len=round(offered.output_len.mean()))
+    rate = offered.rate if rate is None and offered else rate
+    if rate is None:
+        raise InputError("say what comes: a rate (--rate, requests a second) or a trace of it")
+    require_positive("rate", rate, whole=False, most=1e5)
+    check_lengths(found_model.value, workload.input_len, workload.output_len, base.max_model_len)
+    judged = rate * (1.0 + headroom)
+    seconds = duration_s
+    if seconds is None:
+        seconds = min(max(SECONDS, FEWEST / judged), MOST / judged)
+        seconds = max(seconds, LEAST_S, LEAST_S_A_TOKEN * workload.output_len)
+    if offered is not None:
+        seconds = len(offered) / judged
+    demand = Demand(
+        workload=replace(workload, rate=judged, concurrency=None), slo=slo, confidence=confidence, duration_s=seconds,
+        seed=seed, spread=spread, burstiness=burstiness, draws=draws,
+        longest=base.max_model_len or found_model.value.max_position_embeddings, trace=offered,
+    )  # fmt: skip
+    requests = demand.traffic()
+    notes = [*found_model.notes, *(offered.notes if offered else ())]
+    question = Question(rate=rate, spares=spares, objective=objective, draws=draws, workload=workload)
+    fleets: list[Fleet] = []
+    by_kind: list[tuple[list[Fleet], int]] = []
+    best: list[tuple[tuple[float, ...], Fleet, int]] = []
+    if objective == "energy":
+        check_energy([cluster.gpu.name for cluster, _, _ in kinds_of(gpus, set_gpu)])
+    prices: dict[str, Price | None] = {}
+    unpriced: list[str] = []
+    kinds = kinds_of(gpus, set_gpu)
+    stated = by_gpu(price)
+    for cluster, most, told in kinds:
+        notes += told
+        name = cluster.gpu.name
+        prices[name] = chosen_price(name, stated.get(name, stated.get("")), illustrative=illustrative_prices)
+        if objective == "cost" and prices[name] is None:
+            unpriced.append(name)
+            continue
+        knowledge = Knowledge.of(runs, engine=find_engine(base.engine).name, gpu=cluster.gpu)
+        notes += knowledge.notes
+        each = fleets_of(
+            found_model.value, cluster, base, knowledge, demand, most_gpus=most, spares=spares,
+            serving={"router": router, "prefix_hit_rate": prefix_hit_rate, "front_end_ms": front_end_ms},
+            longest_request=int((requests.input_len + requests.output_len).max()),
+            apart=disaggregate,
+        )  # fmt: skip
+        if not each:
+            notes.append(
+                Note(
+                    f"no layout within {place(cluster, most)} holds {found_model.value.name} and its requests",
+                    "warning",
+                )
+            )
+        fleets += each
+        for kind, shown in ((Replicas, top), (Apart, 1)):
+            by_kind.append(([fleet for fleet in each if isinstance(fleet.engine, kind)], shown))
+    if len(unpriced) == len(kinds):
+        raise InputError(
+            f"there is no price for {' and '.join(unpriced)}; give one with price (--price, dollars per GPU-hour)"
+        )
+    if unpriced:
+        left_out = f"{' and '.join(unpriced)} left out: there is no price; give one with price (--price GPU=USD)"
+        notes.append(Note(left_out, "warning"))
+    if not fleets:
+        raise InputError(
+            f"{found_model.value.name} fits none of {', '.join(cluster.gpu.name for cluster, _, _ in kinds)} within a node; "
+            f"name GPUs with more memory, more of them{', fewer spares' if spares else ''} or a smaller dtype"
+        )
+    if objective == "energy" and all(fleet.power is None for fleet in fleets):
+        raise InputError("energy was measured with 16-bit weights only; leave out dtype, or plan for cost or gpus")
+    course = Course(watch=progress, steps=len(fleets) + 2 * RATES + len(CHANGES))
+    for each, shown in by_kind:
+        best += best_of(each, question, prices, shown, course)
+    best.sort(key=lambda item: item[0])
+    options = tuple(question.option(fleet, replicas, prices) for _, fleet, replicas in best)
+    answers = [fleet for _, fleet, _ in best]
+    carries = next_carries = None
+    later: Mapping[str, float] = {}
+    changes: tuple[Change, ...] = ()
+    nearest: Option | None = None
+    relaxations: tuple[str, ...] = ()
+    if best:
+        _, fleet, replicas = best[0]
+        course.tell("how much the best fleet carries", len(fleets))
+        carries = fleet.most_rate(replicas) / (1.0 + headroom)
+        if replicas < fleet.most:
+            course.tell("how much it carries with one replica more", len(fleets) + RATES)
+            next_carries = fleet.most_rate(replicas + 1) / (1.0 + headroom)
+            later = fleet.verdict(replicas + 1).latencies
+        for i, (what, factor) in enumerate(CHANGES):
+            course.tell(f"what other traffic would take, {i + 1} of {len(CHANGES)}", len(fleets) + 2 * RATES + i)
+            changes += (question.change(fleet, prices, what, factor),)
+    else:
+        course.tell("what comes nearest", len(fleets))
+        closest, nearest, relaxations = nearest_of(fleets, question, prices, headroom)
+        answers = [closest]
+    notes += _engine_notes(answers)
+    notes += _price_notes(prices, stated)
+    return CapacityPlan(
+        model=found_model.value, gpus=tuple(cluster.gpu.name for cluster, _, _ in kinds),
+        workload=replace(workload, rate=rate), slo=slo, objective=objective, confidence=confidence, headroom=headroom,
+        best=options[0] if options else None, options=options, carries_s=carries, next_carries_s=next_carries,
+        next_latencies=later, sensitivity=changes, nearest=nearest, relaxations=relaxations, candidates=len(fleets),
+        duration_s=seconds, requests=len(requests), notes=tuple(dict.fromkeys(notes)),
+    )  # fmt: skip
+
+
+def _check(
+    slo: Slo, workload: Workload, objective: str, confidence: float, headroom: float, spares: int, base: Deployment, draws: int
+) -> None:  # fmt: skip
+    if objective not in OBJECTIVES:
+        raise InputError(f"objective is {objective!r:.60}; it must be one of {', '.join(OBJECTIVES)}")
+    if all(getattr(slo, name) is None for name in LIMITS):
+        raise InputError("there is no limit to plan for; state one of ttft, tpot and e2e, in ms")
+    if workload.concurrency is not None:
+        raise InputError("a plan is for a rate, not for a concurrency; leave that out")
+    if confidence != 0.5 and not 0.75 <= confidence <= 0.99:
+        raise InputError(f"confidence is {confidence:g}; it must be 0.5 (the estimate) or from 0.75 to 0.99")
+    if confidence != 0.5 and not draws:
+        raise InputError("confidence takes draws; leave out draws=0 or confidence")
+    if not 0.0 <= headroom <= 10.0:
+        raise InputError(f"headroom is {headroom:g}; it must be from 0 to 10, such as 0.2 for 20%")
+    if isinstance(spares, bool) or not isinstance(spares, int) or not 0 <= spares <= MOST_REPLICAS:
+        raise InputError(f"spares is {spares!r:.60}; it must be a whole number from 0 to {MOST_REPLICAS}")
+    if base.num_gpus != 1 or base.ep != 1:
+        raise InputError("tp, pp, dp and ep are what a plan searches; leave them at 1")
+
+
+def check_energy(gpus: Sequence[str]) -> None:
+    """Raise ``InputError`` where a plan for the least energy would compare GPUs of which none was measured."""
+    unknown = [name for name in gpus if name not in POWER]
+    if unknown:
+        raise InputError(
+            f"the energy of {' and '.join(unknown)} was not measured, that of {', '.join(POWER)} was; name those only, or plan "
+            "for cost or gpus"
+        )
+
+
+def _engine_notes(fleets: Iterable[Fleet]) -> list[Note]:
+    """What is to be known of the layouts that are shown."""
+    engines = [fleet.engine for fleet in fleets]
+    return [note for each in engines for note in (each.notes if isinstance(each, Replicas) else [each.warning])]
+
+
+def _price_notes(prices: Mapping[str, Price | None], stated: Mapping[str, float]) -> list[Note]:
+    notes = []
+    for name, offer in prices.items():
+        if offer is None:
+            continue
+        if name in stated or "" in stated:
+            notes.append(Note(f"{name} at ${offer.usd_per_gpu_hour:g} per GPU-hour, as stated"))
+            continue
+        where = f"{offer.provider} {offer.instance}".strip()
+        kind = "illustrative figure, no offer" if offer.illustrative else offer.kind
+        dated = f", {offer.as_of}" if offer.as_of else ""
+        notes.append(Note(f"{name} at ${offer.usd_per_gpu_hour:g} per GPU-hour: {where} ({kind}{dated})"))
+    return notes

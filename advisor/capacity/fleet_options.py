@@ -1,0 +1,244 @@
+"""Layouts of a capacity plan as options: what they cost, which are best, and what comes nearest where none is good enough."""
+
+from __future__ import annotations
+
+import bisect
+import heapq
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from advisor.capacity.replica_sizing import MOST_REPLICAS
+from advisor.simulator.request_results import LIMITS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from advisor.calibration.parameter_posterior import Provenance
+    from advisor.capacity.replica_sizing import Fleet
+    from advisor.progress import Course
+    from catalog.schema import Deployment, Price, Workload
+
+LEVEL = 0.9
+"""Of the intervals shown."""
+HOURS_A_MONTH = 730.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """One kind of GPU with one layout, and as many replicas as it takes."""
+
+    gpu: str
+    deployment: Deployment
+    """Of all replicas, spares included; where prompts have a pool of their own, of those that decode."""
+    prefill: Deployment | None = None
+    """Of those for prompts."""
+    replicas: int
+    """That keep the limits by themselves; the latencies are of these."""
+    spares: int
+    gpus: int
+    """Spares included."""
+    price: Price | None
+    usd_per_hour: float | None
+    usd_per_month: float | None
+    usd_per_mtok: float | None
+    """Dollars per million output tokens at the rate asked for."""
+    energy_j_per_token: float | None
+    """Of all GPUs, spares included, for an output token at the rate asked for; None where no run measured such energy."""
+    latencies: Mapping[str, float]
+    """``ttft_ms``, ``tpot_ms``, ``e2e_ms`` at the percentile of the limits, or their means, with the headroom used up."""
+    intervals: Mapping[str, tuple[float, float]]
+    """Where they are expected with 90%; empty without draws."""
+    saturation_s: float
+    """Requests a second that one replica serves at most."""
+    utilisation: float
+    """The rate asked for as a share of what all replicas serve at most."""
+    meets: bool
+    provenance: Provenance
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What the best layout would need if the question were another."""
+
+    what: str
+    """"rate", "input_len" or "output_len"."""
+    factor: float
+    replicas: int | None
+    """Without spares; None where no number keeps the limits."""
+    gpus: int | None
+    usd_per_hour: float | None
+
+
+def row(option: Option) -> dict[str, Any]:
+    """One option as a flat row."""
+    deployment = option.deployment
+    found: dict[str, Any] = {
+        "gpu": option.gpu, "gpus": option.gpus, "replicas": option.replicas, "spares": option.spares,
+        "engine": deployment.engine, "tp": deployment.tp, "pp": deployment.pp, "ep": deployment.ep, "prefill_replicas": option.prefill.dp if option.prefill else 0,
+        "dtype": deployment.dtype, "kv_dtype": deployment.kv_dtype, "usd_per_hour": option.usd_per_hour,
+        "usd_per_month": option.usd_per_month, "usd_per_mtok": option.usd_per_mtok,
+        "energy_j_per_token": option.energy_j_per_token,
+    }  # fmt: skip
+    for name, value in option.latencies.items():
+        found[name] = value
+        if option.intervals:
+            found[f"{name}_low"], found[f"{name}_high"] = option.intervals[name]
+    return found | {
+        "saturation_s": option.saturation_s, "utilisation": option.utilisation, "meets": option.meets,
+        "provenance": option.provenance,
+    }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What options are made and compared by."""
+
+    rate: float
+    spares: int
+    objective: str
+    draws: int
+    workload: Workload
+
+    def hourly(self, fleet: Fleet, replicas: int, prices: Mapping[str, Price | None]) -> float | None:
+        price = prices[fleet.cluster.gpu.name]
+        return None if price is None else price.usd_per_gpu_hour * fleet.gpus * (replicas + self.spares)
+
+    def loss(
+        self, fleet: Fleet, replicas: int, prices: Mapping[str, Price | None], *, least: bool = False
+    ) -> tuple[float, ...]:
+        """Smaller is better; among equals what has the most room to its saturation. ``least``: a bound that takes no
+        simulation.
+        """
+        hourly, gpus = self.hourly(fleet, replicas, prices), fleet.gpus * (replicas + self.spares)
+        money = math.inf if hourly is None else hourly
+        if self.objective == "energy":
+            joules = fleet.joules_per_token(self.rate, replicas, self.spares, least=least)
+            first = (math.inf if joules is None else joules, money)
+        else:
+            first = (money, float(gpus)) if self.objective == "cost" else (float(gpus), money)
+        return (*first, self.rate / fleet.saturation_s / (replicas + self.spares))
+
+    def told(self, fleet: Fleet, replicas: int, prices: Mapping[str, Price | None]) -> str:
+        """A fleet and its cost, in words."""
+        hourly, every = self.hourly(fleet, replicas, prices), replicas + self.spares
+        money = "" if hourly is None else f", ${hourly * HOURS_A_MONTH:,.0f} a month"
+        return f"{every} x {layout_told(fleet)}{money}"
+
+    def at_most(self, fleet: Fleet, worst: tuple[float, ...], prices: Mapping[str, Price | None]) -> int:
+        """Replicas with which a fleet is no worse than that, or one less than its fewest."""
+        losses = range(fleet.surely, fleet.most + 1)
+        return (
+            fleet.surely
+            + bisect.bisect_right(losses, worst, key=lambda each: self.loss(fleet, each, prices, least=True))
+            - 1
+        )
+
+    def option(self, fleet: Fleet, replicas: int, prices: Mapping[str, Price | None], *, alone: bool = False) -> Option:
+        verdict = fleet.alone if alone else fleet.verdict(replicas)
+        hourly, every = self.hourly(fleet, replicas, prices), replicas + self.spares
+        tokens = self.rate * float(fleet.traffic.output_len.mean()) * 3600.0
+        decode, prefill = fleet.engine.multiple(every)
+        return Option(
+            gpu=fleet.cluster.gpu.name, deployment=decode, prefill=prefill, replicas=replicas,
+            spares=self.spares, gpus=every * fleet.gpus, price=prices[fleet.cluster.gpu.name], usd_per_hour=hourly,
+            usd_per_month=None if hourly is None else hourly * HOURS_A_MONTH,
+            usd_per_mtok=None if hourly is None else hourly / tokens * 1e6, latencies=verdict.latencies,
+            energy_j_per_token=fleet.joules_per_token(self.rate, replicas, self.spares),
+            intervals=fleet.intervals(replicas, verdict.latencies, LEVEL) if self.draws else {},
+            saturation_s=fleet.saturation_s, utilisation=self.rate / (fleet.saturation_s * every), meets=verdict.meets,
+            provenance=fleet.engine.provenance,
+        )  # fmt: skip
+
+    def change(self, fleet: Fleet, prices: Mapping[str, Price | None], what: str, factor: float) -> Change:
+        """Of the same layout under a changed demand."""
+        asked = fleet.demand.times(**{what: factor})
+        too_long = asked.workload.input_len + asked.workload.output_len > min(asked.longest, fleet.engine.longest)
+        replicas = None if too_long else fleet.for_demand(asked).needed()
+        return Change(
+            what=what, factor=factor, replicas=replicas,
+            gpus=None if replicas is None else (replicas + self.spares) * fleet.gpus,
+            usd_per_hour=None if replicas is None else self.hourly(fleet, replicas, prices),
+        )  # fmt: skip
+
+
+def best_of(
+    fleets: Sequence[Fleet], question: Question, prices: Mapping[str, Price | None], top: int, course: Course
+) -> list[tuple[tuple[float, ...], Fleet, int]]:
+    """The best layouts with their losses and replicas, best first.
+
+    A layout waits in the queue with the loss of its fewest thinkable replicas until it comes to the front: first of those
+    that the estimate's saturation takes, then of those that it takes with the wanted confidence. Then it is simulated,
+    as far as it could still be one of the best, and waits with its true loss. What comes to the front with that is beaten
+    by none. Each layout is a step of ``course``, one half of it its saturation.
+    """
+    bound, sure, true = range(3)
+    before = course.over
+    queue = []
+    for i, fleet in enumerate(fleets):
+        course.tell(f"saturation of {layout_told(fleet)}", before + i / 2)
+        if fleet.least <= fleet.most:
+            queue.append((question.loss(fleet, fleet.least, prices, least=True), i, bound, fleet.least))
+    heapq.heapify(queue)
+    simulated = 0
+    known: list[tuple[float, ...]] = []
+    found: list[tuple[tuple[float, ...], Fleet, int]] = []
+    while queue and len(found) < top:
+        loss, i, stage, replicas = heapq.heappop(queue)
+        fleet = fleets[i]
+        if stage == true:
+            found.append((loss, fleet, replicas))
+        elif stage == bound:
+            if fleet.surely <= fleet.most:
+                heapq.heappush(queue, (question.loss(fleet, fleet.surely, prices, least=True), i, sure, fleet.surely))
+        else:
+            course.tell(
+                f"simulating {layout_told(fleet)}, {simulated + 1} of at most {len(fleets)}",
+                before + (len(fleets) + simulated) / 2,
+            )
+            simulated += 1
+            worst = sorted(known)[top - 1] if len(known) >= top else None
+            needed = fleet.needed(at_most=None if worst is None else question.at_most(fleet, worst, prices))
+            if needed:
+                known.append(question.loss(fleet, needed, prices))
+                course.offer(known[-1], question.told(fleet, needed, prices))
+                heapq.heappush(queue, (known[-1], i, true, needed))
+    course.over = before + len(fleets)
+    return found
+
+
+def layout_told(fleet: Fleet) -> str:
+    """The layout of one replica, or of one of each kind: "TP2 PP1 on H200-SXM"."""
+    decode, prefill = fleet.engine.multiple(1)
+    pools = "" if prefill is None else f" {prefill.dp}+{decode.dp}"
+    return f"TP{decode.tp} PP{decode.pp}{f' EP{decode.ep}' if decode.ep > 1 else ''}{pools} on {fleet.cluster.gpu.name}"
+
+
+def nearest_of(
+    fleets: Sequence[Fleet], question: Question, prices: Mapping[str, Price | None], headroom: float
+) -> tuple[Fleet, Option, tuple[str, ...]]:
+    """Where nothing keeps the limits: what comes nearest, as an option, and what would have to give."""
+    able = [fleet for fleet in fleets if fleet.alone.meets]
+    if able:
+        carried = [(fleet.most_rate(fleet.most), -fleet.gpus, -i) for i, fleet in enumerate(able)]
+        rate, _, place = max(carried)
+        fleet = able[-place]
+        found = question.option(fleet, fleet.most, prices)
+        needed = replace(fleet, most=MOST_REPLICAS).needed()
+        relaxed = (
+            [f"a rate of at most {rate / (1.0 + headroom):.3g} requests/s on {found.gpus} x {found.gpu}"]
+            if rate
+            else []
+        )
+        if needed:
+            relaxed.append(f"{(needed + question.spares) * fleet.gpus} x {found.gpu} in place of at most {found.gpus}")
+        return fleet, found, tuple(relaxed)
+    fleet = min(fleets, key=lambda each: (each.alone.excess, each.gpus))
+    found = question.option(fleet, 1, prices, alone=True)
+    limits = {name: limit for name in LIMITS if (limit := getattr(fleet.demand.slo, name)) is not None}
+    raised = [
+        f"{name.removesuffix('_ms').upper()} of {math.ceil(10.0 * fleet.alone.upper[name]) / 10.0:g} ms in place of {limit:g}"
+        for name, limit in limits.items()
+        if fleet.alone.upper[name] > limit
+    ]
+    return fleet, found, (f"limits that a request without any load can keep: at least {' and '.join(raised)}",)

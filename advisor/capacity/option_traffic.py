@@ -1,0 +1,60 @@
+"""One option of a capacity plan under traffic, request by request: what its queue and its memory do over time."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from advisor.simulator.simulation import Simulation, simulate
+from catalog.gpus import find_gpu
+from catalog.schema import Cluster
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from advisor.capacity.capacity_plan import CapacityPlan
+    from advisor.capacity.fleet_options import Option
+    from advisor.simulator.arrivals import Traffic
+    from catalog.schema import Measurement
+
+
+def serve_option(
+    found: CapacityPlan,
+    option: Option,
+    *,
+    strained: bool = True,
+    trace: Traffic | None = None,
+    spread: float = 0.0,
+    burstiness: float = 1.0,
+    runs: Sequence[Measurement] | None = None,
+    draws: int = 8,
+) -> Simulation:
+    """Simulate an option of a plan, or what comes nearest.
+
+    Args:
+        found: the plan.
+        option: one of its options.
+        strained: as it was judged: the headroom used up and no spare working. Otherwise the rate asked for on all replicas.
+        trace: real traffic in place of the plan's.
+        spread: what the plan was given.
+        burstiness: what the plan was given.
+        runs: what the plan was given.
+        draws: how often traffic is simulated again for intervals; 0: none.
+
+    """
+    replicas = option.replicas if strained else option.replicas + option.spares
+    deployment = replace(option.deployment, dp=replicas)
+    gpu = find_gpu(option.gpu).value
+    node = min(gpu.gpus_per_node, deployment.num_gpus)
+    asked = found.workload.rate
+    assert asked is not None
+    rate = asked * (1.0 + found.headroom) if strained else asked
+    return simulate(
+        found.model,
+        Cluster(gpu=gpu, gpus_per_node=node, nodes=math.ceil(deployment.num_gpus / node)),
+        deployment=deployment,
+        workload=None if trace is not None else replace(found.workload, rate=rate),
+        trace=trace, slo=found.slo, runs=runs, duration_s=None if trace is not None else found.duration_s,
+        spread=0.0 if trace is not None else spread, burstiness=1.0 if trace is not None else burstiness, draws=draws,
+    )  # fmt: skip

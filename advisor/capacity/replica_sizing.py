@@ -1,0 +1,315 @@
+"""Replicas of one layout on one kind of GPU: how many of them keep the limits of a question, by simulating them.
+
+Of a fleet of many replicas some are simulated with their part of the traffic (``serving.samples``), for they are alike.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from advisor.perf_model.energy import Power, Work, power_of
+from advisor.simulator.arrivals import Traffic, open_loop
+from advisor.simulator.request_results import LIMITS
+from advisor.simulator.served_energy import served_work
+from advisor.simulator.subsample import sample
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from advisor.calibration.surrogate import Scale
+    from advisor.simulator.server import Apart, Replicas
+    from catalog.schema import Cluster, Slo, Workload
+
+T = TypeVar("T")
+
+MOST_REPLICAS = 1000
+"""That are tried of one layout."""
+ALONE = 200
+"""Requests that are served one by one to see what latencies there are without any load."""
+APART_S = 1e5
+"""Between those: longer than any of them takes."""
+BRIEF = 4
+"""How much other parameters change takes one request of so many."""
+ENOUGH, FEW = (8, 2000), (4, 1000)
+"""Replicas and requests that are simulated at least, where there are so many: for latencies, and for how much other
+parameters change them."""
+FEW_TURNS = 4
+"""Of a full replica, for how much they change its saturation."""
+HALVINGS = 6
+"""Of the range in which the largest rate lies."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demand:
+    """What is asked of every candidate."""
+
+    workload: Workload
+    """With the rate, headroom included."""
+    slo: Slo
+    confidence: float
+    duration_s: float
+    seed: int
+    spread: float
+    burstiness: float
+    draws: int
+    longest: int
+    trace: Traffic | None = None
+    """Whose requests come, stretched to the rate, in place of random ones."""
+    length_factors: tuple[float, float] = (1.0, 1.0)
+    """Of its prompts and outputs."""
+
+    def traffic(self) -> Traffic:
+        if self.trace is not None:
+            assert self.workload.rate
+            inputs, outputs = (
+                np.maximum(np.rint(lengths * factor), 1.0).astype(np.int64)
+                for lengths, factor in zip(
+                    (self.trace.input_len, self.trace.output_len), self.length_factors, strict=True
+                )
+            )
+            asked = replace(self.trace, input_len=inputs, output_len=outputs)
+            return asked.at_rate(self.workload.rate).within(self.longest)
+        return open_loop(
+            self.workload, duration_s=self.duration_s, longest=self.longest, seed=self.seed, spread=self.spread,
+            burstiness=self.burstiness,
+        )  # fmt: skip
+
+    def times(self, *, rate: float = 1.0, input_len: float = 1.0, output_len: float = 1.0) -> Demand:
+        """The same with rate and lengths multiplied, and as many requests."""
+        asked = self.workload
+        assert asked.rate is not None
+        changed = replace(
+            asked, rate=asked.rate * rate, input_len=max(round(asked.input_len * input_len), 1),
+            output_len=max(round(asked.output_len * output_len), 1),
+        )  # fmt: skip
+        factors = self.length_factors[0] * input_len, self.length_factors[1] * output_len
+        return replace(self, workload=changed, duration_s=self.duration_s / rate, length_factors=factors)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What a fleet makes of the traffic: at the percentile of the limits, or on the mean."""
+
+    latencies: Mapping[str, float]
+    """Milliseconds by metric."""
+    upper: Mapping[str, float]
+    """The same at the wanted confidence."""
+    excess: float
+    """Largest ratio of one of those to its limit; the limits are kept up to 1."""
+
+    @property
+    def meets(self) -> bool:
+        return self.excess <= 1.0
+
+
+@dataclass(kw_only=True)
+class Fleet:
+    """Any number of replicas of one layout."""
+
+    cluster: Cluster
+    engine: Replicas | Apart
+    """One replica, or the fewest for prompts and outputs."""
+    demand: Demand
+    most: int = MOST_REPLICAS
+    """Replicas that there are GPUs for."""
+    _verdicts: dict[int, Verdict] = field(init=False, repr=False, default_factory=dict)
+
+    @property
+    def gpus(self) -> int:
+        """Of one replica."""
+        return self.engine.gpus
+
+    @cached_property
+    def times(self) -> Any:
+        """Step times, as its engine takes them."""
+        return self.engine.times(self.engine.beliefs(0)[0])
+
+    @cached_property
+    def drawn(self) -> list[Any]:
+        """The same under other parameters, drawn from what is believed of them."""
+        return [self.engine.times(belief) for belief in self.engine.beliefs(self.demand.draws)[1:]]
+
+    @cached_property
+    def scale(self) -> Scale:
+        return self.engine.scale
+
+    @cached_property
+    def traffic(self) -> Traffic:
+        return self.demand.traffic()
+
+    @cached_property
+    def brief(self) -> Traffic:
+        """The beginning of the traffic."""
+        return self.traffic.beginning(max(len(self.traffic) // BRIEF, 1))
+
+    @cached_property
+    def saturation_s(self) -> float:
+        """Requests a second that one replica completes when there are always more waiting."""
+        return self.engine.saturation(self.traffic, self.times)
+
+    @cached_property
+    def stable_s(self) -> float:
+        """The same, as far as the wanted confidence goes. Above it the queue grows as long as requests come, so no time
+        that was simulated says what becomes of them.
+        """
+        if self.level <= 0:
+            return self.saturation_s
+        rates = _each(
+            lambda table: self.engine.saturation(self.traffic, table, FEW_TURNS),
+            [self.times, *self.drawn],
+        )
+        sigma = math.sqrt(float(np.mean(np.log(np.array(rates[1:]) / rates[0]) ** 2)))
+        return self.saturation_s * math.exp(-min(self.scale.at(self.level) * sigma, 50.0))
+
+    @property
+    def level(self) -> float:
+        """Of the interval whose end is the limit at the wanted confidence; 0: the estimate itself."""
+        return 2.0 * self.demand.confidence - 1.0
+
+    @cached_property
+    def least(self) -> int:
+        """Replicas below which the queue grows for ever."""
+        return self._carrying(self.saturation_s)
+
+    @cached_property
+    def surely(self) -> int:
+        """The same at the wanted confidence."""
+        return self._carrying(self.stable_s)
+
+    def _carrying(self, each_s: float) -> int:
+        assert self.demand.workload.rate is not None
+        return max(math.ceil(self.demand.workload.rate / each_s), 1)
+
+    @cached_property
+    def alone(self) -> Verdict:
+        """Of requests that meet no other: no number of replicas makes them faster."""
+        few = self.traffic.beginning(ALONE)
+        apart = replace(few, arrival_s=np.arange(len(few), dtype=float) * APART_S, duration_s=len(few) * APART_S)
+        return self._judged(1, apart, apart)
+
+    def for_demand(self, demand: Demand) -> Fleet:
+        """The same layout under another demand, which changes no step's time."""
+        other = replace(self, demand=demand)
+        other.times, other.drawn = self.times, self.drawn
+        return other
+
+    def verdict(self, replicas: int) -> Verdict:
+        """Of all the traffic on so many replicas."""
+        if replicas not in self._verdicts:
+            self._verdicts[replicas] = self._judged(replicas, self.traffic, self.brief)
+        return self._verdicts[replicas]
+
+    def needed(self, *, at_most: int | None = None) -> int | None:
+        """The fewest replicas that keep the limits, none above ``at_most``; None where none of those does.
+
+        More replicas are taken to be no slower.
+        """
+        most = self.most if at_most is None else min(at_most, self.most)
+        if self.least > most or not self.alone.meets or self.surely > most:
+            return None
+        if at_most is not None and not self.verdict(most).meets:
+            return None
+        low, high, step = self.surely - 1, self.surely, 1
+        while not self.verdict(high).meets:
+            if high == most:
+                return None
+            low, high, step = high, min(high + step, most), 2 * step
+        while high - low > 1:
+            middle = (low + high) // 2
+            if self.verdict(middle).meets:
+                high = middle
+            else:
+                low = middle
+        return high
+
+    def most_rate(self, replicas: int) -> float:
+        """Requests a second up to which so many replicas keep the limits; 0 where not even a request alone does."""
+        if not self.alone.meets:
+            return 0.0
+        rate = self.demand.workload.rate
+        assert rate is not None
+        low, high = 0.0, self.stable_s * replicas
+        if high > rate and self.verdict(replicas).meets:
+            low = rate
+        for _ in range(HALVINGS + (2 if low == 0.0 else 0)):
+            middle = (low + high) / 2.0
+            if self._judged(replicas, self.traffic.at_rate(middle), self.brief.at_rate(middle)).meets:
+                low = middle
+            else:
+                high = middle
+        return low
+
+    def sigmas(self, replicas: int, traffic: Traffic) -> dict[str, float]:
+        """Standard deviations of the logarithms of the latencies, from draws."""
+        every = [self.times, *self.drawn]
+        here, *others = _each(lambda table: self._statistics(replicas, traffic, table, least=FEW), every)
+        logs: dict[str, list[float]] = {name: [] for name in LIMITS}
+        for there in others:
+            for name in LIMITS:
+                if here[name] > 0 and there[name] > 0:
+                    logs[name].append(math.log(there[name] / here[name]) ** 2)
+        return {name: math.sqrt(sum(each) / len(each)) if each else 0.0 for name, each in logs.items()}
+
+    @cached_property
+    def power(self) -> Power | None:
+        """None where no run measured such energy."""
+        return power_of(self.cluster.gpu, self.engine.deployment)
+
+    def joules_per_token(self, rate: float, replicas: int, spares: int, *, least: bool = False) -> float | None:
+        """Energy of all GPUs, spares too, for an output token at ``rate``; ``least``: what is drawn without any work."""
+        if self.power is None:
+            return None
+        served = None
+        if not least:
+            part, simulated = sample(self.traffic.at_rate(rate), replicas, self.engine.router, least=FEW)
+            served = self.engine.served(part, self.times, simulated)
+        given = self.traffic if served is None else served
+        tokens = float(given.output_len.sum())
+        gpu_s = self.gpus * (replicas + spares) * tokens / (rate * float(self.traffic.output_len.mean()))
+        work = Work(gpu_s=gpu_s, bytes=0.0, flops=0.0)
+        if served is not None:
+            work = served_work(self.engine.model, self.engine.kv_bytes, served, gpu_s=gpu_s)
+        return work.joules(self.power, self.cluster.gpu.tdp_w) / tokens
+
+    def intervals(self, replicas: int, latencies: Mapping[str, float], level: float) -> dict[str, tuple[float, float]]:
+        """Within which the latencies are expected with probability ``level``."""
+        quantile = self.scale.at(level)
+        factors = {
+            name: math.exp(min(quantile * sigma, 50.0)) for name, sigma in self.sigmas(replicas, self.brief).items()
+        }
+        return {name: (value / factors[name], value * factors[name]) for name, value in latencies.items()}
+
+    def _statistics(
+        self, replicas: int, traffic: Traffic, times: Any, *, least: tuple[int, int] = ENOUGH
+    ) -> dict[str, float]:
+        part, simulated = sample(traffic, replicas, self.engine.router, least=least)
+        served = self.engine.served(part, times, simulated)
+        percentile = self.demand.slo.percentile
+        if percentile is None:
+            return {name: served.mean(name) for name in LIMITS}
+        return {name: served.percentile(name, percentile) for name in LIMITS}
+
+    def _judged(self, replicas: int, traffic: Traffic, brief: Traffic) -> Verdict:
+        latencies = upper = self._statistics(replicas, traffic, self.times)
+        # What misses its limits by the estimate misses them with any confidence, and needs no draws.
+        if self.level > 0 and self._excess(latencies) <= 1.0:
+            quantile, sigmas = self.scale.at(self.level), self.sigmas(replicas, brief)
+            upper = {name: value * math.exp(min(quantile * sigmas[name], 50.0)) for name, value in latencies.items()}
+        return Verdict(latencies=latencies, upper=upper, excess=self._excess(upper))
+
+    def _excess(self, latencies: Mapping[str, float]) -> float:
+        limits = {name: limit for name in LIMITS if (limit := getattr(self.demand.slo, name)) is not None}
+        # A request of one token has no TPOT and keeps any limit of it.
+        return max(0.0 if math.isnan(latencies[name]) else latencies[name] / limit for name, limit in limits.items())
+
+
+def _each(function: Callable[[Any], T], tables: Sequence[Any]) -> list[T]:
+    """The function of every table, on all cores: the compiled loop lets other threads run."""
+    from joblib import Parallel, delayed
+
+    return list(Parallel(n_jobs=-1, prefer="threads")(delayed(function)(table) for table in tables))

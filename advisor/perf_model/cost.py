@@ -1,0 +1,58 @@
+"""A cost is a value: milliseconds by operator and by cause, and costs add up.
+
+The cost of a layer is the sum of the costs of its operators, the cost of a pass the sum over its layers; nothing is
+accumulated in place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from catalog.units import Array
+
+CAUSES = ("compute", "memory", "communication", "overhead")
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Time of n configurations side by side.
+
+    ``parts[operator]`` is an array of shape (4, n): milliseconds by ``CAUSES``.
+    """
+
+    parts: Mapping[str, Array] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, operator: str, **by_cause: Array | float) -> Cost:
+        """One operator's cost, its causes by name: ``Cost.of("qkv", compute=c, memory=m)``."""
+        rows = np.broadcast_arrays(*(np.asarray(by_cause.get(cause, 0.0), dtype=float) for cause in CAUSES))
+        return cls({operator: np.stack(rows)})
+
+    def __add__(self, other: Cost) -> Cost:
+        parts = dict(self.parts)
+        for operator, time in other.parts.items():
+            parts[operator] = parts[operator] + time if operator in parts else time
+        return Cost(parts)
+
+    def __mul__(self, factor: Array | float) -> Cost:
+        return Cost({operator: time * factor for operator, time in self.parts.items()})
+
+    __rmul__ = __mul__
+
+    @property
+    def total_ms(self) -> Array:
+        """Milliseconds, shape (n,)."""
+        return np.asarray(sum(time.sum(axis=0) for time in self.parts.values()))
+
+    def by_operator(self) -> dict[str, Array]:
+        return {operator: time.sum(axis=0) for operator, time in self.parts.items()}
+
+    def by_cause(self) -> dict[str, Array]:
+        total = sum(self.parts.values())
+        return {cause: np.asarray(total)[i] for i, cause in enumerate(CAUSES)}

@@ -1,0 +1,153 @@
+"""Many deployments of one model on one kind of GPU, side by side as arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from catalog.schema import BITS, SCALE_BITS, Deployment, Gpu, InputError, Model
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from catalog.units import Array
+
+ACTIVATION_BYTES = 2.0
+"""Activations are float16 or bfloat16 whatever the weights are."""
+
+
+def weight_bits(dtype: str) -> float:
+    """Bits one weight of a quantised matrix takes, with its share of scales."""
+    return BITS[dtype] + SCALE_BITS.get(dtype, 0.0)
+
+
+def matrix_flops(gpu: Gpu, dtype: str) -> float:
+    """Peak FLOP/s of a matrix product whose weights are in ``dtype``.
+
+    Formats without units of their own are unpacked to 16 bits first (weight-only kernels such as Marlin), so they run at
+    the 16-bit peak; float32 without TF32 at 1/16 of it, the ratio of an A100's datasheet (19.5 of 312 TFLOP/s).
+    """
+    native = {"fp8": gpu.fp8_tflops, "int8": gpu.int8_tops, "nvfp4": gpu.fp4_tflops}.get(dtype, 0.0)
+    if dtype == "float32":
+        return gpu.fp16_tflops / 16.0 * 1e12
+    return (native or gpu.fp16_tflops) * 1e12
+
+
+def checkpoint_dtype(model: Model, gpu: Gpu) -> str:
+    """The weight format "auto" stands for: the checkpoint's own, and float16 where the GPU lacks bfloat16."""
+    if model.quantization:
+        return model.quantization
+    return "float16" if model.dtype == "bfloat16" and not gpu.bf16 else model.dtype
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """n deployments; every array has shape (n,)."""
+
+    tp: Array
+    pp: Array
+    dp: Array
+    ep: Array
+    """GPUs the experts are spread over; 1: they are sliced over ``tp``."""
+    weight_bytes: Array
+    """Bytes per weight of the layers' matrices, scales included."""
+    kv_bytes: Array
+    """Bytes per number in the KV cache."""
+    matrix_flops: Array
+    """Peak FLOP/s of products with those weights."""
+    half_flops: Array
+    """Peak FLOP/s of 16-bit products (attention, routers, the head)."""
+    max_num_seqs: Array
+    max_num_batched_tokens: Array
+    max_model_len: Array
+    gpu_memory_utilization: Array
+    offload: Array
+    compiled: Array
+    """1.0 with kernel fusion, else 0.0."""
+    graphs: Array
+    """1.0 with CUDA graphs, else 0.0."""
+    sequence_parallel: Array
+
+    @classmethod
+    def of(cls, deployments: Sequence[Deployment], model: Model, gpu: Gpu) -> Layout:
+        """From resolved deployments (no knob left None)."""
+        columns: dict[str, Any] = {
+            name: [getattr(deployment, name) for deployment in deployments]
+            for name in (
+                "tp", "pp", "dp", "ep", "max_num_seqs", "max_num_batched_tokens", "max_model_len",
+                "gpu_memory_utilization", "offload", "compiled", "sequence_parallel", "dtype", "kv_dtype",
+            )
+        }  # fmt: skip
+        columns["graphs"] = [deployment.has_graphs for deployment in deployments]
+        return cls.from_columns(columns, model, gpu)
+
+    @classmethod
+    def from_columns(cls, columns: Mapping[str, Any], model: Model, gpu: Gpu) -> Layout:
+        """From columns named like the fields of ``Deployment``; scalars are broadcast. Without ``graphs``, they are on
+        where ``compiled`` is.
+
+        Raises:
+            InputError: a number format that is not known.
+
+        """
+        default = checkpoint_dtype(model, gpu)
+        names = {"auto": default}
+        dtype = np.atleast_1d(np.asarray(columns.get("dtype", "auto"), dtype=object))
+        kv_dtype = np.atleast_1d(np.asarray(columns.get("kv_dtype", "auto"), dtype=object))
+        kv_default = default if BITS.get(default, 0) >= 16 else ("bfloat16" if gpu.bf16 else "float16")
+
+        def table(labels: NDArray[np.object_], value: Any, auto: str) -> Array:
+            known = {label: auto if label == "auto" else label for label in set(labels.tolist())}
+            for label in known.values():
+                if label not in BITS:
+                    raise InputError(f"dtype {label!r} is not known; it must be one of {', '.join(BITS)} or auto")
+            values = {label: value(meaning) for label, meaning in known.items()}
+            return np.array([values[label] for label in labels.tolist()], dtype=float)
+
+        numbers = {
+            name: np.atleast_1d(np.asarray(columns.get(name, default_value), dtype=float))
+            for name, default_value in (
+                ("tp", 1), ("pp", 1), ("dp", 1), ("ep", 1), ("max_num_seqs", 256), ("max_num_batched_tokens", 2048),
+                ("max_model_len", model.max_position_embeddings), ("gpu_memory_utilization", 0.9), ("offload", 0.0),
+                ("compiled", 1.0), ("graphs", columns.get("compiled", 1.0)), ("sequence_parallel", 0.0),
+            )
+        }  # fmt: skip
+        numbers["weight_bytes"] = table(dtype, lambda d: weight_bits(d) / 8.0, names["auto"])
+        numbers["matrix_flops"] = table(dtype, lambda d: matrix_flops(gpu, d), names["auto"])
+        numbers["kv_bytes"] = table(kv_dtype, lambda d: BITS[d] / 8.0, kv_default)
+        full = table(dtype, lambda d: matrix_flops(gpu, "float32" if d == "float32" else "float16"), names["auto"])
+        numbers["half_flops"] = full
+        return cls(**dict(zip(numbers, np.broadcast_arrays(*numbers.values()), strict=True)))
+
+    @classmethod
+    def of_formats(cls, dtypes: Sequence[str], gpu: Gpu) -> Layout:
+        """Single GPUs that differ in the weights' format alone, for kernels timed without a model."""
+        bits = np.array([weight_bits(dtype) for dtype in dtypes])
+        one = np.ones(len(dtypes))
+        return cls(
+            tp=one, pp=one, dp=one, ep=one, weight_bytes=bits / 8.0, kv_bytes=one * ACTIVATION_BYTES,
+            matrix_flops=np.array([matrix_flops(gpu, dtype) for dtype in dtypes]),
+            half_flops=one * matrix_flops(gpu, "float16"), max_num_seqs=one, max_num_batched_tokens=one, max_model_len=one,
+            gpu_memory_utilization=one, offload=0.0 * one, compiled=one, graphs=one,
+            sequence_parallel=0.0 * one,
+        )  # fmt: skip
+
+    def __len__(self) -> int:
+        return len(self.tp)
+
+    def take(self, rows: NDArray[Any]) -> Layout:
+        """The chosen rows, by index or mask."""
+        return replace(self, **{name: getattr(self, name)[rows] for name in self.__slots__})
+
+    @property
+    def gpus(self) -> Array:
+        return self.tp * self.pp * self.dp
+
+    @property
+    def expert_shards(self) -> Array:
+        """GPUs the experts' weights are divided over, by slicing or by spreading."""
+        return np.where(self.ep > 1, self.ep, self.tp)

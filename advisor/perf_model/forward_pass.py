@@ -1,0 +1,90 @@
+"""The time of one forward pass through every stage of a pipeline, host time included."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from advisor.perf_model.cost import Cost
+from advisor.perf_model.operators import Pass
+from advisor.perf_model.roofline import hand_over_ms, stage_cost
+from advisor.perf_model.torch_overheads import SUMS_HOST_US, routing, unfused
+from catalog.engines.torch_layout import lay_out
+
+if TYPE_CHECKING:
+    from advisor.perf_model.cost_model import Setting
+    from catalog.schema import Model
+    from catalog.units import Array
+
+
+GRAPH_TOKENS = 512.0
+"""Largest pass that vLLM captures in a CUDA graph (``max_cudagraph_capture_size``, vllm/config/vllm.py)."""
+
+
+HOST_LINK = 0.87
+"""Share of the host link that copies from pinned memory reach: 55.5 of 64 GB/s (``catalog/data/kernels``, h2d, H200)."""
+
+
+def prefill_pass(tokens: Array, sequences: Array, pairs: Array, windowed_pairs: Array) -> Pass:
+    zero = np.zeros_like(tokens)
+    return Pass(
+        tokens=tokens, sequences=sequences, decodes=zero, context=zero, windowed_context=zero, pairs=pairs,
+        windowed_pairs=windowed_pairs,
+    )  # fmt: skip
+
+
+def decode_pass(model: Model, sequences: Array, context: Array) -> Pass:
+    zero = np.zeros_like(sequences)
+    window = float(model.sliding_window) if model.sliding_window else np.inf
+    return Pass(
+        tokens=sequences, sequences=sequences, decodes=sequences, context=context,
+        windowed_context=np.minimum(context, window), pairs=zero, windowed_pairs=zero,
+    )  # fmt: skip
+
+
+def pass_cost(setting: Setting, step: Pass, *, prefills: Array | float) -> Cost:
+    """One pass through every stage, host time included.
+
+    ``prefills``: 1 where the pass holds prefill tokens, which run outside the decode graphs and so cannot be faster than
+    the host launches them; between 0 and 1 for a mean over steps.
+    """
+    layout, parameters = setting.layout, setting.reached
+    cost = stage_cost(setting.model, layout, step, setting.cluster, parameters)
+    hops = (layout.pp - 1.0) * hand_over_ms(setting.model, layout, step, setting.cluster, parameters)
+    cost = cost + Cost.of("hand_over", communication=hops)
+    gpu_ms = cost.total_ms
+    recorded = 0.0 if setting.whole_prompts else GRAPH_TOKENS + 1e-6
+    launched = np.where((layout.graphs > 0) & (step.tokens <= recorded), 0.0, prefills)
+    launched = np.where(layout.graphs > 0, launched, 1.0)
+    per_pass = setting.model.num_hidden_layers * parameters.layer_host_us
+    per_pass = per_pass + setting.model.moe_layers * parameters.expert_host_us
+    if setting.engine == "torch" and not setting.ideal:
+        per_pass = per_pass + np.where(layout.tp > 1, setting.model.num_hidden_layers * SUMS_HOST_US, 0.0)
+    launch = per_pass * 1e-3 * launched
+    if setting.whole_prompts and not setting.ideal:
+        cost = cost + unfused(setting, step, gpu_ms)
+        if setting.model.moe_layers:
+            cost = cost + routing(setting, step)
+        gpu_ms = cost.total_ms
+    link = (1.0 if setting.ideal else HOST_LINK) * setting.cluster.gpu.pcie_gbps * 1e6
+    stream = layout.offload * setting.memory.layer_weight_bytes / link
+    host = parameters.step_ms + parameters.sequence_us * 1e-3 * step.sequences + parameters.stage_ms * (layout.pp - 1.0)
+    # Kernels, launches and the stream run beside each other: what counts is the slowest of the three.
+    return (
+        cost
+        + Cost.of("launch", overhead=np.maximum(launch - gpu_ms, 0.0))
+        + Cost.of("offload", memory=np.maximum(stream - np.maximum(gpu_ms, launch), 0.0))
+        + Cost.of("host", overhead=host)
+    )
+
+
+def _slowest_stage(setting: Setting) -> Array:
+    """Share of a pass that the slowest of the pipeline's stages takes: the one with most layers."""
+    layers = float(setting.model.num_hidden_layers)
+    if not setting.whole_prompts:
+        return np.ceil(layers / setting.layout.pp) / layers
+    degrees, which = np.unique(setting.layout.pp, return_inverse=True)
+    stages = [lay_out(setting.model, tp=1, pp=int(degree), rank=0).stages for degree in degrees]
+    most = np.array([max(map(len, each)) for each in stages], dtype=float)
+    return most[which.reshape(setting.layout.pp.shape)] / layers

@@ -1,0 +1,1 @@
+"""GPU memory of a deployment: weights, KV cache, activations and what an engine keeps, by engine."""

@@ -1,0 +1,143 @@
+"""The free parameters of the model of time: what they mean, what they may be, and what is believed before any data.
+
+Each parameter is fitted on an unbounded scale: an efficiency in (0, 1) by its logit, a positive quantity by its
+logarithm. Priors are Gaussian on that scale, so log-normal (logit-normal) in the quantity itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from catalog.units import Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prior:
+    """What is believed of one parameter before it has been measured."""
+
+    kind: Literal["efficiency", "positive"]
+    typical: float
+    spread: float
+    """Standard deviation, on the unbounded scale, over engines and GPUs together."""
+    meaning: str
+
+    def unbounded(self, value: float) -> float:
+        return float(np.log(value / (1.0 - value)) if self.kind == "efficiency" else np.log(value))
+
+    def bounded(self, x: Array | float) -> Array | float:
+        return 1.0 / (1.0 + np.exp(-np.asarray(x))) if self.kind == "efficiency" else np.exp(x)
+
+
+def _efficiency(typical: float, spread: float, meaning: str) -> Prior:
+    return Prior(kind="efficiency", typical=typical, spread=spread, meaning=meaning)
+
+
+def _positive(typical: float, spread: float, meaning: str) -> Prior:
+    return Prior(kind="positive", typical=typical, spread=spread, meaning=meaning)
+
+
+PRIORS: dict[str, Prior] = {
+    "gemm_memory": _efficiency(
+        0.80, 0.6, "share of memory bandwidth that matrix products reach when they read weights"
+    ),
+    "gemm_compute": _efficiency(0.70, 0.6, "share of peak FLOP/s that large matrix products reach"),
+    "gemm_sharpness": _positive(3.0, 0.3, "exponent of the smooth maximum of memory and compute time"),
+    "gemm_us": _positive(4.0, 0.5, "fixed time of one matrix product on the GPU: ramp up and drain, microseconds"),
+    "expert_memory": _efficiency(0.60, 0.7, "the same as gemm_memory for grouped expert products"),
+    "expert_compute": _efficiency(0.45, 0.7, "the same as gemm_compute for grouped expert products"),
+    "expert_sharpness": _positive(2.0, 0.3, "the same as gemm_sharpness for grouped expert products"),
+    "expert_us": _positive(7.0, 0.5, "fixed time of one grouped expert product on the GPU, microseconds"),
+    "kv_memory": _efficiency(0.65, 0.7, "share of memory bandwidth that decode attention reaches when it reads KV"),
+    "kv_tile": _positive(
+        96.0, 0.8, "tokens of KV that decode attention reads or waits for beyond the context of a sequence"
+    ),
+    "attention_compute": _efficiency(0.45, 0.7, "share of peak FLOP/s that prefill attention reaches"),
+    "attention_tile": _positive(
+        400.0, 0.8, "tokens of KV that prefill attention computes with or waits for beyond the causal ones of a token"
+    ),
+    "attention_us": _positive(8.0, 0.5, "fixed time of the attention of one layer on the GPU, microseconds"),
+    "elementwise_traffic": _positive(1.5, 0.6, "bytes moved by norms, rotary embedding and activations over the ideal"),
+    "kernel_us": _positive(1.5, 0.6, "fixed time of any other kernel on the GPU, microseconds"),
+    "layer_host_us": _positive(250.0, 0.7, "host time to launch one layer outside a CUDA graph, microseconds"),
+    "expert_host_us": _positive(300.0, 0.7, "the same that a layer with experts takes more, microseconds"),
+    "admission_ms": _positive(
+        2.0, 0.8, "time from a request's arrival to its first pass on an idle engine, milliseconds"
+    ),
+    "step_ms": _positive(0.7, 0.8, "host time of one engine step, milliseconds"),
+    "sequence_us": _positive(6.0, 1.0, "host and sampling time of one sequence in one step, microseconds"),
+    "collective_us": _positive(6.0, 0.6, "fixed time of one short collective over the fastest link, microseconds"),
+    "link": _efficiency(0.60, 0.6, "share of link bandwidth that short collectives reach"),
+    "ring_us": _positive(20.0, 0.6, "fixed time of one long collective over the fastest link, microseconds"),
+    "ring_link": _efficiency(0.75, 0.6, "share of link bandwidth that long collectives and sends reach"),
+    "stage_ms": _positive(0.4, 0.8, "host and hand-over time of one more pipeline stage in one step, milliseconds"),
+    "group_imbalance": _positive(0.25, 0.8, "extra time of the largest pipeline micro-batch over the mean one"),
+}
+
+NAMES = tuple(PRIORS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameters:
+    """One value of every parameter, in its own unit (see ``PRIORS``); or s of them side by side, as arrays (s, 1).
+
+    Everything computed from s values of the parameters and n configurations has shape (s, n).
+    """
+
+    gemm_memory: Array | float
+    gemm_compute: Array | float
+    gemm_sharpness: Array | float
+    gemm_us: Array | float
+    expert_memory: Array | float
+    expert_compute: Array | float
+    expert_sharpness: Array | float
+    expert_us: Array | float
+    kv_memory: Array | float
+    kv_tile: Array | float
+    attention_compute: Array | float
+    attention_tile: Array | float
+    attention_us: Array | float
+    elementwise_traffic: Array | float
+    kernel_us: Array | float
+    layer_host_us: Array | float
+    expert_host_us: Array | float
+    admission_ms: Array | float
+    step_ms: Array | float
+    sequence_us: Array | float
+    collective_us: Array | float
+    link: Array | float
+    ring_us: Array | float
+    ring_link: Array | float
+    stage_ms: Array | float
+    group_imbalance: Array | float
+
+    @classmethod
+    def typical(cls) -> Parameters:
+        """The centre of the priors: what to expect of an engine and a GPU nobody has measured."""
+        return cls(**{name: prior.typical for name, prior in PRIORS.items()})
+
+    @classmethod
+    def from_unbounded(cls, x: Array) -> Parameters:
+        """From the scale they are fitted on; ``x`` has shape (len(NAMES),) or (s, len(NAMES))."""
+        if x.ndim == 1:
+            return cls(**{name: float(PRIORS[name].bounded(value)) for name, value in zip(NAMES, x, strict=True)})
+        return cls(**{name: np.asarray(PRIORS[name].bounded(x[:, i : i + 1])) for i, name in enumerate(NAMES)})
+
+    def unbounded(self) -> Array:
+        """To the scale they are fitted on, shape (len(NAMES),)."""
+        return np.array([PRIORS[name].unbounded(float(getattr(self, name))) for name in NAMES])
+
+
+assert tuple(f.name for f in fields(Parameters)) == NAMES
+
+
+EFFICIENCIES = tuple(name for name, prior in PRIORS.items() if prior.kind == "efficiency")
+
+IDEAL = Parameters(
+    **{name: 1.0 if name in EFFICIENCIES else 1e-9 for name in NAMES}
+    | {name: 1024.0 for name in NAMES if name.endswith("sharpness")}
+)
+"""Every efficiency 1 and every overhead gone: the roofline itself. The exponents make the smooth maximum sharp."""

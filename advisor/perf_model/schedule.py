@@ -1,0 +1,285 @@
+"""What an engine does with the passes: static batches and the steady state, with pipelines, chunks and waves.
+
+The two regimes of the design, never mixed. Static: all requests arrive at once. Steady: a fixed number of requests is
+kept in flight, their arrivals staggered, prefill chunks sharing steps with decodes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from advisor.perf_model.cost import Cost
+from advisor.perf_model.forward_pass import _slowest_stage, decode_pass, pass_cost, prefill_pass
+from advisor.perf_model.memory.vllm import max_concurrency
+from advisor.perf_model.operators import Pass, causal_pairs
+
+if TYPE_CHECKING:
+    from advisor.perf_model.cost_model import Setting
+    from advisor.perf_model.deployment_arrays import Layout
+    from catalog.units import Array
+
+
+AT_ONCE = 6.0
+"""Requests of a static batch that the first pass takes: as many as vLLM's front end has submitted until its engine
+starts. 4 prompts of 1024 tokens get their first tokens at 0.96 of the prefill's end, 16 at 0.77, 32 of 128 tokens at 0.81
+(dense models with role fit on one to four H200s, ``catalog/data/runs/vllm-0.24.0_h200_static.csv``)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Times:
+    """Latencies of one replica and what they are made of; arrays have shape (n,)."""
+
+    prefill_ms: Array
+    ttft_ms: Array
+    tpot_ms: Array
+    e2e_ms: Array
+    output_tok_s: Array
+    """Of all replicas."""
+    running: Array
+    """Sequences that run at once on one replica: the batch, or what the engine's cap and its KV cache allow."""
+    prefill: Cost
+    decode: Cost
+    """One decode step (static) or one mean step (steady)."""
+
+
+def _whole_prefill(setting: Setting, batch: Array, input_len: Array) -> tuple[Cost, Array, Array]:
+    """Like ``_prefill``, of an engine that never cuts a prompt: each of the pp groups of sequences that decode in turn is
+    prefilled in micro-batches of as many prompts as the budget holds, at least one; then all get their first tokens.
+    """
+    layout = setting.layout
+    groups = np.minimum(layout.pp, batch)
+    at_once = np.maximum(np.floor(layout.max_num_batched_tokens / input_len), 1.0)
+    passes = groups * np.ceil(np.ceil(batch / groups) / at_once)
+    requests = batch / passes
+    window = float(setting.model.sliding_window)
+    pairs, windowed = requests * causal_pairs(input_len), requests * causal_pairs(input_len, window)
+    each = pass_cost(setting, prefill_pass(requests * input_len, requests, pairs, windowed), prefills=1.0)
+    slowest = np.where(layout.pp > 1, _slowest_stage(setting), 1.0)
+    whole = each * (1.0 + (passes - 1.0) * slowest)
+    # The last stage ends each group after its micro-batches; the first takes note once it has no more to prefill.
+    at_least = passes * np.where(layout.pp > 1, slowest, 1.0)
+    number = np.arange(1.0, float(np.max(groups)) + 1.0)[:, None]
+    ends = np.maximum(1.0 + (number * passes / groups - 1.0) * slowest, at_least)
+    first = np.where(number <= groups, ends, 0.0).sum(axis=0) / groups
+    admission_ms = setting.parameters.admission_ms + np.zeros(len(layout))
+    first_ms = each.total_ms * first + admission_ms
+    return whole + Cost.of("host", overhead=admission_ms), groups, first_ms
+
+
+def _prefill(setting: Setting, batch: Array, input_len: Array) -> tuple[Cost, Array, Array]:
+    """Makespan of prefilling the whole batch, the number of chunks, and the mean time to a request's first token.
+
+    The engine starts on the requests that it has while the others are still being submitted; these follow in chunks as
+    large as the budget allows. On a pipeline each chunk takes its turn on the slowest stage, and the largest passes all
+    the others, too: the makespan of a proportionate flow shop, sum p + (m - 1) max p (Pinedo, Scheduling, 2016, ch. 6).
+    """
+    model, layout = setting.model, setting.layout
+    tokens = batch * input_len
+    per_chunk = np.minimum(layout.max_num_batched_tokens, layout.max_num_seqs * input_len)
+    # The stages of a pipeline take up what comes sooner than a whole pass: two chunks there are alike.
+    halves = (tokens <= 2.0 * per_chunk + 1e-9) & (batch > 1)
+    first = np.where(layout.pp > 1, np.where(halves, tokens / 2.0, per_chunk), np.minimum(batch, AT_ONCE) * input_len)
+    first = np.minimum(np.minimum(first, per_chunk), tokens)
+    rest = tokens - first
+    later = np.ceil(rest / per_chunk - 1e-9)
+    last = np.where(later > 0, rest - (later - 1.0) * per_chunk, first)
+    window = float(model.sliding_window)
+
+    def one_pass(chunk: Array) -> Cost:
+        requests = chunk / input_len
+        pairs, windowed = requests * causal_pairs(input_len), requests * causal_pairs(input_len, window)
+        return pass_cost(setting, prefill_pass(chunk, requests, pairs, windowed), prefills=1.0)
+
+    slowest = np.where(layout.pp > 1, _slowest_stage(setting), 1.0)
+    opening, ending = one_pass(first), one_pass(last)
+    full = one_pass(np.minimum(per_chunk, tokens)) if np.any(later > 1) else opening
+    several, between = later > 1, np.maximum(later - 1.0, 0.0)
+    # The largest chunk passes every stage, the others wait for their turn on the slowest.
+    end_is_largest = (later > 0) & ~several & (last > first)
+    whole = (
+        opening * np.where(several | end_is_largest, slowest, 1.0)
+        + full * np.where(several, between * slowest + 1.0 - slowest, 0.0)
+        + ending * np.where(end_is_largest, 1.0, np.where(later > 0, slowest, 0.0))
+    )
+    # Requests get their first token at the end of their chunk, one in several chunks at the end of its last.
+    whole_ms, opening_ms = whole.total_ms, opening.total_ms
+    middle_ms = (opening_ms + slowest * (full.total_ms - ending.total_ms) + whole_ms) / 2.0
+    opened, ended = first / tokens, np.where(later > 0, last / tokens, 0.0)
+    first_ms = opened * opening_ms + (1.0 - opened - ended) * middle_ms + ended * whole_ms
+    first_ms = np.where(input_len > per_chunk, np.maximum(first_ms, whole_ms * (batch + 1.0) / (2.0 * batch)), first_ms)
+    admission_ms = setting.parameters.admission_ms + np.zeros(len(layout))
+    return whole + Cost.of("host", overhead=admission_ms), later + 1.0, first_ms + admission_ms
+
+
+def _decode(setting: Setting, running: Array, context: Array, groups: Array) -> Cost:
+    """One decode step of ``running`` sequences in ``groups`` micro-batches.
+
+    Each micro-batch passes all stages before its next token, so a step takes at least a full pass of one micro-batch;
+    the host serves the micro-batches one after another.
+    """
+    parameters = setting.parameters
+    uneven = np.where(groups > 1, 1.0 + parameters.group_imbalance, 1.0)
+    share = np.minimum(running / groups * uneven, running)
+    step = decode_pass(setting.model, share, context)
+    cost = pass_cost(setting, step, prefills=0.0)
+    waiting = np.where(groups > 1, parameters.sequence_us * 1e-3 * (running - share), 0.0)
+    others = np.where(groups > 1, parameters.step_ms * (groups - 1.0), 0.0)
+    return cost + Cost.of("host", overhead=np.maximum(waiting, 0.0) + others)
+
+
+def put_off(layout: Layout, running: Array, input_len: Array, output_len: Array, chunks: Array) -> tuple[Array, Array]:
+    """What a static batch prefilled in several chunks decodes meanwhile: tokens per request, and the share of one more step.
+
+    Tokens that requests prefilled early decode take places of prompt tokens. A request that is k of the n chunks ahead has
+    decoded min(k, steps) tokens by the end of the prefill. Where the last chunk has not as many places left, the prompt
+    tokens that were put off take a step of their own: in full once a token of every sequence does not find room.
+    """
+    steps, ahead = np.maximum(output_len - 1.0, 1.0), np.maximum(chunks - 1.0, 0.0)
+    early = np.where(steps >= ahead, ahead / 2.0, steps - steps**2 / (2.0 * np.maximum(ahead, 1e-9)))
+    per_chunk = np.minimum(layout.max_num_batched_tokens, layout.max_num_seqs * input_len)
+    opening = np.minimum(np.minimum(running, AT_ONCE) * input_len, per_chunk)
+    left = ahead * per_chunk - np.maximum(running * input_len - opening, 0.0)
+    another = np.clip((early * running - left) / running, 0.0, 1.0)
+    return early, np.where((ahead > 0) & (layout.pp == 1), another, 0.0)
+
+
+def static(setting: Setting, batch: Array, input_len: Array, output_len: Array) -> Times:
+    """All ``batch`` requests of each replica arrive at t=0; arrays of shape (n,).
+
+    Above what the KV cache holds, requests run in waves.
+    """
+    layout, memory = setting.layout, setting.memory
+    fitting = np.maximum(max_concurrency(setting.model, memory, layout, input_len + output_len), 1.0)
+    running = np.minimum(np.minimum(batch, layout.max_num_seqs), fitting)
+    prefill, chunks, first_ms = (_whole_prefill if setting.whole_prompts else _prefill)(setting, batch, input_len)
+    on_prefill, on_decode = setting.factors
+    prefill, first_ms = prefill * on_prefill, first_ms * on_prefill
+    prefill_ms = prefill.total_ms
+    context = input_len + output_len / 2.0
+    groups = np.minimum(np.minimum(layout.pp, chunks), running)
+    groups = np.where(chunks > 1, groups, 1.0)
+    decode = _decode(setting, running, context, groups) * on_decode
+    waves = np.floor(batch / running)
+    left = batch - waves * running
+    decode_ms = decode.total_ms
+    steps = np.maximum(output_len - 1.0, 0.0)
+    if not setting.whole_prompts:
+        wave, wave_chunks = prefill, chunks
+        if np.any(running < batch):
+            wave, wave_chunks, _ = _prefill(setting, running, input_len)
+            wave = wave * on_prefill
+        # The tokens that were put off take as long as others; the last requests still have all their steps to go.
+        early, another = put_off(layout, running, input_len, output_len, wave_chunks)
+        mixed_ms = (early * wave.total_ms / input_len + another * decode_ms) / np.maximum(steps, 1.0)
+        decode = decode + Cost.of("mixed", compute=mixed_ms)
+        decode_ms = decode.total_ms
+    total = waves * decode_ms
+    rest = left > 0
+    if np.any(rest):
+        last = _decode(setting.take(rest), left[rest], context[rest], np.minimum(groups[rest], left[rest]))
+        total = total.copy()
+        total[..., rest] += last.total_ms * np.broadcast_to(on_decode, rest.shape)[rest]
+    e2e_ms = prefill_ms + steps * total
+    # Wave i waits for i earlier ones, and so does the part of a wave that is left over at the end.
+    waves_waited = (running * waves * (waves - 1.0) / 2.0 + left * waves) / batch
+    waiting = waves_waited * steps * decode_ms
+    ttft_ms = first_ms + waiting
+    return Times(
+        prefill_ms=prefill_ms,
+        ttft_ms=ttft_ms,
+        tpot_ms=np.where(steps > 0, total, 0.0),
+        e2e_ms=e2e_ms,
+        output_tok_s=layout.dp * batch * output_len / e2e_ms * 1e3,
+        running=running,
+        prefill=prefill,
+        decode=decode,
+    )
+
+
+def _steady_first(step_ms: Array, carrying_ms: Array, chunks: Array, others: Array, output_len: Array) -> Array:
+    """Mean milliseconds from a request's arrival to the end of the step that its prompt, or the last chunk of it, is in.
+
+    Requests come independently of each other and of the steps. One that comes waits for half a step and, where there is
+    decoding between which it could come, for one more, which was scheduled ahead. In its own step there are then as many
+    prompts as in any, and its own: ``others`` is what they add to ``carrying_ms``, a step with prompts, as a share of it.
+    """
+    waiting = step_ms * (0.5 + (output_len - 1.0) / output_len)
+    return waiting + (chunks + others) * carrying_ms
+
+
+def steady(setting: Setting, batch: Array, input_len: Array, output_len: Array) -> Times:
+    """``batch`` requests are kept in flight on each replica; arrays of shape (n,).
+
+    In the life of one request every other one in flight is prefilled once. With n chunks a prompt and b requests, n b
+    chunks meet O - 1 + n steps: fewer chunks than steps, and that share of the steps carries one; more, and every step
+    carries several, up to the token budget; above it the prompts queue and the life gets longer.
+    """
+    model, layout, memory = setting.model, setting.layout, setting.memory
+    window = float(model.sliding_window)
+    fitting = np.maximum(max_concurrency(model, memory, layout, input_len + output_len), 1.0)
+    running = np.minimum(np.minimum(batch, layout.max_num_seqs), fitting)
+    groups = np.minimum(layout.pp, running)
+    share = running / groups
+    # Every token a request brings, in and out, takes a place in some step's budget; what decodes leave is for prompts.
+    full_steps = share * (input_len + output_len - 1.0) / layout.max_num_batched_tokens
+    budget = layout.max_num_batched_tokens - share * (output_len - 1.0) / np.maximum(output_len, full_steps)
+    chunks = np.ceil(input_len / budget - 1e-9)
+    own_steps = output_len - 1.0 + chunks
+    steps = np.maximum(own_steps, full_steps)
+    mixed = np.minimum(share * chunks / steps, 1.0)
+    tokens = np.where(mixed < 1.0, input_len / chunks, share * input_len / steps)
+    decoding = share * np.clip((output_len - 1.0) / steps, 0.0, 1.0)
+    context = input_len + output_len / 2.0
+    # Of several micro-batches the largest sets the pace.
+    uneven = np.where(groups > 1, np.minimum(1.0 + setting.parameters.group_imbalance, groups), 1.0)
+    # A step without a chunk decodes at least one sequence; with an output of one token there is no such step.
+    least = np.where(output_len > 1, np.minimum(share, 1.0), 0.0)
+    decode = decode_pass(model, np.maximum(decoding * uneven, least), context)
+    tokens = tokens * uneven
+    prompts = tokens / input_len
+    with_chunk = Pass(
+        tokens=decode.tokens + tokens,
+        sequences=decode.sequences + prompts,
+        decodes=decode.decodes,
+        context=decode.context,
+        windowed_context=decode.windowed_context,
+        pairs=prompts * causal_pairs(input_len),
+        windowed_pairs=prompts * causal_pairs(input_len, window),
+    )
+    plain = pass_cost(setting, decode, prefills=0.0)
+    carrying = pass_cost(setting, with_chunk, prefills=1.0)
+    on_prefill, on_decode = setting.factors
+    decoding_part = plain.total_ms / np.maximum(carrying.total_ms, 1e-12)
+    carrying = carrying * (on_prefill + (on_decode - on_prefill) * np.minimum(decoding_part, 1.0))
+    plain = plain * on_decode
+    parameters = setting.parameters
+    served = share * output_len / steps  # sequences that get a token in a mean step
+    extra = np.where(groups > 1, (groups - 1.0) * (parameters.step_ms + parameters.sequence_us * 1e-3 * served), 0.0)
+    step = plain * (1.0 - mixed) + carrying * mixed + Cost.of("host", overhead=extra)
+    step_ms = step.total_ms
+    waves = np.maximum(batch / running, 1.0)
+    life_ms = steps * step_ms
+    carrying_ms = carrying.total_ms + extra
+    queueing = np.maximum(steps - own_steps, 0.0) * step_ms + (waves - 1.0) * life_ms
+    prompts = share * chunks / steps  # begun or gone on with in a mean step
+    others = np.minimum(prompts, 1.0) * tokens / with_chunk.tokens
+    first_ms = _steady_first(step_ms, carrying_ms, chunks, others, output_len)
+    first_ms = np.minimum(first_ms, own_steps * step_ms) + queueing
+    after = np.maximum(output_len - 1.0, 1.0)
+    tpot_ms = np.where(output_len > 1, np.maximum(waves * life_ms - first_ms, 0.0) / after, 0.0)
+    tpot_ms = np.maximum(tpot_ms, np.where(output_len > 1, plain.total_ms + extra, 0.0))
+    ttft_ms = first_ms + parameters.admission_ms
+    e2e_ms = ttft_ms + tpot_ms * (output_len - 1.0)
+    return Times(
+        prefill_ms=chunks * carrying_ms,
+        ttft_ms=ttft_ms,
+        tpot_ms=tpot_ms,
+        e2e_ms=e2e_ms,
+        output_tok_s=layout.dp * batch * output_len / e2e_ms * 1e3,
+        running=running,
+        prefill=carrying,
+        decode=step,
+    )

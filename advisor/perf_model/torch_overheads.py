@@ -1,0 +1,57 @@
+"""What the plain PyTorch engine of the probes takes beyond what its kernels do: plain operations in place of fused ones."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from advisor.perf_model.cost import Cost
+from advisor.perf_model.deployment_arrays import ACTIVATION_BYTES
+from advisor.perf_model.operators import elementwise_bytes
+
+if TYPE_CHECKING:
+    from advisor.perf_model.cost_model import Setting
+    from advisor.perf_model.operators import Pass
+    from catalog.units import Array
+
+SUMS_HOST_US = 140.0
+"""Host time that the two sums of a layer take our PyTorch engine outside a CUDA graph, over its GPUs' memory: prefill of
+128 tokens takes Llama-3.1-8B 11.3 ms on one H200 and 15.5 on two or four."""
+
+UNFUSED_US = 45.0
+UNFUSED_TRAFFIC = 4.5
+"""What plain element-wise kernels add: GPU time a layer, and memory traffic over the ideal (Llama-3.1-8B on one H200,
+compiled against not, in CUDA graphs both; ``catalog/data/runs/torch-2.11.0_h200.csv``)."""
+
+ROUTING_US = 40.0
+ROUTING_TRAFFIC = 13.0
+"""What our PyTorch engine adds in each layer with experts by sorting tokens in plain operations: GPU time, and times that it
+moves the hidden state of each token and expert. Qwen3-30B-A3B on one H200: batches of one token are 45 us a layer slower than
+their kernels alone, prefill of 8192 tokens 0.8 ms (``catalog/data/kernels``, experts, and ``catalog/data/runs``)."""
+
+
+def unfused(setting: Setting, step: Pass, gpu_ms: Array) -> Cost:
+    """What the plain PyTorch engine takes longer than ``gpu_ms`` where its element-wise kernels are not fused; other
+    engines' are written as one.
+    """
+    plain = 1.0 - setting.layout.compiled + np.zeros_like(gpu_ms)
+    bandwidth = setting.cluster.gpu.memory_bandwidth_gbps * 1e6
+    traffic = UNFUSED_TRAFFIC * elementwise_bytes(setting.model, setting.layout, step) / bandwidth
+    return Cost.of(
+        "elementwise",
+        memory=plain * traffic,
+        overhead=plain * setting.model.num_hidden_layers * UNFUSED_US * 1e-3,
+    )
+
+
+def routing(setting: Setting, step: Pass) -> Cost:
+    """What the plain PyTorch engine takes to send tokens to experts and back."""
+    model = setting.model
+    sent = ROUTING_TRAFFIC * step.tokens * model.num_experts_per_tok * model.hidden_size * ACTIVATION_BYTES
+    each = Cost.of(
+        "routing",
+        memory=sent / (setting.cluster.gpu.memory_bandwidth_gbps * 1e6),
+        overhead=ROUTING_US * 1e-3 + np.zeros_like(sent),
+    )
+    return each * float(model.moe_layers)

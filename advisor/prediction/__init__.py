@@ -1,0 +1,1 @@
+"""One deployment predicted: evidence, prediction, estimate, curves over the batch, explanation."""

@@ -1,0 +1,275 @@
+"""One deployment over many batches: throughput and latency with their intervals, memory up to its end, causes of time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from advisor.calibration.intervals import scale_name
+from advisor.perf_model.deployment_arrays import Layout
+from advisor.perf_model.memory.vllm import max_concurrency, memory
+from advisor.prediction.estimation import HIGHER_IS_BETTER
+from advisor.prediction.evidence import Knowledge
+from advisor.prediction.inputs import check_lengths, chosen_price, read_cluster, read_model
+from advisor.prediction.prediction import TIME_METRICS, Evaluation, request_causes, turning_batch
+from catalog.engines import resolve
+from catalog.schema import Cluster, Deployment, InputError, Model, Note, Price, require_positive
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import pandas as pd
+
+    from advisor.calibration.intervals import Regime
+    from advisor.calibration.parameter_posterior import Provenance
+    from catalog.schema import Measurement
+    from catalog.units import Array
+
+LEVEL = 0.9
+POINTS = 40
+"""Batches of a curve that names none, before equal ones become one."""
+MOST_BATCHES = 4096
+"""Largest batch of such a curve, and the number of batches that one may name."""
+BEYOND = 1.5
+"""How far such a curve goes on after the cache is full, as a multiple."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curve:
+    """What to expect of one deployment at n batches; arrays have shape (n,), NaN where the weights do not fit."""
+
+    model: Model
+    cluster: Cluster
+    deployment: Deployment
+    """Its ``max_num_seqs`` is None where the engine is started for each batch."""
+    regime: Regime
+    batches: Array
+    """Sequences at once per replica."""
+    input_len: int
+    output_len: int
+    metrics: Mapping[str, Array]
+    """``ttft_ms``, ``tpot_ms``, ``e2e_ms``, ``prefill_ms``, ``output_tok_s``, ``output_tok_s_per_gpu``, and
+    ``usd_per_mtok`` where there is a price."""
+    low: Mapping[str, Array]
+    """Lower end of the metrics' 90% intervals."""
+    high: Mapping[str, Array]
+    running: Array
+    """Sequences that the engine can really run; the others wait."""
+    memory: Mapping[str, Array]
+    """GiB on the fullest GPU by part: weights, activations, engine, kv_cache (as much as the batch fills), kv_free (the rest
+    of the engine's cache), reserved. They sum to ``device_gib`` where they fit."""
+    device_gib: float
+    causes: Mapping[str, Array]
+    """Milliseconds of a whole request by cause: compute, memory, communication, overhead."""
+    full_batch: int
+    """Most requests of this length that one replica's KV cache holds at once; 0 where not even one fits."""
+    turning_batch: float
+    """Sequences per replica at which decode turns from memory- to compute-bound."""
+    fits: bool
+    """Whether the weights leave room for any cache, at the smallest batch."""
+    price: Price | None
+    provenance: Provenance
+    notes: tuple[Note, ...]
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a batch: the metrics with the ends of their intervals, memory and causes."""
+        import pandas as pd
+
+        columns: dict[str, Array] = {"batch": self.batches, "running": self.running}
+        for name, values in self.metrics.items():
+            columns |= {name: values, f"{name}_low": self.low[name], f"{name}_high": self.high[name]}
+        columns |= {f"{part}_gib": values for part, values in self.memory.items()}
+        columns |= {f"{cause}_ms": values for cause, values in self.causes.items()}
+        return pd.DataFrame(columns)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain JSON types, one record a batch."""
+        records = self.to_frame().to_dict("records")
+        points = [
+            {str(name): None if np.isnan(value) else float(value) for name, value in each.items()} for each in records
+        ]
+        return {
+            "model": self.model.name, "cluster": str(self.cluster), "regime": self.regime, "input_len": self.input_len,
+            "output_len": self.output_len, "interval_level": LEVEL, "full_batch": self.full_batch,
+            "turning_batch": self.turning_batch, "fits": self.fits, "device_gib": self.device_gib,
+            "provenance": self.provenance, "notes": [note.text for note in self.notes],
+            "deployment": {f.name: getattr(self.deployment, f.name) for f in fields(self.deployment)},
+            "points": points,
+        }  # fmt: skip
+
+
+def curve(
+    model: str | Model,
+    gpus: str | Cluster,
+    *,
+    batches: Sequence[int] | None = None,
+    regime: Regime = "steady",
+    tp: int = 1,
+    pp: int = 1,
+    dp: int = 1,
+    ep: int = 1,
+    input_len: int = 1024,
+    output_len: int = 256,
+    engine: str = "vllm",
+    dtype: str = "auto",
+    kv_dtype: str = "auto",
+    max_num_batched_tokens: int | None = None,
+    max_num_seqs: int | None = None,
+    max_model_len: int | None = None,
+    gpu_memory_utilization: float = 0.9,
+    runs: Sequence[Measurement] | None = None,
+    set_gpu: Mapping[str, float | str] | None = None,
+    price: float | None = None,
+) -> Curve:
+    """One deployment evaluated at many batches at once, in some 20 ms.
+
+    Args:
+        model: catalog name or alias, Hugging Face id, path to a ``config.json``, or a ``Model``.
+        gpus: ``"4xA100"``, ``"2x8xH100"`` (nodes x GPUs), or a ``Cluster``.
+        batches: sequences at once per replica; None for some 30 from 1 to beyond what the KV cache holds.
+        regime: "steady": the batch is kept in flight, as ``recommend`` has it; "static": it arrives at once, as
+            ``estimate`` has it.
+        tp: GPUs that share each layer (tensor parallel).
+        pp: stages that the layers are split into (pipeline parallel).
+        dp: replicas of the model.
+        ep: GPUs that the routed experts are spread over; 1 slices them like every other matrix.
+        input_len: tokens of a prompt.
+        output_len: tokens generated for each request.
+        engine: vllm, sglang, tensorrt-llm, torch or lmdeploy.
+        dtype: weight format, or "auto" for the checkpoint's own.
+        kv_dtype: KV cache format, or "auto".
+        max_num_batched_tokens: token budget of one step; None for what the engine would choose.
+        max_num_seqs: most sequences that one replica runs at once; None for the batch itself in the steady state, as
+            ``recommend`` configures it, else for what the engine would choose.
+        max_model_len: longest prompt and answer together, in tokens; None for all the model's positions.
+        gpu_memory_utilization: share of each GPU's memory that the engine may use.
+        runs: None for the shipped fit and the user's own runs; a list for exactly those; [] for the analytic model.
+        set_gpu: what-if values for fields of the GPU, such as ``{"memory_bandwidth_gbps": 6000}``.
+        price: dollars per GPU-hour; None for the cheapest offer in the catalog.
+
+    Raises:
+        InputError: a name, number or combination that cannot be; the message says what would be right.
+
+    """
+    if regime not in ("static", "steady"):
+        raise InputError(f"regime is {regime!r:.60}; it must be steady or static")
+    found_model, found_cluster = read_model(model), read_cluster(gpus, set_gpu)
+    check_lengths(found_model.value, input_len, output_len, max_model_len)
+    each = regime == "steady" and max_num_seqs is None
+    wanted = Deployment(
+        engine=engine, tp=tp, pp=pp, dp=dp, ep=ep, dtype=dtype, kv_dtype=kv_dtype, max_num_seqs=1 if each else max_num_seqs,
+        max_num_batched_tokens=max_num_batched_tokens, max_model_len=max_model_len,
+        gpu_memory_utilization=gpu_memory_utilization,
+    )  # fmt: skip
+    resolved = resolve(wanted, found_model.value, found_cluster.value)
+    model_, cluster, deployment = found_model.value, found_cluster.value, resolved.value
+    knowledge = Knowledge.of(runs, engine=deployment.engine, gpu=cluster.gpu)
+    marginal = knowledge.marginal(deployment.engine, cluster.gpu)
+    budget = deployment.max_num_batched_tokens
+    assert budget is not None  # resolved
+    started = _Started(model_, cluster, deployment, budget, each_batch=each)
+    full = started.full_batch(input_len + output_len)
+    chosen = np.array(_batches(batches, full), dtype=float)
+    evaluation = Evaluation.of(
+        model_, cluster, started.layout(chosen), batch=chosen, input_len=input_len, output_len=output_len, regime=regime,
+        parameters=marginal.parameters, engine=deployment.engine,
+        residuals=knowledge.residuals(deployment.engine, cluster.gpu, model_),
+    )  # fmt: skip
+    offer = chosen_price(cluster.gpu.name, price)
+    metrics, low, high = _with_intervals(evaluation, knowledge, deployment, offer)
+    fits = evaluation.setting.memory.fits
+    return Curve(
+        model=model_, cluster=cluster, deployment=replace(deployment, max_num_seqs=None) if each else deployment,
+        regime=regime, batches=chosen, input_len=input_len, output_len=output_len, metrics=metrics, low=low, high=high,
+        running=np.where(fits, evaluation.times.running, 0.0), memory=_memory(evaluation),
+        device_gib=cluster.gpu.memory_gib,
+        causes={cause: np.where(fits, values, np.nan) for cause, values in request_causes(evaluation).items()},
+        full_batch=full, turning_batch=turning_batch(evaluation, 0), fits=bool(fits[0]), price=offer,
+        provenance=marginal.provenance,
+        notes=(*found_model.notes, *found_cluster.notes, *resolved.notes, *knowledge.notes),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Started:
+    """A deployment as it is started for each batch."""
+
+    model: Model
+    cluster: Cluster
+    deployment: Deployment
+    budget: int
+    each_batch: bool
+    """``max_num_seqs`` is the batch, though never above the tokens of a step, which no engine allows."""
+
+    def layout(self, batches: Array) -> Layout:
+        layout = Layout.of([self.deployment], self.model, self.cluster.gpu).take(np.zeros(len(batches), dtype=int))
+        if self.each_batch:
+            return replace(layout, max_num_seqs=np.minimum(batches, float(self.budget)))
+        return layout
+
+    def full_batch(self, length: int) -> int:
+        """Largest batch whose requests of ``length`` tokens are all in the cache at once.
+
+        An engine started for more sequences has a little less cache, so the batch is searched for, not divided out.
+        """
+
+        def held(batch: float) -> int:
+            layout = self.layout(np.array([batch]))
+            room = memory(self.model, self.cluster, layout, self.deployment.engine)
+            return int(max_concurrency(self.model, room, layout, np.array([float(length)]))[0])
+
+        low, high = 0, held(1.0)
+        while low < high:
+            middle = -(-(low + high) // 2)
+            low, high = (middle, high) if held(float(middle)) >= middle else (low, middle - 1)
+        return low
+
+
+def _batches(given: Sequence[int] | None, full: int) -> list[int]:
+    if given is not None:
+        if not 0 < len(given) <= MOST_BATCHES:
+            raise InputError(f"{len(given)} batches; a curve has from 1 to {MOST_BATCHES}")
+        for batch in given:
+            require_positive("batch", batch, most=10**6)
+        return sorted(set(given))
+    last = min(max(int(full * BEYOND), 16), MOST_BATCHES)
+    grid = np.unique(np.round(np.geomspace(1, last, POINTS)).astype(int)).tolist()
+    return sorted({*grid, *({min(full, last)} if full else ())})
+
+
+def _with_intervals(
+    evaluation: Evaluation, knowledge: Knowledge, deployment: Deployment, price: Price | None
+) -> tuple[dict[str, Array], dict[str, Array], dict[str, Array]]:
+    """The metrics and the ends of their intervals, which never pass the physical floor (``Estimate.interval``)."""
+    marginal = knowledge.marginal(deployment.engine, evaluation.setting.cluster.gpu)
+    sigmas = evaluation.sigmas(marginal, knowledge.surrogate, deployment.engine)
+    floors, gpus, fits = evaluation.floors(), float(deployment.num_gpus), evaluation.setting.memory.fits
+    metrics, low, high = {}, {}, {}
+    for name in TIME_METRICS:
+        kept = scale_name(name, evaluation.regime, staged=deployment.pp > 1)
+        factor = np.exp(knowledge.scale(marginal.provenance, deployment.engine, kept).at(LEVEL) * sigmas[name])
+        values = np.where(fits, getattr(evaluation.times, name), np.nan)
+        least, most = values / factor, values * factor
+        if name in HIGHER_IS_BETTER:
+            most = np.maximum(np.minimum(most, floors[name]), values)
+        else:
+            least = np.minimum(np.maximum(least, floors[name]), values)
+        metrics[name], low[name], high[name] = values, least, most
+    for found in (metrics, low, high):
+        found["output_tok_s_per_gpu"] = found["output_tok_s"] / gpus
+    if price is not None:
+        hourly = price.usd_per_gpu_hour * gpus / 3.6e-3
+        metrics["usd_per_mtok"] = hourly / metrics["output_tok_s"]
+        low["usd_per_mtok"], high["usd_per_mtok"] = hourly / high["output_tok_s"], hourly / low["output_tok_s"]
+    return metrics, low, high
+
+
+def _memory(evaluation: Evaluation) -> dict[str, Array]:
+    room, concurrency = evaluation.setting.memory, np.maximum(evaluation.concurrency, 1.0)
+    filled = room.kv_gib * np.clip(evaluation.batch / concurrency, 0.0, 1.0)
+    return {
+        "weights": room.weights_gib, "activations": room.activations_gib, "engine": room.engine_gib, "kv_cache": filled,
+        "kv_free": room.kv_gib - filled, "reserved": room.reserved_gib,
+    }  # fmt: skip

@@ -1,0 +1,63 @@
+"""Why a deployment is as fast as it is, where its memory ends, and what would tell more."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from advisor.prediction.estimation import Estimate
+
+
+def reasons(best: Estimate) -> tuple[str, ...]:
+    """What a decode step's time goes to, and where it would turn compute-bound."""
+    decode: dict[str, dict[str, float]] = best.breakdown["decode"]
+    total = sum(time for causes in decode.values() for time in causes.values())
+    shares = {
+        "KV reads": decode.get("attention", {}).get("memory", 0.0),
+        "weight reads": sum(
+            causes.get("memory", 0.0) for name, causes in decode.items() if name not in {"attention", "elementwise"}
+        ),
+        "arithmetic": sum(causes.get("compute", 0.0) for causes in decode.values()),
+        "communication": sum(causes.get("communication", 0.0) for causes in decode.values()),
+        "other memory traffic": decode.get("elementwise", {}).get("memory", 0.0),
+        "launches and host": sum(causes.get("overhead", 0.0) for causes in decode.values()),
+    }
+    ranked = sorted(shares.items(), key=lambda item: -item[1])
+    told = ", ".join(f"{name} {time / total:.0%}" for name, time in ranked if time / total >= 0.03)
+    turn = round(best.turning_batch)
+    side = "compute" if best.batch > turn else "memory"
+    return (
+        f"a mean step: {told}",
+        f"weight products are {side}-bound at batch {best.batch}; they turn at about {turn} sequences per replica",
+    )
+
+
+def memory_limits(best: Estimate) -> tuple[str, ...]:
+    """Where this layout's memory ends."""
+    length = best.input_len + best.output_len
+    return (
+        (
+            f"KV cache full above batch {best.max_concurrency} per replica at {length} tokens a request "
+            f"({best.kv_capacity_tokens} tokens); beyond it requests wait or are preempted"
+        ),
+    )
+
+
+def next_probe(shown: Sequence[Estimate]) -> str:
+    """The measurement that would narrow what the choice hangs on: the best layout, and its rival if they overlap."""
+    best = shown[0]
+    low = best.interval("output_tok_s_per_gpu")[0]
+    rivals = [layout(e) for e in shown[1:] if e.interval("output_tok_s_per_gpu")[1] > low and layout(e) != layout(best)]
+    text = (
+        f"a measured run of {layout(best)} at batch {best.batch} in $ADVISOR_HOME/runs would replace this "
+        f"{best.provenance} prediction"
+    )
+    return f"{text}; {rivals[0]} is within its interval, so measure both" if rivals else text
+
+
+def layout(estimate: Estimate) -> str:
+    """The layout of one replica, as people write it: "TP4 PP2", with "EP4" where experts are spread."""
+    deployment = estimate.deployment
+    return f"TP{deployment.tp} PP{deployment.pp}" + (f" EP{deployment.ep}" if deployment.ep > 1 else "")

@@ -1,0 +1,57 @@
+"""What a question names, read: model, GPUs, lengths, price."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from catalog.gpus import parse_cluster
+from catalog.models.find import find_model
+from catalog.prices import cheapest
+from catalog.schema import Cluster, Found, InputError, Model, Price, require_positive
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def plain(value: Any) -> Any:
+    """``value`` as plain JSON types: dataclasses and mappings as dicts, sequences as lists."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, dict) or hasattr(value, "items"):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def read_model(model: str | Model) -> Found[Model]:
+    """A catalog name, a Hugging Face id, a path to a ``config.json``, or a ``Model``."""
+    return Found(model) if isinstance(model, Model) else find_model(str(model))
+
+
+def read_cluster(gpus: str | Cluster, overrides: Mapping[str, float | str] | None = None) -> Found[Cluster]:
+    """``4xA100``, ``A100:4``, ``2x8xH100``, or a ``Cluster``."""
+    return Found(gpus) if isinstance(gpus, Cluster) else parse_cluster(str(gpus), overrides)
+
+
+def check_lengths(model: Model, input_len: int, output_len: int, max_model_len: int | None) -> None:
+    """Raise ``InputError`` for lengths that no request can have."""
+    require_positive("input_len", input_len, most=2**24)
+    require_positive("output_len", output_len, most=2**24)
+    longest = max_model_len or model.max_position_embeddings
+    if input_len + output_len > longest:
+        what = "max_model_len" if max_model_len else f"the positions of {model.name}"
+        raise InputError(
+            f"{input_len} tokens in and {output_len} out are {input_len + output_len}, above {what}: at most {longest}"
+        )
+
+
+def chosen_price(gpu: str, price: float | None, *, illustrative: bool = False) -> Price | None:
+    """The price the user states, else the cheapest on-demand offer in the catalog; None if there is none."""
+    if price is not None:
+        require_positive("price", price, most=1e6, whole=False)
+        return Price(gpu=gpu, usd_per_gpu_hour=price, provider="stated by the user")
+    return cheapest(gpu.split(" (", maxsplit=1)[0], illustrative=illustrative)

@@ -1,0 +1,255 @@
+"""Many deployments evaluated at once, and single ones described with intervals, causes and limits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from advisor.calibration.intervals import Regime, implementation_variance, scale_name
+from advisor.calibration.support import opening
+from advisor.perf_model.cost import CAUSES, Cost
+from advisor.perf_model.cost_model import Setting
+from advisor.perf_model.deployment_arrays import ACTIVATION_BYTES
+from advisor.perf_model.forward_pass import decode_pass, prefill_pass
+from advisor.perf_model.memory.vllm import max_concurrency, memory, request_gib, spread_gib
+from advisor.perf_model.operators import Product, products
+from advisor.perf_model.parameters import EFFICIENCIES, IDEAL, NAMES, Parameters
+from advisor.perf_model.roofline import product_cost
+from advisor.perf_model.schedule import Times, static, steady
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from advisor.calibration.parameter_posterior import Marginal
+    from advisor.calibration.residual_gp import Residuals
+    from advisor.calibration.surrogate import Surrogate
+    from advisor.perf_model.deployment_arrays import Layout
+    from catalog.schema import Cluster, Model
+    from catalog.units import Array
+
+STEP = 1e-3
+"""Finite-difference step on the unbounded scale of the parameters."""
+
+TIME_METRICS = ("prefill_ms", "ttft_ms", "tpot_ms", "e2e_ms", "output_tok_s")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """n deployments of one model on one kind of GPU under one workload; arrays have shape (n,)."""
+
+    setting: Setting
+    regime: Regime
+    batch: Array
+    input_len: Array
+    output_len: Array
+    times: Times
+
+    @classmethod
+    def of(
+        cls, model: Model, cluster: Cluster, layout: Layout, *, batch: Array, input_len: float, output_len: float,
+        regime: Regime, parameters: Parameters, engine: str = "vllm", residuals: Residuals | None = None,
+    ) -> Evaluation:  # fmt: skip
+        """Evaluate ``layout``'s deployments; a batch that does not fit runs in waves.
+
+        ``residuals``: of runs of this model, which correct the times near them.
+        """
+        setting = Setting(
+            model=model,
+            cluster=cluster,
+            layout=layout,
+            memory=memory(model, cluster, layout, engine),
+            parameters=parameters,
+            engine=engine,
+        )
+        lengths = np.full(len(layout), float(input_len)), np.full(len(layout), float(output_len))
+        batch = np.broadcast_to(np.asarray(batch, dtype=float), (len(layout),))
+        run = static if regime == "static" else steady
+        if residuals is not None:
+            setting = replace(
+                setting, correction=residuals.correction(layout, batch, *lengths, spread=regime == "static")
+            )
+        found = cls(
+            setting=setting, regime=regime, batch=batch, input_len=lengths[0], output_len=lengths[1],
+            times=run(setting, batch, *lengths),
+        )  # fmt: skip
+        return found if residuals is None else found._above_the_floor()
+
+    def _above_the_floor(self) -> Evaluation:
+        """With corrections that take no time below what physics allows."""
+        setting = self.setting
+        assert setting.correction is not None
+        least = setting.correction.factors.min(axis=0)
+        # Without them every time is above its floor by at least the best efficiency, but for what none of them scales.
+        best = max(float(np.max(getattr(setting.parameters, name))) for name in EFFICIENCIES)
+        scaled = (setting.layout.offload == 0) & (not setting.whole_prompts)
+        close = np.flatnonzero((least < 1.0) & ((least < best) | ~scaled))
+        if not close.size:
+            return self
+        near = self.take(close)
+        floors = near.floors()
+        below = np.zeros(len(close), dtype=bool)
+        for name, values in near.metrics().items():
+            better = values > floors[name] if name == "output_tok_s" else values < floors[name]
+            below |= better & (near.times.e2e_ms > 0)
+        if not below.any():
+            return self
+        factors = setting.correction.factors.copy()
+        factors[:, close[below]] = np.maximum(factors[:, close[below]], 1.0)
+        setting = replace(setting, correction=replace(setting.correction, factors=factors))
+        return self._run(setting, self.batch, self.input_len, self.output_len)
+
+    def take(self, rows: NDArray[Any]) -> Evaluation:
+        """The chosen rows, evaluated again."""
+        return self._run(self.setting.take(rows), self.batch[rows], self.input_len[rows], self.output_len[rows])
+
+    def _run(self, setting: Setting, batch: Array, input_len: Array, output_len: Array) -> Evaluation:
+        run = static if self.regime == "static" else steady
+        return replace(
+            self, setting=setting, batch=batch, input_len=input_len, output_len=output_len,
+            times=run(setting, batch, input_len, output_len),
+        )  # fmt: skip
+
+    @property
+    def concurrency(self) -> Array:
+        """Sequences of the workload's length that the KV cache of one replica holds."""
+        return max_concurrency(
+            self.setting.model, self.setting.memory, self.setting.layout, self.input_len + self.output_len
+        )
+
+    def chances(self, engine: str) -> tuple[Array, Array]:
+        """Probability that memory is left for one request of the workload's length, and for the whole batch at once."""
+        setting, spread = self.setting, spread_gib(engine, self.setting.cluster.gpu)
+        each = request_gib(setting.model, setting.memory, setting.layout, self.input_len + self.output_len)
+        at_once = np.minimum(self.batch, setting.layout.max_num_seqs)
+        left = [(setting.memory.slack_gib - count * each) / spread for count in (1.0, at_once)]
+        one, all_ = (np.array([NormalDist().cdf(x) for x in np.clip(rows, -38.0, 38.0)]) for rows in left)
+        return one, np.where(at_once < self.batch, 0.0, all_)
+
+    def capacity_ends(self, engine: str, level: float = 0.9) -> tuple[Array, Array]:
+        """Fewest and most tokens that the KV cache of one replica holds with probability ``level``."""
+        room = self.setting.memory
+        half = NormalDist().inv_cdf(0.5 + level / 2.0) * spread_gib(engine, self.setting.cluster.gpu)
+        per_gib = room.kv_capacity_tokens / np.maximum(room.kv_gib, 1e-9)
+        most = np.where(room.slack_gib > room.kv_gib + 1e-9, room.kv_gib, np.inf)  # what the engine uses at the most
+        ends = [np.floor(np.clip(room.slack_gib + side, 0.0, most) * per_gib) for side in (-half, half)]
+        return ends[0], ends[1]
+
+    def metrics(self) -> dict[str, Array]:
+        return {name: getattr(self.times, name) for name in TIME_METRICS}
+
+    def sigmas(self, marginal: Marginal, surrogate: Surrogate, engine: str) -> dict[str, Array]:
+        """Standard deviation of the logarithm of each metric, shape (n,): parameters' spread and residual noise."""
+        shifted = np.vstack([marginal.mean, marginal.mean + STEP * np.eye(len(NAMES))])
+        setting = replace(self.setting, parameters=Parameters.from_unbounded(shifted))
+        moved = self._run(setting, self.batch, self.input_len, self.output_len)
+        unseen = opening(marginal.seen, self.setting.model, self.setting.layout)
+        found = {}
+        for name, values in moved.metrics().items():
+            logs = np.log(np.maximum(values, 1e-12))
+            slopes = (logs[1:] - logs[:1]) / STEP
+            variance = np.einsum("pn,pq,qn->n", slopes, marginal.covariance, slopes) + np.sum(
+                slopes**2 * unseen, axis=0
+            )
+            plain, staged = (
+                surrogate.scale(marginal.provenance, engine, scale_name(name, self.regime, staged=staged)).noise
+                for staged in (False, True)
+            )
+            noise = np.where(self.setting.layout.pp > 1, staged, plain)
+            unknown = implementation_variance(marginal.provenance, self.setting.layout.compiled)
+            found[name] = np.sqrt(np.maximum(variance, 0.0) + noise**2 * self._left(name) + unknown)
+        return found
+
+    def _left(self, metric: str) -> Array | float:
+        """Share of a residual's variance that runs nearby leave. They are static batches, and what they say of the steady
+        state was tested on too few runs to narrow its intervals.
+        """
+        if self.setting.correction is None or self.regime == "steady":
+            return 1.0
+        return self.setting.correction.left_of(metric, np.clip(self.times.prefill_ms / self.times.e2e_ms, 0.0, 1.0))
+
+    def floors(self) -> dict[str, Array]:
+        """Physical bounds: time at peak bandwidth and peak FLOP/s with no overhead at all, shape (n,).
+
+        Times cannot be shorter, throughput cannot be higher.
+        """
+        setting = replace(self.setting, parameters=IDEAL, correction=None, ideal=True)
+        ideal = self._run(setting, self.batch, self.input_len, self.output_len)
+        return ideal.metrics()
+
+
+def time_by_operator(evaluation: Evaluation, row: int) -> dict[str, dict[str, dict[str, float]]]:
+    """Milliseconds of one row, by phase ("prefill", "decode"), operator and cause; zeros are left out."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for phase, cost in (("prefill", evaluation.times.prefill), ("decode", evaluation.times.decode)):
+        found[phase] = {}
+        for operator, time in cost.parts.items():
+            causes = {cause: float(time[i, row]) for i, cause in enumerate(CAUSES) if time[i, row] > 0}
+            if causes:
+                found[phase][operator] = causes
+    return found
+
+
+def request_causes(evaluation: Evaluation) -> dict[str, Array]:
+    """Milliseconds of one request's life by cause, shape (n,): its prefill and its decode steps."""
+    steps = np.maximum(evaluation.output_len - 1.0, 0.0)
+    whole: Cost = evaluation.times.prefill + evaluation.times.decode * steps
+    return whole.by_cause()
+
+
+def product_report(evaluation: Evaluation, row: int) -> list[dict[str, Any]]:
+    """Every matrix product of one row in prefill and decode: shape, work, and what bounds it."""
+    only = np.array([row])
+    setting, input_len = evaluation.setting.take(only), evaluation.input_len[only]
+    budget = np.minimum(setting.layout.max_num_batched_tokens, evaluation.batch[only] * input_len)
+    zero = np.zeros(1)
+    context = input_len + evaluation.output_len[only] / 2.0
+    passes = {
+        "prefill": prefill_pass(budget, np.maximum(budget / input_len, 1.0), zero, zero),
+        "decode": decode_pass(setting.model, evaluation.times.running[only], context),
+    }
+    gpu, rows = setting.cluster.gpu, []
+    for phase, step in passes.items():
+        for product in products(setting.model, setting.layout, step):
+            cost = product_cost(product, setting.layout, gpu, setting.parameters)
+            causes = {cause: float(values[0]) for cause, values in cost.by_cause().items()}
+            rows.append(
+                {
+                    "phase": phase,
+                    "product": product.name,
+                    "m": float(np.ravel(product.m)[0]),
+                    "k": float(np.ravel(product.k)[0]),
+                    "n": float(np.ravel(product.n)[0]),
+                    "layers": product.layers,
+                    "gflop": float(np.ravel(product.flops)[0]) / 1e9,
+                    "flop_per_byte": _intensity(product, setting.layout),
+                    "ms": sum(causes.values()),
+                    "bound": max(causes, key=lambda cause: causes[cause]),
+                }
+            )
+    return rows
+
+
+def _intensity(product: Product, layout: Layout) -> float:
+    width = max(layout.weight_bytes[0], ACTIVATION_BYTES) if product.kind == "half" else layout.weight_bytes[0]
+    return float(np.ravel(product.flops)[0] / (np.ravel(product.weights)[0] * width))
+
+
+def turning_batch(evaluation: Evaluation, row: int) -> float:
+    """Sequences per replica at which the decode products of one row turn from memory- to compute-bound.
+
+    Where weight reads and FLOPs take equally long: m FLOPs 2 k n / (peak e_c) = k n bytes / (bandwidth e_m), so
+    m = bytes peak e_c / (2 bandwidth e_m) rows; with experts, m rows reach each expert at m N / k tokens.
+    """
+    setting = evaluation.setting
+    model, parameters, gpu = setting.model, setting.parameters, setting.cluster.gpu
+    ratio = float(setting.layout.weight_bytes[row] * setting.layout.matrix_flops[row]) / (
+        2.0 * gpu.memory_bandwidth_gbps * 1e9
+    )
+    dense = ratio * float(parameters.gemm_compute) / float(parameters.gemm_memory)
+    if not model.moe_layers:
+        return dense
+    routed = ratio * float(parameters.expert_compute) / float(parameters.expert_memory)
+    return routed * model.num_experts / model.num_experts_per_tok

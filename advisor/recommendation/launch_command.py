@@ -1,0 +1,57 @@
+"""A deployment as what starts it: a command line, a Compose file, a Kubernetes manifest."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from advisor.prediction.estimation import Estimate
+from advisor.prediction.inputs import read_cluster, read_model
+from advisor.recommendation.problem import startable
+from advisor.recommendation.recommendation import Recommendation
+from catalog.engines import render
+from catalog.schema import Deployment, InputError
+
+if TYPE_CHECKING:
+    from catalog.schema import Cluster, Model
+
+
+def export(
+    deployment: Deployment | Estimate | Recommendation,
+    format: str,  # noqa: A002  the word users know
+    *,
+    model: str | Model | None = None,
+    gpus: str | Cluster | None = None,
+) -> str:
+    """``deployment`` as ``format``: "vllm", "sglang", "tensorrt-llm", "compose" or "kubernetes".
+
+    Args:
+        deployment: an answer of ``estimate`` or ``recommend``, which know their model and GPUs, or a ``Deployment``.
+        format: an engine's command line, or a file for its containers.
+        model: needed with a ``Deployment``: a name or a ``Model``.
+        gpus: needed with a ``Deployment``: such as ``"4xA100"``, or a ``Cluster``.
+
+    Raises:
+        InputError: what cannot start (too little memory, a format the GPU lacks, nothing feasible), or an unknown format.
+
+    """
+    if isinstance(deployment, Recommendation):
+        if deployment.best is None:
+            raise InputError(f"nothing feasible to export; relax: {'; '.join(deployment.relaxations)}")
+        deployment = deployment.best
+    if isinstance(deployment, Estimate):
+        found, chosen, cluster = deployment.deployment, deployment.model, deployment.cluster
+        if not deployment.fits:
+            raise InputError(f"{chosen.name} does not fit in {cluster} with this layout; nothing that could start")
+        length, held = deployment.input_len + deployment.output_len, deployment.kv_capacity_tokens
+        if held < length:
+            raise InputError(f"{cluster} holds {held} tokens of KV cache in this layout; one request needs {length}")
+        if (found.max_model_len or 0) > held:
+            found = replace(found, max_model_len=None)
+        started = startable(found, chosen, cluster, held, length)
+        return render(started, chosen, cluster, format)
+    if model is None or gpus is None:
+        raise InputError(
+            "export of a bare Deployment also needs model and gpus, for example model='llama-13b', gpus='4xA100'"
+        )
+    return render(deployment, read_model(model).value, read_cluster(gpus).value, format)

@@ -1,0 +1,306 @@
+"""Searching the deployments of one model on one cluster: the space, its scores, and full estimates of the best."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from advisor.perf_model.deployment_arrays import Layout
+from advisor.perf_model.memory.vllm import max_concurrency, memory
+from advisor.prediction.estimation import Estimate, describe
+from advisor.prediction.prediction import Evaluation
+from catalog.engines import find_engine, resolve, valid_tp
+from catalog.schema import Cluster, Deployment, InputError, Model, Note, Slo, Workload
+from search.parallelism import parallelisms
+from search.scores import Scores
+from search.space import Axis, Space, batch_sizes
+from search.study import explore
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from advisor.prediction.evidence import Knowledge
+    from catalog.schema import Found, Price
+    from search.scores import Direction
+    from search.space import Columns
+    from search.study import Exploration
+
+OBJECTIVES: dict[str, tuple[str, Direction]] = {
+    "throughput_per_gpu": ("output_tok_s_per_gpu", "maximize"),
+    "throughput": ("output_tok_s", "maximize"),
+    "latency": ("e2e_ms", "minimize"),
+    "ttft": ("ttft_ms", "minimize"),
+    "tpot": ("tpot_ms", "minimize"),
+    "cost": ("usd_per_mtok", "minimize"),
+}
+"""What each objective optimises, and in which direction."""
+
+FILLS_THE_CLUSTER = frozenset({"throughput_per_gpu", "throughput"})
+
+MOST_SEQUENCES = 1024
+"""Largest batch per replica that is searched: vLLM's own default cap on large GPUs, and four times what was measured."""
+
+LIMITS = ("kv_cache", "max_num_batched_tokens", "ttft_ms", "tpot_ms", "e2e_ms")
+"""What a point may exceed: memory, a token a step for every running sequence, and the limits of the question."""
+
+REFINED = 100_000
+"""Points of a grid of batches up to which the batches about its best are tried as well."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeploymentSearch:
+    """One question about deployments: everything that stays the same over the points that are searched."""
+
+    model: Model
+    cluster: Cluster
+    workload: Workload
+    slo: Slo
+    objective: str
+    engine: str
+    dtypes: tuple[str, ...]
+    kv_dtypes: tuple[str, ...]
+    budgets: tuple[int, ...]
+    max_model_len: int | None
+    gpu_memory_utilization: float
+    offload: float
+    max_batch: int
+    knowledge: Knowledge
+    price: Price | None
+
+    @property
+    def length(self) -> int:
+        return self.workload.input_len + self.workload.output_len
+
+    @property
+    def directions(self) -> dict[str, Direction]:
+        """What is optimised, which decides, and what it is traded against on the Pareto front."""
+        name, direction = OBJECTIVES[self.objective]
+        if name in {"ttft_ms", "tpot_ms", "e2e_ms"}:
+            return {name: direction, "output_tok_s_per_gpu": "maximize"}
+        return {name: direction, "tpot_ms": "minimize"}
+
+    def layout(self, columns: Mapping[str, Any]) -> Layout:
+        return Layout.from_columns(
+            {
+                "gpu_memory_utilization": self.gpu_memory_utilization,
+                "offload": self.offload,
+                "max_model_len": self.max_model_len or self.model.max_position_embeddings,
+                **columns,
+            },
+            self.model,
+            self.cluster.gpu,
+        )
+
+    def space(self) -> Space:
+        """Valid layouts with the batches that may fit them, crossed with the other knobs that are open."""
+        known = find_engine(self.engine).parallel
+        experts = "tp" if self.model.moe_layers and "ep" in known else "none"
+        found = [
+            each
+            for each in parallelisms(
+                self.model,
+                self.cluster,
+                max_pp=None if "pp" in known else 1,
+                expert_parallel=cast("Any", experts),
+                fits=self._fits,
+            )
+            if each.dp == 1 or "dp" in known
+        ]
+        if not found:
+            tps = ", ".join(map(str, valid_tp(self.model, most=self.cluster.num_gpus)))
+            raise InputError(
+                f"{self.model.name} has {self.model.num_attention_heads} attention heads and cannot be laid out on "
+                f"{self.cluster}; tensor parallel degrees that work: {tps}"
+            )
+        axis = Axis.table(found, names=("tp", "pp", "dp", "ep"))
+        knobs = (
+            Axis.of("dtype", self.dtypes),
+            Axis.of("kv_dtype", self.kv_dtypes),
+            Axis.of("max_num_batched_tokens", self.budgets),
+        )
+        return Space((axis.crossed("max_num_seqs", self._batches(axis, knobs)), *knobs))
+
+    def _batches(self, axis: Axis, knobs: tuple[Axis, ...]) -> list[list[int]]:
+        """Batches of every layout: a grid up to what its cache holds, and all of them about the best of the grid.
+
+        Throughput and latency change smoothly with the batch between the edges that memory, limits and graphs set, so the
+        best batch is next to the best one of the grid.
+        """
+        if self.workload.concurrency is not None:
+            return [[max(math.ceil(self.workload.concurrency / int(dp)), 1)] for dp in axis.columns["dp"]]
+        most = self._most_sequences(axis.columns)
+        grid = [batch_sizes(max(int(each), 1)) for each in most]
+        coarse = Space((axis.crossed("max_num_seqs", grid), *knobs))
+        if coarse.size > REFINED:
+            return grid
+        scores = self.scores(next(coarse.chunks(REFINED))[1], coarse.labels)
+        direction = OBJECTIVES[self.objective][1]
+        losses = np.nan_to_num(scores.values[:, 0] * (1.0 if direction == "minimize" else -1.0), nan=np.inf)
+        losses = losses.reshape(len(coarse.axes[0]), -1)
+        excess = scores.excess.reshape(losses.shape)
+        options, start = [], 0
+        for sizes in grid:
+            rows = slice(start, start + len(sizes))
+            start += len(sizes)
+            best = np.lexsort((losses[rows].T, excess[rows].T))[:, 0]
+            near = {
+                size
+                for i in set(best.tolist())
+                for size in range(sizes[max(i - 1, 0)], sizes[min(i + 1, len(sizes) - 1)])
+            }
+            options.append(sorted(near.union(sizes)))
+        return options
+
+    def _most_sequences(self, columns: Mapping[str, Any]) -> np.ndarray[Any, Any]:
+        """Most sequences of the workload's length that each layout holds with any of the open knobs, 0 if none."""
+        best = np.zeros(len(columns["tp"]))
+        for dtype, kv_dtype, budget in itertools.product(self.dtypes, self.kv_dtypes, self.budgets):
+            knobs = {**columns, "dtype": dtype, "kv_dtype": kv_dtype, "max_num_batched_tokens": budget}
+
+            def held(running: Any, knobs: Mapping[str, Any] = knobs) -> Any:
+                """Sequences that fit where the engine is started for ``running``: each takes sampler and graphs too."""
+                layout = self.layout({**knobs, "max_num_seqs": np.maximum(running, 1.0)})
+                room = memory(self.model, self.cluster, layout, self.engine)
+                return max_concurrency(self.model, room, layout, np.full(len(layout), float(self.length)))
+
+            top = float(min(self.max_batch, budget))
+            low = np.minimum(held(np.full(len(best), top)), top)
+            high = np.minimum(held(low), top)
+            while np.any(low < high):
+                middle = np.ceil((low + high) / 2.0)
+                fits = held(middle) >= middle
+                low, high = np.where(fits, middle, low), np.where(fits, high, middle - 1.0)
+            best = np.maximum(best, low)
+        return best
+
+    def _fits(self, tp: int, pp: int) -> bool:
+        return bool(self._most_sequences({"tp": np.array([tp]), "pp": np.array([pp])})[0] >= 1)
+
+    def evaluate(self, columns: Columns, labels: Mapping[str, tuple[str, ...]]) -> Evaluation:
+        named = {
+            name: np.array(labels[name], dtype=object)[values] if name in labels else values
+            for name, values in columns.items()
+        }
+        layout = self.layout(named)
+        parameters = self.knowledge.marginal(self.engine, self.cluster.gpu).parameters
+        return Evaluation.of(
+            self.model, self.cluster, layout, batch=layout.max_num_seqs, input_len=self.workload.input_len,
+            output_len=self.workload.output_len, regime="steady", parameters=parameters, engine=self.engine,
+            residuals=self.knowledge.residuals(self.engine, self.cluster.gpu, self.model),
+        )  # fmt: skip
+
+    def scores(self, columns: Columns, labels: Mapping[str, tuple[str, ...]]) -> Scores:
+        evaluation = self.evaluate(columns, labels)
+        layout, times = evaluation.setting.layout, evaluation.times
+        fits = evaluation.setting.memory.fits
+        tok_s = np.where(fits, times.output_tok_s, np.nan)
+        hourly = self.price.usd_per_gpu_hour if self.price else 1.0
+        metrics = {
+            "output_tok_s": tok_s,
+            "output_tok_s_per_gpu": tok_s / layout.gpus,
+            "ttft_ms": np.where(fits, times.ttft_ms, np.nan),
+            "tpot_ms": np.where(fits, times.tpot_ms, np.nan),
+            "e2e_ms": np.where(fits, times.e2e_ms, np.nan),
+            "usd_per_mtok": hourly * layout.gpus / tok_s / 3.6e-3,
+        }
+        held = np.maximum(evaluation.concurrency, 1e-9)
+        over = [np.where(fits, layout.max_num_seqs / held - 1.0, np.inf)]
+        over.append(layout.max_num_seqs / layout.max_num_batched_tokens - 1.0)
+        over += [
+            np.full(len(layout), -1.0) if limit is None else metrics[metric] / limit - 1.0
+            for metric, limit in (
+                ("ttft_ms", self.slo.ttft_ms), ("tpot_ms", self.slo.tpot_ms), ("e2e_ms", self.slo.e2e_ms),
+            )
+        ]  # fmt: skip
+        return Scores(
+            values=np.stack([metrics[name] for name in self.directions], axis=1),
+            violations=np.stack(over, axis=1),
+            limits=LIMITS,
+            attributes={"num_gpus": layout.gpus, **metrics},
+        )
+
+    def run(
+        self, *, trials: int | None = None, storage: str | None = None, study_name: str | None = None
+    ) -> Exploration:
+        space = self.space()
+        labels = space.labels
+        return explore(
+            space,
+            lambda columns: self.scores(columns, labels),
+            directions=self.directions,
+            tie_break={"num_gpus": "maximize" if self.objective in FILLS_THE_CLUSTER else "minimize"},
+            distinct=("tp", "pp", "ep"),
+            trials=trials,
+            storage=storage,
+            study_name=study_name,
+        )
+
+    def deployment(self, record: Mapping[str, Any]) -> Deployment:
+        """One point as a deployment with nothing left open that decides whether it starts.
+
+        More requests in flight than an engine runs at once (a point beyond its limits) leave some waiting.
+        """
+        record = {**record, "max_num_seqs": min(record["max_num_seqs"], record["max_num_batched_tokens"])}
+        return Deployment(
+            engine=self.engine, gpu_memory_utilization=self.gpu_memory_utilization, offload=self.offload,
+            max_model_len=self.max_model_len, **record,
+        )  # fmt: skip
+
+    def estimates(self, exploration: Exploration, rows: Sequence[int]) -> list[Estimate]:
+        """Full estimates of some candidates of an exploration."""
+        if not rows:
+            return []
+        chosen = {name: values[np.asarray(rows)] for name, values in exploration.columns.items()}
+        evaluation = self.evaluate(chosen, exploration.space.labels)
+        records = exploration.space.records(chosen)
+        deployments = []
+        for i, record in enumerate(records):
+            wanted = self.deployment(record)
+            held = int(evaluation.setting.memory.kv_capacity_tokens[i])
+            deployments.append(startable(wanted, self.model, self.cluster, held, self.length))
+        return describe(evaluation, range(len(rows)), deployments, self.knowledge, price=self.price)
+
+
+def startable(deployment: Deployment, model: Model, cluster: Cluster, held: int, length: int) -> Deployment:
+    """The deployment resolved, with a ``max_model_len`` that one replica's KV cache of ``held`` tokens can hold.
+
+    vLLM refuses to start when a single sequence of ``max_model_len`` does not fit; 5% is kept for the error of the
+    memory model.
+    """
+    if deployment.max_model_len is None:
+        longest = model.max_position_embeddings
+        safe = int(held * 0.95) // 256 * 256
+        if safe < longest:
+            deployment = replace(deployment, max_model_len=max(min(safe, longest), length))
+    return resolve(deployment, model, cluster).value
+
+
+def checked(search: DeploymentSearch) -> tuple[DeploymentSearch, list[Note]]:
+    """Formats and knobs resolved once, so that what the engine refuses is said before anything is searched."""
+
+    def resolved(dtype: str, kv_dtype: str) -> Found[Deployment]:
+        wanted = Deployment(
+            engine=search.engine, dtype=dtype, kv_dtype=kv_dtype, max_model_len=search.max_model_len,
+            gpu_memory_utilization=search.gpu_memory_utilization, offload=search.offload,
+            max_num_batched_tokens=search.budgets[0], max_num_seqs=1,
+        )  # fmt: skip
+        return resolve(wanted, search.model, search.cluster)
+
+    notes: list[Note] = []
+    dtypes: dict[str, None] = {}
+    kv_dtypes: dict[str, None] = {}
+    for dtype in search.dtypes:
+        found = [resolved(dtype, kv_dtype) for kv_dtype in search.kv_dtypes]
+        chosen = [each.value.dtype for each in found]
+        if len(set(chosen)) > 1:  # one cache decides the weights' format: every cache is tried with that one
+            decided = next(each for each in chosen if each != resolved(dtype, "auto").value.dtype)
+            found += [resolved(decided, kv_dtype) for kv_dtype in search.kv_dtypes]
+            found = [each for each in found if each.value.dtype == decided]
+        for each in found:
+            notes += [note for note in each.notes if note not in notes]
+            dtypes[each.value.dtype] = kv_dtypes[each.value.kv_dtype] = None
+    return replace(search, dtypes=tuple(dtypes), kv_dtypes=tuple(kv_dtypes)), notes

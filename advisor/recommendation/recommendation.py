@@ -1,0 +1,303 @@
+"""The deployment that serves a workload best on given GPUs, found by searching every valid one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from advisor.prediction.evidence import Knowledge
+from advisor.prediction.explanation import memory_limits, next_probe, reasons
+from advisor.prediction.inputs import check_lengths, chosen_price, plain, read_cluster, read_model
+from advisor.recommendation.problem import MOST_SEQUENCES, OBJECTIVES, DeploymentSearch, checked
+from advisor.recommendation.relaxation import relaxations
+from catalog.engines import command as launch_command
+from catalog.engines import find_engine
+from catalog.schema import Cluster, InputError, Model, Note, Slo, Workload, require_positive
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pandas as pd
+
+    from advisor.prediction.estimation import Estimate
+    from advisor.prediction.evidence import Runs
+    from search.study import Exploration
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recommendation:
+    """What to run, what else was close, and what stands in the way."""
+
+    model: Model
+    cluster: Cluster
+    workload: Workload
+    slo: Slo
+    objective: str
+    engine: str
+    best: Estimate | None
+    """None where nothing is feasible."""
+    candidates: tuple[Estimate, ...]
+    """Best first, each layout (tp, pp, ep) once with its best replicas and batch."""
+    pareto: tuple[Estimate, ...]
+    """Those that no other beats in both tokens/s per user and tokens/s per GPU, fastest per GPU first."""
+    nearest: Estimate | None
+    """Where nothing is feasible, what comes nearest."""
+    relaxations: tuple[str, ...]
+    """Where nothing is feasible, what would make it so, in numbers."""
+    assumptions: tuple[Note, ...]
+    why: tuple[str, ...]
+    limits: tuple[str, ...]
+    next_probe: str
+    command: tuple[str, ...]
+    """argv that starts ``best``; empty if the engine cannot run there, which ``assumptions`` then say."""
+    importances: Mapping[str, float]
+    """Share of the objective's variation that each choice explains."""
+    evaluated: int
+    exact: bool
+    """Every valid deployment was evaluated."""
+    study_name: str
+    storage: str | None
+    exploration: Exploration = field(repr=False, compare=False)
+
+    def to_frame(self) -> pd.DataFrame:
+        """The candidates as a table, one row each."""
+        import pandas as pd  # slow to import, and only this needs it
+
+        return pd.DataFrame([row(candidate) for candidate in self.candidates])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain JSON types."""
+        estimates = {"best", "nearest"}
+        body: dict[str, Any] = {}
+        for name in self.__slots__:
+            value = getattr(self, name)
+            if name in {"exploration", "storage"}:
+                continue
+            if name in estimates:
+                body[name] = None if value is None else value.to_dict()
+            elif name in {"candidates", "pareto"}:
+                body[name] = [candidate.to_dict() for candidate in value]
+            elif name == "model":
+                body[name] = value.name
+            elif name == "cluster":
+                body[name] = str(value)
+            else:
+                body[name] = plain(value)
+        return body
+
+
+def row(candidate: Estimate) -> dict[str, Any]:
+    """One candidate as a flat row: layout, batch, metrics with their 90% ends, memory, cost, provenance."""
+    deployment = candidate.deployment
+    found: dict[str, Any] = {
+        "engine": deployment.engine, "dp": deployment.dp, "tp": deployment.tp, "pp": deployment.pp, "ep": deployment.ep,
+        "gpus_used": deployment.num_gpus, "batch": candidate.batch, "dtype": deployment.dtype,
+        "kv_dtype": deployment.kv_dtype, "max_num_batched_tokens": deployment.max_num_batched_tokens,
+    }  # fmt: skip
+    for metric in ("output_tok_s_per_gpu", "output_tok_s", "ttft_ms", "tpot_ms", "e2e_ms"):
+        low, high = candidate.interval(metric)
+        found |= {metric: getattr(candidate, metric), f"{metric}_low": low, f"{metric}_high": high}
+    used = candidate.memory["device"] - candidate.memory["reserved"] - candidate.memory["kv_cache"]
+    found |= {
+        "memory_gib": used + candidate.memory["kv_cache"], "kv_capacity_tokens": candidate.kv_capacity_tokens,
+        "usd_per_mtok": candidate.usd_per_mtok, "provenance": candidate.provenance,
+    }  # fmt: skip
+    return found
+
+
+def recommend(
+    model: str | Model,
+    gpus: str | Cluster,
+    *,
+    workload: Workload | None = None,
+    slo: Slo | None = None,
+    objective: str = "throughput_per_gpu",
+    engine: str = "vllm",
+    dtypes: Sequence[str] | None = None,
+    kv_dtypes: Sequence[str] | None = None,
+    max_num_batched_tokens: int | Sequence[int] | None = None,
+    max_model_len: int | None = None,
+    gpu_memory_utilization: float = 0.9,
+    offload: float = 0.0,
+    max_batch: int | None = None,
+    trials: int | None = None,
+    storage: str | None = None,
+    study_name: str | None = None,
+    runs: Runs = None,
+    price: float | None = None,
+    illustrative_prices: bool = False,
+    set_gpu: Mapping[str, float | str] | None = None,
+    top: int = 10,
+) -> Recommendation:
+    """The best deployment of a model on up to all the GPUs of a cluster, in the steady state.
+
+    Every valid combination of tensor, pipeline, data and expert parallel degrees and batch is evaluated, and of the
+    other knobs where several are allowed; where that is too much, a sampler explores it.
+
+    Args:
+        model: catalog name or alias, Hugging Face id, path to a ``config.json``, or a ``Model``.
+        gpus: ``"4xA100"``, ``"2x8xH100"`` (nodes x GPUs), or a ``Cluster``; an upper bound.
+        workload: lengths and, if wanted, the number of requests kept in flight; 1024 in and 256 out by default.
+        slo: limits on the mean latencies.
+        objective: one of ``OBJECTIVES``.
+        engine: vllm, sglang, tensorrt-llm, torch or lmdeploy.
+        dtypes: weight formats allowed; the checkpoint's own by default.
+        kv_dtypes: KV cache formats allowed; the model's own by default.
+        max_num_batched_tokens: token budgets allowed; the engine's default if None.
+        max_model_len: longest sequence to serve; None: the model's, or what the KV cache holds.
+        gpu_memory_utilization: share of each GPU's memory the engine may use.
+        offload: share of the layers' weights streamed from CPU memory.
+        max_batch: largest batch per replica to consider; 1024 if None.
+        trials: evaluate about this many points instead of all.
+        storage: URL or path that keeps the Optuna study.
+        study_name: name of the study there.
+        runs: None for the shipped fit and the user's own runs; a list for exactly those; [] for the analytic model; or what
+            ``fit`` made.
+        price: dollars per GPU-hour; None for the cheapest offer in the catalog.
+        illustrative_prices: also allow round figures that are no offers.
+        set_gpu: what-if values for fields of the GPU.
+        top: how many layouts to describe.
+
+    Raises:
+        InputError: a name, number or combination that cannot be; the message says what would be right.
+
+    """
+    found_model, found_cluster = read_model(model), read_cluster(gpus, set_gpu)
+    workload, slo = workload or Workload(), slo or Slo()
+    check_question(workload, slo, objective)
+    check_lengths(found_model.value, workload.input_len, workload.output_len, max_model_len)
+    require_positive("top", top, most=10_000)
+    if max_batch is not None:
+        require_positive("max_batch", max_batch, most=65536)
+    kind = find_engine(engine)
+    gpu = found_cluster.value.gpu
+    offer = chosen_price(gpu.name, price, illustrative=illustrative_prices)
+    if objective == "cost" and offer is None:
+        raise InputError(f"there is no price for {gpu.name}; give one with price (--price, dollars per GPU-hour)")
+    knowledge = Knowledge.of(runs, engine=kind.name, gpu=gpu)
+    open_budgets = _budgets(max_num_batched_tokens, kind.batch_defaults(gpu).max_num_batched_tokens)
+    search = DeploymentSearch(
+        model=found_model.value, cluster=found_cluster.value, workload=workload, slo=slo, objective=objective,
+        engine=kind.name, dtypes=tuple(dtypes or ("auto",)), kv_dtypes=tuple(kv_dtypes or ("auto",)),
+        budgets=open_budgets, max_model_len=max_model_len, gpu_memory_utilization=gpu_memory_utilization,
+        offload=offload, max_batch=max_batch or MOST_SEQUENCES, knowledge=knowledge, price=offer,
+    )  # fmt: skip
+    notes = [*found_model.notes, *found_cluster.notes, *knowledge.notes]
+    search, resolved_notes = checked(search)
+    exploration = search.run(trials=trials, storage=storage, study_name=study_name)
+    feasible = exploration.feasible > 0
+    order = _one_a_layout(exploration, top if feasible else 1)
+    shown = search.estimates(exploration, order) if _runs(exploration, order) else []
+    front = search.estimates(exploration, list(exploration.front[:50])) if feasible else []
+    best = shown[0] if feasible else None
+    nearest = None if feasible or not shown else shown[0]
+    launch, refusal = _command(best, search)
+    return Recommendation(
+        model=search.model,
+        cluster=search.cluster,
+        workload=workload,
+        slo=slo,
+        objective=objective,
+        engine=kind.name,
+        best=best,
+        candidates=tuple(shown) if feasible else (),
+        pareto=tuple(sorted(front, key=lambda e: -(e.output_tok_s_per_gpu or 0.0))),
+        nearest=nearest,
+        relaxations=() if feasible else relaxations(search),
+        assumptions=(*notes, *resolved_notes, *refusal, *_regime_notes(search)),
+        why=() if best is None else reasons(best),
+        limits=() if best is None else memory_limits(best),
+        next_probe="" if best is None else next_probe(shown),
+        command=launch,
+        importances=exploration.importances() if feasible else {},
+        evaluated=exploration.evaluated,
+        exact=exploration.exact,
+        study_name=exploration.study_name,
+        storage=storage,
+        exploration=exploration,
+    )
+
+
+def check_question(workload: Workload, slo: Slo, objective: str) -> None:
+    """Raise ``InputError`` for a workload, an SLO or an objective that cannot be answered."""
+    if objective not in OBJECTIVES:
+        raise InputError(f"objective {objective!r} is not known; it must be one of {', '.join(OBJECTIVES)}")
+    if workload.rate is not None:
+        raise InputError(
+            "a request rate needs the serving simulator, which a search does not use: plan finds the GPUs for a rate, "
+            "simulate judges one deployment; "
+            "state how many requests are in flight instead (concurrency)"
+        )
+    if slo.percentile is not None:
+        raise InputError(
+            "percentiles need the serving simulator, which a search does not use: plan finds the GPUs for a rate, "
+            "simulate judges one deployment; "
+            "limits on means work (no percentile)"
+        )
+    if workload.concurrency is not None:
+        require_positive("concurrency", workload.concurrency, most=10**6)
+    limits = {"ttft_ms": slo.ttft_ms, "tpot_ms": slo.tpot_ms, "e2e_ms": slo.e2e_ms}
+    for name, limit in limits.items():
+        if limit is not None:
+            require_positive(name, limit, whole=False, most=1e9)
+    least = (slo.ttft_ms or 0.0, (slo.tpot_ms or 0.0) * (workload.output_len - 1))
+    if slo.e2e_ms is not None and slo.ttft_ms is not None and slo.ttft_ms > slo.e2e_ms:
+        raise InputError(
+            f"the SLO contradicts itself: TTFT up to {least[0]:g} ms can never be reached within E2E of {slo.e2e_ms:g} ms; "
+            "make ttft at most e2e"
+        )
+
+
+def _budgets(given: int | Sequence[int] | None, default: int) -> tuple[int, ...]:
+    budgets = (default,) if given is None else tuple(given) if isinstance(given, Iterable) else (given,)
+    for budget in budgets:
+        require_positive("max_num_batched_tokens", budget, most=2**24)
+    return budgets
+
+
+def _one_a_layout(exploration: Exploration, most: int) -> list[int]:
+    """The best candidates, each (tp, pp, ep) once; feasible ones where there are any."""
+    seen: set[tuple[int, ...]] = set()
+    rows = []
+    feasible = exploration.scores.excess == 0
+    layouts = np.stack([exploration.columns[name] for name in ("tp", "pp", "ep")], axis=1)
+    for i, layout in enumerate(map(tuple, layouts.tolist())):
+        if layout in seen or (exploration.feasible and not feasible[i]):
+            continue
+        seen.add(layout)
+        rows.append(i)
+        if len(rows) == most:
+            break
+    return rows
+
+
+def _runs(exploration: Exploration, rows: Sequence[int]) -> bool:
+    return bool(rows) and bool(np.isfinite(exploration.scores.values[rows[0], 0]))  # noqa: PD011  no pandas here
+
+
+def _command(best: Estimate | None, search: DeploymentSearch) -> tuple[tuple[str, ...], list[Note]]:
+    if best is None:
+        return (), []
+    try:
+        return tuple(launch_command(best.deployment, search.model, search.cluster)), []
+    except InputError as error:
+        return (), [Note(f"no launch command: {error}", "warning")]
+
+
+def _regime_notes(search: DeploymentSearch) -> list[Note]:
+    notes = [
+        Note("steady state: each replica keeps its batch of requests in flight; latencies are means of one request"),
+    ]
+    if search.price is not None:
+        offer = search.price
+        where = f"{offer.provider} {offer.instance}".strip()
+        kind = "illustrative figure, no offer" if offer.illustrative else offer.kind
+        notes.append(
+            Note(
+                f"${offer.usd_per_gpu_hour:g} per GPU-hour: {where} ({kind}{f', {offer.as_of}' if offer.as_of else ''})"
+            )
+        )
+    return notes

@@ -1,0 +1,119 @@
+"""Where nothing is feasible: what would make it so, each change alone, in numbers."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from advisor.recommendation.problem import DeploymentSearch, checked
+from catalog.engines import find_engine
+from catalog.schema import Cluster, InputError
+
+MOST_GPUS = 1024
+"""How far the search for a cluster that would do goes."""
+
+
+def relaxations(search: DeploymentSearch) -> tuple[str, ...]:
+    """What would make the question answerable, each alone, in numbers."""
+    found = [*_limit_relaxations(search), *_batch_relaxation(search)]
+    found += _format_relaxations(search)
+    more = _more_gpus(search)
+    if more:
+        found.append(more)
+    if not found:
+        found.append(f"nothing alone is enough: not {MOST_GPUS} GPUs, 8- or 4-bit weights, or any single limit lifted")
+    return tuple(found)
+
+
+def _limit_relaxations(search: DeploymentSearch) -> list[str]:
+    found = []
+    for metric in ("ttft_ms", "tpot_ms", "e2e_ms"):
+        limit = getattr(search.slo, metric)
+        if limit is None:
+            continue
+        without = replace(search, slo=replace(search.slo, **{metric: None}), objective=metric.split("_")[0])
+        if metric == "e2e_ms":
+            without = replace(without, objective="latency")
+        other = without.run()
+        if other.feasible:
+            value = float(other.scores.attributes[metric][0])
+            found.append(f"{metric.split('_')[0].upper()} limit of {_up(value)} ms instead of {limit:g} ms")
+    return found
+
+
+def _batch_relaxation(search: DeploymentSearch) -> list[str]:
+    """With a stated concurrency: the largest one that keeps every limit."""
+    if search.workload.concurrency is None:
+        return []
+    free = replace(search, workload=replace(search.workload, concurrency=None), objective="throughput")
+    other = free.run()
+    if not other.feasible:
+        return []
+    feasible = other.pool.excess == 0
+    columns = other.space.take(other.pool.points[feasible])
+    most = int(np.max(columns["dp"] * columns["max_num_seqs"]))
+    return [f"at most {most} requests in flight instead of {search.workload.concurrency}"]
+
+
+def _format_relaxations(search: DeploymentSearch) -> list[str]:
+    engine = find_engine(search.engine)
+    offered = engine.weight_formats(search.cluster.gpu)
+    found = []
+    for dtype in ("fp8", "int4"):
+        if dtype in search.dtypes or dtype not in offered or search.model.quantization:
+            continue
+        try:
+            other, _ = checked(replace(search, dtypes=(dtype,)))
+            if _feasible(other):
+                found.append(f"{dtype} weights")
+        except InputError:
+            continue
+    return found
+
+
+def _more_gpus(search: DeploymentSearch) -> str:
+    """The fewest GPUs of this kind that are enough, by bisection: more GPUs never make less possible."""
+    gpu = search.cluster.gpu
+
+    def cluster_of(count: int) -> Cluster:
+        per_node = max(search.cluster.gpus_per_node, min(gpu.gpus_per_node, count))
+        if count <= per_node:
+            return replace(search.cluster, gpus_per_node=count, nodes=1)
+        return replace(search.cluster, gpus_per_node=per_node, nodes=math.ceil(count / per_node))
+
+    def enough(count: int) -> bool:
+        return _feasible(replace(search, cluster=cluster_of(count)))
+
+    low = search.cluster.num_gpus
+    high = low
+    while high < MOST_GPUS:
+        low, high = high, min(high * 2, MOST_GPUS)
+        if enough(high):
+            break
+    else:
+        return ""
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    size = cluster_of(high)
+    more = size.num_gpus - search.cluster.num_gpus
+    return f"{more} more GPU{'s' if more > 1 else ''} ({size})"
+
+
+def _feasible(search: DeploymentSearch) -> bool:
+    """Whether any valid deployment keeps every limit.
+
+    Where the number in flight is free, one request a replica decides: none of more is earlier or takes less memory.
+    """
+    if search.workload.concurrency is None:
+        search = replace(search, max_batch=1)
+    space = search.space()
+    return any((search.scores(columns, space.labels).excess == 0).any() for _, columns in space.chunks())
+
+
+def _up(value: float) -> str:
+    """Rounded up to two significant digits, so that the limit named can be kept."""
+    scale = 10 ** (math.floor(math.log10(value)) - 1)
+    return f"{math.ceil(value / scale) * scale:g}"

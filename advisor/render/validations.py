@@ -1,0 +1,160 @@
+"""A validation as a person reads it: claims, errors by group, choices, other methods, and what lies outside its interval."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from advisor.render.lines import labelled
+from advisor.render.numbers import share, short, span
+from advisor.render.tables import Column, drawn
+from advisor.validation.prediction_errors import USUAL
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from rich.console import RenderableType
+
+    from advisor.validation.prediction_errors import Check, Summary
+    from advisor.validation.ranking import Ranking
+    from advisor.validation.validation import Rival, Validation
+
+MOST_OUTSIDE = 20
+
+
+def validation_view(
+    found: Validation, width: int, *, wide: bool = False, by: Sequence[str] = USUAL
+) -> list[RenderableType]:
+    """Everything to print, in order; ``wide`` lists every check outside its interval, ``by`` groups the errors."""
+    room = None if wide else width
+    outside = found.outside()
+    view: list[RenderableType] = []
+    claims = [("holds" if claim.holds else "FAILS", [claim.text, claim.detail]) for claim in found.claims]
+    if claims:
+        view += [labelled(claims), ""]
+    summary = found.summary(by)
+    if summary:
+        view += [drawn(summary_columns(summary), room), ""]
+    ranked = found.rankings()
+    if ranked:
+        view += [Text("Choices among the measured deployments of a model and a workload:", style="bold")]
+        view += [drawn(ranking_columns(ranked), room), ""]
+    if found.rivals:
+        view += [Text("Mean errors on runs that were not fitted, beside other methods on the same runs:", style="bold")]
+        view += [drawn(rival_columns(found.rivals, found.rival_rankings), room), ""]
+    if found.ablation:
+        view += [Text("The same with one part of the fit taken out:", style="bold")]
+        view += [drawn(rival_columns(found.ablation), room), ""]
+    told = f"{len(outside)} of {len(found.checks)} checks outside their 90% interval"
+    shown = outside if wide else sorted(outside, key=_distance, reverse=True)[:MOST_OUTSIDE]
+    if len(shown) < len(outside):
+        told += f"; the {len(shown)} farthest (--wide lists all, --format csv every check)"
+    view.append(Text(told + (":" if shown else ""), style="bold"))
+    if shown:
+        view.append(drawn(check_columns(shown), room))
+    if found.left_out:
+        rows = [
+            f"{count} rows: {reason}" for reason, count in sorted(found.left_out.items(), key=lambda item: -item[1])
+        ]
+        view += ["", labelled([("left out", rows)])]
+    return view
+
+
+def _distance(check: Check) -> float:
+    """How far outside, as a factor."""
+    return max(check.low / check.measured, check.measured / check.high)
+
+
+NAMES = {"split": "predicted", "gpu": "GPU"}
+"""Of groups' columns, where they differ from the keys."""
+RANKS = {"regime": 1}
+
+
+def summary_columns(rows: Sequence[Summary]) -> list[Column]:
+    """Errors by group."""
+    keys = list(rows[0].group) if rows else []
+    return [
+        *(
+            Column(
+                name=NAMES.get(key, key), narrow="" if key == "parallel" else NAMES.get(key, key),
+                cells=[r.group[key].rsplit("/", maxsplit=1)[-1] if key == "model" else r.group[key] for r in rows],
+                right=False, rank=RANKS.get(key, 0),
+            )
+            for key in keys
+        ),
+        Column(name="checks", cells=[str(r.checks) for r in rows]),
+        Column(name="error", unit="median", cells=[f"{r.median_error:.1%}" for r in rows]),
+        Column(name="error", unit="mean", cells=[f"{r.mean_error:.1%}" for r in rows], rank=3),
+        Column(name="bias", cells=[f"{r.bias:+.0%}" for r in rows], rank=2),
+        Column(name="coverage", unit="of 90%", cells=[share(r.coverage) for r in rows]),
+        Column(
+            name="coverage",
+            unit="95% CI",
+            cells=[f"({r.coverage_low:.0%}-{r.coverage_high:.0%})" for r in rows],
+            rank=4,
+        ),
+        Column(name="interval", unit="median +-", cells=[share(r.half_width) for r in rows], rank=5),
+        Column(name="interval", unit="mean +-", cells=[share(r.mean_half_width) for r in rows], rank=6),
+    ]  # fmt: skip
+
+
+def ranking_columns(rows: Sequence[Ranking]) -> list[Column]:
+    """What choosing by prediction costs, by objective."""
+    return [
+        Column(name="predicted", cells=[r.split for r in rows], right=False),
+        Column(name="objective", cells=[r.objective for r in rows], right=False),
+        Column(name="choices", cells=[str(r.choices) for r in rows]),
+        Column(name="within 1%", unit="of best", cells=[share(r.within) for r in rows]),
+        Column(name="regret", unit="mean", cells=[f"{r.mean_regret:.2%}" for r in rows]),
+        Column(name="regret", unit="worst", cells=[f"{r.worst_regret:.1%}" for r in rows]),
+        Column(name="Kendall", unit="mean", cells=[f"{r.kendall:.2f}" for r in rows], rank=1),
+        Column(name="Spearman", unit="mean", cells=[f"{r.spearman:.2f}" for r in rows], rank=2),
+        Column(name="worst", cells=[r.worst if r.worst_regret > 0 else "" for r in rows], right=False, rank=3),
+    ]
+
+
+QUANTITIES = {"prefill_ms": "prefill", "tpot_ms": "TPOT", "e2e_ms": "batch"}
+
+
+def rival_columns(rows: Sequence[Rival], ranked: Mapping[str, Sequence[Ranking]] | None = None) -> list[Column]:
+    """Mean errors of each method by engine, tensor (TP) and pipeline (PP) parallel; its choices over all engines."""
+    errors = {(r.name, r.engine, r.parallel, r.metric): r.mean_error for r in rows}
+    named = list(dict.fromkeys((r.engine, r.name) for r in sorted(rows, key=lambda r: r.engine)))
+    columns = [
+        Column(name="method", cells=[name for _, name in named], right=False),
+        Column(name="engine", cells=[engine for engine, _ in named], right=False),
+    ]
+    for parallel in dict.fromkeys(sorted((r.parallel for r in rows), reverse=True)):
+        for metric, told in QUANTITIES.items():
+            values = [errors.get((name, engine, parallel, metric)) for engine, name in named]
+            cells = ["-" if value is None else f"{value:.1%}" for value in values]
+            columns.append(Column(name=told, unit=parallel, cells=cells))
+    if ranked:
+        mean, within = {}, {}
+        for name, each in ranked.items():
+            count = sum(r.choices for r in each) or 1
+            mean[name] = sum(r.mean_regret * r.choices for r in each) / count
+            within[name] = sum(r.within * r.choices for r in each) / count
+        columns += [
+            Column(name="regret", unit="all engines", cells=[f"{mean[name]:.1%}" for _, name in named], rank=1),
+            Column(name="within 1%", unit="of best", cells=[share(within[name]) for _, name in named], rank=2),
+        ]
+    return columns
+
+
+def check_columns(checks: Sequence[Check]) -> list[Column]:
+    """Measured beside predicted."""
+    return [
+        Column(name="model", cells=[c.run.model.rsplit("/", maxsplit=1)[-1] for c in checks], right=False),
+        Column(name="GPU", cells=[c.run.gpu for c in checks], right=False, rank=2),
+        Column(name="engine", cells=[c.engine for c in checks], right=False, rank=4),
+        Column(name="TP x PP", cells=[f"{c.run.tp} x {c.run.pp}" for c in checks]),
+        Column(name="batch", cells=[str(c.run.batch) if c.run.batch else "full" for c in checks]),
+        Column(name="in/out", cells=[f"{c.run.input_len}/{c.run.output_len}" for c in checks], rank=3),
+        Column(name="metric", cells=[c.metric for c in checks], right=False),
+        Column(name="measured", cells=[short(c.measured) for c in checks]),
+        Column(name="predicted", cells=[short(c.predicted) for c in checks]),
+        Column(name="90% interval", cells=[span(c.low, c.high) for c in checks], rank=1),
+        Column(name="case", cells=[c.split for c in checks], right=False, rank=5),
+    ]

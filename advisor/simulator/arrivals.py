@@ -1,0 +1,336 @@
+"""Requests as they come: when each arrives, how long its prompt is, and how many tokens it asks for.
+
+Arrivals are a renewal process whose gaps are gamma distributed (exponential, so Poisson, at burstiness 1), stretched and
+squeezed where the rate follows a curve; a closed loop, where each completion lets the next request in; or a trace.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from catalog.schema import InputError, Note, Workload, require_positive
+from probes.serving_benchmark import Offer, length_pieces, lengths
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from catalog.units import Array
+
+    Integers = NDArray[np.int64]
+
+WHOLE = 1_000_000
+"""Requests that are kept in memory, about 100 bytes each; more of an open loop come as a ``Stream``."""
+PIECE = 200_000
+"""Requests of a stream that are made or read at once."""
+MOST_REQUESTS = 20_000_000
+"""Where all must be in memory: of a closed loop, for a plan, and with a pool for prompts."""
+MOST_STREAMED = 2_000_000_000
+MOST_SPREAD = 3.0
+SERVED_PER_SECOND = 200
+"""Requests of a closed loop that are prepared for each second; more than any one deployment completes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traffic:
+    """n requests in the order of their arrival; arrays have shape (n,)."""
+
+    arrival_s: Array
+    """Since the beginning, ascending; in a closed loop only the first ``concurrency`` mean anything."""
+    input_len: Integers
+    output_len: Integers
+    duration_s: float
+    """How long requests come."""
+    concurrency: int | None = None
+    """Requests kept in flight; None: they come when they come."""
+    starters: int = 0
+    """Requests at the beginning that are no measure: those that fill a closed loop, begun as if in the middle."""
+    notes: tuple[Note, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.input_len)
+
+    @property
+    def rate(self) -> float | None:
+        """Requests a second; None in a closed loop, where completions set it."""
+        return None if self.concurrency else len(self) / self.duration_s
+
+    def at_rate(self, rate: float) -> Traffic:
+        """The same requests, faster or slower; not of a closed loop."""
+        assert self.rate
+        factor = self.rate / rate
+        return replace(self, arrival_s=self.arrival_s * factor, duration_s=self.duration_s * factor)
+
+    def beginning(self, count: int) -> Traffic:
+        """Its first requests."""
+        if count >= len(self):
+            return self
+        return replace(self._where(np.arange(len(self)) < count), duration_s=float(self.arrival_s[count]))
+
+    def within(self, longest: int) -> Traffic:
+        """Without the requests that an engine with sequences of at most ``longest`` tokens refuses.
+
+        Raises:
+            InputError: none is left.
+
+        """
+        kept = self.fitting(longest)
+        return replace(kept, notes=(*self.notes, *refusals(len(self) - len(kept), len(self), longest)))
+
+    def fitting(self, longest: int) -> Traffic:
+        """The same, which may be none, and without a word about it."""
+        kept = self.input_len + self.output_len <= longest
+        return self if kept.all() else self._where(kept)
+
+    def _where(self, kept: NDArray[np.bool_]) -> Traffic:
+        return replace(
+            self, arrival_s=self.arrival_s[kept], input_len=self.input_len[kept], output_len=self.output_len[kept]
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stream:
+    """More requests of an open loop than are kept in memory: made, or read, whenever they are served."""
+
+    make: Callable[[], Iterator[Traffic]]
+    """All of them in the order of their arrival, ``PIECE`` at a time."""
+    count: int
+    duration_s: float
+    """How long requests come."""
+    longest: int | None = None
+    """Tokens above which a request is refused."""
+    notes: tuple[Note, ...] = ()
+    concurrency: None = None
+    """It is no closed loop."""
+
+    def __len__(self) -> int:
+        return self.count
+
+    @property
+    def rate(self) -> float:
+        """Requests a second, with those refused."""
+        return self.count / self.duration_s
+
+    def within(self, longest: int) -> Stream:
+        """Without the requests that an engine with sequences of at most ``longest`` tokens refuses."""
+        return replace(self, longest=longest if self.longest is None else min(longest, self.longest))
+
+    def pieces(self) -> Iterator[Traffic]:
+        """All that are not refused, piece by piece."""
+        for each in self.make():
+            yield each if self.longest is None else each.fitting(self.longest)
+
+
+class Busiest:
+    """Keeps, of the pieces of a stream that pass, the one in which requests come fastest."""
+
+    def __init__(self) -> None:
+        self._piece: Traffic | None = None
+
+    def passing(self, pieces: Iterable[Traffic]) -> Iterator[Traffic]:
+        """All of them. One much smaller than the others says little of how fast requests come, and is not kept."""
+        for each in pieces:
+            kept = self._piece
+            if len(each) and (kept is None or (2 * len(each) >= len(kept) and _pace(each) > _pace(kept))):
+                self._piece = each
+            yield each
+
+    @property
+    def found(self) -> Traffic:
+        """As if nothing came before it; some piece has passed."""
+        assert self._piece is not None
+        at = self._piece.arrival_s - self._piece.arrival_s[0]
+        return replace(self._piece, arrival_s=at, duration_s=len(at) / _pace(self._piece))
+
+
+def _pace(piece: Traffic) -> float:
+    """Requests a second between the first and the last."""
+    return len(piece) / max(float(piece.arrival_s[-1] - piece.arrival_s[0]), 1e-6)
+
+
+def refusals(refused: int, count: int, longest: int) -> tuple[Note, ...]:
+    """What is said of requests that are too long.
+
+    Raises:
+        InputError: all are.
+
+    """
+    if refused == count:
+        raise InputError(f"all {count} requests are longer than the {longest} tokens that are served at most")
+    told = f"{refused} of {count} requests are longer than {longest} tokens and refused"
+    return (Note(told, "warning"),) if refused else ()
+
+
+def open_loop(
+    workload: Workload,
+    *,
+    duration_s: float,
+    longest: int,
+    seed: int = 0,
+    spread: float = 0.0,
+    burstiness: float = 1.0,
+    curve: Sequence[float] = (),
+) -> Traffic:
+    """Requests that come at ``workload.rate`` a second whatever becomes of them.
+
+    Args:
+        workload: mean lengths and the mean rate.
+        duration_s: how long they come.
+        longest: prompt and output together are at most that many tokens.
+        seed: of the random numbers; the same seed gives the same requests.
+        spread: coefficient of variation of both lengths, log-normal; 0: all are alike.
+        burstiness: squared coefficient of variation of the gaps; 1: Poisson, 0: evenly spaced.
+        curve: relative rates of equal parts of the duration, such as 24 hours of a day.
+
+    Raises:
+        InputError: a number that cannot be.
+
+    """
+    found = _Opened.of(workload, duration_s, seed, spread, burstiness, curve)
+    if found.expected > MOST_REQUESTS:
+        raise InputError(found.too_many(MOST_REQUESTS))
+    turns = np.concatenate(list(found.turns(MOST_REQUESTS)))
+    found.check_some(len(turns))
+    inputs, outputs = lengths(found.offer, len(turns), longest)
+    return Traffic(arrival_s=found.arrivals(turns), input_len=inputs, output_len=outputs, duration_s=duration_s)
+
+
+def open_traffic(
+    workload: Workload,
+    *,
+    duration_s: float,
+    longest: int,
+    seed: int = 0,
+    spread: float = 0.0,
+    burstiness: float = 1.0,
+    curve: Sequence[float] = (),
+) -> Traffic | Stream:
+    """The same requests as those of ``open_loop``, as a stream where they are more than ``WHOLE``."""
+    found = _Opened.of(workload, duration_s, seed, spread, burstiness, curve)
+    if found.expected <= WHOLE:
+        return open_loop(
+            workload, duration_s=duration_s, longest=longest, seed=seed, spread=spread, burstiness=burstiness, curve=curve
+        )  # fmt: skip
+    if found.expected > MOST_STREAMED:
+        raise InputError(found.too_many(MOST_STREAMED))
+    count = sum(len(turns) for turns in found.turns(PIECE))
+    found.check_some(count)
+
+    def pieces() -> Iterator[Traffic]:
+        every = length_pieces(found.offer, count, longest, PIECE)
+        for turns, (inputs, outputs) in zip(found.turns(PIECE), every, strict=False):
+            yield Traffic(arrival_s=found.arrivals(turns), input_len=inputs, output_len=outputs, duration_s=duration_s)
+
+    return Stream(make=pieces, count=count, duration_s=duration_s)
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """An open loop as it was asked for."""
+
+    offer: Offer
+    expected: float
+    """Requests."""
+    burstiness: float
+    curve: Sequence[float]
+
+    @classmethod
+    def of(
+        cls, workload: Workload, duration_s: float, seed: int, spread: float, burstiness: float, curve: Sequence[float]
+    ) -> _Opened:
+        _check(workload, spread)
+        require_positive("rate", workload.rate or 0.0, whole=False)
+        require_positive("duration", duration_s, whole=False)
+        assert workload.rate is not None
+        if not 0.0 <= burstiness <= 100.0:
+            raise InputError(f"burstiness is {burstiness:g}; it must be from 0 (evenly spaced) over 1 (Poisson) to 100")
+        offer = Offer(
+            input_len=workload.input_len, output_len=workload.output_len, seconds=duration_s, spread=spread, seed=seed,
+            rate=workload.rate,
+        )  # fmt: skip
+        found = cls(offer, workload.rate * duration_s, burstiness, curve)
+        if found.expected < 1.0:
+            raise InputError(found.too_many(MOST_STREAMED))
+        return found
+
+    def too_many(self, most: int) -> str:
+        return (
+            f"{self.offer.rate:g} requests a second for {self.offer.seconds:g} s are {self.expected:.3g}; a simulation takes "
+            f"from 1 to {most}"
+        )
+
+    def check_some(self, count: int) -> None:
+        if not count:
+            raise InputError(
+                f"no request comes within {self.offer.seconds:g} s at {self.offer.rate:g} a second; make it longer"
+            )
+
+    def turns(self, size: int) -> Iterator[Array]:
+        """When requests come, in units of the mean gap, so many at a time."""
+        random = np.random.default_rng((self.offer.seed, 1))
+        left = math.ceil(self.expected + 12.0 * math.sqrt(self.expected * max(self.burstiness, 1.0)) + 20)
+        last = 0.0
+        while left > 0:
+            some = min(size, left)
+            left -= some
+            gaps = random.gamma(1.0 / self.burstiness, self.burstiness, some) if self.burstiness > 0 else np.ones(some)
+            turns = np.cumsum(np.concatenate([[last], gaps]))[1:]
+            last = turns[-1]
+            if last >= self.expected:
+                yield turns[turns < self.expected]
+                return
+            yield turns
+
+    def arrivals(self, turns: Array) -> Array:
+        """The same in seconds."""
+        return _along(turns / self.expected, self.offer.seconds, self.curve)
+
+
+def _along(share: Array, duration_s: float, curve: Sequence[float]) -> Array:
+    """Times at which those shares of all requests have come, when the rate follows ``curve``."""
+    if not len(curve):
+        return share * duration_s
+    rates = np.asarray(curve, dtype=float)
+    if not (np.isfinite(rates).all() and (rates >= 0).all() and rates.sum() > 0):
+        raise InputError("the curve of the rate must be numbers of at least 0, not all 0, such as 0.2,1,1.5,0.6")
+    come = np.concatenate([[0.0], np.cumsum(rates) / rates.sum()])
+    times = np.linspace(0.0, duration_s, len(come))
+    # Where nothing comes the cumulative share is flat, and the search finds the later end of it.
+    part = np.clip(np.searchsorted(come, share, side="right") - 1, 0, len(rates) - 1)
+    width = np.where(rates > 0, rates / rates.sum(), 1.0)
+    return np.asarray(times[part] + (share - come[part]) / width[part] * (duration_s / len(rates)))
+
+
+def closed_loop(workload: Workload, *, duration_s: float, longest: int, seed: int = 0, spread: float = 0.0) -> Traffic:
+    """``workload.concurrency`` requests are kept in flight; arguments as those of ``open_loop``.
+
+    The first ones begin as if in the middle of their outputs, for equal requests would else stay in step.
+    """
+    _check(workload, spread)
+    require_positive("concurrency", workload.concurrency or 0, most=10**6)
+    require_positive("duration", duration_s, whole=False)
+    first = workload.concurrency or 0
+    count = min(first + math.ceil(duration_s * SERVED_PER_SECOND), MOST_REQUESTS)
+    offer = Offer(
+        input_len=workload.input_len, output_len=workload.output_len, seconds=duration_s, spread=spread, seed=seed
+    )
+    inputs, outputs = lengths(offer, count, longest)
+    outputs[:first] = np.random.default_rng((seed, 3)).integers(1, outputs[:first] + 1)
+    return Traffic(
+        arrival_s=np.zeros(count), input_len=inputs, output_len=outputs, duration_s=duration_s, concurrency=first,
+        starters=first,
+    )  # fmt: skip
+
+
+def _check(workload: Workload, spread: float) -> None:
+    require_positive("input_len", workload.input_len, most=2**24)
+    require_positive("output_len", workload.output_len, most=2**24)
+    if not 0.0 <= spread <= MOST_SPREAD:
+        raise InputError(
+            f"spread is {spread:g}; it is the coefficient of variation of the lengths, from 0 to {MOST_SPREAD:g}"
+        )

@@ -1,0 +1,350 @@
+"""A deployment under traffic: what every request waits and takes, by simulating the engine's scheduler step by step.
+
+The scheduler is vLLM's (``serving.kernel``), the time of each of its steps the surrogate's (``serving.steps``). Intervals
+come from simulating the same traffic again with other parameters, drawn from what the surrogate believes of them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+from advisor.perf_model.energy import power_of
+from advisor.prediction.estimation import ENERGY
+from advisor.prediction.evidence import Knowledge
+from advisor.prediction.inputs import plain, read_cluster, read_model
+from advisor.simulator.arrivals import Busiest, Stream, Traffic, closed_loop, open_loop, open_traffic, refusals
+from advisor.simulator.request_results import (
+    COLUMNS,
+    FRONT_END_MS,
+    LIMITS,
+    METRICS,
+    ROUTERS,
+    Served,
+    limits_of,
+    longest,
+)
+from advisor.simulator.served_energy import served_work
+from advisor.simulator.server import Apart, Replicas, outcomes
+from advisor.simulator.streaming_statistics import Tally
+from advisor.simulator.summary_statistics import meets, numbers, spreads, timeline
+from advisor.simulator.trace_files import open_trace, read_trace
+from catalog.schema import Cluster, Deployment, InputError, Model, Note, Slo, Workload, require_positive
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from advisor.calibration.parameter_posterior import Provenance
+    from advisor.calibration.surrogate import Scale
+    from advisor.prediction.evidence import Runs
+    from advisor.simulator.request_results import Router
+    from catalog.units import Array
+
+DURATION_S = 300.0
+RATES = ("completed_s", "output_tok_s", "goodput_s", "saturation_s")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Simulation:
+    """What traffic meets on one deployment."""
+
+    model: Model
+    cluster: Cluster
+    deployment: Deployment
+    """With a pool for prompts, what decodes."""
+    prefill: Deployment | None = None
+    """What computes the prompts, where that is not ``deployment`` itself."""
+    slo: Slo | None
+    rate: float | None
+    """Requests a second that came; None in a closed loop."""
+    concurrency: int | None
+    duration_s: float
+    metrics: Mapping[str, Mapping[str, float]]
+    """Of TTFT, TPOT, ITL and E2E, in ms: the mean and percentiles, named ``mean``, ``p50``, ``p90``, ``p95``, ``p99``."""
+    completed_s: float
+    """Requests completed a second, while they come."""
+    output_tok_s: float
+    """Output tokens a second, while requests come."""
+    goodput_s: float
+    """Requests a second that came and met every limit by themselves; all, without limits."""
+    good: float
+    """Their share of the requests."""
+    saturation_s: float
+    """Requests a second that are completed when there are always more waiting."""
+    energy_j_per_token: float | None = None
+    """Of all the GPUs until the last request is served, for an output token; None where no run measured such energy."""
+    meets: bool | None
+    """Whether the limits are kept, at the percentile they are stated for or on the mean; None without limits."""
+    preemptions: int
+    kv_peak: float
+    """Largest share of one replica's KV blocks in use at once."""
+    kv_capacity_tokens: int
+    """Of one replica."""
+    timeline: Mapping[str, Array]
+    """Curves: ``time_s``; means over the replicas of ``running`` and ``waiting`` requests and of the ``kv_share`` in
+    use, while they work; their ``busy`` share; and all ``output_tok_s`` and ``preemptions_s``, those a second."""
+    served: Served | Tally = field(repr=False)
+    """Every request; of more than ``serving.traffic.WHOLE`` only what is told of all of them."""
+    steps: int
+    provenance: Provenance
+    notes: tuple[Note, ...]
+    sigmas: Mapping[str, Mapping[str, float]] = field(repr=False)
+    """Standard deviations of the logarithms, of ``metrics`` and under "rates" of the rates."""
+    scale: Scale | None = field(repr=False)
+    """How wide an interval at some level is, in those; None without draws."""
+
+    @property
+    def gpus_used(self) -> int:
+        return self.deployment.num_gpus + (self.prefill.num_gpus if self.prefill else 0)
+
+    def interval(self, metric: str, statistic: str = "mean", level: float = 0.9) -> tuple[float, float]:
+        """Lower and upper end within which a statistic of a metric, or a rate, is expected with probability ``level``.
+
+        Raises:
+            InputError: it has no interval, or the level is outside 0.5 to 0.98.
+
+        """
+        if self.scale is None:
+            raise InputError("there are no intervals without draws; simulate with draws=8")
+        if metric in (*RATES, ENERGY):
+            value, sigma = getattr(self, metric), self.sigmas["rates"].get(metric, 0.0)
+            if value is None:
+                raise InputError(f"{metric} has no interval because none was measured")
+        elif metric in self.metrics and statistic in self.metrics[metric]:
+            value, sigma = self.metrics[metric][statistic], self.sigmas[metric][statistic]
+        else:
+            known = ", ".join([*self.metrics, *RATES])
+            raise InputError(f"there is no interval for {statistic} of {metric!r}; metrics that have one: {known}")
+        factor = math.exp(min(self.scale.at(level) * sigma, 50.0))
+        return value / factor, value * factor
+
+    def requests(self) -> Iterator[dict[str, float | int]]:
+        """Every request that came, as a row.
+
+        Raises:
+            InputError: there were too many to keep them.
+
+        """
+        if isinstance(self.served, Tally):
+            raise InputError(
+                f"{len(self.served)} requests are too many to be kept; take them as they are served, with each= (--requests FILE)"
+            )
+        return (dict(zip(COLUMNS, row, strict=True)) for row in self.served.rows())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the single requests, as plain JSON types, with 90% intervals."""
+        left_out = {"model", "cluster", "served", "sigmas", "scale", "timeline"}
+        body = {f.name: plain(getattr(self, f.name)) for f in fields(self) if f.name not in left_out}
+        intervals: dict[str, Any] = {}
+        if self.scale is not None:
+            intervals = {
+                name: {statistic: list(self.interval(name, statistic)) for statistic in values}
+                for name, values in self.metrics.items()
+            } | {name: list(self.interval(name)) for name in RATES}
+            if self.energy_j_per_token is not None:
+                intervals[ENERGY] = list(self.interval(ENERGY))
+        return {
+            "model": self.model.name, "cluster": str(self.cluster), **body, "requests": len(self.served),
+            "gpus_used": self.gpus_used, "interval_level": 0.9, "intervals": intervals,
+            "timeline": {name: [float(f"{value:.5g}") for value in values] for name, values in self.timeline.items()},
+        }  # fmt: skip
+
+
+def simulate(
+    model: str | Model,
+    gpus: str | Cluster,
+    *,
+    deployment: Deployment | None = None,
+    prefill: Deployment | None = None,
+    workload: Workload | None = None,
+    trace: str | Path | Traffic | Stream | None = None,
+    slo: Slo | None = None,
+    runs: Runs = None,
+    duration_s: float | None = None,
+    seed: int = 0,
+    spread: float = 0.0,
+    burstiness: float = 1.0,
+    curve: Sequence[float] = (),
+    router: Router = "round_robin",
+    prefix_hit_rate: float = 0.0,
+    front_end_ms: float = FRONT_END_MS,
+    draws: int = 8,
+    set_gpu: Mapping[str, float | str] | None = None,
+    each: Callable[[Served], None] | None = None,
+) -> Simulation:
+    """Serve traffic on a deployment, simulated.
+
+    Of an open loop of more than a million requests (``serving.traffic.WHOLE``) none is kept: they are made, or read, and
+    served piece by piece, percentiles are right to 0.05%, and intervals come from the busiest 200,000.
+
+    Args:
+        model: catalog name or alias, Hugging Face id, path to a ``config.json``, or a ``Model``.
+        gpus: ``"4xA100"``, ``"2x8xH100"`` (nodes x GPUs), or a ``Cluster``.
+        deployment: layout and knobs; what is None there is what the engine would choose. ``dp`` replicas share the
+            traffic.
+        prefill: another deployment that computes the prompts and hands their KV cache to ``deployment``, which then only
+            decodes (see ``serving.pools``). Not for a closed loop.
+        workload: lengths, and the ``rate`` of an open loop or the ``concurrency`` of a closed one.
+        trace: a file of requests (see ``serving.traces.read_trace``), or what ``open_trace`` made of one; of a file the times
+            are stretched to ``workload.rate`` where that is given.
+        slo: limits, for goodput and whether they are kept.
+        runs: None for the shipped fit and the user's own runs; a list for exactly those; [] for the analytic model; or what
+            ``fit`` made.
+        duration_s: how long requests come; None for five minutes, or all of a trace.
+        seed: of arrivals and lengths; the same seed gives the same requests to every deployment.
+        spread: coefficient of variation of both lengths, log-normal.
+        burstiness: squared coefficient of variation of the gaps between arrivals; 1: Poisson.
+        curve: relative rates of equal parts of the duration.
+        router: "round_robin" or "least_loaded", which counts a waiting request as four running ones, as vLLM does.
+        prefix_hit_rate: share of each prompt found in the prefix cache, 0 to below 1.
+        front_end_ms: what a request takes outside the engine's steps.
+        draws: how often the traffic is simulated again for intervals; 0: no intervals.
+        set_gpu: what-if values for fields of the GPU.
+        each: is handed every request that was served, in parts, in the order of their arrival.
+
+    Raises:
+        InputError: a name, number or combination that cannot be, a model that does not fit, or a queue that grows beyond what
+            memory should hold.
+
+    """
+    found_model, found_cluster = read_model(model), read_cluster(gpus, set_gpu)
+    check_serving(slo, router, prefix_hit_rate, front_end_ms, draws)
+    given = deployment or Deployment()
+    knowledge = Knowledge.of(runs, engine=given.engine, gpu=found_cluster.value.gpu)
+    serving = {"router": router, "prefix_hit_rate": prefix_hit_rate, "front_end_ms": front_end_ms}
+    decode = Replicas.of(found_model.value, found_cluster.value, given, knowledge, serving)
+    chosen, limit = decode.deployment, decode.longest
+    engine: Replicas | Apart = decode
+    resolved = None
+    if prefill is not None:
+        other = Replicas.of(found_model.value, found_cluster.value, prefill, knowledge, serving)
+        limit, engine, resolved = min(limit, other.longest), Apart.of(other, decode), other.deployment
+    traffic = _traffic(
+        workload,
+        trace,
+        duration_s=duration_s,
+        longest=chosen.max_model_len or found_model.value.max_position_embeddings,
+        seed=seed,
+        spread=spread,
+        burstiness=burstiness,
+        curve=curve,
+        whole=prefill is not None,
+    ).within(limit)
+    if prefill is not None and traffic.concurrency:
+        raise InputError("prompts in a pool of their own take a rate or a trace, not a concurrency; leave one out")
+    told: tuple[Note, ...] = ()
+    tally: Tally | None = None
+    if isinstance(traffic, Stream):
+        tally, judged = tallied(decode, traffic, slo, each)
+        told = refusals(len(traffic) - len(tally), len(traffic), limit)
+        if draws:
+            told = (*told, Note(f"intervals are from the busiest {len(judged)} of {len(tally)} requests"))
+    else:
+        judged = traffic
+    found = outcomes(engine, judged, draws)
+    begun, saturation = next(found)
+    if tally is None and each is not None:
+        each(begun)
+    first = numbers(begun, judged, slo) | {("rates", "saturation_s"): saturation}
+    others = [numbers(every, judged, slo) | {("rates", "saturation_s"): rate} for every, rate in found]
+    sigmas = spreads(first, others)
+    served = begun if tally is None else tally
+    base = numbers(served, traffic, slo) | {("rates", "saturation_s"): saturation}
+    power, gpu = power_of(found_cluster.value.gpu, chosen), found_cluster.value.gpu
+    joules = None
+    if power is not None:
+        used = chosen.num_gpus + (resolved.num_gpus if resolved else 0)
+        work = served_work(found_model.value, decode.kv_bytes, served, gpu_s=used * served.end_s)
+        joules = work.joules(power, gpu.tdp_w) / served.loads.made
+        # The part of it that times decide is that of a closed loop, which ends when its time is up.
+        sigmas["rates"][ENERGY] = math.hypot(power.sigma, sigmas["rates"]["completed_s"])
+    notes = [*found_model.notes, *found_cluster.notes, *engine.notes, *knowledge.notes, *traffic.notes, *told]
+    if chosen.engine != "vllm":
+        notes.append(Note(f"steps are timed as {chosen.engine}'s, but scheduled as vLLM's V1 engine does", "warning"))
+    rates = {name: base["rates", name] for name in RATES}
+    rate = None if traffic.concurrency else len(served) / traffic.duration_s
+    if rate is not None and rate > rates["saturation_s"]:
+        notes.append(
+            Note(
+                f"{rate:.3g} requests a second come, {rates['saturation_s']:.3g} is the most that can be served: the "
+                "queue grows as long as they come, and so do the times", "warning",
+            )
+        )  # fmt: skip
+    return Simulation(
+        model=found_model.value, cluster=found_cluster.value, deployment=chosen, slo=slo, rate=rate,
+        concurrency=traffic.concurrency, duration_s=traffic.duration_s,
+        metrics={name: {which: base[name, which] for owner, which in base if owner == name} for name in METRICS},
+        **rates, good=served.good(limits_of(slo)), meets=meets(served, slo), preemptions=served.preempted,
+        kv_peak=served.most_blocks / decode.scheduler.kv_blocks, kv_capacity_tokens=longest(decode.scheduler),
+        timeline=timeline(served, decode.scheduler), served=served, steps=served.steps,
+        provenance=engine.provenance, notes=tuple(notes), sigmas=sigmas,
+        scale=engine.scale if others else None, prefill=resolved, energy_j_per_token=joules,
+    )  # fmt: skip
+
+
+def tallied(
+    engine: Replicas, traffic: Stream, slo: Slo | None, each: Callable[[Served], None] | None = None
+) -> tuple[Tally, Traffic]:
+    """What becomes of a stream, as believed, and its busiest piece; ``each`` is handed the requests.
+
+    Raises:
+        InputError: all are refused, or the queue outgrows memory.
+
+    """
+    tally, busiest = Tally(limits=limits_of(slo), duration_s=traffic.duration_s), Busiest()
+    times = engine.times(engine.beliefs(0)[0])
+    for part in engine.served_pieces(busiest.passing(traffic.pieces()), times, traffic.duration_s):
+        tally.add(part)
+        if each is not None:
+            each(part)
+    refusals(len(traffic) - len(tally), len(traffic), traffic.longest or 0)
+    return tally, busiest.found
+
+
+def check_serving(slo: Slo | None, router: str, prefix_hit_rate: float, front_end_ms: float, draws: int) -> None:
+    """Raise ``InputError`` for what no simulation can be asked."""
+    if router not in ROUTERS:
+        raise InputError(f"router is {router!r:.40}; it must be one of {', '.join(ROUTERS)}")
+    if not 0.0 <= prefix_hit_rate < 1.0:
+        raise InputError(f"prefix_hit_rate is {prefix_hit_rate:g}; it must be from 0 to below 1")
+    if not 0.0 <= front_end_ms <= 1e5:
+        raise InputError(f"front_end_ms is {front_end_ms:g}; it must be from 0 to 100000")
+    if isinstance(draws, bool) or not isinstance(draws, int) or not 0 <= draws <= 1000:
+        raise InputError(f"draws is {draws!r:.40}; it must be a whole number from 0 to 1000")
+    if slo is None:
+        return
+    for name in LIMITS:
+        if getattr(slo, name) is not None:
+            require_positive(name, getattr(slo, name), whole=False)
+    if slo.percentile is not None and not 0.0 < slo.percentile < 100.0:
+        raise InputError(f"percentile is {slo.percentile:g}; it must be between 0 and 100, such as 95")
+
+
+def _traffic(
+    workload: Workload | None, trace: str | Path | Traffic | Stream | None, *, duration_s: float | None, longest: int,
+    seed: int, spread: float, burstiness: float, curve: Sequence[float], whole: bool,
+) -> Traffic | Stream:  # fmt: skip
+    """What comes; ``whole``: in memory, however much it is."""
+    workload = workload or Workload()
+    if trace is not None:
+        if workload.concurrency is not None:
+            raise InputError("a trace says when requests come, so there is no concurrency; leave out one of the two")
+        if isinstance(trace, (Traffic, Stream)):
+            if whole and isinstance(trace, Stream):
+                raise InputError("a pool for prompts takes no stream of requests; take traffic that is read whole")
+            return trace
+        return (read_trace if whole else open_trace)(trace, duration_s=duration_s, rate=workload.rate)
+    if workload.input_len + workload.output_len > longest:
+        raise InputError(
+            f"{workload.input_len} tokens in and {workload.output_len} out are longer than the {longest} tokens served at most"
+        )
+    if (workload.rate is None) == (workload.concurrency is None):
+        raise InputError("say what comes: a rate, a concurrency or a trace, and one of them only")
+    common: dict[str, Any] = {
+        "duration_s": DURATION_S if duration_s is None else duration_s, "longest": longest, "seed": seed, "spread": spread,
+    }  # fmt: skip
+    if workload.concurrency is not None:
+        return closed_loop(workload, **common)
+    return (open_loop if whole else open_traffic)(workload, burstiness=burstiness, curve=curve, **common)

@@ -1,0 +1,122 @@
+"""How long every step takes that a scheduler could make up: the model of time, tabulated for the simulator's loop.
+
+The time of a pass is a sum over operators (``advisor.perf_model.roofline``), and each depends on one thing: matrix products,
+elementwise work and collectives on the tokens of the step; the head on the sequences that get a token; decode attention
+on the decoding sequences and their mean context; prefill attention on query-key pairs, linearly. So four tables say it
+all. Tokens and sequences are tabulated one by one, contexts on a geometric grid between which attention is all but
+linear.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from advisor.perf_model.forward_pass import GRAPH_TOKENS, pass_cost
+from advisor.perf_model.operators import Pass
+from catalog.engines import pipeline_layers
+
+if TYPE_CHECKING:
+    from advisor.perf_model.cost_model import Setting
+    from catalog.units import Array
+
+CONSTANTS = ("pair_ms", "windowed_pair_ms", "launch_ms", "stream_ms", "host_ms", "sequence_ms", "recorded_tokens")
+"""Milliseconds of a query-key pair of the prompts in all full layers and in all windowed ones; of the host to launch a pass
+that is not recorded, and to copy offloaded layers, both beside the GPU; of the host in a step and for each sequence that
+gets a token; and the largest pass that is recorded in CUDA graphs (0: none is)."""
+
+OCTAVES = 22
+"""Doublings of the context that are tabulated: up to four million tokens."""
+SEQUENCE_NODES = 48
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepTimes:
+    """Milliseconds of the steps of one deployment, as the loop takes them."""
+
+    by_tokens: Array
+    """Of the work on so many tokens, and all that is fixed, shape (budget + 1,)."""
+    by_sequences: Array
+    """Of the head for so many sequences, above that for one, shape (cap + 1,)."""
+    by_context: Array
+    """Of decode attention for each of so many sequences, at mean contexts 2^(i / 4), shape (cap + 1, nodes)."""
+    constants: Array
+    """Named by ``CONSTANTS``."""
+    shares: Array
+    """Share of a pass that each pipeline stage takes, shape (pp,)."""
+
+    def scaled(self, factor: float) -> StepTimes:
+        """All times multiplied."""
+        constants = self.constants.copy()
+        constants[:-1] *= factor
+        return StepTimes(
+            by_tokens=self.by_tokens * factor, by_sequences=self.by_sequences * factor,
+            by_context=self.by_context * factor, constants=constants, shares=self.shares,
+        )  # fmt: skip
+
+
+def tabulate(setting: Setting, *, budget: int, cap: int) -> StepTimes:
+    """The steps of a setting of one deployment, of at most ``budget`` tokens and ``cap`` sequences."""
+    from advisor.simulator.scheduler_loop import NODES_PER_OCTAVE
+
+    host = _part(setting, "host", tokens=np.ones(2), sequences=np.array([1.0, 2.0]))
+    # No table is asked about no tokens or no sequences: a collective of no bytes has no time.
+    nothing = _gpu(setting, tokens=np.ones(1))[0]
+    tokens = _gpu(setting, tokens=np.maximum(np.arange(budget + 1.0), 1.0))
+    numbers = np.maximum(np.arange(cap + 1.0), 1.0)
+    sequences = _gpu(setting, tokens=np.ones(cap + 1), sequences=numbers) - nothing
+    contexts = 2.0 ** (np.arange(OCTAVES * NODES_PER_OCTAVE + 1) / NODES_PER_OCTAVE)
+    some = np.unique(np.rint(np.geomspace(1, cap, SEQUENCE_NODES)))
+    decodes, context = (grid.ravel() for grid in np.meshgrid(some, contexts, indexing="ij"))
+    each = (_gpu(setting, tokens=np.ones(len(decodes)), decodes=decodes, context=context) - nothing) / decodes
+    each = each.reshape(len(some), len(contexts))
+    wanted = np.arange(cap + 1.0)
+    by_context = np.stack([np.interp(wanted, some, column) for column in each.T], axis=1)
+    many = 2.0**30  # pairs, so that their time stands out of the rest
+    pairs = (
+        _gpu(setting, tokens=np.ones(2), pairs=np.array([many, 0.0]), windowed_pairs=np.array([0.0, many])) - nothing
+    )
+    recorded = 0.0
+    if setting.layout.graphs[0] > 0 and not setting.whole_prompts:
+        recorded = GRAPH_TOKENS
+    first = min(recorded + 1.0, float(budget))
+    gpu = _gpu(setting, tokens=np.array([first]))[0]
+    waited = _part(setting, "launch", tokens=np.array([first]))[0]
+    launch = gpu + waited if waited > 0 else 0.0  # where the smallest pass outlasts its launches, all do
+    stream = _part(setting, "offload", tokens=np.ones(1), prefills=0.0)[0]
+    if stream > 0:
+        stream += max(_gpu(setting, tokens=np.ones(1))[0], launch if recorded == 0 else 0.0)
+    layers = np.array(pipeline_layers(setting.model.num_hidden_layers, int(setting.layout.pp[0])), dtype=float)
+    return StepTimes(
+        by_tokens=np.ascontiguousarray(tokens),
+        by_sequences=np.ascontiguousarray(sequences),
+        by_context=np.ascontiguousarray(by_context),
+        constants=np.array([*pairs / many, launch, stream, 2.0 * host[0] - host[1], host[1] - host[0], recorded]),
+        shares=layers / layers.sum(),
+    )
+
+
+def _pass(tokens: Array, window: float, **given: Array) -> Pass:
+    zero = np.zeros_like(tokens)
+    named = {name: given.get(name, zero) for name in ("decodes", "context", "pairs", "windowed_pairs")}
+    named["sequences"] = given.get("sequences", np.ones_like(tokens))
+    return Pass(tokens=tokens, windowed_context=np.minimum(named["context"], window), **named)
+
+
+def _parts(setting: Setting, prefills: float, tokens: Array, given: dict[str, Array]) -> dict[str, Array]:
+    wide = setting.take(np.zeros(len(tokens), dtype=np.intp))
+    step = _pass(tokens, float(setting.model.sliding_window) or np.inf, **given)
+    return pass_cost(wide, step, prefills=prefills).by_operator()
+
+
+def _part(setting: Setting, name: str, *, tokens: Array, prefills: float = 1.0, **given: Array) -> Array:
+    return np.broadcast_to(_parts(setting, prefills, tokens, given)[name], tokens.shape)
+
+
+def _gpu(setting: Setting, *, tokens: Array, **given: Array) -> Array:
+    """Milliseconds on the GPU, host, launches and copies left out."""
+    parts = _parts(setting, 0.0, tokens, given)
+    total = sum(time for name, time in parts.items() if name not in {"launch", "offload", "host"})
+    return np.asarray(total) + np.zeros_like(tokens)

@@ -1,0 +1,37 @@
+"""Part of a fleet in place of all of it: some replicas, and the requests that the router gives them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from advisor.simulator.arrivals import Traffic
+    from advisor.simulator.request_results import Router
+
+
+def sample(traffic: Traffic, replicas: int, router: Router, *, least: tuple[int, int]) -> tuple[Traffic, int]:
+    """Part of an open loop's traffic, and how many replicas serve it as all of them serve all of it.
+
+    At ``least`` so many replicas and so many requests are kept, where there are so many.
+
+    Behind a round-robin router replicas know nothing of each other, and each n-th request is one's own: those simulated
+    meet exactly what they meet in the whole fleet. Behind one that looks at loads all of them matter, and the part is a
+    smaller fleet under the same process of arrivals, slowed down; it has a little less to balance with, so its times are
+    rather too long.
+    """
+    kept = max(least[0], math.ceil(least[1] * replicas / len(traffic)))
+    if kept >= replicas:
+        return traffic, replicas
+    number = np.arange(len(traffic))
+    if router == "round_robin":
+        chosen, slowed = number % replicas < kept, 1.0
+    else:
+        chosen, slowed = number < len(traffic) * kept // replicas, replicas / kept
+    return replace(
+        traffic, arrival_s=traffic.arrival_s[chosen] * slowed, input_len=traffic.input_len[chosen],
+        output_len=traffic.output_len[chosen],
+    ), kept  # fmt: skip

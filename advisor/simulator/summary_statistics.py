@@ -1,0 +1,83 @@
+"""What is told of traffic that was served: statistics, rates, curves, and how far draws lie apart in them."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from advisor.simulator.request_results import BINS, METRICS, SETTLING, limits_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from advisor.simulator.arrivals import Stream, Traffic
+    from advisor.simulator.request_results import Scheduler, Served
+    from advisor.simulator.streaming_statistics import Tally
+    from catalog.schema import Slo
+    from catalog.units import Array
+
+PERCENTILES = (50.0, 90.0, 95.0, 99.0)
+BESIDE = {"ttft_ms": 0.06, "tpot_ms": 0.0, "itl_ms": 0.0, "e2e_ms": 0.0, "rates": 0.0}
+"""Standard deviation of the logarithm by which simulated traffic is off beside what the times of its steps are off by: how
+arrivals fall on steps decides the first token. From the errors on vLLM's runs with the role "fit" (1.48 times their
+median, less the spread of the draws; ``python -m advisor.validation.simulator_accuracy``)."""
+
+
+def numbers(served: Served | Tally, traffic: Traffic | Stream, slo: Slo | None) -> dict[tuple[str, str], float]:
+    """Statistics by metric and name, and the rates under "rates"."""
+    percentiles = [*PERCENTILES]
+    if slo is not None and slo.percentile is not None and slo.percentile not in percentiles:
+        percentiles.append(slo.percentile)
+    found = {(name, "mean"): served.mean(name) for name in METRICS}
+    for name in METRICS:
+        values = served.curve(name, np.array(percentiles))
+        found |= {(name, f"p{each:g}"): float(value) for each, value in zip(percentiles, values, strict=True)}
+    begin = SETTLING * traffic.duration_s if traffic.concurrency else 0.0
+    length = traffic.duration_s - begin
+    tokens = served.bins[round(begin / served.bin_s) : BINS, 4].sum() / length
+    completed = served.completed(begin, traffic.duration_s) / length
+    rate = completed if traffic.concurrency else len(served) / traffic.duration_s  # those refused left out
+    return found | {
+        ("rates", "completed_s"): completed, ("rates", "output_tok_s"): float(tokens),
+        ("rates", "goodput_s"): served.good(limits_of(slo)) * rate,
+    }  # fmt: skip
+
+
+def meets(served: Served | Tally, slo: Slo | None) -> bool | None:
+    """Whether the limits are kept; None without limits."""
+    limits = limits_of(slo)
+    if slo is None or not limits:
+        return None
+    if slo.percentile is None:
+        return all(not served.mean(name) > limit for name, limit in limits.items())
+    return all(not served.percentile(name, slo.percentile) > limit for name, limit in limits.items())
+
+
+def spreads(
+    base: Mapping[tuple[str, str], float], others: Sequence[Mapping[tuple[str, str], float]]
+) -> dict[str, dict[str, float]]:
+    """Standard deviations of the logarithms."""
+    found: dict[str, dict[str, float]] = {}
+    for (owner, name), value in base.items():
+        pairs = [(value, other[owner, name]) for other in others if value > 0 and other[owner, name] > 0]
+        logs = [math.log(there / here) ** 2 for here, there in pairs]
+        spread = math.sqrt(sum(logs) / len(logs)) if logs else 0.0
+        found.setdefault(owner, {})[name] = math.hypot(spread, BESIDE[owner]) if others else 0.0
+    return found
+
+
+def timeline(served: Served | Tally, scheduler: Scheduler) -> dict[str, Array]:
+    """Curves; see ``Simulation.timeline``."""
+    busy, running, waiting, blocks, tokens, preemptions = served.bins[:BINS].T
+    some = np.maximum(busy, 1e-12)
+    return {
+        "time_s": (np.arange(BINS, dtype=float) + 0.5) * served.bin_s,
+        "running": running / some,
+        "waiting": waiting / some,
+        "kv_share": blocks / some / scheduler.kv_blocks,
+        "busy": busy / served.bin_s / scheduler.replicas,
+        "output_tok_s": tokens / served.bin_s,
+        "preemptions_s": preemptions / served.bin_s,
+    }

@@ -1,0 +1,282 @@
+"""Traces of real traffic: CSV or JSON Lines with a time, an input and an output length, read in pieces."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from advisor.simulator.arrivals import MOST_REQUESTS, PIECE, WHOLE, Stream, Traffic
+from catalog.schema import InputError, Note, require_positive
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    Rows = tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]
+
+TIMES = ("arrival_s", "time", "timestamp", "timestamp_ms", "arrival_time", "arrived_at", "arrival")
+INPUTS = (
+    "input_len",
+    "input",
+    "input_length",
+    "contexttokens",
+    "request tokens",
+    "num_prefill_tokens",
+    "input_tokens",
+    "prompt_len",
+)
+OUTPUTS = (
+    "output_len", "output", "output_length", "generatedtokens", "response tokens", "num_decode_tokens", "output_tokens",
+)  # fmt: skip
+"""Names of columns, in any case: this project's, plain ones, and those of the traces of Azure (ContextTokens), BurstGPT
+(Request tokens), Mooncake (input_length) and Vidur (num_prefill_tokens)."""
+MILLISECONDS = ("timestamp_ms",)
+MOST_TOKENS = 2**24
+
+
+def read_trace(path: str | Path, *, duration_s: float | None = None, rate: float | None = None) -> Traffic:
+    """The requests of a file; times count from the first.
+
+    Args:
+        path: CSV, or JSON Lines (``.jsonl``) as Mooncake's, whose ``timestamp`` is in milliseconds. Times are numbers of
+            seconds or dates.
+        duration_s: no more of it than that, reading stops there.
+        rate: stretch or squeeze the times so that so many requests come a second.
+
+    Raises:
+        InputError: it cannot be read, has no such columns, more requests than memory should hold, or a row that no request
+            can have: the message names its line.
+
+    """
+    found = _read(Path(path), duration_s, rate, whole=MOST_REQUESTS, streamed=False)
+    assert isinstance(found, Traffic)
+    return found
+
+
+def open_trace(path: str | Path, *, duration_s: float | None = None, rate: float | None = None) -> Traffic | Stream:
+    """The same, as a stream where there are more than ``WHOLE`` requests: the file has then been checked to its end, and is
+    read again, piece by piece, for every simulation.
+    """
+    return _read(Path(path), duration_s, rate, whole=WHOLE, streamed=True)
+
+
+def _read(
+    source: Path, duration_s: float | None, rate: float | None, *, whole: int, streamed: bool
+) -> Traffic | Stream:
+    for name, value in (("duration", duration_s), ("rate", rate)):
+        if value is not None:
+            require_positive(name, value, whole=False)
+    reading = _Reading(source, duration_s)
+    kept: list[Rows] = []
+    count, last = 0, 0.0
+    for rows in reading:
+        count += len(rows[0])
+        last = float(rows[0][-1]) if len(rows[0]) else last
+        if count <= whole:
+            kept.append(rows)
+            continue
+        kept.clear()
+        if not streamed:
+            raise InputError(f"{source} has more than {whole} requests; take a part of it by its duration")
+        if not source.is_file():
+            raise InputError(
+                f"{source} has more than {whole} requests and cannot be read twice; store it in a file, or take a part of it by "
+                "its duration"
+            )
+    if not count:
+        raise InputError(f"{source} has no request with at least one output token")
+    span = duration_s if duration_s is not None and reading.last >= duration_s else last * count / max(count - 1, 1)
+    factor = 1.0
+    if rate is not None:
+        factor, span = count / rate / span if span > 0 else 0.0, count / rate
+    span = span or 1.0
+    if count > whole:
+        return Stream(
+            make=lambda: (_traffic(rows, factor, span) for rows in _Reading(source, duration_s)), count=count,
+            duration_s=span, notes=reading.notes,
+        )  # fmt: skip
+    at, given, asked = (np.concatenate(columns) for columns in zip(*kept, strict=True))
+    return replace(_traffic((at, given, asked), factor, span), notes=reading.notes)
+
+
+def _traffic(rows: Rows, factor: float, span: float) -> Traffic:
+    return Traffic(arrival_s=rows[0] * factor, input_len=rows[1], output_len=rows[2], duration_s=span)
+
+
+class _Reading:
+    """One pass over a file: its requests, checked, piece by piece."""
+
+    def __init__(self, source: Path, duration_s: float | None) -> None:
+        self._source, self._duration_s = source, duration_s
+        self.last = -np.inf
+        """When the latest request read came."""
+        self._empty = self._blank = 0
+
+    @property
+    def notes(self) -> tuple[Note, ...]:
+        """What was left out."""
+        told = []
+        if self._empty:
+            told.append(f"{self._empty} requests of {self._source.name} have no output token and are left out")
+        if self._blank:
+            told.append(f"{self._blank} lines of {self._source.name} are blank and left out")
+        return tuple(map(Note, told))
+
+    def __iter__(self) -> Iterator[Rows]:
+        first: float | None = None
+        for place, piece in map(self._without_blanks, _pieces(self._source)):
+            if piece.empty:
+                continue
+            at, given, asked = _columns(piece, place)
+            if first is None:
+                first = at[0]
+                if first < 0:
+                    raise InputError(f"{place(0)}: its time is {first:g}; it must be at least 0")
+            at = at - first
+            _check(at, given, asked, self.last, place)
+            self.last = at[-1]
+            kept = asked > 0
+            self._empty += int((asked == 0).sum())
+            if self._duration_s is not None:
+                kept &= at < self._duration_s
+            yield at[kept], given[kept].astype(np.int64), asked[kept].astype(np.int64)
+            if self._duration_s is not None and self.last >= self._duration_s:
+                return
+
+    def _without_blanks(self, read: tuple[_Places, pd.DataFrame]) -> tuple[_Places, pd.DataFrame]:
+        place, piece = read
+        blank = piece.isna().all(axis=1).to_numpy()
+        if not blank.any():
+            return read
+        self._blank += int(blank.sum())
+        return replace(place, numbers=place.numbers[~blank]), piece[~blank]
+
+
+def _pieces(source: Path) -> Iterator[tuple[_Places, pd.DataFrame]]:
+    import pandas as pd  # slow to import, and only traces need it
+
+    lines = source.suffix.casefold() in {".jsonl", ".ndjson"}
+    read = 0
+    try:
+        if lines:
+            with pd.read_json(source, lines=True, chunksize=PIECE, dtype=False) as pieces:
+                for piece in pieces:
+                    yield _Places(source, "request", np.arange(read + 1, read + 1 + len(piece))), piece
+                    read += len(piece)
+        else:
+            # Blank lines are counted, so that a line that is told is the file's; and no column is an index, for rows with a
+            # value more than the header would be read shifted by one.
+            with pd.read_csv(
+                source,
+                chunksize=PIECE,
+                skipinitialspace=True,
+                skip_blank_lines=False,
+                low_memory=False,
+                index_col=False,
+            ) as pieces:
+                for piece in _strictly(pieces, source):
+                    yield _Places(source, "line", np.arange(read + 2, read + 2 + len(piece))), piece
+                    read += len(piece)
+    except OSError as error:
+        raise InputError(f"cannot read the trace {source}: {error.strerror or error}") from error
+    except pd.errors.EmptyDataError as error:
+        raise InputError(f"the trace {source} is empty; it must have columns time, input, output") from error
+    except (ValueError, pd.errors.ParserError) as error:
+        if isinstance(error, InputError):
+            raise
+        where = f" after request {read}" if lines and read else ""
+        raise InputError(f"{source} is no trace{where}: {str(error).splitlines()[0][:120]}") from error
+
+
+def _strictly(pieces: Iterator[pd.DataFrame], source: Path) -> Iterator[pd.DataFrame]:
+    """The pieces, where pandas loses no value of a row."""
+    import pandas as pd
+
+    while True:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            try:
+                piece = next(pieces, None)
+            except pd.errors.ParserWarning as error:
+                raise InputError(f"{source} has rows with more values than its first line has names") from error
+        if piece is None:
+            return
+        yield piece
+
+
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """Where the n rows of a piece are in the file."""
+
+    source: Path
+    what: str
+    numbers: NDArray[np.int64]
+
+    def __call__(self, row: int) -> str:
+        return f"{self.source} {self.what} {self.numbers[row]}"
+
+
+def _columns(piece: pd.DataFrame, place: _Places) -> tuple[NDArray[np.float64], ...]:
+    """Times in seconds, inputs and outputs, (n,) each."""
+    names = {str(name).strip().casefold(): name for name in piece.columns}
+    chosen = [
+        _one(names, known, what, place.source)
+        for known, what in ((TIMES, "time"), (INPUTS, "input"), (OUTPUTS, "output"))
+    ]
+    at = _seconds(piece[names[chosen[0]]], place)
+    if chosen[0] in MILLISECONDS or (chosen[0] == "timestamp" and chosen[1] == "input_length"):
+        at = at / 1e3  # Mooncake's
+    return at, *(_numbers(piece[names[name]], name, place) for name in chosen[1:])
+
+
+def _one(names: Iterable[str], known: Sequence[str], what: str, source: Path) -> str:
+    for name in known:
+        if name in names:
+            return name
+    have = ", ".join(list(names)[:8]) or "none"
+    raise InputError(f"{source} has no column for the {what}: one of {', '.join(known[:4])}, ...; it has {have}")
+
+
+def _seconds(values: pd.Series[Any], place: _Places) -> NDArray[np.float64]:
+    import pandas as pd
+
+    numbers = pd.to_numeric(values, errors="coerce")
+    if len(values) and numbers.isna().all() and not values.isna().all():
+        dates = pd.to_datetime(values, errors="coerce", utc=True, format="ISO8601")
+        numbers = (dates - pd.Timestamp(0, tz="UTC")).dt.total_seconds()
+    return _whole(numbers, values, "time", place)
+
+
+def _numbers(values: pd.Series[Any], name: str, place: _Places) -> NDArray[np.float64]:
+    import pandas as pd
+
+    return _whole(pd.to_numeric(values, errors="coerce"), values, name, place)
+
+
+def _whole(numbers: pd.Series[Any], values: pd.Series[Any], name: str, place: _Places) -> NDArray[np.float64]:
+    found = numbers.to_numpy(dtype=float)
+    wrong = np.flatnonzero(~np.isfinite(found))
+    if len(wrong):
+        value = values.iloc[wrong[0]]
+        told = f"{value!r:.40}" if isinstance(value, str) else f"{value}"
+        raise InputError(f"{place(wrong[0])}: {name} is {told}; it must be a number")
+    return found
+
+
+def _check(at: Any, given: Any, asked: Any, last: float, place: _Places) -> None:
+    """Every request of a piece can be, and comes after the one before it."""
+    if (wrong := np.diff(at, prepend=last) < 0).any():
+        raise InputError(f"{place(int(np.argmax(wrong)))}: it arrives before the one above it; sort the trace by time")
+    for name, values, least in (("input", given, 1), ("output", asked, 0)):
+        wrong = (values < least) | (values > MOST_TOKENS) | (values % 1 > 0)
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            raise InputError(
+                f"{place(row)}: its {name} is {values[row]:.10g}; it must be a whole number of tokens from {least} to {MOST_TOKENS}"
+            )

@@ -1,0 +1,214 @@
+"""What is believed of many configurations of one model at once, and how a few measurements of it change that.
+
+The logarithm of a time is the model of time's answer at the parameters, plus a residual of the phase (prefill, decode) that
+physics leaves. The parameters are Gaussian and common to all configurations; the residual is the Gaussian process over layout,
+batch and lengths of ``residuals``, with the spread that is known of other models. The model of time is linearised about the parameters that the measurements make most probable, so everything stays Gaussian and
+every prediction is correlated with every other as the physics says.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from advisor.calibration.residual_gp import HERE, LENGTHS, REPEAT_NOISE, Places
+from advisor.calibration.surrogate import shipped_surrogate
+from advisor.perf_model.correction import PHASES
+from advisor.perf_model.cost_model import Setting
+from advisor.perf_model.deployment_arrays import Layout
+from advisor.perf_model.memory.vllm import memory
+from advisor.perf_model.parameters import NAMES, Parameters
+from advisor.perf_model.schedule import Times, static, steady
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from advisor.calibration.intervals import Regime
+    from advisor.calibration.parameter_posterior import Marginal
+    from catalog.schema import Cluster, Deployment, Model
+    from catalog.units import Array
+
+STEP = 1e-3
+"""Finite-difference step on the unbounded scale of the parameters."""
+
+TURNS = 3
+"""Linearisations, each about the parameters that the one before makes most probable (Gauss-Newton): the model of time is
+nearly log-linear in them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Points:
+    """n deployments, each with a batch of requests of one length; arrays have shape (n,)."""
+
+    setting: Setting
+    regime: Regime
+    batch: Array
+    input_len: Array
+    output_len: Array
+
+    @classmethod
+    def of(
+        cls, model: Model, cluster: Cluster, layout: Layout, *, engine: str, regime: Regime, batch: Array, input_len: Array,
+        output_len: Array,
+    ) -> Points:  # fmt: skip
+        setting = Setting(
+            model=model, cluster=cluster, layout=layout, memory=memory(model, cluster, layout, engine),
+            parameters=Parameters.typical(), engine=engine,
+        )  # fmt: skip
+        size = len(layout)
+        batch, input_len, output_len = (
+            np.broadcast_to(np.asarray(each, dtype=float), (size,)) for each in (batch, input_len, output_len)
+        )
+        return cls(setting=setting, regime=regime, batch=batch, input_len=input_len, output_len=output_len)
+
+    @classmethod
+    def of_shapes(
+        cls, model: Model, cluster: Cluster, found: Sequence[tuple[Deployment, tuple[int, int, int]]]
+    ) -> Points:
+        """Static batches: resolved deployments, each with (batch, input_len, output_len)."""
+        shapes = np.array([shape for _, shape in found], dtype=float).reshape(-1, 3)
+        layout = Layout.of([deployment for deployment, _ in found], model, cluster.gpu)
+        return cls.of(
+            model, cluster, layout, engine=found[0][0].engine, regime="static", batch=shapes[:, 0],
+            input_len=shapes[:, 1], output_len=shapes[:, 2],
+        )  # fmt: skip
+
+    def __len__(self) -> int:
+        return len(self.batch)
+
+    def times(self, x: Array) -> Times:
+        """At parameters on the unbounded scale: (20,), or (s, 20) for times of shape (s, n)."""
+        run = static if self.regime == "static" else steady
+        setting = replace(self.setting, parameters=Parameters.from_unbounded(x))
+        return run(setting, self.batch, self.input_len, self.output_len)
+
+    def prefill_share(self, x: Array) -> Array:
+        """Share of a request's life that its own prefill and that of those beside it take, shape (n,).
+
+        In the steady state too, where both share steps: the work is that of a static batch of the same size.
+        """
+        alone = replace(self, regime="static").times(x)
+        return np.asarray(np.clip(alone.prefill_ms / alone.e2e_ms, 0.0, 1.0))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """m log quantities as linear functions of the parameters and of the two residuals."""
+
+    mean: Array
+    """At the prior mean of the parameters, shape (m,)."""
+    slopes: Array
+    """By the parameters, shape (m, 20)."""
+    weights: Array
+    """Of the residual of each phase, in its standard deviations: shape (m, 2)."""
+    places: Places
+    """Where the configurations are, m of them."""
+
+    def __len__(self) -> int:
+        return len(self.mean)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Rows]) -> Rows:
+        arrays = {
+            name: np.concatenate([getattr(part, name) for part in parts]) for name in ("mean", "slopes", "weights")
+        }
+        return cls(**arrays, places=Places.joined([part.places for part in parts]))
+
+    def take(self, which: NDArray[np.intp] | NDArray[np.bool_]) -> Rows:
+        arrays = {name: getattr(self, name)[which] for name in ("mean", "slopes", "weights")}
+        return Rows(**arrays, places=self.places.take(which))
+
+    def covariance(self, other: Rows, prior: Array) -> Array:
+        """Before any measurement; ``prior`` is that of the parameters. Shape (m, len(other))."""
+        found = self.slopes @ prior @ other.slopes.T
+        here = self.places.same(other.places)
+        for phase in range(len(PHASES)):
+            kernel = self.places.correlation(other.places, LENGTHS[phase], HERE[phase]) + HERE[phase] * here
+            found = found + np.outer(self.weights[:, phase], other.weights[:, phase]) * kernel
+        return np.asarray(found)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Belief:
+    """Parameters and residuals after some static batches of the model were measured."""
+
+    prior: Marginal
+    x: Array
+    """Parameters about which the model of time is linearised: the most probable ones, shape (20,)."""
+    seen: Rows | None
+    offset: Array
+    """Measured less foreseen, shape (len(seen),)."""
+    root: Array
+    """Cholesky factor of the covariance of what was measured, noise included."""
+
+    @classmethod
+    def of(
+        cls, prior: Marginal, points: Points | None = None, measured: Array | None = None, spread: Array | float = 0.0
+    ) -> Belief:
+        """``measured`` are milliseconds, shape (2, n) for ``PHASES`` of n static batches; NaN where there is none.
+
+        ``spread``: relative standard deviation of each batch over its repeats, where that is more than usual; shape (n,).
+        """
+        empty = cls(prior=prior, x=prior.mean, seen=None, offset=np.zeros(0), root=np.zeros((0, 0)))
+        if points is None or measured is None or not len(points):
+            return empty
+        known = ~np.isnan(measured).ravel()
+        noise = (np.maximum(np.array(REPEAT_NOISE)[:, None], spread + np.zeros(len(points))) ** 2).ravel()[known]
+        logs = np.log(measured.ravel()[known])
+        found, x = empty, prior.mean
+        for _ in range(TURNS):
+            found = replace(found, x=x)
+            seen = found.rows(points, PHASES).take(known)
+            covariance = seen.covariance(seen, prior.covariance) + np.diag(noise)
+            root = np.asarray(np.linalg.cholesky(covariance), dtype=np.float64)
+            found = replace(found, seen=seen, offset=logs - seen.mean, root=root)
+            pull = np.linalg.solve(root.T, np.linalg.solve(root, found.offset))
+            x = prior.mean + prior.covariance @ (seen.slopes.T @ pull)
+        return found
+
+    def rows(self, points: Points, metrics: Sequence[str]) -> Rows:
+        """The logarithms of some of ``Times``' metrics, one metric after another."""
+        x = self.x
+        shifted = np.vstack([x, x + STEP * np.eye(len(NAMES))])
+        times = points.times(shifted)
+        share = points.prefill_share(x)
+        places = Places.of(points.setting.layout, points.batch, points.input_len, points.output_len)
+        engine = points.setting.engine
+        noise = np.array(
+            [[shipped_surrogate().noise(engine, phase, staged) for staged in (False, True)] for phase in PHASES]
+        )
+        parts = []
+        for metric in metrics:
+            logs = np.log(np.maximum(np.broadcast_to(getattr(times, metric), (len(shifted), len(points))), 1e-12))
+            slopes = ((logs[1:] - logs[:1]) / STEP).T
+            parts.append(
+                Rows(
+                    mean=logs[0] + slopes @ (self.prior.mean - x), slopes=slopes,
+                    weights=_weights(metric, points.regime, share) * noise.T[places.staged], places=places,
+                )
+            )  # fmt: skip
+        return Rows.joined(parts)
+
+    def joint(self, rows: Rows) -> tuple[Array, Array]:
+        """Mean and covariance of the log quantities, shapes (m,) and (m, m)."""
+        mean, covariance = rows.mean, rows.covariance(rows, self.prior.covariance)
+        if self.seen is None:
+            return mean, covariance
+        between = np.linalg.solve(self.root, self.seen.covariance(rows, self.prior.covariance))
+        pull = np.linalg.solve(self.root, self.offset)
+        return mean + between.T @ pull, covariance - between.T @ between
+
+
+def _weights(metric: str, regime: Regime, share: Array) -> Array:
+    """By how much the residual of each phase moves a log metric, shape (n, 2)."""
+    one, none = np.ones_like(share), np.zeros_like(share)
+    if metric in ("prefill_ms", "ttft_ms"):
+        return np.stack([one, none], axis=1)
+    if metric == "tpot_ms" and regime == "static":
+        return np.stack([none, one], axis=1)
+    sign = -1.0 if metric == "output_tok_s" else 1.0
+    return np.stack([sign * share, sign * (1.0 - share)], axis=1)

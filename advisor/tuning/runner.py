@@ -1,0 +1,100 @@
+"""The GPUs of this machine as the bench of a campaign, and what the user has measured on them before."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from advisor.benchmarking.session import PLANNED
+from advisor.calibration.observations import impossible
+from catalog.runs import read_runs, user_runs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from advisor.benchmarking.benchmark_plan import Candidate, Shape
+    from advisor.benchmarking.candidates import Measurable
+    from advisor.benchmarking.session import Probing
+    from catalog.schema import Measurement
+    from probes.sweep import Sweep
+
+
+class Machine:
+    """A bench of this machine's GPUs, within a budget."""
+
+    def __init__(
+        self, measurable: Measurable, known: Sequence[Measurement], *, watch: Callable[[Probing], Callable[[Sweep], None] | None],
+        say: Callable[[str], None],
+    ) -> None:  # fmt: skip
+        self.measurable = measurable
+        self.gpus = measurable.cluster.num_gpus
+        self.failed: list[str] = []
+        self._watch, self._say = watch, say
+        self._tried = {_key(run) for run in known}
+        self._ran = False
+
+    @property
+    def start_s(self) -> float:
+        return self.measurable.start_s
+
+    @property
+    def passed_s(self) -> float:
+        began: float = self.measurable.shared["began"]
+        return time.monotonic() - began
+
+    @property
+    def left_s(self) -> float:
+        """Less what is kept for loads that take longer than foretold."""
+        budget_s: float | None = self.measurable.shared["budget_s"]
+        return math.inf if budget_s is None else PLANNED * budget_s - self.passed_s
+
+    def waiting(self) -> list[Candidate]:
+        found = [
+            each.only([shape for shape in each.shapes if (*each.layout, shape) not in self._tried])
+            for each in self.measurable.undone()
+        ]
+        return [each for each in found if each.seconds]
+
+    def run(self, loads: Sequence[Candidate]) -> list[Measurement]:
+        self._tried |= {(*each.layout, shape) for each in loads for shape in each.shapes}
+        ready = self.measurable.probing(loads)
+        # the clock of a probing runs from the beginning of the budget
+        ready = replace(ready, ends_s={name: self.passed_s + end for name, end in ready.ends_s.items()})
+        before = {run.run_id for run in ready.runs()}
+        measured = ready.run(watch=self._watch(ready), say=self._say, again=self._ran)
+        self._ran = True
+        found = [run for run in measured if run.run_id not in before]
+        for name, why in impossible(found).items():
+            self._say(f"{name} is not believed: {why}")
+        if failed := ready.failed():
+            self.failed += failed
+            # a layout that fails with one batch fails with the others: it is given up
+            alive = {(run.tp, run.pp) for run in found}
+            given_up = [
+                each for each in self.measurable.loads if each.layout in {load.layout for load in loads} - alive
+            ]
+            self._tried |= {(*each.layout, shape) for each in given_up for shape in each.shapes}
+        return found
+
+
+def _key(run: Measurement) -> tuple[int, int, Shape]:
+    return run.tp, run.pp, (run.batch, run.input_len, run.output_len)
+
+
+def own_runs(measurable: Measurable) -> tuple[list[Measurement], list[Measurement]]:
+    """What the user has measured of this model in this format, and of others, with this engine on this GPU."""
+    store = measurable.shared["store"]
+    known = {run.run_id: run for run in (*user_runs(), *(read_runs(store) if store.exists() else ()))}
+    first = measurable.loads[0].deployment
+    gpu, engine = measurable.cluster.gpu.name, first.engine
+    alike = [run for run in known.values() if run.role == "fit" and (run.gpu, run.engine) == (gpu, engine)]
+    mine = [
+        run
+        for run in alike
+        if run.model == measurable.model.name and run.regime == "static" and run.ep == run.dp == 1 and not run.offload
+        and run.kv_dtype == "auto" and run.deployment.has_graphs == first.has_graphs
+        and (measurable.model.dtype if run.dtype == "auto" else run.dtype) == first.dtype
+    ]  # fmt: skip
+    return mine, [run for run in alike if run.model != measurable.model.name]

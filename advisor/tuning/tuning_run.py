@@ -1,0 +1,409 @@
+"""Measuring on a user's own GPUs until it is certain which deployment serves a workload best, or a budget is spent.
+
+The one place where probes and the search meet: what competes comes from the search's space, what is believed of it from the
+fit, and what is measured next is what would change the choice most.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from advisor.benchmarking.benchmark_plan import Question
+from advisor.benchmarking.candidates import measurable
+from advisor.benchmarking.devices import read_target
+from advisor.benchmarking.engines import ENGINES
+from advisor.benchmarking.session import PLANNED
+from advisor.calibration.intervals import scale_name
+from advisor.calibration.observations import impossible
+from advisor.calibration.surrogate import shipped_surrogate
+from advisor.prediction.evidence import Knowledge
+from advisor.prediction.inputs import check_lengths, chosen_price, plain, read_model
+from advisor.recommendation.problem import MOST_SEQUENCES, DeploymentSearch, checked, startable
+from advisor.recommendation.recommendation import check_question
+from advisor.tuning.decision import NothingFits, limits_of, stakes_of
+from advisor.tuning.gp_belief import Belief
+from advisor.tuning.loop import Step, believed, prior_of, steps, wall_s
+from advisor.tuning.runner import Machine, own_runs
+from catalog.engines import command as launch_command
+from catalog.engines import find_engine
+from catalog.schema import Cluster, Deployment, InputError, Model, Note, Slo, Workload, require_positive
+from search.external_study import Asking
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from advisor.benchmarking.benchmark_plan import Candidate, Shape
+    from advisor.benchmarking.session import Probing
+    from advisor.calibration.intervals import Regime
+    from advisor.tuning.decision import Stakes, Verdict
+    from catalog.schema import Measurement
+    from probes.sweep import Sweep
+
+REGIMES = ("steady", "static")
+BATCHES = (1, 4, 16, 64, 256)
+"""Measured beside the batches that compete."""
+SHORT = (128, 64)
+"""Prompt and output of batches that cost little and tell the decode steps."""
+MOST_OUTPUT = 64
+"""Longest output that is measured: a decode step at the workload's context is known after so many."""
+TABLE = ("output_tok_s_per_gpu", "output_tok_s", "ttft_ms", "tpot_ms", "e2e_ms")
+NORMAL_90 = 1.645
+"""Quantile of the normal distribution for a 90% interval."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """The best batch of one layout."""
+
+    deployment: Deployment
+    batch: int
+    measured: int
+    """Batches of this layout that have been measured."""
+    chance: float
+    """Probability that this layout is the best."""
+    feasible: bool
+    """Whether it keeps the limits, as far as is known."""
+    metrics: Mapping[str, tuple[float, float, float]]
+    """Expected value and the ends of its 90% interval."""
+    before: Mapping[str, tuple[float, float, float]]
+    """The same as it was believed before anything was measured."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tuning:
+    """What was measured, what that says of the deployments, and how sure it is which is best."""
+
+    model: Model
+    cluster: Cluster
+    engine: str
+    workload: Workload
+    slo: Slo
+    objective: str
+    regime: Regime
+    best: Choice | None
+    """None where nothing keeps the limits."""
+    candidates: tuple[Choice, ...]
+    """Each layout with its best batch, best first."""
+    believed: Choice
+    """What seemed best before anything was measured."""
+    certain: bool
+    confirmed: bool
+    """Whether the layout that is best was measured itself."""
+    doubt: float
+    """Probability that another deployment is better by more than 1%."""
+    regret: float
+    """By what share the really best deployment is expected to be better."""
+    regret_95: float
+    """By what share it is better at most, with a probability of 95%."""
+    rounds: tuple[Mapping[str, Any], ...]
+    """What was run, when, why, and what was known after it."""
+    runs: tuple[Measurement, ...]
+    """What has been measured of this model, now or before."""
+    measured_now: int
+    seconds: float
+    budget_s: float | None
+    ended: str
+    """Why measuring ended, or that it has not begun."""
+    upcoming: tuple[Mapping[str, Any], ...]
+    """What would be run next, as a dry run lists it."""
+    relaxations: tuple[str, ...]
+    """Where nothing keeps the limits, what would, in numbers."""
+    command: tuple[str, ...]
+    """argv that starts ``best``; empty if there is none."""
+    notes: tuple[Note, ...]
+    left_out: tuple[str, ...]
+    failed: tuple[str, ...]
+    """Loads, whose logs are in ``logs``."""
+    logs: str
+    store: str
+    study_name: str
+    steps: tuple[Step, ...] = field(repr=False, compare=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain JSON types; of the runs their names, they are in ``store``."""
+        body = {name: plain(getattr(self, name)) for name in self.__slots__ if name not in {"steps", "runs"}}
+        return body | {
+            "model": self.model.name, "cluster": str(self.cluster), "interval_level": 0.9,
+            "runs": [run.run_id for run in self.runs],
+        }  # fmt: skip
+
+
+def tune(
+    model: str | Model,
+    gpus: str | Cluster = "local",
+    *,
+    workload: Workload | None = None,
+    slo: Slo | None = None,
+    objective: str = "throughput_per_gpu",
+    regime: Regime = "steady",
+    engine: str = "torch",
+    dtype: str = "auto",
+    budget_s: float | None = 300.0,
+    device: str = "cuda",
+    max_batch: int | None = None,
+    price: float | None = None,
+    storage: str | None = None,
+    study_name: str | None = None,
+    out: str | Path | None = None,
+    store: str | Path | None = None,
+    dry_run: bool = False,
+    began: float | None = None,
+    watch: Callable[[Probing], Callable[[Sweep], None] | None] = lambda _: None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Tuning:
+    """Measure what would change the choice of a deployment most, until that is certain or the budget is spent.
+
+    Loads of an engine run side by side on disjoint GPUs; after each round everything is estimated again from what was
+    measured, the next round is the one worth most for a second, and the best two layouts are measured before the end.
+    Every measurement is kept as soon as it is taken: the same call after an end of any kind goes on, and later answers stand
+    on the runs. Needs torch, and GPUs that nobody else uses.
+
+    Args:
+        model: catalog name or alias, Hugging Face id, path to a ``config.json``, or a ``Model``.
+        gpus: "local" for all of this machine's, "2" for two of them, "0,3" for these; for a dry run also "4xH200".
+        workload: lengths and, if wanted, the number of requests kept in flight; 1024 in and 256 out by default.
+        slo: limits on the mean latencies.
+        objective: one of ``deployments.OBJECTIVES``.
+        regime: "steady": the batch is kept in flight, which static probes tell by way of the model of time; "static": whole
+            batches that arrive at once, which are exactly what is measured.
+        engine: "torch" (plain PyTorch) or "vllm".
+        dtype: weight format, or "auto" for the checkpoint's own.
+        budget_s: seconds from the call on; None: no limit.
+        device: "cuda", or "cpu" for trying things out with tiny models, a process in place of each GPU.
+        max_batch: largest batch per replica to consider; 1024 if None.
+        price: dollars per GPU-hour; None for the cheapest offer in the catalog.
+        storage: URL or path that keeps the Optuna study of the rounds.
+        study_name: name of the study there.
+        out: folder for everything; None for $ADVISOR_HOME.
+        store: file of the measurements; None for OUT/runs.jsonl, or the one in $ADVISOR_HOME/runs.
+        dry_run: measure nothing; say what is believed and what would be measured first.
+        began: when the budget began to count, on the clock of ``time.monotonic``; None: now.
+        watch: makes of a round what sees its sweep a few times a second.
+        say: is told what happens.
+
+    Raises:
+        InputError: a name, number or combination that cannot be, no GPU or one in use, or a budget too small for a single
+            measurement; the message says what would be right.
+
+    """
+    began = time.monotonic() if began is None else began
+    workload, slo = workload or Workload(), slo or Slo()
+    search, notes = _search(
+        model, gpus, workload=workload, slo=slo, objective=objective, regime=regime, engine=engine, dtype=dtype,
+        device=device, max_batch=max_batch, price=price,
+    )  # fmt: skip
+    degrees = list(dict.fromkeys(zip(*(search.space().columns()[name].tolist() for name in ("tp", "pp")), strict=True)))
+    compiled = device == "cuda"
+    gpu = search.cluster.gpu.name
+    start = shipped_surrogate().marginal(search.engine, gpu)
+    every = stakes_of(search, degrees, regime=regime, compiled=compiled)
+    shapes = _shapes(every, Belief.of(start), workload)
+    most = max(
+        find_engine(search.engine).batch_defaults(search.cluster.gpu).max_num_seqs, *(shape[0] for shape in shapes)
+    )
+    question = Question(engine=search.engine, dtype=dtype, listed=shapes, max_num_seqs=most, compiled=compiled)
+    able = measurable(
+        model, gpus, question=question, budget_s=budget_s, device=device, out=out, store=store, began=began
+    )
+    layouts = [each.layout for each in able.loads]
+    if not layouts:
+        raise NothingFits(f"nothing can be measured: {'; '.join(able.left_out)}")
+    stakes = stakes_of(search, [each for each in degrees if each in layouts], regime=regime, compiled=compiled)
+    mine, others = own_runs(able)
+    machine = Machine(able, mine, watch=watch, say=say)
+    prior = prior_of(start, others, model=able.model.name, engine=search.engine, gpu=gpu)
+    asking = Asking(
+        {f"tp{tp}pp{pp}": len(question.listed) for tp, pp in layouts}, storage=storage, study_name=study_name
+    )
+    taken: list[Step] = []
+    upcoming: tuple[Mapping[str, Any], ...] = ()
+    for step in steps(stakes, machine, prior, runs=mine, asking=asking):
+        taken.append(step)
+        if len(taken) > 1:
+            say(_told(stakes, step))
+        if dry_run:
+            upcoming = tuple(
+                _load(each) | {"expected_s": round(wall_s([each], machine.start_s), 1)} for each in step.upcoming
+            )
+            break
+    last = taken[-1]
+    waiting = machine.waiting()
+    if waiting and len(taken) == 1 and not (last.runs or upcoming):
+        least = min(wall_s([each.only(list(each.seconds)[:1])], machine.start_s) for each in waiting) / PLANNED
+        raise InputError(
+            f"budget is {budget_s:g} s; starting and measuring one batch takes about {least:.0f} s, give more"
+        )
+    blank = believed(prior, ())
+    candidates = _choices(stakes, last.verdict, last.belief, blank, last.runs, search)
+    best = next((each for each in candidates if each.feasible), None)
+    at = stakes.layouts()[last.verdict.best]
+    command: tuple[str, ...] = ()
+    if best is not None and search.engine == "vllm":
+        command = tuple(launch_command(best.deployment, search.model, search.cluster))
+    doubted = [Note(f"{name} is not believed: {why}", "warning") for name, why in impossible(last.runs).items()]
+    return Tuning(
+        model=able.model, cluster=able.cluster, engine=search.engine, workload=workload, slo=slo, objective=objective,
+        regime=regime, best=best, candidates=candidates,
+        believed=_choices(stakes, stakes.verdict(blank), blank, blank, (), search)[0],
+        certain=last.certain, confirmed=at in {(run.tp, run.pp) for run in last.runs}, doubt=last.verdict.doubt,
+        regret=math.expm1(last.verdict.regret), regret_95=math.expm1(last.verdict.regret_95),
+        rounds=tuple(_round(stakes, step) for step in taken[1:]), runs=last.runs,
+        measured_now=len(last.runs) - len(mine), seconds=time.monotonic() - began, budget_s=budget_s,
+        ended=_ended(last, dry_run=dry_run, waiting=bool(waiting)), upcoming=upcoming,
+        relaxations=() if best else _relaxations(candidates[0], slo), command=command, notes=(*able.notes, *notes, *doubted),
+        left_out=able.left_out, failed=tuple(machine.failed), logs=str(able.shared["out"] / "logs"),
+        store=str(able.shared["store"]), study_name=asking.study.study_name, steps=tuple(taken),
+    )  # fmt: skip
+
+
+def _search(
+    model: str | Model, gpus: str | Cluster, *, workload: Workload, slo: Slo, objective: str, regime: str, engine: str,
+    dtype: str, device: str, max_batch: int | None, price: float | None,
+) -> tuple[DeploymentSearch, list[Note]]:  # fmt: skip
+    """The question, checked, with the fit as it was before."""
+    if engine not in ENGINES:
+        raise InputError(f"engine is {engine!r:.40}; {' and '.join(ENGINES)} can be measured")
+    if regime not in REGIMES:
+        raise InputError(f"regime is {regime!r:.40}; it must be {' or '.join(REGIMES)}")
+    check_question(workload, slo, objective)
+    found = read_model(model)
+    check_lengths(found.value, workload.input_len, workload.output_len, None)
+    if max_batch is not None:
+        require_positive("max_batch", max_batch, most=65536)
+    cluster = read_target(gpus, device=device).cluster
+    kind = find_engine(engine)
+    offer = chosen_price(cluster.gpu.name, price, illustrative=False)
+    if objective == "cost" and offer is None:
+        raise InputError(
+            f"there is no price for {cluster.gpu.name}; give one with price (--price, dollars per GPU-hour)"
+        )
+    search = DeploymentSearch(
+        model=found.value, cluster=cluster, workload=workload, slo=slo, objective=objective, engine=kind.name,
+        dtypes=(dtype,), kv_dtypes=("auto",), budgets=(kind.batch_defaults(cluster.gpu).max_num_batched_tokens,),
+        max_model_len=None, gpu_memory_utilization=0.9, offload=0.0, max_batch=max_batch or MOST_SEQUENCES,
+        knowledge=Knowledge.of(None, engine=kind.name, gpu=cluster.gpu), price=offer,
+    )  # fmt: skip
+    return checked(search)
+
+
+def _shapes(stakes: Stakes, belief: Belief, workload: Workload) -> tuple[Shape, ...]:
+    """Static batches that may be measured: at the workload's prompt the best of each layout by what ships, and some smaller
+    ones; and short ones, which cost little.
+    """
+    longest = workload.output_len if stakes.points.regime == "static" else min(workload.output_len, MOST_OUTPUT)
+    utility = stakes.verdict(belief).utility
+    best: dict[tuple[int, int], int] = {}
+    for i, layout in enumerate(stakes.layouts()):
+        if layout not in best or utility[i] > utility[best[layout]]:
+            best[layout] = i
+    competing = {int(stakes.points.batch[i]) for i in best.values()}
+    short = (min(SHORT[0], workload.input_len), min(SHORT[1], workload.output_len))
+    wanted = [(batch, workload.input_len, longest) for batch in sorted(competing.union(BATCHES))]
+    return tuple(dict.fromkeys([*wanted, *((batch, *short) for batch in BATCHES)]))
+
+
+def _choices(
+    stakes: Stakes, verdict: Verdict, belief: Belief, blank: Belief, runs: Sequence[Measurement], search: DeploymentSearch
+) -> tuple[Choice, ...]:  # fmt: skip
+    """Each layout with its best batch, best first; ``blank`` is what was believed before any of the ``runs``."""
+    layouts, degrees = stakes.layouts(), stakes.points.setting.layout
+    rows: dict[tuple[int, int], int] = {}
+    for i in np.argsort(-verdict.utility, kind="stable"):
+        rows.setdefault(layouts[i], int(i))
+    now, before = (_metrics(stakes, each, list(rows.values()), search.engine) for each in (belief, blank))
+    within = stakes.within(belief)
+    found = []
+    for k, ((tp, pp), i) in enumerate(rows.items()):
+        wanted = search.deployment(
+            {
+                "tp": tp, "pp": pp, "dp": int(degrees.dp[i]), "max_num_seqs": int(stakes.points.batch[i]),
+                "dtype": search.dtypes[0], "kv_dtype": search.kv_dtypes[0], "max_num_batched_tokens": search.budgets[0],
+                "compiled": bool(degrees.compiled[i]),
+            }
+        )  # fmt: skip
+        held = int(stakes.points.setting.memory.kv_capacity_tokens[i])
+        found.append(
+            Choice(
+                deployment=startable(wanted, search.model, search.cluster, held, search.length),
+                batch=int(stakes.points.batch[i]),
+                measured=sum((run.tp, run.pp) == (tp, pp) and not run.oom for run in runs),
+                chance=float(sum(verdict.chance[j] for j, each in enumerate(layouts) if each == (tp, pp))),
+                feasible=bool(within[i]), metrics=now[k], before=before[k],
+            )
+        )  # fmt: skip
+    return tuple(found)
+
+
+def _metrics(
+    stakes: Stakes, belief: Belief, rows: Sequence[int], engine: str
+) -> list[dict[str, tuple[float, float, float]]]:
+    """Values and 90% intervals; those of the steady state also hold what static batches cannot tell of it."""
+    names = TABLE[1:]
+    points = stakes.points
+    provenance = belief.prior.provenance if belief.seen is None else "calibrated"
+    mean, covariance = belief.joint(belief.rows(points, names))
+    mean, sigma = (each.reshape(len(names), -1) for each in (mean, np.sqrt(np.maximum(np.diag(covariance), 0.0))))
+    found = []
+    for i in rows:
+        metrics = {}
+        for k, name in enumerate(names):
+            half = NORMAL_90 * sigma[k, i]
+            if points.regime == "steady":
+                scale = shipped_surrogate().scale(provenance, engine, scale_name(name, "steady", staged=False))
+                half = scale.at(0.9) * math.hypot(sigma[k, i], scale.noise)
+            value = math.exp(mean[k, i])
+            metrics[name] = (value, value / math.exp(half), value * math.exp(half))
+        gpus = float(stakes.gpus[i])
+        value, low, high = metrics["output_tok_s"]
+        metrics["output_tok_s_per_gpu"] = (value / gpus, low / gpus, high / gpus)
+        found.append({name: metrics[name] for name in TABLE})
+    return found
+
+
+def _relaxations(nearest: Choice, slo: Slo) -> tuple[str, ...]:
+    """The limits that the nearest deployment breaks, and what it needs."""
+    found = []
+    for metric, limit in limits_of(slo).items():
+        value = nearest.metrics[metric][0]
+        if value > limit:
+            found.append(f"{metric.removesuffix('_ms').upper()} limit of {math.ceil(value)} ms instead of {limit:g}")
+    return tuple(found)
+
+
+def _round(stakes: Stakes, step: Step) -> dict[str, Any]:
+    tp, pp = stakes.layouts()[step.verdict.best]
+    return {
+        "loads": [_load(each) for each in step.loads], "why": step.why, "expected_s": round(step.expected_s, 1),
+        "took_s": round(step.took_s, 1), "measured": len(step.runs), "best_tp": tp, "best_pp": pp,
+        "best_batch": int(stakes.points.batch[step.verdict.best]), "doubt": step.verdict.doubt,
+        "regret": math.expm1(step.verdict.regret),
+    }  # fmt: skip
+
+
+def _load(each: Candidate) -> dict[str, Any]:
+    return {"tp": each.layout[0], "pp": each.layout[1], "shapes": [list(shape) for shape in each.shapes]}
+
+
+def _told(stakes: Stakes, step: Step) -> str:
+    tp, pp = stakes.layouts()[step.verdict.best]
+    batch = int(stakes.points.batch[step.verdict.best])
+    return (
+        f"{len(step.runs)} batches measured: TP{tp} PP{pp} at batch {batch} is best, with a probability of "
+        f"{step.verdict.doubt:.0%} something else is better by more than 1%"
+    )
+
+
+def _ended(last: Step, *, dry_run: bool, waiting: bool) -> str:
+    if dry_run:
+        return "nothing was measured"
+    if last.certain:
+        return "the choice is certain"
+    if last.settled:
+        return "what is left to be measured would not change the choice"
+    return "the budget is spent" if waiting else "everything that can be has been measured"

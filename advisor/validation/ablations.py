@@ -1,0 +1,78 @@
+"""What each part of the model of time is worth: the fit again without it, judged on the same runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from joblib import Parallel, delayed
+
+from advisor.calibration.posterior import Effects, Pooled, fit_posterior, update
+from advisor.calibration.residual_gp import learned
+from advisor.calibration.shipped_fit import errors_of
+from advisor.calibration.surrogate import analytic_marginal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from advisor.calibration.kernel_observations import Kernels
+    from advisor.calibration.observations import Evidence, Group
+    from advisor.calibration.parameter_posterior import Marginal
+    from advisor.calibration.shipped_fit import Error
+
+WHOLE = "everything"
+NO_KERNELS = "without kernel times"
+APART = "without hierarchy: each engine and GPU alone"
+POOLED = "without hierarchy: one set for all"
+NO_RUNS = "without runs: the priors"
+NO_RESIDUALS = "without residuals"
+NEARBY = "configurations left out: everything"
+NEARBY_PLAIN = "configurations left out: without residuals"
+"""Of models that were fitted, judged on other configurations of them."""
+
+
+def ablations(
+    fitted: Sequence[Group],
+    kernels: Sequence[Kernels],
+    judged: Sequence[Group],
+    noise_of: Callable[[str, str, bool], float],
+    *,
+    jobs: int = 1,
+) -> dict[str, list[Error]]:
+    """Errors on ``judged`` of fits to ``fitted`` with one part after another taken out, the whole first.
+
+    ``noise_of``: as ``residuals.learned`` takes it.
+    """
+    variants = (WHOLE, NO_KERNELS, APART, POOLED, NO_RUNS)
+    found = Parallel(n_jobs=jobs)(delayed(_errors)(name, fitted, kernels, judged, noise_of) for name in variants)
+    return {name: errors for each in found for name, errors in each.items()}
+
+
+def _errors(
+    variant: str,
+    fitted: Sequence[Group],
+    kernels: Sequence[Kernels],
+    judged: Sequence[Group],
+    noise_of: Callable[[str, str, bool], float],
+) -> dict[str, list[Error]]:
+    marginal_of = _marginals(variant, fitted, kernels)
+    plain = errors_of(judged, marginal_of)
+    if variant != WHOLE:
+        return {variant: plain}
+    residuals = learned(fitted, lambda *pair: marginal_of(*pair).parameters, noise_of)
+    return {WHOLE: errors_of(judged, marginal_of, residuals), NO_RESIDUALS: plain}
+
+
+def _marginals(
+    variant: str, fitted: Sequence[Group], kernels: Sequence[Kernels]
+) -> Callable[[str, str], Marginal]:  # fmt: skip
+    parts: list[Evidence] = [*fitted] if variant == NO_KERNELS else [*fitted, *kernels]
+    if variant == NO_RUNS:
+        return lambda _engine, _gpu: analytic_marginal()
+    if variant == APART:
+
+        def alone(engine: str, gpu: str) -> Marginal:
+            own = [each for each in parts if (each.engine, each.cluster.gpu.name) == (engine, gpu)]
+            return update(analytic_marginal(), own) if own else analytic_marginal()
+
+        return alone
+    return fit_posterior(parts, index=(Pooled if variant == POOLED else Effects)(parts)).marginal

@@ -1,0 +1,103 @@
+"""Intervals for kinds of work that no run behind a fit had: ``python -m advisor.validation.coverage``.
+
+One engine on one GPU is fitted from the priors to its shipped runs without those of one kind, and predicts these.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from advisor.calibration.observations import Group, group_runs
+from advisor.calibration.posterior import update
+from advisor.calibration.shipped_fit import errors_of, fitted_part
+from advisor.calibration.surrogate import analytic_marginal, shipped_surrogate
+from catalog.runs import shipped_runs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from advisor.calibration.parameter_posterior import Marginal
+    from catalog.schema import Measurement
+    from catalog.units import Array
+
+LEVEL = 0.9
+METRICS = ("prefill_ms", "tpot_ms", "e2e_ms")
+
+LEFT_OUT: Mapping[str, Callable[[Measurement], bool]] = {
+    "8-bit weights": lambda run: run.dtype == "fp8",
+    "an 8-bit KV cache": lambda run: run.kv_dtype == "fp8",
+    "tensor parallel over more than 2 GPUs": lambda run: run.tp > 2,
+    "more than 2 pipeline stages": lambda run: run.pp > 2,
+}
+"""What shipped runs with role "fit" have, and others of the same engine and GPU have not."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """Predictions of runs of a kind by a fit without any; means over the runs."""
+
+    kind: str
+    metric: str
+    runs: int
+    error: float
+    """Mean of |predicted / measured - 1|."""
+    held: float
+    """Share inside the 90% interval."""
+    width: float
+    """Half of the interval, in logarithms."""
+    held_before: float
+    """The same two as if the kind were one like those seen."""
+    width_before: float
+
+
+def trials(kinds: Iterable[str] = tuple(LEFT_OUT), engine: str = "vllm", gpu: str = "H200-SXM") -> list[Trial]:
+    """Each kind left out in turn, by kind and metric."""
+    runs = [
+        run for run in shipped_runs()
+        if (run.engine, run.gpu, run.role, run.regime) == (engine, gpu, "fit", "static")
+        and run.compiled and not run.oom and not run.offload
+    ]  # fmt: skip
+    found = []
+    for kind in kinds:
+        is_of = LEFT_OUT[kind]
+        kept = update(analytic_marginal(), fitted_part(group_runs(run for run in runs if not is_of(run))))
+        out = fitted_part(group_runs(run for run in runs if is_of(run)))
+        found += [_trial(kind, metric, kept, out) for metric in METRICS]
+    return found
+
+
+def _trial(kind: str, metric: str, marginal: Marginal, out: Sequence[Group]) -> Trial:
+    surrogate = shipped_surrogate()
+
+    def within(blind: bool) -> tuple[Array, Array]:
+        believed = replace(marginal, seen=None) if blind else marginal
+        errors = [each for each in errors_of(out, lambda *_: believed) if each.metric == metric]
+        scales = [surrogate.scale("calibrated", each.engine, each.scale_name) for each in errors]
+        half = [s.at(LEVEL) * e.sigma(s.noise) for e, s in zip(errors, scales, strict=True)]
+        return np.array([each.residual for each in errors]), np.array(half)
+
+    residuals, half = within(blind=False)
+    _, half_before = within(blind=True)
+    return Trial(
+        kind=kind, metric=metric, runs=len(residuals), error=float(np.mean(np.abs(np.expm1(residuals)))),
+        held=float(np.mean(np.abs(residuals) <= half)), width=float(np.mean(half)),
+        held_before=float(np.mean(np.abs(residuals) <= half_before)), width_before=float(np.mean(half_before)),
+    )  # fmt: skip
+
+
+def main() -> None:
+    print(
+        f"{'left out':38s} {'metric':11s} {'runs':>4s} {'error':>6s} {'90% held':>9s} {'+-':>5s}   {'else held':>9s} {'+-':>5s}"
+    )
+    for each in trials():
+        print(
+            f"{each.kind:38s} {each.metric:11s} {each.runs:4d} {each.error:6.1%} {each.held:9.0%} {each.width:5.0%}"
+            f"   {each.held_before:9.0%} {each.width_before:5.0%}"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,254 @@
+"""The simulator beside reality: ``python -m advisor.validation.simulator_accuracy``.
+
+Every run under traffic that ships is simulated: the same arrivals and lengths where requests came as they came, the same
+kind of closed loop where a number was kept in flight. Beside it stands the answer without queues: the steady state at the
+batch that completes as many requests a second. Runs with the role "fit" may set constants of the simulator
+(``serving.runs.FRONT_END_MS``); those with "validate" judge.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from advisor.perf_model.deployment_arrays import Layout
+from advisor.prediction.evidence import Knowledge
+from advisor.prediction.prediction import Evaluation
+from advisor.simulator.arrivals import Traffic
+from advisor.simulator.simulation import simulate
+from catalog.engines import resolve
+from catalog.gpus import find_gpu
+from catalog.models.find import find_model
+from catalog.requests import read_requests
+from catalog.runs import shipped_runs
+from catalog.schema import Cluster
+from catalog.tables import DATA
+from probes.serving_benchmark import LOW_IDS, Offer, lengths
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from typing import Any
+
+    from advisor.simulator.request_results import Served
+    from advisor.simulator.simulation import Simulation
+    from advisor.simulator.streaming_statistics import Tally
+    from catalog.requests import Request
+    from catalog.schema import Measurement
+    from catalog.units import Array
+
+TARGETS = {"tpot_ms p50": 0.04, "tpot_ms p95": 0.08, "ttft_ms p50": 0.10, "ttft_ms p95": 0.15, "e2e_ms p95": 0.06}
+RATE = "completed_s"
+QUANTITIES = (*TARGETS, RATE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """One quantity of one run."""
+
+    run: Measurement
+    quantity: str
+    measured: float
+    simulated: float
+    without_queues: float
+    interval: tuple[float, float]
+    """In which the simulator expects it with 90%."""
+
+    @property
+    def held(self) -> bool:
+        return self.interval[0] <= self.measured <= self.interval[1]
+
+    @property
+    def width(self) -> float:
+        """Of the interval, as a share of what is simulated."""
+        return (self.interval[1] - self.interval[0]) / self.simulated
+
+    @property
+    def error(self) -> float:
+        return self.simulated / self.measured - 1.0
+
+    @property
+    def baseline_error(self) -> float:
+        return self.without_queues / self.measured - 1.0
+
+
+def compare(runs: Iterable[Measurement], requests: Iterable[Request], *, draws: int = 8) -> list[Comparison]:
+    """All quantities of the runs that have requests; intervals are points without ``draws``."""
+    by_run = defaultdict(list)
+    for each in requests:
+        by_run[each.run_id].append(each)
+    found = []
+    for run in runs:
+        if run.run_id in by_run:
+            found += _compare(run, sorted(by_run[run.run_id], key=lambda each: each.arrival_s), draws)
+    return found
+
+
+def _compare(run: Measurement, requests: Sequence[Request], draws: int) -> list[Comparison]:
+    cluster = Cluster(gpu=find_gpu(run.gpu).value, gpus_per_node=run.gpus)
+    deployment = replace(run.deployment, max_model_len=None)  # it may exceed a model's positions, with dummy weights
+    facts = json.loads(run.fingerprint)
+    arrival, first, last, inputs, outputs = (
+        np.array([getattr(each, name) for each in requests], dtype=float)
+        for name in ("arrival_s", "ttft_ms", "e2e_ms", "input_len", "output_len")
+    )
+    if run.regime == "open":
+        traffic = Traffic(
+            arrival_s=arrival, input_len=inputs.astype(np.int64), output_len=outputs.astype(np.int64),
+            duration_s=float(facts["seconds"]),
+        )  # fmt: skip
+    else:
+        traffic = _same_loop(run, facts)
+    found = simulate(run.model, cluster, deployment=deployment, trace=traffic, draws=draws)
+    several = outputs > 1
+    tpot = (last - first)[several] / (outputs - 1)[several]
+    real = {
+        f"{name} p{percentile}": float(np.percentile(values, percentile))
+        for name, values in (("tpot_ms", tpot), ("ttft_ms", first), ("e2e_ms", last))
+        for percentile in (50, 95)
+    }
+    real[RATE], completed = _completed(run, found, arrival + last * 1e-3)
+    plain = _without_queues(run, cluster, real[RATE])
+    return [
+        Comparison(
+            run=run, quantity=name, measured=real[name], without_queues=plain[name.partition(" ")[0]],
+            simulated=completed if name == RATE else _simulated(found.served, name), interval=_interval(found, name, completed),
+        )
+        for name in QUANTITIES
+    ]  # fmt: skip
+
+
+def _same_loop(run: Measurement, facts: Mapping[str, Any]) -> Traffic:
+    """The closed loop as ``probes.serving_benchmark`` ran it: the same lengths in the same order, each first output cut alike."""
+    concurrency = run.batch * run.dp
+    offer = Offer(
+        input_len=run.input_len, output_len=run.output_len, seconds=facts["seconds"], spread=facts["spread"],
+        concurrency=concurrency, seed=facts["seed"],
+    )  # fmt: skip
+    assert run.max_model_len
+    inputs, outputs = lengths(offer, 1 << 16, run.max_model_len)
+    random, vocabulary = np.random.default_rng((offer.seed, 3)), find_model(run.model).value.vocab_size
+    for i in range(concurrency):
+        outputs[i] = random.integers(1, outputs[i] + 1)
+        random.integers(min(LOW_IDS, vocabulary - 1), vocabulary, inputs[i])  # the prompt, from the same numbers
+    return Traffic(
+        arrival_s=np.zeros(len(inputs)), input_len=inputs, output_len=outputs,
+        duration_s=float(facts["seconds"]), concurrency=concurrency, starters=concurrency,
+    )  # fmt: skip
+
+
+def _simulated(served: Served | Tally, name: str) -> float:
+    metric, _, percentile = name.partition(" p")
+    return served.percentile(metric, float(percentile))
+
+
+def _interval(found: Simulation, name: str, completed: float) -> tuple[float, float]:
+    """Where arrivals are given the rate of completions hardly depends on times; the interval is that of the run's rate."""
+    if found.scale is None:
+        return (completed, completed) if name == RATE else (_simulated(found.served, name),) * 2
+    if name == RATE:
+        low, high = found.interval(RATE)
+        return completed * low / found.completed_s, completed * high / found.completed_s
+    metric, _, statistic = name.partition(" ")
+    return found.interval(metric, statistic)
+
+
+def _completed(run: Measurement, found: Simulation, ends: Array) -> tuple[float, float]:
+    """Requests completed a second, measured and simulated: until the last one where they came as they came, where a
+    number was kept by the tokens that came, for the run's requests leave out those that were first.
+    """
+    if run.regime == "open":
+        return len(ends) / float(ends.max()), len(found.served) / found.served.end_s
+    assert run.output_tok_s
+    return run.output_tok_s / run.output_len, found.output_tok_s / run.output_len
+
+
+def _without_queues(run: Measurement, cluster: Cluster, rate: float) -> dict[str, float]:
+    """The steady state at the smallest batch that completes ``rate``, or at the batch that was kept."""
+    model = find_model(run.model).value
+    deployment = resolve(replace(run.deployment, max_model_len=None), model, cluster).value
+    assert deployment.max_num_seqs
+    batches = np.arange(1.0, deployment.max_num_seqs + 1)
+    knowledge = Knowledge.of(None, engine=run.engine, gpu=cluster.gpu)
+    steady = Evaluation.of(
+        model, cluster, Layout.of([deployment] * len(batches), model, cluster.gpu), batch=batches,
+        input_len=run.input_len, output_len=run.output_len, regime="steady", engine=run.engine,
+        parameters=knowledge.marginal(run.engine, cluster.gpu).parameters,
+    ).times  # fmt: skip
+    completed = steady.output_tok_s / run.output_len
+    row = run.batch - 1 if run.regime == "steady" else min(int(np.sum(completed < rate)), len(batches) - 1)
+    return {
+        "tpot_ms": float(steady.tpot_ms[row]), "ttft_ms": float(steady.ttft_ms[row]), "e2e_ms": float(steady.e2e_ms[row]),
+        RATE: float(completed[row]),
+    }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """Mean absolute relative errors over some runs, and what became of the 90% intervals."""
+
+    error: float
+    baseline: float
+    """Without queues."""
+    held: float
+    """Share of the intervals that hold the measured value."""
+    width: float
+    """Their mean, as a share of what is simulated."""
+    runs: int
+
+
+def judgements(comparisons: Iterable[Comparison]) -> dict[tuple[str, str, str], Judgement]:
+    """By role, regime and quantity."""
+    groups = defaultdict(list)
+    for each in comparisons:
+        groups[each.run.role, each.run.regime, each.quantity].append(each)
+    return {
+        key: Judgement(
+            error=float(np.mean([abs(each.error) for each in group])),
+            baseline=float(np.mean([abs(each.baseline_error) for each in group])),
+            held=float(np.mean([each.held for each in group])), width=float(np.mean([each.width for each in group])),
+            runs=len(group),
+        )
+        for key, group in groups.items()
+    }  # fmt: skip
+
+
+def shipped(*, draws: int = 8) -> list[Comparison]:
+    """Of the runs and requests that ship."""
+    requests = [each for path in sorted((DATA / "requests").glob("*.csv")) for each in read_requests(path)]
+    return compare(shipped_runs(), requests, draws=draws)
+
+
+def main() -> None:
+    """Print measured and simulated values of every run, and the mean errors beside the targets."""
+    found = shipped()
+    by_run = defaultdict(list)
+    for each in found:
+        by_run[each.run.run_id].append(each)
+    print(f"{'role':9}{'regime':7}{'model':14}{'load':>9}" + "".join(f"{name:>24}" for name in QUANTITIES))
+    print(" " * 39 + f"{'measured  sim.  error':>24}" * len(QUANTITIES))
+    for group in sorted(
+        by_run.values(), key=lambda g: (g[0].run.model, g[0].run.regime, g[0].run.rate or g[0].run.batch)
+    ):
+        run = group[0].run
+        load = f"{run.rate:.1f}/s" if run.rate else f"{run.batch}"
+        cells = "".join(f"{each.measured:10.4g}{each.simulated:8.4g}{each.error:+6.0%}" for each in group)
+        print(f"{run.role:9}{run.regime:7}{run.model.rsplit('/', 1)[-1][-13:]:14}{load:>9}{cells}")
+    print("\nmean absolute error; in brackets without queues; target; 90% intervals that held, and their mean width")
+    for (role, regime, quantity), judged in sorted(judgements(found).items()):
+        target = f"{TARGETS[quantity]:.0%}" if quantity in TARGETS else "-"
+        print(
+            f"{role:9}{regime:7}{quantity:12}{judged.error:8.1%}  ({judged.baseline:7.1%})  {target:>4}  {judged.held:5.0%} "
+            f"{judged.width:5.0%}   {judged.runs} runs"
+        )
+    for role in ("fit", "validate"):
+        those = [each for each in found if each.run.role == role]
+        held, width = np.mean([each.held for each in those]), np.mean([each.width for each in those])
+        print(f"{role:9}all {len(those)} intervals: {held:.0%} held, {width:.0%} wide in the mean")
+
+
+if __name__ == "__main__":
+    main()

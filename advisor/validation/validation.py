@@ -1,0 +1,288 @@
+"""Predicted against measured: errors, coverage of the intervals, choices, other methods, and claims of published tables.
+
+Three kinds of prediction are kept apart. "in-sample": the fit saw the run. "model, GPU or engine left out": a fit made
+without it, and an interval whose width was set on the other folds only; "configuration left out": a fit with other
+configurations of its model, which correct it where they are near (``residuals``). "not fitted": the run has ``role="validate"`` or
+states no batch. A run that is looked up never counts as a prediction.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from advisor.calibration.kernel_observations import shipped_evidence
+from advisor.calibration.observations import group_runs
+from advisor.calibration.posterior import fit_posterior
+from advisor.calibration.shipped_fit import (
+    KIN,
+    configuration_errors,
+    errors_of,
+    fitted_part,
+    left_out_errors,
+    noises_of,
+    quantiles_of,
+    sigma_of,
+    unless_wider,
+)  # fmt: skip
+from advisor.calibration.surrogate import LEVELS, STAGED, Surrogate, shipped_surrogate
+from advisor.validation.ablations import NEARBY, NEARBY_PLAIN, ablations
+from advisor.validation.baselines import baselines
+from advisor.validation.prediction_errors import (
+    LEVEL,
+    USUAL,
+    Check,
+    Split,
+    Summary,
+    check_of,
+    shipped_check,
+    summarised,
+)
+from advisor.validation.published_claims import (
+    Claim,
+    layer_split_checks,
+    layer_split_claims,
+    layer_split_runs,
+    small_gpu_claims,
+)
+from advisor.validation.ranking import Choice, Ranking, choices, rankings
+from catalog.published import read_published
+from catalog.runs import shipped_runs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    import pandas as pd
+
+    from advisor.calibration.shipped_fit import Error
+    from catalog.schema import Measurement
+
+LEFT_OUT: dict[str, Split] = {
+    "calibrated": "model left out", "transferred": "GPU left out", "analytic": "engine left out",
+}  # fmt: skip
+OWN = "advisor"
+"""Its name beside the other methods."""
+COMPARED = ("prefill_ms", "tpot_ms", "e2e_ms")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rival:
+    """Errors of one method, or of a fit without one part, on static runs that were not fitted; as shares."""
+
+    name: str
+    engine: str
+    parallel: str
+    metric: str
+    checks: int
+    mean_error: float
+    median_error: float
+    bias: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Validation:
+    """All checks and claims of one validation."""
+
+    checks: tuple[Check, ...]
+    claims: tuple[Claim, ...]
+    left_out: dict[str, int]
+    """Published rows that could not be used, by reason."""
+    rivals: tuple[Rival, ...] = ()
+    """Other methods, fitted to the same runs and judged on the same."""
+    rival_rankings: dict[str, tuple[Ranking, ...]] = field(default_factory=dict)
+    """Their choices."""
+    ablation: tuple[Rival, ...] = ()
+    """Fits without one part; and with and without residuals, other configurations of the models fitted."""
+
+    def summary(self, by: Sequence[str] = USUAL) -> tuple[Summary, ...]:
+        """Errors by split, engine, regime, parallelism and metric, and all engines together; or by other keys.
+
+        Raises:
+            InputError: no such key.
+
+        """
+        return summarised(self.checks, by)
+
+    def outside(self) -> tuple[Check, ...]:
+        """Checks whose measured value is outside its interval."""
+        return tuple(check for check in self.checks if not check.inside)
+
+    def choices(self) -> tuple[Choice, ...]:
+        """What would have been chosen among the measured deployments of each model and workload, and what was best."""
+        tables = set(layer_split_runs())  # judged by the claims
+        return choices(check for check in self.checks if check.run not in tables)
+
+    def rankings(self) -> tuple[Ranking, ...]:
+        """The choices by split and objective."""
+        return rankings(self.choices())
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a check."""
+        import pandas as pd  # slow to import, and only this needs it
+
+        return pd.DataFrame([check.to_dict() for check in self.checks])
+
+    def to_dict(self, by: Sequence[str] = USUAL) -> dict[str, Any]:
+        """Everything as plain JSON types; ``by`` groups the summary."""
+        return {
+            "summary": [row.to_dict() for row in self.summary(by)],
+            "rankings": [row.to_dict() for row in self.rankings()],
+            "choices": [row.to_dict() for row in self.choices()],
+            "baselines": [asdict(row) for row in self.rivals],
+            "baseline_rankings": {name: [row.to_dict() for row in rows] for name, rows in self.rival_rankings.items()},
+            "ablation": [asdict(row) for row in self.ablation],
+            "claims": [asdict(claim) for claim in self.claims],
+            "checks": [check.to_dict() for check in self.checks],
+            "left_out": self.left_out,
+        }
+
+
+def validate(
+    runs: Iterable[Measurement] | None = None,
+    *,
+    published: str | Path | None = None,
+    surrogate: Surrogate | None = None,
+    refit: bool = True,
+    compare: bool = True,
+    ablation: bool = False,
+    jobs: int = 1,
+) -> Validation:
+    """Compare predictions with measured runs, and check the claims of the tables behind the project.
+
+    Args:
+        runs: what to judge on; None for the runs that ship.
+        published: a folder of published benchmarks in long form to judge on as well; it then also refits without each
+            model, GPU and engine in turn.
+        surrogate: what to judge; None for the one that ships.
+        refit: also leave out and refit (a minute with ``published``); otherwise in-sample and not fitted only.
+        compare: also fit other methods (the roofline, the nearest run, trees) to the runs with role fit, to judge them on
+            those with role validate.
+        ablation: also fit again without one part after another (kernel times, hierarchy), judged on the same.
+        jobs: processes for the refits.
+
+    Raises:
+        InputError: runs that cannot be read or name what the catalog does not hold.
+
+    """
+    judged = list(shipped_runs() if runs is None else runs)
+    left_out: dict[str, int] = {}
+    if published is not None:
+        found = read_published(Path(published))
+        judged += found.runs
+        left_out = found.left_out
+    model = surrogate or shipped_surrogate()
+    groups = list(group_runs(judged))
+    checks = [shipped_check(error, model) for error in errors_of(groups, model.marginal)]
+    fitted = fitted_part(group_runs(run for run in judged if run.role == "fit"))
+    kernels = shipped_evidence()
+    near: list[Error] = []
+    plain: list[Error] = []
+    if refit and len(fitted) > 1:
+        start = fit_posterior([*fitted, *kernels])
+        in_sample, errors = (
+            errors_of(fitted, start.marginal),
+            left_out_errors(fitted, start, kernels=kernels, jobs=jobs),
+        )
+        near, plain = configuration_errors(fitted, start, model.noise, kernels=kernels, jobs=jobs)
+        checks += cross_checks(errors, in_sample) + near_checks(near, errors, in_sample)
+    claims = [*layer_split_claims(model), *small_gpu_claims(model)]
+    held = list(group_runs(run for run in judged if run.role == "validate" and run.batch and run.regime == "static"))
+    learned = list(group_runs(run for run in judged if run.role == "fit" and run.batch and run.regime == "static"))
+    others = baselines(learned, held) if compare and held and learned else {}
+    if others:
+        others = {
+            OWN: [check for check in checks if check.run.role == "validate" and check.regime == "static"],
+            **others,
+        }
+    parts: dict[str, list[Error]] = {}
+    if ablation and held and fitted:
+        parts = ablations(fitted, kernels, held, model.noise, jobs=jobs)
+    if ablation and near:
+        parts |= {NEARBY: near, NEARBY_PLAIN: plain}
+    return Validation(
+        checks=(*checks, *layer_split_checks(model)),
+        claims=tuple(claims),
+        left_out=left_out,
+        rivals=_rivals({name: [(c.engine, c.run, c.metric, c.error) for c in each] for name, each in others.items()}),
+        rival_rankings={name: rankings(choices(each)) for name, each in others.items()},
+        ablation=_rivals(
+            {name: [(e.engine, e.run, e.metric, math.expm1(e.residual)) for e in each] for name, each in parts.items()}
+        ),
+    )
+
+
+def _rivals(errors: dict[str, list[tuple[str, Measurement, str, float]]]) -> tuple[Rival, ...]:
+    """By method, engine, parallelism and metric."""
+    found = []
+    for name, each in errors.items():
+        groups: dict[tuple[str, str, str], list[float]] = defaultdict(list)
+        for engine, run, metric, error in each:
+            if metric in COMPARED:
+                groups[engine, "PP" if run.pp > 1 else "TP", metric].append(error)
+        for (engine, parallel, metric), values in sorted(groups.items()):
+            found.append(
+                Rival(
+                    name=name, engine=engine, parallel=parallel, metric=metric, checks=len(values),
+                    mean_error=float(np.mean(np.abs(values))), median_error=float(np.median(np.abs(values))),
+                    bias=float(np.median(values)),
+                )
+            )  # fmt: skip
+    return tuple(found)
+
+
+def cross_checks(errors: Sequence[Error], in_sample: Sequence[Error]) -> list[Check]:
+    """Left-out predictions with intervals whose quantile comes from the other folds.
+
+    Each fold (a model, a GPU, an engine) is judged by the errors of all folds but its own, so that no interval has seen
+    what it is tested on.
+    """
+    noises = noises_of(in_sample)
+    fold_of: dict[str, Callable[[Error], str]] = {
+        "calibrated": lambda error: error.run.model,
+        "transferred": lambda error: error.run.gpu,
+        "analytic": lambda error: error.engine,
+    }
+    checks = []
+    for provenance, fold in fold_of.items():
+        members = [error for error in errors if error.provenance == provenance]
+        for name in sorted({error.scale_name for error in members}):
+            tested = [error for error in members if error.scale_name == name]
+            for out, engine in sorted({(fold(error), error.engine) for error in tested}):
+                kin = [e for e in members if e.scale_name in KIN.get(name, (name,)) and fold(e) != out]
+                if not kin:
+                    continue
+                quantiles = quantiles_of(kin, engine, noises)
+                if provenance == "analytic" and name.endswith(STAGED):
+                    others = [e for e in members if fold(e) != out]
+                    quantiles = unless_wider(quantiles, others, name, engine, noises)
+                quantile = float(np.interp(LEVEL, LEVELS, quantiles))
+                checks += [
+                    check_of(error, LEFT_OUT[provenance], sigma_of(error, noises), quantile)
+                    for error in tested
+                    if (fold(error), error.engine) == (out, engine)
+                ]
+    return checks
+
+
+def near_checks(near: Sequence[Error], errors: Sequence[Error], in_sample: Sequence[Error]) -> list[Check]:
+    """Predictions of configurations left out; ``errors`` are those without whole models, of which only other models' count."""
+    noises = noises_of(in_sample)
+    checks = []
+    for model, engine, name in sorted({(error.run.model, error.engine, error.scale_name) for error in near}):
+        kin = [
+            e for e in errors
+            if e.provenance == "calibrated" and e.scale_name in KIN.get(name, (name,)) and e.run.model != model
+        ]  # fmt: skip
+        if kin:
+            quantile = float(np.interp(LEVEL, LEVELS, quantiles_of(kin, engine, noises)))
+            checks += [
+                check_of(error, "configuration left out", sigma_of(error, noises), quantile)
+                for error in near
+                if (error.run.model, error.engine, error.scale_name) == (model, engine, name)
+            ]
+    return checks

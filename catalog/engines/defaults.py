@@ -1,0 +1,220 @@
+"""What an engine makes of the knobs left open, and what it would refuse."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from catalog.engines.parallelism import check_layout
+from catalog.engines.registry import Engine, find_engine
+from catalog.schema import BITS, Deployment, Found, InputError, Note, require_positive
+
+if TYPE_CHECKING:
+    from catalog.schema import Cluster, Gpu, Model
+
+PLAIN = ("float32", "float16", "bfloat16")
+"""Formats that products can be computed in without scales."""
+
+MOST_SEQS = 65536
+MOST_TOKENS = 2**24
+_UNKNOWN_LENGTH = 2048  # config/model.py _get_and_verify_max_len, where a configuration names no length
+
+
+def resolve(deployment: Deployment, model: Model, cluster: Cluster) -> Found[Deployment]:
+    """``deployment`` with every open knob as its engine would set it, and notes on what was chosen.
+
+    Limits follow ``vllm serve`` (engine/arg_utils.py ``_set_default_max_num_seqs_and_batched_tokens_args``). Raises
+    ``InputError`` for what cannot start. An engine without kernels for the GPU is a warning here, so that older
+    versions can be reasoned about; ``command`` refuses it.
+    """
+    engine = find_engine(deployment.engine)
+    gpu = cluster.gpu
+    notes: list[Note] = []
+    check_layout(model, tp=deployment.tp, pp=deployment.pp, dp=deployment.dp, ep=deployment.ep)
+    _check_parallel(deployment, engine)
+    _check_placement(deployment, cluster)
+    _check_shares(deployment)
+    notes += [
+        Note(refusal, "warning") for refusal in (engine.refusal(gpu), engine.model_refusal(model, gpu)) if refusal
+    ]
+    dtype = _weights(deployment, model, gpu, engine, notes)
+    kv_dtype = _kv(deployment, model, gpu, engine, dtype)
+    max_model_len = _length(deployment, model, notes)
+    max_num_seqs, max_num_batched_tokens = _limits(deployment, gpu, engine, max_model_len, notes)
+    resolved = replace(
+        deployment,
+        engine=engine.name,
+        dtype=dtype,
+        kv_dtype=kv_dtype,
+        max_model_len=max_model_len,
+        max_num_seqs=max_num_seqs,
+        max_num_batched_tokens=max_num_batched_tokens,
+        graphs=deployment.has_graphs,
+    )
+    return Found(resolved, tuple(notes))
+
+
+def compute_dtype(model: Model, gpu: Gpu, dtype: str = "auto", engine: str | Engine = "vllm") -> str:
+    """What activations and unquantised weights are in: one of ``PLAIN``.
+
+    The checkpoint's own format where the GPU has it, else float16, else (models whose numbers overflow there) float32;
+    config/model.py ``_resolve_auto_dtype``.
+    """
+    if dtype in PLAIN:
+        return dtype
+    refused = (engine if isinstance(engine, Engine) else find_engine(engine)).float16_refused
+    order = ["bfloat16"] * gpu.bf16 + ["float16"] * (model.model_type not in refused) + ["float32"]
+    return model.dtype if model.dtype in order and model.dtype != "float32" else order[0]
+
+
+def _check_parallel(deployment: Deployment, engine: Engine) -> None:
+    asked = {
+        "pp": deployment.pp > 1,
+        "ep": deployment.ep > 1,
+        "sp": deployment.sequence_parallel,
+        "offload": deployment.offload > 0,
+    }
+    words = {
+        "pp": "pipeline parallelism",
+        "ep": "expert parallelism",
+        "sp": "sequence parallelism",
+        "offload": "weights in CPU memory",
+    }
+    for name, wanted in asked.items():
+        if wanted and name not in engine.parallel:
+            raise InputError(f"{engine.name} is not known to support {words[name]}; leave it off or use vllm")
+    if deployment.sequence_parallel and (deployment.tp == 1 or not deployment.compiled):
+        raise InputError("sequence_parallel is on; it needs tp above 1 and compiled on")
+
+
+def _check_placement(deployment: Deployment, cluster: Cluster) -> None:
+    """Replicas within whole nodes, or spanning a whole number of them."""
+    if deployment.num_gpus > cluster.num_gpus:
+        raise InputError(
+            f"tp={deployment.tp} pp={deployment.pp} dp={deployment.dp} takes {deployment.num_gpus} GPUs; "
+            f"{cluster} has {cluster.num_gpus}"
+        )
+    replica, node = deployment.tp * deployment.pp, cluster.gpus_per_node
+    if replica > node and replica % node:
+        raise InputError(
+            f"a replica of {replica} GPUs does not fill nodes of {node}; make tp x pp a multiple of {node}, or at most it"
+        )
+    if replica <= node and deployment.dp > node // replica * cluster.nodes:
+        raise InputError(
+            f"{deployment.dp} replicas of {replica} GPUs do not fit {cluster}: {node // replica} a node; "
+            f"dp can be at most {node // replica * cluster.nodes}"
+        )
+
+
+def _check_shares(deployment: Deployment) -> None:
+    require_positive("gpu_memory_utilization", deployment.gpu_memory_utilization, most=1, whole=False)
+    if not 0 <= deployment.offload < 1:
+        raise InputError(f"offload is {deployment.offload!r}; it must be a share of the weights, from 0 to below 1")
+
+
+def _weights(deployment: Deployment, model: Model, gpu: Gpu, engine: Engine, notes: list[Note]) -> str:
+    wanted, stored = deployment.dtype, model.quantization
+    formats = engine.weight_formats(gpu)
+    if wanted == "auto":
+        narrow = deployment.kv_dtype == "fp8" and gpu.compute_capability in engine.fp8_kv_in_bfloat16
+        chosen = stored or ("bfloat16" if narrow else compute_dtype(model, gpu, engine=engine))
+        if not stored and chosen != model.dtype:
+            why = f"{gpu.name} has no {model.dtype}" if model.dtype not in formats else f"checkpoint is {model.dtype}"
+            if narrow:
+                why = f"{engine.name} reads an fp8 KV cache into nothing else on {gpu.name}"
+            notes.append(Note(f"dtype {chosen}: {why}"))
+    else:
+        chosen = _known(wanted, "dtype")
+    if stored and chosen != stored:
+        raise InputError(f"dtype is {chosen}, but {model.name} is stored in {stored}; use dtype=auto or {stored}")
+    if not formats:
+        raise InputError(engine.refusal(gpu) or f"{engine.name} is not known on {gpu.name}")
+    if chosen not in formats:
+        raise InputError(f"{engine.name} has no {chosen} weights on {gpu.name}; it has {', '.join(formats)} there")
+    if chosen == "float16" and model.model_type in engine.float16_refused:
+        raise InputError(f"{engine.name} does not run {model.model_type} in float16 (it overflows); use bfloat16")
+    if not stored and chosen not in PLAIN and chosen not in engine.online:
+        notes.append(Note(f"{chosen} weights need a checkpoint of {model.name} quantised so", "warning"))
+    if chosen not in PLAIN and not engine.computes_in(gpu, chosen):
+        notes.append(
+            Note(f"{chosen} weights are expanded to 16 bit for each product: {gpu.name} does not compute in it")
+        )
+    return chosen
+
+
+def _kv(deployment: Deployment, model: Model, gpu: Gpu, engine: Engine, dtype: str) -> str:
+    if deployment.kv_dtype == "auto":
+        return compute_dtype(model, gpu, dtype, engine)
+    chosen = _known(deployment.kv_dtype, "kv_dtype")
+    formats = engine.kv_formats(gpu, model)
+    if not formats:
+        raise InputError(engine.refusal(gpu) or f"{engine.name} is not known on {gpu.name}")
+    if chosen not in formats:
+        raise InputError(
+            f"{engine.name} has no {chosen} KV cache for {model.name} on {gpu.name}; it has {', '.join(formats)}"
+        )
+    plain = compute_dtype(model, gpu, dtype, engine)
+    if chosen in PLAIN and chosen != plain:
+        # config/cache.py: a plain format is an option only for models that do not default to it
+        raise InputError(f"kv_dtype is {chosen}, but {model.name} runs in {plain}; use kv_dtype=auto or {plain}")
+    if chosen == "fp8" and plain == "float16" and gpu.compute_capability in engine.fp8_kv_in_bfloat16:
+        instead = "dtype=bfloat16" if dtype == plain else "kv_dtype=auto"
+        raise InputError(
+            f"{engine.name} reads an fp8 KV cache on {gpu.name} into bfloat16 only, and {model.name} runs in {plain}; "
+            f"use {instead}"
+        )
+    return chosen
+
+
+def _known(name: str, what: str) -> str:
+    if name in BITS:
+        return name
+    close = difflib.get_close_matches(str(name), BITS, n=2, cutoff=0.4)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"known: auto, {', '.join(BITS)}"
+    raise InputError(f"unknown {what} {str(name)[:40]!r}; {hint}")
+
+
+def _length(deployment: Deployment, model: Model, notes: list[Note]) -> int:
+    most = model.max_position_embeddings or _UNKNOWN_LENGTH
+    if deployment.max_model_len is None:
+        notes.append(Note(f"max_model_len {most}: all the positions {model.name} has"))
+        return most
+    require_positive("max_model_len", deployment.max_model_len)
+    if deployment.max_model_len > most and model.max_position_embeddings:
+        raise InputError(
+            f"max_model_len is {deployment.max_model_len}; {model.name} has {most} positions, use at most that"
+        )
+    return deployment.max_model_len
+
+
+def _limits(deployment: Deployment, gpu: Gpu, engine: Engine, max_model_len: int, notes: list[Note]) -> tuple[int, int]:
+    """``max_num_seqs`` and ``max_num_batched_tokens``."""
+    defaults = engine.batch_defaults(gpu)
+    seqs, tokens = deployment.max_num_seqs, deployment.max_num_batched_tokens
+    if seqs is not None:
+        require_positive("max_num_seqs", seqs, most=MOST_SEQS)
+    if tokens is not None:
+        require_positive("max_num_batched_tokens", tokens, most=MOST_TOKENS)
+    opened = [name for name, value in (("max_num_seqs", seqs), ("max_num_batched_tokens", tokens)) if value is None]
+    if tokens is not None and tokens % engine.token_multiple:
+        near = math.ceil(tokens / engine.token_multiple) * engine.token_multiple
+        raise InputError(
+            f"max_num_batched_tokens is {tokens}; {engine.name} takes multiples of {engine.token_multiple}, such as {near}"
+        )
+    if tokens is None:
+        # never below seqs: vLLM would refuse its own default there
+        tokens = max(min(defaults.max_num_batched_tokens, (seqs or defaults.max_num_seqs) * max_model_len), seqs or 1)
+        tokens = math.ceil(tokens / engine.token_multiple) * engine.token_multiple
+    if seqs is None:
+        seqs = min(defaults.max_num_seqs, tokens)
+    if tokens < seqs:
+        raise InputError(
+            f"max_num_batched_tokens is {tokens}, below max_num_seqs {seqs}; every running sequence needs a token a step"
+        )
+    if opened:
+        values = {"max_num_seqs": seqs, "max_num_batched_tokens": tokens}
+        chosen = ", ".join(f"{name} {values[name]}" for name in opened)
+        notes.append(Note(f"{chosen}: what {engine.name} {engine.version} chooses on {gpu.name}"))
+    return seqs, tokens

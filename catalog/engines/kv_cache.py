@@ -1,0 +1,179 @@
+"""How engines account for GPU memory: what a memory model has to reproduce.
+
+vLLM 0.24 (paths inside its ``vllm`` package):
+
+- Budget: ``ceil(total memory x gpu_memory_utilization)``; the engine refuses to start when less than that is free
+  (v1/worker/utils.py ``request_memory``). "Total" is what ``cudaMemGetInfo`` says.
+- KV cache = budget - weights - activation peak - growth of memory outside torch - CUDA graphs
+  (v1/worker/gpu_worker.py ``determine_available_memory``). The first snapshot is taken *after* the CUDA context and
+  NCCL exist (``init_device``), so both live outside the budget, in the share that gpu_memory_utilization leaves free;
+  only what is allocated outside torch later (attention workspaces, cuBLAS, custom all-reduce) is subtracted.
+- Activation peak: one forward pass of ``max_num_batched_tokens`` tokens spread over ``min(max_num_seqs, tokens)``
+  requests without KV cache, so attention allocates little, and on the last stage a sampling step of as many rows:
+  logits in the model's format, whole vocabulary on every GPU after a gather, then a float32 copy and the copies that
+  top-k/top-p makes. The two do not overlap; the larger counts. (gpu_model_runner.py ``profile_run``, ``_dummy_run``,
+  ``_dummy_sampler_run``; v1/sample/sampler.py.) ``profile_rows`` gives the rows.
+- CUDA graphs: an estimate of theirs is subtracted by default (VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS=1): the first
+  capture plus the second's size for each further one, at least 1 MiB each. Model types in ``Engine.v2_runner`` run on
+  the second model runner, whose estimate is 0 (v1/worker/gpu/model_runner.py ``profile_cudagraph_memory``), and so do
+  AMD GPUs: there graphs, too, come out of the free share. ``reserves_graphs`` tells which; ``graph_sizes`` how many.
+  Both piecewise graphs (every size) and full decode graphs (sizes up to max_num_seqs) are captured, sharing one pool.
+- Weights: embedding on the first stage, head on the last, both padded to 64 rows and sliced by tp; a tied head is held
+  by the first and the last stage (two copies if pp > 1). Layers per stage: ``pipeline_layers``. KV heads are copied
+  where tp exceeds them (``kv_heads_per_gpu``); MLA's latent is whole on every GPU of a tensor-parallel group. With
+  dp > 1 in one server and experts not spread, experts are *sliced over tp x dp* (layers/fused_moe/config.py), which is
+  why replicas of MoE models are started as servers of their own.
+- Blocks: ``num_blocks = KV bytes // page bytes // pools`` per GPU, then the least over all GPUs (core/kv_cache_utils.py
+  ``get_kv_cache_configs``); one block is never used (the null block). Page bytes are
+  ``2 x block_size x kv_heads_per_gpu x head_dim x bytes``, or ``block_size x (kv_lora_rank + qk_rope_head_dim) x bytes``
+  for MLA. ``pools`` is the number of layers on the GPU, or fewer where windowed layers share (``kv_groups``).
+- It logs ``KV tokens = int(num_blocks / blocks of one request of max_model_len x max_model_len)`` and that ratio as
+  the maximum concurrency. Start fails if one request of max_model_len does not fit. A request is admitted when the
+  blocks of its whole prompt are free (``scheduler_reserve_full_isl``); no watermark.
+
+SGLang 0.5.23: weights + KV = ``mem_fraction_static`` x memory; its default leaves ``static_reserve_gib`` for activations
+and graphs (arg_groups/memory_hook.py). Here gpu_memory_utilization stays a share of everything, and the command passes
+``static_fraction``. TensorRT-LLM, LMDeploy: KV = gpu_memory_utilization x what is free after weights and activations.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from catalog.engines.registry import at_least
+from catalog.schema import InputError
+
+if TYPE_CHECKING:
+    from catalog.engines.registry import Engine
+    from catalog.schema import Deployment, Gpu, Model
+
+
+def profile_rows(max_num_seqs: int, max_num_batched_tokens: int) -> int:
+    """Rows of logits that vLLM sizes its sampler for (v1/worker/gpu_model_runner.py ``_dummy_run``)."""
+    return min(max_num_seqs, max_num_batched_tokens)
+
+
+def graph_sizes(engine: Engine, gpu: Gpu, deployment: Deployment) -> tuple[int, ...]:
+    """Batch sizes of a resolved deployment that CUDA graphs are captured for, ascending; none without them."""
+    assert deployment.max_num_seqs is not None
+    assert deployment.max_num_batched_tokens is not None
+    row = engine.batch_defaults(gpu)
+    most = row.max_graph_size_tp4 if deployment.tp >= 4 else row.max_graph_size
+    if not deployment.has_graphs or not most:
+        return ()
+    if engine.name == "vllm":  # config/vllm.py _set_cudagraph_sizes
+        tokens = deployment.max_num_batched_tokens
+        most = min(2 * deployment.max_num_seqs, most, tokens)
+        sizes = {1, 2, 4, *range(8, 256, 8), *range(256, most + 1, 16)} | ({tokens} if tokens <= most else set())
+    elif engine.name == "sglang":  # arg_groups/cuda_graph_hook.py generate_decode_cuda_graph_batch_sizes
+        most = min(most, deployment.max_num_seqs)
+        sizes = {1, 2, 4, 8, 12, *range(16, 257, 8), *range(272, 512, 16), *range(512, most + 1, 32), most}
+    else:  # powers of two and multiples of eight: llmapi CudaGraphConfig._generate_cuda_graph_batch_sizes
+        most = min(most, deployment.max_num_seqs)
+        sizes = {1, 2, 4, *range(8, 129, 8), most}
+    return tuple(sorted(size for size in sizes if size <= most))
+
+
+def reserves_graphs(engine: Engine, model: Model, gpu: Gpu, *, sequence_parallel: bool = False) -> bool:
+    """Whether memory for CUDA graphs is set aside before the KV cache is sized.
+
+    Sequence parallelism falls back to the first model runner (config/vllm.py
+    ``_get_v2_model_runner_unsupported_features``).
+    """
+    if engine.name != "vllm":
+        return True
+    return gpu.vendor == "nvidia" and (sequence_parallel or model.model_type not in engine.v2_runner)
+
+
+def kv_block_size(engine: Engine, model: Model, gpu: Gpu, kv_dtype: str = "auto") -> int:
+    """Tokens in a block of KV cache.
+
+    vLLM: 16 unless the attention kernels of MLA ask for more (platforms/cuda.py ``_get_backend_priorities``, each
+    backend's ``get_supported_kernel_block_sizes``): FlashInfer 32 on 10.x, FlashMLA 64 for fp8 on 9.x.
+    """
+    if engine.name != "vllm" or model.attention != "mla" or gpu.vendor != "nvidia" or not gpu.compute_capability:
+        return engine.block_size
+    if at_least(gpu.compute_capability, "10.0") and not at_least(gpu.compute_capability, "11.0"):
+        return 32
+    on_hopper = at_least(gpu.compute_capability, "9.0") and not at_least(gpu.compute_capability, "10.0")
+    return 64 if on_hopper and kv_dtype == "fp8" else engine.block_size
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KvGroups:
+    """How vLLM's KV cache manager groups the layers of a model (core/kv_cache_utils.py).
+
+    A block of one group holds ``block_size`` tokens of up to ``size`` layers; blocks of all groups come from one pool
+    whose block takes ``size`` pages. Groups that are not full waste the rest.
+    """
+
+    size: int
+    """Layers in a group, over all pipeline stages."""
+    full: int
+    """Groups of layers that attend to everything."""
+    windowed: int
+    """Groups of layers that attend to a window."""
+    window: int
+
+    def blocks(self, tokens: int, *, max_num_batched_tokens: int, block_size: int = 16) -> int:
+        """Blocks that one request of ``tokens`` tokens takes at the most: what admission and the logged KV tokens count.
+
+        A windowed layer keeps its window and the chunk being computed (kv_cache_interface.py ``SlidingWindowSpec``).
+        """
+        whole = math.ceil(tokens / block_size)
+        kept = math.ceil(min(self.window - 1 + max_num_batched_tokens, tokens) / block_size) + 1
+        return self.full * whole + self.windowed * kept
+
+
+def kv_groups(model: Model) -> KvGroups:
+    """The groups of ``model``: one, unless full and windowed layers mix.
+
+    ``_get_kv_cache_groups_uniform_page_size``: groups are as large as the rarer kind of layer, or as the commoner where
+    that has less than half as many again.
+    """
+    windowed = model.num_windowed_layers if model.sliding_window else 0
+    full = model.num_hidden_layers - windowed
+    if not windowed or not full:
+        layers = model.num_hidden_layers
+        return KvGroups(size=layers, full=int(not windowed), windowed=int(not full), window=model.sliding_window or 1)
+    few, many = sorted((full, windowed))
+    size = many if many < 1.5 * few else few
+    return KvGroups(
+        size=size, full=math.ceil(full / size), windowed=math.ceil(windowed / size), window=model.sliding_window
+    )
+
+
+def static_reserve_gib(deployment: Deployment, engine: Engine, model: Model, gpu: Gpu) -> float:
+    """What SGLang keeps free of weights and KV cache: activations, graphs, metadata (memory_hook.py); in GiB.
+
+    Its arithmetic is in MiB: 512, 1.5 a token of a prefill chunk (2048 at the least), 1024 for eight GPUs a replica,
+    2 for each sequence of the largest decode graph, 8 for each prefill graph (1.5 GiB in all for MLA); 10 GiB at the
+    least on GPUs above 60 GiB.
+    """
+    assert deployment.max_num_batched_tokens is not None
+    decode = graph_sizes(engine, gpu, deployment)
+    mib = 512 + 1.5 * max(deployment.max_num_batched_tokens, 2048) + deployment.tp * deployment.pp / 8 * 1024
+    if decode:
+        prefill = len(_prefill_graphs(deployment.max_num_batched_tokens))
+        mib += 2 * decode[-1] + (1536 if model.attention == "mla" else 8 * prefill)
+    if gpu.memory_gib > 60:
+        mib = max(mib, 10 * 1024)
+    return mib / 1024
+
+
+def _prefill_graphs(most: int) -> list[int]:
+    steps = [(4, 33, 4), (48, 257, 16), (288, 513, 32), (576, 1025, 64), (1280, 4097, 256), (4608, most + 1, 512)]
+    return [size for first, last, step in steps for size in range(first, last, step) if size <= most]
+
+
+def static_fraction(deployment: Deployment, engine: Engine, model: Model, gpu: Gpu) -> float:
+    """``mem_fraction_static`` for SGLang to use ``gpu_memory_utilization`` of the GPU in all."""
+    share = deployment.gpu_memory_utilization - static_reserve_gib(deployment, engine, model, gpu) / gpu.memory_gib
+    if share < 0.05:
+        raise InputError(
+            f"gpu_memory_utilization {deployment.gpu_memory_utilization:g} leaves no room for weights on {gpu.name} "
+            f"beside max_num_batched_tokens {deployment.max_num_batched_tokens}; raise one or lower the other"
+        )
+    return round(share, 3)

@@ -1,0 +1,1 @@
+"""A deployment as what starts it: commands, scripts, Docker Compose, Kubernetes."""

@@ -1,0 +1,72 @@
+"""The commands that start an engine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from catalog.engines.defaults import PLAIN, resolve
+from catalog.engines.launch import sglang, tensorrt_llm, vllm
+from catalog.engines.launch.process import Process, check_address
+from catalog.engines.registry import Engine, find_engine
+from catalog.schema import InputError, require_positive
+
+if TYPE_CHECKING:
+    from catalog.schema import Cluster, Deployment, Gpu, Model
+
+
+def command(deployment: Deployment, model: Model, cluster: Cluster) -> list[str]:
+    """The argument list that starts the (first) server; print it with ``shlex.join``.
+
+    ``processes`` has them all, where replicas are servers of their own or span nodes.
+    """
+    return list(processes(deployment, model, cluster)[0].argv)
+
+
+def environment(deployment: Deployment, model: Model, cluster: Cluster) -> dict[str, str]:
+    """Environment variables that the command of ``command`` needs, besides HF_TOKEN for a gated model."""
+    return dict(processes(deployment, model, cluster)[0].environment)
+
+
+def processes(
+    deployment: Deployment, model: Model, cluster: Cluster, *, address: str = "node0", port: int | None = None
+) -> tuple[Process, ...]:
+    """Every process of the deployment, a server before the workers that join it.
+
+    ``address`` is the first node's host name or IPv4 address, which the others must reach; ``port`` where the first
+    server answers. Raises ``InputError`` where the engine does not run the model or the GPU.
+    """
+    deployment = resolve(deployment, model, cluster).value
+    engine = find_engine(deployment.engine)
+    _check_start(deployment, model, cluster.gpu, engine)
+    check_address(address)
+    port = engine.port if port is None else port
+    require_positive("port", port, most=65535 - deployment.dp)
+    if engine.name == "vllm":
+        return vllm.processes(deployment, model, cluster, address, port)
+    if engine.name == "sglang":
+        return sglang.processes(deployment, model, cluster, engine, address=address, port=port)
+    return tensorrt_llm.processes(deployment, model, cluster, engine, port)
+
+
+def _check_start(deployment: Deployment, model: Model, gpu: Gpu, engine: Engine) -> None:
+    if engine.name == "torch":
+        raise InputError(
+            "engine torch has no server; advisor probe runs it, or export for vllm, sglang or tensorrt-llm"
+        )
+    if engine.name == "lmdeploy":
+        raise InputError(
+            "commands are written for vllm, sglang and tensorrt-llm; lmdeploy is known for comparison only"
+        )
+    if refusal := engine.refusal(gpu) or engine.model_refusal(model, gpu):
+        raise InputError(refusal)
+    if deployment.has_graphs != deployment.compiled:
+        raise InputError(
+            f"graphs is {deployment.graphs} with compiled {deployment.compiled}; commands are written with both on or "
+            f"both off: leave graphs out"
+        )
+    weights = deployment.dtype
+    if weights not in PLAIN and not model.quantization and weights not in engine.online:
+        raise InputError(
+            f"{engine.name} cannot make {weights} weights of {model.name} while loading; "
+            f"name a checkpoint that is stored in {weights}"
+        )

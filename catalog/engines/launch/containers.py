@@ -1,0 +1,52 @@
+"""What Docker Compose and Kubernetes say alike of a container: image, command, files, mounts."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from catalog.engines.launch.process import is_local, model_argument
+from catalog.schema import InputError
+
+if TYPE_CHECKING:
+    from catalog.engines.launch.process import Process
+    from catalog.engines.registry import Engine
+    from catalog.schema import Gpu, Model
+
+FILES = "/etc/advisor"
+"""Folder that a container finds the files of its process in."""
+HUB_CACHE = "/cache/huggingface"
+"""Folder in a container that the hub's library keeps models in, nobody's home: an image need not run as root."""
+
+
+def image(engine: Engine, gpu: Gpu) -> str:
+    """The engine's container image for the GPU's vendor."""
+    if gpu.vendor not in engine.images:
+        raise InputError(f"no container image of {engine.name} {engine.version} is known for {gpu.name}")
+    return engine.images[gpu.vendor]
+
+
+def argv(process: Process) -> list[str]:
+    """The command, with files at their place in the container."""
+    return [f"{FILES}/{word}" if word in process.files else word for word in process.argv]
+
+
+def model_folder(model: Model) -> str:
+    """The folder that has to be mounted for a local model; empty for one from the hub."""
+    if not is_local(model):
+        return ""
+    folder = model_argument(model)
+    if not folder.startswith("/") or ".." in folder.split("/"):
+        raise InputError(f"a container needs the model's absolute path; {folder[:80]!r} is relative")
+    return folder
+
+
+def environment(model: Model) -> dict[str, str]:
+    """Variables that a container finds the model with."""
+    return {} if is_local(model) else {"HF_HOME": HUB_CACHE}
+
+
+def label(model: Model) -> str:
+    """A DNS label that names the model."""
+    tail = model_argument(model).rstrip("/").rpartition("/")[2].lower()
+    return re.sub(r"[^a-z0-9]+", "-", tail).strip("-")[:40].strip("-") or "model"

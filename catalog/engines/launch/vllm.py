@@ -1,0 +1,113 @@
+"""``vllm serve`` commands (vLLM 0.24; engine/arg_utils.py, config/parallel.py, entrypoints/cli/serve.py)."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING
+
+from catalog.engines.defaults import PLAIN, compute_dtype
+from catalog.engines.launch.process import DIST_PORT, Process, model_argument, offloaded_gib, per_node, separate_servers
+from catalog.schema import InputError
+
+if TYPE_CHECKING:
+    from catalog.schema import Cluster, Deployment, Gpu, Model
+
+_RPC_PORT = 29550
+
+
+def processes(deployment: Deployment, model: Model, cluster: Cluster, address: str, port: int) -> tuple[Process, ...]:
+    """One server for the dense replicas of a node, several where they share neither a node nor their experts.
+
+    With ``--data-parallel-size`` the experts of a MoE model are sliced or spread over all replicas
+    (layers/fused_moe/config.py ``FusedMoEParallelConfig.make``), so replicas that keep their own become servers apart.
+    """
+    argv = options(deployment, model, cluster.gpu)
+    replica = deployment.tp * deployment.pp
+    share_experts = bool(model.moe_layers) and deployment.dp > 1 and deployment.ep == deployment.tp * deployment.dp
+    if replica > cluster.gpus_per_node:
+        return _spanning(deployment, argv, cluster, address, port, share_experts=share_experts)
+    each = per_node(deployment, cluster)
+    if share_experts and deployment.dp > each:
+        return _wide(deployment, argv, each, address, port)
+    if model.moe_layers and not share_experts:
+        return tuple(separate_servers(deployment, cluster, port, lambda at: (*argv, "--port", str(at))))
+    found = []
+    for node in range(math.ceil(deployment.dp / each)):
+        here = min(each, deployment.dp - node * each)
+        count = ("--data-parallel-size", str(here)) if here > 1 else ()
+        gpus = tuple(range(here * replica))
+        found.append(Process(argv=(*argv, *count, "--port", str(port)), node=node, gpus=gpus, port=port))
+    return tuple(found)
+
+
+def options(deployment: Deployment, model: Model, gpu: Gpu) -> tuple[str, ...]:
+    """The command up to what differs between processes; ``deployment`` is resolved."""
+    argv = ["vllm", "serve", model_argument(model), "--tensor-parallel-size", str(deployment.tp)]
+    if deployment.pp > 1:
+        argv += ["--pipeline-parallel-size", str(deployment.pp)]
+    if deployment.ep > 1:
+        argv += ["--enable-expert-parallel"]
+    argv += ["--max-num-seqs", str(deployment.max_num_seqs)]
+    argv += ["--max-num-batched-tokens", str(deployment.max_num_batched_tokens)]
+    argv += ["--max-model-len", str(deployment.max_model_len)]
+    argv += ["--gpu-memory-utilization", f"{deployment.gpu_memory_utilization:.4g}"]
+    argv += ["--dtype", compute_dtype(model, gpu, deployment.dtype)]
+    # naming a plain format is refused for models that do not default to another (config/cache.py cache_dtype)
+    argv += ["--kv-cache-dtype", "auto" if deployment.kv_dtype in PLAIN else deployment.kv_dtype]
+    if deployment.dtype not in PLAIN and not model.quantization:
+        argv += ["--quantization", deployment.dtype]
+    if deployment.offload:
+        argv += ["--cpu-offload-gb", f"{offloaded_gib(deployment, model):.2f}"]
+    if not deployment.compiled:
+        argv += ["--enforce-eager"]
+    if deployment.sequence_parallel:
+        # without a number vLLM turns it off for small models and most GPUs (passes/fusion/sequence_parallelism.py)
+        passes = {"enable_sp": True, "sp_min_token_num": _sp_min_tokens(deployment, model)}
+        argv += ["--compilation-config", json.dumps({"pass_config": passes})]
+    return tuple(argv)
+
+
+def _sp_min_tokens(deployment: Deployment, model: Model) -> int:
+    """Tokens from which sequence parallelism pays: vLLM's figure for Hopper, 8 MiB of activations a GPU."""
+    return max(deployment.tp, 8 * 2**20 * deployment.tp // (2 * model.hidden_size))
+
+
+def _spanning(
+    deployment: Deployment, argv: tuple[str, ...], cluster: Cluster, address: str, port: int, *, share_experts: bool
+) -> tuple[Process, ...]:
+    """Replicas of several nodes each: a server on the first node of each, headless workers on the rest."""
+    node = cluster.gpus_per_node
+    together = deployment.dp if share_experts else 1
+    span = deployment.tp * deployment.pp // node * together
+    found = []
+    for first in range(0, deployment.dp // together * span, span):
+        head = address if first == 0 else f"node{first}"
+        shared = ["--data-parallel-size", str(together)] if together > 1 else []
+        shared += ["--nnodes", str(span), "--master-addr", head, "--master-port", str(DIST_PORT)]
+        for rank in range(span):
+            tail = ("--node-rank", str(rank), *(("--headless",) if rank else ("--port", str(port))))
+            process = Process(
+                argv=(*argv, *shared, *tail),
+                node=first + rank,
+                gpus=tuple(range(node)),
+                port=None if rank else port,
+            )
+            found.append(process)
+    return tuple(found)
+
+
+def _wide(deployment: Deployment, argv: tuple[str, ...], each: int, address: str, port: int) -> tuple[Process, ...]:
+    """Replicas that share experts over several nodes: one server, engines without one on the other nodes."""
+    if deployment.dp % each:
+        raise InputError(
+            f"{deployment.dp} replicas share their experts, but nodes hold {each}; make dp a multiple of {each}"
+        )
+    shared: tuple[str, ...] = ("--data-parallel-size", str(deployment.dp), "--data-parallel-size-local", str(each))
+    shared += ("--data-parallel-address", address, "--data-parallel-rpc-port", str(_RPC_PORT))
+    gpus = tuple(range(each * deployment.tp * deployment.pp))
+    found = [Process(argv=(*argv, *shared, "--port", str(port)), gpus=gpus, port=port)]
+    for node in range(1, deployment.dp // each):
+        tail = ("--headless", "--data-parallel-start-rank", str(node * each))
+        found.append(Process(argv=(*argv, *shared, *tail), node=node, gpus=gpus))
+    return tuple(found)

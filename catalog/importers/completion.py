@@ -1,0 +1,267 @@
+"""Readings made complete by what the user knows of them: the GPU, the layout, the model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any
+
+from catalog.engines import find_engine
+from catalog.gpus import find_gpu
+from catalog.importers.errors import Unusable
+from catalog.models.find import find_model
+from catalog.runs import check_run
+from catalog.schema import InputError, Measurement
+from catalog.tables import table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from catalog.importers.parsed_run import Reading
+
+EXAMPLES = {
+    "gpu": "--gpu H100-SXM",
+    "tp": "--tp 4",
+    "model": "--model llama-13b",
+    "engine": "--engine vllm",
+    "batch": "--batch 32",
+    "load": "--concurrency 32 (requests kept in flight) or --rate 4 (Poisson arrivals a second)",
+    "input_len": "--input-len 1024",
+    "output_len": "--output-len 256",
+}
+"""What can be asked for, with an example."""
+
+SURE_SEQUENCES = 256
+"""So many sequences every engine runs at once by its own defaults: the smallest ``max_num_seqs`` among them (vLLM's, on GPUs
+below 70 GiB). Of more at once only the throughput is kept, for a batch that is the engine's own choice."""
+
+LENGTHS_DIFFER = 0.05
+"""By how much a length that was given may differ from the mean that was measured: tokenizers count differently."""
+
+PLAIN = ("engine_version", "ep", "kv_dtype", "max_num_seqs", "max_num_batched_tokens", "max_model_len",
+         "gpu_memory_utilization")  # fmt: skip
+"""Facts that are taken as they are, from the file or the user, and need not be known."""
+
+NAMED: dict[str, Any] = {"model": find_model, "engine": find_engine, "gpu": find_gpu}
+FIELDS = frozenset(each.name for each in fields(Measurement))
+
+
+class Incomplete(Exception):  # noqa: N818  what is asked for, no fault
+    """Facts that neither the file nor the user states: keys of ``EXAMPLES``."""
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        super().__init__(", ".join(names))
+        self.names = names
+
+
+def complete(reading: Reading, given: Mapping[str, Any]) -> Measurement:
+    """The measurement that a reading is, with what the user gives: fields of ``Measurement``, and ``concurrency``.
+
+    Raises:
+        Incomplete: facts are missing.
+        InputError: the user and the file, or two facts of the user's, contradict each other.
+        Unusable: it is no measurement that the catalog can hold.
+
+    """
+    given = {name: value for name, value in given.items() if value is not None}
+    if "run_id" in reading.stated:
+        return _own(reading, given)
+    facts = _Facts(reading, given)
+    facts.name()
+    facts.lay_out()
+    facts.load()
+    facts.measure_lengths()
+    for name in PLAIN:
+        facts.take(name)
+    if facts.missing:
+        raise Incomplete(tuple(facts.missing))
+    run = Measurement(
+        **facts.measurement(),
+        run_id=run_id(reading),
+        role=given.get("role", "fit"),
+        source=reading.tool,
+        fingerprint=json.dumps({"imported": reading.tool, **reading.seen}, separators=(",", ":")),
+    )
+    try:
+        return check_run(run, reading.where)
+    except InputError as error:
+        raise Unusable(str(error).removeprefix(f"{reading.where}: ")) from error
+
+
+def run_id(reading: Reading) -> str:
+    """The same for the same run, in whichever of its tool's formats it comes and whatever is said about it."""
+    digest = hashlib.sha256(repr((reading.tool, *reading.identity)).encode()).hexdigest()
+    return f"{reading.tool.replace(' ', '-')}/{digest[:16]}"
+
+
+class _Facts:
+    """The fields of one measurement, gathered from the file and the user."""
+
+    def __init__(self, reading: Reading, given: Mapping[str, Any]) -> None:
+        self.where = reading.where
+        self.stated = {name: value for name, value in reading.stated.items() if value is not None}
+        self.traffic = reading.traffic
+        self.given = given
+        self.found: dict[str, Any] = {}
+        self.missing: list[str] = []
+
+    def take(self, name: str, *, needed: bool = False) -> Any:
+        """The one value that file and user agree on; None where neither knows any."""
+        mine, asked = self.stated.get(name), self.given.get(name)
+        if mine is not None and asked is not None and mine != asked:
+            raise self.contradiction(name, asked, mine)
+        value = asked if mine is None else mine
+        if value is not None:
+            self.found[name] = value
+        elif needed:
+            self.missing.append(name)
+        return value
+
+    def contradiction(self, name: str, asked: Any, mine: Any) -> InputError:
+        option = name.replace("_", "-")
+        return InputError(
+            f"--{option} is {asked}, but {self.where} says {_short(mine)}; leave it out, or import that file alone"
+        )
+
+    def name(self) -> None:
+        """Model, engine and GPU by the catalog's names."""
+        for kind in NAMED:
+            told, asked = self.stated.get(kind), self.given.get(kind)
+            if told is None and asked is None:
+                self.missing.append(kind)
+            elif asked is None:
+                try:
+                    self.found[kind] = _catalog_name(kind, told)
+                except InputError as error:
+                    raise InputError(f"{self.where}: {error}; or say it, such as {EXAMPLES[kind]}") from error
+            else:
+                self.found[kind] = _catalog_name(kind, asked)
+                # a server may call its model anything: only what means a model in the catalog can contradict
+                meant = _meant(kind, str(told)) if told is not None else None
+                if meant is not None and meant != self.found[kind]:
+                    raise self.contradiction(kind, asked, told)
+
+    def lay_out(self) -> None:
+        """How many GPUs, and how they were used."""
+        gpus, tp, pp, dp = (self.take(name) for name in ("gpus", "tp", "pp", "dp"))
+        if tp is None and gpus != 1:
+            self.missing.append("tp")
+            return
+        tp, pp, dp = tp or 1, pp or 1, dp or 1
+        used = tp * pp * dp
+        if gpus is not None and used != gpus:
+            raise InputError(
+                f"{self.where}: tp x pp x dp is {tp} x {pp} x {dp} = {used}, but it ran on {gpus} GPUs; "
+                "give those of --gpus, --tp, --pp and --dp (replicas) that the file does not say"
+            )
+        self.found |= {"gpus": used, "tp": tp, "pp": pp, "dp": dp}
+
+    def load(self) -> None:
+        """How requests came, and what was measured."""
+        rate, concurrency = self.given.get("rate"), self.given.get("concurrency")
+        traffic = self.traffic
+        if traffic is not None and not traffic.load_known:
+            if rate is None and concurrency is None:
+                self.missing.append("load")
+                return
+            traffic = replace(traffic, rate=rate, concurrency=concurrency, load_known=True)
+        if traffic is None:
+            self.found |= {name: value for name, value in self.stated.items() if name in FIELDS - NAMED.keys()}
+            requests = self.stated.get("concurrency")
+        else:
+            measured = traffic.stated()
+            requests = measured["concurrency"]
+            self.found |= {name: value for name, value in measured.items() if name in FIELDS and value is not None}
+        told_rate = self.found.get("rate")
+        if rate is not None and rate != told_rate:
+            raise self.contradiction("rate", rate, "none" if told_rate is None else told_rate)
+        if concurrency is not None and concurrency != requests:
+            raise self.contradiction("concurrency", concurrency, _short(requests or self.found.get("batch", "none")))
+        if requests is not None:
+            self.stated["batch"] = max(1, round(requests / self.found.get("dp", 1)))
+        self.take("batch", needed=True)
+
+    def measure_lengths(self) -> None:
+        """Mean lengths of prompts and outputs; where only their sum was measured, the user gives one of them."""
+        for name in ("input_len", "output_len"):
+            mine, asked = self.found.get(name), self.given.get(name)
+            if mine is not None and asked is not None and abs(mine - asked) > LENGTHS_DIFFER * mine:
+                raise self.contradiction(name, asked, mine)
+            if mine is None and asked is not None:
+                self.found[name] = asked
+        known = [name for name in ("input_len", "output_len") if name in self.found]
+        total = self.stated.get("total_len")
+        if total is not None and len(known) == 1:
+            other = "output_len" if known == ["input_len"] else "input_len"
+            self.found[other] = round(total - self.found[known[0]])
+            if self.found[other] < 1:
+                raise self.contradiction(
+                    known[0], self.found[known[0]], f"{total:g} tokens a request, prompt and output together"
+                )
+        elif (
+            total is not None
+            and known
+            and abs(sum(self.found[name] for name in known) - total) > LENGTHS_DIFFER * total
+        ):
+            raise self.contradiction(
+                "output_len", self.found["output_len"], f"{total:g} tokens a request, with the prompt"
+            )
+        elif self.traffic is None or self.traffic.load_known or known:
+            absent = [name for name in ("input_len", "output_len") if name not in self.found]
+            self.missing += absent[-1:] if total is not None else absent
+
+    def measurement(self) -> dict[str, Any]:
+        """The fields, complete."""
+        found = dict(self.found)
+        found["dtype"] = self._dtype(find_model(found["model"]).value)
+        e2e = found.get("e2e_ms")
+        if found["regime"] != "static" or e2e is None:
+            return found
+        found.setdefault("output_tok_s", 1e3 * found["batch"] * found["dp"] * found["output_len"] / e2e)
+        if found["batch"] > found.get("max_num_seqs", SURE_SEQUENCES):
+            for name in ("e2e_ms", "ttft_ms", "spread", "repeats"):
+                found.pop(name, None)
+            return found | {"batch": 0}
+        return found | ({"prefill_ms": e2e} if found["output_len"] == 1 else {})
+
+    def _dtype(self, model: Any) -> str:
+        """The format of the weights: as said, as the checkpoint's, or what it computes in."""
+        told, asked = self.stated.get("dtype"), self.given.get("dtype")
+        if told is not None and asked is not None and told != asked:
+            raise self.contradiction("dtype", asked, told)
+        return str(asked or told or model.quantization or self.stated.get("compute_dtype") or model.dtype)
+
+
+def _own(reading: Reading, given: Mapping[str, Any]) -> Measurement:
+    """A run that says everything itself: what is given may only agree."""
+    run = Measurement(**{"role": given.get("role", "fit"), **reading.stated})
+    facts = _Facts(reading, given)
+    for name, value in given.items():
+        if name not in FIELDS:
+            continue
+        mine = getattr(run, name)
+        agrees = _meant(name, str(mine)) == _catalog_name(name, value) if name in NAMED else mine == value
+        if not agrees:
+            raise facts.contradiction(name, value, mine)
+    return run
+
+
+def _catalog_name(kind: str, name: Any) -> str:
+    found = NAMED[kind](name)
+    return str(getattr(found, "value", found).name)
+
+
+def _meant(kind: str, name: str) -> str | None:
+    """The catalog's name of what a name means, without a look at the hub; None where it means nothing."""
+    if kind == "model":
+        meaning = table("models").meaning(name)
+        return None if meaning is None else meaning.name
+    try:
+        return _catalog_name(kind, name)
+    except InputError:
+        return None
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else f"{value}"[:100]

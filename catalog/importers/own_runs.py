@@ -1,0 +1,38 @@
+"""Our own runs: a store of ``catalog.runs`` (JSON Lines) or the same columns as CSV. They say everything themselves."""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, asdict, fields
+from typing import TYPE_CHECKING, Any
+
+from catalog.importers.errors import LeftOut
+from catalog.importers.parsed_run import Reading
+from catalog.runs import check_run, from_cells
+from catalog.schema import InputError, Measurement
+from catalog.tables import construct
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from catalog.importers.benchmark_file import Document
+
+NEEDED = frozenset(each.name for each in fields(Measurement) if each.default is MISSING)
+
+
+def is_own(document: Document) -> bool:
+    return set(document.header) >= NEEDED or any(
+        {"run_id", "role", "batch"} <= value.keys() for _, value in document.objects
+    )
+
+
+def read_own(document: Document) -> Iterator[Reading | LeftOut]:
+    rows: list[tuple[str, Any]] = list(document.objects)
+    of_cells = not rows
+    for where, row in document.cells() if of_cells else rows:
+        try:
+            run = from_cells(row, where) if of_cells else construct(Measurement, row, where)
+            check_run(run, where)
+        except InputError as error:
+            yield LeftOut(where, str(error).removeprefix(f"{where}: "))
+            continue
+        yield Reading(where=where, tool=run.source, identity=(run.run_id,), stated=asdict(run))

@@ -1,0 +1,104 @@
+"""What a file says of one run, in our units, and the numbers it is made of."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from catalog.importers.errors import Unusable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from catalog.importers.traffic import Traffic
+    from catalog.requests import Request
+
+MOST = 1e24
+"""No count, time or rate of a benchmark comes near, in whatever unit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """One run, as far as its file tells it."""
+
+    where: str
+    tool: str
+    """The program that measured."""
+    identity: tuple[object, ...]
+    """What tells this run from every other that the tool measured; the same in each format that the tool writes."""
+    stated: Mapping[str, Any]
+    """Fields of ``Measurement``; ``concurrency``: requests at once over all replicas; ``total_len``: tokens of a request,
+    prompt and output; ``compute_dtype``: what an unquantised checkpoint is computed in. No ``run_id``, unless the file is
+    one of ours."""
+    traffic: Traffic | None = None
+    """What a load generator measured."""
+    seen: Mapping[str, Any] = field(default_factory=dict)
+    """What else is worth keeping, for the fingerprint."""
+    requests: tuple[Request, ...] = ()
+    """With ``run_id`` empty."""
+
+
+class Figures:
+    """The numbers of a JSON object or of a CSV row, checked one by one."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values = values
+
+    def has(self, name: str) -> bool:
+        return self._values.get(name) not in (None, "")
+
+    def number(self, name: str, *, least: float = 0.0) -> float:
+        """A number that has to be there.
+
+        Raises:
+            Unusable: it is not, or is none, or is below ``least``.
+
+        """
+        value = self.maybe(name, least=least)
+        if value is None:
+            raise Unusable(f"{name} is missing")
+        return value
+
+    def maybe(self, name: str, *, least: float = 0.0) -> float | None:
+        """A number, or None where there is none or nothing was measured (0)."""
+        value = self._values.get(name)
+        if value in (None, ""):
+            return None
+        if isinstance(value, str):
+            try:
+                value = float(value)
+            except ValueError:
+                raise Unusable(f"{name} is {value!r:.40}; it must be a number") from None
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise Unusable(f"{name} is {value!r:.40}; it must be a number")
+        if not least <= value <= MOST:  # false for NaN too
+            raise Unusable(f"{name} is {value!r:.40}; it must be a number from {least:g}")
+        return float(value)
+
+    def time(self, name: str, scale: float = 1.0) -> float | None:
+        """A time in milliseconds, ``scale`` of them a unit; None where there is none, or 0, which no time is."""
+        value = self.maybe(name)
+        return value * scale if value else None
+
+    def limit(self, name: str) -> float | None:
+        """A number above 0 that may be infinite or missing, which is the same: None."""
+        value = self._values.get(name)
+        if value in (None, "", "inf", math.inf, "Infinity"):
+            return None
+        return self.number(name, least=1e-9)
+
+    def text(self, name: str) -> str:
+        value = self._values.get(name)
+        return value.strip() if isinstance(value, str) else ""
+
+
+def rounded(values: Iterable[float | None], digits: int) -> tuple[float | None, ...]:
+    """What two formats of one run agree on, where one of them writes only so many decimals."""
+    return tuple(None if value is None else round(value, digits) for value in values)
+
+
+def mean(values: Iterable[float]) -> float | None:
+    """The mean; None of nothing."""
+    known = list(values)
+    return math.fsum(known) / len(known) if known else None

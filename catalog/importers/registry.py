@@ -1,0 +1,101 @@
+"""The formats that can be read, and which one a file has: by what is in it, not by its name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from catalog.importers.aiperf import is_aiperf, read_aiperf
+from catalog.importers.errors import LeftOut
+from catalog.importers.guidellm import is_guidellm, read_guidellm
+from catalog.importers.long_form import is_long_form, read_long_form
+from catalog.importers.own_runs import is_own, read_own
+from catalog.importers.sglang import is_sglang, read_sglang
+from catalog.importers.trtllm_bench import is_trtllm, read_trtllm
+from catalog.importers.vllm_offline import is_offline, read_offline
+from catalog.importers.vllm_serving import is_serving, read_serving
+from catalog.names import suggestion
+from catalog.schema import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from catalog.importers.benchmark_file import Document
+    from catalog.importers.parsed_run import Reading
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """One format."""
+
+    name: str
+    title: str
+    recognises: Callable[[Document], bool]
+    read: Callable[[Document], Iterable[Reading | LeftOut]]
+
+
+FORMATS = (
+    Format("runs", "runs of this program, JSON Lines or CSV", is_own, read_own),
+    Format("published", "published benchmarks, one quantity a row", is_long_form, read_long_form),
+    Format("vllm-serve", "vllm bench serve, vllm bench sweep serve", is_serving, read_serving),
+    Format("vllm-offline", "vllm bench latency, vllm bench throughput", is_offline, read_offline),
+    Format("sglang", "sglang.bench_serving", is_sglang, read_sglang),
+    Format("guidellm", "GuideLLM, JSON or CSV", is_guidellm, read_guidellm),
+    Format("aiperf", "AIPerf and GenAI-Perf, JSON or CSV", is_aiperf, read_aiperf),
+    Format("trtllm-bench", "trtllm-bench, its JSON report or its log", is_trtllm, read_trtllm),
+)
+
+
+def read_benchmarks(document: Document, chosen: str = "auto") -> tuple[Reading | LeftOut, ...]:
+    """Every run of a file, as far as the file tells it, and the rows that cannot be used.
+
+    Raises:
+        InputError: its format is none that is known, or not the ``chosen`` one.
+
+    """
+    found = _format(document, chosen)
+    readings = tuple(found.read(document))
+    if not readings:
+        raise InputError(f"{document.name} holds no runs of the format {found.name} ({found.title})")
+    return (*readings, LeftOut(document.unfinished, "it was cut off")) if document.unfinished else readings
+
+
+def recognised(document: Document) -> Format | None:
+    """The format that a file has.
+
+    Raises:
+        InputError: it begins like JSON and is not.
+
+    """
+    return next((each for each in FORMATS if each.recognises(document)), None)
+
+
+def find_format(name: str) -> Format:
+    """The format of that name.
+
+    Raises:
+        InputError: there is none; the message has all of them.
+
+    """
+    by_name = {each.name: each for each in FORMATS}
+    wanted = name.strip().casefold()
+    if wanted not in by_name:
+        hint = suggestion(name, by_name)
+        raise InputError(
+            f"unknown format {name!r:.40}; {hint + '; ' if hint else ''}formats: auto, {', '.join(by_name)}"
+        )
+    return by_name[wanted]
+
+
+def _format(document: Document, chosen: str) -> Format:
+    if chosen.strip().casefold() == "auto":
+        if actual := recognised(document):
+            return actual
+        titles = "; ".join(each.title for each in FORMATS)
+        raise InputError(f"{document.name} is no benchmark that is known; these are: {titles}")
+    wanted = find_format(chosen)
+    if not wanted.recognises(document):
+        actual = recognised(document)
+        rest = f"; it is {actual.name}" if actual else ""
+        raise InputError(f"{document.name} is not of the format {wanted.name} ({wanted.title}){rest}")
+    return wanted

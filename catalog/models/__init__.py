@@ -1,0 +1,1 @@
+"""Models by name: the shipped catalog, a user's own, a ``config.json``, or the Hugging Face hub."""

@@ -1,0 +1,70 @@
+"""Configurations from the Hugging Face hub, or from its local cache; nothing else is fetched and nothing is run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from threading import Thread
+
+from catalog.models.hf_config import MOST_BYTES, read_config
+from catalog.schema import InputError, Model
+
+REQUEST_S = 3.0
+DEADLINE_S = 8.0
+"""Longest wait in all: name look-ups and retries are not under a request's own limit."""
+
+
+def read_hub(repository: str) -> Model:
+    """The model of a hub repository ("org/name"), from its ``config.json``.
+
+    Raises:
+        InputError: no such repository, no access, no network in time, or an unusable configuration.
+
+    """
+    results: list[Path | InputError] = []
+    thread = Thread(target=lambda: results.append(_attempt(repository)), daemon=True)
+    thread.start()
+    thread.join(DEADLINE_S)
+    result = results[0] if results else InputError(f"the hub did not answer within {DEADLINE_S:g} s")
+    if isinstance(result, InputError):
+        raise result
+    return read_config(result, name=repository)
+
+
+def _attempt(repository: str) -> Path | InputError:
+    try:
+        return _fetch(repository)
+    except InputError as error:
+        return error
+    except Exception as error:  # noqa: BLE001  the hub's client raises its HTTP library's errors, which vary by version
+        return InputError(f"the hub has it not or cannot be reached ({_reason(error)})")
+
+
+def _fetch(repository: str) -> Path:
+    try:
+        import huggingface_hub as hub  # an optional package
+    except ImportError:
+        return _refuse("the hub is not searched without huggingface_hub (pip install 'advisor[hub]')")
+    cached = hub.try_to_load_from_cache(repository, "config.json")
+    if isinstance(cached, str):
+        return Path(cached)
+    size = hub.get_hf_file_metadata(hub.hf_hub_url(repository, "config.json"), timeout=REQUEST_S).size
+    if size is not None and size > MOST_BYTES:
+        return _refuse(f"the config.json of {repository} on the hub has {size} bytes, too many for one")
+    return Path(hub.hf_hub_download(repository, "config.json", etag_timeout=REQUEST_S))
+
+
+def _refuse(message: str) -> Path:
+    raise InputError(message)
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, in a few words."""
+    kinds = {
+        "GatedRepoError": "its licence must be accepted there first, and a token given",
+        "RepositoryNotFoundError": "no such public repository",
+        "RemoteEntryNotFoundError": "it has no config.json",
+        "EntryNotFoundError": "it has no config.json",
+        "OfflineModeIsEnabled": "offline mode is on",
+        "HFValidationError": "that is not a repository's name",
+    }
+    return kinds.get(type(error).__name__) or (" ".join(str(error).split())[:120] or type(error).__name__)

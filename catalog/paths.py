@@ -1,0 +1,30 @@
+"""Where a user's own facts and runs live."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def home() -> Path:
+    """``$ADVISOR_HOME``, or the platform's folder for user data; it need not exist."""
+    chosen = os.environ.get("ADVISOR_HOME")
+    if chosen:
+        return Path(chosen).expanduser()
+    from platformdirs import user_data_path  # only needed without $ADVISOR_HOME
+
+    return user_data_path("advisor", appauthor=False)
+
+
+def own_tables(kind: str) -> tuple[Path, ...]:
+    """The user's TOML files of one kind ("models", "gpus", "prices"): ``KIND.toml``, then ``KIND/*.toml`` by name."""
+    return tuple(path for path in (home() / f"{kind}.toml", *_listed(home() / kind)) if path.is_file())
+
+
+def own_runs() -> tuple[Path, ...]:
+    """The user's files of measured runs, by name."""
+    return _listed(home() / "runs", ("*.jsonl", "*.csv"))
+
+
+def _listed(folder: Path, patterns: tuple[str, ...] = ("*.toml",)) -> tuple[Path, ...]:
+    return tuple(sorted(path for pattern in patterns for path in folder.glob(pattern)))

@@ -1,0 +1,238 @@
+"""Loads: what to start an engine with, what to measure on it, and how a plan of them is written down."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from catalog.models.find import find_model
+from catalog.names import suggestion
+from catalog.schema import Deployment, InputError, Model, require_positive
+from catalog.tables import construct
+from probes.serving_benchmark import Offer, read_offer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+SHAPES = (
+    (1, 128, 128),
+    (32, 128, 128),
+    (1, 1024, 128),
+    (16, 1024, 128),
+    (1, 8192, 32),
+    (256, 128, 128),
+    (64, 1024, 128),
+    (8, 8192, 32),
+    (4, 1024, 128),
+    (256, 1024, 128),
+)
+"""(batch, input_len, output_len), the most telling first: a load that runs out of time leaves out the last ones."""
+LIMITS: dict[str, Any] = {"measure_s": 45.0, "point_s": 15.0, "start_s": 240.0, "repeats": 3}
+"""Limits of a ``Load`` that a plan need not give."""
+
+ARCHITECTURES = {
+    "llama": "LlamaForCausalLM",
+    "mistral": "MistralForCausalLM",
+    "mixtral": "MixtralForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+    "qwen3_moe": "Qwen3MoeForCausalLM",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """One start of the engine and what to measure on it."""
+
+    name: str
+    model: Model
+    role: str
+    deployment: Deployment
+    shapes: tuple[tuple[int, int, int], ...]
+    gpu: str
+    interconnect: str
+    source: str
+    measure_s: float
+    """No new shape is begun after this many seconds of measuring."""
+    point_s: float
+    """Shapes that would run longer than this, the prefill-only run included, are left out."""
+    start_s: float
+    """The load is given up if it takes this much longer than ``measure_s``."""
+    repeats: int
+    agreement: bool = True
+    """Whether logits are compared with those of the plain reference, where the engine can show them."""
+    thresholds: tuple[tuple[int, int, int], ...] = ()
+    """(batch, input_len, output_len) each: find the largest batch that runs with prompts and outputs of these lengths,
+    where the engine can try. The one named is where to begin: the nearer, the fewer tries."""
+    offers: tuple[Offer, ...] = ()
+    """Traffic, for what measures that."""
+    exported: str = ""
+    """Shell text that starts it, as ``advisor export`` wrote it, for what starts that."""
+    foretold_kv_tokens: int | None = None
+    """KV capacity of one replica, as it was foretold when the plan was made."""
+
+    expected_s: float | None = None
+    """How long it is expected to take, start-up included; None where nobody has foretold it."""
+
+    def run_id(self, piece: tuple[int, int, int] | Offer) -> str:
+        """The name of the run that measures one of its shapes or offers."""
+        if isinstance(piece, Offer):
+            return f"{self.name}-{piece.name}"
+        batch, input_len, output_len = piece
+        return f"{self.name}-b{batch}-i{input_len}-o{output_len}"
+
+
+def read_plan(path: Path) -> tuple[Load, ...]:
+    """The loads of a plan: a JSON object with ``prefix``, ``source``, ``gpu``, ``interconnect``, the limits of ``Load``,
+    a ``deployment`` that all share, ``shapes``, ``thresholds``, ``agreement``, ``offers``, and ``loads``, each with ``model``,
+    ``role`` and what it has of its own (``deployment``, ``shapes``, ``label``, ``expected_s``, ``exported``,
+    ``foretold_kv_tokens``).
+
+    Raises:
+        InputError: it cannot be read, or a field is missing, unknown or impossible.
+    """
+    try:
+        plan = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON: {error}") from error
+    return loads_of(plan, str(path))
+
+
+def loads_of(plan: Any, where: str) -> tuple[Load, ...]:
+    """The loads of a plan that has been parsed, see ``read_plan``; ``where`` it stands is for messages.
+
+    Raises:
+        InputError: a field is missing, unknown or impossible.
+
+    """
+    entries = _taken(plan, where, "loads", list)
+    shared = {name: value for name, value in plan.items() if name != "loads"}
+    loads = tuple(_load({**shared, **entry}, shared, f"{where} load {n}") for n, entry in enumerate(entries, 1))
+    names = [load.name for load in loads]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise InputError(f"{where} has {twice[0]} twice; give one of them a label")
+    return loads
+
+
+def _load(entry: Mapping[str, Any], shared: Mapping[str, Any], where: str) -> Load:
+    known = {
+        *("prefix", "source", "gpu", "interconnect", "deployment", "shapes", "model", "role", "label"),
+        *("agreement", "thresholds", "offers", "expected_s", "exported", "foretold_kv_tokens"),
+        *LIMITS,
+    }
+    for name in entry:
+        if name not in known:
+            raise InputError(f"{where}: unknown field {name!r}; {suggestion(name, known, otherwise='')}")
+    role = _taken(entry, where, "role", str)
+    if role not in ("fit", "validate"):
+        raise InputError(f"{where}: role is {role!r}; it must be 'fit' or 'validate'")
+    knobs = {**shared.get("deployment", {}), **entry.get("deployment", {})}
+    deployment = construct(Deployment, knobs, where)
+    model = find_model(_taken(entry, where, "model", str)).value
+    shapes = tuple(_shape(each, where) for each in entry.get("shapes", SHAPES))
+    limits = {name: entry.get(name, default) for name, default in LIMITS.items()}
+    for name, value in limits.items():
+        require_positive(f"{where}: {name}", value, whole=name == "repeats")
+    if not isinstance(agreement := entry.get("agreement", True), bool):
+        raise InputError(f"{where}: agreement is {agreement!r:.40}; it must be true or false")
+    if (expected_s := entry.get("expected_s")) is not None:
+        require_positive(f"{where}: expected_s", expected_s, whole=False)
+    if not isinstance(exported := entry.get("exported", ""), str):
+        raise InputError(f"{where}: exported is {exported!r:.40}; it must be text, as advisor export writes it")
+    if (foretold := entry.get("foretold_kv_tokens")) is not None:
+        require_positive(f"{where}: foretold_kv_tokens", foretold)
+    thresholds = entry.get("thresholds", [])
+    if not isinstance(thresholds, list):
+        raise InputError(
+            f"{where}: thresholds is {thresholds!r:.40}; it must be a list of [batch, input_len, output_len]"
+        )
+    offers = entry.get("offers", [])
+    if not isinstance(offers, list):
+        raise InputError(f"{where}: offers is {offers!r:.40}; it must be a list")
+    layout = f"tp{deployment.tp}pp{deployment.pp}dp{deployment.dp}"
+    short = model.name.rsplit("/", 1)[-1].casefold().removesuffix("-hf").removeprefix("meta-")
+    parts = (entry.get("prefix", ""), short, layout, entry.get("label", ""))
+    return Load(
+        name="-".join(part for part in parts if part),
+        model=model,
+        role=role,
+        deployment=deployment,
+        shapes=shapes,
+        gpu=_taken(entry, where, "gpu", str),
+        interconnect=entry.get("interconnect", ""),
+        source=_taken(entry, where, "source", str),
+        agreement=agreement,
+        thresholds=tuple(_shape(each, where) for each in thresholds),
+        offers=tuple(read_offer(each, f"{where} offer {number}") for number, each in enumerate(offers, 1)),
+        expected_s=expected_s,
+        exported=exported,
+        foretold_kv_tokens=foretold,
+        **limits,
+    )
+
+
+def _taken(entry: Any, where: str, name: str, kind: type) -> Any:
+    if not isinstance(entry, dict) or not isinstance(entry.get(name), kind):
+        raise InputError(f"{where} needs {name}, a {'list' if kind is list else 'text'}")
+    return entry[name]
+
+
+def _shape(each: Any, where: str) -> tuple[int, int, int]:
+    if not isinstance(each, (list, tuple)) or len(each) != 3:
+        raise InputError(f"{where}: {each!r} is no shape; it must be [batch, input_len, output_len]")
+    for name, value in zip(("batch", "input_len", "output_len"), each, strict=True):
+        require_positive(f"{where}: {name}", value)
+    return (each[0], each[1], each[2])
+
+
+def config_json(model: Model, *, max_model_len: int | None = None) -> dict[str, Any]:
+    """A Hugging Face configuration of the model's shape, enough for an engine to run it with random weights.
+
+    The model's longest context is raised to ``max_model_len`` where it is shorter: with random weights nothing but a
+    table of rotary angles depends on it.
+
+    Raises:
+        InputError: a kind of model that this does not know how to write down.
+    """
+    if model.model_type not in ARCHITECTURES or model.quantization:
+        what = f"{model.quantization} checkpoints" if model.quantization else f"model type {model.model_type!r}"
+        raise InputError(f"{model.name}: no dummy config for {what}; there is one for {', '.join(ARCHITECTURES)}")
+    config: dict[str, Any] = {
+        "architectures": [ARCHITECTURES[model.model_type]],
+        "model_type": model.model_type,
+        "hidden_size": model.hidden_size,
+        "num_hidden_layers": model.num_hidden_layers,
+        "num_attention_heads": model.num_attention_heads,
+        "num_key_value_heads": model.num_key_value_heads,
+        "head_dim": model.head_dim,
+        "intermediate_size": model.intermediate_size,
+        "vocab_size": model.vocab_size,
+        "max_position_embeddings": max(model.max_position_embeddings, max_model_len or 0),
+        "hidden_act": "silu",
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 10_000.0,
+        "tie_word_embeddings": model.tie_word_embeddings,
+        "torch_dtype": model.dtype,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    }
+    if model.model_type == "llama":
+        config |= {"attention_bias": model.qkv_bias, "mlp_bias": model.mlp_bias}
+    if model.model_type in ("mistral", "mixtral"):
+        config |= {"sliding_window": model.sliding_window or None}
+    if model.model_type == "mixtral":
+        config |= {"num_local_experts": model.num_experts, "num_experts_per_tok": model.num_experts_per_tok}
+    if model.model_type == "qwen3_moe":
+        config |= {
+            "num_experts": model.num_experts,
+            "num_experts_per_tok": model.num_experts_per_tok,
+            "moe_intermediate_size": model.moe_intermediate_size,
+            "decoder_sparse_step": model.moe_layer_step,
+            "mlp_only_layers": [],
+            "norm_topk_prob": True,
+        }
+    return config

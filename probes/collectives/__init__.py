@@ -1,1 +1,0 @@
-"""Times of collectives between the GPUs of one machine."""

@@ -1,1 +1,0 @@
-"""How the processes of one model are laid out and talk."""

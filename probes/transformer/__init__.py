@@ -1,1 +1,0 @@
-"""A decoder-only transformer in PyTorch."""

@@ -1,0 +1,226 @@
+"""Measure vLLM under traffic: closed loops and Poisson arrivals, every request timed, dummy weights.
+
+    python -m probes.vllm_engine.serving PLAN.json OUT --gpus 0,1,2,3 --minutes 20
+
+Plan, loads and OUT are those of ``probes.vllm_engine.static``, but that a load has ``offers`` (see ``probes.serving_benchmark.Offer``)
+where that has shapes. Beside ``runs.jsonl``, OUT then holds ``requests.jsonl``, one line a request.
+
+What is timed is ``AsyncLLM.generate``, which is what vLLM's HTTP server calls: the engine runs in processes of its own,
+as it does under that server; HTTP, and text to tokens and back, are left out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from importlib import import_module, metadata
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from catalog.requests import Request, append_requests
+from probes.gpu_telemetry import Meter
+from probes.serving_benchmark import serve, summary
+from probes.static_benchmark import measurement
+from probes.sweep_command import run_sweep, store, stored, sweep_parser, tell
+from probes.vllm_engine.static import (
+    ENVIRONMENT,
+    add_memory,
+    check_installed,
+    check_load,
+    engine_args,
+    log_of,
+    record_shortage,
+    runner,
+    work,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping, Sequence
+
+    from probes.benchmark_plan import Load
+    from probes.serving_benchmark import Offer, Served
+    from probes.sweep_command import Order
+
+WARM_UP = (8, 256, 16)
+"""Requests, prompt and output tokens of a first, untimed burst."""
+
+
+class VllmServer:
+    """``vllm.v1.engine.async_llm.AsyncLLM`` with random weights."""
+
+    name = "vllm"
+
+    def __init__(self, load: Load, folder: str, gpus: Sequence[int]) -> None:
+        vllm = import_module("vllm")
+        began = time.perf_counter()
+        self.meter = Meter(gpus)
+        self._params = import_module("vllm.sampling_params")
+        arguments = import_module("vllm.engine.arg_utils").AsyncEngineArgs(**engine_args(load, folder))
+        self._llm = import_module("vllm.v1.engine.async_llm").AsyncLLM.from_engine_args(arguments)
+        self.startup_s = time.perf_counter() - began
+        self.version: str = vllm.__version__
+        self._numbers = count()
+        config = self._llm.vllm_config
+        self.max_len: int = config.model_config.max_model_len
+        self.fingerprint: Mapping[str, Any] = {
+            **self.meter.identity(),
+            "cuda": import_module("torch").version.cuda,
+            "torch": metadata.version("torch"),
+            "vllm": vllm.__version__,
+            **runner(config),
+            "weights": "dummy",
+            "temperature": 1.0,
+            "startup_s": round(self.startup_s, 1),
+            "max_num_seqs": config.scheduler_config.max_num_seqs,
+            "max_num_batched_tokens": config.scheduler_config.max_num_batched_tokens,
+            "started": time.strftime("%Y-%m-%dT%H:%MZ", time.gmtime()),
+        }
+        self.reports: list[dict[str, float]] = []
+        """As the workers reported their memory when last asked, by GPU."""
+        self.kv_capacity_tokens = 0
+
+    async def look(self) -> None:
+        """Ask the workers how their memory is used."""
+        self.reports = await self._llm.collective_rpc("memory_report")
+        self.kv_capacity_tokens = int(self.reports[0]["num_blocks"] * self.reports[0]["block_size"])
+
+    async def stream(self, prompt: Sequence[int], output_len: int) -> AsyncIterator[int]:
+        """See ``probes.serving_benchmark.Stream``."""
+        sampling = self._params.SamplingParams(
+            temperature=1.0,
+            max_tokens=output_len,
+            ignore_eos=True,
+            detokenize=False,
+            output_kind=self._params.RequestOutputKind.DELTA,
+        )
+        number = str(next(self._numbers))
+        async for each in self._llm.generate({"prompt_token_ids": prompt}, sampling, number):
+            if got := len(each.outputs[0].token_ids):
+                yield got
+
+
+async def record_offers(server: VllmServer, order: Order) -> None:
+    """Make the load's offers that are not in the store yet; each is in it, with its requests, as soon as it is over."""
+    load, vocab_size = order.load, order.load.model.vocab_size
+    done = {run.run_id: run for run in stored(order)}
+    number, *lengths = WARM_UP
+    await asyncio.gather(*(_drained(server, [1] * lengths[0], lengths[1]) for _ in range(number)))
+    most: dict[tuple[int, int], float] = {}
+    for run in done.values():
+        if run.regime == "steady" and run.output_tok_s:
+            _raise(most, (run.input_len, run.output_len), run.output_tok_s)
+    for offer in load.offers:
+        run_id = load.run_id(offer)
+        rate = len(offer.requests) / offer.seconds if offer.requests else offer.rate
+        if offer.share is not None:
+            rate = offer.share * most.get((offer.input_len, offer.output_len), 0.0)
+        if run_id in done:
+            continue
+        if offer.share is not None and not rate:
+            tell(f"{run_id} left out: no closed loop with these lengths came before it")
+            continue
+        energy = server.meter.energy_j()
+        served = await serve(server.stream, offer, vocab_size=vocab_size, max_len=server.max_len, rate=rate)
+        after = server.meter.energy_j()
+        await server.look()
+        seen = summary(served)
+        if offer.concurrency:
+            _raise(most, (offer.input_len, offer.output_len), served.output_tok_s)
+        tell(f"{run_id}: {len(served.requests)} requests, {served.lost} lost, {json.dumps(seen)}")
+        append_requests(order.out / "requests.jsonl", _requests(run_id, served))
+        store(
+            order,
+            measurement(
+                load,
+                (offer.concurrency or int(seen["batch"]), offer.input_len, offer.output_len),
+                **{
+                    **{name: seen[name] for name in ("ttft_ms", "tpot_ms", "e2e_ms", "output_tok_s") if name in seen},
+                    "run_id": run_id,
+                    "regime": "steady" if offer.concurrency else "open",
+                    "rate": None if rate is None else round(rate, 4),
+                    "engine": server.name,
+                    "engine_version": server.version,
+                    "repeats": 1,
+                    "energy_j": None if energy is None or after is None else round(after - energy, 1),
+                    "peak_memory_gib": round(max(report["used_gib"] for report in server.reports), 3),
+                    "kv_capacity_tokens": server.kv_capacity_tokens,
+                    "fingerprint": json.dumps(
+                        {**server.fingerprint, **_described(offer, served)}, separators=(",", ":")
+                    ),
+                },
+            ),
+        )
+
+
+def _raise(most: dict[tuple[int, int], float], lengths: tuple[int, int], output_tok_s: float) -> None:
+    """Keep the most requests a second that a closed loop with these lengths completed."""
+    most[lengths] = max(most.get(lengths, 0.0), output_tok_s / lengths[1])
+
+
+def _described(offer: Offer, served: Served) -> dict[str, Any]:
+    return {
+        "spread": offer.spread,
+        "seed": offer.seed,
+        "seconds": offer.seconds,
+        **({"trace": True} if offer.requests else {}),
+        "requests": len(served.requests),
+        "lost": served.lost,
+    }
+
+
+def _requests(run_id: str, served: Served) -> list[Request]:
+    return [
+        Request(
+            run_id=run_id,
+            arrival_s=round(each.arrival_s, 5),
+            input_len=each.input_len,
+            output_len=each.output_len,
+            ttft_ms=round(1e3 * (each.first_s - each.arrival_s), 3),
+            e2e_ms=round(1e3 * (each.last_s - each.arrival_s), 3),
+            itl_p50_ms=None if each.itl_p50_ms is None else round(each.itl_p50_ms, 3),
+            itl_p95_ms=None if each.itl_p95_ms is None else round(each.itl_p95_ms, 3),
+            itl_max_ms=None if each.itl_max_ms is None else round(each.itl_max_ms, 3),
+        )
+        for each in served.requests
+    ]
+
+
+async def _drained(server: VllmServer, prompt: Sequence[int], output_len: int) -> None:
+    async for _ in server.stream(prompt, output_len):
+        pass
+
+
+async def _serve(order: Order, folder: str) -> None:
+    begin = order.log.stat().st_size
+    try:
+        server = VllmServer(order.load, folder, order.gpus)
+        await server.look()
+    except Exception as error:
+        if record_shortage(order, error, begin):
+            return  # that it does not start is what there is to know of this load
+        raise
+    tell(f"started in {server.startup_s:.1f} s, KV for {server.kv_capacity_tokens} tokens")
+    log = log_of(order, begin)
+    add_memory(order.out / "memory.csv", order.load, server.reports, startup_s=server.startup_s, log=log)
+    await record_offers(server, order)
+
+
+def worker_command() -> list[str]:
+    return [sys.executable, "-m", "probes.vllm_engine.serving", "--worker"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = sweep_parser("probes.vllm_engine.serving", "Measure vLLM under traffic.")
+    args = parser.parse_args(argv)
+    if args.worker:
+        work("vllm.v1.engine.async_llm", lambda order, folder: asyncio.run(_serve(order, folder)))
+        return 0
+    return run_sweep(
+        parser, args, worker=worker_command(), environment=ENVIRONMENT, check=check_load, ready=check_installed
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
