@@ -9,9 +9,6 @@ if TYPE_CHECKING:
     import torch
 
 
-Layer: TypeAlias = tuple[Attention, Dense | Experts]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attention:
     """Of ``h`` query and ``k`` KV heads of this process, ``d`` wide, in a model ``H`` wide."""
@@ -53,3 +50,6 @@ class Experts:
     """(E, 2 I, H)"""
     down: torch.Tensor
     """(E, H, I)"""
+
+
+Layer: TypeAlias = tuple[Attention, Dense | Experts]
