@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from advisor.calibration.intervals import Regime
-    from advisor.prediction.evidence import Beside
+    from advisor.prediction.evidence import ExtraRuns
 
 MOST = 64
 """Answers kept of one kind; a recommendation takes about a megabyte."""
@@ -28,7 +28,7 @@ TTL_S = 600
 def recommendation(
     model: advisor.Model, gpus: str, workload: advisor.Workload, slo: advisor.Slo, *, objective: str, engine: str,
     price: float | None = None, dtypes: tuple[str, ...] = (), set_gpu: Mapping[str, float] | None = None,
-    runs: Beside | None = None,
+    runs: ExtraRuns | None = None,
 ) -> advisor.Recommendation:  # fmt: skip
     """``advisor.recommend``; ``runs`` are those that the session has imported, here and below."""
     return advisor.recommend(
@@ -41,7 +41,7 @@ def recommendation(
 def curve(
     model: advisor.Model, gpus: str, *, layout: tuple[int, int, int], lengths: tuple[int, int], regime: Regime,
     engine: str, batches: tuple[int, ...] | None = None, set_gpu: Mapping[str, float] | None = None,
-    runs: Beside | None = None,
+    runs: ExtraRuns | None = None,
 ) -> advisor.Curve:  # fmt: skip
     """``advisor.curve``; ``layout`` is (tp, pp, dp) and ``lengths`` (input_len, output_len)."""
     tp, pp, dp = layout

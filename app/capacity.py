@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from advisor.capacity.capacity_plan import CapacityPlan
-    from advisor.capacity.fleet_options import Option
+    from advisor.capacity.fleet_options import FleetOption
     from advisor.simulator.simulation import Simulation
-    from app.capacity_inputs import Question
+    from app.capacity_inputs import CapacityInputs
 
 ASKED = "capacity question"
 FLEET = "fleet"
@@ -48,7 +48,7 @@ def show() -> None:
     pressed = st.button("Plan", key="plan", type="primary", icon=":material/calculate:", disabled=bool(missing))
     if pressed or (ASKED not in st.session_state and PLANNED in st.query_params and not missing):
         st.session_state[ASKED] = now
-    asked: Question | None = st.session_state.get(ASKED)
+    asked: CapacityInputs | None = st.session_state.get(ASKED)
     if asked is None:
         st.info(missing or WHAT_IT_DOES, icon=":material/info:")
         return
@@ -60,7 +60,7 @@ def show() -> None:
     _tell(found, asked)
 
 
-def _missing(now: Question | None) -> str:
+def _missing(now: CapacityInputs | None) -> str:
     """What has to be said before anything can be planned; empty if nothing."""
     if now is None:
         return "Upload a trace, or take a rate."
@@ -71,7 +71,7 @@ def _missing(now: Question | None) -> str:
     return ""
 
 
-def _tell(found: CapacityPlan, asked: Question) -> None:
+def _tell(found: CapacityPlan, asked: CapacityInputs) -> None:
     st.markdown(f"#### {plain(capacity_answer(found))}")
     kinds = dict(notes(found.notes))
     for text in kinds.get("warning", []):
@@ -103,7 +103,7 @@ def _tell(found: CapacityPlan, asked: Question) -> None:
     _over_time(found, shown, asked)
 
 
-def _figures_of(found: CapacityPlan, best: Option) -> None:
+def _figures_of(found: CapacityPlan, best: FleetOption) -> None:
     with st.container(horizontal=True):
         st.metric("A month", "-" if best.usd_per_month is None else f"\\${best.usd_per_month:,.0f}", width="content")
         st.metric("Million output tokens", plain(dollars(best.usd_per_mtok)), width="content")
@@ -130,7 +130,7 @@ def _method(found: CapacityPlan) -> str:
     )
 
 
-def _table(found: CapacityPlan, shown: Mapping[str, Option]) -> None:
+def _table(found: CapacityPlan, shown: Mapping[str, FleetOption]) -> None:
     """The options, best first; a row that is selected is served below."""
 
     def pick() -> None:
@@ -167,7 +167,7 @@ def _table(found: CapacityPlan, shown: Mapping[str, Option]) -> None:
     )  # fmt: skip
 
 
-def _over_time(found: CapacityPlan, shown: Mapping[str, Option], asked: Question) -> None:
+def _over_time(found: CapacityPlan, shown: Mapping[str, FleetOption], asked: CapacityInputs) -> None:
     st.markdown("##### A fleet over time")
     option = shown[_picked(list(shown))]
     strained = True
@@ -212,7 +212,7 @@ def _picked(names: Sequence[str]) -> str:
     return chosen
 
 
-def _served(found: Simulation, option: Option, asked: Question) -> str:
+def _served(found: Simulation, option: FleetOption, asked: CapacityInputs) -> str:
     come = f"the trace {asked.trace.name}" if asked.trace else f"{short(found.rate)} requests/s"
     kept = "no limits" if found.meets is None else f"limits {'kept' if found.meets else 'missed'}"
     replicas = found.deployment.dp

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from advisor.capacity.capacity_plan import CapacityPlan
-    from advisor.capacity.fleet_options import Change, Option
+    from advisor.capacity.fleet_options import Change, FleetOption
     from advisor.simulator.simulation import Simulation
 
 WHAT = {"rate": "requests", "input_len": "prompts", "output_len": "answers"}
@@ -25,12 +25,12 @@ WIDE = 5.0
 COLOURS = dict(zip(LIMITS, PALETTE, strict=False))
 
 
-def fleet_name(option: Option) -> str:
+def fleet_name(option: FleetOption) -> str:
     """GPUs and layout: "2 x H100-SXM as TP2 PP1"."""
     return f"{option.gpus} x {option.gpu} as {layout_name(option.deployment)}"
 
 
-def closeness(found: CapacityPlan, shown: Sequence[Option]) -> go.Figure:
+def closeness(found: CapacityPlan, shown: Sequence[FleetOption]) -> go.Figure:
     """Each latency that has a limit as a share of it, with its 90% interval."""
     figure = go.Figure()
     names = [fleet_name(option).replace(" as ", "<br>") for option in shown]
@@ -94,7 +94,7 @@ def tornado(found: CapacityPlan) -> go.Figure:
     return figure
 
 
-def _size(change: Change, best: Option) -> float | None:
+def _size(change: Change, best: FleetOption) -> float | None:
     if best.usd_per_month is None or best.usd_per_hour is None:
         return None if change.gpus is None else float(change.gpus)
     return None if change.usd_per_hour is None else change.usd_per_hour / best.usd_per_hour * best.usd_per_month

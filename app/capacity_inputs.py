@@ -23,8 +23,8 @@ from app.uploads import file_name
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from advisor.prediction.evidence import Beside
-    from advisor.simulator.arrivals import Traffic
+    from advisor.prediction.evidence import ExtraRuns
+    from advisor.simulator.arrivals import Arrivals
 
 KINDS = ("H100-SXM", "H200-SXM")
 RATE, TRACE = "A rate", "A trace"
@@ -56,12 +56,12 @@ class Trace:
 
     name: str
     digest: str
-    traffic: Traffic = field(compare=False, repr=False)
+    traffic: Arrivals = field(compare=False, repr=False)
     peak: Peak
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
+class CapacityInputs:
     """Everything that a plan depends on."""
 
     model: advisor.Model
@@ -77,10 +77,10 @@ class Question:
     spread: float
     burstiness: float
     trace: Trace | None
-    runs: Beside | None
+    runs: ExtraRuns | None
 
 
-def question() -> Question | None:
+def question() -> CapacityInputs | None:
     """The question as the widgets stand; None while a trace is asked for and there is none."""
     with st.container(border=True):
         inputs.examples(EXAMPLES)
@@ -106,14 +106,14 @@ def question() -> Question | None:
             percentile, confidence, headroom, spares = _certainty()
     if workload is None:
         return None
-    return Question(
+    return CapacityInputs(
         model=model, gpus=tuple(gpus), workload=workload, objective=objective, confidence=confidence, headroom=headroom,
         slo=advisor.Slo(**limits, percentile=percentile or None), spares=spares, engine=engine, prices=prices, spread=spread,
         burstiness=burstiness, trace=trace, runs=session_runs(),
     )  # fmt: skip
 
 
-def planned(asked: Question, tell: Callable[[advisor.Progress], None] | None = None) -> advisor.CapacityPlan:
+def planned(asked: CapacityInputs, tell: Callable[[advisor.Progress], None] | None = None) -> advisor.CapacityPlan:
     """``advisor.plan`` of a question; ``tell`` is told how far it is.
 
     Raises:

@@ -10,7 +10,7 @@ import streamlit as st
 
 import advisor
 from advisor.calibration.importing import SUFFIXES, nothing, read_import
-from advisor.prediction.evidence import Beside
+from advisor.prediction.evidence import ExtraRuns
 from app import inputs
 from app.evidence_runs import forget, keep, session_runs
 from app.evidence_tables import Kept, runs_frame
@@ -127,7 +127,7 @@ def _tell_found(found: Import) -> None:
 
 
 def _use(found: Import) -> None:
-    keep(Beside(found.new))
+    keep(ExtraRuns(found.new))
 
 
 def _store(found: Import) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from advisor.render.numbers import Unit
-    from advisor.validation.prediction_errors import Check, Summary
+    from advisor.validation.prediction_errors import Check, ErrorSummary
 
 METRICS = {
     "tpot_ms": "TPOT", "prefill_ms": "prefill", "ttft_ms": "TTFT", "e2e_ms": "whole batch", "output_tok_s": "output tokens",
@@ -167,7 +167,7 @@ def _errors(found: advisor.Validation) -> pd.DataFrame:
     )  # fmt: skip
 
 
-def _errors_of(row: Summary) -> dict[str, Any]:
+def _errors_of(row: ErrorSummary) -> dict[str, Any]:
     return {
         "Runs": row.checks, "Median error": f"{row.median_error:.1%}", "Mean error": f"{row.mean_error:.1%}",
         "Bias": f"{row.bias:+.0%}", "Coverage": share(row.coverage),

@@ -7,9 +7,9 @@ import shlex
 import pandas as pd
 import streamlit as st
 
-from advisor.benchmarking.benchmark_plan import Question
+from advisor.benchmarking.benchmark_plan import ProbeQuestion
 from advisor.benchmarking.engines import ENGINES
-from advisor.benchmarking.probe_api import prepared
+from advisor.benchmarking.probe_api import prepare
 from advisor.render.numbers import short
 from advisor.render.probings import shapes_told
 from app import inputs
@@ -27,7 +27,7 @@ def show() -> None:
         minutes = right.number_input(
             "Budget, minutes", min_value=1, max_value=1440, value=5, step=1, key="budget", bind=inputs.BIND
         )
-    ready = prepared(model, gpus, budget_s=60.0 * minutes, question=Question(engine=engine))
+    ready = prepare(model, gpus, budget_s=60.0 * minutes, question=ProbeQuestion(engine=engine))
     st.markdown(
         "On the machine with these GPUs, and with nobody else on them; no weights are needed. What is measured is kept there, "
         "and answers stand on it from then on."

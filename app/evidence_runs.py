@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import streamlit as st
 
-from advisor.prediction.evidence import Beside
+from advisor.prediction.evidence import ExtraRuns
 
 KEY = "session runs"
 
 
-def session_runs() -> Beside | None:
+def session_runs() -> ExtraRuns | None:
     """What to hand to ``advisor`` as ``runs``; None, for those that ship and the user's own, where nothing was imported."""
-    found: Beside | None = st.session_state.get(KEY)
+    found: ExtraRuns | None = st.session_state.get(KEY)
     return found or None
 
 
-def keep(runs: Beside) -> None:
+def keep(runs: ExtraRuns) -> None:
     """Let the session's answers stand on these, and on what it has imported before."""
     kept = {run.run_id: run for run in (*(session_runs() or ()), *runs)}
-    st.session_state[KEY] = Beside(kept.values())
+    st.session_state[KEY] = ExtraRuns(kept.values())
 
 
 def forget() -> None:

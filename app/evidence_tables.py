@@ -9,11 +9,11 @@ import pandas as pd
 import streamlit as st
 
 import advisor
-from advisor.prediction.evidence import Knowledge
+from advisor.prediction.evidence import Evidence
 from advisor.render.lines import PROVENANCE
 from advisor.render.measured import measured_rows
 from advisor.render.numbers import RATE, Unit, unit_of
-from advisor.render.series import Layout, setup_of
+from advisor.render.series import SeriesLayout, setup_of
 from app import inputs
 from app.downloads import downloads
 from app.evidence_runs import session_runs
@@ -38,7 +38,7 @@ FILTERS: dict[str, tuple[str, Callable[[Kept], str]]] = {
     "of_model": ("Model", lambda kept: kept.run.model),
     "on_gpu": ("GPU", lambda kept: kept.run.gpu),
     "by_engine": ("Engine", lambda kept: kept.run.engine),
-    "layout": ("Parallelism", lambda kept: str(Layout.of(kept.run))),
+    "layout": ("Parallelism", lambda kept: str(SeriesLayout.of(kept.run))),
     "origin": ("Kept", lambda kept: kept.origin),
     "role": ("Role", lambda kept: kept.run.role),
 }
@@ -90,7 +90,7 @@ def runs_frame(found: Sequence[Kept]) -> pd.DataFrame:
         rows.append(
             {
                 "Model": setup_of(run).model_name, "GPU": run.gpu, "Engine": f"{run.engine} {run.engine_version}".strip(),
-                "Parallel": str(Layout.of(run)), "Format": run.dtype, "Batch": run.batch or None, "In": run.input_len,
+                "Parallel": str(SeriesLayout.of(run)), "Format": run.dtype, "Batch": run.batch or None, "In": run.input_len,
                 "Out": run.output_len,
                 **{f"{name}, {unit.name}": _number(getattr(run, TIMES[name]), unit) for name, unit in units.items()},
                 "tok/s": _number(run.output_tok_s), "GiB": _number(run.peak_memory_gib), "Memory": "ran out" if run.oom else "", "Requests come": run.regime,
@@ -120,7 +120,7 @@ def _tell_behind(found: Sequence[Kept]) -> None:
     known = inputs.gpus().get(gpu)
     told += f" with {engine} on {gpu}: {fitted} may be fitted, {len(members) - fitted} are kept out to judge the fit. "
     if known is not None:
-        knowledge = Knowledge.of(session_runs(), engine=engine, gpu=known)
+        knowledge = Evidence.of(session_runs(), engine=engine, gpu=known)
         told += f"An answer is {PROVENANCE[knowledge.marginal(engine, known).provenance]}"
         told += "; one of exactly a measured configuration is the measurement itself."
         told += "".join(f" {note.text[:1].upper()}{note.text[1:]}." for note in knowledge.notes)

@@ -13,10 +13,10 @@ import time
 
 import numpy as np
 
-from advisor.perf_model.deployment_arrays import Layout
+from advisor.perf_model.deployment_arrays import DeploymentArrays
 from advisor.perf_model.parameters import Parameters
 from advisor.prediction.estimation import estimate
-from advisor.prediction.prediction import Evaluation
+from advisor.prediction.prediction import Prediction
 from catalog.gpus import parse_cluster
 from catalog.models.find import find_model
 
@@ -40,8 +40,8 @@ def per_second(name: str, regime: str, count: int, repeats: int) -> float:
     parameters, taken = Parameters.typical(), []
     for _ in range(repeats + 1):  # the first one warms the caches
         start = time.process_time()
-        layout = Layout.from_columns(knobs, model, cluster.gpu)
-        Evaluation.of(
+        layout = DeploymentArrays.from_columns(knobs, model, cluster.gpu)
+        Prediction.of(
             model, cluster, layout, batch=layout.max_num_seqs, input_len=1024, output_len=256, regime=regime,
             parameters=parameters,
         )  # fmt: skip

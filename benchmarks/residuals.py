@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from advisor.calibration.observations import group_runs
-from advisor.calibration.residual_gp import FARTHEST, HERE, LENGTHS, NEVER, REPEAT_NOISE, Residuals, learned
+from advisor.calibration.residual_gp import FARTHEST, HERE, LENGTHS, NEVER, REPEAT_NOISE, Residuals, fit_residuals
 from advisor.calibration.surrogate import shipped_surrogate
 from advisor.perf_model.correction import PHASES
 from catalog.runs import shipped_runs
@@ -33,7 +33,7 @@ BEST = 3
 def known() -> tuple[Residuals, ...]:
     shipped = shipped_surrogate()
     groups = group_runs(run for run in shipped_runs() if run.role == "fit")
-    return learned(groups, lambda *pair: shipped.marginal(*pair).parameters, shipped.noise)
+    return fit_residuals(groups, lambda *pair: shipped.marginal(*pair).parameters, shipped.noise)
 
 
 def left_out(each: Residuals, phase: int, lengths: Sequence[float], own: float) -> Iterator[tuple[float, float]]:

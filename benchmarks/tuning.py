@@ -32,9 +32,9 @@ from catalog.runs import shipped_runs
 
 if TYPE_CHECKING:
     from advisor.benchmarking.benchmark_plan import Candidate
-    from advisor.tuning.decision import Stakes
+    from advisor.tuning.decision import CandidateSet
     from advisor.tuning.gp_belief import Belief
-    from advisor.tuning.loop import Bench
+    from advisor.tuning.loop import MeasurementBench
     from catalog.schema import Measurement
 
 GPU = "H200-SXM"
@@ -106,7 +106,7 @@ def cases() -> list[Case]:
     return found
 
 
-def random_choice(_: Stakes, __: Belief, bench: Bench, seed: int) -> Round:
+def random_choice(_: CandidateSet, __: Belief, bench: MeasurementBench, seed: int) -> Round:
     generator = np.random.default_rng(seed)
     loads = []
     for each in generator.permutation(len(waiting := bench.waiting())):
@@ -115,14 +115,14 @@ def random_choice(_: Stakes, __: Belief, bench: Bench, seed: int) -> Round:
     return packed(loads, bench)
 
 
-def grid_choice(_: Stakes, __: Belief, bench: Bench, ___: int) -> Round:
+def grid_choice(_: CandidateSet, __: Belief, bench: MeasurementBench, ___: int) -> Round:
     return packed(sorted(bench.waiting(), key=lambda each: each.layout), bench)
 
 
 CHOICES = {"active": worth_most, "random": random_choice, "grid": grid_choice}
 
 
-def packed(loads: list[Candidate], bench: Bench) -> Round:
+def packed(loads: list[Candidate], bench: MeasurementBench) -> Round:
     """As many loads as there are GPUs for, each cut to the time that is left."""
     found: list[Candidate] = []
     for load in loads:

@@ -23,7 +23,7 @@ DATA = Path(__file__).parent / "data" / "kernels"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Timed:
+class TimedKernel:
     """What every time has."""
 
     gpu: str
@@ -38,7 +38,7 @@ class Timed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kernel(Timed):
+class Kernel(TimedKernel):
     """One matrix product [m, k] x [k, n] on one GPU: "gemm"."""
 
     m: int
@@ -48,7 +48,7 @@ class Kernel(Timed):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AttentionTime(Timed):
+class AttentionTime(TimedKernel):
     """``query`` new tokens of each of ``batch`` sequences that have ``context`` in all, causal: "attention"."""
 
     batch: int
@@ -63,7 +63,7 @@ class AttentionTime(Timed):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExpertsTime(Timed):
+class ExpertsTime(TimedKernel):
     """``m`` tokens to ``top`` of ``experts`` each, ``n`` columns of an expert on this GPU, a model ``k`` wide; both
     products and the activation between them: "experts".
     """
@@ -77,7 +77,7 @@ class ExpertsTime(Timed):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ElementTime(Timed):
+class ElementTime(TimedKernel):
     """Element by element, ``m`` tokens: sum and RMSNorm, ``n`` wide, "norm"; from 2 ``n`` columns to ``n``, "swiglu"."""
 
     m: int
@@ -87,7 +87,7 @@ class ElementTime(Timed):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RopeTime(Timed):
+class RopeTime(TimedKernel):
     """Queries and keys turned by their positions' angles, keys and values written to a cache: "rope"."""
 
     batch: int
@@ -103,14 +103,14 @@ class RopeTime(Timed):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CopyTime(Timed):
+class CopyTime(TimedKernel):
     """``bytes`` from pinned memory to the GPU, "h2d", back, "d2h", or within it, "copy"."""
 
     bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Collective(Timed):
+class Collective(TimedKernel):
     """One of "allreduce", "allgather", "reducescatter", "alltoall" and "sendrecv" (one way) among ``group`` GPUs."""
 
     group: int
@@ -120,7 +120,7 @@ class Collective(Timed):
     """"nccl", "gloo", "symm" (PyTorch's symmetric memory) or "vllm-custom"."""
 
 
-KINDS: dict[str, type[Timed]] = {
+KINDS: dict[str, type[TimedKernel]] = {
     "gemm": Kernel,
     "attention": AttentionTime,
     "experts": ExpertsTime,
@@ -131,7 +131,7 @@ KINDS: dict[str, type[Timed]] = {
     **dict.fromkeys(("allreduce", "allgather", "reducescatter", "alltoall", "sendrecv"), Collective),
 }
 
-K = TypeVar("K", bound=Timed)
+K = TypeVar("K", bound=TimedKernel)
 
 
 def shipped_kernels() -> tuple[Kernel, ...]:
@@ -155,17 +155,17 @@ def shipped_collectives() -> tuple[Collective, ...]:
 
 
 @cache
-def shipped_torch() -> tuple[Timed, ...]:
+def shipped_torch() -> tuple[TimedKernel, ...]:
     """All that was timed of the plain PyTorch engine, sums among several GPUs too."""
     return tuple(time for path in sorted(DATA.glob("*_torch-*.jsonl")) for time in read_kernels(path))
 
 
-def of_kind(kind: type[K], times: Iterable[Timed]) -> tuple[K, ...]:
+def of_kind(kind: type[K], times: Iterable[TimedKernel]) -> tuple[K, ...]:
     """Those of one kind, as in ``of_kind(Collective, read_kernels(path))``."""
     return tuple(time for time in times if isinstance(time, kind))
 
 
-def read_kernels(path: str | Path) -> tuple[Timed, ...]:
+def read_kernels(path: str | Path) -> tuple[TimedKernel, ...]:
     """The times in a CSV file (``.csv``) or in what a probe wrote (anything else), of whatever kinds.
 
     Raises:
@@ -184,17 +184,17 @@ def read_kernels(path: str | Path) -> tuple[Timed, ...]:
 
 
 @cache
-def _shipped(name: str) -> tuple[Timed, ...]:
+def _shipped(name: str) -> tuple[TimedKernel, ...]:
     return tuple(time for path in sorted(DATA.glob(f"*_{name}.csv")) for time in read_kernels(path))
 
 
-def _timed(row: Mapping[str, Any], where: str) -> Timed:
+def _timed(row: Mapping[str, Any], where: str) -> TimedKernel:
     timed = construct(_kind(row, where), row, where)
     require_positive(f"{where}: us", timed.us, whole=False)
     return timed
 
 
-def _kind(row: Mapping[str, Any], where: str) -> type[Timed]:
+def _kind(row: Mapping[str, Any], where: str) -> type[TimedKernel]:
     op = row.get("op")
     if not isinstance(op, str) or op not in KINDS:
         raise InputError(f"{where}: op is {op!r:.40}; it must be one of {', '.join(KINDS)}")

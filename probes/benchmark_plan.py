@@ -10,7 +10,7 @@ from catalog.models.find import find_model
 from catalog.names import suggestion
 from catalog.schema import Deployment, InputError, Model, require_positive
 from catalog.tables import construct
-from probes.serving_benchmark import Offer, read_offer
+from probes.serving_benchmark import TrafficProfile, read_offer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,7 +30,7 @@ SHAPES = (
 )
 """(batch, input_len, output_len), the most telling first: a load that runs out of time leaves out the last ones."""
 LIMITS: dict[str, Any] = {"measure_s": 45.0, "point_s": 15.0, "start_s": 240.0, "repeats": 3}
-"""Limits of a ``Load`` that a plan need not give."""
+"""Limits of a ``BenchmarkJob`` that a plan need not give."""
 
 ARCHITECTURES = {
     "llama": "LlamaForCausalLM",
@@ -43,7 +43,7 @@ ARCHITECTURES = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Load:
+class BenchmarkJob:
     """One start of the engine and what to measure on it."""
 
     name: str
@@ -66,7 +66,7 @@ class Load:
     thresholds: tuple[tuple[int, int, int], ...] = ()
     """(batch, input_len, output_len) each: find the largest batch that runs with prompts and outputs of these lengths,
     where the engine can try. The one named is where to begin: the nearer, the fewer tries."""
-    offers: tuple[Offer, ...] = ()
+    offers: tuple[TrafficProfile, ...] = ()
     """Traffic, for what measures that."""
     exported: str = ""
     """Shell text that starts it, as ``advisor export`` wrote it, for what starts that."""
@@ -76,16 +76,16 @@ class Load:
     expected_s: float | None = None
     """How long it is expected to take, start-up included; None where nobody has foretold it."""
 
-    def run_id(self, piece: tuple[int, int, int] | Offer) -> str:
+    def run_id(self, piece: tuple[int, int, int] | TrafficProfile) -> str:
         """The name of the run that measures one of its shapes or offers."""
-        if isinstance(piece, Offer):
+        if isinstance(piece, TrafficProfile):
             return f"{self.name}-{piece.name}"
         batch, input_len, output_len = piece
         return f"{self.name}-b{batch}-i{input_len}-o{output_len}"
 
 
-def read_plan(path: Path) -> tuple[Load, ...]:
-    """The loads of a plan: a JSON object with ``prefix``, ``source``, ``gpu``, ``interconnect``, the limits of ``Load``,
+def read_plan(path: Path) -> tuple[BenchmarkJob, ...]:
+    """The loads of a plan: a JSON object with ``prefix``, ``source``, ``gpu``, ``interconnect``, the limits of ``BenchmarkJob``,
     a ``deployment`` that all share, ``shapes``, ``thresholds``, ``agreement``, ``offers``, and ``loads``, each with ``model``,
     ``role`` and what it has of its own (``deployment``, ``shapes``, ``label``, ``expected_s``, ``exported``,
     ``foretold_kv_tokens``).
@@ -99,10 +99,10 @@ def read_plan(path: Path) -> tuple[Load, ...]:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:
         raise InputError(f"{path} is not JSON: {error}") from error
-    return loads_of(plan, str(path))
+    return jobs_of(plan, str(path))
 
 
-def loads_of(plan: Any, where: str) -> tuple[Load, ...]:
+def jobs_of(plan: Any, where: str) -> tuple[BenchmarkJob, ...]:
     """The loads of a plan that has been parsed, see ``read_plan``; ``where`` it stands is for messages.
 
     Raises:
@@ -118,7 +118,7 @@ def loads_of(plan: Any, where: str) -> tuple[Load, ...]:
     return loads
 
 
-def _load(entry: Mapping[str, Any], shared: Mapping[str, Any], where: str) -> Load:
+def _load(entry: Mapping[str, Any], shared: Mapping[str, Any], where: str) -> BenchmarkJob:
     known = {
         *("prefix", "source", "gpu", "interconnect", "deployment", "shapes", "model", "role", "label"),
         *("agreement", "thresholds", "offers", "expected_s", "exported", "foretold_kv_tokens"),
@@ -156,7 +156,7 @@ def _load(entry: Mapping[str, Any], shared: Mapping[str, Any], where: str) -> Lo
     layout = f"tp{deployment.tp}pp{deployment.pp}dp{deployment.dp}"
     short = model.name.rsplit("/", 1)[-1].casefold().removesuffix("-hf").removeprefix("meta-")
     parts = (entry.get("prefix", ""), short, layout, entry.get("label", ""))
-    return Load(
+    return BenchmarkJob(
         name="-".join(part for part in parts if part),
         model=model,
         role=role,

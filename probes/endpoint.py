@@ -32,7 +32,7 @@ DENIED = (401, 403)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Served:
+class ServedModel:
     """One model of a server."""
 
     name: str
@@ -49,7 +49,7 @@ class Endpoint:
 
     url: str
     """As it may be shown: without credentials, and without ``/v1``."""
-    models: tuple[Served, ...]
+    models: tuple[ServedModel, ...]
     version: str | None = None
     """Of the engine, where it tells."""
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -98,9 +98,9 @@ def read_endpoint(url: str) -> Endpoint:
     )  # fmt: skip
 
 
-def _served(row: Mapping[str, Any]) -> Served:
+def _served(row: Mapping[str, Any]) -> ServedModel:
     root, length = row.get("root"), row.get("max_model_len")
-    return Served(
+    return ServedModel(
         name=row["id"],
         aliases=(root,) if isinstance(root, str) and root != row["id"] else (),
         engine=OWNERS.get(str(row.get("owned_by")).casefold()),

@@ -34,7 +34,7 @@ class LoadFailed(Exception):  # noqa: N818  no fault of ours
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Traffic:
+class EndpointTraffic:
     """How requests come: so many kept in flight, or as a Poisson process of so many a second."""
 
     name: str
@@ -50,7 +50,7 @@ class Traffic:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
+class LoadTarget:
     """What the traffic is for, and what its requests are."""
 
     url: str
@@ -81,7 +81,9 @@ def find_program() -> str:
     return found
 
 
-def command(program: str, target: Target, traffic: Traffic, *, seconds: float, report: str, seed: int) -> list[str]:
+def command(
+    program: str, target: LoadTarget, traffic: EndpointTraffic, *, seconds: float, report: str, seed: int
+) -> list[str]:
     """GuideLLM's arguments.
 
     The server is told to run on to ``output_len`` tokens whatever it says (``ignore_eos``), and prompts are sent as they
@@ -101,7 +103,7 @@ def command(program: str, target: Target, traffic: Traffic, *, seconds: float, r
     ]  # fmt: skip
 
 
-def make_traffic(target: Target, traffic: Traffic, folder: Path, *, seconds: float, limit_s: float) -> Path:
+def make_traffic(target: LoadTarget, traffic: EndpointTraffic, folder: Path, *, seconds: float, limit_s: float) -> Path:
     """Send requests for so many seconds, and the report's path: FOLDER/NAME.json, which is there only if it is whole.
 
     Whatever ends this, a kill too, ends GuideLLM.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-class Claim:
+class FileLock:
     """A claim that is held until it is released or the process ends. POSIX only."""
 
     def __init__(self, descriptor: int) -> None:
@@ -28,7 +28,7 @@ class Claim:
         os.close(self._descriptor)
 
 
-def take_claim(path: Path) -> Claim | None:
+def take_lock(path: Path) -> FileLock | None:
     """The claim that the file ``path`` stands for, which is made if need be; None if somebody holds it.
 
     Raises:
@@ -49,4 +49,4 @@ def take_claim(path: Path) -> Claim | None:
     except OSError as error:
         os.close(descriptor)
         raise InputError(f"cannot lock {path}, by which work is shared out: {error.strerror}") from error
-    return Claim(descriptor)
+    return FileLock(descriptor)

@@ -38,7 +38,7 @@ LOW_IDS = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Offer:
+class TrafficProfile:
     """The traffic of one run. Exactly one of ``concurrency``, ``rate``, ``share`` and ``requests`` is given."""
 
     input_len: int
@@ -72,8 +72,8 @@ class Offer:
         return f"{f'r{self.rate:g}' if self.rate else f's{self.share:g}'}-{lengths}" + f"-{self.seed}" * bool(self.seed)
 
 
-def read_offer(entry: Any, where: str) -> Offer:
-    """An offer as a plan writes it down: an object with the fields of ``Offer``.
+def read_offer(entry: Any, where: str) -> TrafficProfile:
+    """An offer as a plan writes it down: an object with the fields of ``TrafficProfile``.
 
     Raises:
         InputError: a field is missing, unknown or impossible.
@@ -81,7 +81,9 @@ def read_offer(entry: Any, where: str) -> Offer:
     """
     if not isinstance(entry, dict):
         raise InputError(f"{where}: {entry!r:.60} is no offer; it must be an object such as {{'rate': 4, ...}}")
-    plain: Offer = construct(Offer, {name: value for name, value in entry.items() if name != "requests"}, where)
+    plain: TrafficProfile = construct(
+        TrafficProfile, {name: value for name, value in entry.items() if name != "requests"}, where
+    )
     offer = replace(plain, requests=_requests(entry.get("requests", []), where))
     for name in ("input_len", "output_len"):
         require_positive(f"{where}: {name}", getattr(offer, name))
@@ -114,7 +116,7 @@ def _requests(rows: Any, where: str) -> tuple[tuple[float, int, int], ...]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Timed:
+class TimedRequest:
     """One request as it was served; times in seconds since the run began."""
 
     arrival_s: float
@@ -128,10 +130,10 @@ class Timed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Served:
+class ServingRun:
     """What became of an offer."""
 
-    requests: tuple[Timed, ...]
+    requests: tuple[TimedRequest, ...]
     """Those that came and were completed within the window, in the order of their arrival."""
     lost: int
     """Given up when the run was cut short."""
@@ -143,7 +145,9 @@ class Served:
     """Requests completed within the window, a second."""
 
 
-async def serve(stream: Stream, offer: Offer, *, vocab_size: int, max_len: int, rate: float | None = None) -> Served:
+async def serve(
+    stream: Stream, offer: TrafficProfile, *, vocab_size: int, max_len: int, rate: float | None = None
+) -> ServingRun:
     """Offer the traffic to an engine and time every request.
 
     Args:
@@ -166,7 +170,7 @@ async def serve(stream: Stream, offer: Offer, *, vocab_size: int, max_len: int, 
         ended = requests = run.done
     length = window[1] - window[0]
     tokens = sum(count for at, count in run.tokens if window[0] <= at <= window[1])
-    return Served(
+    return ServingRun(
         requests=tuple(sorted(requests, key=lambda each: each.arrival_s)),
         lost=run.lost,
         window=window,
@@ -176,7 +180,7 @@ async def serve(stream: Stream, offer: Offer, *, vocab_size: int, max_len: int, 
 
 
 def _arrivals(
-    offer: Offer, max_len: int, rate: float
+    offer: TrafficProfile, max_len: int, rate: float
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
     """Arrivals in seconds, input and output lengths of an open loop, (n,) each."""
     if not offer.requests:
@@ -195,7 +199,7 @@ def poisson(rate: float, seconds: float, seed: int = 0) -> NDArray[np.float64]:
     return arrivals[arrivals < seconds]
 
 
-def lengths(offer: Offer, count: int, max_len: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def lengths(offer: TrafficProfile, count: int, max_len: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Input and output lengths of ``count`` requests, (count,) each: log-normal around the offer's, no request longer
     than ``max_len``.
     """
@@ -204,7 +208,7 @@ def lengths(offer: Offer, count: int, max_len: int) -> tuple[NDArray[np.int64], 
 
 
 def length_pieces(
-    offer: Offer, count: int, max_len: int, size: int
+    offer: TrafficProfile, count: int, max_len: int, size: int
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """The same, so many at a time."""
     given, asked = (np.random.default_rng((offer.seed, 2)) for _ in range(2))
@@ -216,7 +220,7 @@ def length_pieces(
 
 
 def _tokens(
-    offer: Offer, given: NDArray[np.float64], asked: NDArray[np.float64], max_len: int
+    offer: TrafficProfile, given: NDArray[np.float64], asked: NDArray[np.float64], max_len: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Lengths by standard normal numbers, each (n,)."""
     sigma = math.sqrt(math.log1p(offer.spread**2))
@@ -230,12 +234,12 @@ class _Run:
         self.stream = stream
         self._random = np.random.default_rng((seed, 3))
         self._least, self._most = min(LOW_IDS, vocab_size - 1), vocab_size
-        self.done: list[Timed] = []
+        self.done: list[TimedRequest] = []
         self.tokens: list[tuple[float, int]] = []
         self.lost = 0
         self._began = 0.0
 
-    async def closed(self, offer: Offer, max_len: int) -> None:
+    async def closed(self, offer: TrafficProfile, max_len: int) -> None:
         assert offer.concurrency
         inputs, outputs = lengths(offer, 1 << 16, max_len)
         numbers = itertools.count()
@@ -278,7 +282,7 @@ class _Run:
         for task in finished:
             task.result()  # an engine's failure is ours
 
-    async def _request(self, arrival: float, prompt: Sequence[int], output_len: int) -> Timed:
+    async def _request(self, arrival: float, prompt: Sequence[int], output_len: int) -> TimedRequest:
         """``arrival`` is when the request was due: time in which it could not even be handed over counts."""
         times: list[float] = []
         got = 0
@@ -290,7 +294,7 @@ class _Run:
             raise RuntimeError(f"asked for {output_len} tokens, got {got}")
         gaps = 1e3 * np.diff(times)
         p50, p95, most = (float(each) for each in np.percentile(gaps, (50, 95, 100))) if len(gaps) else (None,) * 3
-        return Timed(
+        return TimedRequest(
             arrival_s=arrival, input_len=len(prompt), output_len=output_len, first_s=times[0], last_s=times[-1],
             itl_p50_ms=p50, itl_p95_ms=p95, itl_max_ms=most,
         )  # fmt: skip
@@ -303,7 +307,7 @@ class _Run:
         return time.perf_counter() - self._began
 
 
-def summary(served: Served) -> Mapping[str, float]:
+def summary(served: ServingRun) -> Mapping[str, float]:
     """Means over the requests: ``ttft_ms``, ``tpot_ms`` (of those with more than one token), ``e2e_ms``; and
     ``output_tok_s``, ``batch`` (mean number in flight, by Little's law), ``input_len``, ``output_len``.
 

@@ -22,11 +22,11 @@ from catalog.schema import InputError, Measurement
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from probes.benchmark_plan import Load
+    from probes.benchmark_plan import BenchmarkJob
     from probes.gpu_telemetry import Meter, Profile
 
 REPEAT_S = 4.0
-"""A shape is timed again until it has had ``Load.repeats`` turns or this many seconds."""
+"""A shape is timed again until it has had ``BenchmarkJob.repeats`` turns or this many seconds."""
 
 WARM_UP_TOKENS = 8
 WARM_UP_MOST_PROMPT = 65_536
@@ -50,7 +50,7 @@ class OutOfMemory(InputError):  # noqa: N818  an outcome that is measured, no fa
         self.needed_gib = needed_gib
 
 
-class Engine(Protocol):
+class BenchmarkEngine(Protocol):
     """What ``measure`` asks of an engine."""
 
     name: str
@@ -88,8 +88,8 @@ class Engine(Protocol):
 
 
 def measure(
-    engine: Engine,
-    load: Load,
+    engine: BenchmarkEngine,
+    load: BenchmarkJob,
     *,
     done: frozenset[str] = frozenset(),
     agreement: Mapping[str, float] | None = None,
@@ -154,7 +154,7 @@ def measure(
 
 
 def failure(
-    load: Load,
+    load: BenchmarkJob,
     shape: tuple[int, int, int],
     error: OutOfMemory,
     *,
@@ -177,7 +177,10 @@ def failure(
 
 
 def fitting(
-    load: Load, engine: Engine, shape: tuple[int, int, int], agreement: Mapping[str, float] | None = None
+    load: BenchmarkJob,
+    engine: BenchmarkEngine,
+    shape: tuple[int, int, int],
+    agreement: Mapping[str, float] | None = None,
 ) -> Measurement:
     """A shape of which it is known that it runs, and in how much memory, but not in what time."""
     return measurement(
@@ -193,7 +196,7 @@ def fitting(
 
 
 @dataclass(frozen=True, slots=True)
-class _Turn:
+class _BatchTurn:
     """One timing of a shape: prefill alone, then the whole run."""
 
     prefill_s: float
@@ -204,13 +207,15 @@ class _Turn:
     """Of the whole run."""
 
 
-def _turns(engine: Engine, load: Load, shape: tuple[int, int, int], clock: Callable[[], float]) -> list[_Turn]:
+def _turns(
+    engine: BenchmarkEngine, load: BenchmarkJob, shape: tuple[int, int, int], clock: Callable[[], float]
+) -> list[_BatchTurn]:
     batch, input_len, output_len = shape
     prompts = _prompts(load.model.vocab_size, batch, input_len)
     engine.prepare(batch, input_len)
     experts = bool(load.model.num_experts)
     engine.generate(prompts, warm_up_tokens(shape, experts=experts))
-    turns: list[_Turn] = []
+    turns: list[_BatchTurn] = []
     start = clock()
     while _wants_another(turns, load.repeats, seconds=clock() - start):
         turns.append(_turn(engine, prompts, output_len, clock, pcie=load.deployment.offload > 0))
@@ -225,7 +230,7 @@ def warm_up_tokens(shape: tuple[int, int, int], *, experts: bool = False) -> int
     return output_len if experts else min(WARM_UP_TOKENS, output_len)
 
 
-def _wants_another(turns: Sequence[_Turn], repeats: int, *, seconds: float) -> bool:
+def _wants_another(turns: Sequence[_BatchTurn], repeats: int, *, seconds: float) -> bool:
     if not turns:
         return True
     wholes = [turn.whole_s for turn in turns]
@@ -234,8 +239,13 @@ def _wants_another(turns: Sequence[_Turn], repeats: int, *, seconds: float) -> b
 
 
 def _turn(
-    engine: Engine, prompts: Sequence[Sequence[int]], output_len: int, clock: Callable[[], float], *, pcie: bool
-) -> _Turn:
+    engine: BenchmarkEngine,
+    prompts: Sequence[Sequence[int]],
+    output_len: int,
+    clock: Callable[[], float],
+    *,
+    pcie: bool,
+) -> _BatchTurn:
     prefill_s = 0.0
     if output_len > 1:
         before = clock()
@@ -252,7 +262,7 @@ def _turn(
     sent_after = engine.comm_bytes()
     if firsts and prefill_s > SETTLED * max(firsts):
         prefill_s = max(firsts)
-    return _Turn(
+    return _BatchTurn(
         prefill_s=prefill_s if output_len > 1 else whole_s,  # the same run
         whole_s=whole_s,
         first_s=statistics.fmean(firsts) if firsts else None,
@@ -261,21 +271,21 @@ def _turn(
     )
 
 
-def _known(turns: Sequence[_Turn], name: str) -> list[float]:
+def _known(turns: Sequence[_BatchTurn], name: str) -> list[float]:
     return [value for turn in turns if (value := getattr(turn.profile, name)) is not None]
 
 
-def _mean(turns: Sequence[_Turn], name: str, digits: int) -> float | None:
+def _mean(turns: Sequence[_BatchTurn], name: str, digits: int) -> float | None:
     found = _known(turns, name)
     return round(statistics.fmean(found), digits) if found else None
 
 
-def _median(turns: Sequence[_Turn], name: str, digits: int) -> float | None:
+def _median(turns: Sequence[_BatchTurn], name: str, digits: int) -> float | None:
     found = _known(turns, name)
     return round(statistics.median(found), digits) if found else None
 
 
-def _seen(turns: Sequence[_Turn]) -> dict[str, float]:
+def _seen(turns: Sequence[_BatchTurn]) -> dict[str, float]:
     """What NVML saw that ``Measurement`` has no field for: clocks in MHz, NVLink's count over the engine's, PCIe."""
     sent = [turn.comm_bytes for turn in turns if turn.comm_bytes]
     nvlink = _known(turns, "nvlink_sent_bytes")
@@ -290,8 +300,8 @@ def _seen(turns: Sequence[_Turn]) -> dict[str, float]:
 
 
 def _left_out(
-    load: Load,
-    engine: Engine,
+    load: BenchmarkJob,
+    engine: BenchmarkEngine,
     shape: tuple[int, int, int],
     failed: Sequence[tuple[int, int, int]],
     *,
@@ -321,7 +331,7 @@ def _prompts(vocab_size: int, batch: int, input_len: int) -> list[list[int]]:
     return [[int(each) for each in row] for row in ids]
 
 
-def measurement(load: Load, shape: tuple[int, int, int], **measured: Any) -> Measurement:
+def measurement(load: BenchmarkJob, shape: tuple[int, int, int], **measured: Any) -> Measurement:
     """What is known of a run before it is made, and what was ``measured``."""
     knobs = load.deployment
     batch, input_len, output_len = shape

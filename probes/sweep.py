@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any
 from catalog.jsonl_store import append_lines, json_rows, line_of
 from catalog.schema import InputError
 from probes.benchmark_plan import read_plan
-from probes.file_lock import Claim, take_claim
+from probes.file_lock import FileLock, take_lock
 from probes.ports import take_ports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from probes.benchmark_plan import Load
+    from probes.benchmark_plan import BenchmarkJob
     from probes.ports import Ports
-    from probes.serving_benchmark import Offer
+    from probes.serving_benchmark import TrafficProfile
 
 
 SPARE = 2
@@ -41,11 +41,11 @@ LAST_LINES, LONGEST_LINE = 40, 1000
 class Running:
     """A load under way."""
 
-    load: Load
+    load: BenchmarkJob
     gpus: tuple[int, ...]
     process: subprocess.Popen[str]
     began: float
-    claim: Claim
+    claim: FileLock
     ports: Ports
 
 
@@ -71,7 +71,7 @@ class Sweep:
         environment: Mapping[str, str] | None = None,
         seconds: float = math.inf,
         store: Path | None = None,
-        expected: Callable[[Load], float] | None = None,
+        expected: Callable[[BenchmarkJob], float] | None = None,
         say: Callable[[str], None] = print,
     ) -> None:
         """Raise ``InputError`` if the plan cannot be read, needs more GPUs than there are, or ``out`` cannot be written.
@@ -148,20 +148,20 @@ class Sweep:
             else:
                 self._start(load, claim)
 
-    def _too_long(self, load: Load) -> str:
+    def _too_long(self, load: BenchmarkJob) -> str:
         if self._expected is None or math.isinf(self.ends):
             return ""
         expected, left = self._expected(load), self.seconds_left
         return f"about {expected:.0f} s are needed and {left:.0f} s left" if expected > left else ""
 
-    def _claim(self, load: Load) -> Claim | None:
-        claim = take_claim(self.out / "claims" / f"{load.name}.lock")
+    def _claim(self, load: BenchmarkJob) -> FileLock | None:
+        claim = take_lock(self.out / "claims" / f"{load.name}.lock")
         if claim is None and load.name not in self._told:
             self._told.add(load.name)
             self._say(f"{load.name} is being run by another process")
         return claim
 
-    def _is_over(self, load: Load) -> bool:
+    def _is_over(self, load: BenchmarkJob) -> bool:
         """Whether somebody else has run a load since this sweep began, or done it before."""
         records = _records(self.out)
         own = [record for record in records if record["load"] == load.name]
@@ -184,7 +184,7 @@ class Sweep:
         while len(self.workers) < count:
             self.workers.append(self._worker())
 
-    def _start(self, load: Load, claim: Claim) -> None:
+    def _start(self, load: BenchmarkJob, claim: FileLock) -> None:
         number = self.loads.index(load)
         ports = take_ports()
         gpus = tuple(self.free[: load.deployment.num_gpus])
@@ -248,7 +248,7 @@ def _tail(log: Path, ending: str) -> Sequence[str]:
 
 
 def add_record(
-    out: Path, load: Load, outcome: str, seconds: float, *, late: bool = False, log: Sequence[str] = ()
+    out: Path, load: BenchmarkJob, outcome: str, seconds: float, *, late: bool = False, log: Sequence[str] = ()
 ) -> None:
     """Note what became of a load in OUT/loads.jsonl.
 
@@ -281,19 +281,19 @@ def seconds_taken(out: Path) -> dict[str, float]:
     return {record["load"]: record["seconds"] for record in _records(out) if record["outcome"] == "done"}
 
 
-def undone(load: Load, out: Path) -> tuple[tuple[int, int, int] | Offer, ...]:
+def undone(load: BenchmarkJob, out: Path) -> tuple[tuple[int, int, int] | TrafficProfile, ...]:
     """The shapes and offers of a load that no sweep into this folder has been through yet."""
     seen = _seen(load, _records(out))
     offers = tuple(offer for offer in load.offers if offer.name not in seen)
     return (*(shape for shape in load.shapes if shape not in seen), *offers)
 
 
-def _is_done(load: Load, records: Sequence[Mapping[str, Any]]) -> bool:
+def _is_done(load: BenchmarkJob, records: Sequence[Mapping[str, Any]]) -> bool:
     done = any(record["load"] == load.name and record["outcome"] == "done" for record in records)
     return done and _seen(load, records).issuperset((*load.shapes, *(offer.name for offer in load.offers)))
 
 
-def _seen(load: Load, records: Sequence[Mapping[str, Any]]) -> set[tuple[int, int, int] | str]:
+def _seen(load: BenchmarkJob, records: Sequence[Mapping[str, Any]]) -> set[tuple[int, int, int] | str]:
     """Its shapes, and the names of its offers, that loads of its name have been through."""
     done = [record for record in records if record["load"] == load.name and record["outcome"] == "done"]
     # records did not always say which shapes and offers: then they were all there were

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from catalog.schema import Measurement
-    from probes.benchmark_plan import Load
-    from probes.static_benchmark import Engine, OutOfMemory
+    from probes.benchmark_plan import BenchmarkJob
+    from probes.static_benchmark import BenchmarkEngine, OutOfMemory
 
 
 def sweep_parser(module: str, description: str) -> argparse.ArgumentParser:
@@ -45,7 +45,7 @@ def run_sweep(
     *,
     worker: Sequence[str],
     environment: Mapping[str, str],
-    check: Callable[[Load], None] | None = None,
+    check: Callable[[BenchmarkJob], None] | None = None,
     ready: Callable[[], str] = str,
 ) -> int:
     """Run the plan that ``args`` name; the exit code, 2 if it cannot be run, which one line on stderr explains.
@@ -81,7 +81,7 @@ class Order:
 
     text: str
     """The order as it was given."""
-    load: Load
+    load: BenchmarkJob
     out: Path
     store: Path
     """Where measurements go, see ``catalog.runs``."""
@@ -113,7 +113,7 @@ def take_order() -> Order | None:
     return Order(text=text, load=load, out=out, store=store, log=log, gpus=gpus, port=order["port"])
 
 
-def record(engine: Engine, order: Order, *, agreement: Mapping[str, float] | None = None) -> None:
+def record(engine: BenchmarkEngine, order: Order, *, agreement: Mapping[str, float] | None = None) -> None:
     """Measure the load's shapes that are not in the store yet; each is in it as soon as it is taken.
 
     ``agreement`` is what all of them have in common, see ``measure``.

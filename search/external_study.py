@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-class Asking:
+class ExternalStudy:
     """An Optuna study in ask-and-tell style whose trials are proposed from outside (``Study.enqueue_trial``).
 
     With a storage, optuna-dashboard shows it, and the same name goes on where a process ended; what that one had begun

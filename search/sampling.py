@@ -14,7 +14,7 @@ from optuna.samplers import BaseSampler, NSGAIISampler
 
 from catalog.schema import InputError
 from search.optuna_logging import quietly
-from search.scores import Pool
+from search.scores import ScoredPoints
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial, TrialState
 
-    from search.scores import Question
+    from search.scores import SearchProblem
     from search.space import Space
 
 POPULATION = 50
@@ -91,7 +91,7 @@ def _scaled(values: NDArray[Any], distribution: BaseDistribution) -> NDArray[np.
     return scaled
 
 
-def sample(question: Question, *, trials: int, seed: int, starts: NDArray[np.int64]) -> Pool:
+def sample(question: SearchProblem, *, trials: int, seed: int, starts: NDArray[np.int64]) -> ScoredPoints:
     """Let a sampler propose ``trials`` points, search around the best ones, and return all distinct points evaluated.
 
     NSGA-II (constrained domination, Deb et al., IEEE TEVC 6, 2002) proposes generations of ``POPULATION`` points, the
@@ -106,25 +106,25 @@ def sample(question: Question, *, trials: int, seed: int, starts: NDArray[np.int
     # thousands of points.
     with quietly():
         study = optuna.create_study(directions=["minimize"] * len(question.directions), sampler=sampler)
-    pool = Pool.nothing(question)
+    pool = ScoredPoints.nothing(question)
     asked = 0
     while asked < trials and not sampler.exhausted:
         generation = [study.ask(sampler.distributions) for _ in range(min(POPULATION, trials - asked))]
         asked += len(generation)
         proposed = np.array([sampler.proposed[trial.number] for trial in generation])
-        scored = Pool.of(question, proposed, space.take(proposed))
+        scored = ScoredPoints.of(question, proposed, space.take(proposed))
         for trial, losses, excess in zip(generation, scored.losses, scored.excess, strict=True):
             trial.set_constraint("excess", float(excess))
             # Points without a value are infeasible, and of those NSGA-II compares nothing but the excess.
             study.tell(trial, np.nan_to_num(losses, nan=0.0).tolist())
-        pool = Pool.joined([pool, scored])
+        pool = ScoredPoints.joined([pool, scored])
         if asked % (SWEEP_EVERY * POPULATION) == 0 or asked == trials:
             pool = _sweep(question, pool, sampler, most=SWEPT * asked)
     _, first = np.unique(pool.points, axis=0, return_index=True)  # a swept point may have been proposed later
     return pool.take(np.sort(first))
 
 
-def _sweep(question: Question, pool: Pool, sampler: _AllowedSampler, *, most: int) -> Pool:
+def _sweep(question: SearchProblem, pool: ScoredPoints, sampler: _AllowedSampler, *, most: int) -> ScoredPoints:
     """``pool`` and the surroundings of its best point until none there is better, and of one more point of the front."""
     space = question.space
     ranks = pool.ranks()
@@ -135,7 +135,7 @@ def _sweep(question: Question, pool: Pool, sampler: _AllowedSampler, *, most: in
         # Points that differ in two choices only once those that differ in one are done: they are many more.
         lines = sampler.around(best, choices=1)
         around = lines if len(lines) else sampler.around(best, choices=2)
-        pool = Pool.joined([pool, Pool.of(question, around, space.take(around))])
+        pool = ScoredPoints.joined([pool, ScoredPoints.of(question, around, space.take(around))])
         ranks = pool.ranks()
         order = pool.order(ranks)
         settled = not len(lines) and bool((best == pool.points[order[0]]).all())
@@ -143,7 +143,7 @@ def _sweep(question: Question, pool: Pool, sampler: _AllowedSampler, *, most: in
     front = pool.points[pool.front(ranks, order)]
     if len(front) > 1 and len(pool) < most:
         around = sampler.around(sampler.one_of(front), choices=1)
-        pool = Pool.joined([pool, Pool.of(question, around, space.take(around))])
+        pool = ScoredPoints.joined([pool, ScoredPoints.of(question, around, space.take(around))])
     return pool
 
 

@@ -61,7 +61,7 @@ Objective: TypeAlias = Callable[[Columns], Scores]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Question:
+class SearchProblem:
     """What is asked of every point."""
 
     space: Space
@@ -73,7 +73,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Pool:
+class ScoredPoints:
     """Points that have been evaluated, reduced to what comparing them takes."""
 
     points: NDArray[np.int64]
@@ -89,7 +89,7 @@ class Pool:
         return len(self.points)
 
     @classmethod
-    def of(cls, question: Question, points: NDArray[np.int64], columns: Columns) -> Pool:
+    def of(cls, question: SearchProblem, points: NDArray[np.int64], columns: Columns) -> ScoredPoints:
         """Evaluate ``points``, whose values ``columns`` are."""
         if not len(points):
             return cls.nothing(question)
@@ -107,7 +107,7 @@ class Pool:
         )
 
     @classmethod
-    def nothing(cls, question: Question) -> Pool:
+    def nothing(cls, question: SearchProblem) -> ScoredPoints:
         return cls(
             points=np.empty((0, len(question.space.axes)), dtype=np.int64),
             losses=np.empty((0, len(question.directions))),
@@ -115,13 +115,13 @@ class Pool:
             ties=np.empty((0, len(question.tie_break))),
         )
 
-    def take(self, index: NDArray[np.intp]) -> Pool:
-        return Pool(
+    def take(self, index: NDArray[np.intp]) -> ScoredPoints:
+        return ScoredPoints(
             points=self.points[index], losses=self.losses[index], excess=self.excess[index], ties=self.ties[index]
         )
 
     @classmethod
-    def joined(cls, pools: Sequence[Pool]) -> Pool:
+    def joined(cls, pools: Sequence[ScoredPoints]) -> ScoredPoints:
         return cls(
             points=np.concatenate([pool.points for pool in pools]),
             losses=np.concatenate([pool.losses for pool in pools]),

@@ -15,7 +15,7 @@ from catalog.schema import InputError, require_positive
 from search.optuna_logging import quietly
 from search.pareto import MOST_OBJECTIVES
 from search.sampling import POPULATION, distributions, sample
-from search.scores import Pool, Question, Scores
+from search.scores import ScoredPoints, Scores, SearchProblem
 from search.storage import open_storage, readable_errors
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Exploration:
     """Every allowed point was evaluated, so the best is the optimum and the front is complete."""
     superseded: int
     """Rows the study held of these candidates with other scores (another workload or fit); newer rows were added."""
-    pool: Pool = field(repr=False)
+    pool: ScoredPoints = field(repr=False)
     """All points evaluated."""
 
     @property
@@ -133,7 +133,7 @@ def explore(
         raise ValueError(f"{len(directions)} objectives; 1 to {MOST_OBJECTIVES} are possible")
     if trials is not None:
         require_positive("trials", trials)
-    question = Question(space=space, objective=objective, directions=directions, tie_break=tie_break or {})
+    question = SearchProblem(space=space, objective=objective, directions=directions, tie_break=tie_break or {})
     where = "in memory" if storage is None else str(storage)
     study = _open_study(open_storage(storage), where, study_name, directions)
     with readable_errors(where):
@@ -141,7 +141,7 @@ def explore(
     _check_choices(study, known, distributions(space))
     exact = space.size <= (trials or ENUMERABLE)
     if exact:
-        pool = Pool.joined([Pool.of(question, points, columns) for points, columns in space.chunks()])
+        pool = ScoredPoints.joined([ScoredPoints.of(question, points, columns) for points, columns in space.chunks()])
     else:
         begin = np.unique(space.find([*starts, *(trial.params for trial in known[:POPULATION])]), axis=0)
         pool = sample(question, trials=trials or TRIALS, seed=seed, starts=begin)
@@ -176,7 +176,7 @@ def explore(
     )
 
 
-def _groups(space: Space, pool: Pool, names: Sequence[str]) -> NDArray[np.int64]:
+def _groups(space: Space, pool: ScoredPoints, names: Sequence[str]) -> NDArray[np.int64]:
     """A number for each point, equal where all ``names`` are."""
     groups = np.zeros(len(pool), dtype=np.int64)
     for name in names:
@@ -185,14 +185,14 @@ def _groups(space: Space, pool: Pool, names: Sequence[str]) -> NDArray[np.int64]
     return groups
 
 
-def _codes(space: Space, pool: Pool, name: str) -> tuple[int, NDArray[np.int64]]:
+def _codes(space: Space, pool: ScoredPoints, name: str) -> tuple[int, NDArray[np.int64]]:
     """How many options ``name`` has, and each point's by number."""
     number, axis = next((number, axis) for number, axis in enumerate(space.axes) if name in axis.columns)
     options, of_row = np.unique(axis.columns[name], return_inverse=True)
     return len(options), of_row[pool.points[:, number]]
 
 
-def _worth_keeping(pool: Pool, order: NDArray[np.intp], groups: NDArray[np.int64]) -> NDArray[np.intp]:
+def _worth_keeping(pool: ScoredPoints, order: NDArray[np.intp], groups: NDArray[np.int64]) -> NDArray[np.intp]:
     """The best of each group, the best of all, those least beyond the limits, and some from all over the space."""
     feasible = int(np.count_nonzero(pool.excess == 0))
     firsts = np.sort(np.unique(groups[order], return_index=True)[1])[:BEST_KEPT]
@@ -291,7 +291,7 @@ def _same(one: FrozenTrial, other: FrozenTrial) -> bool:
     return all(math.isclose(a, b, rel_tol=SAME, abs_tol=SAME * SAME) for a, b in pairs)
 
 
-def _main_effects(space: Space, pool: Pool) -> dict[str, float]:
+def _main_effects(space: Space, pool: ScoredPoints) -> dict[str, float]:
     """Variance of the first objective's mean given each choice, over the feasible points."""
     feasible = pool.take(np.flatnonzero((pool.excess == 0) & np.isfinite(pool.losses[:, 0])))
     losses = feasible.losses[:, 0]
@@ -309,7 +309,7 @@ def _main_effects(space: Space, pool: Pool) -> dict[str, float]:
     return effects
 
 
-def _ped_anova(space: Space, pool: Pool) -> dict[str, float]:
+def _ped_anova(space: Space, pool: ScoredPoints) -> dict[str, float]:
     feasible = np.flatnonzero((pool.excess == 0) & np.isfinite(pool.losses[:, 0]))
     chosen = pool.take(feasible[_evenly(len(feasible), IMPORTANCE_TRIALS)])
     if len(chosen) < 2 or np.ptp(chosen.losses[:, 0]) == 0:

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from advisor.benchmarking.traffic_plan import IN_FLIGHT, LENGTHS, offer_seconds, written
-from advisor.perf_model.deployment_arrays import Layout
-from advisor.prediction.prediction import Evaluation
+from advisor.perf_model.deployment_arrays import DeploymentArrays
+from advisor.prediction.prediction import Prediction
 from catalog.engines import resolve, valid_pp, valid_tp
 from catalog.schema import Deployment, InputError, require_positive
 from probes.benchmark_plan import SHAPES
-from probes.serving_benchmark import Offer
+from probes.serving_benchmark import TrafficProfile
 from probes.static_benchmark import REPEAT_S, warm_up_tokens
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from advisor.benchmarking.traffic_plan import Piece
     from advisor.perf_model.parameters import Parameters
-    from advisor.simulator.arrivals import Traffic
+    from advisor.simulator.arrivals import Arrivals
     from catalog.schema import Cluster, Measurement, Model
 
     Shape = tuple[int, int, int]
@@ -50,7 +50,7 @@ LINKS = {"nvswitch": "NVSwitch", "mesh": "NVLink mesh", "pairs": "NVLink pairs",
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
+class ProbeQuestion:
     """What may be measured; an empty tuple where anything goes."""
 
     engine: str = "torch"
@@ -65,7 +65,7 @@ class Question:
     compiled: bool = True
     serving: bool = False
     """Measure under traffic: ``batch`` is requests in flight then."""
-    trace: Traffic | None = None
+    trace: Arrivals | None = None
     """With ``serving``: arrivals in place of the Poisson ones."""
     listed: tuple[Shape, ...] = ()
     """Exactly these shapes, the most telling first, in place of batch, input_len and output_len."""
@@ -117,7 +117,7 @@ class Candidate:
 def candidates(
     model: Model,
     cluster: Cluster,
-    question: Question,
+    question: ProbeQuestion,
     parameters: Parameters,
     *,
     check: Callable[[Deployment], None] = lambda _: None,
@@ -174,7 +174,7 @@ def candidates(
     return by_interest(found), left_out
 
 
-def _layouts(model: Model, question: Question, most: int) -> list[tuple[int, int]]:
+def _layouts(model: Model, question: ProbeQuestion, most: int) -> list[tuple[int, int]]:
     """(tp, pp): those asked for, and of what is left open all that ``most`` GPUs allow."""
     tps = question.tp or valid_tp(model, most=max(most // min(question.pp, default=1), 1))
     return [(tp, pp) for tp in tps for pp in question.pp or valid_pp(model, most=max(most // tp, 1))]
@@ -195,8 +195,8 @@ def shape_seconds(
     found: dict[Piece, float] = {}
     for input_len, output_len in dict.fromkeys(shape[1:] for shape in shapes):
         batches = [shape[0] for shape in shapes if shape[1:] == (input_len, output_len)]
-        evaluation = Evaluation.of(
-            model, cluster, Layout.of([deployment] * len(batches), model, cluster.gpu),
+        evaluation = Prediction.of(
+            model, cluster, DeploymentArrays.of([deployment] * len(batches), model, cluster.gpu),
             batch=np.array(batches, dtype=float), input_len=input_len, output_len=output_len, regime="static",
             parameters=parameters, engine=deployment.engine,
         )  # fmt: skip
@@ -349,13 +349,13 @@ def plan_of(
     entries = []
     for each in loads:
         measuring = sum(each.seconds.values())
-        offers = [written(piece) for piece in each.seconds if isinstance(piece, Offer)]
+        offers = [written(piece) for piece in each.seconds if isinstance(piece, TrafficProfile)]
         entries.append(
             {
                 "model": model.name,
                 "role": role,
                 "deployment": {"tp": each.deployment.tp, "pp": each.deployment.pp},
-                "shapes": [list(piece) for piece in each.seconds if not isinstance(piece, Offer)],
+                "shapes": [list(piece) for piece in each.seconds if not isinstance(piece, TrafficProfile)],
                 "measure_s": round(SLACK * measuring + SLACK_S, 1),
                 "expected_s": round(start_s + measuring, 1),
             }

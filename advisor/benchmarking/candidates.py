@@ -8,20 +8,28 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from advisor.benchmarking.benchmark_plan import Candidate, Question, candidates, chosen, makespan, plan_of, prefix_of
+from advisor.benchmarking.benchmark_plan import (
+    Candidate,
+    ProbeQuestion,
+    candidates,
+    chosen,
+    makespan,
+    plan_of,
+    prefix_of,
+)
 from advisor.benchmarking.engines import check_deployment
 from advisor.benchmarking.session import (
     PLANNED,
-    Probing,
+    ProbeSession,
     ends_by_name,
     known_parameters,
-    shared_of,
+    session_config,
     start_seconds,
 )
 from advisor.benchmarking.traffic_plan import CLOSED_FIRST, SHARES
 from advisor.prediction.inputs import read_model
 from catalog.schema import Cluster, InputError, Model, Note
-from probes.benchmark_plan import loads_of
+from probes.benchmark_plan import jobs_of
 from probes.sweep import undone
 
 if TYPE_CHECKING:
@@ -29,7 +37,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measurable:
+class ProbeCandidates:
     """What could be measured of a model, before anything is chosen."""
 
     model: Model
@@ -42,7 +50,7 @@ class Measurable:
     serving: bool = False
     """Whether traffic is measured, in place of static batches."""
     shared: Mapping[str, Any]
-    """What all loads have in common, by ``Probing``'s fields."""
+    """What all loads have in common, by ``ProbeSession``'s fields."""
 
     @property
     def cluster(self) -> Cluster:
@@ -56,16 +64,16 @@ class Measurable:
 
     def undone(self) -> list[Candidate]:
         """The layouts with the shapes that no sweep has been through yet."""
-        everything = loads_of(self._plan(self.loads), "the plan")
+        everything = jobs_of(self._plan(self.loads), "the plan")
         found = [each.only(undone(load, self.shared["out"])) for each, load in zip(self.loads, everything, strict=True)]
         return [each for each in found if each.seconds]
 
-    def probing(self, loads: Sequence[Candidate], late: Sequence[str] = ()) -> Probing:
+    def probing(self, loads: Sequence[Candidate], late: Sequence[str] = ()) -> ProbeSession:
         """These loads in this order, ready to be run."""
         plan, start_s, gpus = self._plan(loads), self.start_s, self.cluster.num_gpus
-        planned = loads_of(plan, "the plan")
-        return Probing(
-            **self.shared, plan=plan, loads=planned, all_loads=loads_of(self._plan(self.loads), "the plan"),
+        planned = jobs_of(plan, "the plan")
+        return ProbeSession(
+            **self.shared, plan=plan, loads=planned, all_loads=jobs_of(self._plan(self.loads), "the plan"),
             start_s=start_s, seconds={load.name: each.seconds for load, each in zip(planned, loads, strict=True)},
             expected_s=makespan(loads, start_s=start_s, gpus=gpus), ends_s=ends_by_name(planned, loads, start_s, gpus),
             notes=self.notes, left_out=(*self.left_out, *late),
@@ -79,8 +87,8 @@ class Measurable:
         )
 
 
-def measurable_of(model: str | Model, question: Question, role: str, shared: Mapping[str, Any]) -> Measurable:
-    """What could be measured of a model; ``shared`` is that of ``advisor.benchmarking.session.shared_of``."""
+def candidates_of(model: str | Model, question: ProbeQuestion, role: str, shared: Mapping[str, Any]) -> ProbeCandidates:
+    """What could be measured of a model; ``shared`` is that of ``advisor.benchmarking.session.session_config``."""
     target, device = shared["target"], shared["device"]
     found = read_model(model)
     named = found.value
@@ -95,13 +103,13 @@ def measurable_of(model: str | Model, question: Question, role: str, shared: Map
     )  # fmt: skip
     notes = (*found.notes, *target.notes, *(question.trace.notes if question.trace else ()))
     label = "-".join(("" if question.dtype == "auto" else question.dtype, "serving" * question.serving)).strip("-")
-    return Measurable(
+    return ProbeCandidates(
         model=named, loads=tuple(able), left_out=tuple(left_out), notes=notes, role=role, label=label,
         serving=question.serving, shared=shared,
     )  # fmt: skip
 
 
-def best_of(within: Measurable) -> Probing:
+def best_of(within: ProbeCandidates) -> ProbeSession:
     """As much of what has not been measured yet as the budget allows, the most telling first."""
     budget_s, start_s = within.shared["budget_s"], within.start_s
     waiting = within.undone()
@@ -116,10 +124,12 @@ def best_of(within: Measurable) -> Probing:
     return within.probing(loads, late)
 
 
-def measurable(
-    model: str | Model, gpus: str | Cluster = "local", *, question: Question, budget_s: float | None = None,
+def probe_candidates(
+    model: str | Model, gpus: str | Cluster = "local", *, question: ProbeQuestion, budget_s: float | None = None,
     device: str = "cuda", out: str | Path | None = None, store: str | Path | None = None, began: float | None = None,
-) -> Measurable:  # fmt: skip
+) -> ProbeCandidates:  # fmt: skip
     """What could be measured of a model, for someone else to choose from; arguments are those of ``probe``."""
-    shared = shared_of(question, gpus, budget_s=budget_s, device=device, role="fit", out=out, store=store, began=began)
-    return measurable_of(model, question, "fit", shared)
+    shared = session_config(
+        question, gpus, budget_s=budget_s, device=device, role="fit", out=out, store=store, began=began
+    )
+    return candidates_of(model, question, "fit", shared)

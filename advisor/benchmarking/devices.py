@@ -21,7 +21,7 @@ HOW = "local for all of this machine's, 2 for two of them, 0,3 for these (3, for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
+class ProbeTarget:
     """GPUs or processes to measure on."""
 
     cluster: Cluster
@@ -30,7 +30,7 @@ class Target:
     notes: tuple[Note, ...] = ()
 
 
-def read_target(gpus: str | Cluster, *, device: str) -> Target:
+def read_target(gpus: str | Cluster, *, device: str) -> ProbeTarget:
     """What ``gpus`` means: "local", a number, indices ("0,1"), or GPUs by name ("4xH200"), which are not looked for.
 
     Raises:
@@ -40,23 +40,23 @@ def read_target(gpus: str | Cluster, *, device: str) -> Target:
     if device not in ("cuda", "cpu"):
         raise InputError(f"device is {device!r:.40}; it must be cuda or cpu")
     if isinstance(gpus, Cluster):
-        return Target(cluster=gpus, indices=None)
+        return ProbeTarget(cluster=gpus, indices=None)
     plain = gpus.strip().casefold()
     parts = [part.strip() for part in plain.split(",")]
     if plain != "local" and not all(part.isdigit() for part in parts if part):
         found = read_cluster(gpus)
-        return Target(cluster=found.value, indices=None, notes=found.notes)
+        return ProbeTarget(cluster=found.value, indices=None, notes=found.notes)
     count = int(plain) if plain.isdigit() else None
     named = None if plain == "local" or count is not None else tuple(int(part) for part in parts if part)
     if count == 0 or named == () or (named and len(set(named)) < len(named)):
         raise InputError(f"gpus is {gpus!r:.40}; it must be {HOW}")
     if device == "cpu":
         indices = named or tuple(range(count or os.cpu_count() or 1))
-        return Target(cluster=Cluster(gpu=_cpu(len(indices)), gpus_per_node=len(indices)), indices=indices)
+        return ProbeTarget(cluster=Cluster(gpu=_cpu(len(indices)), gpus_per_node=len(indices)), indices=indices)
     return _here(local_gpus(), count, named)
 
 
-def _here(states: Sequence[GpuState], count: int | None, named: tuple[int, ...] | None) -> Target:
+def _here(states: Sequence[GpuState], count: int | None, named: tuple[int, ...] | None) -> ProbeTarget:
     if count is not None and count > len(states):
         raise InputError(f"gpus is {count}; there are {len(states)} here ({_names(states)})")
     known = {state.index: state for state in states}
@@ -74,7 +74,7 @@ def _here(states: Sequence[GpuState], count: int | None, named: tuple[int, ...] 
     except InputError as error:
         raise InputError(f"{error}; or describe it in gpus.toml of $ADVISOR_HOME") from error
     cluster = Cluster(gpu=found.value, gpus_per_node=len(chosen))
-    return Target(cluster=cluster, indices=tuple(state.index for state in chosen), notes=found.notes)
+    return ProbeTarget(cluster=cluster, indices=tuple(state.index for state in chosen), notes=found.notes)
 
 
 def check_free(indices: Sequence[int]) -> None:

@@ -8,17 +8,17 @@ import time
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from advisor.benchmarking.session import places
+from advisor.benchmarking.session import output_paths
 from advisor.calibration.importing import read_import
 from advisor.prediction.inputs import check_lengths, read_cluster, read_model
 from catalog.engines import find_engine
 from catalog.importers.engine_settings import settings
-from catalog.importers.errors import Unusable
+from catalog.importers.errors import UnusableRun
 from catalog.schema import InputError, Note, require_positive
 from catalog.tables import table
-from probes.endpoint import Endpoint, Served, read_endpoint
-from probes.endpoint_load import LoadFailed, Target, Traffic, find_program, make_traffic
-from probes.file_lock import take_claim
+from probes.endpoint import Endpoint, ServedModel, read_endpoint
+from probes.endpoint_load import EndpointTraffic, LoadFailed, LoadTarget, find_program, make_traffic
+from probes.file_lock import take_lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -69,11 +69,11 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EndpointProbing:
+class EndpointSession:
     """Loads for a server, ready to be run."""
 
     endpoint: Endpoint
-    target: Target
+    target: LoadTarget
     cluster: Cluster
     model: Model
     facts: Mapping[str, Any]
@@ -125,7 +125,7 @@ class EndpointProbing:
         """
         outcome = Outcome() if outcome is None else outcome
         find_program()
-        claim = take_claim(self.folder / "claim.lock")
+        claim = take_lock(self.folder / "claim.lock")
         if claim is None:
             raise InputError(f"{self.endpoint.url} is being measured by another advisor probe")
         try:
@@ -159,13 +159,13 @@ class EndpointProbing:
             return
         for number, share in enumerate(SHARES):
             rate = float(f"{share * _tok_s(best) / best.output_len:.3g}")
-            load = Traffic(name=f"poisson-{rate:g}", rate=rate)
+            load = EndpointTraffic(name=f"poisson-{rate:g}", rate=rate)
             needs_s = max(FEWEST / rate, TURNS * (best.e2e_ms or 0.0) / 1e3)
             self._measured(load, clock, outcome, say, loads=len(SHARES) - number, needs_s=needs_s, kept_free=0)
 
     def _measured(
         self,
-        load: Traffic,
+        load: EndpointTraffic,
         clock: _Clock,
         outcome: Outcome,
         say: Callable[[str], None],
@@ -193,7 +193,7 @@ class EndpointProbing:
             clock.saw(time.monotonic() - began - seconds)
         return self._kept(load, report, outcome)
 
-    def _kept(self, load: Traffic, report: Path, outcome: Outcome) -> Measurement | None:
+    def _kept(self, load: EndpointTraffic, report: Path, outcome: Outcome) -> Measurement | None:
         found = read_import([report], "guidellm", given=self.facts, store=self.store)
         wanted = "steady" if load.in_flight is not None else "open"
         # as many requests as were kept in flight look as if they had come at once
@@ -208,13 +208,13 @@ class EndpointProbing:
         outcome.runs += fit
         return fit[0]
 
-    def _closed(self) -> list[Traffic]:
-        return [Traffic(name=f"closed-{count}", in_flight=count) for count in self.in_flight]
+    def _closed(self) -> list[EndpointTraffic]:
+        return [EndpointTraffic(name=f"closed-{count}", in_flight=count) for count in self.in_flight]
 
     def _report(self, name: str) -> Path:
         return self.folder / f"{name}.json"
 
-    def _done(self, load: Traffic) -> bool:
+    def _done(self, load: EndpointTraffic) -> bool:
         return self._report(load.name).exists()
 
 
@@ -248,13 +248,13 @@ def _tok_s(run: Measurement) -> float:
     return run.output_tok_s or 0.0
 
 
-def _told(load: Traffic) -> str:
+def _told(load: EndpointTraffic) -> str:
     if load.in_flight is not None:
         return f"{load.in_flight} in flight"
     return f"Poisson, {load.rate:g} a second"
 
 
-def prepared_endpoint(
+def prepare_endpoint(
     endpoint: str,
     model: str | Model | None,
     gpus: str | Cluster,
@@ -273,7 +273,7 @@ def prepared_endpoint(
     out: str | Path | None = None,
     store: str | Path | None = None,
     began: float | None = None,
-) -> EndpointProbing:
+) -> EndpointSession:
     """What ``probe`` would run against a server, which is asked what it is; no traffic yet, and nothing written.
 
     Arguments are those of ``advisor.probe``.
@@ -304,13 +304,13 @@ def prepared_endpoint(
         **_facts(server, served, given, cluster, engine), "model": str(model) if isinstance(model, str) else model.name,
         "gpu": cluster.gpu.name, "gpus": cluster.num_gpus, "role": role,
     }  # fmt: skip
-    target = Target(
+    target = LoadTarget(
         url=server.url, model=served.name, tokenizer=tokenizer or found.value.name,
         input_len=lengths[0], output_len=lengths[1],
     )  # fmt: skip
-    folder, kept = places(out, store)
+    folder, kept = output_paths(out, store)
     key = json.dumps([asdict(target), facts, server.version], sort_keys=True)
-    return EndpointProbing(
+    return EndpointSession(
         endpoint=server, target=target, cluster=cluster, model=found.value, facts=facts,
         in_flight=tuple(each * facts["dp"] for each in sorted(set(batch)) or LADDER), fixed=bool(batch),
         budget_s=budget_s, began=began, store=kept, notes=(*found.notes, *gpu_notes, *notes),
@@ -318,7 +318,7 @@ def prepared_endpoint(
     )  # fmt: skip
 
 
-def measured_endpoint(ready: EndpointProbing) -> Outcome:
+def measure_endpoint(ready: EndpointSession) -> Outcome:
     """Run the loads; the runs are of use only if there are any.
 
     Raises:
@@ -347,7 +347,7 @@ def _one(name: str, values: Sequence[int]) -> int | None:
     return values[0] if values else None
 
 
-def _served(server: Endpoint, model: Model, typed: str) -> tuple[Served, tuple[Note, ...]]:
+def _served(server: Endpoint, model: Model, typed: str) -> tuple[ServedModel, tuple[Note, ...]]:
     """The one of the server's models that is meant."""
     meaning = {each.name: list(_meanings(each)) for each in server.models}
     for each in server.models:
@@ -360,7 +360,7 @@ def _served(server: Endpoint, model: Model, typed: str) -> tuple[Served, tuple[N
     raise InputError(f"{server.url} serves {names:.200}, not {model.name}; name what it serves with --model")
 
 
-def _meanings(served: Served) -> Iterator[str]:
+def _meanings(served: ServedModel) -> Iterator[str]:
     for name in (served.name, *served.aliases):
         meaning = table("models").meaning(name)
         if meaning is not None:
@@ -368,12 +368,12 @@ def _meanings(served: Served) -> Iterator[str]:
 
 
 def _facts(
-    server: Endpoint, served: Served, given: Mapping[str, Any], cluster: Cluster, engine: str | None
+    server: Endpoint, served: ServedModel, given: Mapping[str, Any], cluster: Cluster, engine: str | None
 ) -> dict[str, Any]:
     """Engine and layout, from the user and the server; they must agree."""
     try:
         stated = settings(server.settings)
-    except Unusable as error:
+    except UnusableRun as error:
         raise InputError(f"{server.url}: {error}") from error
     told = {name: stated[name] for name in TOLD if name in stated}
     if served.max_model_len is not None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from advisor.benchmarking.benchmark_plan import (
     Candidate,
-    Question,
+    ProbeQuestion,
     makespan,
     shape_seconds,
 )
@@ -17,7 +17,7 @@ from advisor.benchmarking.engines import (
     check_deployment,
     check_engine,
 )
-from advisor.benchmarking.session import Probing, ends_by_name, known_parameters, shared_of, start_seconds
+from advisor.benchmarking.session import ProbeSession, ends_by_name, known_parameters, session_config, start_seconds
 from advisor.benchmarking.traffic_plan import read_requests
 from catalog.engines import resolve
 from catalog.schema import Cluster, InputError
@@ -29,38 +29,40 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from catalog.schema import Measurement, Model
-    from probes.benchmark_plan import Load
+    from probes.benchmark_plan import BenchmarkJob
 
 
-def prepared(
+def prepare(
     model: str | Model | None,
     gpus: str | Cluster = "local",
     *,
     budget_s: float | None = 180.0,
-    question: Question | None = None,
+    question: ProbeQuestion | None = None,
     device: str = "cuda",
     role: str = "fit",
     out: str | Path | None = None,
     store: str | Path | None = None,
     plan: str | Path | None = None,
     began: float | None = None,
-) -> Probing:
+) -> ProbeSession:
     """Plan what ``probe`` would run; nothing is started and nothing written.
 
     Arguments are those of ``probe``; the budget counts from ``began`` on the clock of ``time.monotonic``, by default now.
     """
-    question = question or Question()
-    shared = shared_of(question, gpus, budget_s=budget_s, device=device, role=role, out=out, store=store, began=began)
+    question = question or ProbeQuestion()
+    shared = session_config(
+        question, gpus, budget_s=budget_s, device=device, role=role, out=out, store=store, began=began
+    )
     if plan is not None:
         return _from_plan(Path(plan).expanduser(), shared)
     if model is None:
         raise InputError("no model named; give one (llama-13b) or a plan")
-    from advisor.benchmarking.candidates import best_of, measurable_of  # it needs this module
+    from advisor.benchmarking.candidates import best_of, candidates_of  # it needs this module
 
-    return best_of(measurable_of(model, question, role, shared))
+    return best_of(candidates_of(model, question, role, shared))
 
 
-def _from_plan(path: Path, shared: dict[str, Any]) -> Probing:
+def _from_plan(path: Path, shared: dict[str, Any]) -> ProbeSession:
     """Exactly the loads of a plan file, in its order."""
     loads = read_plan(path)
     plan = json.loads(path.read_text(encoding="utf-8"))
@@ -84,7 +86,7 @@ def _from_plan(path: Path, shared: dict[str, Any]) -> Probing:
     kept = [i for i, pieces in enumerate(left) if pieces]
     waiting = [rest[i] for i in kept]
     gpus = target.cluster.num_gpus
-    return Probing(
+    return ProbeSession(
         **shared, plan=plan, loads=tuple(loads[i] for i in kept), all_loads=loads, start_s=start_s,
         seconds={loads[i].name: rest[i].seconds for i in kept},
         expected_s=makespan(waiting, start_s=start_s, gpus=gpus),
@@ -92,7 +94,7 @@ def _from_plan(path: Path, shared: dict[str, Any]) -> Probing:
     )  # fmt: skip
 
 
-def _foretold(load: Load, engine: str, cluster: Cluster) -> Candidate:
+def _foretold(load: BenchmarkJob, engine: str, cluster: Cluster) -> Candidate:
     """A load of a plan with the seconds of its offers, drained, or of the shapes that should fit; the others will be left
     out when it runs.
     """
@@ -177,7 +179,7 @@ def probe(
 
     """
     if endpoint is not None:
-        from advisor.benchmarking.endpoint_session import measured_endpoint, prepared_endpoint  # it needs this module
+        from advisor.benchmarking.endpoint_session import measure_endpoint, prepare_endpoint  # it needs this module
 
         if serving or trace is not None:
             raise InputError(
@@ -187,19 +189,19 @@ def probe(
             raise InputError(
                 "endpoint and plan are both given; a plan is for this machine's GPUs, leave out one of the two"
             )
-        return measured_endpoint(
-            prepared_endpoint(
+        return measure_endpoint(
+            prepare_endpoint(
                 endpoint, model, gpus, tp=tp, pp=pp, batch=batch, input_len=input_len, output_len=output_len,
                 dtype=dtype, max_model_len=max_model_len, engine=engine, tokenizer=tokenizer, budget_s=budget_s,
                 role=role, out=out, store=store,
             )
         ).runs  # fmt: skip
-    question = Question(
+    question = ProbeQuestion(
         engine=engine or ("vllm" if serving else "torch"), tp=tuple(tp), pp=tuple(pp), batch=tuple(batch),
         input_len=tuple(input_len), output_len=tuple(output_len), dtype=dtype, max_model_len=max_model_len,
         serving=serving, trace=read_requests(trace, serving=serving),
     )  # fmt: skip
-    ready = prepared(
+    ready = prepare(
         model, gpus, budget_s=budget_s, question=question, device=device, role=role, out=out, store=store, plan=plan
     )
     return ready.run()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from advisor.benchmarking.benchmark_plan import (
     Candidate,
-    Question,
+    ProbeQuestion,
     ends,
     start_up,
 )
@@ -28,15 +28,15 @@ from advisor.benchmarking.engines import (
     worker,
 )
 from catalog.schema import Cluster, InputError
-from probes.file_lock import take_claim
+from probes.file_lock import take_lock
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from catalog.schema import Measurement
-    from probes.benchmark_plan import Load
-    from probes.file_lock import Claim
-from advisor.prediction.evidence import Knowledge
+    from probes.benchmark_plan import BenchmarkJob
+    from probes.file_lock import FileLock
+from advisor.prediction.evidence import Evidence
 from catalog.paths import home
 from catalog.runs import read_runs
 from catalog.schema import Note, require_positive
@@ -45,11 +45,11 @@ from probes.sweep import Sweep, outcomes, seconds_taken
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from advisor.benchmarking.devices import Target
+    from advisor.benchmarking.devices import ProbeTarget
     from advisor.benchmarking.traffic_plan import Piece
     from advisor.perf_model.parameters import Parameters
     from catalog.schema import Measurement
-    from probes.benchmark_plan import Load
+    from probes.benchmark_plan import BenchmarkJob
 
 PLANNED = 0.9
 """Share of the budget that is planned for; the rest is for loads that take longer than foretold."""
@@ -59,17 +59,17 @@ STORE = "probe.jsonl"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Probing:
+class ProbeSession:
     """A list of loads that is ready to be run."""
 
     engine: str
     device: str
-    target: Target
+    target: ProbeTarget
     plan: Mapping[str, Any]
     """As ``probes.benchmark_plan.read_plan`` takes it."""
-    loads: tuple[Load, ...]
+    loads: tuple[BenchmarkJob, ...]
     """In the order in which they will be run."""
-    all_loads: tuple[Load, ...]
+    all_loads: tuple[BenchmarkJob, ...]
     """Those too of which everything has been measured before, or for which there is no time."""
     seconds: Mapping[str, Mapping[Piece, float]]
     """By load and shape, or offer, start-up not included."""
@@ -152,7 +152,7 @@ class Probing:
         loads = [*sweep.waiting, *(each.load for each in sweep.running)]
         return max((self.ends_s.get(load.name, 0.0) - passed_s for load in loads), default=0.0)
 
-    def _expected(self, load: Load) -> float:
+    def _expected(self, load: BenchmarkJob) -> float:
         """Seconds of a load as what has been seen by now makes one expect them."""
         stored = read_runs(self.store) if self.store.exists() else ()
         done = {run.run_id for run in stored}
@@ -176,13 +176,13 @@ class Probing:
         return path
 
 
-def is_of(run: Measurement, load: Load) -> bool:
+def is_of(run: Measurement, load: BenchmarkJob) -> bool:
     """Whether a run is one of a load's, whichever its shape; or of one of its offers."""
     shape = (run.batch, run.input_len, run.output_len)
     return run.run_id in {load.run_id(shape), *(load.run_id(offer) for offer in load.offers)}
 
 
-def places(out: str | Path | None, store: str | Path | None) -> tuple[Path, Path]:
+def output_paths(out: str | Path | None, store: str | Path | None) -> tuple[Path, Path]:
     """The folder for everything and the file for the runs, as ``probe`` is handed them."""
     folder = home() / "probes" if out is None else Path(out).expanduser()
     if store is not None:
@@ -190,8 +190,8 @@ def places(out: str | Path | None, store: str | Path | None) -> tuple[Path, Path
     return folder, home() / "runs" / STORE if out is None else folder / "runs.jsonl"
 
 
-def shared_of(
-    question: Question, gpus: str | Cluster, *, budget_s: float | None, device: str, role: str, out: str | Path | None,
+def session_config(
+    question: ProbeQuestion, gpus: str | Cluster, *, budget_s: float | None, device: str, role: str, out: str | Path | None,
     store: str | Path | None, began: float | None,
 ) -> dict[str, Any]:  # fmt: skip
     """What all loads have in common, checked."""
@@ -201,7 +201,7 @@ def shared_of(
         raise InputError(f"role is {role!r:.40}; it must be fit or validate")
     if budget_s is not None:
         require_positive("budget_s", budget_s, whole=False)
-    folder, kept = places(out, store)
+    folder, kept = output_paths(out, store)
     target = read_target(gpus, device=device)
     if target.indices is not None:  # else it is measured on another machine
         target = replace(target, notes=(*target.notes, *version_notes(question.engine)))
@@ -212,10 +212,12 @@ def shared_of(
 
 
 def known_parameters(engine: str, cluster: Cluster) -> Parameters:
-    return Knowledge.of(None, engine=engine, gpu=cluster.gpu).marginal(engine, cluster.gpu).parameters
+    return Evidence.of(None, engine=engine, gpu=cluster.gpu).marginal(engine, cluster.gpu).parameters
 
 
-def ends_by_name(loads: Sequence[Load], able: Sequence[Candidate], start_s: float, gpus: int) -> dict[str, float]:
+def ends_by_name(
+    loads: Sequence[BenchmarkJob], able: Sequence[Candidate], start_s: float, gpus: int
+) -> dict[str, float]:
     found = ends(able, start_s=start_s, gpus=gpus)
     return {load.name: end for load, end in zip(loads, found, strict=True)}
 
@@ -226,10 +228,10 @@ def start_seconds(shared: Mapping[str, Any], prefix: str) -> float:
     return start_up(seconds_taken(shared["out"]), stored, prefix=prefix, otherwise=otherwise)
 
 
-def _claimed(index: int) -> Claim:
+def _claimed(index: int) -> FileLock:
     """A claim on a GPU of this machine, among the commands of one user."""
     path = Path(tempfile.gettempdir(), f"advisor-{os.getuid()}", f"gpu{index}.lock")
-    claim = take_claim(path)
+    claim = take_lock(path)
     if claim is None:
         raise InputError(f"GPU {index} is being measured on by another advisor probe; name others, such as --gpus 1,")
     return claim

@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from advisor.perf_model.deployment_arrays import Layout
-from advisor.prediction.prediction import Evaluation
+from advisor.perf_model.deployment_arrays import DeploymentArrays
+from advisor.prediction.prediction import Prediction
 from catalog.schema import InputError
-from probes.serving_benchmark import DRAIN_S, SETTLING, Offer
+from probes.serving_benchmark import DRAIN_S, SETTLING, TrafficProfile
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from advisor.perf_model.parameters import Parameters
-    from advisor.simulator.arrivals import Traffic
+    from advisor.simulator.arrivals import Arrivals
     from catalog.schema import Cluster, Deployment, Model
 
-    Piece = tuple[int, int, int] | Offer
+    Piece = tuple[int, int, int] | TrafficProfile
     """What a load measures one after another: a static shape (batch, input_len, output_len), or traffic."""
 
 IN_FLIGHT = (64, 256, 16, 1)
@@ -47,7 +47,7 @@ def offer_seconds(
     deployment: Deployment,
     shapes: Sequence[tuple[int, int, int]],
     parameters: Parameters,
-    trace: Traffic | None = None,
+    trace: Arrivals | None = None,
 ) -> dict[Piece, float]:
     """The traffic for a deployment in the order in which it is made, and the seconds that each takes, until its last
     request has ended; none where not even one sequence fits. The deployment is resolved.
@@ -58,8 +58,8 @@ def offer_seconds(
     found: dict[Piece, float] = {}
     for input_len, output_len in dict.fromkeys(shape[1:] for shape in shapes):
         counts = [shape[0] for shape in shapes if shape[1:] == (input_len, output_len)]
-        evaluation = Evaluation.of(
-            model, cluster, Layout.of([deployment] * len(counts), model, cluster.gpu),
+        evaluation = Prediction.of(
+            model, cluster, DeploymentArrays.of([deployment] * len(counts), model, cluster.gpu),
             batch=np.array(counts, dtype=float), input_len=input_len, output_len=output_len, regime="steady",
             parameters=parameters, engine=deployment.engine,
         )  # fmt: skip
@@ -73,7 +73,7 @@ def offer_seconds(
             each_s = max(each_s, float(evaluation.times.e2e_ms[i]) / 1e3)
             rate = max(rate, float(evaluation.times.output_tok_s[i]) / output_len)
             seconds = _seconds(TURNS * float(evaluation.times.e2e_ms[i]) / 1e3 / (1 - SETTLING))
-            offer = Offer(input_len=input_len, output_len=output_len, seconds=seconds, concurrency=count)
+            offer = TrafficProfile(input_len=input_len, output_len=output_len, seconds=seconds, concurrency=count)
             closed[offer] = seconds + float(evaluation.times.e2e_ms[i]) / 1e3
         if not closed:
             continue
@@ -91,7 +91,7 @@ def _opened(input_len: int, output_len: int, *, rate: float, each_s: float) -> d
     found: dict[Piece, float] = {}
     for share in SHARES:
         seconds = _seconds(max(TURNS * each_s, FEWEST / (share * rate)))
-        offer = Offer(input_len=input_len, output_len=output_len, seconds=seconds, share=share)
+        offer = TrafficProfile(input_len=input_len, output_len=output_len, seconds=seconds, share=share)
         found[offer] = seconds + min(each_s, DRAIN_S)
     return found
 
@@ -100,7 +100,7 @@ def _seconds(wanted: float) -> float:
     return float(round(min(max(wanted, LEAST_S), MOST_S)))
 
 
-def traced(trace: Traffic) -> Offer:
+def traced(trace: Arrivals) -> TrafficProfile:
     """A trace as an offer, which holds its requests: the machine that measures needs no other file.
 
     Raises:
@@ -110,7 +110,7 @@ def traced(trace: Traffic) -> Offer:
     if len(trace) > MOST_TRACED:
         raise InputError(f"the trace has {len(trace)} requests; a plan holds {MOST_TRACED}, give a shorter part of it")
     rows = zip(trace.arrival_s.tolist(), trace.input_len.tolist(), trace.output_len.tolist(), strict=True)
-    return Offer(
+    return TrafficProfile(
         input_len=round(float(trace.input_len.mean())),
         output_len=round(float(trace.output_len.mean())),
         seconds=max(float(trace.arrival_s[-1]), 1.0),
@@ -118,7 +118,7 @@ def traced(trace: Traffic) -> Offer:
     )
 
 
-def written(offer: Offer) -> Mapping[str, object]:
+def written(offer: TrafficProfile) -> Mapping[str, object]:
     """An offer as a plan has it, see ``probes.serving_benchmark.read_offer``."""
     names = ("input_len", "output_len", "seconds", "concurrency", "share", "requests")
     values = {name: getattr(offer, name) for name in names}
@@ -126,7 +126,7 @@ def written(offer: Offer) -> Mapping[str, object]:
     return {name: value for name, value in values.items() if value not in (None, [])}
 
 
-def read_requests(trace: str | Path | None, *, serving: bool) -> Traffic | None:
+def read_requests(trace: str | Path | None, *, serving: bool) -> Arrivals | None:
     """The requests of a file for ``Question.trace``; None without one."""
     if trace is None:
         return None

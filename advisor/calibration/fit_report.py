@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Move:
+class ParameterShift:
     """One parameter before and after, each with the ends of its 90% interval; in the units of ``parameters.PRIORS``."""
 
     name: str
@@ -59,7 +59,7 @@ class Outlier:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lesson:
+class FitReport:
     """What the runs of one engine on one GPU say."""
 
     engine: str
@@ -70,7 +70,7 @@ class Lesson:
     platforms: tuple[Platform, ...]
     provenance_before: str
     """What an answer stood on before these runs."""
-    moves: tuple[Move, ...]
+    moves: tuple[ParameterShift, ...]
     """The farthest first."""
     accuracy: tuple[Accuracy, ...]
     outliers: tuple[Outlier, ...]
@@ -86,7 +86,7 @@ class Lesson:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, body: Mapping[str, Any], where: str) -> Lesson:
+    def from_dict(cls, body: Mapping[str, Any], where: str) -> FitReport:
         """From what ``to_dict`` wrote.
 
         Raises:
@@ -94,7 +94,12 @@ class Lesson:
             KeyError, TypeError: it is no such mapping.
 
         """
-        parts: dict[str, type] = {"platforms": Platform, "moves": Move, "accuracy": Accuracy, "outliers": Outlier}
+        parts: dict[str, type] = {
+            "platforms": Platform,
+            "moves": ParameterShift,
+            "accuracy": Accuracy,
+            "outliers": Outlier,
+        }
         plain: dict[str, Any] = {name: body[name] for name in ("engine", "gpu", "runs", "kernels", "provenance_before")}
         numbers = ("runs", "kernels")
         if not all(isinstance(plain[name], int if name in numbers else str) for name in plain):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from advisor.calibration.observations import impossible
 from catalog.importers.benchmark_file import read_document
 from catalog.importers.completion import EXAMPLES, Incomplete, complete, run_id
-from catalog.importers.errors import LeftOut, Unusable
+from catalog.importers.errors import SkippedFile, UnusableRun
 from catalog.importers.registry import find_format, read_benchmarks, recognised
 from catalog.paths import home
 from catalog.requests import append_requests, read_requests
@@ -21,7 +21,7 @@ from catalog.tables import table
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-    from catalog.importers.parsed_run import Reading
+    from catalog.importers.parsed_run import ParsedRun
     from catalog.requests import Request
 
 STORE = "imported.jsonl"
@@ -45,7 +45,7 @@ class Import:
     """Those that can be used, each once, in the order of the files."""
     requests: Mapping[str, tuple[Request, ...]]
     """By ``run_id``, where a file has them."""
-    left_out: tuple[LeftOut, ...]
+    left_out: tuple[SkippedFile, ...]
     """Those that cannot, and why."""
     store: Path
     known: frozenset[str]
@@ -183,24 +183,24 @@ def read_import(
     runs: dict[str, Measurement] = {}
     requests: dict[str, tuple[Request, ...]] = {}
     places: dict[str, str] = {}
-    left_out: list[LeftOut] = []
-    incomplete: list[tuple[Reading, Incomplete]] = []
+    left_out: list[SkippedFile] = []
+    incomplete: list[tuple[ParsedRun, Incomplete]] = []
     for reading in _readings(paths, chosen, left_out):
         if catalogued and _is_foreign(reading, facts):
             told = f"model {reading.stated['model']!r:.60} is not in the catalog; say which model of the catalog it is"
-            left_out.append(LeftOut(reading.where, told))
+            left_out.append(SkippedFile(reading.where, told))
             continue
         try:
             run = complete(reading, facts)
         except Incomplete as error:
             incomplete.append((reading, error))
             continue
-        except Unusable as error:
-            left_out.append(LeftOut(reading.where, str(error)))
+        except UnusableRun as error:
+            left_out.append(SkippedFile(reading.where, str(error)))
             continue
         known = kept.get(run.run_id)
         if known is not None and (differing := _difference(known, run)):
-            left_out.append(LeftOut(reading.where, f"it is kept already, with {differing}; remove that line first"))
+            left_out.append(SkippedFile(reading.where, f"it is kept already, with {differing}; remove that line first"))
             continue
         if run.run_id in runs:
             run = max(runs[run.run_id], run, key=_fullness)  # the same whichever comes first
@@ -213,7 +213,9 @@ def read_import(
     if asked:
         raise InputError(_asked({name for _, error in asked for name in error.names}, asked[0][0].where))
     for name, why in impossible(runs.values()).items():
-        left_out.append(LeftOut(places[name], f"{why}: its lengths, batch or GPUs are others, or something was cached"))
+        left_out.append(
+            SkippedFile(places[name], f"{why}: its lengths, batch or GPUs are others, or something was cached")
+        )
         del runs[name]
         requests.pop(name, None)
     return Import(
@@ -229,13 +231,13 @@ def nothing(found: Import) -> str:
     return f"nothing can be used{first}{rest}"
 
 
-def _is_foreign(reading: Reading, facts: Mapping[str, Any]) -> bool:
+def _is_foreign(reading: ParsedRun, facts: Mapping[str, Any]) -> bool:
     """Whether a run's model is none of the catalog's, by the name in its file where the facts don't say another."""
     told = None if "model" in facts and "run_id" not in reading.stated else reading.stated.get("model")
     return told is not None and table("models").meaning(str(told)) is None
 
 
-def _readings(paths: Iterable[str | Path], chosen: str, left_out: list[LeftOut]) -> Iterator[Reading]:
+def _readings(paths: Iterable[str | Path], chosen: str, left_out: list[SkippedFile]) -> Iterator[ParsedRun]:
     """Every run of the files; what a folder holds besides is left out."""
     for path in paths:
         named = Path(path).expanduser()
@@ -245,16 +247,16 @@ def _readings(paths: Iterable[str | Path], chosen: str, left_out: list[LeftOut])
             try:
                 document = read_document(file, name)
                 if whole and recognised(document) is None:
-                    left_out.append(LeftOut(name, "it is no benchmark that is known"))
+                    left_out.append(SkippedFile(name, "it is no benchmark that is known"))
                     continue
                 rows = read_benchmarks(document, chosen)
             except InputError as error:
                 if not whole:
                     raise
-                left_out.append(LeftOut(name, str(error).removeprefix(name).lstrip(": ")))
+                left_out.append(SkippedFile(name, str(error).removeprefix(name).lstrip(": ")))
                 continue
             for row in rows:
-                if isinstance(row, LeftOut):
+                if isinstance(row, SkippedFile):
                     left_out.append(row)
                 else:
                     yield row

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from advisor.perf_model.collectives import collective_ms
-from advisor.perf_model.deployment_arrays import Layout
+from advisor.perf_model.deployment_arrays import DeploymentArrays
 from advisor.perf_model.forward_pass import decode_pass, prefill_pass
 from advisor.perf_model.operators import Product, causal_pairs, expert_products, routed_bytes
 from advisor.perf_model.roofline import attention_cost, product_cost
@@ -37,10 +37,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from advisor.perf_model.parameters import Parameters
-    from catalog.kernels import Timed
+    from catalog.kernels import TimedKernel
     from catalog.units import Array
 
-K = TypeVar("K", bound="Timed")
+K = TypeVar("K", bound="TimedKernel")
 
 NOISE = 0.1
 """Standard deviation of the log residuals of single kernels that the fit expects; their errors are alike from shape to
@@ -68,7 +68,7 @@ PLAIN = Model(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kernels:
+class KernelObservations:
     """m kernels of one kind that ``engine`` uses, timed alone on one kind of GPU; one quantity, milliseconds."""
 
     engine: str
@@ -92,7 +92,7 @@ class Kernels:
         return self.run(parameters)[None]
 
 
-def shipped_evidence() -> tuple[Kernels, ...]:
+def shipped_evidence() -> tuple[KernelObservations, ...]:
     """What the kernel times that ship say of the engines whose kernels they are."""
     of_vllm = evidence_of((*shipped_attention(), *shipped_experts(), *shipped_collectives()), "vllm")
     of_torch = evidence_of([each for each in shipped_torch() if not isinstance(each, Kernel)], "torch")
@@ -100,14 +100,14 @@ def shipped_evidence() -> tuple[Kernels, ...]:
     return (*of_vllm, *of_torch, *products)
 
 
-def own_evidence(times: Iterable[Timed]) -> tuple[Kernels, ...]:
+def own_evidence(times: Iterable[TimedKernel]) -> tuple[KernelObservations, ...]:
     """What times of this project's probes say: of the PyTorch engine, and of vLLM where it uses the same libraries."""
     times = tuple(times)
     shared = [each for each in times if isinstance(each, (Kernel, Collective))]
     return (*evidence_of(times, "torch"), *evidence_of(shared, "vllm"))
 
 
-def evidence_of(times: Iterable[Timed], engine: str) -> tuple[Kernels, ...]:
+def evidence_of(times: Iterable[TimedKernel], engine: str) -> tuple[KernelObservations, ...]:
     """Kernel times by GPU, kind and model shape. What an engine does not use (element-wise kernels, copies, NCCL's sums of
     short messages) is left out.
     """
@@ -132,24 +132,24 @@ def _by(times: Iterable[K], key: Callable[[K], object]) -> list[list[K]]:
     return list(groups.values())
 
 
-def _kernels(times: list[K], engine: str, run: Callable[[Parameters], Array]) -> Kernels:
+def _kernels(times: list[K], engine: str, run: Callable[[Parameters], Array]) -> KernelObservations:
     cluster = Cluster(gpu=find_gpu(times[0].gpu).value, gpus_per_node=1)
-    return Kernels(engine=engine, cluster=cluster, measured=_measured(times), run=run)
+    return KernelObservations(engine=engine, cluster=cluster, measured=_measured(times), run=run)
 
 
-def _measured(times: Sequence[Timed]) -> Array:
+def _measured(times: Sequence[TimedKernel]) -> Array:
     return np.array([[each.us * 1e-3 for each in times]])
 
 
-def _products(times: list[Kernel], engine: str) -> Kernels:
+def _products(times: list[Kernel], engine: str) -> KernelObservations:
     gpu = find_gpu(times[0].gpu).value
     m, k, n = (np.array([getattr(each, name) for each in times], dtype=float) for name in ("m", "k", "n"))
-    layout = Layout.of_formats([each.dtype for each in times], gpu)
+    layout = DeploymentArrays.of_formats([each.dtype for each in times], gpu)
     product = Product(name="gemm", m=m, k=k, n=n, layers=1.0, weights=k * n, flops=2.0 * m * k * n, kind="dense")
     return _kernels(times, engine, lambda parameters: product_cost(product, layout, gpu, parameters).total_ms)
 
 
-def _experts(times: list[ExpertsTime], engine: str) -> Kernels:
+def _experts(times: list[ExpertsTime], engine: str) -> KernelObservations:
     """Both products of one layer and what is moved between them."""
     first, gpu = times[0], find_gpu(times[0].gpu).value
     model = replace(
@@ -159,7 +159,7 @@ def _experts(times: list[ExpertsTime], engine: str) -> Kernels:
         num_experts_per_tok=first.top,
         moe_intermediate_size=first.n,
     )
-    layout = Layout.of_formats([each.dtype for each in times], gpu)
+    layout = DeploymentArrays.of_formats([each.dtype for each in times], gpu)
     tokens = np.array([each.m for each in times], dtype=float)
     products = [each for each in expert_products(model, layout, tokens) if each.kind == "expert"]
     moved = tokens * routed_bytes(model, layout)
@@ -172,10 +172,10 @@ def _experts(times: list[ExpertsTime], engine: str) -> Kernels:
     return _kernels(times, engine, run)
 
 
-def _attention(times: list[AttentionTime], engine: str) -> Kernels:
+def _attention(times: list[AttentionTime], engine: str) -> KernelObservations:
     first, gpu = times[0], find_gpu(times[0].gpu).value
     model = replace(PLAIN, num_attention_heads=first.heads, num_key_value_heads=first.kv_heads, head_dim=first.head_dim)
-    layout = Layout.of_formats([each.dtype for each in times], gpu)
+    layout = DeploymentArrays.of_formats([each.dtype for each in times], gpu)
     batch, query, context = (
         np.array([getattr(each, name) for each in times], dtype=float) for name in ("batch", "query", "context")
     )
@@ -195,7 +195,7 @@ def _is_told(each: Collective, engine: str) -> bool:
     return each.impl == "nccl" and each.bytes >= RING_BYTES
 
 
-def _sums(times: list[Collective], engine: str) -> Kernels:
+def _sums(times: list[Collective], engine: str) -> KernelObservations:
     gpus = max(each.group for each in times)
     cluster = Cluster(gpu=find_gpu(times[0].gpu).value, gpus_per_node=gpus)
     size, group = (np.array([getattr(each, name) for each in times], dtype=float) for name in ("bytes", "group"))
@@ -203,4 +203,4 @@ def _sums(times: list[Collective], engine: str) -> Kernels:
     def run(parameters: Parameters) -> Array:
         return collective_ms("all_reduce", size, group, cluster, parameters)
 
-    return Kernels(engine=engine, cluster=cluster, measured=_measured(times), run=run, spread=SUMS_NOISE)
+    return KernelObservations(engine=engine, cluster=cluster, measured=_measured(times), run=run, spread=SUMS_NOISE)

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from advisor.perf_model.cost_model import Setting
-from advisor.perf_model.deployment_arrays import Layout
+from advisor.perf_model.cost_model import CostModel
+from advisor.perf_model.deployment_arrays import DeploymentArrays
 from advisor.perf_model.memory.vllm import max_concurrency, memory
 from advisor.perf_model.parameters import IDEAL
-from advisor.perf_model.schedule import Times, static, steady
+from advisor.perf_model.schedule import PhaseTimes, static_batch_times, steady_state_times
 from catalog.gpus import find_gpu
 from catalog.models.find import find_model
 from catalog.schema import Cluster, InputError
@@ -50,7 +50,7 @@ SATURATED_SEQUENCES = 2048.0
 """Running cap of TensorRT-LLM's saturated benchmark (``trtllm-bench --max_batch_size`` default)."""
 
 
-def dialect(engine: str, version: str) -> str:
+def engine_family(engine: str, version: str) -> str:
     """The name under which an engine's parameters are fitted: generations of one engine that share little.
 
     vLLM's V1 scheduler (0.8 and later) is "vllm"; earlier generations carry theirs. "torch" is this project's engine, which
@@ -64,7 +64,7 @@ def dialect(engine: str, version: str) -> str:
     return "vllm 0.2" if int(release[1]) <= 2 else "vllm 0.5"
 
 
-class Evidence(Protocol):
+class Observations(Protocol):
     """m measurements of k quantities of one engine on one kind of GPU, which the parameters predict."""
 
     @property
@@ -88,14 +88,14 @@ class Evidence(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Group:
+class RunGroup:
     """m runs of one model on one kind of GPU with one engine; arrays have shape (m,), ``measured`` (len(METRICS), m)."""
 
     model: Model
     cluster: Cluster
     engine: str
-    """As ``dialect`` names it."""
-    layout: Layout
+    """As ``engine_family`` names it."""
+    layout: DeploymentArrays
     memory: Memory
     batch: Array
     input_len: Array
@@ -110,7 +110,7 @@ class Group:
 
     def predict(self, parameters: Parameters, correction: Correction | None = None) -> Array:
         """Predicted metrics, shape (len(METRICS), m), or (len(METRICS), s, m) for s values of the parameters."""
-        setting = Setting(
+        setting = CostModel(
             model=self.model,
             cluster=self.cluster,
             layout=self.layout,
@@ -120,9 +120,9 @@ class Group:
             correction=correction,
             ideal=parameters is IDEAL,
         )
-        times = static(setting, self.batch, self.input_len, self.output_len)
+        times = static_batch_times(setting, self.batch, self.input_len, self.output_len)
         if np.any(self.steady):
-            flowing = steady(setting, self.batch, self.input_len, self.output_len)
+            flowing = steady_state_times(setting, self.batch, self.input_len, self.output_len)
             return np.where(self.steady, _metrics(flowing), _metrics(times))
         return _metrics(times)
 
@@ -155,7 +155,7 @@ class Group:
         return np.asarray(used)
 
 
-def _metrics(times: Times) -> Array:
+def _metrics(times: PhaseTimes) -> Array:
     return np.stack([getattr(times, metric) for metric in METRICS])
 
 
@@ -179,7 +179,7 @@ def impossible(runs: Iterable[Measurement]) -> dict[str, str]:
     return found
 
 
-def group_runs(runs: Iterable[Measurement]) -> tuple[Group, ...]:
+def group_runs(runs: Iterable[Measurement]) -> tuple[RunGroup, ...]:
     """Group runs for the fit. Out-of-memory runs carry no time and are left out, and so are open loops, whose times are
     their queue's.
 
@@ -190,11 +190,11 @@ def group_runs(runs: Iterable[Measurement]) -> tuple[Group, ...]:
     together: dict[tuple[str, str, str], list[Measurement]] = defaultdict(list)
     for run in runs:
         if not run.oom and run.regime != "open":
-            together[run.model, run.gpu, dialect(run.engine, run.engine_version)].append(run)
+            together[run.model, run.gpu, engine_family(run.engine, run.engine_version)].append(run)
     return tuple(_group(members, engine) for (_, _, engine), members in together.items())
 
 
-def _group(runs: list[Measurement], engine: str) -> Group:
+def _group(runs: list[Measurement], engine: str) -> RunGroup:
     model, gpu = find_model(runs[0].model).value, find_gpu(runs[0].gpu).value
     cluster = Cluster(gpu=gpu, gpus_per_node=max(gpu.gpus_per_node, 1), nodes=1)
     batch = np.array([run.batch for run in runs], dtype=float)
@@ -215,7 +215,7 @@ def _group(runs: list[Measurement], engine: str) -> Group:
     for name, default in defaults.items():
         given = [getattr(run, name) for run in runs]
         columns[name] = [default[i] if value is None else value for i, value in enumerate(given)]
-    layout = Layout.from_columns(columns, model, gpu)
+    layout = DeploymentArrays.from_columns(columns, model, gpu)
     saturated = batch == 0
     flowing = saturated | np.array([run.regime == "steady" for run in runs])
     room = memory(model, cluster, layout, runs[0].engine)
@@ -226,7 +226,7 @@ def _group(runs: list[Measurement], engine: str) -> Group:
     if not np.all(np.isnan(measured) | (measured > 0)):
         bad = next(run for run in runs if any((getattr(run, m) or 1.0) <= 0 for m in METRICS))
         raise InputError(f"run {bad.run_id} has a time of 0 or below; measured times are above 0")
-    return Group(
+    return RunGroup(
         model=model, cluster=cluster, engine=engine, layout=layout, memory=room, batch=batch, input_len=lengths[:, 0],
         output_len=lengths[:, 1], saturated=saturated, steady=flowing, measured=measured, runs=tuple(runs),
     )  # fmt: skip

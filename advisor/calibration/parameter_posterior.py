@@ -20,7 +20,7 @@ Provenance = Literal["calibrated", "transferred", "analytic"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Marginal:
+class ParameterPosterior:
     """Gaussian of the parameters of one engine on one GPU, on the unbounded scale."""
 
     mean: Array
@@ -28,7 +28,7 @@ class Marginal:
     covariance: Array
     """Shape (len(NAMES), len(NAMES))."""
     provenance: Provenance
-    seen: Seen | None = None
+    seen: TrainingSupport | None = None
     """What the runs behind it had; None where it stands on none."""
 
     @property
@@ -37,7 +37,7 @@ class Marginal:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
+class TrainingSupport:
     """What the fitted runs of one engine on one GPU had."""
 
     kinds: frozenset[str] = frozenset()
@@ -47,8 +47,8 @@ class Seen:
     tp: int = 1
     pp: int = 1
 
-    def __or__(self, other: Seen) -> Seen:
-        return Seen(
+    def __or__(self, other: TrainingSupport) -> TrainingSupport:
+        return TrainingSupport(
             kinds=self.kinds | other.kinds, often=self.often | other.often, tp=max(self.tp, other.tp),
             pp=max(self.pp, other.pp),
         )  # fmt: skip
@@ -57,7 +57,7 @@ class Seen:
         return {"kinds": sorted(self.kinds), "often": sorted(self.often), "tp": self.tp, "pp": self.pp}
 
     @classmethod
-    def from_dict(cls, row: Mapping[str, Any]) -> Seen:
+    def from_dict(cls, row: Mapping[str, Any]) -> TrainingSupport:
         """Raises ``KeyError``, ``TypeError`` or ``ValueError`` for what ``to_dict`` did not make."""
         kinds, often = (frozenset(map(str, row[name])) for name in ("kinds", "often"))
         return cls(kinds=kinds, often=often, tp=int(row["tp"]), pp=int(row["pp"]))

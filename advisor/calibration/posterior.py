@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.optimize import least_squares
 
-from advisor.calibration.observations import Group
-from advisor.calibration.parameter_posterior import Marginal, Provenance, Seen
-from advisor.calibration.support import opened, seen_of
+from advisor.calibration.observations import RunGroup
+from advisor.calibration.parameter_posterior import ParameterPosterior, Provenance, TrainingSupport
+from advisor.calibration.support import training_support, widened
 from advisor.perf_model.parameters import NAMES, PRIORS, Parameters
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from advisor.calibration.observations import Evidence
+    from advisor.calibration.observations import Observations
     from catalog.units import Array
 
 SHARES = {"population": 0.7, "engine": 0.55, "gpu": 0.25, "pair": 0.35}
@@ -36,9 +36,9 @@ STEP = 1e-3
 class Effects:
     """Where each effect of a set of groups stands in the long vector of all effects."""
 
-    def __init__(self, groups: Sequence[Evidence]) -> None:
+    def __init__(self, groups: Sequence[Observations]) -> None:
         self.pairs = sorted({(group.engine, group.cluster.gpu.name) for group in groups})
-        self.seen = {pair: seen_of(_runs_of(groups, pair)) for pair in self.pairs}
+        self.seen = {pair: training_support(_runs_of(groups, pair)) for pair in self.pairs}
         self.engines = sorted({engine for engine, _ in self.pairs})
         self.gpus = sorted({gpu for _, gpu in self.pairs})
         labels: list[tuple[str, ...]] = [("population",)]
@@ -55,7 +55,7 @@ class Effects:
         wanted: list[tuple[str, ...]] = [("population",), ("engine", engine), ("gpu", gpu), ("pair", engine, gpu)]
         return [self.at[label] for label in wanted if label in self.at]
 
-    def seen_nearby(self, engine: str, gpu: str) -> Seen:
+    def seen_nearby(self, engine: str, gpu: str) -> TrainingSupport:
         """What the runs had that say most of this engine on this GPU: its own, else the engine's, the GPU's, or all."""
         for near in (
             [(engine, gpu)] if (engine, gpu) in self.pairs else [],
@@ -64,33 +64,33 @@ class Effects:
         ):
             if near:
                 return reduce(or_, (self.seen[pair] for pair in near))
-        return reduce(or_, self.seen.values(), Seen())
+        return reduce(or_, self.seen.values(), TrainingSupport())
 
     def total(self, effects: Array, engine: str, gpu: str) -> Array:
         return np.asarray(effects.reshape(-1, len(NAMES))[self.blocks(engine, gpu)].sum(axis=0))
 
 
-def _runs_of(groups: Sequence[Evidence], pair: tuple[str, str]) -> list[Group]:
+def _runs_of(groups: Sequence[Observations], pair: tuple[str, str]) -> list[RunGroup]:
     """Those that are runs, not kernels, of an engine on a GPU."""
-    return [group for group in groups if isinstance(group, Group) and (group.engine, group.cluster.gpu.name) == pair]
+    return [group for group in groups if isinstance(group, RunGroup) and (group.engine, group.cluster.gpu.name) == pair]
 
 
-class Pooled(Effects):
+class PooledEffects(Effects):
     """One set of parameters for every engine and GPU, to see what it costs not to tell them apart."""
 
-    def __init__(self, groups: Sequence[Evidence]) -> None:
+    def __init__(self, groups: Sequence[Observations]) -> None:
         super().__init__(groups)
         self.at = {("population",): 0}
         self.spread = np.array([PRIORS[name].spread for name in NAMES])
         self.centre = Parameters.typical().unbounded()
 
 
-def log_residuals(group: Evidence, x: Array) -> Array:
+def log_residuals(group: Observations, x: Array) -> Array:
     """log(predicted / measured), shape (k, m) for k quantities of m runs; NaN where not measured."""
     return np.asarray(_log(group.predict(Parameters.from_unbounded(x))) - np.log(group.measured))
 
 
-def sensitivities(group: Evidence, x: Array) -> Array:
+def sensitivities(group: Observations, x: Array) -> Array:
     """Derivatives of the log predictions by the parameters, shape (k, len(NAMES), m)."""
     shifted = np.vstack([x, x + STEP * np.eye(len(NAMES))])
     predicted = _log(group.predict(Parameters.from_unbounded(shifted)))
@@ -122,7 +122,7 @@ class Posterior:
     effects: Array
     covariance: Array
 
-    def marginal(self, engine: str, gpu: str) -> Marginal:
+    def marginal(self, engine: str, gpu: str) -> ParameterPosterior:
         """Parameters of ``engine`` on ``gpu``; what has not been measured adds its prior spread."""
         index, size = self.index, len(NAMES)
         blocks = index.blocks(engine, gpu)
@@ -135,14 +135,14 @@ class Posterior:
             if not measured:
                 covariance = covariance + np.diag((SHARES[effect] * spread) ** 2)
         provenance: Provenance = "calibrated" if known["pair"] else "transferred" if known["engine"] else "analytic"
-        return Marginal(
+        return ParameterPosterior(
             mean=index.total(self.effects, engine, gpu), covariance=covariance, provenance=provenance,
             seen=index.seen_nearby(engine, gpu),
         )  # fmt: skip
 
 
 def fit_posterior(
-    groups: Sequence[Evidence], start: Posterior | None = None, *, index: Effects | None = None
+    groups: Sequence[Observations], start: Posterior | None = None, *, index: Effects | None = None
 ) -> Posterior:
     """The most probable effects and their Laplace covariance.
 
@@ -191,26 +191,26 @@ def fit_posterior(
     return Posterior(index=index, effects=found.x, covariance=covariance)
 
 
-def reopened(marginal: Marginal) -> Marginal:
+def widened_for_new_machine(marginal: ParameterPosterior) -> ParameterPosterior:
     """The parameters as little known as those of an engine on a GPU that were never measured together."""
     spread = np.array([PRIORS[name].spread for name in NAMES])
     return replace(marginal, covariance=marginal.covariance + np.diag((SHARES["pair"] * spread) ** 2))
 
 
-def own_start(marginal: Marginal, groups: Sequence[Evidence]) -> Marginal:
+def own_start(marginal: ParameterPosterior, groups: Sequence[Observations]) -> ParameterPosterior:
     """Where a fit to a user's own runs begins: from what is known of their engine on their GPU, or from that reopened.
 
     Another machine has other clocks, another host and other settings. The runs themselves say whether it is one: the
     start under which they are more probable is taken (Bayes factor by Laplace's approximation; MacKay, 2003, ch. 28).
     """
-    work = [(group.model, group.layout) for group in groups if isinstance(group, Group)]
-    marginal = replace(opened(marginal, *work), seen=marginal.seen)
+    work = [(group.model, group.layout) for group in groups if isinstance(group, RunGroup)]
+    marginal = replace(widened(marginal, *work), seen=marginal.seen)
     if marginal.provenance != "calibrated":  # the pair's effect is open anyway
         return marginal
-    return max((marginal, reopened(marginal)), key=lambda start: _updated(start, groups)[1])
+    return max((marginal, widened_for_new_machine(marginal)), key=lambda start: _updated(start, groups)[1])
 
 
-def update(marginal: Marginal, groups: Sequence[Evidence]) -> Marginal:
+def update(marginal: ParameterPosterior, groups: Sequence[Observations]) -> ParameterPosterior:
     """The parameters of one engine on one GPU after more runs of it, by Bayes' rule from where they stood.
 
     Seconds instead of a refit of everything: what the runs say of other engines and GPUs is not passed on.
@@ -218,7 +218,7 @@ def update(marginal: Marginal, groups: Sequence[Evidence]) -> Marginal:
     return _updated(marginal, groups)[0]
 
 
-def _updated(marginal: Marginal, groups: Sequence[Evidence]) -> tuple[Marginal, float]:
+def _updated(marginal: ParameterPosterior, groups: Sequence[Observations]) -> tuple[ParameterPosterior, float]:
     """The parameters after the runs, and the logarithm of the runs' probability before, up to a constant."""
     root = np.linalg.cholesky(marginal.covariance + 1e-12 * np.eye(len(NAMES)))
     used = [group.used for group in groups]
@@ -247,9 +247,9 @@ def _updated(marginal: Marginal, groups: Sequence[Evidence]) -> tuple[Marginal, 
     weight[:data] = _robust(residuals(found.x) ** 2, data)[1, :data]
     inner = np.linalg.inv(matrix.T @ (matrix * weight[:, None]))
     evidence = -float(found.cost) + 0.5 * float(np.linalg.slogdet(inner)[1])
-    own = seen_of(group for group in groups if isinstance(group, Group))
-    after = Marginal(
+    own = training_support(group for group in groups if isinstance(group, RunGroup))
+    after = ParameterPosterior(
         mean=marginal.mean + root @ found.x, covariance=root @ inner @ root.T, provenance="calibrated",
-        seen=own | (marginal.seen or Seen()),
+        seen=own | (marginal.seen or TrainingSupport()),
     )  # fmt: skip
     return after, evidence

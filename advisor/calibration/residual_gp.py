@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from advisor.calibration.observations import Group
-    from advisor.perf_model.deployment_arrays import Layout
+    from advisor.calibration.observations import RunGroup
+    from advisor.perf_model.deployment_arrays import DeploymentArrays
     from advisor.perf_model.parameters import Parameters
     from catalog.schema import Model
     from catalog.units import Array
@@ -59,14 +59,14 @@ AT_A_TIME = 4_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Places:
+class Configurations:
     """Where n configurations are; ``at`` has shape (n, len(AXES)), ``kind`` (n, len(KINDS))."""
 
     at: Array
     kind: Array
 
     @classmethod
-    def of(cls, layout: Layout, batch: Array, input_len: Array, output_len: Array) -> Places:
+    def of(cls, layout: DeploymentArrays, batch: Array, input_len: Array, output_len: Array) -> Configurations:
         chunk = np.minimum(batch * input_len, layout.max_num_batched_tokens)
         axes = (batch, input_len, chunk, input_len + output_len / 2.0, layout.tp, layout.pp)
         size = len(layout)
@@ -78,14 +78,14 @@ class Places:
     def __len__(self) -> int:
         return len(self.at)
 
-    def take(self, rows: Any) -> Places:
-        return Places(at=self.at[rows], kind=self.kind[rows])
+    def take(self, rows: Any) -> Configurations:
+        return Configurations(at=self.at[rows], kind=self.kind[rows])
 
     @classmethod
-    def joined(cls, parts: Sequence[Places]) -> Places:
+    def joined(cls, parts: Sequence[Configurations]) -> Configurations:
         return cls(at=np.concatenate([part.at for part in parts]), kind=np.concatenate([part.kind for part in parts]))
 
-    def same(self, other: Places) -> NDArray[np.bool_]:
+    def same(self, other: Configurations) -> NDArray[np.bool_]:
         """Which are one configuration, whatever its output: shape (n, len(other))."""
         only = [i for i, axis in enumerate(AXES) if axis != "context"]
         one, two = (np.hstack([each.at[:, only], each.kind]) for each in (self, other))
@@ -101,7 +101,7 @@ class Places:
         units = np.array(lengths)
         return np.asarray((self.at / units)[:, units < NEVER])
 
-    def correlation(self, other: Places, lengths: Sequence[float], own: float) -> Array:
+    def correlation(self, other: Configurations, lengths: Sequence[float], own: float) -> Array:
         """Of residuals, but for the share that is a batch's own; shape (n, len(other))."""
         one, two = self.scaled(lengths), other.scaled(lengths)
         squared = np.sum(one**2, axis=1)[:, None] + np.sum(two**2, axis=1)[None] - 2.0 * one @ two.T
@@ -131,7 +131,7 @@ class Residuals:
     model: str
     sizes: Mapping[str, float]
     """As ``sizes_of`` has them."""
-    places: Places
+    places: Configurations
     residual: Array
     """log(measured / predicted) of ``PHASES``, shape (2, n); NaN where there is none."""
     noise: Array
@@ -141,7 +141,7 @@ class Residuals:
 
     @classmethod
     def of(
-        cls, *, engine: str, gpu: str, model: str, sizes: Mapping[str, float], places: Places, residual: Array,
+        cls, *, engine: str, gpu: str, model: str, sizes: Mapping[str, float], places: Configurations, residual: Array,
         noise: Array,
     ) -> Residuals:  # fmt: skip
         solved = []
@@ -161,10 +161,10 @@ class Residuals:
         )  # fmt: skip
 
     def correction(
-        self, layout: Layout, batch: Array, input_len: Array, output_len: Array, *, spread: bool = True
+        self, layout: DeploymentArrays, batch: Array, input_len: Array, output_len: Array, *, spread: bool = True
     ) -> Correction:  # fmt: skip
         """Of configurations of this model; arrays have shape (n,). Without ``spread`` nothing is said of the variance."""
-        every = Places.of(layout, batch, input_len, output_len)
+        every = Configurations.of(layout, batch, input_len, output_len)
         factors, left = np.ones((2, len(every))), np.ones((2, len(every)))
         near = np.zeros(len(every))
         for phase in range(len(PHASES)):
@@ -174,7 +174,7 @@ class Residuals:
             factors[phase], near = np.exp(mean), np.maximum(near, count)
         return Correction(factors=factors, left=left, near=near)
 
-    def _of_phase(self, phase: int, asked: Places, *, spread: bool) -> tuple[Array, Array, Array]:
+    def _of_phase(self, phase: int, asked: Configurations, *, spread: bool) -> tuple[Array, Array, Array]:
         """Mean, share of the variance left, and runs near, of different places."""
         known, root, pull = self.solved[phase]
         mean, left, near = np.zeros(len(asked)), np.ones(len(asked)), np.zeros(len(asked))
@@ -221,7 +221,7 @@ class Residuals:
         return cls.of(
             engine=str(body["engine"]), gpu=str(body["gpu"]), model=str(body["model"]),
             sizes={str(name): float(size) for name, size in body["sizes"].items()},
-            places=Places(at=rows[:, : len(AXES)], kind=rows[:, len(AXES) :]), residual=residual, noise=noise,
+            places=Configurations(at=rows[:, : len(AXES)], kind=rows[:, len(AXES) :]), residual=residual, noise=noise,
         )  # fmt: skip
 
 
@@ -236,8 +236,8 @@ def _distinct(rows: Array) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     return first, which
 
 
-def learned(
-    groups: Iterable[Group],
+def fit_residuals(
+    groups: Iterable[RunGroup],
     parameters_of: Callable[[str, str], Parameters],
     noise_of: Callable[[str, str, bool], float],
 ) -> tuple[Residuals, ...]:
@@ -255,7 +255,7 @@ def learned(
         chosen = np.flatnonzero(~group.steady & ~np.isnan(group.measured[rows]).all(axis=0))[-MOST_RUNS:]
         if not chosen.size:
             continue
-        places = Places.of(group.layout, group.batch, group.input_len, group.output_len).take(chosen)
+        places = Configurations.of(group.layout, group.batch, group.input_len, group.output_len).take(chosen)
         measured, foreseen = (np.maximum(each[rows][:, chosen], 1e-12) for each in (group.measured, predicted))
         noise = np.array([[noise_of(group.engine, phase, staged) for staged in (False, True)] for phase in PHASES])
         found.append(

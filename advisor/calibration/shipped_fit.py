@@ -19,19 +19,19 @@ import numpy as np
 from joblib import Parallel, delayed
 
 from advisor.calibration.intervals import implementation_variance, scale_name
-from advisor.calibration.kernel_observations import Kernels, shipped_evidence
-from advisor.calibration.observations import METRICS, Evidence, Group, group_runs
+from advisor.calibration.kernel_observations import KernelObservations, shipped_evidence
+from advisor.calibration.observations import METRICS, Observations, RunGroup, group_runs
 from advisor.calibration.posterior import Posterior, fit_posterior, sensitivities
-from advisor.calibration.residual_gp import learned, of_model
-from advisor.calibration.support import opening
-from advisor.calibration.surrogate import ANY, LEVELS, SHIPPED, STAGED, Scale, Surrogate
+from advisor.calibration.residual_gp import fit_residuals, of_model
+from advisor.calibration.support import extrapolation_variance
+from advisor.calibration.surrogate import ANY, LEVELS, SHIPPED, STAGED, IntervalScale, Surrogate
 from catalog.published import read_published
 from catalog.runs import shipped_runs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from advisor.calibration.parameter_posterior import Marginal, Provenance
+    from advisor.calibration.parameter_posterior import ParameterPosterior, Provenance
     from advisor.calibration.residual_gp import Residuals
     from catalog.schema import Measurement
 
@@ -57,7 +57,7 @@ LEAST_WITH_KIN = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Error:
+class PredictionError:
     """One prediction of a run that the fit had not seen (or, for in-sample errors, had)."""
 
     run: Measurement
@@ -86,8 +86,10 @@ class Error:
 
 
 def errors_of(
-    groups: Iterable[Group], marginal_of: Callable[[str, str], Marginal], residuals: Sequence[Residuals] = ()
-) -> list[Error]:
+    groups: Iterable[RunGroup],
+    marginal_of: Callable[[str, str], ParameterPosterior],
+    residuals: Sequence[Residuals] = (),
+) -> list[PredictionError]:
     """The errors of every measured quantity of the groups; of predictions corrected by ``residuals`` where some are near."""
     errors = []
     for group in groups:
@@ -105,11 +107,11 @@ def errors_of(
             left = np.where(group.steady, 1.0, told)
         slopes = sensitivities(group, marginal.mean)
         variance = np.einsum("kpm,pq,kqm->km", slopes, marginal.covariance, slopes)
-        variance += np.einsum("kpm,pm->km", slopes**2, opening(marginal.seen, group.model, group.layout))
+        variance += np.einsum("kpm,pm->km", slopes**2, extrapolation_variance(marginal.seen, group.model, group.layout))
         variance = np.maximum(variance, 0.0) + implementation_variance(marginal.provenance, group.layout.compiled)
         for k, m in np.argwhere(~np.isnan(group.measured)):
             errors.append(
-                Error(
+                PredictionError(
                     run=group.runs[m], engine=group.engine, metric=METRICS[k], residual=float(residual[k, m]),
                     variance=float(variance[k, m]), provenance=marginal.provenance, left=float(left[k, m]),
                 )
@@ -118,9 +120,13 @@ def errors_of(
 
 
 def _fold(
-    groups: Sequence[Group], out: Sequence[Group], kernels: Sequence[Kernels], provenance: Provenance, start: Posterior
-) -> list[Error]:
-    kept: list[Evidence] = [group for group in groups if not any(group is other for other in out)]
+    groups: Sequence[RunGroup],
+    out: Sequence[RunGroup],
+    kernels: Sequence[KernelObservations],
+    provenance: Provenance,
+    start: Posterior,
+) -> list[PredictionError]:
+    kept: list[Observations] = [group for group in groups if not any(group is other for other in out)]
     # A model left out keeps its GPU's kernels, for a probe of them needs no model; a GPU or an engine left out does not.
     pairs = {(group.engine, group.cluster.gpu.name) for group in out} if provenance != "calibrated" else set()
     kept += [kernel for kernel in kernels if (kernel.engine, kernel.cluster.gpu.name) not in pairs]
@@ -129,21 +135,21 @@ def _fold(
 
 
 def left_out_errors(
-    groups: Sequence[Group], start: Posterior, *, kernels: Sequence[Kernels] = (), jobs: int = 1
-) -> list[Error]:
+    groups: Sequence[RunGroup], start: Posterior, *, kernels: Sequence[KernelObservations] = (), jobs: int = 1
+) -> list[PredictionError]:
     """Errors of predictions made without the model, without the GPU, and without the engine.
 
     Each kind counts only where it leaves what it stands for: a run whose model is left out must still have its engine
     on its GPU, one whose GPU is left out its engine.
     """
-    kinds: list[tuple[Provenance, Callable[[Group], str]]] = [
+    kinds: list[tuple[Provenance, Callable[[RunGroup], str]]] = [
         ("calibrated", lambda group: group.model.name),
         ("transferred", lambda group: group.cluster.gpu.name),
         ("analytic", lambda group: group.engine),
     ]
-    tasks: list[tuple[Provenance, list[Group]]] = []
+    tasks: list[tuple[Provenance, list[RunGroup]]] = []
     for provenance, key in kinds:
-        parts: dict[str, list[Group]] = defaultdict(list)
+        parts: dict[str, list[RunGroup]] = defaultdict(list)
         for group in groups:
             parts[key(group)].append(group)
         tasks += [(provenance, out) for out in parts.values() if len(out) < len(groups)]
@@ -158,13 +164,13 @@ CONFIGURATION_FOLDS = 5
 
 
 def configuration_errors(
-    groups: Sequence[Group],
+    groups: Sequence[RunGroup],
     start: Posterior,
     noise_of: Callable[[str, str, bool], float],
     *,
-    kernels: Sequence[Kernels] = (),
+    kernels: Sequence[KernelObservations] = (),
     jobs: int = 1,
-) -> tuple[list[Error], list[Error]]:
+) -> tuple[list[PredictionError], list[PredictionError]]:
     """Errors of each static configuration (model, layout, batch and lengths) by fits that had others of its model: with the
     residuals that those had left, and without.
     """
@@ -184,21 +190,21 @@ def _configuration(run: Measurement) -> tuple[str, ...]:
 
 
 def _configuration_fold(
-    groups: Sequence[Group],
+    groups: Sequence[RunGroup],
     out: frozenset[tuple[str, ...]],
-    kernels: Sequence[Kernels],
+    kernels: Sequence[KernelObservations],
     start: Posterior,
     noise_of: Callable[[str, str, bool], float],
-) -> tuple[list[Error], list[Error]]:
+) -> tuple[list[PredictionError], list[PredictionError]]:
     runs = [run for group in groups for run in group.runs]
     kept = group_runs(run for run in runs if run.regime != "static" or _configuration(run) not in out)
     left = group_runs(run for run in runs if run.regime == "static" and _configuration(run) in out)
     posterior = fit_posterior([*kept, *kernels], start)
-    residuals = learned(kept, lambda *pair: posterior.marginal(*pair).parameters, noise_of)
+    residuals = fit_residuals(kept, lambda *pair: posterior.marginal(*pair).parameters, noise_of)
     return errors_of(left, posterior.marginal, residuals), errors_of(left, posterior.marginal)
 
 
-def fitted_part(groups: Iterable[Group]) -> list[Group]:
+def fitted_part(groups: Iterable[RunGroup]) -> list[RunGroup]:
     """The groups whose runs state their batch; saturated runs are for checking."""
     kept = []
     for group in groups:
@@ -207,7 +213,7 @@ def fitted_part(groups: Iterable[Group]) -> list[Group]:
     return kept
 
 
-def noises_of(in_sample: Sequence[Error]) -> dict[tuple[str, str], float]:
+def noises_of(in_sample: Sequence[PredictionError]) -> dict[tuple[str, str], float]:
     """Residual standard deviation by engine (and ``ANY``) and quantity, robustly from the in-sample errors."""
     together: dict[tuple[str, str], list[float]] = defaultdict(list)
     for error in in_sample:
@@ -220,14 +226,16 @@ def noises_of(in_sample: Sequence[Error]) -> dict[tuple[str, str], float]:
     }
 
 
-def scales_of(in_sample: Sequence[Error], left_out: Sequence[Error]) -> dict[tuple[str, str, str], Scale]:
+def scales_of(
+    in_sample: Sequence[PredictionError], left_out: Sequence[PredictionError]
+) -> dict[tuple[str, str, str], IntervalScale]:
     """Residual noise from the in-sample errors, quantiles from the left-out ones; by engine where enough are known.
 
     Saturated runs are never fitted, so all their errors count as left out.
     """
     left_out = [*left_out, *(error for error in in_sample if error.run.batch == 0)]
     noises = noises_of(in_sample)
-    scales: dict[tuple[str, str, str], Scale] = {}
+    scales: dict[tuple[str, str, str], IntervalScale] = {}
     for engine, name in noises:
         tested = [e for e in left_out if e.scale_name in KIN.get(name, (name,))]
         for provenance in ("calibrated", "transferred", "analytic"):
@@ -237,12 +245,14 @@ def scales_of(in_sample: Sequence[Error], left_out: Sequence[Error]) -> dict[tup
                 quantiles = quantiles_of(same or tested, engine, noises)
                 if provenance == "analytic" and name.endswith(STAGED):
                     quantiles = unless_wider(quantiles, left_out, name, engine, noises)
-                scale = Scale(noise=noises[engine, name], quantiles=quantiles, runs=len(own))
+                scale = IntervalScale(noise=noises[engine, name], quantiles=quantiles, runs=len(own))
                 scales[provenance, engine, name] = scale
     return scales
 
 
-def quantiles_of(errors: Sequence[Error], engine: str, noises: Mapping[tuple[str, str], float]) -> tuple[float, ...]:
+def quantiles_of(
+    errors: Sequence[PredictionError], engine: str, noises: Mapping[tuple[str, str], float]
+) -> tuple[float, ...]:
     """Quantiles of |error| / sigma at ``LEVELS``; those of one engine alone where there are enough of them.
 
     Their rank is raised by the usual finite-sample term (n + 1) / n with n the number of (engine, GPU, model)
@@ -259,7 +269,7 @@ def quantiles_of(errors: Sequence[Error], engine: str, noises: Mapping[tuple[str
 
 def unless_wider(
     quantiles: tuple[float, ...],
-    left_out: Sequence[Error],
+    left_out: Sequence[PredictionError],
     name: str,
     engine: str,
     noises: Mapping[tuple[str, str], float],
@@ -273,7 +283,7 @@ def unless_wider(
     return tuple(np.maximum(quantiles, quantiles_of(every, engine, noises)).tolist()) if every else quantiles
 
 
-def sigma_of(error: Error, noises: Mapping[tuple[str, str], float]) -> float:
+def sigma_of(error: PredictionError, noises: Mapping[tuple[str, str], float]) -> float:
     """Standard deviation expected of one error: of the parameters and of the residual."""
     return error.sigma(noises.get((error.engine, error.scale_name), noises[ANY, error.scale_name]))
 
@@ -309,7 +319,7 @@ def calibrate(runs: Sequence[Measurement], *, sources: tuple[str, ...], jobs: in
 def shipped_residuals(surrogate: Surrogate) -> tuple[Residuals, ...]:
     """What a surrogate misses at the runs with ``role="fit"`` that ship; a published one is of a machine nobody knows."""
     groups = group_runs(run for run in shipped_runs() if run.role == "fit")
-    return learned(groups, lambda *pair: surrogate.marginal(*pair).parameters, surrogate.noise)
+    return fit_residuals(groups, lambda *pair: surrogate.marginal(*pair).parameters, surrogate.noise)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

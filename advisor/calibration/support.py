@@ -2,7 +2,7 @@
 
 Formats, latent attention and wide layouts share their parameters with what is more common, so a fit to runs without them
 knows those parameters well, and says little of these kernels. Where a deployment does what no fitted run of its engine
-on its GPU did, the parameters in question are as uncertain as their priors (``opening``), and still less certain than others
+on its GPU did, the parameters in question are as uncertain as their priors (``extrapolation_variance``), and still less certain than others
 where the runs of a single model did: with the fits of ``python -m advisor.validation.coverage`` that leave one kind out, intervals
 of 90% then hold, and without it they do not.
 """
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from advisor.calibration.parameter_posterior import Seen
+from advisor.calibration.parameter_posterior import TrainingSupport
 from advisor.perf_model.parameters import NAMES, PRIORS
 from catalog.schema import Note
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from advisor.calibration.observations import Group
-    from advisor.calibration.parameter_posterior import Marginal
-    from advisor.perf_model.deployment_arrays import Layout
+    from advisor.calibration.observations import RunGroup
+    from advisor.calibration.parameter_posterior import ParameterPosterior
+    from advisor.perf_model.deployment_arrays import DeploymentArrays
     from catalog.schema import Model
     from catalog.units import Array
 
@@ -34,7 +34,7 @@ PRODUCTS = ("gemm_memory", "gemm_compute", "gemm_us")
 EXPERTS = ("expert_memory", "expert_compute", "expert_us")
 ATTENTION = ("kv_memory", "kv_tile", "attention_compute", "attention_tile", "attention_us")
 
-KINDS: Mapping[str, tuple[str, ...]] = {
+KERNEL_FAMILIES: Mapping[str, tuple[str, ...]] = {
     "4-bit weights": PRODUCTS,
     "8-bit weights": PRODUCTS,
     "4-bit experts": EXPERTS,
@@ -45,17 +45,17 @@ KINDS: Mapping[str, tuple[str, ...]] = {
 }
 """By name, the parameters that mean something else there."""
 
-ONCE = 0.3
+SINGLE_MODEL_SHARE = 0.3
 """Share of that variance that is left where the runs of one model alone had it: fits to the 8-bit weights of Llama-3.1-8B
 foretold 30% of the whole batches of Qwen2.5-14B's and Llama-3.1-70B's within intervals that took them for known."""
 
-WIDE = ("collective_us", "link", "ring_us", "ring_link")
+WIDE_TP_PARAMETERS = ("collective_us", "link", "ring_us", "ring_link")
 """The same for tensor parallel over more GPUs than any run had,"""
-DEEP = ("stage_ms", "group_imbalance")
+DEEP_PP_PARAMETERS = ("stage_ms", "group_imbalance")
 """and for more pipeline stages."""
 
 
-def _has(model: Model, layout: Layout) -> dict[str, NDArray[np.bool_]]:
+def _has(model: Model, layout: DeploymentArrays) -> dict[str, NDArray[np.bool_]]:
     """Which of n layouts are of which kind, shape (n,) each."""
     bits = 8.0 * layout.weight_bytes
     four, eight = bits < 6.0, (bits >= 6.0) & (bits < 12.0)
@@ -71,42 +71,48 @@ def _has(model: Model, layout: Layout) -> dict[str, NDArray[np.bool_]]:
     }
 
 
-def seen_of(groups: Iterable[Group]) -> Seen:
+def training_support(groups: Iterable[RunGroup]) -> TrainingSupport:
     """What the runs of the groups had."""
     models: dict[str, set[str]] = defaultdict(set)
-    found = Seen()
+    found = TrainingSupport()
     for group in groups:
         for kind, rows in _has(group.model, group.layout).items():
             if rows.any():
                 models[kind].add(group.model.name)
-        found |= Seen(tp=int(group.layout.tp.max()), pp=int(group.layout.pp.max()))
+        found |= TrainingSupport(tp=int(group.layout.tp.max()), pp=int(group.layout.pp.max()))
     often = frozenset(kind for kind, names in models.items() if len(names) > 1)
-    return found | Seen(kinds=frozenset(models), often=often)
+    return found | TrainingSupport(kinds=frozenset(models), often=often)
 
 
-def _unseen(seen: Seen | None, model: Model, layout: Layout) -> dict[str, tuple[NDArray[np.bool_], tuple[str, ...]]]:
+def _unsupported(
+    seen: TrainingSupport | None, model: Model, layout: DeploymentArrays
+) -> dict[str, tuple[NDArray[np.bool_], tuple[str, ...]]]:
     """By name, which of n layouts have it, shape (n,), and the parameters it opens; nothing of a fit that knows no runs."""
     if seen is None:
         return {}
-    found = {kind: (rows, KINDS[kind]) for kind, rows in _has(model, layout).items() if kind not in seen.kinds}
-    found[f"tensor parallel over more than {seen.tp} GPUs"] = (layout.tp > seen.tp, WIDE)
-    found[f"more than {seen.pp} pipeline stages"] = (layout.pp > seen.pp, DEEP)
-    return {name: (rows, opened) for name, (rows, opened) in found.items() if rows.any()}
+    found = {
+        kind: (rows, KERNEL_FAMILIES[kind]) for kind, rows in _has(model, layout).items() if kind not in seen.kinds
+    }
+    found[f"tensor parallel over more than {seen.tp} GPUs"] = (layout.tp > seen.tp, WIDE_TP_PARAMETERS)
+    found[f"more than {seen.pp} pipeline stages"] = (layout.pp > seen.pp, DEEP_PP_PARAMETERS)
+    return {name: (rows, widened) for name, (rows, widened) in found.items() if rows.any()}
 
 
-def unseen(seen: Seen | None, model: Model, layout: Layout) -> tuple[tuple[str, ...], ...]:
+def unsupported(seen: TrainingSupport | None, model: Model, layout: DeploymentArrays) -> tuple[tuple[str, ...], ...]:
     """What each of n layouts has that no run had."""
-    found = _unseen(seen, model, layout)
+    found = _unsupported(seen, model, layout)
     return tuple(tuple(name for name, (rows, _) in found.items() if rows[i]) for i in range(len(layout)))
 
 
-def news_of(marginal: Marginal, engine: str, model: Model, layout: Layout) -> list[tuple[Note, ...]]:
+def extrapolation_notes(
+    marginal: ParameterPosterior, engine: str, model: Model, layout: DeploymentArrays
+) -> list[tuple[Note, ...]]:
     """The same as a note; none for an engine of which nothing was measured anyway."""
     if marginal.provenance == "analytic":
         return [()] * len(layout)
     text = f"no fitted run of {engine} had {{}}: intervals are wider for it"
     found = []
-    for i, news in enumerate(unseen(marginal.seen, model, layout)):
+    for i, news in enumerate(unsupported(marginal.seen, model, layout)):
         once = [kind for kind, rows in _once(marginal.seen, model, layout).items() if rows[i]]
         told = [Note(text.format(" or ".join(news)), "warning")] if news else []
         if once:
@@ -117,29 +123,29 @@ def news_of(marginal: Marginal, engine: str, model: Model, layout: Layout) -> li
     return found
 
 
-def _once(seen: Seen | None, model: Model, layout: Layout) -> dict[str, NDArray[np.bool_]]:
+def _once(seen: TrainingSupport | None, model: Model, layout: DeploymentArrays) -> dict[str, NDArray[np.bool_]]:
     """Which of n layouts have what the runs of one model alone had, shape (n,)."""
     kinds = frozenset() if seen is None else seen.kinds - seen.often
     return {kind: rows for kind, rows in _has(model, layout).items() if kind in kinds}
 
 
-def opening(seen: Seen | None, model: Model, layout: Layout) -> Array:
+def extrapolation_variance(seen: TrainingSupport | None, model: Model, layout: DeploymentArrays) -> Array:
     """Variance that the parameters of n layouts have more for what no run had, or those of one model, shape
     (len(NAMES), n).
     """
     found = np.zeros((len(NAMES), len(layout)))
     if seen is None:
         return found
-    once = [(rows, KINDS[kind]) for kind, rows in _once(seen, model, layout).items()]
-    for share, parts in ((ONCE, once), (1.0, _unseen(seen, model, layout).values())):
-        for rows, opened in parts:
-            for name in opened:
+    once = [(rows, KERNEL_FAMILIES[kind]) for kind, rows in _once(seen, model, layout).items()]
+    for share, parts in ((SINGLE_MODEL_SHARE, once), (1.0, _unsupported(seen, model, layout).values())):
+        for rows, widened in parts:
+            for name in widened:
                 at = NAMES.index(name), rows
                 found[at] = np.maximum(found[at], share * PRIORS[name].spread ** 2)
     return found
 
 
-def opened(marginal: Marginal, *work: tuple[Model, Layout]) -> Marginal:
+def widened(marginal: ParameterPosterior, *work: tuple[Model, DeploymentArrays]) -> ParameterPosterior:
     """The parameters where all of ``work`` is done, less certain for what of it no run had."""
-    extra = np.max([opening(marginal.seen, *each).max(axis=1) for each in work], axis=0, initial=0.0)
+    extra = np.max([extrapolation_variance(marginal.seen, *each).max(axis=1) for each in work], axis=0, initial=0.0)
     return replace(marginal, covariance=marginal.covariance + np.diag(np.broadcast_to(extra, len(NAMES))), seen=None)

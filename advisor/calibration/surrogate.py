@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from advisor.calibration.fit_report import Lesson
-from advisor.calibration.parameter_posterior import Marginal, Seen
+from advisor.calibration.fit_report import FitReport
+from advisor.calibration.parameter_posterior import ParameterPosterior, TrainingSupport
 from advisor.calibration.residual_gp import Residuals
 from advisor.perf_model.parameters import NAMES, PRIORS, Parameters
 from catalog.schema import InputError
@@ -40,7 +40,7 @@ SHIPPED = Path(__file__).parents[1] / "data" / "surrogate.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scale:
+class IntervalScale:
     """How wide the errors of one quantity are."""
 
     noise: float
@@ -65,29 +65,29 @@ class Surrogate:
     ``marginals[engine, gpu]`` and ``scales[provenance, engine, metric]``; ``ANY`` stands for one that was not measured.
     """
 
-    marginals: Mapping[tuple[str, str], Marginal]
-    scales: Mapping[tuple[str, str, str], Scale]
+    marginals: Mapping[tuple[str, str], ParameterPosterior]
+    scales: Mapping[tuple[str, str, str], IntervalScale]
     sources: tuple[str, ...] = ()
     data_hash: str = ""
-    lessons: tuple[Lesson, ...] = ()
+    lessons: tuple[FitReport, ...] = ()
     """What the user's own runs have taught, by engine and GPU; none in what ships."""
     alone: bool = False
     """Nothing but the priors and the user's own runs."""
     residuals: tuple[Residuals, ...] = ()
     """What the model of time misses at the configurations that were measured, by engine, GPU and model."""
 
-    def lesson(self, engine: str, gpu: str) -> Lesson | None:
+    def lesson(self, engine: str, gpu: str) -> FitReport | None:
         """What the user's own runs say of this engine on this GPU, if there are any."""
         return next((each for each in self.lessons if (each.engine, each.gpu) == (engine, gpu)), None)
 
-    def marginal(self, engine: str, gpu: str) -> Marginal:
+    def marginal(self, engine: str, gpu: str) -> ParameterPosterior:
         """The nearest known parameters: of the pair, the engine on other GPUs, other engines on the GPU, or any."""
         for key in ((engine, gpu), (engine, ANY), (ANY, gpu), (ANY, ANY)):
             if key in self.marginals:
                 return self.marginals[key]
         raise AssertionError("a surrogate always has the marginal of an unknown engine on an unknown GPU")
 
-    def scale(self, provenance: str, engine: str, metric: str) -> Scale:
+    def scale(self, provenance: str, engine: str, metric: str) -> IntervalScale:
         """How wide the errors of ``metric`` are: the engine's own where enough is known of it, else all engines'.
 
         A fit without any pipelined run judges pipelines by the others.
@@ -207,14 +207,14 @@ class Surrogate:
             covariance = np.zeros((len(NAMES), len(NAMES)))
             covariance[upper] = _numbers(row["covariance"], len(upper[0]))
             covariance = covariance + np.triu(covariance, 1).T
-            marginals[row["engine"], row["gpu"]] = Marginal(
+            marginals[row["engine"], row["gpu"]] = ParameterPosterior(
                 mean=_numbers(row["mean"], len(NAMES)),
                 covariance=covariance,
                 provenance=row["provenance"],
-                seen=Seen.from_dict(row["seen"]) if "seen" in row else None,
+                seen=TrainingSupport.from_dict(row["seen"]) if "seen" in row else None,
             )
         scales = {
-            (row["provenance"], row["engine"], row["metric"]): Scale(
+            (row["provenance"], row["engine"], row["metric"]): IntervalScale(
                 noise=row["noise"], quantiles=tuple(_numbers(row["quantiles"], len(LEVELS)).tolist()), runs=row["runs"]
             )
             for row in body["scales"]
@@ -224,7 +224,7 @@ class Surrogate:
             scales=scales,
             sources=tuple(body["sources"]),
             data_hash=str(body["data_hash"]),
-            lessons=tuple(Lesson.from_dict(row, "lessons") for row in body.get("lessons", [])),
+            lessons=tuple(FitReport.from_dict(row, "lessons") for row in body.get("lessons", [])),
             alone=bool(body.get("alone", False)),
             residuals=tuple(Residuals.from_dict(row) for row in body.get("residuals", [])),
         )
@@ -244,7 +244,9 @@ def shipped_surrogate() -> Surrogate:
     return Surrogate.from_json(SHIPPED.read_text(encoding="utf-8"))
 
 
-def analytic_marginal() -> Marginal:
+def analytic_marginal() -> ParameterPosterior:
     """What is believed before any run: the priors alone."""
     spread = np.array([PRIORS[name].spread for name in NAMES])
-    return Marginal(mean=Parameters.typical().unbounded(), covariance=np.diag(spread**2), provenance="analytic")
+    return ParameterPosterior(
+        mean=Parameters.typical().unbounded(), covariance=np.diag(spread**2), provenance="analytic"
+    )

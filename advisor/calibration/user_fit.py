@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from advisor.calibration.fingerprint import platforms_of
-from advisor.calibration.fit_report import Accuracy, Lesson, Move, Outlier
-from advisor.calibration.kernel_observations import Kernels, own_evidence
-from advisor.calibration.observations import Group, group_runs
+from advisor.calibration.fit_report import Accuracy, FitReport, Outlier, ParameterShift
+from advisor.calibration.kernel_observations import KernelObservations, own_evidence
+from advisor.calibration.observations import RunGroup, group_runs
 from advisor.calibration.posterior import SHARES, own_start, update
-from advisor.calibration.residual_gp import learned
+from advisor.calibration.residual_gp import fit_residuals
 from advisor.calibration.shipped_fit import errors_of, fitted_part
 from advisor.calibration.surrogate import ANY, Surrogate, analytic_marginal, shipped_surrogate
 from advisor.perf_model.parameters import NAMES, PRIORS
@@ -32,8 +32,8 @@ from catalog.schema import InputError, Measurement
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from advisor.calibration.parameter_posterior import Marginal
-    from advisor.calibration.shipped_fit import Error
+    from advisor.calibration.parameter_posterior import ParameterPosterior
+    from advisor.calibration.shipped_fit import PredictionError
 
 LEVEL = 0.9
 Z90 = 1.6449
@@ -81,7 +81,7 @@ def fit(
     if not alone:  # what ships has learned from these
         members = [run for run in members if run not in set(shipped_runs())]
     groups = fitted_part(group_runs(members))
-    by_kernels: dict[tuple[str, str], list[Kernels]] = defaultdict(list)
+    by_kernels: dict[tuple[str, str], list[KernelObservations]] = defaultdict(list)
     for evidence in own_evidence(timed):
         by_kernels[evidence.engine, evidence.cluster.gpu.name].append(evidence)
     if not by_kernels and not any(group.used.any() for group in groups):
@@ -92,7 +92,7 @@ def fit(
     base = shipped
     if alone:
         base = replace(shipped, marginals={(ANY, ANY): analytic_marginal()}, sources=(), residuals=())
-    by_pair: dict[tuple[str, str], list[Group]] = defaultdict(list)
+    by_pair: dict[tuple[str, str], list[RunGroup]] = defaultdict(list)
     for group in groups:
         by_pair[group.engine, group.cluster.gpu.name].append(group)
     found = replace(base, alone=alone)
@@ -105,12 +105,12 @@ def fit(
         after = update(before, [*own, *alone_timed])
         if not own:  # no run of it has been seen
             after = replace(after, provenance=known.provenance, seen=known.seen)
-        lesson = _lesson((engine, gpu), own, alone_timed, base.marginal(engine, gpu), before, after, found)
+        lesson = _fit_report((engine, gpu), own, alone_timed, base.marginal(engine, gpu), before, after, found)
         marginals = dict(found.marginals) | {(engine, gpu): after}
         if not alone and not any(key[1] == gpu for key in base.marginals):
             marginals |= _passed_on(found, engine, gpu, before, after)
         others = [each for each in found.residuals if (each.engine, each.gpu) != (engine, gpu)]
-        nearby = learned(own, lambda *_, one=after: one.parameters, found.noise)
+        nearby = fit_residuals(own, lambda *_, one=after: one.parameters, found.noise)
         found = replace(
             found, marginals=marginals, lessons=(*found.lessons, lesson), residuals=(*others, *nearby)
         )  # fmt: skip
@@ -141,14 +141,14 @@ def _paths(kernels: str | Path | Iterable[str | Path]) -> list[str | Path]:
     return [kernels] if isinstance(kernels, (str, Path)) else list(kernels)
 
 
-def _lesson(
-    pair: tuple[str, str], groups: Sequence[Group], kernels: Sequence[Kernels], shipped: Marginal, before: Marginal,
-    after: Marginal, surrogate: Surrogate,
-) -> Lesson:  # fmt: skip
+def _fit_report(
+    pair: tuple[str, str], groups: Sequence[RunGroup], kernels: Sequence[KernelObservations], shipped: ParameterPosterior, before: ParameterPosterior,
+    after: ParameterPosterior, surrogate: Surrogate,
+) -> FitReport:  # fmt: skip
     runs = [run for group in groups for run in group.runs]
     old, new = (errors_of(groups, lambda *_, one=marginal: one) for marginal in (shipped, after))
     left_out = left_out_errors(groups, before, surrogate.noise, kernels=kernels)
-    return Lesson(
+    return FitReport(
         engine=pair[0],
         gpu=pair[1],
         runs=len(runs),
@@ -156,32 +156,32 @@ def _lesson(
         models=tuple(sorted({run.model for run in runs})),
         platforms=platforms_of(runs),
         provenance_before=shipped.provenance,
-        moves=_moves(shipped, after),
+        moves=_parameter_shifts(shipped, after),
         accuracy=_accuracy(old, new, left_out, surrogate),
         outliers=_outliers(new, surrogate),
     )
 
 
 def left_out_errors(
-    groups: Sequence[Group], before: Marginal, noise_of: Callable[[str, str, bool], float], *,
-    kernels: Sequence[Kernels] = (),
-) -> list[Error]:  # fmt: skip
+    groups: Sequence[RunGroup], before: ParameterPosterior, noise_of: Callable[[str, str, bool], float], *,
+    kernels: Sequence[KernelObservations] = (),
+) -> list[PredictionError]:  # fmt: skip
     """Errors of each own configuration (model and layout) by a fit to the others; of at most ``MOST_FOLDS`` fits."""
     runs = [run for group in groups for run in group.runs]
     kinds = list(dict.fromkeys((run.model, run.tp, run.pp, run.ep) for run in runs))
     folds = {kind: i % MOST_FOLDS for i, kind in enumerate(kinds)}
-    errors: list[Error] = []
+    errors: list[PredictionError] = []
     for fold in range(min(len(kinds), MOST_FOLDS) if len(kinds) > 1 else 0):
         out = [run for run in runs if folds[run.model, run.tp, run.pp, run.ep] == fold]
         kept = [run for run in runs if folds[run.model, run.tp, run.pp, run.ep] != fold]
         others = group_runs(kept)
         marginal = update(before, [*others, *kernels])
-        nearby = learned(others, lambda *_, one=marginal: one.parameters, noise_of)
+        nearby = fit_residuals(others, lambda *_, one=marginal: one.parameters, noise_of)
         errors += errors_of(group_runs(out), lambda *_, one=marginal: one, nearby)
     return errors
 
 
-def _moves(before: Marginal, after: Marginal) -> tuple[Move, ...]:
+def _parameter_shifts(before: ParameterPosterior, after: ParameterPosterior) -> tuple[ParameterShift, ...]:
     found = []
     for i, (name, prior) in enumerate(PRIORS.items()):
         spread, left = math.sqrt(before.covariance[i, i]), math.sqrt(after.covariance[i, i])
@@ -191,7 +191,7 @@ def _moves(before: Marginal, after: Marginal) -> tuple[Move, ...]:
             for value in (centre, centre - Z90 * width, centre + Z90 * width)
         ]
         found.append(
-            Move(
+            ParameterShift(
                 name=name, before=ends[0], before_low=ends[1], before_high=ends[2], after=ends[3], after_low=ends[4],
                 after_high=ends[5], distance=float(abs(after.mean[i] - before.mean[i]) / spread),
             )
@@ -200,7 +200,10 @@ def _moves(before: Marginal, after: Marginal) -> tuple[Move, ...]:
 
 
 def _accuracy(
-    old: Sequence[Error], new: Sequence[Error], left_out: Sequence[Error], surrogate: Surrogate
+    old: Sequence[PredictionError],
+    new: Sequence[PredictionError],
+    left_out: Sequence[PredictionError],
+    surrogate: Surrogate,
 ) -> tuple[Accuracy, ...]:
     found = []
     for name in dict.fromkeys(error.scale_name for error in old):
@@ -221,16 +224,16 @@ def _accuracy(
     return tuple(found)
 
 
-def _mean_error(errors: Sequence[Error]) -> float:
+def _mean_error(errors: Sequence[PredictionError]) -> float:
     return float(np.mean(np.abs(np.expm1([error.residual for error in errors]))))
 
 
-def _sigma(error: Error, surrogate: Surrogate) -> float:
+def _sigma(error: PredictionError, surrogate: Surrogate) -> float:
     scale = surrogate.scale(error.provenance, error.engine, error.scale_name)
     return error.sigma(scale.noise)
 
 
-def _half_width(errors: Sequence[Error], surrogate: Surrogate, widening: float = 1.0) -> float:
+def _half_width(errors: Sequence[PredictionError], surrogate: Surrogate, widening: float = 1.0) -> float:
     """Median of half the interval over the prediction."""
     ends = [
         widening
@@ -241,7 +244,7 @@ def _half_width(errors: Sequence[Error], surrogate: Surrogate, widening: float =
     return float(np.median(np.sinh(ends)))
 
 
-def _outliers(errors: Sequence[Error], surrogate: Surrogate) -> tuple[Outlier, ...]:
+def _outliers(errors: Sequence[PredictionError], surrogate: Surrogate) -> tuple[Outlier, ...]:
     """Measurements outside their interval and far from where the others lie in theirs, the farthest first."""
     found: list[tuple[float, Outlier]] = []
     for name in dict.fromkeys(error.scale_name for error in errors):
@@ -264,8 +267,8 @@ def _outliers(errors: Sequence[Error], surrogate: Surrogate) -> tuple[Outlier, .
 
 
 def _passed_on(
-    surrogate: Surrogate, engine: str, gpu: str, before: Marginal, after: Marginal
-) -> dict[tuple[str, str], Marginal]:
+    surrogate: Surrogate, engine: str, gpu: str, before: ParameterPosterior, after: ParameterPosterior
+) -> dict[tuple[str, str], ParameterPosterior]:
     """Parameters of the other engines on a GPU that was new, from what ``engine``'s runs say of the GPU.
 
     The parameters are sums of effects, one of them the GPU's (see ``posterior``), with prior covariance G. Of a Gaussian
@@ -276,11 +279,11 @@ def _passed_on(
     effect = np.diag((SHARES["gpu"] * spread) ** 2)
     gain = effect @ np.linalg.inv(before.covariance)
     shift = gain @ (after.mean - before.mean)
-    learned = gain @ (before.covariance - after.covariance) @ gain.T
+    fit_residuals = gain @ (before.covariance - after.covariance) @ gain.T
     measured = {(lesson.engine, lesson.gpu) for lesson in surrogate.lessons}
     found = {}
     for other in {key[0] for key in surrogate.marginals} - {engine}:
         if (other, gpu) not in measured:
             known = surrogate.marginal(other, gpu)
-            found[other, gpu] = replace(known, mean=known.mean + shift, covariance=known.covariance - learned)
+            found[other, gpu] = replace(known, mean=known.mean + shift, covariance=known.covariance - fit_residuals)
     return found

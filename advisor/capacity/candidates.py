@@ -6,18 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
-from advisor.capacity.replica_sizing import MOST_REPLICAS, Demand, Fleet
-from advisor.perf_model.deployment_arrays import Layout
+from advisor.capacity.replica_sizing import MOST_REPLICAS, ReplicaSizing, TrafficSpec
+from advisor.perf_model.deployment_arrays import DeploymentArrays
 from advisor.perf_model.memory.vllm import memory
 from advisor.prediction.inputs import read_cluster
-from advisor.simulator.server import Apart, Replicas
+from advisor.simulator.server import AggregatedServer, DisaggregatedServer
 from catalog.engines import find_engine, resolve
 from catalog.gpus import COLON, COUNT, NODES, find_gpu
 from catalog.schema import Cluster, Deployment, InputError, Model, Note
 from search.parallelism import parallelisms
 
 if TYPE_CHECKING:
-    from advisor.prediction.evidence import Knowledge
+    from advisor.prediction.evidence import Evidence
 
 
 PROPORTIONS = ((1, 1), (1, 2), (1, 3), (2, 1), (3, 1), (2, 3), (3, 2))
@@ -66,9 +66,9 @@ def by_gpu(price: float | Mapping[str, float] | None) -> dict[str, float]:
 
 
 def fleets_of(
-    model: Model, node: Cluster, base: Deployment, knowledge: Knowledge, demand: Demand, *, most_gpus: int | None, spares: int,
+    model: Model, node: Cluster, base: Deployment, knowledge: Evidence, demand: TrafficSpec, *, most_gpus: int | None, spares: int,
     serving: Mapping[str, Any], longest_request: int, apart: bool = False,
-) -> list[Fleet]:  # fmt: skip
+) -> list[ReplicaSizing]:  # fmt: skip
     """Every layout of one replica that holds the model and its longest request, and fills a node evenly.
 
     With ``apart`` also every pair of such layouts without pipelines, both of one tensor parallel size, for prompts and for
@@ -76,26 +76,28 @@ def fleets_of(
     """
     known = find_engine(base.engine).parallel
     experts = "tp" if model.moe_layers and "ep" in known else "none"
-    engines: list[Replicas | Apart] = []
+    engines: list[AggregatedServer | DisaggregatedServer] = []
     for each in parallelisms(
         model, node, max_pp=None if "pp" in known else 1, expert_parallel=cast("Any", experts)
     ):  # fmt: skip
         if each.dp > 1 or node.gpus_per_node % (each.tp * each.pp):
             continue
         chosen = replace(base, tp=each.tp, pp=each.pp, ep=each.ep)
-        if memory(model, node, Layout.of([resolve(chosen, model, node).value], model, node.gpu), chosen.engine).fits[0]:
-            engines.append(Replicas.of(model, node, chosen, knowledge, serving))
+        if memory(
+            model, node, DeploymentArrays.of([resolve(chosen, model, node).value], model, node.gpu), chosen.engine
+        ).fits[0]:
+            engines.append(AggregatedServer.of(model, node, chosen, knowledge, serving))
     if apart:
         engines += [
-            Apart.of(each.multiplied(first), each.multiplied(second))
+            DisaggregatedServer.of(each.multiplied(first), each.multiplied(second))
             for each in [*engines]
             for first, second in PROPORTIONS
-            if isinstance(each, Replicas) and each.deployment.pp == each.deployment.ep == 1
+            if isinstance(each, AggregatedServer) and each.deployment.pp == each.deployment.ep == 1
             if (first + second) * each.gpus <= node.num_gpus
         ]
-    found: list[Fleet] = []
+    found: list[ReplicaSizing] = []
     for engine in engines:
         most = MOST_REPLICAS if most_gpus is None else most_gpus // engine.gpus - spares
         if longest_request <= engine.longest and most >= 1:
-            found.append(Fleet(cluster=node, engine=engine, demand=demand, most=min(most, MOST_REPLICAS)))
+            found.append(ReplicaSizing(cluster=node, engine=engine, demand=demand, most=min(most, MOST_REPLICAS)))
     return found

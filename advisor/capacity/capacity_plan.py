@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from advisor.capacity.candidates import by_gpu, fleets_of, kinds_of, place
-from advisor.capacity.fleet_options import LEVEL, Change, Option, Question, best_of, nearest_of, row
-from advisor.capacity.replica_sizing import MOST_REPLICAS, Demand, Fleet
+from advisor.capacity.fleet_options import LEVEL, CapacityQuestion, Change, FleetOption, best_of, nearest_of, row
+from advisor.capacity.replica_sizing import MOST_REPLICAS, ReplicaSizing, TrafficSpec
 from advisor.perf_model.energy import POWER
-from advisor.prediction.evidence import Knowledge
+from advisor.prediction.evidence import Evidence
 from advisor.prediction.inputs import check_lengths, chosen_price, plain, read_model
 from advisor.progress import Course
 from advisor.simulator.request_results import FRONT_END_MS, LIMITS
-from advisor.simulator.server import Apart, Replicas
+from advisor.simulator.server import AggregatedServer, DisaggregatedServer
 from advisor.simulator.simulation import check_serving
 from advisor.simulator.trace_files import read_trace
 from catalog.engines import find_engine
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from advisor.prediction.evidence import Runs
     from advisor.progress import Watch
-    from advisor.simulator.arrivals import Traffic
+    from advisor.simulator.arrivals import Arrivals
     from advisor.simulator.request_results import Router
     from catalog.schema import Price
 
@@ -69,9 +69,9 @@ class CapacityPlan:
     objective: str
     confidence: float
     headroom: float
-    best: Option | None
+    best: FleetOption | None
     """None where nothing keeps the limits."""
-    options: tuple[Option, ...]
+    options: tuple[FleetOption, ...]
     """Best first: the best layouts of every kind of GPU."""
     carries_s: float | None
     """Requests a second up to which ``best`` keeps the limits, the headroom still left over."""
@@ -80,7 +80,7 @@ class CapacityPlan:
     next_latencies: Mapping[str, float]
     """Of ``best`` with one replica more."""
     sensitivity: tuple[Change, ...]
-    nearest: Option | None
+    nearest: FleetOption | None
     """Where nothing keeps the limits, what comes nearest."""
     relaxations: tuple[str, ...]
     """Where nothing keeps the limits, what would, in numbers."""
@@ -129,7 +129,7 @@ def plan(
     set_gpu: Mapping[str, float | str] | None = None,
     top: int = 2,
     disaggregate: bool = False,
-    trace: str | Path | Traffic | None = None,
+    trace: str | Path | Arrivals | None = None,
     progress: Watch | None = None,
 ) -> CapacityPlan:
     """The cheapest GPUs, or the fewest, on which a model keeps limits at a rate.
@@ -163,7 +163,7 @@ def plan(
         set_gpu: what-if values for fields of the GPUs.
         top: layouts to show of every kind of GPU.
         disaggregate: also try fleets with a pool for prompts (see ``serving.pools``), and show the best of each kind.
-        trace: a file of requests (see ``serving.traces.read_trace``) or ``Traffic``, whose lengths and times stand for random
+        trace: a file of requests (see ``serving.traces.read_trace``) or ``Arrivals``, whose lengths and times stand for random
             ones; the times are stretched to the rate where that is given. ``duration_s``: no more of it than that.
         progress: called with a ``Progress`` as the work goes on, some times a second, by the thread that plans; what it
             raises ends the plan and reaches the caller.
@@ -195,17 +195,17 @@ def plan(
         seconds = max(seconds, LEAST_S, LEAST_S_A_TOKEN * workload.output_len)
     if offered is not None:
         seconds = len(offered) / judged
-    demand = Demand(
+    demand = TrafficSpec(
         workload=replace(workload, rate=judged, concurrency=None), slo=slo, confidence=confidence, duration_s=seconds,
         seed=seed, spread=spread, burstiness=burstiness, draws=draws,
         longest=base.max_model_len or found_model.value.max_position_embeddings, trace=offered,
     )  # fmt: skip
     requests = demand.traffic()
     notes = [*found_model.notes, *(offered.notes if offered else ())]
-    question = Question(rate=rate, spares=spares, objective=objective, draws=draws, workload=workload)
-    fleets: list[Fleet] = []
-    by_kind: list[tuple[list[Fleet], int]] = []
-    best: list[tuple[tuple[float, ...], Fleet, int]] = []
+    question = CapacityQuestion(rate=rate, spares=spares, objective=objective, draws=draws, workload=workload)
+    fleets: list[ReplicaSizing] = []
+    by_kind: list[tuple[list[ReplicaSizing], int]] = []
+    best: list[tuple[tuple[float, ...], ReplicaSizing, int]] = []
     if objective == "energy":
         check_energy([cluster.gpu.name for cluster, _, _ in kinds_of(gpus, set_gpu)])
     prices: dict[str, Price | None] = {}
@@ -219,7 +219,7 @@ def plan(
         if objective == "cost" and prices[name] is None:
             unpriced.append(name)
             continue
-        knowledge = Knowledge.of(runs, engine=find_engine(base.engine).name, gpu=cluster.gpu)
+        knowledge = Evidence.of(runs, engine=find_engine(base.engine).name, gpu=cluster.gpu)
         notes += knowledge.notes
         each = fleets_of(
             found_model.value, cluster, base, knowledge, demand, most_gpus=most, spares=spares,
@@ -235,7 +235,7 @@ def plan(
                 )
             )
         fleets += each
-        for kind, shown in ((Replicas, top), (Apart, 1)):
+        for kind, shown in ((AggregatedServer, top), (DisaggregatedServer, 1)):
             by_kind.append(([fleet for fleet in each if isinstance(fleet.engine, kind)], shown))
     if len(unpriced) == len(kinds):
         raise InputError(
@@ -260,7 +260,7 @@ def plan(
     carries = next_carries = None
     later: Mapping[str, float] = {}
     changes: tuple[Change, ...] = ()
-    nearest: Option | None = None
+    nearest: FleetOption | None = None
     relaxations: tuple[str, ...] = ()
     if best:
         _, fleet, replicas = best[0]
@@ -319,10 +319,10 @@ def check_energy(gpus: Sequence[str]) -> None:
         )
 
 
-def _engine_notes(fleets: Iterable[Fleet]) -> list[Note]:
+def _engine_notes(fleets: Iterable[ReplicaSizing]) -> list[Note]:
     """What is to be known of the layouts that are shown."""
     engines = [fleet.engine for fleet in fleets]
-    return [note for each in engines for note in (each.notes if isinstance(each, Replicas) else [each.warning])]
+    return [note for each in engines for note in (each.notes if isinstance(each, AggregatedServer) else [each.warning])]
 
 
 def _price_notes(prices: Mapping[str, Price | None], stated: Mapping[str, float]) -> list[Note]:

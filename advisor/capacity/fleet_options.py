@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from advisor.calibration.parameter_posterior import Provenance
-    from advisor.capacity.replica_sizing import Fleet
+    from advisor.capacity.replica_sizing import ReplicaSizing
     from advisor.progress import Course
     from catalog.schema import Deployment, Price, Workload
 
@@ -25,7 +25,7 @@ HOURS_A_MONTH = 730.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Option:
+class FleetOption:
     """One kind of GPU with one layout, and as many replicas as it takes."""
 
     gpu: str
@@ -70,7 +70,7 @@ class Change:
     usd_per_hour: float | None
 
 
-def row(option: Option) -> dict[str, Any]:
+def row(option: FleetOption) -> dict[str, Any]:
     """One option as a flat row."""
     deployment = option.deployment
     found: dict[str, Any] = {
@@ -91,7 +91,7 @@ def row(option: Option) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
+class CapacityQuestion:
     """What options are made and compared by."""
 
     rate: float
@@ -100,12 +100,12 @@ class Question:
     draws: int
     workload: Workload
 
-    def hourly(self, fleet: Fleet, replicas: int, prices: Mapping[str, Price | None]) -> float | None:
+    def hourly(self, fleet: ReplicaSizing, replicas: int, prices: Mapping[str, Price | None]) -> float | None:
         price = prices[fleet.cluster.gpu.name]
         return None if price is None else price.usd_per_gpu_hour * fleet.gpus * (replicas + self.spares)
 
     def loss(
-        self, fleet: Fleet, replicas: int, prices: Mapping[str, Price | None], *, least: bool = False
+        self, fleet: ReplicaSizing, replicas: int, prices: Mapping[str, Price | None], *, least: bool = False
     ) -> tuple[float, ...]:
         """Smaller is better; among equals what has the most room to its saturation. ``least``: a bound that takes no
         simulation.
@@ -119,13 +119,13 @@ class Question:
             first = (money, float(gpus)) if self.objective == "cost" else (float(gpus), money)
         return (*first, self.rate / fleet.saturation_s / (replicas + self.spares))
 
-    def told(self, fleet: Fleet, replicas: int, prices: Mapping[str, Price | None]) -> str:
+    def told(self, fleet: ReplicaSizing, replicas: int, prices: Mapping[str, Price | None]) -> str:
         """A fleet and its cost, in words."""
         hourly, every = self.hourly(fleet, replicas, prices), replicas + self.spares
         money = "" if hourly is None else f", ${hourly * HOURS_A_MONTH:,.0f} a month"
         return f"{every} x {layout_told(fleet)}{money}"
 
-    def at_most(self, fleet: Fleet, worst: tuple[float, ...], prices: Mapping[str, Price | None]) -> int:
+    def at_most(self, fleet: ReplicaSizing, worst: tuple[float, ...], prices: Mapping[str, Price | None]) -> int:
         """Replicas with which a fleet is no worse than that, or one less than its fewest."""
         losses = range(fleet.surely, fleet.most + 1)
         return (
@@ -134,12 +134,14 @@ class Question:
             - 1
         )
 
-    def option(self, fleet: Fleet, replicas: int, prices: Mapping[str, Price | None], *, alone: bool = False) -> Option:
+    def option(
+        self, fleet: ReplicaSizing, replicas: int, prices: Mapping[str, Price | None], *, alone: bool = False
+    ) -> FleetOption:
         verdict = fleet.alone if alone else fleet.verdict(replicas)
         hourly, every = self.hourly(fleet, replicas, prices), replicas + self.spares
         tokens = self.rate * float(fleet.traffic.output_len.mean()) * 3600.0
         decode, prefill = fleet.engine.multiple(every)
-        return Option(
+        return FleetOption(
             gpu=fleet.cluster.gpu.name, deployment=decode, prefill=prefill, replicas=replicas,
             spares=self.spares, gpus=every * fleet.gpus, price=prices[fleet.cluster.gpu.name], usd_per_hour=hourly,
             usd_per_month=None if hourly is None else hourly * HOURS_A_MONTH,
@@ -150,7 +152,7 @@ class Question:
             provenance=fleet.engine.provenance,
         )  # fmt: skip
 
-    def change(self, fleet: Fleet, prices: Mapping[str, Price | None], what: str, factor: float) -> Change:
+    def change(self, fleet: ReplicaSizing, prices: Mapping[str, Price | None], what: str, factor: float) -> Change:
         """Of the same layout under a changed demand."""
         asked = fleet.demand.times(**{what: factor})
         too_long = asked.workload.input_len + asked.workload.output_len > min(asked.longest, fleet.engine.longest)
@@ -163,8 +165,12 @@ class Question:
 
 
 def best_of(
-    fleets: Sequence[Fleet], question: Question, prices: Mapping[str, Price | None], top: int, course: Course
-) -> list[tuple[tuple[float, ...], Fleet, int]]:
+    fleets: Sequence[ReplicaSizing],
+    question: CapacityQuestion,
+    prices: Mapping[str, Price | None],
+    top: int,
+    course: Course,
+) -> list[tuple[tuple[float, ...], ReplicaSizing, int]]:
     """The best layouts with their losses and replicas, best first.
 
     A layout waits in the queue with the loss of its fewest thinkable replicas until it comes to the front: first of those
@@ -182,7 +188,7 @@ def best_of(
     heapq.heapify(queue)
     simulated = 0
     known: list[tuple[float, ...]] = []
-    found: list[tuple[tuple[float, ...], Fleet, int]] = []
+    found: list[tuple[tuple[float, ...], ReplicaSizing, int]] = []
     while queue and len(found) < top:
         loss, i, stage, replicas = heapq.heappop(queue)
         fleet = fleets[i]
@@ -207,7 +213,7 @@ def best_of(
     return found
 
 
-def layout_told(fleet: Fleet) -> str:
+def layout_told(fleet: ReplicaSizing) -> str:
     """The layout of one replica, or of one of each kind: "TP2 PP1 on H200-SXM"."""
     decode, prefill = fleet.engine.multiple(1)
     pools = "" if prefill is None else f" {prefill.dp}+{decode.dp}"
@@ -215,8 +221,8 @@ def layout_told(fleet: Fleet) -> str:
 
 
 def nearest_of(
-    fleets: Sequence[Fleet], question: Question, prices: Mapping[str, Price | None], headroom: float
-) -> tuple[Fleet, Option, tuple[str, ...]]:
+    fleets: Sequence[ReplicaSizing], question: CapacityQuestion, prices: Mapping[str, Price | None], headroom: float
+) -> tuple[ReplicaSizing, FleetOption, tuple[str, ...]]:
     """Where nothing keeps the limits: what comes nearest, as an option, and what would have to give."""
     able = [fleet for fleet in fleets if fleet.alone.meets]
     if able:

@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from advisor.capacity.capacity_plan import CapacityPlan
-    from advisor.capacity.fleet_options import Option
-    from advisor.simulator.arrivals import Traffic
+    from advisor.capacity.fleet_options import FleetOption
+    from advisor.simulator.arrivals import Arrivals
     from catalog.schema import Measurement
 
 
 def serve_option(
     found: CapacityPlan,
-    option: Option,
+    option: FleetOption,
     *,
     strained: bool = True,
-    trace: Traffic | None = None,
+    trace: Arrivals | None = None,
     spread: float = 0.0,
     burstiness: float = 1.0,
     runs: Sequence[Measurement] | None = None,

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from advisor.perf_model.energy import Power, Work, power_of
-from advisor.simulator.arrivals import Traffic, open_loop
+from advisor.perf_model.energy import GpuWork, Power, power_of
+from advisor.simulator.arrivals import Arrivals, open_loop
 from advisor.simulator.request_results import LIMITS
 from advisor.simulator.served_energy import served_work
 from advisor.simulator.subsample import sample
@@ -21,8 +21,8 @@ from advisor.simulator.subsample import sample
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from advisor.calibration.surrogate import Scale
-    from advisor.simulator.server import Apart, Replicas
+    from advisor.calibration.surrogate import IntervalScale
+    from advisor.simulator.server import AggregatedServer, DisaggregatedServer
     from catalog.schema import Cluster, Slo, Workload
 
 T = TypeVar("T")
@@ -45,7 +45,7 @@ HALVINGS = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Demand:
+class TrafficSpec:
     """What is asked of every candidate."""
 
     workload: Workload
@@ -58,12 +58,12 @@ class Demand:
     burstiness: float
     draws: int
     longest: int
-    trace: Traffic | None = None
+    trace: Arrivals | None = None
     """Whose requests come, stretched to the rate, in place of random ones."""
     length_factors: tuple[float, float] = (1.0, 1.0)
     """Of its prompts and outputs."""
 
-    def traffic(self) -> Traffic:
+    def traffic(self) -> Arrivals:
         if self.trace is not None:
             assert self.workload.rate
             inputs, outputs = (
@@ -79,7 +79,7 @@ class Demand:
             burstiness=self.burstiness,
         )  # fmt: skip
 
-    def times(self, *, rate: float = 1.0, input_len: float = 1.0, output_len: float = 1.0) -> Demand:
+    def times(self, *, rate: float = 1.0, input_len: float = 1.0, output_len: float = 1.0) -> TrafficSpec:
         """The same with rate and lengths multiplied, and as many requests."""
         asked = self.workload
         assert asked.rate is not None
@@ -92,7 +92,7 @@ class Demand:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class SloCheck:
     """What a fleet makes of the traffic: at the percentile of the limits, or on the mean."""
 
     latencies: Mapping[str, float]
@@ -108,16 +108,16 @@ class Verdict:
 
 
 @dataclass(kw_only=True)
-class Fleet:
+class ReplicaSizing:
     """Any number of replicas of one layout."""
 
     cluster: Cluster
-    engine: Replicas | Apart
+    engine: AggregatedServer | DisaggregatedServer
     """One replica, or the fewest for prompts and outputs."""
-    demand: Demand
+    demand: TrafficSpec
     most: int = MOST_REPLICAS
     """Replicas that there are GPUs for."""
-    _verdicts: dict[int, Verdict] = field(init=False, repr=False, default_factory=dict)
+    _verdicts: dict[int, SloCheck] = field(init=False, repr=False, default_factory=dict)
 
     @property
     def gpus(self) -> int:
@@ -135,15 +135,15 @@ class Fleet:
         return [self.engine.times(belief) for belief in self.engine.beliefs(self.demand.draws)[1:]]
 
     @cached_property
-    def scale(self) -> Scale:
+    def scale(self) -> IntervalScale:
         return self.engine.scale
 
     @cached_property
-    def traffic(self) -> Traffic:
+    def traffic(self) -> Arrivals:
         return self.demand.traffic()
 
     @cached_property
-    def brief(self) -> Traffic:
+    def brief(self) -> Arrivals:
         """The beginning of the traffic."""
         return self.traffic.beginning(max(len(self.traffic) // BRIEF, 1))
 
@@ -186,19 +186,19 @@ class Fleet:
         return max(math.ceil(self.demand.workload.rate / each_s), 1)
 
     @cached_property
-    def alone(self) -> Verdict:
+    def alone(self) -> SloCheck:
         """Of requests that meet no other: no number of replicas makes them faster."""
         few = self.traffic.beginning(ALONE)
         apart = replace(few, arrival_s=np.arange(len(few), dtype=float) * APART_S, duration_s=len(few) * APART_S)
         return self._judged(1, apart, apart)
 
-    def for_demand(self, demand: Demand) -> Fleet:
+    def for_demand(self, demand: TrafficSpec) -> ReplicaSizing:
         """The same layout under another demand, which changes no step's time."""
         other = replace(self, demand=demand)
         other.times, other.drawn = self.times, self.drawn
         return other
 
-    def verdict(self, replicas: int) -> Verdict:
+    def verdict(self, replicas: int) -> SloCheck:
         """Of all the traffic on so many replicas."""
         if replicas not in self._verdicts:
             self._verdicts[replicas] = self._judged(replicas, self.traffic, self.brief)
@@ -244,7 +244,7 @@ class Fleet:
                 high = middle
         return low
 
-    def sigmas(self, replicas: int, traffic: Traffic) -> dict[str, float]:
+    def sigmas(self, replicas: int, traffic: Arrivals) -> dict[str, float]:
         """Standard deviations of the logarithms of the latencies, from draws."""
         every = [self.times, *self.drawn]
         here, *others = _each(lambda table: self._statistics(replicas, traffic, table, least=FEW), every)
@@ -271,7 +271,7 @@ class Fleet:
         given = self.traffic if served is None else served
         tokens = float(given.output_len.sum())
         gpu_s = self.gpus * (replicas + spares) * tokens / (rate * float(self.traffic.output_len.mean()))
-        work = Work(gpu_s=gpu_s, bytes=0.0, flops=0.0)
+        work = GpuWork(gpu_s=gpu_s, bytes=0.0, flops=0.0)
         if served is not None:
             work = served_work(self.engine.model, self.engine.kv_bytes, served, gpu_s=gpu_s)
         return work.joules(self.power, self.cluster.gpu.tdp_w) / tokens
@@ -285,7 +285,7 @@ class Fleet:
         return {name: (value / factors[name], value * factors[name]) for name, value in latencies.items()}
 
     def _statistics(
-        self, replicas: int, traffic: Traffic, times: Any, *, least: tuple[int, int] = ENOUGH
+        self, replicas: int, traffic: Arrivals, times: Any, *, least: tuple[int, int] = ENOUGH
     ) -> dict[str, float]:
         part, simulated = sample(traffic, replicas, self.engine.router, least=least)
         served = self.engine.served(part, times, simulated)
@@ -294,13 +294,13 @@ class Fleet:
             return {name: served.mean(name) for name in LIMITS}
         return {name: served.percentile(name, percentile) for name in LIMITS}
 
-    def _judged(self, replicas: int, traffic: Traffic, brief: Traffic) -> Verdict:
+    def _judged(self, replicas: int, traffic: Arrivals, brief: Arrivals) -> SloCheck:
         latencies = upper = self._statistics(replicas, traffic, self.times)
         # What misses its limits by the estimate misses them with any confidence, and needs no draws.
         if self.level > 0 and self._excess(latencies) <= 1.0:
             quantile, sigmas = self.scale.at(self.level), self.sigmas(replicas, brief)
             upper = {name: value * math.exp(min(quantile * sigmas[name], 50.0)) for name, value in latencies.items()}
-        return Verdict(latencies=latencies, upper=upper, excess=self._excess(upper))
+        return SloCheck(latencies=latencies, upper=upper, excess=self._excess(upper))
 
     def _excess(self, latencies: Mapping[str, float]) -> float:
         limits = {name: limit for name in LIMITS if (limit := getattr(self.demand.slo, name)) is not None}

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from advisor.benchmarking.session import Probing
+    from advisor.benchmarking.session import ProbeSession
     from catalog.schema import Measurement
     from probes.sweep import Sweep
 
@@ -240,8 +240,8 @@ def probe(
         return
     if model is not None and plan is not None:
         raise InputError("--model and --plan are both given; a plan says which models, leave out one of the two")
-    from advisor.benchmarking.benchmark_plan import Question  # likewise
-    from advisor.benchmarking.probe_api import prepared  # likewise
+    from advisor.benchmarking.benchmark_plan import ProbeQuestion  # likewise
+    from advisor.benchmarking.probe_api import prepare  # likewise
     from advisor.benchmarking.traffic_plan import read_requests  # brings numpy
 
     limit = seconds(budget or DEFAULT_BUDGET) if budget or not plan else None
@@ -267,13 +267,13 @@ def probe(
         return
     if tokenizer is not None:
         raise InputError("--tokenizer is for --endpoint; the engines measured here are given tokens")
-    question = Question(
+    question = ProbeQuestion(
         engine=engine or ("vllm" if serving else "torch"), serving=serving, dtype=dtype, max_model_len=max_model_len,
         trace=read_requests(trace, serving=serving), tp=numbers("--tp", tensor_parallel_size),
         pp=numbers("--pp", pipeline_parallel_size), batch=numbers("--batch", batch),
         input_len=numbers("--input-len", input_len), output_len=numbers("--output-len", output_len),
     )  # fmt: skip
-    ready = prepared(
+    ready = prepare(
         model, gpus, budget_s=limit, question=question, device=device, role=role, out=out, store=runs, plan=plan,
         began=began,
     )  # fmt: skip
@@ -330,7 +330,7 @@ def ended_by_sigterm() -> Iterator[None]:
 
 
 @contextmanager
-def watched(ready: Probing) -> Iterator[tuple[Callable[[Sweep], None] | None, Callable[[str], None]]]:
+def watched(ready: ProbeSession) -> Iterator[tuple[Callable[[Sweep], None] | None, Callable[[str], None]]]:
     """Something that shows how a sweep goes on and something that tells what happens: on stderr, if it is a terminal."""
     if sys.stderr is None or not sys.stderr.isatty():
         yield None, lambda _: None
@@ -356,7 +356,7 @@ def watched(ready: Probing) -> Iterator[tuple[Callable[[Sweep], None] | None, Ca
         yield watch, console.print
 
 
-def _tell_plan(ready: Probing, chosen: str, *, wide: bool) -> None:
+def _tell_plan(ready: ProbeSession, chosen: str, *, wide: bool) -> None:
     from advisor.render.probings import plan_columns, plan_rows, plan_view  # brings Rich
 
     answer(
@@ -369,7 +369,7 @@ def _tell_plan(ready: Probing, chosen: str, *, wide: bool) -> None:
 
 
 def _tell_outcome(
-    ready: Probing, measured: Sequence[Measurement], before: int, chosen: str, *, wide: bool, report: bool
+    ready: ProbeSession, measured: Sequence[Measurement], before: int, chosen: str, *, wide: bool, report: bool
 ) -> None:
     from advisor.render.lines import labelled  # brings Rich
     from advisor.render.measured import measured_columns, measured_rows, measured_view
@@ -395,12 +395,12 @@ def _tell_outcome(
 
 def _tell_report(out: str | None, runs: str | None, chosen: str, *, wide: bool) -> None:
     """A report of what has been measured before."""
-    from advisor.benchmarking.session import places  # brings numpy
+    from advisor.benchmarking.session import output_paths  # brings numpy
     from advisor.render.lines import labelled  # brings Rich
     from advisor.render.measured import measured_columns, measured_rows, measured_view
     from catalog.runs import read_runs
 
-    folder, store = places(out, runs)
+    folder, store = output_paths(out, runs)
     measured = list(read_runs(store))
     pages = _pages(measured, folder)
     answer(

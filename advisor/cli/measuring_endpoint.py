@@ -13,15 +13,15 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from advisor.benchmarking.endpoint_session import EndpointProbing, Outcome
+    from advisor.benchmarking.endpoint_session import EndpointSession, Outcome
     from advisor.render.tables import Column
 
 
 def probe_endpoint(asked: Mapping[str, Any], chosen: str, *, wide: bool, dry_run: bool, report: bool) -> None:
-    """Measure, or only list, and tell it. ``asked`` is what ``prepared_endpoint`` takes."""
-    from advisor.benchmarking.endpoint_session import Outcome, prepared_endpoint  # brings numpy
+    """Measure, or only list, and tell it. ``asked`` is what ``prepare_endpoint`` takes."""
+    from advisor.benchmarking.endpoint_session import Outcome, prepare_endpoint  # brings numpy
 
-    ready = prepared_endpoint(**asked)
+    ready = prepare_endpoint(**asked)
     if dry_run:
         _tell_plan(ready, chosen, wide=wide)
         return
@@ -42,7 +42,7 @@ def _say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-def _head(ready: EndpointProbing, width: int) -> RenderableType:
+def _head(ready: EndpointSession, width: int) -> RenderableType:
     from advisor.render.lines import hardware, header  # brings Rich
 
     facts, target = ready.facts, ready.target
@@ -52,7 +52,7 @@ def _head(ready: EndpointProbing, width: int) -> RenderableType:
     return header([ready.model.name, hardware(ready.cluster), engine, layout, lengths, ready.endpoint.url], width)
 
 
-def _tell_plan(ready: EndpointProbing, chosen: str, *, wide: bool) -> None:
+def _tell_plan(ready: EndpointSession, chosen: str, *, wide: bool) -> None:
     from advisor.render.lines import labelled, notes  # brings Rich
     from advisor.render.tables import Column, drawn
 
@@ -75,7 +75,7 @@ def _tell_plan(ready: EndpointProbing, chosen: str, *, wide: bool) -> None:
     answer(chosen, view=view, body=ready.to_dict, rows=lambda: rows, columns=columns)
 
 
-def _tell(ready: EndpointProbing, outcome: Outcome, chosen: str, *, wide: bool, report: bool) -> None:
+def _tell(ready: EndpointSession, outcome: Outcome, chosen: str, *, wide: bool, report: bool) -> None:
     from advisor.render.lines import labelled, notes  # brings Rich
     from advisor.render.measured import measured_columns, measured_rows, measured_view
     from advisor.render.measured import report as written

@@ -19,7 +19,7 @@ from catalog.schema import Deployment, InputError, Workload
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from advisor.simulator.request_results import Served
+    from advisor.simulator.request_results import RequestResults
 
 Concurrency = Annotated[
     int | None,
@@ -234,7 +234,7 @@ def _curve(text: str | None) -> list[float]:
 
 
 @contextlib.contextmanager
-def requests_file(path: str | None) -> Iterator[Callable[[int, Served], None] | None]:
+def requests_file(path: str | None) -> Iterator[Callable[[int, RequestResults], None] | None]:
     """What writes requests and the number of their deployment into that file, which is there once all went well.
 
     Raises:

@@ -17,7 +17,7 @@ from catalog.schema import Slo, Workload
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from advisor.benchmarking.session import Probing
+    from advisor.benchmarking.session import ProbeSession
     from probes.sweep import Sweep
 
 Budget = Annotated[
@@ -97,7 +97,7 @@ def tune(
     with measuring.ended_by_sigterm(), ExitStack() as shown:
         tell: Callable[[str], None] | None = None
 
-        def watch(ready: Probing) -> Callable[[Sweep], None] | None:
+        def watch(ready: ProbeSession) -> Callable[[Sweep], None] | None:
             """Show this round in place of the one before."""
             nonlocal tell
             shown.close()

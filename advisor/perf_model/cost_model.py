@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from advisor.perf_model.correction import Correction
-    from advisor.perf_model.deployment_arrays import Layout
+    from advisor.perf_model.deployment_arrays import DeploymentArrays
     from advisor.perf_model.memory.parts import Memory
     from advisor.perf_model.parameters import Parameters
     from catalog.schema import Cluster, Model
@@ -33,12 +33,12 @@ Llama-3.1-8B and Qwen2.5-7B in fp8 on one H200 takes 7% longer than if it were 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
+class CostModel:
     """Everything the time of a pass depends on beside the pass itself."""
 
     model: Model
     cluster: Cluster
-    layout: Layout
+    layout: DeploymentArrays
     memory: Memory
     parameters: Parameters
     engine: str = "vllm"
@@ -73,6 +73,6 @@ class Setting:
         """
         return self.engine.startswith("torch")
 
-    def take(self, rows: NDArray[np.bool_]) -> Setting:
+    def take(self, rows: NDArray[np.bool_]) -> CostModel:
         nearby = None if self.correction is None else self.correction.take(rows)
         return replace(self, layout=self.layout.take(rows), memory=self.memory.take(rows), correction=nearby)

@@ -45,7 +45,7 @@ def checkpoint_dtype(model: Model, gpu: Gpu) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Layout:
+class DeploymentArrays:
     """n deployments; every array has shape (n,)."""
 
     tp: Array
@@ -73,7 +73,7 @@ class Layout:
     sequence_parallel: Array
 
     @classmethod
-    def of(cls, deployments: Sequence[Deployment], model: Model, gpu: Gpu) -> Layout:
+    def of(cls, deployments: Sequence[Deployment], model: Model, gpu: Gpu) -> DeploymentArrays:
         """From resolved deployments (no knob left None)."""
         columns: dict[str, Any] = {
             name: [getattr(deployment, name) for deployment in deployments]
@@ -86,7 +86,7 @@ class Layout:
         return cls.from_columns(columns, model, gpu)
 
     @classmethod
-    def from_columns(cls, columns: Mapping[str, Any], model: Model, gpu: Gpu) -> Layout:
+    def from_columns(cls, columns: Mapping[str, Any], model: Model, gpu: Gpu) -> DeploymentArrays:
         """From columns named like the fields of ``Deployment``; scalars are broadcast. Without ``graphs``, they are on
         where ``compiled`` is.
 
@@ -124,7 +124,7 @@ class Layout:
         return cls(**dict(zip(numbers, np.broadcast_arrays(*numbers.values()), strict=True)))
 
     @classmethod
-    def of_formats(cls, dtypes: Sequence[str], gpu: Gpu) -> Layout:
+    def of_formats(cls, dtypes: Sequence[str], gpu: Gpu) -> DeploymentArrays:
         """Single GPUs that differ in the weights' format alone, for kernels timed without a model."""
         bits = np.array([weight_bits(dtype) for dtype in dtypes])
         one = np.ones(len(dtypes))
@@ -139,7 +139,7 @@ class Layout:
     def __len__(self) -> int:
         return len(self.tp)
 
-    def take(self, rows: NDArray[Any]) -> Layout:
+    def take(self, rows: NDArray[Any]) -> DeploymentArrays:
         """The chosen rows, by index or mask."""
         return replace(self, **{name: getattr(self, name)[rows] for name in self.__slots__})
 

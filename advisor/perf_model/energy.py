@@ -49,7 +49,7 @@ POWER: Mapping[str, Power] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
+class GpuWork:
     """What some GPUs do."""
 
     gpu_s: float
@@ -78,7 +78,7 @@ def weights_read(model: Model, tokens: float) -> float:
 def dynamic_work(
     model: Model, kv_bytes: float, *, gpu_s: float, passes: Sequence[tuple[float, float]], tokens: float, contexts: float,
     pairs: float,
-) -> Work:  # fmt: skip
+) -> GpuWork:  # fmt: skip
     """Work of 16-bit weights.
 
     Args:
@@ -91,7 +91,7 @@ def dynamic_work(
         pairs: query-key pairs, in all.
 
     """
-    return Work(
+    return GpuWork(
         gpu_s=gpu_s,
         bytes=2.0 * sum(count * weights_read(model, each) for count, each in passes) + kv_bytes * contexts,
         flops=2.0 * active_parameters(model) * tokens
@@ -102,7 +102,7 @@ def dynamic_work(
 def batch_work(
     model: Model, deployment: Deployment, kv_bytes: float, *, batch: float, input_len: float, output_len: float, seconds: float,
     steady: bool,
-) -> Work:  # fmt: skip
+) -> GpuWork:  # fmt: skip
     """Of ``batch`` requests of each replica that take ``seconds``; ``steady``: their prompts share the steps of outputs."""
     budget = deployment.max_num_batched_tokens or 8192
     chunks = max(math.ceil(batch * input_len / budget), 1)
@@ -113,19 +113,19 @@ def batch_work(
         tokens=batch * (input_len + output_len - 1.0),
         contexts=batch * ((output_len - 1.0) * input_len + output_len**2 / 2.0), pairs=batch * (input_len + output_len) ** 2 / 2.0,
     )  # fmt: skip
-    return Work(gpu_s=each.gpu_s * deployment.dp, bytes=each.bytes * deployment.dp, flops=each.flops * deployment.dp)
+    return GpuWork(gpu_s=each.gpu_s * deployment.dp, bytes=each.bytes * deployment.dp, flops=each.flops * deployment.dp)
 
 
-def measured_work(run: Measurement) -> Work:
+def measured_work(run: Measurement) -> GpuWork:
     """Of a measured static batch, in the time that it took."""
-    from advisor.perf_model.deployment_arrays import Layout
+    from advisor.perf_model.deployment_arrays import DeploymentArrays
     from advisor.perf_model.memory.vllm import memory
     from catalog.gpus import find_gpu
     from catalog.models.find import find_model
     from catalog.schema import Cluster
 
     model, gpu = find_model(run.model).value, find_gpu(run.gpu).value
-    layout = Layout.of([run.deployment], model, gpu)
+    layout = DeploymentArrays.of([run.deployment], model, gpu)
     room = memory(model, Cluster(gpu=gpu, gpus_per_node=run.gpus), layout, run.engine)
     assert run.e2e_ms
     return batch_work(
@@ -143,7 +143,7 @@ def with_energy(runs: Iterable[Measurement]) -> list[Measurement]:
     ]
 
 
-def fitted(runs: Sequence[Measurement]) -> Power:
+def fit_power(runs: Sequence[Measurement]) -> Power:
     """Constants of one kind of GPU, none below 0, that bring the relative errors of the energy to their least squares."""
     from scipy.optimize import nnls
 
@@ -185,7 +185,7 @@ def main() -> None:
     for run in with_energy(shipped_runs()):
         by_gpu[run.gpu].append(run)
     for gpu, runs in by_gpu.items():
-        power = fitted([run for run in runs if run.role == "fit"])
+        power = fit_power([run for run in runs if run.role == "fit"])
         print(
             f"{gpu}: {power.static_w:.1f} W, {power.joules_per_byte * 1e12:.1f} pJ a byte, "
             f"{power.joules_per_flop * 1e12:.3f} pJ an operation, sigma {power.sigma:.3f}"

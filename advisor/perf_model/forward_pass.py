@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from advisor.perf_model.cost import Cost
-from advisor.perf_model.operators import Pass
-from advisor.perf_model.roofline import hand_over_ms, stage_cost
+from advisor.perf_model.operators import ForwardPass
+from advisor.perf_model.roofline import gpu_cost, hand_over_ms
 from advisor.perf_model.torch_overheads import SUMS_HOST_US, routing, unfused
 from catalog.engines.torch_layout import lay_out
 
 if TYPE_CHECKING:
-    from advisor.perf_model.cost_model import Setting
+    from advisor.perf_model.cost_model import CostModel
     from catalog.schema import Model
     from catalog.units import Array
 
@@ -26,31 +26,31 @@ HOST_LINK = 0.87
 """Share of the host link that copies from pinned memory reach: 55.5 of 64 GB/s (``catalog/data/kernels``, h2d, H200)."""
 
 
-def prefill_pass(tokens: Array, sequences: Array, pairs: Array, windowed_pairs: Array) -> Pass:
+def prefill_pass(tokens: Array, sequences: Array, pairs: Array, windowed_pairs: Array) -> ForwardPass:
     zero = np.zeros_like(tokens)
-    return Pass(
+    return ForwardPass(
         tokens=tokens, sequences=sequences, decodes=zero, context=zero, windowed_context=zero, pairs=pairs,
         windowed_pairs=windowed_pairs,
     )  # fmt: skip
 
 
-def decode_pass(model: Model, sequences: Array, context: Array) -> Pass:
+def decode_pass(model: Model, sequences: Array, context: Array) -> ForwardPass:
     zero = np.zeros_like(sequences)
     window = float(model.sliding_window) if model.sliding_window else np.inf
-    return Pass(
+    return ForwardPass(
         tokens=sequences, sequences=sequences, decodes=sequences, context=context,
         windowed_context=np.minimum(context, window), pairs=zero, windowed_pairs=zero,
     )  # fmt: skip
 
 
-def pass_cost(setting: Setting, step: Pass, *, prefills: Array | float) -> Cost:
+def forward_pass_cost(setting: CostModel, step: ForwardPass, *, prefills: Array | float) -> Cost:
     """One pass through every stage, host time included.
 
     ``prefills``: 1 where the pass holds prefill tokens, which run outside the decode graphs and so cannot be faster than
     the host launches them; between 0 and 1 for a mean over steps.
     """
     layout, parameters = setting.layout, setting.reached
-    cost = stage_cost(setting.model, layout, step, setting.cluster, parameters)
+    cost = gpu_cost(setting.model, layout, step, setting.cluster, parameters)
     hops = (layout.pp - 1.0) * hand_over_ms(setting.model, layout, step, setting.cluster, parameters)
     cost = cost + Cost.of("hand_over", communication=hops)
     gpu_ms = cost.total_ms
@@ -79,7 +79,7 @@ def pass_cost(setting: Setting, step: Pass, *, prefills: Array | float) -> Cost:
     )
 
 
-def _slowest_stage(setting: Setting) -> Array:
+def _slowest_stage(setting: CostModel) -> Array:
     """Share of a pass that the slowest of the pipeline's stages takes: the one with most layers."""
     layers = float(setting.model.num_hidden_layers)
     if not setting.whole_prompts:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from advisor.perf_model.deployment_arrays import ACTIVATION_BYTES, Layout
+from advisor.perf_model.deployment_arrays import ACTIVATION_BYTES, DeploymentArrays
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +25,7 @@ EXPERTS_ONLY = frozenset({"mxfp4"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pass:
+class ForwardPass:
     """One forward pass of n deployments, per replica; every array has shape (n,)."""
 
     tokens: Array
@@ -59,7 +59,7 @@ class Product:
     """"half": kept in 16 bits whatever the weight format."""
 
 
-def products(model: Model, layout: Layout, step: Pass) -> Iterator[Product]:
+def products(model: Model, layout: DeploymentArrays, step: ForwardPass) -> Iterator[Product]:
     """Every matrix product on one GPU of the first tensor-parallel rank, all layers."""
     h, layers = float(model.hidden_size), float(model.num_hidden_layers)
     heads = model.num_attention_heads / layout.tp
@@ -104,7 +104,7 @@ def products(model: Model, layout: Layout, step: Pass) -> Iterator[Product]:
     )  # fmt: skip
 
 
-def expert_products(model: Model, layout: Layout, tokens: Array) -> Iterator[Product]:
+def expert_products(model: Model, layout: DeploymentArrays, tokens: Array) -> Iterator[Product]:
     """Those of the layers with experts: the router, the experts that are touched, and the shared ones."""
     columns = 2.0 if model.gated_mlp else 1.0
     h, count = float(model.hidden_size), float(model.moe_layers)
@@ -135,7 +135,7 @@ def expert_products(model: Model, layout: Layout, tokens: Array) -> Iterator[Pro
             )
 
 
-def kv_heads(model: Model, layout: Layout) -> Array:
+def kv_heads(model: Model, layout: DeploymentArrays) -> Array:
     """KV heads on one GPU: divided by tp, and copied where tp exceeds them."""
     return np.maximum(model.num_key_value_heads / layout.tp, 1.0)
 
@@ -156,14 +156,14 @@ def expert_imbalance(model: Model, tokens: Array, ep: Array) -> Array:
     return np.minimum(1.0 + np.sqrt(2.0 * np.log(np.maximum(ep, 1.0)) / mean), ep)
 
 
-def kv_numbers_per_token(model: Model, layout: Layout) -> Array:
+def kv_numbers_per_token(model: Model, layout: DeploymentArrays) -> Array:
     """Numbers one token adds to the KV cache of one layer on one GPU. MLA keeps one latent, on every GPU."""
     if model.attention == "mla":
         return np.full(len(layout), float(model.kv_lora_rank + model.qk_rope_head_dim))
     return kv_heads(model, layout) * float(model.head_dim + model.value_dim)
 
 
-def pair_flops(model: Model, layout: Layout, *, absorbed: bool) -> Array:
+def pair_flops(model: Model, layout: DeploymentArrays, *, absorbed: bool) -> Array:
     """FLOPs of one query-key pair in one layer on one GPU: the score and the weighted value.
 
     ``absorbed``: MLA decode, which works on the latent (DeepSeek-V2, arXiv 2405.04434, section 2.1.2).
@@ -174,7 +174,7 @@ def pair_flops(model: Model, layout: Layout, *, absorbed: bool) -> Array:
     return 2.0 * heads * (model.head_dim + model.value_dim)
 
 
-def elementwise_bytes(model: Model, layout: Layout, step: Pass) -> Array:
+def elementwise_bytes(model: Model, layout: DeploymentArrays, step: ForwardPass) -> Array:
     """Bytes that norms, rotary embedding and activations move in all layers, each tensor read and written once."""
     h, layers = float(model.hidden_size), float(model.num_hidden_layers)
     norms = 2.0 * model.norms_per_layer * 2.0 * h / np.where(layout.sequence_parallel > 0, layout.tp, 1.0)
@@ -187,7 +187,7 @@ def elementwise_bytes(model: Model, layout: Layout, step: Pass) -> Array:
     return plain + model.moe_layers * step.tokens * routed_bytes(model, layout)
 
 
-def routed_bytes(model: Model, layout: Layout) -> Array:
+def routed_bytes(model: Model, layout: DeploymentArrays) -> Array:
     """Bytes that one token's way through the experts of one layer moves beside the weights."""
     gate = 3.0 if model.gated_mlp else 2.0
     columns = gate * model.moe_intermediate_size / layout.tp + 2.0 * model.hidden_size

@@ -12,9 +12,9 @@ import numpy as np
 
 from advisor.perf_model.collectives import collective, send_ms
 from advisor.perf_model.cost import Cost
-from advisor.perf_model.deployment_arrays import ACTIVATION_BYTES, Layout
+from advisor.perf_model.deployment_arrays import ACTIVATION_BYTES, DeploymentArrays
 from advisor.perf_model.operators import (
-    Pass,
+    ForwardPass,
     Product,
     elementwise_bytes,
     kv_numbers_per_token,
@@ -52,7 +52,7 @@ def smooth_maximum(memory: Array, compute: Array, sharpness: Array | float) -> t
     return per_share * a, per_share * b
 
 
-def product_cost(product: Product, layout: Layout, gpu: Gpu, parameters: Parameters) -> Cost:
+def product_cost(product: Product, layout: DeploymentArrays, gpu: Gpu, parameters: Parameters) -> Cost:
     """One matrix product in all its layers."""
     expert = product.kind == "expert"
     bandwidth = gpu.memory_bandwidth_gbps * 1e6 * (parameters.expert_memory if expert else parameters.gemm_memory)
@@ -68,7 +68,7 @@ def product_cost(product: Product, layout: Layout, gpu: Gpu, parameters: Paramet
     return Cost.of(product.name, memory=memory, compute=compute, overhead=launch) * product.layers
 
 
-def attention_cost(model: Model, layout: Layout, step: Pass, gpu: Gpu, parameters: Parameters) -> Cost:
+def attention_cost(model: Model, layout: DeploymentArrays, step: ForwardPass, gpu: Gpu, parameters: Parameters) -> Cost:
     """Attention of all layers: decode reads the cache, prefill computes pairs.
 
     Kernels work in tiles: a decoding sequence costs as if it were ``kv_tile`` tokens longer, a prefill token as if it
@@ -93,7 +93,9 @@ def attention_cost(model: Model, layout: Layout, step: Pass, gpu: Gpu, parameter
     return Cost.of("attention", memory=memory, compute=compute, overhead=launch)
 
 
-def stage_cost(model: Model, layout: Layout, step: Pass, cluster: Cluster, parameters: Parameters) -> Cost:
+def gpu_cost(
+    model: Model, layout: DeploymentArrays, step: ForwardPass, cluster: Cluster, parameters: Parameters
+) -> Cost:
     """GPU time of all layers and the head, as if on one stage; pipeline and host are ``step``'s business."""
     gpu, layers = cluster.gpu, float(model.num_hidden_layers)
     cost = attention_cost(model, layout, step, gpu, parameters)
@@ -120,7 +122,7 @@ PARALLEL_BLOCKS = {"falcon", "gpt_neox", "gptj", "phi"}
 """Attention and feed-forward side by side: one all-reduce a layer (GPT-J; Wang and Komatsuzaki, 2021)."""
 
 
-def _exchange(model: Model, layout: Layout, message: Array, cluster: Cluster, parameters: Parameters) -> Cost:
+def _exchange(model: Model, layout: DeploymentArrays, message: Array, cluster: Cluster, parameters: Parameters) -> Cost:
     """Tokens to the GPUs that hold their experts and back, where experts are spread over several replicas.
 
     An all-gather before and a reduce-scatter after the experts, among the replicas (vLLM's default back end).
@@ -135,7 +137,9 @@ def _exchange(model: Model, layout: Layout, message: Array, cluster: Cluster, pa
     return (both + back) * float(model.moe_layers)
 
 
-def hand_over_ms(model: Model, layout: Layout, step: Pass, cluster: Cluster, parameters: Parameters) -> Array:
+def hand_over_ms(
+    model: Model, layout: DeploymentArrays, step: ForwardPass, cluster: Cluster, parameters: Parameters
+) -> Array:
     """Milliseconds to pass activations (hidden state and residual) from one stage to the next."""
     message = 2.0 * step.tokens * model.hidden_size * ACTIVATION_BYTES / layout.tp
     return np.where(layout.pp > 1, send_ms(message, layout.tp, layout.pp, cluster, parameters), 0.0)

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from advisor.perf_model.cost import Cost
-from advisor.perf_model.forward_pass import _slowest_stage, decode_pass, pass_cost, prefill_pass
+from advisor.perf_model.forward_pass import _slowest_stage, decode_pass, forward_pass_cost, prefill_pass
 from advisor.perf_model.memory.vllm import max_concurrency
-from advisor.perf_model.operators import Pass, causal_pairs
+from advisor.perf_model.operators import ForwardPass, causal_pairs
 
 if TYPE_CHECKING:
-    from advisor.perf_model.cost_model import Setting
-    from advisor.perf_model.deployment_arrays import Layout
+    from advisor.perf_model.cost_model import CostModel
+    from advisor.perf_model.deployment_arrays import DeploymentArrays
     from catalog.units import Array
 
 
@@ -29,7 +29,7 @@ starts. 4 prompts of 1024 tokens get their first tokens at 0.96 of the prefill's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Times:
+class PhaseTimes:
     """Latencies of one replica and what they are made of; arrays have shape (n,)."""
 
     prefill_ms: Array
@@ -45,7 +45,7 @@ class Times:
     """One decode step (static) or one mean step (steady)."""
 
 
-def _whole_prefill(setting: Setting, batch: Array, input_len: Array) -> tuple[Cost, Array, Array]:
+def _whole_prefill(setting: CostModel, batch: Array, input_len: Array) -> tuple[Cost, Array, Array]:
     """Like ``_prefill``, of an engine that never cuts a prompt: each of the pp groups of sequences that decode in turn is
     prefilled in micro-batches of as many prompts as the budget holds, at least one; then all get their first tokens.
     """
@@ -56,7 +56,7 @@ def _whole_prefill(setting: Setting, batch: Array, input_len: Array) -> tuple[Co
     requests = batch / passes
     window = float(setting.model.sliding_window)
     pairs, windowed = requests * causal_pairs(input_len), requests * causal_pairs(input_len, window)
-    each = pass_cost(setting, prefill_pass(requests * input_len, requests, pairs, windowed), prefills=1.0)
+    each = forward_pass_cost(setting, prefill_pass(requests * input_len, requests, pairs, windowed), prefills=1.0)
     slowest = np.where(layout.pp > 1, _slowest_stage(setting), 1.0)
     whole = each * (1.0 + (passes - 1.0) * slowest)
     # The last stage ends each group after its micro-batches; the first takes note once it has no more to prefill.
@@ -69,7 +69,7 @@ def _whole_prefill(setting: Setting, batch: Array, input_len: Array) -> tuple[Co
     return whole + Cost.of("host", overhead=admission_ms), groups, first_ms
 
 
-def _prefill(setting: Setting, batch: Array, input_len: Array) -> tuple[Cost, Array, Array]:
+def _prefill(setting: CostModel, batch: Array, input_len: Array) -> tuple[Cost, Array, Array]:
     """Makespan of prefilling the whole batch, the number of chunks, and the mean time to a request's first token.
 
     The engine starts on the requests that it has while the others are still being submitted; these follow in chunks as
@@ -91,7 +91,7 @@ def _prefill(setting: Setting, batch: Array, input_len: Array) -> tuple[Cost, Ar
     def one_pass(chunk: Array) -> Cost:
         requests = chunk / input_len
         pairs, windowed = requests * causal_pairs(input_len), requests * causal_pairs(input_len, window)
-        return pass_cost(setting, prefill_pass(chunk, requests, pairs, windowed), prefills=1.0)
+        return forward_pass_cost(setting, prefill_pass(chunk, requests, pairs, windowed), prefills=1.0)
 
     slowest = np.where(layout.pp > 1, _slowest_stage(setting), 1.0)
     opening, ending = one_pass(first), one_pass(last)
@@ -114,7 +114,7 @@ def _prefill(setting: Setting, batch: Array, input_len: Array) -> tuple[Cost, Ar
     return whole + Cost.of("host", overhead=admission_ms), later + 1.0, first_ms + admission_ms
 
 
-def _decode(setting: Setting, running: Array, context: Array, groups: Array) -> Cost:
+def _decode(setting: CostModel, running: Array, context: Array, groups: Array) -> Cost:
     """One decode step of ``running`` sequences in ``groups`` micro-batches.
 
     Each micro-batch passes all stages before its next token, so a step takes at least a full pass of one micro-batch;
@@ -124,13 +124,15 @@ def _decode(setting: Setting, running: Array, context: Array, groups: Array) -> 
     uneven = np.where(groups > 1, 1.0 + parameters.group_imbalance, 1.0)
     share = np.minimum(running / groups * uneven, running)
     step = decode_pass(setting.model, share, context)
-    cost = pass_cost(setting, step, prefills=0.0)
+    cost = forward_pass_cost(setting, step, prefills=0.0)
     waiting = np.where(groups > 1, parameters.sequence_us * 1e-3 * (running - share), 0.0)
     others = np.where(groups > 1, parameters.step_ms * (groups - 1.0), 0.0)
     return cost + Cost.of("host", overhead=np.maximum(waiting, 0.0) + others)
 
 
-def put_off(layout: Layout, running: Array, input_len: Array, output_len: Array, chunks: Array) -> tuple[Array, Array]:
+def put_off(
+    layout: DeploymentArrays, running: Array, input_len: Array, output_len: Array, chunks: Array
+) -> tuple[Array, Array]:
     """What a static batch prefilled in several chunks decodes meanwhile: tokens per request, and the share of one more step.
 
     Tokens that requests prefilled early decode take places of prompt tokens. A request that is k of the n chunks ahead has
@@ -146,7 +148,7 @@ def put_off(layout: Layout, running: Array, input_len: Array, output_len: Array,
     return early, np.where((ahead > 0) & (layout.pp == 1), another, 0.0)
 
 
-def static(setting: Setting, batch: Array, input_len: Array, output_len: Array) -> Times:
+def static_batch_times(setting: CostModel, batch: Array, input_len: Array, output_len: Array) -> PhaseTimes:
     """All ``batch`` requests of each replica arrive at t=0; arrays of shape (n,).
 
     Above what the KV cache holds, requests run in waves.
@@ -187,7 +189,7 @@ def static(setting: Setting, batch: Array, input_len: Array, output_len: Array) 
     waves_waited = (running * waves * (waves - 1.0) / 2.0 + left * waves) / batch
     waiting = waves_waited * steps * decode_ms
     ttft_ms = first_ms + waiting
-    return Times(
+    return PhaseTimes(
         prefill_ms=prefill_ms,
         ttft_ms=ttft_ms,
         tpot_ms=np.where(steps > 0, total, 0.0),
@@ -210,7 +212,7 @@ def _steady_first(step_ms: Array, carrying_ms: Array, chunks: Array, others: Arr
     return waiting + (chunks + others) * carrying_ms
 
 
-def steady(setting: Setting, batch: Array, input_len: Array, output_len: Array) -> Times:
+def steady_state_times(setting: CostModel, batch: Array, input_len: Array, output_len: Array) -> PhaseTimes:
     """``batch`` requests are kept in flight on each replica; arrays of shape (n,).
 
     In the life of one request every other one in flight is prefilled once. With n chunks a prompt and b requests, n b
@@ -240,7 +242,7 @@ def steady(setting: Setting, batch: Array, input_len: Array, output_len: Array) 
     decode = decode_pass(model, np.maximum(decoding * uneven, least), context)
     tokens = tokens * uneven
     prompts = tokens / input_len
-    with_chunk = Pass(
+    with_chunk = ForwardPass(
         tokens=decode.tokens + tokens,
         sequences=decode.sequences + prompts,
         decodes=decode.decodes,
@@ -249,8 +251,8 @@ def steady(setting: Setting, batch: Array, input_len: Array, output_len: Array) 
         pairs=prompts * causal_pairs(input_len),
         windowed_pairs=prompts * causal_pairs(input_len, window),
     )
-    plain = pass_cost(setting, decode, prefills=0.0)
-    carrying = pass_cost(setting, with_chunk, prefills=1.0)
+    plain = forward_pass_cost(setting, decode, prefills=0.0)
+    carrying = forward_pass_cost(setting, with_chunk, prefills=1.0)
     on_prefill, on_decode = setting.factors
     decoding_part = plain.total_ms / np.maximum(carrying.total_ms, 1e-12)
     carrying = carrying * (on_prefill + (on_decode - on_prefill) * np.minimum(decoding_part, 1.0))
@@ -273,7 +275,7 @@ def steady(setting: Setting, batch: Array, input_len: Array, output_len: Array) 
     tpot_ms = np.maximum(tpot_ms, np.where(output_len > 1, plain.total_ms + extra, 0.0))
     ttft_ms = first_ms + parameters.admission_ms
     e2e_ms = ttft_ms + tpot_ms * (output_len - 1.0)
-    return Times(
+    return PhaseTimes(
         prefill_ms=chunks * carrying_ms,
         ttft_ms=ttft_ms,
         tpot_ms=tpot_ms,

@@ -11,8 +11,8 @@ from advisor.perf_model.deployment_arrays import ACTIVATION_BYTES
 from advisor.perf_model.operators import elementwise_bytes
 
 if TYPE_CHECKING:
-    from advisor.perf_model.cost_model import Setting
-    from advisor.perf_model.operators import Pass
+    from advisor.perf_model.cost_model import CostModel
+    from advisor.perf_model.operators import ForwardPass
     from catalog.units import Array
 
 SUMS_HOST_US = 140.0
@@ -31,7 +31,7 @@ moves the hidden state of each token and expert. Qwen3-30B-A3B on one H200: batc
 their kernels alone, prefill of 8192 tokens 0.8 ms (``catalog/data/kernels``, experts, and ``catalog/data/runs``)."""
 
 
-def unfused(setting: Setting, step: Pass, gpu_ms: Array) -> Cost:
+def unfused(setting: CostModel, step: ForwardPass, gpu_ms: Array) -> Cost:
     """What the plain PyTorch engine takes longer than ``gpu_ms`` where its element-wise kernels are not fused; other
     engines' are written as one.
     """
@@ -45,7 +45,7 @@ def unfused(setting: Setting, step: Pass, gpu_ms: Array) -> Cost:
     )
 
 
-def routing(setting: Setting, step: Pass) -> Cost:
+def routing(setting: CostModel, step: ForwardPass) -> Cost:
     """What the plain PyTorch engine takes to send tokens to experts and back."""
     model = setting.model
     sent = ROUTING_TRAFFIC * step.tokens * model.num_experts_per_tok * model.hidden_size * ACTIVATION_BYTES

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from advisor.calibration.intervals import scale_name
-from advisor.perf_model.deployment_arrays import Layout
+from advisor.perf_model.deployment_arrays import DeploymentArrays
 from advisor.perf_model.memory.vllm import max_concurrency, memory
 from advisor.prediction.estimation import HIGHER_IS_BETTER
-from advisor.prediction.evidence import Knowledge
+from advisor.prediction.evidence import Evidence
 from advisor.prediction.inputs import check_lengths, chosen_price, read_cluster, read_model
-from advisor.prediction.prediction import TIME_METRICS, Evaluation, request_causes, turning_batch
+from advisor.prediction.prediction import TIME_METRICS, Prediction, request_causes, turning_batch
 from catalog.engines import resolve
 from catalog.schema import Cluster, Deployment, InputError, Model, Note, Price, require_positive
 
@@ -165,14 +165,14 @@ def curve(
     )  # fmt: skip
     resolved = resolve(wanted, found_model.value, found_cluster.value)
     model_, cluster, deployment = found_model.value, found_cluster.value, resolved.value
-    knowledge = Knowledge.of(runs, engine=deployment.engine, gpu=cluster.gpu)
+    knowledge = Evidence.of(runs, engine=deployment.engine, gpu=cluster.gpu)
     marginal = knowledge.marginal(deployment.engine, cluster.gpu)
     budget = deployment.max_num_batched_tokens
     assert budget is not None  # resolved
     started = _Started(model_, cluster, deployment, budget, each_batch=each)
     full = started.full_batch(input_len + output_len)
     chosen = np.array(_batches(batches, full), dtype=float)
-    evaluation = Evaluation.of(
+    evaluation = Prediction.of(
         model_, cluster, started.layout(chosen), batch=chosen, input_len=input_len, output_len=output_len, regime=regime,
         parameters=marginal.parameters, engine=deployment.engine,
         residuals=knowledge.residuals(deployment.engine, cluster.gpu, model_),
@@ -203,8 +203,10 @@ class _Started:
     each_batch: bool
     """``max_num_seqs`` is the batch, though never above the tokens of a step, which no engine allows."""
 
-    def layout(self, batches: Array) -> Layout:
-        layout = Layout.of([self.deployment], self.model, self.cluster.gpu).take(np.zeros(len(batches), dtype=int))
+    def layout(self, batches: Array) -> DeploymentArrays:
+        layout = DeploymentArrays.of([self.deployment], self.model, self.cluster.gpu).take(
+            np.zeros(len(batches), dtype=int)
+        )
         if self.each_batch:
             return replace(layout, max_num_seqs=np.minimum(batches, float(self.budget)))
         return layout
@@ -240,7 +242,7 @@ def _batches(given: Sequence[int] | None, full: int) -> list[int]:
 
 
 def _with_intervals(
-    evaluation: Evaluation, knowledge: Knowledge, deployment: Deployment, price: Price | None
+    evaluation: Prediction, knowledge: Evidence, deployment: Deployment, price: Price | None
 ) -> tuple[dict[str, Array], dict[str, Array], dict[str, Array]]:
     """The metrics and the ends of their intervals, which never pass the physical floor (``Estimate.interval``)."""
     marginal = knowledge.marginal(deployment.engine, evaluation.setting.cluster.gpu)
@@ -266,7 +268,7 @@ def _with_intervals(
     return metrics, low, high
 
 
-def _memory(evaluation: Evaluation) -> dict[str, Array]:
+def _memory(evaluation: Prediction) -> dict[str, Array]:
     room, concurrency = evaluation.setting.memory, np.maximum(evaluation.concurrency, 1.0)
     filled = room.kv_gib * np.clip(evaluation.batch / concurrency, 0.0, 1.0)
     return {

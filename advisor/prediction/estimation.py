@@ -13,15 +13,15 @@ import numpy as np
 
 from advisor.calibration.intervals import scale_name
 from advisor.calibration.parameter_posterior import Provenance
-from advisor.calibration.support import news_of
-from advisor.calibration.surrogate import LEVELS, Scale
-from advisor.perf_model.deployment_arrays import Layout, checkpoint_dtype
+from advisor.calibration.support import extrapolation_notes
+from advisor.calibration.surrogate import LEVELS, IntervalScale
+from advisor.perf_model.deployment_arrays import DeploymentArrays, checkpoint_dtype
 from advisor.perf_model.energy import batch_work, power_of
-from advisor.prediction.evidence import Knowledge
+from advisor.prediction.evidence import Evidence
 from advisor.prediction.inputs import check_lengths, chosen_price, plain, read_cluster, read_model
 from advisor.prediction.prediction import (
     TIME_METRICS,
-    Evaluation,
+    Prediction,
     product_report,
     request_causes,
     time_by_operator,
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 HIGHER_IS_BETTER = frozenset({"output_tok_s", "output_tok_s_per_gpu"})
 ENERGY = "energy_j_per_token"
-NORMAL = Scale(noise=0.0, quantiles=tuple(NormalDist().inv_cdf(0.5 + level / 2.0) for level in LEVELS), runs=0)
+NORMAL = IntervalScale(noise=0.0, quantiles=tuple(NormalDist().inv_cdf(0.5 + level / 2.0) for level in LEVELS), runs=0)
 """Of errors that are taken to be normal."""
 MEASURED_SIGMA = 0.03
 """Spread of repeated measurements of one configuration on one machine."""
@@ -106,7 +106,7 @@ class Estimate:
     notes: tuple[Note, ...]
     sigmas: Mapping[str, float] = field(repr=False)
     """Standard deviation of each metric's logarithm."""
-    scales: Mapping[str, Scale] = field(repr=False)
+    scales: Mapping[str, IntervalScale] = field(repr=False)
     floors: Mapping[str, float] = field(repr=False)
     """Physical bounds of the metrics: the least a time, the most a throughput can be."""
     corrected_by: int = 0
@@ -161,10 +161,10 @@ class Estimate:
 
 
 def describe(
-    evaluation: Evaluation,
+    evaluation: Prediction,
     rows: Sequence[int],
     deployments: Sequence[Deployment],
-    knowledge: Knowledge,
+    knowledge: Evidence,
     *,
     price: Price | None,
     notes: tuple[Note, ...] = (),
@@ -180,7 +180,7 @@ def describe(
     concurrency = chosen.concurrency
     starts, holds = chosen.chances(deployments[0].engine)
     fewest, most = chosen.capacity_ends(deployments[0].engine)
-    news = news_of(marginal, deployments[0].engine, setting.model, setting.layout)
+    news = extrapolation_notes(marginal, deployments[0].engine, setting.model, setting.layout)
     found = []
     for i, deployment in enumerate(deployments):
         room = setting.memory
@@ -240,7 +240,7 @@ def describe(
 
 
 def _energy(
-    evaluation: Evaluation, row: int, deployment: Deployment, tok_s: float | None, sigma: float
+    evaluation: Prediction, row: int, deployment: Deployment, tok_s: float | None, sigma: float
 ) -> tuple[float | None, float]:
     """Joules of an output token, and the standard deviation of their logarithm."""
     setting = evaluation.setting
@@ -258,7 +258,7 @@ def _energy(
     return joules / (running * deployment.dp * output), math.hypot(power.sigma, waiting * sigma)
 
 
-def memory_parts(evaluation: Evaluation, row: int) -> dict[str, float]:
+def memory_parts(evaluation: Prediction, row: int) -> dict[str, float]:
     """GiB on the fullest GPU, by part; they sum to ``device``."""
     room = evaluation.setting.memory
     device = evaluation.setting.cluster.gpu.memory_gib
@@ -272,7 +272,7 @@ def memory_parts(evaluation: Evaluation, row: int) -> dict[str, float]:
     return parts | {"device": device}
 
 
-def _limits(evaluation: Evaluation, row: int, *, fits: bool, starts: float, holds: float) -> list[Note]:
+def _limits(evaluation: Prediction, row: int, *, fits: bool, starts: float, holds: float) -> list[Note]:
     """Warnings about one row: it does not fit, or not all of its batch runs at once, or neither is certain."""
     told = _shortages(evaluation, row, fits=fits)
     if 1.0 - SURE < starts < SURE:
@@ -282,7 +282,7 @@ def _limits(evaluation: Evaluation, row: int, *, fits: bool, starts: float, hold
     return told
 
 
-def _shortages(evaluation: Evaluation, row: int, *, fits: bool) -> list[Note]:
+def _shortages(evaluation: Prediction, row: int, *, fits: bool) -> list[Note]:
     setting = evaluation.setting
     need = sum(memory_parts(evaluation, row)[part] for part in ("weights", "activations", "engine", "reserved"))
     if not fits:
@@ -370,11 +370,11 @@ def estimate(
     )  # fmt: skip
     check_lengths(found_model.value, input_len, output_len, max_model_len)
     resolved = resolve(wanted, found_model.value, found_cluster.value)
-    knowledge = Knowledge.of(runs, engine=resolved.value.engine, gpu=found_cluster.value.gpu)
-    evaluation = Evaluation.of(
+    knowledge = Evidence.of(runs, engine=resolved.value.engine, gpu=found_cluster.value.gpu)
+    evaluation = Prediction.of(
         found_model.value,
         found_cluster.value,
-        Layout.of([resolved.value], found_model.value, found_cluster.value.gpu),
+        DeploymentArrays.of([resolved.value], found_model.value, found_cluster.value.gpu),
         batch=np.array([float(batch)]),
         input_len=input_len,
         output_len=output_len,

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from advisor.calibration.fingerprint import disagreements, platforms_of
-from advisor.calibration.residual_gp import Residuals, learned, of_model
-from advisor.calibration.surrogate import ANY, Scale, Surrogate, analytic_marginal, shipped_surrogate
+from advisor.calibration.residual_gp import Residuals, fit_residuals, of_model
+from advisor.calibration.surrogate import ANY, IntervalScale, Surrogate, analytic_marginal, shipped_surrogate
 from catalog.engines import find_engine
 from catalog.runs import shipped_runs, user_runs
 from catalog.schema import Measurement, Note
@@ -17,26 +17,26 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from advisor.calibration.fingerprint import Platform
-    from advisor.calibration.parameter_posterior import Marginal
+    from advisor.calibration.parameter_posterior import ParameterPosterior
     from catalog.schema import Gpu, Model
 
 Runs: TypeAlias = Sequence[Measurement] | Surrogate | None
-"""What a question may stand on: see ``Knowledge.of``."""
+"""What a question may stand on: see ``Evidence.of``."""
 
 
-class Beside(tuple["Measurement", ...]):
+class ExtraRuns(tuple["Measurement", ...]):
     """Runs that count beside those that ship and the user's own: what a session has imported and not stored."""
 
     __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Knowledge:
+class Evidence:
     """A surrogate, the runs that may be looked up, and parameters refined by the user's own runs."""
 
     surrogate: Surrogate
     runs: tuple[Measurement, ...]
-    refined: Mapping[tuple[str, str], Marginal] = field(default_factory=dict)
+    refined: Mapping[tuple[str, str], ParameterPosterior] = field(default_factory=dict)
     analytic: bool = False
     """Nothing but the priors and ``refined``."""
     notes: tuple[Note, ...] = ()
@@ -47,8 +47,8 @@ class Knowledge:
     """Factors on the widths of the calibrated intervals, by quantity, that a fit's left-out errors asked for."""
 
     @classmethod
-    def of(cls, runs: Runs, *, engine: str, gpu: Gpu) -> Knowledge:
-        """``None``: shipped and own runs; ``Beside``: those too; a list: exactly those; empty: the analytic model alone;
+    def of(cls, runs: Runs, *, engine: str, gpu: Gpu) -> Evidence:
+        """``None``: shipped and own runs; ``ExtraRuns``: those too; a list: exactly those; empty: the analytic model alone;
         a fit: that.
 
         Only runs of this engine on this GPU refine the parameters; no run does if a what-if changed the GPU.
@@ -58,7 +58,7 @@ class Knowledge:
         surrogate = shipped_surrogate()
         base = gpu.name
         alone = False
-        if runs is None or isinstance(runs, Beside):
+        if runs is None or isinstance(runs, ExtraRuns):
             own = [run for run in (*user_runs(), *(runs or ())) if run.role == "fit"]
             start = surrogate.marginal(engine, base)
             known = (*shipped_runs(), *own)
@@ -68,14 +68,14 @@ class Knowledge:
             start = analytic_marginal()
             known = tuple(runs)
         fresh = [run for run in own if run.engine == engine and run.gpu == base and not run.oom]
-        refined: dict[tuple[str, str], Marginal] = {}
+        refined: dict[tuple[str, str], ParameterPosterior] = {}
         nearby: tuple[Residuals, ...] = ()
         notes: tuple[Note, ...] = ()
         if fresh:
-            from advisor.calibration.observations import dialect, group_runs  # most answers need no fit
+            from advisor.calibration.observations import engine_family, group_runs  # most answers need no fit
             from advisor.calibration.posterior import own_start, update
 
-            current = [run for run in fresh if dialect(run.engine, run.engine_version) == engine]
+            current = [run for run in fresh if engine_family(run.engine, run.engine_version) == engine]
             if current:
                 beside = "" if alone else " beside what ships"
                 notes = (_fitted_to(len(current), engine, base, beside),)
@@ -84,12 +84,12 @@ class Knowledge:
                 marginal, warnings = _expired(after, platforms_of(current), engine)
                 refined[engine, base] = marginal
                 if not warnings:
-                    nearby = learned(groups, lambda *_: marginal.parameters, surrogate.noise)
+                    nearby = fit_residuals(groups, lambda *_: marginal.parameters, surrogate.noise)
                 notes += warnings
         return cls(surrogate=surrogate, runs=known, refined=refined, analytic=alone, notes=notes, own=nearby)
 
     @classmethod
-    def _of_fit(cls, fit: Surrogate, engine: str, gpu: Gpu) -> Knowledge:
+    def _of_fit(cls, fit: Surrogate, engine: str, gpu: Gpu) -> Evidence:
         """What ``advisor.fit`` made; measured configurations are still looked up, unless it stands alone."""
         known = () if fit.alone else (*shipped_runs(), *(run for run in user_runs() if run.role == "fit"))
         refined = {(each.engine, each.gpu): fit.marginals[each.engine, each.gpu] for each in fit.lessons}
@@ -105,7 +105,7 @@ class Knowledge:
             widening={each.metric: each.widening for each in lesson.accuracy},
         )  # fmt: skip
 
-    def marginal(self, engine: str, gpu: Gpu) -> Marginal:
+    def marginal(self, engine: str, gpu: Gpu) -> ParameterPosterior:
         """Parameters of ``engine`` on ``gpu``; a what-if GPU ("H100-SXM (...)") takes those of the GPU it changes.
 
         All runs so far are from NVIDIA's GPUs. Elsewhere an engine has other kernels, so it counts as one nobody measured.
@@ -130,11 +130,11 @@ class Knowledge:
         return None if self.analytic else of_model(self.surrogate.residuals, engine, gpu.name, model)
 
     @property
-    def unmeasured(self) -> Marginal:
+    def unmeasured(self) -> ParameterPosterior:
         """Parameters of an engine that nobody measured, on a GPU likewise."""
         return analytic_marginal() if self.analytic else self.surrogate.marginal(ANY, ANY)
 
-    def scale(self, provenance: str, engine: str, metric: str) -> Scale:
+    def scale(self, provenance: str, engine: str, metric: str) -> IntervalScale:
         """How wide the errors of ``metric`` are, for this engine where enough is known of it."""
         scale = self.surrogate.scale(provenance, engine, metric)
         factor = self.widening.get(metric, 1.0) if provenance == "calibrated" else 1.0
@@ -145,7 +145,9 @@ def _fitted_to(runs: int, engine: str, gpu: str, beside: str) -> Note:
     return Note(f"fitted to {runs} {'run' if runs == 1 else 'runs'} of {engine} on {gpu}{beside}")
 
 
-def _expired(marginal: Marginal, platforms: Sequence[Platform], engine: str) -> tuple[Marginal, tuple[Note, ...]]:
+def _expired(
+    marginal: ParameterPosterior, platforms: Sequence[Platform], engine: str
+) -> tuple[ParameterPosterior, tuple[Note, ...]]:
     """The parameters, less certain where the runs behind them are not all of what is asked about, and why.
 
     Another version of an engine, or other clocks, are as an engine on a GPU that was not measured together: the pair's
@@ -154,6 +156,8 @@ def _expired(marginal: Marginal, platforms: Sequence[Platform], engine: str) -> 
     reasons = disagreements(platforms, engine=engine, version=find_engine(engine).version)
     if not reasons:
         return marginal, ()
-    from advisor.calibration.posterior import reopened  # most answers need no fit
+    from advisor.calibration.posterior import widened_for_new_machine  # most answers need no fit
 
-    return reopened(marginal), tuple(Note(f"{reason}: intervals are wider for it", "warning") for reason in reasons)
+    return widened_for_new_machine(marginal), tuple(
+        Note(f"{reason}: intervals are wider for it", "warning") for reason in reasons
+    )

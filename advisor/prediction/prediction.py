@@ -9,24 +9,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from advisor.calibration.intervals import Regime, implementation_variance, scale_name
-from advisor.calibration.support import opening
+from advisor.calibration.support import extrapolation_variance
 from advisor.perf_model.cost import CAUSES, Cost
-from advisor.perf_model.cost_model import Setting
+from advisor.perf_model.cost_model import CostModel
 from advisor.perf_model.deployment_arrays import ACTIVATION_BYTES
 from advisor.perf_model.forward_pass import decode_pass, prefill_pass
 from advisor.perf_model.memory.vllm import max_concurrency, memory, request_gib, spread_gib
 from advisor.perf_model.operators import Product, products
 from advisor.perf_model.parameters import EFFICIENCIES, IDEAL, NAMES, Parameters
 from advisor.perf_model.roofline import product_cost
-from advisor.perf_model.schedule import Times, static, steady
+from advisor.perf_model.schedule import PhaseTimes, static_batch_times, steady_state_times
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from advisor.calibration.parameter_posterior import Marginal
+    from advisor.calibration.parameter_posterior import ParameterPosterior
     from advisor.calibration.residual_gp import Residuals
     from advisor.calibration.surrogate import Surrogate
-    from advisor.perf_model.deployment_arrays import Layout
+    from advisor.perf_model.deployment_arrays import DeploymentArrays
     from catalog.schema import Cluster, Model
     from catalog.units import Array
 
@@ -37,26 +37,26 @@ TIME_METRICS = ("prefill_ms", "ttft_ms", "tpot_ms", "e2e_ms", "output_tok_s")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Evaluation:
+class Prediction:
     """n deployments of one model on one kind of GPU under one workload; arrays have shape (n,)."""
 
-    setting: Setting
+    setting: CostModel
     regime: Regime
     batch: Array
     input_len: Array
     output_len: Array
-    times: Times
+    times: PhaseTimes
 
     @classmethod
     def of(
-        cls, model: Model, cluster: Cluster, layout: Layout, *, batch: Array, input_len: float, output_len: float,
+        cls, model: Model, cluster: Cluster, layout: DeploymentArrays, *, batch: Array, input_len: float, output_len: float,
         regime: Regime, parameters: Parameters, engine: str = "vllm", residuals: Residuals | None = None,
-    ) -> Evaluation:  # fmt: skip
+    ) -> Prediction:  # fmt: skip
         """Evaluate ``layout``'s deployments; a batch that does not fit runs in waves.
 
         ``residuals``: of runs of this model, which correct the times near them.
         """
-        setting = Setting(
+        setting = CostModel(
             model=model,
             cluster=cluster,
             layout=layout,
@@ -66,7 +66,7 @@ class Evaluation:
         )
         lengths = np.full(len(layout), float(input_len)), np.full(len(layout), float(output_len))
         batch = np.broadcast_to(np.asarray(batch, dtype=float), (len(layout),))
-        run = static if regime == "static" else steady
+        run = static_batch_times if regime == "static" else steady_state_times
         if residuals is not None:
             setting = replace(
                 setting, correction=residuals.correction(layout, batch, *lengths, spread=regime == "static")
@@ -77,7 +77,7 @@ class Evaluation:
         )  # fmt: skip
         return found if residuals is None else found._above_the_floor()
 
-    def _above_the_floor(self) -> Evaluation:
+    def _above_the_floor(self) -> Prediction:
         """With corrections that take no time below what physics allows."""
         setting = self.setting
         assert setting.correction is not None
@@ -101,12 +101,12 @@ class Evaluation:
         setting = replace(setting, correction=replace(setting.correction, factors=factors))
         return self._run(setting, self.batch, self.input_len, self.output_len)
 
-    def take(self, rows: NDArray[Any]) -> Evaluation:
+    def take(self, rows: NDArray[Any]) -> Prediction:
         """The chosen rows, evaluated again."""
         return self._run(self.setting.take(rows), self.batch[rows], self.input_len[rows], self.output_len[rows])
 
-    def _run(self, setting: Setting, batch: Array, input_len: Array, output_len: Array) -> Evaluation:
-        run = static if self.regime == "static" else steady
+    def _run(self, setting: CostModel, batch: Array, input_len: Array, output_len: Array) -> Prediction:
+        run = static_batch_times if self.regime == "static" else steady_state_times
         return replace(
             self, setting=setting, batch=batch, input_len=input_len, output_len=output_len,
             times=run(setting, batch, input_len, output_len),
@@ -140,12 +140,12 @@ class Evaluation:
     def metrics(self) -> dict[str, Array]:
         return {name: getattr(self.times, name) for name in TIME_METRICS}
 
-    def sigmas(self, marginal: Marginal, surrogate: Surrogate, engine: str) -> dict[str, Array]:
+    def sigmas(self, marginal: ParameterPosterior, surrogate: Surrogate, engine: str) -> dict[str, Array]:
         """Standard deviation of the logarithm of each metric, shape (n,): parameters' spread and residual noise."""
         shifted = np.vstack([marginal.mean, marginal.mean + STEP * np.eye(len(NAMES))])
         setting = replace(self.setting, parameters=Parameters.from_unbounded(shifted))
         moved = self._run(setting, self.batch, self.input_len, self.output_len)
-        unseen = opening(marginal.seen, self.setting.model, self.setting.layout)
+        unseen = extrapolation_variance(marginal.seen, self.setting.model, self.setting.layout)
         found = {}
         for name, values in moved.metrics().items():
             logs = np.log(np.maximum(values, 1e-12))
@@ -180,7 +180,7 @@ class Evaluation:
         return ideal.metrics()
 
 
-def time_by_operator(evaluation: Evaluation, row: int) -> dict[str, dict[str, dict[str, float]]]:
+def time_by_operator(evaluation: Prediction, row: int) -> dict[str, dict[str, dict[str, float]]]:
     """Milliseconds of one row, by phase ("prefill", "decode"), operator and cause; zeros are left out."""
     found: dict[str, dict[str, dict[str, float]]] = {}
     for phase, cost in (("prefill", evaluation.times.prefill), ("decode", evaluation.times.decode)):
@@ -192,14 +192,14 @@ def time_by_operator(evaluation: Evaluation, row: int) -> dict[str, dict[str, di
     return found
 
 
-def request_causes(evaluation: Evaluation) -> dict[str, Array]:
+def request_causes(evaluation: Prediction) -> dict[str, Array]:
     """Milliseconds of one request's life by cause, shape (n,): its prefill and its decode steps."""
     steps = np.maximum(evaluation.output_len - 1.0, 0.0)
     whole: Cost = evaluation.times.prefill + evaluation.times.decode * steps
     return whole.by_cause()
 
 
-def product_report(evaluation: Evaluation, row: int) -> list[dict[str, Any]]:
+def product_report(evaluation: Prediction, row: int) -> list[dict[str, Any]]:
     """Every matrix product of one row in prefill and decode: shape, work, and what bounds it."""
     only = np.array([row])
     setting, input_len = evaluation.setting.take(only), evaluation.input_len[only]
@@ -232,12 +232,12 @@ def product_report(evaluation: Evaluation, row: int) -> list[dict[str, Any]]:
     return rows
 
 
-def _intensity(product: Product, layout: Layout) -> float:
+def _intensity(product: Product, layout: DeploymentArrays) -> float:
     width = max(layout.weight_bytes[0], ACTIVATION_BYTES) if product.kind == "half" else layout.weight_bytes[0]
     return float(np.ravel(product.flops)[0] / (np.ravel(product.weights)[0] * width))
 
 
-def turning_batch(evaluation: Evaluation, row: int) -> float:
+def turning_batch(evaluation: Prediction, row: int) -> float:
     """Sequences per replica at which the decode products of one row turn from memory- to compute-bound.
 
     Where weight reads and FLOPs take equally long: m FLOPs 2 k n / (peak e_c) = k n bytes / (bandwidth e_m), so

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from advisor.perf_model.deployment_arrays import Layout
+from advisor.perf_model.deployment_arrays import DeploymentArrays
 from advisor.perf_model.memory.vllm import max_concurrency, memory
 from advisor.prediction.estimation import Estimate, describe
-from advisor.prediction.prediction import Evaluation
+from advisor.prediction.prediction import Prediction
 from catalog.engines import find_engine, resolve, valid_tp
 from catalog.schema import Cluster, Deployment, InputError, Model, Note, Slo, Workload
 from search.parallelism import parallelisms
@@ -23,7 +23,7 @@ from search.study import explore
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from advisor.prediction.evidence import Knowledge
+    from advisor.prediction.evidence import Evidence
     from catalog.schema import Found, Price
     from search.scores import Direction
     from search.space import Columns
@@ -68,7 +68,7 @@ class DeploymentSearch:
     gpu_memory_utilization: float
     offload: float
     max_batch: int
-    knowledge: Knowledge
+    knowledge: Evidence
     price: Price | None
 
     @property
@@ -83,8 +83,8 @@ class DeploymentSearch:
             return {name: direction, "output_tok_s_per_gpu": "maximize"}
         return {name: direction, "tpot_ms": "minimize"}
 
-    def layout(self, columns: Mapping[str, Any]) -> Layout:
-        return Layout.from_columns(
+    def layout(self, columns: Mapping[str, Any]) -> DeploymentArrays:
+        return DeploymentArrays.from_columns(
             {
                 "gpu_memory_utilization": self.gpu_memory_utilization,
                 "offload": self.offload,
@@ -180,14 +180,14 @@ class DeploymentSearch:
     def _fits(self, tp: int, pp: int) -> bool:
         return bool(self._most_sequences({"tp": np.array([tp]), "pp": np.array([pp])})[0] >= 1)
 
-    def evaluate(self, columns: Columns, labels: Mapping[str, tuple[str, ...]]) -> Evaluation:
+    def evaluate(self, columns: Columns, labels: Mapping[str, tuple[str, ...]]) -> Prediction:
         named = {
             name: np.array(labels[name], dtype=object)[values] if name in labels else values
             for name, values in columns.items()
         }
         layout = self.layout(named)
         parameters = self.knowledge.marginal(self.engine, self.cluster.gpu).parameters
-        return Evaluation.of(
+        return Prediction.of(
             self.model, self.cluster, layout, batch=layout.max_num_seqs, input_len=self.workload.input_len,
             output_len=self.workload.output_len, regime="steady", parameters=parameters, engine=self.engine,
             residuals=self.knowledge.residuals(self.engine, self.cluster.gpu, self.model),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from advisor.prediction.evidence import Knowledge
+from advisor.prediction.evidence import Evidence
 from advisor.prediction.explanation import memory_limits, next_probe, reasons
 from advisor.prediction.inputs import check_lengths, chosen_price, plain, read_cluster, read_model
 from advisor.recommendation.problem import MOST_SEQUENCES, OBJECTIVES, DeploymentSearch, checked
@@ -177,7 +177,7 @@ def recommend(
     offer = chosen_price(gpu.name, price, illustrative=illustrative_prices)
     if objective == "cost" and offer is None:
         raise InputError(f"there is no price for {gpu.name}; give one with price (--price, dollars per GPU-hour)")
-    knowledge = Knowledge.of(runs, engine=kind.name, gpu=gpu)
+    knowledge = Evidence.of(runs, engine=kind.name, gpu=gpu)
     open_budgets = _budgets(max_num_batched_tokens, kind.batch_defaults(gpu).max_num_batched_tokens)
     search = DeploymentSearch(
         model=found_model.value, cluster=found_cluster.value, workload=workload, slo=slo, objective=objective,

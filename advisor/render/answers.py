@@ -10,7 +10,7 @@ from advisor.simulator.request_results import LIMITS
 
 if TYPE_CHECKING:
     from advisor.capacity.capacity_plan import CapacityPlan
-    from advisor.capacity.fleet_options import Option
+    from advisor.capacity.fleet_options import FleetOption
     from catalog.schema import Slo
 
 NAMES = {"ttft_ms": "TTFT", "tpot_ms": "TPOT", "e2e_ms": "E2E"}
@@ -35,7 +35,7 @@ def capacity_answer(found: CapacityPlan) -> str:
     return f"{_fleet(best)} {verb} {asked}{money}: {_latencies(best, found.slo)}, at {share(best.utilisation)} load."
 
 
-def _fleet(option: Option) -> str:
+def _fleet(option: FleetOption) -> str:
     spares = f" ({option.spares} of them spare)" if option.spares else ""
     return f"{option.gpus} x {option.gpu} as {layout_name(option.deployment)}{spares}"
 
@@ -45,7 +45,7 @@ def _limits(slo: Slo) -> str:
     return f"{_statistic(slo)} {' and '.join(each)}"
 
 
-def _latencies(option: Option, slo: Slo) -> str:
+def _latencies(option: FleetOption, slo: Slo) -> str:
     told = [
         f"{NAMES[name]} {duration(option.latencies[name], option.intervals.get(name))}"
         for name in LIMITS

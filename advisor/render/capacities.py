@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from advisor.capacity.capacity_plan import CapacityPlan
-    from advisor.capacity.fleet_options import Change, Option
+    from advisor.capacity.fleet_options import Change, FleetOption
     from catalog.schema import Slo
 
 NAMES = {"ttft_ms": "TTFT", "tpot_ms": "TPOT", "e2e_ms": "E2E"}
@@ -60,7 +60,7 @@ def option_columns(found: CapacityPlan) -> list[Column]:
     return columns
 
 
-def shown(found: CapacityPlan) -> Sequence[Option]:
+def shown(found: CapacityPlan) -> Sequence[FleetOption]:
     """The options; where nothing keeps the limits, what comes nearest."""
     return found.options or ((found.nearest,) if found.nearest else ())
 
@@ -83,11 +83,11 @@ def head(found: CapacityPlan) -> list[str]:
     ]
 
 
-def _replicas(option: Option) -> str:
+def _replicas(option: FleetOption) -> str:
     return f"{option.replicas} + {option.spares}" if option.spares else str(option.replicas)
 
 
-def layout_of(option: Option) -> str:
+def layout_of(option: FleetOption) -> str:
     """TP and PP, and how the replicas for prompts and outputs share a fleet that has both: "TP2 2+3"."""
     deployment = option.deployment
     if option.prefill is not None:

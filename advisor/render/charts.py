@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from advisor.render.facts import Facts
-    from advisor.render.series import Case, Layout, Series, Setup
+    from advisor.render.series import Series, SeriesCase, SeriesLayout, Setup
     from catalog.schema import Measurement
     from catalog.units import Array
 
@@ -31,7 +31,7 @@ DECADE = 8.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Curve:
+class PlotCurve:
     """One line of a panel, labelled where it ends."""
 
     label: str
@@ -59,7 +59,7 @@ class Mark:
 class Panel:
     title: str
     ylabel: str
-    curves: tuple[Curve, ...]
+    curves: tuple[PlotCurve, ...]
     marks: tuple[Mark, ...] = ()
     level: float | None = None
     """A horizontal line: the memory of a GPU, or where two things are equal."""
@@ -85,7 +85,7 @@ class Chart:
 
 def charts(runs: Iterable[Measurement], facts: Mapping[Measurement, Facts]) -> list[Chart]:
     """Throughput, latency, memory, communication and energy by batch, for each setup what was measured of it."""
-    by_setup: dict[Setup, list[Case]] = {}
+    by_setup: dict[Setup, list[SeriesCase]] = {}
     for case in cases(runs):
         by_setup.setdefault(case.setup, []).append(case)
     found = []
@@ -109,7 +109,9 @@ def _twins(before: Sequence[Chart], chart: Chart) -> str:
     return str(count + 1) if count else ""
 
 
-def _throughput(setup: Setup, members: Sequence[Case], _: Mapping[Measurement, Facts], number: str) -> Chart | None:
+def _throughput(
+    setup: Setup, members: Sequence[SeriesCase], _: Mapping[Measurement, Facts], number: str
+) -> Chart | None:
     rows = [
         _row(members, tok_s, "output tokens/s", log=True),
         _row(members, tok_s_per_gpu, "output tokens/s per GPU"),
@@ -117,7 +119,7 @@ def _throughput(setup: Setup, members: Sequence[Case], _: Mapping[Measurement, F
     return _chart(setup, "throughput", "Throughput", number, rows, "Whole runs, prefill included.")
 
 
-def _latency(setup: Setup, members: Sequence[Case], _: Mapping[Measurement, Facts], number: str) -> Chart | None:
+def _latency(setup: Setup, members: Sequence[SeriesCase], _: Mapping[Measurement, Facts], number: str) -> Chart | None:
     rows = [
         _row(members, tpot_ms, TPOT),
         _row(members, lambda run: run.prefill_ms, "ms to prefill the batch"),
@@ -125,7 +127,7 @@ def _latency(setup: Setup, members: Sequence[Case], _: Mapping[Measurement, Fact
     return _chart(setup, "latency", "Latency", number, rows, "All requests of a batch arrive at once.")
 
 
-def _settings(setup: Setup, members: Sequence[Case], _: Mapping[Measurement, Facts], number: str) -> Chart | None:
+def _settings(setup: Setup, members: Sequence[SeriesCase], _: Mapping[Measurement, Facts], number: str) -> Chart | None:
     """Runs of one parallelism in several settings: kernel fusion on and off, a budget of tokens, another cache format."""
     chosen = [replace(case, series=_in_several_settings(case)) for case in members]
     chosen = [case for case in chosen if case.series]
@@ -136,12 +138,12 @@ def _settings(setup: Setup, members: Sequence[Case], _: Mapping[Measurement, Fac
     return _chart(setup, "settings", "Settings", number, rows, note + _only_in_table(crowded))
 
 
-def _in_several_settings(case: Case) -> tuple[Series, ...]:
+def _in_several_settings(case: SeriesCase) -> tuple[Series, ...]:
     times = Counter(series.layout for series in case.series if series.runs)
     return tuple(series for series in case.series if times[series.layout] > 1)
 
 
-def _energy(setup: Setup, members: Sequence[Case], _: Mapping[Measurement, Facts], number: str) -> Chart | None:
+def _energy(setup: Setup, members: Sequence[SeriesCase], _: Mapping[Measurement, Facts], number: str) -> Chart | None:
     rows = [
         _row(members, joules_per_token, "J per output token, all GPUs"),
         _row(members, power_w, "W, mean of one GPU"),
@@ -150,7 +152,9 @@ def _energy(setup: Setup, members: Sequence[Case], _: Mapping[Measurement, Facts
     return _chart(setup, "energy", "Energy", number, rows, "Whole runs, prefill included.")
 
 
-def _memory(setup: Setup, members: Sequence[Case], facts: Mapping[Measurement, Facts], number: str) -> Chart | None:
+def _memory(
+    setup: Setup, members: Sequence[SeriesCase], facts: Mapping[Measurement, Facts], number: str
+) -> Chart | None:
     rows = [[memory_panel(case, facts, title=case.lengths) for case in members]]
     note = (
         "GiB on the fullest GPU without the empty part of the cache that the engine took at its start. "
@@ -159,9 +163,9 @@ def _memory(setup: Setup, members: Sequence[Case], facts: Mapping[Measurement, F
     return _chart(setup, "memory", "Memory", number, rows, note)
 
 
-def memory_panel(case: Case, facts: Mapping[Measurement, Facts], *, title: str) -> Panel | None:
+def memory_panel(case: SeriesCase, facts: Mapping[Measurement, Facts], *, title: str) -> Panel | None:
     """Memory needed by batch, up to the threshold; None if nothing is known of it."""
-    curves: list[Curve] = []
+    curves: list[PlotCurve] = []
     marks: list[Mark] = []
     kept = shown(case)
     devices = {facts[run].device_gib for series in kept for run in (*series.runs, *series.failed) if run in facts}
@@ -175,12 +179,12 @@ def memory_panel(case: Case, facts: Mapping[Measurement, Facts], *, title: str) 
         if full and len(x) and full > x[-1] and series.runs[-1] in facts:
             batches = np.geomspace(x[-1], full, 40)
             each = (case.input_len + case.output_len) * facts[series.runs[-1]].kv_bytes_per_token / GIB
-            more = Curve(
+            more = PlotCurve(
                 label=label, x=batches, y=y[-1] + (batches - x[-1]) * each, hue=hue, style="dotted", marked=False
             )
             marks.append(Mark(x=full, y=float(more.y[-1]), kind="full", hue=hue))
         if len(x):
-            curves.append(Curve(label="" if more else label, x=x, y=y, hue=hue))
+            curves.append(PlotCurve(label="" if more else label, x=x, y=y, hue=hue))
         curves += [more] if more else []
         top = device or max(tops, default=None)
         marks += [Mark(x=run.batch, y=top, kind="oom", hue=hue) for run in series.failed if top is not None]
@@ -209,7 +213,7 @@ def cache_full(series: Series) -> float | None:
 
 
 def _communication(
-    setup: Setup, members: Sequence[Case], facts: Mapping[Measurement, Facts], number: str
+    setup: Setup, members: Sequence[SeriesCase], facts: Mapping[Measurement, Facts], number: str
 ) -> Chart | None:
     rows = [
         _row(members, gib_sent, "GiB that one GPU sent", log=True),
@@ -224,7 +228,7 @@ def _communication(
     return _chart(setup, "communication", "Communication", number, rows, note)
 
 
-def share_panel(case: Case, facts: Mapping[Measurement, Facts], *, title: str) -> Panel | None:
+def share_panel(case: SeriesCase, facts: Mapping[Measurement, Facts], *, title: str) -> Panel | None:
     """Share of the time that communication takes: the least that the counted bytes need, and the expected one."""
     curves = []
     for series in shown(case):
@@ -234,42 +238,42 @@ def share_panel(case: Case, facts: Mapping[Measurement, Facts], *, title: str) -
         least = series.points(lambda run: facts[run].link_share(run) if run in facts else None)
         expected = series.points(lambda run: facts[run].communication if run in facts else None)
         if len(least[0]):
-            curves.append(Curve(label=series.label, x=least[0], y=least[1], hue=hue))
+            curves.append(PlotCurve(label=series.label, x=least[0], y=least[1], hue=hue))
         if len(expected[0]):
             label = "" if len(least[0]) else series.label
-            curves.append(Curve(label=label, x=expected[0], y=expected[1], hue=hue, style="dashed", marked=False))
+            curves.append(PlotCurve(label=label, x=expected[0], y=expected[1], hue=hue, style="dashed", marked=False))
     if not curves:
         return None
     return Panel(title=title, ylabel="communication's share of the time", curves=tuple(curves), percent=True)
 
 
-def curves_of(case: Case, value: Value, *, by_label: bool = False) -> tuple[Curve, ...]:
+def curves_of(case: SeriesCase, value: Value, *, by_label: bool = False) -> tuple[PlotCurve, ...]:
     """One curve a series that has the value; with ``by_label`` of all series there are, each in its own colour."""
     found = []
     for series in case.series if by_label else shown(case):
         x, y = series.points(value)
         if len(x):
             hue = series.label if by_label else str(series.layout)
-            found.append(Curve(label=series.label, x=x, y=y, hue=hue))
+            found.append(PlotCurve(label=series.label, x=x, y=y, hue=hue))
     return tuple(found)
 
 
-def is_wide(curves: Iterable[Curve]) -> bool:
+def is_wide(curves: Iterable[PlotCurve]) -> bool:
     """Whether the values span so much that an axis from 0 would hide the smaller ones."""
     values = np.concatenate([curve.y for curve in curves]) if curves else np.array([])
     return bool(len(values) and values.min() > 0 and values.max() > DECADE * values.min())
 
 
-def shown(case: Case) -> list[Series]:
+def shown(case: SeriesCase) -> list[Series]:
     """One series a parallelism: in the settings that most runs have, or else those it has most runs in."""
-    best: dict[Layout, Series] = {}
+    best: dict[SeriesLayout, Series] = {}
     for series in sorted(case.series, key=lambda series: (bool(series.settings), -len(series.runs))):
         best.setdefault(series.layout, series)
     return sorted(best.values(), key=lambda series: series.layout)[:MOST_CURVES]
 
 
 def _row(
-    members: Sequence[Case],
+    members: Sequence[SeriesCase],
     value: Value,
     ylabel: str,
     *,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from advisor.perf_model.deployment_arrays import Layout
+from advisor.perf_model.deployment_arrays import DeploymentArrays
 from advisor.perf_model.memory.vllm import memory
 from advisor.render.lines import (
     corrected_line,
@@ -64,7 +64,7 @@ def estimate_view(
 def weights_gib(found: Estimate) -> float:
     """The whole model's weights in the deployment's format."""
     alone = replace(found.deployment, tp=1, pp=1, dp=1, ep=1, offload=0.0)
-    room = memory(found.model, found.cluster, Layout.of([alone], found.model, found.cluster.gpu))
+    room = memory(found.model, found.cluster, DeploymentArrays.of([alone], found.model, found.cluster.gpu))
     return float(room.weights_gib[0])
 
 

@@ -10,9 +10,9 @@ import numpy as np
 from advisor.calibration.observations import group_runs
 from advisor.calibration.surrogate import shipped_surrogate
 from advisor.perf_model.collectives import link_gbps
-from advisor.perf_model.cost_model import Setting
-from advisor.perf_model.schedule import static
-from advisor.prediction.prediction import Evaluation, request_causes
+from advisor.perf_model.cost_model import CostModel
+from advisor.perf_model.schedule import static_batch_times
+from advisor.prediction.prediction import Prediction, request_causes
 from advisor.render.series import setup_of, tok_s
 from catalog.gpus import find_gpu
 from catalog.schema import InputError
@@ -20,7 +20,7 @@ from catalog.schema import InputError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from advisor.calibration.observations import Group
+    from advisor.calibration.observations import RunGroup
     from advisor.render.series import Setup
     from catalog.schema import Measurement
 
@@ -74,15 +74,15 @@ def facts_of(runs: Iterable[Measurement]) -> dict[Measurement, Facts]:
     return found
 
 
-def _facts(group: Group) -> Mapping[Measurement, Facts]:
+def _facts(group: RunGroup) -> Mapping[Measurement, Facts]:
     parameters = shipped_surrogate().marginal(group.engine, group.cluster.gpu.name).parameters
-    setting = Setting(
+    setting = CostModel(
         model=group.model, cluster=group.cluster, layout=group.layout, memory=group.memory, parameters=parameters,
         engine=group.engine,
     )  # fmt: skip
-    evaluation = Evaluation(
+    evaluation = Prediction(
         setting=setting, regime="static", batch=group.batch, input_len=group.input_len, output_len=group.output_len,
-        times=static(setting, group.batch, group.input_len, group.output_len),
+        times=static_batch_times(setting, group.batch, group.input_len, group.output_len),
     )  # fmt: skip
     causes = request_causes(evaluation)
     whole = sum(causes.values(), np.zeros(len(group.runs)))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from advisor.render import sentences
-from advisor.render.charts import Chart, Curve, Panel, cache_full, curves_of, memory_panel, share_panel
+from advisor.render.charts import Chart, Panel, PlotCurve, cache_full, curves_of, memory_panel, share_panel
 from advisor.render.facts import facts_of
 from advisor.render.numbers import share, short
 from advisor.render.plots import check_plots, draw
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from advisor.render.facts import Facts
-    from advisor.render.series import Case
+    from advisor.render.series import SeriesCase
     from catalog.schema import Measurement
 
 PREFERRED = "torch"
@@ -82,7 +82,7 @@ def layer_split(runs: Sequence[Measurement], _facts: Mapping[Measurement, Facts]
         row: list[Panel | None] = []
         for input_len, output_len in lengths:
             curves = [
-                Curve(
+                PlotCurve(
                     label=case.setup.model_name, x=np.array([batch for batch, _ in found], dtype=float),
                     y=np.array([ratio for _, ratio in found]), hue=case.setup.model_name,
                 )
@@ -141,7 +141,7 @@ def memory_threshold(runs: Sequence[Measurement], facts: Mapping[Measurement, Fa
     return Chart(name="memory-threshold", title=title, note=note, rows=_grid(panels)), said
 
 
-def _measured(case: Case, facts: Mapping[Measurement, Facts]) -> list[Curve]:
+def _measured(case: SeriesCase, facts: Mapping[Measurement, Facts]) -> list[PlotCurve]:
     panel = memory_panel(case, facts, title="")
     return [curve for curve in panel.curves if curve.marked] if panel else []
 
@@ -174,7 +174,7 @@ def communication(runs: Sequence[Measurement], facts: Mapping[Measurement, Facts
     return Chart(name="communication", title=title, note=note, rows=rows), said
 
 
-def _expected(case: Case, facts: Mapping[Measurement, Facts]) -> list[str]:
+def _expected(case: SeriesCase, facts: Mapping[Measurement, Facts]) -> list[str]:
     found = []
     for series in case.plain:
         x, y = series.points(lambda run: facts[run].communication if run in facts else None)
@@ -213,7 +213,7 @@ FINDINGS: dict[str, Callable[[Sequence[Measurement], Mapping[Measurement, Facts]
 }
 
 
-def _one_engine(found: Sequence[Case]) -> list[Case]:
+def _one_engine(found: Sequence[SeriesCase]) -> list[SeriesCase]:
     """Of the cases those of one engine, GPU and number format: the preferred engine's, or what most are of."""
     kinds = Counter(map(_kind, found))
     if not kinds:
@@ -222,11 +222,13 @@ def _one_engine(found: Sequence[Case]) -> list[Case]:
     return [case for case in found if _kind(case) == chosen]
 
 
-def _kind(case: Case) -> tuple[str, str, str, str]:
+def _kind(case: SeriesCase) -> tuple[str, str, str, str]:
     return case.setup.engine, case.setup.version, case.setup.gpu, case.setup.dtype
 
 
-def _comparable(found: Sequence[Case], worth: Callable[[Case], int], *, most: int = MOST_PANELS) -> list[Case]:
+def _comparable(
+    found: Sequence[SeriesCase], worth: Callable[[SeriesCase], int], *, most: int = MOST_PANELS
+) -> list[SeriesCase]:
     """Cases of one engine and of the length most of them have, of different models, at most ``most``.
 
     ``worth``: how many curves a case has; those with fewer than two show nothing and are left out.
@@ -247,7 +249,7 @@ def _grid(panels: Sequence[Panel | None]) -> tuple[tuple[Panel | None, ...], ...
     return tuple(tuple(panels[i : i + COLUMNS]) for i in range(0, len(panels), COLUMNS))
 
 
-def _origin(chosen: Sequence[Case]) -> str:
+def _origin(chosen: Sequence[SeriesCase]) -> str:
     setup = chosen[0].setup
     return f"{setup.engine} {setup.version} on {setup.gpu}, {setup.dtype}.".replace("  ", " ")
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from advisor.calibration.fingerprint import Platform
-    from advisor.calibration.fit_report import Lesson, Move, Outlier
+    from advisor.calibration.fit_report import FitReport, Outlier, ParameterShift
     from advisor.calibration.surrogate import Surrogate
 
 MOST_MOVES, MOST_OUTLIERS = 6, 10
@@ -46,12 +46,12 @@ def fit_view(found: Surrogate, width: int, *, wide: bool = False, written: str |
     return view
 
 
-def _amount(lesson: Lesson) -> list[str]:
+def _amount(lesson: FitReport) -> list[str]:
     kernels = [_counted(lesson.kernels, "kernel time")] if lesson.kernels else []
     return [_counted(lesson.runs, "run"), *kernels] if lesson.runs else kernels
 
 
-def _stands_on(lesson: Lesson) -> list[tuple[str, Sequence[str]]]:
+def _stands_on(lesson: FitReport) -> list[tuple[str, Sequence[str]]]:
     lines: list[tuple[str, Sequence[str]]] = [("models", [", ".join(lesson.models)])] if lesson.models else []
     platforms = [told for platform in lesson.platforms if (told := _platform(platform))]
     if platforms:
@@ -72,7 +72,7 @@ def _platform(platform: Platform) -> str:
     return ", ".join(filter(None, parts))
 
 
-def move_columns(moves: Sequence[Move]) -> list[Column]:
+def move_columns(moves: Sequence[ParameterShift]) -> list[Column]:
     """Parameters before and after, the farthest first."""
     return [
         Column(name="parameter", cells=[move.name for move in moves], right=False),
@@ -85,7 +85,7 @@ def move_columns(moves: Sequence[Move]) -> list[Column]:
     ]
 
 
-def accuracy_columns(found: Surrogate, lesson: Lesson | None = None) -> list[Column]:
+def accuracy_columns(found: Surrogate, lesson: FitReport | None = None) -> list[Column]:
     """Errors and intervals before and after; of every engine and GPU where no ``lesson`` is named."""
     chosen = found.lessons if lesson is None else (lesson,)
     rows = [(each, row) for each in chosen for row in each.accuracy]

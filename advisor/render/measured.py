@@ -14,7 +14,7 @@ from advisor.render.numbers import MS, Unit, share, unit_of
 from advisor.render.plots import check_plots, draw
 from advisor.render.sentences import listed, missing, sentences
 from advisor.render.series import (
-    Layout,
+    SeriesLayout,
     cases,
     gib_sent,
     joules_per_token,
@@ -121,7 +121,7 @@ def measured_columns(runs: Sequence[Measurement]) -> list[Column]:
         Column(name="GPU", cells=[run.gpu for run in members], right=False, rank=2),
         Column(name="engine", cells=[f"{run.engine} {run.engine_version}".rstrip() for run in members], right=False, rank=3),
         Column(name="format", cells=[run.dtype for run in members], right=False, rank=7),
-        Column(name="parallel", cells=[str(Layout.of(run)) for run in members], right=False),
+        Column(name="parallel", cells=[str(SeriesLayout.of(run)) for run in members], right=False),
         Column(name="settings", cells=told, right=False, rank=6),
         Column(name="in/out", cells=[f"{run.input_len}/{run.output_len}" for run in members]),
         Column(name="batch", cells=[str(run.batch) if run.batch else "full" for run in members]),
@@ -176,7 +176,8 @@ def measured_rows(runs: Iterable[Measurement]) -> list[dict[str, Any]]:
 def ordered(runs: Iterable[Measurement]) -> list[Measurement]:
     """By setup, length, parallelism and batch."""
     return sorted(
-        runs, key=lambda run: (setup_of(run), run.input_len, run.output_len, Layout.of(run), run.batch or math.inf)
+        runs,
+        key=lambda run: (setup_of(run), run.input_len, run.output_len, SeriesLayout.of(run), run.batch or math.inf),
     )
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.text import Annotation
 
-    from advisor.render.charts import Chart, Curve, Panel
+    from advisor.render.charts import Chart, Panel, PlotCurve
 
 HUES = {
     "TP1": ("#000000", "o"),
@@ -207,7 +207,7 @@ def _decades(low: float, high: float) -> list[float]:
     return ticks
 
 
-def _label(axes: Axes, curve: Curve, colour: str) -> Annotation:
+def _label(axes: Axes, curve: PlotCurve, colour: str) -> Annotation:
     end = (float(curve.x[-1]), float(curve.y[-1]))
     height = float(axes.transAxes.inverted().transform(axes.transData.transform(end))[1])
     return axes.annotate(

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from advisor.benchmarking.session import Probing
-    from probes.benchmark_plan import Load
-    from probes.serving_benchmark import Offer
+    from advisor.benchmarking.session import ProbeSession
+    from probes.benchmark_plan import BenchmarkJob
+    from probes.serving_benchmark import TrafficProfile
 
 
-def plan_view(ready: Probing, width: int, *, wide: bool = False) -> list[RenderableType]:
+def plan_view(ready: ProbeSession, width: int, *, wide: bool = False) -> list[RenderableType]:
     """What would run, in order, and how long; nothing is started by looking."""
     models = dict.fromkeys(load.model.name for load in ready.all_loads)
     formats = dict.fromkeys(load.deployment.dtype for load in ready.all_loads)
@@ -39,7 +39,7 @@ def plan_view(ready: Probing, width: int, *, wide: bool = False) -> list[Rendera
     return view
 
 
-def plan_columns(ready: Probing) -> list[Column]:
+def plan_columns(ready: ProbeSession) -> list[Column]:
     """One row a load, in the order in which they start."""
     loads = ready.loads
     return [
@@ -56,7 +56,7 @@ def plan_columns(ready: Probing) -> list[Column]:
     ]
 
 
-def plan_rows(ready: Probing) -> list[dict[str, Any]]:
+def plan_rows(ready: ProbeSession) -> list[dict[str, Any]]:
     """One row a load; ``load`` is the name that ``python -m probes.torch_engine.static --load`` takes."""
     return [
         {
@@ -74,7 +74,7 @@ def plan_rows(ready: Probing) -> list[dict[str, Any]]:
     ]
 
 
-def shapes_told(load: Load) -> str:
+def shapes_told(load: BenchmarkJob) -> str:
     """The batches by lengths: "1, 32 at 128/128; 1, 16 at 1024/128"."""
     by_lengths = sorted(load.shapes, key=lambda shape: (shape[1:], shape[0]))
     return "; ".join(
@@ -83,7 +83,7 @@ def shapes_told(load: Load) -> str:
     )
 
 
-def offers_told(load: Load) -> str:
+def offers_told(load: BenchmarkJob) -> str:
     """The traffic by lengths: "64, 256 in flight, Poisson at 50%, 80% at 1024/256"."""
     by_lengths = sorted(load.offers, key=lambda offer: (offer.input_len, offer.output_len))
     return "; ".join(
@@ -92,7 +92,7 @@ def offers_told(load: Load) -> str:
     )
 
 
-def _traffic(offers: Sequence[Offer]) -> list[str]:
+def _traffic(offers: Sequence[TrafficProfile]) -> list[str]:
     closed = [str(offer.concurrency) for offer in offers if offer.concurrency]
     shares = [f"{offer.share:.0%}" for offer in offers if offer.share]
     rates = [f"{offer.rate:g} a second" for offer in offers if offer.rate]
@@ -102,7 +102,7 @@ def _traffic(offers: Sequence[Offer]) -> list[str]:
     return told + traces
 
 
-def outcome_lines(ready: Probing, measured: int, before: int) -> list[tuple[str, Sequence[str]]]:
+def outcome_lines(ready: ProbeSession, measured: int, before: int) -> list[tuple[str, Sequence[str]]]:
     """Where the runs are kept, how many there are of them, and what was not measured, as entries of ``labelled``."""
     told = f"{measured - before} measured now" + (f", {before} before" if before else "")
     lines: list[tuple[str, Sequence[str]]] = [("runs", [f"{told}, kept in {ready.store}", _use(ready)])]
@@ -115,7 +115,7 @@ def outcome_lines(ready: Probing, measured: int, before: int) -> list[tuple[str,
     return [(label, texts) for label, texts in lines if texts]
 
 
-def start_ups(ready: Probing) -> list[str]:
+def start_ups(ready: ProbeSession) -> list[str]:
     """How long engines took to start, where the runs say so: in their fingerprint, ``startup_s``."""
     by_load: dict[str, float] = {}
     for run in ready.runs():
@@ -129,7 +129,7 @@ def start_ups(ready: Probing) -> list[str]:
     return [f"{span} of each load, within the budget"]
 
 
-def failures(ready: Probing) -> list[str]:
+def failures(ready: ProbeSession) -> list[str]:
     """The loads that failed, each with the last line of its log."""
     found = []
     for name in ready.failed():
@@ -140,11 +140,11 @@ def failures(ready: Probing) -> list[str]:
     return found
 
 
-def _takes(ready: Probing, load: Load) -> float:
+def _takes(ready: ProbeSession, load: BenchmarkJob) -> float:
     return ready.start_s + sum(ready.seconds[load.name].values())
 
 
-def _told(ready: Probing) -> list[tuple[str, Sequence[str]]]:
+def _told(ready: ProbeSession) -> list[tuple[str, Sequence[str]]]:
     if not ready.loads:
         return [("runs", [f"all of it has been measured before, see {ready.store}"])]
     budget = "" if ready.budget_s is None else f" of a budget of {short(ready.budget_s)} s"
@@ -158,7 +158,7 @@ def _told(ready: Probing) -> list[tuple[str, Sequence[str]]]:
     return [(label, texts) for label, texts in lines if texts]
 
 
-def _use(ready: Probing) -> str:
+def _use(ready: ProbeSession) -> str:
     from catalog.paths import own_runs  # looked up when there is something to be found
 
     if any(path.resolve() == ready.store.resolve() for path in own_runs()):

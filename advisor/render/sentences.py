@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from advisor.render.facts import Facts
-    from advisor.render.series import Case, Series
+    from advisor.render.series import Series, SeriesCase
     from catalog.schema import Measurement
 
 ALIKE = 1.01
@@ -36,13 +36,13 @@ QUANTITIES = {
 """What a run can have measured, in words."""
 
 
-def sentences(case: Case, facts: Mapping[Measurement, Facts]) -> list[str]:
+def sentences(case: SeriesCase, facts: Mapping[Measurement, Facts]) -> list[str]:
     """Everything that the runs of one model and one length of requests say, most asked-for first."""
     found = [best_layout(case), *split_ratios(case), turn(case), memory_end(case), *communication(case, facts)]
     return [text for text in (*found, energy(case), *settings(case), agreement(case)) if text]
 
 
-def best_layout(case: Case) -> str:
+def best_layout(case: SeriesCase) -> str:
     """Which parallelism has the most output per GPU at each batch; "" where no batch was measured with two."""
     by_batch = _by_batch(case, tok_s_per_gpu)
     every = {label for _, values in by_batch for label in values}
@@ -61,7 +61,7 @@ def best_layout(case: Case) -> str:
     return f"Most output tokens/s per GPU: {', '.join(parts)}."
 
 
-def split_ratios(case: Case) -> list[str]:
+def split_ratios(case: SeriesCase) -> list[str]:
     """Tensor parallel against as many pipeline stages, a sentence for each number of GPUs."""
     found = []
     for gpus in sorted({series.layout.gpus for series in case.plain}):
@@ -76,7 +76,7 @@ def split_ratios(case: Case) -> list[str]:
     return found
 
 
-def split_ratio(case: Case, gpus: int) -> list[tuple[int, float]]:
+def split_ratio(case: SeriesCase, gpus: int) -> list[tuple[int, float]]:
     """(batch, throughput of TP over that of PP) where both were measured on so many GPUs."""
     tensor, split = case.of(tp=gpus), case.of(pp=gpus)
     if tensor is None or split is None:
@@ -85,7 +85,7 @@ def split_ratio(case: Case, gpus: int) -> list[tuple[int, float]]:
     return [(batch, ours[batch] / theirs[batch]) for batch in ours if batch in theirs]
 
 
-def turn(case: Case) -> str:
+def turn(case: SeriesCase) -> str:
     """Between which batches an added sequence begins to bring little: decode is bound by more than reading weights."""
     parts = []
     for series in shown(case):
@@ -105,7 +105,7 @@ def turn(case: Case) -> str:
     )
 
 
-def memory_end(case: Case) -> str:
+def memory_end(case: SeriesCase) -> str:
     """At which batch memory ended, as measured and as the engine's cache says."""
     parts = []
     for series in shown(case):
@@ -122,7 +122,7 @@ def memory_end(case: Case) -> str:
     return f"Memory: {'; '.join(parts)}." if parts else ""
 
 
-def communication(case: Case, facts: Mapping[Measurement, Facts]) -> list[str]:
+def communication(case: SeriesCase, facts: Mapping[Measurement, Facts]) -> list[str]:
     """How the bytes that a GPU sends grow with the batch, and the least share of the time they can have taken."""
     found = []
     for series in shown(case):
@@ -138,7 +138,7 @@ def communication(case: Case, facts: Mapping[Measurement, Facts]) -> list[str]:
     return found
 
 
-def energy(case: Case) -> str:
+def energy(case: SeriesCase) -> str:
     """The least energy a token took, and with what."""
     values = [
         (joules, batch, series.label)
@@ -151,7 +151,7 @@ def energy(case: Case) -> str:
     return f"Energy per output token: from {short(most)} J ({worst}, batch {other}) to {short(least)} J ({label}, batch {batch})."
 
 
-def settings(case: Case) -> list[str]:
+def settings(case: SeriesCase) -> list[str]:
     """What other settings (no kernel fusion, say) did to the throughput of a parallelism."""
     plain = {series.layout: _points(series, tok_s) for series in case.plain}
     found = []
@@ -164,7 +164,7 @@ def settings(case: Case) -> list[str]:
     return found
 
 
-def agreement(case: Case) -> str:
+def agreement(case: SeriesCase) -> str:
     """How often outputs agreed with the reference at the worst."""
     compared = [run for series in case.series for run in series.runs if run.top1_agreement is not None]
     if not compared:
@@ -192,7 +192,7 @@ def missing(runs: Sequence[Measurement]) -> list[str]:
     return found
 
 
-def _by_batch(case: Case, value: Callable[[Measurement], float | None]) -> list[tuple[int, dict[str, float]]]:
+def _by_batch(case: SeriesCase, value: Callable[[Measurement], float | None]) -> list[tuple[int, dict[str, float]]]:
     """For each batch the value of every series shown that has it."""
     points = {series.label: _points(series, value) for series in shown(case)}
     batches = sorted({batch for values in points.values() for batch in values})

@@ -57,7 +57,7 @@ class Setup:
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Layout:
+class SeriesLayout:
     """How many GPUs a model was spread over, and how."""
 
     gpus: int
@@ -67,7 +67,7 @@ class Layout:
     ep: int
 
     @classmethod
-    def of(cls, run: Measurement) -> Layout:
+    def of(cls, run: Measurement) -> SeriesLayout:
         return cls(gpus=run.deployment.num_gpus, pp=run.pp, tp=run.tp, dp=run.dp, ep=run.ep)
 
     def __str__(self) -> str:
@@ -82,7 +82,7 @@ class Layout:
 class Series:
     """Runs that differ in their batch alone, by batch; repeated measurements of one batch count as their median."""
 
-    layout: Layout
+    layout: SeriesLayout
     settings: str
     """In which settings it differs from most runs of its setup; "" where in none."""
     runs: tuple[Measurement, ...]
@@ -106,7 +106,7 @@ class Series:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
+class SeriesCase:
     """All series of one setup with prompts and answers of one length."""
 
     setup: Setup
@@ -125,7 +125,7 @@ class Case:
 
     def of(self, *, tp: int = 1, pp: int = 1) -> Series | None:
         """The plain series of one replica with these degrees, experts sliced like every other matrix."""
-        wanted = Layout(gpus=tp * pp, pp=pp, tp=tp, dp=1, ep=1)
+        wanted = SeriesLayout(gpus=tp * pp, pp=pp, tp=tp, dp=1, ep=1)
         return next((series for series in self.plain if series.layout == wanted), None)
 
 
@@ -133,7 +133,7 @@ def setup_of(run: Measurement) -> Setup:
     return Setup(run.model, run.gpu, run.engine, run.engine_version, run.dtype)
 
 
-def cases(runs: Iterable[Measurement]) -> tuple[Case, ...]:
+def cases(runs: Iterable[Measurement]) -> tuple[SeriesCase, ...]:
     """Runs with a batch, arranged; setups by name, then lengths. Saturated runs state no batch and are left out."""
     by_setup: dict[Setup, list[Measurement]] = defaultdict(list)
     for run in runs:
@@ -142,15 +142,15 @@ def cases(runs: Iterable[Measurement]) -> tuple[Case, ...]:
     return tuple(case for setup in sorted(by_setup) for case in _cases(setup, by_setup[setup]))
 
 
-def _cases(setup: Setup, runs: Sequence[Measurement]) -> list[Case]:
+def _cases(setup: Setup, runs: Sequence[Measurement]) -> list[SeriesCase]:
     told = settings_told(runs)
-    by_lengths: dict[tuple[int, int], dict[tuple[Layout, str], list[Measurement]]] = defaultdict(
+    by_lengths: dict[tuple[int, int], dict[tuple[SeriesLayout, str], list[Measurement]]] = defaultdict(
         lambda: defaultdict(list)
     )
     for run, settings in zip(runs, told, strict=True):
-        by_lengths[run.input_len, run.output_len][Layout.of(run), settings].append(run)
+        by_lengths[run.input_len, run.output_len][SeriesLayout.of(run), settings].append(run)
     return [
-        Case(
+        SeriesCase(
             setup=setup,
             input_len=lengths[0],
             output_len=lengths[1],
@@ -160,7 +160,7 @@ def _cases(setup: Setup, runs: Sequence[Measurement]) -> list[Case]:
     ]
 
 
-def _series(layout: Layout, settings: str, runs: Iterable[Measurement]) -> Series:
+def _series(layout: SeriesLayout, settings: str, runs: Iterable[Measurement]) -> Series:
     ordered = sorted(runs, key=lambda run: run.batch)
     return Series(
         layout=layout,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from advisor.capacity.capacity_plan import CapacityPlan
-    from advisor.capacity.fleet_options import Option
+    from advisor.capacity.fleet_options import FleetOption
     from advisor.simulator.simulation import Simulation
 
 LATENCIES = {
@@ -124,7 +124,7 @@ def _colours(count: int) -> list[tuple[str, str]]:
     return [MORE[i % len(MORE)] for i in range(count)]
 
 
-def label_of(option: Option) -> str:
+def label_of(option: FleetOption) -> str:
     """What it is, short enough for a figure."""
     return f"{option.gpus} as {layout_of_option(option).removesuffix(' PP1')}"
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from advisor.tuning.tuning_run import Choice, Tuning
+    from advisor.tuning.tuning_run import Tuning, TuningChoice
 
 METRIC = {
     "throughput_per_gpu": ("output_tok_s_per_gpu", "tok/s", "per GPU"),
@@ -160,7 +160,7 @@ def _loads(loads: Sequence[Mapping[str, Any]]) -> str:
     return " | ".join(told)
 
 
-def _layout(row: Choice) -> str:
+def _layout(row: TuningChoice) -> str:
     return f"{row.deployment.dp} x {row.deployment.tp} x {row.deployment.pp}"
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from advisor.validation.prediction_errors import Check, Summary
+    from advisor.validation.prediction_errors import Check, ErrorSummary
     from advisor.validation.ranking import Ranking
     from advisor.validation.validation import Rival, Validation
 
@@ -71,7 +71,7 @@ NAMES = {"split": "predicted", "gpu": "GPU"}
 RANKS = {"regime": 1}
 
 
-def summary_columns(rows: Sequence[Summary]) -> list[Column]:
+def summary_columns(rows: Sequence[ErrorSummary]) -> list[Column]:
     """Errors by group."""
     keys = list(rows[0].group) if rows else []
     return [

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from catalog.schema import InputError, Note, Workload, require_positive
-from probes.serving_benchmark import Offer, length_pieces, lengths
+from probes.serving_benchmark import TrafficProfile, length_pieces, lengths
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     Integers = NDArray[np.int64]
 
 WHOLE = 1_000_000
-"""Requests that are kept in memory, about 100 bytes each; more of an open loop come as a ``Stream``."""
+"""Requests that are kept in memory, about 100 bytes each; more of an open loop come as a ``ArrivalStream``."""
 PIECE = 200_000
 """Requests of a stream that are made or read at once."""
 MOST_REQUESTS = 20_000_000
@@ -37,7 +37,7 @@ SERVED_PER_SECOND = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Traffic:
+class Arrivals:
     """n requests in the order of their arrival; arrays have shape (n,)."""
 
     arrival_s: Array
@@ -60,19 +60,19 @@ class Traffic:
         """Requests a second; None in a closed loop, where completions set it."""
         return None if self.concurrency else len(self) / self.duration_s
 
-    def at_rate(self, rate: float) -> Traffic:
+    def at_rate(self, rate: float) -> Arrivals:
         """The same requests, faster or slower; not of a closed loop."""
         assert self.rate
         factor = self.rate / rate
         return replace(self, arrival_s=self.arrival_s * factor, duration_s=self.duration_s * factor)
 
-    def beginning(self, count: int) -> Traffic:
+    def beginning(self, count: int) -> Arrivals:
         """Its first requests."""
         if count >= len(self):
             return self
         return replace(self._where(np.arange(len(self)) < count), duration_s=float(self.arrival_s[count]))
 
-    def within(self, longest: int) -> Traffic:
+    def within(self, longest: int) -> Arrivals:
         """Without the requests that an engine with sequences of at most ``longest`` tokens refuses.
 
         Raises:
@@ -82,22 +82,22 @@ class Traffic:
         kept = self.fitting(longest)
         return replace(kept, notes=(*self.notes, *refusals(len(self) - len(kept), len(self), longest)))
 
-    def fitting(self, longest: int) -> Traffic:
+    def fitting(self, longest: int) -> Arrivals:
         """The same, which may be none, and without a word about it."""
         kept = self.input_len + self.output_len <= longest
         return self if kept.all() else self._where(kept)
 
-    def _where(self, kept: NDArray[np.bool_]) -> Traffic:
+    def _where(self, kept: NDArray[np.bool_]) -> Arrivals:
         return replace(
             self, arrival_s=self.arrival_s[kept], input_len=self.input_len[kept], output_len=self.output_len[kept]
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stream:
+class ArrivalStream:
     """More requests of an open loop than are kept in memory: made, or read, whenever they are served."""
 
-    make: Callable[[], Iterator[Traffic]]
+    make: Callable[[], Iterator[Arrivals]]
     """All of them in the order of their arrival, ``PIECE`` at a time."""
     count: int
     duration_s: float
@@ -116,23 +116,23 @@ class Stream:
         """Requests a second, with those refused."""
         return self.count / self.duration_s
 
-    def within(self, longest: int) -> Stream:
+    def within(self, longest: int) -> ArrivalStream:
         """Without the requests that an engine with sequences of at most ``longest`` tokens refuses."""
         return replace(self, longest=longest if self.longest is None else min(longest, self.longest))
 
-    def pieces(self) -> Iterator[Traffic]:
+    def pieces(self) -> Iterator[Arrivals]:
         """All that are not refused, piece by piece."""
         for each in self.make():
             yield each if self.longest is None else each.fitting(self.longest)
 
 
-class Busiest:
+class BusiestWindow:
     """Keeps, of the pieces of a stream that pass, the one in which requests come fastest."""
 
     def __init__(self) -> None:
-        self._piece: Traffic | None = None
+        self._piece: Arrivals | None = None
 
-    def passing(self, pieces: Iterable[Traffic]) -> Iterator[Traffic]:
+    def passing(self, pieces: Iterable[Arrivals]) -> Iterator[Arrivals]:
         """All of them. One much smaller than the others says little of how fast requests come, and is not kept."""
         for each in pieces:
             kept = self._piece
@@ -141,14 +141,14 @@ class Busiest:
             yield each
 
     @property
-    def found(self) -> Traffic:
+    def found(self) -> Arrivals:
         """As if nothing came before it; some piece has passed."""
         assert self._piece is not None
         at = self._piece.arrival_s - self._piece.arrival_s[0]
         return replace(self._piece, arrival_s=at, duration_s=len(at) / _pace(self._piece))
 
 
-def _pace(piece: Traffic) -> float:
+def _pace(piece: Arrivals) -> float:
     """Requests a second between the first and the last."""
     return len(piece) / max(float(piece.arrival_s[-1] - piece.arrival_s[0]), 1e-6)
 
@@ -175,7 +175,7 @@ def open_loop(
     spread: float = 0.0,
     burstiness: float = 1.0,
     curve: Sequence[float] = (),
-) -> Traffic:
+) -> Arrivals:
     """Requests that come at ``workload.rate`` a second whatever becomes of them.
 
     Args:
@@ -197,7 +197,7 @@ def open_loop(
     turns = np.concatenate(list(found.turns(MOST_REQUESTS)))
     found.check_some(len(turns))
     inputs, outputs = lengths(found.offer, len(turns), longest)
-    return Traffic(arrival_s=found.arrivals(turns), input_len=inputs, output_len=outputs, duration_s=duration_s)
+    return Arrivals(arrival_s=found.arrivals(turns), input_len=inputs, output_len=outputs, duration_s=duration_s)
 
 
 def open_traffic(
@@ -209,7 +209,7 @@ def open_traffic(
     spread: float = 0.0,
     burstiness: float = 1.0,
     curve: Sequence[float] = (),
-) -> Traffic | Stream:
+) -> Arrivals | ArrivalStream:
     """The same requests as those of ``open_loop``, as a stream where they are more than ``WHOLE``."""
     found = _Opened.of(workload, duration_s, seed, spread, burstiness, curve)
     if found.expected <= WHOLE:
@@ -221,19 +221,19 @@ def open_traffic(
     count = sum(len(turns) for turns in found.turns(PIECE))
     found.check_some(count)
 
-    def pieces() -> Iterator[Traffic]:
+    def pieces() -> Iterator[Arrivals]:
         every = length_pieces(found.offer, count, longest, PIECE)
         for turns, (inputs, outputs) in zip(found.turns(PIECE), every, strict=False):
-            yield Traffic(arrival_s=found.arrivals(turns), input_len=inputs, output_len=outputs, duration_s=duration_s)
+            yield Arrivals(arrival_s=found.arrivals(turns), input_len=inputs, output_len=outputs, duration_s=duration_s)
 
-    return Stream(make=pieces, count=count, duration_s=duration_s)
+    return ArrivalStream(make=pieces, count=count, duration_s=duration_s)
 
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
     """An open loop as it was asked for."""
 
-    offer: Offer
+    offer: TrafficProfile
     expected: float
     """Requests."""
     burstiness: float
@@ -249,7 +249,7 @@ class _Opened:
         assert workload.rate is not None
         if not 0.0 <= burstiness <= 100.0:
             raise InputError(f"burstiness is {burstiness:g}; it must be from 0 (evenly spaced) over 1 (Poisson) to 100")
-        offer = Offer(
+        offer = TrafficProfile(
             input_len=workload.input_len, output_len=workload.output_len, seconds=duration_s, spread=spread, seed=seed,
             rate=workload.rate,
         )  # fmt: skip
@@ -306,7 +306,7 @@ def _along(share: Array, duration_s: float, curve: Sequence[float]) -> Array:
     return np.asarray(times[part] + (share - come[part]) / width[part] * (duration_s / len(rates)))
 
 
-def closed_loop(workload: Workload, *, duration_s: float, longest: int, seed: int = 0, spread: float = 0.0) -> Traffic:
+def closed_loop(workload: Workload, *, duration_s: float, longest: int, seed: int = 0, spread: float = 0.0) -> Arrivals:
     """``workload.concurrency`` requests are kept in flight; arguments as those of ``open_loop``.
 
     The first ones begin as if in the middle of their outputs, for equal requests would else stay in step.
@@ -316,12 +316,12 @@ def closed_loop(workload: Workload, *, duration_s: float, longest: int, seed: in
     require_positive("duration", duration_s, whole=False)
     first = workload.concurrency or 0
     count = min(first + math.ceil(duration_s * SERVED_PER_SECOND), MOST_REQUESTS)
-    offer = Offer(
+    offer = TrafficProfile(
         input_len=workload.input_len, output_len=workload.output_len, seconds=duration_s, spread=spread, seed=seed
     )
     inputs, outputs = lengths(offer, count, longest)
     outputs[:first] = np.random.default_rng((seed, 3)).integers(1, outputs[:first] + 1)
-    return Traffic(
+    return Arrivals(
         arrival_s=np.zeros(count), input_len=inputs, output_len=outputs, duration_s=duration_s, concurrency=first,
         starters=first,
     )  # fmt: skip

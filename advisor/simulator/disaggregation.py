@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from advisor.simulator.request_results import TURNS, Served, saturation_rate, serve
+from advisor.simulator.request_results import TURNS, RequestResults, saturation_rate, serve
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from advisor.simulator.arrivals import Traffic
+    from advisor.simulator.arrivals import Arrivals
     from advisor.simulator.request_results import Scheduler
     from advisor.simulator.step_table import StepTimes
     from catalog.units import Array
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pool:
+class ServerPool:
     """Replicas of one layout."""
 
     times: StepTimes
@@ -33,7 +33,7 @@ class Pool:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Link:
+class KvTransfer:
     """What the KV cache of a prompt takes to get from a prefill replica to a decode replica."""
 
     ms_per_token: float
@@ -55,7 +55,7 @@ class Link:
         return arrived + 1e-3 * self.latency_ms
 
 
-def serve_apart(traffic: Traffic, prefill: Pool, decode: Pool, link: Link) -> Served:
+def serve_apart(traffic: Arrivals, prefill: ServerPool, decode: ServerPool, link: KvTransfer) -> RequestResults:
     """Every request of an open loop, first in one pool, then in the other.
 
     Curves over time, blocks and replicas are those of the decode pool.
@@ -83,7 +83,7 @@ def serve_apart(traffic: Traffic, prefill: Pool, decode: Pool, link: Link) -> Se
     preemptions, replica = first.preemptions.copy(), first.replica.copy()
     preemptions[several] += later.preemptions
     replica[several] = later.replica
-    return Served(
+    return RequestResults(
         arrival_s=first.arrival_s, input_len=traffic.input_len, output_len=traffic.output_len, cached=first.cached,
         ttft_ms=first.ttft_ms,
         e2e_ms=e2e, longest_itl_ms=longest, preemptions=preemptions, replica=replica, counted=np.ones(n, dtype=bool),
@@ -92,7 +92,9 @@ def serve_apart(traffic: Traffic, prefill: Pool, decode: Pool, link: Link) -> Se
     )  # fmt: skip
 
 
-def saturation_apart(traffic: Traffic, prefill: Pool, decode: Pool, link: Link, *, turns: int = TURNS) -> float:
+def saturation_apart(
+    traffic: Arrivals, prefill: ServerPool, decode: ServerPool, link: KvTransfer, *, turns: int = TURNS
+) -> float:
     """Requests a second that the slowest of prefill, links and decode completes when there are always more waiting."""
     several = np.flatnonzero(traffic.output_len > 1)
     share = len(several) / len(traffic)
@@ -105,12 +107,12 @@ def saturation_apart(traffic: Traffic, prefill: Pool, decode: Pool, link: Link, 
     return min(rates)
 
 
-def _prompts(traffic: Traffic) -> Traffic:
+def _prompts(traffic: Arrivals) -> Arrivals:
     """The requests as the prefill pool sees them."""
     return replace(traffic, output_len=np.ones_like(traffic.output_len))
 
 
-def _outputs(traffic: Traffic, several: NDArray[np.intp]) -> Traffic:
+def _outputs(traffic: Arrivals, several: NDArray[np.intp]) -> Arrivals:
     """Those with more than one token as the decode pool sees them: the first is part of what they come with."""
     return replace(
         traffic, arrival_s=traffic.arrival_s[several], input_len=traffic.input_len[several] + 1,
@@ -126,7 +128,7 @@ def gap_histogram(gaps_ms: Array) -> NDArray[np.int64]:
     return np.bincount(np.clip(place, 0, GAP_BINS - 1).astype(np.int64), minlength=GAP_BINS).astype(np.int64)
 
 
-def _with_first_tokens(later: Served, first: Served) -> Array:
+def _with_first_tokens(later: RequestResults, first: RequestResults) -> Array:
     """The decode pool's curves, with the prefill pool's tokens and preemptions and what waits there."""
     bins = later.bins.copy()
     busy = np.maximum(first.bins[:, 0], 1e-12)

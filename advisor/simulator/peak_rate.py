@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from advisor.simulator.arrivals import MOST_SPREAD, Traffic
+from advisor.simulator.arrivals import MOST_SPREAD, Arrivals
 from catalog.schema import InputError, Workload, require_positive
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Peak:
     """Squared coefficient of variation of the gaps in the window, likewise."""
 
 
-def peak_of(traffic: Traffic, window_s: float = WINDOW_S) -> Peak:
+def peak_of(traffic: Arrivals, window_s: float = WINDOW_S) -> Peak:
     """The window with most requests; it begins with one of them.
 
     Raises:

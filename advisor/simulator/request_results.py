@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from advisor.simulator.arrivals import Traffic
+    from advisor.simulator.arrivals import Arrivals
     from catalog.schema import Slo
     from catalog.units import Array
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from advisor.simulator.arrivals import Traffic
+    from advisor.simulator.arrivals import Arrivals
     from advisor.simulator.step_table import StepTimes
     from catalog.units import Array
 
@@ -34,7 +34,7 @@ METRICS = ("ttft_ms", "tpot_ms", "itl_ms", "e2e_ms")
 COLUMNS = (
     "arrival_s", "input_len", "output_len", "ttft_ms", "tpot_ms", "e2e_ms", "itl_max_ms", "preemptions", "replica",
 )  # fmt: skip
-"""Of ``Served.rows``."""
+"""Of ``RequestResults.rows``."""
 
 FRONT_END_MS = 1.5
 """From a request's arrival to the scheduler and from a step's end back to the client: parsing, tokens to text, and the
@@ -71,7 +71,7 @@ class Scheduler:
     """Requests come with the KV cache of all their prompt but its last token, computed elsewhere."""
 
 
-class Loads(NamedTuple):
+class TokenTotals(NamedTuple):
     """Sums over requests with i tokens in, of which c were found in the prefix cache, and o out."""
 
     requests: float
@@ -88,7 +88,7 @@ class Loads(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Served:
+class RequestResults:
     """n requests, those that came; arrays of shape (n,) in the order of arrival unless said otherwise."""
 
     arrival_s: Array
@@ -125,9 +125,9 @@ class Served:
         return np.where(after > 0, (self.e2e_ms - self.ttft_ms) / np.maximum(after, 1.0), np.nan)
 
     @property
-    def loads(self) -> Loads:
+    def loads(self) -> TokenTotals:
         given, cached, made = (each.astype(float) for each in (self.input_len, self.cached, self.output_len))
-        return Loads(
+        return TokenTotals(
             requests=float(len(self)), given=float(given.sum()), cached=float(cached.sum()), made=float(made.sum()),
             contexts=float(((made - 1.0) * given + made**2 / 2.0).sum()),
             pairs=float((((given + made) ** 2 - cached**2) / 2.0).sum()),
@@ -207,19 +207,19 @@ def mean_gap_ms(counts: NDArray[np.int64]) -> float:
     return float((counts * gap_ms(np.arange(len(counts)))).sum() / total) if total else float("nan")
 
 
-def serve(traffic: Traffic, times: StepTimes, scheduler: Scheduler, *, steps_logged: int = 0) -> Served:
+def serve(traffic: Arrivals, times: StepTimes, scheduler: Scheduler, *, steps_logged: int = 0) -> RequestResults:
     """Every request of the traffic, one step of the engine after the other.
 
-    The caller has seen to it that each request fits: ``Traffic.within`` and ``serving.runs.longest``.
+    The caller has seen to it that each request fits: ``Arrivals.within`` and ``serving.runs.longest``.
     """
     (served,) = serve_pieces([traffic], times, scheduler, duration_s=traffic.duration_s, steps_logged=steps_logged)
     return served
 
 
 def serve_pieces(
-    pieces: Iterable[Traffic], times: StepTimes, scheduler: Scheduler, *, duration_s: float, steps_logged: int = 0,
+    pieces: Iterable[Arrivals], times: StepTimes, scheduler: Scheduler, *, duration_s: float, steps_logged: int = 0,
     most_open: float = math.inf,
-) -> Iterator[Served]:  # fmt: skip
+) -> Iterator[RequestResults]:  # fmt: skip
     """The same of traffic that comes in pieces, in memory that grows with the longest queue and not with the traffic.
 
     Yields the requests in the order of their arrival, all of them but each once, as soon as none before them is still being
@@ -276,7 +276,7 @@ def serve_pieces(
             last = state.last_s[:gone]
             counted = (last >= SETTLING * piece.duration_s) & (last <= piece.duration_s)
             counted[: piece.starters] = False
-        yield Served(
+        yield RequestResults(
             arrival_s=arrival[:gone], input_len=inputs[:gone], output_len=outputs[:gone], cached=cached[:gone],
             ttft_ms=1e3 * (state.first_s[:gone] - arrival[:gone]), e2e_ms=1e3 * (state.last_s[:gone] - arrival[:gone]),
             longest_itl_ms=1e3 * state.longest_s[:gone], preemptions=state.preempted[:gone], replica=state.place[:gone],
@@ -285,7 +285,7 @@ def serve_pieces(
         )  # fmt: skip
 
 
-def _with_more(pieces: Iterable[Traffic]) -> Iterator[tuple[Traffic, bool]]:
+def _with_more(pieces: Iterable[Arrivals]) -> Iterator[tuple[Arrivals, bool]]:
     """Each with whether another follows."""
     every = iter(pieces)
     piece = next(every, None)
@@ -321,7 +321,7 @@ def longest(scheduler: Scheduler) -> int:
     return scheduler.kv_blocks * BLOCK
 
 
-def saturation_rate(traffic: Traffic, times: StepTimes, scheduler: Scheduler, *, turns: int = TURNS) -> float:
+def saturation_rate(traffic: Arrivals, times: StepTimes, scheduler: Scheduler, *, turns: int = TURNS) -> float:
     """Requests a second that are completed when there are always more waiting: those of the traffic, over and over.
 
     Counted between the completion of a quarter and of three quarters of a queue as long as so many ``turns`` of all that

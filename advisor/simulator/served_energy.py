@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from advisor.perf_model.energy import Work, dynamic_work
+from advisor.perf_model.energy import GpuWork, dynamic_work
 
 if TYPE_CHECKING:
-    from advisor.simulator.request_results import Served
-    from advisor.simulator.streaming_statistics import Tally
+    from advisor.simulator.request_results import RequestResults
+    from advisor.simulator.streaming_statistics import StreamingStatistics
     from catalog.schema import Model
 
 
-def served_work(model: Model, kv_bytes: float, served: Served | Tally, *, gpu_s: float) -> Work:
+def served_work(
+    model: Model, kv_bytes: float, served: RequestResults | StreamingStatistics, *, gpu_s: float
+) -> GpuWork:
     """Of simulated traffic; requests that were preempted count once."""
     loads = served.loads
     tokens = loads.given - loads.cached + loads.made - loads.requests

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from advisor.calibration.intervals import implementation_variance, scale_name
-from advisor.calibration.support import news_of, opened
+from advisor.calibration.support import extrapolation_notes, widened
 from advisor.calibration.surrogate import ANY
 from advisor.perf_model.collectives import hand_over_ms
-from advisor.perf_model.cost_model import Setting
-from advisor.perf_model.deployment_arrays import Layout
+from advisor.perf_model.cost_model import CostModel
+from advisor.perf_model.deployment_arrays import DeploymentArrays
 from advisor.perf_model.memory.vllm import max_concurrency, memory
 from advisor.perf_model.parameters import NAMES, Parameters
-from advisor.perf_model.schedule import static
+from advisor.perf_model.schedule import static_batch_times
 from advisor.prediction.prediction import STEP
 from advisor.simulator.arrivals import MOST_REQUESTS
-from advisor.simulator.disaggregation import Link, Pool, saturation_apart, serve_apart
+from advisor.simulator.disaggregation import KvTransfer, ServerPool, saturation_apart, serve_apart
 from advisor.simulator.request_results import (
     FRONT_END_MS,
     TURNS,
@@ -36,11 +36,11 @@ from catalog.schema import Cluster, Deployment, InputError, Model, Note
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from advisor.calibration.parameter_posterior import Marginal, Provenance
-    from advisor.calibration.surrogate import Scale
-    from advisor.prediction.evidence import Knowledge
-    from advisor.simulator.arrivals import Traffic
-    from advisor.simulator.request_results import Router, Served
+    from advisor.calibration.parameter_posterior import ParameterPosterior, Provenance
+    from advisor.calibration.surrogate import IntervalScale
+    from advisor.prediction.evidence import Evidence
+    from advisor.simulator.arrivals import Arrivals
+    from advisor.simulator.request_results import RequestResults, Router
     from advisor.simulator.step_table import StepTimes
     from catalog.units import Array
 
@@ -50,20 +50,20 @@ intervals are as wide as those of an engine that nobody measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Replicas:
+class AggregatedServer:
     """Replicas of one resolved deployment."""
 
     deployment: Deployment
-    setting: Setting
+    setting: CostModel
     scheduler: Scheduler
-    marginal: Marginal
-    knowledge: Knowledge
+    marginal: ParameterPosterior
+    knowledge: Evidence
     notes: tuple[Note, ...] = ()
 
     @classmethod
     def of(
-        cls, model: Model, cluster: Cluster, deployment: Deployment, knowledge: Knowledge, serving: Mapping[str, Any]
-    ) -> Replicas:
+        cls, model: Model, cluster: Cluster, deployment: Deployment, knowledge: Evidence, serving: Mapping[str, Any]
+    ) -> AggregatedServer:
         """Of a deployment, its open knobs chosen as the engine would; ``serving``: arguments of ``scheduler_of``.
 
         Raises:
@@ -72,16 +72,16 @@ class Replicas:
         """
         resolved = resolve(deployment, model, cluster)
         chosen = resolved.value
-        layout = Layout.of([chosen], model, cluster.gpu)
+        layout = DeploymentArrays.of([chosen], model, cluster.gpu)
         known = knowledge.marginal(chosen.engine, cluster.gpu)
-        setting = Setting(
+        setting = CostModel(
             model=model, cluster=cluster, layout=layout, memory=memory(model, cluster, layout, chosen.engine),
             parameters=known.parameters, engine=chosen.engine,
         )  # fmt: skip
-        (news,) = news_of(known, chosen.engine, model, layout)
+        (news,) = extrapolation_notes(known, chosen.engine, model, layout)
         return cls(
             deployment=chosen, setting=setting, scheduler=scheduler_of(setting, chosen, **serving),
-            marginal=opened(known, (model, layout)), knowledge=knowledge, notes=(*resolved.notes, *news),
+            marginal=widened(known, (model, layout)), knowledge=knowledge, notes=(*resolved.notes, *news),
         )  # fmt: skip
 
     @property
@@ -95,7 +95,7 @@ class Replicas:
         return self.marginal.provenance
 
     @property
-    def scale(self) -> Scale:
+    def scale(self) -> IntervalScale:
         return scale_of(self.knowledge, self.marginal, self.deployment)
 
     @property
@@ -126,7 +126,7 @@ class Replicas:
     def gpus(self) -> int:
         return self.deployment.num_gpus
 
-    def multiplied(self, times: int) -> Replicas:
+    def multiplied(self, times: int) -> AggregatedServer:
         """So many times as many replicas."""
         deployment = replace(self.deployment, dp=self.deployment.dp * times)
         return replace(self, deployment=deployment, scheduler=_multiplied(self.scheduler, times))
@@ -135,27 +135,29 @@ class Replicas:
         """The deployment of so many times as many replicas, and what computes the prompts if that is another."""
         return self.multiplied(times).deployment, None
 
-    def served(self, traffic: Traffic, times: StepTimes, multiple: int = 1) -> Served:
+    def served(self, traffic: Arrivals, times: StepTimes, multiple: int = 1) -> RequestResults:
         """What becomes of the traffic on ``multiple`` times as many replicas."""
         return serve(traffic, times, _multiplied(self.scheduler, multiple))
 
-    def served_pieces(self, pieces: Iterable[Traffic], times: StepTimes, duration_s: float) -> Iterator[Served]:
+    def served_pieces(
+        self, pieces: Iterable[Arrivals], times: StepTimes, duration_s: float
+    ) -> Iterator[RequestResults]:
         """What becomes of a stream, in parts (see ``serving.runs.serve_pieces``)."""
         return serve_pieces(pieces, times, self.scheduler, duration_s=duration_s, most_open=MOST_REQUESTS)
 
-    def saturation(self, traffic: Traffic, times: StepTimes, turns: int = TURNS) -> float:
+    def saturation(self, traffic: Arrivals, times: StepTimes, turns: int = TURNS) -> float:
         return saturation_rate(traffic, times, self.scheduler, turns=turns)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Apart:
+class DisaggregatedServer:
     """Replicas that only compute prompts, and others that only decode."""
 
-    prefill: Replicas
-    decode: Replicas
+    prefill: AggregatedServer
+    decode: AggregatedServer
 
     @classmethod
-    def of(cls, prefill: Replicas, decode: Replicas) -> Apart:
+    def of(cls, prefill: AggregatedServer, decode: AggregatedServer) -> DisaggregatedServer:
         """Of replicas that share a cluster.
 
         Raises:
@@ -186,12 +188,12 @@ class Apart:
         """Of the KV cache, over the busiest link: every GPU of a replica sends or takes its part."""
         return max(float(each.setting.memory.kv_bytes_per_token[0]) for each in (self.prefill, self.decode))
 
-    def link(self, parameters: Parameters) -> Link:
+    def link(self, parameters: Parameters) -> KvTransfer:
         """The hand-over under these parameters."""
         cluster = self.decode.setting.cluster
         latency = hand_over_ms(0.0, cluster, parameters, within_node=self.within_node)
         many = hand_over_ms(1e9, cluster, parameters, within_node=self.within_node)
-        return Link(ms_per_token=(many - latency) / 1e9 * self.bytes_per_token, latency_ms=latency)
+        return KvTransfer(ms_per_token=(many - latency) / 1e9 * self.bytes_per_token, latency_ms=latency)
 
     @property
     def notes(self) -> tuple[Note, ...]:
@@ -215,7 +217,7 @@ class Apart:
         return APART
 
     @property
-    def scale(self) -> Scale:
+    def scale(self) -> IntervalScale:
         staged = max(self.prefill.deployment.pp, self.decode.deployment.pp) > 1
         name = scale_name("tpot_ms", "static", staged=staged)
         return self.decode.knowledge.scale(APART, ANY, name)
@@ -252,21 +254,27 @@ class Apart:
     def beliefs(self, draws: int) -> list[tuple[Parameters, float]]:
         return self.decode.beliefs(draws)
 
-    def times(self, belief: tuple[Parameters, float]) -> tuple[StepTimes, StepTimes, Link]:
+    def times(self, belief: tuple[Parameters, float]) -> tuple[StepTimes, StepTimes, KvTransfer]:
         """Of prefill and of decode, and of the link between them."""
         return self.prefill.times(belief), self.decode.times(belief), self.link(belief[0])
 
-    def served(self, traffic: Traffic, times: tuple[StepTimes, StepTimes, Link], multiple: int = 1) -> Served:
+    def served(
+        self, traffic: Arrivals, times: tuple[StepTimes, StepTimes, KvTransfer], multiple: int = 1
+    ) -> RequestResults:
         """What becomes of the traffic on ``multiple`` times as many replicas."""
         return serve_apart(traffic, *self._pools(times, multiple), times[2])
 
-    def saturation(self, traffic: Traffic, times: tuple[StepTimes, StepTimes, Link], turns: int = TURNS) -> float:
+    def saturation(
+        self, traffic: Arrivals, times: tuple[StepTimes, StepTimes, KvTransfer], turns: int = TURNS
+    ) -> float:
         return saturation_apart(traffic, *self._pools(times), times[2], turns=turns)
 
-    def _pools(self, times: tuple[StepTimes, StepTimes, Link], multiple: int = 1) -> tuple[Pool, Pool]:
+    def _pools(
+        self, times: tuple[StepTimes, StepTimes, KvTransfer], multiple: int = 1
+    ) -> tuple[ServerPool, ServerPool]:
         return (
-            Pool(times=times[0], scheduler=_multiplied(self.prefill.scheduler, multiple)),
-            Pool(times=times[1], scheduler=_multiplied(self.decode.scheduler, multiple)),
+            ServerPool(times=times[0], scheduler=_multiplied(self.prefill.scheduler, multiple)),
+            ServerPool(times=times[1], scheduler=_multiplied(self.decode.scheduler, multiple)),
         )
 
 
@@ -274,7 +282,9 @@ def _multiplied(scheduler: Scheduler, multiple: int) -> Scheduler:
     return replace(scheduler, replicas=scheduler.replicas * multiple)
 
 
-def outcomes(engine: Replicas | Apart, traffic: Traffic, draws: int) -> Iterator[tuple[Served, float]]:
+def outcomes(
+    engine: AggregatedServer | DisaggregatedServer, traffic: Arrivals, draws: int
+) -> Iterator[tuple[RequestResults, float]]:
     """What becomes of the traffic, and the saturation rate: as believed, and under other parameters."""
     for belief in engine.beliefs(draws):
         times: Any = engine.times(belief)
@@ -282,7 +292,7 @@ def outcomes(engine: Replicas | Apart, traffic: Traffic, draws: int) -> Iterator
 
 
 def scheduler_of(
-    setting: Setting, deployment: Deployment, *, router: Router = "round_robin", prefix_hit_rate: float = 0.0,
+    setting: CostModel, deployment: Deployment, *, router: Router = "round_robin", prefix_hit_rate: float = 0.0,
     front_end_ms: float = FRONT_END_MS,
 ) -> Scheduler:  # fmt: skip
     """What the loop needs to know of a resolved deployment.
@@ -313,13 +323,13 @@ def scheduler_of(
     )  # fmt: skip
 
 
-def times_of(setting: Setting, scheduler: Scheduler) -> StepTimes:
+def times_of(setting: CostModel, scheduler: Scheduler) -> StepTimes:
     """The tables for every step that the scheduler can make up."""
     return tabulate(setting, budget=scheduler.max_num_batched_tokens, cap=scheduler.max_num_seqs)
 
 
 def draws_of(
-    marginal: Marginal, knowledge: Knowledge, setting: Setting, deployment: Deployment, count: int
+    marginal: ParameterPosterior, knowledge: Evidence, setting: CostModel, deployment: Deployment, count: int
 ) -> list[tuple[Parameters, float]]:
     """Parameters and a factor of all times, ``count`` times: a draw and its mirror image, so that means stay.
 
@@ -346,7 +356,7 @@ def draws_of(
     return found[:count]
 
 
-def _directions(marginal: Marginal, setting: Setting) -> Array:
+def _directions(marginal: ParameterPosterior, setting: CostModel) -> Array:
     """Orthogonal parts of the parameters' spread, shape (k, len(NAMES)): all of what the first kind of step is uncertain by,
     what the next is beside that, and so on.
 
@@ -358,7 +368,7 @@ def _directions(marginal: Marginal, setting: Setting) -> Array:
     full = max(math.floor(min(float(setting.layout.max_num_seqs[0]), room)), 1)
     batches = np.array([full, 1.0, math.ceil(math.sqrt(full))])
     shifted = np.vstack([marginal.mean, marginal.mean + STEP * np.eye(len(NAMES))])
-    times = static(
+    times = static_batch_times(
         replace(setting.take(np.zeros(len(batches), dtype=int)), parameters=Parameters.from_unbounded(shifted)), batches,
         *(np.full(len(batches), each) for each in lengths),
     )  # fmt: skip
@@ -369,7 +379,7 @@ def _directions(marginal: Marginal, setting: Setting) -> Array:
     return np.asarray((root @ np.linalg.qr(root.T @ slopes)[0]).T)
 
 
-def scale_of(knowledge: Knowledge, marginal: Marginal, deployment: Deployment) -> Scale:
+def scale_of(knowledge: Evidence, marginal: ParameterPosterior, deployment: Deployment) -> IntervalScale:
     """Errors of the time of a decode step, which most steps under traffic are."""
     name = scale_name("tpot_ms", "static", staged=deployment.pp > 1)
     return knowledge.scale(marginal.provenance, deployment.engine, name)

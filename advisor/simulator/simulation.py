@@ -12,22 +12,30 @@ from typing import TYPE_CHECKING, Any
 
 from advisor.perf_model.energy import power_of
 from advisor.prediction.estimation import ENERGY
-from advisor.prediction.evidence import Knowledge
+from advisor.prediction.evidence import Evidence
 from advisor.prediction.inputs import plain, read_cluster, read_model
-from advisor.simulator.arrivals import Busiest, Stream, Traffic, closed_loop, open_loop, open_traffic, refusals
+from advisor.simulator.arrivals import (
+    Arrivals,
+    ArrivalStream,
+    BusiestWindow,
+    closed_loop,
+    open_loop,
+    open_traffic,
+    refusals,
+)
 from advisor.simulator.request_results import (
     COLUMNS,
     FRONT_END_MS,
     LIMITS,
     METRICS,
     ROUTERS,
-    Served,
+    RequestResults,
     limits_of,
     longest,
 )
 from advisor.simulator.served_energy import served_work
-from advisor.simulator.server import Apart, Replicas, outcomes
-from advisor.simulator.streaming_statistics import Tally
+from advisor.simulator.server import AggregatedServer, DisaggregatedServer, outcomes
+from advisor.simulator.streaming_statistics import StreamingStatistics
 from advisor.simulator.summary_statistics import meets, numbers, spreads, timeline
 from advisor.simulator.trace_files import open_trace, read_trace
 from catalog.schema import Cluster, Deployment, InputError, Model, Note, Slo, Workload, require_positive
@@ -37,7 +45,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from advisor.calibration.parameter_posterior import Provenance
-    from advisor.calibration.surrogate import Scale
+    from advisor.calibration.surrogate import IntervalScale
     from advisor.prediction.evidence import Runs
     from advisor.simulator.request_results import Router
     from catalog.units import Array
@@ -85,14 +93,14 @@ class Simulation:
     timeline: Mapping[str, Array]
     """Curves: ``time_s``; means over the replicas of ``running`` and ``waiting`` requests and of the ``kv_share`` in
     use, while they work; their ``busy`` share; and all ``output_tok_s`` and ``preemptions_s``, those a second."""
-    served: Served | Tally = field(repr=False)
+    served: RequestResults | StreamingStatistics = field(repr=False)
     """Every request; of more than ``serving.traffic.WHOLE`` only what is told of all of them."""
     steps: int
     provenance: Provenance
     notes: tuple[Note, ...]
     sigmas: Mapping[str, Mapping[str, float]] = field(repr=False)
     """Standard deviations of the logarithms, of ``metrics`` and under "rates" of the rates."""
-    scale: Scale | None = field(repr=False)
+    scale: IntervalScale | None = field(repr=False)
     """How wide an interval at some level is, in those; None without draws."""
 
     @property
@@ -127,7 +135,7 @@ class Simulation:
             InputError: there were too many to keep them.
 
         """
-        if isinstance(self.served, Tally):
+        if isinstance(self.served, StreamingStatistics):
             raise InputError(
                 f"{len(self.served)} requests are too many to be kept; take them as they are served, with each= (--requests FILE)"
             )
@@ -159,7 +167,7 @@ def simulate(
     deployment: Deployment | None = None,
     prefill: Deployment | None = None,
     workload: Workload | None = None,
-    trace: str | Path | Traffic | Stream | None = None,
+    trace: str | Path | Arrivals | ArrivalStream | None = None,
     slo: Slo | None = None,
     runs: Runs = None,
     duration_s: float | None = None,
@@ -172,7 +180,7 @@ def simulate(
     front_end_ms: float = FRONT_END_MS,
     draws: int = 8,
     set_gpu: Mapping[str, float | str] | None = None,
-    each: Callable[[Served], None] | None = None,
+    each: Callable[[RequestResults], None] | None = None,
 ) -> Simulation:
     """Serve traffic on a deployment, simulated.
 
@@ -212,15 +220,15 @@ def simulate(
     found_model, found_cluster = read_model(model), read_cluster(gpus, set_gpu)
     check_serving(slo, router, prefix_hit_rate, front_end_ms, draws)
     given = deployment or Deployment()
-    knowledge = Knowledge.of(runs, engine=given.engine, gpu=found_cluster.value.gpu)
+    knowledge = Evidence.of(runs, engine=given.engine, gpu=found_cluster.value.gpu)
     serving = {"router": router, "prefix_hit_rate": prefix_hit_rate, "front_end_ms": front_end_ms}
-    decode = Replicas.of(found_model.value, found_cluster.value, given, knowledge, serving)
+    decode = AggregatedServer.of(found_model.value, found_cluster.value, given, knowledge, serving)
     chosen, limit = decode.deployment, decode.longest
-    engine: Replicas | Apart = decode
+    engine: AggregatedServer | DisaggregatedServer = decode
     resolved = None
     if prefill is not None:
-        other = Replicas.of(found_model.value, found_cluster.value, prefill, knowledge, serving)
-        limit, engine, resolved = min(limit, other.longest), Apart.of(other, decode), other.deployment
+        other = AggregatedServer.of(found_model.value, found_cluster.value, prefill, knowledge, serving)
+        limit, engine, resolved = min(limit, other.longest), DisaggregatedServer.of(other, decode), other.deployment
     traffic = _traffic(
         workload,
         trace,
@@ -235,8 +243,8 @@ def simulate(
     if prefill is not None and traffic.concurrency:
         raise InputError("prompts in a pool of their own take a rate or a trace, not a concurrency; leave one out")
     told: tuple[Note, ...] = ()
-    tally: Tally | None = None
-    if isinstance(traffic, Stream):
+    tally: StreamingStatistics | None = None
+    if isinstance(traffic, ArrivalStream):
         tally, judged = tallied(decode, traffic, slo, each)
         told = refusals(len(traffic) - len(tally), len(traffic), limit)
         if draws:
@@ -285,15 +293,18 @@ def simulate(
 
 
 def tallied(
-    engine: Replicas, traffic: Stream, slo: Slo | None, each: Callable[[Served], None] | None = None
-) -> tuple[Tally, Traffic]:
+    engine: AggregatedServer,
+    traffic: ArrivalStream,
+    slo: Slo | None,
+    each: Callable[[RequestResults], None] | None = None,
+) -> tuple[StreamingStatistics, Arrivals]:
     """What becomes of a stream, as believed, and its busiest piece; ``each`` is handed the requests.
 
     Raises:
         InputError: all are refused, or the queue outgrows memory.
 
     """
-    tally, busiest = Tally(limits=limits_of(slo), duration_s=traffic.duration_s), Busiest()
+    tally, busiest = StreamingStatistics(limits=limits_of(slo), duration_s=traffic.duration_s), BusiestWindow()
     times = engine.times(engine.beliefs(0)[0])
     for part in engine.served_pieces(busiest.passing(traffic.pieces()), times, traffic.duration_s):
         tally.add(part)
@@ -323,16 +334,16 @@ def check_serving(slo: Slo | None, router: str, prefix_hit_rate: float, front_en
 
 
 def _traffic(
-    workload: Workload | None, trace: str | Path | Traffic | Stream | None, *, duration_s: float | None, longest: int,
+    workload: Workload | None, trace: str | Path | Arrivals | ArrivalStream | None, *, duration_s: float | None, longest: int,
     seed: int, spread: float, burstiness: float, curve: Sequence[float], whole: bool,
-) -> Traffic | Stream:  # fmt: skip
+) -> Arrivals | ArrivalStream:  # fmt: skip
     """What comes; ``whole``: in memory, however much it is."""
     workload = workload or Workload()
     if trace is not None:
         if workload.concurrency is not None:
             raise InputError("a trace says when requests come, so there is no concurrency; leave out one of the two")
-        if isinstance(trace, (Traffic, Stream)):
-            if whole and isinstance(trace, Stream):
+        if isinstance(trace, (Arrivals, ArrivalStream)):
+            if whole and isinstance(trace, ArrivalStream):
                 raise InputError("a pool for prompts takes no stream of requests; take traffic that is read whole")
             return trace
         return (read_trace if whole else open_trace)(trace, duration_s=duration_s, rate=workload.rate)

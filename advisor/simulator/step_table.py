@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from advisor.perf_model.forward_pass import GRAPH_TOKENS, pass_cost
-from advisor.perf_model.operators import Pass
+from advisor.perf_model.forward_pass import GRAPH_TOKENS, forward_pass_cost
+from advisor.perf_model.operators import ForwardPass
 from catalog.engines import pipeline_layers
 
 if TYPE_CHECKING:
-    from advisor.perf_model.cost_model import Setting
+    from advisor.perf_model.cost_model import CostModel
     from catalog.units import Array
 
 CONSTANTS = ("pair_ms", "windowed_pair_ms", "launch_ms", "stream_ms", "host_ms", "sequence_ms", "recorded_tokens")
@@ -57,7 +57,7 @@ class StepTimes:
         )  # fmt: skip
 
 
-def tabulate(setting: Setting, *, budget: int, cap: int) -> StepTimes:
+def tabulate(setting: CostModel, *, budget: int, cap: int) -> StepTimes:
     """The steps of a setting of one deployment, of at most ``budget`` tokens and ``cap`` sequences."""
     from advisor.simulator.scheduler_loop import NODES_PER_OCTAVE
 
@@ -98,24 +98,24 @@ def tabulate(setting: Setting, *, budget: int, cap: int) -> StepTimes:
     )
 
 
-def _pass(tokens: Array, window: float, **given: Array) -> Pass:
+def _pass(tokens: Array, window: float, **given: Array) -> ForwardPass:
     zero = np.zeros_like(tokens)
     named = {name: given.get(name, zero) for name in ("decodes", "context", "pairs", "windowed_pairs")}
     named["sequences"] = given.get("sequences", np.ones_like(tokens))
-    return Pass(tokens=tokens, windowed_context=np.minimum(named["context"], window), **named)
+    return ForwardPass(tokens=tokens, windowed_context=np.minimum(named["context"], window), **named)
 
 
-def _parts(setting: Setting, prefills: float, tokens: Array, given: dict[str, Array]) -> dict[str, Array]:
+def _parts(setting: CostModel, prefills: float, tokens: Array, given: dict[str, Array]) -> dict[str, Array]:
     wide = setting.take(np.zeros(len(tokens), dtype=np.intp))
     step = _pass(tokens, float(setting.model.sliding_window) or np.inf, **given)
-    return pass_cost(wide, step, prefills=prefills).by_operator()
+    return forward_pass_cost(wide, step, prefills=prefills).by_operator()
 
 
-def _part(setting: Setting, name: str, *, tokens: Array, prefills: float = 1.0, **given: Array) -> Array:
+def _part(setting: CostModel, name: str, *, tokens: Array, prefills: float = 1.0, **given: Array) -> Array:
     return np.broadcast_to(_parts(setting, prefills, tokens, given)[name], tokens.shape)
 
 
-def _gpu(setting: Setting, *, tokens: Array, **given: Array) -> Array:
+def _gpu(setting: CostModel, *, tokens: Array, **given: Array) -> Array:
     """Milliseconds on the GPU, host, launches and copies left out."""
     parts = _parts(setting, 0.0, tokens, given)
     total = sum(time for name, time in parts.items() if name not in {"launch", "offload", "host"})

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from advisor.simulator.request_results import LIMITS, Loads, gap_ms, mean_gap_ms, quantiles
+from advisor.simulator.request_results import LIMITS, TokenTotals, gap_ms, mean_gap_ms, quantiles
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
-    from advisor.simulator.request_results import Served
+    from advisor.simulator.request_results import RequestResults
     from catalog.units import Array
 
 LEAST_MS = 1e-3
@@ -23,12 +23,12 @@ PER_E = 1000.0
 """Bins for each factor e, so that the middle of one is within 0.05% of all in it."""
 SIZE = 30_000
 """Bins: up to 10^10 ms, which is four months."""
-NOTHING = Loads(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+NOTHING = TokenTotals(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 @dataclass(kw_only=True)
-class Tally:
-    """Requests of an open loop, added piece by piece; answers what ``Served`` does, but of single requests nothing.
+class StreamingStatistics:
+    """Requests of an open loop, added piece by piece; answers what ``RequestResults`` does, but of single requests nothing.
 
     Means and shares are exact, percentiles to 0.05% (those of gaps between tokens to half a per cent, as there).
     """
@@ -36,7 +36,7 @@ class Tally:
     limits: Mapping[str, float]
     """Of which ``good`` is asked."""
     duration_s: float
-    loads: Loads = NOTHING
+    loads: TokenTotals = NOTHING
     preempted: int = 0
     histograms: dict[str, NDArray[np.int64]] = field(
         default_factory=lambda: {name: np.zeros(SIZE, np.int64) for name in LIMITS}, repr=False
@@ -56,9 +56,9 @@ class Tally:
     def __len__(self) -> int:
         return int(self.loads.requests)
 
-    def add(self, part: Served) -> None:
+    def add(self, part: RequestResults) -> None:
         """More requests, and what the loop says of all up to now."""
-        self.loads = Loads(*(had + new for had, new in zip(self.loads, part.loads, strict=True)))
+        self.loads = TokenTotals(*(had + new for had, new in zip(self.loads, part.loads, strict=True)))
         self.preempted += part.preempted
         for name in LIMITS:
             values = part.values(name)

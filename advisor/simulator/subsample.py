@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from advisor.simulator.arrivals import Traffic
+    from advisor.simulator.arrivals import Arrivals
     from advisor.simulator.request_results import Router
 
 
-def sample(traffic: Traffic, replicas: int, router: Router, *, least: tuple[int, int]) -> tuple[Traffic, int]:
+def sample(traffic: Arrivals, replicas: int, router: Router, *, least: tuple[int, int]) -> tuple[Arrivals, int]:
     """Part of an open loop's traffic, and how many replicas serve it as all of them serve all of it.
 
     At ``least`` so many replicas and so many requests are kept, where there are so many.

@@ -12,9 +12,9 @@ from advisor.simulator.request_results import BINS, METRICS, SETTLING, limits_of
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from advisor.simulator.arrivals import Stream, Traffic
-    from advisor.simulator.request_results import Scheduler, Served
-    from advisor.simulator.streaming_statistics import Tally
+    from advisor.simulator.arrivals import Arrivals, ArrivalStream
+    from advisor.simulator.request_results import RequestResults, Scheduler
+    from advisor.simulator.streaming_statistics import StreamingStatistics
     from catalog.schema import Slo
     from catalog.units import Array
 
@@ -25,7 +25,9 @@ arrivals fall on steps decides the first token. From the errors on vLLM's runs w
 median, less the spread of the draws; ``python -m advisor.validation.simulator_accuracy``)."""
 
 
-def numbers(served: Served | Tally, traffic: Traffic | Stream, slo: Slo | None) -> dict[tuple[str, str], float]:
+def numbers(
+    served: RequestResults | StreamingStatistics, traffic: Arrivals | ArrivalStream, slo: Slo | None
+) -> dict[tuple[str, str], float]:
     """Statistics by metric and name, and the rates under "rates"."""
     percentiles = [*PERCENTILES]
     if slo is not None and slo.percentile is not None and slo.percentile not in percentiles:
@@ -45,7 +47,7 @@ def numbers(served: Served | Tally, traffic: Traffic | Stream, slo: Slo | None) 
     }  # fmt: skip
 
 
-def meets(served: Served | Tally, slo: Slo | None) -> bool | None:
+def meets(served: RequestResults | StreamingStatistics, slo: Slo | None) -> bool | None:
     """Whether the limits are kept; None without limits."""
     limits = limits_of(slo)
     if slo is None or not limits:
@@ -68,7 +70,7 @@ def spreads(
     return found
 
 
-def timeline(served: Served | Tally, scheduler: Scheduler) -> dict[str, Array]:
+def timeline(served: RequestResults | StreamingStatistics, scheduler: Scheduler) -> dict[str, Array]:
     """Curves; see ``Simulation.timeline``."""
     busy, running, waiting, blocks, tokens, preemptions = served.bins[:BINS].T
     some = np.maximum(busy, 1e-12)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from advisor.simulator.arrivals import MOST_REQUESTS, PIECE, WHOLE, Stream, Traffic
+from advisor.simulator.arrivals import MOST_REQUESTS, PIECE, WHOLE, Arrivals, ArrivalStream
 from catalog.schema import InputError, Note, require_positive
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ MILLISECONDS = ("timestamp_ms",)
 MOST_TOKENS = 2**24
 
 
-def read_trace(path: str | Path, *, duration_s: float | None = None, rate: float | None = None) -> Traffic:
+def read_trace(path: str | Path, *, duration_s: float | None = None, rate: float | None = None) -> Arrivals:
     """The requests of a file; times count from the first.
 
     Args:
@@ -55,11 +55,13 @@ def read_trace(path: str | Path, *, duration_s: float | None = None, rate: float
 
     """
     found = _read(Path(path), duration_s, rate, whole=MOST_REQUESTS, streamed=False)
-    assert isinstance(found, Traffic)
+    assert isinstance(found, Arrivals)
     return found
 
 
-def open_trace(path: str | Path, *, duration_s: float | None = None, rate: float | None = None) -> Traffic | Stream:
+def open_trace(
+    path: str | Path, *, duration_s: float | None = None, rate: float | None = None
+) -> Arrivals | ArrivalStream:
     """The same, as a stream where there are more than ``WHOLE`` requests: the file has then been checked to its end, and is
     read again, piece by piece, for every simulation.
     """
@@ -68,7 +70,7 @@ def open_trace(path: str | Path, *, duration_s: float | None = None, rate: float
 
 def _read(
     source: Path, duration_s: float | None, rate: float | None, *, whole: int, streamed: bool
-) -> Traffic | Stream:
+) -> Arrivals | ArrivalStream:
     for name, value in (("duration", duration_s), ("rate", rate)):
         if value is not None:
             require_positive(name, value, whole=False)
@@ -97,7 +99,7 @@ def _read(
         factor, span = count / rate / span if span > 0 else 0.0, count / rate
     span = span or 1.0
     if count > whole:
-        return Stream(
+        return ArrivalStream(
             make=lambda: (_traffic(rows, factor, span) for rows in _Reading(source, duration_s)), count=count,
             duration_s=span, notes=reading.notes,
         )  # fmt: skip
@@ -105,8 +107,8 @@ def _read(
     return replace(_traffic((at, given, asked), factor, span), notes=reading.notes)
 
 
-def _traffic(rows: Rows, factor: float, span: float) -> Traffic:
-    return Traffic(arrival_s=rows[0] * factor, input_len=rows[1], output_len=rows[2], duration_s=span)
+def _traffic(rows: Rows, factor: float, span: float) -> Arrivals:
+    return Arrivals(arrival_s=rows[0] * factor, input_len=rows[1], output_len=rows[2], duration_s=span)
 
 
 class _Reading:

@@ -49,7 +49,7 @@ class NothingFits(InputError):  # noqa: N818  an answer rather than a mistake
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class Decision:
     """Which deployment is best as far as is known."""
 
     best: int
@@ -66,7 +66,7 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stakes:
+class CandidateSet:
     """n deployments that compete for an objective within limits."""
 
     points: Points
@@ -104,13 +104,13 @@ class Stakes:
             found = found - TOO_SLOW * np.maximum(part - np.log(limit), 0.0)
         return np.asarray(found)
 
-    def verdict(self, belief: Belief, *, seed: int = 0) -> Verdict:
+    def verdict(self, belief: Belief, *, seed: int = 0) -> Decision:
         """How sure it is which one is best."""
         utility = self.utility(_drawn(*belief.joint(belief.rows(self.points, self.metrics)), seed))
         mean = utility.mean(axis=0)
         best = int(np.argmax(mean))
         lost = utility.max(axis=1) - utility[:, best]
-        return Verdict(
+        return Decision(
             best=best,
             doubt=float(np.mean(lost > np.log1p(MATTERS))),
             regret=float(np.mean(lost)),
@@ -156,9 +156,9 @@ def limits_of(slo: Slo) -> dict[str, float]:
     return {name: limit for name, limit in named.items() if limit is not None}
 
 
-def stakes_of(
+def candidate_set(
     search: DeploymentSearch, layouts: Sequence[tuple[int, int]], *, regime: Regime, compiled: bool
-) -> Stakes:
+) -> CandidateSet:
     """The deployments of a search that are worth comparing: of each layout (tp, pp) named some batches up to the largest
     that fits, with as many replicas as the objective wants.
 
@@ -207,4 +207,4 @@ def stakes_of(
         search.model, search.cluster, found, engine=search.engine, regime=regime, batch=found.max_num_seqs,
         input_len=np.array(float(search.workload.input_len)), output_len=np.array(float(search.workload.output_len)),
     )  # fmt: skip
-    return Stakes(points=points, gpus=found.gpus, objective=search.objective, limits=limits_of(search.slo))
+    return CandidateSet(points=points, gpus=found.gpus, objective=search.objective, limits=limits_of(search.slo))

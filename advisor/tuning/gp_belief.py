@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from advisor.calibration.residual_gp import HERE, LENGTHS, REPEAT_NOISE, Places
+from advisor.calibration.residual_gp import HERE, LENGTHS, REPEAT_NOISE, Configurations
 from advisor.calibration.surrogate import shipped_surrogate
 from advisor.perf_model.correction import PHASES
-from advisor.perf_model.cost_model import Setting
-from advisor.perf_model.deployment_arrays import Layout
+from advisor.perf_model.cost_model import CostModel
+from advisor.perf_model.deployment_arrays import DeploymentArrays
 from advisor.perf_model.memory.vllm import memory
 from advisor.perf_model.parameters import NAMES, Parameters
-from advisor.perf_model.schedule import Times, static, steady
+from advisor.perf_model.schedule import PhaseTimes, static_batch_times, steady_state_times
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from advisor.calibration.intervals import Regime
-    from advisor.calibration.parameter_posterior import Marginal
+    from advisor.calibration.parameter_posterior import ParameterPosterior
     from catalog.schema import Cluster, Deployment, Model
     from catalog.units import Array
 
@@ -44,7 +44,7 @@ nearly log-linear in them."""
 class Points:
     """n deployments, each with a batch of requests of one length; arrays have shape (n,)."""
 
-    setting: Setting
+    setting: CostModel
     regime: Regime
     batch: Array
     input_len: Array
@@ -52,10 +52,10 @@ class Points:
 
     @classmethod
     def of(
-        cls, model: Model, cluster: Cluster, layout: Layout, *, engine: str, regime: Regime, batch: Array, input_len: Array,
+        cls, model: Model, cluster: Cluster, layout: DeploymentArrays, *, engine: str, regime: Regime, batch: Array, input_len: Array,
         output_len: Array,
     ) -> Points:  # fmt: skip
-        setting = Setting(
+        setting = CostModel(
             model=model, cluster=cluster, layout=layout, memory=memory(model, cluster, layout, engine),
             parameters=Parameters.typical(), engine=engine,
         )  # fmt: skip
@@ -71,7 +71,7 @@ class Points:
     ) -> Points:
         """Static batches: resolved deployments, each with (batch, input_len, output_len)."""
         shapes = np.array([shape for _, shape in found], dtype=float).reshape(-1, 3)
-        layout = Layout.of([deployment for deployment, _ in found], model, cluster.gpu)
+        layout = DeploymentArrays.of([deployment for deployment, _ in found], model, cluster.gpu)
         return cls.of(
             model, cluster, layout, engine=found[0][0].engine, regime="static", batch=shapes[:, 0],
             input_len=shapes[:, 1], output_len=shapes[:, 2],
@@ -80,9 +80,9 @@ class Points:
     def __len__(self) -> int:
         return len(self.batch)
 
-    def times(self, x: Array) -> Times:
+    def times(self, x: Array) -> PhaseTimes:
         """At parameters on the unbounded scale: (20,), or (s, 20) for times of shape (s, n)."""
-        run = static if self.regime == "static" else steady
+        run = static_batch_times if self.regime == "static" else steady_state_times
         setting = replace(self.setting, parameters=Parameters.from_unbounded(x))
         return run(setting, self.batch, self.input_len, self.output_len)
 
@@ -105,7 +105,7 @@ class Rows:
     """By the parameters, shape (m, 20)."""
     weights: Array
     """Of the residual of each phase, in its standard deviations: shape (m, 2)."""
-    places: Places
+    places: Configurations
     """Where the configurations are, m of them."""
 
     def __len__(self) -> int:
@@ -116,7 +116,7 @@ class Rows:
         arrays = {
             name: np.concatenate([getattr(part, name) for part in parts]) for name in ("mean", "slopes", "weights")
         }
-        return cls(**arrays, places=Places.joined([part.places for part in parts]))
+        return cls(**arrays, places=Configurations.joined([part.places for part in parts]))
 
     def take(self, which: NDArray[np.intp] | NDArray[np.bool_]) -> Rows:
         arrays = {name: getattr(self, name)[which] for name in ("mean", "slopes", "weights")}
@@ -136,7 +136,7 @@ class Rows:
 class Belief:
     """Parameters and residuals after some static batches of the model were measured."""
 
-    prior: Marginal
+    prior: ParameterPosterior
     x: Array
     """Parameters about which the model of time is linearised: the most probable ones, shape (20,)."""
     seen: Rows | None
@@ -147,7 +147,11 @@ class Belief:
 
     @classmethod
     def of(
-        cls, prior: Marginal, points: Points | None = None, measured: Array | None = None, spread: Array | float = 0.0
+        cls,
+        prior: ParameterPosterior,
+        points: Points | None = None,
+        measured: Array | None = None,
+        spread: Array | float = 0.0,
     ) -> Belief:
         """``measured`` are milliseconds, shape (2, n) for ``PHASES`` of n static batches; NaN where there is none.
 
@@ -171,12 +175,12 @@ class Belief:
         return found
 
     def rows(self, points: Points, metrics: Sequence[str]) -> Rows:
-        """The logarithms of some of ``Times``' metrics, one metric after another."""
+        """The logarithms of some of ``PhaseTimes``' metrics, one metric after another."""
         x = self.x
         shifted = np.vstack([x, x + STEP * np.eye(len(NAMES))])
         times = points.times(shifted)
         share = points.prefill_share(x)
-        places = Places.of(points.setting.layout, points.batch, points.input_len, points.output_len)
+        places = Configurations.of(points.setting.layout, points.batch, points.input_len, points.output_len)
         engine = points.setting.engine
         noise = np.array(
             [[shipped_surrogate().noise(engine, phase, staged) for staged in (False, True)] for phase in PHASES]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from advisor.calibration.observations import METRICS, dialect, group_runs
+from advisor.calibration.observations import METRICS, engine_family, group_runs
 from advisor.calibration.posterior import update
 from advisor.perf_model.correction import PHASES
 from advisor.tuning.acquisition import Prospects, Round, best_round
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from advisor.benchmarking.benchmark_plan import Candidate, Shape
-    from advisor.calibration.parameter_posterior import Marginal
-    from advisor.tuning.decision import Stakes, Verdict
+    from advisor.calibration.parameter_posterior import ParameterPosterior
+    from advisor.tuning.decision import CandidateSet, Decision
     from catalog.schema import Measurement
-    from search.external_study import Asking
+    from search.external_study import ExternalStudy
 
 DOUBT = 0.05
 REGRET = 0.01
@@ -36,10 +36,10 @@ CONFIRMED = 2
 """So many layouts, the best first, are measured before the end."""
 
 
-Choose = Callable[["Stakes", Belief, "Bench", int], Round]
+Choose = Callable[["CandidateSet", Belief, "MeasurementBench", int], Round]
 
 
-class Bench(Protocol):
+class MeasurementBench(Protocol):
     """What measures: this machine's GPUs, or runs that were recorded."""
 
     gpus: int
@@ -64,7 +64,7 @@ class Bench(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class TuningStep:
     """What was known after a round of measurements, or before the first."""
 
     loads: tuple[Candidate, ...]
@@ -76,7 +76,7 @@ class Step:
     runs: tuple[Measurement, ...]
     """All that have been measured by now."""
     belief: Belief = field(repr=False)
-    verdict: Verdict = field(repr=False)
+    verdict: Decision = field(repr=False)
     settled: bool
     """What is left to be measured would not change the choice, nor is it expected to be wrong by much."""
     upcoming: tuple[Candidate, ...]
@@ -88,11 +88,11 @@ class Step:
         return is_certain(self.verdict)
 
 
-def is_certain(verdict: Verdict) -> bool:
+def is_certain(verdict: Decision) -> bool:
     return verdict.doubt < DOUBT and verdict.regret < REGRET
 
 
-def believed(prior: Marginal, runs: Sequence[Measurement]) -> Belief:
+def believed(prior: ParameterPosterior, runs: Sequence[Measurement]) -> Belief:
     """After these static runs of one model with one engine on one kind of GPU."""
     timed = [run for run in runs if run.regime == "static" and not run.oom and run.batch > 0 and run.prefill_ms]
     groups = group_runs(timed)
@@ -108,28 +108,30 @@ def believed(prior: Marginal, runs: Sequence[Measurement]) -> Belief:
     return Belief.of(prior, points, measured, np.array([run.spread or 0.0 for run in group.runs]))
 
 
-def prior_of(start: Marginal, runs: Iterable[Measurement], *, model: str, engine: str, gpu: str) -> Marginal:
+def prior_of(
+    start: ParameterPosterior, runs: Iterable[Measurement], *, model: str, engine: str, gpu: str
+) -> ParameterPosterior:
     """What is believed of an engine on a GPU by the runs of other models there, beside ``start``."""
     others = [
         run
         for run in runs
         if run.model != model and run.role == "fit" and run.gpu == gpu and not run.oom
-        and dialect(run.engine, run.engine_version) == engine
+        and engine_family(run.engine, run.engine_version) == engine
     ]  # fmt: skip
     return update(start, group_runs(others)) if others else start
 
 
 def steps(
-    stakes: Stakes,
-    bench: Bench,
-    prior: Marginal,
+    stakes: CandidateSet,
+    bench: MeasurementBench,
+    prior: ParameterPosterior,
     *,
     runs: Sequence[Measurement] = (),
     choose: Choose | None = None,
     until_certain: bool = True,
     seed: int = 0,
-    asking: Asking | None = None,
-) -> Iterator[Step]:
+    asking: ExternalStudy | None = None,
+) -> Iterator[TuningStep]:
     """What is known before anything is measured and after every round, until the choice is certain or settled and the best
     layouts are confirmed, the time is over, or nothing is left to be measured.
 
@@ -150,7 +152,7 @@ def steps(
         upcoming, upcoming_why = chosen.loads, "value"
         if (until_certain and settled) or (confirming and upcoming and not _together(upcoming, confirming, bench)):
             upcoming, upcoming_why = confirming, "confirm"
-        step = Step(
+        step = TuningStep(
             loads=tuple(loads), why=why, expected_s=expected_s, took_s=took_s, runs=tuple(known), belief=belief,
             verdict=verdict, settled=settled, upcoming=upcoming, upcoming_why=upcoming_why,
         )  # fmt: skip
@@ -166,7 +168,7 @@ def steps(
         took_s = bench.passed_s - began_s
 
 
-def worth_most(stakes: Stakes, belief: Belief, bench: Bench, seed: int) -> Round:
+def worth_most(stakes: CandidateSet, belief: Belief, bench: MeasurementBench, seed: int) -> Round:
     """The round that is worth most for a second; an empty one if there is time for none."""
     waiting = bench.waiting()
     asked = [(each.deployment, shape) for each in waiting for shape in each.shapes]
@@ -179,7 +181,9 @@ def worth_most(stakes: Stakes, belief: Belief, bench: Bench, seed: int) -> Round
     return best_round(waiting, prospects, places, start_s=bench.start_s, gpus=bench.gpus, most_s=bench.left_s)
 
 
-def unconfirmed(stakes: Stakes, verdict: Verdict, runs: Sequence[Measurement], bench: Bench) -> tuple[Candidate, ...]:
+def unconfirmed(
+    stakes: CandidateSet, verdict: Decision, runs: Sequence[Measurement], bench: MeasurementBench
+) -> tuple[Candidate, ...]:
     """A round that measures the best layouts that have not been measured, each at the batch nearest to its best; empty if
     they all have, cannot be, or there is no time.
     """
@@ -200,14 +204,14 @@ def unconfirmed(stakes: Stakes, verdict: Verdict, runs: Sequence[Measurement], b
     return tuple(found)
 
 
-def _distance(stakes: Stakes, row: int, shape: Shape) -> float:
+def _distance(stakes: CandidateSet, row: int, shape: Shape) -> float:
     """How far a static batch is from a deployment's, in logarithms; a longer output tells a little more."""
     points = stakes.points
     wanted = np.log([points.batch[row], points.input_len[row]])
     return float(np.abs(np.log(shape[:2]) - wanted).sum()) - 1e-6 * shape[2]
 
 
-def _together(loads: Sequence[Candidate], confirming: Sequence[Candidate], bench: Bench) -> bool:
+def _together(loads: Sequence[Candidate], confirming: Sequence[Candidate], bench: MeasurementBench) -> bool:
     """Whether there is time for the loads and what confirms the best layout after them."""
     covered = {each.layout for each in loads}
     rest = [each for each in confirming if each.layout not in covered]

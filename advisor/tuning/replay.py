@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from advisor.benchmarking.benchmark_plan import Candidate, measuring_s
-from advisor.perf_model.deployment_arrays import Layout
-from advisor.tuning.decision import Stakes
+from advisor.perf_model.deployment_arrays import DeploymentArrays
+from advisor.tuning.decision import CandidateSet
 from advisor.tuning.gp_belief import Points
 from catalog.engines import resolve
 from catalog.schema import InputError
@@ -127,7 +127,7 @@ class Replay:
 def recorded_stakes(
     runs: Sequence[Measurement], model: Model, cluster: Cluster, *, objective: str, lengths: tuple[int, int],
     limits: Mapping[str, float] | None = None, batch: int | None = None,
-) -> tuple[Stakes, list[Measurement]]:  # fmt: skip
+) -> tuple[CandidateSet, list[Measurement]]:  # fmt: skip
     """The recorded static batches of one pair of lengths as what competes, and what they really gave, in the same order."""
     chosen = [
         run
@@ -138,9 +138,9 @@ def recorded_stakes(
     if not chosen:
         raise InputError(f"no runs of {model.name} with {lengths[0]} tokens in and {lengths[1]} out were recorded")
     deployments = [_resolved(run, model, cluster) for run in chosen]
-    layout = Layout.of(deployments, model, cluster.gpu)
+    layout = DeploymentArrays.of(deployments, model, cluster.gpu)
     points = Points.of(
         model, cluster, layout, engine=chosen[0].engine, regime="static", batch=np.array([run.batch for run in chosen]),
         input_len=np.array(float(lengths[0])), output_len=np.array(float(lengths[1])),
     )  # fmt: skip
-    return Stakes(points=points, gpus=layout.gpus, objective=objective, limits=dict(limits or {})), chosen
+    return CandidateSet(points=points, gpus=layout.gpus, objective=objective, limits=dict(limits or {})), chosen

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from advisor.benchmarking.benchmark_plan import Candidate, Shape
-    from advisor.benchmarking.candidates import Measurable
-    from advisor.benchmarking.session import Probing
+    from advisor.benchmarking.candidates import ProbeCandidates
+    from advisor.benchmarking.session import ProbeSession
     from catalog.schema import Measurement
     from probes.sweep import Sweep
 
@@ -25,7 +25,7 @@ class Machine:
     """A bench of this machine's GPUs, within a budget."""
 
     def __init__(
-        self, measurable: Measurable, known: Sequence[Measurement], *, watch: Callable[[Probing], Callable[[Sweep], None] | None],
+        self, measurable: ProbeCandidates, known: Sequence[Measurement], *, watch: Callable[[ProbeSession], Callable[[Sweep], None] | None],
         say: Callable[[str], None],
     ) -> None:  # fmt: skip
         self.measurable = measurable
@@ -83,7 +83,7 @@ def _key(run: Measurement) -> tuple[int, int, Shape]:
     return run.tp, run.pp, (run.batch, run.input_len, run.output_len)
 
 
-def own_runs(measurable: Measurable) -> tuple[list[Measurement], list[Measurement]]:
+def own_runs(measurable: ProbeCandidates) -> tuple[list[Measurement], list[Measurement]]:
     """What the user has measured of this model in this format, and of others, with this engine on this GPU."""
     store = measurable.shared["store"]
     known = {run.run_id: run for run in (*user_runs(), *(read_runs(store) if store.exists() else ()))}

@@ -13,35 +13,35 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from advisor.benchmarking.benchmark_plan import Question
-from advisor.benchmarking.candidates import measurable
+from advisor.benchmarking.benchmark_plan import ProbeQuestion
+from advisor.benchmarking.candidates import probe_candidates
 from advisor.benchmarking.devices import read_target
 from advisor.benchmarking.engines import ENGINES
 from advisor.benchmarking.session import PLANNED
 from advisor.calibration.intervals import scale_name
 from advisor.calibration.observations import impossible
 from advisor.calibration.surrogate import shipped_surrogate
-from advisor.prediction.evidence import Knowledge
+from advisor.prediction.evidence import Evidence
 from advisor.prediction.inputs import check_lengths, chosen_price, plain, read_model
 from advisor.recommendation.problem import MOST_SEQUENCES, DeploymentSearch, checked, startable
 from advisor.recommendation.recommendation import check_question
-from advisor.tuning.decision import NothingFits, limits_of, stakes_of
+from advisor.tuning.decision import NothingFits, candidate_set, limits_of
 from advisor.tuning.gp_belief import Belief
-from advisor.tuning.loop import Step, believed, prior_of, steps, wall_s
+from advisor.tuning.loop import TuningStep, believed, prior_of, steps, wall_s
 from advisor.tuning.runner import Machine, own_runs
 from catalog.engines import command as launch_command
 from catalog.engines import find_engine
 from catalog.schema import Cluster, Deployment, InputError, Model, Note, Slo, Workload, require_positive
-from search.external_study import Asking
+from search.external_study import ExternalStudy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from advisor.benchmarking.benchmark_plan import Candidate, Shape
-    from advisor.benchmarking.session import Probing
+    from advisor.benchmarking.session import ProbeSession
     from advisor.calibration.intervals import Regime
-    from advisor.tuning.decision import Stakes, Verdict
+    from advisor.tuning.decision import CandidateSet, Decision
     from catalog.schema import Measurement
     from probes.sweep import Sweep
 
@@ -58,7 +58,7 @@ NORMAL_90 = 1.645
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
+class TuningChoice:
     """The best batch of one layout."""
 
     deployment: Deployment
@@ -86,11 +86,11 @@ class Tuning:
     slo: Slo
     objective: str
     regime: Regime
-    best: Choice | None
+    best: TuningChoice | None
     """None where nothing keeps the limits."""
-    candidates: tuple[Choice, ...]
+    candidates: tuple[TuningChoice, ...]
     """Each layout with its best batch, best first."""
-    believed: Choice
+    believed: TuningChoice
     """What seemed best before anything was measured."""
     certain: bool
     confirmed: bool
@@ -123,7 +123,7 @@ class Tuning:
     logs: str
     store: str
     study_name: str
-    steps: tuple[Step, ...] = field(repr=False, compare=False)
+    steps: tuple[TuningStep, ...] = field(repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain JSON types; of the runs their names, they are in ``store``."""
@@ -154,7 +154,7 @@ def tune(
     store: str | Path | None = None,
     dry_run: bool = False,
     began: float | None = None,
-    watch: Callable[[Probing], Callable[[Sweep], None] | None] = lambda _: None,
+    watch: Callable[[ProbeSession], Callable[[Sweep], None] | None] = lambda _: None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Tuning:
     """Measure what would change the choice of a deployment most, until that is certain or the budget is spent.
@@ -202,26 +202,26 @@ def tune(
     compiled = device == "cuda"
     gpu = search.cluster.gpu.name
     start = shipped_surrogate().marginal(search.engine, gpu)
-    every = stakes_of(search, degrees, regime=regime, compiled=compiled)
+    every = candidate_set(search, degrees, regime=regime, compiled=compiled)
     shapes = _shapes(every, Belief.of(start), workload)
     most = max(
         find_engine(search.engine).batch_defaults(search.cluster.gpu).max_num_seqs, *(shape[0] for shape in shapes)
     )
-    question = Question(engine=search.engine, dtype=dtype, listed=shapes, max_num_seqs=most, compiled=compiled)
-    able = measurable(
+    question = ProbeQuestion(engine=search.engine, dtype=dtype, listed=shapes, max_num_seqs=most, compiled=compiled)
+    able = probe_candidates(
         model, gpus, question=question, budget_s=budget_s, device=device, out=out, store=store, began=began
     )
     layouts = [each.layout for each in able.loads]
     if not layouts:
         raise NothingFits(f"nothing can be measured: {'; '.join(able.left_out)}")
-    stakes = stakes_of(search, [each for each in degrees if each in layouts], regime=regime, compiled=compiled)
+    stakes = candidate_set(search, [each for each in degrees if each in layouts], regime=regime, compiled=compiled)
     mine, others = own_runs(able)
     machine = Machine(able, mine, watch=watch, say=say)
     prior = prior_of(start, others, model=able.model.name, engine=search.engine, gpu=gpu)
-    asking = Asking(
+    asking = ExternalStudy(
         {f"tp{tp}pp{pp}": len(question.listed) for tp, pp in layouts}, storage=storage, study_name=study_name
     )
-    taken: list[Step] = []
+    taken: list[TuningStep] = []
     upcoming: tuple[Mapping[str, Any], ...] = ()
     for step in steps(stakes, machine, prior, runs=mine, asking=asking):
         taken.append(step)
@@ -287,12 +287,12 @@ def _search(
         model=found.value, cluster=cluster, workload=workload, slo=slo, objective=objective, engine=kind.name,
         dtypes=(dtype,), kv_dtypes=("auto",), budgets=(kind.batch_defaults(cluster.gpu).max_num_batched_tokens,),
         max_model_len=None, gpu_memory_utilization=0.9, offload=0.0, max_batch=max_batch or MOST_SEQUENCES,
-        knowledge=Knowledge.of(None, engine=kind.name, gpu=cluster.gpu), price=offer,
+        knowledge=Evidence.of(None, engine=kind.name, gpu=cluster.gpu), price=offer,
     )  # fmt: skip
     return checked(search)
 
 
-def _shapes(stakes: Stakes, belief: Belief, workload: Workload) -> tuple[Shape, ...]:
+def _shapes(stakes: CandidateSet, belief: Belief, workload: Workload) -> tuple[Shape, ...]:
     """Static batches that may be measured: at the workload's prompt the best of each layout by what ships, and some smaller
     ones; and short ones, which cost little.
     """
@@ -309,8 +309,8 @@ def _shapes(stakes: Stakes, belief: Belief, workload: Workload) -> tuple[Shape, 
 
 
 def _choices(
-    stakes: Stakes, verdict: Verdict, belief: Belief, blank: Belief, runs: Sequence[Measurement], search: DeploymentSearch
-) -> tuple[Choice, ...]:  # fmt: skip
+    stakes: CandidateSet, verdict: Decision, belief: Belief, blank: Belief, runs: Sequence[Measurement], search: DeploymentSearch
+) -> tuple[TuningChoice, ...]:  # fmt: skip
     """Each layout with its best batch, best first; ``blank`` is what was believed before any of the ``runs``."""
     layouts, degrees = stakes.layouts(), stakes.points.setting.layout
     rows: dict[tuple[int, int], int] = {}
@@ -329,7 +329,7 @@ def _choices(
         )  # fmt: skip
         held = int(stakes.points.setting.memory.kv_capacity_tokens[i])
         found.append(
-            Choice(
+            TuningChoice(
                 deployment=startable(wanted, search.model, search.cluster, held, search.length),
                 batch=int(stakes.points.batch[i]),
                 measured=sum((run.tp, run.pp) == (tp, pp) and not run.oom for run in runs),
@@ -341,7 +341,7 @@ def _choices(
 
 
 def _metrics(
-    stakes: Stakes, belief: Belief, rows: Sequence[int], engine: str
+    stakes: CandidateSet, belief: Belief, rows: Sequence[int], engine: str
 ) -> list[dict[str, tuple[float, float, float]]]:
     """Values and 90% intervals; those of the steady state also hold what static batches cannot tell of it."""
     names = TABLE[1:]
@@ -366,7 +366,7 @@ def _metrics(
     return found
 
 
-def _relaxations(nearest: Choice, slo: Slo) -> tuple[str, ...]:
+def _relaxations(nearest: TuningChoice, slo: Slo) -> tuple[str, ...]:
     """The limits that the nearest deployment breaks, and what it needs."""
     found = []
     for metric, limit in limits_of(slo).items():
@@ -376,7 +376,7 @@ def _relaxations(nearest: Choice, slo: Slo) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _round(stakes: Stakes, step: Step) -> dict[str, Any]:
+def _round(stakes: CandidateSet, step: TuningStep) -> dict[str, Any]:
     tp, pp = stakes.layouts()[step.verdict.best]
     return {
         "loads": [_load(each) for each in step.loads], "why": step.why, "expected_s": round(step.expected_s, 1),
@@ -390,7 +390,7 @@ def _load(each: Candidate) -> dict[str, Any]:
     return {"tp": each.layout[0], "pp": each.layout[1], "shapes": [list(shape) for shape in each.shapes]}
 
 
-def _told(stakes: Stakes, step: Step) -> str:
+def _told(stakes: CandidateSet, step: TuningStep) -> str:
     tp, pp = stakes.layouts()[step.verdict.best]
     batch = int(stakes.points.batch[step.verdict.best])
     return (
@@ -399,7 +399,7 @@ def _told(stakes: Stakes, step: Step) -> str:
     )
 
 
-def _ended(last: Step, *, dry_run: bool, waiting: bool) -> str:
+def _ended(last: TuningStep, *, dry_run: bool, waiting: bool) -> str:
     if dry_run:
         return "nothing was measured"
     if last.certain:

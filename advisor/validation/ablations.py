@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING
 
 from joblib import Parallel, delayed
 
-from advisor.calibration.posterior import Effects, Pooled, fit_posterior, update
-from advisor.calibration.residual_gp import learned
+from advisor.calibration.posterior import Effects, PooledEffects, fit_posterior, update
+from advisor.calibration.residual_gp import fit_residuals
 from advisor.calibration.shipped_fit import errors_of
 from advisor.calibration.surrogate import analytic_marginal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from advisor.calibration.kernel_observations import Kernels
-    from advisor.calibration.observations import Evidence, Group
-    from advisor.calibration.parameter_posterior import Marginal
-    from advisor.calibration.shipped_fit import Error
+    from advisor.calibration.kernel_observations import KernelObservations
+    from advisor.calibration.observations import Observations, RunGroup
+    from advisor.calibration.parameter_posterior import ParameterPosterior
+    from advisor.calibration.shipped_fit import PredictionError
 
 WHOLE = "everything"
 NO_KERNELS = "without kernel times"
@@ -31,16 +31,16 @@ NEARBY_PLAIN = "configurations left out: without residuals"
 
 
 def ablations(
-    fitted: Sequence[Group],
-    kernels: Sequence[Kernels],
-    judged: Sequence[Group],
+    fitted: Sequence[RunGroup],
+    kernels: Sequence[KernelObservations],
+    judged: Sequence[RunGroup],
     noise_of: Callable[[str, str, bool], float],
     *,
     jobs: int = 1,
-) -> dict[str, list[Error]]:
+) -> dict[str, list[PredictionError]]:
     """Errors on ``judged`` of fits to ``fitted`` with one part after another taken out, the whole first.
 
-    ``noise_of``: as ``residuals.learned`` takes it.
+    ``noise_of``: as ``residuals.fit_residuals`` takes it.
     """
     variants = (WHOLE, NO_KERNELS, APART, POOLED, NO_RUNS)
     found = Parallel(n_jobs=jobs)(delayed(_errors)(name, fitted, kernels, judged, noise_of) for name in variants)
@@ -49,30 +49,30 @@ def ablations(
 
 def _errors(
     variant: str,
-    fitted: Sequence[Group],
-    kernels: Sequence[Kernels],
-    judged: Sequence[Group],
+    fitted: Sequence[RunGroup],
+    kernels: Sequence[KernelObservations],
+    judged: Sequence[RunGroup],
     noise_of: Callable[[str, str, bool], float],
-) -> dict[str, list[Error]]:
+) -> dict[str, list[PredictionError]]:
     marginal_of = _marginals(variant, fitted, kernels)
     plain = errors_of(judged, marginal_of)
     if variant != WHOLE:
         return {variant: plain}
-    residuals = learned(fitted, lambda *pair: marginal_of(*pair).parameters, noise_of)
+    residuals = fit_residuals(fitted, lambda *pair: marginal_of(*pair).parameters, noise_of)
     return {WHOLE: errors_of(judged, marginal_of, residuals), NO_RESIDUALS: plain}
 
 
 def _marginals(
-    variant: str, fitted: Sequence[Group], kernels: Sequence[Kernels]
-) -> Callable[[str, str], Marginal]:  # fmt: skip
-    parts: list[Evidence] = [*fitted] if variant == NO_KERNELS else [*fitted, *kernels]
+    variant: str, fitted: Sequence[RunGroup], kernels: Sequence[KernelObservations]
+) -> Callable[[str, str], ParameterPosterior]:  # fmt: skip
+    parts: list[Observations] = [*fitted] if variant == NO_KERNELS else [*fitted, *kernels]
     if variant == NO_RUNS:
         return lambda _engine, _gpu: analytic_marginal()
     if variant == APART:
 
-        def alone(engine: str, gpu: str) -> Marginal:
+        def alone(engine: str, gpu: str) -> ParameterPosterior:
             own = [each for each in parts if (each.engine, each.cluster.gpu.name) == (engine, gpu)]
             return update(analytic_marginal(), own) if own else analytic_marginal()
 
         return alone
-    return fit_posterior(parts, index=(Pooled if variant == POOLED else Effects)(parts)).marginal
+    return fit_posterior(parts, index=(PooledEffects if variant == POOLED else Effects)(parts)).marginal

@@ -18,14 +18,14 @@ from advisor.validation.prediction_errors import Check
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from advisor.calibration.observations import Group
+    from advisor.calibration.observations import RunGroup
     from catalog.units import Array
 
 ROOFLINE, SCALED, NEAREST = "roofline alone", "roofline, one efficiency", "nearest run"
 FOREST, BOOSTED = "random forest", "gradient boosting"
 
 
-def baselines(fitted: Sequence[Group], judged: Sequence[Group]) -> dict[str, list[Check]]:
+def baselines(fitted: Sequence[RunGroup], judged: Sequence[RunGroup]) -> dict[str, list[Check]]:
     """Predictions of every run in ``judged`` by each method, as checks without an interval.
 
     The learners take the same features: sizes of the model, GPU, layout, format, batch and lengths. The trees need
@@ -48,12 +48,12 @@ def baselines(fitted: Sequence[Group], judged: Sequence[Group]) -> dict[str, lis
     return {name: _checks(judged, logs) for name, logs in found.items()}
 
 
-def _floors(groups: Sequence[Group]) -> Array:
+def _floors(groups: Sequence[RunGroup]) -> Array:
     """Logarithm of what the hardware's peaks allow, shape (runs, metrics)."""
     return np.concatenate([np.log(np.maximum(group.predict(IDEAL), 1e-12)).T for group in groups])
 
 
-def _targets(groups: Sequence[Group]) -> Array:
+def _targets(groups: Sequence[RunGroup]) -> Array:
     """Logarithm of what was measured, shape (runs, metrics); NaN where it was not."""
     return np.concatenate([np.log(group.measured).T for group in groups])
 
@@ -63,7 +63,7 @@ def _median_gap(known: Array, floor: Array) -> float:
     return float(np.median(gap)) if gap.size else 0.0
 
 
-def _features(groups: Sequence[Group], engines: Sequence[str]) -> Array:
+def _features(groups: Sequence[RunGroup], engines: Sequence[str]) -> Array:
     """Logarithms of sizes, then shares and which engine it is, shape (runs, features)."""
     rows = []
     for group in groups:
@@ -91,12 +91,12 @@ def _features(groups: Sequence[Group], engines: Sequence[str]) -> Array:
     return np.concatenate(rows)
 
 
-def _both(fitted: Sequence[Group], judged: Sequence[Group]) -> tuple[Array, Array]:
+def _both(fitted: Sequence[RunGroup], judged: Sequence[RunGroup]) -> tuple[Array, Array]:
     engines = sorted({group.engine for group in fitted})
     return _features(fitted, engines), _features(judged, engines)
 
 
-def _nearest(fitted: Sequence[Group], judged: Sequence[Group], known: Array) -> Array:
+def _nearest(fitted: Sequence[RunGroup], judged: Sequence[RunGroup], known: Array) -> Array:
     """The times of the run nearest in standardised features among those that state the quantity."""
     have, want = _both(fitted, judged)
     spread = np.maximum(have.std(axis=0), 1e-9)
@@ -110,7 +110,7 @@ def _nearest(fitted: Sequence[Group], judged: Sequence[Group], known: Array) -> 
 
 
 def _learned(
-    make: Callable[[], object], fitted: Sequence[Group], judged: Sequence[Group], known: Array
+    make: Callable[[], object], fitted: Sequence[RunGroup], judged: Sequence[RunGroup], known: Array
 ) -> Array:  # fmt: skip
     have, want = _both(fitted, judged)
     logs = np.full((len(want), len(METRICS)), np.nan)
@@ -121,7 +121,7 @@ def _learned(
     return logs
 
 
-def _checks(groups: Sequence[Group], logs: Array) -> list[Check]:
+def _checks(groups: Sequence[RunGroup], logs: Array) -> list[Check]:
     found, row = [], 0
     for group in groups:
         for m, run in enumerate(group.runs):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from advisor.calibration.observations import Group, group_runs
+from advisor.calibration.observations import RunGroup, group_runs
 from advisor.calibration.posterior import update
 from advisor.calibration.shipped_fit import errors_of, fitted_part
 from advisor.calibration.surrogate import analytic_marginal, shipped_surrogate
@@ -19,7 +19,7 @@ from catalog.runs import shipped_runs
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from advisor.calibration.parameter_posterior import Marginal
+    from advisor.calibration.parameter_posterior import ParameterPosterior
     from catalog.schema import Measurement
     from catalog.units import Array
 
@@ -69,7 +69,7 @@ def trials(kinds: Iterable[str] = tuple(LEFT_OUT), engine: str = "vllm", gpu: st
     return found
 
 
-def _trial(kind: str, metric: str, marginal: Marginal, out: Sequence[Group]) -> Trial:
+def _trial(kind: str, metric: str, marginal: ParameterPosterior, out: Sequence[RunGroup]) -> Trial:
     surrogate = shipped_surrogate()
 
     def within(blind: bool) -> tuple[Array, Array]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from advisor.calibration.surrogate import SHIPPED as SURROGATE
-from advisor.validation.prediction_errors import Summary, summarised
+from advisor.validation.prediction_errors import ErrorSummary, summarised
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,13 +34,13 @@ SPLITS = ("model left out", "GPU left out", "engine left out")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LeftOut:
+class HoldoutErrors:
     """Errors and coverage of what was left out of a fit."""
 
     date: str
     surrogate: str
     """Digest of the surrogate that was judged."""
-    rows: tuple[Summary, ...]
+    rows: tuple[ErrorSummary, ...]
     """By split and metric, of all engines together ("all") and of each."""
 
     def to_json(self) -> str:
@@ -49,10 +49,10 @@ class LeftOut:
         return f'{{"date": "{self.date}", "surrogate": "{self.surrogate}", "rows": [\n{rows}\n]}}\n'
 
     @classmethod
-    def from_json(cls, text: str) -> LeftOut:
+    def from_json(cls, text: str) -> HoldoutErrors:
         """What ``to_json`` wrote."""
         body = json.loads(text)
-        rows = tuple(Summary(group={key: row.pop(key) for key in KEYS}, **row) for row in body["rows"])
+        rows = tuple(ErrorSummary(group={key: row.pop(key) for key in KEYS}, **row) for row in body["rows"])
         return cls(date=body["date"], surrogate=body["surrogate"], rows=rows)
 
 
@@ -61,9 +61,9 @@ def digest() -> str:
     return hashlib.sha256(SURROGATE.read_bytes()).hexdigest()[:16]
 
 
-def shipped_left_out() -> LeftOut | None:
+def shipped_left_out() -> HoldoutErrors | None:
     """What ships; None where it is about another surrogate than the one that ships."""
-    found = LeftOut.from_json(SHIPPED.read_text(encoding="utf-8"))
+    found = HoldoutErrors.from_json(SHIPPED.read_text(encoding="utf-8"))
     return found if found.surrogate == digest() else None
 
 
@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         replace(row, group={"split": row.group["split"], "engine": "all", "metric": row.group["metric"]})
         for row in summarised(checks, ("split", "metric"))
     ]
-    found = LeftOut(
+    found = HoldoutErrors(
         date=datetime.now(UTC).date().isoformat(), surrogate=digest(), rows=(*every, *summarised(checks, KEYS)),
     )  # fmt: skip
     chosen.out.write_text(found.to_json(), encoding="utf-8")

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Literal
 
-from advisor.perf_model.deployment_arrays import Layout
-from advisor.perf_model.memory.torch_engine import largest_batch, stages_of, streams_used, use
+from advisor.perf_model.deployment_arrays import DeploymentArrays
+from advisor.perf_model.memory.torch_engine import largest_batch, memory_use, stages_of, streams_used
 from advisor.perf_model.memory.vllm import memory
 from catalog.gpus import find_gpu
 from catalog.models.find import find_model
@@ -122,7 +122,7 @@ def _of_load(
     role: Literal["fit", "validate"] = "fit" if any(name in model.name for name in FITTED) else "validate"
     tp, pp = int(rows[0]["tp"]), int(rows[0]["pp"])
     deployment = _resolved(runs[0]) if runs else _of_row(rows[0])
-    room = memory(model, Cluster(gpu=gpu, gpus_per_node=8), Layout.of([deployment], model, gpu), "torch")
+    room = memory(model, Cluster(gpu=gpu, gpus_per_node=8), DeploymentArrays.of([deployment], model, gpu), "torch")
 
     def error(part: str, measured: float, predicted: float, name: str = load) -> PartError:
         return PartError(name=name, role=role, part=part, measured=measured, predicted=predicted)  # type: ignore[arg-type]
@@ -152,7 +152,7 @@ def _of_runs(
     streams = streams_used(deployment, shapes, agreement=runs[0].top1_agreement is not None)
     for run, count in zip(runs, streams, strict=True):
         kv_tokens = int(firsts[0]["kv_tokens"])
-        used = use(model, gpu, deployment, run.batch, run.input_len, kv_tokens=kv_tokens, streams=count)
+        used = memory_use(model, gpu, deployment, run.batch, run.input_len, kv_tokens=kv_tokens, streams=count)
         most = [max(before, each.activations_gib) for before, each in zip(most, used, strict=True)]
         if run.peak_memory_gib is not None:
             yield error("peak", run.peak_memory_gib, max(each.total_gib for each in used), run.run_id)

@@ -16,7 +16,7 @@ from catalog.schema import InputError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from advisor.calibration.shipped_fit import Error
+    from advisor.calibration.shipped_fit import PredictionError
     from advisor.calibration.surrogate import Surrogate
     from catalog.schema import Measurement
 
@@ -37,7 +37,7 @@ class Check:
 
     run: Measurement
     engine: str
-    """As ``advisor.calibration.observations.dialect`` names it."""
+    """As ``advisor.calibration.observations.engine_family`` names it."""
     metric: str
     split: Split
     measured: float
@@ -89,7 +89,7 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Summary:
+class ErrorSummary:
     """Errors of one group of checks, as shares (0.1 is 10%)."""
 
     group: dict[str, str]
@@ -127,7 +127,7 @@ def checked_keys(keys: Iterable[str]) -> tuple[str, ...]:
     return named
 
 
-def summarised(checks: Iterable[Check], by: Sequence[str] = USUAL) -> tuple[Summary, ...]:
+def summarised(checks: Iterable[Check], by: Sequence[str] = USUAL) -> tuple[ErrorSummary, ...]:
     """Errors by the keys, sorted; by ``USUAL``, those of all engines together, too.
 
     Raises:
@@ -154,7 +154,7 @@ def _order(item: tuple[tuple[str, ...], list[Check]]) -> tuple[tuple[float, str]
     )
 
 
-def _summary(group: dict[str, str], checks: Sequence[Check]) -> Summary:
+def _summary(group: dict[str, str], checks: Sequence[Check]) -> ErrorSummary:
     errors = np.array([check.error for check in checks])
     inside = [check.inside for check in checks]
     clusters: dict[tuple[str, str], list[bool]] = defaultdict(list)
@@ -162,7 +162,7 @@ def _summary(group: dict[str, str], checks: Sequence[Check]) -> Summary:
         clusters[check.run.model, check.run.gpu].append(check.inside)
     low, high = coverage_interval(list(clusters.values()))
     widths = [(check.high - check.low) / 2.0 / check.predicted for check in checks]
-    return Summary(
+    return ErrorSummary(
         group=group, checks=len(checks),
         median_error=float(np.median(np.abs(errors))), mean_error=float(np.mean(np.abs(errors))),
         bias=float(np.median(errors)), coverage=float(np.mean(inside)), coverage_low=low, coverage_high=high,
@@ -187,7 +187,7 @@ def coverage_interval(clusters: Sequence[Sequence[bool]]) -> tuple[float, float]
     return float(found.low), float(found.high)
 
 
-def shipped_check(error: Error, surrogate: Surrogate) -> Check:
+def shipped_check(error: PredictionError, surrogate: Surrogate) -> Check:
     """One quantity beside what the surrogate predicts, whether its fit saw the run or not."""
     scale = surrogate.scale(error.provenance, error.engine, error.scale_name)
     fitted = error.run.role == "fit" and error.run.batch > 0 and error.run.source in surrogate.sources
@@ -199,7 +199,7 @@ def shipped_check(error: Error, surrogate: Surrogate) -> Check:
     )
 
 
-def check_of(error: Error, split: Split, sigma: float, quantile: float) -> Check:
+def check_of(error: PredictionError, split: Split, sigma: float, quantile: float) -> Check:
     """From an error and how wide errors of its kind are."""
     measured = float(getattr(error.run, error.metric))
     predicted = measured * math.exp(error.residual)

@@ -11,9 +11,9 @@ import numpy as np
 
 from advisor.calibration.observations import group_runs
 from advisor.calibration.shipped_fit import errors_of
-from advisor.perf_model.deployment_arrays import Layout
+from advisor.perf_model.deployment_arrays import DeploymentArrays
 from advisor.perf_model.memory.vllm import max_concurrency, memory
-from advisor.prediction.prediction import Evaluation
+from advisor.prediction.prediction import Prediction
 from advisor.validation.prediction_errors import shipped_check
 from catalog.gpus import parse_cluster
 from catalog.models.find import find_model
@@ -28,7 +28,7 @@ LAYER_SPLIT_TABLE = Path(__file__).parents[2] / "catalog" / "data" / "reports" /
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
+class PublishedClaim:
     """Something that must come out, and whether it does."""
 
     text: str
@@ -46,7 +46,7 @@ def layer_split_checks(surrogate: Surrogate) -> list[Check]:
     return [shipped_check(error, surrogate) for error in errors_of(group_runs(layer_split_runs()), surrogate.marginal)]
 
 
-def layer_split_claims(surrogate: Surrogate) -> list[Claim]:
+def layer_split_claims(surrogate: Surrogate) -> list[PublishedClaim]:
     """Tensor parallel is above layer split in every comparable cell, and rises with GPUs."""
     cells = {(check.run.model, check.run.tp, check.run.pp): check for check in layer_split_checks(surrogate)}
     predicted = {key: check.predicted for key, check in cells.items()}
@@ -61,12 +61,12 @@ def layer_split_claims(surrogate: Surrogate) -> list[Claim]:
         return f"{model.split('/')[1]} {kind}: measured {check.measured:.0f}, predicted {interval}"
 
     return [
-        Claim(
+        PublishedClaim(
             text="A100, plain PyTorch: tensor parallel above layer split in every comparable cell",
             holds=all(predicted[m, n, 1] > predicted[m, 1, n] for m, n in pairs),
             detail=f"tok/s; {'; '.join(shown(key) for key in cells)}",
         ),
-        Claim(
+        PublishedClaim(
             text="A100, plain PyTorch: tensor parallel rises with GPUs",
             holds=all(all(a < b for a, b in itertools.pairwise(values)) for values in rising),
             detail="; ".join(
@@ -80,7 +80,7 @@ def layer_split_claims(surrogate: Surrogate) -> list[Claim]:
 SMALL_GPU_LAYOUTS = ((1, 1), (2, 1), (4, 1), (1, 2), (1, 4), (2, 2))
 
 
-def small_gpu_claims(surrogate: Surrogate) -> list[Claim]:
+def small_gpu_claims(surrogate: Surrogate) -> list[PublishedClaim]:
     """Llama-2-7B float16 on V100-16GB, 128 tokens in and out, the largest batch that fits (run.ai, February 2024).
 
     There, splitting a model that fits one GPU raised throughput per GPU by 57% (vLLM) at TP2; total throughput still rose
@@ -92,11 +92,11 @@ def small_gpu_claims(surrogate: Surrogate) -> list[Claim]:
         "tp": [tp for tp, _ in SMALL_GPU_LAYOUTS], "pp": [pp for _, pp in SMALL_GPU_LAYOUTS], "dtype": "float16",
         "max_num_batched_tokens": 2560, "max_num_seqs": 256, "max_model_len": 256,
     }  # fmt: skip
-    layout = Layout.from_columns(columns, model, cluster.gpu)
+    layout = DeploymentArrays.from_columns(columns, model, cluster.gpu)
     most = np.minimum(
         max_concurrency(model, memory(model, cluster, layout), layout, np.full(len(layout), 256.0)), 256.0
     )
-    found = Evaluation.of(
+    found = Prediction.of(
         model, cluster, replace(layout, max_num_seqs=most), batch=most, input_len=128, output_len=128, regime="steady",
         parameters=marginal.parameters,
     )  # fmt: skip
@@ -109,7 +109,7 @@ def small_gpu_claims(surrogate: Surrogate) -> list[Claim]:
         for t, p in SMALL_GPU_LAYOUTS
     )
     return [
-        Claim(
+        PublishedClaim(
             text="V100-16GB, Llama-2-7B: TP2 per GPU at least 40% above one GPU (measured there: 57%)",
             holds=gain >= 0.4,
             detail=(
@@ -117,7 +117,7 @@ def small_gpu_claims(surrogate: Surrogate) -> list[Claim]:
                 "the blog's PP rows (below TP2) show; these predictions keep every stage busy, as engines now do"
             ),
         ),
-        Claim(
+        PublishedClaim(
             text="V100-16GB, Llama-2-7B: TP4 above TP2 in total and below it per GPU",
             holds=total[4, 1] > total[2, 1] and per_gpu[4, 1] < per_gpu[2, 1],
             detail=f"predicted total {total[2, 1]:.0f} and {total[4, 1]:.0f}, per GPU {per_gpu[2, 1]:.0f} and {per_gpu[4, 1]:.0f}",

@@ -28,7 +28,7 @@ ANY = "any"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
+class RankedChoice:
     """What was best by prediction and by measurement, among the measured deployments of one model and workload."""
 
     split: str
@@ -56,7 +56,7 @@ class Choice:
         return {name: None if value != value else value for name, value in asdict(self).items()}  # noqa: PLR0124  NaN
 
 
-def choices(checks: Iterable[Check]) -> tuple[Choice, ...]:
+def choices(checks: Iterable[Check]) -> tuple[RankedChoice, ...]:
     """Every choice that static runs allow: by engine, GPU, model, lengths, one batch or any, and objective."""
     groups: dict[tuple[Any, ...], dict[str, Check]] = defaultdict(dict)
     for check in checks:
@@ -80,7 +80,7 @@ def choices(checks: Iterable[Check]) -> tuple[Choice, ...]:
     return tuple(_choice(key, list(members.values())) for key, members in groups.items() if len(members) > 1)
 
 
-def _choice(key: tuple[Any, ...], checks: list[Check]) -> Choice:
+def _choice(key: tuple[Any, ...], checks: list[Check]) -> RankedChoice:
     from scipy.stats import kendalltau, spearmanr  # slow to import
 
     objective = key[-1]
@@ -91,7 +91,7 @@ def _choice(key: tuple[Any, ...], checks: list[Check]) -> Choice:
     chosen, best = int(np.argmax(predicted)), int(np.argmax(measured))
     ranked = len(set(measured.tolist())) > 1 and len(set(predicted.tolist())) > 1
     names = ("split", "engine", "gpu", "model", "input_len", "output_len", "batch", "objective")
-    return Choice(
+    return RankedChoice(
         **dict(zip(names, key, strict=True)),
         candidates=len(checks),
         chosen=_told(checks[chosen].run),
@@ -128,15 +128,15 @@ class Ranking:
         return asdict(self)
 
 
-def rankings(found: Iterable[Choice]) -> tuple[Ranking, ...]:
+def rankings(found: Iterable[RankedChoice]) -> tuple[Ranking, ...]:
     """By split and objective."""
-    groups: dict[tuple[str, str], list[Choice]] = defaultdict(list)
+    groups: dict[tuple[str, str], list[RankedChoice]] = defaultdict(list)
     for choice in found:
         groups[choice.split, choice.objective].append(choice)
     return tuple(_ranking(key, members) for key, members in sorted(groups.items()))
 
 
-def _ranking(key: tuple[str, str], members: list[Choice]) -> Ranking:
+def _ranking(key: tuple[str, str], members: list[RankedChoice]) -> Ranking:
     regrets = np.array([choice.regret for choice in members])
     worst = members[int(np.argmax(regrets))]
     kendall, spearman = (

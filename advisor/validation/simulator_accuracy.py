@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from advisor.perf_model.deployment_arrays import Layout
-from advisor.prediction.evidence import Knowledge
-from advisor.prediction.prediction import Evaluation
-from advisor.simulator.arrivals import Traffic
+from advisor.perf_model.deployment_arrays import DeploymentArrays
+from advisor.prediction.evidence import Evidence
+from advisor.prediction.prediction import Prediction
+from advisor.simulator.arrivals import Arrivals
 from advisor.simulator.simulation import simulate
 from catalog.engines import resolve
 from catalog.gpus import find_gpu
@@ -27,15 +27,15 @@ from catalog.requests import read_requests
 from catalog.runs import shipped_runs
 from catalog.schema import Cluster
 from catalog.tables import DATA
-from probes.serving_benchmark import LOW_IDS, Offer, lengths
+from probes.serving_benchmark import LOW_IDS, TrafficProfile, lengths
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from typing import Any
 
-    from advisor.simulator.request_results import Served
+    from advisor.simulator.request_results import RequestResults
     from advisor.simulator.simulation import Simulation
-    from advisor.simulator.streaming_statistics import Tally
+    from advisor.simulator.streaming_statistics import StreamingStatistics
     from catalog.requests import Request
     from catalog.schema import Measurement
     from catalog.units import Array
@@ -96,7 +96,7 @@ def _compare(run: Measurement, requests: Sequence[Request], draws: int) -> list[
         for name in ("arrival_s", "ttft_ms", "e2e_ms", "input_len", "output_len")
     )
     if run.regime == "open":
-        traffic = Traffic(
+        traffic = Arrivals(
             arrival_s=arrival, input_len=inputs.astype(np.int64), output_len=outputs.astype(np.int64),
             duration_s=float(facts["seconds"]),
         )  # fmt: skip
@@ -121,10 +121,10 @@ def _compare(run: Measurement, requests: Sequence[Request], draws: int) -> list[
     ]  # fmt: skip
 
 
-def _same_loop(run: Measurement, facts: Mapping[str, Any]) -> Traffic:
+def _same_loop(run: Measurement, facts: Mapping[str, Any]) -> Arrivals:
     """The closed loop as ``probes.serving_benchmark`` ran it: the same lengths in the same order, each first output cut alike."""
     concurrency = run.batch * run.dp
-    offer = Offer(
+    offer = TrafficProfile(
         input_len=run.input_len, output_len=run.output_len, seconds=facts["seconds"], spread=facts["spread"],
         concurrency=concurrency, seed=facts["seed"],
     )  # fmt: skip
@@ -134,13 +134,13 @@ def _same_loop(run: Measurement, facts: Mapping[str, Any]) -> Traffic:
     for i in range(concurrency):
         outputs[i] = random.integers(1, outputs[i] + 1)
         random.integers(min(LOW_IDS, vocabulary - 1), vocabulary, inputs[i])  # the prompt, from the same numbers
-    return Traffic(
+    return Arrivals(
         arrival_s=np.zeros(len(inputs)), input_len=inputs, output_len=outputs,
         duration_s=float(facts["seconds"]), concurrency=concurrency, starters=concurrency,
     )  # fmt: skip
 
 
-def _simulated(served: Served | Tally, name: str) -> float:
+def _simulated(served: RequestResults | StreamingStatistics, name: str) -> float:
     metric, _, percentile = name.partition(" p")
     return served.percentile(metric, float(percentile))
 
@@ -172,9 +172,9 @@ def _without_queues(run: Measurement, cluster: Cluster, rate: float) -> dict[str
     deployment = resolve(replace(run.deployment, max_model_len=None), model, cluster).value
     assert deployment.max_num_seqs
     batches = np.arange(1.0, deployment.max_num_seqs + 1)
-    knowledge = Knowledge.of(None, engine=run.engine, gpu=cluster.gpu)
-    steady = Evaluation.of(
-        model, cluster, Layout.of([deployment] * len(batches), model, cluster.gpu), batch=batches,
+    knowledge = Evidence.of(None, engine=run.engine, gpu=cluster.gpu)
+    steady = Prediction.of(
+        model, cluster, DeploymentArrays.of([deployment] * len(batches), model, cluster.gpu), batch=batches,
         input_len=run.input_len, output_len=run.output_len, regime="steady", engine=run.engine,
         parameters=knowledge.marginal(run.engine, cluster.gpu).parameters,
     ).times  # fmt: skip

@@ -37,20 +37,20 @@ from advisor.validation.prediction_errors import (
     LEVEL,
     USUAL,
     Check,
+    ErrorSummary,
     Split,
-    Summary,
     check_of,
     shipped_check,
     summarised,
 )
 from advisor.validation.published_claims import (
-    Claim,
+    PublishedClaim,
     layer_split_checks,
     layer_split_claims,
     layer_split_runs,
     small_gpu_claims,
 )
-from advisor.validation.ranking import Choice, Ranking, choices, rankings
+from advisor.validation.ranking import RankedChoice, Ranking, choices, rankings
 from catalog.published import read_published
 from catalog.runs import shipped_runs
 
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from advisor.calibration.shipped_fit import Error
+    from advisor.calibration.shipped_fit import PredictionError
     from catalog.schema import Measurement
 
 LEFT_OUT: dict[str, Split] = {
@@ -89,7 +89,7 @@ class Validation:
     """All checks and claims of one validation."""
 
     checks: tuple[Check, ...]
-    claims: tuple[Claim, ...]
+    claims: tuple[PublishedClaim, ...]
     left_out: dict[str, int]
     """Published rows that could not be used, by reason."""
     rivals: tuple[Rival, ...] = ()
@@ -99,7 +99,7 @@ class Validation:
     ablation: tuple[Rival, ...] = ()
     """Fits without one part; and with and without residuals, other configurations of the models fitted."""
 
-    def summary(self, by: Sequence[str] = USUAL) -> tuple[Summary, ...]:
+    def summary(self, by: Sequence[str] = USUAL) -> tuple[ErrorSummary, ...]:
         """Errors by split, engine, regime, parallelism and metric, and all engines together; or by other keys.
 
         Raises:
@@ -112,7 +112,7 @@ class Validation:
         """Checks whose measured value is outside its interval."""
         return tuple(check for check in self.checks if not check.inside)
 
-    def choices(self) -> tuple[Choice, ...]:
+    def choices(self) -> tuple[RankedChoice, ...]:
         """What would have been chosen among the measured deployments of each model and workload, and what was best."""
         tables = set(layer_split_runs())  # judged by the claims
         return choices(check for check in self.checks if check.run not in tables)
@@ -180,8 +180,8 @@ def validate(
     checks = [shipped_check(error, model) for error in errors_of(groups, model.marginal)]
     fitted = fitted_part(group_runs(run for run in judged if run.role == "fit"))
     kernels = shipped_evidence()
-    near: list[Error] = []
-    plain: list[Error] = []
+    near: list[PredictionError] = []
+    plain: list[PredictionError] = []
     if refit and len(fitted) > 1:
         start = fit_posterior([*fitted, *kernels])
         in_sample, errors = (
@@ -199,7 +199,7 @@ def validate(
             OWN: [check for check in checks if check.run.role == "validate" and check.regime == "static"],
             **others,
         }
-    parts: dict[str, list[Error]] = {}
+    parts: dict[str, list[PredictionError]] = {}
     if ablation and held and fitted:
         parts = ablations(fitted, kernels, held, model.noise, jobs=jobs)
     if ablation and near:
@@ -235,14 +235,14 @@ def _rivals(errors: dict[str, list[tuple[str, Measurement, str, float]]]) -> tup
     return tuple(found)
 
 
-def cross_checks(errors: Sequence[Error], in_sample: Sequence[Error]) -> list[Check]:
+def cross_checks(errors: Sequence[PredictionError], in_sample: Sequence[PredictionError]) -> list[Check]:
     """Left-out predictions with intervals whose quantile comes from the other folds.
 
     Each fold (a model, a GPU, an engine) is judged by the errors of all folds but its own, so that no interval has seen
     what it is tested on.
     """
     noises = noises_of(in_sample)
-    fold_of: dict[str, Callable[[Error], str]] = {
+    fold_of: dict[str, Callable[[PredictionError], str]] = {
         "calibrated": lambda error: error.run.model,
         "transferred": lambda error: error.run.gpu,
         "analytic": lambda error: error.engine,
@@ -269,7 +269,9 @@ def cross_checks(errors: Sequence[Error], in_sample: Sequence[Error]) -> list[Ch
     return checks
 
 
-def near_checks(near: Sequence[Error], errors: Sequence[Error], in_sample: Sequence[Error]) -> list[Check]:
+def near_checks(
+    near: Sequence[PredictionError], errors: Sequence[PredictionError], in_sample: Sequence[PredictionError]
+) -> list[Check]:
     """Predictions of configurations left out; ``errors`` are those without whole models, of which only other models' count."""
     noises = noises_of(in_sample)
     checks = []

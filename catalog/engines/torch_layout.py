@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Layout:
+class ProcessLayout:
     """The place of one process among ``tp * pp``: those of one stage have neighbouring ranks."""
 
     tp: int
@@ -67,14 +67,14 @@ class Layout:
         return begin, min(begin + part, vocab_size), part
 
 
-def lay_out(model: Model, *, tp: int, pp: int, rank: int, costs: Sequence[float] | None = None) -> Layout:
+def lay_out(model: Model, *, tp: int, pp: int, rank: int, costs: Sequence[float] | None = None) -> ProcessLayout:
     """The place of process ``rank``; ``costs`` are those of the layers and, last, of the head, for balanced stages.
 
     Without costs the weights that a token meets stand in: they decide the time of a decode step of few sequences.
     """
     costs = weight_costs(model) if costs is None else costs
     assert len(costs) == model.num_hidden_layers + 1
-    return Layout(tp=tp, stages=balanced_stages(costs[:-1], pp, last=costs[-1]), rank=rank)
+    return ProcessLayout(tp=tp, stages=balanced_stages(costs[:-1], pp, last=costs[-1]), rank=rank)
 
 
 def weight_costs(model: Model) -> list[float]:

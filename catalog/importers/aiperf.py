@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 from catalog.importers.benchmark_file import read_document
 from catalog.importers.engine_settings import whole
-from catalog.importers.errors import LeftOut, Unusable
-from catalog.importers.parsed_run import Figures, Reading, rounded
-from catalog.importers.traffic import Traffic
+from catalog.importers.errors import SkippedFile, UnusableRun
+from catalog.importers.parsed_run import NumberReader, ParsedRun, rounded
+from catalog.importers.traffic import LoadGeneratorRun
 from catalog.requests import Request
 from catalog.schema import InputError
 
@@ -54,17 +54,17 @@ def is_aiperf(document: Document) -> bool:
     return _export(document) is not None or _is_csv(document) or _is_records(document)
 
 
-def read_aiperf(document: Document) -> Iterator[Reading | LeftOut]:
+def read_aiperf(document: Document) -> Iterator[ParsedRun | SkippedFile]:
     if _is_records(document):
-        yield LeftOut(
+        yield SkippedFile(
             document.name, "it has single requests; the export beside it has the means, and takes these along"
         )
         return
     export = _export(document)
     try:
         yield _of_csv(document) if export is None else _of_json(document, export)
-    except Unusable as error:
-        yield LeftOut(document.name, str(error))
+    except UnusableRun as error:
+        yield SkippedFile(document.name, str(error))
 
 
 def _export(document: Document) -> Mapping[str, Any] | None:
@@ -86,17 +86,17 @@ def _is_records(document: Document) -> bool:
     return records or {"experiments", "service_kind"} <= first.keys()
 
 
-def _of_json(document: Document, export: Mapping[str, Any]) -> Reading:
+def _of_json(document: Document, export: Mapping[str, Any]) -> ParsedRun:
     config = _dict(export["input_config"])
     if export.get("was_cancelled"):
-        raise Unusable("the run was cancelled")
+        raise UnusableRun("the run was cancelled")
     figures = {name: _dict(export.get(name)) for name in NAMES}
     if len(phases := [each for each in _list(config.get("phases")) if _dict(each).get("kind") != "warmup"]) > 1:
-        raise Unusable(f"it has {len(phases)} phases of load; the means are over all of them")
+        raise UnusableRun(f"it has {len(phases)} phases of load; the means are over all of them")
     load = _load(config, _dict(phases[0]) if phases else {})
     genai = "perf_analyzer" in config
     version = export.get("aiperf_version")
-    return Reading(
+    return ParsedRun(
         where=document.name,
         tool="genai-perf" if genai else "aiperf",
         identity=_identity(figures),
@@ -111,7 +111,7 @@ def _of_json(document: Document, export: Mapping[str, Any]) -> Reading:
     )
 
 
-def _of_csv(document: Document) -> Reading:
+def _of_csv(document: Document) -> ParsedRun:
     """The means; how the requests came is not in it."""
     figures: dict[str, dict[str, Any]] = {name: {} for name in NAMES}
     names = {title.casefold(): name for name, title in NAMES.items()}
@@ -121,18 +121,18 @@ def _of_csv(document: Document) -> Reading:
             figures[name]["avg"] = row[1].replace(",", "")
             figures[name]["max"] = row[3] if len(row) > 3 else None
     genai = not any(row and row[0].startswith("Benchmark Duration") for row in document.table)
-    return Reading(
+    return ParsedRun(
         where=document.name, tool="genai-perf" if genai else "aiperf", identity=_identity(figures), stated={},
         traffic=_traffic(figures, {"load_known": False}), seen={"requests": whole(figures["request_count"].get("avg"))},
     )  # fmt: skip
 
 
-def _traffic(figures: Mapping[str, Mapping[str, Any]], load: Mapping[str, Any]) -> Traffic:
+def _traffic(figures: Mapping[str, Mapping[str, Any]], load: Mapping[str, Any]) -> LoadGeneratorRun:
     completed = int(_average(figures, "request_count"))
     errors = _maybe(figures, "request_error_rate") or 0.0
     tokens = _average(figures, "output_sequence_length")
-    spread = Figures(figures["output_sequence_length"]).maybe("std")
-    return Traffic(
+    spread = NumberReader(figures["output_sequence_length"]).maybe("std")
+    return LoadGeneratorRun(
         completed=completed,
         failed=round(completed * errors / (100 - errors)) if errors < 100 else completed + 1,
         seconds=_maybe(figures, "benchmark_duration") or completed / _average(figures, "request_throughput"),
@@ -143,7 +143,7 @@ def _traffic(figures: Mapping[str, Mapping[str, Any]], load: Mapping[str, Any]) 
         tpot_ms=_maybe(figures, "inter_token_latency"),
         e2e_ms=_maybe(figures, "request_latency"),
         output_tok_s=_average(figures, "output_token_throughput"),
-        peak=Figures(figures["effective_concurrency"]).maybe("max"),
+        peak=NumberReader(figures["effective_concurrency"]).maybe("max"),
         **load,
     )
 
@@ -154,7 +154,7 @@ def _load(config: Mapping[str, Any], phase: Mapping[str, Any]) -> dict[str, Any]
     old = _dict(config.get("loadgen"))
     source = phase or stimulus or old
     if not source:
-        raise Unusable("input_config does not say how requests came")
+        raise UnusableRun("input_config does not say how requests came")
     kind = str(phase.get("type") or old.get("request_rate_mode") or old.get("arrival_pattern") or "").casefold()
     if "session_concurrency" in stimulus or kind not in (
         "",
@@ -164,13 +164,13 @@ def _load(config: Mapping[str, Any], phase: Mapping[str, Any]) -> dict[str, Any]
         "constant",
         "gamma",
     ):
-        raise Unusable(
+        raise UnusableRun(
             f"its load is {kind or 'sessions'!r:.40}; requests in flight and Poisson arrivals can be recorded"
         )
-    rate = Figures(source).maybe("rate" if phase else "request_rate")
+    rate = NumberReader(source).maybe("rate" if phase else "request_rate")
     found = {"concurrency": whole(source.get("concurrency")), "rate": rate or None, "poisson": kind == "poisson"}
     if found["rate"] is None and found["concurrency"] is None:
-        raise Unusable("input_config has neither a concurrency nor a rate")
+        raise UnusableRun("input_config has neither a concurrency nor a rate")
     return found
 
 
@@ -180,7 +180,7 @@ def _model(config: Mapping[str, Any]) -> str:
     names = [_dict(each).get("name") for each in items]
     names = names or _list(config.get("model_names")) or _list(_dict(config.get("endpoint")).get("model_names"))
     if len(names) > 1:
-        raise Unusable(f"it has requests to {len(names)} models")
+        raise UnusableRun(f"it has requests to {len(names)} models")
     return names[0] if names and isinstance(names[0], str) else ""
 
 
@@ -196,11 +196,11 @@ def _requests(document: Document) -> tuple[Request, ...]:
             about, metrics = _dict(record.get("metadata")), _dict(record.get("metrics"))
             if about.get("benchmark_phase") != "profiling" or about.get("was_cancelled") or record.get("error"):
                 continue
-            values = Figures({name: _dict(each).get("value") for name, each in metrics.items()})
+            values = NumberReader({name: _dict(each).get("value") for name, each in metrics.items()})
             lengths = {f"{kind}_len": int(values.number(f"{kind}_sequence_length")) for kind in ("input", "output")}
             times = {"ttft_ms": values.number("time_to_first_token"), "e2e_ms": values.number("request_latency")}
-            found.append((Figures(about).number("request_start_ns"), lengths, times))
-    except (InputError, Unusable):
+            found.append((NumberReader(about).number("request_start_ns"), lengths, times))
+    except (InputError, UnusableRun):
         return ()  # the means stand on their own
     began = min((start for start, _, _ in found), default=0.0)
     return tuple(
@@ -225,15 +225,15 @@ def _identity(figures: Mapping[str, Mapping[str, Any]]) -> tuple[object, ...]:
 def _average(figures: Mapping[str, Mapping[str, Any]], name: str) -> float:
     value = _maybe(figures, name)
     if value is None:
-        raise Unusable(f"{name} is missing")
+        raise UnusableRun(f"{name} is missing")
     return value
 
 
 def _maybe(figures: Mapping[str, Mapping[str, Any]], name: str) -> float | None:
     try:
-        return Figures(figures[name]).maybe("avg") or None
-    except Unusable as error:
-        raise Unusable(f"{name} {error}") from error
+        return NumberReader(figures[name]).maybe("avg") or None
+    except UnusableRun as error:
+        raise UnusableRun(f"{name} {error}") from error
 
 
 def _dict(value: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from catalog.engines import find_engine
 from catalog.gpus import find_gpu
-from catalog.importers.errors import Unusable
+from catalog.importers.errors import UnusableRun
 from catalog.models.find import find_model
 from catalog.runs import check_run
 from catalog.schema import InputError, Measurement
@@ -18,7 +18,7 @@ from catalog.tables import table
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from catalog.importers.parsed_run import Reading
+    from catalog.importers.parsed_run import ParsedRun
 
 EXAMPLES = {
     "gpu": "--gpu H100-SXM",
@@ -55,7 +55,7 @@ class Incomplete(Exception):  # noqa: N818  what is asked for, no fault
         self.names = names
 
 
-def complete(reading: Reading, given: Mapping[str, Any]) -> Measurement:
+def complete(reading: ParsedRun, given: Mapping[str, Any]) -> Measurement:
     """The measurement that a reading is, with what the user gives: fields of ``Measurement``, and ``concurrency``.
 
     Raises:
@@ -86,10 +86,10 @@ def complete(reading: Reading, given: Mapping[str, Any]) -> Measurement:
     try:
         return check_run(run, reading.where)
     except InputError as error:
-        raise Unusable(str(error).removeprefix(f"{reading.where}: ")) from error
+        raise UnusableRun(str(error).removeprefix(f"{reading.where}: ")) from error
 
 
-def run_id(reading: Reading) -> str:
+def run_id(reading: ParsedRun) -> str:
     """The same for the same run, in whichever of its tool's formats it comes and whatever is said about it."""
     digest = hashlib.sha256(repr((reading.tool, *reading.identity)).encode()).hexdigest()
     return f"{reading.tool.replace(' ', '-')}/{digest[:16]}"
@@ -98,7 +98,7 @@ def run_id(reading: Reading) -> str:
 class _Facts:
     """The fields of one measurement, gathered from the file and the user."""
 
-    def __init__(self, reading: Reading, given: Mapping[str, Any]) -> None:
+    def __init__(self, reading: ParsedRun, given: Mapping[str, Any]) -> None:
         self.where = reading.where
         self.stated = {name: value for name, value in reading.stated.items() if value is not None}
         self.traffic = reading.traffic
@@ -233,7 +233,7 @@ class _Facts:
         return str(asked or told or model.quantization or self.stated.get("compute_dtype") or model.dtype)
 
 
-def _own(reading: Reading, given: Mapping[str, Any]) -> Measurement:
+def _own(reading: ParsedRun, given: Mapping[str, Any]) -> Measurement:
     """A run that says everything itself: what is given may only agree."""
     run = Measurement(**{"role": given.get("role", "fit"), **reading.stated})
     facts = _Facts(reading, given)

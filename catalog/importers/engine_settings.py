@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from catalog.importers.errors import Unusable
+from catalog.importers.errors import UnusableRun
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,9 +51,9 @@ def settings(values: Mapping[str, Any]) -> dict[str, Any]:
     """
     plain = {name.lstrip("-").replace("-", "_"): value for name, value in values.items()}
     if any(plain.get(name) not in (None, "", 0, "0", "None", "null") for name in SPECULATION):
-        raise Unusable("speculative decoding, which the catalog's runs do not record")
+        raise UnusableRun("speculative decoding, which the catalog's runs do not record")
     if _true(plain.get("enable_dp_attention")):
-        raise Unusable("data-parallel attention, which the catalog's runs do not record")
+        raise UnusableRun("data-parallel attention, which the catalog's runs do not record")
     found: dict[str, Any] = {}
     for name, field in SIZES.items():
         size = whole(plain.get(name))
@@ -64,7 +64,7 @@ def settings(values: Mapping[str, Any]) -> dict[str, Any]:
         try:
             found["gpu_memory_utilization"] = float(share)
         except (TypeError, ValueError, OverflowError):
-            raise Unusable(f"gpu_memory_utilization is {share!r:.40}; it must be a number") from None
+            raise UnusableRun(f"gpu_memory_utilization is {share!r:.40}; it must be a number") from None
     for name, field in (("quantization", "dtype"), ("kv_cache_dtype", "kv_dtype")):
         known = number_format(plain.get(name))
         if known:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
-class Unusable(ValueError):  # noqa: N818  an outcome that is told, no fault
+class UnusableRun(ValueError):  # noqa: N818  an outcome that is told, no fault
     """One run of a file cannot be used; the message says why, without saying where."""
 
 
 @dataclass(frozen=True, slots=True)
-class LeftOut:
+class SkippedFile:
     """A row that cannot be used."""
 
     where: str

@@ -20,9 +20,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from catalog.importers.engine_settings import whole
-from catalog.importers.errors import LeftOut, Unusable
-from catalog.importers.parsed_run import Figures, Reading, mean
-from catalog.importers.traffic import Traffic
+from catalog.importers.errors import SkippedFile, UnusableRun
+from catalog.importers.parsed_run import NumberReader, ParsedRun, mean
+from catalog.importers.traffic import LoadGeneratorRun
 from catalog.requests import Request
 
 if TYPE_CHECKING:
@@ -59,14 +59,14 @@ def is_guidellm(document: Document) -> bool:
     return _report(document) is not None or _is_csv(document)
 
 
-def read_guidellm(document: Document) -> Iterator[Reading | LeftOut]:
+def read_guidellm(document: Document) -> Iterator[ParsedRun | SkippedFile]:
     report = _report(document)
     rows = _csv_rows(document) if report is None else _json_rows(document.name, report)
     for where, row in rows:
         try:
             yield _reading(where, row)
-        except Unusable as error:
-            yield LeftOut(where, str(error))
+        except UnusableRun as error:
+            yield SkippedFile(where, str(error))
 
 
 def _report(document: Document) -> Mapping[str, Any] | None:
@@ -150,8 +150,8 @@ def _json(cell: str | None) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _reading(where: str, row: Mapping[str, Any]) -> Reading:
-    figures = Figures(row)
+def _reading(where: str, row: Mapping[str, Any]) -> ParsedRun:
+    figures = NumberReader(row)
     concurrency, rate, poisson = _strategy(row["strategy"])
     completed = int(figures.number("requests"))
     single = row.get("single")
@@ -159,7 +159,7 @@ def _reading(where: str, row: Mapping[str, Any]) -> Reading:
     output_len = figures.number("outputs")
     spread = figures.maybe("output_spread")
     latency = figures.time("latency", 1e3)
-    traffic = Traffic(
+    traffic = LoadGeneratorRun(
         completed=completed,
         failed=int(figures.maybe("errored") or 0),
         failure=row.get("failure", ""),
@@ -176,7 +176,7 @@ def _reading(where: str, row: Mapping[str, Any]) -> Reading:
         poisson=poisson,
         peak=figures.maybe("peak"),
     )
-    return Reading(
+    return ParsedRun(
         where=where,
         tool="guidellm",
         identity=(row["id"],) if row.get("id") else (traffic.seconds, completed, latency),
@@ -195,25 +195,29 @@ def _strategy(strategy: Mapping[str, Any]) -> tuple[int | None, float | None, bo
     if kind == "concurrent":
         streams = whole(strategy.get("streams"))
         if streams is None:
-            raise Unusable("its strategy has no streams")
+            raise UnusableRun("its strategy has no streams")
         return streams, None, True
     if kind == "throughput":
         return whole(strategy.get("max_concurrency")), None, True
     if kind in ("constant", "poisson", "async"):
-        return whole(strategy.get("max_concurrency")), Figures(strategy).number("rate", least=1e-9), kind == "poisson"
-    raise Unusable(f"its strategy is {kind!r:.40}; synchronous, concurrent, throughput and poisson can be recorded")
+        return (
+            whole(strategy.get("max_concurrency")),
+            NumberReader(strategy).number("rate", least=1e-9),
+            kind == "poisson",
+        )
+    raise UnusableRun(f"its strategy is {kind!r:.40}; synchronous, concurrent, throughput and poisson can be recorded")
 
 
 def _requests(single: list[Any]) -> tuple[Request, ...]:
     """The completed requests, where the report has all that is needed of each."""
     found = []
     for number, each in enumerate(single, 1):
-        figures = Figures(each if isinstance(each, dict) else {})
+        figures = NumberReader(each if isinstance(each, dict) else {})
         try:
             start = figures.maybe("request_start_time")
             latency, ttft = figures.time("request_latency", 1e3), figures.time("time_to_first_token_ms")
-        except Unusable as error:
-            raise Unusable(f"request {number}: {error}") from error
+        except UnusableRun as error:
+            raise UnusableRun(f"request {number}: {error}") from error
         inputs, outputs = (whole(_at(each, name)) for name in ("prompt_tokens", "output_tokens"))
         if start is None or latency is None or ttft is None or inputs is None or outputs is None:
             return ()
@@ -228,7 +232,7 @@ def _requests(single: list[Any]) -> tuple[Request, ...]:
 
 def _per_request(single: list[Any]) -> float | None:
     """Mean of what the report has of each request."""
-    known = (Figures(each if isinstance(each, dict) else {}).time("inter_token_latency_ms") for each in single)
+    known = (NumberReader(each if isinstance(each, dict) else {}).time("inter_token_latency_ms") for each in single)
     return mean(value for value in known if value is not None)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from catalog.importers.errors import LeftOut
-from catalog.importers.parsed_run import Reading
+from catalog.importers.errors import SkippedFile
+from catalog.importers.parsed_run import ParsedRun
 from catalog.published import REQUIRED, read_rows
 from catalog.runs import check_run
 from catalog.schema import InputError
@@ -21,15 +21,15 @@ def is_long_form(document: Document) -> bool:
     return set(document.header) >= REQUIRED
 
 
-def read_long_form(document: Document) -> Iterator[Reading | LeftOut]:
+def read_long_form(document: Document) -> Iterator[ParsedRun | SkippedFile]:
     published = read_rows(document.cells())
     for run in published.runs:
         try:
             check_run(run, run.run_id)
         except InputError as error:
-            yield LeftOut(f"{document.name} {run.run_id}", str(error).removeprefix(f"{run.run_id}: "))
+            yield SkippedFile(f"{document.name} {run.run_id}", str(error).removeprefix(f"{run.run_id}: "))
             continue
         stated = {name: value for name, value in asdict(run).items() if name != "role"}
-        yield Reading(where=f"{document.name} {run.run_id}", tool=run.source, identity=(run.run_id,), stated=stated)
+        yield ParsedRun(where=f"{document.name} {run.run_id}", tool=run.source, identity=(run.run_id,), stated=stated)
     for reason, count in published.left_out.items():
-        yield LeftOut(f"{document.name}, {count} row{'s' if count > 1 else ''}", reason)
+        yield SkippedFile(f"{document.name}, {count} row{'s' if count > 1 else ''}", reason)

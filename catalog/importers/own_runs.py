@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import MISSING, asdict, fields
 from typing import TYPE_CHECKING, Any
 
-from catalog.importers.errors import LeftOut
-from catalog.importers.parsed_run import Reading
+from catalog.importers.errors import SkippedFile
+from catalog.importers.parsed_run import ParsedRun
 from catalog.runs import check_run, from_cells
 from catalog.schema import InputError, Measurement
 from catalog.tables import construct
@@ -25,7 +25,7 @@ def is_own(document: Document) -> bool:
     )
 
 
-def read_own(document: Document) -> Iterator[Reading | LeftOut]:
+def read_own(document: Document) -> Iterator[ParsedRun | SkippedFile]:
     rows: list[tuple[str, Any]] = list(document.objects)
     of_cells = not rows
     for where, row in document.cells() if of_cells else rows:
@@ -33,6 +33,6 @@ def read_own(document: Document) -> Iterator[Reading | LeftOut]:
             run = from_cells(row, where) if of_cells else construct(Measurement, row, where)
             check_run(run, where)
         except InputError as error:
-            yield LeftOut(where, str(error).removeprefix(f"{where}: "))
+            yield SkippedFile(where, str(error).removeprefix(f"{where}: "))
             continue
-        yield Reading(where=where, tool=run.source, identity=(run.run_id,), stated=asdict(run))
+        yield ParsedRun(where=where, tool=run.source, identity=(run.run_id,), stated=asdict(run))

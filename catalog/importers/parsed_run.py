@@ -6,12 +6,12 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from catalog.importers.errors import Unusable
+from catalog.importers.errors import UnusableRun
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from catalog.importers.traffic import Traffic
+    from catalog.importers.traffic import LoadGeneratorRun
     from catalog.requests import Request
 
 MOST = 1e24
@@ -19,7 +19,7 @@ MOST = 1e24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
+class ParsedRun:
     """One run, as far as its file tells it."""
 
     where: str
@@ -31,7 +31,7 @@ class Reading:
     """Fields of ``Measurement``; ``concurrency``: requests at once over all replicas; ``total_len``: tokens of a request,
     prompt and output; ``compute_dtype``: what an unquantised checkpoint is computed in. No ``run_id``, unless the file is
     one of ours."""
-    traffic: Traffic | None = None
+    traffic: LoadGeneratorRun | None = None
     """What a load generator measured."""
     seen: Mapping[str, Any] = field(default_factory=dict)
     """What else is worth keeping, for the fingerprint."""
@@ -39,7 +39,7 @@ class Reading:
     """With ``run_id`` empty."""
 
 
-class Figures:
+class NumberReader:
     """The numbers of a JSON object or of a CSV row, checked one by one."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
@@ -57,7 +57,7 @@ class Figures:
         """
         value = self.maybe(name, least=least)
         if value is None:
-            raise Unusable(f"{name} is missing")
+            raise UnusableRun(f"{name} is missing")
         return value
 
     def maybe(self, name: str, *, least: float = 0.0) -> float | None:
@@ -69,11 +69,11 @@ class Figures:
             try:
                 value = float(value)
             except ValueError:
-                raise Unusable(f"{name} is {value!r:.40}; it must be a number") from None
+                raise UnusableRun(f"{name} is {value!r:.40}; it must be a number") from None
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise Unusable(f"{name} is {value!r:.40}; it must be a number")
+            raise UnusableRun(f"{name} is {value!r:.40}; it must be a number")
         if not least <= value <= MOST:  # false for NaN too
-            raise Unusable(f"{name} is {value!r:.40}; it must be a number from {least:g}")
+            raise UnusableRun(f"{name} is {value!r:.40}; it must be a number from {least:g}")
         return float(value)
 
     def time(self, name: str, scale: float = 1.0) -> float | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from catalog.importers.aiperf import is_aiperf, read_aiperf
-from catalog.importers.errors import LeftOut
+from catalog.importers.errors import SkippedFile
 from catalog.importers.guidellm import is_guidellm, read_guidellm
 from catalog.importers.long_form import is_long_form, read_long_form
 from catalog.importers.own_runs import is_own, read_own
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from catalog.importers.benchmark_file import Document
-    from catalog.importers.parsed_run import Reading
+    from catalog.importers.parsed_run import ParsedRun
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Format:
     name: str
     title: str
     recognises: Callable[[Document], bool]
-    read: Callable[[Document], Iterable[Reading | LeftOut]]
+    read: Callable[[Document], Iterable[ParsedRun | SkippedFile]]
 
 
 FORMATS = (
@@ -46,7 +46,7 @@ FORMATS = (
 )
 
 
-def read_benchmarks(document: Document, chosen: str = "auto") -> tuple[Reading | LeftOut, ...]:
+def read_benchmarks(document: Document, chosen: str = "auto") -> tuple[ParsedRun | SkippedFile, ...]:
     """Every run of a file, as far as the file tells it, and the rows that cannot be used.
 
     Raises:
@@ -57,7 +57,7 @@ def read_benchmarks(document: Document, chosen: str = "auto") -> tuple[Reading |
     readings = tuple(found.read(document))
     if not readings:
         raise InputError(f"{document.name} holds no runs of the format {found.name} ({found.title})")
-    return (*readings, LeftOut(document.unfinished, "it was cut off")) if document.unfinished else readings
+    return (*readings, SkippedFile(document.unfinished, "it was cut off")) if document.unfinished else readings
 
 
 def recognised(document: Document) -> Format | None:

@@ -19,9 +19,9 @@ from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, Any
 
 from catalog.importers.engine_settings import settings, whole
-from catalog.importers.errors import LeftOut, Unusable
-from catalog.importers.parsed_run import Figures, Reading
-from catalog.importers.traffic import Traffic
+from catalog.importers.errors import SkippedFile, UnusableRun
+from catalog.importers.parsed_run import NumberReader, ParsedRun
+from catalog.importers.traffic import LoadGeneratorRun
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -41,30 +41,30 @@ def is_sglang(document: Document) -> bool:
     return any(value.keys() >= MARKS for _, value in document.objects)
 
 
-def read_sglang(document: Document) -> Iterator[Reading | LeftOut]:
+def read_sglang(document: Document) -> Iterator[ParsedRun | SkippedFile]:
     for where, row in document.objects:
         if not row.keys() >= MARKS:
-            yield LeftOut(where, "it is no result of sglang.bench_serving")
+            yield SkippedFile(where, "it is no result of sglang.bench_serving")
             continue
         try:
             yield _reading(where, row)
-        except Unusable as error:
-            yield LeftOut(where, str(error))
+        except UnusableRun as error:
+            yield SkippedFile(where, str(error))
 
 
-def _reading(where: str, row: Mapping[str, Any]) -> Reading:
-    figures = Figures(row)
+def _reading(where: str, row: Mapping[str, Any]) -> ParsedRun:
+    figures = NumberReader(row)
     if row["request_rate"] == "trace":
-        raise Unusable("its requests arrived as a trace says; only Poisson arrivals can be recorded")
+        raise UnusableRun("its requests arrived as a trace says; only Poisson arrivals can be recorded")
     if figures.has("accept_length"):
-        raise Unusable("speculative decoding, which the catalog's runs do not record")
+        raise UnusableRun("speculative decoding, which the catalog's runs do not record")
     if figures.maybe("total_input_vision_tokens"):
-        raise Unusable("its prompts have images")
+        raise UnusableRun("its prompts have images")
     completed = int(figures.number("completed"))
     outputs = row.get("output_lens")
     known = [each for each in outputs if isinstance(each, int)] if isinstance(outputs, list) else []
     given = [each for each in known if each > 0]
-    traffic = Traffic(
+    traffic = LoadGeneratorRun(
         completed=completed,
         failed=max(0, len(known) - completed),
         seconds=figures.number("duration", least=1e-9),
@@ -88,7 +88,7 @@ def _reading(where: str, row: Mapping[str, Any]) -> Reading:
         stated |= {"engine_version": str(info["version"])} if info.get("version") else {}
     if engine:
         stated["engine"] = engine
-    return Reading(
+    return ParsedRun(
         where=where,
         tool="sglang.bench_serving",
         identity=(traffic.seconds, completed, traffic.output_tok_s, traffic.e2e_ms),

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from catalog.importers.errors import Unusable
+from catalog.importers.errors import UnusableRun
 
 FEWEST_TURNS = 3
 """So many times the requests in flight a closed loop must complete: of fewer, most fill or drain it."""
@@ -25,7 +25,7 @@ ALIKE = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Traffic:
+class LoadGeneratorRun:
     """One run of a load generator."""
 
     completed: int
@@ -63,10 +63,10 @@ class Traffic:
 
         """
         if not self.completed:
-            raise Unusable("no request was completed")
+            raise UnusableRun("no request was completed")
         if self.failed > MOST_FAILED * (self.completed + self.failed):
             why = f": {self.failure:.200}" if self.failure else ""
-            raise Unusable(f"{self.failed} of its {self.completed + self.failed} requests failed{why}")
+            raise UnusableRun(f"{self.failed} of its {self.completed + self.failed} requests failed{why}")
         lengths = {"input_len": max(1, round(self.input_len)), "output_len": max(1, round(self.output_len))}
         known = {
             "ttft_ms": self.ttft_ms, "tpot_ms": self.tpot_ms, "e2e_ms": self.e2e_ms, "output_tok_s": self.output_tok_s,
@@ -76,7 +76,7 @@ class Traffic:
         if self.concurrency is None or self.concurrency >= self.completed:
             return {**lengths, **self._at_once()}
         if self.completed < FEWEST_TURNS * self.concurrency:
-            raise Unusable(
+            raise UnusableRun(
                 f"{self.completed} requests with {self.concurrency} in flight are no steady state; "
                 f"at least {FEWEST_TURNS * self.concurrency} are needed"
             )
@@ -84,27 +84,27 @@ class Traffic:
 
     def _open(self, rate: float) -> dict[str, Any]:
         if not self.poisson:
-            raise Unusable("its requests did not arrive as a Poisson process")
+            raise UnusableRun("its requests did not arrive as a Poisson process")
         if self.concurrency is not None and (self.peak is None or self.peak >= self.concurrency):
-            raise Unusable(
+            raise UnusableRun(
                 f"{rate:g} requests a second with at most {self.concurrency} in flight are neither an open nor a closed loop"
             )
         latency = self.e2e_ms
         if latency is None and self.ttft_ms is not None:
             latency = self.ttft_ms + (self.tpot_ms or 0.0) * (self.output_len - 1)
         if latency is None:
-            raise Unusable("no latency was measured")
+            raise UnusableRun("no latency was measured")
         in_flight = self.completed / self.seconds * latency / 1e3  # Little's law
         return {"regime": "open", "rate": rate, "concurrency": in_flight}
 
     def _at_once(self) -> dict[str, Any]:
         if self.peak is not None and self.peak < 0.9 * self.completed:
-            raise Unusable(
+            raise UnusableRun(
                 f"at most {self.peak:g} of its {self.completed} requests were in flight together, "
                 "and the file does not say how they arrived"
             )
         if self.output_spread is not None and self.output_spread > ALIKE:
-            raise Unusable("its requests began together, but their lengths differ: the last one's end says little")
+            raise UnusableRun("its requests began together, but their lengths differ: the last one's end says little")
         return {
             "regime": "static", "concurrency": self.completed, "e2e_ms": 1e3 * self.seconds, "ttft_ms": self.ttft_ms,
             "output_tok_s": self.output_tok_s,

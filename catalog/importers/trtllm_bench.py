@@ -22,9 +22,9 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from catalog.importers.engine_settings import number_format, whole
-from catalog.importers.errors import LeftOut, Unusable
-from catalog.importers.parsed_run import Figures, Reading, rounded
-from catalog.importers.traffic import FEWEST_TURNS, Traffic
+from catalog.importers.errors import SkippedFile, UnusableRun
+from catalog.importers.parsed_run import NumberReader, ParsedRun, rounded
+from catalog.importers.traffic import FEWEST_TURNS, LoadGeneratorRun
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -76,15 +76,15 @@ def is_trtllm(document: Document) -> bool:
     return LOG in document.text or any(value.keys() >= MARKS for _, value in document.objects)
 
 
-def read_trtllm(document: Document) -> Iterator[Reading | LeftOut]:
+def read_trtllm(document: Document) -> Iterator[ParsedRun | SkippedFile]:
     reports = [(where, _of_json(value)) for where, value in document.objects if value.keys() >= MARKS]
     if not document.objects:
         reports = _of_log(document)
     for where, row in reports:
         try:
             yield _reading(where, row)
-        except Unusable as error:
-            yield LeftOut(where, str(error))
+        except UnusableRun as error:
+            yield SkippedFile(where, str(error))
 
 
 def _of_json(report: Mapping[str, Any]) -> dict[str, Any]:
@@ -118,16 +118,16 @@ def _of_log(document: Document) -> list[tuple[str, dict[str, Any]]]:
     return [(where, row) for where, row in rows if "total_latency_ms" in row]
 
 
-def _reading(where: str, row: Mapping[str, Any]) -> Reading:
+def _reading(where: str, row: Mapping[str, Any]) -> ParsedRun:
     if row.get("speculative"):
-        raise Unusable("speculative decoding, which the catalog's runs do not record")
-    figures = Figures(row)
+        raise UnusableRun("speculative decoding, which the catalog's runs do not record")
+    figures = NumberReader(row)
     requests = int(figures.number("num_requests", least=1))
     seconds = figures.number("total_latency_ms", least=1e-9) / 1e3
     in_flight = figures.maybe("avg_num_concurrent_requests")
-    rate = Figures({"issue_rate": row.get("issue_rate")})
+    rate = NumberReader({"issue_rate": row.get("issue_rate")})
     submitted = rate.number("issue_rate") * requests / 1e18 if rate.has("issue_rate") else None
-    traffic = Traffic(
+    traffic = LoadGeneratorRun(
         completed=requests,
         seconds=seconds,
         input_len=figures.number("avg_input_length", least=1),
@@ -143,7 +143,7 @@ def _reading(where: str, row: Mapping[str, Any]) -> Reading:
     for name, field in (("gpu", "gpu"), ("model", "model"), ("version", "engine_version")):
         if figures.text(name) and figures.text(name) != "Unknown":
             stated[field] = figures.text(name)
-    return Reading(
+    return ParsedRun(
         where=where,
         tool="trtllm-bench",
         identity=rounded((requests, 1e3 * seconds, figures.time("avg_request_latency_ms"), traffic.output_tok_s), 4),
@@ -156,15 +156,15 @@ def _reading(where: str, row: Mapping[str, Any]) -> Reading:
 def _limit(submitted: float | None, seconds: float, in_flight: float | None, requests: int) -> int | None:
     """Most requests in flight, to the nearest; None: all were submitted at once."""
     if submitted is None:
-        raise Unusable("issue_rate is missing: whether requests came at once or one after the other is not known")
+        raise UnusableRun("issue_rate is missing: whether requests came at once or one after the other is not known")
     if submitted <= AT_ONCE * seconds:
         return None
     if in_flight is None:
-        raise Unusable("how many requests were in flight is missing")
+        raise UnusableRun("how many requests were in flight is missing")
     # the mean is a little below the limit, for the last requests end one by one
     limit = max(1, round(in_flight))
     if limit * FEWEST_TURNS > requests:
-        raise Unusable(f"{requests} requests with about {limit} in flight are no steady state")
+        raise UnusableRun(f"{requests} requests with about {limit} in flight are no steady state")
     return limit
 
 
@@ -185,6 +185,6 @@ def _settings(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _spread(statistics: Any) -> float | None:
     """A data set's statistics have the shortest and the longest; a quarter of their distance stands for the deviation."""
-    figures = Figures(statistics if isinstance(statistics, dict) else {})
+    figures = NumberReader(statistics if isinstance(statistics, dict) else {})
     least, most, average = (figures.maybe(name) for name in ("minimum", "maximum", "average"))
     return None if least is None or most is None or not average else (most - least) / average / 4

@@ -15,8 +15,8 @@ import statistics
 from typing import TYPE_CHECKING, Any
 
 from catalog.importers.engine_settings import settings, whole
-from catalog.importers.errors import LeftOut, Unusable
-from catalog.importers.parsed_run import Figures, Reading
+from catalog.importers.errors import SkippedFile, UnusableRun
+from catalog.importers.parsed_run import NumberReader, ParsedRun
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -31,18 +31,18 @@ def is_offline(document: Document) -> bool:
     return any(_kind(value) for _, value in document.objects)
 
 
-def read_offline(document: Document) -> Iterator[Reading | LeftOut]:
+def read_offline(document: Document) -> Iterator[ParsedRun | SkippedFile]:
     """One run a file; of the records of a ``.pytorch.json``, which say the same several times over, the first one."""
     told = set()
     for where, value in document.objects:
         kind, row, arguments = _parts(value)
         if not kind:
-            yield LeftOut(where, "it is no result of vllm bench latency or throughput")
+            yield SkippedFile(where, "it is no result of vllm bench latency or throughput")
             continue
         try:
             reading = (_latency if kind is LATENCY else _throughput)(where, row, arguments)
-        except Unusable as error:
-            yield LeftOut(where, str(error))
+        except UnusableRun as error:
+            yield SkippedFile(where, str(error))
             continue
         if reading.identity not in told:
             told.add(reading.identity)
@@ -69,30 +69,30 @@ def _parts(value: Mapping[str, Any]) -> tuple[frozenset[str], Mapping[str, Any],
     return kind, row, arguments if isinstance(arguments, dict) else {}
 
 
-def _latency(where: str, row: Mapping[str, Any], arguments: Mapping[str, Any]) -> Reading:
+def _latency(where: str, row: Mapping[str, Any], arguments: Mapping[str, Any]) -> ParsedRun:
     times = row["latencies"]
     if not isinstance(times, list) or not times:
-        raise Unusable("latencies is empty; it must be a list of seconds")
-    seconds = [Figures({"latencies": each}).number("latencies", least=1e-9) for each in times]
+        raise UnusableRun("latencies is empty; it must be a list of seconds")
+    seconds = [NumberReader({"latencies": each}).number("latencies", least=1e-9) for each in times]
     if whole(arguments.get("n")) not in (None, 1) or arguments.get("use_beam_search"):
-        raise Unusable("several sequences a prompt, which the catalog's runs do not record")
+        raise UnusableRun("several sequences a prompt, which the catalog's runs do not record")
     stated = {
         "regime": "static", "engine": "vllm", "e2e_ms": 1e3 * statistics.median(seconds), "repeats": len(seconds),
         **_named(arguments, batch_size="batch", input_len="input_len", output_len="output_len"), **_arguments(arguments),
     }  # fmt: skip
     if len(seconds) > 1:
         stated["spread"] = statistics.stdev(seconds) / statistics.fmean(seconds)
-    return Reading(where=where, tool="vllm bench latency", identity=tuple(seconds), stated=stated)
+    return ParsedRun(where=where, tool="vllm bench latency", identity=tuple(seconds), stated=stated)
 
 
-def _throughput(where: str, row: Mapping[str, Any], arguments: Mapping[str, Any]) -> Reading:
-    figures = Figures(row)
+def _throughput(where: str, row: Mapping[str, Any], arguments: Mapping[str, Any]) -> ParsedRun:
+    figures = NumberReader(row)
     seconds = figures.number("elapsed_time", least=1e-9)
     requests, tokens = (whole(row[name]) for name in ("num_requests", "total_num_tokens"))
     if requests is None or tokens is None:
-        raise Unusable("num_requests and total_num_tokens must be whole numbers above 0")
+        raise UnusableRun("num_requests and total_num_tokens must be whole numbers above 0")
     if whole(arguments.get("n")) not in (None, 1):
-        raise Unusable("several sequences a prompt, which the catalog's runs do not record")
+        raise UnusableRun("several sequences a prompt, which the catalog's runs do not record")
     lengths = _named(arguments, input_len="input_len", output_len="output_len")
     if arguments.get("dataset_name") == "random" and not _ranges(arguments.get("random_range_ratio")):
         prefix = whole(arguments.get("random_prefix_len")) or 0
@@ -104,7 +104,7 @@ def _throughput(where: str, row: Mapping[str, Any], arguments: Mapping[str, Any]
         "regime": "static", "engine": "vllm", "concurrency": requests, "e2e_ms": 1e3 * seconds,
         "total_len": tokens / requests, **lengths, **_arguments(arguments),
     }  # fmt: skip
-    return Reading(
+    return ParsedRun(
         where=where, tool="vllm bench throughput", identity=(seconds, requests, tokens), stated=stated,
         seen={"requests": requests},
     )  # fmt: skip

@@ -22,9 +22,9 @@ from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, Any
 
 from catalog.importers.engine_settings import settings, whole
-from catalog.importers.errors import LeftOut, Unusable
-from catalog.importers.parsed_run import Figures, Reading, mean
-from catalog.importers.traffic import Traffic
+from catalog.importers.errors import SkippedFile, UnusableRun
+from catalog.importers.parsed_run import NumberReader, ParsedRun, mean
+from catalog.importers.traffic import LoadGeneratorRun
 from catalog.requests import Request
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def is_serving(document: Document) -> bool:
     )
 
 
-def read_serving(document: Document) -> Iterator[Reading | LeftOut]:
+def read_serving(document: Document) -> Iterator[ParsedRun | SkippedFile]:
     rows: list[tuple[str, dict[str, Any]]] = list(document.objects)
     if set(document.header) >= MARKS:
         rows = [(where, dict(cells)) for where, cells in document.cells()]
@@ -56,27 +56,27 @@ def read_serving(document: Document) -> Iterator[Reading | LeftOut]:
         rows = [_merged(rows)]
     for where, row in rows:
         if not row.keys() >= MARKS:
-            yield LeftOut(where, "it is no result of vllm bench serve")
+            yield SkippedFile(where, "it is no result of vllm bench serve")
             continue
         try:
             yield _reading(where, row)
-        except Unusable as error:
-            yield LeftOut(where, str(error))
+        except UnusableRun as error:
+            yield SkippedFile(where, str(error))
 
 
-def _reading(where: str, row: Mapping[str, Any]) -> Reading:
+def _reading(where: str, row: Mapping[str, Any]) -> ParsedRun:
     if "total_output_tokens" not in row:
-        raise Unusable("no tokens were generated: embeddings or rankings")
+        raise UnusableRun("no tokens were generated: embeddings or rankings")
     if any(name.startswith("spec_decode") for name in row):
-        raise Unusable("speculative decoding, which the catalog's runs do not record")
+        raise UnusableRun("speculative decoding, which the catalog's runs do not record")
     if row.get("ramp_up_strategy"):
-        raise Unusable("its rate was ramped up; only a constant one can be recorded")
-    figures = Figures(row)
+        raise UnusableRun("its rate was ramped up; only a constant one can be recorded")
+    figures = NumberReader(row)
     prompts, completed = (int(figures.number(name)) for name in ("num_prompts", "completed"))
     failed = figures.maybe("failed")
     requests, spread = _requests(row)
     every = len(requests) == completed
-    traffic = Traffic(
+    traffic = LoadGeneratorRun(
         completed=completed,
         failed=int(failed) if failed is not None else max(0, prompts - completed),
         seconds=figures.number("duration", least=1e-9),
@@ -96,7 +96,7 @@ def _reading(where: str, row: Mapping[str, Any]) -> Reading:
     engine = ENGINES.get(figures.text("backend"))
     if engine:
         stated.setdefault("engine", engine)
-    return Reading(
+    return ParsedRun(
         where=where,
         tool="vllm bench serve",
         identity=(figures.text("date"), traffic.seconds, completed, traffic.output_tok_s),
@@ -117,11 +117,11 @@ def _requests(row: Mapping[str, Any]) -> tuple[tuple[Request, ...], float | None
     for number, (start, ttft, gaps, inputs, outputs) in enumerate(zip(*lists, strict=True)):
         if (isinstance(errors, list) and number < len(errors) and errors[number]) or not outputs:
             continue
-        values = Figures({"start_time": start, "ttft": ttft, "input_len": inputs, "output_len": outputs})
+        values = NumberReader({"start_time": start, "ttft": ttft, "input_len": inputs, "output_len": outputs})
         try:
             found.append((values.number("start_time"), _request(values, gaps)))
-        except Unusable as error:
-            raise Unusable(f"request {number + 1}: {error}") from error
+        except UnusableRun as error:
+            raise UnusableRun(f"request {number + 1}: {error}") from error
     began = min((start for start, _ in found), default=0.0)
     ordered = sorted(found, key=lambda each: each[0])
     return tuple(replace(each, arrival_s=start - began) for start, each in ordered), _spread(
@@ -129,16 +129,16 @@ def _requests(row: Mapping[str, Any]) -> tuple[tuple[Request, ...], float | None
     )
 
 
-def _request(values: Figures, gaps: Any) -> Request:
+def _request(values: NumberReader, gaps: Any) -> Request:
     """One request, its arrival still open."""
     import numpy as np  # only for files with single requests
 
     try:
         times = np.asarray(gaps, dtype=float)
     except (TypeError, ValueError, OverflowError) as error:
-        raise Unusable("itls must be a list of seconds") from error
+        raise UnusableRun("itls must be a list of seconds") from error
     if times.ndim != 1 or not np.all((times >= 0) & (times < MOST_S)):
-        raise Unusable("itls must be a list of seconds")
+        raise UnusableRun("itls must be a list of seconds")
     times = 1e3 * times
     ttft = 1e3 * values.number("ttft")
     p50, p95, most = np.percentile(times, (50, 95, 100)).tolist() if len(times) else (None,) * 3

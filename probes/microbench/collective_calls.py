@@ -13,7 +13,7 @@ from probes.torch_engine.links import gather
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from probes.microbench.collective_cases import Case
+    from probes.microbench.collective_cases import CollectiveCase
     from probes.microbench.timing import Timing
 
 SMALL_BYTES = 8 << 20
@@ -38,7 +38,7 @@ class Groups:
         self._groups: dict[int, Any] = {}
         self._sums: dict[int, Any] = {}
 
-    def time(self, case: Case) -> Timing | None:
+    def time(self, case: CollectiveCase) -> Timing | None:
         """How long the case takes; None in a process that has no part in it.
 
         Every process must be asked at the same time.
@@ -59,7 +59,7 @@ class Groups:
             lambda _: call(), calls, self.device, graph=case.graph == "graph", repeats=REPEATS if cuda else CPU_REPEATS
         )
 
-    def _call(self, case: Case) -> Callable[[], object]:
+    def _call(self, case: CollectiveCase) -> Callable[[], object]:
         group, size = self._groups[case.group], case.group
         whole = torch.zeros(case.bytes // self.dtype.itemsize, dtype=self.dtype, device=self.device)
         part = torch.zeros(whole.numel() // size, dtype=self.dtype, device=self.device)

@@ -25,7 +25,7 @@ OP_BEHIND = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
+class CollectiveCase:
     """One collective.
 
     allreduce       of ``bytes`` on each GPU
@@ -47,14 +47,14 @@ class Case:
         return asdict(self)
 
 
-def collective_cases(world: int, impls: Sequence[str], *, graphs: bool) -> tuple[Case, ...]:
+def collective_cases(world: int, impls: Sequence[str], *, graphs: bool) -> tuple[CollectiveCase, ...]:
     """For groups of 2, 4, ... of ``world`` processes, and all of them."""
-    turns: dict[Case, int] = {}
+    turns: dict[CollectiveCase, int] = {}
     groups = [each for each in (2**power for power in range(1, 17)) if each < world]
     ways = (("graph", 0), ("eager", EAGER_BEHIND)) if graphs else (("eager", 0),)
     for (order, op), impl, (graph, behind) in product(enumerate(OPS), impls, ways):
         for group, (turn, kib) in product([2] if op == "sendrecv" else [*groups, world], enumerate(KIB)):
-            case = Case(op=op, group=group, bytes=1024 * kib, impl=impl, graph=graph)
+            case = CollectiveCase(op=op, group=group, bytes=1024 * kib, impl=impl, graph=graph)
             if impl != "symm" or (op == "allreduce" and group in SUMS_GROUPS and case.bytes <= SUMS_BYTES):
                 turns[case] = turn + OP_BEHIND * order + behind
     return tuple(sorted(turns, key=turns.__getitem__))

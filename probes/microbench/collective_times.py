@@ -2,7 +2,7 @@
 
     python -m probes.microbench.collective_times OUT --gpus 0,1,2,3 --seconds 90
 
-One process a GPU. ``OUT/collectives.jsonl`` has one row a case: the fields of ``probes.microbench.collective_cases.Case``, ``gpu``,
+One process a GPU. ``OUT/collectives.jsonl`` has one row a case: the fields of ``probes.microbench.collective_cases.CollectiveCase``, ``gpu``,
 ``us`` (median over the repeats of a call in a row of calls, of the slowest process), ``spread`` (relative standard
 deviation), ``fingerprint``; or ``error``, what came instead. Cases that have a row are not run again. When a process
 crashes or the processes wait for each other without end, all of them are started anew for the next case.
@@ -28,9 +28,9 @@ from probes.microbench.arguments import (
     probe_parser,
     told_in_one_line,
 )
-from probes.microbench.collective_cases import Case, collective_cases
-from probes.microbench.kernel_times import GPU, Summary, attempt, fingerprint_of
-from probes.microbench.store import Progress, Store, make_folders
+from probes.microbench.collective_cases import CollectiveCase, collective_cases
+from probes.microbench.kernel_times import GPU, TimingSummary, attempt, fingerprint_of
+from probes.microbench.store import MicrobenchProgress, Store, make_folders
 from probes.microbench.workers import Crew, Team, serve
 from probes.ports import free_port
 
@@ -49,13 +49,13 @@ GROUP_S = 2 * CASE_S
 
 def measure_collectives(
     out: Path,
-    cases: Sequence[Case],
+    cases: Sequence[CollectiveCase],
     *,
     gpus: Sequence[int],
     device: str = "cuda",
     seconds: float = math.inf,
     case_s: float = CASE_S,
-) -> Summary:
+) -> TimingSummary:
     """Time the cases that ``out/collectives.jsonl`` has not, one process a GPU; on "cpu", one a number in ``gpus``.
 
     Raises:
@@ -64,25 +64,25 @@ def measure_collectives(
     """
     gpu = gpu_name(device)
     make_folders(out)
-    store = Store(out / "collectives.jsonl", ["gpu", *(each.name for each in fields(Case))])
+    store = Store(out / "collectives.jsonl", ["gpu", *(each.name for each in fields(CollectiveCase))])
     missing = [case for case in cases if not store.has({"gpu": gpu, **case.row()})]
-    progress = Progress(len(missing), "collectives", seconds)
+    progress = MicrobenchProgress(len(missing), "collectives", seconds)
 
-    def done(case: Case, answers: list[Answer]) -> None:
+    def done(case: CollectiveCase, answers: list[Answer]) -> None:
         times = [answer for answer in answers if "us" in answer]
         slowest = max(times, key=lambda answer: answer["us"])
         row = {**case.row(), **slowest, "fingerprint": times[0]["fingerprint"]}
         store.add({"gpu": gpu, **row})
         progress.step()
 
-    def failed(case: Case, why: str) -> None:
+    def failed(case: CollectiveCase, why: str) -> None:
         store.add({"gpu": gpu, **case.row(), "error": why})
         progress.step()
 
     team = Team(lambda: _commands(gpus, device), out / "logs" / "collectives.log")
-    crew = Crew([team], [missing] if missing else [], told=Case.row, done=done, failed=failed)
+    crew = Crew([team], [missing] if missing else [], told=CollectiveCase.row, done=done, failed=failed)
     trouble = crew.run(seconds=seconds, task_s=case_s)
-    return Summary(
+    return TimingSummary(
         there=len(cases) - len(missing),
         measured=store.measured,
         failed=store.failed,
@@ -120,13 +120,13 @@ def answer_cases(device: str) -> Callable[[Answer], Answer]:
     groups = Groups(rank, place)
     fingerprint = fingerprint_of(device, int(os.environ[GPU]), **_library(device))
 
-    def times(case: Case) -> Answer:
+    def times(case: CollectiveCase) -> Answer:
         timing = groups.time(case)
         if timing is None:
             return {}
         return {"us": round(timing.us, 3), "spread": round(timing.spread, 4), "fingerprint": fingerprint}
 
-    return lambda task: attempt(lambda: times(Case(**task)), place)
+    return lambda task: attempt(lambda: times(CollectiveCase(**task)), place)
 
 
 def _library(device: str) -> dict[str, str]:
@@ -138,7 +138,7 @@ def _library(device: str) -> dict[str, str]:
     return {"nccl": ".".join(map(str, nccl.version())), "nvls": os.environ.get("NCCL_NVLS_ENABLE", "")}
 
 
-def list_cases(gpus: Sequence[int], device: str) -> tuple[Case, ...]:
+def list_cases(gpus: Sequence[int], device: str) -> tuple[CollectiveCase, ...]:
     """The cases that suit the GPUs, see ``collective_cases``.
 
     Raises:

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from probes.microbench.timing import operand_sets
-from probes.torch_engine.fused_kernels import Kernels, fused_kernels
+from probes.torch_engine.fused_kernels import LayerKernels, fused_kernels
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,13 +40,13 @@ class Prepared:
     """Whether the engine has it in CUDA graphs; copies to and from the host it has not."""
 
 
-class Bench:
+class KernelBench:
     """Makes kernels ready to be timed on one device, with one set of fused kernels for each width."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self._plain = Kernels()
-        self._fused: Kernels | None = None
+        self._plain = LayerKernels()
+        self._fused: LayerKernels | None = None
         self._fused_for: tuple[str, int, str] | None = None
         self._makers: dict[str, Callable[[Shape], Prepared]] = {
             "gemm": self._gemm,
@@ -138,7 +138,7 @@ class Bench:
         source, target = (there, other) if shape.op == "d2h" else (other, there)
         return Prepared(lambda i: target[i].copy_(source[i], non_blocking=True), sets, recordable=copy)
 
-    def _kernels(self, shape: Shape) -> Kernels:
+    def _kernels(self, shape: Shape) -> LayerKernels:
         """Fused ones compiled for one width: the compiler leaves open what it has seen to vary."""
         if not shape.fused:
             return self._plain

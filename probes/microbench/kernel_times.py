@@ -37,7 +37,7 @@ from probes.microbench.arguments import (
     told_in_one_line,
 )
 from probes.microbench.kernel_shapes import Shape, kernel_shapes
-from probes.microbench.store import Progress, Store, make_folders
+from probes.microbench.store import MicrobenchProgress, Store, make_folders
 from probes.microbench.workers import Crew, Team, one_line, serve
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ GPU = "ADVISOR_PROBE_GPU"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Summary:
+class TimingSummary:
     """What became of the shapes, or collectives, that a command was to time."""
 
     there: int
@@ -81,7 +81,7 @@ def measure_kernels(
     gpus: Sequence[int] = (0,),
     device: str = "cuda",
     seconds: float = math.inf,
-) -> Summary:
+) -> TimingSummary:
     """Time the shapes that ``out/kernels.jsonl`` has not, one process a GPU; on "cpu", one a number in ``gpus``.
 
     Raises:
@@ -94,7 +94,7 @@ def measure_kernels(
     wanted = [tuple(group) for group in groups]
     missing = [group for shapes in wanted if (group := tuple(s for s in shapes if not store.has(_row(gpu, s))))]
     count = sum(map(len, missing))
-    progress = Progress(count, "kernels", seconds)
+    progress = MicrobenchProgress(count, "kernels", seconds)
 
     def done(shape: Shape, answers: list[Answer]) -> None:
         store.add({**_row(gpu, shape), **answers[0]})
@@ -107,7 +107,7 @@ def measure_kernels(
     teams = [Team(partial(_commands, device, index, len(gpus)), out / "logs" / f"kernels{index}.log") for index in gpus]
     crew = Crew(teams, missing, told=lambda shape: shape.row(), done=done, failed=failed)
     trouble = crew.run(seconds=seconds, task_s=SHAPE_S)
-    return Summary(
+    return TimingSummary(
         there=sum(map(len, wanted)) - count,
         measured=store.measured,
         failed=store.failed,
@@ -132,13 +132,13 @@ def answer_shapes(device: str) -> Callable[[Answer], Answer]:
     """In a worker: what times one shape, given and answered as rows."""
     import torch  # shapes are listed without it
 
-    from probes.microbench.kernel_calls import Bench
+    from probes.microbench.kernel_calls import KernelBench
     from probes.microbench.timing import time_calls
 
     place = torch.device(device, 0) if device == "cuda" else torch.device(device)
     if device == "cuda":
         torch.cuda.set_device(place)
-    bench = Bench(place)
+    bench = KernelBench(place)
     gc.freeze()  # recording a graph may collect garbage: not that of all the imports each time
     fingerprint = fingerprint_of(device, int(os.environ[GPU]))
 

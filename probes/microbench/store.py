@@ -54,7 +54,7 @@ def make_folders(out: Path) -> None:
         raise InputError(f"cannot make {out / 'logs'}: {error.strerror}") from error
 
 
-class Progress:
+class MicrobenchProgress:
     """How far it is, on stderr if that is a terminal."""
 
     def __init__(self, total: int, what: str, seconds: float) -> None:

@@ -20,7 +20,7 @@ from catalog.units import GIB
 from probes.checkpoint import Checkpoint, is_checkpoint
 from probes.gpu_telemetry import Meter
 from probes.static_benchmark import OutOfMemory
-from probes.torch_engine.fused_kernels import Kernels, fused_kernels
+from probes.torch_engine.fused_kernels import LayerKernels, fused_kernels
 from probes.torch_engine.graphs import check_graphs
 from probes.torch_engine.kv_cache import CacheMemory, cache_bytes_per_token
 from probes.torch_engine.links import Links, gather
@@ -120,7 +120,7 @@ class TorchEngine:
             weights,
             Links(self.layout, dtype=self._dtype, device=self.device),
             positions=self.positions,
-            kernels=fused_kernels(self.device.type) if deployment.compiled else Kernels(),
+            kernels=fused_kernels(self.device.type) if deployment.compiled else LayerKernels(),
         )
         self._prefill_tokens = deployment.max_num_batched_tokens or PREFILL_TOKENS
         self.kv_capacity_tokens = self._capacity()

@@ -63,7 +63,7 @@ def swiglu(gate_up: torch.Tensor) -> torch.Tensor:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kernels:
+class LayerKernels:
     """The functions above, or what they were compiled to."""
 
     add_norm: Callable[..., tuple[torch.Tensor, torch.Tensor]] = add_norm
@@ -75,7 +75,7 @@ VARIANTS = 32
 """Of a function that may be compiled: one token, one head and sizes that happen to be equal each make a variant."""
 
 
-def fused_kernels(device: str) -> Kernels:
+def fused_kernels(device: str) -> LayerKernels:
     """Each of them as one kernel, by ``torch.compile`` or written in Triton for GPUs.
 
     The compiler makes one for the first number of tokens, and when it meets another one for any number: widths it keeps
@@ -88,7 +88,7 @@ def fused_kernels(device: str) -> Kernels:
         placing: Callable[..., torch.Tensor] = placed
     else:
         placing = torch.compile(place_heads, fullgraph=True)
-    return Kernels(
+    return LayerKernels(
         add_norm=torch.compile(add_norm, fullgraph=True),
         place_heads=placing,
         swiglu=torch.compile(swiglu, fullgraph=True),

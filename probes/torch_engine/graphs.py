@@ -8,7 +8,7 @@ import torch
 
 from catalog.schema import InputError
 from probes.torch_engine.fused_kernels import has_triton
-from probes.torch_engine.transformer import Step
+from probes.torch_engine.transformer import TokenStep
 
 if TYPE_CHECKING:
     from probes.torch_engine.kv_cache import Cache
@@ -38,7 +38,7 @@ class StepGraph:
         self._entering = entering.clone()
         self._positions = torch.full((1,), position, dtype=torch.int64, device=entering.device)
         self._used = torch.full((rows,), position + 1, dtype=torch.int32, device=entering.device)
-        step = Step(positions=self._positions, context=places, used=self._used)
+        step = TokenStep(positions=self._positions, context=places, used=self._used)
         self._traffic = transformer.links.traffic
         before = self._traffic.copy()
         # twice beforehand, on a stream of its own as recording demands: libraries set themselves up when first called

@@ -11,7 +11,7 @@ from torch import distributed
 from probes.torch_engine.symmetric_memory import symmetric_sums
 
 if TYPE_CHECKING:
-    from catalog.engines.torch_layout import Layout
+    from catalog.engines.torch_layout import ProcessLayout
 
 Way = Literal["forward", "back"]
 AHEAD = 4
@@ -25,7 +25,7 @@ def gather(parts: torch.Tensor, own: torch.Tensor, group: Any = None) -> None:
     function(parts, own, group=group)
 
 
-class Traffic:
+class LinkTraffic:
     """Calls and payload bytes of one process, by operation: "all_reduce", "one_shot", "all_gather", "forward", "back";
     and "host", copies from the host's memory, which are not sent to anybody.
 
@@ -41,22 +41,22 @@ class Traffic:
         self.calls[operation] += 1
         self.payload[operation] += tensor.numel() * tensor.element_size()
 
-    def copy(self) -> Traffic:
-        copied = Traffic()
+    def copy(self) -> LinkTraffic:
+        copied = LinkTraffic()
         copied.add(self)
         return copied
 
-    def add(self, other: Traffic) -> None:
+    def add(self, other: LinkTraffic) -> None:
         self.calls.update(other.calls)
         self.payload.update(other.payload)
 
-    def restore(self, earlier: Traffic) -> None:
+    def restore(self, earlier: LinkTraffic) -> None:
         """Forget what was counted after ``earlier``, a copy made then."""
         self.calls, self.payload = Counter(earlier.calls), Counter(earlier.payload)
 
-    def since(self, earlier: Traffic) -> Traffic:
+    def since(self, earlier: LinkTraffic) -> LinkTraffic:
         """What was counted after ``earlier``, a copy made then."""
-        passed = Traffic()
+        passed = LinkTraffic()
         passed.calls = self.calls - earlier.calls
         passed.payload = self.payload - earlier.payload
         return passed
@@ -78,11 +78,11 @@ class Links:
     """
 
     def __init__(
-        self, layout: Layout, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+        self, layout: ProcessLayout, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
     ) -> None:
         """Sums of small tensors of ``dtype`` take a short way between GPUs, if ``device`` is one."""
         self.layout = layout
-        self.traffic = Traffic()
+        self.traffic = LinkTraffic()
         self._stage: Any = None
         self._chains: dict[Way, Any] = {}
         self._unfinished: dict[Way, deque[tuple[Any, torch.Tensor]]] = {"forward": deque(), "back": deque()}

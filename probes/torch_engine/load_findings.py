@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from catalog.schema import Measurement
-    from probes.benchmark_plan import Load
+    from probes.benchmark_plan import BenchmarkJob
     from probes.sweep_command import Order
     from probes.torch_engine.engine import TorchEngine
 
@@ -32,7 +32,7 @@ KNOBS = (
 )
 
 
-def find_agreement(engine: TorchEngine, load: Load) -> Mapping[str, float]:
+def find_agreement(engine: TorchEngine, load: BenchmarkJob) -> Mapping[str, float]:
     """Fields of ``Measurement`` that compare the engine's logits with the reference's; none where it cannot be told."""
     rows = min(SEQUENCES, load.deployment.max_num_seqs or SEQUENCES, engine.kv_capacity_tokens // (PROMPT + FORCED))
     if not load.agreement or rows < 1 or engine.positions < PROMPT + FORCED:
@@ -96,7 +96,7 @@ def _record_threshold(
         tell(f"{batch} sequences of {input_len + output_len} tokens run, in {engine.used_gib():.1f} GiB")
         return True
 
-    def of(batch: int) -> tuple[Load, tuple[int, int, int]]:
+    def of(batch: int) -> tuple[BenchmarkJob, tuple[int, int, int]]:
         shape = (batch, input_len, output_len)
         knobs = replace(load.deployment, gpu_memory_utilization=1.0, max_num_seqs=batch)
         changed = replace(load, name=f"{load.name}-threshold", deployment=knobs, shapes=(shape,), repeats=1)
@@ -124,7 +124,7 @@ def _record_threshold(
         record_memory(engine, replace(order, load=largest), shape)
 
 
-def expected_s(before: Sequence[Measurement], load: Load, shape: tuple[int, int, int]) -> float | None:
+def expected_s(before: Sequence[Measurement], load: BenchmarkJob, shape: tuple[int, int, int]) -> float | None:
     """Seconds that a shape will take to be timed once, by the load's measurement with most sequences of such prompts,
     every part in proportion to them; None without one.
     """

@@ -14,7 +14,7 @@ from probes.torch_engine.load_findings import find_agreement, record_failure, re
 from probes.torch_engine.model_settings import check_runs, read_settings
 
 if TYPE_CHECKING:
-    from probes.benchmark_plan import Load
+    from probes.benchmark_plan import BenchmarkJob
     from probes.gpu_telemetry import Meter
     from probes.sweep_command import Order
     from probes.torch_engine.engine import TorchEngine
@@ -90,7 +90,7 @@ def _measure(engine: TorchEngine, order: Order, rank: int) -> None:
     engine.stop()
 
 
-def check_load(load: Load, device: str) -> None:
+def check_load(load: BenchmarkJob, device: str) -> None:
     """Raise ``InputError``, one line, for a load that this engine cannot run."""
     try:
         check_runs(load.model, load.deployment, device=device)

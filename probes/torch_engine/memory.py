@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import distributed
 
-from catalog.engines.torch_layout import Layout
+from catalog.engines.torch_layout import ProcessLayout
 from catalog.units import GIB
 from probes.static_benchmark import OutOfMemory
 from probes.torch_engine.graphs import StepGraph
 from probes.torch_engine.kv_cache import Cache, CacheMemory
 from probes.torch_engine.links import Links
 from probes.torch_engine.pipeline import even_parts
-from probes.torch_engine.transformer import Step
+from probes.torch_engine.transformer import TokenStep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -97,8 +97,8 @@ def give_back(device: torch.device) -> None:
 class MutedLinks(Links):
     """Links that say nothing, and take the memory that others do: for work on which processes have yet to agree."""
 
-    def __init__(self, layout: Layout) -> None:
-        super().__init__(Layout(tp=1, stages=(layout.layers,), rank=0))
+    def __init__(self, layout: ProcessLayout) -> None:
+        super().__init__(ProcessLayout(tp=1, stages=(layout.layers,), rank=0))
         self._parts = layout.tp
 
     def all_gather(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -136,7 +136,7 @@ def _rehearse(pipeline: Pipeline, transformer: Transformer, batch: int, input_le
     cache = pipeline.memory.divided(batch, pipeline.positions)
     groups = even_parts(batch, min(layout.pp, batch))
     rows = min(max(1, pipeline.prefill_tokens // input_len), len(groups[0]))
-    step = Step(positions=torch.arange(input_len, device=device), context=input_len)
+    step = TokenStep(positions=torch.arange(input_len, device=device), context=input_len)
     transformer.forward(_entering(transformer, rows, input_len), step, cache.rows(0, rows))
     pool = torch.cuda.graph_pool_handle() if pipeline.graphs else None
     kept: list[Any] = []
@@ -146,7 +146,7 @@ def _rehearse(pipeline: Pipeline, transformer: Transformer, batch: int, input_le
         if pipeline.graphs:
             kept.append(StepGraph(transformer, own, entering, input_len, pool))
         else:
-            step = Step(positions=torch.full((1,), input_len, device=device), context=input_len + 1)
+            step = TokenStep(positions=torch.full((1,), input_len, device=device), context=input_len + 1)
             kept.append(transformer.forward(entering, step, own))
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -182,7 +182,7 @@ def prefill_bytes(transformer: Transformer, length: int, most_tokens: int) -> in
     cache = Cache(memory.tensor.expand(layers, *memory.tensor.shape[1:]))
     cache_bytes = torch.cuda.memory_allocated(device) - before
     torch.cuda.reset_peak_memory_stats(device)
-    step = Step(positions=torch.arange(length, device=device), context=length)
+    step = TokenStep(positions=torch.arange(length, device=device), context=length)
     with torch.inference_mode(), muted(transformer):
         transformer.forward(_entering(transformer, rows, length), step, cache)
     torch.cuda.synchronize(device)

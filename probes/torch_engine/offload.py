@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Mapping, Sequence
 
     from probes.torch_engine.layer import Layer
-    from probes.torch_engine.links import Traffic
+    from probes.torch_engine.links import LinkTraffic
 
 BUFFERS = 2
 """Layers from the host that have room on the device: one that is computed, one that is copied."""
@@ -127,7 +127,7 @@ class LayerStream:
         """Bytes that one pass through the layers copies."""
         return sum(row.nbytes for row in self._rows)
 
-    def through(self, layers: Sequence[Layer], traffic: Traffic) -> Generator[Layer, None, None]:
+    def through(self, layers: Sequence[Layer], traffic: LinkTraffic) -> Generator[Layer, None, None]:
         """All layers of the stage for one pass; each may be used until the next one is asked for.
 
         The iterator must be closed if it is left before its end. What is copied is counted in ``traffic``, as "host".
@@ -149,7 +149,7 @@ class LayerStream:
             if self._stream is not None:
                 torch.cuda.current_stream().wait_stream(self._stream)
 
-    def _bring(self, number: int, traffic: Traffic) -> torch.cuda.Event | None:
+    def _bring(self, number: int, traffic: LinkTraffic) -> torch.cuda.Event | None:
         """Have a layer copied once all kernels launched so far are done; an event for when it has arrived."""
         traffic.count("host", self._rows[number])
         if self._stream is None:

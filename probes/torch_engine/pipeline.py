@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from probes.torch_engine.graphs import StepGraph
-from probes.torch_engine.transformer import Step
+from probes.torch_engine.transformer import TokenStep
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -97,7 +97,7 @@ class Pipeline:
 
     def _prefill(self, turn: _Turn, prompts: torch.Tensor | None, watch: Watch | None) -> None:
         at_once = max(1, self.prefill_tokens // turn.input_len)
-        step = Step(positions=torch.arange(turn.input_len, device=self.transformer.device), context=turn.input_len)
+        step = TokenStep(positions=torch.arange(turn.input_len, device=self.transformer.device), context=turn.input_len)
         chosen = []
         for begin in range(turn.rows.start, turn.rows.stop, at_once):
             rows = range(begin, min(begin + at_once, turn.rows.stop))
@@ -128,7 +128,7 @@ class Pipeline:
         if self.graphs:
             leaving = self._recorded_step(turn, batch, entering, position)
         else:
-            step = Step(positions=torch.full((1,), position, device=self.transformer.device), context=position + 1)
+            step = TokenStep(positions=torch.full((1,), position, device=self.transformer.device), context=position + 1)
             leaving = self.transformer.forward(entering, step, turn.cache)
         if not self.layout.is_last:
             self.links.send(leaving.clone() if self.graphs else leaving, "forward")

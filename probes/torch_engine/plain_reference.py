@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from catalog.engines.torch_layout import Layout
+from catalog.engines.torch_layout import ProcessLayout
 from probes.torch_engine.kv_cache import CacheMemory
 from probes.torch_engine.links import Links
 from probes.torch_engine.model_settings import read_settings
-from probes.torch_engine.transformer import Step, Transformer
+from probes.torch_engine.transformer import TokenStep, Transformer
 from probes.torch_engine.weights import read_weights
 
 if TYPE_CHECKING:
@@ -31,15 +31,15 @@ def reference_logits(model: Model, source: Source, ids: torch.Tensor, *, dtype: 
     """
     settings, device = read_settings(model), ids.device
     length = ids.shape[1]
-    alone = Layout(tp=1, stages=(range(model.num_hidden_layers),), rank=0)
+    alone = ProcessLayout(tp=1, stages=(range(model.num_hidden_layers),), rank=0)
     links = Links(alone)
     # a stage a layer, and a last one of head alone
     stages = (*(range(layer, layer + 1) for layer in range(model.num_hidden_layers)), range(0))
     streams = list(ids.split(1))
-    step = Step(positions=torch.arange(length, device=device), context=length)
+    step = TokenStep(positions=torch.arange(length, device=device), context=length)
     with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH):
         for stage in range(len(stages)):
-            layout = Layout(tp=1, stages=stages, rank=stage)
+            layout = ProcessLayout(tp=1, stages=stages, rank=stage)
             weights = read_weights(model, layout, source, dtype=dtype, device=device)
             transformer = Transformer(model, settings, layout, weights, links, positions=length)
             memory = CacheMemory(

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NoReturn
 from catalog.names import suggestion
 from catalog.schema import InputError
 from probes.benchmark_plan import read_plan
-from probes.file_lock import take_claim
+from probes.file_lock import take_lock
 from probes.gpu_telemetry import Meter
 from probes.sweep import add_record, undone
 from probes.sweep_command import Order, tell
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     import argparse
     from pathlib import Path
 
-    from probes.benchmark_plan import Load
-    from probes.file_lock import Claim
+    from probes.benchmark_plan import BenchmarkJob
+    from probes.file_lock import FileLock
 
 SET_BY_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
@@ -53,7 +53,7 @@ def run_launched(parser: argparse.ArgumentParser, args: argparse.Namespace) -> i
     return _run(load, args.out.resolve(), rank, args.device, claim)
 
 
-def _find(path: Path, name: str) -> Load:
+def _find(path: Path, name: str) -> BenchmarkJob:
     """The load of that name, which must be as wide as torchrun's world."""
     if missing := [each for each in SET_BY_TORCHRUN if each not in os.environ]:
         raise InputError(
@@ -71,8 +71,8 @@ def _find(path: Path, name: str) -> Load:
     return load
 
 
-def _claim(load: Load, out: Path) -> Claim:
-    claim = take_claim(out / "claims" / f"{load.name}.lock")
+def _claim(load: BenchmarkJob, out: Path) -> FileLock:
+    claim = take_lock(out / "claims" / f"{load.name}.lock")
     if claim is None:
         raise InputError(f"{load.name} is being run by another process")
     return claim
@@ -83,7 +83,7 @@ def _first(rank: int, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-def _run(load: Load, out: Path, rank: int, device: str, claim: Claim | None) -> NoReturn:
+def _run(load: BenchmarkJob, out: Path, rank: int, device: str, claim: FileLock | None) -> NoReturn:
     """Run it and end the process: with 0, or with 1 if it failed or took too long, which torchrun tells the others."""
     began = time.monotonic()
 

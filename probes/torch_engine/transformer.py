@@ -17,11 +17,11 @@ import torch
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from probes.torch_engine.fused_kernels import Kernels
+from probes.torch_engine.fused_kernels import LayerKernels
 from probes.torch_engine.layer import Attention, Dense, Experts
 
 if TYPE_CHECKING:
-    from catalog.engines.torch_layout import Layout
+    from catalog.engines.torch_layout import ProcessLayout
     from catalog.schema import Model
     from probes.torch_engine.kv_cache import Cache
     from probes.torch_engine.links import Links
@@ -34,7 +34,7 @@ ANY_LENGTH = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBac
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class TokenStep:
     """What one pass computes: the tokens at ``positions`` of each of some sequences."""
 
     positions: torch.Tensor
@@ -53,17 +53,17 @@ class Transformer:
         self,
         model: Model,
         settings: Settings,
-        layout: Layout,
+        layout: ProcessLayout,
         weights: Weights,
         links: Links,
         *,
         positions: int,
-        kernels: Kernels | None = None,
+        kernels: LayerKernels | None = None,
     ) -> None:
         """``positions`` is how many tokens a sequence may have."""
         self.model, self.settings, self.layout = model, settings, layout
         self.weights, self.links = weights, links
-        self.kernels = kernels or Kernels()
+        self.kernels = kernels or LayerKernels()
         begin, end = layout.kv_share(model.num_key_value_heads)
         self.kv_heads = end - begin
         self.heads = model.num_attention_heads // layout.tp
@@ -73,7 +73,7 @@ class Transformer:
         self._cosine = angles.cos().to(self.device, self.dtype)[:, None]
         self._sine = angles.sin().to(self.device, self.dtype)[:, None]
 
-    def forward(self, entering: torch.Tensor, step: Step, cache: Cache) -> torch.Tensor:
+    def forward(self, entering: torch.Tensor, step: TokenStep, cache: Cache) -> torch.Tensor:
         """Token ids (rows, length) on the first stage, else the activations (rows, length, H) that the stage before it
         returned, to activations; on the last stage to the logits of each sequence's last token, (rows, vocabulary).
         """
@@ -107,7 +107,7 @@ class Transformer:
         own = functional.embedding((ids - begin).masked_fill(elsewhere, 0), self.weights.embedding)
         return self.links.all_reduce(own.masked_fill(elsewhere[..., None], 0))
 
-    def _window_mask(self, step: Step, length: int) -> torch.Tensor | None:
+    def _window_mask(self, step: TokenStep, length: int) -> torch.Tensor | None:
         """(length, length), True where a query may look, if the prompt is longer than the model's window."""
         window = self.model.sliding_window
         if not window or length <= window:
@@ -119,7 +119,7 @@ class Transformer:
         self,
         x: torch.Tensor,
         weights: Attention,
-        step: Step,
+        step: TokenStep,
         kept: tuple[torch.Tensor, torch.Tensor],
         *,
         turn: tuple[torch.Tensor, torch.Tensor],

@@ -18,10 +18,10 @@ from probes.torch_engine.offload import HostLayer, LayerStream, layer_tensors
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 
-    from catalog.engines.torch_layout import Layout
+    from catalog.engines.torch_layout import ProcessLayout
     from catalog.schema import Model
     from probes.torch_engine.layer import Layer
-    from probes.torch_engine.links import Traffic
+    from probes.torch_engine.links import LinkTraffic
     from probes.torch_engine.weight_sources import Source
 
 
@@ -40,7 +40,7 @@ class Weights:
     head: torch.Tensor | None
     """(its tokens, padded; H), on the last stage."""
 
-    def in_turn(self, traffic: Traffic) -> Generator[Layer, None, None]:
+    def in_turn(self, traffic: LinkTraffic) -> Generator[Layer, None, None]:
         """The layers for one pass, see ``LayerStream.through``; it must be closed."""
         yield from self.layers if self.stream is None else self.stream.through(self.layers, traffic)
 
@@ -61,7 +61,7 @@ class Weights:
 
 def read_weights(
     model: Model,
-    layout: Layout,
+    layout: ProcessLayout,
     source: Source,
     *,
     dtype: torch.dtype,
@@ -78,7 +78,9 @@ def read_weights(
 
 
 class _Reader:
-    def __init__(self, model: Model, layout: Layout, source: Source, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self, model: Model, layout: ProcessLayout, source: Source, dtype: torch.dtype, device: torch.device
+    ) -> None:
         self.model, self.layout, self.source = model, layout, source
         self.dtype, self.device = dtype, device
 

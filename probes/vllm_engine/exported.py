@@ -43,7 +43,7 @@ from probes.vllm_engine.versions import installed_version
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from probes.benchmark_plan import Load
+    from probes.benchmark_plan import BenchmarkJob
     from probes.sweep_command import Order
 
 PROGRAM = (sys.executable, "-P", "-m", "vllm.entrypoints.cli.main")
@@ -67,14 +67,14 @@ class Ended(Exception):  # noqa: N818  what is found out here, no fault of ours
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Command:
+class ExportedCommand:
     """One line of exported text."""
 
     argv: tuple[str, ...]
     environment: Mapping[str, str]
 
 
-def read_commands(load: Load) -> tuple[Command, ...]:
+def read_commands(load: BenchmarkJob) -> tuple[ExportedCommand, ...]:
     """What a load's exported text runs, in the order of its lines.
 
     Raises:
@@ -98,25 +98,25 @@ def read_commands(load: Load) -> tuple[Command, ...]:
         if argv[2] != model_argument(load.model):
             raise InputError(f"{load.name}: exported serves {argv[2]:.80}; the load's model is {load.model.name}")
         environment = dict(word.split("=", 1) for word in words[:first])
-        commands.append(Command(argv=tuple(argv), environment=environment))
+        commands.append(ExportedCommand(argv=tuple(argv), environment=environment))
     if not commands:
         raise InputError(f"{load.name}: exported is empty; it must be what advisor export --format vllm wrote")
     return tuple(commands)
 
 
-def check_load(load: Load) -> None:
+def check_load(load: BenchmarkJob) -> None:
     """Raise ``InputError``, one line, for a load without commands that can be run here."""
     read_commands(load)
 
 
-def adapted(command: Command, folder: str, port: int) -> list[str]:
+def adapted(command: ExportedCommand, folder: str, port: int) -> list[str]:
     """The command as it is run here."""
     argv = [*PROGRAM, "serve", folder, *command.argv[3:], *ADDED]
     argv[argv.index("--port") + 1] = str(port)
     return argv
 
 
-def adapted_environment(command: Command, gpus: Sequence[int], port: int) -> dict[str, str]:
+def adapted_environment(command: ExportedCommand, gpus: Sequence[int], port: int) -> dict[str, str]:
     """What its process has beside ours; the GPUs it names are counted among those of the load."""
     wanted = command.environment.get(VISIBLE)
     mine = gpus if wanted is None else [gpus[int(number)] for number in wanted.split(",")]
@@ -154,7 +154,7 @@ def seen_tokens(metrics: str, engines: int) -> list[int]:
 class Server:
     """One command under way."""
 
-    def __init__(self, command: Command, folder: str, gpus: Sequence[int], port: int) -> None:
+    def __init__(self, command: ExportedCommand, folder: str, gpus: Sequence[int], port: int) -> None:
         self.url = f"http://127.0.0.1:{port + 1}"
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # it is on this machine
         self.engines = _number(command.argv, "--data-parallel-size")

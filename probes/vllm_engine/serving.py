@@ -2,7 +2,7 @@
 
     python -m probes.vllm_engine.serving PLAN.json OUT --gpus 0,1,2,3 --minutes 20
 
-Plan, loads and OUT are those of ``probes.vllm_engine.static``, but that a load has ``offers`` (see ``probes.serving_benchmark.Offer``)
+Plan, loads and OUT are those of ``probes.vllm_engine.static``, but that a load has ``offers`` (see ``probes.serving_benchmark.TrafficProfile``)
 where that has shapes. Beside ``runs.jsonl``, OUT then holds ``requests.jsonl``, one line a request.
 
 What is timed is ``AsyncLLM.generate``, which is what vLLM's HTTP server calls: the engine runs in processes of its own,
@@ -39,8 +39,8 @@ from probes.vllm_engine.static import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
-    from probes.benchmark_plan import Load
-    from probes.serving_benchmark import Offer, Served
+    from probes.benchmark_plan import BenchmarkJob
+    from probes.serving_benchmark import ServingRun, TrafficProfile
     from probes.sweep_command import Order
 
 WARM_UP = (8, 256, 16)
@@ -52,7 +52,7 @@ class VllmServer:
 
     name = "vllm"
 
-    def __init__(self, load: Load, folder: str, gpus: Sequence[int]) -> None:
+    def __init__(self, load: BenchmarkJob, folder: str, gpus: Sequence[int]) -> None:
         vllm = import_module("vllm")
         began = time.perf_counter()
         self.meter = Meter(gpus)
@@ -159,7 +159,7 @@ def _raise(most: dict[tuple[int, int], float], lengths: tuple[int, int], output_
     most[lengths] = max(most.get(lengths, 0.0), output_tok_s / lengths[1])
 
 
-def _described(offer: Offer, served: Served) -> dict[str, Any]:
+def _described(offer: TrafficProfile, served: ServingRun) -> dict[str, Any]:
     return {
         "spread": offer.spread,
         "seed": offer.seed,
@@ -170,7 +170,7 @@ def _described(offer: Offer, served: Served) -> dict[str, Any]:
     }
 
 
-def _requests(run_id: str, served: Served) -> list[Request]:
+def _requests(run_id: str, served: ServingRun) -> list[Request]:
     return [
         Request(
             run_id=run_id,

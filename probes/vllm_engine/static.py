@@ -41,7 +41,7 @@ from probes.vllm_engine.versions import check_version, installed_version
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from probes.benchmark_plan import Load
+    from probes.benchmark_plan import BenchmarkJob
     from probes.sweep_command import Order
 
 ENVIRONMENT = {
@@ -70,7 +70,7 @@ MEASURED_SIZES = {
 """What a worker of vLLM calls them (``v1/worker/gpu_worker.py``), in bytes."""
 
 
-def check_load(load: Load) -> None:
+def check_load(load: BenchmarkJob) -> None:
     """Raise ``InputError``, one line, for what ``engine_args`` does not hand on."""
     wanted = load.deployment
     for name, value, only in (
@@ -83,7 +83,7 @@ def check_load(load: Load) -> None:
             raise InputError(f"{load.name}: {name} is {value}; vLLM is measured here with {name} {only} only")
 
 
-def engine_args(load: Load, folder: str) -> dict[str, Any]:
+def engine_args(load: BenchmarkJob, folder: str) -> dict[str, Any]:
     """Keyword arguments of ``vllm.LLM``; a knob left ``None`` is left to the engine."""
     wanted = load.deployment
     quantised = wanted.dtype not in ("auto", "bfloat16", "float16", "float32")
@@ -145,7 +145,7 @@ class VllmEngine:
 
     name = "vllm"
 
-    def __init__(self, load: Load, folder: str, gpus: Sequence[int]) -> None:
+    def __init__(self, load: BenchmarkJob, folder: str, gpus: Sequence[int]) -> None:
         vllm = import_module("vllm")
         began = time.perf_counter()
         self.meter = Meter(gpus)
@@ -199,7 +199,9 @@ def graph_gib(log: str) -> float | None:
     return max(map(float, found), default=None)
 
 
-def add_memory(path: Path, load: Load, reports: Iterable[Mapping[str, float]], *, startup_s: float, log: str) -> None:
+def add_memory(
+    path: Path, load: BenchmarkJob, reports: Iterable[Mapping[str, float]], *, startup_s: float, log: str
+) -> None:
     """Add the ``MemoryReport`` of each GPU of the load as a row to a CSV file."""
     knobs = load.deployment
     shared: dict[str, Any] = {

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from hypothesis import strategies as st
 
-from advisor.perf_model.deployment_arrays import Layout
+from advisor.perf_model.deployment_arrays import DeploymentArrays
 from advisor.perf_model.parameters import NAMES, PRIORS, Parameters
-from advisor.prediction.prediction import Evaluation
+from advisor.prediction.prediction import Prediction
 from catalog.engines import pipeline_layers, valid_ep, valid_pp, valid_tp
 from catalog.gpus import all_gpus
 from catalog.models.find import all_models
@@ -53,11 +53,11 @@ class Question:
     def __repr__(self) -> str:
         return f"<{self.model.name} on {self.cluster}, {self.parameters}>"
 
-    def evaluate(self, regime: str, *, cluster: Cluster | None = None, **columns: Any) -> Evaluation:
+    def evaluate(self, regime: str, *, cluster: Cluster | None = None, **columns: Any) -> Prediction:
         """All rows in one regime, with other columns or another cluster if given."""
         where = cluster or self.cluster
-        layout = Layout.from_columns({**self.columns, **columns}, self.model, where.gpu)
-        return Evaluation.of(
+        layout = DeploymentArrays.from_columns({**self.columns, **columns}, self.model, where.gpu)
+        return Prediction.of(
             self.model, where, layout, batch=self.batch, input_len=self.input_len, output_len=self.output_len,
             regime=regime, parameters=self.parameters,
         )  # fmt: skip

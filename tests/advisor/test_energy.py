@@ -14,7 +14,7 @@ from advisor.perf_model.energy import (
     POWER,
     batch_work,
     dynamic_work,
-    fitted,
+    fit_power,
     log_errors,
     power_of,
     weights_read,
@@ -39,7 +39,7 @@ def by_role():
 
 def test_the_constants_are_what_the_runs_say(by_role):
     # Runs that are added later move them a little.
-    assert astuple(fitted(by_role["fit"])) == pytest.approx(astuple(H200), rel=0.1)
+    assert astuple(fit_power(by_role["fit"])) == pytest.approx(astuple(H200), rel=0.1)
 
 
 def test_runs_that_were_not_fitted_are_met(by_role):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from advisor.capacity.candidates import fleets_of, kinds_of
-from advisor.capacity.replica_sizing import Demand
-from advisor.prediction.evidence import Knowledge
+from advisor.capacity.replica_sizing import TrafficSpec
+from advisor.prediction.evidence import Evidence
 from advisor.prediction.inputs import read_model
 from advisor.simulator.subsample import sample
 from catalog.schema import Deployment, Slo, Workload
@@ -20,12 +20,12 @@ def fleet(rate=600.0, *, draws=0, confidence=0.5, router="round_robin", spread=0
     """TP1 on H200, as many replicas as it takes."""
     model = read_model("llama-3.1-8b").value
     ((cluster, most, _),) = kinds_of("H200", None)
-    demand = Demand(
+    demand = TrafficSpec(
         workload=Workload(input_len=512, output_len=64, rate=rate), slo=slo, confidence=confidence, duration_s=duration_s,
         seed=0, spread=spread, burstiness=1.0, draws=draws, longest=4096,
     )  # fmt: skip
     every = fleets_of(
-        model, cluster, KNOBS, Knowledge.of(None, engine="vllm", gpu=cluster.gpu), demand, most_gpus=most, spares=0,
+        model, cluster, KNOBS, Evidence.of(None, engine="vllm", gpu=cluster.gpu), demand, most_gpus=most, spares=0,
         serving={"router": router}, longest_request=4096,
     )  # fmt: skip
     return next(each for each in every if each.gpus == 1)

@@ -9,12 +9,20 @@ from hypothesis import strategies as st
 
 import advisor
 from advisor.calibration.observations import group_runs
-from advisor.calibration.parameter_posterior import Seen
+from advisor.calibration.parameter_posterior import TrainingSupport
 from advisor.calibration.posterior import own_start, update
 from advisor.calibration.shipped_fit import errors_of, fitted_part
-from advisor.calibration.support import KINDS, ONCE, WIDE, opened, opening, seen_of, unseen
+from advisor.calibration.support import (
+    KERNEL_FAMILIES,
+    SINGLE_MODEL_SHARE,
+    WIDE_TP_PARAMETERS,
+    extrapolation_variance,
+    training_support,
+    unsupported,
+    widened,
+)
 from advisor.calibration.surrogate import Surrogate, analytic_marginal, shipped_surrogate
-from advisor.perf_model.deployment_arrays import Layout
+from advisor.perf_model.deployment_arrays import DeploymentArrays
 from advisor.perf_model.parameters import NAMES, PRIORS
 from advisor.validation.coverage import trials
 from catalog.gpus import find_gpu
@@ -32,60 +40,75 @@ COLUMNS = {
 
 
 def layout(model):
-    return Layout.from_columns(COLUMNS, model, GPU)
+    return DeploymentArrays.from_columns(COLUMNS, model, GPU)
 
 
 def test_each_layout_has_its_own_news():
-    assert unseen(Seen(), DENSE, layout(DENSE)) == (
+    assert unsupported(TrainingSupport(), DENSE, layout(DENSE)) == (
         (),
         ("4-bit weights", "expert parallelism"),
         ("8-bit weights", "an 8-bit KV cache", "tensor parallel over more than 1 GPUs", "more than 1 pipeline stages"),
     )
-    assert unseen(Seen(), LATENT, layout(LATENT))[2][1:4] == ("8-bit experts", "an 8-bit KV cache", "latent attention")
-    assert unseen(Seen(kinds=frozenset(KINDS), tp=8, pp=2), LATENT, layout(LATENT)) == ((), (), ())
-    assert unseen(None, LATENT, layout(LATENT)) == ((), (), ())
+    assert unsupported(TrainingSupport(), LATENT, layout(LATENT))[2][1:4] == (
+        "8-bit experts",
+        "an 8-bit KV cache",
+        "latent attention",
+    )
+    assert unsupported(TrainingSupport(kinds=frozenset(KERNEL_FAMILIES), tp=8, pp=2), LATENT, layout(LATENT)) == (
+        (),
+        (),
+        (),
+    )
+    assert unsupported(None, LATENT, layout(LATENT)) == ((), (), ())
 
 
-some = st.frozensets(st.sampled_from(sorted(KINDS)))
-seens = st.builds(Seen, kinds=some, often=some, tp=st.integers(1, 8), pp=st.integers(1, 4))
+some = st.frozensets(st.sampled_from(sorted(KERNEL_FAMILIES)))
+seens = st.builds(TrainingSupport, kinds=some, often=some, tp=st.integers(1, 8), pp=st.integers(1, 4))
 
 
 @given(seens, seens)
 def test_who_has_seen_more_is_no_less_certain(one, other):
     columns = layout(LATENT)
-    both, less = opening(one | other, LATENT, columns), opening(one, LATENT, columns)
+    both, less = extrapolation_variance(one | other, LATENT, columns), extrapolation_variance(one, LATENT, columns)
     assert (both <= less).all()
     spread = np.array([PRIORS[name].spread for name in NAMES])
     assert (less <= spread[:, None] ** 2).all()
-    assert Seen.from_dict((one | other).to_dict()) == one | other == other | one
+    assert TrainingSupport.from_dict((one | other).to_dict()) == one | other == other | one
 
 
 def test_only_what_is_asked_of_these_kernels_is_less_certain():
     marginal = shipped_surrogate().marginal("vllm", GPU.name)
-    assert marginal.seen == Seen(
+    assert marginal.seen == TrainingSupport(
         kinds=frozenset({"8-bit weights", "an 8-bit KV cache", "expert parallelism"}),
         often=frozenset({"8-bit weights"}),
         tp=4,
         pp=4,
     )
-    wider = opened(marginal, (LATENT, layout(LATENT)))
+    wider = widened(marginal, (LATENT, layout(LATENT)))
     grown = {NAMES[i] for i in np.flatnonzero(np.diag(wider.covariance) > np.diag(marginal.covariance))}
-    assert grown == {*KINDS["4-bit weights"], *KINDS["4-bit experts"], *KINDS["latent attention"], *WIDE}
+    assert grown == {
+        *KERNEL_FAMILIES["4-bit weights"],
+        *KERNEL_FAMILIES["4-bit experts"],
+        *KERNEL_FAMILIES["latent attention"],
+        *WIDE_TP_PARAMETERS,
+    }
     assert wider.seen is None
-    known = Layout.from_columns(COLUMNS | {"dtype": "fp8", "kv_dtype": "auto", "tp": 2, "ep": 1}, DENSE, GPU)
-    assert opened(marginal, (DENSE, known)).covariance == pytest.approx(marginal.covariance)
+    known = DeploymentArrays.from_columns(COLUMNS | {"dtype": "fp8", "kv_dtype": "auto", "tp": 2, "ep": 1}, DENSE, GPU)
+    assert widened(marginal, (DENSE, known)).covariance == pytest.approx(marginal.covariance)
 
 
 def test_what_one_model_alone_had_is_less_certain_than_what_several_had():
     """And more certain than what none had; the answer says so."""
     marginal = shipped_surrogate().marginal("vllm", GPU.name)
-    cached = Layout.from_columns(COLUMNS | {"dtype": "auto", "kv_dtype": "fp8", "tp": 1, "ep": 1, "pp": 1}, DENSE, GPU)
+    cached = DeploymentArrays.from_columns(
+        COLUMNS | {"dtype": "auto", "kv_dtype": "fp8", "tp": 1, "ep": 1, "pp": 1}, DENSE, GPU
+    )
     at = NAMES.index("kv_memory")
-    once = opening(marginal.seen, DENSE, cached)[at, 0]
-    assert once == pytest.approx(ONCE * PRIORS["kv_memory"].spread ** 2)
-    often = Seen(kinds=marginal.seen.kinds, often=marginal.seen.kinds, tp=4, pp=4)
-    assert opening(often, DENSE, cached)[at, 0] == 0
-    assert opening(Seen(tp=4, pp=4), DENSE, cached)[at, 0] > once
+    once = extrapolation_variance(marginal.seen, DENSE, cached)[at, 0]
+    assert once == pytest.approx(SINGLE_MODEL_SHARE * PRIORS["kv_memory"].spread ** 2)
+    often = TrainingSupport(kinds=marginal.seen.kinds, often=marginal.seen.kinds, tp=4, pp=4)
+    assert extrapolation_variance(often, DENSE, cached)[at, 0] == 0
+    assert extrapolation_variance(TrainingSupport(tp=4, pp=4), DENSE, cached)[at, 0] > once
     found = advisor.estimate("llama-13b", "1xH200", kv_dtype="fp8", batch=8, input_len=512, output_len=64)
     assert "fitted runs of vllm had an 8-bit KV cache of one model alone: intervals are wider for it" in [
         note.text for note in found.notes
@@ -125,14 +148,14 @@ def test_own_runs_of_a_kind_are_believed_as_far_as_they_go():
         run for run in shipped_runs() if run.engine == "vllm" and (run.tp, run.pp, run.regime) == (4, 1, "static")
     )
     groups = fitted_part(group_runs([replace(run, role="fit")]))
-    start = replace(shipped_surrogate().marginal("vllm", GPU.name), seen=Seen(tp=2, pp=4))
+    start = replace(shipped_surrogate().marginal("vllm", GPU.name), seen=TrainingSupport(tp=2, pp=4))
     before = own_start(start, groups)
     after = update(before, groups)
     assert (
         before.covariance[NAMES.index("link"), NAMES.index("link")]
         > start.covariance[NAMES.index("link")][NAMES.index("link")]
     )
-    assert after.seen == Seen(tp=4, pp=4)
+    assert after.seen == TrainingSupport(tp=4, pp=4)
     (old,), (new,) = (
         [each.variance for each in errors_of(groups, lambda *_, m=m: m) if each.metric == "tpot_ms"]
         for m in (start, after)
@@ -148,7 +171,7 @@ def test_what_was_seen_is_kept_in_the_file():
     }
     assert analytic_marginal().seen is None
     runs = [run for run in shipped_runs() if (run.engine, run.role) == ("vllm", "fit")]
-    assert shipped.marginal("vllm", GPU.name).seen == seen_of(fitted_part(group_runs(runs)))
+    assert shipped.marginal("vllm", GPU.name).seen == training_support(fitted_part(group_runs(runs)))
 
 
 def test_intervals_hold_for_kinds_left_out():

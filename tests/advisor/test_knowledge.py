@@ -7,7 +7,7 @@ import pytest
 
 from advisor.calibration.surrogate import analytic_marginal, shipped_surrogate
 from advisor.prediction.estimation import estimate, measured_run
-from advisor.prediction.evidence import Knowledge
+from advisor.prediction.evidence import Evidence
 from catalog.gpus import find_gpu, with_overrides
 from catalog.runs import append_runs, shipped_runs
 
@@ -18,7 +18,7 @@ RUN = next(run for run in shipped_runs() if (run.engine, run.model) == ("vllm", 
 
 
 def knowledge(runs=None, engine="vllm", gpu=H200):
-    return Knowledge.of(runs, engine=engine, gpu=gpu)
+    return Evidence.of(runs, engine=engine, gpu=gpu)
 
 
 def own_run(slower=1.33, **changes):

@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 
 from advisor.validation import holdout as left_out
-from advisor.validation.holdout import LeftOut, digest, shipped_left_out
+from advisor.validation.holdout import HoldoutErrors, digest, shipped_left_out
 
-SHIPPED = LeftOut.from_json(left_out.SHIPPED.read_text(encoding="utf-8"))
+SHIPPED = HoldoutErrors.from_json(left_out.SHIPPED.read_text(encoding="utf-8"))
 
 
 def test_it_is_read_as_it_was_written():
-    assert LeftOut.from_json(SHIPPED.to_json()) == SHIPPED
+    assert HoldoutErrors.from_json(SHIPPED.to_json()) == SHIPPED
     assert SHIPPED.to_json() == left_out.SHIPPED.read_text(encoding="utf-8")
 
 

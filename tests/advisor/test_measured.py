@@ -17,7 +17,7 @@ from advisor.render import plots, sentences
 from advisor.render.charts import MOST_CURVES, cache_full, charts, memory_panel, shown
 from advisor.render.facts import facts_of
 from advisor.render.measured import FORMATS, measured_rows, measured_table, report
-from advisor.render.series import Layout, cases, joules_per_token, power_w, settings_told
+from advisor.render.series import SeriesLayout, cases, joules_per_token, power_w, settings_told
 from catalog.runs import read_runs, shipped_runs
 from catalog.schema import InputError, Measurement
 
@@ -63,7 +63,7 @@ def shipped(model="Llama-2-13b"):
     ],
 )  # fmt: skip
 def test_layouts_are_named(layout, text):
-    assert str(Layout.of(run(1, **layout))) == text
+    assert str(SeriesLayout.of(run(1, **layout))) == text
 
 
 def test_a_series_is_one_parallelism_by_batch_with_the_median_of_repeated_runs():

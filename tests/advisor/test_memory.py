@@ -8,7 +8,7 @@ from hypothesis import given
 
 import advisor
 from advisor.calibration.observations import group_runs
-from advisor.perf_model.deployment_arrays import Layout
+from advisor.perf_model.deployment_arrays import DeploymentArrays
 from advisor.perf_model.memory.vllm import (
     TABLES_GIB,
     layer_elements,
@@ -33,7 +33,7 @@ def room(name, *, gpu="B300-SXM", gpus=16, **columns):
     """Memory of one deployment on GPUs that are large enough."""
     model = find_model(name).value
     cluster = Cluster(gpu=find_gpu(gpu).value, gpus_per_node=gpus)
-    return memory(model, cluster, Layout.from_columns({**KNOBS, **columns}, model, cluster.gpu))
+    return memory(model, cluster, DeploymentArrays.from_columns({**KNOBS, **columns}, model, cluster.gpu))
 
 
 def weight_bytes(name, **columns):
@@ -154,7 +154,7 @@ def test_experts_that_do_not_divide_weigh_on_the_fullest_gpu():
     model = dataclasses.replace(find_model("Qwen/Qwen3-30B-A3B").value, num_experts=60)
     gpu = find_gpu("H100-SXM").value
     uneven, sliced = (
-        layer_elements(model, Layout.from_columns({"tp": [8], "ep": [ep]}, model, gpu))[2][0] for ep in (8, 1)
+        layer_elements(model, DeploymentArrays.from_columns({"tp": [8], "ep": [ep]}, model, gpu))[2][0] for ep in (8, 1)
     )
     assert uneven - sliced == (8 - 60 / 8) * 3 * 2048 * 768
 
@@ -214,7 +214,9 @@ def test_gemma_3_windows_hold_what_they_see():
     assert found.kv_blocks[0] == blocks
     assert found.kv_capacity_tokens[0] == np.floor(blocks / (2048 + 6 * 577) * 32768)
     model = find_model("google/gemma-3-27b-it").value
-    layout = Layout.from_columns({**KNOBS, "max_num_batched_tokens": [8192]}, model, find_gpu("B300-SXM").value)
+    layout = DeploymentArrays.from_columns(
+        {**KNOBS, "max_num_batched_tokens": [8192]}, model, find_gpu("B300-SXM").value
+    )
     assert max_concurrency(model, found, layout, np.array([32768.0]))[0] == blocks // (2048 + 6 * 577)
 
 
@@ -227,7 +229,7 @@ def test_offload_leaves_two_layers_of_buffers():
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
 def test_layers_and_tables_are_all_parameters(model):
-    layout = Layout.from_columns({"tp": [1]}, model, find_gpu("H200").value)
+    layout = DeploymentArrays.from_columns({"tp": [1]}, model, find_gpu("H200").value)
     attention, dense, experts = (part[0] for part in layer_elements(model, layout))
     layers = model.num_hidden_layers * attention
     layers += (model.num_hidden_layers - model.moe_layers) * dense + model.moe_layers * experts
@@ -246,7 +248,7 @@ def test_a_single_gpu_holds_every_parameter(model):
     padding += (-model.vocab_size % 64) * model.head_bias
     held = parameters(model) + model.encoder_parameters + padding
     cluster = Cluster(gpu=dataclasses.replace(find_gpu("B300").value, memory_gib=65536.0), gpus_per_node=1)
-    layout = Layout.from_columns({name: [value] for name, value in columns.items()}, model, cluster.gpu)
+    layout = DeploymentArrays.from_columns({name: [value] for name, value in columns.items()}, model, cluster.gpu)
     found = memory(model, cluster, layout).weights_gib[0] - TABLES_GIB
     assert found * GIB == pytest.approx(2 * held, rel=1e-9)
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from advisor.perf_model.deployment_arrays import Layout
+from advisor.perf_model.deployment_arrays import DeploymentArrays
 from advisor.perf_model.memory.caching_allocator import CachingAllocator, OutOfDeviceMemoryError
 from advisor.perf_model.memory.torch_allocations import Stage, loaded, stages
-from advisor.perf_model.memory.torch_engine import is_run, largest_batch, streams_used, use, workspace_bytes
+from advisor.perf_model.memory.torch_engine import is_run, largest_batch, memory_use, streams_used, workspace_bytes
 from advisor.perf_model.memory.vllm import max_concurrency, memory
 from advisor.validation.memory_accuracy import ThresholdFound, main, memory_errors, memory_thresholds
 from catalog.engines import valid_tp
@@ -31,7 +31,7 @@ KNOBS = {
 def room(name, **knobs):
     model = find_model(name).value
     deployment = Deployment(**{**KNOBS, **knobs})
-    return memory(model, Cluster(gpu=H200, gpus_per_node=8), Layout.of([deployment], model, H200), "torch")
+    return memory(model, Cluster(gpu=H200, gpus_per_node=8), DeploymentArrays.of([deployment], model, H200), "torch")
 
 
 def part(model, *, tp=1, pp=1, number=0, **changes):
@@ -133,7 +133,7 @@ def test_a_tied_table_is_on_the_first_and_on_the_last_stage():
 def test_weights_are_those_of_every_other_engine_beside_padding(model):
     """vLLM's count from ``layer_elements``, written apart from this one, pads the vocabulary to 64 rows."""
     cluster = Cluster(gpu=replace(H200, memory_gib=4096.0), gpus_per_node=8)
-    layout = Layout.from_columns({**KNOBS, "tp": [1, valid_tp(model, most=4)[-1]]}, model, cluster.gpu)
+    layout = DeploymentArrays.from_columns({**KNOBS, "tp": [1, valid_tp(model, most=4)[-1]]}, model, cluster.gpu)
     here, there = (memory(model, cluster, layout, engine).weights_gib for engine in ("torch", "vllm"))
     padding = 2 * 2 * 64 * model.hidden_size / GIB
     assert np.all(np.abs(here - (there - 0.045)) <= padding)
@@ -148,7 +148,7 @@ def test_the_cache_is_no_larger_than_sequences_can_use():
 def test_tokens_need_no_blocks():
     """A sequence of 1153 tokens takes as many, and not 73 blocks of 16."""
     model, found = find_model("Llama-2-13b-hf").value, room("Llama-2-13b-hf")
-    layout = Layout.of([Deployment(**KNOBS)], model, H200)
+    layout = DeploymentArrays.of([Deployment(**KNOBS)], model, H200)
     held = max_concurrency(model, found, layout, np.array([1153.0]))[0]
     assert held == found.kv_capacity_tokens[0] // 1153
 
@@ -166,7 +166,7 @@ def test_what_the_engine_does_not_run_is_counted_as_before():
     model = find_model("deepseek-ai/DeepSeek-V2-Lite").value
     assert not is_run(model)
     cluster = Cluster(gpu=H200, gpus_per_node=8)
-    layout = Layout.from_columns(KNOBS, model, H200)
+    layout = DeploymentArrays.from_columns(KNOBS, model, H200)
     here, there = (memory(model, cluster, layout, engine) for engine in ("torch", "sglang"))
     assert here.kv_capacity_tokens[0] == there.kv_capacity_tokens[0]
 
@@ -182,7 +182,7 @@ def test_parts_sum_to_the_device(model, pp, offload, share, dtype):
         **KNOBS, "tp": valid_tp(model, most=8), "pp": pp, "offload": offload, "gpu_memory_utilization": share,
         "dtype": dtype,
     }  # fmt: skip
-    found = memory(model, cluster, Layout.from_columns(columns, model, H200), "torch")
+    found = memory(model, cluster, DeploymentArrays.from_columns(columns, model, H200), "torch")
     parts = (found.weights_gib, found.activations_gib, found.engine_gib, found.kv_gib, found.reserved_gib)
     assert all(np.all(each >= 0) for each in parts)
     assert np.allclose(sum(parts)[found.fits], H200.memory_gib, rtol=1e-12)
@@ -207,13 +207,13 @@ def test_a_batch_that_does_not_fit_is_said():
     model = find_model("Llama-2-13b-hf").value
     deployment = Deployment(**KNOBS)
     with pytest.raises(OutOfDeviceMemoryError):
-        use(model, H200, deployment, 200, 1024, kv_tokens=200 * 1028, streams=1, limit_gib=H200.memory_gib)
+        memory_use(model, H200, deployment, 200, 1024, kv_tokens=200 * 1028, streams=1, limit_gib=H200.memory_gib)
     small = replace(H200, memory_gib=24.0)
     assert largest_batch(model, small, deployment, 1024, 4) == 0
     most = [largest_batch(model, replace(H200, memory_gib=gib), deployment, 1024, 4) for gib in (40.0, 80.0, 120.0)]
     assert 0 < most[0] < most[1] < most[2]
     for batch, fits in ((most[1], True), (most[1] + 1, False)):
-        needed = use(model, H200, deployment, batch, 1024, kv_tokens=batch * 1028, streams=1)[0].total_gib
+        needed = memory_use(model, H200, deployment, batch, 1024, kv_tokens=batch * 1028, streams=1)[0].total_gib
         # within what gaps that are given back in need may come to
         assert (needed < 80.0 + 3.0) if fits else (needed > 80.0)
 
@@ -301,7 +301,7 @@ def test_loading_holds_more_than_the_weights():
 def test_a_stage_keeps_what_the_next_one_has_not_taken(batch, ahead):
     """Prompts of 8192 tokens go one by one; what the last one leaves is sent when the layers' own memory is free."""
     model, deployment = find_model("Llama-2-13b-hf").value, Deployment(**KNOBS, pp=2)
-    first, last = use(model, H200, deployment, batch, 8192, kv_tokens=9 * 8192, streams=0)
+    first, last = memory_use(model, H200, deployment, batch, 8192, kv_tokens=9 * 8192, streams=0)
     state = 8192 * 5120 * 2 / GIB
     logits = 32000 * 2 / GIB * (batch > 2)
     # the last stage holds what came in

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from advisor.perf_model.deployment_arrays import Layout
+from advisor.perf_model.deployment_arrays import DeploymentArrays
 from advisor.perf_model.memory.vllm import layer_elements, plain_elements
 from advisor.perf_model.operators import (
-    Pass,
+    ForwardPass,
     causal_pairs,
     elementwise_bytes,
     expert_imbalance,
@@ -32,7 +32,7 @@ MANY = 1e9
 
 
 def layout_of(model, **columns):
-    return Layout.from_columns({name: [value] for name, value in columns.items()} or {"tp": [1]}, model, GPU)
+    return DeploymentArrays.from_columns({name: [value] for name, value in columns.items()} or {"tp": [1]}, model, GPU)
 
 
 GPU = find_gpu("H200").value
@@ -41,7 +41,7 @@ GPU = find_gpu("H200").value
 def prefill(tokens):
     each = np.array([float(tokens)])
     zero = np.zeros(1)
-    return Pass(
+    return ForwardPass(
         tokens=each, sequences=each, decodes=zero, context=zero, windowed_context=zero, pairs=zero, windowed_pairs=zero
     )
 

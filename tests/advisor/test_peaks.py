@@ -5,14 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from advisor.simulator.arrivals import Traffic, closed_loop, open_loop
+from advisor.simulator.arrivals import Arrivals, closed_loop, open_loop
 from advisor.simulator.peak_rate import peak_of
 from catalog.schema import InputError, Workload
 
 
 def traffic(arrival_s, input_len=100, output_len=10):
     arrival = np.asarray(arrival_s, dtype=float)
-    return Traffic(
+    return Arrivals(
         arrival_s=arrival, input_len=np.full(len(arrival), input_len), output_len=np.full(len(arrival), output_len),
         duration_s=float(arrival[-1]) + 1.0,
     )  # fmt: skip

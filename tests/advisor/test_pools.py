@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from advisor.simulator.arrivals import Traffic
-from advisor.simulator.disaggregation import Link, Pool, saturation_apart, serve_apart
+from advisor.simulator.arrivals import Arrivals
+from advisor.simulator.disaggregation import KvTransfer, ServerPool, saturation_apart, serve_apart
 from advisor.simulator.request_results import Scheduler, serve
 from advisor.simulator.simulation import simulate
 from advisor.simulator.step_table import StepTimes
 from catalog.schema import Deployment, InputError, Workload
 
-NO_LINK = Link(ms_per_token=0.0, latency_ms=0.0)
+NO_LINK = KvTransfer(ms_per_token=0.0, latency_ms=0.0)
 
 
 def times(per_token=0.05, per_sequence=0.02, fixed=5.0, budget=512, cap=64):
@@ -30,13 +30,13 @@ def pool(replicas=1, *, decodes=False, front_end_ms=0.0, blocks=4000):
         replicas=replicas, max_num_seqs=64, max_num_batched_tokens=512, kv_blocks=blocks, front_end_ms=front_end_ms,
         cached_prompts=decodes,
     )  # fmt: skip
-    return Pool(times=times(), scheduler=scheduler)
+    return ServerPool(times=times(), scheduler=scheduler)
 
 
 def traffic(n, rate, seed=0, most_in=900, most_out=40):
     random = np.random.default_rng(seed)
     arrival = np.cumsum(random.exponential(1.0 / rate, n))
-    return Traffic(
+    return Arrivals(
         arrival_s=arrival, input_len=random.integers(1, most_in + 1, n), output_len=random.integers(1, most_out + 1, n),
         duration_s=float(arrival[-1]) + 1.0,
     )  # fmt: skip
@@ -48,7 +48,7 @@ def traffic(n, rate, seed=0, most_in=900, most_out=40):
     ms_per_token=st.floats(0.0, 0.5), blocks=st.integers(70, 400),
 )  # fmt: skip
 def test_nothing_is_lost_and_everything_takes_its_time(n, rate, seed, first, second, ms_per_token, blocks):
-    asked, link = traffic(n, rate, seed), Link(ms_per_token=ms_per_token, latency_ms=1.0)
+    asked, link = traffic(n, rate, seed), KvTransfer(ms_per_token=ms_per_token, latency_ms=1.0)
     found = serve_apart(asked, pool(first), pool(second, decodes=True, blocks=blocks), link)
     assert len(found) == n
     assert not np.isnan(found.ttft_ms).any()
@@ -77,7 +77,7 @@ def test_without_load_and_link_it_is_prefill_alone_and_decode_alone():
 def test_the_first_token_is_that_of_the_prefill_pool_alone():
     asked = traffic(300, 20.0)
     alone = serve(replace(asked, output_len=np.ones(300, dtype=np.int64)), times(), pool(2).scheduler)
-    for link in (NO_LINK, Link(ms_per_token=0.2, latency_ms=3.0)):
+    for link in (NO_LINK, KvTransfer(ms_per_token=0.2, latency_ms=3.0)):
         found = serve_apart(asked, pool(2), pool(2, decodes=True), link)
         np.testing.assert_array_equal(found.ttft_ms, alone.ttft_ms)
 
@@ -90,7 +90,7 @@ def test_outputs_no_longer_wait_for_prompts():
 
 
 def test_a_link_sends_one_cache_after_the_other():
-    link = Link(ms_per_token=1.0, latency_ms=10.0)
+    link = KvTransfer(ms_per_token=1.0, latency_ms=10.0)
     done = np.array([1.0, 1.0, 1.5, 9.0, 1.0])
     arrived = link.sent_s(
         done, np.array([1000.0, 500.0, 100.0, 1000.0, 200.0]), np.array([0, 0, 0, 0, 1], dtype=np.int16)
@@ -104,7 +104,7 @@ def test_the_slowest_part_saturates_first():
     assert saturation_apart(asked, pool(2), pool(4, decodes=True), NO_LINK) == pytest.approx(2 * base, rel=0.03)
     assert saturation_apart(asked, pool(1), pool(8, decodes=True), NO_LINK) == pytest.approx(base)
     several = asked.output_len > 1
-    slow = saturation_apart(asked, pool(1), pool(4, decodes=True), Link(ms_per_token=10.0, latency_ms=0.0))
+    slow = saturation_apart(asked, pool(1), pool(4, decodes=True), KvTransfer(ms_per_token=10.0, latency_ms=0.0))
     assert slow == pytest.approx(1e3 / (10.0 * asked.input_len[several].mean()) / several.mean())
     flooded = serve_apart(replace(asked, arrival_s=np.zeros(400)), pool(1), pool(4, decodes=True), NO_LINK)
     assert 400 / flooded.end_s == pytest.approx(base, rel=0.1)

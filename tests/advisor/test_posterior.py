@@ -6,7 +6,7 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from advisor.calibration.observations import METRICS, NOISE, Group, group_runs
+from advisor.calibration.observations import METRICS, NOISE, RunGroup, group_runs
 from advisor.calibration.posterior import fit_posterior, log_residuals, sensitivities, update
 from advisor.calibration.surrogate import analytic_marginal
 from advisor.perf_model.parameters import NAMES, PRIORS, Parameters
@@ -124,7 +124,7 @@ def test_noise_and_use_of_what_is_measured():
     runs[1] = replace(runs[1], prefill_ms=None)
     runs[2] = replace(runs[2], prefill_ms=None, ttft_ms=None, tpot_ms=None, e2e_ms=None)
     (group,) = group_runs(runs)
-    assert isinstance(group, Group)
+    assert isinstance(group, RunGroup)
     rows = {metric: group.used[i].tolist() for i, metric in enumerate(METRICS)}
     assert rows == {
         "prefill_ms": [True, False, False], "ttft_ms": [True, True, False], "tpot_ms": [True, True, False],

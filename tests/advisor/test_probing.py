@@ -17,7 +17,7 @@ import advisor
 from advisor.benchmarking import devices as targets
 from advisor.benchmarking.benchmark_plan import (
     Candidate,
-    Question,
+    ProbeQuestion,
     by_interest,
     candidates,
     chosen,
@@ -28,17 +28,17 @@ from advisor.benchmarking.benchmark_plan import (
     plan_of,
     start_up,
 )
-from advisor.benchmarking.probe_api import prepared
+from advisor.benchmarking.probe_api import prepare
 from advisor.benchmarking.session import _claimed
 from advisor.cli import app
 from advisor.cli.measuring import numbers, seconds
-from advisor.prediction.evidence import Knowledge
+from advisor.prediction.evidence import Evidence
 from catalog.gpus import parse_cluster
 from catalog.models.find import find_model
 from catalog.runs import append_runs
 from catalog.schema import Deployment, InputError, Measurement
 from probes import devices
-from probes.benchmark_plan import loads_of, read_plan
+from probes.benchmark_plan import jobs_of, read_plan
 from probes.gpu_telemetry import GpuState
 from probes.sweep import add_record
 
@@ -47,8 +47,8 @@ GPUS = "4xH200"
 
 def found(model="llama-13b", gpus=GPUS, question=None):
     cluster = parse_cluster(gpus).value
-    parameters = Knowledge.of([], engine="torch", gpu=cluster.gpu).marginal("torch", cluster.gpu).parameters
-    return candidates(find_model(model).value, cluster, question or Question(), parameters)
+    parameters = Evidence.of([], engine="torch", gpu=cluster.gpu).marginal("torch", cluster.gpu).parameters
+    return candidates(find_model(model).value, cluster, question or ProbeQuestion(), parameters)
 
 
 # -- which layouts and batches ---------------------------------------------------------------------------------------
@@ -84,24 +84,24 @@ def test_batches_that_do_not_fit_or_take_too_long_are_not_tried():
 
 
 def test_a_question_is_answered_as_asked():
-    able, _ = found(question=Question(tp=(4, 2), pp=(1,), batch=(8,), input_len=(512, 64), output_len=(32,)))
+    able, _ = found(question=ProbeQuestion(tp=(4, 2), pp=(1,), batch=(8,), input_len=(512, 64), output_len=(32,)))
     assert {each.layout for each in able} == {(2, 1), (4, 1)}
     assert list(able[0].seconds) == [(8, 512, 32), (8, 64, 32)]
     assert all(each.deployment.max_model_len == 768 for each in able)
 
 
 def test_what_cannot_be_sliced_is_said():
-    able, left_out = found(question=Question(tp=(3, 4), pp=(1, 2)))
+    able, left_out = found(question=ProbeQuestion(tp=(3, 4), pp=(1, 2)))
     assert [each.layout for each in able] == [(4, 1)]
     assert left_out[0].startswith("TP3 PP1: tp is 3, which does not divide")
     assert "TP4 PP2: takes 8 GPUs, 4 are named" in left_out
     with pytest.raises(InputError, match="tp is 3"):
-        found(question=Question(tp=(3,)))
-    assert found(question=Question(tp=(8,))) == ([], ["TP8 PP1: takes 8 GPUs, 4 are named"])
+        found(question=ProbeQuestion(tp=(3,)))
+    assert found(question=ProbeQuestion(tp=(8,))) == ([], ["TP8 PP1: takes 8 GPUs, 4 are named"])
     with pytest.raises(InputError, match=r"5001 tokens in and out are above the positions of .*: at most 4096"):
-        found(question=Question(input_len=(5000,), output_len=(1,)))
+        found(question=ProbeQuestion(input_len=(5000,), output_len=(1,)))
     with pytest.raises(InputError, match="batch is 0; it must be a whole number above 0"):
-        Question(batch=(0,))
+        ProbeQuestion(batch=(0,))
 
 
 # -- in which order and how long -------------------------------------------------------------------------------------
@@ -182,13 +182,13 @@ def a_run(load, shape, **changes):
 
 
 def test_start_up_is_learned_from_earlier_loads(tmp_path):
-    ready = prepared("llama-13b", GPUS, out=tmp_path)
+    ready = prepare("llama-13b", GPUS, out=tmp_path)
     assert ready.start_s == 15.0
     load = ready.loads[0]
     shape = load.shapes[0]
     add_record(tmp_path, load, "done", 21.0)
     append_runs(tmp_path / "runs.jsonl", [a_run(load, shape)])
-    again = prepared("llama-13b", GPUS, out=tmp_path)
+    again = prepare("llama-13b", GPUS, out=tmp_path)
     assert again.start_s == pytest.approx(21.0 - measuring_s(shape, 100.0, 1370.0, 3))
     assert again.expected_s <= 0.9 * 180
     assert start_up({"other-b": 3.0}, [], prefix="h200", otherwise=7.0) == 7.0
@@ -198,7 +198,7 @@ def test_start_up_is_learned_from_earlier_loads(tmp_path):
 
 
 def test_a_plan_is_one_that_the_programs_read(tmp_path):
-    ready = prepared("llama-13b", GPUS, role="validate", out=tmp_path)
+    ready = prepare("llama-13b", GPUS, role="validate", out=tmp_path)
     path = tmp_path / "plan.json"
     path.write_text(json.dumps(ready.to_dict()))
     assert read_plan(path) == ready.loads
@@ -213,52 +213,54 @@ def test_a_plan_is_one_that_the_programs_read(tmp_path):
 
 
 def test_loads_of_another_format_have_names_of_their_own():
-    plain, other = (prepared("llama-3.1-8b", "1xH200", question=Question(dtype=dtype)) for dtype in ("auto", "float16"))
+    plain, other = (
+        prepare("llama-3.1-8b", "1xH200", question=ProbeQuestion(dtype=dtype)) for dtype in ("auto", "float16")
+    )
     assert plain.loads[0].name == "h200-sxm-torch-llama-3.1-8b-tp1pp1dp1"
     assert other.loads[0].name == "h200-sxm-torch-llama-3.1-8b-tp1pp1dp1-float16"
 
 
 def test_what_has_been_done_is_not_planned_again(tmp_path):
-    ready = prepared("llama-13b", GPUS, out=tmp_path, budget_s=None)
+    ready = prepare("llama-13b", GPUS, out=tmp_path, budget_s=None)
     first = ready.loads[0]
     add_record(tmp_path, first, "done", 60.0)
     append_runs(tmp_path / "runs.jsonl", [a_run(first, first.shapes[0])])
-    again = prepared("llama-13b", GPUS, out=tmp_path, budget_s=None)
+    again = prepare("llama-13b", GPUS, out=tmp_path, budget_s=None)
     assert first.name not in {load.name for load in again.loads}
     assert first.name in {load.name for load in again.all_loads}
     assert [run.run_id for run in again.runs()] == [first.run_id(first.shapes[0])]
     for load in again.loads:
         add_record(tmp_path, load, "done", 60.0)
-    assert prepared("llama-13b", GPUS, out=tmp_path).loads == ()
+    assert prepare("llama-13b", GPUS, out=tmp_path).loads == ()
 
 
 def test_a_budget_for_nothing_is_refused_with_what_would_do(tmp_path):
     with pytest.raises(
         InputError, match=r"budget is 5 s; starting and measuring one batch takes about \d+ s, give more"
     ):
-        prepared("llama-13b", GPUS, budget_s=5, out=tmp_path)
+        prepare("llama-13b", GPUS, budget_s=5, out=tmp_path)
     with pytest.raises(InputError, match="budget_s is 0"):
-        prepared("llama-13b", GPUS, budget_s=0, out=tmp_path)
+        prepare("llama-13b", GPUS, budget_s=0, out=tmp_path)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"model": None}, "no model named"),
-        ({"question": Question(engine="sglang")}, "engine is 'sglang'; torch and vllm can be measured"),
-        ({"question": Question(engine="vllm"), "device": "cpu", "gpus": "1"}, "vllm is measured on GPUs only"),
+        ({"question": ProbeQuestion(engine="sglang")}, "engine is 'sglang'; torch and vllm can be measured"),
+        ({"question": ProbeQuestion(engine="vllm"), "device": "cpu", "gpus": "1"}, "vllm is measured on GPUs only"),
         ({"role": "fitting"}, "role is 'fitting'; it must be fit or validate"),
         ({"device": "tpu"}, "device is 'tpu'; it must be cuda or cpu"),
         ({"model": "tiiuae/falcon-7b"}, "model type 'falcon' is not run"),
         ({"gpus": "4xH20O"}, 'unknown GPU "H20O"'),
         ({"gpus": "0,0", "device": "cpu"}, "gpus is '0,0'; it must be local"),
-        ({"question": Question(dtype="fp8")}, "fp8"),
+        ({"question": ProbeQuestion(dtype="fp8")}, "fp8"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(arguments, message):
     given = {"model": "llama-13b", "gpus": GPUS, **arguments}
     with pytest.raises(InputError, match=message):
-        prepared(given.pop("model"), given.pop("gpus"), **given)
+        prepare(given.pop("model"), given.pop("gpus"), **given)
 
 
 def test_a_plan_file_is_run_as_it_is(tmp_path):
@@ -269,11 +271,11 @@ def test_a_plan_file_is_run_as_it_is(tmp_path):
     plan = {"source": "a test", "gpu": "H200-SXM", "deployment": {"max_model_len": 9216}, "loads": entries}
     path = tmp_path / "plan.json"
     path.write_text(json.dumps(plan))
-    ready = prepared(None, "2xH200", plan=path, budget_s=None, out=tmp_path)
-    assert ready.loads == read_plan(path) == loads_of(plan, "here")
+    ready = prepare(None, "2xH200", plan=path, budget_s=None, out=tmp_path)
+    assert ready.loads == read_plan(path) == jobs_of(plan, "here")
     assert list(ready.seconds[ready.loads[0].name]) == [(1, 128, 8)]  # the other one will be left out
     with pytest.raises(InputError, match="needs 2 GPUs; 1 are named"):
-        prepared(None, "1xH200", plan=path, out=tmp_path)
+        prepare(None, "1xH200", plan=path, out=tmp_path)
 
 
 def test_planning_for_gpus_elsewhere_does_not_measure_on_them(tmp_path):
@@ -285,7 +287,7 @@ def test_planning_for_gpus_elsewhere_does_not_measure_on_them(tmp_path):
 def test_an_empty_plan_has_no_loads():
     cluster = parse_cluster(GPUS).value
     plan = plan_of([], find_model("llama-13b").value, cluster, role="fit", source="s", label="", start_s=1)
-    assert loads_of(plan, "here") == ()
+    assert jobs_of(plan, "here") == ()
 
 
 # -- GPUs of this machine --------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 import advisor
-from advisor.benchmarking.endpoint_session import LADDER, prepared_endpoint
+from advisor.benchmarking.endpoint_session import LADDER, prepare_endpoint
 from advisor.cli import app
 from catalog.runs import check_run, read_runs
 from catalog.schema import InputError
@@ -133,7 +133,7 @@ def test_a_budget_that_is_too_short_runs_nothing(server, calls, tmp_path):
 
 
 def test_a_short_budget_keeps_room_for_poisson_arrivals(server, calls):
-    ready = prepared_endpoint(server, "llama-3.1-8b", **FACTS, budget_s=160)
+    ready = prepare_endpoint(server, "llama-3.1-8b", **FACTS, budget_s=160)
     outcome = ready.run()
     # what the script takes shows that start-up is short: then there is time for everything
     assert [run.regime for run in outcome.runs] == ["steady"] * 3 + ["open"] * 2
@@ -149,7 +149,7 @@ def test_a_short_budget_keeps_room_for_poisson_arrivals(server, calls):
     ],
 )
 def test_too_few_requests_are_no_run_and_leave_no_report(server, calls, batch, said):
-    ready = prepared_endpoint(server, "llama-3.1-8b", **FACTS | {"batch": [batch]}, budget_s=None)
+    ready = prepare_endpoint(server, "llama-3.1-8b", **FACTS | {"batch": [batch]}, budget_s=None)
     outcome = ready.run()  # 50 requests a second for 60 s
     assert outcome.runs == []
     assert said in outcome.left_out[0]
@@ -187,7 +187,7 @@ def test_without_guidellm(server, monkeypatch, tmp_path):
 
 def test_a_model_of_any_name_is_taken_for_the_one_that_is_named():
     with serving(Pace(), model="prod") as url:
-        ready = prepared_endpoint(url, "llama-3.1-8b", **FACTS)
+        ready = prepare_endpoint(url, "llama-3.1-8b", **FACTS)
     assert ready.target.model == "prod"
     assert ready.target.tokenizer == ready.model.name
     assert any("prod" in note.text for note in ready.notes)

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import advisor
-from advisor.benchmarking.benchmark_plan import Question, chosen, makespan, start_up
-from advisor.benchmarking.probe_api import prepared
+from advisor.benchmarking.benchmark_plan import ProbeQuestion, chosen, makespan, start_up
+from advisor.benchmarking.probe_api import prepare
 from advisor.benchmarking.traffic_plan import CLOSED_FIRST, LEAST_S, MOST_S, SHARES, offer_seconds
 from advisor.cli import app
-from advisor.prediction.evidence import Knowledge
-from advisor.simulator.arrivals import Traffic
+from advisor.prediction.evidence import Evidence
+from advisor.simulator.arrivals import Arrivals
 from catalog.engines import resolve
 from catalog.gpus import parse_cluster
 from catalog.models.find import find_model
@@ -23,7 +23,7 @@ from catalog.requests import read_requests
 from catalog.runs import read_runs
 from catalog.schema import Deployment, InputError, Measurement
 from probes import devices
-from probes.benchmark_plan import loads_of
+from probes.benchmark_plan import jobs_of
 from probes.gpu_telemetry import GpuState
 from probes.serving_benchmark import read_offer
 from tests.probes.test_adapters import LLAMA, vllm_path
@@ -34,13 +34,13 @@ CLUSTER = parse_cluster("4xH200").value
 def offers(*shapes, model="llama-13b", trace=None, **deployment):
     found = find_model(model).value
     wanted = resolve(Deployment(max_model_len=4096, **deployment), found, CLUSTER).value
-    parameters = Knowledge.of([], engine="vllm", gpu=CLUSTER.gpu).marginal("vllm", CLUSTER.gpu).parameters
+    parameters = Evidence.of([], engine="vllm", gpu=CLUSTER.gpu).marginal("vllm", CLUSTER.gpu).parameters
     return offer_seconds(found, CLUSTER, wanted, shapes, parameters, trace)
 
 
 def ready(tmp_path, budget_s=3600.0, **question):
-    asked = Question(engine="vllm", serving=True, **question)
-    return prepared("llama-13b", "4xH200", budget_s=budget_s, question=asked, out=tmp_path / "out")
+    asked = ProbeQuestion(engine="vllm", serving=True, **question)
+    return prepare("llama-13b", "4xH200", budget_s=budget_s, question=asked, out=tmp_path / "out")
 
 
 # -- what is offered -------------------------------------------------------------------------------------------------
@@ -71,7 +71,7 @@ def test_loops_last_within_bounds_and_take_no_less_than_they_last(count, input_l
 
 def a_trace(*lengths):
     inputs, outputs = np.array(lengths).T
-    return Traffic(
+    return Arrivals(
         arrival_s=np.arange(len(lengths)) * 1.5, input_len=inputs, output_len=outputs, duration_s=1.5 * len(lengths)
     )
 
@@ -86,7 +86,7 @@ def test_a_trace_takes_the_place_of_poisson_arrivals_and_stands_in_the_plan(tmp_
     (traced,) = (offer for offer in load.offers if offer.requests)
     assert traced.requests == ((0.0, 100, 20), (1.5, 300, 41), (3.0, 4000, 30))
     assert (traced.seconds, traced.input_len, traced.output_len) == (3.0, 1467, 30)
-    assert loads_of(json.loads(json.dumps(plan.to_dict())), "here") == plan.loads
+    assert jobs_of(json.loads(json.dumps(plan.to_dict())), "here") == plan.loads
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from advisor.perf_model.deployment_arrays import Layout
-from advisor.prediction.evidence import Knowledge
-from advisor.prediction.prediction import Evaluation
+from advisor.perf_model.deployment_arrays import DeploymentArrays
+from advisor.prediction.evidence import Evidence
+from advisor.prediction.prediction import Prediction
 from advisor.recommendation.recommendation import OBJECTIVES, recommend
 from catalog.engines import find_engine, tp_problem
 from catalog.gpus import find_gpu, parse_cluster
@@ -59,14 +59,14 @@ class Asked:
     def evaluate(self, tp, pp, dp, ep, batch):
         """Batches of one layout, each evaluated as the one deployment it is."""
         model, gpu = find_model(self.model).value, self.cluster.gpu
-        parameters = Knowledge.of(None, engine="vllm", gpu=gpu).marginal("vllm", gpu).parameters
+        parameters = Evidence.of(None, engine="vllm", gpu=gpu).marginal("vllm", gpu).parameters
         columns = {
             "tp": np.full(len(batch), tp), "pp": pp, "dp": dp, "ep": ep, "max_num_seqs": batch,
             "max_num_batched_tokens": ENGINE.batch_defaults(gpu).max_num_batched_tokens,
             "max_model_len": model.max_position_embeddings,
         }  # fmt: skip
-        return Evaluation.of(
-            model, self.cluster, Layout.from_columns(columns, model, gpu), batch=batch,
+        return Prediction.of(
+            model, self.cluster, DeploymentArrays.from_columns(columns, model, gpu), batch=batch,
             input_len=self.workload.input_len, output_len=self.workload.output_len, regime="steady",
             parameters=parameters,
         )  # fmt: skip

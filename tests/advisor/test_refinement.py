@@ -12,7 +12,7 @@ from advisor.calibration.fingerprint import Platform, disagreements, platform_of
 from advisor.calibration.surrogate import SCHEMA, Surrogate, shipped_surrogate
 from advisor.cli import app
 from advisor.perf_model.parameters import NAMES
-from advisor.prediction.evidence import Knowledge
+from advisor.prediction.evidence import Evidence
 from catalog.gpus import find_gpu
 from catalog.runs import append_runs, shipped_runs
 from catalog.schema import InputError
@@ -98,7 +98,7 @@ def test_left_out_errors_that_exceed_their_intervals_widen_them():
     row = next(row for row in found.lessons[0].accuracy if row.metric == "prefill_ms")
     assert row.widening > 1.5
     gpu = find_gpu("H200").value
-    knowledge = Knowledge.of(found, engine="vllm", gpu=gpu)
+    knowledge = Evidence.of(found, engine="vllm", gpu=gpu)
     plain = found.scale("calibrated", "vllm", "prefill_ms").at(0.9)
     assert knowledge.scale("calibrated", "vllm", "prefill_ms").at(0.9) == pytest.approx(row.widening * plain)
     assert knowledge.scale("transferred", "vllm", "prefill_ms").at(0.9) < row.widening * plain
@@ -107,13 +107,13 @@ def test_left_out_errors_that_exceed_their_intervals_widen_them():
 def test_alone_it_knows_only_these_runs(learned):
     alone = advisor.fit(SLOW, alone=True)
     gpu = find_gpu("A100").value
-    assert Knowledge.of(alone, engine="vllm", gpu=gpu).marginal("vllm", gpu).provenance == "analytic"
+    assert Evidence.of(alone, engine="vllm", gpu=gpu).marginal("vllm", gpu).provenance == "analytic"
     assert alone.lessons[0].provenance_before == "analytic"
     assert np.trace(alone.marginal("vllm", "H200-SXM").covariance) > np.trace(
         learned.marginal("vllm", "H200-SXM").covariance
     )
     assert alone.sources == ("own",)
-    assert Knowledge.of(alone, engine="vllm", gpu=gpu).runs == ()
+    assert Evidence.of(alone, engine="vllm", gpu=gpu).runs == ()
 
 
 def test_a_new_gpu_measured_with_one_engine_is_known_better_by_the_others():

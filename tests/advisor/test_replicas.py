@@ -6,20 +6,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from advisor.prediction.evidence import Knowledge
-from advisor.prediction.prediction import Evaluation
-from advisor.simulator.server import Replicas
+from advisor.prediction.evidence import Evidence
+from advisor.prediction.prediction import Prediction
+from advisor.simulator.server import AggregatedServer
 from catalog.gpus import find_gpu
 from catalog.models.find import find_model
 from catalog.schema import Cluster, Deployment
 
 MODEL, GPU = find_model("meta-llama/Llama-2-13b-hf").value, find_gpu("H200-SXM").value
 CLUSTER = Cluster(gpu=GPU, gpus_per_node=8)
-KNOWLEDGE = Knowledge.of(None, engine="vllm", gpu=GPU)
+KNOWLEDGE = Evidence.of(None, engine="vllm", gpu=GPU)
 
 
 def evaluated(engine, parameters, batch):
-    return Evaluation.of(
+    return Prediction.of(
         MODEL, CLUSTER, engine.setting.layout, parameters=parameters, regime="static", batch=batch, input_len=1024, output_len=256,
     )  # fmt: skip
 
@@ -31,7 +31,7 @@ as_many_as_ways = pytest.mark.parametrize(("count", "batches"), [(8, (1, 256)), 
 @every_layout
 @as_many_as_ways
 def test_draws_spread_as_the_parameters_do(knobs, count, batches):
-    engine = Replicas.of(MODEL, CLUSTER, Deployment(engine="vllm", max_num_seqs=256, **knobs), KNOWLEDGE, {})
+    engine = AggregatedServer.of(MODEL, CLUSTER, Deployment(engine="vllm", max_num_seqs=256, **knobs), KNOWLEDGE, {})
     (centre, one), *drawn = engine.beliefs(count)
     assert (one, len(drawn)) == (1.0, count)
     for batch in batches:
@@ -50,7 +50,7 @@ def test_draws_spread_as_the_parameters_do(knobs, count, batches):
 @every_layout
 @as_many_as_ways
 def test_so_close_that_all_is_linear_they_spread_just_as_the_parameters_do(knobs, count, batches):
-    engine = Replicas.of(MODEL, CLUSTER, Deployment(engine="vllm", max_num_seqs=256, **knobs), KNOWLEDGE, {})
+    engine = AggregatedServer.of(MODEL, CLUSTER, Deployment(engine="vllm", max_num_seqs=256, **knobs), KNOWLEDGE, {})
     engine = replace(engine, marginal=replace(engine.marginal, covariance=0.01 * engine.marginal.covariance))
     (centre, _), *drawn = engine.beliefs(count)
     for batch in batches:
@@ -65,7 +65,7 @@ def test_so_close_that_all_is_linear_they_spread_just_as_the_parameters_do(knobs
 
 
 def test_fewer_draws_than_directions_are_about_the_factor_first():
-    engine = Replicas.of(MODEL, CLUSTER, Deployment(engine="vllm"), KNOWLEDGE, {})
+    engine = AggregatedServer.of(MODEL, CLUSTER, Deployment(engine="vllm"), KNOWLEDGE, {})
     assert engine.beliefs(0) == [(engine.marginal.parameters, 1.0)]
     for count in (1, 2, 3):
         drawn = engine.beliefs(count)[1:]

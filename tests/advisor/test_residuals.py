@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 import advisor
 from advisor.calibration.observations import group_runs
-from advisor.calibration.residual_gp import MOST_RUNS, Places, Residuals, learned, of_model
+from advisor.calibration.residual_gp import MOST_RUNS, Configurations, Residuals, fit_residuals, of_model
 from advisor.calibration.shipped_fit import errors_of
 from advisor.calibration.surrogate import Surrogate, shipped_surrogate
-from advisor.perf_model.deployment_arrays import Layout
-from advisor.prediction.evidence import Knowledge
+from advisor.perf_model.deployment_arrays import DeploymentArrays
+from advisor.prediction.evidence import Evidence
 from catalog.engines import resolve
 from catalog.gpus import find_gpu, parse_cluster, with_overrides
 from catalog.models.find import find_model
@@ -31,7 +31,7 @@ STATIC = [run for run in shipped_runs() if (run.engine, run.regime) == ("vllm", 
 
 
 def layout(**knobs):
-    return Layout.of([resolve(Deployment(**knobs), LLAMA, NODE).value], LLAMA, NODE.gpu)
+    return DeploymentArrays.of([resolve(Deployment(**knobs), LLAMA, NODE).value], LLAMA, NODE.gpu)
 
 
 def residuals_at(batches, residual, *, input_len=1024.0, noise=0.05, **knobs):
@@ -40,7 +40,7 @@ def residuals_at(batches, residual, *, input_len=1024.0, noise=0.05, **knobs):
     rows = layout(**knobs).take(np.zeros(size, dtype=int))
     return Residuals.of(
         engine="vllm", gpu=H200.name, model=LLAMA.name, sizes={}, noise=np.full((2, 2), noise),
-        places=Places.of(rows, np.array(batches, dtype=float), np.full(size, input_len), np.full(size, 128.0)),
+        places=Configurations.of(rows, np.array(batches, dtype=float), np.full(size, input_len), np.full(size, 128.0)),
         residual=np.full((2, size), residual),
     )  # fmt: skip
 
@@ -101,7 +101,7 @@ def test_no_correction_goes_below_the_floor(question, residual, regime):
     setting = plain.setting
     known = Residuals.of(
         engine="vllm", gpu="any", model=question.model.name, sizes={}, noise=np.full((2, 2), 0.5),
-        places=Places.of(setting.layout, plain.batch, plain.input_len, plain.output_len),
+        places=Configurations.of(setting.layout, plain.batch, plain.input_len, plain.output_len),
         residual=np.full((2, len(plain.batch)), residual),
     )  # fmt: skip
     found = type(plain).of(
@@ -124,7 +124,7 @@ def left_out(runs, parts=4):
     with_, without = [], []
     for out in kept_apart:
         others = group_runs(run for run in runs if run not in out)
-        known = learned(others, lambda *pair: SHIPPED.marginal(*pair).parameters, SHIPPED.noise)
+        known = fit_residuals(others, lambda *pair: SHIPPED.marginal(*pair).parameters, SHIPPED.noise)
         with_ += errors_of(group_runs(out), SHIPPED.marginal, known)
         without += errors_of(group_runs(out), SHIPPED.marginal)
     return with_, without
@@ -162,7 +162,7 @@ def test_of_other_models_they_say_nothing():
 def test_what_ships_is_what_its_parameters_miss():
     known = of_model(SHIPPED.residuals, "vllm", H200.name, LLAMA)
     groups = group_runs(run for run in shipped_runs() if run.role == "fit" and run.model == LLAMA.name)
-    fresh = learned(groups, lambda *pair: SHIPPED.marginal(*pair).parameters, SHIPPED.noise)
+    fresh = fit_residuals(groups, lambda *pair: SHIPPED.marginal(*pair).parameters, SHIPPED.noise)
     again = of_model(fresh, "vllm", H200.name, LLAMA)
     assert known.residual == pytest.approx(again.residual, abs=1e-4, nan_ok=True)
     assert known.places.at == pytest.approx(again.places.at, rel=1e-5)
@@ -172,7 +172,7 @@ def test_requests_in_flight_are_foretold_better_by_static_batches_of_the_model()
     """Closed loops of two models that were never fitted; their own static batches correct both phases."""
     loops = [run for run in shipped_runs() if (run.role, run.regime) == ("validate", "steady")]
     static = group_runs(run for run in STATIC if run.role == "validate")
-    known = learned(static, lambda *pair: SHIPPED.marginal(*pair).parameters, SHIPPED.noise)
+    known = fit_residuals(static, lambda *pair: SHIPPED.marginal(*pair).parameters, SHIPPED.noise)
     with_, without = (errors_of(group_runs(loops), SHIPPED.marginal, each) for each in (known, ()))
     for metric in ("tpot_ms", "ttft_ms", "output_tok_s"):
         off, plain = ([abs(e.residual) for e in each if e.metric == metric] for each in (with_, without))
@@ -203,8 +203,8 @@ def test_an_answer_says_that_it_was_corrected():
 
 def test_a_changed_gpu_or_an_analytic_answer_is_not_corrected():
     faster = with_overrides(H200, {"memory_bandwidth_gbps": 6000})
-    assert Knowledge.of(None, engine="vllm", gpu=faster).residuals("vllm", faster, LLAMA) is None
-    assert Knowledge.of([], engine="vllm", gpu=H200).residuals("vllm", H200, LLAMA) is None
+    assert Evidence.of(None, engine="vllm", gpu=faster).residuals("vllm", faster, LLAMA) is None
+    assert Evidence.of([], engine="vllm", gpu=H200).residuals("vllm", H200, LLAMA) is None
 
 
 def test_own_runs_correct_their_own_model(home):
@@ -214,7 +214,7 @@ def test_own_runs_correct_their_own_model(home):
         for run in runs
     ]  # fmt: skip
     append_runs(home / "runs" / "own.jsonl", own)
-    knowledge = Knowledge.of(None, engine="vllm", gpu=H200)
+    knowledge = Evidence.of(None, engine="vllm", gpu=H200)
     known = knowledge.residuals("vllm", H200, find_model("llama-13b").value)
     assert len(known.places) == len(own)
     assert knowledge.residuals("vllm", H200, LLAMA) is None  # the parameters moved since its residuals were taken

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from advisor.calibration.observations import METRICS, group_runs
 from advisor.calibration.surrogate import shipped_surrogate
 from advisor.perf_model.cost_model import FP8_CACHE
-from advisor.perf_model.deployment_arrays import Layout
+from advisor.perf_model.deployment_arrays import DeploymentArrays
 from advisor.perf_model.forward_pass import HOST_LINK
 from advisor.perf_model.parameters import Parameters
 from advisor.perf_model.schedule import AT_ONCE, put_off
-from advisor.prediction.prediction import Evaluation, request_causes
+from advisor.prediction.prediction import Prediction, request_causes
 from catalog.gpus import find_gpu
 from catalog.models.find import find_model
 from catalog.models.sizes import attention_parameters, expert_parameters, mlp_parameters
@@ -196,8 +196,8 @@ def ladder(question, batches):
 
 
 def run(question, columns, cluster, regime, *, batch, input_len, output_len):
-    layout = Layout.from_columns(columns, question.model, cluster.gpu)
-    return Evaluation.of(
+    layout = DeploymentArrays.from_columns(columns, question.model, cluster.gpu)
+    return Prediction.of(
         question.model, cluster, layout, batch=batch, input_len=input_len, output_len=output_len, regime=regime,
         parameters=question.parameters,
     ).times  # fmt: skip
@@ -232,7 +232,7 @@ def test_a_larger_static_batch_takes_longer_and_serves_more(question):
             f"{metric} falls at batch {batches[1:][falls & together][0]}: {question.row(0)}"
         )
     alike = together & ((chunks[1:] == 1) | (question.model.num_experts == 0))
-    layout = Layout.from_columns(columns, question.model, cluster.gpu)
+    layout = DeploymentArrays.from_columns(columns, question.model, cluster.gpu)
     lengths = np.full(len(batches), question.input_len), np.full(len(batches), question.output_len)
     _, another = put_off(layout, batches, *lengths, np.maximum(later + 1.0, chunks))
     alike &= another[1:] == another[:-1]
@@ -290,8 +290,8 @@ PARAMETERS = Parameters.typical()
 def times_of(regime="static", *, batch, input_len=1024, output_len=256, **columns):
     cluster = Cluster(gpu=GPU, gpus_per_node=8)
     knobs = {"max_num_seqs": 1024, "max_num_batched_tokens": 8192, "max_model_len": 16384, **columns}
-    layout = Layout.from_columns({name: [value] for name, value in knobs.items()}, MODEL, GPU)
-    return Evaluation.of(
+    layout = DeploymentArrays.from_columns({name: [value] for name, value in knobs.items()}, MODEL, GPU)
+    return Prediction.of(
         MODEL, cluster, layout, batch=np.array([float(batch)]), input_len=input_len, output_len=output_len, regime=regime,
         parameters=PARAMETERS,
     ).times  # fmt: skip
@@ -363,8 +363,8 @@ def test_expert_parallel_over_replicas_pays_for_the_exchange():
     model = find_model("qwen3-30b-a3b").value
     cluster = Cluster(gpu=GPU, gpus_per_node=8)
     columns = {"tp": [2, 2], "dp": [4, 4], "ep": [2, 8], "max_num_seqs": 256, "max_num_batched_tokens": 8192}
-    layout = Layout.from_columns(columns, model, GPU)
-    found = Evaluation.of(
+    layout = DeploymentArrays.from_columns(columns, model, GPU)
+    found = Prediction.of(
         model, cluster, layout, batch=np.full(2, 64.0), input_len=512, output_len=128, regime="steady",
         parameters=PARAMETERS,
     )  # fmt: skip
@@ -389,8 +389,8 @@ def test_an_8_bit_cache_is_read_faster_though_not_twice_as_fast():
     model, cluster = find_model("llama-3.1-8b").value, Cluster(gpu=find_gpu("H200").value, gpus_per_node=1)
 
     def attention(engine, kv_dtype):
-        layout = Layout.from_columns({"kv_dtype": kv_dtype, "max_num_seqs": 256}, model, cluster.gpu)
-        times = Evaluation.of(
+        layout = DeploymentArrays.from_columns({"kv_dtype": kv_dtype, "max_num_seqs": 256}, model, cluster.gpu)
+        times = Prediction.of(
             model, cluster, layout, batch=np.array([64.0]), input_len=8192, output_len=64, regime="static", engine=engine,
             parameters=Parameters.typical(),
         ).times  # fmt: skip

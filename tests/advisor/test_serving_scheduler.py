@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from advisor.simulator import scheduler_loop as serving_kernel
-from advisor.simulator.arrivals import Traffic
+from advisor.simulator.arrivals import Arrivals
 from advisor.simulator.request_results import Scheduler, saturation_rate, serve
 from advisor.simulator.scheduler_loop import NODES_PER_OCTAVE
 from advisor.simulator.step_table import OCTAVES, StepTimes
@@ -38,7 +38,7 @@ def linear_seconds(*, tokens, sequences, decodes, context, pairs):
 
 def traffic(arrival, inputs, outputs, **given_):
     arrival = np.asarray(arrival, dtype=float)
-    return Traffic(
+    return Arrivals(
         arrival_s=arrival, input_len=np.asarray(inputs, dtype=np.int64), output_len=np.asarray(outputs, dtype=np.int64),
         **{"duration_s": float(arrival.max()) + 1.0, **given_},
     )  # fmt: skip

@@ -5,12 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from advisor.perf_model.cost_model import Setting
-from advisor.perf_model.deployment_arrays import Layout
-from advisor.perf_model.forward_pass import pass_cost
+from advisor.perf_model.cost_model import CostModel
+from advisor.perf_model.deployment_arrays import DeploymentArrays
+from advisor.perf_model.forward_pass import forward_pass_cost
 from advisor.perf_model.memory.vllm import memory
-from advisor.perf_model.operators import Pass, causal_pairs
-from advisor.prediction.evidence import Knowledge
+from advisor.perf_model.operators import ForwardPass, causal_pairs
+from advisor.prediction.evidence import Evidence
 from advisor.simulator import scheduler_loop as kernel
 from advisor.simulator.step_table import tabulate
 from catalog.engines import resolve
@@ -38,9 +38,9 @@ def setting_of(case):
         model, cluster = find_model(name).value, parse_cluster(gpus).value
         wanted = Deployment(max_num_seqs=CAP, max_num_batched_tokens=BUDGET, max_model_len=4096, **knobs)
         chosen = resolve(wanted, model, cluster).value
-        layout = Layout.of([chosen], model, cluster.gpu)
-        marginal = Knowledge.of(None, engine="vllm", gpu=cluster.gpu).marginal("vllm", cluster.gpu)
-        setting = Setting(
+        layout = DeploymentArrays.of([chosen], model, cluster.gpu)
+        marginal = Evidence.of(None, engine="vllm", gpu=cluster.gpu).marginal("vllm", cluster.gpu)
+        setting = CostModel(
             model=model, cluster=cluster, layout=layout, memory=memory(model, cluster, layout, "vllm"),
             parameters=marginal.parameters,
         )  # fmt: skip
@@ -65,11 +65,11 @@ def test_any_step_takes_what_the_model_of_time_says(case, decodes, context, prom
     window = float(setting.model.sliding_window)
     one = np.ones(1)
     pairs, windowed = prompts * causal_pairs(prompt * one), prompts * causal_pairs(prompt * one, window)
-    step = Pass(
+    step = ForwardPass(
         tokens=tokens * one, sequences=sequences * one, decodes=decodes * one, context=context * one,
         windowed_context=np.minimum(context, window or np.inf) * one, pairs=pairs, windowed_pairs=windowed,
     )  # fmt: skip
-    expected = pass_cost(setting, step, prefills=float(prompts > 0)).total_ms[0]
+    expected = forward_pass_cost(setting, step, prefills=float(prompts > 0)).total_ms[0]
     found = kernel.step_ms(
         times.by_tokens, times.by_sequences, times.by_context, times.constants, tokens, sequences, decodes,
         decodes * context, pairs[0], windowed[0], int(prompts > 0),

@@ -15,10 +15,10 @@ from typer.testing import CliRunner
 from advisor.cli import app
 from advisor.simulator import arrivals as traffic
 from advisor.simulator import trace_files as traces
-from advisor.simulator.arrivals import Busiest, Stream, open_loop, open_traffic
+from advisor.simulator.arrivals import ArrivalStream, BusiestWindow, open_loop, open_traffic
 from advisor.simulator.request_results import serve, serve_pieces
 from advisor.simulator.simulation import simulate
-from advisor.simulator.streaming_statistics import Tally
+from advisor.simulator.streaming_statistics import StreamingStatistics
 from advisor.simulator.trace_files import open_trace, read_trace
 from catalog.schema import Deployment, InputError, Slo, Workload
 
@@ -64,7 +64,7 @@ def test_a_tally_says_what_the_requests_say(case):
     offered, pieces, scheduler = case
     times = times_of(scheduler)
     whole = serve(offered, times, scheduler)
-    tally = Tally(limits=LIMITS, duration_s=offered.duration_s)
+    tally = StreamingStatistics(limits=LIMITS, duration_s=offered.duration_s)
     for part in serve_pieces(pieces, times, scheduler, duration_s=offered.duration_s):
         tally.add(part)
     assert len(tally) == len(whole)
@@ -85,7 +85,7 @@ def test_a_tally_says_what_the_requests_say(case):
 
 
 def joined(stream):
-    assert isinstance(stream, Stream)
+    assert isinstance(stream, ArrivalStream)
     pieces = list(stream.pieces())
     assert len(pieces) > 3
     return [
@@ -117,7 +117,7 @@ def test_requests_made_in_pieces_are_those_made_at_once(shape):
     for made, expected in zip(joined(stream), (whole.arrival_s, whole.input_len, whole.output_len), strict=True):
         assert np.array_equal(made, expected)
     assert (stream.rate, stream.duration_s) == (whole.rate, whole.duration_s)
-    busiest = Busiest()
+    busiest = BusiestWindow()
     assert sum(map(len, busiest.passing(stream.pieces()))) == len(whole)
     # No full piece of the whole is shorter, and it stands for itself.
     begins = range(0, len(whole) - 255, 256)
@@ -187,7 +187,7 @@ def test_a_simulation_of_pieces_says_what_one_of_the_whole_says(tmp_path, monkey
     hold_little(monkeypatch)
     given = []
     found = simulate("llama-3.1-8b", "H200", trace=path, each=given.append, **asked)
-    assert isinstance(found.served, Tally)
+    assert isinstance(found.served, StreamingStatistics)
     assert str([row for part in given for row in part.rows()]) == str(list(whole.served.rows()))  # with NaN for NaN
     with pytest.raises(InputError, match="too many to be kept"):
         found.requests()

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from advisor.calibration.surrogate import shipped_surrogate
-from advisor.perf_model.deployment_arrays import Layout
+from advisor.perf_model.deployment_arrays import DeploymentArrays
 from advisor.prediction.estimation import estimate
-from advisor.prediction.evidence import Knowledge
-from advisor.prediction.prediction import Evaluation
-from advisor.simulator.arrivals import Traffic
+from advisor.prediction.evidence import Evidence
+from advisor.prediction.prediction import Prediction
+from advisor.simulator.arrivals import Arrivals
 from advisor.simulator.simulation import RATES, simulate
 from advisor.validation.simulator_accuracy import TARGETS, judgements, shipped
 from catalog.engines import resolve
@@ -79,10 +79,10 @@ def test_a_closed_loop_comes_to_the_steady_state(knobs):
     found = served(workload=workload, duration_s=200.0, deployment=replace(SMALL, **knobs))
     model, cluster = find_model("llama-3.1-8b").value, parse_cluster("4xH200").value
     chosen = resolve(replace(SMALL, **knobs), model, cluster).value
-    steady = Evaluation.of(
-        model, cluster, Layout.of([chosen], model, cluster.gpu), batch=np.array([32.0]), input_len=1024, output_len=256,
+    steady = Prediction.of(
+        model, cluster, DeploymentArrays.of([chosen], model, cluster.gpu), batch=np.array([32.0]), input_len=1024, output_len=256,
         regime="steady",
-        parameters=Knowledge.of(None, engine="vllm", gpu=cluster.gpu).marginal("vllm", cluster.gpu).parameters,
+        parameters=Evidence.of(None, engine="vllm", gpu=cluster.gpu).marginal("vllm", cluster.gpu).parameters,
     ).times  # fmt: skip
     assert found.output_tok_s == pytest.approx(steady.output_tok_s[0], rel=1 / 6)
     assert found.metrics["tpot_ms"]["mean"] == pytest.approx(steady.tpot_ms[0], rel=1 / 6)
@@ -192,7 +192,7 @@ def test_a_model_that_does_not_fit_is_refused():
 
 
 def test_none_of_the_requests_can_be_served():
-    offered = Traffic(
+    offered = Arrivals(
         arrival_s=np.zeros(2), input_len=np.array([9000, 9500]), output_len=np.array([1, 1]), duration_s=1.0
     )
     with pytest.raises(InputError, match="all 2 requests are longer than the 8192 tokens"):

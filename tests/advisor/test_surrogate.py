@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from advisor.calibration.parameter_posterior import Marginal
-from advisor.calibration.shipped_fit import Error, quantiles_of, scales_of, unless_wider
+from advisor.calibration.parameter_posterior import ParameterPosterior
+from advisor.calibration.shipped_fit import PredictionError, quantiles_of, scales_of, unless_wider
 from advisor.calibration.surrogate import (
     ANY,
     LEVELS,
     SCHEMA,
     SHIPPED,
     STAGED,
-    Scale,
+    IntervalScale,
     Surrogate,
     analytic_marginal,
     shipped_surrogate,
@@ -33,9 +33,9 @@ def surrogate_of(seed):
 
     def marginal(provenance):
         root = pick.normal(size=(size, size)) / 10
-        return Marginal(mean=pick.normal(size=size), covariance=root @ root.T, provenance=provenance)
+        return ParameterPosterior(mean=pick.normal(size=size), covariance=root @ root.T, provenance=provenance)
 
-    scale = Scale(noise=0.1, quantiles=tuple(np.sort(pick.uniform(0.5, 3, len(LEVELS))).tolist()), runs=40)
+    scale = IntervalScale(noise=0.1, quantiles=tuple(np.sort(pick.uniform(0.5, 3, len(LEVELS))).tolist()), runs=40)
     return Surrogate(
         marginals={
             ("vllm", "H200-SXM"): marginal("calibrated"), ("vllm", ANY): marginal("transferred"),
@@ -87,7 +87,7 @@ def test_shipped_scales_widen_with_the_level():
 
 @pytest.mark.parametrize("level", [0.0, 0.49, 0.981, 1.0, 2.0, -1.0, float("nan")])
 def test_levels_that_were_not_tested_are_refused(level):
-    scale = Scale(noise=0.1, quantiles=(1.0,) * len(LEVELS), runs=1)
+    scale = IntervalScale(noise=0.1, quantiles=(1.0,) * len(LEVELS), runs=1)
     with pytest.raises(InputError, match=r"level is .*; it must be from 0\.5 to 0\.98"):
         scale.at(level)
 
@@ -182,7 +182,7 @@ def errors(metric, scores, *, pp=1, models=1, regime="static"):
     """Of as many runs of so many models, each off by so many times the noise of 0.1."""
     run = next(run for run in shipped_runs() if (run.engine, run.regime) == ("vllm", regime))
     return [
-        Error(
+        PredictionError(
             run=replace(run, pp=pp, model=f"model {i % models}"), engine="vllm", metric=metric, residual=0.1 * score,
             variance=0.0, provenance="analytic",
         )

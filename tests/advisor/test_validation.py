@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 import advisor
 from advisor.calibration.kernel_observations import evidence_of
 from advisor.calibration.observations import group_runs
-from advisor.calibration.posterior import Pooled, fit_posterior
+from advisor.calibration.posterior import PooledEffects, fit_posterior
 from advisor.calibration.surrogate import shipped_surrogate
 from advisor.cli import app
 from advisor.validation.ablations import APART, NO_KERNELS, NO_RESIDUALS, NO_RUNS, POOLED, WHOLE, ablations
@@ -167,7 +167,7 @@ def test_what_was_seen_is_its_own_nearest_run():
 
 def test_pooled_effects_know_one_set_for_all():
     groups = group_runs([run for run in FIT if run.tp == run.pp == 1][:6])
-    posterior = fit_posterior(groups, index=Pooled(groups))
+    posterior = fit_posterior(groups, index=PooledEffects(groups))
     assert np.array_equal(posterior.marginal("vllm", "H200-SXM").mean, posterior.marginal("torch", "T4").mean)
 
 

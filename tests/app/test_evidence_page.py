@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import advisor
-from advisor.prediction.evidence import Beside
-from advisor.validation.holdout import SHIPPED, LeftOut
+from advisor.prediction.evidence import ExtraRuns
+from advisor.validation.holdout import SHIPPED, HoldoutErrors
 from app.uploads import file_name
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "catalog" / "benchmarks"
@@ -68,7 +68,7 @@ def test_predictions_stand_beside_the_runs_that_the_fit_has_not_seen(page):
 
 
 def test_what_was_left_out_of_fits_is_shown_with_its_date(page, monkeypatch):
-    found = LeftOut.from_json(SHIPPED.read_text(encoding="utf-8"))
+    found = HoldoutErrors.from_json(SHIPPED.read_text(encoding="utf-8"))
     monkeypatch.setattr("app.evidence_judged.shipped_left_out", lambda: found)
     test = page("evidence", view="Predicted and measured", by_engine="vllm")
     assert not test.exception
@@ -119,10 +119,10 @@ def test_an_answer_of_the_session_stands_on_what_it_imported():
     names = ("batch", "input_len", "output_len", "tp", "dtype", "max_num_batched_tokens", "max_num_seqs", "engine")
     ask = partial(advisor.estimate, run.model, f"1x{run.gpu}", **{name: getattr(run, name) for name in names})
     assert ask().tpot_ms == pytest.approx(run.tpot_ms)
-    assert ask(runs=Beside([own])).tpot_ms == pytest.approx(own.tpot_ms)
+    assert ask(runs=ExtraRuns([own])).tpot_ms == pytest.approx(own.tpot_ms)
     assert ask().tpot_ms == pytest.approx(run.tpot_ms)
     unlike = replace(own, run_id="own/2", gpu="H100-SXM")
-    assert ask(runs=Beside([unlike])).tpot_ms == pytest.approx(run.tpot_ms)
+    assert ask(runs=ExtraRuns([unlike])).tpot_ms == pytest.approx(run.tpot_ms)
 
 
 @pytest.mark.parametrize("name", ["recommendation", "exploration"])
@@ -132,7 +132,7 @@ def test_every_page_of_the_session_stands_on_what_it_imported(page, name):
     asked = {"model": run.model, "gpu": run.gpu, "count": "1"}
     test = page(name, **asked)
     before = shown(test)
-    test.session_state["session runs"] = Beside(replace(slow, run_id=f"own/{i}") for i in range(20))
+    test.session_state["session runs"] = ExtraRuns(replace(slow, run_id=f"own/{i}") for i in range(20))
     assert shown(test.run()) != before
     assert shown(page(name, **asked)) == before  # of another session
 

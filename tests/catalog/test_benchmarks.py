@@ -17,10 +17,10 @@ from catalog.importers import benchmark_file as documents
 from catalog.importers.benchmark_file import read_document
 from catalog.importers.completion import FIELDS, Incomplete, complete, run_id
 from catalog.importers.engine_settings import settings
-from catalog.importers.errors import LeftOut, Unusable
-from catalog.importers.parsed_run import Reading
+from catalog.importers.errors import SkippedFile, UnusableRun
+from catalog.importers.parsed_run import ParsedRun
 from catalog.importers.registry import FORMATS, find_format, read_benchmarks, recognised
-from catalog.importers.traffic import Traffic
+from catalog.importers.traffic import LoadGeneratorRun
 from catalog.published import read_published
 from catalog.runs import check_run, to_frame
 from catalog.schema import InputError, Measurement
@@ -52,16 +52,16 @@ def given_for(reading, name):
 
 def measured(name, *, number=0, **given):
     """The measurement of the file's reading of that number, completed with what it does not say."""
-    reading = [row for row in rows(name) if isinstance(row, Reading)][number]
+    reading = [row for row in rows(name) if isinstance(row, ParsedRun)][number]
     return complete(reading, {**given_for(reading, name), **given})
 
 
 def refused(name, number=0):
     """Why one of a file's runs cannot be used."""
     row = rows(name)[number]
-    if isinstance(row, LeftOut):
+    if isinstance(row, SkippedFile):
         return row.reason
-    with pytest.raises(Unusable) as found:
+    with pytest.raises(UnusableRun) as found:
         complete(row, given_for(row, name))
     return str(found.value)
 
@@ -87,13 +87,13 @@ def test_a_format_is_recognised_by_what_is_in_a_file(name, tmp_path):
 def test_what_is_kept_can_be_kept_and_what_is_not_says_why(name):
     kept = 0
     for row in rows(name):
-        if isinstance(row, LeftOut):
+        if isinstance(row, SkippedFile):
             assert row.reason
             assert "\n" not in str(row)
             continue
         try:
             run = complete(row, given_for(row, name))
-        except Unusable:
+        except UnusableRun:
             continue
         assert check_run(run, name) == run
         assert run.model == LLAMA
@@ -109,8 +109,8 @@ def test_what_is_kept_can_be_kept_and_what_is_not_says_why(name):
 @pytest.mark.parametrize("name", FILES)
 def test_a_run_has_the_same_id_whatever_is_said_of_it(name):
     for row in rows(name):
-        if isinstance(row, Reading):
-            again = next(each for each in rows(name) if isinstance(each, Reading) and each.where == row.where)
+        if isinstance(row, ParsedRun):
+            again = next(each for each in rows(name) if isinstance(each, ParsedRun) and each.where == row.where)
             assert run_id(row) == run_id(again)
             assert run_id(replace(row, stated={**row.stated, "gpu": "A100"})) == run_id(row)
 
@@ -138,7 +138,7 @@ def test_two_accounts_of_one_run_are_one_run(one, other):
 
 
 def test_different_runs_have_different_ids():
-    ids = [run_id(row) for name in FILES for row in rows(name) if isinstance(row, Reading)]
+    ids = [run_id(row) for name in FILES for row in rows(name) if isinstance(row, ParsedRun)]
     accounts = 6 + 3 + 2  # six second accounts of one run, three of a sweep's, and two runs of vllm-sweep.json
     assert len(ids) - len(set(ids)) == accounts
 
@@ -354,7 +354,7 @@ def test_guidellm_says_why_requests_failed(tmp_path):
     benchmark["requests"]["errored"] = [{"info": {"error": "ValueError('Cannot build\n /v1/completions prompt')"}}]
     (tmp_path / "report.json").write_text(json.dumps(report))
     (reading,) = read_benchmarks(read_document(tmp_path / "report.json"))
-    with pytest.raises(Unusable, match=r"requests failed: ValueError\('Cannot build /v1/completions prompt'\)"):
+    with pytest.raises(UnusableRun, match=r"requests failed: ValueError\('Cannot build /v1/completions prompt'\)"):
         complete(reading, given_for(reading, "guidellm-closed.json"))
 
 
@@ -435,11 +435,11 @@ def test_aiperf_before_phases(tmp_path):
         measured("aiperf-open_aiperf.json"), fingerprint=""
     )
     assert read(concurrency=5).batch == 5
-    with pytest.raises(Unusable, match="Poisson"):
+    with pytest.raises(UnusableRun, match="Poisson"):
         read(request_rate=20.0, request_rate_mode="constant")
     path.write_text(json.dumps({**export, "input_config": {"loadgen": {"request_count": 30}}}))
     assert read_benchmarks(read_document(path)) == (
-        LeftOut("r.json", "input_config has neither a concurrency nor a rate"),
+        SkippedFile("r.json", "input_config has neither a concurrency nor a rate"),
     )
 
 
@@ -460,7 +460,7 @@ def test_genai_perf_rates_are_evenly_spaced(tmp_path):
     export["input_config"]["perf_analyzer"]["stimulus"] = {"request_rate": 5.0}
     (tmp_path / "r.json").write_text(json.dumps(export))
     (reading,) = read_benchmarks(read_document(tmp_path / "r.json"))
-    with pytest.raises(Unusable, match="Poisson"):
+    with pytest.raises(UnusableRun, match="Poisson"):
         complete(reading, KNOWN)
 
 
@@ -552,10 +552,10 @@ def test_published_benchmarks_row_by_row_and_by_the_folder(tmp_path):
     path = tmp_path / "docs_static.csv"
     path.write_text(LONG)
     found = read_benchmarks(read_document(path))
-    runs = [complete(row, {}) for row in found if isinstance(row, Reading)]
+    runs = [complete(row, {}) for row in found if isinstance(row, ParsedRun)]
     assert runs == list(read_published(tmp_path).runs)
     assert [(run.batch, run.e2e_ms, run.output_tok_s) for run in runs] == [(8, 200.0, 400.0), (0, None, 900.0)]
-    reasons = [row.reason for row in found if isinstance(row, LeftOut)]
+    reasons = [row.reason for row in found if isinstance(row, SkippedFile)]
     assert reasons[0] == "engine Another is not known"
     assert "docs_static.csv line 6: could not convert string to float: 'soon'" in reasons[1]
     assert complete(found[0], {"role": "validate"}).role == "validate"  # the form has no roles
@@ -563,7 +563,7 @@ def test_published_benchmarks_row_by_row_and_by_the_folder(tmp_path):
 
 # -- loads -----------------------------------------------------------------------------------------------------------
 
-LOAD = Traffic(
+LOAD = LoadGeneratorRun(
     completed=300, seconds=60.0, input_len=1000.4, output_len=100.0, ttft_ms=50.0, tpot_ms=10.0, e2e_ms=1040.0,
     output_tok_s=500.0, concurrency=8,
 )  # fmt: skip
@@ -597,7 +597,7 @@ def test_a_load_is_one_of_three_regimes():
     ],
 )
 def test_loads_that_are_none_say_why(change, said):
-    with pytest.raises(Unusable, match=said):
+    with pytest.raises(UnusableRun, match=said):
         replace(LOAD, **change).stated()
     assert replace(LOAD, failed=3).stated() == LOAD.stated()  # one in a hundred may
 
@@ -684,7 +684,7 @@ def test_settings_by_the_engines_names():
     }  # fmt: skip
     assert settings({"enforce_eager": "True", "max_model_len": "auto", "max_num_seqs": None}) == {"compiled": False}
     for wrong in ({"speculative_config": "{}"}, {"enable_dp_attention": True}, {"gpu_memory_utilization": "most"}):
-        with pytest.raises(Unusable):
+        with pytest.raises(UnusableRun):
             settings(wrong)
 
 
@@ -724,8 +724,8 @@ def test_runs_that_cannot_be_used_say_why_and_leave_the_others(change, said, tmp
     path.write_text(json.dumps(result) + "\n" + json.dumps({**result, **change}) + "\n")
     good, bad = read_benchmarks(read_document(path))
     assert complete(good, KNOWN).batch == 4
-    if isinstance(bad, Reading):
-        with pytest.raises(Unusable, match=said):
+    if isinstance(bad, ParsedRun):
+        with pytest.raises(UnusableRun, match=said):
             complete(bad, KNOWN)
     else:
         assert said in bad.reason
@@ -739,7 +739,7 @@ def test_malformed_requests(name, value, tmp_path):
     result[name][3] = value
     (tmp_path / "r.json").write_text(json.dumps(result))
     (row,) = read_benchmarks(read_document(tmp_path / "r.json"))
-    assert isinstance(row, LeftOut)
+    assert isinstance(row, SkippedFile)
     assert row.reason.startswith("request 4: ")
 
 
@@ -771,8 +771,8 @@ def test_whatever_stands_in_a_file_has_one_of_the_answers(name):
         with suppress(InputError):
             found = read_benchmarks(document)
         for row in found:
-            if isinstance(row, Reading):
-                with suppress(Incomplete, Unusable, InputError):
+            if isinstance(row, ParsedRun):
+                with suppress(Incomplete, UnusableRun, InputError):
                     check_run(complete(row, given_for(row, name)), name)
 
 
@@ -814,7 +814,7 @@ def test_a_last_line_that_was_cut_off_leaves_the_others(tmp_path):
     path.write_text(text[:-200])
     *kept, cut = read_benchmarks(read_document(path))
     assert [row.where for row in kept] == ["r.jsonl line 1", "r.jsonl line 2"]
-    assert cut == LeftOut("r.jsonl line 3", "it was cut off")
+    assert cut == SkippedFile("r.jsonl line 3", "it was cut off")
     path.write_text(text.replace('"tag"', "tag", 2).replace("tag", '"tag"', 1))
     with pytest.raises(InputError, match="is not JSON"):
         read_benchmarks(read_document(path))
@@ -842,5 +842,5 @@ def test_readings_state_fields_of_measurements():
     extra = {"concurrency", "total_len", "compute_dtype"}
     for name in FILES:
         for row in rows(name):
-            if isinstance(row, Reading):
+            if isinstance(row, ParsedRun):
                 assert row.stated.keys() <= FIELDS | extra

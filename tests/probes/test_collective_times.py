@@ -12,7 +12,7 @@ import pytest
 
 from catalog.kernels import Collective, read_kernels
 from probes.microbench import collective_times
-from probes.microbench.collective_cases import KIB, SUMS_BYTES, Case, collective_cases
+from probes.microbench.collective_cases import KIB, SUMS_BYTES, CollectiveCase, collective_cases
 
 pytest.importorskip("torch")
 
@@ -30,7 +30,7 @@ def _processes_find_the_packages(monkeypatch):
 
 
 def cases(*sizes, ops=OPS, group=2):
-    return [Case(op=op, group=group, bytes=size, impl="gloo", graph="eager") for size in sizes for op in ops]
+    return [CollectiveCase(op=op, group=group, bytes=size, impl="gloo", graph="eager") for size in sizes for op in ops]
 
 
 def rows(folder):
@@ -154,7 +154,7 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path, changes, message, capsys):
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA GPUs")
 def test_on_gpus_collectives_are_recorded_and_the_engines_own_sums_are_quicker(tmp_path):
     wanted = [
-        Case(op=op, group=2, bytes=65536, impl=impl, graph="graph")
+        CollectiveCase(op=op, group=2, bytes=65536, impl=impl, graph="graph")
         for op, impl in (*((op, "nccl") for op in OPS), ("allreduce", "symm"))
     ]
     summary = measure_collectives(tmp_path, wanted, gpus=(0, 1))

@@ -15,9 +15,9 @@ import pytest
 
 from catalog.schema import InputError
 from probes.endpoint import plain_url, read_endpoint
-from probes.endpoint_load import LoadFailed, Target, Traffic, command, make_traffic
+from probes.endpoint_load import EndpointTraffic, LoadFailed, LoadTarget, command, make_traffic
 
-CLOSED = Traffic(name="closed-4", in_flight=4)
+CLOSED = EndpointTraffic(name="closed-4", in_flight=4)
 
 
 @contextmanager
@@ -60,7 +60,7 @@ def script(folder, monkeypatch, body):
 
 
 def target(**own):
-    return Target(**{"url": "http://h:1", "model": "m", "tokenizer": "t", "input_len": 8, "output_len": 4} | own)
+    return LoadTarget(**{"url": "http://h:1", "model": "m", "tokenizer": "t", "input_len": 8, "output_len": 4} | own)
 
 
 def test_what_vllm_tells(monkeypatch):

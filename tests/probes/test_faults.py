@@ -20,7 +20,7 @@ import pytest
 
 from catalog.runs import append_runs, read_runs
 from catalog.schema import Measurement
-from probes.file_lock import take_claim
+from probes.file_lock import take_lock
 from probes.sweep import outcomes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -267,7 +267,7 @@ def test_without_room_for_what_became_of_a_load_a_sweep_says_so_and_leaves_nothi
     slow, quick = (out / "logs" / f"cpu-tiny-tp1pp1dp1-{label}.log" for label in ("slow", "quick"))
     assert [alive(int(log.read_text().split()[1])) for log in (slow, quick) if log.exists()] in ([[], []], [[]])
     for log in (slow, quick):
-        claim = take_claim(out / "claims" / f"{log.stem}.lock")
+        claim = take_lock(out / "claims" / f"{log.stem}.lock")
         assert claim is not None
         claim.release()
     (tmp_path / "worker.py").write_text(WORKER.replace("60 *", "0 *"))
@@ -289,6 +289,6 @@ def test_a_claim_is_free_again_though_there_was_no_room_for_the_outcome(tmp_path
     monkeypatch.setattr(sweep, "append_lines", full)
     with pytest.raises(InputError, match=r"cannot write .*loads\.jsonl: No space left on device"):
         ours.run()
-    claim = take_claim(tmp_path / "out" / "claims" / "cpu-tiny-tp1pp1dp1.lock")
+    claim = take_lock(tmp_path / "out" / "claims" / "cpu-tiny-tp1pp1dp1.lock")
     assert claim is not None
     claim.release()

@@ -19,7 +19,7 @@ import torch
 
 from catalog.kernels import AttentionTime, CopyTime, Kernel, read_kernels
 from probes.microbench import kernel_times
-from probes.microbench.kernel_calls import Bench
+from probes.microbench.kernel_calls import KernelBench
 from probes.microbench.kernel_shapes import Shape
 from probes.microbench.kernel_times import measure_kernels
 from probes.microbench.timing import time_on_cpu, time_together
@@ -240,7 +240,7 @@ def test_a_command_that_is_stopped_leaves_no_process_and_whole_rows(tmp_path):
     assert all("us" in row for row in rows(tmp_path / "out"))
 
 
-BENCH = Bench(torch.device("cpu"))
+BENCH = KernelBench(torch.device("cpu"))
 
 
 def test_what_is_timed_is_what_the_engine_computes(monkeypatch):
@@ -251,7 +251,7 @@ def test_what_is_timed_is_what_the_engine_computes(monkeypatch):
         seen[sizes] = torch.randn(sizes)
         return seen[sizes]
 
-    monkeypatch.setattr(Bench, "_random", remember)
+    monkeypatch.setattr(KernelBench, "_random", remember)
     gemm = BENCH.prepare(Shape(op="gemm", m=3, k=8, n=4, dtype="float32"))
     torch.testing.assert_close(gemm.call(0), seen[3, 8] @ seen[1, 4, 8][0].T)
     prompt = Shape(op="attention", batch=2, query=6, context=6, heads=4, kv_heads=2, head_dim=8, dtype="float32")
@@ -274,7 +274,7 @@ def test_experts_get_every_token_as_often_as_it_chooses():
 
 def test_element_wise_kernels_are_the_engines():
     called = []
-    bench = Bench(torch.device("cpu"))
+    bench = KernelBench(torch.device("cpu"))
     for name, function in (("add_norm", add_norm), ("swiglu", swiglu), ("place_heads", place_heads)):
         object.__setattr__(bench._plain, name, lambda *args, f=function, n=name: (called.append(n), f(*args))[1])
     sizes = {"heads": 4, "kv_heads": 2, "head_dim": 8, "dtype": "float32", "fused": False}
@@ -297,7 +297,7 @@ def test_one_compiled_kernel_serves_all_numbers_of_tokens_of_a_width(monkeypatch
         return graph.forward
 
     monkeypatch.setattr(transformer_kernels.torch, "compile", partial(torch.compile, backend=backend))
-    bench = Bench(torch.device("cpu"))
+    bench = KernelBench(torch.device("cpu"))
     wide = {"norm": 1, "swiglu": 2}[op]
     for width in (8, 24):
         compiled.clear()

@@ -6,8 +6,8 @@ pytest.importorskip("torch")
 
 import torch
 
-from catalog.engines.torch_layout import Layout
-from probes.torch_engine.links import Links, Traffic
+from catalog.engines.torch_layout import ProcessLayout
+from probes.torch_engine.links import Links, LinkTraffic
 from probes.torch_engine.symmetric_memory import ONE_SHOT, TWO_SHOTS, SymmetricSums
 
 
@@ -24,7 +24,7 @@ class FakeSums:
 
 
 def links(size):
-    made = Links(Layout(tp=1, stages=(range(2),), rank=0))
+    made = Links(ProcessLayout(tp=1, stages=(range(2),), rank=0))
     made._stage, made._sums = object(), FakeSums(size)
     return made
 
@@ -35,7 +35,7 @@ def test_small_sums_take_one_shot_and_larger_ones_two(size):
     small, large = torch.ones(64), torch.ones(ONE_SHOT[size] // 4 + 64)
     assert torch.equal(made.all_reduce(small), size * small)
     assert made.traffic.sent_bytes(size) == (size - 1) * 256  # every other process reads all of it
-    made.traffic.restore(Traffic())
+    made.traffic.restore(LinkTraffic())
     assert torch.equal(made.all_reduce(large), size * large)
     assert made.traffic.sent_bytes(size) == pytest.approx(2 * (size - 1) / size * large.nbytes)
 
@@ -49,7 +49,7 @@ def test_what_the_kernels_cannot_read_is_left_to_nccl():
 
 
 def test_alone_nothing_is_sent():
-    made = Links(Layout(tp=1, stages=(range(2),), rank=0))
+    made = Links(ProcessLayout(tp=1, stages=(range(2),), rank=0))
     tensor = torch.ones(3)
     assert made.all_reduce(tensor) is tensor
     assert not made.traffic.calls

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from catalog.engines.torch_layout import Layout, has_experts, lay_out, weight_costs
+from catalog.engines.torch_layout import ProcessLayout, has_experts, lay_out, weight_costs
 from catalog.engines.torch_stages import balanced_stages
 from catalog.models.find import find_model
 from catalog.schema import InputError
@@ -66,12 +66,12 @@ def test_only_the_experts_that_a_token_meets_cost():
 
 
 def test_shares_cover_everything_once_and_few_kv_heads_are_replicated():
-    processes = [Layout(tp=4, stages=(range(3),), rank=rank) for rank in range(4)]
+    processes = [ProcessLayout(tp=4, stages=(range(3),), rank=rank) for rank in range(4)]
     assert [each.share(8) for each in processes] == [(0, 2), (2, 4), (4, 6), (6, 8)]
     assert [each.kv_share(8) for each in processes] == [(0, 2), (2, 4), (4, 6), (6, 8)]
     assert [each.kv_share(2) for each in processes] == [(0, 1), (0, 1), (1, 2), (1, 2)]
     assert [each.vocabulary_share(10) for each in processes] == [(0, 3, 3), (3, 6, 3), (6, 9, 3), (9, 10, 3)]
-    assert Layout(tp=4, stages=(range(3),), rank=3).vocabulary_share(5) == (5, 5, 2)
+    assert ProcessLayout(tp=4, stages=(range(3),), rank=3).vocabulary_share(5) == (5, 5, 2)
 
 
 def test_neighbouring_ranks_are_slices_of_one_stage():

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from catalog.schema import InputError
-from probes.serving_benchmark import Offer, lengths, poisson, read_offer, serve, summary
+from probes.serving_benchmark import TrafficProfile, lengths, poisson, read_offer, serve, summary
 
-OFFER = Offer(input_len=20, output_len=5, seconds=0.6, concurrency=4)
+OFFER = TrafficProfile(input_len=20, output_len=5, seconds=0.6, concurrency=4)
 
 
 def engine(step_s, seen=None):

@@ -12,7 +12,7 @@ import pytest
 from catalog.jsonl_store import append_lines
 from catalog.schema import InputError
 from probes.benchmark_plan import read_plan
-from probes.file_lock import take_claim
+from probes.file_lock import take_lock
 from probes.sweep import Sweep, add_record, outcomes, seconds_taken, undone
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -105,7 +105,7 @@ def test_a_sweep_that_is_ended_leaves_no_worker_and_frees_its_load(tmp_path, how
     sweep = started(tmp_path)
     ((name, pid),) = until(lambda: seen(tmp_path))
     assert is_alive(pid)
-    assert take_claim(tmp_path / "out" / "claims" / f"{name}.lock") is None
+    assert take_lock(tmp_path / "out" / "claims" / f"{name}.lock") is None
     sweep.send_signal(how)
     sweep.communicate(timeout=30)
     assert sweep.returncode == {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: -2}[how]
@@ -187,11 +187,11 @@ def test_a_record_that_was_cut_off_and_one_without_shapes_are_read(tmp_path):
 
 def test_a_claim_is_one_s_until_it_is_released(tmp_path):
     path = tmp_path / "claims" / "one.lock"
-    claim = take_claim(path)
+    claim = take_lock(path)
     assert claim is not None
-    assert take_claim(path) is None
+    assert take_lock(path) is None
     claim.release()
-    again = take_claim(path)
+    again = take_lock(path)
     assert again is not None
     again.release()
 
@@ -202,4 +202,4 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"cannot write into .*file/out"):
         Sweep(plan, tmp_path / "file" / "out", [0], worker=worker)
     with pytest.raises(InputError, match=r"cannot make .*one\.lock"):
-        take_claim(tmp_path / "file" / "one.lock")
+        take_lock(tmp_path / "file" / "one.lock")

@@ -19,7 +19,7 @@ import torch
 from catalog.models.hf_config import read_config
 from catalog.runs import read_runs
 from catalog.schema import Deployment, InputError
-from probes.benchmark_plan import Load
+from probes.benchmark_plan import BenchmarkJob
 from probes.gpu_telemetry import Meter
 from probes.reference import PROMPT, compare, sequences
 from probes.static_benchmark import OutOfMemory, fitting, measure
@@ -44,7 +44,7 @@ def model(tmp_path):
 
 
 def a_load(model, **changes):
-    load = Load(
+    load = BenchmarkJob(
         name="load",
         model=model,
         role="fit",

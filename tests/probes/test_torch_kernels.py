@@ -15,7 +15,7 @@ from catalog.models.find import find_model
 from catalog.schema import Deployment, InputError
 from probes.torch_engine import fused_kernels as transformer_kernels
 from probes.torch_engine.engine import TorchEngine
-from probes.torch_engine.fused_kernels import Kernels, add_norm, fused_kernels, rotate, swiglu
+from probes.torch_engine.fused_kernels import LayerKernels, add_norm, fused_kernels, rotate, swiglu
 from probes.torch_engine.graphs import check_graphs
 
 LLAMA = find_model("meta-llama/Llama-3.1-8B").value
@@ -64,7 +64,7 @@ def test_turned_heads_keep_their_length_and_meet_by_distance_only():
 def test_the_compiler_sees_whole_functions_for_any_number_of_tokens(monkeypatch, norms):
     # traced, not compiled: that would take a minute
     monkeypatch.setattr(transformer_kernels.torch, "compile", partial(torch.compile, backend="eager"))
-    fused, plain = fused_kernels("cpu"), Kernels()
+    fused, plain = fused_kernels("cpu"), LayerKernels()
     for tokens in (1, 16, 5, 3, 40):
         x, y, weight = torch.randn(tokens, 64), torch.randn(tokens, 64), torch.rand(64)
         pairs = [(each.add_norm(x, y, weight, 1e-5)[0], each.swiglu(x)) for each in (fused, plain)]

@@ -12,7 +12,7 @@ pytest.importorskip("torch")
 pytest.importorskip("safetensors")
 
 from catalog.runs import read_runs
-from probes.file_lock import take_claim
+from probes.file_lock import take_lock
 from probes.ports import free_port
 from probes.sweep import outcomes
 from tests.probes.torch_world import TINY
@@ -96,7 +96,7 @@ def test_what_cannot_be_run_is_refused_in_one_line(plan, environment, name, mess
     rest = {"WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "here", "MASTER_PORT": "1"}
     for key, value in ({**environment, **rest} if environment else {}).items():
         monkeypatch.setenv(key, value)
-    claim = take_claim(plan.parent / "out" / "claims" / f"{NAME}.lock")
+    claim = take_lock(plan.parent / "out" / "claims" / f"{NAME}.lock")
     arguments = [str(plan), str(plan.parent / "out"), "--device", "cpu", "--load", name]
     assert torch_static.main(arguments) == 2
     (line,) = capsys.readouterr().err.splitlines()

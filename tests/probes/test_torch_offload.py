@@ -19,12 +19,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from catalog.engines.torch_layout import Layout, lay_out
+from catalog.engines.torch_layout import ProcessLayout, lay_out
 from catalog.models.find import find_model
 from catalog.schema import Deployment, InputError
 from probes.torch_engine import offload as transformer_offload
 from probes.torch_engine.engine import TorchEngine
-from probes.torch_engine.links import Traffic
+from probes.torch_engine.links import LinkTraffic
 from probes.torch_engine.memory import give_back
 from probes.torch_engine.offload import (
     LEAST_PIECE,
@@ -103,7 +103,7 @@ def the_weights(model, offloaded=(), dtype=torch.float32):
 )
 def test_each_layer_is_there_when_its_turn_comes(monkeypatch, model, offloaded):
     monkeypatch.setattr(transformer_offload, "LEAST_PIECE", 1024)  # several pieces of even so small a layer
-    expected, weights, traffic = the_weights(model), the_weights(model, offloaded), Traffic()
+    expected, weights, traffic = the_weights(model), the_weights(model, offloaded), LinkTraffic()
     for _ in range(2):
         with closing(weights.in_turn(traffic)) as layers:
             for number, layer in enumerate(layers):
@@ -122,7 +122,7 @@ def test_each_layer_is_there_when_its_turn_comes(monkeypatch, model, offloaded):
 def test_a_pass_that_was_left_early_spoils_no_later_one():
     expected, weights = the_weights(TINY), the_weights(TINY, range(5))
     for turns in (1, 2, 3, 5):
-        with closing(weights.in_turn(Traffic())) as layers:
+        with closing(weights.in_turn(LinkTraffic())) as layers:
             for number in range(turns):
                 attention, _ = next(layers)
                 assert torch.equal(attention.qkv, expected.layers[number][0].qkv)
@@ -276,7 +276,7 @@ def test_layers_are_copied_while_others_are_computed():
     device, count, size = torch.device("cuda"), 8, 1 << 13
     layer = read_weights(
         replace(LLAMA, num_hidden_layers=1),
-        Layout(tp=1, stages=(range(1),), rank=0),
+        ProcessLayout(tp=1, stages=(range(1),), rank=0),
         RandomSource(device=device),
         dtype=torch.bfloat16,
         device=device,
@@ -300,7 +300,7 @@ def test_layers_are_copied_while_others_are_computed():
         return min(took)
 
     def one_pass(times):
-        with closing(stream.through(layers, Traffic())) as through:
+        with closing(stream.through(layers, LinkTraffic())) as through:
             for _ in through:
                 products(times)
 

@@ -10,7 +10,7 @@ if not GPU:
     os.environ["TRITON_INTERPRET"] = "1"  # read when the kernels are defined
 pytest.importorskip("triton")
 
-from probes.torch_engine.fused_kernels import Kernels  # noqa: E402
+from probes.torch_engine.fused_kernels import LayerKernels  # noqa: E402
 from probes.torch_engine.triton_kernels import BLOCK, attend_used, place_heads, split_count  # noqa: E402
 
 DEVICE = "cuda" if GPU else "cpu"
@@ -53,7 +53,7 @@ def test_heads_are_placed_as_pytorch_places_them(rows, length, heads, kv_heads, 
     angles = torch.rand(length, 1, 8, device=DEVICE)
     positions = torch.arange(3, 3 + length, device=DEVICE)
     seen = []
-    for function in (Kernels().place_heads, place_heads):
+    for function in (LayerKernels().place_heads, place_heads):
         memory = torch.zeros(rows, 2, 10, kv_heads, 16, device=DEVICE)
         kept = memory[:, 0], memory[:, 1]  # rows that lie apart, as in a cache of several layers
         q = function(joined, norms, 1e-5, (angles.cos(), angles.sin()), positions, kept)

@@ -13,9 +13,9 @@ import pytest
 
 from catalog.jsonl_store import json_rows
 from catalog.schema import InputError
-from probes.benchmark_plan import loads_of
+from probes.benchmark_plan import jobs_of
 from probes.vllm_engine.exported import (
-    Command,
+    ExportedCommand,
     adapted,
     adapted_environment,
     cache_labels,
@@ -52,7 +52,7 @@ def a_plan(*loads):
 
 
 def a_load(**changes):
-    (load,) = loads_of(a_plan({"model": LLAMA, "exported": one(7), "foretold_kv_tokens": 16_000}), "the plan")
+    (load,) = jobs_of(a_plan({"model": LLAMA, "exported": one(7), "foretold_kv_tokens": 16_000}), "the plan")
     return replace(load, **changes)
 
 
@@ -69,7 +69,7 @@ def test_servers_side_by_side_have_their_own_gpus_and_ports():
     assert adapted_environment(second, (2, 3), 125) == {
         "CUDA_VISIBLE_DEVICES": "3", "MASTER_PORT": "125", "VLLM_PORT": "127",
     }  # fmt: skip
-    alone = Command(argv=(), environment={})
+    alone = ExportedCommand(argv=(), environment={})
     assert adapted_environment(alone, (2, 3), 100)["CUDA_VISIBLE_DEVICES"] == "2,3"
 
 

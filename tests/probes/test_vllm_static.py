@@ -11,7 +11,7 @@ from catalog.models.find import find_model
 from catalog.runs import append_runs, read_runs
 from catalog.schema import Deployment, InputError
 from probes import static_benchmark as static
-from probes.benchmark_plan import SHAPES, Load, config_json, read_plan
+from probes.benchmark_plan import SHAPES, BenchmarkJob, config_json, read_plan
 from probes.gpu_telemetry import Profile
 from probes.static_benchmark import measure
 from probes.sweep import Sweep, outcomes
@@ -22,7 +22,7 @@ LLAMA = "meta-llama/Llama-2-7b-hf"
 
 
 def a_load(**changes):
-    load = Load(
+    load = BenchmarkJob(
         name="h200-llama-2-7b-tp2pp1dp1",
         model=find_model(LLAMA).value,
         role="fit",

@@ -5,13 +5,13 @@ import pytest
 from optuna.trial import TrialState
 
 from catalog.schema import InputError
-from search.external_study import Asking
+from search.external_study import ExternalStudy
 
 MOST = {"tp1pp1": 8, "tp2pp1": 8}
 
 
 def test_a_trial_is_what_was_chosen_and_holds_what_came_of_it():
-    asking = Asking(MOST)
+    asking = ExternalStudy(MOST)
     asking.tell(asking.ask({"tp2pp1": 3}), 0.02, doubt=0.4)
     asking.tell(asking.ask({"tp1pp1": 1, "tp2pp1": 1}), 0.001, doubt=0.01)
     asking.tell(asking.ask({"tp1pp1": 2}), None)
@@ -25,11 +25,11 @@ def test_a_trial_is_what_was_chosen_and_holds_what_came_of_it():
 
 def test_a_study_goes_on_where_a_process_ended(tmp_path):
     storage = tmp_path / "tune.journal"
-    first = Asking(MOST, storage=str(storage), study_name="live")
+    first = ExternalStudy(MOST, storage=str(storage), study_name="live")
     first.tell(first.ask({"tp1pp1": 1}), 0.1)
     first.ask({"tp2pp1": 1})
     first.study.enqueue_trial({"tp1pp1": 1, "tp2pp1": 0})
-    second = Asking(MOST, storage=str(storage), study_name="live")
+    second = ExternalStudy(MOST, storage=str(storage), study_name="live")
     assert [trial.state for trial in second.study.trials] == [TrialState.COMPLETE, TrialState.FAIL, TrialState.FAIL]
     second.tell(second.ask({"tp1pp1": 2}), 0.05)
     assert second.study.best_value == 0.05
@@ -38,4 +38,4 @@ def test_a_study_goes_on_where_a_process_ended(tmp_path):
 
 def test_a_storage_that_cannot_be_used_is_said_in_one_line(tmp_path):
     with pytest.raises(InputError, match=r"^[^\n]+$"):
-        Asking(MOST, storage=f"{tmp_path}/none.txt")
+        ExternalStudy(MOST, storage=f"{tmp_path}/none.txt")

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search.scores import Pool, Question, Scores, tied_ranks
+from search.scores import Objective, ScoredPoints, Scores, tied_ranks
 from search.space import Axis, Space
 
 
@@ -19,13 +19,13 @@ def pool(values, *, violations=None, direction="minimize", tie_break=None, names
         limits=("memory",) if violations is None else tuple("abc"[: len(violations[0])]),
         attributes={"half": np.arange(len(values)) // 2},
     )
-    question = Question(
+    question = Objective(
         space=space,
         objective=lambda _: scores,
         directions=dict.fromkeys(names[: values.shape[1]], direction),
         tie_break=tie_break or {},
     )
-    return Pool.of(question, *next(space.chunks()))
+    return ScoredPoints.of(question, *next(space.chunks()))
 
 
 def order(made):

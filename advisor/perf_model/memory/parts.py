@@ -10,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from advisor.perf_model.deployment_arrays import Layout
+    from advisor.perf_model.deployment_arrays import DeploymentArrays
     from catalog.units import Array
 
 
@@ -45,7 +45,7 @@ class Memory:
         return Memory(**{name: getattr(self, name)[rows] for name in self.__slots__})
 
 
-def engine_gib(layout: Layout) -> Array:
+def engine_gib(layout: DeploymentArrays) -> Array:
     """Memory outside torch that counts against the engine's share, as vLLM 0.24 reported it on H200.
 
     0.22 GiB on one GPU, 0.54 in a tensor-parallel group (custom all-reduce), 0.06 on a pipeline stage. The CUDA context

@@ -27,7 +27,7 @@ from probes.torch_engine.model_settings import MODEL_TYPES
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from advisor.perf_model.deployment_arrays import Layout
+    from advisor.perf_model.deployment_arrays import DeploymentArrays
     from catalog.schema import Cluster, Deployment, Gpu, Model
 
 CONTEXT_GIB = 0.5145
@@ -48,7 +48,7 @@ AGREEMENT = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Use:
+class MemoryUse:
     """Memory in use on the fullest GPU while a batch runs, GiB."""
 
     activations_gib: float
@@ -97,7 +97,7 @@ def _gaps(stage: Stage) -> int:
     return loaded(stage).reserved - stage.weight_bytes()
 
 
-def torch_memory(model: Model, cluster: Cluster, layout: Layout) -> Memory:
+def torch_memory(model: Model, cluster: Cluster, layout: DeploymentArrays) -> Memory:
     """``advisor.perf_model.memory.vllm.memory`` for the engine "torch" and a model that it runs."""
     device, gpu = cluster.gpu.memory_gib, cluster.gpu
     columns = ("tp", "pp", "weight_bytes", "offload", "max_model_len", "compiled", "max_num_batched_tokens")
@@ -174,10 +174,10 @@ def streams_used(deployment: Deployment, shapes: Iterable[tuple[int, int]], *, a
     return found
 
 
-def use(
+def memory_use(
     model: Model, gpu: Gpu, deployment: Deployment, batch: int, input_len: int, *, kv_tokens: int, streams: int,
     limit_gib: float = float("inf"),
-) -> list[Use]:  # fmt: skip
+) -> list[MemoryUse]:  # fmt: skip
     """Memory of each stage's GPU while ``batch`` prompts of ``input_len`` tokens run in a resolved deployment.
 
     ``streams`` as ``streams_used`` counts them.
@@ -216,7 +216,7 @@ def use(
         allocator.take(logits)
         activations = stage.pass_bytes(tokens) + tables + sent * state + logits + (1 + streams) * stage.workspace
         total = CONTEXT_GIB + RUNNING_GIB[kind] + (allocator.reserved + graphs) / GIB
-        found.append(Use(activations_gib=activations / GIB, graphs_gib=graphs / GIB, total_gib=total))
+        found.append(MemoryUse(activations_gib=activations / GIB, graphs_gib=graphs / GIB, total_gib=total))
     return found
 
 
@@ -237,7 +237,7 @@ def largest_batch(model: Model, gpu: Gpu, deployment: Deployment, input_len: int
     def runs(batch: int) -> bool:
         streams = streams_used(deployment, [(batch, input_len)], agreement=False)[0]
         try:
-            use(
+            memory_use(
                 model, gpu, deployment, batch, input_len, kv_tokens=batch * (input_len + output_len), streams=streams,
                 limit_gib=gpu.memory_gib,
             )  # fmt: skip

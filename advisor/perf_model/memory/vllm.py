@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from advisor.perf_model.deployment_arrays import ACTIVATION_BYTES, Layout
+from advisor.perf_model.deployment_arrays import ACTIVATION_BYTES, DeploymentArrays
 from advisor.perf_model.memory.parts import Memory, engine_gib
 from advisor.perf_model.operators import EXPERTS_ONLY, kv_heads, kv_numbers_per_token
 from catalog.engines import find_engine, kv_groups, pipeline_layers, reserves_graphs
@@ -30,7 +30,7 @@ VOCABULARY_MULTIPLE = 64.0
 """vLLM pads the vocabulary to this before slicing it (vocab_parallel_embedding.py)."""
 
 
-def layer_elements(model: Model, layout: Layout) -> tuple[Array, Array, Array]:
+def layer_elements(model: Model, layout: DeploymentArrays) -> tuple[Array, Array, Array]:
     """Weights on one GPU, in elements: (attention of one layer, dense feed-forward of one, experts of one).
 
     The attention part counts the layer's norms and biases; the experts part the router and shared experts.
@@ -69,7 +69,7 @@ def layer_elements(model: Model, layout: Layout) -> tuple[Array, Array, Array]:
     return attention + 0.0 * tp, dense + 0.0 * tp, experts + 0.0 * tp
 
 
-def plain_elements(model: Model, layout: Layout) -> tuple[Array, Array, Array]:
+def plain_elements(model: Model, layout: DeploymentArrays) -> tuple[Array, Array, Array]:
     """Of ``layer_elements`` those that stay in 16 bits whatever the weight format: norms, biases, routers and gates.
 
     And all of attention where only the experts are quantised.
@@ -96,7 +96,7 @@ def plain_elements(model: Model, layout: Layout) -> tuple[Array, Array, Array]:
     return attention, dense, experts
 
 
-def _experts_held(model: Model, layout: Layout) -> Array:
+def _experts_held(model: Model, layout: DeploymentArrays) -> Array:
     """Routed experts' worth of weights on the fullest GPU: slices of all of them, or whole ones, unevenly if need be."""
     return np.where(layout.ep > 1, np.ceil(model.num_experts / layout.ep), model.num_experts / layout.tp)
 
@@ -129,7 +129,7 @@ SAMPLER_BYTES = 16.0
 of a tensor-parallel group holds its slice: Llama-3.1-8B at TP4 reported less than whole copies would take."""
 
 
-def activation_gib(model: Model, layout: Layout) -> Array:
+def activation_gib(model: Model, layout: DeploymentArrays) -> Array:
     """Peak of the pass that vLLM profiles: ``max_num_batched_tokens`` tokens, then a sampler of ``max_num_seqs`` rows.
 
     A dense layer holds three hidden states, the gate and up product, and the activated half; an expert layer the rows of
@@ -157,7 +157,7 @@ GRAPH_GIB_PER_LAYER = 0.0132
 GRAPHS = 51.0
 
 
-def graph_gib(model: Model, layout: Layout, reserved: bool) -> Array:
+def graph_gib(model: Model, layout: DeploymentArrays, reserved: bool) -> Array:
     """What is set aside for CUDA graphs before the cache is sized; nothing where the engine does not (``reserved``)."""
     largest = np.minimum(np.minimum(2.0 * layout.max_num_seqs, 512.0), layout.max_num_batched_tokens)
     graphs = 3.0 + np.minimum(largest, 248.0) / 8.0 + np.maximum(largest - 240.0, 0.0) / 16.0
@@ -174,7 +174,7 @@ QUANTISED_GIB = 0.3
 profiled pass of Llama-3.1-8B, Qwen2.5-14B and Llama-3.1-70B at 8192 and 16384 tokens; the middle, for what it is is unknown."""
 
 
-def memory(model: Model, cluster: Cluster, layout: Layout, engine: str = "vllm") -> Memory:
+def memory(model: Model, cluster: Cluster, layout: DeploymentArrays, engine: str = "vllm") -> Memory:
     """Memory of each of the n deployments; see ``Memory``.
 
     ``gpu_memory_utilization`` is a share of the device (vLLM, SGLang as we start it) or of what weights and activations
@@ -276,7 +276,7 @@ def spread_gib(engine: str, gpu: Gpu) -> float:
     return SPREAD_GIB[engine] if gpu.name in MEASURED_ON else math.hypot(SPREAD_GIB[engine], ELSEWHERE_GIB)
 
 
-def blocks_of_request(model: Model, tokens: Array, layout: Layout) -> Array:
+def blocks_of_request(model: Model, tokens: Array, layout: DeploymentArrays) -> Array:
     """KV blocks that one request of ``tokens`` tokens takes at the most, all groups of layers together, shape (n,).
 
     A sliding-window layer keeps its window and the chunk being computed (``catalog.engines.KvGroups.blocks``).
@@ -287,16 +287,16 @@ def blocks_of_request(model: Model, tokens: Array, layout: Layout) -> Array:
     return np.asarray(groups.full * whole + groups.windowed * kept)
 
 
-def max_concurrency(model: Model, room: Memory, layout: Layout, tokens: Array) -> Array:
+def max_concurrency(model: Model, room: Memory, layout: DeploymentArrays, tokens: Array) -> Array:
     """Requests of ``tokens`` tokens that the KV cache of one replica holds at once, shape (n,)."""
     return np.asarray(np.floor(np.maximum(room.kv_blocks, 0.0) / _blocks_of(model, room, layout, tokens)))
 
 
-def _blocks_of(model: Model, room: Memory, layout: Layout, tokens: Array) -> Array:
+def _blocks_of(model: Model, room: Memory, layout: DeploymentArrays, tokens: Array) -> Array:
     return np.where(room.block_tokens > 1, blocks_of_request(model, tokens, layout), tokens)
 
 
-def request_gib(model: Model, room: Memory, layout: Layout, tokens: Array) -> Array:
+def request_gib(model: Model, room: Memory, layout: DeploymentArrays, tokens: Array) -> Array:
     """KV of one request of ``tokens`` tokens on the fullest GPU, shape (n,)."""
     alone = room.kv_bytes_per_token * room.block_tokens / GIB
     block = np.where(room.kv_blocks > 0, room.kv_gib / np.maximum(room.kv_blocks, 1.0), alone)
