@@ -96,7 +96,7 @@ def workers():
         with suppress(OSError):
             parent = int(path.read_text().rpartition(")")[2].split()[1])
             told = (path.parent / "environ").read_bytes() if parent == os.getpid() else b""
-            if b"MASTER_PORT=" in told and b"collectives.times" in (path.parent / "cmdline").read_bytes():
+            if b"MASTER_PORT=" in told and b"collective_times" in (path.parent / "cmdline").read_bytes():
                 found[int(told.partition(b"\0RANK=")[2].partition(b"\0")[0])] = int(path.parent.name)
     return found
 

@@ -25,7 +25,7 @@ from probes.reference import PROMPT, compare, sequences
 from probes.static_benchmark import OutOfMemory, fitting, measure
 from probes.sweep_command import Order
 from probes.torch_engine import load_findings as torch_findings
-from probes.torch_engine import static as torch_static
+from probes.torch_engine import load_worker
 from probes.torch_engine.engine import TorchEngine
 from probes.torch_engine.memory import PARTS, MutedLinks, needed_bytes, together
 from probes.torch_engine.plain_reference import reference_logits
@@ -310,16 +310,16 @@ def test_a_process_that_runs_out_of_memory_while_others_wait_for_it_leaves_a_row
         engine.running = (4, 8, 1)
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB.")
 
-    monkeypatch.setattr(torch_static, "record", record)
+    monkeypatch.setattr(load_worker, "record", record)
     with pytest.raises(torch.OutOfMemoryError):
-        torch_static.run_load(order, 0, "cpu", meeting="", meter=Meter(()))
+        load_worker.run_load(order, 0, "cpu", meeting="", meter=Meter(()))
     (run,) = read_runs(tmp_path / "runs.jsonl")
     assert (run.oom, run.run_id) == (True, "load-b4-i8-o4")
 
 
 def test_a_load_that_cannot_start_ends_well_with_a_row(model, tmp_path, monkeypatch):
     monkeypatch.setattr("probes.torch_engine.engine.read_weights", OutWhen(None, lambda *_, **__: True))
-    torch_static.run_load(an_order(a_load(model), tmp_path), 0, "cpu", meeting="", meter=Meter(()))
+    load_worker.run_load(an_order(a_load(model), tmp_path), 0, "cpu", meeting="", meter=Meter(()))
     (run,) = read_runs(tmp_path / "runs.jsonl")
     assert (run.oom, run.run_id, run.engine) == (True, "load-b2-i8-o4", "torch")
 
