@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from .standin_server import Pace, serving
+from tests.standin_server import Pace, serving
 
 PACE = Pace(step_s=0.01, step_s_per_seq=0.0, prefill_s_per_token=0.0, max_num_seqs=2, failing=frozenset({3}))
 

@@ -17,7 +17,7 @@ source = "round figures"
 @pytest.fixture
 def model(tmp_path, home, monkeypatch):
     """Folder of a tiny model, and a home in which this CPU is a GPU; processes run on one thread and find the packages."""
-    from tests.probes.torch_world import TINY
+    from tests.probes.torch_engine.torch_world import TINY
 
     (tmp_path / "tiny").mkdir()
     (tmp_path / "tiny" / "config.json").write_text(json.dumps(TINY))

@@ -99,7 +99,7 @@ def sweeping(folder, module, shared, load, *, bad, faulty, **rest):
 def torch(folder):
     pytest.importorskip("torch")
     pytest.importorskip("safetensors")
-    from tests.probes.torch_world import TINY
+    from tests.probes.torch_engine.torch_world import TINY
 
     config = {**TINY, "max_position_embeddings": 256}
     for name in ("tiny", "broken"):

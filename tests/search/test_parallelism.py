@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from catalog.engines import check_layout, resolve
 from catalog.schema import Deployment, InputError
 from search.parallelism import Parallelism, most_replicas, parallelisms
-
-from .serving import cluster, model
+from tests.search.serving import cluster, model
 
 MOE = {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 14336}
 clusters = st.builds(cluster, st.sampled_from([1, 2, 3, 4, 6, 8]), st.integers(1, 3))

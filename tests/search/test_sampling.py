@@ -7,8 +7,7 @@ from catalog.schema import InputError
 from search.scores import Scores
 from search.space import Axis, Space
 from search.study import TRIALS, explore
-
-from .serving import Serving, deployments, directions, many_deployments
+from tests.search.serving import Serving, deployments, directions, many_deployments
 
 
 def optimum(space, objective):

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 import search
 from catalog.schema import InputError
 from search.space import CHUNK, Axis, Space, batch_sizes
-
-from .serving import deployments
+from tests.search.serving import deployments
 
 numbers = st.lists(st.integers(1, 50), min_size=1, max_size=6)
 texts = st.lists(st.sampled_from(["auto", "fp8", "int4", "bfloat16"]), min_size=1, max_size=4)

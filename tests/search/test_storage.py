@@ -13,8 +13,7 @@ from optuna.storages import InMemoryStorage, JournalStorage, RDBStorage
 from catalog.schema import InputError
 from search.storage import open_storage, readable_errors, redacted
 from search.study import explore
-
-from .serving import Serving, deployments, directions
+from tests.search.serving import Serving, deployments, directions
 
 SECRET = "hunter2"
 

@@ -18,8 +18,7 @@ from search.scores import Scores
 from search.space import Axis, Space
 from search.storage import open_storage
 from search.study import BEST_KEPT, FRONT_STORED, explore
-
-from .serving import Serving, deployments, directions, layouts
+from tests.search.serving import Serving, deployments, directions, layouts
 
 FILL = {"num_gpus": "maximize"}
 

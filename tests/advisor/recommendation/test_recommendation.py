@@ -1,0 +1,377 @@
+"""What is recommended is the best there is, and what is said of it is true."""
+
+import json
+import math
+import re
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from advisor.perf_model.deployment_arrays import DeploymentArrays
+from advisor.prediction.evidence import Evidence
+from advisor.prediction.prediction import Prediction
+from advisor.recommendation.recommendation import OBJECTIVES, recommend
+from catalog.engines import find_engine, tp_problem
+from catalog.gpus import find_gpu, parse_cluster
+from catalog.models.find import find_model
+from catalog.schema import Cluster, Deployment, InputError, Slo, Workload
+from tests.advisor.strategies import MODELS
+
+ENGINE = find_engine("vllm")
+MOST = 1024
+NO_LIMITS, USUAL = Slo(), Workload()
+
+
+def replicas(cluster, tp, pp):
+    """How many replicas of tp x pp GPUs a cluster holds: within a node, or on whole nodes with tp inside each."""
+    node = cluster.gpus_per_node
+    if tp > node:
+        return 0
+    if tp * pp <= node:
+        return node // (tp * pp) * cluster.nodes
+    return 0 if tp * pp % node or node % tp else cluster.num_gpus // (tp * pp)
+
+
+def layouts(model, cluster):
+    for tp in range(1, cluster.num_gpus + 1):
+        for pp in range(1, min(cluster.num_gpus // tp, model.num_hidden_layers) + 1):
+            for dp in range(1, replicas(cluster, tp, pp) + 1):
+                for ep in {1, tp} if model.num_experts else {1}:
+                    if ep <= max(model.num_experts, 1) and not tp_problem(model, tp, experts_whole=ep > 1):
+                        yield tp, pp, dp, ep
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question, and its answer by brute force: every layout with every batch from 1 on, no grid, no search."""
+
+    model: str
+    cluster: Cluster
+    objective: str = "throughput_per_gpu"
+    slo: Slo = NO_LIMITS
+    workload: Workload = USUAL
+    max_batch: int = MOST
+
+    def evaluate(self, tp, pp, dp, ep, batch):
+        """Batches of one layout, each evaluated as the one deployment it is."""
+        model, gpu = find_model(self.model).value, self.cluster.gpu
+        parameters = Evidence.of(None, engine="vllm", gpu=gpu).marginal("vllm", gpu).parameters
+        columns = {
+            "tp": np.full(len(batch), tp), "pp": pp, "dp": dp, "ep": ep, "max_num_seqs": batch,
+            "max_num_batched_tokens": ENGINE.batch_defaults(gpu).max_num_batched_tokens,
+            "max_model_len": model.max_position_embeddings,
+        }  # fmt: skip
+        return Prediction.of(
+            model, self.cluster, DeploymentArrays.from_columns(columns, model, gpu), batch=batch,
+            input_len=self.workload.input_len, output_len=self.workload.output_len, regime="steady",
+            parameters=parameters,
+        )  # fmt: skip
+
+    def loss(self, found, gpus):
+        """What the objective makes of each batch, smaller is better; infinite where a limit is broken."""
+        times, layout = found.times, found.setting.layout
+        kept = found.setting.memory.fits & (found.concurrency >= found.batch)
+        kept &= found.batch <= layout.max_num_batched_tokens
+        for metric in ("ttft_ms", "tpot_ms", "e2e_ms"):
+            limit = getattr(self.slo, metric)
+            kept &= limit is None or getattr(times, metric) <= limit
+        value = {
+            "throughput_per_gpu": gpus / times.output_tok_s, "throughput": 1 / times.output_tok_s,
+            "cost": gpus / times.output_tok_s, "latency": times.e2e_ms, "tpot": times.tpot_ms, "ttft": times.ttft_ms,
+        }[self.objective]  # fmt: skip
+        return np.where(kept, value, np.inf)
+
+    def optimum(self):
+        best = np.inf
+        for tp, pp, dp, ep in layouts(find_model(self.model).value, self.cluster):
+            batch = np.arange(1.0, self.max_batch + 1)
+            if self.workload.concurrency is not None:
+                batch = np.array([float(math.ceil(self.workload.concurrency / dp))])
+            best = min(best, self.loss(self.evaluate(tp, pp, dp, ep, batch), tp * pp * dp).min())
+        return best
+
+    def answer(self, **options):
+        return recommend(
+            self.model, self.cluster, objective=self.objective, slo=self.slo, workload=self.workload,
+            max_batch=self.max_batch, top=1, price=2.0, **options,
+        )  # fmt: skip
+
+    def check(self):
+        """The answer is the optimum, and evaluated alone it is as good as is said."""
+        found, optimum = self.answer(), self.optimum()
+        if found.best is None:
+            assert optimum == np.inf, "there is a feasible deployment"
+            return
+        chosen = found.best.deployment
+        batch = np.array([float(found.best.batch)])
+        alone = self.evaluate(chosen.tp, chosen.pp, chosen.dp, chosen.ep, batch)
+        assert self.loss(alone, chosen.num_gpus)[0] == pytest.approx(optimum, rel=1e-9)
+        assert found.best.output_tok_s == pytest.approx(alone.times.output_tok_s[0], rel=1e-12)
+        assert found.exact
+
+
+def on(gpus):
+    return parse_cluster(gpus).value
+
+
+LIMITS = [Slo(), Slo(tpot_ms=40), Slo(ttft_ms=400, tpot_ms=60), Slo(e2e_ms=20000)]
+PAIRS = [
+    ("llama-13b", "4xA100"), ("llama-3.1-8b", "1xL40S"), ("qwen2.5-7b", "6xL40S"), ("mixtral-8x7b", "8xA100"),
+    ("qwen3-30b-a3b", "2x2xH100"), ("gemma-3-27b", "1xA100"), ("deepseek-v2-lite", "3xA100"), ("opt-6.7b", "2xV100-32GB"),
+    ("phi-4", "2x8xH100"), ("llama-3.1-70b", "16xA100"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("turn", [0, 1])
+@pytest.mark.parametrize(("model", "gpus"), PAIRS)
+def test_the_optimum_of_brute_force(model, gpus, turn):
+    """Ten models, each under two objectives and limits; every objective and every limit has its turns."""
+    at = PAIRS.index((model, gpus)) + turn * len(PAIRS) // 2
+    objective = list(OBJECTIVES)[(at + 3 * turn) % len(OBJECTIVES)]
+    Asked(model, on(gpus), objective, LIMITS[at % len(LIMITS)]).check()
+
+
+@pytest.mark.parametrize("count", range(1, 17))
+def test_the_optimum_on_every_cluster_up_to_sixteen(count):
+    """Any number of GPUs: on one node up to eight, on two where it is even, in one long node otherwise."""
+    nodes = 2 if count > 8 and count % 2 == 0 else 1
+    cluster = Cluster(gpu=find_gpu("H100").value, gpus_per_node=count // nodes, nodes=nodes)
+    objective = ("throughput_per_gpu", "latency", "cost", "tpot")[count % 4]
+    Asked("llama-3.1-70b", cluster, objective, Slo(tpot_ms=30) if count % 3 else Slo(), max_batch=96).check()
+
+
+@pytest.mark.parametrize("concurrency", [1, 7, 100, 333])
+def test_the_optimum_with_a_stated_number_in_flight(concurrency):
+    Asked(
+        "llama-13b",
+        on("4xA100"),
+        "throughput",
+        workload=Workload(input_len=512, output_len=128, concurrency=concurrency),
+    ).check()
+    Asked(
+        "llama-13b", on("4xA100"), "latency", workload=Workload(input_len=512, output_len=128, concurrency=concurrency)
+    ).check()
+
+
+def test_one_at_a_time_is_the_same_as_side_by_side():
+    """A double loop over single deployments finds what arrays of them find, bit for bit."""
+    asked = Asked("mixtral-8x7b", on("4xA100"), max_batch=6)
+    for tp, pp, dp, ep in layouts(find_model(asked.model).value, asked.cluster):
+        together = asked.evaluate(tp, pp, dp, ep, np.arange(1.0, 7.0))
+        for i in range(6):
+            alone = asked.evaluate(tp, pp, dp, ep, np.array([i + 1.0]))
+            for metric in ("ttft_ms", "tpot_ms", "e2e_ms", "output_tok_s"):
+                assert getattr(alone.times, metric)[0] == getattr(together.times, metric)[i]
+
+
+def test_sampled_within_a_percent_of_the_optimum_of_a_million():
+    """Many budgets and formats on two nodes: a thousandth of the points is enough."""
+    question = {
+        "objective": "throughput_per_gpu", "slo": Slo(tpot_ms=25, ttft_ms=300), "dtypes": ["bfloat16", "fp8", "int8"],
+        "kv_dtypes": ["auto", "fp8"], "max_num_batched_tokens": list(range(256, 8193, 256)), "top": 1,
+    }  # fmt: skip
+    exact = recommend("llama-3.1-8b", "2x8xH100", **question)
+    assert exact.exact
+    assert 500_000 < exact.evaluated < 2_000_000
+    sampled = recommend("llama-3.1-8b", "2x8xH100", trials=300, **question)
+    assert not sampled.exact
+    assert sampled.evaluated < exact.evaluated / 10
+    assert sampled.best.output_tok_s_per_gpu > 0.99 * exact.best.output_tok_s_per_gpu
+    assert sampled.best.tpot_ms <= 25
+    assert sampled.best.ttft_ms <= 300
+
+
+@settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    model=st.sampled_from(MODELS()), gpu=st.sampled_from(["A100", "H100", "L40S", "V100-32GB", "B200-SXM", "T4"]),
+    count=st.sampled_from([1, 2, 3, 4, 8]), objective=st.sampled_from(sorted(OBJECTIVES)),
+    tpot=st.sampled_from([None, 5.0, 20.0, 100.0]), ttft=st.sampled_from([None, 50.0, 500.0]),
+    input_len=st.sampled_from([16, 512, 1500]), concurrency=st.sampled_from([None, None, 1, 40]),
+)  # fmt: skip
+def test_the_recommended_one_fits_and_keeps_every_limit(**drawn):
+    model, gpu, count, objective = (drawn[name] for name in ("model", "gpu", "count", "objective"))
+    tpot, ttft, input_len, concurrency = (drawn[name] for name in ("tpot", "ttft", "input_len", "concurrency"))
+    workload = Workload(input_len=input_len, output_len=100, concurrency=concurrency)
+    slo = Slo(tpot_ms=tpot, ttft_ms=ttft)
+    try:
+        found = recommend(
+            model, f"{count}x{gpu}", objective=objective, workload=workload, slo=slo, max_batch=64, price=1.0, top=3
+        )
+    except InputError:
+        return  # the engine has no such format on such a GPU
+    if found.best is None:
+        assert found.relaxations
+        assert found.candidates == found.pareto == ()
+        return
+    for shown in (found.best, *found.candidates, *found.pareto):
+        assert shown.fits
+        assert shown.running == shown.batch <= shown.max_concurrency
+        assert tpot is None or shown.tpot_ms <= tpot
+        assert ttft is None or shown.ttft_ms <= ttft
+        assert shown.deployment.num_gpus <= count
+        assert shown.deployment.max_num_seqs == shown.batch
+        assert shown.deployment.max_model_len >= input_len + 100
+        assert concurrency is None or shown.batch == math.ceil(concurrency / shown.deployment.dp)
+        assert not tp_problem(model, shown.deployment.tp, experts_whole=shown.deployment.ep > 1)
+
+
+def changed(asked, relaxation):
+    """The question with one relaxation applied, as its words say."""
+    if match := re.fullmatch(r"(TTFT|TPOT|E2E) limit of (\S+) ms instead of \S+ ms", relaxation):
+        return replace(asked, slo=replace(asked.slo, **{f"{match[1].lower()}_ms": float(match[2])})), {}
+    if match := re.fullmatch(r"at most (\d+) requests in flight instead of \d+", relaxation):
+        return replace(asked, workload=replace(asked.workload, concurrency=int(match[1]))), {}
+    if match := re.fullmatch(r"(fp8|int4) weights", relaxation):
+        return asked, {"dtypes": [match[1]]}
+    if match := re.fullmatch(r"(\d+) more GPUs? \((.+)\)", relaxation):
+        cluster = on(match[2])
+        assert cluster.num_gpus - asked.cluster.num_gpus == int(match[1])
+        return replace(
+            asked, cluster=replace(asked.cluster, gpus_per_node=cluster.gpus_per_node, nodes=cluster.nodes)
+        ), {}
+    raise AssertionError(f"unknown relaxation {relaxation!r}")
+
+
+INFEASIBLE = [
+    Asked("llama-3.1-70b", on("1xA100")),
+    Asked("llama-13b", on("4xA100"), slo=Slo(tpot_ms=2)),
+    Asked("llama-13b", on("2xA100"), slo=Slo(tpot_ms=20), workload=Workload(concurrency=512)),
+    Asked("llama-13b", on("2xA100"), slo=Slo(e2e_ms=2000)),
+    Asked("qwen2.5-7b", on("1xL40S"), slo=Slo(ttft_ms=20, tpot_ms=100)),
+    Asked("llama-3.1-8b", on("2xL40S"), workload=Workload(input_len=2048, output_len=512, concurrency=3000)),
+    Asked("gemma-3-27b", on("1xL40S")),
+    Asked("mixtral-8x7b", on("2xL40S"), slo=Slo(ttft_ms=5000)),
+    Asked("deepseek-v3", on("8xH100")),
+]
+
+
+@pytest.mark.parametrize("asked", INFEASIBLE, ids=lambda asked: f"{asked.model} {asked.cluster}")
+def test_every_relaxation_is_enough_alone(asked):
+    """And none is larger than need be: a tenth less of the limit, or half the GPUs added, is not enough."""
+    found = asked.answer()
+    assert found.best is None
+    assert found.relaxations
+    for relaxation in found.relaxations:
+        eased, options = changed(asked, relaxation)
+        assert eased.answer(**options).best is not None, relaxation
+        if "limit of" in relaxation:
+            metric = f"{relaxation[:4].strip().lower()}_ms"
+            tighter = replace(eased, slo=replace(eased.slo, **{metric: 0.88 * getattr(eased.slo, metric)}))
+            assert tighter.answer().best is None, relaxation
+        elif "requests" in relaxation:
+            more = replace(eased, workload=replace(eased.workload, concurrency=eased.workload.concurrency + 1))
+            fewer = replace(eased, workload=replace(eased.workload, concurrency=eased.workload.concurrency // 2 + 1))
+            assert more.answer().best is None, relaxation
+            assert fewer.answer().best is not None, relaxation
+        elif "GPU" in relaxation and eased.cluster.nodes == 1:
+            less = replace(eased, cluster=replace(eased.cluster, gpus_per_node=eased.cluster.gpus_per_node - 1))
+            assert less.answer().best is None, relaxation
+
+
+def test_what_nothing_alone_can_do_is_said():
+    found = Asked("llama-13b", on("1xA100"), slo=Slo(tpot_ms=0.5, ttft_ms=0.5)).answer()
+    assert found.best is None
+    (told,) = found.relaxations
+    assert told.startswith("nothing alone is enough")
+
+
+def test_the_nearest_is_shown_where_nothing_is_feasible():
+    found = Asked("llama-13b", on("4xA100"), slo=Slo(tpot_ms=2)).answer()
+    assert found.nearest.tpot_ms > 2
+    everything = recommend("llama-13b", on("4xA100"), objective="tpot", top=1)
+    assert found.nearest.tpot_ms == pytest.approx(everything.best.tpot_ms)
+    assert Asked("llama-3.1-70b", on("1xA100")).answer().nearest is None  # nothing that runs comes near
+
+
+def test_candidates_and_front():
+    found = recommend("llama-13b", "4xA100", top=50)
+    per_gpu = [shown.output_tok_s_per_gpu for shown in found.candidates]
+    assert per_gpu == sorted(per_gpu, reverse=True)
+    assert found.best is found.candidates[0]
+    placed = [(e.deployment.tp, e.deployment.pp, e.deployment.ep) for e in found.candidates]
+    assert len(set(placed)) == len(placed)
+    for one in found.pareto:
+        better = [
+            other for other in found.pareto
+            if other.output_tok_s_per_gpu > one.output_tok_s_per_gpu * (1 + 1e-9) and other.tpot_ms < one.tpot_ms * (1 - 1e-9)
+        ]  # fmt: skip
+        assert not better
+    assert sum(found.importances.values()) == pytest.approx(1)
+
+
+def test_ties_fill_the_cluster_for_throughput_and_spare_gpus_for_cost():
+    """Replicas serve as many a GPU however few there are."""
+    assert recommend("llama-3.1-8b", "4xA100", top=1).best.deployment.num_gpus == 4
+    assert recommend("llama-3.1-8b", "4xA100", objective="cost", price=1.0, top=1).best.deployment.num_gpus == 1
+
+
+def test_to_dict_is_plain_json_and_the_frame_has_the_candidates():
+    for found in (
+        recommend("llama-13b", "2xA100", top=4),
+        Asked("llama-13b", on("1xA100"), slo=Slo(tpot_ms=2)).answer(),
+    ):
+        body = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+        assert body["model"] == "meta-llama/Llama-2-13b-hf"
+        assert len(body["candidates"]) == len(found.candidates)
+        assert (body["best"] is None) == (found.best is None)
+        frame = found.to_frame()
+        assert len(frame) == len(found.candidates)
+        for shown, of in zip(found.candidates, frame.to_dict("records"), strict=True):
+            assert of["batch"] == shown.batch
+            assert of["output_tok_s_per_gpu_low"] <= of["output_tok_s_per_gpu"] <= of["output_tok_s_per_gpu_high"]
+
+
+def test_the_command_starts_what_is_recommended():
+    found = recommend("llama-13b", "4xA100", top=1)
+    chosen, argv = found.best.deployment, list(found.command)
+    assert argv[:3] == ["vllm", "serve", "meta-llama/Llama-2-13b-hf"]
+    assert argv[argv.index("--tensor-parallel-size") + 1] == str(chosen.tp)
+    assert argv[argv.index("--max-num-seqs") + 1] == str(found.best.batch)
+    assert isinstance(chosen, Deployment)
+
+
+def test_small_token_budgets_bound_the_batch():
+    """Every running sequence needs a token a step: no recommendation that the engine would refuse to start."""
+    found = recommend("llama-3.1-8b", "1xA100", max_num_batched_tokens=[64, 128], top=5)
+    for shown in found.candidates:
+        assert shown.batch <= shown.deployment.max_num_batched_tokens
+
+
+def test_more_in_flight_than_a_token_budget_is_infeasible_not_an_error():
+    found = Asked("llama-13b", on("4xA100"), workload=Workload(concurrency=100_000)).answer()
+    assert found.best is None
+    assert any("requests in flight" in told for told in found.relaxations)
+
+
+REFUSALS = [
+    ({"objective": "speed"}, "throughput_per_gpu"), ({"workload": Workload(rate=3.0)}, "simulator"),
+    ({"slo": Slo(tpot_ms=10, percentile=99)}, "simulator"), ({"slo": Slo(tpot_ms=-1)}, "tpot_ms is -1"),
+    ({"slo": Slo(ttft_ms=math.nan)}, "ttft_ms is nan"), ({"slo": Slo(ttft_ms=200, e2e_ms=100)}, "contradicts"),
+    ({"workload": Workload(concurrency=0)}, "concurrency is 0"), ({"workload": Workload(input_len=4000, output_len=500)}, "4096"),
+    ({"max_batch": 0}, "max_batch is 0"), ({"top": 0}, "top is 0"), ({"trials": 0}, "trials is 0"),
+    ({"dtypes": ["fp9"]}, "fp8"), ({"max_num_batched_tokens": [0]}, "is 0"), ({"gpus": "0xA100"}, "0"),
+    ({"model": "lama-13b"}, "llama-13b"), ({"engine": "vlm"}, "vllm"), ({"gpus": "4xA10000"}, "A100"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "told"), REFUSALS, ids=lambda value: str(value)[:50])
+def test_what_cannot_be_asked_is_refused_in_one_line(changes, told):
+    with pytest.raises(InputError) as refusal:
+        recommend(**{"model": "llama-13b", "gpus": "4xA100", **changes})
+    assert told in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_three_gpus_are_used_as_far_as_heads_divide():
+    found = recommend("llama-13b", "3xA100", objective="throughput", top=5)
+    assert all(shown.deployment.tp in (1, 2) for shown in found.candidates)
+    assert found.best.deployment.num_gpus == 3
+
+
+def test_a_cache_that_decides_the_format_is_compared_with_others_in_that_format():
+    found = recommend("llama-13b", "2xH100", kv_dtypes=["auto", "fp8"], runs=[])
+    assert {each.deployment.dtype for each in found.candidates} == {"bfloat16"}
+    assert found.best.deployment.kv_dtype == "fp8"
