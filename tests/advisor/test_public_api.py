@@ -12,6 +12,8 @@ import pytest
 import advisor
 from catalog import schema
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

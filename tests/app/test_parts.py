@@ -15,6 +15,8 @@ import app
 from app.downloads import archive
 from app.frame import plain
 
+pytestmark = pytest.mark.process
+
 FOLDER = Path(app.__file__).parent
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.browser
+
 api = pytest.importorskip("playwright.sync_api", reason="journeys need Playwright")
 expect = api.expect
 MOST_MS = 60_000

@@ -3,6 +3,10 @@
 import subprocess
 import sys
 
+import pytest
+
+pytestmark = pytest.mark.process
+
 HEAVY = ("pandas", "scipy", "optuna", "huggingface_hub", "torch", "numpy", "difflib", "logging", "catalog.runs")
 
 BASELINE = """

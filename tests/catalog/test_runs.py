@@ -21,6 +21,8 @@ from catalog.models.find import find_model
 from catalog.runs import append_runs, read_runs, shipped_runs, to_frame, user_runs
 from catalog.schema import InputError, Measurement
 
+pytestmark = pytest.mark.process
+
 RUN = Measurement(
     run_id="one", role="fit", source="a test", gpu="H100-SXM", gpus=2, engine="vllm", model="llama-13b",
     dtype="float16", tp=2, batch=8, input_len=128, output_len=32, prefill_ms=20.5, e2e_ms=300.0,

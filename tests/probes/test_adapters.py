@@ -18,6 +18,8 @@ from catalog.runs import check_run, read_runs
 from tests.probes import fake_guidellm
 from tests.standin_server import Pace, serving
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).resolve().parents[2]
 MARK = "ADAPTER_UNDER_TEST"
 """In the environment of all that a program starts."""

@@ -17,6 +17,8 @@ from catalog.schema import InputError
 from probes.endpoint import plain_url, read_endpoint
 from probes.endpoint_load import EndpointTraffic, LoadFailed, LoadTarget, command, make_traffic
 
+pytestmark = pytest.mark.process
+
 CLOSED = EndpointTraffic(name="closed-4", in_flight=4)
 
 

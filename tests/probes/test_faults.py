@@ -23,6 +23,8 @@ from catalog.schema import Measurement
 from probes.file_lock import take_lock
 from probes.sweep import outcomes
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 CONFIG = {

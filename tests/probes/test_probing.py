@@ -19,6 +19,8 @@ import advisor
 from catalog.runs import read_runs
 from probes.sweep import outcomes
 
+pytestmark = pytest.mark.process
+
 LENGTHS = ["--batch", "1,2", "--input-len", "8", "--output-len", "9", "--dtype", "float32"]
 
 

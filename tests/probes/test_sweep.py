@@ -15,6 +15,8 @@ from probes.benchmark_plan import read_plan
 from probes.file_lock import take_lock
 from probes.sweep import Sweep, add_record, outcomes, seconds_taken, undone
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).resolve().parents[2]
 LLAMA = "meta-llama/Llama-2-7b-hf"
 

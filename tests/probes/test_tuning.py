@@ -14,6 +14,8 @@ pytest.importorskip("safetensors")
 from catalog.runs import read_runs
 from probes.sweep import outcomes
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture
 def command(model, tmp_path):

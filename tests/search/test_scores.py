@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search.scores import Objective, ScoredPoints, Scores, tied_ranks
+from search.scores import ScoredPoints, Scores, SearchProblem, tied_ranks
 from search.space import Axis, Space
 
 
@@ -19,7 +19,7 @@ def pool(values, *, violations=None, direction="minimize", tie_break=None, names
         limits=("memory",) if violations is None else tuple("abc"[: len(violations[0])]),
         attributes={"half": np.arange(len(values)) // 2},
     )
-    question = Objective(
+    question = SearchProblem(
         space=space,
         objective=lambda _: scores,
         directions=dict.fromkeys(names[: values.shape[1]], direction),

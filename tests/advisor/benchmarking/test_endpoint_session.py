@@ -19,6 +19,8 @@ from catalog.runs import check_run, read_runs
 from catalog.schema import InputError
 from tests.standin_server import Pace, serving
 
+pytestmark = pytest.mark.process
+
 RECORDED = Path(__file__).parents[2] / "catalog" / "benchmarks" / "guidellm-closed.json"
 MODEL = "meta-llama/Llama-3.1-8B"
 FACTS = {"gpus": "2xH100", "tp": [1], "engine": "vllm", "input_len": [32], "output_len": [16]}

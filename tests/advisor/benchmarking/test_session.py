@@ -42,6 +42,8 @@ from probes.benchmark_plan import jobs_of, read_plan
 from probes.gpu_telemetry import GpuState
 from probes.sweep import add_record
 
+pytestmark = pytest.mark.process
+
 GPUS = "4xH200"
 
 

@@ -28,6 +28,8 @@ from probes.gpu_telemetry import GpuState
 from probes.serving_benchmark import read_offer
 from tests.probes.test_adapters import LLAMA, vllm_path
 
+pytestmark = pytest.mark.process
+
 CLUSTER = parse_cluster("4xH200").value
 
 

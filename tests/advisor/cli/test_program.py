@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).resolve().parents[3]
 QUESTION = ["--model", "llama-13b", "--gpus", "A100"]
 MAIN = [sys.executable, "-c", "import sys; sys.argv[0] = 'advisor'; from advisor.cli import main; main()"]

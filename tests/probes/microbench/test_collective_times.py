@@ -20,6 +20,8 @@ import torch
 
 from probes.microbench.collective_times import measure_collectives
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).resolve().parents[3]
 OPS = ("allreduce", "allgather", "reducescatter", "alltoall", "sendrecv")
 
@@ -106,13 +108,13 @@ def workers():
 def test_one_process_ends_one_case_only_and_what_was_measured_is_kept(tmp_path, monkeypatch, how):
     struck = []
 
-    class Struck(collective_times.Progress):
+    class Struck(collective_times.MicrobenchProgress):
         def step(self):
             if not struck:
                 struck.append(workers()[1])
                 os.kill(struck[0], how)
 
-    monkeypatch.setattr(collective_times, "Progress", Struck)
+    monkeypatch.setattr(collective_times, "MicrobenchProgress", Struck)
     some = cases(4096, ops=("allreduce", "allgather", "sendrecv"))
     summary = measure_collectives(tmp_path, some, gpus=(0, 1), device="cpu", case_s=4.0)
     assert (summary.measured, summary.failed, summary.left) == (2, 1, 0)

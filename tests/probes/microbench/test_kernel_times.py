@@ -26,6 +26,8 @@ from probes.microbench.timing import time_on_cpu, time_together
 from probes.torch_engine import fused_kernels as transformer_kernels
 from probes.torch_engine.fused_kernels import add_norm, place_heads, swiglu
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).resolve().parents[3]
 CONFIG = {
     "model_type": "llama",
@@ -119,13 +121,13 @@ def test_a_process_that_crashes_or_hangs_costs_one_shape(tmp_path, monkeypatch, 
     monkeypatch.setattr(kernel_times, "SHAPE_S", 3.0)
     struck = []
 
-    class Struck(kernel_times.Progress):
+    class Struck(kernel_times.MicrobenchProgress):
         def step(self):
             if not struck:
                 struck.extend(children())
                 os.kill(struck[0], how)
 
-    monkeypatch.setattr(kernel_times, "Progress", Struck)
+    monkeypatch.setattr(kernel_times, "MicrobenchProgress", Struck)
     summary = measure_kernels(tmp_path, [[shape] for shape in GEMMS], device="cpu")
     assert (summary.measured, summary.failed, summary.left) == (3, 1, 0)
     (error,) = [row["error"] for row in rows(tmp_path) if "error" in row]

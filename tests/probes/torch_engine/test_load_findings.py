@@ -32,6 +32,8 @@ from probes.torch_engine.plain_reference import reference_logits
 from probes.torch_engine.weight_sources import RandomSource
 from tests.probes.torch_engine.torch_world import TINY
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).resolve().parents[3]
 CONFIG = {**TINY, "num_hidden_layers": 4}
 PLAIN = Deployment(engine="torch", compiled=False, max_num_seqs=8)

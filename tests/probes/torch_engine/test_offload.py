@@ -37,6 +37,8 @@ from probes.torch_engine.offload import (
 from probes.torch_engine.weight_sources import RandomSource
 from probes.torch_engine.weights import read_weights
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).resolve().parents[3]
 CONFIG = {
     "model_type": "llama",

@@ -19,6 +19,8 @@ from probes.sweep import outcomes
 from probes.torch_engine import static as torch_static
 from tests.probes.torch_engine.torch_world import TINY
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).resolve().parents[3]
 PLAIN = {"engine": "torch", "compiled": False, "max_model_len": 32, "max_num_seqs": 4}
 

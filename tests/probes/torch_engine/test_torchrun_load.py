@@ -17,6 +17,8 @@ from probes.ports import free_port
 from probes.sweep import outcomes
 from tests.probes.torch_engine.torch_world import TINY
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).resolve().parents[3]
 NAME = "tiny-tp1pp2dp1"
 

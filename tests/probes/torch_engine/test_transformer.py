@@ -13,6 +13,8 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("safetensors")
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).resolve().parents[3]
 LAYOUTS = ((1, 1), (2, 1), (1, 2), (2, 2), (4, 1))
 INPUT_LEN, OUTPUT_LEN, BATCH = 11, 17, 3

@@ -9,6 +9,8 @@ from probes.sweep import outcomes
 from probes.vllm_engine.memory_shortages import first_error, shortage
 from tests.probes.test_adapters import LLAMA, sweeping, vllm_path
 
+pytestmark = pytest.mark.process
+
 TORCH = (
     "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1.50 GiB. GPU 0 has a total capacity of 139.80 GiB of "
     "which 1.02 GiB is free."

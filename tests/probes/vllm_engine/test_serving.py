@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 
 import pytest
 
@@ -41,15 +42,19 @@ class FakeServer:
         self.reports = []
         self.fingerprint = {"vllm": "0.24.0"}
         self.prompts = []
+        self.gaps_ms = []
 
     async def look(self):
         self.reports = [{"used_gib": 1.5}]
 
     async def stream(self, prompt, output_len):
         self.prompts.append(len(prompt))
+        times = []
         for _ in range(output_len):
             await asyncio.sleep(0.004)
+            times.append(time.perf_counter())
             yield 1
+        self.gaps_ms.append(1e3 * (times[-1] - times[0]) / max(output_len - 1, 1))
 
 
 def an_order(tmp_path, plan=PLAN):
@@ -63,11 +68,12 @@ def an_order(tmp_path, plan=PLAN):
 
 def test_each_offer_is_a_run_with_its_requests(tmp_path, capsys):
     order = an_order(tmp_path)
-    asyncio.run(record_offers(FakeServer(), order))
+    server = FakeServer()
+    asyncio.run(record_offers(server, order))
     closed, single, half, mixed = read_runs(tmp_path / "runs.jsonl")
     assert "left out: no closed loop with these lengths came before it" in capsys.readouterr().out
     assert (closed.regime, closed.batch, closed.rate) == ("steady", 4, None)
-    assert closed.tpot_ms == pytest.approx(4, rel=0.5)
+    assert min(server.gaps_ms) <= closed.tpot_ms <= max(server.gaps_ms)  # as the server itself counted, on any machine
     assert single.output_tok_s < closed.output_tok_s  # it is the best of them that shares are shares of
     assert half.regime == "open"
     assert half.rate == pytest.approx(0.5 * closed.output_tok_s / 8, rel=0.01)
