@@ -179,7 +179,7 @@ def _class(name: str, value: type) -> str:
     fields = _fields(value)
     if fields:
         parts.append("\n".join(["| field | type | meaning |", "| --- | --- | --- |", *fields]))
-    methods = [f"- `{member}`: {_cell(text)}" for member, text in _methods(value)]
+    methods = [f"- `{member}`: {_cell(text)}".removesuffix(": ") for member, text in _methods(value)]
     return "\n\n".join([*parts, "\n".join(methods)] if methods else parts)
 
 
