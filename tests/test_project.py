@@ -39,7 +39,7 @@ def relative(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-FILES = [path for path in tracked() if path.suffix != ".png"]
+FILES = [path for path in tracked() if path.suffix not in {".png", ".gz"}]
 SOURCES = [path for path in FILES if path.suffix == ".py"]
 MODULES = [path for path in SOURCES if path.relative_to(ROOT).parts[0] in PACKAGES]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
