@@ -153,7 +153,7 @@ def written(text: str, folder: Path) -> str:
     position = 0
     for block in blocks(text):
         if block.kind == OUTPUT:
-            content = [f"$ {block.command}", *run(block.command, folder, block.exit_code).splitlines()]
+            content = [*typed(block.command), *run(block.command, folder, block.exit_code).splitlines()]
         elif block.kind == EXECUTED:
             script = "\n".join(line.removeprefix(block.indent) for line in lines[block.start : block.end])
             run(script, folder, block.exit_code, python=block.language == "python")
@@ -169,8 +169,19 @@ def written(text: str, folder: Path) -> str:
     return "\n".join(result + lines[position:]) + "\n"
 
 
+def typed(command: str) -> list[str]:
+    """Return a command as it is shown: after a prompt, and broken before options where it is too long for a line."""
+    lines = ["$"]
+    for part in re.split(r" (?=--|\| )", command):
+        if len(lines[-1]) + len(part) + 3 > WIDTH and lines[-1].strip() != "$":
+            lines[-1] += " \\"
+            lines.append("   ")
+        lines[-1] += f" {part}"
+    return lines
+
+
 def run(command: str, folder: Path, exit_code: int = 0, *, python: bool = False) -> str:
-    """Run a command line (or a Python script) in ``folder`` and return what it printed on stdout.
+    """Run a command line (or a Python script) in ``folder`` and return what it printed on stdout, with ``~`` for the folder.
 
     Raises:
         DocumentError: it ended with another exit code than ``exit_code``.
@@ -182,7 +193,7 @@ def run(command: str, folder: Path, exit_code: int = 0, *, python: bool = False)
         raise DocumentError(
             f"exit code {done.returncode}, not {exit_code}, from: {command}\n{done.stdout[-500:]}{done.stderr[-2000:]}"
         )
-    return done.stdout
+    return done.stdout.replace(str(folder), "~")
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -212,7 +223,7 @@ def environment(folder: Path) -> dict[str, str]:
 def differences(page: Path) -> tuple[str, str]:
     """Return the page as it is and as its commands make it now."""
     before = page.read_text(encoding="utf-8")
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:  # a name of the same length everywhere: lines break alike
         try:
             return before, written(before, Path(folder))
         except DocumentError as error:

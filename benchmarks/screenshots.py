@@ -1,4 +1,4 @@
-"""Pictures of the planning app's pages for the README: ``python -m benchmarks.screenshots`` (needs Playwright and Chromium).
+"""Pictures of the planning app's pages for the documentation: ``python -m benchmarks.screenshots`` (needs Playwright and Chromium).
 
 Starts the app on a free port, opens every page at 1280 pixels in light and one at 390 in dark colours, and writes
 ``benchmarks/figures/app-*.png``. ``--all`` takes every page at both widths in both colours, to be looked at.

@@ -36,7 +36,10 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Point links to and from files outside ``docs/`` at their places in the site."""
+    """Point links to and from files outside ``docs/`` at their places in the site, and leave what commands print uncoloured.
+
+    In a ``console`` block the highlighter takes every line that begins with a dollar sign for a command, prices too.
+    """
     own = Path(page.file.abs_src_path)
     here = posixpath.dirname(page.file.src_uri)
 
@@ -45,7 +48,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
         leaves = _outside(path) or (_outside(own) and path.is_relative_to(DOCS))
         return match[1] + posixpath.relpath(_address(path), here) if leaves else match[0]
 
-    return _LINK.sub(replaced, markdown)
+    return _LINK.sub(replaced, markdown).replace("```console\n", "```text\n")
 
 
 def _outside(path: Path) -> bool:
