@@ -12,7 +12,7 @@ import streamlit as st
 
 import advisor
 from advisor.capacity.capacity_plan import OBJECTIVES
-from advisor.cli.planning import stated_prices
+from advisor.cli.options.values import prices as stated_prices
 from advisor.render.numbers import short
 from advisor.simulator.peak_rate import Peak, peak_of
 from app import inputs

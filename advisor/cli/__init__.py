@@ -5,11 +5,24 @@ Nothing heavy is imported here: ``advisor --help`` is instant, and each command 
 
 from __future__ import annotations
 
+import shutil
 from typing import Annotated
 
 import typer
 
-from advisor.cli import browser, catalogs, fits, imports, judgements, measuring, planning, questions, simulating, tuning
+from advisor.cli.commands import catalog_command
+from advisor.cli.commands.app_command import app as serve_app
+from advisor.cli.commands.estimate_command import estimate
+from advisor.cli.commands.export_command import export
+from advisor.cli.commands.fit_command import fit
+from advisor.cli.commands.import_command import import_
+from advisor.cli.commands.plan_command import plan
+from advisor.cli.commands.probe_command import probe
+from advisor.cli.commands.recommend_command import recommend
+from advisor.cli.commands.simulate_command import simulate
+from advisor.cli.commands.tune_command import tune
+from advisor.cli.commands.validate_command import validate
+from advisor.cli.groups import flattened
 from advisor.cli.program import Command, Program
 
 EPILOG = """\b
@@ -34,6 +47,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     invoke_without_command=True,
     epilog=EPILOG,
+    context_settings={"help_option_names": ["--help", "-h"], "max_content_width": shutil.get_terminal_size().columns},
 )
 
 
@@ -41,7 +55,8 @@ app = typer.Typer(
 def advisor(
     ctx: typer.Context,
     version: Annotated[  # noqa: ARG001  its callback tells it
-        bool | None, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+        bool | None,
+        typer.Option("--version", "-V", callback=_show_version, is_eager=True, help="Show the version and exit."),
     ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,  # noqa: ARG001  see Program.main
 ) -> None:
@@ -54,21 +69,10 @@ def advisor(
         typer.echo(ctx.get_help())
 
 
-for _command in (
-    questions.recommend,
-    questions.estimate,
-    simulating.simulate,
-    planning.plan,
-    measuring.probe,
-    tuning.tune,
-    fits.fit,
-    judgements.validate,
-    questions.export,
-    browser.app,
-):
-    app.command(cls=Command)(_command)
-app.command("import", cls=Command)(imports.import_)
-app.add_typer(catalogs.app, name="catalog")
+for _command in (recommend, estimate, simulate, plan, probe, tune, fit, validate, export, serve_app):
+    app.command(cls=Command)(flattened(_command))
+app.command("import", cls=Command)(flattened(import_))
+app.add_typer(catalog_command.app, name="catalog")
 
 
 def main() -> None:

@@ -53,8 +53,16 @@ def answer(
     body: Callable[[], Any],
     rows: Callable[[], Sequence[dict[str, Any]]],
     columns: Callable[[], Sequence[Column]],
+    case: str | None = None,
 ) -> None:
-    """Write one answer in the chosen format: ``body`` is what JSON and YAML hold, ``rows`` what CSV does."""
+    """Write one answer in the chosen format: ``body`` is what JSON and YAML hold, ``rows`` what CSV does.
+
+    ``case``: a file for the answer, the question and the versions, too.
+    """
+    if case is not None:
+        from advisor.cli.case import write_case  # seldom needed
+
+        write_case(case, body())
     if chosen == "table":
         show(view)
         return

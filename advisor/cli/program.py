@@ -27,6 +27,16 @@ CLOSED_PIPE = 141
 MOST = 1000
 """Letters of a message: what the user typed may be long."""
 
+ELSEWHERE = {
+    (command, option): text
+    for command in ("recommend", "export")
+    for option, text in {
+        "--rate": "ask advisor plan --rate ... for a fleet, or state --concurrency",
+        "--percentile": "its limits are on means; advisor plan and simulate take percentiles",
+    }.items()
+}
+"""What to do where an option of another command is missed most."""
+
 EXAMPLES = {
     "--model": "--model llama-13b",
     "--gpus": "--gpus 4xA100",
@@ -175,6 +185,8 @@ def _from_config(ctx: Any, name: str) -> bool:
 def _unknown_option(name: str, ctx: Any) -> str:
     from catalog.names import suggestion  # only for this message
 
+    if ctx is not None and (ctx.info_name, name) in ELSEWHERE:
+        return f"{ctx.info_name} takes no {name}; {ELSEWHERE[ctx.info_name, name]}"
     own = list(_options(ctx.command, ctx)) if ctx is not None else []
     elsewhere = []
     if ctx is not None and ctx.parent is not None:

@@ -158,7 +158,7 @@ def test_without_streamlit_the_extra_is_named(monkeypatch):
     from typer.testing import CliRunner
 
     from advisor.cli import app as command
-    from advisor.cli import browser
+    from advisor.cli.commands import app_command as browser
 
     monkeypatch.setattr(browser.importlib.util, "find_spec", lambda _: None)
     done = CliRunner().invoke(command, ["app"])

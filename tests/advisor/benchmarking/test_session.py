@@ -31,7 +31,7 @@ from advisor.benchmarking.benchmark_plan import (
 from advisor.benchmarking.probe_api import prepare
 from advisor.benchmarking.session import _claimed
 from advisor.cli import app
-from advisor.cli.measuring import numbers, seconds
+from advisor.cli.options.values import numbers, seconds
 from advisor.prediction.evidence import Evidence
 from catalog.gpus import parse_cluster
 from catalog.models.find import find_model

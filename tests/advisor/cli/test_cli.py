@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 import advisor
 from advisor.cli import app
-from advisor.cli.options import ANSWER_FORMATS
+from advisor.cli.options.values import ANSWER_FORMATS
 from advisor.recommendation.problem import OBJECTIVES
 from catalog.engines import FORMATS, all_engines
 from catalog.gpus import all_gpus

@@ -10,8 +10,8 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from advisor.cli import app
+from advisor.cli.pools import changed
 from advisor.cli.program import BAD_INPUT
-from advisor.cli.simulating import changed
 from advisor.render.simulations import bars
 from catalog.schema import Deployment
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from advisor.cli import options as opt  # noqa: TC001  Typer reads the annotations
+from advisor.cli.groups import flattened
+from advisor.cli.options.catalog import CatalogOutput
 from advisor.cli.output import answer, show, write
 from advisor.cli.program import Command, Program
 from catalog.names import closest, squash
@@ -52,7 +53,8 @@ def overview(ctx: typer.Context) -> None:
 
 
 @app.command(cls=Command)
-def models(search: Search = None, format_: opt.Format = "table", wide: opt.Wide = False) -> None:
+@flattened
+def models(*, search: Search = None, output: CatalogOutput) -> None:
     """List models, or tell all about one: parameters, KV bytes per token, shape, source.
 
     The name of one may be any that --model takes, a path to a config.json too.
@@ -65,13 +67,14 @@ def models(search: Search = None, format_: opt.Format = "table", wide: opt.Wide 
     near = _matching(search, everything, lambda model: model.name)
     if search and _means_one(table("models"), search, near):
         found = find_model(search)
-        _one(report.model_facts(found.value), [note.text for note in found.notes], format_)
+        _one(report.model_facts(found.value), [note.text for note in found.notes], output.format_)
         return
-    _many(near, report.model_columns, report.model_facts, format_, wide=wide)
+    _many(near, report.model_columns, report.model_facts, output.format_, wide=output.wide)
 
 
 @app.command(cls=Command)
-def gpus(search: Search = None, format_: opt.Format = "table", wide: opt.Wide = False) -> None:
+@flattened
+def gpus(*, search: Search = None, output: CatalogOutput) -> None:
     """List GPUs, or tell all about one: memory, bandwidth, TFLOP/s, links, source."""
     from advisor.render import catalogs as report  # brings Rich
     from catalog.gpus import all_gpus, find_gpu
@@ -81,13 +84,14 @@ def gpus(search: Search = None, format_: opt.Format = "table", wide: opt.Wide = 
     near = _matching(search, everything, lambda gpu: gpu.name)
     if search and _means_one(table("gpus"), search, near):
         found = find_gpu(search)
-        _one(report.gpu_facts(found.value), [note.text for note in found.notes], format_)
+        _one(report.gpu_facts(found.value), [note.text for note in found.notes], output.format_)
         return
-    _many(near, report.gpu_columns, report.gpu_facts, format_, wide=wide)
+    _many(near, report.gpu_columns, report.gpu_facts, output.format_, wide=output.wide)
 
 
 @app.command(cls=Command)
-def prices(search: Search = None, format_: opt.Format = "table", wide: opt.Wide = False) -> None:
+@flattened
+def prices(*, search: Search = None, output: CatalogOutput) -> None:
     """List what GPUs cost for an hour, cheapest first, by GPU or provider."""
     from advisor.render import catalogs as report  # brings Rich
     from catalog.prices import all_prices
@@ -97,19 +101,20 @@ def prices(search: Search = None, format_: opt.Format = "table", wide: opt.Wide 
     if search and not near:
         names = {squash(name): name for price in everything for name in (price.gpu, price.provider)}
         raise InputError(_nothing("prices", search, names))
-    _many(near, report.price_columns, report.price_facts, format_, wide=wide)
+    _many(near, report.price_columns, report.price_facts, output.format_, wide=output.wide)
 
 
 @app.command(cls=Command)
-def engines(search: Search = None, format_: opt.Format = "table", wide: opt.Wide = False) -> None:
+@flattened
+def engines(*, search: Search = None, output: CatalogOutput) -> None:
     """List engines, or tell all about one: version, GPUs it runs on, parallelism, formats."""
     from advisor.render import catalogs as report  # brings Rich
     from catalog.engines import all_engines, find_engine
 
     if search:
-        _one(report.engine_facts(find_engine(search)), [], format_)
+        _one(report.engine_facts(find_engine(search)), [], output.format_)
         return
-    _many(all_engines(), report.engine_columns, report.engine_facts, format_, wide=wide)
+    _many(all_engines(), report.engine_columns, report.engine_facts, output.format_, wide=output.wide)
 
 
 def _means_one(known: Table, search: str, near: Sequence[Any]) -> bool:

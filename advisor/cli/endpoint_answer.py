@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from advisor.cli.output import answer
 from advisor.cli.program import refuse
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from rich.console import RenderableType
 
     from advisor.benchmarking.endpoint_session import EndpointSession, Outcome
     from advisor.render.tables import Column
 
 
-def probe_endpoint(asked: Mapping[str, Any], chosen: str, *, wide: bool, dry_run: bool, report: bool) -> None:
-    """Measure, or only list, and tell it. ``asked`` is what ``prepare_endpoint`` takes."""
-    from advisor.benchmarking.endpoint_session import Outcome, prepare_endpoint  # brings numpy
+def answer_endpoint(ready: EndpointSession, chosen: str, *, wide: bool, dry_run: bool, report: bool) -> None:
+    """Measure, or only list, and show it."""
+    from advisor.benchmarking.endpoint_session import Outcome  # brings numpy
 
-    ready = prepare_endpoint(**asked)
     if dry_run:
         _tell_plan(ready, chosen, wide=wide)
         return

@@ -1,0 +1,44 @@
+"""``advisor fit``: what measured runs say, on top of what ships."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from advisor.cli.options.evidence import FitEvidence
+from advisor.cli.options.output import FitOutput
+from advisor.cli.output import answer, progress
+
+Files = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="RUNS", help="Files of measured runs, or folders.  [default: $ADVISOR_HOME/runs]", show_default=False
+    ),
+]
+
+
+def fit(*, runs: Files = None, evidence: FitEvidence, output: FitOutput) -> None:
+    """Fit your own measured runs.
+
+    Together with what ships, in seconds. Reads whatever advisor import reads. Tells how the parameters moved, what errors and
+    intervals were and are (also of configurations left out in turn), and which runs disagree with the others.
+
+    \b
+    advisor fit runs.jsonl -o fit.json
+    advisor recommend --model llama-13b --gpus 4xA100 --fit fit.json
+    """  # noqa: D301  Click's mark for lines that stay as they are
+    from advisor.calibration.user_fit import fit  # brings numpy, scipy and joblib
+    from advisor.render.fits import accuracy_columns, accuracy_rows, fit_view  # brings Rich
+
+    with progress("fitting"):
+        result = fit(runs or None, alone=evidence.alone, kernels=evidence.kernels or ())
+    if output.output is not None:
+        result.write(output.output)
+    answer(
+        output.format_,
+        view=lambda width: fit_view(result, width, wide=output.wide, written=output.output),
+        body=result.to_dict,
+        rows=lambda: accuracy_rows(result),
+        columns=lambda: accuracy_columns(result),
+    )

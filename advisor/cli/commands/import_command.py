@@ -1,0 +1,76 @@
+"""``advisor import``: benchmarks that were measured with other programs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from advisor.cli.options.imports import Facts, ImportOutput, Kept
+from advisor.cli.output import progress, show, write
+from catalog.schema import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import RenderableType
+
+    from advisor.calibration.importing import Import
+
+SHOWN = 20
+"""Rows left out that are listed; more are counted."""
+
+Files = Annotated[
+    list[str] | None, typer.Argument(metavar="FILE", help="Files, or folders of them.", show_default=False)
+]
+
+
+def import_(*, files: Files = None, facts: Facts, kept: Kept, output: ImportOutput) -> None:
+    """Take over benchmarks of other programs.
+
+    Reads results of vLLM's benchmarks (latency, throughput, serve, sweep), sglang.bench_serving, GuideLLM, AIPerf,
+    GenAI-Perf, trtllm-bench, and runs of this program. What a file does not say is given by options; rows that cannot be
+    used are named and the rest is kept, each run once. Later answers stand on it.
+
+    \b
+    advisor import results.json --gpu H100-SXM --tp 4 --engine vllm
+    advisor import sweep/ --gpu H200 --dry-run
+    """  # noqa: D301  Click's mark for lines that stay as they are
+    if not files:
+        raise InputError("no file named; for example: advisor import results.json --gpu H100-SXM --tp 4 --engine vllm")
+    from advisor.calibration.importing import nothing, read_import
+
+    with progress("reading"):
+        found = read_import(files, output.format_, given=facts.stated(kept.role), store=kept.runs)
+    if not found.runs:
+        raise InputError(nothing(found))
+    if not kept.dry_run:
+        found.keep()
+    _show(found, dry_run=kept.dry_run, wide=output.wide)
+
+
+def _show(found: Import, *, dry_run: bool, wide: bool) -> None:
+    from advisor.render.lines import labelled  # brings Rich
+    from advisor.render.measured import measured_view
+
+    def view(width: int) -> list[RenderableType]:
+        table = [*measured_view(found.new, width, wide=wide), ""] if found.new else []
+        named = [str(each) for each in found.left_out[:SHOWN]]
+        rest = len(found.left_out) - len(named)
+        lines: list[tuple[str, Sequence[str]]] = []
+        if named:
+            lines.append(("skipped", [*named, *([f"and {rest} more"] if rest else [])]))
+        return [*table, *([labelled(lines)] if lines else [])]
+
+    show(view)
+    requests = sum(len(found.requests.get(run.run_id, ())) for run in found.new)
+    verb, store = ("would be added to", found.store) if dry_run else ("added to", found.store)
+    parts = [f"{_counted(len(found.new), 'run')} {verb} {store}"]
+    parts += [f"{_counted(requests, 'request')} to {found.requests_store}"] if requests else []
+    parts += [f"{_counted(len(found.known), 'run')} kept already"] if found.known else []
+    parts += [f"{len(found.left_out)} left out"] if found.left_out else []
+    write("; ".join(parts) + "\n")
+
+
+def _counted(number: int, thing: str) -> str:
+    return f"{number} {thing}" + "s" * (number != 1)

@@ -1,0 +1,78 @@
+"""``advisor plan``: how many GPUs of which kind traffic needs, and what they cost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from advisor.cli.options.evidence import PlannedEvidence
+from advisor.cli.options.hardware import PlannedHardware
+from advisor.cli.options.layout import RoutedEngine
+from advisor.cli.options.output import ReportedOutput
+from advisor.cli.options.search import PlannedSearch
+from advisor.cli.options.slo import PlannedLimits
+from advisor.cli.options.values import prices
+from advisor.cli.options.workload import Traffic
+from advisor.cli.output import answer, check_outputs, course, written
+from advisor.cli.program import refuse
+from catalog.schema import Deployment, Workload
+
+
+def plan(
+    *, hardware: PlannedHardware, traffic: Traffic, limits: PlannedLimits, search: PlannedSearch, engine: RoutedEngine,
+    evidence: PlannedEvidence, output: ReportedOutput,
+) -> None:  # fmt: skip
+    """Find the cheapest GPUs that keep limits at a rate.
+
+    Every layout of a replica inside a node is a candidate on every kind of GPU, and whole fleets are simulated. Exits with 1
+    where nothing keeps the limits, and says what comes nearest and what to relax.
+
+    \b
+    advisor plan --model llama-3.1-8b --gpus H100,H200,A100 --rate 20
+      --ttft 500 --tpot 40
+    advisor plan --model llama-70b --gpus 8xH100 --rate 4 --tpot 40
+      --headroom 0.2 --spares 1 --confidence 0.9 --price 2.5
+    """  # noqa: D301  Click's mark for lines that stay as they are
+    from advisor.capacity.capacity_plan import plan  # brings numpy
+    from advisor.capacity.fleet_options import row
+    from advisor.render.capacities import capacity_view, option_columns  # brings Rich
+
+    check_outputs(output.report)
+    with course("simulating fleets") as watch:
+        result = plan(
+            **hardware.keywords(),
+            **traffic.keywords(),
+            rate=traffic.rate,
+            workload=Workload(input_len=traffic.input_len, output_len=traffic.output_len),
+            slo=limits.slo(),
+            confidence=limits.confidence,
+            headroom=limits.headroom,
+            spares=limits.spares,
+            objective=search.objective,
+            top=search.top,
+            disaggregate=search.disaggregate,
+            deployment=Deployment(**engine.knobs()),
+            router=engine.router,  # type: ignore[arg-type]  # the option has checked it
+            price=prices(evidence.price),
+            illustrative_prices=evidence.illustrative_prices,
+            runs=evidence.read(),
+            draws=evidence.draws,
+            progress=watch,
+        )
+    pages: list[Path] = []
+    if output.report is not None:
+        from advisor.render.reviews import review_plan  # brings Matplotlib
+
+        pages = review_plan(result, Path(output.report))[:2]
+    answer(
+        output.format_,
+        view=lambda width: [*capacity_view(result, width, wide=output.wide), *written(pages)],
+        body=result.to_dict,
+        case=output.case,
+        rows=lambda: [row(option) for option in result.options],
+        columns=lambda: option_columns(result),
+    )
+    if result.best is None:
+        shown = output.format_ not in {"csv", "markdown"}
+        raise typer.Exit(1) if shown else refuse(f"nothing keeps the limits; relax: {'; or '.join(result.relaxations)}")

@@ -1,0 +1,78 @@
+"""``advisor simulate``: traffic on a deployment, or on several, request by request."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from advisor.cli.options.evidence import SimulatedEvidence
+from advisor.cli.options.hardware import Hardware
+from advisor.cli.options.layout import SimulatedLayout
+from advisor.cli.options.output import SimulationOutput
+from advisor.cli.options.slo import TrafficLimits
+from advisor.cli.options.workload import SimulatedTraffic
+from advisor.cli.output import answer, check_outputs, progress, written
+from advisor.cli.pools import Pools, changed, requests_file
+from catalog.schema import InputError
+
+
+def simulate(
+    *, hardware: Hardware, traffic: SimulatedTraffic, limits: TrafficLimits, layout: SimulatedLayout,
+    evidence: SimulatedEvidence, output: SimulationOutput,
+) -> None:  # fmt: skip
+    """Serve traffic on a deployment, simulated request by request.
+
+    The engine's scheduler is followed step by step: queues, chunked prompts, KV blocks, preemption. Requests come at a
+    rate, as a trace says, or so many are kept in flight.
+
+    \b
+    advisor simulate --model llama-3.1-8b --gpus H200 --rate 15
+    advisor simulate --model llama-3.1-8b --gpus H200 --trace azure.csv --rate 8
+    advisor simulate --model llama-70b --gpus 8xH100 --rate 6 --tpot 40
+      --percentile 95 --tp 4 --dp 2 --compare tp=8,dp=1
+    """  # noqa: D301  Click's mark for lines that stay as they are
+    from advisor.render.simulations import columns_of, simulation_row, simulation_view  # brings Rich
+    from advisor.simulator.simulation import simulate  # brings numpy
+
+    base, first = layout.deployment(), Pools(layout.prefill_replicas, layout.prefill_tp)
+    compared = [(base, first), *(changed(base, knobs, first) for knobs in layout.compare or [])]
+    if limits.percentile is not None and not limits.stated:
+        raise InputError("--percentile is of limits; state one: --ttft, --tpot or --e2e")
+    check_outputs(output.report, output.plot)
+    with requests_file(output.requests) as write, progress("serving every request"):
+        results = [
+            simulate(
+                **hardware.keywords(),
+                **traffic.keywords(),
+                deployment=deployment,
+                prefill=pools.prefill(deployment),
+                workload=traffic.workload(),
+                slo=limits.slo() if limits.stated else None,
+                curve=traffic.rates(),
+                router=layout.router,  # type: ignore[arg-type]  # the option has checked it
+                runs=evidence.read(),
+                draws=evidence.draws,
+                each=partial(write, number) if write else None,
+            )
+            for number, (deployment, pools) in enumerate(compared)
+        ]
+    pages: list[Path] = []
+    if output.report is not None or output.plot is not None:
+        from advisor.render.reviews import draw_traffic, review_traffic  # brings Matplotlib
+
+        pages += [draw_traffic(results, Path(output.plot))] if output.plot is not None else []
+        pages += review_traffic(results, Path(output.report))[:2] if output.report is not None else []
+
+    def body() -> dict[str, Any]:
+        answers = [result.to_dict() for result in results]
+        return answers[0] if len(answers) == 1 else {"simulations": answers}
+
+    answer(
+        output.format_,
+        view=lambda width: [*simulation_view(results, width, wide=output.wide), *written(pages)],
+        body=body,
+        case=output.case,
+        rows=lambda: [simulation_row(result) for result in results],
+        columns=lambda: columns_of(results),
+    )

@@ -1,0 +1,98 @@
+"""``advisor tune``: measure until it is certain which deployment is best."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import typer
+
+from advisor.cli.measuring import ended_by_sigterm, watched
+from advisor.cli.options.evidence import TunedPrice
+from advisor.cli.options.hardware import TunedHardware
+from advisor.cli.options.layout import TunedEngine
+from advisor.cli.options.output import Output
+from advisor.cli.options.probing import TuningKept
+from advisor.cli.options.search import StoredSearch
+from advisor.cli.options.slo import MeanLimits
+from advisor.cli.options.values import seconds
+from advisor.cli.options.workload import TunedInFlight
+from advisor.cli.output import answer
+from advisor.cli.program import refuse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from advisor.benchmarking.session import ProbeSession
+    from probes.sweep import Sweep
+
+
+def tune(
+    *, hardware: TunedHardware, requests: TunedInFlight, limits: MeanLimits, search: StoredSearch, engine: TunedEngine,
+    evidence: TunedPrice, kept: TuningKept, output: Output,
+) -> None:  # fmt: skip
+    """Measure until it is certain which deployment is best.
+
+    Each round measures what would change the choice most for a second of time, and everything is estimated again after
+    it. Ends when the choice is certain and confirmed, or the budget is spent; the same command goes on where it ended.
+
+    \b
+    advisor tune --model llama-13b --gpus local --budget 5m
+    advisor tune --model llama-13b --gpus 4xH200 --dry-run
+    """  # noqa: D301  Click's mark for lines that stay as they are
+    began = time.monotonic()
+    from advisor.render.tunings import tuning_columns, tuning_rows, tuning_view  # brings Rich
+    from advisor.tuning.decision import NothingFits  # brings numpy
+    from advisor.tuning.tuning_run import tune  # brings Optuna
+
+    with ended_by_sigterm(), ExitStack() as shown:
+        tell: Callable[[str], None] | None = None
+
+        def watch(ready: ProbeSession) -> Callable[[Sweep], None] | None:
+            """Show this round in place of the one before."""
+            nonlocal tell
+            shown.close()
+            seen, tell = shown.enter_context(watched(ready))
+            return seen
+
+        def say(text: str) -> None:
+            if tell:
+                tell(text)
+
+        try:
+            found = tune(
+                hardware.model,
+                hardware.gpus,
+                **search.keywords(),
+                workload=requests.workload(),
+                slo=limits.slo(),
+                regime="static" if requests.static else "steady",
+                engine=engine.engine,
+                dtype=engine.dtype,
+                budget_s=seconds(hardware.budget),
+                device=hardware.device,
+                max_batch=engine.max_num_seqs,
+                price=evidence.price,
+                out=kept.out,
+                store=kept.runs,
+                dry_run=kept.dry_run,
+                began=began,
+                watch=watch,
+                say=say,
+            )
+        except NothingFits as error:
+            raise refuse(str(error)) from error
+    if not (kept.dry_run or found.runs):
+        why = f"{', '.join(found.failed)} failed, see {found.logs}" if found.failed else found.ended
+        raise refuse(f"nothing was measured: {why}")
+    answer(
+        output.format_,
+        view=lambda width: tuning_view(found, width, wide=output.wide),
+        body=found.to_dict,
+        rows=lambda: tuning_rows(found),
+        columns=lambda: tuning_columns(found),
+    )
+    if found.best is None:
+        told = f"nothing feasible; relax: {'; or '.join(found.relaxations)}"
+        raise typer.Exit(1) if output.format_ in {"table", "json", "yaml"} else refuse(told)

@@ -1,0 +1,85 @@
+"""``advisor validate``: predictions beside measured runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from advisor.cli.options.evidence import ValidationEvidence, read_fit
+from advisor.cli.options.output import ValidationOutput
+from advisor.cli.options.search import Validated
+from advisor.cli.output import answer, progress, write
+from catalog.schema import require_positive
+
+if TYPE_CHECKING:
+    from catalog.schema import Measurement
+
+Files = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="RUNS",
+        help="Judge on these files of measured runs, or folders.  [default: those that ship]",
+        show_default=False,
+    ),
+]
+
+
+def validate(*, files: Files = None, evidence: ValidationEvidence, search: Validated, output: ValidationOutput) -> None:
+    """Compare predictions with measured runs.
+
+    Tells the errors by group, how often the 90% intervals hold, what choosing by prediction costs, how other methods do,
+    which runs lie outside, and whether the claims of the tables behind this project come out. Runs the fit has seen are
+    kept apart from those it has not.
+
+    \b
+    advisor validate
+    advisor validate runs.jsonl --by model,batch,metric --report report/
+    advisor validate --published benchmarks/ --format csv > checks.csv
+    """  # noqa: D301  Click's mark for lines that stay as they are
+    require_positive("--jobs", search.jobs, most=1024)
+    from advisor.render.validations import summary_columns, validation_view  # brings Rich
+    from advisor.validation.prediction_errors import USUAL, checked_keys  # brings numpy and scipy
+    from advisor.validation.validation import validate  # brings joblib
+
+    keys = checked_keys(output.by.split(",")) if output.by else USUAL
+    if output.report is not None:
+        from advisor.render.plots import check_plots  # before the work, not after it
+
+        check_plots()
+    with progress("predicting and refitting"):
+        result = validate(
+            _judged(files, evidence.runs),
+            published=evidence.published,
+            surrogate=read_fit(evidence.fit),
+            refit=search.refit,
+            compare=search.baselines,
+            ablation=search.ablation,
+            jobs=search.jobs,
+        )
+    answer(
+        output.format_,
+        view=lambda width: validation_view(result, width, wide=output.wide, by=keys),
+        body=lambda: result.to_dict(keys),
+        rows=lambda: [check.to_dict() for check in result.checks],
+        columns=lambda: summary_columns(result.summary(keys)),
+    )
+    if output.report is not None:
+        from pathlib import Path
+
+        from advisor.render.judgement import judgement  # brings Matplotlib
+
+        written = judgement(result, Path(output.report), by=keys)
+        if output.format_ == "table":
+            write(f"\nreport  {written[0]} and {len(written) - 1} figures\n")
+
+
+def _judged(files: list[str] | None, runs: list[str] | None) -> list[Measurement] | None:
+    """Read all the files' runs; None, for those that ship, where none is named."""
+    if not files and not runs:
+        return None
+    from advisor.calibration.importing import import_runs  # only with files
+    from catalog.runs import read_runs
+
+    named = import_runs(files) if files else []
+    return [*named, *(run for path in runs or [] for run in read_runs(path))]

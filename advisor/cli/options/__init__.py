@@ -1,0 +1,1 @@
+"""Options, once: a group of them is a frozen dataclass whose field docstrings are the help."""

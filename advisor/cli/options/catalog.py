@@ -1,0 +1,20 @@
+"""Options of ``advisor catalog``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from advisor.cli.groups import flag, group
+from advisor.cli.options.values import checked_format, format_names
+
+
+@group("Output")
+class CatalogOutput:
+    """The format of a list."""
+
+    format_: Annotated[str, flag("--format", metavar="FORMAT", completion=format_names, callback=checked_format)] = (
+        "table"
+    )
+    """table, json, csv, yaml or markdown."""
+    wide: Annotated[bool, flag("--wide")] = False
+    """All columns, however wide the terminal is, and more detail."""

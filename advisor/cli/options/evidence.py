@@ -1,0 +1,119 @@
+"""Options that say what an answer stands on, and the prices."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+from advisor.cli.groups import flag, group
+from catalog.schema import InputError
+
+if TYPE_CHECKING:
+    from advisor.calibration.surrogate import Surrogate
+
+PANEL = "Evidence and prices"
+RUNS = flag("--runs", metavar="FILE")
+
+
+def read_fit(path: str | None) -> Surrogate | None:
+    """Read the fit in a file; None where none is named.
+
+    Raises:
+        InputError: it is no fit.
+
+    """
+    if path is None:
+        return None
+    from advisor.calibration.surrogate import Surrogate  # brings numpy
+
+    return Surrogate.read(path)
+
+
+@group(PANEL)
+class Evidence:
+    """What an answer stands on."""
+
+    runs: Annotated[list[str] | None, RUNS] = None
+    """Use only these measured runs (CSV or JSON Lines), not those that ship. Can be repeated."""
+    fit: Annotated[str | None, flag("--fit", metavar="FILE")] = None
+    """Use this fit (of advisor fit -o FILE), not the one that ships."""
+
+    def read(self) -> Any:
+        """Read all the files' runs, or the fit; None, for what ships, where neither is given.
+
+        Raises:
+            InputError: both are given, or a file cannot be read.
+
+        """
+        if self.fit is not None and self.runs:
+            raise InputError(
+                "--runs and --fit each say what to stand on; leave out one, or fit those runs: advisor fit"
+            )
+        if not self.runs:
+            return read_fit(self.fit)
+        from catalog.runs import read_runs  # only with --runs
+
+        return [run for path in self.runs for run in read_runs(path)]
+
+
+@group(PANEL)
+class PricedEvidence(Evidence):
+    """What an answer stands on, and the price of a GPU."""
+
+    price: Annotated[float | None, flag("--price", metavar="USD")] = None
+    """Dollars per GPU-hour.  [default: the cheapest offer]"""
+
+
+@group(PANEL)
+class Offers(PricedEvidence):
+    """What an answer stands on, the price of a GPU, and whether round figures will do."""
+
+    illustrative_prices: Annotated[bool, flag("--illustrative-prices")] = False
+    """Also allow round figures that are no offers."""
+
+
+@group(PANEL)
+class SimulatedEvidence(Evidence):
+    """What a simulation stands on, and how often it is drawn."""
+
+    draws: Annotated[int, flag("--draws", metavar="N")] = 8
+    """Simulations again with other parameters, for intervals; 0 for none."""
+
+
+@group(PANEL)
+class PlannedEvidence(SimulatedEvidence):
+    """What a plan stands on, and the prices of its GPUs."""
+
+    price: Annotated[list[str] | None, flag("--price", metavar="USD")] = None
+    """Dollars per GPU-hour, or of one kind: H100=2.5. Can be repeated.  [default: the cheapest offer]"""
+    illustrative_prices: Annotated[bool, flag("--illustrative-prices")] = False
+    """Also allow round figures that are no offers."""
+
+
+@group(PANEL)
+class TunedPrice:
+    """The price of a GPU."""
+
+    price: Annotated[float | None, flag("--price", metavar="USD")] = None
+    """Dollars per GPU-hour.  [default: the cheapest offer]"""
+
+
+@group(PANEL)
+class FitEvidence:
+    """What is fitted beside the runs."""
+
+    kernels: Annotated[list[str] | None, flag("--kernels", metavar="FILE")] = None
+    """Kernels and collectives timed alone (of probes.microbench.kernel_times). Can be repeated."""
+    alone: Annotated[bool, flag("--alone")] = False
+    """Start from the priors, without the fit that ships."""
+
+
+@group(PANEL)
+class ValidationEvidence:
+    """The runs that judge, and the fit that is judged."""
+
+    runs: Annotated[list[str] | None, RUNS] = None
+    """Judge on these measured runs (CSV or JSON Lines) instead of those that ship. Can be repeated."""
+    published: Annotated[str | None, flag("--published", metavar="DIR")] = None
+    """Judge on the published benchmarks in this folder too (*_static.csv and *_saturated.csv, long form)."""
+    fit: Annotated[str | None, flag("--fit", metavar="FILE")] = None
+    """Use this fit (of advisor fit -o FILE), not the one that ships."""

@@ -1,0 +1,68 @@
+"""Options that name the model and the GPUs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from advisor.cli.groups import flag, group
+from advisor.cli.options.values import catalog_names, gpu_names, overrides
+
+PANEL = "Model and hardware"
+
+
+@group(PANEL)
+class Hardware:
+    """A model on some GPUs."""
+
+    model: Annotated[str, flag("--model", metavar="NAME", completion=catalog_names("models"))]
+    """Catalog name (llama-13b), Hugging Face id, or path to a config.json."""
+    gpus: Annotated[str, flag("--gpus", metavar="GPUS", completion=gpu_names)]
+    """4xA100, A100:4, 8xH100-80GB, or nodes x GPUs: 2x8xH100."""
+    set_gpu: Annotated[list[str] | None, flag("--set-gpu", metavar="FIELD=VALUE")] = None
+    """What if the GPU were different: memory_bandwidth_gbps=6000. Can be repeated."""
+
+    def keywords(self) -> dict[str, Any]:
+        """Return what every question of the Python API takes."""
+        return {"model": self.model, "gpus": self.gpus, "set_gpu": overrides(self.set_gpu)}
+
+
+@group(PANEL)
+class PlannedHardware(Hardware):
+    """A model on kinds of GPUs, as many as it takes."""
+
+    gpus: Annotated[str, flag("--gpus", metavar="GPUS", completion=gpu_names)]
+    """Kinds of GPUs, as many as it takes (H100,H200,A100), or at most so many (8xH100)."""
+
+
+GPUS = flag("--gpus", metavar="GPUS")
+DEVICE = flag("--device", metavar="DEVICE")
+
+
+@group(PANEL)
+class TunedHardware:
+    """A model on GPUs of this machine, and the time there is."""
+
+    model: Annotated[str, flag("--model", metavar="NAME", completion=catalog_names("models"))]
+    """Catalog name (llama-13b), Hugging Face id, or path to a config.json."""
+    gpus: Annotated[str, GPUS] = "local"
+    """local, 2 (two of this machine's) or 0,3 (these); with --dry-run also 4xH200."""
+    budget: Annotated[str, flag("--budget", metavar="TIME")] = "5m"
+    """90s, 5m or 1h, start-up included; kept."""
+    device: Annotated[str, DEVICE] = "cuda"
+    """cuda, or cpu: tries things out with tiny models, a process in place of each GPU."""
+
+
+@group(PANEL)
+class ProbedHardware:
+    """A model on GPUs of this machine or behind a running server, and the time there is."""
+
+    model: Annotated[str | None, flag("--model", metavar="NAME")] = None
+    """Catalog name (llama-13b), Hugging Face id, or path to a config.json; with safetensors beside it, those weights."""
+    gpus: Annotated[str, GPUS] = "local"
+    """local, 2 (two of this machine's) or 0,3 (these); with --dry-run also 4xH200; with --endpoint what it runs on: 4xH100."""
+    budget: Annotated[str | None, flag("--budget", metavar="TIME")] = None
+    """90s, 3m or 1h, start-up included; kept.  [default: 3m; none with --plan]"""
+    device: Annotated[str, DEVICE] = "cuda"
+    """cuda, or cpu: tries things out with tiny models, a process in place of each GPU."""
+    endpoint: Annotated[str | None, flag("--endpoint", metavar="URL")] = None
+    """Measure this running server (OpenAI's interface) with GuideLLM, under rising load; its key is read from $OPENAI_API_KEY."""

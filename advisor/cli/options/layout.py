@@ -1,0 +1,190 @@
+"""Options of the layout and the engine, in vLLM's spelling."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from advisor.cli.groups import flag, group
+from advisor.cli.options.values import checked_router, engine_names
+from catalog.schema import Deployment
+
+PANEL = "Layout and engine"
+TP = flag("--tensor-parallel-size", "--tp", metavar="N")
+PP = flag("--pipeline-parallel-size", "--pp", metavar="N")
+DP = flag("--data-parallel-size", "--dp", metavar="N")
+EP = flag("--expert-parallel-size", "--ep", metavar="N")
+ENGINE = flag("--engine", metavar="NAME", completion=engine_names)
+DTYPE = flag("--dtype", metavar="FORMAT")
+KV_DTYPE = flag("--kv-cache-dtype", "--kv-dtype", metavar="FORMAT")
+SEQS = flag("--max-num-seqs", metavar="N")
+TOKENS = flag("--max-num-batched-tokens", metavar="N")
+
+
+@group(PANEL)
+class Degrees:
+    """A stated layout."""
+
+    tensor_parallel_size: Annotated[int, TP] = 1
+    """GPUs that split each layer."""
+    pipeline_parallel_size: Annotated[int, PP] = 1
+    """Stages of layers."""
+    data_parallel_size: Annotated[int, DP] = 1
+    """Replicas."""
+    expert_parallel_size: Annotated[int, EP] = 1
+    """GPUs that the routed experts are spread over."""
+
+
+@group(PANEL)
+class ChosenDegrees:
+    """A layout that may be stated."""
+
+    tensor_parallel_size: Annotated[int | None, TP] = None
+    """GPUs that split each layer."""
+    pipeline_parallel_size: Annotated[int | None, PP] = None
+    """Stages of layers."""
+    data_parallel_size: Annotated[int | None, DP] = None
+    """Replicas."""
+    expert_parallel_size: Annotated[int | None, EP] = None
+    """GPUs that the routed experts are spread over."""
+
+    def degrees(self) -> dict[str, Any]:
+        """Return the degrees that are stated."""
+        layout = {
+            "tp": self.tensor_parallel_size,
+            "pp": self.pipeline_parallel_size,
+            "dp": self.data_parallel_size,
+            "ep": self.expert_parallel_size,
+        }
+        return {name: degree for name, degree in layout.items() if degree is not None}
+
+
+@group(PANEL)
+class EngineOptions:
+    """An engine and its knobs."""
+
+    engine: Annotated[str, ENGINE] = "vllm"
+    """vllm, sglang, tensorrt-llm, torch (plain PyTorch) or lmdeploy."""
+    dtype: Annotated[str, DTYPE] = "auto"
+    """Weight format: auto (the checkpoint's), bfloat16, float16, fp8, int8, int4, ..."""
+    kv_cache_dtype: Annotated[str, KV_DTYPE] = "auto"
+    """KV cache format: auto (the model's), fp8, ..."""
+    max_num_seqs: Annotated[int | None, SEQS] = None
+    """Most sequences that run at once per replica.  [default: the engine's]"""
+    max_num_batched_tokens: Annotated[int | None, TOKENS] = None
+    """Token budget of one step.  [default: the engine's for that GPU]"""
+    max_model_len: Annotated[int | None, flag("--max-model-len", metavar="N")] = None
+    """Longest sequence to serve.  [default: the model's, or what memory holds]"""
+    gpu_memory_utilization: Annotated[float, flag("--gpu-memory-utilization", metavar="SHARE")] = 0.9
+    """Share of each GPU's memory that the engine may use."""
+
+    def knobs(self) -> dict[str, Any]:
+        """Return the fields of a ``Deployment`` that they state."""
+        return {
+            "engine": self.engine,
+            "dtype": self.dtype,
+            "kv_dtype": self.kv_cache_dtype,
+            "max_num_seqs": self.max_num_seqs,
+            "max_num_batched_tokens": self.max_num_batched_tokens,
+            "max_model_len": self.max_model_len,
+            "gpu_memory_utilization": self.gpu_memory_utilization,
+        }
+
+
+@group(PANEL)
+class RoutedEngine(EngineOptions):
+    """An engine, and the router before its replicas."""
+
+    router: Annotated[str, flag("--router", metavar="NAME", callback=checked_router)] = "round_robin"
+    """round_robin or least_loaded, between replicas."""
+
+
+@group(PANEL)
+class FixedLayout(EngineOptions, Degrees):
+    """A stated layout and the engine."""
+
+    offload: Annotated[float, flag("--offload", metavar="SHARE")] = 0.0
+    """Share of the layers' weights kept in CPU memory and streamed, 0 to 1."""
+
+    def knobs(self) -> dict[str, Any]:
+        """Return the fields of a ``Deployment`` that they state."""
+        return {
+            **EngineOptions.knobs(self),
+            "tp": self.tensor_parallel_size,
+            "pp": self.pipeline_parallel_size,
+            "dp": self.data_parallel_size,
+            "ep": self.expert_parallel_size,
+            "offload": self.offload,
+        }
+
+    def deployment(self) -> Deployment:
+        """Return them as a ``Deployment``."""
+        return Deployment(**self.knobs())
+
+
+@group(PANEL)
+class SimulatedLayout(FixedLayout):
+    """A stated layout, pools of replicas, and what it is compared with."""
+
+    prefill_replicas: Annotated[int, flag("--prefill-replicas", metavar="N")] = 0
+    """Replicas that only compute prompts and hand the KV cache to the others, which then only decode."""
+    prefill_tp: Annotated[int | None, flag("--prefill-tp", metavar="N")] = None
+    """Tensor parallel size of those.  [default: --tp]"""
+    compare: Annotated[list[str] | None, flag("--compare", metavar="KNOBS")] = None
+    """Another deployment under the same requests, where it differs: tp=1,dp=2 or prefill_replicas=0. Can be repeated."""
+    router: Annotated[str, flag("--router", metavar="NAME", callback=checked_router)] = "round_robin"
+    """round_robin or least_loaded, between replicas."""
+
+
+@group(PANEL)
+class ChosenLayout(EngineOptions, ChosenDegrees):
+    """A layout that may be stated, and the engine."""
+
+    offload: Annotated[float, flag("--offload", metavar="SHARE")] = 0.0
+    """Share of the layers' weights kept in CPU memory and streamed, 0 to 1."""
+
+
+@group(PANEL)
+class SearchedEngine:
+    """An engine and what the search may choose from."""
+
+    engine: Annotated[str, ENGINE] = "vllm"
+    """vllm, sglang, tensorrt-llm, torch (plain PyTorch) or lmdeploy."""
+    dtype: Annotated[list[str] | None, DTYPE] = None
+    """Weight format allowed: auto (the checkpoint's), fp8, int4, ... Can be repeated; the best is chosen."""
+    kv_cache_dtype: Annotated[list[str] | None, KV_DTYPE] = None
+    """KV cache format allowed: auto (the model's), fp8, ... Can be repeated."""
+    max_num_seqs: Annotated[int | None, SEQS] = None
+    """Largest batch per replica to consider.  [default: 1024]"""
+    max_num_batched_tokens: Annotated[list[int] | None, TOKENS] = None
+    """Token budget of a step allowed. Can be repeated.  [default: the engine's for that GPU]"""
+    max_model_len: Annotated[int | None, flag("--max-model-len", metavar="N")] = None
+    """Longest sequence to serve.  [default: the model's, or what memory holds]"""
+    gpu_memory_utilization: Annotated[float, flag("--gpu-memory-utilization", metavar="SHARE")] = 0.9
+    """Share of each GPU's memory that the engine may use."""
+    offload: Annotated[float, flag("--offload", metavar="SHARE")] = 0.0
+    """Share of the layers' weights kept in CPU memory and streamed, 0 to 1."""
+
+    def keywords(self) -> dict[str, Any]:
+        """Return what ``recommend`` takes."""
+        return {
+            "engine": self.engine,
+            "dtypes": self.dtype,
+            "kv_dtypes": self.kv_cache_dtype,
+            "max_batch": self.max_num_seqs,
+            "max_num_batched_tokens": self.max_num_batched_tokens,
+            "max_model_len": self.max_model_len,
+            "gpu_memory_utilization": self.gpu_memory_utilization,
+            "offload": self.offload,
+        }
+
+
+@group(PANEL)
+class TunedEngine:
+    """An engine that is measured here."""
+
+    engine: Annotated[str, flag("--engine", metavar="NAME")] = "torch"
+    """torch (plain PyTorch, nothing else is needed) or vllm (if it is installed beside advisor)."""
+    dtype: Annotated[str, DTYPE] = "auto"
+    """Weight format: auto (the checkpoint's), bfloat16, float16, fp8, int8, int4, ..."""
+    max_num_seqs: Annotated[int | None, SEQS] = None
+    """Largest batch per replica to consider.  [default: 1024]"""

@@ -1,0 +1,97 @@
+"""Options of how an answer is written."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from advisor.cli.groups import flag, group
+from advisor.cli.options.values import checked_format, format_names
+from advisor.cli.settings import use_config
+
+PANEL = "Output"
+
+
+@group(PANEL)
+class Configured:
+    """Options that come from a file."""
+
+    config: Annotated[str | None, flag("--config", metavar="FILE", callback=use_config, eager=True)] = None
+    """Options from a YAML file, by their names (model: llama-13b). What is typed wins."""
+
+
+@group(PANEL)
+class Wide(Configured):
+    """How much of a table is shown."""
+
+    wide: Annotated[bool, flag("--wide")] = False
+    """All columns, however wide the terminal is, and more detail."""
+
+
+@group(PANEL)
+class Output(Wide):
+    """The format of an answer."""
+
+    format_: Annotated[str, flag("--format", metavar="FORMAT", completion=format_names, callback=checked_format)] = (
+        "table"
+    )
+    """table, json, csv, yaml or markdown."""
+
+
+@group(PANEL)
+class PredictionOutput(Output):
+    """The format of a prediction, and what reports that it was wrong."""
+
+    case: Annotated[str | None, flag("--case", metavar="FILE")] = None
+    """Also write question, answer, your runs and versions to this JSON file, to report a prediction that was wrong."""
+
+
+@group(PANEL)
+class EstimateOutput(PredictionOutput):
+    """The format of an estimate."""
+
+    products: Annotated[bool, flag("--products")] = False
+    """Also report each matrix product and what bounds it."""
+
+
+@group(PANEL)
+class ReportedOutput(PredictionOutput):
+    """The format of an answer, and a report of it."""
+
+    report: Annotated[str | None, flag("--report", metavar="DIR")] = None
+    """Also write a report with figures into this folder: one HTML file, and Markdown."""
+
+
+@group(PANEL)
+class SimulationOutput(ReportedOutput):
+    """The format of a simulation, its requests and figures."""
+
+    requests: Annotated[str | None, flag("--requests", metavar="FILE")] = None
+    """Write every request to this CSV file."""
+    plot: Annotated[str | None, flag("--plot", metavar="FILE")] = None
+    """Draw the distributions of the latencies (PNG)."""
+
+
+@group(PANEL)
+class ValidationOutput(Output):
+    """The format of a validation, how errors are grouped, and a report of it."""
+
+    by: Annotated[str | None, flag("--by", metavar="KEYS")] = None
+    """Group errors by these, with commas: split, engine, gpu, model, regime, parallel, layout, batch, lengths, metric."""
+    report: Annotated[str | None, flag("--report", metavar="DIR")] = None
+    """Write figures (PNG) and one HTML page there."""
+
+
+@group(PANEL)
+class FitOutput(Output):
+    """The format of a fit's report, and the file of the fit."""
+
+    output: Annotated[str | None, flag("--output", "-o", metavar="FILE")] = None
+    """Write the fit here, for --fit elsewhere."""
+
+
+@group(PANEL)
+class ExportOutput(Configured):
+    """What a deployment is written as."""
+
+    target: Annotated[str | None, flag("--format", metavar="FORMAT")] = None
+    """vllm, sglang, tensorrt-llm, compose or kubernetes.  [default: the engine's command line]"""

@@ -1,0 +1,71 @@
+"""Options of the search for a deployment."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from advisor.cli.groups import flag, group
+
+PANEL = "Search"
+
+
+@group(PANEL)
+class Goal:
+    """What is optimised."""
+
+    objective: Annotated[str, flag("--objective", metavar="GOAL")] = "throughput_per_gpu"
+    """throughput_per_gpu, throughput, latency (of a whole request), ttft, tpot or cost."""
+
+
+@group(PANEL)
+class StoredSearch(Goal):
+    """What is optimised, and where the study is kept."""
+
+    storage: Annotated[str | None, flag("--storage", metavar="URL")] = None
+    """Keep the Optuna study: sqlite:///FILE, postgresql://..., or a FILE.journal."""
+    study_name: Annotated[str | None, flag("--study-name", metavar="NAME")] = None
+    """Its name in the storage."""
+
+    def keywords(self) -> dict[str, Any]:
+        """Return what ``recommend`` and ``tune`` take."""
+        return {"objective": self.objective, "storage": self.storage, "study_name": self.study_name}
+
+
+@group(PANEL)
+class Search(StoredSearch):
+    """What is optimised, how, and how much of it is shown."""
+
+    trials: Annotated[int | None, flag("--trials", metavar="N")] = None
+    """Sample about this many deployments instead of evaluating all."""
+    top: Annotated[int, flag("--top", metavar="N")] = 10
+    """Layouts to show."""
+
+    def keywords(self) -> dict[str, Any]:
+        """Return what ``recommend`` takes."""
+        return {**StoredSearch.keywords(self), "trials": self.trials, "top": self.top}
+
+
+@group(PANEL)
+class PlannedSearch:
+    """What a capacity plan optimises and shows."""
+
+    objective: Annotated[str, flag("--objective", metavar="GOAL")] = "cost"
+    """cost, gpus or energy."""
+    top: Annotated[int, flag("--top", metavar="N")] = 2
+    """Layouts to show of each kind of GPU."""
+    disaggregate: Annotated[bool, flag("--disaggregate")] = False
+    """Also try fleets with replicas that only compute prompts: TP2 1+3 are one for prompts and three for outputs."""
+
+
+@group(PANEL)
+class Validated:
+    """How much is judged beside the predictions."""
+
+    refit: Annotated[bool, flag("--refit/--no-refit")] = True
+    """Also fit again without each model, GPU and engine in turn (a minute with --published)."""
+    baselines: Annotated[bool, flag("--baselines/--no-baselines")] = True
+    """Also judge the roofline, the nearest run and trees, fitted to the same runs."""
+    ablation: Annotated[bool, flag("--ablation")] = False
+    """Also fit again without one part after another."""
+    jobs: Annotated[int, flag("--jobs", metavar="N")] = 1
+    """Processes for that."""

@@ -1,0 +1,56 @@
+"""Options of the limits that a deployment has to keep."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from advisor.cli.groups import flag, group
+from catalog.schema import Slo
+
+PERCENTILE = 95.0
+
+
+@group("Limits (mean of a request)")
+class MeanLimits:
+    """Limits on means, in the steady state."""
+
+    ttft: Annotated[float | None, flag("--ttft", metavar="MS")] = None
+    """Most time to the first token."""
+    tpot: Annotated[float | None, flag("--tpot", metavar="MS")] = None
+    """Most time per output token after the first."""
+    e2e: Annotated[float | None, flag("--e2e", metavar="MS")] = None
+    """Most time of a whole request."""
+
+    @property
+    def stated(self) -> bool:
+        """Whether there is any limit."""
+        return any(limit is not None for limit in (self.ttft, self.tpot, self.e2e))
+
+    def slo(self) -> Slo:
+        """Return them as the Python API takes them."""
+        return Slo(ttft_ms=self.ttft, tpot_ms=self.tpot, e2e_ms=self.e2e)
+
+
+@group("Limits (95th percentile of the requests, unless --percentile says otherwise)")
+class TrafficLimits(MeanLimits):
+    """Limits on a percentile of the requests."""
+
+    percentile: Annotated[float | None, flag("--percentile", metavar="P")] = None
+    """Limits hold for this percentile of the requests; 0 for their mean.  [default: 95]"""
+
+    def slo(self) -> Slo:
+        """Return them as the Python API takes them."""
+        chosen = PERCENTILE if self.percentile is None else self.percentile or None
+        return Slo(ttft_ms=self.ttft, tpot_ms=self.tpot, e2e_ms=self.e2e, percentile=chosen)
+
+
+@group("Limits (95th percentile of the requests, unless --percentile says otherwise)")
+class PlannedLimits(TrafficLimits):
+    """Limits, how sure they are to hold, and what may go wrong."""
+
+    confidence: Annotated[float | None, flag("--confidence", metavar="P")] = None
+    """How sure the limits are to hold: 0.5 by the bare estimate, or 0.75 to 0.99.  [default: 0.9]"""
+    headroom: Annotated[float, flag("--headroom", metavar="SHARE")] = 0.0
+    """The limits hold at a rate larger by this share: 0.2 for 20%."""
+    spares: Annotated[int, flag("--spares", metavar="N")] = 0
+    """Replicas that may fail."""

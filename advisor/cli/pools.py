@@ -1,0 +1,94 @@
+"""Deployments that are compared under the same requests, and the file that holds these."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from advisor.cli.options.values import one_of
+from catalog.schema import Deployment, InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from advisor.simulator.request_results import RequestResults
+
+POOLS = ("prefill_replicas", "prefill_tp")
+WHOLE = (*POOLS, "tp", "pp", "dp", "ep", "max_num_seqs", "max_num_batched_tokens", "max_model_len")
+NUMBERS = ("gpu_memory_utilization", "offload")
+TEXTS = ("engine", "dtype", "kv_dtype")
+
+
+@dataclass(frozen=True, slots=True)
+class Pools:
+    """The replicas that only compute prompts, as the options name them."""
+
+    prefill_replicas: int = 0
+    prefill_tp: int | None = None
+
+    def prefill(self, deployment: Deployment) -> Deployment | None:
+        """Their deployment; None without them."""
+        if not self.prefill_replicas:
+            if self.prefill_tp is not None:
+                raise InputError("--prefill-tp is of replicas for prompts; say how many with --prefill-replicas")
+            return None
+        return replace(deployment, dp=self.prefill_replicas, tp=self.prefill_tp or deployment.tp)
+
+
+def changed(base: Deployment, knobs: str, pools: Pools | None = None) -> tuple[Deployment, Pools]:
+    """``base`` and ``pools`` with the knobs that ``--compare`` names: "tp=1,dp=2".
+
+    Raises:
+        InputError: there is no such knob, or that is no value for it.
+
+    """
+    values: dict[str, Any] = {}
+    for part in knobs.split(","):
+        name, equals, text = (each.strip() for each in part.partition("="))
+        if not equals or not text:
+            raise InputError(f"--compare {knobs!r:.60} must be KNOB=VALUE,..., such as tp=1,dp=2")
+        name = one_of("--compare", name, (*WHOLE, *NUMBERS, *TEXTS))
+        if name in values:
+            raise InputError(f"--compare {knobs!r:.60} gives {name} twice")
+        try:
+            values[name] = int(text) if name in WHOLE else float(text) if name in NUMBERS else text
+        except ValueError:
+            kind = "a whole number" if name in WHOLE else "a number"
+            raise InputError(f"--compare {knobs!r:.60}: {name} must be {kind}") from None
+    apart = {name: values.pop(name) for name in POOLS if name in values}
+    assert values.keys() <= {f.name for f in fields(Deployment)}
+    pools = replace(pools or Pools(), **apart)
+    return replace(base, **values), pools if pools.prefill_replicas else Pools()
+
+
+@contextlib.contextmanager
+def requests_file(path: str | None) -> Iterator[Callable[[int, RequestResults], None] | None]:
+    """What writes requests and the number of their deployment into that file, which is there once all went well.
+
+    Raises:
+        InputError: it cannot be written.
+
+    """
+    if path is None:
+        yield None
+        return
+    from advisor.simulator.request_results import COLUMNS  # brings numpy
+
+    target = Path(path)
+    special = target.exists() and not target.is_file()  # a pipe or a terminal
+    written = target if special else target.with_name(f"{target.name}.part")
+    try:
+        with written.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(("deployment", *COLUMNS))
+            yield lambda number, part: writer.writerows((number, *row) for row in part.rows())
+        if not special:
+            written.replace(target)
+    except OSError as error:
+        raise InputError(f"cannot write the requests to {path}: {error.strerror}") from error
+    finally:
+        if not special:
+            written.unlink(missing_ok=True)
