@@ -11,9 +11,6 @@ from advisor.calibration.surrogate import STAGED
 if TYPE_CHECKING:
     from catalog.units import Array
 
-if TYPE_CHECKING:
-    from catalog.units import Array
-
 
 def implementation_variance(provenance: str, compiled: Array | float) -> Array:
     """Variance that an unmeasured engine without compilation adds to each log prediction."""

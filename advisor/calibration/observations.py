@@ -11,9 +11,11 @@ import numpy as np
 
 from advisor.perf_model.cost_model import CostModel
 from advisor.perf_model.deployment_arrays import DeploymentArrays
-from advisor.perf_model.memory.vllm import max_concurrency, memory
+from advisor.perf_model.memory.dispatch import memory
+from advisor.perf_model.memory.kv_capacity import max_concurrency
 from advisor.perf_model.parameters import IDEAL
-from advisor.perf_model.schedule import PhaseTimes, static_batch_times, steady_state_times
+from advisor.perf_model.static_batch import static_batch_times
+from advisor.perf_model.steady_state import steady_state_times
 from catalog.gpus import find_gpu
 from catalog.models.find import find_model
 from catalog.schema import Cluster, InputError
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from advisor.perf_model.correction import Correction
     from advisor.perf_model.memory.parts import Memory
     from advisor.perf_model.parameters import Parameters
+    from advisor.perf_model.phase_times import PhaseTimes
     from catalog.schema import Measurement, Model
     from catalog.units import Array
 

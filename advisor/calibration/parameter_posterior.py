@@ -12,9 +12,6 @@ if TYPE_CHECKING:
 
     from catalog.units import Array
 
-if TYPE_CHECKING:
-    from catalog.units import Array
-
 
 Provenance = Literal["calibrated", "transferred", "analytic"]
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from advisor.capacity.replica_sizing import MOST_REPLICAS, ReplicaSizing, TrafficSpec
 from advisor.perf_model.deployment_arrays import DeploymentArrays
-from advisor.perf_model.memory.vllm import memory
+from advisor.perf_model.memory.dispatch import memory
 from advisor.prediction.inputs import read_cluster
-from advisor.simulator.server import AggregatedServer, DisaggregatedServer
+from advisor.simulator.disaggregated_server import DisaggregatedServer
+from advisor.simulator.server import AggregatedServer
 from catalog.engines import find_engine, resolve
 from catalog.gpus import COLON, COUNT, NODES, find_gpu
 from catalog.schema import Cluster, Deployment, InputError, Model, Note

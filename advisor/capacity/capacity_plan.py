@@ -17,8 +17,10 @@ from advisor.perf_model.energy import POWER
 from advisor.prediction.evidence import Evidence
 from advisor.prediction.inputs import check_lengths, chosen_price, plain, read_model
 from advisor.progress import Course
-from advisor.simulator.request_results import FRONT_END_MS, LIMITS
-from advisor.simulator.server import AggregatedServer, DisaggregatedServer
+from advisor.simulator.disaggregated_server import DisaggregatedServer
+from advisor.simulator.request_results import LIMITS
+from advisor.simulator.scheduler import FRONT_END_MS
+from advisor.simulator.server import AggregatedServer
 from advisor.simulator.simulation import check_serving
 from advisor.simulator.trace_files import read_trace
 from catalog.engines import find_engine
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from advisor.prediction.evidence import Runs
     from advisor.progress import Watch
     from advisor.simulator.arrivals import Arrivals
-    from advisor.simulator.request_results import Router
+    from advisor.simulator.scheduler import Router
     from catalog.schema import Price
 
 OBJECTIVES = ("cost", "gpus", "energy")

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from advisor.calibration.surrogate import IntervalScale
-    from advisor.simulator.server import AggregatedServer, DisaggregatedServer
+    from advisor.simulator.disaggregated_server import DisaggregatedServer
+    from advisor.simulator.server import AggregatedServer
     from catalog.schema import Cluster, Slo, Workload
 
 T = TypeVar("T")

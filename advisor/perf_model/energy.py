@@ -119,7 +119,7 @@ def batch_work(
 def measured_work(run: Measurement) -> GpuWork:
     """Of a measured static batch, in the time that it took."""
     from advisor.perf_model.deployment_arrays import DeploymentArrays
-    from advisor.perf_model.memory.vllm import memory
+    from advisor.perf_model.memory.dispatch import memory
     from catalog.gpus import find_gpu
     from catalog.models.find import find_model
     from catalog.schema import Cluster

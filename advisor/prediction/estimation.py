@@ -32,16 +32,12 @@ from catalog.engines.defaults import PLAIN
 from catalog.schema import Cluster, Deployment, InputError, Measurement, Model, Note, Price, require_positive
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from catalog.schema import Model
-
-if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from advisor.calibration.intervals import Regime
     from advisor.prediction.evidence import Runs
-    from catalog.schema import Measurement
+    from catalog.schema import Measurement, Model
+
 
 HIGHER_IS_BETTER = frozenset({"output_tok_s", "output_tok_s_per_gpu"})
 ENERGY = "energy_j_per_token"

@@ -14,11 +14,14 @@ from advisor.perf_model.cost import CAUSES, Cost
 from advisor.perf_model.cost_model import CostModel
 from advisor.perf_model.deployment_arrays import ACTIVATION_BYTES
 from advisor.perf_model.forward_pass import decode_pass, prefill_pass
-from advisor.perf_model.memory.vllm import max_concurrency, memory, request_gib, spread_gib
+from advisor.perf_model.memory.dispatch import memory
+from advisor.perf_model.memory.kv_capacity import max_concurrency, request_gib
+from advisor.perf_model.memory.uncertainty import spread_gib
 from advisor.perf_model.operators import Product, products
 from advisor.perf_model.parameters import EFFICIENCIES, IDEAL, NAMES, Parameters
 from advisor.perf_model.roofline import product_cost
-from advisor.perf_model.schedule import PhaseTimes, static_batch_times, steady_state_times
+from advisor.perf_model.static_batch import static_batch_times
+from advisor.perf_model.steady_state import steady_state_times
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from advisor.calibration.residual_gp import Residuals
     from advisor.calibration.surrogate import Surrogate
     from advisor.perf_model.deployment_arrays import DeploymentArrays
+    from advisor.perf_model.phase_times import PhaseTimes
     from catalog.schema import Cluster, Model
     from catalog.units import Array
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from advisor.perf_model.deployment_arrays import DeploymentArrays
-from advisor.perf_model.memory.vllm import max_concurrency, memory
+from advisor.perf_model.memory.dispatch import memory
+from advisor.perf_model.memory.kv_capacity import max_concurrency
 from advisor.prediction.estimation import Estimate, describe
 from advisor.prediction.prediction import Prediction
 from catalog.engines import find_engine, resolve, valid_tp

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from advisor.perf_model.deployment_arrays import DeploymentArrays
-from advisor.perf_model.memory.vllm import memory
+from advisor.perf_model.memory.dispatch import memory
 from advisor.render.lines import (
     corrected_line,
     cost_line,

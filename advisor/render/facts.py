@@ -11,7 +11,7 @@ from advisor.calibration.observations import group_runs
 from advisor.calibration.surrogate import shipped_surrogate
 from advisor.perf_model.collectives import link_gbps
 from advisor.perf_model.cost_model import CostModel
-from advisor.perf_model.schedule import static_batch_times
+from advisor.perf_model.static_batch import static_batch_times
 from advisor.prediction.prediction import Prediction, request_causes
 from advisor.render.series import setup_of, tok_s
 from catalog.gpus import find_gpu

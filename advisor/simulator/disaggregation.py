@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from advisor.simulator.request_results import TURNS, RequestResults, saturation_rate, serve
+from advisor.simulator.request_results import RequestResults
+from advisor.simulator.scheduler import TURNS, saturation_rate, serve
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from advisor.simulator.arrivals import Arrivals
-    from advisor.simulator.request_results import Scheduler
+    from advisor.simulator.scheduler import Scheduler
     from advisor.simulator.step_table import StepTimes
     from catalog.units import Array
 

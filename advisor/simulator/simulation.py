@@ -23,18 +23,11 @@ from advisor.simulator.arrivals import (
     open_traffic,
     refusals,
 )
-from advisor.simulator.request_results import (
-    COLUMNS,
-    FRONT_END_MS,
-    LIMITS,
-    METRICS,
-    ROUTERS,
-    RequestResults,
-    limits_of,
-    longest,
-)
+from advisor.simulator.disaggregated_server import DisaggregatedServer, outcomes
+from advisor.simulator.request_results import COLUMNS, LIMITS, METRICS, RequestResults, limits_of
+from advisor.simulator.scheduler import FRONT_END_MS, ROUTERS, longest
 from advisor.simulator.served_energy import served_work
-from advisor.simulator.server import AggregatedServer, DisaggregatedServer, outcomes
+from advisor.simulator.server import AggregatedServer
 from advisor.simulator.streaming_statistics import StreamingStatistics
 from advisor.simulator.summary_statistics import meets, numbers, spreads, timeline
 from advisor.simulator.trace_files import open_trace, read_trace
@@ -47,7 +40,7 @@ if TYPE_CHECKING:
     from advisor.calibration.parameter_posterior import Provenance
     from advisor.calibration.surrogate import IntervalScale
     from advisor.prediction.evidence import Runs
-    from advisor.simulator.request_results import Router
+    from advisor.simulator.scheduler import Router
     from catalog.units import Array
 
 DURATION_S = 300.0

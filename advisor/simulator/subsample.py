@@ -10,7 +10,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from advisor.simulator.arrivals import Arrivals
-    from advisor.simulator.request_results import Router
+    from advisor.simulator.scheduler import Router
 
 
 def sample(traffic: Arrivals, replicas: int, router: Router, *, least: tuple[int, int]) -> tuple[Arrivals, int]:

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from advisor.simulator.request_results import BINS, METRICS, SETTLING, limits_of
+from advisor.simulator.request_results import BINS, METRICS, limits_of
+from advisor.simulator.scheduler import SETTLING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from advisor.simulator.arrivals import Arrivals, ArrivalStream
-    from advisor.simulator.request_results import RequestResults, Scheduler
+    from advisor.simulator.request_results import RequestResults
+    from advisor.simulator.scheduler import Scheduler
     from advisor.simulator.streaming_statistics import StreamingStatistics
     from catalog.schema import Slo
     from catalog.units import Array

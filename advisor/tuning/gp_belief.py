@@ -18,9 +18,10 @@ from advisor.calibration.surrogate import shipped_surrogate
 from advisor.perf_model.correction import PHASES
 from advisor.perf_model.cost_model import CostModel
 from advisor.perf_model.deployment_arrays import DeploymentArrays
-from advisor.perf_model.memory.vllm import memory
+from advisor.perf_model.memory.dispatch import memory
 from advisor.perf_model.parameters import NAMES, Parameters
-from advisor.perf_model.schedule import PhaseTimes, static_batch_times, steady_state_times
+from advisor.perf_model.static_batch import static_batch_times
+from advisor.perf_model.steady_state import steady_state_times
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from advisor.calibration.intervals import Regime
     from advisor.calibration.parameter_posterior import ParameterPosterior
+    from advisor.perf_model.phase_times import PhaseTimes
     from catalog.schema import Cluster, Deployment, Model
     from catalog.units import Array
 

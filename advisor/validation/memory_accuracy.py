@@ -14,8 +14,8 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Literal
 
 from advisor.perf_model.deployment_arrays import DeploymentArrays
+from advisor.perf_model.memory.dispatch import memory
 from advisor.perf_model.memory.torch_engine import largest_batch, memory_use, stages_of, streams_used
-from advisor.perf_model.memory.vllm import memory
 from catalog.gpus import find_gpu
 from catalog.models.find import find_model
 from catalog.runs import shipped_runs

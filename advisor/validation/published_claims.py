@@ -12,7 +12,8 @@ import numpy as np
 from advisor.calibration.observations import group_runs
 from advisor.calibration.shipped_fit import errors_of
 from advisor.perf_model.deployment_arrays import DeploymentArrays
-from advisor.perf_model.memory.vllm import max_concurrency, memory
+from advisor.perf_model.memory.dispatch import memory
+from advisor.perf_model.memory.kv_capacity import max_concurrency
 from advisor.prediction.prediction import Prediction
 from advisor.validation.prediction_errors import shipped_check
 from catalog.gpus import parse_cluster

@@ -98,7 +98,7 @@ def _gaps(stage: Stage) -> int:
 
 
 def torch_memory(model: Model, cluster: Cluster, layout: DeploymentArrays) -> Memory:
-    """``advisor.perf_model.memory.vllm.memory`` for the engine "torch" and a model that it runs."""
+    """``advisor.perf_model.memory.dispatch.memory`` for the engine "torch" and a model that it runs."""
     device, gpu = cluster.gpu.memory_gib, cluster.gpu
     columns = ("tp", "pp", "weight_bytes", "offload", "max_model_len", "compiled", "max_num_batched_tokens")
     table = np.stack([getattr(layout, name) for name in columns], axis=1)

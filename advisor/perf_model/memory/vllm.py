@@ -1,29 +1,27 @@
-"""What a deployment keeps in each GPU's memory, and how many tokens of KV cache are left.
+"""What a deployment keeps in each GPU's memory, and how many tokens of KV cache are left, as vLLM accounts for it.
 
-The plain PyTorch engine's accounting is in ``advisor.perf_model.memory.torch_engine``. For all others it is vLLM's (v1/worker/gpu_worker.py, ``determine_available_memory``): the engine may use
-``gpu_memory_utilization`` of the device; what weights, the activation peak of a profiling pass at the token budget, and
-memory outside torch do not take becomes KV cache.
+After v1/worker/gpu_worker.py, ``determine_available_memory``: the engine may use ``gpu_memory_utilization`` of the
+device; what weights, the activation peak of a profiling pass at the token budget, and memory outside torch do not take
+becomes KV cache.
 """
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from advisor.perf_model.deployment_arrays import ACTIVATION_BYTES, DeploymentArrays
+from advisor.perf_model.memory.kv_capacity import BLOCK, blocks_of_request
 from advisor.perf_model.memory.parts import Memory, engine_gib
 from advisor.perf_model.operators import EXPERTS_ONLY, kv_heads, kv_numbers_per_token
 from catalog.engines import find_engine, kv_groups, pipeline_layers, reserves_graphs
 from catalog.units import GIB
 
 if TYPE_CHECKING:
-    from catalog.schema import Cluster, Gpu, Model
+    from catalog.schema import Cluster, Model
     from catalog.units import Array
 
-BLOCK = 16.0
-"""Tokens in a KV block."""
 NULL_BLOCKS = 1.0
 """Blocks that are never used (v1/core/block_pool.py)."""
 VOCABULARY_MULTIPLE = 64.0
@@ -174,17 +172,12 @@ QUANTISED_GIB = 0.3
 profiled pass of Llama-3.1-8B, Qwen2.5-14B and Llama-3.1-70B at 8192 and 16384 tokens; the middle, for what it is is unknown."""
 
 
-def memory(model: Model, cluster: Cluster, layout: DeploymentArrays, engine: str = "vllm") -> Memory:
-    """Memory of each of the n deployments; see ``Memory``.
+def paged_memory(model: Model, cluster: Cluster, layout: DeploymentArrays, engine: str = "vllm") -> Memory:
+    """Account for the memory of each of the n deployments as vLLM does; see ``Memory``.
 
     ``gpu_memory_utilization`` is a share of the device (vLLM, SGLang as we start it) or of what weights and activations
     leave (TensorRT-LLM, LMDeploy), as ``Engine.memory_rule`` of ``engine`` says.
     """
-    if engine == "torch":
-        from advisor.perf_model.memory.torch_engine import is_run, torch_memory
-
-        if is_run(model):
-            return torch_memory(model, cluster, layout)
     of_free = find_engine(engine).memory_rule == "of_free"
     attention, dense, experts = layer_elements(model, layout)
     plain = plain_elements(model, layout)
@@ -256,48 +249,3 @@ def memory(model: Model, cluster: Cluster, layout: DeploymentArrays, engine: str
         layer_weight_bytes=worst["body"],
         fits=blocks >= 1.0,
     )
-
-
-SPREAD_GIB = {"vllm": 0.25, "torch": 0.07}
-"""Standard deviation of what is left for KV, of engines whose memory was compared with their own reports: on one H200 to four,
-0.13 GiB for 41 loads of vLLM 0.24 and up to 0.45 for eleven servers (``catalog/data/memory``, ``exports``), 0.05 for 32 loads of
-the PyTorch engine."""
-MEASURED_ON = ("H200-SXM",)
-ELSEWHERE_GIB = 0.5
-"""The same of contexts, libraries and communication buffers on a GPU where nobody looked."""
-UNMEASURED_SHARE = 0.02
-"""The same of an engine that nobody looked into, as a share of the device."""
-
-
-def spread_gib(engine: str, gpu: Gpu) -> float:
-    """Standard deviation of ``Memory.slack_gib``."""
-    if engine not in SPREAD_GIB:
-        return UNMEASURED_SHARE * gpu.memory_gib
-    return SPREAD_GIB[engine] if gpu.name in MEASURED_ON else math.hypot(SPREAD_GIB[engine], ELSEWHERE_GIB)
-
-
-def blocks_of_request(model: Model, tokens: Array, layout: DeploymentArrays) -> Array:
-    """KV blocks that one request of ``tokens`` tokens takes at the most, all groups of layers together, shape (n,).
-
-    A sliding-window layer keeps its window and the chunk being computed (``catalog.engines.KvGroups.blocks``).
-    """
-    groups = kv_groups(model)
-    whole = np.ceil(tokens / BLOCK)
-    kept = np.ceil(np.minimum(groups.window - 1 + layout.max_num_batched_tokens, tokens) / BLOCK) + 1.0
-    return np.asarray(groups.full * whole + groups.windowed * kept)
-
-
-def max_concurrency(model: Model, room: Memory, layout: DeploymentArrays, tokens: Array) -> Array:
-    """Requests of ``tokens`` tokens that the KV cache of one replica holds at once, shape (n,)."""
-    return np.asarray(np.floor(np.maximum(room.kv_blocks, 0.0) / _blocks_of(model, room, layout, tokens)))
-
-
-def _blocks_of(model: Model, room: Memory, layout: DeploymentArrays, tokens: Array) -> Array:
-    return np.where(room.block_tokens > 1, blocks_of_request(model, tokens, layout), tokens)
-
-
-def request_gib(model: Model, room: Memory, layout: DeploymentArrays, tokens: Array) -> Array:
-    """KV of one request of ``tokens`` tokens on the fullest GPU, shape (n,)."""
-    alone = room.kv_bytes_per_token * room.block_tokens / GIB
-    block = np.where(room.kv_blocks > 0, room.kv_gib / np.maximum(room.kv_blocks, 1.0), alone)
-    return np.asarray(block * _blocks_of(model, room, layout, tokens))

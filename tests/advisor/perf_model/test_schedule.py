@@ -13,7 +13,7 @@ from advisor.perf_model.cost_model import FP8_CACHE
 from advisor.perf_model.deployment_arrays import DeploymentArrays
 from advisor.perf_model.forward_pass import HOST_LINK
 from advisor.perf_model.parameters import Parameters
-from advisor.perf_model.schedule import AT_ONCE, put_off
+from advisor.perf_model.static_batch import AT_ONCE, put_off
 from advisor.prediction.prediction import Prediction, request_causes
 from catalog.gpus import find_gpu
 from catalog.models.find import find_model

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from advisor.simulator.arrivals import Arrivals
 from advisor.simulator.disaggregation import KvTransfer, ServerPool, saturation_apart, serve_apart
-from advisor.simulator.request_results import Scheduler, serve
+from advisor.simulator.scheduler import Scheduler, serve
 from advisor.simulator.simulation import simulate
 from advisor.simulator.step_table import StepTimes
 from catalog.schema import Deployment, InputError, Workload

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from advisor.simulator import scheduler_loop as serving_kernel
 from advisor.simulator.arrivals import Arrivals
-from advisor.simulator.request_results import Scheduler, saturation_rate, serve
+from advisor.simulator.scheduler import Scheduler, saturation_rate, serve
 from advisor.simulator.scheduler_loop import NODES_PER_OCTAVE
 from advisor.simulator.step_table import OCTAVES, StepTimes
 from tests.advisor import serving_reference as reference

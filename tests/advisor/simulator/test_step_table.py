@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from advisor.perf_model.cost_model import CostModel
 from advisor.perf_model.deployment_arrays import DeploymentArrays
 from advisor.perf_model.forward_pass import forward_pass_cost
-from advisor.perf_model.memory.vllm import memory
+from advisor.perf_model.memory.dispatch import memory
 from advisor.perf_model.operators import ForwardPass, causal_pairs
 from advisor.prediction.evidence import Evidence
 from advisor.simulator import scheduler_loop as kernel

@@ -16,7 +16,7 @@ from advisor.cli import app
 from advisor.simulator import arrivals as traffic
 from advisor.simulator import trace_files as traces
 from advisor.simulator.arrivals import ArrivalStream, BusiestWindow, open_loop, open_traffic
-from advisor.simulator.request_results import serve, serve_pieces
+from advisor.simulator.scheduler import serve, serve_pieces
 from advisor.simulator.simulation import simulate
 from advisor.simulator.streaming_statistics import StreamingStatistics
 from advisor.simulator.trace_files import open_trace, read_trace

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from advisor.perf_model.deployment_arrays import DeploymentArrays
 from advisor.perf_model.memory.caching_allocator import CachingAllocator, OutOfDeviceMemoryError
+from advisor.perf_model.memory.dispatch import memory
+from advisor.perf_model.memory.kv_capacity import max_concurrency
 from advisor.perf_model.memory.torch_allocations import Stage, loaded, stages
 from advisor.perf_model.memory.torch_engine import is_run, largest_batch, memory_use, streams_used, workspace_bytes
-from advisor.perf_model.memory.vllm import max_concurrency, memory
 from advisor.validation.memory_accuracy import ThresholdFound, main, memory_errors, memory_thresholds
 from catalog.engines import valid_tp
 from catalog.gpus import find_gpu

@@ -9,14 +9,10 @@ from hypothesis import given
 import advisor
 from advisor.calibration.observations import group_runs
 from advisor.perf_model.deployment_arrays import DeploymentArrays
-from advisor.perf_model.memory.vllm import (
-    TABLES_GIB,
-    layer_elements,
-    max_concurrency,
-    memory,
-    plain_elements,
-    spread_gib,
-)
+from advisor.perf_model.memory.dispatch import memory
+from advisor.perf_model.memory.kv_capacity import max_concurrency
+from advisor.perf_model.memory.uncertainty import spread_gib
+from advisor.perf_model.memory.vllm import TABLES_GIB, layer_elements, plain_elements
 from catalog.gpus import find_gpu
 from catalog.models.find import all_models, find_model, parameters
 from catalog.runs import shipped_runs

@@ -6,15 +6,15 @@ kept in flight, their arrivals staggered, prefill chunks sharing steps with deco
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from advisor.perf_model.cost import Cost
 from advisor.perf_model.forward_pass import _slowest_stage, decode_pass, forward_pass_cost, prefill_pass
-from advisor.perf_model.memory.vllm import max_concurrency
-from advisor.perf_model.operators import ForwardPass, causal_pairs
+from advisor.perf_model.memory.kv_capacity import max_concurrency
+from advisor.perf_model.operators import causal_pairs
+from advisor.perf_model.phase_times import PhaseTimes
 
 if TYPE_CHECKING:
     from advisor.perf_model.cost_model import CostModel
@@ -26,23 +26,6 @@ AT_ONCE = 6.0
 """Requests of a static batch that the first pass takes: as many as vLLM's front end has submitted until its engine
 starts. 4 prompts of 1024 tokens get their first tokens at 0.96 of the prefill's end, 16 at 0.77, 32 of 128 tokens at 0.81
 (dense models with role fit on one to four H200s, ``catalog/data/runs/vllm-0.24.0_h200_static.csv``)."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PhaseTimes:
-    """Latencies of one replica and what they are made of; arrays have shape (n,)."""
-
-    prefill_ms: Array
-    ttft_ms: Array
-    tpot_ms: Array
-    e2e_ms: Array
-    output_tok_s: Array
-    """Of all replicas."""
-    running: Array
-    """Sequences that run at once on one replica: the batch, or what the engine's cap and its KV cache allow."""
-    prefill: Cost
-    decode: Cost
-    """One decode step (static) or one mean step (steady)."""
 
 
 def _whole_prefill(setting: CostModel, batch: Array, input_len: Array) -> tuple[Cost, Array, Array]:
@@ -198,90 +181,4 @@ def static_batch_times(setting: CostModel, batch: Array, input_len: Array, outpu
         running=running,
         prefill=prefill,
         decode=decode,
-    )
-
-
-def _steady_first(step_ms: Array, carrying_ms: Array, chunks: Array, others: Array, output_len: Array) -> Array:
-    """Mean milliseconds from a request's arrival to the end of the step that its prompt, or the last chunk of it, is in.
-
-    Requests come independently of each other and of the steps. One that comes waits for half a step and, where there is
-    decoding between which it could come, for one more, which was scheduled ahead. In its own step there are then as many
-    prompts as in any, and its own: ``others`` is what they add to ``carrying_ms``, a step with prompts, as a share of it.
-    """
-    waiting = step_ms * (0.5 + (output_len - 1.0) / output_len)
-    return waiting + (chunks + others) * carrying_ms
-
-
-def steady_state_times(setting: CostModel, batch: Array, input_len: Array, output_len: Array) -> PhaseTimes:
-    """``batch`` requests are kept in flight on each replica; arrays of shape (n,).
-
-    In the life of one request every other one in flight is prefilled once. With n chunks a prompt and b requests, n b
-    chunks meet O - 1 + n steps: fewer chunks than steps, and that share of the steps carries one; more, and every step
-    carries several, up to the token budget; above it the prompts queue and the life gets longer.
-    """
-    model, layout, memory = setting.model, setting.layout, setting.memory
-    window = float(model.sliding_window)
-    fitting = np.maximum(max_concurrency(model, memory, layout, input_len + output_len), 1.0)
-    running = np.minimum(np.minimum(batch, layout.max_num_seqs), fitting)
-    groups = np.minimum(layout.pp, running)
-    share = running / groups
-    # Every token a request brings, in and out, takes a place in some step's budget; what decodes leave is for prompts.
-    full_steps = share * (input_len + output_len - 1.0) / layout.max_num_batched_tokens
-    budget = layout.max_num_batched_tokens - share * (output_len - 1.0) / np.maximum(output_len, full_steps)
-    chunks = np.ceil(input_len / budget - 1e-9)
-    own_steps = output_len - 1.0 + chunks
-    steps = np.maximum(own_steps, full_steps)
-    mixed = np.minimum(share * chunks / steps, 1.0)
-    tokens = np.where(mixed < 1.0, input_len / chunks, share * input_len / steps)
-    decoding = share * np.clip((output_len - 1.0) / steps, 0.0, 1.0)
-    context = input_len + output_len / 2.0
-    # Of several micro-batches the largest sets the pace.
-    uneven = np.where(groups > 1, np.minimum(1.0 + setting.parameters.group_imbalance, groups), 1.0)
-    # A step without a chunk decodes at least one sequence; with an output of one token there is no such step.
-    least = np.where(output_len > 1, np.minimum(share, 1.0), 0.0)
-    decode = decode_pass(model, np.maximum(decoding * uneven, least), context)
-    tokens = tokens * uneven
-    prompts = tokens / input_len
-    with_chunk = ForwardPass(
-        tokens=decode.tokens + tokens,
-        sequences=decode.sequences + prompts,
-        decodes=decode.decodes,
-        context=decode.context,
-        windowed_context=decode.windowed_context,
-        pairs=prompts * causal_pairs(input_len),
-        windowed_pairs=prompts * causal_pairs(input_len, window),
-    )
-    plain = forward_pass_cost(setting, decode, prefills=0.0)
-    carrying = forward_pass_cost(setting, with_chunk, prefills=1.0)
-    on_prefill, on_decode = setting.factors
-    decoding_part = plain.total_ms / np.maximum(carrying.total_ms, 1e-12)
-    carrying = carrying * (on_prefill + (on_decode - on_prefill) * np.minimum(decoding_part, 1.0))
-    plain = plain * on_decode
-    parameters = setting.parameters
-    served = share * output_len / steps  # sequences that get a token in a mean step
-    extra = np.where(groups > 1, (groups - 1.0) * (parameters.step_ms + parameters.sequence_us * 1e-3 * served), 0.0)
-    step = plain * (1.0 - mixed) + carrying * mixed + Cost.of("host", overhead=extra)
-    step_ms = step.total_ms
-    waves = np.maximum(batch / running, 1.0)
-    life_ms = steps * step_ms
-    carrying_ms = carrying.total_ms + extra
-    queueing = np.maximum(steps - own_steps, 0.0) * step_ms + (waves - 1.0) * life_ms
-    prompts = share * chunks / steps  # begun or gone on with in a mean step
-    others = np.minimum(prompts, 1.0) * tokens / with_chunk.tokens
-    first_ms = _steady_first(step_ms, carrying_ms, chunks, others, output_len)
-    first_ms = np.minimum(first_ms, own_steps * step_ms) + queueing
-    after = np.maximum(output_len - 1.0, 1.0)
-    tpot_ms = np.where(output_len > 1, np.maximum(waves * life_ms - first_ms, 0.0) / after, 0.0)
-    tpot_ms = np.maximum(tpot_ms, np.where(output_len > 1, plain.total_ms + extra, 0.0))
-    ttft_ms = first_ms + parameters.admission_ms
-    e2e_ms = ttft_ms + tpot_ms * (output_len - 1.0)
-    return PhaseTimes(
-        prefill_ms=chunks * carrying_ms,
-        ttft_ms=ttft_ms,
-        tpot_ms=tpot_ms,
-        e2e_ms=e2e_ms,
-        output_tok_s=layout.dp * batch * output_len / e2e_ms * 1e3,
-        running=running,
-        prefill=carrying,
-        decode=step,
     )

@@ -1,0 +1,168 @@
+"""Replicas that only compute prompts, and others that only decode."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from advisor.calibration.intervals import scale_name
+from advisor.calibration.surrogate import ANY
+from advisor.perf_model.collectives import hand_over_ms
+from advisor.simulator.disaggregation import KvTransfer, ServerPool, saturation_apart, serve_apart
+from advisor.simulator.scheduler import TURNS
+from catalog.schema import Deployment, InputError, Model, Note
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from advisor.calibration.parameter_posterior import Provenance
+    from advisor.calibration.surrogate import IntervalScale
+    from advisor.perf_model.parameters import Parameters
+    from advisor.simulator.arrivals import Arrivals
+    from advisor.simulator.request_results import RequestResults
+    from advisor.simulator.scheduler import Router
+    from advisor.simulator.server import AggregatedServer
+    from advisor.simulator.step_table import StepTimes
+
+
+APART: Provenance = "analytic"
+"""Where prompts have a pool of their own. No such deployment was measured, so however well the engine's steps are known, its
+intervals are as wide as those of an engine that nobody measured."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DisaggregatedServer:
+    """Replicas that only compute prompts, and others that only decode."""
+
+    prefill: AggregatedServer
+    decode: AggregatedServer
+
+    @classmethod
+    def of(cls, prefill: AggregatedServer, decode: AggregatedServer) -> DisaggregatedServer:
+        """Of replicas that share a cluster.
+
+        Raises:
+            InputError: there are too few GPUs for both, or they cannot hand over a KV cache.
+
+        """
+        cluster, model = decode.setting.cluster, decode.setting.model
+        one, other = prefill.deployment, decode.deployment
+        if (one.engine, one.dtype, one.kv_dtype) != (other.engine, other.dtype, other.kv_dtype):
+            raise InputError("the pools for prompts and outputs must have one engine, dtype and kv_dtype")
+        if one.num_gpus + other.num_gpus > cluster.num_gpus:
+            raise InputError(
+                f"{one.num_gpus} GPUs for prompts and {other.num_gpus} for outputs of {model.name} are more than the "
+                f"{cluster.num_gpus} of {cluster}"
+            )
+        scheduler = replace(decode.scheduler, cached_prompts=True, prefix_hit_rate=0.0)
+        unsure = replace(decode.marginal, covariance=decode.knowledge.unmeasured.covariance, provenance=APART)
+        return cls(prefill=prefill, decode=replace(decode, scheduler=scheduler, marginal=unsure))
+
+    @property
+    def within_node(self) -> bool:
+        """Whether both pools fit in one node; else the caches cross the network."""
+        needed = self.prefill.deployment.num_gpus + self.decode.deployment.num_gpus
+        return needed <= self.decode.setting.cluster.gpus_per_node
+
+    @property
+    def bytes_per_token(self) -> float:
+        """Of the KV cache, over the busiest link: every GPU of a replica sends or takes its part."""
+        return max(float(each.setting.memory.kv_bytes_per_token[0]) for each in (self.prefill, self.decode))
+
+    def link(self, parameters: Parameters) -> KvTransfer:
+        """The hand-over under these parameters."""
+        cluster = self.decode.setting.cluster
+        latency = hand_over_ms(0.0, cluster, parameters, within_node=self.within_node)
+        many = hand_over_ms(1e9, cluster, parameters, within_node=self.within_node)
+        return KvTransfer(ms_per_token=(many - latency) / 1e9 * self.bytes_per_token, latency_ms=latency)
+
+    @property
+    def notes(self) -> tuple[Note, ...]:
+        """With what the hand-over takes."""
+        link = self.link(self.decode.marginal.parameters)
+        told = f"a KV cache of 1000 tokens takes {1e3 * link.ms_per_token:.3g} ms from prompt to output"
+        return (*self.prefill.notes, *self.decode.notes, Note(told), self.warning)
+
+    @property
+    def warning(self) -> Note:
+        """What is assumed."""
+        network = f"{self.decode.setting.cluster.network_gbps:g} GB/s between nodes"
+        told = (
+            f"KV caches go over {'the links inside a node' if self.within_node else network} once a prompt is done; no "
+            "deployment with a pool for prompts was measured, so its intervals are as wide as those of an engine nobody measured"
+        )
+        return Note(told, "warning")
+
+    @property
+    def provenance(self) -> Provenance:
+        return APART
+
+    @property
+    def scale(self) -> IntervalScale:
+        staged = max(self.prefill.deployment.pp, self.decode.deployment.pp) > 1
+        name = scale_name("tpot_ms", "static", staged=staged)
+        return self.decode.knowledge.scale(APART, ANY, name)
+
+    @property
+    def router(self) -> Router:
+        return self.decode.scheduler.router
+
+    @property
+    def deployment(self) -> Deployment:
+        """What decodes."""
+        return self.decode.deployment
+
+    @property
+    def gpus(self) -> int:
+        return self.prefill.gpus + self.decode.gpus
+
+    @property
+    def longest(self) -> int:
+        return min(self.prefill.longest, self.decode.longest)
+
+    def multiple(self, times: int) -> tuple[Deployment, Deployment | None]:
+        """So many times as many replicas: what decodes, and what computes the prompts."""
+        return self.decode.multiple(times)[0], self.prefill.multiple(times)[0]
+
+    @property
+    def model(self) -> Model:
+        return self.decode.model
+
+    @property
+    def kv_bytes(self) -> float:
+        return self.decode.kv_bytes
+
+    def beliefs(self, draws: int) -> list[tuple[Parameters, float]]:
+        return self.decode.beliefs(draws)
+
+    def times(self, belief: tuple[Parameters, float]) -> tuple[StepTimes, StepTimes, KvTransfer]:
+        """Of prefill and of decode, and of the link between them."""
+        return self.prefill.times(belief), self.decode.times(belief), self.link(belief[0])
+
+    def served(
+        self, traffic: Arrivals, times: tuple[StepTimes, StepTimes, KvTransfer], multiple: int = 1
+    ) -> RequestResults:
+        """What becomes of the traffic on ``multiple`` times as many replicas."""
+        return serve_apart(traffic, *self._pools(times, multiple), times[2])
+
+    def saturation(
+        self, traffic: Arrivals, times: tuple[StepTimes, StepTimes, KvTransfer], turns: int = TURNS
+    ) -> float:
+        return saturation_apart(traffic, *self._pools(times), times[2], turns=turns)
+
+    def _pools(
+        self, times: tuple[StepTimes, StepTimes, KvTransfer], multiple: int = 1
+    ) -> tuple[ServerPool, ServerPool]:
+        return (
+            ServerPool(times=times[0], scheduler=self.prefill.scheduler.multiplied(multiple)),
+            ServerPool(times=times[1], scheduler=self.decode.scheduler.multiplied(multiple)),
+        )
+
+
+def outcomes(
+    engine: AggregatedServer | DisaggregatedServer, traffic: Arrivals, draws: int
+) -> Iterator[tuple[RequestResults, float]]:
+    """What becomes of the traffic, and the saturation rate: as believed, and under other parameters."""
+    for belief in engine.beliefs(draws):
+        times: Any = engine.times(belief)
+        yield engine.served(traffic, times), engine.saturation(traffic, times)

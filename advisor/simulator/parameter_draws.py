@@ -1,0 +1,80 @@
+"""What is believed of a server's step times: draws of the parameters that keep their variance."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from advisor.calibration.intervals import implementation_variance, scale_name
+from advisor.perf_model.memory.kv_capacity import max_concurrency
+from advisor.perf_model.parameters import NAMES, Parameters
+from advisor.perf_model.static_batch import static_batch_times
+from advisor.prediction.prediction import STEP
+
+if TYPE_CHECKING:
+    from advisor.calibration.parameter_posterior import ParameterPosterior
+    from advisor.calibration.surrogate import IntervalScale
+    from advisor.perf_model.cost_model import CostModel
+    from advisor.prediction.evidence import Evidence
+    from catalog.schema import Deployment
+    from catalog.units import Array
+
+
+def draws_of(
+    marginal: ParameterPosterior, knowledge: Evidence, setting: CostModel, deployment: Deployment, count: int
+) -> list[tuple[Parameters, float]]:
+    """Parameters and a factor of all times, ``count`` times: a draw and its mirror image, so that means stay.
+
+    Few are drawn, so they are not left to chance: they differ in the factor and along the directions in which steps of
+    this deployment change most (``_directions``), in combinations that are orthogonal to each other. The mean square over
+    the draws of whatever is linear in these directions is then just its variance, as with the sigma points of an
+    unscented transform (Julier and Uhlmann, 1997), and no draw is further out than chance would have it.
+    """
+    scale = scale_of(knowledge, marginal, deployment)
+    noise = math.sqrt(scale.noise**2 + float(implementation_variance(marginal.provenance, float(deployment.compiled))))
+    half = (count + 1) // 2
+    if not half:
+        return []
+    from scipy.fft import dct
+
+    ways = _directions(marginal, setting)[: half - 1]
+    # The first combination is the same for all draws, so it is that of the factor; their entries are at most 1.42.
+    combined = math.sqrt(half) * dct(np.eye(half), norm="ortho", axis=0).T[:, : len(ways) + 1]
+    found = []
+    for factor, *amounts in combined:
+        step = np.asarray(amounts) @ ways if amounts else np.zeros(len(marginal.mean))
+        found.append((Parameters.from_unbounded(marginal.mean + step), math.exp(noise * factor)))
+        found.append((Parameters.from_unbounded(marginal.mean - step), math.exp(-noise * factor)))
+    return found[:count]
+
+
+def _directions(marginal: ParameterPosterior, setting: CostModel) -> Array:
+    """Orthogonal parts of the parameters' spread, shape (k, len(NAMES)): all of what the first kind of step is uncertain by,
+    what the next is beside that, and so on.
+
+    The steps are those of a full batch, of prompts, of a sequence alone, of a batch between, and of a prompt alone.
+    """
+    longest = float(setting.layout.max_model_len[0])
+    lengths = min(1024.0, longest / 2), min(256.0, longest / 4)
+    room = max_concurrency(setting.model, setting.memory, setting.layout, np.array([sum(lengths)]))[0]
+    full = max(math.floor(min(float(setting.layout.max_num_seqs[0]), room)), 1)
+    batches = np.array([full, 1.0, math.ceil(math.sqrt(full))])
+    shifted = np.vstack([marginal.mean, marginal.mean + STEP * np.eye(len(NAMES))])
+    times = static_batch_times(
+        replace(setting.take(np.zeros(len(batches), dtype=int)), parameters=Parameters.from_unbounded(shifted)), batches,
+        *(np.full(len(batches), each) for each in lengths),
+    )  # fmt: skip
+    tpot, prefill = ((np.log(each[1:]) - np.log(each[0])) / STEP for each in (times.tpot_ms, times.prefill_ms))
+    slopes = np.stack([tpot[:, 0], prefill[:, 0], tpot[:, 1], tpot[:, 2], prefill[:, 1]], axis=1)
+    values, vectors = np.linalg.eigh(marginal.covariance)
+    root = vectors * np.sqrt(np.maximum(values, 0.0))
+    return np.asarray((root @ np.linalg.qr(root.T @ slopes)[0]).T)
+
+
+def scale_of(knowledge: Evidence, marginal: ParameterPosterior, deployment: Deployment) -> IntervalScale:
+    """Errors of the time of a decode step, which most steps under traffic are."""
+    name = scale_name("tpot_ms", "static", staged=deployment.pp > 1)
+    return knowledge.scale(marginal.provenance, deployment.engine, name)

@@ -1,0 +1,199 @@
+"""Requests served by the replicas of one deployment: what the compiled loop is told of them, and what it tells."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from advisor.simulator.request_results import BINS, RequestResults
+from catalog.schema import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from numpy.typing import NDArray
+
+    from advisor.simulator.arrivals import Arrivals
+    from advisor.simulator.step_table import StepTimes
+    from catalog.units import Array
+
+
+Router = Literal["round_robin", "least_loaded"]
+
+
+ROUTERS: tuple[Router, ...] = ("round_robin", "least_loaded")
+
+
+FRONT_END_MS = 1.5
+"""From a request's arrival to the scheduler and from a step's end back to the client: parsing, tokens to text, and the
+hand-over between processes. Of vLLM 0.24 serving Llama-3.1-8B on one H200 under open loops (catalog/data/requests): what
+the median time to the first token has above the steps that it waits for and takes, where these are scaled so that the
+time per output token comes out."""
+
+
+SETTLING = 0.35
+"""Share of a closed loop in which it fills up; what is measured comes after (as ``probes.serving_benchmark`` measures)."""
+
+
+TURNS = 12
+"""Full replicas that a queue fills one after the other to see how fast it empties."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scheduler:
+    """What the loop needs to know of a deployment beside its step times."""
+
+    replicas: int
+    max_num_seqs: int
+    max_num_batched_tokens: int
+    kv_blocks: int
+    """Of one replica."""
+    stages: int = 1
+    asynchronous: bool = True
+    """The next step is scheduled while this one runs (vLLM's default without pipeline stages)."""
+    window: int = 0
+    """Tokens that windowed layers attend to; 0 without."""
+    router: Router = "round_robin"
+    prefix_hit_rate: float = 0.0
+    """Share of each prompt's tokens that are found in the prefix cache. They take blocks like others."""
+    front_end_ms: float = FRONT_END_MS
+    cached_prompts: bool = False
+    """Requests come with the KV cache of all their prompt but its last token, computed elsewhere."""
+
+    def multiplied(self, times: int) -> Scheduler:
+        """Return the same of ``times`` times as many replicas."""
+        return replace(self, replicas=self.replicas * times)
+
+
+def serve(traffic: Arrivals, times: StepTimes, scheduler: Scheduler, *, steps_logged: int = 0) -> RequestResults:
+    """Every request of the traffic, one step of the engine after the other.
+
+    The caller has seen to it that each request fits: ``Arrivals.within`` and ``serving.runs.longest``.
+    """
+    (served,) = serve_pieces([traffic], times, scheduler, duration_s=traffic.duration_s, steps_logged=steps_logged)
+    return served
+
+
+def serve_pieces(
+    pieces: Iterable[Arrivals], times: StepTimes, scheduler: Scheduler, *, duration_s: float, steps_logged: int = 0,
+    most_open: float = math.inf,
+) -> Iterator[RequestResults]:  # fmt: skip
+    """The same of traffic that comes in pieces, in memory that grows with the longest queue and not with the traffic.
+
+    Yields the requests in the order of their arrival, all of them but each once, as soon as none before them is still being
+    served; what is not of single requests (``gaps``, ``bins``, ``steps``, ...) is of all up to then.
+
+    Args:
+        pieces: each as ``serve`` takes it, arriving later than the one before; those of a closed loop are one.
+        times: of the steps.
+        scheduler: of the replicas.
+        duration_s: how long requests come, over all pieces.
+        steps_logged: so many steps are logged.
+        most_open: requests between the oldest that is not served and the latest that came.
+
+    Raises:
+        InputError: there are more than ``most_open``.
+
+    """
+    from advisor.simulator import scheduler_loop as kernel  # brings numba
+
+    ahead = scheduler.asynchronous and scheduler.stages == 1
+    gaps, bins = np.zeros(kernel.GAP_BINS, np.int64), np.zeros((BINS + 1, len(kernel.BIN_COLUMNS)))
+    log = np.zeros((steps_logged, len(kernel.STEP_COLUMNS)))
+    bin_s = duration_s / BINS
+    state = kernel.State.fresh(
+        0, replicas=scheduler.replicas, cap=scheduler.max_num_seqs, pool=scheduler.kv_blocks,
+        depth=2 if ahead else scheduler.stages, stages=scheduler.stages, known=0,
+    )  # fmt: skip
+    arrival, inputs, outputs = np.zeros(0), np.zeros(0, np.int64), np.zeros(0, np.int64)  # of those in the state
+    gone = 0
+    for piece, more in _with_more(pieces):
+        state = state.moved_on(gone, len(piece))
+        arrival = np.concatenate([arrival[gone:], piece.arrival_s])
+        inputs = np.concatenate([inputs[gone:], piece.input_len])
+        outputs = np.concatenate([outputs[gone:], piece.output_len])
+        if piece.concurrency is not None:
+            state.counts[kernel.KNOWN] = piece.concurrency
+        cached = _cached(scheduler, inputs)
+        kernel.serve(
+            arrival, inputs, outputs, cached, more,
+            np.inf if piece.concurrency is None else piece.duration_s, ROUTERS.index(scheduler.router), ahead,
+            scheduler.max_num_batched_tokens, scheduler.kv_blocks, float(scheduler.window) or np.inf, times.by_tokens,
+            times.by_sequences, times.by_context, times.constants, times.shares,
+            np.array([scheduler.front_end_ms * 1e-3, 0.0]), gaps, bins, bin_s, log, state,
+        )  # fmt: skip
+        let_in = int(state.counts[kernel.ARRIVED])
+        waits = state.shown[:let_in] < outputs[:let_in]
+        gone = int(np.argmax(waits)) if waits.any() else let_in
+        if not more and gone != let_in:
+            raise AssertionError(f"{waits.sum()} of {let_in} requests were never served; each should have fitted")
+        if let_in - gone > most_open:
+            raise InputError(_overrun(arrival, gone, let_in))
+        counted = np.ones(gone, dtype=bool)
+        if piece.concurrency is not None:
+            last = state.last_s[:gone]
+            counted = (last >= SETTLING * piece.duration_s) & (last <= piece.duration_s)
+            counted[: piece.starters] = False
+        yield RequestResults(
+            arrival_s=arrival[:gone], input_len=inputs[:gone], output_len=outputs[:gone], cached=cached[:gone],
+            ttft_ms=1e3 * (state.first_s[:gone] - arrival[:gone]), e2e_ms=1e3 * (state.last_s[:gone] - arrival[:gone]),
+            longest_itl_ms=1e3 * state.longest_s[:gone], preemptions=state.preempted[:gone], replica=state.place[:gone],
+            counted=counted, gaps=gaps, bins=bins, bin_s=bin_s, steps=int(state.counts[kernel.STEPS]),
+            end_s=float(state.end_s[0]), most_blocks=int(state.counts[kernel.MOST]), log=log[: state.counts[kernel.STEPS]],
+        )  # fmt: skip
+
+
+def _with_more(pieces: Iterable[Arrivals]) -> Iterator[tuple[Arrivals, bool]]:
+    """Each with whether another follows."""
+    every = iter(pieces)
+    piece = next(every, None)
+    while piece is not None:
+        following = next(every, None)
+        yield piece, following is not None
+        piece = following
+
+
+def _cached(scheduler: Scheduler, inputs: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Prompt tokens found in the cache; the last one is always computed."""
+    from advisor.simulator.scheduler_loop import BLOCK  # brings numba
+
+    if scheduler.cached_prompts:
+        return inputs - 1
+    found = np.floor(scheduler.prefix_hit_rate * inputs / BLOCK).astype(np.int64) * BLOCK
+    return np.minimum(found, inputs - 1)
+
+
+def _overrun(arrival: Array, gone: int, come: int) -> str:
+    span = arrival[come - 1] - arrival[gone]
+    return (
+        f"{come - gone} requests were waiting or being served {arrival[come - 1]:.6g} s after the first, more than memory should "
+        f"hold: {(come - gone) / max(span, 1e-9):.3g} a second came and far fewer can be served; simulate more replicas, or a "
+        "part of the time (duration)"
+    )
+
+
+def longest(scheduler: Scheduler) -> int:
+    """Tokens of the longest request, prompt and output, that the KV cache of one replica holds."""
+    from advisor.simulator.scheduler_loop import BLOCK
+
+    return scheduler.kv_blocks * BLOCK
+
+
+def saturation_rate(traffic: Arrivals, times: StepTimes, scheduler: Scheduler, *, turns: int = TURNS) -> float:
+    """Requests a second that are completed when there are always more waiting: those of the traffic, over and over.
+
+    Counted between the completion of a quarter and of three quarters of a queue as long as so many ``turns`` of all that
+    may run at once.
+    """
+    wanted = turns * scheduler.max_num_seqs * scheduler.replicas
+    taken = np.arange(wanted) % min(len(traffic), wanted)
+    queue = replace(
+        traffic, arrival_s=np.zeros(wanted), input_len=traffic.input_len[taken], output_len=traffic.output_len[taken],
+        duration_s=1.0, concurrency=None, starters=0, notes=(),
+    )  # fmt: skip
+    ends = np.sort(serve(queue, times, scheduler).e2e_ms)
+    begin, end = ends[wanted // 4], ends[3 * wanted // 4]
+    return float((3 * wanted // 4 - wanted // 4) / (end - begin) * 1e3)
