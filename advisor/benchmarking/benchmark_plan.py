@@ -200,7 +200,7 @@ def shape_seconds(
             batch=np.array(batches, dtype=float), input_len=input_len, output_len=output_len, regime="static",
             parameters=parameters, engine=deployment.engine,
         )  # fmt: skip
-        room, times = evaluation.setting.memory, evaluation.times
+        room, times = evaluation.cost_model.memory, evaluation.times
         for i, batch in enumerate(batches):
             fits = room.fits[i] and batch * (input_len + output_len) <= room.kv_capacity_tokens[i]
             once = (float(times.prefill_ms[i]) + float(times.e2e_ms[i])) / 1e3

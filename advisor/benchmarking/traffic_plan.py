@@ -63,7 +63,7 @@ def offer_seconds(
             batch=np.array(counts, dtype=float), input_len=input_len, output_len=output_len, regime="steady",
             parameters=parameters, engine=deployment.engine,
         )  # fmt: skip
-        room, most = evaluation.setting.memory, deployment.max_num_seqs or math.inf
+        room, most = evaluation.cost_model.memory, deployment.max_num_seqs or math.inf
         held = room.kv_capacity_tokens / (input_len + output_len)
         closed: dict[Piece, float] = {}
         rate = each_s = 0.0

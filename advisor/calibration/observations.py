@@ -113,7 +113,7 @@ class RunGroup:
 
     def predict(self, parameters: Parameters, correction: Correction | None = None) -> Array:
         """Predicted metrics, shape (len(METRICS), m), or (len(METRICS), s, m) for s values of the parameters."""
-        setting = CostModel(
+        cost_model = CostModel(
             model=self.model,
             cluster=self.cluster,
             layout=self.layout,
@@ -123,9 +123,9 @@ class RunGroup:
             correction=correction,
             ideal=parameters is IDEAL,
         )
-        times = static_batch_times(setting, self.batch, self.input_len, self.output_len)
+        times = static_batch_times(cost_model, self.batch, self.input_len, self.output_len)
         if np.any(self.steady):
-            flowing = steady_state_times(setting, self.batch, self.input_len, self.output_len)
+            flowing = steady_state_times(cost_model, self.batch, self.input_len, self.output_len)
             return np.where(self.steady, _metrics(flowing), _metrics(times))
         return _metrics(times)
 

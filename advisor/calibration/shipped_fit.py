@@ -336,7 +336,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen.out.write_text(surrogate.to_json() + "\n", encoding="utf-8")
     for (provenance, engine, metric), scale in sorted(surrogate.scales.items()):
         print(
-            f"{provenance:12s} {engine:14s} {metric:22s} noise {scale.noise:.3f}  q90 {scale.at(0.9):5.2f}  runs {scale.runs}"
+            f"{provenance:12s} {engine:14s} {metric:22s} noise {scale.noise:.3f}  q90 {scale.quantile(0.9):5.2f}  runs {scale.runs}"
         )
 
 

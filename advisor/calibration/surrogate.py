@@ -50,7 +50,13 @@ class IntervalScale:
     runs: int
     """Left-out predictions behind it."""
 
-    def at(self, level: float) -> float:
+    def quantile(self, level: float) -> float:
+        """Return the quantile of |error| / sigma at ``level``, between those of ``LEVELS``.
+
+        Raises:
+            InputError: the level is outside ``LEVELS``.
+
+        """
         if not LEVELS[0] <= level <= LEVELS[-1]:
             raise InputError(f"level is {level}; it must be from {LEVELS[0]} to {LEVELS[-1]}")
         return float(np.interp(level, LEVELS, self.quantiles))

@@ -212,13 +212,13 @@ def _accuracy(
         scale = surrogate.scale("calibrated", new[0].engine, name)
         widening = 1.0
         if len(scores) >= LEAST_TESTED:
-            widening = max(1.0, float(np.quantile(scores, LEVEL)) / scale.at(LEVEL))
+            widening = max(1.0, float(np.quantile(scores, LEVEL)) / scale.quantile(LEVEL))
         found.append(
             Accuracy(
                 metric=name, runs=len(before), error_before=_mean_error(before), error_after=_mean_error(after),
                 error_left_out=_mean_error(tested) if tested else None,
                 half_width_before=_half_width(before, surrogate), half_width_after=_half_width(after, surrogate, widening),
-                held=float(np.mean(scores <= scale.at(LEVEL))) if tested else None, widening=round(widening, 3),
+                held=float(np.mean(scores <= scale.quantile(LEVEL))) if tested else None, widening=round(widening, 3),
             )
         )  # fmt: skip
     return tuple(found)
@@ -237,7 +237,7 @@ def _half_width(errors: Sequence[PredictionError], surrogate: Surrogate, widenin
     """Median of half the interval over the prediction."""
     ends = [
         widening
-        * surrogate.scale(error.provenance, error.engine, error.scale_name).at(LEVEL)
+        * surrogate.scale(error.provenance, error.engine, error.scale_name).quantile(LEVEL)
         * _sigma(error, surrogate)
         for error in errors
     ]
@@ -256,7 +256,7 @@ def _outliers(errors: Sequence[PredictionError], surrogate: Surrogate) -> tuple[
             continue
         for error, distance in zip(members, np.abs(off) / spread, strict=True):
             scale = surrogate.scale(error.provenance, error.engine, name)
-            if distance > FAR and abs(error.residual) > scale.at(LEVEL) * _sigma(error, surrogate):
+            if distance > FAR and abs(error.residual) > scale.quantile(LEVEL) * _sigma(error, surrogate):
                 measured = float(getattr(error.run, error.metric))
                 outlier = Outlier(
                     run_id=error.run.run_id, metric=error.metric, measured=measured,

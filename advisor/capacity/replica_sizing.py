@@ -165,7 +165,7 @@ class ReplicaSizing:
             [self.times, *self.drawn],
         )
         sigma = math.sqrt(float(np.mean(np.log(np.array(rates[1:]) / rates[0]) ** 2)))
-        return self.saturation_s * math.exp(-min(self.scale.at(self.level) * sigma, 50.0))
+        return self.saturation_s * math.exp(-min(self.scale.quantile(self.level) * sigma, 50.0))
 
     @property
     def level(self) -> float:
@@ -279,7 +279,7 @@ class ReplicaSizing:
 
     def intervals(self, replicas: int, latencies: Mapping[str, float], level: float) -> dict[str, tuple[float, float]]:
         """Within which the latencies are expected with probability ``level``."""
-        quantile = self.scale.at(level)
+        quantile = self.scale.quantile(level)
         factors = {
             name: math.exp(min(quantile * sigma, 50.0)) for name, sigma in self.sigmas(replicas, self.brief).items()
         }
@@ -299,7 +299,7 @@ class ReplicaSizing:
         latencies = upper = self._statistics(replicas, traffic, self.times)
         # What misses its limits by the estimate misses them with any confidence, and needs no draws.
         if self.level > 0 and self._excess(latencies) <= 1.0:
-            quantile, sigmas = self.scale.at(self.level), self.sigmas(replicas, brief)
+            quantile, sigmas = self.scale.quantile(self.level), self.sigmas(replicas, brief)
             upper = {name: value * math.exp(min(quantile * sigmas[name], 50.0)) for name, value in latencies.items()}
         return SloCheck(latencies=latencies, upper=upper, excess=self._excess(upper))
 

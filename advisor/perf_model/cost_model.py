@@ -48,7 +48,7 @@ class CostModel:
     """Nothing is lost to how an engine does it: what physics allows."""
 
     @property
-    def reached(self) -> Parameters:
+    def effective_parameters(self) -> Parameters:
         """The parameters, with what the formats of the cache and of the weights cost."""
         found, layout = self.parameters, self.layout
         if self.ideal or self.engine != "vllm":

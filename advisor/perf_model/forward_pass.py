@@ -43,32 +43,32 @@ def decode_pass(model: Model, sequences: Array, context: Array) -> ForwardPass:
     )  # fmt: skip
 
 
-def forward_pass_cost(setting: CostModel, step: ForwardPass, *, prefills: Array | float) -> Cost:
+def forward_pass_cost(cost_model: CostModel, step: ForwardPass, *, prefills: Array | float) -> Cost:
     """One pass through every stage, host time included.
 
     ``prefills``: 1 where the pass holds prefill tokens, which run outside the decode graphs and so cannot be faster than
     the host launches them; between 0 and 1 for a mean over steps.
     """
-    layout, parameters = setting.layout, setting.reached
-    cost = gpu_cost(setting.model, layout, step, setting.cluster, parameters)
-    hops = (layout.pp - 1.0) * hand_over_ms(setting.model, layout, step, setting.cluster, parameters)
+    layout, parameters = cost_model.layout, cost_model.effective_parameters
+    cost = gpu_cost(cost_model.model, layout, step, cost_model.cluster, parameters)
+    hops = (layout.pp - 1.0) * hand_over_ms(cost_model.model, layout, step, cost_model.cluster, parameters)
     cost = cost + Cost.of("hand_over", communication=hops)
     gpu_ms = cost.total_ms
-    recorded = 0.0 if setting.whole_prompts else GRAPH_TOKENS + 1e-6
+    recorded = 0.0 if cost_model.whole_prompts else GRAPH_TOKENS + 1e-6
     launched = np.where((layout.graphs > 0) & (step.tokens <= recorded), 0.0, prefills)
     launched = np.where(layout.graphs > 0, launched, 1.0)
-    per_pass = setting.model.num_hidden_layers * parameters.layer_host_us
-    per_pass = per_pass + setting.model.moe_layers * parameters.expert_host_us
-    if setting.engine == "torch" and not setting.ideal:
-        per_pass = per_pass + np.where(layout.tp > 1, setting.model.num_hidden_layers * SUMS_HOST_US, 0.0)
+    per_pass = cost_model.model.num_hidden_layers * parameters.layer_host_us
+    per_pass = per_pass + cost_model.model.moe_layers * parameters.expert_host_us
+    if cost_model.engine == "torch" and not cost_model.ideal:
+        per_pass = per_pass + np.where(layout.tp > 1, cost_model.model.num_hidden_layers * SUMS_HOST_US, 0.0)
     launch = per_pass * 1e-3 * launched
-    if setting.whole_prompts and not setting.ideal:
-        cost = cost + unfused(setting, step, gpu_ms)
-        if setting.model.moe_layers:
-            cost = cost + routing(setting, step)
+    if cost_model.whole_prompts and not cost_model.ideal:
+        cost = cost + unfused(cost_model, step, gpu_ms)
+        if cost_model.model.moe_layers:
+            cost = cost + routing(cost_model, step)
         gpu_ms = cost.total_ms
-    link = (1.0 if setting.ideal else HOST_LINK) * setting.cluster.gpu.pcie_gbps * 1e6
-    stream = layout.offload * setting.memory.layer_weight_bytes / link
+    link = (1.0 if cost_model.ideal else HOST_LINK) * cost_model.cluster.gpu.pcie_gbps * 1e6
+    stream = layout.offload * cost_model.memory.layer_weight_bytes / link
     host = parameters.step_ms + parameters.sequence_us * 1e-3 * step.sequences + parameters.stage_ms * (layout.pp - 1.0)
     # Kernels, launches and the stream run beside each other: what counts is the slowest of the three.
     return (
@@ -79,12 +79,12 @@ def forward_pass_cost(setting: CostModel, step: ForwardPass, *, prefills: Array 
     )
 
 
-def _slowest_stage(setting: CostModel) -> Array:
+def _slowest_stage(cost_model: CostModel) -> Array:
     """Share of a pass that the slowest of the pipeline's stages takes: the one with most layers."""
-    layers = float(setting.model.num_hidden_layers)
-    if not setting.whole_prompts:
-        return np.ceil(layers / setting.layout.pp) / layers
-    degrees, which = np.unique(setting.layout.pp, return_inverse=True)
-    stages = [lay_out(setting.model, tp=1, pp=int(degree), rank=0).stages for degree in degrees]
+    layers = float(cost_model.model.num_hidden_layers)
+    if not cost_model.whole_prompts:
+        return np.ceil(layers / cost_model.layout.pp) / layers
+    degrees, which = np.unique(cost_model.layout.pp, return_inverse=True)
+    stages = [lay_out(cost_model.model, tp=1, pp=int(degree), rank=0).stages for degree in degrees]
     most = np.array([max(map(len, each)) for each in stages], dtype=float)
-    return most[which.reshape(setting.layout.pp.shape)] / layers
+    return most[which.reshape(cost_model.layout.pp.shape)] / layers

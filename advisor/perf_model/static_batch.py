@@ -28,38 +28,38 @@ starts. 4 prompts of 1024 tokens get their first tokens at 0.96 of the prefill's
 (dense models with role fit on one to four H200s, ``catalog/data/runs/vllm-0.24.0_h200_static.csv``)."""
 
 
-def _whole_prefill(setting: CostModel, batch: Array, input_len: Array) -> tuple[Cost, Array, Array]:
+def _whole_prefill(cost_model: CostModel, batch: Array, input_len: Array) -> tuple[Cost, Array, Array]:
     """Like ``_prefill``, of an engine that never cuts a prompt: each of the pp groups of sequences that decode in turn is
     prefilled in micro-batches of as many prompts as the budget holds, at least one; then all get their first tokens.
     """
-    layout = setting.layout
+    layout = cost_model.layout
     groups = np.minimum(layout.pp, batch)
     at_once = np.maximum(np.floor(layout.max_num_batched_tokens / input_len), 1.0)
     passes = groups * np.ceil(np.ceil(batch / groups) / at_once)
     requests = batch / passes
-    window = float(setting.model.sliding_window)
+    window = float(cost_model.model.sliding_window)
     pairs, windowed = requests * causal_pairs(input_len), requests * causal_pairs(input_len, window)
-    each = forward_pass_cost(setting, prefill_pass(requests * input_len, requests, pairs, windowed), prefills=1.0)
-    slowest = np.where(layout.pp > 1, _slowest_stage(setting), 1.0)
+    each = forward_pass_cost(cost_model, prefill_pass(requests * input_len, requests, pairs, windowed), prefills=1.0)
+    slowest = np.where(layout.pp > 1, _slowest_stage(cost_model), 1.0)
     whole = each * (1.0 + (passes - 1.0) * slowest)
     # The last stage ends each group after its micro-batches; the first takes note once it has no more to prefill.
     at_least = passes * np.where(layout.pp > 1, slowest, 1.0)
     number = np.arange(1.0, float(np.max(groups)) + 1.0)[:, None]
     ends = np.maximum(1.0 + (number * passes / groups - 1.0) * slowest, at_least)
     first = np.where(number <= groups, ends, 0.0).sum(axis=0) / groups
-    admission_ms = setting.parameters.admission_ms + np.zeros(len(layout))
+    admission_ms = cost_model.parameters.admission_ms + np.zeros(len(layout))
     first_ms = each.total_ms * first + admission_ms
     return whole + Cost.of("host", overhead=admission_ms), groups, first_ms
 
 
-def _prefill(setting: CostModel, batch: Array, input_len: Array) -> tuple[Cost, Array, Array]:
+def _prefill(cost_model: CostModel, batch: Array, input_len: Array) -> tuple[Cost, Array, Array]:
     """Makespan of prefilling the whole batch, the number of chunks, and the mean time to a request's first token.
 
     The engine starts on the requests that it has while the others are still being submitted; these follow in chunks as
     large as the budget allows. On a pipeline each chunk takes its turn on the slowest stage, and the largest passes all
     the others, too: the makespan of a proportionate flow shop, sum p + (m - 1) max p (Pinedo, Scheduling, 2016, ch. 6).
     """
-    model, layout = setting.model, setting.layout
+    model, layout = cost_model.model, cost_model.layout
     tokens = batch * input_len
     per_chunk = np.minimum(layout.max_num_batched_tokens, layout.max_num_seqs * input_len)
     # The stages of a pipeline take up what comes sooner than a whole pass: two chunks there are alike.
@@ -74,9 +74,9 @@ def _prefill(setting: CostModel, batch: Array, input_len: Array) -> tuple[Cost, 
     def one_pass(chunk: Array) -> Cost:
         requests = chunk / input_len
         pairs, windowed = requests * causal_pairs(input_len), requests * causal_pairs(input_len, window)
-        return forward_pass_cost(setting, prefill_pass(chunk, requests, pairs, windowed), prefills=1.0)
+        return forward_pass_cost(cost_model, prefill_pass(chunk, requests, pairs, windowed), prefills=1.0)
 
-    slowest = np.where(layout.pp > 1, _slowest_stage(setting), 1.0)
+    slowest = np.where(layout.pp > 1, _slowest_stage(cost_model), 1.0)
     opening, ending = one_pass(first), one_pass(last)
     full = one_pass(np.minimum(per_chunk, tokens)) if np.any(later > 1) else opening
     several, between = later > 1, np.maximum(later - 1.0, 0.0)
@@ -93,21 +93,21 @@ def _prefill(setting: CostModel, batch: Array, input_len: Array) -> tuple[Cost, 
     opened, ended = first / tokens, np.where(later > 0, last / tokens, 0.0)
     first_ms = opened * opening_ms + (1.0 - opened - ended) * middle_ms + ended * whole_ms
     first_ms = np.where(input_len > per_chunk, np.maximum(first_ms, whole_ms * (batch + 1.0) / (2.0 * batch)), first_ms)
-    admission_ms = setting.parameters.admission_ms + np.zeros(len(layout))
+    admission_ms = cost_model.parameters.admission_ms + np.zeros(len(layout))
     return whole + Cost.of("host", overhead=admission_ms), later + 1.0, first_ms + admission_ms
 
 
-def _decode(setting: CostModel, running: Array, context: Array, groups: Array) -> Cost:
+def _decode(cost_model: CostModel, running: Array, context: Array, groups: Array) -> Cost:
     """One decode step of ``running`` sequences in ``groups`` micro-batches.
 
     Each micro-batch passes all stages before its next token, so a step takes at least a full pass of one micro-batch;
     the host serves the micro-batches one after another.
     """
-    parameters = setting.parameters
+    parameters = cost_model.parameters
     uneven = np.where(groups > 1, 1.0 + parameters.group_imbalance, 1.0)
     share = np.minimum(running / groups * uneven, running)
-    step = decode_pass(setting.model, share, context)
-    cost = forward_pass_cost(setting, step, prefills=0.0)
+    step = decode_pass(cost_model.model, share, context)
+    cost = forward_pass_cost(cost_model, step, prefills=0.0)
     waiting = np.where(groups > 1, parameters.sequence_us * 1e-3 * (running - share), 0.0)
     others = np.where(groups > 1, parameters.step_ms * (groups - 1.0), 0.0)
     return cost + Cost.of("host", overhead=np.maximum(waiting, 0.0) + others)
@@ -131,30 +131,30 @@ def put_off(
     return early, np.where((ahead > 0) & (layout.pp == 1), another, 0.0)
 
 
-def static_batch_times(setting: CostModel, batch: Array, input_len: Array, output_len: Array) -> PhaseTimes:
+def static_batch_times(cost_model: CostModel, batch: Array, input_len: Array, output_len: Array) -> PhaseTimes:
     """All ``batch`` requests of each replica arrive at t=0; arrays of shape (n,).
 
     Above what the KV cache holds, requests run in waves.
     """
-    layout, memory = setting.layout, setting.memory
-    fitting = np.maximum(max_concurrency(setting.model, memory, layout, input_len + output_len), 1.0)
+    layout, memory = cost_model.layout, cost_model.memory
+    fitting = np.maximum(max_concurrency(cost_model.model, memory, layout, input_len + output_len), 1.0)
     running = np.minimum(np.minimum(batch, layout.max_num_seqs), fitting)
-    prefill, chunks, first_ms = (_whole_prefill if setting.whole_prompts else _prefill)(setting, batch, input_len)
-    on_prefill, on_decode = setting.factors
+    prefill, chunks, first_ms = (_whole_prefill if cost_model.whole_prompts else _prefill)(cost_model, batch, input_len)
+    on_prefill, on_decode = cost_model.factors
     prefill, first_ms = prefill * on_prefill, first_ms * on_prefill
     prefill_ms = prefill.total_ms
     context = input_len + output_len / 2.0
     groups = np.minimum(np.minimum(layout.pp, chunks), running)
     groups = np.where(chunks > 1, groups, 1.0)
-    decode = _decode(setting, running, context, groups) * on_decode
+    decode = _decode(cost_model, running, context, groups) * on_decode
     waves = np.floor(batch / running)
     left = batch - waves * running
     decode_ms = decode.total_ms
     steps = np.maximum(output_len - 1.0, 0.0)
-    if not setting.whole_prompts:
+    if not cost_model.whole_prompts:
         wave, wave_chunks = prefill, chunks
         if np.any(running < batch):
-            wave, wave_chunks, _ = _prefill(setting, running, input_len)
+            wave, wave_chunks, _ = _prefill(cost_model, running, input_len)
             wave = wave * on_prefill
         # The tokens that were put off take as long as others; the last requests still have all their steps to go.
         early, another = put_off(layout, running, input_len, output_len, wave_chunks)
@@ -164,7 +164,7 @@ def static_batch_times(setting: CostModel, batch: Array, input_len: Array, outpu
     total = waves * decode_ms
     rest = left > 0
     if np.any(rest):
-        last = _decode(setting.take(rest), left[rest], context[rest], np.minimum(groups[rest], left[rest]))
+        last = _decode(cost_model.take(rest), left[rest], context[rest], np.minimum(groups[rest], left[rest]))
         total = total.copy()
         total[..., rest] += last.total_ms * np.broadcast_to(on_decode, rest.shape)[rest]
     e2e_ms = prefill_ms + steps * total

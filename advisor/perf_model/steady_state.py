@@ -28,14 +28,14 @@ def _steady_first(step_ms: Array, carrying_ms: Array, chunks: Array, others: Arr
     return waiting + (chunks + others) * carrying_ms
 
 
-def steady_state_times(setting: CostModel, batch: Array, input_len: Array, output_len: Array) -> PhaseTimes:
+def steady_state_times(cost_model: CostModel, batch: Array, input_len: Array, output_len: Array) -> PhaseTimes:
     """``batch`` requests are kept in flight on each replica; arrays of shape (n,).
 
     In the life of one request every other one in flight is prefilled once. With n chunks a prompt and b requests, n b
     chunks meet O - 1 + n steps: fewer chunks than steps, and that share of the steps carries one; more, and every step
     carries several, up to the token budget; above it the prompts queue and the life gets longer.
     """
-    model, layout, memory = setting.model, setting.layout, setting.memory
+    model, layout, memory = cost_model.model, cost_model.layout, cost_model.memory
     window = float(model.sliding_window)
     fitting = np.maximum(max_concurrency(model, memory, layout, input_len + output_len), 1.0)
     running = np.minimum(np.minimum(batch, layout.max_num_seqs), fitting)
@@ -52,7 +52,7 @@ def steady_state_times(setting: CostModel, batch: Array, input_len: Array, outpu
     decoding = share * np.clip((output_len - 1.0) / steps, 0.0, 1.0)
     context = input_len + output_len / 2.0
     # Of several micro-batches the largest sets the pace.
-    uneven = np.where(groups > 1, np.minimum(1.0 + setting.parameters.group_imbalance, groups), 1.0)
+    uneven = np.where(groups > 1, np.minimum(1.0 + cost_model.parameters.group_imbalance, groups), 1.0)
     # A step without a chunk decodes at least one sequence; with an output of one token there is no such step.
     least = np.where(output_len > 1, np.minimum(share, 1.0), 0.0)
     decode = decode_pass(model, np.maximum(decoding * uneven, least), context)
@@ -67,13 +67,13 @@ def steady_state_times(setting: CostModel, batch: Array, input_len: Array, outpu
         pairs=prompts * causal_pairs(input_len),
         windowed_pairs=prompts * causal_pairs(input_len, window),
     )
-    plain = forward_pass_cost(setting, decode, prefills=0.0)
-    carrying = forward_pass_cost(setting, with_chunk, prefills=1.0)
-    on_prefill, on_decode = setting.factors
+    plain = forward_pass_cost(cost_model, decode, prefills=0.0)
+    carrying = forward_pass_cost(cost_model, with_chunk, prefills=1.0)
+    on_prefill, on_decode = cost_model.factors
     decoding_part = plain.total_ms / np.maximum(carrying.total_ms, 1e-12)
     carrying = carrying * (on_prefill + (on_decode - on_prefill) * np.minimum(decoding_part, 1.0))
     plain = plain * on_decode
-    parameters = setting.parameters
+    parameters = cost_model.parameters
     served = share * output_len / steps  # sequences that get a token in a mean step
     extra = np.where(groups > 1, (groups - 1.0) * (parameters.step_ms + parameters.sequence_us * 1e-3 * served), 0.0)
     step = plain * (1.0 - mixed) + carrying * mixed + Cost.of("host", overhead=extra)

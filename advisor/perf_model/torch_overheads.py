@@ -31,27 +31,27 @@ moves the hidden state of each token and expert. Qwen3-30B-A3B on one H200: batc
 their kernels alone, prefill of 8192 tokens 0.8 ms (``catalog/data/kernels``, experts, and ``catalog/data/runs``)."""
 
 
-def unfused(setting: CostModel, step: ForwardPass, gpu_ms: Array) -> Cost:
+def unfused(cost_model: CostModel, step: ForwardPass, gpu_ms: Array) -> Cost:
     """What the plain PyTorch engine takes longer than ``gpu_ms`` where its element-wise kernels are not fused; other
     engines' are written as one.
     """
-    plain = 1.0 - setting.layout.compiled + np.zeros_like(gpu_ms)
-    bandwidth = setting.cluster.gpu.memory_bandwidth_gbps * 1e6
-    traffic = UNFUSED_TRAFFIC * elementwise_bytes(setting.model, setting.layout, step) / bandwidth
+    plain = 1.0 - cost_model.layout.compiled + np.zeros_like(gpu_ms)
+    bandwidth = cost_model.cluster.gpu.memory_bandwidth_gbps * 1e6
+    traffic = UNFUSED_TRAFFIC * elementwise_bytes(cost_model.model, cost_model.layout, step) / bandwidth
     return Cost.of(
         "elementwise",
         memory=plain * traffic,
-        overhead=plain * setting.model.num_hidden_layers * UNFUSED_US * 1e-3,
+        overhead=plain * cost_model.model.num_hidden_layers * UNFUSED_US * 1e-3,
     )
 
 
-def routing(setting: CostModel, step: ForwardPass) -> Cost:
+def routing(cost_model: CostModel, step: ForwardPass) -> Cost:
     """What the plain PyTorch engine takes to send tokens to experts and back."""
-    model = setting.model
+    model = cost_model.model
     sent = ROUTING_TRAFFIC * step.tokens * model.num_experts_per_tok * model.hidden_size * ACTIVATION_BYTES
     each = Cost.of(
         "routing",
-        memory=sent / (setting.cluster.gpu.memory_bandwidth_gbps * 1e6),
+        memory=sent / (cost_model.cluster.gpu.memory_bandwidth_gbps * 1e6),
         overhead=ROUTING_US * 1e-3 + np.zeros_like(sent),
     )
     return each * float(model.moe_layers)

@@ -180,7 +180,7 @@ def curve(
     )  # fmt: skip
     offer = chosen_price(cluster.gpu.name, price)
     metrics, low, high = _with_intervals(evaluation, knowledge, deployment, offer)
-    fits = evaluation.setting.memory.fits
+    fits = evaluation.cost_model.memory.fits
     return Curve(
         model=model_, cluster=cluster, deployment=replace(deployment, max_num_seqs=None) if each else deployment,
         regime=regime, batches=chosen, input_len=input_len, output_len=output_len, metrics=metrics, low=low, high=high,
@@ -246,13 +246,13 @@ def _with_intervals(
     evaluation: Prediction, knowledge: Evidence, deployment: Deployment, price: Price | None
 ) -> tuple[dict[str, Array], dict[str, Array], dict[str, Array]]:
     """The metrics and the ends of their intervals, which never pass the physical floor (``Estimate.interval``)."""
-    marginal = knowledge.marginal(deployment.engine, evaluation.setting.cluster.gpu)
+    marginal = knowledge.marginal(deployment.engine, evaluation.cost_model.cluster.gpu)
     sigmas = evaluation.sigmas(marginal, knowledge.surrogate, deployment.engine)
-    floors, gpus, fits = evaluation.floors(), float(deployment.num_gpus), evaluation.setting.memory.fits
+    floors, gpus, fits = evaluation.floors(), float(deployment.num_gpus), evaluation.cost_model.memory.fits
     metrics, low, high = {}, {}, {}
     for name in TIME_METRICS:
         kept = scale_name(name, evaluation.regime, staged=deployment.pp > 1)
-        factor = np.exp(knowledge.scale(marginal.provenance, deployment.engine, kept).at(LEVEL) * sigmas[name])
+        factor = np.exp(knowledge.scale(marginal.provenance, deployment.engine, kept).quantile(LEVEL) * sigmas[name])
         values = np.where(fits, getattr(evaluation.times, name), np.nan)
         least, most = values / factor, values * factor
         if name in HIGHER_IS_BETTER:
@@ -270,7 +270,7 @@ def _with_intervals(
 
 
 def _memory(evaluation: Prediction) -> dict[str, Array]:
-    room, concurrency = evaluation.setting.memory, np.maximum(evaluation.concurrency, 1.0)
+    room, concurrency = evaluation.cost_model.memory, np.maximum(evaluation.concurrency, 1.0)
     filled = room.kv_gib * np.clip(evaluation.batch / concurrency, 0.0, 1.0)
     return {
         "weights": room.weights_gib, "activations": room.activations_gib, "engine": room.engine_gib, "kv_cache": filled,

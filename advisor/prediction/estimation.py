@@ -128,7 +128,7 @@ class Estimate:
                 else f"{self.model.name} does not fit in {self.cluster}"
             )
             raise InputError(f"{metric} has no interval because {why}")
-        factor = math.exp(self.scales[name].at(level) * self.sigmas[name])
+        factor = math.exp(self.scales[name].quantile(level) * self.sigmas[name])
         low, high = value / factor, value * factor
         bound = self.floors[name] / (self.deployment.num_gpus if per_gpu else 1)
         if metric in HIGHER_IS_BETTER:
@@ -167,19 +167,19 @@ def describe(
 ) -> list[Estimate]:
     """Estimates of some rows of an evaluation; ``deployments`` are those rows', resolved."""
     chosen = evaluation.take(np.asarray(rows, dtype=int))
-    setting = chosen.setting
-    marginal = knowledge.marginal(deployments[0].engine, setting.cluster.gpu)
+    cost_model = chosen.cost_model
+    marginal = knowledge.marginal(deployments[0].engine, cost_model.cluster.gpu)
     sigmas = chosen.sigmas(marginal, knowledge.surrogate, deployments[0].engine)
     floors = chosen.floors()
     causes = request_causes(chosen)
-    near = setting.correction.near if setting.correction is not None else np.zeros(len(rows))
+    near = cost_model.correction.near if cost_model.correction is not None else np.zeros(len(rows))
     concurrency = chosen.concurrency
     starts, holds = chosen.chances(deployments[0].engine)
     fewest, most = chosen.capacity_ends(deployments[0].engine)
-    news = extrapolation_notes(marginal, deployments[0].engine, setting.model, setting.layout)
+    news = extrapolation_notes(marginal, deployments[0].engine, cost_model.model, cost_model.layout)
     found = []
     for i, deployment in enumerate(deployments):
-        room = setting.memory
+        room = cost_model.memory
         fits = bool(room.fits[i])
         times = {name: float(values[i]) if fits else None for name, values in chosen.metrics().items()}
         tok_s = times["output_tok_s"]
@@ -188,8 +188,8 @@ def describe(
         joules, unsure = _energy(chosen, i, deployment, tok_s, float(sigmas["output_tok_s"][i]))
         found.append(
             Estimate(
-                model=setting.model,
-                cluster=setting.cluster,
+                model=cost_model.model,
+                cluster=cost_model.cluster,
                 deployment=deployment,
                 regime=chosen.regime,
                 batch=int(chosen.batch[i]),
@@ -239,25 +239,25 @@ def _energy(
     evaluation: Prediction, row: int, deployment: Deployment, tok_s: float | None, sigma: float
 ) -> tuple[float | None, float]:
     """Joules of an output token, and the standard deviation of their logarithm."""
-    setting = evaluation.setting
-    power = power_of(setting.cluster.gpu, deployment)
+    cost_model = evaluation.cost_model
+    power = power_of(cost_model.cluster.gpu, deployment)
     if power is None or not tok_s:
         return None, 0.0
     running, output = float(evaluation.times.running[row]), float(evaluation.output_len[row])
     work = batch_work(
-        setting.model, deployment, float(setting.memory.kv_bytes_per_token[row]) * deployment.tp * deployment.pp, batch=running,
+        cost_model.model, deployment, float(cost_model.memory.kv_bytes_per_token[row]) * deployment.tp * deployment.pp, batch=running,
         input_len=float(evaluation.input_len[row]), output_len=output, seconds=running * deployment.dp * output / tok_s,
         steady=evaluation.regime == "steady",
     )  # fmt: skip
-    joules = work.joules(power, setting.cluster.gpu.tdp_w)
+    joules = work.joules(power, cost_model.cluster.gpu.tdp_w)
     waiting = min(power.static_w * work.gpu_s / joules, 1.0)  # the part that the error of the time is of
     return joules / (running * deployment.dp * output), math.hypot(power.sigma, waiting * sigma)
 
 
 def memory_parts(evaluation: Prediction, row: int) -> dict[str, float]:
     """GiB on the fullest GPU, by part; they sum to ``device``."""
-    room = evaluation.setting.memory
-    device = evaluation.setting.cluster.gpu.memory_gib
+    room = evaluation.cost_model.memory
+    device = evaluation.cost_model.cluster.gpu.memory_gib
     parts = {
         "weights": float(room.weights_gib[row]),
         "kv_cache": float(room.kv_gib[row]),
@@ -279,20 +279,20 @@ def _limits(evaluation: Prediction, row: int, *, fits: bool, starts: float, hold
 
 
 def _shortages(evaluation: Prediction, row: int, *, fits: bool) -> list[Note]:
-    setting = evaluation.setting
+    cost_model = evaluation.cost_model
     need = sum(memory_parts(evaluation, row)[part] for part in ("weights", "activations", "engine", "reserved"))
     if not fits:
         return [
             Note(
-                f"out of memory: weights, activations and engine need {need:.1f} GiB of the {setting.cluster.gpu.memory_gib:.1f} "
-                f"GiB of each {setting.cluster.gpu.name} before any KV cache",
+                f"out of memory: weights, activations and engine need {need:.1f} GiB of the {cost_model.cluster.gpu.memory_gib:.1f} "
+                f"GiB of each {cost_model.cluster.gpu.name} before any KV cache",
                 "warning",
             )
         ]
     batch, running = int(evaluation.batch[row]), int(evaluation.times.running[row])
     if running >= batch:
         return []
-    cap = int(setting.layout.max_num_seqs[row])
+    cap = int(cost_model.layout.max_num_seqs[row])
     why = f"max_num_seqs is {cap}" if running == cap else f"the KV cache holds {int(evaluation.concurrency[row])}"
     return [Note(f"of {batch} requests {running} run at once ({why}); the others wait", "warning")]
 

@@ -44,7 +44,7 @@ TIME_METRICS = ("prefill_ms", "ttft_ms", "tpot_ms", "e2e_ms", "output_tok_s")
 class Prediction:
     """n deployments of one model on one kind of GPU under one workload; arrays have shape (n,)."""
 
-    setting: CostModel
+    cost_model: CostModel
     regime: Regime
     batch: Array
     input_len: Array
@@ -60,7 +60,7 @@ class Prediction:
 
         ``residuals``: of runs of this model, which correct the times near them.
         """
-        setting = CostModel(
+        cost_model = CostModel(
             model=model,
             cluster=cluster,
             layout=layout,
@@ -72,23 +72,23 @@ class Prediction:
         batch = np.broadcast_to(np.asarray(batch, dtype=float), (len(layout),))
         run = static_batch_times if regime == "static" else steady_state_times
         if residuals is not None:
-            setting = replace(
-                setting, correction=residuals.correction(layout, batch, *lengths, spread=regime == "static")
+            cost_model = replace(
+                cost_model, correction=residuals.correction(layout, batch, *lengths, spread=regime == "static")
             )
         found = cls(
-            setting=setting, regime=regime, batch=batch, input_len=lengths[0], output_len=lengths[1],
-            times=run(setting, batch, *lengths),
+            cost_model=cost_model, regime=regime, batch=batch, input_len=lengths[0], output_len=lengths[1],
+            times=run(cost_model, batch, *lengths),
         )  # fmt: skip
         return found if residuals is None else found._above_the_floor()
 
     def _above_the_floor(self) -> Prediction:
         """With corrections that take no time below what physics allows."""
-        setting = self.setting
-        assert setting.correction is not None
-        least = setting.correction.factors.min(axis=0)
+        cost_model = self.cost_model
+        assert cost_model.correction is not None
+        least = cost_model.correction.factors.min(axis=0)
         # Without them every time is above its floor by at least the best efficiency, but for what none of them scales.
-        best = max(float(np.max(getattr(setting.parameters, name))) for name in EFFICIENCIES)
-        scaled = (setting.layout.offload == 0) & (not setting.whole_prompts)
+        best = max(float(np.max(getattr(cost_model.parameters, name))) for name in EFFICIENCIES)
+        scaled = (cost_model.layout.offload == 0) & (not cost_model.whole_prompts)
         close = np.flatnonzero((least < 1.0) & ((least < best) | ~scaled))
         if not close.size:
             return self
@@ -100,42 +100,42 @@ class Prediction:
             below |= better & (near.times.e2e_ms > 0)
         if not below.any():
             return self
-        factors = setting.correction.factors.copy()
+        factors = cost_model.correction.factors.copy()
         factors[:, close[below]] = np.maximum(factors[:, close[below]], 1.0)
-        setting = replace(setting, correction=replace(setting.correction, factors=factors))
-        return self._run(setting, self.batch, self.input_len, self.output_len)
+        cost_model = replace(cost_model, correction=replace(cost_model.correction, factors=factors))
+        return self._run(cost_model, self.batch, self.input_len, self.output_len)
 
     def take(self, rows: NDArray[Any]) -> Prediction:
         """The chosen rows, evaluated again."""
-        return self._run(self.setting.take(rows), self.batch[rows], self.input_len[rows], self.output_len[rows])
+        return self._run(self.cost_model.take(rows), self.batch[rows], self.input_len[rows], self.output_len[rows])
 
-    def _run(self, setting: CostModel, batch: Array, input_len: Array, output_len: Array) -> Prediction:
+    def _run(self, cost_model: CostModel, batch: Array, input_len: Array, output_len: Array) -> Prediction:
         run = static_batch_times if self.regime == "static" else steady_state_times
         return replace(
-            self, setting=setting, batch=batch, input_len=input_len, output_len=output_len,
-            times=run(setting, batch, input_len, output_len),
+            self, cost_model=cost_model, batch=batch, input_len=input_len, output_len=output_len,
+            times=run(cost_model, batch, input_len, output_len),
         )  # fmt: skip
 
     @property
     def concurrency(self) -> Array:
         """Sequences of the workload's length that the KV cache of one replica holds."""
         return max_concurrency(
-            self.setting.model, self.setting.memory, self.setting.layout, self.input_len + self.output_len
+            self.cost_model.model, self.cost_model.memory, self.cost_model.layout, self.input_len + self.output_len
         )
 
     def chances(self, engine: str) -> tuple[Array, Array]:
         """Probability that memory is left for one request of the workload's length, and for the whole batch at once."""
-        setting, spread = self.setting, spread_gib(engine, self.setting.cluster.gpu)
-        each = request_gib(setting.model, setting.memory, setting.layout, self.input_len + self.output_len)
-        at_once = np.minimum(self.batch, setting.layout.max_num_seqs)
-        left = [(setting.memory.slack_gib - count * each) / spread for count in (1.0, at_once)]
+        cost_model, spread = self.cost_model, spread_gib(engine, self.cost_model.cluster.gpu)
+        each = request_gib(cost_model.model, cost_model.memory, cost_model.layout, self.input_len + self.output_len)
+        at_once = np.minimum(self.batch, cost_model.layout.max_num_seqs)
+        left = [(cost_model.memory.slack_gib - count * each) / spread for count in (1.0, at_once)]
         one, all_ = (np.array([NormalDist().cdf(x) for x in np.clip(rows, -38.0, 38.0)]) for rows in left)
         return one, np.where(at_once < self.batch, 0.0, all_)
 
     def capacity_ends(self, engine: str, level: float = 0.9) -> tuple[Array, Array]:
         """Fewest and most tokens that the KV cache of one replica holds with probability ``level``."""
-        room = self.setting.memory
-        half = NormalDist().inv_cdf(0.5 + level / 2.0) * spread_gib(engine, self.setting.cluster.gpu)
+        room = self.cost_model.memory
+        half = NormalDist().inv_cdf(0.5 + level / 2.0) * spread_gib(engine, self.cost_model.cluster.gpu)
         per_gib = room.kv_capacity_tokens / np.maximum(room.kv_gib, 1e-9)
         most = np.where(room.slack_gib > room.kv_gib + 1e-9, room.kv_gib, np.inf)  # what the engine uses at the most
         ends = [np.floor(np.clip(room.slack_gib + side, 0.0, most) * per_gib) for side in (-half, half)]
@@ -147,9 +147,9 @@ class Prediction:
     def sigmas(self, marginal: ParameterPosterior, surrogate: Surrogate, engine: str) -> dict[str, Array]:
         """Standard deviation of the logarithm of each metric, shape (n,): parameters' spread and residual noise."""
         shifted = np.vstack([marginal.mean, marginal.mean + STEP * np.eye(len(NAMES))])
-        setting = replace(self.setting, parameters=Parameters.from_unbounded(shifted))
-        moved = self._run(setting, self.batch, self.input_len, self.output_len)
-        unseen = extrapolation_variance(marginal.seen, self.setting.model, self.setting.layout)
+        cost_model = replace(self.cost_model, parameters=Parameters.from_unbounded(shifted))
+        moved = self._run(cost_model, self.batch, self.input_len, self.output_len)
+        unseen = extrapolation_variance(marginal.seen, self.cost_model.model, self.cost_model.layout)
         found = {}
         for name, values in moved.metrics().items():
             logs = np.log(np.maximum(values, 1e-12))
@@ -161,8 +161,8 @@ class Prediction:
                 surrogate.scale(marginal.provenance, engine, scale_name(name, self.regime, staged=staged)).noise
                 for staged in (False, True)
             )
-            noise = np.where(self.setting.layout.pp > 1, staged, plain)
-            unknown = implementation_variance(marginal.provenance, self.setting.layout.compiled)
+            noise = np.where(self.cost_model.layout.pp > 1, staged, plain)
+            unknown = implementation_variance(marginal.provenance, self.cost_model.layout.compiled)
             found[name] = np.sqrt(np.maximum(variance, 0.0) + noise**2 * self._left(name) + unknown)
         return found
 
@@ -170,17 +170,17 @@ class Prediction:
         """Share of a residual's variance that runs nearby leave. They are static batches, and what they say of the steady
         state was tested on too few runs to narrow its intervals.
         """
-        if self.setting.correction is None or self.regime == "steady":
+        if self.cost_model.correction is None or self.regime == "steady":
             return 1.0
-        return self.setting.correction.left_of(metric, np.clip(self.times.prefill_ms / self.times.e2e_ms, 0.0, 1.0))
+        return self.cost_model.correction.left_of(metric, np.clip(self.times.prefill_ms / self.times.e2e_ms, 0.0, 1.0))
 
     def floors(self) -> dict[str, Array]:
         """Physical bounds: time at peak bandwidth and peak FLOP/s with no overhead at all, shape (n,).
 
         Times cannot be shorter, throughput cannot be higher.
         """
-        setting = replace(self.setting, parameters=IDEAL, correction=None, ideal=True)
-        ideal = self._run(setting, self.batch, self.input_len, self.output_len)
+        cost_model = replace(self.cost_model, parameters=IDEAL, correction=None, ideal=True)
+        ideal = self._run(cost_model, self.batch, self.input_len, self.output_len)
         return ideal.metrics()
 
 
@@ -206,18 +206,18 @@ def request_causes(evaluation: Prediction) -> dict[str, Array]:
 def product_report(evaluation: Prediction, row: int) -> list[dict[str, Any]]:
     """Every matrix product of one row in prefill and decode: shape, work, and what bounds it."""
     only = np.array([row])
-    setting, input_len = evaluation.setting.take(only), evaluation.input_len[only]
-    budget = np.minimum(setting.layout.max_num_batched_tokens, evaluation.batch[only] * input_len)
+    cost_model, input_len = evaluation.cost_model.take(only), evaluation.input_len[only]
+    budget = np.minimum(cost_model.layout.max_num_batched_tokens, evaluation.batch[only] * input_len)
     zero = np.zeros(1)
     context = input_len + evaluation.output_len[only] / 2.0
     passes = {
         "prefill": prefill_pass(budget, np.maximum(budget / input_len, 1.0), zero, zero),
-        "decode": decode_pass(setting.model, evaluation.times.running[only], context),
+        "decode": decode_pass(cost_model.model, evaluation.times.running[only], context),
     }
-    gpu, rows = setting.cluster.gpu, []
+    gpu, rows = cost_model.cluster.gpu, []
     for phase, step in passes.items():
-        for product in products(setting.model, setting.layout, step):
-            cost = product_cost(product, setting.layout, gpu, setting.parameters)
+        for product in products(cost_model.model, cost_model.layout, step):
+            cost = product_cost(product, cost_model.layout, gpu, cost_model.parameters)
             causes = {cause: float(values[0]) for cause, values in cost.by_cause().items()}
             rows.append(
                 {
@@ -228,7 +228,7 @@ def product_report(evaluation: Prediction, row: int) -> list[dict[str, Any]]:
                     "n": float(np.ravel(product.n)[0]),
                     "layers": product.layers,
                     "gflop": float(np.ravel(product.flops)[0]) / 1e9,
-                    "flop_per_byte": _intensity(product, setting.layout),
+                    "flop_per_byte": _intensity(product, cost_model.layout),
                     "ms": sum(causes.values()),
                     "bound": max(causes, key=lambda cause: causes[cause]),
                 }
@@ -247,9 +247,9 @@ def turning_batch(evaluation: Prediction, row: int) -> float:
     Where weight reads and FLOPs take equally long: m FLOPs 2 k n / (peak e_c) = k n bytes / (bandwidth e_m), so
     m = bytes peak e_c / (2 bandwidth e_m) rows; with experts, m rows reach each expert at m N / k tokens.
     """
-    setting = evaluation.setting
-    model, parameters, gpu = setting.model, setting.parameters, setting.cluster.gpu
-    ratio = float(setting.layout.weight_bytes[row] * setting.layout.matrix_flops[row]) / (
+    cost_model = evaluation.cost_model
+    model, parameters, gpu = cost_model.model, cost_model.parameters, cost_model.cluster.gpu
+    ratio = float(cost_model.layout.weight_bytes[row] * cost_model.layout.matrix_flops[row]) / (
         2.0 * gpu.memory_bandwidth_gbps * 1e9
     )
     dense = ratio * float(parameters.gemm_compute) / float(parameters.gemm_memory)

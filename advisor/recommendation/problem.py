@@ -196,8 +196,8 @@ class DeploymentSearch:
 
     def scores(self, columns: Columns, labels: Mapping[str, tuple[str, ...]]) -> Scores:
         evaluation = self.evaluate(columns, labels)
-        layout, times = evaluation.setting.layout, evaluation.times
-        fits = evaluation.setting.memory.fits
+        layout, times = evaluation.cost_model.layout, evaluation.times
+        fits = evaluation.cost_model.memory.fits
         tok_s = np.where(fits, times.output_tok_s, np.nan)
         hourly = self.price.usd_per_gpu_hour if self.price else 1.0
         metrics = {
@@ -261,7 +261,7 @@ class DeploymentSearch:
         deployments = []
         for i, record in enumerate(records):
             wanted = self.deployment(record)
-            held = int(evaluation.setting.memory.kv_capacity_tokens[i])
+            held = int(evaluation.cost_model.memory.kv_capacity_tokens[i])
             deployments.append(startable(wanted, self.model, self.cluster, held, self.length))
         return describe(evaluation, range(len(rows)), deployments, self.knowledge, price=self.price)
 

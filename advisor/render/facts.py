@@ -76,13 +76,13 @@ def facts_of(runs: Iterable[Measurement]) -> dict[Measurement, Facts]:
 
 def _facts(group: RunGroup) -> Mapping[Measurement, Facts]:
     parameters = shipped_surrogate().marginal(group.engine, group.cluster.gpu.name).parameters
-    setting = CostModel(
+    cost_model = CostModel(
         model=group.model, cluster=group.cluster, layout=group.layout, memory=group.memory, parameters=parameters,
         engine=group.engine,
     )  # fmt: skip
     evaluation = Prediction(
-        setting=setting, regime="static", batch=group.batch, input_len=group.input_len, output_len=group.output_len,
-        times=static_batch_times(setting, group.batch, group.input_len, group.output_len),
+        cost_model=cost_model, regime="static", batch=group.batch, input_len=group.input_len, output_len=group.output_len,
+        times=static_batch_times(cost_model, group.batch, group.input_len, group.output_len),
     )  # fmt: skip
     causes = request_causes(evaluation)
     whole = sum(causes.values(), np.zeros(len(group.runs)))

@@ -45,7 +45,7 @@ class DisaggregatedServer:
             InputError: there are too few GPUs for both, or they cannot hand over a KV cache.
 
         """
-        cluster, model = decode.setting.cluster, decode.setting.model
+        cluster, model = decode.cost_model.cluster, decode.cost_model.model
         one, other = prefill.deployment, decode.deployment
         if (one.engine, one.dtype, one.kv_dtype) != (other.engine, other.dtype, other.kv_dtype):
             raise InputError("the pools for prompts and outputs must have one engine, dtype and kv_dtype")
@@ -62,16 +62,16 @@ class DisaggregatedServer:
     def within_node(self) -> bool:
         """Whether both pools fit in one node; else the caches cross the network."""
         needed = self.prefill.deployment.num_gpus + self.decode.deployment.num_gpus
-        return needed <= self.decode.setting.cluster.gpus_per_node
+        return needed <= self.decode.cost_model.cluster.gpus_per_node
 
     @property
     def bytes_per_token(self) -> float:
         """Of the KV cache, over the busiest link: every GPU of a replica sends or takes its part."""
-        return max(float(each.setting.memory.kv_bytes_per_token[0]) for each in (self.prefill, self.decode))
+        return max(float(each.cost_model.memory.kv_bytes_per_token[0]) for each in (self.prefill, self.decode))
 
     def link(self, parameters: Parameters) -> KvTransfer:
         """The hand-over under these parameters."""
-        cluster = self.decode.setting.cluster
+        cluster = self.decode.cost_model.cluster
         latency = hand_over_ms(0.0, cluster, parameters, within_node=self.within_node)
         many = hand_over_ms(1e9, cluster, parameters, within_node=self.within_node)
         return KvTransfer(ms_per_token=(many - latency) / 1e9 * self.bytes_per_token, latency_ms=latency)
@@ -86,7 +86,7 @@ class DisaggregatedServer:
     @property
     def warning(self) -> Note:
         """What is assumed."""
-        network = f"{self.decode.setting.cluster.network_gbps:g} GB/s between nodes"
+        network = f"{self.decode.cost_model.cluster.network_gbps:g} GB/s between nodes"
         told = (
             f"KV caches go over {'the links inside a node' if self.within_node else network} once a prompt is done; no "
             "deployment with a pool for prompts was measured, so its intervals are as wide as those of an engine nobody measured"

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def draws_of(
-    marginal: ParameterPosterior, knowledge: Evidence, setting: CostModel, deployment: Deployment, count: int
+    marginal: ParameterPosterior, knowledge: Evidence, cost_model: CostModel, deployment: Deployment, count: int
 ) -> list[tuple[Parameters, float]]:
     """Parameters and a factor of all times, ``count`` times: a draw and its mirror image, so that means stay.
 
@@ -40,7 +40,7 @@ def draws_of(
         return []
     from scipy.fft import dct
 
-    ways = _directions(marginal, setting)[: half - 1]
+    ways = _directions(marginal, cost_model)[: half - 1]
     # The first combination is the same for all draws, so it is that of the factor; their entries are at most 1.42.
     combined = math.sqrt(half) * dct(np.eye(half), norm="ortho", axis=0).T[:, : len(ways) + 1]
     found = []
@@ -51,20 +51,20 @@ def draws_of(
     return found[:count]
 
 
-def _directions(marginal: ParameterPosterior, setting: CostModel) -> Array:
+def _directions(marginal: ParameterPosterior, cost_model: CostModel) -> Array:
     """Orthogonal parts of the parameters' spread, shape (k, len(NAMES)): all of what the first kind of step is uncertain by,
     what the next is beside that, and so on.
 
     The steps are those of a full batch, of prompts, of a sequence alone, of a batch between, and of a prompt alone.
     """
-    longest = float(setting.layout.max_model_len[0])
+    longest = float(cost_model.layout.max_model_len[0])
     lengths = min(1024.0, longest / 2), min(256.0, longest / 4)
-    room = max_concurrency(setting.model, setting.memory, setting.layout, np.array([sum(lengths)]))[0]
-    full = max(math.floor(min(float(setting.layout.max_num_seqs[0]), room)), 1)
+    room = max_concurrency(cost_model.model, cost_model.memory, cost_model.layout, np.array([sum(lengths)]))[0]
+    full = max(math.floor(min(float(cost_model.layout.max_num_seqs[0]), room)), 1)
     batches = np.array([full, 1.0, math.ceil(math.sqrt(full))])
     shifted = np.vstack([marginal.mean, marginal.mean + STEP * np.eye(len(NAMES))])
     times = static_batch_times(
-        replace(setting.take(np.zeros(len(batches), dtype=int)), parameters=Parameters.from_unbounded(shifted)), batches,
+        replace(cost_model.take(np.zeros(len(batches), dtype=int)), parameters=Parameters.from_unbounded(shifted)), batches,
         *(np.full(len(batches), each) for each in lengths),
     )  # fmt: skip
     tpot, prefill = ((np.log(each[1:]) - np.log(each[0])) / STEP for each in (times.tpot_ms, times.prefill_ms))

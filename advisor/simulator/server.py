@@ -34,7 +34,7 @@ class AggregatedServer:
     """Replicas of one resolved deployment."""
 
     deployment: Deployment
-    setting: CostModel
+    cost_model: CostModel
     scheduler: Scheduler
     marginal: ParameterPosterior
     knowledge: Evidence
@@ -54,20 +54,20 @@ class AggregatedServer:
         chosen = resolved.value
         layout = DeploymentArrays.of([chosen], model, cluster.gpu)
         known = knowledge.marginal(chosen.engine, cluster.gpu)
-        setting = CostModel(
+        cost_model = CostModel(
             model=model, cluster=cluster, layout=layout, memory=memory(model, cluster, layout, chosen.engine),
             parameters=known.parameters, engine=chosen.engine,
         )  # fmt: skip
         (news,) = extrapolation_notes(known, chosen.engine, model, layout)
         return cls(
-            deployment=chosen, setting=setting, scheduler=scheduler_of(setting, chosen, **serving),
+            deployment=chosen, cost_model=cost_model, scheduler=scheduler_of(cost_model, chosen, **serving),
             marginal=widened(known, (model, layout)), knowledge=knowledge, notes=(*resolved.notes, *news),
         )  # fmt: skip
 
     @property
     def longest(self) -> int:
         """Tokens of the longest request that is served."""
-        limit = self.deployment.max_model_len or self.setting.model.max_position_embeddings
+        limit = self.deployment.max_model_len or self.cost_model.model.max_position_embeddings
         return min(limit, longest(self.scheduler))
 
     @property
@@ -80,23 +80,23 @@ class AggregatedServer:
 
     @property
     def model(self) -> Model:
-        return self.setting.model
+        return self.cost_model.model
 
     @property
     def kv_bytes(self) -> float:
         """Of the cache for a token, over all GPUs of a replica."""
-        return float(self.setting.memory.kv_bytes_per_token[0]) * self.deployment.tp * self.deployment.pp
+        return float(self.cost_model.memory.kv_bytes_per_token[0]) * self.deployment.tp * self.deployment.pp
 
     def beliefs(self, draws: int) -> list[tuple[Parameters, float]]:
         """The parameters themselves, and so many draws, each with a factor of all times."""
         return [
             (self.marginal.parameters, 1.0),
-            *draws_of(self.marginal, self.knowledge, self.setting, self.deployment, draws),
+            *draws_of(self.marginal, self.knowledge, self.cost_model, self.deployment, draws),
         ]
 
     def times(self, belief: tuple[Parameters, float]) -> StepTimes:
         parameters, factor = belief
-        return times_of(replace(self.setting, parameters=parameters), self.scheduler).scaled(factor)
+        return times_of(replace(self.cost_model, parameters=parameters), self.scheduler).scaled(factor)
 
     @property
     def router(self) -> Router:
@@ -130,7 +130,7 @@ class AggregatedServer:
 
 
 def scheduler_of(
-    setting: CostModel, deployment: Deployment, *, router: Router = "round_robin", prefix_hit_rate: float = 0.0,
+    cost_model: CostModel, deployment: Deployment, *, router: Router = "round_robin", prefix_hit_rate: float = 0.0,
     front_end_ms: float = FRONT_END_MS,
 ) -> Scheduler:  # fmt: skip
     """What the loop needs to know of a resolved deployment.
@@ -141,14 +141,14 @@ def scheduler_of(
     """
     from advisor.simulator.scheduler_loop import BLOCK
 
-    room, gpu = setting.memory, setting.cluster.gpu
-    if setting.whole_prompts:
+    room, gpu = cost_model.memory, cost_model.cluster.gpu
+    if cost_model.whole_prompts:
         raise InputError(
             "engine torch serves whole batches in turn and has no scheduler to simulate; use vllm or estimate"
         )
     if not room.fits[0]:
         raise InputError(
-            f"{setting.model.name} does not fit: weights, activations and engine leave no KV cache on {gpu.name} with "
+            f"{cost_model.model.name} does not fit: weights, activations and engine leave no KV cache on {gpu.name} with "
             f"TP{deployment.tp} PP{deployment.pp}; use more GPUs or a smaller dtype"
         )
     assert deployment.max_num_seqs
@@ -156,11 +156,11 @@ def scheduler_of(
     return Scheduler(
         replicas=deployment.dp, max_num_seqs=deployment.max_num_seqs,
         max_num_batched_tokens=deployment.max_num_batched_tokens, stages=deployment.pp,
-        kv_blocks=max(int(room.kv_capacity_tokens[0]) // BLOCK, 1), window=setting.model.sliding_window, router=router,
+        kv_blocks=max(int(room.kv_capacity_tokens[0]) // BLOCK, 1), window=cost_model.model.sliding_window, router=router,
         prefix_hit_rate=prefix_hit_rate, front_end_ms=front_end_ms,
     )  # fmt: skip
 
 
-def times_of(setting: CostModel, scheduler: Scheduler) -> StepTimes:
+def times_of(cost_model: CostModel, scheduler: Scheduler) -> StepTimes:
     """The tables for every step that the scheduler can make up."""
-    return tabulate(setting, budget=scheduler.max_num_batched_tokens, cap=scheduler.max_num_seqs)
+    return tabulate(cost_model, budget=scheduler.max_num_batched_tokens, cap=scheduler.max_num_seqs)

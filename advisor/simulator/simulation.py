@@ -118,7 +118,7 @@ class Simulation:
         else:
             known = ", ".join([*self.metrics, *RATES])
             raise InputError(f"there is no interval for {statistic} of {metric!r}; metrics that have one: {known}")
-        factor = math.exp(min(self.scale.at(level) * sigma, 50.0))
+        factor = math.exp(min(self.scale.quantile(level) * sigma, 50.0))
         return value / factor, value * factor
 
     def requests(self) -> Iterator[dict[str, float | int]]:

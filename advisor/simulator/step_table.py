@@ -57,38 +57,38 @@ class StepTimes:
         )  # fmt: skip
 
 
-def tabulate(setting: CostModel, *, budget: int, cap: int) -> StepTimes:
-    """The steps of a setting of one deployment, of at most ``budget`` tokens and ``cap`` sequences."""
+def tabulate(cost_model: CostModel, *, budget: int, cap: int) -> StepTimes:
+    """Tabulate the steps of one deployment, of at most ``budget`` tokens and ``cap`` sequences."""
     from advisor.simulator.scheduler_loop import NODES_PER_OCTAVE
 
-    host = _part(setting, "host", tokens=np.ones(2), sequences=np.array([1.0, 2.0]))
+    host = _part(cost_model, "host", tokens=np.ones(2), sequences=np.array([1.0, 2.0]))
     # No table is asked about no tokens or no sequences: a collective of no bytes has no time.
-    nothing = _gpu(setting, tokens=np.ones(1))[0]
-    tokens = _gpu(setting, tokens=np.maximum(np.arange(budget + 1.0), 1.0))
+    nothing = _gpu(cost_model, tokens=np.ones(1))[0]
+    tokens = _gpu(cost_model, tokens=np.maximum(np.arange(budget + 1.0), 1.0))
     numbers = np.maximum(np.arange(cap + 1.0), 1.0)
-    sequences = _gpu(setting, tokens=np.ones(cap + 1), sequences=numbers) - nothing
+    sequences = _gpu(cost_model, tokens=np.ones(cap + 1), sequences=numbers) - nothing
     contexts = 2.0 ** (np.arange(OCTAVES * NODES_PER_OCTAVE + 1) / NODES_PER_OCTAVE)
     some = np.unique(np.rint(np.geomspace(1, cap, SEQUENCE_NODES)))
     decodes, context = (grid.ravel() for grid in np.meshgrid(some, contexts, indexing="ij"))
-    each = (_gpu(setting, tokens=np.ones(len(decodes)), decodes=decodes, context=context) - nothing) / decodes
+    each = (_gpu(cost_model, tokens=np.ones(len(decodes)), decodes=decodes, context=context) - nothing) / decodes
     each = each.reshape(len(some), len(contexts))
     wanted = np.arange(cap + 1.0)
     by_context = np.stack([np.interp(wanted, some, column) for column in each.T], axis=1)
     many = 2.0**30  # pairs, so that their time stands out of the rest
     pairs = (
-        _gpu(setting, tokens=np.ones(2), pairs=np.array([many, 0.0]), windowed_pairs=np.array([0.0, many])) - nothing
+        _gpu(cost_model, tokens=np.ones(2), pairs=np.array([many, 0.0]), windowed_pairs=np.array([0.0, many])) - nothing
     )
     recorded = 0.0
-    if setting.layout.graphs[0] > 0 and not setting.whole_prompts:
+    if cost_model.layout.graphs[0] > 0 and not cost_model.whole_prompts:
         recorded = GRAPH_TOKENS
     first = min(recorded + 1.0, float(budget))
-    gpu = _gpu(setting, tokens=np.array([first]))[0]
-    waited = _part(setting, "launch", tokens=np.array([first]))[0]
+    gpu = _gpu(cost_model, tokens=np.array([first]))[0]
+    waited = _part(cost_model, "launch", tokens=np.array([first]))[0]
     launch = gpu + waited if waited > 0 else 0.0  # where the smallest pass outlasts its launches, all do
-    stream = _part(setting, "offload", tokens=np.ones(1), prefills=0.0)[0]
+    stream = _part(cost_model, "offload", tokens=np.ones(1), prefills=0.0)[0]
     if stream > 0:
-        stream += max(_gpu(setting, tokens=np.ones(1))[0], launch if recorded == 0 else 0.0)
-    layers = np.array(pipeline_layers(setting.model.num_hidden_layers, int(setting.layout.pp[0])), dtype=float)
+        stream += max(_gpu(cost_model, tokens=np.ones(1))[0], launch if recorded == 0 else 0.0)
+    layers = np.array(pipeline_layers(cost_model.model.num_hidden_layers, int(cost_model.layout.pp[0])), dtype=float)
     return StepTimes(
         by_tokens=np.ascontiguousarray(tokens),
         by_sequences=np.ascontiguousarray(sequences),
@@ -105,18 +105,18 @@ def _pass(tokens: Array, window: float, **given: Array) -> ForwardPass:
     return ForwardPass(tokens=tokens, windowed_context=np.minimum(named["context"], window), **named)
 
 
-def _parts(setting: CostModel, prefills: float, tokens: Array, given: dict[str, Array]) -> dict[str, Array]:
-    wide = setting.take(np.zeros(len(tokens), dtype=np.intp))
-    step = _pass(tokens, float(setting.model.sliding_window) or np.inf, **given)
+def _parts(cost_model: CostModel, prefills: float, tokens: Array, given: dict[str, Array]) -> dict[str, Array]:
+    wide = cost_model.take(np.zeros(len(tokens), dtype=np.intp))
+    step = _pass(tokens, float(cost_model.model.sliding_window) or np.inf, **given)
     return forward_pass_cost(wide, step, prefills=prefills).by_operator()
 
 
-def _part(setting: CostModel, name: str, *, tokens: Array, prefills: float = 1.0, **given: Array) -> Array:
-    return np.broadcast_to(_parts(setting, prefills, tokens, given)[name], tokens.shape)
+def _part(cost_model: CostModel, name: str, *, tokens: Array, prefills: float = 1.0, **given: Array) -> Array:
+    return np.broadcast_to(_parts(cost_model, prefills, tokens, given)[name], tokens.shape)
 
 
-def _gpu(setting: CostModel, *, tokens: Array, **given: Array) -> Array:
+def _gpu(cost_model: CostModel, *, tokens: Array, **given: Array) -> Array:
     """Milliseconds on the GPU, host, launches and copies left out."""
-    parts = _parts(setting, 0.0, tokens, given)
+    parts = _parts(cost_model, 0.0, tokens, given)
     total = sum(time for name, time in parts.items() if name not in {"launch", "offload", "host"})
     return np.asarray(total) + np.zeros_like(tokens)

@@ -89,7 +89,7 @@ class CandidateSet:
 
     def layouts(self) -> list[tuple[int, int]]:
         """(tp, pp) of each."""
-        degrees = self.points.setting.layout
+        degrees = self.points.cost_model.layout
         return [(int(tp), int(pp)) for tp, pp in zip(degrees.tp, degrees.pp, strict=True)]
 
     def utility(self, logs: Array, which: NDArray[np.intp] | None = None) -> Array:

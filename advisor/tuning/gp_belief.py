@@ -46,7 +46,7 @@ nearly log-linear in them."""
 class Points:
     """n deployments, each with a batch of requests of one length; arrays have shape (n,)."""
 
-    setting: CostModel
+    cost_model: CostModel
     regime: Regime
     batch: Array
     input_len: Array
@@ -57,7 +57,7 @@ class Points:
         cls, model: Model, cluster: Cluster, layout: DeploymentArrays, *, engine: str, regime: Regime, batch: Array, input_len: Array,
         output_len: Array,
     ) -> Points:  # fmt: skip
-        setting = CostModel(
+        cost_model = CostModel(
             model=model, cluster=cluster, layout=layout, memory=memory(model, cluster, layout, engine),
             parameters=Parameters.typical(), engine=engine,
         )  # fmt: skip
@@ -65,7 +65,7 @@ class Points:
         batch, input_len, output_len = (
             np.broadcast_to(np.asarray(each, dtype=float), (size,)) for each in (batch, input_len, output_len)
         )
-        return cls(setting=setting, regime=regime, batch=batch, input_len=input_len, output_len=output_len)
+        return cls(cost_model=cost_model, regime=regime, batch=batch, input_len=input_len, output_len=output_len)
 
     @classmethod
     def of_shapes(
@@ -85,8 +85,8 @@ class Points:
     def times(self, x: Array) -> PhaseTimes:
         """At parameters on the unbounded scale: (20,), or (s, 20) for times of shape (s, n)."""
         run = static_batch_times if self.regime == "static" else steady_state_times
-        setting = replace(self.setting, parameters=Parameters.from_unbounded(x))
-        return run(setting, self.batch, self.input_len, self.output_len)
+        cost_model = replace(self.cost_model, parameters=Parameters.from_unbounded(x))
+        return run(cost_model, self.batch, self.input_len, self.output_len)
 
     def prefill_share(self, x: Array) -> Array:
         """Share of a request's life that its own prefill and that of those beside it take, shape (n,).
@@ -182,8 +182,8 @@ class Belief:
         shifted = np.vstack([x, x + STEP * np.eye(len(NAMES))])
         times = points.times(shifted)
         share = points.prefill_share(x)
-        places = Configurations.of(points.setting.layout, points.batch, points.input_len, points.output_len)
-        engine = points.setting.engine
+        places = Configurations.of(points.cost_model.layout, points.batch, points.input_len, points.output_len)
+        engine = points.cost_model.engine
         noise = np.array(
             [[shipped_surrogate().noise(engine, phase, staged) for staged in (False, True)] for phase in PHASES]
         )

@@ -174,7 +174,7 @@ def worth_most(stakes: CandidateSet, belief: Belief, bench: MeasurementBench, se
     asked = [(each.deployment, shape) for each in waiting for shape in each.shapes]
     if not asked:
         return Round()
-    points = stakes.points.setting
+    points = stakes.points.cost_model
     probes = Points.of_shapes(points.model, points.cluster, asked)
     prospects = Prospects(*stakes.draws(belief, probes, seed=seed))
     places = {((deployment.tp, deployment.pp), shape): i for i, (deployment, shape) in enumerate(asked)}

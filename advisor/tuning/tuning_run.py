@@ -312,7 +312,7 @@ def _choices(
     stakes: CandidateSet, verdict: Decision, belief: Belief, blank: Belief, runs: Sequence[Measurement], search: DeploymentSearch
 ) -> tuple[TuningChoice, ...]:  # fmt: skip
     """Each layout with its best batch, best first; ``blank`` is what was believed before any of the ``runs``."""
-    layouts, degrees = stakes.layouts(), stakes.points.setting.layout
+    layouts, degrees = stakes.layouts(), stakes.points.cost_model.layout
     rows: dict[tuple[int, int], int] = {}
     for i in np.argsort(-verdict.utility, kind="stable"):
         rows.setdefault(layouts[i], int(i))
@@ -327,7 +327,7 @@ def _choices(
                 "compiled": bool(degrees.compiled[i]),
             }
         )  # fmt: skip
-        held = int(stakes.points.setting.memory.kv_capacity_tokens[i])
+        held = int(stakes.points.cost_model.memory.kv_capacity_tokens[i])
         found.append(
             TuningChoice(
                 deployment=startable(wanted, search.model, search.cluster, held, search.length),
@@ -356,7 +356,7 @@ def _metrics(
             half = NORMAL_90 * sigma[k, i]
             if points.regime == "steady":
                 scale = shipped_surrogate().scale(provenance, engine, scale_name(name, "steady", staged=False))
-                half = scale.at(0.9) * math.hypot(sigma[k, i], scale.noise)
+                half = scale.quantile(0.9) * math.hypot(sigma[k, i], scale.noise)
             value = math.exp(mean[k, i])
             metrics[name] = (value, value / math.exp(half), value * math.exp(half))
         gpus = float(stakes.gpus[i])

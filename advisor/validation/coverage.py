@@ -76,7 +76,7 @@ def _trial(kind: str, metric: str, marginal: ParameterPosterior, out: Sequence[R
         believed = replace(marginal, seen=None) if blind else marginal
         errors = [each for each in errors_of(out, lambda *_: believed) if each.metric == metric]
         scales = [surrogate.scale("calibrated", each.engine, each.scale_name) for each in errors]
-        half = [s.at(LEVEL) * e.sigma(s.noise) for e, s in zip(errors, scales, strict=True)]
+        half = [s.quantile(LEVEL) * e.sigma(s.noise) for e, s in zip(errors, scales, strict=True)]
         return np.array([each.residual for each in errors]), np.array(half)
 
     residuals, half = within(blind=False)

@@ -195,7 +195,7 @@ def shipped_check(error: PredictionError, surrogate: Surrogate) -> Check:
         error,
         "in-sample" if fitted else "not fitted",
         error.sigma(scale.noise),
-        scale.at(LEVEL),
+        scale.quantile(LEVEL),
     )
 
 

@@ -97,14 +97,14 @@ def test_many_questions_at_once_are_answered_like_single_ones():
 @given(questions(), st.floats(-2.0, 2.0), st.sampled_from(["static", "steady"]))
 def test_no_correction_goes_below_the_floor(question, residual, regime):
     plain = question.evaluate(regime)
-    setting = plain.setting
+    cost_model = plain.cost_model
     known = Residuals.of(
         engine="vllm", gpu="any", model=question.model.name, sizes={}, noise=np.full((2, 2), 0.5),
-        places=Configurations.of(setting.layout, plain.batch, plain.input_len, plain.output_len),
+        places=Configurations.of(cost_model.layout, plain.batch, plain.input_len, plain.output_len),
         residual=np.full((2, len(plain.batch)), residual),
     )  # fmt: skip
     found = type(plain).of(
-        question.model, question.cluster, setting.layout, batch=plain.batch, input_len=question.input_len,
+        question.model, question.cluster, cost_model.layout, batch=plain.batch, input_len=question.input_len,
         output_len=question.output_len, regime=regime, parameters=question.parameters, residuals=known,
     )  # fmt: skip
     floors = found.floors()
@@ -132,7 +132,7 @@ def left_out(runs, parts=4):
 def judged(errors, metric):
     own = [error for error in errors if error.metric == metric and error.run.pp == 1]
     scale = SHIPPED.scale("calibrated", "vllm", metric)
-    half = np.array([scale.at(0.9) * error.sigma(scale.noise) for error in own])
+    half = np.array([scale.quantile(0.9) * error.sigma(scale.noise) for error in own])
     off = np.abs([error.residual for error in own])
     return float(np.mean(off)), float(np.mean(off < half)), float(np.median(half))
 

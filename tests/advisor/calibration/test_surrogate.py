@@ -82,14 +82,14 @@ def test_shipped_scales_widen_with_the_level():
         assert scale.noise > 0, key
         assert list(scale.quantiles) == sorted(scale.quantiles), key
         levels = np.linspace(LEVELS[0], LEVELS[-1], 50)
-        assert np.all(np.diff([scale.at(level) for level in levels]) >= 0), key
+        assert np.all(np.diff([scale.quantile(level) for level in levels]) >= 0), key
 
 
 @pytest.mark.parametrize("level", [0.0, 0.49, 0.981, 1.0, 2.0, -1.0, float("nan")])
 def test_levels_that_were_not_tested_are_refused(level):
     scale = IntervalScale(noise=0.1, quantiles=(1.0,) * len(LEVELS), runs=1)
     with pytest.raises(InputError, match=r"level is .*; it must be from 0\.5 to 0\.98"):
-        scale.at(level)
+        scale.quantile(level)
 
 
 def changed(**changes):
@@ -209,4 +209,4 @@ def test_the_first_token_in_flight_is_judged_with_that_of_static_batches():
     scales = scales_of(left_out, left_out)
     found = scales["calibrated", "vllm", "steady ttft_ms"]
     alone = scales_of(left_out[:12], left_out[:12])["calibrated", ANY, "steady ttft_ms"]
-    assert found.at(0.9) * found.noise < 0.5 * alone.at(0.9) * alone.noise
+    assert found.quantile(0.9) * found.noise < 0.5 * alone.quantile(0.9) * alone.noise

@@ -96,5 +96,5 @@ def test_with_confidence_the_fleet_is_stable_under_slower_steps_too():
     rates = [sure.engine.saturation(sure.traffic, table) for table in sure.drawn]
     assert min(rates) < sure.saturation_s < max(rates)
     sigma = math.sqrt(np.mean(np.log(np.array(rates) / sure.saturation_s) ** 2))
-    assert sure.stable_s == pytest.approx(sure.saturation_s * math.exp(-sure.scale.at(0.8) * sigma), rel=0.02)
+    assert sure.stable_s == pytest.approx(sure.saturation_s * math.exp(-sure.scale.quantile(0.8) * sigma), rel=0.02)
     assert sure.surely >= even.surely

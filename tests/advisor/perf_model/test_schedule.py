@@ -111,7 +111,7 @@ def test_more_memory_is_never_worse_in_the_steady_state(question, factor):
     """More sequences then run at once, so each token of each may come later; requests as a whole come no later."""
     now = question.evaluate("steady")
     then = question.evaluate("steady", cluster=faster(question.cluster, "memory", factor))
-    fits = now.setting.memory.fits
+    fits = now.cost_model.memory.fits
     for metric in ("ttft_ms", "e2e_ms"):
         before, after = getattr(now.times, metric), getattr(then.times, metric)
         question.require(~fits | (after <= before * (1 + SAME)), f"{metric} with {factor} times the memory")
@@ -127,7 +127,7 @@ def test_enough_memory_for_the_whole_batch_is_never_worse(question):
     """One wave against several: reading the weights once for all is never slower than once for each wave."""
     now = question.evaluate("static")
     then = question.evaluate("static", cluster=faster(question.cluster, "memory", 1e4))
-    whole = now.setting.memory.fits & (then.times.running == question.batch)
+    whole = now.cost_model.memory.fits & (then.times.running == question.batch)
     for metric in TIMES:
         before, after = getattr(now.times, metric), getattr(then.times, metric)
         question.require(~whole | (after <= before * (1 + SAME)), f"{metric} in one wave")
@@ -141,7 +141,7 @@ def test_a_single_gpu_does_not_mind_its_neighbours(regime, question):
     here, there = one.evaluate(regime), one.evaluate(regime, cluster=alone)
     for metric in (*TIMES, "output_tok_s"):
         assert np.array_equal(getattr(here.times, metric), getattr(there.times, metric)), metric
-    assert np.array_equal(here.setting.memory.kv_capacity_tokens, there.setting.memory.kv_capacity_tokens)
+    assert np.array_equal(here.cost_model.memory.kv_capacity_tokens, there.cost_model.memory.kv_capacity_tokens)
     for cost in (here.times.prefill, here.times.decode):
         assert cost.by_cause()["communication"].max() == 0
 
@@ -370,7 +370,7 @@ def test_expert_parallel_over_replicas_pays_for_the_exchange():
     exchange = found.times.decode.parts["expert_exchange"].sum(axis=0)
     assert exchange[0] == 0
     assert exchange[1] > 0
-    assert found.setting.memory.weights_gib[1] < found.setting.memory.weights_gib[0]
+    assert found.cost_model.memory.weights_gib[1] < found.cost_model.memory.weights_gib[0]
 
 
 def test_the_cache_is_read_at_most_at_peak_bandwidth():

@@ -72,8 +72,8 @@ class Asked:
 
     def loss(self, found, gpus):
         """What the objective makes of each batch, smaller is better; infinite where a limit is broken."""
-        times, layout = found.times, found.setting.layout
-        kept = found.setting.memory.fits & (found.concurrency >= found.batch)
+        times, layout = found.times, found.cost_model.layout
+        kept = found.cost_model.memory.fits & (found.concurrency >= found.batch)
         kept &= found.batch <= layout.max_num_batched_tokens
         for metric in ("ttft_ms", "tpot_ms", "e2e_ms"):
             limit = getattr(self.slo, metric)

@@ -20,7 +20,7 @@ KNOWLEDGE = Evidence.of(None, engine="vllm", gpu=GPU)
 
 def evaluated(engine, parameters, batch):
     return Prediction.of(
-        MODEL, CLUSTER, engine.setting.layout, parameters=parameters, regime="static", batch=batch, input_len=1024, output_len=256,
+        MODEL, CLUSTER, engine.cost_model.layout, parameters=parameters, regime="static", batch=batch, input_len=1024, output_len=256,
     )  # fmt: skip
 
 

@@ -32,7 +32,7 @@ CASES = [
 _known = {}
 
 
-def setting_of(case):
+def cost_model_of(case):
     name, gpus, knobs = CASES[case]
     if case not in _known:
         model, cluster = find_model(name).value, parse_cluster(gpus).value
@@ -40,11 +40,11 @@ def setting_of(case):
         chosen = resolve(wanted, model, cluster).value
         layout = DeploymentArrays.of([chosen], model, cluster.gpu)
         marginal = Evidence.of(None, engine="vllm", gpu=cluster.gpu).marginal("vllm", cluster.gpu)
-        setting = CostModel(
+        cost_model = CostModel(
             model=model, cluster=cluster, layout=layout, memory=memory(model, cluster, layout, "vllm"),
             parameters=marginal.parameters,
         )  # fmt: skip
-        _known[case] = setting, tabulate(setting, budget=BUDGET, cap=CAP)
+        _known[case] = cost_model, tabulate(cost_model, budget=BUDGET, cap=CAP)
     return _known[case]
 
 
@@ -61,15 +61,15 @@ def test_any_step_takes_what_the_model_of_time_says(case, decodes, context, prom
     sequences = min(max(decodes + prompts, 1), CAP)
     if not 1 <= tokens <= BUDGET:
         return
-    setting, times = setting_of(case)
-    window = float(setting.model.sliding_window)
+    cost_model, times = cost_model_of(case)
+    window = float(cost_model.model.sliding_window)
     one = np.ones(1)
     pairs, windowed = prompts * causal_pairs(prompt * one), prompts * causal_pairs(prompt * one, window)
     step = ForwardPass(
         tokens=tokens * one, sequences=sequences * one, decodes=decodes * one, context=context * one,
         windowed_context=np.minimum(context, window or np.inf) * one, pairs=pairs, windowed_pairs=windowed,
     )  # fmt: skip
-    expected = forward_pass_cost(setting, step, prefills=float(prompts > 0)).total_ms[0]
+    expected = forward_pass_cost(cost_model, step, prefills=float(prompts > 0)).total_ms[0]
     found = kernel.step_ms(
         times.by_tokens, times.by_sequences, times.by_context, times.constants, tokens, sequences, decodes,
         decodes * context, pairs[0], windowed[0], int(prompts > 0),
@@ -78,12 +78,12 @@ def test_any_step_takes_what_the_model_of_time_says(case, decodes, context, prom
 
 
 def test_stages_share_a_pass_by_their_layers():
-    _, times = setting_of(2)
+    _, times = cost_model_of(2)
     assert times.shares.tolist() == [0.5, 0.5]
 
 
 def test_scaling_scales_everything_but_the_graph_limit():
-    _, times = setting_of(0)
+    _, times = cost_model_of(0)
     twice = times.scaled(2.0)
     for name in ("by_tokens", "by_sequences", "by_context"):
         assert getattr(twice, name) == pytest.approx(2 * getattr(times, name))

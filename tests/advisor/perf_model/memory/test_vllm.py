@@ -264,13 +264,13 @@ def test_kv_capacity_of_every_shipped_run():
 
 @given(questions())
 def test_parts_sum_to_the_device(question):
-    setting = question.evaluate("static").setting
-    found = setting.memory
+    cost_model = question.evaluate("static").cost_model
+    found = cost_model.memory
     parts = found.weights_gib + found.activations_gib + found.engine_gib + found.kv_gib + found.reserved_gib
     device = question.cluster.gpu.memory_gib
     question.require(~found.fits | np.isclose(parts, device, rtol=1e-12), "memory parts sum to the device")
     need = found.weights_gib + found.activations_gib + found.engine_gib
-    share = device * setting.layout.gpu_memory_utilization
+    share = device * cost_model.layout.gpu_memory_utilization
     question.require((found.kv_gib > 0) == (need < share), "cache is what is left of the share")
     for part in (found.weights_gib, found.activations_gib, found.engine_gib, found.kv_gib, found.reserved_gib):
         question.require(part >= 0, "no part is negative")
@@ -279,7 +279,7 @@ def test_parts_sum_to_the_device(question):
 @given(questions())
 def test_the_cache_holds_the_sequences_it_is_said_to(question):
     evaluation = question.evaluate("static")
-    found, length = evaluation.setting.memory, question.input_len + question.output_len
+    found, length = evaluation.cost_model.memory, question.input_len + question.output_len
     if not question.model.num_windowed_layers:
         held = evaluation.concurrency * length * found.kv_bytes_per_token
         question.require(held <= found.kv_gib * GIB + 1, "no more tokens than the cache has bytes for")
@@ -288,8 +288,8 @@ def test_the_cache_holds_the_sequences_it_is_said_to(question):
 
 @given(questions())
 def test_slicing_further_never_takes_more_of_a_gpu(question):
-    once = question.without("tp", "pp", "ep", "dp").evaluate("static").setting.memory
-    spread = question.evaluate("static").setting.memory
+    once = question.without("tp", "pp", "ep", "dp").evaluate("static").cost_model.memory
+    spread = question.evaluate("static").cost_model.memory
     question.require(spread.weights_gib <= once.weights_gib * (1 + 1e-12), "a slice weighs no more than the whole")
     question.require(spread.kv_bytes_per_token <= once.kv_bytes_per_token, "nor does a token's cache")
 
@@ -298,11 +298,13 @@ def test_slicing_further_never_takes_more_of_a_gpu(question):
 def test_more_memory_holds_more(question):
     now = question.evaluate("static")
     then = question.evaluate("static", cluster=faster(question.cluster, "memory", 1.3))
-    question.require(then.setting.memory.kv_capacity_tokens >= now.setting.memory.kv_capacity_tokens, "KV capacity")
+    question.require(
+        then.cost_model.memory.kv_capacity_tokens >= now.cost_model.memory.kv_capacity_tokens, "KV capacity"
+    )
     question.require(then.concurrency >= now.concurrency, "sequences held")
-    question.require(then.setting.memory.fits >= now.setting.memory.fits, "what fits still fits")
-    narrow = question.evaluate("static", kv_dtype="fp8").setting.memory
-    question.require(narrow.kv_bytes_per_token <= now.setting.memory.kv_bytes_per_token, "fp8 KV is no wider")
+    question.require(then.cost_model.memory.fits >= now.cost_model.memory.fits, "what fits still fits")
+    narrow = question.evaluate("static", kv_dtype="fp8").cost_model.memory
+    question.require(narrow.kv_bytes_per_token <= now.cost_model.memory.kv_bytes_per_token, "fp8 KV is no wider")
 
 
 # -- how sure it is --------------------------------------------------------------------------------------------------
@@ -387,5 +389,5 @@ def test_probabilities_agree_with_what_is_said_to_fit(question):
     evaluation = question.evaluate("static")
     starts, holds = evaluation.chances("vllm")
     question.require((starts >= holds) & (starts <= 1) & (holds >= 0), "one request fits where the batch does")
-    fits = evaluation.setting.memory.fits & (evaluation.concurrency >= 1)
+    fits = evaluation.cost_model.memory.fits & (evaluation.concurrency >= 1)
     question.require(~fits | (starts >= 0.49), "what is said to fit does more likely than not")
