@@ -293,10 +293,10 @@ def packed(loads: Sequence[Candidate], gpus: int) -> list[Candidate]:
 
 def makespan(loads: Sequence[Candidate], *, start_s: float, gpus: int) -> float:
     """Seconds until the last load has ended, where each starts when the ones before it have and enough GPUs are free."""
-    return max(ends(loads, start_s=start_s, gpus=gpus), default=0.0)
+    return max(completion_times(loads, start_s=start_s, gpus=gpus), default=0.0)
 
 
-def ends(loads: Sequence[Candidate], *, start_s: float, gpus: int) -> list[float]:
+def completion_times(loads: Sequence[Candidate], *, start_s: float, gpus: int) -> list[float]:
     """When each load ends, in seconds."""
     now, free = 0.0, gpus
     running: list[tuple[float, int]] = []

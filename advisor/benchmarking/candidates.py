@@ -21,6 +21,7 @@ from advisor.benchmarking.engines import check_deployment
 from advisor.benchmarking.session import (
     PLANNED,
     ProbeSession,
+    SessionConfig,
     ends_by_name,
     known_parameters,
     session_config,
@@ -33,7 +34,7 @@ from probes.benchmark_plan import jobs_of
 from probes.sweep import undone
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,35 +50,43 @@ class ProbeCandidates:
     label: str
     serving: bool = False
     """Whether traffic is measured, in place of static batches."""
-    shared: Mapping[str, Any]
-    """What all loads have in common, by ``ProbeSession``'s fields."""
+    config: SessionConfig
+    """What all loads have in common."""
 
     @property
     def cluster(self) -> Cluster:
-        found: Cluster = self.shared["target"].cluster
-        return found
+        """Return the GPUs to measure on."""
+        return self.config.target.cluster
 
     @property
     def start_s(self) -> float:
-        """Seconds until a load measures, by those seen so far."""
-        return start_seconds(self.shared, prefix_of(self.cluster, self.shared["engine"]))
+        """Return the seconds until a load measures, by those seen so far."""
+        return start_seconds(self.config, prefix_of(self.cluster, self.config.engine))
 
     def undone(self) -> list[Candidate]:
-        """The layouts with the shapes that no sweep has been through yet."""
-        everything = jobs_of(self._plan(self.loads), "the plan")
-        found = [each.only(undone(load, self.shared["out"])) for each, load in zip(self.loads, everything, strict=True)]
-        return [each for each in found if each.seconds]
+        """Return the layouts with the shapes that no sweep has been through yet."""
+        jobs = jobs_of(self._plan(self.loads), "the plan")
+        remaining = [
+            candidate.only(undone(job, self.config.out)) for candidate, job in zip(self.loads, jobs, strict=True)
+        ]
+        return [candidate for candidate in remaining if candidate.seconds]
 
     def probing(self, loads: Sequence[Candidate], late: Sequence[str] = ()) -> ProbeSession:
-        """These loads in this order, ready to be run."""
+        """Plan these loads in this order, ready to be run; ``late`` says which others there is no time for."""
         plan, start_s, gpus = self._plan(loads), self.start_s, self.cluster.num_gpus
         planned = jobs_of(plan, "the plan")
         return ProbeSession(
-            **self.shared, plan=plan, loads=planned, all_loads=jobs_of(self._plan(self.loads), "the plan"),
-            start_s=start_s, seconds={load.name: each.seconds for load, each in zip(planned, loads, strict=True)},
-            expected_s=makespan(loads, start_s=start_s, gpus=gpus), ends_s=ends_by_name(planned, loads, start_s, gpus),
-            notes=self.notes, left_out=(*self.left_out, *late),
-        )  # fmt: skip
+            config=self.config,
+            plan=plan,
+            loads=planned,
+            all_loads=jobs_of(self._plan(self.loads), "the plan"),
+            start_s=start_s,
+            seconds={job.name: candidate.seconds for job, candidate in zip(planned, loads, strict=True)},
+            expected_s=makespan(loads, start_s=start_s, gpus=gpus),
+            ends_s=ends_by_name(planned, loads, start_s, gpus),
+            notes=self.notes,
+            left_out=(*self.left_out, *late),
+        )
 
     def _plan(self, loads: Sequence[Candidate]) -> dict[str, Any]:
         what = "under traffic" if self.serving else "static batches"
@@ -87,37 +96,56 @@ class ProbeCandidates:
         )
 
 
-def candidates_of(model: str | Model, question: ProbeQuestion, role: str, shared: Mapping[str, Any]) -> ProbeCandidates:
-    """What could be measured of a model; ``shared`` is that of ``advisor.benchmarking.session.session_config``."""
-    target, device = shared["target"], shared["device"]
-    found = read_model(model)
-    named = found.value
+def candidates_of(model: str | Model, question: ProbeQuestion, role: str, config: SessionConfig) -> ProbeCandidates:
+    """List what could be measured of a model: its layouts that fit, with all their shapes.
+
+    Raises:
+        InputError: a model that is not known, or one of which no layout or shape can be run.
+
+    """
+    target, device = config.target, config.device
+    resolved = read_model(model)
+    named = resolved.value
     if named.source.endswith(".json"):  # later answers may be asked for from another folder
         named = replace(named, name=str(Path(named.name).expanduser().resolve()))
     if question.trace:
         longest = question.max_model_len or named.max_position_embeddings
         question = replace(question, trace=question.trace.within(longest))
     able, left_out = candidates(
-        named, target.cluster, replace(question, compiled=device == "cuda"), known_parameters(question.engine, target.cluster),
+        named,
+        target.cluster,
+        replace(question, compiled=device == "cuda"),
+        known_parameters(question.engine, target.cluster),
         check=lambda deployment: check_deployment(question.engine, named, deployment, device),
-    )  # fmt: skip
-    notes = (*found.notes, *target.notes, *(question.trace.notes if question.trace else ()))
+    )
+    notes = (*resolved.notes, *target.notes, *(question.trace.notes if question.trace else ()))
     label = "-".join(("" if question.dtype == "auto" else question.dtype, "serving" * question.serving)).strip("-")
     return ProbeCandidates(
-        model=named, loads=tuple(able), left_out=tuple(left_out), notes=notes, role=role, label=label,
-        serving=question.serving, shared=shared,
-    )  # fmt: skip
+        model=named,
+        loads=tuple(able),
+        left_out=tuple(left_out),
+        notes=notes,
+        role=role,
+        label=label,
+        serving=question.serving,
+        config=config,
+    )
 
 
 def best_of(within: ProbeCandidates) -> ProbeSession:
-    """As much of what has not been measured yet as the budget allows, the most telling first."""
-    budget_s, start_s = within.shared["budget_s"], within.start_s
+    """Choose as much of what has not been measured yet as the budget allows, the most telling first.
+
+    Raises:
+        InputError: the budget is too small for a single measurement.
+
+    """
+    budget_s, start_s = within.config.budget_s, within.start_s
     waiting = within.undone()
     planned_s = math.inf if budget_s is None else PLANNED * budget_s
     at_once = CLOSED_FIRST + len(SHARES) if within.serving else 1
     loads, late = chosen(waiting, budget_s=planned_s, start_s=start_s, gpus=within.cluster.num_gpus, at_once=at_once)
     if waiting and not loads:
-        least = min(start_s + min(each.seconds.values()) for each in waiting) / PLANNED
+        least = min(start_s + min(candidate.seconds.values()) for candidate in waiting) / PLANNED
         raise InputError(
             f"budget is {budget_s:g} s; starting and measuring one batch takes about {least:.0f} s, give more"
         )
@@ -125,11 +153,18 @@ def best_of(within: ProbeCandidates) -> ProbeSession:
 
 
 def probe_candidates(
-    model: str | Model, gpus: str | Cluster = "local", *, question: ProbeQuestion, budget_s: float | None = None,
-    device: str = "cuda", out: str | Path | None = None, store: str | Path | None = None, began: float | None = None,
-) -> ProbeCandidates:  # fmt: skip
-    """What could be measured of a model, for someone else to choose from; arguments are those of ``probe``."""
-    shared = session_config(
+    model: str | Model,
+    gpus: str | Cluster = "local",
+    *,
+    question: ProbeQuestion,
+    budget_s: float | None = None,
+    device: str = "cuda",
+    out: str | Path | None = None,
+    store: str | Path | None = None,
+    began: float | None = None,
+) -> ProbeCandidates:
+    """List what could be measured of a model, for the caller to choose from; arguments are those of ``probe``."""
+    config = session_config(
         question, gpus, budget_s=budget_s, device=device, role="fit", out=out, store=store, began=began
     )
-    return candidates_of(model, question, "fit", shared)
+    return candidates_of(model, question, "fit", config)

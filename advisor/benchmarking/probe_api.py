@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from advisor.benchmarking.benchmark_plan import (
     Candidate,
@@ -17,7 +17,14 @@ from advisor.benchmarking.engines import (
     check_deployment,
     check_engine,
 )
-from advisor.benchmarking.session import ProbeSession, ends_by_name, known_parameters, session_config, start_seconds
+from advisor.benchmarking.session import (
+    ProbeSession,
+    SessionConfig,
+    ends_by_name,
+    known_parameters,
+    session_config,
+    start_seconds,
+)
 from advisor.benchmarking.traffic_plan import read_requests
 from catalog.engines import resolve
 from catalog.schema import Cluster, InputError
@@ -50,52 +57,62 @@ def prepare(
     Arguments are those of ``probe``; the budget counts from ``began`` on the clock of ``time.monotonic``, by default now.
     """
     question = question or ProbeQuestion()
-    shared = session_config(
+    config = session_config(
         question, gpus, budget_s=budget_s, device=device, role=role, out=out, store=store, began=began
     )
     if plan is not None:
-        return _from_plan(Path(plan).expanduser(), shared)
+        return _from_plan(Path(plan).expanduser(), config)
     if model is None:
         raise InputError("no model named; give one (llama-13b) or a plan")
     from advisor.benchmarking.candidates import best_of, candidates_of  # it needs this module
 
-    return best_of(candidates_of(model, question, role, shared))
+    return best_of(candidates_of(model, question, role, config))
 
 
-def _from_plan(path: Path, shared: dict[str, Any]) -> ProbeSession:
-    """Exactly the loads of a plan file, in its order."""
+def _from_plan(path: Path, config: SessionConfig) -> ProbeSession:
+    """Plan exactly the loads of a plan file, in its order.
+
+    Raises:
+        InputError: the file is no plan, mixes traffic with static batches, or asks for what cannot be run here.
+
+    """
     loads = read_plan(path)
     plan = json.loads(path.read_text(encoding="utf-8"))
-    target = shared["target"]
+    target = config.target
     serving = {bool(load.offers) for load in loads}
     if len(serving) > 1:
         raise InputError(f"{path} has loads with offers and loads without; traffic and static batches are plans apart")
-    check_engine(shared["engine"], shared["device"], serving=True in serving)
+    check_engine(config.engine, config.device, serving=True in serving)
     widest = max((load.deployment.num_gpus for load in loads), default=0)
     if widest > target.cluster.num_gpus:
         raise InputError(f"a load of {path} needs {widest} GPUs; {target.cluster.num_gpus} are named")
     for load in loads:
         try:
-            check_deployment(shared["engine"], load.model, load.deployment, shared["device"])
+            check_deployment(config.engine, load.model, load.deployment, config.device)
         except InputError as error:
             raise InputError(f"{path}: {load.name}: {error}") from error
-    able = [_foretold(load, shared["engine"], target.cluster) for load in loads]
-    start_s = start_seconds(shared, plan.get("prefix", ""))
-    left = [undone(load, shared["out"]) for load in loads]
-    rest = [each.only(pieces) for each, pieces in zip(able, left, strict=True)]
-    kept = [i for i, pieces in enumerate(left) if pieces]
-    waiting = [rest[i] for i in kept]
+    able = [_expected_candidate(load, config.engine, target.cluster) for load in loads]
+    start_s = start_seconds(config, plan.get("prefix", ""))
+    unmeasured = [undone(load, config.out) for load in loads]
+    jobs = [load for load, pieces in zip(loads, unmeasured, strict=True) if pieces]
+    waiting = [candidate.only(pieces) for candidate, pieces in zip(able, unmeasured, strict=True) if pieces]
     gpus = target.cluster.num_gpus
     return ProbeSession(
-        **shared, plan=plan, loads=tuple(loads[i] for i in kept), all_loads=loads, start_s=start_s,
-        seconds={loads[i].name: rest[i].seconds for i in kept},
+        config=config,
+        plan=plan,
+        loads=tuple(jobs),
+        all_loads=loads,
+        start_s=start_s,
+        seconds={job.name: candidate.seconds for job, candidate in zip(jobs, waiting, strict=True)},
         expected_s=makespan(waiting, start_s=start_s, gpus=gpus),
-        ends_s=ends_by_name([loads[i] for i in kept], waiting, start_s, gpus), notes=target.notes, left_out=(),
-    )  # fmt: skip
+        ends_s=ends_by_name(jobs, waiting, start_s, gpus),
+        notes=target.notes,
+        left_out=(),
+    )
 
 
-def _foretold(load: BenchmarkJob, engine: str, cluster: Cluster) -> Candidate:
-    """A load of a plan with the seconds of its offers, drained, or of the shapes that should fit; the others will be left
+def _expected_candidate(load: BenchmarkJob, engine: str, cluster: Cluster) -> Candidate:
+    """Return a load of a plan with the seconds of its offers, drained, or of the shapes that should fit; the others will be left
     out when it runs.
     """
     wanted = replace(load.deployment, engine=engine)
@@ -191,11 +208,24 @@ def probe(
             )
         return measure_endpoint(
             prepare_endpoint(
-                endpoint, model, gpus, tp=tp, pp=pp, batch=batch, input_len=input_len, output_len=output_len,
-                dtype=dtype, max_model_len=max_model_len, engine=engine, tokenizer=tokenizer, budget_s=budget_s,
-                role=role, out=out, store=store,
+                endpoint,
+                model,
+                gpus,
+                tp=tp,
+                pp=pp,
+                batch=batch,
+                input_len=input_len,
+                output_len=output_len,
+                dtype=dtype,
+                max_model_len=max_model_len,
+                engine=engine,
+                tokenizer=tokenizer,
+                budget_s=budget_s,
+                role=role,
+                out=out,
+                store=store,
             )
-        ).runs  # fmt: skip
+        ).runs
     question = ProbeQuestion(
         engine=engine or ("vllm" if serving else "torch"), tp=tuple(tp), pp=tuple(pp), batch=tuple(batch),
         input_len=tuple(input_len), output_len=tuple(output_len), dtype=dtype, max_model_len=max_model_len,

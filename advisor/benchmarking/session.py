@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from advisor.benchmarking.benchmark_plan import (
     Candidate,
     ProbeQuestion,
-    ends,
+    completion_times,
     start_up,
 )
 from advisor.benchmarking.devices import check_free, read_target
@@ -59,12 +59,29 @@ STORE = "probe.jsonl"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SessionConfig:
+    """What every load of one call of ``probe`` has in common."""
+
+    engine: str
+    """"torch" or "vllm"."""
+    device: str
+    """"cuda" or "cpu"."""
+    target: ProbeTarget
+    budget_s: float | None
+    """Seconds for everything; None without a limit."""
+    began: float
+    """When the budget began to count, on the clock of ``time.monotonic``."""
+    out: Path
+    """The folder of plans, logs and outcomes."""
+    store: Path
+    """The file of the measurements."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeSession:
     """A list of loads that is ready to be run."""
 
-    engine: str
-    device: str
-    target: ProbeTarget
+    config: SessionConfig
     plan: Mapping[str, Any]
     """As ``probes.benchmark_plan.read_plan`` takes it."""
     loads: tuple[BenchmarkJob, ...]
@@ -77,11 +94,7 @@ class ProbeSession:
     expected_s: float
     """Until the last load has ended."""
     ends_s: Mapping[str, float]
-    budget_s: float | None
-    began: float
-    """When the budget began to count, on the clock of ``time.monotonic``."""
-    out: Path
-    store: Path
+    """By load, seconds from the beginning of the session until it has ended."""
     notes: tuple[Note, ...]
     left_out: tuple[str, ...]
 
@@ -91,7 +104,7 @@ class ProbeSession:
 
     def runs(self) -> tuple[Measurement, ...]:
         """What has been measured of all the loads, now or before."""
-        stored = read_runs(self.store) if self.store.exists() else ()
+        stored = read_runs(self.config.store) if self.config.store.exists() else ()
         return tuple(run for run in stored if any(is_of(run, load) for load in self.all_loads))
 
     @property
@@ -101,7 +114,7 @@ class ProbeSession:
 
     def failed(self) -> tuple[str, ...]:
         """The loads that were tried and failed."""
-        known = outcomes(self.out)
+        known = outcomes(self.config.out)
         return tuple(load.name for load in self.loads if known.get(load.name) == "failed")
 
     def run(
@@ -121,51 +134,58 @@ class ProbeSession:
                 cannot be written.
 
         """
-        if self.target.indices is None:
+        if self.config.target.indices is None:
             raise InputError(
-                f"{self.target.cluster} is not looked for here; to measure, say which of this machine's GPUs: "
+                f"{self.config.target.cluster} is not looked for here; to measure, say which of this machine's GPUs: "
                 "--gpus local or 0,1; --dry-run only lists what would run"
             )
-        check_installed(self.engine)
+        check_installed(self.config.engine)
         for note in self.notes:
             if note.kind == "warning":
                 say(note.text)
         if not self.loads:
             return list(self.runs())
         with ExitStack() as stack:
-            if self.device == "cuda":
+            if self.config.device == "cuda":
                 if not again:
-                    check_free(self.target.indices)
-                for index in self.target.indices:
+                    check_free(self.config.target.indices)
+                for index in self.config.target.indices:
                     stack.callback(_claimed(index).release)
-            left = None if self.budget_s is None else self.budget_s - (time.monotonic() - self.began)
+            left = (
+                None if self.config.budget_s is None else self.config.budget_s - (time.monotonic() - self.config.began)
+            )
             Sweep(
-                self._written(), self.out, self.target.indices,
-                worker=worker(self.engine, self.device, serving=self.serving), environment=environment(self.engine),
-                store=self.store,
-                expected=self._expected, say=say, **({} if left is None else {"seconds": left}),
-            ).run(watch)  # fmt: skip
+                self._written(),
+                self.config.out,
+                self.config.target.indices,
+                worker=worker(self.config.engine, self.config.device, serving=self.serving),
+                environment=environment(self.config.engine),
+                store=self.config.store,
+                expected=self._expected,
+                say=say,
+                **({} if left is None else {"seconds": left}),
+            ).run(watch)
         return list(self.runs())
 
     def left_s(self, sweep: Sweep, passed_s: float) -> float:
         """Seconds until the sweep should be over, so many after it began."""
-        loads = [*sweep.waiting, *(each.load for each in sweep.running)]
+        loads = [*sweep.waiting, *(job.load for job in sweep.running)]
         return max((self.ends_s.get(load.name, 0.0) - passed_s for load in loads), default=0.0)
 
     def _expected(self, load: BenchmarkJob) -> float:
         """Seconds of a load as what has been seen by now makes one expect them."""
-        stored = read_runs(self.store) if self.store.exists() else ()
+        stored = read_runs(self.config.store) if self.config.store.exists() else ()
         done = {run.run_id for run in stored}
         pieces = self.seconds.get(load.name, {})
         start_s = start_up(
-            seconds_taken(self.out), stored, prefix=f"{self.plan.get('prefix', '')}", otherwise=self.start_s
+            seconds_taken(self.config.out), stored, prefix=f"{self.plan.get('prefix', '')}", otherwise=self.start_s
         )
         return start_s + sum(seconds for piece, seconds in pieces.items() if load.run_id(piece) not in done)
 
     def _written(self) -> Path:
         """The plan as a file, named by what it holds: another process may write its own at the same time."""
         text = json.dumps(self.plan, indent=1)
-        path = self.out / "plans" / f"{hashlib.sha256(text.encode()).hexdigest()[:12]}.json"
+        path = self.config.out / "plans" / f"{hashlib.sha256(text.encode()).hexdigest()[:12]}.json"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             whole = path.with_suffix(f".{os.getpid()}")
@@ -191,41 +211,62 @@ def output_paths(out: str | Path | None, store: str | Path | None) -> tuple[Path
 
 
 def session_config(
-    question: ProbeQuestion, gpus: str | Cluster, *, budget_s: float | None, device: str, role: str, out: str | Path | None,
-    store: str | Path | None, began: float | None,
-) -> dict[str, Any]:  # fmt: skip
-    """What all loads have in common, checked."""
+    question: ProbeQuestion,
+    gpus: str | Cluster,
+    *,
+    budget_s: float | None,
+    device: str,
+    role: str,
+    out: str | Path | None,
+    store: str | Path | None,
+    began: float | None,
+) -> SessionConfig:
+    """Check what all loads have in common, and find the GPUs; arguments are those of ``prepare``.
+
+    Raises:
+        InputError: an engine that is not measured, a role or budget that cannot be, or GPUs that are not there.
+
+    """
     began = time.monotonic() if began is None else began
     check_engine(question.engine, device, serving=question.serving)
     if role not in ("fit", "validate"):
         raise InputError(f"role is {role!r:.40}; it must be fit or validate")
     if budget_s is not None:
         require_positive("budget_s", budget_s, whole=False)
-    folder, kept = output_paths(out, store)
+    folder, runs_file = output_paths(out, store)
     target = read_target(gpus, device=device)
     if target.indices is not None:  # else it is measured on another machine
         target = replace(target, notes=(*target.notes, *version_notes(question.engine)))
-    return {
-        "engine": question.engine, "device": device, "target": target, "budget_s": budget_s, "began": began,
-        "out": folder, "store": kept,
-    }  # fmt: skip
+    return SessionConfig(
+        engine=question.engine,
+        device=device,
+        target=target,
+        budget_s=budget_s,
+        began=began,
+        out=folder,
+        store=runs_file,
+    )
 
 
 def known_parameters(engine: str, cluster: Cluster) -> Parameters:
+    """Return the parameters that all evidence for this engine and kind of GPU gives."""
     return Evidence.of(None, engine=engine, gpu=cluster.gpu).marginal(engine, cluster.gpu).parameters
 
 
 def ends_by_name(
     loads: Sequence[BenchmarkJob], able: Sequence[Candidate], start_s: float, gpus: int
 ) -> dict[str, float]:
-    found = ends(able, start_s=start_s, gpus=gpus)
-    return {load.name: end for load, end in zip(loads, found, strict=True)}
+    """Return the second at which each load ends, by its name, where ``able`` are the loads' candidates in their order."""
+    return {
+        load.name: end_s for load, end_s in zip(loads, completion_times(able, start_s=start_s, gpus=gpus), strict=True)
+    }
 
 
-def start_seconds(shared: Mapping[str, Any], prefix: str) -> float:
-    stored = read_runs(shared["store"]) if shared["store"].exists() else ()
-    otherwise = START_S["cpu" if shared["device"] == "cpu" else shared["engine"]]
-    return start_up(seconds_taken(shared["out"]), stored, prefix=prefix, otherwise=otherwise)
+def start_seconds(config: SessionConfig, prefix: str) -> float:
+    """Return the seconds from a load's order to its first shape, by earlier loads whose names begin with ``prefix``."""
+    stored = read_runs(config.store) if config.store.exists() else ()
+    otherwise = START_S["cpu" if config.device == "cpu" else config.engine]
+    return start_up(seconds_taken(config.out), stored, prefix=prefix, otherwise=otherwise)
 
 
 def _claimed(index: int) -> FileLock:

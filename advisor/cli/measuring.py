@@ -40,7 +40,7 @@ def watched(ready: ProbeSession) -> Iterator[tuple[Callable[[Sweep], None] | Non
         task = progress.add_task("starting", total=None, left="")
 
         def watch(sweep: Sweep) -> None:
-            passed = time.monotonic() - ready.began
+            passed = time.monotonic() - ready.config.began
             left = min(ready.left_s(sweep, passed), sweep.seconds_left)
             under_way = ", ".join(f"TP{each.load.deployment.tp} PP{each.load.deployment.pp}" for each in sweep.running)
             over = len(sweep.loads) - len(sweep.waiting) - len(sweep.running)

@@ -37,14 +37,14 @@ def show_outcome(
     if not measured:
         why = "; ".join(failures(ready)) or "the time was over before the first batch was"
         raise refuse(f"nothing was measured: {why}")
-    pages = _pages(measured, ready.out) if report else []
+    pages = _pages(measured, ready.config.out) if report else []
     lines = outcome_lines(ready, len(measured), before)
     lines += [("report", [str(page) for page in pages])] if pages else []
     answer(
         chosen,
         view=lambda width: [*measured_view(measured, width, wide=wide), "", labelled(lines)],
         body=lambda: {
-            "runs": measured_rows(measured), "measured_now": len(measured) - before, "store": str(ready.store),
+            "runs": measured_rows(measured), "measured_now": len(measured) - before, "store": str(ready.config.store),
             "left_out": list(ready.left_out), "failed": list(ready.failed()), "report": [str(page) for page in pages],
         },
         rows=lambda: measured_rows(measured),

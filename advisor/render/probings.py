@@ -26,9 +26,9 @@ def plan_view(ready: ProbeSession, width: int, *, wide: bool = False) -> list[Re
     """What would run, in order, and how long; nothing is started by looking."""
     models = dict.fromkeys(load.model.name for load in ready.all_loads)
     formats = dict.fromkeys(load.deployment.dtype for load in ready.all_loads)
-    cluster = ready.target.cluster
-    where = f"{cluster.num_gpus} processes on this CPU" if ready.device == "cpu" else hardware(cluster)
-    head = [*models, ", ".join(formats), where, ready.engine]
+    cluster = ready.config.target.cluster
+    where = f"{cluster.num_gpus} processes on this CPU" if ready.config.device == "cpu" else hardware(cluster)
+    head = [*models, ", ".join(formats), where, ready.config.engine]
     view: list[RenderableType] = [header(head, width)]
     if ready.notes:
         view.append(labelled(notes(ready.notes)))
@@ -105,8 +105,8 @@ def _traffic(offers: Sequence[TrafficProfile]) -> list[str]:
 def outcome_lines(ready: ProbeSession, measured: int, before: int) -> list[tuple[str, Sequence[str]]]:
     """Where the runs are kept, how many there are of them, and what was not measured, as entries of ``labelled``."""
     told = f"{measured - before} measured now" + (f", {before} before" if before else "")
-    lines: list[tuple[str, Sequence[str]]] = [("runs", [f"{told}, kept in {ready.store}", _use(ready)])]
-    requests = ready.out / "requests.jsonl"
+    lines: list[tuple[str, Sequence[str]]] = [("runs", [f"{told}, kept in {ready.config.store}", _use(ready)])]
+    requests = ready.config.out / "requests.jsonl"
     lines.append(("traffic", [f"request by request in {requests}"] if ready.serving and requests.exists() else []))
     lines.append(("startup", start_ups(ready)))
     lines.append(("skipped", ready.left_out))
@@ -133,7 +133,7 @@ def failures(ready: ProbeSession) -> list[str]:
     """The loads that failed, each with the last line of its log."""
     found = []
     for name in ready.failed():
-        log = ready.out / "logs" / f"{name}.log"
+        log = ready.config.out / "logs" / f"{name}.log"
         lines = log.read_text(encoding="utf-8", errors="replace").split("\n") if log.exists() else []
         last = next((line.strip() for line in reversed(lines) if line.strip()), "it wrote nothing")
         found.append(f"{name} failed: {last:.300} (all of it in {log})")
@@ -146,8 +146,8 @@ def _takes(ready: ProbeSession, load: BenchmarkJob) -> float:
 
 def _told(ready: ProbeSession) -> list[tuple[str, Sequence[str]]]:
     if not ready.loads:
-        return [("runs", [f"all of it has been measured before, see {ready.store}"])]
-    budget = "" if ready.budget_s is None else f" of a budget of {short(ready.budget_s)} s"
+        return [("runs", [f"all of it has been measured before, see {ready.config.store}"])]
+    budget = "" if ready.config.budget_s is None else f" of a budget of {short(ready.config.budget_s)} s"
     runs = sum(map(len, ready.seconds.values()))
     what = "loops" if ready.serving else "batches"
     takes = f"{len(ready.loads)} loads, {runs} {what}: about {ready.expected_s:.0f} s{budget}"
@@ -161,6 +161,6 @@ def _told(ready: ProbeSession) -> list[tuple[str, Sequence[str]]]:
 def _use(ready: ProbeSession) -> str:
     from catalog.paths import own_runs  # looked up when there is something to be found
 
-    if any(path.resolve() == ready.store.resolve() for path in own_runs()):
+    if any(path.resolve() == ready.config.store.resolve() for path in own_runs()):
         return "advisor recommend and estimate stand on them from now on"
-    return f"advisor recommend and estimate stand on them with --runs {ready.store}"
+    return f"advisor recommend and estimate stand on them with --runs {ready.config.store}"

@@ -41,13 +41,12 @@ class Machine:
 
     @property
     def passed_s(self) -> float:
-        began: float = self.measurable.shared["began"]
-        return time.monotonic() - began
+        return time.monotonic() - self.measurable.config.began
 
     @property
     def left_s(self) -> float:
         """Less what is kept for loads that take longer than foretold."""
-        budget_s: float | None = self.measurable.shared["budget_s"]
+        budget_s = self.measurable.config.budget_s
         return math.inf if budget_s is None else PLANNED * budget_s - self.passed_s
 
     def waiting(self) -> list[Candidate]:
@@ -85,7 +84,7 @@ def _key(run: Measurement) -> tuple[int, int, Shape]:
 
 def own_runs(measurable: ProbeCandidates) -> tuple[list[Measurement], list[Measurement]]:
     """What the user has measured of this model in this format, and of others, with this engine on this GPU."""
-    store = measurable.shared["store"]
+    store = measurable.config.store
     known = {run.run_id: run for run in (*user_runs(), *(read_runs(store) if store.exists() else ()))}
     first = measurable.loads[0].deployment
     gpu, engine = measurable.cluster.gpu.name, first.engine

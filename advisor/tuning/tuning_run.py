@@ -257,8 +257,8 @@ def tune(
         measured_now=len(last.runs) - len(mine), seconds=time.monotonic() - began, budget_s=budget_s,
         ended=_ended(last, dry_run=dry_run, waiting=bool(waiting)), upcoming=upcoming,
         relaxations=() if best else _relaxations(candidates[0], slo), command=command, notes=(*able.notes, *notes, *doubted),
-        left_out=able.left_out, failed=tuple(machine.failed), logs=str(able.shared["out"] / "logs"),
-        store=str(able.shared["store"]), study_name=asking.study.study_name, steps=tuple(taken),
+        left_out=able.left_out, failed=tuple(machine.failed), logs=str(able.config.out / "logs"),
+        store=str(able.config.store), study_name=asking.study.study_name, steps=tuple(taken),
     )  # fmt: skip
 
 

@@ -21,7 +21,7 @@ from advisor.benchmarking.benchmark_plan import (
     by_interest,
     candidates,
     chosen,
-    ends,
+    completion_times,
     makespan,
     measuring_s,
     packed,
@@ -146,7 +146,7 @@ def test_loads_side_by_side_never_take_more_gpus_than_there_are(world, start_s):
     gpus, able = world
     ordered = packed(able, gpus)
     assert sorted(each.layout for each in ordered) == sorted(each.layout for each in able)
-    stops = ends(ordered, start_s=start_s, gpus=gpus)
+    stops = completion_times(ordered, start_s=start_s, gpus=gpus)
     spans = [(end - start_s - sum(each.seconds.values()), end) for each, end in zip(ordered, stops, strict=True)]
     for begin, _ in spans:
         under_way = [each.gpus for each, (b, e) in zip(ordered, spans, strict=True) if b <= begin + 1e-9 < e - 1e-9]
