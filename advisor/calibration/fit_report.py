@@ -32,7 +32,7 @@ class Accuracy:
     """How well one quantity of the own runs is predicted; errors are means of the absolute ones, as shares."""
 
     metric: str
-    """As ``evaluation.scale_name`` has it: " PP" behind those of pipelines."""
+    """As ``advisor.calibration.intervals.scale_name`` has it: " PP" behind those of pipelines."""
     runs: int
     error_before: float
     error_left_out: float | None = None
@@ -63,7 +63,7 @@ class FitReport:
     """What the runs of one engine on one GPU say."""
 
     engine: str
-    """As ``evidence.dialect`` names it."""
+    """As ``advisor.calibration.observations.engine_family`` names it."""
     gpu: str
     runs: int
     models: tuple[str, ...]

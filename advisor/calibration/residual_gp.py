@@ -3,8 +3,8 @@
 The residual of each phase of a static batch, log(measured / predicted), is a Gaussian process over layout, batch and length
 (Rasmussen and Williams, 2006, ch. 2; kriging of a simulator's error: Kennedy and Hagan, 2001), of one model with one engine on
 one kind of GPU: measured on other models it foretells nothing. Before any run its standard deviation is the residual noise
-that the intervals hold anyway (``surrogate.Scale``), so far from every run the mean is 0 and an interval as wide as without;
-near some, what they have explained of that variance is taken from it, and nothing is counted twice.
+that the intervals hold anyway (``surrogate.IntervalScale``), so far from every run the mean is 0 and an interval as
+wide as without; near some, what they have explained of that variance is taken from it, and nothing is counted twice.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ class Residuals:
     """Of n measured static batches of one model."""
 
     engine: str
-    """As ``evidence.dialect`` names it."""
+    """As ``advisor.calibration.observations.engine_family`` names it."""
     gpu: str
     model: str
     sizes: Mapping[str, float]

@@ -62,7 +62,7 @@ class PredictionError:
 
     run: Measurement
     engine: str
-    """As ``dialect`` names it."""
+    """As ``engine_family`` names it."""
     metric: str
     residual: float
     """log(predicted / measured)."""

@@ -164,8 +164,10 @@ def plan(
         draws: how often traffic is simulated again for intervals; 0: none.
         set_gpu: what-if values for fields of the GPUs.
         top: layouts to show of every kind of GPU.
-        disaggregate: also try fleets with a pool for prompts (see ``serving.pools``), and show the best of each kind.
-        trace: a file of requests (see ``serving.traces.read_trace``) or ``Arrivals``, whose lengths and times stand for random
+        disaggregate: also try fleets with a pool for prompts (see ``advisor.simulator.disaggregation``), and show the
+            best of each kind.
+        trace: a file of requests (see ``advisor.simulator.trace_files.read_trace``) or ``Arrivals``, whose lengths and
+            times stand for random
             ones; the times are stretched to the rate where that is given. ``duration_s``: no more of it than that.
         progress: called with a ``Progress`` as the work goes on, some times a second, by the thread that plans; what it
             raises ends the plan and reaches the caller.

@@ -59,16 +59,16 @@ class RequestResults:
     counted: NDArray[np.bool_]
     """What the answers are of: in a closed loop requests that ended after it had filled up and before its end."""
     gaps: NDArray[np.int64]
-    """Histogram of the gaps between tokens of all requests, see ``serving.kernel``."""
+    """Histogram of the gaps between tokens of all requests, see ``advisor.simulator.scheduler_loop``."""
     bins: Array
     """Sums over parts of the time that requests come, and in the last row over what is left after, shape (BINS + 1, ...);
-    see ``serving.kernel.BIN_COLUMNS``."""
+    see ``advisor.simulator.scheduler_loop.BIN_COLUMNS``."""
     bin_s: float
     steps: int
     end_s: float
     most_blocks: int
     log: Array
-    """The first steps, columns ``serving.kernel.STEP_COLUMNS``."""
+    """The first steps, columns ``advisor.simulator.scheduler_loop.STEP_COLUMNS``."""
 
     def __len__(self) -> int:
         return len(self.arrival_s)

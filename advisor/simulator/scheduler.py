@@ -71,7 +71,7 @@ class Scheduler:
 def serve(traffic: Arrivals, times: StepTimes, scheduler: Scheduler, *, steps_logged: int = 0) -> RequestResults:
     """Every request of the traffic, one step of the engine after the other.
 
-    The caller has seen to it that each request fits: ``Arrivals.within`` and ``serving.runs.longest``.
+    The caller has seen to it that each request fits: ``Arrivals.within`` and ``advisor.simulator.scheduler.longest``.
     """
     (served,) = serve_pieces([traffic], times, scheduler, duration_s=traffic.duration_s, steps_logged=steps_logged)
     return served

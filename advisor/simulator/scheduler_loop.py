@@ -156,7 +156,7 @@ def step_ms(
 ) -> float:  # fmt: skip
     """Milliseconds of one pass; ``context`` is the sum over the decoding sequences.
 
-    ``constants``: see ``serving.steps.CONSTANTS``.
+    ``constants``: see ``advisor.simulator.step_table.CONSTANTS``.
     """
     gpu = by_tokens[tokens] + by_sequences[sequences] + constants[0] * pairs + constants[1] * windowed_pairs
     if decodes > 0:
@@ -201,7 +201,7 @@ def serve(
         budget: tokens of a step.
         pool: KV blocks of one replica.
         window: of windowed layers, tokens; infinite without.
-        by_tokens: see ``serving.steps.StepTimes``, as the next three.
+        by_tokens: see ``advisor.simulator.step_table.StepTimes``, as the next three.
         by_sequences: see there.
         by_context: see there.
         constants: see there.

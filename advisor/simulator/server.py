@@ -122,7 +122,7 @@ class AggregatedServer:
     def served_pieces(
         self, pieces: Iterable[Arrivals], times: StepTimes, duration_s: float
     ) -> Iterator[RequestResults]:
-        """What becomes of a stream, in parts (see ``serving.runs.serve_pieces``)."""
+        """What becomes of a stream, in parts (see ``advisor.simulator.scheduler.serve_pieces``)."""
         return serve_pieces(pieces, times, self.scheduler, duration_s=duration_s, most_open=MOST_REQUESTS)
 
     def saturation(self, traffic: Arrivals, times: StepTimes, turns: int = TURNS) -> float:

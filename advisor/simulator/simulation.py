@@ -1,6 +1,7 @@
 """A deployment under traffic: what every request waits and takes, by simulating the engine's scheduler step by step.
 
-The scheduler is vLLM's (``serving.kernel``), the time of each of its steps the surrogate's (``serving.steps``). Intervals
+The scheduler is vLLM's (``advisor.simulator.scheduler_loop``), the time of each of its steps the surrogate's
+(``advisor.simulator.step_table``). Intervals
 come from simulating the same traffic again with other parameters, drawn from what the surrogate believes of them.
 """
 
@@ -87,7 +88,7 @@ class Simulation:
     """Curves: ``time_s``; means over the replicas of ``running`` and ``waiting`` requests and of the ``kv_share`` in
     use, while they work; their ``busy`` share; and all ``output_tok_s`` and ``preemptions_s``, those a second."""
     served: RequestResults | StreamingStatistics = field(repr=False)
-    """Every request; of more than ``serving.traffic.WHOLE`` only what is told of all of them."""
+    """Every request; of more than ``advisor.simulator.arrivals.WHOLE`` only what is told of all of them."""
     steps: int
     provenance: Provenance
     notes: tuple[Note, ...]
@@ -177,8 +178,8 @@ def simulate(
 ) -> Simulation:
     """Serve traffic on a deployment, simulated.
 
-    Of an open loop of more than a million requests (``serving.traffic.WHOLE``) none is kept: they are made, or read, and
-    served piece by piece, percentiles are right to 0.05%, and intervals come from the busiest 200,000.
+    Of an open loop of more than a million requests (``advisor.simulator.arrivals.WHOLE``) none is kept: they are made,
+    or read, and served piece by piece, percentiles are right to 0.05%, and intervals come from the busiest 200,000.
 
     Args:
         model: catalog name or alias, Hugging Face id, path to a ``config.json``, or a ``Model``.
@@ -186,10 +187,10 @@ def simulate(
         deployment: layout and knobs; what is None there is what the engine would choose. ``dp`` replicas share the
             traffic.
         prefill: another deployment that computes the prompts and hands their KV cache to ``deployment``, which then only
-            decodes (see ``serving.pools``). Not for a closed loop.
+            decodes (see ``advisor.simulator.disaggregation``). Not for a closed loop.
         workload: lengths, and the ``rate`` of an open loop or the ``concurrency`` of a closed one.
-        trace: a file of requests (see ``serving.traces.read_trace``), or what ``open_trace`` made of one; of a file the times
-            are stretched to ``workload.rate`` where that is given.
+        trace: a file of requests (see ``advisor.simulator.trace_files.read_trace``), or what ``open_trace`` made of
+            one; of a file the times are stretched to ``workload.rate`` where that is given.
         slo: limits, for goodput and whether they are kept.
         runs: None for the shipped fit and the user's own runs; a list for exactly those; [] for the analytic model; or what
             ``fit`` made.

@@ -3,7 +3,7 @@
 Every run under traffic that ships is simulated: the same arrivals and lengths where requests came as they came, the same
 kind of closed loop where a number was kept in flight. Beside it stands the answer without queues: the steady state at the
 batch that completes as many requests a second. Runs with the role "fit" may set constants of the simulator
-(``serving.runs.FRONT_END_MS``); those with "validate" judge.
+(``advisor.simulator.scheduler.FRONT_END_MS``); those with "validate" judge.
 """
 
 from __future__ import annotations
