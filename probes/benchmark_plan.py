@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from pydantic import Field, StringConstraints
+
+from catalog.borders import checked
 from catalog.models.find import find_model
-from catalog.names import suggestion
-from catalog.schema import Deployment, InputError, Model, require_positive
-from catalog.tables import construct
+from catalog.schema import Deployment, InputError, Model
 from probes.serving_benchmark import TrafficProfile, read_offer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
 SHAPES = (
@@ -29,8 +29,13 @@ SHAPES = (
     (256, 1024, 128),
 )
 """(batch, input_len, output_len), the most telling first: a load that runs out of time leaves out the last ones."""
-LIMITS: dict[str, Any] = {"measure_s": 45.0, "point_s": 15.0, "start_s": 240.0, "repeats": 3}
-"""Limits of a ``BenchmarkJob`` that a plan need not give."""
+
+Count = Annotated[int, Field(gt=0, le=10**12)]
+Seconds = Annotated[float, Field(gt=0, le=1e9)]
+Shapes = tuple[tuple[Count, Count, Count], ...]
+"""(batch, input_len, output_len) each."""
+NamePart = Annotated[str, StringConstraints(pattern=r"^[^/\\\x00-\x1f]{0,100}$")]
+"""A part of a file's name: no slash leads out of the folder."""
 
 ARCHITECTURES = {
     "llama": "LlamaForCausalLM",
@@ -84,6 +89,33 @@ class BenchmarkJob:
         return f"{self.name}-b{batch}-i{input_len}-o{output_len}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanEntry:
+    """One load as a plan writes it down, with what all loads share."""
+
+    model: str
+    role: Literal["fit", "validate"]
+    gpu: str
+    source: str
+    interconnect: str = ""
+    prefix: NamePart = ""
+    label: NamePart = ""
+    """Begin and end of the load's name, which is the name of files too."""
+    deployment: dict[str, Any] = field(default_factory=dict)
+    """Fields of ``Deployment``."""
+    shapes: Shapes = SHAPES
+    thresholds: Shapes = ()
+    offers: tuple[Any, ...] = ()
+    measure_s: Seconds = 45.0
+    point_s: Seconds = 15.0
+    start_s: Seconds = 240.0
+    repeats: Count = 3
+    agreement: bool = True
+    expected_s: Seconds | None = None
+    exported: str = ""
+    foretold_kv_tokens: Count | None = None
+
+
 def read_plan(path: Path) -> tuple[BenchmarkJob, ...]:
     """The loads of a plan: a JSON object with ``prefix``, ``source``, ``gpu``, ``interconnect``, the limits of ``BenchmarkJob``,
     a ``deployment`` that all share, ``shapes``, ``thresholds``, ``agreement``, ``offers``, and ``loads``, each with ``model``,
@@ -97,96 +129,54 @@ def read_plan(path: Path) -> tuple[BenchmarkJob, ...]:
         plan = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON: {error}") from error
     return jobs_of(plan, str(path))
 
 
 def jobs_of(plan: Any, where: str) -> tuple[BenchmarkJob, ...]:
-    """The loads of a plan that has been parsed, see ``read_plan``; ``where`` it stands is for messages.
+    """Return the loads of a plan that has been parsed, see ``read_plan``; ``where`` it stands is for messages.
 
     Raises:
         InputError: a field is missing, unknown or impossible.
 
     """
-    entries = _taken(plan, where, "loads", list)
+    if not isinstance(plan, dict) or not isinstance(entries := plan.get("loads"), list):
+        raise InputError(f"{where} needs loads, a list")
     shared = {name: value for name, value in plan.items() if name != "loads"}
-    loads = tuple(_load({**shared, **entry}, shared, f"{where} load {n}") for n, entry in enumerate(entries, 1))
+    loads = tuple(_load(entry, shared, f"{where} load {number}") for number, entry in enumerate(entries, 1))
     names = [load.name for load in loads]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise InputError(f"{where} has {twice[0]} twice; give one of them a label")
     return loads
 
 
-def _load(entry: Mapping[str, Any], shared: Mapping[str, Any], where: str) -> BenchmarkJob:
-    known = {
-        *("prefix", "source", "gpu", "interconnect", "deployment", "shapes", "model", "role", "label"),
-        *("agreement", "thresholds", "offers", "expected_s", "exported", "foretold_kv_tokens"),
-        *LIMITS,
-    }
-    for name in entry:
-        if name not in known:
-            raise InputError(f"{where}: unknown field {name!r}; {suggestion(name, known, otherwise='')}")
-    role = _taken(entry, where, "role", str)
-    if role not in ("fit", "validate"):
-        raise InputError(f"{where}: role is {role!r}; it must be 'fit' or 'validate'")
-    knobs = {**shared.get("deployment", {}), **entry.get("deployment", {})}
-    deployment = construct(Deployment, knobs, where)
-    model = find_model(_taken(entry, where, "model", str)).value
-    shapes = tuple(_shape(each, where) for each in entry.get("shapes", SHAPES))
-    limits = {name: entry.get(name, default) for name, default in LIMITS.items()}
-    for name, value in limits.items():
-        require_positive(f"{where}: {name}", value, whole=name == "repeats")
-    if not isinstance(agreement := entry.get("agreement", True), bool):
-        raise InputError(f"{where}: agreement is {agreement!r:.40}; it must be true or false")
-    if (expected_s := entry.get("expected_s")) is not None:
-        require_positive(f"{where}: expected_s", expected_s, whole=False)
-    if not isinstance(exported := entry.get("exported", ""), str):
-        raise InputError(f"{where}: exported is {exported!r:.40}; it must be text, as advisor export writes it")
-    if (foretold := entry.get("foretold_kv_tokens")) is not None:
-        require_positive(f"{where}: foretold_kv_tokens", foretold)
-    thresholds = entry.get("thresholds", [])
-    if not isinstance(thresholds, list):
-        raise InputError(
-            f"{where}: thresholds is {thresholds!r:.40}; it must be a list of [batch, input_len, output_len]"
-        )
-    offers = entry.get("offers", [])
-    if not isinstance(offers, list):
-        raise InputError(f"{where}: offers is {offers!r:.40}; it must be a list")
+def _load(own: Any, shared: dict[str, Any], where: str) -> BenchmarkJob:
+    if not isinstance(own, dict):
+        raise InputError(f"{where} is {own!r:.60}; it must be an object with model and role")
+    entry = checked(PlanEntry, {**shared, **own}, where)
+    knobs: dict[str, Any] = {}
+    for part in (shared.get("deployment", {}), own.get("deployment", {})):
+        if not isinstance(part, dict):
+            raise InputError(f"{where}: deployment is {part!r:.60}; it must be an object such as {{'tp': 2}}")
+        knobs |= part
+    deployment = checked(Deployment, knobs, f"{where}: deployment")
+    model = find_model(entry.model).value
     layout = f"tp{deployment.tp}pp{deployment.pp}dp{deployment.dp}"
     short = model.name.rsplit("/", 1)[-1].casefold().removesuffix("-hf").removeprefix("meta-")
-    parts = (entry.get("prefix", ""), short, layout, entry.get("label", ""))
     return BenchmarkJob(
-        name="-".join(part for part in parts if part),
+        name="-".join(part for part in (entry.prefix, short, layout, entry.label) if part),
         model=model,
-        role=role,
         deployment=deployment,
-        shapes=shapes,
-        gpu=_taken(entry, where, "gpu", str),
-        interconnect=entry.get("interconnect", ""),
-        source=_taken(entry, where, "source", str),
-        agreement=agreement,
-        thresholds=tuple(_shape(each, where) for each in thresholds),
-        offers=tuple(read_offer(each, f"{where} offer {number}") for number, each in enumerate(offers, 1)),
-        expected_s=expected_s,
-        exported=exported,
-        foretold_kv_tokens=foretold,
-        **limits,
+        offers=tuple(read_offer(offer, f"{where} offer {number}") for number, offer in enumerate(entry.offers, 1)),
+        **{
+            name: getattr(entry, name)
+            for name in (
+                *("role", "shapes", "thresholds", "gpu", "interconnect", "source", "agreement", "expected_s"),
+                *("exported", "foretold_kv_tokens", "measure_s", "point_s", "start_s", "repeats"),
+            )
+        },
     )
-
-
-def _taken(entry: Any, where: str, name: str, kind: type) -> Any:
-    if not isinstance(entry, dict) or not isinstance(entry.get(name), kind):
-        raise InputError(f"{where} needs {name}, a {'list' if kind is list else 'text'}")
-    return entry[name]
-
-
-def _shape(each: Any, where: str) -> tuple[int, int, int]:
-    if not isinstance(each, (list, tuple)) or len(each) != 3:
-        raise InputError(f"{where}: {each!r} is no shape; it must be [batch, input_len, output_len]")
-    for name, value in zip(("batch", "input_len", "output_len"), each, strict=True):
-        require_positive(f"{where}: {name}", value)
-    return (each[0], each[1], each[2])
 
 
 def config_json(model: Model, *, max_model_len: int | None = None) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from advisor.calibration.fit_report import FitReport
 from advisor.calibration.parameter_posterior import ParameterPosterior, TrainingSupport
 from advisor.calibration.residual_gp import Residuals
 from advisor.perf_model.parameters import NAMES, PRIORS, Parameters
+from catalog.borders import write_whole
 from catalog.schema import InputError
 
 if TYPE_CHECKING:
@@ -36,6 +37,10 @@ ANY = "*"
 STAGED = " PP"
 """Errors of pipelined runs are kept under the metric's name with this behind it: they are larger."""
 MOST_BYTES = 20_000_000
+FARTHEST = 25.0
+"""Prior standard deviations from the prior mean beyond which no fit puts a parameter; 5 is the farthest that runs have put one."""
+MOST_NOISE, MOST_QUANTILE = 5.0, 1000.0
+"""Noise of a logarithm and quantiles of |error| / sigma beyond which an interval says nothing; those that ship: 0.3 and 31."""
 SHIPPED = Path(__file__).parents[1] / "data" / "surrogate.json"
 
 
@@ -159,7 +164,7 @@ class Surrogate:
 
         """
         try:
-            Path(path).write_text(self.to_json() + "\n", encoding="utf-8")
+            write_whole(path, self.to_json() + "\n")
         except (OSError, ValueError) as error:
             raise InputError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
 
@@ -202,8 +207,10 @@ class Surrogate:
             raise InputError(f"this fit is of another version; this advisor reads schema {SCHEMA}: fit again")
         try:
             return cls._of(body)
-        except (AttributeError, KeyError, TypeError, ValueError, np.linalg.LinAlgError) as error:
-            raise InputError("this fit is damaged: a part of it is missing or no number; fit again") from error
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError, np.linalg.LinAlgError) as error:
+            raise InputError(
+                "this fit is damaged: a part of it is missing, no number, or a number that no fit has; fit again"
+            ) from error
 
     @classmethod
     def _of(cls, body: Mapping[str, Any]) -> Surrogate:
@@ -214,23 +221,21 @@ class Surrogate:
             covariance[upper] = _numbers(row["covariance"], len(upper[0]))
             covariance = covariance + np.triu(covariance, 1).T
             marginals[row["engine"], row["gpu"]] = ParameterPosterior(
-                mean=_numbers(row["mean"], len(NAMES)),
+                mean=_plausible(_numbers(row["mean"], len(NAMES)), covariance),
                 covariance=covariance,
                 provenance=row["provenance"],
                 seen=TrainingSupport.from_dict(row["seen"]) if "seen" in row else None,
             )
-        scales = {
-            (row["provenance"], row["engine"], row["metric"]): IntervalScale(
-                noise=row["noise"], quantiles=tuple(_numbers(row["quantiles"], len(LEVELS)).tolist()), runs=row["runs"]
-            )
-            for row in body["scales"]
-        }
+        scales = {(row["provenance"], row["engine"], row["metric"]): _interval_scale(row) for row in body["scales"]}
+        lessons = tuple(FitReport.from_dict(row, "lessons") for row in body.get("lessons", []))
+        if {(lesson.engine, lesson.gpu) for lesson in lessons} - set(marginals) or (ANY, ANY) not in marginals:
+            raise ValueError("parameters of every engine and GPU that it speaks of expected")
         return cls(
             marginals=marginals,
             scales=scales,
             sources=tuple(body["sources"]),
             data_hash=str(body["data_hash"]),
-            lessons=tuple(FitReport.from_dict(row, "lessons") for row in body.get("lessons", [])),
+            lessons=lessons,
             alone=bool(body.get("alone", False)),
             residuals=tuple(Residuals.from_dict(row) for row in body.get("residuals", [])),
         )
@@ -242,6 +247,36 @@ def _numbers(values: Any, count: int) -> Array:
     if found.shape != (count,) or not np.isfinite(found).all():
         raise ValueError(f"{count} finite numbers expected")
     return found
+
+
+def _plausible(mean: Array, covariance: Array) -> Array:
+    """Return the mean of parameters that can be: near what is believed without runs, with variances above 0.
+
+    Raises:
+        ValueError: it is farther than ``FARTHEST`` prior standard deviations, or the covariance is none.
+
+    """
+    prior = analytic_marginal()
+    distance = np.abs(mean - prior.mean) / np.sqrt(np.diag(prior.covariance))
+    variances = np.linalg.eigvalsh(covariance)
+    if distance.max() > FARTHEST or variances[0] < -1e-6 * variances[-1] or variances[-1] <= 0:
+        raise ValueError("plausible parameters expected")
+    return mean
+
+
+def _interval_scale(row: Mapping[str, Any]) -> IntervalScale:
+    """Return how wide errors are.
+
+    Raises:
+        ValueError: the noise or the quantiles are none, or quantiles fall as the level rises.
+
+    """
+    noise, runs = row["noise"], row["runs"]
+    quantiles = _numbers(row["quantiles"], len(LEVELS))
+    whole = type(runs) is int and type(noise) in (int, float) and 0 <= noise <= MOST_NOISE
+    if not whole or quantiles[0] < 0 or quantiles[-1] > MOST_QUANTILE or (np.diff(quantiles) < 0).any():
+        raise ValueError("a noise above 0 and ascending quantiles expected")
+    return IntervalScale(noise=float(noise), quantiles=tuple(quantiles.tolist()), runs=runs)
 
 
 @cache

@@ -237,6 +237,7 @@ def check_question(workload: Workload, slo: Slo, objective: str) -> None:
             "simulate judges one deployment; "
             "limits on means work (no percentile)"
         )
+    require_positive("output_len", workload.output_len, most=2**24)
     if workload.concurrency is not None:
         require_positive("concurrency", workload.concurrency, most=10**6)
     limits = {"ttft_ms": slo.ttft_ms, "tpot_ms": slo.tpot_ms, "e2e_ms": slo.e2e_ms}

@@ -157,6 +157,52 @@ def test_a_damaged_fit_is_refused_in_one_line(learned, tmp_path, broken):
     assert "\n" not in str(refusal.value)
 
 
+@pytest.mark.parametrize(
+    ("part", "values"),
+    [
+        ("scales", {"noise": float("nan")}),
+        ("scales", {"noise": "0.1"}),
+        ("scales", {"noise": -5.0, "quantiles": [1e300] * 8}),
+        ("scales", {"quantiles": [-1.0] * 8}),
+        ("scales", {"quantiles": [1e300] * 8}),
+        ("scales", {"quantiles": [3.0, 2.5, 2.0, 1.5, 1.0, 0.9, 0.8, 0.7]}),
+        ("scales", {"runs": None}),
+        ("marginals", {"mean": [50.0] * len(NAMES)}),
+        ("marginals", {"mean": [10**400] * len(NAMES)}),
+    ],
+)
+def test_numbers_that_no_fit_has_are_refused(learned, part, values):
+    body = json.loads(learned.to_json())
+    body[part] = [row | values for row in body[part]]
+    with pytest.raises(InputError, match="this fit is damaged"):
+        Surrogate.from_json(json.dumps(body))
+
+
+def test_a_covariance_below_0_and_a_lesson_without_parameters_are_refused(learned):
+    body = json.loads(learned.to_json())
+    negative = [row | {"covariance": [-value for value in row["covariance"]]} for row in body["marginals"]]
+    learned_at = {(lesson["engine"], lesson["gpu"]) for lesson in body["lessons"]}
+    elsewhere = [row for row in body["marginals"] if (row["engine"], row["gpu"]) not in learned_at]
+    for marginals in (negative, elsewhere):
+        with pytest.raises(InputError, match="this fit is damaged"):
+            Surrogate.from_json(json.dumps(body | {"marginals": marginals}))
+
+
+def test_a_fit_that_cannot_be_written_whole_leaves_the_one_before(learned, tmp_path, monkeypatch):
+    path = tmp_path / "fit.json"
+    learned.write(path)
+    before = path.read_bytes()
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("catalog.borders.os.fsync", full)
+    with pytest.raises(InputError, match="No space left"):
+        learned.write(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_lessons_of_other_types_are_refused(learned):
     body = json.loads(learned.to_json())
     for name, value in (
