@@ -15,24 +15,34 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from advisor.benchmarking.probe_api import probe
-    from advisor.calibration.importing import import_runs
+    from advisor.benchmarking.benchmark_plan import ProbeQuestion
+    from advisor.benchmarking.probe_api import prepare_probe, probe
+    from advisor.calibration.importing import Import, import_runs, read_import
+    from advisor.calibration.intervals import Regime
     from advisor.calibration.surrogate import Surrogate
     from advisor.calibration.user_fit import fit
     from advisor.capacity.capacity_plan import CapacityPlan, plan
+    from advisor.capacity.fleet_options import Change, FleetOption
+    from advisor.capacity.option_traffic import simulate_option
     from advisor.prediction.batch_curve import Curve, curve
     from advisor.prediction.estimation import Estimate, estimate
+    from advisor.prediction.evidence import Evidence, ExtraRuns
     from advisor.progress import Progress
     from advisor.recommendation.launch_command import export
     from advisor.recommendation.recommendation import Recommendation, recommend
+    from advisor.simulator.arrivals import Arrivals
+    from advisor.simulator.peak_rate import Peak, trace_peak
     from advisor.simulator.simulation import Simulation, simulate
     from advisor.simulator.trace_files import read_trace
     from advisor.tuning.tuning_run import Tuning, tune
+    from advisor.validation.holdout import holdout_errors
+    from advisor.validation.prediction_errors import Check, ErrorSummary
     from advisor.validation.validation import Validation, validate
     from catalog.engines import all_engines
     from catalog.gpus import all_gpus
     from catalog.models.find import all_models
     from catalog.models.hf_config import parse_config
+    from catalog.prices import read_prices
     from catalog.runs import shipped_runs, user_runs
     from catalog.schema import (
         Cluster,
@@ -50,19 +60,30 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "Arrivals",
     "CapacityPlan",
+    "Change",
+    "Check",
     "Cluster",
     "Curve",
     "Deployment",
+    "ErrorSummary",
     "Estimate",
+    "Evidence",
+    "ExtraRuns",
+    "FleetOption",
     "Gpu",
+    "Import",
     "InputError",
     "Measurement",
     "Model",
     "Note",
+    "Peak",
     "Price",
+    "ProbeQuestion",
     "Progress",
     "Recommendation",
+    "Regime",
     "Simulation",
     "Slo",
     "Surrogate",
@@ -76,26 +97,42 @@ __all__ = [
     "estimate",
     "export",
     "fit",
+    "holdout_errors",
     "import_runs",
     "parse_config",
     "plan",
+    "prepare_probe",
     "probe",
+    "read_import",
+    "read_prices",
     "read_trace",
     "recommend",
     "shipped_runs",
     "simulate",
+    "simulate_option",
+    "trace_peak",
     "tune",
     "user_runs",
     "validate",
 ]
 
 _HOMES = {
+    "advisor.calibration.intervals": ("Regime",),
+    "catalog.prices": ("read_prices",),
+    "advisor.validation.holdout": ("holdout_errors",),
+    "advisor.validation.prediction_errors": ("Check", "ErrorSummary"),
+    "advisor.benchmarking.benchmark_plan": ("ProbeQuestion",),
+    "advisor.capacity.option_traffic": ("simulate_option",),
+    "advisor.capacity.fleet_options": ("Change", "FleetOption"),
+    "advisor.simulator.peak_rate": ("Peak", "trace_peak"),
+    "advisor.simulator.arrivals": ("Arrivals",),
+    "advisor.prediction.evidence": ("Evidence", "ExtraRuns"),
     "advisor.capacity.capacity_plan": ("CapacityPlan", "plan"),
     "advisor.prediction.batch_curve": ("Curve", "curve"),
     "advisor.prediction.estimation": ("Estimate", "estimate"),
-    "advisor.calibration.importing": ("import_runs",),
+    "advisor.calibration.importing": ("Import", "import_runs", "read_import"),
     "advisor.recommendation.launch_command": ("export",),
-    "advisor.benchmarking.probe_api": ("probe",),
+    "advisor.benchmarking.probe_api": ("prepare_probe", "probe"),
     "advisor.progress": ("Progress",),
     "advisor.recommendation.recommendation": ("Recommendation", "recommend"),
     "advisor.calibration.user_fit": ("fit",),

@@ -15,8 +15,7 @@ import advisor
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from advisor.calibration.intervals import Regime
-    from advisor.prediction.evidence import ExtraRuns
+    from advisor import ExtraRuns, Regime
 
 MOST = 64
 """Answers kept of one kind; a recommendation takes about a megabyte."""

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import streamlit as st
 
-from advisor.capacity.option_traffic import serve_option
+from advisor import simulate_option
 from advisor.render.answers import capacity_answer
 from advisor.render.lines import notes, sources_line
 from advisor.render.numbers import change, dollars, share, short, unit_of
 from advisor.render.reviews import plan_files, traffic_files
-from advisor.render.simulations import NAMES, layout_name
-from advisor.simulator.request_results import LIMITS
+from advisor.render.vocabulary import LIMITED_METRICS, METRIC_NAMES, layout_name
 from app import capacity_figures as figures
 from app import inputs
 from app.capacity_inputs import planned, question
@@ -25,9 +24,7 @@ from app.jobs import answered
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from advisor.capacity.capacity_plan import CapacityPlan
-    from advisor.capacity.fleet_options import FleetOption
-    from advisor.simulator.simulation import Simulation
+    from advisor import CapacityPlan, FleetOption, Simulation
     from app.capacity_inputs import CapacityInputs
 
 ASKED = "capacity question"
@@ -115,7 +112,7 @@ def _figures_of(found: CapacityPlan, best: FleetOption) -> None:
                 f"With {size} GPU{'' if size == 1 else 's'} more{money}", f"up to {short(found.next_carries_s)}",
                 width="content",
                 help="; ".join(
-                    f"{NAMES[name]} {change(best.latencies[name], value)}"
+                    f"{METRIC_NAMES[name]} {change(best.latencies[name], value)}"
                     for name, value in found.next_latencies.items()
                 ),
             )  # fmt: skip
@@ -139,7 +136,7 @@ def _table(found: CapacityPlan, shown: Mapping[str, FleetOption]) -> None:
             st.session_state[FLEET] = list(shown)[selected[0]]
 
     at = "mean" if found.slo.percentile is None else f"p{found.slo.percentile:g}"
-    units = {name: unit_of(option.latencies[name] for option in shown.values()) for name in LIMITS}
+    units = {name: unit_of(option.latencies[name] for option in shown.values()) for name in LIMITED_METRICS}
     rows = []
     for option in shown.values():
         row: dict[str, object] = {
@@ -152,9 +149,9 @@ def _table(found: CapacityPlan, shown: Mapping[str, FleetOption]) -> None:
             row["$/Mtok"] = option.usd_per_mtok
         for metric, value in option.latencies.items():
             unit = units[metric]
-            row[f"{at} {NAMES[metric]}, {unit.name}"] = float(unit.short(value))
+            row[f"{at} {METRIC_NAMES[metric]}, {unit.name}"] = float(unit.short(value))
             if metric in option.intervals:
-                row[f"{NAMES[metric]} 90%"] = unit.span(*option.intervals[metric])
+                row[f"{METRIC_NAMES[metric]} 90%"] = unit.span(*option.intervals[metric])
         rows.append(row | {"Load": share(option.utilisation), "Source": option.provenance})
     st.dataframe(
         pd.DataFrame(rows), hide_index=True, on_select=pick, selection_mode="single-row", key="fleets",
@@ -176,7 +173,7 @@ def _over_time(found: CapacityPlan, shown: Mapping[str, FleetOption], asked: Cap
     trace = None if asked.trace is None else asked.trace.traffic
     served = answered(
         "serve", (asked, option, strained),
-        lambda _: serve_option(
+        lambda _: simulate_option(
             found, option, strained=strained, trace=trace, spread=asked.spread, burstiness=asked.burstiness, runs=asked.runs
         ),
         doing=f"Serving every request on {figures.fleet_name(option)}",
@@ -227,7 +224,7 @@ def _percentiles(found: Simulation) -> pd.DataFrame:
     rows = []
     for metric, values in found.metrics.items():
         unit = unit_of(values.values())
-        row: dict[str, object] = {"Latency": f"{NAMES[metric]}, {unit.name}"}
+        row: dict[str, object] = {"Latency": f"{METRIC_NAMES[metric]}, {unit.name}"}
         row |= {name: float(unit.short(value)) for name, value in values.items()}
         if found.scale is not None:
             row |= {f"{name} 90%": unit.span(*found.interval(metric, name)) for name in ("p50", "p95", "p99")}

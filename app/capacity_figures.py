@@ -8,21 +8,18 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from advisor.render.numbers import duration, limit
-from advisor.render.simulations import NAMES, layout_name
-from advisor.simulator.request_results import LIMITS
+from advisor.render.vocabulary import LIMITED_METRICS, METRIC_NAMES, layout_name
 from app.figures import BLUE, GREEN, GREY, ORANGE, PALETTE, RED, faint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from advisor.capacity.capacity_plan import CapacityPlan
-    from advisor.capacity.fleet_options import Change, FleetOption
-    from advisor.simulator.simulation import Simulation
+    from advisor import CapacityPlan, Change, FleetOption, Simulation
 
 WHAT = {"rate": "requests", "input_len": "prompts", "output_len": "answers"}
 WIDE = 5.0
 """Times a limit beyond which shares are drawn on a logarithmic axis."""
-COLOURS = dict(zip(LIMITS, PALETTE, strict=False))
+COLOURS = dict(zip(LIMITED_METRICS, PALETTE, strict=False))
 
 
 def fleet_name(option: FleetOption) -> str:
@@ -34,14 +31,14 @@ def closeness(found: CapacityPlan, shown: Sequence[FleetOption]) -> go.Figure:
     """Each latency that has a limit as a share of it, with its 90% interval."""
     figure = go.Figure()
     names = [fleet_name(option).replace(" as ", "<br>") for option in shown]
-    for metric in LIMITS:
+    for metric in LIMITED_METRICS:
         most = getattr(found.slo, metric)
         if most is None:
             continue
         values = [option.latencies[metric] / most for option in shown]
         ends = [option.intervals.get(metric, (option.latencies[metric],) * 2) for option in shown]
         figure.add_scatter(
-            x=values, y=names, name=f"{NAMES[metric]}, limit {limit(most)}", mode="markers",
+            x=values, y=names, name=f"{METRIC_NAMES[metric]}, limit {limit(most)}", mode="markers",
             marker={"size": 11, "color": COLOURS[metric]},
             error_x={
                 "type": "data", "symmetric": False, "thickness": 2,
@@ -49,7 +46,7 @@ def closeness(found: CapacityPlan, shown: Sequence[FleetOption]) -> go.Figure:
                 "arrayminus": [value - low / most for (low, _), value in zip(ends, values, strict=True)],
             },
             customdata=[duration(option.latencies[metric], option.intervals.get(metric)) for option in shown],
-            hovertemplate=f"%{{y}}<br>{NAMES[metric]} %{{customdata}}<extra></extra>",
+            hovertemplate=f"%{{y}}<br>{METRIC_NAMES[metric]} %{{customdata}}<extra></extra>",
         )  # fmt: skip
     figure.add_vline(x=1.0, line={"dash": "dash", "color": RED})
     farthest = max((value for trace in figure.data for value in trace.x), default=0.0)

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 import advisor
-from advisor.capacity.capacity_plan import OBJECTIVES
-from advisor.cli.options.values import prices as stated_prices
+from advisor import Peak, trace_peak
+from advisor import read_prices as stated_prices
 from advisor.render.numbers import short
-from advisor.simulator.peak_rate import Peak, peak_of
+from advisor.render.vocabulary import PLAN_GOALS
 from app import inputs
 from app.evidence_runs import session_runs
 from app.frame import plain
@@ -23,13 +23,11 @@ from app.uploads import file_name
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from advisor.prediction.evidence import ExtraRuns
-    from advisor.simulator.arrivals import Arrivals
+    from advisor import Arrivals, ExtraRuns
 
 KINDS = ("H100-SXM", "H200-SXM")
 RATE, TRACE = "A rate", "A trace"
 MOST_MB = 20
-GOALS = {"cost": "least money", "gpus": "fewest GPUs"}
 SURE = {0.5: "by the estimate", 0.75: "with 75%", 0.9: "with 90%", 0.95: "with 95%", 0.99: "with 99%"}
 USUAL = 0.9
 """By the estimate alone the cheapest fleet runs close to its saturation."""
@@ -96,10 +94,10 @@ def question() -> CapacityInputs | None:
             with st.container(horizontal=True):
                 objective = st.selectbox(
                     "Goal",
-                    OBJECTIVES,
+                    list(PLAN_GOALS),
                     key="plan_goal",
                     bind=inputs.BIND,
-                    format_func=lambda name: GOALS.get(name, name),
+                    format_func=PLAN_GOALS.__getitem__,
                 )
                 engine, prices = inputs.engine(), _prices()
         with right:
@@ -217,7 +215,7 @@ def read_trace(name: str, digest: str, _data: bytes) -> Trace:
             traffic = advisor.read_trace(path)
         except advisor.InputError as error:
             raise advisor.InputError(str(error).replace(f"{folder}/", "")) from error
-    return Trace(name=name, digest=digest, traffic=traffic, peak=peak_of(traffic))
+    return Trace(name=name, digest=digest, traffic=traffic, peak=trace_peak(traffic))
 
 
 def _certainty() -> tuple[float, float, float, int]:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 import advisor
-from advisor.calibration.importing import SUFFIXES, nothing, read_import
-from advisor.prediction.evidence import ExtraRuns
+from advisor import ExtraRuns, read_import
+from advisor.render.choices import IMPORTED_SUFFIXES
 from app import inputs
 from app.evidence_runs import forget, keep, session_runs
 from app.evidence_tables import Kept, runs_frame
@@ -20,7 +20,7 @@ from app.uploads import file_name
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from advisor.calibration.importing import Import
+    from advisor import Import
 
 MOST_MB = 20
 MOST_FILES = 20
@@ -36,7 +36,7 @@ def show() -> None:
     files = st.file_uploader(
         f"Results of vLLM's benchmarks, SGLang's, GuideLLM, AIPerf, GenAI-Perf, trtllm-bench, or runs of advisor (at most "
         f"{MOST_FILES} files of {MOST_MB} MB; they are read, nothing in them is run)",
-        type=[suffix.removeprefix(".") for suffix in SUFFIXES], accept_multiple_files=True, max_upload_size=MOST_MB,
+        type=[suffix.removeprefix(".") for suffix in IMPORTED_SUFFIXES], accept_multiple_files=True, max_upload_size=MOST_MB,
         key="benchmarks",
     )  # fmt: skip
     given = _facts()
@@ -116,7 +116,7 @@ def _tell_found(found: Import) -> None:
             help=f"Adds them to {found.store}, as advisor import does.",
         )  # fmt: skip
     elif not found.runs:
-        st.error(plain(nothing(found)), icon=":material/error:")
+        st.error(plain(found.why_empty), icon=":material/error:")
     if found.known:
         st.info(f"{len(found.known)} of these runs are kept already.", icon=":material/inventory:")
     if found.left_out:

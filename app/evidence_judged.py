@@ -11,9 +11,9 @@ import plotly.graph_objects as go
 import streamlit as st
 
 import advisor
+from advisor import holdout_errors
+from advisor.render.choices import HOLDOUT_COMMAND, HOLDOUT_SPLITS
 from advisor.render.numbers import RATE, share, unit_of
-from advisor.validation.holdout import COMMAND as LEFT_OUT_COMMAND
-from advisor.validation.holdout import SPLITS, shipped_left_out
 from app import inputs
 from app.downloads import downloads
 from app.evidence_tables import all_runs, chosen_runs
@@ -23,8 +23,8 @@ from app.frame import plain
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from advisor import Check, ErrorSummary
     from advisor.render.numbers import Unit
-    from advisor.validation.prediction_errors import Check, ErrorSummary
 
 METRICS = {
     "tpot_ms": "TPOT", "prefill_ms": "prefill", "ttft_ms": "TTFT", "e2e_ms": "whole batch", "output_tok_s": "output tokens",
@@ -77,11 +77,16 @@ def show() -> None:
 def _tell_left_out(metric: str) -> None:
     """How well what no fit has seen is predicted, as found when the shipped fit was made."""
     st.markdown("##### Models, GPUs and engines left out")
-    found = shipped_left_out()
+    found = holdout_errors()
     if found is None:
-        st.caption(plain(f"Worked out by {LEFT_OUT_COMMAND} for the fit that ships; that takes minutes."))
+        st.caption(plain(f"Worked out by {HOLDOUT_COMMAND} for the fit that ships; that takes minutes."))
         return
-    rows = [row for kind in SPLITS for row in found.rows if (row.group["split"], row.group["metric"]) == (kind, metric)]
+    rows = [
+        row
+        for kind in HOLDOUT_SPLITS
+        for row in found.rows
+        if (row.group["split"], row.group["metric"]) == (kind, metric)
+    ]
     if not rows:
         st.caption(f"Of {plain(METRICS[metric])} too little was published.")
         return
@@ -94,7 +99,7 @@ def _tell_left_out(metric: str) -> None:
     st.caption(
         plain(
             f"Each in turn was left out and everything fitted again without it, on {found.date}: all fitted runs, those of "
-            f"published benchmarks too. Intervals were set on the others. {LEFT_OUT_COMMAND} shows every check behind it."
+            f"published benchmarks too. Intervals were set on the others. {HOLDOUT_COMMAND} shows every check behind it."
         )
     )
 

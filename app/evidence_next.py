@@ -7,9 +7,8 @@ import shlex
 import pandas as pd
 import streamlit as st
 
-from advisor.benchmarking.benchmark_plan import ProbeQuestion
-from advisor.benchmarking.engines import ENGINES
-from advisor.benchmarking.probe_api import prepare
+from advisor import ProbeQuestion, prepare_probe
+from advisor.render.choices import PROBED_ENGINES
 from advisor.render.numbers import short
 from advisor.render.probings import shapes_told
 from app import inputs
@@ -23,11 +22,11 @@ def show() -> None:
         model = inputs.model()
         gpus = inputs.cluster()
         left, right = st.columns(2)
-        engine = left.selectbox("Engine to measure", ENGINES, key="probed", bind=inputs.BIND)
+        engine = left.selectbox("Engine to measure", PROBED_ENGINES, key="probed", bind=inputs.BIND)
         minutes = right.number_input(
             "Budget, minutes", min_value=1, max_value=1440, value=5, step=1, key="budget", bind=inputs.BIND
         )
-    ready = prepare(model, gpus, budget_s=60.0 * minutes, question=ProbeQuestion(engine=engine))
+    ready = prepare_probe(model, gpus, budget_s=60.0 * minutes, question=ProbeQuestion(engine=engine))
     st.markdown(
         "On the machine with these GPUs, and with nobody else on them; no weights are needed. What is measured is kept there, "
         "and answers stand on it from then on."

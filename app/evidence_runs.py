@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from advisor.prediction.evidence import ExtraRuns
+from advisor import ExtraRuns
 
 KEY = "session runs"
 

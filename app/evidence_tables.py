@@ -9,11 +9,11 @@ import pandas as pd
 import streamlit as st
 
 import advisor
-from advisor.prediction.evidence import Evidence
-from advisor.render.lines import PROVENANCE
+from advisor import Evidence
 from advisor.render.measured import measured_rows
 from advisor.render.numbers import RATE, Unit, unit_of
 from advisor.render.series import SeriesLayout, setup_of
+from advisor.render.vocabulary import PROVENANCE
 from app import inputs
 from app.downloads import downloads
 from app.evidence_runs import session_runs

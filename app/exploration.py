@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from advisor.render.lines import PROVENANCE
 from advisor.render.numbers import RATE, dollars, duration, short, unit_of
+from advisor.render.vocabulary import PROVENANCE
 from app import answers, inputs
 from app.downloads import downloads
 from app.evidence_runs import session_runs
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import advisor
-    from advisor.calibration.intervals import Regime
+    from advisor import Regime
 
 REGIMES: dict[str, Regime] = {"kept in flight": "steady", "all at once": "static"}
 DEGREES = (1, 2, 4, 8, 16)

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Final
 import streamlit as st
 
 import advisor
-from advisor.recommendation.problem import OBJECTIVES
-from advisor.render.recommendations import GOALS
+from advisor.render.vocabulary import GOALS
 from app.frame import plain
 
 if TYPE_CHECKING:
@@ -144,8 +143,8 @@ def engine() -> str:
 
 
 def objective() -> str:
-    """What to optimise: a key of ``OBJECTIVES``."""
-    goals = {GOALS.get(name, name): name for name in OBJECTIVES}
+    """What to optimise: a key of ``GOALS``."""
+    goals = {label: name for name, label in GOALS.items()}
     return goals[st.selectbox("Goal", list(goals), key="goal", bind=BIND)]
 
 

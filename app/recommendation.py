@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 import advisor
-from advisor.render.lines import PROVENANCE
 from advisor.render.numbers import RATE, dollars, duration, short, unit_of
 from advisor.render.recommendations import gib_in_use, recommendation_answer
 from advisor.render.reviews import recommendation_files
+from advisor.render.vocabulary import PROVENANCE
 from app import answers, inputs
 from app.downloads import downloads
 from app.evidence_runs import session_runs

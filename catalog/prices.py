@@ -11,6 +11,9 @@ from catalog.schema import InputError, Price
 from catalog.tables import DATA, construct, read_toml
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
@@ -33,14 +36,14 @@ def prices_for(gpu_name: str, *, provider: str | None = None, illustrative: bool
 
     """
     gpu = find_gpu(gpu_name.partition(" (")[0]).value.name
-    prices = all_prices()
+    read_prices = all_prices()
     if provider is not None:
-        providers = sorted({price.provider for price in prices})
+        providers = sorted({price.provider for price in read_prices})
         if squash(provider) not in map(squash, providers):
             hint = suggestion(provider, providers, otherwise=f"known: {', '.join(providers)}")
             raise InputError(f'no prices of a provider "{provider}"; {hint}')
-        prices = tuple(price for price in prices if squash(price.provider) == squash(provider))
-    chosen = (price for price in prices if price.gpu == gpu and price.illustrative == illustrative)
+        read_prices = tuple(price for price in read_prices if squash(price.provider) == squash(provider))
+    chosen = (price for price in read_prices if price.gpu == gpu and price.illustrative == illustrative)
     return tuple(sorted(chosen, key=lambda price: price.usd_per_gpu_hour))
 
 
@@ -49,8 +52,8 @@ def cheapest(gpu_name: str, *, provider: str | None = None, illustrative: bool =
 
     Its ``provider``, ``instance`` and ``as_of`` say which it is.
     """
-    prices = prices_for(gpu_name, provider=provider, illustrative=illustrative)
-    lasting = [price for price in prices if price.kind != "spot"]
+    read_prices = prices_for(gpu_name, provider=provider, illustrative=illustrative)
+    lasting = [price for price in read_prices if price.kind != "spot"]
     return min(lasting, key=lambda price: (price.kind != "on-demand", price.usd_per_gpu_hour), default=None)
 
 
@@ -68,3 +71,25 @@ def _read(path: Path) -> Iterator[Price]:
         if price.kind not in KINDS:
             raise InputError(f"{where}: kind is {price.kind!r}; it must be one of {', '.join(KINDS)}")
         yield price
+
+
+def read_prices(texts: Sequence[str] | None) -> dict[str, float] | None:
+    """Read dollars per GPU-hour by GPU of ``--price``; under "" those of every other.
+
+    Raises:
+        InputError: no number, or said twice.
+
+    """
+    stated: dict[str, float] = {}
+    for text in texts or []:
+        name, _, number = text.rpartition("=")
+        try:
+            value = float(number)
+        except ValueError:
+            raise InputError(
+                f"--price is {text!r:.60}; it must be dollars per GPU-hour, such as 2.5 or H100=2.5"
+            ) from None
+        if name.strip() in stated:
+            raise InputError(f"--price is said twice{f' for {name.strip()}' if name else ''}; leave out one")
+        stated[name.strip()] = value
+    return stated or None

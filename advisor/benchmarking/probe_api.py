@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from probes.benchmark_plan import BenchmarkJob
 
 
-def prepare(
+def prepare_probe(
     model: str | Model | None,
     gpus: str | Cluster = "local",
     *,
@@ -231,7 +231,7 @@ def probe(
         input_len=tuple(input_len), output_len=tuple(output_len), dtype=dtype, max_model_len=max_model_len,
         serving=serving, trace=read_requests(trace, serving=serving),
     )  # fmt: skip
-    ready = prepare(
+    ready = prepare_probe(
         model, gpus, budget_s=budget_s, question=question, device=device, role=role, out=out, store=store, plan=plan
     )
     return ready.run()

@@ -61,6 +61,13 @@ class Import:
         folder = home() if _is_home(self.store) else self.store.parent
         return folder / "requests.jsonl"
 
+    @property
+    def why_empty(self) -> str:
+        """Why there is nothing to keep, in one line."""
+        first = f": {self.left_out[0]}" if self.left_out else ""
+        rest = f"; and {len(self.left_out) - 1} more" if len(self.left_out) > 1 else ""
+        return f"nothing can be used{first}{rest}"
+
     def keep(self) -> None:
         """Add the new runs to the store, and their requests beside it.
 
@@ -150,7 +157,7 @@ def import_runs(
     for each in found.left_out:
         logging.getLogger(__name__).warning("left out: %s", each)
     if not found.runs:
-        raise InputError(nothing(found))
+        raise InputError(found.why_empty)
     if store is not None:
         found.keep()
     return list(found.runs)
@@ -222,13 +229,6 @@ def read_import(
         runs=tuple(runs.values()), requests=requests, left_out=tuple(left_out), store=where,
         known=frozenset(runs.keys() & kept.keys()),
     )  # fmt: skip
-
-
-def nothing(found: Import) -> str:
-    """Why there is nothing to keep, in one line."""
-    first = f": {found.left_out[0]}" if found.left_out else ""
-    rest = f"; and {len(found.left_out) - 1} more" if len(found.left_out) > 1 else ""
-    return f"nothing can be used{first}{rest}"
 
 
 def _is_foreign(reading: ParsedRun, facts: Mapping[str, Any]) -> bool:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from catalog.schema import Measurement
 
 
-def serve_option(
+def simulate_option(
     found: CapacityPlan,
     option: FleetOption,
     *,

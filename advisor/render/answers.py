@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from advisor.render.numbers import dollars, duration, limit, share, short
-from advisor.render.simulations import layout_name
+from advisor.render.vocabulary import layout_name
 from advisor.simulator.request_results import LIMITS
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from advisor.render.numbers import dollars, short, span, wh_per_mtok
+from advisor.render.vocabulary import PROVENANCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -29,13 +30,6 @@ PARTS = {
 
 STATED = "stated by the user"
 """The provider of a price that came with the question."""
-
-PROVENANCE = {
-    "measured": "measured: a run of exactly this configuration",
-    "calibrated": "calibrated: runs of this engine on this GPU were fitted; intervals are from models left out",
-    "transferred": "transferred: nothing measured on this GPU; this engine's runs on other GPUs were fitted",
-    "analytic": "analytic: nothing measured of this engine; physics with the efficiencies other engines reach",
-}
 
 
 def labelled(entries: Iterable[tuple[str, Sequence[str]]]) -> Table:

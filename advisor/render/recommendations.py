@@ -22,6 +22,7 @@ from advisor.render.lines import (
 )
 from advisor.render.numbers import RATE, Unit, count, dollars, duration, limit, share, short, unit_of
 from advisor.render.tables import Column, drawn, natural_width, time_column
+from advisor.render.vocabulary import GOALS
 from catalog.engines import find_engine, processes
 from catalog.models.sizes import parameters
 from catalog.units import GIB
@@ -36,14 +37,6 @@ if TYPE_CHECKING:
     from catalog.engines.launch.process import Process
     from catalog.schema import Cluster
 
-GOALS = {
-    "throughput_per_gpu": "most tok/s per GPU",
-    "throughput": "most tok/s",
-    "latency": "shortest request (E2E)",
-    "ttft": "shortest TTFT",
-    "tpot": "shortest TPOT",
-    "cost": "least cost per token",
-}
 FRONT_ROWS = 12
 
 

@@ -10,6 +10,7 @@ from advisor.prediction.estimation import ENERGY
 from advisor.render.lines import energy_line, hardware, header, labelled, notes, sources_line
 from advisor.render.numbers import MS, count, share, short, span, unit_of
 from advisor.render.tables import ESSENTIAL, Column, drawn, time_column
+from advisor.render.vocabulary import METRIC_NAMES, layout_name
 from advisor.simulator.simulation import RATES
 from catalog.engines import find_engine
 from catalog.models.sizes import parameters
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from advisor.simulator.simulation import Simulation
     from catalog.schema import Deployment
 
-NAMES = {"ttft_ms": "TTFT", "tpot_ms": "TPOT", "itl_ms": "ITL", "e2e_ms": "E2E"}
 BARS = "▁▂▃▄▅▆▇█"
 POINTS = 40
 """Of a curve drawn with them."""
@@ -46,13 +46,6 @@ def simulation_view(found: Sequence[Simulation], width: int, *, wide: bool = Fal
 def columns_of(found: Sequence[Simulation]) -> list[Column]:
     """The table of one simulation, or of several."""
     return metric_columns(found[0]) if len(found) == 1 else comparison_columns(found)
-
-
-def layout_name(deployment: Deployment) -> str:
-    """Replicas and parallelism: "2 x TP2 PP1"."""
-    parts = [f"{deployment.dp} x" if deployment.dp > 1 else "", f"TP{deployment.tp}", f"PP{deployment.pp}"]
-    parts += [f"EP{deployment.ep}"] if deployment.ep > 1 else []
-    return " ".join(filter(None, parts))
 
 
 def layout_of(found: Simulation) -> str:
@@ -79,10 +72,10 @@ def head(found: Simulation) -> list[str]:
 
 def metric_columns(found: Simulation) -> list[Column]:
     """The latencies, one a row: mean and percentiles, and the interval of the 95th."""
-    names = list(NAMES)
+    names = list(METRIC_NAMES)
     statistics = list(found.metrics["ttft_ms"])
     units = {name: unit_of(found.metrics[name].values()) for name in names}
-    rows = [NAMES[name] if unit is MS else f"{NAMES[name]}, {unit.name}" for name, unit in units.items()]
+    rows = [METRIC_NAMES[name] if unit is MS else f"{METRIC_NAMES[name]}, {unit.name}" for name, unit in units.items()]
     columns = [Column(name=MS.name, cells=rows, right=False)]
     columns += [
         Column(
@@ -104,7 +97,7 @@ def comparison_columns(found: Sequence[Simulation]) -> list[Column]:
 
     def times(metric: str, statistic: str, rank: int = ESSENTIAL) -> Column:
         values = [each.metrics[metric][statistic] for each in found]
-        return time_column(NAMES[metric], values, of=statistic, rank=rank)
+        return time_column(METRIC_NAMES[metric], values, of=statistic, rank=rank)
 
     knobs = _differing([each.deployment for each in found])
     columns = [Column(name="deployment", cells=[layout_of(each) for each in found], right=False)]

@@ -37,7 +37,7 @@ class Peak:
     """Squared coefficient of variation of the gaps in the window, likewise."""
 
 
-def peak_of(traffic: Arrivals, window_s: float = WINDOW_S) -> Peak:
+def trace_peak(traffic: Arrivals, window_s: float = WINDOW_S) -> Peak:
     """The window with most requests; it begins with one of them.
 
     Raises:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 SHIPPED = SURROGATE.with_name("left_out.json")
-COMMAND = "advisor validate --published DIR"
+HOLDOUT_COMMAND = "advisor validate --published DIR"
 """Shows the same, and every check behind it."""
 KEYS = ("split", "engine", "metric")
 
@@ -61,7 +61,7 @@ def digest() -> str:
     return hashlib.sha256(SURROGATE.read_bytes()).hexdigest()[:16]
 
 
-def shipped_left_out() -> HoldoutErrors | None:
+def holdout_errors() -> HoldoutErrors | None:
     """What ships; None where it is about another surrogate than the one that ships."""
     found = HoldoutErrors.from_json(SHIPPED.read_text(encoding="utf-8"))
     return found if found.surrogate == digest() else None

@@ -38,12 +38,12 @@ def import_(*, files: Files = None, facts: Facts, kept: Kept, output: ImportOutp
     """  # noqa: D301  Click's mark for lines that stay as they are
     if not files:
         raise InputError("no file named; for example: advisor import results.json --gpu H100-SXM --tp 4 --engine vllm")
-    from advisor.calibration.importing import nothing, read_import
+    from advisor.calibration.importing import read_import
 
     with progress("reading"):
         found = read_import(files, output.format_, given=facts.stated(kept.role), store=kept.runs)
     if not found.runs:
-        raise InputError(nothing(found))
+        raise InputError(found.why_empty)
     if not kept.dry_run:
         found.keep()
     _show(found, dry_run=kept.dry_run, wide=output.wide)

@@ -12,10 +12,10 @@ from advisor.cli.options.layout import RoutedEngine
 from advisor.cli.options.output import ReportedOutput
 from advisor.cli.options.search import PlannedSearch
 from advisor.cli.options.slo import PlannedLimits
-from advisor.cli.options.values import prices
 from advisor.cli.options.workload import Traffic
 from advisor.cli.output import answer, check_outputs, course, written
 from advisor.cli.program import refuse
+from catalog.prices import read_prices
 from catalog.schema import Deployment, Workload
 
 
@@ -54,7 +54,7 @@ def plan(
             disaggregate=search.disaggregate,
             deployment=Deployment(**engine.knobs()),
             router=engine.router,  # type: ignore[arg-type]  # the option has checked it
-            price=prices(evidence.price),
+            price=read_prices(evidence.price),
             illustrative_prices=evidence.illustrative_prices,
             runs=evidence.read(),
             draws=evidence.draws,

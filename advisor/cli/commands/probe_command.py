@@ -97,7 +97,7 @@ def _probe_here(
 ) -> None:
     """Measure on GPUs of this machine."""
     from advisor.benchmarking.benchmark_plan import ProbeQuestion  # these bring numpy
-    from advisor.benchmarking.probe_api import prepare
+    from advisor.benchmarking.probe_api import prepare_probe
     from advisor.benchmarking.traffic_plan import read_requests
 
     if measured.tokenizer is not None:
@@ -110,7 +110,7 @@ def _probe_here(
         max_model_len=measured.max_model_len,
         trace=read_requests(measured.trace, serving=measured.serving),
     )
-    ready = prepare(
+    ready = prepare_probe(
         hardware.model,
         hardware.gpus,
         budget_s=limit_s,

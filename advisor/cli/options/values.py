@@ -119,25 +119,3 @@ def numbers(name: str, values: Sequence[str] | None) -> tuple[int, ...]:
             raise InputError(f"{name} has {part!r:.40}; it must be whole numbers above 0, such as 1,2,4")
         read[int(part[:12])] = None
     return tuple(read)
-
-
-def prices(texts: Sequence[str] | None) -> dict[str, float] | None:
-    """Read dollars per GPU-hour by GPU of ``--price``; under "" those of every other.
-
-    Raises:
-        InputError: no number, or said twice.
-
-    """
-    stated: dict[str, float] = {}
-    for text in texts or []:
-        name, _, number = text.rpartition("=")
-        try:
-            value = float(number)
-        except ValueError:
-            raise InputError(
-                f"--price is {text!r:.60}; it must be dollars per GPU-hour, such as 2.5 or H100=2.5"
-            ) from None
-        if name.strip() in stated:
-            raise InputError(f"--price is said twice{f' for {name.strip()}' if name else ''}; leave out one")
-        stated[name.strip()] = value
-    return stated or None

@@ -28,7 +28,7 @@ from advisor.benchmarking.benchmark_plan import (
     plan_of,
     start_up,
 )
-from advisor.benchmarking.probe_api import prepare
+from advisor.benchmarking.probe_api import prepare_probe
 from advisor.benchmarking.session import _claimed
 from advisor.cli import app
 from advisor.cli.options.values import numbers, seconds
@@ -184,13 +184,13 @@ def a_run(load, shape, **changes):
 
 
 def test_start_up_is_learned_from_earlier_loads(tmp_path):
-    ready = prepare("llama-13b", GPUS, out=tmp_path)
+    ready = prepare_probe("llama-13b", GPUS, out=tmp_path)
     assert ready.start_s == 15.0
     load = ready.loads[0]
     shape = load.shapes[0]
     add_record(tmp_path, load, "done", 21.0)
     append_runs(tmp_path / "runs.jsonl", [a_run(load, shape)])
-    again = prepare("llama-13b", GPUS, out=tmp_path)
+    again = prepare_probe("llama-13b", GPUS, out=tmp_path)
     assert again.start_s == pytest.approx(21.0 - measuring_s(shape, 100.0, 1370.0, 3))
     assert again.expected_s <= 0.9 * 180
     assert start_up({"other-b": 3.0}, [], prefix="h200", otherwise=7.0) == 7.0
@@ -200,7 +200,7 @@ def test_start_up_is_learned_from_earlier_loads(tmp_path):
 
 
 def test_a_plan_is_one_that_the_programs_read(tmp_path):
-    ready = prepare("llama-13b", GPUS, role="validate", out=tmp_path)
+    ready = prepare_probe("llama-13b", GPUS, role="validate", out=tmp_path)
     path = tmp_path / "plan.json"
     path.write_text(json.dumps(ready.to_dict()))
     assert read_plan(path) == ready.loads
@@ -216,33 +216,33 @@ def test_a_plan_is_one_that_the_programs_read(tmp_path):
 
 def test_loads_of_another_format_have_names_of_their_own():
     plain, other = (
-        prepare("llama-3.1-8b", "1xH200", question=ProbeQuestion(dtype=dtype)) for dtype in ("auto", "float16")
+        prepare_probe("llama-3.1-8b", "1xH200", question=ProbeQuestion(dtype=dtype)) for dtype in ("auto", "float16")
     )
     assert plain.loads[0].name == "h200-sxm-torch-llama-3.1-8b-tp1pp1dp1"
     assert other.loads[0].name == "h200-sxm-torch-llama-3.1-8b-tp1pp1dp1-float16"
 
 
 def test_what_has_been_done_is_not_planned_again(tmp_path):
-    ready = prepare("llama-13b", GPUS, out=tmp_path, budget_s=None)
+    ready = prepare_probe("llama-13b", GPUS, out=tmp_path, budget_s=None)
     first = ready.loads[0]
     add_record(tmp_path, first, "done", 60.0)
     append_runs(tmp_path / "runs.jsonl", [a_run(first, first.shapes[0])])
-    again = prepare("llama-13b", GPUS, out=tmp_path, budget_s=None)
+    again = prepare_probe("llama-13b", GPUS, out=tmp_path, budget_s=None)
     assert first.name not in {load.name for load in again.loads}
     assert first.name in {load.name for load in again.all_loads}
     assert [run.run_id for run in again.runs()] == [first.run_id(first.shapes[0])]
     for load in again.loads:
         add_record(tmp_path, load, "done", 60.0)
-    assert prepare("llama-13b", GPUS, out=tmp_path).loads == ()
+    assert prepare_probe("llama-13b", GPUS, out=tmp_path).loads == ()
 
 
 def test_a_budget_for_nothing_is_refused_with_what_would_do(tmp_path):
     with pytest.raises(
         InputError, match=r"budget is 5 s; starting and measuring one batch takes about \d+ s, give more"
     ):
-        prepare("llama-13b", GPUS, budget_s=5, out=tmp_path)
+        prepare_probe("llama-13b", GPUS, budget_s=5, out=tmp_path)
     with pytest.raises(InputError, match="budget_s is 0"):
-        prepare("llama-13b", GPUS, budget_s=0, out=tmp_path)
+        prepare_probe("llama-13b", GPUS, budget_s=0, out=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -262,7 +262,7 @@ def test_a_budget_for_nothing_is_refused_with_what_would_do(tmp_path):
 def test_what_cannot_be_measured_is_refused(arguments, message):
     given = {"model": "llama-13b", "gpus": GPUS, **arguments}
     with pytest.raises(InputError, match=message):
-        prepare(given.pop("model"), given.pop("gpus"), **given)
+        prepare_probe(given.pop("model"), given.pop("gpus"), **given)
 
 
 def test_a_plan_file_is_run_as_it_is(tmp_path):
@@ -273,11 +273,11 @@ def test_a_plan_file_is_run_as_it_is(tmp_path):
     plan = {"source": "a test", "gpu": "H200-SXM", "deployment": {"max_model_len": 9216}, "loads": entries}
     path = tmp_path / "plan.json"
     path.write_text(json.dumps(plan))
-    ready = prepare(None, "2xH200", plan=path, budget_s=None, out=tmp_path)
+    ready = prepare_probe(None, "2xH200", plan=path, budget_s=None, out=tmp_path)
     assert ready.loads == read_plan(path) == jobs_of(plan, "here")
     assert list(ready.seconds[ready.loads[0].name]) == [(1, 128, 8)]  # the other one will be left out
     with pytest.raises(InputError, match="needs 2 GPUs; 1 are named"):
-        prepare(None, "1xH200", plan=path, out=tmp_path)
+        prepare_probe(None, "1xH200", plan=path, out=tmp_path)
 
 
 def test_planning_for_gpus_elsewhere_does_not_measure_on_them(tmp_path):

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 import advisor
 from advisor.benchmarking.benchmark_plan import ProbeQuestion, chosen, makespan, start_up
-from advisor.benchmarking.probe_api import prepare
+from advisor.benchmarking.probe_api import prepare_probe
 from advisor.benchmarking.traffic_plan import CLOSED_FIRST, LEAST_S, MOST_S, SHARES, offer_seconds
 from advisor.cli import app
 from advisor.prediction.evidence import Evidence
@@ -42,7 +42,7 @@ def offers(*shapes, model="llama-13b", trace=None, **deployment):
 
 def ready(tmp_path, budget_s=3600.0, **question):
     asked = ProbeQuestion(engine="vllm", serving=True, **question)
-    return prepare("llama-13b", "4xH200", budget_s=budget_s, question=asked, out=tmp_path / "out")
+    return prepare_probe("llama-13b", "4xH200", budget_s=budget_s, question=asked, out=tmp_path / "out")
 
 
 # -- what is offered -------------------------------------------------------------------------------------------------

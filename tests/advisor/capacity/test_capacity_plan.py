@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 from advisor.capacity.candidates import kinds_of
 from advisor.capacity.capacity_plan import plan
 from advisor.cli import app
-from advisor.cli.options.values import prices as stated_prices
 from advisor.cli.program import BAD_INPUT
 from advisor.simulator.simulation import simulate
+from catalog.prices import read_prices as stated_prices
 from catalog.schema import Deployment, InputError, Slo, Workload
 
 MODEL = "llama-3.1-8b"

@@ -3,7 +3,7 @@
 import pytest
 
 import advisor
-from advisor.capacity.option_traffic import serve_option
+from advisor.capacity.option_traffic import simulate_option
 from advisor.render.answers import capacity_answer
 
 MODEL = "meta-llama/Meta-Llama-3.1-8B"
@@ -24,7 +24,7 @@ def spared():
 
 def test_an_option_is_served_as_it_was_judged(spared):
     best = spared.best
-    served = serve_option(spared, best, draws=0)
+    served = simulate_option(spared, best, draws=0)
     assert served.deployment.dp == best.replicas
     assert served.meets
     for metric, value in best.latencies.items():
@@ -32,7 +32,7 @@ def test_an_option_is_served_as_it_was_judged(spared):
 
 
 def test_an_ordinary_day_has_all_replicas_and_no_headroom_used(spared):
-    served = serve_option(spared, spared.best, strained=False, draws=0)
+    served = simulate_option(spared, spared.best, strained=False, draws=0)
     assert served.deployment.dp == spared.best.replicas + 1
     assert served.rate == pytest.approx(2.0, rel=0.15)
     assert served.metrics["e2e_ms"]["p95"] <= spared.best.latencies["e2e_ms"]
@@ -41,7 +41,7 @@ def test_an_ordinary_day_has_all_replicas_and_no_headroom_used(spared):
 def test_real_traffic_takes_the_place_of_the_plan_s(spared, tmp_path):
     path = tmp_path / "trace.csv"
     path.write_text("time,input,output\n" + "".join(f"{i},200,20\n" for i in range(50)))
-    served = serve_option(spared, spared.best, trace=advisor.read_trace(path), draws=0)
+    served = simulate_option(spared, spared.best, trace=advisor.read_trace(path), draws=0)
     assert len(served.served) == 50
     assert set(served.served.input_len) == {200}
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from advisor.simulator.arrivals import Arrivals, closed_loop, open_loop
-from advisor.simulator.peak_rate import peak_of
+from advisor.simulator.peak_rate import trace_peak
 from catalog.schema import InputError, Workload
 
 
@@ -20,7 +20,7 @@ def traffic(arrival_s, input_len=100, output_len=10):
 
 def test_a_burst_is_found_where_it_is():
     calm, burst = np.arange(0, 600, 10.0), 300.0 + np.arange(0, 60, 0.5)
-    found = peak_of(traffic(np.sort(np.concatenate([calm, burst]))))
+    found = trace_peak(traffic(np.sort(np.concatenate([calm, burst]))))
     assert found.begin_s == pytest.approx(300.0)
     assert found.workload.rate == pytest.approx((len(burst) + 6) / 60.0)
     assert found.mean_rate == pytest.approx((len(calm) + len(burst)) / 591.0)
@@ -32,7 +32,7 @@ def test_a_burst_is_found_where_it_is():
 def test_no_window_holds_more(gaps, window_s):
     arrival = np.cumsum(gaps) - gaps[0]
     trace = traffic(arrival)
-    found = peak_of(trace, window_s)
+    found = trace_peak(trace, window_s)
     width = min(window_s, trace.duration_s)
     assert found.window_s == width
     # one request may lie on the far edge, which rounding takes for in or out
@@ -47,7 +47,7 @@ def test_how_uneven_arrivals_and_lengths_are_is_recovered(burstiness):
         Workload(input_len=500, output_len=100, rate=20.0), duration_s=600.0, longest=100_000, spread=0.5,
         burstiness=burstiness,
     )  # fmt: skip
-    found = peak_of(offered, 600.0)
+    found = trace_peak(offered, 600.0)
     assert found.workload.rate == pytest.approx(20.0, rel=0.1)
     assert found.workload.input_len == pytest.approx(500, rel=0.05)
     assert found.spread == pytest.approx(0.5, rel=0.15)
@@ -55,13 +55,13 @@ def test_how_uneven_arrivals_and_lengths_are_is_recovered(burstiness):
 
 
 def test_a_few_requests_are_taken_for_poisson():
-    assert peak_of(traffic([0.0, 1.0, 2.0])).burstiness == 1.0
-    assert peak_of(traffic([0.0])).workload.rate == pytest.approx(1.0)
+    assert trace_peak(traffic([0.0, 1.0, 2.0])).burstiness == 1.0
+    assert trace_peak(traffic([0.0])).workload.rate == pytest.approx(1.0)
 
 
 def test_a_closed_loop_has_no_times():
     loop = closed_loop(Workload(input_len=10, output_len=10, concurrency=4), duration_s=10.0, longest=100)
     with pytest.raises(InputError, match="no busiest time"):
-        peak_of(loop)
+        trace_peak(loop)
     with pytest.raises(InputError, match="window_s"):
-        peak_of(traffic([0.0]), 0.0)
+        trace_peak(traffic([0.0]), 0.0)

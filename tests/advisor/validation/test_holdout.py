@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from advisor.validation import holdout as left_out
-from advisor.validation.holdout import HoldoutErrors, digest, shipped_left_out
+from advisor.validation.holdout import HoldoutErrors, digest, holdout_errors
 
 SHIPPED = HoldoutErrors.from_json(left_out.SHIPPED.read_text(encoding="utf-8"))
 
@@ -30,4 +30,4 @@ def test_it_is_about_the_surrogate_that_ships_or_it_is_not_shown(tmp_path, monke
     path = tmp_path / "left_out.json"
     path.write_text(replace(SHIPPED, surrogate=digest() if same else "0" * 16).to_json(), encoding="utf-8")
     monkeypatch.setattr(left_out, "SHIPPED", path)
-    assert (shipped_left_out() is not None) is same
+    assert (holdout_errors() is not None) is same
