@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import threading
 import time
 from dataclasses import dataclass, field
@@ -23,7 +22,7 @@ POLL_S = 0.5
 
 
 class Cancelled(BaseException):
-    """Raised inside the work of a job that was cancelled."""
+    """Ends the work of a cancelled job when it next tells its progress."""
 
 
 @dataclass(slots=True, eq=False)
@@ -34,6 +33,8 @@ class Job(Generic[T]):
     started: float = field(default_factory=time.monotonic)
     result: T | None = None
     error: Exception | None = None
+    cancelled: bool = False
+    """Its result is wanted no more; work that tells no progress runs to its end unseen."""
     done: bool = False
     progress: Progress | None = None
     """What it has told last."""
@@ -45,21 +46,23 @@ class Job(Generic[T]):
 
     def _run(self) -> None:
         try:
-            self.result = self.work(self._tell)
+            result = self.work(self._tell)
+            self.result = None if self.cancelled else result
         except Cancelled:
             pass
         except Exception as error:  # noqa: BLE001  it is raised again where the result is asked for
-            self.error = error
+            self.error = None if self.cancelled else error
         finally:
             self.done = True
 
     def _tell(self, progress: Progress) -> None:
+        if self.cancelled:
+            raise Cancelled
         self.progress = progress
 
     def cancel(self) -> None:
-        """Have ``Cancelled`` raised in the thread as soon as it runs Python code again."""
-        if self.thread is not None and self.thread.ident is not None and not self.done:
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.thread.ident), ctypes.py_object(Cancelled))
+        """Want the result no more: the page goes on at once, the work ends when it next tells its progress."""
+        self.cancelled = self.done = True
 
 
 def answered(key: str, question: Any, work: Callable[[Callable[[Progress], None]], T], *, doing: str) -> T:

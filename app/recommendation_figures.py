@@ -21,9 +21,7 @@ MOST_OPERATORS = 10
 
 def layout_name(estimate: advisor.Estimate) -> str:
     """Replicas and parallelism: "2 x TP2 PP1"."""
-    deployment = estimate.deployment
-    experts = f" EP{deployment.ep}" if deployment.ep > 1 else ""
-    return f"{deployment.dp} x TP{deployment.tp} PP{deployment.pp}{experts}"
+    return f"{estimate.deployment.dp} x {estimate.deployment.parallelism}"
 
 
 def candidate_name(estimate: advisor.Estimate) -> str:
@@ -71,7 +69,7 @@ def _speed(estimate: advisor.Estimate) -> float:
 
 
 def _parallelism(estimate: advisor.Estimate) -> str:
-    return layout_name(estimate).partition(" x ")[2]
+    return estimate.deployment.parallelism
 
 
 def _whiskers(estimate: advisor.Estimate) -> dict[str, object]:

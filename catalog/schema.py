@@ -198,6 +198,11 @@ class Slo:
     """None: the limit holds for the mean."""
 
 
+def parallelism(tp: int, pp: int, ep: int = 1) -> str:
+    """Write tensor, pipeline and, where there is any, expert parallel degrees: "TP4 PP2", "TP8 PP1 EP8"."""
+    return f"TP{tp} PP{pp}{f' EP{ep}' if ep > 1 else ''}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deployment:
     """How a model is laid out on GPUs and which limits its engine is started with.
@@ -230,6 +235,16 @@ class Deployment:
     @property
     def num_gpus(self) -> int:
         return self.tp * self.pp * self.dp
+
+    @property
+    def parallelism(self) -> str:
+        """Write the layout of one replica as people do: "TP4 PP2", with "EP4" where experts are spread."""
+        return parallelism(self.tp, self.pp, self.ep)
+
+    @property
+    def layout(self) -> str:
+        """Write replicas, where there are several, and parallelism: "2 x TP2 PP1"."""
+        return f"{self.dp} x {self.parallelism}" if self.dp > 1 else self.parallelism
 
     @property
     def has_graphs(self) -> bool:

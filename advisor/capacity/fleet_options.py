@@ -217,7 +217,7 @@ def layout_told(fleet: ReplicaSizing) -> str:
     """The layout of one replica, or of one of each kind: "TP2 PP1 on H200-SXM"."""
     decode, prefill = fleet.engine.multiple(1)
     pools = "" if prefill is None else f" {prefill.dp}+{decode.dp}"
-    return f"TP{decode.tp} PP{decode.pp}{f' EP{decode.ep}' if decode.ep > 1 else ''}{pools} on {fleet.cluster.gpu.name}"
+    return f"{decode.parallelism}{pools} on {fleet.cluster.gpu.name}"
 
 
 def nearest_of(

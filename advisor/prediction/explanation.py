@@ -58,6 +58,5 @@ def next_probe(shown: Sequence[Estimate]) -> str:
 
 
 def layout(estimate: Estimate) -> str:
-    """The layout of one replica, as people write it: "TP4 PP2", with "EP4" where experts are spread."""
-    deployment = estimate.deployment
-    return f"TP{deployment.tp} PP{deployment.pp}" + (f" EP{deployment.ep}" if deployment.ep > 1 else "")
+    """Write the layout of one replica of the estimate."""
+    return estimate.deployment.parallelism

@@ -93,8 +93,7 @@ def layout_of(option: FleetOption) -> str:
     if option.prefill is not None:
         groups = option.replicas + option.spares
         return f"TP{deployment.tp} {option.prefill.dp // groups}+{deployment.dp // groups}"
-    experts = f" EP{deployment.ep}" if deployment.ep > 1 else ""
-    return f"TP{deployment.tp} PP{deployment.pp}{experts}"
+    return deployment.parallelism
 
 
 def _money(value: float | None) -> str:

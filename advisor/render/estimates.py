@@ -70,15 +70,13 @@ def weights_gib(found: Estimate) -> float:
 
 def _head(found: Estimate) -> list[str]:
     deployment, engine = found.deployment, find_engine(found.deployment.engine)
-    layout = [f"{deployment.dp} x" if deployment.dp > 1 else "", f"TP{deployment.tp}", f"PP{deployment.pp}"]
-    layout += [f"EP{deployment.ep}"] if deployment.ep > 1 else []
     used = f" ({deployment.num_gpus} of {found.cluster.num_gpus} GPUs)"
     work = f"batch {found.batch}{' per replica' if deployment.dp > 1 else ''}, {found.input_len} in / {found.output_len} out"
     return [
         f"{found.model.name}  {count(parameters(found.model))}  {deployment.dtype} {short(weights_gib(found))} GiB",
         hardware(found.cluster),
         f"{engine.name} {engine.version}",
-        " ".join(filter(None, layout)) + (used if deployment.num_gpus < found.cluster.num_gpus else ""),
+        deployment.layout + (used if deployment.num_gpus < found.cluster.num_gpus else ""),
         f"{work}, all at once",
     ]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from scipy.stats import bootstrap
 
-from catalog.schema import InputError
+from catalog.schema import InputError, parallelism
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -69,7 +69,7 @@ class Check:
         if key in ("split", "engine", "regime", "parallel", "metric"):
             return str(getattr(self, key))
         if key == "layout":
-            return f"TP{run.tp} PP{run.pp}" + (f" EP{run.ep}" if run.ep > 1 else "")
+            return parallelism(run.tp, run.pp, run.ep)
         if key == "batch":
             return "full" if run.batch == 0 else next(name for most, name in BATCHES if run.batch <= most)
         if key == "lengths":

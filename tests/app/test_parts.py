@@ -4,6 +4,7 @@ import importlib.machinery
 import io
 import subprocess
 import sys
+import threading
 import time
 import zipfile
 from pathlib import Path
@@ -12,8 +13,10 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 import app
+from advisor import Progress
 from app.downloads import archive
 from app.frame import plain
+from app.jobs import Job
 
 pytestmark = pytest.mark.process
 
@@ -96,6 +99,26 @@ def test_long_work_can_be_cancelled_and_begun_again():
     assert "the answer" not in [element.value for element in test.markdown]
     test.button("job again").click().run()
     assert [button.label for button in test.button] == ["Cancel"]
+
+
+def test_cancelled_work_ends_when_it_next_tells_its_progress():
+    told, go_on = threading.Event(), threading.Event()
+
+    def work(tell):
+        told.set()
+        assert go_on.wait(10)
+        tell(Progress(share=0.5, doing="counting"))
+        return "the answer"
+
+    cancelled = Job(work)
+    cancelled.start()
+    assert told.wait(10)
+    cancelled.cancel()
+    assert cancelled.done, "the page need not wait"
+    go_on.set()
+    cancelled.thread.join(10)
+    assert not cancelled.thread.is_alive()
+    assert (cancelled.result, cancelled.error, cancelled.progress) == (None, None, None)
 
 
 def test_work_that_fails_is_told_as_a_fault():
