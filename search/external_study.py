@@ -52,6 +52,6 @@ class ExternalStudy:
     def tell(self, trial: optuna.Trial, value: float | None, **attributes: Any) -> None:
         """End a trial with its value, or as failed where there is none."""
         with readable_errors(self.where), quietly():
-            for name, each in attributes.items():
-                trial.set_user_attr(name, each)
+            for name, attribute in attributes.items():
+                trial.set_user_attr(name, attribute)
             self.study.tell(trial, value, state=None if value is not None else TrialState.FAIL)

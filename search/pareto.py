@@ -50,10 +50,10 @@ def _culled(losses: NDArray[np.float64], alive: NDArray[np.intp]) -> NDArray[np.
     total = ranks.sum(axis=1)
     for _ in range(CULLING_ROUNDS):
         strong = losses[alive[np.argmin(total)]]
-        kept = ~((losses[alive] >= strong).all(axis=1) & (losses[alive] > strong).any(axis=1))
+        undominated = ~((losses[alive] >= strong).all(axis=1) & (losses[alive] > strong).any(axis=1))
         total[np.argmin(total)] = np.iinfo(np.int64).max  # has had its turn; the next round takes another
-        few = np.count_nonzero(kept) > 0.9 * len(alive)
-        alive, total = alive[kept], total[kept]
+        few = np.count_nonzero(undominated) > 0.9 * len(alive)
+        alive, total = alive[undominated], total[undominated]
         if few:
             break
     return alive

@@ -83,10 +83,10 @@ class _Coordinates:
 def _scaled(values: NDArray[Any], distribution: BaseDistribution) -> NDArray[np.float64]:
     if not isinstance(distribution, (IntDistribution, FloatDistribution)):
         return values.astype(np.float64)  # codes
-    ends = np.array([distribution.low, distribution.high])
+    bounds = np.array([distribution.low, distribution.high])
     if distribution.log:
-        ends, values = np.log(ends), np.log(values)
-    low, high = ends
+        bounds, values = np.log(bounds), np.log(values)
+    low, high = bounds
     scaled: NDArray[np.float64] = (values - low) / max(high - low, 1e-12)
     return scaled
 
@@ -209,15 +209,15 @@ class _AllowedSampler(BaseSampler):
         """The new points that differ from ``centre`` in at most so many choices; of very many a random part."""
         shape = self._space.shape
         several = list(itertools.combinations(range(len(shape)), choices))
-        found = []
+        neighbours = []
         for axes in several:
             lengths = [shape[axis] for axis in axes]
             count = min(math.prod(lengths), AROUND // len(several))
             rows = self._random.choice(math.prod(lengths), count, replace=False, shuffle=False)
             points = np.tile(centre, (count, 1))
             points[:, axes] = np.stack(np.unravel_index(np.sort(rows), lengths), axis=1)
-            found.append(points)
-        points = self._new(np.unique(np.concatenate(found), axis=0)) if found else centre[:0]
+            neighbours.append(points)
+        points = self._new(np.unique(np.concatenate(neighbours), axis=0)) if neighbours else centre[:0]
         self._seen.update(map(tuple, points.tolist()))
         return points
 

@@ -136,14 +136,14 @@ class Space:
             alone = Space((axis,))
             values = (tuple(record.values()) for record in alone.records(axis.columns))
             rows.append({value: row for row, value in enumerate(values)})
-        found = [
+        indices = [
             [
                 of_axis.get(tuple(record.get(name) for name in axis.columns), -1)
                 for axis, of_axis in zip(self.axes, rows, strict=True)
             ]
             for record in records
         ]
-        points = np.array(found, dtype=np.int64).reshape(-1, len(self.axes))
+        points = np.array(indices, dtype=np.int64).reshape(-1, len(self.axes))
         points = points[(points >= 0).all(axis=1)]
         return points[self.allows(self.take(points))]
 

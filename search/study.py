@@ -87,9 +87,9 @@ class Exploration:
         sampling, where points crowd around the best, Optuna's PED-ANOVA (how much a choice differs between the best
         tenth and the rest) on up to ``IMPORTANCE_TRIALS`` of the points. All 0 when no choice makes a difference.
         """
-        found = _main_effects(self.space, self.pool) if self.exact else _ped_anova(self.space, self.pool)
-        total = sum(found.values())
-        shares = {name: value / total if total else 0.0 for name, value in found.items()}
+        effects = _main_effects(self.space, self.pool) if self.exact else _ped_anova(self.space, self.pool)
+        total = sum(effects.values())
+        shares = {name: value / total if total else 0.0 for name, value in effects.items()}
         return dict(sorted(shares.items(), key=lambda item: (-item[1], item[0])))
 
 
@@ -154,11 +154,11 @@ def explore(
     some = _worth_keeping(pool, order, _groups(space, pool, distinct))
     place = np.empty(len(pool), dtype=np.int64)
     place[order] = np.arange(len(pool))
-    kept = order[np.unique(place[np.concatenate([front, some])])]
-    columns = space.take(pool.points[kept])
+    selected = order[np.unique(place[np.concatenate([front, some])])]
+    columns = space.take(pool.points[selected])
     scores = objective(columns)
     thinned = front[_evenly(len(front), FRONT_STORED)]
-    stored = np.flatnonzero(np.isin(kept, np.concatenate([thinned, some])))
+    stored = np.flatnonzero(np.isin(selected, np.concatenate([thinned, some])))
     trials_found = _frozen_trials(space, columns, scores, stored)
     with readable_errors(where):
         superseded = _store(study, trials_found)
@@ -167,7 +167,7 @@ def explore(
         space=space,
         columns=columns,
         scores=scores,
-        front=np.flatnonzero(np.isin(kept, front)),
+        front=np.flatnonzero(np.isin(selected, front)),
         evaluated=len(pool),
         feasible=int(np.count_nonzero(pool.excess == 0)),
         exact=exact,
@@ -217,11 +217,13 @@ def _open_study(
         held = [direction.name.lower() for direction in study.directions]
         names = study.metric_names
         if held != list(directions.values()) or names not in (None, list(directions)):
-            asked = ", ".join(f"{direction} {of}" for of, direction in directions.items())
+            requested = ", ".join(f"{direction} {of}" for of, direction in directions.items())
             holds = ", ".join(
                 f"{direction} {of}" for of, direction in zip(names or ["?"] * len(held), held, strict=True)
             )
-            raise InputError(f"study {name!r} is about other objectives ({holds}, not {asked}); choose another name")
+            raise InputError(
+                f"study {name!r} is about other objectives ({holds}, not {requested}); choose another name"
+            )
         if names is None:
             study.set_metric_names(list(directions))
     return study

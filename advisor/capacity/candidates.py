@@ -30,21 +30,21 @@ def kinds_of(
 ) -> list[tuple[Cluster, int | None, tuple[Note, ...]]]:
     """Of each kind of GPU a node, and the most GPUs there are; None: as many as it takes."""
     named: list[str | Cluster] = []
-    for each in [gpus] if isinstance(gpus, (str, Cluster)) else gpus:
-        named += each.split(",") if isinstance(each, str) else [each]
+    for name_or_cluster in [gpus] if isinstance(gpus, (str, Cluster)) else gpus:
+        named += name_or_cluster.split(",") if isinstance(name_or_cluster, str) else [name_or_cluster]
     if not named:
         raise InputError("no GPUs named; name some such as H100,H200 or 8xH100")
-    found: list[tuple[Cluster, int | None, tuple[Note, ...]]] = []
-    for each in named:
-        read = read_cluster(each, set_gpu)
+    clusters: list[tuple[Cluster, int | None, tuple[Note, ...]]] = []
+    for name_or_cluster in named:
+        read = read_cluster(name_or_cluster, set_gpu)
         cluster = read.value
-        if any(cluster.gpu.name == other.gpu.name for other, _, _ in found):
+        if any(cluster.gpu.name == other.gpu.name for other, _, _ in clusters):
             raise InputError(f"{cluster.gpu.name} is named twice; name each kind of GPU once")
-        if isinstance(each, str) and not _counted(each):
-            found.append((replace(cluster, gpus_per_node=cluster.gpu.gpus_per_node), None, read.notes))
+        if isinstance(name_or_cluster, str) and not _counted(name_or_cluster):
+            clusters.append((replace(cluster, gpus_per_node=cluster.gpu.gpus_per_node), None, read.notes))
         else:
-            found.append((replace(cluster, nodes=1), cluster.num_gpus, read.notes))
-    return found
+            clusters.append((replace(cluster, nodes=1), cluster.num_gpus, read.notes))
+    return clusters
 
 
 def _counted(text: str) -> bool:
@@ -78,27 +78,27 @@ def fleets_of(
     known = find_engine(base.engine).parallel
     experts = "tp" if model.moe_layers and "ep" in known else "none"
     engines: list[AggregatedServer | DisaggregatedServer] = []
-    for each in parallelisms(
+    for layout in parallelisms(
         model, node, max_pp=None if "pp" in known else 1, expert_parallel=cast("Any", experts)
     ):  # fmt: skip
-        if each.dp > 1 or node.gpus_per_node % (each.tp * each.pp):
+        if layout.dp > 1 or node.gpus_per_node % (layout.tp * layout.pp):
             continue
-        chosen = replace(base, tp=each.tp, pp=each.pp, ep=each.ep)
+        chosen = replace(base, tp=layout.tp, pp=layout.pp, ep=layout.ep)
         if memory(
             model, node, DeploymentArrays.of([resolve(chosen, model, node).value], model, node.gpu), chosen.engine
         ).fits[0]:
             engines.append(AggregatedServer.of(model, node, chosen, knowledge, serving))
     if apart:
         engines += [
-            DisaggregatedServer.of(each.multiplied(first), each.multiplied(second))
-            for each in [*engines]
+            DisaggregatedServer.of(replica.multiplied(first), replica.multiplied(second))
+            for replica in [*engines]
             for first, second in PROPORTIONS
-            if isinstance(each, AggregatedServer) and each.deployment.pp == each.deployment.ep == 1
-            if (first + second) * each.gpus <= node.num_gpus
+            if isinstance(replica, AggregatedServer) and replica.deployment.pp == replica.deployment.ep == 1
+            if (first + second) * replica.gpus <= node.num_gpus
         ]
-    found: list[ReplicaSizing] = []
+    fleets: list[ReplicaSizing] = []
     for engine in engines:
         most = MOST_REPLICAS if most_gpus is None else most_gpus // engine.gpus - spares
         if longest_request <= engine.longest and most >= 1:
-            found.append(ReplicaSizing(cluster=node, engine=engine, demand=demand, most=min(most, MOST_REPLICAS)))
-    return found
+            fleets.append(ReplicaSizing(cluster=node, engine=engine, demand=demand, most=min(most, MOST_REPLICAS)))
+    return fleets

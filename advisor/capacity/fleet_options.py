@@ -73,7 +73,7 @@ class Change:
 def row(option: FleetOption) -> dict[str, Any]:
     """One option as a flat row."""
     deployment = option.deployment
-    found: dict[str, Any] = {
+    cells: dict[str, Any] = {
         "gpu": option.gpu, "gpus": option.gpus, "replicas": option.replicas, "spares": option.spares,
         "engine": deployment.engine, "tp": deployment.tp, "pp": deployment.pp, "ep": deployment.ep, "prefill_replicas": option.prefill.dp if option.prefill else 0,
         "dtype": deployment.dtype, "kv_dtype": deployment.kv_dtype, "usd_per_hour": option.usd_per_hour,
@@ -81,10 +81,10 @@ def row(option: FleetOption) -> dict[str, Any]:
         "energy_j_per_token": option.energy_j_per_token,
     }  # fmt: skip
     for name, value in option.latencies.items():
-        found[name] = value
+        cells[name] = value
         if option.intervals:
-            found[f"{name}_low"], found[f"{name}_high"] = option.intervals[name]
-    return found | {
+            cells[f"{name}_low"], cells[f"{name}_high"] = option.intervals[name]
+    return cells | {
         "saturation_s": option.saturation_s, "utilisation": option.utilisation, "meets": option.meets,
         "provenance": option.provenance,
     }  # fmt: skip
@@ -130,7 +130,9 @@ class CapacityQuestion:
         losses = range(fleet.surely, fleet.most + 1)
         return (
             fleet.surely
-            + bisect.bisect_right(losses, worst, key=lambda each: self.loss(fleet, each, prices, least=True))
+            + bisect.bisect_right(
+                losses, worst, key=lambda replicas_tried: self.loss(fleet, replicas_tried, prices, least=True)
+            )
             - 1
         )
 
@@ -154,9 +156,9 @@ class CapacityQuestion:
 
     def change(self, fleet: ReplicaSizing, prices: Mapping[str, Price | None], what: str, factor: float) -> Change:
         """Of the same layout under a changed demand."""
-        asked = fleet.demand.times(**{what: factor})
-        too_long = asked.workload.input_len + asked.workload.output_len > min(asked.longest, fleet.engine.longest)
-        replicas = None if too_long else fleet.for_demand(asked).needed()
+        changed = fleet.demand.times(**{what: factor})
+        too_long = changed.workload.input_len + changed.workload.output_len > min(changed.longest, fleet.engine.longest)
+        replicas = None if too_long else fleet.for_demand(changed).needed()
         return Change(
             what=what, factor=factor, replicas=replicas,
             gpus=None if replicas is None else (replicas + self.spares) * fleet.gpus,
@@ -188,12 +190,12 @@ def best_of(
     heapq.heapify(queue)
     simulated = 0
     known: list[tuple[float, ...]] = []
-    found: list[tuple[tuple[float, ...], ReplicaSizing, int]] = []
-    while queue and len(found) < top:
+    ranked: list[tuple[tuple[float, ...], ReplicaSizing, int]] = []
+    while queue and len(ranked) < top:
         loss, i, stage, replicas = heapq.heappop(queue)
         fleet = fleets[i]
         if stage == true:
-            found.append((loss, fleet, replicas))
+            ranked.append((loss, fleet, replicas))
         elif stage == bound:
             if fleet.surely <= fleet.most:
                 heapq.heappush(queue, (question.loss(fleet, fleet.surely, prices, least=True), i, sure, fleet.surely))
@@ -210,7 +212,7 @@ def best_of(
                 course.offer(known[-1], question.told(fleet, needed, prices))
                 heapq.heappush(queue, (known[-1], i, true, needed))
     course.over = before + len(fleets)
-    return found
+    return ranked
 
 
 def layout_told(fleet: ReplicaSizing) -> str:
@@ -229,22 +231,24 @@ def nearest_of(
         carried = [(fleet.most_rate(fleet.most), -fleet.gpus, -i) for i, fleet in enumerate(able)]
         rate, _, place = max(carried)
         fleet = able[-place]
-        found = question.option(fleet, fleet.most, prices)
+        nearest = question.option(fleet, fleet.most, prices)
         needed = replace(fleet, most=MOST_REPLICAS).needed()
         relaxed = (
-            [f"a rate of at most {rate / (1.0 + headroom):.3g} requests/s on {found.gpus} x {found.gpu}"]
+            [f"a rate of at most {rate / (1.0 + headroom):.3g} requests/s on {nearest.gpus} x {nearest.gpu}"]
             if rate
             else []
         )
         if needed:
-            relaxed.append(f"{(needed + question.spares) * fleet.gpus} x {found.gpu} in place of at most {found.gpus}")
-        return fleet, found, tuple(relaxed)
-    fleet = min(fleets, key=lambda each: (each.alone.excess, each.gpus))
-    found = question.option(fleet, 1, prices, alone=True)
+            relaxed.append(
+                f"{(needed + question.spares) * fleet.gpus} x {nearest.gpu} in place of at most {nearest.gpus}"
+            )
+        return fleet, nearest, tuple(relaxed)
+    fleet = min(fleets, key=lambda candidate: (candidate.alone.excess, candidate.gpus))
+    nearest = question.option(fleet, 1, prices, alone=True)
     limits = {name: limit for name in LIMITS if (limit := getattr(fleet.demand.slo, name)) is not None}
     raised = [
         f"{name.removesuffix('_ms').upper()} of {math.ceil(10.0 * fleet.alone.upper[name]) / 10.0:g} ms in place of {limit:g}"
         for name, limit in limits.items()
         if fleet.alone.upper[name] > limit
     ]
-    return fleet, found, (f"limits that a request without any load can keep: at least {' and '.join(raised)}",)
+    return fleet, nearest, (f"limits that a request without any load can keep: at least {' and '.join(raised)}",)

@@ -47,9 +47,9 @@ def simulate_option(
     deployment = replace(option.deployment, dp=replicas)
     gpu = find_gpu(option.gpu).value
     node = min(gpu.gpus_per_node, deployment.num_gpus)
-    asked = found.workload.rate
-    assert asked is not None
-    rate = asked * (1.0 + found.headroom) if strained else asked
+    planned_rate = found.workload.rate
+    assert planned_rate is not None
+    rate = planned_rate * (1.0 + found.headroom) if strained else planned_rate
     return simulate(
         found.model,
         Cluster(gpu=gpu, gpus_per_node=node, nodes=math.ceil(deployment.num_gpus / node)),

@@ -73,8 +73,8 @@ class TrafficSpec:
                     (self.trace.input_len, self.trace.output_len), self.length_factors, strict=True
                 )
             )
-            asked = replace(self.trace, input_len=inputs, output_len=outputs)
-            return asked.at_rate(self.workload.rate).within(self.longest)
+            stretched = replace(self.trace, input_len=inputs, output_len=outputs)
+            return stretched.at_rate(self.workload.rate).within(self.longest)
         return open_loop(
             self.workload, duration_s=self.duration_s, longest=self.longest, seed=self.seed, spread=self.spread,
             burstiness=self.burstiness,
@@ -82,11 +82,11 @@ class TrafficSpec:
 
     def times(self, *, rate: float = 1.0, input_len: float = 1.0, output_len: float = 1.0) -> TrafficSpec:
         """The same with rate and lengths multiplied, and as many requests."""
-        asked = self.workload
-        assert asked.rate is not None
+        workload = self.workload
+        assert workload.rate is not None
         changed = replace(
-            asked, rate=asked.rate * rate, input_len=max(round(asked.input_len * input_len), 1),
-            output_len=max(round(asked.output_len * output_len), 1),
+            workload, rate=workload.rate * rate, input_len=max(round(workload.input_len * input_len), 1),
+            output_len=max(round(workload.output_len * output_len), 1),
         )  # fmt: skip
         factors = self.length_factors[0] * input_len, self.length_factors[1] * output_len
         return replace(self, workload=changed, duration_s=self.duration_s / rate, length_factors=factors)
@@ -254,7 +254,7 @@ class ReplicaSizing:
             for name in LIMITS:
                 if here[name] > 0 and there[name] > 0:
                     logs[name].append(math.log(there[name] / here[name]) ** 2)
-        return {name: math.sqrt(sum(each) / len(each)) if each else 0.0 for name, each in logs.items()}
+        return {name: math.sqrt(sum(squares) / len(squares)) if squares else 0.0 for name, squares in logs.items()}
 
     @cached_property
     def power(self) -> Power | None:
@@ -269,8 +269,8 @@ class ReplicaSizing:
         if not least:
             part, simulated = sample(self.traffic.at_rate(rate), replicas, self.engine.router, least=FEW)
             served = self.engine.served(part, self.times, simulated)
-        given = self.traffic if served is None else served
-        tokens = float(given.output_len.sum())
+        requests = self.traffic if served is None else served
+        tokens = float(requests.output_len.sum())
         gpu_s = self.gpus * (replicas + spares) * tokens / (rate * float(self.traffic.output_len.mean()))
         work = GpuWork(gpu_s=gpu_s, bytes=0.0, flops=0.0)
         if served is not None:

@@ -40,15 +40,15 @@ def export(
             raise InputError(f"nothing feasible to export; relax: {'; '.join(deployment.relaxations)}")
         deployment = deployment.best
     if isinstance(deployment, Estimate):
-        found, chosen, cluster = deployment.deployment, deployment.model, deployment.cluster
+        launched, chosen, cluster = deployment.deployment, deployment.model, deployment.cluster
         if not deployment.fits:
             raise InputError(f"{chosen.name} does not fit in {cluster} with this layout; nothing that could start")
         length, held = deployment.input_len + deployment.output_len, deployment.kv_capacity_tokens
         if held < length:
             raise InputError(f"{cluster} holds {held} tokens of KV cache in this layout; one request needs {length}")
-        if (found.max_model_len or 0) > held:
-            found = replace(found, max_model_len=None)
-        started = startable(found, chosen, cluster, held, length)
+        if (launched.max_model_len or 0) > held:
+            launched = replace(launched, max_model_len=None)
+        started = startable(launched, chosen, cluster, held, length)
         return render(started, chosen, cluster, format)
     if model is None or gpus is None:
         raise InputError(

@@ -100,24 +100,24 @@ class DeploymentSearch:
         """Valid layouts with the batches that may fit them, crossed with the other knobs that are open."""
         known = find_engine(self.engine).parallel
         experts = "tp" if self.model.moe_layers and "ep" in known else "none"
-        found = [
-            each
-            for each in parallelisms(
+        layouts = [
+            layout
+            for layout in parallelisms(
                 self.model,
                 self.cluster,
                 max_pp=None if "pp" in known else 1,
                 expert_parallel=cast("Any", experts),
                 fits=self._fits,
             )
-            if each.dp == 1 or "dp" in known
+            if layout.dp == 1 or "dp" in known
         ]
-        if not found:
+        if not layouts:
             tps = ", ".join(map(str, valid_tp(self.model, most=self.cluster.num_gpus)))
             raise InputError(
                 f"{self.model.name} has {self.model.num_attention_heads} attention heads and cannot be laid out on "
                 f"{self.cluster}; tensor parallel degrees that work: {tps}"
             )
-        axis = Axis.table(found, names=("tp", "pp", "dp", "ep"))
+        axis = Axis.table(layouts, names=("tp", "pp", "dp", "ep"))
         knobs = (
             Axis.of("dtype", self.dtypes),
             Axis.of("kv_dtype", self.kv_dtypes),
@@ -134,7 +134,7 @@ class DeploymentSearch:
         if self.workload.concurrency is not None:
             return [[max(math.ceil(self.workload.concurrency / int(dp)), 1)] for dp in axis.columns["dp"]]
         most = self._most_sequences(axis.columns)
-        grid = [batch_sizes(max(int(each), 1)) for each in most]
+        grid = [batch_sizes(max(int(count), 1)) for count in most]
         coarse = Space((axis.crossed("max_num_seqs", grid), *knobs))
         if coarse.size > REFINED:
             return grid
@@ -295,13 +295,13 @@ def checked(search: DeploymentSearch) -> tuple[DeploymentSearch, list[Note]]:
     dtypes: dict[str, None] = {}
     kv_dtypes: dict[str, None] = {}
     for dtype in search.dtypes:
-        found = [resolved(dtype, kv_dtype) for kv_dtype in search.kv_dtypes]
-        chosen = [each.value.dtype for each in found]
+        deployments = [resolved(dtype, kv_dtype) for kv_dtype in search.kv_dtypes]
+        chosen = [deployment.value.dtype for deployment in deployments]
         if len(set(chosen)) > 1:  # one cache decides the weights' format: every cache is tried with that one
-            decided = next(each for each in chosen if each != resolved(dtype, "auto").value.dtype)
-            found += [resolved(decided, kv_dtype) for kv_dtype in search.kv_dtypes]
-            found = [each for each in found if each.value.dtype == decided]
-        for each in found:
-            notes += [note for note in each.notes if note not in notes]
-            dtypes[each.value.dtype] = kv_dtypes[each.value.kv_dtype] = None
+            decided = next(dtype_read for dtype_read in chosen if dtype_read != resolved(dtype, "auto").value.dtype)
+            deployments += [resolved(decided, kv_dtype) for kv_dtype in search.kv_dtypes]
+            deployments = [deployment for deployment in deployments if deployment.value.dtype == decided]
+        for deployment in deployments:
+            notes += [note for note in deployment.notes if note not in notes]
+            dtypes[deployment.value.dtype] = kv_dtypes[deployment.value.kv_dtype] = None
     return replace(search, dtypes=tuple(dtypes), kv_dtypes=tuple(kv_dtypes)), notes

@@ -92,20 +92,20 @@ class Recommendation:
 def row(candidate: Estimate) -> dict[str, Any]:
     """One candidate as a flat row: layout, batch, metrics with their 90% ends, memory, cost, provenance."""
     deployment = candidate.deployment
-    found: dict[str, Any] = {
+    cells: dict[str, Any] = {
         "engine": deployment.engine, "dp": deployment.dp, "tp": deployment.tp, "pp": deployment.pp, "ep": deployment.ep,
         "gpus_used": deployment.num_gpus, "batch": candidate.batch, "dtype": deployment.dtype,
         "kv_dtype": deployment.kv_dtype, "max_num_batched_tokens": deployment.max_num_batched_tokens,
     }  # fmt: skip
     for metric in ("output_tok_s_per_gpu", "output_tok_s", "ttft_ms", "tpot_ms", "e2e_ms"):
         low, high = candidate.interval(metric)
-        found |= {metric: getattr(candidate, metric), f"{metric}_low": low, f"{metric}_high": high}
+        cells |= {metric: getattr(candidate, metric), f"{metric}_low": low, f"{metric}_high": high}
     used = candidate.memory["device"] - candidate.memory["reserved"] - candidate.memory["kv_cache"]
-    found |= {
+    cells |= {
         "memory_gib": used + candidate.memory["kv_cache"], "kv_capacity_tokens": candidate.kv_capacity_tokens,
         "usd_per_mtok": candidate.usd_per_mtok, "provenance": candidate.provenance,
     }  # fmt: skip
-    return found
+    return cells
 
 
 def recommend(
@@ -252,8 +252,8 @@ def check_question(workload: Workload, slo: Slo, objective: str) -> None:
         )
 
 
-def _budgets(given: int | Sequence[int] | None, default: int) -> tuple[int, ...]:
-    budgets = (default,) if given is None else tuple(given) if isinstance(given, Iterable) else (given,)
+def _budgets(requested: int | Sequence[int] | None, default: int) -> tuple[int, ...]:
+    budgets = (default,) if requested is None else tuple(requested) if isinstance(requested, Iterable) else (requested,)
     for budget in budgets:
         require_positive("max_num_batched_tokens", budget, most=2**24)
     return budgets

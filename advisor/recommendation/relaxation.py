@@ -17,18 +17,20 @@ MOST_GPUS = 1024
 
 def relaxations(search: DeploymentSearch) -> tuple[str, ...]:
     """What would make the question answerable, each alone, in numbers."""
-    found = [*_limit_relaxations(search), *_batch_relaxation(search)]
-    found += _format_relaxations(search)
+    changes = [*_limit_relaxations(search), *_batch_relaxation(search)]
+    changes += _format_relaxations(search)
     more = _more_gpus(search)
     if more:
-        found.append(more)
-    if not found:
-        found.append(f"nothing alone is enough: not {MOST_GPUS} GPUs, 8- or 4-bit weights, or any single limit lifted")
-    return tuple(found)
+        changes.append(more)
+    if not changes:
+        changes.append(
+            f"nothing alone is enough: not {MOST_GPUS} GPUs, 8- or 4-bit weights, or any single limit lifted"
+        )
+    return tuple(changes)
 
 
 def _limit_relaxations(search: DeploymentSearch) -> list[str]:
-    found = []
+    changes = []
     for metric in ("ttft_ms", "tpot_ms", "e2e_ms"):
         limit = getattr(search.slo, metric)
         if limit is None:
@@ -39,8 +41,8 @@ def _limit_relaxations(search: DeploymentSearch) -> list[str]:
         other = without.run()
         if other.feasible:
             value = float(other.scores.attributes[metric][0])
-            found.append(f"{metric.split('_')[0].upper()} limit of {_up(value)} ms instead of {limit:g} ms")
-    return found
+            changes.append(f"{metric.split('_')[0].upper()} limit of {_up(value)} ms instead of {limit:g} ms")
+    return changes
 
 
 def _batch_relaxation(search: DeploymentSearch) -> list[str]:
@@ -60,17 +62,17 @@ def _batch_relaxation(search: DeploymentSearch) -> list[str]:
 def _format_relaxations(search: DeploymentSearch) -> list[str]:
     engine = find_engine(search.engine)
     offered = engine.weight_formats(search.cluster.gpu)
-    found = []
+    changes = []
     for dtype in ("fp8", "int4"):
         if dtype in search.dtypes or dtype not in offered or search.model.quantization:
             continue
         try:
             other, _ = checked(replace(search, dtypes=(dtype,)))
             if _feasible(other):
-                found.append(f"{dtype} weights")
+                changes.append(f"{dtype} weights")
         except InputError:
             continue
-    return found
+    return changes
 
 
 def _more_gpus(search: DeploymentSearch) -> str:

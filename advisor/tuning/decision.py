@@ -97,12 +97,12 @@ class CandidateSet:
         of (..., metrics x n).
         """
         parts = np.split(logs, len(self.metrics), axis=-1)
-        found = parts[0] if self.metrics[0] == "output_tok_s" else -parts[0]
+        utility = parts[0] if self.metrics[0] == "output_tok_s" else -parts[0]
         if self.objective in ("throughput_per_gpu", "cost"):
-            found = found - np.log(self.gpus if which is None else self.gpus[which])
+            utility = utility - np.log(self.gpus if which is None else self.gpus[which])
         for part, limit in zip(parts[1:], self.limits.values(), strict=True):
-            found = found - TOO_SLOW * np.maximum(part - np.log(limit), 0.0)
-        return np.asarray(found)
+            utility = utility - TOO_SLOW * np.maximum(part - np.log(limit), 0.0)
+        return np.asarray(utility)
 
     def verdict(self, belief: Belief, *, seed: int = 0) -> Decision:
         """How sure it is which one is best."""
@@ -123,8 +123,8 @@ class CandidateSet:
         """Which keep all the limits as far as is known, shape (n,)."""
         mean, _ = belief.joint(belief.rows(self.points, self.metrics))
         parts = np.split(mean, len(self.metrics))[1:]
-        kept = [part <= np.log(limit) for part, limit in zip(parts, self.limits.values(), strict=True)]
-        return np.asarray(np.all(kept, axis=0) if kept else np.ones(len(self.points), dtype=bool))
+        within_limit = [part <= np.log(limit) for part, limit in zip(parts, self.limits.values(), strict=True)]
+        return np.asarray(np.all(within_limit, axis=0) if within_limit else np.ones(len(self.points), dtype=bool))
 
     def draws(self, belief: Belief, probes: Points, *, seed: int = 0) -> tuple[Array, Array]:
         """Utilities of the contenders, the deployments most likely to matter, shape (SAMPLES, n), and with them what
@@ -135,8 +135,8 @@ class CandidateSet:
         optimistic = utility.mean(axis=0) + 2.0 * utility.std(axis=0)
         chosen = np.sort(np.argsort(-optimistic)[:CONTENDERS])
         which = np.concatenate([chosen + k * len(self.points) for k in range(len(self.metrics))])
-        asked = belief.rows(probes, PHASES)
-        drawn = _drawn(*belief.joint(Rows.joined([rows.take(which), asked])), seed)
+        probe_rows = belief.rows(probes, PHASES)
+        drawn = _drawn(*belief.joint(Rows.joined([rows.take(which), probe_rows])), seed)
         shown = drawn[:, len(which) :].reshape(SAMPLES, 2, len(probes)).transpose(0, 2, 1)
         noise = np.random.default_rng(seed + 1).standard_normal(shown.shape) * np.array(REPEAT_NOISE)
         return self.utility(drawn[:, : len(which)], chosen), shown + noise

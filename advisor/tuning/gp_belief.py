@@ -63,7 +63,7 @@ class Points:
         )  # fmt: skip
         size = len(layout)
         batch, input_len, output_len = (
-            np.broadcast_to(np.asarray(each, dtype=float), (size,)) for each in (batch, input_len, output_len)
+            np.broadcast_to(np.asarray(values, dtype=float), (size,)) for values in (batch, input_len, output_len)
         )
         return cls(cost_model=cost_model, regime=regime, batch=batch, input_len=input_len, output_len=output_len)
 
@@ -126,12 +126,12 @@ class Rows:
 
     def covariance(self, other: Rows, prior: Array) -> Array:
         """Before any measurement; ``prior`` is that of the parameters. Shape (m, len(other))."""
-        found = self.slopes @ prior @ other.slopes.T
+        covariance = self.slopes @ prior @ other.slopes.T
         here = self.places.same(other.places)
         for phase in range(len(PHASES)):
             kernel = self.places.correlation(other.places, LENGTHS[phase], HERE[phase]) + HERE[phase] * here
-            found = found + np.outer(self.weights[:, phase], other.weights[:, phase]) * kernel
-        return np.asarray(found)
+            covariance = covariance + np.outer(self.weights[:, phase], other.weights[:, phase]) * kernel
+        return np.asarray(covariance)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,16 +165,16 @@ class Belief:
         known = ~np.isnan(measured).ravel()
         noise = (np.maximum(np.array(REPEAT_NOISE)[:, None], spread + np.zeros(len(points))) ** 2).ravel()[known]
         logs = np.log(measured.ravel()[known])
-        found, x = empty, prior.mean
+        belief, x = empty, prior.mean
         for _ in range(TURNS):
-            found = replace(found, x=x)
-            seen = found.rows(points, PHASES).take(known)
+            belief = replace(belief, x=x)
+            seen = belief.rows(points, PHASES).take(known)
             covariance = seen.covariance(seen, prior.covariance) + np.diag(noise)
             root = np.asarray(np.linalg.cholesky(covariance), dtype=np.float64)
-            found = replace(found, seen=seen, offset=logs - seen.mean, root=root)
-            pull = np.linalg.solve(root.T, np.linalg.solve(root, found.offset))
+            belief = replace(belief, seen=seen, offset=logs - seen.mean, root=root)
+            pull = np.linalg.solve(root.T, np.linalg.solve(root, belief.offset))
             x = prior.mean + prior.covariance @ (seen.slopes.T @ pull)
-        return found
+        return belief
 
     def rows(self, points: Points, metrics: Sequence[str]) -> Rows:
         """The logarithms of some of ``PhaseTimes``' metrics, one metric after another."""

@@ -162,7 +162,7 @@ def steps(
         if not upcoming:
             return
         loads, why, expected_s = upcoming, upcoming_why, wall_s(upcoming, bench.start_s)
-        trial = asking.ask({_name(each): len(each.seconds) for each in loads}) if asking else None
+        trial = asking.ask({_name(load): len(load.seconds) for load in loads}) if asking else None
         began_s = bench.passed_s
         known += bench.run(loads)
         took_s = bench.passed_s - began_s
@@ -171,13 +171,13 @@ def steps(
 def worth_most(stakes: CandidateSet, belief: Belief, bench: MeasurementBench, seed: int) -> Round:
     """The round that is worth most for a second; an empty one if there is time for none."""
     waiting = bench.waiting()
-    asked = [(each.deployment, shape) for each in waiting for shape in each.shapes]
-    if not asked:
+    batches = [(candidate.deployment, shape) for candidate in waiting for shape in candidate.shapes]
+    if not batches:
         return Round()
     points = stakes.points.cost_model
-    probes = Points.of_shapes(points.model, points.cluster, asked)
+    probes = Points.of_shapes(points.model, points.cluster, batches)
     prospects = Prospects(*stakes.draws(belief, probes, seed=seed))
-    places = {((deployment.tp, deployment.pp), shape): i for i, (deployment, shape) in enumerate(asked)}
+    places = {((deployment.tp, deployment.pp), shape): i for i, (deployment, shape) in enumerate(batches)}
     return best_round(waiting, prospects, places, start_s=bench.start_s, gpus=bench.gpus, most_s=bench.left_s)
 
 
@@ -191,17 +191,17 @@ def unconfirmed(
     order = np.argsort(-verdict.utility)
     tops = list(dict.fromkeys(layouts[i] for i in order))[:CONFIRMED]
     measured = {(run.tp, run.pp) for run in runs if not run.oom}
-    waiting = {each.layout: each for each in bench.waiting()}
-    found: list[Candidate] = []
+    waiting = {candidate.layout: candidate for candidate in bench.waiting()}
+    confirming: list[Candidate] = []
     for layout in tops:
         load = waiting.get(layout)
-        if layout in measured or load is None or load.gpus > bench.gpus - sum(each.gpus for each in found):
+        if layout in measured or load is None or load.gpus > bench.gpus - sum(chosen.gpus for chosen in confirming):
             continue
         at = next(i for i in order if layouts[i] == layout)
         one = load.only([min(load.shapes, key=lambda shape: _distance(stakes, at, shape))])
         if wall_s([one], bench.start_s) <= bench.left_s:
-            found.append(one)
-    return tuple(found)
+            confirming.append(one)
+    return tuple(confirming)
 
 
 def _distance(stakes: CandidateSet, row: int, shape: Shape) -> float:
@@ -213,16 +213,16 @@ def _distance(stakes: CandidateSet, row: int, shape: Shape) -> float:
 
 def _together(loads: Sequence[Candidate], confirming: Sequence[Candidate], bench: MeasurementBench) -> bool:
     """Whether there is time for the loads and what confirms the best layout after them."""
-    covered = {each.layout for each in loads}
-    rest = [each for each in confirming if each.layout not in covered]
+    covered = {load.layout for load in loads}
+    rest = [load for load in confirming if load.layout not in covered]
     return not rest or wall_s(loads, bench.start_s) + wall_s(rest[:1], bench.start_s) <= bench.left_s
 
 
 def wall_s(loads: Sequence[Candidate], start_s: float) -> float:
     """Seconds until the last of the loads has ended, which run side by side."""
-    return max((start_s + sum(each.seconds.values()) for each in loads), default=0.0)
+    return max((start_s + sum(load.seconds.values()) for load in loads), default=0.0)
 
 
-def _name(each: Candidate) -> str:
-    tp, pp = each.layout
+def _name(candidate: Candidate) -> str:
+    tp, pp = candidate.layout
     return f"tp{tp}pp{pp}"

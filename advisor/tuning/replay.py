@@ -33,21 +33,21 @@ compiler are imported, vLLM's workers as well."""
 @cache
 def startups() -> Mapping[tuple[str, str, int, int], float]:
     """Recorded seconds of engine start-up by engine, model and layout (``catalog/data/memory``)."""
-    found: dict[tuple[str, str, int, int], float] = {}
+    seconds: dict[tuple[str, str, int, int], float] = {}
     for path in sorted((DATA / "memory").glob("*.csv")):
         with path.open(encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
                 key = (path.name.split("-")[0], row["model"], int(row["tp"]), int(row["pp"]))
-                found[key] = max(found.get(key, 0.0), float(row["startup_s"] or 0.0))
-    return found
+                seconds[key] = max(seconds.get(key, 0.0), float(row["startup_s"] or 0.0))
+    return seconds
 
 
 def once(runs: Sequence[Measurement]) -> dict[tuple[int, int], dict[Shape, Measurement]]:
     """The runs by (tp, pp) and shape; of several alike the last."""
-    found: dict[tuple[int, int], dict[Shape, Measurement]] = defaultdict(dict)
+    by_layout: dict[tuple[int, int], dict[Shape, Measurement]] = defaultdict(dict)
     for run in runs:
-        found[run.tp, run.pp][run.batch, run.input_len, run.output_len] = run
-    return found
+        by_layout[run.tp, run.pp][run.batch, run.input_len, run.output_len] = run
+    return by_layout
 
 
 def _resolved(run: Measurement, model: Model, cluster: Cluster) -> Deployment:
@@ -103,25 +103,25 @@ class Replay:
         return self._budget_s - self._passed_s
 
     def waiting(self) -> list[Candidate]:
-        return [each for each in self._waiting if each.seconds]
+        return [candidate for candidate in self._waiting if candidate.seconds]
 
     def run(self, loads: Sequence[Candidate]) -> list[Measurement]:
         """What the loads measured, as far as the budget goes."""
-        found, longest = [], 0.0
+        measured, longest = [], 0.0
         for load in loads:
             passed = self._start_s[load.layout]
             for shape, seconds in load.shapes.items():
                 passed += seconds
                 if passed <= self.left_s:
-                    found.append(self._runs[load.layout][shape])
+                    measured.append(self._runs[load.layout][shape])
             longest = max(longest, passed)
         self._passed_s = min(self._passed_s + longest, self._budget_s)
         done = {load.layout: load.seconds for load in loads}
         self._waiting = [
-            each.only([shape for shape in each.seconds if shape not in done.get(each.layout, {})])
-            for each in self._waiting
+            candidate.only([shape for shape in candidate.seconds if shape not in done.get(candidate.layout, {})])
+            for candidate in self._waiting
         ]
-        return found
+        return measured
 
 
 def recorded_stakes(

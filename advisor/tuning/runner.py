@@ -50,11 +50,11 @@ class Machine:
         return math.inf if budget_s is None else PLANNED * budget_s - self.passed_s
 
     def waiting(self) -> list[Candidate]:
-        found = [
-            each.only([shape for shape in each.shapes if (*each.layout, shape) not in self._tried])
-            for each in self.measurable.undone()
+        untried = [
+            candidate.only([shape for shape in candidate.shapes if (*candidate.layout, shape) not in self._tried])
+            for candidate in self.measurable.undone()
         ]
-        return [each for each in found if each.seconds]
+        return [candidate for candidate in untried if candidate.seconds]
 
     def run(self, loads: Sequence[Candidate]) -> list[Measurement]:
         self._tried |= {(*each.layout, shape) for each in loads for shape in each.shapes}
@@ -64,18 +64,20 @@ class Machine:
         before = {run.run_id for run in ready.runs()}
         measured = ready.run(watch=self._watch(ready), say=self._say, again=self._ran)
         self._ran = True
-        found = [run for run in measured if run.run_id not in before]
-        for name, why in impossible(found).items():
+        new_runs = [run for run in measured if run.run_id not in before]
+        for name, why in impossible(new_runs).items():
             self._say(f"{name} is not believed: {why}")
         if failed := ready.failed():
             self.failed += failed
             # a layout that fails with one batch fails with the others: it is given up
-            alive = {(run.tp, run.pp) for run in found}
+            alive = {(run.tp, run.pp) for run in new_runs}
             given_up = [
-                each for each in self.measurable.loads if each.layout in {load.layout for load in loads} - alive
+                candidate
+                for candidate in self.measurable.loads
+                if candidate.layout in {load.layout for load in loads} - alive
             ]
-            self._tried |= {(*each.layout, shape) for each in given_up for shape in each.shapes}
-        return found
+            self._tried |= {(*candidate.layout, shape) for candidate in given_up for shape in candidate.shapes}
+        return new_runs
 
 
 def _key(run: Measurement) -> tuple[int, int, Shape]:

@@ -211,10 +211,12 @@ def tune(
     able = probe_candidates(
         model, gpus, question=question, budget_s=budget_s, device=device, out=out, store=store, began=began
     )
-    layouts = [each.layout for each in able.loads]
+    layouts = [load.layout for load in able.loads]
     if not layouts:
         raise NothingFits(f"nothing can be measured: {'; '.join(able.left_out)}")
-    stakes = candidate_set(search, [each for each in degrees if each in layouts], regime=regime, compiled=compiled)
+    stakes = candidate_set(
+        search, [degree for degree in degrees if degree in layouts], regime=regime, compiled=compiled
+    )
     mine, others = own_runs(able)
     machine = Machine(able, mine, watch=watch, say=say)
     prior = prior_of(start, others, model=able.model.name, engine=search.engine, gpu=gpu)
@@ -272,8 +274,8 @@ def _search(
     if regime not in REGIMES:
         raise InputError(f"regime is {regime!r:.40}; it must be {' or '.join(REGIMES)}")
     check_question(workload, slo, objective)
-    found = read_model(model)
-    check_lengths(found.value, workload.input_len, workload.output_len, None)
+    resolved = read_model(model)
+    check_lengths(resolved.value, workload.input_len, workload.output_len, None)
     if max_batch is not None:
         require_positive("max_batch", max_batch, most=65536)
     cluster = read_target(gpus, device=device).cluster
@@ -284,7 +286,7 @@ def _search(
             f"there is no price for {cluster.gpu.name}; give one with price (--price, dollars per GPU-hour)"
         )
     search = DeploymentSearch(
-        model=found.value, cluster=cluster, workload=workload, slo=slo, objective=objective, engine=kind.name,
+        model=resolved.value, cluster=cluster, workload=workload, slo=slo, objective=objective, engine=kind.name,
         dtypes=(dtype,), kv_dtypes=("auto",), budgets=(kind.batch_defaults(cluster.gpu).max_num_batched_tokens,),
         max_model_len=None, gpu_memory_utilization=0.9, offload=0.0, max_batch=max_batch or MOST_SEQUENCES,
         knowledge=Evidence.of(None, engine=kind.name, gpu=cluster.gpu), price=offer,
@@ -318,7 +320,7 @@ def _choices(
         rows.setdefault(layouts[i], int(i))
     now, before = (_metrics(stakes, each, list(rows.values()), search.engine) for each in (belief, blank))
     within = stakes.within(belief)
-    found = []
+    choices = []
     for k, ((tp, pp), i) in enumerate(rows.items()):
         wanted = search.deployment(
             {
@@ -328,7 +330,7 @@ def _choices(
             }
         )  # fmt: skip
         held = int(stakes.points.cost_model.memory.kv_capacity_tokens[i])
-        found.append(
+        choices.append(
             TuningChoice(
                 deployment=startable(wanted, search.model, search.cluster, held, search.length),
                 batch=int(stakes.points.batch[i]),
@@ -337,7 +339,7 @@ def _choices(
                 feasible=bool(within[i]), metrics=now[k], before=before[k],
             )
         )  # fmt: skip
-    return tuple(found)
+    return tuple(choices)
 
 
 def _metrics(
@@ -368,12 +370,12 @@ def _metrics(
 
 def _relaxations(nearest: TuningChoice, slo: Slo) -> tuple[str, ...]:
     """The limits that the nearest deployment breaks, and what it needs."""
-    found = []
+    changes = []
     for metric, limit in limits_of(slo).items():
         value = nearest.metrics[metric][0]
         if value > limit:
-            found.append(f"{metric.removesuffix('_ms').upper()} limit of {math.ceil(value)} ms instead of {limit:g}")
-    return tuple(found)
+            changes.append(f"{metric.removesuffix('_ms').upper()} limit of {math.ceil(value)} ms instead of {limit:g}")
+    return tuple(changes)
 
 
 def _round(stakes: CandidateSet, step: TuningStep) -> dict[str, Any]:
@@ -386,8 +388,8 @@ def _round(stakes: CandidateSet, step: TuningStep) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _load(each: Candidate) -> dict[str, Any]:
-    return {"tp": each.layout[0], "pp": each.layout[1], "shapes": [list(shape) for shape in each.shapes]}
+def _load(candidate: Candidate) -> dict[str, Any]:
+    return {"tp": candidate.layout[0], "pp": candidate.layout[1], "shapes": [list(shape) for shape in candidate.shapes]}
 
 
 def _told(stakes: CandidateSet, step: TuningStep) -> str:

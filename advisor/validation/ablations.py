@@ -43,8 +43,8 @@ def ablations(
     ``noise_of``: as ``residuals.fit_residuals`` takes it.
     """
     variants = (WHOLE, NO_KERNELS, APART, POOLED, NO_RUNS)
-    found = Parallel(n_jobs=jobs)(delayed(_errors)(name, fitted, kernels, judged, noise_of) for name in variants)
-    return {name: errors for each in found for name, errors in each.items()}
+    by_variant = Parallel(n_jobs=jobs)(delayed(_errors)(name, fitted, kernels, judged, noise_of) for name in variants)
+    return {name: errors for variants_errors in by_variant for name, errors in variants_errors.items()}
 
 
 def _errors(
@@ -71,7 +71,7 @@ def _marginals(
     if variant == APART:
 
         def alone(engine: str, gpu: str) -> ParameterPosterior:
-            own = [each for each in parts if (each.engine, each.cluster.gpu.name) == (engine, gpu)]
+            own = [group for group in parts if (group.engine, group.cluster.gpu.name) == (engine, gpu)]
             return update(analytic_marginal(), own) if own else analytic_marginal()
 
         return alone

@@ -34,18 +34,20 @@ def baselines(fitted: Sequence[RunGroup], judged: Sequence[RunGroup]) -> dict[st
     floors, seen = _floors(judged), _floors(fitted)
     known = _targets(fitted)
     efficiency = np.array([_median_gap(known[:, k], seen[:, k]) for k in range(len(METRICS))])
-    found = {ROOFLINE: floors, SCALED: floors + efficiency, NEAREST: _nearest(fitted, judged, known)}
+    log_predictions = {ROOFLINE: floors, SCALED: floors + efficiency, NEAREST: _nearest(fitted, judged, known)}
     if find_spec("sklearn") is not None:
         from sklearn.ensemble import GradientBoostingRegressor, RandomForestRegressor  # an extra
 
-        found[FOREST] = _learned(lambda: RandomForestRegressor(n_estimators=100, random_state=0), fitted, judged, known)
-        found[BOOSTED] = _learned(
+        log_predictions[FOREST] = _learned(
+            lambda: RandomForestRegressor(n_estimators=100, random_state=0), fitted, judged, known
+        )
+        log_predictions[BOOSTED] = _learned(
             lambda: GradientBoostingRegressor(n_estimators=200, max_depth=4, random_state=0),
             fitted,
             judged,
             known,
         )
-    return {name: _checks(judged, logs) for name, logs in found.items()}
+    return {name: _checks(judged, logs) for name, logs in log_predictions.items()}
 
 
 def _floors(groups: Sequence[RunGroup]) -> Array:
@@ -122,18 +124,18 @@ def _learned(
 
 
 def _checks(groups: Sequence[RunGroup], logs: Array) -> list[Check]:
-    found, row = [], 0
+    checks, row = [], 0
     for group in groups:
         for m, run in enumerate(group.runs):
             for k, metric in enumerate(METRICS):
                 measured, log = float(group.measured[k, m]), float(logs[row, k])
                 if not (math.isnan(measured) or math.isnan(log)):
                     value = math.exp(log)
-                    found.append(
+                    checks.append(
                         Check(
                             run=run, engine=group.engine, metric=metric, split="not fitted", measured=measured,
                             predicted=value, low=value, high=value,
                         )
                     )  # fmt: skip
             row += 1
-    return found
+    return checks

@@ -60,13 +60,13 @@ def trials(kinds: Iterable[str] = tuple(LEFT_OUT), engine: str = "vllm", gpu: st
         if (run.engine, run.gpu, run.role, run.regime) == (engine, gpu, "fit", "static")
         and run.compiled and not run.oom and not run.offload
     ]  # fmt: skip
-    found = []
+    results = []
     for kind in kinds:
         is_of = LEFT_OUT[kind]
-        kept = update(analytic_marginal(), fitted_part(group_runs(run for run in runs if not is_of(run))))
+        posterior = update(analytic_marginal(), fitted_part(group_runs(run for run in runs if not is_of(run))))
         out = fitted_part(group_runs(run for run in runs if is_of(run)))
-        found += [_trial(kind, metric, kept, out) for metric in METRICS]
-    return found
+        results += [_trial(kind, metric, posterior, out) for metric in METRICS]
+    return results
 
 
 def _trial(kind: str, metric: str, marginal: ParameterPosterior, out: Sequence[RunGroup]) -> Trial:
@@ -74,10 +74,10 @@ def _trial(kind: str, metric: str, marginal: ParameterPosterior, out: Sequence[R
 
     def within(blind: bool) -> tuple[Array, Array]:
         believed = replace(marginal, seen=None) if blind else marginal
-        errors = [each for each in errors_of(out, lambda *_: believed) if each.metric == metric]
-        scales = [surrogate.scale("calibrated", each.engine, each.scale_name) for each in errors]
+        errors = [error for error in errors_of(out, lambda *_: believed) if error.metric == metric]
+        scales = [surrogate.scale("calibrated", error.engine, error.scale_name) for error in errors]
         half = [s.quantile(LEVEL) * e.sigma(s.noise) for e, s in zip(errors, scales, strict=True)]
-        return np.array([each.residual for each in errors]), np.array(half)
+        return np.array([error.residual for error in errors]), np.array(half)
 
     residuals, half = within(blind=False)
     _, half_before = within(blind=True)
@@ -92,10 +92,10 @@ def main() -> None:
     print(
         f"{'left out':38s} {'metric':11s} {'runs':>4s} {'error':>6s} {'90% held':>9s} {'+-':>5s}   {'else held':>9s} {'+-':>5s}"
     )
-    for each in trials():
+    for trial in trials():
         print(
-            f"{each.kind:38s} {each.metric:11s} {each.runs:4d} {each.error:6.1%} {each.held:9.0%} {each.width:5.0%}"
-            f"   {each.held_before:9.0%} {each.width_before:5.0%}"
+            f"{trial.kind:38s} {trial.metric:11s} {trial.runs:4d} {trial.error:6.1%} {trial.held:9.0%} {trial.width:5.0%}"
+            f"   {trial.held_before:9.0%} {trial.width_before:5.0%}"
         )
 
 

@@ -63,8 +63,8 @@ def digest() -> str:
 
 def holdout_errors() -> HoldoutErrors | None:
     """What ships; None where it is about another surrogate than the one that ships."""
-    found = HoldoutErrors.from_json(SHIPPED.read_text(encoding="utf-8"))
-    return found if found.surrogate == digest() else None
+    errors = HoldoutErrors.from_json(SHIPPED.read_text(encoding="utf-8"))
+    return errors if errors.surrogate == digest() else None
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -81,10 +81,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         replace(row, group={"split": row.group["split"], "engine": "all", "metric": row.group["metric"]})
         for row in summarised(checks, ("split", "metric"))
     ]
-    found = HoldoutErrors(
+    errors = HoldoutErrors(
         date=datetime.now(UTC).date().isoformat(), surrogate=digest(), rows=(*every, *summarised(checks, KEYS)),
     )  # fmt: skip
-    chosen.out.write_text(found.to_json(), encoding="utf-8")
+    chosen.out.write_text(errors.to_json(), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -74,16 +74,16 @@ def memory_errors() -> list[PartError]:
     runs = _runs_by_load()
     with PARTS.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    found: list[PartError] = []
+    errors: list[PartError] = []
     for load, members in groupby(rows, key=lambda row: row["load"]):
         if not load.endswith("-threshold"):
-            found += _of_load(load, list(members), [run for run in runs[load] if not run.oom], gpu)
-    return found
+            errors += _of_load(load, list(members), [run for run in runs[load] if not run.oom], gpu)
+    return errors
 
 
 def memory_thresholds() -> list[ThresholdFound]:
     """Of every shipped load whose threshold was looked for."""
-    gpu, found = find_gpu(GPU).value, []
+    gpu, thresholds = find_gpu(GPU).value, []
     for load, runs in _runs_by_load().items():
         if load.endswith("-threshold"):
             run = next(run for run in runs if not run.oom)
@@ -91,17 +91,17 @@ def memory_thresholds() -> list[ThresholdFound]:
                 find_model(run.model).value, gpu, _resolved(run), run.input_len, run.output_len
             )  # fmt: skip
             failed = min(run.batch for run in runs if run.oom)
-            found.append(ThresholdFound(name=load, predicted=batch, ran=run.batch, failed=failed))
-    return found
+            thresholds.append(ThresholdFound(name=load, predicted=batch, ran=run.batch, failed=failed))
+    return thresholds
 
 
 def _runs_by_load() -> dict[str, list[Measurement]]:
     """In the order in which they were measured; only those of today's engine."""
-    found: dict[str, list[Measurement]] = defaultdict(list)
+    by_load: dict[str, list[Measurement]] = defaultdict(list)
     for run in shipped_runs():
         if run.engine == "torch" and "-early-" not in run.run_id:
-            found[run.run_id.rsplit("-b", 1)[0]].append(run)
-    return found
+            by_load[run.run_id.rsplit("-b", 1)[0]].append(run)
+    return by_load
 
 
 def _resolved(run: Measurement) -> Deployment:
@@ -153,9 +153,9 @@ def _of_runs(
     for run, count in zip(runs, streams, strict=True):
         kv_tokens = int(firsts[0]["kv_tokens"])
         used = memory_use(model, gpu, deployment, run.batch, run.input_len, kv_tokens=kv_tokens, streams=count)
-        most = [max(before, each.activations_gib) for before, each in zip(most, used, strict=True)]
+        most = [max(before, stage.activations_gib) for before, stage in zip(most, used, strict=True)]
         if run.peak_memory_gib is not None:
-            yield error("peak", run.peak_memory_gib, max(each.total_gib for each in used), run.run_id)
+            yield error("peak", run.peak_memory_gib, max(stage.total_gib for stage in used), run.run_id)
     for row, activations in zip(firsts, most, strict=True):
         yield error("activations", float(row["peak_activation_gib"]), activations)
 
@@ -176,12 +176,14 @@ def main() -> int:
     print(f"{'part':12} {'role':9} {'n':>4} {'mean':>7} {'worst':>7}  of")
     for part in ("weights", "kv_tokens", "activations", "peak"):
         for role in ("fit", "validate"):
-            chosen = [each for each in errors if (each.part, each.role) == (part, role)]
-            worst = max(chosen, key=lambda each: abs(each.relative))
-            mean = sum(abs(each.relative) for each in chosen) / len(chosen)
+            chosen = [part_error for part_error in errors if (part_error.part, part_error.role) == (part, role)]
+            worst = max(chosen, key=lambda part_error: abs(part_error.relative))
+            mean = sum(abs(part_error.relative) for part_error in chosen) / len(chosen)
             print(f"{part:12} {role:9} {len(chosen):4} {mean:7.2%} {abs(worst.relative):7.2%}  {worst.name}")
-    for found in memory_thresholds():
-        print(f"{found.name}: batch {found.predicted} predicted, {found.ran} ran, {found.failed} did not")
+    for threshold in memory_thresholds():
+        print(
+            f"{threshold.name}: batch {threshold.predicted} predicted, {threshold.ran} ran, {threshold.failed} did not"
+        )
     return 0
 
 

@@ -180,11 +180,11 @@ def coverage_interval(clusters: Sequence[Sequence[bool]]) -> tuple[float, float]
         share = hits.sum() / sizes.sum()
         # No spread to resample: the rule of three, with clusters as the units.
         return (max(0.0, 1.0 - 3.0 / len(clusters)), 1.0) if share else (0.0, min(1.0, 3.0 / len(clusters)))
-    found = bootstrap(
+    interval = bootstrap(
         (hits, sizes), lambda h, n, axis=-1: h.sum(axis=axis) / n.sum(axis=axis), paired=True, vectorized=True,
         n_resamples=2000, method="percentile", rng=np.random.default_rng(0),
     ).confidence_interval  # fmt: skip
-    return float(found.low), float(found.high)
+    return float(interval.low), float(interval.high)
 
 
 def shipped_check(error: PredictionError, surrogate: Surrogate) -> Check:

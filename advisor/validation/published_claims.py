@@ -97,11 +97,11 @@ def small_gpu_claims(surrogate: Surrogate) -> list[PublishedClaim]:
     most = np.minimum(
         max_concurrency(model, memory(model, cluster, layout), layout, np.full(len(layout), 256.0)), 256.0
     )
-    found = Prediction.of(
+    prediction = Prediction.of(
         model, cluster, replace(layout, max_num_seqs=most), batch=most, input_len=128, output_len=128, regime="steady",
         parameters=marginal.parameters,
     )  # fmt: skip
-    total = dict(zip(SMALL_GPU_LAYOUTS, found.times.output_tok_s.tolist(), strict=True))
+    total = dict(zip(SMALL_GPU_LAYOUTS, prediction.times.output_tok_s.tolist(), strict=True))
     per_gpu = {layout: value / (layout[0] * layout[1]) for layout, value in total.items()}
     gain = per_gpu[2, 1] / per_gpu[1, 1] - 1.0
     batches = dict(zip(SMALL_GPU_LAYOUTS, most.astype(int).tolist(), strict=True))

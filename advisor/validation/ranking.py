@@ -128,10 +128,10 @@ class Ranking:
         return asdict(self)
 
 
-def rankings(found: Iterable[RankedChoice]) -> tuple[Ranking, ...]:
+def rankings(ranked: Iterable[RankedChoice]) -> tuple[Ranking, ...]:
     """By split and objective."""
     groups: dict[tuple[str, str], list[RankedChoice]] = defaultdict(list)
-    for choice in found:
+    for choice in ranked:
         groups[choice.split, choice.objective].append(choice)
     return tuple(_ranking(key, members) for key, members in sorted(groups.items()))
 

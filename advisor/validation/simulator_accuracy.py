@@ -78,13 +78,13 @@ class Comparison:
 def compare(runs: Iterable[Measurement], requests: Iterable[Request], *, draws: int = 8) -> list[Comparison]:
     """All quantities of the runs that have requests; intervals are points without ``draws``."""
     by_run = defaultdict(list)
-    for each in requests:
-        by_run[each.run_id].append(each)
-    found = []
+    for request in requests:
+        by_run[request.run_id].append(request)
+    comparisons = []
     for run in runs:
         if run.run_id in by_run:
-            found += _compare(run, sorted(by_run[run.run_id], key=lambda each: each.arrival_s), draws)
-    return found
+            comparisons += _compare(run, sorted(by_run[run.run_id], key=lambda request: request.arrival_s), draws)
+    return comparisons
 
 
 def _compare(run: Measurement, requests: Sequence[Request], draws: int) -> list[Comparison]:
@@ -92,7 +92,7 @@ def _compare(run: Measurement, requests: Sequence[Request], draws: int) -> list[
     deployment = replace(run.deployment, max_model_len=None)  # it may exceed a model's positions, with dummy weights
     facts = json.loads(run.fingerprint)
     arrival, first, last, inputs, outputs = (
-        np.array([getattr(each, name) for each in requests], dtype=float)
+        np.array([getattr(request, name) for request in requests], dtype=float)
         for name in ("arrival_s", "ttft_ms", "e2e_ms", "input_len", "output_len")
     )
     if run.regime == "open":
@@ -102,7 +102,7 @@ def _compare(run: Measurement, requests: Sequence[Request], draws: int) -> list[
         )  # fmt: skip
     else:
         traffic = _same_loop(run, facts)
-    found = simulate(run.model, cluster, deployment=deployment, trace=traffic, draws=draws)
+    simulation = simulate(run.model, cluster, deployment=deployment, trace=traffic, draws=draws)
     several = outputs > 1
     tpot = (last - first)[several] / (outputs - 1)[several]
     real = {
@@ -110,12 +110,12 @@ def _compare(run: Measurement, requests: Sequence[Request], draws: int) -> list[
         for name, values in (("tpot_ms", tpot), ("ttft_ms", first), ("e2e_ms", last))
         for percentile in (50, 95)
     }
-    real[RATE], completed = _completed(run, found, arrival + last * 1e-3)
+    real[RATE], completed = _completed(run, simulation, arrival + last * 1e-3)
     plain = _without_queues(run, cluster, real[RATE])
     return [
         Comparison(
             run=run, quantity=name, measured=real[name], without_queues=plain[name.partition(" ")[0]],
-            simulated=completed if name == RATE else _simulated(found.served, name), interval=_interval(found, name, completed),
+            simulated=completed if name == RATE else _simulated(simulation.served, name), interval=_interval(simulation, name, completed),
         )
         for name in QUANTITIES
     ]  # fmt: skip
@@ -145,25 +145,25 @@ def _simulated(served: RequestResults | StreamingStatistics, name: str) -> float
     return served.percentile(metric, float(percentile))
 
 
-def _interval(found: Simulation, name: str, completed: float) -> tuple[float, float]:
+def _interval(simulation: Simulation, name: str, completed: float) -> tuple[float, float]:
     """Where arrivals are given the rate of completions hardly depends on times; the interval is that of the run's rate."""
-    if found.scale is None:
-        return (completed, completed) if name == RATE else (_simulated(found.served, name),) * 2
+    if simulation.scale is None:
+        return (completed, completed) if name == RATE else (_simulated(simulation.served, name),) * 2
     if name == RATE:
-        low, high = found.interval(RATE)
-        return completed * low / found.completed_s, completed * high / found.completed_s
+        low, high = simulation.interval(RATE)
+        return completed * low / simulation.completed_s, completed * high / simulation.completed_s
     metric, _, statistic = name.partition(" ")
-    return found.interval(metric, statistic)
+    return simulation.interval(metric, statistic)
 
 
-def _completed(run: Measurement, found: Simulation, ends: Array) -> tuple[float, float]:
+def _completed(run: Measurement, simulation: Simulation, ends_s: Array) -> tuple[float, float]:
     """Requests completed a second, measured and simulated: until the last one where they came as they came, where a
     number was kept by the tokens that came, for the run's requests leave out those that were first.
     """
     if run.regime == "open":
-        return len(ends) / float(ends.max()), len(found.served) / found.served.end_s
+        return len(ends_s) / float(ends_s.max()), len(simulation.served) / simulation.served.end_s
     assert run.output_tok_s
-    return run.output_tok_s / run.output_len, found.output_tok_s / run.output_len
+    return run.output_tok_s / run.output_len, simulation.output_tok_s / run.output_len
 
 
 def _without_queues(run: Measurement, cluster: Cluster, rate: float) -> dict[str, float]:
@@ -203,13 +203,13 @@ class Judgement:
 def judgements(comparisons: Iterable[Comparison]) -> dict[tuple[str, str, str], Judgement]:
     """By role, regime and quantity."""
     groups = defaultdict(list)
-    for each in comparisons:
-        groups[each.run.role, each.run.regime, each.quantity].append(each)
+    for comparison in comparisons:
+        groups[comparison.run.role, comparison.run.regime, comparison.quantity].append(comparison)
     return {
         key: Judgement(
-            error=float(np.mean([abs(each.error) for each in group])),
-            baseline=float(np.mean([abs(each.baseline_error) for each in group])),
-            held=float(np.mean([each.held for each in group])), width=float(np.mean([each.width for each in group])),
+            error=float(np.mean([abs(comparison.error) for comparison in group])),
+            baseline=float(np.mean([abs(comparison.baseline_error) for comparison in group])),
+            held=float(np.mean([comparison.held for comparison in group])), width=float(np.mean([comparison.width for comparison in group])),
             runs=len(group),
         )
         for key, group in groups.items()
@@ -218,16 +218,16 @@ def judgements(comparisons: Iterable[Comparison]) -> dict[tuple[str, str, str], 
 
 def shipped(*, draws: int = 8) -> list[Comparison]:
     """Of the runs and requests that ship."""
-    requests = [each for path in sorted((DATA / "requests").glob("*.csv")) for each in read_requests(path)]
+    requests = [request for path in sorted((DATA / "requests").glob("*.csv")) for request in read_requests(path)]
     return compare(shipped_runs(), requests, draws=draws)
 
 
 def main() -> None:
     """Print measured and simulated values of every run, and the mean errors beside the targets."""
-    found = shipped()
+    comparisons = shipped()
     by_run = defaultdict(list)
-    for each in found:
-        by_run[each.run.run_id].append(each)
+    for comparison in comparisons:
+        by_run[comparison.run.run_id].append(comparison)
     print(f"{'role':9}{'regime':7}{'model':14}{'load':>9}" + "".join(f"{name:>24}" for name in QUANTITIES))
     print(" " * 39 + f"{'measured  sim.  error':>24}" * len(QUANTITIES))
     for group in sorted(
@@ -235,18 +235,23 @@ def main() -> None:
     ):
         run = group[0].run
         load = f"{run.rate:.1f}/s" if run.rate else f"{run.batch}"
-        cells = "".join(f"{each.measured:10.4g}{each.simulated:8.4g}{each.error:+6.0%}" for each in group)
+        cells = "".join(
+            f"{comparison.measured:10.4g}{comparison.simulated:8.4g}{comparison.error:+6.0%}" for comparison in group
+        )
         print(f"{run.role:9}{run.regime:7}{run.model.rsplit('/', 1)[-1][-13:]:14}{load:>9}{cells}")
     print("\nmean absolute error; in brackets without queues; target; 90% intervals that held, and their mean width")
-    for (role, regime, quantity), judged in sorted(judgements(found).items()):
+    for (role, regime, quantity), judged in sorted(judgements(comparisons).items()):
         target = f"{TARGETS[quantity]:.0%}" if quantity in TARGETS else "-"
         print(
             f"{role:9}{regime:7}{quantity:12}{judged.error:8.1%}  ({judged.baseline:7.1%})  {target:>4}  {judged.held:5.0%} "
             f"{judged.width:5.0%}   {judged.runs} runs"
         )
     for role in ("fit", "validate"):
-        those = [each for each in found if each.run.role == role]
-        held, width = np.mean([each.held for each in those]), np.mean([each.width for each in those])
+        those = [comparison for comparison in comparisons if comparison.run.role == role]
+        held, width = (
+            np.mean([comparison.held for comparison in those]),
+            np.mean([comparison.width for comparison in those]),
+        )
         print(f"{role:9}all {len(those)} intervals: {held:.0%} held, {width:.0%} wide in the mean")
 
 

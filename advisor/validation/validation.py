@@ -172,9 +172,9 @@ def validate(
     judged = list(shipped_runs() if runs is None else runs)
     left_out: dict[str, int] = {}
     if published is not None:
-        found = read_published(Path(published))
-        judged += found.runs
-        left_out = found.left_out
+        published_runs = read_published(Path(published))
+        judged += published_runs.runs
+        left_out = published_runs.left_out
     model = surrogate or shipped_surrogate()
     groups = list(group_runs(judged))
     checks = [shipped_check(error, model) for error in errors_of(groups, model.marginal)]
@@ -218,21 +218,21 @@ def validate(
 
 def _rivals(errors: dict[str, list[tuple[str, Measurement, str, float]]]) -> tuple[Rival, ...]:
     """By method, engine, parallelism and metric."""
-    found = []
+    rivals = []
     for name, each in errors.items():
         groups: dict[tuple[str, str, str], list[float]] = defaultdict(list)
         for engine, run, metric, error in each:
             if metric in COMPARED:
                 groups[engine, "PP" if run.pp > 1 else "TP", metric].append(error)
         for (engine, parallel, metric), values in sorted(groups.items()):
-            found.append(
+            rivals.append(
                 Rival(
                     name=name, engine=engine, parallel=parallel, metric=metric, checks=len(values),
                     mean_error=float(np.mean(np.abs(values))), median_error=float(np.median(np.abs(values))),
                     bias=float(np.median(values)),
                 )
             )  # fmt: skip
-    return tuple(found)
+    return tuple(rivals)
 
 
 def cross_checks(errors: Sequence[PredictionError], in_sample: Sequence[PredictionError]) -> list[Check]:
