@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from advisor.cli.commands.recommend_command import nothing_feasible
-from advisor.cli.options.evidence import Evidence
+from advisor.cli.options.evidence import EvidenceOptions
 from advisor.cli.options.hardware import Hardware
 from advisor.cli.options.layout import ChosenLayout
 from advisor.cli.options.output import ExportOutput
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def export(
-    *, hardware: Hardware, requests: InFlight, limits: MeanLimits, search: Goal, layout: ChosenLayout, evidence: Evidence,
+    *, hardware: Hardware, requests: InFlight, limits: MeanLimits, search: Goal, layout: ChosenLayout, evidence: EvidenceOptions,
     output: ExportOutput,
 ) -> None:  # fmt: skip
     """Write the command line or manifest that starts a deployment.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from advisor.cli.options.imports import Facts, ImportOutput, Kept
+from advisor.cli.options.imports import ImportFacts, ImportKept, ImportOutput
 from advisor.cli.output import progress, show, write
 from catalog.schema import InputError
 
@@ -25,7 +25,7 @@ Files = Annotated[
 ]
 
 
-def import_(*, files: Files = None, facts: Facts, kept: Kept, output: ImportOutput) -> None:
+def import_(*, files: Files = None, facts: ImportFacts, kept: ImportKept, output: ImportOutput) -> None:
     """Take over benchmarks of other programs.
 
     Reads results of vLLM's benchmarks (latency, throughput, serve, sweep), sglang.bench_serving, GuideLLM, AIPerf,

@@ -10,7 +10,7 @@ from catalog.schema import InputError
 if TYPE_CHECKING:
     from advisor.calibration.surrogate import Surrogate
 
-PANEL = "Evidence and prices"
+PANEL = "EvidenceOptions and prices"
 RUNS = flag("--runs", metavar="FILE")
 
 
@@ -29,7 +29,7 @@ def read_fit(path: str | None) -> Surrogate | None:
 
 
 @group(PANEL)
-class Evidence:
+class EvidenceOptions:
     """What an answer stands on."""
 
     runs: Annotated[list[str] | None, RUNS] = None
@@ -56,7 +56,7 @@ class Evidence:
 
 
 @group(PANEL)
-class PricedEvidence(Evidence):
+class PricedEvidence(EvidenceOptions):
     """What an answer stands on, and the price of a GPU."""
 
     price: Annotated[float | None, flag("--price", metavar="USD")] = None
@@ -72,7 +72,7 @@ class Offers(PricedEvidence):
 
 
 @group(PANEL)
-class SimulatedEvidence(Evidence):
+class SimulatedEvidence(EvidenceOptions):
     """What a simulation stands on, and how often it is drawn."""
 
     draws: Annotated[int, flag("--draws", metavar="N")] = 8

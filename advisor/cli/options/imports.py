@@ -10,7 +10,7 @@ from advisor.cli.options.output import Wide
 
 
 @group("What the files do not say")
-class Facts:
+class ImportFacts:
     """Facts of the runs that a file leaves out."""
 
     gpu: Annotated[str | None, flag("--gpu", metavar="NAME")] = None
@@ -69,7 +69,7 @@ class Facts:
 
 
 @group("Where it is kept")
-class Kept:
+class ImportKept:
     """Where imported runs are kept, and for what."""
 
     role: Annotated[str | None, flag("--role", metavar="ROLE")] = None
