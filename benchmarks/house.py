@@ -8,7 +8,7 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-import networkx
+import networkx as nx
 
 PACKAGES = ("catalog", "probes", "search", "advisor", "app")
 PRESENTATION = re.compile(r"app/|advisor/(cli|render|report)/")
@@ -22,10 +22,10 @@ def modules(folder: Path) -> dict[str, ast.Module]:
     return {path.relative_to(folder).as_posix(): ast.parse(path.read_text(encoding="utf-8")) for path in paths}
 
 
-def imports(trees: dict[str, ast.Module]) -> networkx.DiGraph:
+def imports(trees: dict[str, ast.Module]) -> nx.DiGraph:
     """Return which file imports which, those for type checkers only among them."""
     files = {path.removesuffix(".py").removesuffix("/__init__").replace("/", "."): path for path in trees}
-    graph = networkx.DiGraph()
+    graph = nx.DiGraph()
     graph.add_nodes_from(trees)
     for path, tree in trees.items():
         for node in ast.walk(tree):
@@ -58,7 +58,7 @@ def counts(folder: Path) -> dict[str, str]:
             elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 long += (node.end_lineno or 0) - node.lineno > LONG
     graph = imports(trees)
-    circles = [part for part in networkx.strongly_connected_components(graph) if len(part) > 1]
+    circles = [part for part in nx.strongly_connected_components(graph) if len(part) > 1]
     rooms = {path: "/".join(path.split("/")[:2]) if path.count("/") > 1 else path for path in graph}
     arrows = {(rooms[a], rooms[b]) for a, b in graph.edges if rooms[a] != rooms[b]}
     return {
