@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import os
 import secrets
+from dataclasses import is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast, get_type_hints
 
 from catalog.names import suggestion
 from catalog.schema import InputError
@@ -99,7 +100,7 @@ def _line(problem: Any, kind: Any) -> str:
     field = " ".join(place) or "it"
     match problem["type"]:
         case "missing" | "missing_argument" | "missing_keyword_only_argument":
-            return f"{field} is missing"
+            return f"{field} is missing{_form(kind, place)}"
         case "unexpected_keyword_argument":
             known = [name for name in getattr(kind, "__dataclass_fields__", ()) if len(place) == 1]
             hint = suggestion(place[-1], known, otherwise=f"fields: {', '.join(known)}" if known else "")
@@ -108,4 +109,12 @@ def _line(problem: Any, kind: Any) -> str:
             must = problem["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
         case name:
             must = EXPECTED.get(name) or problem["msg"].removeprefix("Input should be ")
-    return f"{field} is {problem['input']!r:.60}; it must be {must}"
+    return f"{field} is {problem['input']!r:.60}; it must be {must}{_form(kind, place)}"
+
+
+def _form(kind: Any, place: list[str]) -> str:
+    """Return what the items of a list look like, where its field's description says so."""
+    if not (place and is_dataclass(kind)):
+        return ""
+    extras = getattr(get_type_hints(kind, include_extras=True).get(place[0]), "__metadata__", ())
+    return next((f"; each is {extra.description}" for extra in extras if getattr(extra, "description", None)), "")
