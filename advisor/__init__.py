@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from advisor.benchmarking.benchmark_plan import ProbeQuestion
     from advisor.benchmarking.probe_api import prepare_probe, probe
     from advisor.calibration.importing import Import, import_runs, read_import
-    from advisor.calibration.intervals import Regime
     from advisor.calibration.surrogate import Surrogate
     from advisor.calibration.user_fit import fit
     from advisor.capacity.capacity_plan import CapacityPlan, plan
@@ -83,7 +82,6 @@ __all__ = [
     "ProbeQuestion",
     "Progress",
     "Recommendation",
-    "Regime",
     "Simulation",
     "Slo",
     "Surrogate",
@@ -117,7 +115,6 @@ __all__ = [
 ]
 
 _HOMES = {
-    "advisor.calibration.intervals": ("Regime",),
     "catalog.prices": ("read_prices",),
     "advisor.validation.holdout": ("holdout_errors",),
     "advisor.validation.prediction_errors": ("Check", "ErrorSummary"),

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import advisor
-    from advisor import Regime
+    from advisor.render.vocabulary import Regime
 
 REGIMES: dict[str, Regime] = {"kept in flight": "steady", "all at once": "static"}
 DEGREES = (1, 2, 4, 8, 16)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
+import secrets
+from dataclasses import is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast, get_type_hints
 
 from catalog.names import suggestion
 from catalog.schema import InputError
@@ -58,30 +59,29 @@ def checked(kind: type[T], value: Any, where: str) -> T:
         raise InputError(f"{where}: it is nested too deeply, or is no plain text, number or list") from error
 
 
-def write_whole(path: str | Path, text: str) -> None:
-    """Write ``text`` to a file that, whatever happens meanwhile, holds all of it or what it held before.
+def write_whole(path: str | Path, content: str | bytes) -> None:
+    """Write a file that, whatever happens meanwhile, holds all of ``content`` or what it held before.
 
     Raises:
         OSError, ValueError: it cannot be written.
 
     """
-    place = Path(path)
+    data = content.encode() if isinstance(content, str) else content
+    place = Path(path).resolve()
     if place.exists() and not place.is_file():  # a pipe or a device, such as /dev/stdout
-        place.write_text(text, encoding="utf-8")
+        place.write_bytes(data)
         return
-    place = place.resolve()
-    mode = place.stat().st_mode & 0o777 if place.exists() else 0o666 & ~_umask()
-    descriptor, name = tempfile.mkstemp(dir=place.parent, prefix=f".{place.name[:50]}-")
+    beside = place.with_name(f".{place.name[:50]}.{secrets.token_hex(4)}")
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
+        with beside.open("xb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        Path(name).chmod(mode)
-        Path(name).replace(place)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+        if place.exists():
+            beside.chmod(place.stat().st_mode & 0o777)
+        beside.replace(place)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 @cache
@@ -100,7 +100,7 @@ def _line(problem: Any, kind: Any) -> str:
     field = " ".join(place) or "it"
     match problem["type"]:
         case "missing" | "missing_argument" | "missing_keyword_only_argument":
-            return f"{field} is missing"
+            return f"{field} is missing{_form(kind, place)}"
         case "unexpected_keyword_argument":
             known = [name for name in getattr(kind, "__dataclass_fields__", ()) if len(place) == 1]
             hint = suggestion(place[-1], known, otherwise=f"fields: {', '.join(known)}" if known else "")
@@ -109,10 +109,12 @@ def _line(problem: Any, kind: Any) -> str:
             must = problem["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
         case name:
             must = EXPECTED.get(name) or problem["msg"].removeprefix("Input should be ")
-    return f"{field} is {problem['input']!r:.60}; it must be {must}"
+    return f"{field} is {problem['input']!r:.60}; it must be {must}{_form(kind, place)}"
 
 
-def _umask() -> int:
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
+def _form(kind: Any, place: list[str]) -> str:
+    """Return what the items of a list look like, where its field's description says so."""
+    if not (place and is_dataclass(kind)):
+        return ""
+    extras = getattr(get_type_hints(kind, include_extras=True).get(place[0]), "__metadata__", ())
+    return next((f"; each is {extra.description}" for extra in extras if getattr(extra, "description", None)), "")

@@ -32,8 +32,7 @@ SHAPES = (
 
 Count = Annotated[int, Field(gt=0, le=10**12)]
 Seconds = Annotated[float, Field(gt=0, le=1e9)]
-Shapes = tuple[tuple[Count, Count, Count], ...]
-"""(batch, input_len, output_len) each."""
+Shapes = Annotated[tuple[tuple[Count, Count, Count], ...], Field(description="[batch, input_len, output_len]")]
 NamePart = Annotated[str, StringConstraints(pattern=r"^[^/\\\x00-\x1f]{0,100}$")]
 """A part of a file's name: no slash leads out of the folder."""
 

@@ -11,13 +11,14 @@ import hashlib
 import itertools
 import math
 import time
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
+from pydantic import Field
 
-from catalog.schema import InputError, require_positive
-from catalog.tables import construct
+from catalog.borders import checked
+from catalog.schema import InputError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -37,24 +38,32 @@ LOW_IDS = 1000
 """Low ids are special tokens; a model may treat them in its own way."""
 
 
+Tokens = Annotated[int, Field(gt=0, le=10**9)]
+Positive = Annotated[float, Field(gt=0, le=1e9)]
+Requests = Annotated[
+    tuple[tuple[Annotated[float, Field(ge=0, le=1e9)], Tokens, Tokens], ...],
+    Field(description="[arrival_s, input_len, output_len]"),
+]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrafficProfile:
     """The traffic of one run. Exactly one of ``concurrency``, ``rate``, ``share`` and ``requests`` is given."""
 
-    input_len: int
-    output_len: int
-    """Mean lengths, tokens."""
-    seconds: float
+    input_len: Tokens
+    output_len: Tokens
+    """Mean lengths."""
+    seconds: Positive
     """How long requests are begun."""
-    spread: float = 0.0
+    spread: Annotated[float, Field(ge=0, le=3)] = 0.0
     """Coefficient of variation of both lengths, each log-normal and independent; 0: all are alike."""
-    concurrency: int | None = None
+    concurrency: Annotated[int, Field(gt=0, le=10**6)] | None = None
     """Requests in flight, closed loop."""
-    rate: float | None = None
+    rate: Positive | None = None
     """Requests a second, open loop."""
-    share: float | None = None
+    share: Positive | None = None
     """The rate as a share of the most that a closed loop before it in the same load completed, with the same lengths."""
-    requests: tuple[tuple[float, int, int], ...] = ()
+    requests: Requests = ()
     """A trace: arrival in seconds, ascending, input and output length of each request; a longer one than the engine takes
     is cut short."""
     seed: int = 0
@@ -73,46 +82,22 @@ class TrafficProfile:
 
 
 def read_offer(entry: Any, where: str) -> TrafficProfile:
-    """An offer as a plan writes it down: an object with the fields of ``TrafficProfile``.
+    """Return an offer as a plan writes it down: an object with the fields of ``TrafficProfile``.
 
     Raises:
         InputError: a field is missing, unknown or impossible.
 
     """
-    if not isinstance(entry, dict):
-        raise InputError(f"{where}: {entry!r:.60} is no offer; it must be an object such as {{'rate': 4, ...}}")
-    plain: TrafficProfile = construct(
-        TrafficProfile, {name: value for name, value in entry.items() if name != "requests"}, where
-    )
-    offer = replace(plain, requests=_requests(entry.get("requests", []), where))
-    for name in ("input_len", "output_len"):
-        require_positive(f"{where}: {name}", getattr(offer, name))
-    require_positive(f"{where}: seconds", offer.seconds, whole=False)
+    offer = checked(TrafficProfile, entry, where)
     chosen = [name for name in ("concurrency", "rate", "share", "requests") if getattr(offer, name) not in (None, ())]
     if len(chosen) != 1:
         some = " and ".join(chosen) or "none"
         raise InputError(f"{where} has {some} of concurrency, rate, share, requests; it must have one")
-    if offer.requests:
-        return offer
-    require_positive(f"{where}: {chosen[0]}", getattr(offer, chosen[0]), whole=chosen[0] == "concurrency")
-    if not 0 <= offer.spread <= 3:
-        raise InputError(f"{where}: spread is {offer.spread:g}; it must be from 0 to 3")
+    arrivals = [arrival_s for arrival_s, _, _ in offer.requests]
+    for number, (before, after) in enumerate(itertools.pairwise(arrivals), 2):
+        if after < before:
+            raise InputError(f"{where} request {number}: arrival_s is {after:g}; it must be at least {before:g}")
     return offer
-
-
-def _requests(rows: Any, where: str) -> tuple[tuple[float, int, int], ...]:
-    found: list[tuple[float, int, int]] = []
-    for number, row in enumerate(rows if isinstance(rows, list) else [rows], 1):
-        place = f"{where} request {number}"
-        if not isinstance(row, list) or len(row) != 3:
-            raise InputError(f"{place} is {row!r:.60}; it must be [arrival_s, input_len, output_len]")
-        last = found[-1][0] if found else 0.0
-        if isinstance(row[0], bool) or not isinstance(row[0], (int, float)) or not last <= row[0] < math.inf:
-            raise InputError(f"{place}: arrival_s is {row[0]!r:.40}; it must be a number of seconds, at least {last:g}")
-        for name, value in zip(("input_len", "output_len"), row[1:], strict=True):
-            require_positive(f"{place}: {name}", value)
-        found.append((float(row[0]), int(row[1]), int(row[2])))
-    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

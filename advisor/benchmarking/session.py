@@ -27,6 +27,7 @@ from advisor.benchmarking.engines import (
     version_notes,
     worker,
 )
+from catalog.borders import write_whole
 from catalog.schema import Cluster, InputError
 from probes.file_lock import take_lock
 
@@ -188,9 +189,7 @@ class ProbeSession:
         path = self.config.out / "plans" / f"{hashlib.sha256(text.encode()).hexdigest()[:12]}.json"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            whole = path.with_suffix(f".{os.getpid()}")
-            whole.write_text(text, encoding="utf-8")
-            whole.replace(path)
+            write_whole(path, text)
         except OSError as error:
             raise InputError(f"cannot write {path}: {error.strerror}") from error
         return path

@@ -54,6 +54,8 @@ NEAR = 0.3
 """Correlation from which a run counts as near."""
 MOST_RUNS = 400
 """Of one model; of more the latest. The solution takes milliseconds."""
+MOST_LOG = 50.0
+"""Size of a logarithm beyond which nothing was measured."""
 AT_A_TIME = 4_000_000
 """Kernel values held at once."""
 
@@ -216,8 +218,9 @@ class Residuals:
         whole = rows.ndim == 2 and rows.shape[1] == len(AXES) + len(KINDS) and 0 < len(rows) <= MOST_RUNS
         if not (whole and residual.shape == (len(PHASES), len(rows)) and noise.shape == (len(PHASES), 2)):
             raise ValueError("places, residuals and noise of one length expected")
-        if not (np.isfinite(rows).all() and np.isfinite(noise).all() and (noise > 0).all()) or np.isinf(residual).any():
-            raise ValueError("finite numbers expected")
+        near = (np.abs(rows[:, : len(AXES)]) <= MOST_LOG).all() and not (np.abs(residual) > MOST_LOG).any()
+        if not (near and np.isfinite(rows).all() and (noise > 0).all() and (noise <= MOST_LOG).all()):
+            raise ValueError("logarithms of sizes and times that can be expected")
         return cls.of(
             engine=str(body["engine"]), gpu=str(body["gpu"]), model=str(body["model"]),
             sizes={str(name): float(size) for name, size in body["sizes"].items()},

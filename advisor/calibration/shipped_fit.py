@@ -333,7 +333,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sources = tuple(sorted({run.source for run in runs if run.role == "fit"}))
     surrogate = calibrate(runs, sources=sources, jobs=chosen.jobs)
     chosen.out.parent.mkdir(parents=True, exist_ok=True)
-    chosen.out.write_text(surrogate.to_json() + "\n", encoding="utf-8")
+    surrogate.write(chosen.out)
     for (provenance, engine, metric), scale in sorted(surrogate.scales.items()):
         print(
             f"{provenance:12s} {engine:14s} {metric:22s} noise {scale.noise:.3f}  q90 {scale.quantile(0.9):5.2f}  runs {scale.runs}"

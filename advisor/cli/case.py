@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from catalog.borders import write_whole
 from catalog.schema import InputError
 
 SCHEMA = 1
@@ -48,6 +49,6 @@ def write_case(path: str, answer: dict[str, Any]) -> None:
     }
     text = PASSWORD.sub(r"\1***@", as_json(case)).replace(str(Path.home()), "~")
     try:
-        Path(path).write_text(text, encoding="utf-8")
+        write_whole(path, text)
     except OSError as error:
         raise InputError(f"cannot write --case {path}: {error.strerror}") from error

@@ -20,6 +20,7 @@ from advisor.render.facts import facts_of
 from advisor.render.numbers import share, short
 from advisor.render.plots import check_plots, draw
 from advisor.render.series import cases, gib_sent, tok_s_per_gpu
+from catalog.borders import write_whole
 from catalog.runs import read_runs, shipped_runs
 from catalog.schema import InputError
 
@@ -58,7 +59,7 @@ def findings(runs: Iterable[Measurement], folder: Path) -> list[Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         figures = draw([chart for _, (chart, _) in found if chart], folder)
-        page.write_text("\n".join(parts), encoding="utf-8")
+        write_whole(page, "\n".join(parts))
     except OSError as error:
         raise InputError(f"cannot write the findings to {folder}: {error.strerror}") from error
     return [page, *figures]

@@ -14,6 +14,7 @@ from advisor.render.plots import USUAL as USUAL_POINTS
 from advisor.render.validations import ranking_columns, rival_columns, summary_columns
 from advisor.validation.prediction_errors import USUAL, Check
 from advisor.validation.published_claims import layer_split_runs
+from catalog.borders import write_whole
 from catalog.schema import InputError
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def judgement(found: Validation, folder: Path, *, by: Sequence[str] = USUAL) -> 
         for path, (title, figure) in zip(paths, figures.values(), strict=True):
             figure.savefig(path, dpi=DPI, metadata={"Software": None, "Title": title})
         images = {title: path.read_bytes() for path, (title, _) in zip(paths, figures.values(), strict=True)}
-        page.write_text(_page(found, by, images), encoding="utf-8")
+        write_whole(page, _page(found, by, images))
     except OSError as error:
         raise InputError(f"cannot write the report to {folder}: {error.strerror}") from error
     return [page, *paths]

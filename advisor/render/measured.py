@@ -25,6 +25,7 @@ from advisor.render.series import (
     tok_s_per_gpu,
 )
 from advisor.render.tables import ESSENTIAL, Column, drawn, markdown
+from catalog.borders import write_whole
 from catalog.schema import InputError, Measurement
 
 if TYPE_CHECKING:
@@ -56,9 +57,9 @@ def report(runs: Iterable[Measurement], folder: Path) -> list[Path]:
     summary, table = folder / "summary.md", folder / "runs.csv"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        table.write_text(as_csv(_fields(members)), encoding="utf-8")
+        write_whole(table, as_csv(_fields(members)))
         figures = draw(found, folder)
-        summary.write_text(_summary(members, found), encoding="utf-8")
+        write_whole(summary, _summary(members, found))
     except OSError as error:
         raise InputError(f"cannot write the report to {folder}: {error.strerror}") from error
     return [summary, table, *figures]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from advisor.render.plots import DPI, check_plots
 from advisor.render.tables import markdown
+from catalog.borders import write_whole
 from catalog.schema import InputError
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
-            (folder / name).write_bytes(content)
+            write_whole(folder / name, content)
     except OSError as error:
         raise InputError(f"cannot write the report to {folder}: {error.strerror or error}") from error
     return [folder / name for name in files]

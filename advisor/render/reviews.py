@@ -16,6 +16,7 @@ from advisor.render.traffic_figures import (
     sensitivity_figure,
     timeline_figure,
 )
+from catalog.borders import write_whole
 from catalog.schema import InputError
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def draw_traffic(found: Sequence[Simulation], path: Path) -> Path:
     """
     image = png(latency_figure(found))
     try:
-        path.write_bytes(image)
+        write_whole(path, image)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}") from error
     return path

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from advisor.calibration.intervals import Regime as Regime
     from catalog.schema import Deployment
 
 GOALS = {

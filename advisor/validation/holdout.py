@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from advisor.calibration.surrogate import SHIPPED as SURROGATE
 from advisor.validation.prediction_errors import ErrorSummary, summarised
+from catalog.borders import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     errors = HoldoutErrors(
         date=datetime.now(UTC).date().isoformat(), surrogate=digest(), rows=(*every, *summarised(checks, KEYS)),
     )  # fmt: skip
-    chosen.out.write_text(errors.to_json(), encoding="utf-8")
+    write_whole(chosen.out, errors.to_json())
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ def test_predictions_stand_beside_the_runs_that_the_fit_has_not_seen(page):
 
 def test_what_was_left_out_of_fits_is_shown_with_its_date(page, monkeypatch):
     found = HoldoutErrors.from_json(SHIPPED.read_text(encoding="utf-8"))
-    monkeypatch.setattr("app.evidence_judged.shipped_left_out", lambda: found)
+    monkeypatch.setattr("app.evidence_judged.holdout_errors", lambda: found)
     test = page("evidence", view="Predicted and measured", by_engine="vllm")
     assert not test.exception
     shown = test.dataframe[1].value
@@ -77,7 +77,7 @@ def test_what_was_left_out_of_fits_is_shown_with_its_date(page, monkeypatch):
     assert sorted(shown["Runs"]) == sorted(row.checks for row in wanted)
     assert list(shown["Left out"].unique()) == ["model", "GPU", "engine"]
     assert f"on {found.date}" in text(test)
-    monkeypatch.setattr("app.evidence_judged.shipped_left_out", lambda: None)
+    monkeypatch.setattr("app.evidence_judged.holdout_errors", lambda: None)
     test.run()
     assert "Worked out by advisor validate" in text(test)
 

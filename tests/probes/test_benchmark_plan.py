@@ -28,7 +28,10 @@ def test_thresholds_and_agreement_are_shared_or_a_loads_own(tmp_path):
     [
         ({"thresholds": 64}, r"thresholds is 64; it must be a list"),
         ({"thresholds": [64, 128, 128]}, r"thresholds 1 is 64; it must be a list"),
-        ({"thresholds": [[0, 128, 128]]}, r"thresholds 1 1 is 0; it must be greater than 0"),
+        (
+            {"thresholds": [[0, 128, 128]]},
+            r"thresholds 1 1 is 0; it must be greater than 0; each is \[batch, input_len, output_len\]",
+        ),
         ({"prefix": ["a"]}, r"prefix is \['a'\]; it must be text"),
         (
             {"prefix": "x/../../../escaped"},

@@ -121,7 +121,7 @@ def test_names_tell_offers_apart():
 @pytest.mark.parametrize(
     ("entry", "words"),
     [
-        (3, "is no offer"),
+        (3, "it is 3; it must be an object"),
         ({"input_len": 1, "output_len": 1, "seconds": 1}, "has none of concurrency, rate, share"),
         ({"input_len": 1, "output_len": 1, "seconds": 1, "rate": 1.0, "concurrency": 2}, "concurrency and rate"),
         ({"input_len": 0, "output_len": 1, "seconds": 1, "rate": 1.0}, "input_len"),

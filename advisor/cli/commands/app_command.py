@@ -27,7 +27,7 @@ Host = Annotated[
     ),
 ]
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 """Where the packages lie, this one among them."""
 MAIN = ROOT / "app" / "main.py"
 SETTINGS = {

@@ -94,11 +94,12 @@ def test_a_trace_takes_the_place_of_poisson_arrivals_and_stands_in_the_plan(tmp_
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
-        ([[0, 5]], r"request 1 is \[0, 5\]; it must be \[arrival_s, input_len, output_len\]"),
-        ([[1, 5, 5], [0.5, 5, 5]], "request 2: arrival_s is 0.5; it must be a number of seconds, at least 1"),
-        ([[float("nan"), 5, 5]], "request 1: arrival_s is nan"),
-        ([[0, 5, 0]], "request 1: output_len is 0; it must be a whole number above 0"),
-        ("all", "request 1 is 'all'"),
+        ([[0, 5]], r"requests 1 3 is missing; each is \[arrival_s, input_len, output_len\]"),
+        ([[1, 5, 5], [0.5, 5, 5]], "request 2: arrival_s is 0.5; it must be at least 1"),
+        ([[float("nan"), 5, 5]], "requests 1 1 is nan; it must be a finite number"),
+        ([[0, 5, 0]], "requests 1 3 is 0; it must be greater than 0"),
+        ("all", "requests is 'all'; it must be a list"),
+        ([[10**400, 5, 5]], "requests 1 1 is 1000"),
     ],
 )
 def test_requests_that_cannot_be_are_refused(rows, words):

@@ -228,7 +228,8 @@ def test_own_runs_correct_their_own_model(home):
 @pytest.mark.parametrize(
     "broken",
     [{"places": [[1.0]]}, {"residual": [[0.1], [0.1, 0.2]]}, {"noise": [[0.0, 1.0], [1.0, 1.0]]}, {"sizes": [1]},
-     {"places": [[0.0] * 13] * (MOST_RUNS + 1)}, {"residual": "x"}],
+     {"places": [[0.0] * 13] * (MOST_RUNS + 1)}, {"residual": "x"},
+     {"residual": [[60.0], [0.1]]}, {"noise": [[1e300, 1.0], [1.0, 1.0]]}],
 )  # fmt: skip
 def test_damaged_residuals_are_refused_in_one_line(broken):
     body = json.loads(replace(SHIPPED, residuals=(residuals_at([16, 32], 0.1),)).to_json())

@@ -352,7 +352,8 @@ REFUSALS = [
     ({"slo": Slo(ttft_ms=math.nan)}, "ttft_ms is nan"), ({"slo": Slo(ttft_ms=200, e2e_ms=100)}, "contradicts"),
     ({"workload": Workload(concurrency=0)}, "concurrency is 0"), ({"workload": Workload(input_len=4000, output_len=500)}, "4096"),
     ({"max_batch": 0}, "max_batch is 0"), ({"top": 0}, "top is 0"), ({"trials": 0}, "trials is 0"),
-    ({"dtypes": ["fp9"]}, "fp8"), ({"max_num_batched_tokens": [0]}, "is 0"), ({"gpus": "0xA100"}, "0"),
+    ({"workload": Workload(output_len=10**400)}, "output_len is 1000"),
+    ({"workload": Workload(input_len=10**400)}, "input_len is 1000"), ({"dtypes": ["fp9"]}, "fp8"), ({"max_num_batched_tokens": [0]}, "is 0"), ({"gpus": "0xA100"}, "0"),
     ({"model": "lama-13b"}, "llama-13b"), ({"engine": "vlm"}, "vllm"), ({"gpus": "4xA10000"}, "A100"),
 ]  # fmt: skip
 
