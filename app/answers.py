@@ -15,8 +15,8 @@ import advisor
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from advisor import ExtraRuns
     from advisor.render.vocabulary import Regime
-    from advisor import ExtraRuns, 
 
 MOST = 64
 """Answers kept of one kind; a recommendation takes about a megabyte."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from advisor.calibration.intervals import Regime as Regime
+    from advisor.calibration.intervals import Regime as Regime  # noqa: PLC0414  handed on
     from catalog.schema import Deployment
 
 GOALS = {

@@ -293,16 +293,16 @@ def test_a_plan_is_read_in_its_order(tmp_path):
     [
         ("{", "is not JSON"),
         ("[]", "needs loads, a list"),
-        (a_plan(loads=[{"model": LLAMA}]), "needs role, a text"),
+        (a_plan(loads=[{"model": LLAMA}]), "role is missing"),
         (a_plan(loads=[{"model": LLAMA, "role": "fitting"}]), "role is 'fitting'; it must be 'fit' or 'validate'"),
         (a_plan(loads=[{"model": "llama-2-7b-hx", "role": "fit"}]), "llama-2-7b"),
         (a_plan(loads=[{"model": LLAMA, "role": "fit"}] * 2), "twice; give one of them a label"),
         (a_plan(shape=[]), "unknown field 'shape'.*shapes"),
         (a_plan(deployment={"tpp": 2}), "'tpp'"),
-        (a_plan(shapes=[[1, 2]]), r"\[1, 2\] is no shape; it must be \[batch, input_len, output_len\]"),
-        (a_plan(shapes=[[0, 2, 3]]), "batch is 0; it must be a whole number above 0"),
-        (a_plan(measure_s=-1), "measure_s is -1; it must be a number above 0"),
-        (a_plan(measure_s="long"), "measure_s is 'long'; it must be a number above 0"),
+        (a_plan(shapes=[[1, 2]]), r"shapes 1 3 is missing; each is \[batch, input_len, output_len\]"),
+        (a_plan(shapes=[[0, 2, 3]]), "shapes 1 1 is 0; it must be greater than 0"),
+        (a_plan(measure_s=-1), "measure_s is -1; it must be greater than 0"),
+        (a_plan(measure_s="long"), "measure_s is 'long'"),
     ],
 )
 def test_a_bad_plan_is_refused_in_one_line(tmp_path, plan, message, capsys):
