@@ -11,11 +11,9 @@ from catalog.schema import InputError, Price
 from catalog.tables import DATA, construct, read_toml
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
+
 
 KINDS = ("on-demand", "spot", "rental")
 

@@ -27,20 +27,12 @@ from advisor.benchmarking.engines import (
     version_notes,
     worker,
 )
-from catalog.borders import write_whole
-from catalog.schema import Cluster, InputError
-from probes.file_lock import take_lock
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from catalog.schema import Measurement
-    from probes.benchmark_plan import BenchmarkJob
-    from probes.file_lock import FileLock
 from advisor.prediction.evidence import Evidence
+from catalog.borders import write_whole
 from catalog.paths import home
 from catalog.runs import read_runs
-from catalog.schema import Note, require_positive
+from catalog.schema import Cluster, InputError, Note, require_positive
+from probes.file_lock import take_lock
 from probes.sweep import Sweep, outcomes, seconds_taken
 
 if TYPE_CHECKING:
@@ -51,6 +43,8 @@ if TYPE_CHECKING:
     from advisor.perf_model.parameters import Parameters
     from catalog.schema import Measurement
     from probes.benchmark_plan import BenchmarkJob
+    from probes.file_lock import FileLock
+
 
 PLANNED = 0.9
 """Share of the budget that is planned for; the rest is for loads that take longer than foretold."""
