@@ -8,7 +8,7 @@ import streamlit as st
 
 import advisor
 from advisor.render.numbers import RATE, dollars, duration, short, unit_of
-from advisor.render.recommendations import gib_in_use, recommendation_answer
+from advisor.render.answers.recommendation import gib_in_use, recommendation_answer
 from advisor.render.reviews import recommendation_files
 from advisor.render.vocabulary import PROVENANCE
 from app import answers, inputs

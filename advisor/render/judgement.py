@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from advisor.render.plots import DPI, GREY, LARGE, SMALL, check_plots
-from advisor.render.plots import USUAL as USUAL_POINTS
-from advisor.render.validations import ranking_columns, rival_columns, summary_columns
+from advisor.render.answers.validation import ranking_columns, rival_columns, summary_columns
+from advisor.render.measured.plots import DPI, GREY, LARGE, SMALL, check_plots
+from advisor.render.measured.plots import USUAL as USUAL_POINTS
 from advisor.validation.prediction_errors import USUAL, Check
 from advisor.validation.published_claims import layer_split_runs
 from catalog.borders import write_whole

@@ -8,7 +8,7 @@ import pytest
 import advisor
 from advisor.capacity.fleet_options import Change
 from advisor.render.answers import capacity_answer
-from advisor.render.capacities import option_columns
+from advisor.render.answers.capacity import option_columns
 from app.capacity_figures import closeness, tornado
 from app.capacity_inputs import EXAMPLES, read_trace
 

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from advisor.render import findings as four
 from advisor.render import plots, sentences
-from advisor.render.charts import MOST_CURVES, cache_full, charts, memory_panel, shown
-from advisor.render.facts import facts_of
+from advisor.render.measured.charts import MOST_CURVES, cache_full, charts, memory_panel, shown
+from advisor.render.measured.facts import facts_of
 from advisor.render.measured import FORMATS, measured_rows, measured_table, report
-from advisor.render.series import SeriesLayout, cases, joules_per_token, power_w, settings_told
+from advisor.render.measured.series import SeriesLayout, cases, joules_per_token, power_w, settings_told
 from catalog.runs import read_runs, shipped_runs
 from catalog.schema import InputError, Measurement
 

@@ -1,4 +1,4 @@
-"""What is going to be measured, and what became of it, as a person reads it and as rows."""
+"""What is going to be measured, and what became of it, as documents and as rows."""
 
 from __future__ import annotations
 
@@ -7,43 +7,41 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from advisor.benchmarking.session import is_of
-from advisor.render.lines import hardware, header, labelled, notes
+from advisor.render.answers.measured import document as measured_document
+from advisor.render.document import Document, Section, Table
+from advisor.render.lines import hardware, notes
 from advisor.render.numbers import short
-from advisor.render.tables import Column, drawn
+from advisor.render.tables import Column
 from catalog.schema import Note
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rich.console import RenderableType
-
     from advisor.benchmarking.session import ProbeSession
+    from catalog.schema import Measurement
     from probes.benchmark_plan import BenchmarkJob
     from probes.serving_benchmark import TrafficProfile
 
 
-def plan_view(ready: ProbeSession, width: int, *, wide: bool = False) -> list[RenderableType]:
-    """What would run, in order, and how long; nothing is started by looking."""
+def plan_document(ready: ProbeSession) -> Document:
+    """Return what would run, in order, and how long; nothing is started by looking."""
     models = dict.fromkeys(load.model.name for load in ready.all_loads)
     formats = dict.fromkeys(load.deployment.dtype for load in ready.all_loads)
     cluster = ready.config.target.cluster
     where = f"{cluster.num_gpus} processes on this CPU" if ready.config.device == "cpu" else hardware(cluster)
-    head = [*models, ", ".join(formats), where, ready.config.engine]
-    view: list[RenderableType] = [header(head, width)]
-    if ready.notes:
-        view.append(labelled(notes(ready.notes)))
-    view.append("")
-    if ready.loads:
-        view += [drawn(plan_columns(ready), None if wide else width), ""]
-    view.append(labelled(_told(ready)))
-    return view
+    return Document(
+        title="What is going to be measured",
+        question=[*models, ", ".join(formats), where, ready.config.engine],
+        notes=notes(ready.notes),
+        sections=[Section(table=Table(columns=plan_columns(ready)) if ready.loads else None, lines=_told(ready))],
+    )
 
 
 def plan_columns(ready: ProbeSession) -> list[Column]:
     """One row a load, in the order in which they start."""
     loads = ready.loads
     return [
-        Column(name="TP x PP", cells=[f"{load.deployment.tp} x {load.deployment.pp}" for load in loads], right=False),
+        Column(name="layout", cells=[load.deployment.layout for load in loads], right=False),
         Column(name="GPUs", cells=[str(load.deployment.num_gpus) for load in loads], rank=4),
         Column(
             name="traffic at in/out" if ready.serving else "batches at in/out",
@@ -102,9 +100,9 @@ def _traffic(offers: Sequence[TrafficProfile]) -> list[str]:
     return told + traces
 
 
-def outcome_lines(ready: ProbeSession, measured: int, before: int) -> list[tuple[str, Sequence[str]]]:
-    """Where the runs are kept, how many there are of them, and what was not measured, as entries of ``labelled``."""
-    told = f"{measured - before} measured now" + (f", {before} before" if before else "")
+def outcome_document(ready: ProbeSession, measured: Sequence[Measurement], before: int) -> Document:
+    """Return the runs, where they are kept, and what was not measured."""
+    told = f"{len(measured) - before} measured now" + (f", {before} before" if before else "")
     lines: list[tuple[str, Sequence[str]]] = [("runs", [f"{told}, kept in {ready.config.store}", _use(ready)])]
     requests = ready.config.out / "requests.jsonl"
     lines.append(("traffic", [f"request by request in {requests}"] if ready.serving and requests.exists() else []))
@@ -112,7 +110,7 @@ def outcome_lines(ready: ProbeSession, measured: int, before: int) -> list[tuple
     lines.append(("skipped", ready.left_out))
     lines += notes(note for note in ready.notes if note.kind == "warning")
     lines += notes(Note(text, "warning") for text in failures(ready))
-    return [(label, texts) for label, texts in lines if texts]
+    return measured_document(measured).and_lines([(label, texts) for label, texts in lines if texts])
 
 
 def start_ups(ready: ProbeSession) -> list[str]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.text import Annotation
 
-    from advisor.render.charts import Chart, Panel, PlotCurve
+    from advisor.render.measured.charts import Chart, Panel, PlotCurve
 
 HUES = {
     "TP1": ("#000000", "o"),

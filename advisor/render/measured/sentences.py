@@ -5,15 +5,15 @@ from __future__ import annotations
 from itertools import groupby, pairwise
 from typing import TYPE_CHECKING
 
-from advisor.render.charts import cache_full, shown
+from advisor.render.measured.charts import cache_full, shown
+from advisor.render.measured.series import decode_tok_s, gib_sent, joules_per_token, tok_s, tok_s_per_gpu
 from advisor.render.numbers import share, short
-from advisor.render.series import decode_tok_s, gib_sent, joules_per_token, tok_s, tok_s_per_gpu
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from advisor.render.facts import Facts
-    from advisor.render.series import Series, SeriesCase
+    from advisor.render.measured.facts import Facts
+    from advisor.render.measured.series import Series, SeriesCase
     from catalog.schema import Measurement
 
 ALIKE = 1.01

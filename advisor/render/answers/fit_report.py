@@ -1,4 +1,4 @@
-"""A fit of own runs as a person reads it: what it stands on, how the parameters moved, and how right it is."""
+"""A fit of own runs as a document: what it stands on, how the parameters moved, and how right it is."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from advisor.perf_model.parameters import PRIORS
-from advisor.render.lines import header, labelled
+from advisor.render.document import Document, Section, Table
 from advisor.render.numbers import share, short, span
-from advisor.render.tables import Column, drawn
+from advisor.render.tables import Column
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from rich.console import RenderableType
 
     from advisor.calibration.fingerprint import Platform
     from advisor.calibration.fit_report import FitReport, Outlier, ParameterShift
@@ -24,40 +22,44 @@ LEAST_DISTANCE = 0.1
 """Standard deviations from which a parameter is said to have moved."""
 
 
-def fit_view(found: Surrogate, width: int, *, wide: bool = False, written: str | None = None) -> list[RenderableType]:
-    """Everything to print, in order; ``wide``: every parameter and every outlier."""
-    room = None if wide else width
-    view: list[RenderableType] = []
-    for lesson in found.lessons:
-        start = "the priors" if found.alone else f"what ships ({lesson.provenance_before})"
-        view.append(header([f"{lesson.engine} on {lesson.gpu}", *_amount(lesson), f"from {start}"], width))
-        view.append(labelled(_stands_on(lesson)))
-        moved = [move for move in lesson.moves if wide or move.distance >= LEAST_DISTANCE]
-        shown = moved if wide else moved[:MOST_MOVES]
-        view += ["", drawn(move_columns(shown), room), ""] if shown else ["", "no parameter moved", ""]
-        view += [drawn(accuracy_columns(found, lesson), room), ""] if lesson.accuracy else []
-        if lesson.outliers:
-            told = lesson.outliers if wide else lesson.outliers[:MOST_OUTLIERS]
-            view += [drawn(outlier_columns(told), room)]
-            rest = len(lesson.outliers) - len(told)
-            view += [f"and {rest} more (--wide)" if rest else "", *([""] if rest else [])]
-    used = f"--fit {written}" if written else "advisor fit -o FILE, then --fit FILE"
-    view.append(labelled([("use it", [f"with {used}, in recommend, estimate, simulate, plan, export and validate"])]))
-    return view
+def document(answer: Surrogate, *, wide: bool = False, path: str | None = None) -> Document:
+    """Return what the fit has learned; ``wide``: every parameter and every outlier; ``path``: where it was written."""
+    sections = [section for report in answer.lessons for section in _sections(answer, report, wide=wide)]
+    use = f"--fit {path}" if path else "advisor fit -o FILE, then --fit FILE"
+    lines = [("use it", [f"with {use}, in recommend, estimate, simulate, plan, export and validate"])]
+    return Document(title="A fit of own runs", sections=[*sections, Section(lines=lines)])
 
 
-def _amount(lesson: FitReport) -> list[str]:
-    kernels = [_counted(lesson.kernels, "kernel time")] if lesson.kernels else []
-    return [_counted(lesson.runs, "run"), *kernels] if lesson.runs else kernels
+def _sections(answer: Surrogate, report: FitReport, *, wide: bool) -> list[Section]:
+    start = "the priors" if answer.alone else f"what ships ({report.provenance_before})"
+    moves = [move for move in report.moves if wide or move.distance >= LEAST_DISTANCE]
+    lines = [*_stands_on(report), *([] if moves else [("moved", ["no parameter"])])]
+    title = "  |  ".join([f"{report.engine} on {report.gpu}", *_amount(report), f"from {start}"])
+    sections = [Section(title=title, heading=True, lines=lines)]
+    if moves:
+        sections.append(Section(table=Table(columns=move_columns(moves if wide else moves[:MOST_MOVES]))))
+    if report.accuracy:
+        sections.append(Section(table=Table(columns=accuracy_columns(answer, report))))
+    if report.outliers:
+        outliers = report.outliers if wide else report.outliers[:MOST_OUTLIERS]
+        rest = len(report.outliers) - len(outliers)
+        more = [("more", [f"{rest} (--wide)"])] if rest else []
+        sections.append(Section(table=Table(columns=outlier_columns(outliers)), lines=more))
+    return sections
 
 
-def _stands_on(lesson: FitReport) -> list[tuple[str, Sequence[str]]]:
-    lines: list[tuple[str, Sequence[str]]] = [("models", [", ".join(lesson.models)])] if lesson.models else []
-    platforms = [told for platform in lesson.platforms if (told := _platform(platform))]
+def _amount(report: FitReport) -> list[str]:
+    kernels = [_counted(report.kernels, "kernel time")] if report.kernels else []
+    return [_counted(report.runs, "run"), *kernels] if report.runs else kernels
+
+
+def _stands_on(report: FitReport) -> list[tuple[str, Sequence[str]]]:
+    lines: list[tuple[str, Sequence[str]]] = [("models", [", ".join(report.models)])] if report.models else []
+    platforms = [told for platform in report.platforms if (told := _platform(platform))]
     if platforms:
         lines.append(("with", platforms))
     # Fits that learn nothing of use, or too much, must not look like the others.
-    wider = [f"{each.metric} x {each.widening:.2f}" for each in lesson.accuracy if each.widening > 1.0]
+    wider = [f"{each.metric} x {each.widening:.2f}" for each in report.accuracy if each.widening > 1.0]
     if wider:
         lines.append(("wider", [f"intervals, as left-out errors ask: {', '.join(wider)}"]))
     return lines
@@ -85,16 +87,16 @@ def move_columns(moves: Sequence[ParameterShift]) -> list[Column]:
     ]
 
 
-def accuracy_columns(found: Surrogate, lesson: FitReport | None = None) -> list[Column]:
-    """Errors and intervals before and after; of every engine and GPU where no ``lesson`` is named."""
-    chosen = found.lessons if lesson is None else (lesson,)
+def accuracy_columns(answer: Surrogate, report: FitReport | None = None) -> list[Column]:
+    """Errors and intervals before and after; of every engine and GPU where no ``report`` is named."""
+    chosen = answer.lessons if report is None else (report,)
     rows = [(each, row) for each in chosen for row in each.accuracy]
     where = [
         Column(name="engine", cells=[each.engine for each, _ in rows], right=False),
         Column(name="GPU", cells=[each.gpu for each, _ in rows], right=False),
     ]
     return [
-        *(where if lesson is None else []),
+        *(where if report is None else []),
         Column(name="quantity", cells=[row.metric for _, row in rows], right=False),
         Column(name="runs", cells=[str(row.runs) for _, row in rows], rank=3),
         Column(name="error", unit="before", cells=[f"{row.error_before:.1%}" for _, row in rows]),
@@ -106,9 +108,9 @@ def accuracy_columns(found: Surrogate, lesson: FitReport | None = None) -> list[
     ]
 
 
-def accuracy_rows(found: Surrogate) -> list[dict[str, Any]]:
+def accuracy_rows(answer: Surrogate) -> list[dict[str, Any]]:
     """The same, one row an engine, GPU and quantity."""
-    return [{"engine": each.engine, "gpu": each.gpu, **asdict(row)} for each in found.lessons for row in each.accuracy]
+    return [{"engine": each.engine, "gpu": each.gpu, **asdict(row)} for each in answer.lessons for row in each.accuracy]
 
 
 def outlier_columns(outliers: Sequence[Outlier]) -> list[Column]:

@@ -13,7 +13,7 @@ from advisor.perf_model.collectives import link_gbps
 from advisor.perf_model.cost_model import CostModel
 from advisor.perf_model.static_batch import static_batch_times
 from advisor.prediction.prediction import Prediction, request_causes
-from advisor.render.series import setup_of, tok_s
+from advisor.render.measured.series import setup_of, tok_s
 from catalog.gpus import find_gpu
 from catalog.schema import InputError
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from advisor.calibration.observations import RunGroup
-    from advisor.render.series import Setup
+    from advisor.render.measured.series import Setup
     from catalog.schema import Measurement
 
 

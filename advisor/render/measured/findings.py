@@ -1,7 +1,7 @@
 """Four findings, each one figure from the runs that ship: tensor parallel against split layers, where memory ends, how
 communication grows with the batch, and throughput per GPU.
 
-    python -m advisor.render.findings FOLDER
+    python -m advisor.render.measured.findings FOLDER
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from advisor.render import sentences
-from advisor.render.charts import Chart, Panel, PlotCurve, cache_full, curves_of, memory_panel, share_panel
-from advisor.render.facts import facts_of
+from advisor.render.measured import sentences
+from advisor.render.measured.charts import Chart, Panel, PlotCurve, cache_full, curves_of, memory_panel, share_panel
+from advisor.render.measured.facts import facts_of
+from advisor.render.measured.plots import check_plots, draw
+from advisor.render.measured.series import cases, gib_sent, tok_s_per_gpu
 from advisor.render.numbers import share, short
-from advisor.render.plots import check_plots, draw
-from advisor.render.series import cases, gib_sent, tok_s_per_gpu
 from catalog.borders import write_whole
 from catalog.runs import read_runs, shipped_runs
 from catalog.schema import InputError
@@ -27,8 +27,8 @@ from catalog.schema import InputError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from advisor.render.facts import Facts
-    from advisor.render.series import SeriesCase
+    from advisor.render.measured.facts import Facts
+    from advisor.render.measured.series import SeriesCase
     from catalog.schema import Measurement
 
 PREFERRED = "torch"
@@ -257,7 +257,7 @@ def _origin(chosen: Sequence[SeriesCase]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m advisor.render.findings", description="Four findings as figures, from measured runs."
+        prog="python -m advisor.render.measured.findings", description="Four findings as figures, from measured runs."
     )
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="where to write them; it is made")
     parser.add_argument("--runs", action="append", metavar="FILE", help="these runs instead of those that ship")

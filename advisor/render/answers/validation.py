@@ -1,20 +1,16 @@
-"""A validation as a person reads it: claims, errors by group, choices, other methods, and what lies outside its interval."""
+"""A validation as a document: claims, errors by group, choices, other methods, and what lies outside its interval."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.text import Text
-
-from advisor.render.lines import labelled
+from advisor.render.document import Document, Section, Table
 from advisor.render.numbers import share, short, span
-from advisor.render.tables import Column, drawn
+from advisor.render.tables import Column
 from advisor.validation.prediction_errors import USUAL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    from rich.console import RenderableType
 
     from advisor.validation.prediction_errors import Check, ErrorSummary
     from advisor.validation.ranking import Ranking
@@ -23,42 +19,36 @@ if TYPE_CHECKING:
 MOST_OUTSIDE = 20
 
 
-def validation_view(
-    found: Validation, width: int, *, wide: bool = False, by: Sequence[str] = USUAL
-) -> list[RenderableType]:
-    """Everything to print, in order; ``wide`` lists every check outside its interval, ``by`` groups the errors."""
-    room = None if wide else width
-    outside = found.outside()
-    view: list[RenderableType] = []
-    claims = [("holds" if claim.holds else "FAILS", [claim.text, claim.detail]) for claim in found.claims]
-    if claims:
-        view += [labelled(claims), ""]
-    summary = found.summary(by)
+def document(answer: Validation, *, wide: bool = False, by: Sequence[str] = USUAL) -> Document:
+    """Return the whole judgement; ``wide`` lists every check outside its interval, ``by`` groups the errors."""
+    sections = [
+        Section(lines=[("holds" if claim.holds else "FAILS", [claim.text, claim.detail]) for claim in answer.claims])
+    ]
+    summary, rankings, outside = answer.summary(by), answer.rankings(), answer.outside()
     if summary:
-        view += [drawn(summary_columns(summary), room), ""]
-    ranked = found.rankings()
-    if ranked:
-        view += [Text("Choices among the measured deployments of a model and a workload:", style="bold")]
-        view += [drawn(ranking_columns(ranked), room), ""]
-    if found.rivals:
-        view += [Text("Mean errors on runs that were not fitted, beside other methods on the same runs:", style="bold")]
-        view += [drawn(rival_columns(found.rivals, found.rival_rankings), room), ""]
-    if found.ablation:
-        view += [Text("The same with one part of the fit taken out:", style="bold")]
-        view += [drawn(rival_columns(found.ablation), room), ""]
-    told = f"{len(outside)} of {len(found.checks)} checks outside their 90% interval"
-    shown = outside if wide else sorted(outside, key=_distance, reverse=True)[:MOST_OUTSIDE]
-    if len(shown) < len(outside):
-        told += f"; the {len(shown)} farthest (--wide lists all, --format csv every check)"
-    view.append(Text(told + (":" if shown else ""), style="bold"))
-    if shown:
-        view.append(drawn(check_columns(shown), room))
-    if found.left_out:
-        rows = [
-            f"{count} rows: {reason}" for reason, count in sorted(found.left_out.items(), key=lambda item: -item[1])
-        ]
-        view += ["", labelled([("left out", rows)])]
-    return view
+        sections.append(Section(title="Errors", table=Table(columns=summary_columns(summary))))
+    tables = {
+        "Choices among the measured deployments of a model and a workload": ranking_columns(rankings)
+        if rankings
+        else [],
+        "Mean errors on runs that were not fitted, beside other methods on the same runs": (
+            rival_columns(answer.rivals, answer.rival_rankings) if answer.rivals else []
+        ),
+        "The same with one part of the fit taken out": rival_columns(answer.ablation) if answer.ablation else [],
+    }
+    sections += [
+        Section(title=title, heading=True, table=Table(columns=columns)) for title, columns in tables.items() if columns
+    ]
+    title = f"{len(outside)} of {len(answer.checks)} checks outside their 90% interval"
+    farthest = outside if wide else sorted(outside, key=_distance, reverse=True)[:MOST_OUTSIDE]
+    if len(farthest) < len(outside):
+        title += f"; the {len(farthest)} farthest (--wide lists all, --format csv every check)"
+    table = Table(columns=check_columns(farthest)) if farthest else None
+    sections.append(Section(title=title, heading=True, table=table))
+    if answer.left_out:
+        reasons = sorted(answer.left_out.items(), key=lambda item: -item[1])
+        sections.append(Section(lines=[("left out", [f"{count} rows: {reason}" for reason, count in reasons])]))
+    return Document(title="Predictions beside measured runs", sections=sections)
 
 
 def _distance(check: Check) -> float:

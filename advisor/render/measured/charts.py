@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from advisor.render.series import cases, gib_sent, joules_per_token, power_w, tok_s, tok_s_per_gpu, tpot_ms
+from advisor.render.measured.series import cases, gib_sent, joules_per_token, power_w, tok_s, tok_s_per_gpu, tpot_ms
 from catalog.units import GIB
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from advisor.render.facts import Facts
-    from advisor.render.series import Series, SeriesCase, SeriesLayout, Setup
+    from advisor.render.measured.facts import Facts
+    from advisor.render.measured.series import Series, SeriesCase, SeriesLayout, Setup
     from catalog.schema import Measurement
     from catalog.units import Array
 
