@@ -15,7 +15,8 @@ from advisor.render.vocabulary import PROVENANCE
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from catalog.schema import Cluster, Note, Price
+    from catalog.errors import Note
+    from catalog.schema import Cluster, Price
 
 LABEL = 8
 """Width of the label with the space after it."""

@@ -26,7 +26,8 @@ from advisor.render.series import (
 )
 from advisor.render.tables import ESSENTIAL, Column, drawn, markdown
 from catalog.borders import write_whole
-from catalog.schema import InputError, Measurement
+from catalog.errors import InputError
+from catalog.schema import Measurement
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from advisor.render.plots import DPI, check_plots
 from advisor.render.tables import markdown
 from catalog.borders import write_whole
-from catalog.schema import InputError
+from catalog.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

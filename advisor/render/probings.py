@@ -10,7 +10,7 @@ from advisor.benchmarking.session import is_of
 from advisor.render.lines import hardware, header, labelled, notes
 from advisor.render.numbers import short
 from advisor.render.tables import Column, drawn
-from catalog.schema import Note
+from catalog.errors import Note
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -17,7 +17,7 @@ from advisor.render.traffic_figures import (
     timeline_figure,
 )
 from catalog.borders import write_whole
-from catalog.schema import InputError
+from catalog.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,7 +10,7 @@ from advisor.render.numbers import MS, Unit, limit, share, short, unit_of
 from advisor.render.recommendations import start_lines
 from advisor.render.tables import Column, drawn, time_column
 from catalog.engines import processes
-from catalog.schema import Note
+from catalog.errors import Note
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -18,8 +18,9 @@ from advisor.render.charts import MOST_CURVES, cache_full, charts, memory_panel,
 from advisor.render.facts import facts_of
 from advisor.render.measured import FORMATS, measured_rows, measured_table, report
 from advisor.render.series import SeriesLayout, cases, joules_per_token, power_w, settings_told
+from catalog.errors import InputError
 from catalog.runs import read_runs, shipped_runs
-from catalog.schema import InputError, Measurement
+from catalog.schema import Measurement
 
 MODEL = "meta-llama/Llama-2-7b-hf"
 BYTES_PER_TOKEN = 2 * 32 * 32 * 128 * 2

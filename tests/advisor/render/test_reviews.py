@@ -17,7 +17,8 @@ from advisor.render.numbers import short
 from advisor.render.reviews import draw_traffic, recommendation_files, review_plan, review_traffic
 from advisor.render.traffic_figures import cost_figure, latency_figure, sensitivity_figure, timeline_figure
 from advisor.simulator.simulation import simulate
-from catalog.schema import Deployment, InputError, Slo, Workload
+from catalog.errors import InputError
+from catalog.schema import Deployment, Slo, Workload
 
 PNG = b"\x89PNG"
 COMMON = ["--model", "llama-3.1-8b", "--input-len", "512", "--output-len", "64", "--max-num-seqs", "16", "--draws", "0"]
