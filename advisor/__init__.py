@@ -38,23 +38,13 @@ if TYPE_CHECKING:
     from advisor.validation.prediction_errors import Check, ErrorSummary
     from advisor.validation.validation import Validation, validate
     from catalog.engines import all_engines
+    from catalog.errors import InputError, Note
     from catalog.gpus import all_gpus
     from catalog.models.find import all_models
     from catalog.models.hf_config import parse_config
     from catalog.prices import read_prices
     from catalog.runs import shipped_runs, user_runs
-    from catalog.schema import (
-        Cluster,
-        Deployment,
-        Gpu,
-        InputError,
-        Measurement,
-        Model,
-        Note,
-        Price,
-        Slo,
-        Workload,
-    )
+    from catalog.schema import Cluster, Deployment, Gpu, Measurement, Model, Price, Slo, Workload
 
     __version__: str
 
@@ -115,6 +105,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "catalog.errors": ("InputError", "Note"),
     "catalog.prices": ("read_prices",),
     "advisor.validation.holdout": ("holdout_errors",),
     "advisor.validation.prediction_errors": ("Check", "ErrorSummary"),

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 import streamlit as st
+from advisor.render.reviews import plan_files, traffic_files
 
 from advisor import simulate_option
 from advisor.render.answers import capacity_answer
 from advisor.render.lines import notes, sources_line
 from advisor.render.numbers import change, dollars, share, short, unit_of
-from advisor.render.reviews import plan_files, traffic_files
 from advisor.render.vocabulary import LIMITED_METRICS, METRIC_NAMES, layout_name
 from app import capacity_figures as figures
 from app import inputs

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import streamlit as st
+from advisor.render.reviews import recommendation_files
 
 import advisor
-from advisor.render.numbers import RATE, dollars, duration, short, unit_of
 from advisor.render.answers.recommendation import gib_in_use, recommendation_answer
-from advisor.render.reviews import recommendation_files
+from advisor.render.numbers import RATE, dollars, duration, short, unit_of
 from advisor.render.vocabulary import PROVENANCE
 from app import answers, inputs
 from app.downloads import downloads

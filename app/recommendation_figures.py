@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import plotly.graph_objects as go
-
 from advisor.render.choice_figures import memory_parts
+
 from advisor.render.numbers import dollars, duration, limit, short, span, unit_of
 from app.figures import CAUSES, GREY, PALETTE, PARTS, RED, SYMBOLS
 

@@ -14,8 +14,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast, get_type_hints
 
+from catalog.errors import InputError
 from catalog.names import suggestion
-from catalog.schema import InputError
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from catalog.schema import BITS, InputError
+from catalog.errors import InputError
+from catalog.schema import BITS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

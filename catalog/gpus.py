@@ -7,8 +7,9 @@ from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from catalog.bounds import check_gpu
+from catalog.errors import InputError, Note, Resolved
 from catalog.names import suggestion
-from catalog.schema import Cluster, Found, Gpu, InputError, Note, require_positive
+from catalog.schema import Cluster, Gpu, require_positive
 from catalog.tables import describe, field_types, table
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ COLON = re.compile(r"(.*\S)\s*:\s*(-?\d+)")
 EXAMPLES = "write it like 4xA100, A100:4, 8xH100-80GB or 2x8xH100 (nodes x GPUs)"
 
 
-def find_gpu(name: str) -> Found[Gpu]:
+def find_gpu(name: str) -> Resolved[Gpu]:
     """The GPU that ``name`` means; ``nvidia-smi``'s names count too.
 
     A name that could mean several ("A100") is read as one of them, and the notes say which.
@@ -45,8 +46,8 @@ def find_gpu(name: str) -> Found[Gpu]:
     gpu = check_gpu(gpus.build(Gpu, meaning.entry, name=meaning.name))
     hint = gpus.entries[meaning.entry].ambiguity
     if not meaning.ambiguous:
-        return Found(gpu)
-    return Found(gpu, (Note(f'"{typed}" read as {gpu.name}' + (f" ({hint})" if hint else "")),))
+        return Resolved(gpu)
+    return Resolved(gpu, (Note(f'"{typed}" read as {gpu.name}' + (f" ({hint})" if hint else "")),))
 
 
 def all_gpus() -> tuple[Gpu, ...]:
@@ -76,7 +77,7 @@ def with_overrides(gpu: Gpu, overrides: Mapping[str, float | str | bool]) -> Gpu
     return check_gpu(replace(gpu, **changes, name=f"{gpu.name} ({changed})"))
 
 
-def parse_cluster(text: str, overrides: Mapping[str, float | str] | None = None) -> Found[Cluster]:
+def parse_cluster(text: str, overrides: Mapping[str, float | str] | None = None) -> Resolved[Cluster]:
     """The cluster that ``text`` means: a count and a GPU, in any of the usual spellings, one GPU without a count.
 
     More GPUs than one server usually holds become several nodes of equal size, and a note says so. ``overrides`` are
@@ -107,7 +108,7 @@ def parse_cluster(text: str, overrides: Mapping[str, float | str] | None = None)
         notes.append(Note(f"{nodes * count} {gpu.name} taken as {nodes} nodes x {count}"))
     elif count > most:
         notes.append(Note(f"{count} {gpu.name} in one node is more than the usual {most}"))
-    return Found(Cluster(gpu=gpu, gpus_per_node=count, nodes=nodes, **network), tuple(notes))
+    return Resolved(Cluster(gpu=gpu, gpus_per_node=count, nodes=nodes, **network), tuple(notes))
 
 
 def _split(text: str) -> tuple[int, int, str]:

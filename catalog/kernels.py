@@ -12,8 +12,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from catalog.errors import InputError
 from catalog.jsonl_store import json_rows
-from catalog.schema import InputError, require_positive
+from catalog.schema import require_positive
 from catalog.tables import construct, describe, field_types
 
 if TYPE_CHECKING:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from catalog.errors import InputError
 from catalog.gpus import find_gpu
 from catalog.names import squash, suggestion
 from catalog.paths import own_tables
-from catalog.schema import InputError, Price
+from catalog.schema import Price
 from catalog.tables import DATA, construct, read_toml
 
 if TYPE_CHECKING:

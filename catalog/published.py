@@ -12,7 +12,8 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from catalog.schema import InputError, Measurement
+from catalog.errors import InputError
+from catalog.schema import Measurement
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

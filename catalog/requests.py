@@ -6,8 +6,8 @@ import csv
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from catalog.errors import InputError
 from catalog.jsonl_store import append_lines, json_rows, line_of
-from catalog.schema import InputError
 from catalog.tables import construct
 
 if TYPE_CHECKING:

@@ -12,10 +12,11 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from catalog.errors import InputError
 from catalog.jsonl_store import append_lines, json_rows, line_of
 from catalog.names import suggestion
 from catalog.paths import own_runs
-from catalog.schema import InputError, Measurement
+from catalog.schema import Measurement
 from catalog.tables import DATA, construct, describe, field_types
 
 if TYPE_CHECKING:

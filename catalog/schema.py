@@ -7,12 +7,13 @@ bytes a second and per direction, TFLOP/s are dense.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields
-from typing import Generic, Literal, TypeVar
+from dataclasses import dataclass, fields
+from typing import Literal
+
+from catalog.errors import InputError
 
 Attention = Literal["gqa", "mla"]
 Topology = Literal["nvswitch", "mesh", "pairs", "pcie"]
-T = TypeVar("T")
 
 BITS = {
     "float32": 32.0,
@@ -28,10 +29,6 @@ BITS = {
 
 SCALE_BITS = {"int4": 16.0 / 128 + 4.0 / 128, "mxfp4": 8.0 / 32, "nvfp4": 8.0 / 16, "int8": 0.0, "fp8": 0.0}
 """Bits of scales and zero points per weight: int4 in groups of 128 (GPTQ, AWQ), mxfp4 in 32 (OCP MX), nvfp4 in 16."""
-
-
-class InputError(ValueError):
-    """Something the user gave is wrong; the message is one line that says what was wrong and what would be right."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -337,22 +334,6 @@ class Measurement:
         if chosen["gpu_memory_utilization"] is None:
             del chosen["gpu_memory_utilization"]
         return Deployment(**chosen)
-
-
-@dataclass(frozen=True, slots=True)
-class Note:
-    """Something the reader of an answer should know: an assumption, a reading of an ambiguous name, a warning."""
-
-    text: str
-    kind: Literal["note", "warning"] = "note"
-
-
-@dataclass(frozen=True, slots=True)
-class Found(Generic[T]):
-    """What a name was resolved to, and what to tell the user about it."""
-
-    value: T
-    notes: tuple[Note, ...] = field(default=())
 
 
 def require_positive(name: str, value: float, *, most: float = math.inf, whole: bool = True) -> None:

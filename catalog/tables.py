@@ -19,9 +19,9 @@ from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
+from catalog.errors import InputError
 from catalog.names import Meaning, closest, squash, suggestion
 from catalog.paths import own_tables
-from catalog.schema import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, StringConstraints
 
 from catalog.borders import checked
+from catalog.errors import InputError
 from catalog.models.find import find_model
-from catalog.schema import Deployment, InputError, Model
+from catalog.schema import Deployment, Model
 from probes.serving_benchmark import TrafficProfile, read_offer
 
 if TYPE_CHECKING:

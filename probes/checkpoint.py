@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
+from catalog.errors import InputError
 from catalog.names import suggestion
-from catalog.schema import InputError
 
 if TYPE_CHECKING:
     import torch

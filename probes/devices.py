@@ -17,7 +17,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from io import StringIO
 
-from catalog.schema import InputError
+from catalog.errors import InputError
 from probes.gpu_telemetry import GpuState, describe_gpus, obstacles
 
 PATIENCE_S = 60.0

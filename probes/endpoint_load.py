@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from catalog.schema import InputError
+from catalog.errors import InputError
 from probes import supervised as leash
 from probes.endpoint import KEY
 

@@ -8,7 +8,7 @@ import socket
 from contextlib import suppress
 from dataclasses import dataclass
 
-from catalog.schema import InputError
+from catalog.errors import InputError
 
 FREE = range(12_000, 20_000)
 """For who needs one port, and only for a moment before it is bound."""

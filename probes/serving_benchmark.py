@@ -18,7 +18,7 @@ import numpy as np
 from pydantic import Field
 
 from catalog.borders import checked
-from catalog.schema import InputError
+from catalog.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence

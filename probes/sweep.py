@@ -12,8 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from catalog.errors import InputError
 from catalog.jsonl_store import append_lines, json_rows, line_of
-from catalog.schema import InputError
 from probes.benchmark_plan import read_plan
 from probes.file_lock import FileLock, take_lock
 from probes.ports import take_ports

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from catalog.errors import InputError
 from catalog.runs import append_runs, check_run, read_runs
-from catalog.schema import InputError
 from probes.benchmark_plan import read_plan
 from probes.static_benchmark import failure, measure
 from probes.supervised import end_with_starter

@@ -12,7 +12,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler, NSGAIISampler
 
-from catalog.schema import InputError
+from catalog.errors import InputError
 from search.optuna_logging import quietly
 from search.scores import ScoredPoints
 

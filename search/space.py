@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from catalog.schema import InputError, require_positive
+from catalog.errors import InputError
+from catalog.schema import require_positive
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

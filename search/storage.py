@@ -16,7 +16,7 @@ from optuna.exceptions import OptunaError
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
-from catalog.schema import InputError
+from catalog.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,7 +11,8 @@ import optuna
 from optuna.distributions import check_distribution_compatibility
 from optuna.trial import TrialState
 
-from catalog.schema import InputError, require_positive
+from catalog.errors import InputError
+from catalog.schema import require_positive
 from search.optuna_logging import quietly
 from search.pareto import MOST_OBJECTIVES
 from search.sampling import POPULATION, distributions, sample

@@ -15,7 +15,8 @@ from advisor.benchmarking.traffic_plan import IN_FLIGHT, LENGTHS, offer_seconds,
 from advisor.perf_model.deployment_arrays import DeploymentArrays
 from advisor.prediction.prediction import Prediction
 from catalog.engines import resolve, valid_pp, valid_tp
-from catalog.schema import Deployment, InputError, require_positive
+from catalog.errors import InputError
+from catalog.schema import Deployment, require_positive
 from probes.benchmark_plan import SHAPES
 from probes.serving_benchmark import TrafficProfile
 from probes.static_benchmark import REPEAT_S, warm_up_tokens

@@ -29,12 +29,14 @@ from advisor.benchmarking.session import (
 )
 from advisor.benchmarking.traffic_plan import CLOSED_FIRST, SHARES
 from advisor.prediction.inputs import read_model
-from catalog.schema import Cluster, InputError, Model, Note
+from catalog.errors import InputError, Note
 from probes.benchmark_plan import jobs_of
 from probes.sweep import undone
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from catalog.schema import Cluster, Model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from advisor.prediction.inputs import read_cluster
+from catalog.errors import InputError, Note
 from catalog.gpus import find_gpu
-from catalog.schema import Cluster, Gpu, InputError, Note
+from catalog.schema import Cluster, Gpu
 from catalog.units import GIB
 from probes.devices import in_the_way, local_gpus
 

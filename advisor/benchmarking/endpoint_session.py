@@ -12,9 +12,10 @@ from advisor.benchmarking.session import output_paths
 from advisor.calibration.importing import read_import
 from advisor.prediction.inputs import check_lengths, read_cluster, read_model
 from catalog.engines import find_engine
+from catalog.errors import InputError, Note
 from catalog.importers.engine_settings import settings
 from catalog.importers.errors import UnusableRun
-from catalog.schema import InputError, Note, require_positive
+from catalog.schema import require_positive
 from catalog.tables import table
 from probes.endpoint import Endpoint, ServedModel, read_endpoint
 from probes.endpoint_load import EndpointTraffic, LoadFailed, LoadTarget, find_program, make_traffic

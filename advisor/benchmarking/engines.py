@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import probes
-from catalog.schema import InputError, Note
+from catalog.errors import InputError, Note
 from probes.benchmark_plan import config_json
 from probes.torch_engine import load_worker
 from probes.torch_engine import static as torch_static

@@ -27,7 +27,7 @@ from advisor.benchmarking.session import (
 )
 from advisor.benchmarking.traffic_plan import read_requests
 from catalog.engines import resolve
-from catalog.schema import Cluster, InputError
+from catalog.errors import InputError
 from probes.benchmark_plan import read_plan
 from probes.serving_benchmark import DRAIN_S
 from probes.sweep import undone
@@ -35,7 +35,7 @@ from probes.sweep import undone
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from catalog.schema import Measurement, Model
+    from catalog.schema import Cluster, Measurement, Model
     from probes.benchmark_plan import BenchmarkJob
 
 

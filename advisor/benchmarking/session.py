@@ -29,9 +29,10 @@ from advisor.benchmarking.engines import (
 )
 from advisor.prediction.evidence import Evidence
 from catalog.borders import write_whole
+from catalog.errors import InputError, Note
 from catalog.paths import home
 from catalog.runs import read_runs
-from catalog.schema import Cluster, InputError, Note, require_positive
+from catalog.schema import Cluster, require_positive
 from probes.file_lock import take_lock
 from probes.sweep import Sweep, outcomes, seconds_taken
 

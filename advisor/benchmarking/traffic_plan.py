@@ -9,7 +9,7 @@ import numpy as np
 
 from advisor.perf_model.deployment_arrays import DeploymentArrays
 from advisor.prediction.prediction import Prediction
-from catalog.schema import InputError
+from catalog.errors import InputError
 from probes.serving_benchmark import DRAIN_S, SETTLING, TrafficProfile
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from advisor.calibration.observations import impossible
+from catalog.errors import InputError
 from catalog.importers.benchmark_file import read_document
 from catalog.importers.completion import EXAMPLES, Incomplete, complete, run_id
 from catalog.importers.errors import SkippedFile, UnusableRun
@@ -15,7 +16,7 @@ from catalog.importers.registry import find_format, read_benchmarks, recognised
 from catalog.paths import home
 from catalog.requests import append_requests, read_requests
 from catalog.runs import append_runs, read_runs, shipped_runs, user_runs
-from catalog.schema import BITS, InputError, Measurement, require_positive
+from catalog.schema import BITS, Measurement, require_positive
 from catalog.tables import table
 
 if TYPE_CHECKING:

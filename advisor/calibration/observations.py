@@ -16,9 +16,10 @@ from advisor.perf_model.memory.kv_capacity import max_concurrency
 from advisor.perf_model.parameters import IDEAL
 from advisor.perf_model.static_batch import static_batch_times
 from advisor.perf_model.steady_state import steady_state_times
+from catalog.errors import InputError
 from catalog.gpus import find_gpu
 from catalog.models.find import find_model
-from catalog.schema import Cluster, InputError
+from catalog.schema import Cluster
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -17,7 +17,7 @@ import numpy as np
 
 from advisor.calibration.parameter_posterior import TrainingSupport
 from advisor.perf_model.parameters import NAMES, PRIORS
-from catalog.schema import Note
+from catalog.errors import Note
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -22,7 +22,7 @@ from advisor.calibration.parameter_posterior import ParameterPosterior, Training
 from advisor.calibration.residual_gp import Residuals
 from advisor.perf_model.parameters import NAMES, PRIORS, Parameters
 from catalog.borders import write_whole
-from catalog.schema import InputError
+from catalog.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -25,9 +25,10 @@ from advisor.calibration.residual_gp import fit_residuals
 from advisor.calibration.shipped_fit import errors_of, fitted_part
 from advisor.calibration.surrogate import ANY, Surrogate, analytic_marginal, shipped_surrogate
 from advisor.perf_model.parameters import NAMES, PRIORS
+from catalog.errors import InputError
 from catalog.kernels import read_kernels
 from catalog.runs import shipped_runs, user_runs
-from catalog.schema import InputError, Measurement
+from catalog.schema import Measurement
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -13,8 +13,9 @@ from advisor.prediction.inputs import read_cluster
 from advisor.simulator.disaggregated_server import DisaggregatedServer
 from advisor.simulator.server import AggregatedServer
 from catalog.engines import find_engine, resolve
+from catalog.errors import InputError, Note
 from catalog.gpus import COLON, COUNT, NODES, find_gpu
-from catalog.schema import Cluster, Deployment, InputError, Model, Note
+from catalog.schema import Cluster, Deployment, Model
 from search.parallelism import parallelisms
 
 if TYPE_CHECKING:

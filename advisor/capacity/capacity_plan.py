@@ -24,7 +24,8 @@ from advisor.simulator.server import AggregatedServer
 from advisor.simulator.simulation import check_serving
 from advisor.simulator.trace_files import read_trace
 from catalog.engines import find_engine
-from catalog.schema import Cluster, Deployment, InputError, Model, Note, Slo, Workload, require_positive
+from catalog.errors import InputError, Note
+from catalog.schema import Cluster, Deployment, Model, Slo, Workload, require_positive
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from catalog.borders import write_whole
-from catalog.schema import InputError
+from catalog.errors import InputError
 
 SCHEMA = 1
 PACKAGES = ("advisor", "numpy", "scipy", "numba", "optuna", "pandas")

@@ -7,9 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from catalog.errors import InputError
-
 from advisor.cli.options.output import PredictionOutput, ReportedOutput, ValidationOutput
+from catalog.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

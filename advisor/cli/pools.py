@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from advisor.cli.options.values import one_of
-from catalog.schema import Deployment, InputError
+from catalog.errors import InputError
+from catalog.schema import Deployment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

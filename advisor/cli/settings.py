@@ -7,7 +7,7 @@ from typing import Any
 
 import typer  # noqa: TC002  Typer reads the annotations
 
-from catalog.schema import InputError
+from catalog.errors import InputError
 
 MOST_BYTES = 1_000_000
 NEVER = frozenset({"config", "help"})

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from catalog.schema import BITS, SCALE_BITS, Deployment, Gpu, InputError, Model
+from catalog.errors import InputError
+from catalog.schema import BITS, SCALE_BITS, Deployment, Gpu, Model
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

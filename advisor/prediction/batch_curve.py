@@ -16,7 +16,8 @@ from advisor.prediction.evidence import Evidence
 from advisor.prediction.inputs import check_lengths, chosen_price, read_cluster, read_model
 from advisor.prediction.prediction import TIME_METRICS, Prediction, request_causes, turning_batch
 from catalog.engines import resolve
-from catalog.schema import Cluster, Deployment, InputError, Model, Note, Price, require_positive
+from catalog.errors import InputError, Note
+from catalog.schema import Cluster, Deployment, Model, Price, require_positive
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

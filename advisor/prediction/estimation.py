@@ -29,7 +29,8 @@ from advisor.prediction.prediction import (
 )
 from catalog.engines import resolve
 from catalog.engines.defaults import PLAIN
-from catalog.schema import Cluster, Deployment, InputError, Measurement, Model, Note, Price, require_positive
+from catalog.errors import InputError, Note
+from catalog.schema import Cluster, Deployment, Measurement, Model, Price, require_positive
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -10,8 +10,9 @@ from advisor.calibration.fingerprint import disagreements, platforms_of
 from advisor.calibration.residual_gp import Residuals, fit_residuals, of_model
 from advisor.calibration.surrogate import ANY, IntervalScale, Surrogate, analytic_marginal, shipped_surrogate
 from catalog.engines import find_engine
+from catalog.errors import Note
 from catalog.runs import shipped_runs, user_runs
-from catalog.schema import Measurement, Note
+from catalog.schema import Measurement
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from catalog.errors import InputError, Resolved
 from catalog.gpus import parse_cluster
 from catalog.models.find import find_model
 from catalog.prices import cheapest
-from catalog.schema import Cluster, Found, InputError, Model, Price, require_positive
+from catalog.schema import Cluster, Model, Price, require_positive
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,14 +28,14 @@ def plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def read_model(model: str | Model) -> Found[Model]:
+def read_model(model: str | Model) -> Resolved[Model]:
     """A catalog name, a Hugging Face id, a path to a ``config.json``, or a ``Model``."""
-    return Found(model) if isinstance(model, Model) else find_model(str(model))
+    return Resolved(model) if isinstance(model, Model) else find_model(str(model))
 
 
-def read_cluster(gpus: str | Cluster, overrides: Mapping[str, float | str] | None = None) -> Found[Cluster]:
+def read_cluster(gpus: str | Cluster, overrides: Mapping[str, float | str] | None = None) -> Resolved[Cluster]:
     """``4xA100``, ``A100:4``, ``2x8xH100``, or a ``Cluster``."""
-    return Found(gpus) if isinstance(gpus, Cluster) else parse_cluster(str(gpus), overrides)
+    return Resolved(gpus) if isinstance(gpus, Cluster) else parse_cluster(str(gpus), overrides)
 
 
 def check_lengths(model: Model, input_len: int, output_len: int, max_model_len: int | None) -> None:

@@ -10,10 +10,10 @@ from advisor.prediction.inputs import read_cluster, read_model
 from advisor.recommendation.problem import startable
 from advisor.recommendation.recommendation import Recommendation
 from catalog.engines import render
-from catalog.schema import Deployment, InputError
+from catalog.errors import InputError
 
 if TYPE_CHECKING:
-    from catalog.schema import Cluster, Model
+    from catalog.schema import Cluster, Deployment, Model
 
 
 def export(

@@ -15,7 +15,8 @@ from advisor.perf_model.memory.kv_capacity import max_concurrency
 from advisor.prediction.estimation import Estimate, describe
 from advisor.prediction.prediction import Prediction
 from catalog.engines import find_engine, resolve, valid_tp
-from catalog.schema import Cluster, Deployment, InputError, Model, Note, Slo, Workload
+from catalog.errors import InputError, Note
+from catalog.schema import Cluster, Deployment, Model, Slo, Workload
 from search.parallelism import parallelisms
 from search.scores import Scores
 from search.space import Axis, Space, batch_sizes
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from advisor.prediction.evidence import Evidence
-    from catalog.schema import Found, Price
+    from catalog.errors import Resolved
+    from catalog.schema import Price
     from search.scores import Direction
     from search.space import Columns
     from search.study import Exploration
@@ -283,7 +285,7 @@ def startable(deployment: Deployment, model: Model, cluster: Cluster, held: int,
 def checked(search: DeploymentSearch) -> tuple[DeploymentSearch, list[Note]]:
     """Formats and knobs resolved once, so that what the engine refuses is said before anything is searched."""
 
-    def resolved(dtype: str, kv_dtype: str) -> Found[Deployment]:
+    def resolved(dtype: str, kv_dtype: str) -> Resolved[Deployment]:
         wanted = Deployment(
             engine=search.engine, dtype=dtype, kv_dtype=kv_dtype, max_model_len=search.max_model_len,
             gpu_memory_utilization=search.gpu_memory_utilization, offload=search.offload,

@@ -16,7 +16,8 @@ from advisor.recommendation.problem import MOST_SEQUENCES, OBJECTIVES, Deploymen
 from advisor.recommendation.relaxation import relaxations
 from catalog.engines import command as launch_command
 from catalog.engines import find_engine
-from catalog.schema import Cluster, InputError, Model, Note, Slo, Workload, require_positive
+from catalog.errors import InputError, Note
+from catalog.schema import Cluster, Model, Slo, Workload, require_positive
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

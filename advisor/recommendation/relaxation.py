@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from advisor.recommendation.problem import DeploymentSearch, checked
 from catalog.engines import find_engine
-from catalog.schema import Cluster, InputError
+from catalog.errors import InputError
+
+if TYPE_CHECKING:
+    from catalog.schema import Cluster
 
 MOST_GPUS = 1024
 """How far the search for a cluster that would do goes."""

@@ -15,7 +15,7 @@ from advisor.render.measured.plots import USUAL as USUAL_POINTS
 from advisor.validation.prediction_errors import USUAL, Check
 from advisor.validation.published_claims import layer_split_runs
 from catalog.borders import write_whole
-from catalog.schema import InputError
+from catalog.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -10,7 +10,8 @@ from advisor.render.vocabulary import MEMORY_PARTS, PROVENANCE
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from catalog.schema import Cluster, Note, Price
+    from catalog.errors import Note
+    from catalog.schema import Cluster, Price
 
 STATED = "stated by the user"
 """The provider of a price that came with the question."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from advisor.render.console import command_lines
 from advisor.render.tables import markdown
 from catalog.borders import write_whole
-from catalog.schema import InputError
+from catalog.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from catalog.schema import InputError, Note, Workload, require_positive
+from catalog.errors import InputError, Note
+from catalog.schema import Workload, require_positive
 from probes.serving_benchmark import TrafficProfile, length_pieces, lengths
 
 if TYPE_CHECKING:

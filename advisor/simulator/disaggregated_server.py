@@ -10,7 +10,7 @@ from advisor.calibration.surrogate import ANY
 from advisor.perf_model.collectives import hand_over_ms
 from advisor.simulator.disaggregation import KvTransfer, ServerPool, saturation_apart, serve_apart
 from advisor.simulator.scheduler import TURNS
-from catalog.schema import Deployment, InputError, Model, Note
+from catalog.errors import InputError, Note
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from advisor.simulator.scheduler import Router
     from advisor.simulator.server import AggregatedServer
     from advisor.simulator.step_table import StepTimes
+    from catalog.schema import Deployment, Model
 
 
 APART: Provenance = "analytic"

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from advisor.simulator.arrivals import MOST_SPREAD, Arrivals
-from catalog.schema import InputError, Workload, require_positive
+from catalog.errors import InputError
+from catalog.schema import Workload, require_positive
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -14,7 +14,7 @@ from advisor.simulator.parameter_draws import draws_of, scale_of
 from advisor.simulator.scheduler import FRONT_END_MS, TURNS, Scheduler, longest, saturation_rate, serve, serve_pieces
 from advisor.simulator.step_table import tabulate
 from catalog.engines import resolve
-from catalog.schema import Cluster, Deployment, InputError, Model, Note
+from catalog.errors import InputError, Note
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from advisor.simulator.request_results import RequestResults
     from advisor.simulator.scheduler import Router
     from advisor.simulator.step_table import StepTimes
+    from catalog.schema import Cluster, Deployment, Model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

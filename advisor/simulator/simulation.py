@@ -32,7 +32,8 @@ from advisor.simulator.server import AggregatedServer
 from advisor.simulator.streaming_statistics import StreamingStatistics
 from advisor.simulator.summary_statistics import meets, numbers, spreads, timeline
 from advisor.simulator.trace_files import open_trace, read_trace
-from catalog.schema import Cluster, Deployment, InputError, Model, Note, Slo, Workload, require_positive
+from catalog.errors import InputError, Note
+from catalog.schema import Cluster, Deployment, Model, Slo, Workload, require_positive
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

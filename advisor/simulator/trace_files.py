@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from advisor.simulator.arrivals import MOST_REQUESTS, PIECE, WHOLE, Arrivals, ArrivalStream
-from catalog.schema import InputError, Note, require_positive
+from catalog.errors import InputError, Note
+from catalog.schema import require_positive
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -15,7 +15,7 @@ from advisor.calibration.residual_gp import REPEAT_NOISE
 from advisor.perf_model.correction import PHASES
 from advisor.recommendation.problem import FILLS_THE_CLUSTER, OBJECTIVES
 from advisor.tuning.gp_belief import Points, Rows
-from catalog.schema import InputError
+from catalog.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

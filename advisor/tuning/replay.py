@@ -15,7 +15,7 @@ from advisor.perf_model.deployment_arrays import DeploymentArrays
 from advisor.tuning.decision import CandidateSet
 from advisor.tuning.gp_belief import Points
 from catalog.engines import resolve
-from catalog.schema import InputError
+from catalog.errors import InputError
 from catalog.tables import DATA
 
 if TYPE_CHECKING:

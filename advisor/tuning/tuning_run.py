@@ -31,7 +31,8 @@ from advisor.tuning.loop import TuningStep, believed, prior_of, steps, wall_s
 from advisor.tuning.runner import Machine, own_runs
 from catalog.engines import command as launch_command
 from catalog.engines import find_engine
-from catalog.schema import Cluster, Deployment, InputError, Model, Note, Slo, Workload, require_positive
+from catalog.errors import InputError, Note
+from catalog.schema import Cluster, Deployment, Model, Slo, Workload, require_positive
 from search.external_study import ExternalStudy
 
 if TYPE_CHECKING:

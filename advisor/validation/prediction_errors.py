@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from scipy.stats import bootstrap
 
-from catalog.schema import InputError, parallelism
+from catalog.errors import InputError
+from catalog.schema import parallelism
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from catalog.engines.parallelism import check_layout
 from catalog.engines.registry import Engine, find_engine
-from catalog.schema import BITS, Deployment, Found, InputError, Note, require_positive
+from catalog.errors import InputError, Note, Resolved
+from catalog.schema import BITS, Deployment, require_positive
 
 if TYPE_CHECKING:
     from catalog.schema import Cluster, Gpu, Model
@@ -22,7 +23,7 @@ MOST_TOKENS = 2**24
 _UNKNOWN_LENGTH = 2048  # config/model.py _get_and_verify_max_len, where a configuration names no length
 
 
-def resolve(deployment: Deployment, model: Model, cluster: Cluster) -> Found[Deployment]:
+def resolve(deployment: Deployment, model: Model, cluster: Cluster) -> Resolved[Deployment]:
     """``deployment`` with every open knob as its engine would set it, and notes on what was chosen.
 
     Limits follow ``vllm serve`` (engine/arg_utils.py ``_set_default_max_num_seqs_and_batched_tokens_args``). Raises
@@ -53,7 +54,7 @@ def resolve(deployment: Deployment, model: Model, cluster: Cluster) -> Found[Dep
         max_num_batched_tokens=max_num_batched_tokens,
         graphs=deployment.has_graphs,
     )
-    return Found(resolved, tuple(notes))
+    return Resolved(resolved, tuple(notes))
 
 
 def compute_dtype(model: Model, gpu: Gpu, dtype: str = "auto", engine: str | Engine = "vllm") -> str:

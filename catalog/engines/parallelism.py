@@ -9,7 +9,8 @@ import math
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from catalog.schema import InputError, require_positive
+from catalog.errors import InputError
+from catalog.schema import require_positive
 
 if TYPE_CHECKING:
     from catalog.schema import Model

@@ -19,13 +19,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from catalog.errors import InputError
 from catalog.importers.benchmark_file import read_document
 from catalog.importers.engine_settings import whole
 from catalog.importers.errors import SkippedFile, UnusableRun
 from catalog.importers.parsed_run import NumberReader, ParsedRun, rounded
 from catalog.importers.traffic import LoadGeneratorRun
 from catalog.requests import Request
-from catalog.schema import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -8,11 +8,12 @@ from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 from catalog.engines import find_engine
+from catalog.errors import InputError
 from catalog.gpus import find_gpu
 from catalog.importers.errors import UnusableRun
 from catalog.models.find import find_model
 from catalog.runs import check_run
-from catalog.schema import InputError, Measurement
+from catalog.schema import Measurement
 from catalog.tables import table
 
 if TYPE_CHECKING:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from catalog.errors import InputError
 from catalog.importers.errors import SkippedFile
 from catalog.importers.parsed_run import ParsedRun
 from catalog.published import REQUIRED, read_rows
 from catalog.runs import check_run
-from catalog.schema import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import MISSING, asdict, fields
 from typing import TYPE_CHECKING, Any
 
+from catalog.errors import InputError
 from catalog.importers.errors import SkippedFile
 from catalog.importers.parsed_run import ParsedRun
 from catalog.runs import check_run, from_cells
-from catalog.schema import InputError, Measurement
+from catalog.schema import Measurement
 from catalog.tables import construct
 
 if TYPE_CHECKING:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from catalog.errors import InputError
 from catalog.importers.aiperf import is_aiperf, read_aiperf
 from catalog.importers.errors import SkippedFile
 from catalog.importers.guidellm import is_guidellm, read_guidellm
@@ -15,7 +16,6 @@ from catalog.importers.trtllm_bench import is_trtllm, read_trtllm
 from catalog.importers.vllm_offline import is_offline, read_offline
 from catalog.importers.vllm_serving import is_serving, read_serving
 from catalog.names import suggestion
-from catalog.schema import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -6,8 +6,9 @@ import re
 from pathlib import Path
 
 from catalog.bounds import check_model
+from catalog.errors import InputError, Note, Resolved
 from catalog.models.sizes import active_parameters, parameters
-from catalog.schema import Found, InputError, Model, Note
+from catalog.schema import Model
 from catalog.tables import Table, table
 
 __all__ = ["active_parameters", "all_models", "find_model", "parameters"]
@@ -16,7 +17,7 @@ REPOSITORY = re.compile(r"[\w.\-]{1,96}/[\w.\-]{1,96}", re.ASCII)
 """A Hugging Face id: an organisation and a name."""
 
 
-def find_model(name: str) -> Found[Model]:
+def find_model(name: str) -> Resolved[Model]:
     """The model that ``name`` means: a path to a ``config.json``, a catalog name or alias, or a Hugging Face id.
 
     An explicit path (it exists, or is spelled like one) beats the catalog, which beats the hub. A short name that could
@@ -32,13 +33,13 @@ def find_model(name: str) -> Found[Model]:
     if _is_path(name):
         from catalog.models.hf_config import read_config  # only for files
 
-        return Found(read_config(Path(name).expanduser()))
+        return Resolved(read_config(Path(name).expanduser()))
     models = table("models")
     meaning = models.meaning(name)
     if meaning is None:
         return _from_hub(name, models)
     model = check_model(models.build(Model, meaning.entry, name=meaning.name))
-    return Found(model, (Note(f'"{name}" read as {model.name}'),) if meaning.ambiguous else ())
+    return Resolved(model, (Note(f'"{name}" read as {model.name}'),) if meaning.ambiguous else ())
 
 
 def all_models() -> tuple[Model, ...]:
@@ -57,7 +58,7 @@ def _is_path(name: str) -> bool:
         return False
 
 
-def _from_hub(name: str, models: Table) -> Found[Model]:
+def _from_hub(name: str, models: Table) -> Resolved[Model]:
     near = models.suggestion(name, otherwise="'advisor catalog' lists those known")
     if not REPOSITORY.fullmatch(name):
         shown = " ".join(name.split())[:200]
@@ -65,6 +66,6 @@ def _from_hub(name: str, models: Table) -> Found[Model]:
     from catalog.models.hub import read_hub  # only for names the catalog does not have
 
     try:
-        return Found(read_hub(name))
+        return Resolved(read_hub(name))
     except InputError as error:
         raise InputError(f'"{name}" is not in the catalog, and {error}; {near}; or give a config.json') from error

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from catalog.bounds import check_model
 from catalog.config_fields import Fields
+from catalog.errors import InputError
 from catalog.models.architectures import READERS
 from catalog.names import suggestion
-from catalog.schema import InputError, Model
+from catalog.schema import Model
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

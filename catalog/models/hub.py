@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 from threading import Thread
+from typing import TYPE_CHECKING
 
+from catalog.errors import InputError
 from catalog.models.hf_config import MOST_BYTES, read_config
-from catalog.schema import InputError, Model
+
+if TYPE_CHECKING:
+    from catalog.schema import Model
 
 REQUEST_S = 3.0
 DEADLINE_S = 8.0

@@ -12,8 +12,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from catalog.errors import InputError
 from catalog.gpus import find_gpu
-from catalog.schema import InputError, require_positive
+from catalog.schema import require_positive
 from probes.gpu_telemetry import obstacles
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from dataclasses import fields
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from catalog.schema import InputError
+from catalog.errors import InputError
 from probes.microbench.arguments import (
     PCI_ORDER,
     check_device,

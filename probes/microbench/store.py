@@ -6,8 +6,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from catalog.errors import InputError
 from catalog.jsonl_store import append_lines, json_rows, line_of
-from catalog.schema import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -15,7 +15,7 @@ from torch import distributed
 from torch.nn import functional
 
 from catalog.engines.torch_layout import lay_out
-from catalog.schema import InputError
+from catalog.errors import InputError
 from catalog.units import GIB
 from probes.checkpoint import Checkpoint, is_checkpoint
 from probes.gpu_telemetry import Meter

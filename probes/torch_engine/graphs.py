@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from catalog.schema import InputError
+from catalog.errors import InputError
 from probes.torch_engine.fused_kernels import has_triton
 from probes.torch_engine.transformer import TokenStep
 

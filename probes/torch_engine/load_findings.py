@@ -7,8 +7,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from catalog.errors import InputError
 from catalog.jsonl_store import append_lines, line_of
-from catalog.schema import InputError
 from probes import sweep_command
 from probes.oom_search import find_threshold
 from probes.reference import FORCED, PROMPT, SEQUENCES, compare, sequences

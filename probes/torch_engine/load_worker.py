@@ -7,7 +7,7 @@ import os
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from catalog.schema import InputError
+from catalog.errors import InputError
 from probes.static_benchmark import OutOfMemory
 from probes.sweep_command import record
 from probes.torch_engine.load_findings import find_agreement, record_failure, record_memory, record_thresholds

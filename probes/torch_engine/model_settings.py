@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from catalog.schema import InputError, Model, require_positive
+from catalog.errors import InputError
+from catalog.schema import Model, require_positive
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

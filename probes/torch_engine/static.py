@@ -29,7 +29,7 @@ from contextlib import suppress
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, NoReturn
 
-from catalog.schema import InputError
+from catalog.errors import InputError
 from probes.gpu_telemetry import Meter, wait_until_free
 from probes.sweep_command import run_sweep, sweep_parser, take_order
 from probes.torch_engine.load_worker import ENVIRONMENT, RANK, check_load, run_load

@@ -16,8 +16,8 @@ import time
 import traceback
 from typing import TYPE_CHECKING, NoReturn
 
+from catalog.errors import InputError
 from catalog.names import suggestion
-from catalog.schema import InputError
 from probes.benchmark_plan import read_plan
 from probes.file_lock import take_lock
 from probes.gpu_telemetry import Meter

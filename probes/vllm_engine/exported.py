@@ -31,8 +31,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from catalog.engines.launch.process import model_argument
+from catalog.errors import InputError
 from catalog.jsonl_store import append_lines, line_of
-from catalog.schema import InputError
 from probes.benchmark_plan import config_json
 from probes.gpu_telemetry import Meter, wait_until_free
 from probes.sweep_command import run_sweep, sweep_parser, take_order, tell

@@ -29,7 +29,7 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from catalog.schema import InputError
+from catalog.errors import InputError
 from catalog.units import GIB
 from probes.benchmark_plan import config_json
 from probes.gpu_telemetry import Meter, wait_until_free

@@ -6,7 +6,7 @@ import re
 import sys
 from importlib import metadata
 
-from catalog.schema import InputError
+from catalog.errors import InputError
 
 OLDEST = (0, 20)
 """Older ones name their workers' memory and their engine's arguments otherwise."""

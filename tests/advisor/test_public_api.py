@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import advisor
-from catalog import schema
+from catalog import errors, schema
 
 pytestmark = pytest.mark.process
 
@@ -34,7 +34,7 @@ def test_every_public_name_is_there():
 
 
 def test_the_shared_types_are_the_catalog_s():
-    assert advisor.InputError is schema.InputError
+    assert advisor.InputError is errors.InputError
     assert advisor.Cluster is schema.Cluster
 
 

@@ -7,7 +7,7 @@ import pytest
 from pydantic import Field
 
 from catalog.borders import checked, write_whole
-from catalog.schema import InputError
+from catalog.errors import InputError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

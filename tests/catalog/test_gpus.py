@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from catalog.errors import InputError, Note
 from catalog.gpus import MOST_GPUS, all_gpus, find_gpu, parse_cluster, with_overrides
 from catalog.names import squash
-from catalog.schema import InputError, Note
 from catalog.tables import table
 
 GPUS = {gpu.name: gpu for gpu in all_gpus()}

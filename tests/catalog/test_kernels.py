@@ -5,6 +5,7 @@ import json
 import pytest
 
 from catalog import kernels
+from catalog.errors import InputError
 from catalog.kernels import (
     KINDS,
     AttentionTime,
@@ -17,7 +18,6 @@ from catalog.kernels import (
     of_kind,
     read_kernels,
 )
-from catalog.schema import InputError
 
 GEMM = {"gpu": "CPU", "op": "gemm", "m": 2, "k": 3, "n": 4, "dtype": "float32", "us": 1.5}
 

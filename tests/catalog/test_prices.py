@@ -2,9 +2,9 @@
 
 import pytest
 
+from catalog.errors import InputError
 from catalog.gpus import all_gpus
 from catalog.prices import all_prices, cheapest, prices_for
-from catalog.schema import InputError
 
 PRICES = all_prices()
 

@@ -16,10 +16,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from catalog.errors import InputError
 from catalog.gpus import find_gpu
 from catalog.models.find import find_model
 from catalog.runs import append_runs, read_runs, shipped_runs, to_frame, user_runs
-from catalog.schema import InputError, Measurement
+from catalog.schema import Measurement
 
 pytestmark = pytest.mark.process
 

@@ -4,10 +4,10 @@ import os
 
 import pytest
 
+from catalog.errors import InputError
 from catalog.gpus import all_gpus, find_gpu, parse_cluster
 from catalog.models.find import all_models, find_model
 from catalog.paths import home as advisor_home
-from catalog.schema import InputError
 
 OWN_GPU = '["Z9"]\naliases = ["z-nine"]\nmemory_gib = 1000\nmemory_bandwidth_gbps = 20_000\nfp16_tflops = 5000\n'
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from catalog.schema import InputError
+from catalog.errors import InputError
 from probes.benchmark_plan import read_plan
 
 

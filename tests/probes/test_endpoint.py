@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from catalog.schema import InputError
+from catalog.errors import InputError
 from probes.endpoint import plain_url, read_endpoint
 from probes.endpoint_load import EndpointTraffic, LoadFailed, LoadTarget, command, make_traffic
 

@@ -279,7 +279,7 @@ def test_without_room_for_what_became_of_a_load_a_sweep_says_so_and_leaves_nothi
 
 
 def test_a_claim_is_free_again_though_there_was_no_room_for_the_outcome(tmp_path, monkeypatch):
-    from catalog.schema import InputError
+    from catalog.errors import InputError
     from probes import sweep
 
     def full(*_):

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from catalog.schema import InputError
+from catalog.errors import InputError
 from probes import ports
 from probes.ports import BLOCKS, take_ports
 

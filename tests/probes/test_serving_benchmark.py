@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from catalog.schema import InputError
+from catalog.errors import InputError
 from probes.serving_benchmark import TrafficProfile, lengths, poisson, read_offer, serve, summary
 
 OFFER = TrafficProfile(input_len=20, output_len=5, seconds=0.6, concurrency=4)

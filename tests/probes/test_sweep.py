@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from catalog.errors import InputError
 from catalog.jsonl_store import append_lines
-from catalog.schema import InputError
 from probes.benchmark_plan import read_plan
 from probes.file_lock import take_lock
 from probes.sweep import Sweep, add_record, outcomes, seconds_taken, undone

@@ -4,7 +4,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from catalog.schema import InputError
+from catalog.errors import InputError
 from search.external_study import ExternalStudy
 
 MOST = {"tp1pp1": 8, "tp2pp1": 8}

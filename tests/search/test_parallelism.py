@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from catalog.engines import check_layout, resolve
-from catalog.schema import Deployment, InputError
+from catalog.errors import InputError
+from catalog.schema import Deployment
 from search.parallelism import Parallelism, most_replicas, parallelisms
 from tests.search.serving import cluster, model
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from catalog.schema import InputError
+from catalog.errors import InputError
 from search.scores import Scores
 from search.space import Axis, Space
 from search.study import TRIALS, explore

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import search
-from catalog.schema import InputError
+from catalog.errors import InputError
 from search.space import CHUNK, Axis, Space, batch_sizes
 from tests.search.serving import deployments
 

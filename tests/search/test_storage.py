@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.storages import InMemoryStorage, JournalStorage, RDBStorage
 
-from catalog.schema import InputError
+from catalog.errors import InputError
 from search.storage import open_storage, readable_errors, redacted
 from search.study import explore
 from tests.search.serving import Serving, deployments, directions

@@ -13,7 +13,7 @@ import pytest
 from optuna.trial import TrialState
 
 import search
-from catalog.schema import InputError
+from catalog.errors import InputError
 from search.scores import Scores
 from search.space import Axis, Space
 from search.storage import open_storage

@@ -10,8 +10,8 @@ from advisor.cli.groups import flattened
 from advisor.cli.options.catalog import CatalogOutput
 from advisor.cli.output import answer, write
 from advisor.cli.program import Command, Program
+from catalog.errors import InputError
 from catalog.names import closest, squash
-from catalog.schema import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -14,7 +14,7 @@ from advisor.cli.options.slo import MeanLimits
 from advisor.cli.options.workload import InFlight
 from advisor.cli.output import progress, write
 from advisor.cli.program import refuse
-from catalog.schema import InputError
+from catalog.errors import InputError
 
 if TYPE_CHECKING:
     from advisor.prediction.estimation import Estimate

@@ -8,7 +8,7 @@ import typer
 
 from advisor.cli.options.imports import ImportFacts, ImportKept, ImportOutput
 from advisor.cli.output import progress, show, write
-from catalog.schema import InputError
+from catalog.errors import InputError
 
 if TYPE_CHECKING:
     from advisor.calibration.importing import Import

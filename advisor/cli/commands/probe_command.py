@@ -11,7 +11,7 @@ from advisor.cli.options.probing import Measured, ProbeKept
 from advisor.cli.options.values import seconds
 from advisor.cli.probe_answer import show_outcome, show_plan, show_report
 from advisor.cli.program import refuse
-from catalog.schema import InputError
+from catalog.errors import InputError
 
 DEFAULT_BUDGET = "3m"
 

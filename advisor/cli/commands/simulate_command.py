@@ -14,7 +14,7 @@ from advisor.cli.options.slo import TrafficLimits
 from advisor.cli.options.workload import SimulatedTraffic
 from advisor.cli.output import answer, check_outputs, progress
 from advisor.cli.pools import Pools, changed, requests_file
-from catalog.schema import InputError
+from catalog.errors import InputError
 
 
 def simulate(

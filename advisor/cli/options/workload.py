@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from advisor.cli.groups import flag, group
-from catalog.schema import InputError, Workload
+from catalog.errors import InputError
+from catalog.schema import Workload
 
 PANEL = "Workload"
 

@@ -20,7 +20,8 @@ from advisor.render.measured.series import (
 )
 from advisor.render.numbers import MS, Unit, share, unit_of
 from advisor.render.tables import ESSENTIAL, Column
-from catalog.schema import InputError, Measurement
+from catalog.errors import InputError
+from catalog.schema import Measurement
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -12,7 +12,7 @@ from advisor.render.document import Document, Section, Table
 from advisor.render.lines import hardware, notes
 from advisor.render.numbers import short
 from advisor.render.tables import Column
-from catalog.schema import Note
+from catalog.errors import Note
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

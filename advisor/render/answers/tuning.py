@@ -11,7 +11,7 @@ from advisor.render.lines import hardware, notes
 from advisor.render.numbers import MS, Unit, limit, share, short, unit_of
 from advisor.render.tables import Column, Rows
 from advisor.render.vocabulary import GOALS, LIMITED_METRICS, METRIC_NAMES
-from catalog.schema import Note
+from catalog.errors import Note
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -14,8 +14,8 @@ from advisor.perf_model.cost_model import CostModel
 from advisor.perf_model.static_batch import static_batch_times
 from advisor.prediction.prediction import Prediction, request_causes
 from advisor.render.measured.series import setup_of, tok_s
+from catalog.errors import InputError
 from catalog.gpus import find_gpu
-from catalog.schema import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -21,8 +21,8 @@ from advisor.render.measured.plots import check_plots, draw
 from advisor.render.measured.series import cases, gib_sent, tok_s_per_gpu
 from advisor.render.numbers import share, short
 from catalog.borders import write_whole
+from catalog.errors import InputError
 from catalog.runs import read_runs, shipped_runs
-from catalog.schema import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

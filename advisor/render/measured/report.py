@@ -14,7 +14,7 @@ from advisor.render.measured.sentences import listed, missing, sentences
 from advisor.render.measured.series import cases, setup_of
 from advisor.render.tables import markdown
 from catalog.borders import write_whole
-from catalog.schema import InputError
+from catalog.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -8,7 +8,8 @@ from catalog.engines.defaults import PLAIN, resolve
 from catalog.engines.launch import sglang, tensorrt_llm, vllm
 from catalog.engines.launch.process import Process, check_address
 from catalog.engines.registry import Engine, find_engine
-from catalog.schema import InputError, require_positive
+from catalog.errors import InputError
+from catalog.schema import require_positive
 
 if TYPE_CHECKING:
     from catalog.schema import Cluster, Deployment, Gpu, Model

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from catalog.engines.launch.process import is_local, model_argument
-from catalog.schema import InputError
+from catalog.errors import InputError
 
 if TYPE_CHECKING:
     from catalog.engines.launch.process import Process

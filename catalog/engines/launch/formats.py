@@ -13,7 +13,7 @@ from catalog.engines.launch.kubernetes import kubernetes
 from catalog.engines.launch.process import model_argument
 from catalog.engines.launch.scripts import script
 from catalog.engines.registry import Engine, find_engine
-from catalog.schema import InputError
+from catalog.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

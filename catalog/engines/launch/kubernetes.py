@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from catalog.engines.launch import containers
 from catalog.engines.launch.commands import processes
-from catalog.schema import InputError
+from catalog.errors import InputError
 
 if TYPE_CHECKING:
     from catalog.engines.launch.process import Process

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from catalog.engines.parallelism import pipeline_layers
+from catalog.errors import InputError
 from catalog.models.sizes import embedding_parameters, head_parameters, parameters
-from catalog.schema import BITS, SCALE_BITS, InputError
+from catalog.schema import BITS, SCALE_BITS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from catalog.engines.defaults import PLAIN, compute_dtype
 from catalog.engines.kv_cache import static_fraction
 from catalog.engines.launch.process import DIST_PORT, Process, model_argument, per_node
-from catalog.schema import InputError
+from catalog.errors import InputError
 
 if TYPE_CHECKING:
     from catalog.engines.registry import Engine

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from catalog.engines.defaults import PLAIN, compute_dtype
 from catalog.engines.kv_cache import graph_sizes
 from catalog.engines.launch.process import Process, model_argument, separate_servers
-from catalog.schema import InputError
+from catalog.errors import InputError
 
 if TYPE_CHECKING:
     from catalog.engines.registry import Engine

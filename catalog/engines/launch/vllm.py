@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from catalog.engines.defaults import PLAIN, compute_dtype
 from catalog.engines.launch.process import DIST_PORT, Process, model_argument, offloaded_gib, per_node, separate_servers
-from catalog.schema import InputError
+from catalog.errors import InputError
 
 if TYPE_CHECKING:
     from catalog.schema import Cluster, Deployment, Gpu, Model

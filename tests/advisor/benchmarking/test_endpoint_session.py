@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 import advisor
 from advisor.benchmarking.endpoint_session import LADDER, prepare_endpoint
 from advisor.cli import app
+from catalog.errors import InputError
 from catalog.runs import check_run, read_runs
-from catalog.schema import InputError
 from tests.standin_server import Pace, serving
 
 pytestmark = pytest.mark.process

@@ -33,10 +33,11 @@ from advisor.benchmarking.session import _claimed
 from advisor.cli import app
 from advisor.cli.options.values import numbers, seconds
 from advisor.prediction.evidence import Evidence
+from catalog.errors import InputError
 from catalog.gpus import parse_cluster
 from catalog.models.find import find_model
 from catalog.runs import append_runs
-from catalog.schema import Deployment, InputError, Measurement
+from catalog.schema import Deployment, Measurement
 from probes import devices
 from probes.benchmark_plan import jobs_of, read_plan
 from probes.gpu_telemetry import GpuState

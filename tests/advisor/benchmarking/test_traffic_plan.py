@@ -17,11 +17,12 @@ from advisor.cli import app
 from advisor.prediction.evidence import Evidence
 from advisor.simulator.arrivals import Arrivals
 from catalog.engines import resolve
+from catalog.errors import InputError
 from catalog.gpus import parse_cluster
 from catalog.models.find import find_model
 from catalog.requests import read_requests
 from catalog.runs import read_runs
-from catalog.schema import Deployment, InputError, Measurement
+from catalog.schema import Deployment, Measurement
 from probes import devices
 from probes.benchmark_plan import jobs_of
 from probes.gpu_telemetry import GpuState

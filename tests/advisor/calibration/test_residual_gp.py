@@ -16,10 +16,11 @@ from advisor.calibration.surrogate import Surrogate, shipped_surrogate
 from advisor.perf_model.deployment_arrays import DeploymentArrays
 from advisor.prediction.evidence import Evidence
 from catalog.engines import resolve
+from catalog.errors import InputError
 from catalog.gpus import find_gpu, parse_cluster, with_overrides
 from catalog.models.find import find_model
 from catalog.runs import append_runs, shipped_runs
-from catalog.schema import Deployment, InputError
+from catalog.schema import Deployment
 from tests.advisor.strategies import questions
 
 SHIPPED = shipped_surrogate()

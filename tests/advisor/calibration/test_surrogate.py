@@ -23,8 +23,8 @@ from advisor.calibration.surrogate import (
     shipped_surrogate,
 )
 from advisor.perf_model.parameters import NAMES, PRIORS, Parameters
+from catalog.errors import InputError
 from catalog.runs import shipped_runs
-from catalog.schema import InputError
 
 
 def surrogate_of(seed):

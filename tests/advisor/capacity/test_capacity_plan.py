@@ -14,8 +14,9 @@ from advisor.capacity.capacity_plan import plan
 from advisor.cli import app
 from advisor.cli.program import BAD_INPUT
 from advisor.simulator.simulation import simulate
+from catalog.errors import InputError
 from catalog.prices import read_prices as stated_prices
-from catalog.schema import Deployment, InputError, Slo, Workload
+from catalog.schema import Deployment, Slo, Workload
 
 MODEL = "llama-3.1-8b"
 KNOBS = Deployment(max_num_seqs=16, max_model_len=4096)

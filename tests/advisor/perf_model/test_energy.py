@@ -23,9 +23,10 @@ from advisor.perf_model.energy import (
 from advisor.prediction.estimation import estimate
 from advisor.prediction.inputs import read_cluster, read_model
 from advisor.simulator.simulation import simulate
+from catalog.errors import InputError
 from catalog.models.sizes import active_parameters, parameters
 from catalog.runs import shipped_runs
-from catalog.schema import Deployment, InputError, Slo, Workload
+from catalog.schema import Deployment, Slo, Workload
 
 LLAMA, MIXTRAL = (read_model(name).value for name in ("llama-3.1-8b", "mixtral-8x7b"))
 H200 = POWER["H200-SXM"]

@@ -16,8 +16,8 @@ from advisor.prediction.estimation import Estimate, estimate
 from advisor.prediction.inputs import chosen_price
 from advisor.prediction.prediction import TIME_METRICS
 from catalog.engines import find_engine, valid_tp
+from catalog.errors import InputError
 from catalog.models.find import find_model
-from catalog.schema import InputError
 from tests.advisor.strategies import gpus, models, questions
 
 QUESTION = {"model": "llama-13b", "gpus": "4xA100", "batch": 16, "input_len": 1024, "output_len": 128}

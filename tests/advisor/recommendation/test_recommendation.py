@@ -15,9 +15,10 @@ from advisor.prediction.evidence import Evidence
 from advisor.prediction.prediction import Prediction
 from advisor.recommendation.recommendation import OBJECTIVES, recommend
 from catalog.engines import find_engine, tp_problem
+from catalog.errors import InputError
 from catalog.gpus import find_gpu, parse_cluster
 from catalog.models.find import find_model
-from catalog.schema import Cluster, Deployment, InputError, Slo, Workload
+from catalog.schema import Cluster, Deployment, Slo, Workload
 from tests.advisor.strategies import MODELS
 
 ENGINE = find_engine("vllm")

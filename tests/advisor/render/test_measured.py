@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 
 from advisor.render import findings as four
 from advisor.render import plots, sentences
+from advisor.render.measured import FORMATS, measured_rows, measured_table, report
 from advisor.render.measured.charts import MOST_CURVES, cache_full, charts, memory_panel, shown
 from advisor.render.measured.facts import facts_of
-from advisor.render.measured import FORMATS, measured_rows, measured_table, report
 from advisor.render.measured.series import SeriesLayout, cases, joules_per_token, power_w, settings_told
+from catalog.errors import InputError
 from catalog.runs import read_runs, shipped_runs
-from catalog.schema import InputError, Measurement
+from catalog.schema import Measurement
 
 MODEL = "meta-llama/Llama-2-7b-hf"
 BYTES_PER_TOKEN = 2 * 32 * 32 * 128 * 2

@@ -5,6 +5,9 @@ import re
 from dataclasses import replace
 
 import pytest
+from advisor.render.choice_figures import trade_figure
+from advisor.render.reviews import draw_traffic, recommendation_files, review_plan, review_traffic
+from advisor.render.traffic_figures import cost_figure, latency_figure, sensitivity_figure, timeline_figure
 from typer.testing import CliRunner
 
 from advisor.capacity.capacity_plan import plan
@@ -12,12 +15,10 @@ from advisor.cli import app
 from advisor.cli.program import BAD_INPUT
 from advisor.prediction.inputs import read_model
 from advisor.recommendation.recommendation import recommend
-from advisor.render.choice_figures import trade_figure
 from advisor.render.numbers import short
-from advisor.render.reviews import draw_traffic, recommendation_files, review_plan, review_traffic
-from advisor.render.traffic_figures import cost_figure, latency_figure, sensitivity_figure, timeline_figure
 from advisor.simulator.simulation import simulate
-from catalog.schema import Deployment, InputError, Slo, Workload
+from catalog.errors import InputError
+from catalog.schema import Deployment, Slo, Workload
 
 PNG = b"\x89PNG"
 COMMON = ["--model", "llama-3.1-8b", "--input-len", "512", "--output-len", "64", "--max-num-seqs", "16", "--draws", "0"]

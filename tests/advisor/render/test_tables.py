@@ -16,8 +16,9 @@ from advisor.render.formats import as_csv, as_json, as_yaml
 from advisor.render.lines import command_lines, cost_line, hardware, header, labelled, memory_line, notes
 from advisor.render.numbers import change, count, dollars, duration, limit, short, span, unit_of
 from advisor.render.tables import Column, drawn, fitted, markdown, time_column
+from catalog.errors import Note
 from catalog.gpus import parse_cluster
-from catalog.schema import Note, Price
+from catalog.schema import Price
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ import pytest
 from advisor.simulator import trace_files as serving_traces
 from advisor.simulator.arrivals import closed_loop, open_loop
 from advisor.simulator.trace_files import read_trace
-from catalog.schema import InputError, Workload
+from catalog.errors import InputError
+from catalog.schema import Workload
 
 LONGEST = 8192
 

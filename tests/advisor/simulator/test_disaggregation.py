@@ -12,7 +12,8 @@ from advisor.simulator.disaggregation import KvTransfer, ServerPool, saturation_
 from advisor.simulator.scheduler import Scheduler, serve
 from advisor.simulator.simulation import simulate
 from advisor.simulator.step_table import StepTimes
-from catalog.schema import Deployment, InputError, Workload
+from catalog.errors import InputError
+from catalog.schema import Deployment, Workload
 
 NO_LINK = KvTransfer(ms_per_token=0.0, latency_ms=0.0)
 

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from advisor.simulator.arrivals import Arrivals, closed_loop, open_loop
 from advisor.simulator.peak_rate import trace_peak
-from catalog.schema import InputError, Workload
+from catalog.errors import InputError
+from catalog.schema import Workload
 
 
 def traffic(arrival_s, input_len=100, output_len=10):

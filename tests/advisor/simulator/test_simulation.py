@@ -15,9 +15,10 @@ from advisor.simulator.arrivals import Arrivals
 from advisor.simulator.simulation import RATES, simulate
 from advisor.validation.simulator_accuracy import TARGETS, judgements, shipped
 from catalog.engines import resolve
+from catalog.errors import InputError
 from catalog.gpus import parse_cluster
 from catalog.models.find import find_model
-from catalog.schema import Deployment, InputError, Slo, Workload
+from catalog.schema import Deployment, Slo, Workload
 
 SMALL = Deployment(max_num_seqs=64, max_num_batched_tokens=2048, max_model_len=8192)
 

@@ -20,7 +20,8 @@ from advisor.simulator.scheduler import serve, serve_pieces
 from advisor.simulator.simulation import simulate
 from advisor.simulator.streaming_statistics import StreamingStatistics
 from advisor.simulator.trace_files import open_trace, read_trace
-from catalog.schema import Deployment, InputError, Slo, Workload
+from catalog.errors import InputError
+from catalog.schema import Deployment, Slo, Workload
 from tests.advisor.simulator.test_scheduler_loop import cases, times_of
 
 LIMITS = {"ttft_ms": 40.0, "tpot_ms": 9.0}

@@ -8,10 +8,10 @@ import pytest
 from advisor.calibration.surrogate import analytic_marginal, shipped_surrogate
 from advisor.tuning.loop import DOUBT, REGRET, believed, steps, unconfirmed
 from advisor.tuning.replay import Replay, once, recorded_stakes, startups
+from catalog.errors import InputError
 from catalog.gpus import parse_cluster
 from catalog.models.find import find_model
 from catalog.runs import shipped_runs
-from catalog.schema import InputError
 
 MODEL = find_model("llama-13b").value
 NODE = parse_cluster("4xH200").value

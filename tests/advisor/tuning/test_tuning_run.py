@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 import advisor
 from advisor.cli import app
 from advisor.render.answers.tuning import tuning_columns, tuning_rows
+from catalog.errors import InputError
 from catalog.runs import append_runs, shipped_runs
-from catalog.schema import InputError
 
 QUESTION = ["--model", "llama-13b", "--gpus", "4xH200"]
 

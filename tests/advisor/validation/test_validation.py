@@ -21,9 +21,9 @@ from advisor.validation.ablations import APART, NO_KERNELS, NO_RESIDUALS, NO_RUN
 from advisor.validation.baselines import BOOSTED, FOREST, NEAREST, ROOFLINE, SCALED, baselines
 from advisor.validation.prediction_errors import KEYS, Check, coverage_interval, summarised
 from advisor.validation.ranking import ANY, choices, rankings
+from catalog.errors import InputError
 from catalog.kernels import shipped_kernels
 from catalog.runs import append_runs, shipped_runs
-from catalog.schema import InputError
 
 STATIC = [
     run for run in shipped_runs() if run.regime == "static" and not run.oom and run.engine == "vllm" and run.compiled

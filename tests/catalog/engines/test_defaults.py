@@ -5,9 +5,10 @@ import dataclasses
 import pytest
 
 from catalog.engines import all_engines, compute_dtype, find_engine, resolve
+from catalog.errors import InputError
 from catalog.gpus import all_gpus, find_gpu, parse_cluster
 from catalog.models.find import all_models, find_model
-from catalog.schema import BITS, Cluster, Deployment, InputError
+from catalog.schema import BITS, Cluster, Deployment
 
 NAMES = ("vllm", "sglang", "tensorrt-llm", "lmdeploy", "torch")
 

@@ -15,9 +15,10 @@ from catalog.engines import (
     static_fraction,
     static_reserve_gib,
 )
+from catalog.errors import InputError
 from catalog.gpus import find_gpu, parse_cluster
 from catalog.models.find import all_models, find_model
-from catalog.schema import Deployment, InputError
+from catalog.schema import Deployment
 
 
 def model(name):

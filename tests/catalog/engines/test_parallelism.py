@@ -16,8 +16,8 @@ from catalog.engines import (
     valid_pp,
     valid_tp,
 )
+from catalog.errors import InputError
 from catalog.models.find import all_models, find_model
-from catalog.schema import InputError
 
 
 def model(name):

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from catalog.engines.torch_layout import ProcessLayout, has_experts, lay_out, weight_costs
 from catalog.engines.torch_stages import balanced_stages
+from catalog.errors import InputError
 from catalog.models.find import find_model
-from catalog.schema import InputError
 
 COSTS = st.lists(st.integers(0, 50), min_size=1, max_size=9)
 

@@ -13,6 +13,7 @@ from statistics import fmean, median, stdev
 
 import pytest
 
+from catalog.errors import InputError
 from catalog.importers import benchmark_file as documents
 from catalog.importers.benchmark_file import read_document
 from catalog.importers.completion import FIELDS, Incomplete, complete, run_id
@@ -23,7 +24,7 @@ from catalog.importers.registry import FORMATS, find_format, read_benchmarks, re
 from catalog.importers.traffic import LoadGeneratorRun
 from catalog.published import read_published
 from catalog.runs import check_run, to_frame
-from catalog.schema import InputError, Measurement
+from catalog.schema import Measurement
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 FILES = sorted(path.name for path in FOLDER.iterdir() if path.suffix != ".md")

@@ -2,9 +2,9 @@
 
 import pytest
 
+from catalog.errors import InputError, Note
 from catalog.models.find import active_parameters, all_models, find_model, parameters
 from catalog.names import squash
-from catalog.schema import InputError, Note
 from catalog.tables import table
 
 MODELS = {model.name: model for model in all_models()}

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from catalog.errors import InputError
 from catalog.models.architectures import READERS
 from catalog.models.find import find_model, parameters
 from catalog.models.hf_config import model_from_config, read_config
-from catalog.schema import InputError, Model
+from catalog.schema import Model
 from tests.catalog.models.configs import CONFIGS, DEEPSEEK_V3, MIXTRAL
 
 LLAMA = CONFIGS["meta-llama/Llama-2-13b-hf"]

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from catalog.errors import InputError
 from catalog.models import hub
 from catalog.models.find import find_model
-from catalog.schema import InputError
 from tests.catalog.models.configs import CONFIGS
 
 

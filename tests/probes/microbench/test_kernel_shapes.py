@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from catalog.errors import InputError
 from catalog.models.find import find_model
 from catalog.models.sizes import embedding_parameters, norm_parameters, parameters
-from catalog.schema import InputError
 from probes.microbench.kernel_shapes import EXPERT_TOKENS, HEAD_TOKENS, KV_SHARE, TOKENS, Shape, kernel_shapes, matrices
 
 LLAMA = find_model("meta-llama/Llama-3.1-8B").value

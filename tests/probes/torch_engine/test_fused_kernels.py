@@ -11,8 +11,9 @@ from dataclasses import replace
 
 import torch
 
+from catalog.errors import InputError
 from catalog.models.find import find_model
-from catalog.schema import Deployment, InputError
+from catalog.schema import Deployment
 from probes.torch_engine import fused_kernels as transformer_kernels
 from probes.torch_engine.engine import TorchEngine
 from probes.torch_engine.fused_kernels import LayerKernels, add_norm, fused_kernels, rotate, swiglu

@@ -16,9 +16,10 @@ pytest.importorskip("safetensors")
 
 import torch
 
+from catalog.errors import InputError
 from catalog.models.hf_config import read_config
 from catalog.runs import read_runs
-from catalog.schema import Deployment, InputError
+from catalog.schema import Deployment
 from probes.benchmark_plan import BenchmarkJob
 from probes.gpu_telemetry import Meter
 from probes.reference import PROMPT, compare, sequences

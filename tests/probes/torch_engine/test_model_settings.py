@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import pytest
 
+from catalog.errors import InputError
 from catalog.models.find import find_model
 from catalog.models.hf_config import read_config
-from catalog.schema import Deployment, InputError
+from catalog.schema import Deployment
 from probes.torch_engine.model_settings import Rotary, Settings, check_runs, read_settings
 
 LLAMA = find_model("meta-llama/Llama-3.1-8B").value

@@ -20,8 +20,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from catalog.engines.torch_layout import ProcessLayout, lay_out
+from catalog.errors import InputError
 from catalog.models.find import find_model
-from catalog.schema import Deployment, InputError
+from catalog.schema import Deployment
 from probes.torch_engine import offload as transformer_offload
 from probes.torch_engine.engine import TorchEngine
 from probes.torch_engine.links import LinkTraffic

@@ -12,8 +12,9 @@ import torch
 from safetensors.torch import save_file
 
 from catalog.engines.torch_layout import lay_out
+from catalog.errors import InputError
 from catalog.models.find import find_model
-from catalog.schema import Deployment, InputError
+from catalog.schema import Deployment
 from probes.checkpoint import Checkpoint, is_checkpoint
 from probes.torch_engine import weight_sources as transformer_sources
 from probes.torch_engine.engine import TorchEngine

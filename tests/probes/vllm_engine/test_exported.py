@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from catalog.errors import InputError
 from catalog.jsonl_store import json_rows
-from catalog.schema import InputError
 from probes.benchmark_plan import jobs_of
 from probes.vllm_engine.exported import (
     ExportedCommand,

@@ -6,9 +6,9 @@ import time
 
 import pytest
 
+from catalog.errors import InputError
 from catalog.requests import read_requests
 from catalog.runs import read_runs
-from catalog.schema import InputError
 from probes.benchmark_plan import read_plan
 from probes.gpu_telemetry import Meter
 from probes.sweep_command import Order

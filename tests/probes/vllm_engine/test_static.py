@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import pytest
 
+from catalog.errors import InputError
 from catalog.models.find import find_model
 from catalog.runs import append_runs, read_runs
-from catalog.schema import Deployment, InputError
+from catalog.schema import Deployment
 from probes import static_benchmark as static
 from probes.benchmark_plan import SHAPES, BenchmarkJob, config_json, read_plan
 from probes.gpu_telemetry import Profile

@@ -11,9 +11,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from catalog.engines import command, environment, find_engine, processes, resolve, valid_ep, valid_tp
+from catalog.errors import InputError
 from catalog.gpus import all_gpus, find_gpu, parse_cluster
 from catalog.models.find import all_models, find_model
-from catalog.schema import BITS, Cluster, Deployment, InputError
+from catalog.schema import BITS, Cluster, Deployment
 
 RECORDED = {
     "vllm": "vllm-0.24.0.json",

@@ -7,9 +7,10 @@ import pytest
 import yaml
 
 from catalog.engines import FORMATS, processes, render
+from catalog.errors import InputError
 from catalog.gpus import parse_cluster
 from catalog.models.find import find_model
-from catalog.schema import Deployment, InputError
+from catalog.schema import Deployment
 
 LLAMA, MIXTRAL = "meta-llama/Llama-2-13b-hf", "mistralai/Mixtral-8x7B-v0.1"
 HOSTILE = "/models/$(reboot) ${HOME} `id` \"x\" 'y' #z: {a}"
