@@ -25,10 +25,15 @@ SCALE = 2.0
 """Pixels of a PNG for each pixel of a figure."""
 
 
+def figures_can_be_drawn() -> bool:
+    """Return whether what draws figures and writes reports is installed."""
+    return all(find_spec(module) for module in NEEDED)
+
+
 def check_figures() -> None:
     """Raise ``InputError`` where no figure can be drawn."""
-    missing = [name for module, name in NEEDED.items() if find_spec(module) is None]
-    if missing:
+    if not figures_can_be_drawn():
+        missing = [name for module, name in NEEDED.items() if find_spec(module) is None]
         raise InputError(f"reports and figures need {' and '.join(missing)}: pip install 'advisor[plots]'")
 
 

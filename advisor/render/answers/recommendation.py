@@ -137,9 +137,9 @@ def candidate_columns(answer: Recommendation) -> list[Column]:
         columns += [rows.time(latency, METRIC_NAMES[latency]), rows.interval(latency, times=True)]
     cost = rows.column("usd_per_mtok", "cost", short, unit="$/M tok", rank=1 if answer.objective == "cost" else 4)
     priced = any(rows.values("usd_per_mtok"))
-    columns += [
-        rows.time(metric, METRIC_NAMES[metric], rank=1) for metric in ("ttft_ms", "tpot_ms") if metric != latency
-    ]
+    for metric in ("ttft_ms", "tpot_ms"):
+        if metric != latency:
+            columns += [rows.time(metric, METRIC_NAMES[metric], rank=1), rows.interval(metric, times=True, rank=9)]
     columns += [cost] if priced and answer.objective == "cost" else []
     device = f"of {short(answer.cluster.gpu.memory_gib)} GiB"
     columns += [
@@ -147,7 +147,8 @@ def candidate_columns(answer: Recommendation) -> list[Column]:
         rows.text("provenance", "source", rank=1 if rows.vary("provenance") else 3),
     ]
     columns += [cost] if priced and answer.objective != "cost" else []
-    columns += [] if latency == "e2e_ms" else [rows.time("e2e_ms", "E2E", rank=5)]
+    if latency != "e2e_ms":
+        columns += [rows.time("e2e_ms", "E2E", rank=5), rows.interval("e2e_ms", times=True, rank=9)]
     return [
         *columns,
         rows.column("output_tok_s", "tok/s", short, unit="in all", rank=6),
