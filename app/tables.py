@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
+from advisor.render.tables import ALIKE
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -20,7 +22,7 @@ def table(
     pick: Callable[[int], None] | None = None,
     **options: Any,
 ) -> None:
-    """Show all columns that have a name; numbers are sorted as numbers.
+    """Show the columns that have a name and whose cells differ; numbers are sorted as numbers.
 
     Args:
         columns: of a document's table.
@@ -30,7 +32,7 @@ def table(
         options: further ones of ``st.dataframe``.
 
     """
-    named = {column.key or column.name: column for column in columns if column.name}
+    named = {column.key or column.name: column for column in columns if column.name and column.rank < ALIKE}
     config = {
         name: st.column_config.Column(
             f"{column.name} {column.unit}".strip(), alignment="right" if column.right else "left"

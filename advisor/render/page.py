@@ -7,15 +7,17 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from advisor.render.console import command_lines
+from advisor.render.figures.measured import chart_spec
 from advisor.render.tables import markdown
 from catalog.borders import write_whole
 from catalog.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from advisor.render.document import Document, Spec
+    from advisor.render.measured.charts import Chart
 
 NEEDED = {"vl_convert": "vl-convert-python", "jinja2": "Jinja2"}
 """Packages that reports take, by what they are imported as."""
@@ -133,3 +135,13 @@ def write_png(spec: Spec, path: Path) -> Path:
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}") from error
     return path
+
+
+def draw(charts: Iterable[Chart], folder: Path) -> list[Path]:
+    """Draw charts of measured runs as PNG files into ``folder``, which exists.
+
+    Raises:
+        InputError: what draws them is not installed, or a file cannot be written.
+
+    """
+    return [write_png(chart_spec(chart), folder / f"{chart.name}.png") for chart in charts]

@@ -4,12 +4,11 @@ import time
 from dataclasses import replace
 
 import pytest
+from app.capacity_figures import closeness, tornado
 
 import advisor
 from advisor.capacity.fleet_options import Change
-from advisor.render.answers import capacity_answer
-from advisor.render.answers.capacity import option_columns
-from app.capacity_figures import closeness, tornado
+from advisor.render.answers.capacity import option_columns, sentence
 from app.capacity_inputs import EXAMPLES, read_trace
 
 SMALL = {
@@ -88,7 +87,7 @@ def test_words_beside_a_bar_stand_right_of_it_and_of_what_is_planned(expected):
 def test_long_times_are_told_in_seconds(expected):
     slow = replace(expected.best, latencies={**expected.best.latencies, "e2e_ms": 47_300.0}, intervals={})
     found = replace(expected, slo=replace(expected.slo, e2e_ms=60_000.0), best=slow, options=(slow,))
-    assert "E2E 47.3 s" in capacity_answer(found)
+    assert "E2E 47.3 s" in sentence(found)
     figure = closeness(found, [slow])
     assert [trace.name for trace in figure.data] == ["TTFT, limit 300 ms", "TPOT, limit 30 ms", "E2E, limit 60 s"]
     assert figure.data[-1].customdata == ("47.3 s",)

@@ -198,7 +198,7 @@ def test_the_whole_app_opens_on_its_first_page_and_leaves_charts_for_later():
     assert any(element.value.startswith("#### Run ") for element in test.markdown)
     assert test.dataframe
     assert test.code
-    assert not test.get("plotly_chart")
-    assert len(test.run().get("plotly_chart")) == 3  # as the browser asks once it has shown this much
+    assert not test.get("arrow_vega_lite_chart")
+    assert len(test.run().get("arrow_vega_lite_chart")) == 3  # as the browser asks once it has shown this much
     assert ["A101" in each.value for each in test.warning] == [True]
     assert not test.run().warning

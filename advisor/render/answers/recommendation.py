@@ -13,7 +13,7 @@ from advisor.render.figures.recommendation import memory_bars, trade
 from advisor.render.figures.vega import printed
 from advisor.render.lines import corrected_line, hardware, memory_line, notes, sources_line
 from advisor.render.numbers import count, dollars, duration, limit, share, short
-from advisor.render.tables import Column, Rows
+from advisor.render.tables import ALIKE, Column, Rows
 from advisor.render.vocabulary import GOALS, LIMITED_METRICS, METRIC_NAMES
 from catalog.engines import find_engine, processes
 from catalog.models.sizes import parameters
@@ -124,10 +124,10 @@ def candidate_columns(answer: Recommendation) -> list[Column]:
     marks = Column(name="", cells=[">" if estimate is answer.best else "" for estimate in estimates])
     columns = [marks, rows.text("layout", "layout")]
     columns += [
-        rows.text("dtype", "dtype", rank=1 if rows.vary("dtype") else 9),
-        rows.text("kv_dtype", "KV dtype", rank=1 if rows.vary("kv_dtype") else 9),
+        rows.text("dtype", "dtype", rank=1 if rows.vary("dtype") else ALIKE),
+        rows.text("kv_dtype", "KV dtype", rank=1 if rows.vary("kv_dtype") else ALIKE),
         rows.column(
-            "max_num_batched_tokens", "budget", unit="tokens", rank=1 if rows.vary("max_num_batched_tokens") else 9
+            "max_num_batched_tokens", "budget", unit="tokens", rank=1 if rows.vary("max_num_batched_tokens") else ALIKE
         ),
         rows.column("batch", "batch"),
         rows.column("output_tok_s_per_gpu", "tok/s", short, unit="per GPU"),

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from advisor.render.document import Document, Section, Table
+from advisor.render.document import Document, Figure, Section, Table
+from advisor.render.figures.validation import METRICS, coverage, errors_by_model, parities, residuals
+from advisor.render.figures.vega import printed
 from advisor.render.numbers import share, short, span
 from advisor.render.tables import Column
 from advisor.validation.prediction_errors import USUAL
+from advisor.validation.published_claims import layer_split_runs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -48,7 +51,38 @@ def document(answer: Validation, *, wide: bool = False, by: Sequence[str] = USUA
     if answer.left_out:
         reasons = sorted(answer.left_out.items(), key=lambda item: -item[1])
         sections.append(Section(lines=[("left out", [f"{count} rows: {reason}" for reason, count in reasons])]))
-    return Document(title="Predictions beside measured runs", sections=sections)
+    return Document(title="Predictions beside measured runs", sections=[*sections, *_figures(answer)])
+
+
+def _figures(answer: Validation) -> list[Section]:
+    tables = set(layer_split_runs())  # judged by the claims, and far from everything else
+    checks = [
+        check
+        for check in answer.checks
+        if check.metric in METRICS and check.regime == "static" and check.run not in tables
+    ]
+    if not checks:
+        return []
+    models = len({check.run.model for check in checks})
+    figures = {
+        "parity": ("Predicted against measured", lambda: printed(parities(checks), columns=2, width=380, height=340)),
+        "residuals": (
+            "Errors by batch and by length",
+            lambda: printed(residuals(checks), columns=2, width=380, height=200),
+        ),
+        "models": (
+            "Errors by model, of predictions that had not seen it",
+            lambda: printed(errors_by_model(checks), columns=2, width=300, height=60 + 18 * models),
+        ),
+        "coverage": (
+            "How often 90% intervals held, and how wide they were",
+            lambda: printed(coverage(checks), columns=2, width=380, height=240),
+        ),
+    }
+    return [
+        Section(title=caption, figures=[Figure(name=name, caption=caption, make=make)])
+        for name, (caption, make) in figures.items()
+    ]
 
 
 def _distance(check: Check) -> float:

@@ -106,8 +106,8 @@ def memory_areas(curve: Curve, batch: int) -> Spec:
     """Draw GiB on the fullest GPU by part, stacked over the batch, up to where the cache is full and the GPU ends."""
     device = curve.device_gib
     y = axis("value", "GiB on the fullest GPU", domain=[0.0, device * 1.12])
-    values = {word: curve.memory[part] for part, word in MEMORY_PARTS.items()}
-    colours = {word: MEMORY[part] for part, word in MEMORY_PARTS.items()}
+    values = {MEMORY_PARTS[part]: curve.memory[part] for part in MEMORY}
+    colours = {MEMORY_PARTS[part]: shade for part, shade in MEMORY.items()}
     ends = [rule(y=device, colour=RED), note(f"{short(device)} GiB", y=device, colour=RED), rule(x=batch)]
     if curve.full_batch:
         ends += [

@@ -54,7 +54,12 @@ def trade(answer: Recommendation, picked: Estimate | None) -> Spec:
         x=x,
         y=y,
         color=colour("layout", colours),
-        shape={"field": "layout", "type": "nominal", "scale": shapes, "legend": None},
+        shape={
+            "field": "layout",
+            "type": "nominal",
+            "scale": shapes,
+            "legend": {"orient": "top", "title": None, "columns": 3},
+        },
         tooltip=tooltip(
             name="layout",
             tok_s="tok/s per GPU",
@@ -109,16 +114,16 @@ def memory_bars(estimates: Sequence[Estimate]) -> Spec:
     names = [candidate_name(estimate) for estimate in estimates]
     device = estimates[0].memory["device"]
     rows = [
-        {"name": name, "part": word, "rank": rank, "gib": gib, "amount": f"{short(gib)} GiB"}
+        {"name": name, "part": MEMORY_PARTS[part], "rank": rank, "gib": gib, "amount": f"{short(gib)} GiB"}
         for name, estimate in zip(names, estimates, strict=True)
-        for rank, (part, word) in enumerate(MEMORY_PARTS.items())
+        for rank, part in enumerate(MEMORY)
         if (gib := memory_in_use(estimate)[part]) > 0
     ]
     bars = layer(
         {"type": "bar"}, rows,
         y=rows_axis("name", names),
         x=axis("gib", f"GiB on the fullest GPU, which has {short(device)}", domain=[0.0, device * 1.02]),
-        color=colour("part", {word: MEMORY[part] for part, word in MEMORY_PARTS.items()}),
+        color=colour("part", {MEMORY_PARTS[part]: shade for part, shade in MEMORY.items()}),
         order={"field": "rank", "type": "quantitative"},
         tooltip=tooltip(name="layout", part="part", amount="memory"),
     )  # fmt: skip

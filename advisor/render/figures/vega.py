@@ -59,10 +59,14 @@ def axis(name: str, title: str, *, log: bool = False, zero: bool = True, **optio
 
     ``options``: ``format`` of the numbers (d3-format), ``domain`` of the axis, ``sort``.
     """
-    scale: dict[str, Any] = {"type": "log"} if log else {"zero": zero}
+    scale: dict[str, Any] = {"type": "log", "nice": False} if log else {"zero": zero}
     if "domain" in options:
         scale |= {"domain": options.pop("domain"), "nice": False}
-    shown = {"title": title} | ({"format": options.pop("format")} if "format" in options else {})
+    shown: dict[str, Any] = (
+        {"title": title}
+        | ({"tickCount": 6} if log else {})
+        | ({"format": options.pop("format")} if "format" in options else {})
+    )
     return {"field": name, "type": "quantitative", "scale": scale, "axis": shown, **options}
 
 
@@ -75,7 +79,7 @@ def colour(name: str, colours: Mapping[str, str], *, legend: bool = True) -> dic
     """Return a channel of colours by name, with the legend above the panel."""
     return {
         "field": name, "type": "nominal", "scale": {"domain": list(colours), "range": list(colours.values())},
-        "legend": {"orient": "top", "title": None, "columns": 3} if legend else None,
+        "legend": {"orient": "top", "title": None, "columns": 3, "symbolOpacity": 1} if legend else None,
     }  # fmt: skip
 
 

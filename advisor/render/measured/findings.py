@@ -17,9 +17,9 @@ import numpy as np
 from advisor.render.measured import sentences
 from advisor.render.measured.charts import Chart, Panel, PlotCurve, cache_full, curves_of, memory_panel, share_panel
 from advisor.render.measured.facts import facts_of
-from advisor.render.measured.plots import check_plots, draw
 from advisor.render.measured.series import cases, gib_sent, tok_s_per_gpu
 from advisor.render.numbers import share, short
+from advisor.render.page import check_figures, draw
 from catalog.borders import write_whole
 from catalog.errors import InputError
 from catalog.runs import read_runs, shipped_runs
@@ -42,13 +42,13 @@ def findings(runs: Iterable[Measurement], folder: Path) -> list[Path]:
     """Write ``findings.md`` and one PNG a finding into ``folder``; a finding that the runs don't hold is said to be absent.
 
     Raises:
-        InputError: there are no runs, Matplotlib is missing, or a file cannot be written.
+        InputError: there are no runs, what draws figures is missing, or a file cannot be written.
 
     """
     members = list(runs)
     if not members:
         raise InputError("there are no measured runs to find anything in")
-    check_plots()
+    check_figures()
     facts = facts_of(members)
     found = [(name, make(members, facts)) for name, make in FINDINGS.items()]
     parts = ["# What the measured runs show\n"]

@@ -9,9 +9,9 @@ from advisor.render.console import text
 from advisor.render.formats import as_csv, as_json, as_yaml
 from advisor.render.measured.charts import charts
 from advisor.render.measured.facts import facts_of
-from advisor.render.measured.plots import check_plots, draw
 from advisor.render.measured.sentences import listed, missing, sentences
 from advisor.render.measured.series import cases, setup_of
+from advisor.render.page import check_figures, draw
 from advisor.render.tables import markdown
 from catalog.borders import write_whole
 from catalog.errors import InputError
@@ -34,11 +34,11 @@ def report(runs: Iterable[Measurement], folder: Path) -> list[Path]:
     Files of these names are replaced. Returns what was written, the summary first.
 
     Raises:
-        InputError: there are no runs, Matplotlib is missing (nothing is written then), or a file cannot be written.
+        InputError: there are no runs, what draws figures is missing (nothing is written then), or a file cannot be written.
 
     """
     members = some_runs(runs)
-    check_plots()
+    check_figures()
     facts = facts_of(members)
     found = charts(members, facts)
     summary, table = folder / "summary.md", folder / "runs.csv"

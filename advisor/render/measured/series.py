@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from advisor.render.numbers import share
+from catalog.schema import Deployment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -71,11 +72,8 @@ class SeriesLayout:
         return cls(gpus=run.deployment.num_gpus, pp=run.pp, tp=run.tp, dp=run.dp, ep=run.ep)
 
     def __str__(self) -> str:
-        degrees = [f"{name}{degree}" for name, degree in (("TP", self.tp), ("PP", self.pp)) if degree > 1]
-        text = "x".join(degrees) or "TP1"
-        if self.ep > 1:
-            text += f" EP{self.ep}"
-        return f"{self.dp} x {text}" if self.dp > 1 else text
+        """Write the layout as everywhere: "2 x TP2 PP1"."""
+        return Deployment(dp=self.dp, tp=self.tp, pp=self.pp, ep=self.ep).layout
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
