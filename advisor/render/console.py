@@ -28,7 +28,8 @@ def console(document: Document, width: int, *, wide: bool = False) -> list[Rende
     parts += [_section(section, width, wide=wide) for section in document.sections if wide or not section.detail]
     if document.alarm:
         parts.insert(1, [Text(document.alarm, style="bold red")])
-    return [each for part in parts for each in part]
+    view = [each for part in parts for each in part]
+    return view[:-1] if view and view[-1] == "" else view
 
 
 def text(document: Document, width: int) -> str:

@@ -157,7 +157,8 @@ def option_columns(answer: CapacityPlan) -> list[Column]:
             columns.append(
                 rows.interval(metric, name="90%", unit="interval", times=True, rank=4 if limited else 6 + rank)
             )
-    return [*columns, rows.column("utilisation", "load", share, unit="of full", rank=2)]
+    load = rows.column("utilisation", "load", share, unit="of full", rank=2)
+    return [*columns, load, rows.text("provenance", "source", rank=9)]
 
 
 def _lines(answer: CapacityPlan) -> Lines:
