@@ -76,18 +76,24 @@ class TrafficSpec:
             stretched = replace(self.trace, input_len=inputs, output_len=outputs)
             return stretched.at_rate(self.workload.rate).within(self.longest)
         return open_loop(
-            self.workload, duration_s=self.duration_s, longest=self.longest, seed=self.seed, spread=self.spread,
+            self.workload,
+            duration_s=self.duration_s,
+            longest=self.longest,
+            seed=self.seed,
+            spread=self.spread,
             burstiness=self.burstiness,
-        )  # fmt: skip
+        )
 
     def times(self, *, rate: float = 1.0, input_len: float = 1.0, output_len: float = 1.0) -> TrafficSpec:
         """The same with rate and lengths multiplied, and as many requests."""
         workload = self.workload
         assert workload.rate is not None
         changed = replace(
-            workload, rate=workload.rate * rate, input_len=max(round(workload.input_len * input_len), 1),
+            workload,
+            rate=workload.rate * rate,
+            input_len=max(round(workload.input_len * input_len), 1),
             output_len=max(round(workload.output_len * output_len), 1),
-        )  # fmt: skip
+        )
         factors = self.length_factors[0] * input_len, self.length_factors[1] * output_len
         return replace(self, workload=changed, duration_s=self.duration_s / rate, length_factors=factors)
 
@@ -160,10 +166,7 @@ class ReplicaSizing:
         """
         if self.level <= 0:
             return self.saturation_s
-        rates = _each(
-            lambda table: self.engine.saturation(self.traffic, table, FEW_TURNS),
-            [self.times, *self.drawn],
-        )
+        rates = _each(lambda table: self.engine.saturation(self.traffic, table, FEW_TURNS), [self.times, *self.drawn])
         sigma = math.sqrt(float(np.mean(np.log(np.array(rates[1:]) / rates[0]) ** 2)))
         return self.saturation_s * math.exp(-min(self.scale.quantile(self.level) * sigma, 50.0))
 

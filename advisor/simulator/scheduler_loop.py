@@ -42,8 +42,17 @@ GAPS_PER_E = 200.0
 GAP_BINS = 4000
 
 STEP_COLUMNS = (
-    "replica", "scheduled_s", "begin_s", "end_s", "prefill_tokens", "decodes", "sequences", "running", "waiting", "blocks",
-)  # fmt: skip
+    "replica",
+    "scheduled_s",
+    "begin_s",
+    "end_s",
+    "prefill_tokens",
+    "decodes",
+    "sequences",
+    "running",
+    "waiting",
+    "blocks",
+)
 BIN_COLUMNS = ("busy_s", "running_s", "waiting_s", "blocks_s", "tokens", "preemptions")
 ARRIVED, COMPLETED, TOKENS, STEPS, PREEMPTIONS, MOST, TURN, KNOWN = range(8)
 """Of ``State.counts``: requests (of those in the arrays), tokens, steps, preemptions, most blocks in use, whose turn it is
@@ -107,16 +116,33 @@ class State(NamedTuple):
         counts = np.zeros(8, np.int64)
         counts[KNOWN] = known
         return cls(
-            first_s=np.full(n, np.nan), last_s=np.full(n, np.nan), longest_s=np.zeros(n), preempted=np.zeros(n, np.int32),
-            place=np.zeros(n, np.int16), computed=np.zeros(n, np.int32), made=np.zeros(n, np.int32),
-            shown=np.zeros(n, np.int32), held=np.zeros(n, np.int32), runs=np.zeros(n, np.bool_),
-            link=np.full(n, -1, np.int32), head=np.full(replicas, -1, np.int32), tail=np.full(replicas, -1, np.int32),
-            waiting=np.zeros(replicas, np.int64), running=np.zeros((replicas, cap), np.int32),
-            runners=np.zeros(replicas, np.int64), free=np.full(replicas, pool, np.int64),
-            flight=np.zeros((replicas, depth, cap), np.int32), yields=np.zeros((replicas, depth), np.int64),
-            ends=np.zeros((replicas, depth)), oldest=np.zeros(replicas, np.int64), flying=np.zeros(replicas, np.int64),
-            stage_free=np.zeros((replicas, stages)), wake=np.full(replicas, np.inf), counts=counts, end_s=np.zeros(1),
-        )  # fmt: skip
+            first_s=np.full(n, np.nan),
+            last_s=np.full(n, np.nan),
+            longest_s=np.zeros(n),
+            preempted=np.zeros(n, np.int32),
+            place=np.zeros(n, np.int16),
+            computed=np.zeros(n, np.int32),
+            made=np.zeros(n, np.int32),
+            shown=np.zeros(n, np.int32),
+            held=np.zeros(n, np.int32),
+            runs=np.zeros(n, np.bool_),
+            link=np.full(n, -1, np.int32),
+            head=np.full(replicas, -1, np.int32),
+            tail=np.full(replicas, -1, np.int32),
+            waiting=np.zeros(replicas, np.int64),
+            running=np.zeros((replicas, cap), np.int32),
+            runners=np.zeros(replicas, np.int64),
+            free=np.full(replicas, pool, np.int64),
+            flight=np.zeros((replicas, depth, cap), np.int32),
+            yields=np.zeros((replicas, depth), np.int64),
+            ends=np.zeros((replicas, depth)),
+            oldest=np.zeros(replicas, np.int64),
+            flying=np.zeros(replicas, np.int64),
+            stage_free=np.zeros((replicas, stages)),
+            wake=np.full(replicas, np.inf),
+            counts=counts,
+            end_s=np.zeros(1),
+        )
 
     def moved_on(self, gone: int, more: int) -> State:
         """Without the first ``gone`` requests, which have been served, and with so many more at the end."""
@@ -135,9 +161,13 @@ class State(NamedTuple):
             return np.where(places >= gone, places - gone, -1).astype(np.int32)
 
         return self._replace(
-            **of_requests | {"link": renumbered(of_requests["link"])}, head=renumbered(self.head),
-            tail=renumbered(self.tail), running=renumbered(self.running), flight=renumbered(self.flight), counts=counts,
-        )  # fmt: skip
+            **of_requests | {"link": renumbered(of_requests["link"])},
+            head=renumbered(self.head),
+            tail=renumbered(self.tail),
+            running=renumbered(self.running),
+            flight=renumbered(self.flight),
+            counts=counts,
+        )
 
 
 def _compiled(function: F) -> F:
@@ -151,9 +181,18 @@ def _compiled(function: F) -> F:
 
 @_compiled
 def step_ms(
-    by_tokens: Any, by_sequences: Any, by_context: Any, constants: Any,
-    tokens: int, sequences: int, decodes: int, context: float, pairs: float, windowed_pairs: float, prefills: int,
-) -> float:  # fmt: skip
+    by_tokens: Any,
+    by_sequences: Any,
+    by_context: Any,
+    constants: Any,
+    tokens: int,
+    sequences: int,
+    decodes: int,
+    context: float,
+    pairs: float,
+    windowed_pairs: float,
+    prefills: int,
+) -> float:
     """Milliseconds of one pass; ``context`` is the sum over the decoding sequences.
 
     ``constants``: see ``advisor.simulator.step_table.CONSTANTS``.
@@ -182,10 +221,29 @@ def causal(length: float, window: float) -> float:
 
 @_compiled
 def serve(
-    arrival: Any, inputs: Any, outputs: Any, cached: Any, more: bool, horizon_s: float, router: int, ahead: bool,
-    budget: int, pool: int, window: float, by_tokens: Any, by_sequences: Any, by_context: Any, constants: Any, shares: Any,
-    delays_s: Any, gaps: Any, bins: Any, bin_s: float, log: Any, state: Any,
-) -> None:  # fmt: skip
+    arrival: Any,
+    inputs: Any,
+    outputs: Any,
+    cached: Any,
+    more: bool,
+    horizon_s: float,
+    router: int,
+    ahead: bool,
+    budget: int,
+    pool: int,
+    window: float,
+    by_tokens: Any,
+    by_sequences: Any,
+    by_context: Any,
+    constants: Any,
+    shares: Any,
+    delays_s: Any,
+    gaps: Any,
+    bins: Any,
+    bin_s: float,
+    log: Any,
+    state: Any,
+) -> None:
     """Serve n requests, or go on with it; changes ``state``, ``gaps``, ``bins`` and ``log``.
 
     Args:
@@ -383,9 +441,18 @@ def serve(
             if left == budget:
                 break
             took = 1e-3 * step_ms(
-                by_tokens, by_sequences, by_context, constants, budget - left, sequences, decodes, context, pairs, windowed,
+                by_tokens,
+                by_sequences,
+                by_context,
+                constants,
+                budget - left,
+                sequences,
+                decodes,
+                context,
+                pairs,
+                windowed,
                 1 if prefill > 0 else 0,
-            )  # fmt: skip
+            )
             at = now
             begin_s = max(now, stage_free[r, 0])
             for stage in range(stages):

@@ -149,10 +149,15 @@ class Simulation:
             if self.energy_j_per_token is not None:
                 intervals[ENERGY] = list(self.interval(ENERGY))
         return {
-            "model": self.model.name, "cluster": str(self.cluster), **body, "requests": len(self.served),
-            "gpus_used": self.gpus_used, "interval_level": 0.9, "intervals": intervals,
+            "model": self.model.name,
+            "cluster": str(self.cluster),
+            **body,
+            "requests": len(self.served),
+            "gpus_used": self.gpus_used,
+            "interval_level": 0.9,
+            "intervals": intervals,
             "timeline": {name: [float(f"{value:.5g}") for value in values] for name, values in self.timeline.items()},
-        }  # fmt: skip
+        }
 
 
 def simulate(
@@ -272,19 +277,35 @@ def simulate(
         notes.append(
             Note(
                 f"{rate:.3g} requests a second come, {rates['saturation_s']:.3g} is the most that can be served: the "
-                "queue grows as long as they come, and so do the times", "warning",
+                "queue grows as long as they come, and so do the times",
+                "warning",
             )
-        )  # fmt: skip
+        )
     return Simulation(
-        model=found_model.value, cluster=found_cluster.value, deployment=chosen, slo=slo, rate=rate,
-        concurrency=traffic.concurrency, duration_s=traffic.duration_s,
+        model=found_model.value,
+        cluster=found_cluster.value,
+        deployment=chosen,
+        slo=slo,
+        rate=rate,
+        concurrency=traffic.concurrency,
+        duration_s=traffic.duration_s,
         metrics={name: {which: base[name, which] for owner, which in base if owner == name} for name in METRICS},
-        **rates, good=served.good(limits_of(slo)), meets=meets(served, slo), preemptions=served.preempted,
-        kv_peak=served.most_blocks / decode.scheduler.kv_blocks, kv_capacity_tokens=longest(decode.scheduler),
-        timeline=timeline(served, decode.scheduler), served=served, steps=served.steps,
-        provenance=engine.provenance, notes=tuple(notes), sigmas=sigmas,
-        scale=engine.scale if others else None, prefill=resolved, energy_j_per_token=joules,
-    )  # fmt: skip
+        **rates,
+        good=served.good(limits_of(slo)),
+        meets=meets(served, slo),
+        preemptions=served.preempted,
+        kv_peak=served.most_blocks / decode.scheduler.kv_blocks,
+        kv_capacity_tokens=longest(decode.scheduler),
+        timeline=timeline(served, decode.scheduler),
+        served=served,
+        steps=served.steps,
+        provenance=engine.provenance,
+        notes=tuple(notes),
+        sigmas=sigmas,
+        scale=engine.scale if others else None,
+        prefill=resolved,
+        energy_j_per_token=joules,
+    )
 
 
 def tallied(
@@ -329,9 +350,17 @@ def check_serving(slo: Slo | None, router: str, prefix_hit_rate: float, front_en
 
 
 def _traffic(
-    workload: Workload | None, trace: str | Path | Arrivals | ArrivalStream | None, *, duration_s: float | None, longest: int,
-    seed: int, spread: float, burstiness: float, curve: Sequence[float], whole: bool,
-) -> Arrivals | ArrivalStream:  # fmt: skip
+    workload: Workload | None,
+    trace: str | Path | Arrivals | ArrivalStream | None,
+    *,
+    duration_s: float | None,
+    longest: int,
+    seed: int,
+    spread: float,
+    burstiness: float,
+    curve: Sequence[float],
+    whole: bool,
+) -> Arrivals | ArrivalStream:
     """What comes; ``whole``: in memory, however much it is."""
     workload = workload or Workload()
     if trace is not None:
@@ -349,8 +378,11 @@ def _traffic(
     if (workload.rate is None) == (workload.concurrency is None):
         raise InputError("say what comes: a rate, a concurrency or a trace, and one of them only")
     common: dict[str, Any] = {
-        "duration_s": DURATION_S if duration_s is None else duration_s, "longest": longest, "seed": seed, "spread": spread,
-    }  # fmt: skip
+        "duration_s": DURATION_S if duration_s is None else duration_s,
+        "longest": longest,
+        "seed": seed,
+        "spread": spread,
+    }
     if workload.concurrency is not None:
         return closed_loop(workload, **common)
     return (open_loop if whole else open_traffic)(workload, burstiness=burstiness, curve=curve, **common)

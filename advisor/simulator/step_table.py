@@ -52,9 +52,12 @@ class StepTimes:
         constants = self.constants.copy()
         constants[:-1] *= factor
         return StepTimes(
-            by_tokens=self.by_tokens * factor, by_sequences=self.by_sequences * factor,
-            by_context=self.by_context * factor, constants=constants, shares=self.shares,
-        )  # fmt: skip
+            by_tokens=self.by_tokens * factor,
+            by_sequences=self.by_sequences * factor,
+            by_context=self.by_context * factor,
+            constants=constants,
+            shares=self.shares,
+        )
 
 
 def tabulate(cost_model: CostModel, *, budget: int, cap: int) -> StepTimes:

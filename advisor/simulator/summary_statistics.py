@@ -44,9 +44,10 @@ def numbers(
     completed = served.completed(begin, traffic.duration_s) / length
     rate = completed if traffic.concurrency else len(served) / traffic.duration_s  # those refused left out
     return found | {
-        ("rates", "completed_s"): completed, ("rates", "output_tok_s"): float(tokens),
+        ("rates", "completed_s"): completed,
+        ("rates", "output_tok_s"): float(tokens),
         ("rates", "goodput_s"): served.good(limits_of(slo)) * rate,
-    }  # fmt: skip
+    }
 
 
 def meets(served: RequestResults | StreamingStatistics, slo: Slo | None) -> bool | None:

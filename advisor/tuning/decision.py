@@ -204,7 +204,13 @@ def candidate_set(
         }
     )
     points = Points.of(
-        search.model, search.cluster, found, engine=search.engine, regime=regime, batch=found.max_num_seqs,
-        input_len=np.array(float(search.workload.input_len)), output_len=np.array(float(search.workload.output_len)),
-    )  # fmt: skip
+        search.model,
+        search.cluster,
+        found,
+        engine=search.engine,
+        regime=regime,
+        batch=found.max_num_seqs,
+        input_len=np.array(float(search.workload.input_len)),
+        output_len=np.array(float(search.workload.output_len)),
+    )
     return CandidateSet(points=points, gpus=found.gpus, objective=search.objective, limits=limits_of(search.slo))

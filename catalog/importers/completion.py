@@ -40,8 +40,15 @@ below 70 GiB). Of more at once only the throughput is kept, for a batch that is 
 LENGTHS_DIFFER = 0.05
 """By how much a length that was given may differ from the mean that was measured: tokenizers count differently."""
 
-PLAIN = ("engine_version", "ep", "kv_dtype", "max_num_seqs", "max_num_batched_tokens", "max_model_len",
-         "gpu_memory_utilization")  # fmt: skip
+PLAIN = (
+    "engine_version",
+    "ep",
+    "kv_dtype",
+    "max_num_seqs",
+    "max_num_batched_tokens",
+    "max_model_len",
+    "gpu_memory_utilization",
+)
 """Facts that are taken as they are, from the file or the user, and need not be known."""
 
 NAMED: dict[str, Any] = {"model": find_model, "engine": find_engine, "gpu": find_gpu}

@@ -25,8 +25,11 @@ SMALL = Deployment(max_num_seqs=64, max_num_batched_tokens=2048, max_model_len=8
 
 def served(**given):
     wanted = {
-        "deployment": SMALL, "workload": Workload(rate=8.0, input_len=512, output_len=64), "duration_s": 60.0, "draws": 0,
-    }  # fmt: skip
+        "deployment": SMALL,
+        "workload": Workload(rate=8.0, input_len=512, output_len=64),
+        "duration_s": 60.0,
+        "draws": 0,
+    }
     gpus = given.pop("gpus", "4xH200")
     return simulate("llama-3.1-8b", gpus, **wanted | given)
 
@@ -67,9 +70,16 @@ def test_alone_a_request_takes_what_an_estimate_says():
     """
     found = served(workload=Workload(concurrency=1, input_len=512, output_len=64), front_end_ms=0.0)
     single = estimate(
-        "llama-3.1-8b", "1xH200", batch=1, input_len=512, output_len=64, max_num_seqs=64, max_num_batched_tokens=2048,
-        max_model_len=8192, runs=replace(shipped_surrogate(), residuals=()),
-    )  # fmt: skip
+        "llama-3.1-8b",
+        "1xH200",
+        batch=1,
+        input_len=512,
+        output_len=64,
+        max_num_seqs=64,
+        max_num_batched_tokens=2048,
+        max_model_len=8192,
+        runs=replace(shipped_surrogate(), residuals=()),
+    )
     assert found.metrics["tpot_ms"]["p50"] == pytest.approx(single.tpot_ms, rel=0.02)
 
 
@@ -81,10 +91,15 @@ def test_a_closed_loop_comes_to_the_steady_state(knobs):
     model, cluster = find_model("llama-3.1-8b").value, parse_cluster("4xH200").value
     chosen = resolve(replace(SMALL, **knobs), model, cluster).value
     steady = Prediction.of(
-        model, cluster, DeploymentArrays.of([chosen], model, cluster.gpu), batch=np.array([32.0]), input_len=1024, output_len=256,
+        model,
+        cluster,
+        DeploymentArrays.of([chosen], model, cluster.gpu),
+        batch=np.array([32.0]),
+        input_len=1024,
+        output_len=256,
         regime="steady",
         parameters=Evidence.of(None, engine="vllm", gpu=cluster.gpu).marginal("vllm", cluster.gpu).parameters,
-    ).times  # fmt: skip
+    ).times
     assert found.output_tok_s == pytest.approx(steady.output_tok_s[0], rel=1 / 6)
     assert found.metrics["tpot_ms"]["mean"] == pytest.approx(steady.tpot_ms[0], rel=1 / 6)
 
