@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from catalog.errors import InputError
+from catalog.parts import Experts, Stack
 
 Attention = Literal["gqa", "mla"]
 Topology = Literal["nvswitch", "mesh", "pairs", "pcie"]
@@ -29,6 +30,18 @@ BITS = {
 
 SCALE_BITS = {"int4": 16.0 / 128 + 4.0 / 128, "mxfp4": 8.0 / 32, "nvfp4": 8.0 / 16, "int8": 0.0, "fp8": 0.0}
 """Bits of scales and zero points per weight: int4 in groups of 128 (GPTQ, AWQ), mxfp4 in 32 (OCP MX), nvfp4 in 16."""
+
+
+PARTS = {
+    "attention": "attention and other mixers",
+    "dense": "dense feed-forward blocks",
+    "shared": "shared experts",
+    "experts": "routed experts",
+}
+"""Parts of a layer that have a format of their own in quantised checkpoints."""
+
+EXPERTS_ONLY = frozenset({"mxfp4"})
+"""Checkpoint formats of which, without a word, only the experts are quantised (gpt-oss model card, section 2.1)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +110,19 @@ class Model:
     shared_expert_gate: bool = False
     """A one-column gate on the shared expert (Qwen2-MoE)."""
 
+    stack: Stack | None = None
+    """The layers, where the fields above do not describe them: of several kinds, or with other mixers than attention."""
+    table_parameters: int = 0
+    """Rows of embedding tables that layers look up for themselves (Gemma 3n's per-layer embeddings)."""
+    formats: tuple[tuple[str, str], ...] = ()
+    """Formats of the parts (a key of ``PARTS``) that a quantised checkpoint stores in another than ``quantization``."""
+    scale_bits: float | None = None
+    """Bits of scales and zero points a weight of the checkpoint; None: those of ``SCALE_BITS``."""
+    kv_quantization: str | None = None
+    """Format of the KV cache that the checkpoint has scales for, else None."""
+    mtp_parameters: int = 0
+    """Parameters of the heads that predict several tokens, which are loaded only for speculative decoding."""
+
     extra_parameters: int = 0
     """Parameters that the fields above do not describe (attention sinks, sparse-attention indexers), whole model."""
     encoder_parameters: int = 0
@@ -111,6 +137,8 @@ class Model:
     @property
     def moe_layers(self) -> int:
         """Number of layers with routed experts."""
+        if self.stack is not None:
+            return sum(count for count, layer in self.stack.counts if isinstance(layer.feed_forward, Experts))
         if not self.num_experts:
             return 0
         after = self.num_hidden_layers - self.first_dense_layers
@@ -119,6 +147,12 @@ class Model:
     @property
     def value_dim(self) -> int:
         return self.v_head_dim or self.head_dim
+
+    def part_format(self, part: str) -> str:
+        """Return the format of a part's matrices in a quantised checkpoint where it is not ``quantization``, else ""."""
+        if self.quantization in EXPERTS_ONLY and not self.formats and part != "experts":
+            return self.dtype
+        return dict(self.formats).get(part, "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

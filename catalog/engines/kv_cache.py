@@ -44,6 +44,7 @@ from typing import TYPE_CHECKING
 
 from catalog.engines.registry import at_least
 from catalog.errors import InputError
+from catalog.models.stack import stack
 
 if TYPE_CHECKING:
     from catalog.engines.registry import Engine
@@ -116,6 +117,8 @@ class KvGroups:
     windowed: int
     """Groups of layers that attend to a window."""
     window: int
+    states: int = 0
+    """Groups of layers with a state, of which a request takes one block each."""
 
     def blocks(self, tokens: int, *, max_num_batched_tokens: int, block_size: int = 16) -> int:
         """Blocks that one request of ``tokens`` tokens takes at the most: what admission and the logged KV tokens count.
@@ -128,20 +131,28 @@ class KvGroups:
 
 
 def kv_groups(model: Model) -> KvGroups:
-    """The groups of ``model``: one, unless full and windowed layers mix.
+    """The groups of ``model``: one, unless layers of several kinds mix.
 
-    ``_get_kv_cache_groups_uniform_page_size``: groups are as large as the rarer kind of layer, or as the commoner where
-    that has less than half as many again.
+    ``_get_kv_cache_groups_uniform_page_size``: groups are as large as the rarest kind of layer, or as the commonest where
+    that has less than half as many again. Layers that share another's cache or have none are in no group.
     """
-    windowed = model.num_windowed_layers if model.sliding_window else 0
-    full = model.num_hidden_layers - windowed
-    if not windowed or not full:
-        layers = model.num_hidden_layers
-        return KvGroups(size=layers, full=int(not windowed), windowed=int(not full), window=model.sliding_window or 1)
-    few, many = sorted((full, windowed))
-    size = many if many < 1.5 * few else few
+    full = windowed = states = 0
+    for count, layer in stack(model).counts:
+        for part in layer.mixers:
+            if part.state_bytes:
+                states += count
+            elif part.cached[0] or part.index_bytes:
+                full, windowed = (full, windowed + count) if part.window else (full + count, windowed)
+    counts = sorted(number for number in (full, windowed, states) if number)
+    if not counts:
+        return KvGroups(size=model.num_hidden_layers, full=0, windowed=0, window=1)
+    size = counts[-1] if counts[-1] < 1.5 * counts[0] else counts[0]
     return KvGroups(
-        size=size, full=math.ceil(full / size), windowed=math.ceil(windowed / size), window=model.sliding_window
+        size=size,
+        full=math.ceil(full / size),
+        windowed=math.ceil(windowed / size),
+        window=model.sliding_window if windowed else 1,
+        states=math.ceil(states / size),
     )
 
 
