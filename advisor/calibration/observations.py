@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -22,7 +22,7 @@ from catalog.models.find import find_model
 from catalog.schema import Cluster
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from numpy.typing import NDArray
 
@@ -157,6 +157,21 @@ class RunGroup:
         both = used[row["prefill_ms"]] & used[row["tpot_ms"]]
         used[row["e2e_ms"]] &= ~both
         return np.asarray(used)
+
+    def without(self, run_ids: Collection[str]) -> RunGroup:
+        """The group as if nothing had been measured in some of its runs."""
+        gone = np.array([run.run_id in run_ids for run in self.runs])
+        return replace(self, measured=np.where(gone, np.nan, self.measured)) if gone.any() else self
+
+    @property
+    def configurations(self) -> int:
+        """How many layouts, formats, batches and lengths were measured, each counted once."""
+        told = [self.runs[i] for i in np.flatnonzero(self.used.any(axis=0))]
+        return len({tuple(getattr(run, name) for name in CONFIGURATION) for run in told})
+
+
+CONFIGURATION = ("tp", "pp", "dp", "ep", "dtype", "kv_dtype", "batch", "input_len", "output_len")
+"""What runs of one model share that are repeats of each other."""
 
 
 def _metrics(times: PhaseTimes) -> Array:

@@ -27,6 +27,11 @@ class ParameterPosterior:
     provenance: Provenance
     seen: TrainingSupport | None = None
     """What the runs behind it had; None where it stands on none."""
+    dispersion: float = 1.0
+    """Factor on the standard deviation of residuals, for how far own runs lie from what the others foretell; the covariance
+    has it already."""
+    contradicting: frozenset[str] = frozenset()
+    """``run_id`` of own runs that the others, or what was believed before, contradict: they moved nothing."""
 
     @property
     def parameters(self) -> Parameters:

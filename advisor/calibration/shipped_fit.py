@@ -71,10 +71,12 @@ class PredictionError:
     provenance: Provenance
     left: float = 1.0
     """Share of the residual's variance that runs of the same model nearby leave."""
+    dispersion: float = 1.0
+    """As ``ParameterPosterior`` has it."""
 
     def sigma(self, noise: float) -> float:
         """Standard deviation expected of it, of the parameters and of the residual; ``noise``: of the latter far from runs."""
-        return math.sqrt(self.variance + noise**2 * self.left)
+        return math.sqrt(self.variance + (self.dispersion * noise) ** 2 * self.left)
 
     @property
     def scale_name(self) -> str:
@@ -114,6 +116,7 @@ def errors_of(
                 PredictionError(
                     run=group.runs[m], engine=group.engine, metric=METRICS[k], residual=float(residual[k, m]),
                     variance=float(variance[k, m]), provenance=marginal.provenance, left=float(left[k, m]),
+                    dispersion=marginal.dispersion,
                 )
             )  # fmt: skip
     return errors

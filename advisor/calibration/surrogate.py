@@ -41,6 +41,8 @@ FARTHEST = 25.0
 """Prior standard deviations from the prior mean beyond which no fit puts a parameter; 5 is the farthest that runs have put one."""
 MOST_NOISE, MOST_QUANTILE = 5.0, 1000.0
 """Noise of a logarithm and quantiles of |error| / sigma beyond which an interval says nothing; those that ship: 0.3 and 31."""
+MOST_DISPERSION = 100.0
+"""Factor on standard deviations beyond which the same holds; runs that all contradict each other ask for 10."""
 SHIPPED = Path(__file__).parents[1] / "data" / "surrogate.json"
 
 
@@ -139,6 +141,7 @@ class Surrogate:
                     "engine": engine, "gpu": gpu, "provenance": marginal.provenance, "mean": short(marginal.mean),
                     "covariance": short(marginal.covariance[upper]),
                     **({"seen": marginal.seen.to_dict()} if marginal.seen else {}),
+                    **({"dispersion": marginal.dispersion} if marginal.dispersion != 1.0 else {}),
                 }
                 for (engine, gpu), marginal in self.marginals.items()
             ],
@@ -225,6 +228,7 @@ class Surrogate:
                 covariance=covariance,
                 provenance=row["provenance"],
                 seen=TrainingSupport.from_dict(row["seen"]) if "seen" in row else None,
+                dispersion=_dispersion(row.get("dispersion", 1.0)),
             )
         scales = {(row["provenance"], row["engine"], row["metric"]): _interval_scale(row) for row in body["scales"]}
         lessons = tuple(FitReport.from_dict(row, "lessons") for row in body.get("lessons", []))
@@ -262,6 +266,18 @@ def _plausible(mean: Array, covariance: Array) -> Array:
     if distance.max() > FARTHEST or variances[0] < -1e-6 * variances[-1] or variances[-1] <= 0:
         raise ValueError("plausible parameters expected")
     return mean
+
+
+def _dispersion(value: Any) -> float:
+    """Return a factor on standard deviations.
+
+    Raises:
+        ValueError: it is none.
+
+    """
+    if type(value) not in (int, float) or not 1.0 <= value <= MOST_DISPERSION:
+        raise ValueError("a factor from 1 expected")
+    return float(value)
 
 
 def _interval_scale(row: Mapping[str, Any]) -> IntervalScale:

@@ -161,7 +161,7 @@ class Prediction:
                 surrogate.scale(marginal.provenance, engine, scale_name(name, self.regime, staged=staged)).noise
                 for staged in (False, True)
             )
-            noise = np.where(self.cost_model.layout.pp > 1, staged, plain)
+            noise = marginal.dispersion * np.where(self.cost_model.layout.pp > 1, staged, plain)
             unknown = implementation_variance(marginal.provenance, self.cost_model.layout.compiled)
             found[name] = np.sqrt(np.maximum(variance, 0.0) + noise**2 * self._left(name) + unknown)
         return found
