@@ -179,18 +179,22 @@ def _metrics(times: PhaseTimes) -> Array:
 
 
 def impossible(runs: Iterable[Measurement]) -> dict[str, str]:
-    """Why some static runs cannot be what they say, by ``run_id``: they are faster than the GPUs.
+    """Why some static and steady runs cannot be what they say, by ``run_id``: they are faster than the GPUs.
 
     Raises:
         InputError: as ``group_runs``.
 
     """
+    timed = [run for run in runs if run.regime != "open" and not run.oom and run.batch > 0]
     found: dict[str, str] = {}
-    for group in group_runs(run for run in runs if run.regime == "static" and not run.oom and run.batch > 0):
-        beyond = group.impossible
-        if not beyond.any():
-            continue
-        best = group.predict(IDEAL)
+    for group in group_runs(timed):
+        beyond, best = group.impossible, group.predict(IDEAL)
+        if group.steady.any():
+            # How long a step of others' prompts takes is the engine's choice; a token takes at least what it takes alone.
+            alone = replace(group, batch=np.ones_like(group.batch), steady=np.zeros_like(group.steady)).predict(IDEAL)
+            row = METRICS.index("tpot_ms")
+            best = np.where(group.steady, alone, best)
+            beyond[row] |= group.steady & (group.measured[row] < POSSIBLE * alone[row])
         for k, i in np.argwhere(beyond):
             name = METRICS[k]
             limit = f"{group.cluster.gpu.name}'s bandwidth and peak allow {best[k, i]:.3g} at best"
