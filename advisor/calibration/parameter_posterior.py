@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from advisor.perf_model.parameters import Parameters
+from catalog.schema import Degree  # noqa: TC001  read by ``catalog.borders.checked``
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from catalog.units import Array
 
 
@@ -46,8 +45,8 @@ class TrainingSupport:
     """Of ``KINDS``."""
     often: frozenset[str] = frozenset()
     """Those that runs of more than one model had."""
-    tp: int = 1
-    pp: int = 1
+    tp: Degree = 1
+    pp: Degree = 1
 
     def __or__(self, other: TrainingSupport) -> TrainingSupport:
         return TrainingSupport(
@@ -57,9 +56,3 @@ class TrainingSupport:
 
     def to_dict(self) -> dict[str, Any]:
         return {"kinds": sorted(self.kinds), "often": sorted(self.often), "tp": self.tp, "pp": self.pp}
-
-    @classmethod
-    def from_dict(cls, row: Mapping[str, Any]) -> TrainingSupport:
-        """Raises ``KeyError``, ``TypeError`` or ``ValueError`` for what ``to_dict`` did not make."""
-        kinds, often = (frozenset(map(str, row[name])) for name in ("kinds", "often"))
-        return cls(kinds=kinds, often=often, tp=int(row["tp"]), pp=int(row["pp"]))

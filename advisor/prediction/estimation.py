@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from advisor.calibration.fit_file import LEVELS
 from advisor.calibration.intervals import scale_name
 from advisor.calibration.parameter_posterior import Provenance
 from advisor.calibration.support import extrapolation_notes
-from advisor.calibration.surrogate import LEVELS, IntervalScale
+from advisor.calibration.surrogate import IntervalScale
 from advisor.perf_model.deployment_arrays import DeploymentArrays, checkpoint_dtype
 from advisor.perf_model.energy import batch_work, power_of
 from advisor.prediction.evidence import Evidence

@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 
 import advisor
 from advisor.calibration.fingerprint import Platform, disagreements, platform_of
-from advisor.calibration.surrogate import SCHEMA, Surrogate, shipped_surrogate
+from advisor.calibration.fit_file import SCHEMA
+from advisor.calibration.surrogate import Surrogate, shipped_surrogate
 from advisor.cli import app
 from advisor.perf_model.parameters import NAMES
 from advisor.prediction.evidence import Evidence
