@@ -239,6 +239,15 @@ class Slo:
     percentile: float | None = None
     """None: the limit holds for the mean."""
 
+    @property
+    def limits(self) -> dict[str, float]:
+        """Milliseconds by metric of ``LATENCIES``, of those that have a limit."""
+        return {name: limit for name in LATENCIES if (limit := getattr(self, name)) is not None}
+
+
+LATENCIES = ("ttft_ms", "tpot_ms", "e2e_ms")
+"""What an SLO may limit."""
+
 
 def parallelism(tp: int, pp: int, ep: int = 1) -> str:
     """Write tensor, pipeline and, where there is any, expert parallel degrees: "TP4 PP2", "TP8 PP1 EP8"."""

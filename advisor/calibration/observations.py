@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
@@ -16,6 +15,7 @@ from advisor.perf_model.memory.kv_capacity import max_concurrency
 from advisor.perf_model.parameters import IDEAL
 from advisor.perf_model.static_batch import static_batch_times
 from advisor.perf_model.steady_state import steady_state_times
+from catalog.engines import engine_family
 from catalog.errors import InputError
 from catalog.gpus import find_gpu
 from catalog.models.find import find_model
@@ -52,20 +52,6 @@ than it says; clocks above the datasheet's explain less."""
 
 SATURATED_SEQUENCES = 2048.0
 """Running cap of TensorRT-LLM's saturated benchmark (``trtllm-bench --max_batch_size`` default)."""
-
-
-def engine_family(engine: str, version: str) -> str:
-    """The name under which an engine's parameters are fitted: generations of one engine that share little.
-
-    vLLM's V1 scheduler (0.8 and later) is "vllm"; earlier generations carry theirs. "torch" is this project's engine, which
-    says with which version it ran; what others wrote in PyTorch may be many times slower.
-    """
-    if engine == "torch" and not version:
-        return "torch, others'"
-    release = re.match(r"0\.(\d+)", version)
-    if engine != "vllm" or release is None or int(release[1]) >= 8:
-        return engine
-    return "vllm 0.2" if int(release[1]) <= 2 else "vllm 0.5"
 
 
 class Observations(Protocol):

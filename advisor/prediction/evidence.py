@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from advisor.calibration.fingerprint import disagreements, platforms_of
 from advisor.calibration.residual_gp import Residuals, fit_residuals, of_model
 from advisor.calibration.surrogate import ANY, IntervalScale, Surrogate, analytic_marginal, shipped_surrogate
-from catalog.engines import find_engine
+from catalog.engines import engine_family, find_engine
 from catalog.errors import Note
 from catalog.runs import shipped_runs, user_runs
 from catalog.schema import Measurement
@@ -73,7 +73,7 @@ class Evidence:
         nearby: tuple[Residuals, ...] = ()
         notes: tuple[Note, ...] = ()
         if fresh:
-            from advisor.calibration.observations import engine_family, group_runs  # most answers need no fit
+            from advisor.calibration.observations import group_runs  # most answers need no fit
             from advisor.calibration.posterior import own_start, update
 
             current = [run for run in fresh if engine_family(run.engine, run.engine_version) == engine]

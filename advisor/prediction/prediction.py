@@ -88,7 +88,7 @@ class Prediction:
         least = cost_model.correction.factors.min(axis=0)
         # Without them every time is above its floor by at least the best efficiency, but for what none of them scales.
         best = max(float(np.max(getattr(cost_model.parameters, name))) for name in EFFICIENCIES)
-        scaled = (cost_model.layout.offload == 0) & (not cost_model.whole_prompts)
+        scaled = (cost_model.layout.offload == 0) & cost_model.timing.cuts_prompts
         close = np.flatnonzero((least < 1.0) & ((least < best) | ~scaled))
         if not close.size:
             return self

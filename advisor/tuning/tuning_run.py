@@ -25,7 +25,7 @@ from advisor.prediction.evidence import Evidence
 from advisor.prediction.inputs import check_lengths, chosen_price, plain, read_model
 from advisor.recommendation.problem import MOST_SEQUENCES, DeploymentSearch, checked, startable
 from advisor.recommendation.recommendation import check_question
-from advisor.tuning.decision import NothingFits, candidate_set, limits_of
+from advisor.tuning.decision import NothingFits, candidate_set
 from advisor.tuning.gp_belief import Belief
 from advisor.tuning.loop import TuningStep, believed, prior_of, steps, wall_s
 from advisor.tuning.runner import Machine, own_runs
@@ -258,7 +258,7 @@ def tune(
     best = next((each for each in candidates if each.feasible), None)
     at = stakes.layouts()[last.verdict.best]
     command: tuple[str, ...] = ()
-    if best is not None and search.engine == "vllm":
+    if best is not None and not find_engine(search.engine).no_command:
         command = tuple(launch_command(best.deployment, search.model, search.cluster))
     doubted = [Note(f"{name} is not believed: {why}", "warning") for name, why in impossible(last.runs).items()]
     return Tuning(
@@ -436,7 +436,7 @@ def _metrics(
 def _relaxations(nearest: TuningChoice, slo: Slo) -> tuple[str, ...]:
     """The limits that the nearest deployment breaks, and what it needs."""
     changes = []
-    for metric, limit in limits_of(slo).items():
+    for metric, limit in slo.limits.items():
         value = nearest.metrics[metric][0]
         if value > limit:
             changes.append(f"{metric.removesuffix('_ms').upper()} limit of {math.ceil(value)} ms instead of {limit:g}")
