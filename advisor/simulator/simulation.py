@@ -30,7 +30,7 @@ from advisor.simulator.scheduler import FRONT_END_MS, ROUTERS, longest
 from advisor.simulator.served_energy import served_work
 from advisor.simulator.server import AggregatedServer
 from advisor.simulator.streaming_statistics import StreamingStatistics
-from advisor.simulator.summary_statistics import meets, numbers, spreads, timeline
+from advisor.simulator.summary_statistics import SHARES, meets, numbers, spreads, surely_between, timeline
 from advisor.simulator.trace_files import open_trace, read_trace
 from catalog.errors import InputError, Note
 from catalog.schema import LATENCIES, Cluster, Deployment, Model, Slo, Workload, require_positive
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from advisor.calibration.surrogate import IntervalScale
     from advisor.prediction.evidence import Runs
     from advisor.simulator.scheduler import Router
+    from advisor.simulator.summary_statistics import Spread
     from catalog.units import Array
 
 DURATION_S = 300.0
@@ -93,8 +94,8 @@ class Simulation:
     steps: int
     provenance: Provenance
     notes: tuple[Note, ...]
-    sigmas: Mapping[str, Mapping[str, float]] = field(repr=False)
-    """Standard deviations of the logarithms, of ``metrics`` and under "rates" of the rates."""
+    sigmas: Mapping[str, Mapping[str, Spread]] = field(repr=False)
+    """Standard deviations of ``metrics``, under "rates" of the rates and under "shares" of ``good``."""
     scale: IntervalScale | None = field(repr=False)
     """How wide an interval at some level is, in those; None without draws."""
 
@@ -111,17 +112,41 @@ class Simulation:
         """
         if self.scale is None:
             raise InputError("there are no intervals without draws; simulate with draws=8")
+        quantile = self.scale.quantile(level)
         if metric in (*RATES, ENERGY):
-            value, sigma = getattr(self, metric), self.sigmas["rates"].get(metric, 0.0)
+            value = getattr(self, metric)
             if value is None:
                 raise InputError(f"{metric} has no interval because none was measured")
-        elif metric in self.metrics and statistic in self.metrics[metric]:
-            value, sigma = self.metrics[metric][statistic], self.sigmas[metric][statistic]
-        else:
-            known = ", ".join([*self.metrics, *RATES])
+            if metric == "goodput_s":
+                return self._goodput(level)
+            low, high = self.sigmas["rates"][metric].around(value, quantile)
+            return low, max(min(high, self._offered.get(metric, math.inf)), value)
+        if metric == "good":
+            return self._share_of_good(quantile)
+        if metric not in self.metrics or statistic not in self.metrics[metric]:
+            known = ", ".join([*self.metrics, *RATES, "good"])
             raise InputError(f"there is no interval for {statistic} of {metric!r}; metrics that have one: {known}")
-        factor = math.exp(min(self.scale.quantile(level) * sigma, 50.0))
-        return value / factor, value * factor
+        return self.sigmas[metric][statistic].around(self.metrics[metric][statistic], quantile)
+
+    def _share_of_good(self, quantile: float) -> tuple[float, float]:
+        """Less than half of one request is none, and all but less than half of one are all."""
+        count = len(self.served)
+        low, high = self.sigmas[SHARES]["good"].around_share(surely_between(self.good, count), quantile)
+        low, high = (0.0 if low * count < 0.5 else low), (1.0 if (1.0 - high) * count < 0.5 else high)
+        return min(low, self.good), max(high, self.good)
+
+    def _goodput(self, level: float) -> tuple[float, float]:
+        """Between none of what comes and all of it."""
+        low, high = self.interval("good", level=level)
+        least, most = self.interval("completed_s", level=level) if self.rate is None else (self.rate, self.rate)
+        return min(low * least, self.goodput_s), max(high * most, self.goodput_s)
+
+    @property
+    def _offered(self) -> dict[str, float]:
+        """What of an open loop can be done a second at the most: what comes."""
+        if self.rate is None:
+            return {}
+        return {"completed_s": self.rate, "output_tok_s": self.served.loads.made / self.duration_s}
 
     def requests(self) -> Iterator[dict[str, float | int]]:
         """Every request that came, as a row.
@@ -145,7 +170,7 @@ class Simulation:
             intervals = {
                 name: {statistic: list(self.interval(name, statistic)) for statistic in values}
                 for name, values in self.metrics.items()
-            } | {name: list(self.interval(name)) for name in RATES}
+            } | {name: list(self.interval(name)) for name in (*RATES, "good")}
             if self.energy_j_per_token is not None:
                 intervals[ENERGY] = list(self.interval(ENERGY))
         return {
@@ -267,7 +292,7 @@ def simulate(
         work = served_work(found_model.value, decode.kv_bytes, served, gpu_s=used * served.end_s)
         joules = work.joules(power, gpu.tdp_w) / served.loads.made
         # The part of it that times decide is that of a closed loop, which ends when its time is up.
-        sigmas["rates"][ENERGY] = math.hypot(power.sigma, sigmas["rates"]["completed_s"])
+        sigmas["rates"][ENERGY] = sigmas["rates"]["completed_s"].beside(power.sigma)
     notes = [*found_model.notes, *found_cluster.notes, *engine.notes, *knowledge.notes, *traffic.notes, *told]
     if chosen.engine != "vllm":
         notes.append(Note(f"steps are timed as {chosen.engine}'s, but scheduled as vLLM's V1 engine does", "warning"))
