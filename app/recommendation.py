@@ -11,7 +11,7 @@ from advisor.render.answers.recommendation import document
 from advisor.render.figures.recommendation import CANDIDATE, memory_bars, time_bars, trade
 from advisor.render.numbers import RATE, duration, short, unit_of
 from advisor.render.page import page_files
-from advisor.render.vocabulary import LIMITED_METRICS, METRIC_NAMES, PROVENANCE, candidate_name
+from advisor.render.vocabulary import METRIC_NAMES, PROVENANCE, candidate_name
 from app import answers, inputs
 from app.downloads import downloads
 from app.evidence_runs import session_runs
@@ -144,7 +144,7 @@ def _details(picked: advisor.Estimate) -> None:
     with st.container(horizontal=True):
         for metric, name in {
             "output_tok_s_per_gpu": "tok/s per GPU",
-            **{name: METRIC_NAMES[name] for name in LIMITED_METRICS},
+            **{name: METRIC_NAMES[name] for name in ("ttft_ms", "tpot_ms", "e2e_ms")},
         }.items():
             value = getattr(picked, metric)
             unit = unit_of([value]) if metric in METRIC_NAMES else RATE

@@ -116,8 +116,16 @@ def _block(lines: list[str], number: int, marked: re.Match[str]) -> Block:
         end = next((at for at in range(number + 1, len(lines)) if lines[at] == "<!-- end -->"), None)
         if end is None:
             raise DocumentError(f"{where} has no <!-- end -->")
-        return Block(kind=kind, detail=detail, command=command, language="", mark=number, start=number + 1, end=end,
-                     indent=indent)  # fmt: skip
+        return Block(
+            kind=kind,
+            detail=detail,
+            command=command,
+            language="",
+            mark=number,
+            start=number + 1,
+            end=end,
+            indent=indent,
+        )
     start = number + 1
     while start < len(lines) and not lines[start].strip():
         start += 1
@@ -127,16 +135,25 @@ def _block(lines: list[str], number: int, marked: re.Match[str]) -> Block:
     if fence is None:
         if kind != RECORDED:
             raise DocumentError(f"{where} is not followed by a fenced block")
-        return Block(kind=kind, detail=detail, command=command, language="", mark=number, start=start, end=start,
-                     indent=indent)  # fmt: skip
+        return Block(
+            kind=kind, detail=detail, command=command, language="", mark=number, start=start, end=start, indent=indent
+        )
     wanted = {OUTPUT: {"console"}, EXECUTED: {"sh", "python"}}.get(kind)
     if wanted and fence[2] not in wanted:
         raise DocumentError(
             f"{where} is followed by a {fence[2] or 'nameless'} block, not {' or '.join(sorted(wanted))}"
         )
     end = _closing(lines, start, fence[1])
-    return Block(kind=kind, detail=detail, command=command, language=fence[2], mark=number, start=start + 1, end=end,
-                 indent=fence[1])  # fmt: skip
+    return Block(
+        kind=kind,
+        detail=detail,
+        command=command,
+        language=fence[2],
+        mark=number,
+        start=start + 1,
+        end=end,
+        indent=fence[1],
+    )
 
 
 def _closing(lines: list[str], opening: int, indent: str) -> int:
@@ -187,8 +204,16 @@ def run(command: str, folder: Path, exit_code: int = 0, *, python: bool = False)
         DocumentError: it ended with another exit code than ``exit_code``.
     """
     call = [sys.executable, "-c", command] if python else ["bash", "-euo", "pipefail", "-c", command]
-    done = subprocess.run(call, cwd=folder, env=environment(folder), stdin=subprocess.DEVNULL, capture_output=True,
-                          text=True, check=False, timeout=LIMIT_S)  # fmt: skip
+    done = subprocess.run(
+        call,
+        cwd=folder,
+        env=environment(folder),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=LIMIT_S,
+    )
     if done.returncode != exit_code:
         raise DocumentError(
             f"exit code {done.returncode}, not {exit_code}, from: {command}\n{done.stdout[-500:]}{done.stderr[-2000:]}"

@@ -30,9 +30,12 @@ def columns(count: int) -> dict[str, np.ndarray]:
     """Knobs of ``count`` deployments, as a search crosses them."""
     pick = np.random.default_rng(0)
     return {
-        "tp": pick.choice([1, 2, 4, 8], count), "pp": pick.choice([1, 2, 4], count), "dp": pick.choice([1, 2], count),
-        "max_num_seqs": pick.integers(1, 512, count), "max_num_batched_tokens": pick.choice([2048, 8192], count),
-    }  # fmt: skip
+        "tp": pick.choice([1, 2, 4, 8], count),
+        "pp": pick.choice([1, 2, 4], count),
+        "dp": pick.choice([1, 2], count),
+        "max_num_seqs": pick.integers(1, 512, count),
+        "max_num_batched_tokens": pick.choice([2048, 8192], count),
+    }
 
 
 def per_second(name: str, regime: str, count: int, repeats: int) -> float:
@@ -42,9 +45,15 @@ def per_second(name: str, regime: str, count: int, repeats: int) -> float:
         start = time.process_time()
         layout = DeploymentArrays.from_columns(knobs, model, cluster.gpu)
         Prediction.of(
-            model, cluster, layout, batch=layout.max_num_seqs, input_len=1024, output_len=256, regime=regime,
+            model,
+            cluster,
+            layout,
+            batch=layout.max_num_seqs,
+            input_len=1024,
+            output_len=256,
+            regime=regime,
             parameters=parameters,
-        )  # fmt: skip
+        )
         taken.append(time.process_time() - start)
     return count / min(taken[1:])
 

@@ -25,9 +25,11 @@ QUESTIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
 )
 
 MILLION = {
-    "dtypes": ["bfloat16", "fp8", "int8"], "kv_dtypes": ["auto", "fp8"], "price": 2.0,
+    "dtypes": ["bfloat16", "fp8", "int8"],
+    "kv_dtypes": ["auto", "fp8"],
+    "price": 2.0,
     "max_num_batched_tokens": list(range(256, 8193, 256)),
-}  # fmt: skip
+}
 LARGE: tuple[tuple[str, str, Slo], ...] = (
     ("llama-3.1-8b", "throughput_per_gpu", Slo(tpot_ms=25, ttft_ms=300)),
     ("qwen3-30b-a3b", "throughput_per_gpu", Slo()),

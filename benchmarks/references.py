@@ -95,16 +95,16 @@ def _answers() -> set[str]:
         value = inspect.unwrap(getattr(advisor, name))
         if inspect.isfunction(value):
             returned |= set(re.findall(r"\w+", str(inspect.signature(value).return_annotation)))
-    return {name for name in advisor.__all__ if name in returned and dataclasses.is_dataclass(getattr(advisor, name))} - {
-        "Model", "Gpu", "Measurement",
-    }  # fmt: skip
+    return {
+        name for name in advisor.__all__ if name in returned and dataclasses.is_dataclass(getattr(advisor, name))
+    } - {"Model", "Gpu", "Measurement"}
 
 
 def _function(name: str, value: Any) -> str:
     unwrapped = inspect.unwrap(value)
-    return "\n\n".join([
-        f"### advisor.{name}", f"```text\nadvisor.{name}{_signature(unwrapped)}\n```", *_documented(unwrapped),
-    ])  # fmt: skip
+    return "\n\n".join(
+        [f"### advisor.{name}", f"```text\nadvisor.{name}{_signature(unwrapped)}\n```", *_documented(unwrapped)]
+    )
 
 
 def _signature(function: Callable[..., Any], *, method: bool = False) -> str:

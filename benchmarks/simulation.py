@@ -43,9 +43,13 @@ def measure(duration_s: float, repeats: int) -> tuple[float, int]:
     for _ in range(repeats):
         start = time.process_time()
         found = simulate(
-            "llama-3.1-8b", "H200", deployment=Deployment(max_num_seqs=256, max_model_len=8192),
-            workload=Workload(rate=RATE, input_len=256, output_len=130), duration_s=duration_s, draws=0,
-        )  # fmt: skip
+            "llama-3.1-8b",
+            "H200",
+            deployment=Deployment(max_num_seqs=256, max_model_len=8192),
+            workload=Workload(rate=RATE, input_len=256, output_len=130),
+            duration_s=duration_s,
+            draws=0,
+        )
         least = min(least, time.process_time() - start)
         tokens = int(found.served.loads.made)
         assert found.saturation_s > RATE, "the load must be one that can be served"
@@ -56,9 +60,13 @@ def many(requests: int) -> tuple[float, float]:
     """CPU seconds for so many short requests, and the peak of the memory in bytes."""
     start = time.process_time()
     found = simulate(
-        "llama-3.1-8b", "H200", deployment=Deployment(max_num_seqs=256, max_model_len=8192),
-        workload=Workload(rate=RATE, input_len=256, output_len=16), duration_s=requests / RATE, draws=0,
-    )  # fmt: skip
+        "llama-3.1-8b",
+        "H200",
+        deployment=Deployment(max_num_seqs=256, max_model_len=8192),
+        workload=Workload(rate=RATE, input_len=256, output_len=16),
+        duration_s=requests / RATE,
+        draws=0,
+    )
     assert len(found.served) > 0.99 * requests
     return time.process_time() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
 
@@ -83,8 +91,10 @@ def served(path: Path, *options: str) -> tuple[float, float, float, str]:
     start = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, "-m", "advisor", "simulate", *DEPLOYMENT, "--trace", str(path), "--format", "csv", *options],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     assert process.stdout is not None
     said = process.stdout.read().strip().splitlines()[-1]
     _, _, used = os.wait4(process.pid, 0)

@@ -87,8 +87,12 @@ def recorded(engine: str, model: str) -> list[Measurement]:
         for run in shipped_runs()
         if (run.engine, run.model, run.gpu, run.regime) == (engine, model, GPU, "static")
         and weight_bits(run.dtype) == weight_bits("bfloat16")
-        and run.compiled and run.prefill_ms and run.tpot_ms and run.e2e_ms and not (run.oom or run.offload)
-    ]  # fmt: skip
+        and run.compiled
+        and run.prefill_ms
+        and run.tpot_ms
+        and run.e2e_ms
+        and not (run.oom or run.offload)
+    ]
 
 
 def cases() -> list[Case]:
@@ -161,9 +165,15 @@ def replayed(case: Case, start: str, choice: str, seed: int) -> Curve:
         if left := [run for run in runs if run.run_id not in done]:
             (group,) = group_runs(left)
             points = Points.of(
-                model, group.cluster, group.layout, engine=case.engine, regime="static", batch=group.batch,
-                input_len=group.input_len, output_len=group.output_len,
-            )  # fmt: skip
+                model,
+                group.cluster,
+                group.layout,
+                engine=case.engine,
+                regime="static",
+                batch=group.batch,
+                input_len=group.input_len,
+                output_len=group.output_len,
+            )
             mean, covariance = step.belief.joint(step.belief.rows(points, METRICS))
             measured = np.log([[getattr(run, name) for run in group.runs] for name in METRICS])
             off = mean.reshape(measured.shape) - measured
@@ -175,9 +185,15 @@ def replayed(case: Case, start: str, choice: str, seed: int) -> Curve:
     if np.isnan(stopped_regret):
         stopped_regret = float(regret[-1])
     return Curve(
-        case=case, start=start, choice=choice, regret=regret, errors=errors, inside=inside, stopped_s=stopped_s,
+        case=case,
+        start=start,
+        choice=choice,
+        regret=regret,
+        errors=errors,
+        inside=inside,
+        stopped_s=stopped_s,
         stopped_regret=stopped_regret,
-    )  # fmt: skip
+    )
 
 
 def mean_errors(own: list[Curve]) -> np.ndarray:

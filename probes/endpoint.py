@@ -92,10 +92,7 @@ def read_endpoint(url: str) -> Endpoint:
         raise InputError(f"{shown} lists no model under /v1/models; is it an OpenAI-compatible server?")
     settings = next((found for path in ("/server_info", "/get_server_info") if (found := _told(shown, path))), {})
     version = _told(shown, "/version").get("version") or settings.get("version")
-    return Endpoint(
-        url=shown, models=models, settings=settings,
-        version=version if isinstance(version, str) else None,
-    )  # fmt: skip
+    return Endpoint(url=shown, models=models, settings=settings, version=version if isinstance(version, str) else None)
 
 
 def _served(row: Mapping[str, Any]) -> ServedModel:

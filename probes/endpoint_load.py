@@ -91,16 +91,24 @@ def command(
     """
     backend = f"kind=openai_http,target={target.url},model={target.model},request_format=/v1/completions,verify=true"
     return [
-        program, "run",
-        "--backend", backend,
-        "--profile", traffic.profile,
-        "--constraint", f"kind=max_duration,seconds={seconds:.1f}",
-        "--tokenizer", f"kind=hf_auto,model={target.tokenizer}",
-        "--data", f"kind=synthetic_text,prompt_tokens={target.input_len},output_tokens={target.output_len}",
-        "--seed", f"kind=static,value={seed}",
-        "--output", f"kind=json,path={report}",
+        program,
+        "run",
+        "--backend",
+        backend,
+        "--profile",
+        traffic.profile,
+        "--constraint",
+        f"kind=max_duration,seconds={seconds:.1f}",
+        "--tokenizer",
+        f"kind=hf_auto,model={target.tokenizer}",
+        "--data",
+        f"kind=synthetic_text,prompt_tokens={target.input_len},output_tokens={target.output_len}",
+        "--seed",
+        f"kind=static,value={seed}",
+        "--output",
+        f"kind=json,path={report}",
         "--disable-console",
-    ]  # fmt: skip
+    ]
 
 
 def make_traffic(target: LoadTarget, traffic: EndpointTraffic, folder: Path, *, seconds: float, limit_s: float) -> Path:
@@ -125,9 +133,14 @@ def make_traffic(target: LoadTarget, traffic: EndpointTraffic, folder: Path, *, 
         part.unlink(missing_ok=True)
         with log.open("wb") as file:
             process = subprocess.Popen(
-                [sys.executable, "-P", leash.__file__, *argv], stdin=subprocess.PIPE, stdout=file, stderr=file,
-                cwd=folder, env=environment, start_new_session=True,
-            )  # fmt: skip
+                [sys.executable, "-P", leash.__file__, *argv],
+                stdin=subprocess.PIPE,
+                stdout=file,
+                stderr=file,
+                cwd=folder,
+                env=environment,
+                start_new_session=True,
+            )
     except OSError as error:
         raise InputError(f"cannot run {program} in {folder}: {error.strerror}") from error
     try:

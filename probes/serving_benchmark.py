@@ -280,9 +280,15 @@ class _Run:
         gaps = 1e3 * np.diff(times)
         p50, p95, most = (float(each) for each in np.percentile(gaps, (50, 95, 100))) if len(gaps) else (None,) * 3
         return TimedRequest(
-            arrival_s=arrival, input_len=len(prompt), output_len=output_len, first_s=times[0], last_s=times[-1],
-            itl_p50_ms=p50, itl_p95_ms=p95, itl_max_ms=most,
-        )  # fmt: skip
+            arrival_s=arrival,
+            input_len=len(prompt),
+            output_len=output_len,
+            first_s=times[0],
+            last_s=times[-1],
+            itl_p50_ms=p50,
+            itl_p95_ms=p95,
+            itl_max_ms=most,
+        )
 
     def _prompt(self, length: int) -> list[int]:
         ids: list[int] = self._random.integers(self._least, self._most, length).tolist()

@@ -151,9 +151,14 @@ def candidates(
             left_out.append(f"TP{tp} PP{pp}: takes {tp * pp} GPUs, {most} are named")
             continue
         wanted = Deployment(
-            engine=question.engine, tp=tp, pp=pp, dtype=question.dtype, compiled=question.compiled,
-            max_model_len=question.max_model_len or min(length, longest), max_num_seqs=question.max_num_seqs,
-        )  # fmt: skip
+            engine=question.engine,
+            tp=tp,
+            pp=pp,
+            dtype=question.dtype,
+            compiled=question.compiled,
+            max_model_len=question.max_model_len or min(length, longest),
+            max_num_seqs=question.max_num_seqs,
+        )
         try:
             resolved = resolve(wanted, model, cluster).value
             check(resolved)
@@ -197,10 +202,16 @@ def shape_seconds(
     for input_len, output_len in dict.fromkeys(shape[1:] for shape in shapes):
         batches = [shape[0] for shape in shapes if shape[1:] == (input_len, output_len)]
         evaluation = Prediction.of(
-            model, cluster, DeploymentArrays.of([deployment] * len(batches), model, cluster.gpu),
-            batch=np.array(batches, dtype=float), input_len=input_len, output_len=output_len, regime="static",
-            parameters=parameters, engine=deployment.engine,
-        )  # fmt: skip
+            model,
+            cluster,
+            DeploymentArrays.of([deployment] * len(batches), model, cluster.gpu),
+            batch=np.array(batches, dtype=float),
+            input_len=input_len,
+            output_len=output_len,
+            regime="static",
+            parameters=parameters,
+            engine=deployment.engine,
+        )
         room, times = evaluation.cost_model.memory, evaluation.times
         for i, batch in enumerate(batches):
             fits = room.fits[i] and batch * (input_len + output_len) <= room.kv_capacity_tokens[i]

@@ -54,8 +54,18 @@ FEWEST = 10
 SPARE_S = 5.0
 """So long before the budget's end a load must be over, for what is then left to do."""
 
-TOLD = ("tp", "pp", "dp", "ep", "max_num_seqs", "max_num_batched_tokens", "max_model_len", "gpu_memory_utilization",
-        "dtype", "kv_dtype")  # fmt: skip
+TOLD = (
+    "tp",
+    "pp",
+    "dp",
+    "ep",
+    "max_num_seqs",
+    "max_num_batched_tokens",
+    "max_model_len",
+    "gpu_memory_utilization",
+    "dtype",
+    "kv_dtype",
+)
 """Settings of a server that runs are kept with."""
 
 
@@ -92,10 +102,16 @@ class EndpointSession:
     def to_dict(self) -> dict[str, Any]:
         """What would run."""
         return {
-            "endpoint": self.endpoint.url, "served": self.target.model, "tokenizer": self.target.tokenizer,
-            "input_len": self.target.input_len, "output_len": self.target.output_len, **self.facts,
-            "budget_s": self.budget_s, "loads": self.rows(), "notes": [note.text for note in self.notes],
-        }  # fmt: skip
+            "endpoint": self.endpoint.url,
+            "served": self.target.model,
+            "tokenizer": self.target.tokenizer,
+            "input_len": self.target.input_len,
+            "output_len": self.target.output_len,
+            **self.facts,
+            "budget_s": self.budget_s,
+            "loads": self.rows(),
+            "notes": [note.text for note in self.notes],
+        }
 
     def rows(self) -> list[dict[str, Any]]:
         """One row a load, in order."""
@@ -298,25 +314,41 @@ def prepare_endpoint(
     longest = served.max_model_len or max_model_len
     check_lengths(found.value, *lengths, longest)
     given = {
-        "tp": _one("--tp", tp), "pp": _one("--pp", pp), "dtype": None if dtype == "auto" else dtype,
+        "tp": _one("--tp", tp),
+        "pp": _one("--pp", pp),
+        "dtype": None if dtype == "auto" else dtype,
         "max_model_len": max_model_len,
-    }  # fmt: skip
+    }
     facts = {
-        **_facts(server, served, given, cluster, engine), "model": str(model) if isinstance(model, str) else model.name,
-        "gpu": cluster.gpu.name, "gpus": cluster.num_gpus, "role": role,
-    }  # fmt: skip
+        **_facts(server, served, given, cluster, engine),
+        "model": str(model) if isinstance(model, str) else model.name,
+        "gpu": cluster.gpu.name,
+        "gpus": cluster.num_gpus,
+        "role": role,
+    }
     target = LoadTarget(
-        url=server.url, model=served.name, tokenizer=tokenizer or found.value.name,
-        input_len=lengths[0], output_len=lengths[1],
-    )  # fmt: skip
+        url=server.url,
+        model=served.name,
+        tokenizer=tokenizer or found.value.name,
+        input_len=lengths[0],
+        output_len=lengths[1],
+    )
     folder, kept = output_paths(out, store)
     key = json.dumps([asdict(target), facts, server.version], sort_keys=True)
     return EndpointSession(
-        endpoint=server, target=target, cluster=cluster, model=found.value, facts=facts,
-        in_flight=tuple(each * facts["dp"] for each in sorted(set(batch)) or LADDER), fixed=bool(batch),
-        budget_s=budget_s, began=began, store=kept, notes=(*found.notes, *gpu_notes, *notes),
+        endpoint=server,
+        target=target,
+        cluster=cluster,
+        model=found.value,
+        facts=facts,
+        in_flight=tuple(each * facts["dp"] for each in sorted(set(batch)) or LADDER),
+        fixed=bool(batch),
+        budget_s=budget_s,
+        began=began,
+        store=kept,
+        notes=(*found.notes, *gpu_notes, *notes),
         folder=folder / "endpoints" / hashlib.sha256(key.encode()).hexdigest()[:16],
-    )  # fmt: skip
+    )
 
 
 def measure_endpoint(ready: EndpointSession) -> Outcome:

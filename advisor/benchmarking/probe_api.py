@@ -7,16 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from advisor.benchmarking.benchmark_plan import (
-    Candidate,
-    ProbeQuestion,
-    makespan,
-    shape_seconds,
-)
-from advisor.benchmarking.engines import (
-    check_deployment,
-    check_engine,
-)
+from advisor.benchmarking.benchmark_plan import Candidate, ProbeQuestion, makespan, shape_seconds
+from advisor.benchmarking.engines import check_deployment, check_engine
 from advisor.benchmarking.session import (
     ProbeSession,
     SessionConfig,
@@ -227,10 +219,17 @@ def probe(
             )
         ).runs
     question = ProbeQuestion(
-        engine=engine or ("vllm" if serving else "torch"), tp=tuple(tp), pp=tuple(pp), batch=tuple(batch),
-        input_len=tuple(input_len), output_len=tuple(output_len), dtype=dtype, max_model_len=max_model_len,
-        serving=serving, trace=read_requests(trace, serving=serving),
-    )  # fmt: skip
+        engine=engine or ("vllm" if serving else "torch"),
+        tp=tuple(tp),
+        pp=tuple(pp),
+        batch=tuple(batch),
+        input_len=tuple(input_len),
+        output_len=tuple(output_len),
+        dtype=dtype,
+        max_model_len=max_model_len,
+        serving=serving,
+        trace=read_requests(trace, serving=serving),
+    )
     ready = prepare_probe(
         model, gpus, budget_s=budget_s, question=question, device=device, role=role, out=out, store=store, plan=plan
     )

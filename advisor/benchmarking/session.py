@@ -12,21 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from advisor.benchmarking.benchmark_plan import (
-    Candidate,
-    ProbeQuestion,
-    completion_times,
-    start_up,
-)
+from advisor.benchmarking.benchmark_plan import Candidate, ProbeQuestion, completion_times, start_up
 from advisor.benchmarking.devices import check_free, read_target
-from advisor.benchmarking.engines import (
-    START_S,
-    check_engine,
-    check_installed,
-    environment,
-    version_notes,
-    worker,
-)
+from advisor.benchmarking.engines import START_S, check_engine, check_installed, environment, version_notes, worker
 from advisor.prediction.evidence import Evidence
 from catalog.borders import write_whole
 from catalog.errors import InputError, Note

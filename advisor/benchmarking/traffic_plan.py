@@ -59,10 +59,16 @@ def offer_seconds(
     for input_len, output_len in dict.fromkeys(shape[1:] for shape in shapes):
         counts = [shape[0] for shape in shapes if shape[1:] == (input_len, output_len)]
         evaluation = Prediction.of(
-            model, cluster, DeploymentArrays.of([deployment] * len(counts), model, cluster.gpu),
-            batch=np.array(counts, dtype=float), input_len=input_len, output_len=output_len, regime="steady",
-            parameters=parameters, engine=deployment.engine,
-        )  # fmt: skip
+            model,
+            cluster,
+            DeploymentArrays.of([deployment] * len(counts), model, cluster.gpu),
+            batch=np.array(counts, dtype=float),
+            input_len=input_len,
+            output_len=output_len,
+            regime="steady",
+            parameters=parameters,
+            engine=deployment.engine,
+        )
         room, most = evaluation.cost_model.memory, deployment.max_num_seqs or math.inf
         held = room.kv_capacity_tokens / (input_len + output_len)
         closed: dict[Piece, float] = {}

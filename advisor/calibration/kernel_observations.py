@@ -29,6 +29,7 @@ from catalog.kernels import (
     shipped_kernels,
     shipped_torch,
 )
+from catalog.parts import Experts
 from catalog.schema import Cluster, Model
 
 if TYPE_CHECKING:
@@ -152,17 +153,12 @@ def _products(times: list[Kernel], engine: str) -> KernelObservations:
 def _experts(times: list[ExpertsTime], engine: str) -> KernelObservations:
     """Both products of one layer and what is moved between them."""
     first, gpu = times[0], find_gpu(times[0].gpu).value
-    model = replace(
-        PLAIN,
-        hidden_size=first.k,
-        num_experts=first.experts,
-        num_experts_per_tok=first.top,
-        moe_intermediate_size=first.n,
-    )
+    model = replace(PLAIN, hidden_size=first.k)
     layout = DeploymentArrays.of_formats([each.dtype for each in times], gpu)
     tokens = np.array([each.m for each in times], dtype=float)
-    products = [each for each in expert_products(model, layout, tokens) if each.kind == "expert"]
-    moved = tokens * routed_bytes(model, layout)
+    experts = Experts(num_experts=first.experts, num_experts_per_tok=first.top, width=first.n)
+    products = [each for each in expert_products(model, experts, layout, tokens) if each.kind == "expert"]
+    moved = tokens * routed_bytes(experts, first.k, layout)
 
     def run(parameters: Parameters) -> Array:
         costs = [product_cost(each, layout, gpu, parameters).total_ms for each in products]

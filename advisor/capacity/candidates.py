@@ -68,9 +68,18 @@ def by_gpu(price: float | Mapping[str, float] | None) -> dict[str, float]:
 
 
 def fleets_of(
-    model: Model, node: Cluster, base: Deployment, knowledge: Evidence, demand: TrafficSpec, *, most_gpus: int | None, spares: int,
-    serving: Mapping[str, Any], longest_request: int, apart: bool = False,
-) -> list[ReplicaSizing]:  # fmt: skip
+    model: Model,
+    node: Cluster,
+    base: Deployment,
+    knowledge: Evidence,
+    demand: TrafficSpec,
+    *,
+    most_gpus: int | None,
+    spares: int,
+    serving: Mapping[str, Any],
+    longest_request: int,
+    apart: bool = False,
+) -> list[ReplicaSizing]:
     """Every layout of one replica that holds the model and its longest request, and fills a node evenly.
 
     With ``apart`` also every pair of such layouts without pipelines, both of one tensor parallel size, for prompts and for
@@ -79,9 +88,7 @@ def fleets_of(
     known = find_engine(base.engine).parallel
     experts = "tp" if model.moe_layers and "ep" in known else "none"
     engines: list[AggregatedServer | DisaggregatedServer] = []
-    for layout in parallelisms(
-        model, node, max_pp=None if "pp" in known else 1, expert_parallel=cast("Any", experts)
-    ):  # fmt: skip
+    for layout in parallelisms(model, node, max_pp=None if "pp" in known else 1, expert_parallel=cast("Any", experts)):
         if layout.dp > 1 or node.gpus_per_node % (layout.tp * layout.pp):
             continue
         chosen = replace(base, tp=layout.tp, pp=layout.pp, ep=layout.ep)

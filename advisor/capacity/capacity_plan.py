@@ -18,7 +18,6 @@ from advisor.prediction.evidence import Evidence
 from advisor.prediction.inputs import check_lengths, chosen_price, plain, read_model
 from advisor.progress import Course
 from advisor.simulator.disaggregated_server import DisaggregatedServer
-from advisor.simulator.request_results import LIMITS
 from advisor.simulator.scheduler import FRONT_END_MS
 from advisor.simulator.server import AggregatedServer
 from advisor.simulator.simulation import check_serving
@@ -201,10 +200,17 @@ def plan(
     if offered is not None:
         seconds = len(offered) / judged
     demand = TrafficSpec(
-        workload=replace(workload, rate=judged, concurrency=None), slo=slo, confidence=confidence, duration_s=seconds,
-        seed=seed, spread=spread, burstiness=burstiness, draws=draws,
-        longest=base.max_model_len or found_model.value.max_position_embeddings, trace=offered,
-    )  # fmt: skip
+        workload=replace(workload, rate=judged, concurrency=None),
+        slo=slo,
+        confidence=confidence,
+        duration_s=seconds,
+        seed=seed,
+        spread=spread,
+        burstiness=burstiness,
+        draws=draws,
+        longest=base.max_model_len or found_model.value.max_position_embeddings,
+        trace=offered,
+    )
     requests = demand.traffic()
     notes = [*found_model.notes, *(offered.notes if offered else ())]
     question = CapacityQuestion(rate=rate, spares=spares, objective=objective, draws=draws, workload=workload)
@@ -227,11 +233,17 @@ def plan(
         knowledge = Evidence.of(runs, engine=find_engine(base.engine).name, gpu=cluster.gpu)
         notes += knowledge.notes
         each = fleets_of(
-            found_model.value, cluster, base, knowledge, demand, most_gpus=most, spares=spares,
+            found_model.value,
+            cluster,
+            base,
+            knowledge,
+            demand,
+            most_gpus=most,
+            spares=spares,
             serving={"router": router, "prefix_hit_rate": prefix_hit_rate, "front_end_ms": front_end_ms},
             longest_request=int((requests.input_len + requests.output_len).max()),
             apart=disaggregate,
-        )  # fmt: skip
+        )
         if not each:
             notes.append(
                 Note(
@@ -285,20 +297,41 @@ def plan(
     notes += _engine_notes(answers)
     notes += _price_notes(prices, stated)
     return CapacityPlan(
-        model=found_model.value, gpus=tuple(cluster.gpu.name for cluster, _, _ in kinds),
-        workload=replace(workload, rate=rate), slo=slo, objective=objective, confidence=confidence, headroom=headroom,
-        best=options[0] if options else None, options=options, carries_s=carries, next_carries_s=next_carries,
-        next_latencies=later, sensitivity=changes, nearest=nearest, relaxations=relaxations, candidates=len(fleets),
-        duration_s=seconds, requests=len(requests), notes=tuple(dict.fromkeys(notes)),
-    )  # fmt: skip
+        model=found_model.value,
+        gpus=tuple(cluster.gpu.name for cluster, _, _ in kinds),
+        workload=replace(workload, rate=rate),
+        slo=slo,
+        objective=objective,
+        confidence=confidence,
+        headroom=headroom,
+        best=options[0] if options else None,
+        options=options,
+        carries_s=carries,
+        next_carries_s=next_carries,
+        next_latencies=later,
+        sensitivity=changes,
+        nearest=nearest,
+        relaxations=relaxations,
+        candidates=len(fleets),
+        duration_s=seconds,
+        requests=len(requests),
+        notes=tuple(dict.fromkeys(notes)),
+    )
 
 
 def _check(
-    slo: Slo, workload: Workload, objective: str, confidence: float, headroom: float, spares: int, base: Deployment, draws: int
-) -> None:  # fmt: skip
+    slo: Slo,
+    workload: Workload,
+    objective: str,
+    confidence: float,
+    headroom: float,
+    spares: int,
+    base: Deployment,
+    draws: int,
+) -> None:
     if objective not in OBJECTIVES:
         raise InputError(f"objective is {objective!r:.60}; it must be one of {', '.join(OBJECTIVES)}")
-    if all(getattr(slo, name) is None for name in LIMITS):
+    if not slo.limits:
         raise InputError("there is no limit to plan for; state one of ttft, tpot and e2e, in ms")
     if workload.concurrency is not None:
         raise InputError("a plan is for a rate, not for a concurrency; leave that out")

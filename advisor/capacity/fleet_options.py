@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from advisor.capacity.replica_sizing import MOST_REPLICAS
-from advisor.simulator.request_results import LIMITS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -74,20 +73,32 @@ def row(option: FleetOption) -> dict[str, Any]:
     """One option as a flat row."""
     deployment = option.deployment
     cells: dict[str, Any] = {
-        "gpu": option.gpu, "gpus": option.gpus, "replicas": option.replicas, "spares": option.spares,
-        "engine": deployment.engine, "tp": deployment.tp, "pp": deployment.pp, "ep": deployment.ep, "prefill_replicas": option.prefill.dp if option.prefill else 0,
-        "dtype": deployment.dtype, "kv_dtype": deployment.kv_dtype, "usd_per_hour": option.usd_per_hour,
-        "usd_per_month": option.usd_per_month, "usd_per_mtok": option.usd_per_mtok,
+        "gpu": option.gpu,
+        "gpus": option.gpus,
+        "replicas": option.replicas,
+        "spares": option.spares,
+        "engine": deployment.engine,
+        "tp": deployment.tp,
+        "pp": deployment.pp,
+        "ep": deployment.ep,
+        "prefill_replicas": option.prefill.dp if option.prefill else 0,
+        "dtype": deployment.dtype,
+        "kv_dtype": deployment.kv_dtype,
+        "usd_per_hour": option.usd_per_hour,
+        "usd_per_month": option.usd_per_month,
+        "usd_per_mtok": option.usd_per_mtok,
         "energy_j_per_token": option.energy_j_per_token,
-    }  # fmt: skip
+    }
     for name, value in option.latencies.items():
         cells[name] = value
         if option.intervals:
             cells[f"{name}_low"], cells[f"{name}_high"] = option.intervals[name]
     return cells | {
-        "saturation_s": option.saturation_s, "utilisation": option.utilisation, "meets": option.meets,
+        "saturation_s": option.saturation_s,
+        "utilisation": option.utilisation,
+        "meets": option.meets,
         "provenance": option.provenance,
-    }  # fmt: skip
+    }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,15 +155,24 @@ class CapacityQuestion:
         tokens = self.rate * float(fleet.traffic.output_len.mean()) * 3600.0
         decode, prefill = fleet.engine.multiple(every)
         return FleetOption(
-            gpu=fleet.cluster.gpu.name, deployment=decode, prefill=prefill, replicas=replicas,
-            spares=self.spares, gpus=every * fleet.gpus, price=prices[fleet.cluster.gpu.name], usd_per_hour=hourly,
+            gpu=fleet.cluster.gpu.name,
+            deployment=decode,
+            prefill=prefill,
+            replicas=replicas,
+            spares=self.spares,
+            gpus=every * fleet.gpus,
+            price=prices[fleet.cluster.gpu.name],
+            usd_per_hour=hourly,
             usd_per_month=None if hourly is None else hourly * HOURS_A_MONTH,
-            usd_per_mtok=None if hourly is None else hourly / tokens * 1e6, latencies=verdict.latencies,
+            usd_per_mtok=None if hourly is None else hourly / tokens * 1e6,
+            latencies=verdict.latencies,
             energy_j_per_token=fleet.joules_per_token(self.rate, replicas, self.spares),
             intervals=fleet.intervals(replicas, verdict.latencies, LEVEL) if self.draws else {},
-            saturation_s=fleet.saturation_s, utilisation=self.rate / (fleet.saturation_s * every), meets=verdict.meets,
+            saturation_s=fleet.saturation_s,
+            utilisation=self.rate / (fleet.saturation_s * every),
+            meets=verdict.meets,
             provenance=fleet.engine.provenance,
-        )  # fmt: skip
+        )
 
     def change(self, fleet: ReplicaSizing, prices: Mapping[str, Price | None], what: str, factor: float) -> Change:
         """Of the same layout under a changed demand."""
@@ -160,10 +180,12 @@ class CapacityQuestion:
         too_long = changed.workload.input_len + changed.workload.output_len > min(changed.longest, fleet.engine.longest)
         replicas = None if too_long else fleet.for_demand(changed).needed()
         return Change(
-            what=what, factor=factor, replicas=replicas,
+            what=what,
+            factor=factor,
+            replicas=replicas,
             gpus=None if replicas is None else (replicas + self.spares) * fleet.gpus,
             usd_per_hour=None if replicas is None else self.hourly(fleet, replicas, prices),
-        )  # fmt: skip
+        )
 
 
 def best_of(
@@ -245,7 +267,7 @@ def nearest_of(
         return fleet, nearest, tuple(relaxed)
     fleet = min(fleets, key=lambda candidate: (candidate.alone.excess, candidate.gpus))
     nearest = question.option(fleet, 1, prices, alone=True)
-    limits = {name: limit for name in LIMITS if (limit := getattr(fleet.demand.slo, name)) is not None}
+    limits = fleet.demand.slo.limits
     raised = [
         f"{name.removesuffix('_ms').upper()} of {math.ceil(10.0 * fleet.alone.upper[name]) / 10.0:g} ms in place of {limit:g}"
         for name, limit in limits.items()

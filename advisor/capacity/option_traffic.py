@@ -55,6 +55,11 @@ def simulate_option(
         Cluster(gpu=gpu, gpus_per_node=node, nodes=math.ceil(deployment.num_gpus / node)),
         deployment=deployment,
         workload=None if trace is not None else replace(found.workload, rate=rate),
-        trace=trace, slo=found.slo, runs=runs, duration_s=None if trace is not None else found.duration_s,
-        spread=0.0 if trace is not None else spread, burstiness=1.0 if trace is not None else burstiness, draws=draws,
-    )  # fmt: skip
+        trace=trace,
+        slo=found.slo,
+        runs=runs,
+        duration_s=None if trace is not None else found.duration_s,
+        spread=0.0 if trace is not None else spread,
+        burstiness=1.0 if trace is not None else burstiness,
+        draws=draws,
+    )

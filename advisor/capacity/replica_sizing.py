@@ -14,9 +14,9 @@ import numpy as np
 
 from advisor.perf_model.energy import GpuWork, Power, power_of
 from advisor.simulator.arrivals import Arrivals, open_loop
-from advisor.simulator.request_results import LIMITS
 from advisor.simulator.served_energy import served_work
 from advisor.simulator.subsample import sample
+from catalog.schema import LATENCIES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -76,18 +76,24 @@ class TrafficSpec:
             stretched = replace(self.trace, input_len=inputs, output_len=outputs)
             return stretched.at_rate(self.workload.rate).within(self.longest)
         return open_loop(
-            self.workload, duration_s=self.duration_s, longest=self.longest, seed=self.seed, spread=self.spread,
+            self.workload,
+            duration_s=self.duration_s,
+            longest=self.longest,
+            seed=self.seed,
+            spread=self.spread,
             burstiness=self.burstiness,
-        )  # fmt: skip
+        )
 
     def times(self, *, rate: float = 1.0, input_len: float = 1.0, output_len: float = 1.0) -> TrafficSpec:
         """The same with rate and lengths multiplied, and as many requests."""
         workload = self.workload
         assert workload.rate is not None
         changed = replace(
-            workload, rate=workload.rate * rate, input_len=max(round(workload.input_len * input_len), 1),
+            workload,
+            rate=workload.rate * rate,
+            input_len=max(round(workload.input_len * input_len), 1),
             output_len=max(round(workload.output_len * output_len), 1),
-        )  # fmt: skip
+        )
         factors = self.length_factors[0] * input_len, self.length_factors[1] * output_len
         return replace(self, workload=changed, duration_s=self.duration_s / rate, length_factors=factors)
 
@@ -160,10 +166,7 @@ class ReplicaSizing:
         """
         if self.level <= 0:
             return self.saturation_s
-        rates = _each(
-            lambda table: self.engine.saturation(self.traffic, table, FEW_TURNS),
-            [self.times, *self.drawn],
-        )
+        rates = _each(lambda table: self.engine.saturation(self.traffic, table, FEW_TURNS), [self.times, *self.drawn])
         sigma = math.sqrt(float(np.mean(np.log(np.array(rates[1:]) / rates[0]) ** 2)))
         return self.saturation_s * math.exp(-min(self.scale.quantile(self.level) * sigma, 50.0))
 
@@ -249,9 +252,9 @@ class ReplicaSizing:
         """Standard deviations of the logarithms of the latencies, from draws."""
         every = [self.times, *self.drawn]
         here, *others = _each(lambda table: self._statistics(replicas, traffic, table, least=FEW), every)
-        logs: dict[str, list[float]] = {name: [] for name in LIMITS}
+        logs: dict[str, list[float]] = {name: [] for name in LATENCIES}
         for there in others:
-            for name in LIMITS:
+            for name in LATENCIES:
                 if here[name] > 0 and there[name] > 0:
                     logs[name].append(math.log(there[name] / here[name]) ** 2)
         return {name: math.sqrt(sum(squares) / len(squares)) if squares else 0.0 for name, squares in logs.items()}
@@ -292,8 +295,8 @@ class ReplicaSizing:
         served = self.engine.served(part, times, simulated)
         percentile = self.demand.slo.percentile
         if percentile is None:
-            return {name: served.mean(name) for name in LIMITS}
-        return {name: served.percentile(name, percentile) for name in LIMITS}
+            return {name: served.mean(name) for name in LATENCIES}
+        return {name: served.percentile(name, percentile) for name in LATENCIES}
 
     def _judged(self, replicas: int, traffic: Arrivals, brief: Arrivals) -> SloCheck:
         latencies = upper = self._statistics(replicas, traffic, self.times)
@@ -304,7 +307,7 @@ class ReplicaSizing:
         return SloCheck(latencies=latencies, upper=upper, excess=self._excess(upper))
 
     def _excess(self, latencies: Mapping[str, float]) -> float:
-        limits = {name: limit for name in LIMITS if (limit := getattr(self.demand.slo, name)) is not None}
+        limits = self.demand.slo.limits
         # A request of one token has no TPOT and keeps any limit of it.
         return max(0.0 if math.isnan(latencies[name]) else latencies[name] / limit for name, limit in limits.items())
 

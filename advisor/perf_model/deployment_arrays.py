@@ -21,8 +21,10 @@ ACTIVATION_BYTES = 2.0
 """Activations are float16 or bfloat16 whatever the weights are."""
 
 
-def weight_bits(dtype: str) -> float:
-    """Bits one weight of a quantised matrix takes, with its share of scales."""
+def weight_bits(dtype: str, model: Model | None = None) -> float:
+    """Bits one weight of a quantised matrix takes, with its share of scales: the checkpoint's own where ``model`` has some."""
+    if model is not None and dtype == model.quantization and model.scale_bits is not None:
+        return BITS[dtype] + model.scale_bits
     return BITS[dtype] + SCALE_BITS.get(dtype, 0.0)
 
 
@@ -117,7 +119,7 @@ class DeploymentArrays:
                 ("compiled", 1.0), ("graphs", columns.get("compiled", 1.0)), ("sequence_parallel", 0.0),
             )
         }  # fmt: skip
-        numbers["weight_bytes"] = table(dtype, lambda d: weight_bits(d) / 8.0, names["auto"])
+        numbers["weight_bytes"] = table(dtype, lambda d: weight_bits(d, model) / 8.0, names["auto"])
         numbers["matrix_flops"] = table(dtype, lambda d: matrix_flops(gpu, d), names["auto"])
         numbers["kv_bytes"] = table(kv_dtype, lambda d: BITS[d] / 8.0, kv_default)
         full = table(dtype, lambda d: matrix_flops(gpu, "float32" if d == "float32" else "float16"), names["auto"])

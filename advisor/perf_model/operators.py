@@ -6,22 +6,26 @@ Megatron's (Shoeybi et al., arXiv 1909.08053): column then row slices, one all-r
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from advisor.perf_model.deployment_arrays import ACTIVATION_BYTES, DeploymentArrays
+from advisor.perf_model.memory.weights import columns, rows
+from catalog.models.stack import stack
+from catalog.parts import Dense, Experts
+from catalog.schema import BITS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from catalog.mixers import Matrix
     from catalog.schema import Model
     from catalog.units import Array
 
-
-EXPERTS_ONLY = frozenset({"mxfp4"})
-"""Checkpoint formats of which only the experts are quantised (gpt-oss model card, section 2.1; vLLM's mxfp4.py)."""
+HALF_BITS = 16
+"""Bits from which on a format is no quantised one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,46 +61,28 @@ class Product:
     flops: Array
     kind: Literal["dense", "expert", "half"]
     """"half": kept in 16 bits whatever the weight format."""
+    format: str = ""
+    """The weights' format where it is not the deployment's, as in checkpoints of several formats."""
 
 
 def products(model: Model, layout: DeploymentArrays, step: ForwardPass) -> Iterator[Product]:
-    """Every matrix product on one GPU of the first tensor-parallel rank, all layers."""
-    h, layers = float(model.hidden_size), float(model.num_hidden_layers)
-    heads = model.num_attention_heads / layout.tp
-    t = step.tokens
-
-    def product(
-        name: str, k: float | Array, n: float | Array, count: float, kind: Literal["dense", "half"] = "dense"
-    ) -> Product:
-        size = np.asarray(k * n) + 0.0 * t
-        return Product(name=name, m=t, k=k, n=n, layers=count, weights=size, flops=2.0 * t * size, kind=kind)
-
-    def projection(name: str, k: float | Array, n: float | Array) -> Product:
-        return product(name, k, n, layers, "half" if model.quantization in EXPERTS_ONLY else "dense")
-
-    if model.attention == "mla":
-        width = model.qk_nope_head_dim + model.qk_rope_head_dim
-        if model.q_lora_rank:
-            yield projection("q_a", h, float(model.q_lora_rank))
-            yield projection("q_b", float(model.q_lora_rank), heads * width)
-        else:
-            yield projection("q", h, heads * width)
-        yield projection("kv_a", h, float(model.kv_lora_rank + model.qk_rope_head_dim))
-        yield projection("kv_b", float(model.kv_lora_rank), heads * (model.qk_nope_head_dim + model.v_head_dim))
-        yield projection("o", heads * model.v_head_dim, h)
-    else:
-        keys_and_values = kv_heads(model, layout) * (model.head_dim + model.value_dim)
-        yield projection("qkv", h, heads * model.head_dim + keys_and_values)
-        yield projection("o", heads * model.value_dim, h)
-
-    with_experts = float(model.moe_layers)
-    columns = 2.0 if model.gated_mlp else 1.0
-    if layers > with_experts:
-        inner = model.intermediate_size / layout.tp
-        yield product("gate_up" if model.gated_mlp else "up", h, columns * inner, layers - with_experts)
-        yield product("down", inner, h, layers - with_experts)
-    if with_experts:
-        yield from expert_products(model, layout, t)
+    """Yield every matrix product on one GPU of the first tensor-parallel rank, all layers, equal ones together."""
+    h = float(model.hidden_size)
+    merged: dict[tuple[str, str, str, int, int], tuple[Matrix, float]] = {}
+    experts: dict[Experts, float] = {}
+    for count, layer in stack(model).counts:
+        named = [("attention", matrix) for part in layer.mixers for matrix in part.matrices(model.hidden_size)]
+        if isinstance(layer.feed_forward, Dense):
+            named += [("dense", matrix) for matrix in layer.feed_forward.matrices(model.hidden_size)]
+        for part, matrix in named:
+            key = (part, matrix.name, matrix.sliced, matrix.k, matrix.n + matrix.kv_n)
+            merged[key] = (matrix, merged.get(key, (matrix, 0.0))[1] + count)
+        if isinstance(layer.feed_forward, Experts):
+            experts[layer.feed_forward] = experts.get(layer.feed_forward, 0.0) + count
+    for (part, *_), (matrix, layers) in merged.items():
+        yield _product(model, part, matrix, layout.tp, step.tokens, layers)
+    for each, layers in experts.items():
+        yield from expert_products(model, each, layout, step.tokens, layers)
     yield Product(
         name="lm_head", m=step.sequences, k=h, n=model.vocab_size / layout.tp, layers=1.0,
         weights=h * model.vocab_size / layout.tp, flops=2.0 * step.sequences * h * model.vocab_size / layout.tp,
@@ -104,94 +90,101 @@ def products(model: Model, layout: DeploymentArrays, step: ForwardPass) -> Itera
     )  # fmt: skip
 
 
-def expert_products(model: Model, layout: DeploymentArrays, tokens: Array) -> Iterator[Product]:
-    """Those of the layers with experts: the router, the experts that are touched, and the shared ones."""
-    columns = 2.0 if model.gated_mlp else 1.0
-    h, count = float(model.hidden_size), float(model.moe_layers)
-    everything = h * model.num_experts
+def _product(model: Model, part: str, matrix: Matrix, tp: Array, tokens: Array, count: float) -> Product:
+    """Return the product of ``tokens`` rows with a GPU's slice of ``matrix`` in ``count`` layers."""
+    k, n = rows(matrix, tp), columns(matrix, tp)
+    size = k * n + 0.0 * tokens
+    stored = model.part_format(part)
+    half = matrix.half or (bool(stored) and BITS[stored] >= HALF_BITS)
+    return Product(
+        name=matrix.name,
+        m=tokens,
+        k=k,
+        n=n,
+        layers=count,
+        weights=size,
+        flops=2.0 * tokens * size,
+        kind="half" if half else "dense",
+        format="" if half else stored,
+    )
+
+
+def expert_products(
+    model: Model, experts: Experts, layout: DeploymentArrays, tokens: Array, count: float = 1.0
+) -> Iterator[Product]:
+    """Yield those of ``count`` layers with experts: the router, the experts that are touched, and the shared ones."""
+    hidden = model.hidden_size
+    everything = float(hidden) * (experts.num_experts + experts.zero_experts)
     yield Product(
-        name="router", m=tokens, k=h, n=float(model.num_experts), layers=count, weights=everything + 0.0 * tokens,
+        name="router", m=tokens, k=float(hidden), n=everything / hidden, layers=count, weights=everything + 0.0 * tokens,
         flops=2.0 * tokens * everything, kind="half",
     )  # fmt: skip
     # Spread experts see the tokens of all the replicas that share them; sliced ones those of their own replica.
     spread = layout.ep > 1
     group = tokens * np.where(spread, np.maximum(layout.ep / layout.tp, 1.0), 1.0)
-    touched = experts_touched(model, group)
+    touched = experts_touched(experts, group)
     shards = layout.expert_shards
-    busiest = np.where(spread, expert_imbalance(model, group, layout.ep), 1.0)
-    rows = group * model.num_experts_per_tok
-    inner = float(model.moe_intermediate_size)
-    for name, k, n in (("experts_up", h, columns * inner), ("experts_down", inner, h)):
+    busiest = np.where(spread, expert_imbalance(experts, group, layout.ep), 1.0)
+    rows_ = group * experts.num_experts_per_tok
+    into, inner = float(experts.inputs(hidden)), float(experts.width)
+    for name, k, n in (("experts_up", into, float(experts.inner)), ("experts_down", inner, into)):
         yield Product(
-            name=name, m=rows / touched, k=k, n=n, layers=count, weights=touched * k * n / shards,
-            flops=2.0 * rows * k * n / shards * busiest, kind="expert",
+            name=name, m=rows_ / touched, k=k, n=n, layers=count, weights=touched * k * n / shards,
+            flops=2.0 * rows_ * k * n / shards * busiest, kind="expert", format=model.part_format("experts"),
         )  # fmt: skip
-    if model.shared_expert_intermediate_size:
-        shared = model.shared_expert_intermediate_size / layout.tp
-        for name, k_, n_ in (("shared_up", h, columns * shared), ("shared_down", shared, h)):
-            size = np.asarray(k_ * n_) + 0.0 * tokens
-            yield Product(
-                name=name, m=tokens, k=k_, n=n_, layers=count, weights=size, flops=2.0 * tokens * size, kind="dense"
-            )
+    beside = [*experts.latent_matrices(hidden)]
+    if experts.shared:
+        up, down = experts.shared.matrices(hidden)
+        beside += [replace(up, name="shared_up"), replace(down, name="shared_down")]
+    for matrix in beside:
+        yield _product(model, "shared", matrix, layout.tp, tokens, count)
 
 
-def kv_heads(model: Model, layout: DeploymentArrays) -> Array:
-    """KV heads on one GPU: divided by tp, and copied where tp exceeds them."""
-    return np.maximum(model.num_key_value_heads / layout.tp, 1.0)
-
-
-def experts_touched(model: Model, tokens: Array) -> Array:
+def experts_touched(experts: Experts | Model, tokens: Array) -> Array:
     """Distinct experts that ``tokens`` tokens are routed to, if routing is uniform: N(1-(1-k/N)^B)."""
-    share = model.num_experts_per_tok / model.num_experts
+    share = experts.num_experts_per_tok / experts.num_experts
     untouched: Array = np.expm1(np.maximum(tokens, 1.0) * np.log1p(-min(share, 1.0 - 1e-12)))
-    return model.num_experts * -untouched
+    return experts.num_experts * -untouched
 
 
-def expert_imbalance(model: Model, tokens: Array, ep: Array) -> Array:
+def expert_imbalance(experts: Experts | Model, tokens: Array, ep: Array) -> Array:
     """Load of the busiest of ``ep`` GPUs over the mean load.
 
     The largest of ep bins after m*ep balls: m + sqrt(2 m ln ep) (Raab and Steger, 1998, the case of many balls).
     """
-    mean = np.maximum(tokens, 1.0) * model.num_experts_per_tok / ep
+    mean = np.maximum(tokens, 1.0) * experts.num_experts_per_tok / ep
     return np.minimum(1.0 + np.sqrt(2.0 * np.log(np.maximum(ep, 1.0)) / mean), ep)
 
 
-def kv_numbers_per_token(model: Model, layout: DeploymentArrays) -> Array:
-    """Numbers one token adds to the KV cache of one layer on one GPU. MLA keeps one latent, on every GPU."""
-    if model.attention == "mla":
-        return np.full(len(layout), float(model.kv_lora_rank + model.qk_rope_head_dim))
-    return kv_heads(model, layout) * float(model.head_dim + model.value_dim)
-
-
-def pair_flops(model: Model, layout: DeploymentArrays, *, absorbed: bool) -> Array:
-    """FLOPs of one query-key pair in one layer on one GPU: the score and the weighted value.
-
-    ``absorbed``: MLA decode, which works on the latent (DeepSeek-V2, arXiv 2405.04434, section 2.1.2).
-    """
-    heads = model.num_attention_heads / layout.tp
-    if model.attention == "mla" and absorbed:
-        return 2.0 * heads * (2.0 * model.kv_lora_rank + model.qk_rope_head_dim)
-    return 2.0 * heads * (model.head_dim + model.value_dim)
+def sliced_numbers(numbers: tuple[float, float], tp: Array) -> Array:
+    """Numbers of a token on one GPU, shape (n,): ``numbers`` are those over all heads, and the least a GPU holds."""
+    return np.maximum(numbers[0] / tp, numbers[1]) if numbers[0] else 0.0 * tp
 
 
 def elementwise_bytes(model: Model, layout: DeploymentArrays, step: ForwardPass) -> Array:
     """Bytes that norms, rotary embedding and activations move in all layers, each tensor read and written once."""
-    h, layers = float(model.hidden_size), float(model.num_hidden_layers)
-    norms = 2.0 * model.norms_per_layer * 2.0 * h / np.where(layout.sequence_parallel > 0, layout.tp, 1.0)
-    heads = model.num_attention_heads / layout.tp
-    rotary = 2.0 * (heads + kv_heads(model, layout)) * model.head_dim
-    gate = 3.0 if model.gated_mlp else 2.0
-    dense = (layers - model.moe_layers) / layers * gate * model.intermediate_size / layout.tp
-    shared = model.moe_layers / layers * gate * model.shared_expert_intermediate_size / layout.tp
-    plain = layers * step.tokens * ACTIVATION_BYTES * (norms + rotary + dense + shared)
-    return plain + model.moe_layers * step.tokens * routed_bytes(model, layout)
+    h, tp = float(model.hidden_size), layout.tp
+    parallel = np.where(layout.sequence_parallel > 0, tp, 1.0)
+    moved = np.zeros_like(tp)
+    for count, layer in stack(model).counts:
+        one = 2.0 * layer.norms * 2.0 * h / parallel
+        for part in layer.mixers:
+            queries, keys = part.rotary
+            one = one + 2.0 * (queries / tp + sliced_numbers(keys, tp))
+        dense = layer.feed_forward
+        if isinstance(dense, Experts):
+            one = one + routed_bytes(dense, model.hidden_size, layout) / ACTIVATION_BYTES
+            dense = dense.shared
+        if isinstance(dense, Dense):
+            one = one + (dense.inner + dense.width) / tp
+        moved = moved + count * one
+    return step.tokens * ACTIVATION_BYTES * moved
 
 
-def routed_bytes(model: Model, layout: DeploymentArrays) -> Array:
+def routed_bytes(experts: Experts, hidden: int, layout: DeploymentArrays) -> Array:
     """Bytes that one token's way through the experts of one layer moves beside the weights."""
-    gate = 3.0 if model.gated_mlp else 2.0
-    columns = gate * model.moe_intermediate_size / layout.tp + 2.0 * model.hidden_size
-    return model.num_experts_per_tok * ACTIVATION_BYTES * columns
+    columns_ = (experts.inner + experts.width) / layout.tp + 2.0 * experts.inputs(hidden)
+    return experts.num_experts_per_tok * ACTIVATION_BYTES * columns_
 
 
 def causal_pairs(length: Array, window: float = 0.0) -> Array:

@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from advisor.perf_model.collectives import collective, send_ms
-from advisor.perf_model.cost import Cost
-from advisor.perf_model.deployment_arrays import ACTIVATION_BYTES, DeploymentArrays
+from advisor.perf_model.collectives import collective
+from advisor.perf_model.cost import ATTENTION, ELEMENTWISE, Cost
+from advisor.perf_model.deployment_arrays import ACTIVATION_BYTES, DeploymentArrays, matrix_flops, weight_bits
 from advisor.perf_model.operators import (
     ForwardPass,
     Product,
     elementwise_bytes,
-    kv_numbers_per_token,
-    pair_flops,
     products,
+    sliced_numbers,
 )
+from catalog.mixers import Recurrence
+from catalog.models.stack import stack
 
 if TYPE_CHECKING:
     from advisor.perf_model.parameters import Parameters
@@ -58,6 +59,9 @@ def product_cost(product: Product, layout: DeploymentArrays, gpu: Gpu, parameter
     bandwidth = gpu.memory_bandwidth_gbps * 1e6 * (parameters.expert_memory if expert else parameters.gemm_memory)
     width = np.maximum(ACTIVATION_BYTES, layout.weight_bytes) if product.kind == "half" else layout.weight_bytes
     peak = layout.half_flops if product.kind == "half" else layout.matrix_flops
+    if product.format:
+        width = np.full(len(layout), weight_bits(product.format) / 8.0)
+        peak = np.full(len(layout), matrix_flops(gpu, product.format))
     efficiency = parameters.expert_compute if expert else parameters.gemm_compute
     memory, compute = smooth_maximum(
         product.weights * width / bandwidth,
@@ -69,35 +73,48 @@ def product_cost(product: Product, layout: DeploymentArrays, gpu: Gpu, parameter
 
 
 def attention_cost(model: Model, layout: DeploymentArrays, step: ForwardPass, gpu: Gpu, parameters: Parameters) -> Cost:
-    """Attention of all layers: decode reads the cache, prefill computes pairs.
+    """Attention of all layers: decode reads the cache or the state, prefill computes pairs.
 
     Kernels work in tiles: a decoding sequence costs as if it were ``kv_tile`` tokens longer, a prefill token as if it
-    attended to ``attention_tile`` more.
+    attended to ``attention_tile`` more. Linear attention reads and writes its state once a decoded token, and in prefill
+    once a chunk, which its operations outweigh.
     """
-    windowed, layers = float(model.num_windowed_layers), float(model.num_hidden_layers)
-    full = layers - windowed
-    context = step.decodes * (full * step.context + windowed * step.windowed_context)
-    waited = step.decodes * layers * parameters.kv_tile
-    pairs = full * step.pairs + windowed * step.windowed_pairs
-    pairs = pairs + (step.tokens - step.decodes) * layers * parameters.attention_tile
     bandwidth = gpu.memory_bandwidth_gbps * 1e6
     peak = layout.half_flops * 1e-3 * parameters.attention_compute
-    read = (context + waited) * kv_numbers_per_token(model, layout) * layout.kv_bytes
-    memory, compute = smooth_maximum(
-        read / (bandwidth * parameters.kv_memory),
-        context * pair_flops(model, layout, absorbed=True) / peak,
-        parameters.gemm_sharpness,
-    )
-    compute = compute + pairs * pair_flops(model, layout, absorbed=False) / peak
-    launch = layers * parameters.attention_us * 1e-3 + np.zeros_like(memory)
-    return Cost.of("attention", memory=memory, compute=compute, overhead=launch)
+    read, work, paired = np.zeros_like(step.tokens), np.zeros_like(step.tokens), np.zeros_like(step.tokens)
+    mixers = 0.0
+    for count, layer in stack(model).counts:
+        for part in layer.mixers:
+            mixers += count
+            context, pairs = (step.windowed_context, step.windowed_pairs) if part.window else (step.context, step.pairs)
+            prompts = step.tokens - step.decodes
+            if isinstance(part, Recurrence):
+                read = read + count * step.decodes * 2.0 * part.state_bytes / layout.tp
+                paired = paired + count * step.tokens * part.token_flops / layout.tp
+                continue
+            if part.index:
+                read = read + count * step.decodes * context * part.index_bytes
+                scored = 2.0 * part.index.heads * part.index.dim / part.index.pooled
+                paired = paired + count * (step.decodes * context + pairs) * scored
+                context = np.minimum(context, part.index.top_k)
+                pairs = np.minimum(pairs, prompts * part.index.top_k)
+            one = sliced_numbers(part.read, layout.tp) * layout.kv_bytes
+            read = read + count * step.decodes * (context + parameters.kv_tile) * one
+            work = work + count * step.decodes * context * part.pair_flops(absorbed=True) / layout.tp
+            tiled = pairs + prompts * parameters.attention_tile
+            paired = paired + count * tiled * part.pair_flops(absorbed=False) / layout.tp
+    memory, compute = smooth_maximum(read / (bandwidth * parameters.kv_memory), work / peak, parameters.gemm_sharpness)
+    launch = mixers * parameters.attention_us * 1e-3 + np.zeros_like(memory)
+    return Cost.of(ATTENTION, memory=memory, compute=compute + paired / peak, overhead=launch)
 
 
 def gpu_cost(
     model: Model, layout: DeploymentArrays, step: ForwardPass, cluster: Cluster, parameters: Parameters
 ) -> Cost:
     """GPU time of all layers and the head, as if on one stage; pipeline and host are ``step``'s business."""
-    gpu, layers = cluster.gpu, float(model.num_hidden_layers)
+    gpu = cluster.gpu
+    parts = sum(count * (bool(layer.mixers) + bool(layer.feed_forward)) for count, layer in stack(model).counts)
+    layers = parts / 2.0
     cost = attention_cost(model, layout, step, gpu, parameters)
     for product in products(model, layout, step):
         cost = cost + product_cost(product, layout, gpu, parameters)
@@ -107,9 +124,9 @@ def gpu_cost(
     kernels = kernels + model.moe_layers * KERNELS_PER_EXPERT_LAYER
     quantised = np.where(layout.matrix_flops > layout.half_flops, layers * KERNELS_PER_QUANTISED_LAYER, 0.0)
     small = (kernels + quantised) * parameters.kernel_us * 1e-3
-    cost = cost + Cost.of("elementwise", memory=traffic / bandwidth, overhead=small)
+    cost = cost + Cost.of(ELEMENTWISE, memory=traffic / bandwidth, overhead=small)
     message = step.tokens * model.hidden_size * ACTIVATION_BYTES
-    per_layer = 1.0 if model.model_type in PARALLEL_BLOCKS else 2.0
+    per_layer = 1.0 if model.model_type in PARALLEL_BLOCKS else 2.0  # one after each part
     cost = cost + collective("all_reduce", "all_reduce", message, layout.tp, cluster, parameters) * (layers * per_layer)
     logits = step.sequences * model.vocab_size * ACTIVATION_BYTES
     cost = cost + collective("all_gather", "all_gather", logits, layout.tp, cluster, parameters)
@@ -135,11 +152,3 @@ def _exchange(model: Model, layout: DeploymentArrays, message: Array, cluster: C
         "expert_exchange", "reduce_scatter", message * replicas, replicas, cluster, parameters, stride=layout.tp
     )
     return (both + back) * float(model.moe_layers)
-
-
-def hand_over_ms(
-    model: Model, layout: DeploymentArrays, step: ForwardPass, cluster: Cluster, parameters: Parameters
-) -> Array:
-    """Milliseconds to pass activations (hidden state and residual) from one stage to the next."""
-    message = 2.0 * step.tokens * model.hidden_size * ACTIVATION_BYTES / layout.tp
-    return np.where(layout.pp > 1, send_ms(message, layout.tp, layout.pp, cluster, parameters), 0.0)

@@ -43,8 +43,6 @@ PROVENANCE = {
 PLAN_GOALS = {"cost": "least money", "gpus": "fewest GPUs", "energy": "energy"}
 """What a capacity plan optimises."""
 
-LIMITED_METRICS = ("ttft_ms", "tpot_ms", "e2e_ms")
-"""The metrics that limits are of."""
 
 TRAFFIC = {"rate": "rate", "input_len": "prompts", "output_len": "outputs"}
 """What of the traffic a plan is tried with changes of."""

@@ -215,8 +215,14 @@ def open_traffic(
     found = _Opened.of(workload, duration_s, seed, spread, burstiness, curve)
     if found.expected <= WHOLE:
         return open_loop(
-            workload, duration_s=duration_s, longest=longest, seed=seed, spread=spread, burstiness=burstiness, curve=curve
-        )  # fmt: skip
+            workload,
+            duration_s=duration_s,
+            longest=longest,
+            seed=seed,
+            spread=spread,
+            burstiness=burstiness,
+            curve=curve,
+        )
     if found.expected > MOST_STREAMED:
         raise InputError(found.too_many(MOST_STREAMED))
     count = sum(len(turns) for turns in found.turns(PIECE))
@@ -251,9 +257,13 @@ class _Opened:
         if not 0.0 <= burstiness <= 100.0:
             raise InputError(f"burstiness is {burstiness:g}; it must be from 0 (evenly spaced) over 1 (Poisson) to 100")
         offer = TrafficProfile(
-            input_len=workload.input_len, output_len=workload.output_len, seconds=duration_s, spread=spread, seed=seed,
+            input_len=workload.input_len,
+            output_len=workload.output_len,
+            seconds=duration_s,
+            spread=spread,
+            seed=seed,
             rate=workload.rate,
-        )  # fmt: skip
+        )
         found = cls(offer, workload.rate * duration_s, burstiness, curve)
         if found.expected < 1.0:
             raise InputError(found.too_many(MOST_STREAMED))
@@ -323,9 +333,13 @@ def closed_loop(workload: Workload, *, duration_s: float, longest: int, seed: in
     inputs, outputs = lengths(offer, count, longest)
     outputs[:first] = np.random.default_rng((seed, 3)).integers(1, outputs[:first] + 1)
     return Arrivals(
-        arrival_s=np.zeros(count), input_len=inputs, output_len=outputs, duration_s=duration_s, concurrency=first,
+        arrival_s=np.zeros(count),
+        input_len=inputs,
+        output_len=outputs,
+        duration_s=duration_s,
+        concurrency=first,
         starters=first,
-    )  # fmt: skip
+    )
 
 
 def _check(workload: Workload, spread: float) -> None:

@@ -85,12 +85,24 @@ def serve_apart(traffic: Arrivals, prefill: ServerPool, decode: ServerPool, link
     preemptions[several] += later.preemptions
     replica[several] = later.replica
     return RequestResults(
-        arrival_s=first.arrival_s, input_len=traffic.input_len, output_len=traffic.output_len, cached=first.cached,
+        arrival_s=first.arrival_s,
+        input_len=traffic.input_len,
+        output_len=traffic.output_len,
+        cached=first.cached,
         ttft_ms=first.ttft_ms,
-        e2e_ms=e2e, longest_itl_ms=longest, preemptions=preemptions, replica=replica, counted=np.ones(n, dtype=bool),
-        gaps=later.gaps + gap_histogram(hand_over), bins=_with_first_tokens(later, first), bin_s=later.bin_s,
-        steps=first.steps + later.steps, end_s=max(first.end_s, later.end_s), most_blocks=later.most_blocks, log=later.log,
-    )  # fmt: skip
+        e2e_ms=e2e,
+        longest_itl_ms=longest,
+        preemptions=preemptions,
+        replica=replica,
+        counted=np.ones(n, dtype=bool),
+        gaps=later.gaps + gap_histogram(hand_over),
+        bins=_with_first_tokens(later, first),
+        bin_s=later.bin_s,
+        steps=first.steps + later.steps,
+        end_s=max(first.end_s, later.end_s),
+        most_blocks=later.most_blocks,
+        log=later.log,
+    )
 
 
 def saturation_apart(
@@ -116,9 +128,11 @@ def _prompts(traffic: Arrivals) -> Arrivals:
 def _outputs(traffic: Arrivals, several: NDArray[np.intp]) -> Arrivals:
     """Those with more than one token as the decode pool sees them: the first is part of what they come with."""
     return replace(
-        traffic, arrival_s=traffic.arrival_s[several], input_len=traffic.input_len[several] + 1,
+        traffic,
+        arrival_s=traffic.arrival_s[several],
+        input_len=traffic.input_len[several] + 1,
         output_len=traffic.output_len[several] - 1,
-    )  # fmt: skip
+    )
 
 
 def gap_histogram(gaps_ms: Array) -> NDArray[np.int64]:

@@ -34,7 +34,8 @@ def draws_of(
     unscented transform (Julier and Uhlmann, 1997), and no draw is further out than chance would have it.
     """
     scale = scale_of(knowledge, marginal, deployment)
-    noise = math.sqrt(scale.noise**2 + float(implementation_variance(marginal.provenance, float(deployment.compiled))))
+    own = marginal.dispersion * scale.noise
+    noise = math.sqrt(own**2 + float(implementation_variance(marginal.provenance, float(deployment.compiled))))
     half = (count + 1) // 2
     if not half:
         return []
@@ -64,9 +65,10 @@ def _directions(marginal: ParameterPosterior, cost_model: CostModel) -> Array:
     batches = np.array([full, 1.0, math.ceil(math.sqrt(full))])
     shifted = np.vstack([marginal.mean, marginal.mean + STEP * np.eye(len(NAMES))])
     times = static_batch_times(
-        replace(cost_model.take(np.zeros(len(batches), dtype=int)), parameters=Parameters.from_unbounded(shifted)), batches,
+        replace(cost_model.take(np.zeros(len(batches), dtype=int)), parameters=Parameters.from_unbounded(shifted)),
+        batches,
         *(np.full(len(batches), each) for each in lengths),
-    )  # fmt: skip
+    )
     tpot, prefill = ((np.log(each[1:]) - np.log(each[0])) / STEP for each in (times.tpot_ms, times.prefill_ms))
     slopes = np.stack([tpot[:, 0], prefill[:, 0], tpot[:, 1], tpot[:, 2], prefill[:, 1]], axis=1)
     values, vectors = np.linalg.eigh(marginal.covariance)

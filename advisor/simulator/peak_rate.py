@@ -58,13 +58,16 @@ def trace_peak(traffic: Arrivals, window_s: float = WINDOW_S) -> Peak:
     lengths = (traffic.input_len, traffic.output_len)
     return Peak(
         workload=Workload(
-            input_len=max(round(float(lengths[0].mean())), 1), output_len=max(round(float(lengths[1].mean())), 1),
+            input_len=max(round(float(lengths[0].mean())), 1),
+            output_len=max(round(float(lengths[1].mean())), 1),
             rate=max(float(counts[first]) / window, mean),  # windows of a short trace may cut it in two
         ),
-        begin_s=float(arrival[first]), window_s=window, mean_rate=mean,
+        begin_s=float(arrival[first]),
+        window_s=window,
+        mean_rate=mean,
         spread=min(max(_variation(each) for each in lengths), MOST_SPREAD),
         burstiness=min(_variation(gaps) ** 2, MOST_BURSTINESS) if len(gaps) >= FEWEST_GAPS else 1.0,
-    )  # fmt: skip
+    )
 
 
 def _variation(values: NDArray[np.float64] | NDArray[np.int64]) -> float:

@@ -12,14 +12,21 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from catalog.schema import Slo
     from catalog.units import Array
 
 
 METRICS = ("ttft_ms", "tpot_ms", "itl_ms", "e2e_ms")
 COLUMNS = (
-    "arrival_s", "input_len", "output_len", "ttft_ms", "tpot_ms", "e2e_ms", "itl_max_ms", "preemptions", "replica",
-)  # fmt: skip
+    "arrival_s",
+    "input_len",
+    "output_len",
+    "ttft_ms",
+    "tpot_ms",
+    "e2e_ms",
+    "itl_max_ms",
+    "preemptions",
+    "replica",
+)
 """Of ``RequestResults.rows``."""
 
 BINS = 120
@@ -83,10 +90,13 @@ class RequestResults:
     def loads(self) -> TokenTotals:
         given, cached, made = (each.astype(float) for each in (self.input_len, self.cached, self.output_len))
         return TokenTotals(
-            requests=float(len(self)), given=float(given.sum()), cached=float(cached.sum()), made=float(made.sum()),
+            requests=float(len(self)),
+            given=float(given.sum()),
+            cached=float(cached.sum()),
+            made=float(made.sum()),
             contexts=float(((made - 1.0) * given + made**2 / 2.0).sum()),
             pairs=float((((given + made) ** 2 - cached**2) / 2.0).sum()),
-        )  # fmt: skip
+        )
 
     @property
     def preempted(self) -> int:
@@ -96,10 +106,16 @@ class RequestResults:
     def rows(self) -> Iterator[tuple[float | int, ...]]:
         """Every request as ``COLUMNS``, to the microsecond."""
         columns = (
-            np.round(self.arrival_s, 6), self.input_len, self.output_len, np.round(self.ttft_ms, 3),
-            np.round(self.tpot_ms, 4), np.round(self.e2e_ms, 3), np.round(self.longest_itl_ms, 3), self.preemptions,
+            np.round(self.arrival_s, 6),
+            self.input_len,
+            self.output_len,
+            np.round(self.ttft_ms, 3),
+            np.round(self.tpot_ms, 4),
+            np.round(self.e2e_ms, 3),
+            np.round(self.longest_itl_ms, 3),
+            self.preemptions,
             self.replica,
-        )  # fmt: skip
+        )
         return zip(*(column.tolist() for column in columns), strict=True)
 
     def values(self, metric: str) -> Array:
@@ -160,11 +176,3 @@ def mean_gap_ms(counts: NDArray[np.int64]) -> float:
     """NaN where there is none."""
     total = counts.sum()
     return float((counts * gap_ms(np.arange(len(counts)))).sum() / total) if total else float("nan")
-
-
-LIMITS = ("ttft_ms", "tpot_ms", "e2e_ms")
-
-
-def limits_of(slo: Slo | None) -> dict[str, float]:
-    """Milliseconds by metric."""
-    return {name: limit for name in LIMITS if (limit := getattr(slo, name, None)) is not None}

@@ -78,9 +78,14 @@ def serve(traffic: Arrivals, times: StepTimes, scheduler: Scheduler, *, steps_lo
 
 
 def serve_pieces(
-    pieces: Iterable[Arrivals], times: StepTimes, scheduler: Scheduler, *, duration_s: float, steps_logged: int = 0,
+    pieces: Iterable[Arrivals],
+    times: StepTimes,
+    scheduler: Scheduler,
+    *,
+    duration_s: float,
+    steps_logged: int = 0,
     most_open: float = math.inf,
-) -> Iterator[RequestResults]:  # fmt: skip
+) -> Iterator[RequestResults]:
     """The same of traffic that comes in pieces, in memory that grows with the longest queue and not with the traffic.
 
     Yields the requests in the order of their arrival, all of them but each once, as soon as none before them is still being
@@ -105,9 +110,14 @@ def serve_pieces(
     log = np.zeros((steps_logged, len(kernel.STEP_COLUMNS)))
     bin_s = duration_s / BINS
     state = kernel.State.fresh(
-        0, replicas=scheduler.replicas, cap=scheduler.max_num_seqs, pool=scheduler.kv_blocks,
-        depth=2 if ahead else scheduler.stages, stages=scheduler.stages, known=0,
-    )  # fmt: skip
+        0,
+        replicas=scheduler.replicas,
+        cap=scheduler.max_num_seqs,
+        pool=scheduler.kv_blocks,
+        depth=2 if ahead else scheduler.stages,
+        stages=scheduler.stages,
+        known=0,
+    )
     arrival, inputs, outputs = np.zeros(0), np.zeros(0, np.int64), np.zeros(0, np.int64)  # of those in the state
     gone = 0
     for piece, more in _with_more(pieces):
@@ -119,12 +129,29 @@ def serve_pieces(
             state.counts[kernel.KNOWN] = piece.concurrency
         cached = _cached(scheduler, inputs)
         kernel.serve(
-            arrival, inputs, outputs, cached, more,
-            np.inf if piece.concurrency is None else piece.duration_s, ROUTERS.index(scheduler.router), ahead,
-            scheduler.max_num_batched_tokens, scheduler.kv_blocks, float(scheduler.window) or np.inf, times.by_tokens,
-            times.by_sequences, times.by_context, times.constants, times.shares,
-            np.array([scheduler.front_end_ms * 1e-3, 0.0]), gaps, bins, bin_s, log, state,
-        )  # fmt: skip
+            arrival,
+            inputs,
+            outputs,
+            cached,
+            more,
+            np.inf if piece.concurrency is None else piece.duration_s,
+            ROUTERS.index(scheduler.router),
+            ahead,
+            scheduler.max_num_batched_tokens,
+            scheduler.kv_blocks,
+            float(scheduler.window) or np.inf,
+            times.by_tokens,
+            times.by_sequences,
+            times.by_context,
+            times.constants,
+            times.shares,
+            np.array([scheduler.front_end_ms * 1e-3, 0.0]),
+            gaps,
+            bins,
+            bin_s,
+            log,
+            state,
+        )
         let_in = int(state.counts[kernel.ARRIVED])
         waits = state.shown[:let_in] < outputs[:let_in]
         gone = int(np.argmax(waits)) if waits.any() else let_in
@@ -138,12 +165,24 @@ def serve_pieces(
             counted = (last >= SETTLING * piece.duration_s) & (last <= piece.duration_s)
             counted[: piece.starters] = False
         yield RequestResults(
-            arrival_s=arrival[:gone], input_len=inputs[:gone], output_len=outputs[:gone], cached=cached[:gone],
-            ttft_ms=1e3 * (state.first_s[:gone] - arrival[:gone]), e2e_ms=1e3 * (state.last_s[:gone] - arrival[:gone]),
-            longest_itl_ms=1e3 * state.longest_s[:gone], preemptions=state.preempted[:gone], replica=state.place[:gone],
-            counted=counted, gaps=gaps, bins=bins, bin_s=bin_s, steps=int(state.counts[kernel.STEPS]),
-            end_s=float(state.end_s[0]), most_blocks=int(state.counts[kernel.MOST]), log=log[: state.counts[kernel.STEPS]],
-        )  # fmt: skip
+            arrival_s=arrival[:gone],
+            input_len=inputs[:gone],
+            output_len=outputs[:gone],
+            cached=cached[:gone],
+            ttft_ms=1e3 * (state.first_s[:gone] - arrival[:gone]),
+            e2e_ms=1e3 * (state.last_s[:gone] - arrival[:gone]),
+            longest_itl_ms=1e3 * state.longest_s[:gone],
+            preemptions=state.preempted[:gone],
+            replica=state.place[:gone],
+            counted=counted,
+            gaps=gaps,
+            bins=bins,
+            bin_s=bin_s,
+            steps=int(state.counts[kernel.STEPS]),
+            end_s=float(state.end_s[0]),
+            most_blocks=int(state.counts[kernel.MOST]),
+            log=log[: state.counts[kernel.STEPS]],
+        )
 
 
 def _with_more(pieces: Iterable[Arrivals]) -> Iterator[tuple[Arrivals, bool]]:
@@ -191,9 +230,15 @@ def saturation_rate(traffic: Arrivals, times: StepTimes, scheduler: Scheduler, *
     wanted = turns * scheduler.max_num_seqs * scheduler.replicas
     taken = np.arange(wanted) % min(len(traffic), wanted)
     queue = replace(
-        traffic, arrival_s=np.zeros(wanted), input_len=traffic.input_len[taken], output_len=traffic.output_len[taken],
-        duration_s=1.0, concurrency=None, starters=0, notes=(),
-    )  # fmt: skip
+        traffic,
+        arrival_s=np.zeros(wanted),
+        input_len=traffic.input_len[taken],
+        output_len=traffic.output_len[taken],
+        duration_s=1.0,
+        concurrency=None,
+        starters=0,
+        notes=(),
+    )
     ends = np.sort(serve(queue, times, scheduler).e2e_ms)
     begin, end = ends[wanted // 4], ends[3 * wanted // 4]
     return float((3 * wanted // 4 - wanted // 4) / (end - begin) * 1e3)

@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 import numba
 import numpy as np
 
+from advisor.perf_model.memory import kv_capacity
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -28,8 +30,8 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
-BLOCK = 16
-"""Tokens in a KV block."""
+BLOCK = int(kv_capacity.BLOCK)
+"""Tokens in a KV block, as the whole number that compiled code counts with."""
 NODES_PER_OCTAVE = 4.0
 """Contexts at which decode attention is tabulated, for each doubling."""
 ROUND_ROBIN, LEAST_LOADED = 0, 1
@@ -42,8 +44,17 @@ GAPS_PER_E = 200.0
 GAP_BINS = 4000
 
 STEP_COLUMNS = (
-    "replica", "scheduled_s", "begin_s", "end_s", "prefill_tokens", "decodes", "sequences", "running", "waiting", "blocks",
-)  # fmt: skip
+    "replica",
+    "scheduled_s",
+    "begin_s",
+    "end_s",
+    "prefill_tokens",
+    "decodes",
+    "sequences",
+    "running",
+    "waiting",
+    "blocks",
+)
 BIN_COLUMNS = ("busy_s", "running_s", "waiting_s", "blocks_s", "tokens", "preemptions")
 ARRIVED, COMPLETED, TOKENS, STEPS, PREEMPTIONS, MOST, TURN, KNOWN = range(8)
 """Of ``State.counts``: requests (of those in the arrays), tokens, steps, preemptions, most blocks in use, whose turn it is
@@ -107,16 +118,33 @@ class State(NamedTuple):
         counts = np.zeros(8, np.int64)
         counts[KNOWN] = known
         return cls(
-            first_s=np.full(n, np.nan), last_s=np.full(n, np.nan), longest_s=np.zeros(n), preempted=np.zeros(n, np.int32),
-            place=np.zeros(n, np.int16), computed=np.zeros(n, np.int32), made=np.zeros(n, np.int32),
-            shown=np.zeros(n, np.int32), held=np.zeros(n, np.int32), runs=np.zeros(n, np.bool_),
-            link=np.full(n, -1, np.int32), head=np.full(replicas, -1, np.int32), tail=np.full(replicas, -1, np.int32),
-            waiting=np.zeros(replicas, np.int64), running=np.zeros((replicas, cap), np.int32),
-            runners=np.zeros(replicas, np.int64), free=np.full(replicas, pool, np.int64),
-            flight=np.zeros((replicas, depth, cap), np.int32), yields=np.zeros((replicas, depth), np.int64),
-            ends=np.zeros((replicas, depth)), oldest=np.zeros(replicas, np.int64), flying=np.zeros(replicas, np.int64),
-            stage_free=np.zeros((replicas, stages)), wake=np.full(replicas, np.inf), counts=counts, end_s=np.zeros(1),
-        )  # fmt: skip
+            first_s=np.full(n, np.nan),
+            last_s=np.full(n, np.nan),
+            longest_s=np.zeros(n),
+            preempted=np.zeros(n, np.int32),
+            place=np.zeros(n, np.int16),
+            computed=np.zeros(n, np.int32),
+            made=np.zeros(n, np.int32),
+            shown=np.zeros(n, np.int32),
+            held=np.zeros(n, np.int32),
+            runs=np.zeros(n, np.bool_),
+            link=np.full(n, -1, np.int32),
+            head=np.full(replicas, -1, np.int32),
+            tail=np.full(replicas, -1, np.int32),
+            waiting=np.zeros(replicas, np.int64),
+            running=np.zeros((replicas, cap), np.int32),
+            runners=np.zeros(replicas, np.int64),
+            free=np.full(replicas, pool, np.int64),
+            flight=np.zeros((replicas, depth, cap), np.int32),
+            yields=np.zeros((replicas, depth), np.int64),
+            ends=np.zeros((replicas, depth)),
+            oldest=np.zeros(replicas, np.int64),
+            flying=np.zeros(replicas, np.int64),
+            stage_free=np.zeros((replicas, stages)),
+            wake=np.full(replicas, np.inf),
+            counts=counts,
+            end_s=np.zeros(1),
+        )
 
     def moved_on(self, gone: int, more: int) -> State:
         """Without the first ``gone`` requests, which have been served, and with so many more at the end."""
@@ -135,9 +163,13 @@ class State(NamedTuple):
             return np.where(places >= gone, places - gone, -1).astype(np.int32)
 
         return self._replace(
-            **of_requests | {"link": renumbered(of_requests["link"])}, head=renumbered(self.head),
-            tail=renumbered(self.tail), running=renumbered(self.running), flight=renumbered(self.flight), counts=counts,
-        )  # fmt: skip
+            **of_requests | {"link": renumbered(of_requests["link"])},
+            head=renumbered(self.head),
+            tail=renumbered(self.tail),
+            running=renumbered(self.running),
+            flight=renumbered(self.flight),
+            counts=counts,
+        )
 
 
 def _compiled(function: F) -> F:
@@ -151,14 +183,28 @@ def _compiled(function: F) -> F:
 
 @_compiled
 def step_ms(
-    by_tokens: Any, by_sequences: Any, by_context: Any, constants: Any,
-    tokens: int, sequences: int, decodes: int, context: float, pairs: float, windowed_pairs: float, prefills: int,
-) -> float:  # fmt: skip
+    by_tokens: Any,
+    by_sequences: Any,
+    by_context: Any,
+    constants: Any,
+    tokens: int,
+    sequences: int,
+    decodes: int,
+    context: float,
+    pairs: float,
+    windowed_pairs: float,
+    prefills: int,
+) -> float:
     """Milliseconds of one pass; ``context`` is the sum over the decoding sequences.
 
-    ``constants``: see ``advisor.simulator.step_table.CONSTANTS``.
+    ``constants``: see ``advisor.simulator.step_table.StepConstants``.
     """
-    gpu = by_tokens[tokens] + by_sequences[sequences] + constants[0] * pairs + constants[1] * windowed_pairs
+    gpu = (
+        by_tokens[tokens]
+        + by_sequences[sequences]
+        + constants.pair_ms * pairs
+        + constants.windowed_pair_ms * windowed_pairs
+    )
     if decodes > 0:
         mean = max(context / decodes, 1.0)
         place = math.log2(mean) * NODES_PER_OCTAVE
@@ -166,10 +212,10 @@ def step_ms(
         left, right = 2.0 ** (low / NODES_PER_OCTAVE), 2.0 ** ((low + 1) / NODES_PER_OCTAVE)
         share = (mean - left) / (right - left)
         gpu += decodes * (by_context[decodes, low] * (1.0 - share) + by_context[decodes, low + 1] * share)
-    launched = prefills > 0 or constants[6] < 1.0
-    if tokens > constants[6] and launched:
-        gpu = max(gpu, constants[2])
-    return float(max(gpu, constants[3]) + constants[4] + constants[5] * sequences)
+    launched = prefills > 0 or constants.captured_tokens < 1.0
+    if tokens > constants.captured_tokens and launched:
+        gpu = max(gpu, constants.launch_ms)
+    return float(max(gpu, constants.stream_ms) + constants.host_ms + constants.sequence_ms * sequences)
 
 
 @_compiled
@@ -182,10 +228,29 @@ def causal(length: float, window: float) -> float:
 
 @_compiled
 def serve(
-    arrival: Any, inputs: Any, outputs: Any, cached: Any, more: bool, horizon_s: float, router: int, ahead: bool,
-    budget: int, pool: int, window: float, by_tokens: Any, by_sequences: Any, by_context: Any, constants: Any, shares: Any,
-    delays_s: Any, gaps: Any, bins: Any, bin_s: float, log: Any, state: Any,
-) -> None:  # fmt: skip
+    arrival: Any,
+    inputs: Any,
+    outputs: Any,
+    cached: Any,
+    more: bool,
+    horizon_s: float,
+    router: int,
+    ahead: bool,
+    budget: int,
+    pool: int,
+    window: float,
+    by_tokens: Any,
+    by_sequences: Any,
+    by_context: Any,
+    constants: Any,
+    shares: Any,
+    delays_s: Any,
+    gaps: Any,
+    bins: Any,
+    bin_s: float,
+    log: Any,
+    state: Any,
+) -> None:
     """Serve n requests, or go on with it; changes ``state``, ``gaps``, ``bins`` and ``log``.
 
     Args:
@@ -383,9 +448,18 @@ def serve(
             if left == budget:
                 break
             took = 1e-3 * step_ms(
-                by_tokens, by_sequences, by_context, constants, budget - left, sequences, decodes, context, pairs, windowed,
+                by_tokens,
+                by_sequences,
+                by_context,
+                constants,
+                budget - left,
+                sequences,
+                decodes,
+                context,
+                pairs,
+                windowed,
                 1 if prefill > 0 else 0,
-            )  # fmt: skip
+            )
             at = now
             begin_s = max(now, stage_free[r, 0])
             for stage in range(stages):

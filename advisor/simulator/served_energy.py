@@ -19,6 +19,11 @@ def served_work(
     loads = served.loads
     tokens = loads.given - loads.cached + loads.made - loads.requests
     return dynamic_work(
-        model, kv_bytes, gpu_s=gpu_s, passes=((served.steps, tokens / max(served.steps, 1)),), tokens=tokens,
-        contexts=loads.contexts, pairs=loads.pairs,
-    )  # fmt: skip
+        model,
+        kv_bytes,
+        gpu_s=gpu_s,
+        passes=((served.steps, tokens / max(served.steps, 1)),),
+        tokens=tokens,
+        contexts=loads.contexts,
+        pairs=loads.pairs,
+    )

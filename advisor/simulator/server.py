@@ -56,14 +56,22 @@ class AggregatedServer:
         layout = DeploymentArrays.of([chosen], model, cluster.gpu)
         known = knowledge.marginal(chosen.engine, cluster.gpu)
         cost_model = CostModel(
-            model=model, cluster=cluster, layout=layout, memory=memory(model, cluster, layout, chosen.engine),
-            parameters=known.parameters, engine=chosen.engine,
-        )  # fmt: skip
+            model=model,
+            cluster=cluster,
+            layout=layout,
+            memory=memory(model, cluster, layout, chosen.engine),
+            parameters=known.parameters,
+            engine=chosen.engine,
+        )
         (news,) = extrapolation_notes(known, chosen.engine, model, layout)
         return cls(
-            deployment=chosen, cost_model=cost_model, scheduler=scheduler_of(cost_model, chosen, **serving),
-            marginal=widened(known, (model, layout)), knowledge=knowledge, notes=(*resolved.notes, *news),
-        )  # fmt: skip
+            deployment=chosen,
+            cost_model=cost_model,
+            scheduler=scheduler_of(cost_model, chosen, **serving),
+            marginal=widened(known, (model, layout)),
+            knowledge=knowledge,
+            notes=(*resolved.notes, *news),
+        )
 
     @property
     def longest(self) -> int:
@@ -131,9 +139,13 @@ class AggregatedServer:
 
 
 def scheduler_of(
-    cost_model: CostModel, deployment: Deployment, *, router: Router = "round_robin", prefix_hit_rate: float = 0.0,
+    cost_model: CostModel,
+    deployment: Deployment,
+    *,
+    router: Router = "round_robin",
+    prefix_hit_rate: float = 0.0,
     front_end_ms: float = FRONT_END_MS,
-) -> Scheduler:  # fmt: skip
+) -> Scheduler:
     """What the loop needs to know of a resolved deployment.
 
     Raises:
@@ -143,7 +155,7 @@ def scheduler_of(
     from advisor.simulator.scheduler_loop import BLOCK
 
     room, gpu = cost_model.memory, cost_model.cluster.gpu
-    if cost_model.whole_prompts:
+    if not cost_model.timing.cuts_prompts:
         raise InputError(
             "engine torch serves whole batches in turn and has no scheduler to simulate; use vllm or estimate"
         )
@@ -155,11 +167,16 @@ def scheduler_of(
     assert deployment.max_num_seqs
     assert deployment.max_num_batched_tokens
     return Scheduler(
-        replicas=deployment.dp, max_num_seqs=deployment.max_num_seqs,
-        max_num_batched_tokens=deployment.max_num_batched_tokens, stages=deployment.pp,
-        kv_blocks=max(int(room.kv_capacity_tokens[0]) // BLOCK, 1), window=cost_model.model.sliding_window, router=router,
-        prefix_hit_rate=prefix_hit_rate, front_end_ms=front_end_ms,
-    )  # fmt: skip
+        replicas=deployment.dp,
+        max_num_seqs=deployment.max_num_seqs,
+        max_num_batched_tokens=deployment.max_num_batched_tokens,
+        stages=deployment.pp,
+        kv_blocks=max(int(room.kv_capacity_tokens[0]) // BLOCK, 1),
+        window=cost_model.model.sliding_window,
+        router=router,
+        prefix_hit_rate=prefix_hit_rate,
+        front_end_ms=front_end_ms,
+    )
 
 
 def times_of(cost_model: CostModel, scheduler: Scheduler) -> StepTimes:

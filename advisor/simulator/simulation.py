@@ -25,15 +25,15 @@ from advisor.simulator.arrivals import (
     refusals,
 )
 from advisor.simulator.disaggregated_server import DisaggregatedServer, outcomes
-from advisor.simulator.request_results import COLUMNS, LIMITS, METRICS, RequestResults, limits_of
+from advisor.simulator.request_results import COLUMNS, METRICS, RequestResults
 from advisor.simulator.scheduler import FRONT_END_MS, ROUTERS, longest
 from advisor.simulator.served_energy import served_work
 from advisor.simulator.server import AggregatedServer
 from advisor.simulator.streaming_statistics import StreamingStatistics
-from advisor.simulator.summary_statistics import meets, numbers, spreads, timeline
+from advisor.simulator.summary_statistics import SHARES, meets, numbers, spreads, surely_between, timeline
 from advisor.simulator.trace_files import open_trace, read_trace
 from catalog.errors import InputError, Note
-from catalog.schema import Cluster, Deployment, Model, Slo, Workload, require_positive
+from catalog.schema import LATENCIES, Cluster, Deployment, Model, Slo, Workload, require_positive
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from advisor.calibration.surrogate import IntervalScale
     from advisor.prediction.evidence import Runs
     from advisor.simulator.scheduler import Router
+    from advisor.simulator.summary_statistics import Spread
     from catalog.units import Array
 
 DURATION_S = 300.0
@@ -93,8 +94,8 @@ class Simulation:
     steps: int
     provenance: Provenance
     notes: tuple[Note, ...]
-    sigmas: Mapping[str, Mapping[str, float]] = field(repr=False)
-    """Standard deviations of the logarithms, of ``metrics`` and under "rates" of the rates."""
+    sigmas: Mapping[str, Mapping[str, Spread]] = field(repr=False)
+    """Standard deviations of ``metrics``, under "rates" of the rates and under "shares" of ``good``."""
     scale: IntervalScale | None = field(repr=False)
     """How wide an interval at some level is, in those; None without draws."""
 
@@ -111,17 +112,41 @@ class Simulation:
         """
         if self.scale is None:
             raise InputError("there are no intervals without draws; simulate with draws=8")
+        quantile = self.scale.quantile(level)
         if metric in (*RATES, ENERGY):
-            value, sigma = getattr(self, metric), self.sigmas["rates"].get(metric, 0.0)
+            value = getattr(self, metric)
             if value is None:
                 raise InputError(f"{metric} has no interval because none was measured")
-        elif metric in self.metrics and statistic in self.metrics[metric]:
-            value, sigma = self.metrics[metric][statistic], self.sigmas[metric][statistic]
-        else:
-            known = ", ".join([*self.metrics, *RATES])
+            if metric == "goodput_s":
+                return self._goodput(level)
+            low, high = self.sigmas["rates"][metric].around(value, quantile)
+            return low, max(min(high, self._offered.get(metric, math.inf)), value)
+        if metric == "good":
+            return self._share_of_good(quantile)
+        if metric not in self.metrics or statistic not in self.metrics[metric]:
+            known = ", ".join([*self.metrics, *RATES, "good"])
             raise InputError(f"there is no interval for {statistic} of {metric!r}; metrics that have one: {known}")
-        factor = math.exp(min(self.scale.quantile(level) * sigma, 50.0))
-        return value / factor, value * factor
+        return self.sigmas[metric][statistic].around(self.metrics[metric][statistic], quantile)
+
+    def _share_of_good(self, quantile: float) -> tuple[float, float]:
+        """Less than half of one request is none, and all but less than half of one are all."""
+        count = len(self.served)
+        low, high = self.sigmas[SHARES]["good"].around_share(surely_between(self.good, count), quantile)
+        low, high = (0.0 if low * count < 0.5 else low), (1.0 if (1.0 - high) * count < 0.5 else high)
+        return min(low, self.good), max(high, self.good)
+
+    def _goodput(self, level: float) -> tuple[float, float]:
+        """Between none of what comes and all of it."""
+        low, high = self.interval("good", level=level)
+        least, most = self.interval("completed_s", level=level) if self.rate is None else (self.rate, self.rate)
+        return min(low * least, self.goodput_s), max(high * most, self.goodput_s)
+
+    @property
+    def _offered(self) -> dict[str, float]:
+        """What of an open loop can be done a second at the most: what comes."""
+        if self.rate is None:
+            return {}
+        return {"completed_s": self.rate, "output_tok_s": self.served.loads.made / self.duration_s}
 
     def requests(self) -> Iterator[dict[str, float | int]]:
         """Every request that came, as a row.
@@ -145,14 +170,19 @@ class Simulation:
             intervals = {
                 name: {statistic: list(self.interval(name, statistic)) for statistic in values}
                 for name, values in self.metrics.items()
-            } | {name: list(self.interval(name)) for name in RATES}
+            } | {name: list(self.interval(name)) for name in (*RATES, "good")}
             if self.energy_j_per_token is not None:
                 intervals[ENERGY] = list(self.interval(ENERGY))
         return {
-            "model": self.model.name, "cluster": str(self.cluster), **body, "requests": len(self.served),
-            "gpus_used": self.gpus_used, "interval_level": 0.9, "intervals": intervals,
+            "model": self.model.name,
+            "cluster": str(self.cluster),
+            **body,
+            "requests": len(self.served),
+            "gpus_used": self.gpus_used,
+            "interval_level": 0.9,
+            "intervals": intervals,
             "timeline": {name: [float(f"{value:.5g}") for value in values] for name, values in self.timeline.items()},
-        }  # fmt: skip
+        }
 
 
 def simulate(
@@ -262,7 +292,7 @@ def simulate(
         work = served_work(found_model.value, decode.kv_bytes, served, gpu_s=used * served.end_s)
         joules = work.joules(power, gpu.tdp_w) / served.loads.made
         # The part of it that times decide is that of a closed loop, which ends when its time is up.
-        sigmas["rates"][ENERGY] = math.hypot(power.sigma, sigmas["rates"]["completed_s"])
+        sigmas["rates"][ENERGY] = sigmas["rates"]["completed_s"].beside(power.sigma)
     notes = [*found_model.notes, *found_cluster.notes, *engine.notes, *knowledge.notes, *traffic.notes, *told]
     if chosen.engine != "vllm":
         notes.append(Note(f"steps are timed as {chosen.engine}'s, but scheduled as vLLM's V1 engine does", "warning"))
@@ -272,19 +302,35 @@ def simulate(
         notes.append(
             Note(
                 f"{rate:.3g} requests a second come, {rates['saturation_s']:.3g} is the most that can be served: the "
-                "queue grows as long as they come, and so do the times", "warning",
+                "queue grows as long as they come, and so do the times",
+                "warning",
             )
-        )  # fmt: skip
+        )
     return Simulation(
-        model=found_model.value, cluster=found_cluster.value, deployment=chosen, slo=slo, rate=rate,
-        concurrency=traffic.concurrency, duration_s=traffic.duration_s,
+        model=found_model.value,
+        cluster=found_cluster.value,
+        deployment=chosen,
+        slo=slo,
+        rate=rate,
+        concurrency=traffic.concurrency,
+        duration_s=traffic.duration_s,
         metrics={name: {which: base[name, which] for owner, which in base if owner == name} for name in METRICS},
-        **rates, good=served.good(limits_of(slo)), meets=meets(served, slo), preemptions=served.preempted,
-        kv_peak=served.most_blocks / decode.scheduler.kv_blocks, kv_capacity_tokens=longest(decode.scheduler),
-        timeline=timeline(served, decode.scheduler), served=served, steps=served.steps,
-        provenance=engine.provenance, notes=tuple(notes), sigmas=sigmas,
-        scale=engine.scale if others else None, prefill=resolved, energy_j_per_token=joules,
-    )  # fmt: skip
+        **rates,
+        good=served.good(slo.limits if slo else {}),
+        meets=meets(served, slo),
+        preemptions=served.preempted,
+        kv_peak=served.most_blocks / decode.scheduler.kv_blocks,
+        kv_capacity_tokens=longest(decode.scheduler),
+        timeline=timeline(served, decode.scheduler),
+        served=served,
+        steps=served.steps,
+        provenance=engine.provenance,
+        notes=tuple(notes),
+        sigmas=sigmas,
+        scale=engine.scale if others else None,
+        prefill=resolved,
+        energy_j_per_token=joules,
+    )
 
 
 def tallied(
@@ -299,7 +345,10 @@ def tallied(
         InputError: all are refused, or the queue outgrows memory.
 
     """
-    tally, busiest = StreamingStatistics(limits=limits_of(slo), duration_s=traffic.duration_s), BusiestWindow()
+    tally, busiest = (
+        StreamingStatistics(limits=(slo.limits if slo else {}), duration_s=traffic.duration_s),
+        BusiestWindow(),
+    )
     times = engine.times(engine.beliefs(0)[0])
     for part in engine.served_pieces(busiest.passing(traffic.pieces()), times, traffic.duration_s):
         tally.add(part)
@@ -321,7 +370,7 @@ def check_serving(slo: Slo | None, router: str, prefix_hit_rate: float, front_en
         raise InputError(f"draws is {draws!r:.40}; it must be a whole number from 0 to 1000")
     if slo is None:
         return
-    for name in LIMITS:
+    for name in LATENCIES:
         if getattr(slo, name) is not None:
             require_positive(name, getattr(slo, name), whole=False)
     if slo.percentile is not None and not 0.0 < slo.percentile < 100.0:
@@ -329,9 +378,17 @@ def check_serving(slo: Slo | None, router: str, prefix_hit_rate: float, front_en
 
 
 def _traffic(
-    workload: Workload | None, trace: str | Path | Arrivals | ArrivalStream | None, *, duration_s: float | None, longest: int,
-    seed: int, spread: float, burstiness: float, curve: Sequence[float], whole: bool,
-) -> Arrivals | ArrivalStream:  # fmt: skip
+    workload: Workload | None,
+    trace: str | Path | Arrivals | ArrivalStream | None,
+    *,
+    duration_s: float | None,
+    longest: int,
+    seed: int,
+    spread: float,
+    burstiness: float,
+    curve: Sequence[float],
+    whole: bool,
+) -> Arrivals | ArrivalStream:
     """What comes; ``whole``: in memory, however much it is."""
     workload = workload or Workload()
     if trace is not None:
@@ -349,8 +406,11 @@ def _traffic(
     if (workload.rate is None) == (workload.concurrency is None):
         raise InputError("say what comes: a rate, a concurrency or a trace, and one of them only")
     common: dict[str, Any] = {
-        "duration_s": DURATION_S if duration_s is None else duration_s, "longest": longest, "seed": seed, "spread": spread,
-    }  # fmt: skip
+        "duration_s": DURATION_S if duration_s is None else duration_s,
+        "longest": longest,
+        "seed": seed,
+        "spread": spread,
+    }
     if workload.concurrency is not None:
         return closed_loop(workload, **common)
     return (open_loop if whole else open_traffic)(workload, burstiness=burstiness, curve=curve, **common)

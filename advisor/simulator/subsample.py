@@ -32,6 +32,8 @@ def sample(traffic: Arrivals, replicas: int, router: Router, *, least: tuple[int
     else:
         chosen, slowed = number < len(traffic) * kept // replicas, replicas / kept
     return replace(
-        traffic, arrival_s=traffic.arrival_s[chosen] * slowed, input_len=traffic.input_len[chosen],
+        traffic,
+        arrival_s=traffic.arrival_s[chosen] * slowed,
+        input_len=traffic.input_len[chosen],
         output_len=traffic.output_len[chosen],
-    ), kept  # fmt: skip
+    ), kept

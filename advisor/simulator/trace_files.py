@@ -33,8 +33,14 @@ INPUTS = (
     "prompt_len",
 )
 OUTPUTS = (
-    "output_len", "output", "output_length", "generatedtokens", "response tokens", "num_decode_tokens", "output_tokens",
-)  # fmt: skip
+    "output_len",
+    "output",
+    "output_length",
+    "generatedtokens",
+    "response tokens",
+    "num_decode_tokens",
+    "output_tokens",
+)
 """Names of columns, in any case: this project's, plain ones, and those of the traces of Azure (ContextTokens), BurstGPT
 (Request tokens), Mooncake (input_length) and Vidur (num_prefill_tokens)."""
 MILLISECONDS = ("timestamp_ms",)
@@ -101,9 +107,11 @@ def _read(
     span = span or 1.0
     if count > whole:
         return ArrivalStream(
-            make=lambda: (_traffic(rows, factor, span) for rows in _Reading(source, duration_s)), count=count,
-            duration_s=span, notes=reading.notes,
-        )  # fmt: skip
+            make=lambda: (_traffic(rows, factor, span) for rows in _Reading(source, duration_s)),
+            count=count,
+            duration_s=span,
+            notes=reading.notes,
+        )
     at, given, asked = (np.concatenate(columns) for columns in zip(*kept, strict=True))
     return replace(_traffic((at, given, asked), factor, span), notes=reading.notes)
 

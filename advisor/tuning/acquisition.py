@@ -62,9 +62,14 @@ class Round:
 
 
 def best_round(
-    loads: Sequence[Candidate], prospects: Prospects, places: Mapping[tuple[tuple[int, int], Shape], int], *,
-    start_s: float, gpus: int, most_s: float,
-) -> Round:  # fmt: skip
+    loads: Sequence[Candidate],
+    prospects: Prospects,
+    places: Mapping[tuple[tuple[int, int], Shape], int],
+    *,
+    start_s: float,
+    gpus: int,
+    most_s: float,
+) -> Round:
     """The loads that are worth most for a second, on GPUs of their own; none if there is no time for any.
 
     ``places``: where ``prospects`` has each layout's shapes.

@@ -54,13 +54,25 @@ class Points:
 
     @classmethod
     def of(
-        cls, model: Model, cluster: Cluster, layout: DeploymentArrays, *, engine: str, regime: Regime, batch: Array, input_len: Array,
+        cls,
+        model: Model,
+        cluster: Cluster,
+        layout: DeploymentArrays,
+        *,
+        engine: str,
+        regime: Regime,
+        batch: Array,
+        input_len: Array,
         output_len: Array,
-    ) -> Points:  # fmt: skip
+    ) -> Points:
         cost_model = CostModel(
-            model=model, cluster=cluster, layout=layout, memory=memory(model, cluster, layout, engine),
-            parameters=Parameters.typical(), engine=engine,
-        )  # fmt: skip
+            model=model,
+            cluster=cluster,
+            layout=layout,
+            memory=memory(model, cluster, layout, engine),
+            parameters=Parameters.typical(),
+            engine=engine,
+        )
         size = len(layout)
         batch, input_len, output_len = (
             np.broadcast_to(np.asarray(values, dtype=float), (size,)) for values in (batch, input_len, output_len)
@@ -75,9 +87,15 @@ class Points:
         shapes = np.array([shape for _, shape in found], dtype=float).reshape(-1, 3)
         layout = DeploymentArrays.of([deployment for deployment, _ in found], model, cluster.gpu)
         return cls.of(
-            model, cluster, layout, engine=found[0][0].engine, regime="static", batch=shapes[:, 0],
-            input_len=shapes[:, 1], output_len=shapes[:, 2],
-        )  # fmt: skip
+            model,
+            cluster,
+            layout,
+            engine=found[0][0].engine,
+            regime="static",
+            batch=shapes[:, 0],
+            input_len=shapes[:, 1],
+            output_len=shapes[:, 2],
+        )
 
     def __len__(self) -> int:
         return len(self.batch)
@@ -193,10 +211,12 @@ class Belief:
             slopes = ((logs[1:] - logs[:1]) / STEP).T
             parts.append(
                 Rows(
-                    mean=logs[0] + slopes @ (self.prior.mean - x), slopes=slopes,
-                    weights=_weights(metric, points.regime, share) * noise.T[places.staged], places=places,
+                    mean=logs[0] + slopes @ (self.prior.mean - x),
+                    slopes=slopes,
+                    weights=_weights(metric, points.regime, share) * noise.T[places.staged],
+                    places=places,
                 )
-            )  # fmt: skip
+            )
         return Rows.joined(parts)
 
     def joint(self, rows: Rows) -> tuple[Array, Array]:

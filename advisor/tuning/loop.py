@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from advisor.calibration.observations import METRICS, engine_family, group_runs
+from advisor.calibration.observations import METRICS, group_runs
 from advisor.calibration.posterior import update
 from advisor.perf_model.correction import PHASES
 from advisor.tuning.acquisition import Prospects, Round, best_round
 from advisor.tuning.gp_belief import Belief, Points
+from catalog.engines import engine_family
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -100,9 +101,15 @@ def believed(prior: ParameterPosterior, runs: Sequence[Measurement]) -> Belief:
         return Belief.of(prior)
     (group,) = groups
     points = Points.of(
-        group.model, group.cluster, group.layout, engine=group.engine, regime="static", batch=group.batch,
-        input_len=group.input_len, output_len=group.output_len,
-    )  # fmt: skip
+        group.model,
+        group.cluster,
+        group.layout,
+        engine=group.engine,
+        regime="static",
+        batch=group.batch,
+        input_len=group.input_len,
+        output_len=group.output_len,
+    )
     measured = np.array([[getattr(run, name) or np.nan for run in group.runs] for name in PHASES], dtype=float)
     measured[group.impossible[[METRICS.index(name) for name in PHASES]]] = np.nan
     return Belief.of(prior, points, measured, np.array([run.spread or 0.0 for run in group.runs]))
@@ -115,9 +122,12 @@ def prior_of(
     others = [
         run
         for run in runs
-        if run.model != model and run.role == "fit" and run.gpu == gpu and not run.oom
+        if run.model != model
+        and run.role == "fit"
+        and run.gpu == gpu
+        and not run.oom
         and engine_family(run.engine, run.engine_version) == engine
-    ]  # fmt: skip
+    ]
     return update(start, group_runs(others)) if others else start
 
 
@@ -153,9 +163,17 @@ def steps(
         if (until_certain and settled) or (confirming and upcoming and not _together(upcoming, confirming, bench)):
             upcoming, upcoming_why = confirming, "confirm"
         step = TuningStep(
-            loads=tuple(loads), why=why, expected_s=expected_s, took_s=took_s, runs=tuple(known), belief=belief,
-            verdict=verdict, settled=settled, upcoming=upcoming, upcoming_why=upcoming_why,
-        )  # fmt: skip
+            loads=tuple(loads),
+            why=why,
+            expected_s=expected_s,
+            took_s=took_s,
+            runs=tuple(known),
+            belief=belief,
+            verdict=verdict,
+            settled=settled,
+            upcoming=upcoming,
+            upcoming_why=upcoming_why,
+        )
         if asking and trial:
             asking.tell(trial, verdict.regret, doubt=verdict.doubt, why=why, runs=len(known))
         yield step

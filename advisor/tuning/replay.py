@@ -125,9 +125,15 @@ class Replay:
 
 
 def recorded_stakes(
-    runs: Sequence[Measurement], model: Model, cluster: Cluster, *, objective: str, lengths: tuple[int, int],
-    limits: Mapping[str, float] | None = None, batch: int | None = None,
-) -> tuple[CandidateSet, list[Measurement]]:  # fmt: skip
+    runs: Sequence[Measurement],
+    model: Model,
+    cluster: Cluster,
+    *,
+    objective: str,
+    lengths: tuple[int, int],
+    limits: Mapping[str, float] | None = None,
+    batch: int | None = None,
+) -> tuple[CandidateSet, list[Measurement]]:
     """The recorded static batches of one pair of lengths as what competes, and what they really gave, in the same order."""
     chosen = [
         run
@@ -140,7 +146,13 @@ def recorded_stakes(
     deployments = [_resolved(run, model, cluster) for run in chosen]
     layout = DeploymentArrays.of(deployments, model, cluster.gpu)
     points = Points.of(
-        model, cluster, layout, engine=chosen[0].engine, regime="static", batch=np.array([run.batch for run in chosen]),
-        input_len=np.array(float(lengths[0])), output_len=np.array(float(lengths[1])),
-    )  # fmt: skip
+        model,
+        cluster,
+        layout,
+        engine=chosen[0].engine,
+        regime="static",
+        batch=np.array([run.batch for run in chosen]),
+        input_len=np.array(float(lengths[0])),
+        output_len=np.array(float(lengths[1])),
+    )
     return CandidateSet(points=points, gpus=layout.gpus, objective=objective, limits=dict(limits or {})), chosen

@@ -25,9 +25,13 @@ class Machine:
     """A bench of this machine's GPUs, within a budget."""
 
     def __init__(
-        self, measurable: ProbeCandidates, known: Sequence[Measurement], *, watch: Callable[[ProbeSession], Callable[[Sweep], None] | None],
+        self,
+        measurable: ProbeCandidates,
+        known: Sequence[Measurement],
+        *,
+        watch: Callable[[ProbeSession], Callable[[Sweep], None] | None],
         say: Callable[[str], None],
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.measurable = measurable
         self.gpus = measurable.cluster.num_gpus
         self.failed: list[str] = []
@@ -94,8 +98,12 @@ def own_runs(measurable: ProbeCandidates) -> tuple[list[Measurement], list[Measu
     mine = [
         run
         for run in alike
-        if run.model == measurable.model.name and run.regime == "static" and run.ep == run.dp == 1 and not run.offload
-        and run.kv_dtype == "auto" and run.deployment.has_graphs == first.has_graphs
+        if run.model == measurable.model.name
+        and run.regime == "static"
+        and run.ep == run.dp == 1
+        and not run.offload
+        and run.kv_dtype == "auto"
+        and run.deployment.has_graphs == first.has_graphs
         and (measurable.model.dtype if run.dtype == "auto" else run.dtype) == first.dtype
-    ]  # fmt: skip
+    ]
     return mine, [run for run in alike if run.model != measurable.model.name]

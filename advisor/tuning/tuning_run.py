@@ -25,7 +25,7 @@ from advisor.prediction.evidence import Evidence
 from advisor.prediction.inputs import check_lengths, chosen_price, plain, read_model
 from advisor.recommendation.problem import MOST_SEQUENCES, DeploymentSearch, checked, startable
 from advisor.recommendation.recommendation import check_question
-from advisor.tuning.decision import NothingFits, candidate_set, limits_of
+from advisor.tuning.decision import NothingFits, candidate_set
 from advisor.tuning.gp_belief import Belief
 from advisor.tuning.loop import TuningStep, believed, prior_of, steps, wall_s
 from advisor.tuning.runner import Machine, own_runs
@@ -130,9 +130,11 @@ class Tuning:
         """Everything as plain JSON types; of the runs their names, they are in ``store``."""
         body = {name: plain(getattr(self, name)) for name in self.__slots__ if name not in {"steps", "runs"}}
         return body | {
-            "model": self.model.name, "cluster": str(self.cluster), "interval_level": 0.9,
+            "model": self.model.name,
+            "cluster": str(self.cluster),
+            "interval_level": 0.9,
             "runs": [run.run_id for run in self.runs],
-        }  # fmt: skip
+        }
 
 
 def tune(
@@ -196,9 +198,18 @@ def tune(
     began = time.monotonic() if began is None else began
     workload, slo = workload or Workload(), slo or Slo()
     search, notes = _search(
-        model, gpus, workload=workload, slo=slo, objective=objective, regime=regime, engine=engine, dtype=dtype,
-        device=device, max_batch=max_batch, price=price,
-    )  # fmt: skip
+        model,
+        gpus,
+        workload=workload,
+        slo=slo,
+        objective=objective,
+        regime=regime,
+        engine=engine,
+        dtype=dtype,
+        device=device,
+        max_batch=max_batch,
+        price=price,
+    )
     degrees = list(dict.fromkeys(zip(*(search.space().columns()[name].tolist() for name in ("tp", "pp")), strict=True)))
     compiled = device == "cuda"
     gpu = search.cluster.gpu.name
@@ -247,28 +258,58 @@ def tune(
     best = next((each for each in candidates if each.feasible), None)
     at = stakes.layouts()[last.verdict.best]
     command: tuple[str, ...] = ()
-    if best is not None and search.engine == "vllm":
+    if best is not None and not find_engine(search.engine).no_command:
         command = tuple(launch_command(best.deployment, search.model, search.cluster))
     doubted = [Note(f"{name} is not believed: {why}", "warning") for name, why in impossible(last.runs).items()]
     return Tuning(
-        model=able.model, cluster=able.cluster, engine=search.engine, workload=workload, slo=slo, objective=objective,
-        regime=regime, best=best, candidates=candidates,
+        model=able.model,
+        cluster=able.cluster,
+        engine=search.engine,
+        workload=workload,
+        slo=slo,
+        objective=objective,
+        regime=regime,
+        best=best,
+        candidates=candidates,
         believed=_choices(stakes, stakes.verdict(blank), blank, blank, (), search)[0],
-        certain=last.certain, confirmed=at in {(run.tp, run.pp) for run in last.runs}, doubt=last.verdict.doubt,
-        regret=math.expm1(last.verdict.regret), regret_95=math.expm1(last.verdict.regret_95),
-        rounds=tuple(_round(stakes, step) for step in taken[1:]), runs=last.runs,
-        measured_now=len(last.runs) - len(mine), seconds=time.monotonic() - began, budget_s=budget_s,
-        ended=_ended(last, dry_run=dry_run, waiting=bool(waiting)), upcoming=upcoming,
-        relaxations=() if best else _relaxations(candidates[0], slo), command=command, notes=(*able.notes, *notes, *doubted),
-        left_out=able.left_out, failed=tuple(machine.failed), logs=str(able.config.out / "logs"),
-        store=str(able.config.store), study_name=asking.study.study_name, steps=tuple(taken),
-    )  # fmt: skip
+        certain=last.certain,
+        confirmed=at in {(run.tp, run.pp) for run in last.runs},
+        doubt=last.verdict.doubt,
+        regret=math.expm1(last.verdict.regret),
+        regret_95=math.expm1(last.verdict.regret_95),
+        rounds=tuple(_round(stakes, step) for step in taken[1:]),
+        runs=last.runs,
+        measured_now=len(last.runs) - len(mine),
+        seconds=time.monotonic() - began,
+        budget_s=budget_s,
+        ended=_ended(last, dry_run=dry_run, waiting=bool(waiting)),
+        upcoming=upcoming,
+        relaxations=() if best else _relaxations(candidates[0], slo),
+        command=command,
+        notes=(*able.notes, *notes, *doubted),
+        left_out=able.left_out,
+        failed=tuple(machine.failed),
+        logs=str(able.config.out / "logs"),
+        store=str(able.config.store),
+        study_name=asking.study.study_name,
+        steps=tuple(taken),
+    )
 
 
 def _search(
-    model: str | Model, gpus: str | Cluster, *, workload: Workload, slo: Slo, objective: str, regime: str, engine: str,
-    dtype: str, device: str, max_batch: int | None, price: float | None,
-) -> tuple[DeploymentSearch, list[Note]]:  # fmt: skip
+    model: str | Model,
+    gpus: str | Cluster,
+    *,
+    workload: Workload,
+    slo: Slo,
+    objective: str,
+    regime: str,
+    engine: str,
+    dtype: str,
+    device: str,
+    max_batch: int | None,
+    price: float | None,
+) -> tuple[DeploymentSearch, list[Note]]:
     """The question, checked, with the fit as it was before."""
     if engine not in ENGINES:
         raise InputError(f"engine is {engine!r:.40}; {' and '.join(ENGINES)} can be measured")
@@ -287,11 +328,22 @@ def _search(
             f"there is no price for {cluster.gpu.name}; give one with price (--price, dollars per GPU-hour)"
         )
     search = DeploymentSearch(
-        model=resolved.value, cluster=cluster, workload=workload, slo=slo, objective=objective, engine=kind.name,
-        dtypes=(dtype,), kv_dtypes=("auto",), budgets=(kind.batch_defaults(cluster.gpu).max_num_batched_tokens,),
-        max_model_len=None, gpu_memory_utilization=0.9, offload=0.0, max_batch=max_batch or MOST_SEQUENCES,
-        knowledge=Evidence.of(None, engine=kind.name, gpu=cluster.gpu), price=offer,
-    )  # fmt: skip
+        model=resolved.value,
+        cluster=cluster,
+        workload=workload,
+        slo=slo,
+        objective=objective,
+        engine=kind.name,
+        dtypes=(dtype,),
+        kv_dtypes=("auto",),
+        budgets=(kind.batch_defaults(cluster.gpu).max_num_batched_tokens,),
+        max_model_len=None,
+        gpu_memory_utilization=0.9,
+        offload=0.0,
+        max_batch=max_batch or MOST_SEQUENCES,
+        knowledge=Evidence.of(None, engine=kind.name, gpu=cluster.gpu),
+        price=offer,
+    )
     return checked(search)
 
 
@@ -312,8 +364,13 @@ def _shapes(stakes: CandidateSet, belief: Belief, workload: Workload) -> tuple[S
 
 
 def _choices(
-    stakes: CandidateSet, verdict: Decision, belief: Belief, blank: Belief, runs: Sequence[Measurement], search: DeploymentSearch
-) -> tuple[TuningChoice, ...]:  # fmt: skip
+    stakes: CandidateSet,
+    verdict: Decision,
+    belief: Belief,
+    blank: Belief,
+    runs: Sequence[Measurement],
+    search: DeploymentSearch,
+) -> tuple[TuningChoice, ...]:
     """Each layout with its best batch, best first; ``blank`` is what was believed before any of the ``runs``."""
     layouts, degrees = stakes.layouts(), stakes.points.cost_model.layout
     rows: dict[tuple[int, int], int] = {}
@@ -325,11 +382,16 @@ def _choices(
     for k, ((tp, pp), i) in enumerate(rows.items()):
         wanted = search.deployment(
             {
-                "tp": tp, "pp": pp, "dp": int(degrees.dp[i]), "max_num_seqs": int(stakes.points.batch[i]),
-                "dtype": search.dtypes[0], "kv_dtype": search.kv_dtypes[0], "max_num_batched_tokens": search.budgets[0],
+                "tp": tp,
+                "pp": pp,
+                "dp": int(degrees.dp[i]),
+                "max_num_seqs": int(stakes.points.batch[i]),
+                "dtype": search.dtypes[0],
+                "kv_dtype": search.kv_dtypes[0],
+                "max_num_batched_tokens": search.budgets[0],
                 "compiled": bool(degrees.compiled[i]),
             }
-        )  # fmt: skip
+        )
         held = int(stakes.points.cost_model.memory.kv_capacity_tokens[i])
         choices.append(
             TuningChoice(
@@ -337,9 +399,11 @@ def _choices(
                 batch=int(stakes.points.batch[i]),
                 measured=sum((run.tp, run.pp) == (tp, pp) and not run.oom for run in runs),
                 chance=float(sum(verdict.chance[j] for j, each in enumerate(layouts) if each == (tp, pp))),
-                feasible=bool(within[i]), metrics=now[k], before=before[k],
+                feasible=bool(within[i]),
+                metrics=now[k],
+                before=before[k],
             )
-        )  # fmt: skip
+        )
     return tuple(choices)
 
 
@@ -372,7 +436,7 @@ def _metrics(
 def _relaxations(nearest: TuningChoice, slo: Slo) -> tuple[str, ...]:
     """The limits that the nearest deployment breaks, and what it needs."""
     changes = []
-    for metric, limit in limits_of(slo).items():
+    for metric, limit in slo.limits.items():
         value = nearest.metrics[metric][0]
         if value > limit:
             changes.append(f"{metric.removesuffix('_ms').upper()} limit of {math.ceil(value)} ms instead of {limit:g}")
@@ -382,11 +446,17 @@ def _relaxations(nearest: TuningChoice, slo: Slo) -> tuple[str, ...]:
 def _round(stakes: CandidateSet, step: TuningStep) -> dict[str, Any]:
     tp, pp = stakes.layouts()[step.verdict.best]
     return {
-        "loads": [_load(each) for each in step.loads], "why": step.why, "expected_s": round(step.expected_s, 1),
-        "took_s": round(step.took_s, 1), "measured": len(step.runs), "best_tp": tp, "best_pp": pp,
-        "best_batch": int(stakes.points.batch[step.verdict.best]), "doubt": step.verdict.doubt,
+        "loads": [_load(each) for each in step.loads],
+        "why": step.why,
+        "expected_s": round(step.expected_s, 1),
+        "took_s": round(step.took_s, 1),
+        "measured": len(step.runs),
+        "best_tp": tp,
+        "best_pp": pp,
+        "best_batch": int(stakes.points.batch[step.verdict.best]),
+        "doubt": step.verdict.doubt,
         "regret": math.expm1(step.verdict.regret),
-    }  # fmt: skip
+    }
 
 
 def _load(candidate: Candidate) -> dict[str, Any]:

@@ -122,9 +122,13 @@ def _of_csv(document: Document) -> ParsedRun:
             figures[name]["max"] = row[3] if len(row) > 3 else None
     genai = not any(row and row[0].startswith("Benchmark Duration") for row in document.table)
     return ParsedRun(
-        where=document.name, tool="genai-perf" if genai else "aiperf", identity=_identity(figures), stated={},
-        traffic=_traffic(figures, {"load_known": False}), seen={"requests": whole(figures["request_count"].get("avg"))},
-    )  # fmt: skip
+        where=document.name,
+        tool="genai-perf" if genai else "aiperf",
+        identity=_identity(figures),
+        stated={},
+        traffic=_traffic(figures, {"load_known": False}),
+        seen={"requests": whole(figures["request_count"].get("avg"))},
+    )
 
 
 def _traffic(figures: Mapping[str, Mapping[str, Any]], load: Mapping[str, Any]) -> LoadGeneratorRun:

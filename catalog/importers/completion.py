@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from catalog.engines import find_engine
 from catalog.errors import InputError
 from catalog.gpus import find_gpu
+from catalog.importers.consistency import inconsistency
 from catalog.importers.errors import UnusableRun
 from catalog.models.find import find_model
 from catalog.runs import check_run
@@ -40,8 +41,15 @@ below 70 GiB). Of more at once only the throughput is kept, for a batch that is 
 LENGTHS_DIFFER = 0.05
 """By how much a length that was given may differ from the mean that was measured: tokenizers count differently."""
 
-PLAIN = ("engine_version", "ep", "kv_dtype", "max_num_seqs", "max_num_batched_tokens", "max_model_len",
-         "gpu_memory_utilization")  # fmt: skip
+PLAIN = (
+    "engine_version",
+    "ep",
+    "kv_dtype",
+    "max_num_seqs",
+    "max_num_batched_tokens",
+    "max_model_len",
+    "gpu_memory_utilization",
+)
 """Facts that are taken as they are, from the file or the user, and need not be known."""
 
 NAMED: dict[str, Any] = {"model": find_model, "engine": find_engine, "gpu": find_gpu}
@@ -85,9 +93,17 @@ def complete(reading: ParsedRun, given: Mapping[str, Any]) -> Measurement:
         fingerprint=json.dumps({"imported": reading.tool, **reading.seen}, separators=(",", ":")),
     )
     try:
-        return check_run(run, reading.where)
+        check_run(run, reading.where)
     except InputError as error:
         raise UnusableRun(str(error).removeprefix(f"{reading.where}: ")) from error
+    return _consistent(run, reading)
+
+
+def _consistent(run: Measurement, reading: ParsedRun) -> Measurement:
+    """Return the run; raises ``UnusableRun`` where what it says cannot be true at once."""
+    if why := inconsistency(run, reading.requests):
+        raise UnusableRun(why)
+    return run
 
 
 def run_id(reading: ParsedRun) -> str:
@@ -245,7 +261,7 @@ def _own(reading: ParsedRun, given: Mapping[str, Any]) -> Measurement:
         agrees = _meant(name, str(mine)) == _catalog_name(name, value) if name in NAMED else mine == value
         if not agrees:
             raise facts.contradiction(name, value, mine)
-    return run
+    return _consistent(run, reading)
 
 
 def _catalog_name(kind: str, name: Any) -> str:

@@ -69,8 +69,11 @@ class LoadGeneratorRun:
             raise UnusableRun(f"{self.failed} of its {self.completed + self.failed} requests failed{why}")
         lengths = {"input_len": max(1, round(self.input_len)), "output_len": max(1, round(self.output_len))}
         known = {
-            "ttft_ms": self.ttft_ms, "tpot_ms": self.tpot_ms, "e2e_ms": self.e2e_ms, "output_tok_s": self.output_tok_s,
-        }  # fmt: skip
+            "ttft_ms": self.ttft_ms,
+            "tpot_ms": self.tpot_ms,
+            "e2e_ms": self.e2e_ms,
+            "output_tok_s": self.output_tok_s,
+        }
         if self.rate is not None:
             return {**lengths, **known, **self._open(self.rate)}
         if self.concurrency is None or self.concurrency >= self.completed:
@@ -106,6 +109,9 @@ class LoadGeneratorRun:
         if self.output_spread is not None and self.output_spread > ALIKE:
             raise UnusableRun("its requests began together, but their lengths differ: the last one's end says little")
         return {
-            "regime": "static", "concurrency": self.completed, "e2e_ms": 1e3 * self.seconds, "ttft_ms": self.ttft_ms,
+            "regime": "static",
+            "concurrency": self.completed,
+            "e2e_ms": 1e3 * self.seconds,
+            "ttft_ms": self.ttft_ms,
             "output_tok_s": self.output_tok_s,
-        }  # fmt: skip
+        }

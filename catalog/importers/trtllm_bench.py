@@ -170,9 +170,13 @@ def _limit(submitted: float | None, seconds: float, in_flight: float | None, req
 
 def _settings(row: Mapping[str, Any]) -> dict[str, Any]:
     sizes = {
-        "tp": "tp_size", "pp": "pp_size", "gpus": "world_size", "max_num_seqs": "max_batch_size",
-        "max_num_batched_tokens": "max_num_tokens", "max_model_len": "max_sequence_length",
-    }  # fmt: skip
+        "tp": "tp_size",
+        "pp": "pp_size",
+        "gpus": "world_size",
+        "max_num_seqs": "max_batch_size",
+        "max_num_batched_tokens": "max_num_tokens",
+        "max_model_len": "max_sequence_length",
+    }
     found: dict[str, Any] = {field: whole(row.get(name)) for field, name in sizes.items()}
     found["ep"] = whole(row.get("ep_size"))  # "null" where the engine chose
     quantization = str(row.get("quantization") or "")

@@ -77,9 +77,13 @@ def _latency(where: str, row: Mapping[str, Any], arguments: Mapping[str, Any]) -
     if whole(arguments.get("n")) not in (None, 1) or arguments.get("use_beam_search"):
         raise UnusableRun("several sequences a prompt, which the catalog's runs do not record")
     stated = {
-        "regime": "static", "engine": "vllm", "e2e_ms": 1e3 * statistics.median(seconds), "repeats": len(seconds),
-        **_named(arguments, batch_size="batch", input_len="input_len", output_len="output_len"), **_arguments(arguments),
-    }  # fmt: skip
+        "regime": "static",
+        "engine": "vllm",
+        "e2e_ms": 1e3 * statistics.median(seconds),
+        "repeats": len(seconds),
+        **_named(arguments, batch_size="batch", input_len="input_len", output_len="output_len"),
+        **_arguments(arguments),
+    }
     if len(seconds) > 1:
         stated["spread"] = statistics.stdev(seconds) / statistics.fmean(seconds)
     return ParsedRun(where=where, tool="vllm bench latency", identity=tuple(seconds), stated=stated)
@@ -101,13 +105,21 @@ def _throughput(where: str, row: Mapping[str, Any], arguments: Mapping[str, Any]
             random["input_len"] += prefix
         lengths = {**random, **lengths}
     stated = {
-        "regime": "static", "engine": "vllm", "concurrency": requests, "e2e_ms": 1e3 * seconds,
-        "total_len": tokens / requests, **lengths, **_arguments(arguments),
-    }  # fmt: skip
+        "regime": "static",
+        "engine": "vllm",
+        "concurrency": requests,
+        "e2e_ms": 1e3 * seconds,
+        "total_len": tokens / requests,
+        **lengths,
+        **_arguments(arguments),
+    }
     return ParsedRun(
-        where=where, tool="vllm bench throughput", identity=(seconds, requests, tokens), stated=stated,
+        where=where,
+        tool="vllm bench throughput",
+        identity=(seconds, requests, tokens),
+        stated=stated,
         seen={"requests": requests},
-    )  # fmt: skip
+    )
 
 
 def _arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -143,9 +143,16 @@ def _request(values: NumberReader, gaps: Any) -> Request:
     ttft = 1e3 * values.number("ttft")
     p50, p95, most = np.percentile(times, (50, 95, 100)).tolist() if len(times) else (None,) * 3
     return Request(
-        run_id="", arrival_s=0.0, input_len=int(values.number("input_len")), output_len=int(values.number("output_len")),
-        ttft_ms=ttft, e2e_ms=ttft + float(times.sum()), itl_p50_ms=p50, itl_p95_ms=p95, itl_max_ms=most,
-    )  # fmt: skip
+        run_id="",
+        arrival_s=0.0,
+        input_len=int(values.number("input_len")),
+        output_len=int(values.number("output_len")),
+        ttft_ms=ttft,
+        e2e_ms=ttft + float(times.sum()),
+        itl_p50_ms=p50,
+        itl_p95_ms=p95,
+        itl_max_ms=most,
+    )
 
 
 def _spread(requests: list[Request]) -> float | None:

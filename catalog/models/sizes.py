@@ -1,6 +1,6 @@
-"""How many parameters a model has, part by part, from the shapes in its ``Model``.
+"""Parameters of a model, what it caches a token and keeps a sequence, counted from its parts.
 
-Every count is exact: biases, norms and embeddings included. Matrices follow the layer definitions in Hugging Face
+Projections with a parameter of their own are counted as they stand in the modelling code of Hugging Face
 ``transformers`` (``models/<model_type>/modeling_<model_type>.py``).
 """
 
@@ -8,92 +8,115 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from catalog.models.stack import stack
+from catalog.parts import Dense, Experts
+
 if TYPE_CHECKING:
     from catalog.schema import Model
 
 
 def parameters(model: Model) -> int:
-    """All parameters of the language model: layers, embeddings, output head, norms and biases.
+    """Count all parameters of the language model: layers, embeddings, output head, norms and biases.
 
-    Encoders for other kinds of input are not in it (``Model.encoder_parameters``).
+    Encoders for other kinds of input are not in it (``Model.encoder_parameters``), nor heads that predict several tokens
+    (``Model.mtp_parameters``).
     """
-    moe = model.moe_layers
-    dense = model.num_hidden_layers - moe
-    return (
-        model.num_hidden_layers * (attention_parameters(model) + norm_parameters(model))
-        + dense * mlp_parameters(model, model.intermediate_size)
-        + moe * (model.num_experts * expert_parameters(model) + router_parameters(model) + shared_parameters(model))
-        + embedding_parameters(model)
-        + head_parameters(model)
-        + model.final_norms * _norm(model)
-        + model.extra_parameters
+    hidden = model.hidden_size
+    layers = sum(
+        count
+        * (
+            layer.mixer_elements(hidden)
+            + layer.norm_elements(hidden)
+            + layer.dense_elements(hidden)
+            + layer.routed_elements(hidden)
+        )
+        for count, layer in stack(model).counts
     )
+    return round(layers + embedding_parameters(model) + head_parameters(model) + model.final_norms * _norm(model))
 
 
 def active_parameters(model: Model) -> int:
-    """Parameters that take part in one token's pass: all but the experts it is not routed to.
+    """Count the parameters that take part in one token's pass: all but the experts it is not routed to.
 
-    Both embedding tables count in full, as in most publishers' figures (Mixtral "12.9B", Qwen3-30B-A3B "3.3B").
+    Both embedding tables count in full, as in most publishers' figures (Mixtral "12.9B", Qwen3-30B-A3B "3.3B"), those that
+    every layer looks up (``Model.table_parameters``) do not.
     """
-    idle = model.num_experts - model.num_experts_per_tok if model.num_experts else 0
-    return parameters(model) - model.moe_layers * idle * expert_parameters(model)
+    idle = sum(count * layer.idle_elements(model.hidden_size) for count, layer in stack(model).counts)
+    return parameters(model) - idle - model.table_parameters
+
+
+def routed_parameters(model: Model) -> int:
+    """Count the parameters of all routed experts."""
+    return sum(count * layer.routed_elements(model.hidden_size) for count, layer in stack(model).counts)
 
 
 def attention_parameters(model: Model) -> int:
-    """Projections, their biases and query/key norms of one layer."""
-    hidden, heads = model.hidden_size, model.num_attention_heads
-    out = heads * model.value_dim * hidden
-    if model.attention == "mla":
-        # DeepSeek-V2, arXiv 2405.04434, eq. 9-19: queries and KV go through low-rank latents that have norms of their own
-        rank, kv_rank = model.q_lora_rank, model.kv_lora_rank
-        query = hidden * rank + rank + rank * heads * model.head_dim if rank else hidden * heads * model.head_dim
-        kv_down = hidden * (kv_rank + model.qk_rope_head_dim) + kv_rank
-        kv_up = kv_rank * heads * (model.qk_nope_head_dim + model.value_dim)
-        biases = (rank + kv_rank + model.qk_rope_head_dim) * model.qkv_bias + hidden * model.o_bias
-        return query + kv_down + kv_up + out + biases
-    width = heads * model.head_dim + model.num_key_value_heads * (model.head_dim + model.value_dim)
-    biases = width * model.qkv_bias + hidden * model.o_bias
-    return hidden * width + out + biases + 2 * model.head_dim * model.qk_norm
+    """Count the projections, biases and inner norms of the first layer's mixer."""
+    layer = stack(model).kinds[0]
+    return round(layer.mixer_elements(model.hidden_size) - layer.extra)
 
 
 def mlp_parameters(model: Model, width: int) -> int:
-    """A dense feed-forward block of ``width``."""
-    into = 2 if model.gated_mlp else 1
-    return (into + 1) * model.hidden_size * width + (into * width + model.hidden_size) * model.mlp_bias
+    """Count a dense feed-forward block of ``width``."""
+    part = Dense(width=width, gated=model.gated_mlp, bias=model.mlp_bias)
+    return sum(matrix.elements for matrix in part.matrices(model.hidden_size))
 
 
 def expert_parameters(model: Model) -> int:
-    """One routed expert."""
-    into = 2 if model.gated_mlp else 1
-    width = model.moe_intermediate_size
-    return (into + 1) * model.hidden_size * width + (into * width + model.hidden_size) * model.expert_bias
-
-
-def router_parameters(model: Model) -> int:
-    return model.num_experts * (model.hidden_size + model.expert_bias)
-
-
-def shared_parameters(model: Model) -> int:
-    """The experts of one layer that every token goes through, and their gate."""
-    return mlp_parameters(model, model.shared_expert_intermediate_size) * bool(
-        model.shared_expert_intermediate_size
-    ) + (model.hidden_size * model.shared_expert_gate)
+    """Count one routed expert."""
+    experts = experts_of(model)
+    return experts.expert_elements(model.hidden_size) if experts else 0
 
 
 def norm_parameters(model: Model) -> int:
-    """The norms of one layer, without those on queries and keys."""
-    return model.norms_per_layer * _norm(model)
+    """Count the norms of the first layer, without those inside of its mixer."""
+    return stack(model).kinds[0].norm_elements(model.hidden_size)
+
+
+def experts_of(model: Model) -> Experts | None:
+    """Return the experts of the first layer that has some."""
+    found = (layer.feed_forward for layer in stack(model).kinds if isinstance(layer.feed_forward, Experts))
+    return next(found, None)
 
 
 def embedding_parameters(model: Model) -> int:
-    """Token and learned position embeddings."""
-    return (model.vocab_size + model.learned_positions) * model.hidden_size
+    """Count token and learned position embeddings, and those that layers look up for themselves."""
+    return (model.vocab_size + model.learned_positions) * model.hidden_size + model.table_parameters
 
 
 def head_parameters(model: Model) -> int:
-    """The output head; a tied one shares the embedding's matrix and adds none."""
+    """Count the output head; a tied one shares the embedding's matrix and adds none."""
     matrix = 0 if model.tie_word_embeddings else model.vocab_size * model.hidden_size
     return matrix + model.vocab_size * model.head_bias
+
+
+def kv_numbers_per_token(model: Model, *, windowed: bool | None = None) -> float:
+    """Count the numbers that one token adds to the KV cache of all layers, over all GPUs.
+
+    ``windowed``: of layers with a sliding window alone, or of those without; None: of both.
+    """
+    return sum(
+        count * part.cached[0]
+        for count, layer in stack(model).counts
+        for part in layer.mixers
+        if windowed is None or bool(part.window) == windowed
+    )
+
+
+def kv_bytes_per_token(model: Model, bytes_per_number: float = 2.0, *, windowed: bool | None = None) -> float:
+    """Count the bytes that one token adds to the cache of all layers, that of sparse attention's index included."""
+    index = sum(
+        count * part.index_bytes
+        for count, layer in stack(model).counts
+        for part in layer.mixers
+        if windowed is None or bool(part.window) == windowed
+    )
+    return kv_numbers_per_token(model, windowed=windowed) * bytes_per_number + index
+
+
+def state_bytes_per_sequence(model: Model) -> int:
+    """Count the bytes that linear attention and state-space layers keep for one sequence."""
+    return sum(count * part.state_bytes for count, layer in stack(model).counts for part in layer.mixers)
 
 
 def _norm(model: Model) -> int:

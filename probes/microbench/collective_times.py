@@ -83,11 +83,7 @@ def measure_collectives(
     crew = Crew([team], [missing] if missing else [], told=CollectiveCase.row, done=done, failed=failed)
     trouble = crew.run(seconds=seconds, task_s=case_s)
     return TimingSummary(
-        there=len(cases) - len(missing),
-        measured=store.measured,
-        failed=store.failed,
-        left=crew.left(),
-        trouble=trouble,
+        there=len(cases) - len(missing), measured=store.measured, failed=store.failed, left=crew.left(), trouble=trouble
     )
 
 

@@ -182,12 +182,20 @@ def _products(model: Model, held: Sequence[Matrix]) -> Iterator[Turn]:
             continue
         if matrix.name == "expert_gate_up":
             for turn, m in enumerate(EXPERT_TOKENS):
-                yield turn, (
-                    Shape(
-                        op="experts", m=m, n=matrix.n // 2, k=matrix.k, experts=model.num_experts,
-                        top=model.num_experts_per_tok, dtype=model.dtype,
+                yield (
+                    turn,
+                    (
+                        Shape(
+                            op="experts",
+                            m=m,
+                            n=matrix.n // 2,
+                            k=matrix.k,
+                            experts=model.num_experts,
+                            top=model.num_experts_per_tok,
+                            dtype=model.dtype,
+                        ),
                     ),
-                )  # fmt: skip
+                )
             continue
         for turn, m in enumerate(TOKENS):
             if matrix.name != "head" or m <= HEAD_TOKENS:

@@ -101,10 +101,7 @@ def record(call: Call, calls: int) -> torch.cuda.CUDAGraph:
     graph = torch.cuda.CUDAGraph()
     # the outer one: a recording that fails leaves its own stream behind as the current one; the mode: other threads
     # (NCCL's watchdog) may use CUDA meanwhile
-    with (
-        torch.cuda.stream(torch.cuda.current_stream()),
-        torch.cuda.graph(graph, capture_error_mode="thread_local"),
-    ):
+    with torch.cuda.stream(torch.cuda.current_stream()), torch.cuda.graph(graph, capture_error_mode="thread_local"):
         _all(call, calls)
     return graph
 

@@ -126,10 +126,7 @@ class TorchEngine:
         self.kv_capacity_tokens = self._capacity()
         self._pipeline = Pipeline(
             self._transformer,
-            self._together(
-                lambda: self._memory(self.kv_capacity_tokens),
-                f"KV for {self.kv_capacity_tokens} tokens",
-            ),
+            self._together(lambda: self._memory(self.kv_capacity_tokens), f"KV for {self.kv_capacity_tokens} tokens"),
             positions=self.positions,
             prefill_tokens=self._prefill_tokens,
             graphs=deployment.has_graphs,

@@ -108,11 +108,7 @@ def _record_threshold(
         store(
             order,
             failure(
-                *of(found.smallest),
-                error,
-                engine=engine.name,
-                version=engine.version,
-                fingerprint=engine.fingerprint,
+                *of(found.smallest), error, engine=engine.name, version=engine.version, fingerprint=engine.fingerprint
             ),
         )
     if found.largest and runs(found.largest):  # the last one tried may have been another

@@ -111,9 +111,13 @@ def _run(load: BenchmarkJob, out: Path, rank: int, device: str, claim: FileLock 
     )
     try:
         run_load(
-            order, rank, device, meeting="env://", local_rank=int(os.environ["LOCAL_RANK"]),
+            order,
+            rank,
+            device,
+            meeting="env://",
+            local_rank=int(os.environ["LOCAL_RANK"]),
             meter=Meter(order.gpus if device == "cuda" and rank == 0 else ()),
-        )  # fmt: skip
+        )
         if load.deployment.num_gpus > 1:
             import torch  # plans are read without it
 

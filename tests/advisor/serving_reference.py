@@ -106,18 +106,29 @@ class Engine:
         if step["left"] == self.budget:
             return False
         took = self.time(
-            tokens=self.budget - step["left"], sequences=len(step["jobs"]), decodes=step["decodes"],
-            context=step["context"], pairs=step["pairs"],
-        )  # fmt: skip
+            tokens=self.budget - step["left"],
+            sequences=len(step["jobs"]),
+            decodes=step["decodes"],
+            context=step["context"],
+            pairs=step["pairs"],
+        )
         at = now
         for stage, share in enumerate(self.shares):
             at = max(at, self.stage_free[stage]) + took * share
             self.stage_free[stage] = at
         self.flight.append((at, step["jobs"]))
-        self.steps.append((
-            now, at, step["prefill"], step["decodes"], len(step["jobs"]), len(self.running), len(self.waiting),
-            self.pool - self.free,
-        ))  # fmt: skip
+        self.steps.append(
+            (
+                now,
+                at,
+                step["prefill"],
+                step["decodes"],
+                len(step["jobs"]),
+                len(self.running),
+                len(self.waiting),
+                self.pool - self.free,
+            )
+        )
         return True
 
     def work(self, now):

@@ -4,11 +4,11 @@ import time
 from dataclasses import replace
 
 import pytest
-from advisor.render.figures.capacity import closeness, tornado
 
 import advisor
 from advisor.capacity.fleet_options import Change
 from advisor.render.answers.capacity import option_columns, sentence
+from advisor.render.figures.capacity import closeness, tornado
 from app.capacity_inputs import EXAMPLES, read_trace
 
 SMALL = {

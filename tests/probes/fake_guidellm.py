@@ -33,9 +33,13 @@ def settings(words):
 def request(url, model, data):
     """Seconds when it was sent, and when its first and last token came; prompt and output tokens as the server counts."""
     body = {
-        "model": model, "prompt": "word " * int(data["prompt_tokens"]), "max_tokens": int(data["output_tokens"]),
-        "ignore_eos": True, "stream": True, "stream_options": {"include_usage": True},
-    }  # fmt: skip
+        "model": model,
+        "prompt": "word " * int(data["prompt_tokens"]),
+        "max_tokens": int(data["output_tokens"]),
+        "ignore_eos": True,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
     sent, times, usage = time.perf_counter(), [], {}
     asked = urllib.request.Request(f"{url}/v1/completions", json.dumps(body).encode())
     with urllib.request.urlopen(asked, timeout=30) as answer:

@@ -49,12 +49,20 @@ class Adapter:
 
     def start(self, argv, **environment):
         return subprocess.Popen(
-            argv, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            argv,
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
             env={
-                **os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", MARK: str(self.folder), **self.environment,
+                **os.environ,
+                "PYTHONPATH": str(ROOT),
+                "OMP_NUM_THREADS": "1",
+                MARK: str(self.folder),
+                **self.environment,
                 **environment,
             },
-        )  # fmt: skip
+        )
 
     def run(self, argv, **environment):
         process = self.start(argv, **environment)
@@ -110,13 +118,16 @@ def torch(folder):
     (folder / "broken" / "model.safetensors").write_text("no weights")
     deployment = {"engine": "torch", "compiled": False, "max_num_seqs": 4}
     return sweeping(
-        folder, "probes.torch_engine.static",
+        folder,
+        "probes.torch_engine.static",
         {"deployment": deployment, "agreement": False, "shapes": [[batch, 16, 64] for batch in (1, 2, 3, 4)]},
         {"model": str(folder / "tiny")},
         bad={"deployment": {"kv_dtype": "fp8"}},
         faulty=[{"model": str(folder / name), "shapes": [[1, 8, 4]]} for name in ("broken", "tiny")],
-        options=["--device", "cpu"], runs=4, fingerprint=("torch",),
-    )  # fmt: skip
+        options=["--device", "cpu"],
+        runs=4,
+        fingerprint=("torch",),
+    )
 
 
 def vllm_path(folder, version="0.24.0"):
@@ -130,27 +141,45 @@ def vllm_path(folder, version="0.24.0"):
 
 def vllm(folder):
     return sweeping(
-        folder, "probes.vllm_engine.static", {"shapes": [[batch, 128, 128] for batch in (1, 2, 4, 8)]}, {"model": LLAMA},
+        folder,
+        "probes.vllm_engine.static",
+        {"shapes": [[batch, 128, 128] for batch in (1, 2, 4, 8)]},
+        {"model": LLAMA},
         bad={"deployment": {"offload": 0.5}},
-        faulty=[{"model": LLAMA, "label": name, "deployment": {"max_num_seqs": seqs}, "shapes": [[4, 64, 8]]}
-                for name, seqs in (("crashes", 100), ("fine", 200))],
+        faulty=[
+            {"model": LLAMA, "label": name, "deployment": {"max_num_seqs": seqs}, "shapes": [[4, 64, 8]]}
+            for name, seqs in (("crashes", 100), ("fine", 200))
+        ],
         fault={"FAKE_VLLM": json.dumps({"crash": 4, "only": 100})},
-        environment={"PYTHONPATH": vllm_path(folder)}, runs=4, fingerprint=("vllm", "torch", "cuda", "startup_s"),
-    )  # fmt: skip
+        environment={"PYTHONPATH": vllm_path(folder)},
+        runs=4,
+        fingerprint=("vllm", "torch", "cuda", "startup_s"),
+    )
 
 
 def vllm_serving(folder):
     lengths = {"input_len": 32, "output_len": 8, "seconds": 0.6}
-    offers = [{**lengths, "concurrency": 4}, {**lengths, "concurrency": 2}, {**lengths, "share": 0.5},
-              {**lengths, "requests": [[0.0, 30, 6], [0.1, 40, 9], [0.3, 50, 12]]}]  # fmt: skip
+    offers = [
+        {**lengths, "concurrency": 4},
+        {**lengths, "concurrency": 2},
+        {**lengths, "share": 0.5},
+        {**lengths, "requests": [[0.0, 30, 6], [0.1, 40, 9], [0.3, 50, 12]]},
+    ]
     return sweeping(
-        folder, "probes.vllm_engine.serving", {"offers": offers}, {"model": LLAMA},
+        folder,
+        "probes.vllm_engine.serving",
+        {"offers": offers},
+        {"model": LLAMA},
         bad={"offers": [{"input_len": 8, "output_len": 8, "seconds": 1}]},
-        faulty=[{"model": LLAMA, "label": name, "deployment": {"max_num_seqs": seqs}, "offers": offers[:1]}
-                for name, seqs in (("crashes", 100), ("fine", 200))],
+        faulty=[
+            {"model": LLAMA, "label": name, "deployment": {"max_num_seqs": seqs}, "offers": offers[:1]}
+            for name, seqs in (("crashes", 100), ("fine", 200))
+        ],
         fault={"FAKE_VLLM": json.dumps({"crash": 4, "only": 100})},
-        environment={"PYTHONPATH": vllm_path(folder)}, runs=4, fingerprint=("vllm", "torch", "cuda", "startup_s"),
-    )  # fmt: skip
+        environment={"PYTHONPATH": vllm_path(folder)},
+        runs=4,
+        fingerprint=("vllm", "torch", "cuda", "startup_s"),
+    )
 
 
 def endpoint(folder, url):
@@ -159,19 +188,46 @@ def endpoint(folder, url):
 
     def argv(url, batches):
         return [
-            sys.executable, "-m", "advisor", "probe", "--endpoint", url, "--model", LLAMA, "--gpus", "1xH100",
-            "--engine", "vllm", "--batch", batches, "--input-len", "32", "--output-len", "16", "--budget", "10m",
-            "--out", str(folder / "out"), "--format", "json",
-        ]  # fmt: skip
+            sys.executable,
+            "-m",
+            "advisor",
+            "probe",
+            "--endpoint",
+            url,
+            "--model",
+            LLAMA,
+            "--gpus",
+            "1xH100",
+            "--engine",
+            "vllm",
+            "--batch",
+            batches,
+            "--input-len",
+            "32",
+            "--output-len",
+            "16",
+            "--budget",
+            "10m",
+            "--out",
+            str(folder / "out"),
+            "--format",
+            "json",
+        ]
 
     return Adapter(
-        folder=folder, argv=argv(url, "1,2,4"), runs=5, bad=argv("ftp://here", "1"), faulty=argv(url, "1,2"),
-        fault={"FAKE_GUIDELLM": "kind=concurrent,streams=1"}, exit_code=1,
+        folder=folder,
+        argv=argv(url, "1,2,4"),
+        runs=5,
+        bad=argv("ftp://here", "1"),
+        faulty=argv(url, "1,2"),
+        fault={"FAKE_GUIDELLM": "kind=concurrent,streams=1"},
+        exit_code=1,
         environment={
-            "PATH": os.pathsep.join((str(folder / "bin"), os.environ["PATH"])), "ADVISOR_HOME": str(folder / "home"),
+            "PATH": os.pathsep.join((str(folder / "bin"), os.environ["PATH"])),
+            "ADVISOR_HOME": str(folder / "home"),
         },
         fingerprint=("guidellm",),
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture(params=["torch", "vllm", "vllm under traffic", "a server"])

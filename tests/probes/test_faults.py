@@ -67,9 +67,13 @@ def begun(plan, gpus, limit=None):
     command = [sys.executable, "-m", "probes.torch_engine.static", str(plan), str(plan.parent / "out"), "--gpus", gpus]
     return subprocess.Popen(
         [*command, "--device", "cpu"],
-        cwd=plan.parent, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        cwd=plan.parent,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
         preexec_fn=partial(limited, *limit) if limit else None,  # noqa: PLW1509  there are no threads here
-    )  # fmt: skip
+    )
 
 
 def limited(kind, value):
@@ -195,9 +199,19 @@ def test_on_a_full_disk_loads_fail_and_what_was_there_stays_and_later_it_goes_on
     )
     store, log = "cpu-tiny-tp1pp1dp1-store", "cpu-tiny-tp1pp1dp1-log"
     earlier = Measurement(
-        run_id="earlier", role="fit", source="x" * 40_000, gpu="CPU", gpus=1, engine="torch", model="tiny", dtype="float32",
-        batch=1, input_len=8, output_len=9, e2e_ms=1.0,
-    )  # fmt: skip
+        run_id="earlier",
+        role="fit",
+        source="x" * 40_000,
+        gpu="CPU",
+        gpus=1,
+        engine="torch",
+        model="tiny",
+        dtype="float32",
+        batch=1,
+        input_len=8,
+        output_len=9,
+        e2e_ms=1.0,
+    )
     append_runs(out / "runs.jsonl", [earlier])
     before = (out / "runs.jsonl").read_bytes()
     room = len(before) + 2000  # for a row or two, and logs
@@ -260,8 +274,13 @@ def test_without_room_for_what_became_of_a_load_a_sweep_says_so_and_leaves_nothi
     names = [str(tmp_path / name) for name in ("sweep.py", "worker.py", "plan.json", "out")]
     start = partial(
         subprocess.run,
-        [sys.executable, *names, "--gpus", "0,1"], env=ENVIRONMENT, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+        [sys.executable, *names, "--gpus", "0,1"],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     ended = start(preexec_fn=partial(limited, resource.RLIMIT_FSIZE, len(before) + 10))
     (line,) = ended.stderr.splitlines()
     assert (ended.returncode, line.rpartition(": ")[0]) == (2, f"cannot write {out / 'loads.jsonl'}")

@@ -26,8 +26,19 @@ LENGTHS = ["--batch", "1,2", "--input-len", "8", "--output-len", "9", "--dtype",
 
 def command(model, *rest):
     return [
-        sys.executable, "-m", "advisor", "probe", "--model", model, "--gpus", "2", "--device", "cpu", *LENGTHS, *rest,
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "advisor",
+        "probe",
+        "--model",
+        model,
+        "--gpus",
+        "2",
+        "--device",
+        "cpu",
+        *LENGTHS,
+        *rest,
+    ]
 
 
 def start(model, *rest, **options):
@@ -86,15 +97,26 @@ def test_from_a_model_to_answers_that_stand_on_its_runs(model, home):
     # and answers stand on it
     one = next(run for run in runs if (run.tp, run.pp, run.batch) == (1, 1, 2))
     estimate = advisor.estimate(
-        model, "2xCPU", batch=2, input_len=8, output_len=9, engine="torch", dtype="float32", compiled=False,
+        model,
+        "2xCPU",
+        batch=2,
+        input_len=8,
+        output_len=9,
+        engine="torch",
+        dtype="float32",
+        compiled=False,
         max_model_len=64,
-    )  # fmt: skip
+    )
     assert estimate.provenance == "measured"
     assert estimate.tpot_ms == one.tpot_ms
     best = advisor.recommend(
-        model, "2xCPU", workload=advisor.Workload(input_len=8, output_len=9), engine="torch", dtypes=["float32"],
+        model,
+        "2xCPU",
+        workload=advisor.Workload(input_len=8, output_len=9),
+        engine="torch",
+        dtypes=["float32"],
         max_batch=4,
-    ).best  # fmt: skip
+    ).best
     assert best is not None
     assert best.provenance == "calibrated"
 
@@ -109,8 +131,11 @@ def test_a_report_is_written_of_what_was_measured(model, tmp_path):
     assert list((out / "report").glob("*.png"))
     again = subprocess.run(
         [sys.executable, "-m", "advisor", "probe", "--report", "--out", str(out), "--format", "json"],
-        capture_output=True, text=True, timeout=120, check=True,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
     body = json.loads(again.stdout)
     assert len(body["runs"]) == 2
     assert all(Path(page).exists() for page in body["report"])

@@ -65,8 +65,10 @@ def started(tmp_path):
     names = ("program.py", "plan.json", "out", "worker.py")
     return subprocess.Popen(
         [sys.executable, *(str(tmp_path / name) for name in names)],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 def seen(tmp_path):
@@ -145,9 +147,14 @@ def test_what_would_not_end_in_time_is_left_out_and_what_overruns_is_ended(tmp_p
     expected = {"llama-2-7b-tp1pp1dp1-n0": 100.0}
     began = time.monotonic()
     sweep = Sweep(
-        plan, tmp_path / "out", [0], worker=worker, seconds=3.0, say=told.append,
+        plan,
+        tmp_path / "out",
+        [0],
+        worker=worker,
+        seconds=3.0,
+        say=told.append,
         expected=lambda load: expected.get(load.name, 0.5),
-    )  # fmt: skip
+    )
     sweep.run()
     assert time.monotonic() - began < 5
     assert told[0] == "llama-2-7b-tp1pp1dp1-n0 left out: about 100 s are needed and 3 s left"

@@ -20,10 +20,33 @@ pytestmark = pytest.mark.process
 @pytest.fixture
 def command(model, tmp_path):
     return [
-        sys.executable, "-m", "advisor", "tune", "--model", model, "--gpus", "2", "--device", "cpu",
-        "--input-len", "8", "--output-len", "9", "--dtype", "float32", "--max-num-seqs", "4", "--budget", "150s",
-        "--storage", str(tmp_path / "tune.journal"), "--study-name", "tiny", "--format", "json",
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "advisor",
+        "tune",
+        "--model",
+        model,
+        "--gpus",
+        "2",
+        "--device",
+        "cpu",
+        "--input-len",
+        "8",
+        "--output-len",
+        "9",
+        "--dtype",
+        "float32",
+        "--max-num-seqs",
+        "4",
+        "--budget",
+        "150s",
+        "--storage",
+        str(tmp_path / "tune.journal"),
+        "--study-name",
+        "tiny",
+        "--format",
+        "json",
+    ]
 
 
 def test_it_goes_on_after_a_kill_until_it_is_certain(command, home):

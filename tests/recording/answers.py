@@ -45,8 +45,9 @@ def command(line: str) -> dict[str, Any]:
     with (
         mock.patch.object(sys, "argv", ["advisor", *line.split()]),
         mock.patch.dict(os.environ, {"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"}),
-        contextlib.redirect_stdout(out), contextlib.redirect_stderr(err),
-    ):  # fmt: skip
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
         try:
             main()
         except SystemExit as end:

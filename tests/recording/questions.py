@@ -11,10 +11,31 @@ from pathlib import Path
 
 FILES = Path(__file__).parents[1] / "catalog" / "benchmarks"
 MODELS = (
-    "llama-2-7b", "llama-13b", "llama-3.1-8b", "llama-3.1-70b", "qwen2.5-0.5b", "qwen3-32b", "mixtral-8x7b", "qwen3-30b-a3b",
-    "deepseek-v2-lite", "deepseek-v3", "gemma-3-27b-it", "gemma-2-9b", "gpt-oss-20b", "gpt-oss-120b", "opt-13b", "falcon-40b",
-    "bloom", "phi-4", "llama-4-scout-17b-16e-instruct", "mistral-7b-v0.1", "gpt-neox-20b", "minimax-m2.5", "glm-5", "kimi-k2-instruct",
-)  # fmt: skip
+    "llama-2-7b",
+    "llama-13b",
+    "llama-3.1-8b",
+    "llama-3.1-70b",
+    "qwen2.5-0.5b",
+    "qwen3-32b",
+    "mixtral-8x7b",
+    "qwen3-30b-a3b",
+    "deepseek-v2-lite",
+    "deepseek-v3",
+    "gemma-3-27b-it",
+    "gemma-2-9b",
+    "gpt-oss-20b",
+    "gpt-oss-120b",
+    "opt-13b",
+    "falcon-40b",
+    "bloom",
+    "phi-4",
+    "llama-4-scout-17b-16e-instruct",
+    "mistral-7b-v0.1",
+    "gpt-neox-20b",
+    "minimax-m2.5",
+    "glm-5",
+    "kimi-k2-instruct",
+)
 GPUS = (
     "1xH200",
     "2xH100",
@@ -90,15 +111,22 @@ def _recommendations() -> list[str]:
         for objective in ("throughput", "throughput_per_gpu", "latency", "ttft", "tpot")
     ]
     rows += [
-        "--model llama-3.1-70b --gpus 8xH100 --tpot 30", "--model llama-3.1-70b --gpus 8xH100 --ttft 500 --tpot 50",
-        "--model llama-3.1-70b --gpus 8xH100 --e2e 5000 --objective cost --price 2", "--model llama-3.1-70b --gpus 1xH100",
-        "--model llama-13b --gpus 2xA100 --tpot 2 --concurrency 1", "--model llama-13b --gpus 2xA100 --concurrency 64",
-        "--model llama-3.3-70b --gpus 4xL40S --dtype fp8", "--model llama-3.1-8b --gpus 2xH200 --dtype fp8 --kv-dtype fp8",
-        "--model mixtral-8x7b --gpus 4xH200 --max-num-seqs 64", "--model llama-13b --gpus 2xH200 --max-num-batched-tokens 2048",
-        "--model llama-13b --gpus 2xH200 --input-len 4000 --output-len 90", "--model llama-2-7b --gpus 1xT4 --max-model-len 1500",
-        "--model qwen3-30b-a3b --gpus 8xB200 --top 3", "--model deepseek-v3 --gpus 8xH200 --max-num-seqs 128",
+        "--model llama-3.1-70b --gpus 8xH100 --tpot 30",
+        "--model llama-3.1-70b --gpus 8xH100 --ttft 500 --tpot 50",
+        "--model llama-3.1-70b --gpus 8xH100 --e2e 5000 --objective cost --price 2",
+        "--model llama-3.1-70b --gpus 1xH100",
+        "--model llama-13b --gpus 2xA100 --tpot 2 --concurrency 1",
+        "--model llama-13b --gpus 2xA100 --concurrency 64",
+        "--model llama-3.3-70b --gpus 4xL40S --dtype fp8",
+        "--model llama-3.1-8b --gpus 2xH200 --dtype fp8 --kv-dtype fp8",
+        "--model mixtral-8x7b --gpus 4xH200 --max-num-seqs 64",
+        "--model llama-13b --gpus 2xH200 --max-num-batched-tokens 2048",
+        "--model llama-13b --gpus 2xH200 --input-len 4000 --output-len 90",
+        "--model llama-2-7b --gpus 1xT4 --max-model-len 1500",
+        "--model qwen3-30b-a3b --gpus 8xB200 --top 3",
+        "--model deepseek-v3 --gpus 8xH200 --max-num-seqs 128",
         "--model llama-13b --gpus 4xA100 --trials 40",
-    ]  # fmt: skip
+    ]
     return [f"recommend {row}" for row in rows]
 
 
@@ -106,16 +134,26 @@ def _simulations() -> list[str]:
     rows = [
         f"--model {model} --gpus {gpus} --rate {rate} --duration 20 --draws {draws}"
         for model, gpus, rate, draws in (
-            ("llama-2-7b", "1xH200", 5, 2), ("llama-3.1-8b", "1xH100", 12, 2), ("llama-13b", "1xA100", 2, 4),
-            ("llama-3.1-70b", "4xH100 --tp 4", 3, 2), ("mixtral-8x7b", "2xH200 --tp 2", 8, 2), ("qwen3-30b-a3b", "1xH200", 10, 2),
-            ("llama-3.1-8b", "2xH200 --dp 2 --router least_loaded", 20, 2), ("llama-3.1-8b", "2xH200 --pp 2", 6, 2),
-            ("llama-3.1-8b", "1xH100 --engine tensorrt-llm", 8, 2), ("llama-3.1-8b", "1xH100 --engine sglang", 8, 2),
-            ("llama-3.1-8b", "1xH100 --kv-dtype fp8", 8, 2), ("llama-3.1-8b", "1xH100 --spread 0.5 --burstiness 0.5", 8, 2),
-            ("llama-3.1-8b", "1xH100 --prefix-hit-rate 0.5", 8, 2), ("llama-3.1-8b", "1xL4", 3, 2),
-            ("llama-3.1-8b", "1xH100 --ttft 500 --tpot 30", 8, 2), ("llama-3.1-8b", "1xH100 --seed 7", 8, 2),
-            ("llama-3.1-8b", "1xH100 --ttft 300 --percentile 99", 8, 2), ("llama-3.1-8b", "1xH100 --input-len 3000 --output-len 30", 5, 2),
+            ("llama-2-7b", "1xH200", 5, 2),
+            ("llama-3.1-8b", "1xH100", 12, 2),
+            ("llama-13b", "1xA100", 2, 4),
+            ("llama-3.1-70b", "4xH100 --tp 4", 3, 2),
+            ("mixtral-8x7b", "2xH200 --tp 2", 8, 2),
+            ("qwen3-30b-a3b", "1xH200", 10, 2),
+            ("llama-3.1-8b", "2xH200 --dp 2 --router least_loaded", 20, 2),
+            ("llama-3.1-8b", "2xH200 --pp 2", 6, 2),
+            ("llama-3.1-8b", "1xH100 --engine tensorrt-llm", 8, 2),
+            ("llama-3.1-8b", "1xH100 --engine sglang", 8, 2),
+            ("llama-3.1-8b", "1xH100 --kv-dtype fp8", 8, 2),
+            ("llama-3.1-8b", "1xH100 --spread 0.5 --burstiness 0.5", 8, 2),
+            ("llama-3.1-8b", "1xH100 --prefix-hit-rate 0.5", 8, 2),
+            ("llama-3.1-8b", "1xL4", 3, 2),
+            ("llama-3.1-8b", "1xH100 --ttft 500 --tpot 30", 8, 2),
+            ("llama-3.1-8b", "1xH100 --seed 7", 8, 2),
+            ("llama-3.1-8b", "1xH100 --ttft 300 --percentile 99", 8, 2),
+            ("llama-3.1-8b", "1xH100 --input-len 3000 --output-len 30", 5, 2),
         )
-    ]  # fmt: skip
+    ]
     rows += [
         f"--model llama-13b --gpus 2xH200 --tp 2 --concurrency {count} --draws 2 --duration 20" for count in (1, 16, 64)
     ]
@@ -139,17 +177,23 @@ def _others() -> list[str]:
     exports = [
         f"export --model {model} --gpus {gpus} {layout}{form and f' --format {form}'}"
         for (model, gpus, layout), form in itertools.product(
-            (("llama-13b", "2xA100", "--tp 2"), ("llama-3.1-70b", "8xH100", "--tp 4 --dp 2"), ("llama-3.1-8b", "1xRTX4090", "--engine sglang")),
+            (
+                ("llama-13b", "2xA100", "--tp 2"),
+                ("llama-3.1-70b", "8xH100", "--tp 4 --dp 2"),
+                ("llama-3.1-8b", "1xRTX4090", "--engine sglang"),
+            ),
             ("", "compose", "kubernetes"),
         )
-    ]  # fmt: skip
+    ]
     dry = [
         f"probe --model {model} --gpus {gpus} --budget {budget} --dry-run {rest}"
         for model, gpus, budget, rest in (
-            ("llama-2-7b", "2xH200", "10m", ""), ("llama-13b", "4xA100", "30m", ""), ("llama-3.1-8b", "2xH200", "20m", "--engine torch"),
+            ("llama-2-7b", "2xH200", "10m", ""),
+            ("llama-13b", "4xA100", "30m", ""),
+            ("llama-3.1-8b", "2xH200", "20m", "--engine torch"),
             ("llama-3.1-8b", "1xH200", "30m", "--serving"),
         )
-    ]  # fmt: skip
+    ]
     dry += [
         f"tune --model {model} --gpus {gpus} --dry-run"
         for model, gpus in (("llama-2-7b", "2xH200"), ("llama-13b", "4xA100"), ("mixtral-8x7b", "4xH200"))
@@ -161,31 +205,47 @@ def _others() -> list[str]:
 
 def _errors() -> list[str]:
     return [
-        "estimate --model llama-13b --gpus 2xA100 --tp 3 --batch 1", "estimate --model lama-13b --gpus 2xA100 --batch 1",
-        "estimate --model llama-13b --gpus 2xA1000 --batch 1", "estimate --model llama-13b --gpus 2xA100 --batch 0",
-        "estimate --model llama-13b --gpus 2xA100 --batch 1 --input-len 100000", "recommend --model llama-13b",
-        "recommend --model llama-13b --gpus 2xA100 --dtype fp9", "recommend --model llama-13b --gpus 2xA100 --objective speed",
-        "recommend --model llama-13b --gpus 2xA100 --rate 3", "simulate --model llama-13b --gpus 2xA100",
-        "simulate --model llama-13b --gpus 2xA100 --rate 3 --concurrency 4", "plan --model llama-13b --gpus A100 --rate 3",
-        "export --model llama-13b --gpus 2xA100 --format helm", "catalog gpus H1000", "validate --published nowhere",
-        "import nowhere.json", "fit nowhere.csv", "recomend --model llama-13b",
-    ]  # fmt: skip
+        "estimate --model llama-13b --gpus 2xA100 --tp 3 --batch 1",
+        "estimate --model lama-13b --gpus 2xA100 --batch 1",
+        "estimate --model llama-13b --gpus 2xA1000 --batch 1",
+        "estimate --model llama-13b --gpus 2xA100 --batch 0",
+        "estimate --model llama-13b --gpus 2xA100 --batch 1 --input-len 100000",
+        "recommend --model llama-13b",
+        "recommend --model llama-13b --gpus 2xA100 --dtype fp9",
+        "recommend --model llama-13b --gpus 2xA100 --objective speed",
+        "recommend --model llama-13b --gpus 2xA100 --rate 3",
+        "simulate --model llama-13b --gpus 2xA100",
+        "simulate --model llama-13b --gpus 2xA100 --rate 3 --concurrency 4",
+        "plan --model llama-13b --gpus A100 --rate 3",
+        "export --model llama-13b --gpus 2xA100 --format helm",
+        "catalog gpus H1000",
+        "validate --published nowhere",
+        "import nowhere.json",
+        "fit nowhere.csv",
+        "recomend --model llama-13b",
+    ]
 
 
 TEXTS: tuple[str, ...] = (
-    "recommend --model llama-13b --gpus 4xA100", "recommend --model llama-13b --gpus 4xA100 --format markdown",
-    "recommend --model llama-13b --gpus 4xA100 --format csv", "recommend --model llama-3.1-70b --gpus 1xH100",
+    "recommend --model llama-13b --gpus 4xA100",
+    "recommend --model llama-13b --gpus 4xA100 --format markdown",
+    "recommend --model llama-13b --gpus 4xA100 --format csv",
+    "recommend --model llama-3.1-70b --gpus 1xH100",
     "recommend --model llama-3.1-70b --gpus 8xH100 --tpot 50 --ttft 2000",
-    "estimate --model llama-13b --gpus 4xA100 --tp 4 --batch 32", "estimate --model llama-13b --gpus 4xA100 --tp 4 --batch 32 --format yaml",
+    "estimate --model llama-13b --gpus 4xA100 --tp 4 --batch 32",
+    "estimate --model llama-13b --gpus 4xA100 --tp 4 --batch 32 --format yaml",
     "estimate --model mixtral-8x7b --gpus 4xH200 --tp 4 --ep 4 --batch 32",
     "simulate --model llama-3.1-8b --gpus 1xH100 --rate 8 --duration 20 --draws 2 --ttft 500 --tpot 30",
     "simulate --model llama-3.1-8b --gpus 1xH100 --rate 8 --duration 20 --draws 2 --format csv",
     "plan --model llama-2-7b --gpus H100 --rate 10 --tpot 50 --price 2 --duration 15 --draws 2",
     "plan --model llama-2-7b --gpus H100 --rate 10 --tpot 50 --price 2 --duration 15 --draws 2 --format markdown",
-    "catalog engines", "catalog gpus H100", "catalog models mixtral-8x7b", "tune --model llama-2-7b --gpus 2xH200 --dry-run",
+    "catalog engines",
+    "catalog gpus H100",
+    "catalog models mixtral-8x7b",
+    "tune --model llama-2-7b --gpus 2xH200 --dry-run",
     "probe --model llama-2-7b --gpus 2xH200 --budget 10m --dry-run",
     *_errors(),
-)  # fmt: skip
+)
 """Answers as a person sees them, 100 columns wide."""
 
 NUMBERS: tuple[str, ...] = tuple(
@@ -205,7 +265,9 @@ IMPORTS: tuple[tuple[str, str], ...] = (
 """Benchmarks of other programs: what is taken over of them, and what an estimate says after it."""
 
 CURVES: tuple[tuple[str, str, dict[str, object]], ...] = (
-    ("llama-2-7b", "1xH200", {}), ("llama-13b", "4xA100", {"tp": 4, "regime": "static"}),
-    ("mixtral-8x7b", "4xH200", {"tp": 4, "ep": 4}), ("llama-3.1-8b", "2xH100", {"pp": 2, "kv_dtype": "fp8"}),
-)  # fmt: skip
+    ("llama-2-7b", "1xH200", {}),
+    ("llama-13b", "4xA100", {"tp": 4, "regime": "static"}),
+    ("mixtral-8x7b", "4xH200", {"tp": 4, "ep": 4}),
+    ("llama-3.1-8b", "2xH100", {"pp": 2, "kv_dtype": "fp8"}),
+)
 """``advisor.curve``, which no command calls."""

@@ -136,8 +136,13 @@ def test_a_recommendation_needs_no_extra(tmp_path):
     )
     done = subprocess.run(
         [sys.executable, "-I", "-c", code],
-        check=False, capture_output=True, text=True, cwd=tmp_path, env={"ADVISOR_HOME": str(tmp_path)}, timeout=120,
-    )  # fmt: skip
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={"ADVISOR_HOME": str(tmp_path)},
+        timeout=120,
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "True"
 

@@ -12,7 +12,6 @@ from advisor.render.lines import notes, sources_line
 from advisor.render.numbers import change, count, dollars, duration, limit, share, short, wh_per_mtok
 from advisor.render.tables import Column, Rows
 from advisor.render.vocabulary import (
-    LIMITED_METRICS,
     METRIC_NAMES,
     TRAFFIC,
     fleet_name,
@@ -22,6 +21,7 @@ from advisor.render.vocabulary import (
 )
 from catalog.engines import find_engine
 from catalog.models.sizes import parameters
+from catalog.schema import LATENCIES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -99,16 +99,14 @@ def _fleet(option: FleetOption) -> str:
 
 
 def _limits(slo: Slo) -> str:
-    limits = [
-        f"{METRIC_NAMES[name]} {limit(most)}" for name in LIMITED_METRICS if (most := getattr(slo, name)) is not None
-    ]
+    limits = [f"{METRIC_NAMES[name]} {limit(most)}" for name, most in slo.limits.items()]
     return f"{statistic_name(slo)} {' and '.join(limits)}"
 
 
 def _latencies(option: FleetOption, slo: Slo) -> str:
     latencies = [
         f"{METRIC_NAMES[name]} {duration(option.latencies[name], option.intervals.get(name))}"
-        for name in LIMITED_METRICS
+        for name in LATENCIES
         if getattr(slo, name) is not None
     ]
     return f"{statistic_name(slo)} {', '.join(latencies)}"

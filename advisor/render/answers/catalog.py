@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from advisor.render.numbers import count, short
 from advisor.render.tables import Column
 from catalog.models.find import active_parameters, parameters
+from catalog.models.sizes import kv_bytes_per_token, state_bytes_per_sequence
 from catalog.schema import BITS, SCALE_BITS
 from catalog.units import GIB
 
@@ -18,13 +19,6 @@ if TYPE_CHECKING:
     from catalog.schema import Gpu, Model, Price
 
 
-def kv_bytes_per_token(model: Model) -> int:
-    """Bytes that one token takes in a 16-bit KV cache of all layers on one GPU; windowed layers keep only their window."""
-    if model.attention == "mla":  # the compressed latent and the rotary key, once for all heads
-        return model.num_hidden_layers * (model.kv_lora_rank + model.qk_rope_head_dim) * 2
-    return model.num_hidden_layers * model.num_key_value_heads * (model.head_dim + model.value_dim) * 2
-
-
 def model_facts(model: Model) -> dict[str, Any]:
     """All that is known of a model: what follows from its shape first, then its fields; empty ones left out."""
     total = parameters(model)
@@ -32,10 +26,14 @@ def model_facts(model: Model) -> dict[str, Any]:
     if model.moe_layers:
         body["active_parameters"] = active_parameters(model)
     body["weights_gib"] = total * stored_bits(model) / 8.0 / GIB
-    body["kv_bytes_per_token"] = kv_bytes_per_token(model)
+    body["kv_bytes_per_token"] = round(kv_bytes_per_token(model))
+    if state := state_bytes_per_sequence(model):
+        body["state_bytes_per_sequence"] = state
     # MoE fields mean nothing in a dense model, nor do MLA ranks without MLA; a zero or a No elsewhere says nothing
     filled = {
-        f.name: getattr(model, f.name) for f in fields(model) if getattr(model, f.name) not in (0, "", None, False)
+        f.name: getattr(model, f.name)
+        for f in fields(model)
+        if f.name != "stack" and getattr(model, f.name) not in (0, "", None, False, ())
     }
     if not model.num_experts:
         filled.pop("moe_layer_step", None)
@@ -45,7 +43,7 @@ def model_facts(model: Model) -> dict[str, Any]:
 def stored_bits(model: Model) -> float:
     """Bits a parameter, as if the whole checkpoint were in its one format, scales included."""
     kind = model.quantization or model.dtype
-    return BITS[kind] + SCALE_BITS.get(kind, 0.0)
+    return BITS[kind] + (SCALE_BITS.get(kind, 0.0) if model.scale_bits is None else model.scale_bits)
 
 
 def model_columns(models: Sequence[Model]) -> list[Column]:

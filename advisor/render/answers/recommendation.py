@@ -14,9 +14,10 @@ from advisor.render.figures.vega import printed
 from advisor.render.lines import corrected_line, hardware, memory_line, notes, sources_line
 from advisor.render.numbers import count, dollars, duration, limit, share, short
 from advisor.render.tables import ALIKE, Column, Rows
-from advisor.render.vocabulary import GOALS, LIMITED_METRICS, METRIC_NAMES
+from advisor.render.vocabulary import GOALS, METRIC_NAMES
 from catalog.engines import find_engine, processes
 from catalog.models.sizes import parameters
+from catalog.schema import LATENCIES
 from catalog.units import GIB
 
 if TYPE_CHECKING:
@@ -81,11 +82,7 @@ def question(answer: Recommendation) -> list[str]:
     work = f"{answer.workload.input_len} in / {answer.workload.output_len} out"
     if answer.workload.concurrency is not None:
         work += f", {answer.workload.concurrency} in flight"
-    limits = [
-        f"{METRIC_NAMES[metric]} <= {limit(most)}"
-        for metric in LIMITED_METRICS
-        if (most := getattr(answer.slo, metric)) is not None
-    ]
+    limits = [f"{METRIC_NAMES[metric]} <= {limit(most)}" for metric, most in answer.slo.limits.items()]
     goal = GOALS.get(answer.objective, answer.objective)
     parts = [model, hardware(answer.cluster), f"{engine.name} {engine.version}", work, ", ".join([goal, *limits])]
     return [" ".join(part.split("\n")) for part in parts]
@@ -199,7 +196,7 @@ def broken_limits(answer: Recommendation) -> list[str]:
     broken = []
     if nearest.batch > nearest.max_concurrency:
         broken.append(f"KV cache for {nearest.max_concurrency} of {nearest.batch} requests per replica")
-    for metric in LIMITED_METRICS:
+    for metric in LATENCIES:
         most, value = getattr(answer.slo, metric), getattr(nearest, metric)
         if most is not None and value is not None and value > most:
             broken.append(f"{METRIC_NAMES[metric]} {duration(value)}, above {limit(most)}")

@@ -10,7 +10,7 @@ from advisor.render.document import Document, Section, Table
 from advisor.render.lines import hardware, notes
 from advisor.render.numbers import MS, Unit, limit, share, short, unit_of
 from advisor.render.tables import Column, Rows
-from advisor.render.vocabulary import GOALS, LIMITED_METRICS, METRIC_NAMES
+from advisor.render.vocabulary import GOALS, METRIC_NAMES
 from catalog.errors import Note
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ METRIC = {
 
 def document(answer: Tuning) -> Document:
     """Return what was measured, what it changed, and what is best now."""
-    limits = {METRIC_NAMES[name]: most for name in LIMITED_METRICS if (most := getattr(answer.slo, name)) is not None}
+    limits = {METRIC_NAMES[name]: most for name, most in answer.slo.limits.items()}
     goal = [GOALS[answer.objective], *(f"{name} <= {limit(most)}" for name, most in limits.items())]
     lengths = f"{answer.workload.input_len} in / {answer.workload.output_len} out"
     regime = "kept in flight" if answer.regime == "steady" else "whole batches"

@@ -22,7 +22,7 @@ from advisor.render.figures.vega import (
     tooltip,
 )
 from advisor.render.numbers import duration, limit
-from advisor.render.vocabulary import LIMITED_METRICS, METRIC_NAMES, TRAFFIC, fleet_name
+from advisor.render.vocabulary import METRIC_NAMES, TRAFFIC, fleet_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,10 +37,10 @@ WIDE = 5.0
 
 def closeness(answer: CapacityPlan, options: Sequence[FleetOption]) -> Spec:
     """Draw each latency that has a limit as a share of it, with its 90% interval, fleet by fleet."""
-    limited = {metric: most for metric in LIMITED_METRICS if (most := getattr(answer.slo, metric)) is not None}
+    limited = answer.slo.limits
     titles = {metric: f"{METRIC_NAMES[metric]}, limit {limit(most)}" for metric, most in limited.items()}
     fleets = [_priced(option) for option in options]
-    rows = []
+    rows: list[dict[str, Any]] = []
     for fleet, option in zip(fleets, options, strict=True):
         for metric, most in limited.items():
             value = option.latencies[metric]

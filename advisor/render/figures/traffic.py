@@ -8,7 +8,8 @@ import numpy as np
 
 from advisor.render.figures.vega import DASH, GREY, axis, colour, coloured, layer, note, panel, rule
 from advisor.render.numbers import unit_of
-from advisor.render.vocabulary import LIMITED_METRICS, METRIC_NAMES, pools_name
+from advisor.render.vocabulary import METRIC_NAMES, pools_name
+from catalog.schema import LATENCIES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,7 +39,7 @@ def names(answers: Sequence[Simulation]) -> list[str]:
 
 def latencies(answers: Sequence[Simulation]) -> list[Spec]:
     """Draw the distributions of TTFT, TPOT and E2E over the requests, with the limits: a panel each."""
-    return [_distribution(answers, metric) for metric in LIMITED_METRICS]
+    return [_distribution(answers, metric) for metric in LATENCIES]
 
 
 def _distribution(answers: Sequence[Simulation], metric: str) -> Spec:

@@ -82,11 +82,15 @@ def test_closed_loops_until_no_more_comes_out_then_poisson(server, calls, home):
     runs = measured(server)
     # 2 replicas: 2 and 8 in flight give 20 and 50 requests a second, 32 no more
     assert calls() == [
-        *(f"kind=concurrent,streams={count}" for count in (2, 8, 32)), "kind=poisson,rate=25.0", "kind=poisson,rate=40.0",
-    ]  # fmt: skip
+        *(f"kind=concurrent,streams={count}" for count in (2, 8, 32)),
+        "kind=poisson,rate=25.0",
+        "kind=poisson,rate=40.0",
+    ]
     assert [(run.regime, run.batch, run.rate) for run in runs[:3]] == [
-        ("steady", 1, None), ("steady", 4, None), ("steady", 16, None),
-    ]  # fmt: skip
+        ("steady", 1, None),
+        ("steady", 4, None),
+        ("steady", 16, None),
+    ]
     assert [(run.regime, run.rate) for run in runs[3:]] == [("open", 25.0), ("open", 40.0)]
     assert runs[1].output_tok_s == 800.0
     for run in runs:
@@ -196,8 +200,25 @@ def test_a_model_of_any_name_is_taken_for_the_one_that_is_named():
 
 
 def test_the_command_lists_measures_and_tells(server, calls, tmp_path):
-    asked = ["probe", "--endpoint", f"{server}/v1", "--model", "llama-3.1-8b", "--gpus", "2xH100", "--tp", "1",
-             "--engine", "vllm", "--isl", "32", "--osl", "16", "--budget", "10m"]  # fmt: skip
+    asked = [
+        "probe",
+        "--endpoint",
+        f"{server}/v1",
+        "--model",
+        "llama-3.1-8b",
+        "--gpus",
+        "2xH100",
+        "--tp",
+        "1",
+        "--engine",
+        "vllm",
+        "--isl",
+        "32",
+        "--osl",
+        "16",
+        "--budget",
+        "10m",
+    ]
     listed = CliRunner().invoke(app, [*asked, "--dry-run", "--format", "json"])
     assert listed.exit_code == 0
     assert [row["in_flight"] for row in json.loads(listed.stdout)["loads"][:-2]] == [2 * each for each in LADDER]

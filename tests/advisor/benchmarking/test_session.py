@@ -178,10 +178,21 @@ def a_run(load, shape, **changes):
     deployment = load.deployment
     fields = {"prefill_ms": 100.0, "tpot_ms": 10.0, "e2e_ms": 1370.0, "repeats": 3, **changes}
     return Measurement(
-        run_id=load.run_id(shape), role=load.role, source="a test", gpu=load.gpu, gpus=deployment.num_gpus,
-        engine="torch", model=load.model.name, dtype="float16", tp=deployment.tp, pp=deployment.pp, batch=batch,
-        input_len=input_len, output_len=output_len, **fields,
-    )  # fmt: skip
+        run_id=load.run_id(shape),
+        role=load.role,
+        source="a test",
+        gpu=load.gpu,
+        gpus=deployment.num_gpus,
+        engine="torch",
+        model=load.model.name,
+        dtype="float16",
+        tp=deployment.tp,
+        pp=deployment.pp,
+        batch=batch,
+        input_len=input_len,
+        output_len=output_len,
+        **fields,
+    )
 
 
 def test_start_up_is_learned_from_earlier_loads(tmp_path):
@@ -268,9 +279,14 @@ def test_what_cannot_be_measured_is_refused(arguments, message):
 
 def test_a_plan_file_is_run_as_it_is(tmp_path):
     entries = [
-        {"model": "meta-llama/Llama-2-7b-hf", "role": "fit", "deployment": {"tp": 2}, "shapes": [[1, 128, 8], [512, 8192, 32]]},
+        {
+            "model": "meta-llama/Llama-2-7b-hf",
+            "role": "fit",
+            "deployment": {"tp": 2},
+            "shapes": [[1, 128, 8], [512, 8192, 32]],
+        },
         {"model": "meta-llama/Llama-2-7b-hf", "role": "fit", "deployment": {"pp": 2}},
-    ]  # fmt: skip
+    ]
     plan = {"source": "a test", "gpu": "H200-SXM", "deployment": {"max_model_len": 9216}, "loads": entries}
     path = tmp_path / "plan.json"
     path.write_text(json.dumps(plan))
@@ -314,8 +330,7 @@ def machine(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("gpus", "indices"),
-    [("local", (0, 1, 2)), ("2", (0, 1)), ("0,2", (0, 2)), ("2,", (2,)), (" Local ", (0, 1, 2))],
+    ("gpus", "indices"), [("local", (0, 1, 2)), ("2", (0, 1)), ("0,2", (0, 2)), ("2,", (2,)), (" Local ", (0, 1, 2))]
 )
 def test_gpus_of_this_machine_are_named_in_three_ways(machine, gpus, indices):
     machine(*map(a_gpu, range(3)))
@@ -407,9 +422,11 @@ def test_without_nvml_torch_is_asked_in_a_process_of_its_own(machine, monkeypatc
 
 def test_torch_s_gpus_are_told_as_nvml_s_are(monkeypatch):
     cuda = types.SimpleNamespace(
-        is_available=lambda: True, device_count=lambda: 2, mem_get_info=lambda _: (100 * 2**30, 140 * 2**30),
+        is_available=lambda: True,
+        device_count=lambda: 2,
+        mem_get_info=lambda _: (100 * 2**30, 140 * 2**30),
         get_device_name=lambda index: f"GPU {index}",
-    )  # fmt: skip
+    )
     monkeypatch.setattr(devices, "import_module", lambda _: types.SimpleNamespace(cuda=cuda))
     first, second = devices.torch_gpus()
     assert (first.index, first.name, first.total_gib, first.used_gib) == (0, "GPU 0", 140.0, 40.0)

@@ -139,10 +139,21 @@ def test_the_budget_holds_for_traffic_too(budget_s, start_s):
 
 def test_start_up_is_learned_from_traffic_too():
     run = Measurement(
-        run_id="h200-vllm-m-serving-c4-i8-o8", role="fit", source="s", gpu="H200-SXM", gpus=1, engine="vllm", model="m",
-        dtype="bfloat16", regime="steady", batch=4, input_len=8, output_len=8, e2e_ms=500.0,
+        run_id="h200-vllm-m-serving-c4-i8-o8",
+        role="fit",
+        source="s",
+        gpu="H200-SXM",
+        gpus=1,
+        engine="vllm",
+        model="m",
+        dtype="bfloat16",
+        regime="steady",
+        batch=4,
+        input_len=8,
+        output_len=8,
+        e2e_ms=500.0,
         fingerprint='{"seconds":20.0,"startup_s":61.0}',
-    )  # fmt: skip
+    )
     assert start_up({"h200-vllm-m-serving": 90.0}, [run], prefix="h200-vllm", otherwise=1) == pytest.approx(69.5)
     assert start_up({"h200-vllm-other": 90.0}, [run], prefix="h200-vllm", otherwise=1) == 1
 
@@ -196,8 +207,13 @@ def machine(tmp_path, monkeypatch, version):
 @pytest.mark.usefixtures("machine")
 def test_a_plan_becomes_runs_and_requests(tmp_path):
     lengths = {"input_len": 32, "output_len": 8, "seconds": 0.5}
-    load = {"model": LLAMA, "role": "fit", "label": "serving", "shapes": [],
-            "offers": [{**lengths, "concurrency": 4}, {**lengths, "share": 0.5}]}  # fmt: skip
+    load = {
+        "model": LLAMA,
+        "role": "fit",
+        "label": "serving",
+        "shapes": [],
+        "offers": [{**lengths, "concurrency": 4}, {**lengths, "share": 0.5}],
+    }
     plan = tmp_path / "plan.json"
     plan.write_text(json.dumps({"source": "a test", "gpu": "H200-SXM", "loads": [load]}))
     out = tmp_path / "out"

@@ -35,9 +35,14 @@ def tried(count, rate, slo):
     for tp, pp in ((1, 1), (2, 1), (1, 2), (4, 1), (2, 2), (1, 4)):
         for dp in range(1, count // (tp * pp) + 1):
             served = simulate(
-                MODEL, f"{count}xH200", deployment=replace(KNOBS, tp=tp, pp=pp, dp=dp), slo=slo, duration_s=20.0, draws=0,
+                MODEL,
+                f"{count}xH200",
+                deployment=replace(KNOBS, tp=tp, pp=pp, dp=dp),
+                slo=slo,
+                duration_s=20.0,
+                draws=0,
                 workload=replace(WORKLOAD, rate=rate),
-            )  # fmt: skip
+            )
             if served.meets and served.saturation_s >= rate:
                 found.append((dp * tp * pp, tp, pp, dp, served))
     return found
@@ -134,9 +139,14 @@ def test_how_far_it_carries_is_where_the_limits_break():
     assert found.next_carries_s > found.carries_s
     assert planned("H200", found.carries_s * 0.99, top=1).best.gpus <= best.gpus
     above = simulate(
-        MODEL, "8xH200", deployment=best.deployment, slo=SLO, duration_s=20.0, draws=0,
+        MODEL,
+        "8xH200",
+        deployment=best.deployment,
+        slo=SLO,
+        duration_s=20.0,
+        draws=0,
         workload=replace(WORKLOAD, rate=found.carries_s * 1.3),
-    )  # fmt: skip
+    )
     assert not above.meets or above.saturation_s < found.carries_s * 1.3
     half, slower, faster, double = (change.gpus for change in found.sensitivity if change.what == "rate")
     assert half <= slower <= best.gpus <= faster <= double
@@ -216,10 +226,32 @@ def test_what_cannot_be_is_refused(options, said):
 # -- the command -----------------------------------------------------------------------------------------------------
 
 PLAN = [
-    "plan", "--model", MODEL, "--gpus", "8xH200", "--rate", "40", "--input-len", "512", "--output-len", "64", "--duration",
-    "20", "--max-num-seqs", "16", "--max-model-len", "4096", "--draws", "2", "--tpot", "10", "--percentile", "90",
-    "--price", "2",
-]  # fmt: skip
+    "plan",
+    "--model",
+    MODEL,
+    "--gpus",
+    "8xH200",
+    "--rate",
+    "40",
+    "--input-len",
+    "512",
+    "--output-len",
+    "64",
+    "--duration",
+    "20",
+    "--max-num-seqs",
+    "16",
+    "--max-model-len",
+    "4096",
+    "--draws",
+    "2",
+    "--tpot",
+    "10",
+    "--percentile",
+    "90",
+    "--price",
+    "2",
+]
 
 
 def run(*arguments, code=0):
@@ -276,9 +308,14 @@ def test_fleets_with_a_pool_for_prompts_are_tried_on_demand():
     assert option.gpus == option.prefill.num_gpus + option.deployment.num_gpus
     assert option.latencies["tpot_ms"] <= 6.0
     served = simulate(
-        MODEL, f"{option.gpus}xH200", deployment=option.deployment, prefill=option.prefill, duration_s=20.0, draws=0,
+        MODEL,
+        f"{option.gpus}xH200",
+        deployment=option.deployment,
+        prefill=option.prefill,
+        duration_s=20.0,
+        draws=0,
         workload=replace(WORKLOAD, rate=60.0),
-    )  # fmt: skip
+    )
     assert option.latencies["tpot_ms"] == pytest.approx(served.metrics["tpot_ms"]["p95"], rel=0.05)
     text = run(*PLAN, "--disaggregate", "--tpot", "8").stdout
     assert f"TP{option.deployment.tp} " in text

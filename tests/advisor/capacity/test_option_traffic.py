@@ -11,9 +11,11 @@ MODEL = "meta-llama/Meta-Llama-3.1-8B"
 
 def asked(gpus, **changes):
     question = {
-        "rate": 2.0, "workload": advisor.Workload(input_len=256, output_len=32), "draws": 2,
+        "rate": 2.0,
+        "workload": advisor.Workload(input_len=256, output_len=32),
+        "draws": 2,
         "slo": advisor.Slo(ttft_ms=300.0, tpot_ms=30.0, percentile=95.0),
-    }  # fmt: skip
+    }
     return advisor.plan(MODEL, gpus, **question | changes)
 
 

@@ -21,13 +21,27 @@ def fleet(rate=600.0, *, draws=0, confidence=0.5, router="round_robin", spread=0
     model = read_model("llama-3.1-8b").value
     ((cluster, most, _),) = kinds_of("H200", None)
     demand = TrafficSpec(
-        workload=Workload(input_len=512, output_len=64, rate=rate), slo=slo, confidence=confidence, duration_s=duration_s,
-        seed=0, spread=spread, burstiness=1.0, draws=draws, longest=4096,
-    )  # fmt: skip
+        workload=Workload(input_len=512, output_len=64, rate=rate),
+        slo=slo,
+        confidence=confidence,
+        duration_s=duration_s,
+        seed=0,
+        spread=spread,
+        burstiness=1.0,
+        draws=draws,
+        longest=4096,
+    )
     every = fleets_of(
-        model, cluster, KNOBS, Evidence.of(None, engine="vllm", gpu=cluster.gpu), demand, most_gpus=most, spares=0,
-        serving={"router": router}, longest_request=4096,
-    )  # fmt: skip
+        model,
+        cluster,
+        KNOBS,
+        Evidence.of(None, engine="vllm", gpu=cluster.gpu),
+        demand,
+        most_gpus=most,
+        spares=0,
+        serving={"router": router},
+        longest_request=4096,
+    )
     return next(each for each in every if each.gpus == 1)
 
 

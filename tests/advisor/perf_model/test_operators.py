@@ -9,21 +9,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from advisor.perf_model.deployment_arrays import DeploymentArrays
-from advisor.perf_model.memory.vllm import layer_elements, plain_elements
+from advisor.perf_model.memory.weights import layer_elements
 from advisor.perf_model.operators import (
     ForwardPass,
     causal_pairs,
     elementwise_bytes,
     expert_imbalance,
     experts_touched,
-    kv_numbers_per_token,
-    pair_flops,
     products,
+    sliced_numbers,
 )
 from catalog.engines import valid_tp
 from catalog.gpus import find_gpu
 from catalog.models.find import all_models, find_model
 from catalog.models.sizes import attention_parameters, expert_parameters, mlp_parameters
+from catalog.models.stack import stack
 from tests.advisor.strategies import models
 
 MANY = 1e9
@@ -74,12 +74,12 @@ def test_products_read_the_matrices_that_memory_holds(model):
     model = replace(model, quantization=None)  # so that what stays in 16 bits is only what is no product
     for tp in valid_tp(model, most=8):
         layout = layout_of(model, tp=tp)
-        held = [part[0] for part in layer_elements(model, layout)]
-        plain = [part[0] for part in plain_elements(model, layout)]
-        if model.num_experts:
-            plain[2] -= model.hidden_size * model.num_experts  # the router is a product, kept in 16 bits
-        counts = [model.num_hidden_layers, model.num_hidden_layers - model.moe_layers, model.moe_layers]
-        matrices = sum(count * (a - b) for count, a, b in zip(counts, held, plain, strict=True))
+        matrices = sum(
+            count * part.quantised[0]
+            for count, kind in stack(model).counts
+            for part in layer_elements(kind, model.hidden_size, layout).values()
+        )
+        matrices += model.moe_layers * model.hidden_size * model.num_experts  # routers are products kept in 16 bits
         found = products(model, layout, prefill(MANY))
         read = sum(float(np.ravel(each.weights)[0]) * each.layers for each in found if each.name != "lm_head")
         assert read == pytest.approx(matrices - model.extra_parameters / tp, rel=1e-9), f"tp={tp}"
@@ -123,19 +123,24 @@ def test_causal_pairs_counted_one_by_one(length, window):
     assert causal_pairs(np.array([float(length)]), float(window))[0] == expected
 
 
+def mixer(model):
+    """Return what mixes tokens in the first layer."""
+    return stack(model).kinds[0].mixer
+
+
 def test_pair_flops_by_hand():
     llama, deepseek = find_model("llama-3.1-70b").value, find_model("deepseek-v3").value
     # a score is a product of two head vectors, a value a scaled addition of one: 2 x 128 each, 64 heads over 4 GPUs
-    assert pair_flops(llama, layout_of(llama, tp=4), absorbed=True)[0] == 16 * (2 * 128 + 2 * 128)
+    assert mixer(llama).pair_flops(absorbed=True) / 4 == 16 * (2 * 128 + 2 * 128)
     # DeepSeek prefill: keys of 128 + 64, values of 128; decode on the latent of 512 with the rotary part beside it
-    assert pair_flops(deepseek, layout_of(deepseek), absorbed=False)[0] == 128 * (2 * 192 + 2 * 128)
-    assert pair_flops(deepseek, layout_of(deepseek), absorbed=True)[0] == 128 * (2 * (512 + 64) + 2 * 512)
+    assert mixer(deepseek).pair_flops(absorbed=False) == 128 * (2 * 192 + 2 * 128)
+    assert mixer(deepseek).pair_flops(absorbed=True) == 128 * (2 * (512 + 64) + 2 * 512)
 
 
 def test_kv_numbers_by_hand():
     qwen, deepseek = find_model("qwen3-30b-a3b").value, find_model("deepseek-v3").value
-    assert [kv_numbers_per_token(qwen, layout_of(qwen, tp=tp))[0] for tp in (1, 2, 4, 8)] == [1024, 512, 256, 256]
-    assert [kv_numbers_per_token(deepseek, layout_of(deepseek, tp=tp))[0] for tp in (1, 8)] == [576, 576]
+    assert [sliced_numbers(mixer(qwen).cached, np.array([tp]))[0] for tp in (1, 2, 4, 8)] == [1024, 512, 256, 256]
+    assert [sliced_numbers(mixer(deepseek).cached, np.array([tp]))[0] for tp in (1, 8)] == [576, 576]
 
 
 @pytest.mark.parametrize("name", ["mixtral-8x7b", "qwen3-30b-a3b", "deepseek-v3"])

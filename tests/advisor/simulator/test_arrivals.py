@@ -151,10 +151,7 @@ def test_reading_stops_where_the_duration_ends(tmp_path, monkeypatch):
         ("time,input,output\n", "has no request with at least one output token"),
         ("time,input,output\n1,5,0\n", "has no request with at least one output token"),
         ("when,input,output\n1,2,3\n", "has no column for the time: one of arrival_s, time"),
-        (
-            "time,input,output\n1,2,3\n0.5,2,3\n",
-            "line 3: it arrives before the one above it; sort the trace by time",
-        ),
+        ("time,input,output\n1,2,3\n0.5,2,3\n", "line 3: it arrives before the one above it; sort the trace by time"),
         (
             "time,input,output\n1,2,3\n2,-2,3\n",
             "line 3: its input is -2; it must be a whole number of tokens from 1 to 16777216",

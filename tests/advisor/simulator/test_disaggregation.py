@@ -11,7 +11,7 @@ from advisor.simulator.arrivals import Arrivals
 from advisor.simulator.disaggregation import KvTransfer, ServerPool, saturation_apart, serve_apart
 from advisor.simulator.scheduler import Scheduler, serve
 from advisor.simulator.simulation import simulate
-from advisor.simulator.step_table import StepTimes
+from advisor.simulator.step_table import StepConstants, StepTimes
 from catalog.errors import InputError
 from catalog.schema import Deployment, Workload
 
@@ -21,16 +21,23 @@ NO_LINK = KvTransfer(ms_per_token=0.0, latency_ms=0.0)
 def times(per_token=0.05, per_sequence=0.02, fixed=5.0, budget=512, cap=64):
     tokens = fixed + per_token * np.arange(budget + 1.0)
     return StepTimes(
-        by_tokens=tokens, by_sequences=per_sequence * np.maximum(np.arange(cap + 1.0) - 1.0, 0.0),
-        by_context=np.full((cap + 1, 60), 0.01), constants=np.array([1e-6, 0.0, 0.0, 0.0, 0.0, 0.0, 512.0]), shares=np.ones(1),
-    )  # fmt: skip
+        by_tokens=tokens,
+        by_sequences=per_sequence * np.maximum(np.arange(cap + 1.0) - 1.0, 0.0),
+        by_context=np.full((cap + 1, 60), 0.01),
+        constants=StepConstants(pair_ms=1e-6, captured_tokens=512.0),
+        shares=np.ones(1),
+    )
 
 
 def pool(replicas=1, *, decodes=False, front_end_ms=0.0, blocks=4000):
     scheduler = Scheduler(
-        replicas=replicas, max_num_seqs=64, max_num_batched_tokens=512, kv_blocks=blocks, front_end_ms=front_end_ms,
+        replicas=replicas,
+        max_num_seqs=64,
+        max_num_batched_tokens=512,
+        kv_blocks=blocks,
+        front_end_ms=front_end_ms,
         cached_prompts=decodes,
-    )  # fmt: skip
+    )
     return ServerPool(times=times(), scheduler=scheduler)
 
 
@@ -38,16 +45,23 @@ def traffic(n, rate, seed=0, most_in=900, most_out=40):
     random = np.random.default_rng(seed)
     arrival = np.cumsum(random.exponential(1.0 / rate, n))
     return Arrivals(
-        arrival_s=arrival, input_len=random.integers(1, most_in + 1, n), output_len=random.integers(1, most_out + 1, n),
+        arrival_s=arrival,
+        input_len=random.integers(1, most_in + 1, n),
+        output_len=random.integers(1, most_out + 1, n),
         duration_s=float(arrival[-1]) + 1.0,
-    )  # fmt: skip
+    )
 
 
 @settings(max_examples=30, deadline=None)
 @given(
-    n=st.integers(1, 60), rate=st.floats(0.5, 100.0), seed=st.integers(0, 99), first=st.integers(1, 3), second=st.integers(1, 3),
-    ms_per_token=st.floats(0.0, 0.5), blocks=st.integers(70, 400),
-)  # fmt: skip
+    n=st.integers(1, 60),
+    rate=st.floats(0.5, 100.0),
+    seed=st.integers(0, 99),
+    first=st.integers(1, 3),
+    second=st.integers(1, 3),
+    ms_per_token=st.floats(0.0, 0.5),
+    blocks=st.integers(70, 400),
+)
 def test_nothing_is_lost_and_everything_takes_its_time(n, rate, seed, first, second, ms_per_token, blocks):
     asked, link = traffic(n, rate, seed), KvTransfer(ms_per_token=ms_per_token, latency_ms=1.0)
     found = serve_apart(asked, pool(first), pool(second, decodes=True, blocks=blocks), link)

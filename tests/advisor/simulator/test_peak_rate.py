@@ -14,9 +14,11 @@ from catalog.schema import Workload
 def traffic(arrival_s, input_len=100, output_len=10):
     arrival = np.asarray(arrival_s, dtype=float)
     return Arrivals(
-        arrival_s=arrival, input_len=np.full(len(arrival), input_len), output_len=np.full(len(arrival), output_len),
+        arrival_s=arrival,
+        input_len=np.full(len(arrival), input_len),
+        output_len=np.full(len(arrival), output_len),
         duration_s=float(arrival[-1]) + 1.0,
-    )  # fmt: skip
+    )
 
 
 def test_a_burst_is_found_where_it_is():
@@ -45,9 +47,12 @@ def test_no_window_holds_more(gaps, window_s):
 @pytest.mark.parametrize("burstiness", [0.0, 1.0, 4.0])
 def test_how_uneven_arrivals_and_lengths_are_is_recovered(burstiness):
     offered = open_loop(
-        Workload(input_len=500, output_len=100, rate=20.0), duration_s=600.0, longest=100_000, spread=0.5,
+        Workload(input_len=500, output_len=100, rate=20.0),
+        duration_s=600.0,
+        longest=100_000,
+        spread=0.5,
         burstiness=burstiness,
-    )  # fmt: skip
+    )
     found = trace_peak(offered, 600.0)
     assert found.workload.rate == pytest.approx(20.0, rel=0.1)
     assert found.workload.input_len == pytest.approx(500, rel=0.05)

@@ -20,8 +20,15 @@ KNOWLEDGE = Evidence.of(None, engine="vllm", gpu=GPU)
 
 def evaluated(engine, parameters, batch):
     return Prediction.of(
-        MODEL, CLUSTER, engine.cost_model.layout, parameters=parameters, regime="static", batch=batch, input_len=1024, output_len=256,
-    )  # fmt: skip
+        MODEL,
+        CLUSTER,
+        engine.cost_model.layout,
+        parameters=parameters,
+        regime="static",
+        batch=batch,
+        input_len=1024,
+        output_len=256,
+    )
 
 
 every_layout = pytest.mark.parametrize("knobs", [{}, {"tp": 8}, {"pp": 4}, {"dtype": "int4"}])

@@ -49,8 +49,16 @@ def test_in_pieces_every_request_meets_exactly_what_it_meets_in_the_whole(case):
     whole = serve(offered, times, scheduler, steps_logged=20_000)
     parts = list(serve_pieces(pieces, times, scheduler, duration_s=offered.duration_s, steps_logged=20_000))
     for name in (
-        "arrival_s", "input_len", "output_len", "ttft_ms", "e2e_ms", "longest_itl_ms", "preemptions", "replica", "counted",
-    ):  # fmt: skip
+        "arrival_s",
+        "input_len",
+        "output_len",
+        "ttft_ms",
+        "e2e_ms",
+        "longest_itl_ms",
+        "preemptions",
+        "replica",
+        "counted",
+    ):
         assert np.array_equal(np.concatenate([getattr(part, name) for part in parts]), getattr(whole, name)), name
     last = parts[-1]
     for name in ("gaps", "bins", "log"):
@@ -198,8 +206,17 @@ def test_a_simulation_of_pieces_says_what_one_of_the_whole_says(tmp_path, monkey
         assert told["p90"] == pytest.approx(statistics["p90"], rel=0.01), metric  # of few requests the next one is far
     assert found.metrics["e2e_ms"]["p50"] == pytest.approx(whole.metrics["e2e_ms"]["p50"], rel=0.001)
     same = (
-        "rate", "completed_s", "output_tok_s", "goodput_s", "good", "meets", "preemptions", "kv_peak", "steps", "duration_s",
-    )  # fmt: skip
+        "rate",
+        "completed_s",
+        "output_tok_s",
+        "goodput_s",
+        "good",
+        "meets",
+        "preemptions",
+        "kv_peak",
+        "steps",
+        "duration_s",
+    )
     assert {name: getattr(found, name) for name in same} == {name: getattr(whole, name) for name in same}
     assert found.energy_j_per_token == pytest.approx(whole.energy_j_per_token)
     assert all(np.array_equal(found.timeline[name], curve) for name, curve in whole.timeline.items())
@@ -214,10 +231,26 @@ def test_a_simulation_of_pieces_says_what_one_of_the_whole_says(tmp_path, monkey
 def test_the_command_writes_the_requests_of_a_long_trace_once_it_is_done(tmp_path):
     path = long_trace(tmp_path)
     command = [
-        "simulate", "--model", "llama-3.1-8b", "--gpus", "2xH200", "--trace", str(path), "--draws", "0", "--max-num-seqs",
-        "32", "--max-model-len", "800", "--requests", str(tmp_path / "out.csv"), "--compare", "dp=2", "--plot",
+        "simulate",
+        "--model",
+        "llama-3.1-8b",
+        "--gpus",
+        "2xH200",
+        "--trace",
+        str(path),
+        "--draws",
+        "0",
+        "--max-num-seqs",
+        "32",
+        "--max-model-len",
+        "800",
+        "--requests",
+        str(tmp_path / "out.csv"),
+        "--compare",
+        "dp=2",
+        "--plot",
         str(tmp_path / "p.png"),
-    ]  # fmt: skip
+    ]
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
     rows = (tmp_path / "out.csv").read_text(encoding="utf-8").splitlines()

@@ -61,18 +61,18 @@ def test_what_tells_more_for_a_second_comes_first():
 
 def test_gpus_that_would_be_idle_are_used_and_no_others():
     loads = [load(2, 1, {shape(1): 5.0}), load(1, 2, {shape(1): 5.0}), load(4, 1, {shape(1): 5.0})]
-    told = {
-        ((2, 1), shape(1)): (1, 0, 0), ((1, 2), shape(1)): (0, 1, 0), ((4, 1), shape(1)): (0, 0, 0.01),
-    }  # fmt: skip
+    told = {((2, 1), shape(1)): (1, 0, 0), ((1, 2), shape(1)): (0, 1, 0), ((4, 1), shape(1)): (0, 0, 0.01)}
     assert {each.layout for each in choice(loads, told)} == {(2, 1), (1, 2)}
     assert len(choice(loads, told, gpus=2)) == 1
 
 
 @settings(max_examples=20)
 @given(
-    st.lists(st.floats(0.5, 60.0), min_size=6, max_size=6), st.floats(0.0, 120.0), st.integers(1, 4),
+    st.lists(st.floats(0.5, 60.0), min_size=6, max_size=6),
+    st.floats(0.0, 120.0),
+    st.integers(1, 4),
     st.lists(st.floats(0.0, 1.0), min_size=18, max_size=18),
-)  # fmt: skip
+)
 def test_a_round_fits_the_gpus_and_the_time(seconds, most_s, gpus, weights):
     layouts = [each for each in ((1, 1), (2, 1), (1, 3)) if each[0] * each[1] <= gpus]
     loads, told = [], {}

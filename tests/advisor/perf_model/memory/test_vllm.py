@@ -12,9 +12,11 @@ from advisor.perf_model.deployment_arrays import DeploymentArrays
 from advisor.perf_model.memory.dispatch import memory
 from advisor.perf_model.memory.kv_capacity import max_concurrency
 from advisor.perf_model.memory.uncertainty import spread_gib
-from advisor.perf_model.memory.vllm import TABLES_GIB, layer_elements, plain_elements
+from advisor.perf_model.memory.vllm import TABLES_GIB
+from advisor.perf_model.memory.weights import experts_held, layer_elements
 from catalog.gpus import find_gpu
 from catalog.models.find import all_models, find_model, parameters
+from catalog.models.stack import stack
 from catalog.runs import shipped_runs
 from catalog.schema import Cluster
 from catalog.units import GIB
@@ -147,11 +149,11 @@ def test_qwen3_30b_a3b_spread_over_replicas():
 def test_experts_that_do_not_divide_weigh_on_the_fullest_gpu():
     """With 60 experts (Qwen1.5-MoE) some of 8 GPUs hold eight and some seven."""
     model = dataclasses.replace(find_model("Qwen/Qwen3-30B-A3B").value, num_experts=60)
-    gpu = find_gpu("H100-SXM").value
-    uneven, sliced = (
-        layer_elements(model, DeploymentArrays.from_columns({"tp": [8], "ep": [ep]}, model, gpu))[2][0] for ep in (8, 1)
-    )
+    gpu, kind = find_gpu("H100-SXM").value, stack(model).kinds[0]
+    layouts = [DeploymentArrays.from_columns({"tp": [8], "ep": [ep]}, model, gpu) for ep in (8, 1)]
+    uneven, sliced = (layer_elements(kind, 2048, layout)["experts"].quantised[0] for layout in layouts)
     assert uneven - sliced == (8 - 60 / 8) * 3 * 2048 * 768
+    assert experts_held(kind.feed_forward, layouts[0])[0] == 8
 
 
 # DeepSeek-V2-Lite (arXiv 2405.04434, appendix B): 27 layers of 2048, 16 heads, latent 512 and rotary 64, no query latent,
@@ -225,14 +227,15 @@ def test_offload_leaves_two_layers_of_buffers():
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
 def test_layers_and_tables_are_all_parameters(model):
     layout = DeploymentArrays.from_columns({"tp": [1]}, model, find_gpu("H200").value)
-    attention, dense, experts = (part[0] for part in layer_elements(model, layout))
-    layers = model.num_hidden_layers * attention
-    layers += (model.num_hidden_layers - model.moe_layers) * dense + model.moe_layers * experts
+    layers = 0.0
+    for count, kind in stack(model).counts:
+        for part in layer_elements(kind, model.hidden_size, layout).values():
+            assert part.quantised[0] >= 0 <= part.plain[0]
+            layers += count * (part.quantised[0] + part.plain[0])
     tables = (1 if model.tie_word_embeddings else 2) * model.vocab_size + model.learned_positions
     final = model.final_norms * (2 if model.norm_bias else 1)
-    assert layers + (tables + final) * model.hidden_size + model.head_bias * model.vocab_size == parameters(model)
-    plain = plain_elements(model, layout)
-    assert all(0 <= some[0] <= whole for some, whole in zip(plain, (attention, dense, experts), strict=True))
+    counted = layers + (tables + final) * model.hidden_size + model.head_bias * model.vocab_size
+    assert counted == pytest.approx(parameters(model), abs=1)
 
 
 @pytest.mark.parametrize("model", [each for each in MODELS if not each.quantization], ids=lambda model: model.name)
