@@ -148,7 +148,7 @@ def option_columns(answer: CapacityPlan) -> list[Column]:
     if any(rows.values("wh_per_mtok")):
         rank = 0 if answer.objective == "energy" else 4
         columns.append(rows.column("wh_per_mtok", "Wh/Mtok", short, unit="output", rank=rank))
-    for rank, metric in enumerate(LIMITED_METRICS):
+    for rank, metric in enumerate(LATENCIES):
         limited = getattr(answer.slo, metric) is not None
         columns.append(rows.time(metric, METRIC_NAMES[metric], of=statistic_name(answer.slo), rank=0 if limited else 5))
         if any(option.intervals for option in options):
