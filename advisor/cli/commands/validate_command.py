@@ -72,4 +72,4 @@ def _judged(files: list[str] | None, runs: list[str] | None) -> list[Measurement
     from catalog.runs import read_runs
 
     named = import_runs(files) if files else []
-    return [*named, *(run for path in runs or [] for run in read_runs(path))]
+    return [*named, *(read_runs(*runs) if runs else ())]

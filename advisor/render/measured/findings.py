@@ -263,7 +263,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--runs", action="append", metavar="FILE", help="these runs instead of those that ship")
     args = parser.parse_args(argv)
     try:
-        runs = [run for path in args.runs for run in read_runs(path)] if args.runs else shipped_runs()
+        runs = read_runs(*args.runs) if args.runs else shipped_runs()
         for path in findings(runs, args.folder):
             print(path)
     except InputError as error:
