@@ -29,7 +29,8 @@ def console(document: Document, width: int, *, wide: bool = False) -> list[Rende
     if document.alarm:
         parts.insert(1, [Text(document.alarm, style="bold red")])
     view = [each for part in parts for each in part]
-    return view[:-1] if view and view[-1] == "" else view
+    blanks = [each == "" for each in view]
+    return [each for i, each in enumerate(view) if not blanks[i] or not all(blanks[i : i + 2])]
 
 
 def text(document: Document, width: int) -> str:

@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from advisor.prediction.estimate_row import estimate_row
+from advisor.recommendation.choices import named_choices
 from advisor.render.answers.catalog import stored_bits
 from advisor.render.answers.estimation import weights_gib
 from advisor.render.document import Document, Figure, Section, ShellCommand, Table
@@ -37,7 +38,10 @@ def document(answer: Recommendation) -> Document:
     estimates = shown(answer)
     best = answer.best
     table = Table(columns=candidate_columns(answer), emphasised=0 if best else None) if estimates else None
-    sections = [Section(title="Answer", table=table, lines=_lines(answer))]
+    sections = [Section(title="Answer", table=table)]
+    if best is not None and not answer.slo.limits:
+        sections.append(_choices(answer))
+    sections.append(Section(title="Why, and how far", lines=_lines(answer)))
     if best is not None:
         sections += [
             Section(
@@ -167,6 +171,11 @@ def _lines(answer: Recommendation) -> Lines:
             ("cost", [cost] if cost else []),
             ("source", [*sources_line(each.provenance for each in estimates), *corrected_line(first.corrected_by)]),
         ]
+    idle = 0 if answer.best is None else answer.cluster.num_gpus - answer.best.deployment.num_gpus
+    if idle:
+        lines.append(
+            ("idle", [f"{idle} of {answer.cluster.num_gpus} GPUs: no layout of more of them reaches more per GPU"])
+        )
     if answer.best is None:
         lines += [("why", broken_limits(answer)), ("relax", answer.relaxations)]
     lines += [("limit", answer.limits), ("next", [answer.next_probe] if answer.next_probe else [])]
@@ -218,6 +227,29 @@ def _trade(answer: Recommendation) -> Figure:
     return Figure(
         name="trade", caption=caption, make=lambda: printed([trade(answer, answer.best)], width=620, height=400)
     )
+
+
+def _choices(answer: Recommendation) -> Section:
+    choices = named_choices([*answer.candidates, *answer.pareto])
+    flat: list[dict[str, Any]] = [
+        estimate_row(estimate) | {"choice": name, "tok_s_per_user": 1e3 / (estimate.tpot_ms or 1.0)}
+        for name, estimate in choices.items()
+    ]
+    rows = FlatRows(flat)
+    columns = [
+        rows.text("choice", "choice"),
+        rows.text("layout", "layout"),
+        rows.column("batch", "batch"),
+        rows.column("tok_s_per_user", "tok/s", short, unit="per user"),
+        rows.column("output_tok_s_per_gpu", "tok/s", short, unit="per GPU"),
+        rows.interval("output_tok_s_per_gpu", rank=2),
+        rows.time("ttft_ms", "TTFT", rank=1),
+        rows.time("tpot_ms", "TPOT", rank=1),
+        rows.column("usd_per_mtok", "cost", short, unit="$/M tok", rank=3),
+    ]
+    columns = [column for column in columns if set(column.cells) != {"-"}]
+    lines = [("limits", ["none stated: the first suits batch work; for people who wait state --tpot or --ttft"])]
+    return Section(title="Named choices", heading=True, table=Table(columns=columns), lines=lines)
 
 
 def _front(answer: Recommendation) -> Section:
