@@ -125,8 +125,8 @@ def tell_first_page(repeats: int) -> bool:
     """Print what it took; whether it is too much."""
     taken = first_page(repeats)
     for name, times in taken.items():
-        each = ", ".join(f"{seconds:.1f}" for seconds in times)
-        print(f"{name:8s} {statistics.median(times):5.1f} s after the server is up ({each})")
+        shown = ", ".join(f"{seconds:.1f}" for seconds in times)
+        print(f"{name:8s} {statistics.median(times):5.1f} s after the server is up ({shown})")
     return statistics.median(taken["table"]) > MOST_S
 
 
@@ -143,12 +143,14 @@ def main() -> None:
     slow = False
     for compare in (False, True):
         taken = explored(compare=compare, repeats=chosen.repeats)
-        every = sorted(time for times in taken.values() for time in times)
-        median, tail = statistics.median(every), every[int(0.95 * len(every))]
+        redraws = sorted(time for times in taken.values() for time in times)
+        median, tail = statistics.median(redraws), redraws[int(0.95 * len(redraws))]
         slow |= median > MOST_MS
         by_slider = ", ".join(f"{name} {statistics.median(times):.0f}" for name, times in taken.items())
         what = "two deployments" if compare else "one deployment"
-        print(f"Explore, {what}: median {median:.0f} ms, 95% under {tail:.0f} ms of {len(every)} redraws ({by_slider})")
+        print(
+            f"Explore, {what}: median {median:.0f} ms, 95% under {tail:.0f} ms of {len(redraws)} redraws ({by_slider})"
+        )
     sys.exit(1 if slow else 0)
 
 

@@ -62,7 +62,7 @@ def entry(question: Question) -> dict[str, Any]:
     answer = advisor.recommend(question.model, f"{question.gpus}x{GPU}", **question.asked)
     best = answer.best
     assert best is not None, question
-    knobs = {each.name: getattr(best.deployment, each.name) for each in fields(Deployment)}
+    knobs = {knob.name: getattr(best.deployment, knob.name) for knob in fields(Deployment)}
     return {
         "model": best.model.name,
         "label": question.label,
@@ -96,12 +96,12 @@ def table(path: Path, out: Path) -> bool:
     good = True
     for load in read_plan(path):
         row = rows.get(load.name, {"outcome": "not tried"})
-        foretold, found = load.foretold_kv_tokens, found_tokens(row)
+        foretold, logged = load.foretold_kv_tokens, found_tokens(row)
         assert foretold is not None, load.name
-        off = max((foretold / tokens - 1 for tokens in found), key=abs, default=None)
+        off = max((foretold / tokens - 1 for tokens in logged), key=abs, default=None)
         good &= row["outcome"] == "started" and off is not None and abs(off) <= ALLOWED
         shown = "" if off is None else f"{off:+.2%}"
-        tokens = ", ".join(map(str, sorted(set(found))))
+        tokens = ", ".join(map(str, sorted(set(logged))))
         print(f"{load.name:<44} {row['outcome']:<9} {row.get('startup_s', ''):>7} {foretold:>9} {tokens:>9} {shown:>7}")
         if "why" in row:
             print(f"    {row['why']}")

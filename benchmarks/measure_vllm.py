@@ -87,7 +87,7 @@ def count_own_memory() -> None:
             if whole(device)[0] == free:  # nobody took or gave back memory meanwhile
                 break
             time.sleep(0.01)
-        others = sum(each.usedGpuMemory or 0 for each in seen if each.pid != os.getpid())
+        others = sum(process.usedGpuMemory or 0 for process in seen if process.pid != os.getpid())
         return min(free + others, total), total
 
     own.__doc__ = LEFT
@@ -114,14 +114,14 @@ class OwnMemory:
             "used_gib": total - free,
             "weights_gib": worker.model_runner.model_memory_usage,
         }
-        told = {
+        parts = {
             "requested_gib": "requested_memory",
             "peak_activation_gib": "peak_activation_memory",
             "consumed_gib": "total_consumed",
             "graph_estimate_gib": "cudagraph_memory_estimate",
             "kv_gib": "available_kv_cache_memory_bytes",
         }
-        sizes |= {name: getattr(worker, source) for name, source in told.items() if hasattr(worker, source)}
+        sizes |= {name: getattr(worker, source) for name, source in parts.items() if hasattr(worker, source)}
         report = {name: round(float(size) / GIB, 4) for name, size in sizes.items()}
         cache = worker.cache_config
         return {**report, "num_blocks": cache.num_gpu_blocks, "block_size": cache.block_size, "rank": worker.rank}
@@ -223,10 +223,10 @@ def kv_tokens(log: str) -> int:
     Raises:
         ValueError: the log does not say.
     """
-    found = re.findall(r"GPU KV cache size: ([\d,]+) tokens", log)
-    if not found:
+    counts = re.findall(r"GPU KV cache size: ([\d,]+) tokens", log)
+    if not counts:
         raise ValueError("the log does not say how many KV tokens there are")
-    return min(int(each.replace(",", "")) for each in found)
+    return min(int(count.replace(",", "")) for count in counts)
 
 
 def backends(log: str) -> dict[str, str]:
@@ -236,8 +236,8 @@ def backends(log: str) -> dict[str, str]:
         "experts": r"Using '?([\w ]+?)'? (?:Unquantized|Fp8|MxFp4|Mxfp4|WNA16)?\s*MoE backend",
         "linear": r"Selected (\w+) for (?:\w+)",
     }
-    found = {name: re.findall(pattern, log) for name, pattern in patterns.items()}
-    return {name: " ".join(sorted(set(seen))) for name, seen in found.items() if seen}
+    kernels = {name: re.findall(pattern, log) for name, pattern in patterns.items()}
+    return {name: " ".join(sorted(set(seen))) for name, seen in kernels.items() if seen}
 
 
 def work(order: Mapping[str, Any]) -> None:
@@ -271,9 +271,9 @@ class Worker:
         self.state = "starting"
         self.began = time.monotonic()
         self.log = logs / f"{self.name}.txt"
-        ready, told = os.pipe()
+        ready, write_end = os.pipe()
         self.ready = ready
-        order = {"load": load, "out": str(out), "log": str(self.log), "measure_s": measure_s, "ready": told}
+        order = {"load": load, "out": str(out), "log": str(self.log), "measure_s": measure_s, "ready": write_end}
         environment = {
             **os.environ,
             **ENVIRONMENT,
@@ -289,10 +289,10 @@ class Worker:
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 env=environment,
-                pass_fds=(told,),
+                pass_fds=(write_end,),
                 start_new_session=True,
             )
-        os.close(told)
+        os.close(write_end)
 
     def look(self) -> None:
         """Bring ``state`` up to date: starting, ready, measuring, done, failed."""
@@ -335,7 +335,7 @@ def run(
     logs.mkdir(parents=True, exist_ok=True)
     waiting = list(enumerate(loads))
     workers: list[Worker] = []
-    told: dict[str, str] = {}
+    messages: dict[str, str] = {}
     try:
         while time.monotonic() < last:
             live = [worker for worker in workers if worker.state not in ENDED]
@@ -353,8 +353,8 @@ def run(
                 passed = time.monotonic() - worker.began
                 if worker.state == "starting" and passed > start_s:
                     worker.end("failed")
-                if told.get(worker.name) != worker.state:
-                    told[worker.name] = worker.state
+                if messages.get(worker.name) != worker.state:
+                    messages[worker.name] = worker.state
                     line = {"load": worker.name, "state": worker.state, "after_s": round(passed, 1)}
                     append_lines(out / "loads.jsonl", json.dumps(line) + "\n")
                     print(line, flush=True)
@@ -380,7 +380,7 @@ def _let_go(workers: Sequence[Worker], *, alone: bool) -> None:
 
 def table(out: Path, runs_csv: Path, memory_csv: Path) -> None:
     """Write what OUT holds as CSV, the columns of ``Measurement`` that have a value, and memory by part."""
-    runs = [asdict(each) for each in read_runs(out / "runs.jsonl")]
+    runs = [asdict(run) for run in read_runs(out / "runs.jsonl")]
     names = [f.name for f in fields(Measurement) if any(row[f.name] not in (None, "") for row in runs)]
     memory = [json.loads(line) for line in (out / "memory.jsonl").read_text(encoding="utf-8").splitlines()]
     for path, columns, rows in (

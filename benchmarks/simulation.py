@@ -42,7 +42,7 @@ def measure(duration_s: float, repeats: int) -> tuple[float, int]:
     least, tokens = float("inf"), 0
     for _ in range(repeats):
         start = time.process_time()
-        found = simulate(
+        simulation = simulate(
             "llama-3.1-8b",
             "H200",
             deployment=Deployment(max_num_seqs=256, max_model_len=8192),
@@ -51,15 +51,15 @@ def measure(duration_s: float, repeats: int) -> tuple[float, int]:
             draws=0,
         )
         least = min(least, time.process_time() - start)
-        tokens = int(found.served.loads.made)
-        assert found.saturation_s > RATE, "the load must be one that can be served"
+        tokens = int(simulation.served.loads.made)
+        assert simulation.saturation_s > RATE, "the load must be one that can be served"
     return least, tokens
 
 
 def many(requests: int) -> tuple[float, float]:
     """CPU seconds for so many short requests, and the peak of the memory in bytes."""
     start = time.process_time()
-    found = simulate(
+    simulation = simulate(
         "llama-3.1-8b",
         "H200",
         deployment=Deployment(max_num_seqs=256, max_model_len=8192),
@@ -67,7 +67,7 @@ def many(requests: int) -> tuple[float, float]:
         duration_s=requests / RATE,
         draws=0,
     )
-    assert len(found.served) > 0.99 * requests
+    assert len(simulation.served) > 0.99 * requests
     return time.process_time() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
 
 
@@ -75,7 +75,7 @@ def write_trace(path: Path, size: float) -> int:
     """A CSV of so many bytes with BurstGPT's columns and whole seconds; returns its requests."""
     random = np.random.default_rng(0)
     lengths = zip(random.integers(16, 1000, 997 * EACH_S), random.integers(1, 32, 997 * EACH_S), strict=True)
-    rows = [f"@,ChatGPT,{given},{asked},{given + asked},Conversation log\n" for given, asked in lengths]
+    rows = [f"@,ChatGPT,{inputs},{outputs},{inputs + outputs},Conversation log\n" for inputs, outputs in lengths]
     seconds = ["".join(rows[i : i + EACH_S]) for i in range(0, len(rows), EACH_S)]
     second = 0
     with path.open("w", encoding="utf-8") as file:

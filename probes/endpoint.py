@@ -90,7 +90,7 @@ def read_endpoint(url: str) -> Endpoint:
     models = tuple(_served(row) for row in rows or () if isinstance(row, dict) and isinstance(row.get("id"), str))
     if not models:
         raise InputError(f"{shown} lists no model under /v1/models; is it an OpenAI-compatible server?")
-    settings = next((found for path in ("/server_info", "/get_server_info") if (found := _told(shown, path))), {})
+    settings = next((answer for path in ("/server_info", "/get_server_info") if (answer := _told(shown, path))), {})
     version = _told(shown, "/version").get("version") or settings.get("version")
     return Endpoint(url=shown, models=models, settings=settings, version=version if isinstance(version, str) else None)
 
@@ -108,10 +108,10 @@ def _served(row: Mapping[str, Any]) -> ServedModel:
 def _told(url: str, path: str) -> dict[str, Any]:
     """What a server says there; nothing if it has nothing to say."""
     try:
-        found = _answer(url, path)
+        answer = _answer(url, path)
     except InputError:  # every engine has its own paths
         return {}
-    return found if isinstance(found, dict) else {}
+    return answer if isinstance(answer, dict) else {}
 
 
 def _answer(url: str, path: str) -> Any:

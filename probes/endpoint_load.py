@@ -75,10 +75,10 @@ def find_program() -> str:
         InputError: it is not on the path.
 
     """
-    found = shutil.which(PROGRAM)
-    if found is None:
+    program = shutil.which(PROGRAM)
+    if program is None:
         raise InputError("measuring a server needs GuideLLM, which makes the requests: pip install guidellm")
-    return found
+    return program
 
 
 def command(

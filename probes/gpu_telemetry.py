@@ -134,8 +134,8 @@ class Meter:
         if field is None or not self._handles:
             return None
         counts = [self._nvlink_kib(handle, field) for handle in self._handles]
-        found = [count for count in counts if count is not None]
-        return statistics.fmean(found) * 1024 if found and len(found) == len(counts) else None
+        known = [count for count in counts if count is not None]
+        return statistics.fmean(known) * 1024 if known and len(known) == len(counts) else None
 
     def _nvlink_kib(self, handle: Any, field: int) -> float | None:
         """KiB over all links of a GPU: by their sum where the driver gives one, else link by link."""
@@ -230,8 +230,8 @@ class Recording:
         self._samples.append({"at": at, **{name: read(self._meter) for name, read in self._sampled.items()}})
 
     def _mean(self, name: str) -> float | None:
-        found = [value for sample in self._samples if (value := sample[name]) is not None]
-        return statistics.fmean(found) if found else None
+        values = [value for sample in self._samples if (value := sample[name]) is not None]
+        return statistics.fmean(values) if values else None
 
     def _integral(self, seconds: float) -> float | None:
         """Joules by the trapezoidal rule, the first and the last sample standing for what is before and after them."""

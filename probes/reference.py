@@ -52,7 +52,7 @@ def compare(logits: np.ndarray, reference: np.ndarray, ids: np.ndarray) -> Agree
     assert logits.shape == reference.shape
     difference = np.abs(logits.astype(np.float64) - reference)
     finite = bool(np.isfinite(difference).all())
-    own, others = (_log_likelihood(each, ids) for each in (logits, reference))
+    own, others = (_log_likelihood(scores, ids) for scores in (logits, reference))
     return Agreement(
         max_logit_diff=float(difference.max()) if finite else math.inf,
         top1_agreement=float(np.mean(logits.argmax(axis=-1) == reference.argmax(axis=-1))) if finite else 0.0,

@@ -147,16 +147,18 @@ async def serve(
     if offer.concurrency:
         await run.closed(offer, max_len)
         window = SETTLING * offer.seconds, offer.seconds
-        ended = [each for each in run.done if window[0] <= each.last_s <= window[1]]
-        requests = [each for each in ended if each.arrival_s >= window[0]]  # the first ones waited for each other
+        ended = [request for request in run.done if window[0] <= request.last_s <= window[1]]
+        requests = [
+            request for request in ended if request.arrival_s >= window[0]
+        ]  # the first ones waited for each other
     else:
         await run.open(*_arrivals(offer, max_len, rate or offer.rate or 0.0))
-        window = 0.0, max((each.last_s for each in run.done), default=offer.seconds)
+        window = 0.0, max((request.last_s for request in run.done), default=offer.seconds)
         ended = requests = run.done
     length = window[1] - window[0]
     tokens = sum(count for at, count in run.tokens if window[0] <= at <= window[1])
     return ServingRun(
-        requests=tuple(sorted(requests, key=lambda each: each.arrival_s)),
+        requests=tuple(sorted(requests, key=lambda request: request.arrival_s)),
         lost=run.lost,
         window=window,
         output_tok_s=tokens / length,
@@ -196,20 +198,20 @@ def length_pieces(
     offer: TrafficProfile, count: int, max_len: int, size: int
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """The same, so many at a time."""
-    given, asked = (np.random.default_rng((offer.seed, 2)) for _ in range(2))
+    for_inputs, for_outputs = (np.random.default_rng((offer.seed, 2)) for _ in range(2))
     sizes = [min(size, count - begin) for begin in range(0, count, size)]
-    for each in sizes:  # the random numbers of all inputs come before those of the outputs
-        asked.standard_normal(each)
-    for each in sizes:
-        yield _tokens(offer, given.standard_normal(each), asked.standard_normal(each), max_len)
+    for rows in sizes:  # the random numbers of all inputs come before those of the outputs
+        for_outputs.standard_normal(rows)
+    for rows in sizes:
+        yield _tokens(offer, for_inputs.standard_normal(rows), for_outputs.standard_normal(rows), max_len)
 
 
 def _tokens(
-    offer: TrafficProfile, given: NDArray[np.float64], asked: NDArray[np.float64], max_len: int
+    offer: TrafficProfile, for_inputs: NDArray[np.float64], for_outputs: NDArray[np.float64], max_len: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Lengths by standard normal numbers, each (n,)."""
     sigma = math.sqrt(math.log1p(offer.spread**2))
-    inputs, outputs = (np.exp(sigma * each - sigma**2 / 2) for each in (given, asked))
+    inputs, outputs = (np.exp(sigma * normal - sigma**2 / 2) for normal in (for_inputs, for_outputs))
     inputs = np.clip(np.rint(offer.input_len * inputs), 1, max_len - 1).astype(np.int64)
     return inputs, np.clip(np.rint(offer.output_len * outputs), 1, max_len - inputs).astype(np.int64)
 
@@ -278,7 +280,7 @@ class _Run:
         if got != output_len:
             raise RuntimeError(f"asked for {output_len} tokens, got {got}")
         gaps = 1e3 * np.diff(times)
-        p50, p95, most = (float(each) for each in np.percentile(gaps, (50, 95, 100))) if len(gaps) else (None,) * 3
+        p50, p95, most = (float(gap) for gap in np.percentile(gaps, (50, 95, 100))) if len(gaps) else (None,) * 3
         return TimedRequest(
             arrival_s=arrival,
             input_len=len(prompt),
@@ -309,7 +311,7 @@ def summary(served: ServingRun) -> Mapping[str, float]:
     if not served.requests:
         raise InputError("no request was completed within the run; make it longer")
     arrival, first, last, inputs, outputs = (
-        np.array([getattr(each, name) for each in served.requests], dtype=float)
+        np.array([getattr(request, name) for request in served.requests], dtype=float)
         for name in ("arrival_s", "first_s", "last_s", "input_len", "output_len")
     )
     several = outputs > 1

@@ -277,13 +277,13 @@ def _known(turns: Sequence[_BatchTurn], name: str) -> list[float]:
 
 
 def _mean(turns: Sequence[_BatchTurn], name: str, digits: int) -> float | None:
-    found = _known(turns, name)
-    return round(statistics.fmean(found), digits) if found else None
+    values = _known(turns, name)
+    return round(statistics.fmean(values), digits) if values else None
 
 
 def _median(turns: Sequence[_BatchTurn], name: str, digits: int) -> float | None:
-    found = _known(turns, name)
-    return round(statistics.median(found), digits) if found else None
+    values = _known(turns, name)
+    return round(statistics.median(values), digits) if values else None
 
 
 def _seen(turns: Sequence[_BatchTurn]) -> dict[str, float]:
@@ -329,7 +329,7 @@ def _prompts(vocab_size: int, batch: int, input_len: int) -> list[list[int]]:
 
     # low ids are special tokens; a model may treat them in its own way
     ids = np.random.default_rng(0).integers(min(1000, vocab_size - 1), vocab_size, (batch, input_len))
-    return [[int(each) for each in row] for row in ids]
+    return [[int(token) for token in row] for row in ids]
 
 
 def measurement(load: BenchmarkJob, shape: tuple[int, int, int], **measured: Any) -> Measurement:

@@ -122,14 +122,14 @@ class Sweep:
                 self._keep_spares(min(SPARE, len(self.waiting)) if self.free or self.running else 0)
                 time.sleep(PAUSE_S)
         finally:
-            for each in self.running:
-                _end(each.process)
-                self._say(f"{each.load.name} ended before it was done")
+            for job in self.running:
+                _end(job.process)
+                self._say(f"{job.load.name} ended before it was done")
             for worker in self.workers:
                 _end(worker)
-            for each in self.running:
-                each.claim.release()
-                each.ports.release()
+            for job in self.running:
+                job.claim.release()
+                job.ports.release()
 
     def _begin(self) -> None:
         """Start what can start, in the plan's order: a load that waits for GPUs is not overtaken."""
@@ -208,24 +208,24 @@ class Sweep:
         self._say(f"{load.name} on {gpus}")
 
     def _reap(self) -> None:
-        for each in tuple(self.running):
-            code = each.process.poll()
-            seconds = time.monotonic() - each.began
-            late = seconds > each.load.start_s + each.load.measure_s
+        for job in tuple(self.running):
+            code = job.process.poll()
+            seconds = time.monotonic() - job.began
+            late = seconds > job.load.start_s + job.load.measure_s
             if code is None and not late:
                 continue
-            _end(each.process)
-            self.running.remove(each)
-            self.free = sorted((*self.free, *each.gpus))
+            _end(job.process)
+            self.running.remove(job)
+            self.free = sorted((*self.free, *job.gpus))
             outcome = "done" if code == 0 else "failed"
-            tail = () if code == 0 else _tail(self.out / "logs" / f"{each.load.name}.log", _ending(each, code))
+            tail = () if code == 0 else _tail(self.out / "logs" / f"{job.load.name}.log", _ending(job, code))
             try:
-                add_record(self.out, each.load, outcome, seconds, late=late, log=tail)
+                add_record(self.out, job.load, outcome, seconds, late=late, log=tail)
             finally:
-                each.claim.release()
-                each.ports.release()
+                job.claim.release()
+                job.ports.release()
             why = f": {tail[-1]:.300}" if tail else ""
-            self._say(f"{each.load.name} {outcome} after {seconds:.0f} s{why}")
+            self._say(f"{job.load.name} {outcome} after {seconds:.0f} s{why}")
 
 
 def _ending(ended: Running, code: int | None) -> str:

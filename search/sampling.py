@@ -107,10 +107,10 @@ def sample(question: SearchProblem, *, trials: int, seed: int, starts: NDArray[n
     with quietly():
         study = optuna.create_study(directions=["minimize"] * len(question.directions), sampler=sampler)
     pool = ScoredPoints.nothing(question)
-    asked = 0
-    while asked < trials and not sampler.exhausted:
-        generation = [study.ask(sampler.distributions) for _ in range(min(POPULATION, trials - asked))]
-        asked += len(generation)
+    count = 0
+    while count < trials and not sampler.exhausted:
+        generation = [study.ask(sampler.distributions) for _ in range(min(POPULATION, trials - count))]
+        count += len(generation)
         proposed = np.array([sampler.proposed[trial.number] for trial in generation])
         scored = ScoredPoints.of(question, proposed, space.take(proposed))
         for trial, losses, excess in zip(generation, scored.losses, scored.excess, strict=True):
@@ -118,8 +118,8 @@ def sample(question: SearchProblem, *, trials: int, seed: int, starts: NDArray[n
             # Points without a value are infeasible, and of those NSGA-II compares nothing but the excess.
             study.tell(trial, np.nan_to_num(losses, nan=0.0).tolist())
         pool = ScoredPoints.joined([pool, scored])
-        if asked % (SWEEP_EVERY * POPULATION) == 0 or asked == trials:
-            pool = _sweep(question, pool, sampler, most=SWEPT * asked)
+        if count % (SWEEP_EVERY * POPULATION) == 0 or count == trials:
+            pool = _sweep(question, pool, sampler, most=SWEPT * count)
     _, first = np.unique(pool.points, axis=0, return_index=True)  # a swept point may have been proposed later
     return pool.take(np.sort(first))
 
@@ -242,10 +242,10 @@ class _AllowedSampler(BaseSampler):
 
     def _new_near(self, point: NDArray[np.int64]) -> NDArray[np.int64]:
         variants = np.tile(point, (VARIANTS, 1))
-        every = np.arange(1, VARIANTS)  # the first is the point itself
-        axes = self._random.integers(len(point), size=len(every))
-        steps = self._random.geometric(0.3, size=len(every)) * self._random.choice([-1, 1], size=len(every))
-        variants[every, axes] = np.clip(variants[every, axes] + steps, 0, np.array(self._space.shape)[axes] - 1)
+        numbers = np.arange(1, VARIANTS)  # the first is the point itself
+        axes = self._random.integers(len(point), size=len(numbers))
+        steps = self._random.geometric(0.3, size=len(numbers)) * self._random.choice([-1, 1], size=len(numbers))
+        variants[numbers, axes] = np.clip(variants[numbers, axes] + steps, 0, np.array(self._space.shape)[axes] - 1)
         new = self._new(variants)
         return new[0] if len(new) else self._new_anywhere()
 

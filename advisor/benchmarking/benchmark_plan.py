@@ -87,7 +87,7 @@ class ProbeQuestion:
         if not (self.batch or self.input_len or self.output_len):
             return SHAPES
         lengths = product(self.input_len or INPUT_LENS, self.output_len or OUTPUT_LENS)
-        return tuple((batch, *each) for each in lengths for batch in self.batch or BATCHES)
+        return tuple((batch, *tokens) for tokens in lengths for batch in self.batch or BATCHES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +143,7 @@ def candidates(
     if trace:
         most_tokens = max(most_tokens, int((trace.input_len + trace.output_len).max()))
     length = math.ceil(most_tokens / LENGTH_MULTIPLE) * LENGTH_MULTIPLE
-    found: list[Candidate] = []
+    able: list[Candidate] = []
     left_out: list[str] = []
     refused: list[InputError] = []
     for tp, pp in _layouts(model, question, most):
@@ -172,12 +172,12 @@ def candidates(
             else shape_seconds(model, cluster, resolved, shapes, parameters)
         )
         if evaluated:
-            found.append(Candidate(deployment=resolved, seconds=evaluated))
+            able.append(Candidate(deployment=resolved, seconds=evaluated))
         else:
             left_out.append(f"TP{tp} PP{pp}: out of memory, not even one sequence fits beside the weights")
-    if refused and len(refused) == len(left_out) and not found:
+    if refused and len(refused) == len(left_out) and not able:
         raise refused[0]
-    return by_interest(found), left_out
+    return by_interest(able), left_out
 
 
 def _layouts(model: Model, question: ProbeQuestion, most: int) -> list[tuple[int, int]]:
@@ -198,7 +198,7 @@ def shape_seconds(
     """How long it takes to measure each shape that fits into memory and runs for at most ``most_s``, repeats and warm-up
     included; none if the weights do not fit. The deployment is resolved.
     """
-    found: dict[Piece, float] = {}
+    seconds_by_piece: dict[Piece, float] = {}
     for input_len, output_len in dict.fromkeys(shape[1:] for shape in shapes):
         batches = [shape[0] for shape in shapes if shape[1:] == (input_len, output_len)]
         evaluation = Prediction.of(
@@ -218,8 +218,8 @@ def shape_seconds(
             once = (float(times.prefill_ms[i]) + float(times.e2e_ms[i])) / 1e3
             if fits and once <= most_s:
                 shape = (batch, input_len, output_len)
-                found[shape] = measuring_s(shape, float(times.prefill_ms[i]), float(times.e2e_ms[i]))
-    return {shape: found[shape] for shape in shapes if shape in found}
+                seconds_by_piece[shape] = measuring_s(shape, float(times.prefill_ms[i]), float(times.e2e_ms[i]))
+    return {shape: seconds_by_piece[shape] for shape in shapes if shape in seconds_by_piece}
 
 
 def measuring_s(shape: Shape, prefill_ms: float, e2e_ms: float, repeats: int | None = None) -> float:
@@ -232,17 +232,21 @@ def measuring_s(shape: Shape, prefill_ms: float, e2e_ms: float, repeats: int | N
     return repeats * turn + prefill_ms / 1e3 + step * (warm_up_tokens(shape) - 1)
 
 
-def by_interest(found: Sequence[Candidate]) -> list[Candidate]:
+def by_interest(able: Sequence[Candidate]) -> list[Candidate]:
     """The layouts, the most telling first: the fewest GPUs, which tell the kernels; the widest tensor parallel, which
     tells the links; the deepest pipeline; both together; then the rest, powers of two before odd sizes.
     """
-    rest = sorted(found, key=lambda each: (not _power_of_two(each), -each.gpus, -each.deployment.tp))
+    rest = sorted(able, key=lambda candidate: (not _power_of_two(candidate), -candidate.gpus, -candidate.deployment.tp))
     ordered: list[Candidate] = []
     firsts: list[Callable[[Candidate], Any]] = [
-        lambda each: (-each.gpus, each.deployment.tp),
-        lambda each: (each.deployment.pp == 1, each.deployment.tp),
-        lambda each: (each.deployment.tp == 1, each.deployment.pp),
-        lambda each: (min(each.layout) > 1, each.gpus, -abs(each.deployment.tp - each.deployment.pp)),
+        lambda candidate: (-candidate.gpus, candidate.deployment.tp),
+        lambda candidate: (candidate.deployment.pp == 1, candidate.deployment.tp),
+        lambda candidate: (candidate.deployment.tp == 1, candidate.deployment.pp),
+        lambda candidate: (
+            min(candidate.layout) > 1,
+            candidate.gpus,
+            -abs(candidate.deployment.tp - candidate.deployment.pp),
+        ),
     ]
     for merit in firsts:
         if rest:
@@ -252,12 +256,12 @@ def by_interest(found: Sequence[Candidate]) -> list[Candidate]:
     return ordered + rest
 
 
-def _power_of_two(each: Candidate) -> bool:
-    return each.gpus & (each.gpus - 1) == 0
+def _power_of_two(candidate: Candidate) -> bool:
+    return candidate.gpus & (candidate.gpus - 1) == 0
 
 
 def chosen(
-    found: Sequence[Candidate], *, budget_s: float, start_s: float, gpus: int, at_once: int = 1
+    able: Sequence[Candidate], *, budget_s: float, start_s: float, gpus: int, at_once: int = 1
 ) -> tuple[list[Candidate], list[str]]:
     """Candidates with the shapes for which there is time, in the order to run them in, and what there is no time for.
 
@@ -270,20 +274,20 @@ def chosen(
         return makespan(packed(loads, gpus), start_s=start_s, gpus=gpus) <= budget_s
 
     left_out = []
-    for each in found:
-        firsts = [each.only(list(each.seconds)[:count]) for count in range(at_once, 0, -1)]
+    for candidate in able:
+        firsts = [candidate.only(list(candidate.seconds)[:count]) for count in range(at_once, 0, -1)]
         if first := next((some for some in firsts if fits([*taken, some])), None):
             taken.append(first)
         else:
-            tp, pp = each.layout
+            tp, pp = candidate.layout
             least = start_s + sum(firsts[-1].seconds.values())
             left_out.append(f"TP{tp} PP{pp}: no time is left for it, it takes at least {least:.0f} s")
-    whole = {each.layout: each for each in found}
-    for rank in range(1, max((len(each.seconds) for each in found), default=0)):
-        for i, each in enumerate(taken):
-            names = list(whole[each.layout].seconds)
-            if rank < len(names) and names[rank] not in each.seconds:
-                more = whole[each.layout].only([*each.seconds, names[rank]])
+    whole = {candidate.layout: candidate for candidate in able}
+    for rank in range(1, max((len(candidate.seconds) for candidate in able), default=0)):
+        for i, candidate in enumerate(taken):
+            names = list(whole[candidate.layout].seconds)
+            if rank < len(names) and names[rank] not in candidate.seconds:
+                more = whole[candidate.layout].only([*candidate.seconds, names[rank]])
                 if fits([*taken[:i], more, *taken[i + 1 :]]):
                     taken[i] = more
     return packed(taken, gpus), left_out
@@ -294,11 +298,11 @@ def packed(loads: Sequence[Candidate], gpus: int) -> list[Candidate]:
     waiting, ordered = list(loads), []
     while waiting:
         free = gpus
-        for each in tuple(waiting):
-            if each.gpus <= free:
-                free -= each.gpus
-                ordered.append(each)
-                waiting.remove(each)
+        for candidate in tuple(waiting):
+            if candidate.gpus <= free:
+                free -= candidate.gpus
+                ordered.append(candidate)
+                waiting.remove(candidate)
         assert free < gpus, "a load is wider than there are GPUs"
     return ordered
 
@@ -312,16 +316,16 @@ def completion_times(loads: Sequence[Candidate], *, start_s: float, gpus: int) -
     """When each load ends, in seconds."""
     now, free = 0.0, gpus
     running: list[tuple[float, int]] = []
-    found = []
-    for each in loads:
-        while free < each.gpus:
+    ends = []
+    for load in loads:
+        while free < load.gpus:
             now, given_back = heapq.heappop(running)
             free += given_back
-        free -= each.gpus
-        end = now + start_s + sum(each.seconds.values())
-        heapq.heappush(running, (end, each.gpus))
-        found.append(end)
-    return found
+        free -= load.gpus
+        end = now + start_s + sum(load.seconds.values())
+        heapq.heappush(running, (end, load.gpus))
+        ends.append(end)
+    return ends
 
 
 def start_up(taken: Mapping[str, float], runs: Sequence[Measurement], *, prefix: str, otherwise: float) -> float:
@@ -359,15 +363,15 @@ def plan_of(
     first = loads[0].deployment if loads else Deployment()
     shared = ("engine", "dtype", "max_num_seqs", "max_num_batched_tokens", "max_model_len", "compiled")
     entries = []
-    for each in loads:
-        measuring = sum(each.seconds.values())
-        offers = [written(piece) for piece in each.seconds if isinstance(piece, TrafficProfile)]
+    for load in loads:
+        measuring = sum(load.seconds.values())
+        offers = [written(piece) for piece in load.seconds if isinstance(piece, TrafficProfile)]
         entries.append(
             {
                 "model": model.name,
                 "role": role,
-                "deployment": {"tp": each.deployment.tp, "pp": each.deployment.pp},
-                "shapes": [list(piece) for piece in each.seconds if not isinstance(piece, TrafficProfile)],
+                "deployment": {"tp": load.deployment.tp, "pp": load.deployment.pp},
+                "shapes": [list(piece) for piece in load.seconds if not isinstance(piece, TrafficProfile)],
                 "measure_s": round(SLACK * measuring + SLACK_S, 1),
                 "expected_s": round(start_s + measuring, 1),
             }

@@ -116,8 +116,8 @@ class EndpointSession:
     def rows(self) -> list[dict[str, Any]]:
         """One row a load, in order."""
         closed = [
-            {"load": each.name, "arrivals": "kept in flight", "in_flight": each.in_flight, "done": self._done(each)}
-            for each in self._closed()
+            {"load": load.name, "arrivals": "kept in flight", "in_flight": load.in_flight, "done": self._done(load)}
+            for load in self._closed()
         ]
         # their rates follow from what the closed loops give, and so does whether they have been measured
         opened = [
@@ -161,15 +161,15 @@ class EndpointSession:
         for number, load in enumerate(closed):
             loads = kept_free + (len(closed) - number)
             needs_s = 0.0 if before is None else TURNS * (before.e2e_ms or 0.0) / 1e3
-            found = self._measured(load, clock, outcome, say, loads=loads, needs_s=needs_s, kept_free=kept_free)
-            failed = 0 if found else failed + 1
-            if found is None:
+            run = self._measured(load, clock, outcome, say, loads=loads, needs_s=needs_s, kept_free=kept_free)
+            failed = 0 if run else failed + 1
+            if run is None:
                 if self.fixed and failed < MOST_FAILED and clock.room(1):
                     continue
                 break
-            rising = best is None or _tok_s(found) >= RISE * _tok_s(best)
-            best = found if best is None or _tok_s(found) > _tok_s(best) else best
-            before = found
+            rising = best is None or _tok_s(run) >= RISE * _tok_s(best)
+            best = run if best is None or _tok_s(run) > _tok_s(best) else best
+            before = run
             if not (rising or self.fixed):
                 break
         if best is None:
@@ -211,17 +211,17 @@ class EndpointSession:
         return self._kept(load, report, outcome)
 
     def _kept(self, load: EndpointTraffic, report: Path, outcome: Outcome) -> Measurement | None:
-        found = read_import([report], "guidellm", given=self.facts, store=self.store)
+        imported = read_import([report], "guidellm", given=self.facts, store=self.store)
         wanted = "steady" if load.in_flight is not None else "open"
         # as many requests as were kept in flight look as if they had come at once
-        fit = [run for run in found.runs if run.regime == wanted and (run.rate or 0) == (load.rate or 0)]
+        fit = [run for run in imported.runs if run.regime == wanted and (run.rate or 0) == (load.rate or 0)]
         if not fit:
-            why = str(found.left_out[0]) if found.left_out else "too few of its requests were completed"
+            why = str(imported.left_out[0]) if imported.left_out else "too few of its requests were completed"
             outcome.left_out.append(f"{load.name}: {why.removeprefix(report.name).lstrip(': ')}")
             report.replace(report.with_suffix(".unusable"))  # with more time it may do
             return None
-        outcome.new += len(found.new)
-        found.keep()
+        outcome.new += len(imported.new)
+        imported.keep()
         outcome.runs += fit
         return fit[0]
 
@@ -307,12 +307,12 @@ def prepare_endpoint(
     if role not in ("fit", "validate"):
         raise InputError(f"role is {role!r:.40}; it must be fit or validate")
     cluster, gpu_notes = _cluster(gpus)
-    found = read_model(model)
+    resolved = read_model(model)
     lengths = _one("--input-len", input_len) or 1024, _one("--output-len", output_len) or 256
     server = read_endpoint(endpoint)
-    served, notes = _served(server, found.value, model if isinstance(model, str) else found.value.name)
+    served, notes = _served(server, resolved.value, model if isinstance(model, str) else resolved.value.name)
     longest = served.max_model_len or max_model_len
-    check_lengths(found.value, *lengths, longest)
+    check_lengths(resolved.value, *lengths, longest)
     given = {
         "tp": _one("--tp", tp),
         "pp": _one("--pp", pp),
@@ -329,24 +329,24 @@ def prepare_endpoint(
     target = LoadTarget(
         url=server.url,
         model=served.name,
-        tokenizer=tokenizer or found.value.name,
+        tokenizer=tokenizer or resolved.value.name,
         input_len=lengths[0],
         output_len=lengths[1],
     )
-    folder, kept = output_paths(out, store)
+    folder, runs_file = output_paths(out, store)
     key = json.dumps([asdict(target), facts, server.version], sort_keys=True)
     return EndpointSession(
         endpoint=server,
         target=target,
         cluster=cluster,
-        model=found.value,
+        model=resolved.value,
         facts=facts,
-        in_flight=tuple(each * facts["dp"] for each in sorted(set(batch)) or LADDER),
+        in_flight=tuple(count * facts["dp"] for count in sorted(set(batch)) or LADDER),
         fixed=bool(batch),
         budget_s=budget_s,
         began=began,
-        store=kept,
-        notes=(*found.notes, *gpu_notes, *notes),
+        store=runs_file,
+        notes=(*resolved.notes, *gpu_notes, *notes),
         folder=folder / "endpoints" / hashlib.sha256(key.encode()).hexdigest()[:16],
     )
 
@@ -368,8 +368,8 @@ def _cluster(gpus: str | Cluster) -> tuple[Cluster, tuple[Note, ...]]:
     plain = gpus.strip().casefold() if isinstance(gpus, str) else ""
     if isinstance(gpus, str) and (plain == "local" or plain.replace(",", "").isdigit()):
         raise InputError(f"--gpus is {plain}; a server does not tell what it runs on, name it: --gpus 4xH100")
-    found = read_cluster(gpus)
-    return found.value, found.notes
+    cluster = read_cluster(gpus)
+    return cluster.value, cluster.notes
 
 
 def _one(name: str, values: Sequence[int]) -> int | None:
@@ -382,14 +382,14 @@ def _one(name: str, values: Sequence[int]) -> int | None:
 
 def _served(server: Endpoint, model: Model, typed: str) -> tuple[ServedModel, tuple[Note, ...]]:
     """The one of the server's models that is meant."""
-    meaning = {each.name: list(_meanings(each)) for each in server.models}
-    for each in server.models:
-        if typed in (each.name, *each.aliases) or model.name in meaning[each.name]:
-            return each, ()
+    meaning = {served.name: list(_meanings(served)) for served in server.models}
+    for served in server.models:
+        if typed in (served.name, *served.aliases) or model.name in meaning[served.name]:
+            return served, ()
     first = server.models[0]
     if len(server.models) == 1 and not meaning[first.name]:  # a server may call its model anything
         return first, (Note(f'the server\'s model "{first.name}" taken as {model.name}'),)
-    names = ", ".join(each.name for each in server.models[:5])
+    names = ", ".join(served.name for served in server.models[:5])
     raise InputError(f"{server.url} serves {names:.200}, not {model.name}; name what it serves with --model")
 
 
@@ -408,20 +408,20 @@ def _facts(
         stated = settings(server.settings)
     except UnusableRun as error:
         raise InputError(f"{server.url}: {error}") from error
-    told = {name: stated[name] for name in TOLD if name in stated}
+    reported = {name: stated[name] for name in TOLD if name in stated}
     if served.max_model_len is not None:
-        told["max_model_len"] = served.max_model_len
+        reported["max_model_len"] = served.max_model_len
     facts = {name: value for name, value in given.items() if value is not None}
-    for name, value in told.items():
+    for name, value in reported.items():
         if facts.setdefault(name, value) != value:
             option = name.replace("_", "-")
             raise InputError(f"--{option} is {facts[name]}, but {server.url} says {value}; leave it out")
-    asked = served.engine if engine is None else find_engine(engine).name
-    if asked is None:
+    engine_name = served.engine if engine is None else find_engine(engine).name
+    if engine_name is None:
         raise InputError(f"{server.url} does not say which engine it is; add for example --engine vllm")
-    if served.engine not in (None, asked):
-        raise InputError(f"--engine is {asked}, but {server.url} is {served.engine}; leave it out")
-    facts["engine"] = asked
+    if served.engine not in (None, engine_name):
+        raise InputError(f"--engine is {engine_name}, but {server.url} is {served.engine}; leave it out")
+    facts["engine"] = engine_name
     if server.version:
         facts["engine_version"] = server.version
     return {**facts, **_layout(facts, cluster, server.url)}

@@ -62,8 +62,8 @@ def version_notes(engine: str) -> tuple[Note, ...]:
     be started.
     """
     with suppress(InputError):
-        if engine == "vllm" and (told := vllm_static.check_installed()):
-            return (Note(told, "warning"),)
+        if engine == "vllm" and (warning := vllm_static.check_installed()):
+            return (Note(warning, "warning"),)
     return ()
 
 

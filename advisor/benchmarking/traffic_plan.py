@@ -55,7 +55,7 @@ def offer_seconds(
     ``shapes`` are the (in flight, input_len, output_len) of the closed loops; those above what the engine holds or runs at
     once are left out. A ``trace`` takes the place of the Poisson arrivals.
     """
-    found: dict[Piece, float] = {}
+    seconds_by_piece: dict[Piece, float] = {}
     for input_len, output_len in dict.fromkeys(shape[1:] for shape in shapes):
         counts = [shape[0] for shape in shapes if shape[1:] == (input_len, output_len)]
         evaluation = Prediction.of(
@@ -85,21 +85,21 @@ def offer_seconds(
             continue
         opened = {} if trace else _opened(input_len, output_len, rate=rate, each_s=each_s)
         loops = list(closed.items())
-        found |= dict(loops[:CLOSED_FIRST]) | opened | dict(loops[CLOSED_FIRST:])
-    if trace and found:
-        loops, offer = list(found.items()), traced(trace)
-        found = dict([*loops[:CLOSED_FIRST], (offer, offer.seconds + DRAIN_S), *loops[CLOSED_FIRST:]])
-    return found
+        seconds_by_piece |= dict(loops[:CLOSED_FIRST]) | opened | dict(loops[CLOSED_FIRST:])
+    if trace and seconds_by_piece:
+        loops, offer = list(seconds_by_piece.items()), traced(trace)
+        seconds_by_piece = dict([*loops[:CLOSED_FIRST], (offer, offer.seconds + DRAIN_S), *loops[CLOSED_FIRST:]])
+    return seconds_by_piece
 
 
 def _opened(input_len: int, output_len: int, *, rate: float, each_s: float) -> dict[Piece, float]:
     """Poisson arrivals, where about ``rate`` requests a second are the most and one takes ``each_s``."""
-    found: dict[Piece, float] = {}
+    seconds_by_piece: dict[Piece, float] = {}
     for share in SHARES:
         seconds = _seconds(max(TURNS * each_s, FEWEST / (share * rate)))
         offer = TrafficProfile(input_len=input_len, output_len=output_len, seconds=seconds, share=share)
-        found[offer] = seconds + min(each_s, DRAIN_S)
-    return found
+        seconds_by_piece[offer] = seconds + min(each_s, DRAIN_S)
+    return seconds_by_piece
 
 
 def _seconds(wanted: float) -> float:
@@ -120,7 +120,7 @@ def traced(trace: Arrivals) -> TrafficProfile:
         input_len=round(float(trace.input_len.mean())),
         output_len=round(float(trace.output_len.mean())),
         seconds=max(float(trace.arrival_s[-1]), 1.0),
-        requests=tuple((round(arrival, 6), given, asked) for arrival, given, asked in rows),
+        requests=tuple((round(arrival, 6), input_len, output_len) for arrival, input_len, output_len in rows),
     )
 
 

@@ -22,20 +22,21 @@ if TYPE_CHECKING:
     from advisor.prediction.evidence import Evidence
 
 
+GpuKind = tuple[Cluster, int | None, tuple[Note, ...]]
+"""A node of one kind of GPU, the most GPUs there are (None: as many as it takes), and what is to be said of it."""
+
 PROPORTIONS = ((1, 1), (1, 2), (1, 3), (2, 1), (3, 1), (2, 3), (3, 2))
 """Replicas for prompts and for outputs that a fleet repeats."""
 
 
-def kinds_of(
-    gpus: str | Cluster | Sequence[str | Cluster], set_gpu: Mapping[str, float | str] | None
-) -> list[tuple[Cluster, int | None, tuple[Note, ...]]]:
-    """Of each kind of GPU a node, and the most GPUs there are; None: as many as it takes."""
+def kinds_of(gpus: str | Cluster | Sequence[str | Cluster], set_gpu: Mapping[str, float | str] | None) -> list[GpuKind]:
+    """Read the kinds of GPUs a user names, each once."""
     named: list[str | Cluster] = []
     for name_or_cluster in [gpus] if isinstance(gpus, (str, Cluster)) else gpus:
         named += name_or_cluster.split(",") if isinstance(name_or_cluster, str) else [name_or_cluster]
     if not named:
         raise InputError("no GPUs named; name some such as H100,H200 or 8xH100")
-    clusters: list[tuple[Cluster, int | None, tuple[Note, ...]]] = []
+    clusters: list[GpuKind] = []
     for name_or_cluster in named:
         read = read_cluster(name_or_cluster, set_gpu)
         cluster = read.value
@@ -54,12 +55,12 @@ def _counted(text: str) -> bool:
 
 
 def place(cluster: Cluster, most: int | None) -> str:
-    """Where a replica has to find room, in words."""
+    """Say where a replica has to find room."""
     return f"a node of {cluster}" if most is None or most > cluster.gpus_per_node else str(cluster)
 
 
 def by_gpu(price: float | Mapping[str, float] | None) -> dict[str, float]:
-    """Dollars per GPU-hour by GPU; under "" those of every other."""
+    """Return dollars per GPU-hour by the GPU's name; under "" those of every other."""
     if price is None:
         return {}
     if isinstance(price, Mapping):
@@ -80,7 +81,7 @@ def fleets_of(
     longest_request: int,
     apart: bool = False,
 ) -> list[ReplicaSizing]:
-    """Every layout of one replica that holds the model and its longest request, and fills a node evenly.
+    """List every layout of one replica that holds the model and its longest request, and fills a node evenly.
 
     With ``apart`` also every pair of such layouts without pipelines, both of one tensor parallel size, for prompts and for
     outputs, in the proportions of ``PROPORTIONS`` that fit in a node.

@@ -133,9 +133,9 @@ class CapacityQuestion:
 
     def told(self, fleet: ReplicaSizing, replicas: int, prices: Mapping[str, Price | None]) -> str:
         """A fleet and its cost, in words."""
-        hourly, every = self.hourly(fleet, replicas, prices), replicas + self.spares
+        hourly, replicas_in_all = self.hourly(fleet, replicas, prices), replicas + self.spares
         money = "" if hourly is None else f", ${hourly * HOURS_A_MONTH:,.0f} a month"
-        return f"{every} x {layout_told(fleet)}{money}"
+        return f"{replicas_in_all} x {layout_told(fleet)}{money}"
 
     def at_most(self, fleet: ReplicaSizing, worst: tuple[float, ...], prices: Mapping[str, Price | None]) -> int:
         """Replicas with which a fleet is no worse than that, or one less than its fewest."""
@@ -152,16 +152,16 @@ class CapacityQuestion:
         self, fleet: ReplicaSizing, replicas: int, prices: Mapping[str, Price | None], *, alone: bool = False
     ) -> FleetOption:
         verdict = fleet.alone if alone else fleet.verdict(replicas)
-        hourly, every = self.hourly(fleet, replicas, prices), replicas + self.spares
+        hourly, replicas_in_all = self.hourly(fleet, replicas, prices), replicas + self.spares
         tokens = self.rate * float(fleet.traffic.output_len.mean()) * 3600.0
-        decode, prefill = fleet.engine.multiple(every)
+        decode, prefill = fleet.engine.multiple(replicas_in_all)
         return FleetOption(
             gpu=fleet.cluster.gpu.name,
             deployment=decode,
             prefill=prefill,
             replicas=replicas,
             spares=self.spares,
-            gpus=every * fleet.gpus,
+            gpus=replicas_in_all * fleet.gpus,
             price=prices[fleet.cluster.gpu.name],
             usd_per_hour=hourly,
             usd_per_month=None if hourly is None else hourly * HOURS_A_MONTH,
@@ -170,7 +170,7 @@ class CapacityQuestion:
             energy_j_per_token=fleet.joules_per_token(self.rate, replicas, self.spares),
             intervals=fleet.intervals(replicas, verdict.latencies, LEVEL) if self.draws else {},
             saturation_s=fleet.saturation_s,
-            utilisation=self.rate / (fleet.saturation_s * every),
+            utilisation=self.rate / (fleet.saturation_s * replicas_in_all),
             meets=verdict.meets,
             provenance=fleet.engine.provenance,
         )

@@ -250,8 +250,8 @@ class ReplicaSizing:
 
     def sigmas(self, replicas: int, traffic: Arrivals) -> dict[str, float]:
         """Standard deviations of the logarithms of the latencies, from draws."""
-        every = [self.times, *self.drawn]
-        here, *others = _each(lambda table: self._statistics(replicas, traffic, table, least=FEW), every)
+        tables = [self.times, *self.drawn]
+        here, *others = _each(lambda table: self._statistics(replicas, traffic, table, least=FEW), tables)
         logs: dict[str, list[float]] = {name: [] for name in LIMITS}
         for there in others:
             for name in LIMITS:

@@ -80,17 +80,17 @@ class Arrivals:
             InputError: none is left.
 
         """
-        kept = self.fitting(longest)
-        return replace(kept, notes=(*self.notes, *refusals(len(self) - len(kept), len(self), longest)))
+        fitting = self.fitting(longest)
+        return replace(fitting, notes=(*self.notes, *refusals(len(self) - len(fitting), len(self), longest)))
 
     def fitting(self, longest: int) -> Arrivals:
         """The same, which may be none, and without a word about it."""
-        kept = self.input_len + self.output_len <= longest
-        return self if kept.all() else self._where(kept)
+        fits = self.input_len + self.output_len <= longest
+        return self if fits.all() else self._where(fits)
 
-    def _where(self, kept: NDArray[np.bool_]) -> Arrivals:
+    def _where(self, mask: NDArray[np.bool_]) -> Arrivals:
         return replace(
-            self, arrival_s=self.arrival_s[kept], input_len=self.input_len[kept], output_len=self.output_len[kept]
+            self, arrival_s=self.arrival_s[mask], input_len=self.input_len[mask], output_len=self.output_len[mask]
         )
 
 
@@ -123,8 +123,8 @@ class ArrivalStream:
 
     def pieces(self) -> Iterator[Arrivals]:
         """All that are not refused, piece by piece."""
-        for each in self.make():
-            yield each if self.longest is None else each.fitting(self.longest)
+        for piece in self.make():
+            yield piece if self.longest is None else piece.fitting(self.longest)
 
 
 class BusiestWindow:
@@ -135,11 +135,11 @@ class BusiestWindow:
 
     def passing(self, pieces: Iterable[Arrivals]) -> Iterator[Arrivals]:
         """All of them. One much smaller than the others says little of how fast requests come, and is not kept."""
-        for each in pieces:
-            kept = self._piece
-            if len(each) and (kept is None or (2 * len(each) >= len(kept) and _pace(each) > _pace(kept))):
-                self._piece = each
-            yield each
+        for piece in pieces:
+            busiest = self._piece
+            if len(piece) and (busiest is None or (2 * len(piece) >= len(busiest) and _pace(piece) > _pace(busiest))):
+                self._piece = piece
+            yield piece
 
     @property
     def found(self) -> Arrivals:
@@ -163,8 +163,8 @@ def refusals(refused: int, count: int, longest: int) -> tuple[Note, ...]:
     """
     if refused == count:
         raise InputError(f"all {count} requests are longer than the {longest} tokens that are served at most")
-    told = f"{refused} of {count} requests are longer than {longest} tokens and refused"
-    return (Note(told, "warning"),) if refused else ()
+    text = f"{refused} of {count} requests are longer than {longest} tokens and refused"
+    return (Note(text, "warning"),) if refused else ()
 
 
 def open_loop(
@@ -192,13 +192,13 @@ def open_loop(
         InputError: a number that cannot be.
 
     """
-    found = _Opened.of(workload, duration_s, seed, spread, burstiness, curve)
-    if found.expected > MOST_REQUESTS:
-        raise InputError(found.too_many(MOST_REQUESTS))
-    turns = np.concatenate(list(found.turns(MOST_REQUESTS)))
-    found.check_some(len(turns))
-    inputs, outputs = lengths(found.offer, len(turns), longest)
-    return Arrivals(arrival_s=found.arrivals(turns), input_len=inputs, output_len=outputs, duration_s=duration_s)
+    process = _Opened.of(workload, duration_s, seed, spread, burstiness, curve)
+    if process.expected > MOST_REQUESTS:
+        raise InputError(process.too_many(MOST_REQUESTS))
+    turns = np.concatenate(list(process.turns(MOST_REQUESTS)))
+    process.check_some(len(turns))
+    inputs, outputs = lengths(process.offer, len(turns), longest)
+    return Arrivals(arrival_s=process.arrivals(turns), input_len=inputs, output_len=outputs, duration_s=duration_s)
 
 
 def open_traffic(
@@ -212,8 +212,8 @@ def open_traffic(
     curve: Sequence[float] = (),
 ) -> Arrivals | ArrivalStream:
     """The same requests as those of ``open_loop``, as a stream where they are more than ``WHOLE``."""
-    found = _Opened.of(workload, duration_s, seed, spread, burstiness, curve)
-    if found.expected <= WHOLE:
+    process = _Opened.of(workload, duration_s, seed, spread, burstiness, curve)
+    if process.expected <= WHOLE:
         return open_loop(
             workload,
             duration_s=duration_s,
@@ -223,15 +223,17 @@ def open_traffic(
             burstiness=burstiness,
             curve=curve,
         )
-    if found.expected > MOST_STREAMED:
-        raise InputError(found.too_many(MOST_STREAMED))
-    count = sum(len(turns) for turns in found.turns(PIECE))
-    found.check_some(count)
+    if process.expected > MOST_STREAMED:
+        raise InputError(process.too_many(MOST_STREAMED))
+    count = sum(len(turns) for turns in process.turns(PIECE))
+    process.check_some(count)
 
     def pieces() -> Iterator[Arrivals]:
-        every = length_pieces(found.offer, count, longest, PIECE)
-        for turns, (inputs, outputs) in zip(found.turns(PIECE), every, strict=False):
-            yield Arrivals(arrival_s=found.arrivals(turns), input_len=inputs, output_len=outputs, duration_s=duration_s)
+        every = length_pieces(process.offer, count, longest, PIECE)
+        for turns, (inputs, outputs) in zip(process.turns(PIECE), every, strict=False):
+            yield Arrivals(
+                arrival_s=process.arrivals(turns), input_len=inputs, output_len=outputs, duration_s=duration_s
+            )
 
     return ArrivalStream(make=pieces, count=count, duration_s=duration_s)
 
@@ -264,10 +266,10 @@ class _Opened:
             seed=seed,
             rate=workload.rate,
         )
-        found = cls(offer, workload.rate * duration_s, burstiness, curve)
-        if found.expected < 1.0:
-            raise InputError(found.too_many(MOST_STREAMED))
-        return found
+        process = cls(offer, workload.rate * duration_s, burstiness, curve)
+        if process.expected < 1.0:
+            raise InputError(process.too_many(MOST_STREAMED))
+        return process
 
     def too_many(self, most: int) -> str:
         return (

@@ -68,7 +68,7 @@ class DisaggregatedServer:
     @property
     def bytes_per_token(self) -> float:
         """Of the KV cache, over the busiest link: every GPU of a replica sends or takes its part."""
-        return max(float(each.cost_model.memory.kv_bytes_per_token[0]) for each in (self.prefill, self.decode))
+        return max(float(pool.cost_model.memory.kv_bytes_per_token[0]) for pool in (self.prefill, self.decode))
 
     def link(self, parameters: Parameters) -> KvTransfer:
         """The hand-over under these parameters."""
@@ -81,18 +81,18 @@ class DisaggregatedServer:
     def notes(self) -> tuple[Note, ...]:
         """With what the hand-over takes."""
         link = self.link(self.decode.marginal.parameters)
-        told = f"a KV cache of 1000 tokens takes {1e3 * link.ms_per_token:.3g} ms from prompt to output"
-        return (*self.prefill.notes, *self.decode.notes, Note(told), self.warning)
+        text = f"a KV cache of 1000 tokens takes {1e3 * link.ms_per_token:.3g} ms from prompt to output"
+        return (*self.prefill.notes, *self.decode.notes, Note(text), self.warning)
 
     @property
     def warning(self) -> Note:
         """What is assumed."""
         network = f"{self.decode.cost_model.cluster.network_gbps:g} GB/s between nodes"
-        told = (
+        text = (
             f"KV caches go over {'the links inside a node' if self.within_node else network} once a prompt is done; no "
             "deployment with a pool for prompts was measured, so its intervals are as wide as those of an engine nobody measured"
         )
-        return Note(told, "warning")
+        return Note(text, "warning")
 
     @property
     def provenance(self) -> Provenance:

@@ -46,8 +46,8 @@ class KvTransfer:
         All arrays have shape (n,).
         """
         arrived = np.empty_like(done_s)
-        for each in np.unique(replica):
-            here = np.flatnonzero(replica == each)
+        for number in np.unique(replica):
+            here = np.flatnonzero(replica == number)
             here = here[np.argsort(done_s[here], kind="stable")]
             takes = 1e-3 * self.ms_per_token * tokens[here]
             before = np.cumsum(takes) - takes

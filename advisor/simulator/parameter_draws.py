@@ -43,12 +43,12 @@ def draws_of(
     ways = _directions(marginal, cost_model)[: half - 1]
     # The first combination is the same for all draws, so it is that of the factor; their entries are at most 1.42.
     combined = math.sqrt(half) * dct(np.eye(half), norm="ortho", axis=0).T[:, : len(ways) + 1]
-    found = []
+    draws = []
     for factor, *amounts in combined:
         step = np.asarray(amounts) @ ways if amounts else np.zeros(len(marginal.mean))
-        found.append((Parameters.from_unbounded(marginal.mean + step), math.exp(noise * factor)))
-        found.append((Parameters.from_unbounded(marginal.mean - step), math.exp(-noise * factor)))
-    return found[:count]
+        draws.append((Parameters.from_unbounded(marginal.mean + step), math.exp(noise * factor)))
+        draws.append((Parameters.from_unbounded(marginal.mean - step), math.exp(-noise * factor)))
+    return draws[:count]
 
 
 def _directions(marginal: ParameterPosterior, cost_model: CostModel) -> Array:

@@ -73,5 +73,5 @@ def trace_peak(traffic: Arrivals, window_s: float = WINDOW_S) -> Peak:
 def _variation(values: NDArray[np.float64] | NDArray[np.int64]) -> float:
     """Coefficient of variation; 0 where all are 0."""
     mean = float(values.mean())
-    found = float(values.std()) / mean if mean > 0 else 0.0
-    return found if math.isfinite(found) else 0.0
+    variation = float(values.std()) / mean if mean > 0 else 0.0
+    return variation if math.isfinite(variation) else 0.0

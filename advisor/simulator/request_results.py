@@ -89,7 +89,7 @@ class RequestResults:
 
     @property
     def loads(self) -> TokenTotals:
-        given, cached, made = (each.astype(float) for each in (self.input_len, self.cached, self.output_len))
+        given, cached, made = (tokens.astype(float) for tokens in (self.input_len, self.cached, self.output_len))
         return TokenTotals(
             requests=float(len(self)),
             given=float(given.sum()),
@@ -121,8 +121,8 @@ class RequestResults:
 
     def values(self, metric: str) -> Array:
         """The counted requests' values of ``ttft_ms``, ``tpot_ms`` or ``e2e_ms``."""
-        found: Array = getattr(self, metric)[self.counted]
-        return found[~np.isnan(found)]
+        values: Array = getattr(self, metric)[self.counted]
+        return values[~np.isnan(values)]
 
     def curve(self, metric: str, shares: Array) -> Array:
         """Percentiles of one of ``METRICS``, shape as ``shares``; NaN where there is no value. Of gaps between tokens to half a
@@ -145,12 +145,12 @@ class RequestResults:
 
     def good(self, limits: Mapping[str, float]) -> float:
         """Share of the counted requests that keep every limit; a request with one token has no TPOT and keeps any."""
-        kept = self.counted.copy()
+        good = self.counted.copy()
         for name, limit in limits.items():
             values = getattr(self, name)
-            kept &= np.isnan(values) | (values <= limit)
+            good &= np.isnan(values) | (values <= limit)
         counted = int(self.counted.sum())
-        return float(kept.sum() / counted) if counted else float("nan")
+        return float(good.sum() / counted) if counted else float("nan")
 
     def completed(self, begin_s: float, end_s: float) -> int:
         """Requests that ended in that time."""

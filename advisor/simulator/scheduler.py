@@ -187,10 +187,10 @@ def serve_pieces(
 
 def _with_more(pieces: Iterable[Arrivals]) -> Iterator[tuple[Arrivals, bool]]:
     """Each with whether another follows."""
-    every = iter(pieces)
-    piece = next(every, None)
+    remaining = iter(pieces)
+    piece = next(remaining, None)
     while piece is not None:
-        following = next(every, None)
+        following = next(remaining, None)
         yield piece, following is not None
         piece = following
 
@@ -201,8 +201,8 @@ def _cached(scheduler: Scheduler, inputs: NDArray[np.int64]) -> NDArray[np.int64
 
     if scheduler.cached_prompts:
         return inputs - 1
-    found = np.floor(scheduler.prefix_hit_rate * inputs / BLOCK).astype(np.int64) * BLOCK
-    return np.minimum(found, inputs - 1)
+    hits = np.floor(scheduler.prefix_hit_rate * inputs / BLOCK).astype(np.int64) * BLOCK
+    return np.minimum(hits, inputs - 1)
 
 
 def _overrun(arrival: Array, gone: int, come: int) -> str:

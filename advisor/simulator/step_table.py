@@ -73,10 +73,10 @@ def tabulate(cost_model: CostModel, *, budget: int, cap: int) -> StepTimes:
     contexts = 2.0 ** (np.arange(OCTAVES * NODES_PER_OCTAVE + 1) / NODES_PER_OCTAVE)
     some = np.unique(np.rint(np.geomspace(1, cap, SEQUENCE_NODES)))
     decodes, context = (grid.ravel() for grid in np.meshgrid(some, contexts, indexing="ij"))
-    each = (_gpu(cost_model, tokens=np.ones(len(decodes)), decodes=decodes, context=context) - nothing) / decodes
-    each = each.reshape(len(some), len(contexts))
+    per_decode = (_gpu(cost_model, tokens=np.ones(len(decodes)), decodes=decodes, context=context) - nothing) / decodes
+    per_decode = per_decode.reshape(len(some), len(contexts))
     wanted = np.arange(cap + 1.0)
-    by_context = np.stack([np.interp(wanted, some, column) for column in each.T], axis=1)
+    by_context = np.stack([np.interp(wanted, some, column) for column in per_decode.T], axis=1)
     many = 2.0**30  # pairs, so that their time stands out of the rest
     pairs = (
         _gpu(cost_model, tokens=np.ones(2), pairs=np.array([many, 0.0]), windowed_pairs=np.array([0.0, many])) - nothing

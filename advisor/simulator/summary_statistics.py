@@ -34,16 +34,18 @@ def numbers(
     percentiles = [*PERCENTILES]
     if slo is not None and slo.percentile is not None and slo.percentile not in percentiles:
         percentiles.append(slo.percentile)
-    found = {(name, "mean"): served.mean(name) for name in METRICS}
+    statistics = {(name, "mean"): served.mean(name) for name in METRICS}
     for name in METRICS:
         values = served.curve(name, np.array(percentiles))
-        found |= {(name, f"p{each:g}"): float(value) for each, value in zip(percentiles, values, strict=True)}
+        statistics |= {
+            (name, f"p{percentile:g}"): float(value) for percentile, value in zip(percentiles, values, strict=True)
+        }
     begin = SETTLING * traffic.duration_s if traffic.concurrency else 0.0
     length = traffic.duration_s - begin
     tokens = served.bins[round(begin / served.bin_s) : BINS, 4].sum() / length
     completed = served.completed(begin, traffic.duration_s) / length
     rate = completed if traffic.concurrency else len(served) / traffic.duration_s  # those refused left out
-    return found | {
+    return statistics | {
         ("rates", "completed_s"): completed,
         ("rates", "output_tok_s"): float(tokens),
         ("rates", "goodput_s"): served.good(limits_of(slo)) * rate,
@@ -64,13 +66,13 @@ def spreads(
     base: Mapping[tuple[str, str], float], others: Sequence[Mapping[tuple[str, str], float]]
 ) -> dict[str, dict[str, float]]:
     """Standard deviations of the logarithms."""
-    found: dict[str, dict[str, float]] = {}
+    sigmas: dict[str, dict[str, float]] = {}
     for (owner, name), value in base.items():
         pairs = [(value, other[owner, name]) for other in others if value > 0 and other[owner, name] > 0]
         logs = [math.log(there / here) ** 2 for here, there in pairs]
         spread = math.sqrt(sum(logs) / len(logs)) if logs else 0.0
-        found.setdefault(owner, {})[name] = math.hypot(spread, BESIDE[owner]) if others else 0.0
-    return found
+        sigmas.setdefault(owner, {})[name] = math.hypot(spread, BESIDE[owner]) if others else 0.0
+    return sigmas
 
 
 def timeline(served: RequestResults | StreamingStatistics, scheduler: Scheduler) -> dict[str, Array]:

@@ -86,7 +86,7 @@ def best_round(
             for shape, seconds in load.shapes.items():
                 if shape in chosen.get(i, ()):
                     continue
-                own = start_s + seconds + sum(load.shapes[each] for each in chosen.get(i, ()))
+                own = start_s + seconds + sum(load.shapes[measured] for measured in chosen.get(i, ()))
                 after = max(wall, own)
                 if after <= most_s:
                     better, closer = prospects.value([*taken, places[load.layout, shape]])

@@ -194,7 +194,7 @@ def candidate_set(
     if not chosen:
         raise NothingFits(f"nothing feasible: {search.model.name} fits no layout of {search.cluster}")
     rows = np.array(chosen)
-    found = search.layout(
+    arrays = search.layout(
         {
             **{
                 name: np.array(labels[name], dtype=object)[values[rows]] if name in labels else values[rows]
@@ -206,11 +206,11 @@ def candidate_set(
     points = Points.of(
         search.model,
         search.cluster,
-        found,
+        arrays,
         engine=search.engine,
         regime=regime,
-        batch=found.max_num_seqs,
+        batch=arrays.max_num_seqs,
         input_len=np.array(float(search.workload.input_len)),
         output_len=np.array(float(search.workload.output_len)),
     )
-    return CandidateSet(points=points, gpus=found.gpus, objective=search.objective, limits=limits_of(search.slo))
+    return CandidateSet(points=points, gpus=arrays.gpus, objective=search.objective, limits=limits_of(search.slo))

@@ -81,16 +81,16 @@ class Points:
 
     @classmethod
     def of_shapes(
-        cls, model: Model, cluster: Cluster, found: Sequence[tuple[Deployment, tuple[int, int, int]]]
+        cls, model: Model, cluster: Cluster, measured: Sequence[tuple[Deployment, tuple[int, int, int]]]
     ) -> Points:
         """Static batches: resolved deployments, each with (batch, input_len, output_len)."""
-        shapes = np.array([shape for _, shape in found], dtype=float).reshape(-1, 3)
-        layout = DeploymentArrays.of([deployment for deployment, _ in found], model, cluster.gpu)
+        shapes = np.array([shape for _, shape in measured], dtype=float).reshape(-1, 3)
+        layout = DeploymentArrays.of([deployment for deployment, _ in measured], model, cluster.gpu)
         return cls.of(
             model,
             cluster,
             layout,
-            engine=found[0][0].engine,
+            engine=measured[0][0].engine,
             regime="static",
             batch=shapes[:, 0],
             input_len=shapes[:, 1],

@@ -416,7 +416,7 @@ def _metrics(
     provenance = belief.prior.provenance if belief.seen is None else "calibrated"
     mean, covariance = belief.joint(belief.rows(points, names))
     mean, sigma = (each.reshape(len(names), -1) for each in (mean, np.sqrt(np.maximum(np.diag(covariance), 0.0))))
-    found = []
+    rows_metrics = []
     for i in rows:
         metrics = {}
         for k, name in enumerate(names):
@@ -429,8 +429,8 @@ def _metrics(
         gpus = float(stakes.gpus[i])
         value, low, high = metrics["output_tok_s"]
         metrics["output_tok_s_per_gpu"] = (value / gpus, low / gpus, high / gpus)
-        found.append({name: metrics[name] for name in TABLE})
-    return found
+        rows_metrics.append({name: metrics[name] for name in TABLE})
+    return rows_metrics
 
 
 def _relaxations(nearest: TuningChoice, slo: Slo) -> tuple[str, ...]:
@@ -446,7 +446,7 @@ def _relaxations(nearest: TuningChoice, slo: Slo) -> tuple[str, ...]:
 def _round(stakes: CandidateSet, step: TuningStep) -> dict[str, Any]:
     tp, pp = stakes.layouts()[step.verdict.best]
     return {
-        "loads": [_load(each) for each in step.loads],
+        "loads": [_load(load) for load in step.loads],
         "why": step.why,
         "expected_s": round(step.expected_s, 1),
         "took_s": round(step.took_s, 1),

@@ -91,7 +91,7 @@ def _of_json(document: Document, export: Mapping[str, Any]) -> ParsedRun:
     if export.get("was_cancelled"):
         raise UnusableRun("the run was cancelled")
     figures = {name: _dict(export.get(name)) for name in NAMES}
-    if len(phases := [each for each in _list(config.get("phases")) if _dict(each).get("kind") != "warmup"]) > 1:
+    if len(phases := [phase for phase in _list(config.get("phases")) if _dict(phase).get("kind") != "warmup"]) > 1:
         raise UnusableRun(f"it has {len(phases)} phases of load; the means are over all of them")
     load = _load(config, _dict(phases[0]) if phases else {})
     genai = "perf_analyzer" in config
@@ -172,16 +172,16 @@ def _load(config: Mapping[str, Any], phase: Mapping[str, Any]) -> dict[str, Any]
             f"its load is {kind or 'sessions'!r:.40}; requests in flight and Poisson arrivals can be recorded"
         )
     rate = NumberReader(source).maybe("rate" if phase else "request_rate")
-    found = {"concurrency": whole(source.get("concurrency")), "rate": rate or None, "poisson": kind == "poisson"}
-    if found["rate"] is None and found["concurrency"] is None:
+    load = {"concurrency": whole(source.get("concurrency")), "rate": rate or None, "poisson": kind == "poisson"}
+    if load["rate"] is None and load["concurrency"] is None:
         raise UnusableRun("input_config has neither a concurrency nor a rate")
-    return found
+    return load
 
 
 def _model(config: Mapping[str, Any]) -> str:
     """The one model's name, wherever this version writes it."""
     items = _list(_dict(config.get("models")).get("items"))
-    names = [_dict(each).get("name") for each in items]
+    names = [_dict(item).get("name") for item in items]
     names = names or _list(config.get("model_names")) or _list(_dict(config.get("endpoint")).get("model_names"))
     if len(names) > 1:
         raise UnusableRun(f"it has requests to {len(names)} models")

@@ -49,18 +49,18 @@ class Document:
         except (ValueError, RecursionError) as error:
             whole = error
         numbered = [(number, line) for number, line in enumerate(self.text.splitlines(), 1) if line.strip()]
-        found: list[tuple[str, Any]] = []
+        values: list[tuple[str, Any]] = []
         for number, line in numbered:
             where = f"{self.name} line {number}"
             try:
-                found.append((where, json.loads(line)))
+                values.append((where, json.loads(line)))
             except (ValueError, RecursionError) as error:
-                if found and number == numbered[-1][0]:
-                    found.append((where, Cut()))
+                if values and number == numbered[-1][0]:
+                    values.append((where, Cut()))
                     break
-                told = error if found else whole
-                raise InputError(f"{self.name} is not JSON: {_short(told)}; was it cut off?") from error
-        return tuple(found)
+                cause = error if values else whole
+                raise InputError(f"{self.name} is not JSON: {_short(cause)}; was it cut off?") from error
+        return tuple(values)
 
     @cached_property
     def objects(self) -> tuple[tuple[str, dict[str, Any]], ...]:

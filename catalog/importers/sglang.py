@@ -62,8 +62,8 @@ def _reading(where: str, row: Mapping[str, Any]) -> ParsedRun:
         raise UnusableRun("its prompts have images")
     completed = int(figures.number("completed"))
     outputs = row.get("output_lens")
-    known = [each for each in outputs if isinstance(each, int)] if isinstance(outputs, list) else []
-    given = [each for each in known if each > 0]
+    known = [tokens for tokens in outputs if isinstance(tokens, int)] if isinstance(outputs, list) else []
+    given = [tokens for tokens in known if tokens > 0]
     traffic = LoadGeneratorRun(
         completed=completed,
         failed=max(0, len(known) - completed),

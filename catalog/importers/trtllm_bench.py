@@ -177,14 +177,14 @@ def _settings(row: Mapping[str, Any]) -> dict[str, Any]:
         "max_num_batched_tokens": "max_num_tokens",
         "max_model_len": "max_sequence_length",
     }
-    found: dict[str, Any] = {field: whole(row.get(name)) for field, name in sizes.items()}
-    found["ep"] = whole(row.get("ep_size"))  # "null" where the engine chose
+    stated: dict[str, Any] = {field: whole(row.get(name)) for field, name in sizes.items()}
+    stated["ep"] = whole(row.get("ep_size"))  # "null" where the engine chose
     quantization = str(row.get("quantization") or "")
     if quantization and quantization != "None":
-        found["dtype"] = number_format(quantization) or ("int8" if quantization.startswith("W8A8") else "")
-    found["compute_dtype"] = number_format(row.get("dtype")) or None
-    found["kv_dtype"] = number_format(row.get("kv_cache_dtype")) or None
-    return {name: value for name, value in found.items() if value}
+        stated["dtype"] = number_format(quantization) or ("int8" if quantization.startswith("W8A8") else "")
+    stated["compute_dtype"] = number_format(row.get("dtype")) or None
+    stated["kv_dtype"] = number_format(row.get("kv_cache_dtype")) or None
+    return {name: value for name, value in stated.items() if value}
 
 
 def _spread(statistics: Any) -> float | None:

@@ -33,7 +33,7 @@ def is_offline(document: Document) -> bool:
 
 def read_offline(document: Document) -> Iterator[ParsedRun | SkippedFile]:
     """One run a file; of the records of a ``.pytorch.json``, which say the same several times over, the first one."""
-    told = set()
+    seen = set()
     for where, value in document.objects:
         kind, row, arguments = _parts(value)
         if not kind:
@@ -44,8 +44,8 @@ def read_offline(document: Document) -> Iterator[ParsedRun | SkippedFile]:
         except UnusableRun as error:
             yield SkippedFile(where, str(error))
             continue
-        if reading.identity not in told:
-            told.add(reading.identity)
+        if reading.identity not in seen:
+            seen.add(reading.identity)
             yield reading
 
 
@@ -73,7 +73,7 @@ def _latency(where: str, row: Mapping[str, Any], arguments: Mapping[str, Any]) -
     times = row["latencies"]
     if not isinstance(times, list) or not times:
         raise UnusableRun("latencies is empty; it must be a list of seconds")
-    seconds = [NumberReader({"latencies": each}).number("latencies", least=1e-9) for each in times]
+    seconds = [NumberReader({"latencies": latency}).number("latencies", least=1e-9) for latency in times]
     if whole(arguments.get("n")) not in (None, 1) or arguments.get("use_beam_search"):
         raise UnusableRun("several sequences a prompt, which the catalog's runs do not record")
     stated = {
@@ -123,10 +123,10 @@ def _throughput(where: str, row: Mapping[str, Any], arguments: Mapping[str, Any]
 
 
 def _arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    found = settings(arguments)
+    stated = settings(arguments)
     if arguments:  # the engine's own arguments: what is not in them is its default
-        found = {"tp": 1, "pp": 1, "dp": 1, **found}
-    return found
+        stated = {"tp": 1, "pp": 1, "dp": 1, **stated}
+    return stated
 
 
 def _named(arguments: Mapping[str, Any], **names: str) -> dict[str, int]:

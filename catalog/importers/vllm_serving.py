@@ -75,7 +75,7 @@ def _reading(where: str, row: Mapping[str, Any]) -> ParsedRun:
     prompts, completed = (int(figures.number(name)) for name in ("num_prompts", "completed"))
     failed = figures.maybe("failed")
     requests, spread = _requests(row)
-    every = len(requests) == completed
+    complete = len(requests) == completed
     traffic = LoadGeneratorRun(
         completed=completed,
         failed=int(failed) if failed is not None else max(0, prompts - completed),
@@ -85,7 +85,7 @@ def _reading(where: str, row: Mapping[str, Any]) -> ParsedRun:
         output_spread=spread,
         ttft_ms=figures.time("mean_ttft_ms"),
         tpot_ms=figures.time("mean_tpot_ms"),
-        e2e_ms=figures.time("mean_e2el_ms") or (mean(each.e2e_ms for each in requests) if every else None),
+        e2e_ms=figures.time("mean_e2el_ms") or (mean(request.e2e_ms for request in requests) if complete else None),
         output_tok_s=figures.number("output_throughput"),
         concurrency=whole(row.get("max_concurrency")),
         rate=figures.limit("request_rate"),
@@ -156,7 +156,7 @@ def _request(values: NumberReader, gaps: Any) -> Request:
 
 
 def _spread(requests: list[Request]) -> float | None:
-    lengths = [each.output_len for each in requests]
+    lengths = [request.output_len for request in requests]
     return pstdev(lengths) / fmean(lengths) if lengths else None
 
 

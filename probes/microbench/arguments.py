@@ -56,7 +56,7 @@ def parse_numbers(name: str, text: str, *, least: int) -> tuple[int, ...]:
 
     """
     try:
-        numbers = tuple(int(each) for each in text.split(","))
+        numbers = tuple(int(number) for number in text.split(","))
     except ValueError:
         numbers = ()
     if not numbers or min(numbers) < least or len(set(numbers)) < len(numbers):

@@ -64,7 +64,7 @@ def measure_collectives(
     """
     gpu = gpu_name(device)
     make_folders(out)
-    store = Store(out / "collectives.jsonl", ["gpu", *(each.name for each in fields(CollectiveCase))])
+    store = Store(out / "collectives.jsonl", ["gpu", *(field.name for field in fields(CollectiveCase))])
     missing = [case for case in cases if not store.has({"gpu": gpu, **case.row()})]
     progress = MicrobenchProgress(len(missing), "collectives", seconds)
 
@@ -80,7 +80,7 @@ def measure_collectives(
         progress.step()
 
     team = Team(lambda: _commands(gpus, device), out / "logs" / "collectives.log")
-    crew = Crew([team], [missing] if missing else [], told=CollectiveCase.row, done=done, failed=failed)
+    crew = Crew([team], [missing] if missing else [], order=CollectiveCase.row, done=done, failed=failed)
     trouble = crew.run(seconds=seconds, task_s=case_s)
     return TimingSummary(
         there=len(cases) - len(missing), measured=store.measured, failed=store.failed, left=crew.left(), trouble=trouble

@@ -110,24 +110,24 @@ def matrices(model: Model, tp: int) -> tuple[Matrix, ...]:
     begin, end = layout.kv_share(model.num_key_value_heads)
     heads = model.num_attention_heads // tp
     routed = sum(has_experts(model, layer) for layer in range(layers))
-    found = [
+    shapes = [
         Matrix(name="qkv", n=(heads + 2 * (end - begin)) * model.head_dim, k=hidden, copies=layers),
         Matrix(name="out", n=hidden, k=heads * model.head_dim, copies=layers),
     ]
     if routed < layers:
         columns = model.intermediate_size // tp
-        found += [
+        shapes += [
             Matrix(name="gate_up", n=2 * columns, k=hidden, copies=layers - routed),
             Matrix(name="down", n=hidden, k=columns, copies=layers - routed),
         ]
     if routed:
         columns = model.moe_intermediate_size // tp
-        found += [
+        shapes += [
             Matrix(name="router", n=model.num_experts, k=hidden, copies=routed),
             Matrix(name="expert_gate_up", n=2 * columns, k=hidden, copies=routed * model.num_experts),
             Matrix(name="expert_down", n=hidden, k=columns, copies=routed * model.num_experts),
         ]
-    return (*found, Matrix(name="head", n=layout.vocabulary_share(model.vocab_size)[2], k=hidden, copies=1))
+    return (*shapes, Matrix(name="head", n=layout.vocabulary_share(model.vocab_size)[2], k=hidden, copies=1))
 
 
 def kernel_shapes(
@@ -227,8 +227,8 @@ def _decodes(model: Model, attention: Shape, memory_bytes: float) -> Iterator[Tu
 def _can_be(shape: Shape, model: Model, memory_bytes: float) -> bool:
     """Whether the cache fits, and a window, where the model has one, is not what attention looks at."""
     number = 4 if model.dtype == "float32" else 2
-    kept = 2 * number * shape.batch * shape.context * shape.kv_heads * shape.head_dim
-    return kept <= KV_SHARE * memory_bytes and not 0 < model.sliding_window < shape.context
+    cache_bytes = 2 * number * shape.batch * shape.context * shape.kv_heads * shape.head_dim
+    return cache_bytes <= KV_SHARE * memory_bytes and not 0 < model.sliding_window < shape.context
 
 
 def _element_wise(op: str, n: int, dtype: str, *, fused: bool) -> tuple[Shape, ...]:

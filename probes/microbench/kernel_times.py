@@ -90,7 +90,7 @@ def measure_kernels(
     """
     gpu = gpu_name(device)
     make_folders(out)
-    store = Store(out / "kernels.jsonl", ["gpu", *(each.name for each in fields(Shape))])
+    store = Store(out / "kernels.jsonl", ["gpu", *(field.name for field in fields(Shape))])
     wanted = [tuple(group) for group in groups]
     missing = [group for shapes in wanted if (group := tuple(s for s in shapes if not store.has(_row(gpu, s))))]
     count = sum(map(len, missing))
@@ -105,7 +105,7 @@ def measure_kernels(
         progress.step()
 
     teams = [Team(partial(_commands, device, index, len(gpus)), out / "logs" / f"kernels{index}.log") for index in gpus]
-    crew = Crew(teams, missing, told=lambda shape: shape.row(), done=done, failed=failed)
+    crew = Crew(teams, missing, order=lambda shape: shape.row(), done=done, failed=failed)
     trouble = crew.run(seconds=seconds, task_s=SHAPE_S)
     return TimingSummary(
         there=sum(map(len, wanted)) - count,

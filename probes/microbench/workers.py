@@ -98,7 +98,9 @@ class Team:
                 with suppress(subprocess.TimeoutExpired):
                     process.popen.wait(OTHERS_S)
                 return f"a process ended with {process.popen.returncode}"
-        failed = [each.answers[0]["error"] for each in self.processes if each.answers and "error" in each.answers[0]]
+        failed = [
+            worker.answers[0]["error"] for worker in self.processes if worker.answers and "error" in worker.answers[0]
+        ]
         if failed and passed > OTHERS_S:
             return str(failed[0])
         return f"no answer after {seconds:.0f} s" if passed > seconds else ""
@@ -124,12 +126,12 @@ class Crew(Generic[T]):
         teams: Sequence[Team],
         groups: Iterable[Sequence[T]],
         *,
-        told: Callable[[T], Mapping[str, Any]],
+        order: Callable[[T], Mapping[str, Any]],
         done: Callable[[T, list[Answer]], None],
         failed: Callable[[T, str], None],
     ) -> None:
         """``told`` is what a team is told of a task, ``done`` gets each process's answer, ``failed`` one line."""
-        self._teams, self._told, self._done, self._failed = tuple(teams), told, done, failed
+        self._teams, self._order, self._done, self._failed = tuple(teams), order, done, failed
         self._groups = deque(deque(group) for group in groups)
         self._own: dict[Team, deque[T]] = {team: deque() for team in teams}
         self._under_way: dict[Team, T | None] = {}
@@ -192,7 +194,7 @@ class Crew(Generic[T]):
         task = self._next(team) if going_on else None
         if task is not None:
             self._under_way[team] = task
-            team.tell(self._told(task))
+            team.tell(self._order(task))
 
     def _next(self, team: Team, *, peek: bool = False) -> T | None:
         own = self._own[team]

@@ -219,7 +219,7 @@ class TorchEngine:
         for begin in range(0, len(prompts), self._rows):
             waited = time.perf_counter() - began
             seconds = self.tokens(prompts[begin : begin + self._rows], output_len)[1]
-            firsts += [waited + each for each in seconds]
+            firsts += [waited + second for second in seconds]
         return firsts
 
     def tokens(
@@ -424,13 +424,13 @@ class TorchEngine:
         else:
             processes = self.layout.tp * self.layout.pp
             left = share * os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / processes
-        each = cache_bytes_per_token(
+        bytes_per_token = cache_bytes_per_token(
             layers=len(self.layout.layers),
             kv_heads=self._transformer.kv_heads,
             head_dim=self.model.head_dim,
             dtype=self._dtype,
         )
-        tokens = torch.tensor(min(int(left // each), self._rows * self.positions))
+        tokens = torch.tensor(min(int(left // bytes_per_token), self._rows * self.positions))
         if not self._alone:
             distributed.all_reduce(tokens, distributed.ReduceOp.MIN)
         if tokens < 2:

@@ -40,14 +40,14 @@ def place_heads(
     eps: float,
     turn: tuple[torch.Tensor, torch.Tensor],
     positions: torch.Tensor,
-    kept: tuple[torch.Tensor, torch.Tensor],
+    cache: tuple[torch.Tensor, torch.Tensor],
 ) -> torch.Tensor:
     """Of queries, keys and values in one, (rows, length, h + 2 k, d): keys and values are kept in the cache, (rows,
     places, k, d) each, at ``positions`` (length,); the queries are returned, (rows, length, h, d).
 
     ``turn`` is the cosine and the sine, see ``rotate``, ``norms`` the weights of the queries' and keys' norms.
     """
-    keys, values = kept
+    keys, values = cache
     kv_heads = keys.shape[2]
     q, k, v = joined.split((joined.shape[2] - 2 * kv_heads, kv_heads, kv_heads), dim=2)
     q_norm, k_norm = norms or (None, None)

@@ -40,8 +40,8 @@ def offloaded_layers(layers: int, share: float) -> frozenset[int]:
 def layer_tensors(layer: Layer) -> list[torch.Tensor]:
     """The tensors of a layer, in the order of its fields."""
     values = [getattr(part, field.name) for part in layer for field in fields(part)]
-    opened = [each for value in values for each in (value if isinstance(value, tuple) else (value,))]
-    return [each for each in opened if each is not None]
+    opened = [tensor for value in values for tensor in (value if isinstance(value, tuple) else (value,))]
+    return [tensor for tensor in opened if tensor is not None]
 
 
 def refilled(layer: Layer, tensors: Iterable[torch.Tensor]) -> Layer:
@@ -50,7 +50,7 @@ def refilled(layer: Layer, tensors: Iterable[torch.Tensor]) -> Layer:
 
     def fill(value: Any) -> Any:
         if isinstance(value, tuple):
-            return tuple(fill(each) for each in value)
+            return tuple(fill(part) for part in value)
         return None if value is None else next(left)
 
     attention, block = (
@@ -102,9 +102,9 @@ class LayerStream:
     when it would be launched.
     """
 
-    def __init__(self, kept: Mapping[int, HostLayer], device: torch.device) -> None:
+    def __init__(self, layers: Mapping[int, HostLayer], device: torch.device) -> None:
         """``kept`` are the layers, at least one, by their place in the stage."""
-        hosts = [kept[place] for place in sorted(kept)]
+        hosts = [layers[place] for place in sorted(layers)]
         lengths = [sum(map(len, host.pieces)) for host in hosts]
         dtype = hosts[0].pieces[0].dtype
         buffers = [torch.zeros(max(lengths), dtype=dtype, device=device) for _ in hosts[:BUFFERS]]
@@ -115,7 +115,7 @@ class LayerStream:
             for row, host in zip(rows, hosts, strict=True)
         ]
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-        self._numbers = {place: number for number, place in enumerate(sorted(kept))}
+        self._numbers = {place: number for number, place in enumerate(sorted(layers))}
         self.layers = {
             place: refilled(host.outline, _places(row, layer_tensors(host.outline)))
             for place, host, row in zip(self._numbers, hosts, rows, strict=True)
@@ -180,4 +180,4 @@ def _begins(tensors: Sequence[torch.Tensor]) -> list[int]:
 def _places(row: torch.Tensor, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     """The place in a row of each tensor, in its shape."""
     begins = _begins(tensors)
-    return [row[begin:][: each.numel()].view(each.shape) for begin, each in zip(begins, tensors, strict=False)]
+    return [row[begin:][: tensor.numel()].view(tensor.shape) for begin, tensor in zip(begins, tensors, strict=False)]

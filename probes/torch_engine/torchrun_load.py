@@ -55,7 +55,7 @@ def run_launched(parser: argparse.ArgumentParser, args: argparse.Namespace) -> i
 
 def _find(path: Path, name: str) -> BenchmarkJob:
     """The load of that name, which must be as wide as torchrun's world."""
-    if missing := [each for each in SET_BY_TORCHRUN if each not in os.environ]:
+    if missing := [variable for variable in SET_BY_TORCHRUN if variable not in os.environ]:
         raise InputError(
             f"--load is for processes that torchrun starts (there is no {missing[0]}); without it all loads are run"
         )
@@ -134,5 +134,5 @@ def _gpus() -> tuple[int, ...]:
     count = int(os.environ["WORLD_SIZE"])
     if int(os.environ["LOCAL_WORLD_SIZE"]) < count:
         return ()
-    visible = [each for each in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if each.isdigit()]
+    visible = [index for index in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if index.isdigit()]
     return tuple(map(int, visible[:count])) if len(visible) >= count else tuple(range(count))

@@ -120,7 +120,7 @@ class Transformer:
         x: torch.Tensor,
         weights: Attention,
         step: TokenStep,
-        kept: tuple[torch.Tensor, torch.Tensor],
+        cache: tuple[torch.Tensor, torch.Tensor],
         *,
         turn: tuple[torch.Tensor, torch.Tensor],
         mask: torch.Tensor | None,
@@ -128,18 +128,18 @@ class Transformer:
         rows, length = x.shape[:2]
         width, heads, kv_heads = self.model.head_dim, self.heads, self.kv_heads
         joined = functional.linear(x, weights.qkv, weights.qkv_bias).view(rows, length, -1, width)
-        q = self.kernels.place_heads(joined, weights.qk_norms, self.settings.norm_eps, turn, step.positions, kept)
+        q = self.kernels.place_heads(joined, weights.qk_norms, self.settings.norm_eps, turn, step.positions, cache)
         if length > 1:
-            k, v = (each[:, :length].transpose(1, 2) for each in kept)
+            k, v = (tensor[:, :length].transpose(1, 2) for tensor in cache)
             mixed = functional.scaled_dot_product_attention(
                 q.transpose(1, 2), k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=heads > kv_heads
             ).transpose(1, 2)
         elif step.used is None:
-            mixed = self._attend_cache(q, *kept, step.context)
+            mixed = self._attend_cache(q, *cache, step.context)
         else:
             from probes.torch_engine.triton_kernels import attend_used  # imports triton
 
-            mixed = attend_used(q.view(rows, heads, width), *kept, step.used, self.model.sliding_window)
+            mixed = attend_used(q.view(rows, heads, width), *cache, step.used, self.model.sliding_window)
         out = self.links.all_reduce(functional.linear(mixed.reshape(rows * length, -1), weights.out))
         return out if weights.out_bias is None else out + weights.out_bias
 
@@ -149,7 +149,7 @@ class Transformer:
         begin = max(0, context - self.model.sliding_window) if self.model.sliding_window else 0
         # the query heads that share a KV head read it once, as if they were queries at several positions
         folded = q.view(rows, self.kv_heads, self.heads // self.kv_heads, -1)
-        k, v = (each[:, begin:context].transpose(1, 2) for each in (keys, values))
+        k, v = (tensor[:, begin:context].transpose(1, 2) for tensor in (keys, values))
         with sdpa_kernel(ANY_LENGTH):
             return functional.scaled_dot_product_attention(folded, k, v)
 
@@ -160,15 +160,15 @@ class Transformer:
 
     def _routed(self, x: torch.Tensor, weights: Experts) -> torch.Tensor:
         """Each token (T, H) through the experts its router likes best; all shapes are the same whatever it likes."""
-        each = self.model.num_experts_per_tok
-        likes, chosen = functional.linear(x, weights.router).float().softmax(dim=-1).topk(each, dim=-1)
+        experts = self.model.num_experts_per_tok
+        likes, chosen = functional.linear(x, weights.router).float().softmax(dim=-1).topk(experts, dim=-1)
         if self.settings.norm_topk:
             likes = likes / likes.sum(dim=-1, keepdim=True)
         order = chosen.flatten().argsort(stable=True)  # of the T x each pairs, by expert
         counts = torch.zeros(self.model.num_experts, dtype=torch.int32, device=x.device)
         counts.index_add_(0, chosen.flatten(), torch.ones_like(order, dtype=torch.int32))
         ends = counts.cumsum(0, dtype=torch.int32)
-        inner = self.kernels.swiglu(functional.grouped_mm(x[order // each], weights.gate_up.mT, offs=ends))
+        inner = self.kernels.swiglu(functional.grouped_mm(x[order // experts], weights.gate_up.mT, offs=ends))
         out = functional.grouped_mm(inner, weights.down.mT, offs=ends)
         unsorted = torch.empty_like(out).index_copy_(0, order, out).view(*chosen.shape, -1)
         return self.links.all_reduce((unsorted * likes.to(x.dtype)[..., None]).sum(dim=1))

@@ -54,9 +54,9 @@ def _attend(  # type: ignore[no-untyped-def]
     if WINDOWED:
         first = tl.maximum(used - window, 0)
     blocks = tl.cdiv(used - first, TOKENS)
-    each = tl.cdiv(blocks, SPLITS)
-    begin = first + part * each * TOKENS
-    end = tl.minimum(begin + each * TOKENS, used)
+    per_split = tl.cdiv(blocks, SPLITS)
+    begin = first + part * per_split * TOKENS
+    end = tl.minimum(begin + per_split * TOKENS, used)
     queries = tl.arange(0, QUERIES)
     columns = tl.arange(0, WIDTH)
     real = queries < GROUP
@@ -133,13 +133,13 @@ def _place(  # type: ignore[no-untyped-def]
     position = tl.load(position_pointer + number)
     head = tl.program_id(1) * AT_ONCE + tl.arange(0, AT_ONCE)[:, None]
     column = tl.arange(0, HALF)[None, :]
-    every = HEADS + 2 * KV_HEADS
+    heads_in_all = HEADS + 2 * KV_HEADS
     is_q, is_k = head < HEADS, (head >= HEADS) & (head < HEADS + KV_HEADS)
-    is_v = (head >= HEADS + KV_HEADS) & (head < every)
-    at = joined_pointer + (token.to(tl.int64) * every + head) * (2 * HALF) + column
+    is_v = (head >= HEADS + KV_HEADS) & (head < heads_in_all)
+    at = joined_pointer + (token.to(tl.int64) * heads_in_all + head) * (2 * HALF) + column
     kind = joined_pointer.dtype.element_ty
-    x = tl.load(at, mask=head < every, other=0.0).to(tl.float32)
-    y = tl.load(at + HALF, mask=head < every, other=0.0).to(tl.float32)
+    x = tl.load(at, mask=head < heads_in_all, other=0.0).to(tl.float32)
+    y = tl.load(at + HALF, mask=head < heads_in_all, other=0.0).to(tl.float32)
     if NORMED:
         shrink = tl.rsqrt((tl.sum(x * x, 1) + tl.sum(y * y, 1)) / (2 * HALF) + eps)[:, None]
         shrink = tl.where(is_q | is_k, shrink, 1.0)
@@ -221,16 +221,16 @@ def place_heads(
     eps: float,
     turn: tuple[torch.Tensor, torch.Tensor],
     positions: torch.Tensor,
-    kept: tuple[torch.Tensor, torch.Tensor],
+    cache: tuple[torch.Tensor, torch.Tensor],
 ) -> torch.Tensor:
     """See ``probes.torch_engine.fused_kernels.place_heads``."""
     rows, length, _, width = joined.shape
-    keys, values = kept
+    keys, values = cache
     kv_heads = keys.shape[2]
     heads = joined.shape[2] - 2 * kv_heads
-    every = heads + 2 * kv_heads
+    heads_in_all = heads + 2 * kv_heads
     q = joined.new_empty(rows, length, heads, width)
-    _place[rows * length, triton.cdiv(every, AT_ONCE)](
+    _place[rows * length, triton.cdiv(heads_in_all, AT_ONCE)](
         joined,
         q,
         keys,

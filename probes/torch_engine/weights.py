@@ -47,8 +47,8 @@ class Weights:
     def tensors(self) -> Iterator[torch.Tensor]:
         """Each tensor once."""
         seen: set[int] = set()
-        found = [tensor for layer in self.layers for tensor in layer_tensors(layer)]
-        for tensor in (self.embedding, self.norm, self.head, *found):
+        tensors = [tensor for layer in self.layers for tensor in layer_tensors(layer)]
+        for tensor in (self.embedding, self.norm, self.head, *tensors):
             if tensor is not None and tensor.data_ptr() not in seen:
                 seen.add(tensor.data_ptr())
                 yield tensor
@@ -93,14 +93,14 @@ class _Reader:
         if layout.is_last:
             head = embedding if tied else self.vocabulary("lm_head.weight")
         layers: dict[int, Layer] = {}
-        kept: dict[int, HostLayer] = {}
+        on_host: dict[int, HostLayer] = {}
         for place, number in enumerate(layout.layers):
             layer = (self.attention(number), self.feed_forward(number))
             if number in offloaded:
-                kept[place] = HostLayer.of(layer)
+                on_host[place] = HostLayer.of(layer)
             else:
                 layers[place] = layer
-        stream = LayerStream(kept, self.device) if kept else None
+        stream = LayerStream(on_host, self.device) if on_host else None
         layers |= stream.layers if stream else {}
         return Weights(
             embedding=embedding,
@@ -141,8 +141,8 @@ class _Reader:
         into = (f"{name}.gate_proj", f"{name}.up_proj")
         return Dense(
             norm=norm,
-            gate_up=self.stacked({f"{each}.weight": (width, hidden, begin, end) for each in into}),
-            gate_up_bias=self.biases({f"{each}.bias": (width, begin, end) for each in into})
+            gate_up=self.stacked({f"{projection}.weight": (width, hidden, begin, end) for projection in into}),
+            gate_up_bias=self.biases({f"{projection}.bias": (width, begin, end) for projection in into})
             if model.mlp_bias
             else None,
             down=self.taken(f"{name}.down_proj.weight", (hidden, width), 1, begin, end),

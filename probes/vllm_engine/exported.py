@@ -130,7 +130,7 @@ def adapted_environment(command: ExportedCommand, gpus: Sequence[int], port: int
 
 def logged_tokens(log: str) -> list[int]:
     """KV capacity in tokens, as each engine of a log tells it (``v1/core/kv_cache_utils.py``)."""
-    return [int(found.replace(",", "")) for found in re.findall(r"GPU KV cache size: ([\d,]+) tokens", log)]
+    return [int(count.replace(",", "")) for count in re.findall(r"GPU KV cache size: ([\d,]+) tokens", log)]
 
 
 def cache_labels(metrics: str) -> list[dict[str, str]]:

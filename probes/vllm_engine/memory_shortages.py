@@ -40,6 +40,6 @@ def first_error(log: str) -> str | None:
 def _failures(log: str) -> Iterator[str]:
     """The lines that are no mere information or warning."""
     for line in log.splitlines():
-        told = BEFORE.sub("", line).strip()
-        if not told.startswith(("DEBUG ", "INFO ", "WARNING ")):
-            yield told[:500]
+        message = BEFORE.sub("", line).strip()
+        if not message.startswith(("DEBUG ", "INFO ", "WARNING ")):
+            yield message[:500]

@@ -96,8 +96,8 @@ class VllmServer:
             output_kind=self._params.RequestOutputKind.DELTA,
         )
         number = str(next(self._numbers))
-        async for each in self._llm.generate({"prompt_token_ids": prompt}, sampling, number):
-            if got := len(each.outputs[0].token_ids):
+        async for output in self._llm.generate({"prompt_token_ids": prompt}, sampling, number):
+            if got := len(output.outputs[0].token_ids):
                 yield got
 
 
@@ -174,16 +174,16 @@ def _requests(run_id: str, served: ServingRun) -> list[Request]:
     return [
         Request(
             run_id=run_id,
-            arrival_s=round(each.arrival_s, 5),
-            input_len=each.input_len,
-            output_len=each.output_len,
-            ttft_ms=round(1e3 * (each.first_s - each.arrival_s), 3),
-            e2e_ms=round(1e3 * (each.last_s - each.arrival_s), 3),
-            itl_p50_ms=None if each.itl_p50_ms is None else round(each.itl_p50_ms, 3),
-            itl_p95_ms=None if each.itl_p95_ms is None else round(each.itl_p95_ms, 3),
-            itl_max_ms=None if each.itl_max_ms is None else round(each.itl_max_ms, 3),
+            arrival_s=round(request.arrival_s, 5),
+            input_len=request.input_len,
+            output_len=request.output_len,
+            ttft_ms=round(1e3 * (request.first_s - request.arrival_s), 3),
+            e2e_ms=round(1e3 * (request.last_s - request.arrival_s), 3),
+            itl_p50_ms=None if request.itl_p50_ms is None else round(request.itl_p50_ms, 3),
+            itl_p95_ms=None if request.itl_p95_ms is None else round(request.itl_p95_ms, 3),
+            itl_max_ms=None if request.itl_max_ms is None else round(request.itl_max_ms, 3),
         )
-        for each in served.requests
+        for request in served.requests
     ]
 
 

@@ -136,8 +136,8 @@ def runner(config: Any) -> dict[str, Any]:
     """How a ``VllmConfig`` says that steps are run; what it does not tell in its version is left out."""
     second = getattr(config, "use_v2_model_runner", None)
     asynchronous = getattr(config.scheduler_config, "async_scheduling", None)
-    told = {"model_runner": None if second is None else 1 + bool(second), "async_scheduling": asynchronous}
-    return {name: value for name, value in told.items() if value is not None}
+    traits = {"model_runner": None if second is None else 1 + bool(second), "async_scheduling": asynchronous}
+    return {name: value for name, value in traits.items() if value is not None}
 
 
 class VllmEngine:
@@ -177,10 +177,10 @@ class VllmEngine:
         self.running = (len(prompts), len(prompts[0]), output_len)
         sampling = self._sampling(temperature=1.0, max_tokens=output_len, ignore_eos=True, detokenize=False)
         results = self._llm.generate([{"prompt_token_ids": ids} for ids in prompts], sampling, use_tqdm=False)
-        for each in results:
-            if len(each.outputs[0].token_ids) != output_len:
-                raise RuntimeError(f"asked for {output_len} tokens, got {len(each.outputs[0].token_ids)}")
-        return [each.metrics.first_token_latency for each in results if each.metrics]
+        for result in results:
+            if len(result.outputs[0].token_ids) != output_len:
+                raise RuntimeError(f"asked for {output_len} tokens, got {len(result.outputs[0].token_ids)}")
+        return [result.metrics.first_token_latency for result in results if result.metrics]
 
     def memory(self) -> list[dict[str, float]]:
         reports: list[dict[str, float]] = self._llm.collective_rpc("memory_report")
@@ -195,8 +195,8 @@ class VllmEngine:
 
 def graph_gib(log: str) -> float | None:
     """What CUDA graphs took on the GPU where they took most, from vLLM's log; None where it captured none."""
-    found = re.findall(r"Graph capturing finished in \d+ secs, took (-?[\d.]+) GiB", log)
-    return max(map(float, found), default=None)
+    sizes = re.findall(r"Graph capturing finished in \d+ secs, took (-?[\d.]+) GiB", log)
+    return max(map(float, sizes), default=None)
 
 
 def add_memory(
@@ -257,13 +257,13 @@ def record_shortage(order: Order, error: Exception, begin: int, running: tuple[i
     why = shortage(log_of(order, begin)) or shortage(str(error))
     if why is None:
         return False
-    told = {"vllm": installed_version(), **Meter(order.gpus).identity()}
+    fingerprint = {"vllm": installed_version(), **Meter(order.gpus).identity()}
     record_failure(
         order,
         OutOfMemory(why),
         engine=VllmEngine.name,
         version=installed_version() or "",
-        fingerprint=told,
+        fingerprint=fingerprint,
         running=running,
     )
     tell(f"out of memory: {why}")
