@@ -8,14 +8,13 @@ import time
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from advisor.benchmarking.session import output_paths
+from advisor.benchmarking.session import check_call, output_paths
 from advisor.calibration.importing import read_import
 from advisor.prediction.inputs import check_lengths, read_cluster, read_model
 from catalog.engines import find_engine
 from catalog.errors import InputError, Note
 from catalog.importers.engine_settings import settings
 from catalog.importers.errors import UnusableRun
-from catalog.schema import require_positive
 from catalog.tables import table
 from probes.endpoint import Endpoint, ServedModel, read_endpoint
 from probes.endpoint_load import EndpointTraffic, LoadFailed, LoadTarget, find_program, make_traffic
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from advisor.benchmarking.benchmark_plan import ProbeQuestion
     from catalog.schema import Cluster, Measurement, Model
 
 LADDER = (1, 4, 16, 64, 256)
@@ -100,7 +100,7 @@ class EndpointSession:
     notes: tuple[Note, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """What would run."""
+        """Return what would run, as plain JSON types."""
         return {
             "endpoint": self.endpoint.url,
             "served": self.target.model,
@@ -114,7 +114,7 @@ class EndpointSession:
         }
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row a load, in order."""
+        """Return one row a load, in order."""
         closed = [
             {"load": load.name, "arrivals": "kept in flight", "in_flight": load.in_flight, "done": self._done(load)}
             for load in self._closed()
@@ -191,7 +191,7 @@ class EndpointSession:
         needs_s: float,
         kept_free: int,
     ) -> Measurement | None:
-        """A load's run, of an earlier report or a new one; None, and the reason in the outcome, where there is none."""
+        """Return a load's run, of an earlier report or a new one; None, and the reason in the outcome, where there is none."""
         report = self._report(load.name)
         if not report.exists():
             seconds = clock.seconds(loads, needs_s, kept_free)
@@ -250,14 +250,14 @@ class _Clock:
         return self.left_s >= loads * (self.start_s + LEAST_S) + SPARE_S
 
     def seconds(self, loads: int, needs_s: float, kept_free: int) -> float | None:
-        """Seconds of traffic for the next of so many loads; None if too little is left for what it needs."""
+        """Return seconds of traffic for the next of so many loads; None if too little is left for what it needs."""
         share = (self.left_s - SPARE_S) / loads - self.start_s
         most = self.left_s - SPARE_S - self.start_s - kept_free * (self.start_s + LEAST_S)
         least = max(LEAST_S, needs_s)
         return None if most < least else min(max(share, least), max(MOST_S, least), most)
 
     def saw(self, start_s: float) -> None:
-        """What a load took beside its traffic."""
+        """Note how many seconds a load took beside its traffic."""
         self.start_s = max(start_s, 1.0)
 
 
@@ -276,13 +276,7 @@ def prepare_endpoint(
     model: str | Model | None,
     gpus: str | Cluster,
     *,
-    tp: Sequence[int] = (),
-    pp: Sequence[int] = (),
-    batch: Sequence[int] = (),
-    input_len: Sequence[int] = (),
-    output_len: Sequence[int] = (),
-    dtype: str = "auto",
-    max_model_len: int | None = None,
+    question: ProbeQuestion,
     engine: str | None = None,
     tokenizer: str | None = None,
     budget_s: float | None = 180.0,
@@ -291,9 +285,10 @@ def prepare_endpoint(
     store: str | Path | None = None,
     began: float | None = None,
 ) -> EndpointSession:
-    """What ``probe`` would run against a server, which is asked what it is; no traffic yet, and nothing written.
+    """Ask a server what it is, and plan what ``probe`` would run against it; no traffic yet, and nothing written.
 
-    Arguments are those of ``advisor.probe``.
+    ``question`` names one layout and one pair of lengths; ``engine`` is None where the server says it. The others are
+    arguments of ``advisor.probe``.
 
     Raises:
         InputError: the server does not answer, refuses the key or serves another model, or a fact is missing.
@@ -302,25 +297,15 @@ def prepare_endpoint(
     began = time.monotonic() if began is None else began
     if model is None:
         raise InputError("missing --model; for example: --model llama-13b")
-    if budget_s is not None:
-        require_positive("budget_s", budget_s, whole=False)
-    if role not in ("fit", "validate"):
-        raise InputError(f"role is {role!r:.40}; it must be fit or validate")
+    check_call(role, budget_s)
     cluster, gpu_notes = _cluster(gpus)
     resolved = read_model(model)
-    lengths = _one("--input-len", input_len) or 1024, _one("--output-len", output_len) or 256
+    lengths = _one("--input-len", question.input_len) or 1024, _one("--output-len", question.output_len) or 256
     server = read_endpoint(endpoint)
     served, notes = _served(server, resolved.value, model if isinstance(model, str) else resolved.value.name)
-    longest = served.max_model_len or max_model_len
-    check_lengths(resolved.value, *lengths, longest)
-    given = {
-        "tp": _one("--tp", tp),
-        "pp": _one("--pp", pp),
-        "dtype": None if dtype == "auto" else dtype,
-        "max_model_len": max_model_len,
-    }
+    check_lengths(resolved.value, *lengths, served.max_model_len or question.max_model_len)
     facts = {
-        **_facts(server, served, given, cluster, engine),
+        **_facts(server, served, question, cluster, engine),
         "model": str(model) if isinstance(model, str) else model.name,
         "gpu": cluster.gpu.name,
         "gpus": cluster.num_gpus,
@@ -341,8 +326,8 @@ def prepare_endpoint(
         cluster=cluster,
         model=resolved.value,
         facts=facts,
-        in_flight=tuple(count * facts["dp"] for count in sorted(set(batch)) or LADDER),
-        fixed=bool(batch),
+        in_flight=tuple(count * facts["dp"] for count in sorted(set(question.batch)) or LADDER),
+        fixed=bool(question.batch),
         budget_s=budget_s,
         began=began,
         store=runs_file,
@@ -375,13 +360,11 @@ def _cluster(gpus: str | Cluster) -> tuple[Cluster, tuple[Note, ...]]:
 def _one(name: str, values: Sequence[int]) -> int | None:
     if len(values) > 1:
         raise InputError(f"{name} has {len(values)} values; a server that runs has one")
-    for value in values:
-        require_positive(name, value)
     return values[0] if values else None
 
 
 def _served(server: Endpoint, model: Model, typed: str) -> tuple[ServedModel, tuple[Note, ...]]:
-    """The one of the server's models that is meant."""
+    """Return the one of the server's models that is meant."""
     meaning = {served.name: list(_meanings(served)) for served in server.models}
     for served in server.models:
         if typed in (served.name, *served.aliases) or model.name in meaning[served.name]:
@@ -401,9 +384,9 @@ def _meanings(served: ServedModel) -> Iterator[str]:
 
 
 def _facts(
-    server: Endpoint, served: ServedModel, given: Mapping[str, Any], cluster: Cluster, engine: str | None
+    server: Endpoint, served: ServedModel, question: ProbeQuestion, cluster: Cluster, engine: str | None
 ) -> dict[str, Any]:
-    """Engine and layout, from the user and the server; they must agree."""
+    """Return engine and layout, from the user and the server; they must agree."""
     try:
         stated = settings(server.settings)
     except UnusableRun as error:
@@ -411,6 +394,12 @@ def _facts(
     reported = {name: stated[name] for name in TOLD if name in stated}
     if served.max_model_len is not None:
         reported["max_model_len"] = served.max_model_len
+    given = {
+        "tp": _one("--tp", question.tp),
+        "pp": _one("--pp", question.pp),
+        "dtype": None if question.dtype == "auto" else question.dtype,
+        "max_model_len": question.max_model_len,
+    }
     facts = {name: value for name, value in given.items() if value is not None}
     for name, value in reported.items():
         if facts.setdefault(name, value) != value:
