@@ -78,7 +78,7 @@ class ProbeQuestion:
 
     @property
     def shapes(self) -> tuple[Shape, ...]:
-        """(batch, input_len, output_len), the most telling first."""
+        """List (batch, input_len, output_len), the most telling first."""
         if self.serving:
             pairs = product(self.input_len or LENGTHS[:1], self.output_len or LENGTHS[1:])
             return tuple((count, *pair) for pair in pairs for count in self.batch or IN_FLIGHT)
@@ -108,7 +108,7 @@ class Candidate:
 
     @property
     def shapes(self) -> Mapping[Shape, float]:
-        """The seconds of its static batches, traffic left out."""
+        """Return the seconds of its static batches, traffic left out."""
         return {piece: seconds for piece, seconds in self.seconds.items() if isinstance(piece, tuple)}
 
     def only(self, pieces: Collection[Piece]) -> Candidate:
@@ -123,7 +123,7 @@ def candidates(
     *,
     check: Callable[[Deployment], None] = lambda _: None,
 ) -> tuple[list[Candidate], list[str]]:
-    """The layouts of a question in order of interest, and why the others are left out, a line each.
+    """List the layouts of a question in order of interest, and say why the others are left out, a line each.
 
     ``check`` refuses (``InputError``) what the engine cannot run.
 
@@ -181,7 +181,7 @@ def candidates(
 
 
 def _layouts(model: Model, question: ProbeQuestion, most: int) -> list[tuple[int, int]]:
-    """(tp, pp): those asked for, and of what is left open all that ``most`` GPUs allow."""
+    """List (tp, pp): those the user names, and of what is left open all that ``most`` GPUs allow."""
     tps = question.tp or valid_tp(model, most=max(most // min(question.pp, default=1), 1))
     return [(tp, pp) for tp in tps for pp in question.pp or valid_pp(model, most=max(most // tp, 1))]
 
@@ -195,8 +195,8 @@ def shape_seconds(
     *,
     most_s: float = POINT_S,
 ) -> dict[Piece, float]:
-    """How long it takes to measure each shape that fits into memory and runs for at most ``most_s``, repeats and warm-up
-    included; none if the weights do not fit. The deployment is resolved.
+    """Return the seconds it takes to measure each shape that fits into memory and runs for at most ``most_s``, repeats
+    and warm-up included; none if the weights do not fit. The deployment is resolved.
     """
     seconds_by_piece: dict[Piece, float] = {}
     for input_len, output_len in dict.fromkeys(shape[1:] for shape in shapes):
@@ -223,7 +223,9 @@ def shape_seconds(
 
 
 def measuring_s(shape: Shape, prefill_ms: float, e2e_ms: float, repeats: int | None = None) -> float:
-    """Seconds that ``probes.static_benchmark.measure`` spends on a shape; ``repeats`` where it is known how often it was timed."""
+    """Return the seconds that ``probes.static_benchmark.measure`` spends on a shape; ``repeats`` where it is known how
+    often it was timed.
+    """
     output_len = shape[2]
     turn = (e2e_ms + (prefill_ms if output_len > 1 else 0.0)) / 1e3
     if repeats is None:
@@ -233,8 +235,8 @@ def measuring_s(shape: Shape, prefill_ms: float, e2e_ms: float, repeats: int | N
 
 
 def by_interest(able: Sequence[Candidate]) -> list[Candidate]:
-    """The layouts, the most telling first: the fewest GPUs, which tell the kernels; the widest tensor parallel, which
-    tells the links; the deepest pipeline; both together; then the rest, powers of two before odd sizes.
+    """Order the layouts, the most telling first: the fewest GPUs, which tell the kernels; the widest tensor parallel,
+    which tells the links; the deepest pipeline; both together; then the rest, powers of two before odd sizes.
     """
     rest = sorted(able, key=lambda candidate: (not _power_of_two(candidate), -candidate.gpus, -candidate.deployment.tp))
     ordered: list[Candidate] = []
@@ -263,7 +265,8 @@ def _power_of_two(candidate: Candidate) -> bool:
 def chosen(
     able: Sequence[Candidate], *, budget_s: float, start_s: float, gpus: int, at_once: int = 1
 ) -> tuple[list[Candidate], list[str]]:
-    """Candidates with the shapes for which there is time, in the order to run them in, and what there is no time for.
+    """Choose candidates with the shapes for which there is time, in the order to run them in, and say what there is no
+    time for.
 
     Every layout has its first ``at_once`` shapes, or as many of them as there is time for, before any has another, and so
     on.
@@ -294,7 +297,7 @@ def chosen(
 
 
 def packed(loads: Sequence[Candidate], gpus: int) -> list[Candidate]:
-    """The loads in an order that leaves few GPUs idle: beside each those that follow it and fit."""
+    """Order the loads so that few GPUs are idle: beside each those that follow it and fit."""
     waiting, ordered = list(loads), []
     while waiting:
         free = gpus
@@ -308,12 +311,14 @@ def packed(loads: Sequence[Candidate], gpus: int) -> list[Candidate]:
 
 
 def makespan(loads: Sequence[Candidate], *, start_s: float, gpus: int) -> float:
-    """Seconds until the last load has ended, where each starts when the ones before it have and enough GPUs are free."""
+    """Return the seconds until the last load has ended, where each starts when the ones before it have and enough GPUs
+    are free.
+    """
     return max(completion_times(loads, start_s=start_s, gpus=gpus), default=0.0)
 
 
 def completion_times(loads: Sequence[Candidate], *, start_s: float, gpus: int) -> list[float]:
-    """When each load ends, in seconds."""
+    """Return when each load ends, in seconds."""
     now, free = 0.0, gpus
     running: list[tuple[float, int]] = []
     ends = []
@@ -329,8 +334,8 @@ def completion_times(loads: Sequence[Candidate], *, start_s: float, gpus: int) -
 
 
 def start_up(taken: Mapping[str, float], runs: Sequence[Measurement], *, prefix: str, otherwise: float) -> float:
-    """Seconds that a load takes beside what it measures: the median over earlier ones, or ``otherwise`` where there is
-    none.
+    """Return the seconds that a load takes beside what it measures: the median over earlier ones, or ``otherwise``
+    where there is none.
 
     ``taken`` has the seconds of each load by name, ``runs`` what was measured; only names with ``prefix`` count.
     """
@@ -345,7 +350,7 @@ def start_up(taken: Mapping[str, float], runs: Sequence[Measurement], *, prefix:
 
 
 def spent_s(run: Measurement, load: str) -> float:
-    """Seconds that were spent on a run of a load; 0 if it is none of its, or nothing was timed."""
+    """Return the seconds that were spent on a run of a load; 0 if it is none of its, or nothing was timed."""
     if not run.e2e_ms:
         return 0.0
     if run.regime == "static":
@@ -359,7 +364,7 @@ def spent_s(run: Measurement, load: str) -> float:
 def plan_of(
     loads: Sequence[Candidate], model: Model, cluster: Cluster, *, role: str, source: str, label: str, start_s: float
 ) -> dict[str, Any]:
-    """A plan for ``probes.benchmark_plan.read_plan``, with the loads in this order."""
+    """Write a plan for ``probes.benchmark_plan.read_plan``, with the loads in this order."""
     first = loads[0].deployment if loads else Deployment()
     shared = ("engine", "dtype", "max_num_seqs", "max_num_batched_tokens", "max_model_len", "compiled")
     entries = []
@@ -391,6 +396,6 @@ def plan_of(
 
 
 def prefix_of(cluster: Cluster, engine: str) -> str:
-    """What the names of all loads of an engine on a kind of GPU begin with."""
+    """Return what the names of all loads of an engine on a kind of GPU begin with."""
     plain = "".join(letter if letter.isalnum() or letter in "-." else "-" for letter in cluster.gpu.name.casefold())
     return f"{plain}-{engine}"

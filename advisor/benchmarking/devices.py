@@ -32,7 +32,8 @@ class ProbeTarget:
 
 
 def read_target(gpus: str | Cluster, *, device: str) -> ProbeTarget:
-    """What ``gpus`` means: "local", a number, indices ("0,1"), or GPUs by name ("4xH200"), which are not looked for.
+    """Read what ``gpus`` means: "local", a number, indices ("0,1"), or GPUs by name ("4xH200"), which are not looked
+    for.
 
     Raises:
         InputError: no such GPU, GPUs of several kinds, or one that the catalog does not know.
@@ -89,7 +90,9 @@ def _names(states: Sequence[GpuState]) -> str:
 
 
 def _cpu(processes: int) -> Gpu:
-    """One process's part of this machine's CPU: the user's own table of that name, or round figures to plan by."""
+    """Describe one process's part of this machine's CPU: the user's own table of that name, or round figures to plan
+    by.
+    """
     try:
         return find_gpu("CPU").value
     except InputError:

@@ -49,8 +49,8 @@ def offer_seconds(
     parameters: Parameters,
     trace: Arrivals | None = None,
 ) -> dict[Piece, float]:
-    """The traffic for a deployment in the order in which it is made, and the seconds that each takes, until its last
-    request has ended; none where not even one sequence fits. The deployment is resolved.
+    """Return the traffic for a deployment in the order in which it is made, and the seconds that each takes, until its
+    last request has ended; none where not even one sequence fits. The deployment is resolved.
 
     ``shapes`` are the (in flight, input_len, output_len) of the closed loops; those above what the engine holds or runs at
     once are left out. A ``trace`` takes the place of the Poisson arrivals.
@@ -93,7 +93,9 @@ def offer_seconds(
 
 
 def _opened(input_len: int, output_len: int, *, rate: float, each_s: float) -> dict[Piece, float]:
-    """Poisson arrivals, where about ``rate`` requests a second are the most and one takes ``each_s``."""
+    """Offer Poisson arrivals, where about ``rate`` requests a second are the most and one takes ``each_s``; return
+    their seconds.
+    """
     seconds_by_piece: dict[Piece, float] = {}
     for share in SHARES:
         seconds = _seconds(max(TURNS * each_s, FEWEST / (share * rate)))
@@ -107,7 +109,7 @@ def _seconds(wanted: float) -> float:
 
 
 def traced(trace: Arrivals) -> TrafficProfile:
-    """A trace as an offer, which holds its requests: the machine that measures needs no other file.
+    """Turn a trace into an offer, which holds its requests: the machine that measures needs no other file.
 
     Raises:
         InputError: it has too many requests for that.
@@ -125,7 +127,7 @@ def traced(trace: Arrivals) -> TrafficProfile:
 
 
 def written(offer: TrafficProfile) -> Mapping[str, object]:
-    """An offer as a plan has it, see ``probes.serving_benchmark.read_offer``."""
+    """Write an offer as a plan has it, see ``probes.serving_benchmark.read_offer``."""
     names = ("input_len", "output_len", "seconds", "concurrency", "share", "requests")
     values = {name: getattr(offer, name) for name in names}
     values["requests"] = [list(row) for row in offer.requests]
@@ -133,7 +135,7 @@ def written(offer: TrafficProfile) -> Mapping[str, object]:
 
 
 def read_requests(trace: str | Path | None, *, serving: bool) -> Arrivals | None:
-    """The requests of a file for ``Question.trace``; None without one."""
+    """Read the requests of a file for ``ProbeQuestion.trace``; None without one."""
     if trace is None:
         return None
     if not serving:

@@ -71,7 +71,7 @@ class Change:
 
 
 def row(option: FleetOption) -> dict[str, Any]:
-    """One option as a flat row."""
+    """Return one option as a flat row."""
     deployment = option.deployment
     cells: dict[str, Any] = {
         "gpu": option.gpu,
@@ -119,8 +119,8 @@ class CapacityQuestion:
     def loss(
         self, fleet: ReplicaSizing, replicas: int, prices: Mapping[str, Price | None], *, least: bool = False
     ) -> tuple[float, ...]:
-        """Smaller is better; among equals what has the most room to its saturation. ``least``: a bound that takes no
-        simulation.
+        """Return what is to be small; among equals what has the most room to its saturation wins. ``least``: a bound
+        that takes no simulation.
         """
         hourly, gpus = self.hourly(fleet, replicas, prices), fleet.gpus * (replicas + self.spares)
         money = math.inf if hourly is None else hourly
@@ -132,13 +132,13 @@ class CapacityQuestion:
         return (*first, self.rate / fleet.saturation_s / (replicas + self.spares))
 
     def told(self, fleet: ReplicaSizing, replicas: int, prices: Mapping[str, Price | None]) -> str:
-        """A fleet and its cost, in words."""
+        """Say a fleet and its cost in words."""
         hourly, replicas_in_all = self.hourly(fleet, replicas, prices), replicas + self.spares
         money = "" if hourly is None else f", ${hourly * HOURS_A_MONTH:,.0f} a month"
         return f"{replicas_in_all} x {layout_told(fleet)}{money}"
 
     def at_most(self, fleet: ReplicaSizing, worst: tuple[float, ...], prices: Mapping[str, Price | None]) -> int:
-        """Replicas with which a fleet is no worse than that, or one less than its fewest."""
+        """Return the replicas with which a fleet is no worse than that, or one less than its fewest."""
         losses = range(fleet.surely, fleet.most + 1)
         return (
             fleet.surely
@@ -176,7 +176,7 @@ class CapacityQuestion:
         )
 
     def change(self, fleet: ReplicaSizing, prices: Mapping[str, Price | None], what: str, factor: float) -> Change:
-        """Of the same layout under a changed demand."""
+        """Size the same layout under a changed demand."""
         changed = fleet.demand.times(**{what: factor})
         too_long = changed.workload.input_len + changed.workload.output_len > min(changed.longest, fleet.engine.longest)
         replicas = None if too_long else fleet.for_demand(changed).needed()
@@ -196,7 +196,7 @@ def best_of(
     top: int,
     course: Course,
 ) -> list[tuple[tuple[float, ...], ReplicaSizing, int]]:
-    """The best layouts with their losses and replicas, best first.
+    """Rank the best layouts with their losses and replicas, best first.
 
     A layout waits in the queue with the loss of its fewest thinkable replicas until it comes to the front: first of those
     that the estimate's saturation takes, then of those that it takes with the wanted confidence. Then it is simulated,
@@ -239,7 +239,7 @@ def best_of(
 
 
 def layout_told(fleet: ReplicaSizing) -> str:
-    """The layout of one replica, or of one of each kind: "TP2 PP1 on H200-SXM"."""
+    """Write the layout of one replica, or of one of each kind: "TP2 PP1 on H200-SXM"."""
     decode, prefill = fleet.engine.multiple(1)
     pools = "" if prefill is None else f" {prefill.dp}+{decode.dp}"
     return f"{decode.parallelism}{pools} on {fleet.cluster.gpu.name}"
@@ -248,7 +248,7 @@ def layout_told(fleet: ReplicaSizing) -> str:
 def nearest_of(
     fleets: Sequence[ReplicaSizing], question: CapacityQuestion, prices: Mapping[str, Price | None], headroom: float
 ) -> tuple[ReplicaSizing, FleetOption, tuple[str, ...]]:
-    """Where nothing keeps the limits: what comes nearest, as an option, and what would have to give."""
+    """Find, where nothing keeps the limits, what comes nearest, as an option, and what would have to give."""
     able = [fleet for fleet in fleets if fleet.alone.meets]
     if able:
         carried = [(fleet.most_rate(fleet.most), -fleet.gpus, -i) for i, fleet in enumerate(able)]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def draws_of(
     marginal: ParameterPosterior, knowledge: Evidence, cost_model: CostModel, deployment: Deployment, count: int
 ) -> list[tuple[Parameters, float]]:
-    """Parameters and a factor of all times, ``count`` times: a draw and its mirror image, so that means stay.
+    """Draw parameters and a factor of all times, ``count`` times: a draw and its mirror image, so that means stay.
 
     Few are drawn, so they are not left to chance: they differ in the factor and along the directions in which steps of
     this deployment change most (``_directions``), in combinations that are orthogonal to each other. The mean square over
@@ -52,8 +52,8 @@ def draws_of(
 
 
 def _directions(marginal: ParameterPosterior, cost_model: CostModel) -> Array:
-    """Orthogonal parts of the parameters' spread, shape (k, len(NAMES)): all of what the first kind of step is uncertain by,
-    what the next is beside that, and so on.
+    """Return orthogonal parts of the parameters' spread, shape (k, len(NAMES)): all of what the first kind of step is
+    uncertain by, what the next is beside that, and so on.
 
     The steps are those of a full batch, of prompts, of a sequence alone, of a batch between, and of a prompt alone.
     """
@@ -76,6 +76,6 @@ def _directions(marginal: ParameterPosterior, cost_model: CostModel) -> Array:
 
 
 def scale_of(knowledge: Evidence, marginal: ParameterPosterior, deployment: Deployment) -> IntervalScale:
-    """Errors of the time of a decode step, which most steps under traffic are."""
+    """Return the errors of the time of a decode step, which most steps under traffic are."""
     name = scale_name("tpot_ms", "static", staged=deployment.pp > 1)
     return knowledge.scale(marginal.provenance, deployment.engine, name)

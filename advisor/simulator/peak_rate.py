@@ -39,7 +39,7 @@ class Peak:
 
 
 def trace_peak(traffic: Arrivals, window_s: float = WINDOW_S) -> Peak:
-    """The window with most requests; it begins with one of them.
+    """Find the window with most requests; it begins with one of them.
 
     Raises:
         InputError: the requests come in a closed loop, which has no times.
@@ -71,7 +71,7 @@ def trace_peak(traffic: Arrivals, window_s: float = WINDOW_S) -> Peak:
 
 
 def _variation(values: NDArray[np.float64] | NDArray[np.int64]) -> float:
-    """Coefficient of variation; 0 where all are 0."""
+    """Return the coefficient of variation; 0 where all are 0."""
     mean = float(values.mean())
     variation = float(values.std()) / mean if mean > 0 else 0.0
     return variation if math.isfinite(variation) else 0.0

@@ -69,7 +69,7 @@ class Scheduler:
 
 
 def serve(traffic: Arrivals, times: StepTimes, scheduler: Scheduler, *, steps_logged: int = 0) -> RequestResults:
-    """Every request of the traffic, one step of the engine after the other.
+    """Serve every request of the traffic, one step of the engine after the other.
 
     The caller has seen to it that each request fits: ``Arrivals.within`` and ``advisor.simulator.scheduler.longest``.
     """
@@ -86,7 +86,7 @@ def serve_pieces(
     steps_logged: int = 0,
     most_open: float = math.inf,
 ) -> Iterator[RequestResults]:
-    """The same of traffic that comes in pieces, in memory that grows with the longest queue and not with the traffic.
+    """Serve traffic that comes in pieces, in memory that grows with the longest queue and not with the traffic.
 
     Yields the requests in the order of their arrival, all of them but each once, as soon as none before them is still being
     served; what is not of single requests (``gaps``, ``bins``, ``steps``, ...) is of all up to then.
@@ -186,7 +186,7 @@ def serve_pieces(
 
 
 def _with_more(pieces: Iterable[Arrivals]) -> Iterator[tuple[Arrivals, bool]]:
-    """Each with whether another follows."""
+    """Yield each piece with whether another follows."""
     remaining = iter(pieces)
     piece = next(remaining, None)
     while piece is not None:
@@ -196,7 +196,7 @@ def _with_more(pieces: Iterable[Arrivals]) -> Iterator[tuple[Arrivals, bool]]:
 
 
 def _cached(scheduler: Scheduler, inputs: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Prompt tokens found in the cache; the last one is always computed."""
+    """Return prompt tokens found in the cache, shape (n,); the last one is always computed."""
     from advisor.simulator.scheduler_loop import BLOCK  # brings numba
 
     if scheduler.cached_prompts:
@@ -215,14 +215,15 @@ def _overrun(arrival: Array, gone: int, come: int) -> str:
 
 
 def longest(scheduler: Scheduler) -> int:
-    """Tokens of the longest request, prompt and output, that the KV cache of one replica holds."""
+    """Return the tokens of the longest request, prompt and output, that the KV cache of one replica holds."""
     from advisor.simulator.scheduler_loop import BLOCK
 
     return scheduler.kv_blocks * BLOCK
 
 
 def saturation_rate(traffic: Arrivals, times: StepTimes, scheduler: Scheduler, *, turns: int = TURNS) -> float:
-    """Requests a second that are completed when there are always more waiting: those of the traffic, over and over.
+    """Return requests a second that are completed when there are always more waiting: those of the traffic, over and
+    over.
 
     Counted between the completion of a quarter and of three quarters of a queue as long as so many ``turns`` of all that
     may run at once.

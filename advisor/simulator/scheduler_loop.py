@@ -112,7 +112,7 @@ class State(NamedTuple):
 
     @classmethod
     def fresh(cls, n: int, *, replicas: int, cap: int, pool: int, depth: int, stages: int, known: int) -> State:
-        """Idle engines, and n requests that have not come."""
+        """Return idle engines, and n requests that have not come."""
         counts = np.zeros(8, np.int64)
         counts[KNOWN] = known
         return cls(
@@ -145,7 +145,7 @@ class State(NamedTuple):
         )
 
     def moved_on(self, gone: int, more: int) -> State:
-        """Without the first ``gone`` requests, which have been served, and with so many more at the end."""
+        """Drop the first ``gone`` requests, which have been served, and add so many more at the end."""
         replicas, cap = self.running.shape
         new = State.fresh(
             more, replicas=replicas, cap=cap, pool=0, depth=self.ends.shape[1], stages=self.stage_free.shape[1], known=0
@@ -171,7 +171,7 @@ class State(NamedTuple):
 
 
 def _compiled(function: F) -> F:
-    """Compiled, and kept on disk where a folder for it can be written."""
+    """Compile a function, and keep it on disk where a folder for it can be written."""
     try:
         compiled: Any = numba.njit(cache=True, nogil=True)(function)
     except RuntimeError:  # "cannot cache function: no locator available"
@@ -193,7 +193,7 @@ def step_ms(
     windowed_pairs: float,
     prefills: int,
 ) -> float:
-    """Milliseconds of one pass; ``context`` is the sum over the decoding sequences.
+    """Return milliseconds of one pass; ``context`` is the sum over the decoding sequences.
 
     ``constants``: see ``advisor.simulator.step_table.CONSTANTS``.
     """
@@ -213,7 +213,7 @@ def step_ms(
 
 @_compiled
 def causal(length: float, window: float) -> float:
-    """Query-key pairs of a causal sequence, each query seeing at most ``window`` keys."""
+    """Count query-key pairs of a causal sequence, each query seeing at most ``window`` keys."""
     if length <= window:
         return length * (length + 1.0) / 2.0
     return window * (window + 1.0) / 2.0 + (length - window) * window

@@ -48,7 +48,7 @@ class StepTimes:
     """Share of a pass that each pipeline stage takes, shape (pp,)."""
 
     def scaled(self, factor: float) -> StepTimes:
-        """All times multiplied."""
+        """Return all times multiplied by ``factor``."""
         constants = self.constants.copy()
         constants[:-1] *= factor
         return StepTimes(
@@ -119,7 +119,7 @@ def _part(cost_model: CostModel, name: str, *, tokens: Array, prefills: float = 
 
 
 def _gpu(cost_model: CostModel, *, tokens: Array, **given: Array) -> Array:
-    """Milliseconds on the GPU, host, launches and copies left out."""
+    """Return milliseconds on the GPU, host, launches and copies left out."""
     parts = _parts(cost_model, 0.0, tokens, given)
     total = sum(time for name, time in parts.items() if name not in {"launch", "offload", "host"})
     return np.asarray(total) + np.zeros_like(tokens)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def sample(traffic: Arrivals, replicas: int, router: Router, *, least: tuple[int, int]) -> tuple[Arrivals, int]:
-    """Part of an open loop's traffic, and how many replicas serve it as all of them serve all of it.
+    """Return part of an open loop's traffic, and how many replicas serve it as all of them serve all of it.
 
     At ``least`` so many replicas and so many requests are kept, where there are so many.
 

@@ -30,7 +30,7 @@ median, less the spread of the draws; ``python -m advisor.validation.simulator_a
 def numbers(
     served: RequestResults | StreamingStatistics, traffic: Arrivals | ArrivalStream, slo: Slo | None
 ) -> dict[tuple[str, str], float]:
-    """Statistics by metric and name, and the rates under "rates"."""
+    """Return statistics by metric and name, and the rates under "rates"."""
     percentiles = [*PERCENTILES]
     if slo is not None and slo.percentile is not None and slo.percentile not in percentiles:
         percentiles.append(slo.percentile)
@@ -53,7 +53,7 @@ def numbers(
 
 
 def meets(served: RequestResults | StreamingStatistics, slo: Slo | None) -> bool | None:
-    """Whether the limits are kept; None without limits."""
+    """Return whether the limits are kept; None without limits."""
     limits = limits_of(slo)
     if slo is None or not limits:
         return None
@@ -65,7 +65,7 @@ def meets(served: RequestResults | StreamingStatistics, slo: Slo | None) -> bool
 def spreads(
     base: Mapping[tuple[str, str], float], others: Sequence[Mapping[tuple[str, str], float]]
 ) -> dict[str, dict[str, float]]:
-    """Standard deviations of the logarithms."""
+    """Return standard deviations of the logarithms, by metric and name."""
     sigmas: dict[str, dict[str, float]] = {}
     for (owner, name), value in base.items():
         pairs = [(value, other[owner, name]) for other in others if value > 0 and other[owner, name] > 0]
@@ -76,7 +76,7 @@ def spreads(
 
 
 def timeline(served: RequestResults | StreamingStatistics, scheduler: Scheduler) -> dict[str, Array]:
-    """Curves; see ``Simulation.timeline``."""
+    """Return the curves of ``Simulation.timeline``."""
     busy, running, waiting, blocks, tokens, preemptions = served.bins[:BINS].T
     some = np.maximum(busy, 1e-12)
     return {

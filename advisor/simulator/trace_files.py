@@ -48,7 +48,7 @@ MOST_TOKENS = 2**24
 
 
 def read_trace(path: str | Path, *, duration_s: float | None = None, rate: float | None = None) -> Arrivals:
-    """The requests of a file; times count from the first.
+    """Read the requests of a file; times count from the first.
 
     Args:
         path: CSV, or JSON Lines (``.jsonl``) as Mooncake's, whose ``timestamp`` is in milliseconds. Times are numbers of
@@ -69,8 +69,8 @@ def read_trace(path: str | Path, *, duration_s: float | None = None, rate: float
 def open_trace(
     path: str | Path, *, duration_s: float | None = None, rate: float | None = None
 ) -> Arrivals | ArrivalStream:
-    """The same, as a stream where there are more than ``WHOLE`` requests: the file has then been checked to its end, and is
-    read again, piece by piece, for every simulation.
+    """Read the same as a stream where there are more than ``WHOLE`` requests: the file has then been checked to its
+    end, and is read again, piece by piece, for every simulation.
     """
     return _read(Path(path), duration_s, rate, whole=WHOLE, streamed=True)
 
@@ -131,7 +131,7 @@ class _Reading:
 
     @property
     def notes(self) -> tuple[Note, ...]:
-        """What was left out."""
+        """Say which requests were left out."""
         texts = []
         if self._empty:
             texts.append(f"{self._empty} requests of {self._source.name} have no output token and are left out")
@@ -206,7 +206,7 @@ def _pieces(source: Path) -> Iterator[tuple[_Places, pd.DataFrame]]:
 
 
 def _strictly(pieces: Iterator[pd.DataFrame], source: Path) -> Iterator[pd.DataFrame]:
-    """The pieces, where pandas loses no value of a row."""
+    """Yield the pieces, where pandas loses no value of a row."""
     import pandas as pd
 
     while True:
@@ -234,7 +234,7 @@ class _Places:
 
 
 def _columns(piece: pd.DataFrame, place: _Places) -> tuple[NDArray[np.float64], ...]:
-    """Times in seconds, inputs and outputs, (n,) each."""
+    """Return times in seconds, inputs and outputs, (n,) each."""
     names = {str(name).strip().casefold(): name for name in piece.columns}
     chosen = [
         _one(names, known, what, place.source)
@@ -281,7 +281,7 @@ def _whole(numbers: pd.Series[Any], values: pd.Series[Any], name: str, place: _P
 
 
 def _check(at: Any, inputs: Any, outputs: Any, last: float, place: _Places) -> None:
-    """Every request of a piece can be, and comes after the one before it."""
+    """Raise ``InputError`` where a request of a piece cannot be, or comes before the one above it."""
     if (wrong := np.diff(at, prepend=last) < 0).any():
         raise InputError(f"{place(int(np.argmax(wrong)))}: it arrives before the one above it; sort the trace by time")
     for name, values, least in (("input", inputs, 1), ("output", outputs, 0)):
