@@ -58,7 +58,7 @@ MOVES = (
 
 
 def explored(*, compare: bool, repeats: int) -> dict[str, list[float]]:
-    """Milliseconds of each redraw, by slider; ``compare``: two deployments beside each other."""
+    """Measure milliseconds of each redraw, by slider; ``compare``: two deployments beside each other."""
     taken: dict[str, list[float]] = {}
     for repeat in range(repeats):
         test = AppTest.from_function(page, args=("exploration",), default_timeout=60)
@@ -88,14 +88,14 @@ def timed(run: Any) -> float:
 
 
 def first_visit() -> tuple[float, float]:
-    """Milliseconds until the first page of a fresh server is done, imports included, and of the next visitor's."""
+    """Measure milliseconds until the first page of a fresh server is done, imports included, and of the next visitor's."""
     main = str(Path(__file__).resolve().parents[1] / "app" / "main.py")
     first, second = (timed(AppTest.from_file(main, default_timeout=60).run) for _ in range(2))
     return first, second
 
 
 def first_page(repeats: int) -> dict[str, list[float]]:
-    """Seconds from a fresh server's being up until each part of its first page is painted."""
+    """Measure seconds from a fresh server's being up until each part of its first page is painted."""
     from playwright.sync_api import sync_playwright  # only this needs a browser
 
     from benchmarks.screenshots import served

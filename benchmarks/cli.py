@@ -33,7 +33,7 @@ COMPARISONS = (
 
 
 def cpu_seconds(arguments: list[str], home: str) -> float:
-    """User and system time of one whole process."""
+    """Return user and system time of one whole process."""
     environment = os.environ | {"ADVISOR_HOME": home}
     root = Path(__file__).resolve().parent.parent
     with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, cwd=root, env=environment) as process:
@@ -45,7 +45,7 @@ def cpu_seconds(arguments: list[str], home: str) -> float:
 
 
 def compare(comparison: Comparison, repeats: int, home: str) -> tuple[float, float]:
-    """Least CPU seconds of the command and of its baseline, measured in turn so that both meet the same machine."""
+    """Return least CPU seconds of the command and of its baseline, measured in turn so that both meet the same machine."""
     commands = ([sys.executable, "-m", "advisor", *comparison.command], [sys.executable, "-c", comparison.baseline])
     times: list[list[float]] = [[], []]
     for _ in range(repeats + 1):

@@ -82,7 +82,7 @@ class Block:
 
 
 def pages(root: Path = ROOT) -> list[Path]:
-    """All pages whose blocks are marked: the README and everything in ``docs/``."""
+    """List all pages whose blocks are marked: the README and everything in ``docs/``."""
     return [root / "README.md", *sorted((root / "docs").rglob("*.md"))]
 
 

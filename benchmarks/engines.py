@@ -70,7 +70,7 @@ def key_of(run: Measurement) -> tuple[object, ...]:
 
 
 def is_plain(run: Measurement) -> bool:
-    """A static batch as each engine is run unless something is switched off."""
+    """Return whether a static batch is as each engine is run unless something is switched off."""
     timed = run.tpot_ms is not None and run.prefill_ms is not None
     return (
         timed
@@ -83,7 +83,9 @@ def is_plain(run: Measurement) -> bool:
 
 
 def pairs(runs: Iterable[Measurement]) -> list[Pair]:
-    """Each batch of PyTorch with vLLM's of the nearest output length; measured again by a later engine, the later one."""
+    """Pair each batch of PyTorch with vLLM's of the nearest output length; measured again by a later engine, the later
+    one.
+    """
     of: dict[str, dict[tuple[object, ...], list[Measurement]]] = {
         engine: defaultdict(list) for engine in ("torch", "vllm")
     }
@@ -101,8 +103,8 @@ def pairs(runs: Iterable[Measurement]) -> list[Pair]:
 
 
 def share_of_bandwidth(run: Measurement) -> float:
-    """The least time that a decode step may take, over the time it took: every weight but the embedding table is read
-    once, and the keys and values of the mean context.
+    """Return the least time that a decode step may take, over the time it took: every weight but the embedding table is
+    read once, and the keys and values of the mean context.
     """
     model = find_model(run.model).value
     weights = 2 * (parameters(model) - embedding_parameters(model))

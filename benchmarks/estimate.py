@@ -27,7 +27,7 @@ MODELS = ("llama-13b", "mixtral-8x7b", "deepseek-v3")
 
 
 def columns(count: int) -> dict[str, np.ndarray]:
-    """Knobs of ``count`` deployments, as a search crosses them."""
+    """Return knobs of ``count`` deployments, as a search crosses them."""
     pick = np.random.default_rng(0)
     return {
         "tp": pick.choice([1, 2, 4, 8], count),
@@ -59,7 +59,7 @@ def per_second(name: str, regime: str, count: int, repeats: int) -> float:
 
 
 def one_at_a_time(name: str, repeats: int) -> float:
-    """Deployments a second of a plain loop over ``estimate``."""
+    """Count deployments a second of a plain loop over ``estimate``."""
     model, cluster = find_model(name).value, parse_cluster("2x8xH100").value
     start = time.process_time()
     for batch in range(1, repeats + 2):

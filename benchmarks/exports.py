@@ -58,7 +58,7 @@ QUESTIONS = (
 
 
 def entry(question: Question) -> dict[str, Any]:
-    """A question's answer as a load of a plan."""
+    """Write a question's answer as a load of a plan."""
     answer = advisor.recommend(question.model, f"{question.gpus}x{GPU}", **question.asked)
     best = answer.best
     assert best is not None, question
@@ -85,7 +85,9 @@ def plan(most_gpus: int) -> dict[str, Any]:
 
 
 def found_tokens(row: dict[str, Any]) -> list[int]:
-    """KV capacity that each engine of a load told: in its log, where each speaks for itself, else under /metrics."""
+    """Read the KV capacity that each engine of a load told: in its log, where each speaks for itself, else under
+    /metrics.
+    """
     return row.get("logged_kv_tokens") or row.get("kv_tokens") or []
 
 

@@ -104,7 +104,7 @@ class OwnMemory:
     """Mixed into vLLM's workers (``worker_extension_cls``), each of which then tells how it uses its GPU's memory."""
 
     def memory_report(self) -> dict[str, float]:
-        """GiB by part, as the worker found them while it profiled itself (``vllm/v1/worker/gpu_worker.py``)."""
+        """Return GiB by part, as the worker found them while it profiled itself (``vllm/v1/worker/gpu_worker.py``)."""
         worker: Any = self
         free, total = import_module("torch").accelerator.get_memory_info(worker.device)
         first = worker.init_snapshot
@@ -128,7 +128,9 @@ class OwnMemory:
 
 
 def job_of(load: Mapping[str, Any], *, measure_s: float) -> BenchmarkJob:
-    """The load as ``probes.static_benchmark`` knows it; of the model only what the protocol asks for is filled in."""
+    """Return the load as ``probes.static_benchmark`` knows it; of the model only what the protocol asks for is filled
+    in.
+    """
     config = load["config"]
     experts = next((config[k] for k in ("num_experts", "num_local_experts", "n_routed_experts") if k in config), 0)
     model = Model(
@@ -218,7 +220,7 @@ class SharedGpuEngine(VllmEngine):
 
 
 def kv_tokens(log: str) -> int:
-    """KV tokens, as vLLM's log states them: those of the stage that holds fewest.
+    """Read KV tokens, as vLLM's log states them: those of the stage that holds fewest.
 
     Raises:
         ValueError: the log does not say.
@@ -230,7 +232,7 @@ def kv_tokens(log: str) -> int:
 
 
 def backends(log: str) -> dict[str, str]:
-    """Which attention and expert kernels the engine says it runs, as far as its log tells."""
+    """Read which attention and expert kernels the engine says it runs, as far as its log tells."""
     patterns = {
         "attention": r"Using (?:AttentionBackendEnum\.)?(\w+) (?:attention )?backend",
         "experts": r"Using '?([\w ]+?)'? (?:Unquantized|Fp8|MxFp4|Mxfp4|WNA16)?\s*MoE backend",
@@ -241,7 +243,7 @@ def backends(log: str) -> dict[str, str]:
 
 
 def work(order: Mapping[str, Any]) -> None:
-    """A worker: start the engine of one load, say ``READY`` on descriptor 3, wait there for a line, measure, end."""
+    """Be a worker: start the engine of one load, say ``READY`` on descriptor 3, wait there for a line, measure, end."""
     load, out, log = order["load"], Path(order["out"]), Path(order["log"])
     count_own_memory()
     job = job_of(load, measure_s=order["measure_s"])

@@ -37,7 +37,9 @@ def known() -> tuple[Residuals, ...]:
 
 
 def left_out(data: Residuals, phase: int, lengths: Sequence[float], own: float) -> Iterator[tuple[float, float]]:
-    """What is left of each run's residual after the others', and its log density (Rasmussen and Williams, 2006, eq. 5.12)."""
+    """Yield what is left of each run's residual after the others', and its log density (Rasmussen and Williams, 2006,
+    eq. 5.12).
+    """
     there = ~np.isnan(data.residual[phase])
     places = data.places.take(there)
     prior = data.noise[phase][places.staged]

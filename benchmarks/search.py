@@ -27,7 +27,7 @@ DIRECTIONS: dict[str, Direction] = {"tok_s_per_gpu": "maximize", "tpot_ms": "min
 
 
 def cpu_seconds(work: Callable[[], object], repeats: int = 5) -> float:
-    """The least of some runs."""
+    """Return the least CPU seconds of some runs."""
     taken = []
     for _ in range(repeats):
         start = time.process_time()
@@ -37,7 +37,7 @@ def cpu_seconds(work: Callable[[], object], repeats: int = 5) -> float:
 
 
 def objective(columns: Columns) -> Scores:
-    """Throughput that rises with the batch until memory is full: about the arithmetic of one operator."""
+    """Score throughput that rises with the batch until memory is full: about the arithmetic of one operator."""
     tp, batch = columns["tp"].astype(float), columns["max_num_seqs"]
     dtype = np.array([1, 0.5, 0.28])[columns["dtype"]]
     share = columns.get("gpu_memory_utilization", 0.9)

@@ -38,7 +38,7 @@ DEPLOYMENT = ("--model", "llama-3.1-8b", "--gpus", "H200", "--max-num-seqs", "25
 
 
 def measure(duration_s: float, repeats: int) -> tuple[float, int]:
-    """Least CPU seconds, and the tokens that came in and went out."""
+    """Measure the least CPU seconds, and the tokens that came in and went out."""
     least, tokens = float("inf"), 0
     for _ in range(repeats):
         start = time.process_time()
@@ -57,7 +57,7 @@ def measure(duration_s: float, repeats: int) -> tuple[float, int]:
 
 
 def many(requests: int) -> tuple[float, float]:
-    """CPU seconds for so many short requests, and the peak of the memory in bytes."""
+    """Measure CPU seconds for so many short requests, and the peak of the memory in bytes."""
     start = time.process_time()
     simulation = simulate(
         "llama-3.1-8b",
@@ -72,7 +72,7 @@ def many(requests: int) -> tuple[float, float]:
 
 
 def write_trace(path: Path, size: float) -> int:
-    """A CSV of so many bytes with BurstGPT's columns and whole seconds; returns its requests."""
+    """Write a CSV of so many bytes with BurstGPT's columns and whole seconds; return its requests."""
     random = np.random.default_rng(0)
     lengths = zip(random.integers(16, 1000, 997 * EACH_S), random.integers(1, 32, 997 * EACH_S), strict=True)
     rows = [f"@,ChatGPT,{inputs},{outputs},{inputs + outputs},Conversation log\n" for inputs, outputs in lengths]
@@ -87,7 +87,7 @@ def write_trace(path: Path, size: float) -> int:
 
 
 def served(path: Path, *options: str) -> tuple[float, float, float, str]:
-    """Seconds, those of the CPU, the peak of the memory in GiB, and what the command says at last."""
+    """Return seconds, those of the CPU, the peak of the memory in GiB, and what the command says at last."""
     start = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, "-m", "advisor", "simulate", *DEPLOYMENT, "--trace", str(path), "--format", "csv", *options],
@@ -102,7 +102,7 @@ def served(path: Path, *options: str) -> tuple[float, float, float, str]:
 
 
 def trace(gigabytes: float) -> bool:
-    """Whether the memory stays as the file grows, told line by line."""
+    """Return whether the memory stays as the file grows, told line by line."""
     peaks = []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "trace.csv")

@@ -91,7 +91,7 @@ def recorded(engine: str, model: str) -> list[Measurement]:
 
 
 def cases() -> list[Case]:
-    """Every question with at least three layouts to choose from; limits on TPOT between recorded ones."""
+    """List every question with at least three layouts to choose from; limits on TPOT between recorded ones."""
     questions = []
     for engine in BUDGET_S:
         for model in MODELS:
@@ -127,7 +127,7 @@ CHOICES = {"active": worth_most, "random": random_choice, "grid": grid_choice}
 
 
 def packed(loads: list[Candidate], bench: MeasurementBench) -> Round:
-    """As many loads as there are GPUs for, each cut to the time that is left."""
+    """Choose as many loads as there are GPUs for, each cut to the time that is left."""
     round_loads: list[Candidate] = []
     for load in loads:
         left = bench.left_s - bench.start_s - np.cumsum(list(load.seconds.values()))
@@ -192,7 +192,7 @@ def replayed(case: Case, start: str, choice: str, seed: int) -> Curve:
 
 
 def mean_errors(own: list[Curve]) -> np.ndarray:
-    """Over the replays that have runs left to predict, shape (len(METRICS), TIMES); NaN where few have."""
+    """Return means over the replays that have runs left to predict, shape (len(METRICS), TIMES); NaN where few have."""
     errors = np.array([curve.errors for curve in own])
     left = ~np.isnan(errors).any(axis=1)
     total = np.where(left[:, None], errors, 0.0).sum(axis=0) / np.maximum(left.sum(axis=0), 1)
@@ -200,7 +200,7 @@ def mean_errors(own: list[Curve]) -> np.ndarray:
 
 
 def since(good: np.ndarray, minutes: np.ndarray) -> str:
-    """From when on something holds, where it does at the end."""
+    """Say from when on something holds, where it does at the end."""
     if not good[-1]:
         return "never"
     bad = np.flatnonzero(~good)

@@ -19,7 +19,7 @@ ALONE = "model.safetensors"
 
 
 def is_checkpoint(folder: str | Path) -> bool:
-    """Whether a folder holds weights in safetensors."""
+    """Return whether a folder holds weights in safetensors."""
     return any((Path(folder) / name).is_file() for name in (INDEX, ALONE))
 
 

@@ -25,8 +25,8 @@ PATIENCE_S = 60.0
 
 
 def local_gpus() -> list[GpuState]:
-    """The GPUs as nvidia-smi counts them, or without NVML as CUDA does; only those that ``CUDA_VISIBLE_DEVICES`` names,
-    where it is set.
+    """List the GPUs as nvidia-smi counts them, or without NVML as CUDA does; only those that ``CUDA_VISIBLE_DEVICES``
+    names, where it is set.
 
     Raises:
         InputError: there are none, or none can be found because torch is missing.
@@ -51,7 +51,7 @@ def local_gpus() -> list[GpuState]:
 
 
 def in_the_way(gpus: list[int]) -> list[str]:
-    """What stands in the way of measuring on these GPUs, a line each; see ``probes.gpu_telemetry.obstacles``."""
+    """Say what stands in the way of measuring on these GPUs, a line each; see ``probes.gpu_telemetry.obstacles``."""
     with redirect_stdout(StringIO()):
         return obstacles(gpus)
 
@@ -71,7 +71,7 @@ def _by_torch() -> list[GpuState]:
 
 
 def torch_gpus() -> list[GpuState]:
-    """The GPUs as torch sees them."""
+    """List the GPUs as torch sees them."""
     cuda = import_module("torch").cuda
     states = []
     for index in range(cuda.device_count() if cuda.is_available() else 0):

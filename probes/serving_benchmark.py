@@ -70,7 +70,7 @@ class TrafficProfile:
 
     @property
     def name(self) -> str:
-        """Short, and different for different offers."""
+        """Return a short name, different for different offers."""
         if self.requests:
             return (
                 f"t{hashlib.sha256(repr(self.requests).encode()).hexdigest()[:8]}-i{self.input_len}-o{self.output_len}"
@@ -169,7 +169,7 @@ async def serve(
 def _arrivals(
     offer: TrafficProfile, max_len: int, rate: float
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
-    """Arrivals in seconds, input and output lengths of an open loop, (n,) each."""
+    """Return arrivals in seconds, input and output lengths of an open loop, (n,) each."""
     if not offer.requests:
         arrivals = poisson(rate, offer.seconds, offer.seed)
         return arrivals, *lengths(offer, len(arrivals), max_len)
@@ -179,7 +179,7 @@ def _arrivals(
 
 
 def poisson(rate: float, seconds: float, seed: int = 0) -> NDArray[np.float64]:
-    """Arrival times of a Poisson process in the first ``seconds``, ascending."""
+    """Draw the arrival times of a Poisson process in the first ``seconds``, ascending."""
     random = np.random.default_rng((seed, 1))
     enough = math.ceil(rate * seconds + 10 * math.sqrt(rate * seconds) + 20)
     arrivals = np.cumsum(random.exponential(1 / rate, enough))
@@ -187,8 +187,8 @@ def poisson(rate: float, seconds: float, seed: int = 0) -> NDArray[np.float64]:
 
 
 def lengths(offer: TrafficProfile, count: int, max_len: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Input and output lengths of ``count`` requests, (count,) each: log-normal around the offer's, no request longer
-    than ``max_len``.
+    """Draw input and output lengths of ``count`` requests, (count,) each: log-normal around the offer's, no request
+    longer than ``max_len``.
     """
     factors = np.random.default_rng((offer.seed, 2)).standard_normal((2, count))
     return _tokens(offer, factors[0], factors[1], max_len)
@@ -197,7 +197,7 @@ def lengths(offer: TrafficProfile, count: int, max_len: int) -> tuple[NDArray[np
 def length_pieces(
     offer: TrafficProfile, count: int, max_len: int, size: int
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """The same, so many at a time."""
+    """Draw the same lengths, ``size`` requests at a time."""
     for_inputs, for_outputs = (np.random.default_rng((offer.seed, 2)) for _ in range(2))
     sizes = [min(size, count - begin) for begin in range(0, count, size)]
     for rows in sizes:  # the random numbers of all inputs come before those of the outputs
@@ -209,7 +209,7 @@ def length_pieces(
 def _tokens(
     offer: TrafficProfile, for_inputs: NDArray[np.float64], for_outputs: NDArray[np.float64], max_len: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Lengths by standard normal numbers, each (n,)."""
+    """Return lengths by standard normal numbers, each (n,)."""
     sigma = math.sqrt(math.log1p(offer.spread**2))
     inputs, outputs = (np.exp(sigma * normal - sigma**2 / 2) for normal in (for_inputs, for_outputs))
     inputs = np.clip(np.rint(offer.input_len * inputs), 1, max_len - 1).astype(np.int64)
@@ -270,7 +270,7 @@ class _Run:
             task.result()  # an engine's failure is ours
 
     async def _request(self, arrival: float, prompt: Sequence[int], output_len: int) -> TimedRequest:
-        """``arrival`` is when the request was due: time in which it could not even be handed over counts."""
+        """Time one request; ``arrival`` is when it was due: time in which it could not even be handed over counts."""
         times: list[float] = []
         got = 0
         async for count in self.stream(prompt, output_len):
@@ -301,7 +301,7 @@ class _Run:
 
 
 def summary(served: ServingRun) -> Mapping[str, float]:
-    """Means over the requests: ``ttft_ms``, ``tpot_ms`` (of those with more than one token), ``e2e_ms``; and
+    """Return means over the requests: ``ttft_ms``, ``tpot_ms`` (of those with more than one token), ``e2e_ms``; and
     ``output_tok_s``, ``batch`` (mean number in flight, by Little's law), ``input_len``, ``output_len``.
 
     Raises:

@@ -46,7 +46,7 @@ class OutOfMemory(InputError):  # noqa: N818  an outcome that is measured, no fa
     """What was asked for needs more memory than a GPU has; the engine can go on with less, unless it never started."""
 
     def __init__(self, message: str, *, needed_gib: float | None = None) -> None:
-        """``needed_gib`` is what the GPU would have had in use, at the least, when it ran out."""
+        """Note ``needed_gib``, what the GPU would have had in use, at the least, when it ran out."""
         super().__init__(message)
         self.needed_gib = needed_gib
 
@@ -80,11 +80,11 @@ class BenchmarkEngine(Protocol):
         ...
 
     def used_gib(self) -> float:
-        """Memory in use on the fullest GPU."""
+        """Return GiB in use on the fullest GPU."""
         ...
 
     def comm_bytes(self) -> float | None:
-        """A running count of the bytes that its GPUs have sent one another, per GPU."""
+        """Return a running count of the bytes that its GPUs have sent one another, per GPU."""
         ...
 
 
@@ -97,7 +97,7 @@ def measure(
     clock: Callable[[], float] = time.perf_counter,
     say: Callable[[str], None] = print,
 ) -> Iterator[Measurement]:
-    """One measurement a shape of the load, as soon as it is taken. Medians over the repeats.
+    """Yield one measurement a shape of the load, as soon as it is taken; times are medians over the repeats.
 
     ``done`` holds run_ids to pass over, ``agreement`` fields of ``Measurement`` that are the same for every shape. What
     is left out, and why, is told to ``say``.
@@ -164,7 +164,7 @@ def failure(
     fingerprint: Mapping[str, Any],
     run_id: str | None = None,
 ) -> Measurement:
-    """A shape for which there was not enough memory, as a measurement; what it needed is in the fingerprint."""
+    """Record a shape for which there was not enough memory; what it needed is in the fingerprint."""
     needed = None if error.needed_gib is None else round(error.needed_gib, 3)
     return measurement(
         load,
@@ -183,7 +183,7 @@ def fitting(
     shape: tuple[int, int, int],
     agreement: Mapping[str, float] | None = None,
 ) -> Measurement:
-    """A shape of which it is known that it runs, and in how much memory, but not in what time."""
+    """Record a shape of which it is known that it runs, and in how much memory, but not in what time."""
     return measurement(
         load,
         shape,
@@ -224,7 +224,9 @@ def _turns(
 
 
 def warm_up_tokens(shape: tuple[int, int, int], *, experts: bool = False) -> int:
-    """Output tokens of the untimed run of a shape (batch, input_len, output_len); ``experts``: of a model that has some."""
+    """Return output tokens of the untimed run of a shape (batch, input_len, output_len); ``experts``: of a model that
+    has some.
+    """
     batch, input_len, output_len = shape
     if batch * input_len > WARM_UP_MOST_PROMPT:
         return 1
@@ -287,7 +289,9 @@ def _median(turns: Sequence[_BatchTurn], name: str, digits: int) -> float | None
 
 
 def _seen(turns: Sequence[_BatchTurn]) -> dict[str, float]:
-    """What NVML saw that ``Measurement`` has no field for: clocks in MHz, NVLink's count over the engine's, PCIe."""
+    """Return what NVML saw that ``Measurement`` has no field for: clocks in MHz, NVLink's count over the engine's,
+    PCIe.
+    """
     sent = [turn.comm_bytes for turn in turns if turn.comm_bytes]
     nvlink = _known(turns, "nvlink_sent_bytes")
     seen = {
@@ -333,7 +337,7 @@ def _prompts(vocab_size: int, batch: int, input_len: int) -> list[list[int]]:
 
 
 def measurement(load: BenchmarkJob, shape: tuple[int, int, int], **measured: Any) -> Measurement:
-    """What is known of a run before it is made, and what was ``measured``."""
+    """Return what is known of a run before it is made, and what was ``measured``."""
     knobs = load.deployment
     batch, input_len, output_len = shape
     known: dict[str, Any] = {

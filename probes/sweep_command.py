@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def sweep_parser(module: str, description: str) -> argparse.ArgumentParser:
-    """Arguments of ``python -m MODULE PLAN.json OUT``; ``--worker`` is for the processes that a sweep starts."""
+    """Make the parser of ``python -m MODULE PLAN.json OUT``; ``--worker`` is for the processes that a sweep starts."""
     parser = argparse.ArgumentParser(prog=f"python -m {module}", description=description)
     parser.add_argument("plan", type=Path, nargs="?", help="JSON file, see probes.benchmark_plan.read_plan")
     parser.add_argument("out", type=Path, nargs="?", help="folder for what is measured")
@@ -144,7 +144,7 @@ def record_failure(
 
 
 def stored(order: Order) -> tuple[Measurement, ...]:
-    """The runs in the order's store."""
+    """Read the runs in the order's store."""
     return read_runs(order.store) if order.store.exists() else ()
 
 

@@ -39,7 +39,7 @@ ATTEMPTS = 50
 
 
 def distributions(space: Space) -> dict[str, BaseDistribution]:
-    """How Optuna sees every name of ``space``.
+    """Return how Optuna sees every name of ``space``.
 
     Numbers span their range, logarithmically where they are positive, rather than being a list of choices: neighbours
     are then known to be alike, and a study can go on with other choices than it began with.
@@ -74,7 +74,7 @@ class _Coordinates:
         return cls(distribution, _scaled(column, distribution))
 
     def distance(self, value: Any) -> NDArray[np.float64]:
-        """How far every row is from ``value``; options without an order are all 1 apart."""
+        """Return how far every row is from ``value``; options without an order are all 1 apart."""
         if isinstance(self.distribution, CategoricalDistribution):
             return np.not_equal(self.rows, self.distribution.to_internal_repr(value)).astype(np.float64)
         return np.abs(np.subtract(self.rows, _scaled(np.array(value), self.distribution)))
@@ -125,7 +125,9 @@ def sample(question: SearchProblem, *, trials: int, seed: int, starts: NDArray[n
 
 
 def _sweep(question: SearchProblem, pool: ScoredPoints, sampler: _AllowedSampler, *, most: int) -> ScoredPoints:
-    """``pool`` and the surroundings of its best point until none there is better, and of one more point of the front."""
+    """Extend ``pool`` by the surroundings of its best point until none there is better, and of one more point of the
+    front.
+    """
     space = question.space
     ranks = pool.ranks()
     order = pool.order(ranks)
@@ -206,7 +208,7 @@ class _AllowedSampler(BaseSampler):
             self._waiting.append(point)
 
     def around(self, centre: NDArray[np.int64], *, choices: int) -> NDArray[np.int64]:
-        """The new points that differ from ``centre`` in at most so many choices; of very many a random part."""
+        """Return the new points that differ from ``centre`` in at most so many choices; of very many a random part."""
         shape = self._space.shape
         several = list(itertools.combinations(range(len(shape)), choices))
         neighbours = []
@@ -225,7 +227,7 @@ class _AllowedSampler(BaseSampler):
         return np.array(points[self._random.integers(len(points))])
 
     def _nearest(self, values: dict[str, Any]) -> NDArray[np.int64]:
-        """The point whose rows are nearest to ``values``, axis by axis."""
+        """Return the point whose rows are nearest to ``values``, axis by axis."""
         point = []
         for axis in self._coordinates:
             distance: Any = 0.0
@@ -236,7 +238,7 @@ class _AllowedSampler(BaseSampler):
         return np.array(point, dtype=np.int64)
 
     def _new(self, points: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Those of ``points`` that are allowed and new."""
+        """Return those of ``points`` that are allowed and new."""
         new = np.array([tuple(point) not in self._seen for point in points.tolist()], dtype=bool)
         return points[new & self._space.allows(self._space.take(points))]
 

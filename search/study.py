@@ -77,11 +77,11 @@ class Exploration:
         return self.study.study_name
 
     def records(self) -> list[dict[str, Any]]:
-        """The candidates' choices as plain Python values."""
+        """Return the candidates' choices as plain Python values."""
         return self.space.records(self.columns)
 
     def importances(self) -> dict[str, float]:
-        """How much each choice matters for the first objective among the feasible points, largest first, sum 1.
+        """Return how much each choice matters for the first objective among the feasible points, largest first, sum 1.
 
         After an enumeration: the share of the variance over all feasible points that the choice explains alone (first
         order Sobol index, Saltelli et al., "Global Sensitivity Analysis", 2008, sect. 1.2.3), scaled to sum 1. After
@@ -178,7 +178,7 @@ def explore(
 
 
 def _groups(space: Space, pool: ScoredPoints, names: Sequence[str]) -> NDArray[np.int64]:
-    """A number for each point, equal where all ``names`` are."""
+    """Return a number for each point, equal where all ``names`` are."""
     groups = np.zeros(len(pool), dtype=np.int64)
     for name in names:
         options, codes = _codes(space, pool, name)
@@ -187,14 +187,14 @@ def _groups(space: Space, pool: ScoredPoints, names: Sequence[str]) -> NDArray[n
 
 
 def _codes(space: Space, pool: ScoredPoints, name: str) -> tuple[int, NDArray[np.int64]]:
-    """How many options ``name`` has, and each point's by number."""
+    """Return how many options ``name`` has, and each point's by number."""
     number, axis = next((number, axis) for number, axis in enumerate(space.axes) if name in axis.columns)
     options, of_row = np.unique(axis.columns[name], return_inverse=True)
     return len(options), of_row[pool.points[:, number]]
 
 
 def _worth_keeping(pool: ScoredPoints, order: NDArray[np.intp], groups: NDArray[np.int64]) -> NDArray[np.intp]:
-    """The best of each group, the best of all, those least beyond the limits, and some from all over the space."""
+    """Choose the best of each group, the best of all, those least beyond the limits, and some from all over the space."""
     feasible = int(np.count_nonzero(pool.excess == 0))
     firsts = np.sort(np.unique(groups[order], return_index=True)[1])[:BEST_KEPT]
     best = order[: feasible or len(order)][:BEST_KEPT]
@@ -204,7 +204,7 @@ def _worth_keeping(pool: ScoredPoints, order: NDArray[np.intp], groups: NDArray[
 
 
 def _evenly(length: int, most: int) -> NDArray[np.int64]:
-    """Up to ``most`` positions spread over ``length``, the ends among them."""
+    """Return up to ``most`` positions spread over ``length``, the ends among them."""
     return np.unique(np.linspace(0, length - 1, min(length, most)).round().astype(np.int64))
 
 
@@ -243,7 +243,7 @@ def _check_choices(study: optuna.Study, known: Iterable[FrozenTrial], options: M
 
 
 def _frozen_trials(space: Space, columns: Columns, scores: Scores, which: NDArray[np.intp]) -> list[FrozenTrial]:
-    """Candidates as finished trials; one without a value has failed."""
+    """Return candidates as finished trials; one without a value has failed."""
     options = distributions(space)
     records = space.records({name: column[which] for name, column in columns.items()})
     attributes = {name: column[which].tolist() for name, column in scores.attributes.items()}
@@ -295,7 +295,7 @@ def _same(one: FrozenTrial, other: FrozenTrial) -> bool:
 
 
 def _main_effects(space: Space, pool: ScoredPoints) -> dict[str, float]:
-    """Variance of the first objective's mean given each choice, over the feasible points."""
+    """Return variance of the first objective's mean given each choice, over the feasible points."""
     feasible = pool.take(np.flatnonzero((pool.excess == 0) & np.isfinite(pool.losses[:, 0])))
     losses = feasible.losses[:, 0]
     if not len(losses):

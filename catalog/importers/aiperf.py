@@ -80,7 +80,7 @@ def _is_csv(document: Document) -> bool:
 
 
 def _is_records(document: Document) -> bool:
-    """AIPerf's file of requests, or the Perf Analyzer's that GenAI-Perf works from."""
+    """Return whether it is AIPerf's file of requests, or the Perf Analyzer's that GenAI-Perf works from."""
     first = document.objects[0][1] if document.objects else {}
     records = {"metadata", "metrics"} <= first.keys() and "request_start_ns" in (_dict(first["metadata"]))
     return records or {"experiments", "service_kind"} <= first.keys()
@@ -112,7 +112,7 @@ def _of_json(document: Document, export: Mapping[str, Any]) -> ParsedRun:
 
 
 def _of_csv(document: Document) -> ParsedRun:
-    """The means; how the requests came is not in it."""
+    """Read the means; how the requests came is not in a CSV."""
     figures: dict[str, dict[str, Any]] = {name: {} for name in NAMES}
     names = {title.casefold(): name for name, title in NAMES.items()}
     for row in document.table:
@@ -153,7 +153,7 @@ def _traffic(figures: Mapping[str, Mapping[str, Any]], load: Mapping[str, Any]) 
 
 
 def _load(config: Mapping[str, Any], phase: Mapping[str, Any]) -> dict[str, Any]:
-    """Most in flight, rate, and whether arrivals are Poisson."""
+    """Return the most requests in flight, the rate, and whether arrivals are Poisson."""
     stimulus = _dict(_dict(config.get("perf_analyzer")).get("stimulus"))
     old = _dict(config.get("loadgen"))
     source = phase or stimulus or old
@@ -179,7 +179,7 @@ def _load(config: Mapping[str, Any], phase: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _model(config: Mapping[str, Any]) -> str:
-    """The one model's name, wherever this version writes it."""
+    """Return the one model's name, wherever this version writes it."""
     items = _list(_dict(config.get("models")).get("items"))
     names = [_dict(item).get("name") for item in items]
     names = names or _list(config.get("model_names")) or _list(_dict(config.get("endpoint")).get("model_names"))
@@ -189,7 +189,7 @@ def _model(config: Mapping[str, Any]) -> str:
 
 
 def _requests(document: Document) -> tuple[Request, ...]:
-    """Those of the file beside it, if it is there and whole."""
+    """Read the requests of the file beside it, if it is there and whole."""
     path = document.path
     beside = path.with_name(path.name.removesuffix(SUFFIX) + ".jsonl")
     if not path.name.endswith(SUFFIX) or not beside.is_file():
@@ -221,7 +221,7 @@ def _requests(document: Document) -> tuple[Request, ...]:
 
 
 def _identity(figures: Mapping[str, Mapping[str, Any]]) -> tuple[object, ...]:
-    """What the CSV has too, to its two decimals."""
+    """Return what the CSV has too, to its two decimals."""
     names = ("request_count", "request_throughput", "request_latency", "inter_token_latency", "output_token_throughput")
     return rounded((_maybe(figures, name) for name in names), 2)
 

@@ -64,7 +64,8 @@ class Incomplete(Exception):  # noqa: N818  what is asked for, no fault
 
 
 def complete(reading: ParsedRun, given: Mapping[str, Any]) -> Measurement:
-    """The measurement that a reading is, with what the user gives: fields of ``Measurement``, and ``concurrency``.
+    """Return the measurement that a reading is, with what the user gives: fields of ``Measurement``, and
+    ``concurrency``.
 
     Raises:
         Incomplete: facts are missing.
@@ -98,7 +99,9 @@ def complete(reading: ParsedRun, given: Mapping[str, Any]) -> Measurement:
 
 
 def run_id(reading: ParsedRun) -> str:
-    """The same for the same run, in whichever of its tool's formats it comes and whatever is said about it."""
+    """Return an id that is the same for the same run, in whichever of its tool's formats it comes and whatever is said
+    about it.
+    """
     digest = hashlib.sha256(repr((reading.tool, *reading.identity)).encode()).hexdigest()
     return f"{reading.tool.replace(' ', '-')}/{digest[:16]}"
 
@@ -115,7 +118,7 @@ class _Facts:
         self.missing: list[str] = []
 
     def take(self, name: str, *, needed: bool = False) -> Any:
-        """The one value that file and user agree on; None where neither knows any."""
+        """Take the one value that file and user agree on; None where neither knows any."""
         mine, given = self.stated.get(name), self.given.get(name)
         if mine is not None and given is not None and mine != given:
             raise self.contradiction(name, given, mine)
@@ -151,7 +154,7 @@ class _Facts:
                     raise self.contradiction(kind, given, stated)
 
     def lay_out(self) -> None:
-        """How many GPUs, and how they were used."""
+        """Settle how many GPUs there were, and how they were used."""
         gpus, tp, pp, dp = (self.take(name) for name in ("gpus", "tp", "pp", "dp"))
         if tp is None and gpus != 1:
             self.missing.append("tp")
@@ -166,7 +169,7 @@ class _Facts:
         self.found |= {"gpus": used, "tp": tp, "pp": pp, "dp": dp}
 
     def load(self) -> None:
-        """How requests came, and what was measured."""
+        """Settle how requests came, and what was measured."""
         rate, concurrency = self.given.get("rate"), self.given.get("concurrency")
         traffic = self.traffic
         if traffic is not None and not traffic.load_known:
@@ -191,7 +194,9 @@ class _Facts:
         self.take("batch", needed=True)
 
     def measure_lengths(self) -> None:
-        """Mean lengths of prompts and outputs; where only their sum was measured, the user gives one of them."""
+        """Settle the mean lengths of prompts and outputs; where only their sum was measured, the user gives one of
+        them.
+        """
         for name in ("input_len", "output_len"):
             mine, given = self.found.get(name), self.given.get(name)
             if mine is not None and given is not None and abs(mine - given) > LENGTHS_DIFFER * mine:
@@ -220,7 +225,7 @@ class _Facts:
             self.missing += absent[-1:] if total is not None else absent
 
     def measurement(self) -> dict[str, Any]:
-        """The fields, complete."""
+        """Return the fields, complete."""
         values = dict(self.found)
         values["dtype"] = self._dtype(find_model(values["model"]).value)
         e2e = values.get("e2e_ms")
@@ -234,7 +239,7 @@ class _Facts:
         return values | ({"prefill_ms": e2e} if values["output_len"] == 1 else {})
 
     def _dtype(self, model: Any) -> str:
-        """The format of the weights: as said, as the checkpoint's, or what it computes in."""
+        """Return the format of the weights: as said, as the checkpoint's, or what it computes in."""
         stated, given = self.stated.get("dtype"), self.given.get("dtype")
         if stated is not None and given is not None and stated != given:
             raise self.contradiction("dtype", given, stated)
@@ -242,7 +247,7 @@ class _Facts:
 
 
 def _own(reading: ParsedRun, given: Mapping[str, Any]) -> Measurement:
-    """A run that says everything itself: what is given may only agree."""
+    """Return a run that says everything itself: what is given may only agree."""
     run = Measurement(**{"role": given.get("role", "fit"), **reading.stated})
     facts = _Facts(reading, given)
     for name, value in given.items():
@@ -261,7 +266,7 @@ def _catalog_name(kind: str, name: Any) -> str:
 
 
 def _meant(kind: str, name: str) -> str | None:
-    """The catalog's name of what a name means, without a look at the hub; None where it means nothing."""
+    """Return the catalog's name of what a name means, without a look at the hub; None where it means nothing."""
     if kind == "model":
         meaning = table("models").meaning(name)
         return None if meaning is None else meaning.name

@@ -43,7 +43,8 @@ SPECULATION = ("speculative_config", "speculative_algorithm", "speculative_model
 
 
 def settings(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields that an engine's settings state; those that leave the choice to the engine ("auto", null) state none.
+    """Return the fields that an engine's settings state; those that leave the choice to the engine ("auto", null) state
+    none.
 
     Raises:
         Unusable: speculative decoding, which runs do not record.
@@ -86,12 +87,12 @@ def settings(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def number_format(name: Any) -> str:
-    """The catalog's name of a format of numbers; empty for none and for those it does not know."""
+    """Return the catalog's name of a format of numbers; empty for none and for those it does not know."""
     return FORMATS.get(str(name).removeprefix("torch.").casefold(), "") if name else ""
 
 
 def whole(value: Any) -> int | None:
-    """A whole number above 0, from a number or its text; None for anything else, such as vLLM's "auto"."""
+    """Return a whole number above 0, from a number or its text; None for anything else, such as vLLM's "auto"."""
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):

@@ -47,7 +47,7 @@ FORMATS = (
 
 
 def read_benchmarks(document: Document, chosen: str = "auto") -> tuple[ParsedRun | SkippedFile, ...]:
-    """Every run of a file, as far as the file tells it, and the rows that cannot be used.
+    """Yield every run of a file, as far as the file tells it, and the rows that cannot be used.
 
     Raises:
         InputError: its format is none that is known, or not the ``chosen`` one.
@@ -61,7 +61,7 @@ def read_benchmarks(document: Document, chosen: str = "auto") -> tuple[ParsedRun
 
 
 def recognised(document: Document) -> Format | None:
-    """The format that a file has.
+    """Return the format that a file has.
 
     Raises:
         InputError: it begins like JSON and is not.
@@ -71,7 +71,7 @@ def recognised(document: Document) -> Format | None:
 
 
 def find_format(name: str) -> Format:
-    """The format of that name.
+    """Find the format of that name.
 
     Raises:
         InputError: there is none; the message has all of them.

@@ -99,7 +99,9 @@ def _reading(where: str, row: Mapping[str, Any]) -> ParsedRun:
 
 
 def _random_spread(row: Mapping[str, Any]) -> float | None:
-    """Of the lengths that the random data set draws: uniform from ``random_range_ratio`` of the longest up to it."""
+    """Return the spread of the lengths that the random data set draws: uniform from ``random_range_ratio`` of the
+    longest up to it.
+    """
     ratio = row.get("random_range_ratio")
     if not str(row.get("dataset_name")).startswith("random") or not isinstance(ratio, (int, float)):
         return None

@@ -101,7 +101,7 @@ def _of_json(report: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _of_log(document: Document) -> list[tuple[str, dict[str, Any]]]:
-    """One row a report: a log may hold several."""
+    """Return one row a report: a log may hold several."""
     rows: list[tuple[str, dict[str, Any]]] = []
     for number, line in enumerate(document.text.splitlines(), 1):
         if HEADING.search(line) or not rows:
@@ -154,7 +154,7 @@ def _reading(where: str, row: Mapping[str, Any]) -> ParsedRun:
 
 
 def _limit(submitted: float | None, seconds: float, in_flight: float | None, requests: int) -> int | None:
-    """Most requests in flight, to the nearest; None: all were submitted at once."""
+    """Return most requests in flight, to the nearest; None: all were submitted at once."""
     if submitted is None:
         raise UnusableRun("issue_rate is missing: whether requests came at once or one after the other is not known")
     if submitted <= AT_ONCE * seconds:
@@ -188,7 +188,7 @@ def _settings(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _spread(statistics: Any) -> float | None:
-    """A data set's statistics have the shortest and the longest; a quarter of their distance stands for the deviation."""
+    """Estimate the spread from a data set's shortest and longest: a quarter of their distance stands for the deviation."""
     figures = NumberReader(statistics if isinstance(statistics, dict) else {})
     least, most, average = (figures.maybe(name) for name in ("minimum", "maximum", "average"))
     return None if least is None or most is None or not average else (most - least) / average / 4

@@ -32,7 +32,9 @@ def is_offline(document: Document) -> bool:
 
 
 def read_offline(document: Document) -> Iterator[ParsedRun | SkippedFile]:
-    """One run a file; of the records of a ``.pytorch.json``, which say the same several times over, the first one."""
+    """Yield one run a file; of the records of a ``.pytorch.json``, which say the same several times over, the first
+    one.
+    """
     seen = set()
     for where, value in document.objects:
         kind, row, arguments = _parts(value)
@@ -54,7 +56,7 @@ def _kind(value: Mapping[str, Any]) -> frozenset[str]:
 
 
 def _parts(value: Mapping[str, Any]) -> tuple[frozenset[str], Mapping[str, Any], Mapping[str, Any]]:
-    """Which result it is, its quantities, and the arguments where they are known."""
+    """Return which result it is, its quantities, and the arguments where they are known."""
     metric, benchmark = value.get("metric"), value.get("benchmark")
     if isinstance(metric, dict) and isinstance(benchmark, dict):
         extra = metric.get("extra_info")
@@ -135,7 +137,7 @@ def _named(arguments: Mapping[str, Any], **names: str) -> dict[str, int]:
 
 
 def _ranges(ratio: Any) -> bool:
-    """Whether ``--random-range-ratio`` makes lengths differ."""
+    """Return whether ``--random-range-ratio`` makes lengths differ."""
     try:
         return float(ratio or 0) != 0
     except (TypeError, ValueError):  # one for each length, as JSON

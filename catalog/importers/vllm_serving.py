@@ -108,7 +108,7 @@ def _reading(where: str, row: Mapping[str, Any]) -> ParsedRun:
 
 
 def _requests(row: Mapping[str, Any]) -> tuple[tuple[Request, ...], float | None]:
-    """The completed requests, where the file has them, and the coefficient of variation of their output lengths."""
+    """Return the completed requests, where the file has them, and the coefficient of variation of their output lengths."""
     lists = [row.get(name) for name in LISTS]
     if not all(isinstance(each, list) and len(each) == len(lists[0] or ()) for each in lists) or not lists[0]:
         return (), None
@@ -130,7 +130,7 @@ def _requests(row: Mapping[str, Any]) -> tuple[tuple[Request, ...], float | None
 
 
 def _request(values: NumberReader, gaps: Any) -> Request:
-    """One request, its arrival still open."""
+    """Return one request, its arrival still open."""
     import numpy as np  # only for files with single requests
 
     try:
@@ -161,14 +161,16 @@ def _spread(requests: list[Request]) -> float | None:
 
 
 def _is_record(value: Mapping[str, Any]) -> bool:
-    """A record of ``.pytorch.json``: one metric, beside it all the others and the client's arguments."""
+    """Return whether it is a record of ``.pytorch.json``: one metric, beside it all the others and the client's
+    arguments.
+    """
     metric = value.get("metric")
     extra = metric.get("extra_info") if isinstance(metric, dict) else None
     return isinstance(extra, dict) and extra.keys() >= MARKS
 
 
 def _merged(records: list[tuple[str, dict[str, Any]]]) -> tuple[str, dict[str, Any]]:
-    """The records of one run as the row they were made of."""
+    """Join the records of one run to the row they were made of."""
     row: dict[str, Any] = {}
     for _, record in records:
         metric = record["metric"]

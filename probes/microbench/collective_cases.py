@@ -48,7 +48,7 @@ class CollectiveCase:
 
 
 def collective_cases(world: int, impls: Sequence[str], *, graphs: bool) -> tuple[CollectiveCase, ...]:
-    """For groups of 2, 4, ... of ``world`` processes, and all of them."""
+    """List the cases of groups of 2, 4, ... of ``world`` processes, and of all of them."""
     turns: dict[CollectiveCase, int] = {}
     groups = [size for size in (2**power for power in range(1, 17)) if size < world]
     ways = (("graph", 0), ("eager", EAGER_BEHIND)) if graphs else (("eager", 0),)

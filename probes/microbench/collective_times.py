@@ -96,7 +96,7 @@ def _commands(gpus: Sequence[int], device: str) -> list[tuple[list[str], dict[st
 
 
 def answer_cases(device: str) -> Callable[[Answer], Answer]:
-    """In one of the processes: join the others, then time one case after another with them."""
+    """Join the other processes, and return what times one case after another with them."""
     import torch  # cases are listed without it
     from torch import distributed
 
@@ -126,7 +126,7 @@ def answer_cases(device: str) -> Callable[[Answer], Answer]:
 
 
 def _library(device: str) -> dict[str, str]:
-    """The version of NCCL, and what it was told of NVLink's multicast, which makes sums over many GPUs faster."""
+    """Return the version of NCCL, and what it was told of NVLink's multicast, which makes sums over many GPUs faster."""
     if device == "cpu":
         return {}
     from torch.cuda import nccl
@@ -135,7 +135,7 @@ def _library(device: str) -> dict[str, str]:
 
 
 def list_cases(gpus: Sequence[int], device: str) -> tuple[CollectiveCase, ...]:
-    """The cases that suit the GPUs, see ``collective_cases``.
+    """List the cases that suit the GPUs, see ``collective_cases``.
 
     Raises:
         InputError: fewer than two GPUs.

@@ -71,7 +71,7 @@ class KernelBench:
         return Prepared(lambda i: functional.linear(x, weights[i]), sets)
 
     def _experts(self, shape: Shape) -> Prepared:
-        """Both products and SwiGLU between them, of tokens that are already sorted by expert, spread at random."""
+        """Prepare both products and SwiGLU between them, of tokens that are already sorted by expert, spread at random."""
         sets = self._sets(shape, 3 * shape.experts * shape.n * shape.k, shape.m, least=2, most=8)
         into = [self._random(shape, shape.experts, 2 * shape.n, shape.k).mul_(SCALE) for _ in range(sets)]
         down = [self._random(shape, shape.experts, shape.k, shape.n).mul_(SCALE) for _ in range(sets)]
@@ -139,7 +139,7 @@ class KernelBench:
         return Prepared(lambda i: target[i].copy_(source[i], non_blocking=True), sets, recordable=copy)
 
     def _kernels(self, shape: Shape) -> LayerKernels:
-        """Fused ones compiled for one width: the compiler leaves open what it has seen to vary."""
+        """Return fused kernels compiled for one width: the compiler leaves open what it has seen to vary."""
         if not shape.fused:
             return self._plain
         wanted = (shape.op, shape.n, shape.dtype)
@@ -169,7 +169,7 @@ def _dtype(shape: Shape) -> torch.dtype:
 
 
 def _attend_prompt(q: torch.Tensor, cache: torch.Tensor) -> torch.Tensor:
-    """Queries (rows, length, h, d) over keys and values (2, rows, length, k, d), causal."""
+    """Attend with queries (rows, length, h, d) over keys and values (2, rows, length, k, d), causal."""
     k, v = (tensor.transpose(1, 2) for tensor in cache)
     return functional.scaled_dot_product_attention(
         q.transpose(1, 2), k, v, is_causal=True, enable_gqa=q.shape[2] > k.shape[1]
@@ -177,7 +177,7 @@ def _attend_prompt(q: torch.Tensor, cache: torch.Tensor) -> torch.Tensor:
 
 
 def _attend_cache(q: torch.Tensor, cache: torch.Tensor) -> torch.Tensor:
-    """One query (rows, 1, h, d) a sequence over keys and values (2, rows, context, k, d)."""
+    """Attend with one query (rows, 1, h, d) a sequence over keys and values (2, rows, context, k, d)."""
     k, v = (tensor.transpose(1, 2) for tensor in cache)
     rows, kv_heads = k.shape[:2]
     # the query heads that share a KV head read it once, as if they were queries at several positions
@@ -185,7 +185,7 @@ def _attend_cache(q: torch.Tensor, cache: torch.Tensor) -> torch.Tensor:
 
 
 def _expert_ends(tokens: int, experts: int, top: int) -> torch.Tensor:
-    """(experts,) int32: where each expert's tokens end, if each token chooses ``top`` different ones at random."""
+    """Return where each expert's tokens end, (experts,) int32, if each token chooses ``top`` different ones at random."""
     chance = torch.rand(tokens, experts, generator=torch.Generator().manual_seed(0))
     counts = torch.bincount(chance.topk(top, dim=1).indices.flatten(), minlength=experts)
     return counts.cumsum(0).to(torch.int32)

@@ -74,9 +74,9 @@ class TorchEngine:
         costs: Sequence[float] | None = None,
         meter: Meter | None = None,
     ) -> None:
-        """Weights come from ``source``; without one from safetensors beside the ``config.json`` that the model was read
-        from, or else they are random. ``costs`` are those of the layers and the head, see ``lay_out``; ``meter`` is that
-        of all GPUs, for rank 0.
+        """Load the weights from ``source``; without one from safetensors beside the ``config.json`` that the model was
+        read from, or else they are random. ``costs`` are those of the layers and the head, see ``lay_out``; ``meter``
+        is that of all GPUs, for rank 0.
 
         Raises:
             InputError: the model cannot be run so, or its checkpoint is unusable.
@@ -160,7 +160,7 @@ class TorchEngine:
             self.tokens([[0, 0]] * rows, 2)
 
     def take(self, batch: int, input_len: int, output_len: int) -> None:
-        """Instead of the KV memory that there was, have one for this batch alone, and try it as ``prepare`` does.
+        """Replace the KV memory by one for this batch alone, and try it as ``prepare`` does.
 
         From then on ``kv_capacity_tokens`` are those of this batch; there are none if it does not run.
 
@@ -175,16 +175,16 @@ class TorchEngine:
         self._take(batch, input_len, output_len)
 
     def logits(self, ids: np.ndarray, input_len: int) -> np.ndarray:
-        """On rank 0: what the deployment makes of sequences ``ids``, (sequences, length), whose tokens after the first
-        ``input_len`` are fed to its decode steps one by one: logits (sequences, length - input_len, vocabulary), the
-        first after the prompt. float32.
+        """Return, on rank 0, what the deployment makes of sequences ``ids``, (sequences, length), whose tokens after
+        the first ``input_len`` are fed to its decode steps one by one: float32 logits (sequences, length - input_len,
+        vocabulary), the first after the prompt.
         """
         rows, length = ids.shape
         self._tell(SHOW, rows, input_len, length - input_len)
         return self._show(torch.tensor(ids, dtype=torch.int64), input_len).numpy()
 
     def reference(self, ids: np.ndarray, input_len: int) -> np.ndarray:
-        """On rank 0 alone: the same by the plainest run, see ``reference_logits``.
+        """Return, on rank 0 alone, the same by the plainest run, see ``reference_logits``.
 
         Raises:
             OutOfMemory: it does not fit beside the deployment.
@@ -201,7 +201,7 @@ class TorchEngine:
         return logits[:, input_len - 1 : -1].numpy()
 
     def memory(self) -> list[dict[str, float]]:
-        """On rank 0: GiB by part, see ``PARTS``, on each GPU."""
+        """Return, on rank 0, GiB by part, see ``PARTS``, on each GPU."""
         self._tell(PARTS_OF_MEMORY)
         return [dict(zip(PARTS, row, strict=True)) for row in self._parts().tolist()]
 
@@ -225,7 +225,7 @@ class TorchEngine:
     def tokens(
         self, prompts: Sequence[Sequence[int]], output_len: int, watch: Watch | None = None
     ) -> tuple[torch.Tensor, list[float]]:
-        """On rank 0: what a batch is continued with, (batch, output_len), and the seconds to each first token.
+        """Return, on rank 0, what a batch is continued with, (batch, output_len), and the seconds to each first token.
 
         ``watch`` sees the logits if the last stage is here too, see ``Pipeline.generate``.
         """
@@ -245,19 +245,19 @@ class TorchEngine:
         return tokens, firsts
 
     def used_gib(self) -> float:
-        """Memory in use on the fullest GPU; on a CPU, the most that its largest process has had."""
+        """Return GiB in use on the fullest GPU; on a CPU, the most that its largest process has had."""
         return max(self._reports()[:, 0].tolist()) / GIB
 
     def comm_bytes(self) -> float:
-        """A running count of the bytes sent, mean over the GPUs; see ``Traffic.sent_bytes``."""
+        """Return a running count of the bytes sent, mean over the GPUs; see ``Traffic.sent_bytes``."""
         return float(self._reports()[:, 1].mean())
 
     def host_bytes(self) -> float:
-        """A running count of the bytes of offloaded layers copied to the device, mean over the GPUs."""
+        """Return a running count of the bytes of offloaded layers copied to the device, mean over the GPUs."""
         return float(self._reports()[:, 2].mean())
 
     def follow(self, watch: Watch | None = None) -> None:
-        """On the other ranks: do what rank 0 says until it stops."""
+        """Do, on the other ranks, what rank 0 says until it stops."""
         while True:
             kind, batch, input_len, output_len = self._told()
             if kind == STOP:
@@ -277,7 +277,7 @@ class TorchEngine:
                     self._reported()
 
     def stop(self) -> None:
-        """On rank 0: let the others end."""
+        """Let, on rank 0, the others end."""
         self._tell(STOP)
 
     def _generate(
@@ -322,12 +322,12 @@ class TorchEngine:
         return self._reported()
 
     def _reported(self) -> torch.Tensor:
-        """(GPUs, 3) float64: bytes in use, bytes sent, and bytes copied from the host's memory."""
+        """Return (GPUs, 3) float64: bytes in use, bytes sent, and bytes copied from the host's memory."""
         traffic = self._transformer.links.traffic
         return self._gathered(self._used_bytes(), traffic.sent_bytes(self.layout.tp), traffic.payload["host"])
 
     def _parts(self) -> torch.Tensor:
-        """(GPUs, parts) float64: GiB, in the order of ``PARTS``."""
+        """Return (GPUs, parts) float64: GiB, in the order of ``PARTS``."""
         parts = memory_parts(
             self.device,
             context=self._context_bytes,
@@ -338,7 +338,7 @@ class TorchEngine:
         return self._gathered(*(parts[name] for name in PARTS))
 
     def _gathered(self, *values: float) -> torch.Tensor:
-        """(GPUs, values) float64: those of every process."""
+        """Return (GPUs, values) float64: those of every process."""
         own = torch.tensor([values], dtype=torch.float64)
         if self._alone:
             return own
@@ -407,8 +407,8 @@ class TorchEngine:
         return cache_memory(self._transformer, tokens)
 
     def _capacity(self) -> int:
-        """Tokens that fit into what the weights and the largest prefill leave of ``gpu_memory_utilization``, on the
-        fullest GPU; no more than ``max_num_seqs`` sequences can use.
+        """Return the tokens that fit into what the weights and the largest prefill leave of ``gpu_memory_utilization``,
+        on the fullest GPU; no more than ``max_num_seqs`` sequences can use.
         """
         share = self.deployment.gpu_memory_utilization
         if self.device.type == "cuda":

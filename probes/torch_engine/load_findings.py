@@ -33,7 +33,7 @@ KNOBS = (
 
 
 def find_agreement(engine: TorchEngine, load: BenchmarkJob) -> Mapping[str, float]:
-    """Fields of ``Measurement`` that compare the engine's logits with the reference's; none where it cannot be told."""
+    """Compare the engine's logits with the reference's: fields of ``Measurement``; none where it cannot be told."""
     rows = min(SEQUENCES, load.deployment.max_num_seqs or SEQUENCES, engine.kv_capacity_tokens // (PROMPT + FORCED))
     if not load.agreement or rows < 1 or engine.positions < PROMPT + FORCED:
         return {}
@@ -125,8 +125,8 @@ def _record_threshold(
 
 
 def expected_s(before: Sequence[Measurement], load: BenchmarkJob, shape: tuple[int, int, int]) -> float | None:
-    """Seconds that a shape will take to be timed once, by the load's measurement with most sequences of such prompts,
-    every part in proportion to them; None without one.
+    """Return the seconds that a shape will take to be timed once, by the load's measurement with most sequences of such
+    prompts, every part in proportion to them; None without one.
     """
     batch, input_len, output_len = shape
     alike = [

@@ -73,14 +73,18 @@ def together(work: Callable[[], T], device: torch.device, *, alone: bool, what: 
 
 
 def ran_out(error: BaseException, device: torch.device) -> bool:
-    """Whether an error is, or hides, one of too little memory on the device: not only PyTorch's allocator runs out of it."""
+    """Return whether an error is, or hides, one of too little memory on the device: not only PyTorch's allocator runs
+    out of it.
+    """
     signs = SIGNS if device.type == "cuda" else (*SIGNS, HOST_SIGN)
     is_shortage = isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in signs)
     return is_shortage or (error.__context__ is not None and ran_out(error.__context__, device))
 
 
 def needed_bytes(message: str, device: torch.device) -> float:
-    """What a GPU would have in use if the allocation had not failed that ``message`` tells of; infinite if it does not."""
+    """Return the bytes a GPU would have in use if the allocation had not failed that ``message`` tells of; infinite if
+    it does not.
+    """
     request = re.search(r"allocate ([\d.]+) (bytes|KiB|MiB|GiB)", message)
     if device.type != "cuda" or not request:
         return math.inf
@@ -104,7 +108,7 @@ class MutedLinks(Links):
         self._parts = layout.tp
 
     def all_gather(self, tensor: torch.Tensor) -> torch.Tensor:
-        """As many copies as there are parts."""
+        """Return as many copies as there are parts."""
         rows, columns = tensor.shape
         parts = tensor.expand(self._parts, rows, columns).contiguous()
         return parts.transpose(0, 1).reshape(rows, self._parts * columns)
@@ -112,7 +116,7 @@ class MutedLinks(Links):
 
 @contextmanager
 def muted(transformer: Transformer) -> Iterator[None]:
-    """Meanwhile, the transformer computes as if it were connected, but no other process hears of it."""
+    """Let the transformer compute as if it were connected, while no other process hears of it."""
     links, transformer.links = transformer.links, MutedLinks(transformer.layout)
     try:
         yield
@@ -162,7 +166,7 @@ def _entering(transformer: Transformer, rows: int, length: int) -> torch.Tensor:
 
 
 def cache_memory(transformer: Transformer, tokens: int, *, layers: int | None = None) -> CacheMemory:
-    """Room for the keys and values of so many tokens, of this process's layers or of so many."""
+    """Return room for the keys and values of so many tokens, of this process's layers or of so many."""
     return CacheMemory(
         layers=len(transformer.layout.layers) if layers is None else layers,
         tokens=tokens,
@@ -174,8 +178,8 @@ def cache_memory(transformer: Transformer, tokens: int, *, layers: int | None = 
 
 
 def prefill_bytes(transformer: Transformer, length: int, most_tokens: int) -> int:
-    """What a prefill micro-batch of ``most_tokens`` takes on a GPU beside the weights, or one prompt of ``length`` tokens
-    if it has more; measured with one layer's cache for all.
+    """Measure the bytes a prefill micro-batch of ``most_tokens`` takes on a GPU beside the weights, or one prompt of
+    ``length`` tokens if it has more; with one layer's cache for all.
     """
     device, layers = transformer.device, len(transformer.layout.layers)
     rows = max(1, most_tokens // length)
@@ -206,7 +210,7 @@ belongs to recorded steps, ``reserved_gib`` all that the allocator holds, ``used
 def memory_parts(
     device: torch.device, *, context: float, share: float, weight_bytes: int, kv_bytes: int
 ) -> dict[str, float]:
-    """GiB of each of ``PARTS``, as it stands; on a CPU of weights and KV only, and 0 else.
+    """Return GiB of each of ``PARTS``, as it stands; on a CPU of weights and KV only, and 0 else.
 
     ``context`` is what was in use at first, bytes, and ``share`` the ``gpu_memory_utilization``.
     """

@@ -60,7 +60,7 @@ class Transformer:
         positions: int,
         kernels: LayerKernels | None = None,
     ) -> None:
-        """``positions`` is how many tokens a sequence may have."""
+        """Take ``positions``, how many tokens a sequence may have."""
         self.model, self.settings, self.layout = model, settings, layout
         self.weights, self.links = weights, links
         self.kernels = kernels or LayerKernels()
@@ -74,8 +74,9 @@ class Transformer:
         self._sine = angles.sin().to(self.device, self.dtype)[:, None]
 
     def forward(self, entering: torch.Tensor, step: TokenStep, cache: Cache) -> torch.Tensor:
-        """Token ids (rows, length) on the first stage, else the activations (rows, length, H) that the stage before it
-        returned, to activations; on the last stage to the logits of each sequence's last token, (rows, vocabulary).
+        """Turn token ids (rows, length) on the first stage, else the activations (rows, length, H) that the stage
+        before it returned, into activations; on the last stage into the logits of each sequence's last token, (rows,
+        vocabulary).
         """
         stream = self._embed(entering) if self.layout.is_first else entering
         rows, length = stream.shape[:2]
@@ -108,7 +109,7 @@ class Transformer:
         return self.links.all_reduce(own.masked_fill(elsewhere[..., None], 0))
 
     def _window_mask(self, step: TokenStep, length: int) -> torch.Tensor | None:
-        """(length, length), True where a query may look, if the prompt is longer than the model's window."""
+        """Return a mask (length, length), True where a query may look, if the prompt is longer than the model's window."""
         window = self.model.sliding_window
         if not window or length <= window:
             return None
@@ -144,7 +145,9 @@ class Transformer:
         return out if weights.out_bias is None else out + weights.out_bias
 
     def _attend_cache(self, q: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, context: int) -> torch.Tensor:
-        """One query (rows, 1, h, d) a sequence over the first ``context`` places of the cache, (rows, places, k, d)."""
+        """Attend with one query (rows, 1, h, d) a sequence over the first ``context`` places of the cache, (rows,
+        places, k, d).
+        """
         rows = q.shape[0]
         begin = max(0, context - self.model.sliding_window) if self.model.sliding_window else 0
         # the query heads that share a KV head read it once, as if they were queries at several positions
@@ -159,7 +162,7 @@ class Transformer:
         return out if weights.down_bias is None else out + weights.down_bias
 
     def _routed(self, x: torch.Tensor, weights: Experts) -> torch.Tensor:
-        """Each token (T, H) through the experts its router likes best; all shapes are the same whatever it likes."""
+        """Send each token (T, H) through the experts its router likes best; all shapes are the same whatever it likes."""
         experts = self.model.num_experts_per_tok
         likes, chosen = functional.linear(x, weights.router).float().softmax(dim=-1).topk(experts, dim=-1)
         if self.settings.norm_topk:
@@ -175,7 +178,7 @@ class Transformer:
 
 
 def frequencies(rotary: Rotary, head_dim: int) -> torch.Tensor:
-    """Radians per position of each pair of a head's coordinates, (d / 2,) float32.
+    """Return radians per position of each pair of a head's coordinates, (d / 2,) float32.
 
     Linear: all slower by the factor (arXiv 2306.15595). Llama 3.1: only those whose wavelength is long against the
     context of the pre-training, with a smooth passage (its reference code, ``apply_scaling``).

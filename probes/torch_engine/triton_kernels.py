@@ -43,7 +43,7 @@ def _attend(  # type: ignore[no-untyped-def]
     SPLITS: tl.constexpr,
     WINDOWED: tl.constexpr,
 ):
-    """The queries that share a KV head, over one of ``SPLITS`` parts of a sequence's cache.
+    """Attend with the queries that share a KV head over one of ``SPLITS`` parts of a sequence's cache.
 
     Their mean over that part, unless it is the only one with the logarithm of its weight (arXiv 2205.14135; the split:
     Dao et al., Flash-Decoding, 2023).
@@ -94,7 +94,7 @@ def _attend(  # type: ignore[no-untyped-def]
 def _combine(  # type: ignore[no-untyped-def]
     part_pointer, weight_pointer, out_pointer, heads, SPLITS: tl.constexpr, WIDTH: tl.constexpr
 ):
-    """The weighted mean of the parts of one head of one sequence."""
+    """Return the weighted mean of the parts of one head of one sequence."""
     row, head = tl.program_id(0), tl.program_id(1)
     parts = tl.arange(0, SPLITS)
     columns = tl.arange(0, WIDTH)
@@ -127,7 +127,7 @@ def _place(  # type: ignore[no-untyped-def]
     AT_ONCE: tl.constexpr,
     NORMED: tl.constexpr,
 ):
-    """Some heads of one token: queries are turned, keys are turned and kept, values are kept."""
+    """Turn some heads of one token: queries are turned, keys are turned and kept, values are kept."""
     token = tl.program_id(0)
     row, number = token // length, token % length
     position = tl.load(position_pointer + number)
@@ -170,8 +170,9 @@ def attend_used(
     window: int,
     splits: int | None = None,
 ) -> torch.Tensor:
-    """One query (rows, h, d) a sequence over the first ``used`` (rows,) places of its cache, (rows, places, k, d), or
-    over the last ``window`` of those; (rows, h, d). ``splits``, a power of two, is otherwise chosen to suit the GPU.
+    """Attend with one query (rows, h, d) a sequence over the first ``used`` (rows,) places of its cache, (rows, places,
+    k, d), or over the last ``window`` of those; returns (rows, h, d). ``splits``, a power of two, is otherwise chosen
+    to suit the GPU.
     """
     rows, heads, width = q.shape
     places, kv_heads = keys.shape[1:3]
@@ -208,8 +209,8 @@ def attend_used(
 
 
 def split_count(sequences: int, places: int, multiprocessors: int) -> int:
-    """Into how many parts, a power of two, ``sequences`` caches of up to ``places`` are split so that all of the GPU
-    has work.
+    """Choose into how many parts, a power of two, ``sequences`` caches of up to ``places`` are split so that all of the
+    GPU has work.
     """
     wanted = min(PROGRAMS * multiprocessors // sequences, places // BLOCK)
     return 1 << max(0, wanted.bit_length() - 1)

@@ -19,7 +19,8 @@ class Source(Protocol):
     """Gives parts of a model's tensors, by the names that Hugging Face checkpoints use."""
 
     def part(self, name: str, shape: tuple[int, ...], dim: int, begin: int, end: int) -> torch.Tensor:
-        """Rows ``begin`` to ``end`` of dimension ``dim`` of the tensor of that name, whose whole shape is ``shape``.
+        """Return rows ``begin`` to ``end`` of dimension ``dim`` of the tensor of that name, whose whole shape is
+        ``shape``.
 
         Raises:
             InputError: there is no such tensor, or its shape is another.
@@ -59,7 +60,9 @@ class RandomSource:
 
 
 def _uniform(index: torch.Tensor, salt: int) -> torch.Tensor:
-    """Numbers from -1/2 to 1/2 by index: the finaliser of splitmix64 (Steele, Lea, Flood 2014) in wrapping int64."""
+    """Return numbers from -1/2 to 1/2 by index: the finaliser of splitmix64 (Steele, Lea, Flood 2014) in wrapping
+    int64.
+    """
     mixed = index.add_(salt).mul_(-7046029254386353131)  # 0x9E3779B97F4A7C15
     for shift, factor in ((30, -4658895280553007687), (27, -7723592293110705685)):  # 0xBF58476D1CE4E5B9, 0x94D0...11EB
         mixed = (mixed ^ (mixed >> shift & (1 << 64 - shift) - 1)) * factor

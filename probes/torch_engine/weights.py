@@ -41,11 +41,11 @@ class Weights:
     """(its tokens, padded; H), on the last stage."""
 
     def in_turn(self, traffic: LinkTraffic) -> Generator[Layer, None, None]:
-        """The layers for one pass, see ``LayerStream.through``; it must be closed."""
+        """Yield the layers for one pass, see ``LayerStream.through``; it must be closed."""
         yield from self.layers if self.stream is None else self.stream.through(self.layers, traffic)
 
     def tensors(self) -> Iterator[torch.Tensor]:
-        """Each tensor once."""
+        """Yield each tensor once."""
         seen: set[int] = set()
         tensors = [tensor for layer in self.layers for tensor in layer_tensors(layer)]
         for tensor in (self.embedding, self.norm, self.head, *tensors):
@@ -54,7 +54,7 @@ class Weights:
                 yield tensor
 
     def nbytes(self) -> int:
-        """Bytes on the device."""
+        """Count the bytes on the device."""
         memories = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage() for tensor in self.tensors()}
         return sum(memory.nbytes() for memory in memories.values())
 
@@ -68,7 +68,8 @@ def read_weights(
     device: torch.device,
     offloaded: Collection[int] = (),
 ) -> Weights:
-    """What the process at ``layout`` holds, part by part from ``source``; ``offloaded`` layers in the host's memory.
+    """Read what the process at ``layout`` holds, part by part from ``source``; ``offloaded`` layers in the host's
+    memory.
 
     Raises:
         InputError: the source lacks a tensor, or has it in another shape; or the host has too little memory.
@@ -175,11 +176,11 @@ class _Reader:
         return padded
 
     def stacked(self, parts: Mapping[str, tuple[int, ...]]) -> torch.Tensor:
-        """Rows of several matrices, (rows, columns, begin, end) each, below one another."""
+        """Stack rows of several matrices, (rows, columns, begin, end) each, below one another."""
         return self._filled(parts, lambda size: (size[0], size[1]))
 
     def biases(self, parts: Mapping[str, tuple[int, ...]]) -> torch.Tensor:
-        """Parts of several vectors, (length, begin, end) each, one after another."""
+        """Join parts of several vectors, (length, begin, end) each, one after another."""
         return self._filled(parts, lambda size: (size[0],))
 
     def _filled(

@@ -84,7 +84,7 @@ def check_load(load: BenchmarkJob) -> None:
 
 
 def engine_args(load: BenchmarkJob, folder: str) -> dict[str, Any]:
-    """Keyword arguments of ``vllm.LLM``; a knob left ``None`` is left to the engine."""
+    """Return keyword arguments of ``vllm.LLM``; a knob left ``None`` is left to the engine."""
     wanted = load.deployment
     quantised = wanted.dtype not in ("auto", "bfloat16", "float16", "float32")
     args: dict[str, Any] = {
@@ -115,7 +115,7 @@ class MemoryReport:
     """Mixed into vLLM's workers (``worker_extension_cls``), each of which then tells how its GPU's memory is used."""
 
     def memory_report(self) -> dict[str, float]:
-        """GiB by part, as the worker found them while it profiled itself (``vllm/v1/worker/gpu_worker.py``)."""
+        """Return GiB by part, as the worker found them while it profiled itself (``vllm/v1/worker/gpu_worker.py``)."""
         worker: Any = self
         free, total = import_module("torch").cuda.mem_get_info(worker.device)
         first = worker.init_snapshot
@@ -133,7 +133,7 @@ class MemoryReport:
 
 
 def runner(config: Any) -> dict[str, Any]:
-    """How a ``VllmConfig`` says that steps are run; what it does not tell in its version is left out."""
+    """Say how a ``VllmConfig`` runs steps; what it does not tell in its version is left out."""
     second = getattr(config, "use_v2_model_runner", None)
     asynchronous = getattr(config.scheduler_config, "async_scheduling", None)
     traits = {"model_runner": None if second is None else 1 + bool(second), "async_scheduling": asynchronous}
@@ -171,7 +171,7 @@ class VllmEngine:
         self.kv_capacity_tokens = int(first["num_blocks"] * first["block_size"])
 
     def prepare(self, batch: int, input_len: int) -> None:
-        """Nothing: vLLM tries its memory and records its graphs when it starts."""
+        """Do nothing: vLLM tries its memory and records its graphs when it starts."""
 
     def generate(self, prompts: Sequence[Sequence[int]], output_len: int) -> list[float]:
         self.running = (len(prompts), len(prompts[0]), output_len)
@@ -190,11 +190,11 @@ class VllmEngine:
         return max(report["used_gib"] for report in self.memory())
 
     def comm_bytes(self) -> None:
-        """None: vLLM does not count what it sends."""
+        """Return None: vLLM does not count what it sends."""
 
 
 def graph_gib(log: str) -> float | None:
-    """What CUDA graphs took on the GPU where they took most, from vLLM's log; None where it captured none."""
+    """Read the GiB that CUDA graphs took on the GPU where they took most, from vLLM's log; None where it captured none."""
     sizes = re.findall(r"Graph capturing finished in \d+ secs, took (-?[\d.]+) GiB", log)
     return max(map(float, sizes), default=None)
 
@@ -228,7 +228,7 @@ def worker_command() -> list[str]:
 
 
 def work(engine: str, run: Callable[[Order, str], None]) -> None:
-    """A worker: import the module ``engine``, wait on standard input for the order of one load, run it, end.
+    """Be a worker: import the module ``engine``, wait on standard input for the order of one load, run it, end.
 
     It is started before its GPUs are free, because importing vLLM takes as long as a few measurements. ``run`` is handed
     the order and a folder that holds the model's configuration.
@@ -271,7 +271,7 @@ def record_shortage(order: Order, error: Exception, begin: int, running: tuple[i
 
 
 def log_of(order: Order, begin: int) -> str:
-    """What the load's log says from a place on, in bytes: an earlier worker may have begun it."""
+    """Read what the load's log says from a place on, in bytes: an earlier worker may have begun it."""
     with order.log.open("rb") as file:
         file.seek(begin)
         return file.read().decode(errors="replace")
