@@ -31,7 +31,7 @@ import tempfile
 import time
 from contextlib import suppress
 from dataclasses import asdict, fields
-from importlib import import_module, metadata
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,12 +41,12 @@ from catalog.schema import Deployment, Measurement, Model
 from probes.benchmark_plan import BenchmarkJob
 from probes.gpu_telemetry import Meter
 from probes.static_benchmark import measure
-from probes.vllm_engine.static import VllmEngine, graph_gib, runner
+from probes.vllm_engine.exported import logged_tokens
+from probes.vllm_engine.static import MEASURED_SIZES, VllmEngine, engine_fingerprint, gib_by_part, graph_gib
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-GIB = 2**30
 SHAPES = (
     *((1, 128, 128), (16, 1024, 128), (64, 1024, 128), (1, 1024, 128), (32, 128, 128), (256, 128, 128)),
     *((1, 8192, 32), (8, 8192, 32), (4, 1024, 128)),
@@ -105,26 +105,9 @@ class OwnMemory:
 
     def memory_report(self) -> dict[str, float]:
         """Return GiB by part, as the worker found them while it profiled itself (``vllm/v1/worker/gpu_worker.py``)."""
-        worker: Any = self
-        free, total = import_module("torch").accelerator.get_memory_info(worker.device)
-        first = worker.init_snapshot
-        sizes = {
-            "total_gib": total,
-            "context_gib": first.total_memory - first.free_memory,
-            "used_gib": total - free,
-            "weights_gib": worker.model_runner.model_memory_usage,
-        }
-        parts = {
-            "requested_gib": "requested_memory",
-            "peak_activation_gib": "peak_activation_memory",
-            "consumed_gib": "total_consumed",
-            "graph_estimate_gib": "cudagraph_memory_estimate",
-            "kv_gib": "available_kv_cache_memory_bytes",
-        }
-        sizes |= {name: getattr(worker, source) for name, source in parts.items() if hasattr(worker, source)}
-        report = {name: round(float(size) / GIB, 4) for name, size in sizes.items()}
-        cache = worker.cache_config
-        return {**report, "num_blocks": cache.num_gpu_blocks, "block_size": cache.block_size, "rank": worker.rank}
+        measured = {name: source for name, source in MEASURED_SIZES.items() if name != "non_torch_gib"}
+        measured["consumed_gib"] = "total_consumed"
+        return gib_by_part(self, import_module("torch").accelerator.get_memory_info, measured)
 
 
 def job_of(load: Mapping[str, Any], *, measure_s: float) -> BenchmarkJob:
@@ -201,22 +184,11 @@ class SharedGpuEngine(VllmEngine):
         self.version: str = vllm.__version__
         text = log.read_text(encoding="utf-8", errors="replace")
         self.fingerprint = {
-            **self.meter.identity(),
-            "cuda": import_module("torch").version.cuda,
-            "torch": metadata.version("torch"),
-            "vllm": vllm.__version__,
-            **runner(self._llm.llm_engine.vllm_config),
-            "weights": "dummy",
-            "temperature": 1.0,
-            "startup_s": round(self.startup_s, 1),
-            "started": time.strftime("%Y-%m-%dT%H:%MZ", time.gmtime()),
+            **engine_fingerprint(self.meter, self._llm.llm_engine.vllm_config, self.startup_s),
             **({"routing": "uniform_random"} if job.model.num_experts else {}),
             **backends(text),
         }
         self.kv_capacity_tokens = kv_tokens(text)
-
-    def used_gib(self) -> float:
-        return max(report["used_gib"] for report in self.memory())
 
 
 def kv_tokens(log: str) -> int:
@@ -225,10 +197,10 @@ def kv_tokens(log: str) -> int:
     Raises:
         ValueError: the log does not say.
     """
-    counts = re.findall(r"GPU KV cache size: ([\d,]+) tokens", log)
+    counts = logged_tokens(log)
     if not counts:
         raise ValueError("the log does not say how many KV tokens there are")
-    return min(int(count.replace(",", "")) for count in counts)
+    return min(counts)
 
 
 def backends(log: str) -> dict[str, str]:

@@ -15,7 +15,7 @@ import asyncio
 import json
 import sys
 import time
-from importlib import import_module, metadata
+from importlib import import_module
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -30,9 +30,9 @@ from probes.vllm_engine.static import (
     check_installed,
     check_load,
     engine_args,
+    engine_fingerprint,
     log_of,
     record_shortage,
-    runner,
     work,
 )
 
@@ -65,17 +65,9 @@ class VllmServer:
         config = self._llm.vllm_config
         self.max_len: int = config.model_config.max_model_len
         self.fingerprint: Mapping[str, Any] = {
-            **self.meter.identity(),
-            "cuda": import_module("torch").version.cuda,
-            "torch": metadata.version("torch"),
-            "vllm": vllm.__version__,
-            **runner(config),
-            "weights": "dummy",
-            "temperature": 1.0,
-            "startup_s": round(self.startup_s, 1),
+            **engine_fingerprint(self.meter, config, self.startup_s),
             "max_num_seqs": config.scheduler_config.max_num_seqs,
             "max_num_batched_tokens": config.scheduler_config.max_num_batched_tokens,
-            "started": time.strftime("%Y-%m-%dT%H:%MZ", time.gmtime()),
         }
         self.reports: list[dict[str, float]] = []
         """As the workers reported their memory when last asked, by GPU."""

@@ -116,20 +116,44 @@ class MemoryReport:
 
     def memory_report(self) -> dict[str, float]:
         """Return GiB by part, as the worker found them while it profiled itself (``vllm/v1/worker/gpu_worker.py``)."""
-        worker: Any = self
-        free, total = import_module("torch").cuda.mem_get_info(worker.device)
-        first = worker.init_snapshot
-        sizes = {
-            "total_gib": total,
-            "context_gib": first.total_memory - first.free_memory,
-            "used_gib": total - free,
-            "weights_gib": worker.model_runner.model_memory_usage,
-        }
-        # other versions may lack some of these
-        sizes |= {name: getattr(worker, source) for name, source in MEASURED_SIZES.items() if hasattr(worker, source)}
-        report = {name: round(float(size) / GIB, 4) for name, size in sizes.items()}
-        cache = worker.cache_config
-        return {**report, "num_blocks": cache.num_gpu_blocks, "block_size": cache.block_size, "rank": worker.rank}
+        return gib_by_part(self, import_module("torch").cuda.mem_get_info, MEASURED_SIZES)
+
+
+def gib_by_part(
+    worker: Any, free_and_total: Callable[[Any], tuple[int, int]], measured: Mapping[str, str]
+) -> dict[str, float]:
+    """Return GiB by part of a worker of vLLM, and its KV blocks.
+
+    ``free_and_total`` gives the bytes of a device, ``measured`` the worker's names of further sizes, of which other
+    versions may lack some.
+    """
+    free, total = free_and_total(worker.device)
+    first = worker.init_snapshot
+    sizes = {
+        "total_gib": total,
+        "context_gib": first.total_memory - first.free_memory,
+        "used_gib": total - free,
+        "weights_gib": worker.model_runner.model_memory_usage,
+    }
+    sizes |= {name: getattr(worker, source) for name, source in measured.items() if hasattr(worker, source)}
+    report = {name: round(float(size) / GIB, 4) for name, size in sizes.items()}
+    cache = worker.cache_config
+    return {**report, "num_blocks": cache.num_gpu_blocks, "block_size": cache.block_size, "rank": worker.rank}
+
+
+def engine_fingerprint(meter: Meter, config: Any, startup_s: float) -> dict[str, Any]:
+    """Return what the times of an engine with this ``VllmConfig`` depend on beside the load."""
+    return {
+        **meter.identity(),
+        "cuda": import_module("torch").version.cuda,
+        "torch": metadata.version("torch"),
+        "vllm": import_module("vllm").__version__,
+        **runner(config),
+        "weights": "dummy",
+        "temperature": 1.0,
+        "startup_s": round(startup_s, 1),
+        "started": time.strftime("%Y-%m-%dT%H:%MZ", time.gmtime()),
+    }
 
 
 def runner(config: Any) -> dict[str, Any]:
@@ -155,18 +179,9 @@ class VllmEngine:
         self._llm = vllm.LLM(**engine_args(load, folder))
         self.startup_s = time.perf_counter() - began
         self.version: str = vllm.__version__
-        config = self._llm.llm_engine.vllm_config
-        self.fingerprint: Mapping[str, Any] = {
-            **self.meter.identity(),
-            "cuda": import_module("torch").version.cuda,
-            "torch": metadata.version("torch"),
-            "vllm": vllm.__version__,
-            **runner(config),
-            "weights": "dummy",
-            "temperature": 1.0,
-            "startup_s": round(self.startup_s, 1),
-            "started": time.strftime("%Y-%m-%dT%H:%MZ", time.gmtime()),
-        }
+        self.fingerprint: Mapping[str, Any] = engine_fingerprint(
+            self.meter, self._llm.llm_engine.vllm_config, self.startup_s
+        )
         first = self.memory()[0]
         self.kv_capacity_tokens = int(first["num_blocks"] * first["block_size"])
 
