@@ -47,6 +47,11 @@ class StepTimes:
     shares: Array
     """Share of a pass that each pipeline stage takes, shape (pp,)."""
 
+    @property
+    def arrays(self) -> tuple[Array, Array, Array, Array, Array]:
+        """Return the tables in the order in which the compiled loop takes them."""
+        return self.by_tokens, self.by_sequences, self.by_context, self.constants, self.shares
+
     def scaled(self, factor: float) -> StepTimes:
         """Return all times multiplied by ``factor``."""
         constants = self.constants.copy()
