@@ -91,6 +91,7 @@ def test_never_below_the_physical_floor(question):
 RESOURCES = ["bandwidth", "flops", "fp16 alone", "fp8 alone", "link", "pcie", "network"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("regime", ["static", "steady"])
 @given(question=questions(), what=st.sampled_from(RESOURCES), factor=st.sampled_from([1.01, 1.3, 3.0]))
 def test_a_faster_part_is_never_worse(regime, question, what, factor):
@@ -122,6 +123,7 @@ def test_more_memory_is_never_worse_in_the_steady_state(question, factor):
     )
 
 
+@pytest.mark.slow
 @given(question=questions())
 def test_enough_memory_for_the_whole_batch_is_never_worse(question):
     """One wave against several: reading the weights once for all is never slower than once for each wave."""
@@ -133,6 +135,7 @@ def test_enough_memory_for_the_whole_batch_is_never_worse(question):
         question.require(~whole | (after <= before * (1 + SAME)), f"{metric} in one wave")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("regime", ["static", "steady"])
 @given(question=questions())
 def test_a_single_gpu_does_not_mind_its_neighbours(regime, question):
@@ -146,6 +149,7 @@ def test_a_single_gpu_does_not_mind_its_neighbours(regime, question):
         assert cost.by_cause()["communication"].max() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("regime", ["static", "steady"])
 @given(question=questions(), replicas=st.integers(2, 64))
 def test_replicas_multiply_throughput_and_nothing_else(regime, question, replicas):
@@ -157,6 +161,7 @@ def test_replicas_multiply_throughput_and_nothing_else(regime, question, replica
         assert np.array_equal(getattr(one.times, metric), getattr(many.times, metric)), metric
 
 
+@pytest.mark.slow
 @given(questions())
 def test_causes_sum_to_the_request(question):
     evaluation = question.evaluate("static")
@@ -169,6 +174,7 @@ def test_causes_sum_to_the_request(question):
     assert times.prefill.total_ms == pytest.approx(times.prefill_ms, rel=1e-12)
 
 
+@pytest.mark.slow
 @given(questions())
 def test_little_s_law(question):
     """Throughput times latency is what is in flight (Little, 1961), in tokens."""

@@ -168,6 +168,7 @@ def test_one_at_a_time_is_the_same_as_side_by_side():
                 assert getattr(alone.times, metric)[0] == getattr(together.times, metric)[i]
 
 
+@pytest.mark.slow
 def test_sampled_within_a_percent_of_the_optimum_of_a_million():
     """Many budgets and formats on two nodes: a thousandth of the points is enough."""
     question = {
@@ -185,6 +186,7 @@ def test_sampled_within_a_percent_of_the_optimum_of_a_million():
     assert sampled.best.ttft_ms <= 300
 
 
+@pytest.mark.slow
 @settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow])
 @given(
     model=st.sampled_from(MODELS()), gpu=st.sampled_from(["A100", "H100", "L40S", "V100-32GB", "B200-SXM", "T4"]),

@@ -223,7 +223,6 @@ def test_what_was_offloaded_is_known():
     assert engine.comm_bytes() == 0
 
 
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 HALF = {
     "dtype": "bfloat16",
     "hidden_size": 128,
@@ -233,7 +232,7 @@ HALF = {
 }
 
 
-@needs_cuda
+@pytest.mark.gpu
 @pytest.mark.parametrize("share", [0.2, 0.5, 1.0])
 @pytest.mark.parametrize("model", [TINY, EXPERTS], ids=["dense", "experts"])
 def test_recorded_steps_with_offload_have_the_logits_of_those_without(model, share):
@@ -259,7 +258,7 @@ def test_recorded_steps_with_offload_have_the_logits_of_those_without(model, sha
         assert torch.equal(without[1], offloaded[1])
 
 
-@needs_cuda
+@pytest.mark.gpu
 def test_memory_that_offload_frees_is_kv_capacity():
     model = replace(LLAMA, num_hidden_layers=12)
     plain = Deployment(engine="torch", compiled=False, max_num_seqs=4096, max_model_len=4096)
@@ -274,7 +273,7 @@ def test_memory_that_offload_frees_is_kv_capacity():
     assert grown == pytest.approx(freed, rel=0.1)
 
 
-@needs_cuda
+@pytest.mark.gpu
 def test_layers_are_copied_while_others_are_computed():
     device, count, size = torch.device("cuda"), 8, 1 << 13
     layer = read_weights(

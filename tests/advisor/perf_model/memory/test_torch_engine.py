@@ -172,6 +172,7 @@ def test_what_the_engine_does_not_run_is_counted_as_before():
     assert here.kv_capacity_tokens[0] == there.kv_capacity_tokens[0]
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(
     st.sampled_from(RUN), st.sampled_from([1, 2, 4]), st.sampled_from([0.0, 0.5]), st.sampled_from([0.3, 0.9]),
