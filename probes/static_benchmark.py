@@ -123,35 +123,42 @@ def measure(
                 load, shape, error, engine=engine.name, version=engine.version, fingerprint=engine.fingerprint
             )
             continue
-        wholes = [turn.whole_s for turn in turns]
-        firsts = [turn.first_s for turn in turns if turn.first_s is not None]
-        sent = [turn.comm_bytes for turn in turns if turn.comm_bytes is not None]
-        prefill, whole = statistics.median(turn.prefill_s for turn in turns), statistics.median(wholes)
+        prefill, whole = (statistics.median(getattr(turn, name) for turn in turns) for name in ("prefill_s", "whole_s"))
         tpot = (whole - prefill) / (output_len - 1) if output_len > 1 else None
         prefill_s_per_token = prefill / (batch * input_len)
         decode_s = max(decode_s, tpot or 0.0)
-        say(f"{run_id}: prefill {1e3 * prefill:.1f} ms, e2e {1e3 * whole:.1f} ms, {len(wholes)} times")
+        say(f"{run_id}: prefill {1e3 * prefill:.1f} ms, e2e {1e3 * whole:.1f} ms, {len(turns)} times")
         yield measurement(
             load,
             shape,
             engine=engine.name,
             engine_version=engine.version,
             prefill_ms=round(1e3 * prefill, 3),
-            ttft_ms=round(1e3 * statistics.median(firsts), 3) if firsts else None,
             tpot_ms=None if tpot is None else round(1e3 * tpot, 4),
             e2e_ms=round(1e3 * whole, 3),
             output_tok_s=round(batch * output_len / whole, 2),
-            repeats=len(wholes),
-            spread=round(statistics.stdev(wholes) / statistics.fmean(wholes), 5) if len(wholes) > 1 else None,
             peak_memory_gib=round(engine.used_gib(), 3),
             kv_capacity_tokens=engine.kv_capacity_tokens,
-            utilisation=_mean(turns, "utilisation", 4),
-            power_w=_mean(turns, "power_w", 1),
-            energy_j=_median(turns, "energy_j", 1),
-            comm_bytes=statistics.median(sent) if sent else None,
+            **_of_turns(turns),
             **(agreement or {}),
             fingerprint=_text({**engine.fingerprint, **_seen(turns)}),
         )
+
+
+def _of_turns(turns: Sequence[_BatchTurn]) -> dict[str, Any]:
+    """Return the fields of ``Measurement`` that are taken over all repeats of a shape."""
+    wholes = [turn.whole_s for turn in turns]
+    firsts = [turn.first_s for turn in turns if turn.first_s is not None]
+    sent = [turn.comm_bytes for turn in turns if turn.comm_bytes is not None]
+    return {
+        "ttft_ms": round(1e3 * statistics.median(firsts), 3) if firsts else None,
+        "repeats": len(wholes),
+        "spread": round(statistics.stdev(wholes) / statistics.fmean(wholes), 5) if len(wholes) > 1 else None,
+        "utilisation": _mean(turns, "utilisation", 4),
+        "power_w": _mean(turns, "power_w", 1),
+        "energy_j": _median(turns, "energy_j", 1),
+        "comm_bytes": statistics.median(sent) if sent else None,
+    }
 
 
 def failure(

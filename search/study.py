@@ -149,20 +149,13 @@ def explore(
     if not len(pool):
         raise InputError("the rules allow no combination of the choices; allow more choices")
 
-    ranks = pool.ranks()
-    order = pool.order(ranks)
-    front = pool.front(ranks, order)
-    some = _worth_keeping(pool, order, _groups(space, pool, distinct))
-    place = np.empty(len(pool), dtype=np.int64)
-    place[order] = np.arange(len(pool))
-    selected = order[np.unique(place[np.concatenate([front, some])])]
+    front, some, selected = _selection(space, pool, distinct)
     columns = space.take(pool.points[selected])
     scores = objective(columns)
     thinned = front[_evenly(len(front), FRONT_STORED)]
     stored = np.flatnonzero(np.isin(selected, np.concatenate([thinned, some])))
-    trials_found = _frozen_trials(space, columns, scores, stored)
     with readable_errors(where):
-        superseded = _store(study, trials_found)
+        superseded = _store(study, _frozen_trials(space, columns, scores, stored))
     return Exploration(
         study=study,
         space=space,
@@ -175,6 +168,19 @@ def explore(
         superseded=superseded,
         pool=pool,
     )
+
+
+def _selection(
+    space: Space, pool: ScoredPoints, distinct: Sequence[str]
+) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
+    """Return rows of ``pool``: the front, what is worth keeping beside it, and both together, the best first."""
+    ranks = pool.ranks()
+    order = pool.order(ranks)
+    front = pool.front(ranks, order)
+    some = _worth_keeping(pool, order, _groups(space, pool, distinct))
+    place = np.empty(len(pool), dtype=np.int64)
+    place[order] = np.arange(len(pool))
+    return front, some, order[np.unique(place[np.concatenate([front, some])])]
 
 
 def _groups(space: Space, pool: ScoredPoints, names: Sequence[str]) -> NDArray[np.int64]:

@@ -133,16 +133,8 @@ def candidates(
     """
     most = cluster.num_gpus
     longest = question.max_model_len or model.max_position_embeddings
-    shapes = [shape for shape in question.shapes if shape[1] + shape[2] <= longest]
-    trace = question.trace
-    if not shapes:
-        least = min(shape[1] + shape[2] for shape in question.shapes)
-        what = "max_model_len" if question.max_model_len else f"the positions of {model.name}"
-        raise InputError(f"{least} tokens in and out are above {what}: at most {longest}")
-    most_tokens = max(shape[1] + shape[2] for shape in shapes)
-    if trace:
-        most_tokens = max(most_tokens, int((trace.input_len + trace.output_len).max()))
-    length = math.ceil(most_tokens / LENGTH_MULTIPLE) * LENGTH_MULTIPLE
+    shapes = _shapes_within(question, model, longest)
+    max_model_len = question.max_model_len or min(_length(question, shapes), longest)
     able: list[Candidate] = []
     left_out: list[str] = []
     refused: list[InputError] = []
@@ -156,7 +148,7 @@ def candidates(
             pp=pp,
             dtype=question.dtype,
             compiled=question.compiled,
-            max_model_len=question.max_model_len or min(length, longest),
+            max_model_len=max_model_len,
             max_num_seqs=question.max_num_seqs,
         )
         try:
@@ -167,7 +159,7 @@ def candidates(
             left_out.append(f"TP{tp} PP{pp}: {error}")
             continue
         evaluated = (
-            offer_seconds(model, cluster, resolved, shapes, parameters, trace)
+            offer_seconds(model, cluster, resolved, shapes, parameters, question.trace)
             if question.serving
             else shape_seconds(model, cluster, resolved, shapes, parameters)
         )
@@ -178,6 +170,24 @@ def candidates(
     if refused and len(refused) == len(left_out) and not able:
         raise refused[0]
     return by_interest(able), left_out
+
+
+def _shapes_within(question: ProbeQuestion, model: Model, longest: int) -> list[Shape]:
+    """List the shapes of at most ``longest`` tokens; raise ``InputError`` where there is none."""
+    shapes = [shape for shape in question.shapes if shape[1] + shape[2] <= longest]
+    if not shapes:
+        least = min(shape[1] + shape[2] for shape in question.shapes)
+        what = "max_model_len" if question.max_model_len else f"the positions of {model.name}"
+        raise InputError(f"{least} tokens in and out are above {what}: at most {longest}")
+    return shapes
+
+
+def _length(question: ProbeQuestion, shapes: Sequence[Shape]) -> int:
+    """Return the tokens of the longest sequence to be measured, rounded up to ``LENGTH_MULTIPLE``."""
+    most = max(shape[1] + shape[2] for shape in shapes)
+    if question.trace:
+        most = max(most, int((question.trace.input_len + question.trace.output_len).max()))
+    return math.ceil(most / LENGTH_MULTIPLE) * LENGTH_MULTIPLE
 
 
 def _layouts(model: Model, question: ProbeQuestion, most: int) -> list[tuple[int, int]]:

@@ -287,8 +287,8 @@ def prepare_endpoint(
 ) -> EndpointSession:
     """Ask a server what it is, and plan what ``probe`` would run against it; no traffic yet, and nothing written.
 
-    ``question`` names one layout and one pair of lengths; ``engine`` is None where the server says it. The others are
-    arguments of ``advisor.probe``.
+    ``question`` names one layout and one pair of lengths; ``engine``: None where the server says it. For the others see
+    ``advisor.probe``.
 
     Raises:
         InputError: the server does not answer, refuses the key or serves another model, or a fact is missing.
@@ -311,12 +311,9 @@ def prepare_endpoint(
         "gpus": cluster.num_gpus,
         "role": role,
     }
+    reader = tokenizer or resolved.value.name
     target = LoadTarget(
-        url=server.url,
-        model=served.name,
-        tokenizer=tokenizer or resolved.value.name,
-        input_len=lengths[0],
-        output_len=lengths[1],
+        url=server.url, model=served.name, tokenizer=reader, input_len=lengths[0], output_len=lengths[1]
     )
     folder, runs_file = output_paths(out, store)
     key = json.dumps([asdict(target), facts, server.version], sort_keys=True)

@@ -7,7 +7,6 @@ import resource
 import sys
 import time
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -17,7 +16,7 @@ from torch.nn import functional
 from catalog.engines.torch_layout import lay_out
 from catalog.errors import InputError
 from catalog.units import GIB
-from probes.checkpoint import Checkpoint, is_checkpoint
+from probes.checkpoint import Checkpoint
 from probes.gpu_telemetry import Meter
 from probes.static_benchmark import OutOfMemory
 from probes.torch_engine.fused_kernels import LayerKernels, fused_kernels
@@ -30,7 +29,7 @@ from probes.torch_engine.offload import offloaded_layers
 from probes.torch_engine.pipeline import Generated, Pipeline
 from probes.torch_engine.plain_reference import reference_logits
 from probes.torch_engine.transformer import Transformer
-from probes.torch_engine.weight_sources import RandomSource
+from probes.torch_engine.weight_sources import source_of
 from probes.torch_engine.weights import read_weights
 
 if TYPE_CHECKING:
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from catalog.schema import Deployment, Model
+    from probes.torch_engine.model_settings import Settings
     from probes.torch_engine.pipeline import Watch
     from probes.torch_engine.weight_sources import Source
 
@@ -85,11 +85,7 @@ class TorchEngine:
         """
         began = time.perf_counter()
         self.device = torch.device(device)
-        check_runs(model, deployment, device=self.device.type)
-        if deployment.has_graphs:
-            check_graphs()
-        if model.num_experts and not hasattr(functional, "grouped_mm"):
-            raise InputError(f"torch {torch.__version__} has no grouped_mm, which experts need; install a newer one")
+        _check(model, deployment, self.device)
         self.model, self.deployment, self.meter = model, deployment, meter or Meter(())
         self._context_bytes = self._used_bytes()
         self.running: tuple[int, int, int] | None = None
@@ -99,16 +95,12 @@ class TorchEngine:
         self.positions = deployment.max_model_len or model.max_position_embeddings
         self._rows = deployment.max_num_seqs or MAX_SEQUENCES
         self.layout = lay_out(model, tp=deployment.tp, pp=deployment.pp, rank=rank, costs=costs)
-        if source is None:
-            folder = Path(model.source).parent
-            has_weights = model.source.endswith(".json") and is_checkpoint(folder)
-            source = Checkpoint(folder) if has_weights else RandomSource(device=self.device)
         settings = read_settings(model)
-        self._source = source
+        self._source = source or source_of(model, self.device)
         offloaded = offloaded_layers(model.num_hidden_layers, deployment.offload)
         weights = self._together(
             lambda: read_weights(
-                model, self.layout, source, dtype=self._dtype, device=self.device, offloaded=offloaded
+                model, self.layout, self._source, dtype=self._dtype, device=self.device, offloaded=offloaded
             ),
             f"the weights of {model.name}",
         )
@@ -133,12 +125,16 @@ class TorchEngine:
         )
         self._forget_peak()
         self.startup_s = time.perf_counter() - began
-        self.fingerprint: Mapping[str, Any] = {
+        self.fingerprint: Mapping[str, Any] = self._fingerprint(settings, offloaded)
+
+    def _fingerprint(self, settings: Settings, offloaded: frozenset[int]) -> dict[str, Any]:
+        """Return what times depend on beside the load; ``offloaded`` are the layers in the host's memory."""
+        return {
             **self.meter.identity(),
             "cuda": torch.version.cuda,
             "torch": self.version,
             "device": self.device.type,
-            "weights": "checkpoint" if isinstance(source, Checkpoint) else "random",
+            "weights": "checkpoint" if isinstance(self._source, Checkpoint) else "random",
             "rope": settings.rotary.kind,
             "rope_theta": settings.rotary.theta,
             "layers": [len(stage) for stage in self.layout.stages],
@@ -439,3 +435,12 @@ class TorchEngine:
                 f"{max(left, 0) / GIB:.2f} GiB are left of the weights' GPUs; use more GPUs or another dtype"
             )
         return int(tokens)
+
+
+def _check(model: Model, deployment: Deployment, device: torch.device) -> None:
+    """Raise ``InputError`` where the deployment, or this torch, cannot run the model on the device."""
+    check_runs(model, deployment, device=device.type)
+    if deployment.has_graphs:
+        check_graphs()
+    if model.num_experts and not hasattr(functional, "grouped_mm"):
+        raise InputError(f"torch {torch.__version__} has no grouped_mm, which experts need; install a newer one")

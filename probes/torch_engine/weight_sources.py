@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import math
 import zlib
-from typing import Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 import torch
+
+from probes.checkpoint import Checkpoint, is_checkpoint
+
+if TYPE_CHECKING:
+    from catalog.schema import Model
 
 SPREAD = 0.02
 """Standard deviation of random weights: the ``initializer_range`` of Llama and its kin."""
@@ -68,3 +74,11 @@ def _uniform(index: torch.Tensor, salt: int) -> torch.Tensor:
         mixed = (mixed ^ (mixed >> shift & (1 << 64 - shift) - 1)) * factor
     mixed = mixed ^ (mixed >> 31 & (1 << 33) - 1)
     return (mixed & (1 << 24) - 1).to(torch.float32).mul_(2.0**-24).sub_(0.5)
+
+
+def source_of(model: Model, device: torch.device) -> Source:
+    """Return the weights beside the ``config.json`` that a model was read from; without any, random ones."""
+    folder = Path(model.source).parent
+    if model.source.endswith(".json") and is_checkpoint(folder):
+        return Checkpoint(folder)
+    return RandomSource(device=device)
