@@ -1,61 +1,58 @@
-"""Which models and GPUs are possible: bounds on every number, and the numbers' consistency with each other."""
+"""Which models and GPUs are possible: bounds on every number, and the numbers' consistency with each other.
+
+The bounds stand beside the fields (``catalog.schema``); files are held to them by ``catalog.borders``, which needs pydantic.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
+
+from annotated_types import Interval
 
 from catalog.errors import InputError
 from catalog.schema import BITS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from catalog.schema import Gpu, Model
 
-MODEL = {
-    "hidden_size": (1, 10**6),
-    "num_hidden_layers": (1, 1000),
-    "num_attention_heads": (1, 10_000),
-    "num_key_value_heads": (1, 10_000),
-    "head_dim": (1, 10_000),
-    "intermediate_size": (1, 10**7),
-    "vocab_size": (1, 10**7),
-    "max_position_embeddings": (1, 10**9),
-    "norms_per_layer": (0, 16),
-    "final_norms": (0, 16),
-    "learned_positions": (0, 10**9),
-    "q_lora_rank": (0, 10**6),
-    "kv_lora_rank": (0, 10**6),
-    "qk_nope_head_dim": (0, 10_000),
-    "qk_rope_head_dim": (0, 10_000),
-    "v_head_dim": (0, 10_000),
-    "sliding_window": (0, 10**9),
-    "num_windowed_layers": (0, 1000),
-    "num_experts": (0, 100_000),
-    "num_experts_per_tok": (0, 10_000),
-    "moe_intermediate_size": (0, 10**7),
-    "shared_expert_intermediate_size": (0, 10**7),
-    "first_dense_layers": (0, 1000),
-    "moe_layer_step": (1, 1000),
-    "extra_parameters": (0, 10**12),
-    "encoder_parameters": (0, 10**12),
-    "published_parameters": (0, 1e15),
-}
-"""Least and most, by field of ``Model``."""
 
-GPU = {
-    "memory_gib": (0.1, 100_000),
-    "memory_bandwidth_gbps": (0.1, 10**7),
-    "fp16_tflops": (0.001, 10**7),
-    "fp8_tflops": (0, 10**7),
-    "int8_tops": (0, 10**7),
-    "fp4_tflops": (0, 10**7),
-    "nvlink_gbps": (0, 10**6),
-    "pcie_gbps": (0.01, 10**6),
-    "tdp_w": (0, 10**6),
-    "gpus_per_node": (1, 4096),
-}
-"""Least and most, by field of ``Gpu``."""
+@cache
+def bounds_of(kind: Any) -> dict[str, Interval]:
+    """Return what the numbers of a dataclass can be, by field, as its annotations say."""
+    return {
+        name: extra
+        for name, hint in get_type_hints(kind, include_extras=True).items()
+        for part in (hint, *get_args(hint))  # a number, or a number or None
+        for extra in getattr(part, "__metadata__", ())
+        if isinstance(extra, Interval)
+    }
+
+
+def in_words(bounds: Interval) -> str:
+    """Return what a number within ``bounds`` is, for messages."""
+    least, most = bounds.ge if bounds.gt is None else bounds.gt, bounds.le
+    if bounds.gt is None:
+        return f"from {least:g} to {most:g}" if most is not None else f"at least {least:g}"
+    return f"above {least:g}" + (f" and at most {most:g}" if most is not None else "")
+
+
+def check_bounds(thing: Any, where: str) -> None:
+    """Hold a dataclass to the bounds in its annotations.
+
+    Raises:
+        InputError: naming ``where``, the first number outside of them and what it can be.
+
+    """
+    for name, bounds in bounds_of(thing.__class__).items():
+        value = getattr(thing, name)
+        if value is not None and not _within(value, bounds):
+            raise InputError(f"{where}: {name} is {value!r:.40}; it must be {in_words(bounds)}")
+
+
+def _within(value: float, bounds: Interval) -> bool:
+    least, above, most = (getattr(bounds, name) for name in ("ge", "gt", "le"))
+    return (least is None or value >= least) and (above is None or value > above) and (most is None or value <= most)
 
 
 def check_model(model: Model) -> Model:
@@ -66,7 +63,7 @@ def check_model(model: Model) -> Model:
 
     """
     where = model.name
-    _check(model, MODEL, where)
+    check_bounds(model, where)
     heads, kv_heads = model.num_attention_heads, model.num_key_value_heads
     if heads % kv_heads:
         raise InputError(f"{where}: num_attention_heads {heads} is no multiple of num_key_value_heads {kv_heads}")
@@ -101,14 +98,7 @@ def check_gpu(gpu: Gpu) -> Gpu:
         InputError: a number is out of its bounds or contradicts another.
 
     """
-    _check(gpu, GPU, gpu.name)
+    check_bounds(gpu, gpu.name)
     if gpu.topology in ("nvswitch", "mesh", "pairs") and not gpu.nvlink_gbps:
         raise InputError(f"{gpu.name}: topology {gpu.topology!r} needs nvlink_gbps above 0; without links it is 'pcie'")
     return gpu
-
-
-def _check(thing: object, bounds: Mapping[str, tuple[float, float]], where: str) -> None:
-    for name, (least, most) in bounds.items():
-        value = getattr(thing, name)
-        if not least <= value <= most:
-            raise InputError(f"{where}: {name} is {value!r:.40}; it must be from {least} to {most}")

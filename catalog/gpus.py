@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+from dataclasses import asdict, fields, replace
+from typing import TYPE_CHECKING, Any
 
 from catalog.bounds import check_gpu
 from catalog.errors import InputError, Note, Resolved
 from catalog.names import suggestion
 from catalog.schema import Cluster, Gpu, require_positive
-from catalog.tables import describe, field_types, table
+from catalog.tables import table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -67,14 +67,16 @@ def with_overrides(gpu: Gpu, overrides: Mapping[str, float | str | bool]) -> Gpu
     """
     if not overrides:
         return gpu
-    types = {name: hint for name, hint in field_types(Gpu).items() if name not in FIXED}
-    changes: dict[str, Any] = {}
-    for name, value in overrides.items():
-        if name not in types:
-            raise InputError(f"a GPU has no {name!r} to set; {suggestion(name, types, otherwise=', '.join(types))}")
-        changes[name] = _parsed(name, value, types[name])
-    changed = ", ".join(f"{name}={_shown(value)}" for name, value in changes.items())
-    return check_gpu(replace(gpu, **changes, name=f"{gpu.name} ({changed})"))
+    from catalog.borders import checked_text  # needs pydantic
+
+    free = [each.name for each in fields(Gpu) if each.name not in FIXED]
+    for name in overrides:
+        if name not in free:
+            raise InputError(f"a GPU has no {name!r} to set; {suggestion(name, free, otherwise=', '.join(free))}")
+    typed = {name: str(value) for name, value in overrides.items()}
+    changed = checked_text(Gpu, asdict(gpu) | typed, gpu.name)
+    said = ", ".join(f"{name}={_shown(getattr(changed, name))}" for name in overrides)
+    return check_gpu(replace(changed, name=f"{gpu.name} ({said})"))
 
 
 def parse_cluster(text: str, overrides: Mapping[str, float | str] | None = None) -> Resolved[Cluster]:
@@ -132,30 +134,12 @@ def _split(text: str) -> tuple[int, int, str]:
 def _network(value: float | str | None) -> dict[str, float]:
     if value is None:
         return {}
-    number = _parsed("network_gbps", value, float)
-    require_positive("network_gbps", number, most=10**6, whole=False)
-    return {"network_gbps": number}
-
-
-def _parsed(name: str, value: float | str | bool, hint: Any) -> Any:
-    """``value`` in the type of its field."""
-    wrong = InputError(f"{name} is {value!r}; it must be {describe(hint)}")
-    if hint is bool:
-        words = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
-        if str(value).casefold() not in words:
-            raise wrong
-        return words[str(value).casefold()]
-    if get_origin(hint) is Literal or hint is str:
-        if not isinstance(value, str) or (hint is not str and value not in get_args(hint)):
-            raise wrong
-        return value
-    if isinstance(value, bool):
-        raise wrong
     try:
         number = float(value)
-        return int(value) if hint is int and number == int(number) else hint(value)
-    except (ValueError, TypeError, OverflowError):
-        raise wrong from None
+    except (TypeError, ValueError):
+        raise InputError(f"network_gbps is {value!r:.40}; it must be a number") from None
+    require_positive("network_gbps", number, most=10**6, whole=False)
+    return {"network_gbps": number}
 
 
 def _shown(value: Any) -> str:

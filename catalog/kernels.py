@@ -10,17 +10,20 @@ import csv
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
+from annotated_types import Interval
+
+from catalog.borders import checked, checked_text
 from catalog.errors import InputError
 from catalog.jsonl_store import json_rows
-from catalog.schema import require_positive
-from catalog.tables import construct, describe, field_types
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
 DATA = Path(__file__).parent / "data" / "kernels"
+Size = Annotated[int, Interval(ge=1, le=10**15)]
+"""Rows, columns, heads, GPUs or bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,11 +32,11 @@ class TimedKernel:
 
     gpu: str
     op: str
-    us: float
+    us: Annotated[float, Interval(gt=0, le=1e12)]
     """Median over replays of a CUDA graph of calls, per call, microseconds; or over calls without one."""
     graph: Literal["graph", "eager"] = "graph"
     """"eager": the time to launch it may be in it."""
-    spread: float | None = None
+    spread: Annotated[float, Interval(ge=0, le=1e12)] | None = None
     """Relative standard deviation over the replays."""
     fingerprint: str = ""
 
@@ -42,9 +45,9 @@ class TimedKernel:
 class Kernel(TimedKernel):
     """One matrix product [m, k] x [k, n] on one GPU: "gemm"."""
 
-    m: int
-    k: int
-    n: int
+    m: Size
+    k: Size
+    n: Size
     dtype: str
 
 
@@ -52,12 +55,12 @@ class Kernel(TimedKernel):
 class AttentionTime(TimedKernel):
     """``query`` new tokens of each of ``batch`` sequences that have ``context`` in all, causal: "attention"."""
 
-    batch: int
-    query: int
-    context: int
-    heads: int
-    kv_heads: int
-    head_dim: int = 128
+    batch: Size
+    query: Size
+    context: Size
+    heads: Size
+    kv_heads: Size
+    head_dim: Size = 128
     dtype: str
     fused: bool | None = None
     """A kernel written for decoding, or PyTorch's own; None where there is no choice."""
@@ -69,11 +72,11 @@ class ExpertsTime(TimedKernel):
     products and the activation between them: "experts".
     """
 
-    m: int
-    n: int
-    k: int
-    experts: int
-    top: int
+    m: Size
+    n: Size
+    k: Size
+    experts: Size
+    top: Size
     dtype: str
 
 
@@ -81,8 +84,8 @@ class ExpertsTime(TimedKernel):
 class ElementTime(TimedKernel):
     """Element by element, ``m`` tokens: sum and RMSNorm, ``n`` wide, "norm"; from 2 ``n`` columns to ``n``, "swiglu"."""
 
-    m: int
-    n: int
+    m: Size
+    n: Size
     dtype: str
     fused: bool
 
@@ -91,11 +94,11 @@ class ElementTime(TimedKernel):
 class RopeTime(TimedKernel):
     """Queries and keys turned by their positions' angles, keys and values written to a cache: "rope"."""
 
-    batch: int
-    query: int
-    context: int
-    heads: int
-    kv_heads: int
+    batch: Size
+    query: Size
+    context: Size
+    heads: Size
+    kv_heads: Size
     head_dim: int
     dtype: str
     fused: bool
@@ -107,15 +110,15 @@ class RopeTime(TimedKernel):
 class CopyTime(TimedKernel):
     """``bytes`` from pinned memory to the GPU, "h2d", back, "d2h", or within it, "copy"."""
 
-    bytes: int
+    bytes: Size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Collective(TimedKernel):
     """One of "allreduce", "allgather", "reducescatter", "alltoall" and "sendrecv" (one way) among ``group`` GPUs."""
 
-    group: int
-    bytes: int
+    group: Size
+    bytes: Size
     """The whole buffer: the larger one of what goes in and what comes out on one GPU."""
     impl: str
     """"nccl", "gloo", "symm" (PyTorch's symmetric memory) or "vllm-custom"."""
@@ -175,9 +178,10 @@ def read_kernels(path: str | Path) -> tuple[TimedKernel, ...]:
 
     """
     path = Path(path)
-    rows = _csv_rows(path) if path.suffix.casefold() == ".csv" else json_rows(path)
+    of_cells = path.suffix.casefold() == ".csv"
+    rows, read = (_csv_rows(path), checked_text) if of_cells else (json_rows(path), checked)
     try:
-        return tuple(_timed(row, where) for where, row in rows if "error" not in row)
+        return tuple(read(_kind(row, where), row, where) for where, row in rows if "error" not in row)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -187,12 +191,6 @@ def read_kernels(path: str | Path) -> tuple[TimedKernel, ...]:
 @cache
 def _shipped(name: str) -> tuple[TimedKernel, ...]:
     return tuple(time for path in sorted(DATA.glob(f"*_{name}.csv")) for time in read_kernels(path))
-
-
-def _timed(row: Mapping[str, Any], where: str) -> TimedKernel:
-    timed = construct(_kind(row, where), row, where)
-    require_positive(f"{where}: us", timed.us, whole=False)
-    return timed
 
 
 def _kind(row: Mapping[str, Any], where: str) -> type[TimedKernel]:
@@ -209,15 +207,4 @@ def _csv_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             where = f"{path} line {reader.line_num}"
             if None in cells or None in cells.values():
                 raise InputError(f"{where} has not as many cells as its header")
-            hints = field_types(_kind(cells, where))  # type: ignore[arg-type]  # mypy takes it for unhashable
-            yield where, {name: _cell(name, text, hints.get(name), where) for name, text in cells.items() if text}
-
-
-def _cell(name: str, text: str, hint: Any, where: str) -> Any:
-    """In the type of its field; a column that is no field stays text, and is refused by name."""
-    if hint not in (int, float) and hint != float | None:
-        return text
-    try:
-        return int(text) if hint is int else float(text)
-    except ValueError:
-        raise InputError(f"{where}: {name} is {text!r:.40}; it must be {describe(hint)}") from None
+            yield where, {name: text for name, text in cells.items() if text}

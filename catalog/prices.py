@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from catalog.borders import checked
 from catalog.errors import InputError
 from catalog.gpus import find_gpu
 from catalog.names import squash, suggestion
 from catalog.paths import own_tables
 from catalog.schema import Price
-from catalog.tables import DATA, construct, read_toml
+from catalog.tables import DATA, read_toml
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
-
-
-KINDS = ("on-demand", "spot", "rental")
 
 
 def all_prices() -> tuple[Price, ...]:
@@ -62,14 +60,7 @@ def _read(path: Path) -> Iterator[Price]:
         raise InputError(f"{path}: prices must be tables that start with [[prices]]")
     for number, row in enumerate(rows, 1):
         where = f"{path}: price {number}"
-        price = construct(Price, row, where)
-        if not 0 < price.usd_per_gpu_hour <= 10_000:
-            raise InputError(
-                f"{where}: usd_per_gpu_hour is {price.usd_per_gpu_hour}; it must be above 0 and at most 10000"
-            )
-        if price.kind not in KINDS:
-            raise InputError(f"{where}: kind is {price.kind!r}; it must be one of {', '.join(KINDS)}")
-        yield price
+        yield checked(Price, row, where)
 
 
 def read_prices(texts: Sequence[str] | None) -> dict[str, float] | None:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import csv
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+from annotated_types import Interval
+
+from catalog.borders import checked, checked_text
 from catalog.errors import InputError
 from catalog.jsonl_store import append_lines, json_rows, line_of
-from catalog.tables import construct
+from catalog.schema import Count  # noqa: TC001  read by ``checked``
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
+
+Time = Annotated[float, Interval(ge=0, le=1e12)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,17 +25,17 @@ class Request:
     """One request of the run ``run_id``, whose other properties are in its ``Measurement``."""
 
     run_id: str
-    arrival_s: float
+    arrival_s: Annotated[float, Interval(ge=0, le=1e12)]
     """Since the run began."""
-    input_len: int
-    output_len: int
-    ttft_ms: float
+    input_len: Count
+    output_len: Count
+    ttft_ms: Time
     """Time to first token, from the arrival."""
-    e2e_ms: float
-    itl_p50_ms: float | None = None
+    e2e_ms: Time
+    itl_p50_ms: Time | None = None
     """Gaps between the messages that brought tokens: median, 95th percentile and longest."""
-    itl_p95_ms: float | None = None
-    itl_max_ms: float | None = None
+    itl_p95_ms: Time | None = None
+    itl_max_ms: Time | None = None
 
 
 def append_requests(path: Path, requests: Iterable[Request]) -> None:
@@ -57,25 +62,12 @@ def read_requests(path: Path) -> tuple[Request, ...]:
     """
     try:
         if path.suffix.casefold() != ".csv":
-            return tuple(construct(Request, row, where) for where, row in json_rows(path))
+            return tuple(checked(Request, row, where) for where, row in json_rows(path))
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
-        return tuple(_of_csv(row, f"{path} line {number}") for number, row in enumerate(rows, 2))
+        filled = [{str(name): text for name, text in row.items() if text} for row in rows]
+        return tuple(checked_text(Request, row, f"{path} line {number}") for number, row in enumerate(filled, 2))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text") from error
-
-
-def _of_csv(row: dict[str, str], where: str) -> Request:
-    whole = {"input_len", "output_len"}
-    try:
-        values = {
-            name: text if name == "run_id" else int(text) if name in whole else float(text)
-            for name, text in row.items()
-            if text
-        }
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{where} is no request: {error}") from error
-    request: Request = construct(Request, values, where)
-    return request

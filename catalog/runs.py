@@ -10,33 +10,21 @@ import csv
 from dataclasses import MISSING, fields
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
+from catalog.borders import checked, checked_text
+from catalog.bounds import check_bounds
 from catalog.errors import InputError
 from catalog.jsonl_store import append_lines, json_rows, line_of
 from catalog.names import suggestion
 from catalog.paths import own_runs
 from catalog.schema import Measurement
-from catalog.tables import DATA, construct, describe, field_types
+from catalog.tables import DATA, field_types
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import pandas as pd
-
-BOUNDS: dict[str, tuple[float, float]] = {
-    **dict.fromkeys(("gpus", "tp", "pp", "dp", "ep"), (1, 65_536)),
-    **dict.fromkeys(("input_len", "output_len", "repeats"), (1, 10**9)),
-    "batch": (0, 10**9),
-    **dict.fromkeys(("max_num_batched_tokens", "max_num_seqs", "max_model_len"), (1, 10**9)),
-    **dict.fromkeys(("prefill_ms", "ttft_ms", "e2e_ms", "output_tok_s", "rate"), (1e-9, 1e12)),
-    **dict.fromkeys(("tpot_ms", "spread", "peak_memory_gib", "comm_bytes", "energy_j"), (0, 1e18)),
-    **dict.fromkeys(("max_logit_diff", "power_w"), (0, 1e12)),
-    **dict.fromkeys(("offload", "top1_agreement", "utilisation"), (0, 1)),
-    "gpu_memory_utilization": (0.01, 1),
-    "kv_capacity_tokens": (0, 10**12),
-}
-"""Least and most of what can be measured."""
 
 NOISE = 1.05
 """By how much one clock may disagree with another before two times contradict each other."""
@@ -61,9 +49,10 @@ def read_runs(path: str | Path) -> tuple[Measurement, ...]:
 
     """
     path = Path(path)
-    rows = _csv_rows(path) if path.suffix.casefold() == ".csv" else json_rows(path)
+    of_cells = path.suffix.casefold() == ".csv"
+    rows, read = (_csv_rows(path), checked_text) if of_cells else (json_rows(path), checked)
     try:
-        return tuple(check_run(construct(Measurement, row, where), where) for where, row in rows)
+        return tuple(check_run(read(Measurement, row, where), where) for where, row in rows)
     except InputError:
         raise
     except OSError as error:
@@ -81,8 +70,8 @@ def from_cells(cells: Mapping[str, str], where: str) -> Measurement:
         InputError: naming ``where``: an unknown column, a missing or impossible value.
 
     """
-    run: Measurement = construct(Measurement, _values(cells, where), where)
-    return check_run(run, where)
+    filled = {name: cell for name, cell in cells.items() if cell != ""}
+    return check_run(checked_text(Measurement, filled, where), where)
 
 
 def append_runs(path: str | Path, measurements: Iterable[Measurement]) -> None:
@@ -111,10 +100,7 @@ def check_run(run: Measurement, where: str) -> Measurement:
         InputError: a value that cannot have been measured, or two that contradict each other.
 
     """
-    for name, (least, most) in BOUNDS.items():
-        value = getattr(run, name)
-        if value is not None and not least <= value <= most:
-            raise InputError(f"{where}: {name} is {value!r:.40}; it must be from {least:g} to {most:g}")
+    check_bounds(run, where)
     for name in ("run_id", "gpu", "engine", "model", "dtype"):
         if not getattr(run, name).strip():
             raise InputError(f"{where}: {name} is empty")
@@ -138,9 +124,11 @@ def to_frame(measurements: Iterable[Measurement]) -> pd.DataFrame:
 
 
 def _dtype(hint: Any) -> str:
-    exact = {"int": "int64", "float": "float64", "bool": "bool"}.get(getattr(hint, "__name__", ""))
-    empty = {"a whole number": "float64", "a finite number": "float64", "true or false": "boolean"}
-    return exact or empty.get(describe(hint), "str")
+    kinds = [each for each in (hint, *get_args(hint)) if each in (int, float, bool)]
+    if not kinds:
+        return "str"
+    exact = {int: "int64", float: "float64", bool: "bool"}
+    return exact.get(hint, "boolean" if bool in kinds else "float64")  # NaN where nothing was measured
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -155,7 +143,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                     if not cells:
                         continue
                     raise InputError(f"{where} has {len(cells)} cells; its header has {len(header)}")
-                yield where, _values(dict(zip(header, cells, strict=True)), where)
+                yield where, {name: cell for name, cell in zip(header, cells, strict=True) if cell != ""}
         except csv.Error as error:
             raise InputError(f"{path} line {reader.line_num} is not CSV: {error}") from error
 
@@ -171,32 +159,6 @@ def _check_header(header: Sequence[str], path: Path) -> None:
         raise InputError(f"{path} line 1: columns {', '.join(missing)} are missing")
     if len(set(header)) < len(header):
         raise InputError(f"{path} line 1: a column stands there twice")
-
-
-def _values(cells: Mapping[str, str], where: str) -> dict[str, Any]:
-    hints = field_types(Measurement)
-    # an unknown column keeps its text: ``construct`` has the words for it
-    return {
-        name: _cell(name, cell, hints[name], where) if name in hints else cell
-        for name, cell in cells.items()
-        if cell != ""
-    }
-
-
-def _cell(name: str, text: str, hint: Any, where: str) -> Any:
-    """A CSV cell in the type of its field; spreadsheets write whole numbers as 4.0 and booleans in capitals."""
-    kind = describe(hint)
-    try:
-        if kind == "true or false":
-            return {"true": True, "1": True, "false": False, "0": False}[text.casefold()]
-        if kind == "a finite number":
-            return float(text)
-        if kind == "a whole number":
-            number = float(text)
-            return int(number) if number.is_integer() else number  # the type check has the words for the latter
-    except (ValueError, KeyError):
-        raise InputError(f"{where}: {name} is {text!r}; it must be {kind}") from None
-    return text
 
 
 def _line(run: Measurement) -> str:

@@ -1,6 +1,7 @@
 """The types that every package passes around: what a model, a GPU, a cluster, a deployment and a measurement are.
 
-A field's unit is in its name; where it is not, the docstring under the field says it. GiB is 2**30 bytes, GB/s is 1e9
+A field's unit is in its name; where it is not, the docstring under the field says it. What a number can be stands in its
+type: ``catalog.borders`` holds files to it, ``catalog.bounds`` what is put together here. GiB is 2**30 bytes, GB/s is 1e9
 bytes a second and per direction, TFLOP/s are dense.
 """
 
@@ -8,13 +9,23 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Annotated, Literal
+
+from annotated_types import Interval
 
 from catalog.errors import InputError
 from catalog.parts import Experts, Stack
 
 Attention = Literal["gqa", "mla"]
 Topology = Literal["nvswitch", "mesh", "pairs", "pcie"]
+
+Degree = Annotated[int, Interval(ge=1, le=65_536)]
+"""GPUs, or a degree of parallelism."""
+Count = Annotated[int, Interval(ge=1, le=10**9)]
+"""Tokens, sequences or repeats."""
+Measured = Annotated[float, Interval(ge=1e-9, le=1e12)]
+"""A time or a rate."""
+Share = Annotated[float, Interval(ge=0, le=1)]
 
 BITS = {
     "float32": 32.0,
@@ -54,16 +65,16 @@ class Model:
     name: str
     """Hugging Face id, or the path it was read from."""
     model_type: str
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    num_key_value_heads: int
-    head_dim: int
+    hidden_size: Annotated[int, Interval(ge=1, le=10**6)]
+    num_hidden_layers: Annotated[int, Interval(ge=1, le=1_000)]
+    num_attention_heads: Annotated[int, Interval(ge=1, le=10_000)]
+    num_key_value_heads: Annotated[int, Interval(ge=1, le=10_000)]
+    head_dim: Annotated[int, Interval(ge=1, le=10_000)]
     """Width of one query head; for MLA the sum of the no-position and rotary parts."""
-    intermediate_size: int
+    intermediate_size: Annotated[int, Interval(ge=1, le=10**7)]
     """Width of the dense feed-forward block (of the dense layers, where a model mixes dense and expert layers)."""
-    vocab_size: int
-    max_position_embeddings: int
+    vocab_size: Annotated[int, Interval(ge=1, le=10**7)]
+    max_position_embeddings: Count
     dtype: str = "bfloat16"
     """What the checkpoint stores its activations and unquantised weights in."""
     quantization: str | None = None
@@ -76,34 +87,34 @@ class Model:
     mlp_bias: bool = False
     norm_bias: bool = False
     """LayerNorm (weight and bias) rather than RMSNorm."""
-    norms_per_layer: int = 2
-    final_norms: int = 1
+    norms_per_layer: Annotated[int, Interval(ge=0, le=16)] = 2
+    final_norms: Annotated[int, Interval(ge=0, le=16)] = 1
     """Norms outside the layers: 1 at the end; 2 where the embeddings have one too (BLOOM)."""
     qk_norm: bool = False
     """Per-head RMSNorm on queries and keys."""
-    learned_positions: int = 0
+    learned_positions: Annotated[int, Interval(ge=0, le=10**9)] = 0
     """Rows of a learned position-embedding table (GPT-2, OPT); 0 for rotary and ALiBi models."""
     head_bias: bool = False
 
     attention: Attention = "gqa"
-    q_lora_rank: int = 0
-    kv_lora_rank: int = 0
-    qk_nope_head_dim: int = 0
-    qk_rope_head_dim: int = 0
-    v_head_dim: int = 0
+    q_lora_rank: Annotated[int, Interval(ge=0, le=10**6)] = 0
+    kv_lora_rank: Annotated[int, Interval(ge=0, le=10**6)] = 0
+    qk_nope_head_dim: Annotated[int, Interval(ge=0, le=10_000)] = 0
+    qk_rope_head_dim: Annotated[int, Interval(ge=0, le=10_000)] = 0
+    v_head_dim: Annotated[int, Interval(ge=0, le=10_000)] = 0
     """Width of one value head; 0 means ``head_dim``."""
 
-    sliding_window: int = 0
+    sliding_window: Annotated[int, Interval(ge=0, le=10**9)] = 0
     """Tokens that a windowed layer attends to; 0 if no layer is windowed."""
-    num_windowed_layers: int = 0
+    num_windowed_layers: Annotated[int, Interval(ge=0, le=1_000)] = 0
 
-    num_experts: int = 0
-    num_experts_per_tok: int = 0
-    moe_intermediate_size: int = 0
-    shared_expert_intermediate_size: int = 0
+    num_experts: Annotated[int, Interval(ge=0, le=10**5)] = 0
+    num_experts_per_tok: Annotated[int, Interval(ge=0, le=10_000)] = 0
+    moe_intermediate_size: Annotated[int, Interval(ge=0, le=10**7)] = 0
+    shared_expert_intermediate_size: Annotated[int, Interval(ge=0, le=10**7)] = 0
     """Total width of the experts every token goes through."""
-    first_dense_layers: int = 0
-    moe_layer_step: int = 1
+    first_dense_layers: Annotated[int, Interval(ge=0, le=1_000)] = 0
+    moe_layer_step: Annotated[int, Interval(ge=1, le=1_000)] = 1
     """Of the layers after the first dense ones, every ``moe_layer_step``-th one has experts."""
     expert_bias: bool = False
     """Biases in the experts and the router (gpt-oss)."""
@@ -112,22 +123,22 @@ class Model:
 
     stack: Stack | None = None
     """The layers, where the fields above do not describe them: of several kinds, or with other mixers than attention."""
-    table_parameters: int = 0
+    table_parameters: Annotated[int, Interval(ge=0, le=10**12)] = 0
     """Rows of embedding tables that layers look up for themselves (Gemma 3n's per-layer embeddings)."""
     formats: tuple[tuple[str, str], ...] = ()
     """Formats of the parts (a key of ``PARTS``) that a quantised checkpoint stores in another than ``quantization``."""
-    scale_bits: float | None = None
+    scale_bits: Annotated[float, Interval(ge=0, le=64)] | None = None
     """Bits of scales and zero points a weight of the checkpoint; None: those of ``SCALE_BITS``."""
     kv_quantization: str | None = None
     """Format of the KV cache that the checkpoint has scales for, else None."""
-    mtp_parameters: int = 0
+    mtp_parameters: Annotated[int, Interval(ge=0, le=10**12)] = 0
     """Parameters of the heads that predict several tokens, which are loaded only for speculative decoding."""
 
-    extra_parameters: int = 0
+    extra_parameters: Annotated[int, Interval(ge=0, le=10**12)] = 0
     """Parameters that the fields above do not describe (attention sinks, sparse-attention indexers), whole model."""
-    encoder_parameters: int = 0
+    encoder_parameters: Annotated[int, Interval(ge=0, le=10**12)] = 0
     """Parameters of encoders for other inputs (images) that are loaded beside the language model but idle on text."""
-    published_parameters: float = 0.0
+    published_parameters: Annotated[float, Interval(ge=0, le=1e15)] = 0.0
     """Parameter count the publisher states, for checking; 0 if none was found."""
     published_source: str = ""
     gated: bool = False
@@ -161,27 +172,27 @@ class Gpu:
 
     name: str
     vendor: str = "nvidia"
-    memory_gib: float
+    memory_gib: Annotated[float, Interval(ge=0.1, le=10**5)]
     """Memory that an engine sees: the total that CUDA or HIP reports, a little below ``nvidia-smi``'s and well below the
     marketing figure."""
-    memory_bandwidth_gbps: float
-    fp16_tflops: float
+    memory_bandwidth_gbps: Annotated[float, Interval(ge=0.1, le=10**7)]
+    fp16_tflops: Annotated[float, Interval(ge=0.001, le=10**7)]
     """Dense float16 or bfloat16 tensor throughput with float32 accumulation."""
-    fp8_tflops: float = 0.0
+    fp8_tflops: Annotated[float, Interval(ge=0, le=10**7)] = 0.0
     """0: no such units; the same for the formats below."""
-    int8_tops: float = 0.0
-    fp4_tflops: float = 0.0
+    int8_tops: Annotated[float, Interval(ge=0, le=10**7)] = 0.0
+    fp4_tflops: Annotated[float, Interval(ge=0, le=10**7)] = 0.0
     bf16: bool = True
     compute_capability: str = ""
     """CUDA compute capability ("9.0"); for AMD the gfx architecture ("gfx942")."""
     topology: Topology = "pcie"
     """How the GPUs of one node are joined: through switches, directly all to all, in pairs by a bridge, or by PCIe."""
-    nvlink_gbps: float = 0.0
+    nvlink_gbps: Annotated[float, Interval(ge=0, le=10**6)] = 0.0
     """GPU-to-GPU link bandwidth of one GPU, per direction; 0 without one."""
-    pcie_gbps: float = 16.0
+    pcie_gbps: Annotated[float, Interval(ge=0.01, le=10**6)] = 16.0
     """Host link bandwidth, per direction."""
-    tdp_w: float = 0.0
-    gpus_per_node: int = 8
+    tdp_w: Annotated[float, Interval(ge=0, le=10**6)] = 0.0
+    gpus_per_node: Annotated[int, Interval(ge=1, le=4_096)] = 8
     """Largest number of these GPUs that one server usually holds."""
     notes: str = ""
     source: str = ""
@@ -228,6 +239,15 @@ class Slo:
     percentile: float | None = None
     """None: the limit holds for the mean."""
 
+    @property
+    def limits(self) -> dict[str, float]:
+        """Milliseconds by metric of ``LATENCIES``, of those that have a limit."""
+        return {name: limit for name in LATENCIES if (limit := getattr(self, name)) is not None}
+
+
+LATENCIES = ("ttft_ms", "tpot_ms", "e2e_ms")
+"""What an SLO may limit."""
+
 
 def parallelism(tp: int, pp: int, ep: int = 1) -> str:
     """Write tensor, pipeline and, where there is any, expert parallel degrees: "TP4 PP2", "TP8 PP1 EP8"."""
@@ -242,21 +262,21 @@ class Deployment:
     """
 
     engine: str = "vllm"
-    tp: int = 1
-    pp: int = 1
-    dp: int = 1
+    tp: Degree = 1
+    pp: Degree = 1
+    dp: Degree = 1
     """Replicas."""
-    ep: int = 1
+    ep: Degree = 1
     """GPUs the routed experts are spread over; 1: experts are sliced like every other matrix."""
     sequence_parallel: bool = False
-    max_num_seqs: int | None = None
-    max_num_batched_tokens: int | None = None
-    max_model_len: int | None = None
-    gpu_memory_utilization: float = 0.9
+    max_num_seqs: Count | None = None
+    max_num_batched_tokens: Count | None = None
+    max_model_len: Count | None = None
+    gpu_memory_utilization: Annotated[float, Interval(ge=0.01, le=1)] = 0.9
     dtype: str = "auto"
     """Weight format: a key of ``BITS``, or "auto"."""
     kv_dtype: str = "auto"
-    offload: float = 0.0
+    offload: Share = 0.0
     """Share of the layers' weights kept in CPU memory and streamed over the host link, 0 to 1."""
     compiled: bool = True
     """Kernel fusion on, and CUDA graphs unless ``graphs`` says otherwise."""
@@ -287,11 +307,10 @@ class Price:
     """What one GPU costs for an hour at one provider."""
 
     gpu: str
-    usd_per_gpu_hour: float
+    usd_per_gpu_hour: Annotated[float, Interval(gt=0, le=10_000)]
     provider: str
     instance: str = ""
-    kind: str = "on-demand"
-    """"on-demand", "spot" or "rental"."""
+    kind: Literal["on-demand", "spot", "rental"] = "on-demand"
     illustrative: bool = False
     """A round figure from a planning tool, not an offer: used only when the user asks for it."""
     as_of: str = ""
@@ -306,54 +325,54 @@ class Measurement:
     role: Literal["fit", "validate"]
     source: str
     gpu: str
-    gpus: int
+    gpus: Degree
     interconnect: str = ""
     engine: str
     engine_version: str = ""
     model: str
     dtype: str
     kv_dtype: str = "auto"
-    tp: int = 1
-    pp: int = 1
-    dp: int = 1
-    ep: int = 1
-    max_num_batched_tokens: int | None = None
-    max_num_seqs: int | None = None
-    max_model_len: int | None = None
-    gpu_memory_utilization: float | None = None
+    tp: Degree = 1
+    pp: Degree = 1
+    dp: Degree = 1
+    ep: Degree = 1
+    max_num_batched_tokens: Count | None = None
+    max_num_seqs: Count | None = None
+    max_model_len: Count | None = None
+    gpu_memory_utilization: Annotated[float, Interval(ge=0.01, le=1)] | None = None
     compiled: bool = True
     graphs: bool | None = None
     """Whether CUDA graphs were on; None: as ``compiled``."""
-    offload: float = 0.0
+    offload: Share = 0.0
     regime: Literal["static", "steady", "open"] = "static"
     """"static": the whole batch at once; "steady": ``batch`` requests kept in flight; "open": Poisson arrivals,
     or a trace's, which ``fingerprint`` then says."""
-    rate: float | None = None
+    rate: Measured | None = None
     """Requests a second that were offered, in an open run; of a trace their mean."""
-    batch: int
+    batch: Annotated[int, Interval(ge=0, le=10**9)]
     """Sequences at once per replica; 0 for a saturated run, where the engine took as many as it could; in an open run
     the mean number in flight."""
-    input_len: int
+    input_len: Count
     """Where lengths differ within a run, here and below, their mean."""
-    output_len: int
-    prefill_ms: float | None = None
-    ttft_ms: float | None = None
-    tpot_ms: float | None = None
-    e2e_ms: float | None = None
-    output_tok_s: float | None = None
-    repeats: int | None = None
-    spread: float | None = None
+    output_len: Count
+    prefill_ms: Measured | None = None
+    ttft_ms: Measured | None = None
+    tpot_ms: Annotated[float, Interval(ge=0, le=1e18)] | None = None
+    e2e_ms: Measured | None = None
+    output_tok_s: Measured | None = None
+    repeats: Count | None = None
+    spread: Annotated[float, Interval(ge=0, le=1e18)] | None = None
     """Relative standard deviation of ``e2e_ms`` over the repeats."""
-    peak_memory_gib: float | None = None
-    kv_capacity_tokens: int | None = None
-    comm_bytes: float | None = None
-    utilisation: float | None = None
+    peak_memory_gib: Annotated[float, Interval(ge=0, le=1e18)] | None = None
+    kv_capacity_tokens: Annotated[int, Interval(ge=0, le=10**12)] | None = None
+    comm_bytes: Annotated[float, Interval(ge=0, le=1e18)] | None = None
+    utilisation: Share | None = None
     """Share of the time in which a GPU was busy, 0 to 1."""
-    power_w: float | None = None
-    energy_j: float | None = None
-    top1_agreement: float | None = None
+    power_w: Annotated[float, Interval(ge=0, le=1e12)] | None = None
+    energy_j: Annotated[float, Interval(ge=0, le=1e18)] | None = None
+    top1_agreement: Share | None = None
     """Share of places at which the deployment's logits and a plain reference's have the same largest one, 0 to 1."""
-    max_logit_diff: float | None = None
+    max_logit_diff: Annotated[float, Interval(ge=0, le=1e12)] | None = None
     ppl_diff: float | None = None
     """Perplexity of given tokens relative to the reference's, less 1."""
     oom: bool = False

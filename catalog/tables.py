@@ -11,17 +11,16 @@ Beside its fields an entry may have
 
 from __future__ import annotations
 
-import sys
 import tomllib
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
-from types import UnionType
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 from catalog.errors import InputError
 from catalog.names import Meaning, closest, squash, suggestion
 from catalog.paths import own_tables
+from catalog.shipped import built
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -81,7 +80,12 @@ class Table:
         values: dict[str, Any] = {}
         for entry in reversed(chain):
             values |= entry.values
-        return construct(cls, {"name": name, **values, **own}, chain[0].where)
+        values = {"name": name, **values, **own}
+        if all(entry.path.is_relative_to(DATA) for entry in chain):
+            return built(cls, values)
+        from catalog.borders import checked  # needs pydantic
+
+        return checked(cls, values, chain[0].where)
 
 
 def table(kind: str) -> Table:
@@ -108,40 +112,11 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} is not a TOML file: {' '.join(str(error).split()) or 'nested too deeply'}") from error
 
 
-def construct(cls: type[T], values: Mapping[str, Any], where: str) -> T:
-    """``cls(**values)`` after checking that every field exists, has its type and is finite.
-
-    Raises:
-        InputError: naming ``where``, the field, and what would be right.
-
-    """
-    hints = field_types(cls)  # type: ignore[arg-type]  # mypy takes a bare type variable for unhashable
-    for key, value in values.items():
-        if key not in hints:
-            hint = suggestion(key, hints, otherwise=f"fields: {', '.join(hints)}")
-            raise InputError(f"{where}: unknown field {key!r:.60}; {hint}")
-        if not _fits(value, hints[key]):
-            raise InputError(f"{where}: {key} is {value!r:.60}; it must be {describe(hints[key])}")
-    missing = [each.name for each in fields(cls) if _required(each) and each.name not in values]  # type: ignore[arg-type]
-    if missing:
-        raise InputError(f"{where}: {', '.join(missing)} missing")
-    return cls(**{key: float(value) if hints[key] is float else value for key, value in values.items()})
-
-
 @cache
 def field_types(cls: type) -> dict[str, Any]:
-    """The resolved type of every field of a dataclass."""
+    """The resolved type of every field of a dataclass, without bounds."""
     hints = get_type_hints(cls)
     return {each.name: hints[each.name] for each in fields(cls)}
-
-
-def describe(hint: Any) -> str:
-    """A type in words, for messages."""
-    if get_origin(hint) is Literal:
-        return " or ".join(repr(each) for each in get_args(hint))
-    if get_origin(hint) is UnionType:
-        return " or ".join(describe(each) for each in get_args(hint) if each is not type(None))
-    return {int: "a whole number", float: "a finite number", bool: "true or false", str: "text"}[hint]
 
 
 @cache
@@ -183,20 +158,6 @@ def _meanings(entry: Entry) -> Iterable[tuple[str, Meaning]]:
         bare = spelling.rpartition("/")[2]
         for typed in (spelling, bare, bare.removesuffix("-hf")):
             yield squash(typed), Meaning(entry.name, name)
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    if get_origin(hint) is Literal:
-        return value in get_args(hint)
-    if get_origin(hint) is UnionType:
-        return any(_fits(value, each) for each in get_args(hint))
-    if hint is float:
-        return type(value) in (int, float) and abs(value) <= sys.float_info.max
-    return type(value) is hint
-
-
-def _required(each: Any) -> bool:
-    return each.default is MISSING and each.default_factory is MISSING
 
 
 def _stamp(path: Path) -> tuple[int, int]:

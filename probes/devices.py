@@ -18,6 +18,7 @@ from importlib.util import find_spec
 from io import StringIO
 
 from catalog.errors import InputError
+from catalog.units import GIB
 from probes.gpu_telemetry import GpuState, describe_gpus, obstacles
 
 PATIENCE_S = 60.0
@@ -77,12 +78,12 @@ def torch_gpus() -> list[GpuState]:
     for index in range(cuda.device_count() if cuda.is_available() else 0):
         free, total = cuda.mem_get_info(index)
         name = cuda.get_device_name(index)
-        used = (total - free) / 2**30
+        used = (total - free) / GIB
         states.append(
             GpuState(
                 index=index,
                 name=name,
-                total_gib=total / 2**30,
+                total_gib=total / GIB,
                 used_gib=used,
                 utilisation=None,
                 mig="MIG" in name,

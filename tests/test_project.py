@@ -18,7 +18,12 @@ MOST_LINES = 450
 """What one reads in one go."""
 PUBLIC_FUNCTIONS = {"estimate", "recommend", "simulate", "plan", "probe", "tune", "export", "fit", "validate"}
 """Those there are and those to come: a module of that name would hide the function, or be hidden by it."""
-DISTRIBUTIONS = {"yaml": "pyyaml", "pynvml": "nvidia-ml-py", "sklearn": "scikit-learn"}
+DISTRIBUTIONS = {
+    "annotated_types": "annotated-types",
+    "yaml": "pyyaml",
+    "pynvml": "nvidia-ml-py",
+    "sklearn": "scikit-learn",
+}
 """Distributions named otherwise than what is imported."""
 BROUGHT_ALONG = {"triton", "vllm"}
 """Imported only where somebody else has brought it: PyTorch's builds for CUDA, and the user's engine, which pins its own

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Any
 
-from advisor.calibration.fingerprint import Platform
-from catalog.tables import construct
+from annotated_types import Interval
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from advisor.calibration.fingerprint import Platform  # noqa: TC001  read by ``catalog.borders.checked``
+from catalog.schema import Share  # noqa: TC001
+
+Runs = Annotated[int, Interval(ge=0, le=10**9)]
+Positive = Annotated[float, Interval(ge=0)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +25,7 @@ class ParameterShift:
     after: float
     after_low: float
     after_high: float
-    distance: float
+    distance: Positive
     """How far it moved, in standard deviations of what was believed before."""
 
 
@@ -33,18 +35,18 @@ class Accuracy:
 
     metric: str
     """As ``advisor.calibration.intervals.scale_name`` has it: " PP" behind those of pipelines."""
-    runs: int
-    error_before: float
-    error_left_out: float | None = None
+    runs: Runs
+    error_before: Positive
+    error_left_out: Positive | None = None
     """Of predictions by fits that had not seen the run's configuration; None where there was but one."""
-    error_after: float
+    error_after: Positive
     """In sample."""
-    half_width_before: float
+    half_width_before: Positive
     """Median of half the 90% interval over the prediction, as a share; so below."""
-    half_width_after: float
-    held: float | None = None
+    half_width_after: Positive
+    held: Share | None = None
     """Share of left-out measurements inside their 90% interval, as it was before ``widening``."""
-    widening: float = 1.0
+    widening: Annotated[float, Interval(ge=1, le=10**6)] = 1.0
     """Factor on the interval's width that the left-out errors ask for."""
 
 
@@ -54,8 +56,8 @@ class Outlier:
 
     run_id: str
     metric: str
-    measured: float
-    predicted: float
+    measured: Positive
+    predicted: Positive
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +67,7 @@ class FitReport:
     engine: str
     """As ``advisor.calibration.observations.engine_family`` names it."""
     gpu: str
-    runs: int
+    runs: Runs
     models: tuple[str, ...]
     platforms: tuple[Platform, ...]
     provenance_before: str
@@ -74,7 +76,7 @@ class FitReport:
     """The farthest first."""
     accuracy: tuple[Accuracy, ...]
     outliers: tuple[Outlier, ...]
-    kernels: int = 0
+    kernels: Runs = 0
     """Kernels and collectives timed alone that were fitted too."""
 
     def widening(self, metric: str) -> float:
@@ -84,27 +86,3 @@ class FitReport:
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""
         return asdict(self)
-
-    @classmethod
-    def from_dict(cls, body: Mapping[str, Any], where: str) -> FitReport:
-        """From what ``to_dict`` wrote.
-
-        Raises:
-            InputError: naming ``where`` and the field that is missing or of another type.
-            KeyError, TypeError: it is no such mapping.
-
-        """
-        parts: dict[str, type] = {
-            "platforms": Platform,
-            "moves": ParameterShift,
-            "accuracy": Accuracy,
-            "outliers": Outlier,
-        }
-        plain: dict[str, Any] = {name: body[name] for name in ("engine", "gpu", "runs", "kernels", "provenance_before")}
-        numbers = ("runs", "kernels")
-        if not all(isinstance(plain[name], int if name in numbers else str) for name in plain):
-            raise TypeError("text and numbers expected")
-        made: dict[str, Any] = {
-            name: tuple(construct(kind, row, where) for row in body[name]) for name, kind in parts.items()
-        }
-        return cls(**plain, **made, models=tuple(str(model) for model in body["models"]))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -16,13 +15,14 @@ from advisor.perf_model.memory.kv_capacity import max_concurrency
 from advisor.perf_model.parameters import IDEAL
 from advisor.perf_model.static_batch import static_batch_times
 from advisor.perf_model.steady_state import steady_state_times
+from catalog.engines import engine_family
 from catalog.errors import InputError
 from catalog.gpus import find_gpu
 from catalog.models.find import find_model
 from catalog.schema import Cluster
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from numpy.typing import NDArray
 
@@ -52,20 +52,6 @@ than it says; clocks above the datasheet's explain less."""
 
 SATURATED_SEQUENCES = 2048.0
 """Running cap of TensorRT-LLM's saturated benchmark (``trtllm-bench --max_batch_size`` default)."""
-
-
-def engine_family(engine: str, version: str) -> str:
-    """The name under which an engine's parameters are fitted: generations of one engine that share little.
-
-    vLLM's V1 scheduler (0.8 and later) is "vllm"; earlier generations carry theirs. "torch" is this project's engine, which
-    says with which version it ran; what others wrote in PyTorch may be many times slower.
-    """
-    if engine == "torch" and not version:
-        return "torch, others'"
-    release = re.match(r"0\.(\d+)", version)
-    if engine != "vllm" or release is None or int(release[1]) >= 8:
-        return engine
-    return "vllm 0.2" if int(release[1]) <= 2 else "vllm 0.5"
 
 
 class Observations(Protocol):
@@ -158,24 +144,43 @@ class RunGroup:
         used[row["e2e_ms"]] &= ~both
         return np.asarray(used)
 
+    def without(self, run_ids: Collection[str]) -> RunGroup:
+        """The group as if nothing had been measured in some of its runs."""
+        gone = np.array([run.run_id in run_ids for run in self.runs])
+        return replace(self, measured=np.where(gone, np.nan, self.measured)) if gone.any() else self
+
+    @property
+    def configurations(self) -> int:
+        """How many layouts, formats, batches and lengths were measured, each counted once."""
+        told = [self.runs[i] for i in np.flatnonzero(self.used.any(axis=0))]
+        return len({tuple(getattr(run, name) for name in CONFIGURATION) for run in told})
+
+
+CONFIGURATION = ("tp", "pp", "dp", "ep", "dtype", "kv_dtype", "batch", "input_len", "output_len")
+"""What runs of one model share that are repeats of each other."""
+
 
 def _metrics(times: PhaseTimes) -> Array:
     return np.stack([getattr(times, metric) for metric in METRICS])
 
 
 def impossible(runs: Iterable[Measurement]) -> dict[str, str]:
-    """Why some static runs cannot be what they say, by ``run_id``: they are faster than the GPUs.
+    """Why some static and steady runs cannot be what they say, by ``run_id``: they are faster than the GPUs.
 
     Raises:
         InputError: as ``group_runs``.
 
     """
+    timed = [run for run in runs if run.regime != "open" and not run.oom and run.batch > 0]
     found: dict[str, str] = {}
-    for group in group_runs(run for run in runs if run.regime == "static" and not run.oom and run.batch > 0):
-        beyond = group.impossible
-        if not beyond.any():
-            continue
-        best = group.predict(IDEAL)
+    for group in group_runs(timed):
+        beyond, best = group.impossible, group.predict(IDEAL)
+        if group.steady.any():
+            # How long a step of others' prompts takes is the engine's choice; a token takes at least what it takes alone.
+            alone = replace(group, batch=np.ones_like(group.batch), steady=np.zeros_like(group.steady)).predict(IDEAL)
+            row = METRICS.index("tpot_ms")
+            best = np.where(group.steady, alone, best)
+            beyond[row] |= group.steady & (group.measured[row] < POSSIBLE * alone[row])
         for k, i in np.argwhere(beyond):
             name = METRICS[k]
             limit = f"{group.cluster.gpu.name}'s bandwidth and peak allow {best[k, i]:.3g} at best"

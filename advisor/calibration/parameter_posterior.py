@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from advisor.perf_model.parameters import Parameters
+from catalog.schema import Degree  # noqa: TC001  read by ``catalog.borders.checked``
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from catalog.units import Array
 
 
@@ -27,6 +26,11 @@ class ParameterPosterior:
     provenance: Provenance
     seen: TrainingSupport | None = None
     """What the runs behind it had; None where it stands on none."""
+    dispersion: float = 1.0
+    """Factor on the standard deviation of residuals, for how far own runs lie from what the others foretell; the covariance
+    has it already."""
+    contradicting: frozenset[str] = frozenset()
+    """``run_id`` of own runs that the others, or what was believed before, contradict: they moved nothing."""
 
     @property
     def parameters(self) -> Parameters:
@@ -41,8 +45,8 @@ class TrainingSupport:
     """Of ``KINDS``."""
     often: frozenset[str] = frozenset()
     """Those that runs of more than one model had."""
-    tp: int = 1
-    pp: int = 1
+    tp: Degree = 1
+    pp: Degree = 1
 
     def __or__(self, other: TrainingSupport) -> TrainingSupport:
         return TrainingSupport(
@@ -52,9 +56,3 @@ class TrainingSupport:
 
     def to_dict(self) -> dict[str, Any]:
         return {"kinds": sorted(self.kinds), "often": sorted(self.often), "tp": self.tp, "pp": self.pp}
-
-    @classmethod
-    def from_dict(cls, row: Mapping[str, Any]) -> TrainingSupport:
-        """Raises ``KeyError``, ``TypeError`` or ``ValueError`` for what ``to_dict`` did not make."""
-        kinds, often = (frozenset(map(str, row[name])) for name in ("kinds", "often"))
-        return cls(kinds=kinds, often=often, tp=int(row["tp"]), pp=int(row["pp"]))

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.optimize import least_squares
 
-from advisor.calibration.observations import RunGroup
+from advisor.calibration.contamination import DEGREES, Disagreement, disagreement, dispersion
+from advisor.calibration.observations import METRICS, RunGroup
 from advisor.calibration.parameter_posterior import ParameterPosterior, Provenance, TrainingSupport
 from advisor.calibration.support import training_support, widened
 from advisor.perf_model.parameters import NAMES, PRIORS, Parameters
@@ -102,15 +103,14 @@ def _log(predicted: Array) -> Array:
     return np.log(np.maximum(predicted, 1e-12))
 
 
-def _robust(z: Array, data: int) -> Array:
-    """Student-t loss (4 degrees of freedom) for the first ``data`` squared residuals, plain squares for the priors."""
-    degrees = 4.0
-    rho = np.empty((3, z.size))
+def _robust(z: Array, counted: Array) -> Array:
+    """Student-t loss for the first squared residuals, as much as each is ``counted``; plain squares for the priors."""
+    rho, data = np.empty((3, z.size)), len(counted)
     rho[0], rho[1], rho[2] = z, 1.0, 0.0
-    inner = 1.0 + z[:data] / degrees
-    rho[0, :data] = (degrees + 1.0) * np.log(inner)
-    rho[1, :data] = (degrees + 1.0) / degrees / inner
-    rho[2, :data] = -(degrees + 1.0) / degrees**2 / inner**2
+    inner = 1.0 + z[:data] / DEGREES
+    rho[0, :data] = counted * (DEGREES + 1.0) * np.log(inner)
+    rho[1, :data] = counted * (DEGREES + 1.0) / DEGREES / inner
+    rho[2, :data] = -counted * (DEGREES + 1.0) / DEGREES**2 / inner**2
     return rho
 
 
@@ -155,6 +155,7 @@ def fit_posterior(
     sigma = [group.noise for group in groups]
     blocks = [index.blocks(group.engine, group.cluster.gpu.name) for group in groups]
     data = int(sum(u.sum() for u in used))
+    counted = np.ones(data)
 
     def residuals(effects: Array) -> Array:
         parts = []
@@ -182,11 +183,11 @@ def fit_posterior(
                 first[i * size : (i + 1) * size] = start.effects[j * size : (j + 1) * size]
     found = least_squares(
         residuals, first, jac=jacobian, method="trf", x_scale=index.spread, xtol=1e-4, ftol=1e-4, max_nfev=20,
-        loss=lambda z: _robust(z, data),  # type: ignore[arg-type]  # the stubs describe SciPy's own losses, which take more
+        loss=lambda z: _robust(z, counted),  # type: ignore[arg-type]  # the stubs describe SciPy's own losses, which take more
     )  # fmt: skip
     matrix = jacobian(found.x)
     weight = np.ones(data + found.x.size)
-    weight[:data] = _robust(residuals(found.x) ** 2, data)[1, :data]
+    weight[:data] = _robust(residuals(found.x) ** 2, counted)[1, :data]
     covariance = np.asarray(np.linalg.inv(matrix.T @ (matrix * weight[:, None])), np.float64)
     return Posterior(index=index, effects=found.x, covariance=covariance)
 
@@ -207,23 +208,93 @@ def own_start(marginal: ParameterPosterior, groups: Sequence[Observations]) -> P
     marginal = replace(widened(marginal, *work), seen=marginal.seen)
     if marginal.provenance != "calibrated":  # the pair's effect is open anyway
         return marginal
-    return max((marginal, widened_for_new_machine(marginal)), key=lambda start: _updated(start, groups)[1])
+    return max((marginal, widened_for_new_machine(marginal)), key=lambda start: _judged(start, groups)[0].evidence)
+
+
+CONSISTENT = 3
+"""Configurations whose runs agree with each other from which an engine on a GPU counts as calibrated by them."""
+CONTRADICTING = 0.5
+"""Probability of being what it says below which a run contradicts the others."""
+ROUNDS = 4
+"""Fits, each with the runs weighted as the one before judged them: they settle in two or three."""
+WILD_COST = 6.0
+"""What a run that is not what it says costs beside one that is, in units of the logarithm of its probability: that of a factor
+of its own, log(19) + log(1 / 0.08) rounded up."""
 
 
 def update(marginal: ParameterPosterior, groups: Sequence[Observations]) -> ParameterPosterior:
     """The parameters of one engine on one GPU after more runs of it, by Bayes' rule from where they stood.
 
-    Seconds instead of a refit of everything: what the runs say of other engines and GPUs is not passed on.
+    Seconds instead of a refit of everything: what the runs say of other engines and GPUs is not passed on. A run that the
+    others, or what was believed before, contradict moves nothing, and makes everything less certain.
     """
-    return _updated(marginal, groups)[0]
+    fitted, judged = _judged(marginal, groups)
+    mine = [(group, each) for group, each in zip(groups, judged, strict=True) if isinstance(group, RunGroup)]
+    factor = dispersion(np.concatenate([each.score for _, each in mine])) if mine else 1.0
+    wild = frozenset(
+        run.run_id
+        for group, each in mine
+        for run, clean in zip(group.runs, each.clean, strict=True)
+        if clean < CONTRADICTING
+    )
+    agreeing = [group.without(wild) for group, _ in mine]
+    enough = sum(group.configurations for group in agreeing) >= CONSISTENT
+    provenance: Provenance = "calibrated" if enough else marginal.provenance
+    own = training_support(group for group in agreeing if group.used.any())
+    return ParameterPosterior(
+        mean=fitted.mean, covariance=factor**2 * fitted.covariance, provenance=provenance,
+        seen=own | (marginal.seen or TrainingSupport()), dispersion=factor * marginal.dispersion, contradicting=wild,
+    )  # fmt: skip
 
 
-def _updated(marginal: ParameterPosterior, groups: Sequence[Observations]) -> tuple[ParameterPosterior, float]:
-    """The parameters after the runs, and the logarithm of the runs' probability before, up to a constant."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Fitted:
+    """The most probable parameters after some runs, what is still unknown of them, and how probable the runs were before."""
+
+    mean: Array
+    covariance: Array
+    weights: tuple[Array, ...]
+    """How much each cell of each group counted, beside how probable its run is what it says: shape (k, m) each."""
+    evidence: float
+    """A logarithm, up to a constant."""
+
+
+def _judged(marginal: ParameterPosterior, groups: Sequence[Observations]) -> tuple[_Fitted, list[Disagreement]]:
+    """The parameters after the runs that are what they say, and how far each lies from the others."""
+    clean = [np.ones(group.measured.shape[1]) for group in groups]
+    for _ in range(ROUNDS):
+        fitted = _updated(marginal, groups, clean)
+        judged = [_disagreement(fitted, group, c, w) for group, c, w in zip(groups, clean, fitted.weights, strict=True)]
+        moved = max((float(np.max(np.abs(j.clean - c))) for j, c in zip(judged, clean, strict=True)), default=0.0)
+        clean = [each.clean for each in judged]
+        if moved < SETTLED:
+            break
+    return fitted, judged
+
+
+SETTLED = 0.01
+"""Change of the probabilities below which another round says nothing new."""
+SIGNS = np.array([-1.0 if metric == "output_tok_s" else 1.0 for metric in METRICS])
+
+
+def _disagreement(fitted: _Fitted, group: Observations, clean: Array, weight: Array) -> Disagreement:
+    """Of runs; kernels timed alone are taken as they are."""
+    if not isinstance(group, RunGroup):
+        size = group.measured.shape[1]
+        return Disagreement(clean=np.ones(size), score=np.full(size, np.nan))
+    return disagreement(
+        log_residuals(group, fitted.mean), sensitivities(group, fitted.mean), fitted.covariance, group.noise,
+        clean * weight, group.used, SIGNS,
+    )  # fmt: skip
+
+
+def _updated(marginal: ParameterPosterior, groups: Sequence[Observations], clean: Sequence[Array]) -> _Fitted:
+    """The parameters after the runs, each counted by the probability that it is what it says."""
     root = np.linalg.cholesky(marginal.covariance + 1e-12 * np.eye(len(NAMES)))
     used = [group.used for group in groups]
     sigma = [group.noise for group in groups]
-    data = int(sum(u.sum() for u in used))
+    counted = np.concatenate([np.broadcast_to(c, u.shape)[u] for c, u in zip(clean, used, strict=True)])
+    data = len(counted)
 
     def residuals(u: Array) -> Array:
         x = marginal.mean + root @ u
@@ -240,16 +311,21 @@ def _updated(marginal: ParameterPosterior, groups: Sequence[Observations]) -> tu
 
     found = least_squares(
         residuals, np.zeros(len(NAMES)), jac=jacobian, xtol=1e-4, ftol=1e-4, max_nfev=30,
-        loss=lambda z: _robust(z, data),  # type: ignore[arg-type]  # as above
+        loss=lambda z: _robust(z, counted),  # type: ignore[arg-type]  # as above
     )  # fmt: skip
     matrix = jacobian(found.x)
     weight = np.ones(data + len(NAMES))
-    weight[:data] = _robust(residuals(found.x) ** 2, data)[1, :data]
+    weight[:data] = _robust(residuals(found.x) ** 2, counted)[1, :data]
     inner = np.linalg.inv(matrix.T @ (matrix * weight[:, None]))
-    evidence = -float(found.cost) + 0.5 * float(np.linalg.slogdet(inner)[1])
-    own = training_support(group for group in groups if isinstance(group, RunGroup))
-    after = ParameterPosterior(
-        mean=marginal.mean + root @ found.x, covariance=root @ inner @ root.T, provenance="calibrated",
-        seen=own | (marginal.seen or TrainingSupport()),
-    )  # fmt: skip
-    return after, evidence
+    wild = sum(float(np.sum(1.0 - c)) for c in clean)
+    evidence = -float(found.cost) - WILD_COST * wild + 0.5 * float(np.linalg.slogdet(inner)[1])
+    plain = _robust(residuals(found.x) ** 2, np.ones(data))[1, :data]
+    weights, row = [], 0
+    for mask in used:
+        table = np.zeros(mask.shape)
+        table[mask] = plain[row : row + int(mask.sum())]
+        row += int(mask.sum())
+        weights.append(table)
+    return _Fitted(
+        mean=marginal.mean + root @ found.x, covariance=root @ inner @ root.T, weights=tuple(weights), evidence=evidence
+    )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from advisor.calibration.fit_file import MOST_LOG, MOST_RUNS
 from advisor.perf_model.correction import PHASES, Correction
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from advisor.calibration.fit_file import ResidualsRow
     from advisor.calibration.observations import RunGroup
     from advisor.perf_model.deployment_arrays import DeploymentArrays
     from advisor.perf_model.parameters import Parameters
@@ -52,10 +54,6 @@ FARTHEST = 4.0
 """Prior standard deviations beyond which a residual counts as one at that distance: it is of its own kind."""
 NEAR = 0.3
 """Correlation from which a run counts as near."""
-MOST_RUNS = 400
-"""Of one model; of more the latest. The solution takes milliseconds."""
-MOST_LOG = 50.0
-"""Size of a logarithm beyond which nothing was measured."""
 AT_A_TIME = 4_000_000
 """Kernel values held at once."""
 
@@ -205,27 +203,28 @@ class Residuals:
         }  # fmt: skip
 
     @classmethod
-    def from_dict(cls, body: Mapping[str, Any]) -> Residuals:
-        """From what ``to_dict`` wrote.
+    def read(cls, row: ResidualsRow) -> Residuals:
+        """Solve those that ``to_dict`` wrote.
 
         Raises:
-            AttributeError, KeyError, TypeError, ValueError: it is no such mapping.
+            ValueError, LinAlgError: they are not of one length, or of places that no run can have.
 
         """
-        rows = np.array(body["places"], dtype=float)
-        residual = np.array(body["residual"], dtype=float)
-        noise = np.array(body["noise"], dtype=float)
-        whole = rows.ndim == 2 and rows.shape[1] == len(AXES) + len(KINDS) and 0 < len(rows) <= MOST_RUNS
-        if not (whole and residual.shape == (len(PHASES), len(rows)) and noise.shape == (len(PHASES), 2)):
-            raise ValueError("places, residuals and noise of one length expected")
-        near = (np.abs(rows[:, : len(AXES)]) <= MOST_LOG).all() and not (np.abs(residual) > MOST_LOG).any()
-        if not (near and np.isfinite(rows).all() and (noise > 0).all() and (noise <= MOST_LOG).all()):
-            raise ValueError("logarithms of sizes and times that can be expected")
+        rows = np.array(row.places, dtype=float)
+        residual = np.array(row.residual, dtype=float)
+        if rows.shape[1:] != (len(AXES) + len(KINDS),) or residual.shape != (len(PHASES), len(rows)):
+            raise ValueError("places and residuals of one length expected")
+        if (np.abs(rows[:, : len(AXES)]) > MOST_LOG).any():
+            raise ValueError("logarithms of sizes that can be expected")
         return cls.of(
-            engine=str(body["engine"]), gpu=str(body["gpu"]), model=str(body["model"]),
-            sizes={str(name): float(size) for name, size in body["sizes"].items()},
-            places=Configurations(at=rows[:, : len(AXES)], kind=rows[:, len(AXES) :]), residual=residual, noise=noise,
-        )  # fmt: skip
+            engine=row.engine,
+            gpu=row.gpu,
+            model=row.model,
+            sizes=row.sizes,
+            places=Configurations(at=rows[:, : len(AXES)], kind=rows[:, len(AXES) :]),
+            residual=residual,
+            noise=np.array(row.noise),
+        )
 
 
 def _distinct(rows: Array) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

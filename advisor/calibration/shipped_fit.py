@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from joblib import Parallel, delayed
 
+from advisor.calibration.fit_file import LEVELS
 from advisor.calibration.intervals import implementation_variance, scale_name
 from advisor.calibration.kernel_observations import KernelObservations, shipped_evidence
 from advisor.calibration.observations import METRICS, Observations, RunGroup, group_runs
 from advisor.calibration.posterior import Posterior, fit_posterior, sensitivities
 from advisor.calibration.residual_gp import fit_residuals, of_model
 from advisor.calibration.support import extrapolation_variance
-from advisor.calibration.surrogate import ANY, LEVELS, SHIPPED, STAGED, IntervalScale, Surrogate
+from advisor.calibration.surrogate import ANY, SHIPPED, STAGED, IntervalScale, Surrogate
 from catalog.published import read_published
 from catalog.runs import shipped_runs
 
@@ -71,10 +72,12 @@ class PredictionError:
     provenance: Provenance
     left: float = 1.0
     """Share of the residual's variance that runs of the same model nearby leave."""
+    dispersion: float = 1.0
+    """As ``ParameterPosterior`` has it."""
 
     def sigma(self, noise: float) -> float:
         """Standard deviation expected of it, of the parameters and of the residual; ``noise``: of the latter far from runs."""
-        return math.sqrt(self.variance + noise**2 * self.left)
+        return math.sqrt(self.variance + (self.dispersion * noise) ** 2 * self.left)
 
     @property
     def scale_name(self) -> str:
@@ -114,6 +117,7 @@ def errors_of(
                 PredictionError(
                     run=group.runs[m], engine=group.engine, metric=METRICS[k], residual=float(residual[k, m]),
                     variance=float(variance[k, m]), provenance=marginal.provenance, left=float(left[k, m]),
+                    dispersion=marginal.dispersion,
                 )
             )  # fmt: skip
     return errors

@@ -17,30 +17,28 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from advisor.calibration.fit_report import FitReport
-from advisor.calibration.parameter_posterior import ParameterPosterior, TrainingSupport
+from advisor.calibration.fit_file import LEVELS, SCHEMA, FitFile
+from advisor.calibration.parameter_posterior import ParameterPosterior
 from advisor.calibration.residual_gp import Residuals
 from advisor.perf_model.parameters import NAMES, PRIORS, Parameters
-from catalog.borders import write_whole
+from catalog.borders import checked, write_whole
 from catalog.errors import InputError
+from catalog.shipped import built
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from advisor.calibration.fit_file import ScaleRow
+    from advisor.calibration.fit_report import FitReport
     from catalog.units import Array
 
 
-SCHEMA = 2
-LEVELS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98)
-"""Levels at which quantiles are kept; others are interpolated."""
 ANY = "*"
 STAGED = " PP"
 """Errors of pipelined runs are kept under the metric's name with this behind it: they are larger."""
 MOST_BYTES = 20_000_000
 FARTHEST = 25.0
 """Prior standard deviations from the prior mean beyond which no fit puts a parameter; 5 is the farthest that runs have put one."""
-MOST_NOISE, MOST_QUANTILE = 5.0, 1000.0
-"""Noise of a logarithm and quantiles of |error| / sigma beyond which an interval says nothing; those that ship: 0.3 and 31."""
 SHIPPED = Path(__file__).parents[1] / "data" / "surrogate.json"
 
 
@@ -139,6 +137,7 @@ class Surrogate:
                     "engine": engine, "gpu": gpu, "provenance": marginal.provenance, "mean": short(marginal.mean),
                     "covariance": short(marginal.covariance[upper]),
                     **({"seen": marginal.seen.to_dict()} if marginal.seen else {}),
+                    **({"dispersion": marginal.dispersion} if marginal.dispersion != 1.0 else {}),
                 }
                 for (engine, gpu), marginal in self.marginals.items()
             ],
@@ -206,47 +205,44 @@ class Surrogate:
         if not known:
             raise InputError(f"this fit is of another version; this advisor reads schema {SCHEMA}: fit again")
         try:
-            return cls._of(body)
-        except (AttributeError, KeyError, OverflowError, TypeError, ValueError, np.linalg.LinAlgError) as error:
-            raise InputError(
-                "this fit is damaged: a part of it is missing, no number, or a number that no fit has; fit again"
-            ) from error
+            return cls.of_file(checked(FitFile, body, "this fit is damaged"))
+        except InputError as error:
+            raise InputError(f"{error}; fit again") from error
+        except (ValueError, np.linalg.LinAlgError) as error:
+            raise InputError("this fit is damaged: a number in it is one that no fit has; fit again") from error
 
     @classmethod
-    def _of(cls, body: Mapping[str, Any]) -> Surrogate:
+    def of_file(cls, body: FitFile) -> Surrogate:
+        """From the parts of a file.
+
+        Raises:
+            ValueError, LinAlgError: its numbers are none that a fit has; an InputError says which part is missing.
+
+        """
         upper = np.triu_indices(len(NAMES))
         marginals = {}
-        for row in body["marginals"]:
+        for row in body.marginals:
             covariance = np.zeros((len(NAMES), len(NAMES)))
-            covariance[upper] = _numbers(row["covariance"], len(upper[0]))
+            covariance[upper] = row.covariance
             covariance = covariance + np.triu(covariance, 1).T
-            marginals[row["engine"], row["gpu"]] = ParameterPosterior(
-                mean=_plausible(_numbers(row["mean"], len(NAMES)), covariance),
+            marginals[row.engine, row.gpu] = ParameterPosterior(
+                mean=_plausible(np.array(row.mean), covariance),
                 covariance=covariance,
-                provenance=row["provenance"],
-                seen=TrainingSupport.from_dict(row["seen"]) if "seen" in row else None,
+                provenance=row.provenance,
+                seen=row.seen,
+                dispersion=row.dispersion,
             )
-        scales = {(row["provenance"], row["engine"], row["metric"]): _interval_scale(row) for row in body["scales"]}
-        lessons = tuple(FitReport.from_dict(row, "lessons") for row in body.get("lessons", []))
-        if {(lesson.engine, lesson.gpu) for lesson in lessons} - set(marginals) or (ANY, ANY) not in marginals:
-            raise ValueError("parameters of every engine and GPU that it speaks of expected")
+        if {(lesson.engine, lesson.gpu) for lesson in body.lessons} - set(marginals) or (ANY, ANY) not in marginals:
+            raise InputError("this fit is damaged: it has no parameters of an engine and GPU that it speaks of")
         return cls(
             marginals=marginals,
-            scales=scales,
-            sources=tuple(body["sources"]),
-            data_hash=str(body["data_hash"]),
-            lessons=lessons,
-            alone=bool(body.get("alone", False)),
-            residuals=tuple(Residuals.from_dict(row) for row in body.get("residuals", [])),
+            scales={(row.provenance, row.engine, row.metric): _interval_scale(row) for row in body.scales},
+            sources=body.sources,
+            data_hash=body.data_hash,
+            lessons=body.lessons,
+            alone=body.alone,
+            residuals=tuple(map(Residuals.read, body.residuals)),
         )
-
-
-def _numbers(values: Any, count: int) -> Array:
-    """``count`` finite numbers."""
-    found = np.array(values, dtype=float)
-    if found.shape != (count,) or not np.isfinite(found).all():
-        raise ValueError(f"{count} finite numbers expected")
-    return found
 
 
 def _plausible(mean: Array, covariance: Array) -> Array:
@@ -264,25 +260,22 @@ def _plausible(mean: Array, covariance: Array) -> Array:
     return mean
 
 
-def _interval_scale(row: Mapping[str, Any]) -> IntervalScale:
+def _interval_scale(row: ScaleRow) -> IntervalScale:
     """Return how wide errors are.
 
     Raises:
-        ValueError: the noise or the quantiles are none, or quantiles fall as the level rises.
+        ValueError: quantiles fall as the level rises.
 
     """
-    noise, runs = row["noise"], row["runs"]
-    quantiles = _numbers(row["quantiles"], len(LEVELS))
-    whole = type(runs) is int and type(noise) in (int, float) and 0 <= noise <= MOST_NOISE
-    if not whole or quantiles[0] < 0 or quantiles[-1] > MOST_QUANTILE or (np.diff(quantiles) < 0).any():
-        raise ValueError("a noise above 0 and ascending quantiles expected")
-    return IntervalScale(noise=float(noise), quantiles=tuple(quantiles.tolist()), runs=runs)
+    if (np.diff(row.quantiles) < 0).any():
+        raise ValueError("ascending quantiles expected")
+    return IntervalScale(noise=row.noise, quantiles=row.quantiles, runs=row.runs)
 
 
 @cache
 def shipped_surrogate() -> Surrogate:
     """The surrogate that comes with the package."""
-    return Surrogate.from_json(SHIPPED.read_text(encoding="utf-8"))
+    return Surrogate.of_file(built(FitFile, json.loads(SHIPPED.read_text(encoding="utf-8"))))
 
 
 def analytic_marginal() -> ParameterPosterior:

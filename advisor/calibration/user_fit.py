@@ -31,7 +31,7 @@ from catalog.runs import shipped_runs, user_runs
 from catalog.schema import Measurement
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from advisor.calibration.parameter_posterior import ParameterPosterior
     from advisor.calibration.shipped_fit import PredictionError
@@ -111,7 +111,10 @@ def fit(
         if not alone and not any(key[1] == gpu for key in base.marginals):
             marginals |= _passed_on(found, engine, gpu, before, after)
         others = [each for each in found.residuals if (each.engine, each.gpu) != (engine, gpu)]
-        nearby = fit_residuals(own, lambda *_, one=after: one.parameters, found.noise)
+        agreeing = [group.without(after.contradicting) for group in own]
+        nearby = fit_residuals(agreeing, lambda *_, one=after: one.parameters, found.noise)
+        if not any(group.used.any() for group in agreeing):  # nothing moved
+            others, nearby = list(found.residuals), ()
         found = replace(
             found, marginals=marginals, lessons=(*found.lessons, lesson), residuals=(*others, *nearby)
         )  # fmt: skip
@@ -148,7 +151,8 @@ def _fit_report(
 ) -> FitReport:  # fmt: skip
     runs = [run for group in groups for run in group.runs]
     old, new = (errors_of(groups, lambda *_, one=marginal: one) for marginal in (shipped, after))
-    left_out = left_out_errors(groups, before, surrogate.noise, kernels=kernels)
+    agreeing = [group.without(after.contradicting) for group in groups]
+    left_out = left_out_errors(agreeing, before, surrogate.noise, kernels=kernels)
     return FitReport(
         engine=pair[0],
         gpu=pair[1],
@@ -159,7 +163,7 @@ def _fit_report(
         provenance_before=shipped.provenance,
         moves=_parameter_shifts(shipped, after),
         accuracy=_accuracy(old, new, left_out, surrogate),
-        outliers=_outliers(new, surrogate),
+        outliers=_outliers(new, surrogate, after.contradicting),
     )
 
 
@@ -168,7 +172,7 @@ def left_out_errors(
     kernels: Sequence[KernelObservations] = (),
 ) -> list[PredictionError]:  # fmt: skip
     """Errors of each own configuration (model and layout) by a fit to the others; of at most ``MOST_FOLDS`` fits."""
-    runs = [run for group in groups for run in group.runs]
+    runs = [group.runs[i] for group in groups for i in np.flatnonzero(group.used.any(axis=0))]
     kinds = list(dict.fromkeys((run.model, run.tp, run.pp, run.ep) for run in runs))
     folds = {kind: i % MOST_FOLDS for i, kind in enumerate(kinds)}
     errors: list[PredictionError] = []
@@ -245,8 +249,12 @@ def _half_width(errors: Sequence[PredictionError], surrogate: Surrogate, widenin
     return float(np.median(np.sinh(ends)))
 
 
-def _outliers(errors: Sequence[PredictionError], surrogate: Surrogate) -> tuple[Outlier, ...]:
-    """Measurements outside their interval and far from where the others lie in theirs, the farthest first."""
+def _outliers(
+    errors: Sequence[PredictionError], surrogate: Surrogate, contradicting: Collection[str]
+) -> tuple[Outlier, ...]:
+    """Measurements outside their interval that are of a run that contradicts the others, or far from where the others lie in
+    theirs; the farthest first.
+    """
     found: list[tuple[float, Outlier]] = []
     for name in dict.fromkeys(error.scale_name for error in errors):
         members = [error for error in errors if error.scale_name == name]
@@ -254,10 +262,13 @@ def _outliers(errors: Sequence[PredictionError], surrogate: Surrogate) -> tuple[
         off = residuals - np.median(residuals)
         spread = max(1.4826 * float(np.median(np.abs(off))), LEAST_SPREAD)
         if len(members) < LEAST_COMPARED:
-            continue
+            off, spread = residuals, LEAST_SPREAD
         for error, distance in zip(members, np.abs(off) / spread, strict=True):
             scale = surrogate.scale(error.provenance, error.engine, name)
-            if distance > FAR and abs(error.residual) > scale.quantile(LEVEL) * _sigma(error, surrogate):
+            apart = distance > FAR and len(members) >= LEAST_COMPARED
+            if (apart or error.run.run_id in contradicting) and abs(error.residual) > scale.quantile(LEVEL) * _sigma(
+                error, surrogate
+            ):
                 measured = float(getattr(error.run, error.metric))
                 outlier = Outlier(
                     run_id=error.run.run_id, metric=error.metric, measured=measured,
@@ -280,11 +291,14 @@ def _passed_on(
     effect = np.diag((SHARES["gpu"] * spread) ** 2)
     gain = effect @ np.linalg.inv(before.covariance)
     shift = gain @ (after.mean - before.mean)
-    fit_residuals = gain @ (before.covariance - after.covariance) @ gain.T
+    told = (
+        after.covariance * (before.dispersion / after.dispersion) ** 2
+    )  # its runs disagree about it, not about the GPU
+    learned = gain @ (before.covariance - told) @ gain.T
     measured = {(lesson.engine, lesson.gpu) for lesson in surrogate.lessons}
     found = {}
     for other in {key[0] for key in surrogate.marginals} - {engine}:
         if (other, gpu) not in measured:
             known = surrogate.marginal(other, gpu)
-            found[other, gpu] = replace(known, mean=known.mean + shift, covariance=known.covariance - fit_residuals)
+            found[other, gpu] = replace(known, mean=known.mean + shift, covariance=known.covariance - learned)
     return found

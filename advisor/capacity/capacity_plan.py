@@ -18,7 +18,6 @@ from advisor.prediction.evidence import Evidence
 from advisor.prediction.inputs import check_lengths, chosen_price, plain, read_model
 from advisor.progress import Course
 from advisor.simulator.disaggregated_server import DisaggregatedServer
-from advisor.simulator.request_results import LIMITS
 from advisor.simulator.scheduler import FRONT_END_MS
 from advisor.simulator.server import AggregatedServer
 from advisor.simulator.simulation import check_serving
@@ -414,7 +413,7 @@ def _check(
     """Raise ``InputError`` for what no plan can be made for."""
     if objective not in OBJECTIVES:
         raise InputError(f"objective is {objective!r:.60}; it must be one of {', '.join(OBJECTIVES)}")
-    if all(getattr(slo, name) is None for name in LIMITS):
+    if not slo.limits:
         raise InputError("there is no limit to plan for; state one of ttft, tpot and e2e, in ms")
     if workload.concurrency is not None:
         raise InputError("a plan is for a rate, not for a concurrency; leave that out")

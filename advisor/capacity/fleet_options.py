@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from advisor.capacity.replica_sizing import MOST_REPLICAS
-from advisor.simulator.request_results import LIMITS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -268,7 +267,7 @@ def nearest_of(
         return fleet, nearest, tuple(relaxed)
     fleet = min(fleets, key=lambda candidate: (candidate.alone.excess, candidate.gpus))
     nearest = question.option(fleet, 1, prices, alone=True)
-    limits = {name: limit for name in LIMITS if (limit := getattr(fleet.demand.slo, name)) is not None}
+    limits = fleet.demand.slo.limits
     raised = [
         f"{name.removesuffix('_ms').upper()} of {math.ceil(10.0 * fleet.alone.upper[name]) / 10.0:g} ms in place of {limit:g}"
         for name, limit in limits.items()

@@ -14,9 +14,9 @@ import numpy as np
 
 from advisor.perf_model.energy import GpuWork, Power, power_of
 from advisor.simulator.arrivals import Arrivals, open_loop
-from advisor.simulator.request_results import LIMITS
 from advisor.simulator.served_energy import served_work
 from advisor.simulator.subsample import sample
+from catalog.schema import LATENCIES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -252,9 +252,9 @@ class ReplicaSizing:
         """Return standard deviations of the logarithms of the latencies, from draws."""
         tables = [self.times, *self.drawn]
         here, *others = _each(lambda table: self._statistics(replicas, traffic, table, least=FEW), tables)
-        logs: dict[str, list[float]] = {name: [] for name in LIMITS}
+        logs: dict[str, list[float]] = {name: [] for name in LATENCIES}
         for there in others:
-            for name in LIMITS:
+            for name in LATENCIES:
                 if here[name] > 0 and there[name] > 0:
                     logs[name].append(math.log(there[name] / here[name]) ** 2)
         return {name: math.sqrt(sum(squares) / len(squares)) if squares else 0.0 for name, squares in logs.items()}
@@ -297,8 +297,8 @@ class ReplicaSizing:
         served = self.engine.served(part, times, simulated)
         percentile = self.demand.slo.percentile
         if percentile is None:
-            return {name: served.mean(name) for name in LIMITS}
-        return {name: served.percentile(name, percentile) for name in LIMITS}
+            return {name: served.mean(name) for name in LATENCIES}
+        return {name: served.percentile(name, percentile) for name in LATENCIES}
 
     def _judged(self, replicas: int, traffic: Arrivals, brief: Arrivals) -> SloCheck:
         latencies = upper = self._statistics(replicas, traffic, self.times)
@@ -309,7 +309,7 @@ class ReplicaSizing:
         return SloCheck(latencies=latencies, upper=upper, excess=self._excess(upper))
 
     def _excess(self, latencies: Mapping[str, float]) -> float:
-        limits = {name: limit for name in LIMITS if (limit := getattr(self.demand.slo, name)) is not None}
+        limits = self.demand.slo.limits
         # A request of one token has no TPOT and keeps any limit of it.
         return max(0.0 if math.isnan(latencies[name]) else latencies[name] / limit for name, limit in limits.items())
 

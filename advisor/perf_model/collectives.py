@@ -13,6 +13,8 @@ import numpy as np
 from advisor.perf_model.cost import Cost
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from advisor.perf_model.parameters import Parameters
     from catalog.schema import Cluster
     from catalog.units import Array
@@ -108,22 +110,21 @@ def collective(
     return Cost.of(name, communication=np.where(group > 1, time, 0.0))
 
 
-def send_ms(message_bytes: Array, tp: Array, pp: Array, cluster: Cluster, parameters: Parameters) -> Array:
-    """Milliseconds to hand ``message_bytes`` from one pipeline stage to the next, shape (n,).
-
-    A pipeline that spans nodes is laid out with its stages in node order, so the hand-over crosses the network on at
-    least one boundary; the slowest boundary sets the pace.
-    """
-    crosses = tp * pp > cluster.gpus_per_node
-    fast = link_gbps(cluster, np.full(np.shape(tp), 2.0))
+def hand_over_ms(
+    message_bytes: Array | float, cluster: Cluster, parameters: Parameters, *, crosses: NDArray[np.bool_] | bool
+) -> Array:
+    """Milliseconds to hand ``message_bytes`` from one GPU to another that works on something else; ``crosses``: the network."""
+    fast = link_gbps(cluster, np.full(np.shape(crosses), 2.0))
     gbps = np.where(crosses, np.minimum(cluster.network_gbps, fast), fast)
     factor = np.where(crosses, SLOW_LATENCY["network"], 1.0 if _is_fast(cluster) else SLOW_LATENCY["pcie"])
     return parameters.collective_us * factor * 1e-3 + message_bytes / (gbps * parameters.ring_link * 1e6)
 
 
-def hand_over_ms(message_bytes: float, cluster: Cluster, parameters: Parameters, *, within_node: bool) -> float:
-    """Milliseconds to hand ``message_bytes`` from one GPU to another that works on something else."""
-    fast = float(link_gbps(cluster, np.full(1, 2.0))[0])
-    gbps = fast if within_node else min(cluster.network_gbps, fast)
-    factor = (1.0 if _is_fast(cluster) else SLOW_LATENCY["pcie"]) if within_node else SLOW_LATENCY["network"]
-    return float(parameters.collective_us * factor * 1e-3 + message_bytes / (gbps * parameters.ring_link * 1e6))
+def stage_hand_over_ms(message_bytes: Array, tp: Array, pp: Array, cluster: Cluster, parameters: Parameters) -> Array:
+    """Milliseconds to hand ``message_bytes`` from one pipeline stage to the next, shape (n,); 0 without pipeline.
+
+    A pipeline that spans nodes is laid out with its stages in node order, so the hand-over crosses the network on at
+    least one boundary; the slowest boundary sets the pace.
+    """
+    time = hand_over_ms(message_bytes, cluster, parameters, crosses=tp * pp > cluster.gpus_per_node)
+    return np.where(pp > 1, time, 0.0)

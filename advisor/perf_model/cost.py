@@ -18,6 +18,15 @@ if TYPE_CHECKING:
 
 CAUSES = ("compute", "memory", "communication", "overhead")
 
+ATTENTION, ELEMENTWISE, HAND_OVER, MIXED = "attention", "elementwise", "hand_over", "mixed"
+"""Operators that others ask for by name: attention; norms, rotary embedding, activations and the like; activations sent from
+one pipeline stage to the next; and prompts that share the decode steps of a static batch."""
+
+LAUNCH, OFFLOAD, HOST = "launch", "offload", "host"
+"""What runs beside the GPU: launches of kernels and copies of offloaded layers, as far as the GPU waits for them, and the
+engine's own work."""
+BESIDE_GPU = frozenset({LAUNCH, OFFLOAD, HOST})
+
 
 @dataclass(frozen=True, slots=True)
 class Cost:

@@ -6,20 +6,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from advisor.perf_model.cost import Cost
+from advisor.perf_model.collectives import stage_hand_over_ms
+from advisor.perf_model.cost import HAND_OVER, HOST, LAUNCH, OFFLOAD, Cost
+from advisor.perf_model.deployment_arrays import ACTIVATION_BYTES
 from advisor.perf_model.operators import ForwardPass
-from advisor.perf_model.roofline import gpu_cost, hand_over_ms
-from advisor.perf_model.torch_overheads import SUMS_HOST_US, routing, unfused
+from advisor.perf_model.roofline import gpu_cost
+from advisor.perf_model.torch_overheads import routing, unfused
 from catalog.engines.torch_layout import lay_out
 
 if TYPE_CHECKING:
     from advisor.perf_model.cost_model import CostModel
     from catalog.schema import Model
     from catalog.units import Array
-
-
-GRAPH_TOKENS = 512.0
-"""Largest pass that vLLM captures in a CUDA graph (``max_cudagraph_capture_size``, vllm/config/vllm.py)."""
 
 
 HOST_LINK = 0.87
@@ -49,40 +47,41 @@ def forward_pass_cost(cost_model: CostModel, step: ForwardPass, *, prefills: Arr
     ``prefills``: 1 where the pass holds prefill tokens, which run outside the decode graphs and so cannot be faster than
     the host launches them; between 0 and 1 for a mean over steps.
     """
-    layout, parameters = cost_model.layout, cost_model.effective_parameters
-    cost = gpu_cost(cost_model.model, layout, step, cost_model.cluster, parameters)
-    hops = (layout.pp - 1.0) * hand_over_ms(cost_model.model, layout, step, cost_model.cluster, parameters)
-    cost = cost + Cost.of("hand_over", communication=hops)
+    model, layout, cluster = cost_model.model, cost_model.layout, cost_model.cluster
+    timing, parameters = cost_model.timing, cost_model.effective_parameters
+    cost = gpu_cost(model, layout, step, cluster, parameters)
+    message = 2.0 * step.tokens * model.hidden_size * ACTIVATION_BYTES / layout.tp  # hidden state and residual
+    hops = (layout.pp - 1.0) * stage_hand_over_ms(message, layout.tp, layout.pp, cluster, parameters)
+    cost = cost + Cost.of(HAND_OVER, communication=hops)
     gpu_ms = cost.total_ms
-    recorded = 0.0 if cost_model.whole_prompts else GRAPH_TOKENS + 1e-6
-    launched = np.where((layout.graphs > 0) & (step.tokens <= recorded), 0.0, prefills)
+    captured = (timing.graph_tokens > 0) & (step.tokens <= timing.graph_tokens + 1e-6)
+    launched = np.where((layout.graphs > 0) & captured, 0.0, prefills)
     launched = np.where(layout.graphs > 0, launched, 1.0)
-    per_pass = cost_model.model.num_hidden_layers * parameters.layer_host_us
-    per_pass = per_pass + cost_model.model.moe_layers * parameters.expert_host_us
-    if cost_model.engine == "torch" and not cost_model.ideal:
-        per_pass = per_pass + np.where(layout.tp > 1, cost_model.model.num_hidden_layers * SUMS_HOST_US, 0.0)
+    per_pass = model.num_hidden_layers * parameters.layer_host_us + model.moe_layers * parameters.expert_host_us
+    if timing.tp_host_us and not cost_model.ideal:
+        per_pass = per_pass + np.where(layout.tp > 1, model.num_hidden_layers * timing.tp_host_us, 0.0)
     launch = per_pass * 1e-3 * launched
-    if cost_model.whole_prompts and not cost_model.ideal:
+    if not (timing.fuses_elementwise or cost_model.ideal):
         cost = cost + unfused(cost_model, step, gpu_ms)
-        if cost_model.model.moe_layers:
+        if model.moe_layers:
             cost = cost + routing(cost_model, step)
         gpu_ms = cost.total_ms
-    link = (1.0 if cost_model.ideal else HOST_LINK) * cost_model.cluster.gpu.pcie_gbps * 1e6
+    link = (1.0 if cost_model.ideal else HOST_LINK) * cluster.gpu.pcie_gbps * 1e6
     stream = layout.offload * cost_model.memory.layer_weight_bytes / link
     host = parameters.step_ms + parameters.sequence_us * 1e-3 * step.sequences + parameters.stage_ms * (layout.pp - 1.0)
     # Kernels, launches and the stream run beside each other: what counts is the slowest of the three.
     return (
         cost
-        + Cost.of("launch", overhead=np.maximum(launch - gpu_ms, 0.0))
-        + Cost.of("offload", memory=np.maximum(stream - np.maximum(gpu_ms, launch), 0.0))
-        + Cost.of("host", overhead=host)
+        + Cost.of(LAUNCH, overhead=np.maximum(launch - gpu_ms, 0.0))
+        + Cost.of(OFFLOAD, memory=np.maximum(stream - np.maximum(gpu_ms, launch), 0.0))
+        + Cost.of(HOST, overhead=host)
     )
 
 
 def _slowest_stage(cost_model: CostModel) -> Array:
     """Share of a pass that the slowest of the pipeline's stages takes: the one with most layers."""
     layers = float(cost_model.model.num_hidden_layers)
-    if not cost_model.whole_prompts:
+    if not cost_model.timing.balances_stages:
         return np.ceil(layers / cost_model.layout.pp) / layers
     degrees, which = np.unique(cost_model.layout.pp, return_inverse=True)
     stages = [lay_out(cost_model.model, tp=1, pp=int(degree), rank=0).stages for degree in degrees]

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from advisor.perf_model.collectives import collective, send_ms
-from advisor.perf_model.cost import Cost
+from advisor.perf_model.collectives import collective
+from advisor.perf_model.cost import ATTENTION, ELEMENTWISE, Cost
 from advisor.perf_model.deployment_arrays import ACTIVATION_BYTES, DeploymentArrays, matrix_flops, weight_bits
 from advisor.perf_model.operators import (
     ForwardPass,
@@ -105,7 +105,7 @@ def attention_cost(model: Model, layout: DeploymentArrays, step: ForwardPass, gp
             paired = paired + count * tiled * part.pair_flops(absorbed=False) / layout.tp
     memory, compute = smooth_maximum(read / (bandwidth * parameters.kv_memory), work / peak, parameters.gemm_sharpness)
     launch = mixers * parameters.attention_us * 1e-3 + np.zeros_like(memory)
-    return Cost.of("attention", memory=memory, compute=compute + paired / peak, overhead=launch)
+    return Cost.of(ATTENTION, memory=memory, compute=compute + paired / peak, overhead=launch)
 
 
 def gpu_cost(
@@ -124,7 +124,7 @@ def gpu_cost(
     kernels = kernels + model.moe_layers * KERNELS_PER_EXPERT_LAYER
     quantised = np.where(layout.matrix_flops > layout.half_flops, layers * KERNELS_PER_QUANTISED_LAYER, 0.0)
     small = (kernels + quantised) * parameters.kernel_us * 1e-3
-    cost = cost + Cost.of("elementwise", memory=traffic / bandwidth, overhead=small)
+    cost = cost + Cost.of(ELEMENTWISE, memory=traffic / bandwidth, overhead=small)
     message = step.tokens * model.hidden_size * ACTIVATION_BYTES
     per_layer = 1.0 if model.model_type in PARALLEL_BLOCKS else 2.0  # one after each part
     cost = cost + collective("all_reduce", "all_reduce", message, layout.tp, cluster, parameters) * (layers * per_layer)
@@ -152,11 +152,3 @@ def _exchange(model: Model, layout: DeploymentArrays, message: Array, cluster: C
         "expert_exchange", "reduce_scatter", message * replicas, replicas, cluster, parameters, stride=layout.tp
     )
     return (both + back) * float(model.moe_layers)
-
-
-def hand_over_ms(
-    model: Model, layout: DeploymentArrays, step: ForwardPass, cluster: Cluster, parameters: Parameters
-) -> Array:
-    """Milliseconds to pass activations (hidden state and residual) from one stage to the next."""
-    message = 2.0 * step.tokens * model.hidden_size * ACTIVATION_BYTES / layout.tp
-    return np.where(layout.pp > 1, send_ms(message, layout.tp, layout.pp, cluster, parameters), 0.0)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from advisor.perf_model.cost import Cost
+from advisor.perf_model.cost import HOST, MIXED, Cost
 from advisor.perf_model.forward_pass import _slowest_stage, decode_pass, forward_pass_cost, prefill_pass
 from advisor.perf_model.memory.kv_capacity import max_concurrency
 from advisor.perf_model.operators import causal_pairs
@@ -49,7 +49,7 @@ def _whole_prefill(cost_model: CostModel, batch: Array, input_len: Array) -> tup
     first = np.where(number <= groups, ends, 0.0).sum(axis=0) / groups
     admission_ms = cost_model.parameters.admission_ms + np.zeros(len(layout))
     first_ms = each.total_ms * first + admission_ms
-    return whole + Cost.of("host", overhead=admission_ms), groups, first_ms
+    return whole + Cost.of(HOST, overhead=admission_ms), groups, first_ms
 
 
 def _prefill(cost_model: CostModel, batch: Array, input_len: Array) -> tuple[Cost, Array, Array]:
@@ -94,7 +94,7 @@ def _prefill(cost_model: CostModel, batch: Array, input_len: Array) -> tuple[Cos
     first_ms = opened * opening_ms + (1.0 - opened - ended) * middle_ms + ended * whole_ms
     first_ms = np.where(input_len > per_chunk, np.maximum(first_ms, whole_ms * (batch + 1.0) / (2.0 * batch)), first_ms)
     admission_ms = cost_model.parameters.admission_ms + np.zeros(len(layout))
-    return whole + Cost.of("host", overhead=admission_ms), later + 1.0, first_ms + admission_ms
+    return whole + Cost.of(HOST, overhead=admission_ms), later + 1.0, first_ms + admission_ms
 
 
 def _decode(cost_model: CostModel, running: Array, context: Array, groups: Array) -> Cost:
@@ -110,7 +110,7 @@ def _decode(cost_model: CostModel, running: Array, context: Array, groups: Array
     cost = forward_pass_cost(cost_model, step, prefills=0.0)
     waiting = np.where(groups > 1, parameters.sequence_us * 1e-3 * (running - share), 0.0)
     others = np.where(groups > 1, parameters.step_ms * (groups - 1.0), 0.0)
-    return cost + Cost.of("host", overhead=np.maximum(waiting, 0.0) + others)
+    return cost + Cost.of(HOST, overhead=np.maximum(waiting, 0.0) + others)
 
 
 def put_off(
@@ -136,10 +136,10 @@ def static_batch_times(cost_model: CostModel, batch: Array, input_len: Array, ou
 
     Above what the KV cache holds, requests run in waves.
     """
-    layout, memory = cost_model.layout, cost_model.memory
+    layout, memory, cuts = cost_model.layout, cost_model.memory, cost_model.timing.cuts_prompts
     fitting = np.maximum(max_concurrency(cost_model.model, memory, layout, input_len + output_len), 1.0)
     running = np.minimum(np.minimum(batch, layout.max_num_seqs), fitting)
-    prefill, chunks, first_ms = (_whole_prefill if cost_model.whole_prompts else _prefill)(cost_model, batch, input_len)
+    prefill, chunks, first_ms = (_prefill if cuts else _whole_prefill)(cost_model, batch, input_len)
     on_prefill, on_decode = cost_model.factors
     prefill, first_ms = prefill * on_prefill, first_ms * on_prefill
     prefill_ms = prefill.total_ms
@@ -151,7 +151,7 @@ def static_batch_times(cost_model: CostModel, batch: Array, input_len: Array, ou
     left = batch - waves * running
     decode_ms = decode.total_ms
     steps = np.maximum(output_len - 1.0, 0.0)
-    if not cost_model.whole_prompts:
+    if cuts:
         wave, wave_chunks = prefill, chunks
         if np.any(running < batch):
             wave, wave_chunks, _ = _prefill(cost_model, running, input_len)
@@ -159,7 +159,7 @@ def static_batch_times(cost_model: CostModel, batch: Array, input_len: Array, ou
         # The tokens that were put off take as long as others; the last requests still have all their steps to go.
         early, another = put_off(layout, running, input_len, output_len, wave_chunks)
         mixed_ms = (early * wave.total_ms / input_len + another * decode_ms) / np.maximum(steps, 1.0)
-        decode = decode + Cost.of("mixed", compute=mixed_ms)
+        decode = decode + Cost.of(MIXED, compute=mixed_ms)
         decode_ms = decode.total_ms
     total = waves * decode_ms
     rest = left > 0

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from advisor.perf_model.cost import Cost
+from advisor.perf_model.cost import HOST, Cost
 from advisor.perf_model.forward_pass import decode_pass, forward_pass_cost
 from advisor.perf_model.memory.kv_capacity import max_concurrency
 from advisor.perf_model.operators import ForwardPass, causal_pairs
@@ -76,7 +76,7 @@ def steady_state_times(cost_model: CostModel, batch: Array, input_len: Array, ou
     parameters = cost_model.parameters
     served = share * output_len / steps  # sequences that get a token in a mean step
     extra = np.where(groups > 1, (groups - 1.0) * (parameters.step_ms + parameters.sequence_us * 1e-3 * served), 0.0)
-    step = plain * (1.0 - mixed) + carrying * mixed + Cost.of("host", overhead=extra)
+    step = plain * (1.0 - mixed) + carrying * mixed + Cost.of(HOST, overhead=extra)
     step_ms = step.total_ms
     waves = np.maximum(batch / running, 1.0)
     life_ms = steps * step_ms

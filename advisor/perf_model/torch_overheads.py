@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from advisor.perf_model.cost import Cost
+from advisor.perf_model.cost import ELEMENTWISE, Cost
 from advisor.perf_model.deployment_arrays import ACTIVATION_BYTES
 from advisor.perf_model.operators import elementwise_bytes
 
@@ -14,10 +14,6 @@ if TYPE_CHECKING:
     from advisor.perf_model.cost_model import CostModel
     from advisor.perf_model.operators import ForwardPass
     from catalog.units import Array
-
-SUMS_HOST_US = 140.0
-"""Host time that the two sums of a layer take our PyTorch engine outside a CUDA graph, over its GPUs' memory: prefill of
-128 tokens takes Llama-3.1-8B 11.3 ms on one H200 and 15.5 on two or four."""
 
 UNFUSED_US = 45.0
 UNFUSED_TRAFFIC = 4.5
@@ -39,7 +35,7 @@ def unfused(cost_model: CostModel, step: ForwardPass, gpu_ms: Array) -> Cost:
     bandwidth = cost_model.cluster.gpu.memory_bandwidth_gbps * 1e6
     traffic = UNFUSED_TRAFFIC * elementwise_bytes(cost_model.model, cost_model.layout, step) / bandwidth
     return Cost.of(
-        "elementwise",
+        ELEMENTWISE,
         memory=plain * traffic,
         overhead=plain * cost_model.model.num_hidden_layers * UNFUSED_US * 1e-3,
     )

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from advisor.calibration.fit_file import LEVELS
 from advisor.calibration.intervals import scale_name
 from advisor.calibration.parameter_posterior import Provenance
 from advisor.calibration.support import extrapolation_notes
-from advisor.calibration.surrogate import LEVELS, IntervalScale
+from advisor.calibration.surrogate import IntervalScale
 from advisor.perf_model.deployment_arrays import DeploymentArrays, checkpoint_dtype
 from advisor.perf_model.energy import batch_work, power_of
 from advisor.prediction.evidence import Evidence
@@ -46,6 +47,8 @@ NORMAL = IntervalScale(noise=0.0, quantiles=tuple(NormalDist().inv_cdf(0.5 + lev
 """Of errors that are taken to be normal."""
 MEASURED_SIGMA = 0.03
 """Spread of repeated measurements of one configuration on one machine."""
+CONTRADICTED = LEVELS[-1]
+"""Level of the interval outside which a measurement contradicts a prediction; of good runs one in fifty lies there."""
 SURE = 0.99
 """Probability from which on it goes without saying that something fits in memory, or at 1 less that, that it does not."""
 
@@ -108,6 +111,9 @@ class Estimate:
     """Physical bounds of the metrics: the least a time, the most a throughput can be."""
     corrected_by: int = 0
     """Runs of this model near this configuration, which corrected what the model of time says of it."""
+    measured: Mapping[str, float] = field(default_factory=dict)
+    """Times that a run of exactly this configuration measured: they are the answer (``provenance`` "measured"), or
+    contradict what is predicted, which a note says."""
 
     def interval(self, metric: str, level: float = 0.9) -> tuple[float, float]:
         """Lower and upper end within which the metric is expected with probability ``level``.
@@ -141,8 +147,10 @@ class Estimate:
         body = {
             f.name: plain(getattr(self, f.name))
             for f in dataclasses.fields(self)
-            if f.name not in {"sigmas", "scales", "floors", "model", "cluster"}
+            if f.name not in {"sigmas", "scales", "floors", "model", "cluster", "measured"}
         }
+        if self.measured:
+            body["measured"] = plain(self.measured)
         intervals = {}
         if self.output_tok_s is not None:
             energy = [ENERGY] if self.energy_j_per_token is not None else []
@@ -182,7 +190,7 @@ def describe(
     for i, deployment in enumerate(deployments):
         room = cost_model.memory
         fits = bool(room.fits[i])
-        times = {name: float(values[i]) if fits else None for name, values in chosen.metrics().items()}
+        times: dict[str, Any] = {name: float(values[i]) if fits else None for name, values in chosen.metrics().items()}
         tok_s = times["output_tok_s"]
         gpus = deployment.num_gpus
         split = {cause: float(values[i]) for cause, values in causes.items()}
@@ -388,10 +396,27 @@ def estimate(
 
 
 def with_measurement(found: Estimate, run: Measurement) -> Estimate:
-    """The estimate with measured times in place of predicted ones."""
-    values: dict[str, Any] = {
-        name: getattr(run, name) for name in TIME_METRICS if getattr(run, name) is not None and found.fits
+    """The estimate beside a run of its configuration.
+
+    Measured times take the place of predicted ones, unless one contradicts its prediction: then that stands, with a warning and
+    the measurement beside it.
+    """
+    measured = {
+        name: float(getattr(run, name)) for name in TIME_METRICS if getattr(run, name) is not None and found.fits
     }
+    far = {name: found.interval(name, CONTRADICTED) for name in measured}
+    outside = {name: value for name, value in measured.items() if not far[name][0] <= value <= far[name][1]}
+    told = f"run {run.run_id} ({run.source})"
+    if outside:
+        apart = " and ".join(
+            f"{name} {value:.4g}, outside {far[name][0]:.4g} to {far[name][1]:.4g}" for name, value in outside.items()
+        )
+        note = Note(
+            f"{told} of this very configuration measured {apart}, which holds {CONTRADICTED:.0%}: one of the two is wrong",
+            "warning",
+        )
+        return dataclasses.replace(found, measured=measured, notes=(*found.notes, note))
+    values: dict[str, Any] = dict(measured)
     if run.energy_j and run.batch and found.fits:
         values[ENERGY] = run.energy_j / (run.batch * run.dp * run.output_len)
     if "output_tok_s" in values:
@@ -400,10 +425,10 @@ def with_measurement(found: Estimate, run: Measurement) -> Estimate:
             hourly = found.price.usd_per_gpu_hour * found.deployment.num_gpus
             values["usd_per_mtok"] = hourly / values["output_tok_s"] / 3.6e-3
     sigmas = dict(found.sigmas) | {name: MEASURED_SIGMA for name in values if name in found.sigmas}
-    note = Note(f"measured: run {run.run_id} ({run.source})")
+    note = Note(f"measured: {told}")
     return dataclasses.replace(
         found, **values, kv_capacity_tokens=run.kv_capacity_tokens or found.kv_capacity_tokens, provenance="measured",
-        corrected_by=0,
+        corrected_by=0, measured=measured,
         sigmas=sigmas, notes=(*found.notes, note),
     )  # fmt: skip
 

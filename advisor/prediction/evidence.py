@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, TypeAlias
 from advisor.calibration.fingerprint import disagreements, platforms_of
 from advisor.calibration.residual_gp import Residuals, fit_residuals, of_model
 from advisor.calibration.surrogate import ANY, IntervalScale, Surrogate, analytic_marginal, shipped_surrogate
-from catalog.engines import find_engine
+from catalog.engines import engine_family, find_engine
 from catalog.errors import Note
 from catalog.runs import shipped_runs, user_runs
 from catalog.schema import Measurement
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from advisor.calibration.fingerprint import Platform
     from advisor.calibration.parameter_posterior import ParameterPosterior
@@ -73,7 +73,7 @@ class Evidence:
         nearby: tuple[Residuals, ...] = ()
         notes: tuple[Note, ...] = ()
         if fresh:
-            from advisor.calibration.observations import engine_family, group_runs  # most answers need no fit
+            from advisor.calibration.observations import group_runs  # most answers need no fit
             from advisor.calibration.posterior import own_start, update
 
             current = [run for run in fresh if engine_family(run.engine, run.engine_version) == engine]
@@ -84,9 +84,12 @@ class Evidence:
                 after = update(own_start(start, groups), groups)
                 marginal, warnings = _expired(after, platforms_of(current), engine)
                 refined[engine, base] = marginal
-                if not warnings:
-                    nearby = fit_residuals(groups, lambda *_: marginal.parameters, surrogate.noise)
-                notes += warnings
+                agreeing = [group.without(after.contradicting) for group in groups]
+                if not any(group.used.any() for group in agreeing):  # nothing moved
+                    nearby = () if alone else surrogate.residuals
+                elif not warnings:
+                    nearby = fit_residuals(agreeing, lambda *_: marginal.parameters, surrogate.noise)
+                notes += (*warnings, *_contradictions(after.contradicting, engine, base))
         return cls(surrogate=surrogate, runs=known, refined=refined, analytic=alone, notes=notes, own=nearby)
 
     @classmethod
@@ -144,6 +147,20 @@ class Evidence:
 
 def _fitted_to(runs: int, engine: str, gpu: str, beside: str) -> Note:
     return Note(f"fitted to {runs} {'run' if runs == 1 else 'runs'} of {engine} on {gpu}{beside}")
+
+
+def _contradictions(run_ids: Collection[str], engine: str, gpu: str) -> tuple[Note, ...]:
+    """Name the runs that contradict what else is known."""
+    if not run_ids:
+        return ()
+    named = sorted(run_ids)
+    more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
+    which = f"run {named[0]} contradicts" if len(named) == 1 else f"runs {', '.join(named[:NAMED])}{more} contradict"
+    return (Note(f"{which} what else is known of {engine} on {gpu}: intervals are wider for it", "warning"),)
+
+
+NAMED = 3
+"""Runs that a note names; of more it tells how many."""
 
 
 def _expired(

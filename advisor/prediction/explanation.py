@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from advisor.perf_model.cost import ATTENTION, ELEMENTWISE
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -15,13 +17,13 @@ def reasons(best: Estimate) -> tuple[str, ...]:
     decode: dict[str, dict[str, float]] = best.breakdown["decode"]
     total = sum(time for causes in decode.values() for time in causes.values())
     shares = {
-        "KV reads": decode.get("attention", {}).get("memory", 0.0),
+        "KV reads": decode.get(ATTENTION, {}).get("memory", 0.0),
         "weight reads": sum(
-            causes.get("memory", 0.0) for name, causes in decode.items() if name not in {"attention", "elementwise"}
+            causes.get("memory", 0.0) for name, causes in decode.items() if name not in {ATTENTION, ELEMENTWISE}
         ),
         "arithmetic": sum(causes.get("compute", 0.0) for causes in decode.values()),
         "communication": sum(causes.get("communication", 0.0) for causes in decode.values()),
-        "other memory traffic": decode.get("elementwise", {}).get("memory", 0.0),
+        "other memory traffic": decode.get(ELEMENTWISE, {}).get("memory", 0.0),
         "launches and host": sum(causes.get("overhead", 0.0) for causes in decode.values()),
     }
     ranked = sorted(shares.items(), key=lambda item: -item[1])

@@ -88,7 +88,7 @@ class Prediction:
         least = cost_model.correction.factors.min(axis=0)
         # Without them every time is above its floor by at least the best efficiency, but for what none of them scales.
         best = max(float(np.max(getattr(cost_model.parameters, name))) for name in EFFICIENCIES)
-        scaled = (cost_model.layout.offload == 0) & (not cost_model.whole_prompts)
+        scaled = (cost_model.layout.offload == 0) & cost_model.timing.cuts_prompts
         close = np.flatnonzero((least < 1.0) & ((least < best) | ~scaled))
         if not close.size:
             return self
@@ -161,7 +161,7 @@ class Prediction:
                 surrogate.scale(marginal.provenance, engine, scale_name(name, self.regime, staged=staged)).noise
                 for staged in (False, True)
             )
-            noise = np.where(self.cost_model.layout.pp > 1, staged, plain)
+            noise = marginal.dispersion * np.where(self.cost_model.layout.pp > 1, staged, plain)
             unknown = implementation_variance(marginal.provenance, self.cost_model.layout.compiled)
             found[name] = np.sqrt(np.maximum(variance, 0.0) + noise**2 * self._left(name) + unknown)
         return found

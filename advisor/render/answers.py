@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from advisor.render.numbers import dollars, duration, limit, share, short
 from advisor.render.vocabulary import layout_name
-from advisor.simulator.request_results import LIMITS
 
 if TYPE_CHECKING:
     from advisor.capacity.capacity_plan import CapacityPlan
@@ -41,16 +40,12 @@ def _fleet(option: FleetOption) -> str:
 
 
 def _limits(slo: Slo) -> str:
-    each = [f"{NAMES[name]} {limit(most)}" for name in LIMITS if (most := getattr(slo, name)) is not None]
+    each = [f"{NAMES[name]} {limit(most)}" for name, most in slo.limits.items()]
     return f"{_statistic(slo)} {' and '.join(each)}"
 
 
 def _latencies(option: FleetOption, slo: Slo) -> str:
-    told = [
-        f"{NAMES[name]} {duration(option.latencies[name], option.intervals.get(name))}"
-        for name in LIMITS
-        if getattr(slo, name) is not None
-    ]
+    told = [f"{NAMES[name]} {duration(option.latencies[name], option.intervals.get(name))}" for name in slo.limits]
     return f"{_statistic(slo)} {', '.join(told)}"
 
 

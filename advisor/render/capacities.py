@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from advisor.render.lines import header, labelled, notes, sources_line
 from advisor.render.numbers import change, count, dollars, duration, limit, share, short, unit_of, wh_per_mtok
 from advisor.render.tables import Column, drawn, time_column
-from advisor.simulator.request_results import LIMITS
 from catalog.engines import find_engine
 from catalog.models.sizes import parameters
 
@@ -73,7 +72,7 @@ def head(found: CapacityPlan) -> list[str]:
     """Model, GPUs, engine, traffic and limits."""
     option = shown(found)[0]
     engine = find_engine(option.deployment.engine)
-    limits = [f"{NAMES[name]} {limit(most)}" for name in LIMITS if (most := getattr(found.slo, name)) is not None]
+    limits = [f"{NAMES[name]} {limit(most)}" for name, most in found.slo.limits.items()]
     return [
         f"{found.model.name}  {count(parameters(found.model))}",
         ", ".join(found.gpus),

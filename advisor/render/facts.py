@@ -16,6 +16,7 @@ from advisor.prediction.prediction import Prediction, request_causes
 from advisor.render.series import setup_of, tok_s
 from catalog.errors import InputError
 from catalog.gpus import find_gpu
+from catalog.units import GIB
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -52,7 +53,7 @@ class Facts:
         if run.peak_memory_gib is None or run.kv_capacity_tokens is None:
             return run.peak_memory_gib
         empty = max(run.kv_capacity_tokens - run.batch * (run.input_len + run.output_len), 0)
-        return max(run.peak_memory_gib - empty * self.kv_bytes_per_token / 2**30, 0.0)
+        return max(run.peak_memory_gib - empty * self.kv_bytes_per_token / GIB, 0.0)
 
 
 def facts_of(runs: Iterable[Measurement]) -> dict[Measurement, Facts]:
@@ -77,13 +78,21 @@ def facts_of(runs: Iterable[Measurement]) -> dict[Measurement, Facts]:
 def _facts(group: RunGroup) -> Mapping[Measurement, Facts]:
     parameters = shipped_surrogate().marginal(group.engine, group.cluster.gpu.name).parameters
     cost_model = CostModel(
-        model=group.model, cluster=group.cluster, layout=group.layout, memory=group.memory, parameters=parameters,
+        model=group.model,
+        cluster=group.cluster,
+        layout=group.layout,
+        memory=group.memory,
+        parameters=parameters,
         engine=group.engine,
-    )  # fmt: skip
+    )
     evaluation = Prediction(
-        cost_model=cost_model, regime="static", batch=group.batch, input_len=group.input_len, output_len=group.output_len,
+        cost_model=cost_model,
+        regime="static",
+        batch=group.batch,
+        input_len=group.input_len,
+        output_len=group.output_len,
         times=static_batch_times(cost_model, group.batch, group.input_len, group.output_len),
-    )  # fmt: skip
+    )
     causes = request_causes(evaluation)
     whole = sum(causes.values(), np.zeros(len(group.runs)))
     share = causes["communication"] / np.maximum(whole, 1e-12)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from advisor.render.numbers import share
+from catalog.units import GIB
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -241,4 +242,4 @@ def power_w(run: Measurement) -> float | None:
 
 def gib_sent(run: Measurement) -> float | None:
     """GiB that one GPU sent in the whole run."""
-    return None if run.comm_bytes is None or run.deployment.num_gpus == 1 else run.comm_bytes / 2**30
+    return None if run.comm_bytes is None or run.deployment.num_gpus == 1 else run.comm_bytes / GIB

@@ -73,8 +73,8 @@ class DisaggregatedServer:
     def link(self, parameters: Parameters) -> KvTransfer:
         """Return the hand-over under these parameters."""
         cluster = self.decode.cost_model.cluster
-        latency = hand_over_ms(0.0, cluster, parameters, within_node=self.within_node)
-        many = hand_over_ms(1e9, cluster, parameters, within_node=self.within_node)
+        latency = float(hand_over_ms(0.0, cluster, parameters, crosses=not self.within_node))
+        many = float(hand_over_ms(1e9, cluster, parameters, crosses=not self.within_node))
         return KvTransfer(ms_per_token=(many - latency) / 1e9 * self.bytes_per_token, latency_ms=latency)
 
     @property

@@ -34,7 +34,8 @@ def draws_of(
     unscented transform (Julier and Uhlmann, 1997), and no draw is further out than chance would have it.
     """
     scale = scale_of(knowledge, marginal, deployment)
-    noise = math.sqrt(scale.noise**2 + float(implementation_variance(marginal.provenance, float(deployment.compiled))))
+    own = marginal.dispersion * scale.noise
+    noise = math.sqrt(own**2 + float(implementation_variance(marginal.provenance, float(deployment.compiled))))
     half = (count + 1) // 2
     if not half:
         return []

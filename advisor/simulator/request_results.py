@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from catalog.schema import Slo
     from catalog.units import Array
 
 
@@ -179,11 +178,3 @@ def mean_gap_ms(counts: NDArray[np.int64]) -> float:
     """Return the mean gap between tokens; NaN where there is none."""
     total = counts.sum()
     return float((counts * gap_ms(np.arange(len(counts)))).sum() / total) if total else float("nan")
-
-
-LIMITS = ("ttft_ms", "tpot_ms", "e2e_ms")
-
-
-def limits_of(slo: Slo | None) -> dict[str, float]:
-    """Return an SLO's limits in milliseconds by metric."""
-    return {name: limit for name in LIMITS if (limit := getattr(slo, name, None)) is not None}

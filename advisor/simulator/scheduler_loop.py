@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 import numba
 import numpy as np
 
+from advisor.perf_model.memory import kv_capacity
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -28,8 +30,8 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
-BLOCK = 16
-"""Tokens in a KV block."""
+BLOCK = int(kv_capacity.BLOCK)
+"""Tokens in a KV block, as the whole number that compiled code counts with."""
 NODES_PER_OCTAVE = 4.0
 """Contexts at which decode attention is tabulated, for each doubling."""
 ROUND_ROBIN, LEAST_LOADED = 0, 1
@@ -195,9 +197,14 @@ def step_ms(
 ) -> float:
     """Return milliseconds of one pass; ``context`` is the sum over the decoding sequences.
 
-    ``constants``: see ``advisor.simulator.step_table.CONSTANTS``.
+    ``constants``: see ``advisor.simulator.step_table.StepConstants``.
     """
-    gpu = by_tokens[tokens] + by_sequences[sequences] + constants[0] * pairs + constants[1] * windowed_pairs
+    gpu = (
+        by_tokens[tokens]
+        + by_sequences[sequences]
+        + constants.pair_ms * pairs
+        + constants.windowed_pair_ms * windowed_pairs
+    )
     if decodes > 0:
         mean = max(context / decodes, 1.0)
         place = math.log2(mean) * NODES_PER_OCTAVE
@@ -205,10 +212,10 @@ def step_ms(
         left, right = 2.0 ** (low / NODES_PER_OCTAVE), 2.0 ** ((low + 1) / NODES_PER_OCTAVE)
         share = (mean - left) / (right - left)
         gpu += decodes * (by_context[decodes, low] * (1.0 - share) + by_context[decodes, low + 1] * share)
-    launched = prefills > 0 or constants[6] < 1.0
-    if tokens > constants[6] and launched:
-        gpu = max(gpu, constants[2])
-    return float(max(gpu, constants[3]) + constants[4] + constants[5] * sequences)
+    launched = prefills > 0 or constants.captured_tokens < 1.0
+    if tokens > constants.captured_tokens and launched:
+        gpu = max(gpu, constants.launch_ms)
+    return float(max(gpu, constants.stream_ms) + constants.host_ms + constants.sequence_ms * sequences)
 
 
 @_compiled

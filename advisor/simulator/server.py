@@ -155,7 +155,7 @@ def scheduler_of(
     from advisor.simulator.scheduler_loop import BLOCK
 
     room, gpu = cost_model.memory, cost_model.cluster.gpu
-    if cost_model.whole_prompts:
+    if not cost_model.timing.cuts_prompts:
         raise InputError(
             "engine torch serves whole batches in turn and has no scheduler to simulate; use vllm or estimate"
         )

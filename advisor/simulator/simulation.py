@@ -25,7 +25,7 @@ from advisor.simulator.arrivals import (
     refusals,
 )
 from advisor.simulator.disaggregated_server import DisaggregatedServer, outcomes
-from advisor.simulator.request_results import COLUMNS, LIMITS, METRICS, RequestResults, limits_of
+from advisor.simulator.request_results import COLUMNS, METRICS, RequestResults
 from advisor.simulator.scheduler import FRONT_END_MS, ROUTERS, longest
 from advisor.simulator.served_energy import served_work
 from advisor.simulator.server import AggregatedServer
@@ -33,7 +33,7 @@ from advisor.simulator.streaming_statistics import StreamingStatistics
 from advisor.simulator.summary_statistics import meets, numbers, spreads, timeline
 from advisor.simulator.trace_files import open_trace, read_trace
 from catalog.errors import InputError, Note
-from catalog.schema import Cluster, Deployment, Model, Slo, Workload, require_positive
+from catalog.schema import LATENCIES, Cluster, Deployment, Model, Slo, Workload, require_positive
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -261,7 +261,7 @@ def simulate(
         duration_s=traffic.duration_s,
         metrics=outcome.metrics(),
         **rates,
-        good=served.good(limits_of(slo)),
+        good=served.good(slo.limits if slo else {}),
         meets=meets(served, slo),
         preemptions=served.preempted,
         kv_peak=served.most_blocks / decode.scheduler.kv_blocks,
@@ -370,7 +370,10 @@ def tallied(
         InputError: all are refused, or the queue outgrows memory.
 
     """
-    tally, busiest = StreamingStatistics(limits=limits_of(slo), duration_s=traffic.duration_s), BusiestWindow()
+    tally, busiest = (
+        StreamingStatistics(limits=(slo.limits if slo else {}), duration_s=traffic.duration_s),
+        BusiestWindow(),
+    )
     times = engine.times(engine.beliefs(0)[0])
     for part in engine.served_pieces(busiest.passing(traffic.pieces()), times, traffic.duration_s):
         tally.add(part)
@@ -392,7 +395,7 @@ def check_serving(slo: Slo | None, router: str, prefix_hit_rate: float, front_en
         raise InputError(f"draws is {draws!r:.40}; it must be a whole number from 0 to 1000")
     if slo is None:
         return
-    for name in LIMITS:
+    for name in LATENCIES:
         if getattr(slo, name) is not None:
             require_positive(name, getattr(slo, name), whole=False)
     if slo.percentile is not None and not 0.0 < slo.percentile < 100.0:

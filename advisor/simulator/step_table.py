@@ -10,11 +10,12 @@ linear.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from advisor.perf_model.forward_pass import GRAPH_TOKENS, forward_pass_cost
+from advisor.perf_model.cost import BESIDE_GPU, HOST, LAUNCH, OFFLOAD
+from advisor.perf_model.forward_pass import forward_pass_cost
 from advisor.perf_model.operators import ForwardPass
 from catalog.engines import pipeline_layers
 
@@ -22,10 +23,30 @@ if TYPE_CHECKING:
     from advisor.perf_model.cost_model import CostModel
     from catalog.units import Array
 
-CONSTANTS = ("pair_ms", "windowed_pair_ms", "launch_ms", "stream_ms", "host_ms", "sequence_ms", "recorded_tokens")
-"""Milliseconds of a query-key pair of the prompts in all full layers and in all windowed ones; of the host to launch a pass
-that is not recorded, and to copy offloaded layers, both beside the GPU; of the host in a step and for each sequence that
-gets a token; and the largest pass that is recorded in CUDA graphs (0: none is)."""
+
+class StepConstants(NamedTuple):
+    """What the time of a step has beside the tables, milliseconds unless said otherwise."""
+
+    pair_ms: float = 0.0
+    """Of a query-key pair of the prompts in all full layers,"""
+    windowed_pair_ms: float = 0.0
+    """and in all windowed ones."""
+    launch_ms: float = 0.0
+    """Of the host to launch a pass that is not captured in a CUDA graph, beside the GPU;"""
+    stream_ms: float = 0.0
+    """of the host to copy offloaded layers, beside the GPU."""
+    host_ms: float = 0.0
+    """Of the host in a step,"""
+    sequence_ms: float = 0.0
+    """and for each sequence that gets a token."""
+    captured_tokens: float = 0.0
+    """Tokens of the largest pass that is captured in a CUDA graph; 0: none is."""
+
+    def scaled(self, factor: float) -> StepConstants:
+        """Return all times multiplied by ``factor``."""
+        times = StepConstants(*(factor * time for time in self))
+        return times._replace(captured_tokens=self.captured_tokens)
+
 
 OCTAVES = 22
 """Doublings of the context that are tabulated: up to four million tokens."""
@@ -42,25 +63,22 @@ class StepTimes:
     """Of the head for so many sequences, above that for one, shape (cap + 1,)."""
     by_context: Array
     """Of decode attention for each of so many sequences, at mean contexts 2^(i / 4), shape (cap + 1, nodes)."""
-    constants: Array
-    """Named by ``CONSTANTS``."""
+    constants: StepConstants
     shares: Array
     """Share of a pass that each pipeline stage takes, shape (pp,)."""
 
     @property
-    def arrays(self) -> tuple[Array, Array, Array, Array, Array]:
+    def arrays(self) -> tuple[Array, Array, Array, StepConstants, Array]:
         """Return the tables in the order in which the compiled loop takes them."""
         return self.by_tokens, self.by_sequences, self.by_context, self.constants, self.shares
 
     def scaled(self, factor: float) -> StepTimes:
         """Return all times multiplied by ``factor``."""
-        constants = self.constants.copy()
-        constants[:-1] *= factor
         return StepTimes(
             by_tokens=self.by_tokens * factor,
             by_sequences=self.by_sequences * factor,
             by_context=self.by_context * factor,
-            constants=constants,
+            constants=self.constants.scaled(factor),
             shares=self.shares,
         )
 
@@ -69,7 +87,7 @@ def tabulate(cost_model: CostModel, *, budget: int, cap: int) -> StepTimes:
     """Tabulate the steps of one deployment, of at most ``budget`` tokens and ``cap`` sequences."""
     from advisor.simulator.scheduler_loop import NODES_PER_OCTAVE
 
-    host = _part(cost_model, "host", tokens=np.ones(2), sequences=np.array([1.0, 2.0]))
+    host = _part(cost_model, HOST, tokens=np.ones(2), sequences=np.array([1.0, 2.0]))
     # No table is asked about no tokens or no sequences: a collective of no bytes has no time.
     nothing = _gpu(cost_model, tokens=np.ones(1))[0]
     tokens = _gpu(cost_model, tokens=np.maximum(np.arange(budget + 1.0), 1.0))
@@ -86,22 +104,28 @@ def tabulate(cost_model: CostModel, *, budget: int, cap: int) -> StepTimes:
     pairs = (
         _gpu(cost_model, tokens=np.ones(2), pairs=np.array([many, 0.0]), windowed_pairs=np.array([0.0, many])) - nothing
     )
-    recorded = 0.0
-    if cost_model.layout.graphs[0] > 0 and not cost_model.whole_prompts:
-        recorded = GRAPH_TOKENS
-    first = min(recorded + 1.0, float(budget))
+    captured = float(cost_model.timing.graph_tokens) if cost_model.layout.graphs[0] > 0 else 0.0
+    first = min(captured + 1.0, float(budget))
     gpu = _gpu(cost_model, tokens=np.array([first]))[0]
-    waited = _part(cost_model, "launch", tokens=np.array([first]))[0]
+    waited = _part(cost_model, LAUNCH, tokens=np.array([first]))[0]
     launch = gpu + waited if waited > 0 else 0.0  # where the smallest pass outlasts its launches, all do
-    stream = _part(cost_model, "offload", tokens=np.ones(1), prefills=0.0)[0]
+    stream = _part(cost_model, OFFLOAD, tokens=np.ones(1), prefills=0.0)[0]
     if stream > 0:
-        stream += max(_gpu(cost_model, tokens=np.ones(1))[0], launch if recorded == 0 else 0.0)
+        stream += max(_gpu(cost_model, tokens=np.ones(1))[0], launch if captured == 0 else 0.0)
     layers = np.array(pipeline_layers(cost_model.model.num_hidden_layers, int(cost_model.layout.pp[0])), dtype=float)
     return StepTimes(
         by_tokens=np.ascontiguousarray(tokens),
         by_sequences=np.ascontiguousarray(sequences),
         by_context=np.ascontiguousarray(by_context),
-        constants=np.array([*pairs / many, launch, stream, 2.0 * host[0] - host[1], host[1] - host[0], recorded]),
+        constants=StepConstants(
+            pair_ms=float(pairs[0]) / many,
+            windowed_pair_ms=float(pairs[1]) / many,
+            launch_ms=float(launch),
+            stream_ms=float(stream),
+            host_ms=float(2.0 * host[0] - host[1]),
+            sequence_ms=float(host[1] - host[0]),
+            captured_tokens=captured,
+        ),
         shares=layers / layers.sum(),
     )
 
@@ -126,5 +150,5 @@ def _part(cost_model: CostModel, name: str, *, tokens: Array, prefills: float = 
 def _gpu(cost_model: CostModel, *, tokens: Array, **given: Array) -> Array:
     """Return milliseconds on the GPU, host, launches and copies left out."""
     parts = _parts(cost_model, 0.0, tokens, given)
-    total = sum(time for name, time in parts.items() if name not in {"launch", "offload", "host"})
+    total = sum(time for name, time in parts.items() if name not in BESIDE_GPU)
     return np.asarray(total) + np.zeros_like(tokens)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from advisor.simulator.request_results import LIMITS, TokenTotals, gap_ms, mean_gap_ms, quantiles
+from advisor.simulator.request_results import TokenTotals, gap_ms, mean_gap_ms, quantiles
+from catalog.schema import LATENCIES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,9 +40,9 @@ class StreamingStatistics:
     loads: TokenTotals = NOTHING
     preempted: int = 0
     histograms: dict[str, NDArray[np.int64]] = field(
-        default_factory=lambda: {name: np.zeros(SIZE, np.int64) for name in LIMITS}, repr=False
+        default_factory=lambda: {name: np.zeros(SIZE, np.int64) for name in LATENCIES}, repr=False
     )
-    sums: dict[str, float] = field(default_factory=lambda: dict.fromkeys(LIMITS, 0.0))
+    sums: dict[str, float] = field(default_factory=lambda: dict.fromkeys(LATENCIES, 0.0))
     kept: int = 0
     """Requests that keep every limit."""
     in_time: int = 0
@@ -60,7 +61,7 @@ class StreamingStatistics:
         """Add more requests, and what the loop says of all up to now."""
         self.loads = TokenTotals(*(had + new for had, new in zip(self.loads, part.loads, strict=True)))
         self.preempted += part.preempted
-        for name in LIMITS:
+        for name in LATENCIES:
             values = part.values(name)
             place = np.log(np.maximum(values, LEAST_MS) / LEAST_MS) * PER_E
             self.histograms[name] += np.bincount(np.clip(place, 0, SIZE - 1).astype(np.int64), minlength=SIZE)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from advisor.simulator.request_results import BINS, METRICS, limits_of
+from advisor.simulator.request_results import BINS, METRICS
 from advisor.simulator.scheduler import SETTLING
 
 if TYPE_CHECKING:
@@ -48,13 +48,13 @@ def numbers(
     return statistics | {
         ("rates", "completed_s"): completed,
         ("rates", "output_tok_s"): float(tokens),
-        ("rates", "goodput_s"): served.good(limits_of(slo)) * rate,
+        ("rates", "goodput_s"): served.good(slo.limits if slo else {}) * rate,
     }
 
 
 def meets(served: RequestResults | StreamingStatistics, slo: Slo | None) -> bool | None:
     """Return whether the limits are kept; None without limits."""
-    limits = limits_of(slo)
+    limits = slo.limits if slo else {}
     if slo is None or not limits:
         return None
     if slo.percentile is None:

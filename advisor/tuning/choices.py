@@ -11,7 +11,6 @@ import numpy as np
 from advisor.calibration.intervals import scale_name
 from advisor.calibration.surrogate import shipped_surrogate
 from advisor.recommendation.problem import startable
-from advisor.tuning.decision import limits_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -118,7 +117,7 @@ def _metrics(
 def relaxations_of(nearest: TuningChoice, slo: Slo) -> tuple[str, ...]:
     """Say which limits the nearest deployment breaks, and what it needs."""
     changes = []
-    for metric, limit in limits_of(slo).items():
+    for metric, limit in slo.limits.items():
         value = nearest.metrics[metric][0]
         if value > limit:
             changes.append(f"{metric.removesuffix('_ms').upper()} limit of {math.ceil(value)} ms instead of {limit:g}")

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from advisor.calibration.intervals import Regime
     from advisor.recommendation.problem import DeploymentSearch
     from advisor.tuning.gp_belief import Belief
-    from catalog.schema import Slo
     from catalog.units import Array
 
 SAMPLES = 1024
@@ -150,12 +149,6 @@ def _drawn(mean: Array, covariance: Array, seed: int) -> Array:
     return np.asarray(mean + np.vstack([half, -half]) @ root.T)
 
 
-def limits_of(slo: Slo) -> dict[str, float]:
-    """Return the limits that an SLO sets, by metric."""
-    named = {"ttft_ms": slo.ttft_ms, "tpot_ms": slo.tpot_ms, "e2e_ms": slo.e2e_ms}
-    return {name: limit for name, limit in named.items() if limit is not None}
-
-
 def candidate_set(
     search: DeploymentSearch, layouts: Sequence[tuple[int, int]], *, regime: Regime, compiled: bool
 ) -> CandidateSet:
@@ -213,4 +206,4 @@ def candidate_set(
         input_len=np.array(float(search.workload.input_len)),
         output_len=np.array(float(search.workload.output_len)),
     )
-    return CandidateSet(points=points, gpus=arrays.gpus, objective=search.objective, limits=limits_of(search.slo))
+    return CandidateSet(points=points, gpus=arrays.gpus, objective=search.objective, limits=search.slo.limits)

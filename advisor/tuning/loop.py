@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from advisor.calibration.observations import METRICS, engine_family, group_runs
+from advisor.calibration.observations import METRICS, group_runs
 from advisor.calibration.posterior import update
 from advisor.perf_model.correction import PHASES
 from advisor.tuning.acquisition import Prospects, Round, best_round
 from advisor.tuning.gp_belief import Belief, Points
+from catalog.engines import engine_family
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -303,7 +303,7 @@ def _measurable(
 
 def _command(search: DeploymentSearch, best: TuningChoice | None) -> tuple[str, ...]:
     """Return the argv that starts the best deployment; empty for plain PyTorch, which has none."""
-    if best is None or search.engine != "vllm":
+    if best is None or find_engine(search.engine).no_command:
         return ()
     return tuple(launch_command(best.deployment, search.model, search.cluster))
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from advisor.calibration.fit_file import LEVELS
 from advisor.calibration.kernel_observations import shipped_evidence
 from advisor.calibration.observations import group_runs
 from advisor.calibration.posterior import fit_posterior
@@ -30,7 +31,7 @@ from advisor.calibration.shipped_fit import (
     sigma_of,
     unless_wider,
 )  # fmt: skip
-from advisor.calibration.surrogate import LEVELS, STAGED, Surrogate, shipped_surrogate
+from advisor.calibration.surrogate import STAGED, Surrogate, shipped_surrogate
 from advisor.validation.ablations import NEARBY, NEARBY_PLAIN, ablations
 from advisor.validation.baselines import baselines
 from advisor.validation.prediction_errors import (

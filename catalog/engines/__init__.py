@@ -24,18 +24,24 @@ from catalog.engines.parallelism import (
     valid_pp,
     valid_tp,
 )
-from catalog.engines.registry import BatchDefaults, Engine, all_engines, find_engine
+from catalog.engines.registry import BatchDefaults, Engine, all_engines, engine_family, engine_timing, find_engine
+from catalog.engines.traits import EngineGeneration, EngineMemory, EngineTiming
 
 __all__ = [
     "FORMATS",
     "BatchDefaults",
     "Engine",
+    "EngineGeneration",
+    "EngineMemory",
+    "EngineTiming",
     "KvGroups",
     "Process",
     "all_engines",
     "check_layout",
     "command",
     "compute_dtype",
+    "engine_family",
+    "engine_timing",
     "environment",
     "find_engine",
     "graph_sizes",

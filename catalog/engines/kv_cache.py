@@ -42,7 +42,6 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from catalog.engines.registry import at_least
 from catalog.errors import InputError
 from catalog.models.stack import stack
 
@@ -64,16 +63,12 @@ def graph_sizes(engine: Engine, gpu: Gpu, deployment: Deployment) -> tuple[int, 
     most = row.max_graph_size_tp4 if deployment.tp >= 4 else row.max_graph_size
     if not deployment.has_graphs or not most:
         return ()
-    if engine.name == "vllm":  # config/vllm.py _set_cudagraph_sizes
-        tokens = deployment.max_num_batched_tokens
-        most = min(2 * deployment.max_num_seqs, most, tokens)
-        sizes = {1, 2, 4, *range(8, 256, 8), *range(256, most + 1, 16)} | ({tokens} if tokens <= most else set())
-    elif engine.name == "sglang":  # arg_groups/cuda_graph_hook.py generate_decode_cuda_graph_batch_sizes
-        most = min(most, deployment.max_num_seqs)
-        sizes = {1, 2, 4, 8, 12, *range(16, 257, 8), *range(272, 512, 16), *range(512, most + 1, 32), most}
-    else:  # powers of two and multiples of eight: llmapi CudaGraphConfig._generate_cuda_graph_batch_sizes
-        most = min(most, deployment.max_num_seqs)
-        sizes = {1, 2, 4, *range(8, 129, 8), most}
+    memory, tokens = engine.memory, deployment.max_num_batched_tokens
+    most = min(memory.graph_tokens_a_sequence * deployment.max_num_seqs, most)
+    most = min(most, tokens) if memory.graphs_within_budget else most
+    sizes = {size for bounds in memory.graph_sizes for size in range(*bounds)}
+    if memory.captures_cap or most == tokens:
+        sizes.add(most)
     return tuple(sorted(size for size in sizes if size <= most))
 
 
@@ -83,9 +78,8 @@ def reserves_graphs(engine: Engine, model: Model, gpu: Gpu, *, sequence_parallel
     Sequence parallelism falls back to the first model runner (config/vllm.py
     ``_get_v2_model_runner_unsupported_features``).
     """
-    if engine.name != "vllm":
-        return True
-    return gpu.vendor == "nvidia" and (sequence_parallel or model.model_type not in engine.v2_runner)
+    on_first_runner = sequence_parallel or model.model_type not in engine.v2_runner
+    return gpu.vendor in engine.memory.reserves_graphs_on and on_first_runner
 
 
 def kv_block_size(engine: Engine, model: Model, gpu: Gpu, kv_dtype: str = "auto") -> int:
@@ -94,12 +88,11 @@ def kv_block_size(engine: Engine, model: Model, gpu: Gpu, kv_dtype: str = "auto"
     vLLM: 16 unless the attention kernels of MLA ask for more (platforms/cuda.py ``_get_backend_priorities``, each
     backend's ``get_supported_kernel_block_sizes``): FlashInfer 32 on 10.x, FlashMLA 64 for fp8 on 9.x.
     """
-    if engine.name != "vllm" or model.attention != "mla" or gpu.vendor != "nvidia" or not gpu.compute_capability:
+    if model.attention != "mla" or gpu.vendor != "nvidia" or not gpu.compute_capability:
         return engine.block_size
-    if at_least(gpu.compute_capability, "10.0") and not at_least(gpu.compute_capability, "11.0"):
-        return 32
-    on_hopper = at_least(gpu.compute_capability, "9.0") and not at_least(gpu.compute_capability, "10.0")
-    return 64 if on_hopper and kv_dtype == "fp8" else engine.block_size
+    generation = gpu.compute_capability.split(".")[0]
+    narrow = engine.mla_fp8_block_size if kv_dtype == "fp8" else {}
+    return narrow.get(generation, engine.mla_block_size.get(generation, engine.block_size))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from dataclasses import dataclass, field, fields
 from functools import cache
@@ -10,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
+from catalog.engines.traits import EngineGeneration, EngineMemory, EngineTiming
 from catalog.errors import InputError
 
 if TYPE_CHECKING:
@@ -84,6 +86,18 @@ class Engine:
     """Lowest compute capability by model type, where a model needs more than the engine."""
     v2_runner: tuple[str, ...] = ()
     """Model types that vLLM gives to its second model runner, which profiles memory differently (see ``capacity``)."""
+    mla_block_size: Mapping[str, int] = field(default_factory=dict)
+    """Tokens in a block with latent attention, by the major compute capability that asks for another number than ``block_size``."""
+    mla_fp8_block_size: Mapping[str, int] = field(default_factory=dict)
+    """The same where the cache is fp8."""
+    narrow_kv_needs_flashinfer: bool = False
+    """Whether FlashInfer alone reads an 8-bit cache on some GPUs, and a 4-bit one anywhere (see ``kv_formats``)."""
+    no_command: str = ""
+    """Why no command that starts it can be written; empty if one can."""
+    timing: EngineTiming = field(default_factory=EngineTiming)
+    memory: EngineMemory = field(default_factory=EngineMemory)
+    generations: tuple[EngineGeneration, ...] = ()
+    """Earlier versions that are fitted apart, the oldest first."""
     batch: tuple[BatchDefaults, ...]
     weights: Mapping[str, str]
     """Lowest compute capability by weight format."""
@@ -140,7 +154,7 @@ class Engine:
     def kv_formats(self, gpu: Gpu, model: Model) -> tuple[str, ...]:
         """Formats that the KV cache can have for ``model`` on ``gpu``."""
         formats = self._formats(gpu, self.kv, self.gfx_kv)
-        if self.name != "vllm" or gpu.vendor == "amd" or not gpu.compute_capability:
+        if not self.narrow_kv_needs_flashinfer or gpu.vendor == "amd" or not gpu.compute_capability:
             return formats
         if not at_least(gpu.compute_capability, "10.0") or at_least(gpu.compute_capability, "11.0"):
             formats = tuple(f for f in formats if f != "nvfp4")
@@ -202,14 +216,51 @@ def _engines() -> Mapping[str, Engine]:
 
 def _engine(name: str, table: dict[str, Any]) -> Engine:
     kinds = {f.name: f.type for f in fields(Engine)}
-    values: dict[str, Any] = {"name": name, "batch": tuple(BatchDefaults(**row) for row in table.pop("batch"))}
+    values: dict[str, Any] = {
+        "name": name,
+        "batch": tuple(BatchDefaults(**row) for row in table.pop("batch")),
+        "timing": EngineTiming(**table.pop("timing", {})),
+        "memory": EngineMemory(**{key: _frozen(value) for key, value in table.pop("memory", {}).items()}),
+        "generations": tuple(
+            EngineGeneration(**row | {"timing": EngineTiming(**row.get("timing", {}))})
+            for row in table.pop("generations", ())
+        ),
+    }
     for key, value in table.items():
         if isinstance(value, dict):
-            read = {k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}
-            values[key] = MappingProxyType(read)
+            values[key] = MappingProxyType({k: _frozen(v) for k, v in value.items()})
         else:
             values[key] = tuple(value) if str(kinds[key]).startswith("tuple") else value
     return Engine(**values)
+
+
+def _frozen(value: Any) -> Any:
+    """Turn lists of a TOML value into tuples."""
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
+
+
+def engine_family(engine: str, version: str) -> str:
+    """Return the name under which the parameters of a version are fitted: generations of one engine share little.
+
+    vLLM's V1 scheduler (0.8 and later) is "vllm"; earlier generations carry theirs. "torch" is this project's engine, which
+    says with which version it ran; what others wrote in PyTorch may be many times slower.
+    """
+    known = _engines().get(engine)
+    release = re.match(r"0\.(\d+)", version)
+    for generation in known.generations if known else ():
+        if not version if not generation.before_minor else release and int(release[1]) < generation.before_minor:
+            return generation.name
+    return engine
+
+
+@cache
+def engine_timing(family: str) -> EngineTiming:
+    """Return how an engine, as ``engine_family`` names it, spends its time; of one nobody knows, as most do."""
+    for engine in all_engines():
+        for name, timing in ((engine.name, engine.timing), *((g.name, g.timing) for g in engine.generations)):
+            if name == family:
+                return timing
+    return EngineTiming()
 
 
 def all_engines() -> tuple[Engine, ...]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from catalog.engines import find_engine
 from catalog.errors import InputError
 from catalog.gpus import find_gpu
+from catalog.importers.consistency import inconsistency
 from catalog.importers.errors import UnusableRun
 from catalog.models.find import find_model
 from catalog.runs import check_run
@@ -93,9 +94,17 @@ def complete(reading: ParsedRun, given: Mapping[str, Any]) -> Measurement:
         fingerprint=json.dumps({"imported": reading.tool, **reading.seen}, separators=(",", ":")),
     )
     try:
-        return check_run(run, reading.where)
+        check_run(run, reading.where)
     except InputError as error:
         raise UnusableRun(str(error).removeprefix(f"{reading.where}: ")) from error
+    return _consistent(run, reading)
+
+
+def _consistent(run: Measurement, reading: ParsedRun) -> Measurement:
+    """Return the run; raises ``UnusableRun`` where what it says cannot be true at once."""
+    if why := inconsistency(run, reading.requests):
+        raise UnusableRun(why)
+    return run
 
 
 def run_id(reading: ParsedRun) -> str:
@@ -257,7 +266,7 @@ def _own(reading: ParsedRun, given: Mapping[str, Any]) -> Measurement:
         agrees = _meant(name, str(mine)) == _catalog_name(name, value) if name in NAMED else mine == value
         if not agrees:
             raise facts.contradiction(name, value, mine)
-    return run
+    return _consistent(run, reading)
 
 
 def _catalog_name(kind: str, name: Any) -> str:

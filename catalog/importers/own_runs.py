@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import MISSING, asdict, fields
 from typing import TYPE_CHECKING, Any
 
+from catalog.borders import checked
 from catalog.errors import InputError
 from catalog.importers.errors import SkippedFile
 from catalog.importers.parsed_run import ParsedRun
 from catalog.runs import check_run, from_cells
 from catalog.schema import Measurement
-from catalog.tables import construct
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,8 +31,7 @@ def read_own(document: Document) -> Iterator[ParsedRun | SkippedFile]:
     of_cells = not rows
     for where, row in document.cells() if of_cells else rows:
         try:
-            run = from_cells(row, where) if of_cells else construct(Measurement, row, where)
-            check_run(run, where)
+            run = from_cells(row, where) if of_cells else check_run(checked(Measurement, row, where), where)
         except InputError as error:
             yield SkippedFile(where, str(error).removeprefix(f"{where}: "))
             continue

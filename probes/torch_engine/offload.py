@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from catalog.errors import InputError
+from catalog.units import GIB
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Mapping, Sequence
@@ -87,7 +88,7 @@ class HostLayer:
             pieces = [torch.empty(size, dtype=some.dtype, pin_memory=pinned) for size in sizes]
         except RuntimeError as error:
             raise InputError(
-                f"the host cannot pin {row.nbytes / 2**30:.2f} GiB more, the weights of one layer; lower offload "
+                f"the host cannot pin {row.nbytes / GIB:.2f} GiB more, the weights of one layer; lower offload "
                 f"({str(error).splitlines()[0]})"
             ) from error
         for piece, part in zip(pieces, row.split(sizes), strict=True):

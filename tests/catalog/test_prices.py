@@ -59,12 +59,12 @@ def test_own_prices(home):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ('[[prices]]\ngpu = "H100-SXM"\n', "usd_per_gpu_hour, provider missing"),
+        ('[[prices]]\ngpu = "H100-SXM"\n', "usd_per_gpu_hour, provider are missing"),
         ('[[prices]]\ngpu = "H100-SXM"\nusd_per_gpu_hour = -1\nprovider = "x"\n', "above 0"),
         ('[[prices]]\ngpu = "H100-SXM"\nusd_per_gpu_hour = nan\nprovider = "x"\n', "finite number"),
         (
             '[[prices]]\ngpu = "H100-SXM"\nusd_per_gpu_hour = 1\nprovider = "x"\nkind = "gift"\n',
-            "on-demand, spot, rental",
+            "'on-demand', 'spot' or 'rental'",
         ),
         ('[[prices]]\ngpu = "H100-SXM"\nusd = 1\n', "unknown field 'usd'"),
         ("prices = 3\n", r"\[\[prices\]\]"),

@@ -21,6 +21,7 @@ from catalog.gpus import find_gpu
 from catalog.models.find import find_model
 from catalog.runs import append_runs, read_runs, shipped_runs, to_frame, user_runs
 from catalog.schema import Measurement
+from catalog.tables import field_types
 
 pytestmark = pytest.mark.process
 
@@ -93,7 +94,8 @@ def test_every_field_survives(tmp_path):
     every = {"role": "validate", "compiled": False, "graphs": True, "oom": True, "regime": "steady"}
     for each in fields(Measurement):
         if each.name not in every:
-            every[each.name] = {"int": 3, "float": 0.5, "str": "x"}[each.type.split(" ")[0]]
+            kinds = str(field_types(Measurement)[each.name])
+            every[each.name] = 3 if "int" in kinds else 0.5 if "float" in kinds else "x"
     run = Measurement(**every | {"gpus": 27, "e2e_ms": 9.0, "gpu_memory_utilization": 0.9})
     append_runs(tmp_path / "r.jsonl", [run])
     assert read_runs(tmp_path / "r.jsonl") == (run,)
@@ -114,10 +116,10 @@ def test_spreadsheet_habits(tmp_path):
         ({"e2e": "3"}, r"line 1: unknown column 'e2e'; closest: e2e_ms"),
         ({"input_len": "0"}, "line 2: input_len is 0; it must be from 1"),
         ({"batch": "-4"}, "line 2: batch is -4"),
-        ({"batch": "1.5"}, "line 2: batch is 1.5; it must be a whole number"),
+        ({"batch": "1.5"}, "line 2: batch is '1.5'; it must be a whole number"),
         ({"batch": "many"}, "line 2: batch is 'many'; it must be a whole number"),
-        ({"batch": "1e999"}, "line 2: batch is inf; it must be a whole number"),
-        ({"batch": ""}, "line 2: batch missing"),
+        ({"batch": "1e999"}, "line 2: batch is '1e999'; it must be a whole number"),
+        ({"batch": ""}, "line 2: batch is missing"),
         ({"e2e_ms": "nan"}, "line 2: e2e_ms is nan; it must be a finite number"),
         ({"e2e_ms": "inf"}, "e2e_ms is inf"),
         ({"e2e_ms": "-3"}, "e2e_ms is -3"),

@@ -1,13 +1,17 @@
 """A user's own models and GPUs add to the shipped ones or replace them."""
 
 import os
+from dataclasses import asdict
 
 import pytest
 
+from catalog.borders import checked
 from catalog.errors import InputError
 from catalog.gpus import all_gpus, find_gpu, parse_cluster
 from catalog.models.find import all_models, find_model
 from catalog.paths import home as advisor_home
+from catalog.schema import Gpu, Model
+from catalog.tables import DATA, table
 
 OWN_GPU = '["Z9"]\naliases = ["z-nine"]\nmemory_gib = 1000\nmemory_bandwidth_gbps = 20_000\nfp16_tflops = 5000\n'
 
@@ -65,19 +69,19 @@ def test_own_models(home):
         ("[", "is not a TOML file"),
         ("\0", "is not a TOML file"),
         ("x = 1\n", "outside of a table"),
-        ('["G"]\nmemory_gib = 1\n', "memory_bandwidth_gbps, fp16_tflops missing"),
+        ('["G"]\nmemory_gib = 1\n', "memory_bandwidth_gbps, fp16_tflops are missing"),
         ('["G"]\nbase = "H100-SXN"\n', "closest: H100-SXM"),
         ('["G"]\nbase = "G"\n', "circle"),
         ('["G"]\nbase = "H"\n["H"]\nbase = "G"\n', "circle"),
         ('["G"]\nbase = 3\n', "base must be text"),
         ('["G"]\naliases = "g"\n', "aliases must be a list of names"),
         ('["G"]\nbase = "H100-SXM"\nmemory_gb = 80\n', "unknown field 'memory_gb'; closest: memory_gib"),
-        ('["G"]\nbase = "H100-SXM"\nmemory_gib = "80"\n', "memory_gib is '80'; it must be a finite number"),
+        ('["G"]\nbase = "H100-SXM"\nmemory_gib = "80"\n', "memory_gib is '80'; it must be a number"),
         ('["G"]\nbase = "H100-SXM"\nmemory_gib = nan\n', "finite number"),
         ('["G"]\nbase = "H100-SXM"\nmemory_gib = -80\n', "memory_gib is -80"),
         ('["G"]\nbase = "H100-SXM"\nmemory_gib = ' + "9" * 400 + "\n", "finite number"),
         ('["G"]\nbase = "H100-SXM"\ngpus_per_node = 8.0\n', "a whole number"),
-        ('["G"]\nbase = "H100-SXM"\ntopology = "star"\n', "'nvswitch' or"),
+        ('["G"]\nbase = "H100-SXM"\ntopology = "star"\n', "'nvswitch', 'mesh'"),
         ('["G"]\nbase = "H100-SXM"\nbf16 = 1\n', "true or false"),
     ],
 )
@@ -115,3 +119,13 @@ def test_home(monkeypatch, tmp_path):
     monkeypatch.delenv("ADVISOR_HOME")
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     assert advisor_home().name == "advisor"
+
+
+@pytest.mark.parametrize(("kind", "cls"), [("models", Model), ("gpus", Gpu)])
+def test_what_ships_is_what_a_check_would_make_of_it(kind, cls):
+    """What ships is not checked again on every start, so it is here."""
+    shipped = table(kind)
+    for name, entry in shipped.entries.items():
+        assert entry.path.is_relative_to(DATA)
+        built = shipped.build(cls, name)
+        assert repr(checked(cls, asdict(built), entry.where)) == repr(built)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from advisor.perf_model.memory.torch_engine import is_run, torch_memory
 from advisor.perf_model.memory.vllm import paged_memory
+from catalog.engines import find_engine
 
 if TYPE_CHECKING:
     from advisor.perf_model.deployment_arrays import DeploymentArrays
@@ -23,6 +24,6 @@ def memory(model: Model, cluster: Cluster, layout: DeploymentArrays, engine: str
         InputError: the engine is not known.
 
     """
-    if engine == "torch" and is_run(model):
+    if find_engine(engine).memory.allocator == "caching" and is_run(model):
         return torch_memory(model, cluster, layout)
     return paged_memory(model, cluster, layout, engine)

@@ -5,21 +5,14 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from catalog.engines import find_engine
+
 if TYPE_CHECKING:
     from catalog.schema import Gpu
 
 
-SPREAD_GIB = {"vllm": 0.25, "torch": 0.07}
-"""Standard deviation of what is left for KV, of engines whose memory was compared with their own reports: on one H200 to four,
-0.13 GiB for 41 loads of vLLM 0.24 and up to 0.45 for eleven servers (``catalog/data/memory``, ``exports``), 0.05 for 32 loads of
-the PyTorch engine."""
-
-
-MEASURED_ON = ("H200-SXM",)
-
-
 ELSEWHERE_GIB = 0.5
-"""The same of contexts, libraries and communication buffers on a GPU where nobody looked."""
+"""Standard deviation of contexts, libraries and communication buffers on a GPU where nobody looked."""
 
 
 UNMEASURED_SHARE = 0.02
@@ -27,7 +20,13 @@ UNMEASURED_SHARE = 0.02
 
 
 def spread_gib(engine: str, gpu: Gpu) -> float:
-    """Standard deviation of ``Memory.slack_gib``."""
-    if engine not in SPREAD_GIB:
+    """Standard deviation of ``Memory.slack_gib``.
+
+    Raises:
+        InputError: the engine is not known.
+
+    """
+    memory = find_engine(engine).memory
+    if memory.spread_gib is None:
         return UNMEASURED_SHARE * gpu.memory_gib
-    return SPREAD_GIB[engine] if gpu.name in MEASURED_ON else math.hypot(SPREAD_GIB[engine], ELSEWHERE_GIB)
+    return memory.spread_gib if gpu.name in memory.measured_on else math.hypot(memory.spread_gib, ELSEWHERE_GIB)

@@ -16,7 +16,7 @@ from advisor.perf_model.deployment_arrays import ACTIVATION_BYTES, DeploymentArr
 from advisor.perf_model.memory.kv_capacity import BLOCK, blocks_of_request, cache_pages, layer_cache_bytes
 from advisor.perf_model.memory.parts import Memory, engine_gib
 from advisor.perf_model.memory.weights import layer_bytes
-from catalog.engines import find_engine, kv_groups, pipeline_layers, reserves_graphs
+from catalog.engines import find_engine, kv_groups, padded_vocab, pipeline_layers, reserves_graphs
 from catalog.mixers import Recurrence
 from catalog.models.stack import stack
 from catalog.parts import Experts
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 NULL_BLOCKS = 1.0
 """Blocks that are never used (v1/core/block_pool.py)."""
-VOCABULARY_MULTIPLE = 64.0
-"""vLLM pads the vocabulary to this before slicing it (vocab_parallel_embedding.py)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,11 +123,6 @@ TABLES_GIB = 0.045
 """Rotary tables and the like, counted with the weights: what every load on one H200 reported beyond the parameters."""
 
 
-QUANTISED_GIB = 0.3
-"""What vLLM 0.24 takes beyond all that where it quantises a 16-bit checkpoint to 8 bits as it loads it: 0.0 to 0.6 GiB in the
-profiled pass of Llama-3.1-8B, Qwen2.5-14B and Llama-3.1-70B at 8192 and 16384 tokens; the middle, for what it is is unknown."""
-
-
 def _total(counts: list[Array], each: Sequence[Array | float]) -> Array:
     """Sum ``each`` kind's value over the layers of a stage, shape (n,)."""
     return sum((count * value for count, value in zip(counts, each, strict=True)), start=np.zeros_like(counts[0]))
@@ -141,14 +134,15 @@ def paged_memory(model: Model, cluster: Cluster, layout: DeploymentArrays, engin
     ``gpu_memory_utilization`` is a share of the device (vLLM, SGLang as we start it) or of what weights and activations
     leave (TensorRT-LLM, LMDeploy), as ``Engine.memory_rule`` of ``engine`` says.
     """
-    of_free = find_engine(engine).memory_rule == "of_free"
+    facts = find_engine(engine)
+    of_free = facts.memory_rule == "of_free"
     kinds = stack(model).kinds
     weights_by_kind = [layer_bytes(model, kind, layout) for kind in kinds]
     cache_by_kind = [sum(layer_cache_bytes(part, layout) for part in kind.mixers) + 0.0 * layout.tp for kind in kinds]
     cached_by_kind = [sum(bool(part.cached[0] or part.state_bytes) for part in kind.mixers) for kind in kinds]
     h = float(model.hidden_size)
     half = np.maximum(ACTIVATION_BYTES, layout.weight_bytes)
-    vocabulary = np.ceil(model.vocab_size / VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
+    vocabulary = float(padded_vocab(model))
     table = vocabulary / layout.tp * h * half
     positions = model.learned_positions * h * half
     encoder = model.encoder_parameters * half / layout.tp
@@ -156,11 +150,11 @@ def paged_memory(model: Model, cluster: Cluster, layout: DeploymentArrays, engin
     final = final + vocabulary / layout.tp * half * model.head_bias
     device = cluster.gpu.memory_gib
     activations = activation_gib(model, layout)
-    kept = reserves_graphs(find_engine(engine), model, cluster.gpu)
+    kept = reserves_graphs(facts, model, cluster.gpu)
     outside = engine_gib(layout) + graph_gib(model, layout, kept)
-    if engine == "vllm" and model.quantization is None:
+    if model.quantization is None:
         eight = (layout.weight_bytes >= 1.0) & (layout.weight_bytes < ACTIVATION_BYTES)
-        outside = outside + np.where(eight, QUANTISED_GIB, 0.0)
+        outside = outside + np.where(eight, facts.memory.online_quantisation_gib, 0.0)
     budget = device * layout.gpu_memory_utilization
     groups, pages = kv_groups(model), cache_pages(model, layout)
     pooled = groups.size / max(sum(count * cached_by_kind[i] for i, (count, _) in enumerate(stack(model).counts)), 1)

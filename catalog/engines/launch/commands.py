@@ -50,14 +50,8 @@ def processes(
 
 
 def _check_start(deployment: Deployment, model: Model, gpu: Gpu, engine: Engine) -> None:
-    if engine.name == "torch":
-        raise InputError(
-            "engine torch has no server; advisor probe runs it, or export for vllm, sglang or tensorrt-llm"
-        )
-    if engine.name == "lmdeploy":
-        raise InputError(
-            "commands are written for vllm, sglang and tensorrt-llm; lmdeploy is known for comparison only"
-        )
+    if engine.no_command:
+        raise InputError(engine.no_command)
     if refusal := engine.refusal(gpu) or engine.model_refusal(model, gpu):
         raise InputError(refusal)
     if deployment.has_graphs != deployment.compiled:

@@ -10,6 +10,7 @@ from catalog.engines.parallelism import pipeline_layers
 from catalog.errors import InputError
 from catalog.models.sizes import embedding_parameters, head_parameters, parameters
 from catalog.schema import BITS, SCALE_BITS
+from catalog.units import GIB
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -90,4 +91,4 @@ def offloaded_gib(deployment: Deployment, model: Model) -> float:
     layers = parameters(model) - embedding_parameters(model) - head_parameters(model)
     bits = BITS[deployment.dtype] + SCALE_BITS.get(deployment.dtype, 0.0)
     share = max(pipeline_layers(model.num_hidden_layers, deployment.pp)) / model.num_hidden_layers / deployment.tp
-    return deployment.offload * layers * share * bits / 8 / 2**30
+    return deployment.offload * layers * share * bits / 8 / GIB

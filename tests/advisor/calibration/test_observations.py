@@ -46,3 +46,14 @@ def test_what_waits_for_memory_or_for_others_is_not_judged():
 
 def test_all_that_ships_is_possible():
     assert impossible(shipped_runs()) == {}
+
+
+def test_a_loop_faster_than_one_sequence_can_be_is_impossible():
+    run = Measurement(
+        run_id="loop", role="fit", source="a test", gpu="H100-SXM", gpus=1, engine="vllm", engine_version="0.24.0",
+        model="meta-llama/Meta-Llama-3.1-8B", dtype="bfloat16", regime="steady", batch=32, input_len=1024, output_len=256,
+        ttft_ms=120.0, tpot_ms=9.0, output_tok_s=3400.0,
+    )  # fmt: skip
+    assert impossible([run]) == {}
+    (why,) = impossible([replace(run, tpot_ms=3.0)]).values()  # 16 GB at 3.35 TB/s take 4.8 ms
+    assert why.startswith("tpot_ms is 3, H100-SXM's bandwidth and peak allow 4.")

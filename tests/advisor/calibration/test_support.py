@@ -25,6 +25,7 @@ from advisor.calibration.surrogate import Surrogate, analytic_marginal, shipped_
 from advisor.perf_model.deployment_arrays import DeploymentArrays
 from advisor.perf_model.parameters import NAMES, PRIORS
 from advisor.validation.coverage import trials
+from catalog.borders import checked
 from catalog.gpus import find_gpu
 from catalog.models.find import find_model
 from catalog.runs import shipped_runs
@@ -73,7 +74,7 @@ def test_who_has_seen_more_is_no_less_certain(one, other):
     assert (both <= less).all()
     spread = np.array([PRIORS[name].spread for name in NAMES])
     assert (less <= spread[:, None] ** 2).all()
-    assert TrainingSupport.from_dict((one | other).to_dict()) == one | other == other | one
+    assert checked(TrainingSupport, (one | other).to_dict(), "support") == one | other == other | one
 
 
 def test_only_what_is_asked_of_these_kernels_is_less_certain():

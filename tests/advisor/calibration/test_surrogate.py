@@ -9,12 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from advisor.calibration.fit_file import LEVELS, SCHEMA, FitFile
 from advisor.calibration.parameter_posterior import ParameterPosterior
 from advisor.calibration.shipped_fit import PredictionError, quantiles_of, scales_of, unless_wider
 from advisor.calibration.surrogate import (
     ANY,
-    LEVELS,
-    SCHEMA,
     SHIPPED,
     STAGED,
     IntervalScale,
@@ -23,8 +22,10 @@ from advisor.calibration.surrogate import (
     shipped_surrogate,
 )
 from advisor.perf_model.parameters import NAMES, PRIORS, Parameters
+from catalog.borders import checked
 from catalog.errors import InputError
 from catalog.runs import shipped_runs
+from catalog.shipped import built
 
 
 def surrogate_of(seed):
@@ -210,3 +211,9 @@ def test_the_first_token_in_flight_is_judged_with_that_of_static_batches():
     found = scales["calibrated", "vllm", "steady ttft_ms"]
     alone = scales_of(left_out[:12], left_out[:12])["calibrated", ANY, "steady ttft_ms"]
     assert found.quantile(0.9) * found.noise < 0.5 * alone.quantile(0.9) * alone.noise
+
+
+def test_what_ships_is_what_a_check_would_make_of_it():
+    """What ships is not checked again on every start, so it is here."""
+    body = json.loads(SHIPPED.read_text(encoding="utf-8"))
+    assert repr(built(FitFile, body)) == repr(checked(FitFile, body, "the fit that ships"))

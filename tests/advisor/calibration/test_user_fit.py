@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 
 import advisor
 from advisor.calibration.fingerprint import Platform, disagreements, platform_of
-from advisor.calibration.surrogate import SCHEMA, Surrogate, shipped_surrogate
+from advisor.calibration.fit_file import SCHEMA
+from advisor.calibration.surrogate import Surrogate, shipped_surrogate
 from advisor.cli import app
 from advisor.perf_model.parameters import NAMES
 from advisor.prediction.evidence import Evidence
@@ -92,8 +93,8 @@ def test_a_run_that_the_others_contradict_is_named():
 
 
 def test_left_out_errors_that_exceed_their_intervals_widen_them():
-    """Runs that no parameters explain: every other layout three times as slow."""
-    odd = [slower(run, 3.0 if run.tp > 1 else 1.0) for run in layouts("Llama-2-13b-hf", (1, 1), (2, 1))]
+    """Runs that no parameters explain, but may be what they say: every other layout slower by a third."""
+    odd = [slower(run, 1.3 if run.tp > 1 else 1.0) for run in layouts("Llama-2-13b-hf", (1, 1), (2, 1))]
     found = advisor.fit(odd)
     row = next(row for row in found.lessons[0].accuracy if row.metric == "prefill_ms")
     assert row.widening > 1.5
@@ -102,6 +103,23 @@ def test_left_out_errors_that_exceed_their_intervals_widen_them():
     plain = found.scale("calibrated", "vllm", "prefill_ms").quantile(0.9)
     assert knowledge.scale("calibrated", "vllm", "prefill_ms").quantile(0.9) == pytest.approx(row.widening * plain)
     assert knowledge.scale("transferred", "vllm", "prefill_ms").quantile(0.9) < row.widening * plain
+
+
+def test_runs_that_contradict_the_others_move_nothing_and_widen(tmp_path):
+    """Every other layout three times as slow: no machine is like that."""
+    odd = [slower(run, 3.0 if run.tp > 1 else 1.0) for run in layouts("Llama-2-13b-hf", (1, 1), (2, 1))]
+    found = advisor.fit(odd)
+    assert {outlier.run_id for outlier in found.lessons[0].outliers} >= {run.run_id for run in odd if run.tp > 1}
+    shipped = shipped_surrogate().marginal("vllm", "H200-SXM")
+    after = found.marginal("vllm", "H200-SXM")
+    assert after.dispersion > 1.5
+    assert np.trace(after.covariance) > np.trace(shipped.covariance)
+    found.write(tmp_path / "fit.json")
+    assert Surrogate.read(tmp_path / "fit.json").marginal("vllm", "H200-SXM").dispersion == after.dispersion
+    text = (tmp_path / "fit.json").read_text()
+    for wrong in ("0.5", "1e9", "true", '"2"'):
+        with pytest.raises(InputError, match="damaged"):
+            Surrogate.from_json(text.replace(f'"dispersion":{after.dispersion}', f'"dispersion":{wrong}'))
 
 
 def test_alone_it_knows_only_these_runs(learned):

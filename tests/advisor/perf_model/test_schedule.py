@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from advisor.calibration.observations import METRICS, group_runs
 from advisor.calibration.surrogate import shipped_surrogate
-from advisor.perf_model.cost_model import FP8_CACHE
 from advisor.perf_model.deployment_arrays import DeploymentArrays
 from advisor.perf_model.forward_pass import HOST_LINK
 from advisor.perf_model.parameters import Parameters
 from advisor.perf_model.static_batch import AT_ONCE, put_off
 from advisor.prediction.prediction import Prediction, request_causes
+from catalog.engines import engine_timing
 from catalog.gpus import find_gpu
 from catalog.models.find import find_model
 from catalog.models.sizes import attention_parameters, expert_parameters, mlp_parameters
@@ -402,7 +402,7 @@ def test_an_8_bit_cache_is_read_faster_though_not_twice_as_fast():
         return float(times.decode.parts["attention"].sum())
 
     ratios = {engine: attention(engine, "fp8") / attention(engine, "auto") for engine in ("vllm", "sglang")}
-    assert ratios["vllm"] == pytest.approx(0.5 / FP8_CACHE, rel=0.05)
+    assert ratios["vllm"] == pytest.approx(0.5 / engine_timing("vllm").fp8_kv_share, rel=0.05)
     assert ratios["sglang"] == pytest.approx(0.5, rel=0.05)
 
 

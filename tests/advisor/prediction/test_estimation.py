@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from advisor.calibration.surrogate import LEVELS
+from advisor.calibration.fit_file import LEVELS
 from advisor.perf_model.cost import CAUSES
 from advisor.perf_model.parameters import IDEAL, PRIORS
 from advisor.prediction.estimation import Estimate, estimate

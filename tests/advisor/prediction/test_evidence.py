@@ -7,7 +7,7 @@ import pytest
 
 from advisor.calibration.surrogate import analytic_marginal, shipped_surrogate
 from advisor.prediction.estimation import estimate, measured_run
-from advisor.prediction.evidence import Evidence
+from advisor.prediction.evidence import Evidence, ExtraRuns
 from catalog.gpus import find_gpu, with_overrides
 from catalog.runs import append_runs, shipped_runs
 
@@ -84,11 +84,80 @@ def test_runs_of_another_version_or_of_several_clocks_count_for_less():
     assert wide[1] / wide[0] > narrow[1] / narrow[0]
 
 
+def own_runs(slower=1.0, count=3, **changes):
+    """Several shipped configurations of one model, likewise."""
+    like = own_run()
+    same = [r for r in shipped_runs() if (r.engine, r.model, r.tp, r.pp, r.role) == ("vllm", like.model, 1, 1, "fit")]
+    times = ("prefill_ms", "ttft_ms", "tpot_ms", "e2e_ms")
+    return [
+        replace(
+            run, run_id=f"own {i}", source="own", output_tok_s=run.output_tok_s / slower,
+            **{name: getattr(run, name) and getattr(run, name) * slower for name in times}, **changes,
+        )
+        for i, run in enumerate(same[:count])
+    ]  # fmt: skip
+
+
 def test_a_list_of_runs_stands_alone():
-    found = knowledge([own_run()])
-    assert [run.run_id for run in found.runs] == ["own"]
+    found = knowledge(own_runs())
+    assert [run.run_id for run in found.runs] == ["own 0", "own 1", "own 2"]
     assert found.marginal("vllm", H200).provenance == "calibrated"
     assert found.marginal("sglang", H200).provenance == "analytic"
+
+
+def test_calibrated_takes_several_configurations_that_agree():
+    one = own_runs()[0]
+    for runs in ([one], own_runs(count=2), [replace(one, run_id=f"again {i}") for i in range(4)]):
+        assert knowledge(runs).marginal("vllm", H200).provenance == "analytic"
+    assert knowledge(ExtraRuns([replace(one, gpu="A100-SXM-80GB")]), gpu=A100).marginal("vllm", A100).provenance == (
+        "transferred"
+    )
+
+
+def asked(runs, gpus, **changes):
+    question = {"tp": 1, "batch": 30, "input_len": 1000, "output_len": 200, "runs": runs, **changes}
+    return estimate("llama-2-13b", gpus, **question)
+
+
+@pytest.mark.parametrize("factor", [3.0, 0.3])
+@pytest.mark.parametrize("gpu", ["H200-SXM", "H100-SXM"])
+def test_a_run_that_contradicts_the_model_moves_nothing_and_widens(factor, gpu):
+    """Of a GPU that was measured, and of one that was not: medians stay within 2%, intervals widen."""
+    before = asked(ExtraRuns([]), f"1x{gpu}")
+    after = asked(ExtraRuns([own_run(factor, gpu=gpu)]), f"1x{gpu}")
+    assert after.provenance == before.provenance
+    for metric in ("prefill_ms", "tpot_ms", "e2e_ms", "output_tok_s"):
+        assert getattr(after, metric) == pytest.approx(getattr(before, metric), rel=0.02)
+        (low, high), (least, most) = before.interval(metric), after.interval(metric)
+        assert least <= low
+        assert most >= high
+        assert most / least > high / low
+    assert any("run own contradicts what else is known" in n.text for n in after.notes if n.kind == "warning")
+
+
+@pytest.mark.parametrize("factor", [3.0, 0.3])
+def test_one_row_in_ten_that_is_wrong_moves_nothing_and_widens(factor):
+    good = own_runs(1.05, count=20, gpu="H100-SXM")
+    wrong = own_runs(factor, count=20, gpu="H100-SXM")
+    bad = [wrong[i] if i % 10 == 4 else own for i, own in enumerate(good)]
+    assert len(good) >= 10
+    before, after = (asked(ExtraRuns(runs), "1xH100") for runs in (good, bad))
+    assert before.provenance == after.provenance == "calibrated"
+    for metric in ("prefill_ms", "tpot_ms", "e2e_ms"):
+        assert getattr(after, metric) == pytest.approx(getattr(before, metric), rel=0.02)
+        (low, high), (least, most) = before.interval(metric), after.interval(metric)
+        assert most / least > high / low
+
+
+def test_a_measurement_that_contradicts_stands_beside_the_answer():
+    run = replace(RUN, run_id="mine", role="fit", **{name: 3 * getattr(RUN, name) for name in ("tpot_ms", "e2e_ms")})
+    found = same_question(run, runs=ExtraRuns([run]))
+    assert found.provenance != "measured"
+    assert found.tpot_ms < 0.5 * run.tpot_ms
+    assert found.measured["tpot_ms"] == run.tpot_ms
+    warned = [note.text for note in found.notes if note.kind == "warning"]
+    assert any("mine" in text and "one of the two is wrong" in text for text in warned)
+    assert same_question(RUN).measured["tpot_ms"] == RUN.tpot_ms
 
 
 @pytest.mark.parametrize(

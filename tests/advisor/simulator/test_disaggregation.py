@@ -11,7 +11,7 @@ from advisor.simulator.arrivals import Arrivals
 from advisor.simulator.disaggregation import KvTransfer, ServerPool, saturation_apart, serve_apart
 from advisor.simulator.scheduler import Scheduler, serve
 from advisor.simulator.simulation import simulate
-from advisor.simulator.step_table import StepTimes
+from advisor.simulator.step_table import StepConstants, StepTimes
 from catalog.errors import InputError
 from catalog.schema import Deployment, Workload
 
@@ -24,7 +24,7 @@ def times(per_token=0.05, per_sequence=0.02, fixed=5.0, budget=512, cap=64):
         by_tokens=tokens,
         by_sequences=per_sequence * np.maximum(np.arange(cap + 1.0) - 1.0, 0.0),
         by_context=np.full((cap + 1, 60), 0.01),
-        constants=np.array([1e-6, 0.0, 0.0, 0.0, 0.0, 0.0, 512.0]),
+        constants=StepConstants(pair_ms=1e-6, captured_tokens=512.0),
         shares=np.ones(1),
     )
 

@@ -11,7 +11,7 @@ from advisor.simulator import scheduler_loop as serving_kernel
 from advisor.simulator.arrivals import Arrivals
 from advisor.simulator.scheduler import Scheduler, saturation_rate, serve
 from advisor.simulator.scheduler_loop import NODES_PER_OCTAVE
-from advisor.simulator.step_table import OCTAVES, StepTimes
+from advisor.simulator.step_table import OCTAVES, StepConstants, StepTimes
 from tests.advisor import serving_reference as reference
 
 TOKEN_MS, FIXED_MS, HEAD_MS, READ_MS, DECODE_MS, PAIR_MS = 0.03, 4.0, 0.02, 2e-4, 0.01, 1e-5
@@ -24,7 +24,7 @@ def linear_times(budget, cap, *, shares=(1.0,), token=TOKEN_MS, fixed=FIXED_MS):
         by_tokens=fixed + token * np.arange(budget + 1.0),
         by_sequences=HEAD_MS * np.arange(cap + 1.0),
         by_context=np.tile(DECODE_MS + READ_MS * contexts, (cap + 1, 1)),
-        constants=np.array([PAIR_MS, 0.0, 0.0, 0.0, 0.0, 0.0, 512.0]),
+        constants=StepConstants(pair_ms=PAIR_MS, captured_tokens=512.0),
         shares=np.array(shares),
     )
 
@@ -236,7 +236,7 @@ def one_at_a_time(lengths, rate, seed, service_ms):
         by_tokens=service_ms * np.arange(budget + 1.0) / lengths.mean(),
         by_sequences=np.zeros(2),
         by_context=np.zeros((2, 90)),
-        constants=np.array([0.0] * 6 + [512.0]),
+        constants=StepConstants(captured_tokens=512.0),
         shares=np.ones(1),
     )
     return serve(traffic(arrival, lengths, np.ones(len(lengths))), times, scheduler)

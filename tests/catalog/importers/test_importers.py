@@ -457,7 +457,7 @@ def test_aiperf_before_phases(tmp_path):
     assert replace(read(request_rate=20.0, request_rate_mode="poisson"), fingerprint="") == replace(
         measured("aiperf-open_aiperf.json"), fingerprint=""
     )
-    assert read(concurrency=5).batch == 5
+    assert read(concurrency=3).batch == 3
     with pytest.raises(UnusableRun, match="Poisson"):
         read(request_rate=20.0, request_rate_mode="constant")
     path.write_text(json.dumps({**export, "input_config": {"loadgen": {"request_count": 30}}}))
@@ -606,7 +606,7 @@ LOAD = LoadGeneratorRun(
     tpot_ms=10.0,
     e2e_ms=1040.0,
     output_tok_s=500.0,
-    concurrency=8,
+    concurrency=5,
 )
 
 

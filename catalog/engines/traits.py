@@ -1,0 +1,63 @@
+"""How an engine spends time and memory, as facts of an ``Engine``: what the models of time and memory ask instead of its name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineTiming:
+    """What an engine does with a forward pass and with a batch."""
+
+    cuts_prompts: bool = True
+    """Whether prompts are cut into chunks of ``max_num_batched_tokens`` that share steps with decodes (chunked prefill). Else
+    whole prompts are prefilled, batches run in turn, and there is no scheduler to simulate."""
+    graph_tokens: int = 512
+    """Tokens of the largest pass that is captured in a CUDA graph, prefills among them; 0: decode steps alone are, of any size."""
+    fuses_elementwise: bool = True
+    """Whether norms, activations and the routing of experts are kernels of their own without compilation, too."""
+    balances_stages: bool = False
+    """Whether pipeline stages are cut by what layers cost (``torch_stages``), not by their number alone."""
+    tp_host_us: float = 0.0
+    """Host time that the two sums of a layer take outside a CUDA graph with tensor parallelism, microseconds."""
+    fp8_kv_share: float = 1.0
+    """Efficiency at which decode attention reads an 8-bit cache, as a share of that of a 16-bit one."""
+    fp8_products_share: float = 1.0
+    """Share of the peak of 8-bit products that is reached, over the share of 16-bit ones that these reach."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineMemory:
+    """What an engine keeps in GPU memory, and how sure that is."""
+
+    allocator: Literal["paged", "caching"] = "paged"
+    """Whether a paged pool of KV cache is sized by a profiled pass, or tensors come one by one from torch's caching allocator."""
+    online_quantisation_gib: float = 0.0
+    """What quantising a 16-bit checkpoint to 8 bits while loading it takes beyond the weights, GiB."""
+    spread_gib: float | None = None
+    """Standard deviation of what is left for the KV cache, by comparison with the engine's own reports on ``measured_on``, GiB;
+    None: nobody compared."""
+    measured_on: tuple[str, ...] = ()
+    """GPUs on which it was compared."""
+    reserves_graphs_on: tuple[str, ...] = ("nvidia", "amd")
+    """Vendors of the GPUs on which memory for CUDA graphs is set aside before the KV cache is sized."""
+    graph_sizes: tuple[tuple[int, int, int], ...] = ()
+    """Batch sizes that CUDA graphs are captured for, as ranges (first, end, step); the largest allowed one is captured, too."""
+    graph_tokens_a_sequence: int = 1
+    """The largest captured batch is at most so many times ``max_num_seqs``,"""
+    graphs_within_budget: bool = False
+    """and at most ``max_num_batched_tokens``."""
+    captures_cap: bool = True
+    """Whether the largest allowed batch is captured even if no range holds it; if not, only where it is the token budget."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineGeneration:
+    """Versions of an engine whose times say little of today's."""
+
+    name: str
+    """Name under which their parameters are fitted."""
+    before_minor: int = 0
+    """Versions 0.x with x below this; 0: runs that state no version."""
+    timing: EngineTiming

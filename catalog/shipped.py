@@ -1,0 +1,41 @@
+"""What ships with the package, made into dataclasses without the checks of ``catalog.borders``, which the tests run on all of it.
+
+A start thus needs no pydantic for what has been checked once and for all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields, is_dataclass
+from functools import cache
+from types import NoneType
+from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
+
+T = TypeVar("T")
+
+
+def built(kind: type[T], value: Any) -> T:
+    """Return parsed JSON or TOML as ``kind``, as ``catalog.borders.checked`` would of the same."""
+    return cast("T", _make(cast("Any", kind))(value))
+
+
+@cache
+def _make(kind: Any) -> Any:
+    if is_dataclass(kind):
+        hints = get_type_hints(kind)
+        makers = {each.name: _make(hints[each.name]) for each in fields(kind)}
+        cls: Any = kind
+        return lambda value: cls(**{name: makers[name](part) for name, part in value.items()})
+    if get_origin(kind) in (tuple, frozenset):
+        container, item = get_origin(kind), _make(get_args(kind)[0])
+        if item is _same:
+            return container
+        return lambda value: container(map(item, value))
+    one = [each for each in get_args(kind) if each is not NoneType]
+    if NoneType in get_args(kind) and len(one) == 1:
+        inner = _make(one[0])
+        return _same if inner is _same else lambda value: None if value is None else inner(value)
+    return float if kind is float else _same  # a whole number in the file may stand for a float
+
+
+def _same(value: Any) -> Any:
+    return value
