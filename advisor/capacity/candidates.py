@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from advisor.capacity.replica_sizing import MOST_REPLICAS, ReplicaSizing, TrafficSpec
 from advisor.perf_model.deployment_arrays import DeploymentArrays
 from advisor.perf_model.memory.dispatch import memory
+from advisor.prediction.evidence import Evidence
 from advisor.prediction.inputs import read_cluster
 from advisor.simulator.disaggregated_server import DisaggregatedServer
 from advisor.simulator.server import AggregatedServer
@@ -19,7 +20,7 @@ from catalog.schema import Cluster, Deployment, Model
 from search.parallelism import parallelisms
 
 if TYPE_CHECKING:
-    from advisor.prediction.evidence import Evidence
+    from advisor.prediction.evidence import Runs
 
 
 GpuKind = tuple[Cluster, int | None, tuple[Note, ...]]
@@ -111,3 +112,52 @@ def fleets_of(
         if longest_request <= engine.longest and most >= 1:
             fleets.append(ReplicaSizing(cluster=node, engine=engine, demand=demand, most=min(most, MOST_REPLICAS)))
     return fleets
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layouts:
+    """Every layout of one replica that competes, by kind of GPU."""
+
+    by_kind: tuple[tuple[ReplicaSizing, ...], ...]
+    notes: tuple[Note, ...]
+
+    @classmethod
+    def of(
+        cls,
+        model: Model,
+        kinds: Sequence[GpuKind],
+        base: Deployment,
+        runs: Runs,
+        demand: TrafficSpec,
+        *,
+        left_out: Sequence[str],
+        **limits: Any,
+    ) -> Layouts:
+        """List the layouts within each kind of GPU but those ``left_out``, which have no price; ``limits``: see ``fleets_of``."""
+        by_kind: list[tuple[ReplicaSizing, ...]] = []
+        notes: list[Note] = []
+        for cluster, most, kind_notes in kinds:
+            notes += kind_notes
+            if cluster.gpu.name in left_out:
+                continue
+            knowledge = Evidence.of(runs, engine=find_engine(base.engine).name, gpu=cluster.gpu)
+            fleets = fleets_of(model, cluster, base, knowledge, demand, most_gpus=most, **limits)
+            by_kind.append(tuple(fleets))
+            notes += knowledge.notes
+            if not fleets:
+                nowhere = f"no layout within {place(cluster, most)} holds {model.name} and its requests"
+                notes.append(Note(nowhere, "warning"))
+        if left_out:
+            unpriced = f"{' and '.join(left_out)} left out: there is no price; give one with price (--price GPU=USD)"
+            notes.append(Note(unpriced, "warning"))
+        return cls(by_kind=tuple(by_kind), notes=tuple(notes))
+
+    @property
+    def fleets(self) -> list[ReplicaSizing]:
+        return [fleet for fleets in self.by_kind for fleet in fleets]
+
+    def groups(self, top: int) -> Iterator[tuple[list[ReplicaSizing], int]]:
+        """Yield layouts that are ranked among each other and how many of them to show: those with one pool, and with two."""
+        for fleets in self.by_kind:
+            for engine, shown in ((AggregatedServer, top), (DisaggregatedServer, 1)):
+                yield [fleet for fleet in fleets if isinstance(fleet.engine, engine)], shown

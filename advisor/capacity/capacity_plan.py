@@ -6,28 +6,36 @@ grow, bounds its cost from below, so the candidates are taken best first and the
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from advisor.capacity.candidates import by_gpu, fleets_of, kinds_of, place
-from advisor.capacity.fleet_options import LEVEL, CapacityQuestion, Change, FleetOption, best_of, nearest_of, row
+from advisor.capacity.candidates import Layouts, by_gpu, kinds_of
+from advisor.capacity.fleet_options import (
+    CHANGES,
+    LEVEL,
+    RATES,
+    CapacityQuestion,
+    Change,
+    FleetOption,
+    Reach,
+    best_of,
+    nearest_of,
+    row,
+)
 from advisor.capacity.replica_sizing import MOST_REPLICAS, ReplicaSizing, TrafficSpec
 from advisor.perf_model.energy import POWER
-from advisor.prediction.evidence import Evidence
 from advisor.prediction.inputs import check_lengths, chosen_price, plain, read_model
 from advisor.progress import Course
-from advisor.simulator.disaggregated_server import DisaggregatedServer
 from advisor.simulator.scheduler import FRONT_END_MS
 from advisor.simulator.server import AggregatedServer
 from advisor.simulator.simulation import check_serving
 from advisor.simulator.trace_files import read_trace
-from catalog.engines import find_engine
 from catalog.errors import InputError, Note
 from catalog.schema import Cluster, Deployment, Model, Slo, Workload, require_positive
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import pandas as pd
 
@@ -46,19 +54,6 @@ SECONDS, FEWEST, MOST = 200.0, 1000, 8000
 LEAST_S, LEAST_S_A_TOKEN = 60.0, 0.2
 """And no shorter than that, in all and for each token of an output, for a fleet begins empty and takes some requests'
 time to fill."""
-CHANGES = (
-    ("rate", 0.5),
-    ("rate", 0.8),
-    ("rate", 1.25),
-    ("rate", 2.0),
-    ("input_len", 0.8),
-    ("input_len", 1.25),
-    ("output_len", 0.8),
-    ("output_len", 1.25),
-)
-"""What the sensitivity is of."""
-RATES = 2
-"""Steps that each largest rate takes, where a layout and a change take one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,7 +203,7 @@ def plan(
     kinds, stated = kinds_of(gpus, set_gpu), by_gpu(price)
     prices = _prices(kinds, stated, objective, illustrative=illustrative_prices)
     unpriced = [name for name, offer in prices.items() if offer is None] if objective == "cost" else []
-    layouts = _Layouts.of(
+    layouts = Layouts.of(
         resolved.value,
         kinds,
         base,
@@ -221,7 +216,7 @@ def plan(
         apart=disaggregate,
     )
     fleets = layouts.fleets
-    check_fleets(resolved.value, kinds, fleets, objective, spares)
+    _check_fleets(resolved.value, kinds, fleets, objective, spares)
     course = Course(watch=progress, steps=len(fleets) + 2 * RATES + len(CHANGES))
     ranked = sorted(
         (
@@ -231,10 +226,10 @@ def plan(
         ),
         key=lambda ranking: ranking[0],
     )
-    reach, nearest = _Reach(), None
+    reach, nearest = Reach(), None
     relaxations: tuple[str, ...] = ()
     if ranked:
-        reach = _Reach.of(*ranked[0][1:], question, prices, headroom, course)
+        reach = Reach.of(*ranked[0][1:], question, prices, headroom, course)
         answers = [fleet for _, fleet, _ in ranked]
     else:
         course.tell("what comes nearest", len(fleets))
@@ -303,56 +298,7 @@ def _prices(
     return prices
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Layouts:
-    """Every layout of one replica that competes, by kind of GPU."""
-
-    by_kind: tuple[tuple[ReplicaSizing, ...], ...]
-    notes: tuple[Note, ...]
-
-    @classmethod
-    def of(
-        cls,
-        model: Model,
-        kinds: Sequence[GpuKind],
-        base: Deployment,
-        runs: Runs,
-        demand: TrafficSpec,
-        *,
-        left_out: Sequence[str],
-        **limits: Any,
-    ) -> _Layouts:
-        """List the layouts within each kind of GPU but those ``left_out``, which have no price; ``limits``: see ``fleets_of``."""
-        by_kind: list[tuple[ReplicaSizing, ...]] = []
-        notes: list[Note] = []
-        for cluster, most, kind_notes in kinds:
-            notes += kind_notes
-            if cluster.gpu.name in left_out:
-                continue
-            knowledge = Evidence.of(runs, engine=find_engine(base.engine).name, gpu=cluster.gpu)
-            fleets = fleets_of(model, cluster, base, knowledge, demand, most_gpus=most, **limits)
-            by_kind.append(tuple(fleets))
-            notes += knowledge.notes
-            if not fleets:
-                nowhere = f"no layout within {place(cluster, most)} holds {model.name} and its requests"
-                notes.append(Note(nowhere, "warning"))
-        if left_out:
-            unpriced = f"{' and '.join(left_out)} left out: there is no price; give one with price (--price GPU=USD)"
-            notes.append(Note(unpriced, "warning"))
-        return cls(by_kind=tuple(by_kind), notes=tuple(notes))
-
-    @property
-    def fleets(self) -> list[ReplicaSizing]:
-        return [fleet for fleets in self.by_kind for fleet in fleets]
-
-    def groups(self, top: int) -> Iterator[tuple[list[ReplicaSizing], int]]:
-        """Yield layouts that are ranked among each other and how many of them to show: those with one pool, and with two."""
-        for fleets in self.by_kind:
-            for engine, shown in ((AggregatedServer, top), (DisaggregatedServer, 1)):
-                yield [fleet for fleet in fleets if isinstance(fleet.engine, engine)], shown
-
-
-def check_fleets(
+def _check_fleets(
     model: Model, kinds: Sequence[GpuKind], fleets: Sequence[ReplicaSizing], objective: str, spares: int
 ) -> None:
     """Raise ``InputError`` where no layout holds the model, or none has a measured energy and that is the objective."""
@@ -363,41 +309,6 @@ def check_fleets(
         )
     if objective == "energy" and all(fleet.power is None for fleet in fleets):
         raise InputError("energy was measured with 16-bit weights only; leave out dtype, or plan for cost or gpus")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Reach:
-    """How much traffic the best fleet takes, and what other traffic would take; see the fields of ``CapacityPlan``."""
-
-    carries_s: float | None = None
-    next_carries_s: float | None = None
-    next_latencies: Mapping[str, float] = field(default_factory=dict)
-    sensitivity: tuple[Change, ...] = ()
-
-    @classmethod
-    def of(
-        cls,
-        fleet: ReplicaSizing,
-        replicas: int,
-        question: CapacityQuestion,
-        prices: Mapping[str, Price | None],
-        headroom: float,
-        course: Course,
-    ) -> _Reach:
-        """Simulate the fleet at other rates and with other lengths; each change is a step of ``course``."""
-        begin = course.over
-        course.tell("how much the best fleet carries", begin)
-        carries, next_carries = fleet.most_rate(replicas) / (1.0 + headroom), None
-        later: Mapping[str, float] = {}
-        if replicas < fleet.most:
-            course.tell("how much it carries with one replica more", begin + RATES)
-            next_carries = fleet.most_rate(replicas + 1) / (1.0 + headroom)
-            later = fleet.verdict(replicas + 1).latencies
-        changes = []
-        for i, (what, factor) in enumerate(CHANGES):
-            course.tell(f"what other traffic would take, {i + 1} of {len(CHANGES)}", begin + 2 * RATES + i)
-            changes.append(question.change(fleet, prices, what, factor))
-        return cls(carries_s=carries, next_carries_s=next_carries, next_latencies=later, sensitivity=tuple(changes))
 
 
 def _check(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import heapq
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from advisor.capacity.replica_sizing import MOST_REPLICAS
@@ -21,6 +21,19 @@ if TYPE_CHECKING:
 LEVEL = 0.9
 """Of the intervals shown."""
 HOURS_A_MONTH = 730.0
+CHANGES = (
+    ("rate", 0.5),
+    ("rate", 0.8),
+    ("rate", 1.25),
+    ("rate", 2.0),
+    ("input_len", 0.8),
+    ("input_len", 1.25),
+    ("output_len", 0.8),
+    ("output_len", 1.25),
+)
+"""What the sensitivity is of."""
+RATES = 2
+"""Steps that each largest rate takes, where a layout and a change take one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,6 +199,41 @@ class CapacityQuestion:
             gpus=None if replicas is None else (replicas + self.spares) * fleet.gpus,
             usd_per_hour=None if replicas is None else self.hourly(fleet, replicas, prices),
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reach:
+    """How much traffic the best fleet takes, and what other traffic would take; see the fields of ``CapacityPlan``."""
+
+    carries_s: float | None = None
+    next_carries_s: float | None = None
+    next_latencies: Mapping[str, float] = field(default_factory=dict)
+    sensitivity: tuple[Change, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        fleet: ReplicaSizing,
+        replicas: int,
+        question: CapacityQuestion,
+        prices: Mapping[str, Price | None],
+        headroom: float,
+        course: Course,
+    ) -> Reach:
+        """Simulate the fleet at other rates and with other lengths; each change is a step of ``course``."""
+        begin = course.over
+        course.tell("how much the best fleet carries", begin)
+        carries, next_carries = fleet.most_rate(replicas) / (1.0 + headroom), None
+        later: Mapping[str, float] = {}
+        if replicas < fleet.most:
+            course.tell("how much it carries with one replica more", begin + RATES)
+            next_carries = fleet.most_rate(replicas + 1) / (1.0 + headroom)
+            later = fleet.verdict(replicas + 1).latencies
+        changes = []
+        for i, (what, factor) in enumerate(CHANGES):
+            course.tell(f"what other traffic would take, {i + 1} of {len(CHANGES)}", begin + 2 * RATES + i)
+            changes.append(question.change(fleet, prices, what, factor))
+        return cls(carries_s=carries, next_carries_s=next_carries, next_latencies=later, sensitivity=tuple(changes))
 
 
 def best_of(

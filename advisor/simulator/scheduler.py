@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
+from advisor.simulator.loop_state import ARRIVED, KNOWN, MOST, STEPS, State
 from advisor.simulator.request_results import BINS, RequestResults
 from catalog.errors import InputError
 
@@ -109,7 +110,7 @@ def serve_pieces(
         bin_s=duration_s / BINS,
         log=np.zeros((steps_logged, len(kernel.STEP_COLUMNS))),
     )
-    state = kernel.State.fresh(
+    state = State.fresh(
         0,
         replicas=scheduler.replicas,
         cap=scheduler.max_num_seqs,
@@ -127,12 +128,12 @@ def serve_pieces(
         inputs = np.concatenate([inputs[gone:], piece.input_len])
         outputs = np.concatenate([outputs[gone:], piece.output_len])
         if piece.concurrency is not None:
-            state.counts[kernel.KNOWN] = piece.concurrency
+            state.counts[KNOWN] = piece.concurrency
         requests = (arrival, inputs, outputs)
         cached = _cached(scheduler, inputs)
         horizon_s = np.inf if piece.concurrency is None else piece.duration_s
         loop(*requests, cached, more, horizon_s, *settings, *times.arrays, delays_s, *totals, state)
-        let_in = int(state.counts[kernel.ARRIVED])
+        let_in = int(state.counts[ARRIVED])
         waits = state.shown[:let_in] < outputs[:let_in]
         gone = int(np.argmax(waits)) if waits.any() else let_in
         if not more and gone != let_in:
@@ -150,10 +151,10 @@ def serve_pieces(
             preemptions=state.preempted[:gone],
             replica=state.place[:gone],
             counted=_counted(state.last_s[:gone], piece),
-            steps=int(state.counts[kernel.STEPS]),
+            steps=int(state.counts[STEPS]),
             end_s=float(state.end_s[0]),
-            most_blocks=int(state.counts[kernel.MOST]),
-            **totals._replace(log=totals.log[: state.counts[kernel.STEPS]])._asdict(),
+            most_blocks=int(state.counts[MOST]),
+            **totals._replace(log=totals.log[: state.counts[STEPS]])._asdict(),
         )
 
 

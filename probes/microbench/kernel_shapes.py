@@ -87,7 +87,7 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Matrix:
+class MatrixShape:
     """A matrix (n, k) of which one GPU holds ``copies``: one a layer that has it, one an expert."""
 
     name: str
@@ -97,7 +97,7 @@ class Matrix:
     copies: int
 
 
-def matrices(model: Model, tp: int) -> tuple[Matrix, ...]:
+def matrices(model: Model, tp: int) -> tuple[MatrixShape, ...]:
     """List all that tokens are multiplied with on one of ``tp`` GPUs; the vocabulary is padded, lone KV heads are
     replicated.
 
@@ -112,23 +112,23 @@ def matrices(model: Model, tp: int) -> tuple[Matrix, ...]:
     heads = model.num_attention_heads // tp
     routed = sum(has_experts(model, layer) for layer in range(layers))
     shapes = [
-        Matrix(name="qkv", n=(heads + 2 * (end - begin)) * model.head_dim, k=hidden, copies=layers),
-        Matrix(name="out", n=hidden, k=heads * model.head_dim, copies=layers),
+        MatrixShape(name="qkv", n=(heads + 2 * (end - begin)) * model.head_dim, k=hidden, copies=layers),
+        MatrixShape(name="out", n=hidden, k=heads * model.head_dim, copies=layers),
     ]
     if routed < layers:
         columns = model.intermediate_size // tp
         shapes += [
-            Matrix(name="gate_up", n=2 * columns, k=hidden, copies=layers - routed),
-            Matrix(name="down", n=hidden, k=columns, copies=layers - routed),
+            MatrixShape(name="gate_up", n=2 * columns, k=hidden, copies=layers - routed),
+            MatrixShape(name="down", n=hidden, k=columns, copies=layers - routed),
         ]
     if routed:
         columns = model.moe_intermediate_size // tp
         shapes += [
-            Matrix(name="router", n=model.num_experts, k=hidden, copies=routed),
-            Matrix(name="expert_gate_up", n=2 * columns, k=hidden, copies=routed * model.num_experts),
-            Matrix(name="expert_down", n=hidden, k=columns, copies=routed * model.num_experts),
+            MatrixShape(name="router", n=model.num_experts, k=hidden, copies=routed),
+            MatrixShape(name="expert_gate_up", n=2 * columns, k=hidden, copies=routed * model.num_experts),
+            MatrixShape(name="expert_down", n=hidden, k=columns, copies=routed * model.num_experts),
         ]
-    return (*shapes, Matrix(name="head", n=layout.vocabulary_share(model.vocab_size)[2], k=hidden, copies=1))
+    return (*shapes, MatrixShape(name="head", n=layout.vocabulary_share(model.vocab_size)[2], k=hidden, copies=1))
 
 
 def kernel_shapes(
@@ -177,7 +177,7 @@ def _of_model(model: Model, tp: int, memory_bytes: float, *, fusible: bool) -> I
         yield behind, tuple(_ropes(replace(attention, op="rope", normed=model.qk_norm, fused=fused)))
 
 
-def _products(model: Model, held: Sequence[Matrix]) -> Iterator[Turn]:
+def _products(model: Model, held: Sequence[MatrixShape]) -> Iterator[Turn]:
     for matrix in held:
         if matrix.name == "expert_down":  # with the other one
             continue

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Attention:
+class AttentionWeights:
     """Of ``h`` query and ``k`` KV heads of this process, ``d`` wide, in a model ``H`` wide."""
 
     norm: torch.Tensor
@@ -27,7 +27,7 @@ class Attention:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Dense:
+class DenseWeights:
     """A feed-forward block, of which this process has ``I`` columns."""
 
     norm: torch.Tensor
@@ -40,7 +40,7 @@ class Dense:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Experts:
+class ExpertWeights:
     """``E`` routed feed-forward blocks, of each of which this process has ``I`` columns."""
 
     norm: torch.Tensor
@@ -52,4 +52,4 @@ class Experts:
     """(E, H, I)"""
 
 
-Layer: TypeAlias = tuple[Attention, Dense | Experts]
+Layer: TypeAlias = tuple[AttentionWeights, DenseWeights | ExpertWeights]

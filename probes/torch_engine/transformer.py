@@ -18,7 +18,7 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from probes.torch_engine.fused_kernels import LayerKernels
-from probes.torch_engine.layer import Attention, Dense, Experts
+from probes.torch_engine.layer import AttentionWeights, DenseWeights, ExpertWeights
 
 if TYPE_CHECKING:
     from catalog.engines.torch_layout import ProcessLayout
@@ -90,7 +90,7 @@ class Transformer:
                 normed = normed.view(rows, length, -1)
                 added = self._attend(normed, attention, step, cache.layer(layer), turn=turn, mask=mask)
                 normed, stream = self.kernels.add_norm(added, stream, block.norm, self.settings.norm_eps)
-                added = self._dense(normed, block) if isinstance(block, Dense) else self._routed(normed, block)
+                added = self._dense(normed, block) if isinstance(block, DenseWeights) else self._routed(normed, block)
         if not self.layout.is_last:
             return (stream + added).view(rows, length, -1)
         assert self.weights.norm is not None
@@ -119,7 +119,7 @@ class Transformer:
     def _attend(
         self,
         x: torch.Tensor,
-        weights: Attention,
+        weights: AttentionWeights,
         step: TokenStep,
         cache: tuple[torch.Tensor, torch.Tensor],
         *,
@@ -156,12 +156,12 @@ class Transformer:
         with sdpa_kernel(ANY_LENGTH):
             return functional.scaled_dot_product_attention(folded, k, v)
 
-    def _dense(self, x: torch.Tensor, weights: Dense) -> torch.Tensor:
+    def _dense(self, x: torch.Tensor, weights: DenseWeights) -> torch.Tensor:
         inner = self.kernels.swiglu(functional.linear(x, weights.gate_up, weights.gate_up_bias))
         out = self.links.all_reduce(functional.linear(inner, weights.down))
         return out if weights.down_bias is None else out + weights.down_bias
 
-    def _routed(self, x: torch.Tensor, weights: Experts) -> torch.Tensor:
+    def _routed(self, x: torch.Tensor, weights: ExpertWeights) -> torch.Tensor:
         """Send each token (T, H) through the experts its router likes best; all shapes are the same whatever it likes."""
         experts = self.model.num_experts_per_tok
         likes, chosen = functional.linear(x, weights.router).float().softmax(dim=-1).topk(experts, dim=-1)

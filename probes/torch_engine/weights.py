@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from catalog.engines.torch_layout import has_experts
-from probes.torch_engine.layer import Attention, Dense, Experts
+from probes.torch_engine.layer import AttentionWeights, DenseWeights, ExpertWeights
 from probes.torch_engine.offload import HostLayer, LayerStream, layer_tensors
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class _Reader:
             head=head,
         )
 
-    def attention(self, layer: int) -> Attention:
+    def attention(self, layer: int) -> AttentionWeights:
         model, name = self.model, f"model.layers.{layer}.self_attn"
         hidden, width = model.hidden_size, model.head_dim
         heads, kv_heads = model.num_attention_heads, model.num_key_value_heads
@@ -119,7 +119,7 @@ class _Reader:
         shares |= dict.fromkeys(("k_proj", "v_proj"), self.layout.kv_share(kv_heads))
         rows = {part: (begin * width, end * width) for part, (begin, end) in shares.items()}
         totals = {"q_proj": heads * width, "k_proj": kv_heads * width, "v_proj": kv_heads * width}
-        return Attention(
+        return AttentionWeights(
             norm=self.whole(f"model.layers.{layer}.input_layernorm.weight", hidden),
             qkv=self.stacked({f"{name}.{part}.weight": (totals[part], hidden, *rows[part]) for part in rows}),
             qkv_bias=self.biases({f"{name}.{part}.bias": (totals[part], *rows[part]) for part in rows})
@@ -132,7 +132,7 @@ class _Reader:
             out_bias=self.whole(f"{name}.o_proj.bias", hidden) if model.o_bias else None,
         )
 
-    def feed_forward(self, layer: int) -> Dense | Experts:
+    def feed_forward(self, layer: int) -> DenseWeights | ExpertWeights:
         model, hidden = self.model, self.model.hidden_size
         norm = self.whole(f"model.layers.{layer}.post_attention_layernorm.weight", hidden)
         if has_experts(model, layer):
@@ -140,7 +140,7 @@ class _Reader:
         name, width = f"model.layers.{layer}.mlp", model.intermediate_size
         begin, end = self.layout.share(width)
         into = (f"{name}.gate_proj", f"{name}.up_proj")
-        return Dense(
+        return DenseWeights(
             norm=norm,
             gate_up=self.stacked({f"{projection}.weight": (width, hidden, begin, end) for projection in into}),
             gate_up_bias=self.biases({f"{projection}.bias": (width, begin, end) for projection in into})
@@ -150,7 +150,7 @@ class _Reader:
             down_bias=self.whole(f"{name}.down_proj.bias", hidden) if model.mlp_bias else None,
         )
 
-    def experts(self, layer: int, norm: torch.Tensor) -> Experts:
+    def experts(self, layer: int, norm: torch.Tensor) -> ExpertWeights:
         model, hidden, width = self.model, self.model.hidden_size, self.model.moe_intermediate_size
         mixtral = model.model_type == "mixtral"
         name = f"model.layers.{layer}.{'block_sparse_moe' if mixtral else 'mlp'}"
@@ -165,7 +165,7 @@ class _Reader:
             gate_up[expert, columns:] = self.source.part(f"{of}.{up}.weight", (width, hidden), 0, begin, end)
             downs[expert] = self.source.part(f"{of}.{down}.weight", (hidden, width), 1, begin, end)
         router = self.taken(f"{name}.gate.weight", (model.num_experts, hidden), 0, 0, model.num_experts)
-        return Experts(norm=norm, router=router, gate_up=gate_up, down=downs)
+        return ExpertWeights(norm=norm, router=router, gate_up=gate_up, down=downs)
 
     def vocabulary(self, name: str) -> torch.Tensor:
         begin, end, part = self.layout.vocabulary_share(self.model.vocab_size)
