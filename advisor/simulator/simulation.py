@@ -11,26 +11,23 @@ import math
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
-from advisor.perf_model.energy import power_of
 from advisor.prediction.estimation import ENERGY
 from advisor.prediction.evidence import Evidence
 from advisor.prediction.inputs import plain, read_cluster, read_model
 from advisor.simulator.arrivals import (
     Arrivals,
     ArrivalStream,
-    BusiestWindow,
     closed_loop,
     open_loop,
     open_traffic,
-    refusals,
 )
-from advisor.simulator.disaggregated_server import DisaggregatedServer, outcomes
-from advisor.simulator.request_results import COLUMNS, METRICS, RequestResults
+from advisor.simulator.disaggregated_server import DisaggregatedServer
+from advisor.simulator.outcome import TrafficOutcome, energy
+from advisor.simulator.request_results import COLUMNS, RequestResults
 from advisor.simulator.scheduler import FRONT_END_MS, ROUTERS, longest
-from advisor.simulator.served_energy import served_work
 from advisor.simulator.server import AggregatedServer
 from advisor.simulator.streaming_statistics import StreamingStatistics
-from advisor.simulator.summary_statistics import meets, numbers, spreads, timeline
+from advisor.simulator.summary_statistics import SHARES, meets, surely_between, timeline
 from advisor.simulator.trace_files import open_trace, read_trace
 from catalog.errors import InputError, Note
 from catalog.schema import LATENCIES, Cluster, Deployment, Model, Slo, Workload, require_positive
@@ -43,6 +40,7 @@ if TYPE_CHECKING:
     from advisor.calibration.surrogate import IntervalScale
     from advisor.prediction.evidence import Runs
     from advisor.simulator.scheduler import Router
+    from advisor.simulator.summary_statistics import Spread
     from catalog.units import Array
 
 DURATION_S = 300.0
@@ -93,8 +91,8 @@ class Simulation:
     steps: int
     provenance: Provenance
     notes: tuple[Note, ...]
-    sigmas: Mapping[str, Mapping[str, float]] = field(repr=False)
-    """Standard deviations of the logarithms, of ``metrics`` and under "rates" of the rates."""
+    sigmas: Mapping[str, Mapping[str, Spread]] = field(repr=False)
+    """Standard deviations of ``metrics``, under "rates" of the rates and under "shares" of ``good``."""
     scale: IntervalScale | None = field(repr=False)
     """How wide an interval at some level is, in those; None without draws."""
 
@@ -111,17 +109,41 @@ class Simulation:
         """
         if self.scale is None:
             raise InputError("there are no intervals without draws; simulate with draws=8")
+        quantile = self.scale.quantile(level)
         if metric in (*RATES, ENERGY):
-            value, sigma = getattr(self, metric), self.sigmas["rates"].get(metric, 0.0)
+            value = getattr(self, metric)
             if value is None:
                 raise InputError(f"{metric} has no interval because none was measured")
-        elif metric in self.metrics and statistic in self.metrics[metric]:
-            value, sigma = self.metrics[metric][statistic], self.sigmas[metric][statistic]
-        else:
-            known = ", ".join([*self.metrics, *RATES])
+            if metric == "goodput_s":
+                return self._goodput(level)
+            low, high = self.sigmas["rates"][metric].around(value, quantile)
+            return low, max(min(high, self._offered.get(metric, math.inf)), value)
+        if metric == "good":
+            return self._share_of_good(quantile)
+        if metric not in self.metrics or statistic not in self.metrics[metric]:
+            known = ", ".join([*self.metrics, *RATES, "good"])
             raise InputError(f"there is no interval for {statistic} of {metric!r}; metrics that have one: {known}")
-        factor = math.exp(min(self.scale.quantile(level) * sigma, 50.0))
-        return value / factor, value * factor
+        return self.sigmas[metric][statistic].around(self.metrics[metric][statistic], quantile)
+
+    def _share_of_good(self, quantile: float) -> tuple[float, float]:
+        """Less than half of one request is none, and all but less than half of one are all."""
+        count = len(self.served)
+        low, high = self.sigmas[SHARES]["good"].around_share(surely_between(self.good, count), quantile)
+        low, high = (0.0 if low * count < 0.5 else low), (1.0 if (1.0 - high) * count < 0.5 else high)
+        return min(low, self.good), max(high, self.good)
+
+    def _goodput(self, level: float) -> tuple[float, float]:
+        """Between none of what comes and all of it."""
+        low, high = self.interval("good", level=level)
+        least, most = self.interval("completed_s", level=level) if self.rate is None else (self.rate, self.rate)
+        return min(low * least, self.goodput_s), max(high * most, self.goodput_s)
+
+    @property
+    def _offered(self) -> dict[str, float]:
+        """What of an open loop can be done a second at the most: what comes."""
+        if self.rate is None:
+            return {}
+        return {"completed_s": self.rate, "output_tok_s": self.served.loads.made / self.duration_s}
 
     def requests(self) -> Iterator[dict[str, float | int]]:
         """Iterate over the requests that came, a row each.
@@ -145,7 +167,7 @@ class Simulation:
             intervals = {
                 name: {statistic: list(self.interval(name, statistic)) for statistic in values}
                 for name, values in self.metrics.items()
-            } | {name: list(self.interval(name)) for name in RATES}
+            } | {name: list(self.interval(name)) for name in (*RATES, "good")}
             if self.energy_j_per_token is not None:
                 intervals[ENERGY] = list(self.interval(ENERGY))
         return {
@@ -241,12 +263,12 @@ def simulate(
     ).within(engine.longest)
     if prefill is not None and traffic.concurrency:
         raise InputError("prompts in a pool of their own take a rate or a trace, not a concurrency; leave one out")
-    outcome = _Outcome.of(engine, decode, traffic, slo, draws, each)
+    outcome = TrafficOutcome.of(engine, decode, traffic, slo, draws, each)
     served, sigmas = outcome.served, outcome.sigmas
-    joules, power_sigma = _energy(decode, served, decode.deployment.num_gpus + (pool.num_gpus if pool else 0))
+    joules, power_sigma = energy(decode, served, decode.deployment.num_gpus + (pool.num_gpus if pool else 0))
     if joules is not None:
         # The part of it that times decide is that of a closed loop, which ends when its time is up.
-        sigmas["rates"][ENERGY] = math.hypot(power_sigma, sigmas["rates"]["completed_s"])
+        sigmas["rates"][ENERGY] = sigmas["rates"]["completed_s"].beside(power_sigma)
     rates = {name: outcome.statistics["rates", name] for name in RATES}
     rate = None if traffic.concurrency else len(served) / traffic.duration_s
     notes = [*resolved.notes, *cluster.notes, *engine.notes, *knowledge.notes, *traffic.notes, *outcome.notes]
@@ -278,72 +300,6 @@ def simulate(
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Outcome:
-    """Requests served as believed, their statistics, and how far those spread under other parameters."""
-
-    served: RequestResults | StreamingStatistics
-    statistics: Mapping[tuple[str, str], float]
-    """As ``numbers`` gives them, and the saturation rate."""
-    sigmas: dict[str, dict[str, float]]
-    notes: tuple[Note, ...]
-
-    @classmethod
-    def of(
-        cls,
-        engine: AggregatedServer | DisaggregatedServer,
-        decode: AggregatedServer,
-        traffic: Arrivals | ArrivalStream,
-        slo: Slo | None,
-        draws: int,
-        each: Callable[[RequestResults], None] | None,
-    ) -> _Outcome:
-        """Serve the traffic, and ``draws`` times what its intervals are from: all of it, or a stream's busiest piece."""
-        notes: tuple[Note, ...] = ()
-        totals: StreamingStatistics | None = None
-        judged = traffic
-        if isinstance(traffic, ArrivalStream):
-            totals, judged = tallied(decode, traffic, slo, each)
-            notes = refusals(len(traffic) - len(totals), len(traffic), decode.longest)
-            if draws:
-                notes = (*notes, Note(f"intervals are from the busiest {len(judged)} of {len(totals)} requests"))
-        assert isinstance(judged, Arrivals)
-        beliefs = outcomes(engine, judged, draws)
-        results, saturation = next(beliefs)
-        if totals is None and each is not None:
-            each(results)
-        key = ("rates", "saturation_s")
-        served = results if totals is None else totals
-        return cls(
-            served=served,
-            statistics=numbers(served, traffic, slo) | {key: saturation},
-            sigmas=spreads(
-                numbers(results, judged, slo) | {key: saturation},
-                [numbers(other, judged, slo) | {key: rate} for other, rate in beliefs],
-            ),
-            notes=notes,
-        )
-
-    def metrics(self) -> dict[str, dict[str, float]]:
-        """Return the statistics by metric and by name."""
-        return {
-            metric: {name: value for (owner, name), value in self.statistics.items() if owner == metric}
-            for metric in METRICS
-        }
-
-
-def _energy(
-    decode: AggregatedServer, served: RequestResults | StreamingStatistics, gpus: int
-) -> tuple[float | None, float]:
-    """Return joules per output token and the standard deviation of their logarithm; None where none were measured."""
-    gpu = decode.cost_model.cluster.gpu
-    power = power_of(gpu, decode.deployment)
-    if power is None:
-        return None, 0.0
-    work = served_work(decode.model, decode.kv_bytes, served, gpu_s=gpus * served.end_s)
-    return work.joules(power, gpu.tdp_w) / served.loads.made, power.sigma
-
-
 def _warnings(engine: str, rate: float | None, saturation_s: float) -> list[Note]:
     """Say where the engine's own scheduler is another, and where more requests come than can be served."""
     notes = []
@@ -356,31 +312,6 @@ def _warnings(engine: str, rate: float | None, saturation_s: float) -> list[Note
         )
         notes.append(Note(overload, "warning"))
     return notes
-
-
-def tallied(
-    engine: AggregatedServer,
-    traffic: ArrivalStream,
-    slo: Slo | None,
-    each: Callable[[RequestResults], None] | None = None,
-) -> tuple[StreamingStatistics, Arrivals]:
-    """Serve a stream as believed, and find its busiest piece; ``each`` is handed the requests.
-
-    Raises:
-        InputError: all are refused, or the queue outgrows memory.
-
-    """
-    tally, busiest = (
-        StreamingStatistics(limits=(slo.limits if slo else {}), duration_s=traffic.duration_s),
-        BusiestWindow(),
-    )
-    times = engine.times(engine.beliefs(0)[0])
-    for part in engine.served_pieces(busiest.passing(traffic.pieces()), times, traffic.duration_s):
-        tally.add(part)
-        if each is not None:
-            each(part)
-    refusals(len(traffic) - len(tally), len(traffic), traffic.longest or 0)
-    return tally, busiest.found
 
 
 def check_serving(slo: Slo | None, router: str, prefix_hit_rate: float, front_end_ms: float, draws: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,8 +21,10 @@ if TYPE_CHECKING:
     from catalog.schema import Slo
     from catalog.units import Array
 
+SHARES = "shares"
+"""Owner of what lies between 0 and 1."""
 PERCENTILES = (50.0, 90.0, 95.0, 99.0)
-BESIDE = {"ttft_ms": 0.06, "tpot_ms": 0.0, "itl_ms": 0.0, "e2e_ms": 0.0, "rates": 0.0}
+BESIDE = {"ttft_ms": 0.06, "tpot_ms": 0.0, "itl_ms": 0.0, "e2e_ms": 0.0, "rates": 0.0, "shares": 0.0}
 """Standard deviation of the logarithm by which simulated traffic is off beside what the times of its steps are off by: how
 arrivals fall on steps decides the first token. From the errors on vLLM's runs with the role "fit" (1.48 times their
 median, less the spread of the draws; ``python -m advisor.validation.simulator_accuracy``)."""
@@ -49,6 +52,7 @@ def numbers(
         ("rates", "completed_s"): completed,
         ("rates", "output_tok_s"): float(tokens),
         ("rates", "goodput_s"): served.good(slo.limits if slo else {}) * rate,
+        (SHARES, "good"): surely_between(served.good(slo.limits if slo else {}), len(served)),
     }
 
 
@@ -62,17 +66,66 @@ def meets(served: RequestResults | StreamingStatistics, slo: Slo | None) -> bool
     return all(not served.percentile(name, slo.percentile) > limit for name, limit in limits.items())
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spread:
+    """How far a quantity may lie below and above what is told, as standard deviations of its logarithm, or of the log-odds of
+    a share. Apart, for near an edge (a limit, saturation) one side is a cliff and the other is not.
+    """
+
+    down: float
+    up: float
+
+    @classmethod
+    def of(cls, steps: Sequence[float], beside: float = 0.0) -> Spread:
+        """From the steps to the draws, half of which are mirror images of the others; ``beside``: of what they leave out."""
+        half = max(len(steps) / 2.0, 1.0)
+        down, up = (math.sqrt(sum(s**2 for s in steps if (s > 0) == above) / half) for above in (False, True))
+        return cls(down=math.hypot(down, beside), up=math.hypot(up, beside))
+
+    def beside(self, sigma: float) -> Spread:
+        """With an independent error more."""
+        return Spread(down=math.hypot(self.down, sigma), up=math.hypot(self.up, sigma))
+
+    def around(self, value: float, quantile: float) -> tuple[float, float]:
+        """Interval of a quantity above 0."""
+        return value / _factor(quantile * self.down), value * _factor(quantile * self.up)
+
+    def around_share(self, share: float, quantile: float) -> tuple[float, float]:
+        """Interval of a share strictly between 0 and 1, by its log-odds."""
+        odds = share / (1.0 - share)
+        low, high = odds / _factor(quantile * self.down), odds * _factor(quantile * self.up)
+        return low / (1.0 + low), high / (1.0 + high)
+
+
+def _factor(log: float) -> float:
+    return math.exp(min(log, 50.0))
+
+
 def spreads(
     base: Mapping[tuple[str, str], float], others: Sequence[Mapping[tuple[str, str], float]]
-) -> dict[str, dict[str, float]]:
-    """Return standard deviations of the logarithms, by metric and name."""
-    sigmas: dict[str, dict[str, float]] = {}
+) -> dict[str, dict[str, Spread]]:
+    """Measure how far draws lie from what is told, by owner and name."""
+    sigmas: dict[str, dict[str, Spread]] = {}
     for (owner, name), value in base.items():
-        pairs = [(value, other[owner, name]) for other in others if value > 0 and other[owner, name] > 0]
-        logs = [math.log(there / here) ** 2 for here, there in pairs]
-        spread = math.sqrt(sum(logs) / len(logs)) if logs else 0.0
-        sigmas.setdefault(owner, {})[name] = math.hypot(spread, BESIDE[owner]) if others else 0.0
+        steps = [_step(owner, value, other[owner, name]) for other in others]
+        known = [step for step in steps if not math.isnan(step)]
+        beside = BESIDE[owner] if others else 0.0
+        sigmas.setdefault(owner, {})[name] = Spread.of(known, beside)
     return sigmas
+
+
+def _step(owner: str, here: float, there: float) -> float:
+    """From one value to another on the scale of its kind; NaN where there is none."""
+    if not (here > 0 and there > 0):
+        return math.nan
+    if owner == SHARES:
+        return math.log(there / (1.0 - there)) - math.log(here / (1.0 - here))
+    return math.log(there / here)
+
+
+def surely_between(share: float, count: int) -> float:
+    """A share of so many, away from 0 and 1 by half of one, so that it has log-odds (Haldane, 1956; Anscombe, 1956)."""
+    return (share * count + 0.5) / (count + 1.0)
 
 
 def timeline(served: RequestResults | StreamingStatistics, scheduler: Scheduler) -> dict[str, Array]:

@@ -150,8 +150,7 @@ def _interval(simulation: Simulation, name: str, completed: float) -> tuple[floa
     if simulation.scale is None:
         return (completed, completed) if name == RATE else (_simulated(simulation.served, name),) * 2
     if name == RATE:
-        low, high = simulation.interval(RATE)
-        return completed * low / simulation.completed_s, completed * high / simulation.completed_s
+        return simulation.sigmas["rates"][RATE].around(completed, simulation.scale.quantile(0.9))
     metric, _, statistic = name.partition(" ")
     return simulation.interval(metric, statistic)
 

@@ -5,6 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from advisor.calibration.surrogate import shipped_surrogate
 from advisor.perf_model.deployment_arrays import DeploymentArrays
@@ -12,7 +14,9 @@ from advisor.prediction.estimation import estimate
 from advisor.prediction.evidence import Evidence
 from advisor.prediction.prediction import Prediction
 from advisor.simulator.arrivals import Arrivals
+from advisor.simulator.request_results import METRICS
 from advisor.simulator.simulation import RATES, simulate
+from advisor.simulator.summary_statistics import Spread
 from advisor.validation.simulator_accuracy import TARGETS, judgements, shipped
 from catalog.engines import resolve
 from catalog.errors import InputError
@@ -59,7 +63,7 @@ def test_an_answer_is_plain_json():
     body = json.loads(json.dumps(served(draws=2, slo=Slo(tpot_ms=20, percentile=97)).to_dict(), allow_nan=False))
     assert body["metrics"]["tpot_ms"]["p97"] >= body["metrics"]["tpot_ms"]["p95"]
     assert body["meets"] is True
-    assert set(body["intervals"]) == {"ttft_ms", "tpot_ms", "itl_ms", "e2e_ms", *RATES, "energy_j_per_token"}
+    assert set(body["intervals"]) == {*METRICS, *RATES, "good", "energy_j_per_token"}
     assert len(body["timeline"]["time_s"]) == len(body["timeline"]["running"])
 
 
@@ -146,6 +150,55 @@ def test_too_much_traffic_is_told_and_queues():
     assert found.completed_s == pytest.approx(found.saturation_s, rel=0.1)
     assert found.timeline["waiting"][100] > found.timeline["waiting"][20] > 0
     assert found.timeline["busy"][60] == pytest.approx(1.0, abs=0.1)
+
+
+@pytest.mark.parametrize("tpot", [4.0, 8.0, 9.0, 10.0, 12.0, 60.0])
+@pytest.mark.parametrize("load", [{"rate": 8.0}, {"concurrency": 24}])
+def test_a_share_lies_between_none_and_all(load, tpot):
+    """Whatever the limit: on its edge anything from none to all is good, and never more than comes."""
+    workload = Workload(input_len=512, output_len=64, **load)
+    found = served(gpus="1xH100", workload=workload, slo=Slo(tpot_ms=tpot), draws=4)
+    for level in (0.5, 0.9, 0.98):
+        low, high = found.interval("good", level=level)
+        assert 0.0 <= low <= found.good <= high <= 1.0
+        least, most = found.interval("goodput_s", level=level)
+        assert 0.0 <= least <= found.goodput_s <= most
+        offered = found.rate or found.interval("completed_s", level=level)[1]
+        assert most <= offered * (1 + 1e-12)
+        for rate in ("completed_s", "output_tok_s"):
+            least, most = found.interval(rate, level=level)
+            assert 0.0 <= least <= getattr(found, rate) <= most
+            come = found.served.loads.made / found.duration_s
+            if found.rate is not None:
+                assert most <= max({"completed_s": found.rate, "output_tok_s": come}[rate], getattr(found, rate))
+    assert found.interval("good", level=0.98)[0] <= found.interval("good", level=0.5)[0]
+
+
+STEPS = st.lists(st.floats(-20, 20), min_size=1, max_size=16)
+
+
+@given(STEPS, st.floats(1e-6, 1e6), st.floats(1e-6, 1 - 1e-6), st.floats(0, 30))
+def test_intervals_of_any_draws_can_be(steps, value, share, quantile):
+    spread = Spread.of(steps)
+    low, high = spread.around(value, quantile)
+    assert 0.0 < low <= value * (1 + 1e-12)
+    assert value <= high * (1 + 1e-12)
+    low, high = spread.around_share(share, quantile)
+    assert 0.0 <= low <= share * (1 + 1e-9)
+    assert share * (1 - 1e-9) <= high <= 1.0
+    wider = Spread.of([2 * step for step in steps]).around_share(share, quantile)
+    assert wider[0] <= low * (1 + 1e-9)
+    assert wider[1] >= high * (1 - 1e-9)
+
+
+def test_a_cliff_on_one_side_widens_that_side_alone():
+    spread = Spread.of([0.01, -0.01, 5.0, -0.02, 4.0, 0.0, 3.0, -0.01])
+    low, high = spread.around(50.0, 1.645)
+    assert low > 48.0
+    assert high > 1000.0
+    mirrored = Spread.of([0.1, -0.1, 0.2, -0.2])
+    assert mirrored.down == pytest.approx(mirrored.up)
+    assert mirrored.up == pytest.approx(np.sqrt(np.mean(np.square([0.1, 0.2]))))
 
 
 def test_intervals_hold_the_answer_and_widen_with_ignorance():
