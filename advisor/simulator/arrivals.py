@@ -230,8 +230,8 @@ def open_traffic(
     process.check_some(count)
 
     def pieces() -> Iterator[Arrivals]:
-        every = length_pieces(process.offer, count, longest, PIECE)
-        for turns, (inputs, outputs) in zip(process.turns(PIECE), every, strict=False):
+        drawn = length_pieces(process.offer, count, longest, PIECE)
+        for turns, (inputs, outputs) in zip(process.turns(PIECE), drawn, strict=False):
             yield Arrivals(
                 arrival_s=process.arrivals(turns), input_len=inputs, output_len=outputs, duration_s=duration_s
             )

@@ -65,7 +65,7 @@ def trace_peak(traffic: Arrivals, window_s: float = WINDOW_S) -> Peak:
         begin_s=float(arrival[first]),
         window_s=window,
         mean_rate=mean,
-        spread=min(max(_variation(each) for each in lengths), MOST_SPREAD),
+        spread=min(max(_variation(tokens) for tokens in lengths), MOST_SPREAD),
         burstiness=min(_variation(gaps) ** 2, MOST_BURSTINESS) if len(gaps) >= FEWEST_GAPS else 1.0,
     )
 

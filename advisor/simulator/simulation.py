@@ -126,21 +126,23 @@ class Simulation:
         return self.sigmas[metric][statistic].around(self.metrics[metric][statistic], quantile)
 
     def _share_of_good(self, quantile: float) -> tuple[float, float]:
-        """Less than half of one request is none, and all but less than half of one are all."""
+        """Return the interval of the share that keeps the limits; less than half of one request is none, and all but
+        that are all.
+        """
         count = len(self.served)
         low, high = self.sigmas[SHARES]["good"].around_share(surely_between(self.good, count), quantile)
         low, high = (0.0 if low * count < 0.5 else low), (1.0 if (1.0 - high) * count < 0.5 else high)
         return min(low, self.good), max(high, self.good)
 
     def _goodput(self, level: float) -> tuple[float, float]:
-        """Between none of what comes and all of it."""
+        """Return the interval of the goodput, between none of what comes and all of it."""
         low, high = self.interval("good", level=level)
         least, most = self.interval("completed_s", level=level) if self.rate is None else (self.rate, self.rate)
         return min(low * least, self.goodput_s), max(high * most, self.goodput_s)
 
     @property
     def _offered(self) -> dict[str, float]:
-        """What of an open loop can be done a second at the most: what comes."""
+        """Return what of an open loop can be done a second at the most: what comes."""
         if self.rate is None:
             return {}
         return {"completed_s": self.rate, "output_tok_s": self.served.loads.made / self.duration_s}

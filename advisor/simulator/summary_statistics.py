@@ -77,21 +77,23 @@ class Spread:
 
     @classmethod
     def of(cls, steps: Sequence[float], beside: float = 0.0) -> Spread:
-        """From the steps to the draws, half of which are mirror images of the others; ``beside``: of what they leave out."""
+        """Measure from the steps to the draws, half of which are mirror images of the others; ``beside``: of what they
+        leave out.
+        """
         half = max(len(steps) / 2.0, 1.0)
         down, up = (math.sqrt(sum(s**2 for s in steps if (s > 0) == above) / half) for above in (False, True))
         return cls(down=math.hypot(down, beside), up=math.hypot(up, beside))
 
     def beside(self, sigma: float) -> Spread:
-        """With an independent error more."""
+        """Add an independent error."""
         return Spread(down=math.hypot(self.down, sigma), up=math.hypot(self.up, sigma))
 
     def around(self, value: float, quantile: float) -> tuple[float, float]:
-        """Interval of a quantity above 0."""
+        """Return the interval of a quantity above 0."""
         return value / _factor(quantile * self.down), value * _factor(quantile * self.up)
 
     def around_share(self, share: float, quantile: float) -> tuple[float, float]:
-        """Interval of a share strictly between 0 and 1, by its log-odds."""
+        """Return the interval of a share strictly between 0 and 1, by its log-odds."""
         odds = share / (1.0 - share)
         low, high = odds / _factor(quantile * self.down), odds * _factor(quantile * self.up)
         return low / (1.0 + low), high / (1.0 + high)
@@ -115,7 +117,7 @@ def spreads(
 
 
 def _step(owner: str, here: float, there: float) -> float:
-    """From one value to another on the scale of its kind; NaN where there is none."""
+    """Return the step from one value to another on the scale of its kind; NaN where there is none."""
     if not (here > 0 and there > 0):
         return math.nan
     if owner == SHARES:
@@ -124,7 +126,9 @@ def _step(owner: str, here: float, there: float) -> float:
 
 
 def surely_between(share: float, count: int) -> float:
-    """A share of so many, away from 0 and 1 by half of one, so that it has log-odds (Haldane, 1956; Anscombe, 1956)."""
+    """Move a share of so many away from 0 and 1 by half of one, so that it has log-odds (Haldane, 1956; Anscombe,
+    1956).
+    """
     return (share * count + 0.5) / (count + 1.0)
 
 

@@ -61,7 +61,7 @@ class Machine:
         return [candidate for candidate in untried if candidate.seconds]
 
     def run(self, loads: Sequence[Candidate]) -> list[Measurement]:
-        self._tried |= {(*each.layout, shape) for each in loads for shape in each.shapes}
+        self._tried |= {(*candidate.layout, shape) for candidate in loads for shape in candidate.shapes}
         ready = self.measurable.probing(loads)
         # the clock of a probing runs from the beginning of the budget
         ready = replace(ready, ends_s={name: self.passed_s + end for name, end in ready.ends_s.items()})

@@ -194,7 +194,7 @@ def _requests(document: Document) -> tuple[Request, ...]:
     beside = path.with_name(path.name.removesuffix(SUFFIX) + ".jsonl")
     if not path.name.endswith(SUFFIX) or not beside.is_file():
         return ()
-    found = []
+    timed = []
     try:
         for _, record in read_document(beside).objects:
             about, metrics = _dict(record.get("metadata")), _dict(record.get("metrics"))
@@ -203,10 +203,10 @@ def _requests(document: Document) -> tuple[Request, ...]:
             values = NumberReader({name: _dict(each).get("value") for name, each in metrics.items()})
             lengths = {f"{kind}_len": int(values.number(f"{kind}_sequence_length")) for kind in ("input", "output")}
             times = {"ttft_ms": values.number("time_to_first_token"), "e2e_ms": values.number("request_latency")}
-            found.append((NumberReader(about).number("request_start_ns"), lengths, times))
+            timed.append((NumberReader(about).number("request_start_ns"), lengths, times))
     except (InputError, UnusableRun):
         return ()  # the means stand on their own
-    began = min((start for start, _, _ in found), default=0.0)
+    began = min((start for start, _, _ in timed), default=0.0)
     return tuple(
         Request(
             run_id="",
@@ -216,7 +216,7 @@ def _requests(document: Document) -> tuple[Request, ...]:
             ttft_ms=times["ttft_ms"],
             e2e_ms=times["e2e_ms"],
         )
-        for start, lengths, times in sorted(found, key=lambda each: each[0])
+        for start, lengths, times in sorted(timed, key=lambda each: each[0])
     )
 
 

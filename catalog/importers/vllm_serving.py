@@ -113,19 +113,19 @@ def _requests(row: Mapping[str, Any]) -> tuple[tuple[Request, ...], float | None
     if not all(isinstance(each, list) and len(each) == len(lists[0] or ()) for each in lists) or not lists[0]:
         return (), None
     errors = row.get("errors")
-    found = []
+    timed = []
     for number, (start, ttft, gaps, inputs, outputs) in enumerate(zip(*lists, strict=True)):
         if (isinstance(errors, list) and number < len(errors) and errors[number]) or not outputs:
             continue
         values = NumberReader({"start_time": start, "ttft": ttft, "input_len": inputs, "output_len": outputs})
         try:
-            found.append((values.number("start_time"), _request(values, gaps)))
+            timed.append((values.number("start_time"), _request(values, gaps)))
         except UnusableRun as error:
             raise UnusableRun(f"request {number + 1}: {error}") from error
-    began = min((start for start, _ in found), default=0.0)
-    ordered = sorted(found, key=lambda each: each[0])
+    began = min((start for start, _ in timed), default=0.0)
+    ordered = sorted(timed, key=lambda each: each[0])
     return tuple(replace(each, arrival_s=start - began) for start, each in ordered), _spread(
-        [each for _, each in found]
+        [each for _, each in timed]
     )
 
 
