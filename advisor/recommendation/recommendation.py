@@ -94,18 +94,27 @@ def row(candidate: Estimate) -> dict[str, Any]:
     """One candidate as a flat row: layout, batch, metrics with their 90% ends, memory, cost, provenance."""
     deployment = candidate.deployment
     cells: dict[str, Any] = {
-        "engine": deployment.engine, "dp": deployment.dp, "tp": deployment.tp, "pp": deployment.pp, "ep": deployment.ep,
-        "gpus_used": deployment.num_gpus, "batch": candidate.batch, "dtype": deployment.dtype,
-        "kv_dtype": deployment.kv_dtype, "max_num_batched_tokens": deployment.max_num_batched_tokens,
-    }  # fmt: skip
+        "engine": deployment.engine,
+        "dp": deployment.dp,
+        "tp": deployment.tp,
+        "pp": deployment.pp,
+        "ep": deployment.ep,
+        "gpus_used": deployment.num_gpus,
+        "batch": candidate.batch,
+        "dtype": deployment.dtype,
+        "kv_dtype": deployment.kv_dtype,
+        "max_num_batched_tokens": deployment.max_num_batched_tokens,
+    }
     for metric in ("output_tok_s_per_gpu", "output_tok_s", "ttft_ms", "tpot_ms", "e2e_ms"):
         low, high = candidate.interval(metric)
         cells |= {metric: getattr(candidate, metric), f"{metric}_low": low, f"{metric}_high": high}
     used = candidate.memory["device"] - candidate.memory["reserved"] - candidate.memory["kv_cache"]
     cells |= {
-        "memory_gib": used + candidate.memory["kv_cache"], "kv_capacity_tokens": candidate.kv_capacity_tokens,
-        "usd_per_mtok": candidate.usd_per_mtok, "provenance": candidate.provenance,
-    }  # fmt: skip
+        "memory_gib": used + candidate.memory["kv_cache"],
+        "kv_capacity_tokens": candidate.kv_capacity_tokens,
+        "usd_per_mtok": candidate.usd_per_mtok,
+        "provenance": candidate.provenance,
+    }
     return cells
 
 
@@ -181,11 +190,22 @@ def recommend(
     knowledge = Evidence.of(runs, engine=kind.name, gpu=gpu)
     open_budgets = _budgets(max_num_batched_tokens, kind.batch_defaults(gpu).max_num_batched_tokens)
     search = DeploymentSearch(
-        model=found_model.value, cluster=found_cluster.value, workload=workload, slo=slo, objective=objective,
-        engine=kind.name, dtypes=tuple(dtypes or ("auto",)), kv_dtypes=tuple(kv_dtypes or ("auto",)),
-        budgets=open_budgets, max_model_len=max_model_len, gpu_memory_utilization=gpu_memory_utilization,
-        offload=offload, max_batch=max_batch or MOST_SEQUENCES, knowledge=knowledge, price=offer,
-    )  # fmt: skip
+        model=found_model.value,
+        cluster=found_cluster.value,
+        workload=workload,
+        slo=slo,
+        objective=objective,
+        engine=kind.name,
+        dtypes=tuple(dtypes or ("auto",)),
+        kv_dtypes=tuple(kv_dtypes or ("auto",)),
+        budgets=open_budgets,
+        max_model_len=max_model_len,
+        gpu_memory_utilization=gpu_memory_utilization,
+        offload=offload,
+        max_batch=max_batch or MOST_SEQUENCES,
+        knowledge=knowledge,
+        price=offer,
+    )
     notes = [*found_model.notes, *found_cluster.notes, *knowledge.notes]
     search, resolved_notes = checked(search)
     exploration = search.run(trials=trials, storage=storage, study_name=study_name)
@@ -291,7 +311,7 @@ def _command(best: Estimate | None, search: DeploymentSearch) -> tuple[tuple[str
 
 def _regime_notes(search: DeploymentSearch) -> list[Note]:
     notes = [
-        Note("steady state: each replica keeps its batch of requests in flight; latencies are means of one request"),
+        Note("steady state: each replica keeps its batch of requests in flight; latencies are means of one request")
     ]
     if search.price is not None:
         offer = search.price

@@ -203,9 +203,15 @@ def ladder(question, batches):
 def run(question, columns, cluster, regime, *, batch, input_len, output_len):
     layout = DeploymentArrays.from_columns(columns, question.model, cluster.gpu)
     return Prediction.of(
-        question.model, cluster, layout, batch=batch, input_len=input_len, output_len=output_len, regime=regime,
+        question.model,
+        cluster,
+        layout,
+        batch=batch,
+        input_len=input_len,
+        output_len=output_len,
+        regime=regime,
         parameters=question.parameters,
-    ).times  # fmt: skip
+    ).times
 
 
 @given(question=questions())
@@ -297,9 +303,15 @@ def times_of(regime="static", *, batch, input_len=1024, output_len=256, **column
     knobs = {"max_num_seqs": 1024, "max_num_batched_tokens": 8192, "max_model_len": 16384, **columns}
     layout = DeploymentArrays.from_columns({name: [value] for name, value in knobs.items()}, MODEL, GPU)
     return Prediction.of(
-        MODEL, cluster, layout, batch=np.array([float(batch)]), input_len=input_len, output_len=output_len, regime=regime,
+        MODEL,
+        cluster,
+        layout,
+        batch=np.array([float(batch)]),
+        input_len=input_len,
+        output_len=output_len,
+        regime=regime,
         parameters=PARAMETERS,
-    ).times  # fmt: skip
+    ).times
 
 
 def test_a_pipeline_gains_one_sequence_nothing():
@@ -370,9 +382,15 @@ def test_expert_parallel_over_replicas_pays_for_the_exchange():
     columns = {"tp": [2, 2], "dp": [4, 4], "ep": [2, 8], "max_num_seqs": 256, "max_num_batched_tokens": 8192}
     layout = DeploymentArrays.from_columns(columns, model, GPU)
     found = Prediction.of(
-        model, cluster, layout, batch=np.full(2, 64.0), input_len=512, output_len=128, regime="steady",
+        model,
+        cluster,
+        layout,
+        batch=np.full(2, 64.0),
+        input_len=512,
+        output_len=128,
+        regime="steady",
         parameters=PARAMETERS,
-    )  # fmt: skip
+    )
     exchange = found.times.decode.parts["expert_exchange"].sum(axis=0)
     assert exchange[0] == 0
     assert exchange[1] > 0
@@ -396,9 +414,16 @@ def test_an_8_bit_cache_is_read_faster_though_not_twice_as_fast():
     def attention(engine, kv_dtype):
         layout = DeploymentArrays.from_columns({"kv_dtype": kv_dtype, "max_num_seqs": 256}, model, cluster.gpu)
         times = Prediction.of(
-            model, cluster, layout, batch=np.array([64.0]), input_len=8192, output_len=64, regime="static", engine=engine,
+            model,
+            cluster,
+            layout,
+            batch=np.array([64.0]),
+            input_len=8192,
+            output_len=64,
+            regime="static",
+            engine=engine,
             parameters=Parameters.typical(),
-        ).times  # fmt: skip
+        ).times
         return float(times.decode.parts["attention"].sum())
 
     ratios = {engine: attention(engine, "fp8") / attention(engine, "auto") for engine in ("vllm", "sglang")}
