@@ -8,18 +8,22 @@ import pandas as pd
 import streamlit as st
 
 from advisor import simulate_option
-from advisor.render.answers import capacity_answer
-from advisor.render.lines import notes, sources_line
-from advisor.render.numbers import change, dollars, share, short, unit_of
-from advisor.render.reviews import plan_files, traffic_files
-from advisor.render.vocabulary import LIMITED_METRICS, METRIC_NAMES, layout_name
-from app import capacity_figures as figures
+from advisor.render.answers.capacity import document, margin, method, shown
+from advisor.render.answers.simulation import document as simulation_document
+from advisor.render.answers.simulation import metric_columns
+from advisor.render.figures.capacity import closeness, tornado
+from advisor.render.figures.traffic import timeline
+from advisor.render.lines import sources_line
+from advisor.render.numbers import change, dollars, share, short
+from advisor.render.page import page_files
+from advisor.render.vocabulary import METRIC_NAMES, fleet_name
 from app import inputs
 from app.capacity_inputs import planned, question
 from app.downloads import downloads
 from app.figures import draw
-from app.frame import plain
+from app.frame import capitalised, plain
 from app.jobs import answered
+from app.tables import table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -69,35 +73,41 @@ def _missing(now: CapacityInputs | None) -> str:
 
 
 def _tell(found: CapacityPlan, asked: CapacityInputs) -> None:
-    st.markdown(f"#### {plain(capacity_answer(found))}")
-    kinds = dict(notes(found.notes))
+    made = document(found)
+    st.markdown(f"#### {plain(made.answer)}")
+    kinds = dict(made.notes)
     for text in kinds.get("warning", []):
         st.warning(plain(text), icon=":material/warning:")
     if found.best:
         _figures_of(found, found.best)
-    shown = {figures.fleet_name(option): option for option in found.options or (found.nearest,) if option}
-    _table(found, shown)
-    sources = "; ".join(sources_line(option.provenance for option in shown.values()))
-    st.caption(plain(f"{_method(found)} {sources[:1].upper()}{sources[1:]}."))
+    options = {fleet_name(option): option for option in shown(found)}
+    table(
+        made.columns,
+        "fleets",
+        alt="Fleets, best first, with their cost and latencies",
+        pick=lambda row: st.session_state.update({FLEET: list(options)[row]}),
+    )
+    sources = "; ".join(sources_line(option.provenance for option in options.values()))
+    st.caption(plain(f"{capitalised(method(found))}; {margin(found)}. {capitalised(sources)}."))
     left, right = st.columns(2, gap="medium")
     with left:
         st.markdown("##### How near to the limits")
         st.caption("Latencies as shares of their limits, with 90% intervals.")
         draw(
-            figures.closeness(found, list(shown.values())), "limits", height=330,
+            closeness(found, list(options.values())), "limits", height=330,
             alt="Latencies as shares of their limits, with 90% intervals",
         )  # fmt: skip
     if found.best:
         with right:
             st.markdown("##### If the traffic were another")
             st.caption("The same layout, as many replicas as it then takes.")
-            draw(figures.tornado(found), "sensitivity", height=330, alt="What other rates and lengths would need")
+            draw(tornado(found), "sensitivity", height=330, alt="What other rates and lengths would need")
     with st.expander("How the question was read"):
         st.markdown("\n".join(f"- {plain(text)}" for text in kinds.get("note", ["As it was asked."])))
     frame = found.to_frame() if found.options else None
-    downloads("capacity plan", frame=frame, body=found.to_dict, report=lambda: plan_files(found))
+    downloads("capacity plan", frame=frame, body=found.to_dict, report=lambda: page_files(made))
     st.divider()
-    _over_time(found, shown, asked)
+    _over_time(found, options, asked)
 
 
 def _figures_of(found: CapacityPlan, best: FleetOption) -> None:
@@ -118,55 +128,9 @@ def _figures_of(found: CapacityPlan, best: FleetOption) -> None:
             )  # fmt: skip
 
 
-def _method(found: CapacityPlan) -> str:
-    sure = "by the estimate" if found.confidence == 0.5 else f"with {found.confidence:.0%} confidence"
-    more = f" at {1.0 + found.headroom:.3g} times the rate" if found.headroom else ""
-    return (
-        f"Best of {found.candidates} layout{'' if found.candidates == 1 else 's'}, each simulated or ruled out by its saturation; limits kept {sure}{more}; "
-        f"{found.requests} requests over {short(found.duration_s)} s."
-    )
-
-
-def _table(found: CapacityPlan, shown: Mapping[str, FleetOption]) -> None:
-    """The options, best first; a row that is selected is served below."""
-
-    def pick() -> None:
-        selected = st.session_state["fleets"].selection.rows
-        if selected:
-            st.session_state[FLEET] = list(shown)[selected[0]]
-
-    at = "mean" if found.slo.percentile is None else f"p{found.slo.percentile:g}"
-    units = {name: unit_of(option.latencies[name] for option in shown.values()) for name in LIMITED_METRICS}
-    rows = []
-    for option in shown.values():
-        row: dict[str, object] = {
-            "Fleet": f"{option.gpus} x {option.gpu}",
-            "Replicas": f"{option.replicas} + {option.spares}" if option.spares else str(option.replicas),
-            "Layout": layout_name(option.deployment).removeprefix(f"{option.deployment.dp} x "),
-            "$ a month": option.usd_per_month,
-        }
-        if found.best:
-            row["$/Mtok"] = option.usd_per_mtok
-        for metric, value in option.latencies.items():
-            unit = units[metric]
-            row[f"{at} {METRIC_NAMES[metric]}, {unit.name}"] = float(unit.short(value))
-            if metric in option.intervals:
-                row[f"{METRIC_NAMES[metric]} 90%"] = unit.span(*option.intervals[metric])
-        rows.append(row | {"Load": share(option.utilisation), "Source": option.provenance})
-    st.dataframe(
-        pd.DataFrame(rows), hide_index=True, on_select=pick, selection_mode="single-row", key="fleets",
-        alt="Fleets, best first, with their cost and latencies",
-        column_config={
-            "$ a month": st.column_config.NumberColumn(format="dollar", step=1),
-            "$/Mtok": st.column_config.NumberColumn(format="$%.3g", help="Dollars per million output tokens."),
-            "Load": st.column_config.TextColumn(help="The rate asked for as a share of what the fleet can serve at most."),
-        },
-    )  # fmt: skip
-
-
-def _over_time(found: CapacityPlan, shown: Mapping[str, FleetOption], asked: CapacityInputs) -> None:
+def _over_time(found: CapacityPlan, options: Mapping[str, FleetOption], asked: CapacityInputs) -> None:
     st.markdown("##### A fleet over time")
-    option = shown[_picked(list(shown))]
+    option = options[_picked(list(options))]
     strained = True
     if found.headroom or option.spares:
         strained = st.toggle("Headroom used up and spares out", value=True, key="strained", bind=inputs.BIND)
@@ -176,18 +140,19 @@ def _over_time(found: CapacityPlan, shown: Mapping[str, FleetOption], asked: Cap
         lambda _: simulate_option(
             found, option, strained=strained, trace=trace, spread=asked.spread, burstiness=asked.burstiness, runs=asked.runs
         ),
-        doing=f"Serving every request on {figures.fleet_name(option)}",
+        doing=f"Serving every request on {fleet_name(option)}",
     )  # fmt: skip
     st.markdown(plain(_served(served, option, asked)))
-    draw(
-        figures.timeline(served), "over time", height=430,
-        alt="Requests running and waiting, and the KV cache in use, over time",
-    )  # fmt: skip
-    st.dataframe(_percentiles(served), hide_index=True)
+    panels = timeline([served])
+    for row in range(0, len(panels), 2):
+        for column, (i, spec) in zip(st.columns(2), list(enumerate(panels))[row : row + 2], strict=False):
+            with column:
+                draw(spec, f"over time {i}", height=220, alt=str(spec["layer"][0]["encoding"]["y"]["axis"]["title"]))
+    table(metric_columns(served))
     downloads(
         "served fleet", body=served.to_dict,
         files={"requests.csv": lambda: pd.DataFrame(served.requests()).to_csv(index=False)},
-        report=lambda: traffic_files([served]),
+        report=lambda: page_files(simulation_document([served])),
     )  # fmt: skip
 
 
@@ -214,19 +179,7 @@ def _served(found: Simulation, option: FleetOption, asked: CapacityInputs) -> st
     kept = "no limits" if found.meets is None else f"limits {'kept' if found.meets else 'missed'}"
     replicas = found.deployment.dp
     return (
-        f"{figures.fleet_name(option)}, {replicas} replica{'' if replicas == 1 else 's'} serving {come} "
+        f"{fleet_name(option)}, {replicas} replica{'' if replicas == 1 else 's'} serving {come} "
         f"({len(found.served)} requests in {short(found.duration_s)} s): {kept}, {found.good:.1%} of the requests keep them "
         f"all by themselves; at most {share(found.kv_peak)} of the KV cache in use, {found.preemptions} preemptions."
     )
-
-
-def _percentiles(found: Simulation) -> pd.DataFrame:
-    rows = []
-    for metric, values in found.metrics.items():
-        unit = unit_of(values.values())
-        row: dict[str, object] = {"Latency": f"{METRIC_NAMES[metric]}, {unit.name}"}
-        row |= {name: float(unit.short(value)) for name, value in values.items()}
-        if found.scale is not None:
-            row |= {f"{name} 90%": unit.span(*found.interval(metric, name)) for name in ("p50", "p95", "p99")}
-        rows.append(row)
-    return pd.DataFrame(rows)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import streamlit as st
+
+from advisor.render.page import figures_can_be_drawn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -44,14 +45,14 @@ def downloads(name: str, *, frame: pd.DataFrame | None = None, body: Callable[[]
     if report is not None:
         made["html"] = "Report, HTML", lambda: report()[PAGE]
         made["zip"] = "Report, Markdown", lambda: archive(report())
-    drawable = find_spec("matplotlib") is not None
+    drawable = figures_can_be_drawn()
     with st.container(horizontal=True):
         for ending, (label, content) in made.items():
             lacking = ending in ("html", "zip") and not drawable
             st.download_button(
                 label, content, file_name=f"{name}.{ending}", mime=MIME.get(ending, "text/plain"), disabled=lacking,
                 on_click="ignore", icon=":material/download:", key=f"download {name}.{ending}",
-                help="Its figures need Matplotlib: pip install 'advisor[plots]'" if lacking else None,
+                help="It needs: pip install 'advisor[plots]'" if lacking else None,
             )  # fmt: skip
 
 

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import plotly.graph_objects as go
 import streamlit as st
 
 import advisor
 from advisor import holdout_errors
 from advisor.render.choices import HOLDOUT_COMMAND, HOLDOUT_SPLITS
+from advisor.render.figures.validation import parity
 from advisor.render.numbers import RATE, share, unit_of
 from app import inputs
 from app.downloads import downloads
 from app.evidence_tables import all_runs, chosen_runs
-from app.figures import BLUE, GREY, ORANGE, draw, faint
+from app.figures import draw
 from app.frame import plain
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ METRICS = {
     "tpot_ms": "TPOT", "prefill_ms": "prefill", "ttft_ms": "TTFT", "e2e_ms": "whole batch", "output_tok_s": "output tokens",
 }  # fmt: skip
 SEEN, UNSEEN = "in-sample", "not fitted"
-COLOURS = {UNSEEN: ORANGE, SEEN: BLUE}
 
 
 @st.cache_resource(max_entries=4, ttl=600, show_spinner="Predicting every run")
@@ -116,42 +115,6 @@ def _told(checks: Sequence[Check], what: str) -> str:
             f"{len(members)} values that {words}: median error {error:.1%}, {share(inside)} inside their 90% intervals"
         )
     return f"{what[0].upper()}{what[1:]}: {'; '.join(parts)}."
-
-
-def parity(checks: Sequence[Check], what: str) -> go.Figure:
-    """Measured across, predicted up, both logarithmic; on the line they are equal."""
-    figure = go.Figure()
-    unit = _unit(checks)
-    values = [unit.of(value) for check in checks for value in (check.measured, check.predicted)]
-    ends = [min(values) / 1.3, max(values) * 1.3]
-    figure.add_scatter(x=ends, y=ends, mode="lines", line={"dash": "dot", "color": GREY, "width": 1}, name="equal")
-    for split in (SEEN, UNSEEN):
-        members = [check for check in checks if check.split == split]
-        if not members:
-            continue
-        figure.add_scatter(
-            x=[unit.of(check.measured) for check in members], y=[unit.of(check.predicted) for check in members], mode="markers",
-            name=split, marker={"size": 6, "opacity": 0.8, "color": COLOURS[split]},
-            error_y={
-                "type": "data", "symmetric": False, "thickness": 1, "width": 0, "color": faint(COLOURS[split], 0.4),
-                "array": [unit.of(check.high - check.predicted) for check in members],
-                "arrayminus": [unit.of(check.predicted - check.low) for check in members],
-            },
-            customdata=[_hover(check) for check in members],
-            hovertemplate="%{customdata}<extra></extra>",
-        )  # fmt: skip
-    figure.update_xaxes(title=f"measured {what}, {unit.name}", type="log", dtick=1)
-    figure.update_yaxes(title=f"predicted {what}, {unit.name}", type="log", dtick=1)
-    return figure
-
-
-def _hover(check: Check) -> str:
-    run, unit = check.run, _unit([check])
-    return (
-        f"{run.model.rsplit('/', maxsplit=1)[-1]} on {run.gpu}, {check.engine}<br>TP{run.tp} PP{run.pp}, batch "
-        f"{run.batch or 'full'}, {run.input_len} in / {run.output_len} out<br>measured {unit.short(check.measured)}, predicted "
-        f"{unit.short(check.predicted)} {unit.span(check.low, check.high)} {unit.name}"
-    )
 
 
 def _unit(checks: Sequence[Check]) -> Unit:

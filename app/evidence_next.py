@@ -8,9 +8,9 @@ import pandas as pd
 import streamlit as st
 
 from advisor import ProbeQuestion, prepare_probe
+from advisor.render.answers.probing import shapes_told
 from advisor.render.choices import PROBED_ENGINES
 from advisor.render.numbers import short
-from advisor.render.probings import shapes_told
 from app import inputs
 from app.downloads import downloads
 from app.frame import plain

@@ -10,9 +10,9 @@ import streamlit as st
 
 import advisor
 from advisor import Evidence
-from advisor.render.measured import measured_rows
+from advisor.render.answers.measured import measured_rows
+from advisor.render.measured.series import SeriesLayout, setup_of
 from advisor.render.numbers import RATE, Unit, unit_of
-from advisor.render.series import SeriesLayout, setup_of
 from advisor.render.vocabulary import PROVENANCE
 from app import inputs
 from app.downloads import downloads

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
+from advisor.render.figures.exploration import cause_areas, curves, memory_areas
 from advisor.render.numbers import RATE, dollars, duration, short, unit_of
 from advisor.render.vocabulary import PROVENANCE
 from app import answers, inputs
 from app.downloads import downloads
 from app.evidence_runs import session_runs
-from app.exploration_figures import cause_areas, curves, memory_areas
 from app.figures import METRIC_WIDTH, draw
 from app.frame import plain
 

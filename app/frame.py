@@ -36,6 +36,11 @@ def plain(text: str) -> str:
     return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", " ".join(text.split()))
 
 
+def capitalised(text: str) -> str:
+    """``text`` as the beginning of a sentence."""
+    return text[:1].upper() + text[1:]
+
+
 @contextmanager
 def guarded() -> Iterator[None]:
     """Say in one line what went wrong; to be used around a page, and again inside each fragment, which runs on its own."""

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import streamlit as st
 
 import advisor
-from advisor.render.numbers import RATE, dollars, duration, short, unit_of
-from advisor.render.recommendations import gib_in_use, recommendation_answer
-from advisor.render.reviews import recommendation_files
-from advisor.render.vocabulary import PROVENANCE
+from advisor.render.answers.recommendation import document
+from advisor.render.figures.recommendation import CANDIDATE, memory_bars, time_bars, trade
+from advisor.render.numbers import RATE, duration, short, unit_of
+from advisor.render.page import page_files
+from advisor.render.vocabulary import METRIC_NAMES, PROVENANCE, candidate_name
 from app import answers, inputs
 from app.downloads import downloads
 from app.evidence_runs import session_runs
 from app.figures import METRIC_WIDTH, draw
 from app.frame import plain
-from app.recommendation_figures import candidate_name, layout_name, memory_bars, time_bars, trade
+from app.tables import table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from advisor.render.numbers import Unit
+    from advisor.render.document import Document
 
 BLANK = {"concurrency": None, "ttft": None, "tpot": None, "e2e": None, "engine": "vllm", "price": None}
 EXAMPLES: Mapping[str, Mapping[str, object]] = {
@@ -40,7 +41,6 @@ EXAMPLES: Mapping[str, Mapping[str, object]] = {
 }  # fmt: skip
 FORMATS = ("vllm", "sglang", "tensorrt-llm", "compose", "kubernetes")
 LANGUAGES = {"compose": "yaml", "kubernetes": "yaml"}
-TIMES = {"ttft_ms": "TTFT", "tpot_ms": "TPOT", "e2e_ms": "E2E"}
 PICK = "pick"
 """Key of the candidate shown in detail."""
 TRADE = "speed and throughput"
@@ -49,13 +49,17 @@ TRADE = "speed and throughput"
 def show() -> None:
     """Ask the question and show its answer."""
     found = _asked()
-    st.markdown(f"#### {plain(recommendation_answer(found))}")
+    made = document(found)
+    st.markdown(f"#### {plain(made.answer)}")
     if found.best is None:
-        _nothing_feasible(found)
+        _nothing_feasible(found, made)
         return
     _sources(found.candidates)
     by_name = {candidate_name(each): each for each in (*found.candidates, *found.pareto)}
-    _table(found)
+    table(
+        made.columns, "candidates", alt="Layouts, best first, with their throughput and latency",
+        pick=lambda row: st.session_state.update({PICK: candidate_name(found.candidates[row])}),
+    )  # fmt: skip
     charts, details = st.container(), st.container()
     with details:
         st.divider()
@@ -64,7 +68,7 @@ def show() -> None:
     with charts:
         _charts(found, picked)
     _notes(found)
-    downloads("recommendation", frame=found.to_frame(), body=found.to_dict, report=lambda: recommendation_files(found))
+    downloads("recommendation", frame=found.to_frame(), body=found.to_dict, report=lambda: page_files(made))
 
 
 def _asked() -> advisor.Recommendation:
@@ -96,50 +100,13 @@ def _sources(shown: Sequence[advisor.Estimate]) -> None:
         st.caption(f"Source: {plain(PROVENANCE[source])}. In brackets: 90% intervals.")
 
 
-def _table(found: advisor.Recommendation) -> None:
-    """The candidates, best first; a row that is selected is shown in detail."""
-
-    def pick() -> None:
-        rows = st.session_state["candidates"].selection.rows
-        if rows:
-            st.session_state[PICK] = candidate_name(found.candidates[rows[0]])
-
-    units = _units(found.candidates)
-    st.dataframe(
-        [_cells(each, units) for each in found.candidates], hide_index=True, key="candidates", on_select=pick,
-        selection_mode="single-row", alt="Layouts, best first, with their throughput and latency",
-    )  # fmt: skip
-
-
-def _units(candidates: Sequence[advisor.Estimate]) -> dict[str, Unit]:
-    """In which the column of each latency is told."""
-    return {metric: unit_of(getattr(each, metric) for each in candidates) for metric in TIMES}
-
-
-def _cells(estimate: advisor.Estimate, units: Mapping[str, Unit]) -> dict[str, Any]:
-    def told(metric: str) -> str:
-        unit = units.get(metric, RATE)
-        return f"{unit.short(getattr(estimate, metric))} {unit.span(*estimate.interval(metric))}"
-
-    return {
-        "replicas x layout": layout_name(estimate),
-        "GPUs": estimate.deployment.num_gpus,
-        "batch": estimate.batch,
-        "tok/s per GPU": told("output_tok_s_per_gpu"),
-        **{f"{TIMES[metric]}, {unit.name}": told(metric) for metric, unit in units.items()},
-        "GiB a GPU": f"{short(gib_in_use(estimate), 2)} of {short(estimate.memory['device'])}",
-        "$ per M tokens": dollars(estimate.usd_per_mtok),
-        "source": estimate.provenance,
-    }
-
-
 def _charts(found: advisor.Recommendation, picked: advisor.Estimate) -> None:
     left, right = st.columns(2, gap="medium")
     with left:
         st.markdown("##### Speed for a user against throughput per GPU")
         st.caption("Each point is a layout at a batch; click one to see it in detail. Right is faster, up is cheaper.")
         draw(
-            trade(found, picked), TRADE, on_select=_pick_point, selection_mode="points",
+            trade(found, picked), TRADE, on_select=_pick_point, selection_mode=CANDIDATE,
             alt="Tokens per second of one user against output tokens per second per GPU",
         )  # fmt: skip
     with right:
@@ -167,20 +134,22 @@ def _picked(by_name: Mapping[str, advisor.Estimate]) -> advisor.Estimate:
 
 
 def _pick_point() -> None:
-    points = st.session_state[TRADE].selection.points
-    names = [point["customdata"][0] for point in points if point.get("customdata")]
-    if names:
-        st.session_state[PICK] = names[0]
+    points = st.session_state[TRADE].selection[CANDIDATE]
+    if points:
+        st.session_state[PICK] = points[0]["name"]
 
 
 def _details(picked: advisor.Estimate) -> None:
     """One candidate: its numbers, where its time goes, and how to start it."""
     with st.container(horizontal=True):
-        for metric, name in {"output_tok_s_per_gpu": "tok/s per GPU", **TIMES}.items():
+        for metric, name in {
+            "output_tok_s_per_gpu": "tok/s per GPU",
+            **{name: METRIC_NAMES[name] for name in ("ttft_ms", "tpot_ms", "e2e_ms")},
+        }.items():
             value = getattr(picked, metric)
-            unit = unit_of([value]) if metric in TIMES else RATE
+            unit = unit_of([value]) if metric in METRIC_NAMES else RATE
             ends = f"90%: {unit.span(*picked.interval(metric))[1:-1]}"
-            shown = duration(value) if metric in TIMES else short(value)
+            shown = duration(value) if metric in METRIC_NAMES else short(value)
             st.metric(name, shown, ends, delta_color="off", delta_arrow="off", width=METRIC_WIDTH)
     left, right = st.columns(2, gap="medium")
     with left:
@@ -217,13 +186,13 @@ def _notes(found: advisor.Recommendation) -> None:
         st.markdown("\n".join(f"- {plain(text)}" for text in notes))
 
 
-def _nothing_feasible(found: advisor.Recommendation) -> None:
+def _nothing_feasible(found: advisor.Recommendation, made: Document) -> None:
     """What to change, in numbers, and what comes nearest."""
     st.markdown("##### What would make it feasible")
     st.markdown("\n".join(f"- {plain(text)}" for text in found.relaxations) or "- no single change would")
     if found.nearest is not None:
         st.markdown("##### Nearest")
-        st.dataframe([_cells(found.nearest, _units([found.nearest]))], hide_index=True)
+        table(made.columns)
         draw(memory_bars([found.nearest]), "memory of the nearest", height=200, alt="Stacked bar of GPU memory by part")
         _sources([found.nearest])
-    downloads("recommendation", body=found.to_dict, report=lambda: recommendation_files(found))
+    downloads("recommendation", body=found.to_dict, report=lambda: page_files(made))

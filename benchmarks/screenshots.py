@@ -80,7 +80,9 @@ def take(browser: Browser, address: str, path: Path, width: int, colours: str) -
     )
     page = context.new_page()
     page.goto(address)
-    page.wait_for_selector(".js-plotly-plot", timeout=MOST_S * 1000)  # a new browser is given its charts last
+    page.wait_for_selector(
+        "[data-testid=stVegaLiteChart] canvas, [data-testid=stVegaLiteChart] svg", timeout=MOST_S * 1000
+    )  # a new browser is given its charts last
     for _ in range(2):  # a plan is worked out first, then the requests of its best fleet are served
         settled(page)
         page.wait_for_function("() => !document.querySelector('[data-testid=stProgress]')", timeout=MOST_S * 1000)

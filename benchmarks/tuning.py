@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 from collections import defaultdict
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,8 @@ from joblib import Parallel, delayed
 from advisor.calibration.observations import group_runs
 from advisor.calibration.surrogate import analytic_marginal, shipped_surrogate
 from advisor.perf_model.deployment_arrays import weight_bits
+from advisor.render.figures.vega import BLUE, GREEN, ORANGE, axis, colour, layer, panel, printed, rule
+from advisor.render.page import write_png
 from advisor.tuning.acquisition import Round
 from advisor.tuning.gp_belief import Points
 from advisor.tuning.loop import steps, worth_most
@@ -39,6 +42,8 @@ if TYPE_CHECKING:
 
 GPU = "H200-SXM"
 MODELS = ("meta-llama/Llama-2-13b-hf", "Qwen/Qwen2.5-32B", "meta-llama/Meta-Llama-3.1-70B")
+COLOURS = {"active": GREEN, "random": ORANGE, "grid": BLUE}
+"""Of the ways to choose what is measured."""
 BUDGET_S = {"torch": 300.0, "vllm": 720.0}
 STARTS = {"other models measured": "shipped", "nothing measured": "analytic"}
 METRICS = ("prefill_ms", "tpot_ms", "e2e_ms")
@@ -243,31 +248,32 @@ def table(curves: list[Curve]) -> str:
 
 
 def figure(curves: list[Curve], out: Path) -> None:
-    from matplotlib.figure import Figure  # only here
-
-    colours = {"active": "tab:green", "random": "tab:orange", "grid": "tab:blue"}
-    drawn = Figure(figsize=(10, 6.5), layout="constrained")
-    axes = drawn.subplots(2, 2, sharex="row")
-    for row, (engine, budget_s) in enumerate(BUDGET_S.items()):
+    """Draw regret and errors over the minutes, a row an engine, as a PNG."""
+    panels = []
+    for engine, budget_s in BUDGET_S.items():
         minutes = np.linspace(0.0, budget_s / 60, TIMES)
-        for (name, start), style in zip(STARTS.items(), ("--", "-"), strict=True):
-            for choice, colour in colours.items():
-                own = [c for c in curves if (c.case.engine, c.start, c.choice) == (engine, start, choice)]
-                if not own:
-                    continue
-                label = f"{choice}, {name}"
-                regret = 100 * np.mean([curve.regret for curve in own], axis=0)
-                axes[row, 0].step(minutes, regret, style, color=colour, where="post", label=label)
-                error = 100 * mean_errors(own)[1:].mean(axis=0)
-                axes[row, 1].step(minutes, error, style, color=colour, where="post", label=label)
-        titles = ("regret of the choice", "error of TPOT and whole batch, runs not probed")
-        for axis, goal, title in zip(axes[row], (1.0, 3.5), titles, strict=True):
-            axis.axhline(goal, color="0.6", linewidth=0.8)
-            axis.set(title=f"{engine}: {title}", xlabel="minutes of a node of four GPUs", ylabel="%", ylim=(0, None))
-            axis.grid(visible=True, color="0.92")
-    axes[0, 0].legend(fontsize=8)
+        rows = []
+        for choice, (name, start) in product(COLOURS, STARTS.items()):
+            own = [c for c in curves if (c.case.engine, c.start, c.choice) == (engine, start, choice)]
+            if own:
+                regrets, errors = np.mean([curve.regret for curve in own], axis=0), mean_errors(own)[1:].mean(axis=0)
+                rows += [
+                    {"choice": choice, "start": name, "minute": at, "regret": regret, "error": error}
+                    for at, regret, error in zip(minutes.tolist(), regrets.tolist(), errors.tolist(), strict=True)
+                ]
+        titles = {"regret": "regret of the choice", "error": "error of TPOT and whole batch, runs not probed"}
+        for (key, title), goal in zip(titles.items(), (0.01, 0.035), strict=True):
+            line = layer(
+                {"type": "line", "interpolate": "step-after"},
+                rows,
+                x=axis("minute", "minutes of a node of four GPUs"),
+                y=axis(key, title, format=".0%"),
+                color=colour("choice", COLOURS),
+                strokeDash={"field": "start", "type": "nominal", "legend": {"orient": "top", "title": None}},
+            )
+            panels.append(panel(rule(y=goal), line, title=engine))
     out.parent.mkdir(parents=True, exist_ok=True)
-    drawn.savefig(out, dpi=110)
+    write_png(printed(panels, columns=2), out)
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from catalog.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
 
@@ -33,15 +33,24 @@ def append_lines(path: Path, lines: str) -> None:
         OSError: it cannot be written; then nothing was added.
 
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _append(path, lines.encode("ascii"))
+    append_made(path, lambda: lines)
 
 
-def json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Where each object stands, for messages, and the object.
+def append_made(path: Path, make: Callable[[], str]) -> None:
+    """Add the lines that ``make`` returns once nobody else can add any, so that it can look at what is there.
 
     Raises:
-        InputError: a line that is no JSON object, and not the beginning of one either.
+        OSError: as ``append_lines``.
+
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _append(path, lambda: make().encode("ascii"))
+
+
+def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any] | InputError]]:
+    """Where each object stands, for messages, and the object, or why it is none.
+
+    Raises:
         OSError, UnicodeDecodeError: the file cannot be read, or is no text.
 
     """
@@ -57,10 +66,23 @@ def json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 if _unfinished(text, error):
                     _warn(f"{where} is unfinished, as a stopped writer leaves it; passed over")
                     continue
-                raise InputError(f"{where} is not JSON: {error}") from error
-            if not isinstance(row, dict):
-                raise InputError(f"{where} is not a JSON object")
-            yield where, row
+                yield where, InputError(f"{where} is not JSON: {error}")
+                continue
+            yield where, row if isinstance(row, dict) else InputError(f"{where} is not a JSON object")
+
+
+def json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Where each object stands, for messages, and the object.
+
+    Raises:
+        InputError: a line that is no JSON object, and not the beginning of one either.
+        OSError, UnicodeDecodeError: the file cannot be read, or is no text.
+
+    """
+    for where, row in json_lines(path):
+        if isinstance(row, InputError):
+            raise row
+        yield where, row
 
 
 def _refuse(constant: str) -> float:
@@ -78,12 +100,15 @@ def _warn(message: str) -> None:
     logging.getLogger(__name__).warning(message)
 
 
-def _append(path: Path, data: bytes) -> None:
+def _append(path: Path, make: Callable[[], bytes]) -> None:
     import fcntl  # POSIX only, and readers don't need it
 
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
+        data = make()
+        if not data:
+            return
         size = os.fstat(descriptor).st_size
         if size and os.pread(descriptor, 1, size - 1) != b"\n":
             data = b"\n" + data  # a killed writer's unfinished line stays on its own

@@ -10,7 +10,7 @@ from annotated_types import Interval
 
 from catalog.borders import checked, checked_text
 from catalog.errors import InputError
-from catalog.jsonl_store import append_lines, json_rows, line_of
+from catalog.jsonl_store import append_lines, append_made, json_rows, line_of
 from catalog.schema import Count  # noqa: TC001  read by ``checked``
 
 if TYPE_CHECKING:
@@ -49,6 +49,25 @@ def append_requests(path: Path, requests: Iterable[Request]) -> None:
     try:
         if lines:
             append_lines(path, lines)
+    except OSError as error:
+        raise InputError(f"cannot add requests to {path}: {error.strerror}; nothing was added") from error
+
+
+def keep_requests(path: Path, requests: Iterable[Request]) -> None:
+    """Add the requests of runs of which the store has none yet; other writers wait meanwhile.
+
+    Raises:
+        InputError: the file cannot be read or written; then nothing was added.
+
+    """
+    lines = [(each.run_id, line_of(asdict(each))) for each in requests]
+
+    def missing() -> str:
+        kept = {each.run_id for each in read_requests(path)}
+        return "".join(line for run_id, line in lines if run_id not in kept)
+
+    try:
+        append_made(path, missing)
     except OSError as error:
         raise InputError(f"cannot add requests to {path}: {error.strerror}; nothing was added") from error
 

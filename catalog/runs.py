@@ -7,7 +7,7 @@ read too.
 from __future__ import annotations
 
 import csv
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, dataclass, fields
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any, get_args
 from catalog.borders import checked, checked_text
 from catalog.bounds import check_bounds
 from catalog.errors import InputError
-from catalog.jsonl_store import append_lines, json_rows, line_of
+from catalog.jsonl_store import append_made, json_lines, line_of
 from catalog.names import suggestion
 from catalog.paths import own_runs
 from catalog.schema import Measurement
 from catalog.tables import DATA, field_types
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     import pandas as pd
 
@@ -36,31 +36,85 @@ def shipped_runs() -> tuple[Measurement, ...]:
     return tuple(run for path in sorted((DATA / "runs").glob("*.csv")) for run in read_runs(path))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserRuns:
+    """The user's own runs, each once."""
+
+    runs: tuple[Measurement, ...]
+    left_out: tuple[str, ...]
+    """What of the files cannot be used, a line each."""
+
+
 def user_runs() -> tuple[Measurement, ...]:
-    """The user's own runs: every CSV and JSON Lines file of ``$ADVISOR_HOME/runs``."""
-    return tuple(run for path in own_runs() for run in read_runs(path))
+    """The user's own runs: every CSV and JSON Lines file of ``$ADVISOR_HOME/runs``, as far as they can be read."""
+    return read_user_runs().runs
 
 
-def read_runs(path: str | Path) -> tuple[Measurement, ...]:
-    """The runs of a CSV file (``.csv``) or of a store (anything else).
+def read_user_runs() -> UserRuns:
+    """The same, and what cannot be used: a line that is damaged says nothing against the others."""
+    runs: dict[str, tuple[str, Measurement]] = {}
+    left_out = []
+    for path in own_runs():
+        for where, run in _attempts(path):
+            if isinstance(run, InputError):
+                left_out.append(str(run))
+            elif why := _contradiction(runs.setdefault(run.run_id, (where, run)), where, run):
+                left_out.append(why)
+    return UserRuns(runs=tuple(run for _, run in runs.values()), left_out=tuple(left_out))
+
+
+def read_runs(path: str | Path, *more: str | Path) -> tuple[Measurement, ...]:
+    """The runs of a CSV file (``.csv``) or of a store (anything else), or of several; each counts once.
 
     Raises:
-        InputError: it cannot be read; or, with the line's number, an unknown column, a missing or impossible value.
+        InputError: one cannot be read; or, with the line's number, an unknown column, a missing or impossible value, or
+            another run of the same ``run_id``.
 
     """
-    path = Path(path)
+    runs: dict[str, tuple[str, Measurement]] = {}
+    for each in (path, *more):
+        for where, run in _attempts(Path(each)):
+            if isinstance(run, InputError):
+                raise run
+            if why := _contradiction(runs.setdefault(run.run_id, (where, run)), where, run):
+                raise InputError(why)
+    return tuple(run for _, run in runs.values())
+
+
+def _contradiction(first: tuple[str, Measurement], where: str, run: Measurement) -> str:
+    """Why a run cannot count beside the ``first`` of its ``run_id``; empty where it says the same."""
+    if differing := difference(first[1], run):
+        return f"{where} is another run of the run_id {run.run_id!r:.60} of {first[0]}: {differing}; remove one of them"
+    return ""
+
+
+def difference(run: Measurement, other: Measurement) -> str:
+    """The first field in which two accounts of one run differ, in words; empty if there is none."""
+    for each in fields(Measurement):
+        before, now = getattr(run, each.name), getattr(other, each.name)
+        if before != now and each.name != "fingerprint":
+            return f"{each.name} {before} where this says {now}"
+    return ""
+
+
+def _attempts(path: Path) -> Iterator[tuple[str, Measurement | InputError]]:
+    """Where each run of a file stands, and the run, or why it is none; what ends the reading comes last."""
     of_cells = path.suffix.casefold() == ".csv"
-    rows, read = (_csv_rows(path), checked_text) if of_cells else (json_rows(path), checked)
+    read = checked_text if of_cells else checked
     try:
-        return tuple(check_run(read(Measurement, row, where), where) for where, row in rows)
-    except InputError:
-        raise
+        for where, row in _csv_rows(path) if of_cells else json_lines(path):
+            try:
+                yield where, row if isinstance(row, InputError) else check_run(read(Measurement, row, where), where)
+            except InputError as error:
+                yield where, error
+    except InputError as error:
+        yield str(path), error
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text") from error
+        yield str(path), InputError(f"cannot read {path}: {error.strerror}")
+    except UnicodeDecodeError:
+        yield str(path), InputError(f"{path} is not UTF-8 text")
     except ValueError as error:  # a name that no file can have
-        raise InputError(f"cannot read {str(path)!r}: {error}") from error
+        yield str(path), InputError(f"cannot read {str(path)!r}: {error}")
 
 
 def from_cells(cells: Mapping[str, str], where: str) -> Measurement:
@@ -81,14 +135,42 @@ def append_runs(path: str | Path, measurements: Iterable[Measurement]) -> None:
         InputError: an impossible value, or the file cannot be written; then nothing was added.
 
     """
+    lines = _lines(measurements)
+    _add(Path(path), lambda: "".join(lines.values()))
+
+
+def keep_runs(path: str | Path, measurements: Iterable[Measurement]) -> frozenset[str]:
+    """Add those that the store does not have yet; which ones were added, by ``run_id``.
+
+    Other writers wait meanwhile: of several that bring the same run, one adds it.
+
+    Raises:
+        InputError: as ``append_runs``, or the store cannot be read.
+
+    """
     path = Path(path)
+    lines = _lines(measurements)
+    added: set[str] = set()
+
+    def missing() -> str:
+        kept = {run.run_id for _, run in _attempts(path) if not isinstance(run, InputError)}
+        added.update(lines.keys() - kept)
+        return "".join(line for name, line in lines.items() if name in added)
+
+    _add(path, missing)
+    return frozenset(added)
+
+
+def _lines(measurements: Iterable[Measurement]) -> dict[str, str]:
+    """The lines of a store for some runs, by ``run_id``."""
+    return {run.run_id: _line(check_run(run, f"run {run.run_id!r}")) for run in measurements}
+
+
+def _add(path: Path, make: Callable[[], str]) -> None:
     if path.suffix.casefold() == ".csv":
         raise InputError(f"{path} is a CSV file; runs are added to a store such as {path.with_suffix('.jsonl')}")
-    lines = [_line(check_run(run, f"run {run.run_id!r}")) for run in measurements]
-    if not lines:
-        return
     try:
-        append_lines(path, "".join(lines))
+        append_made(path, make)
     except OSError as error:
         raise InputError(f"cannot add runs to {path}: {error.strerror}; nothing was added") from error
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from catalog.errors import InputError
-from catalog.runs import append_runs, check_run, read_runs
+from catalog.runs import check_run, keep_runs, read_runs
 from probes.benchmark_plan import read_plan
 from probes.static_benchmark import failure, measure
 from probes.supervised import end_with_starter
@@ -158,8 +158,7 @@ def store(order: Order, run: Measurement) -> bool:
     except InputError as error:
         tell(f"not stored: {error}")
         return False
-    append_runs(order.store, [run])
-    return True
+    return bool(keep_runs(order.store, [run]))
 
 
 def tell(text: str) -> None:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 JOURNAL_SUFFIXES = (".journal", ".log")
 JOURNAL_START = b'{"op_code":'
+MENDED_AT_ONCE = 2**20
+"""Bytes looked through at once for the end of the last whole record."""
 WHAT_IS_RIGHT = "give sqlite:///FILE, postgresql://USER@HOST/DB, mysql://USER@HOST/DB or a FILE.journal"
 PACKAGES = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
 """What to install for a database module, where the names differ."""
@@ -93,6 +95,7 @@ def _journal(path: str) -> JournalStorage:
         lock.acquire()
         try:
             _check_journal(path)
+            _mend_journal(path)
         finally:
             lock.release()
     return JournalStorage(JournalFileBackend(path, lock_obj=lock))
@@ -102,14 +105,27 @@ def _check_journal(path: str) -> None:
     """Refuse a file that Optuna would append to although it cannot read it."""
     with Path(path).open("rb") as file:
         start = file.read(len(JOURNAL_START))
-        file.seek(-min(1, len(start)), os.SEEK_END)
-        end = file.read()
     if start not in (b"", JOURNAL_START):
         raise InputError(f"storage {path!r} holds something other than an Optuna journal; name another file")
-    if end not in (b"", b"\n"):
-        raise InputError(
-            f"storage {path!r} ends in the middle of a record (its writer was killed); delete its last line"
-        )
+
+
+def _mend_journal(path: str) -> None:
+    """Cut off a record that a killed writer or a full disk left unfinished; whoever calls holds the journal's lock.
+
+    Optuna would append to it, and could then read neither.
+    """
+    with Path(path).open("rb+") as file:
+        size = end = file.seek(0, os.SEEK_END)
+        while end:
+            begin = max(end - MENDED_AT_ONCE, 0)
+            file.seek(begin)
+            newline = file.read(end - begin).rfind(b"\n")
+            if newline >= 0:
+                end = begin + newline + 1
+                break
+            end = begin
+        if end < size:
+            file.truncate(end)
 
 
 @contextlib.contextmanager

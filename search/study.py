@@ -123,7 +123,7 @@ def explore(
             ``ENUMERABLE``, in a larger space propose ``TRIALS``. A space of no more points than asked for is enumerated.
         storage: where the study is kept, see ``open_storage``; None: in memory.
         study_name: None: a new name. A study of this name in the storage is continued: points that it holds with the
-            same scores are not added again, and the sampler begins with its first points.
+            same scores are not added again, the sampler begins with its first points, and all of them count again.
         starts: points for the sampler to begin with, as plain values by name; those outside the space are ignored.
         seed: of the sampler.
 
@@ -146,6 +146,7 @@ def explore(
     else:
         begin = np.unique(space.find([*starts, *(trial.params for trial in known[:POPULATION])]), axis=0)
         pool = sample(question, trials=trials or TRIALS, seed=seed, starts=begin)
+        pool = _with_held(question, pool, [trial.params for trial in known])
     if not len(pool):
         raise InputError("the rules allow no combination of the choices; allow more choices")
 
@@ -181,6 +182,15 @@ def _selection(
     place = np.empty(len(pool), dtype=np.int64)
     place[order] = np.arange(len(pool))
     return front, some, order[np.unique(place[np.concatenate([front, some])])]
+
+
+def _with_held(question: SearchProblem, pool: ScoredPoints, held: Iterable[Mapping[str, Any]]) -> ScoredPoints:
+    """Add what the study holds, so that no answer is worse than one it has given; each point once."""
+    space = question.space
+    points = np.concatenate([pool.points, space.find(held)])
+    first = np.unique(points, axis=0, return_index=True)[1]
+    missing = points[np.sort(first[first >= len(pool)])]
+    return ScoredPoints.joined([pool, ScoredPoints.of(question, missing, space.take(missing))])
 
 
 def _groups(space: Space, pool: ScoredPoints, names: Sequence[str]) -> NDArray[np.int64]:

@@ -22,6 +22,7 @@ DISTRIBUTIONS = {
     "annotated_types": "annotated-types",
     "yaml": "pyyaml",
     "pynvml": "nvidia-ml-py",
+    "vl_convert": "vl-convert-python",
     "sklearn": "scikit-learn",
 }
 """Distributions named otherwise than what is imported."""

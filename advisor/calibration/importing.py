@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import astuple, dataclass, fields, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +14,8 @@ from catalog.importers.completion import EXAMPLES, Incomplete, complete, run_id
 from catalog.importers.errors import SkippedFile, UnusableRun
 from catalog.importers.registry import find_format, read_benchmarks, recognised
 from catalog.paths import home
-from catalog.requests import append_requests, read_requests
-from catalog.runs import append_runs, read_runs, shipped_runs, user_runs
+from catalog.requests import keep_requests
+from catalog.runs import difference, keep_runs, read_runs, shipped_runs, user_runs
 from catalog.schema import BITS, Measurement, require_positive
 from catalog.tables import table
 
@@ -78,10 +78,8 @@ class Import:
         """
         requests = [replace(each, run_id=run.run_id) for run in self.new for each in self.requests.get(run.run_id, ())]
         if requests:
-            there = self.requests_store
-            kept = {each.run_id for each in read_requests(there)} if there.exists() else set()
-            append_requests(there, [each for each in requests if each.run_id not in kept])
-        append_runs(self.store, self.new)
+            keep_requests(self.requests_store, requests)
+        keep_runs(self.store, self.new)
 
 
 def import_runs(
@@ -207,7 +205,7 @@ def read_import(
             left_out.append(SkippedFile(reading.where, str(error)))
             continue
         known = kept.get(run.run_id)
-        if known is not None and (differing := _difference(known, run)):
+        if known is not None and (differing := difference(known, run)):
             left_out.append(SkippedFile(reading.where, f"it is kept already, with {differing}; remove that line first"))
             continue
         if run.run_id in runs:
@@ -328,15 +326,6 @@ def _asked(missing: Collection[str], first: str) -> str:
     said = [SAID[name] for name in names]
     told = said[0] if len(said) == 1 else f"{', '.join(said[:-1])} and {said[-1]}"
     return f"{first} does not say {told}; add for example {' '.join(EXAMPLES[name] for name in names)}"
-
-
-def _difference(kept: Measurement, run: Measurement) -> str:
-    """The first field in which two accounts of one run differ, in words; empty if there is none."""
-    for each in fields(Measurement):
-        before, now = getattr(kept, each.name), getattr(run, each.name)
-        if before != now and each.name != "fingerprint":
-            return f"{each.name} {before} where this says {now}"
-    return ""
 
 
 def _fullness(run: Measurement) -> tuple[int, int, str]:

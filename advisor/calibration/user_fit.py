@@ -80,7 +80,8 @@ def fit(
     read = [] if timed and runs is None and not user_runs() else _read(runs)
     members = [run for run in read if run.role == "fit"]
     if not alone:  # what ships has learned from these
-        members = [run for run in members if run not in set(shipped_runs())]
+        shipping = set(shipped_runs())
+        members = [run for run in members if run not in shipping]
     groups = fitted_part(group_runs(members))
     by_kernels: dict[tuple[str, str], list[KernelObservations]] = defaultdict(list)
     for evidence in own_evidence(timed):

@@ -3,35 +3,37 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from advisor.cli.output import answer
+from advisor.cli.probe_answer import written_report
 from advisor.cli.program import refuse
+from catalog.schema import Deployment
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from advisor.benchmarking.endpoint_session import EndpointSession, Outcome
-    from advisor.render.tables import Column
+    from advisor.cli.options.output import Output
+    from advisor.render.document import Document
 
 
-def answer_endpoint(ready: EndpointSession, chosen: str, *, wide: bool, dry_run: bool, report: bool) -> None:
+def answer_endpoint(ready: EndpointSession, output: Output, *, dry_run: bool, report: bool) -> None:
     """Measure, or only list, and show it."""
     from advisor.benchmarking.endpoint_session import Outcome  # brings numpy
 
     if dry_run:
-        _tell_plan(ready, chosen, wide=wide)
+        _show_plan(ready, output)
         return
     outcome = Outcome()
     try:
         ready.run(outcome=outcome, say=_say)
     except KeyboardInterrupt:
         if outcome.runs:
-            _tell(ready, outcome, chosen, wide=wide, report=False)
+            _show(ready, outcome, output, report=False)
         raise
     if not outcome.runs:
         raise refuse(f"nothing was measured: {'; '.join(outcome.left_out)}")
-    _tell(ready, outcome, chosen, wide=wide, report=report)
+    _show(ready, outcome, output, report=report)
 
 
 def _say(text: str) -> None:
@@ -39,58 +41,64 @@ def _say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-def _head(ready: EndpointSession, width: int) -> RenderableType:
-    from advisor.render.lines import hardware, header  # brings Rich
+def _question(ready: EndpointSession) -> list[str]:
+    from advisor.render.lines import hardware
 
     facts, target = ready.facts, ready.target
-    layout = f"{facts['dp']} x {facts['tp']} x {facts['pp']} (replicas x TP x PP)"
+    layout = Deployment(**{degree: facts[degree] for degree in ("dp", "tp", "pp")}).layout
     lengths = f"{target.input_len} in / {target.output_len} out"
     engine = " ".join(filter(None, (facts["engine"], facts.get("engine_version"))))
-    return header([ready.model.name, hardware(ready.cluster), engine, layout, lengths, ready.endpoint.url], width)
+    return [ready.model.name, hardware(ready.cluster), engine, layout, lengths, ready.endpoint.url]
 
 
-def _tell_plan(ready: EndpointSession, chosen: str, *, wide: bool) -> None:
-    from advisor.render.lines import labelled, notes  # brings Rich
-    from advisor.render.tables import Column, drawn
+def _show_plan(ready: EndpointSession, output: Output) -> None:
+    from advisor.render.document import Document, Section, Table
+    from advisor.render.lines import notes
+    from advisor.render.tables import Rows
 
-    rows = ready.rows()
+    rows = Rows(ready.rows())
+    columns = [
+        rows.text("load", "load"),
+        rows.text("arrivals", "requests"),
+        rows.column("in_flight", "in flight", lambda number: str(number or "")),
+        rows.text("done", "measured", lambda done: "before" if done else ""),
+    ]
+    until = "all of them" if ready.fixed else "closed loops until the throughput rises no more"
+    budget = "" if ready.budget_s is None else f", within {ready.budget_s:g} s"
+    lines = [*notes(ready.notes), ("takes", [f"{until}, then Poisson arrivals{budget}"])]
+    plan = Document(
+        title="What is going to be measured",
+        question=_question(ready),
+        sections=[Section(table=Table(columns=columns), lines=lines)],
+    )
+    answer(output, lambda: plan, body=ready.to_dict, rows=ready.rows)
 
-    def columns() -> list[Column]:
-        return [
-            Column(name="load", cells=[row["load"] for row in rows], right=False),
-            Column(name="requests", cells=[row["arrivals"] for row in rows], right=False),
-            Column(name="in flight", cells=[str(row["in_flight"] or "") for row in rows]),
-            Column(name="measured", cells=["before" if row["done"] else "" for row in rows], right=False),
-        ]
 
-    def view(width: int) -> list[RenderableType]:
-        until = "all of them" if ready.fixed else "closed loops until the throughput rises no more"
-        budget = "" if ready.budget_s is None else f", within {ready.budget_s:g} s"
-        lines = [*notes(ready.notes), ("takes", [f"{until}, then Poisson arrivals{budget}"])]
-        return [_head(ready, width), "", drawn(columns(), None if wide else width), "", labelled(lines)]
-
-    answer(chosen, view=view, body=ready.to_dict, rows=lambda: rows, columns=columns)
-
-
-def _tell(ready: EndpointSession, outcome: Outcome, chosen: str, *, wide: bool, report: bool) -> None:
-    from advisor.render.lines import labelled, notes  # brings Rich
-    from advisor.render.measured import measured_columns, measured_rows, measured_view
-    from advisor.render.measured import report as written
+def _show(ready: EndpointSession, outcome: Outcome, output: Output, *, report: bool) -> None:
+    from advisor.render.answers.measured import document, measured_columns, measured_rows
+    from advisor.render.lines import notes
 
     runs = outcome.runs
-    pages = [str(page) for page in written(runs, ready.folder / "report")] if report else []
+    pages = written_report(runs, ready.folder) if report else []
     before = len(runs) - outcome.new
-    told = f"{outcome.new} measured now" + (f", {before} before" if before else "")
-    lines = [*notes(ready.notes), ("runs", [f"{told}, kept in {ready.store}"])]
-    lines += [("skipped", outcome.left_out)] if outcome.left_out else []
-    lines += [("report", pages)] if pages else []
+    counted = f"{outcome.new} measured now" + (f", {before} before" if before else "")
+    lines = [*notes(ready.notes), ("runs", [f"{counted}, kept in {ready.store}"]), ("skipped", outcome.left_out)]
+    lines.append(("report", pages))
+
+    def shown() -> Document:
+        made = document(runs)
+        return replace(made, question=[*_question(ready), *made.question]).and_lines(lines)
+
     answer(
-        chosen,
-        view=lambda width: [_head(ready, width), "", *measured_view(runs, width, wide=wide), "", labelled(lines)],
+        output,
+        shown,
         body=lambda: {
-            "runs": measured_rows(runs), "measured_now": outcome.new, "store": str(ready.store),
-            "left_out": outcome.left_out, "report": pages,
+            "runs": measured_rows(runs),
+            "measured_now": outcome.new,
+            "store": str(ready.store),
+            "left_out": outcome.left_out,
+            "report": pages,
         },
         rows=lambda: measured_rows(runs),
         columns=lambda: measured_columns(runs),
-    )  # fmt: skip
+    )

@@ -7,14 +7,16 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from advisor.cli.options.output import PredictionOutput, ReportedOutput, ValidationOutput
 from catalog.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from rich.console import RenderableType
-
+    from advisor.cli.options.catalog import CatalogOutput
+    from advisor.cli.options.output import Output
     from advisor.progress import Progress
+    from advisor.render.document import Document
     from advisor.render.tables import Column
 
 NARROWEST = 40
@@ -31,52 +33,62 @@ def write(text: str) -> None:
     out.flush()
 
 
-def show(view: Callable[[int], Sequence[RenderableType]]) -> None:
-    """Draw what ``view`` makes for the terminal's width; colour only on a terminal and without ``NO_COLOR``."""
+def show(document: Document, *, wide: bool = False) -> None:
+    """Draw a document for the terminal's width; colour only on a terminal and without ``NO_COLOR``."""
     from rich.console import Console  # not for the machines' formats
 
-    console = Console(highlight=False, markup=False, emoji=False)
-    width = max(console.width, NARROWEST)
-    with console.capture() as captured:
-        for part in view(width):
+    from advisor.render.console import console  # likewise
+
+    terminal = Console(highlight=False, markup=False, emoji=False)
+    width = max(terminal.width, NARROWEST)
+    with terminal.capture() as captured:
+        for part in console(document, width, wide=wide):
             # a table may be wider than the terminal (--wide): it is never cut, the terminal wraps it
-            console.width = max(width, getattr(part, "min_width", None) or 0)
-            console.print(part)
+            terminal.width = max(width, getattr(part, "min_width", None) or 0)
+            terminal.print(part)
     lines = captured.get().split("\n")
     write("\n".join(line.rstrip(" ") for line in lines))
 
 
 def answer(
-    chosen: str,
+    output: Output | CatalogOutput,
+    document: Callable[[], Document],
     *,
-    view: Callable[[int], Sequence[RenderableType]],
     body: Callable[[], Any],
     rows: Callable[[], Sequence[dict[str, Any]]],
-    columns: Callable[[], Sequence[Column]],
-    case: str | None = None,
+    columns: Callable[[], Sequence[Column]] | None = None,
 ) -> None:
-    """Write one answer in the chosen format: ``body`` is what JSON and YAML hold, ``rows`` what CSV does.
+    """Write one answer in the format chosen, and the report and the case where they are asked for.
 
-    ``case``: a file for the answer, the question and the versions, too.
+    Args:
+        output: the options of how it is written.
+        document: makes what people read; not called for a machine's format.
+        body: makes what JSON and YAML hold.
+        rows: makes what CSV holds.
+        columns: makes what Markdown holds, where that is not the document's first table.
+
     """
-    if case is not None:
+    if isinstance(output, PredictionOutput) and output.case is not None:
         from advisor.cli.case import write_case  # seldom needed
 
-        write_case(case, body())
-    if chosen == "table":
-        show(view)
-        return
-    if chosen == "markdown":
+        write_case(output.case, body())
+    pages = []
+    if isinstance(output, (ReportedOutput, ValidationOutput)) and output.report is not None:
+        from advisor.render.page import page_files, write_files  # brings what draws figures
+
+        pages = write_files(Path(output.report), page_files(document()))[:2]
+    if output.format_ == "table":
+        lines = [("report", [str(page) for page in pages])] if pages else []
+        show(document().and_lines(lines), wide=output.wide)
+    elif output.format_ == "markdown":
         from advisor.render.tables import markdown  # each format brings its own
 
-        write(markdown(columns()))
-        return
-    from advisor.render.formats import as_csv, as_json, as_yaml
-
-    if chosen == "csv":
-        write(as_csv(rows()))
+        write(markdown(columns() if columns else document().columns))
     else:
-        write(as_json(body()) if chosen == "json" else as_yaml(body()))
+        from advisor.render.formats import as_csv, as_json, as_yaml  # likewise
+
+        formats = {"csv": lambda: as_csv(rows()), "json": lambda: as_json(body()), "yaml": lambda: as_yaml(body())}
+        write(formats[output.format_]())
 
 
 @contextlib.contextmanager
@@ -119,17 +131,10 @@ def check_outputs(report: str | None, plot: str | None = None) -> None:
     """Raise ``InputError`` where a report or a figure cannot be written, before the work is done."""
     if report is None and plot is None:
         return
-    from advisor.render.pages import check_writable  # only with those options
+    from advisor.render.page import check_writable  # only with those options
 
     if plot is not None and Path(plot).suffix.casefold() != ".png":
         raise InputError(f"--plot is {plot!r:.60}; it must be a PNG file, such as latencies.png")
-    for each in (report, plot):
-        if each is not None:
-            check_writable(Path(each))
-
-
-def written(pages: Sequence[Path]) -> list[RenderableType]:
-    """The line that says where a report is."""
-    from advisor.render.lines import labelled  # brings Rich
-
-    return [labelled([("report", [str(page) for page in pages])])] if pages else []
+    for path in (report, plot):
+        if path is not None:
+            check_writable(Path(path))

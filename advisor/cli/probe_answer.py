@@ -12,68 +12,64 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from advisor.benchmarking.session import ProbeSession
+    from advisor.cli.options.output import Output
     from catalog.schema import Measurement
 
 
-def show_plan(ready: ProbeSession, chosen: str, *, wide: bool) -> None:
-    from advisor.render.probings import plan_columns, plan_rows, plan_view  # brings Rich
+def show_plan(ready: ProbeSession, output: Output) -> None:
+    """Show what would run; nothing is started."""
+    from advisor.render.answers.probing import plan_document, plan_rows
 
-    answer(
-        chosen,
-        view=lambda width: plan_view(ready, width, wide=wide),
-        body=ready.to_dict,
-        rows=lambda: plan_rows(ready),
-        columns=lambda: plan_columns(ready),
-    )
+    answer(output, lambda: plan_document(ready), body=ready.to_dict, rows=lambda: plan_rows(ready))
 
 
 def show_outcome(
-    ready: ProbeSession, measured: Sequence[Measurement], before: int, chosen: str, *, wide: bool, report: bool
+    ready: ProbeSession, measured: Sequence[Measurement], before: int, output: Output, *, report: bool
 ) -> None:
-    from advisor.render.lines import labelled  # brings Rich
-    from advisor.render.measured import measured_columns, measured_rows, measured_view
-    from advisor.render.probings import failures, outcome_lines
+    """Show what was measured, and write the report of it where it is asked for."""
+    from advisor.render.answers.measured import measured_columns, measured_rows
+    from advisor.render.answers.probing import failures, outcome_document
 
     if not measured:
         why = "; ".join(failures(ready)) or "the time was over before the first batch was"
         raise refuse(f"nothing was measured: {why}")
-    pages = _pages(measured, ready.config.out) if report else []
-    lines = outcome_lines(ready, len(measured), before)
-    lines += [("report", [str(page) for page in pages])] if pages else []
+    pages = written_report(measured, ready.config.out) if report else []
     answer(
-        chosen,
-        view=lambda width: [*measured_view(measured, width, wide=wide), "", labelled(lines)],
+        output,
+        lambda: outcome_document(ready, measured, before).and_lines([("report", pages)] if pages else []),
         body=lambda: {
-            "runs": measured_rows(measured), "measured_now": len(measured) - before, "store": str(ready.config.store),
-            "left_out": list(ready.left_out), "failed": list(ready.failed()), "report": [str(page) for page in pages],
+            "runs": measured_rows(measured),
+            "measured_now": len(measured) - before,
+            "store": str(ready.config.store),
+            "left_out": list(ready.left_out),
+            "failed": list(ready.failed()),
+            "report": pages,
         },
         rows=lambda: measured_rows(measured),
         columns=lambda: measured_columns(measured),
-    )  # fmt: skip
+    )
 
 
-def show_report(out: str | None, runs: str | None, chosen: str, *, wide: bool) -> None:
-    """A report of what has been measured before."""
+def show_report(out: str | None, runs: str | None, output: Output) -> None:
+    """Write a report of what has been measured before, and show the runs."""
     from advisor.benchmarking.session import output_paths  # brings numpy
-    from advisor.render.lines import labelled  # brings Rich
-    from advisor.render.measured import measured_columns, measured_rows, measured_view
+    from advisor.render.answers.measured import document, measured_columns, measured_rows
     from catalog.runs import read_runs
 
     folder, store = output_paths(out, runs)
     measured = list(read_runs(store))
-    pages = _pages(measured, folder)
+    pages = written_report(measured, folder)
     answer(
-        chosen,
-        view=lambda width: [
-            *measured_view(measured, width, wide=wide), "", labelled([("report", [str(page) for page in pages])])
-        ],
-        body=lambda: {"runs": measured_rows(measured), "report": [str(page) for page in pages]},
+        output,
+        lambda: document(measured).and_lines([("report", pages)]),
+        body=lambda: {"runs": measured_rows(measured), "report": pages},
         rows=lambda: measured_rows(measured),
         columns=lambda: measured_columns(measured),
-    )  # fmt: skip
+    )
 
 
-def _pages(measured: Sequence[Measurement], folder: Path) -> list[Path]:
-    from advisor.render.measured import report  # brings Matplotlib
+def written_report(measured: Sequence[Measurement], folder: Path) -> list[str]:
+    """Write the report of runs beside them, and return its files."""
+    from advisor.render.measured.report import report  # brings what draws figures
 
-    return report(measured, folder / "report")
+    return [str(page) for page in report(measured, folder / "report")]

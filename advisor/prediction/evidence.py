@@ -11,7 +11,7 @@ from advisor.calibration.residual_gp import Residuals, fit_residuals, of_model
 from advisor.calibration.surrogate import ANY, IntervalScale, Surrogate, analytic_marginal, shipped_surrogate
 from catalog.engines import engine_family, find_engine
 from catalog.errors import Note
-from catalog.runs import shipped_runs, user_runs
+from catalog.runs import read_user_runs, shipped_runs
 from catalog.schema import Measurement
 
 if TYPE_CHECKING:
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 Runs: TypeAlias = Sequence[Measurement] | Surrogate | None
 """What a question may stand on: see ``Evidence.of``."""
+
+
+NAMED = 3
+"""Runs that a note names; of more it tells how many."""
 
 
 class ExtraRuns(tuple["Measurement", ...]):
@@ -59,8 +63,9 @@ class Evidence:
         surrogate = shipped_surrogate()
         base = gpu.name
         alone = False
+        notes: tuple[Note, ...] = ()
         if runs is None or isinstance(runs, ExtraRuns):
-            own = [run for run in (*user_runs(), *(runs or ())) if run.role == "fit"]
+            own, notes = _own_runs(runs or ())
             start = surrogate.marginal(engine, base)
             known = (*shipped_runs(), *own)
         else:
@@ -71,7 +76,6 @@ class Evidence:
         fresh = [run for run in own if run.engine == engine and run.gpu == base and not run.oom]
         refined: dict[tuple[str, str], ParameterPosterior] = {}
         nearby: tuple[Residuals, ...] = ()
-        notes: tuple[Note, ...] = ()
         if fresh:
             from advisor.calibration.observations import group_runs  # most answers need no fit
             from advisor.calibration.posterior import own_start, update
@@ -79,7 +83,7 @@ class Evidence:
             current = [run for run in fresh if engine_family(run.engine, run.engine_version) == engine]
             if current:
                 beside = "" if alone else " beside what ships"
-                notes = (_fitted_to(len(current), engine, base, beside),)
+                notes += (_fitted_to(len(current), engine, base, beside),)
                 groups = group_runs(current)
                 after = update(own_start(start, groups), groups)
                 marginal, warnings = _expired(after, platforms_of(current), engine)
@@ -95,14 +99,15 @@ class Evidence:
     @classmethod
     def _of_fit(cls, fit: Surrogate, engine: str, gpu: Gpu) -> Evidence:
         """What ``advisor.fit`` made; measured configurations are still looked up, unless it stands alone."""
-        known = () if fit.alone else (*shipped_runs(), *(run for run in user_runs() if run.role == "fit"))
+        own, left_out = ([], ()) if fit.alone else _own_runs()
+        known = () if fit.alone else (*shipped_runs(), *own)
         refined = {(each.engine, each.gpu): fit.marginals[each.engine, each.gpu] for each in fit.lessons}
         lesson = fit.lesson(engine, gpu.name)
         if lesson is None:
-            return cls(surrogate=fit, runs=known, refined=refined)
+            return cls(surrogate=fit, runs=known, refined=refined, notes=left_out)
         marginal, warnings = _expired(refined[engine, gpu.name], lesson.platforms, engine)
         beside = "" if fit.alone else " beside what ships"
-        notes = (_fitted_to(lesson.runs, engine, gpu.name, beside), *warnings)
+        notes = (*left_out, _fitted_to(lesson.runs, engine, gpu.name, beside), *warnings)
         return cls(
             surrogate=fit, runs=known, refined=refined | {(engine, gpu.name): marginal}, notes=notes,
             own=() if warnings else fit.residuals,
@@ -145,6 +150,16 @@ class Evidence:
         return scale if factor == 1.0 else replace(scale, quantiles=tuple(factor * each for each in scale.quantiles))
 
 
+def _own_runs(extra: Sequence[Measurement] = ()) -> tuple[list[Measurement], tuple[Note, ...]]:
+    """The user's own runs to fit, each once and none of those that ship, and what of their files cannot be used."""
+    kept = read_user_runs()
+    shipped = {run.run_id for run in shipped_runs()}
+    own = {run.run_id: run for run in (*kept.runs, *extra) if run.role == "fit" and run.run_id not in shipped}
+    more = f"; and {len(kept.left_out) - NAMED} more" if len(kept.left_out) > NAMED else ""
+    told = "; ".join(kept.left_out[:NAMED])
+    return list(own.values()), (Note(f"left out of your runs: {told}{more}", "warning"),) if told else ()
+
+
 def _fitted_to(runs: int, engine: str, gpu: str, beside: str) -> Note:
     return Note(f"fitted to {runs} {'run' if runs == 1 else 'runs'} of {engine} on {gpu}{beside}")
 
@@ -157,10 +172,6 @@ def _contradictions(run_ids: Collection[str], engine: str, gpu: str) -> tuple[No
     more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
     which = f"run {named[0]} contradicts" if len(named) == 1 else f"runs {', '.join(named[:NAMED])}{more} contradict"
     return (Note(f"{which} what else is known of {engine} on {gpu}: intervals are wider for it", "warning"),)
-
-
-NAMED = 3
-"""Runs that a note names; of more it tells how many."""
 
 
 def _expired(

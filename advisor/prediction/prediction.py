@@ -125,17 +125,21 @@ class Prediction:
 
     def chances(self, engine: str) -> tuple[Array, Array]:
         """Probability that memory is left for one request of the workload's length, and for the whole batch at once."""
-        cost_model, spread = self.cost_model, spread_gib(engine, self.cost_model.cluster.gpu)
+        cost_model, spread = self.cost_model, self._memory_spread(engine)
         each = request_gib(cost_model.model, cost_model.memory, cost_model.layout, self.input_len + self.output_len)
         at_once = np.minimum(self.batch, cost_model.layout.max_num_seqs)
         left = [(cost_model.memory.slack_gib - count * each) / spread for count in (1.0, at_once)]
         one, all_ = (np.array([NormalDist().cdf(x) for x in np.clip(rows, -38.0, 38.0)]) for rows in left)
         return one, np.where(at_once < self.batch, 0.0, all_)
 
+    def _memory_spread(self, engine: str) -> Array:
+        cost_model = self.cost_model
+        return spread_gib(engine, cost_model.cluster.gpu, cost_model.layout, cost_model.memory)
+
     def capacity_ends(self, engine: str, level: float = 0.9) -> tuple[Array, Array]:
         """Fewest and most tokens that the KV cache of one replica holds with probability ``level``."""
         room = self.cost_model.memory
-        half = NormalDist().inv_cdf(0.5 + level / 2.0) * spread_gib(engine, self.cost_model.cluster.gpu)
+        half = NormalDist().inv_cdf(0.5 + level / 2.0) * self._memory_spread(engine)
         per_gib = room.kv_capacity_tokens / np.maximum(room.kv_gib, 1e-9)
         most = np.where(room.slack_gib > room.kv_gib + 1e-9, room.kv_gib, np.inf)  # what the engine uses at the most
         ends = [np.floor(np.clip(room.slack_gib + side, 0.0, most) * per_gib) for side in (-half, half)]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from advisor.prediction.estimate_row import estimate_row
 from advisor.prediction.evidence import Evidence
 from advisor.prediction.explanation import memory_limits, next_probe, reasons
 from advisor.prediction.inputs import check_lengths, chosen_price, plain, read_cluster, read_model
@@ -64,10 +65,10 @@ class Recommendation:
     exploration: Exploration = field(repr=False, compare=False)
 
     def to_frame(self) -> pd.DataFrame:
-        """The candidates as a table, one row each."""
+        """Return the candidates as a table, one row each."""
         import pandas as pd  # slow to import, and only this needs it
 
-        return pd.DataFrame([row(candidate) for candidate in self.candidates])
+        return pd.DataFrame([estimate_row(candidate) for candidate in self.candidates])
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain JSON types."""
@@ -88,34 +89,6 @@ class Recommendation:
             else:
                 body[name] = plain(value)
         return body
-
-
-def row(candidate: Estimate) -> dict[str, Any]:
-    """One candidate as a flat row: layout, batch, metrics with their 90% ends, memory, cost, provenance."""
-    deployment = candidate.deployment
-    cells: dict[str, Any] = {
-        "engine": deployment.engine,
-        "dp": deployment.dp,
-        "tp": deployment.tp,
-        "pp": deployment.pp,
-        "ep": deployment.ep,
-        "gpus_used": deployment.num_gpus,
-        "batch": candidate.batch,
-        "dtype": deployment.dtype,
-        "kv_dtype": deployment.kv_dtype,
-        "max_num_batched_tokens": deployment.max_num_batched_tokens,
-    }
-    for metric in ("output_tok_s_per_gpu", "output_tok_s", "ttft_ms", "tpot_ms", "e2e_ms"):
-        low, high = candidate.interval(metric)
-        cells |= {metric: getattr(candidate, metric), f"{metric}_low": low, f"{metric}_high": high}
-    used = candidate.memory["device"] - candidate.memory["reserved"] - candidate.memory["kv_cache"]
-    cells |= {
-        "memory_gib": used + candidate.memory["kv_cache"],
-        "kv_capacity_tokens": candidate.kv_capacity_tokens,
-        "usd_per_mtok": candidate.usd_per_mtok,
-        "provenance": candidate.provenance,
-    }
-    return cells
 
 
 def recommend(
@@ -311,7 +284,7 @@ def _command(best: Estimate | None, search: DeploymentSearch) -> tuple[tuple[str
 
 def _regime_notes(search: DeploymentSearch) -> list[Note]:
     notes = [
-        Note("steady state: each replica keeps its batch of requests in flight; latencies are means of one request")
+        Note("steady state: each replica keeps its batch of requests in flight; latencies are means of one request"),
     ]
     if search.price is not None:
         offer = search.price

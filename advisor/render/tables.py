@@ -1,20 +1,20 @@
-"""Tables that fit: columns with a rank, the least important left out where the terminal is too narrow."""
+"""Tables: columns made of rows by their keys, and which of them fit where space is short."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
-from rich.table import Table
-from rich.text import Text
 
-from advisor.render.numbers import unit_of
+from advisor.render.numbers import Unit, span, unit_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 ESSENTIAL = 0
+ALIKE = 10
+"""Rank of a column whose cells are all alike, which says little."""
 SHORTENED, CRAMPED = 3, 1
 """Ranks down to which names are shortened, and columns moved closer, rather than a column left out."""
 
@@ -25,6 +25,8 @@ class Column:
 
     name: str
     cells: Sequence[str]
+    key: str = ""
+    """Name of the quantity in the rows that machines read."""
     unit: str = ""
     narrow: str = ""
     """Name where space is short."""
@@ -42,12 +44,42 @@ class Column:
         return max(map(cell_len, (*self.heading(narrow=narrow), *self.cells)), default=0)
 
 
-def time_column(name: str, times_ms: Sequence[float | None], *, of: str = "", rank: int = ESSENTIAL) -> Column:
-    """Times in the unit that suits them all; ``of`` stands before the unit, such as "p95"."""
-    unit = unit_of(times_ms)
-    return Column(
-        name=name, unit=f"{of} {unit.name}".lstrip(), cells=[unit.short(each) for each in times_ms], rank=rank
-    )
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Flat rows of an answer, of which columns are made; a machine's format holds them as they are."""
+
+    rows: Sequence[Mapping[str, Any]]
+
+    def values(self, key: str) -> list[Any]:
+        """Return the values of one key, None where a row lacks it."""
+        return [row.get(key) for row in self.rows]
+
+    def vary(self, key: str) -> bool:
+        """Return whether rows differ in a key."""
+        return len(set(self.values(key))) > 1
+
+    def column(self, key: str, name: str, form: Callable[[Any], str] = str, **options: Any) -> Column:
+        """Return the column of a key; ``form`` writes a value, ``options`` are fields of ``Column``."""
+        return Column(key=key, name=name, cells=[form(value) for value in self.values(key)], **options)
+
+    def text(self, key: str, name: str, form: Callable[[Any], str] = str, **options: Any) -> Column:
+        """Return a column of words, which stand to the left."""
+        return self.column(key, name, form, right=False, **options)
+
+    def time(self, key: str, name: str, *, of: str = "", rank: int = ESSENTIAL) -> Column:
+        """Return a column of milliseconds in the unit that suits them all; ``of`` stands before the unit, such as "p95"."""
+        unit = unit_of(self.values(key))
+        return self.column(key, name, unit.short, unit=f"{of} {unit.name}".lstrip(), rank=rank)
+
+    def interval(self, key: str, *, name: str = "90% interval", times: bool = False, **options: Any) -> Column:
+        """Return a column of the intervals of a key, which stand under ``KEY_low`` and ``KEY_high``.
+
+        ``times``: in the unit of the column of times.
+        """
+        unit = unit_of(self.values(key)) if times else Unit("")
+        ends = zip(self.values(f"{key}_low"), self.values(f"{key}_high"), strict=True)
+        cells = ["-" if low is None or high is None else span(unit.of(low), unit.of(high)) for low, high in ends]
+        return Column(key=f"{key}_interval", name=name, cells=cells, **options)
 
 
 def fitted(columns: Sequence[Column], width: int | None) -> tuple[tuple[Column, ...], int, bool]:
@@ -66,23 +98,6 @@ def fitted(columns: Sequence[Column], width: int | None) -> tuple[tuple[Column, 
             if sum(column.width(narrow=narrow) for column in kept) + gap * (len(kept) - 1) <= width:
                 return kept, gap, narrow
     return kept, 1, True
-
-
-def drawn(columns: Sequence[Column], width: int | None, *, emphasised: int | None = None) -> Table:
-    """A table without lines; row ``emphasised`` stands out. ``width`` as for ``fitted``."""
-    kept, gap, narrow = fitted(columns, width)
-    needed = sum(column.width(narrow=narrow) for column in kept) + gap * (len(kept) - 1)
-    table = Table(box=None, padding=(0, gap, 0, 0), pad_edge=False, show_header=False, min_width=needed)
-    headings = [column.heading(narrow=narrow) for column in kept]
-    for column in kept:
-        table.add_column(justify="right" if column.right else "left", no_wrap=True, overflow="fold")
-    table.add_row(*(Text(name, style="bold") for name, _ in headings))
-    if any(unit for _, unit in headings):
-        table.add_row(*(Text(unit, style="dim") for _, unit in headings))
-    for i in range(len(columns[0].cells) if columns else 0):
-        style = "bold green" if i == emphasised else ""
-        table.add_row(*(Text(column.cells[i], style=style) for column in kept))
-    return table
 
 
 def natural_width(columns: Sequence[Column]) -> int:

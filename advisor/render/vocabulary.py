@@ -1,4 +1,4 @@
-"""The words that every rendering shares: metrics, goals, sources, layouts. Each stands here once."""
+"""The words that every rendering shares: metrics, goals, sources, memory, layouts. Each stands here once."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from advisor.calibration.intervals import Regime as Regime  # noqa: PLC0414  handed on
-    from catalog.schema import Deployment
+    from advisor.capacity.fleet_options import FleetOption
+    from advisor.prediction.estimation import Estimate
+    from catalog.schema import Deployment, Slo
 
 GOALS = {
     "throughput_per_gpu": "most tok/s per GPU",
@@ -16,16 +18,19 @@ GOALS = {
     "tpot": "shortest TPOT",
     "cost": "least cost per token",
 }
-
+"""What a recommendation optimises."""
 
 METRIC_NAMES = {"ttft_ms": "TTFT", "tpot_ms": "TPOT", "itl_ms": "ITL", "e2e_ms": "E2E"}
 
-
-def layout_name(deployment: Deployment) -> str:
-    """Replicas and parallelism: "2 x TP2 PP1"."""
-    parts = [f"{deployment.dp} x" if deployment.dp > 1 else "", f"TP{deployment.tp}", f"PP{deployment.pp}"]
-    parts += [f"EP{deployment.ep}"] if deployment.ep > 1 else []
-    return " ".join(filter(None, parts))
+MEMORY_PARTS = {
+    "weights": "weights",
+    "kv_cache": "KV cache",
+    "kv_free": "KV cache, free",
+    "activations": "activations",
+    "engine": "engine",
+    "reserved": "left free",
+}
+"""What fills a GPU's memory."""
 
 
 PROVENANCE = {
@@ -38,5 +43,44 @@ PROVENANCE = {
 PLAN_GOALS = {"cost": "least money", "gpus": "fewest GPUs", "energy": "energy"}
 """What a capacity plan optimises."""
 
-LIMITED_METRICS = ("ttft_ms", "tpot_ms", "e2e_ms")
-"""The metrics that limits are of."""
+
+TRAFFIC = {"rate": "rate", "input_len": "prompts", "output_len": "outputs"}
+"""What of the traffic a plan is tried with changes of."""
+
+
+def candidate_name(estimate: Estimate) -> str:
+    """Write layout and batch: "2 x TP2 PP1, batch 119"."""
+    return f"{estimate.deployment.layout}, batch {estimate.batch}"
+
+
+def statistic_name(slo: Slo) -> str:
+    """Name what limits are on: "mean" or "p95"."""
+    return "mean" if slo.percentile is None else f"p{slo.percentile:g}"
+
+
+def pools_name(deployment: Deployment, prefill: Deployment | None) -> str:
+    """Write the layout, of both pools where prompts have their own: "1 x TP2 PP1 for prompts, 2 x TP1 PP1"."""
+    if prefill is None:
+        return deployment.layout
+    return f"{prefill.dp} x {prefill.parallelism} for prompts, {deployment.dp} x {deployment.parallelism}"
+
+
+def replica_name(option: FleetOption) -> str:
+    """Write the parallelism of a replica, and how those for prompts and outputs share a group that has both: "TP2 PP1 2+3"."""
+    deployment = option.deployment
+    if option.prefill is None:
+        return deployment.parallelism
+    groups = option.replicas + option.spares
+    return f"{deployment.parallelism} {option.prefill.dp // groups}+{deployment.dp // groups}"
+
+
+def replicas_name(option: FleetOption) -> str:
+    """Write the replicas and the spares beside them: "3 + 1"."""
+    return f"{option.replicas} + {option.spares}" if option.spares else str(option.replicas)
+
+
+def fleet_name(option: FleetOption) -> str:
+    """Write GPUs and layout: "2 x H100-SXM as 2 x TP1 PP1"."""
+    replicas = option.replicas + option.spares
+    layout = f"{replicas} x {replica_name(option)}" if replicas > 1 else replica_name(option)
+    return f"{option.gpus} x {option.gpu} as {layout}"

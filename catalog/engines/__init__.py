@@ -24,7 +24,15 @@ from catalog.engines.parallelism import (
     valid_pp,
     valid_tp,
 )
-from catalog.engines.registry import BatchDefaults, Engine, all_engines, engine_family, engine_timing, find_engine
+from catalog.engines.registry import (
+    BatchDefaults,
+    Engine,
+    all_engines,
+    engine_family,
+    engine_timing,
+    find_engine,
+    releases_apart,
+)
 from catalog.engines.traits import EngineGeneration, EngineMemory, EngineTiming
 
 __all__ = [
@@ -52,6 +60,7 @@ __all__ = [
     "pipeline_layers",
     "processes",
     "profile_rows",
+    "releases_apart",
     "render",
     "reserves_graphs",
     "resolve",

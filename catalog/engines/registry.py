@@ -253,6 +253,13 @@ def engine_family(engine: str, version: str) -> str:
     return engine
 
 
+def releases_apart(one: str, other: str) -> int:
+    """Count the releases 0.x between two versions; 0 where either is none of those."""
+    found = [re.match(r"0\.(\d+)", version) for version in (one, other)]
+    minors = [int(match[1]) for match in found if match]
+    return abs(minors[0] - minors[1]) if len(minors) == len(found) else 0
+
+
 @cache
 def engine_timing(family: str) -> EngineTiming:
     """Return how an engine, as ``engine_family`` names it, spends its time; of one nobody knows, as most do."""

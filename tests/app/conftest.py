@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("streamlit", reason="the app needs Streamlit: pip install 'advisor[app]'")
-pytest.importorskip("plotly", reason="the app needs Plotly: pip install 'advisor[app]'")
+pytest.importorskip("streamlit", reason="the app needs Streamlit: pip install 'advisor[app]'")
 
 ROOT = Path(__file__).resolve().parents[2]
 MOST_S = 90

@@ -7,9 +7,8 @@ import pytest
 
 import advisor
 from advisor.capacity.fleet_options import Change
-from advisor.render.answers import capacity_answer
-from advisor.render.capacities import option_columns
-from app.capacity_figures import closeness, tornado
+from advisor.render.answers.capacity import option_columns, sentence
+from advisor.render.figures.capacity import closeness, tornado
 from app.capacity_inputs import EXAMPLES, read_trace
 
 SMALL = {
@@ -60,11 +59,11 @@ def test_a_link_to_an_answer_shows_what_advisor_plans_and_serves_it(page, expect
     values = {metric.label: metric.value.replace("\\", "") for metric in test.metric}
     assert values["A month"] == f"${best.usd_per_month:,.0f}"
     fleets, percentiles = (element.value for element in test.dataframe)
-    assert fleets["$ a month"][0] == best.usd_per_month
-    assert fleets["p95 TTFT, ms"][0] == pytest.approx(best.latencies["ttft_ms"], rel=0.01)
-    assert fleets["Source"][0] == best.provenance
+    assert fleets["usd_per_month"][0] == best.usd_per_month
+    assert fleets["ttft_ms"][0] == pytest.approx(best.latencies["ttft_ms"], rel=0.01)
+    assert fleets["provenance"][0] == best.provenance
     # the fleet is served with the very requests that it was judged by
-    assert percentiles["p95"][0] == fleets["p95 TTFT, ms"][0]
+    assert percentiles["p95"][0] == fleets["ttft_ms"][0]
     assert f"{expected.requests} requests" in text(test)
 
 
@@ -75,23 +74,22 @@ def test_words_beside_a_bar_stand_right_of_it_and_of_what_is_planned(expected):
         for factor in (0.1, 0.5, 1.0, 1.5)
     )
     found = replace(expected, sensitivity=changes)
-    bars, words = tornado(found).data
-    assert min(bars.x) < 0 < max(bars.x)  # some need less, some more
-    for length, at in zip(bars.x, words.x, strict=True):
-        assert at > max(base, base + length)
-    assert list(words.y) == list(bars.y)
-    low, high = tornado(found).layout.xaxis.range
-    assert 0 <= low < base + min(bars.x)
-    assert high > max(words.x) + 0.5 * (max(words.x) - base)
+    bars, words, _ = tornado(found)["layer"]
+    rows = bars["data"]["values"]
+    assert min(row["value"] for row in rows) < base < max(row["value"] for row in rows)  # some need less, some more
+    assert all(row["right"] == max(base, row["value"]) for row in words["data"]["values"])
+    low, high = words["encoding"]["x"]["scale"]["domain"]
+    assert 0 <= low < min(row["value"] for row in rows)
+    assert high > max(row["right"] for row in rows) + 0.5 * (max(row["right"] for row in rows) - base)
 
 
 def test_long_times_are_told_in_seconds(expected):
     slow = replace(expected.best, latencies={**expected.best.latencies, "e2e_ms": 47_300.0}, intervals={})
     found = replace(expected, slo=replace(expected.slo, e2e_ms=60_000.0), best=slow, options=(slow,))
-    assert "E2E 47.3 s" in capacity_answer(found)
-    figure = closeness(found, [slow])
-    assert [trace.name for trace in figure.data] == ["TTFT, limit 300 ms", "TPOT, limit 30 ms", "E2E, limit 60 s"]
-    assert figure.data[-1].customdata == ("47.3 s",)
+    assert "E2E 47.3 s" in sentence(found)
+    rows = closeness(found, [slow])["layer"][-1]["data"]["values"]
+    assert [row["metric"] for row in rows] == ["TTFT, limit 300 ms", "TPOT, limit 30 ms", "E2E, limit 60 s"]
+    assert rows[-1]["told"] == "47.3 s"
     cells = {f"{column.name} {column.unit}": column.cells for column in option_columns(found)}
     assert cells["E2E p95 s"] == ["47.3"]
     assert "TTFT p95 ms" in cells

@@ -35,12 +35,12 @@ def test_all_runs_are_listed_and_filters_leave_what_they_say(page):
     assert not test.exception
     assert len(test.dataframe[0].value) == len(advisor.shipped_runs())
     test.multiselect("by_engine").select("vllm").run()
-    test.multiselect("layout").select("TP2").run()
+    test.multiselect("layout").select("TP2 PP1").run()
     wanted = [
         run for run in advisor.shipped_runs() if (run.engine, run.tp, run.pp, run.dp, run.ep) == ("vllm", 2, 1, 1, 1)
     ]
     assert len(test.dataframe[0].value) == len(wanted)
-    assert set(test.dataframe[0].value["Parallel"]) == {"TP2"}
+    assert set(test.dataframe[0].value["Parallel"]) == {"TP2 PP1"}
     fitted = sum(run.role == "fit" for run in wanted)
     assert f"{fitted} may be fitted, {len(wanted) - fitted} are kept out" in text(test)
     assert "An answer is calibrated" in text(test)

@@ -135,7 +135,7 @@ def download_page():
 
 @pytest.mark.parametrize("drawable", [True, False])
 def test_a_report_is_offered_where_figures_can_be_drawn(monkeypatch, drawable):
-    monkeypatch.setattr("app.downloads.find_spec", lambda _: drawable or None)
+    monkeypatch.setattr("app.downloads.figures_can_be_drawn", lambda: drawable)
     offered = {each.label: each for each in AppTest.from_function(download_page).run().get("download_button")}
     assert {label: each.disabled for label, each in offered.items()} == {
         "JSON": False, "Report, HTML": not drawable, "Report, Markdown": not drawable,
@@ -198,7 +198,7 @@ def test_the_whole_app_opens_on_its_first_page_and_leaves_charts_for_later():
     assert any(element.value.startswith("#### Run ") for element in test.markdown)
     assert test.dataframe
     assert test.code
-    assert not test.get("plotly_chart")
-    assert len(test.run().get("plotly_chart")) == 3  # as the browser asks once it has shown this much
+    assert not test.get("vega_lite_chart")
+    assert len(test.run().get("vega_lite_chart")) == 3  # as the browser asks once it has shown this much
     assert ["A101" in each.value for each in test.warning] == [True]
     assert not test.run().warning

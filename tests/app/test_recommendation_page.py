@@ -37,7 +37,7 @@ def test_the_link_asks_the_question_and_the_page_shows_what_advisor_answers(page
     assert f"batch {best.batch}" in headline(test)
     table = test.dataframe[0].value
     assert len(table) == len(expected.candidates)
-    assert list(table["source"]) == [each.provenance for each in expected.candidates]
+    assert list(table["provenance"]) == [each.provenance for each in expected.candidates]
     assert test.code[0].value == advisor.export(best, "vllm").strip()
     assert expected.next_probe in " ".join(texts(test.markdown)).replace("\\", "")
 

@@ -6,6 +6,7 @@ import json
 import logging
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 from catalog.errors import InputError
 from catalog.gpus import find_gpu
 from catalog.models.find import find_model
-from catalog.runs import append_runs, read_runs, shipped_runs, to_frame, user_runs
+from catalog.runs import append_runs, keep_runs, read_runs, read_user_runs, shipped_runs, to_frame, user_runs
 from catalog.schema import Measurement
 from catalog.tables import field_types
 
@@ -75,7 +76,13 @@ def test_a_shipped_run_reads_as_it_stands():
 def test_round_trip(tmp_path):
     path = tmp_path / "new" / "runs.jsonl"
     odd = replace(
-        RUN, source='quotes " and\nlines, ü', fingerprint='{"driver": "570"}', oom=True, e2e_ms=None, prefill_ms=None
+        RUN,
+        run_id="odd",
+        source='quotes " and\nlines, ü',
+        fingerprint='{"driver": "570"}',
+        oom=True,
+        e2e_ms=None,
+        prefill_ms=None,
     )
     append_runs(path, [RUN, odd])
     append_runs(path, named("later"))
@@ -333,10 +340,51 @@ def test_frame():
 
 
 def test_what_may_be_true_false_or_unknown_stays_so(tmp_path):
-    runs = [RUN, replace(RUN, compiled=True, graphs=False), replace(RUN, compiled=False, graphs=True)]
+    changes = ({}, {"compiled": True, "graphs": False}, {"compiled": False, "graphs": True})
+    runs = [replace(RUN, run_id=f"r{number}", **change) for number, change in enumerate(changes)]
     assert to_frame(runs)["graphs"].isna().tolist() == [True, False, False]
     assert to_frame(runs)["graphs"].dropna().tolist() == [False, True]
     append_runs(tmp_path / "r.jsonl", runs)
     read = read_runs(tmp_path / "r.jsonl")
     assert [run.graphs for run in read] == [None, False, True]
     assert [run.deployment.has_graphs for run in read] == [RUN.compiled, False, True]
+
+
+def test_three_writers_of_one_run_add_it_once(tmp_path):
+    store, runs = tmp_path / "imported.jsonl", named("same", 40)
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(3) as pool:
+        added = pool.starmap(keep_runs, [(store, runs)] * 9)
+    assert read_runs(store) == tuple(runs)
+    assert len(store.read_bytes().splitlines()) == len(runs)
+    assert sum(map(len, added)) == len(runs)
+
+
+def test_a_run_in_two_files_counts_once(home):
+    append_runs(home / "runs" / "a.jsonl", named("x", 2))
+    append_runs(home / "runs" / "b.jsonl", [*named("x", 3), replace(RUN, run_id="x-0", fingerprint="other")])
+    assert [run.run_id for run in user_runs()] == ["x-0", "x-1", "x-2"]
+    assert len(read_runs(home / "runs" / "a.jsonl", home / "runs" / "b.jsonl")) == 3
+
+
+def test_two_runs_of_one_name_are_told(home):
+    append_runs(home / "runs" / "a.jsonl", [RUN])
+    append_runs(home / "runs" / "b.jsonl", [replace(RUN, e2e_ms=400.0)])
+    (told,) = read_user_runs().left_out
+    assert "e2e_ms 300.0 where this says 400.0; remove one of them" in told
+    assert user_runs() == (RUN,)
+    with pytest.raises(InputError, match=r"b.jsonl line 1 is another run of the run_id 'one' of .*a.jsonl line 1"):
+        read_runs(*sorted((home / "runs").iterdir()))
+
+
+def test_a_damaged_line_stops_only_who_asks_for_its_file(home):
+    path = home / "runs" / "mine.jsonl"
+    append_runs(path, named("before"))
+    with path.open("a") as file:
+        file.write('{"run_id": "bad" "role"}\n{"run_id": "half"}\n7\n')
+    append_runs(path, named("after"))
+    read = read_user_runs()
+    assert [run.run_id for run in read.runs] == ["before-0", "after-0"]
+    assert [re.search(r"line \d", told)[0] for told in read.left_out] == ["line 2", "line 3", "line 4"]
+    with pytest.raises(InputError, match="line 2 is not JSON"):
+        read_runs(path)

@@ -122,7 +122,7 @@ def test_from_a_model_to_answers_that_stand_on_its_runs(model, home):
 
 
 def test_a_report_is_written_of_what_was_measured(model, tmp_path):
-    pytest.importorskip("matplotlib")
+    pytest.importorskip("vl_convert")
     out = tmp_path / "out"
     words = ["--tp", "1", "--pp", "1", "--out", str(out), "--report"]
     code, text, errors = run(model, *words)

@@ -85,14 +85,16 @@ def test_files_of_something_else_are_refused_and_left_alone(tmp_path):
     assert "studies" in refusal(f"sqlite:///{tmp_path}/y.db")
 
 
-def test_a_journal_whose_writer_was_killed_is_told_how_to_mend(tmp_path):
+def test_a_journal_whose_writer_was_killed_mends_itself(tmp_path):
     path = tmp_path / "x.journal"
     options = {"directions": directions(1), "storage": path, "study_name": "answer"}
     rows = len(explore(deployments(1, batches=4), Serving(1), **options).study.trials)
     whole = path.read_bytes()
-    path.write_bytes(whole + whole.splitlines()[-1][:40])
-    assert "delete its last line" in refusal(path)
-    path.write_bytes(whole)
+    for cut in (whole + whole.splitlines()[-1][:40], whole[:-1]):
+        path.write_bytes(cut)
+        assert len(explore(deployments(1, batches=4), Serving(1), **options).study.trials) == rows
+        assert path.read_bytes().startswith(whole[: cut.rfind(b"\n") + 1])
+    path.write_bytes(whole[:15])  # its very first record
     assert len(explore(deployments(1, batches=4), Serving(1), **options).study.trials) == rows
     assert not list(tmp_path.glob("*.lock"))
 

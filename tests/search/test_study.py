@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import subprocess
 import sys
 import warnings
@@ -161,6 +162,18 @@ def test_asking_again_adds_nothing(storage):
     assert len(again.study.trials) == rows
     assert again.superseded == 0
     assert again.records() == first.records()
+
+
+@pytest.mark.parametrize("storage", ["sqlite", "journal"], indirect=True)
+def test_a_sampled_study_never_answers_worse_than_what_it_holds(storage):
+    options = {"directions": directions(1), "storage": storage, "study_name": "answer", "trials": 25}
+    held = -math.inf
+    for seed in range(6):
+        found = explore(deployments(8), Serving(1), seed=seed, **options)
+        assert not found.exact
+        assert found.scores.excess[0] == 0
+        assert found.scores.values[0, 0] >= held
+        held = found.scores.values[0, 0]
 
 
 @pytest.mark.parametrize("storage", ["sqlite", "journal"], indirect=True)

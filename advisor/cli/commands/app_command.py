@@ -53,8 +53,8 @@ def app(*, port: Port = 8501, host: Host = "localhost") -> None:
     advisor app
     advisor app --port 8600
     """  # noqa: D301  Click's mark for lines that stay as they are
-    if not all(importlib.util.find_spec(name) for name in ("streamlit", "plotly")):
-        raise InputError("the app needs Streamlit and Plotly; install them with: pip install 'advisor[app]'")
+    if importlib.util.find_spec("streamlit") is None:
+        raise InputError("the app needs Streamlit; install it with: pip install 'advisor[app]'")
     check_free(host, port)
     command = start(host, port)
     sys.stdout.flush()

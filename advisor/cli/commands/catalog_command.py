@@ -8,15 +8,13 @@ import typer
 
 from advisor.cli.groups import flattened
 from advisor.cli.options.catalog import CatalogOutput
-from advisor.cli.output import answer, show, write
+from advisor.cli.output import answer, write
 from advisor.cli.program import Command, Program
 from catalog.errors import InputError
 from catalog.names import closest, squash
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-
-    from rich.console import RenderableType
 
     from advisor.render.tables import Column
     from catalog.tables import Table
@@ -59,7 +57,7 @@ def models(*, search: Search = None, output: CatalogOutput) -> None:
 
     The name of one may be any that --model takes, a path to a config.json too.
     """
-    from advisor.render import catalogs as report  # brings Rich
+    from advisor.render.answers import catalog as report
     from catalog.models.find import all_models, find_model
     from catalog.tables import table
 
@@ -67,16 +65,16 @@ def models(*, search: Search = None, output: CatalogOutput) -> None:
     near = _matching(search, everything, lambda model: model.name)
     if search and _means_one(table("models"), search, near):
         found = find_model(search)
-        _one(report.model_facts(found.value), [note.text for note in found.notes], output.format_)
+        _one(report.model_facts(found.value), [note.text for note in found.notes], output)
         return
-    _many(near, report.model_columns, report.model_facts, output.format_, wide=output.wide)
+    _many(near, report.model_columns, report.model_facts, output)
 
 
 @app.command(cls=Command)
 @flattened
 def gpus(*, search: Search = None, output: CatalogOutput) -> None:
     """List GPUs, or tell all about one: memory, bandwidth, TFLOP/s, links, source."""
-    from advisor.render import catalogs as report  # brings Rich
+    from advisor.render.answers import catalog as report
     from catalog.gpus import all_gpus, find_gpu
     from catalog.tables import table
 
@@ -84,16 +82,16 @@ def gpus(*, search: Search = None, output: CatalogOutput) -> None:
     near = _matching(search, everything, lambda gpu: gpu.name)
     if search and _means_one(table("gpus"), search, near):
         found = find_gpu(search)
-        _one(report.gpu_facts(found.value), [note.text for note in found.notes], output.format_)
+        _one(report.gpu_facts(found.value), [note.text for note in found.notes], output)
         return
-    _many(near, report.gpu_columns, report.gpu_facts, output.format_, wide=output.wide)
+    _many(near, report.gpu_columns, report.gpu_facts, output)
 
 
 @app.command(cls=Command)
 @flattened
 def prices(*, search: Search = None, output: CatalogOutput) -> None:
     """List what GPUs cost for an hour, cheapest first, by GPU or provider."""
-    from advisor.render import catalogs as report  # brings Rich
+    from advisor.render.answers import catalog as report
     from catalog.prices import all_prices
 
     everything = sorted(all_prices(), key=lambda price: (price.gpu, price.illustrative, price.usd_per_gpu_hour))
@@ -101,20 +99,20 @@ def prices(*, search: Search = None, output: CatalogOutput) -> None:
     if search and not near:
         names = {squash(name): name for price in everything for name in (price.gpu, price.provider)}
         raise InputError(_nothing("prices", search, names))
-    _many(near, report.price_columns, report.price_facts, output.format_, wide=output.wide)
+    _many(near, report.price_columns, report.price_facts, output)
 
 
 @app.command(cls=Command)
 @flattened
 def engines(*, search: Search = None, output: CatalogOutput) -> None:
     """List engines, or tell all about one: version, GPUs it runs on, parallelism, formats."""
-    from advisor.render import catalogs as report  # brings Rich
+    from advisor.render.answers import catalog as report
     from catalog.engines import all_engines, find_engine
 
     if search:
-        _one(report.engine_facts(find_engine(search)), [], output.format_)
+        _one(report.engine_facts(find_engine(search)), [], output)
         return
-    _many(all_engines(), report.engine_columns, report.engine_facts, output.format_, wide=output.wide)
+    _many(all_engines(), report.engine_columns, report.engine_facts, output)
 
 
 def _means_one(known: Table, search: str, near: Sequence[Any]) -> bool:
@@ -140,42 +138,36 @@ def _many(
     entries: Sequence[Any],
     columns: Callable[[Sequence[Any]], list[Column]],
     facts: Callable[[Any], dict[str, Any]],
-    chosen: str,
-    *,
-    wide: bool,
+    output: CatalogOutput,
 ) -> None:
-    from advisor.render.tables import drawn  # brings Rich
+    from advisor.render.document import Document, Section, Table
 
     answer(
-        chosen,
-        view=lambda width: [drawn(columns(entries), None if wide else width)],
+        output,
+        lambda: Document(title="Catalog", sections=[Section(table=Table(columns=columns(entries)))]),
         body=lambda: [facts(entry) for entry in entries],
         rows=lambda: [{name: _flat(value) for name, value in facts(entry).items()} for entry in entries],
-        columns=lambda: columns(entries),
     )
 
 
-def _one(facts: dict[str, Any], notes: Sequence[str], chosen: str) -> None:
-    from advisor.render.catalogs import shown_value  # brings Rich
-    from advisor.render.lines import facts_grid, labelled
+def _one(facts: dict[str, Any], notes: Sequence[str], output: CatalogOutput) -> None:
+    from advisor.render.answers.catalog import shown_value
+    from advisor.render.document import Document, Section
     from advisor.render.tables import Column
 
     shown = {name: shown_value(name, value) for name, value in facts.items()}
-
-    def view(_: int) -> list[RenderableType]:
-        return [*([labelled([("note", notes)])] if notes else []), facts_grid(shown)]
-
-    def columns() -> list[Column]:
-        return [
-            Column(name="fact", cells=list(shown), right=False),
-            Column(name="value", cells=list(shown.values()), right=False),
-        ]
-
-    if chosen == "table":
-        show(view)
-        return
-    flat = {name: _flat(value) for name, value in facts.items()}
-    answer(chosen, view=view, body=lambda: facts, rows=lambda: [flat], columns=columns)
+    columns = [
+        Column(name="fact", cells=list(shown), right=False),
+        Column(name="value", cells=list(shown.values()), right=False),
+    ]
+    notes_lines = [("note", notes)] if notes else []
+    answer(
+        output,
+        lambda: Document(title="Catalog", notes=notes_lines, sections=[Section(facts=shown)]),
+        body=lambda: facts,
+        rows=lambda: [{name: _flat(value) for name, value in facts.items()}],
+        columns=lambda: columns,
+    )
 
 
 def _flat(value: Any) -> Any:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from advisor.prediction.estimation import Estimate
+    from advisor.render.document import Document
+    from advisor.render.tables import Column
 
 
 def estimate(
@@ -32,8 +34,8 @@ def estimate(
     advisor estimate --model llama-13b --gpus 4xA100 --tp 4 --batch 32
     advisor estimate --model llama-70b --gpus 4xH100 --tp 4 --batch 16 --products
     """  # noqa: D301  Click's mark for lines that stay as they are
+    from advisor.prediction.estimate_row import estimate_row
     from advisor.prediction.estimation import estimate  # brings numpy
-    from advisor.render.estimates import estimate_row, estimate_view, metric_columns, product_columns
 
     result = estimate(
         **hardware.keywords(),
@@ -45,15 +47,19 @@ def estimate(
         price=evidence.price,
     )
     chosen, products = output.format_, output.products
-    relax = [] if result.fits or chosen != "table" else _what_fits(result)
-    answer(
-        chosen,
-        view=lambda width: estimate_view(result, width, products=products, wide=output.wide, relax=relax),
-        body=result.to_dict,
-        case=output.case,
-        rows=lambda: [dict(product) for product in result.products] if products else [estimate_row(result)],
-        columns=lambda: product_columns(result) if products else metric_columns(result),
-    )
+
+    def shown() -> Document:
+        from advisor.render.answers.estimation import document  # not for the machines' formats
+
+        return document(result, products=products, relax=[] if result.fits else _what_fits(result))
+
+    def columns() -> Sequence[Column]:
+        from advisor.render.answers.estimation import metric_columns, product_columns
+
+        return product_columns(result) if products else metric_columns(result)
+
+    rows = [dict(product) for product in result.products] if products else [estimate_row(result)]
+    answer(output, shown, body=result.to_dict, rows=lambda: rows, columns=columns)
     if not result.fits:
         needed = [note.text for note in result.notes if note.kind == "warning"]
         raise typer.Exit(1) if chosen in {"table", "json", "yaml"} else refuse("; ".join(needed))

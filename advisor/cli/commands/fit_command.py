@@ -29,15 +29,15 @@ def fit(*, runs: Files = None, evidence: FitEvidence, output: FitOutput) -> None
     advisor recommend --model llama-13b --gpus 4xA100 --fit fit.json
     """  # noqa: D301  Click's mark for lines that stay as they are
     from advisor.calibration.user_fit import fit  # brings numpy, scipy and joblib
-    from advisor.render.fits import accuracy_columns, accuracy_rows, fit_view  # brings Rich
+    from advisor.render.answers.fit_report import accuracy_columns, accuracy_rows, document
 
     with progress("fitting"):
         result = fit(runs or None, alone=evidence.alone, kernels=evidence.kernels or ())
     if output.output is not None:
         result.write(output.output)
     answer(
-        output.format_,
-        view=lambda width: fit_view(result, width, wide=output.wide, written=output.output),
+        output,
+        lambda: document(result, wide=output.wide, path=output.output),
         body=result.to_dict,
         rows=lambda: accuracy_rows(result),
         columns=lambda: accuracy_columns(result),

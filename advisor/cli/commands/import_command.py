@@ -11,10 +11,6 @@ from advisor.cli.output import progress, show, write
 from catalog.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from rich.console import RenderableType
-
     from advisor.calibration.importing import Import
 
 SHOWN = 20
@@ -50,19 +46,14 @@ def import_(*, files: Files = None, facts: ImportFacts, kept: ImportKept, output
 
 
 def _show(found: Import, *, dry_run: bool, wide: bool) -> None:
-    from advisor.render.lines import labelled  # brings Rich
-    from advisor.render.measured import measured_view
+    from advisor.render.answers.measured import document
+    from advisor.render.document import Document
 
-    def view(width: int) -> list[RenderableType]:
-        table = [*measured_view(found.new, width, wide=wide), ""] if found.new else []
-        named = [str(each) for each in found.left_out[:SHOWN]]
-        rest = len(found.left_out) - len(named)
-        lines: list[tuple[str, Sequence[str]]] = []
-        if named:
-            lines.append(("skipped", [*named, *([f"and {rest} more"] if rest else [])]))
-        return [*table, *([labelled(lines)] if lines else [])]
-
-    show(view)
+    named = [str(file) for file in found.left_out[:SHOWN]]
+    rest = len(found.left_out) - len(named)
+    skipped = [("skipped", [*named, *([f"and {rest} more"] if rest else [])])] if named else []
+    made = document(found.new) if found.new else Document(title="Imported")
+    show(made.and_lines(skipped), wide=wide)
     requests = sum(len(found.requests.get(run.run_id, ())) for run in found.new)
     verb, store = ("would be added to", found.store) if dry_run else ("added to", found.store)
     parts = [f"{_counted(len(found.new), 'run')} {verb} {store}"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -13,10 +13,13 @@ from advisor.cli.options.output import ReportedOutput
 from advisor.cli.options.search import PlannedSearch
 from advisor.cli.options.slo import PlannedLimits
 from advisor.cli.options.workload import Traffic
-from advisor.cli.output import answer, check_outputs, course, written
+from advisor.cli.output import answer, check_outputs, course
 from advisor.cli.program import refuse
 from catalog.prices import read_prices
 from catalog.schema import Deployment, Workload
+
+if TYPE_CHECKING:
+    from advisor.render.document import Document
 
 
 def plan(
@@ -36,7 +39,6 @@ def plan(
     """  # noqa: D301  Click's mark for lines that stay as they are
     from advisor.capacity.capacity_plan import plan  # brings numpy
     from advisor.capacity.fleet_options import row
-    from advisor.render.capacities import capacity_view, option_columns  # brings Rich
 
     check_outputs(output.report)
     with course("simulating fleets") as watch:
@@ -60,19 +62,13 @@ def plan(
             draws=evidence.draws,
             progress=watch,
         )
-    pages: list[Path] = []
-    if output.report is not None:
-        from advisor.render.reviews import review_plan  # brings Matplotlib
 
-        pages = review_plan(result, Path(output.report))[:2]
-    answer(
-        output.format_,
-        view=lambda width: [*capacity_view(result, width, wide=output.wide), *written(pages)],
-        body=result.to_dict,
-        case=output.case,
-        rows=lambda: [row(option) for option in result.options],
-        columns=lambda: option_columns(result),
-    )
+    def shown() -> Document:
+        from advisor.render.answers.capacity import document  # not for the machines' formats
+
+        return document(result)
+
+    answer(output, shown, body=result.to_dict, rows=lambda: [row(option) for option in result.options])
     if result.best is None:
-        shown = output.format_ not in {"csv", "markdown"}
-        raise typer.Exit(1) if shown else refuse(f"nothing keeps the limits; relax: {'; or '.join(result.relaxations)}")
+        told = output.format_ not in {"csv", "markdown"}
+        raise typer.Exit(1) if told else refuse(f"nothing keeps the limits; relax: {'; or '.join(result.relaxations)}")

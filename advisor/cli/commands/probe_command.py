@@ -31,13 +31,13 @@ def probe(*, hardware: ProbedHardware, measured: Measured, kept: ProbeKept, outp
     """  # noqa: D301  Click's mark for lines that stay as they are
     began = time.monotonic()
     if kept.report and not measured.dry_run:
-        from advisor.render.plots import check_plots  # only with --report
+        from advisor.render.page import check_figures  # only with --report
 
-        check_plots()  # before anything is measured
+        check_figures()  # before anything is measured
     if hardware.model is None and measured.plan is None:
         if not kept.report:
             raise InputError("missing --model; for example: --model llama-13b")
-        show_report(kept.out, kept.runs, output.format_, wide=output.wide)
+        show_report(kept.out, kept.runs, output)
         return
     if hardware.model is not None and measured.plan is not None:
         raise InputError("--model and --plan are both given; a plan says which models, leave out one of the two")
@@ -82,7 +82,7 @@ def _probe_endpoint(
             store=kept.runs,
             began=began,
         )
-        answer_endpoint(ready, output.format_, wide=output.wide, dry_run=measured.dry_run, report=kept.report)
+        answer_endpoint(ready, output, dry_run=measured.dry_run, report=kept.report)
 
 
 def _probe_here(
@@ -124,7 +124,7 @@ def _probe_here(
     if not ready.all_loads:
         raise refuse(f"nothing can be measured: {'; '.join(ready.left_out)}")
     if measured.dry_run:
-        show_plan(ready, output.format_, wide=output.wide)
+        show_plan(ready, output)
         return
     before = len(ready.runs())
     try:
@@ -132,6 +132,6 @@ def _probe_here(
             runs = ready.run(watch=watch, say=say)
     except KeyboardInterrupt:
         if done := list(ready.runs()):
-            show_outcome(ready, done, before, output.format_, wide=output.wide, report=False)
+            show_outcome(ready, done, before, output, report=False)
         raise
-    show_outcome(ready, runs, before, output.format_, wide=output.wide, report=kept.report)
+    show_outcome(ready, runs, before, output, report=kept.report)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -14,11 +13,12 @@ from advisor.cli.options.output import ReportedOutput
 from advisor.cli.options.search import Search
 from advisor.cli.options.slo import MeanLimits
 from advisor.cli.options.workload import InFlight
-from advisor.cli.output import answer, check_outputs, progress, written
+from advisor.cli.output import answer, check_outputs, progress
 from advisor.cli.program import refuse
 
 if TYPE_CHECKING:
     from advisor.recommendation.recommendation import Recommendation
+    from advisor.render.document import Document
 
 
 def recommend(
@@ -35,7 +35,8 @@ def recommend(
     advisor recommend --model llama-70b --gpus 8xH100 --tpot 30 --dtype fp8
     advisor recommend --model qwen3-32b --gpus 4xL40S --objective cost --wide
     """  # noqa: D301  Click's mark for lines that stay as they are
-    from advisor.recommendation.recommendation import recommend, row  # brings numpy and Optuna
+    from advisor.prediction.estimate_row import estimate_row
+    from advisor.recommendation.recommendation import recommend  # brings numpy and Optuna
 
     check_outputs(output.report)
     with progress("searching every valid deployment"):
@@ -49,20 +50,14 @@ def recommend(
             price=evidence.price,
             illustrative_prices=evidence.illustrative_prices,
         )
-    pages: list[Path] = []
-    if output.report is not None:
-        from advisor.render.reviews import review_recommendation  # brings Matplotlib
 
-        pages = review_recommendation(result, Path(output.report))[:2]
-    from advisor.render.recommendations import candidate_columns, recommendation_view  # brings Rich
+    def shown() -> Document:
+        from advisor.render.answers.recommendation import document  # not for the machines' formats
+
+        return document(result)
 
     answer(
-        output.format_,
-        view=lambda width: [*recommendation_view(result, width, wide=output.wide), *written(pages)],
-        body=result.to_dict,
-        case=output.case,
-        rows=lambda: [row(candidate) for candidate in result.candidates],
-        columns=lambda: candidate_columns(result, result.candidates),
+        output, shown, body=result.to_dict, rows=lambda: [estimate_row(candidate) for candidate in result.candidates]
     )
     if result.best is None:
         raise nothing_feasible(result, shown=output.format_ not in {"csv", "markdown"})

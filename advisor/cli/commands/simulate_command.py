@@ -12,7 +12,7 @@ from advisor.cli.options.layout import SimulatedLayout
 from advisor.cli.options.output import SimulationOutput
 from advisor.cli.options.slo import TrafficLimits
 from advisor.cli.options.workload import SimulatedTraffic
-from advisor.cli.output import answer, check_outputs, progress, written
+from advisor.cli.output import answer, check_outputs, progress
 from advisor.cli.pools import Pools, changed, requests_file
 from catalog.errors import InputError
 
@@ -32,7 +32,7 @@ def simulate(
     advisor simulate --model llama-70b --gpus 8xH100 --rate 6 --tpot 40
       --percentile 95 --tp 4 --dp 2 --compare tp=8,dp=1
     """  # noqa: D301  Click's mark for lines that stay as they are
-    from advisor.render.simulations import columns_of, simulation_row, simulation_view  # brings Rich
+    from advisor.render.answers.simulation import document, simulation_row
     from advisor.simulator.simulation import simulate  # brings numpy
 
     base, first = layout.deployment(), Pools(layout.prefill_replicas, layout.prefill_tp)
@@ -57,22 +57,15 @@ def simulate(
             )
             for number, (deployment, pools) in enumerate(compared)
         ]
-    pages: list[Path] = []
-    if output.report is not None or output.plot is not None:
-        from advisor.render.reviews import draw_traffic, review_traffic  # brings Matplotlib
-
-        pages += [draw_traffic(results, Path(output.plot))] if output.plot is not None else []
-        pages += review_traffic(results, Path(output.report))[:2] if output.report is not None else []
 
     def body() -> dict[str, Any]:
         answers = [result.to_dict() for result in results]
         return answers[0] if len(answers) == 1 else {"simulations": answers}
 
-    answer(
-        output.format_,
-        view=lambda width: [*simulation_view(results, width, wide=output.wide), *written(pages)],
-        body=body,
-        case=output.case,
-        rows=lambda: [simulation_row(result) for result in results],
-        columns=lambda: columns_of(results),
-    )
+    made = document(results)
+    if output.plot is not None:
+        from advisor.render.page import write_png  # brings what draws figures
+
+        path = write_png(made.figure("latencies").make(), Path(output.plot))
+        made = made.and_lines([("figure", [str(path)])])
+    answer(output, lambda: made, body=body, rows=lambda: [simulation_row(result) for result in results])

@@ -42,7 +42,7 @@ def tune(
     advisor tune --model llama-13b --gpus 4xH200 --dry-run
     """  # noqa: D301  Click's mark for lines that stay as they are
     began = time.monotonic()
-    from advisor.render.tunings import tuning_columns, tuning_rows, tuning_view  # brings Rich
+    from advisor.render.answers.tuning import document, tuning_rows
     from advisor.tuning.decision import NothingFits  # brings numpy
     from advisor.tuning.tuning_run import tune  # brings Optuna
 
@@ -86,13 +86,7 @@ def tune(
     if not (kept.dry_run or found.runs):
         why = f"{', '.join(found.failed)} failed, see {found.logs}" if found.failed else found.ended
         raise refuse(f"nothing was measured: {why}")
-    answer(
-        output.format_,
-        view=lambda width: tuning_view(found, width, wide=output.wide),
-        body=found.to_dict,
-        rows=lambda: tuning_rows(found),
-        columns=lambda: tuning_columns(found),
-    )
+    answer(output, lambda: document(found), body=found.to_dict, rows=lambda: tuning_rows(found))
     if found.best is None:
         told = f"nothing feasible; relax: {'; or '.join(found.relaxations)}"
         raise typer.Exit(1) if output.format_ in {"table", "json", "yaml"} else refuse(told)

@@ -9,7 +9,7 @@ import typer
 from advisor.cli.options.evidence import ValidationEvidence, read_fit
 from advisor.cli.options.output import ValidationOutput
 from advisor.cli.options.search import Validated
-from advisor.cli.output import answer, progress, write
+from advisor.cli.output import answer, check_outputs, progress
 from catalog.schema import require_positive
 
 if TYPE_CHECKING:
@@ -38,15 +38,13 @@ def validate(*, files: Files = None, evidence: ValidationEvidence, search: Valid
     advisor validate --published benchmarks/ --format csv > checks.csv
     """  # noqa: D301  Click's mark for lines that stay as they are
     require_positive("--jobs", search.jobs, most=1024)
-    from advisor.render.validations import summary_columns, validation_view  # brings Rich
+    from advisor.render.answers.validation import document, summary_columns
     from advisor.validation.prediction_errors import USUAL, checked_keys  # brings numpy and scipy
     from advisor.validation.validation import validate  # brings joblib
 
     keys = checked_keys(output.by.split(",")) if output.by else USUAL
     if output.report is not None:
-        from advisor.render.plots import check_plots  # before the work, not after it
-
-        check_plots()
+        check_outputs(output.report)
     with progress("predicting and refitting"):
         result = validate(
             _judged(files, evidence.runs),
@@ -58,20 +56,12 @@ def validate(*, files: Files = None, evidence: ValidationEvidence, search: Valid
             jobs=search.jobs,
         )
     answer(
-        output.format_,
-        view=lambda width: validation_view(result, width, wide=output.wide, by=keys),
+        output,
+        lambda: document(result, wide=output.wide, by=keys),
         body=lambda: result.to_dict(keys),
         rows=lambda: [check.to_dict() for check in result.checks],
         columns=lambda: summary_columns(result.summary(keys)),
     )
-    if output.report is not None:
-        from pathlib import Path
-
-        from advisor.render.judgement import judgement  # brings Matplotlib
-
-        written = judgement(result, Path(output.report), by=keys)
-        if output.format_ == "table":
-            write(f"\nreport  {written[0]} and {len(written) - 1} figures\n")
 
 
 def _judged(files: list[str] | None, runs: list[str] | None) -> list[Measurement] | None:
@@ -82,4 +72,4 @@ def _judged(files: list[str] | None, runs: list[str] | None) -> list[Measurement
     from catalog.runs import read_runs
 
     named = import_runs(files) if files else []
-    return [*named, *(run for path in runs or [] for run in read_runs(path))]
+    return [*named, *(read_runs(*runs) if runs else ())]

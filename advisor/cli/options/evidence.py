@@ -52,7 +52,7 @@ class EvidenceOptions:
             return read_fit(self.fit)
         from catalog.runs import read_runs  # only with --runs
 
-        return [run for path in self.runs for run in read_runs(path)]
+        return list(read_runs(*self.runs))
 
 
 @group(PANEL)

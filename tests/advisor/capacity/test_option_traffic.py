@@ -4,7 +4,7 @@ import pytest
 
 import advisor
 from advisor.capacity.option_traffic import simulate_option
-from advisor.render.answers import capacity_answer
+from advisor.render.answers.capacity import sentence
 
 MODEL = "meta-llama/Meta-Llama-3.1-8B"
 
@@ -49,7 +49,7 @@ def test_real_traffic_takes_the_place_of_the_plan_s(spared, tmp_path):
 
 
 def test_what_to_take_is_one_sentence(spared):
-    told = capacity_answer(spared)
+    told = sentence(spared)
     money = f"{spared.best.usd_per_month:,.0f}"
     assert told.startswith("2 x H200-SXM as 2 x TP1 PP1 (1 of them spare) serve 2 requests/s of 256 in / 32 out for $")
     assert f"${money} a month" in told
@@ -58,7 +58,7 @@ def test_what_to_take_is_one_sentence(spared):
 
 
 def test_where_nothing_does_the_nearest_and_what_to_relax_are_told():
-    told = capacity_answer(asked("1xH200-SXM", slo=advisor.Slo(ttft_ms=1.0)))
+    told = sentence(asked("1xH200-SXM", slo=advisor.Slo(ttft_ms=1.0)))
     assert told.startswith("Nothing keeps mean TTFT 1 ms at 2 requests/s")
     assert "Nearest: 1 x H200-SXM as TP1 PP1, mean TTFT " in told
     assert "in place of 1." in told

@@ -137,7 +137,9 @@ def test_an_interrupt_ends_it_at_once_and_silently(environment, tmp_path):
     with subprocess.Popen(
         arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, cwd=tmp_path
     ) as process:
-        time.sleep(1.5)
+        maps = Path(f"/proc/{process.pid}/maps")
+        while "numpy" not in maps.read_text():  # the command's own, so that Python has long begun
+            time.sleep(0.1)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=30)
     assert process.returncode == 130

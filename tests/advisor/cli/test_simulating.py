@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from advisor.cli import app
 from advisor.cli.pools import changed
 from advisor.cli.program import BAD_INPUT
-from advisor.render.simulations import bars
+from advisor.render.answers.simulation import bars
 from catalog.schema import Deployment
 
 SIMULATE = [

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 import advisor
 from advisor.cli import app
-from advisor.render.tunings import tuning_columns, tuning_rows
+from advisor.render.answers.tuning import tuning_columns, tuning_rows
 from catalog.errors import InputError
 from catalog.runs import append_runs, shipped_runs
 

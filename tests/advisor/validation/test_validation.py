@@ -186,16 +186,16 @@ def test_every_part_can_be_taken_out():
 
 
 def test_the_command_writes_tables_figures_and_one_page(tmp_path, monkeypatch):
-    pytest.importorskip("matplotlib")
+    pytest.importorskip("vl_convert")
     monkeypatch.setenv("COLUMNS", "150")
     runs, folder = tmp_path / "own.jsonl", tmp_path / "report"
     append_runs(runs, [*FIT[:8], *HELD[:12]])
     given = ["validate", str(runs), "--no-refit", "--by", "model,metric", "--report", str(folder)]
     result = CliRunner().invoke(app, given)
     assert result.exit_code == 0, result.output
-    for words in ("Llama-2-13b-hf", "nearest run", "regret", "Kendall", "validation.html"):
+    for words in ("Llama-2-13b-hf", "nearest run", "regret", "Kendall", "report.html"):
         assert words in result.stdout
-    page = (folder / "validation.html").read_text(encoding="utf-8")
+    page = (folder / "report.html").read_text(encoding="utf-8")
     images = sorted(path.name for path in folder.glob("*.png"))
     assert images == ["coverage.png", "models.png", "parity.png", "residuals.png"]
     assert page.count("data:image/png;base64,") == len(images)
@@ -205,11 +205,10 @@ def test_the_command_writes_tables_figures_and_one_page(tmp_path, monkeypatch):
     assert set(body["summary"][0]) >= {"model", "metric", "mean_half_width", "coverage_low"}
 
 
-def test_nothing_to_draw_is_said_before_anything_is_written(tmp_path):
-    pytest.importorskip("matplotlib")
-    from advisor.render.judgement import judgement
+def test_nothing_to_draw_is_a_page_without_figures():
+    pytest.importorskip("vl_convert")
+    from advisor.render.answers.validation import document
+    from advisor.render.page import page_files
     from advisor.validation.validation import Validation
 
-    with pytest.raises(InputError, match="nothing to draw"):
-        judgement(Validation(checks=(), claims=(), left_out={}), tmp_path / "report")
-    assert not (tmp_path / "report").exists()
+    assert list(page_files(document(Validation(checks=(), claims=(), left_out={})))) == ["report.html", "report.md"]

@@ -1,0 +1,44 @@
+"""An estimate as one flat row, and its memory as the batch fills it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from advisor.prediction.estimation import Estimate
+
+METRICS = ("output_tok_s", "output_tok_s_per_gpu", "ttft_ms", "tpot_ms", "prefill_ms", "e2e_ms")
+
+
+def memory_in_use(estimate: Estimate) -> Mapping[str, float]:
+    """Return the fullest GPU's GiB by part, the cache split into what this batch fills and what it leaves (``kv_free``)."""
+    filled = min(estimate.running / estimate.max_concurrency, 1.0) if estimate.max_concurrency else 1.0
+    cache = estimate.memory["kv_cache"]
+    return {**estimate.memory, "kv_cache": cache * filled, "kv_free": cache * (1.0 - filled)}
+
+
+def estimate_row(estimate: Estimate) -> dict[str, Any]:
+    """Return the deployment, its metrics beside the ends of their 90% intervals, memory, cost and provenance; None where it does not fit."""
+    deployment, memory = estimate.deployment, memory_in_use(estimate)
+    row: dict[str, Any] = {"model": estimate.model.name, "cluster": str(estimate.cluster), "layout": deployment.layout}
+    row |= {name: getattr(deployment, name) for name in ("engine", "dp", "tp", "pp", "ep")}
+    row |= {"gpus_used": deployment.num_gpus}
+    row |= {name: getattr(estimate, name) for name in ("batch", "input_len", "output_len")}
+    row |= {name: getattr(deployment, name) for name in ("dtype", "kv_dtype", "max_num_batched_tokens")}
+    row["fits"] = estimate.fits
+    for metric in METRICS:
+        value = getattr(estimate, metric)
+        low, high = (None, None) if value is None else estimate.interval(metric)
+        row |= {metric: value, f"{metric}_low": low, f"{metric}_high": high}
+    row |= {f"{part}_gib": gib for part, gib in estimate.memory.items()}
+    return row | {
+        "memory_gib": memory["device"] - memory["reserved"],
+        "memory_used_gib": memory["device"] - memory["reserved"] - memory["kv_free"],
+        "kv_capacity_tokens": estimate.kv_capacity_tokens,
+        "max_concurrency": estimate.max_concurrency,
+        "bottleneck": estimate.bottleneck,
+        "usd_per_mtok": estimate.usd_per_mtok,
+        "provenance": estimate.provenance,
+    }

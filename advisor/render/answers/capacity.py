@@ -1,0 +1,215 @@
+"""A capacity plan as a document: what to take, what it costs, how far it carries, and what other traffic would take."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from advisor.capacity.fleet_options import row
+from advisor.render.document import Document, Figure, Section, Table
+from advisor.render.figures.capacity import closeness, cost_by_rate, tornado
+from advisor.render.figures.vega import printed
+from advisor.render.lines import notes, sources_line
+from advisor.render.numbers import change, count, dollars, duration, limit, share, short, wh_per_mtok
+from advisor.render.tables import Column, Rows
+from advisor.render.vocabulary import (
+    METRIC_NAMES,
+    TRAFFIC,
+    fleet_name,
+    replica_name,
+    replicas_name,
+    statistic_name,
+)
+from catalog.engines import find_engine
+from catalog.models.sizes import parameters
+from catalog.schema import LATENCIES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from advisor.capacity.capacity_plan import CapacityPlan
+    from advisor.capacity.fleet_options import Change, FleetOption
+    from advisor.render.document import Lines
+    from catalog.schema import Slo
+
+SIMULATED_WHOLE = 8
+"""Of more replicas than that a part is simulated (``advisor.simulator.subsample``)."""
+
+
+def document(answer: CapacityPlan) -> Document:
+    """Return the whole plan."""
+    options = shown(answer)
+    source = ("source", sources_line(option.provenance for option in options))
+    table = Table(columns=option_columns(answer), emphasised=0 if answer.best else None)
+    limits = Figure(
+        name="limits",
+        caption="Latencies as shares of their limits, spares out and headroom used up, with 90% intervals; dashed: the limits.",
+        make=lambda: printed([closeness(answer, options)], width=560, height=60 + 60 * len(options)),
+    )
+    sections = [
+        Section(title="Answer", table=table, lines=[*_lines(answer), source]),
+        Section(title="How near to the limits", figures=[limits]),
+    ]
+    if answer.best is not None:
+        cost = Figure(
+            name="cost",
+            caption="The chosen layout at other rates; dashed: the rate asked for.",
+            make=lambda: printed([cost_by_rate(answer)]),
+        )
+        loads = Figure(
+            name="sensitivity",
+            caption="What the chosen layout takes when one thing is another than was asked for.",
+            make=lambda: printed([tornado(answer)], width=520, height=40 + 24 * len(answer.sensitivity)),
+        )
+        sections.append(Section(title="If the traffic were another", figures=[cost, loads]))
+    return Document(
+        title=f"Capacity for {answer.model.name}",
+        question=_question(answer),
+        answer=sentence(answer),
+        notes=notes(answer.notes),
+        sections=sections,
+    )
+
+
+def shown(answer: CapacityPlan) -> Sequence[FleetOption]:
+    """Return the options; where nothing keeps the limits, what comes nearest."""
+    return answer.options or ((answer.nearest,) if answer.nearest else ())
+
+
+def sentence(answer: CapacityPlan) -> str:
+    """Say what to take, what it costs and what it keeps; or that nothing keeps the limits, and what comes nearest."""
+    rate = answer.workload.rate or 0.0
+    often = f"{rate:.0f}" if rate.is_integer() else short(rate)
+    traffic = f"{often} requests/s of {answer.workload.input_len} in / {answer.workload.output_len} out"
+    if answer.best is None:
+        assert answer.nearest is not None
+        return (
+            f"Nothing keeps {_limits(answer.slo)} at {traffic}. Nearest: {_fleet(answer.nearest)}, "
+            f"{_latencies(answer.nearest, answer.slo)}. To relax: {'; or '.join(answer.relaxations)}."
+        )
+    best = answer.best
+    money = ""
+    if best.usd_per_month is not None:
+        money = f" for ${best.usd_per_month:,.0f} a month ({dollars(best.usd_per_mtok)} per million output tokens)"
+    verb = "serves" if best.gpus == 1 else "serve"
+    return f"{_fleet(best)} {verb} {traffic}{money}: {_latencies(best, answer.slo)}, at {share(best.utilisation)} load."
+
+
+def _fleet(option: FleetOption) -> str:
+    return f"{fleet_name(option)}{f' ({option.spares} of them spare)' if option.spares else ''}"
+
+
+def _limits(slo: Slo) -> str:
+    limits = [f"{METRIC_NAMES[name]} {limit(most)}" for name, most in slo.limits.items()]
+    return f"{statistic_name(slo)} {' and '.join(limits)}"
+
+
+def _latencies(option: FleetOption, slo: Slo) -> str:
+    latencies = [
+        f"{METRIC_NAMES[name]} {duration(option.latencies[name], option.intervals.get(name))}"
+        for name in LATENCIES
+        if getattr(slo, name) is not None
+    ]
+    return f"{statistic_name(slo)} {', '.join(latencies)}"
+
+
+def _question(answer: CapacityPlan) -> list[str]:
+    engine = find_engine(shown(answer)[0].deployment.engine)
+    return [
+        f"{answer.model.name}  {count(parameters(answer.model))}",
+        ", ".join(answer.gpus),
+        f"{engine.name} {engine.version}",
+        f"{short(answer.workload.rate)} requests/s, {answer.workload.input_len} in / {answer.workload.output_len} out",
+        f"limits on {_limits(answer.slo)}",
+    ]
+
+
+def option_columns(answer: CapacityPlan) -> list[Column]:
+    """Return one option a row; where nothing keeps the limits, what comes nearest."""
+    options = shown(answer)
+    names = [
+        {
+            "mark": ">" if option is answer.best else " ",
+            "fleet": f"{option.gpus} x {option.gpu}",
+            "all_replicas": replicas_name(option),
+            "layout": replica_name(option),
+            "wh_per_mtok": wh_per_mtok(option.energy_j_per_token),
+        }
+        for option in options
+    ]
+    rows = Rows([row(option) | name for option, name in zip(options, names, strict=True)])
+    columns = [
+        rows.text("mark", ""),
+        rows.text("fleet", "GPUs"),
+        rows.column("all_replicas", "replicas", narrow="repl."),
+        rows.text("layout", "layout"),
+        rows.column("usd_per_month", "$", lambda usd: "-" if usd is None else f"{usd:,.0f}", unit="a month"),
+        rows.column("usd_per_mtok", "$/Mtok", short, unit="output", rank=3),
+    ]
+    if any(rows.values("wh_per_mtok")):
+        rank = 0 if answer.objective == "energy" else 4
+        columns.append(rows.column("wh_per_mtok", "Wh/Mtok", short, unit="output", rank=rank))
+    for rank, metric in enumerate(LATENCIES):
+        limited = getattr(answer.slo, metric) is not None
+        columns.append(rows.time(metric, METRIC_NAMES[metric], of=statistic_name(answer.slo), rank=0 if limited else 5))
+        if any(option.intervals for option in options):
+            columns.append(
+                rows.interval(metric, name="90%", unit="interval", times=True, rank=4 if limited else 6 + rank)
+            )
+    load = rows.column("utilisation", "load", share, unit="of full", rank=2)
+    return [*columns, load, rows.text("provenance", "source", rank=9)]
+
+
+def _lines(answer: CapacityPlan) -> Lines:
+    best = answer.best
+    if best is None:
+        option = answer.nearest
+        assert option is not None
+        latencies = ", ".join(f"{METRIC_NAMES[name]} {duration(value)}" for name, value in option.latencies.items())
+        nearest = f"{fleet_name(option)}: {statistic_name(answer.slo)} of {latencies}"
+        return [("limit", [f"nothing keeps the limits; the nearest is {nearest}"]), ("relax", answer.relaxations)]
+    spare = " without its spares" if best.spares else ""
+    verb = "keeps" if best.gpus == 1 else "keep"
+    carries = [f"{best.gpus} x {best.gpu} {verb} the limits{spare} up to {short(answer.carries_s)} requests/s"]
+    if answer.next_carries_s is not None:
+        size = best.gpus // (best.replicas + best.spares)
+        latencies = ", ".join(
+            f"{METRIC_NAMES[name]} {change(best.latencies[name], value)}"
+            for name, value in answer.next_latencies.items()
+        )
+        money = "" if best.price is None else f" for {dollars(best.price.usd_per_gpu_hour * size)} an hour"
+        more = "1 GPU more" if size == 1 else f"{size} GPUs more"
+        carries.append(f"{more}{money}: up to {short(answer.next_carries_s)} requests/s; {latencies}")
+    changes = ["; ".join(_change(each) for each in answer.sensitivity if each.what == what) for what in TRAFFIC]
+    return [("search", [method(answer)]), ("margin", [margin(answer)]), ("carries", carries), ("traffic", changes)]
+
+
+def method(answer: CapacityPlan) -> str:
+    """Say how the plan was found."""
+    goal = {"cost": "the cheapest", "gpus": "the fewest GPUs", "energy": "the least energy"}[answer.objective]
+    part = ", of many replicas a part" if any(option.replicas > SIMULATED_WHOLE for option in answer.options) else ""
+    layouts = f"{answer.candidates} layout{'' if answer.candidates == 1 else 's'}"
+    return (
+        f"{goal} of {layouts}, every one simulated or ruled out by its saturation{part}; {answer.requests} requests over "
+        f"{short(answer.duration_s)} s"
+    )
+
+
+def margin(answer: CapacityPlan) -> str:
+    """Say how much there is beyond what the estimate takes, and how to have less or more of it."""
+    at = f"at {1.0 + answer.headroom:.3g} times the rate" if answer.headroom else "at this rate"
+    if answer.confidence == 0.5:
+        return (
+            f"none but for chance: the limits are kept {at} by the bare estimate; --confidence 0.9 keeps its error back"
+        )
+    return (
+        f"the limits are kept and nothing saturates {at} with {answer.confidence:.0%} confidence in the estimate "
+        "(--confidence 0.5: by the bare estimate)"
+    )
+
+
+def _change(change: Change) -> str:
+    load = f"{TRAFFIC[change.what]} x {change.factor:g}"
+    if change.replicas is None:
+        return f"{load}: no number of these replicas does"
+    money = "" if change.usd_per_hour is None else f", {dollars(change.usd_per_hour)} an hour"
+    return f"{load}: {change.gpus} GPU{'' if change.gpus == 1 else 's'}{money}"

@@ -1,0 +1,237 @@
+"""A recommendation as a document: what to run, what was close, why, where it ends, and how to start it."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from advisor.prediction.estimate_row import estimate_row
+from advisor.render.answers.catalog import stored_bits
+from advisor.render.answers.estimation import weights_gib
+from advisor.render.document import Command, Document, Figure, Section, Table
+from advisor.render.figures.recommendation import memory_bars, trade
+from advisor.render.figures.vega import printed
+from advisor.render.lines import corrected_line, hardware, memory_line, notes, sources_line
+from advisor.render.numbers import count, dollars, duration, limit, share, short
+from advisor.render.tables import ALIKE, Column, Rows
+from advisor.render.vocabulary import GOALS, METRIC_NAMES
+from catalog.engines import find_engine, processes
+from catalog.models.sizes import parameters
+from catalog.schema import LATENCIES
+from catalog.units import GIB
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from advisor.prediction.estimation import Estimate
+    from advisor.recommendation.recommendation import Recommendation
+    from advisor.render.document import Lines
+    from catalog.schema import Cluster, Deployment, Model
+
+FRONT_ROWS = 12
+BEATEN = "Not beaten in both speed for a user and throughput per GPU"
+
+
+def document(answer: Recommendation) -> Document:
+    """Return the whole answer, in detail."""
+    estimates = shown(answer)
+    best = answer.best
+    table = Table(columns=candidate_columns(answer), emphasised=0 if best else None) if estimates else None
+    sections = [Section(title="Answer", table=table, lines=_lines(answer))]
+    if best is not None:
+        sections += [
+            Section(
+                title="How to start it", command=launch(answer.command, best.deployment, answer.model, answer.cluster)
+            ),
+            Section(title="Speed for a user against throughput per GPU", figures=[_trade(answer)]),
+        ]
+    if estimates:
+        caption = "The fullest GPU of each layout at its batch; the line: all it has."
+        size = partial(printed, width=560, height=60 + 24 * len(estimates))
+        figure = Figure(name="memory", caption=caption, make=lambda: size([memory_bars(estimates)]))
+        sections.append(Section(title="Memory", figures=[figure]))
+    if len(answer.pareto) > 1:
+        sections.append(_front(answer))
+    if answer.importances:
+        ranked = [f"{name} {share(value)}" for name, value in answer.importances.items() if value >= 0.005]
+        sections.append(
+            Section(title="What explains the objective", lines=[("choices", [", ".join(ranked)])], detail=True)
+        )
+    return Document(
+        title=f"How to serve {answer.model.name}",
+        question=question(answer),
+        answer=sentence(answer),
+        alarm="" if best else f"nothing feasible{', nearest:' if estimates else ''}",
+        notes=notes((*answer.assumptions, *(best.notes if best is not None else ()))),
+        sections=sections,
+    )
+
+
+def shown(answer: Recommendation) -> Sequence[Estimate]:
+    """Return the candidates, best first; where nothing is feasible, what comes nearest."""
+    return answer.candidates or ((answer.nearest,) if answer.nearest else ())
+
+
+def question(answer: Recommendation) -> list[str]:
+    """Write what was asked: model, GPUs, engine, workload, goal and limits."""
+    model = f"{answer.model.name}  {count(parameters(answer.model))}"
+    estimates = shown(answer)
+    if len({estimate.deployment.dtype for estimate in estimates}) == 1:
+        model += f"  {estimates[0].deployment.dtype} {short(weights_gib(estimates[0]))} GiB"
+    engine = find_engine(answer.engine)
+    work = f"{answer.workload.input_len} in / {answer.workload.output_len} out"
+    if answer.workload.concurrency is not None:
+        work += f", {answer.workload.concurrency} in flight"
+    limits = [f"{METRIC_NAMES[metric]} <= {limit(most)}" for metric, most in answer.slo.limits.items()]
+    goal = GOALS.get(answer.objective, answer.objective)
+    parts = [model, hardware(answer.cluster), f"{engine.name} {engine.version}", work, ", ".join([goal, *limits])]
+    return [" ".join(part.split("\n")) for part in parts]
+
+
+def sentence(answer: Recommendation) -> str:
+    """Say what to run and what it reaches; or that nothing is feasible, and what comes nearest."""
+    lengths = f"{answer.workload.input_len} in / {answer.workload.output_len} out"
+    if answer.best is not None:
+        return f"Run {_reached(answer.best, answer.cluster)} at {lengths}."
+    broken = "; ".join(broken_limits(answer))
+    if answer.nearest is None:
+        return f"Nothing is feasible on {answer.cluster}: {broken}."
+    return f"Nothing is feasible at {lengths}: {broken}. Nearest: {_reached(answer.nearest, answer.cluster)}."
+
+
+def _reached(estimate: Estimate, cluster: Cluster) -> str:
+    deployment = estimate.deployment
+    replicas = "1 replica" if deployment.dp == 1 else f"{deployment.dp} replicas"
+    text = f"{replicas} of {deployment.parallelism} on {deployment.num_gpus} of {cluster.num_gpus} {cluster.gpu.name}"
+    if estimate.output_tok_s_per_gpu is None:
+        return text
+    low, high = estimate.interval("output_tok_s_per_gpu")
+    money = f", {dollars(estimate.usd_per_mtok)} per million output tokens" if estimate.usd_per_mtok else ""
+    return (
+        f"{text}, batch {estimate.batch}: {short(estimate.output_tok_s_per_gpu)} tok/s per GPU "
+        f"({short(low)}-{short(high)}), TTFT {duration(estimate.ttft_ms)}, TPOT {duration(estimate.tpot_ms)}{money}"
+    )
+
+
+def candidate_columns(answer: Recommendation) -> list[Column]:
+    """Return all columns of the table of candidates, in order; the objective's metric and its interval stand first."""
+    estimates = shown(answer)
+    rows = Rows([estimate_row(estimate) for estimate in estimates])
+    latency = {"latency": "e2e_ms", "ttft": "ttft_ms", "tpot": "tpot_ms"}.get(answer.objective, "")
+    marks = Column(name="", cells=[">" if estimate is answer.best else "" for estimate in estimates])
+    columns = [marks, rows.text("layout", "layout")]
+    columns += [
+        rows.text("dtype", "dtype", rank=1 if rows.vary("dtype") else ALIKE),
+        rows.text("kv_dtype", "KV dtype", rank=1 if rows.vary("kv_dtype") else ALIKE),
+        rows.column(
+            "max_num_batched_tokens", "budget", unit="tokens", rank=1 if rows.vary("max_num_batched_tokens") else ALIKE
+        ),
+        rows.column("batch", "batch"),
+        rows.column("output_tok_s_per_gpu", "tok/s", short, unit="per GPU"),
+        rows.interval("output_tok_s_per_gpu", rank=5 if latency else 0),
+    ]
+    if latency:
+        columns += [rows.time(latency, METRIC_NAMES[latency]), rows.interval(latency, times=True)]
+    cost = rows.column("usd_per_mtok", "cost", short, unit="$/M tok", rank=1 if answer.objective == "cost" else 4)
+    priced = any(rows.values("usd_per_mtok"))
+    for metric in ("ttft_ms", "tpot_ms"):
+        if metric != latency:
+            columns += [rows.time(metric, METRIC_NAMES[metric], rank=1), rows.interval(metric, times=True, rank=9)]
+    columns += [cost] if priced and answer.objective == "cost" else []
+    device = f"of {short(answer.cluster.gpu.memory_gib)} GiB"
+    columns += [
+        rows.column("memory_used_gib", "memory", lambda gib: short(gib, 2), unit=device, narrow_unit="GiB", rank=2),
+        rows.text("provenance", "source", rank=1 if rows.vary("provenance") else 3),
+    ]
+    columns += [cost] if priced and answer.objective != "cost" else []
+    if latency != "e2e_ms":
+        columns += [rows.time("e2e_ms", "E2E", rank=5), rows.interval("e2e_ms", times=True, rank=9)]
+    return [
+        *columns,
+        rows.column("output_tok_s", "tok/s", short, unit="in all", rank=6),
+        rows.column("gpus_used", "GPUs", unit="used", rank=7),
+        rows.column("max_concurrency", "KV room", unit="requests", rank=8),
+    ]
+
+
+def _lines(answer: Recommendation) -> Lines:
+    estimates = shown(answer)
+    lines: list[tuple[str, Sequence[str]]] = []
+    if estimates:
+        first = estimates[0]
+        # the assumptions name the offer
+        cost = f"{dollars(first.usd_per_mtok)} per million output tokens" if first.usd_per_mtok else ""
+        lines += [
+            ("why", answer.why),
+            ("memory", [memory_line(first.memory)]),
+            ("cost", [cost] if cost else []),
+            ("source", [*sources_line(each.provenance for each in estimates), *corrected_line(first.corrected_by)]),
+        ]
+    if answer.best is None:
+        lines += [("why", broken_limits(answer)), ("relax", answer.relaxations)]
+    lines += [("limit", answer.limits), ("next", [answer.next_probe] if answer.next_probe else [])]
+    return [*lines, ("search", [_search(answer)])]
+
+
+def launch(argv: Sequence[str], deployment: Deployment, model: Model, cluster: Cluster) -> Command | None:
+    """Return what starts a deployment, to be copied; where it takes several processes, the first and how many. None: nothing does."""
+    if not argv:
+        return None
+    started = processes(deployment, model, cluster)
+    comment = ""
+    if len(started) > 1 or started[0].files:
+        what = f"the first of {len(started)} processes" if len(started) > 1 else "it reads a file"
+        comment = f"{what}; advisor export writes all there is"
+    return Command(argv=argv, variables=started[0].environment, comment=comment)
+
+
+def broken_limits(answer: Recommendation) -> list[str]:
+    """Name the limits that the nearest deployment breaks, in numbers."""
+    nearest = answer.nearest
+    if nearest is None or not nearest.fits:
+        memory = answer.cluster.gpu.memory_gib * answer.cluster.num_gpus
+        stored = parameters(answer.model) * stored_bits(answer.model) / 8.0 / GIB
+        needs = f"the checkpoint has {short(stored)} GiB, the GPUs {short(memory)} GiB in all"
+        return [f"no layout holds the weights and a request: {needs}"]
+    broken = []
+    if nearest.batch > nearest.max_concurrency:
+        broken.append(f"KV cache for {nearest.max_concurrency} of {nearest.batch} requests per replica")
+    for metric in LATENCIES:
+        most, value = getattr(answer.slo, metric), getattr(nearest, metric)
+        if most is not None and value is not None and value > most:
+            broken.append(f"{METRIC_NAMES[metric]} {duration(value)}, above {limit(most)}")
+    return broken
+
+
+def _search(answer: Recommendation) -> str:
+    how = "every valid deployment" if answer.exact else "a sample"
+    text = f"{how} evaluated ({answer.evaluated:,})"
+    if answer.storage is not None:
+        from search.storage import redacted  # brings Optuna, which has then been loaded anyway
+
+        text += f"; study {answer.study_name} in {redacted(answer.storage)}"
+    return text
+
+
+def _trade(answer: Recommendation) -> Figure:
+    caption = "Each point is a layout at a batch; dotted: not beaten in both; ringed: the one recommended, with its 90% interval."
+    return Figure(
+        name="trade", caption=caption, make=lambda: printed([trade(answer, answer.best)], width=620, height=400)
+    )
+
+
+def _front(answer: Recommendation) -> Section:
+    front = answer.pareto[:: max(len(answer.pareto) // FRONT_ROWS, 1)]
+    flat: list[dict[str, Any]] = [
+        estimate_row(estimate) | {"tok_s_per_user": 1e3 / estimate.tpot_ms if estimate.tpot_ms else None}
+        for estimate in front
+    ]
+    rows = Rows(flat)
+    columns = [
+        rows.text("layout", "layout"),
+        rows.column("batch", "batch"),
+        rows.column("tok_s_per_user", "tok/s", short, unit="per user"),
+        rows.column("output_tok_s_per_gpu", "tok/s", short, unit="per GPU"),
+    ]
+    some = f", {len(front)} of {len(answer.pareto)}" if len(front) < len(answer.pareto) else ""
+    return Section(title=f"{BEATEN}{some}", table=Table(columns=columns, whole=True), detail=True)

@@ -1,0 +1,201 @@
+"""Simulations as a document: one in detail, or several side by side; and as rows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from advisor.prediction.estimation import ENERGY
+from advisor.render.document import Document, Figure, Section, Table
+from advisor.render.figures.traffic import latencies, timeline
+from advisor.render.figures.vega import printed
+from advisor.render.lines import energy_line, hardware, notes, sources_line
+from advisor.render.numbers import MS, count, share, short, span, unit_of
+from advisor.render.tables import Column, Rows
+from advisor.render.vocabulary import METRIC_NAMES, pools_name, statistic_name
+from advisor.simulator.simulation import RATES
+from catalog.engines import find_engine
+from catalog.models.sizes import parameters
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from advisor.render.document import Lines
+    from advisor.simulator.simulation import Simulation
+
+BARS = "▁▂▃▄▅▆▇█"
+POINTS = 40
+"""Of a curve drawn with them."""
+DIFFERING = (
+    "engine",
+    "dtype",
+    "kv_dtype",
+    "max_num_seqs",
+    "max_num_batched_tokens",
+    "max_model_len",
+    "gpu_memory_utilization",
+)
+"""Knobs beside the layout that have a column where deployments differ in them."""
+
+
+def document(answers: Sequence[Simulation]) -> Document:
+    """Return what traffic meets on one deployment, or on several."""
+    first, alone = answers[0], len(answers) == 1
+    lines = _lines(first) if alone else [("source", sources_line(answer.provenance for answer in answers))]
+    table = Table(columns=columns(answers), emphasised=None if alone else best(answers))
+    over_time = "While requests come: what runs and waits on a replica, its KV cache, and the tokens of all."
+    figures = [
+        Figure(
+            name="latencies",
+            caption="Share of the requests that take at most so long; dashed: the limits.",
+            make=lambda: printed(latencies(answers), columns=3, width=300, height=230),
+        ),
+        Figure(
+            name="timeline",
+            caption=over_time,
+            make=lambda: printed(timeline(answers), columns=2, width=430, height=190),
+        ),
+    ]
+    return Document(
+        title=f"{first.model.name} under traffic",
+        question=_question(first),
+        notes=notes(note for answer in answers for note in answer.notes),
+        sections=[
+            Section(title="Latencies", table=table, lines=lines, figures=figures[:1]),
+            Section(title="Over time", figures=figures[1:]),
+        ],
+    )
+
+
+def _question(answer: Simulation) -> list[str]:
+    engine = find_engine(answer.deployment.engine)
+    loads = answer.served.loads
+    lengths = f"{loads.given / loads.requests:.0f} in / {loads.made / loads.requests:.0f} out"
+    coming = f"{answer.concurrency} in flight" if answer.concurrency else f"{short(answer.rate)} requests/s"
+    return [
+        f"{answer.model.name}  {count(parameters(answer.model))}",
+        hardware(answer.cluster),
+        f"{engine.name} {engine.version}",
+        f"{coming} for {short(answer.duration_s)} s, {lengths}, {len(answer.served)} requests",
+    ]
+
+
+def columns(answers: Sequence[Simulation]) -> list[Column]:
+    """Return the table of one simulation, or of several."""
+    return metric_columns(answers[0]) if len(answers) == 1 else comparison_columns(answers)
+
+
+def metric_columns(answer: Simulation) -> list[Column]:
+    """Return the latencies, one a row: mean and percentiles, and the interval of the 95th."""
+    flat = []
+    for metric, name in METRIC_NAMES.items():
+        values = answer.metrics[metric]
+        unit = unit_of(values.values())
+        row = {"name": name if unit is MS else f"{name}, {unit.name}"}
+        row |= {statistic: unit.short(value) for statistic, value in values.items()}
+        row["interval"] = "-" if answer.scale is None else unit.span(*answer.interval(metric, "p95"))
+        flat.append(row)
+    rows = Rows(flat)
+    table = [rows.text("name", MS.name)]
+    table += [rows.column(name, name, rank=2 if name == "p90" else 0) for name in answer.metrics["ttft_ms"]]
+    return [*table, *([] if answer.scale is None else [rows.column("interval", "90% interval", unit="of p95", rank=1)])]
+
+
+def comparison_columns(answers: Sequence[Simulation]) -> list[Column]:
+    """Return one deployment a row."""
+    slo = answers[0].slo
+    percentile = f"p{slo.percentile:g}" if slo and slo.percentile else "p95"
+    flat = [
+        simulation_row(answer) | {name: getattr(answer.deployment, name) for name in DIFFERING} for answer in answers
+    ]
+    rows = Rows(flat)
+    table = [rows.text("layout", "deployment")]
+    table += [rows.column(name, name, rank=2) for name in DIFFERING if rows.vary(name)]
+    table.append(rows.column("gpus_used", "GPUs"))
+    for metric, statistic, rank in (
+        ("ttft", "p50", 3), ("ttft", percentile, 0), ("tpot", "p50", 3), ("tpot", percentile, 0), ("e2e", percentile, 4),
+    ):  # fmt: skip
+        table.append(rows.time(f"{metric}_{statistic}_ms", METRIC_NAMES[f"{metric}_ms"], of=statistic, rank=rank))
+    table += [
+        rows.column("output_tok_s", "output", short, unit="tok/s", rank=5),
+        rows.column("saturation_s", "saturates", short, unit="requests/s"),
+        rows.column("kv_peak", "KV", share, unit="peak", rank=6),
+    ]
+    if answers[0].meets is not None:
+        table += [
+            rows.column("good", "good", "{:.1%}".format, unit="of requests", rank=1),
+            rows.text("meets", "limits", lambda meets: "kept" if meets else "missed"),
+        ]
+    return table
+
+
+def best(answers: Sequence[Simulation]) -> int | None:
+    """Return of those that keep the limits the one with the fewest GPUs, then the shortest requests; None without limits."""
+    good = [i for i, answer in enumerate(answers) if answer.meets]
+    return min(good, key=lambda i: (answers[i].gpus_used, answers[i].metrics["e2e_ms"]["mean"]), default=None)
+
+
+def _lines(answer: Simulation) -> Lines:
+    def rate(name: str) -> str:
+        value = short(getattr(answer, name))
+        return value if answer.scale is None else f"{value} {span(*answer.interval(name))}"
+
+    used = f"{pools_name(answer.deployment, answer.prefill)}, {answer.gpus_used} of {answer.cluster.num_gpus} GPUs"
+    rates = [f"{rate('completed_s')} requests/s completed, {rate('output_tok_s')} output tok/s"]
+    rates.append(f"saturated at {rate('saturation_s')} requests/s")
+    lines: list[tuple[str, Sequence[str]]] = [("layout", [used]), ("rates", rates)]
+    if answer.meets is not None:
+        assert answer.slo is not None
+        at = "on the mean" if answer.slo.percentile is None else f"at {statistic_name(answer.slo)}"
+        limits = f"{'kept' if answer.meets else 'missed'} {at}; {answer.good:.1%} of the requests keep them all by themselves"
+        lines.append(("limits", [f"{limits}: {rate('goodput_s')} good requests/s"]))
+    curves = [
+        f"{bars(answer.timeline[name])}  {title} {short(answer.timeline[name].min())} to {short(answer.timeline[name].max())}"
+        for name, title in (("running", "running"), ("waiting", "waiting"), ("preemptions_s", "preemptions/s"))
+        if name != "preemptions_s" or answer.preemptions
+    ]
+    kv = f"at most {share(answer.kv_peak)} of {answer.kv_capacity_tokens} tokens a replica; {answer.preemptions} preemptions"
+    lines += [("in time", curves), ("KV", [kv])]
+    if answer.energy_j_per_token is not None:
+        lines.append(
+            ("energy", [energy_line(answer.energy_j_per_token, answer.interval(ENERGY) if answer.scale else None)])
+        )
+    return [*lines, ("source", sources_line([answer.provenance]))]
+
+
+def bars(values: NDArray[np.float64], points: int = POINTS) -> str:
+    """Draw a curve from 0 as a line of bars."""
+    means = np.array([part.mean() for part in np.array_split(values, min(points, len(values)))])
+    top = means.max()
+    heights = np.zeros(len(means), dtype=int) if top <= 0 else np.rint(means / top * (len(BARS) - 1)).astype(int)
+    return "".join(BARS[height] for height in heights)
+
+
+def simulation_row(answer: Simulation) -> dict[str, Any]:
+    """Return one flat row: the deployment, the rates, and every statistic, some with the ends of their 90% intervals."""
+    deployment = answer.deployment
+    row: dict[str, Any] = {
+        "model": answer.model.name, "cluster": str(answer.cluster), "layout": pools_name(deployment, answer.prefill),
+    }  # fmt: skip
+    row |= {name: getattr(deployment, name) for name in ("engine", "dp", "tp", "pp", "ep")}
+    row["gpus_used"] = answer.gpus_used
+    row |= {name: getattr(deployment, name) for name in ("max_num_seqs", "max_num_batched_tokens", "dtype", "kv_dtype")}
+    row |= {"rate": answer.rate, "concurrency": answer.concurrency}
+    row |= {"prefill_replicas": answer.prefill.dp if answer.prefill else 0}
+    row |= {"prefill_tp": answer.prefill.tp if answer.prefill else None}
+    row |= {"duration_s": answer.duration_s, "requests": len(answer.served)}
+    for name in RATES:
+        row[name] = getattr(answer, name)
+        if answer.scale is not None:
+            row[f"{name}_low"], row[f"{name}_high"] = answer.interval(name)
+    for metric, statistics in answer.metrics.items():
+        for statistic, value in statistics.items():
+            name = f"{metric.removesuffix('_ms')}_{statistic}_ms"
+            row[name] = value
+            if answer.scale is not None:
+                row[f"{name}_low"], row[f"{name}_high"] = answer.interval(metric, statistic)
+    last = ("energy_j_per_token", "good", "meets", "preemptions", "kv_peak", "kv_capacity_tokens", "provenance")
+    return row | {name: getattr(answer, name) for name in last}

@@ -1,0 +1,95 @@
+"""Measured runs as a folder: the runs, what they say, and figures of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from advisor.render.answers.measured import document, measured_columns, measured_rows, ordered, run_fields, some_runs
+from advisor.render.console import text
+from advisor.render.formats import as_csv, as_json, as_yaml
+from advisor.render.measured.charts import charts
+from advisor.render.measured.facts import facts_of
+from advisor.render.measured.sentences import listed, missing, sentences
+from advisor.render.measured.series import cases, setup_of
+from advisor.render.page import check_figures, draw
+from advisor.render.tables import markdown
+from catalog.borders import write_whole
+from catalog.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from advisor.render.measured.charts import Chart
+    from advisor.render.measured.series import Setup
+    from catalog.schema import Measurement
+
+FORMATS = ("table", "json", "csv", "yaml", "markdown")
+WIDTH = 100
+
+
+def report(runs: Iterable[Measurement], folder: Path) -> list[Path]:
+    """Write ``runs.csv``, ``summary.md`` and the figures (PNG) into ``folder``, which is made if it is not there.
+
+    Files of these names are replaced. Returns what was written, the summary first.
+
+    Raises:
+        InputError: there are no runs, what draws figures is missing (nothing is written then), or a file cannot be written.
+
+    """
+    members = some_runs(runs)
+    check_figures()
+    facts = facts_of(members)
+    found = charts(members, facts)
+    summary, table = folder / "summary.md", folder / "runs.csv"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(table, as_csv(run_fields(members)))
+        figures = draw(found, folder)
+        write_whole(summary, _summary(members, found))
+    except OSError as error:
+        raise InputError(f"cannot write the report to {folder}: {error.strerror}") from error
+    return [summary, table, *figures]
+
+
+def measured_table(runs: Iterable[Measurement], format: str = "table", width: int = WIDTH) -> str:  # noqa: A002  the option's name
+    """Write the runs in one of ``FORMATS``; a table for people is ``width`` columns wide.
+
+    Raises:
+        InputError: there are no runs, or no such format.
+
+    """
+    members = some_runs(runs)
+    if format == "table":
+        return text(document(members), width)
+    if format == "markdown":
+        return markdown(measured_columns(members))
+    if format == "csv":
+        return as_csv(measured_rows(members))
+    if format in ("json", "yaml"):
+        body = {"runs": measured_rows(members)}
+        return as_json(body) if format == "json" else as_yaml(body)
+    raise InputError(f"format is {format!r:.40}; it must be {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
+
+
+def _summary(runs: Sequence[Measurement], figures: Sequence[Chart]) -> str:
+    """The summary in Markdown: for each setup what its runs say, its figures, its table."""
+    facts = facts_of(runs)
+    by_setup: dict[Setup, list[Measurement]] = {}
+    for run in ordered(runs):
+        by_setup.setdefault(setup_of(run), []).append(run)
+    parts = [f"# Measured: {len(runs)} {'run' if len(runs) == 1 else 'runs'}\n"]
+    parts.append(
+        "Every number below was measured, or follows from measured ones, unless it is said to be expected. Throughput counts\n"
+        "output tokens of whole runs, prefill included; per GPU is over the GPUs used. All rows: [runs.csv](runs.csv).\n"
+    )
+    for setup, members in by_setup.items():
+        parts.append(f"## {setup.title}\n")
+        if absent := missing(members):
+            parts.append(f"Not measured everywhere: {', '.join(absent)}.\n")
+        for case in cases(members):
+            said = sentences(case, facts) or ["Too few runs to compare anything."]
+            parts.append(f"### {case.lengths}\n\n{listed(said)}")
+        parts += [f"![{chart.title}]({chart.name}.png)\n" for chart in figures if chart.setup == setup]
+        parts.append(markdown(measured_columns(members)))
+    return "\n".join(parts)
