@@ -50,7 +50,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class CatalogTable:
     """All entries of one kind and the names that lead to them."""
 
     entries: Mapping[str, Entry]
@@ -88,7 +88,7 @@ class Table:
         return checked(cls, values, chain[0].where)
 
 
-def table(kind: str) -> Table:
+def table(kind: str) -> CatalogTable:
     """The entries of one kind ("models", "gpus"): shipped, then the user's, which add to or replace them."""
     shipped = tuple(sorted((DATA / kind).glob("*.toml")))
     own = own_tables(kind)
@@ -120,7 +120,7 @@ def field_types(cls: type) -> dict[str, Any]:
 
 
 @cache
-def _table(shipped: tuple[Path, ...], own: tuple[tuple[Path, tuple[int, int]], ...]) -> Table:
+def _table(shipped: tuple[Path, ...], own: tuple[tuple[Path, tuple[int, int]], ...]) -> CatalogTable:
     """``own`` carries each file's time and size, so that an edited file is read again."""
     entries: dict[str, Entry] = {}
     meanings: dict[str, Meaning] = {}
@@ -131,7 +131,7 @@ def _table(shipped: tuple[Path, ...], own: tuple[tuple[Path, tuple[int, int]], .
         # last, because "llama-13b" is also the bare name of an older model that few mean by it
         ambiguous = {squash(name): entry.name for entry in read for name in entry.ambiguous}
         meanings |= {key: Meaning(name, name, ambiguous=True) for key, name in ambiguous.items()}
-    return Table(entries, meanings)
+    return CatalogTable(entries, meanings)
 
 
 def _entries(path: Path) -> Iterable[Entry]:

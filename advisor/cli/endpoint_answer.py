@@ -54,9 +54,9 @@ def _question(ready: EndpointSession) -> list[str]:
 def _show_plan(ready: EndpointSession, output: Output) -> None:
     from advisor.render.document import Document, Section, Table
     from advisor.render.lines import notes
-    from advisor.render.tables import Rows
+    from advisor.render.tables import FlatRows
 
-    rows = Rows(ready.rows())
+    rows = FlatRows(ready.rows())
     columns = [
         rows.text("load", "load"),
         rows.text("arrivals", "requests"),

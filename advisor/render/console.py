@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from advisor.render.document import Command, Document, Lines, Section, Table
+    from advisor.render.document import Document, Lines, Section, ShellCommand, Table
 
 LABEL = 8
 """Width of the label with the space after it."""
@@ -116,7 +116,7 @@ def header(parts: Sequence[str], width: int) -> Text:
     return Text("\n".join(lines), style="bold")
 
 
-def command_lines(command: Command, width: int) -> list[str]:
+def command_lines(command: ShellCommand, width: int) -> list[str]:
     r"""Write the command as a shell reads it, broken before options with a ``\`` where it is longer than ``width``."""
     pieces: list[list[str]] = []
     for word in command.argv:

@@ -41,7 +41,7 @@ class Figure:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Command:
+class ShellCommand:
     """A command to be copied: its words, its environment, and what there is to know about it."""
 
     argv: Sequence[str]
@@ -58,7 +58,7 @@ class Section:
     facts: Mapping[str, str] = field(default_factory=dict)
     """Names and values, a line each."""
     lines: Lines = ()
-    command: Command | None = None
+    command: ShellCommand | None = None
     figures: Sequence[Figure] = ()
     heading: bool = False
     """The terminal shows the title, too; a page always does."""

@@ -45,7 +45,7 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class FlatRows:
     """Flat rows of an answer, of which columns are made; a machine's format holds them as they are."""
 
     rows: Sequence[Mapping[str, Any]]

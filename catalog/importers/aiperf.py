@@ -30,7 +30,7 @@ from catalog.requests import Request
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from catalog.importers.benchmark_file import Document
+    from catalog.importers.benchmark_file import BenchmarkFile
 
 NAMES = {
     "request_throughput": "Request Throughput",
@@ -50,11 +50,11 @@ NAMES = {
 SUFFIX = "_aiperf.json"
 
 
-def is_aiperf(document: Document) -> bool:
+def is_aiperf(document: BenchmarkFile) -> bool:
     return _export(document) is not None or _is_csv(document) or _is_records(document)
 
 
-def read_aiperf(document: Document) -> Iterator[ParsedRun | SkippedFile]:
+def read_aiperf(document: BenchmarkFile) -> Iterator[ParsedRun | SkippedFile]:
     if _is_records(document):
         yield SkippedFile(
             document.name, "it has single requests; the export beside it has the means, and takes these along"
@@ -67,7 +67,7 @@ def read_aiperf(document: Document) -> Iterator[ParsedRun | SkippedFile]:
         yield SkippedFile(document.name, str(error))
 
 
-def _export(document: Document) -> Mapping[str, Any] | None:
+def _export(document: BenchmarkFile) -> Mapping[str, Any] | None:
     if len(document.lines) != 1:
         return None
     value = document.lines[0][1]
@@ -75,18 +75,18 @@ def _export(document: Document) -> Mapping[str, Any] | None:
     return value if ours else None
 
 
-def _is_csv(document: Document) -> bool:
+def _is_csv(document: BenchmarkFile) -> bool:
     return document.header[:2] == ("Metric", "avg")
 
 
-def _is_records(document: Document) -> bool:
+def _is_records(document: BenchmarkFile) -> bool:
     """Return whether it is AIPerf's file of requests, or the Perf Analyzer's that GenAI-Perf works from."""
     first = document.objects[0][1] if document.objects else {}
     records = {"metadata", "metrics"} <= first.keys() and "request_start_ns" in (_dict(first["metadata"]))
     return records or {"experiments", "service_kind"} <= first.keys()
 
 
-def _of_json(document: Document, export: Mapping[str, Any]) -> ParsedRun:
+def _of_json(document: BenchmarkFile, export: Mapping[str, Any]) -> ParsedRun:
     config = _dict(export["input_config"])
     if export.get("was_cancelled"):
         raise UnusableRun("the run was cancelled")
@@ -111,7 +111,7 @@ def _of_json(document: Document, export: Mapping[str, Any]) -> ParsedRun:
     )
 
 
-def _of_csv(document: Document) -> ParsedRun:
+def _of_csv(document: BenchmarkFile) -> ParsedRun:
     """Read the means; how the requests came is not in a CSV."""
     figures: dict[str, dict[str, Any]] = {name: {} for name in NAMES}
     names = {title.casefold(): name for name, title in NAMES.items()}
@@ -188,7 +188,7 @@ def _model(config: Mapping[str, Any]) -> str:
     return names[0] if names and isinstance(names[0], str) else ""
 
 
-def _requests(document: Document) -> tuple[Request, ...]:
+def _requests(document: BenchmarkFile) -> tuple[Request, ...]:
     """Read the requests of the file beside it, if it is there and whole."""
     path = document.path
     beside = path.with_name(path.name.removesuffix(SUFFIX) + ".jsonl")

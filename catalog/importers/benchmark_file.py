@@ -23,7 +23,7 @@ MOST_BYTES = 512 * 2**20
 
 
 @dataclass(frozen=True)
-class Document:
+class BenchmarkFile:
     """The text of one file, and what it is when taken for JSON, JSON Lines or CSV."""
 
     path: Path
@@ -119,7 +119,7 @@ class Cut:
     """What stands for a line that was cut off."""
 
 
-def read_document(path: Path, name: str = "") -> Document:
+def read_document(path: Path, name: str = "") -> BenchmarkFile:
     """Read a file that may be a benchmark's, called ``name`` in messages.
 
     Raises:
@@ -145,7 +145,7 @@ def read_document(path: Path, name: str = "") -> Document:
         raise InputError(f"{name} is not UTF-8 text") from error
     if not text.strip():
         raise InputError(f"{name} is empty")
-    return Document(path, name, text)
+    return BenchmarkFile(path, name, text)
 
 
 def _short(error: Exception) -> str:

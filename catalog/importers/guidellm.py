@@ -28,7 +28,7 @@ from catalog.requests import Request
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from catalog.importers.benchmark_file import Document
+    from catalog.importers.benchmark_file import BenchmarkFile
 
 STRATEGY = re.compile(r"(\w+)(?:@([\d.]+))?")
 """As the CSV writes it: "concurrent@3", "poisson@10.00"."""
@@ -55,11 +55,11 @@ METRICS = {
 }
 
 
-def is_guidellm(document: Document) -> bool:
+def is_guidellm(document: BenchmarkFile) -> bool:
     return _report(document) is not None or _is_csv(document)
 
 
-def read_guidellm(document: Document) -> Iterator[ParsedRun | SkippedFile]:
+def read_guidellm(document: BenchmarkFile) -> Iterator[ParsedRun | SkippedFile]:
     report = _report(document)
     rows = _csv_rows(document) if report is None else _json_rows(document.name, report)
     for where, row in rows:
@@ -69,7 +69,7 @@ def read_guidellm(document: Document) -> Iterator[ParsedRun | SkippedFile]:
             yield SkippedFile(where, str(error))
 
 
-def _report(document: Document) -> Mapping[str, Any] | None:
+def _report(document: BenchmarkFile) -> Mapping[str, Any] | None:
     if len(document.lines) != 1:
         return None
     value = document.lines[0][1]
@@ -78,7 +78,7 @@ def _report(document: Document) -> Mapping[str, Any] | None:
     return value if ours and "metadata" in value else None
 
 
-def _is_csv(document: Document) -> bool:
+def _is_csv(document: BenchmarkFile) -> bool:
     return {"Run Info", "Benchmark", "Timings"} <= set(document.header)
 
 
@@ -113,7 +113,7 @@ def _failure(errored: Any) -> str:
     return " ".join(message.split()) if isinstance(message, str) else ""
 
 
-def _csv_rows(document: Document) -> Iterator[tuple[str, dict[str, Any]]]:
+def _csv_rows(document: BenchmarkFile) -> Iterator[tuple[str, dict[str, Any]]]:
     titles = list(zip(*document.table[:3], strict=False))
     for number, cells in enumerate(document.table[3:], 4):
         values = dict(zip(titles, cells, strict=False))

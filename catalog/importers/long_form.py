@@ -14,14 +14,14 @@ from catalog.runs import check_run
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from catalog.importers.benchmark_file import Document
+    from catalog.importers.benchmark_file import BenchmarkFile
 
 
-def is_long_form(document: Document) -> bool:
+def is_long_form(document: BenchmarkFile) -> bool:
     return set(document.header) >= REQUIRED
 
 
-def read_long_form(document: Document) -> Iterator[ParsedRun | SkippedFile]:
+def read_long_form(document: BenchmarkFile) -> Iterator[ParsedRun | SkippedFile]:
     published = read_rows(document.cells())
     for run in published.runs:
         try:

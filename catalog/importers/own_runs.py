@@ -15,18 +15,18 @@ from catalog.schema import Measurement
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from catalog.importers.benchmark_file import Document
+    from catalog.importers.benchmark_file import BenchmarkFile
 
 NEEDED = frozenset(field.name for field in fields(Measurement) if field.default is MISSING)
 
 
-def is_own(document: Document) -> bool:
+def is_own(document: BenchmarkFile) -> bool:
     return set(document.header) >= NEEDED or any(
         {"run_id", "role", "batch"} <= value.keys() for _, value in document.objects
     )
 
 
-def read_own(document: Document) -> Iterator[ParsedRun | SkippedFile]:
+def read_own(document: BenchmarkFile) -> Iterator[ParsedRun | SkippedFile]:
     rows: list[tuple[str, Any]] = list(document.objects)
     of_cells = not rows
     for where, row in document.cells() if of_cells else rows:

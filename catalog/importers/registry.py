@@ -20,7 +20,7 @@ from catalog.names import suggestion
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from catalog.importers.benchmark_file import Document
+    from catalog.importers.benchmark_file import BenchmarkFile
     from catalog.importers.parsed_run import ParsedRun
 
 
@@ -30,8 +30,8 @@ class Format:
 
     name: str
     title: str
-    recognises: Callable[[Document], bool]
-    read: Callable[[Document], Iterable[ParsedRun | SkippedFile]]
+    recognises: Callable[[BenchmarkFile], bool]
+    read: Callable[[BenchmarkFile], Iterable[ParsedRun | SkippedFile]]
 
 
 FORMATS = (
@@ -46,7 +46,7 @@ FORMATS = (
 )
 
 
-def read_benchmarks(document: Document, chosen: str = "auto") -> tuple[ParsedRun | SkippedFile, ...]:
+def read_benchmarks(document: BenchmarkFile, chosen: str = "auto") -> tuple[ParsedRun | SkippedFile, ...]:
     """Yield every run of a file, as far as the file tells it, and the rows that cannot be used.
 
     Raises:
@@ -60,7 +60,7 @@ def read_benchmarks(document: Document, chosen: str = "auto") -> tuple[ParsedRun
     return (*readings, SkippedFile(document.unfinished, "it was cut off")) if document.unfinished else readings
 
 
-def recognised(document: Document) -> Format | None:
+def recognised(document: BenchmarkFile) -> Format | None:
     """Return the format that a file has.
 
     Raises:
@@ -87,7 +87,7 @@ def find_format(name: str) -> Format:
     return by_name[wanted]
 
 
-def _format(document: Document, chosen: str) -> Format:
+def _format(document: BenchmarkFile, chosen: str) -> Format:
     if chosen.strip().casefold() == "auto":
         if actual := recognised(document):
             return actual

@@ -26,7 +26,7 @@ from catalog.importers.traffic import LoadGeneratorRun
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from catalog.importers.benchmark_file import Document
+    from catalog.importers.benchmark_file import BenchmarkFile
 
 MARKS = frozenset(("backend", "request_rate", "completed", "input_throughput", "mean_e2e_latency_ms"))
 ENGINES = {
@@ -37,11 +37,11 @@ ENGINES = {
 }
 
 
-def is_sglang(document: Document) -> bool:
+def is_sglang(document: BenchmarkFile) -> bool:
     return any(value.keys() >= MARKS for _, value in document.objects)
 
 
-def read_sglang(document: Document) -> Iterator[ParsedRun | SkippedFile]:
+def read_sglang(document: BenchmarkFile) -> Iterator[ParsedRun | SkippedFile]:
     for where, row in document.objects:
         if not row.keys() >= MARKS:
             yield SkippedFile(where, "it is no result of sglang.bench_serving")

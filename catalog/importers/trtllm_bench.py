@@ -29,7 +29,7 @@ from catalog.importers.traffic import FEWEST_TURNS, LoadGeneratorRun
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from catalog.importers.benchmark_file import Document
+    from catalog.importers.benchmark_file import BenchmarkFile
 
 MARKS = frozenset(("engine", "world_info", "request_info", "performance"))
 LOG = "= PERFORMANCE OVERVIEW"
@@ -72,11 +72,11 @@ HEADING = re.compile(r"= (PYTORCH BACKEND|ENGINE DETAILS)\s*$")
 MACHINE = re.compile(r"^(.+), memory [\d.]+ GB")
 
 
-def is_trtllm(document: Document) -> bool:
+def is_trtllm(document: BenchmarkFile) -> bool:
     return LOG in document.text or any(value.keys() >= MARKS for _, value in document.objects)
 
 
-def read_trtllm(document: Document) -> Iterator[ParsedRun | SkippedFile]:
+def read_trtllm(document: BenchmarkFile) -> Iterator[ParsedRun | SkippedFile]:
     reports = [(where, _of_json(value)) for where, value in document.objects if value.keys() >= MARKS]
     if not document.objects:
         reports = _of_log(document)
@@ -100,7 +100,7 @@ def _of_json(report: Mapping[str, Any]) -> dict[str, Any]:
     return row
 
 
-def _of_log(document: Document) -> list[tuple[str, dict[str, Any]]]:
+def _of_log(document: BenchmarkFile) -> list[tuple[str, dict[str, Any]]]:
     """Return one row a report: a log may hold several."""
     rows: list[tuple[str, dict[str, Any]]] = []
     for number, line in enumerate(document.text.splitlines(), 1):

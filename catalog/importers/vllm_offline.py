@@ -21,17 +21,17 @@ from catalog.importers.parsed_run import NumberReader, ParsedRun
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from catalog.importers.benchmark_file import Document
+    from catalog.importers.benchmark_file import BenchmarkFile
 
 LATENCY = frozenset(("avg_latency", "latencies"))
 THROUGHPUT = frozenset(("elapsed_time", "num_requests", "total_num_tokens"))
 
 
-def is_offline(document: Document) -> bool:
+def is_offline(document: BenchmarkFile) -> bool:
     return any(_kind(value) for _, value in document.objects)
 
 
-def read_offline(document: Document) -> Iterator[ParsedRun | SkippedFile]:
+def read_offline(document: BenchmarkFile) -> Iterator[ParsedRun | SkippedFile]:
     """Yield one run a file; of the records of a ``.pytorch.json``, which say the same several times over, the first
     one.
     """

@@ -30,7 +30,7 @@ from catalog.requests import Request
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from catalog.importers.benchmark_file import Document
+    from catalog.importers.benchmark_file import BenchmarkFile
 
 MARKS = frozenset(("model_id", "num_prompts", "request_throughput", "completed", "duration"))
 ENGINES = {"vllm": "vllm", "tensorrt-llm": "tensorrt-llm", "lmdeploy": "lmdeploy", "sglang": "sglang"}
@@ -42,13 +42,13 @@ MOST_S = 1e9
 LISTS = ("start_times", "ttfts", "itls", "input_lens", "output_lens")
 
 
-def is_serving(document: Document) -> bool:
+def is_serving(document: BenchmarkFile) -> bool:
     return set(document.header) >= MARKS or any(
         value.keys() >= MARKS or _is_record(value) for _, value in document.objects
     )
 
 
-def read_serving(document: Document) -> Iterator[ParsedRun | SkippedFile]:
+def read_serving(document: BenchmarkFile) -> Iterator[ParsedRun | SkippedFile]:
     rows: list[tuple[str, dict[str, Any]]] = list(document.objects)
     if set(document.header) >= MARKS:
         rows = [(where, dict(cells)) for where, cells in document.cells()]

@@ -9,7 +9,7 @@ from catalog.bounds import check_model
 from catalog.errors import InputError, Note, Resolved
 from catalog.models.sizes import active_parameters, parameters
 from catalog.schema import Model
-from catalog.tables import Table, table
+from catalog.tables import CatalogTable, table
 
 __all__ = ["active_parameters", "all_models", "find_model", "parameters"]
 
@@ -58,7 +58,7 @@ def _is_path(name: str) -> bool:
         return False
 
 
-def _from_hub(name: str, models: Table) -> Resolved[Model]:
+def _from_hub(name: str, models: CatalogTable) -> Resolved[Model]:
     near = models.suggestion(name, otherwise="'advisor catalog' lists those known")
     if not REPOSITORY.fullmatch(name):
         shown = " ".join(name.split())[:200]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from advisor.render.tables import Column
-    from catalog.tables import Table
+    from catalog.tables import CatalogTable
 
 app = typer.Typer(cls=Program, rich_markup_mode=None, invoke_without_command=True)
 
@@ -115,7 +115,7 @@ def engines(*, search: Search = None, output: CatalogOutput) -> None:
     _many(all_engines(), report.engine_columns, report.engine_facts, output)
 
 
-def _means_one(known: Table, search: str, near: Sequence[Any]) -> bool:
+def _means_one(known: CatalogTable, search: str, near: Sequence[Any]) -> bool:
     """Whether to tell all about what ``search`` names rather than to list what is called like it."""
     meaning = known.meaning(search)
     if meaning is None:

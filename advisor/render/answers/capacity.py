@@ -10,7 +10,7 @@ from advisor.render.figures.capacity import closeness, cost_by_rate, tornado
 from advisor.render.figures.vega import printed
 from advisor.render.lines import notes, sources_line
 from advisor.render.numbers import change, count, dollars, duration, limit, share, short, wh_per_mtok
-from advisor.render.tables import Column, Rows
+from advisor.render.tables import Column, FlatRows
 from advisor.render.vocabulary import (
     METRIC_NAMES,
     TRAFFIC,
@@ -136,7 +136,7 @@ def option_columns(answer: CapacityPlan) -> list[Column]:
         }
         for option in options
     ]
-    rows = Rows([row(option) | name for option, name in zip(options, names, strict=True)])
+    rows = FlatRows([row(option) | name for option, name in zip(options, names, strict=True)])
     columns = [
         rows.text("mark", ""),
         rows.text("fleet", "GPUs"),

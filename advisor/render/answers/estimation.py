@@ -11,7 +11,7 @@ from advisor.prediction.estimate_row import METRICS
 from advisor.render.document import Document, Section, Table
 from advisor.render.lines import corrected_line, cost_line, energy_line, hardware, memory_line, notes, sources_line
 from advisor.render.numbers import RATE, count, share, short, unit_of
-from advisor.render.tables import Column, Rows
+from advisor.render.tables import Column, FlatRows
 from catalog.engines import find_engine
 from catalog.models.sizes import parameters
 
@@ -79,7 +79,7 @@ def metric_columns(estimate: Estimate) -> list[Column]:
         rows.append(
             {"quantity": QUANTITIES[metric], "value": unit.short(value), "unit": unit.name, "interval": interval}
         )
-    table = Rows(rows)
+    table = FlatRows(rows)
     columns = [table.text("quantity", "quantity"), table.column("value", "estimate"), table.text("unit", "unit")]
     return [*columns, table.column("interval", "90% interval")]
 
@@ -115,7 +115,7 @@ def operator_columns(estimate: Estimate) -> list[Column]:
         for phase in ("prefill", "decode")
         for operator, causes in estimate.breakdown.get(phase, {}).items()
     ]
-    rows = Rows(flat)
+    rows = FlatRows(flat)
     causes = [cause for cause in estimate.breakdown["causes"] if any(cause in row for row in flat)]
     unit = unit_of(row.get(cause) for row in flat for cause in causes)
     columns = [rows.text("phase", "phase"), rows.text("operator", "operator")]
@@ -127,7 +127,9 @@ def operator_columns(estimate: Estimate) -> list[Column]:
 
 def product_columns(estimate: Estimate) -> list[Column]:
     """Return every matrix product: its shape on one GPU, its work, and what bounds it."""
-    rows = Rows([{**row, "shape": f"{row['m']:.0f} x {row['k']:.0f} x {row['n']:.0f}"} for row in estimate.products])
+    rows = FlatRows(
+        [{**row, "shape": f"{row['m']:.0f} x {row['k']:.0f} x {row['n']:.0f}"} for row in estimate.products]
+    )
     return [
         rows.text("phase", "phase"),
         rows.text("product", "product"),

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 from advisor.prediction.estimate_row import estimate_row
 from advisor.render.answers.catalog import stored_bits
 from advisor.render.answers.estimation import weights_gib
-from advisor.render.document import Command, Document, Figure, Section, Table
+from advisor.render.document import Document, Figure, Section, ShellCommand, Table
 from advisor.render.figures.recommendation import memory_bars, trade
 from advisor.render.figures.vega import printed
 from advisor.render.lines import corrected_line, hardware, memory_line, notes, sources_line
 from advisor.render.numbers import count, dollars, duration, limit, share, short
-from advisor.render.tables import ALIKE, Column, Rows
+from advisor.render.tables import ALIKE, Column, FlatRows
 from advisor.render.vocabulary import GOALS, METRIC_NAMES
 from catalog.engines import find_engine, processes
 from catalog.models.sizes import parameters
@@ -116,7 +116,7 @@ def _reached(estimate: Estimate, cluster: Cluster) -> str:
 def candidate_columns(answer: Recommendation) -> list[Column]:
     """Return all columns of the table of candidates, in order; the objective's metric and its interval stand first."""
     estimates = shown(answer)
-    rows = Rows([estimate_row(estimate) for estimate in estimates])
+    rows = FlatRows([estimate_row(estimate) for estimate in estimates])
     latency = {"latency": "e2e_ms", "ttft": "ttft_ms", "tpot": "tpot_ms"}.get(answer.objective, "")
     marks = Column(name="", cells=[">" if estimate is answer.best else "" for estimate in estimates])
     columns = [marks, rows.text("layout", "layout")]
@@ -173,7 +173,7 @@ def _lines(answer: Recommendation) -> Lines:
     return [*lines, ("search", [_search(answer)])]
 
 
-def launch(argv: Sequence[str], deployment: Deployment, model: Model, cluster: Cluster) -> Command | None:
+def launch(argv: Sequence[str], deployment: Deployment, model: Model, cluster: Cluster) -> ShellCommand | None:
     """Return what starts a deployment, to be copied; where it takes several processes, the first and how many. None: nothing does."""
     if not argv:
         return None
@@ -182,7 +182,7 @@ def launch(argv: Sequence[str], deployment: Deployment, model: Model, cluster: C
     if len(started) > 1 or started[0].files:
         what = f"the first of {len(started)} processes" if len(started) > 1 else "it reads a file"
         comment = f"{what}; advisor export writes all there is"
-    return Command(argv=argv, variables=started[0].environment, comment=comment)
+    return ShellCommand(argv=argv, variables=started[0].environment, comment=comment)
 
 
 def broken_limits(answer: Recommendation) -> list[str]:
@@ -226,7 +226,7 @@ def _front(answer: Recommendation) -> Section:
         estimate_row(estimate) | {"tok_s_per_user": 1e3 / estimate.tpot_ms if estimate.tpot_ms else None}
         for estimate in front
     ]
-    rows = Rows(flat)
+    rows = FlatRows(flat)
     columns = [
         rows.text("layout", "layout"),
         rows.column("batch", "batch"),

@@ -12,7 +12,7 @@ from advisor.render.figures.traffic import latencies, timeline
 from advisor.render.figures.vega import printed
 from advisor.render.lines import energy_line, hardware, notes, sources_line
 from advisor.render.numbers import MS, count, share, short, span, unit_of
-from advisor.render.tables import Column, Rows
+from advisor.render.tables import Column, FlatRows
 from advisor.render.vocabulary import METRIC_NAMES, pools_name, statistic_name
 from advisor.simulator.simulation import RATES
 from catalog.engines import find_engine
@@ -98,7 +98,7 @@ def metric_columns(answer: Simulation) -> list[Column]:
         row |= {statistic: unit.short(value) for statistic, value in values.items()}
         row["interval"] = "-" if answer.scale is None else unit.span(*answer.interval(metric, "p95"))
         flat.append(row)
-    rows = Rows(flat)
+    rows = FlatRows(flat)
     table = [rows.text("name", MS.name)]
     table += [rows.column(name, name, rank=2 if name == "p90" else 0) for name in answer.metrics["ttft_ms"]]
     return [*table, *([] if answer.scale is None else [rows.column("interval", "90% interval", unit="of p95", rank=1)])]
@@ -111,7 +111,7 @@ def comparison_columns(answers: Sequence[Simulation]) -> list[Column]:
     flat = [
         simulation_row(answer) | {name: getattr(answer.deployment, name) for name in DIFFERING} for answer in answers
     ]
-    rows = Rows(flat)
+    rows = FlatRows(flat)
     table = [rows.text("layout", "deployment")]
     table += [rows.column(name, name, rank=2) for name in DIFFERING if rows.vary(name)]
     table.append(rows.column("gpus_used", "GPUs"))

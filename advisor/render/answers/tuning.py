@@ -9,7 +9,7 @@ from advisor.render.answers.recommendation import launch
 from advisor.render.document import Document, Section, Table
 from advisor.render.lines import hardware, notes
 from advisor.render.numbers import MS, Unit, limit, share, short, unit_of
-from advisor.render.tables import Column, Rows
+from advisor.render.tables import Column, FlatRows
 from advisor.render.vocabulary import GOALS, METRIC_NAMES
 from catalog.errors import Note
 
@@ -60,7 +60,7 @@ def tuning_columns(answer: Tuning) -> list[Column]:
         row | {"mark": ">" if choice is answer.best else "", "layout": choice.deployment.layout}
         for row, choice in zip(tuning_rows(answer), answer.candidates, strict=True)
     ]
-    rows = Rows(flat)
+    rows = FlatRows(flat)
     values = [*rows.values(metric), *rows.values(f"{metric}_before")]
     unit = unit_of(values) if beside == MS.name else Unit(beside)
     before = [_value(choice.before[metric], unit) for choice in answer.candidates]

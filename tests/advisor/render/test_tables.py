@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from advisor.render.console import command_lines, drawn, header, labelled
-from advisor.render.document import Command, Table
+from advisor.render.document import ShellCommand, Table
 from advisor.render.formats import as_csv, as_json, as_yaml
 from advisor.render.lines import cost_line, hardware, memory_line, notes
 from advisor.render.numbers import change, count, dollars, duration, limit, short, span, unit_of
-from advisor.render.tables import Column, Rows, fitted, markdown
+from advisor.render.tables import Column, FlatRows, fitted, markdown
 from catalog.errors import Note
 from catalog.gpus import parse_cluster
 from catalog.schema import Price
@@ -64,9 +64,9 @@ def test_times_beside_each_other_have_one_unit():
     assert change(10_200.0, 7_620.0) == "10.2 to 7.62 s"
     assert (limit(300.0), limit(47_250.0)) == ("300 ms", "47.25 s")
     assert unit_of([]).name == unit_of([None, math.nan, math.inf, 9_000.0]).name == "ms"
-    column = Rows([{"e2e_ms": value} for value in (900.0, None, 47_300.0)]).time("e2e_ms", "E2E", of="p95")
+    column = FlatRows([{"e2e_ms": value} for value in (900.0, None, 47_300.0)]).time("e2e_ms", "E2E", of="p95")
     assert (column.unit, column.cells) == ("p95 s", ["0.900", "-", "47.3"])
-    alone = Rows([{"e2e_ms": 900.0}]).time("e2e_ms", "E2E")
+    alone = FlatRows([{"e2e_ms": 900.0}]).time("e2e_ms", "E2E")
     assert (alone.unit, alone.cells) == ("ms", ["900"])
 
 
@@ -148,15 +148,17 @@ WORDS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x0
 @given(st.lists(WORDS, min_size=1, max_size=12), st.dictionaries(st.from_regex(r"[A-Z]{1,5}", fullmatch=True), WORDS),
        st.integers(20, 100))  # fmt: skip
 def test_a_broken_command_is_the_same_command(argv, variables, width):
-    lines = command_lines(Command(argv=argv, variables=variables), width)
+    lines = command_lines(ShellCommand(argv=argv, variables=variables), width)
     joined = "\n".join(lines).replace(" \\\n", "\n ") if len(lines) > 1 else lines[0]
     assert shlex.split(joined) == [f"{name}={value}" for name, value in variables.items()] + argv
 
 
 def test_a_command_is_broken_before_options():
-    lines = command_lines(Command(argv=["vllm", "serve", "x/y", "--tensor-parallel-size", "2", "--port", "8000"]), 40)
+    lines = command_lines(
+        ShellCommand(argv=["vllm", "serve", "x/y", "--tensor-parallel-size", "2", "--port", "8000"]), 40
+    )
     assert lines == ["vllm serve x/y \\", "  --tensor-parallel-size 2 --port 8000"]
-    assert command_lines(Command(argv=["vllm", "serve"]), 40) == ["vllm serve"]
+    assert command_lines(ShellCommand(argv=["vllm", "serve"]), 40) == ["vllm serve"]
 
 
 def test_labels_stand_once_and_text_is_wrapped_beside_them():

@@ -821,7 +821,7 @@ def test_whatever_stands_in_a_file_has_one_of_the_answers(name):
         for key in path:
             part = part[key]
         part[last] = random.choice(WRONG)
-        document = documents.Document(FOLDER / name, name, json.dumps(value))
+        document = documents.BenchmarkFile(FOLDER / name, name, json.dumps(value))
         found = ()
         with suppress(InputError):
             found = read_benchmarks(document)
