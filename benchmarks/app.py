@@ -58,7 +58,7 @@ MOVES = (
 
 
 def explored(*, compare: bool, repeats: int) -> dict[str, list[float]]:
-    """Milliseconds of each redraw, by slider; ``compare``: two deployments beside each other."""
+    """Measure milliseconds of each redraw, by slider; ``compare``: two deployments beside each other."""
     taken: dict[str, list[float]] = {}
     for repeat in range(repeats):
         test = AppTest.from_function(page, args=("exploration",), default_timeout=60)
@@ -88,14 +88,14 @@ def timed(run: Any) -> float:
 
 
 def first_visit() -> tuple[float, float]:
-    """Milliseconds until the first page of a fresh server is done, imports included, and of the next visitor's."""
+    """Measure milliseconds until the first page of a fresh server is done, imports included, and of the next visitor's."""
     main = str(Path(__file__).resolve().parents[1] / "app" / "main.py")
     first, second = (timed(AppTest.from_file(main, default_timeout=60).run) for _ in range(2))
     return first, second
 
 
 def first_page(repeats: int) -> dict[str, list[float]]:
-    """Seconds from a fresh server's being up until each part of its first page is painted."""
+    """Measure seconds from a fresh server's being up until each part of its first page is painted."""
     from playwright.sync_api import sync_playwright  # only this needs a browser
 
     from benchmarks.screenshots import served
@@ -125,8 +125,8 @@ def tell_first_page(repeats: int) -> bool:
     """Print what it took; whether it is too much."""
     taken = first_page(repeats)
     for name, times in taken.items():
-        each = ", ".join(f"{seconds:.1f}" for seconds in times)
-        print(f"{name:8s} {statistics.median(times):5.1f} s after the server is up ({each})")
+        shown = ", ".join(f"{seconds:.1f}" for seconds in times)
+        print(f"{name:8s} {statistics.median(times):5.1f} s after the server is up ({shown})")
     return statistics.median(taken["table"]) > MOST_S
 
 
@@ -143,12 +143,14 @@ def main() -> None:
     slow = False
     for compare in (False, True):
         taken = explored(compare=compare, repeats=chosen.repeats)
-        every = sorted(time for times in taken.values() for time in times)
-        median, tail = statistics.median(every), every[int(0.95 * len(every))]
+        redraws = sorted(time for times in taken.values() for time in times)
+        median, tail = statistics.median(redraws), redraws[int(0.95 * len(redraws))]
         slow |= median > MOST_MS
         by_slider = ", ".join(f"{name} {statistics.median(times):.0f}" for name, times in taken.items())
         what = "two deployments" if compare else "one deployment"
-        print(f"Explore, {what}: median {median:.0f} ms, 95% under {tail:.0f} ms of {len(every)} redraws ({by_slider})")
+        print(
+            f"Explore, {what}: median {median:.0f} ms, 95% under {tail:.0f} ms of {len(redraws)} redraws ({by_slider})"
+        )
     sys.exit(1 if slow else 0)
 
 

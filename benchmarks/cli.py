@@ -33,7 +33,7 @@ COMPARISONS = (
 
 
 def cpu_seconds(arguments: list[str], home: str) -> float:
-    """User and system time of one whole process."""
+    """Return user and system time of one whole process."""
     environment = os.environ | {"ADVISOR_HOME": home}
     root = Path(__file__).resolve().parent.parent
     with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, cwd=root, env=environment) as process:
@@ -44,13 +44,13 @@ def cpu_seconds(arguments: list[str], home: str) -> float:
     return used.ru_utime + used.ru_stime
 
 
-def compare(each: Comparison, repeats: int, home: str) -> tuple[float, float]:
-    """Least CPU seconds of the command and of its baseline, measured in turn so that both meet the same machine."""
-    commands = ([sys.executable, "-m", "advisor", *each.command], [sys.executable, "-c", each.baseline])
+def compare(comparison: Comparison, repeats: int, home: str) -> tuple[float, float]:
+    """Return least CPU seconds of the command and of its baseline, measured in turn so that both meet the same machine."""
+    commands = ([sys.executable, "-m", "advisor", *comparison.command], [sys.executable, "-c", comparison.baseline])
     times: list[list[float]] = [[], []]
     for _ in range(repeats + 1):
-        for arguments, found in zip(commands, times, strict=True):
-            found.append(cpu_seconds(list(arguments), home))
+        for arguments, seconds in zip(commands, times, strict=True):
+            seconds.append(cpu_seconds(list(arguments), home))
     return min(times[0][1:]), min(times[1][1:])
 
 
@@ -60,11 +60,11 @@ def main() -> None:
     repeats = parser.parse_args().repeats
     slow = False
     with tempfile.TemporaryDirectory() as home:
-        for each in COMPARISONS:
-            own, baseline = compare(each, repeats, home)
-            slow |= own / baseline > each.limit
+        for comparison in COMPARISONS:
+            own, baseline = compare(comparison, repeats, home)
+            slow |= own / baseline > comparison.limit
             print(
-                f"{own / baseline:5.2f} (at most {each.limit:g})  {own:.3f} s / {baseline:.3f} s  {each.name} / {each.baseline}"
+                f"{own / baseline:5.2f} (at most {comparison.limit:g})  {own:.3f} s / {baseline:.3f} s  {comparison.name} / {comparison.baseline}"
             )
     sys.exit(1 if slow else 0)
 

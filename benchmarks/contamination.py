@@ -49,7 +49,7 @@ class Effect:
 
 
 def as_own(run: Measurement, factor: float, gpu: str, number: int) -> Measurement:
-    """The run as if the user had measured it, so many times slower."""
+    """Return the run as if the user had measured it, ``factor`` times slower."""
     times = {name: value * factor for name in TIMES if (value := getattr(run, name)) is not None}
     rate = None if run.output_tok_s is None else run.output_tok_s / factor
     return replace(run, run_id=f"own {number}", source="own", role="fit", gpu=gpu, output_tok_s=rate, **times)
@@ -65,7 +65,7 @@ def answers(runs: Sequence[Measurement], gpu: str) -> list[Estimate]:
 
 
 def effect(gpu: str, case: str, right: Sequence[Measurement], wrong: Sequence[Measurement], bad: int) -> Effect:
-    """``wrong``: the runs with ``bad`` wrong ones; ``right``: what they are compared with."""
+    """Compare ``wrong``, the runs with ``bad`` wrong ones, with ``right``."""
     before, after = answers(right, gpu), answers(wrong, gpu)
     pairs = [(a, b, metric) for a, b in zip(before, after, strict=True) for metric in METRICS]
     return Effect(
@@ -81,7 +81,7 @@ def _width(estimate: Estimate, metric: str) -> float:
 
 
 def effects() -> list[Effect]:
-    """Every case on every GPU."""
+    """Measure every case on every GPU."""
     like = [
         run for run in shipped_runs()
         if (run.engine, run.model, run.tp, run.pp, run.regime) == ("vllm", MODEL, 1, 1, "static") and not run.oom

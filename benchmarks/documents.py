@@ -82,21 +82,21 @@ class Block:
 
 
 def pages(root: Path = ROOT) -> list[Path]:
-    """All pages whose blocks are marked: the README and everything in ``docs/``."""
+    """List all pages whose blocks are marked: the README and everything in ``docs/``."""
     return [root / "README.md", *sorted((root / "docs").rglob("*.md"))]
 
 
 def blocks(text: str) -> list[Block]:
     """Find the marked blocks of a page, and complain about unmarked ones that claim something."""
     lines = text.splitlines()
-    found: list[Block] = []
+    page_blocks: list[Block] = []
     number = 0
     while number < len(lines):
         marked = _MARK.match(lines[number])
         fenced = _FENCE.match(lines[number])
         if marked:
             block = _block(lines, number, marked)
-            found.append(block)
+            page_blocks.append(block)
             number = block.end + 1
         elif fenced:
             if fenced[2] in NEEDS_MARK:
@@ -104,7 +104,7 @@ def blocks(text: str) -> list[Block]:
             number = _closing(lines, number, fenced[1]) + 1
         else:
             number += 1
-    return found
+    return page_blocks
 
 
 def _block(lines: list[str], number: int, marked: re.Match[str]) -> Block:
@@ -223,7 +223,7 @@ def run(command: str, folder: Path, exit_code: int = 0, *, python: bool = False)
 
 def environment(folder: Path) -> dict[str, str]:
     """Return the environment of a new user: no runs, models or settings of one's own, and this checkout's commands."""
-    kept = {
+    inherited = {
         name: value
         for name, value in os.environ.items()
         if name not in {"ADVISOR_HOME", "XDG_DATA_HOME", "FORCE_COLOR"}
@@ -234,7 +234,7 @@ def environment(folder: Path) -> dict[str, str]:
         for name, start in (("advisor", f'"{sys.executable}" -m advisor'), ("python", f'"{sys.executable}"')):
             (programs / name).write_text(f'#!/bin/sh\nexec {start} "$@"\n', encoding="utf-8")
             (programs / name).chmod(0o755)
-    return kept | {
+    return inherited | {
         "HOME": str(folder),
         "PATH": f"{programs}{os.pathsep}{os.environ.get('PATH', '')}",
         "PYTHONPATH": str(ROOT),

@@ -70,7 +70,7 @@ def key_of(run: Measurement) -> tuple[object, ...]:
 
 
 def is_plain(run: Measurement) -> bool:
-    """A static batch as each engine is run unless something is switched off."""
+    """Return whether a static batch is as each engine is run unless something is switched off."""
     timed = run.tpot_ms is not None and run.prefill_ms is not None
     return (
         timed
@@ -83,33 +83,35 @@ def is_plain(run: Measurement) -> bool:
 
 
 def pairs(runs: Iterable[Measurement]) -> list[Pair]:
-    """Each batch of PyTorch with vLLM's of the nearest output length; measured again by a later engine, the later one."""
+    """Pair each batch of PyTorch with vLLM's of the nearest output length; measured again by a later engine, the later
+    one.
+    """
     of: dict[str, dict[tuple[object, ...], list[Measurement]]] = {
         engine: defaultdict(list) for engine in ("torch", "vllm")
     }
     for run in runs:
         if run.engine in of and is_plain(run):
             of[run.engine][key_of(run)].append(run)
-    found = []
+    batches = []
     for key, own in of["torch"].items():
-        run = min(own, key=lambda each: "-early-" in each.run_id)
+        run = min(own, key=lambda other: "-early-" in other.run_id)
         output_len = run.output_len
-        others = sorted(of["vllm"].get(key, ()), key=lambda each: (abs(each.output_len - output_len), each.tpot_ms))
+        others = sorted(of["vllm"].get(key, ()), key=lambda other: (abs(other.output_len - output_len), other.tpot_ms))
         if others:
-            found.append(Pair(torch=run, vllm=others[0]))
-    return found
+            batches.append(Pair(torch=run, vllm=others[0]))
+    return batches
 
 
 def share_of_bandwidth(run: Measurement) -> float:
-    """The least time that a decode step may take, over the time it took: every weight but the embedding table is read
-    once, and the keys and values of the mean context.
+    """Return the least time that a decode step may take, over the time it took: every weight but the embedding table is
+    read once, and the keys and values of the mean context.
     """
     model = find_model(run.model).value
     weights = 2 * (parameters(model) - embedding_parameters(model))
     context = run.input_len + run.output_len / 2
-    kept = run.batch * context * 4 * model.num_hidden_layers * model.num_key_value_heads * model.head_dim
+    cache_bytes = run.batch * context * 4 * model.num_hidden_layers * model.num_key_value_heads * model.head_dim
     assert run.tpot_ms is not None
-    return (weights + kept) / (find_gpu(run.gpu).value.memory_bandwidth_gbps * 1e9) / (run.tpot_ms / 1e3)
+    return (weights + cache_bytes) / (find_gpu(run.gpu).value.memory_bandwidth_gbps * 1e9) / (run.tpot_ms / 1e3)
 
 
 def summary(name: str, ratios: Iterable[float]) -> str:
@@ -121,11 +123,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Plain PyTorch over vLLM, from the shipped runs.")
     parser.add_argument("--all", action="store_true", help="every batch, not the summary alone")
     args = parser.parse_args()
-    found = pairs(shipped_runs())
+    batches = pairs(shipped_runs())
     if args.all:
         print(f"{'PyTorch / vLLM':<60} {'tpot':>7} {'prefill':>7}")
-        for each in sorted(found, key=lambda pair: pair.name):
-            print(f"{each.name:<60} {each.tpot:>7.3f} {each.prefill:>7.3f}")
+        for other in sorted(batches, key=lambda pair: pair.name):
+            print(f"{other.name:<60} {other.tpot:>7.3f} {other.prefill:>7.3f}")
         print()
     print(f"{'PyTorch / vLLM':<36} {'runs':>4} {'median':>8} {'best':>8} {'worst':>8}")
     groups: dict[str, Callable[[Pair], bool]] = {
@@ -136,24 +138,24 @@ def main() -> int:
         "stages": lambda pair: pair.torch.pp > 1,
     }
     for name, belongs in groups.items():
-        chosen = [each for each in found if belongs(each)]
-        print(summary(f"tpot, {name}", (each.tpot for each in chosen)))
-        print(summary(f"prefill, {name}", (each.prefill for each in chosen)))
-    worst = max(found, key=lambda pair: pair.tpot)
+        chosen = [other for other in batches if belongs(other)]
+        print(summary(f"tpot, {name}", (other.tpot for other in chosen)))
+        print(summary(f"prefill, {name}", (other.prefill for other in chosen)))
+    worst = max(batches, key=lambda pair: pair.tpot)
     print(f"worst tpot: {worst.name}, {worst.torch.tpot_ms:g} against {worst.vllm.tpot_ms:g} ms\n")
     print(f"{'Llama-3.1-8B, one GPU':<36} {'tpot ms':>8} {'/ vLLM':>8} {'of the bandwidth':>17}")
     misses = []
     for batch in BATCHES:
         (one,) = (
             pair
-            for pair in found
+            for pair in batches
             if (pair.torch.model, pair.torch.gpus, pair.torch.batch, pair.torch.input_len) == (SMALL, 1, batch, 1024)
         )
         share = f"{share_of_bandwidth(one.torch):>16.1%}"
         print(f"{one.name[13:]:<36} {one.torch.tpot_ms:>8.3f} {one.tpot:>8.3f} {share}")
         if one.tpot > LIMIT:
             misses.append(one.name)
-    sliced = [pair for pair in found if pair.torch.model == SMALL and pair.torch.tp > 1 and pair.torch.pp == 1]
+    sliced = [pair for pair in batches if pair.torch.model == SMALL and pair.torch.tp > 1 and pair.torch.pp == 1]
     misses += [pair.name for pair in sliced if pair.tpot > SLICED_LIMIT]
     for name in misses:
         print(f"slower than its target: {name}")

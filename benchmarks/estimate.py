@@ -27,7 +27,7 @@ MODELS = ("llama-13b", "mixtral-8x7b", "deepseek-v3")
 
 
 def columns(count: int) -> dict[str, np.ndarray]:
-    """Knobs of ``count`` deployments, as a search crosses them."""
+    """Return knobs of ``count`` deployments, as a search crosses them."""
     pick = np.random.default_rng(0)
     return {
         "tp": pick.choice([1, 2, 4, 8], count),
@@ -59,7 +59,7 @@ def per_second(name: str, regime: str, count: int, repeats: int) -> float:
 
 
 def one_at_a_time(name: str, repeats: int) -> float:
-    """Deployments a second of a plain loop over ``estimate``."""
+    """Count deployments a second of a plain loop over ``estimate``."""
     model, cluster = find_model(name).value, parse_cluster("2x8xH100").value
     start = time.process_time()
     for batch in range(1, repeats + 2):
@@ -78,9 +78,9 @@ def main() -> None:
     for name in MODELS:
         loop = one_at_a_time(name, 4 * chosen.repeats)
         for regime in ("static", "steady"):
-            found = per_second(name, regime, chosen.deployments, chosen.repeats)
-            slow |= found < TARGET
-            print(f"{found:9,.0f} a second (at least {TARGET:,})  {found / loop:6,.0f} x a plain loop  {name} {regime}")
+            rates = per_second(name, regime, chosen.deployments, chosen.repeats)
+            slow |= rates < TARGET
+            print(f"{rates:9,.0f} a second (at least {TARGET:,})  {rates / loop:6,.0f} x a plain loop  {name} {regime}")
     sys.exit(1 if slow else 0)
 
 

@@ -58,11 +58,11 @@ QUESTIONS = (
 
 
 def entry(question: Question) -> dict[str, Any]:
-    """A question's answer as a load of a plan."""
+    """Write a question's answer as a load of a plan."""
     answer = advisor.recommend(question.model, f"{question.gpus}x{GPU}", **question.asked)
     best = answer.best
     assert best is not None, question
-    knobs = {each.name: getattr(best.deployment, each.name) for each in fields(Deployment)}
+    knobs = {knob.name: getattr(best.deployment, knob.name) for knob in fields(Deployment)}
     return {
         "model": best.model.name,
         "label": question.label,
@@ -85,7 +85,9 @@ def plan(most_gpus: int) -> dict[str, Any]:
 
 
 def found_tokens(row: dict[str, Any]) -> list[int]:
-    """KV capacity that each engine of a load told: in its log, where each speaks for itself, else under /metrics."""
+    """Read the KV capacity that each engine of a load told: in its log, where each speaks for itself, else under
+    /metrics.
+    """
     return row.get("logged_kv_tokens") or row.get("kv_tokens") or []
 
 
@@ -96,12 +98,12 @@ def table(path: Path, out: Path) -> bool:
     good = True
     for load in read_plan(path):
         row = rows.get(load.name, {"outcome": "not tried"})
-        foretold, found = load.foretold_kv_tokens, found_tokens(row)
+        foretold, logged = load.foretold_kv_tokens, found_tokens(row)
         assert foretold is not None, load.name
-        off = max((foretold / tokens - 1 for tokens in found), key=abs, default=None)
+        off = max((foretold / tokens - 1 for tokens in logged), key=abs, default=None)
         good &= row["outcome"] == "started" and off is not None and abs(off) <= ALLOWED
         shown = "" if off is None else f"{off:+.2%}"
-        tokens = ", ".join(map(str, sorted(set(found))))
+        tokens = ", ".join(map(str, sorted(set(logged))))
         print(f"{load.name:<44} {row['outcome']:<9} {row.get('startup_s', ''):>7} {foretold:>9} {tokens:>9} {shown:>7}")
         if "why" in row:
             print(f"    {row['why']}")

@@ -42,8 +42,8 @@ MOST_MISSED = 0.01
 
 def timed(model: str, gpus: str, **question: Any) -> tuple[Recommendation, float]:
     start = time.process_time()
-    found = recommend(model, gpus, **question)
-    return found, time.process_time() - start
+    answer = recommend(model, gpus, **question)
+    return answer, time.process_time() - start
 
 
 def main() -> None:
@@ -52,19 +52,19 @@ def main() -> None:
     trials = parser.parse_args().trials
     timed("llama-13b", "1xA100")  # imports and catalogs
     for model, gpus, question in QUESTIONS:
-        found, seconds = timed(model, gpus, **question)
-        told = f"{found.evaluated:,} deployments" if found.best else "; ".join(found.relaxations)
-        print(f"{seconds:6.2f} s  {model} on {gpus}: {told}")
+        answer, seconds = timed(model, gpus, **question)
+        summary = f"{answer.evaluated:,} deployments" if answer.best else "; ".join(answer.relaxations)
+        print(f"{seconds:6.2f} s  {model} on {gpus}: {summary}")
     missed = 0.0
     for model, objective, slo in LARGE:
         exact, seconds = timed(model, "2x8xH100", objective=objective, slo=slo, top=1, **MILLION)
         print(f"{seconds:6.2f} s  {model} {objective}: all {exact.evaluated:,} deployments")
         for count in trials:
-            found, seconds = timed(model, "2x8xH100", objective=objective, slo=slo, top=1, trials=count, **MILLION)
-            optimum, best = (getattr(each.best, METRIC[objective]) for each in (exact, found))
+            answer, seconds = timed(model, "2x8xH100", objective=objective, slo=slo, top=1, trials=count, **MILLION)
+            optimum, best = (getattr(result.best, METRIC[objective]) for result in (exact, answer))
             missed = max(missed, abs(best / optimum - 1.0))
             print(
-                f"{seconds:6.2f} s    {count} trials, {found.evaluated:,} evaluated: {abs(best / optimum - 1.0):.3%} off"
+                f"{seconds:6.2f} s    {count} trials, {answer.evaluated:,} evaluated: {abs(best / optimum - 1.0):.3%} off"
             )
     sys.exit(1 if missed > MOST_MISSED else 0)
 

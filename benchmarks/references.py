@@ -49,7 +49,7 @@ def _command(command: Any, context: Any, *, level: int) -> str:
             heading = getattr(parameter, "rich_help_panel", None) or "Options"
             sections.setdefault(heading, []).append(record)
     for heading, records in sections.items():
-        rows = [f"| `{_cell(spelled)}` | {_cell(told)} |" for spelled, told in records]
+        rows = [f"| `{_cell(spelled)}` | {_cell(text)} |" for spelled, text in records]
         parts.append("\n".join([f"**{heading}**", "", "| option | meaning |", "| --- | --- |", *rows]))
     if command.epilog:
         parts += list(_prose(command.epilog))
@@ -186,14 +186,14 @@ def _class(name: str, value: type) -> str:
 def _fields(value: type) -> list[str]:
     if not dataclasses.is_dataclass(value):
         return []
-    told = _field_docstrings(value)
+    docstrings = _field_docstrings(value)
     rows = []
     for field in dataclasses.fields(value):
         if field.name.startswith("_"):
             continue
         default = "" if field.default is dataclasses.MISSING else f" = {field.default!r}"
         rows.append(
-            f"| `{field.name}` | `{_code_cell(field.type)}{_code_cell(default)}` | {_cell(told.get(field.name, ''))} |"
+            f"| `{field.name}` | `{_code_cell(field.type)}{_code_cell(default)}` | {_cell(docstrings.get(field.name, ''))} |"
         )
     return rows
 
@@ -204,7 +204,7 @@ def _code_cell(value: Any) -> str:
 
 def _field_docstrings(value: type) -> Mapping[str, str]:
     """Return the strings that stand under the fields of a class and of those it inherits from."""
-    told: dict[str, str] = {}
+    docstrings: dict[str, str] = {}
     for owner in reversed(value.__mro__[:-1]):
         try:
             body = ast.parse(textwrap.dedent(inspect.getsource(owner))).body[0]
@@ -219,8 +219,8 @@ def _field_docstrings(value: type) -> Mapping[str, str]:
                 and isinstance(below.value, ast.Constant)
                 and isinstance(below.value.value, str)
             ):
-                told[field.target.id] = inspect.cleandoc(below.value.value)
-    return told
+                docstrings[field.target.id] = inspect.cleandoc(below.value.value)
+    return docstrings
 
 
 def _methods(value: type) -> Iterator[tuple[str, str]]:

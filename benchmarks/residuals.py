@@ -36,15 +36,17 @@ def known() -> tuple[Residuals, ...]:
     return fit_residuals(groups, lambda *pair: shipped.marginal(*pair).parameters, shipped.noise)
 
 
-def left_out(each: Residuals, phase: int, lengths: Sequence[float], own: float) -> Iterator[tuple[float, float]]:
-    """What is left of each run's residual after the others', and its log density (Rasmussen and Williams, 2006, eq. 5.12)."""
-    there = ~np.isnan(each.residual[phase])
-    places = each.places.take(there)
-    prior = each.noise[phase][places.staged]
-    told = np.clip(each.residual[phase][there], -FARTHEST * prior, FARTHEST * prior)
+def left_out(data: Residuals, phase: int, lengths: Sequence[float], own: float) -> Iterator[tuple[float, float]]:
+    """Yield what is left of each run's residual after the others', and its log density (Rasmussen and Williams, 2006,
+    eq. 5.12).
+    """
+    there = ~np.isnan(data.residual[phase])
+    places = data.places.take(there)
+    prior = data.noise[phase][places.staged]
+    values = np.clip(data.residual[phase][there], -FARTHEST * prior, FARTHEST * prior)
     covariance = np.outer(prior, prior) * places.correlation(places, lengths, own)
     matrix = np.linalg.inv(covariance + np.diag(own * prior**2 + REPEAT_NOISE[phase] ** 2))
-    off, variance = matrix @ told / np.diag(matrix), 1.0 / np.diag(matrix)
+    off, variance = matrix @ values / np.diag(matrix), 1.0 / np.diag(matrix)
     density = -0.5 * np.log(2.0 * np.pi * variance) - 0.5 * off**2 / variance
     return zip(off.tolist(), density.tolist(), strict=True)
 
@@ -55,16 +57,16 @@ def main() -> None:
         plain = np.concatenate([each.residual[phase][~np.isnan(each.residual[phase])] for each in data])
         chosen = LENGTHS[phase]
         shipped = (max(each for each in chosen[:4] if each < NEVER), chosen[4], HERE[phase])
-        found = []
+        ranking = []
         for along, across, own in {shipped, *itertools.product(ALONG, ACROSS, OWN)}:
             lengths = [*(along if each < NEVER else NEVER for each in chosen[:4]), across, across]
             off, density = np.array([pair for each in data for pair in left_out(each, phase, lengths, own)]).T
-            found.append((float(density.mean()), float(np.mean(np.abs(np.expm1(off)))), (along, across, own)))
+            ranking.append((float(density.mean()), float(np.mean(np.abs(np.expm1(off)))), (along, across, own)))
         print(f"{name}: {np.mean(np.abs(np.expm1(plain))):.2%} without residuals, {len(plain)} runs")
-        ranked = sorted(found, reverse=True)
+        ranked = sorted(ranking, reverse=True)
         for density, error, choice in [each for i, each in enumerate(ranked) if i < BEST or each[2] == shipped]:
-            told = "lengths {:g} and {:g}, own {:g}".format(*choice)
-            print(f"  {error:.2%}, log density {density:.3f}: {told}{' (shipped)' if choice == shipped else ''}")
+            text = "lengths {:g} and {:g}, own {:g}".format(*choice)
+            print(f"  {error:.2%}, log density {density:.3f}: {text}{' (shipped)' if choice == shipped else ''}")
 
 
 if __name__ == "__main__":

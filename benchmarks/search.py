@@ -27,7 +27,7 @@ DIRECTIONS: dict[str, Direction] = {"tok_s_per_gpu": "maximize", "tpot_ms": "min
 
 
 def cpu_seconds(work: Callable[[], object], repeats: int = 5) -> float:
-    """The least of some runs."""
+    """Return the least CPU seconds of some runs."""
     taken = []
     for _ in range(repeats):
         start = time.process_time()
@@ -37,7 +37,7 @@ def cpu_seconds(work: Callable[[], object], repeats: int = 5) -> float:
 
 
 def objective(columns: Columns) -> Scores:
-    """Throughput that rises with the batch until memory is full: about the arithmetic of one operator."""
+    """Score throughput that rises with the batch until memory is full: about the arithmetic of one operator."""
     tp, batch = columns["tp"].astype(float), columns["max_num_seqs"]
     dtype = np.array([1, 0.5, 0.28])[columns["dtype"]]
     share = columns.get("gpu_memory_utilization", 0.9)
@@ -92,14 +92,14 @@ def main() -> None:
     report(f"{space.size:,} points explored, front and study included", whole, alone, "the objective alone")
 
     large = deployments(64, Axis.of("gpu_memory_utilization", [0.8, 0.85, 0.9, 0.95]))
-    every = cpu_seconds(lambda: explore(large, objective, directions=DIRECTIONS), repeats=1)
+    enumerated = cpu_seconds(lambda: explore(large, objective, directions=DIRECTIONS), repeats=1)
     exact = explore(large, objective, directions=DIRECTIONS)
     sampled = cpu_seconds(lambda: explore(large, objective, directions=DIRECTIONS, trials=1000), repeats=1)
-    report(f"{large.size:,} points sampled with 1,000 trials", sampled, every, "enumerating them")
+    report(f"{large.size:,} points sampled with 1,000 trials", sampled, enumerated, "enumerating them")
     for seed in range(3):
-        found = explore(large, objective, directions=DIRECTIONS, trials=1000, seed=seed)
-        best = found.scores.values[0, 0] / exact.scores.values[0, 0]
-        print(f"    seed {seed}: {100 * best:.2f} % of the optimum after {found.evaluated:,} points")
+        exploration = explore(large, objective, directions=DIRECTIONS, trials=1000, seed=seed)
+        best = exploration.scores.values[0, 0] / exact.scores.values[0, 0]
+        print(f"    seed {seed}: {100 * best:.2f} % of the optimum after {exploration.evaluated:,} points")
 
 
 if __name__ == "__main__":

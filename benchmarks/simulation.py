@@ -38,11 +38,11 @@ DEPLOYMENT = ("--model", "llama-3.1-8b", "--gpus", "H200", "--max-num-seqs", "25
 
 
 def measure(duration_s: float, repeats: int) -> tuple[float, int]:
-    """Least CPU seconds, and the tokens that came in and went out."""
+    """Measure the least CPU seconds, and the tokens that came in and went out."""
     least, tokens = float("inf"), 0
     for _ in range(repeats):
         start = time.process_time()
-        found = simulate(
+        simulation = simulate(
             "llama-3.1-8b",
             "H200",
             deployment=Deployment(max_num_seqs=256, max_model_len=8192),
@@ -51,15 +51,15 @@ def measure(duration_s: float, repeats: int) -> tuple[float, int]:
             draws=0,
         )
         least = min(least, time.process_time() - start)
-        tokens = int(found.served.loads.made)
-        assert found.saturation_s > RATE, "the load must be one that can be served"
+        tokens = int(simulation.served.loads.made)
+        assert simulation.saturation_s > RATE, "the load must be one that can be served"
     return least, tokens
 
 
 def many(requests: int) -> tuple[float, float]:
-    """CPU seconds for so many short requests, and the peak of the memory in bytes."""
+    """Measure CPU seconds for so many short requests, and the peak of the memory in bytes."""
     start = time.process_time()
-    found = simulate(
+    simulation = simulate(
         "llama-3.1-8b",
         "H200",
         deployment=Deployment(max_num_seqs=256, max_model_len=8192),
@@ -67,15 +67,15 @@ def many(requests: int) -> tuple[float, float]:
         duration_s=requests / RATE,
         draws=0,
     )
-    assert len(found.served) > 0.99 * requests
+    assert len(simulation.served) > 0.99 * requests
     return time.process_time() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
 
 
 def write_trace(path: Path, size: float) -> int:
-    """A CSV of so many bytes with BurstGPT's columns and whole seconds; returns its requests."""
+    """Write a CSV of so many bytes with BurstGPT's columns and whole seconds; return its requests."""
     random = np.random.default_rng(0)
     lengths = zip(random.integers(16, 1000, 997 * EACH_S), random.integers(1, 32, 997 * EACH_S), strict=True)
-    rows = [f"@,ChatGPT,{given},{asked},{given + asked},Conversation log\n" for given, asked in lengths]
+    rows = [f"@,ChatGPT,{inputs},{outputs},{inputs + outputs},Conversation log\n" for inputs, outputs in lengths]
     seconds = ["".join(rows[i : i + EACH_S]) for i in range(0, len(rows), EACH_S)]
     second = 0
     with path.open("w", encoding="utf-8") as file:
@@ -87,7 +87,7 @@ def write_trace(path: Path, size: float) -> int:
 
 
 def served(path: Path, *options: str) -> tuple[float, float, float, str]:
-    """Seconds, those of the CPU, the peak of the memory in GiB, and what the command says at last."""
+    """Return seconds, those of the CPU, the peak of the memory in GiB, and what the command says at last."""
     start = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, "-m", "advisor", "simulate", *DEPLOYMENT, "--trace", str(path), "--format", "csv", *options],
@@ -102,7 +102,7 @@ def served(path: Path, *options: str) -> tuple[float, float, float, str]:
 
 
 def trace(gigabytes: float) -> bool:
-    """Whether the memory stays as the file grows, told line by line."""
+    """Return whether the memory stays as the file grows, told line by line."""
     peaks = []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "trace.csv")

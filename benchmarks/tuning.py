@@ -96,8 +96,8 @@ def recorded(engine: str, model: str) -> list[Measurement]:
 
 
 def cases() -> list[Case]:
-    """Every question with at least three layouts to choose from; limits on TPOT between recorded ones."""
-    found = []
+    """List every question with at least three layouts to choose from; limits on TPOT between recorded ones."""
+    questions = []
     for engine in BUDGET_S:
         for model in MODELS:
             runs = recorded(engine, model)
@@ -106,40 +106,40 @@ def cases() -> list[Case]:
                 if len({(run.tp, run.pp) for run in alike}) < 3:
                     continue
                 common = {"engine": engine, "model": model, "lengths": lengths}
-                found += [Case(objective=objective, **common) for objective in ("throughput_per_gpu", "latency")]
+                questions += [Case(objective=objective, **common) for objective in ("throughput_per_gpu", "latency")]
                 tpots = np.sort([run.tpot_ms for run in alike])
                 for quantile in (0.35, 0.65):
                     at = int(quantile * (len(tpots) - 1))
                     limit = float(np.sqrt(tpots[at] * tpots[at + 1]))
-                    found.append(Case(objective="throughput_per_gpu", tpot_ms=limit, **common))
-    return found
+                    questions.append(Case(objective="throughput_per_gpu", tpot_ms=limit, **common))
+    return questions
 
 
 def random_choice(_: CandidateSet, __: Belief, bench: MeasurementBench, seed: int) -> Round:
     generator = np.random.default_rng(seed)
     loads = []
-    for each in generator.permutation(len(waiting := bench.waiting())):
-        shapes = list(waiting[each].seconds)
-        loads.append(waiting[each].only([shapes[i] for i in generator.permutation(len(shapes))[:RANDOM_SHAPES]]))
+    for index in generator.permutation(len(waiting := bench.waiting())):
+        shapes = list(waiting[index].seconds)
+        loads.append(waiting[index].only([shapes[i] for i in generator.permutation(len(shapes))[:RANDOM_SHAPES]]))
     return packed(loads, bench)
 
 
 def grid_choice(_: CandidateSet, __: Belief, bench: MeasurementBench, ___: int) -> Round:
-    return packed(sorted(bench.waiting(), key=lambda each: each.layout), bench)
+    return packed(sorted(bench.waiting(), key=lambda load: load.layout), bench)
 
 
 CHOICES = {"active": worth_most, "random": random_choice, "grid": grid_choice}
 
 
 def packed(loads: list[Candidate], bench: MeasurementBench) -> Round:
-    """As many loads as there are GPUs for, each cut to the time that is left."""
-    found: list[Candidate] = []
+    """Choose as many loads as there are GPUs for, each cut to the time that is left."""
+    round_loads: list[Candidate] = []
     for load in loads:
         left = bench.left_s - bench.start_s - np.cumsum(list(load.seconds.values()))
-        kept = load.only([shape for shape, rest in zip(load.seconds, left, strict=True) if rest >= 0])
-        if kept.seconds and kept.gpus + sum(each.gpus for each in found) <= bench.gpus:
-            found.append(kept)
-    return Round(loads=tuple(found), gain=np.inf)
+        cut = load.only([shape for shape, rest in zip(load.seconds, left, strict=True) if rest >= 0])
+        if cut.seconds and cut.gpus + sum(other.gpus for other in round_loads) <= bench.gpus:
+            round_loads.append(cut)
+    return Round(loads=tuple(round_loads), gain=np.inf)
 
 
 def replayed(case: Case, start: str, choice: str, seed: int) -> Curve:
@@ -197,7 +197,7 @@ def replayed(case: Case, start: str, choice: str, seed: int) -> Curve:
 
 
 def mean_errors(own: list[Curve]) -> np.ndarray:
-    """Over the replays that have runs left to predict, shape (len(METRICS), TIMES); NaN where few have."""
+    """Return means over the replays that have runs left to predict, shape (len(METRICS), TIMES); NaN where few have."""
     errors = np.array([curve.errors for curve in own])
     left = ~np.isnan(errors).any(axis=1)
     total = np.where(left[:, None], errors, 0.0).sum(axis=0) / np.maximum(left.sum(axis=0), 1)
@@ -205,7 +205,7 @@ def mean_errors(own: list[Curve]) -> np.ndarray:
 
 
 def since(good: np.ndarray, minutes: np.ndarray) -> str:
-    """From when on something holds, where it does at the end."""
+    """Say from when on something holds, where it does at the end."""
     if not good[-1]:
         return "never"
     bad = np.flatnonzero(~good)
@@ -290,8 +290,8 @@ def main() -> None:
         for case in cases()[:: chosen.every]
         if case.engine in (chosen.engine or BUDGET_S)
         for start in STARTS.values()
-        for choice, each in seeds.items()
-        for seed in each
+        for choice, run in seeds.items()
+        for seed in run
     ]
     curves = list(Parallel(n_jobs=chosen.jobs)(delayed(replayed)(*job) for job in jobs))
     print(f"{len({job[0] for job in jobs})} questions, {len(jobs)} replays")

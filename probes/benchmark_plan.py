@@ -82,7 +82,7 @@ class BenchmarkJob:
     """How long it is expected to take, start-up included; None where nobody has foretold it."""
 
     def run_id(self, piece: tuple[int, int, int] | TrafficProfile) -> str:
-        """The name of the run that measures one of its shapes or offers."""
+        """Return the name of the run that measures one of its shapes or offers."""
         if isinstance(piece, TrafficProfile):
             return f"{self.name}-{piece.name}"
         batch, input_len, output_len = piece
@@ -117,10 +117,10 @@ class PlanEntry:
 
 
 def read_plan(path: Path) -> tuple[BenchmarkJob, ...]:
-    """The loads of a plan: a JSON object with ``prefix``, ``source``, ``gpu``, ``interconnect``, the limits of ``BenchmarkJob``,
-    a ``deployment`` that all share, ``shapes``, ``thresholds``, ``agreement``, ``offers``, and ``loads``, each with ``model``,
-    ``role`` and what it has of its own (``deployment``, ``shapes``, ``label``, ``expected_s``, ``exported``,
-    ``foretold_kv_tokens``).
+    """Read the loads of a plan: a JSON object with ``prefix``, ``source``, ``gpu``, ``interconnect``, the limits of
+    ``BenchmarkJob``, a ``deployment`` that all share, ``shapes``, ``thresholds``, ``agreement``, ``offers``, and
+    ``loads``, each with ``model``, ``role`` and what it has of its own (``deployment``, ``shapes``, ``label``,
+    ``expected_s``, ``exported``, ``foretold_kv_tokens``).
 
     Raises:
         InputError: it cannot be read, or a field is missing, unknown or impossible.
@@ -180,7 +180,7 @@ def _load(own: Any, shared: dict[str, Any], where: str) -> BenchmarkJob:
 
 
 def config_json(model: Model, *, max_model_len: int | None = None) -> dict[str, Any]:
-    """A Hugging Face configuration of the model's shape, enough for an engine to run it with random weights.
+    """Write a Hugging Face configuration of the model's shape, enough for an engine to run it with random weights.
 
     The model's longest context is raised to ``max_model_len`` where it is shorter: with random weights nothing but a
     table of rotary angles depends on it.

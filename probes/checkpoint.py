@@ -19,7 +19,7 @@ ALONE = "model.safetensors"
 
 
 def is_checkpoint(folder: str | Path) -> bool:
-    """Whether a folder holds weights in safetensors."""
+    """Return whether a folder holds weights in safetensors."""
     return any((Path(folder) / name).is_file() for name in (INDEX, ALONE))
 
 
@@ -45,9 +45,9 @@ class Checkpoint:
             raise InputError(f"{self.folder} has no tensor {name}; {suggestion(name, self._files, otherwise='')}")
         try:
             tensor = self._open(self._files[name]).get_slice(name)
-            found = tuple(tensor.get_shape())
-            if found != shape:
-                raise InputError(f"{self.folder}: {name} has shape {found}; by config.json it must be {shape}")
+            stored = tuple(tensor.get_shape())
+            if stored != shape:
+                raise InputError(f"{self.folder}: {name} has shape {stored}; by config.json it must be {shape}")
             taken: torch.Tensor = tensor[(*(slice(None),) * dim, slice(begin, end))]
         except SafetensorError as error:
             raise InputError(f"{self.folder}: cannot read {name}: {error}") from error

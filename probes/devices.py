@@ -26,8 +26,8 @@ PATIENCE_S = 60.0
 
 
 def local_gpus() -> list[GpuState]:
-    """The GPUs as nvidia-smi counts them, or without NVML as CUDA does; only those that ``CUDA_VISIBLE_DEVICES`` names,
-    where it is set.
+    """List the GPUs as nvidia-smi counts them, or without NVML as CUDA does; only those that ``CUDA_VISIBLE_DEVICES``
+    names, where it is set.
 
     Raises:
         InputError: there are none, or none can be found because torch is missing.
@@ -40,8 +40,8 @@ def local_gpus() -> list[GpuState]:
     wanted = os.environ.get("CUDA_VISIBLE_DEVICES")
     if wanted is None:
         return states
-    names = [each.strip() for each in wanted.split(",") if each.strip()]
-    if not all(each.isdigit() for each in names):
+    names = [name.strip() for name in wanted.split(",") if name.strip()]
+    if not all(name.isdigit() for name in names):
         raise InputError(
             f"CUDA_VISIBLE_DEVICES is {wanted!r:.80}; set it to indices, as nvidia-smi counts, or name the GPUs: --gpus 0,1"
         )
@@ -52,7 +52,7 @@ def local_gpus() -> list[GpuState]:
 
 
 def in_the_way(gpus: list[int]) -> list[str]:
-    """What stands in the way of measuring on these GPUs, a line each; see ``probes.gpu_telemetry.obstacles``."""
+    """Say what stands in the way of measuring on these GPUs, a line each; see ``probes.gpu_telemetry.obstacles``."""
     with redirect_stdout(StringIO()):
         return obstacles(gpus)
 
@@ -62,24 +62,24 @@ def _by_torch() -> list[GpuState]:
         raise InputError("no GPU was found: there is no NVML, and no torch to ask; pip install 'advisor[probes]'")
     command = [sys.executable, "-m", "probes.devices"]
     try:
-        told = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=True).stdout
-        found = [GpuState(**each) for each in json.loads(told)]
+        output = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=True).stdout
+        states = [GpuState(**state) for state in json.loads(output)]
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         raise InputError(f"no GPU was found: there is no NVML, and torch fails ({type(error).__name__})") from error
-    if not found:
+    if not states:
         raise InputError("no GPU was found, neither by NVML nor by torch; --device cpu tries things out without one")
-    return found
+    return states
 
 
 def torch_gpus() -> list[GpuState]:
-    """The GPUs as torch sees them."""
+    """List the GPUs as torch sees them."""
     cuda = import_module("torch").cuda
-    found = []
+    states = []
     for index in range(cuda.device_count() if cuda.is_available() else 0):
         free, total = cuda.mem_get_info(index)
         name = cuda.get_device_name(index)
         used = (total - free) / GIB
-        found.append(
+        states.append(
             GpuState(
                 index=index,
                 name=name,
@@ -90,7 +90,7 @@ def torch_gpus() -> list[GpuState]:
                 processes=0,
             )
         )
-    return found
+    return states
 
 
 if __name__ == "__main__":

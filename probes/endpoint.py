@@ -57,7 +57,7 @@ class Endpoint:
 
 
 def plain_url(text: str) -> str:
-    """The server's address without ``/v1``, as requests are sent to it and as it may be shown.
+    """Return the server's address without ``/v1``, as requests are sent to it and as it may be shown.
 
     Raises:
         InputError: it is no HTTP address, or one with a password, which would be kept in files and lists of processes.
@@ -78,7 +78,7 @@ def plain_url(text: str) -> str:
 
 
 def read_endpoint(url: str) -> Endpoint:
-    """What the server at an address says of itself.
+    """Read what the server at an address says of itself.
 
     Raises:
         InputError: nobody answers there, the key is refused, or it is no server of OpenAI's interface.
@@ -90,7 +90,7 @@ def read_endpoint(url: str) -> Endpoint:
     models = tuple(_served(row) for row in rows or () if isinstance(row, dict) and isinstance(row.get("id"), str))
     if not models:
         raise InputError(f"{shown} lists no model under /v1/models; is it an OpenAI-compatible server?")
-    settings = next((found for path in ("/server_info", "/get_server_info") if (found := _told(shown, path))), {})
+    settings = next((answer for path in ("/server_info", "/get_server_info") if (answer := _told(shown, path))), {})
     version = _told(shown, "/version").get("version") or settings.get("version")
     return Endpoint(url=shown, models=models, settings=settings, version=version if isinstance(version, str) else None)
 
@@ -106,16 +106,16 @@ def _served(row: Mapping[str, Any]) -> ServedModel:
 
 
 def _told(url: str, path: str) -> dict[str, Any]:
-    """What a server says there; nothing if it has nothing to say."""
+    """Return what a server says under a path; nothing if it has nothing to say."""
     try:
-        found = _answer(url, path)
+        answer = _answer(url, path)
     except InputError:  # every engine has its own paths
         return {}
-    return found if isinstance(found, dict) else {}
+    return answer if isinstance(answer, dict) else {}
 
 
 def _answer(url: str, path: str) -> Any:
-    """The JSON under a path; ``InputError`` where there is none."""
+    """Return the JSON under a path; raise ``InputError`` where there is none."""
     request = urllib.request.Request(url + path, headers={"Accept": "application/json"})  # noqa: S310  http(s) only, see plain_url
     if key := os.environ.get(KEY):
         # a redirection to somewhere else must not take the key along

@@ -43,7 +43,7 @@ class EndpointTraffic:
 
     @property
     def profile(self) -> str:
-        """As GuideLLM writes it."""
+        """Write the traffic as GuideLLM's option."""
         if self.in_flight is not None:
             return f"kind=concurrent,streams={self.in_flight}"
         return f"kind=poisson,rate={self.rate!r}"
@@ -69,22 +69,22 @@ class LoadTarget:
 
 
 def find_program() -> str:
-    """Where GuideLLM is.
+    """Find GuideLLM; raise ``InputError`` where it is not installed.
 
     Raises:
         InputError: it is not on the path.
 
     """
-    found = shutil.which(PROGRAM)
-    if found is None:
+    program = shutil.which(PROGRAM)
+    if program is None:
         raise InputError("measuring a server needs GuideLLM, which makes the requests: pip install guidellm")
-    return found
+    return program
 
 
 def command(
     program: str, target: LoadTarget, traffic: EndpointTraffic, *, seconds: float, report: str, seed: int
 ) -> list[str]:
-    """GuideLLM's arguments.
+    """Return GuideLLM's arguments.
 
     The server is told to run on to ``output_len`` tokens whatever it says (``ignore_eos``), and prompts are sent as they
     are: a chat template would add to them, and a base model has none.

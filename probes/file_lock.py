@@ -29,7 +29,7 @@ class FileLock:
 
 
 def take_lock(path: Path) -> FileLock | None:
-    """The claim that the file ``path`` stands for, which is made if need be; None if somebody holds it.
+    """Take the lock that the file ``path`` stands for, which is made if need be; None if somebody holds it.
 
     Raises:
         InputError: the file cannot be made or locked.

@@ -70,7 +70,7 @@ class GpuState:
 
 @cache
 def load_nvml() -> Any:
-    """The pynvml module, initialised; None without NVML, which is said once."""
+    """Return the pynvml module, initialised; None without NVML, which is said once."""
     try:
         nvml = import_module("pynvml")
         nvml.nvmlInit()
@@ -84,7 +84,7 @@ class Meter:
     """Counters, samples and identity of some GPUs, by NVML; without NVML, or of no GPUs, it knows nothing."""
 
     def __init__(self, gpus: Sequence[int]) -> None:
-        """``gpus`` as nvidia-smi counts them."""
+        """Take ``gpus`` as nvidia-smi counts them."""
         self._nvml: Any = load_nvml() if gpus else None
         self._handles: list[Any] = []
         if self._nvml is None:
@@ -102,43 +102,43 @@ class Meter:
         return Recording(self, pcie=pcie)
 
     def energy_j(self) -> float | None:
-        """Joules all the GPUs have used since their driver was loaded."""
+        """Return the joules that all the GPUs have used since their driver was loaded."""
         return _scaled(self.each("nvmlDeviceGetTotalEnergyConsumption"), 1e-3)
 
     def power_w(self) -> float | None:
-        """What all the GPUs draw now."""
+        """Return the watts that all the GPUs draw now."""
         return _scaled(self.each("nvmlDeviceGetPowerUsage"), 1e-3)
 
     def used_gib(self) -> float:
-        """Memory in use on the fullest GPU."""
+        """Return GiB in use on the fullest GPU."""
         return max((memory.used / GIB for memory in self.each("nvmlDeviceGetMemoryInfo") or ()), default=0.0)
 
     def utilisation(self) -> float | None:
-        """Share of NVML's last sampling period in which a kernel ran, mean over the GPUs."""
+        """Return share of NVML's last sampling period in which a kernel ran, mean over the GPUs."""
         rates = self.each("nvmlDeviceGetUtilizationRates")
         return statistics.fmean(rate.gpu / 100 for rate in rates) if rates else None
 
     def clock_mhz(self, which: str) -> float | None:
-        """The clock that is called "SM" or "MEM" now, mean over the GPUs."""
+        """Return the clock that is called "SM" or "MEM" now, in MHz, mean over the GPUs."""
         clocks = self.each("nvmlDeviceGetClockInfo", f"NVML_CLOCK_{which}")
         return statistics.fmean(clocks) if clocks else None
 
     def pcie_gbps(self, way: str) -> float | None:
-        """GB/s that are sent ("TX") or received ("RX") over PCIe now, mean over the GPUs; takes 20 ms a GPU."""
+        """Return GB/s that are sent ("TX") or received ("RX") over PCIe now, mean over the GPUs; takes 20 ms a GPU."""
         rates = self.each("nvmlDeviceGetPcieThroughput", f"NVML_PCIE_UTIL_{way}_BYTES")
         return statistics.fmean(rates) * 1e3 / 1e9 if rates else None
 
     def nvlink_bytes(self, way: str) -> float | None:
-        """A running count of the payload sent ("TX") or received ("RX") over NVLink, mean over the GPUs."""
+        """Return a running count of the payload bytes sent ("TX") or received ("RX") over NVLink, mean over the GPUs."""
         field = getattr(self._nvml, f"NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_{way}", None)
         if field is None or not self._handles:
             return None
         counts = [self._nvlink_kib(handle, field) for handle in self._handles]
-        found = [count for count in counts if count is not None]
-        return statistics.fmean(found) * 1024 if found and len(found) == len(counts) else None
+        known = [count for count in counts if count is not None]
+        return statistics.fmean(known) * 1024 if known and len(known) == len(counts) else None
 
     def _nvlink_kib(self, handle: Any, field: int) -> float | None:
-        """KiB over all links of a GPU: by their sum where the driver gives one, else link by link."""
+        """Return KiB over all links of a GPU: by their sum where the driver gives one, else link by link."""
         nvml = self._nvml
         links = range(getattr(nvml, "NVML_NVLINK_MAX_LINKS", 18))
         for scopes in ((ALL_LINKS,), links):
@@ -150,7 +150,7 @@ class Meter:
         return None
 
     def identity(self) -> dict[str, Any]:
-        """Driver, GPU name and a hash that tells one GPU from another without giving its serial number away."""
+        """Return driver, GPU name and a hash that tells one GPU from another without giving its serial number away."""
         if not self._handles:
             return {}
         nvml, handle = self._nvml, self._handles[0]
@@ -162,7 +162,7 @@ class Meter:
         }
 
     def each(self, function: str, *constants: str) -> list[Any] | None:
-        """What an NVML function, handed the constants of these names, says of each GPU; None where it does not."""
+        """Return what an NVML function, handed the constants of these names, says of each GPU; None where it does not."""
         if not self._handles:
             return None
         # older versions of pynvml lack some of them, and some GPUs of a kind do not support them
@@ -189,7 +189,9 @@ class Recording:
     """Samples of some GPUs, taken in a thread from when it is made until it is stopped."""
 
     def __init__(self, meter: Meter, *, pcie: bool = False, every_s: float = SAMPLE_S) -> None:
-        """``pcie``: sample PCIe too, which makes every sample last as long as NVML counts for it."""
+        """Begin without samples; with ``pcie`` PCIe is sampled too, which makes every sample last as long as NVML
+        counts for it.
+        """
         self._meter, self._every_s = meter, every_s
         self._sampled = dict(SAMPLED)
         if pcie:
@@ -230,11 +232,13 @@ class Recording:
         self._samples.append({"at": at, **{name: read(self._meter) for name, read in self._sampled.items()}})
 
     def _mean(self, name: str) -> float | None:
-        found = [value for sample in self._samples if (value := sample[name]) is not None]
-        return statistics.fmean(found) if found else None
+        values = [value for sample in self._samples if (value := sample[name]) is not None]
+        return statistics.fmean(values) if values else None
 
     def _integral(self, seconds: float) -> float | None:
-        """Joules by the trapezoidal rule, the first and the last sample standing for what is before and after them."""
+        """Integrate to joules by the trapezoidal rule, the first and the last sample standing for what is before and
+        after them.
+        """
         seen = [
             (at, watts) for s in self._samples if (at := s["at"]) is not None and (watts := s["power_w"]) is not None
         ]
@@ -245,7 +249,7 @@ class Recording:
 
 
 def describe_gpus() -> list[GpuState]:
-    """The GPUs of this machine as they stand; none without NVML."""
+    """Describe the GPUs of this machine as they stand; none without NVML."""
     nvml = load_nvml()
     if nvml is None:
         return []
@@ -271,7 +275,8 @@ def describe_gpus() -> list[GpuState]:
 
 
 def obstacles(gpus: Sequence[int]) -> list[str]:
-    """What stands in the way of measuring on these GPUs, as nvidia-smi counts them: a line each, none if all is well.
+    """Say what stands in the way of measuring on these GPUs, as nvidia-smi counts them: a line each, none if all is
+    well.
 
     Without NVML nothing is known, so nothing is in the way.
     """

@@ -26,7 +26,8 @@ class Threshold:
 
 
 def find_threshold(runs: Callable[[int], bool], start: int, *, most: int = MOST) -> Threshold:
-    """The largest batch that ``runs``, to within ``smallest - largest <= max(1, largest // STEP)``, beginning at ``start``.
+    """Find the largest batch that ``runs``, to within ``smallest - largest <= max(1, largest // STEP)``, beginning at
+    ``start``.
 
     Whatever is larger than a batch that does not run must not run either. From ``start``, which is a forecast, strides
     that double go to where the outcome changes; then bisection. Each batch is tried once.

@@ -18,7 +18,7 @@ BLOCKS = range(20_000, 32_600, 200)
 
 
 def free_port() -> int:
-    """A port that nobody listens at, taken by chance, so that two who ask at once hardly get the same."""
+    """Return a port that nobody listens at, taken by chance, so that two who ask at once hardly get the same."""
     while True:
         port = secrets.choice(FREE)
         if _is_free(port):
@@ -39,7 +39,7 @@ class Ports:
 
 
 def take_ports() -> Ports:
-    """A block that no load holds, and at whose first port nobody listens.
+    """Take a block that no load holds, and at whose first port nobody listens.
 
     Raises:
         InputError: there is none.

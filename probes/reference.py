@@ -30,7 +30,7 @@ class Agreement:
     """Perplexity of the given tokens, relative to that of the reference, less 1."""
 
     def fields(self) -> Mapping[str, float]:
-        """As ``Measurement`` names them, those that are numbers."""
+        """Return the numbers as ``Measurement`` names them."""
         rounded = {
             "max_logit_diff": round(self.max_logit_diff, 6),
             "top1_agreement": round(self.top1_agreement, 4),
@@ -40,19 +40,19 @@ class Agreement:
 
 
 def sequences(vocab_size: int, count: int = SEQUENCES) -> np.ndarray:
-    """Token ids (count, PROMPT + FORCED), the same for everyone."""
+    """Return token ids (count, PROMPT + FORCED), the same for everyone."""
     generator = np.random.default_rng(1)
     return generator.integers(min(1000, vocab_size - 1), vocab_size, (SEQUENCES, PROMPT + FORCED))[:count]
 
 
 def compare(logits: np.ndarray, reference: np.ndarray, ids: np.ndarray) -> Agreement:
-    """``logits`` and ``reference`` are (sequences, steps, vocabulary), float32; ``ids``, (sequences, steps), the tokens
-    that each of them should have foretold. A logit that is no number agrees with nothing.
+    """Compare ``logits`` with ``reference``, (sequences, steps, vocabulary), float32; ``ids``, (sequences, steps), are
+    the tokens that each of them should have foretold. A logit that is no number agrees with nothing.
     """
     assert logits.shape == reference.shape
     difference = np.abs(logits.astype(np.float64) - reference)
     finite = bool(np.isfinite(difference).all())
-    own, others = (_log_likelihood(each, ids) for each in (logits, reference))
+    own, others = (_log_likelihood(scores, ids) for scores in (logits, reference))
     return Agreement(
         max_logit_diff=float(difference.max()) if finite else math.inf,
         top1_agreement=float(np.mean(logits.argmax(axis=-1) == reference.argmax(axis=-1))) if finite else 0.0,
@@ -61,7 +61,7 @@ def compare(logits: np.ndarray, reference: np.ndarray, ids: np.ndarray) -> Agree
 
 
 def _log_likelihood(logits: np.ndarray, ids: np.ndarray) -> float:
-    """Mean over all tokens, in nats."""
+    """Return mean over all tokens, in nats."""
     wide = logits.astype(np.float64)
     highest = wide.max(axis=-1, keepdims=True)
     norms = highest[..., 0] + np.log(np.exp(wide - highest).sum(axis=-1))

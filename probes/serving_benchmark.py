@@ -70,7 +70,7 @@ class TrafficProfile:
 
     @property
     def name(self) -> str:
-        """Short, and different for different offers."""
+        """Return a short name, different for different offers."""
         if self.requests:
             return (
                 f"t{hashlib.sha256(repr(self.requests).encode()).hexdigest()[:8]}-i{self.input_len}-o{self.output_len}"
@@ -147,16 +147,18 @@ async def serve(
     if offer.concurrency:
         await run.closed(offer, max_len)
         window = SETTLING * offer.seconds, offer.seconds
-        ended = [each for each in run.done if window[0] <= each.last_s <= window[1]]
-        requests = [each for each in ended if each.arrival_s >= window[0]]  # the first ones waited for each other
+        ended = [request for request in run.done if window[0] <= request.last_s <= window[1]]
+        requests = [
+            request for request in ended if request.arrival_s >= window[0]
+        ]  # the first ones waited for each other
     else:
         await run.open(*_arrivals(offer, max_len, rate or offer.rate or 0.0))
-        window = 0.0, max((each.last_s for each in run.done), default=offer.seconds)
+        window = 0.0, max((request.last_s for request in run.done), default=offer.seconds)
         ended = requests = run.done
     length = window[1] - window[0]
     tokens = sum(count for at, count in run.tokens if window[0] <= at <= window[1])
     return ServingRun(
-        requests=tuple(sorted(requests, key=lambda each: each.arrival_s)),
+        requests=tuple(sorted(requests, key=lambda request: request.arrival_s)),
         lost=run.lost,
         window=window,
         output_tok_s=tokens / length,
@@ -167,7 +169,7 @@ async def serve(
 def _arrivals(
     offer: TrafficProfile, max_len: int, rate: float
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
-    """Arrivals in seconds, input and output lengths of an open loop, (n,) each."""
+    """Return arrivals in seconds, input and output lengths of an open loop, (n,) each."""
     if not offer.requests:
         arrivals = poisson(rate, offer.seconds, offer.seed)
         return arrivals, *lengths(offer, len(arrivals), max_len)
@@ -177,7 +179,7 @@ def _arrivals(
 
 
 def poisson(rate: float, seconds: float, seed: int = 0) -> NDArray[np.float64]:
-    """Arrival times of a Poisson process in the first ``seconds``, ascending."""
+    """Draw the arrival times of a Poisson process in the first ``seconds``, ascending."""
     random = np.random.default_rng((seed, 1))
     enough = math.ceil(rate * seconds + 10 * math.sqrt(rate * seconds) + 20)
     arrivals = np.cumsum(random.exponential(1 / rate, enough))
@@ -185,8 +187,8 @@ def poisson(rate: float, seconds: float, seed: int = 0) -> NDArray[np.float64]:
 
 
 def lengths(offer: TrafficProfile, count: int, max_len: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Input and output lengths of ``count`` requests, (count,) each: log-normal around the offer's, no request longer
-    than ``max_len``.
+    """Draw input and output lengths of ``count`` requests, (count,) each: log-normal around the offer's, no request
+    longer than ``max_len``.
     """
     factors = np.random.default_rng((offer.seed, 2)).standard_normal((2, count))
     return _tokens(offer, factors[0], factors[1], max_len)
@@ -195,21 +197,21 @@ def lengths(offer: TrafficProfile, count: int, max_len: int) -> tuple[NDArray[np
 def length_pieces(
     offer: TrafficProfile, count: int, max_len: int, size: int
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """The same, so many at a time."""
-    given, asked = (np.random.default_rng((offer.seed, 2)) for _ in range(2))
+    """Draw the same lengths, ``size`` requests at a time."""
+    for_inputs, for_outputs = (np.random.default_rng((offer.seed, 2)) for _ in range(2))
     sizes = [min(size, count - begin) for begin in range(0, count, size)]
-    for each in sizes:  # the random numbers of all inputs come before those of the outputs
-        asked.standard_normal(each)
-    for each in sizes:
-        yield _tokens(offer, given.standard_normal(each), asked.standard_normal(each), max_len)
+    for rows in sizes:  # the random numbers of all inputs come before those of the outputs
+        for_outputs.standard_normal(rows)
+    for rows in sizes:
+        yield _tokens(offer, for_inputs.standard_normal(rows), for_outputs.standard_normal(rows), max_len)
 
 
 def _tokens(
-    offer: TrafficProfile, given: NDArray[np.float64], asked: NDArray[np.float64], max_len: int
+    offer: TrafficProfile, for_inputs: NDArray[np.float64], for_outputs: NDArray[np.float64], max_len: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Lengths by standard normal numbers, each (n,)."""
+    """Return lengths by standard normal numbers, each (n,)."""
     sigma = math.sqrt(math.log1p(offer.spread**2))
-    inputs, outputs = (np.exp(sigma * each - sigma**2 / 2) for each in (given, asked))
+    inputs, outputs = (np.exp(sigma * normal - sigma**2 / 2) for normal in (for_inputs, for_outputs))
     inputs = np.clip(np.rint(offer.input_len * inputs), 1, max_len - 1).astype(np.int64)
     return inputs, np.clip(np.rint(offer.output_len * outputs), 1, max_len - inputs).astype(np.int64)
 
@@ -268,7 +270,7 @@ class _Run:
             task.result()  # an engine's failure is ours
 
     async def _request(self, arrival: float, prompt: Sequence[int], output_len: int) -> TimedRequest:
-        """``arrival`` is when the request was due: time in which it could not even be handed over counts."""
+        """Time one request; ``arrival`` is when it was due: time in which it could not even be handed over counts."""
         times: list[float] = []
         got = 0
         async for count in self.stream(prompt, output_len):
@@ -278,7 +280,7 @@ class _Run:
         if got != output_len:
             raise RuntimeError(f"asked for {output_len} tokens, got {got}")
         gaps = 1e3 * np.diff(times)
-        p50, p95, most = (float(each) for each in np.percentile(gaps, (50, 95, 100))) if len(gaps) else (None,) * 3
+        p50, p95, most = (float(gap) for gap in np.percentile(gaps, (50, 95, 100))) if len(gaps) else (None,) * 3
         return TimedRequest(
             arrival_s=arrival,
             input_len=len(prompt),
@@ -299,7 +301,7 @@ class _Run:
 
 
 def summary(served: ServingRun) -> Mapping[str, float]:
-    """Means over the requests: ``ttft_ms``, ``tpot_ms`` (of those with more than one token), ``e2e_ms``; and
+    """Return means over the requests: ``ttft_ms``, ``tpot_ms`` (of those with more than one token), ``e2e_ms``; and
     ``output_tok_s``, ``batch`` (mean number in flight, by Little's law), ``input_len``, ``output_len``.
 
     Raises:
@@ -309,7 +311,7 @@ def summary(served: ServingRun) -> Mapping[str, float]:
     if not served.requests:
         raise InputError("no request was completed within the run; make it longer")
     arrival, first, last, inputs, outputs = (
-        np.array([getattr(each, name) for each in served.requests], dtype=float)
+        np.array([getattr(request, name) for request in served.requests], dtype=float)
         for name in ("arrival_s", "first_s", "last_s", "input_len", "output_len")
     )
     several = outputs > 1

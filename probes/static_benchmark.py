@@ -46,7 +46,7 @@ class OutOfMemory(InputError):  # noqa: N818  an outcome that is measured, no fa
     """What was asked for needs more memory than a GPU has; the engine can go on with less, unless it never started."""
 
     def __init__(self, message: str, *, needed_gib: float | None = None) -> None:
-        """``needed_gib`` is what the GPU would have had in use, at the least, when it ran out."""
+        """Note ``needed_gib``, what the GPU would have had in use, at the least, when it ran out."""
         super().__init__(message)
         self.needed_gib = needed_gib
 
@@ -80,11 +80,11 @@ class BenchmarkEngine(Protocol):
         ...
 
     def used_gib(self) -> float:
-        """Memory in use on the fullest GPU."""
+        """Return GiB in use on the fullest GPU."""
         ...
 
     def comm_bytes(self) -> float | None:
-        """A running count of the bytes that its GPUs have sent one another, per GPU."""
+        """Return a running count of the bytes that its GPUs have sent one another, per GPU."""
         ...
 
 
@@ -97,7 +97,7 @@ def measure(
     clock: Callable[[], float] = time.perf_counter,
     say: Callable[[str], None] = print,
 ) -> Iterator[Measurement]:
-    """One measurement a shape of the load, as soon as it is taken. Medians over the repeats.
+    """Yield one measurement a shape of the load, as soon as it is taken; times are medians over the repeats.
 
     ``done`` holds run_ids to pass over, ``agreement`` fields of ``Measurement`` that are the same for every shape. What
     is left out, and why, is told to ``say``.
@@ -123,35 +123,42 @@ def measure(
                 load, shape, error, engine=engine.name, version=engine.version, fingerprint=engine.fingerprint
             )
             continue
-        wholes = [turn.whole_s for turn in turns]
-        firsts = [turn.first_s for turn in turns if turn.first_s is not None]
-        sent = [turn.comm_bytes for turn in turns if turn.comm_bytes is not None]
-        prefill, whole = statistics.median(turn.prefill_s for turn in turns), statistics.median(wholes)
+        prefill, whole = (statistics.median(getattr(turn, name) for turn in turns) for name in ("prefill_s", "whole_s"))
         tpot = (whole - prefill) / (output_len - 1) if output_len > 1 else None
         prefill_s_per_token = prefill / (batch * input_len)
         decode_s = max(decode_s, tpot or 0.0)
-        say(f"{run_id}: prefill {1e3 * prefill:.1f} ms, e2e {1e3 * whole:.1f} ms, {len(wholes)} times")
+        say(f"{run_id}: prefill {1e3 * prefill:.1f} ms, e2e {1e3 * whole:.1f} ms, {len(turns)} times")
         yield measurement(
             load,
             shape,
             engine=engine.name,
             engine_version=engine.version,
             prefill_ms=round(1e3 * prefill, 3),
-            ttft_ms=round(1e3 * statistics.median(firsts), 3) if firsts else None,
             tpot_ms=None if tpot is None else round(1e3 * tpot, 4),
             e2e_ms=round(1e3 * whole, 3),
             output_tok_s=round(batch * output_len / whole, 2),
-            repeats=len(wholes),
-            spread=round(statistics.stdev(wholes) / statistics.fmean(wholes), 5) if len(wholes) > 1 else None,
             peak_memory_gib=round(engine.used_gib(), 3),
             kv_capacity_tokens=engine.kv_capacity_tokens,
-            utilisation=_mean(turns, "utilisation", 4),
-            power_w=_mean(turns, "power_w", 1),
-            energy_j=_median(turns, "energy_j", 1),
-            comm_bytes=statistics.median(sent) if sent else None,
+            **_of_turns(turns),
             **(agreement or {}),
             fingerprint=_text({**engine.fingerprint, **_seen(turns)}),
         )
+
+
+def _of_turns(turns: Sequence[_BatchTurn]) -> dict[str, Any]:
+    """Return the fields of ``Measurement`` that are taken over all repeats of a shape."""
+    wholes = [turn.whole_s for turn in turns]
+    firsts = [turn.first_s for turn in turns if turn.first_s is not None]
+    sent = [turn.comm_bytes for turn in turns if turn.comm_bytes is not None]
+    return {
+        "ttft_ms": round(1e3 * statistics.median(firsts), 3) if firsts else None,
+        "repeats": len(wholes),
+        "spread": round(statistics.stdev(wholes) / statistics.fmean(wholes), 5) if len(wholes) > 1 else None,
+        "utilisation": _mean(turns, "utilisation", 4),
+        "power_w": _mean(turns, "power_w", 1),
+        "energy_j": _median(turns, "energy_j", 1),
+        "comm_bytes": statistics.median(sent) if sent else None,
+    }
 
 
 def failure(
@@ -164,7 +171,7 @@ def failure(
     fingerprint: Mapping[str, Any],
     run_id: str | None = None,
 ) -> Measurement:
-    """A shape for which there was not enough memory, as a measurement; what it needed is in the fingerprint."""
+    """Record a shape for which there was not enough memory; what it needed is in the fingerprint."""
     needed = None if error.needed_gib is None else round(error.needed_gib, 3)
     return measurement(
         load,
@@ -183,7 +190,7 @@ def fitting(
     shape: tuple[int, int, int],
     agreement: Mapping[str, float] | None = None,
 ) -> Measurement:
-    """A shape of which it is known that it runs, and in how much memory, but not in what time."""
+    """Record a shape of which it is known that it runs, and in how much memory, but not in what time."""
     return measurement(
         load,
         shape,
@@ -224,7 +231,9 @@ def _turns(
 
 
 def warm_up_tokens(shape: tuple[int, int, int], *, experts: bool = False) -> int:
-    """Output tokens of the untimed run of a shape (batch, input_len, output_len); ``experts``: of a model that has some."""
+    """Return output tokens of the untimed run of a shape (batch, input_len, output_len); ``experts``: of a model that
+    has some.
+    """
     batch, input_len, output_len = shape
     if batch * input_len > WARM_UP_MOST_PROMPT:
         return 1
@@ -277,17 +286,19 @@ def _known(turns: Sequence[_BatchTurn], name: str) -> list[float]:
 
 
 def _mean(turns: Sequence[_BatchTurn], name: str, digits: int) -> float | None:
-    found = _known(turns, name)
-    return round(statistics.fmean(found), digits) if found else None
+    values = _known(turns, name)
+    return round(statistics.fmean(values), digits) if values else None
 
 
 def _median(turns: Sequence[_BatchTurn], name: str, digits: int) -> float | None:
-    found = _known(turns, name)
-    return round(statistics.median(found), digits) if found else None
+    values = _known(turns, name)
+    return round(statistics.median(values), digits) if values else None
 
 
 def _seen(turns: Sequence[_BatchTurn]) -> dict[str, float]:
-    """What NVML saw that ``Measurement`` has no field for: clocks in MHz, NVLink's count over the engine's, PCIe."""
+    """Return what NVML saw that ``Measurement`` has no field for: clocks in MHz, NVLink's count over the engine's,
+    PCIe.
+    """
     sent = [turn.comm_bytes for turn in turns if turn.comm_bytes]
     nvlink = _known(turns, "nvlink_sent_bytes")
     seen = {
@@ -329,11 +340,11 @@ def _prompts(vocab_size: int, batch: int, input_len: int) -> list[list[int]]:
 
     # low ids are special tokens; a model may treat them in its own way
     ids = np.random.default_rng(0).integers(min(1000, vocab_size - 1), vocab_size, (batch, input_len))
-    return [[int(each) for each in row] for row in ids]
+    return [[int(token) for token in row] for row in ids]
 
 
 def measurement(load: BenchmarkJob, shape: tuple[int, int, int], **measured: Any) -> Measurement:
-    """What is known of a run before it is made, and what was ``measured``."""
+    """Return what is known of a run before it is made, and what was ``measured``."""
     knobs = load.deployment
     batch, input_len, output_len = shape
     known: dict[str, Any] = {

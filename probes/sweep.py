@@ -122,14 +122,14 @@ class Sweep:
                 self._keep_spares(min(SPARE, len(self.waiting)) if self.free or self.running else 0)
                 time.sleep(PAUSE_S)
         finally:
-            for each in self.running:
-                _end(each.process)
-                self._say(f"{each.load.name} ended before it was done")
+            for job in self.running:
+                _end(job.process)
+                self._say(f"{job.load.name} ended before it was done")
             for worker in self.workers:
                 _end(worker)
-            for each in self.running:
-                each.claim.release()
-                each.ports.release()
+            for job in self.running:
+                job.claim.release()
+                job.ports.release()
 
     def _begin(self) -> None:
         """Start what can start, in the plan's order: a load that waits for GPUs is not overtaken."""
@@ -162,7 +162,7 @@ class Sweep:
         return claim
 
     def _is_over(self, load: BenchmarkJob) -> bool:
-        """Whether somebody else has run a load since this sweep began, or done it before."""
+        """Return whether somebody else has run a load since this sweep began, or done it before."""
         records = _records(self.out)
         own = [record for record in records if record["load"] == load.name]
         earlier = [record for record in self._began_with if record["load"] == load.name]
@@ -208,28 +208,28 @@ class Sweep:
         self._say(f"{load.name} on {gpus}")
 
     def _reap(self) -> None:
-        for each in tuple(self.running):
-            code = each.process.poll()
-            seconds = time.monotonic() - each.began
-            late = seconds > each.load.start_s + each.load.measure_s
+        for job in tuple(self.running):
+            code = job.process.poll()
+            seconds = time.monotonic() - job.began
+            late = seconds > job.load.start_s + job.load.measure_s
             if code is None and not late:
                 continue
-            _end(each.process)
-            self.running.remove(each)
-            self.free = sorted((*self.free, *each.gpus))
+            _end(job.process)
+            self.running.remove(job)
+            self.free = sorted((*self.free, *job.gpus))
             outcome = "done" if code == 0 else "failed"
-            tail = () if code == 0 else _tail(self.out / "logs" / f"{each.load.name}.log", _ending(each, code))
+            tail = () if code == 0 else _tail(self.out / "logs" / f"{job.load.name}.log", _ending(job, code))
             try:
-                add_record(self.out, each.load, outcome, seconds, late=late, log=tail)
+                add_record(self.out, job.load, outcome, seconds, late=late, log=tail)
             finally:
-                each.claim.release()
-                each.ports.release()
+                job.claim.release()
+                job.ports.release()
             why = f": {tail[-1]:.300}" if tail else ""
-            self._say(f"{each.load.name} {outcome} after {seconds:.0f} s{why}")
+            self._say(f"{job.load.name} {outcome} after {seconds:.0f} s{why}")
 
 
 def _ending(ended: Running, code: int | None) -> str:
-    """Why a load that failed says nothing of it itself; empty if it may have."""
+    """Say why a load that failed says nothing of it itself; empty if it may have."""
     if code is None:
         limit = ended.load.start_s + ended.load.measure_s
         return f"ended after the {limit:g} s that it may take (start_s and measure_s)"
@@ -237,7 +237,7 @@ def _ending(ended: Running, code: int | None) -> str:
 
 
 def _tail(log: Path, ending: str) -> Sequence[str]:
-    """The last lines of a load's log, the one on its ending included, which is added to it."""
+    """Return the last lines of a load's log, the one on its ending included, which is added to it."""
     if ending:
         with suppress(OSError), log.open("a", encoding="utf-8") as file:  # without room, it is told all the same
             file.write(f"{ending}\n")
@@ -272,17 +272,17 @@ def add_record(
 
 
 def outcomes(out: Path) -> dict[str, str]:
-    """What became of each load that a sweep into this folder has begun: "done" or "failed"."""
+    """Say what became of each load that a sweep into this folder has begun: "done" or "failed"."""
     return {record["load"]: record["outcome"] for record in _records(out)}
 
 
 def seconds_taken(out: Path) -> dict[str, float]:
-    """How long each load took that was done in this folder, start-up included; of several times the last."""
+    """Return the seconds of each load that was done in this folder, start-up included; of several times the last."""
     return {record["load"]: record["seconds"] for record in _records(out) if record["outcome"] == "done"}
 
 
 def undone(load: BenchmarkJob, out: Path) -> tuple[tuple[int, int, int] | TrafficProfile, ...]:
-    """The shapes and offers of a load that no sweep into this folder has been through yet."""
+    """Return the shapes and offers of a load that no sweep into this folder has been through yet."""
     seen = _seen(load, _records(out))
     offers = tuple(offer for offer in load.offers if offer.name not in seen)
     return (*(shape for shape in load.shapes if shape not in seen), *offers)
@@ -294,7 +294,7 @@ def _is_done(load: BenchmarkJob, records: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def _seen(load: BenchmarkJob, records: Sequence[Mapping[str, Any]]) -> set[tuple[int, int, int] | str]:
-    """Its shapes, and the names of its offers, that loads of its name have been through."""
+    """Return its shapes, and the names of its offers, that loads of its name have been through."""
     done = [record for record in records if record["load"] == load.name and record["outcome"] == "done"]
     # records did not always say which shapes and offers: then they were all there were
     names = [offer.name for offer in load.offers]

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def sweep_parser(module: str, description: str) -> argparse.ArgumentParser:
-    """Arguments of ``python -m MODULE PLAN.json OUT``; ``--worker`` is for the processes that a sweep starts."""
+    """Make the parser of ``python -m MODULE PLAN.json OUT``; ``--worker`` is for the processes that a sweep starts."""
     parser = argparse.ArgumentParser(prog=f"python -m {module}", description=description)
     parser.add_argument("plan", type=Path, nargs="?", help="JSON file, see probes.benchmark_plan.read_plan")
     parser.add_argument("out", type=Path, nargs="?", help="folder for what is measured")
@@ -56,7 +56,7 @@ def run_sweep(
     if args.plan is None or args.out is None:
         parser.error("a plan and a folder are needed")
     try:
-        gpus = [int(each) for each in args.gpus.split(",")]
+        gpus = [int(index) for index in args.gpus.split(",")]
     except ValueError:
         print(f"--gpus is {args.gpus!r}; it must be indices such as 0,1", file=sys.stderr)
         return 2
@@ -66,8 +66,8 @@ def run_sweep(
         for load in sweep.loads:
             if check:
                 check(load)
-        if told := ready():
-            print(told, file=sys.stderr)
+        if warning := ready():
+            print(warning, file=sys.stderr)
         sweep.run()
     except InputError as error:
         print(error, file=sys.stderr)
@@ -135,16 +135,16 @@ def record_failure(
     """Store that there was not enough memory for a batch, or, where none was running, for the load: its smallest shape."""
     shapes = order.load.shapes or tuple((1, offer.input_len, offer.output_len) for offer in order.load.offers)
     if running is None:
-        shape = min(shapes, key=lambda each: each[0] * (each[1] + each[2]))
+        shape = min(shapes, key=lambda candidate: candidate[0] * (candidate[1] + candidate[2]))
     else:  # a part of a shape: its prefill, or its warm-up
-        shape = next((each for each in shapes if each[:2] == running[:2]), running)
+        shape = next((candidate for candidate in shapes if candidate[:2] == running[:2]), running)
     run = failure(order.load, shape, error, engine=engine, version=version, fingerprint=fingerprint)
     if run.run_id not in {other.run_id for other in stored(order)}:
         store(order, run)
 
 
 def stored(order: Order) -> tuple[Measurement, ...]:
-    """The runs in the order's store."""
+    """Read the runs in the order's store."""
     return read_runs(order.store) if order.store.exists() else ()
 
 

@@ -25,7 +25,7 @@ class ExternalStudy:
     def __init__(
         self, most: Mapping[str, int], *, storage: str | os.PathLike[str] | None = None, study_name: str | None = None
     ) -> None:
-        """``most``: the choices, numbers from 0 to so much each. The value that is told is minimised.
+        """Open a study of choices, numbers from 0 to ``most`` each; the value that is told is minimised.
 
         Raises:
             InputError: the storage or the study in it cannot be used.
@@ -41,7 +41,7 @@ class ExternalStudy:
                 self.study.tell(trial.number, state=TrialState.FAIL)
 
     def ask(self, chosen: Mapping[str, int]) -> optuna.Trial:
-        """A running trial with this choice; what is not named is 0."""
+        """Begin a trial with this choice; what is not named is 0."""
         options: dict[str, optuna.distributions.BaseDistribution] = {
             name: optuna.distributions.IntDistribution(0, most) for name, most in self._most.items()
         }

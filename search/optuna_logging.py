@@ -18,7 +18,7 @@ _ONE_AT_A_TIME = threading.RLock()
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """Only Optuna's warnings and errors are logged; what the user has set comes back after."""
+    """Log only Optuna's warnings and errors; what the user has set comes back after."""
     with _ONE_AT_A_TIME, warnings.catch_warnings():
         warnings.simplefilter("ignore", category=optuna.exceptions.ExperimentalWarning)
         before = optuna.logging.get_verbosity()

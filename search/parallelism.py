@@ -33,7 +33,7 @@ class Parallelism:
 
 
 def most_replicas(cluster: Cluster, *, tp: int, pp: int) -> int:
-    """How many replicas of ``tp * pp`` GPUs the cluster holds; 0 if they cannot be placed.
+    """Return how many replicas of ``tp * pp`` GPUs the cluster holds; 0 if they cannot be placed.
 
     A replica sits inside one node or takes a whole number of nodes, all of their GPUs. A tensor parallel group never
     straddles nodes unless it takes whole ones itself.
@@ -56,7 +56,7 @@ def parallelisms(
     fits: Callable[[int, int], bool] | None = None,
     tp_across_nodes: bool = False,
 ) -> Iterator[Parallelism]:
-    """Every valid layout of ``model`` on up to all GPUs of ``cluster``, in ascending order of tp, pp, dp, ep.
+    """Yield every valid layout of ``model`` on up to all GPUs of ``cluster``, in ascending order of tp, pp, dp, ep.
 
     Args:
         model: its shapes decide about tp, its layers about pp, its experts about ep (``catalog.engines``).
@@ -94,6 +94,6 @@ def parallelisms(
 
 
 def _sliceable(model: Model, tp: int) -> tuple[bool, bool]:
-    """Whether the model can be sliced over ``tp`` GPUs with its experts sliced too, and with whole experts."""
+    """Return whether the model can be sliced over ``tp`` GPUs with its experts sliced too, and with whole experts."""
     sliced = not tp_problem(model, tp)
     return sliced, bool(model.moe_layers) and not tp_problem(model, tp, experts_whole=True)

@@ -14,7 +14,7 @@ CULLING_ROUNDS = 12
 
 
 def non_dominated(losses: ArrayLike) -> NDArray[np.bool_]:
-    """Which rows of ``losses`` no other row dominates, every objective to be as small as possible.
+    """Return which rows of ``losses`` no other row dominates, every objective to be as small as possible.
 
     A row dominates another if it is nowhere larger and somewhere smaller; equal rows do not dominate each other, so
     the answer does not depend on the order of rows. Rows with a NaN are never in the answer and dominate nothing.
@@ -42,7 +42,7 @@ def non_dominated(losses: ArrayLike) -> NDArray[np.bool_]:
 
 
 def _culled(losses: NDArray[np.float64], alive: NDArray[np.intp]) -> NDArray[np.intp]:
-    """``alive`` without most of its dominated rows: cheap passes against a few rows that are good all round."""
+    """Return ``alive`` without most of its dominated rows: cheap passes against a few rows that are good all round."""
     ranks = np.empty((len(alive), losses.shape[1]), dtype=np.int64)
     rows = np.arange(len(alive))
     for objective in range(losses.shape[1]):
@@ -60,7 +60,7 @@ def _culled(losses: NDArray[np.float64], alive: NDArray[np.intp]) -> NDArray[np.
 
 
 def _front_of_distinct(rows: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """``non_dominated`` for rows that are distinct and in lexicographic order: only earlier ones can dominate."""
+    """Return ``non_dominated`` for rows that are distinct and in lexicographic order: only earlier ones can dominate."""
     if rows.shape[1] == 1:
         return np.equal(np.arange(len(rows)), 0)
     if rows.shape[1] == 2:
@@ -72,12 +72,12 @@ def _front_of_distinct(rows: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 
 def _ranks(values: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Position of each value among the distinct values."""
+    """Return position of each value among the distinct values."""
     return np.unique(values, return_inverse=True)[1].astype(np.int64)
 
 
 def _dominated_by_earlier(y: NDArray[np.int64], z: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """For each ``i`` whether some ``j < i`` has ``y[j] <= y[i]`` and ``z[j] <= z[i]``.
+    """Return for each ``i`` whether some ``j < i`` has ``y[j] <= y[i]`` and ``z[j] <= z[i]``.
 
     Divide and conquer, every level in one vectorised pass: at a level, blocks of ``width`` rows are paired, and within
     a pair sorted by y a running minimum of the left block's z tells the right block its answer.

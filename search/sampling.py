@@ -39,7 +39,7 @@ ATTEMPTS = 50
 
 
 def distributions(space: Space) -> dict[str, BaseDistribution]:
-    """How Optuna sees every name of ``space``.
+    """Return how Optuna sees every name of ``space``.
 
     Numbers span their range, logarithmically where they are positive, rather than being a list of choices: neighbours
     are then known to be alike, and a study can go on with other choices than it began with.
@@ -74,7 +74,7 @@ class _Coordinates:
         return cls(distribution, _scaled(column, distribution))
 
     def distance(self, value: Any) -> NDArray[np.float64]:
-        """How far every row is from ``value``; options without an order are all 1 apart."""
+        """Return how far every row is from ``value``; options without an order are all 1 apart."""
         if isinstance(self.distribution, CategoricalDistribution):
             return np.not_equal(self.rows, self.distribution.to_internal_repr(value)).astype(np.float64)
         return np.abs(np.subtract(self.rows, _scaled(np.array(value), self.distribution)))
@@ -107,10 +107,10 @@ def sample(question: SearchProblem, *, trials: int, seed: int, starts: NDArray[n
     with quietly():
         study = optuna.create_study(directions=["minimize"] * len(question.directions), sampler=sampler)
     pool = ScoredPoints.nothing(question)
-    asked = 0
-    while asked < trials and not sampler.exhausted:
-        generation = [study.ask(sampler.distributions) for _ in range(min(POPULATION, trials - asked))]
-        asked += len(generation)
+    count = 0
+    while count < trials and not sampler.exhausted:
+        generation = [study.ask(sampler.distributions) for _ in range(min(POPULATION, trials - count))]
+        count += len(generation)
         proposed = np.array([sampler.proposed[trial.number] for trial in generation])
         scored = ScoredPoints.of(question, proposed, space.take(proposed))
         for trial, losses, excess in zip(generation, scored.losses, scored.excess, strict=True):
@@ -118,14 +118,16 @@ def sample(question: SearchProblem, *, trials: int, seed: int, starts: NDArray[n
             # Points without a value are infeasible, and of those NSGA-II compares nothing but the excess.
             study.tell(trial, np.nan_to_num(losses, nan=0.0).tolist())
         pool = ScoredPoints.joined([pool, scored])
-        if asked % (SWEEP_EVERY * POPULATION) == 0 or asked == trials:
-            pool = _sweep(question, pool, sampler, most=SWEPT * asked)
+        if count % (SWEEP_EVERY * POPULATION) == 0 or count == trials:
+            pool = _sweep(question, pool, sampler, most=SWEPT * count)
     _, first = np.unique(pool.points, axis=0, return_index=True)  # a swept point may have been proposed later
     return pool.take(np.sort(first))
 
 
 def _sweep(question: SearchProblem, pool: ScoredPoints, sampler: _AllowedSampler, *, most: int) -> ScoredPoints:
-    """``pool`` and the surroundings of its best point until none there is better, and of one more point of the front."""
+    """Extend ``pool`` by the surroundings of its best point until none there is better, and of one more point of the
+    front.
+    """
     space = question.space
     ranks = pool.ranks()
     order = pool.order(ranks)
@@ -206,7 +208,7 @@ class _AllowedSampler(BaseSampler):
             self._waiting.append(point)
 
     def around(self, centre: NDArray[np.int64], *, choices: int) -> NDArray[np.int64]:
-        """The new points that differ from ``centre`` in at most so many choices; of very many a random part."""
+        """Return the new points that differ from ``centre`` in at most so many choices; of very many a random part."""
         shape = self._space.shape
         several = list(itertools.combinations(range(len(shape)), choices))
         neighbours = []
@@ -225,7 +227,7 @@ class _AllowedSampler(BaseSampler):
         return np.array(points[self._random.integers(len(points))])
 
     def _nearest(self, values: dict[str, Any]) -> NDArray[np.int64]:
-        """The point whose rows are nearest to ``values``, axis by axis."""
+        """Return the point whose rows are nearest to ``values``, axis by axis."""
         point = []
         for axis in self._coordinates:
             distance: Any = 0.0
@@ -236,16 +238,16 @@ class _AllowedSampler(BaseSampler):
         return np.array(point, dtype=np.int64)
 
     def _new(self, points: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Those of ``points`` that are allowed and new."""
+        """Return those of ``points`` that are allowed and new."""
         new = np.array([tuple(point) not in self._seen for point in points.tolist()], dtype=bool)
         return points[new & self._space.allows(self._space.take(points))]
 
     def _new_near(self, point: NDArray[np.int64]) -> NDArray[np.int64]:
         variants = np.tile(point, (VARIANTS, 1))
-        every = np.arange(1, VARIANTS)  # the first is the point itself
-        axes = self._random.integers(len(point), size=len(every))
-        steps = self._random.geometric(0.3, size=len(every)) * self._random.choice([-1, 1], size=len(every))
-        variants[every, axes] = np.clip(variants[every, axes] + steps, 0, np.array(self._space.shape)[axes] - 1)
+        numbers = np.arange(1, VARIANTS)  # the first is the point itself
+        axes = self._random.integers(len(point), size=len(numbers))
+        steps = self._random.geometric(0.3, size=len(numbers)) * self._random.choice([-1, 1], size=len(numbers))
+        variants[numbers, axes] = np.clip(variants[numbers, axes] + steps, 0, np.array(self._space.shape)[axes] - 1)
         new = self._new(variants)
         return new[0] if len(new) else self._new_anywhere()
 

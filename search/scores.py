@@ -130,16 +130,16 @@ class ScoredPoints:
         )
 
     def ranks(self) -> NDArray[np.int64]:
-        """Place of each loss among the distinct ones of its objective, shape (n, objectives)."""
+        """Return the place of each loss among the distinct ones of its objective, shape (n, objectives)."""
         return np.stack([tied_ranks(losses) for losses in self.losses.T], axis=1)
 
     def order(self, ranks: NDArray[np.int64]) -> NDArray[np.intp]:
-        """All points, the best first: least excess, least losses in the objectives' order, ties, then position."""
+        """Order all points, the best first: least excess, least losses in the objectives' order, ties, then position."""
         order: NDArray[np.intp] = np.lexsort((*self.ties.T[::-1], *ranks.T[::-1], self.excess))
         return order
 
     def front(self, ranks: NDArray[np.int64], order: NDArray[np.intp]) -> NDArray[np.intp]:
-        """The feasible points that no other dominates, in their order; of equal ones only the first."""
+        """Return the feasible points that no other dominates, in their order; of equal ones only the first."""
         feasible = order[self.excess[order] == 0]
         best = feasible[non_dominated(ranks[feasible])]
         new = np.ones(len(best), dtype=bool)

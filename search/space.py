@@ -52,12 +52,14 @@ class Axis:
 
     @classmethod
     def of(cls, name: str, options: Iterable[bool | float | str]) -> Axis:
-        """One knob and its options in their order, each once."""
+        """Make an axis of one knob and its options in their order, each once."""
         return cls.table([{name: option} for option in dict.fromkeys(options)], names=(name,))
 
     @classmethod
     def table(cls, rows: Iterable[Any], *, names: Sequence[str] = ()) -> Axis:
-        """Choices made together: a mapping or a dataclass instance a row; ``names`` (all fields) become columns."""
+        """Make an axis of choices made together: a mapping or a dataclass instance a row; ``names`` (all fields) become
+        columns.
+        """
         records = [row if isinstance(row, Mapping) else dataclasses.asdict(row) for row in rows]
         columns: dict[str, NDArray[Any]] = {}
         labels: dict[str, tuple[str, ...]] = {}
@@ -71,7 +73,9 @@ class Axis:
         return cls(columns=columns, labels=labels)
 
     def crossed(self, name: str, options: Sequence[Sequence[int]]) -> Axis:
-        """The same choices with one more, whose options depend on the row: row ``i`` may take any of ``options[i]``."""
+        """Return the same choices with one more, whose options depend on the row: row ``i`` may take any of
+        ``options[i]``.
+        """
         counts = [len(of_row) for of_row in options]
         columns = {key: np.repeat(column, counts) for key, column in self.columns.items()}
         columns[name] = np.fromiter((option for of_row in options for option in of_row), np.int64, sum(counts))
@@ -101,7 +105,7 @@ class Space:
 
     @property
     def size(self) -> int:
-        """Number of points before the rules: what enumerating costs."""
+        """Count the points before the rules: what enumerating costs."""
         return math.prod(self.shape)
 
     @property
@@ -110,11 +114,11 @@ class Space:
 
     @property
     def labels(self) -> dict[str, tuple[str, ...]]:
-        """What the codes of each column of texts stand for."""
+        """Return what the codes of each column of texts stand for."""
         return {name: texts for axis in self.axes for name, texts in axis.labels.items()}
 
     def take(self, points: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-        """Values of ``points``, whether the rules allow them or not."""
+        """Return the values of ``points``, whether the rules allow them or not."""
         return {
             name: column[points[:, number]]
             for number, axis in enumerate(self.axes)
@@ -122,7 +126,7 @@ class Space:
         }
 
     def records(self, columns: Columns) -> list[dict[str, Any]]:
-        """The same points as plain Python values, texts in place of their codes: one mapping a point."""
+        """Return the same points as plain Python values, texts in place of their codes: one mapping a point."""
         labels = self.labels
         values = {
             name: [labels[name][code] for code in columns[name]] if name in labels else columns[name].tolist()
@@ -131,7 +135,9 @@ class Space:
         return [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
 
     def find(self, records: Iterable[Mapping[str, Any]]) -> NDArray[np.int64]:
-        """The allowed points among ``records`` (as of ``records()``); others, and those lacking a name, are left out."""
+        """Find the allowed points among ``records`` (as of ``records()``); others, and those lacking a name, are left
+        out.
+        """
         rows: list[dict[tuple[Any, ...], int]] = []
         for axis in self.axes:
             alone = Space((axis,))
@@ -149,14 +155,14 @@ class Space:
         return points[self.allows(self.take(points))]
 
     def allows(self, columns: Columns) -> NDArray[np.bool_]:
-        """Which points all rules allow."""
+        """Return which points all rules allow."""
         allowed = np.ones(len(next(iter(columns.values()))), dtype=bool)
         for rule in self.rules:
             allowed &= rule(columns)
         return allowed
 
     def chunks(self, most: int = CHUNK) -> Iterator[tuple[NDArray[np.int64], dict[str, NDArray[Any]]]]:
-        """Every allowed point and its values, in order, from ``most`` points before the rules at a time."""
+        """Yield every allowed point and its values, in order, from ``most`` points before the rules at a time."""
         for start in range(0, self.size, most):
             flat = np.arange(start, min(start + most, self.size))
             points = np.stack(np.unravel_index(flat, self.shape), axis=1)
@@ -167,13 +173,13 @@ class Space:
             yield points, columns
 
     def columns(self) -> dict[str, NDArray[Any]]:
-        """Values of every allowed point."""
+        """Return the values of every allowed point."""
         chunks = [columns for _, columns in self.chunks()]
         return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in self.names}
 
 
 def batch_sizes(most: int, *, thresholds: Iterable[int] = ()) -> list[int]:
-    """Batch sizes from 1 to ``most`` worth trying: all up to 16, then eight evenly spaced ones an octave.
+    """Return batch sizes from 1 to ``most`` worth trying: all up to 16, then eight evenly spaced ones an octave.
 
     Throughput over batch is smooth except at thresholds (memory full, a limit on latency reached, the largest captured
     graph), so neighbours an eighth apart lie close to any optimum between them, and the ``thresholds`` handed in are

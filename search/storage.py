@@ -53,7 +53,7 @@ SECRET_ARGUMENT = re.compile(r"(?i)(?P<before>[?&][^=&]*(?:pass|pwd|secret|token
 
 
 def open_storage(storage: str | os.PathLike[str] | None) -> BaseStorage:
-    """The storage that ``storage`` names: None for memory, a database URL, or a path ending in .journal or .log.
+    """Open the storage that ``storage`` names: None for memory, a database URL, or a path ending in .journal or .log.
 
     Files and tables that are missing are created.
 
@@ -164,7 +164,7 @@ def _explained(error: BaseException) -> str:
 
 
 def redacted(storage: str) -> str:
-    """``storage`` as it may be shown: passwords in it replaced by ``***``."""
+    """Return ``storage`` as it may be shown: passwords in it replaced by ``***``."""
     return SECRET_ARGUMENT.sub(r"\g<before>***", PASSWORD.sub(r"\g<before>***@", storage))
 
 

@@ -77,11 +77,11 @@ class Exploration:
         return self.study.study_name
 
     def records(self) -> list[dict[str, Any]]:
-        """The candidates' choices as plain Python values."""
+        """Return the candidates' choices as plain Python values."""
         return self.space.records(self.columns)
 
     def importances(self) -> dict[str, float]:
-        """How much each choice matters for the first objective among the feasible points, largest first, sum 1.
+        """Return how much each choice matters for the first objective among the feasible points, largest first, sum 1.
 
         After an enumeration: the share of the variance over all feasible points that the choice explains alone (first
         order Sobol index, Saltelli et al., "Global Sensitivity Analysis", 2008, sect. 1.2.3), scaled to sum 1. After
@@ -150,20 +150,13 @@ def explore(
     if not len(pool):
         raise InputError("the rules allow no combination of the choices; allow more choices")
 
-    ranks = pool.ranks()
-    order = pool.order(ranks)
-    front = pool.front(ranks, order)
-    some = _worth_keeping(pool, order, _groups(space, pool, distinct))
-    place = np.empty(len(pool), dtype=np.int64)
-    place[order] = np.arange(len(pool))
-    selected = order[np.unique(place[np.concatenate([front, some])])]
+    front, some, selected = _selection(space, pool, distinct)
     columns = space.take(pool.points[selected])
     scores = objective(columns)
     thinned = front[_evenly(len(front), FRONT_STORED)]
     stored = np.flatnonzero(np.isin(selected, np.concatenate([thinned, some])))
-    trials_found = _frozen_trials(space, columns, scores, stored)
     with readable_errors(where):
-        superseded = _store(study, trials_found)
+        superseded = _store(study, _frozen_trials(space, columns, scores, stored))
     return Exploration(
         study=study,
         space=space,
@@ -178,6 +171,19 @@ def explore(
     )
 
 
+def _selection(
+    space: Space, pool: ScoredPoints, distinct: Sequence[str]
+) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
+    """Return rows of ``pool``: the front, what is worth keeping beside it, and both together, the best first."""
+    ranks = pool.ranks()
+    order = pool.order(ranks)
+    front = pool.front(ranks, order)
+    some = _worth_keeping(pool, order, _groups(space, pool, distinct))
+    place = np.empty(len(pool), dtype=np.int64)
+    place[order] = np.arange(len(pool))
+    return front, some, order[np.unique(place[np.concatenate([front, some])])]
+
+
 def _with_held(question: SearchProblem, pool: ScoredPoints, held: Iterable[Mapping[str, Any]]) -> ScoredPoints:
     """Add what the study holds, so that no answer is worse than one it has given; each point once."""
     space = question.space
@@ -188,7 +194,7 @@ def _with_held(question: SearchProblem, pool: ScoredPoints, held: Iterable[Mappi
 
 
 def _groups(space: Space, pool: ScoredPoints, names: Sequence[str]) -> NDArray[np.int64]:
-    """A number for each point, equal where all ``names`` are."""
+    """Return a number for each point, equal where all ``names`` are."""
     groups = np.zeros(len(pool), dtype=np.int64)
     for name in names:
         options, codes = _codes(space, pool, name)
@@ -197,14 +203,14 @@ def _groups(space: Space, pool: ScoredPoints, names: Sequence[str]) -> NDArray[n
 
 
 def _codes(space: Space, pool: ScoredPoints, name: str) -> tuple[int, NDArray[np.int64]]:
-    """How many options ``name`` has, and each point's by number."""
+    """Return how many options ``name`` has, and each point's by number."""
     number, axis = next((number, axis) for number, axis in enumerate(space.axes) if name in axis.columns)
     options, of_row = np.unique(axis.columns[name], return_inverse=True)
     return len(options), of_row[pool.points[:, number]]
 
 
 def _worth_keeping(pool: ScoredPoints, order: NDArray[np.intp], groups: NDArray[np.int64]) -> NDArray[np.intp]:
-    """The best of each group, the best of all, those least beyond the limits, and some from all over the space."""
+    """Choose the best of each group, the best of all, those least beyond the limits, and some from all over the space."""
     feasible = int(np.count_nonzero(pool.excess == 0))
     firsts = np.sort(np.unique(groups[order], return_index=True)[1])[:BEST_KEPT]
     best = order[: feasible or len(order)][:BEST_KEPT]
@@ -214,7 +220,7 @@ def _worth_keeping(pool: ScoredPoints, order: NDArray[np.intp], groups: NDArray[
 
 
 def _evenly(length: int, most: int) -> NDArray[np.int64]:
-    """Up to ``most`` positions spread over ``length``, the ends among them."""
+    """Return up to ``most`` positions spread over ``length``, the ends among them."""
     return np.unique(np.linspace(0, length - 1, min(length, most)).round().astype(np.int64))
 
 
@@ -253,7 +259,7 @@ def _check_choices(study: optuna.Study, known: Iterable[FrozenTrial], options: M
 
 
 def _frozen_trials(space: Space, columns: Columns, scores: Scores, which: NDArray[np.intp]) -> list[FrozenTrial]:
-    """Candidates as finished trials; one without a value has failed."""
+    """Return candidates as finished trials; one without a value has failed."""
     options = distributions(space)
     records = space.records({name: column[which] for name, column in columns.items()})
     attributes = {name: column[which].tolist() for name, column in scores.attributes.items()}
@@ -305,7 +311,7 @@ def _same(one: FrozenTrial, other: FrozenTrial) -> bool:
 
 
 def _main_effects(space: Space, pool: ScoredPoints) -> dict[str, float]:
-    """Variance of the first objective's mean given each choice, over the feasible points."""
+    """Return variance of the first objective's mean given each choice, over the feasible points."""
     feasible = pool.take(np.flatnonzero((pool.excess == 0) & np.isfinite(pool.losses[:, 0])))
     losses = feasible.losses[:, 0]
     if not len(losses):

@@ -8,10 +8,17 @@ from hypothesis import settings
 settings.register_profile("advisor", deadline=None)
 settings.load_profile("advisor")
 
-if (
-    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-):  # so a shell starts what runs in its background, and children inherit it
+# A shell starts what runs in its background so, and children inherit it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_runtest_setup(item):
+    """Skip a test marked ``gpu`` where torch sees fewer CUDA GPUs than its ``count``, one by default."""
+    if marker := item.get_closest_marker("gpu"):
+        torch = pytest.importorskip("torch")
+        if torch.cuda.device_count() < (count := marker.kwargs.get("count", 1)):
+            pytest.skip(f"needs {count} CUDA GPUs")
 
 
 @pytest.fixture(autouse=True)

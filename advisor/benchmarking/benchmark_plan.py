@@ -78,7 +78,7 @@ class ProbeQuestion:
 
     @property
     def shapes(self) -> tuple[Shape, ...]:
-        """(batch, input_len, output_len), the most telling first."""
+        """List (batch, input_len, output_len), the most telling first."""
         if self.serving:
             pairs = product(self.input_len or LENGTHS[:1], self.output_len or LENGTHS[1:])
             return tuple((count, *pair) for pair in pairs for count in self.batch or IN_FLIGHT)
@@ -87,7 +87,7 @@ class ProbeQuestion:
         if not (self.batch or self.input_len or self.output_len):
             return SHAPES
         lengths = product(self.input_len or INPUT_LENS, self.output_len or OUTPUT_LENS)
-        return tuple((batch, *each) for each in lengths for batch in self.batch or BATCHES)
+        return tuple((batch, *tokens) for tokens in lengths for batch in self.batch or BATCHES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +108,7 @@ class Candidate:
 
     @property
     def shapes(self) -> Mapping[Shape, float]:
-        """The seconds of its static batches, traffic left out."""
+        """Return the seconds of its static batches, traffic left out."""
         return {piece: seconds for piece, seconds in self.seconds.items() if isinstance(piece, tuple)}
 
     def only(self, pieces: Collection[Piece]) -> Candidate:
@@ -123,7 +123,7 @@ def candidates(
     *,
     check: Callable[[Deployment], None] = lambda _: None,
 ) -> tuple[list[Candidate], list[str]]:
-    """The layouts of a question in order of interest, and why the others are left out, a line each.
+    """List the layouts of a question in order of interest, and say why the others are left out, a line each.
 
     ``check`` refuses (``InputError``) what the engine cannot run.
 
@@ -133,17 +133,9 @@ def candidates(
     """
     most = cluster.num_gpus
     longest = question.max_model_len or model.max_position_embeddings
-    shapes = [shape for shape in question.shapes if shape[1] + shape[2] <= longest]
-    trace = question.trace
-    if not shapes:
-        least = min(shape[1] + shape[2] for shape in question.shapes)
-        what = "max_model_len" if question.max_model_len else f"the positions of {model.name}"
-        raise InputError(f"{least} tokens in and out are above {what}: at most {longest}")
-    most_tokens = max(shape[1] + shape[2] for shape in shapes)
-    if trace:
-        most_tokens = max(most_tokens, int((trace.input_len + trace.output_len).max()))
-    length = math.ceil(most_tokens / LENGTH_MULTIPLE) * LENGTH_MULTIPLE
-    found: list[Candidate] = []
+    shapes = _shapes_within(question, model, longest)
+    max_model_len = question.max_model_len or min(_length(question, shapes), longest)
+    able: list[Candidate] = []
     left_out: list[str] = []
     refused: list[InputError] = []
     for tp, pp in _layouts(model, question, most):
@@ -156,7 +148,7 @@ def candidates(
             pp=pp,
             dtype=question.dtype,
             compiled=question.compiled,
-            max_model_len=question.max_model_len or min(length, longest),
+            max_model_len=max_model_len,
             max_num_seqs=question.max_num_seqs,
         )
         try:
@@ -167,21 +159,39 @@ def candidates(
             left_out.append(f"TP{tp} PP{pp}: {error}")
             continue
         evaluated = (
-            offer_seconds(model, cluster, resolved, shapes, parameters, trace)
+            offer_seconds(model, cluster, resolved, shapes, parameters, question.trace)
             if question.serving
             else shape_seconds(model, cluster, resolved, shapes, parameters)
         )
         if evaluated:
-            found.append(Candidate(deployment=resolved, seconds=evaluated))
+            able.append(Candidate(deployment=resolved, seconds=evaluated))
         else:
             left_out.append(f"TP{tp} PP{pp}: out of memory, not even one sequence fits beside the weights")
-    if refused and len(refused) == len(left_out) and not found:
+    if refused and len(refused) == len(left_out) and not able:
         raise refused[0]
-    return by_interest(found), left_out
+    return by_interest(able), left_out
+
+
+def _shapes_within(question: ProbeQuestion, model: Model, longest: int) -> list[Shape]:
+    """List the shapes of at most ``longest`` tokens; raise ``InputError`` where there is none."""
+    shapes = [shape for shape in question.shapes if shape[1] + shape[2] <= longest]
+    if not shapes:
+        least = min(shape[1] + shape[2] for shape in question.shapes)
+        what = "max_model_len" if question.max_model_len else f"the positions of {model.name}"
+        raise InputError(f"{least} tokens in and out are above {what}: at most {longest}")
+    return shapes
+
+
+def _length(question: ProbeQuestion, shapes: Sequence[Shape]) -> int:
+    """Return the tokens of the longest sequence to be measured, rounded up to ``LENGTH_MULTIPLE``."""
+    most = max(shape[1] + shape[2] for shape in shapes)
+    if question.trace:
+        most = max(most, int((question.trace.input_len + question.trace.output_len).max()))
+    return math.ceil(most / LENGTH_MULTIPLE) * LENGTH_MULTIPLE
 
 
 def _layouts(model: Model, question: ProbeQuestion, most: int) -> list[tuple[int, int]]:
-    """(tp, pp): those asked for, and of what is left open all that ``most`` GPUs allow."""
+    """List (tp, pp): those the user names, and of what is left open all that ``most`` GPUs allow."""
     tps = question.tp or valid_tp(model, most=max(most // min(question.pp, default=1), 1))
     return [(tp, pp) for tp in tps for pp in question.pp or valid_pp(model, most=max(most // tp, 1))]
 
@@ -195,10 +205,10 @@ def shape_seconds(
     *,
     most_s: float = POINT_S,
 ) -> dict[Piece, float]:
-    """How long it takes to measure each shape that fits into memory and runs for at most ``most_s``, repeats and warm-up
-    included; none if the weights do not fit. The deployment is resolved.
+    """Return the seconds it takes to measure each shape that fits into memory and runs for at most ``most_s``, repeats
+    and warm-up included; none if the weights do not fit. The deployment is resolved.
     """
-    found: dict[Piece, float] = {}
+    seconds_by_piece: dict[Piece, float] = {}
     for input_len, output_len in dict.fromkeys(shape[1:] for shape in shapes):
         batches = [shape[0] for shape in shapes if shape[1:] == (input_len, output_len)]
         evaluation = Prediction.of(
@@ -218,12 +228,14 @@ def shape_seconds(
             once = (float(times.prefill_ms[i]) + float(times.e2e_ms[i])) / 1e3
             if fits and once <= most_s:
                 shape = (batch, input_len, output_len)
-                found[shape] = measuring_s(shape, float(times.prefill_ms[i]), float(times.e2e_ms[i]))
-    return {shape: found[shape] for shape in shapes if shape in found}
+                seconds_by_piece[shape] = measuring_s(shape, float(times.prefill_ms[i]), float(times.e2e_ms[i]))
+    return {shape: seconds_by_piece[shape] for shape in shapes if shape in seconds_by_piece}
 
 
 def measuring_s(shape: Shape, prefill_ms: float, e2e_ms: float, repeats: int | None = None) -> float:
-    """Seconds that ``probes.static_benchmark.measure`` spends on a shape; ``repeats`` where it is known how often it was timed."""
+    """Return the seconds that ``probes.static_benchmark.measure`` spends on a shape; ``repeats`` where it is known how
+    often it was timed.
+    """
     output_len = shape[2]
     turn = (e2e_ms + (prefill_ms if output_len > 1 else 0.0)) / 1e3
     if repeats is None:
@@ -232,17 +244,21 @@ def measuring_s(shape: Shape, prefill_ms: float, e2e_ms: float, repeats: int | N
     return repeats * turn + prefill_ms / 1e3 + step * (warm_up_tokens(shape) - 1)
 
 
-def by_interest(found: Sequence[Candidate]) -> list[Candidate]:
-    """The layouts, the most telling first: the fewest GPUs, which tell the kernels; the widest tensor parallel, which
-    tells the links; the deepest pipeline; both together; then the rest, powers of two before odd sizes.
+def by_interest(able: Sequence[Candidate]) -> list[Candidate]:
+    """Order the layouts, the most telling first: the fewest GPUs, which tell the kernels; the widest tensor parallel,
+    which tells the links; the deepest pipeline; both together; then the rest, powers of two before odd sizes.
     """
-    rest = sorted(found, key=lambda each: (not _power_of_two(each), -each.gpus, -each.deployment.tp))
+    rest = sorted(able, key=lambda candidate: (not _power_of_two(candidate), -candidate.gpus, -candidate.deployment.tp))
     ordered: list[Candidate] = []
     firsts: list[Callable[[Candidate], Any]] = [
-        lambda each: (-each.gpus, each.deployment.tp),
-        lambda each: (each.deployment.pp == 1, each.deployment.tp),
-        lambda each: (each.deployment.tp == 1, each.deployment.pp),
-        lambda each: (min(each.layout) > 1, each.gpus, -abs(each.deployment.tp - each.deployment.pp)),
+        lambda candidate: (-candidate.gpus, candidate.deployment.tp),
+        lambda candidate: (candidate.deployment.pp == 1, candidate.deployment.tp),
+        lambda candidate: (candidate.deployment.tp == 1, candidate.deployment.pp),
+        lambda candidate: (
+            min(candidate.layout) > 1,
+            candidate.gpus,
+            -abs(candidate.deployment.tp - candidate.deployment.pp),
+        ),
     ]
     for merit in firsts:
         if rest:
@@ -252,14 +268,15 @@ def by_interest(found: Sequence[Candidate]) -> list[Candidate]:
     return ordered + rest
 
 
-def _power_of_two(each: Candidate) -> bool:
-    return each.gpus & (each.gpus - 1) == 0
+def _power_of_two(candidate: Candidate) -> bool:
+    return candidate.gpus & (candidate.gpus - 1) == 0
 
 
 def chosen(
-    found: Sequence[Candidate], *, budget_s: float, start_s: float, gpus: int, at_once: int = 1
+    able: Sequence[Candidate], *, budget_s: float, start_s: float, gpus: int, at_once: int = 1
 ) -> tuple[list[Candidate], list[str]]:
-    """Candidates with the shapes for which there is time, in the order to run them in, and what there is no time for.
+    """Choose candidates with the shapes for which there is time, in the order to run them in, and say what there is no
+    time for.
 
     Every layout has its first ``at_once`` shapes, or as many of them as there is time for, before any has another, and so
     on.
@@ -270,63 +287,65 @@ def chosen(
         return makespan(packed(loads, gpus), start_s=start_s, gpus=gpus) <= budget_s
 
     left_out = []
-    for each in found:
-        firsts = [each.only(list(each.seconds)[:count]) for count in range(at_once, 0, -1)]
+    for candidate in able:
+        firsts = [candidate.only(list(candidate.seconds)[:count]) for count in range(at_once, 0, -1)]
         if first := next((some for some in firsts if fits([*taken, some])), None):
             taken.append(first)
         else:
-            tp, pp = each.layout
+            tp, pp = candidate.layout
             least = start_s + sum(firsts[-1].seconds.values())
             left_out.append(f"TP{tp} PP{pp}: no time is left for it, it takes at least {least:.0f} s")
-    whole = {each.layout: each for each in found}
-    for rank in range(1, max((len(each.seconds) for each in found), default=0)):
-        for i, each in enumerate(taken):
-            names = list(whole[each.layout].seconds)
-            if rank < len(names) and names[rank] not in each.seconds:
-                more = whole[each.layout].only([*each.seconds, names[rank]])
+    whole = {candidate.layout: candidate for candidate in able}
+    for rank in range(1, max((len(candidate.seconds) for candidate in able), default=0)):
+        for i, candidate in enumerate(taken):
+            names = list(whole[candidate.layout].seconds)
+            if rank < len(names) and names[rank] not in candidate.seconds:
+                more = whole[candidate.layout].only([*candidate.seconds, names[rank]])
                 if fits([*taken[:i], more, *taken[i + 1 :]]):
                     taken[i] = more
     return packed(taken, gpus), left_out
 
 
 def packed(loads: Sequence[Candidate], gpus: int) -> list[Candidate]:
-    """The loads in an order that leaves few GPUs idle: beside each those that follow it and fit."""
+    """Order the loads so that few GPUs are idle: beside each those that follow it and fit."""
     waiting, ordered = list(loads), []
     while waiting:
         free = gpus
-        for each in tuple(waiting):
-            if each.gpus <= free:
-                free -= each.gpus
-                ordered.append(each)
-                waiting.remove(each)
+        for candidate in tuple(waiting):
+            if candidate.gpus <= free:
+                free -= candidate.gpus
+                ordered.append(candidate)
+                waiting.remove(candidate)
         assert free < gpus, "a load is wider than there are GPUs"
     return ordered
 
 
 def makespan(loads: Sequence[Candidate], *, start_s: float, gpus: int) -> float:
-    """Seconds until the last load has ended, where each starts when the ones before it have and enough GPUs are free."""
+    """Return the seconds until the last load has ended, where each starts when the ones before it have and enough GPUs
+    are free.
+    """
     return max(completion_times(loads, start_s=start_s, gpus=gpus), default=0.0)
 
 
 def completion_times(loads: Sequence[Candidate], *, start_s: float, gpus: int) -> list[float]:
-    """When each load ends, in seconds."""
+    """Return when each load ends, in seconds."""
     now, free = 0.0, gpus
     running: list[tuple[float, int]] = []
-    found = []
-    for each in loads:
-        while free < each.gpus:
+    ends = []
+    for load in loads:
+        while free < load.gpus:
             now, given_back = heapq.heappop(running)
             free += given_back
-        free -= each.gpus
-        end = now + start_s + sum(each.seconds.values())
-        heapq.heappush(running, (end, each.gpus))
-        found.append(end)
-    return found
+        free -= load.gpus
+        end = now + start_s + sum(load.seconds.values())
+        heapq.heappush(running, (end, load.gpus))
+        ends.append(end)
+    return ends
 
 
 def start_up(taken: Mapping[str, float], runs: Sequence[Measurement], *, prefix: str, otherwise: float) -> float:
-    """Seconds that a load takes beside what it measures: the median over earlier ones, or ``otherwise`` where there is
-    none.
+    """Return the seconds that a load takes beside what it measures: the median over earlier ones, or ``otherwise``
+    where there is none.
 
     ``taken`` has the seconds of each load by name, ``runs`` what was measured; only names with ``prefix`` count.
     """
@@ -341,7 +360,7 @@ def start_up(taken: Mapping[str, float], runs: Sequence[Measurement], *, prefix:
 
 
 def spent_s(run: Measurement, load: str) -> float:
-    """Seconds that were spent on a run of a load; 0 if it is none of its, or nothing was timed."""
+    """Return the seconds that were spent on a run of a load; 0 if it is none of its, or nothing was timed."""
     if not run.e2e_ms:
         return 0.0
     if run.regime == "static":
@@ -355,19 +374,19 @@ def spent_s(run: Measurement, load: str) -> float:
 def plan_of(
     loads: Sequence[Candidate], model: Model, cluster: Cluster, *, role: str, source: str, label: str, start_s: float
 ) -> dict[str, Any]:
-    """A plan for ``probes.benchmark_plan.read_plan``, with the loads in this order."""
+    """Write a plan for ``probes.benchmark_plan.read_plan``, with the loads in this order."""
     first = loads[0].deployment if loads else Deployment()
     shared = ("engine", "dtype", "max_num_seqs", "max_num_batched_tokens", "max_model_len", "compiled")
     entries = []
-    for each in loads:
-        measuring = sum(each.seconds.values())
-        offers = [written(piece) for piece in each.seconds if isinstance(piece, TrafficProfile)]
+    for load in loads:
+        measuring = sum(load.seconds.values())
+        offers = [written(piece) for piece in load.seconds if isinstance(piece, TrafficProfile)]
         entries.append(
             {
                 "model": model.name,
                 "role": role,
-                "deployment": {"tp": each.deployment.tp, "pp": each.deployment.pp},
-                "shapes": [list(piece) for piece in each.seconds if not isinstance(piece, TrafficProfile)],
+                "deployment": {"tp": load.deployment.tp, "pp": load.deployment.pp},
+                "shapes": [list(piece) for piece in load.seconds if not isinstance(piece, TrafficProfile)],
                 "measure_s": round(SLACK * measuring + SLACK_S, 1),
                 "expected_s": round(start_s + measuring, 1),
             }
@@ -387,6 +406,6 @@ def plan_of(
 
 
 def prefix_of(cluster: Cluster, engine: str) -> str:
-    """What the names of all loads of an engine on a kind of GPU begin with."""
+    """Return what the names of all loads of an engine on a kind of GPU begin with."""
     plain = "".join(letter if letter.isalnum() or letter in "-." else "-" for letter in cluster.gpu.name.casefold())
     return f"{plain}-{engine}"

@@ -32,7 +32,8 @@ class ProbeTarget:
 
 
 def read_target(gpus: str | Cluster, *, device: str) -> ProbeTarget:
-    """What ``gpus`` means: "local", a number, indices ("0,1"), or GPUs by name ("4xH200"), which are not looked for.
+    """Read what ``gpus`` means: "local", a number, indices ("0,1"), or GPUs by name ("4xH200"), which are not looked
+    for.
 
     Raises:
         InputError: no such GPU, GPUs of several kinds, or one that the catalog does not know.
@@ -45,8 +46,8 @@ def read_target(gpus: str | Cluster, *, device: str) -> ProbeTarget:
     plain = gpus.strip().casefold()
     parts = [part.strip() for part in plain.split(",")]
     if plain != "local" and not all(part.isdigit() for part in parts if part):
-        found = read_cluster(gpus)
-        return ProbeTarget(cluster=found.value, indices=None, notes=found.notes)
+        cluster = read_cluster(gpus)
+        return ProbeTarget(cluster=cluster.value, indices=None, notes=cluster.notes)
     count = int(plain) if plain.isdigit() else None
     named = None if plain == "local" or count is not None else tuple(int(part) for part in parts if part)
     if count == 0 or named == () or (named and len(set(named)) < len(named)):
@@ -71,11 +72,11 @@ def _here(states: Sequence[GpuState], count: int | None, named: tuple[int, ...] 
             f"GPUs of several kinds are named: {kinds}; name those of one kind, such as {chosen[0].index},"
         )
     try:
-        found = find_gpu(chosen[0].name)
+        gpu = find_gpu(chosen[0].name)
     except InputError as error:
         raise InputError(f"{error}; or describe it in gpus.toml of $ADVISOR_HOME") from error
-    cluster = Cluster(gpu=found.value, gpus_per_node=len(chosen))
-    return ProbeTarget(cluster=cluster, indices=tuple(state.index for state in chosen), notes=found.notes)
+    cluster = Cluster(gpu=gpu.value, gpus_per_node=len(chosen))
+    return ProbeTarget(cluster=cluster, indices=tuple(state.index for state in chosen), notes=gpu.notes)
 
 
 def check_free(indices: Sequence[int]) -> None:
@@ -89,7 +90,9 @@ def _names(states: Sequence[GpuState]) -> str:
 
 
 def _cpu(processes: int) -> Gpu:
-    """One process's part of this machine's CPU: the user's own table of that name, or round figures to plan by."""
+    """Describe one process's part of this machine's CPU: the user's own table of that name, or round figures to plan
+    by.
+    """
     try:
         return find_gpu("CPU").value
     except InputError:

@@ -8,14 +8,13 @@ import time
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from advisor.benchmarking.session import output_paths
+from advisor.benchmarking.session import check_call, output_paths
 from advisor.calibration.importing import read_import
 from advisor.prediction.inputs import check_lengths, read_cluster, read_model
 from catalog.engines import find_engine
 from catalog.errors import InputError, Note
 from catalog.importers.engine_settings import settings
 from catalog.importers.errors import UnusableRun
-from catalog.schema import require_positive
 from catalog.tables import table
 from probes.endpoint import Endpoint, ServedModel, read_endpoint
 from probes.endpoint_load import EndpointTraffic, LoadFailed, LoadTarget, find_program, make_traffic
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from advisor.benchmarking.benchmark_plan import ProbeQuestion
     from catalog.schema import Cluster, Measurement, Model
 
 LADDER = (1, 4, 16, 64, 256)
@@ -100,7 +100,7 @@ class EndpointSession:
     notes: tuple[Note, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """What would run."""
+        """Return what would run, as plain JSON types."""
         return {
             "endpoint": self.endpoint.url,
             "served": self.target.model,
@@ -114,10 +114,10 @@ class EndpointSession:
         }
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row a load, in order."""
+        """Return one row a load, in order."""
         closed = [
-            {"load": each.name, "arrivals": "kept in flight", "in_flight": each.in_flight, "done": self._done(each)}
-            for each in self._closed()
+            {"load": load.name, "arrivals": "kept in flight", "in_flight": load.in_flight, "done": self._done(load)}
+            for load in self._closed()
         ]
         # their rates follow from what the closed loops give, and so does whether they have been measured
         opened = [
@@ -161,15 +161,15 @@ class EndpointSession:
         for number, load in enumerate(closed):
             loads = kept_free + (len(closed) - number)
             needs_s = 0.0 if before is None else TURNS * (before.e2e_ms or 0.0) / 1e3
-            found = self._measured(load, clock, outcome, say, loads=loads, needs_s=needs_s, kept_free=kept_free)
-            failed = 0 if found else failed + 1
-            if found is None:
+            run = self._measured(load, clock, outcome, say, loads=loads, needs_s=needs_s, kept_free=kept_free)
+            failed = 0 if run else failed + 1
+            if run is None:
                 if self.fixed and failed < MOST_FAILED and clock.room(1):
                     continue
                 break
-            rising = best is None or _tok_s(found) >= RISE * _tok_s(best)
-            best = found if best is None or _tok_s(found) > _tok_s(best) else best
-            before = found
+            rising = best is None or _tok_s(run) >= RISE * _tok_s(best)
+            best = run if best is None or _tok_s(run) > _tok_s(best) else best
+            before = run
             if not (rising or self.fixed):
                 break
         if best is None:
@@ -191,7 +191,7 @@ class EndpointSession:
         needs_s: float,
         kept_free: int,
     ) -> Measurement | None:
-        """A load's run, of an earlier report or a new one; None, and the reason in the outcome, where there is none."""
+        """Return a load's run, of an earlier report or a new one; None, and the reason in the outcome, where there is none."""
         report = self._report(load.name)
         if not report.exists():
             seconds = clock.seconds(loads, needs_s, kept_free)
@@ -211,17 +211,17 @@ class EndpointSession:
         return self._kept(load, report, outcome)
 
     def _kept(self, load: EndpointTraffic, report: Path, outcome: Outcome) -> Measurement | None:
-        found = read_import([report], "guidellm", given=self.facts, store=self.store)
+        imported = read_import([report], "guidellm", given=self.facts, store=self.store)
         wanted = "steady" if load.in_flight is not None else "open"
         # as many requests as were kept in flight look as if they had come at once
-        fit = [run for run in found.runs if run.regime == wanted and (run.rate or 0) == (load.rate or 0)]
+        fit = [run for run in imported.runs if run.regime == wanted and (run.rate or 0) == (load.rate or 0)]
         if not fit:
-            why = str(found.left_out[0]) if found.left_out else "too few of its requests were completed"
+            why = str(imported.left_out[0]) if imported.left_out else "too few of its requests were completed"
             outcome.left_out.append(f"{load.name}: {why.removeprefix(report.name).lstrip(': ')}")
             report.replace(report.with_suffix(".unusable"))  # with more time it may do
             return None
-        outcome.new += len(found.new)
-        found.keep()
+        outcome.new += len(imported.new)
+        imported.keep()
         outcome.runs += fit
         return fit[0]
 
@@ -250,14 +250,14 @@ class _Clock:
         return self.left_s >= loads * (self.start_s + LEAST_S) + SPARE_S
 
     def seconds(self, loads: int, needs_s: float, kept_free: int) -> float | None:
-        """Seconds of traffic for the next of so many loads; None if too little is left for what it needs."""
+        """Return seconds of traffic for the next of so many loads; None if too little is left for what it needs."""
         share = (self.left_s - SPARE_S) / loads - self.start_s
         most = self.left_s - SPARE_S - self.start_s - kept_free * (self.start_s + LEAST_S)
         least = max(LEAST_S, needs_s)
         return None if most < least else min(max(share, least), max(MOST_S, least), most)
 
     def saw(self, start_s: float) -> None:
-        """What a load took beside its traffic."""
+        """Note how many seconds a load took beside its traffic."""
         self.start_s = max(start_s, 1.0)
 
 
@@ -276,13 +276,7 @@ def prepare_endpoint(
     model: str | Model | None,
     gpus: str | Cluster,
     *,
-    tp: Sequence[int] = (),
-    pp: Sequence[int] = (),
-    batch: Sequence[int] = (),
-    input_len: Sequence[int] = (),
-    output_len: Sequence[int] = (),
-    dtype: str = "auto",
-    max_model_len: int | None = None,
+    question: ProbeQuestion,
     engine: str | None = None,
     tokenizer: str | None = None,
     budget_s: float | None = 180.0,
@@ -291,9 +285,10 @@ def prepare_endpoint(
     store: str | Path | None = None,
     began: float | None = None,
 ) -> EndpointSession:
-    """What ``probe`` would run against a server, which is asked what it is; no traffic yet, and nothing written.
+    """Ask a server what it is, and plan what ``probe`` would run against it; no traffic yet, and nothing written.
 
-    Arguments are those of ``advisor.probe``.
+    ``question`` names one layout and one pair of lengths; ``engine``: None where the server says it. For the others see
+    ``advisor.probe``.
 
     Raises:
         InputError: the server does not answer, refuses the key or serves another model, or a fact is missing.
@@ -302,51 +297,38 @@ def prepare_endpoint(
     began = time.monotonic() if began is None else began
     if model is None:
         raise InputError("missing --model; for example: --model llama-13b")
-    if budget_s is not None:
-        require_positive("budget_s", budget_s, whole=False)
-    if role not in ("fit", "validate"):
-        raise InputError(f"role is {role!r:.40}; it must be fit or validate")
+    check_call(role, budget_s)
     cluster, gpu_notes = _cluster(gpus)
-    found = read_model(model)
-    lengths = _one("--input-len", input_len) or 1024, _one("--output-len", output_len) or 256
+    resolved = read_model(model)
+    lengths = _one("--input-len", question.input_len) or 1024, _one("--output-len", question.output_len) or 256
     server = read_endpoint(endpoint)
-    served, notes = _served(server, found.value, model if isinstance(model, str) else found.value.name)
-    longest = served.max_model_len or max_model_len
-    check_lengths(found.value, *lengths, longest)
-    given = {
-        "tp": _one("--tp", tp),
-        "pp": _one("--pp", pp),
-        "dtype": None if dtype == "auto" else dtype,
-        "max_model_len": max_model_len,
-    }
+    served, notes = _served(server, resolved.value, model if isinstance(model, str) else resolved.value.name)
+    check_lengths(resolved.value, *lengths, served.max_model_len or question.max_model_len)
     facts = {
-        **_facts(server, served, given, cluster, engine),
+        **_facts(server, served, question, cluster, engine),
         "model": str(model) if isinstance(model, str) else model.name,
         "gpu": cluster.gpu.name,
         "gpus": cluster.num_gpus,
         "role": role,
     }
+    reader = tokenizer or resolved.value.name
     target = LoadTarget(
-        url=server.url,
-        model=served.name,
-        tokenizer=tokenizer or found.value.name,
-        input_len=lengths[0],
-        output_len=lengths[1],
+        url=server.url, model=served.name, tokenizer=reader, input_len=lengths[0], output_len=lengths[1]
     )
-    folder, kept = output_paths(out, store)
+    folder, runs_file = output_paths(out, store)
     key = json.dumps([asdict(target), facts, server.version], sort_keys=True)
     return EndpointSession(
         endpoint=server,
         target=target,
         cluster=cluster,
-        model=found.value,
+        model=resolved.value,
         facts=facts,
-        in_flight=tuple(each * facts["dp"] for each in sorted(set(batch)) or LADDER),
-        fixed=bool(batch),
+        in_flight=tuple(count * facts["dp"] for count in sorted(set(question.batch)) or LADDER),
+        fixed=bool(question.batch),
         budget_s=budget_s,
         began=began,
-        store=kept,
-        notes=(*found.notes, *gpu_notes, *notes),
+        store=runs_file,
+        notes=(*resolved.notes, *gpu_notes, *notes),
         folder=folder / "endpoints" / hashlib.sha256(key.encode()).hexdigest()[:16],
     )
 
@@ -368,28 +350,26 @@ def _cluster(gpus: str | Cluster) -> tuple[Cluster, tuple[Note, ...]]:
     plain = gpus.strip().casefold() if isinstance(gpus, str) else ""
     if isinstance(gpus, str) and (plain == "local" or plain.replace(",", "").isdigit()):
         raise InputError(f"--gpus is {plain}; a server does not tell what it runs on, name it: --gpus 4xH100")
-    found = read_cluster(gpus)
-    return found.value, found.notes
+    cluster = read_cluster(gpus)
+    return cluster.value, cluster.notes
 
 
 def _one(name: str, values: Sequence[int]) -> int | None:
     if len(values) > 1:
         raise InputError(f"{name} has {len(values)} values; a server that runs has one")
-    for value in values:
-        require_positive(name, value)
     return values[0] if values else None
 
 
 def _served(server: Endpoint, model: Model, typed: str) -> tuple[ServedModel, tuple[Note, ...]]:
-    """The one of the server's models that is meant."""
-    meaning = {each.name: list(_meanings(each)) for each in server.models}
-    for each in server.models:
-        if typed in (each.name, *each.aliases) or model.name in meaning[each.name]:
-            return each, ()
+    """Return the one of the server's models that is meant."""
+    meaning = {served.name: list(_meanings(served)) for served in server.models}
+    for served in server.models:
+        if typed in (served.name, *served.aliases) or model.name in meaning[served.name]:
+            return served, ()
     first = server.models[0]
     if len(server.models) == 1 and not meaning[first.name]:  # a server may call its model anything
         return first, (Note(f'the server\'s model "{first.name}" taken as {model.name}'),)
-    names = ", ".join(each.name for each in server.models[:5])
+    names = ", ".join(served.name for served in server.models[:5])
     raise InputError(f"{server.url} serves {names:.200}, not {model.name}; name what it serves with --model")
 
 
@@ -401,27 +381,33 @@ def _meanings(served: ServedModel) -> Iterator[str]:
 
 
 def _facts(
-    server: Endpoint, served: ServedModel, given: Mapping[str, Any], cluster: Cluster, engine: str | None
+    server: Endpoint, served: ServedModel, question: ProbeQuestion, cluster: Cluster, engine: str | None
 ) -> dict[str, Any]:
-    """Engine and layout, from the user and the server; they must agree."""
+    """Return engine and layout, from the user and the server; they must agree."""
     try:
         stated = settings(server.settings)
     except UnusableRun as error:
         raise InputError(f"{server.url}: {error}") from error
-    told = {name: stated[name] for name in TOLD if name in stated}
+    reported = {name: stated[name] for name in TOLD if name in stated}
     if served.max_model_len is not None:
-        told["max_model_len"] = served.max_model_len
+        reported["max_model_len"] = served.max_model_len
+    given = {
+        "tp": _one("--tp", question.tp),
+        "pp": _one("--pp", question.pp),
+        "dtype": None if question.dtype == "auto" else question.dtype,
+        "max_model_len": question.max_model_len,
+    }
     facts = {name: value for name, value in given.items() if value is not None}
-    for name, value in told.items():
+    for name, value in reported.items():
         if facts.setdefault(name, value) != value:
             option = name.replace("_", "-")
             raise InputError(f"--{option} is {facts[name]}, but {server.url} says {value}; leave it out")
-    asked = served.engine if engine is None else find_engine(engine).name
-    if asked is None:
+    engine_name = served.engine if engine is None else find_engine(engine).name
+    if engine_name is None:
         raise InputError(f"{server.url} does not say which engine it is; add for example --engine vllm")
-    if served.engine not in (None, asked):
-        raise InputError(f"--engine is {asked}, but {server.url} is {served.engine}; leave it out")
-    facts["engine"] = asked
+    if served.engine not in (None, engine_name):
+        raise InputError(f"--engine is {engine_name}, but {server.url} is {served.engine}; leave it out")
+    facts["engine"] = engine_name
     if server.version:
         facts["engine_version"] = server.version
     return {**facts, **_layout(facts, cluster, server.url)}

@@ -58,24 +58,24 @@ def check_installed(engine: str) -> None:
 
 
 def version_notes(engine: str) -> tuple[Note, ...]:
-    """A warning of an installed version that is not known to work; one that is missing or too old is refused when it would
+    """Warn of an installed version that is not known to work; one that is missing or too old is refused when it would
     be started.
     """
     with suppress(InputError):
-        if engine == "vllm" and (told := vllm_static.check_installed()):
-            return (Note(told, "warning"),)
+        if engine == "vllm" and (warning := vllm_static.check_installed()):
+            return (Note(warning, "warning"),)
     return ()
 
 
 def worker(engine: str, device: str, *, serving: bool) -> list[str]:
-    """The command that starts a process for one load."""
+    """Return the command that starts a process for one load."""
     if engine == "vllm":
         return vllm_serving.worker_command() if serving else vllm_static.worker_command()
     return torch_static.worker_command(device)
 
 
 def environment(engine: str) -> Mapping[str, str]:
-    """What workers need beside our own environment; they must find our packages wherever they are started."""
+    """Return what workers need beside our own environment; they must find our packages wherever they are started."""
     shared = vllm_static.ENVIRONMENT if engine == "vllm" else load_worker.ENVIRONMENT
     root = str(Path(probes.__file__).parents[1])
     return {**shared, "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from advisor.benchmarking.benchmark_plan import Candidate, ProbeQuestion, makespan, shape_seconds
 from advisor.benchmarking.engines import check_deployment, check_engine
@@ -187,37 +187,14 @@ def probe(
             measurement; for an endpoint, one that does not answer, refuses the key or serves another model.
 
     """
-    if endpoint is not None:
-        from advisor.benchmarking.endpoint_session import measure_endpoint, prepare_endpoint  # it needs this module
-
-        if serving or trace is not None:
-            raise InputError(
-                "serving and trace are for an engine that is started; an endpoint is measured under traffic anyway"
-            )
-        if plan is not None:
-            raise InputError(
-                "endpoint and plan are both given; a plan is for this machine's GPUs, leave out one of the two"
-            )
-        return measure_endpoint(
-            prepare_endpoint(
-                endpoint,
-                model,
-                gpus,
-                tp=tp,
-                pp=pp,
-                batch=batch,
-                input_len=input_len,
-                output_len=output_len,
-                dtype=dtype,
-                max_model_len=max_model_len,
-                engine=engine,
-                tokenizer=tokenizer,
-                budget_s=budget_s,
-                role=role,
-                out=out,
-                store=store,
-            )
-        ).runs
+    if endpoint is not None and (serving or trace is not None):
+        raise InputError(
+            "serving and trace are for an engine that is started; an endpoint is measured under traffic anyway"
+        )
+    if endpoint is not None and plan is not None:
+        raise InputError(
+            "endpoint and plan are both given; a plan is for this machine's GPUs, leave out one of the two"
+        )
     question = ProbeQuestion(
         engine=engine or ("vllm" if serving else "torch"),
         tp=tuple(tp),
@@ -230,7 +207,10 @@ def probe(
         serving=serving,
         trace=read_requests(trace, serving=serving),
     )
-    ready = prepare_probe(
-        model, gpus, budget_s=budget_s, question=question, device=device, role=role, out=out, store=store, plan=plan
-    )
-    return ready.run()
+    session: dict[str, Any] = {"question": question, "budget_s": budget_s, "role": role, "out": out, "store": store}
+    if endpoint is not None:
+        from advisor.benchmarking.endpoint_session import measure_endpoint, prepare_endpoint
+
+        ready = prepare_endpoint(endpoint, model, gpus, engine=engine, tokenizer=tokenizer, **session)
+        return measure_endpoint(ready).runs
+    return prepare_probe(model, gpus, device=device, plan=plan, **session).run()

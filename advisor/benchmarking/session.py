@@ -83,21 +83,21 @@ class ProbeSession:
     left_out: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """The plan, which ``read_plan`` takes."""
+        """Return the plan, which ``read_plan`` takes."""
         return dict(self.plan)
 
     def runs(self) -> tuple[Measurement, ...]:
-        """What has been measured of all the loads, now or before."""
+        """Return what has been measured of all the loads, now or before."""
         stored = read_runs(self.config.store) if self.config.store.exists() else ()
         return tuple(run for run in stored if any(is_of(run, load) for load in self.all_loads))
 
     @property
     def serving(self) -> bool:
-        """Whether traffic is measured, in place of static batches."""
+        """Return whether traffic is measured, in place of static batches."""
         return any(load.offers for load in self.all_loads)
 
     def failed(self) -> tuple[str, ...]:
-        """The loads that were tried and failed."""
+        """Name the loads that were tried and failed."""
         known = outcomes(self.config.out)
         return tuple(load.name for load in self.loads if known.get(load.name) == "failed")
 
@@ -152,12 +152,12 @@ class ProbeSession:
         return list(self.runs())
 
     def left_s(self, sweep: Sweep, passed_s: float) -> float:
-        """Seconds until the sweep should be over, so many after it began."""
+        """Return the seconds until the sweep should be over, ``passed_s`` after it began."""
         loads = [*sweep.waiting, *(job.load for job in sweep.running)]
         return max((self.ends_s.get(load.name, 0.0) - passed_s for load in loads), default=0.0)
 
     def _expected(self, load: BenchmarkJob) -> float:
-        """Seconds of a load as what has been seen by now makes one expect them."""
+        """Return the seconds of a load as what has been seen by now makes one expect them."""
         stored = read_runs(self.config.store) if self.config.store.exists() else ()
         done = {run.run_id for run in stored}
         pieces = self.seconds.get(load.name, {})
@@ -167,7 +167,7 @@ class ProbeSession:
         return start_s + sum(seconds for piece, seconds in pieces.items() if load.run_id(piece) not in done)
 
     def _written(self) -> Path:
-        """The plan as a file, named by what it holds: another process may write its own at the same time."""
+        """Write the plan to a file named by what it holds: another process may write its own at the same time."""
         text = json.dumps(self.plan, indent=1)
         path = self.config.out / "plans" / f"{hashlib.sha256(text.encode()).hexdigest()[:12]}.json"
         try:
@@ -179,17 +179,25 @@ class ProbeSession:
 
 
 def is_of(run: Measurement, load: BenchmarkJob) -> bool:
-    """Whether a run is one of a load's, whichever its shape; or of one of its offers."""
+    """Return whether a run is one of a load's, whichever its shape; or of one of its offers."""
     shape = (run.batch, run.input_len, run.output_len)
     return run.run_id in {load.run_id(shape), *(load.run_id(offer) for offer in load.offers)}
 
 
 def output_paths(out: str | Path | None, store: str | Path | None) -> tuple[Path, Path]:
-    """The folder for everything and the file for the runs, as ``probe`` is handed them."""
+    """Return the folder for everything and the file for the runs, as ``probe`` is handed them."""
     folder = home() / "probes" if out is None else Path(out).expanduser()
     if store is not None:
         return folder, Path(store).expanduser()
     return folder, home() / "runs" / STORE if out is None else folder / "runs.jsonl"
+
+
+def check_call(role: str, budget_s: float | None) -> None:
+    """Raise ``InputError`` for a role or a budget (seconds) that cannot be."""
+    if role not in ("fit", "validate"):
+        raise InputError(f"role is {role!r:.40}; it must be fit or validate")
+    if budget_s is not None:
+        require_positive("budget_s", budget_s, whole=False)
 
 
 def session_config(
@@ -211,10 +219,7 @@ def session_config(
     """
     began = time.monotonic() if began is None else began
     check_engine(question.engine, device, serving=question.serving)
-    if role not in ("fit", "validate"):
-        raise InputError(f"role is {role!r:.40}; it must be fit or validate")
-    if budget_s is not None:
-        require_positive("budget_s", budget_s, whole=False)
+    check_call(role, budget_s)
     folder, runs_file = output_paths(out, store)
     target = read_target(gpus, device=device)
     if target.indices is not None:  # else it is measured on another machine
@@ -252,7 +257,7 @@ def start_seconds(config: SessionConfig, prefix: str) -> float:
 
 
 def _claimed(index: int) -> FileLock:
-    """A claim on a GPU of this machine, among the commands of one user."""
+    """Claim a GPU of this machine, among the commands of one user."""
     path = Path(tempfile.gettempdir(), f"advisor-{os.getuid()}", f"gpu{index}.lock")
     claim = take_lock(path)
     if claim is None:

@@ -49,13 +49,13 @@ def offer_seconds(
     parameters: Parameters,
     trace: Arrivals | None = None,
 ) -> dict[Piece, float]:
-    """The traffic for a deployment in the order in which it is made, and the seconds that each takes, until its last
-    request has ended; none where not even one sequence fits. The deployment is resolved.
+    """Return the traffic for a deployment in the order in which it is made, and the seconds that each takes, until its
+    last request has ended; none where not even one sequence fits. The deployment is resolved.
 
     ``shapes`` are the (in flight, input_len, output_len) of the closed loops; those above what the engine holds or runs at
     once are left out. A ``trace`` takes the place of the Poisson arrivals.
     """
-    found: dict[Piece, float] = {}
+    seconds_by_piece: dict[Piece, float] = {}
     for input_len, output_len in dict.fromkeys(shape[1:] for shape in shapes):
         counts = [shape[0] for shape in shapes if shape[1:] == (input_len, output_len)]
         evaluation = Prediction.of(
@@ -85,21 +85,23 @@ def offer_seconds(
             continue
         opened = {} if trace else _opened(input_len, output_len, rate=rate, each_s=each_s)
         loops = list(closed.items())
-        found |= dict(loops[:CLOSED_FIRST]) | opened | dict(loops[CLOSED_FIRST:])
-    if trace and found:
-        loops, offer = list(found.items()), traced(trace)
-        found = dict([*loops[:CLOSED_FIRST], (offer, offer.seconds + DRAIN_S), *loops[CLOSED_FIRST:]])
-    return found
+        seconds_by_piece |= dict(loops[:CLOSED_FIRST]) | opened | dict(loops[CLOSED_FIRST:])
+    if trace and seconds_by_piece:
+        loops, offer = list(seconds_by_piece.items()), traced(trace)
+        seconds_by_piece = dict([*loops[:CLOSED_FIRST], (offer, offer.seconds + DRAIN_S), *loops[CLOSED_FIRST:]])
+    return seconds_by_piece
 
 
 def _opened(input_len: int, output_len: int, *, rate: float, each_s: float) -> dict[Piece, float]:
-    """Poisson arrivals, where about ``rate`` requests a second are the most and one takes ``each_s``."""
-    found: dict[Piece, float] = {}
+    """Offer Poisson arrivals, where about ``rate`` requests a second are the most and one takes ``each_s``; return
+    their seconds.
+    """
+    seconds_by_piece: dict[Piece, float] = {}
     for share in SHARES:
         seconds = _seconds(max(TURNS * each_s, FEWEST / (share * rate)))
         offer = TrafficProfile(input_len=input_len, output_len=output_len, seconds=seconds, share=share)
-        found[offer] = seconds + min(each_s, DRAIN_S)
-    return found
+        seconds_by_piece[offer] = seconds + min(each_s, DRAIN_S)
+    return seconds_by_piece
 
 
 def _seconds(wanted: float) -> float:
@@ -107,7 +109,7 @@ def _seconds(wanted: float) -> float:
 
 
 def traced(trace: Arrivals) -> TrafficProfile:
-    """A trace as an offer, which holds its requests: the machine that measures needs no other file.
+    """Turn a trace into an offer, which holds its requests: the machine that measures needs no other file.
 
     Raises:
         InputError: it has too many requests for that.
@@ -120,12 +122,12 @@ def traced(trace: Arrivals) -> TrafficProfile:
         input_len=round(float(trace.input_len.mean())),
         output_len=round(float(trace.output_len.mean())),
         seconds=max(float(trace.arrival_s[-1]), 1.0),
-        requests=tuple((round(arrival, 6), given, asked) for arrival, given, asked in rows),
+        requests=tuple((round(arrival, 6), input_len, output_len) for arrival, input_len, output_len in rows),
     )
 
 
 def written(offer: TrafficProfile) -> Mapping[str, object]:
-    """An offer as a plan has it, see ``probes.serving_benchmark.read_offer``."""
+    """Write an offer as a plan has it, see ``probes.serving_benchmark.read_offer``."""
     names = ("input_len", "output_len", "seconds", "concurrency", "share", "requests")
     values = {name: getattr(offer, name) for name in names}
     values["requests"] = [list(row) for row in offer.requests]
@@ -133,7 +135,7 @@ def written(offer: TrafficProfile) -> Mapping[str, object]:
 
 
 def read_requests(trace: str | Path | None, *, serving: bool) -> Arrivals | None:
-    """The requests of a file for ``Question.trace``; None without one."""
+    """Read the requests of a file for ``ProbeQuestion.trace``; None without one."""
     if trace is None:
         return None
     if not serving:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from advisor.capacity.replica_sizing import MOST_REPLICAS, ReplicaSizing, TrafficSpec
 from advisor.perf_model.deployment_arrays import DeploymentArrays
 from advisor.perf_model.memory.dispatch import memory
+from advisor.prediction.evidence import Evidence
 from advisor.prediction.inputs import read_cluster
 from advisor.simulator.disaggregated_server import DisaggregatedServer
 from advisor.simulator.server import AggregatedServer
@@ -19,23 +20,24 @@ from catalog.schema import Cluster, Deployment, Model
 from search.parallelism import parallelisms
 
 if TYPE_CHECKING:
-    from advisor.prediction.evidence import Evidence
+    from advisor.prediction.evidence import Runs
 
+
+GpuKind = tuple[Cluster, int | None, tuple[Note, ...]]
+"""A node of one kind of GPU, the most GPUs there are (None: as many as it takes), and what is to be said of it."""
 
 PROPORTIONS = ((1, 1), (1, 2), (1, 3), (2, 1), (3, 1), (2, 3), (3, 2))
 """Replicas for prompts and for outputs that a fleet repeats."""
 
 
-def kinds_of(
-    gpus: str | Cluster | Sequence[str | Cluster], set_gpu: Mapping[str, float | str] | None
-) -> list[tuple[Cluster, int | None, tuple[Note, ...]]]:
-    """Of each kind of GPU a node, and the most GPUs there are; None: as many as it takes."""
+def kinds_of(gpus: str | Cluster | Sequence[str | Cluster], set_gpu: Mapping[str, float | str] | None) -> list[GpuKind]:
+    """Read the kinds of GPUs a user names, each once."""
     named: list[str | Cluster] = []
     for name_or_cluster in [gpus] if isinstance(gpus, (str, Cluster)) else gpus:
         named += name_or_cluster.split(",") if isinstance(name_or_cluster, str) else [name_or_cluster]
     if not named:
         raise InputError("no GPUs named; name some such as H100,H200 or 8xH100")
-    clusters: list[tuple[Cluster, int | None, tuple[Note, ...]]] = []
+    clusters: list[GpuKind] = []
     for name_or_cluster in named:
         read = read_cluster(name_or_cluster, set_gpu)
         cluster = read.value
@@ -54,12 +56,12 @@ def _counted(text: str) -> bool:
 
 
 def place(cluster: Cluster, most: int | None) -> str:
-    """Where a replica has to find room, in words."""
+    """Say where a replica has to find room."""
     return f"a node of {cluster}" if most is None or most > cluster.gpus_per_node else str(cluster)
 
 
 def by_gpu(price: float | Mapping[str, float] | None) -> dict[str, float]:
-    """Dollars per GPU-hour by GPU; under "" those of every other."""
+    """Return dollars per GPU-hour by the GPU's name; under "" those of every other."""
     if price is None:
         return {}
     if isinstance(price, Mapping):
@@ -80,7 +82,7 @@ def fleets_of(
     longest_request: int,
     apart: bool = False,
 ) -> list[ReplicaSizing]:
-    """Every layout of one replica that holds the model and its longest request, and fills a node evenly.
+    """List every layout of one replica that holds the model and its longest request, and fills a node evenly.
 
     With ``apart`` also every pair of such layouts without pipelines, both of one tensor parallel size, for prompts and for
     outputs, in the proportions of ``PROPORTIONS`` that fit in a node.
@@ -110,3 +112,52 @@ def fleets_of(
         if longest_request <= engine.longest and most >= 1:
             fleets.append(ReplicaSizing(cluster=node, engine=engine, demand=demand, most=min(most, MOST_REPLICAS)))
     return fleets
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layouts:
+    """Every layout of one replica that competes, by kind of GPU."""
+
+    by_kind: tuple[tuple[ReplicaSizing, ...], ...]
+    notes: tuple[Note, ...]
+
+    @classmethod
+    def of(
+        cls,
+        model: Model,
+        kinds: Sequence[GpuKind],
+        base: Deployment,
+        runs: Runs,
+        demand: TrafficSpec,
+        *,
+        left_out: Sequence[str],
+        **limits: Any,
+    ) -> Layouts:
+        """List the layouts within each kind of GPU but those ``left_out``, which have no price; ``limits``: see ``fleets_of``."""
+        by_kind: list[tuple[ReplicaSizing, ...]] = []
+        notes: list[Note] = []
+        for cluster, most, kind_notes in kinds:
+            notes += kind_notes
+            if cluster.gpu.name in left_out:
+                continue
+            knowledge = Evidence.of(runs, engine=find_engine(base.engine).name, gpu=cluster.gpu)
+            fleets = fleets_of(model, cluster, base, knowledge, demand, most_gpus=most, **limits)
+            by_kind.append(tuple(fleets))
+            notes += knowledge.notes
+            if not fleets:
+                nowhere = f"no layout within {place(cluster, most)} holds {model.name} and its requests"
+                notes.append(Note(nowhere, "warning"))
+        if left_out:
+            unpriced = f"{' and '.join(left_out)} left out: there is no price; give one with price (--price GPU=USD)"
+            notes.append(Note(unpriced, "warning"))
+        return cls(by_kind=tuple(by_kind), notes=tuple(notes))
+
+    @property
+    def fleets(self) -> list[ReplicaSizing]:
+        return [fleet for fleets in self.by_kind for fleet in fleets]
+
+    def groups(self, top: int) -> Iterator[tuple[list[ReplicaSizing], int]]:
+        """Yield layouts that are ranked among each other and how many of them to show: those with one pool, and with two."""
+        for fleets in self.by_kind:
+            for engine, shown in ((AggregatedServer, top), (DisaggregatedServer, 1)):
+                yield [fleet for fleet in fleets if isinstance(fleet.engine, engine)], shown

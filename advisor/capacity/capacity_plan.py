@@ -10,19 +10,27 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from advisor.capacity.candidates import by_gpu, fleets_of, kinds_of, place
-from advisor.capacity.fleet_options import LEVEL, CapacityQuestion, Change, FleetOption, best_of, nearest_of, row
+from advisor.capacity.candidates import Layouts, by_gpu, kinds_of
+from advisor.capacity.fleet_options import (
+    CHANGES,
+    LEVEL,
+    RATES,
+    CapacityQuestion,
+    Change,
+    FleetOption,
+    Reach,
+    best_of,
+    nearest_of,
+    row,
+)
 from advisor.capacity.replica_sizing import MOST_REPLICAS, ReplicaSizing, TrafficSpec
 from advisor.perf_model.energy import POWER
-from advisor.prediction.evidence import Evidence
 from advisor.prediction.inputs import check_lengths, chosen_price, plain, read_model
 from advisor.progress import Course
-from advisor.simulator.disaggregated_server import DisaggregatedServer
 from advisor.simulator.scheduler import FRONT_END_MS
 from advisor.simulator.server import AggregatedServer
 from advisor.simulator.simulation import check_serving
 from advisor.simulator.trace_files import read_trace
-from catalog.engines import find_engine
 from catalog.errors import InputError, Note
 from catalog.schema import Cluster, Deployment, Model, Slo, Workload, require_positive
 
@@ -31,6 +39,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from advisor.capacity.candidates import GpuKind
     from advisor.prediction.evidence import Runs
     from advisor.progress import Watch
     from advisor.simulator.arrivals import Arrivals
@@ -45,19 +54,6 @@ SECONDS, FEWEST, MOST = 200.0, 1000, 8000
 LEAST_S, LEAST_S_A_TOKEN = 60.0, 0.2
 """And no shorter than that, in all and for each token of an output, for a fleet begins empty and takes some requests'
 time to fill."""
-CHANGES = (
-    ("rate", 0.5),
-    ("rate", 0.8),
-    ("rate", 1.25),
-    ("rate", 2.0),
-    ("input_len", 0.8),
-    ("input_len", 1.25),
-    ("output_len", 0.8),
-    ("output_len", 1.25),
-)
-"""What the sensitivity is of."""
-RATES = 2
-"""Steps that each largest rate takes, where a layout and a change take one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,13 +90,13 @@ class CapacityPlan:
     notes: tuple[Note, ...]
 
     def to_frame(self) -> pd.DataFrame:
-        """The options as a table, one row each."""
+        """Return the options as a table, one row each."""
         import pandas as pd  # slow to import, and only this needs it
 
         return pd.DataFrame([row(option) for option in self.options])
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as plain JSON types."""
+        """Return everything as plain JSON types."""
         body = {name: plain(getattr(self, name)) for name in self.__slots__ if name != "model"}
         return {"model": self.model.name, **body, "interval_level": LEVEL}
 
@@ -134,7 +130,7 @@ def plan(
     trace: str | Path | Arrivals | None = None,
     progress: Watch | None = None,
 ) -> CapacityPlan:
-    """The cheapest GPUs, or the fewest, on which a model keeps limits at a rate.
+    """Find the cheapest GPUs, or the fewest, on which a model keeps limits at a rate.
 
     Args:
         model: catalog name or alias, Hugging Face id, path to a ``config.json``, or a ``Model``.
@@ -167,8 +163,7 @@ def plan(
         disaggregate: also try fleets with a pool for prompts (see ``advisor.simulator.disaggregation``), and show the
             best of each kind.
         trace: a file of requests (see ``advisor.simulator.trace_files.read_trace``) or ``Arrivals``, whose lengths and
-            times stand for random
-            ones; the times are stretched to the rate where that is given. ``duration_s``: no more of it than that.
+            times stand for random ones; the times are stretched to the rate where that is given. ``duration_s``: no more of it than that.
         progress: called with a ``Progress`` as the work goes on, some times a second, by the thread that plans; what it
             raises ends the plan and reaches the caller.
 
@@ -176,128 +171,75 @@ def plan(
         InputError: a name, number or combination that cannot be.
 
     """
-    found_model, workload, base = read_model(model), workload or Workload(), deployment or Deployment()
+    resolved, workload, base = read_model(model), workload or Workload(), deployment or Deployment()
     check_serving(slo, router, prefix_hit_rate, front_end_ms, draws)
     confidence = (CONFIDENCE if draws else 0.5) if confidence is None else confidence
     _check(slo, workload, objective, confidence, headroom, spares, base, draws)
     require_positive("top", top, most=1000)
-    offered = read_trace(trace, duration_s=duration_s) if isinstance(trace, (str, Path)) else trace
+    longest = base.max_model_len or resolved.value.max_position_embeddings
+    offered = _offered(trace, duration_s, longest)
     if offered is not None:
-        if offered.concurrency:
-            raise InputError("a closed loop has no rate to plan for; take a trace")
-        offered = offered.within(base.max_model_len or found_model.value.max_position_embeddings)
         workload = Workload(input_len=round(offered.input_len.mean()), output_len=round(offered.output_len.mean()))
-    rate = offered.rate if rate is None and offered else rate
+        rate = offered.rate if rate is None else rate
     if rate is None:
         raise InputError("say what comes: a rate (--rate, requests a second) or a trace of it")
     require_positive("rate", rate, whole=False, most=1e5)
-    check_lengths(found_model.value, workload.input_len, workload.output_len, base.max_model_len)
+    check_lengths(resolved.value, workload.input_len, workload.output_len, base.max_model_len)
     judged = rate * (1.0 + headroom)
-    seconds = duration_s
-    if seconds is None:
-        seconds = min(max(SECONDS, FEWEST / judged), MOST / judged)
-        seconds = max(seconds, LEAST_S, LEAST_S_A_TOKEN * workload.output_len)
-    if offered is not None:
-        seconds = len(offered) / judged
     demand = TrafficSpec(
         workload=replace(workload, rate=judged, concurrency=None),
         slo=slo,
         confidence=confidence,
-        duration_s=seconds,
+        duration_s=_duration_s(duration_s, judged, workload) if offered is None else len(offered) / judged,
         seed=seed,
         spread=spread,
         burstiness=burstiness,
         draws=draws,
-        longest=base.max_model_len or found_model.value.max_position_embeddings,
+        longest=longest,
         trace=offered,
     )
     requests = demand.traffic()
-    notes = [*found_model.notes, *(offered.notes if offered else ())]
     question = CapacityQuestion(rate=rate, spares=spares, objective=objective, draws=draws, workload=workload)
-    fleets: list[ReplicaSizing] = []
-    by_kind: list[tuple[list[ReplicaSizing], int]] = []
-    best: list[tuple[tuple[float, ...], ReplicaSizing, int]] = []
-    if objective == "energy":
-        check_energy([cluster.gpu.name for cluster, _, _ in kinds_of(gpus, set_gpu)])
-    prices: dict[str, Price | None] = {}
-    unpriced: list[str] = []
-    kinds = kinds_of(gpus, set_gpu)
-    stated = by_gpu(price)
-    for cluster, most, told in kinds:
-        notes += told
-        name = cluster.gpu.name
-        prices[name] = chosen_price(name, stated.get(name, stated.get("")), illustrative=illustrative_prices)
-        if objective == "cost" and prices[name] is None:
-            unpriced.append(name)
-            continue
-        knowledge = Evidence.of(runs, engine=find_engine(base.engine).name, gpu=cluster.gpu)
-        notes += knowledge.notes
-        each = fleets_of(
-            found_model.value,
-            cluster,
-            base,
-            knowledge,
-            demand,
-            most_gpus=most,
-            spares=spares,
-            serving={"router": router, "prefix_hit_rate": prefix_hit_rate, "front_end_ms": front_end_ms},
-            longest_request=int((requests.input_len + requests.output_len).max()),
-            apart=disaggregate,
-        )
-        if not each:
-            notes.append(
-                Note(
-                    f"no layout within {place(cluster, most)} holds {found_model.value.name} and its requests",
-                    "warning",
-                )
-            )
-        fleets += each
-        for kind, shown in ((AggregatedServer, top), (DisaggregatedServer, 1)):
-            by_kind.append(([fleet for fleet in each if isinstance(fleet.engine, kind)], shown))
-    if len(unpriced) == len(kinds):
-        raise InputError(
-            f"there is no price for {' and '.join(unpriced)}; give one with price (--price, dollars per GPU-hour)"
-        )
-    if unpriced:
-        left_out = f"{' and '.join(unpriced)} left out: there is no price; give one with price (--price GPU=USD)"
-        notes.append(Note(left_out, "warning"))
-    if not fleets:
-        raise InputError(
-            f"{found_model.value.name} fits none of {', '.join(cluster.gpu.name for cluster, _, _ in kinds)} within a node; "
-            f"name GPUs with more memory, more of them{', fewer spares' if spares else ''} or a smaller dtype"
-        )
-    if objective == "energy" and all(fleet.power is None for fleet in fleets):
-        raise InputError("energy was measured with 16-bit weights only; leave out dtype, or plan for cost or gpus")
+    kinds, stated = kinds_of(gpus, set_gpu), by_gpu(price)
+    prices = _prices(kinds, stated, objective, illustrative=illustrative_prices)
+    unpriced = [name for name, offer in prices.items() if offer is None] if objective == "cost" else []
+    layouts = Layouts.of(
+        resolved.value,
+        kinds,
+        base,
+        runs,
+        demand,
+        left_out=unpriced,
+        spares=spares,
+        serving={"router": router, "prefix_hit_rate": prefix_hit_rate, "front_end_ms": front_end_ms},
+        longest_request=int((requests.input_len + requests.output_len).max()),
+        apart=disaggregate,
+    )
+    fleets = layouts.fleets
+    _check_fleets(resolved.value, kinds, fleets, objective, spares)
     course = Course(watch=progress, steps=len(fleets) + 2 * RATES + len(CHANGES))
-    for each, shown in by_kind:
-        best += best_of(each, question, prices, shown, course)
-    best.sort(key=lambda item: item[0])
-    options = tuple(question.option(fleet, replicas, prices) for _, fleet, replicas in best)
-    answers = [fleet for _, fleet, _ in best]
-    carries = next_carries = None
-    later: Mapping[str, float] = {}
-    changes: tuple[Change, ...] = ()
-    nearest: FleetOption | None = None
+    ranked = sorted(
+        (
+            ranking
+            for group, shown in layouts.groups(top)
+            for ranking in best_of(group, question, prices, shown, course)
+        ),
+        key=lambda ranking: ranking[0],
+    )
+    reach, nearest = Reach(), None
     relaxations: tuple[str, ...] = ()
-    if best:
-        _, fleet, replicas = best[0]
-        course.tell("how much the best fleet carries", len(fleets))
-        carries = fleet.most_rate(replicas) / (1.0 + headroom)
-        if replicas < fleet.most:
-            course.tell("how much it carries with one replica more", len(fleets) + RATES)
-            next_carries = fleet.most_rate(replicas + 1) / (1.0 + headroom)
-            later = fleet.verdict(replicas + 1).latencies
-        for i, (what, factor) in enumerate(CHANGES):
-            course.tell(f"what other traffic would take, {i + 1} of {len(CHANGES)}", len(fleets) + 2 * RATES + i)
-            changes += (question.change(fleet, prices, what, factor),)
+    if ranked:
+        reach = Reach.of(*ranked[0][1:], question, prices, headroom, course)
+        answers = [fleet for _, fleet, _ in ranked]
     else:
         course.tell("what comes nearest", len(fleets))
         closest, nearest, relaxations = nearest_of(fleets, question, prices, headroom)
         answers = [closest]
-    notes += _engine_notes(answers)
-    notes += _price_notes(prices, stated)
+    options = tuple(question.option(fleet, replicas, prices) for _, fleet, replicas in ranked)
+    notes = [*resolved.notes, *(offered.notes if offered else ()), *layouts.notes]
+    notes += [*_engine_notes(answers), *_price_notes(prices, stated)]
     return CapacityPlan(
-        model=found_model.value,
+        model=resolved.value,
         gpus=tuple(cluster.gpu.name for cluster, _, _ in kinds),
         workload=replace(workload, rate=rate),
         slo=slo,
@@ -306,17 +248,67 @@ def plan(
         headroom=headroom,
         best=options[0] if options else None,
         options=options,
-        carries_s=carries,
-        next_carries_s=next_carries,
-        next_latencies=later,
-        sensitivity=changes,
+        carries_s=reach.carries_s,
+        next_carries_s=reach.next_carries_s,
+        next_latencies=reach.next_latencies,
+        sensitivity=reach.sensitivity,
         nearest=nearest,
         relaxations=relaxations,
         candidates=len(fleets),
-        duration_s=seconds,
+        duration_s=demand.duration_s,
         requests=len(requests),
         notes=tuple(dict.fromkeys(notes)),
     )
+
+
+def _offered(trace: str | Path | Arrivals | None, duration_s: float | None, longest: int) -> Arrivals | None:
+    """Read the requests of a trace that an engine with sequences of at most ``longest`` tokens serves; None without one."""
+    arrivals = read_trace(trace, duration_s=duration_s) if isinstance(trace, (str, Path)) else trace
+    if arrivals is None:
+        return None
+    if arrivals.concurrency:
+        raise InputError("a closed loop has no rate to plan for; take a trace")
+    return arrivals.within(longest)
+
+
+def _duration_s(stated: float | None, rate: float, workload: Workload) -> float:
+    """Return for how many seconds random requests come: as stated, else as ``SECONDS`` and ``LEAST_S`` say."""
+    if stated is not None:
+        return stated
+    return max(min(max(SECONDS, FEWEST / rate), MOST / rate), LEAST_S, LEAST_S_A_TOKEN * workload.output_len)
+
+
+def _prices(
+    kinds: Sequence[GpuKind], stated: Mapping[str, float], objective: str, *, illustrative: bool
+) -> dict[str, Price | None]:
+    """Return the price of every kind of GPU by its name; None where there is none.
+
+    Raises:
+        InputError: none has a price and the objective is cost, or none has a measured energy and that is the objective.
+
+    """
+    names = [cluster.gpu.name for cluster, _, _ in kinds]
+    if objective == "energy":
+        check_energy(names)
+    prices = {name: chosen_price(name, stated.get(name, stated.get("")), illustrative=illustrative) for name in names}
+    if objective == "cost" and not any(prices.values()):
+        raise InputError(
+            f"there is no price for {' and '.join(names)}; give one with price (--price, dollars per GPU-hour)"
+        )
+    return prices
+
+
+def _check_fleets(
+    model: Model, kinds: Sequence[GpuKind], fleets: Sequence[ReplicaSizing], objective: str, spares: int
+) -> None:
+    """Raise ``InputError`` where no layout holds the model, or none has a measured energy and that is the objective."""
+    if not fleets:
+        raise InputError(
+            f"{model.name} fits none of {', '.join(cluster.gpu.name for cluster, _, _ in kinds)} within a node; "
+            f"name GPUs with more memory, more of them{', fewer spares' if spares else ''} or a smaller dtype"
+        )
+    if objective == "energy" and all(fleet.power is None for fleet in fleets):
+        raise InputError("energy was measured with 16-bit weights only; leave out dtype, or plan for cost or gpus")
 
 
 def _check(
@@ -329,6 +321,7 @@ def _check(
     base: Deployment,
     draws: int,
 ) -> None:
+    """Raise ``InputError`` for what no plan can be made for."""
     if objective not in OBJECTIVES:
         raise InputError(f"objective is {objective!r:.60}; it must be one of {', '.join(OBJECTIVES)}")
     if not slo.limits:
@@ -358,9 +351,13 @@ def check_energy(gpus: Sequence[str]) -> None:
 
 
 def _engine_notes(fleets: Iterable[ReplicaSizing]) -> list[Note]:
-    """What is to be known of the layouts that are shown."""
+    """Collect the notes of the layouts that are shown; of those with two pools only the warning."""
     engines = [fleet.engine for fleet in fleets]
-    return [note for each in engines for note in (each.notes if isinstance(each, AggregatedServer) else [each.warning])]
+    return [
+        note
+        for engine in engines
+        for note in (engine.notes if isinstance(engine, AggregatedServer) else [engine.warning])
+    ]
 
 
 def _price_notes(prices: Mapping[str, Price | None], stated: Mapping[str, float]) -> list[Note]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import heapq
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from advisor.capacity.replica_sizing import MOST_REPLICAS
@@ -21,6 +21,19 @@ if TYPE_CHECKING:
 LEVEL = 0.9
 """Of the intervals shown."""
 HOURS_A_MONTH = 730.0
+CHANGES = (
+    ("rate", 0.5),
+    ("rate", 0.8),
+    ("rate", 1.25),
+    ("rate", 2.0),
+    ("input_len", 0.8),
+    ("input_len", 1.25),
+    ("output_len", 0.8),
+    ("output_len", 1.25),
+)
+"""What the sensitivity is of."""
+RATES = 2
+"""Steps that each largest rate takes, where a layout and a change take one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +83,7 @@ class Change:
 
 
 def row(option: FleetOption) -> dict[str, Any]:
-    """One option as a flat row."""
+    """Return one option as a flat row."""
     deployment = option.deployment
     cells: dict[str, Any] = {
         "gpu": option.gpu,
@@ -118,8 +131,8 @@ class CapacityQuestion:
     def loss(
         self, fleet: ReplicaSizing, replicas: int, prices: Mapping[str, Price | None], *, least: bool = False
     ) -> tuple[float, ...]:
-        """Smaller is better; among equals what has the most room to its saturation. ``least``: a bound that takes no
-        simulation.
+        """Return what is to be small; among equals what has the most room to its saturation wins. ``least``: a bound
+        that takes no simulation.
         """
         hourly, gpus = self.hourly(fleet, replicas, prices), fleet.gpus * (replicas + self.spares)
         money = math.inf if hourly is None else hourly
@@ -131,13 +144,13 @@ class CapacityQuestion:
         return (*first, self.rate / fleet.saturation_s / (replicas + self.spares))
 
     def told(self, fleet: ReplicaSizing, replicas: int, prices: Mapping[str, Price | None]) -> str:
-        """A fleet and its cost, in words."""
-        hourly, every = self.hourly(fleet, replicas, prices), replicas + self.spares
+        """Say a fleet and its cost in words."""
+        hourly, replicas_in_all = self.hourly(fleet, replicas, prices), replicas + self.spares
         money = "" if hourly is None else f", ${hourly * HOURS_A_MONTH:,.0f} a month"
-        return f"{every} x {layout_told(fleet)}{money}"
+        return f"{replicas_in_all} x {layout_told(fleet)}{money}"
 
     def at_most(self, fleet: ReplicaSizing, worst: tuple[float, ...], prices: Mapping[str, Price | None]) -> int:
-        """Replicas with which a fleet is no worse than that, or one less than its fewest."""
+        """Return the replicas with which a fleet is no worse than that, or one less than its fewest."""
         losses = range(fleet.surely, fleet.most + 1)
         return (
             fleet.surely
@@ -151,16 +164,16 @@ class CapacityQuestion:
         self, fleet: ReplicaSizing, replicas: int, prices: Mapping[str, Price | None], *, alone: bool = False
     ) -> FleetOption:
         verdict = fleet.alone if alone else fleet.verdict(replicas)
-        hourly, every = self.hourly(fleet, replicas, prices), replicas + self.spares
+        hourly, replicas_in_all = self.hourly(fleet, replicas, prices), replicas + self.spares
         tokens = self.rate * float(fleet.traffic.output_len.mean()) * 3600.0
-        decode, prefill = fleet.engine.multiple(every)
+        decode, prefill = fleet.engine.multiple(replicas_in_all)
         return FleetOption(
             gpu=fleet.cluster.gpu.name,
             deployment=decode,
             prefill=prefill,
             replicas=replicas,
             spares=self.spares,
-            gpus=every * fleet.gpus,
+            gpus=replicas_in_all * fleet.gpus,
             price=prices[fleet.cluster.gpu.name],
             usd_per_hour=hourly,
             usd_per_month=None if hourly is None else hourly * HOURS_A_MONTH,
@@ -169,13 +182,13 @@ class CapacityQuestion:
             energy_j_per_token=fleet.joules_per_token(self.rate, replicas, self.spares),
             intervals=fleet.intervals(replicas, verdict.latencies, LEVEL) if self.draws else {},
             saturation_s=fleet.saturation_s,
-            utilisation=self.rate / (fleet.saturation_s * every),
+            utilisation=self.rate / (fleet.saturation_s * replicas_in_all),
             meets=verdict.meets,
             provenance=fleet.engine.provenance,
         )
 
     def change(self, fleet: ReplicaSizing, prices: Mapping[str, Price | None], what: str, factor: float) -> Change:
-        """Of the same layout under a changed demand."""
+        """Size the same layout under a changed demand."""
         changed = fleet.demand.times(**{what: factor})
         too_long = changed.workload.input_len + changed.workload.output_len > min(changed.longest, fleet.engine.longest)
         replicas = None if too_long else fleet.for_demand(changed).needed()
@@ -188,6 +201,41 @@ class CapacityQuestion:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reach:
+    """How much traffic the best fleet takes, and what other traffic would take; see the fields of ``CapacityPlan``."""
+
+    carries_s: float | None = None
+    next_carries_s: float | None = None
+    next_latencies: Mapping[str, float] = field(default_factory=dict)
+    sensitivity: tuple[Change, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        fleet: ReplicaSizing,
+        replicas: int,
+        question: CapacityQuestion,
+        prices: Mapping[str, Price | None],
+        headroom: float,
+        course: Course,
+    ) -> Reach:
+        """Simulate the fleet at other rates and with other lengths; each change is a step of ``course``."""
+        begin = course.over
+        course.tell("how much the best fleet carries", begin)
+        carries, next_carries = fleet.most_rate(replicas) / (1.0 + headroom), None
+        later: Mapping[str, float] = {}
+        if replicas < fleet.most:
+            course.tell("how much it carries with one replica more", begin + RATES)
+            next_carries = fleet.most_rate(replicas + 1) / (1.0 + headroom)
+            later = fleet.verdict(replicas + 1).latencies
+        changes = []
+        for i, (what, factor) in enumerate(CHANGES):
+            course.tell(f"what other traffic would take, {i + 1} of {len(CHANGES)}", begin + 2 * RATES + i)
+            changes.append(question.change(fleet, prices, what, factor))
+        return cls(carries_s=carries, next_carries_s=next_carries, next_latencies=later, sensitivity=tuple(changes))
+
+
 def best_of(
     fleets: Sequence[ReplicaSizing],
     question: CapacityQuestion,
@@ -195,7 +243,7 @@ def best_of(
     top: int,
     course: Course,
 ) -> list[tuple[tuple[float, ...], ReplicaSizing, int]]:
-    """The best layouts with their losses and replicas, best first.
+    """Rank the best layouts with their losses and replicas, best first.
 
     A layout waits in the queue with the loss of its fewest thinkable replicas until it comes to the front: first of those
     that the estimate's saturation takes, then of those that it takes with the wanted confidence. Then it is simulated,
@@ -238,7 +286,7 @@ def best_of(
 
 
 def layout_told(fleet: ReplicaSizing) -> str:
-    """The layout of one replica, or of one of each kind: "TP2 PP1 on H200-SXM"."""
+    """Write the layout of one replica, or of one of each kind: "TP2 PP1 on H200-SXM"."""
     decode, prefill = fleet.engine.multiple(1)
     pools = "" if prefill is None else f" {prefill.dp}+{decode.dp}"
     return f"{decode.parallelism}{pools} on {fleet.cluster.gpu.name}"
@@ -247,7 +295,7 @@ def layout_told(fleet: ReplicaSizing) -> str:
 def nearest_of(
     fleets: Sequence[ReplicaSizing], question: CapacityQuestion, prices: Mapping[str, Price | None], headroom: float
 ) -> tuple[ReplicaSizing, FleetOption, tuple[str, ...]]:
-    """Where nothing keeps the limits: what comes nearest, as an option, and what would have to give."""
+    """Find, where nothing keeps the limits, what comes nearest, as an option, and what would have to give."""
     able = [fleet for fleet in fleets if fleet.alone.meets]
     if able:
         carried = [(fleet.most_rate(fleet.most), -fleet.gpus, -i) for i, fleet in enumerate(able)]

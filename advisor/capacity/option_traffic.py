@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def simulate_option(
-    found: CapacityPlan,
+    plan: CapacityPlan,
     option: FleetOption,
     *,
     strained: bool = True,
@@ -33,7 +33,7 @@ def simulate_option(
     """Simulate an option of a plan, or what comes nearest.
 
     Args:
-        found: the plan.
+        plan: what was answered.
         option: one of its options.
         strained: as it was judged: the headroom used up and no spare working. Otherwise the rate asked for on all replicas.
         trace: real traffic in place of the plan's.
@@ -47,18 +47,18 @@ def simulate_option(
     deployment = replace(option.deployment, dp=replicas)
     gpu = find_gpu(option.gpu).value
     node = min(gpu.gpus_per_node, deployment.num_gpus)
-    planned_rate = found.workload.rate
+    planned_rate = plan.workload.rate
     assert planned_rate is not None
-    rate = planned_rate * (1.0 + found.headroom) if strained else planned_rate
+    rate = planned_rate * (1.0 + plan.headroom) if strained else planned_rate
     return simulate(
-        found.model,
+        plan.model,
         Cluster(gpu=gpu, gpus_per_node=node, nodes=math.ceil(deployment.num_gpus / node)),
         deployment=deployment,
-        workload=None if trace is not None else replace(found.workload, rate=rate),
+        workload=None if trace is not None else replace(plan.workload, rate=rate),
         trace=trace,
-        slo=found.slo,
+        slo=plan.slo,
         runs=runs,
-        duration_s=None if trace is not None else found.duration_s,
+        duration_s=None if trace is not None else plan.duration_s,
         spread=0.0 if trace is not None else spread,
         burstiness=1.0 if trace is not None else burstiness,
         draws=draws,

@@ -85,7 +85,7 @@ class TrafficSpec:
         )
 
     def times(self, *, rate: float = 1.0, input_len: float = 1.0, output_len: float = 1.0) -> TrafficSpec:
-        """The same with rate and lengths multiplied, and as many requests."""
+        """Return the demand with rate and lengths multiplied, and as many requests."""
         workload = self.workload
         assert workload.rate is not None
         changed = replace(
@@ -128,17 +128,17 @@ class ReplicaSizing:
 
     @property
     def gpus(self) -> int:
-        """Of one replica."""
+        """Count the GPUs of one replica."""
         return self.engine.gpus
 
     @cached_property
     def times(self) -> Any:
-        """Step times, as its engine takes them."""
+        """Tabulate step times, as its engine takes them."""
         return self.engine.times(self.engine.beliefs(0)[0])
 
     @cached_property
     def drawn(self) -> list[Any]:
-        """The same under other parameters, drawn from what is believed of them."""
+        """Tabulate them under other parameters, drawn from what is believed of them."""
         return [self.engine.times(belief) for belief in self.engine.beliefs(self.demand.draws)[1:]]
 
     @cached_property
@@ -151,18 +151,18 @@ class ReplicaSizing:
 
     @cached_property
     def brief(self) -> Arrivals:
-        """The beginning of the traffic."""
+        """Return the beginning of the traffic."""
         return self.traffic.beginning(max(len(self.traffic) // BRIEF, 1))
 
     @cached_property
     def saturation_s(self) -> float:
-        """Requests a second that one replica completes when there are always more waiting."""
+        """Return requests a second that one replica completes when there are always more waiting."""
         return self.engine.saturation(self.traffic, self.times)
 
     @cached_property
     def stable_s(self) -> float:
-        """The same, as far as the wanted confidence goes. Above it the queue grows as long as requests come, so no time
-        that was simulated says what becomes of them.
+        """Return requests a second that one replica completes with the wanted confidence. Above it the queue grows as
+        long as requests come, so no time that was simulated says what becomes of them.
         """
         if self.level <= 0:
             return self.saturation_s
@@ -172,17 +172,17 @@ class ReplicaSizing:
 
     @property
     def level(self) -> float:
-        """Of the interval whose end is the limit at the wanted confidence; 0: the estimate itself."""
+        """Return the level of the interval whose end is the limit at the wanted confidence; 0: the estimate itself."""
         return 2.0 * self.demand.confidence - 1.0
 
     @cached_property
     def least(self) -> int:
-        """Replicas below which the queue grows for ever."""
+        """Return the replicas below which the queue grows for ever."""
         return self._carrying(self.saturation_s)
 
     @cached_property
     def surely(self) -> int:
-        """The same at the wanted confidence."""
+        """Return the replicas below which, with the wanted confidence, the queue grows for ever."""
         return self._carrying(self.stable_s)
 
     def _carrying(self, each_s: float) -> int:
@@ -191,25 +191,25 @@ class ReplicaSizing:
 
     @cached_property
     def alone(self) -> SloCheck:
-        """Of requests that meet no other: no number of replicas makes them faster."""
+        """Check requests that meet no other: no number of replicas makes them faster."""
         few = self.traffic.beginning(ALONE)
         apart = replace(few, arrival_s=np.arange(len(few), dtype=float) * APART_S, duration_s=len(few) * APART_S)
         return self._judged(1, apart, apart)
 
     def for_demand(self, demand: TrafficSpec) -> ReplicaSizing:
-        """The same layout under another demand, which changes no step's time."""
+        """Return the same layout under another demand, which changes no step's time."""
         other = replace(self, demand=demand)
         other.times, other.drawn = self.times, self.drawn
         return other
 
     def verdict(self, replicas: int) -> SloCheck:
-        """Of all the traffic on so many replicas."""
+        """Check all the traffic on so many replicas."""
         if replicas not in self._verdicts:
             self._verdicts[replicas] = self._judged(replicas, self.traffic, self.brief)
         return self._verdicts[replicas]
 
     def needed(self, *, at_most: int | None = None) -> int | None:
-        """The fewest replicas that keep the limits, none above ``at_most``; None where none of those does.
+        """Return the fewest replicas that keep the limits, none above ``at_most``; None where none of those does.
 
         More replicas are taken to be no slower.
         """
@@ -232,7 +232,7 @@ class ReplicaSizing:
         return high
 
     def most_rate(self, replicas: int) -> float:
-        """Requests a second up to which so many replicas keep the limits; 0 where not even a request alone does."""
+        """Return requests a second up to which so many replicas keep the limits; 0 where not even a request alone does."""
         if not self.alone.meets:
             return 0.0
         rate = self.demand.workload.rate
@@ -249,9 +249,9 @@ class ReplicaSizing:
         return low
 
     def sigmas(self, replicas: int, traffic: Arrivals) -> dict[str, float]:
-        """Standard deviations of the logarithms of the latencies, from draws."""
-        every = [self.times, *self.drawn]
-        here, *others = _each(lambda table: self._statistics(replicas, traffic, table, least=FEW), every)
+        """Return standard deviations of the logarithms of the latencies, from draws."""
+        tables = [self.times, *self.drawn]
+        here, *others = _each(lambda table: self._statistics(replicas, traffic, table, least=FEW), tables)
         logs: dict[str, list[float]] = {name: [] for name in LATENCIES}
         for there in others:
             for name in LATENCIES:
@@ -261,11 +261,13 @@ class ReplicaSizing:
 
     @cached_property
     def power(self) -> Power | None:
-        """None where no run measured such energy."""
+        """Return the power model; None where no run measured such energy."""
         return power_of(self.cluster.gpu, self.engine.deployment)
 
     def joules_per_token(self, rate: float, replicas: int, spares: int, *, least: bool = False) -> float | None:
-        """Energy of all GPUs, spares too, for an output token at ``rate``; ``least``: what is drawn without any work."""
+        """Return joules of all GPUs, spares too, for an output token at ``rate``; ``least``: what is drawn without any
+        work.
+        """
         if self.power is None:
             return None
         served = None
@@ -281,7 +283,7 @@ class ReplicaSizing:
         return work.joules(self.power, self.cluster.gpu.tdp_w) / tokens
 
     def intervals(self, replicas: int, latencies: Mapping[str, float], level: float) -> dict[str, tuple[float, float]]:
-        """Within which the latencies are expected with probability ``level``."""
+        """Return the intervals, in ms, within which the latencies are expected with probability ``level``."""
         quantile = self.scale.quantile(level)
         factors = {
             name: math.exp(min(quantile * sigma, 50.0)) for name, sigma in self.sigmas(replicas, self.brief).items()
@@ -313,7 +315,7 @@ class ReplicaSizing:
 
 
 def _each(function: Callable[[Any], T], tables: Sequence[Any]) -> list[T]:
-    """The function of every table, on all cores: the compiled loop lets other threads run."""
+    """Call the function with every table, on all cores: the compiled loop lets other threads run."""
     from joblib import Parallel, delayed
 
     return list(Parallel(n_jobs=-1, prefer="threads")(delayed(function)(table) for table in tables))

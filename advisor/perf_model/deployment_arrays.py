@@ -81,10 +81,21 @@ class DeploymentArrays:
         columns: dict[str, Any] = {
             name: [getattr(deployment, name) for deployment in deployments]
             for name in (
-                "tp", "pp", "dp", "ep", "max_num_seqs", "max_num_batched_tokens", "max_model_len",
-                "gpu_memory_utilization", "offload", "compiled", "sequence_parallel", "dtype", "kv_dtype",
+                "tp",
+                "pp",
+                "dp",
+                "ep",
+                "max_num_seqs",
+                "max_num_batched_tokens",
+                "max_model_len",
+                "gpu_memory_utilization",
+                "offload",
+                "compiled",
+                "sequence_parallel",
+                "dtype",
+                "kv_dtype",
             )
-        }  # fmt: skip
+        }
         columns["graphs"] = [deployment.has_graphs for deployment in deployments]
         return cls.from_columns(columns, model, gpu)
 
@@ -114,11 +125,20 @@ class DeploymentArrays:
         numbers = {
             name: np.atleast_1d(np.asarray(columns.get(name, default_value), dtype=float))
             for name, default_value in (
-                ("tp", 1), ("pp", 1), ("dp", 1), ("ep", 1), ("max_num_seqs", 256), ("max_num_batched_tokens", 2048),
-                ("max_model_len", model.max_position_embeddings), ("gpu_memory_utilization", 0.9), ("offload", 0.0),
-                ("compiled", 1.0), ("graphs", columns.get("compiled", 1.0)), ("sequence_parallel", 0.0),
+                ("tp", 1),
+                ("pp", 1),
+                ("dp", 1),
+                ("ep", 1),
+                ("max_num_seqs", 256),
+                ("max_num_batched_tokens", 2048),
+                ("max_model_len", model.max_position_embeddings),
+                ("gpu_memory_utilization", 0.9),
+                ("offload", 0.0),
+                ("compiled", 1.0),
+                ("graphs", columns.get("compiled", 1.0)),
+                ("sequence_parallel", 0.0),
             )
-        }  # fmt: skip
+        }
         numbers["weight_bytes"] = table(dtype, lambda d: weight_bits(d, model) / 8.0, names["auto"])
         numbers["matrix_flops"] = table(dtype, lambda d: matrix_flops(gpu, d), names["auto"])
         numbers["kv_bytes"] = table(kv_dtype, lambda d: BITS[d] / 8.0, kv_default)
@@ -132,12 +152,23 @@ class DeploymentArrays:
         bits = np.array([weight_bits(dtype) for dtype in dtypes])
         one = np.ones(len(dtypes))
         return cls(
-            tp=one, pp=one, dp=one, ep=one, weight_bytes=bits / 8.0, kv_bytes=one * ACTIVATION_BYTES,
+            tp=one,
+            pp=one,
+            dp=one,
+            ep=one,
+            weight_bytes=bits / 8.0,
+            kv_bytes=one * ACTIVATION_BYTES,
             matrix_flops=np.array([matrix_flops(gpu, dtype) for dtype in dtypes]),
-            half_flops=one * matrix_flops(gpu, "float16"), max_num_seqs=one, max_num_batched_tokens=one, max_model_len=one,
-            gpu_memory_utilization=one, offload=0.0 * one, compiled=one, graphs=one,
+            half_flops=one * matrix_flops(gpu, "float16"),
+            max_num_seqs=one,
+            max_num_batched_tokens=one,
+            max_model_len=one,
+            gpu_memory_utilization=one,
+            offload=0.0 * one,
+            compiled=one,
+            graphs=one,
             sequence_parallel=0.0 * one,
-        )  # fmt: skip
+        )
 
     def __len__(self) -> int:
         return len(self.tp)

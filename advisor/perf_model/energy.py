@@ -42,7 +42,7 @@ class Power:
 
 
 POWER: Mapping[str, Power] = {
-    "H200-SXM": Power(static_w=206.0, joules_per_byte=89.9e-12, joules_per_flop=0.854e-12, sigma=0.136),
+    "H200-SXM": Power(static_w=206.0, joules_per_byte=89.9e-12, joules_per_flop=0.854e-12, sigma=0.136)
 }
 """As ``python -m advisor.perf_model.energy`` prints them: of the runs with the role "fit" of vLLM and plain PyTorch on H200
 (catalog/data/runs)."""
@@ -76,9 +76,15 @@ def weights_read(model: Model, tokens: float) -> float:
 
 
 def dynamic_work(
-    model: Model, kv_bytes: float, *, gpu_s: float, passes: Sequence[tuple[float, float]], tokens: float, contexts: float,
+    model: Model,
+    kv_bytes: float,
+    *,
+    gpu_s: float,
+    passes: Sequence[tuple[float, float]],
+    tokens: float,
+    contexts: float,
     pairs: float,
-) -> GpuWork:  # fmt: skip
+) -> GpuWork:
     """Work of 16-bit weights.
 
     Args:
@@ -100,19 +106,30 @@ def dynamic_work(
 
 
 def batch_work(
-    model: Model, deployment: Deployment, kv_bytes: float, *, batch: float, input_len: float, output_len: float, seconds: float,
+    model: Model,
+    deployment: Deployment,
+    kv_bytes: float,
+    *,
+    batch: float,
+    input_len: float,
+    output_len: float,
+    seconds: float,
     steady: bool,
-) -> GpuWork:  # fmt: skip
+) -> GpuWork:
     """Of ``batch`` requests of each replica that take ``seconds``; ``steady``: their prompts share the steps of outputs."""
     budget = deployment.max_num_batched_tokens or 8192
     chunks = max(math.ceil(batch * input_len / budget), 1)
     decodes = (output_len, batch * (1.0 + input_len / output_len)) if steady else (output_len - 1.0, batch)
     prefill = () if steady else ((chunks, min(batch * input_len, budget)),)
     each = dynamic_work(
-        model, kv_bytes, gpu_s=deployment.num_gpus / deployment.dp * seconds, passes=(decodes, *prefill),
+        model,
+        kv_bytes,
+        gpu_s=deployment.num_gpus / deployment.dp * seconds,
+        passes=(decodes, *prefill),
         tokens=batch * (input_len + output_len - 1.0),
-        contexts=batch * ((output_len - 1.0) * input_len + output_len**2 / 2.0), pairs=batch * (input_len + output_len) ** 2 / 2.0,
-    )  # fmt: skip
+        contexts=batch * ((output_len - 1.0) * input_len + output_len**2 / 2.0),
+        pairs=batch * (input_len + output_len) ** 2 / 2.0,
+    )
     return GpuWork(gpu_s=each.gpu_s * deployment.dp, bytes=each.bytes * deployment.dp, flops=each.flops * deployment.dp)
 
 
@@ -129,9 +146,15 @@ def measured_work(run: Measurement) -> GpuWork:
     room = memory(model, Cluster(gpu=gpu, gpus_per_node=run.gpus), layout, run.engine)
     assert run.e2e_ms
     return batch_work(
-        model, run.deployment, float(room.kv_bytes_per_token[0]) * run.tp * run.pp, batch=run.batch, input_len=run.input_len,
-        output_len=run.output_len, seconds=run.e2e_ms * 1e-3, steady=False,
-    )  # fmt: skip
+        model,
+        run.deployment,
+        float(room.kv_bytes_per_token[0]) * run.tp * run.pp,
+        batch=run.batch,
+        input_len=run.input_len,
+        output_len=run.output_len,
+        seconds=run.e2e_ms * 1e-3,
+        steady=False,
+    )
 
 
 def with_energy(runs: Iterable[Measurement]) -> list[Measurement]:
@@ -170,11 +193,13 @@ def log_errors(runs: Sequence[Measurement], power: Power) -> NDArray[np.float64]
     """Of the energy, given the time that each run took, shape (n,)."""
     from catalog.gpus import find_gpu
 
-    return np.array([
-        math.log(measured_work(run).joules(power, find_gpu(run.gpu).value.tdp_w) / run.energy_j)
-        for run in runs
-        if run.energy_j
-    ])  # fmt: skip
+    return np.array(
+        [
+            math.log(measured_work(run).joules(power, find_gpu(run.gpu).value.tdp_w) / run.energy_j)
+            for run in runs
+            if run.energy_j
+        ]
+    )
 
 
 def main() -> None:

@@ -27,18 +27,28 @@ HOST_LINK = 0.87
 def prefill_pass(tokens: Array, sequences: Array, pairs: Array, windowed_pairs: Array) -> ForwardPass:
     zero = np.zeros_like(tokens)
     return ForwardPass(
-        tokens=tokens, sequences=sequences, decodes=zero, context=zero, windowed_context=zero, pairs=pairs,
+        tokens=tokens,
+        sequences=sequences,
+        decodes=zero,
+        context=zero,
+        windowed_context=zero,
+        pairs=pairs,
         windowed_pairs=windowed_pairs,
-    )  # fmt: skip
+    )
 
 
 def decode_pass(model: Model, sequences: Array, context: Array) -> ForwardPass:
     zero = np.zeros_like(sequences)
     window = float(model.sliding_window) if model.sliding_window else np.inf
     return ForwardPass(
-        tokens=sequences, sequences=sequences, decodes=sequences, context=context,
-        windowed_context=np.minimum(context, window), pairs=zero, windowed_pairs=zero,
-    )  # fmt: skip
+        tokens=sequences,
+        sequences=sequences,
+        decodes=sequences,
+        context=context,
+        windowed_context=np.minimum(context, window),
+        pairs=zero,
+        windowed_pairs=zero,
+    )
 
 
 def forward_pass_cost(cost_model: CostModel, step: ForwardPass, *, prefills: Array | float) -> Cost:

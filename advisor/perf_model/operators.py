@@ -84,10 +84,15 @@ def products(model: Model, layout: DeploymentArrays, step: ForwardPass) -> Itera
     for each, layers in experts.items():
         yield from expert_products(model, each, layout, step.tokens, layers)
     yield Product(
-        name="lm_head", m=step.sequences, k=h, n=model.vocab_size / layout.tp, layers=1.0,
-        weights=h * model.vocab_size / layout.tp, flops=2.0 * step.sequences * h * model.vocab_size / layout.tp,
+        name="lm_head",
+        m=step.sequences,
+        k=h,
+        n=model.vocab_size / layout.tp,
+        layers=1.0,
+        weights=h * model.vocab_size / layout.tp,
+        flops=2.0 * step.sequences * h * model.vocab_size / layout.tp,
         kind="half",
-    )  # fmt: skip
+    )
 
 
 def _product(model: Model, part: str, matrix: Matrix, tp: Array, tokens: Array, count: float) -> Product:
@@ -116,9 +121,15 @@ def expert_products(
     hidden = model.hidden_size
     everything = float(hidden) * (experts.num_experts + experts.zero_experts)
     yield Product(
-        name="router", m=tokens, k=float(hidden), n=everything / hidden, layers=count, weights=everything + 0.0 * tokens,
-        flops=2.0 * tokens * everything, kind="half",
-    )  # fmt: skip
+        name="router",
+        m=tokens,
+        k=float(hidden),
+        n=everything / hidden,
+        layers=count,
+        weights=everything + 0.0 * tokens,
+        flops=2.0 * tokens * everything,
+        kind="half",
+    )
     # Spread experts see the tokens of all the replicas that share them; sliced ones those of their own replica.
     spread = layout.ep > 1
     group = tokens * np.where(spread, np.maximum(layout.ep / layout.tp, 1.0), 1.0)
@@ -129,9 +140,16 @@ def expert_products(
     into, inner = float(experts.inputs(hidden)), float(experts.width)
     for name, k, n in (("experts_up", into, float(experts.inner)), ("experts_down", inner, into)):
         yield Product(
-            name=name, m=rows_ / touched, k=k, n=n, layers=count, weights=touched * k * n / shards,
-            flops=2.0 * rows_ * k * n / shards * busiest, kind="expert", format=model.part_format("experts"),
-        )  # fmt: skip
+            name=name,
+            m=rows_ / touched,
+            k=k,
+            n=n,
+            layers=count,
+            weights=touched * k * n / shards,
+            flops=2.0 * rows_ * k * n / shards * busiest,
+            kind="expert",
+            format=model.part_format("experts"),
+        )
     beside = [*experts.latent_matrices(hidden)]
     if experts.shared:
         up, down = experts.shared.matrices(hidden)

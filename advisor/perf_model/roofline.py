@@ -13,13 +13,7 @@ import numpy as np
 from advisor.perf_model.collectives import collective
 from advisor.perf_model.cost import ATTENTION, ELEMENTWISE, Cost
 from advisor.perf_model.deployment_arrays import ACTIVATION_BYTES, DeploymentArrays, matrix_flops, weight_bits
-from advisor.perf_model.operators import (
-    ForwardPass,
-    Product,
-    elementwise_bytes,
-    products,
-    sliced_numbers,
-)
+from advisor.perf_model.operators import ForwardPass, Product, elementwise_bytes, products, sliced_numbers
 from catalog.mixers import Recurrence
 from catalog.models.stack import stack
 

@@ -35,9 +35,7 @@ def unfused(cost_model: CostModel, step: ForwardPass, gpu_ms: Array) -> Cost:
     bandwidth = cost_model.cluster.gpu.memory_bandwidth_gbps * 1e6
     traffic = UNFUSED_TRAFFIC * elementwise_bytes(cost_model.model, cost_model.layout, step) / bandwidth
     return Cost.of(
-        ELEMENTWISE,
-        memory=plain * traffic,
-        overhead=plain * cost_model.model.num_hidden_layers * UNFUSED_US * 1e-3,
+        ELEMENTWISE, memory=plain * traffic, overhead=plain * cost_model.model.num_hidden_layers * UNFUSED_US * 1e-3
     )
 
 

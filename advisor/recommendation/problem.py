@@ -191,10 +191,17 @@ class DeploymentSearch:
         layout = self.layout(named)
         parameters = self.knowledge.marginal(self.engine, self.cluster.gpu).parameters
         return Prediction.of(
-            self.model, self.cluster, layout, batch=layout.max_num_seqs, input_len=self.workload.input_len,
-            output_len=self.workload.output_len, regime="steady", parameters=parameters, engine=self.engine,
+            self.model,
+            self.cluster,
+            layout,
+            batch=layout.max_num_seqs,
+            input_len=self.workload.input_len,
+            output_len=self.workload.output_len,
+            regime="steady",
+            parameters=parameters,
+            engine=self.engine,
             residuals=self.knowledge.residuals(self.engine, self.cluster.gpu, self.model),
-        )  # fmt: skip
+        )
 
     def scores(self, columns: Columns, labels: Mapping[str, tuple[str, ...]]) -> Scores:
         evaluation = self.evaluate(columns, labels)
@@ -216,9 +223,11 @@ class DeploymentSearch:
         over += [
             np.full(len(layout), -1.0) if limit is None else metrics[metric] / limit - 1.0
             for metric, limit in (
-                ("ttft_ms", self.slo.ttft_ms), ("tpot_ms", self.slo.tpot_ms), ("e2e_ms", self.slo.e2e_ms),
+                ("ttft_ms", self.slo.ttft_ms),
+                ("tpot_ms", self.slo.tpot_ms),
+                ("e2e_ms", self.slo.e2e_ms),
             )
-        ]  # fmt: skip
+        ]
         return Scores(
             values=np.stack([metrics[name] for name in self.directions], axis=1),
             violations=np.stack(over, axis=1),
@@ -249,9 +258,12 @@ class DeploymentSearch:
         """
         record = {**record, "max_num_seqs": min(record["max_num_seqs"], record["max_num_batched_tokens"])}
         return Deployment(
-            engine=self.engine, gpu_memory_utilization=self.gpu_memory_utilization, offload=self.offload,
-            max_model_len=self.max_model_len, **record,
-        )  # fmt: skip
+            engine=self.engine,
+            gpu_memory_utilization=self.gpu_memory_utilization,
+            offload=self.offload,
+            max_model_len=self.max_model_len,
+            **record,
+        )
 
     def estimates(self, exploration: Exploration, rows: Sequence[int]) -> list[Estimate]:
         """Full estimates of some candidates of an exploration."""
@@ -287,10 +299,15 @@ def checked(search: DeploymentSearch) -> tuple[DeploymentSearch, list[Note]]:
 
     def resolved(dtype: str, kv_dtype: str) -> Resolved[Deployment]:
         wanted = Deployment(
-            engine=search.engine, dtype=dtype, kv_dtype=kv_dtype, max_model_len=search.max_model_len,
-            gpu_memory_utilization=search.gpu_memory_utilization, offload=search.offload,
-            max_num_batched_tokens=search.budgets[0], max_num_seqs=1,
-        )  # fmt: skip
+            engine=search.engine,
+            dtype=dtype,
+            kv_dtype=kv_dtype,
+            max_model_len=search.max_model_len,
+            gpu_memory_utilization=search.gpu_memory_utilization,
+            offload=search.offload,
+            max_num_batched_tokens=search.budgets[0],
+            max_num_seqs=1,
+        )
         return resolve(wanted, search.model, search.cluster)
 
     notes: list[Note] = []

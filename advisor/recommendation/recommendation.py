@@ -163,11 +163,22 @@ def recommend(
     knowledge = Evidence.of(runs, engine=kind.name, gpu=gpu)
     open_budgets = _budgets(max_num_batched_tokens, kind.batch_defaults(gpu).max_num_batched_tokens)
     search = DeploymentSearch(
-        model=found_model.value, cluster=found_cluster.value, workload=workload, slo=slo, objective=objective,
-        engine=kind.name, dtypes=tuple(dtypes or ("auto",)), kv_dtypes=tuple(kv_dtypes or ("auto",)),
-        budgets=open_budgets, max_model_len=max_model_len, gpu_memory_utilization=gpu_memory_utilization,
-        offload=offload, max_batch=max_batch or MOST_SEQUENCES, knowledge=knowledge, price=offer,
-    )  # fmt: skip
+        model=found_model.value,
+        cluster=found_cluster.value,
+        workload=workload,
+        slo=slo,
+        objective=objective,
+        engine=kind.name,
+        dtypes=tuple(dtypes or ("auto",)),
+        kv_dtypes=tuple(kv_dtypes or ("auto",)),
+        budgets=open_budgets,
+        max_model_len=max_model_len,
+        gpu_memory_utilization=gpu_memory_utilization,
+        offload=offload,
+        max_batch=max_batch or MOST_SEQUENCES,
+        knowledge=knowledge,
+        price=offer,
+    )
     notes = [*found_model.notes, *found_cluster.notes, *knowledge.notes]
     search, resolved_notes = checked(search)
     exploration = search.run(trials=trials, storage=storage, study_name=study_name)

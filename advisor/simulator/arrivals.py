@@ -58,39 +58,40 @@ class Arrivals:
 
     @property
     def rate(self) -> float | None:
-        """Requests a second; None in a closed loop, where completions set it."""
+        """Return requests a second; None in a closed loop, where completions set it."""
         return None if self.concurrency else len(self) / self.duration_s
 
     def at_rate(self, rate: float) -> Arrivals:
-        """The same requests, faster or slower; not of a closed loop."""
+        """Return the same requests at ``rate`` a second, faster or slower; not for a closed loop."""
         assert self.rate
         factor = self.rate / rate
         return replace(self, arrival_s=self.arrival_s * factor, duration_s=self.duration_s * factor)
 
     def beginning(self, count: int) -> Arrivals:
-        """Its first requests."""
+        """Return the first ``count`` requests."""
         if count >= len(self):
             return self
         return replace(self._where(np.arange(len(self)) < count), duration_s=float(self.arrival_s[count]))
 
     def within(self, longest: int) -> Arrivals:
-        """Without the requests that an engine with sequences of at most ``longest`` tokens refuses.
+        """Leave out the requests that an engine with sequences of at most ``longest`` tokens refuses, and note how
+        many.
 
         Raises:
             InputError: none is left.
 
         """
-        kept = self.fitting(longest)
-        return replace(kept, notes=(*self.notes, *refusals(len(self) - len(kept), len(self), longest)))
+        fitting = self.fitting(longest)
+        return replace(fitting, notes=(*self.notes, *refusals(len(self) - len(fitting), len(self), longest)))
 
     def fitting(self, longest: int) -> Arrivals:
-        """The same, which may be none, and without a word about it."""
-        kept = self.input_len + self.output_len <= longest
-        return self if kept.all() else self._where(kept)
+        """Leave out the requests of more than ``longest`` tokens, perhaps all, without a note."""
+        fits = self.input_len + self.output_len <= longest
+        return self if fits.all() else self._where(fits)
 
-    def _where(self, kept: NDArray[np.bool_]) -> Arrivals:
+    def _where(self, mask: NDArray[np.bool_]) -> Arrivals:
         return replace(
-            self, arrival_s=self.arrival_s[kept], input_len=self.input_len[kept], output_len=self.output_len[kept]
+            self, arrival_s=self.arrival_s[mask], input_len=self.input_len[mask], output_len=self.output_len[mask]
         )
 
 
@@ -114,17 +115,17 @@ class ArrivalStream:
 
     @property
     def rate(self) -> float:
-        """Requests a second, with those refused."""
+        """Return requests a second, with those refused."""
         return self.count / self.duration_s
 
     def within(self, longest: int) -> ArrivalStream:
-        """Without the requests that an engine with sequences of at most ``longest`` tokens refuses."""
+        """Leave out the requests that an engine with sequences of at most ``longest`` tokens refuses."""
         return replace(self, longest=longest if self.longest is None else min(longest, self.longest))
 
     def pieces(self) -> Iterator[Arrivals]:
-        """All that are not refused, piece by piece."""
-        for each in self.make():
-            yield each if self.longest is None else each.fitting(self.longest)
+        """Yield all requests that are not refused, piece by piece."""
+        for piece in self.make():
+            yield piece if self.longest is None else piece.fitting(self.longest)
 
 
 class BusiestWindow:
@@ -134,28 +135,28 @@ class BusiestWindow:
         self._piece: Arrivals | None = None
 
     def passing(self, pieces: Iterable[Arrivals]) -> Iterator[Arrivals]:
-        """All of them. One much smaller than the others says little of how fast requests come, and is not kept."""
-        for each in pieces:
-            kept = self._piece
-            if len(each) and (kept is None or (2 * len(each) >= len(kept) and _pace(each) > _pace(kept))):
-                self._piece = each
-            yield each
+        """Pass all pieces on. One much smaller than the others says little of how fast requests come, and is not kept."""
+        for piece in pieces:
+            busiest = self._piece
+            if len(piece) and (busiest is None or (2 * len(piece) >= len(busiest) and _pace(piece) > _pace(busiest))):
+                self._piece = piece
+            yield piece
 
     @property
     def found(self) -> Arrivals:
-        """As if nothing came before it; some piece has passed."""
+        """Return the busiest piece as if nothing came before it; some piece must have passed."""
         assert self._piece is not None
         at = self._piece.arrival_s - self._piece.arrival_s[0]
         return replace(self._piece, arrival_s=at, duration_s=len(at) / _pace(self._piece))
 
 
 def _pace(piece: Arrivals) -> float:
-    """Requests a second between the first and the last."""
+    """Return requests a second between the first and the last."""
     return len(piece) / max(float(piece.arrival_s[-1] - piece.arrival_s[0]), 1e-6)
 
 
 def refusals(refused: int, count: int, longest: int) -> tuple[Note, ...]:
-    """What is said of requests that are too long.
+    """Say how many requests are too long.
 
     Raises:
         InputError: all are.
@@ -163,8 +164,8 @@ def refusals(refused: int, count: int, longest: int) -> tuple[Note, ...]:
     """
     if refused == count:
         raise InputError(f"all {count} requests are longer than the {longest} tokens that are served at most")
-    told = f"{refused} of {count} requests are longer than {longest} tokens and refused"
-    return (Note(told, "warning"),) if refused else ()
+    text = f"{refused} of {count} requests are longer than {longest} tokens and refused"
+    return (Note(text, "warning"),) if refused else ()
 
 
 def open_loop(
@@ -177,7 +178,7 @@ def open_loop(
     burstiness: float = 1.0,
     curve: Sequence[float] = (),
 ) -> Arrivals:
-    """Requests that come at ``workload.rate`` a second whatever becomes of them.
+    """Draw requests that come at ``workload.rate`` a second whatever becomes of them.
 
     Args:
         workload: mean lengths and the mean rate.
@@ -192,13 +193,13 @@ def open_loop(
         InputError: a number that cannot be.
 
     """
-    found = _Opened.of(workload, duration_s, seed, spread, burstiness, curve)
-    if found.expected > MOST_REQUESTS:
-        raise InputError(found.too_many(MOST_REQUESTS))
-    turns = np.concatenate(list(found.turns(MOST_REQUESTS)))
-    found.check_some(len(turns))
-    inputs, outputs = lengths(found.offer, len(turns), longest)
-    return Arrivals(arrival_s=found.arrivals(turns), input_len=inputs, output_len=outputs, duration_s=duration_s)
+    process = _Opened.of(workload, duration_s, seed, spread, burstiness, curve)
+    if process.expected > MOST_REQUESTS:
+        raise InputError(process.too_many(MOST_REQUESTS))
+    turns = np.concatenate(list(process.turns(MOST_REQUESTS)))
+    process.check_some(len(turns))
+    inputs, outputs = lengths(process.offer, len(turns), longest)
+    return Arrivals(arrival_s=process.arrivals(turns), input_len=inputs, output_len=outputs, duration_s=duration_s)
 
 
 def open_traffic(
@@ -211,9 +212,9 @@ def open_traffic(
     burstiness: float = 1.0,
     curve: Sequence[float] = (),
 ) -> Arrivals | ArrivalStream:
-    """The same requests as those of ``open_loop``, as a stream where they are more than ``WHOLE``."""
-    found = _Opened.of(workload, duration_s, seed, spread, burstiness, curve)
-    if found.expected <= WHOLE:
+    """Draw the same requests as ``open_loop``, as a stream where they are more than ``WHOLE``."""
+    process = _Opened.of(workload, duration_s, seed, spread, burstiness, curve)
+    if process.expected <= WHOLE:
         return open_loop(
             workload,
             duration_s=duration_s,
@@ -223,15 +224,17 @@ def open_traffic(
             burstiness=burstiness,
             curve=curve,
         )
-    if found.expected > MOST_STREAMED:
-        raise InputError(found.too_many(MOST_STREAMED))
-    count = sum(len(turns) for turns in found.turns(PIECE))
-    found.check_some(count)
+    if process.expected > MOST_STREAMED:
+        raise InputError(process.too_many(MOST_STREAMED))
+    count = sum(len(turns) for turns in process.turns(PIECE))
+    process.check_some(count)
 
     def pieces() -> Iterator[Arrivals]:
-        every = length_pieces(found.offer, count, longest, PIECE)
-        for turns, (inputs, outputs) in zip(found.turns(PIECE), every, strict=False):
-            yield Arrivals(arrival_s=found.arrivals(turns), input_len=inputs, output_len=outputs, duration_s=duration_s)
+        drawn = length_pieces(process.offer, count, longest, PIECE)
+        for turns, (inputs, outputs) in zip(process.turns(PIECE), drawn, strict=False):
+            yield Arrivals(
+                arrival_s=process.arrivals(turns), input_len=inputs, output_len=outputs, duration_s=duration_s
+            )
 
     return ArrivalStream(make=pieces, count=count, duration_s=duration_s)
 
@@ -264,10 +267,10 @@ class _Opened:
             seed=seed,
             rate=workload.rate,
         )
-        found = cls(offer, workload.rate * duration_s, burstiness, curve)
-        if found.expected < 1.0:
-            raise InputError(found.too_many(MOST_STREAMED))
-        return found
+        process = cls(offer, workload.rate * duration_s, burstiness, curve)
+        if process.expected < 1.0:
+            raise InputError(process.too_many(MOST_STREAMED))
+        return process
 
     def too_many(self, most: int) -> str:
         return (
@@ -282,7 +285,7 @@ class _Opened:
             )
 
     def turns(self, size: int) -> Iterator[Array]:
-        """When requests come, in units of the mean gap, so many at a time."""
+        """Yield when requests come, in units of the mean gap, ``size`` at a time."""
         random = np.random.default_rng((self.offer.seed, 1))
         left = math.ceil(self.expected + 12.0 * math.sqrt(self.expected * max(self.burstiness, 1.0)) + 20)
         last = 0.0
@@ -298,12 +301,12 @@ class _Opened:
             yield turns
 
     def arrivals(self, turns: Array) -> Array:
-        """The same in seconds."""
+        """Convert arrivals in units of the mean gap to seconds."""
         return _along(turns / self.expected, self.offer.seconds, self.curve)
 
 
 def _along(share: Array, duration_s: float, curve: Sequence[float]) -> Array:
-    """Times at which those shares of all requests have come, when the rate follows ``curve``."""
+    """Return the times, in seconds, at which those shares of all requests have come, when the rate follows ``curve``."""
     if not len(curve):
         return share * duration_s
     rates = np.asarray(curve, dtype=float)
@@ -318,7 +321,7 @@ def _along(share: Array, duration_s: float, curve: Sequence[float]) -> Array:
 
 
 def closed_loop(workload: Workload, *, duration_s: float, longest: int, seed: int = 0, spread: float = 0.0) -> Arrivals:
-    """``workload.concurrency`` requests are kept in flight; arguments as those of ``open_loop``.
+    """Draw requests of which ``workload.concurrency`` are kept in flight; arguments as those of ``open_loop``.
 
     The first ones begin as if in the middle of their outputs, for equal requests would else stay in step.
     """

@@ -40,7 +40,7 @@ class DisaggregatedServer:
 
     @classmethod
     def of(cls, prefill: AggregatedServer, decode: AggregatedServer) -> DisaggregatedServer:
-        """Of replicas that share a cluster.
+        """Join replicas that share a cluster.
 
         Raises:
             InputError: there are too few GPUs for both, or they cannot hand over a KV cache.
@@ -61,17 +61,17 @@ class DisaggregatedServer:
 
     @property
     def within_node(self) -> bool:
-        """Whether both pools fit in one node; else the caches cross the network."""
+        """Return whether both pools fit in one node; else the caches cross the network."""
         needed = self.prefill.deployment.num_gpus + self.decode.deployment.num_gpus
         return needed <= self.decode.cost_model.cluster.gpus_per_node
 
     @property
     def bytes_per_token(self) -> float:
-        """Of the KV cache, over the busiest link: every GPU of a replica sends or takes its part."""
-        return max(float(each.cost_model.memory.kv_bytes_per_token[0]) for each in (self.prefill, self.decode))
+        """Return bytes of KV cache per token over the busiest link: every GPU of a replica sends or takes its part."""
+        return max(float(pool.cost_model.memory.kv_bytes_per_token[0]) for pool in (self.prefill, self.decode))
 
     def link(self, parameters: Parameters) -> KvTransfer:
-        """The hand-over under these parameters."""
+        """Return the hand-over under these parameters."""
         cluster = self.decode.cost_model.cluster
         latency = float(hand_over_ms(0.0, cluster, parameters, crosses=not self.within_node))
         many = float(hand_over_ms(1e9, cluster, parameters, crosses=not self.within_node))
@@ -79,20 +79,20 @@ class DisaggregatedServer:
 
     @property
     def notes(self) -> tuple[Note, ...]:
-        """With what the hand-over takes."""
+        """Return the notes of both pools, and what the hand-over takes."""
         link = self.link(self.decode.marginal.parameters)
-        told = f"a KV cache of 1000 tokens takes {1e3 * link.ms_per_token:.3g} ms from prompt to output"
-        return (*self.prefill.notes, *self.decode.notes, Note(told), self.warning)
+        text = f"a KV cache of 1000 tokens takes {1e3 * link.ms_per_token:.3g} ms from prompt to output"
+        return (*self.prefill.notes, *self.decode.notes, Note(text), self.warning)
 
     @property
     def warning(self) -> Note:
-        """What is assumed."""
+        """Say what is assumed."""
         network = f"{self.decode.cost_model.cluster.network_gbps:g} GB/s between nodes"
-        told = (
+        text = (
             f"KV caches go over {'the links inside a node' if self.within_node else network} once a prompt is done; no "
             "deployment with a pool for prompts was measured, so its intervals are as wide as those of an engine nobody measured"
         )
-        return Note(told, "warning")
+        return Note(text, "warning")
 
     @property
     def provenance(self) -> Provenance:
@@ -110,7 +110,7 @@ class DisaggregatedServer:
 
     @property
     def deployment(self) -> Deployment:
-        """What decodes."""
+        """Return the deployment that decodes."""
         return self.decode.deployment
 
     @property
@@ -122,7 +122,7 @@ class DisaggregatedServer:
         return min(self.prefill.longest, self.decode.longest)
 
     def multiple(self, times: int) -> tuple[Deployment, Deployment | None]:
-        """So many times as many replicas: what decodes, and what computes the prompts."""
+        """Return ``times`` times as many replicas: what decodes, and what computes the prompts."""
         return self.decode.multiple(times)[0], self.prefill.multiple(times)[0]
 
     @property
@@ -137,13 +137,13 @@ class DisaggregatedServer:
         return self.decode.beliefs(draws)
 
     def times(self, belief: tuple[Parameters, float]) -> tuple[StepTimes, StepTimes, KvTransfer]:
-        """Of prefill and of decode, and of the link between them."""
+        """Return step times of prefill and of decode, and the link between them."""
         return self.prefill.times(belief), self.decode.times(belief), self.link(belief[0])
 
     def served(
         self, traffic: Arrivals, times: tuple[StepTimes, StepTimes, KvTransfer], multiple: int = 1
     ) -> RequestResults:
-        """What becomes of the traffic on ``multiple`` times as many replicas."""
+        """Serve the traffic on ``multiple`` times as many replicas."""
         return serve_apart(traffic, *self._pools(times, multiple), times[2])
 
     def saturation(
@@ -163,7 +163,9 @@ class DisaggregatedServer:
 def outcomes(
     engine: AggregatedServer | DisaggregatedServer, traffic: Arrivals, draws: int
 ) -> Iterator[tuple[RequestResults, float]]:
-    """What becomes of the traffic, and the saturation rate: as believed, and under other parameters."""
+    """Serve the traffic as believed, and ``draws`` times under other parameters; yield the requests and the saturation
+    rate.
+    """
     for belief in engine.beliefs(draws):
         times: Any = engine.times(belief)
         yield engine.served(traffic, times), engine.saturation(traffic, times)

@@ -41,13 +41,14 @@ class KvTransfer:
     latency_ms: float
 
     def sent_s(self, done_s: Array, tokens: Array, replica: NDArray[np.int16]) -> Array:
-        """When the caches of n prompts, done at those times, have arrived; each replica sends one after the other.
+        """Return when, in seconds, the caches of n prompts done at those times have arrived; each replica sends one
+        after the other.
 
         All arrays have shape (n,).
         """
         arrived = np.empty_like(done_s)
-        for each in np.unique(replica):
-            here = np.flatnonzero(replica == each)
+        for number in np.unique(replica):
+            here = np.flatnonzero(replica == number)
             here = here[np.argsort(done_s[here], kind="stable")]
             takes = 1e-3 * self.ms_per_token * tokens[here]
             before = np.cumsum(takes) - takes
@@ -57,7 +58,7 @@ class KvTransfer:
 
 
 def serve_apart(traffic: Arrivals, prefill: ServerPool, decode: ServerPool, link: KvTransfer) -> RequestResults:
-    """Every request of an open loop, first in one pool, then in the other.
+    """Serve every request of an open loop, first in one pool, then in the other.
 
     Curves over time, blocks and replicas are those of the decode pool.
     """
@@ -108,7 +109,9 @@ def serve_apart(traffic: Arrivals, prefill: ServerPool, decode: ServerPool, link
 def saturation_apart(
     traffic: Arrivals, prefill: ServerPool, decode: ServerPool, link: KvTransfer, *, turns: int = TURNS
 ) -> float:
-    """Requests a second that the slowest of prefill, links and decode completes when there are always more waiting."""
+    """Return requests a second that the slowest of prefill, links and decode completes when there are always more
+    waiting.
+    """
     several = np.flatnonzero(traffic.output_len > 1)
     share = len(several) / len(traffic)
     rates = [saturation_rate(_prompts(traffic), prefill.times, prefill.scheduler, turns=turns)]
@@ -121,12 +124,12 @@ def saturation_apart(
 
 
 def _prompts(traffic: Arrivals) -> Arrivals:
-    """The requests as the prefill pool sees them."""
+    """Return the requests as the prefill pool sees them."""
     return replace(traffic, output_len=np.ones_like(traffic.output_len))
 
 
 def _outputs(traffic: Arrivals, several: NDArray[np.intp]) -> Arrivals:
-    """Those with more than one token as the decode pool sees them: the first is part of what they come with."""
+    """Return those with more than one token as the decode pool sees them: the first is part of what they come with."""
     return replace(
         traffic,
         arrival_s=traffic.arrival_s[several],
@@ -136,7 +139,7 @@ def _outputs(traffic: Arrivals, several: NDArray[np.intp]) -> Arrivals:
 
 
 def gap_histogram(gaps_ms: Array) -> NDArray[np.int64]:
-    """The gaps in the bins that the scheduler's loop counts its own in."""
+    """Count the gaps in the bins that the scheduler's loop counts its own in."""
     from advisor.simulator.scheduler_loop import GAP_BINS, GAPS_PER_E, LEAST_GAP_S  # brings numba
 
     place = np.log(np.maximum(1e-3 * gaps_ms, LEAST_GAP_S) / LEAST_GAP_S) * GAPS_PER_E
@@ -144,7 +147,7 @@ def gap_histogram(gaps_ms: Array) -> NDArray[np.int64]:
 
 
 def _with_first_tokens(later: RequestResults, first: RequestResults) -> Array:
-    """The decode pool's curves, with the prefill pool's tokens and preemptions and what waits there."""
+    """Add the prefill pool's tokens, preemptions and queue to the decode pool's curves, shape (BINS + 1, columns)."""
     bins = later.bins.copy()
     busy = np.maximum(first.bins[:, 0], 1e-12)
     bins[:, 2] += first.bins[:, 2] / busy * bins[:, 0]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def draws_of(
     marginal: ParameterPosterior, knowledge: Evidence, cost_model: CostModel, deployment: Deployment, count: int
 ) -> list[tuple[Parameters, float]]:
-    """Parameters and a factor of all times, ``count`` times: a draw and its mirror image, so that means stay.
+    """Draw parameters and a factor of all times, ``count`` times: a draw and its mirror image, so that means stay.
 
     Few are drawn, so they are not left to chance: they differ in the factor and along the directions in which steps of
     this deployment change most (``_directions``), in combinations that are orthogonal to each other. The mean square over
@@ -44,17 +44,17 @@ def draws_of(
     ways = _directions(marginal, cost_model)[: half - 1]
     # The first combination is the same for all draws, so it is that of the factor; their entries are at most 1.42.
     combined = math.sqrt(half) * dct(np.eye(half), norm="ortho", axis=0).T[:, : len(ways) + 1]
-    found = []
+    draws = []
     for factor, *amounts in combined:
         step = np.asarray(amounts) @ ways if amounts else np.zeros(len(marginal.mean))
-        found.append((Parameters.from_unbounded(marginal.mean + step), math.exp(noise * factor)))
-        found.append((Parameters.from_unbounded(marginal.mean - step), math.exp(-noise * factor)))
-    return found[:count]
+        draws.append((Parameters.from_unbounded(marginal.mean + step), math.exp(noise * factor)))
+        draws.append((Parameters.from_unbounded(marginal.mean - step), math.exp(-noise * factor)))
+    return draws[:count]
 
 
 def _directions(marginal: ParameterPosterior, cost_model: CostModel) -> Array:
-    """Orthogonal parts of the parameters' spread, shape (k, len(NAMES)): all of what the first kind of step is uncertain by,
-    what the next is beside that, and so on.
+    """Return orthogonal parts of the parameters' spread, shape (k, len(NAMES)): all of what the first kind of step is
+    uncertain by, what the next is beside that, and so on.
 
     The steps are those of a full batch, of prompts, of a sequence alone, of a batch between, and of a prompt alone.
     """
@@ -77,6 +77,6 @@ def _directions(marginal: ParameterPosterior, cost_model: CostModel) -> Array:
 
 
 def scale_of(knowledge: Evidence, marginal: ParameterPosterior, deployment: Deployment) -> IntervalScale:
-    """Errors of the time of a decode step, which most steps under traffic are."""
+    """Return the errors of the time of a decode step, which most steps under traffic are."""
     name = scale_name("tpot_ms", "static", staged=deployment.pp > 1)
     return knowledge.scale(marginal.provenance, deployment.engine, name)

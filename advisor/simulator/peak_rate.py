@@ -39,7 +39,7 @@ class Peak:
 
 
 def trace_peak(traffic: Arrivals, window_s: float = WINDOW_S) -> Peak:
-    """The window with most requests; it begins with one of them.
+    """Find the window with most requests; it begins with one of them.
 
     Raises:
         InputError: the requests come in a closed loop, which has no times.
@@ -65,13 +65,13 @@ def trace_peak(traffic: Arrivals, window_s: float = WINDOW_S) -> Peak:
         begin_s=float(arrival[first]),
         window_s=window,
         mean_rate=mean,
-        spread=min(max(_variation(each) for each in lengths), MOST_SPREAD),
+        spread=min(max(_variation(tokens) for tokens in lengths), MOST_SPREAD),
         burstiness=min(_variation(gaps) ** 2, MOST_BURSTINESS) if len(gaps) >= FEWEST_GAPS else 1.0,
     )
 
 
 def _variation(values: NDArray[np.float64] | NDArray[np.int64]) -> float:
-    """Coefficient of variation; 0 where all are 0."""
+    """Return the coefficient of variation; 0 where all are 0."""
     mean = float(values.mean())
-    found = float(values.std()) / mean if mean > 0 else 0.0
-    return found if math.isfinite(found) else 0.0
+    variation = float(values.std()) / mean if mean > 0 else 0.0
+    return variation if math.isfinite(variation) else 0.0

@@ -82,13 +82,13 @@ class RequestResults:
 
     @property
     def tpot_ms(self) -> Array:
-        """Mean time per output token after the first; NaN where there is only one."""
+        """Return the mean time per output token after the first, in ms; NaN where there is only one."""
         after = self.output_len - 1.0
         return np.where(after > 0, (self.e2e_ms - self.ttft_ms) / np.maximum(after, 1.0), np.nan)
 
     @property
     def loads(self) -> TokenTotals:
-        given, cached, made = (each.astype(float) for each in (self.input_len, self.cached, self.output_len))
+        given, cached, made = (tokens.astype(float) for tokens in (self.input_len, self.cached, self.output_len))
         return TokenTotals(
             requests=float(len(self)),
             given=float(given.sum()),
@@ -100,11 +100,11 @@ class RequestResults:
 
     @property
     def preempted(self) -> int:
-        """How often any request was."""
+        """Count the preemptions of all requests."""
         return int(self.preemptions.sum())
 
     def rows(self) -> Iterator[tuple[float | int, ...]]:
-        """Every request as ``COLUMNS``, to the microsecond."""
+        """Iterate over the requests as ``COLUMNS``, to the microsecond."""
         columns = (
             np.round(self.arrival_s, 6),
             self.input_len,
@@ -119,13 +119,13 @@ class RequestResults:
         return zip(*(column.tolist() for column in columns), strict=True)
 
     def values(self, metric: str) -> Array:
-        """The counted requests' values of ``ttft_ms``, ``tpot_ms`` or ``e2e_ms``."""
-        found: Array = getattr(self, metric)[self.counted]
-        return found[~np.isnan(found)]
+        """Return the counted requests' values of ``ttft_ms``, ``tpot_ms`` or ``e2e_ms``."""
+        values: Array = getattr(self, metric)[self.counted]
+        return values[~np.isnan(values)]
 
     def curve(self, metric: str, shares: Array) -> Array:
-        """Percentiles of one of ``METRICS``, shape as ``shares``; NaN where there is no value. Of gaps between tokens to half a
-        per cent.
+        """Return percentiles of one of ``METRICS``, shape as ``shares``; NaN where there is no value. Gaps between
+        tokens are right to half a per cent.
         """
         if metric == "itl_ms":
             return gap_ms(quantiles(self.gaps, shares))
@@ -133,7 +133,7 @@ class RequestResults:
         return np.asarray(np.percentile(values, shares)) if len(values) else np.full(np.shape(shares), np.nan)
 
     def percentile(self, metric: str, percentile: float) -> float:
-        """One of them."""
+        """Return one percentile of a metric, in ms."""
         return float(self.curve(metric, np.array([percentile]))[0])
 
     def mean(self, metric: str) -> float:
@@ -143,22 +143,24 @@ class RequestResults:
         return float(values.mean()) if len(values) else float("nan")
 
     def good(self, limits: Mapping[str, float]) -> float:
-        """Share of the counted requests that keep every limit; a request with one token has no TPOT and keeps any."""
-        kept = self.counted.copy()
+        """Return the share of the counted requests that keep every limit; a request with one token has no TPOT and
+        keeps any.
+        """
+        good = self.counted.copy()
         for name, limit in limits.items():
             values = getattr(self, name)
-            kept &= np.isnan(values) | (values <= limit)
+            good &= np.isnan(values) | (values <= limit)
         counted = int(self.counted.sum())
-        return float(kept.sum() / counted) if counted else float("nan")
+        return float(good.sum() / counted) if counted else float("nan")
 
     def completed(self, begin_s: float, end_s: float) -> int:
-        """Requests that ended in that time."""
+        """Count the requests that ended in that time."""
         ends = self.arrival_s + self.e2e_ms * 1e-3
         return int(((ends >= begin_s) & (ends <= end_s)).sum())
 
 
 def quantiles(counts: NDArray[np.int64], shares: Array) -> Array:
-    """Places in a histogram below which those percentages are; NaN where there is nothing in it."""
+    """Return places in a histogram below which those percentages are; NaN where there is nothing in it."""
     come = np.cumsum(counts)
     if not come[-1]:
         return np.full(np.shape(shares), np.nan)
@@ -166,13 +168,13 @@ def quantiles(counts: NDArray[np.int64], shares: Array) -> Array:
 
 
 def gap_ms(place: Array | NDArray[np.int64]) -> Array:
-    """The middle of a bin of gaps between tokens."""
+    """Return the middle of a bin of gaps between tokens."""
     from advisor.simulator.scheduler_loop import GAPS_PER_E, LEAST_GAP_S  # brings numba
 
     return np.asarray(1e3 * LEAST_GAP_S * np.exp((place + 0.5) / GAPS_PER_E))
 
 
 def mean_gap_ms(counts: NDArray[np.int64]) -> float:
-    """NaN where there is none."""
+    """Return the mean gap between tokens; NaN where there is none."""
     total = counts.sum()
     return float((counts * gap_ms(np.arange(len(counts)))).sum() / total) if total else float("nan")

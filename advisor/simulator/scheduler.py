@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
+from advisor.simulator.loop_state import ARRIVED, KNOWN, MOST, STEPS, State
 from advisor.simulator.request_results import BINS, RequestResults
 from catalog.errors import InputError
 
@@ -23,9 +24,7 @@ if TYPE_CHECKING:
 
 Router = Literal["round_robin", "least_loaded"]
 
-
 ROUTERS: tuple[Router, ...] = ("round_robin", "least_loaded")
-
 
 FRONT_END_MS = 1.5
 """From a request's arrival to the scheduler and from a step's end back to the client: parsing, tokens to text, and the
@@ -33,10 +32,8 @@ hand-over between processes. Of vLLM 0.24 serving Llama-3.1-8B on one H200 under
 the median time to the first token has above the steps that it waits for and takes, where these are scaled so that the
 time per output token comes out."""
 
-
 SETTLING = 0.35
 """Share of a closed loop in which it fills up; what is measured comes after (as ``probes.serving_benchmark`` measures)."""
-
 
 TURNS = 12
 """Full replicas that a queue fills one after the other to see how fast it empties."""
@@ -69,7 +66,7 @@ class Scheduler:
 
 
 def serve(traffic: Arrivals, times: StepTimes, scheduler: Scheduler, *, steps_logged: int = 0) -> RequestResults:
-    """Every request of the traffic, one step of the engine after the other.
+    """Serve every request of the traffic, one step of the engine after the other.
 
     The caller has seen to it that each request fits: ``Arrivals.within`` and ``advisor.simulator.scheduler.longest``.
     """
@@ -86,7 +83,7 @@ def serve_pieces(
     steps_logged: int = 0,
     most_open: float = math.inf,
 ) -> Iterator[RequestResults]:
-    """The same of traffic that comes in pieces, in memory that grows with the longest queue and not with the traffic.
+    """Serve traffic that comes in pieces, in memory that grows with the longest queue and not with the traffic.
 
     Yields the requests in the order of their arrival, all of them but each once, as soon as none before them is still being
     served; what is not of single requests (``gaps``, ``bins``, ``steps``, ...) is of all up to then.
@@ -105,20 +102,25 @@ def serve_pieces(
     """
     from advisor.simulator import scheduler_loop as kernel  # brings numba
 
-    ahead = scheduler.asynchronous and scheduler.stages == 1
-    gaps, bins = np.zeros(kernel.GAP_BINS, np.int64), np.zeros((BINS + 1, len(kernel.BIN_COLUMNS)))
-    log = np.zeros((steps_logged, len(kernel.STEP_COLUMNS)))
-    bin_s = duration_s / BINS
-    state = kernel.State.fresh(
+    loop: Any = kernel.serve  # mypy does not unpack a NamedTuple into arguments
+    settings = _settings(scheduler)
+    totals = _Totals(
+        gaps=np.zeros(kernel.GAP_BINS, np.int64),
+        bins=np.zeros((BINS + 1, len(kernel.BIN_COLUMNS))),
+        bin_s=duration_s / BINS,
+        log=np.zeros((steps_logged, len(kernel.STEP_COLUMNS))),
+    )
+    state = State.fresh(
         0,
         replicas=scheduler.replicas,
         cap=scheduler.max_num_seqs,
         pool=scheduler.kv_blocks,
-        depth=2 if ahead else scheduler.stages,
+        depth=2 if settings.ahead else scheduler.stages,
         stages=scheduler.stages,
         known=0,
     )
     arrival, inputs, outputs = np.zeros(0), np.zeros(0, np.int64), np.zeros(0, np.int64)  # of those in the state
+    delays_s = np.array([scheduler.front_end_ms * 1e-3, 0.0])
     gone = 0
     for piece, more in _with_more(pieces):
         state = state.moved_on(gone, len(piece))
@@ -126,44 +128,18 @@ def serve_pieces(
         inputs = np.concatenate([inputs[gone:], piece.input_len])
         outputs = np.concatenate([outputs[gone:], piece.output_len])
         if piece.concurrency is not None:
-            state.counts[kernel.KNOWN] = piece.concurrency
+            state.counts[KNOWN] = piece.concurrency
+        requests = (arrival, inputs, outputs)
         cached = _cached(scheduler, inputs)
-        kernel.serve(
-            arrival,
-            inputs,
-            outputs,
-            cached,
-            more,
-            np.inf if piece.concurrency is None else piece.duration_s,
-            ROUTERS.index(scheduler.router),
-            ahead,
-            scheduler.max_num_batched_tokens,
-            scheduler.kv_blocks,
-            float(scheduler.window) or np.inf,
-            times.by_tokens,
-            times.by_sequences,
-            times.by_context,
-            times.constants,
-            times.shares,
-            np.array([scheduler.front_end_ms * 1e-3, 0.0]),
-            gaps,
-            bins,
-            bin_s,
-            log,
-            state,
-        )
-        let_in = int(state.counts[kernel.ARRIVED])
+        horizon_s = np.inf if piece.concurrency is None else piece.duration_s
+        loop(*requests, cached, more, horizon_s, *settings, *times.arrays, delays_s, *totals, state)
+        let_in = int(state.counts[ARRIVED])
         waits = state.shown[:let_in] < outputs[:let_in]
         gone = int(np.argmax(waits)) if waits.any() else let_in
         if not more and gone != let_in:
             raise AssertionError(f"{waits.sum()} of {let_in} requests were never served; each should have fitted")
         if let_in - gone > most_open:
             raise InputError(_overrun(arrival, gone, let_in))
-        counted = np.ones(gone, dtype=bool)
-        if piece.concurrency is not None:
-            last = state.last_s[:gone]
-            counted = (last >= SETTLING * piece.duration_s) & (last <= piece.duration_s)
-            counted[: piece.starters] = False
         yield RequestResults(
             arrival_s=arrival[:gone],
             input_len=inputs[:gone],
@@ -174,35 +150,71 @@ def serve_pieces(
             longest_itl_ms=1e3 * state.longest_s[:gone],
             preemptions=state.preempted[:gone],
             replica=state.place[:gone],
-            counted=counted,
-            gaps=gaps,
-            bins=bins,
-            bin_s=bin_s,
-            steps=int(state.counts[kernel.STEPS]),
+            counted=_counted(state.last_s[:gone], piece),
+            steps=int(state.counts[STEPS]),
             end_s=float(state.end_s[0]),
-            most_blocks=int(state.counts[kernel.MOST]),
-            log=log[: state.counts[kernel.STEPS]],
+            most_blocks=int(state.counts[MOST]),
+            **totals._replace(log=totals.log[: state.counts[STEPS]])._asdict(),
         )
 
 
+class _Settings(NamedTuple):
+    """A scheduler as the compiled loop takes it, in the order of its arguments."""
+
+    router: int
+    ahead: bool
+    budget: int
+    pool: int
+    window: float
+
+
+class _Totals(NamedTuple):
+    """What the compiled loop adds up over all requests, in the order of its arguments; see ``RequestResults``."""
+
+    gaps: NDArray[np.int64]
+    bins: Array
+    bin_s: float
+    log: Array
+
+
+def _settings(scheduler: Scheduler) -> _Settings:
+    """Return the scheduler as the loop takes it."""
+    return _Settings(
+        router=ROUTERS.index(scheduler.router),
+        ahead=scheduler.asynchronous and scheduler.stages == 1,
+        budget=scheduler.max_num_batched_tokens,
+        pool=scheduler.kv_blocks,
+        window=float(scheduler.window) or np.inf,
+    )
+
+
+def _counted(last_s: Array, piece: Arrivals) -> NDArray[np.bool_]:
+    """Return which requests answers are of, shape (n,), see ``RequestResults.counted``."""
+    if piece.concurrency is None:
+        return np.ones(len(last_s), dtype=bool)
+    counted = (last_s >= SETTLING * piece.duration_s) & (last_s <= piece.duration_s)
+    counted[: piece.starters] = False
+    return counted
+
+
 def _with_more(pieces: Iterable[Arrivals]) -> Iterator[tuple[Arrivals, bool]]:
-    """Each with whether another follows."""
-    every = iter(pieces)
-    piece = next(every, None)
+    """Yield each piece with whether another follows."""
+    remaining = iter(pieces)
+    piece = next(remaining, None)
     while piece is not None:
-        following = next(every, None)
+        following = next(remaining, None)
         yield piece, following is not None
         piece = following
 
 
 def _cached(scheduler: Scheduler, inputs: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Prompt tokens found in the cache; the last one is always computed."""
+    """Return prompt tokens found in the cache, shape (n,); the last one is always computed."""
     from advisor.simulator.scheduler_loop import BLOCK  # brings numba
 
     if scheduler.cached_prompts:
         return inputs - 1
-    found = np.floor(scheduler.prefix_hit_rate * inputs / BLOCK).astype(np.int64) * BLOCK
-    return np.minimum(found, inputs - 1)
+    hits = np.floor(scheduler.prefix_hit_rate * inputs / BLOCK).astype(np.int64) * BLOCK
+    return np.minimum(hits, inputs - 1)
 
 
 def _overrun(arrival: Array, gone: int, come: int) -> str:
@@ -215,14 +227,15 @@ def _overrun(arrival: Array, gone: int, come: int) -> str:
 
 
 def longest(scheduler: Scheduler) -> int:
-    """Tokens of the longest request, prompt and output, that the KV cache of one replica holds."""
+    """Return the tokens of the longest request, prompt and output, that the KV cache of one replica holds."""
     from advisor.simulator.scheduler_loop import BLOCK
 
     return scheduler.kv_blocks * BLOCK
 
 
 def saturation_rate(traffic: Arrivals, times: StepTimes, scheduler: Scheduler, *, turns: int = TURNS) -> float:
-    """Requests a second that are completed when there are always more waiting: those of the traffic, over and over.
+    """Return requests a second that are completed when there are always more waiting: those of the traffic, over and
+    over.
 
     Counted between the completion of a quarter and of three quarters of a queue as long as so many ``turns`` of all that
     may run at once.

@@ -16,17 +16,17 @@ waits for the oldest and looks at no arrivals.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numba
 import numpy as np
 
 from advisor.perf_model.memory import kv_capacity
+from advisor.simulator.loop_state import ARRIVED, COMPLETED, KNOWN, MOST, PREEMPTIONS, STEPS, TOKENS, TURN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from numpy.typing import NDArray
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -56,124 +56,10 @@ STEP_COLUMNS = (
     "blocks",
 )
 BIN_COLUMNS = ("busy_s", "running_s", "waiting_s", "blocks_s", "tokens", "preemptions")
-ARRIVED, COMPLETED, TOKENS, STEPS, PREEMPTIONS, MOST, TURN, KNOWN = range(8)
-"""Of ``State.counts``: requests (of those in the arrays), tokens, steps, preemptions, most blocks in use, whose turn it is
-behind the router, and requests whose arrival is known (likewise)."""
-
-
-class State(NamedTuple):
-    """Where the loop stands between two pieces of the traffic; arrays, for n requests unless said otherwise."""
-
-    first_s: NDArray[np.float64]
-    """When the first token came, NaN if it has not."""
-    last_s: NDArray[np.float64]
-    """When the last one so far did."""
-    longest_s: NDArray[np.float64]
-    """Longest gap between two tokens."""
-    preempted: NDArray[np.int32]
-    """How often each was preempted."""
-    place: NDArray[np.int16]
-    """Replica that serves it."""
-    computed: NDArray[np.int32]
-    """Tokens in the KV cache."""
-    made: NDArray[np.int32]
-    """Tokens whose step has been scheduled."""
-    shown: NDArray[np.int32]
-    """Tokens that have come."""
-    held: NDArray[np.int32]
-    """Blocks."""
-    runs: NDArray[np.bool_]
-    link: NDArray[np.int32]
-    """The next in the queue."""
-    head: NDArray[np.int32]
-    """First of the queue, as all that follow for each replica."""
-    tail: NDArray[np.int32]
-    waiting: NDArray[np.int64]
-    running: NDArray[np.int32]
-    """Which run, (replicas, cap)."""
-    runners: NDArray[np.int64]
-    """How many of them."""
-    free: NDArray[np.int64]
-    """Blocks."""
-    flight: NDArray[np.int32]
-    """Which get a token from a step in flight, (replicas, depth, cap)."""
-    yields: NDArray[np.int64]
-    """How many of them, (replicas, depth)."""
-    ends: NDArray[np.float64]
-    """When those steps end, likewise."""
-    oldest: NDArray[np.int64]
-    flying: NDArray[np.int64]
-    """Steps in flight."""
-    stage_free: NDArray[np.float64]
-    """(replicas, stages)."""
-    wake: NDArray[np.float64]
-    """When the oldest step ends, infinite without."""
-    counts: NDArray[np.int64]
-    end_s: NDArray[np.float64]
-    """When the last step ended, (1,)."""
-
-    @classmethod
-    def fresh(cls, n: int, *, replicas: int, cap: int, pool: int, depth: int, stages: int, known: int) -> State:
-        """Idle engines, and n requests that have not come."""
-        counts = np.zeros(8, np.int64)
-        counts[KNOWN] = known
-        return cls(
-            first_s=np.full(n, np.nan),
-            last_s=np.full(n, np.nan),
-            longest_s=np.zeros(n),
-            preempted=np.zeros(n, np.int32),
-            place=np.zeros(n, np.int16),
-            computed=np.zeros(n, np.int32),
-            made=np.zeros(n, np.int32),
-            shown=np.zeros(n, np.int32),
-            held=np.zeros(n, np.int32),
-            runs=np.zeros(n, np.bool_),
-            link=np.full(n, -1, np.int32),
-            head=np.full(replicas, -1, np.int32),
-            tail=np.full(replicas, -1, np.int32),
-            waiting=np.zeros(replicas, np.int64),
-            running=np.zeros((replicas, cap), np.int32),
-            runners=np.zeros(replicas, np.int64),
-            free=np.full(replicas, pool, np.int64),
-            flight=np.zeros((replicas, depth, cap), np.int32),
-            yields=np.zeros((replicas, depth), np.int64),
-            ends=np.zeros((replicas, depth)),
-            oldest=np.zeros(replicas, np.int64),
-            flying=np.zeros(replicas, np.int64),
-            stage_free=np.zeros((replicas, stages)),
-            wake=np.full(replicas, np.inf),
-            counts=counts,
-            end_s=np.zeros(1),
-        )
-
-    def moved_on(self, gone: int, more: int) -> State:
-        """Without the first ``gone`` requests, which have been served, and with so many more at the end."""
-        replicas, cap = self.running.shape
-        new = State.fresh(
-            more, replicas=replicas, cap=cap, pool=0, depth=self.ends.shape[1], stages=self.stage_free.shape[1], known=0
-        )
-        of_requests = {
-            name: np.concatenate([getattr(self, name)[gone:], getattr(new, name)]) for name in State._fields[:11]
-        }
-        counts = self.counts.copy()
-        counts[ARRIVED] -= gone
-        counts[KNOWN] += more - gone
-
-        def renumbered(places: NDArray[np.int32]) -> NDArray[np.int32]:
-            return np.where(places >= gone, places - gone, -1).astype(np.int32)
-
-        return self._replace(
-            **of_requests | {"link": renumbered(of_requests["link"])},
-            head=renumbered(self.head),
-            tail=renumbered(self.tail),
-            running=renumbered(self.running),
-            flight=renumbered(self.flight),
-            counts=counts,
-        )
 
 
 def _compiled(function: F) -> F:
-    """Compiled, and kept on disk where a folder for it can be written."""
+    """Compile a function, and keep it on disk where a folder for it can be written."""
     try:
         compiled: Any = numba.njit(cache=True, nogil=True)(function)
     except RuntimeError:  # "cannot cache function: no locator available"
@@ -195,7 +81,7 @@ def step_ms(
     windowed_pairs: float,
     prefills: int,
 ) -> float:
-    """Milliseconds of one pass; ``context`` is the sum over the decoding sequences.
+    """Return milliseconds of one pass; ``context`` is the sum over the decoding sequences.
 
     ``constants``: see ``advisor.simulator.step_table.StepConstants``.
     """
@@ -220,7 +106,7 @@ def step_ms(
 
 @_compiled
 def causal(length: float, window: float) -> float:
-    """Query-key pairs of a causal sequence, each query seeing at most ``window`` keys."""
+    """Count query-key pairs of a causal sequence, each query seeing at most ``window`` keys."""
     if length <= window:
         return length * (length + 1.0) / 2.0
     return window * (window + 1.0) / 2.0 + (length - window) * window

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def served_work(
     model: Model, kv_bytes: float, served: RequestResults | StreamingStatistics, *, gpu_s: float
 ) -> GpuWork:
-    """Of simulated traffic; requests that were preempted count once."""
+    """Return the work of simulated traffic; requests that were preempted count once."""
     loads = served.loads
     tokens = loads.given - loads.cached + loads.made - loads.requests
     return dynamic_work(

@@ -45,7 +45,7 @@ class AggregatedServer:
     def of(
         cls, model: Model, cluster: Cluster, deployment: Deployment, knowledge: Evidence, serving: Mapping[str, Any]
     ) -> AggregatedServer:
-        """Of a deployment, its open knobs chosen as the engine would; ``serving``: arguments of ``scheduler_of``.
+        """Set up a deployment, its open knobs chosen as the engine would; ``serving``: arguments of ``scheduler_of``.
 
         Raises:
             InputError: the deployment cannot be, or does not fit.
@@ -75,7 +75,7 @@ class AggregatedServer:
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest request that is served."""
+        """Return the tokens of the longest request that is served."""
         limit = self.deployment.max_model_len or self.cost_model.model.max_position_embeddings
         return min(limit, longest(self.scheduler))
 
@@ -93,11 +93,11 @@ class AggregatedServer:
 
     @property
     def kv_bytes(self) -> float:
-        """Of the cache for a token, over all GPUs of a replica."""
+        """Return bytes of the cache for a token, over all GPUs of a replica."""
         return float(self.cost_model.memory.kv_bytes_per_token[0]) * self.deployment.tp * self.deployment.pp
 
     def beliefs(self, draws: int) -> list[tuple[Parameters, float]]:
-        """The parameters themselves, and so many draws, each with a factor of all times."""
+        """Return the parameters themselves and ``draws`` draws of them, each with a factor of all times."""
         return [
             (self.marginal.parameters, 1.0),
             *draws_of(self.marginal, self.knowledge, self.cost_model, self.deployment, draws),
@@ -116,22 +116,22 @@ class AggregatedServer:
         return self.deployment.num_gpus
 
     def multiplied(self, times: int) -> AggregatedServer:
-        """So many times as many replicas."""
+        """Return ``times`` times as many replicas."""
         deployment = replace(self.deployment, dp=self.deployment.dp * times)
         return replace(self, deployment=deployment, scheduler=self.scheduler.multiplied(times))
 
     def multiple(self, times: int) -> tuple[Deployment, Deployment | None]:
-        """The deployment of so many times as many replicas, and what computes the prompts if that is another."""
+        """Return the deployment of ``times`` times as many replicas, and what computes the prompts if that is another."""
         return self.multiplied(times).deployment, None
 
     def served(self, traffic: Arrivals, times: StepTimes, multiple: int = 1) -> RequestResults:
-        """What becomes of the traffic on ``multiple`` times as many replicas."""
+        """Serve the traffic on ``multiple`` times as many replicas."""
         return serve(traffic, times, self.scheduler.multiplied(multiple))
 
     def served_pieces(
         self, pieces: Iterable[Arrivals], times: StepTimes, duration_s: float
     ) -> Iterator[RequestResults]:
-        """What becomes of a stream, in parts (see ``advisor.simulator.scheduler.serve_pieces``)."""
+        """Serve a stream, in parts (see ``advisor.simulator.scheduler.serve_pieces``)."""
         return serve_pieces(pieces, times, self.scheduler, duration_s=duration_s, most_open=MOST_REQUESTS)
 
     def saturation(self, traffic: Arrivals, times: StepTimes, turns: int = TURNS) -> float:
@@ -146,7 +146,7 @@ def scheduler_of(
     prefix_hit_rate: float = 0.0,
     front_end_ms: float = FRONT_END_MS,
 ) -> Scheduler:
-    """What the loop needs to know of a resolved deployment.
+    """Return what the loop needs to know of a resolved deployment.
 
     Raises:
         InputError: the weights do not fit, or the engine does not batch continuously.
@@ -180,5 +180,5 @@ def scheduler_of(
 
 
 def times_of(cost_model: CostModel, scheduler: Scheduler) -> StepTimes:
-    """The tables for every step that the scheduler can make up."""
+    """Tabulate every step that the scheduler can make up."""
     return tabulate(cost_model, budget=scheduler.max_num_batched_tokens, cap=scheduler.max_num_seqs)

@@ -11,26 +11,23 @@ import math
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
-from advisor.perf_model.energy import power_of
 from advisor.prediction.estimation import ENERGY
 from advisor.prediction.evidence import Evidence
 from advisor.prediction.inputs import plain, read_cluster, read_model
 from advisor.simulator.arrivals import (
     Arrivals,
     ArrivalStream,
-    BusiestWindow,
     closed_loop,
     open_loop,
     open_traffic,
-    refusals,
 )
-from advisor.simulator.disaggregated_server import DisaggregatedServer, outcomes
-from advisor.simulator.request_results import COLUMNS, METRICS, RequestResults
+from advisor.simulator.disaggregated_server import DisaggregatedServer
+from advisor.simulator.outcome import TrafficOutcome, energy
+from advisor.simulator.request_results import COLUMNS, RequestResults
 from advisor.simulator.scheduler import FRONT_END_MS, ROUTERS, longest
-from advisor.simulator.served_energy import served_work
 from advisor.simulator.server import AggregatedServer
 from advisor.simulator.streaming_statistics import StreamingStatistics
-from advisor.simulator.summary_statistics import SHARES, meets, numbers, spreads, surely_between, timeline
+from advisor.simulator.summary_statistics import SHARES, meets, surely_between, timeline
 from advisor.simulator.trace_files import open_trace, read_trace
 from catalog.errors import InputError, Note
 from catalog.schema import LATENCIES, Cluster, Deployment, Model, Slo, Workload, require_positive
@@ -104,7 +101,7 @@ class Simulation:
         return self.deployment.num_gpus + (self.prefill.num_gpus if self.prefill else 0)
 
     def interval(self, metric: str, statistic: str = "mean", level: float = 0.9) -> tuple[float, float]:
-        """Lower and upper end within which a statistic of a metric, or a rate, is expected with probability ``level``.
+        """Return the lower and upper end within which a statistic of a metric, or a rate, lies with probability ``level``.
 
         Raises:
             InputError: it has no interval, or the level is outside 0.5 to 0.98.
@@ -129,27 +126,29 @@ class Simulation:
         return self.sigmas[metric][statistic].around(self.metrics[metric][statistic], quantile)
 
     def _share_of_good(self, quantile: float) -> tuple[float, float]:
-        """Less than half of one request is none, and all but less than half of one are all."""
+        """Return the interval of the share that keeps the limits; less than half of one request is none, and all but
+        that are all.
+        """
         count = len(self.served)
         low, high = self.sigmas[SHARES]["good"].around_share(surely_between(self.good, count), quantile)
         low, high = (0.0 if low * count < 0.5 else low), (1.0 if (1.0 - high) * count < 0.5 else high)
         return min(low, self.good), max(high, self.good)
 
     def _goodput(self, level: float) -> tuple[float, float]:
-        """Between none of what comes and all of it."""
+        """Return the interval of the goodput, between none of what comes and all of it."""
         low, high = self.interval("good", level=level)
         least, most = self.interval("completed_s", level=level) if self.rate is None else (self.rate, self.rate)
         return min(low * least, self.goodput_s), max(high * most, self.goodput_s)
 
     @property
     def _offered(self) -> dict[str, float]:
-        """What of an open loop can be done a second at the most: what comes."""
+        """Return what of an open loop can be done a second at the most: what comes."""
         if self.rate is None:
             return {}
         return {"completed_s": self.rate, "output_tok_s": self.served.loads.made / self.duration_s}
 
     def requests(self) -> Iterator[dict[str, float | int]]:
-        """Every request that came, as a row.
+        """Iterate over the requests that came, a row each.
 
         Raises:
             InputError: there were too many to keep them.
@@ -162,7 +161,7 @@ class Simulation:
         return (dict(zip(COLUMNS, row, strict=True)) for row in self.served.rows())
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the single requests, as plain JSON types, with 90% intervals."""
+        """Return everything but the single requests as plain JSON types, with 90% intervals."""
         left_out = {"model", "cluster", "served", "sigmas", "scale", "timeline"}
         body = {f.name: plain(getattr(self, f.name)) for f in fields(self) if f.name not in left_out}
         intervals: dict[str, Any] = {}
@@ -207,7 +206,7 @@ def simulate(
     set_gpu: Mapping[str, float | str] | None = None,
     each: Callable[[RequestResults], None] | None = None,
 ) -> Simulation:
-    """Serve traffic on a deployment, simulated.
+    """Simulate traffic on a deployment, step by step of its scheduler.
 
     Of an open loop of more than a million requests (``advisor.simulator.arrivals.WHOLE``) none is kept: they are made,
     or read, and served piece by piece, percentiles are right to 0.05%, and intervals come from the busiest 200,000.
@@ -242,79 +241,49 @@ def simulate(
             memory should hold.
 
     """
-    found_model, found_cluster = read_model(model), read_cluster(gpus, set_gpu)
+    resolved, cluster = read_model(model), read_cluster(gpus, set_gpu)
     check_serving(slo, router, prefix_hit_rate, front_end_ms, draws)
     given = deployment or Deployment()
-    knowledge = Evidence.of(runs, engine=given.engine, gpu=found_cluster.value.gpu)
+    knowledge = Evidence.of(runs, engine=given.engine, gpu=cluster.value.gpu)
     serving = {"router": router, "prefix_hit_rate": prefix_hit_rate, "front_end_ms": front_end_ms}
-    decode = AggregatedServer.of(found_model.value, found_cluster.value, given, knowledge, serving)
-    chosen, limit = decode.deployment, decode.longest
+    decode = AggregatedServer.of(resolved.value, cluster.value, given, knowledge, serving)
     engine: AggregatedServer | DisaggregatedServer = decode
-    resolved = None
+    pool: Deployment | None = None
     if prefill is not None:
-        other = AggregatedServer.of(found_model.value, found_cluster.value, prefill, knowledge, serving)
-        limit, engine, resolved = min(limit, other.longest), DisaggregatedServer.of(other, decode), other.deployment
+        other = AggregatedServer.of(resolved.value, cluster.value, prefill, knowledge, serving)
+        engine, pool = DisaggregatedServer.of(other, decode), other.deployment
     traffic = _traffic(
         workload,
         trace,
         duration_s=duration_s,
-        longest=chosen.max_model_len or found_model.value.max_position_embeddings,
+        longest=decode.deployment.max_model_len or resolved.value.max_position_embeddings,
         seed=seed,
         spread=spread,
         burstiness=burstiness,
         curve=curve,
         whole=prefill is not None,
-    ).within(limit)
+    ).within(engine.longest)
     if prefill is not None and traffic.concurrency:
         raise InputError("prompts in a pool of their own take a rate or a trace, not a concurrency; leave one out")
-    told: tuple[Note, ...] = ()
-    tally: StreamingStatistics | None = None
-    if isinstance(traffic, ArrivalStream):
-        tally, judged = tallied(decode, traffic, slo, each)
-        told = refusals(len(traffic) - len(tally), len(traffic), limit)
-        if draws:
-            told = (*told, Note(f"intervals are from the busiest {len(judged)} of {len(tally)} requests"))
-    else:
-        judged = traffic
-    found = outcomes(engine, judged, draws)
-    begun, saturation = next(found)
-    if tally is None and each is not None:
-        each(begun)
-    first = numbers(begun, judged, slo) | {("rates", "saturation_s"): saturation}
-    others = [numbers(every, judged, slo) | {("rates", "saturation_s"): rate} for every, rate in found]
-    sigmas = spreads(first, others)
-    served = begun if tally is None else tally
-    base = numbers(served, traffic, slo) | {("rates", "saturation_s"): saturation}
-    power, gpu = power_of(found_cluster.value.gpu, chosen), found_cluster.value.gpu
-    joules = None
-    if power is not None:
-        used = chosen.num_gpus + (resolved.num_gpus if resolved else 0)
-        work = served_work(found_model.value, decode.kv_bytes, served, gpu_s=used * served.end_s)
-        joules = work.joules(power, gpu.tdp_w) / served.loads.made
+    outcome = TrafficOutcome.of(engine, decode, traffic, slo, draws, each)
+    served, sigmas = outcome.served, outcome.sigmas
+    joules, power_sigma = energy(decode, served, decode.deployment.num_gpus + (pool.num_gpus if pool else 0))
+    if joules is not None:
         # The part of it that times decide is that of a closed loop, which ends when its time is up.
-        sigmas["rates"][ENERGY] = sigmas["rates"]["completed_s"].beside(power.sigma)
-    notes = [*found_model.notes, *found_cluster.notes, *engine.notes, *knowledge.notes, *traffic.notes, *told]
-    if chosen.engine != "vllm":
-        notes.append(Note(f"steps are timed as {chosen.engine}'s, but scheduled as vLLM's V1 engine does", "warning"))
-    rates = {name: base["rates", name] for name in RATES}
+        sigmas["rates"][ENERGY] = sigmas["rates"]["completed_s"].beside(power_sigma)
+    rates = {name: outcome.statistics["rates", name] for name in RATES}
     rate = None if traffic.concurrency else len(served) / traffic.duration_s
-    if rate is not None and rate > rates["saturation_s"]:
-        notes.append(
-            Note(
-                f"{rate:.3g} requests a second come, {rates['saturation_s']:.3g} is the most that can be served: the "
-                "queue grows as long as they come, and so do the times",
-                "warning",
-            )
-        )
+    notes = [*resolved.notes, *cluster.notes, *engine.notes, *knowledge.notes, *traffic.notes, *outcome.notes]
+    notes += _warnings(decode.deployment.engine, rate, rates["saturation_s"])
     return Simulation(
-        model=found_model.value,
-        cluster=found_cluster.value,
-        deployment=chosen,
+        model=resolved.value,
+        cluster=cluster.value,
+        deployment=decode.deployment,
         slo=slo,
         rate=rate,
         concurrency=traffic.concurrency,
         duration_s=traffic.duration_s,
-        metrics={name: {which: base[name, which] for owner, which in base if owner == name} for name in METRICS},
+        metrics=outcome.metrics(),
         **rates,
         good=served.good(slo.limits if slo else {}),
         meets=meets(served, slo),
@@ -327,35 +296,24 @@ def simulate(
         provenance=engine.provenance,
         notes=tuple(notes),
         sigmas=sigmas,
-        scale=engine.scale if others else None,
-        prefill=resolved,
+        scale=engine.scale if draws else None,
+        prefill=pool,
         energy_j_per_token=joules,
     )
 
 
-def tallied(
-    engine: AggregatedServer,
-    traffic: ArrivalStream,
-    slo: Slo | None,
-    each: Callable[[RequestResults], None] | None = None,
-) -> tuple[StreamingStatistics, Arrivals]:
-    """What becomes of a stream, as believed, and its busiest piece; ``each`` is handed the requests.
-
-    Raises:
-        InputError: all are refused, or the queue outgrows memory.
-
-    """
-    tally, busiest = (
-        StreamingStatistics(limits=(slo.limits if slo else {}), duration_s=traffic.duration_s),
-        BusiestWindow(),
-    )
-    times = engine.times(engine.beliefs(0)[0])
-    for part in engine.served_pieces(busiest.passing(traffic.pieces()), times, traffic.duration_s):
-        tally.add(part)
-        if each is not None:
-            each(part)
-    refusals(len(traffic) - len(tally), len(traffic), traffic.longest or 0)
-    return tally, busiest.found
+def _warnings(engine: str, rate: float | None, saturation_s: float) -> list[Note]:
+    """Say where the engine's own scheduler is another, and where more requests come than can be served."""
+    notes = []
+    if engine != "vllm":
+        notes.append(Note(f"steps are timed as {engine}'s, but scheduled as vLLM's V1 engine does", "warning"))
+    if rate is not None and rate > saturation_s:
+        overload = (
+            f"{rate:.3g} requests a second come, {saturation_s:.3g} is the most that can be served: the "
+            "queue grows as long as they come, and so do the times"
+        )
+        notes.append(Note(overload, "warning"))
+    return notes
 
 
 def check_serving(slo: Slo | None, router: str, prefix_hit_rate: float, front_end_ms: float, draws: int) -> None:
@@ -389,7 +347,7 @@ def _traffic(
     curve: Sequence[float],
     whole: bool,
 ) -> Arrivals | ArrivalStream:
-    """What comes; ``whole``: in memory, however much it is."""
+    """Read or make the requests that come; ``whole``: in memory, however much it is."""
     workload = workload or Workload()
     if trace is not None:
         if workload.concurrency is not None:

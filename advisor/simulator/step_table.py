@@ -43,7 +43,7 @@ class StepConstants(NamedTuple):
     """Tokens of the largest pass that is captured in a CUDA graph; 0: none is."""
 
     def scaled(self, factor: float) -> StepConstants:
-        """All times multiplied."""
+        """Return all times multiplied by ``factor``."""
         times = StepConstants(*(factor * time for time in self))
         return times._replace(captured_tokens=self.captured_tokens)
 
@@ -67,8 +67,13 @@ class StepTimes:
     shares: Array
     """Share of a pass that each pipeline stage takes, shape (pp,)."""
 
+    @property
+    def arrays(self) -> tuple[Array, Array, Array, StepConstants, Array]:
+        """Return the tables in the order in which the compiled loop takes them."""
+        return self.by_tokens, self.by_sequences, self.by_context, self.constants, self.shares
+
     def scaled(self, factor: float) -> StepTimes:
-        """All times multiplied."""
+        """Return all times multiplied by ``factor``."""
         return StepTimes(
             by_tokens=self.by_tokens * factor,
             by_sequences=self.by_sequences * factor,
@@ -91,10 +96,10 @@ def tabulate(cost_model: CostModel, *, budget: int, cap: int) -> StepTimes:
     contexts = 2.0 ** (np.arange(OCTAVES * NODES_PER_OCTAVE + 1) / NODES_PER_OCTAVE)
     some = np.unique(np.rint(np.geomspace(1, cap, SEQUENCE_NODES)))
     decodes, context = (grid.ravel() for grid in np.meshgrid(some, contexts, indexing="ij"))
-    each = (_gpu(cost_model, tokens=np.ones(len(decodes)), decodes=decodes, context=context) - nothing) / decodes
-    each = each.reshape(len(some), len(contexts))
+    per_decode = (_gpu(cost_model, tokens=np.ones(len(decodes)), decodes=decodes, context=context) - nothing) / decodes
+    per_decode = per_decode.reshape(len(some), len(contexts))
     wanted = np.arange(cap + 1.0)
-    by_context = np.stack([np.interp(wanted, some, column) for column in each.T], axis=1)
+    by_context = np.stack([np.interp(wanted, some, column) for column in per_decode.T], axis=1)
     many = 2.0**30  # pairs, so that their time stands out of the rest
     pairs = (
         _gpu(cost_model, tokens=np.ones(2), pairs=np.array([many, 0.0]), windowed_pairs=np.array([0.0, many])) - nothing
@@ -143,7 +148,7 @@ def _part(cost_model: CostModel, name: str, *, tokens: Array, prefills: float = 
 
 
 def _gpu(cost_model: CostModel, *, tokens: Array, **given: Array) -> Array:
-    """Milliseconds on the GPU, host, launches and copies left out."""
+    """Return milliseconds on the GPU, host, launches and copies left out."""
     parts = _parts(cost_model, 0.0, tokens, given)
     total = sum(time for name, time in parts.items() if name not in BESIDE_GPU)
     return np.asarray(total) + np.zeros_like(tokens)

@@ -58,7 +58,7 @@ class StreamingStatistics:
         return int(self.loads.requests)
 
     def add(self, part: RequestResults) -> None:
-        """More requests, and what the loop says of all up to now."""
+        """Add more requests, and what the loop says of all up to now."""
         self.loads = TokenTotals(*(had + new for had, new in zip(self.loads, part.loads, strict=True)))
         self.preempted += part.preempted
         for name in LATENCIES:
@@ -72,13 +72,13 @@ class StreamingStatistics:
         self.steps, self.end_s, self.most_blocks = part.steps, part.end_s, part.most_blocks
 
     def curve(self, metric: str, shares: Array) -> Array:
-        """Percentiles of a metric, shape as ``shares``; NaN where there is no value."""
+        """Return percentiles of a metric, shape as ``shares``; NaN where there is no value."""
         if metric == "itl_ms":
             return gap_ms(quantiles(self.gaps, shares))
         return LEAST_MS * np.exp((quantiles(self.histograms[metric], shares) + 0.5) / PER_E)
 
     def percentile(self, metric: str, percentile: float) -> float:
-        """One of them."""
+        """Return one percentile of a metric, in ms."""
         return float(self.curve(metric, np.array([percentile]))[0])
 
     def mean(self, metric: str) -> float:
@@ -88,11 +88,11 @@ class StreamingStatistics:
         return self.sums[metric] / number if number else float("nan")
 
     def good(self, limits: Mapping[str, float]) -> float:
-        """Share of the requests that keep every limit."""
+        """Return the share of the requests that keep every limit."""
         assert limits == self.limits
         return self.kept / len(self) if len(self) else float("nan")
 
     def completed(self, begin_s: float, end_s: float) -> int:
-        """Requests that ended while they came."""
+        """Count the requests that ended while they came."""
         assert (begin_s, end_s) == (0.0, self.duration_s)
         return self.in_time

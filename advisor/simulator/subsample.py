@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def sample(traffic: Arrivals, replicas: int, router: Router, *, least: tuple[int, int]) -> tuple[Arrivals, int]:
-    """Part of an open loop's traffic, and how many replicas serve it as all of them serve all of it.
+    """Return part of an open loop's traffic, and how many replicas serve it as all of them serve all of it.
 
     At ``least`` so many replicas and so many requests are kept, where there are so many.
 
@@ -23,17 +23,17 @@ def sample(traffic: Arrivals, replicas: int, router: Router, *, least: tuple[int
     smaller fleet under the same process of arrivals, slowed down; it has a little less to balance with, so its times are
     rather too long.
     """
-    kept = max(least[0], math.ceil(least[1] * replicas / len(traffic)))
-    if kept >= replicas:
+    simulated = max(least[0], math.ceil(least[1] * replicas / len(traffic)))
+    if simulated >= replicas:
         return traffic, replicas
     number = np.arange(len(traffic))
     if router == "round_robin":
-        chosen, slowed = number % replicas < kept, 1.0
+        chosen, slowed = number % replicas < simulated, 1.0
     else:
-        chosen, slowed = number < len(traffic) * kept // replicas, replicas / kept
+        chosen, slowed = number < len(traffic) * simulated // replicas, replicas / simulated
     return replace(
         traffic,
         arrival_s=traffic.arrival_s[chosen] * slowed,
         input_len=traffic.input_len[chosen],
         output_len=traffic.output_len[chosen],
-    ), kept
+    ), simulated

@@ -33,20 +33,22 @@ median, less the spread of the draws; ``python -m advisor.validation.simulator_a
 def numbers(
     served: RequestResults | StreamingStatistics, traffic: Arrivals | ArrivalStream, slo: Slo | None
 ) -> dict[tuple[str, str], float]:
-    """Statistics by metric and name, and the rates under "rates"."""
+    """Return statistics by metric and name, and the rates under "rates"."""
     percentiles = [*PERCENTILES]
     if slo is not None and slo.percentile is not None and slo.percentile not in percentiles:
         percentiles.append(slo.percentile)
-    found = {(name, "mean"): served.mean(name) for name in METRICS}
+    statistics = {(name, "mean"): served.mean(name) for name in METRICS}
     for name in METRICS:
         values = served.curve(name, np.array(percentiles))
-        found |= {(name, f"p{each:g}"): float(value) for each, value in zip(percentiles, values, strict=True)}
+        statistics |= {
+            (name, f"p{percentile:g}"): float(value) for percentile, value in zip(percentiles, values, strict=True)
+        }
     begin = SETTLING * traffic.duration_s if traffic.concurrency else 0.0
     length = traffic.duration_s - begin
     tokens = served.bins[round(begin / served.bin_s) : BINS, 4].sum() / length
     completed = served.completed(begin, traffic.duration_s) / length
     rate = completed if traffic.concurrency else len(served) / traffic.duration_s  # those refused left out
-    return found | {
+    return statistics | {
         ("rates", "completed_s"): completed,
         ("rates", "output_tok_s"): float(tokens),
         ("rates", "goodput_s"): served.good(slo.limits if slo else {}) * rate,
@@ -55,7 +57,7 @@ def numbers(
 
 
 def meets(served: RequestResults | StreamingStatistics, slo: Slo | None) -> bool | None:
-    """Whether the limits are kept; None without limits."""
+    """Return whether the limits are kept; None without limits."""
     limits = slo.limits if slo else {}
     if slo is None or not limits:
         return None
@@ -75,21 +77,23 @@ class Spread:
 
     @classmethod
     def of(cls, steps: Sequence[float], beside: float = 0.0) -> Spread:
-        """From the steps to the draws, half of which are mirror images of the others; ``beside``: of what they leave out."""
+        """Measure from the steps to the draws, half of which are mirror images of the others; ``beside``: of what they
+        leave out.
+        """
         half = max(len(steps) / 2.0, 1.0)
         down, up = (math.sqrt(sum(s**2 for s in steps if (s > 0) == above) / half) for above in (False, True))
         return cls(down=math.hypot(down, beside), up=math.hypot(up, beside))
 
     def beside(self, sigma: float) -> Spread:
-        """With an independent error more."""
+        """Add an independent error."""
         return Spread(down=math.hypot(self.down, sigma), up=math.hypot(self.up, sigma))
 
     def around(self, value: float, quantile: float) -> tuple[float, float]:
-        """Interval of a quantity above 0."""
+        """Return the interval of a quantity above 0."""
         return value / _factor(quantile * self.down), value * _factor(quantile * self.up)
 
     def around_share(self, share: float, quantile: float) -> tuple[float, float]:
-        """Interval of a share strictly between 0 and 1, by its log-odds."""
+        """Return the interval of a share strictly between 0 and 1, by its log-odds."""
         odds = share / (1.0 - share)
         low, high = odds / _factor(quantile * self.down), odds * _factor(quantile * self.up)
         return low / (1.0 + low), high / (1.0 + high)
@@ -102,18 +106,18 @@ def _factor(log: float) -> float:
 def spreads(
     base: Mapping[tuple[str, str], float], others: Sequence[Mapping[tuple[str, str], float]]
 ) -> dict[str, dict[str, Spread]]:
-    """How far draws lie from what is told, by owner and name."""
-    found: dict[str, dict[str, Spread]] = {}
+    """Measure how far draws lie from what is told, by owner and name."""
+    sigmas: dict[str, dict[str, Spread]] = {}
     for (owner, name), value in base.items():
         steps = [_step(owner, value, other[owner, name]) for other in others]
         known = [step for step in steps if not math.isnan(step)]
         beside = BESIDE[owner] if others else 0.0
-        found.setdefault(owner, {})[name] = Spread.of(known, beside)
-    return found
+        sigmas.setdefault(owner, {})[name] = Spread.of(known, beside)
+    return sigmas
 
 
 def _step(owner: str, here: float, there: float) -> float:
-    """From one value to another on the scale of its kind; NaN where there is none."""
+    """Return the step from one value to another on the scale of its kind; NaN where there is none."""
     if not (here > 0 and there > 0):
         return math.nan
     if owner == SHARES:
@@ -122,12 +126,14 @@ def _step(owner: str, here: float, there: float) -> float:
 
 
 def surely_between(share: float, count: int) -> float:
-    """A share of so many, away from 0 and 1 by half of one, so that it has log-odds (Haldane, 1956; Anscombe, 1956)."""
+    """Move a share of so many away from 0 and 1 by half of one, so that it has log-odds (Haldane, 1956; Anscombe,
+    1956).
+    """
     return (share * count + 0.5) / (count + 1.0)
 
 
 def timeline(served: RequestResults | StreamingStatistics, scheduler: Scheduler) -> dict[str, Array]:
-    """Curves; see ``Simulation.timeline``."""
+    """Return the curves of ``Simulation.timeline``."""
     busy, running, waiting, blocks, tokens, preemptions = served.bins[:BINS].T
     some = np.maximum(busy, 1e-12)
     return {

@@ -48,7 +48,7 @@ MOST_TOKENS = 2**24
 
 
 def read_trace(path: str | Path, *, duration_s: float | None = None, rate: float | None = None) -> Arrivals:
-    """The requests of a file; times count from the first.
+    """Read the requests of a file; times count from the first.
 
     Args:
         path: CSV, or JSON Lines (``.jsonl``) as Mooncake's, whose ``timestamp`` is in milliseconds. Times are numbers of
@@ -61,16 +61,16 @@ def read_trace(path: str | Path, *, duration_s: float | None = None, rate: float
             can have: the message names its line.
 
     """
-    found = _read(Path(path), duration_s, rate, whole=MOST_REQUESTS, streamed=False)
-    assert isinstance(found, Arrivals)
-    return found
+    arrivals = _read(Path(path), duration_s, rate, whole=MOST_REQUESTS, streamed=False)
+    assert isinstance(arrivals, Arrivals)
+    return arrivals
 
 
 def open_trace(
     path: str | Path, *, duration_s: float | None = None, rate: float | None = None
 ) -> Arrivals | ArrivalStream:
-    """The same, as a stream where there are more than ``WHOLE`` requests: the file has then been checked to its end, and is
-    read again, piece by piece, for every simulation.
+    """Read the same as a stream where there are more than ``WHOLE`` requests: the file has then been checked to its
+    end, and is read again, piece by piece, for every simulation.
     """
     return _read(Path(path), duration_s, rate, whole=WHOLE, streamed=True)
 
@@ -82,15 +82,15 @@ def _read(
         if value is not None:
             require_positive(name, value, whole=False)
     reading = _Reading(source, duration_s)
-    kept: list[Rows] = []
+    pieces: list[Rows] = []
     count, last = 0, 0.0
     for rows in reading:
         count += len(rows[0])
         last = float(rows[0][-1]) if len(rows[0]) else last
         if count <= whole:
-            kept.append(rows)
+            pieces.append(rows)
             continue
-        kept.clear()
+        pieces.clear()
         if not streamed:
             raise InputError(f"{source} has more than {whole} requests; take a part of it by its duration")
         if not source.is_file():
@@ -112,8 +112,8 @@ def _read(
             duration_s=span,
             notes=reading.notes,
         )
-    at, given, asked = (np.concatenate(columns) for columns in zip(*kept, strict=True))
-    return replace(_traffic((at, given, asked), factor, span), notes=reading.notes)
+    at, inputs, outputs = (np.concatenate(columns) for columns in zip(*pieces, strict=True))
+    return replace(_traffic((at, inputs, outputs), factor, span), notes=reading.notes)
 
 
 def _traffic(rows: Rows, factor: float, span: float) -> Arrivals:
@@ -131,32 +131,32 @@ class _Reading:
 
     @property
     def notes(self) -> tuple[Note, ...]:
-        """What was left out."""
-        told = []
+        """Say which requests were left out."""
+        texts = []
         if self._empty:
-            told.append(f"{self._empty} requests of {self._source.name} have no output token and are left out")
+            texts.append(f"{self._empty} requests of {self._source.name} have no output token and are left out")
         if self._blank:
-            told.append(f"{self._blank} lines of {self._source.name} are blank and left out")
-        return tuple(map(Note, told))
+            texts.append(f"{self._blank} lines of {self._source.name} are blank and left out")
+        return tuple(map(Note, texts))
 
     def __iter__(self) -> Iterator[Rows]:
         first: float | None = None
         for place, piece in map(self._without_blanks, _pieces(self._source)):
             if piece.empty:
                 continue
-            at, given, asked = _columns(piece, place)
+            at, inputs, outputs = _columns(piece, place)
             if first is None:
                 first = at[0]
                 if first < 0:
                     raise InputError(f"{place(0)}: its time is {first:g}; it must be at least 0")
             at = at - first
-            _check(at, given, asked, self.last, place)
+            _check(at, inputs, outputs, self.last, place)
             self.last = at[-1]
-            kept = asked > 0
-            self._empty += int((asked == 0).sum())
+            served = outputs > 0
+            self._empty += int((outputs == 0).sum())
             if self._duration_s is not None:
-                kept &= at < self._duration_s
-            yield at[kept], given[kept].astype(np.int64), asked[kept].astype(np.int64)
+                served &= at < self._duration_s
+            yield at[served], inputs[served].astype(np.int64), outputs[served].astype(np.int64)
             if self._duration_s is not None and self.last >= self._duration_s:
                 return
 
@@ -206,7 +206,7 @@ def _pieces(source: Path) -> Iterator[tuple[_Places, pd.DataFrame]]:
 
 
 def _strictly(pieces: Iterator[pd.DataFrame], source: Path) -> Iterator[pd.DataFrame]:
-    """The pieces, where pandas loses no value of a row."""
+    """Yield the pieces, where pandas loses no value of a row."""
     import pandas as pd
 
     while True:
@@ -234,7 +234,7 @@ class _Places:
 
 
 def _columns(piece: pd.DataFrame, place: _Places) -> tuple[NDArray[np.float64], ...]:
-    """Times in seconds, inputs and outputs, (n,) each."""
+    """Return times in seconds, inputs and outputs, (n,) each."""
     names = {str(name).strip().casefold(): name for name in piece.columns}
     chosen = [
         _one(names, known, what, place.source)
@@ -271,20 +271,20 @@ def _numbers(values: pd.Series[Any], name: str, place: _Places) -> NDArray[np.fl
 
 
 def _whole(numbers: pd.Series[Any], values: pd.Series[Any], name: str, place: _Places) -> NDArray[np.float64]:
-    found = numbers.to_numpy(dtype=float)
-    wrong = np.flatnonzero(~np.isfinite(found))
+    numeric = numbers.to_numpy(dtype=float)
+    wrong = np.flatnonzero(~np.isfinite(numeric))
     if len(wrong):
         value = values.iloc[wrong[0]]
-        told = f"{value!r:.40}" if isinstance(value, str) else f"{value}"
-        raise InputError(f"{place(wrong[0])}: {name} is {told}; it must be a number")
-    return found
+        shown = f"{value!r:.40}" if isinstance(value, str) else f"{value}"
+        raise InputError(f"{place(wrong[0])}: {name} is {shown}; it must be a number")
+    return numeric
 
 
-def _check(at: Any, given: Any, asked: Any, last: float, place: _Places) -> None:
-    """Every request of a piece can be, and comes after the one before it."""
+def _check(at: Any, inputs: Any, outputs: Any, last: float, place: _Places) -> None:
+    """Raise ``InputError`` where a request of a piece cannot be, or comes before the one above it."""
     if (wrong := np.diff(at, prepend=last) < 0).any():
         raise InputError(f"{place(int(np.argmax(wrong)))}: it arrives before the one above it; sort the trace by time")
-    for name, values, least in (("input", given, 1), ("output", asked, 0)):
+    for name, values, least in (("input", inputs, 1), ("output", outputs, 0)):
         wrong = (values < least) | (values > MOST_TOKENS) | (values % 1 > 0)
         if wrong.any():
             row = int(np.argmax(wrong))

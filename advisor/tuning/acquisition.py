@@ -31,7 +31,9 @@ class Prospects:
     """What each batch that could be measured would say about the deployments that compete."""
 
     def __init__(self, utility: Array, shown: Array) -> None:
-        """``utility``: draws, shape (draws, n). ``shown``: what measuring would show in them, shape (draws, batches, 2)."""
+        """Take draws of utilities, shape (draws, n), and what measuring would show in them (``shown``), shape (draws,
+        batches, 2).
+        """
         self._told = (shown - shown.mean(axis=0)).reshape(len(shown), -1)
         self._centre = utility.mean(axis=0)
         off = utility - self._centre
@@ -39,8 +41,8 @@ class Prospects:
         self._sigma = off.std(axis=0)
 
     def value(self, batches: Sequence[int]) -> tuple[float, float]:
-        """What measuring these batches together is expected to bring: by how much the choice gets better, and by how much
-        the predictions of all that competes get closer.
+        """Return what measuring these batches together is expected to bring: by how much the choice gets better, and by
+        how much the predictions of all that competes get closer.
         """
         columns = np.ravel([(2 * batch, 2 * batch + 1) for batch in batches])
         gram, cross = self._gram[np.ix_(columns, columns)], self._cross[columns]
@@ -70,7 +72,7 @@ def best_round(
     gpus: int,
     most_s: float,
 ) -> Round:
-    """The loads that are worth most for a second, on GPUs of their own; none if there is no time for any.
+    """Choose the loads that are worth most for a second, on GPUs of their own; none if there is no time for any.
 
     ``places``: where ``prospects`` has each layout's shapes.
     """
@@ -86,7 +88,7 @@ def best_round(
             for shape, seconds in load.shapes.items():
                 if shape in chosen.get(i, ()):
                     continue
-                own = start_s + seconds + sum(load.shapes[each] for each in chosen.get(i, ()))
+                own = start_s + seconds + sum(load.shapes[measured] for measured in chosen.get(i, ()))
                 after = max(wall, own)
                 if after <= most_s:
                     better, closer = prospects.value([*taken, places[load.layout, shape]])

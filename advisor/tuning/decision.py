@@ -81,19 +81,19 @@ class CandidateSet:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """What is sought first, then what is limited."""
+        """Name what is sought first, then what is limited."""
         name = OBJECTIVES[self.objective][0]
         sought = name if name in ("ttft_ms", "tpot_ms", "e2e_ms") else "output_tok_s"
         return (sought, *self.limits)
 
     def layouts(self) -> list[tuple[int, int]]:
-        """(tp, pp) of each."""
+        """Return (tp, pp) of each deployment."""
         degrees = self.points.cost_model.layout
         return [(int(tp), int(pp)) for tp, pp in zip(degrees.tp, degrees.pp, strict=True)]
 
     def utility(self, logs: Array, which: NDArray[np.intp] | None = None) -> Array:
-        """What is sought, more is better, less what exceeding the limits costs, of all deployments or some: shape (..., n)
-        of (..., metrics x n).
+        """Return what is sought, more is better, less what exceeding the limits costs, of all deployments or some:
+        shape (..., n) of (..., metrics x n).
         """
         parts = np.split(logs, len(self.metrics), axis=-1)
         utility = parts[0] if self.metrics[0] == "output_tok_s" else -parts[0]
@@ -104,7 +104,7 @@ class CandidateSet:
         return np.asarray(utility)
 
     def verdict(self, belief: Belief, *, seed: int = 0) -> Decision:
-        """How sure it is which one is best."""
+        """Decide which deployment is best, and how sure that is."""
         utility = self.utility(_drawn(*belief.joint(belief.rows(self.points, self.metrics)), seed))
         mean = utility.mean(axis=0)
         best = int(np.argmax(mean))
@@ -119,15 +119,15 @@ class CandidateSet:
         )
 
     def within(self, belief: Belief) -> NDArray[np.bool_]:
-        """Which keep all the limits as far as is known, shape (n,)."""
+        """Return which deployments keep all the limits as far as is known, shape (n,)."""
         mean, _ = belief.joint(belief.rows(self.points, self.metrics))
         parts = np.split(mean, len(self.metrics))[1:]
         within_limit = [part <= np.log(limit) for part, limit in zip(parts, self.limits.values(), strict=True)]
         return np.asarray(np.all(within_limit, axis=0) if within_limit else np.ones(len(self.points), dtype=bool))
 
     def draws(self, belief: Belief, probes: Points, *, seed: int = 0) -> tuple[Array, Array]:
-        """Utilities of the contenders, the deployments most likely to matter, shape (SAMPLES, n), and with them what
-        measuring ``probes`` would show: log ``PHASES``, noise included, shape (SAMPLES, probes, 2).
+        """Draw utilities of the contenders, the deployments most likely to matter, shape (SAMPLES, n), and with them
+        what measuring ``probes`` would show: log ``PHASES``, noise included, shape (SAMPLES, probes, 2).
         """
         rows = belief.rows(self.points, self.metrics)
         utility = self.utility(_drawn(*belief.joint(rows), seed))
@@ -142,7 +142,7 @@ class CandidateSet:
 
 
 def _drawn(mean: Array, covariance: Array, seed: int) -> Array:
-    """Gaussian draws, shape (SAMPLES, m); in pairs of opposite sign, so that their mean is exact."""
+    """Draw from a Gaussian, shape (SAMPLES, m); in pairs of opposite sign, so that their mean is exact."""
     values, vectors = np.linalg.eigh(covariance)
     root = vectors * np.sqrt(np.maximum(values, 0.0))
     half = np.random.default_rng(seed).standard_normal((SAMPLES // 2, len(mean)))
@@ -152,8 +152,8 @@ def _drawn(mean: Array, covariance: Array, seed: int) -> Array:
 def candidate_set(
     search: DeploymentSearch, layouts: Sequence[tuple[int, int]], *, regime: Regime, compiled: bool
 ) -> CandidateSet:
-    """The deployments of a search that are worth comparing: of each layout (tp, pp) named some batches up to the largest
-    that fits, with as many replicas as the objective wants.
+    """List the deployments of a search that are worth comparing: of each layout (tp, pp) named some batches up to the
+    largest that fits, with as many replicas as the objective wants.
 
     Raises:
         NothingFits: none of the layouts does.
@@ -187,7 +187,7 @@ def candidate_set(
     if not chosen:
         raise NothingFits(f"nothing feasible: {search.model.name} fits no layout of {search.cluster}")
     rows = np.array(chosen)
-    found = search.layout(
+    arrays = search.layout(
         {
             **{
                 name: np.array(labels[name], dtype=object)[values[rows]] if name in labels else values[rows]
@@ -199,11 +199,11 @@ def candidate_set(
     points = Points.of(
         search.model,
         search.cluster,
-        found,
+        arrays,
         engine=search.engine,
         regime=regime,
-        batch=found.max_num_seqs,
+        batch=arrays.max_num_seqs,
         input_len=np.array(float(search.workload.input_len)),
         output_len=np.array(float(search.workload.output_len)),
     )
-    return CandidateSet(points=points, gpus=found.gpus, objective=search.objective, limits=search.slo.limits)
+    return CandidateSet(points=points, gpus=arrays.gpus, objective=search.objective, limits=search.slo.limits)

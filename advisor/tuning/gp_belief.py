@@ -81,16 +81,16 @@ class Points:
 
     @classmethod
     def of_shapes(
-        cls, model: Model, cluster: Cluster, found: Sequence[tuple[Deployment, tuple[int, int, int]]]
+        cls, model: Model, cluster: Cluster, measured: Sequence[tuple[Deployment, tuple[int, int, int]]]
     ) -> Points:
-        """Static batches: resolved deployments, each with (batch, input_len, output_len)."""
-        shapes = np.array([shape for _, shape in found], dtype=float).reshape(-1, 3)
-        layout = DeploymentArrays.of([deployment for deployment, _ in found], model, cluster.gpu)
+        """Collect static batches: resolved deployments, each with (batch, input_len, output_len)."""
+        shapes = np.array([shape for _, shape in measured], dtype=float).reshape(-1, 3)
+        layout = DeploymentArrays.of([deployment for deployment, _ in measured], model, cluster.gpu)
         return cls.of(
             model,
             cluster,
             layout,
-            engine=found[0][0].engine,
+            engine=measured[0][0].engine,
             regime="static",
             batch=shapes[:, 0],
             input_len=shapes[:, 1],
@@ -101,13 +101,13 @@ class Points:
         return len(self.batch)
 
     def times(self, x: Array) -> PhaseTimes:
-        """At parameters on the unbounded scale: (20,), or (s, 20) for times of shape (s, n)."""
+        """Predict times at parameters on the unbounded scale: (20,), or (s, 20) for times of shape (s, n)."""
         run = static_batch_times if self.regime == "static" else steady_state_times
         cost_model = replace(self.cost_model, parameters=Parameters.from_unbounded(x))
         return run(cost_model, self.batch, self.input_len, self.output_len)
 
     def prefill_share(self, x: Array) -> Array:
-        """Share of a request's life that its own prefill and that of those beside it take, shape (n,).
+        """Return the share of a request's life that its own prefill and that of those beside it take, shape (n,).
 
         In the steady state too, where both share steps: the work is that of a static batch of the same size.
         """
@@ -143,7 +143,9 @@ class Rows:
         return Rows(**arrays, places=self.places.take(which))
 
     def covariance(self, other: Rows, prior: Array) -> Array:
-        """Before any measurement; ``prior`` is that of the parameters. Shape (m, len(other))."""
+        """Return the covariance with ``other`` before any measurement, shape (m, len(other)); ``prior`` is that of the
+        parameters.
+        """
         covariance = self.slopes @ prior @ other.slopes.T
         here = self.places.same(other.places)
         for phase in range(len(PHASES)):
@@ -173,7 +175,8 @@ class Belief:
         measured: Array | None = None,
         spread: Array | float = 0.0,
     ) -> Belief:
-        """``measured`` are milliseconds, shape (2, n) for ``PHASES`` of n static batches; NaN where there is none.
+        """Condition on ``measured`` milliseconds, shape (2, n) for ``PHASES`` of n static batches; NaN where there is
+        none.
 
         ``spread``: relative standard deviation of each batch over its repeats, where that is more than usual; shape (n,).
         """
@@ -195,7 +198,7 @@ class Belief:
         return belief
 
     def rows(self, points: Points, metrics: Sequence[str]) -> Rows:
-        """The logarithms of some of ``PhaseTimes``' metrics, one metric after another."""
+        """Return the logarithms of some of ``PhaseTimes``' metrics as rows, one metric after another."""
         x = self.x
         shifted = np.vstack([x, x + STEP * np.eye(len(NAMES))])
         times = points.times(shifted)
@@ -220,7 +223,7 @@ class Belief:
         return Rows.joined(parts)
 
     def joint(self, rows: Rows) -> tuple[Array, Array]:
-        """Mean and covariance of the log quantities, shapes (m,) and (m, m)."""
+        """Return mean and covariance of the log quantities, shapes (m,) and (m, m)."""
         mean, covariance = rows.mean, rows.covariance(rows, self.prior.covariance)
         if self.seen is None:
             return mean, covariance
@@ -230,7 +233,7 @@ class Belief:
 
 
 def _weights(metric: str, regime: Regime, share: Array) -> Array:
-    """By how much the residual of each phase moves a log metric, shape (n, 2)."""
+    """Return by how much the residual of each phase moves a log metric, shape (n, 2)."""
     one, none = np.ones_like(share), np.zeros_like(share)
     if metric in ("prefill_ms", "ttft_ms"):
         return np.stack([one, none], axis=1)

@@ -47,18 +47,18 @@ class MeasurementBench(Protocol):
 
     @property
     def start_s(self) -> float:
-        """Seconds from a load's order to its first batch."""
+        """Return seconds from a load's order to its first batch."""
 
     @property
     def passed_s(self) -> float:
-        """Seconds since the budget began to count."""
+        """Return seconds since the budget began to count."""
 
     @property
     def left_s(self) -> float:
-        """Seconds left of it."""
+        """Return seconds left of the budget."""
 
     def waiting(self) -> list[Candidate]:
-        """The layouts with what has not been measured or tried of them, and its seconds."""
+        """Return the layouts with what has not been measured or tried of them, and its seconds."""
 
     def run(self, loads: Sequence[Candidate]) -> list[Measurement]:
         """Measure side by side; what has been measured."""
@@ -94,7 +94,7 @@ def is_certain(verdict: Decision) -> bool:
 
 
 def believed(prior: ParameterPosterior, runs: Sequence[Measurement]) -> Belief:
-    """After these static runs of one model with one engine on one kind of GPU."""
+    """Condition ``prior`` on static runs of one model with one engine on one kind of GPU."""
     timed = [run for run in runs if run.regime == "static" and not run.oom and run.batch > 0 and run.prefill_ms]
     groups = group_runs(timed)
     if not groups:
@@ -118,7 +118,7 @@ def believed(prior: ParameterPosterior, runs: Sequence[Measurement]) -> Belief:
 def prior_of(
     start: ParameterPosterior, runs: Iterable[Measurement], *, model: str, engine: str, gpu: str
 ) -> ParameterPosterior:
-    """What is believed of an engine on a GPU by the runs of other models there, beside ``start``."""
+    """Return what is believed of an engine on a GPU by the runs of other models there, beside ``start``."""
     others = [
         run
         for run in runs
@@ -142,8 +142,8 @@ def steps(
     seed: int = 0,
     asking: ExternalStudy | None = None,
 ) -> Iterator[TuningStep]:
-    """What is known before anything is measured and after every round, until the choice is certain or settled and the best
-    layouts are confirmed, the time is over, or nothing is left to be measured.
+    """Yield what is known before anything is measured and after every round, until the choice is certain or settled and
+    the best layouts are confirmed, the time is over, or nothing is left to be measured.
 
     ``runs``: what was measured of the model before. ``choose`` picks the next round; by default the one worth most.
     ``seed`` is of the draws.
@@ -187,7 +187,7 @@ def steps(
 
 
 def worth_most(stakes: CandidateSet, belief: Belief, bench: MeasurementBench, seed: int) -> Round:
-    """The round that is worth most for a second; an empty one if there is time for none."""
+    """Choose the round that is worth most for a second; an empty one if there is time for none."""
     waiting = bench.waiting()
     batches = [(candidate.deployment, shape) for candidate in waiting for shape in candidate.shapes]
     if not batches:
@@ -202,8 +202,8 @@ def worth_most(stakes: CandidateSet, belief: Belief, bench: MeasurementBench, se
 def unconfirmed(
     stakes: CandidateSet, verdict: Decision, runs: Sequence[Measurement], bench: MeasurementBench
 ) -> tuple[Candidate, ...]:
-    """A round that measures the best layouts that have not been measured, each at the batch nearest to its best; empty if
-    they all have, cannot be, or there is no time.
+    """Choose a round that measures the best layouts that have not been measured, each at the batch nearest to its best;
+    empty if they all have, cannot be, or there is no time.
     """
     layouts = stakes.layouts()
     order = np.argsort(-verdict.utility)
@@ -223,21 +223,21 @@ def unconfirmed(
 
 
 def _distance(stakes: CandidateSet, row: int, shape: Shape) -> float:
-    """How far a static batch is from a deployment's, in logarithms; a longer output tells a little more."""
+    """Measure how far a static batch is from a deployment's, in logarithms; a longer output tells a little more."""
     points = stakes.points
     wanted = np.log([points.batch[row], points.input_len[row]])
     return float(np.abs(np.log(shape[:2]) - wanted).sum()) - 1e-6 * shape[2]
 
 
 def _together(loads: Sequence[Candidate], confirming: Sequence[Candidate], bench: MeasurementBench) -> bool:
-    """Whether there is time for the loads and what confirms the best layout after them."""
+    """Return whether there is time for the loads and what confirms the best layout after them."""
     covered = {load.layout for load in loads}
     rest = [load for load in confirming if load.layout not in covered]
     return not rest or wall_s(loads, bench.start_s) + wall_s(rest[:1], bench.start_s) <= bench.left_s
 
 
 def wall_s(loads: Sequence[Candidate], start_s: float) -> float:
-    """Seconds until the last of the loads has ended, which run side by side."""
+    """Return the seconds until the last of the loads has ended, which run side by side."""
     return max((start_s + sum(load.seconds.values()) for load in loads), default=0.0)
 
 

@@ -32,7 +32,7 @@ compiler are imported, vLLM's workers as well."""
 
 @cache
 def startups() -> Mapping[tuple[str, str, int, int], float]:
-    """Recorded seconds of engine start-up by engine, model and layout (``catalog/data/memory``)."""
+    """Read recorded seconds of engine start-up by engine, model and layout (``catalog/data/memory``)."""
     seconds: dict[tuple[str, str, int, int], float] = {}
     for path in sorted((DATA / "memory").glob("*.csv")):
         with path.open(encoding="utf-8", newline="") as file:
@@ -43,7 +43,7 @@ def startups() -> Mapping[tuple[str, str, int, int], float]:
 
 
 def once(runs: Sequence[Measurement]) -> dict[tuple[int, int], dict[Shape, Measurement]]:
-    """The runs by (tp, pp) and shape; of several alike the last."""
+    """Index the runs by (tp, pp) and shape; of several alike the last counts."""
     by_layout: dict[tuple[int, int], dict[Shape, Measurement]] = defaultdict(dict)
     for run in runs:
         by_layout[run.tp, run.pp][run.batch, run.input_len, run.output_len] = run
@@ -51,7 +51,7 @@ def once(runs: Sequence[Measurement]) -> dict[tuple[int, int], dict[Shape, Measu
 
 
 def _resolved(run: Measurement, model: Model, cluster: Cluster) -> Deployment:
-    """As it ran: positions beyond the model's are only more rotary angles."""
+    """Return the deployment as it ran: positions beyond the model's are only more rotary angles."""
     longest = max(model.max_position_embeddings, run.max_model_len or 0)
     return resolve(run.deployment, replace(model, max_position_embeddings=longest), cluster).value
 
@@ -60,7 +60,7 @@ class Replay:
     """A bench that answers with recorded static runs of one model, after as long as they took."""
 
     def __init__(self, runs: Sequence[Measurement], model: Model, cluster: Cluster, *, budget_s: float) -> None:
-        """``runs``: all of one engine on one kind of GPU.
+        """Take ``runs`` that are all of one engine on one kind of GPU.
 
         Raises:
             InputError: no runs.
@@ -106,7 +106,7 @@ class Replay:
         return [candidate for candidate in self._waiting if candidate.seconds]
 
     def run(self, loads: Sequence[Candidate]) -> list[Measurement]:
-        """What the loads measured, as far as the budget goes."""
+        """Return what the loads measured, as far as the budget goes."""
         measured, longest = [], 0.0
         for load in loads:
             passed = self._start_s[load.layout]
@@ -134,7 +134,9 @@ def recorded_stakes(
     limits: Mapping[str, float] | None = None,
     batch: int | None = None,
 ) -> tuple[CandidateSet, list[Measurement]]:
-    """The recorded static batches of one pair of lengths as what competes, and what they really gave, in the same order."""
+    """Return the recorded static batches of one pair of lengths as what competes, and what they really gave, in the
+    same order.
+    """
     chosen = [
         run
         for own in once(runs).values()

@@ -49,7 +49,7 @@ class Machine:
 
     @property
     def left_s(self) -> float:
-        """Less what is kept for loads that take longer than foretold."""
+        """Return seconds left of the budget, less what is kept for loads that take longer than foretold."""
         budget_s = self.measurable.config.budget_s
         return math.inf if budget_s is None else PLANNED * budget_s - self.passed_s
 
@@ -61,7 +61,7 @@ class Machine:
         return [candidate for candidate in untried if candidate.seconds]
 
     def run(self, loads: Sequence[Candidate]) -> list[Measurement]:
-        self._tried |= {(*each.layout, shape) for each in loads for shape in each.shapes}
+        self._tried |= {(*candidate.layout, shape) for candidate in loads for shape in candidate.shapes}
         ready = self.measurable.probing(loads)
         # the clock of a probing runs from the beginning of the budget
         ready = replace(ready, ends_s={name: self.passed_s + end for name, end in ready.ends_s.items()})
@@ -89,7 +89,7 @@ def _key(run: Measurement) -> tuple[int, int, Shape]:
 
 
 def own_runs(measurable: ProbeCandidates) -> tuple[list[Measurement], list[Measurement]]:
-    """What the user has measured of this model in this format, and of others, with this engine on this GPU."""
+    """Read what the user has measured of this model in this format, and of others, with this engine on this GPU."""
     store = measurable.config.store
     known = {run.run_id: run for run in (*user_runs(), *(read_runs(store) if store.exists() else ()))}
     first = measurable.loads[0].deployment

@@ -11,20 +11,18 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from advisor.benchmarking.benchmark_plan import ProbeQuestion
 from advisor.benchmarking.candidates import probe_candidates
 from advisor.benchmarking.devices import read_target
 from advisor.benchmarking.engines import ENGINES
 from advisor.benchmarking.session import PLANNED
-from advisor.calibration.intervals import scale_name
 from advisor.calibration.observations import impossible
 from advisor.calibration.surrogate import shipped_surrogate
 from advisor.prediction.evidence import Evidence
 from advisor.prediction.inputs import check_lengths, chosen_price, plain, read_model
-from advisor.recommendation.problem import MOST_SEQUENCES, DeploymentSearch, checked, startable
+from advisor.recommendation.problem import MOST_SEQUENCES, DeploymentSearch, checked
 from advisor.recommendation.recommendation import check_question
+from advisor.tuning.choices import TuningChoice, choices_of, relaxations_of
 from advisor.tuning.decision import NothingFits, candidate_set
 from advisor.tuning.gp_belief import Belief
 from advisor.tuning.loop import TuningStep, believed, prior_of, steps, wall_s
@@ -32,17 +30,18 @@ from advisor.tuning.runner import Machine, own_runs
 from catalog.engines import command as launch_command
 from catalog.engines import find_engine
 from catalog.errors import InputError, Note
-from catalog.schema import Cluster, Deployment, Model, Slo, Workload, require_positive
+from catalog.schema import Cluster, Model, Slo, Workload, require_positive
 from search.external_study import ExternalStudy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from advisor.benchmarking.benchmark_plan import Candidate, Shape
+    from advisor.benchmarking.candidates import ProbeCandidates
     from advisor.benchmarking.session import ProbeSession
     from advisor.calibration.intervals import Regime
-    from advisor.tuning.decision import CandidateSet, Decision
+    from advisor.tuning.decision import CandidateSet
     from catalog.schema import Measurement
     from probes.sweep import Sweep
 
@@ -53,27 +52,6 @@ SHORT = (128, 64)
 """Prompt and output of batches that cost little and tell the decode steps."""
 MOST_OUTPUT = 64
 """Longest output that is measured: a decode step at the workload's context is known after so many."""
-TABLE = ("output_tok_s_per_gpu", "output_tok_s", "ttft_ms", "tpot_ms", "e2e_ms")
-NORMAL_90 = 1.645
-"""Quantile of the normal distribution for a 90% interval."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TuningChoice:
-    """The best batch of one layout."""
-
-    deployment: Deployment
-    batch: int
-    measured: int
-    """Batches of this layout that have been measured."""
-    chance: float
-    """Probability that this layout is the best."""
-    feasible: bool
-    """Whether it keeps the limits, as far as is known."""
-    metrics: Mapping[str, tuple[float, float, float]]
-    """Expected value and the ends of its 90% interval."""
-    before: Mapping[str, tuple[float, float, float]]
-    """The same as it was believed before anything was measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +105,7 @@ class Tuning:
     steps: tuple[TuningStep, ...] = field(repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as plain JSON types; of the runs their names, they are in ``store``."""
+        """Return everything as plain JSON types; of the runs their names, they are in ``store``."""
         body = {name: plain(getattr(self, name)) for name in self.__slots__ if name not in {"steps", "runs"}}
         return body | {
             "model": self.model.name,
@@ -210,56 +188,48 @@ def tune(
         max_batch=max_batch,
         price=price,
     )
-    degrees = list(dict.fromkeys(zip(*(search.space().columns()[name].tolist() for name in ("tp", "pp")), strict=True)))
-    compiled = device == "cuda"
-    gpu = search.cluster.gpu.name
-    start = shipped_surrogate().marginal(search.engine, gpu)
-    every = candidate_set(search, degrees, regime=regime, compiled=compiled)
-    shapes = _shapes(every, Belief.of(start), workload)
-    most = max(
-        find_engine(search.engine).batch_defaults(search.cluster.gpu).max_num_seqs, *(shape[0] for shape in shapes)
-    )
-    question = ProbeQuestion(engine=search.engine, dtype=dtype, listed=shapes, max_num_seqs=most, compiled=compiled)
-    able = probe_candidates(
-        model, gpus, question=question, budget_s=budget_s, device=device, out=out, store=store, began=began
-    )
-    layouts = [load.layout for load in able.loads]
-    if not layouts:
-        raise NothingFits(f"nothing can be measured: {'; '.join(able.left_out)}")
-    stakes = candidate_set(
-        search, [degree for degree in degrees if degree in layouts], regime=regime, compiled=compiled
+    able, stakes, batches = _measurable(
+        search,
+        model,
+        gpus,
+        regime=regime,
+        dtype=dtype,
+        budget_s=budget_s,
+        device=device,
+        out=out,
+        store=store,
+        began=began,
     )
     mine, others = own_runs(able)
     machine = Machine(able, mine, watch=watch, say=say)
+    gpu = search.cluster.gpu.name
+    start = shipped_surrogate().marginal(search.engine, gpu)
     prior = prior_of(start, others, model=able.model.name, engine=search.engine, gpu=gpu)
-    asking = ExternalStudy(
-        {f"tp{tp}pp{pp}": len(question.listed) for tp, pp in layouts}, storage=storage, study_name=study_name
+    study = ExternalStudy(
+        {f"tp{tp}pp{pp}": batches for tp, pp in (load.layout for load in able.loads)},
+        storage=storage,
+        study_name=study_name,
     )
     taken: list[TuningStep] = []
-    upcoming: tuple[Mapping[str, Any], ...] = ()
-    for step in steps(stakes, machine, prior, runs=mine, asking=asking):
+    for step in steps(stakes, machine, prior, runs=mine, asking=study):
         taken.append(step)
         if len(taken) > 1:
             say(_told(stakes, step))
         if dry_run:
-            upcoming = tuple(
-                _load(each) | {"expected_s": round(wall_s([each], machine.start_s), 1)} for each in step.upcoming
-            )
             break
     last = taken[-1]
+    upcoming = tuple(
+        _load(load) | {"expected_s": round(wall_s([load], machine.start_s), 1)} for load in last.upcoming if dry_run
+    )
     waiting = machine.waiting()
     if waiting and len(taken) == 1 and not (last.runs or upcoming):
-        least = min(wall_s([each.only(list(each.seconds)[:1])], machine.start_s) for each in waiting) / PLANNED
+        least = min(wall_s([load.only(list(load.seconds)[:1])], machine.start_s) for load in waiting) / PLANNED
         raise InputError(
             f"budget is {budget_s:g} s; starting and measuring one batch takes about {least:.0f} s, give more"
         )
     blank = believed(prior, ())
-    candidates = _choices(stakes, last.verdict, last.belief, blank, last.runs, search)
-    best = next((each for each in candidates if each.feasible), None)
-    at = stakes.layouts()[last.verdict.best]
-    command: tuple[str, ...] = ()
-    if best is not None and not find_engine(search.engine).no_command:
-        command = tuple(launch_command(best.deployment, search.model, search.cluster))
+    candidates = choices_of(stakes, last.verdict, last.belief, blank, last.runs, search)
+    best = next((choice for choice in candidates if choice.feasible), None)
     doubted = [Note(f"{name} is not believed: {why}", "warning") for name, why in impossible(last.runs).items()]
     return Tuning(
         model=able.model,
@@ -271,9 +241,9 @@ def tune(
         regime=regime,
         best=best,
         candidates=candidates,
-        believed=_choices(stakes, stakes.verdict(blank), blank, blank, (), search)[0],
+        believed=choices_of(stakes, stakes.verdict(blank), blank, blank, (), search)[0],
         certain=last.certain,
-        confirmed=at in {(run.tp, run.pp) for run in last.runs},
+        confirmed=stakes.layouts()[last.verdict.best] in {(run.tp, run.pp) for run in last.runs},
         doubt=last.verdict.doubt,
         regret=math.expm1(last.verdict.regret),
         regret_95=math.expm1(last.verdict.regret_95),
@@ -284,16 +254,58 @@ def tune(
         budget_s=budget_s,
         ended=_ended(last, dry_run=dry_run, waiting=bool(waiting)),
         upcoming=upcoming,
-        relaxations=() if best else _relaxations(candidates[0], slo),
-        command=command,
+        relaxations=() if best else relaxations_of(candidates[0], slo),
+        command=_command(search, best),
         notes=(*able.notes, *notes, *doubted),
         left_out=able.left_out,
         failed=tuple(machine.failed),
         logs=str(able.config.out / "logs"),
         store=str(able.config.store),
-        study_name=asking.study.study_name,
+        study_name=study.study.study_name,
         steps=tuple(taken),
     )
+
+
+def _measurable(
+    search: DeploymentSearch,
+    model: str | Model,
+    gpus: str | Cluster,
+    *,
+    regime: Regime,
+    dtype: str,
+    device: str,
+    **session: Any,
+) -> tuple[ProbeCandidates, CandidateSet, int]:
+    """Find the layouts that compete and can be measured here, and how many batches there are of each.
+
+    ``session``: further arguments of ``probe_candidates``.
+
+    Raises:
+        NothingFits: no layout can be measured.
+
+    """
+    degrees = list(dict.fromkeys(zip(*(search.space().columns()[name].tolist() for name in ("tp", "pp")), strict=True)))
+    compiled = device == "cuda"
+    competing = candidate_set(search, degrees, regime=regime, compiled=compiled)
+    start = shipped_surrogate().marginal(search.engine, search.cluster.gpu.name)
+    shapes = _shapes(competing, Belief.of(start), search.workload)
+    most = max(
+        find_engine(search.engine).batch_defaults(search.cluster.gpu).max_num_seqs, *(shape[0] for shape in shapes)
+    )
+    question = ProbeQuestion(engine=search.engine, dtype=dtype, listed=shapes, max_num_seqs=most, compiled=compiled)
+    able = probe_candidates(model, gpus, question=question, device=device, **session)
+    layouts = [load.layout for load in able.loads]
+    if not layouts:
+        raise NothingFits(f"nothing can be measured: {'; '.join(able.left_out)}")
+    measured = [degree for degree in degrees if degree in layouts]
+    return able, candidate_set(search, measured, regime=regime, compiled=compiled), len(shapes)
+
+
+def _command(search: DeploymentSearch, best: TuningChoice | None) -> tuple[str, ...]:
+    """Return the argv that starts the best deployment; empty for plain PyTorch, which has none."""
+    if best is None or find_engine(search.engine).no_command:
+        return ()
+    return tuple(launch_command(best.deployment, search.model, search.cluster))
 
 
 def _search(
@@ -310,7 +322,7 @@ def _search(
     max_batch: int | None,
     price: float | None,
 ) -> tuple[DeploymentSearch, list[Note]]:
-    """The question, checked, with the fit as it was before."""
+    """Check the question, and put it with the fit as it was before."""
     if engine not in ENGINES:
         raise InputError(f"engine is {engine!r:.40}; {' and '.join(ENGINES)} can be measured")
     if regime not in REGIMES:
@@ -348,7 +360,7 @@ def _search(
 
 
 def _shapes(stakes: CandidateSet, belief: Belief, workload: Workload) -> tuple[Shape, ...]:
-    """Static batches that may be measured: at the workload's prompt the best of each layout by what ships, and some smaller
+    """List static batches that may be measured: at the workload's prompt the best of each layout by what ships, and some smaller
     ones; and short ones, which cost little.
     """
     longest = workload.output_len if stakes.points.regime == "static" else min(workload.output_len, MOST_OUTPUT)
@@ -363,90 +375,10 @@ def _shapes(stakes: CandidateSet, belief: Belief, workload: Workload) -> tuple[S
     return tuple(dict.fromkeys([*wanted, *((batch, *short) for batch in BATCHES)]))
 
 
-def _choices(
-    stakes: CandidateSet,
-    verdict: Decision,
-    belief: Belief,
-    blank: Belief,
-    runs: Sequence[Measurement],
-    search: DeploymentSearch,
-) -> tuple[TuningChoice, ...]:
-    """Each layout with its best batch, best first; ``blank`` is what was believed before any of the ``runs``."""
-    layouts, degrees = stakes.layouts(), stakes.points.cost_model.layout
-    rows: dict[tuple[int, int], int] = {}
-    for i in np.argsort(-verdict.utility, kind="stable"):
-        rows.setdefault(layouts[i], int(i))
-    now, before = (_metrics(stakes, each, list(rows.values()), search.engine) for each in (belief, blank))
-    within = stakes.within(belief)
-    choices = []
-    for k, ((tp, pp), i) in enumerate(rows.items()):
-        wanted = search.deployment(
-            {
-                "tp": tp,
-                "pp": pp,
-                "dp": int(degrees.dp[i]),
-                "max_num_seqs": int(stakes.points.batch[i]),
-                "dtype": search.dtypes[0],
-                "kv_dtype": search.kv_dtypes[0],
-                "max_num_batched_tokens": search.budgets[0],
-                "compiled": bool(degrees.compiled[i]),
-            }
-        )
-        held = int(stakes.points.cost_model.memory.kv_capacity_tokens[i])
-        choices.append(
-            TuningChoice(
-                deployment=startable(wanted, search.model, search.cluster, held, search.length),
-                batch=int(stakes.points.batch[i]),
-                measured=sum((run.tp, run.pp) == (tp, pp) and not run.oom for run in runs),
-                chance=float(sum(verdict.chance[j] for j, each in enumerate(layouts) if each == (tp, pp))),
-                feasible=bool(within[i]),
-                metrics=now[k],
-                before=before[k],
-            )
-        )
-    return tuple(choices)
-
-
-def _metrics(
-    stakes: CandidateSet, belief: Belief, rows: Sequence[int], engine: str
-) -> list[dict[str, tuple[float, float, float]]]:
-    """Values and 90% intervals; those of the steady state also hold what static batches cannot tell of it."""
-    names = TABLE[1:]
-    points = stakes.points
-    provenance = belief.prior.provenance if belief.seen is None else "calibrated"
-    mean, covariance = belief.joint(belief.rows(points, names))
-    mean, sigma = (each.reshape(len(names), -1) for each in (mean, np.sqrt(np.maximum(np.diag(covariance), 0.0))))
-    found = []
-    for i in rows:
-        metrics = {}
-        for k, name in enumerate(names):
-            half = NORMAL_90 * sigma[k, i]
-            if points.regime == "steady":
-                scale = shipped_surrogate().scale(provenance, engine, scale_name(name, "steady", staged=False))
-                half = scale.quantile(0.9) * math.hypot(sigma[k, i], scale.noise)
-            value = math.exp(mean[k, i])
-            metrics[name] = (value, value / math.exp(half), value * math.exp(half))
-        gpus = float(stakes.gpus[i])
-        value, low, high = metrics["output_tok_s"]
-        metrics["output_tok_s_per_gpu"] = (value / gpus, low / gpus, high / gpus)
-        found.append({name: metrics[name] for name in TABLE})
-    return found
-
-
-def _relaxations(nearest: TuningChoice, slo: Slo) -> tuple[str, ...]:
-    """The limits that the nearest deployment breaks, and what it needs."""
-    changes = []
-    for metric, limit in slo.limits.items():
-        value = nearest.metrics[metric][0]
-        if value > limit:
-            changes.append(f"{metric.removesuffix('_ms').upper()} limit of {math.ceil(value)} ms instead of {limit:g}")
-    return tuple(changes)
-
-
 def _round(stakes: CandidateSet, step: TuningStep) -> dict[str, Any]:
     tp, pp = stakes.layouts()[step.verdict.best]
     return {
-        "loads": [_load(each) for each in step.loads],
+        "loads": [_load(load) for load in step.loads],
         "why": step.why,
         "expected_s": round(step.expected_s, 1),
         "took_s": round(step.took_s, 1),

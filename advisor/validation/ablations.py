@@ -64,7 +64,7 @@ def _errors(
 
 def _marginals(
     variant: str, fitted: Sequence[RunGroup], kernels: Sequence[KernelObservations]
-) -> Callable[[str, str], ParameterPosterior]:  # fmt: skip
+) -> Callable[[str, str], ParameterPosterior]:
     parts: list[Observations] = [*fitted] if variant == NO_KERNELS else [*fitted, *kernels]
     if variant == NO_RUNS:
         return lambda _engine, _gpu: analytic_marginal()

@@ -42,10 +42,7 @@ def baselines(fitted: Sequence[RunGroup], judged: Sequence[RunGroup]) -> dict[st
             lambda: RandomForestRegressor(n_estimators=100, random_state=0), fitted, judged, known
         )
         log_predictions[BOOSTED] = _learned(
-            lambda: GradientBoostingRegressor(n_estimators=200, max_depth=4, random_state=0),
-            fitted,
-            judged,
-            known,
+            lambda: GradientBoostingRegressor(n_estimators=200, max_depth=4, random_state=0), fitted, judged, known
         )
     return {name: _checks(judged, logs) for name, logs in log_predictions.items()}
 
@@ -73,21 +70,36 @@ def _features(groups: Sequence[RunGroup], engines: Sequence[str]) -> Array:
         fixed = [
             math.log(value)
             for value in (
-                model.hidden_size, model.num_hidden_layers, model.intermediate_size or model.moe_intermediate_size,
-                model.num_attention_heads, model.num_key_value_heads, model.head_dim, model.vocab_size,
-                max(model.num_experts, 1), max(model.num_experts_per_tok, 1), gpu.memory_gib,
-                gpu.memory_bandwidth_gbps, gpu.fp16_tflops, gpu.nvlink_gbps + 1.0,
+                model.hidden_size,
+                model.num_hidden_layers,
+                model.intermediate_size or model.moe_intermediate_size,
+                model.num_attention_heads,
+                model.num_key_value_heads,
+                model.head_dim,
+                model.vocab_size,
+                max(model.num_experts, 1),
+                max(model.num_experts_per_tok, 1),
+                gpu.memory_gib,
+                gpu.memory_bandwidth_gbps,
+                gpu.fp16_tflops,
+                gpu.nvlink_gbps + 1.0,
             )
-        ]  # fmt: skip
+        ]
         which = [float(group.engine == engine) for engine in engines]
         varying = np.stack(
             [
-                np.log(layout.tp), np.log(layout.pp), np.log(layout.weight_bytes), np.log(layout.max_num_batched_tokens),
-                np.log(group.batch), np.log(group.input_len), np.log(group.output_len), layout.compiled + 0.0,
+                np.log(layout.tp),
+                np.log(layout.pp),
+                np.log(layout.weight_bytes),
+                np.log(layout.max_num_batched_tokens),
+                np.log(group.batch),
+                np.log(group.input_len),
+                np.log(group.output_len),
+                layout.compiled + 0.0,
                 layout.offload + 0.0,
             ],
             axis=1,
-        )  # fmt: skip
+        )
         same = np.broadcast_to(np.array([*fixed, *which]), (len(varying), len(fixed) + len(which)))
         rows.append(np.concatenate([same, varying], axis=1))
     return np.concatenate(rows)
@@ -111,9 +123,7 @@ def _nearest(fitted: Sequence[RunGroup], judged: Sequence[RunGroup], known: Arra
     return logs
 
 
-def _learned(
-    make: Callable[[], object], fitted: Sequence[RunGroup], judged: Sequence[RunGroup], known: Array
-) -> Array:  # fmt: skip
+def _learned(make: Callable[[], object], fitted: Sequence[RunGroup], judged: Sequence[RunGroup], known: Array) -> Array:
     have, want = _both(fitted, judged)
     logs = np.full((len(want), len(METRICS)), np.nan)
     for k in range(len(METRICS)):
@@ -133,9 +143,15 @@ def _checks(groups: Sequence[RunGroup], logs: Array) -> list[Check]:
                     value = math.exp(log)
                     checks.append(
                         Check(
-                            run=run, engine=group.engine, metric=metric, split="not fitted", measured=measured,
-                            predicted=value, low=value, high=value,
+                            run=run,
+                            engine=group.engine,
+                            metric=metric,
+                            split="not fitted",
+                            measured=measured,
+                            predicted=value,
+                            low=value,
+                            high=value,
                         )
-                    )  # fmt: skip
+                    )
             row += 1
     return checks

@@ -56,10 +56,13 @@ class Trial:
 def trials(kinds: Iterable[str] = tuple(LEFT_OUT), engine: str = "vllm", gpu: str = "H200-SXM") -> list[Trial]:
     """Each kind left out in turn, by kind and metric."""
     runs = [
-        run for run in shipped_runs()
+        run
+        for run in shipped_runs()
         if (run.engine, run.gpu, run.role, run.regime) == (engine, gpu, "fit", "static")
-        and run.compiled and not run.oom and not run.offload
-    ]  # fmt: skip
+        and run.compiled
+        and not run.oom
+        and not run.offload
+    ]
     results = []
     for kind in kinds:
         is_of = LEFT_OUT[kind]
@@ -82,10 +85,15 @@ def _trial(kind: str, metric: str, marginal: ParameterPosterior, out: Sequence[R
     residuals, half = within(blind=False)
     _, half_before = within(blind=True)
     return Trial(
-        kind=kind, metric=metric, runs=len(residuals), error=float(np.mean(np.abs(np.expm1(residuals)))),
-        held=float(np.mean(np.abs(residuals) <= half)), width=float(np.mean(half)),
-        held_before=float(np.mean(np.abs(residuals) <= half_before)), width_before=float(np.mean(half_before)),
-    )  # fmt: skip
+        kind=kind,
+        metric=metric,
+        runs=len(residuals),
+        error=float(np.mean(np.abs(np.expm1(residuals)))),
+        held=float(np.mean(np.abs(residuals) <= half)),
+        width=float(np.mean(half)),
+        held_before=float(np.mean(np.abs(residuals) <= half_before)),
+        width_before=float(np.mean(half_before)),
+    )
 
 
 def main() -> None:

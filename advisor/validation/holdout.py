@@ -83,8 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for row in summarised(checks, ("split", "metric"))
     ]
     errors = HoldoutErrors(
-        date=datetime.now(UTC).date().isoformat(), surrogate=digest(), rows=(*every, *summarised(checks, KEYS)),
-    )  # fmt: skip
+        date=datetime.now(UTC).date().isoformat(), surrogate=digest(), rows=(*every, *summarised(checks, KEYS))
+    )
     write_whole(chosen.out, errors.to_json())
 
 

@@ -87,9 +87,7 @@ def memory_thresholds() -> list[ThresholdFound]:
     for load, runs in _runs_by_load().items():
         if load.endswith("-threshold"):
             run = next(run for run in runs if not run.oom)
-            batch = largest_batch(
-                find_model(run.model).value, gpu, _resolved(run), run.input_len, run.output_len
-            )  # fmt: skip
+            batch = largest_batch(find_model(run.model).value, gpu, _resolved(run), run.input_len, run.output_len)
             failed = min(run.batch for run in runs if run.oom)
             thresholds.append(ThresholdFound(name=load, predicted=batch, ran=run.batch, failed=failed))
     return thresholds
@@ -107,11 +105,18 @@ def _runs_by_load() -> dict[str, list[Measurement]]:
 def _resolved(run: Measurement) -> Deployment:
     knobs = run.deployment
     return Deployment(
-        engine="torch", tp=knobs.tp, pp=knobs.pp, dtype=run.dtype, offload=knobs.offload, compiled=knobs.compiled,
-        graphs=knobs.has_graphs, gpu_memory_utilization=knobs.gpu_memory_utilization,
-        max_num_seqs=knobs.max_num_seqs or MOST_SEQUENCES, max_num_batched_tokens=knobs.max_num_batched_tokens,
+        engine="torch",
+        tp=knobs.tp,
+        pp=knobs.pp,
+        dtype=run.dtype,
+        offload=knobs.offload,
+        compiled=knobs.compiled,
+        graphs=knobs.has_graphs,
+        gpu_memory_utilization=knobs.gpu_memory_utilization,
+        max_num_seqs=knobs.max_num_seqs or MOST_SEQUENCES,
+        max_num_batched_tokens=knobs.max_num_batched_tokens,
         max_model_len=knobs.max_model_len,
-    )  # fmt: skip
+    )
 
 
 def _of_load(
@@ -130,9 +135,15 @@ def _of_load(
     yield error("kv_tokens", float(rows[0]["kv_tokens"]), float(room.kv_capacity_tokens[0]))
     firsts = [rows[stage * tp] for stage in range(pp)]
     held = stages_of(
-        model, gpu, tp=tp, pp=pp, itemsize=2, offload=deployment.offload, compiled=deployment.compiled,
+        model,
+        gpu,
+        tp=tp,
+        pp=pp,
+        itemsize=2,
+        offload=deployment.offload,
+        compiled=deployment.compiled,
         positions=deployment.max_model_len or 0,
-    )  # fmt: skip
+    )
     for row, stage in zip(firsts, held, strict=True):
         yield error("weights", float(row["weights_gib"]), stage.weight_bytes() / GIB)
     if runs:
@@ -163,11 +174,17 @@ def _of_runs(
 def _of_row(row: Mapping[str, str]) -> Deployment:
     """Of a load without a run."""
     return Deployment(
-        engine="torch", tp=int(row["tp"]), pp=int(row["pp"]), dtype=row["dtype"], offload=float(row["offload"]),
-        compiled=row["compiled"] == "true", gpu_memory_utilization=float(row["gpu_memory_utilization"]),
-        max_num_seqs=MOST_SEQUENCES, max_num_batched_tokens=int(row["max_num_batched_tokens"]),
+        engine="torch",
+        tp=int(row["tp"]),
+        pp=int(row["pp"]),
+        dtype=row["dtype"],
+        offload=float(row["offload"]),
+        compiled=row["compiled"] == "true",
+        gpu_memory_utilization=float(row["gpu_memory_utilization"]),
+        max_num_seqs=MOST_SEQUENCES,
+        max_num_batched_tokens=int(row["max_num_batched_tokens"]),
         max_model_len=int(row["max_model_len"]),
-    )  # fmt: skip
+    )
 
 
 def main() -> int:

@@ -81,12 +81,26 @@ class Check:
         """As plain JSON types."""
         run = self.run
         return {
-            "run_id": run.run_id, "source": run.source, "split": self.split, "engine": self.engine, "gpu": run.gpu,
-            "model": run.model, "tp": run.tp, "pp": run.pp, "batch": run.batch, "input_len": run.input_len,
-            "output_len": run.output_len, "regime": self.regime, "metric": self.metric, "measured": self.measured,
-            "predicted": self.predicted, "low": self.low, "high": self.high, "error": self.error,
+            "run_id": run.run_id,
+            "source": run.source,
+            "split": self.split,
+            "engine": self.engine,
+            "gpu": run.gpu,
+            "model": run.model,
+            "tp": run.tp,
+            "pp": run.pp,
+            "batch": run.batch,
+            "input_len": run.input_len,
+            "output_len": run.output_len,
+            "regime": self.regime,
+            "metric": self.metric,
+            "measured": self.measured,
+            "predicted": self.predicted,
+            "low": self.low,
+            "high": self.high,
+            "error": self.error,
             "inside": self.inside,
-        }  # fmt: skip
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,11 +178,17 @@ def _summary(group: dict[str, str], checks: Sequence[Check]) -> ErrorSummary:
     low, high = coverage_interval(list(clusters.values()))
     widths = [(check.high - check.low) / 2.0 / check.predicted for check in checks]
     return ErrorSummary(
-        group=group, checks=len(checks),
-        median_error=float(np.median(np.abs(errors))), mean_error=float(np.mean(np.abs(errors))),
-        bias=float(np.median(errors)), coverage=float(np.mean(inside)), coverage_low=low, coverage_high=high,
-        half_width=float(np.median(widths)), mean_half_width=float(np.mean(widths)),
-    )  # fmt: skip
+        group=group,
+        checks=len(checks),
+        median_error=float(np.median(np.abs(errors))),
+        mean_error=float(np.mean(np.abs(errors))),
+        bias=float(np.median(errors)),
+        coverage=float(np.mean(inside)),
+        coverage_low=low,
+        coverage_high=high,
+        half_width=float(np.median(widths)),
+        mean_half_width=float(np.mean(widths)),
+    )
 
 
 def coverage_interval(clusters: Sequence[Sequence[bool]]) -> tuple[float, float]:
@@ -182,9 +202,14 @@ def coverage_interval(clusters: Sequence[Sequence[bool]]) -> tuple[float, float]
         # No spread to resample: the rule of three, with clusters as the units.
         return (max(0.0, 1.0 - 3.0 / len(clusters)), 1.0) if share else (0.0, min(1.0, 3.0 / len(clusters)))
     interval = bootstrap(
-        (hits, sizes), lambda h, n, axis=-1: h.sum(axis=axis) / n.sum(axis=axis), paired=True, vectorized=True,
-        n_resamples=2000, method="percentile", rng=np.random.default_rng(0),
-    ).confidence_interval  # fmt: skip
+        (hits, sizes),
+        lambda h, n, axis=-1: h.sum(axis=axis) / n.sum(axis=axis),
+        paired=True,
+        vectorized=True,
+        n_resamples=2000,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
     return float(interval.low), float(interval.high)
 
 
@@ -192,12 +217,7 @@ def shipped_check(error: PredictionError, surrogate: Surrogate) -> Check:
     """One quantity beside what the surrogate predicts, whether its fit saw the run or not."""
     scale = surrogate.scale(error.provenance, error.engine, error.scale_name)
     fitted = error.run.role == "fit" and error.run.batch > 0 and error.run.source in surrogate.sources
-    return check_of(
-        error,
-        "in-sample" if fitted else "not fitted",
-        error.sigma(scale.noise),
-        scale.quantile(LEVEL),
-    )
+    return check_of(error, "in-sample" if fitted else "not fitted", error.sigma(scale.noise), scale.quantile(LEVEL))
 
 
 def check_of(error: PredictionError, split: Split, sigma: float, quantile: float) -> Check:
@@ -206,6 +226,12 @@ def check_of(error: PredictionError, split: Split, sigma: float, quantile: float
     predicted = measured * math.exp(error.residual)
     factor = math.exp(quantile * sigma)
     return Check(
-        run=error.run, engine=error.engine, metric=error.metric, split=split, measured=measured, predicted=predicted,
-        low=predicted / factor, high=predicted * factor,
-    )  # fmt: skip
+        run=error.run,
+        engine=error.engine,
+        metric=error.metric,
+        split=split,
+        measured=measured,
+        predicted=predicted,
+        low=predicted / factor,
+        high=predicted * factor,
+    )

@@ -90,17 +90,27 @@ def small_gpu_claims(surrogate: Surrogate) -> list[PublishedClaim]:
     model, cluster = find_model("meta-llama/Llama-2-7b-hf").value, parse_cluster("4xV100-SXM2-16GB").value
     marginal = surrogate.marginal("vllm 0.2", cluster.gpu.name)
     columns = {
-        "tp": [tp for tp, _ in SMALL_GPU_LAYOUTS], "pp": [pp for _, pp in SMALL_GPU_LAYOUTS], "dtype": "float16",
-        "max_num_batched_tokens": 2560, "max_num_seqs": 256, "max_model_len": 256,
-    }  # fmt: skip
+        "tp": [tp for tp, _ in SMALL_GPU_LAYOUTS],
+        "pp": [pp for _, pp in SMALL_GPU_LAYOUTS],
+        "dtype": "float16",
+        "max_num_batched_tokens": 2560,
+        "max_num_seqs": 256,
+        "max_model_len": 256,
+    }
     layout = DeploymentArrays.from_columns(columns, model, cluster.gpu)
     most = np.minimum(
         max_concurrency(model, memory(model, cluster, layout), layout, np.full(len(layout), 256.0)), 256.0
     )
     prediction = Prediction.of(
-        model, cluster, replace(layout, max_num_seqs=most), batch=most, input_len=128, output_len=128, regime="steady",
+        model,
+        cluster,
+        replace(layout, max_num_seqs=most),
+        batch=most,
+        input_len=128,
+        output_len=128,
+        regime="steady",
         parameters=marginal.parameters,
-    )  # fmt: skip
+    )
     total = dict(zip(SMALL_GPU_LAYOUTS, prediction.times.output_tok_s.tolist(), strict=True))
     per_gpu = {layout: value / (layout[0] * layout[1]) for layout, value in total.items()}
     gain = per_gpu[2, 1] / per_gpu[1, 1] - 1.0

@@ -144,11 +144,16 @@ def _ranking(key: tuple[str, str], members: list[RankedChoice]) -> Ranking:
         for name in ("kendall", "spearman")
     )
     return Ranking(
-        split=key[0], objective=key[1], choices=len(members), mean_regret=float(np.mean(regrets)),
-        worst_regret=float(regrets.max()), within=float(np.mean(regrets <= 0.01)),
-        kendall=float(np.mean(kendall)) if kendall.size else 1.0, spearman=float(np.mean(spearman)) if spearman.size else 1.0,
+        split=key[0],
+        objective=key[1],
+        choices=len(members),
+        mean_regret=float(np.mean(regrets)),
+        worst_regret=float(regrets.max()),
+        within=float(np.mean(regrets <= 0.01)),
+        kendall=float(np.mean(kendall)) if kendall.size else 1.0,
+        spearman=float(np.mean(spearman)) if spearman.size else 1.0,
         worst=(
             f"{worst.engine} {worst.model.rsplit('/', maxsplit=1)[-1]} {worst.input_len}/{worst.output_len} "
             f"batch {worst.batch}: {worst.chosen}, not {worst.best}"
         ),
-    )  # fmt: skip
+    )

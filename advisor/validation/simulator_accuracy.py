@@ -97,9 +97,11 @@ def _compare(run: Measurement, requests: Sequence[Request], draws: int) -> list[
     )
     if run.regime == "open":
         traffic = Arrivals(
-            arrival_s=arrival, input_len=inputs.astype(np.int64), output_len=outputs.astype(np.int64),
+            arrival_s=arrival,
+            input_len=inputs.astype(np.int64),
+            output_len=outputs.astype(np.int64),
             duration_s=float(facts["seconds"]),
-        )  # fmt: skip
+        )
     else:
         traffic = _same_loop(run, facts)
     simulation = simulate(run.model, cluster, deployment=deployment, trace=traffic, draws=draws)
@@ -114,20 +116,28 @@ def _compare(run: Measurement, requests: Sequence[Request], draws: int) -> list[
     plain = _without_queues(run, cluster, real[RATE])
     return [
         Comparison(
-            run=run, quantity=name, measured=real[name], without_queues=plain[name.partition(" ")[0]],
-            simulated=completed if name == RATE else _simulated(simulation.served, name), interval=_interval(simulation, name, completed),
+            run=run,
+            quantity=name,
+            measured=real[name],
+            without_queues=plain[name.partition(" ")[0]],
+            simulated=completed if name == RATE else _simulated(simulation.served, name),
+            interval=_interval(simulation, name, completed),
         )
         for name in QUANTITIES
-    ]  # fmt: skip
+    ]
 
 
 def _same_loop(run: Measurement, facts: Mapping[str, Any]) -> Arrivals:
     """The closed loop as ``probes.serving_benchmark`` ran it: the same lengths in the same order, each first output cut alike."""
     concurrency = run.batch * run.dp
     offer = TrafficProfile(
-        input_len=run.input_len, output_len=run.output_len, seconds=facts["seconds"], spread=facts["spread"],
-        concurrency=concurrency, seed=facts["seed"],
-    )  # fmt: skip
+        input_len=run.input_len,
+        output_len=run.output_len,
+        seconds=facts["seconds"],
+        spread=facts["spread"],
+        concurrency=concurrency,
+        seed=facts["seed"],
+    )
     assert run.max_model_len
     inputs, outputs = lengths(offer, 1 << 16, run.max_model_len)
     random, vocabulary = np.random.default_rng((offer.seed, 3)), find_model(run.model).value.vocab_size
@@ -135,9 +145,13 @@ def _same_loop(run: Measurement, facts: Mapping[str, Any]) -> Arrivals:
         outputs[i] = random.integers(1, outputs[i] + 1)
         random.integers(min(LOW_IDS, vocabulary - 1), vocabulary, inputs[i])  # the prompt, from the same numbers
     return Arrivals(
-        arrival_s=np.zeros(len(inputs)), input_len=inputs, output_len=outputs,
-        duration_s=float(facts["seconds"]), concurrency=concurrency, starters=concurrency,
-    )  # fmt: skip
+        arrival_s=np.zeros(len(inputs)),
+        input_len=inputs,
+        output_len=outputs,
+        duration_s=float(facts["seconds"]),
+        concurrency=concurrency,
+        starters=concurrency,
+    )
 
 
 def _simulated(served: RequestResults | StreamingStatistics, name: str) -> float:
@@ -173,16 +187,24 @@ def _without_queues(run: Measurement, cluster: Cluster, rate: float) -> dict[str
     batches = np.arange(1.0, deployment.max_num_seqs + 1)
     knowledge = Evidence.of(None, engine=run.engine, gpu=cluster.gpu)
     steady = Prediction.of(
-        model, cluster, DeploymentArrays.of([deployment] * len(batches), model, cluster.gpu), batch=batches,
-        input_len=run.input_len, output_len=run.output_len, regime="steady", engine=run.engine,
+        model,
+        cluster,
+        DeploymentArrays.of([deployment] * len(batches), model, cluster.gpu),
+        batch=batches,
+        input_len=run.input_len,
+        output_len=run.output_len,
+        regime="steady",
+        engine=run.engine,
         parameters=knowledge.marginal(run.engine, cluster.gpu).parameters,
-    ).times  # fmt: skip
+    ).times
     completed = steady.output_tok_s / run.output_len
     row = run.batch - 1 if run.regime == "steady" else min(int(np.sum(completed < rate)), len(batches) - 1)
     return {
-        "tpot_ms": float(steady.tpot_ms[row]), "ttft_ms": float(steady.ttft_ms[row]), "e2e_ms": float(steady.e2e_ms[row]),
+        "tpot_ms": float(steady.tpot_ms[row]),
+        "ttft_ms": float(steady.ttft_ms[row]),
+        "e2e_ms": float(steady.e2e_ms[row]),
         RATE: float(completed[row]),
-    }  # fmt: skip
+    }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,11 +230,12 @@ def judgements(comparisons: Iterable[Comparison]) -> dict[tuple[str, str, str], 
         key: Judgement(
             error=float(np.mean([abs(comparison.error) for comparison in group])),
             baseline=float(np.mean([abs(comparison.baseline_error) for comparison in group])),
-            held=float(np.mean([comparison.held for comparison in group])), width=float(np.mean([comparison.width for comparison in group])),
+            held=float(np.mean([comparison.held for comparison in group])),
+            width=float(np.mean([comparison.width for comparison in group])),
             runs=len(group),
         )
         for key, group in groups.items()
-    }  # fmt: skip
+    }
 
 
 def shipped(*, draws: int = 8) -> list[Comparison]:

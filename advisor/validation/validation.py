@@ -30,7 +30,7 @@ from advisor.calibration.shipped_fit import (
     quantiles_of,
     sigma_of,
     unless_wider,
-)  # fmt: skip
+)
 from advisor.calibration.surrogate import STAGED, Surrogate, shipped_surrogate
 from advisor.validation.ablations import NEARBY, NEARBY_PLAIN, ablations
 from advisor.validation.baselines import baselines
@@ -64,8 +64,10 @@ if TYPE_CHECKING:
     from catalog.schema import Measurement
 
 LEFT_OUT: dict[str, Split] = {
-    "calibrated": "model left out", "transferred": "GPU left out", "analytic": "engine left out",
-}  # fmt: skip
+    "calibrated": "model left out",
+    "transferred": "GPU left out",
+    "analytic": "engine left out",
+}
 OWN = "advisor"
 """Its name beside the other methods."""
 COMPARED = ("prefill_ms", "tpot_ms", "e2e_ms")
@@ -228,11 +230,16 @@ def _rivals(errors: dict[str, list[tuple[str, Measurement, str, float]]]) -> tup
         for (engine, parallel, metric), values in sorted(groups.items()):
             rivals.append(
                 Rival(
-                    name=name, engine=engine, parallel=parallel, metric=metric, checks=len(values),
-                    mean_error=float(np.mean(np.abs(values))), median_error=float(np.median(np.abs(values))),
+                    name=name,
+                    engine=engine,
+                    parallel=parallel,
+                    metric=metric,
+                    checks=len(values),
+                    mean_error=float(np.mean(np.abs(values))),
+                    median_error=float(np.median(np.abs(values))),
                     bias=float(np.median(values)),
                 )
-            )  # fmt: skip
+            )
     return tuple(rivals)
 
 
@@ -278,9 +285,10 @@ def near_checks(
     checks = []
     for model, engine, name in sorted({(error.run.model, error.engine, error.scale_name) for error in near}):
         kin = [
-            e for e in errors
+            e
+            for e in errors
             if e.provenance == "calibrated" and e.scale_name in KIN.get(name, (name,)) and e.run.model != model
-        ]  # fmt: skip
+        ]
         if kin:
             quantile = float(np.interp(LEVEL, LEVELS, quantiles_of(kin, engine, noises)))
             checks += [

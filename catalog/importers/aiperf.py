@@ -80,7 +80,7 @@ def _is_csv(document: BenchmarkFile) -> bool:
 
 
 def _is_records(document: BenchmarkFile) -> bool:
-    """AIPerf's file of requests, or the Perf Analyzer's that GenAI-Perf works from."""
+    """Return whether it is AIPerf's file of requests, or the Perf Analyzer's that GenAI-Perf works from."""
     first = document.objects[0][1] if document.objects else {}
     records = {"metadata", "metrics"} <= first.keys() and "request_start_ns" in (_dict(first["metadata"]))
     return records or {"experiments", "service_kind"} <= first.keys()
@@ -91,7 +91,7 @@ def _of_json(document: BenchmarkFile, export: Mapping[str, Any]) -> ParsedRun:
     if export.get("was_cancelled"):
         raise UnusableRun("the run was cancelled")
     figures = {name: _dict(export.get(name)) for name in NAMES}
-    if len(phases := [each for each in _list(config.get("phases")) if _dict(each).get("kind") != "warmup"]) > 1:
+    if len(phases := [phase for phase in _list(config.get("phases")) if _dict(phase).get("kind") != "warmup"]) > 1:
         raise UnusableRun(f"it has {len(phases)} phases of load; the means are over all of them")
     load = _load(config, _dict(phases[0]) if phases else {})
     genai = "perf_analyzer" in config
@@ -112,7 +112,7 @@ def _of_json(document: BenchmarkFile, export: Mapping[str, Any]) -> ParsedRun:
 
 
 def _of_csv(document: BenchmarkFile) -> ParsedRun:
-    """The means; how the requests came is not in it."""
+    """Read the means; how the requests came is not in a CSV."""
     figures: dict[str, dict[str, Any]] = {name: {} for name in NAMES}
     names = {title.casefold(): name for name, title in NAMES.items()}
     for row in document.table:
@@ -153,7 +153,7 @@ def _traffic(figures: Mapping[str, Mapping[str, Any]], load: Mapping[str, Any]) 
 
 
 def _load(config: Mapping[str, Any], phase: Mapping[str, Any]) -> dict[str, Any]:
-    """Most in flight, rate, and whether arrivals are Poisson."""
+    """Return the most requests in flight, the rate, and whether arrivals are Poisson."""
     stimulus = _dict(_dict(config.get("perf_analyzer")).get("stimulus"))
     old = _dict(config.get("loadgen"))
     source = phase or stimulus or old
@@ -172,16 +172,16 @@ def _load(config: Mapping[str, Any], phase: Mapping[str, Any]) -> dict[str, Any]
             f"its load is {kind or 'sessions'!r:.40}; requests in flight and Poisson arrivals can be recorded"
         )
     rate = NumberReader(source).maybe("rate" if phase else "request_rate")
-    found = {"concurrency": whole(source.get("concurrency")), "rate": rate or None, "poisson": kind == "poisson"}
-    if found["rate"] is None and found["concurrency"] is None:
+    load = {"concurrency": whole(source.get("concurrency")), "rate": rate or None, "poisson": kind == "poisson"}
+    if load["rate"] is None and load["concurrency"] is None:
         raise UnusableRun("input_config has neither a concurrency nor a rate")
-    return found
+    return load
 
 
 def _model(config: Mapping[str, Any]) -> str:
-    """The one model's name, wherever this version writes it."""
+    """Return the one model's name, wherever this version writes it."""
     items = _list(_dict(config.get("models")).get("items"))
-    names = [_dict(each).get("name") for each in items]
+    names = [_dict(item).get("name") for item in items]
     names = names or _list(config.get("model_names")) or _list(_dict(config.get("endpoint")).get("model_names"))
     if len(names) > 1:
         raise UnusableRun(f"it has requests to {len(names)} models")
@@ -189,12 +189,12 @@ def _model(config: Mapping[str, Any]) -> str:
 
 
 def _requests(document: BenchmarkFile) -> tuple[Request, ...]:
-    """Those of the file beside it, if it is there and whole."""
+    """Read the requests of the file beside it, if it is there and whole."""
     path = document.path
     beside = path.with_name(path.name.removesuffix(SUFFIX) + ".jsonl")
     if not path.name.endswith(SUFFIX) or not beside.is_file():
         return ()
-    found = []
+    timed = []
     try:
         for _, record in read_document(beside).objects:
             about, metrics = _dict(record.get("metadata")), _dict(record.get("metrics"))
@@ -203,10 +203,10 @@ def _requests(document: BenchmarkFile) -> tuple[Request, ...]:
             values = NumberReader({name: _dict(each).get("value") for name, each in metrics.items()})
             lengths = {f"{kind}_len": int(values.number(f"{kind}_sequence_length")) for kind in ("input", "output")}
             times = {"ttft_ms": values.number("time_to_first_token"), "e2e_ms": values.number("request_latency")}
-            found.append((NumberReader(about).number("request_start_ns"), lengths, times))
+            timed.append((NumberReader(about).number("request_start_ns"), lengths, times))
     except (InputError, UnusableRun):
         return ()  # the means stand on their own
-    began = min((start for start, _, _ in found), default=0.0)
+    began = min((start for start, _, _ in timed), default=0.0)
     return tuple(
         Request(
             run_id="",
@@ -216,12 +216,12 @@ def _requests(document: BenchmarkFile) -> tuple[Request, ...]:
             ttft_ms=times["ttft_ms"],
             e2e_ms=times["e2e_ms"],
         )
-        for start, lengths, times in sorted(found, key=lambda each: each[0])
+        for start, lengths, times in sorted(timed, key=lambda each: each[0])
     )
 
 
 def _identity(figures: Mapping[str, Mapping[str, Any]]) -> tuple[object, ...]:
-    """What the CSV has too, to its two decimals."""
+    """Return what the CSV has too, to its two decimals."""
     names = ("request_count", "request_throughput", "request_latency", "inter_token_latency", "output_token_throughput")
     return rounded((_maybe(figures, name) for name in names), 2)
 

@@ -33,7 +33,8 @@ class BenchmarkFile:
 
     @cached_property
     def lines(self) -> tuple[tuple[str, Any], ...]:
-        """Where each JSON value stands, and the value: one for a JSON file, one a line for JSON Lines; none for others.
+        """Return where each JSON value stands, and the value: one for a JSON file, one a line for JSON Lines; none for
+        others.
 
         Python's writers know ``NaN`` and ``Infinity``, and some programs' rates are infinite: they are read as such. A last
         line that was cut off is a ``Cut``.
@@ -49,22 +50,22 @@ class BenchmarkFile:
         except (ValueError, RecursionError) as error:
             whole = error
         numbered = [(number, line) for number, line in enumerate(self.text.splitlines(), 1) if line.strip()]
-        found: list[tuple[str, Any]] = []
+        values: list[tuple[str, Any]] = []
         for number, line in numbered:
             where = f"{self.name} line {number}"
             try:
-                found.append((where, json.loads(line)))
+                values.append((where, json.loads(line)))
             except (ValueError, RecursionError) as error:
-                if found and number == numbered[-1][0]:
-                    found.append((where, Cut()))
+                if values and number == numbered[-1][0]:
+                    values.append((where, Cut()))
                     break
-                told = error if found else whole
-                raise InputError(f"{self.name} is not JSON: {_short(told)}; was it cut off?") from error
-        return tuple(found)
+                cause = error if values else whole
+                raise InputError(f"{self.name} is not JSON: {_short(cause)}; was it cut off?") from error
+        return tuple(values)
 
     @cached_property
     def objects(self) -> tuple[tuple[str, dict[str, Any]], ...]:
-        """Those of ``lines`` that are objects; of one list, its elements that are."""
+        """Return those of ``lines`` that are objects; of one list, its elements that are."""
         if len(self.lines) == 1 and isinstance(self.lines[0][1], list):
             where, values = self.lines[0]
             numbered = [(f"{where} entry {number}", value) for number, value in enumerate(values, 1)]
@@ -74,12 +75,12 @@ class BenchmarkFile:
 
     @cached_property
     def unfinished(self) -> str:
-        """Where a line was cut off; empty if none was."""
+        """Say where a line was cut off; empty if none was."""
         return next((where for where, value in self.lines if isinstance(value, Cut)), "")
 
     @cached_property
     def table(self) -> tuple[list[str], ...]:
-        """The rows of a CSV file, header first, empty ones too.
+        """Return the rows of a CSV file, header first, empty ones too.
 
         Raises:
             InputError: a cell's quotes do not close.
@@ -92,7 +93,7 @@ class BenchmarkFile:
 
     @cached_property
     def header(self) -> tuple[str, ...]:
-        """The cells of the first row, if it is CSV; none for what begins like JSON."""
+        """Return the cells of the first row, if it is CSV; none for what begins like JSON."""
         if JSON.match(self.text):
             return ()
         try:
@@ -101,7 +102,7 @@ class BenchmarkFile:
             return ()
 
     def cells(self) -> list[tuple[str, dict[str, str]]]:
-        """Where each row of a CSV file stands, and its cells that are not empty, by the names in the header."""
+        """Return where each row of a CSV file stands, and its cells that are not empty, by the names in the header."""
         names = self.header
         return [
             (f"{self.name} line {number}", {name: cell for name, cell in zip(names, row, strict=False) if cell != ""})
@@ -119,7 +120,7 @@ class Cut:
 
 
 def read_document(path: Path, name: str = "") -> BenchmarkFile:
-    """A file that may be a benchmark's, called ``name`` in messages.
+    """Read a file that may be a benchmark's, called ``name`` in messages.
 
     Raises:
         InputError: it cannot be read, is too large, or is no UTF-8 text.

@@ -53,7 +53,7 @@ PLAIN = (
 """Facts that are taken as they are, from the file or the user, and need not be known."""
 
 NAMED: dict[str, Any] = {"model": find_model, "engine": find_engine, "gpu": find_gpu}
-FIELDS = frozenset(each.name for each in fields(Measurement))
+FIELDS = frozenset(field.name for field in fields(Measurement))
 
 
 class Incomplete(Exception):  # noqa: N818  what is asked for, no fault
@@ -65,7 +65,8 @@ class Incomplete(Exception):  # noqa: N818  what is asked for, no fault
 
 
 def complete(reading: ParsedRun, given: Mapping[str, Any]) -> Measurement:
-    """The measurement that a reading is, with what the user gives: fields of ``Measurement``, and ``concurrency``.
+    """Return the measurement that a reading is, with what the user gives: fields of ``Measurement``, and
+    ``concurrency``.
 
     Raises:
         Incomplete: facts are missing.
@@ -107,7 +108,9 @@ def _consistent(run: Measurement, reading: ParsedRun) -> Measurement:
 
 
 def run_id(reading: ParsedRun) -> str:
-    """The same for the same run, in whichever of its tool's formats it comes and whatever is said about it."""
+    """Return an id that is the same for the same run, in whichever of its tool's formats it comes and whatever is said
+    about it.
+    """
     digest = hashlib.sha256(repr((reading.tool, *reading.identity)).encode()).hexdigest()
     return f"{reading.tool.replace(' ', '-')}/{digest[:16]}"
 
@@ -124,43 +127,43 @@ class _Facts:
         self.missing: list[str] = []
 
     def take(self, name: str, *, needed: bool = False) -> Any:
-        """The one value that file and user agree on; None where neither knows any."""
-        mine, asked = self.stated.get(name), self.given.get(name)
-        if mine is not None and asked is not None and mine != asked:
-            raise self.contradiction(name, asked, mine)
-        value = asked if mine is None else mine
+        """Take the one value that file and user agree on; None where neither knows any."""
+        mine, given = self.stated.get(name), self.given.get(name)
+        if mine is not None and given is not None and mine != given:
+            raise self.contradiction(name, given, mine)
+        value = given if mine is None else mine
         if value is not None:
             self.found[name] = value
         elif needed:
             self.missing.append(name)
         return value
 
-    def contradiction(self, name: str, asked: Any, mine: Any) -> InputError:
+    def contradiction(self, name: str, given: Any, mine: Any) -> InputError:
         option = name.replace("_", "-")
         return InputError(
-            f"--{option} is {asked}, but {self.where} says {_short(mine)}; leave it out, or import that file alone"
+            f"--{option} is {given}, but {self.where} says {_short(mine)}; leave it out, or import that file alone"
         )
 
     def name(self) -> None:
         """Model, engine and GPU by the catalog's names."""
         for kind in NAMED:
-            told, asked = self.stated.get(kind), self.given.get(kind)
-            if told is None and asked is None:
+            stated, given = self.stated.get(kind), self.given.get(kind)
+            if stated is None and given is None:
                 self.missing.append(kind)
-            elif asked is None:
+            elif given is None:
                 try:
-                    self.found[kind] = _catalog_name(kind, told)
+                    self.found[kind] = _catalog_name(kind, stated)
                 except InputError as error:
                     raise InputError(f"{self.where}: {error}; or say it, such as {EXAMPLES[kind]}") from error
             else:
-                self.found[kind] = _catalog_name(kind, asked)
+                self.found[kind] = _catalog_name(kind, given)
                 # a server may call its model anything: only what means a model in the catalog can contradict
-                meant = _meant(kind, str(told)) if told is not None else None
+                meant = _meant(kind, str(stated)) if stated is not None else None
                 if meant is not None and meant != self.found[kind]:
-                    raise self.contradiction(kind, asked, told)
+                    raise self.contradiction(kind, given, stated)
 
     def lay_out(self) -> None:
-        """How many GPUs, and how they were used."""
+        """Settle how many GPUs there were, and how they were used."""
         gpus, tp, pp, dp = (self.take(name) for name in ("gpus", "tp", "pp", "dp"))
         if tp is None and gpus != 1:
             self.missing.append("tp")
@@ -175,7 +178,7 @@ class _Facts:
         self.found |= {"gpus": used, "tp": tp, "pp": pp, "dp": dp}
 
     def load(self) -> None:
-        """How requests came, and what was measured."""
+        """Settle how requests came, and what was measured."""
         rate, concurrency = self.given.get("rate"), self.given.get("concurrency")
         traffic = self.traffic
         if traffic is not None and not traffic.load_known:
@@ -200,13 +203,15 @@ class _Facts:
         self.take("batch", needed=True)
 
     def measure_lengths(self) -> None:
-        """Mean lengths of prompts and outputs; where only their sum was measured, the user gives one of them."""
+        """Settle the mean lengths of prompts and outputs; where only their sum was measured, the user gives one of
+        them.
+        """
         for name in ("input_len", "output_len"):
-            mine, asked = self.found.get(name), self.given.get(name)
-            if mine is not None and asked is not None and abs(mine - asked) > LENGTHS_DIFFER * mine:
-                raise self.contradiction(name, asked, mine)
-            if mine is None and asked is not None:
-                self.found[name] = asked
+            mine, given = self.found.get(name), self.given.get(name)
+            if mine is not None and given is not None and abs(mine - given) > LENGTHS_DIFFER * mine:
+                raise self.contradiction(name, given, mine)
+            if mine is None and given is not None:
+                self.found[name] = given
         known = [name for name in ("input_len", "output_len") if name in self.found]
         total = self.stated.get("total_len")
         if total is not None and len(known) == 1:
@@ -229,29 +234,29 @@ class _Facts:
             self.missing += absent[-1:] if total is not None else absent
 
     def measurement(self) -> dict[str, Any]:
-        """The fields, complete."""
-        found = dict(self.found)
-        found["dtype"] = self._dtype(find_model(found["model"]).value)
-        e2e = found.get("e2e_ms")
-        if found["regime"] != "static" or e2e is None:
-            return found
-        found.setdefault("output_tok_s", 1e3 * found["batch"] * found["dp"] * found["output_len"] / e2e)
-        if found["batch"] > found.get("max_num_seqs", SURE_SEQUENCES):
+        """Return the fields, complete."""
+        values = dict(self.found)
+        values["dtype"] = self._dtype(find_model(values["model"]).value)
+        e2e = values.get("e2e_ms")
+        if values["regime"] != "static" or e2e is None:
+            return values
+        values.setdefault("output_tok_s", 1e3 * values["batch"] * values["dp"] * values["output_len"] / e2e)
+        if values["batch"] > values.get("max_num_seqs", SURE_SEQUENCES):
             for name in ("e2e_ms", "ttft_ms", "spread", "repeats"):
-                found.pop(name, None)
-            return found | {"batch": 0}
-        return found | ({"prefill_ms": e2e} if found["output_len"] == 1 else {})
+                values.pop(name, None)
+            return values | {"batch": 0}
+        return values | ({"prefill_ms": e2e} if values["output_len"] == 1 else {})
 
     def _dtype(self, model: Any) -> str:
-        """The format of the weights: as said, as the checkpoint's, or what it computes in."""
-        told, asked = self.stated.get("dtype"), self.given.get("dtype")
-        if told is not None and asked is not None and told != asked:
-            raise self.contradiction("dtype", asked, told)
-        return str(asked or told or model.quantization or self.stated.get("compute_dtype") or model.dtype)
+        """Return the format of the weights: as said, as the checkpoint's, or what it computes in."""
+        stated, given = self.stated.get("dtype"), self.given.get("dtype")
+        if stated is not None and given is not None and stated != given:
+            raise self.contradiction("dtype", given, stated)
+        return str(given or stated or model.quantization or self.stated.get("compute_dtype") or model.dtype)
 
 
 def _own(reading: ParsedRun, given: Mapping[str, Any]) -> Measurement:
-    """A run that says everything itself: what is given may only agree."""
+    """Return a run that says everything itself: what is given may only agree."""
     run = Measurement(**{"role": given.get("role", "fit"), **reading.stated})
     facts = _Facts(reading, given)
     for name, value in given.items():
@@ -265,12 +270,12 @@ def _own(reading: ParsedRun, given: Mapping[str, Any]) -> Measurement:
 
 
 def _catalog_name(kind: str, name: Any) -> str:
-    found = NAMED[kind](name)
-    return str(getattr(found, "value", found).name)
+    resolved = NAMED[kind](name)
+    return str(getattr(resolved, "value", resolved).name)
 
 
 def _meant(kind: str, name: str) -> str | None:
-    """The catalog's name of what a name means, without a look at the hub; None where it means nothing."""
+    """Return the catalog's name of what a name means, without a look at the hub; None where it means nothing."""
     if kind == "model":
         meaning = table("models").meaning(name)
         return None if meaning is None else meaning.name

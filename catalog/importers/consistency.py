@@ -27,7 +27,7 @@ FEWEST_COMPARED = 8
 
 
 def latency_ms(run: Measurement) -> float | None:
-    """Mean time from a request's arrival to its last token; None where too little was measured."""
+    """Return the mean time from a request's arrival to its last token, in ms; None where too little was measured."""
     if run.e2e_ms is not None:
         return run.e2e_ms
     if run.ttft_ms is None or (run.tpot_ms is None and run.output_len > 1):
@@ -36,7 +36,7 @@ def latency_ms(run: Measurement) -> float | None:
 
 
 def inconsistency(run: Measurement, requests: Sequence[Request] = ()) -> str | None:
-    """Why a run cannot be what it says, or is of no steady state; None where nothing speaks against it.
+    """Say why a run cannot be what it says, or is of no steady state; None where nothing speaks against it.
 
     Little's law: requests in flight = requests a second x seconds each (Little, 1961, "A proof for the queuing formula L = lambda
     W").
@@ -59,9 +59,9 @@ def inconsistency(run: Measurement, requests: Sequence[Request] = ()) -> str | N
 
 
 def _warming(requests: Sequence[Request], in_flight: int) -> str | None:
-    """Why the first requests of a closed loop show a server that was not warm yet."""
-    came = sorted((each for each in requests if each.output_len > 1), key=lambda each: each.arrival_s)
-    tpot = [(each.e2e_ms - each.ttft_ms) / (each.output_len - 1) for each in came]
+    """Say why the first requests of a closed loop show a server that was not warm yet; None where they do not."""
+    came = sorted((request for request in requests if request.output_len > 1), key=lambda request: request.arrival_s)
+    tpot = [(request.e2e_ms - request.ttft_ms) / (request.output_len - 1) for request in came]
     first, rest = tpot[:in_flight], tpot[in_flight:]
     if len(first) < FEWEST_COMPARED or len(rest) < FEWEST_COMPARED or median(rest) <= 0:
         return None

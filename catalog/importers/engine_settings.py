@@ -43,7 +43,8 @@ SPECULATION = ("speculative_config", "speculative_algorithm", "speculative_model
 
 
 def settings(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields that an engine's settings state; those that leave the choice to the engine ("auto", null) state none.
+    """Return the fields that an engine's settings state; those that leave the choice to the engine ("auto", null) state
+    none.
 
     Raises:
         Unusable: speculative decoding, which runs do not record.
@@ -54,44 +55,44 @@ def settings(values: Mapping[str, Any]) -> dict[str, Any]:
         raise UnusableRun("speculative decoding, which the catalog's runs do not record")
     if _true(plain.get("enable_dp_attention")):
         raise UnusableRun("data-parallel attention, which the catalog's runs do not record")
-    found: dict[str, Any] = {}
+    stated: dict[str, Any] = {}
     for name, field in SIZES.items():
         size = whole(plain.get(name))
         if size is not None:
-            found[field] = size
+            stated[field] = size
     share = plain.get("gpu_memory_utilization", plain.get("mem_fraction_static"))
     if share not in (None, ""):
         try:
-            found["gpu_memory_utilization"] = float(share)
+            stated["gpu_memory_utilization"] = float(share)
         except (TypeError, ValueError, OverflowError):
             raise UnusableRun(f"gpu_memory_utilization is {share!r:.40}; it must be a number") from None
     for name, field in (("quantization", "dtype"), ("kv_cache_dtype", "kv_dtype")):
         known = number_format(plain.get(name))
         if known:
-            found[field] = known
-    found.setdefault("compute_dtype", number_format(plain.get("dtype")))
-    if not found["compute_dtype"]:
-        del found["compute_dtype"]
+            stated[field] = known
+    stated.setdefault("compute_dtype", number_format(plain.get("dtype")))
+    if not stated["compute_dtype"]:
+        del stated["compute_dtype"]
     if _true(plain.get("enable_expert_parallel")):
-        found["ep"] = found.get("tp", 1) * found.get("dp", 1)
+        stated["ep"] = stated.get("tp", 1) * stated.get("dp", 1)
     if _true(plain.get("enforce_eager")):
-        found["compiled"] = False
+        stated["compiled"] = False
     if _true(plain.get("disable_cuda_graph")):
-        found["graphs"] = False
+        stated["graphs"] = False
     for name in ("gpu", "engine", "engine_version", "model"):
         value = plain.get(name)
         if isinstance(value, str) and value.strip():
-            found[name] = value.strip()
-    return found
+            stated[name] = value.strip()
+    return stated
 
 
 def number_format(name: Any) -> str:
-    """The catalog's name of a format of numbers; empty for none and for those it does not know."""
+    """Return the catalog's name of a format of numbers; empty for none and for those it does not know."""
     return FORMATS.get(str(name).removeprefix("torch.").casefold(), "") if name else ""
 
 
 def whole(value: Any) -> int | None:
-    """A whole number above 0, from a number or its text; None for anything else, such as vLLM's "auto"."""
+    """Return a whole number above 0, from a number or its text; None for anything else, such as vLLM's "auto"."""
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):

@@ -107,10 +107,10 @@ def _json_rows(name: str, report: Mapping[str, Any]) -> Iterator[tuple[str, dict
 
 
 def _failure(errored: Any) -> str:
-    """What the first of the requests that failed says of it, in one line."""
+    """Return what the first of the requests that failed says of it, in one line."""
     first = errored[0] if isinstance(errored, list) and errored else {}
-    told = _at(first, "info", "error") if isinstance(first, dict) else None
-    return " ".join(told.split()) if isinstance(told, str) else ""
+    message = _at(first, "info", "error") if isinstance(first, dict) else None
+    return " ".join(message.split()) if isinstance(message, str) else ""
 
 
 def _csv_rows(document: BenchmarkFile) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -132,7 +132,7 @@ def _csv_rows(document: BenchmarkFile) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _written(text: str, most: Any) -> dict[str, Any]:
-    """A strategy as the CSV writes it, and the limit that its profile sets."""
+    """Read a strategy as the CSV writes it, and the limit that its profile sets."""
     matched = STRATEGY.fullmatch(text)
     kind, number = (matched[1], matched[2]) if matched else (text, None)
     if kind == "concurrent":
@@ -188,7 +188,7 @@ def _reading(where: str, row: Mapping[str, Any]) -> ParsedRun:
 
 
 def _strategy(strategy: Mapping[str, Any]) -> tuple[int | None, float | None, bool]:
-    """Most in flight, rate, and whether arrivals are Poisson."""
+    """Return the most requests in flight, the rate, and whether arrivals are Poisson."""
     kind = strategy.get("type_")
     if kind == "synchronous":
         return 1, None, True
@@ -209,8 +209,8 @@ def _strategy(strategy: Mapping[str, Any]) -> tuple[int | None, float | None, bo
 
 
 def _requests(single: list[Any]) -> tuple[Request, ...]:
-    """The completed requests, where the report has all that is needed of each."""
-    found = []
+    """Return the completed requests, where the report has all that is needed of each."""
+    requests = []
     for number, each in enumerate(single, 1):
         figures = NumberReader(each if isinstance(each, dict) else {})
         try:
@@ -221,18 +221,20 @@ def _requests(single: list[Any]) -> tuple[Request, ...]:
         inputs, outputs = (whole(_at(each, name)) for name in ("prompt_tokens", "output_tokens"))
         if start is None or latency is None or ttft is None or inputs is None or outputs is None:
             return ()
-        found.append(
+        requests.append(
             Request(run_id="", arrival_s=start, input_len=inputs, output_len=outputs, ttft_ms=ttft, e2e_ms=latency)
         )
-    began = min((each.arrival_s for each in found), default=0.0)
+    began = min((each.arrival_s for each in requests), default=0.0)
     return tuple(
-        replace(each, arrival_s=each.arrival_s - began) for each in sorted(found, key=lambda each: each.arrival_s)
+        replace(each, arrival_s=each.arrival_s - began) for each in sorted(requests, key=lambda each: each.arrival_s)
     )
 
 
 def _per_request(single: list[Any]) -> float | None:
-    """Mean of what the report has of each request."""
-    known = (NumberReader(each if isinstance(each, dict) else {}).time("inter_token_latency_ms") for each in single)
+    """Return the mean of what the report has of each request."""
+    known = (
+        NumberReader(request if isinstance(request, dict) else {}).time("inter_token_latency_ms") for request in single
+    )
     return mean(value for value in known if value is not None)
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from catalog.importers.benchmark_file import BenchmarkFile
 
-NEEDED = frozenset(each.name for each in fields(Measurement) if each.default is MISSING)
+NEEDED = frozenset(field.name for field in fields(Measurement) if field.default is MISSING)
 
 
 def is_own(document: BenchmarkFile) -> bool:

@@ -49,7 +49,7 @@ class NumberReader:
         return self._values.get(name) not in (None, "")
 
     def number(self, name: str, *, least: float = 0.0) -> float:
-        """A number that has to be there.
+        """Return a number that has to be there.
 
         Raises:
             Unusable: it is not, or is none, or is below ``least``.
@@ -61,7 +61,7 @@ class NumberReader:
         return value
 
     def maybe(self, name: str, *, least: float = 0.0) -> float | None:
-        """A number, or None where there is none or nothing was measured (0)."""
+        """Return a number, or None where there is none or nothing was measured (0)."""
         value = self._values.get(name)
         if value in (None, ""):
             return None
@@ -77,12 +77,12 @@ class NumberReader:
         return float(value)
 
     def time(self, name: str, scale: float = 1.0) -> float | None:
-        """A time in milliseconds, ``scale`` of them a unit; None where there is none, or 0, which no time is."""
+        """Return a time in milliseconds, ``scale`` of them a unit; None where there is none, or 0, which no time is."""
         value = self.maybe(name)
         return value * scale if value else None
 
     def limit(self, name: str) -> float | None:
-        """A number above 0 that may be infinite or missing, which is the same: None."""
+        """Return a number above 0 that may be infinite or missing, which is the same: None."""
         value = self._values.get(name)
         if value in (None, "", "inf", math.inf, "Infinity"):
             return None
@@ -94,11 +94,11 @@ class NumberReader:
 
 
 def rounded(values: Iterable[float | None], digits: int) -> tuple[float | None, ...]:
-    """What two formats of one run agree on, where one of them writes only so many decimals."""
+    """Return what two formats of one run agree on, where one of them writes only so many decimals."""
     return tuple(None if value is None else round(value, digits) for value in values)
 
 
 def mean(values: Iterable[float]) -> float | None:
-    """The mean; None of nothing."""
+    """Return the mean; None of nothing."""
     known = list(values)
     return math.fsum(known) / len(known) if known else None

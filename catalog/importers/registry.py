@@ -47,37 +47,37 @@ FORMATS = (
 
 
 def read_benchmarks(document: BenchmarkFile, chosen: str = "auto") -> tuple[ParsedRun | SkippedFile, ...]:
-    """Every run of a file, as far as the file tells it, and the rows that cannot be used.
+    """Yield every run of a file, as far as the file tells it, and the rows that cannot be used.
 
     Raises:
         InputError: its format is none that is known, or not the ``chosen`` one.
 
     """
-    found = _format(document, chosen)
-    readings = tuple(found.read(document))
+    file_format = _format(document, chosen)
+    readings = tuple(file_format.read(document))
     if not readings:
-        raise InputError(f"{document.name} holds no runs of the format {found.name} ({found.title})")
+        raise InputError(f"{document.name} holds no runs of the format {file_format.name} ({file_format.title})")
     return (*readings, SkippedFile(document.unfinished, "it was cut off")) if document.unfinished else readings
 
 
 def recognised(document: BenchmarkFile) -> Format | None:
-    """The format that a file has.
+    """Return the format that a file has.
 
     Raises:
         InputError: it begins like JSON and is not.
 
     """
-    return next((each for each in FORMATS if each.recognises(document)), None)
+    return next((known for known in FORMATS if known.recognises(document)), None)
 
 
 def find_format(name: str) -> Format:
-    """The format of that name.
+    """Find the format of that name.
 
     Raises:
         InputError: there is none; the message has all of them.
 
     """
-    by_name = {each.name: each for each in FORMATS}
+    by_name = {known.name: known for known in FORMATS}
     wanted = name.strip().casefold()
     if wanted not in by_name:
         hint = suggestion(name, by_name)
@@ -91,7 +91,7 @@ def _format(document: BenchmarkFile, chosen: str) -> Format:
     if chosen.strip().casefold() == "auto":
         if actual := recognised(document):
             return actual
-        titles = "; ".join(each.title for each in FORMATS)
+        titles = "; ".join(known.title for known in FORMATS)
         raise InputError(f"{document.name} is no benchmark that is known; these are: {titles}")
     wanted = find_format(chosen)
     if not wanted.recognises(document):

@@ -62,8 +62,8 @@ def _reading(where: str, row: Mapping[str, Any]) -> ParsedRun:
         raise UnusableRun("its prompts have images")
     completed = int(figures.number("completed"))
     outputs = row.get("output_lens")
-    known = [each for each in outputs if isinstance(each, int)] if isinstance(outputs, list) else []
-    given = [each for each in known if each > 0]
+    known = [tokens for tokens in outputs if isinstance(tokens, int)] if isinstance(outputs, list) else []
+    given = [tokens for tokens in known if tokens > 0]
     traffic = LoadGeneratorRun(
         completed=completed,
         failed=max(0, len(known) - completed),
@@ -99,7 +99,9 @@ def _reading(where: str, row: Mapping[str, Any]) -> ParsedRun:
 
 
 def _random_spread(row: Mapping[str, Any]) -> float | None:
-    """Of the lengths that the random data set draws: uniform from ``random_range_ratio`` of the longest up to it."""
+    """Return the spread of the lengths that the random data set draws: uniform from ``random_range_ratio`` of the
+    longest up to it.
+    """
     ratio = row.get("random_range_ratio")
     if not str(row.get("dataset_name")).startswith("random") or not isinstance(ratio, (int, float)):
         return None

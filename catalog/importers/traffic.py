@@ -56,7 +56,7 @@ class LoadGeneratorRun:
     """False where the file says neither ``concurrency`` nor ``rate``."""
 
     def stated(self) -> dict[str, Any]:
-        """The fields of ``Measurement`` that follow, and ``concurrency``.
+        """Return the fields of ``Measurement`` that follow, and ``concurrency``.
 
         Raises:
             Unusable: it is none of the three regimes, or too little of it was completed.

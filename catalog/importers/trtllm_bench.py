@@ -101,7 +101,7 @@ def _of_json(report: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _of_log(document: BenchmarkFile) -> list[tuple[str, dict[str, Any]]]:
-    """One row a report: a log may hold several."""
+    """Return one row a report: a log may hold several."""
     rows: list[tuple[str, dict[str, Any]]] = []
     for number, line in enumerate(document.text.splitlines(), 1):
         if HEADING.search(line) or not rows:
@@ -154,7 +154,7 @@ def _reading(where: str, row: Mapping[str, Any]) -> ParsedRun:
 
 
 def _limit(submitted: float | None, seconds: float, in_flight: float | None, requests: int) -> int | None:
-    """Most requests in flight, to the nearest; None: all were submitted at once."""
+    """Return most requests in flight, to the nearest; None: all were submitted at once."""
     if submitted is None:
         raise UnusableRun("issue_rate is missing: whether requests came at once or one after the other is not known")
     if submitted <= AT_ONCE * seconds:
@@ -177,18 +177,18 @@ def _settings(row: Mapping[str, Any]) -> dict[str, Any]:
         "max_num_batched_tokens": "max_num_tokens",
         "max_model_len": "max_sequence_length",
     }
-    found: dict[str, Any] = {field: whole(row.get(name)) for field, name in sizes.items()}
-    found["ep"] = whole(row.get("ep_size"))  # "null" where the engine chose
+    stated: dict[str, Any] = {field: whole(row.get(name)) for field, name in sizes.items()}
+    stated["ep"] = whole(row.get("ep_size"))  # "null" where the engine chose
     quantization = str(row.get("quantization") or "")
     if quantization and quantization != "None":
-        found["dtype"] = number_format(quantization) or ("int8" if quantization.startswith("W8A8") else "")
-    found["compute_dtype"] = number_format(row.get("dtype")) or None
-    found["kv_dtype"] = number_format(row.get("kv_cache_dtype")) or None
-    return {name: value for name, value in found.items() if value}
+        stated["dtype"] = number_format(quantization) or ("int8" if quantization.startswith("W8A8") else "")
+    stated["compute_dtype"] = number_format(row.get("dtype")) or None
+    stated["kv_dtype"] = number_format(row.get("kv_cache_dtype")) or None
+    return {name: value for name, value in stated.items() if value}
 
 
 def _spread(statistics: Any) -> float | None:
-    """A data set's statistics have the shortest and the longest; a quarter of their distance stands for the deviation."""
+    """Estimate the spread from a data set's shortest and longest: a quarter of their distance stands for the deviation."""
     figures = NumberReader(statistics if isinstance(statistics, dict) else {})
     least, most, average = (figures.maybe(name) for name in ("minimum", "maximum", "average"))
     return None if least is None or most is None or not average else (most - least) / average / 4

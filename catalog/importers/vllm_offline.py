@@ -32,8 +32,10 @@ def is_offline(document: BenchmarkFile) -> bool:
 
 
 def read_offline(document: BenchmarkFile) -> Iterator[ParsedRun | SkippedFile]:
-    """One run a file; of the records of a ``.pytorch.json``, which say the same several times over, the first one."""
-    told = set()
+    """Yield one run a file; of the records of a ``.pytorch.json``, which say the same several times over, the first
+    one.
+    """
+    seen = set()
     for where, value in document.objects:
         kind, row, arguments = _parts(value)
         if not kind:
@@ -44,8 +46,8 @@ def read_offline(document: BenchmarkFile) -> Iterator[ParsedRun | SkippedFile]:
         except UnusableRun as error:
             yield SkippedFile(where, str(error))
             continue
-        if reading.identity not in told:
-            told.add(reading.identity)
+        if reading.identity not in seen:
+            seen.add(reading.identity)
             yield reading
 
 
@@ -54,7 +56,7 @@ def _kind(value: Mapping[str, Any]) -> frozenset[str]:
 
 
 def _parts(value: Mapping[str, Any]) -> tuple[frozenset[str], Mapping[str, Any], Mapping[str, Any]]:
-    """Which result it is, its quantities, and the arguments where they are known."""
+    """Return which result it is, its quantities, and the arguments where they are known."""
     metric, benchmark = value.get("metric"), value.get("benchmark")
     if isinstance(metric, dict) and isinstance(benchmark, dict):
         extra = metric.get("extra_info")
@@ -73,7 +75,7 @@ def _latency(where: str, row: Mapping[str, Any], arguments: Mapping[str, Any]) -
     times = row["latencies"]
     if not isinstance(times, list) or not times:
         raise UnusableRun("latencies is empty; it must be a list of seconds")
-    seconds = [NumberReader({"latencies": each}).number("latencies", least=1e-9) for each in times]
+    seconds = [NumberReader({"latencies": latency}).number("latencies", least=1e-9) for latency in times]
     if whole(arguments.get("n")) not in (None, 1) or arguments.get("use_beam_search"):
         raise UnusableRun("several sequences a prompt, which the catalog's runs do not record")
     stated = {
@@ -123,10 +125,10 @@ def _throughput(where: str, row: Mapping[str, Any], arguments: Mapping[str, Any]
 
 
 def _arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    found = settings(arguments)
+    stated = settings(arguments)
     if arguments:  # the engine's own arguments: what is not in them is its default
-        found = {"tp": 1, "pp": 1, "dp": 1, **found}
-    return found
+        stated = {"tp": 1, "pp": 1, "dp": 1, **stated}
+    return stated
 
 
 def _named(arguments: Mapping[str, Any], **names: str) -> dict[str, int]:
@@ -135,7 +137,7 @@ def _named(arguments: Mapping[str, Any], **names: str) -> dict[str, int]:
 
 
 def _ranges(ratio: Any) -> bool:
-    """Whether ``--random-range-ratio`` makes lengths differ."""
+    """Return whether ``--random-range-ratio`` makes lengths differ."""
     try:
         return float(ratio or 0) != 0
     except (TypeError, ValueError):  # one for each length, as JSON

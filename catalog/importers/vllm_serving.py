@@ -75,7 +75,7 @@ def _reading(where: str, row: Mapping[str, Any]) -> ParsedRun:
     prompts, completed = (int(figures.number(name)) for name in ("num_prompts", "completed"))
     failed = figures.maybe("failed")
     requests, spread = _requests(row)
-    every = len(requests) == completed
+    complete = len(requests) == completed
     traffic = LoadGeneratorRun(
         completed=completed,
         failed=int(failed) if failed is not None else max(0, prompts - completed),
@@ -85,7 +85,7 @@ def _reading(where: str, row: Mapping[str, Any]) -> ParsedRun:
         output_spread=spread,
         ttft_ms=figures.time("mean_ttft_ms"),
         tpot_ms=figures.time("mean_tpot_ms"),
-        e2e_ms=figures.time("mean_e2el_ms") or (mean(each.e2e_ms for each in requests) if every else None),
+        e2e_ms=figures.time("mean_e2el_ms") or (mean(request.e2e_ms for request in requests) if complete else None),
         output_tok_s=figures.number("output_throughput"),
         concurrency=whole(row.get("max_concurrency")),
         rate=figures.limit("request_rate"),
@@ -108,29 +108,29 @@ def _reading(where: str, row: Mapping[str, Any]) -> ParsedRun:
 
 
 def _requests(row: Mapping[str, Any]) -> tuple[tuple[Request, ...], float | None]:
-    """The completed requests, where the file has them, and the coefficient of variation of their output lengths."""
+    """Return the completed requests, where the file has them, and the coefficient of variation of their output lengths."""
     lists = [row.get(name) for name in LISTS]
     if not all(isinstance(each, list) and len(each) == len(lists[0] or ()) for each in lists) or not lists[0]:
         return (), None
     errors = row.get("errors")
-    found = []
+    timed = []
     for number, (start, ttft, gaps, inputs, outputs) in enumerate(zip(*lists, strict=True)):
         if (isinstance(errors, list) and number < len(errors) and errors[number]) or not outputs:
             continue
         values = NumberReader({"start_time": start, "ttft": ttft, "input_len": inputs, "output_len": outputs})
         try:
-            found.append((values.number("start_time"), _request(values, gaps)))
+            timed.append((values.number("start_time"), _request(values, gaps)))
         except UnusableRun as error:
             raise UnusableRun(f"request {number + 1}: {error}") from error
-    began = min((start for start, _ in found), default=0.0)
-    ordered = sorted(found, key=lambda each: each[0])
+    began = min((start for start, _ in timed), default=0.0)
+    ordered = sorted(timed, key=lambda each: each[0])
     return tuple(replace(each, arrival_s=start - began) for start, each in ordered), _spread(
-        [each for _, each in found]
+        [each for _, each in timed]
     )
 
 
 def _request(values: NumberReader, gaps: Any) -> Request:
-    """One request, its arrival still open."""
+    """Return one request, its arrival still open."""
     import numpy as np  # only for files with single requests
 
     try:
@@ -156,19 +156,21 @@ def _request(values: NumberReader, gaps: Any) -> Request:
 
 
 def _spread(requests: list[Request]) -> float | None:
-    lengths = [each.output_len for each in requests]
+    lengths = [request.output_len for request in requests]
     return pstdev(lengths) / fmean(lengths) if lengths else None
 
 
 def _is_record(value: Mapping[str, Any]) -> bool:
-    """A record of ``.pytorch.json``: one metric, beside it all the others and the client's arguments."""
+    """Return whether it is a record of ``.pytorch.json``: one metric, beside it all the others and the client's
+    arguments.
+    """
     metric = value.get("metric")
     extra = metric.get("extra_info") if isinstance(metric, dict) else None
     return isinstance(extra, dict) and extra.keys() >= MARKS
 
 
 def _merged(records: list[tuple[str, dict[str, Any]]]) -> tuple[str, dict[str, Any]]:
-    """The records of one run as the row they were made of."""
+    """Join the records of one run to the row they were made of."""
     row: dict[str, Any] = {}
     for _, record in records:
         metric = record["metric"]

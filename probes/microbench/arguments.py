@@ -38,7 +38,7 @@ class OneLineParser(argparse.ArgumentParser):
 
 
 def probe_parser(module: str, description: str, *, seconds: float) -> OneLineParser:
-    """Arguments of ``python -m MODULE OUT``; ``--worker`` is for the processes that it starts."""
+    """Make the parser of ``python -m MODULE OUT``; ``--worker`` is for the processes that it starts."""
     parser = OneLineParser(prog=f"python -m {module}", description=description)
     parser.add_argument("out", type=Path, nargs="?", help="folder for what is measured")
     parser.add_argument("--gpus", default="0", help="indices of the GPUs to use, as nvidia-smi counts them: 0,1")
@@ -49,14 +49,14 @@ def probe_parser(module: str, description: str, *, seconds: float) -> OneLinePar
 
 
 def parse_numbers(name: str, text: str, *, least: int) -> tuple[int, ...]:
-    """Different whole numbers with commas between them.
+    """Read different whole numbers with commas between them.
 
     Raises:
         InputError: they are not.
 
     """
     try:
-        numbers = tuple(int(each) for each in text.split(","))
+        numbers = tuple(int(number) for number in text.split(","))
     except ValueError:
         numbers = ()
     if not numbers or min(numbers) < least or len(set(numbers)) < len(numbers):
@@ -92,7 +92,7 @@ def check_device(device: str, gpus: Sequence[int]) -> None:
 
 
 def gpu_name(device: str) -> str:
-    """The catalog's name of the GPU that torch sees first, its own name if the catalog has none; or "CPU"."""
+    """Return the catalog's name of the GPU that torch sees first, its own name if the catalog has none; or "CPU"."""
     if device == "cpu":
         return "CPU"
     import torch
@@ -105,7 +105,7 @@ def gpu_name(device: str) -> str:
 
 
 def memory_bytes(device: str) -> float:
-    """Of one GPU; of a CPU the share that it may use."""
+    """Return the bytes of one GPU; of a CPU the share that it may use."""
     if device == "cpu":
         return CPU_SHARE * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     import torch
@@ -114,7 +114,9 @@ def memory_bytes(device: str) -> float:
 
 
 def told_in_one_line(run: Callable[[], int]) -> int:
-    """``run``'s exit code; 2 for wrong input, which one line on stderr explains, 130 after Ctrl-C, 143 after SIGTERM."""
+    """Return ``run``'s exit code; 2 for wrong input, which one line on stderr explains, 130 after Ctrl-C, 143 after
+    SIGTERM.
+    """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         return run()

@@ -32,14 +32,14 @@ class Groups:
     """The groups of the first processes of a world, made when they are first needed, by all processes at once."""
 
     def __init__(self, rank: int, device: torch.device) -> None:
-        """``torch.distributed`` must be initialised."""
+        """Set up the groups; ``torch.distributed`` must be initialised."""
         self.rank, self.device = rank, device
         self.dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
         self._groups: dict[int, Any] = {}
         self._sums: dict[int, Any] = {}
 
     def time(self, case: CollectiveCase) -> Timing | None:
-        """How long the case takes; None in a process that has no part in it.
+        """Time the case; None in a process that has no part in it.
 
         Every process must be asked at the same time.
 
@@ -81,7 +81,7 @@ class Groups:
         return self._hop(whole, group)
 
     def _hop(self, tensor: torch.Tensor, group: Any) -> Callable[[], object]:
-        """There or back in turn: each call is one way, and each process waits for the one before."""
+        """Return calls that go there or back in turn: each is one way, and each process waits for the one before."""
         peer, way = 1 - self.rank, self.rank
 
         def hop() -> None:

@@ -48,9 +48,9 @@ class CollectiveCase:
 
 
 def collective_cases(world: int, impls: Sequence[str], *, graphs: bool) -> tuple[CollectiveCase, ...]:
-    """For groups of 2, 4, ... of ``world`` processes, and all of them."""
+    """List the cases of groups of 2, 4, ... of ``world`` processes, and of all of them."""
     turns: dict[CollectiveCase, int] = {}
-    groups = [each for each in (2**power for power in range(1, 17)) if each < world]
+    groups = [size for size in (2**power for power in range(1, 17)) if size < world]
     ways = (("graph", 0), ("eager", EAGER_BEHIND)) if graphs else (("eager", 0),)
     for (order, op), impl, (graph, behind) in product(enumerate(OPS), impls, ways):
         for group, (turn, kib) in product([2] if op == "sendrecv" else [*groups, world], enumerate(KIB)):

@@ -64,7 +64,7 @@ def measure_collectives(
     """
     gpu = gpu_name(device)
     make_folders(out)
-    store = Store(out / "collectives.jsonl", ["gpu", *(each.name for each in fields(CollectiveCase))])
+    store = Store(out / "collectives.jsonl", ["gpu", *(field.name for field in fields(CollectiveCase))])
     missing = [case for case in cases if not store.has({"gpu": gpu, **case.row()})]
     progress = MicrobenchProgress(len(missing), "collectives", seconds)
 
@@ -80,7 +80,7 @@ def measure_collectives(
         progress.step()
 
     team = Team(lambda: _commands(gpus, device), out / "logs" / "collectives.log")
-    crew = Crew([team], [missing] if missing else [], told=CollectiveCase.row, done=done, failed=failed)
+    crew = Crew([team], [missing] if missing else [], order=CollectiveCase.row, done=done, failed=failed)
     trouble = crew.run(seconds=seconds, task_s=case_s)
     return TimingSummary(
         there=len(cases) - len(missing), measured=store.measured, failed=store.failed, left=crew.left(), trouble=trouble
@@ -96,7 +96,7 @@ def _commands(gpus: Sequence[int], device: str) -> list[tuple[list[str], dict[st
 
 
 def answer_cases(device: str) -> Callable[[Answer], Answer]:
-    """In one of the processes: join the others, then time one case after another with them."""
+    """Join the other processes, and return what times one case after another with them."""
     import torch  # cases are listed without it
     from torch import distributed
 
@@ -126,7 +126,7 @@ def answer_cases(device: str) -> Callable[[Answer], Answer]:
 
 
 def _library(device: str) -> dict[str, str]:
-    """The version of NCCL, and what it was told of NVLink's multicast, which makes sums over many GPUs faster."""
+    """Return the version of NCCL, and what it was told of NVLink's multicast, which makes sums over many GPUs faster."""
     if device == "cpu":
         return {}
     from torch.cuda import nccl
@@ -135,7 +135,7 @@ def _library(device: str) -> dict[str, str]:
 
 
 def list_cases(gpus: Sequence[int], device: str) -> tuple[CollectiveCase, ...]:
-    """The cases that suit the GPUs, see ``collective_cases``.
+    """List the cases that suit the GPUs, see ``collective_cases``.
 
     Raises:
         InputError: fewer than two GPUs.

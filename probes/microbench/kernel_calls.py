@@ -71,7 +71,7 @@ class KernelBench:
         return Prepared(lambda i: functional.linear(x, weights[i]), sets)
 
     def _experts(self, shape: Shape) -> Prepared:
-        """Both products and SwiGLU between them, of tokens that are already sorted by expert, spread at random."""
+        """Prepare both products and SwiGLU between them, of tokens that are already sorted by expert, spread at random."""
         sets = self._sets(shape, 3 * shape.experts * shape.n * shape.k, shape.m, least=2, most=8)
         into = [self._random(shape, shape.experts, 2 * shape.n, shape.k).mul_(SCALE) for _ in range(sets)]
         down = [self._random(shape, shape.experts, shape.k, shape.n).mul_(SCALE) for _ in range(sets)]
@@ -87,16 +87,16 @@ class KernelBench:
     def _attention(self, shape: Shape) -> Prepared:
         place = shape.batch * shape.context * shape.kv_heads * shape.head_dim
         sets = self._sets(shape, 2 * place, shape.batch * shape.query)
-        kept = self._random(shape, sets, 2, shape.batch, shape.context, shape.kv_heads, shape.head_dim)
+        cache = self._random(shape, sets, 2, shape.batch, shape.context, shape.kv_heads, shape.head_dim)
         q = self._random(shape, shape.batch, shape.query, shape.heads, shape.head_dim)
         if shape.query > 1:
-            return Prepared(lambda i: _attend_prompt(q, kept[i]), sets)
+            return Prepared(lambda i: _attend_prompt(q, cache[i]), sets)
         if not shape.fused:
-            return Prepared(lambda i: _attend_cache(q, kept[i]), sets)
+            return Prepared(lambda i: _attend_cache(q, cache[i]), sets)
         from probes.torch_engine.triton_kernels import attend_used  # imports triton
 
         used = torch.full((shape.batch,), shape.context, dtype=torch.int32, device=self.device)
-        return Prepared(lambda i: attend_used(q[:, 0], kept[i, 0], kept[i, 1], used, 0), sets)
+        return Prepared(lambda i: attend_used(q[:, 0], cache[i, 0], cache[i, 1], used, 0), sets)
 
     def _norm(self, shape: Shape) -> Prepared:
         sets = self._sets(shape, 2 * shape.m * shape.n, shape.m)
@@ -123,9 +123,9 @@ class KernelBench:
         norms = (self._random(shape, width), self._random(shape, width)) if shape.normed else None
         turn = self._random(shape, shape.query, 1, width // 2), self._random(shape, shape.query, 1, width // 2)
         positions = torch.arange(shape.context - shape.query, shape.context, device=self.device)
-        kept = self._random(shape, 2, shape.batch, shape.context, kv_heads, width)
+        cache = self._random(shape, 2, shape.batch, shape.context, kv_heads, width)
         place = self._kernels(shape).place_heads
-        return Prepared(lambda i: place(joined[i], norms, EPS, turn, positions, (kept[0], kept[1])), sets)
+        return Prepared(lambda i: place(joined[i], norms, EPS, turn, positions, (cache[0], cache[1])), sets)
 
     def _copy(self, shape: Shape) -> Prepared:
         sets = operand_sets(2 * shape.bytes, self.device, least=LARGE_SETS, most=SETS)
@@ -139,7 +139,7 @@ class KernelBench:
         return Prepared(lambda i: target[i].copy_(source[i], non_blocking=True), sets, recordable=copy)
 
     def _kernels(self, shape: Shape) -> LayerKernels:
-        """Fused ones compiled for one width: the compiler leaves open what it has seen to vary."""
+        """Return fused kernels compiled for one width: the compiler leaves open what it has seen to vary."""
         if not shape.fused:
             return self._plain
         wanted = (shape.op, shape.n, shape.dtype)
@@ -168,24 +168,24 @@ def _dtype(shape: Shape) -> torch.dtype:
     return dtype
 
 
-def _attend_prompt(q: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
-    """Queries (rows, length, h, d) over keys and values (2, rows, length, k, d), causal."""
-    k, v = (each.transpose(1, 2) for each in kept)
+def _attend_prompt(q: torch.Tensor, cache: torch.Tensor) -> torch.Tensor:
+    """Attend with queries (rows, length, h, d) over keys and values (2, rows, length, k, d), causal."""
+    k, v = (tensor.transpose(1, 2) for tensor in cache)
     return functional.scaled_dot_product_attention(
         q.transpose(1, 2), k, v, is_causal=True, enable_gqa=q.shape[2] > k.shape[1]
     )
 
 
-def _attend_cache(q: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
-    """One query (rows, 1, h, d) a sequence over keys and values (2, rows, context, k, d)."""
-    k, v = (each.transpose(1, 2) for each in kept)
+def _attend_cache(q: torch.Tensor, cache: torch.Tensor) -> torch.Tensor:
+    """Attend with one query (rows, 1, h, d) a sequence over keys and values (2, rows, context, k, d)."""
+    k, v = (tensor.transpose(1, 2) for tensor in cache)
     rows, kv_heads = k.shape[:2]
     # the query heads that share a KV head read it once, as if they were queries at several positions
     return functional.scaled_dot_product_attention(q.view(rows, kv_heads, -1, q.shape[-1]), k, v)
 
 
 def _expert_ends(tokens: int, experts: int, top: int) -> torch.Tensor:
-    """(experts,) int32: where each expert's tokens end, if each token chooses ``top`` different ones at random."""
+    """Return where each expert's tokens end, (experts,) int32, if each token chooses ``top`` different ones at random."""
     chance = torch.rand(tokens, experts, generator=torch.Generator().manual_seed(0))
     counts = torch.bincount(chance.topk(top, dim=1).indices.flatten(), minlength=experts)
     return counts.cumsum(0).to(torch.int32)

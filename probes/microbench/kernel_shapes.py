@@ -82,7 +82,7 @@ class Shape:
     bytes: int = 0
 
     def row(self) -> dict[str, Any]:
-        """The fields that its kind has, as in a row of ``kernels.jsonl``."""
+        """Return the fields that its kind has, as in a row of ``kernels.jsonl``."""
         return {name: value for name, value in asdict(self).items() if value is False or value}
 
 
@@ -98,7 +98,8 @@ class MatrixShape:
 
 
 def matrices(model: Model, tp: int) -> tuple[MatrixShape, ...]:
-    """All that tokens are multiplied with on one of ``tp`` GPUs; the vocabulary is padded, lone KV heads are replicated.
+    """List all that tokens are multiplied with on one of ``tp`` GPUs; the vocabulary is padded, lone KV heads are
+    replicated.
 
     Raises:
         InputError: ``check_runs`` refuses the model or the slicing.
@@ -110,31 +111,31 @@ def matrices(model: Model, tp: int) -> tuple[MatrixShape, ...]:
     begin, end = layout.kv_share(model.num_key_value_heads)
     heads = model.num_attention_heads // tp
     routed = sum(has_experts(model, layer) for layer in range(layers))
-    found = [
+    shapes = [
         MatrixShape(name="qkv", n=(heads + 2 * (end - begin)) * model.head_dim, k=hidden, copies=layers),
         MatrixShape(name="out", n=hidden, k=heads * model.head_dim, copies=layers),
     ]
     if routed < layers:
         columns = model.intermediate_size // tp
-        found += [
+        shapes += [
             MatrixShape(name="gate_up", n=2 * columns, k=hidden, copies=layers - routed),
             MatrixShape(name="down", n=hidden, k=columns, copies=layers - routed),
         ]
     if routed:
         columns = model.moe_intermediate_size // tp
-        found += [
+        shapes += [
             MatrixShape(name="router", n=model.num_experts, k=hidden, copies=routed),
             MatrixShape(name="expert_gate_up", n=2 * columns, k=hidden, copies=routed * model.num_experts),
             MatrixShape(name="expert_down", n=hidden, k=columns, copies=routed * model.num_experts),
         ]
-    return (*found, MatrixShape(name="head", n=layout.vocabulary_share(model.vocab_size)[2], k=hidden, copies=1))
+    return (*shapes, MatrixShape(name="head", n=layout.vocabulary_share(model.vocab_size)[2], k=hidden, copies=1))
 
 
 def kernel_shapes(
     models: Sequence[Model], tps: Sequence[int] = (1,), *, memory_bytes: float, fusible: bool = True
 ) -> tuple[tuple[Shape, ...], ...]:
-    """Each shape once, the most telling first, in groups that one process should measure in turn: what is compiled for
-    one width serves all numbers of tokens.
+    """List each shape once, the most telling first, in groups that one process should measure in turn: what is compiled
+    for one width serves all numbers of tokens.
 
     ``memory_bytes`` of a GPU bound the batches of attention; ``fusible`` is whether fused kernels can be had.
 
@@ -203,7 +204,7 @@ def _products(model: Model, held: Sequence[MatrixShape]) -> Iterator[Turn]:
 
 
 def _attention(model: Model, tp: int) -> Shape:
-    """On one GPU, of no sequences yet."""
+    """Return the shape of attention on one GPU, of no sequences yet."""
     begin, end = lay_out(model, tp=tp, pp=1, rank=0).kv_share(model.num_key_value_heads)
     heads = model.num_attention_heads // tp
     return Shape(op="attention", dtype=model.dtype, heads=heads, kv_heads=end - begin, head_dim=model.head_dim)
@@ -225,10 +226,10 @@ def _decodes(model: Model, attention: Shape, memory_bytes: float) -> Iterator[Tu
 
 
 def _can_be(shape: Shape, model: Model, memory_bytes: float) -> bool:
-    """Whether the cache fits, and a window, where the model has one, is not what attention looks at."""
+    """Return whether the cache fits, and a window, where the model has one, is not what attention looks at."""
     number = 4 if model.dtype == "float32" else 2
-    kept = 2 * number * shape.batch * shape.context * shape.kv_heads * shape.head_dim
-    return kept <= KV_SHARE * memory_bytes and not 0 < model.sliding_window < shape.context
+    cache_bytes = 2 * number * shape.batch * shape.context * shape.kv_heads * shape.head_dim
+    return cache_bytes <= KV_SHARE * memory_bytes and not 0 < model.sliding_window < shape.context
 
 
 def _element_wise(op: str, n: int, dtype: str, *, fused: bool) -> tuple[Shape, ...]:

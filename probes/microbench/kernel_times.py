@@ -90,7 +90,7 @@ def measure_kernels(
     """
     gpu = gpu_name(device)
     make_folders(out)
-    store = Store(out / "kernels.jsonl", ["gpu", *(each.name for each in fields(Shape))])
+    store = Store(out / "kernels.jsonl", ["gpu", *(field.name for field in fields(Shape))])
     wanted = [tuple(group) for group in groups]
     missing = [group for shapes in wanted if (group := tuple(s for s in shapes if not store.has(_row(gpu, s))))]
     count = sum(map(len, missing))
@@ -105,7 +105,7 @@ def measure_kernels(
         progress.step()
 
     teams = [Team(partial(_commands, device, index, len(gpus)), out / "logs" / f"kernels{index}.log") for index in gpus]
-    crew = Crew(teams, missing, told=lambda shape: shape.row(), done=done, failed=failed)
+    crew = Crew(teams, missing, order=lambda shape: shape.row(), done=done, failed=failed)
     trouble = crew.run(seconds=seconds, task_s=SHAPE_S)
     return TimingSummary(
         there=sum(map(len, wanted)) - count,
@@ -121,7 +121,7 @@ def _row(gpu: str, shape: Shape) -> dict[str, Any]:
 
 
 def _commands(device: str, index: int, count: int) -> list[tuple[list[str], dict[str, str]]]:
-    """The one process that has GPU ``index``, of ``count`` on this machine."""
+    """Return the command of the one process that has GPU ``index``, of ``count`` on this machine."""
     command = [sys.executable, "-m", "probes.microbench.kernel_times", "--worker", "--device", device]
     threads = str(max(1, (os.cpu_count() or 1) // count))
     visible = {"CUDA_VISIBLE_DEVICES": str(index), **PCI_ORDER} if device == "cuda" else {}
@@ -129,7 +129,7 @@ def _commands(device: str, index: int, count: int) -> list[tuple[list[str], dict
 
 
 def answer_shapes(device: str) -> Callable[[Answer], Answer]:
-    """In a worker: what times one shape, given and answered as rows."""
+    """Return what times, in a worker, one shape, given and answered as rows."""
     import torch  # shapes are listed without it
 
     from probes.microbench.kernel_calls import KernelBench
@@ -160,7 +160,7 @@ def answer_shapes(device: str) -> Callable[[Answer], Answer]:
 
 
 def attempt(run: Callable[[], Answer], device: torch.device) -> Answer:
-    """What ``run`` answers, or the error it met; "fatal" beside it if the process can use the device no more."""
+    """Return what ``run`` answers, or the error it met; "fatal" beside it if the process can use the device no more."""
     import torch
 
     try:
@@ -178,7 +178,7 @@ def attempt(run: Callable[[], Answer], device: torch.device) -> Answer:
 
 
 def fingerprint_of(device: str, index: int, **more: str) -> str:
-    """What the times depend on besides the shape, as JSON."""
+    """Return what the times depend on besides the shape, as JSON."""
     import torch
 
     facts = {
@@ -225,7 +225,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def list_shapes(models: Sequence[Model], tps: Sequence[int], *, device: str) -> tuple[tuple[Shape, ...], ...]:
-    """The shapes that suit the GPU, see ``kernel_shapes``.
+    """List the shapes that suit the GPU, see ``kernel_shapes``.
 
     Raises:
         InputError: a model, or the slicing of one, is not run.

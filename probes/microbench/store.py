@@ -47,7 +47,7 @@ class Store:
 
 
 def make_folders(out: Path) -> None:
-    """The folder of a store, and one in it for logs; raise ``InputError`` if they cannot be made."""
+    """Make the folder of a store, and one in it for logs; raise ``InputError`` if they cannot be made."""
     try:
         (out / "logs").mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -38,7 +38,9 @@ class Timing:
 
 
 def operand_sets(nbytes: int, device: torch.device, *, least: int, most: int) -> int:
-    """How many sets of operands of ``nbytes`` pass the L2 cache, as far as half of the free memory allows; 1 on a CPU."""
+    """Return how many sets of operands of ``nbytes`` pass the L2 cache, as far as half of the free memory allows; 1 on
+    a CPU.
+    """
     if device.type != "cuda":
         return 1
     free, _ = torch.cuda.mem_get_info(device)
@@ -48,8 +50,8 @@ def operand_sets(nbytes: int, device: torch.device, *, least: int, most: int) ->
 
 
 def time_calls(call: Call, calls: int, device: torch.device, *, graph: bool = True) -> Timing:
-    """Of ``calls`` calls in a row, ``call(0)`` to ``call(calls - 1)``: with ``graph`` in a CUDA graph where they can be
-    recorded.
+    """Time ``calls`` calls in a row, ``call(0)`` to ``call(calls - 1)``: with ``graph`` in a CUDA graph where they can
+    be recorded.
 
     Raises:
         torch.OutOfMemoryError: and whatever else a call raises.
@@ -70,7 +72,7 @@ def time_calls(call: Call, calls: int, device: torch.device, *, graph: bool = Tr
 
 
 def time_together(call: Call, calls: int, device: torch.device, *, graph: bool, repeats: int) -> Timing:
-    """Of calls that several processes make together, each as often as all others.
+    """Time calls that several processes make together, each as often as all others.
 
     Raises:
         RuntimeError: whatever a call raises, or it cannot be recorded.
@@ -86,7 +88,7 @@ def time_together(call: Call, calls: int, device: torch.device, *, graph: bool, 
 
 
 def time_on_cpu(call: Call, calls: int, *, repeats: int | None = None) -> Timing:
-    """By the clock; as often as ``MOST_S`` allows unless ``repeats`` says how often."""
+    """Time calls by the clock; as often as ``MOST_S`` allows unless ``repeats`` says how often."""
     call(0)
     times: list[float] = []
     while len(times) < (repeats or _repeats(times, calls)):
@@ -97,7 +99,7 @@ def time_on_cpu(call: Call, calls: int, *, repeats: int | None = None) -> Timing
 
 
 def record(call: Call, calls: int) -> torch.cuda.CUDAGraph:
-    """The calls as a CUDA graph; what they compile or set up must have been done before."""
+    """Record the calls as a CUDA graph; what they compile or set up must have been done before."""
     graph = torch.cuda.CUDAGraph()
     # the outer one: a recording that fails leaves its own stream behind as the current one; the mode: other threads
     # (NCCL's watchdog) may use CUDA meanwhile
@@ -114,7 +116,7 @@ def _all(call: Call, calls: int) -> None:
 def _event_times(
     run: Callable[[], object], calls: int, device: torch.device, *, repeats: int | None = None
 ) -> list[float]:
-    """Microseconds a call, each time that all are run, after two that warm up."""
+    """Return microseconds a call, each time that all are run, after two that warm up."""
     for _ in range(2):
         run()
     torch.cuda.synchronize(device)

@@ -51,14 +51,14 @@ class Team:
     """Processes that do each task together. They must answer ``{"ready": true}`` once they have started."""
 
     def __init__(self, commands: Callable[[], Sequence[Command]], log: Path) -> None:
-        """``commands`` tells, each time the team is started, what starts its processes."""
+        """Take ``commands``, which says, each time the team is started, what starts its processes."""
         self.commands, self.log = commands, log
         self.processes: list[_Process] = []
         self.since = 0.0
         """When what it does now began, by ``time.monotonic``."""
 
     def start(self, heard: Callable[[], None]) -> None:
-        """``heard`` is called, from threads, whenever there may be something new."""
+        """Start the processes; ``heard`` is called, from threads, whenever there may be something new."""
         self.since = time.monotonic()
         with self.log.open("ab") as log:
             for command, environment in self.commands():
@@ -85,20 +85,22 @@ class Team:
                 process.popen.stdin.flush()
 
     def answered(self) -> list[Answer] | None:
-        """Each process's answer, once all have answered."""
+        """Return each process's answer, once all have answered."""
         if not all(process.answers for process in self.processes):
             return None
         return [process.answers.popleft() for process in self.processes]
 
     def trouble(self, *, seconds: float) -> str:
-        """Why no answer is to be expected any more, or nothing; a task, or the start, may take ``seconds``."""
+        """Say why no answer is to be expected any more, or nothing; a task, or the start, may take ``seconds``."""
         passed = time.monotonic() - self.since
         for process in self.processes:
             if process.ended and not process.answers:
                 with suppress(subprocess.TimeoutExpired):
                     process.popen.wait(OTHERS_S)
                 return f"a process ended with {process.popen.returncode}"
-        failed = [each.answers[0]["error"] for each in self.processes if each.answers and "error" in each.answers[0]]
+        failed = [
+            worker.answers[0]["error"] for worker in self.processes if worker.answers and "error" in worker.answers[0]
+        ]
         if failed and passed > OTHERS_S:
             return str(failed[0])
         return f"no answer after {seconds:.0f} s" if passed > seconds else ""
@@ -124,12 +126,14 @@ class Crew(Generic[T]):
         teams: Sequence[Team],
         groups: Iterable[Sequence[T]],
         *,
-        told: Callable[[T], Mapping[str, Any]],
+        order: Callable[[T], Mapping[str, Any]],
         done: Callable[[T, list[Answer]], None],
         failed: Callable[[T, str], None],
     ) -> None:
-        """``told`` is what a team is told of a task, ``done`` gets each process's answer, ``failed`` one line."""
-        self._teams, self._told, self._done, self._failed = tuple(teams), told, done, failed
+        """Take ``order``, which writes what a team is to do of a task, ``done``, which gets each process's answer, and
+        ``failed``, which gets one line.
+        """
+        self._teams, self._order, self._done, self._failed = tuple(teams), order, done, failed
         self._groups = deque(deque(group) for group in groups)
         self._own: dict[Team, deque[T]] = {team: deque() for team in teams}
         self._under_way: dict[Team, T | None] = {}
@@ -137,7 +141,9 @@ class Crew(Generic[T]):
         self._heard: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     def run(self, *, seconds: float, task_s: float) -> str:
-        """Until all is done or ``seconds`` are over; a task may take ``task_s``. Why teams could not start, or nothing."""
+        """Work until all is done or ``seconds`` are over; a task may take ``task_s``. Return why teams could not start,
+        or nothing.
+        """
         ends = time.monotonic() + seconds
         why = ""
         try:
@@ -156,7 +162,7 @@ class Crew(Generic[T]):
         return why
 
     def left(self) -> int:
-        """Tasks that were not done."""
+        """Count the tasks that were not done."""
         return (
             sum(map(len, self._groups))
             + sum(map(len, self._own.values()))
@@ -192,7 +198,7 @@ class Crew(Generic[T]):
         task = self._next(team) if going_on else None
         if task is not None:
             self._under_way[team] = task
-            team.tell(self._told(task))
+            team.tell(self._order(task))
 
     def _next(self, team: Team, *, peek: bool = False) -> T | None:
         own = self._own[team]
@@ -218,7 +224,7 @@ def _listen(process: _Process, heard: Callable[[], None]) -> None:
 
 
 def serve(make: Callable[[], Callable[[Answer], Answer]]) -> None:
-    """In a process of a team: answer tasks from standard input until it ends, then end at once.
+    """Answer, in a process of a team, tasks from standard input until it ends, then end at once.
 
     ``make`` sets up what does them. An answer with "error" is what became of a task; with "fatal" beside it the process
     is of no more use. What they print goes to standard error, the log.
@@ -251,6 +257,6 @@ def _end_with(parent: int) -> None:
 
 
 def one_line(error: BaseException) -> str:
-    """An error as one line."""
+    """Write an error as one line."""
     text = " ".join(str(error).strip().partition("\n")[0].split())
     return f"{type(error).__name__}: {text}"[:300]

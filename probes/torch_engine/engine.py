@@ -7,7 +7,6 @@ import resource
 import sys
 import time
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -17,7 +16,7 @@ from torch.nn import functional
 from catalog.engines.torch_layout import lay_out
 from catalog.errors import InputError
 from catalog.units import GIB
-from probes.checkpoint import Checkpoint, is_checkpoint
+from probes.checkpoint import Checkpoint
 from probes.gpu_telemetry import Meter
 from probes.static_benchmark import OutOfMemory
 from probes.torch_engine.fused_kernels import LayerKernels, fused_kernels
@@ -30,7 +29,7 @@ from probes.torch_engine.offload import offloaded_layers
 from probes.torch_engine.pipeline import Generated, Pipeline
 from probes.torch_engine.plain_reference import reference_logits
 from probes.torch_engine.transformer import Transformer
-from probes.torch_engine.weight_sources import RandomSource
+from probes.torch_engine.weight_sources import source_of
 from probes.torch_engine.weights import read_weights
 
 if TYPE_CHECKING:
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from catalog.schema import Deployment, Model
+    from probes.torch_engine.model_settings import Settings
     from probes.torch_engine.pipeline import Watch
     from probes.torch_engine.weight_sources import Source
 
@@ -74,9 +74,9 @@ class TorchEngine:
         costs: Sequence[float] | None = None,
         meter: Meter | None = None,
     ) -> None:
-        """Weights come from ``source``; without one from safetensors beside the ``config.json`` that the model was read
-        from, or else they are random. ``costs`` are those of the layers and the head, see ``lay_out``; ``meter`` is that
-        of all GPUs, for rank 0.
+        """Load the weights from ``source``; without one from safetensors beside the ``config.json`` that the model was
+        read from, or else they are random. ``costs`` are those of the layers and the head, see ``lay_out``; ``meter``
+        is that of all GPUs, for rank 0.
 
         Raises:
             InputError: the model cannot be run so, or its checkpoint is unusable.
@@ -85,11 +85,7 @@ class TorchEngine:
         """
         began = time.perf_counter()
         self.device = torch.device(device)
-        check_runs(model, deployment, device=self.device.type)
-        if deployment.has_graphs:
-            check_graphs()
-        if model.num_experts and not hasattr(functional, "grouped_mm"):
-            raise InputError(f"torch {torch.__version__} has no grouped_mm, which experts need; install a newer one")
+        _check(model, deployment, self.device)
         self.model, self.deployment, self.meter = model, deployment, meter or Meter(())
         self._context_bytes = self._used_bytes()
         self.running: tuple[int, int, int] | None = None
@@ -99,16 +95,12 @@ class TorchEngine:
         self.positions = deployment.max_model_len or model.max_position_embeddings
         self._rows = deployment.max_num_seqs or MAX_SEQUENCES
         self.layout = lay_out(model, tp=deployment.tp, pp=deployment.pp, rank=rank, costs=costs)
-        if source is None:
-            folder = Path(model.source).parent
-            has_weights = model.source.endswith(".json") and is_checkpoint(folder)
-            source = Checkpoint(folder) if has_weights else RandomSource(device=self.device)
         settings = read_settings(model)
-        self._source = source
+        self._source = source or source_of(model, self.device)
         offloaded = offloaded_layers(model.num_hidden_layers, deployment.offload)
         weights = self._together(
             lambda: read_weights(
-                model, self.layout, source, dtype=self._dtype, device=self.device, offloaded=offloaded
+                model, self.layout, self._source, dtype=self._dtype, device=self.device, offloaded=offloaded
             ),
             f"the weights of {model.name}",
         )
@@ -133,12 +125,16 @@ class TorchEngine:
         )
         self._forget_peak()
         self.startup_s = time.perf_counter() - began
-        self.fingerprint: Mapping[str, Any] = {
+        self.fingerprint: Mapping[str, Any] = self._fingerprint(settings, offloaded)
+
+    def _fingerprint(self, settings: Settings, offloaded: frozenset[int]) -> dict[str, Any]:
+        """Return what times depend on beside the load; ``offloaded`` are the layers in the host's memory."""
+        return {
             **self.meter.identity(),
             "cuda": torch.version.cuda,
             "torch": self.version,
             "device": self.device.type,
-            "weights": "checkpoint" if isinstance(source, Checkpoint) else "random",
+            "weights": "checkpoint" if isinstance(self._source, Checkpoint) else "random",
             "rope": settings.rotary.kind,
             "rope_theta": settings.rotary.theta,
             "layers": [len(stage) for stage in self.layout.stages],
@@ -160,7 +156,7 @@ class TorchEngine:
             self.tokens([[0, 0]] * rows, 2)
 
     def take(self, batch: int, input_len: int, output_len: int) -> None:
-        """Instead of the KV memory that there was, have one for this batch alone, and try it as ``prepare`` does.
+        """Replace the KV memory by one for this batch alone, and try it as ``prepare`` does.
 
         From then on ``kv_capacity_tokens`` are those of this batch; there are none if it does not run.
 
@@ -175,16 +171,16 @@ class TorchEngine:
         self._take(batch, input_len, output_len)
 
     def logits(self, ids: np.ndarray, input_len: int) -> np.ndarray:
-        """On rank 0: what the deployment makes of sequences ``ids``, (sequences, length), whose tokens after the first
-        ``input_len`` are fed to its decode steps one by one: logits (sequences, length - input_len, vocabulary), the
-        first after the prompt. float32.
+        """Return, on rank 0, what the deployment makes of sequences ``ids``, (sequences, length), whose tokens after
+        the first ``input_len`` are fed to its decode steps one by one: float32 logits (sequences, length - input_len,
+        vocabulary), the first after the prompt.
         """
         rows, length = ids.shape
         self._tell(SHOW, rows, input_len, length - input_len)
         return self._show(torch.tensor(ids, dtype=torch.int64), input_len).numpy()
 
     def reference(self, ids: np.ndarray, input_len: int) -> np.ndarray:
-        """On rank 0 alone: the same by the plainest run, see ``reference_logits``.
+        """Return, on rank 0 alone, the same by the plainest run, see ``reference_logits``.
 
         Raises:
             OutOfMemory: it does not fit beside the deployment.
@@ -201,7 +197,7 @@ class TorchEngine:
         return logits[:, input_len - 1 : -1].numpy()
 
     def memory(self) -> list[dict[str, float]]:
-        """On rank 0: GiB by part, see ``PARTS``, on each GPU."""
+        """Return, on rank 0, GiB by part, see ``PARTS``, on each GPU."""
         self._tell(PARTS_OF_MEMORY)
         return [dict(zip(PARTS, row, strict=True)) for row in self._parts().tolist()]
 
@@ -219,13 +215,13 @@ class TorchEngine:
         for begin in range(0, len(prompts), self._rows):
             waited = time.perf_counter() - began
             seconds = self.tokens(prompts[begin : begin + self._rows], output_len)[1]
-            firsts += [waited + each for each in seconds]
+            firsts += [waited + second for second in seconds]
         return firsts
 
     def tokens(
         self, prompts: Sequence[Sequence[int]], output_len: int, watch: Watch | None = None
     ) -> tuple[torch.Tensor, list[float]]:
-        """On rank 0: what a batch is continued with, (batch, output_len), and the seconds to each first token.
+        """Return, on rank 0, what a batch is continued with, (batch, output_len), and the seconds to each first token.
 
         ``watch`` sees the logits if the last stage is here too, see ``Pipeline.generate``.
         """
@@ -245,19 +241,19 @@ class TorchEngine:
         return tokens, firsts
 
     def used_gib(self) -> float:
-        """Memory in use on the fullest GPU; on a CPU, the most that its largest process has had."""
+        """Return GiB in use on the fullest GPU; on a CPU, the most that its largest process has had."""
         return max(self._reports()[:, 0].tolist()) / GIB
 
     def comm_bytes(self) -> float:
-        """A running count of the bytes sent, mean over the GPUs; see ``Traffic.sent_bytes``."""
+        """Return a running count of the bytes sent, mean over the GPUs; see ``Traffic.sent_bytes``."""
         return float(self._reports()[:, 1].mean())
 
     def host_bytes(self) -> float:
-        """A running count of the bytes of offloaded layers copied to the device, mean over the GPUs."""
+        """Return a running count of the bytes of offloaded layers copied to the device, mean over the GPUs."""
         return float(self._reports()[:, 2].mean())
 
     def follow(self, watch: Watch | None = None) -> None:
-        """On the other ranks: do what rank 0 says until it stops."""
+        """Do, on the other ranks, what rank 0 says until it stops."""
         while True:
             kind, batch, input_len, output_len = self._told()
             if kind == STOP:
@@ -277,7 +273,7 @@ class TorchEngine:
                     self._reported()
 
     def stop(self) -> None:
-        """On rank 0: let the others end."""
+        """Let, on rank 0, the others end."""
         self._tell(STOP)
 
     def _generate(
@@ -322,12 +318,12 @@ class TorchEngine:
         return self._reported()
 
     def _reported(self) -> torch.Tensor:
-        """(GPUs, 3) float64: bytes in use, bytes sent, and bytes copied from the host's memory."""
+        """Return (GPUs, 3) float64: bytes in use, bytes sent, and bytes copied from the host's memory."""
         traffic = self._transformer.links.traffic
         return self._gathered(self._used_bytes(), traffic.sent_bytes(self.layout.tp), traffic.payload["host"])
 
     def _parts(self) -> torch.Tensor:
-        """(GPUs, parts) float64: GiB, in the order of ``PARTS``."""
+        """Return (GPUs, parts) float64: GiB, in the order of ``PARTS``."""
         parts = memory_parts(
             self.device,
             context=self._context_bytes,
@@ -338,7 +334,7 @@ class TorchEngine:
         return self._gathered(*(parts[name] for name in PARTS))
 
     def _gathered(self, *values: float) -> torch.Tensor:
-        """(GPUs, values) float64: those of every process."""
+        """Return (GPUs, values) float64: those of every process."""
         own = torch.tensor([values], dtype=torch.float64)
         if self._alone:
             return own
@@ -407,8 +403,8 @@ class TorchEngine:
         return cache_memory(self._transformer, tokens)
 
     def _capacity(self) -> int:
-        """Tokens that fit into what the weights and the largest prefill leave of ``gpu_memory_utilization``, on the
-        fullest GPU; no more than ``max_num_seqs`` sequences can use.
+        """Return the tokens that fit into what the weights and the largest prefill leave of ``gpu_memory_utilization``,
+        on the fullest GPU; no more than ``max_num_seqs`` sequences can use.
         """
         share = self.deployment.gpu_memory_utilization
         if self.device.type == "cuda":
@@ -424,13 +420,13 @@ class TorchEngine:
         else:
             processes = self.layout.tp * self.layout.pp
             left = share * os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / processes
-        each = cache_bytes_per_token(
+        bytes_per_token = cache_bytes_per_token(
             layers=len(self.layout.layers),
             kv_heads=self._transformer.kv_heads,
             head_dim=self.model.head_dim,
             dtype=self._dtype,
         )
-        tokens = torch.tensor(min(int(left // each), self._rows * self.positions))
+        tokens = torch.tensor(min(int(left // bytes_per_token), self._rows * self.positions))
         if not self._alone:
             distributed.all_reduce(tokens, distributed.ReduceOp.MIN)
         if tokens < 2:
@@ -439,3 +435,12 @@ class TorchEngine:
                 f"{max(left, 0) / GIB:.2f} GiB are left of the weights' GPUs; use more GPUs or another dtype"
             )
         return int(tokens)
+
+
+def _check(model: Model, deployment: Deployment, device: torch.device) -> None:
+    """Raise ``InputError`` where the deployment, or this torch, cannot run the model on the device."""
+    check_runs(model, deployment, device=device.type)
+    if deployment.has_graphs:
+        check_graphs()
+    if model.num_experts and not hasattr(functional, "grouped_mm"):
+        raise InputError(f"torch {torch.__version__} has no grouped_mm, which experts need; install a newer one")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def add_norm(
     added: torch.Tensor, stream: torch.Tensor, weight: torch.Tensor, eps: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """``stream + added`` under RMSNorm (arXiv 1910.07467), and as it is; both (tokens, H)."""
+    """Return ``stream + added`` under RMSNorm (arXiv 1910.07467), and as it is; both (tokens, H)."""
     stream = stream + added
     return functional.rms_norm(stream, weight.shape, weight, eps), stream
 
@@ -24,7 +24,7 @@ def add_norm(
 def rotate(
     heads: torch.Tensor, weight: torch.Tensor | None, eps: float, cosine: torch.Tensor, sine: torch.Tensor
 ) -> torch.Tensor:
-    """Queries or keys (rows, length, heads, d), under a norm where the model has one, turned by their positions' angles.
+    """Turn queries or keys (rows, length, heads, d), under a norm where the model has one, by their positions' angles.
 
     ``cosine`` and ``sine`` are (length, 1, d / 2): the halves of a head are the two coordinates, as in GPT-NeoX.
     """
@@ -40,14 +40,14 @@ def place_heads(
     eps: float,
     turn: tuple[torch.Tensor, torch.Tensor],
     positions: torch.Tensor,
-    kept: tuple[torch.Tensor, torch.Tensor],
+    cache: tuple[torch.Tensor, torch.Tensor],
 ) -> torch.Tensor:
-    """Of queries, keys and values in one, (rows, length, h + 2 k, d): keys and values are kept in the cache, (rows,
+    """Split queries, keys and values in one, (rows, length, h + 2 k, d): keys and values go into the cache, (rows,
     places, k, d) each, at ``positions`` (length,); the queries are returned, (rows, length, h, d).
 
     ``turn`` is the cosine and the sine, see ``rotate``, ``norms`` the weights of the queries' and keys' norms.
     """
-    keys, values = kept
+    keys, values = cache
     kv_heads = keys.shape[2]
     q, k, v = joined.split((joined.shape[2] - 2 * kv_heads, kv_heads, kv_heads), dim=2)
     q_norm, k_norm = norms or (None, None)
@@ -57,7 +57,7 @@ def place_heads(
 
 
 def swiglu(gate_up: torch.Tensor) -> torch.Tensor:
-    """SwiGLU (arXiv 2002.05202): (tokens, 2 I) to (tokens, I)."""
+    """Apply SwiGLU (arXiv 2002.05202): (tokens, 2 I) to (tokens, I)."""
     gate, up = gate_up.chunk(2, dim=-1)
     return functional.silu(gate) * up
 
@@ -76,7 +76,7 @@ VARIANTS = 32
 
 
 def fused_kernels(device: str) -> LayerKernels:
-    """Each of them as one kernel, by ``torch.compile`` or written in Triton for GPUs.
+    """Return each operation as one kernel, by ``torch.compile`` or written in Triton for GPUs.
 
     The compiler makes one for the first number of tokens, and when it meets another one for any number: widths it keeps
     for known, which makes SwiGLU twice as fast as with everything left open.
@@ -96,5 +96,5 @@ def fused_kernels(device: str) -> LayerKernels:
 
 
 def has_triton() -> bool:
-    """Whether Triton is there, as it is with PyTorch's builds for CUDA."""
+    """Return whether Triton is there, as it is with PyTorch's builds for CUDA."""
     return find_spec("triton") is not None

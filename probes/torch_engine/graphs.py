@@ -57,7 +57,7 @@ class StepGraph:
         self._traffic.restore(before)
 
     def replay(self, entering: torch.Tensor, position: int) -> torch.Tensor:
-        """What leaves the stage, valid until the next replay."""
+        """Run the step again; what leaves the stage is valid until the next replay."""
         self._entering.copy_(entering)
         self._positions.fill_(position)
         self._used.fill_(position + 1)

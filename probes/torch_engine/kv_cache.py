@@ -14,11 +14,11 @@ class Cache:
     tensor: torch.Tensor
 
     def layer(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values of one layer, (rows, places, KV heads, d) each."""
+        """Return keys and values of one layer, (rows, places, KV heads, d) each."""
         return self.tensor[layer, 0], self.tensor[layer, 1]
 
     def rows(self, begin: int, end: int) -> Cache:
-        """The cache of some of the sequences."""
+        """Return the cache of some of the sequences."""
         return Cache(self.tensor[:, :, begin:end])
 
 
@@ -36,7 +36,7 @@ class CacheMemory:
         return self._memory.numel() * self._memory.element_size()
 
     def divided(self, rows: int, most: int) -> Cache:
-        """A cache for ``rows`` sequences of as many places as there are for each, ``most`` at most.
+        """Return a cache for ``rows`` sequences of as many places as there are for each, ``most`` at most.
 
         The places depend on nothing else, so that steps recorded for a number of rows stay valid.
         """
@@ -45,5 +45,5 @@ class CacheMemory:
 
 
 def cache_bytes_per_token(*, layers: int, kv_heads: int, head_dim: int, dtype: torch.dtype) -> int:
-    """Bytes one token takes in one process's ``CacheMemory``."""
+    """Return the bytes one token takes in one process's ``CacheMemory``."""
     return layers * 2 * kv_heads * head_dim * dtype.itemsize

@@ -55,16 +55,16 @@ class LinkTraffic:
         self.calls, self.payload = Counter(earlier.calls), Counter(earlier.payload)
 
     def since(self, earlier: LinkTraffic) -> LinkTraffic:
-        """What was counted after ``earlier``, a copy made then."""
+        """Return what was counted after ``earlier``, a copy made then."""
         passed = LinkTraffic()
         passed.calls = self.calls - earlier.calls
         passed.payload = self.payload - earlier.payload
         return passed
 
     def sent_bytes(self, tp: int) -> float:
-        """Bytes that leave this process if collectives go round a ring, the least there can be (Patarasuk and Yuan,
-        2009): 2 (n - 1) / n of an all-reduce, n - 1 times its part of an all-gather; and as often all of it where every
-        other process reads it in one shot.
+        """Return bytes that leave this process if collectives go round a ring, the least there can be (Patarasuk and
+        Yuan, 2009): 2 (n - 1) / n of an all-reduce, n - 1 times its part of an all-gather; and as often all of it where
+        every other process reads it in one shot.
         """
         ring = 2 * (tp - 1) / tp * self.payload["all_reduce"]
         whole = (tp - 1) * (self.payload["all_gather"] + self.payload["one_shot"])
@@ -80,7 +80,7 @@ class Links:
     def __init__(
         self, layout: ProcessLayout, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
     ) -> None:
-        """Sums of small tensors of ``dtype`` take a short way between GPUs, if ``device`` is one."""
+        """Set up the links; sums of small tensors of ``dtype`` take a short way between GPUs, if ``device`` is one."""
         self.layout = layout
         self.traffic = LinkTraffic()
         self._stage: Any = None
@@ -103,7 +103,7 @@ class Links:
                     self._chains[way] = group  # type: ignore[index]  # the literals above
 
     def all_reduce(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The sum over the stage's processes; ``tensor`` itself may come to hold it."""
+        """Return the sum over the stage's processes; ``tensor`` itself may come to hold it."""
         if self._stage is None:
             return tensor
         if self._sums is None or not self._sums.takes(tensor):
@@ -114,7 +114,7 @@ class Links:
         return self._sums.sum(tensor)
 
     def all_gather(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The parts of all the stage's processes, side by side in the last of two dimensions."""
+        """Return the parts of all the stage's processes, side by side in the last of two dimensions."""
         if self._stage is None:
             return tensor
         self.traffic.count("all_gather", tensor)
@@ -136,7 +136,7 @@ class Links:
             sent.popleft()[0].wait()
 
     def receive(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, way: Way) -> torch.Tensor:
-        """The next tensor from the stage before, or on the first one from the last."""
+        """Receive the next tensor from the stage before, or on the first one from the last."""
         tensor = torch.empty(shape, dtype=dtype, device=device)
         peer = (self.layout.stage - 1) % self.layout.pp * self.layout.tp + self.layout.tp_rank
         work = distributed.irecv(tensor, peer, group=self._chains[way])

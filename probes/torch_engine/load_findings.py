@@ -33,7 +33,7 @@ KNOBS = (
 
 
 def find_agreement(engine: TorchEngine, load: BenchmarkJob) -> Mapping[str, float]:
-    """Fields of ``Measurement`` that compare the engine's logits with the reference's; none where it cannot be told."""
+    """Compare the engine's logits with the reference's: fields of ``Measurement``; none where it cannot be told."""
     rows = min(SEQUENCES, load.deployment.max_num_seqs or SEQUENCES, engine.kv_capacity_tokens // (PROMPT + FORCED))
     if not load.agreement or rows < 1 or engine.positions < PROMPT + FORCED:
         return {}
@@ -43,9 +43,9 @@ def find_agreement(engine: TorchEngine, load: BenchmarkJob) -> Mapping[str, floa
     except OutOfMemory as error:
         tell(f"no agreement is told: {error}")
         return {}
-    found = compare(engine.logits(ids, PROMPT), reference, ids[:, PROMPT:]).fields()
-    tell("agreement with the reference: " + ", ".join(f"{name} {value:g}" for name, value in found.items()))
-    return found
+    agreement = compare(engine.logits(ids, PROMPT), reference, ids[:, PROMPT:]).fields()
+    tell("agreement with the reference: " + ", ".join(f"{name} {value:g}" for name, value in agreement.items()))
+    return agreement
 
 
 def record_thresholds(engine: TorchEngine, order: Order, agreement: Mapping[str, float]) -> None:
@@ -59,12 +59,12 @@ def record_thresholds(engine: TorchEngine, order: Order, agreement: Mapping[str,
         before = stored(order)
         name = f"{load.name}-threshold"
         lengths = (input_len, output_len)
-        found = {
+        thresholds = {
             run.oom
             for run in before
             if run.run_id.startswith(f"{name}-b") and (run.input_len, run.output_len) == lengths
         }
-        if found == {True, False}:
+        if thresholds == {True, False}:
             continue
         if engine.device.type != "cuda":
             tell(f"{name} left out: a CPU's memory has no threshold to be tried, its system would end other programs")
@@ -102,17 +102,21 @@ def _record_threshold(
         changed = replace(load, name=f"{load.name}-threshold", deployment=knobs, shapes=(shape,), repeats=1)
         return changed, shape
 
-    found = find_threshold(runs, start)
-    if found.smallest is not None:
-        error = failures[found.smallest]
+    threshold = find_threshold(runs, start)
+    if threshold.smallest is not None:
+        error = failures[threshold.smallest]
         store(
             order,
             failure(
-                *of(found.smallest), error, engine=engine.name, version=engine.version, fingerprint=engine.fingerprint
+                *of(threshold.smallest),
+                error,
+                engine=engine.name,
+                version=engine.version,
+                fingerprint=engine.fingerprint,
             ),
         )
-    if found.largest and runs(found.largest):  # the last one tried may have been another
-        largest, shape = of(found.largest)
+    if threshold.largest and runs(threshold.largest):  # the last one tried may have been another
+        largest, shape = of(threshold.largest)
         seconds = expected_s(before, load, shape)
         timed = measure(engine, largest, agreement=agreement, say=tell)
         if seconds is None or seconds > load.point_s or not any(store(order, run) for run in timed):
@@ -121,8 +125,8 @@ def _record_threshold(
 
 
 def expected_s(before: Sequence[Measurement], load: BenchmarkJob, shape: tuple[int, int, int]) -> float | None:
-    """Seconds that a shape will take to be timed once, by the load's measurement with most sequences of such prompts,
-    every part in proportion to them; None without one.
+    """Return the seconds that a shape will take to be timed once, by the load's measurement with most sequences of such
+    prompts, every part in proportion to them; None without one.
     """
     batch, input_len, output_len = shape
     alike = [

@@ -65,26 +65,32 @@ def together(work: Callable[[], T], device: torch.device, *, alone: bool, what: 
         if device.type == "cuda":  # a recording that was broken off may have left its own stream the current one
             torch.cuda.set_stream(torch.cuda.default_stream(device))
         give_back(device)
-        told = needed / GIB if math.isfinite(needed) else None
-        raise OutOfMemory(f"out of GPU memory: {what}" + (f", {told:.1f} GiB" if told else ""), needed_gib=told)
+        needed_gib = needed / GIB if math.isfinite(needed) else None
+        raise OutOfMemory(
+            f"out of GPU memory: {what}" + (f", {needed_gib:.1f} GiB" if needed_gib else ""), needed_gib=needed_gib
+        )
     return done  # type: ignore[return-value]  # None only where the work returns None
 
 
 def ran_out(error: BaseException, device: torch.device) -> bool:
-    """Whether an error is, or hides, one of too little memory on the device: not only PyTorch's allocator runs out of it."""
+    """Return whether an error is, or hides, one of too little memory on the device: not only PyTorch's allocator runs
+    out of it.
+    """
     signs = SIGNS if device.type == "cuda" else (*SIGNS, HOST_SIGN)
-    told = isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in signs)
-    return told or (error.__context__ is not None and ran_out(error.__context__, device))
+    is_shortage = isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in signs)
+    return is_shortage or (error.__context__ is not None and ran_out(error.__context__, device))
 
 
 def needed_bytes(message: str, device: torch.device) -> float:
-    """What a GPU would have in use if the allocation had not failed that ``message`` tells of; infinite if it does not."""
-    asked = re.search(r"allocate ([\d.]+) (bytes|KiB|MiB|GiB)", message)
-    if device.type != "cuda" or not asked:
+    """Return the bytes a GPU would have in use if the allocation had not failed that ``message`` tells of; infinite if
+    it does not.
+    """
+    request = re.search(r"allocate ([\d.]+) (bytes|KiB|MiB|GiB)", message)
+    if device.type != "cuda" or not request:
         return math.inf
     free, total = torch.cuda.mem_get_info(device)
     elsewhere = total - free - torch.cuda.memory_reserved(device)
-    return elsewhere + torch.cuda.memory_allocated(device) + float(asked[1]) * UNITS[asked[2]]
+    return elsewhere + torch.cuda.memory_allocated(device) + float(request[1]) * UNITS[request[2]]
 
 
 def give_back(device: torch.device) -> None:
@@ -102,7 +108,7 @@ class MutedLinks(Links):
         self._parts = layout.tp
 
     def all_gather(self, tensor: torch.Tensor) -> torch.Tensor:
-        """As many copies as there are parts."""
+        """Return as many copies as there are parts."""
         rows, columns = tensor.shape
         parts = tensor.expand(self._parts, rows, columns).contiguous()
         return parts.transpose(0, 1).reshape(rows, self._parts * columns)
@@ -110,7 +116,7 @@ class MutedLinks(Links):
 
 @contextmanager
 def muted(transformer: Transformer) -> Iterator[None]:
-    """Meanwhile, the transformer computes as if it were connected, but no other process hears of it."""
+    """Let the transformer compute as if it were connected, while no other process hears of it."""
     links, transformer.links = transformer.links, MutedLinks(transformer.layout)
     try:
         yield
@@ -139,15 +145,15 @@ def _rehearse(pipeline: Pipeline, transformer: Transformer, batch: int, input_le
     step = TokenStep(positions=torch.arange(input_len, device=device), context=input_len)
     transformer.forward(_entering(transformer, rows, input_len), step, cache.rows(0, rows))
     pool = torch.cuda.graph_pool_handle() if pipeline.graphs else None
-    kept: list[Any] = []
+    tensors: list[Any] = []
     for group in groups:
         own = cache.rows(group.start, group.stop)
         entering = _entering(transformer, len(group), 1)
         if pipeline.graphs:
-            kept.append(StepGraph(transformer, own, entering, input_len, pool))
+            tensors.append(StepGraph(transformer, own, entering, input_len, pool))
         else:
             step = TokenStep(positions=torch.full((1,), input_len, device=device), context=input_len + 1)
-            kept.append(transformer.forward(entering, step, own))
+            tensors.append(transformer.forward(entering, step, own))
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -160,7 +166,7 @@ def _entering(transformer: Transformer, rows: int, length: int) -> torch.Tensor:
 
 
 def cache_memory(transformer: Transformer, tokens: int, *, layers: int | None = None) -> CacheMemory:
-    """Room for the keys and values of so many tokens, of this process's layers or of so many."""
+    """Return room for the keys and values of so many tokens, of this process's layers or of so many."""
     return CacheMemory(
         layers=len(transformer.layout.layers) if layers is None else layers,
         tokens=tokens,
@@ -172,8 +178,8 @@ def cache_memory(transformer: Transformer, tokens: int, *, layers: int | None = 
 
 
 def prefill_bytes(transformer: Transformer, length: int, most_tokens: int) -> int:
-    """What a prefill micro-batch of ``most_tokens`` takes on a GPU beside the weights, or one prompt of ``length`` tokens
-    if it has more; measured with one layer's cache for all.
+    """Measure the bytes a prefill micro-batch of ``most_tokens`` takes on a GPU beside the weights, or one prompt of
+    ``length`` tokens if it has more; with one layer's cache for all.
     """
     device, layers = transformer.device, len(transformer.layout.layers)
     rows = max(1, most_tokens // length)
@@ -204,7 +210,7 @@ belongs to recorded steps, ``reserved_gib`` all that the allocator holds, ``used
 def memory_parts(
     device: torch.device, *, context: float, share: float, weight_bytes: int, kv_bytes: int
 ) -> dict[str, float]:
-    """GiB of each of ``PARTS``, as it stands; on a CPU of weights and KV only, and 0 else.
+    """Return GiB of each of ``PARTS``, as it stands; on a CPU of weights and KV only, and 0 else.
 
     ``context`` is what was in use at first, bytes, and ``share`` the ``gpu_memory_utilization``.
     """
@@ -213,10 +219,10 @@ def memory_parts(
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         reserved = torch.cuda.memory_reserved(device)
-        pools = [each for each in torch.cuda.memory_snapshot() if tuple(each.get("segment_pool_id", (0, 0))) != (0, 0)]
-        graphs = sum(each["total_size"] for each in pools if each.get("device", device.index) == device.index)
+        pools = [pool for pool in torch.cuda.memory_snapshot() if tuple(pool.get("segment_pool_id", (0, 0))) != (0, 0)]
+        graphs = sum(pool["total_size"] for pool in pools if pool.get("device", device.index) == device.index)
         peak = torch.cuda.max_memory_allocated(device)
-        in_graphs = sum(each["allocated_size"] for each in pools)
+        in_graphs = sum(pool["allocated_size"] for pool in pools)
         parts |= {
             "total_gib": total,
             "context_gib": context,

@@ -44,7 +44,8 @@ class Settings:
 
 
 def read_settings(model: Model) -> Settings:
-    """The settings of a model that was read from a ``config.json``; of any other one, typical ones (theta 10,000).
+    """Return the settings of a model that was read from a ``config.json``; of any other one, typical ones (theta
+    10,000).
 
     What a file omits takes the default of that model type in Hugging Face ``transformers``.
 
@@ -70,7 +71,7 @@ def read_settings(model: Model) -> Settings:
 
 
 def _rotary(config: Mapping[str, Any], path: Path, *, theta: float) -> Rotary:
-    """From ``rope_parameters`` (transformers 5) or ``rope_theta`` and ``rope_scaling``."""
+    """Read the rotary embedding from ``rope_parameters`` (transformers 5) or ``rope_theta`` and ``rope_scaling``."""
     scaling = config.get("rope_parameters") or config.get("rope_scaling") or {}
     if not isinstance(scaling, dict):
         raise InputError(f"{path}: rope_scaling is {scaling!r:.40}; it must be an object")

@@ -31,27 +31,27 @@ rest of this size at most."""
 
 
 def offloaded_layers(layers: int, share: float) -> frozenset[int]:
-    """Which of a model's layers are kept in the host's memory: as many as are nearest to ``share``, but one at least if
-    it is above 0. They are spread out, so that others are computed during their copies.
+    """Choose which of a model's layers are kept in the host's memory: as many as are nearest to ``share``, but one at
+    least if it is above 0. They are spread out, so that others are computed during their copies.
     """
     count = max(1, round(share * layers)) if share else 0
     return frozenset(layer for layer in range(layers) if (layer + 1) * count // layers > layer * count // layers)
 
 
 def layer_tensors(layer: Layer) -> list[torch.Tensor]:
-    """The tensors of a layer, in the order of its fields."""
+    """List the tensors of a layer, in the order of its fields."""
     values = [getattr(part, field.name) for part in layer for field in fields(part)]
-    opened = [each for value in values for each in (value if isinstance(value, tuple) else (value,))]
-    return [each for each in opened if each is not None]
+    opened = [tensor for value in values for tensor in (value if isinstance(value, tuple) else (value,))]
+    return [tensor for tensor in opened if tensor is not None]
 
 
 def refilled(layer: Layer, tensors: Iterable[torch.Tensor]) -> Layer:
-    """The layer with other tensors, in the order of ``layer_tensors``."""
+    """Return the layer with other tensors, in the order of ``layer_tensors``."""
     left = iter(tensors)
 
     def fill(value: Any) -> Any:
         if isinstance(value, tuple):
-            return tuple(fill(each) for each in value)
+            return tuple(fill(part) for part in value)
         return None if value is None else next(left)
 
     attention, block = (
@@ -71,7 +71,7 @@ class HostLayer:
 
     @classmethod
     def of(cls, layer: Layer) -> HostLayer:
-        """A copy of a layer that is anywhere.
+        """Copy a layer that is anywhere into the host's memory.
 
         Raises:
             InputError: the host has no more memory that can be pinned.
@@ -103,9 +103,9 @@ class LayerStream:
     when it would be launched.
     """
 
-    def __init__(self, kept: Mapping[int, HostLayer], device: torch.device) -> None:
-        """``kept`` are the layers, at least one, by their place in the stage."""
-        hosts = [kept[place] for place in sorted(kept)]
+    def __init__(self, layers: Mapping[int, HostLayer], device: torch.device) -> None:
+        """Take ``layers``, at least one, by their place in the stage."""
+        hosts = [layers[place] for place in sorted(layers)]
         lengths = [sum(map(len, host.pieces)) for host in hosts]
         dtype = hosts[0].pieces[0].dtype
         buffers = [torch.zeros(max(lengths), dtype=dtype, device=device) for _ in hosts[:BUFFERS]]
@@ -116,7 +116,7 @@ class LayerStream:
             for row, host in zip(rows, hosts, strict=True)
         ]
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-        self._numbers = {place: number for number, place in enumerate(sorted(kept))}
+        self._numbers = {place: number for number, place in enumerate(sorted(layers))}
         self.layers = {
             place: refilled(host.outline, _places(row, layer_tensors(host.outline)))
             for place, host, row in zip(self._numbers, hosts, rows, strict=True)
@@ -125,11 +125,11 @@ class LayerStream:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that one pass through the layers copies."""
+        """Return bytes that one pass through the layers copies."""
         return sum(row.nbytes for row in self._rows)
 
     def through(self, layers: Sequence[Layer], traffic: LinkTraffic) -> Generator[Layer, None, None]:
-        """All layers of the stage for one pass; each may be used until the next one is asked for.
+        """Yield all layers of the stage for one pass; each may be used until the next one is asked for.
 
         The iterator must be closed if it is left before its end. What is copied is counted in ``traffic``, as "host".
         """
@@ -151,7 +151,7 @@ class LayerStream:
                 torch.cuda.current_stream().wait_stream(self._stream)
 
     def _bring(self, number: int, traffic: LinkTraffic) -> torch.cuda.Event | None:
-        """Have a layer copied once all kernels launched so far are done; an event for when it has arrived."""
+        """Have a layer copied once all kernels launched so far are done; return an event for when it has arrived."""
         traffic.count("host", self._rows[number])
         if self._stream is None:
             for target, piece in self._copies[number]:
@@ -165,7 +165,7 @@ class LayerStream:
 
 
 def piece_sizes(length: int, itemsize: int) -> list[int]:
-    """The pieces that ``length`` numbers of so many bytes are kept in, the largest first."""
+    """Return the pieces that ``length`` numbers of so many bytes are kept in, the largest first."""
     sizes: list[int] = []
     while (left := length - sum(sizes)) * itemsize > LEAST_PIECE:
         sizes.append(2 ** ((left * itemsize).bit_length() - 1) // itemsize)
@@ -173,12 +173,12 @@ def piece_sizes(length: int, itemsize: int) -> list[int]:
 
 
 def _begins(tensors: Sequence[torch.Tensor]) -> list[int]:
-    """Where in a row each tensor begins, and where the row ends."""
+    """Return where in a row each tensor begins, and where the row ends."""
     unit = ALIGNED // tensors[0].dtype.itemsize
     return [0, *accumulate(-(-tensor.numel() // unit) * unit for tensor in tensors)]
 
 
 def _places(row: torch.Tensor, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """The place in a row of each tensor, in its shape."""
+    """Return the place in a row of each tensor, in its shape."""
     begins = _begins(tensors)
-    return [row[begin:][: each.numel()].view(each.shape) for begin, each in zip(begins, tensors, strict=False)]
+    return [row[begin:][: tensor.numel()].view(tensor.shape) for begin, tensor in zip(begins, tensors, strict=False)]

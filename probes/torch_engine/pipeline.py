@@ -41,8 +41,8 @@ class Pipeline:
     def __init__(
         self, transformer: Transformer, memory: CacheMemory, *, positions: int, prefill_tokens: int, graphs: bool
     ) -> None:
-        """``positions`` a sequence may have, tokens a prefill micro-batch has at most (but always a whole prompt), and
-        whether decode steps are recorded.
+        """Take the ``positions`` a sequence may have, the tokens a prefill micro-batch has at most (but always a whole
+        prompt), and whether decode steps are recorded.
         """
         self.transformer, self.links, self.layout = transformer, transformer.links, transformer.layout
         self.memory, self.positions = memory, positions
@@ -151,7 +151,7 @@ class Pipeline:
         return self.links.receive(shape, self.transformer.dtype, self.transformer.device, "forward")
 
     def _give_tokens(self, turn: _Turn, tokens: torch.Tensor) -> None:
-        """From the last stage to the first."""
+        """Send the tokens from the last stage to the first."""
         if self.layout.pp == 1:
             turn.coming = tokens
         else:
@@ -167,7 +167,7 @@ class Pipeline:
             turn.first = self._mark()
 
     def _mark(self) -> float | torch.cuda.Event:
-        """Now; on a GPU, when it gets there."""
+        """Return the time now; on a GPU, an event for when it gets there."""
         if self.transformer.device.type == "cpu":
             return time.perf_counter()
         event = torch.cuda.Event(enable_timing=True)
@@ -186,7 +186,7 @@ class _Turn:
 
 
 def even_parts(size: int, parts: int) -> list[range]:
-    """``range(size)`` in parts that differ by one at most, the longer ones first."""
+    """Split ``range(size)`` into parts that differ by one at most, the longer ones first."""
     short, longer = divmod(size, parts)
     ends = [part * short + min(part, longer) for part in range(parts + 1)]
     return [range(begin, end) for begin, end in pairwise(ends)]

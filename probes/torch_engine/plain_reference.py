@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 
 def reference_logits(model: Model, source: Source, ids: torch.Tensor, *, dtype: torch.dtype) -> torch.Tensor:
-    """Logits (sequences, length, vocabulary) after each of the tokens ``ids``, (sequences, length), in float32 on the CPU.
+    """Return logits (sequences, length, vocabulary) after each of the tokens ``ids``, (sequences, length), in float32
+    on the CPU.
 
     It is computed in ``dtype`` where ``ids`` are; attention is a product, a softmax and a product (PyTorch's "math").
     """

@@ -45,7 +45,7 @@ def worker_command(device: str) -> list[str]:
 
 
 def work(device: str) -> None:
-    """A worker: import torch, wait on standard input for the order of one load, run it, end.
+    """Be a worker: import torch, wait on standard input for the order of one load, run it, end.
 
     It is the load's first process and starts the others. When one of them fails, it fails; the sweep then ends whatever
     is left in their session.

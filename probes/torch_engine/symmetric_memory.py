@@ -25,7 +25,7 @@ class SymmetricSums:
     """Sums over the processes of a group, each with a GPU of its own in one machine."""
 
     def __init__(self, group: Any, dtype: torch.dtype, device: torch.device) -> None:
-        """Every process of the group must make one at the same time.
+        """Set up the sums; every process of the group must make one at the same time.
 
         Raises:
             RuntimeError: this PyTorch or these GPUs cannot do it.
@@ -40,7 +40,7 @@ class SymmetricSums:
         self._operators = torch.ops.symm_mem
 
     def takes(self, tensor: torch.Tensor) -> bool:
-        """Whether a tensor is small enough, and divides into what the kernels read at a time."""
+        """Return whether a tensor is small enough, and divides into what the kernels read at a time."""
         size = tensor.numel() * tensor.element_size()
         return tensor.dtype == self._buffer.dtype and size <= TWO_SHOTS and size % (ALIGNED * self.size) == 0
 
@@ -48,7 +48,7 @@ class SymmetricSums:
         return tensor.numel() * tensor.element_size() <= ONE_SHOT.get(self.size, 0)
 
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Of every process's tensor, in a new one."""
+        """Sum every process's tensor in a new one."""
         flat = tensor.reshape(-1)
         buffer = self._buffer[: flat.numel()]
         if self.in_one_shot(tensor):
@@ -61,7 +61,7 @@ class SymmetricSums:
 
 
 def symmetric_sums(group: Any, dtype: torch.dtype, device: torch.device) -> SymmetricSums | None:
-    """None if one of the group's processes cannot have them."""
+    """Set up sums for a group; None if one of its processes cannot have them."""
     sums: SymmetricSums | None = None
     if can_read_each_other(group, device):
         try:
@@ -76,7 +76,7 @@ def symmetric_sums(group: Any, dtype: torch.dtype, device: torch.device) -> Symm
 
 
 def can_read_each_other(group: Any, device: torch.device) -> bool:
-    """Whether the group's GPUs are all in this machine and connected."""
+    """Return whether the group's GPUs are all in this machine and connected."""
     size = distributed.get_world_size(group)
     if device.type != "cuda" or size not in ONE_SHOT or torch.cuda.device_count() < size:
         return False

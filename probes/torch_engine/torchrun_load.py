@@ -36,7 +36,9 @@ SET_BY_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MAST
 
 
 def run_launched(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
-    """Be one process of the load that ``args`` name; the exit code, 2 if it cannot be run, which the first process says."""
+    """Be one process of the load that ``args`` name; return the exit code, 2 if it cannot be run, which the first
+    process says.
+    """
     if args.plan is None or args.out is None:
         parser.error("a plan and a folder are needed")
     rank = int(os.environ.get("RANK", "0"))
@@ -54,8 +56,8 @@ def run_launched(parser: argparse.ArgumentParser, args: argparse.Namespace) -> i
 
 
 def _find(path: Path, name: str) -> BenchmarkJob:
-    """The load of that name, which must be as wide as torchrun's world."""
-    if missing := [each for each in SET_BY_TORCHRUN if each not in os.environ]:
+    """Find the load of that name, which must be as wide as torchrun's world."""
+    if missing := [variable for variable in SET_BY_TORCHRUN if variable not in os.environ]:
         raise InputError(
             f"--load is for processes that torchrun starts (there is no {missing[0]}); without it all loads are run"
         )
@@ -130,9 +132,11 @@ def _run(load: BenchmarkJob, out: Path, rank: int, device: str, claim: FileLock 
 
 
 def _gpus() -> tuple[int, ...]:
-    """The load's GPUs as nvidia-smi counts them; none if some are in another machine, whose counters cannot be read."""
+    """Return the load's GPUs as nvidia-smi counts them; none if some are in another machine, whose counters cannot be
+    read.
+    """
     count = int(os.environ["WORLD_SIZE"])
     if int(os.environ["LOCAL_WORLD_SIZE"]) < count:
         return ()
-    visible = [each for each in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if each.isdigit()]
+    visible = [index for index in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if index.isdigit()]
     return tuple(map(int, visible[:count])) if len(visible) >= count else tuple(range(count))

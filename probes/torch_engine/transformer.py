@@ -60,7 +60,7 @@ class Transformer:
         positions: int,
         kernels: LayerKernels | None = None,
     ) -> None:
-        """``positions`` is how many tokens a sequence may have."""
+        """Take ``positions``, how many tokens a sequence may have."""
         self.model, self.settings, self.layout = model, settings, layout
         self.weights, self.links = weights, links
         self.kernels = kernels or LayerKernels()
@@ -74,8 +74,9 @@ class Transformer:
         self._sine = angles.sin().to(self.device, self.dtype)[:, None]
 
     def forward(self, entering: torch.Tensor, step: TokenStep, cache: Cache) -> torch.Tensor:
-        """Token ids (rows, length) on the first stage, else the activations (rows, length, H) that the stage before it
-        returned, to activations; on the last stage to the logits of each sequence's last token, (rows, vocabulary).
+        """Turn token ids (rows, length) on the first stage, else the activations (rows, length, H) that the stage
+        before it returned, into activations; on the last stage into the logits of each sequence's last token, (rows,
+        vocabulary).
         """
         stream = self._embed(entering) if self.layout.is_first else entering
         rows, length = stream.shape[:2]
@@ -108,7 +109,7 @@ class Transformer:
         return self.links.all_reduce(own.masked_fill(elsewhere[..., None], 0))
 
     def _window_mask(self, step: TokenStep, length: int) -> torch.Tensor | None:
-        """(length, length), True where a query may look, if the prompt is longer than the model's window."""
+        """Return a mask (length, length), True where a query may look, if the prompt is longer than the model's window."""
         window = self.model.sliding_window
         if not window or length <= window:
             return None
@@ -120,7 +121,7 @@ class Transformer:
         x: torch.Tensor,
         weights: AttentionWeights,
         step: TokenStep,
-        kept: tuple[torch.Tensor, torch.Tensor],
+        cache: tuple[torch.Tensor, torch.Tensor],
         *,
         turn: tuple[torch.Tensor, torch.Tensor],
         mask: torch.Tensor | None,
@@ -128,28 +129,30 @@ class Transformer:
         rows, length = x.shape[:2]
         width, heads, kv_heads = self.model.head_dim, self.heads, self.kv_heads
         joined = functional.linear(x, weights.qkv, weights.qkv_bias).view(rows, length, -1, width)
-        q = self.kernels.place_heads(joined, weights.qk_norms, self.settings.norm_eps, turn, step.positions, kept)
+        q = self.kernels.place_heads(joined, weights.qk_norms, self.settings.norm_eps, turn, step.positions, cache)
         if length > 1:
-            k, v = (each[:, :length].transpose(1, 2) for each in kept)
+            k, v = (tensor[:, :length].transpose(1, 2) for tensor in cache)
             mixed = functional.scaled_dot_product_attention(
                 q.transpose(1, 2), k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=heads > kv_heads
             ).transpose(1, 2)
         elif step.used is None:
-            mixed = self._attend_cache(q, *kept, step.context)
+            mixed = self._attend_cache(q, *cache, step.context)
         else:
             from probes.torch_engine.triton_kernels import attend_used  # imports triton
 
-            mixed = attend_used(q.view(rows, heads, width), *kept, step.used, self.model.sliding_window)
+            mixed = attend_used(q.view(rows, heads, width), *cache, step.used, self.model.sliding_window)
         out = self.links.all_reduce(functional.linear(mixed.reshape(rows * length, -1), weights.out))
         return out if weights.out_bias is None else out + weights.out_bias
 
     def _attend_cache(self, q: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, context: int) -> torch.Tensor:
-        """One query (rows, 1, h, d) a sequence over the first ``context`` places of the cache, (rows, places, k, d)."""
+        """Attend with one query (rows, 1, h, d) a sequence over the first ``context`` places of the cache, (rows,
+        places, k, d).
+        """
         rows = q.shape[0]
         begin = max(0, context - self.model.sliding_window) if self.model.sliding_window else 0
         # the query heads that share a KV head read it once, as if they were queries at several positions
         folded = q.view(rows, self.kv_heads, self.heads // self.kv_heads, -1)
-        k, v = (each[:, begin:context].transpose(1, 2) for each in (keys, values))
+        k, v = (tensor[:, begin:context].transpose(1, 2) for tensor in (keys, values))
         with sdpa_kernel(ANY_LENGTH):
             return functional.scaled_dot_product_attention(folded, k, v)
 
@@ -159,23 +162,23 @@ class Transformer:
         return out if weights.down_bias is None else out + weights.down_bias
 
     def _routed(self, x: torch.Tensor, weights: ExpertWeights) -> torch.Tensor:
-        """Each token (T, H) through the experts its router likes best; all shapes are the same whatever it likes."""
-        each = self.model.num_experts_per_tok
-        likes, chosen = functional.linear(x, weights.router).float().softmax(dim=-1).topk(each, dim=-1)
+        """Send each token (T, H) through the experts its router likes best; all shapes are the same whatever it likes."""
+        experts = self.model.num_experts_per_tok
+        likes, chosen = functional.linear(x, weights.router).float().softmax(dim=-1).topk(experts, dim=-1)
         if self.settings.norm_topk:
             likes = likes / likes.sum(dim=-1, keepdim=True)
         order = chosen.flatten().argsort(stable=True)  # of the T x each pairs, by expert
         counts = torch.zeros(self.model.num_experts, dtype=torch.int32, device=x.device)
         counts.index_add_(0, chosen.flatten(), torch.ones_like(order, dtype=torch.int32))
         ends = counts.cumsum(0, dtype=torch.int32)
-        inner = self.kernels.swiglu(functional.grouped_mm(x[order // each], weights.gate_up.mT, offs=ends))
+        inner = self.kernels.swiglu(functional.grouped_mm(x[order // experts], weights.gate_up.mT, offs=ends))
         out = functional.grouped_mm(inner, weights.down.mT, offs=ends)
         unsorted = torch.empty_like(out).index_copy_(0, order, out).view(*chosen.shape, -1)
         return self.links.all_reduce((unsorted * likes.to(x.dtype)[..., None]).sum(dim=1))
 
 
 def frequencies(rotary: Rotary, head_dim: int) -> torch.Tensor:
-    """Radians per position of each pair of a head's coordinates, (d / 2,) float32.
+    """Return radians per position of each pair of a head's coordinates, (d / 2,) float32.
 
     Linear: all slower by the factor (arXiv 2306.15595). Llama 3.1: only those whose wavelength is long against the
     context of the pre-training, with a smooth passage (its reference code, ``apply_scaling``).

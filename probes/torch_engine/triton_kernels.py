@@ -43,7 +43,7 @@ def _attend(  # type: ignore[no-untyped-def]
     SPLITS: tl.constexpr,
     WINDOWED: tl.constexpr,
 ):
-    """The queries that share a KV head, over one of ``SPLITS`` parts of a sequence's cache.
+    """Attend with the queries that share a KV head over one of ``SPLITS`` parts of a sequence's cache.
 
     Their mean over that part, unless it is the only one with the logarithm of its weight (arXiv 2205.14135; the split:
     Dao et al., Flash-Decoding, 2023).
@@ -54,9 +54,9 @@ def _attend(  # type: ignore[no-untyped-def]
     if WINDOWED:
         first = tl.maximum(used - window, 0)
     blocks = tl.cdiv(used - first, TOKENS)
-    each = tl.cdiv(blocks, SPLITS)
-    begin = first + part * each * TOKENS
-    end = tl.minimum(begin + each * TOKENS, used)
+    per_split = tl.cdiv(blocks, SPLITS)
+    begin = first + part * per_split * TOKENS
+    end = tl.minimum(begin + per_split * TOKENS, used)
     queries = tl.arange(0, QUERIES)
     columns = tl.arange(0, WIDTH)
     real = queries < GROUP
@@ -94,7 +94,7 @@ def _attend(  # type: ignore[no-untyped-def]
 def _combine(  # type: ignore[no-untyped-def]
     part_pointer, weight_pointer, out_pointer, heads, SPLITS: tl.constexpr, WIDTH: tl.constexpr
 ):
-    """The weighted mean of the parts of one head of one sequence."""
+    """Return the weighted mean of the parts of one head of one sequence."""
     row, head = tl.program_id(0), tl.program_id(1)
     parts = tl.arange(0, SPLITS)
     columns = tl.arange(0, WIDTH)
@@ -127,19 +127,19 @@ def _place(  # type: ignore[no-untyped-def]
     AT_ONCE: tl.constexpr,
     NORMED: tl.constexpr,
 ):
-    """Some heads of one token: queries are turned, keys are turned and kept, values are kept."""
+    """Turn some heads of one token: queries are turned, keys are turned and kept, values are kept."""
     token = tl.program_id(0)
     row, number = token // length, token % length
     position = tl.load(position_pointer + number)
     head = tl.program_id(1) * AT_ONCE + tl.arange(0, AT_ONCE)[:, None]
     column = tl.arange(0, HALF)[None, :]
-    every = HEADS + 2 * KV_HEADS
+    heads_in_all = HEADS + 2 * KV_HEADS
     is_q, is_k = head < HEADS, (head >= HEADS) & (head < HEADS + KV_HEADS)
-    is_v = (head >= HEADS + KV_HEADS) & (head < every)
-    at = joined_pointer + (token.to(tl.int64) * every + head) * (2 * HALF) + column
+    is_v = (head >= HEADS + KV_HEADS) & (head < heads_in_all)
+    at = joined_pointer + (token.to(tl.int64) * heads_in_all + head) * (2 * HALF) + column
     kind = joined_pointer.dtype.element_ty
-    x = tl.load(at, mask=head < every, other=0.0).to(tl.float32)
-    y = tl.load(at + HALF, mask=head < every, other=0.0).to(tl.float32)
+    x = tl.load(at, mask=head < heads_in_all, other=0.0).to(tl.float32)
+    y = tl.load(at + HALF, mask=head < heads_in_all, other=0.0).to(tl.float32)
     if NORMED:
         shrink = tl.rsqrt((tl.sum(x * x, 1) + tl.sum(y * y, 1)) / (2 * HALF) + eps)[:, None]
         shrink = tl.where(is_q | is_k, shrink, 1.0)
@@ -170,8 +170,9 @@ def attend_used(
     window: int,
     splits: int | None = None,
 ) -> torch.Tensor:
-    """One query (rows, h, d) a sequence over the first ``used`` (rows,) places of its cache, (rows, places, k, d), or
-    over the last ``window`` of those; (rows, h, d). ``splits``, a power of two, is otherwise chosen to suit the GPU.
+    """Attend with one query (rows, h, d) a sequence over the first ``used`` (rows,) places of its cache, (rows, places,
+    k, d), or over the last ``window`` of those; returns (rows, h, d). ``splits``, a power of two, is otherwise chosen
+    to suit the GPU.
     """
     rows, heads, width = q.shape
     places, kv_heads = keys.shape[1:3]
@@ -208,8 +209,8 @@ def attend_used(
 
 
 def split_count(sequences: int, places: int, multiprocessors: int) -> int:
-    """Into how many parts, a power of two, ``sequences`` caches of up to ``places`` are split so that all of the GPU
-    has work.
+    """Choose into how many parts, a power of two, ``sequences`` caches of up to ``places`` are split so that all of the
+    GPU has work.
     """
     wanted = min(PROGRAMS * multiprocessors // sequences, places // BLOCK)
     return 1 << max(0, wanted.bit_length() - 1)
@@ -221,16 +222,16 @@ def place_heads(
     eps: float,
     turn: tuple[torch.Tensor, torch.Tensor],
     positions: torch.Tensor,
-    kept: tuple[torch.Tensor, torch.Tensor],
+    cache: tuple[torch.Tensor, torch.Tensor],
 ) -> torch.Tensor:
     """See ``probes.torch_engine.fused_kernels.place_heads``."""
     rows, length, _, width = joined.shape
-    keys, values = kept
+    keys, values = cache
     kv_heads = keys.shape[2]
     heads = joined.shape[2] - 2 * kv_heads
-    every = heads + 2 * kv_heads
+    heads_in_all = heads + 2 * kv_heads
     q = joined.new_empty(rows, length, heads, width)
-    _place[rows * length, triton.cdiv(every, AT_ONCE)](
+    _place[rows * length, triton.cdiv(heads_in_all, AT_ONCE)](
         joined,
         q,
         keys,

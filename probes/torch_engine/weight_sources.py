@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import math
 import zlib
-from typing import Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 import torch
+
+from probes.checkpoint import Checkpoint, is_checkpoint
+
+if TYPE_CHECKING:
+    from catalog.schema import Model
 
 SPREAD = 0.02
 """Standard deviation of random weights: the ``initializer_range`` of Llama and its kin."""
@@ -19,7 +25,8 @@ class Source(Protocol):
     """Gives parts of a model's tensors, by the names that Hugging Face checkpoints use."""
 
     def part(self, name: str, shape: tuple[int, ...], dim: int, begin: int, end: int) -> torch.Tensor:
-        """Rows ``begin`` to ``end`` of dimension ``dim`` of the tensor of that name, whose whole shape is ``shape``.
+        """Return rows ``begin`` to ``end`` of dimension ``dim`` of the tensor of that name, whose whole shape is
+        ``shape``.
 
         Raises:
             InputError: there is no such tensor, or its shape is another.
@@ -59,9 +66,19 @@ class RandomSource:
 
 
 def _uniform(index: torch.Tensor, salt: int) -> torch.Tensor:
-    """Numbers from -1/2 to 1/2 by index: the finaliser of splitmix64 (Steele, Lea, Flood 2014) in wrapping int64."""
+    """Return numbers from -1/2 to 1/2 by index: the finaliser of splitmix64 (Steele, Lea, Flood 2014) in wrapping
+    int64.
+    """
     mixed = index.add_(salt).mul_(-7046029254386353131)  # 0x9E3779B97F4A7C15
     for shift, factor in ((30, -4658895280553007687), (27, -7723592293110705685)):  # 0xBF58476D1CE4E5B9, 0x94D0...11EB
         mixed = (mixed ^ (mixed >> shift & (1 << 64 - shift) - 1)) * factor
     mixed = mixed ^ (mixed >> 31 & (1 << 33) - 1)
     return (mixed & (1 << 24) - 1).to(torch.float32).mul_(2.0**-24).sub_(0.5)
+
+
+def source_of(model: Model, device: torch.device) -> Source:
+    """Return the weights beside the ``config.json`` that a model was read from; without any, random ones."""
+    folder = Path(model.source).parent
+    if model.source.endswith(".json") and is_checkpoint(folder):
+        return Checkpoint(folder)
+    return RandomSource(device=device)

@@ -41,20 +41,20 @@ class Weights:
     """(its tokens, padded; H), on the last stage."""
 
     def in_turn(self, traffic: LinkTraffic) -> Generator[Layer, None, None]:
-        """The layers for one pass, see ``LayerStream.through``; it must be closed."""
+        """Yield the layers for one pass, see ``LayerStream.through``; it must be closed."""
         yield from self.layers if self.stream is None else self.stream.through(self.layers, traffic)
 
     def tensors(self) -> Iterator[torch.Tensor]:
-        """Each tensor once."""
+        """Yield each tensor once."""
         seen: set[int] = set()
-        found = [tensor for layer in self.layers for tensor in layer_tensors(layer)]
-        for tensor in (self.embedding, self.norm, self.head, *found):
+        tensors = [tensor for layer in self.layers for tensor in layer_tensors(layer)]
+        for tensor in (self.embedding, self.norm, self.head, *tensors):
             if tensor is not None and tensor.data_ptr() not in seen:
                 seen.add(tensor.data_ptr())
                 yield tensor
 
     def nbytes(self) -> int:
-        """Bytes on the device."""
+        """Count the bytes on the device."""
         memories = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage() for tensor in self.tensors()}
         return sum(memory.nbytes() for memory in memories.values())
 
@@ -68,7 +68,8 @@ def read_weights(
     device: torch.device,
     offloaded: Collection[int] = (),
 ) -> Weights:
-    """What the process at ``layout`` holds, part by part from ``source``; ``offloaded`` layers in the host's memory.
+    """Read what the process at ``layout`` holds, part by part from ``source``; ``offloaded`` layers in the host's
+    memory.
 
     Raises:
         InputError: the source lacks a tensor, or has it in another shape; or the host has too little memory.
@@ -93,14 +94,14 @@ class _Reader:
         if layout.is_last:
             head = embedding if tied else self.vocabulary("lm_head.weight")
         layers: dict[int, Layer] = {}
-        kept: dict[int, HostLayer] = {}
+        on_host: dict[int, HostLayer] = {}
         for place, number in enumerate(layout.layers):
             layer = (self.attention(number), self.feed_forward(number))
             if number in offloaded:
-                kept[place] = HostLayer.of(layer)
+                on_host[place] = HostLayer.of(layer)
             else:
                 layers[place] = layer
-        stream = LayerStream(kept, self.device) if kept else None
+        stream = LayerStream(on_host, self.device) if on_host else None
         layers |= stream.layers if stream else {}
         return Weights(
             embedding=embedding,
@@ -141,8 +142,8 @@ class _Reader:
         into = (f"{name}.gate_proj", f"{name}.up_proj")
         return DenseWeights(
             norm=norm,
-            gate_up=self.stacked({f"{each}.weight": (width, hidden, begin, end) for each in into}),
-            gate_up_bias=self.biases({f"{each}.bias": (width, begin, end) for each in into})
+            gate_up=self.stacked({f"{projection}.weight": (width, hidden, begin, end) for projection in into}),
+            gate_up_bias=self.biases({f"{projection}.bias": (width, begin, end) for projection in into})
             if model.mlp_bias
             else None,
             down=self.taken(f"{name}.down_proj.weight", (hidden, width), 1, begin, end),
@@ -175,11 +176,11 @@ class _Reader:
         return padded
 
     def stacked(self, parts: Mapping[str, tuple[int, ...]]) -> torch.Tensor:
-        """Rows of several matrices, (rows, columns, begin, end) each, below one another."""
+        """Stack rows of several matrices, (rows, columns, begin, end) each, below one another."""
         return self._filled(parts, lambda size: (size[0], size[1]))
 
     def biases(self, parts: Mapping[str, tuple[int, ...]]) -> torch.Tensor:
-        """Parts of several vectors, (length, begin, end) each, one after another."""
+        """Join parts of several vectors, (length, begin, end) each, one after another."""
         return self._filled(parts, lambda size: (size[0],))
 
     def _filled(

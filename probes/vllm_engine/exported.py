@@ -75,7 +75,7 @@ class ExportedCommand:
 
 
 def read_commands(load: BenchmarkJob) -> tuple[ExportedCommand, ...]:
-    """What a load's exported text runs, in the order of its lines.
+    """Read what a load's exported text runs, in the order of its lines.
 
     Raises:
         InputError: it is no list of ``vllm serve`` commands for the load's model, on one machine.
@@ -110,14 +110,14 @@ def check_load(load: BenchmarkJob) -> None:
 
 
 def adapted(command: ExportedCommand, folder: str, port: int) -> list[str]:
-    """The command as it is run here."""
+    """Return the command as it is run here."""
     argv = [*PROGRAM, "serve", folder, *command.argv[3:], *ADDED]
     argv[argv.index("--port") + 1] = str(port)
     return argv
 
 
 def adapted_environment(command: ExportedCommand, gpus: Sequence[int], port: int) -> dict[str, str]:
-    """What its process has beside ours; the GPUs it names are counted among those of the load."""
+    """Return what its process has beside our environment; the GPUs it names are counted among those of the load."""
     wanted = command.environment.get(VISIBLE)
     mine = gpus if wanted is None else [gpus[int(number)] for number in wanted.split(",")]
     return {
@@ -129,18 +129,18 @@ def adapted_environment(command: ExportedCommand, gpus: Sequence[int], port: int
 
 
 def logged_tokens(log: str) -> list[int]:
-    """KV capacity in tokens, as each engine of a log tells it (``v1/core/kv_cache_utils.py``)."""
-    return [int(found.replace(",", "")) for found in re.findall(r"GPU KV cache size: ([\d,]+) tokens", log)]
+    """Read KV capacity in tokens, as each engine of a log tells it (``v1/core/kv_cache_utils.py``)."""
+    return [int(count.replace(",", "")) for count in re.findall(r"GPU KV cache size: ([\d,]+) tokens", log)]
 
 
 def cache_labels(metrics: str) -> list[dict[str, str]]:
-    """What each engine of a server tells of its cache under ``/metrics`` (``config/cache.py`` ``metrics_info``)."""
+    """Read what each engine of a server tells of its cache under ``/metrics`` (``config/cache.py`` ``metrics_info``)."""
     rows = re.findall(r"^vllm:cache_config_info\{(.*)\} ", metrics, flags=re.MULTILINE)
     return [dict(re.findall(r'(\w+)="((?:[^"\\]|\\.)*)"', row)) for row in rows]
 
 
 def seen_tokens(metrics: str, engines: int) -> list[int]:
-    """KV capacity in tokens, blocks times their size, of each engine of a server.
+    """Read KV capacity in tokens, blocks times their size, of each engine of a server.
 
     Its front end adds up the blocks of all engines and tells the sum of each (``v1/engine/core_client.py``).
     """
@@ -165,7 +165,7 @@ class Server:
         self._process = subprocess.Popen(self.argv, stdin=subprocess.DEVNULL, env=environment)
 
     def wait(self) -> None:
-        """Until it is healthy; the sweep sees to it that this does not take for ever.
+        """Wait until it is healthy; the sweep sees to it that this does not take for ever.
 
         Raises:
             Ended: it ended before.
@@ -183,7 +183,7 @@ class Server:
         return False
 
     def answered(self, folder: str) -> int:
-        """Tokens that it returned for a request.
+        """Send a request and count the tokens that it returns.
 
         Raises:
             Ended: it refused, or did not answer.
@@ -200,7 +200,7 @@ class Server:
             raise Ended(f"/v1/completions did not answer as it should: {error!r}") from error
 
     def metrics(self) -> str:
-        """Its counters as text; nothing where it has none."""
+        """Return its counters as text; nothing where it has none."""
         with suppress(OSError):
             return self._get("/metrics").decode(errors="replace")
         return ""
@@ -259,7 +259,7 @@ def _version(package: str) -> str | None:
 
 
 def work() -> None:
-    """A worker: wait on standard input for the order of one load, run it, end."""
+    """Be a worker: wait on standard input for the order of one load, run it, end."""
     order = take_order()
     if order is None:
         return

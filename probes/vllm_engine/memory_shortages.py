@@ -28,18 +28,20 @@ BEFORE = re.compile(r"^(\(\w+ pid=\d+\) )?(ERROR [\d-]+ [\d:]+ )?(\[[\w./]+:\d+\
 
 
 def shortage(log: str) -> str | None:
-    """The first line that says that memory did not suffice, without what the logger puts before it; None without one."""
+    """Return the first line that says that memory did not suffice, without what the logger puts before it; None without
+    one.
+    """
     return next((line for line in _failures(log) if SHORTAGE.search(line)), None)
 
 
 def first_error(log: str) -> str | None:
-    """The first error that something ended with, which the later ones follow from; None without one."""
+    """Return the first error that something ended with, which the later ones follow from; None without one."""
     return next((line for line in _failures(log) if ERROR.match(line)), None)
 
 
 def _failures(log: str) -> Iterator[str]:
-    """The lines that are no mere information or warning."""
+    """Yield the lines that are no mere information or warning."""
     for line in log.splitlines():
-        told = BEFORE.sub("", line).strip()
-        if not told.startswith(("DEBUG ", "INFO ", "WARNING ")):
-            yield told[:500]
+        message = BEFORE.sub("", line).strip()
+        if not message.startswith(("DEBUG ", "INFO ", "WARNING ")):
+            yield message[:500]

@@ -84,7 +84,7 @@ def check_load(load: BenchmarkJob) -> None:
 
 
 def engine_args(load: BenchmarkJob, folder: str) -> dict[str, Any]:
-    """Keyword arguments of ``vllm.LLM``; a knob left ``None`` is left to the engine."""
+    """Return keyword arguments of ``vllm.LLM``; a knob left ``None`` is left to the engine."""
     wanted = load.deployment
     quantised = wanted.dtype not in ("auto", "bfloat16", "float16", "float32")
     args: dict[str, Any] = {
@@ -115,29 +115,53 @@ class MemoryReport:
     """Mixed into vLLM's workers (``worker_extension_cls``), each of which then tells how its GPU's memory is used."""
 
     def memory_report(self) -> dict[str, float]:
-        """GiB by part, as the worker found them while it profiled itself (``vllm/v1/worker/gpu_worker.py``)."""
-        worker: Any = self
-        free, total = import_module("torch").cuda.mem_get_info(worker.device)
-        first = worker.init_snapshot
-        sizes = {
-            "total_gib": total,
-            "context_gib": first.total_memory - first.free_memory,
-            "used_gib": total - free,
-            "weights_gib": worker.model_runner.model_memory_usage,
-        }
-        # other versions may lack some of these
-        sizes |= {name: getattr(worker, source) for name, source in MEASURED_SIZES.items() if hasattr(worker, source)}
-        report = {name: round(float(size) / GIB, 4) for name, size in sizes.items()}
-        cache = worker.cache_config
-        return {**report, "num_blocks": cache.num_gpu_blocks, "block_size": cache.block_size, "rank": worker.rank}
+        """Return GiB by part, as the worker found them while it profiled itself (``vllm/v1/worker/gpu_worker.py``)."""
+        return gib_by_part(self, import_module("torch").cuda.mem_get_info, MEASURED_SIZES)
+
+
+def gib_by_part(
+    worker: Any, free_and_total: Callable[[Any], tuple[int, int]], measured: Mapping[str, str]
+) -> dict[str, float]:
+    """Return GiB by part of a worker of vLLM, and its KV blocks.
+
+    ``free_and_total`` gives the bytes of a device, ``measured`` the worker's names of further sizes, of which other
+    versions may lack some.
+    """
+    free, total = free_and_total(worker.device)
+    first = worker.init_snapshot
+    sizes = {
+        "total_gib": total,
+        "context_gib": first.total_memory - first.free_memory,
+        "used_gib": total - free,
+        "weights_gib": worker.model_runner.model_memory_usage,
+    }
+    sizes |= {name: getattr(worker, source) for name, source in measured.items() if hasattr(worker, source)}
+    report = {name: round(float(size) / GIB, 4) for name, size in sizes.items()}
+    cache = worker.cache_config
+    return {**report, "num_blocks": cache.num_gpu_blocks, "block_size": cache.block_size, "rank": worker.rank}
+
+
+def engine_fingerprint(meter: Meter, config: Any, startup_s: float) -> dict[str, Any]:
+    """Return what the times of an engine with this ``VllmConfig`` depend on beside the load."""
+    return {
+        **meter.identity(),
+        "cuda": import_module("torch").version.cuda,
+        "torch": metadata.version("torch"),
+        "vllm": import_module("vllm").__version__,
+        **runner(config),
+        "weights": "dummy",
+        "temperature": 1.0,
+        "startup_s": round(startup_s, 1),
+        "started": time.strftime("%Y-%m-%dT%H:%MZ", time.gmtime()),
+    }
 
 
 def runner(config: Any) -> dict[str, Any]:
-    """How a ``VllmConfig`` says that steps are run; what it does not tell in its version is left out."""
+    """Say how a ``VllmConfig`` runs steps; what it does not tell in its version is left out."""
     second = getattr(config, "use_v2_model_runner", None)
     asynchronous = getattr(config.scheduler_config, "async_scheduling", None)
-    told = {"model_runner": None if second is None else 1 + bool(second), "async_scheduling": asynchronous}
-    return {name: value for name, value in told.items() if value is not None}
+    traits = {"model_runner": None if second is None else 1 + bool(second), "async_scheduling": asynchronous}
+    return {name: value for name, value in traits.items() if value is not None}
 
 
 class VllmEngine:
@@ -155,32 +179,23 @@ class VllmEngine:
         self._llm = vllm.LLM(**engine_args(load, folder))
         self.startup_s = time.perf_counter() - began
         self.version: str = vllm.__version__
-        config = self._llm.llm_engine.vllm_config
-        self.fingerprint: Mapping[str, Any] = {
-            **self.meter.identity(),
-            "cuda": import_module("torch").version.cuda,
-            "torch": metadata.version("torch"),
-            "vllm": vllm.__version__,
-            **runner(config),
-            "weights": "dummy",
-            "temperature": 1.0,
-            "startup_s": round(self.startup_s, 1),
-            "started": time.strftime("%Y-%m-%dT%H:%MZ", time.gmtime()),
-        }
+        self.fingerprint: Mapping[str, Any] = engine_fingerprint(
+            self.meter, self._llm.llm_engine.vllm_config, self.startup_s
+        )
         first = self.memory()[0]
         self.kv_capacity_tokens = int(first["num_blocks"] * first["block_size"])
 
     def prepare(self, batch: int, input_len: int) -> None:
-        """Nothing: vLLM tries its memory and records its graphs when it starts."""
+        """Do nothing: vLLM tries its memory and records its graphs when it starts."""
 
     def generate(self, prompts: Sequence[Sequence[int]], output_len: int) -> list[float]:
         self.running = (len(prompts), len(prompts[0]), output_len)
         sampling = self._sampling(temperature=1.0, max_tokens=output_len, ignore_eos=True, detokenize=False)
         results = self._llm.generate([{"prompt_token_ids": ids} for ids in prompts], sampling, use_tqdm=False)
-        for each in results:
-            if len(each.outputs[0].token_ids) != output_len:
-                raise RuntimeError(f"asked for {output_len} tokens, got {len(each.outputs[0].token_ids)}")
-        return [each.metrics.first_token_latency for each in results if each.metrics]
+        for result in results:
+            if len(result.outputs[0].token_ids) != output_len:
+                raise RuntimeError(f"asked for {output_len} tokens, got {len(result.outputs[0].token_ids)}")
+        return [result.metrics.first_token_latency for result in results if result.metrics]
 
     def memory(self) -> list[dict[str, float]]:
         reports: list[dict[str, float]] = self._llm.collective_rpc("memory_report")
@@ -190,13 +205,13 @@ class VllmEngine:
         return max(report["used_gib"] for report in self.memory())
 
     def comm_bytes(self) -> None:
-        """None: vLLM does not count what it sends."""
+        """Return None: vLLM does not count what it sends."""
 
 
 def graph_gib(log: str) -> float | None:
-    """What CUDA graphs took on the GPU where they took most, from vLLM's log; None where it captured none."""
-    found = re.findall(r"Graph capturing finished in \d+ secs, took (-?[\d.]+) GiB", log)
-    return max(map(float, found), default=None)
+    """Read the GiB that CUDA graphs took on the GPU where they took most, from vLLM's log; None where it captured none."""
+    sizes = re.findall(r"Graph capturing finished in \d+ secs, took (-?[\d.]+) GiB", log)
+    return max(map(float, sizes), default=None)
 
 
 def add_memory(
@@ -228,7 +243,7 @@ def worker_command() -> list[str]:
 
 
 def work(engine: str, run: Callable[[Order, str], None]) -> None:
-    """A worker: import the module ``engine``, wait on standard input for the order of one load, run it, end.
+    """Be a worker: import the module ``engine``, wait on standard input for the order of one load, run it, end.
 
     It is started before its GPUs are free, because importing vLLM takes as long as a few measurements. ``run`` is handed
     the order and a folder that holds the model's configuration.
@@ -257,13 +272,13 @@ def record_shortage(order: Order, error: Exception, begin: int, running: tuple[i
     why = shortage(log_of(order, begin)) or shortage(str(error))
     if why is None:
         return False
-    told = {"vllm": installed_version(), **Meter(order.gpus).identity()}
+    fingerprint = {"vllm": installed_version(), **Meter(order.gpus).identity()}
     record_failure(
         order,
         OutOfMemory(why),
         engine=VllmEngine.name,
         version=installed_version() or "",
-        fingerprint=told,
+        fingerprint=fingerprint,
         running=running,
     )
     tell(f"out of memory: {why}")
@@ -271,7 +286,7 @@ def record_shortage(order: Order, error: Exception, begin: int, running: tuple[i
 
 
 def log_of(order: Order, begin: int) -> str:
-    """What the load's log says from a place on, in bytes: an earlier worker may have begun it."""
+    """Read what the load's log says from a place on, in bytes: an earlier worker may have begun it."""
     with order.log.open("rb") as file:
         file.seek(begin)
         return file.read().decode(errors="replace")

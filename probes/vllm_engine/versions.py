@@ -16,7 +16,7 @@ KNOWN = ("0.24.0",)
 
 
 def installed_version() -> str | None:
-    """The version of the package that workers, which this Python runs, will import; None if there is none."""
+    """Return the version of the package that workers, which this Python runs, will import; None if there is none."""
     try:
         return metadata.version("vllm")
     except metadata.PackageNotFoundError:
@@ -24,7 +24,7 @@ def installed_version() -> str | None:
 
 
 def check_version(version: str | None) -> str:
-    """What is to be said about a version before it is tried; empty if it is known to work.
+    """Say what is to be said about a version before it is tried; empty if it is known to work.
 
     Raises:
         InputError: there is none, or it is too old.

@@ -58,9 +58,15 @@ class Question:
         where = cluster or self.cluster
         layout = DeploymentArrays.from_columns({**self.columns, **columns}, self.model, where.gpu)
         return Prediction.of(
-            self.model, where, layout, batch=self.batch, input_len=self.input_len, output_len=self.output_len,
-            regime=regime, parameters=self.parameters,
-        )  # fmt: skip
+            self.model,
+            where,
+            layout,
+            batch=self.batch,
+            input_len=self.input_len,
+            output_len=self.output_len,
+            regime=regime,
+            parameters=self.parameters,
+        )
 
     def without(self, *names: str) -> Question:
         """The same with the columns ``names`` at their plainest."""
@@ -86,9 +92,11 @@ def questions(draw: st.DrawFn, *, lengths: st.SearchStrategy[int] | None = None)
     """A model, a cluster, parameters, and ``ROWS`` deployments that an engine would start."""
     model, gpu = draw(models), draw(gpus)
     cluster = Cluster(
-        gpu=gpu, gpus_per_node=draw(st.sampled_from([1, 2, 4, 8])), nodes=draw(st.sampled_from([1, 2, 4])),
+        gpu=gpu,
+        gpus_per_node=draw(st.sampled_from([1, 2, 4, 8])),
+        nodes=draw(st.sampled_from([1, 2, 4])),
         network_gbps=draw(st.sampled_from([3.0, 12.5, 50.0])),
-    )  # fmt: skip
+    )
     pick = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     some = functools.partial(pick.choice, size=ROWS)
     tp = some(valid_tp(model, most=16))
@@ -98,18 +106,30 @@ def questions(draw: st.DrawFn, *, lengths: st.SearchStrategy[int] | None = None)
     tokens = some([512, 2048, 8192, 16384])
     formats = [model.quantization] if model.quantization else ["float16", "fp8", "int8", "int4", "float32"]
     columns = {
-        "tp": tp, "pp": pp, "dp": dp, "ep": ep, "max_num_batched_tokens": tokens,
-        "max_num_seqs": np.minimum(some([1, 7, 64, 256, 500]), tokens), "max_model_len": np.full(ROWS, 8192),
-        "gpu_memory_utilization": some([0.5, 0.9]), "offload": some([0.0, 0.0, 0.5]),
-        "compiled": some([1.0, 1.0, 0.0]), "sequence_parallel": some([0.0, 1.0]),
-        "dtype": some(formats), "kv_dtype": some(["auto", "fp8"]),
-    }  # fmt: skip
+        "tp": tp,
+        "pp": pp,
+        "dp": dp,
+        "ep": ep,
+        "max_num_batched_tokens": tokens,
+        "max_num_seqs": np.minimum(some([1, 7, 64, 256, 500]), tokens),
+        "max_model_len": np.full(ROWS, 8192),
+        "gpu_memory_utilization": some([0.5, 0.9]),
+        "offload": some([0.0, 0.0, 0.5]),
+        "compiled": some([1.0, 1.0, 0.0]),
+        "sequence_parallel": some([0.0, 1.0]),
+        "dtype": some(formats),
+        "kv_dtype": some(["auto", "fp8"]),
+    }
     length = st.sampled_from([1, 16, 100, 500, 1024, 3000]) if lengths is None else lengths
     return Question(
-        model=model, cluster=cluster, parameters=draw(parameters()), columns=columns,
-        batch=some([1, 2, 3, 10, 33, 100, 700]).astype(float), input_len=draw(length),
+        model=model,
+        cluster=cluster,
+        parameters=draw(parameters()),
+        columns=columns,
+        batch=some([1, 2, 3, 10, 33, 100, 700]).astype(float),
+        input_len=draw(length),
         output_len=draw(st.sampled_from([1, 2, 17, 256, 1000])),
-    )  # fmt: skip
+    )
 
 
 def faster(cluster: Cluster, what: str, factor: float) -> Cluster:
@@ -117,9 +137,13 @@ def faster(cluster: Cluster, what: str, factor: float) -> Cluster:
     if what == "network":
         return replace(cluster, network_gbps=cluster.network_gbps * factor)
     names = {
-        "bandwidth": ["memory_bandwidth_gbps"], "link": ["nvlink_gbps"], "pcie": ["pcie_gbps"],
-        "memory": ["memory_gib"], "flops": ["fp16_tflops", "fp8_tflops", "int8_tops", "fp4_tflops"],
-        "fp16 alone": ["fp16_tflops"], "fp8 alone": ["fp8_tflops"],
-    }[what]  # fmt: skip
+        "bandwidth": ["memory_bandwidth_gbps"],
+        "link": ["nvlink_gbps"],
+        "pcie": ["pcie_gbps"],
+        "memory": ["memory_gib"],
+        "flops": ["fp16_tflops", "fp8_tflops", "int8_tops", "fp4_tflops"],
+        "fp16 alone": ["fp16_tflops"],
+        "fp8 alone": ["fp8_tflops"],
+    }[what]
     gpu: Gpu = replace(cluster.gpu, **{name: getattr(cluster.gpu, name) * factor for name in names})
     return replace(cluster, gpu=gpu)

@@ -63,18 +63,17 @@ def _probe_endpoint(
         raise InputError("--serving and --trace are for --engine vllm; a server is measured under traffic anyway")
     if measured.plan is not None:
         raise InputError("--endpoint and --plan are both given; a plan is for this machine's GPUs, leave out one")
-    from advisor.benchmarking.endpoint_session import prepare_endpoint  # brings numpy
+    from advisor.benchmarking.benchmark_plan import ProbeQuestion  # these bring numpy
+    from advisor.benchmarking.endpoint_session import prepare_endpoint
     from advisor.cli.endpoint_answer import answer_endpoint
 
     assert hardware.endpoint is not None
     with ended_by_sigterm():
         ready = prepare_endpoint(
-            **measured.shapes(),
-            endpoint=hardware.endpoint,
-            model=hardware.model,
-            gpus=hardware.gpus,
-            dtype=measured.dtype,
-            max_model_len=measured.max_model_len,
+            hardware.endpoint,
+            hardware.model,
+            hardware.gpus,
+            question=ProbeQuestion(**measured.shapes(), dtype=measured.dtype, max_model_len=measured.max_model_len),
             engine=measured.engine,
             tokenizer=measured.tokenizer,
             role=measured.role,

@@ -83,12 +83,19 @@ def stages_of(model: Model, gpu: Gpu, *, tp: int, pp: int, **rest: float) -> tup
     split = stages(model, tp, pp)
     return tuple(
         Stage(
-            model=model, tp=tp, layers=layers, is_first=number == 0, is_last=number == pp - 1,
-            workspace=workspace_bytes(gpu), itemsize=int(rest["itemsize"]), offload=float(rest["offload"]),
-            positions=int(rest["positions"]), compiled=bool(rest["compiled"]),
+            model=model,
+            tp=tp,
+            layers=layers,
+            is_first=number == 0,
+            is_last=number == pp - 1,
+            workspace=workspace_bytes(gpu),
+            itemsize=int(rest["itemsize"]),
+            offload=float(rest["offload"]),
+            positions=int(rest["positions"]),
+            compiled=bool(rest["compiled"]),
         )
         for number, layers in enumerate(split)
-    )  # fmt: skip
+    )
 
 
 @lru_cache(maxsize=4096)
@@ -127,9 +134,18 @@ def torch_memory(model: Model, cluster: Cluster, layout: DeploymentArrays) -> Me
 
 
 def _fullest(
-    model: Model, gpu: Gpu, tp: float, pp: float, weight: float, offload: float, positions: float, compiled: float,
-    batched: float, kv_bytes: float, share: float,
-) -> tuple[float, ...]:  # fmt: skip
+    model: Model,
+    gpu: Gpu,
+    tp: float,
+    pp: float,
+    weight: float,
+    offload: float,
+    positions: float,
+    compiled: float,
+    batched: float,
+    kv_bytes: float,
+    share: float,
+) -> tuple[float, ...]:
     """Of the stage that holds the fewest tokens: weights, activations, outside, KV (GiB), bytes a token; then the bytes
     of the layers of the stage that has most, offloaded ones included.
     """
@@ -175,9 +191,16 @@ def streams_used(deployment: Deployment, shapes: Iterable[tuple[int, int]], *, a
 
 
 def memory_use(
-    model: Model, gpu: Gpu, deployment: Deployment, batch: int, input_len: int, *, kv_tokens: int, streams: int,
+    model: Model,
+    gpu: Gpu,
+    deployment: Deployment,
+    batch: int,
+    input_len: int,
+    *,
+    kv_tokens: int,
+    streams: int,
     limit_gib: float = float("inf"),
-) -> list[MemoryUse]:  # fmt: skip
+) -> list[MemoryUse]:
     """Memory of each stage's GPU while ``batch`` prompts of ``input_len`` tokens run in a resolved deployment.
 
     ``streams`` as ``streams_used`` counts them.
@@ -197,9 +220,15 @@ def memory_use(
     itemsize = 4 if deployment.dtype == "float32" else int(ACTIVATION_BYTES)
     found = []
     for stage in stages_of(
-        model, gpu, tp=deployment.tp, pp=pp, itemsize=itemsize, offload=deployment.offload,
-        positions=deployment.max_model_len, compiled=deployment.compiled,
-    ):  # fmt: skip
+        model,
+        gpu,
+        tp=deployment.tp,
+        pp=pp,
+        itemsize=itemsize,
+        offload=deployment.offload,
+        positions=deployment.max_model_len,
+        compiled=deployment.compiled,
+    ):
         tokens = rows * input_len
         graphs = _graph_bytes(stage, group) * groups + stage.workspace if deployment.has_graphs else 0
         allocator = loaded(stage).copy()
@@ -238,9 +267,15 @@ def largest_batch(model: Model, gpu: Gpu, deployment: Deployment, input_len: int
         streams = streams_used(deployment, [(batch, input_len)], agreement=False)[0]
         try:
             memory_use(
-                model, gpu, deployment, batch, input_len, kv_tokens=batch * (input_len + output_len), streams=streams,
+                model,
+                gpu,
+                deployment,
+                batch,
+                input_len,
+                kv_tokens=batch * (input_len + output_len),
+                streams=streams,
                 limit_gib=gpu.memory_gib,
-            )  # fmt: skip
+            )
         except OutOfDeviceMemoryError:
             return False
         return True

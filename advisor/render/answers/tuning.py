@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from advisor.render.document import Lines
-    from advisor.tuning.tuning_run import Tuning, TuningChoice
+    from advisor.tuning.choices import TuningChoice
+    from advisor.tuning.tuning_run import Tuning
 
 METRIC = {
     "throughput_per_gpu": ("output_tok_s_per_gpu", "tok/s", "per GPU"),

@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 import advisor
+from advisor.benchmarking.benchmark_plan import ProbeQuestion
 from advisor.benchmarking.endpoint_session import LADDER, prepare_endpoint
 from advisor.cli import app
 from catalog.errors import InputError
@@ -24,6 +25,13 @@ pytestmark = pytest.mark.process
 RECORDED = Path(__file__).parents[2] / "catalog" / "benchmarks" / "guidellm-closed.json"
 MODEL = "meta-llama/Llama-3.1-8B"
 FACTS = {"gpus": "2xH100", "tp": [1], "engine": "vllm", "input_len": [32], "output_len": [16]}
+
+
+def prepared(url, *, batch=(), **session):
+    """A session with the server, of what ``FACTS`` say."""
+    question = ProbeQuestion(tp=(1,), input_len=(32,), output_len=(16,), batch=batch)
+    return prepare_endpoint(url, "llama-3.1-8b", FACTS["gpus"], question=question, engine=FACTS["engine"], **session)
+
 
 SCRIPT = """
 import json, os, sys, uuid
@@ -139,7 +147,7 @@ def test_a_budget_that_is_too_short_runs_nothing(server, calls, tmp_path):
 
 
 def test_a_short_budget_keeps_room_for_poisson_arrivals(server, calls):
-    ready = prepare_endpoint(server, "llama-3.1-8b", **FACTS, budget_s=160)
+    ready = prepared(server, budget_s=160)
     outcome = ready.run()
     # what the script takes shows that start-up is short: then there is time for everything
     assert [run.regime for run in outcome.runs] == ["steady"] * 3 + ["open"] * 2
@@ -155,7 +163,7 @@ def test_a_short_budget_keeps_room_for_poisson_arrivals(server, calls):
     ],
 )
 def test_too_few_requests_are_no_run_and_leave_no_report(server, calls, batch, said):
-    ready = prepare_endpoint(server, "llama-3.1-8b", **FACTS | {"batch": [batch]}, budget_s=None)
+    ready = prepared(server, batch=(batch,), budget_s=None)
     outcome = ready.run()  # 50 requests a second for 60 s
     assert outcome.runs == []
     assert said in outcome.left_out[0]
@@ -193,7 +201,7 @@ def test_without_guidellm(server, monkeypatch, tmp_path):
 
 def test_a_model_of_any_name_is_taken_for_the_one_that_is_named():
     with serving(Pace(), model="prod") as url:
-        ready = prepare_endpoint(url, "llama-3.1-8b", **FACTS)
+        ready = prepared(url)
     assert ready.target.model == "prod"
     assert ready.target.tokenizer == ready.model.name
     assert any("prod" in note.text for note in ready.notes)

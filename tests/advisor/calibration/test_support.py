@@ -116,6 +116,7 @@ def test_what_one_model_alone_had_is_less_certain_than_what_several_had():
     ]
 
 
+@pytest.mark.slow
 def test_answers_say_what_no_run_had_and_are_less_certain_for_it():
     def width(**options):
         found = advisor.estimate(
@@ -175,6 +176,7 @@ def test_what_was_seen_is_kept_in_the_file():
     assert shipped.marginal("vllm", GPU.name).seen == training_support(fitted_part(group_runs(runs)))
 
 
+@pytest.mark.slow
 def test_intervals_hold_for_kinds_left_out():
     found = trials(["8-bit weights", "tensor parallel over more than 2 GPUs"])
     assert [each.metric for each in found] == ["prefill_ms", "tpot_ms", "e2e_ms"] * 2

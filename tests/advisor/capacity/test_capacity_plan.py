@@ -81,6 +81,7 @@ def test_it_is_what_trying_everything_finds(rate, slo):
     assert best.utilisation == pytest.approx(rate / served.saturation_s, rel=0.03)
 
 
+@pytest.mark.slow
 def test_more_traffic_and_tighter_limits_take_no_fewer_gpus():
     rates = [planned("H200", rate, top=1).best.gpus for rate in (5.0, 40.0, 80.0, 160.0)]
     assert rates == sorted(rates)
@@ -175,6 +176,7 @@ def test_too_few_gpus():
     assert planned(f"{math.ceil(count / 8)}x8xH200", 200.0, top=1).best.gpus <= count
 
 
+@pytest.mark.slow
 def test_only_what_is_shown_is_warned_of():
     options = {"duration_s": 5.0, "runs": None}
     far = planned("8xH200", slo=Slo(tpot_ms=0.5), **options)  # the most GPUs for one request come nearest
@@ -187,6 +189,7 @@ def test_only_what_is_shown_is_warned_of():
     assert not any(wide in note.text for note in near.notes)
 
 
+@pytest.mark.slow
 def test_it_is_the_same_every_time():
     assert planned("H200", spread=0.5, draws=2).to_dict() == planned("H200", spread=0.5, draws=2).to_dict()
 
@@ -267,6 +270,7 @@ def test_the_command_tells_the_plan():
         assert word in text
 
 
+@pytest.mark.slow
 def test_machines_get_the_same_numbers():
     body = json.loads(run(*PLAN, "--format", "json").stdout)
     rows = list(csv.DictReader(io.StringIO(run(*PLAN, "--format", "csv").stdout)))
@@ -281,6 +285,7 @@ def test_machines_get_the_same_numbers():
     assert len(lines) == 2 + len(rows)
 
 
+@pytest.mark.slow
 def test_nothing_to_buy_ends_with_1():
     text = run(*PLAN, "--ttft", "1", code=1).stdout
     assert "relax" in text
@@ -298,6 +303,7 @@ def test_prices_of_the_command():
     assert "--price" in line
 
 
+@pytest.mark.slow
 def test_fleets_with_a_pool_for_prompts_are_tried_on_demand():
     asked = {"rate": 60.0, "slo": Slo(tpot_ms=6.0, percentile=95.0), "top": 1}
     plain, found = planned("H200", **asked), planned("H200", disaggregate=True, **asked)

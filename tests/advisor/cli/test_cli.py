@@ -463,6 +463,7 @@ def test_the_overview_counts():
 # -- validate --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_validation_tells_claims_errors_and_what_lies_outside():
     text = out("validate", "--no-refit", "--no-baselines")
     assert re.search(r"^(holds|FAILS) +A100, plain PyTorch", text, re.MULTILINE)

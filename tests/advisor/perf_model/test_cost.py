@@ -70,6 +70,7 @@ def test_causes_by_name_and_the_others_zero():
     assert cost.parts["qkv"].tolist() == [[1, 2], [0, 0], [0, 0], [3, 3]]
 
 
+@pytest.mark.slow
 @given(questions())
 def test_a_pass_costs_the_sum_of_its_operators(question):
     """No operator of a real pass is negative or unknown, and none gets lost."""

@@ -58,9 +58,14 @@ def test_what_a_pass_reads():
 
 @settings(max_examples=60, deadline=None)
 @given(
-    batch=st.integers(1, 256), input_len=st.integers(1, 8000), output_len=st.integers(1, 2000), steady=st.booleans(),
-    dp=st.integers(1, 8), tp=st.sampled_from([1, 2, 4]), seconds=st.floats(0.01, 1000.0),
-)  # fmt: skip
+    batch=st.integers(1, 256),
+    input_len=st.integers(1, 8000),
+    output_len=st.integers(1, 2000),
+    steady=st.booleans(),
+    dp=st.integers(1, 8),
+    tp=st.sampled_from([1, 2, 4]),
+    seconds=st.floats(0.01, 1000.0),
+)
 def test_energy_lies_between_what_idle_gpus_and_what_full_ones_take(
     batch, input_len, output_len, steady, dp, tp, seconds
 ):
@@ -94,9 +99,15 @@ def test_only_what_was_measured_has_an_energy():
         plan("llama-3.1-8b", "H100", rate=5.0, slo=Slo(tpot_ms=50.0), objective="energy")
     with pytest.raises(InputError, match="16-bit"):
         plan(
-            "llama-3.1-8b", "H200", rate=5.0, slo=Slo(tpot_ms=50.0), objective="energy", deployment=Deployment(dtype="fp8"),
-            draws=0, duration_s=5.0,
-        )  # fmt: skip
+            "llama-3.1-8b",
+            "H200",
+            rate=5.0,
+            slo=Slo(tpot_ms=50.0),
+            objective="energy",
+            deployment=Deployment(dtype="fp8"),
+            draws=0,
+            duration_s=5.0,
+        )
 
 
 def test_estimate_and_simulation_agree_on_a_full_replica():
@@ -120,9 +131,15 @@ def test_estimate_and_simulation_agree_on_a_full_replica():
 
 def test_a_plan_for_the_least_energy():
     common = {
-        "rate": 40.0, "slo": Slo(tpot_ms=12.0, percentile=95.0), "draws": 0, "duration_s": 10.0, "top": 10,
-        "workload": Workload(input_len=512, output_len=64), "price": 2.0, "deployment": Deployment(max_num_seqs=16),
-    }  # fmt: skip
+        "rate": 40.0,
+        "slo": Slo(tpot_ms=12.0, percentile=95.0),
+        "draws": 0,
+        "duration_s": 10.0,
+        "top": 10,
+        "workload": Workload(input_len=512, output_len=64),
+        "price": 2.0,
+        "deployment": Deployment(max_num_seqs=16),
+    }
     least, cheapest = (plan("llama-3.1-8b", "4xH200", objective=goal, **common) for goal in ("energy", "cost"))
     joules = [option.energy_j_per_token for option in least.options]
     assert joules == sorted(joules)

@@ -197,5 +197,10 @@ def test_only_the_experts_of_gpt_oss_are_in_four_bits():
     model = find_model("gpt-oss-20b").value
     kinds = {product.name: product.kind for product in products(model, layout_of(model), prefill(1))}
     assert kinds == {
-        "qkv": "half", "o": "half", "router": "half", "experts_up": "expert", "experts_down": "expert", "lm_head": "half",
-    }  # fmt: skip
+        "qkv": "half",
+        "o": "half",
+        "router": "half",
+        "experts_up": "expert",
+        "experts_down": "expert",
+        "lm_head": "half",
+    }

@@ -91,6 +91,7 @@ def test_never_below_the_physical_floor(question):
 RESOURCES = ["bandwidth", "flops", "fp16 alone", "fp8 alone", "link", "pcie", "network"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("regime", ["static", "steady"])
 @given(question=questions(), what=st.sampled_from(RESOURCES), factor=st.sampled_from([1.01, 1.3, 3.0]))
 def test_a_faster_part_is_never_worse(regime, question, what, factor):
@@ -122,6 +123,7 @@ def test_more_memory_is_never_worse_in_the_steady_state(question, factor):
     )
 
 
+@pytest.mark.slow
 @given(question=questions())
 def test_enough_memory_for_the_whole_batch_is_never_worse(question):
     """One wave against several: reading the weights once for all is never slower than once for each wave."""
@@ -133,6 +135,7 @@ def test_enough_memory_for_the_whole_batch_is_never_worse(question):
         question.require(~whole | (after <= before * (1 + SAME)), f"{metric} in one wave")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("regime", ["static", "steady"])
 @given(question=questions())
 def test_a_single_gpu_does_not_mind_its_neighbours(regime, question):
@@ -146,6 +149,7 @@ def test_a_single_gpu_does_not_mind_its_neighbours(regime, question):
         assert cost.by_cause()["communication"].max() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("regime", ["static", "steady"])
 @given(question=questions(), replicas=st.integers(2, 64))
 def test_replicas_multiply_throughput_and_nothing_else(regime, question, replicas):
@@ -157,6 +161,7 @@ def test_replicas_multiply_throughput_and_nothing_else(regime, question, replica
         assert np.array_equal(getattr(one.times, metric), getattr(many.times, metric)), metric
 
 
+@pytest.mark.slow
 @given(questions())
 def test_causes_sum_to_the_request(question):
     evaluation = question.evaluate("static")
@@ -169,6 +174,7 @@ def test_causes_sum_to_the_request(question):
     assert times.prefill.total_ms == pytest.approx(times.prefill_ms, rel=1e-12)
 
 
+@pytest.mark.slow
 @given(questions())
 def test_little_s_law(question):
     """Throughput times latency is what is in flight (Little, 1961), in tokens."""
@@ -197,9 +203,15 @@ def ladder(question, batches):
 def run(question, columns, cluster, regime, *, batch, input_len, output_len):
     layout = DeploymentArrays.from_columns(columns, question.model, cluster.gpu)
     return Prediction.of(
-        question.model, cluster, layout, batch=batch, input_len=input_len, output_len=output_len, regime=regime,
+        question.model,
+        cluster,
+        layout,
+        batch=batch,
+        input_len=input_len,
+        output_len=output_len,
+        regime=regime,
         parameters=question.parameters,
-    ).times  # fmt: skip
+    ).times
 
 
 @given(question=questions())
@@ -291,9 +303,15 @@ def times_of(regime="static", *, batch, input_len=1024, output_len=256, **column
     knobs = {"max_num_seqs": 1024, "max_num_batched_tokens": 8192, "max_model_len": 16384, **columns}
     layout = DeploymentArrays.from_columns({name: [value] for name, value in knobs.items()}, MODEL, GPU)
     return Prediction.of(
-        MODEL, cluster, layout, batch=np.array([float(batch)]), input_len=input_len, output_len=output_len, regime=regime,
+        MODEL,
+        cluster,
+        layout,
+        batch=np.array([float(batch)]),
+        input_len=input_len,
+        output_len=output_len,
+        regime=regime,
         parameters=PARAMETERS,
-    ).times  # fmt: skip
+    ).times
 
 
 def test_a_pipeline_gains_one_sequence_nothing():
@@ -364,9 +382,15 @@ def test_expert_parallel_over_replicas_pays_for_the_exchange():
     columns = {"tp": [2, 2], "dp": [4, 4], "ep": [2, 8], "max_num_seqs": 256, "max_num_batched_tokens": 8192}
     layout = DeploymentArrays.from_columns(columns, model, GPU)
     found = Prediction.of(
-        model, cluster, layout, batch=np.full(2, 64.0), input_len=512, output_len=128, regime="steady",
+        model,
+        cluster,
+        layout,
+        batch=np.full(2, 64.0),
+        input_len=512,
+        output_len=128,
+        regime="steady",
         parameters=PARAMETERS,
-    )  # fmt: skip
+    )
     exchange = found.times.decode.parts["expert_exchange"].sum(axis=0)
     assert exchange[0] == 0
     assert exchange[1] > 0
@@ -390,9 +414,16 @@ def test_an_8_bit_cache_is_read_faster_though_not_twice_as_fast():
     def attention(engine, kv_dtype):
         layout = DeploymentArrays.from_columns({"kv_dtype": kv_dtype, "max_num_seqs": 256}, model, cluster.gpu)
         times = Prediction.of(
-            model, cluster, layout, batch=np.array([64.0]), input_len=8192, output_len=64, regime="static", engine=engine,
+            model,
+            cluster,
+            layout,
+            batch=np.array([64.0]),
+            input_len=8192,
+            output_len=64,
+            regime="static",
+            engine=engine,
             parameters=Parameters.typical(),
-        ).times  # fmt: skip
+        ).times
         return float(times.decode.parts["attention"].sum())
 
     ratios = {engine: attention(engine, "fp8") / attention(engine, "auto") for engine in ("vllm", "sglang")}

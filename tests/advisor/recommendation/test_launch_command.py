@@ -32,11 +32,23 @@ def test_what_was_exported_started_with_the_cache_that_was_foretold(name):
     assert row["foretold_kv_tokens"] == pytest.approx(load.foretold_kv_tokens, rel=ALLOWED)
     knobs = load.deployment
     now = advisor.estimate(
-        load.model, f"{knobs.num_gpus}xH200", tp=knobs.tp, pp=knobs.pp, dp=knobs.dp, ep=knobs.ep, batch=1, input_len=16,
-        output_len=16, dtype=knobs.dtype, kv_dtype=knobs.kv_dtype, max_num_seqs=knobs.max_num_seqs,
-        max_num_batched_tokens=knobs.max_num_batched_tokens, max_model_len=knobs.max_model_len,
-        gpu_memory_utilization=knobs.gpu_memory_utilization, runs=[],
-    )  # fmt: skip
+        load.model,
+        f"{knobs.num_gpus}xH200",
+        tp=knobs.tp,
+        pp=knobs.pp,
+        dp=knobs.dp,
+        ep=knobs.ep,
+        batch=1,
+        input_len=16,
+        output_len=16,
+        dtype=knobs.dtype,
+        kv_dtype=knobs.kv_dtype,
+        max_num_seqs=knobs.max_num_seqs,
+        max_num_batched_tokens=knobs.max_num_batched_tokens,
+        max_model_len=knobs.max_model_len,
+        gpu_memory_utilization=knobs.gpu_memory_utilization,
+        runs=[],
+    )
     assert len(found_tokens(row)) == knobs.dp
     for tokens in found_tokens(row):
         assert load.foretold_kv_tokens == pytest.approx(tokens, rel=ALLOWED)

@@ -61,15 +61,24 @@ class Asked:
         model, gpu = find_model(self.model).value, self.cluster.gpu
         parameters = Evidence.of(None, engine="vllm", gpu=gpu).marginal("vllm", gpu).parameters
         columns = {
-            "tp": np.full(len(batch), tp), "pp": pp, "dp": dp, "ep": ep, "max_num_seqs": batch,
+            "tp": np.full(len(batch), tp),
+            "pp": pp,
+            "dp": dp,
+            "ep": ep,
+            "max_num_seqs": batch,
             "max_num_batched_tokens": ENGINE.batch_defaults(gpu).max_num_batched_tokens,
             "max_model_len": model.max_position_embeddings,
-        }  # fmt: skip
+        }
         return Prediction.of(
-            model, self.cluster, DeploymentArrays.from_columns(columns, model, gpu), batch=batch,
-            input_len=self.workload.input_len, output_len=self.workload.output_len, regime="steady",
+            model,
+            self.cluster,
+            DeploymentArrays.from_columns(columns, model, gpu),
+            batch=batch,
+            input_len=self.workload.input_len,
+            output_len=self.workload.output_len,
+            regime="steady",
             parameters=parameters,
-        )  # fmt: skip
+        )
 
     def loss(self, found, gpus):
         """What the objective makes of each batch, smaller is better; infinite where a limit is broken."""
@@ -80,9 +89,13 @@ class Asked:
             limit = getattr(self.slo, metric)
             kept &= limit is None or getattr(times, metric) <= limit
         value = {
-            "throughput_per_gpu": gpus / times.output_tok_s, "throughput": 1 / times.output_tok_s,
-            "cost": gpus / times.output_tok_s, "latency": times.e2e_ms, "tpot": times.tpot_ms, "ttft": times.ttft_ms,
-        }[self.objective]  # fmt: skip
+            "throughput_per_gpu": gpus / times.output_tok_s,
+            "throughput": 1 / times.output_tok_s,
+            "cost": gpus / times.output_tok_s,
+            "latency": times.e2e_ms,
+            "tpot": times.tpot_ms,
+            "ttft": times.ttft_ms,
+        }[self.objective]
         return np.where(kept, value, np.inf)
 
     def optimum(self):
@@ -96,9 +109,16 @@ class Asked:
 
     def answer(self, **options):
         return recommend(
-            self.model, self.cluster, objective=self.objective, slo=self.slo, workload=self.workload,
-            max_batch=self.max_batch, top=1, price=2.0, **options,
-        )  # fmt: skip
+            self.model,
+            self.cluster,
+            objective=self.objective,
+            slo=self.slo,
+            workload=self.workload,
+            max_batch=self.max_batch,
+            top=1,
+            price=2.0,
+            **options,
+        )
 
     def check(self):
         """The answer is the optimum, and evaluated alone it is as good as is said."""
@@ -120,10 +140,17 @@ def on(gpus):
 
 LIMITS = [Slo(), Slo(tpot_ms=40), Slo(ttft_ms=400, tpot_ms=60), Slo(e2e_ms=20000)]
 PAIRS = [
-    ("llama-13b", "4xA100"), ("llama-3.1-8b", "1xL40S"), ("qwen2.5-7b", "6xL40S"), ("mixtral-8x7b", "8xA100"),
-    ("qwen3-30b-a3b", "2x2xH100"), ("gemma-3-27b", "1xA100"), ("deepseek-v2-lite", "3xA100"), ("opt-6.7b", "2xV100-32GB"),
-    ("phi-4", "2x8xH100"), ("llama-3.1-70b", "16xA100"),
-]  # fmt: skip
+    ("llama-13b", "4xA100"),
+    ("llama-3.1-8b", "1xL40S"),
+    ("qwen2.5-7b", "6xL40S"),
+    ("mixtral-8x7b", "8xA100"),
+    ("qwen3-30b-a3b", "2x2xH100"),
+    ("gemma-3-27b", "1xA100"),
+    ("deepseek-v2-lite", "3xA100"),
+    ("opt-6.7b", "2xV100-32GB"),
+    ("phi-4", "2x8xH100"),
+    ("llama-3.1-70b", "16xA100"),
+]
 
 
 @pytest.mark.parametrize("turn", [0, 1])
@@ -168,12 +195,17 @@ def test_one_at_a_time_is_the_same_as_side_by_side():
                 assert getattr(alone.times, metric)[0] == getattr(together.times, metric)[i]
 
 
+@pytest.mark.slow
 def test_sampled_within_a_percent_of_the_optimum_of_a_million():
     """Many budgets and formats on two nodes: a thousandth of the points is enough."""
     question = {
-        "objective": "throughput_per_gpu", "slo": Slo(tpot_ms=25, ttft_ms=300), "dtypes": ["bfloat16", "fp8", "int8"],
-        "kv_dtypes": ["auto", "fp8"], "max_num_batched_tokens": list(range(256, 8193, 256)), "top": 1,
-    }  # fmt: skip
+        "objective": "throughput_per_gpu",
+        "slo": Slo(tpot_ms=25, ttft_ms=300),
+        "dtypes": ["bfloat16", "fp8", "int8"],
+        "kv_dtypes": ["auto", "fp8"],
+        "max_num_batched_tokens": list(range(256, 8193, 256)),
+        "top": 1,
+    }
     exact = recommend("llama-3.1-8b", "2x8xH100", **question)
     assert exact.exact
     assert 500_000 < exact.evaluated < 2_000_000
@@ -185,13 +217,18 @@ def test_sampled_within_a_percent_of_the_optimum_of_a_million():
     assert sampled.best.ttft_ms <= 300
 
 
+@pytest.mark.slow
 @settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow])
 @given(
-    model=st.sampled_from(MODELS()), gpu=st.sampled_from(["A100", "H100", "L40S", "V100-32GB", "B200-SXM", "T4"]),
-    count=st.sampled_from([1, 2, 3, 4, 8]), objective=st.sampled_from(sorted(OBJECTIVES)),
-    tpot=st.sampled_from([None, 5.0, 20.0, 100.0]), ttft=st.sampled_from([None, 50.0, 500.0]),
-    input_len=st.sampled_from([16, 512, 1500]), concurrency=st.sampled_from([None, None, 1, 40]),
-)  # fmt: skip
+    model=st.sampled_from(MODELS()),
+    gpu=st.sampled_from(["A100", "H100", "L40S", "V100-32GB", "B200-SXM", "T4"]),
+    count=st.sampled_from([1, 2, 3, 4, 8]),
+    objective=st.sampled_from(sorted(OBJECTIVES)),
+    tpot=st.sampled_from([None, 5.0, 20.0, 100.0]),
+    ttft=st.sampled_from([None, 50.0, 500.0]),
+    input_len=st.sampled_from([16, 512, 1500]),
+    concurrency=st.sampled_from([None, None, 1, 40]),
+)
 def test_the_recommended_one_fits_and_keeps_every_limit(**drawn):
     model, gpu, count, objective = (drawn[name] for name in ("model", "gpu", "count", "objective"))
     tpot, ttft, input_len, concurrency = (drawn[name] for name in ("tpot", "ttft", "input_len", "concurrency"))
@@ -296,9 +333,11 @@ def test_candidates_and_front():
     assert len(set(placed)) == len(placed)
     for one in found.pareto:
         better = [
-            other for other in found.pareto
-            if other.output_tok_s_per_gpu > one.output_tok_s_per_gpu * (1 + 1e-9) and other.tpot_ms < one.tpot_ms * (1 - 1e-9)
-        ]  # fmt: skip
+            other
+            for other in found.pareto
+            if other.output_tok_s_per_gpu > one.output_tok_s_per_gpu * (1 + 1e-9)
+            and other.tpot_ms < one.tpot_ms * (1 - 1e-9)
+        ]
         assert not better
     assert sum(found.importances.values()) == pytest.approx(1)
 
@@ -348,15 +387,26 @@ def test_more_in_flight_than_a_token_budget_is_infeasible_not_an_error():
 
 
 REFUSALS = [
-    ({"objective": "speed"}, "throughput_per_gpu"), ({"workload": Workload(rate=3.0)}, "simulator"),
-    ({"slo": Slo(tpot_ms=10, percentile=99)}, "simulator"), ({"slo": Slo(tpot_ms=-1)}, "tpot_ms is -1"),
-    ({"slo": Slo(ttft_ms=math.nan)}, "ttft_ms is nan"), ({"slo": Slo(ttft_ms=200, e2e_ms=100)}, "contradicts"),
-    ({"workload": Workload(concurrency=0)}, "concurrency is 0"), ({"workload": Workload(input_len=4000, output_len=500)}, "4096"),
-    ({"max_batch": 0}, "max_batch is 0"), ({"top": 0}, "top is 0"), ({"trials": 0}, "trials is 0"),
+    ({"objective": "speed"}, "throughput_per_gpu"),
+    ({"workload": Workload(rate=3.0)}, "simulator"),
+    ({"slo": Slo(tpot_ms=10, percentile=99)}, "simulator"),
+    ({"slo": Slo(tpot_ms=-1)}, "tpot_ms is -1"),
+    ({"slo": Slo(ttft_ms=math.nan)}, "ttft_ms is nan"),
+    ({"slo": Slo(ttft_ms=200, e2e_ms=100)}, "contradicts"),
+    ({"workload": Workload(concurrency=0)}, "concurrency is 0"),
+    ({"workload": Workload(input_len=4000, output_len=500)}, "4096"),
+    ({"max_batch": 0}, "max_batch is 0"),
+    ({"top": 0}, "top is 0"),
+    ({"trials": 0}, "trials is 0"),
     ({"workload": Workload(output_len=10**400)}, "output_len is 1000"),
-    ({"workload": Workload(input_len=10**400)}, "input_len is 1000"), ({"dtypes": ["fp9"]}, "fp8"), ({"max_num_batched_tokens": [0]}, "is 0"), ({"gpus": "0xA100"}, "0"),
-    ({"model": "lama-13b"}, "llama-13b"), ({"engine": "vlm"}, "vllm"), ({"gpus": "4xA10000"}, "A100"),
-]  # fmt: skip
+    ({"workload": Workload(input_len=10**400)}, "input_len is 1000"),
+    ({"dtypes": ["fp9"]}, "fp8"),
+    ({"max_num_batched_tokens": [0]}, "is 0"),
+    ({"gpus": "0xA100"}, "0"),
+    ({"model": "lama-13b"}, "llama-13b"),
+    ({"engine": "vlm"}, "vllm"),
+    ({"gpus": "4xA10000"}, "A100"),
+]
 
 
 @pytest.mark.parametrize(("changes", "told"), REFUSALS, ids=lambda value: str(value)[:50])

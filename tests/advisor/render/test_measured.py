@@ -323,6 +323,7 @@ def looks_like_an_image(path):
     return len(content) > 5_000  # drawn, not blank
 
 
+@pytest.mark.slow
 def test_a_report_of_shipped_runs(tmp_path):
     runs = shipped()
     folder = tmp_path / "a" / "report"
@@ -369,6 +370,7 @@ def test_a_figure_draws_every_point_of_its_curves():
             assert len(points["data"]["values"]) == len(expected)
 
 
+@pytest.mark.slow
 def test_two_setups_of_the_same_name_keep_their_files(tmp_path):
     runs = [run(1), run(1, dtype="float16"), run(1, engine_version="2.6"), run(1, model="somebody/Llama-2-7b-hf")]
     summary, _, *figures = report(runs, tmp_path)
@@ -399,6 +401,7 @@ def test_a_folder_that_cannot_be_made_is_one_clear_line(tmp_path):
 # -- the four findings -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_four_findings_of_the_shipped_runs(tmp_path, capsys):
     assert four.main([str(tmp_path)]) == 0
     page, *figures = (tmp_path / line.rsplit("/", 1)[1] for line in capsys.readouterr().out.splitlines())

@@ -45,6 +45,7 @@ def run(*arguments, code=0):
     return result
 
 
+@pytest.mark.slow
 def test_traffic_in_one_file_and_in_markdown(found, tmp_path):
     html, markdown, *figures = write_files(tmp_path / "a" / "b", page_files(simulation.document(found)))
     assert {each.name for each in figures} == {"latencies.png", "timeline.png"}
@@ -137,6 +138,7 @@ def test_preemptions_are_drawn_over_time_where_there_are_any(found):
         assert len(timeline([each])) == drawn
 
 
+@pytest.mark.slow
 def test_files_that_cannot_be_written(found, tmp_path):
     (tmp_path / "file").write_text("x", encoding="utf-8")
     with pytest.raises(InputError, match="cannot write"):
@@ -148,6 +150,7 @@ def test_files_that_cannot_be_written(found, tmp_path):
     assert "PNG" in result.stderr
 
 
+@pytest.mark.slow
 def test_commands_write_reports(tmp_path):
     text = run(*PLAN, "--report", tmp_path / "plan").stdout
     assert "\nreport  " in text

@@ -144,6 +144,7 @@ def test_a_pipe_table_survives_pipes_and_newlines():
 WORDS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), min_size=1, max_size=12)
 
 
+@pytest.mark.slow
 @given(st.lists(WORDS, min_size=1, max_size=12), st.dictionaries(st.from_regex(r"[A-Z]{1,5}", fullmatch=True), WORDS),
        st.integers(20, 100))  # fmt: skip
 def test_a_broken_command_is_the_same_command(argv, variables, width):

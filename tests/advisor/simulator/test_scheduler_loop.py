@@ -123,6 +123,7 @@ def test_first_come_first_served(case):
         assert (np.diff(first[found.replica == replica]) >= -1e-9).all()
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=200)
 @given(case=cases())
 def test_step_by_step_like_the_plain_scheduler(case):

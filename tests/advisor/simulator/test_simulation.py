@@ -268,6 +268,7 @@ def test_none_of_the_requests_can_be_served():
         served(workload=None, trace=offered)
 
 
+@pytest.mark.slow
 def test_real_runs_under_traffic_are_met():
     """What the judging runs of vLLM on H200s measured, each within the target on average, and better than no queues."""
     found = shipped()

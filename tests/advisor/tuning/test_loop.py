@@ -61,6 +61,7 @@ def test_within_five_minutes_it_is_certain_and_right(start, objective, limits):
     assert len(ids) == len(set(ids))
 
 
+@pytest.mark.slow
 def test_a_run_enters_only_when_it_is_measured():
     stakes, _ = question()
     bench = Replay(RUNS, MODEL, NODE, budget_s=200.0)

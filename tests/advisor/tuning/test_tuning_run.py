@@ -26,6 +26,7 @@ def dry():
     return advisor.tune("llama-13b", "4xH200", dry_run=True)
 
 
+@pytest.mark.slow
 def test_a_dry_run_says_what_is_believed_and_what_comes_first(dry, home):
     assert not home.exists()
     assert dry.ended == "nothing was measured"
@@ -51,6 +52,7 @@ def test_it_agrees_with_the_recommendation_it_begins_from(dry):
     assert dry.best.metrics["ttft_ms"][0] == pytest.approx(best.ttft_ms, rel=0.15)
 
 
+@pytest.mark.slow
 def test_the_users_own_runs_of_the_model_count(dry, home):
     own = [
         replace(run, role="fit")
@@ -73,6 +75,7 @@ def test_the_users_own_runs_of_the_model_count(dry, home):
     assert advisor.tune("llama-13b", "4xH200", dtype="float16", dry_run=True).runs == ()
 
 
+@pytest.mark.slow
 def test_limits_and_lengths_are_kept(dry):
     limited = advisor.tune("llama-13b", "4xH200", slo=advisor.Slo(tpot_ms=15.0), dry_run=True)
     assert limited.best.metrics["tpot_ms"][0] <= 15.0

@@ -153,7 +153,7 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path, changes, message, capsys):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA GPUs")
+@pytest.mark.gpu(count=2)
 def test_on_gpus_collectives_are_recorded_and_the_engines_own_sums_are_quicker(tmp_path):
     wanted = [
         CollectiveCase(op=op, group=2, bytes=65536, impl=impl, graph="graph")

@@ -333,7 +333,7 @@ def test_processes_that_time_together_call_equally_often():
     assert calls[0] == calls[1]
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.gpu
 def test_on_a_gpu_products_are_recorded_and_between_the_floor_and_ten_times_it(tmp_path):
     sizes = {"heads": 32, "kv_heads": 8, "head_dim": 128, "dtype": "bfloat16"}
     shapes = [

@@ -86,7 +86,7 @@ def test_graphs_are_refused_without_triton(monkeypatch):
 
 
 @pytest.mark.filterwarnings("default")  # the compiler warns of its own makings
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize(
     "changes",
     [

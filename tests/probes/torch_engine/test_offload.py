@@ -1,9 +1,6 @@
 """Layers in the host's memory: the same logits as without, every byte counted, and copies beside the kernels."""
 
 import json
-import os
-import subprocess
-import sys
 import time
 from contextlib import closing
 from dataclasses import replace
@@ -37,6 +34,7 @@ from probes.torch_engine.offload import (
 )
 from probes.torch_engine.weight_sources import RandomSource
 from probes.torch_engine.weights import read_weights
+from tests.probes.torch_engine.torch_world import case, run_world
 
 pytestmark = pytest.mark.process
 
@@ -150,31 +148,10 @@ def world(tmp_path_factory):
     (folder / "tiny").mkdir()
     (folder / "tiny" / "config.json").write_text(json.dumps(CONFIG))
     prompts = np.random.default_rng(5).integers(0, CONFIG["vocab_size"], (BATCH, INPUT_LEN)).tolist()
-    # a prefill micro-batch holds two prompts
-    limits = {"max_model_len": 48, "max_num_seqs": 4, "max_num_batched_tokens": 2 * INPUT_LEN + 1}
     cases = [
-        {
-            "name": f"offload{share}",
-            "folder": str(folder / "tiny"),
-            "prompts": prompts,
-            "output_len": OUTPUT_LEN,
-            "deployment": {**limits, "offload": share},
-        }
-        for share in SHARES
+        case(f"offload{share}", folder / "tiny", prompts, output_len=OUTPUT_LEN, offload=share) for share in SHARES
     ]
-    job = folder / "job.json"
-    job.write_text(json.dumps({"folder": str(folder), "layouts": LAYOUTS, "cases": cases}))
-    script = Path(__file__).with_name("torch_world.py")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    ended = subprocess.run(
-        [sys.executable, str(script), str(job)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stderr
+    run_world(folder, LAYOUTS, cases)
     return folder
 
 
@@ -223,7 +200,6 @@ def test_what_was_offloaded_is_known():
     assert engine.comm_bytes() == 0
 
 
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 HALF = {
     "dtype": "bfloat16",
     "hidden_size": 128,
@@ -233,7 +209,7 @@ HALF = {
 }
 
 
-@needs_cuda
+@pytest.mark.gpu
 @pytest.mark.parametrize("share", [0.2, 0.5, 1.0])
 @pytest.mark.parametrize("model", [TINY, EXPERTS], ids=["dense", "experts"])
 def test_recorded_steps_with_offload_have_the_logits_of_those_without(model, share):
@@ -259,7 +235,7 @@ def test_recorded_steps_with_offload_have_the_logits_of_those_without(model, sha
         assert torch.equal(without[1], offloaded[1])
 
 
-@needs_cuda
+@pytest.mark.gpu
 def test_memory_that_offload_frees_is_kv_capacity():
     model = replace(LLAMA, num_hidden_layers=12)
     plain = Deployment(engine="torch", compiled=False, max_num_seqs=4096, max_model_len=4096)
@@ -274,7 +250,7 @@ def test_memory_that_offload_frees_is_kv_capacity():
     assert grown == pytest.approx(freed, rel=0.1)
 
 
-@needs_cuda
+@pytest.mark.gpu
 def test_layers_are_copied_while_others_are_computed():
     device, count, size = torch.device("cuda"), 8, 1 << 13
     layer = read_weights(

@@ -1,9 +1,6 @@
 """The plain-PyTorch engine against Hugging Face's transformers: tiny random models, on one process and on several."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +9,8 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("safetensors")
+
+from tests.probes.torch_engine.torch_world import case, run_world  # noqa: E402
 
 pytestmark = pytest.mark.process
 
@@ -87,31 +86,9 @@ def world(tmp_path_factory):
     for name, (kind, changes) in MODELS.items():
         models[name] = a_model(kind, changes, folder / name)
         prompts = generator.integers(0, SIZES["vocab_size"], (BATCH, INPUT_LEN)).tolist()
-        # a prefill micro-batch holds two prompts
-        limits = {"max_model_len": 48, "max_num_seqs": 4, "max_num_batched_tokens": 2 * INPUT_LEN + 1}
-        cases.append(
-            {
-                "name": name,
-                "folder": str(folder / name),
-                "prompts": prompts,
-                "output_len": OUTPUT_LEN,
-                "deployment": limits,
-            }
-        )
-    job = folder / "job.json"
-    job.write_text(json.dumps({"folder": str(folder), "layouts": LAYOUTS, "cases": cases}))
-    script = Path(__file__).with_name("torch_world.py")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    ended = subprocess.run(
-        [sys.executable, str(script), str(job)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stderr
-    return folder, models, {case["name"]: case for case in cases}
+        cases.append(case(name, folder / name, prompts, output_len=OUTPUT_LEN))
+    run_world(folder, LAYOUTS, cases)
+    return folder, models, {each["name"]: each for each in cases}
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: "tp{}pp{}".format(*layout))

@@ -1,10 +1,12 @@
 """Little worlds of processes that run every model of a job in every layout, and save what they saw.
 
-python torch_world.py JOB.json, started by ``test_torch_transformer``. Other tests have their tiny model from here.
+python torch_world.py JOB.json, started by ``run_world``. Other tests have their tiny model from here.
 """
 
 import json
 import multiprocessing
+import os
+import subprocess
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -29,6 +31,37 @@ TINY = {
     "torch_dtype": "float32",
 }
 """The ``config.json`` of a model that a CPU runs in no time."""
+
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def case(name, folder, prompts, *, output_len, **deployment):
+    """A model in a folder with the prompts that it continues; a prefill micro-batch holds two of them."""
+    limits = {"max_model_len": 48, "max_num_seqs": 4, "max_num_batched_tokens": 2 * len(prompts[0]) + 1}
+    return {
+        "name": name,
+        "folder": str(folder),
+        "prompts": prompts,
+        "output_len": output_len,
+        "deployment": {**limits, **deployment},
+    }
+
+
+def run_world(folder, layouts, cases):
+    """Run every case in every layout (tp, pp), in processes of a program of its own, which leaves its files in the folder."""
+    job = folder / "job.json"
+    job.write_text(json.dumps({"folder": str(folder), "layouts": layouts, "cases": cases}))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(
+        [sys.executable, __file__, str(job)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
 
 
 def run(case, tp, pp, rank, folder):

@@ -25,8 +25,12 @@ from catalog.units import GIB, MIB
 H200 = find_gpu("H200-SXM").value
 RUN = [model for model in all_models() if is_run(model)]
 KNOBS = {
-    "engine": "torch", "dtype": "bfloat16", "max_num_seqs": 256, "max_num_batched_tokens": 8192, "max_model_len": 9216,
-}  # fmt: skip
+    "engine": "torch",
+    "dtype": "bfloat16",
+    "max_num_seqs": 256,
+    "max_num_batched_tokens": 8192,
+    "max_model_len": 9216,
+}
 
 
 def room(name, **knobs):
@@ -39,9 +43,16 @@ def part(model, *, tp=1, pp=1, number=0, **changes):
     """One stage of a model; ``changes`` as the fields of ``Stage``."""
     split = stages(model, tp, pp)
     knobs = {
-        "itemsize": 2, "offload": 0.0, "positions": 4096, "compiled": True, "workspace": 32 * MIB,
-        "is_first": number == 0, "is_last": number == pp - 1, "layers": split[number], **changes,
-    }  # fmt: skip
+        "itemsize": 2,
+        "offload": 0.0,
+        "positions": 4096,
+        "compiled": True,
+        "workspace": 32 * MIB,
+        "is_first": number == 0,
+        "is_last": number == pp - 1,
+        "layers": split[number],
+        **changes,
+    }
     return Stage(model=model, tp=tp, **knobs)
 
 
@@ -172,17 +183,25 @@ def test_what_the_engine_does_not_run_is_counted_as_before():
     assert here.kv_capacity_tokens[0] == there.kv_capacity_tokens[0]
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(
-    st.sampled_from(RUN), st.sampled_from([1, 2, 4]), st.sampled_from([0.0, 0.5]), st.sampled_from([0.3, 0.9]),
+    st.sampled_from(RUN),
+    st.sampled_from([1, 2, 4]),
+    st.sampled_from([0.0, 0.5]),
+    st.sampled_from([0.3, 0.9]),
     st.sampled_from(["bfloat16", "float32"]),
-)  # fmt: skip
+)
 def test_parts_sum_to_the_device(model, pp, offload, share, dtype):
     cluster = Cluster(gpu=H200, gpus_per_node=8)
     columns = {
-        **KNOBS, "tp": valid_tp(model, most=8), "pp": pp, "offload": offload, "gpu_memory_utilization": share,
+        **KNOBS,
+        "tp": valid_tp(model, most=8),
+        "pp": pp,
+        "offload": offload,
+        "gpu_memory_utilization": share,
         "dtype": dtype,
-    }  # fmt: skip
+    }
     found = memory(model, cluster, DeploymentArrays.from_columns(columns, model, H200), "torch")
     parts = (found.weights_gib, found.activations_gib, found.engine_gib, found.kv_gib, found.reserved_gib)
     assert all(np.all(each >= 0) for each in parts)
@@ -227,9 +246,14 @@ def test_workspaces_are_larger_on_hopper():
 def test_segments_are_those_of_pytorch():
     """c10/cuda/CUDACachingAllocator.h: kSmallBuffer 2 MiB, kLargeBuffer 20 MiB, kMinLargeAlloc 10 MiB, kRoundLarge 2 MiB."""
     for size, segment in (
-        (1, 2 * MIB), (MIB, 2 * MIB), (MIB + 1, 20 * MIB), (10 * MIB - 512, 20 * MIB), (10 * MIB, 10 * MIB),
-        (11 * MIB, 12 * MIB), (33 * MIB, 34 * MIB),
-    ):  # fmt: skip
+        (1, 2 * MIB),
+        (MIB, 2 * MIB),
+        (MIB + 1, 20 * MIB),
+        (10 * MIB - 512, 20 * MIB),
+        (10 * MIB, 10 * MIB),
+        (11 * MIB, 12 * MIB),
+        (33 * MIB, 34 * MIB),
+    ):
         allocator = CachingAllocator()
         allocator.take(size)
         assert allocator.reserved == segment

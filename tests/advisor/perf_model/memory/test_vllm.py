@@ -267,6 +267,7 @@ def test_kv_capacity_of_every_shipped_run():
     assert checked >= 60
 
 
+@pytest.mark.slow
 @given(questions())
 def test_parts_sum_to_the_device(question):
     cost_model = question.evaluate("static").cost_model
@@ -281,6 +282,7 @@ def test_parts_sum_to_the_device(question):
         question.require(part >= 0, "no part is negative")
 
 
+@pytest.mark.slow
 @given(questions())
 def test_the_cache_holds_the_sequences_it_is_said_to(question):
     evaluation = question.evaluate("static")
@@ -291,6 +293,7 @@ def test_the_cache_holds_the_sequences_it_is_said_to(question):
     question.require(evaluation.times.running <= question.batch, "no more run than were asked for")
 
 
+@pytest.mark.slow
 @given(questions())
 def test_slicing_further_never_takes_more_of_a_gpu(question):
     once = question.without("tp", "pp", "ep", "dp").evaluate("static").cost_model.memory
@@ -299,6 +302,7 @@ def test_slicing_further_never_takes_more_of_a_gpu(question):
     question.require(spread.kv_bytes_per_token <= once.kv_bytes_per_token, "nor does a token's cache")
 
 
+@pytest.mark.slow
 @given(questions())
 def test_more_memory_holds_more(question):
     now = question.evaluate("static")
@@ -345,6 +349,7 @@ def near_the_edge(batch, **asked):
     )
 
 
+@pytest.mark.slow
 def test_the_batch_fits_with_a_probability():
     found = [near_the_edge(batch) for batch in range(100, 160)]
     chances = [each.batch_fits_probability for each in found]
@@ -426,6 +431,7 @@ def test_weights_that_barely_fit_start_with_a_probability():
     assert plenty.to_dict()["fits_probability"] == plenty.fits_probability
 
 
+@pytest.mark.slow
 @given(questions())
 def test_probabilities_agree_with_what_is_said_to_fit(question):
     evaluation = question.evaluate("static")

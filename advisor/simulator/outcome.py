@@ -1,0 +1,115 @@
+"""Traffic served as believed and under other parameters: the requests, their statistics, how far those spread, the energy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from advisor.perf_model.energy import power_of
+from advisor.simulator.arrivals import Arrivals, ArrivalStream, BusiestWindow, refusals
+from advisor.simulator.disaggregated_server import outcomes
+from advisor.simulator.request_results import METRICS
+from advisor.simulator.served_energy import served_work
+from advisor.simulator.streaming_statistics import StreamingStatistics
+from advisor.simulator.summary_statistics import numbers, spreads
+from catalog.errors import Note
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from advisor.simulator.disaggregated_server import DisaggregatedServer
+    from advisor.simulator.request_results import RequestResults
+    from advisor.simulator.server import AggregatedServer
+    from advisor.simulator.summary_statistics import Spread
+    from catalog.schema import Slo
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrafficOutcome:
+    """Requests served as believed, their statistics, and how far those spread under other parameters."""
+
+    served: RequestResults | StreamingStatistics
+    statistics: Mapping[tuple[str, str], float]
+    """As ``numbers`` gives them, and the saturation rate."""
+    sigmas: dict[str, dict[str, Spread]]
+    notes: tuple[Note, ...]
+
+    @classmethod
+    def of(
+        cls,
+        engine: AggregatedServer | DisaggregatedServer,
+        decode: AggregatedServer,
+        traffic: Arrivals | ArrivalStream,
+        slo: Slo | None,
+        draws: int,
+        each: Callable[[RequestResults], None] | None,
+    ) -> TrafficOutcome:
+        """Serve the traffic, and ``draws`` times what its intervals are from: all of it, or a stream's busiest piece."""
+        notes: tuple[Note, ...] = ()
+        totals: StreamingStatistics | None = None
+        judged = traffic
+        if isinstance(traffic, ArrivalStream):
+            totals, judged = tallied(decode, traffic, slo, each)
+            notes = refusals(len(traffic) - len(totals), len(traffic), decode.longest)
+            if draws:
+                notes = (*notes, Note(f"intervals are from the busiest {len(judged)} of {len(totals)} requests"))
+        assert isinstance(judged, Arrivals)
+        beliefs = outcomes(engine, judged, draws)
+        results, saturation = next(beliefs)
+        if totals is None and each is not None:
+            each(results)
+        key = ("rates", "saturation_s")
+        served = results if totals is None else totals
+        return cls(
+            served=served,
+            statistics=numbers(served, traffic, slo) | {key: saturation},
+            sigmas=spreads(
+                numbers(results, judged, slo) | {key: saturation},
+                [numbers(other, judged, slo) | {key: rate} for other, rate in beliefs],
+            ),
+            notes=notes,
+        )
+
+    def metrics(self) -> dict[str, dict[str, float]]:
+        """Return the statistics by metric and by name."""
+        return {
+            metric: {name: value for (owner, name), value in self.statistics.items() if owner == metric}
+            for metric in METRICS
+        }
+
+
+def energy(
+    decode: AggregatedServer, served: RequestResults | StreamingStatistics, gpus: int
+) -> tuple[float | None, float]:
+    """Return joules per output token and the standard deviation of their logarithm; None where none were measured."""
+    gpu = decode.cost_model.cluster.gpu
+    power = power_of(gpu, decode.deployment)
+    if power is None:
+        return None, 0.0
+    work = served_work(decode.model, decode.kv_bytes, served, gpu_s=gpus * served.end_s)
+    return work.joules(power, gpu.tdp_w) / served.loads.made, power.sigma
+
+
+def tallied(
+    engine: AggregatedServer,
+    traffic: ArrivalStream,
+    slo: Slo | None,
+    each: Callable[[RequestResults], None] | None = None,
+) -> tuple[StreamingStatistics, Arrivals]:
+    """Serve a stream as believed, and find its busiest piece; ``each`` is handed the requests.
+
+    Raises:
+        InputError: all are refused, or the queue outgrows memory.
+
+    """
+    tally, busiest = (
+        StreamingStatistics(limits=(slo.limits if slo else {}), duration_s=traffic.duration_s),
+        BusiestWindow(),
+    )
+    times = engine.times(engine.beliefs(0)[0])
+    for part in engine.served_pieces(busiest.passing(traffic.pieces()), times, traffic.duration_s):
+        tally.add(part)
+        if each is not None:
+            each(part)
+    refusals(len(traffic) - len(tally), len(traffic), traffic.longest or 0)
+    return tally, busiest.found
