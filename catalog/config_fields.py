@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MOST = 10**9
+MOST_WORDS = 100_000
 
 
 class Fields:
@@ -54,18 +55,66 @@ class Fields:
             raise self.error(f"{name} is {shown}; it must be a whole number from {least} to {most}")
         return value
 
-    def flag(self, name: str, *, default: bool) -> bool:
+    def first(self, *names: str, default: int | None = None) -> int:
+        """A whole number, or the first of a list of them, of which some configurations have one a layer."""
+        name = next((name for name in names if self.has(name)), names[0])
         value = self._values.get(name)
-        if value is None:
+        if isinstance(value, list) and value and all(type(each) is int for each in value):
+            return Fields({name: value[0]}, self.where).whole(name)
+        return self.whole(*names, default=default, null=default)
+
+    def list_of(self, name: str) -> list[int] | None:
+        """A list of whole numbers above 0, or None where the field is something else."""
+        value = self._values.get(name)
+        fits = isinstance(value, list) and all(type(each) is int and 0 < each <= MOST for each in value)
+        return value if fits else None
+
+    def length(self, name: str, *, most: int) -> int:
+        """The number of items of a list, at least one."""
+        value = self._values.get(name)
+        if not isinstance(value, list) or not 0 < len(value) <= most:
+            raise self.error(f"{name} must be a list of 1 to {most} items")
+        return len(value)
+
+    def parts(self, name: str, length: int) -> list[Fields]:
+        """A list of ``length`` objects."""
+        value = self._values.get(name)
+        if not isinstance(value, list) or len(value) != length or not all(isinstance(each, dict) for each in value):
+            raise self.error(f"{name} must be a list of {length} objects, one a layer")
+        return [Fields(each, f"{self.where}: {name[:100]!r} {number}") for number, each in enumerate(value)]
+
+    def number(self, name: str, *, most: float = MOST) -> float:
+        """A number from 0 to ``most``."""
+        value = self._values.get(name)
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= most:
+            raise self.error(f"{name} is {_kind(value)}; it must be a number from 0 to {most:g}")
+        return float(value)
+
+    def is_list(self, name: str) -> bool:
+        """Whether the field is a list."""
+        return isinstance(self._values.get(name), list)
+
+    def flag(self, *names: str, default: bool) -> bool:
+        """A truth value, under the first of ``names`` that is there and not null."""
+        name = next((name for name in names if self.has(name)), None)
+        if name is None:
             return default
+        value = self._values[name]
         if type(value) is not bool:
             raise self.error(f"{name} is {_kind(value)}; it must be true or false")
         return value
 
-    def text(self, name: str, *, default: str | None = None) -> str:
+    def is_text(self, name: str) -> bool:
+        """Whether the field is text."""
+        return isinstance(self._values.get(name), str)
+
+    def text(self, *names: str, default: str | None = None) -> str:
+        """Text, under the first of ``names`` that is there and not null."""
+        name = next((name for name in names if self.has(name)), names[0])
         value = self._values.get(name, default)
         if value is None and default is None:
             raise self.error(f"{name} is missing")
+        value = default if value is None else value
         if not isinstance(value, str):
             raise self.error(f"{name} is {_kind(value)}; it must be text")
         return value
@@ -79,13 +128,15 @@ class Fields:
             raise self.error(f"{name} must be a list of {length} texts, one a layer")
         return value
 
-    def wholes(self, name: str) -> list[int] | None:
-        """A list of whole numbers, or None where there is none."""
+    def wholes(self, name: str, *, length: int | None = None) -> list[int] | None:
+        """A list of whole numbers, of ``length`` where it is given; None where there is none."""
         value = self._values.get(name)
         if value is None:
             return None
         if not isinstance(value, list) or not all(type(each) is int for each in value):
             raise self.error(f"{name} must be a list of whole numbers")
+        if length is not None and len(value) != length:
+            raise self.error(f"{name} has {len(value)} numbers; it must have {length}, one a layer")
         return value
 
     def part(self, name: str) -> Fields:
@@ -94,6 +145,42 @@ class Fields:
         if not isinstance(value, dict):
             raise self.error(f"{name} is {'missing' if value is None else _kind(value)}; it must be an object")
         return Fields(value, f"{self.where}: {name[:100]!r}")
+
+    def maybe_object(self, name: str) -> Fields | None:
+        """An object within this one that has fields, or None where there is none."""
+        value = self._values.get(name)
+        return self.part(name) if isinstance(value, dict) and value else None
+
+    def with_default(self, name: str, other: Fields) -> Fields:
+        """These fields, and of another object one that is not among them."""
+        if self.has(name) or not other.has(name):
+            return self
+        return Fields({**self._values, name: other._values[name]}, self.where)
+
+    def items_of(self, name: str) -> list[str]:
+        """The texts of a list; empty where there is none."""
+        value = self._values.get(name)
+        return [each for each in value if isinstance(each, str)] if isinstance(value, list) else []
+
+    def words(self) -> str:
+        """All keys and texts in it, one after another, to look words up in."""
+        found: list[str] = []
+        open_: list[Any] = [dict(self._values)]
+        while open_ and len(found) < MOST_WORDS:
+            value = open_.pop()
+            if isinstance(value, dict):
+                found += map(str, value)
+                open_ += value.values()
+            elif isinstance(value, list):
+                open_ += value
+            elif isinstance(value, str):
+                found.append(value)
+        return " ".join(found)
+
+    def negative(self, name: str) -> bool:
+        """Whether a number below 0 stands there, which some files write for none."""
+        value = self._values.get(name)
+        return isinstance(value, int) and value < 0
 
     def maybe_part(self, name: str) -> Fields | None:
         return self.part(name) if self.has(name) else None

@@ -254,7 +254,7 @@ class Recurrence:
     out: int
     """Rows of the projection back."""
     low_rank: tuple[tuple[int, int], ...] = ()
-    """Widths of matrices in between: inputs and outputs, sliced along the larger."""
+    """Inputs and outputs of narrow matrices in between; those into a narrower space are whole on every GPU."""
     conv_channels: int = 0
     conv_kernel: int = 1
     conv_bias: bool = False
@@ -300,8 +300,7 @@ class Recurrence:
     def matrices(self, hidden: int) -> Iterator[Matrix]:
         yield Matrix(name="state_in", k=hidden, n=self.into, bias=self.bias)
         for k, n in self.low_rank:
-            whole = min(k or hidden, n or hidden) < 1024 and n < k  # narrow ones are on every GPU
-            yield Matrix(name="state_inner", k=k or hidden, n=n or hidden, sliced="no" if whole else "n", half=True)
+            yield Matrix(name="state_inner", k=k, n=n, sliced="no" if n < k else "n", half=True)
         yield Matrix(name="state_out", k=self.out, n=hidden, sliced="k", bias=self.bias)
 
     def pair_flops(self, *, absorbed: bool) -> float:  # noqa: ARG002  it has no pairs

@@ -127,10 +127,12 @@ class Model:
     """Rows of embedding tables that layers look up for themselves (Gemma 3n's per-layer embeddings)."""
     formats: tuple[tuple[str, str], ...] = ()
     """Formats of the parts (a key of ``PARTS``) that a quantised checkpoint stores in another than ``quantization``."""
-    scale_bits: Annotated[float, Interval(ge=0, le=64)] | None = None
+    scale_bits: Annotated[float, Interval(ge=-4, le=64)] | None = None
     """Bits of scales and zero points a weight of the checkpoint; None: those of ``SCALE_BITS``."""
     kv_quantization: str | None = None
     """Format of the KV cache that the checkpoint has scales for, else None."""
+    reading: str = ""
+    """How its configuration was read, where its type is not known: a warning for the reader."""
     mtp_parameters: Annotated[int, Interval(ge=0, le=10**12)] = 0
     """Parameters of the heads that predict several tokens, which are loaded only for speculative decoding."""
 

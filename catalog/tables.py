@@ -65,8 +65,24 @@ class CatalogTable:
         near = closest(name, {spelling: meaning.name for spelling, meaning in self.meanings.items()})
         return f"closest: {', '.join(near)}" if near else otherwise
 
+    def values(self, name: str) -> dict[str, Any]:
+        """Return the fields that an entry states; its bases' fields come first."""
+        values: dict[str, Any] = {}
+        for entry in reversed(self._chain(name)):
+            values |= entry.values
+        return values
+
     def build(self, cls: type[T], name: str, /, **own: Any) -> T:
-        """The dataclass that an entry describes, with ``own`` fields on top; its bases' fields come first."""
+        """The dataclass that an entry describes, with ``own`` fields on top."""
+        values = {"name": name, **self.values(name), **own}
+        if all(entry.path.is_relative_to(DATA) for entry in self._chain(name)):
+            return built(cls, values)
+        from catalog.borders import checked  # needs pydantic
+
+        return checked(cls, values, self.entries[name].where)
+
+    def _chain(self, name: str) -> list[Entry]:
+        """Return an entry and those that it starts from."""
         chain = [self.entries[name]]
         while chain[-1].base:
             entry = chain[-1]
@@ -77,15 +93,7 @@ class CatalogTable:
             if len(chain) > len(self.entries):
                 raise InputError(f"{chain[0].where}: its bases go round in a circle")
             chain.append(self.entries[entry.base])
-        values: dict[str, Any] = {}
-        for entry in reversed(chain):
-            values |= entry.values
-        values = {"name": name, **values, **own}
-        if all(entry.path.is_relative_to(DATA) for entry in chain):
-            return built(cls, values)
-        from catalog.borders import checked  # needs pydantic
-
-        return checked(cls, values, chain[0].where)
+        return chain
 
 
 def table(kind: str) -> CatalogTable:

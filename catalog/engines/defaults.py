@@ -41,7 +41,7 @@ def resolve(deployment: Deployment, model: Model, cluster: Cluster) -> Resolved[
         Note(refusal, "warning") for refusal in (engine.refusal(gpu), engine.model_refusal(model, gpu)) if refusal
     ]
     dtype = _weights(deployment, model, gpu, engine, notes)
-    kv_dtype = _kv(deployment, model, gpu, engine, dtype)
+    kv_dtype = _kv(deployment, model, gpu, engine, dtype, notes)
     max_model_len = _length(deployment, model, notes)
     max_num_seqs, max_num_batched_tokens = _limits(deployment, gpu, engine, max_model_len, notes)
     resolved = replace(
@@ -145,8 +145,12 @@ def _weights(deployment: Deployment, model: Model, gpu: Gpu, engine: Engine, not
     return chosen
 
 
-def _kv(deployment: Deployment, model: Model, gpu: Gpu, engine: Engine, dtype: str) -> str:
+def _kv(deployment: Deployment, model: Model, gpu: Gpu, engine: Engine, dtype: str, notes: list[Note]) -> str:
     if deployment.kv_dtype == "auto":
+        stored = model.kv_quantization
+        if stored and stored in engine.kv_formats(gpu, model):
+            notes.append(Note(f"kv_dtype {stored}: the checkpoint has scales for it"))
+            return stored
         return compute_dtype(model, gpu, dtype, engine)
     chosen = _known(deployment.kv_dtype, "kv_dtype")
     formats = engine.kv_formats(gpu, model)

@@ -222,28 +222,6 @@ def _deepseek_v3(c: Fields) -> Values:
     return values | {"extra_parameters": _routing_biases(values)}
 
 
-def _with_indexer(values: Values, c: Fields, *, heads: int) -> Values:
-    """DeepSeek sparse attention: every layer picks the tokens it attends to with a small indexer (arXiv 2512.02556).
-
-    Its parameters are counted; attention itself is taken as full.
-    """
-    hidden, width = values["hidden_size"], c.size("index_head_dim", default=128)
-    count = c.size("index_n_heads", default=heads)
-    indexer = values["q_lora_rank"] * count * width + hidden * width + 2 * width + hidden * count
-    extra = values["extra_parameters"] + values["num_hidden_layers"] * indexer
-    return values | {"extra_parameters": extra}
-
-
-def _deepseek_v32(c: Fields) -> Values:
-    return _with_indexer(_deepseek_v3(c), c, heads=64)
-
-
-def _glm_moe_dsa(c: Fields) -> Values:
-    experts = _shared_experts(c, dense=3, per_token=8, shared=1)
-    values = _common(c, positions=202_752) | _latent_attention(c, query_rank=2048) | experts
-    return _with_indexer(values | {"extra_parameters": _routing_biases(values)}, c, heads=32)
-
-
 def _glm(c: Fields) -> Values:
     values = _common(c, positions=131_072, kv_heads=2, head_dim=128)
     return values | {"qkv_bias": c.flag("attention_bias", default=True)}
@@ -346,7 +324,6 @@ READERS: dict[str, Callable[[Fields], Values]] = {
     "bloom": bloom,
     "deepseek_v2": _deepseek_v2,
     "deepseek_v3": _deepseek_v3,
-    "deepseek_v32": _deepseek_v32,
     "falcon": falcon,
     "gemma2": _gemma2,
     "gemma3": _gemma3,
@@ -354,7 +331,6 @@ READERS: dict[str, Callable[[Fields], Values]] = {
     "glm": _glm,
     "glm4": _glm4,
     "glm4_moe": _glm4_moe,
-    "glm_moe_dsa": _glm_moe_dsa,
     "gpt2": gpt2,
     "gpt_neox": _gpt_neox,
     "gpt_oss": _gpt_oss,

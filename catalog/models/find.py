@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from catalog.bounds import check_model
 from catalog.errors import InputError, Note, Resolved
@@ -33,19 +37,48 @@ def find_model(name: str) -> Resolved[Model]:
     if _is_path(name):
         from catalog.models.hf_config import read_config  # only for files
 
-        return Resolved(read_config(Path(name).expanduser()))
+        return _told(read_config(Path(name).expanduser()))
     models = table("models")
     meaning = models.meaning(name)
     if meaning is None:
         return _from_hub(name, models)
-    model = check_model(models.build(Model, meaning.entry, name=meaning.name))
+    model = _built(models, meaning.entry, meaning.name)
     return Resolved(model, (Note(f'"{name}" read as {model.name}'),) if meaning.ambiguous else ())
 
 
 def all_models() -> tuple[Model, ...]:
     """Every model of the catalog, the user's included, in the order of the files."""
     models = table("models")
-    return tuple(check_model(models.build(Model, name)) for name in models.entries)
+    return tuple(_built(models, name, name) for name in models.entries)
+
+
+def _built(models: Table, entry: str, name: str) -> Model:
+    """Return the model of an entry, whose fields are those of ``Model`` or, in ``config``, those of a ``config.json``."""
+    values = models.values(entry)
+    config = values.pop("config", None)
+    if config is None:
+        return check_model(models.build(Model, entry, name=name))
+    return _configured(json.dumps(config), name, tuple(sorted(values.items())), models.entries[entry].where)
+
+
+@lru_cache(maxsize=1024)
+def _configured(config: str, name: str, facts: tuple[tuple[str, Any], ...], where: str) -> Model:
+    """Return the model of a configuration in the catalog, with what else is known of it."""
+    from catalog.models.hf_config import model_from_config  # only for entries that hold one
+
+    parsed = json.loads(config)
+    if not isinstance(parsed, dict):
+        raise InputError(f"{where}: config is no table; it must hold the fields of a config.json")
+    allowed = ("published_parameters", "published_source", "gated", "source")
+    known = {key: value for key, value in facts if key in allowed}
+    if wrong := next((key for key, _ in facts if key not in allowed), None):
+        raise InputError(f"{where}: {wrong!r:.60} stands beside config; only {', '.join(allowed)} may")
+    return replace(model_from_config(parsed, name, where=where), **known)
+
+
+def _told(model: Model) -> Resolved[Model]:
+    """Return a model that was read from a configuration, with a warning where its type is not known."""
+    return Resolved(model, (Note(f"{model.name}: {model.reading}", "warning"),) if model.reading else ())
 
 
 def _is_path(name: str) -> bool:
@@ -66,6 +99,6 @@ def _from_hub(name: str, models: CatalogTable) -> Resolved[Model]:
     from catalog.models.hub import read_hub  # only for names the catalog does not have
 
     try:
-        return Resolved(read_hub(name))
+        return _told(read_hub(name))
     except InputError as error:
         raise InputError(f'"{name}" is not in the catalog, and {error}; {near}; or give a config.json') from error

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,76 +12,153 @@ from catalog.bounds import check_model
 from catalog.config_fields import Fields
 from catalog.errors import InputError
 from catalog.models.architectures import READERS
-from catalog.names import suggestion
+from catalog.models.by_parts import read_by_parts
+from catalog.models.families import ALIASES, FAMILIES, Family
+from catalog.models.quantization import PLAIN, Formats, read_formats
+from catalog.models.stack import stack
+from catalog.models.towers import tower_parameters
+from catalog.names import closest, squash
 from catalog.schema import Model
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-MOST_BYTES = 1_000_000
-METHODS = "fp8, fbgemm_fp8, awq, gptq, mxfp4, compressed-tensors, modelopt and bitsandbytes"
+MOST_BYTES = 32_000_000
+WRAPPED = ("text_config", "llm_config", "language_config", "thinker_config")
+"""Where configurations of models with other inputs keep that of the language model."""
+SAME = {
+    "deepseek_vl_v2": "deepseek_v2", "glm4v_moe_text": "glm4_moe", "glm4v_text": "glm4", "glm_ocr_text": "glm4", "kimi_vl": "deepseek_v3",
+    "llava": "llama", "llama4_unified": "llama4", "mistral3": "mistral", "ministral3": "mistral", "pixtral": "mistral",
+    "qwen2_5_omni_text": "qwen2", "qwen2_5_vl": "qwen2", "qwen2_5_vl_text": "qwen2", "qwen2_vl": "qwen2", "qwen2_vl_text": "qwen2",
+    "qwen3_omni_moe_text": "qwen3_moe", "qwen3_vl_moe_text": "qwen3_moe", "qwen3_vl_text": "qwen3", "solar": "llama", "voxtral": "llama",
+    "yi": "llama", "aquila": "llama", "xverse": "llama", "decilm": "llama", "gemma3n": "gemma3n_text",
+}  # fmt: skip
+"""Types that are read as another, for their decoders are the same."""
 
 
 def read_config(path: str | Path, *, name: str = "") -> Model:
-    """The model that a ``config.json``, or a folder with one, describes; called ``name``, or after its folder.
+    """Return the model that a ``config.json``, or a folder with one, describes; called ``name``, or after its folder.
+
+    Formats that ``hf_quant_config.json`` beside it states count, too.
 
     Raises:
         InputError: it cannot be read, is not JSON, or describes no model that is known and possible.
 
     """
     path = Path(path)
-    try:
-        file = path / "config.json" if path.is_dir() else path
-        if path.is_dir() and not file.is_file():
-            raise InputError(f"{path} has no config.json; give a model's folder or its config.json")
-        with file.open("rb") as opened:
-            data = opened.read(MOST_BYTES + 1)
-    except (OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    file = path / "config.json" if path.is_dir() else path
+    if path.is_dir() and not file.is_file():
+        raise InputError(f"{path} has no config.json; give a model's folder or its config.json")
+    data = read_bytes(file)
     folder = str(file.parent) if file.name == "config.json" else str(file)
-    return parse_config(data, name=name or folder, where=str(file))
+    beside = file.with_name("hf_quant_config.json")
+    stated = None
+    if file.name == "config.json" and beside.is_file():
+        stated = parse_json(read_bytes(beside), str(beside))
+    return parse_config(data, name=name or folder, where=str(file), beside=stated)
 
 
-def parse_config(data: bytes, *, name: str, where: str = "config.json") -> Model:
-    """The model that the bytes of a ``config.json`` describe; nothing in them is run.
+def read_bytes(file: Path) -> bytes:
+    """Return a file's bytes, one more than are taken at the most.
+
+    Raises:
+        InputError: it cannot be read.
+
+    """
+    try:
+        with file.open("rb") as opened:
+            return opened.read(MOST_BYTES + 1)
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {file}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def parse_config(
+    data: bytes, *, name: str, where: str = "config.json", beside: Mapping[str, Any] | None = None
+) -> Model:
+    """Return the model that the bytes of a ``config.json`` describe; nothing in them is run.
 
     Args:
-        data: the file, at most 1 MB of it.
+        data: the file, at most 32 MB of it.
         name: what the model is called: a Hugging Face id, or the folder that an engine would find it in.
         where: how messages call the file.
+        beside: what ``hf_quant_config.json`` beside it holds.
 
     Raises:
         InputError: it is too large, is not JSON, or describes no model that is known and possible.
 
     """
-    if len(data) > MOST_BYTES:
-        raise InputError(f"{where} is larger than 1 MB; a model's config.json has a few kB")
-    return model_from_config(_parsed(data, where), name, where=where)
+    return model_from_config(parse_json(data, where), name, where=where, beside=beside)
 
 
-def model_from_config(config: Mapping[str, Any], name: str, *, where: str = "config.json") -> Model:
-    """The model that a parsed configuration describes.
+def model_from_config(
+    config: Mapping[str, Any], name: str, *, where: str = "config.json", beside: Mapping[str, Any] | None = None
+) -> Model:
+    """Return the model that a parsed configuration describes.
+
+    A ``model_type`` that nobody knows is read by the parts that its fields name; ``Model.reading`` says so.
 
     Raises:
-        InputError: an unknown ``model_type``, a size that is missing or impossible, an unknown quantisation.
+        InputError: a part that is missing, a size that is missing or impossible, an unknown quantisation.
 
     """
-    fields = Fields(config, where)
-    kind = fields.text("model_type")
+    outer = Fields(config, where)
+    kind = outer.text("model_type", default="")
+    inner = outer
     if kind not in READERS:
-        hint = suggestion(kind[:100], READERS, otherwise="none is close")
-        known = ", ".join(sorted(READERS))
-        raise InputError(f"{where}: model_type {kind[:100]!r} is not known; {hint}; known: {known}")
-    read = READERS[kind](fields)
-    values = {"dtype": _dtype(fields), "quantization": _quantization(fields), **read}
-    return check_model(Model(name=name, model_type=kind, source=where, **values))
+        inner = _language_model(outer)
+    read, reading = _read(inner, kind)
+    hidden = int(read["hidden_size"])
+    if "encoder_parameters" not in read and inner is not outer:
+        read["encoder_parameters"] = tower_parameters(outer, hidden)
+    if inner is not outer and not inner.has("tie_word_embeddings") and outer.has("tie_word_embeddings"):
+        read["tie_word_embeddings"] = outer.flag("tie_word_embeddings", default=False)
+    kind = kind or inner.text("model_type", default="unknown")
+    model = check_model(
+        Model(name=name, model_type=kind, source=where, dtype=_dtype(outer, inner), reading=reading, **read)
+    )
+    return _with_formats(model, _formats(outer, inner, model, beside))
 
 
-def _parsed(data: bytes, where: str) -> dict[str, Any]:
+def _read(c: Fields, outer_kind: str) -> tuple[dict[str, Any], str]:
+    """Return the fields of ``Model``, and how they were read where the type is not known."""
+    kind = c.text("model_type", default="")
+    for each in (kind, outer_kind):
+        reader = READERS.get(SAME.get(each, each))
+        if reader is not None:
+            return reader(c), ""
+        family = FAMILIES.get(ALIASES.get(each, each))
+        if family is not None:
+            return read_by_parts(c, family), f"{each} is read like {family.like}" if family.like else ""
+    kind = kind or outer_kind
+    known = {squash(each): each for each in FAMILIES} | {squash(each): each for each in READERS}
+    near = closest(kind[:100], known, count=1) if kind else []
+    values = read_by_parts(c, FAMILIES.get(near[0], Family()) if near else Family())
+    like = f"; nearest family: {near[0]}" if near else ""
+    what = f"model_type {kind[:60]!r} is not known" if kind else "model_type is missing"
+    return values, f"{what}, so it is read by the parts that its fields name{like}"
+
+
+def _language_model(c: Fields) -> Fields:
+    """Return the configuration of the language model within one with encoders."""
+    for _ in range(3):
+        inner = next((part for name in WRAPPED if (part := c.maybe_object(name)) is not None), None)
+        if inner is None:
+            break
+        c = inner
+    return c
+
+
+def parse_json(data: bytes, where: str) -> dict[str, Any]:
+    """Return the object that JSON holds, as every loader takes it: Python's ``Infinity`` and ``NaN`` are numbers.
+
+    Raises:
+        InputError: it is too large, nested without end, or holds no object.
+
+    """
+    if len(data) > MOST_BYTES:
+        raise InputError(f"{where} is larger than {MOST_BYTES // 10**6} MB; a model's config.json has a few kB")
     try:
-        config = json.loads(data.decode("utf-8-sig"), parse_constant=_refuse_constant, object_pairs_hook=_unique)
+        config = json.loads(data.decode("utf-8-sig"), parse_constant=_constant, object_pairs_hook=_unique)
     except UnicodeDecodeError as error:
         raise InputError(f"{where} is not UTF-8 text") from error
     except RecursionError as error:
@@ -91,8 +170,8 @@ def _parsed(data: bytes, where: str) -> dict[str, Any]:
     return config
 
 
-def _refuse_constant(constant: str) -> float:
-    raise ValueError(f"{constant} is no number")
+def _constant(constant: str) -> float:
+    return {"Infinity": math.inf, "-Infinity": -math.inf}.get(constant, math.nan)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -102,67 +181,41 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return unique
 
 
-def _dtype(fields: Fields) -> str:
-    """What unquantised weights are stored in; nested models say it in either place, and without a word it is float32."""
-    text = fields.maybe_part("text_config")
-    for part in (fields, *([text] if text else [])):
+def _dtype(*parts: Fields) -> str:
+    """Return what unquantised weights are stored in; nested models say it in either place, and without a word it is float32."""
+    for part in parts:
         for key in ("dtype", "torch_dtype"):
             if part.has(key):
                 return part.text(key).removeprefix("torch.")
     return "float32"
 
 
-def _quantization(fields: Fields) -> str | None:
-    """The weight format, from ``quantization_config`` (older exports of compressed-tensors: ``compression_config``)."""
-    text = fields.maybe_part("text_config")
-    for part in (fields, *([text] if text else [])):
+def _formats(outer: Fields, inner: Fields, model: Model, beside: Mapping[str, Any] | None) -> Formats:
+    """Read the formats from wherever they stand (older exports of compressed-tensors: ``compression_config``)."""
+    layers = stack(model)
+    stated = None
+    if beside is not None:
+        quantization = beside.get("quantization", beside)
+        stated = read_formats(
+            Fields(quantization if isinstance(quantization, dict) else {}, "hf_quant_config.json"), layers
+        )
+    for part in (outer, inner):
         for key in ("quantization_config", "compression_config"):
             quantization = part.maybe_part(key)
-            if quantization is not None:
-                return _format(quantization)
-    return None
+            if quantization is not None and quantization.names():
+                found = read_formats(quantization.with_default("expert_dtype", part), layers)
+                return replace(found, kv_cache=found.kv_cache or (stated.kv_cache if stated else None))
+    return stated or Formats()
 
 
-def _format(quantization: Fields) -> str | None:
-    method = quantization.text("quant_method")
-    if method in ("fp8", "fbgemm_fp8"):
-        return "fp8"
-    if method == "mxfp4":
-        return "mxfp4"
-    if method in ("awq", "gptq"):
-        return quantization.integer_format("bits")
-    if method == "bitsandbytes":
-        if quantization.flag("load_in_4bit", default=False):
-            return "int4"
-        return "int8" if quantization.flag("load_in_8bit", default=False) else None
-    if method == "modelopt":
-        algorithms = {"FP8": "fp8", "NVFP4": "nvfp4"}
-        algorithm = quantization.text("quant_algo")
-        if algorithm in algorithms:
-            return algorithms[algorithm]
-        raise quantization.error(f"quant_algo {algorithm[:50]!r} is not known; known: {', '.join(algorithms)}")
-    if method == "compressed-tensors":
-        return _compressed(quantization)
-    raise quantization.error(f"quant_method {method[:50]!r} is not known; known: {METHODS}")
-
-
-def _compressed(quantization: Fields) -> str | None:
-    groups = quantization.maybe_part("config_groups")
-    if groups is None:
-        raise quantization.error("config_groups is missing")
-    formats = set()
-    for name in groups.names():
-        weights = groups.part(name).maybe_part("weights")
-        if weights is None:
-            continue
-        if weights.text("type", default="int") == "int":
-            formats.add(weights.integer_format("num_bits"))
-            continue
-        bits = weights.whole("num_bits")
-        if bits not in (4, 8):
-            raise weights.error(f"floats of {bits} bits are not known; known: 4 and 8")
-        small = "mxfp4" if weights.whole("group_size", default=16) == 32 else "nvfp4"
-        formats.add("fp8" if bits == 8 else small)
-    if len(formats) > 1:
-        raise quantization.error(f"weights in several formats ({', '.join(sorted(formats))}) are not modelled")
-    return formats.pop() if formats else None
+def _with_formats(model: Model, formats: Formats) -> Model:
+    parts = tuple((part, model.dtype if form == PLAIN else form) for part, form in formats.parts)
+    return check_model(
+        replace(
+            model,
+            quantization=formats.weights,
+            formats=parts,
+            scale_bits=formats.scale_bits,
+            kv_quantization=formats.kv_cache,
+        )
+    )

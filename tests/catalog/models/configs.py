@@ -338,6 +338,7 @@ CONFIGS = {
         "hidden_size": 6144,
         "index_head_dim": 128,
         "index_n_heads": 32,
+        "index_topk": 2048,
         "intermediate_size": 12288,
         "kv_lora_rank": 512,
         "max_position_embeddings": 202752,

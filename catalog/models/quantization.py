@@ -1,0 +1,321 @@
+"""The formats of a checkpoint: of its weights, part by part, of their scales, and of the KV cache it has scales for.
+
+Read from ``quantization_config`` of ``config.json`` and from ``hf_quant_config.json`` beside it, as every current method
+states them.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections import Counter
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from catalog.parts import Experts
+from catalog.schema import BITS, PARTS, SCALE_BITS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from catalog.config_fields import Fields
+    from catalog.parts import Stack
+
+PLAIN = "plain"
+"""Said of a part that is not quantised."""
+
+METHODS = {
+    "fp8": "fp8", "fbgemm_fp8": "fp8", "ptpc_fp8": "fp8", "finegrained_fp8": "fp8", "deepspeedfp": "fp8", "mxfp8": "fp8",
+    "mxfp4": "mxfp4", "fp_quant": "mxfp4", "nvfp4": "nvfp4", "modelopt_fp4": "nvfp4", "petit_nvfp4": "nvfp4",
+    "eetq": "int8", "experts_int8": "int8", "tpu_int8": "int8", "w8a8_int8": "int8", "blockwise_int8": "int8",
+}  # fmt: skip
+"""Methods that have one format."""
+
+ALGORITHMS = (
+    ("NVFP4", "nvfp4"), ("MXFP4", "mxfp4"), ("MXFP8", "fp8"), ("FP8", "fp8"), ("W4A16", "int4"), ("W4A8", "int4"),
+    ("INT4", "int4"), ("W8A16", "int8"), ("W8A8", "int8"), ("INT8", "int8"),
+)  # fmt: skip
+"""Formats by what the names of ModelOpt's algorithms hold; the first that one holds counts."""
+
+INTEGERS = (
+    "awq",
+    "gptq",
+    "awq_marlin",
+    "gptq_marlin",
+    "auto_round",
+    "auto-round",
+    "intel/auto-round",
+    "hqq",
+    "moe_wna16",
+)
+"""Methods with integers of ``bits`` bits in groups."""
+
+SCALE = 16.0
+"""Bits of a scale of integers; a zero point takes as many as a number."""
+
+DIGITS = re.compile(r"\d+")
+LAYER = re.compile(r"layers\.(\d+)\.")
+SAFE = re.compile(r"[\w\s.\\*|()^$\[\]+-]{1,200}")
+"""Regular expressions that are looked at: short, and without braces or groups that repeat."""
+REPEATED = re.compile(r"\)[*+?]|[*+?]{2}|(?:\*.*){6}")
+
+NAMES = {
+    "attention": ("self_attn.q_proj", "self_attn.o_proj", "linear_attn.in_proj_qkv", "linear_attn.out_proj", "mixer.in_proj", "mixer.q_proj", "attn.wq_b"),
+    "dense": ("mlp.down_proj", "mlp.up_proj", "mixer.up_proj", "feed_forward.down_proj"),
+    "shared": ("mlp.shared_experts.down_proj", "mlp.shared_expert.down_proj", "mlp.down_proj", "mixer.shared_experts.down_proj", "ffn.shared_experts.w1"),
+    "experts": ("mlp.experts.0.down_proj", "block_sparse_moe.experts.0.w1", "mixer.experts.0.down_proj", "ffn.experts.0.w1"),
+}  # fmt: skip
+"""What modules of each part are called, after the layer's number."""
+PREFIXES = ("model.layers", "model.language_model.layers", "language_model.model.layers", "backbone.layers", "layers")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Formats:
+    """Of a quantised checkpoint."""
+
+    weights: str | None = None
+    """The format of most weights, a key of ``BITS``; None: they are not quantised."""
+    parts: tuple[tuple[str, str], ...] = ()
+    """Parts in another format, 16-bit ones under ``PLAIN``."""
+    scale_bits: float | None = None
+    """Bits of scales and zero points a weight; None: the format's usual ones."""
+    kv_cache: str | None = None
+
+
+def read_formats(c: Fields, stack: Stack) -> Formats:
+    """Read one ``quantization_config``, or the object that ``hf_quant_config.json`` holds.
+
+    Raises:
+        InputError: a method or a number of bits that is not known.
+
+    """
+    method = c.text("quant_method", default="").lower()
+    kv = _kv_cache(c)
+    listed = _listed(c)
+    if listed:
+        most = Counter(form for form, _ in listed.values()).most_common(1)[0][0]
+        weights = listed.get("experts", listed.get("dense", (most, None)))[0]
+        parts = {part: form for part, (form, _) in listed.items() if form != weights}
+        return _formats(c, stack, weights, kv, parts)
+    if c.has("quant_algo") and c.text("quant_algo").upper() not in ("MIXED_PRECISION", "NONE"):
+        return _formats(c, stack, _algorithm(c, c.text("quant_algo")), kv)
+    if method in METHODS:
+        parts = {"experts": "mxfp4"} if c.text("expert_dtype", default="") == "fp4" else {}
+        return _formats(c, stack, METHODS[method], kv, parts)
+    if method in INTEGERS or (not method and c.has("bits")):
+        form, scales = _integers(c, "bits", "nbits", zero_points=True)
+        return _formats(c, stack, form, kv, scale_bits=scales)
+    if method == "bitsandbytes":
+        four = c.flag("load_in_4bit", "_load_in_4bit", default=False)
+        eight = c.flag("load_in_8bit", "_load_in_8bit", default=False)
+        return _formats(c, stack, "int4" if four else "int8" if eight else None, kv, scale_bits=0.5 if four else None)
+    if method == "compressed-tensors" or c.has("config_groups"):
+        return _compressed(c, stack, kv)
+    if method in ("quark", "torchao", "quanto"):
+        return _formats(c, stack, _worded(c, method), kv)
+    known = ", ".join(
+        sorted({*METHODS, *INTEGERS, "bitsandbytes", "compressed-tensors", "modelopt", "quark", "torchao"})
+    )
+    raise c.error(f"quant_method {method[:50]!r} is not known; known: {known}")
+
+
+def _formats(
+    c: Fields,
+    stack: Stack,
+    weights: str | None,
+    kv: str | None = None,
+    parts: Mapping[str, str] | None = None,
+    *,
+    scale_bits: float | None = None,
+) -> Formats:
+    """Put together the formats; what a checkpoint leaves out of quantisation is found part by part."""
+    if weights is None:
+        return Formats(kv_cache=kv)
+    found = dict.fromkeys(_plain_parts(c, stack), PLAIN) | dict(parts or {})
+    present = _present(stack)
+    if set(found) >= set(present) and PLAIN in found.values():
+        # names that many modules share; what is quantised is the largest part
+        found.pop("experts" if "experts" in present else "dense", None)
+    return Formats(weights=weights, parts=tuple(sorted(found.items())), scale_bits=scale_bits, kv_cache=kv)
+
+
+def _present(stack: Stack) -> list[str]:
+    """List the parts that a model has."""
+    blocks = [layer.feed_forward for layer in stack.kinds if layer.feed_forward is not None]
+    routed = [block for block in blocks if isinstance(block, Experts)]
+    held = {"attention": True, "experts": bool(routed), "shared": any(block.shared for block in routed)}
+    held["dense"] = len(routed) < len(blocks)
+    return [part for part in PARTS if held[part]]
+
+
+def _kv_cache(c: Fields) -> str | None:
+    """Return the format that the checkpoint has scales of the KV cache for."""
+    if c.is_text("kv_cache_quant_algo") or c.is_text("kv_cache_scheme"):
+        said = c.text("kv_cache_quant_algo", "kv_cache_scheme").upper()
+        return next((form for form in ("nvfp4", "fp8", "int8") if form.upper() in said), None)
+    scheme = c.maybe_part("kv_cache_scheme") if c.has("kv_cache_scheme") else None
+    if scheme is None:
+        return None
+    bits = scheme.whole("num_bits", default=8)
+    if scheme.text("type", default="float") == "float":
+        return "fp8" if bits == 8 else "nvfp4"
+    return f"int{bits}" if bits in (4, 8) else None
+
+
+def _algorithm(c: Fields, name: str) -> str:
+    """Return the format of one of ModelOpt's algorithms."""
+    inside = next((form for word, form in ALGORITHMS if word in name.upper()), None)
+    if inside is None:
+        raise c.error(f"quant_algo {name[:50]!r} is not known; known: {', '.join(word for word, _ in ALGORITHMS)}")
+    return inside
+
+
+def _integers(c: Fields, *names: str, zero_points: bool) -> tuple[str, float | None]:
+    """Return the format of integers and the bits of their scales, over which odd widths are told, too."""
+    bits = c.whole(*names, least=2, most=8)
+    form = "int4" if bits <= 4 else "int8"
+    group = c.first("group_size", "q_group_size", default=128) if not c.negative("group_size") else 0
+    scales = (SCALE + bits * zero_points) / group if group else 0.0
+    extra = bits - BITS[form] + scales
+    usual = SCALE_BITS.get(form, 0.0)
+    return form, None if abs(extra - usual) < 1e-9 else extra
+
+
+def _worded(c: Fields, method: str) -> str:
+    """Return the format of methods whose settings are words."""
+    words = c.words().lower()
+    for word, form in (
+        ("nvfp4", "nvfp4"), ("mxfp4", "mxfp4"), ("mx_fp4", "mxfp4"), ("fp4", "mxfp4"), ("fp8", "fp8"), ("float8", "fp8"),
+        ("int4", "int4"), ("uint4", "int4"), ("int8", "int8"),
+    ):  # fmt: skip
+        if word in words:
+            return form
+    raise c.error(f"the weights' format of {method} is not known; known: fp8, int8, int4, mxfp4 and nvfp4")
+
+
+def _compressed(c: Fields, stack: Stack, kv: str | None) -> Formats:
+    """Read the groups of compressed-tensors; of several each says which modules it is for."""
+    groups = c.maybe_part("config_groups")
+    if groups is None:
+        raise c.error("config_groups is missing")
+    by_part: dict[str, str] = {}
+    whole: str | None = None
+    bits: float | None = None
+    for name in groups.names():
+        group = groups.part(name)
+        weights = group.maybe_part("weights")
+        if weights is None:
+            continue
+        form, scales = _weights(weights)
+        targets = [target for target in group.items_of("targets") if "." in target]
+        votes = Counter(part for target in targets if (part := part_of(target)))
+        if not targets:
+            whole, bits = form, scales
+        for part in votes:
+            by_part[part] = form
+    if whole is None and by_part:
+        whole = by_part.get("experts", by_part.get("dense", next(iter(by_part.values()))))
+    parts = {part: form for part, form in by_part.items() if form != whole}
+    return _formats(c, stack, whole, kv, parts, scale_bits=bits)
+
+
+def _weights(weights: Fields) -> tuple[str, float | None]:
+    if weights.text("type", default="int") == "int":
+        if weights.has("group_size") and weights.whole("num_bits", default=4) <= 4:
+            return _integers(weights, "num_bits", zero_points=not weights.flag("symmetric", default=True))
+        return weights.integer_format("num_bits"), None
+    bits = weights.whole("num_bits")
+    if bits not in (4, 8):
+        raise weights.error(f"floats of {bits} bits are not known; known: 4 and 8")
+    small = "mxfp4" if weights.whole("group_size", default=16, null=16) == 32 else "nvfp4"
+    return ("fp8" if bits == 8 else small), None
+
+
+def _listed(c: Fields) -> dict[str, tuple[str, int]]:
+    """Return each part's commonest format where a checkpoint lists its modules (ModelOpt's ``quantized_layers``)."""
+    listed = c.maybe_part("quantized_layers")
+    if listed is None:
+        return {}
+    votes: dict[str, Counter[str]] = {}
+    for name in listed.names():
+        part = part_of(DIGITS.sub("0", name))
+        if part:
+            votes.setdefault(part, Counter())[listed.part(name).text("quant_algo", default="")] += 1
+    if not votes:
+        return {}
+    most = {part: counter.most_common(1)[0] for part, counter in votes.items()}
+    return {part: (_algorithm(c, name), count) for part, (name, count) in most.items()}
+
+
+@lru_cache(maxsize=4096)
+def part_of(name: str) -> str:
+    """Return the part that a module's name belongs to, or "" (tables, heads, towers, routers)."""
+    if re.search(r"vision|visual|audio|mtp|lm_head|embed|router|indexer|\.gate$", name):
+        return ""
+    if "shared_expert" in name:
+        return "shared"
+    if "experts" in name:
+        return "experts"
+    if re.search(r"attn|attention|in_proj|out_proj|conv|mixer\.[qkvo]_proj", name):
+        return "attention"
+    return "dense" if re.search(r"mlp|ffn|feed_forward|mixer|_proj", name) else ""
+
+
+def _plain_parts(c: Fields, stack: Stack) -> list[str]:
+    """List the parts of which a checkpoint leaves most layers alone."""
+    ignored = [
+        text
+        for name in ("ignore", "modules_to_not_convert", "ignored_layers", "exclude_modules", "exclude")
+        for text in c.items_of(name)
+    ]
+    if not ignored:
+        return []
+    everywhere, by_layer = _sorted(ignored)
+    layers = range(len(stack.pattern))
+    found = []
+    for part in _present(stack):
+        held = [number for number in layers if _holds(stack, number, part)]
+        alone = sum(_is_ignored(part, number, everywhere, by_layer.get(number, [])) for number in held)
+        if held and 2 * alone > len(held):
+            found.append(part)
+    return found
+
+
+def _holds(stack: Stack, number: int, part: str) -> bool:
+    layer = stack.kinds[stack.pattern[number]]
+    if part == "attention":
+        return bool(layer.mixers)
+    return layer.feed_forward is not None and isinstance(layer.feed_forward, Experts) == (part != "dense")
+
+
+def _sorted(ignored: Iterable[str]) -> tuple[list[str], dict[int, list[str]]]:
+    """Sort patterns: those that name no layer, and those of each layer."""
+    everywhere: list[str] = []
+    by_layer: dict[int, list[str]] = {}
+    for text in ignored:
+        number = LAYER.search(text + ".") or re.search(r"layers\.(\d+)\*", text)
+        if number and len(number[1]) < 6:
+            by_layer.setdefault(int(number[1]), []).append(text)
+        elif len(everywhere) < 100:
+            everywhere.append(text)
+    return everywhere, by_layer
+
+
+def _is_ignored(part: str, number: int, everywhere: list[str], own: list[str]) -> bool:
+    names = [f"{prefix}.{number}.{name}" for prefix in PREFIXES for name in NAMES[part]]
+    return any(_matches(pattern, name) for pattern in (*everywhere, *own) for name in names)
+
+
+def _matches(pattern: str, name: str) -> bool:
+    if pattern.startswith("re:"):
+        text = pattern[3:]
+        if not SAFE.fullmatch(text) or REPEATED.search(text):
+            return False
+        try:
+            return re.match(text, name) is not None
+        except re.error:
+            return False
+    if "*" in pattern:
+        return len(pattern) < 200 and pattern.count("*") < 6 and fnmatch.fnmatchcase(name, pattern)
+    return name.startswith(pattern + ".") or name == pattern or f".{pattern}." in name

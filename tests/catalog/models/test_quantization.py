@@ -1,0 +1,108 @@
+"""The formats that checkpoints state, part by part, wherever they state them."""
+
+import json
+import time
+
+import pytest
+
+from catalog.models.find import find_model
+from catalog.models.hf_config import model_from_config, read_config
+from catalog.models.quantization import part_of
+from tests.catalog.models.configs import CONFIGS, DEEPSEEK_V3, MIXTRAL
+
+LLAMA = CONFIGS["meta-llama/Llama-2-13b-hf"]
+PLAIN = DEEPSEEK_V3 | {"quantization_config": None}
+LEFT_ALONE = (("attention", "bfloat16"), ("dense", "bfloat16"), ("shared", "bfloat16"))
+GROUPS = {
+    "group_0": {"targets": ["Linear"], "weights": {"num_bits": 4, "type": "int", "group_size": 32, "symmetric": True}}
+}
+
+
+@pytest.mark.parametrize(
+    ("quantization", "weights", "parts", "scale_bits", "kv"),
+    [
+        ({"quant_method": "compressed-tensors", "config_groups": GROUPS, "ignore": [
+            "lm_head", "re:.*self_attn.*", "re:.*shared_experts.*", "re:.*mlp\\.(gate|up|gate_up|down)_proj.*"]},
+         "int4", LEFT_ALONE, 0.5, None),
+        ({"quant_method": "modelopt", "quant_algo": "NVFP4", "kv_cache_quant_algo": "FP8",
+          "exclude_modules": [f"model.layers.{n}.self_attn*" for n in range(61)]},
+         "nvfp4", (("attention", "bfloat16"),), None, "fp8"),
+        ({"quant_algo": "MIXED_PRECISION", "quantized_layers": {
+            **{f"model.layers.{n}.self_attn.o_proj": {"quant_algo": "FP8"} for n in range(61)},
+            **{f"model.layers.{n}.mlp.experts.0.up_proj": {"quant_algo": "W4A16_NVFP4"} for n in range(3, 61)}}},
+         "nvfp4", (("attention", "fp8"),), None, None),
+        ({"quant_method": "fp8", "weight_block_size": [128, 128], "expert_dtype": "fp4"},
+         "fp8", (("experts", "mxfp4"),), None, None),
+        ({"quant_method": "fp8", "modules_to_not_convert": ["lm_head", "model.embed_tokens", "gate"]}, "fp8", (), None, None),
+    ],
+)  # fmt: skip
+def test_parts_of_a_model_with_experts(quantization, weights, parts, scale_bits, kv):
+    model = model_from_config(PLAIN | {"quantization_config": quantization}, "it")
+    assert (model.quantization, model.formats, model.scale_bits) == (weights, parts, scale_bits)
+    assert model.kv_quantization == kv
+
+
+@pytest.mark.parametrize(
+    ("quantization", "weights", "scale_bits"),
+    [
+        ({"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True}, "int4", None),
+        ({"quant_method": "gptq", "bits": 4, "group_size": 32, "sym": True}, "int4", 20 / 32),
+        ({"quant_method": "gptq", "bits": 8, "group_size": 128}, "int8", 24 / 128),
+        ({"quant_method": "gptq", "bits": 3, "group_size": 128}, "int4", 3 - 4 + 19 / 128),
+        ({"quant_method": "gptq", "bits": 8, "group_size": -1}, "int8", None),
+        ({"bits": 4, "group_size": 128}, "int4", None),
+        ({"quant_method": "modelopt", "quant_algo": "W4A8_AWQ"}, "int4", None),
+        ({"quant_method": "modelopt", "quant_algo": "W4A8_NVFP4_FP8"}, "nvfp4", None),
+        ({"quant_method": "quark", "global_quant_config": {"weight": {"dtype": "fp8_e4m3"}}}, "fp8", None),
+        ({"quant_method": "torchao", "quant_type": {"default": {"_type": "Int4WeightOnlyConfig"}}}, "int4", None),
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "int4", 0.5),
+        ({"quant_method": "bitsandbytes"}, None, None),
+        ({"quant_method": "fbgemm_fp8"}, "fp8", None),
+        ({"quant_method": "nvfp4"}, "nvfp4", None),
+        ({}, None, None),
+    ],
+)
+def test_methods(quantization, weights, scale_bits):
+    model = model_from_config(LLAMA | {"quantization_config": quantization}, "it")
+    assert model.quantization == weights
+    assert model.scale_bits == (None if scale_bits is None else pytest.approx(scale_bits))
+
+
+def test_a_file_beside_the_configuration_counts(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(MIXTRAL))
+    assert read_config(tmp_path).quantization is None
+    beside = {"quantization": {"quant_algo": "NVFP4", "kv_cache_quant_algo": "FP8", "exclude_modules": ["lm_head"]}}
+    (tmp_path / "hf_quant_config.json").write_text(json.dumps(beside))
+    for path in (tmp_path, tmp_path / "config.json"):
+        assert (read_config(path).quantization, read_config(path).kv_quantization) == ("nvfp4", "fp8")
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("model.layers.0.self_attn.q_proj", "attention"),
+        ("model.language_model.layers.0.linear_attn.out_proj", "attention"),
+        ("backbone.layers.0.mixer.in_proj", "attention"),
+        ("backbone.layers.1.mixer.experts.0.down_proj", "experts"),
+        ("model.layers.3.mlp.shared_experts.up_proj", "shared"),
+        ("language_model.model.layers.0.mlp.down_proj", "dense"),
+        ("model.layers.3.mlp.gate", ""),
+        ("model.visual.blocks.0.attn.qkv", ""),
+        ("lm_head", ""),
+    ],
+)
+def test_names_of_modules(name, part):
+    assert part_of(name) == part
+
+
+@pytest.mark.parametrize("pattern", ["re:(a*)*b", "re:" + "(x+x+)+y" * 9, "re:[", "re:" + ".*" * 80, "*" * 150 + "b"])
+def test_hostile_patterns_end(pattern):
+    begin = time.process_time()
+    quantization = {"quant_method": "fp8", "modules_to_not_convert": [pattern] * 50}
+    assert model_from_config(LLAMA | {"quantization_config": quantization}, "it").formats == ()
+    assert time.process_time() - begin < 1.0
+
+
+def test_the_catalogs_own_stay_as_they_were():
+    assert find_model("gpt-oss-20b").value.part_format("attention") == "bfloat16"
+    assert find_model("deepseek-v3").value.part_format("attention") == ""
