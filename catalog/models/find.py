@@ -52,7 +52,7 @@ def all_models() -> tuple[Model, ...]:
     return tuple(_built(models, name, name) for name in models.entries)
 
 
-def _built(models: Table, entry: str, name: str) -> Model:
+def _built(models: CatalogTable, entry: str, name: str) -> Model:
     """Return the model of an entry, whose fields are those of ``Model`` or, in ``config``, those of a ``config.json``."""
     values = models.values(entry)
     config = values.pop("config", None)
