@@ -17,7 +17,7 @@ import sys
 import time
 from importlib import import_module
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from catalog.requests import Request, append_requests
 from probes.gpu_telemetry import Meter
@@ -47,17 +47,39 @@ WARM_UP = (8, 256, 16)
 """Requests, prompt and output tokens of a first, untimed burst."""
 
 
+class TrafficServer(Protocol):
+    """What ``record_offers`` asks of an engine."""
+
+    name: str
+    version: str
+    meter: Meter
+    max_len: int
+    kv_capacity_tokens: int
+    fingerprint: Mapping[str, Any]
+    reports: list[dict[str, float]]
+    """Memory by GPU, at least ``used_gib``, as it was when last asked."""
+
+    async def look(self) -> None:
+        """Bring ``reports`` up to date."""
+        ...
+
+    def stream(self, prompt: Sequence[int], output_len: int, /) -> AsyncIterator[int]:
+        """See ``probes.serving_benchmark.Stream``."""
+        ...
+
+
 class VllmServer:
     """``vllm.v1.engine.async_llm.AsyncLLM`` with random weights."""
 
     name = "vllm"
 
-    def __init__(self, load: BenchmarkJob, folder: str, gpus: Sequence[int]) -> None:
+    def __init__(self, load: BenchmarkJob, folder: str, gpus: Sequence[int], **more: Any) -> None:
+        """Start it; ``more`` are arguments of the engine beside, or instead of, those that follow from the load."""
         vllm = import_module("vllm")
         began = time.perf_counter()
         self.meter = Meter(gpus)
         self._params = import_module("vllm.sampling_params")
-        arguments = import_module("vllm.engine.arg_utils").AsyncEngineArgs(**engine_args(load, folder))
+        arguments = import_module("vllm.engine.arg_utils").AsyncEngineArgs(**(engine_args(load, folder) | more))
         self._llm = import_module("vllm.v1.engine.async_llm").AsyncLLM.from_engine_args(arguments)
         self.startup_s = time.perf_counter() - began
         self.version: str = vllm.__version__
@@ -78,30 +100,37 @@ class VllmServer:
         self.reports = await self._llm.collective_rpc("memory_report")
         self.kv_capacity_tokens = int(self.reports[0]["num_blocks"] * self.reports[0]["block_size"])
 
-    async def stream(self, prompt: Sequence[int], output_len: int) -> AsyncIterator[int]:
-        """See ``probes.serving_benchmark.Stream``."""
-        sampling = self._params.SamplingParams(
+    def sampling(self, output_len: int) -> Any:
+        """Ask for exactly so many tokens, each as soon as it is known."""
+        return self._params.SamplingParams(
             temperature=1.0,
             max_tokens=output_len,
             ignore_eos=True,
             detokenize=False,
             output_kind=self._params.RequestOutputKind.DELTA,
         )
-        number = str(next(self._numbers))
-        async for output in self._llm.generate({"prompt_token_ids": prompt}, sampling, number):
+
+    def next_id(self) -> str:
+        """Name a request, another each time."""
+        return str(next(self._numbers))
+
+    async def stream(self, prompt: Sequence[int], output_len: int) -> AsyncIterator[int]:
+        """See ``probes.serving_benchmark.Stream``."""
+        sampling = self.sampling(output_len)
+        async for output in self._llm.generate({"prompt_token_ids": prompt}, sampling, self.next_id()):
             if got := len(output.outputs[0].token_ids):
                 yield got
 
 
-async def record_offers(server: VllmServer, order: Order) -> None:
+async def record_offers(server: TrafficServer, order: Order) -> None:
     """Make the load's offers that are not in the store yet; each is in it, with its requests, as soon as it is over."""
     load, vocab_size = order.load, order.load.model.vocab_size
     done = {run.run_id: run for run in stored(order)}
     number, *lengths = WARM_UP
     await asyncio.gather(*(_drained(server, [1] * lengths[0], lengths[1]) for _ in range(number)))
     most: dict[tuple[int, int], float] = {}
-    for run in done.values():
-        if run.regime == "steady" and run.output_tok_s:
+    for run in done.values():  # other loads may share the store
+        if run.regime == "steady" and run.output_tok_s and run.run_id.startswith(f"{load.name}-c"):
             _raise(most, (run.input_len, run.output_len), run.output_tok_s)
     for offer in load.offers:
         run_id = load.run_id(offer)
@@ -179,7 +208,7 @@ def _requests(run_id: str, served: ServingRun) -> list[Request]:
     ]
 
 
-async def _drained(server: VllmServer, prompt: Sequence[int], output_len: int) -> None:
+async def _drained(server: TrafficServer, prompt: Sequence[int], output_len: int) -> None:
     async for _ in server.stream(prompt, output_len):
         pass
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -109,3 +110,15 @@ def test_bad_offers_name_their_place(tmp_path, offers, words):
     plan = {**PLAN, "loads": [{**PLAN["loads"][0], "offers": offers}]}
     with pytest.raises(InputError, match=words):
         an_order(tmp_path, plan)
+
+
+def test_shares_are_of_the_loads_own_closed_loops(tmp_path, capsys):
+    order = an_order(tmp_path)
+    asyncio.run(record_offers(FakeServer(), order))
+    capsys.readouterr()
+    path = tmp_path / "other.json"
+    share = [{**LENGTHS, "share": 0.5, "seconds": 0.3}]
+    path.write_text(json.dumps({**PLAN, "loads": [{**PLAN["loads"][0], "label": "other", "offers": share}]}))
+    (load,) = read_plan(path)
+    asyncio.run(record_offers(FakeServer(), replace(order, load=load)))
+    assert f"{load.run_id(load.offers[0])} left out: no closed loop" in capsys.readouterr().out
