@@ -51,6 +51,7 @@ def test_nothing_is_planned_before_it_is_asked(page):
     assert not test.dataframe
 
 
+@pytest.mark.slow
 def test_a_link_to_an_answer_shows_what_advisor_plans_and_serves_it(page, expected):
     test = finished(page("capacity", **SMALL))
     best = expected.best
@@ -96,6 +97,7 @@ def test_long_times_are_told_in_seconds(expected):
     assert found.to_dict()["options"][0]["latencies"]["e2e_ms"] == 47_300.0
 
 
+@pytest.mark.slow
 def test_other_inputs_keep_the_answer_until_it_is_asked_again(page):
     test = finished(page("capacity", **SMALL))
     test.number_input("rate").set_value(3.0)
@@ -107,6 +109,7 @@ def test_other_inputs_keep_the_answer_until_it_is_asked_again(page):
     assert "serves 3 requests/s of 256 in / 32 out for $7,300 a month" in text(test)
 
 
+@pytest.mark.slow
 def test_another_fleet_is_served_when_chosen_and_the_link_names_it(page):
     two = SMALL | {"kinds": "2xH200-SXM"}
     test = finished(page("capacity", **two))

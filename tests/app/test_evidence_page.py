@@ -52,6 +52,7 @@ def test_a_link_filters(page):
     assert set(test.dataframe[0].value["Model"]) == {"Mixtral-8x7B-v0.1"}
 
 
+@pytest.mark.slow
 def test_predictions_stand_beside_the_runs_that_the_fit_has_not_seen(page):
     test = page("evidence", view="Predicted and measured", by_engine="vllm", metric="tpot_ms")
     assert not test.exception

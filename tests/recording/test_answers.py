@@ -14,6 +14,7 @@ def test_every_question_has_an_answer():
     assert len(HELD) >= 300
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", range(PARTS))
 def test_answers_are_those_recorded(part):
     wrong = {name: found for name in sorted(HELD)[part::PARTS] if (found := differences(HELD[name], answer(name)))}

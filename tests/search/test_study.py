@@ -130,6 +130,7 @@ def test_too_many_objectives_and_too_few_trials_are_refused():
 # The contract every storage keeps.
 
 
+@pytest.mark.slow
 def test_the_study_holds_the_candidates(storage):
     space, objective = deployments(1, batches=8), Serving(1, objectives=2)
     found = explore(space, objective, directions=directions(2), storage=storage, study_name="answer")
@@ -153,6 +154,7 @@ def test_the_study_holds_the_candidates(storage):
     assert {tuple(found.records()[row].items()) for row in found.front} <= front
 
 
+@pytest.mark.slow
 def test_asking_again_adds_nothing(storage):
     space, objective = deployments(1, batches=8), Serving(1)
     options = {"directions": directions(1), "storage": storage, "study_name": "answer"}
@@ -176,6 +178,7 @@ def test_a_sampled_study_never_answers_worse_than_what_it_holds(storage):
         held = found.scores.values[0, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("storage", ["sqlite", "journal"], indirect=True)
 def test_more_choices_continue_the_study_and_other_scores_supersede(storage):
     options = {"directions": directions(1), "storage": storage, "study_name": "answer"}
@@ -190,6 +193,7 @@ def test_more_choices_continue_the_study_and_other_scores_supersede(storage):
     assert explore(deployments(1, batches=2), Serving(2), **options).superseded == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("storage", ["sqlite", "journal"], indirect=True)
 def test_a_study_about_something_else_is_not_mixed_up(storage):
     options = {"storage": storage, "study_name": "answer"}
@@ -203,6 +207,7 @@ def test_a_study_about_something_else_is_not_mixed_up(storage):
         explore(other, Serving(1), directions=directions(1), **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("storage", ["sqlite", "journal"], indirect=True)
 def test_studies_of_other_names_stay_apart(storage):
     one = explore(deployments(1, batches=2), Serving(1), directions=directions(1), storage=storage)
@@ -227,6 +232,7 @@ explore(space, objective, directions={"tok_s": "maximize"}, storage=sys.argv[1],
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("storage", ["sqlite", "journal"], indirect=True)
 def test_several_processes_write_one_study(storage):
     home = Path(search.__file__).parents[1]
@@ -248,6 +254,7 @@ def test_several_processes_write_one_study(storage):
 # What a user sees.
 
 
+@pytest.mark.slow
 def test_nothing_is_printed_or_warned_of_and_the_users_settings_stay(capfd, tmp_path):
     before = optuna.logging.get_verbosity()
     filters = list(warnings.filters)

@@ -48,6 +48,7 @@ def tried(count, rate, slo):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rate", "slo"),
     [
@@ -102,6 +103,7 @@ def test_headroom_is_more_traffic_and_spares_come_on_top():
     assert spared.best.usd_per_hour > plain.best.usd_per_hour
 
 
+@pytest.mark.slow
 def test_confidence_takes_no_fewer_gpus_and_keeps_the_upper_end():
     slo = replace(SLO, tpot_ms=6.5)
     even, sure = (planned("H100", slo=slo, confidence=each, draws=2, top=1).best for each in (0.5, 0.95))
@@ -112,6 +114,7 @@ def test_confidence_takes_no_fewer_gpus_and_keeps_the_upper_end():
     assert even.intervals["tpot_ms"][1] > 6.5
 
 
+@pytest.mark.slow
 def test_prices_decide_between_kinds_of_gpus():
     kinds = ["H100", "H200"]
     one, other = (

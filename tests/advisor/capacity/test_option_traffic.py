@@ -24,6 +24,7 @@ def spared():
     return asked("2xH200-SXM", headroom=0.5, spares=1)
 
 
+@pytest.mark.slow
 def test_an_option_is_served_as_it_was_judged(spared):
     best = spared.best
     served = simulate_option(spared, best, draws=0)

@@ -41,6 +41,7 @@ def cut(draw):
     return offered, pieces, scheduler
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=150)
 @given(case=cut())
 def test_in_pieces_every_request_meets_exactly_what_it_meets_in_the_whole(case):

@@ -43,6 +43,7 @@ def test_a_dry_run_says_what_is_believed_and_what_comes_first(dry, home):
     assert all(15 < load["expected_s"] < 300 for load in dry.upcoming)
 
 
+@pytest.mark.slow
 def test_it_agrees_with_the_recommendation_it_begins_from(dry):
     best = advisor.recommend("llama-13b", "4xH200", engine="torch").best
     assert best is not None
@@ -87,6 +88,7 @@ def test_limits_and_lengths_are_kept(dry):
     )
 
 
+@pytest.mark.slow
 def test_every_format_tells_the_same(dry):
     text = run(*QUESTION, "--dry-run").stdout
     assert "> " in text
@@ -133,6 +135,7 @@ def test_what_cannot_be_is_refused_in_one_line(options, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_gpus_that_are_elsewhere_are_only_planned_for():
     with pytest.raises(InputError, match="4xH200-SXM is not looked for here"):
         advisor.tune("llama-13b", "4xH200")

@@ -126,6 +126,7 @@ def test_a_process_reads_its_share_of_a_checkpoint_and_no_more(tmp_path, files):
             assert source.read_bytes == taken.nbytes() - padding
 
 
+@pytest.mark.slow
 def test_weights_come_from_the_folder_that_the_model_was_read_from(tmp_path):
     a_checkpoint(tmp_path)
     config = {"model_type": "llama", "rope_theta": 10_000.0, "rms_norm_eps": 1e-6}
@@ -181,6 +182,7 @@ def test_more_sequences_than_there_is_room_for_run_in_waves():
     assert max(firsts[4:8]) < min(firsts[8:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision_follows_single_precision(dtype):
     exact, half = (TorchEngine(TINY, replace(PLAIN, dtype=each)) for each in ("float32", dtype))
