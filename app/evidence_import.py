@@ -10,11 +10,12 @@ import streamlit as st
 
 import advisor
 from advisor import ExtraRuns, read_import
+from advisor.render.answers.measured import measured_columns
 from advisor.render.choices import IMPORTED_SUFFIXES
 from app import inputs
 from app.evidence_runs import forget, keep, session_runs
-from app.evidence_tables import Kept, runs_frame
 from app.frame import plain
+from app.tables import table
 from app.uploads import file_name
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def _facts() -> dict[str, Any]:
 def _tell_found(found: Import) -> None:
     if found.new:
         st.subheader(f"{len(found.new)} new run{'' if len(found.new) == 1 else 's'}")
-        st.dataframe(runs_frame([Kept(run, "-") for run in found.new]).drop(columns="Kept"), hide_index=True)
+        table(measured_columns(found.new))
         left, right = st.columns(2)
         left.button(
             "Use in this session", key="use", type="primary", icon=":material/science:", on_click=_use, args=(found,),

@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import streamlit as st
 
 import advisor
 from advisor import holdout_errors
+from advisor.render.answers.validation import check_columns, summary_columns
 from advisor.render.choices import HOLDOUT_COMMAND, HOLDOUT_SPLITS
 from advisor.render.figures.validation import parity
-from advisor.render.numbers import RATE, share, unit_of
+from advisor.render.numbers import share
 from app import inputs
 from app.downloads import downloads
 from app.evidence_tables import all_runs, chosen_runs
 from app.figures import draw
 from app.frame import plain
+from app.tables import table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from advisor import Check, ErrorSummary
-    from advisor.render.numbers import Unit
+    from advisor import Check
 
 METRICS = {
     "tpot_ms": "TPOT", "prefill_ms": "prefill", "ttft_ms": "TTFT", "e2e_ms": "whole batch", "output_tok_s": "output tokens",
@@ -59,7 +59,16 @@ def show() -> None:
     st.markdown(plain(_told(here, METRICS[metric])))
     draw(parity(here, METRICS[metric]), "parity", height=520, alt="Predicted against measured, with 90% intervals")
     st.markdown("##### Errors")
-    st.dataframe(_errors(replace(judged, checks=tuple(here))), hide_index=True)
+    errors = replace(judged, checks=tuple(here)).summary()
+    table(
+        summary_columns(
+            [
+                row
+                for row in sorted(errors, key=lambda row: row.group["split"] != UNSEEN)
+                if row.group["engine"] != "all"
+            ]
+        )
+    )
     st.caption(
         "In-sample: the fit saw the run. Not fitted: it did not, or the run states no batch. Coverage: the share of measured "
         "values inside their 90% intervals, and where it lies with 95%, clustered by model and GPU."
@@ -68,7 +77,7 @@ def show() -> None:
     outside = [check for check in here if not check.inside]
     if outside:
         with st.expander(f"{len(outside)} of {len(here)} outside their interval", icon=":material/rule:"):
-            st.dataframe(_listed(outside), hide_index=True)
+            table(check_columns(outside))
     found = replace(judged, checks=checks)
     downloads("predicted and measured", frame=found.to_frame(), body=found.to_dict)
 
@@ -89,12 +98,7 @@ def _tell_left_out(metric: str) -> None:
     if not rows:
         st.caption(f"Of {plain(METRICS[metric])} too little was published.")
         return
-    st.dataframe(
-        pd.DataFrame(
-            [{"Left out": row.group["split"].removesuffix(" left out"), "Engine": row.group["engine"], **_errors_of(row)} for row in rows]
-        ),
-        hide_index=True,
-    )  # fmt: skip
+    table(summary_columns(rows))
     st.caption(
         plain(
             f"Each in turn was left out and everything fitted again without it, on {found.date}: all fitted runs, those of "
@@ -115,44 +119,3 @@ def _told(checks: Sequence[Check], what: str) -> str:
             f"{len(members)} values that {words}: median error {error:.1%}, {share(inside)} inside their 90% intervals"
         )
     return f"{what[0].upper()}{what[1:]}: {'; '.join(parts)}."
-
-
-def _unit(checks: Sequence[Check]) -> Unit:
-    """In which checks of one metric are told."""
-    return unit_of(check.measured for check in checks) if checks[0].metric.endswith("_ms") else RATE
-
-
-def _errors(found: advisor.Validation) -> pd.DataFrame:
-    return pd.DataFrame(
-        [
-            {
-                "Case": row.group["split"], "Engine": row.group["engine"], "Regime": row.group["regime"],
-                "Parallel": row.group["parallel"], **_errors_of(row),
-            }
-            for row in sorted(found.summary(), key=lambda row: row.group["split"] != UNSEEN)
-            if row.group["engine"] != "all"
-        ]
-    )  # fmt: skip
-
-
-def _errors_of(row: ErrorSummary) -> dict[str, Any]:
-    return {
-        "Runs": row.checks, "Median error": f"{row.median_error:.1%}", "Mean error": f"{row.mean_error:.1%}",
-        "Bias": f"{row.bias:+.0%}", "Coverage": share(row.coverage),
-        "95% CI": f"{row.coverage_low:.0%}-{row.coverage_high:.0%}", "Interval": f"+-{row.half_width:.0%}",
-    }  # fmt: skip
-
-
-def _listed(checks: Sequence[Check]) -> pd.DataFrame:
-    unit = _unit(checks)
-    rows = [
-        {
-            "Model": check.run.model.rsplit("/", maxsplit=1)[-1], "GPU": check.run.gpu, "Engine": check.engine,
-            "TP": check.run.tp, "PP": check.run.pp, "Batch": check.run.batch or None, "In": check.run.input_len,
-            "Out": check.run.output_len, f"Measured, {unit.name}": unit.short(check.measured),
-            f"Predicted, {unit.name}": unit.short(check.predicted), "90% interval": unit.span(check.low, check.high),
-            "Case": check.split,
-        }
-        for check in checks
-    ]  # fmt: skip
-    return pd.DataFrame(rows)

@@ -8,12 +8,13 @@ import pandas as pd
 import streamlit as st
 
 from advisor import ProbeQuestion, prepare_probe
-from advisor.render.answers.probing import shapes_told
+from advisor.render.answers.probing import plan_columns, plan_rows
 from advisor.render.choices import PROBED_ENGINES
 from advisor.render.numbers import short
 from app import inputs
 from app.downloads import downloads
 from app.frame import plain
+from app.tables import table
 
 
 def show() -> None:
@@ -40,17 +41,8 @@ def show() -> None:
                 f"On {gpus} that is {len(ready.loads)} loads in about {short(ready.expected_s)} s, the most telling first:"
             )
         )
-        frame = pd.DataFrame(
-            [
-                {
-                    "TP x PP": f"{load.deployment.tp} x {load.deployment.pp}", "GPUs": load.deployment.num_gpus,
-                    "Batches at in/out": shapes_told(load), "Ends at, s": round(ready.ends_s[load.name]),
-                }
-                for load in ready.loads
-            ]
-        )  # fmt: skip
-        st.dataframe(frame, hide_index=True)
-        downloads("probe", frame=frame, body=ready.to_dict)
+        table(plan_columns(ready))
+        downloads("probe", frame=pd.DataFrame(plan_rows(ready)), body=ready.to_dict)
     else:
         st.info("All of it has been measured before on this machine.", icon=":material/done_all:")
     if ready.left_out:

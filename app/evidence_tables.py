@@ -10,19 +10,19 @@ import streamlit as st
 
 import advisor
 from advisor import Evidence
-from advisor.render.answers.measured import measured_rows
-from advisor.render.measured.series import SeriesLayout, setup_of
-from advisor.render.numbers import RATE, Unit, unit_of
+from advisor.render.answers.measured import measured_columns, measured_rows, ordered
+from advisor.render.measured.series import SeriesLayout
+from advisor.render.tables import Column
 from advisor.render.vocabulary import PROVENANCE
 from app import inputs
 from app.downloads import downloads
 from app.evidence_runs import session_runs
 from app.frame import plain
+from app.tables import table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-TIMES = {"Prefill": "prefill_ms", "TTFT": "ttft_ms", "TPOT": "tpot_ms", "E2E": "e2e_ms"}
 SHIPPED, OWN, SESSION = "ships", "own", "this session"
 
 
@@ -76,32 +76,17 @@ def show() -> None:
         st.info("No run is all of that. Take a filter away, or import runs.", icon=":material/filter_alt_off:")
         return
     _tell_behind(found)
-    st.dataframe(runs_frame(found), hide_index=True, height=430)
+    runs_table(found, height=430)
     downloads("runs", frame=pd.DataFrame(measured_rows(kept.run for kept in found)),
               body=lambda: {"runs": measured_rows(kept.run for kept in found)})  # fmt: skip
 
 
-def runs_frame(found: Sequence[Kept]) -> pd.DataFrame:
-    """One row a run; quantities that none has are left out."""
-    units = {name: unit_of(getattr(kept.run, metric) for kept in found) for name, metric in TIMES.items()}
-    rows: list[dict[str, Any]] = []
-    for kept in found:
-        run = kept.run
-        rows.append(
-            {
-                "Model": setup_of(run).model_name, "GPU": run.gpu, "Engine": f"{run.engine} {run.engine_version}".strip(),
-                "Parallel": str(SeriesLayout.of(run)), "Format": run.dtype, "Batch": run.batch or None, "In": run.input_len,
-                "Out": run.output_len,
-                **{f"{name}, {unit.name}": _number(getattr(run, TIMES[name]), unit) for name, unit in units.items()},
-                "tok/s": _number(run.output_tok_s), "GiB": _number(run.peak_memory_gib), "Memory": "ran out" if run.oom else "", "Requests come": run.regime,
-                "Role": run.role, "Kept": kept.origin, "Source": run.source,
-            }
-        )  # fmt: skip
-    return pd.DataFrame(rows).dropna(axis="columns", how="all")
-
-
-def _number(value: float | None, unit: Unit = RATE) -> float | None:
-    return None if value is None else float(unit.short(value))
+def runs_table(found: Sequence[Kept], **options: Any) -> None:
+    """Show one row a run, with where it is kept; quantities that none has are left out."""
+    origins = {kept.run.run_id: kept.origin for kept in found}
+    runs = [kept.run for kept in found]
+    kept = Column(key="kept", name="kept", cells=[origins[run.run_id] for run in ordered(runs)], right=False)
+    table([*measured_columns(runs), kept], **options)
 
 
 def _tell_behind(found: Sequence[Kept]) -> None:

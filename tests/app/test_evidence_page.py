@@ -40,7 +40,7 @@ def test_all_runs_are_listed_and_filters_leave_what_they_say(page):
         run for run in advisor.shipped_runs() if (run.engine, run.tp, run.pp, run.dp, run.ep) == ("vllm", 2, 1, 1, 1)
     ]
     assert len(test.dataframe[0].value) == len(wanted)
-    assert set(test.dataframe[0].value["Parallel"]) == {"TP2 PP1"}
+    assert set(test.dataframe[0].value["parallel"]) == {"TP2 PP1"}
     fitted = sum(run.role == "fit" for run in wanted)
     assert f"{fitted} may be fitted, {len(wanted) - fitted} are kept out" in text(test)
     assert "An answer is calibrated" in text(test)
@@ -49,7 +49,7 @@ def test_all_runs_are_listed_and_filters_leave_what_they_say(page):
 def test_a_link_filters(page):
     test = page("evidence", of_model="Mixtral-8x7B-v0.1", role="validate")
     assert not test.warning
-    assert set(test.dataframe[0].value["Model"]) == {"Mixtral-8x7B-v0.1"}
+    assert set(test.dataframe[0].value["model"]) == {"Mixtral-8x7B-v0.1"}
 
 
 @pytest.mark.slow
@@ -60,8 +60,8 @@ def test_predictions_stand_beside_the_runs_that_the_fit_has_not_seen(page):
     judged = [run for run in unseen if run.regime != "open"]
     assert f"{len(judged)} values that the fit has not seen" in text(test)
     errors = test.dataframe[0].value
-    assert errors["Case"][0] == "not fitted"
-    assert errors["Runs"][errors["Case"] == "not fitted"].sum() == len(judged)
+    assert errors["split"][0] == "not fitted"
+    assert errors["checks"][errors["split"] == "not fitted"].sum() == len(judged)
     before = text(test)
     test.button_group("metric").set_value("prefill_ms").run()
     assert "Prefill: " in text(test)
@@ -75,8 +75,8 @@ def test_what_was_left_out_of_fits_is_shown_with_its_date(page, monkeypatch):
     assert not test.exception
     shown = test.dataframe[1].value
     wanted = [row for row in found.rows if row.group["metric"] == "tpot_ms"]
-    assert sorted(shown["Runs"]) == sorted(row.checks for row in wanted)
-    assert list(shown["Left out"].unique()) == ["model", "GPU", "engine"]
+    assert sorted(shown["checks"]) == sorted(row.checks for row in wanted)
+    assert list(shown["split"].unique()) == ["model left out", "GPU left out", "engine left out"]
     assert f"on {found.date}" in text(test)
     monkeypatch.setattr("app.evidence_judged.holdout_errors", lambda: None)
     test.run()
@@ -198,7 +198,7 @@ def test_the_next_probe_is_a_command_to_copy_and_a_list_of_loads(page):
     assert test.code[0].value == (
         "advisor probe --model meta-llama/Llama-2-13b-hf --gpus local --engine torch --budget 3m"
     )
-    ends = test.dataframe[0].value["Ends at, s"]
+    ends = test.dataframe[0].value["ends_s"]
     assert len(ends) > 1
     assert ends.max() <= 180
 

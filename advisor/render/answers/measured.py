@@ -113,7 +113,12 @@ def measured_columns(runs: Sequence[Measurement]) -> list[Column]:
     ]
     for name, unit, rank, value in shares:
         columns.append(Column(name=name, unit=unit, cells=[_share(value(run), rank) for run in members], rank=rank))
-    return [column for column in columns if set(column.cells) != {"-"}]
+    facts = {"regime": "requests come", "role": "role", "source": "source"}
+    columns += [
+        Column(key=key, name=name, cells=[str(getattr(run, key)) for run in members], right=False, rank=13)
+        for key, name in facts.items()
+    ]
+    return [column for column in columns if set(column.cells) not in ({"-"}, {""})]
 
 
 def _share(value: float | None, rank: int) -> str:

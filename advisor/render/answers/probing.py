@@ -49,7 +49,7 @@ def plan_columns(ready: ProbeSession) -> list[Column]:
             right=False,
         ),
         Column(name="takes", unit="s", cells=[f"{_takes(ready, load):.0f}" for load in loads]),
-        Column(name="ends at", unit="s", cells=[f"{ready.ends_s[load.name]:.0f}" for load in loads]),
+        Column(key="ends_s", name="ends at", unit="s", cells=[f"{ready.ends_s[load.name]:.0f}" for load in loads]),
         Column(name="load", cells=[load.name for load in loads], right=False, rank=6),
     ]
 

@@ -101,25 +101,26 @@ def summary_columns(rows: Sequence[ErrorSummary]) -> list[Column]:
     return [
         *(
             Column(
-                name=NAMES.get(key, key), narrow="" if key == "parallel" else NAMES.get(key, key),
+                key=key, name=NAMES.get(key, key), narrow="" if key == "parallel" else NAMES.get(key, key),
                 cells=[r.group[key].rsplit("/", maxsplit=1)[-1] if key == "model" else r.group[key] for r in rows],
                 right=False, rank=RANKS.get(key, 0),
             )
             for key in keys
         ),
-        Column(name="checks", cells=[str(r.checks) for r in rows]),
-        Column(name="error", unit="median", cells=[f"{r.median_error:.1%}" for r in rows]),
-        Column(name="error", unit="mean", cells=[f"{r.mean_error:.1%}" for r in rows], rank=3),
+        Column(key="checks", name="checks", cells=[str(r.checks) for r in rows]),
+        Column(key="median_error", name="error", unit="median", cells=[f"{r.median_error:.1%}" for r in rows]),
+        Column(key="mean_error", name="error", unit="mean", cells=[f"{r.mean_error:.1%}" for r in rows], rank=3),
         Column(name="bias", cells=[f"{r.bias:+.0%}" for r in rows], rank=2),
-        Column(name="coverage", unit="of 90%", cells=[share(r.coverage) for r in rows]),
+        Column(key="coverage", name="coverage", unit="of 90%", cells=[share(r.coverage) for r in rows]),
         Column(
+            key="coverage_interval",
             name="coverage",
             unit="95% CI",
             cells=[f"({r.coverage_low:.0%}-{r.coverage_high:.0%})" for r in rows],
             rank=4,
         ),
-        Column(name="interval", unit="median +-", cells=[share(r.half_width) for r in rows], rank=5),
-        Column(name="interval", unit="mean +-", cells=[share(r.mean_half_width) for r in rows], rank=6),
+        Column(key="half_width", name="interval", unit="median +-", cells=[share(r.half_width) for r in rows], rank=5),
+        Column(key="mean_half_width", name="interval", unit="mean +-", cells=[share(r.mean_half_width) for r in rows], rank=6),
     ]  # fmt: skip
 
 
