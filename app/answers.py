@@ -26,26 +26,59 @@ TTL_S = 600
 
 @st.cache_resource(max_entries=MOST, ttl=TTL_S, show_spinner="Searching every valid deployment")
 def recommendation(
-    model: advisor.Model, gpus: str, workload: advisor.Workload, slo: advisor.Slo, *, objective: str, engine: str,
-    price: float | None = None, dtypes: tuple[str, ...] = (), set_gpu: Mapping[str, float] | None = None,
+    model: advisor.Model,
+    gpus: str,
+    workload: advisor.Workload,
+    slo: advisor.Slo,
+    *,
+    objective: str,
+    engine: str,
+    price: float | None = None,
+    dtypes: tuple[str, ...] = (),
+    set_gpu: Mapping[str, float] | None = None,
     runs: ExtraRuns | None = None,
-) -> advisor.Recommendation:  # fmt: skip
+) -> advisor.Recommendation:
     """``advisor.recommend``; ``runs`` are those that the session has imported, here and below."""
     return advisor.recommend(
-        model, gpus, workload=workload, slo=slo, objective=objective, engine=engine, price=price,
-        dtypes=dtypes or None, set_gpu=set_gpu, runs=runs,
-    )  # fmt: skip
+        model,
+        gpus,
+        workload=workload,
+        slo=slo,
+        objective=objective,
+        engine=engine,
+        price=price,
+        dtypes=dtypes or None,
+        set_gpu=set_gpu,
+        runs=runs,
+    )
 
 
 @st.cache_resource(max_entries=4 * MOST, ttl=TTL_S, show_spinner=False)
 def curve(
-    model: advisor.Model, gpus: str, *, layout: tuple[int, int, int], lengths: tuple[int, int], regime: Regime,
-    engine: str, batches: tuple[int, ...] | None = None, set_gpu: Mapping[str, float] | None = None,
+    model: advisor.Model,
+    gpus: str,
+    *,
+    layout: tuple[int, int, int],
+    lengths: tuple[int, int],
+    regime: Regime,
+    engine: str,
+    batches: tuple[int, ...] | None = None,
+    set_gpu: Mapping[str, float] | None = None,
     runs: ExtraRuns | None = None,
-) -> advisor.Curve:  # fmt: skip
+) -> advisor.Curve:
     """``advisor.curve``; ``layout`` is (tp, pp, dp) and ``lengths`` (input_len, output_len)."""
     tp, pp, dp = layout
     return advisor.curve(
-        model, gpus, tp=tp, pp=pp, dp=dp, input_len=lengths[0], output_len=lengths[1], regime=regime, engine=engine,
-        batches=batches, set_gpu=set_gpu, runs=runs,
-    )  # fmt: skip
+        model,
+        gpus,
+        tp=tp,
+        pp=pp,
+        dp=dp,
+        input_len=lengths[0],
+        output_len=lengths[1],
+        regime=regime,
+        engine=engine,
+        batches=batches,
+        set_gpu=set_gpu,
+        runs=runs,
+    )

@@ -94,9 +94,11 @@ def _tell(found: CapacityPlan, asked: CapacityInputs) -> None:
         st.markdown("##### How near to the limits")
         st.caption("Latencies as shares of their limits, with 90% intervals.")
         draw(
-            closeness(found, list(options.values())), "limits", height=330,
+            closeness(found, list(options.values())),
+            "limits",
+            height=330,
             alt="Latencies as shares of their limits, with 90% intervals",
-        )  # fmt: skip
+        )
     if found.best:
         with right:
             st.markdown("##### If the traffic were another")
@@ -119,13 +121,14 @@ def _figures_of(found: CapacityPlan, best: FleetOption) -> None:
             size = best.deployment.tp * best.deployment.pp
             money = "" if best.price is None else f" (+\\${short(best.price.usd_per_gpu_hour * size)} an hour)"
             st.metric(
-                f"With {size} GPU{'' if size == 1 else 's'} more{money}", f"up to {short(found.next_carries_s)}",
+                f"With {size} GPU{'' if size == 1 else 's'} more{money}",
+                f"up to {short(found.next_carries_s)}",
                 width="content",
                 help="; ".join(
                     f"{METRIC_NAMES[name]} {change(best.latencies[name], value)}"
                     for name, value in found.next_latencies.items()
                 ),
-            )  # fmt: skip
+            )
 
 
 def _over_time(found: CapacityPlan, options: Mapping[str, FleetOption], asked: CapacityInputs) -> None:
@@ -136,12 +139,19 @@ def _over_time(found: CapacityPlan, options: Mapping[str, FleetOption], asked: C
         strained = st.toggle("Headroom used up and spares out", value=True, key="strained", bind=inputs.BIND)
     trace = None if asked.trace is None else asked.trace.traffic
     served = answered(
-        "serve", (asked, option, strained),
+        "serve",
+        (asked, option, strained),
         lambda _: simulate_option(
-            found, option, strained=strained, trace=trace, spread=asked.spread, burstiness=asked.burstiness, runs=asked.runs
+            found,
+            option,
+            strained=strained,
+            trace=trace,
+            spread=asked.spread,
+            burstiness=asked.burstiness,
+            runs=asked.runs,
         ),
         doing=f"Serving every request on {fleet_name(option)}",
-    )  # fmt: skip
+    )
     st.markdown(plain(_served(served, option, asked)))
     panels = timeline([served])
     for row in range(0, len(panels), 2):
@@ -150,10 +160,11 @@ def _over_time(found: CapacityPlan, options: Mapping[str, FleetOption], asked: C
                 draw(spec, f"over time {i}", height=220, alt=str(spec["layer"][0]["encoding"]["y"]["axis"]["title"]))
     table(metric_columns(served))
     downloads(
-        "served fleet", body=served.to_dict,
+        "served fleet",
+        body=served.to_dict,
         files={"requests.csv": lambda: pd.DataFrame(served.requests()).to_csv(index=False)},
         report=lambda: page_files(simulation_document([served])),
-    )  # fmt: skip
+    )
 
 
 def _picked(names: Sequence[str]) -> str:

@@ -34,18 +34,39 @@ USUAL = 0.9
 MEAN = 0.0
 EXAMPLES: Mapping[str, Mapping[str, object]] = {
     "Chat, 8B": {
-        "model": "meta-llama/Meta-Llama-3.1-8B", "kinds": ["H100-SXM", "H200-SXM"], "rate": 20.0, "input_len": 1024,
-        "output_len": 256, "ttft": 500.0, "tpot": 40.0, "headroom": 0, "spares": 0,
+        "model": "meta-llama/Meta-Llama-3.1-8B",
+        "kinds": ["H100-SXM", "H200-SXM"],
+        "rate": 20.0,
+        "input_len": 1024,
+        "output_len": 256,
+        "ttft": 500.0,
+        "tpot": 40.0,
+        "headroom": 0,
+        "spares": 0,
     },
     "Assistant, 70B, with spares": {
-        "model": "meta-llama/Meta-Llama-3.1-70B", "kinds": ["H100-SXM", "H200-SXM"], "rate": 4.0, "input_len": 2048,
-        "output_len": 512, "ttft": 1000.0, "tpot": 50.0, "headroom": 20, "spares": 1,
+        "model": "meta-llama/Meta-Llama-3.1-70B",
+        "kinds": ["H100-SXM", "H200-SXM"],
+        "rate": 4.0,
+        "input_len": 2048,
+        "output_len": 512,
+        "ttft": 1000.0,
+        "tpot": 50.0,
+        "headroom": 20,
+        "spares": 1,
     },
     "Too few GPUs": {
-        "model": "meta-llama/Meta-Llama-3.1-8B", "kinds": ["2xH100-SXM"], "rate": 100.0, "input_len": 1024,
-        "output_len": 256, "ttft": 500.0, "tpot": 40.0, "headroom": 0, "spares": 0,
+        "model": "meta-llama/Meta-Llama-3.1-8B",
+        "kinds": ["2xH100-SXM"],
+        "rate": 100.0,
+        "input_len": 1024,
+        "output_len": 256,
+        "ttft": 500.0,
+        "tpot": 40.0,
+        "headroom": 0,
+        "spares": 0,
     },
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,10 +126,21 @@ def question() -> CapacityInputs | None:
     if workload is None:
         return None
     return CapacityInputs(
-        model=model, gpus=tuple(gpus), workload=workload, objective=objective, confidence=confidence, headroom=headroom,
-        slo=advisor.Slo(**limits, percentile=percentile or None), spares=spares, engine=engine, prices=prices, spread=spread,
-        burstiness=burstiness, trace=trace, runs=session_runs(),
-    )  # fmt: skip
+        model=model,
+        gpus=tuple(gpus),
+        workload=workload,
+        objective=objective,
+        confidence=confidence,
+        headroom=headroom,
+        slo=advisor.Slo(**limits, percentile=percentile or None),
+        spares=spares,
+        engine=engine,
+        prices=prices,
+        spread=spread,
+        burstiness=burstiness,
+        trace=trace,
+        runs=session_runs(),
+    )
 
 
 def planned(asked: CapacityInputs, tell: Callable[[advisor.Progress], None] | None = None) -> advisor.CapacityPlan:
@@ -119,35 +151,59 @@ def planned(asked: CapacityInputs, tell: Callable[[advisor.Progress], None] | No
 
     """
     return advisor.plan(
-        asked.model, asked.gpus, rate=asked.workload.rate or 0.0, workload=asked.workload, slo=asked.slo,
-        objective=asked.objective, confidence=asked.confidence, headroom=asked.headroom, spares=asked.spares,
-        deployment=advisor.Deployment(engine=asked.engine), spread=asked.spread, burstiness=asked.burstiness,
-        price=stated_prices([part for part in asked.prices.split(",") if part.strip()]), runs=asked.runs,
+        asked.model,
+        asked.gpus,
+        rate=asked.workload.rate or 0.0,
+        workload=asked.workload,
+        slo=asked.slo,
+        objective=asked.objective,
+        confidence=asked.confidence,
+        headroom=asked.headroom,
+        spares=asked.spares,
+        deployment=advisor.Deployment(engine=asked.engine),
+        spread=asked.spread,
+        burstiness=asked.burstiness,
+        price=stated_prices([part for part in asked.prices.split(",") if part.strip()]),
+        runs=asked.runs,
         progress=tell,
-    )  # fmt: skip
+    )
 
 
 def _kinds() -> list[str]:
     known = list(inputs.gpus())
     return st.multiselect(
-        "GPUs to choose from", known, default=[name for name in KINDS if name in known], key="kinds", bind=inputs.BIND,
-        accept_new_options=True, help="As many of each as it takes; type 8xH100-SXM for at most eight.",
-    )  # fmt: skip
+        "GPUs to choose from",
+        known,
+        default=[name for name in KINDS if name in known],
+        key="kinds",
+        bind=inputs.BIND,
+        accept_new_options=True,
+        help="As many of each as it takes; type 8xH100-SXM for at most eight.",
+    )
 
 
 def _prices() -> str:
     return st.text_input(
-        "$ per GPU-hour", key="prices", bind=inputs.BIND, placeholder="cheapest", max_chars=200,
+        "$ per GPU-hour",
+        key="prices",
+        bind=inputs.BIND,
+        placeholder="cheapest",
+        max_chars=200,
         help="Of all, or by GPU: 2.5 or H100-SXM=2.5, H200-SXM=3.5. Empty: the cheapest offers in the catalog.",
-    )  # fmt: skip
+    )
 
 
 def _traffic() -> tuple[advisor.Workload | None, Trace | None, float, float]:
     """Workload, trace, and how uneven lengths and arrivals are."""
     source = st.segmented_control(
-        "Traffic", (RATE, TRACE), default=RATE, required=True, key="traffic", bind=inputs.BIND,
+        "Traffic",
+        (RATE, TRACE),
+        default=RATE,
+        required=True,
+        key="traffic",
+        bind=inputs.BIND,
         help="A trace is a file of requests that really came: a time, a prompt's length and an answer's length in each row.",
-    )  # fmt: skip
+    )
     if source == TRACE:
         trace = _trace()
         if trace is None:
@@ -166,9 +222,16 @@ def _traffic() -> tuple[advisor.Workload | None, Trace | None, float, float]:
             bind=inputs.BIND,
         )
         spread = st.number_input(
-            "Spread of lengths", min_value=0.0, max_value=3.0, value=0.0, step=0.1, format="%g", key="spread",
-            bind=inputs.BIND, help="Standard deviation of the lengths over their mean (log-normal); 0: all alike.",
-        )  # fmt: skip
+            "Spread of lengths",
+            min_value=0.0,
+            max_value=3.0,
+            value=0.0,
+            step=0.1,
+            format="%g",
+            key="spread",
+            bind=inputs.BIND,
+            help="Standard deviation of the lengths over their mean (log-normal); 0: all alike.",
+        )
     with right:
         input_len, output_len = inputs.lengths()
     return advisor.Workload(input_len=input_len, output_len=output_len, rate=rate), None, spread, 1.0
@@ -177,9 +240,11 @@ def _traffic() -> tuple[advisor.Workload | None, Trace | None, float, float]:
 def _trace() -> Trace | None:
     file = st.file_uploader(
         f"Trace: CSV (time, input, output) or JSON Lines, at most {MOST_MB} MB; a link cannot hold it",
-        type=["csv", "jsonl"], max_upload_size=MOST_MB, key="trace",
+        type=["csv", "jsonl"],
+        max_upload_size=MOST_MB,
+        key="trace",
         help="Times are seconds or dates, lengths tokens. Azure's, BurstGPT's and Mooncake's columns are known too.",
-    )  # fmt: skip
+    )
     if file is None:
         return None
     data = file.getvalue()
@@ -222,21 +287,41 @@ def _certainty() -> tuple[float, float, float, int]:
     """Percentile of the limits (0: their mean), confidence, headroom as a share, spares."""
     with st.container(horizontal=True):
         percentile = st.selectbox(
-            "Limits hold for", (50.0, 90.0, 95.0, 99.0, MEAN), index=2, key="percentile", bind=inputs.BIND,
+            "Limits hold for",
+            (50.0, 90.0, 95.0, 99.0, MEAN),
+            index=2,
+            key="percentile",
+            bind=inputs.BIND,
             format_func=lambda value: f"{value:g}% of requests" if value else "the mean",
-        )  # fmt: skip
+        )
         confidence = st.selectbox(
-            "They are kept", list(SURE), index=list(SURE).index(USUAL), key="confidence", bind=inputs.BIND,
+            "They are kept",
+            list(SURE),
+            index=list(SURE).index(USUAL),
+            key="confidence",
+            bind=inputs.BIND,
             format_func=SURE.__getitem__,
             help="How sure, as far as the errors of the predictions are concerned: by the estimate itself, or with margin.",
-        )  # fmt: skip
+        )
     with st.container(horizontal=True):
         headroom = st.number_input(
-            "Headroom, %", min_value=0, max_value=1000, value=0, step=5, key="headroom", bind=inputs.BIND,
+            "Headroom, %",
+            min_value=0,
+            max_value=1000,
+            value=0,
+            step=5,
+            key="headroom",
+            bind=inputs.BIND,
             help="The limits hold at a rate larger by this.",
-        )  # fmt: skip
+        )
         spares = st.number_input(
-            "Spare replicas", min_value=0, max_value=1000, value=0, step=1, key="spares", bind=inputs.BIND,
+            "Spare replicas",
+            min_value=0,
+            max_value=1000,
+            value=0,
+            step=1,
+            key="spares",
+            bind=inputs.BIND,
             help="So many may fail and the limits still hold.",
-        )  # fmt: skip
+        )
     return percentile, confidence, headroom / 100.0, spares

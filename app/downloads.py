@@ -24,8 +24,14 @@ PAGE = "report.html"
 """Of a report's files the one that needs no other."""
 
 
-def downloads(name: str, *, frame: pd.DataFrame | None = None, body: Callable[[], Mapping[str, Any]] | None = None,
-              files: Mapping[str, Content] | None = None, report: Report | None = None) -> None:  # fmt: skip
+def downloads(
+    name: str,
+    *,
+    frame: pd.DataFrame | None = None,
+    body: Callable[[], Mapping[str, Any]] | None = None,
+    files: Mapping[str, Content] | None = None,
+    report: Report | None = None,
+) -> None:
     """Buttons side by side; nothing is written before one is pressed.
 
     Args:
@@ -50,10 +56,16 @@ def downloads(name: str, *, frame: pd.DataFrame | None = None, body: Callable[[]
         for ending, (label, content) in made.items():
             lacking = ending in ("html", "zip") and not drawable
             st.download_button(
-                label, content, file_name=f"{name}.{ending}", mime=MIME.get(ending, "text/plain"), disabled=lacking,
-                on_click="ignore", icon=":material/download:", key=f"download {name}.{ending}",
+                label,
+                content,
+                file_name=f"{name}.{ending}",
+                mime=MIME.get(ending, "text/plain"),
+                disabled=lacking,
+                on_click="ignore",
+                icon=":material/download:",
+                key=f"download {name}.{ending}",
                 help="It needs: pip install 'advisor[plots]'" if lacking else None,
-            )  # fmt: skip
+            )
 
 
 def archive(files: Mapping[str, bytes]) -> bytes:

@@ -17,7 +17,12 @@ VIEWS = {
 def show() -> None:
     """One of the four views."""
     chosen = st.segmented_control(
-        "Evidence", list(VIEWS), default="Runs", required=True, key="view", bind=inputs.BIND,
+        "Evidence",
+        list(VIEWS),
+        default="Runs",
+        required=True,
+        key="view",
+        bind=inputs.BIND,
         label_visibility="collapsed",
-    )  # fmt: skip
+    )
     VIEWS[chosen]()

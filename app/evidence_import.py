@@ -37,15 +37,18 @@ def show() -> None:
     files = st.file_uploader(
         f"Results of vLLM's benchmarks, SGLang's, GuideLLM, AIPerf, GenAI-Perf, trtllm-bench, or runs of advisor (at most "
         f"{MOST_FILES} files of {MOST_MB} MB; they are read, nothing in them is run)",
-        type=[suffix.removeprefix(".") for suffix in IMPORTED_SUFFIXES], accept_multiple_files=True, max_upload_size=MOST_MB,
+        type=[suffix.removeprefix(".") for suffix in IMPORTED_SUFFIXES],
+        accept_multiple_files=True,
+        max_upload_size=MOST_MB,
         key="benchmarks",
-    )  # fmt: skip
+    )
     given = _facts()
     if not files:
         st.info(
             "Upload results of a benchmark to let answers stand on them. What the files do not say (often the GPU and the "
-            "parallelism) is said above.", icon=":material/upload_file:",
-        )  # fmt: skip
+            "parallelism) is said above.",
+            icon=":material/upload_file:",
+        )
         return
     if len(files) > MOST_FILES:
         raise advisor.InputError(f"{len(files)} files are too many at once; upload at most {MOST_FILES}")
@@ -79,10 +82,14 @@ def _facts() -> dict[str, Any]:
         "engine": ("Engine (--engine)", [each.name for each in advisor.all_engines()]),
     }
     counts = {
-        "tp": "Tensor parallel (--tp)", "pp": "Pipeline parallel (--pp)", "dp": "Replicas (--dp)",
-        "batch": "Batch (--batch)", "concurrency": "In flight (--concurrency)", "input_len": "Prompt, tokens (--input-len)",
+        "tp": "Tensor parallel (--tp)",
+        "pp": "Pipeline parallel (--pp)",
+        "dp": "Replicas (--dp)",
+        "batch": "Batch (--batch)",
+        "concurrency": "In flight (--concurrency)",
+        "input_len": "Prompt, tokens (--input-len)",
         "output_len": "Answer, tokens (--output-len)",
-    }  # fmt: skip
+    }
     found: dict[str, Any] = {}
     with st.expander("What the files do not say", expanded=True), st.container(horizontal=True):
         for name, (label, known) in choices.items():
@@ -109,13 +116,24 @@ def _tell_found(found: Import) -> None:
         table(measured_columns(found.new))
         left, right = st.columns(2)
         left.button(
-            "Use in this session", key="use", type="primary", icon=":material/science:", on_click=_use, args=(found,),
-            help="Answers of this session stand on them too, until it ends.", width="stretch",
-        )  # fmt: skip
+            "Use in this session",
+            key="use",
+            type="primary",
+            icon=":material/science:",
+            on_click=_use,
+            args=(found,),
+            help="Answers of this session stand on them too, until it ends.",
+            width="stretch",
+        )
         right.button(
-            "Keep for every later answer", key="store", icon=":material/save:", on_click=_store, args=(found,), width="stretch",
+            "Keep for every later answer",
+            key="store",
+            icon=":material/save:",
+            on_click=_store,
+            args=(found,),
+            width="stretch",
             help=f"Adds them to {found.store}, as advisor import does.",
-        )  # fmt: skip
+        )
     elif not found.runs:
         st.error(plain(found.why_empty), icon=":material/error:")
     if found.known:

@@ -27,8 +27,12 @@ if TYPE_CHECKING:
     from advisor import Check
 
 METRICS = {
-    "tpot_ms": "TPOT", "prefill_ms": "prefill", "ttft_ms": "TTFT", "e2e_ms": "whole batch", "output_tok_s": "output tokens",
-}  # fmt: skip
+    "tpot_ms": "TPOT",
+    "prefill_ms": "prefill",
+    "ttft_ms": "TTFT",
+    "e2e_ms": "whole batch",
+    "output_tok_s": "output tokens",
+}
 SEEN, UNSEEN = "in-sample", "not fitted"
 
 
@@ -43,9 +47,14 @@ def show() -> None:
     """Judge the runs that the filters leave."""
     kept = chosen_runs()
     metric = st.segmented_control(
-        "Quantity", list(METRICS), default="tpot_ms", required=True, key="metric", bind=inputs.BIND,
+        "Quantity",
+        list(METRICS),
+        default="tpot_ms",
+        required=True,
+        key="metric",
+        bind=inputs.BIND,
         format_func=METRICS.__getitem__,
-    )  # fmt: skip
+    )
     every = [each.run for each in all_runs()]
     judged = validation(every, tuple(run.run_id for run in every))
     wanted = {each.run.run_id for each in kept}

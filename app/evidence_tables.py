@@ -77,8 +77,11 @@ def show() -> None:
         return
     _tell_behind(found)
     runs_table(found, height=430)
-    downloads("runs", frame=pd.DataFrame(measured_rows(kept.run for kept in found)),
-              body=lambda: {"runs": measured_rows(kept.run for kept in found)})  # fmt: skip
+    downloads(
+        "runs",
+        frame=pd.DataFrame(measured_rows(kept.run for kept in found)),
+        body=lambda: {"runs": measured_rows(kept.run for kept in found)},
+    )
 
 
 def runs_table(found: Sequence[Kept], **options: Any) -> None:

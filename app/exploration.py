@@ -37,15 +37,43 @@ _SAME = {"model": "meta-llama/Llama-2-13b-hf", "input_len": 1024, "output_len": 
 )
 EXAMPLES: Mapping[str, Mapping[str, object]] = {
     "TP2 beside TP4": _SAME
-    | {"gpu": "A100-SXM-80GB", "tp": 2, "pp": 1, "dp": 1, "compare": True, "gpu_b": "A100-SXM-80GB", "tp_b": 4, "pp_b": 1,
-       "dp_b": 1},
+    | {
+        "gpu": "A100-SXM-80GB",
+        "tp": 2,
+        "pp": 1,
+        "dp": 1,
+        "compare": True,
+        "gpu_b": "A100-SXM-80GB",
+        "tp_b": 4,
+        "pp_b": 1,
+        "dp_b": 1,
+    },
     "H100 beside H200": _SAME
-    | {"gpu": "H100-SXM", "tp": 1, "pp": 1, "dp": 1, "compare": True, "gpu_b": "H200-SXM", "tp_b": 1, "pp_b": 1,
-       "dp_b": 1},
+    | {
+        "gpu": "H100-SXM",
+        "tp": 1,
+        "pp": 1,
+        "dp": 1,
+        "compare": True,
+        "gpu_b": "H200-SXM",
+        "tp_b": 1,
+        "pp_b": 1,
+        "dp_b": 1,
+    },
     "An H200 with twice the bandwidth": _SAME
-    | {"gpu": "H200-SXM", "tp": 1, "pp": 1, "dp": 1, "compare": True, "gpu_b": "H200-SXM", "tp_b": 1, "pp_b": 1, "dp_b": 1,
-       "bandwidth": 200},
-}  # fmt: skip
+    | {
+        "gpu": "H200-SXM",
+        "tp": 1,
+        "pp": 1,
+        "dp": 1,
+        "compare": True,
+        "gpu_b": "H200-SXM",
+        "tp_b": 1,
+        "pp_b": 1,
+        "dp_b": 1,
+        "bandwidth": 200,
+    },
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,9 +126,13 @@ def show() -> None:
 
 def _curve(side: Side, common: Mapping[str, Any], *, batches: tuple[int, ...] | None = None) -> advisor.Curve:
     return answers.curve(
-        gpus=side.gpus, layout=(side.tp, side.pp, side.dp), set_gpu=side.set_gpu, batches=batches, runs=session_runs(),
+        gpus=side.gpus,
+        layout=(side.tp, side.pp, side.dp),
+        set_gpu=side.set_gpu,
+        batches=batches,
+        runs=session_runs(),
         **common,
-    )  # fmt: skip
+    )
 
 
 def _workload() -> tuple[int, tuple[int, int], Regime]:
@@ -110,9 +142,14 @@ def _workload() -> tuple[int, tuple[int, int], Regime]:
         inputs.ladder("Answer, tokens", "output_len", 256, MOST_LENGTH),
     )
     chosen = st.segmented_control(
-        "Requests are", list(REGIMES), default="kept in flight", required=True, key="regime", bind=inputs.BIND,
+        "Requests are",
+        list(REGIMES),
+        default="kept in flight",
+        required=True,
+        key="regime",
+        bind=inputs.BIND,
         help="Kept in flight: a new request takes the place of each that ends. All at once: one batch, from first to last.",
-    )  # fmt: skip
+    )
     return batch, lengths, REGIMES[chosen]
 
 
@@ -169,9 +206,11 @@ def _numbers(side: Side, point: advisor.Curve, curve: advisor.Curve, *, alone: b
         return
     with st.container(horizontal=True):
         for label, metric in (
-            ("tok/s per GPU", "output_tok_s_per_gpu"), ("TTFT", "ttft_ms"), ("TPOT", "tpot_ms"),
+            ("tok/s per GPU", "output_tok_s_per_gpu"),
+            ("TTFT", "ttft_ms"),
+            ("TPOT", "tpot_ms"),
             ("$ per M tokens", "usd_per_mtok"),
-        ):  # fmt: skip
+        ):
             shown, told = "-", "no price known"
             if metric in point.metrics:
                 value, low, high = (float(ends[metric][0]) for ends in (point.metrics, point.low, point.high))
@@ -192,16 +231,20 @@ def _numbers(side: Side, point: advisor.Curve, curve: advisor.Curve, *, alone: b
 
 def _charts(shown: Sequence[tuple[str, advisor.Curve]], batch: int) -> None:
     panels = (
-        ("output_tok_s_per_gpu", "output tokens/s per GPU", False), ("tpot_ms", "TPOT", False),
-        ("ttft_ms", "TTFT", True), ("output_tok_s", "output tokens/s in all", False),
-    )  # fmt: skip
+        ("output_tok_s_per_gpu", "output tokens/s per GPU", False),
+        ("tpot_ms", "TPOT", False),
+        ("ttft_ms", "TTFT", True),
+        ("output_tok_s", "output tokens/s in all", False),
+    )
     for row in (panels[:2], panels[2:]):
         for column, (metric, title, log) in zip(st.columns(2), row, strict=True):
             with column:
                 draw(
-                    curves(shown, metric, title=title, batch=batch, log=log), title.partition(",")[0], height=320,
+                    curves(shown, metric, title=title, batch=batch, log=log),
+                    title.partition(",")[0],
+                    height=320,
                     alt=f"{title} over the batch, with 90% bands",
-                )  # fmt: skip
+                )
     st.caption(
         "Bands: 90% intervals. Dashed: the KV cache is full, beyond it requests wait. Dotted: weight products turn from "
         "memory- to compute-bound. Grey: the batch chosen."

@@ -24,8 +24,19 @@ PAINTED = "painted"
 PAINT_S = 0.5
 KEPT, HERE = "kept for other pages", "this page"
 SHARED = (
-    "model", "gpu", "count", "input_len", "output_len", "concurrency", "ttft", "tpot", "e2e", "goal", "engine", "price",
-)  # fmt: skip
+    "model",
+    "gpu",
+    "count",
+    "input_len",
+    "output_len",
+    "concurrency",
+    "ttft",
+    "tpot",
+    "e2e",
+    "goal",
+    "engine",
+    "price",
+)
 """Keys of the widgets that ask the same on several pages (``inputs``)."""
 MOST = 300
 """Letters of a link's parameter that are shown again."""

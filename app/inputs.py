@@ -47,14 +47,21 @@ def model() -> advisor.Model:
     names = [*known, *([UPLOADED] if own else [])]
     with st.container(horizontal=True, vertical_alignment="bottom"):
         chosen = st.selectbox(
-            "Model", names, index=names.index(MODEL) if MODEL in names else 0, key="model", bind=BIND,
+            "Model",
+            names,
+            index=names.index(MODEL) if MODEL in names else 0,
+            key="model",
+            bind=BIND,
             help="Type to search the catalog. For any other model, upload its config.json.",
-        )  # fmt: skip
+        )
         with st.popover("Upload", icon=":material/upload_file:", help="Upload a config.json"):
             st.file_uploader(
                 "A model's config.json from Hugging Face (at most 1 MB; it is read, nothing in it is run)",
-                type="json", key="config", max_upload_size=1, on_change=_take_config,
-            )  # fmt: skip
+                type="json",
+                key="config",
+                max_upload_size=1,
+                on_change=_take_config,
+            )
     refused = st.session_state.get("config refused")
     if refused:
         st.error(refused, icon=":material/error:")
@@ -85,9 +92,15 @@ def cluster() -> str:
             "GPU", names, index=names.index(GPU) if GPU in names else 0, key="gpu", bind=BIND, help="Type to search."
         )
         count = st.number_input(
-            "How many", min_value=1, max_value=MOST_GPUS, value=GPU_COUNT, step=1, key="count", bind=BIND,
+            "How many",
+            min_value=1,
+            max_value=MOST_GPUS,
+            value=GPU_COUNT,
+            step=1,
+            key="count",
+            bind=BIND,
             help="More than one server holds are taken as several servers.",
-        )  # fmt: skip
+        )
     return f"{count}x{gpu}"
 
 
@@ -115,9 +128,16 @@ def ladder(label: str, key: str, default: int, most: int, *, help: str = "") -> 
 def in_flight() -> int | None:
     """Requests kept in flight over all replicas; None where that is to be chosen."""
     return st.number_input(
-        "Requests in flight", min_value=1, max_value=10**6, value=None, step=16, key="concurrency", bind=BIND,
-        placeholder="choose best", help="Over all replicas; empty for the number that serves the goal best.",
-    )  # fmt: skip
+        "Requests in flight",
+        min_value=1,
+        max_value=10**6,
+        value=None,
+        step=16,
+        key="concurrency",
+        bind=BIND,
+        placeholder="choose best",
+        help="Over all replicas; empty for the number that serves the goal best.",
+    )
 
 
 def limits() -> Mapping[str, float | None]:
@@ -130,9 +150,17 @@ def limits() -> Mapping[str, float | None]:
             ("e2e", "E2E, ms", "Time of a whole request, at most."),
         ):
             found[f"{name}_ms"] = st.number_input(
-                label, min_value=0.1, max_value=1e9, value=None, step=10.0, format="%g", key=name, bind=BIND, help=why,
+                label,
+                min_value=0.1,
+                max_value=1e9,
+                value=None,
+                step=10.0,
+                format="%g",
+                key=name,
+                bind=BIND,
+                help=why,
                 placeholder="no limit",
-            )  # fmt: skip
+            )
     return found
 
 
@@ -151,9 +179,17 @@ def objective() -> str:
 def price() -> float | None:
     """Dollars per GPU-hour; None for the cheapest offer in the catalog."""
     return st.number_input(
-        "$ per GPU-hour", min_value=0.001, max_value=1e6, value=None, step=0.1, format="%g", key="price", bind=BIND,
-        placeholder="cheapest", help="What one GPU costs an hour; empty for the cheapest offer in the catalog.",
-    )  # fmt: skip
+        "$ per GPU-hour",
+        min_value=0.001,
+        max_value=1e6,
+        value=None,
+        step=0.1,
+        format="%g",
+        key="price",
+        bind=BIND,
+        placeholder="cheapest",
+        help="What one GPU costs an hour; empty for the cheapest offer in the catalog.",
+    )
 
 
 def examples(questions: Mapping[str, Mapping[str, object]]) -> None:

@@ -27,18 +27,44 @@ if TYPE_CHECKING:
 BLANK = {"concurrency": None, "ttft": None, "tpot": None, "e2e": None, "engine": "vllm", "price": None}
 EXAMPLES: Mapping[str, Mapping[str, object]] = {
     "13B on four A100": BLANK
-    | {"model": "meta-llama/Llama-2-13b-hf", "gpu": "A100-SXM-80GB", "count": 4, "input_len": 1024, "output_len": 256,
-       "goal": "most tok/s per GPU"},
+    | {
+        "model": "meta-llama/Llama-2-13b-hf",
+        "gpu": "A100-SXM-80GB",
+        "count": 4,
+        "input_len": 1024,
+        "output_len": 256,
+        "goal": "most tok/s per GPU",
+    },
     "70B chat, TPOT 30 ms": BLANK
-    | {"model": "meta-llama/Meta-Llama-3.1-70B", "gpu": "H100-SXM", "count": 8, "input_len": 2000, "output_len": 400,
-       "goal": "least cost per token", "tpot": 30.0},
+    | {
+        "model": "meta-llama/Meta-Llama-3.1-70B",
+        "gpu": "H100-SXM",
+        "count": 8,
+        "input_len": 2000,
+        "output_len": 400,
+        "goal": "least cost per token",
+        "tpot": 30.0,
+    },
     "Mixture of experts on H200": BLANK
-    | {"model": "Qwen/Qwen3-30B-A3B", "gpu": "H200-SXM", "count": 2, "input_len": 4096, "output_len": 512,
-       "goal": "most tok/s per GPU"},
+    | {
+        "model": "Qwen/Qwen3-30B-A3B",
+        "gpu": "H200-SXM",
+        "count": 2,
+        "input_len": 4096,
+        "output_len": 512,
+        "goal": "most tok/s per GPU",
+    },
     "Too tight a limit": BLANK
-    | {"model": "meta-llama/Llama-2-70b-hf", "gpu": "H100-SXM", "count": 4, "input_len": 1024, "output_len": 256,
-       "goal": "most tok/s per GPU", "tpot": 10.0},
-}  # fmt: skip
+    | {
+        "model": "meta-llama/Llama-2-70b-hf",
+        "gpu": "H100-SXM",
+        "count": 4,
+        "input_len": 1024,
+        "output_len": 256,
+        "goal": "most tok/s per GPU",
+        "tpot": 10.0,
+    },
+}
 FORMATS = ("vllm", "sglang", "tensorrt-llm", "compose", "kubernetes")
 LANGUAGES = {"compose": "yaml", "kubernetes": "yaml"}
 PICK = "pick"
@@ -57,9 +83,11 @@ def show() -> None:
     _sources(found.candidates)
     by_name = {candidate_name(each): each for each in (*found.candidates, *found.pareto)}
     table(
-        made.columns, "candidates", alt="Layouts, best first, with their throughput and latency",
+        made.columns,
+        "candidates",
+        alt="Layouts, best first, with their throughput and latency",
         pick=lambda row: st.session_state.update({PICK: candidate_name(found.candidates[row])}),
-    )  # fmt: skip
+    )
     charts, details = st.container(), st.container()
     with details:
         st.divider()
@@ -90,9 +118,15 @@ def _asked() -> advisor.Recommendation:
                 engine, price = inputs.engine(), inputs.price()
     workload = advisor.Workload(input_len=input_len, output_len=output_len, concurrency=concurrency)
     return answers.recommendation(
-        model, gpus, workload, advisor.Slo(**limits), objective=objective, engine=engine, price=price,
+        model,
+        gpus,
+        workload,
+        advisor.Slo(**limits),
+        objective=objective,
+        engine=engine,
+        price=price,
         runs=session_runs(),
-    )  # fmt: skip
+    )
 
 
 def _sources(shown: Sequence[advisor.Estimate]) -> None:
@@ -106,9 +140,12 @@ def _charts(found: advisor.Recommendation, picked: advisor.Estimate) -> None:
         st.markdown("##### Speed for a user against throughput per GPU")
         st.caption("Each point is a layout at a batch; click one to see it in detail. Right is faster, up is cheaper.")
         draw(
-            trade(found, picked), TRADE, on_select=_pick_point, selection_mode=CANDIDATE,
+            trade(found, picked),
+            TRADE,
+            on_select=_pick_point,
+            selection_mode=CANDIDATE,
             alt="Tokens per second of one user against output tokens per second per GPU",
-        )  # fmt: skip
+        )
     with right:
         st.markdown("##### Memory of one GPU")
         st.caption("The fullest GPU of each layout at the batch named beside it.")
@@ -155,9 +192,14 @@ def _details(picked: advisor.Estimate) -> None:
     with left:
         st.markdown("##### Where the time goes")
         phase = st.segmented_control(
-            "Step", ("decode", "prefill"), default="decode", required=True, key="phase", bind=inputs.BIND,
+            "Step",
+            ("decode", "prefill"),
+            default="decode",
+            required=True,
+            key="phase",
+            bind=inputs.BIND,
             label_visibility="collapsed",
-        )  # fmt: skip
+        )
         draw(time_bars(picked, phase), "time by operator", alt=f"Milliseconds of a {phase} step by operator and cause")
     with right:
         st.markdown("##### How to start it")

@@ -55,9 +55,14 @@ class Program(TyperGroup):
     """The command group: every way out of the program has its exit code and at most one line on stderr."""
 
     def main(
-        self, args: Any = None, prog_name: str | None = None, complete_var: str | None = None,
-        standalone_mode: bool = True, windows_expand_args: bool = True, **extra: Any,
-    ) -> Any:  # fmt: skip
+        self,
+        args: Any = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
         """Run and exit; ``--debug`` anywhere shows the traceback of what went wrong."""
         arguments = list(sys.argv[1:] if args is None else args)
         debug = "--debug" in arguments
@@ -65,9 +70,13 @@ class Program(TyperGroup):
 
         def run() -> Any:
             return super(Program, self).main(
-                args=given, prog_name=prog_name, complete_var=complete_var, standalone_mode=False,
-                windows_expand_args=windows_expand_args, **extra,
-            )  # fmt: skip
+                args=given,
+                prog_name=prog_name,
+                complete_var=complete_var,
+                standalone_mode=False,
+                windows_expand_args=windows_expand_args,
+                **extra,
+            )
 
         if not standalone_mode:
             return run()

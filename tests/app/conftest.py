@@ -57,9 +57,17 @@ def server(tmp_path_factory):
     with (folder / "log.txt").open("w") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "advisor", "app", "--port", str(port)],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=folder,
-            env={"PATH": "/usr/bin:/bin", "HOME": str(folder), "ADVISOR_HOME": str(folder / "home"), "PYTHONPATH": str(ROOT)},
-        )  # fmt: skip
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            cwd=folder,
+            env={
+                "PATH": "/usr/bin:/bin",
+                "HOME": str(folder),
+                "ADVISOR_HOME": str(folder / "home"),
+                "PYTHONPATH": str(ROOT),
+            },
+        )
         address = f"http://localhost:{port}"
         try:
             wait_for(address, process, folder / "log.txt")

@@ -97,10 +97,16 @@ def test_a_bad_upload_is_told_a_good_one_answered_and_another_session_on_a_phone
     field.set_input_files({"name": "config.json", "mimeType": "application/json", "buffer": b"{not json"})
     expect(tab.get_by_test_id("stAlert")).to_contain_text("config.json is not JSON")
     config = {
-        "model_type": "llama", "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32,
-        "num_key_value_heads": 8, "intermediate_size": 14336, "vocab_size": 128256, "max_position_embeddings": 8192,
+        "model_type": "llama",
+        "hidden_size": 4096,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "intermediate_size": 14336,
+        "vocab_size": 128256,
+        "max_position_embeddings": 8192,
         "torch_dtype": "bfloat16",
-    }  # fmt: skip
+    }
     buffer = json.dumps(config).encode()
     field.set_input_files({"name": "config.json", "mimeType": "application/json", "buffer": buffer})
     expect(tab.get_by_test_id("stCode")).to_contain_text("/path/to/model")

@@ -12,9 +12,15 @@ from advisor.render.figures.capacity import closeness, tornado
 from app.capacity_inputs import EXAMPLES, read_trace
 
 SMALL = {
-    "model": "meta-llama/Meta-Llama-3.1-8B", "kinds": "1xH200-SXM", "rate": "2.0", "input_len": "256", "output_len": "32",
-    "ttft": "300.0", "tpot": "30.0", "planned": "1",
-}  # fmt: skip
+    "model": "meta-llama/Meta-Llama-3.1-8B",
+    "kinds": "1xH200-SXM",
+    "rate": "2.0",
+    "input_len": "256",
+    "output_len": "32",
+    "ttft": "300.0",
+    "tpot": "30.0",
+    "planned": "1",
+}
 
 
 def text(test):
@@ -35,9 +41,13 @@ def finished(test, seconds=90):
 @pytest.fixture(scope="module")
 def expected():
     return advisor.plan(
-        SMALL["model"], "1xH200-SXM", rate=2.0, workload=advisor.Workload(input_len=256, output_len=32),
-        slo=advisor.Slo(ttft_ms=300.0, tpot_ms=30.0, percentile=95.0), confidence=0.9,
-    )  # fmt: skip
+        SMALL["model"],
+        "1xH200-SXM",
+        rate=2.0,
+        workload=advisor.Workload(input_len=256, output_len=32),
+        slo=advisor.Slo(ttft_ms=300.0, tpot_ms=30.0, percentile=95.0),
+        confidence=0.9,
+    )
 
 
 def test_nothing_is_planned_before_it_is_asked(page):

@@ -120,7 +120,9 @@ def test_an_answer_of_the_session_stands_on_what_it_imported():
     ask = partial(advisor.estimate, run.model, f"1x{run.gpu}", **{name: getattr(run, name) for name in names})
     assert ask().tpot_ms == pytest.approx(run.tpot_ms)
     assert ask(runs=ExtraRuns([own])).tpot_ms == pytest.approx(own.tpot_ms)
-    slow = replace(own, run_id="own/3", e2e_ms=2 * run.e2e_ms, tpot_ms=2 * run.tpot_ms, output_tok_s=run.output_tok_s / 2)
+    slow = replace(
+        own, run_id="own/3", e2e_ms=2 * run.e2e_ms, tpot_ms=2 * run.tpot_ms, output_tok_s=run.output_tok_s / 2
+    )
     doubted = ask(runs=ExtraRuns([slow]))  # contradicts the run that ships: it stands beside the answer
     assert doubted.tpot_ms == pytest.approx(run.tpot_ms, rel=0.05)
     assert any(note.kind == "warning" and "measured" in note.text for note in doubted.notes)

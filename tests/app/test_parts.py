@@ -138,8 +138,10 @@ def test_a_report_is_offered_where_figures_can_be_drawn(monkeypatch, drawable):
     monkeypatch.setattr("app.downloads.figures_can_be_drawn", lambda: drawable)
     offered = {each.label: each for each in AppTest.from_function(download_page).run().get("download_button")}
     assert {label: each.disabled for label, each in offered.items()} == {
-        "JSON": False, "Report, HTML": not drawable, "Report, Markdown": not drawable,
-    }  # fmt: skip
+        "JSON": False,
+        "Report, HTML": not drawable,
+        "Report, Markdown": not drawable,
+    }
     assert ("pip install" in offered["Report, HTML"].help) is not drawable
 
 
@@ -157,8 +159,12 @@ def test_a_port_that_is_taken_is_one_line():
         taken.listen()
         done = subprocess.run(
             [sys.executable, "-m", "advisor", "app", "--port", str(taken.getsockname()[1])],
-            capture_output=True, text=True, check=False, timeout=60, cwd=FOLDER.parent,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+            cwd=FOLDER.parent,
+        )
     assert done.returncode == 2
     assert "address already in use" in done.stderr
     assert len(done.stderr.splitlines()) == 1

@@ -106,10 +106,16 @@ def test_an_example_fills_in_its_question(page):
 
 
 CONFIG = {
-    "model_type": "llama", "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32,
-    "num_key_value_heads": 8, "intermediate_size": 14336, "vocab_size": 128256, "max_position_embeddings": 8192,
+    "model_type": "llama",
+    "hidden_size": 4096,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "intermediate_size": 14336,
+    "vocab_size": 128256,
+    "max_position_embeddings": 8192,
     "torch_dtype": "bfloat16",
-}  # fmt: skip
+}
 
 
 def test_an_uploaded_configuration_is_the_model(page):

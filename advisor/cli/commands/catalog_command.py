@@ -45,8 +45,12 @@ def overview(ctx: typer.Context) -> None:
     from catalog.prices import all_prices
     from catalog.tables import table
 
-    counts = {"models": len(table("models").entries), "gpus": len(table("gpus").entries),
-              "prices": len(all_prices()), "engines": len(all_engines())}  # fmt: skip
+    counts = {
+        "models": len(table("models").entries),
+        "gpus": len(table("gpus").entries),
+        "prices": len(all_prices()),
+        "engines": len(all_engines()),
+    }
     write("".join(f"advisor catalog {kind:8s} {count:5d}\n" for kind, count in counts.items()))
 
 

@@ -22,9 +22,15 @@ if TYPE_CHECKING:
 
 
 def export(
-    *, hardware: Hardware, requests: InFlight, limits: MeanLimits, search: Goal, layout: ChosenLayout, evidence: EvidenceOptions,
+    *,
+    hardware: Hardware,
+    requests: InFlight,
+    limits: MeanLimits,
+    search: Goal,
+    layout: ChosenLayout,
+    evidence: EvidenceOptions,
     output: ExportOutput,
-) -> None:  # fmt: skip
+) -> None:
     """Write the command line or manifest that starts a deployment.
 
     Formats are engines' command lines, a Compose file and a Kubernetes manifest.
@@ -74,9 +80,7 @@ def export(
 
 def _check_unused(requests: InFlight, limits: MeanLimits, degree: str) -> None:
     """Refuse options that choose a layout where one is stated."""
-    chooses = {
-        "--concurrency": requests.concurrency, "--ttft": limits.ttft, "--tpot": limits.tpot, "--e2e": limits.e2e
-    }  # fmt: skip
+    chooses = {"--concurrency": requests.concurrency, "--ttft": limits.ttft, "--tpot": limits.tpot, "--e2e": limits.e2e}
     for name, value in chooses.items():
         if value is not None:
             raise InputError(f"{name} chooses a layout, but --{degree} states one; leave out one of the two")

@@ -23,9 +23,15 @@ if TYPE_CHECKING:
 
 
 def plan(
-    *, hardware: PlannedHardware, traffic: Traffic, limits: PlannedLimits, search: PlannedSearch, engine: RoutedEngine,
-    evidence: PlannedEvidence, output: ReportedOutput,
-) -> None:  # fmt: skip
+    *,
+    hardware: PlannedHardware,
+    traffic: Traffic,
+    limits: PlannedLimits,
+    search: PlannedSearch,
+    engine: RoutedEngine,
+    evidence: PlannedEvidence,
+    output: ReportedOutput,
+) -> None:
     """Find the cheapest GPUs that keep limits at a rate.
 
     Every layout of a replica inside a node is a candidate on every kind of GPU, and whole fleets are simulated. Exits with 1

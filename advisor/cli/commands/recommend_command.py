@@ -22,9 +22,15 @@ if TYPE_CHECKING:
 
 
 def recommend(
-    *, hardware: Hardware, requests: InFlight, limits: MeanLimits, search: Search, engine: SearchedEngine, evidence: Offers,
+    *,
+    hardware: Hardware,
+    requests: InFlight,
+    limits: MeanLimits,
+    search: Search,
+    engine: SearchedEngine,
+    evidence: Offers,
     output: ReportedOutput,
-) -> None:  # fmt: skip
+) -> None:
     """Find the deployment that serves a workload best.
 
     Up to all the GPUs are used. Every valid layout and batch is evaluated in the steady state: each replica keeps its batch in flight. Exits with 1

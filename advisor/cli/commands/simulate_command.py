@@ -18,9 +18,14 @@ from catalog.errors import InputError
 
 
 def simulate(
-    *, hardware: Hardware, traffic: SimulatedTraffic, limits: TrafficLimits, layout: SimulatedLayout,
-    evidence: SimulatedEvidence, output: SimulationOutput,
-) -> None:  # fmt: skip
+    *,
+    hardware: Hardware,
+    traffic: SimulatedTraffic,
+    limits: TrafficLimits,
+    layout: SimulatedLayout,
+    evidence: SimulatedEvidence,
+    output: SimulationOutput,
+) -> None:
     """Serve traffic on a deployment, simulated request by request.
 
     The engine's scheduler is followed step by step: queues, chunked prompts, KV blocks, preemption. Requests come at a

@@ -29,9 +29,16 @@ if TYPE_CHECKING:
 
 
 def tune(
-    *, hardware: TunedHardware, requests: TunedInFlight, limits: MeanLimits, search: StoredSearch, engine: TunedEngine,
-    evidence: TunedPrice, kept: TuningKept, output: Output,
-) -> None:  # fmt: skip
+    *,
+    hardware: TunedHardware,
+    requests: TunedInFlight,
+    limits: MeanLimits,
+    search: StoredSearch,
+    engine: TunedEngine,
+    evidence: TunedPrice,
+    kept: TuningKept,
+    output: Output,
+) -> None:
     """Measure until it is certain which deployment is best.
 
     Each round measures what would change the choice most for a second of time, and everything is estimated again after

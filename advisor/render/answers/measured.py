@@ -82,13 +82,15 @@ def measured_columns(runs: Sequence[Measurement]) -> list[Column]:
     columns = [
         Column(name="model", cells=[setup_of(run).model_name for run in members], right=False, rank=1),
         Column(name="GPU", cells=[run.gpu for run in members], right=False, rank=2),
-        Column(name="engine", cells=[f"{run.engine} {run.engine_version}".rstrip() for run in members], right=False, rank=3),
+        Column(
+            name="engine", cells=[f"{run.engine} {run.engine_version}".rstrip() for run in members], right=False, rank=3
+        ),
         Column(name="format", cells=[run.dtype for run in members], right=False, rank=7),
         Column(name="parallel", cells=[str(SeriesLayout.of(run)) for run in members], right=False),
         Column(name="settings", cells=told, right=False, rank=6),
         Column(name="in/out", cells=[f"{run.input_len}/{run.output_len}" for run in members]),
         Column(name="batch", cells=[str(run.batch) if run.batch else "full" for run in members]),
-    ]  # fmt: skip
+    ]
     columns = [column for column in columns if any(column.cells)]
     measured: list[tuple[str, str, int, Callable[[Measurement], float | None]]] = [
         ("tok/s", "", 4, tok_s),

@@ -116,8 +116,12 @@ def comparison_columns(answers: Sequence[Simulation]) -> list[Column]:
     table += [rows.column(name, name, rank=2) for name in DIFFERING if rows.vary(name)]
     table.append(rows.column("gpus_used", "GPUs"))
     for metric, statistic, rank in (
-        ("ttft", "p50", 3), ("ttft", percentile, 0), ("tpot", "p50", 3), ("tpot", percentile, 0), ("e2e", percentile, 4),
-    ):  # fmt: skip
+        ("ttft", "p50", 3),
+        ("ttft", percentile, 0),
+        ("tpot", "p50", 3),
+        ("tpot", percentile, 0),
+        ("e2e", percentile, 4),
+    ):
         table.append(rows.time(f"{metric}_{statistic}_ms", METRIC_NAMES[f"{metric}_ms"], of=statistic, rank=rank))
     table += [
         rows.column("output_tok_s", "output", short, unit="tok/s", rank=5),
@@ -178,8 +182,10 @@ def simulation_row(answer: Simulation) -> dict[str, Any]:
     """Return one flat row: the deployment, the rates, and every statistic, some with the ends of their 90% intervals."""
     deployment = answer.deployment
     row: dict[str, Any] = {
-        "model": answer.model.name, "cluster": str(answer.cluster), "layout": pools_name(deployment, answer.prefill),
-    }  # fmt: skip
+        "model": answer.model.name,
+        "cluster": str(answer.cluster),
+        "layout": pools_name(deployment, answer.prefill),
+    }
     row |= {name: getattr(deployment, name) for name in ("engine", "dp", "tp", "pp", "ep")}
     row["gpus_used"] = answer.gpus_used
     row |= {name: getattr(deployment, name) for name in ("max_num_seqs", "max_num_batched_tokens", "dtype", "kv_dtype")}

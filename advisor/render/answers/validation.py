@@ -101,9 +101,12 @@ def summary_columns(rows: Sequence[ErrorSummary]) -> list[Column]:
     return [
         *(
             Column(
-                key=key, name=NAMES.get(key, key), narrow="" if key == "parallel" else NAMES.get(key, key),
+                key=key,
+                name=NAMES.get(key, key),
+                narrow="" if key == "parallel" else NAMES.get(key, key),
                 cells=[r.group[key].rsplit("/", maxsplit=1)[-1] if key == "model" else r.group[key] for r in rows],
-                right=False, rank=RANKS.get(key, 0),
+                right=False,
+                rank=RANKS.get(key, 0),
             )
             for key in keys
         ),
@@ -120,8 +123,14 @@ def summary_columns(rows: Sequence[ErrorSummary]) -> list[Column]:
             rank=4,
         ),
         Column(key="half_width", name="interval", unit="median +-", cells=[share(r.half_width) for r in rows], rank=5),
-        Column(key="mean_half_width", name="interval", unit="mean +-", cells=[share(r.mean_half_width) for r in rows], rank=6),
-    ]  # fmt: skip
+        Column(
+            key="mean_half_width",
+            name="interval",
+            unit="mean +-",
+            cells=[share(r.mean_half_width) for r in rows],
+            rank=6,
+        ),
+    ]
 
 
 def ranking_columns(rows: Sequence[Ranking]) -> list[Column]:

@@ -45,10 +45,16 @@ def closeness(answer: CapacityPlan, options: Sequence[FleetOption]) -> Spec:
         for metric, most in limited.items():
             value = option.latencies[metric]
             low, high = option.intervals.get(metric, (value, value))
-            rows.append({
-                "fleet": fleet, "metric": titles[metric], "share": value / most, "low": low / most, "high": high / most,
-                "told": duration(value, option.intervals.get(metric)),
-            })  # fmt: skip
+            rows.append(
+                {
+                    "fleet": fleet,
+                    "metric": titles[metric],
+                    "share": value / most,
+                    "low": low / most,
+                    "high": high / most,
+                    "told": duration(value, option.intervals.get(metric)),
+                }
+            )
     wide = max((row["high"] for row in rows), default=0.0) > WIDE
     x = axis("share", "share of the limit (dashed: all of it)", log=wide, format=",.0%")
     y = rows_axis("fleet", fleets)
@@ -64,9 +70,14 @@ def closeness(answer: CapacityPlan, options: Sequence[FleetOption]) -> Spec:
         color=shades,
     )
     point = layer(
-        {"type": "point", "filled": True, "size": 110, "opacity": 1}, rows, x=x, y=y, yOffset=offset, color=shades,
+        {"type": "point", "filled": True, "size": 110, "opacity": 1},
+        rows,
+        x=x,
+        y=y,
+        yOffset=offset,
+        color=shades,
         tooltip=tooltip(fleet="fleet", metric="latency", told="expected"),
-    )  # fmt: skip
+    )
     return panel(rule(x=1.0, colour=RED, dash=DASH), whisker, point)
 
 
@@ -85,10 +96,16 @@ def tornado(answer: CapacityPlan) -> Spec:
     for change in answer.sensitivity:
         value = _size(change, best)
         end = base if value is None else value
-        rows.append({
-            "load": f"{TRAFFIC[change.what]} x {change.factor:g}", "base": base, "value": end, "right": max(end, base),
-            "side": "less" if end < base else "more", "told": _needed(change, value, priced=priced),
-        })  # fmt: skip
+        rows.append(
+            {
+                "load": f"{TRAFFIC[change.what]} x {change.factor:g}",
+                "base": base,
+                "value": end,
+                "right": max(end, base),
+                "side": "less" if end < base else "more",
+                "told": _needed(change, value, priced=priced),
+            }
+        )
     known = [base, *(row["value"] for row in rows)]
     reach = max(known) - min(known) or 0.5 * base
     ends = [max(min(known) - 0.1 * reach, 0.0), max(known) + 1.2 * reach]  # with room for the words, on a phone too
@@ -104,9 +121,12 @@ def tornado(answer: CapacityPlan) -> Spec:
     )
     # to the left of a bar its words would lie on its name: all stand to the right of bar and base
     words = layer(
-        {"type": "text", "align": "left", "dx": 5, "color": GREY}, rows, x={**x, "field": "right"}, y=y,
+        {"type": "text", "align": "left", "dx": 5, "color": GREY},
+        rows,
+        x={**x, "field": "right"},
+        y=y,
         text={"field": "told", "type": "nominal"},
-    )  # fmt: skip
+    )
     return panel(bars, words, rule(x=base, dash=DASH))
 
 

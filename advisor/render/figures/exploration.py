@@ -58,14 +58,18 @@ def curves(shown: Sequence[tuple[str, Curve]], metric: str, *, title: str, batch
         title = f"{title}, {unit.name}"
     rows = [
         {
-            "name": name, "batch": int(at), "value": unit.of(float(value)), "low": unit.of(float(low)),
-            "high": unit.of(float(high)), "told": f"{unit.short(float(value))} {unit.span(float(low), float(high))}",
+            "name": name,
+            "batch": int(at),
+            "value": unit.of(float(value)),
+            "low": unit.of(float(low)),
+            "high": unit.of(float(high)),
+            "told": f"{unit.short(float(value))} {unit.span(float(low), float(high))}",
         }
         for name, curve in shown
         for at, value, low, high in zip(
             curve.batches, curve.metrics[metric], curve.low[metric], curve.high[metric], strict=True
         )
-    ]  # fmt: skip
+    ]
     x, y = _by_batch(), axis("value", title, log=log)
     shades = colour("name", dict(zip([name for name, _ in shown], COLOURS, strict=False)), legend=len(shown) > 1)
     band = layer(
@@ -73,9 +77,13 @@ def curves(shown: Sequence[tuple[str, Curve]], metric: str, *, title: str, batch
     )
     line = layer({"type": "line", "strokeWidth": 2}, rows, x=x, y=y, color=shades)
     points = layer(
-        {"type": "point", "size": 200, "opacity": 0}, rows, x=x, y=y, color=shades,
+        {"type": "point", "size": 200, "opacity": 0},
+        rows,
+        x=x,
+        y=y,
+        color=shades,
         tooltip=tooltip(name="deployment", batch="batch", told=title),
-    )  # fmt: skip
+    )
     full = [
         rule(x=curve.full_batch, colour=shade, dash=DASH)
         for (_, curve), shade in zip(shown, COLOURS, strict=False)
@@ -97,9 +105,14 @@ def _areas(curve: Curve, values: Mapping[str, Array], colours: Mapping[str, str]
         for at, value in zip(curve.batches, values[part], strict=True)
     ]
     return layer(
-        {"type": "area", "line": False}, rows, x=_by_batch(), y={**y, "stack": "zero"}, color=colour("part", colours),
-        order={"field": "rank", "type": "quantitative"}, tooltip=tooltip(part="part", batch="batch", told=y["axis"]["title"]),
-    )  # fmt: skip
+        {"type": "area", "line": False},
+        rows,
+        x=_by_batch(),
+        y={**y, "stack": "zero"},
+        color=colour("part", colours),
+        order={"field": "rank", "type": "quantitative"},
+        tooltip=tooltip(part="part", batch="batch", told=y["axis"]["title"]),
+    )
 
 
 def memory_areas(curve: Curve, batch: int) -> Spec:

@@ -68,9 +68,14 @@ def _panel(shown: Panel, hues: dict[str, tuple[str, str]]) -> Spec:
     color = {"field": "hue", "type": "nominal", "scale": scale, "legend": legend}
     dashes = {"domain": list(STYLES), "range": list(STYLES.values())}
     lines = layer(
-        {"type": "line", "strokeWidth": 1.8}, rows, x=x, y=y, color=color, detail={"field": "curve", "type": "nominal"},
+        {"type": "line", "strokeWidth": 1.8},
+        rows,
+        x=x,
+        y=y,
+        color=color,
+        detail={"field": "curve", "type": "nominal"},
         strokeDash={"field": "style", "type": "nominal", "scale": dashes, "legend": None},
-    )  # fmt: skip
+    )
     marked = [row for row in rows if shown.curves[row["curve"]].marked]
     shape = {"field": "hue", "type": "nominal", "scale": shapes, "legend": legend}
     points = layer(
@@ -79,11 +84,17 @@ def _panel(shown: Panel, hues: dict[str, tuple[str, str]]) -> Spec:
     ends = [{"x": mark.x, "y": mark.y, "hue": mark.hue, "kind": mark.kind} for mark in shown.marks]
     oom = layer(
         {"type": "point", "shape": "M-1,-1L1,1M-1,1L1,-1", "size": 90, "strokeWidth": 2.5},
-        [row for row in ends if row["kind"] == "oom"], x=x, y=y, color=color,
-    )  # fmt: skip
+        [row for row in ends if row["kind"] == "oom"],
+        x=x,
+        y=y,
+        color=color,
+    )
     full = layer(
         {"type": "point", "shape": "circle", "size": 70, "filled": False, "strokeWidth": 1.5},
-        [row for row in ends if row["kind"] == "full"], x=x, y=y, color=color,
-    )  # fmt: skip
+        [row for row in ends if row["kind"] == "full"],
+        x=x,
+        y=y,
+        color=color,
+    )
     level = [] if shown.level is None else [rule(y=shown.level, dash=DASH), note(shown.level_label, y=shown.level)]
     return panel(*level, lines, points, oom, full, title=shown.title, width=WIDTH, height=HEIGHT)

@@ -120,13 +120,14 @@ def memory_bars(estimates: Sequence[Estimate]) -> Spec:
         if (gib := memory_in_use(estimate)[part]) > 0
     ]
     bars = layer(
-        {"type": "bar"}, rows,
+        {"type": "bar"},
+        rows,
         y=rows_axis("name", names),
         x=axis("gib", f"GiB on the fullest GPU, which has {short(device)}", domain=[0.0, device * 1.02]),
         color=colour("part", {MEMORY_PARTS[part]: shade for part, shade in MEMORY.items()}),
         order={"field": "rank", "type": "quantitative"},
         tooltip=tooltip(name="layout", part="part", amount="memory"),
-    )  # fmt: skip
+    )
     return panel(bars, rule(x=device, colour=RED))
 
 
@@ -153,10 +154,11 @@ def time_bars(estimate: Estimate, phase: str) -> Spec:
     ]
     caused = {row["cause"] for row in rows}
     bars = layer(
-        {"type": "bar"}, rows,
+        {"type": "bar"},
+        rows,
         y=rows_axis("operator", list(dict.fromkeys(word for word, _ in times))),
         x=axis("time", f"{unit.name} of one {phase} step, {unit.short(total)} in all"),
         color=colour("cause", {cause: shade for cause, shade in CAUSES.items() if cause in caused}),
         tooltip=tooltip(operator="operator", cause="cause", told="time"),
-    )  # fmt: skip
+    )
     return panel(bars)

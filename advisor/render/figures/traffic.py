@@ -54,11 +54,13 @@ def _distribution(answers: Sequence[Simulation], metric: str) -> Spec:
         if value > 0 or not wide
     ]
     lines = layer(
-        {"type": "line", "strokeWidth": 2}, rows,
+        {"type": "line", "strokeWidth": 2},
+        rows,
         x=axis("time", f"{METRIC_NAMES[metric]}, {unit.name}", log=wide, zero=False),
         y=axis("share", "% of the requests at most", domain=[0, 100]),
-        color=colour("name", coloured(drawn), legend=len(drawn) > 1), order={"field": "share"},
-    )  # fmt: skip
+        color=colour("name", coloured(drawn), legend=len(drawn) > 1),
+        order={"field": "share"},
+    )
     most = getattr(answers[0].slo, metric, None)
     if most is None:
         return panel(lines)
@@ -79,8 +81,10 @@ def _over_time(answers: Sequence[Simulation], curve: str) -> Spec:
     ]
     ends: dict[str, Any] = {"format": ".0%", "domain": [0, 1.02]} if curve == "kv_share" else {}
     lines = layer(
-        {"type": "line", "strokeWidth": 1.5}, rows,
-        x=axis("time", "time, s"), y=axis("value", CURVES[curve], **ends),
+        {"type": "line", "strokeWidth": 1.5},
+        rows,
+        x=axis("time", "time, s"),
+        y=axis("value", CURVES[curve], **ends),
         color=colour("name", coloured(names(answers)), legend=len(answers) > 1),
-    )  # fmt: skip
+    )
     return panel(lines)

@@ -91,9 +91,13 @@ def parity(checks: Sequence[Check], name: str) -> Spec:
         color=shades,
     )
     points = layer(
-        {"type": "point", "filled": True, "size": 30, "opacity": 0.8}, rows, x=x, y=y, color=shades,
+        {"type": "point", "filled": True, "size": 30, "opacity": 0.8},
+        rows,
+        x=x,
+        y=y,
+        color=shades,
         tooltip=tooltip(run="run", times="times"),
-    )  # fmt: skip
+    )
     return panel(line, whiskers, points)
 
 
@@ -168,9 +172,13 @@ def _points(rows: Sequence[dict[str, Any]], x: dict[str, Any], y: dict[str, Any]
     present = {row["split"] for row in rows}
     shades = colour("split", {split: shade for split, shade in SPLITS.items() if split in present})
     points = layer(
-        {"type": "point", "filled": True, "size": 25, "opacity": 0.7, "clip": True}, rows, x=x, y=y, color=shades,
+        {"type": "point", "filled": True, "size": 25, "opacity": 0.7, "clip": True},
+        rows,
+        x=x,
+        y=y,
+        color=shades,
         tooltip=tooltip(run="run"),
-    )  # fmt: skip
+    )
     return panel(rule(x=0.0) if x["field"] == "error" else rule(y=0.0), points)
 
 

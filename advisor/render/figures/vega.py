@@ -34,13 +34,20 @@ DASH, DOT = [5, 3], [2, 3]
 WIDTH, HEIGHT = 460, 300
 """Of a panel on paper, in pixels."""
 PRINTED: Mapping[str, Any] = {
-    "axis": {"gridColor": "#E4E4E4", "domainColor": "#999999", "tickColor": "#999999", "labelFontSize": 11,
-             "titleFontSize": 12, "titleFontWeight": "normal", "labelLimit": 320},
+    "axis": {
+        "gridColor": "#E4E4E4",
+        "domainColor": "#999999",
+        "tickColor": "#999999",
+        "labelFontSize": 11,
+        "titleFontSize": 12,
+        "titleFontWeight": "normal",
+        "labelLimit": 320,
+    },
     "legend": {"labelFontSize": 11, "labelLimit": 260},
     "title": {"fontSize": 12, "fontWeight": "normal", "anchor": "start"},
     "view": {"stroke": None},
     "font": "DejaVu Sans, Verdana, sans-serif",
-}  # fmt: skip
+}
 """Looks of a figure on paper; the app has its own for light and dark ground."""
 
 
@@ -78,9 +85,11 @@ def rows_axis(name: str, names: Sequence[str]) -> dict[str, Any]:
 def colour(name: str, colours: Mapping[str, str], *, legend: bool = True) -> dict[str, Any]:
     """Return a channel of colours by name, with the legend above the panel."""
     return {
-        "field": name, "type": "nominal", "scale": {"domain": list(colours), "range": list(colours.values())},
+        "field": name,
+        "type": "nominal",
+        "scale": {"domain": list(colours), "range": list(colours.values())},
         "legend": {"orient": "top", "title": None, "columns": 3, "symbolOpacity": 1} if legend else None,
-    }  # fmt: skip
+    }
 
 
 def coloured(names: Iterable[str]) -> dict[str, str]:

@@ -100,7 +100,7 @@ def charts(runs: Iterable[Measurement], facts: Mapping[Measurement, Facts]) -> l
     return [
         replace(chart, name=f"{chart.name}_{twin}") if (twin := _twins(found[:i], chart)) else chart
         for i, chart in enumerate(found)
-    ]  # fmt: skip
+    ]
 
 
 def _twins(before: Sequence[Chart], chart: Chart) -> str:
@@ -192,9 +192,13 @@ def memory_panel(case: SeriesCase, facts: Mapping[Measurement, Facts], *, title:
         return None
     label = "" if device is None else f"{case.setup.gpu}: {device:.0f} GiB"
     return Panel(
-        title=title, ylabel="GiB on the fullest GPU", curves=tuple(curves), marks=tuple(marks), level=device,
+        title=title,
+        ylabel="GiB on the fullest GPU",
+        curves=tuple(curves),
+        marks=tuple(marks),
+        level=device,
         level_label=label,
-    )  # fmt: skip
+    )
 
 
 def _ends(series: Series) -> list[str]:

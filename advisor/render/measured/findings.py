@@ -68,8 +68,11 @@ def findings(runs: Iterable[Measurement], folder: Path) -> list[Path]:
 def layer_split(runs: Sequence[Measurement], _facts: Mapping[Measurement, Facts]) -> tuple[Chart | None, list[str]]:
     """Output of TP over that of PP on as many GPUs: a panel for each number of GPUs, a curve a model."""
     ratios = {
-        (case, gpus): found for case in cases(runs) for gpus in (2, 4, 8) if (found := sentences.split_ratio(case, gpus))
-    }  # fmt: skip
+        (case, gpus): found
+        for case in cases(runs)
+        for gpus in (2, 4, 8)
+        if (found := sentences.split_ratio(case, gpus))
+    }
     chosen = _one_engine([case for case, _ in ratios])
     ratios = {(case, gpus): found for (case, gpus), found in ratios.items() if case in chosen}
     if not ratios:
@@ -84,17 +87,22 @@ def layer_split(runs: Sequence[Measurement], _facts: Mapping[Measurement, Facts]
         for input_len, output_len in lengths:
             curves = [
                 PlotCurve(
-                    label=case.setup.model_name, x=np.array([batch for batch, _ in found], dtype=float),
-                    y=np.array([ratio for _, ratio in found]), hue=case.setup.model_name,
+                    label=case.setup.model_name,
+                    x=np.array([batch for batch, _ in found], dtype=float),
+                    y=np.array([ratio for _, ratio in found]),
+                    hue=case.setup.model_name,
                 )
                 for (case, count), found in ratios.items()
                 if (count, case.input_len, case.output_len) == (gpus, input_len, output_len)
-            ]  # fmt: skip
+            ]
             title = f"{gpus} GPUs, {input_len} in / {output_len} out"
             panel = Panel(
-                title=title, ylabel=f"TP{gpus} over PP{gpus}, output tokens/s", curves=tuple(curves), level=1.0,
+                title=title,
+                ylabel=f"TP{gpus} over PP{gpus}, output tokens/s",
+                curves=tuple(curves),
+                level=1.0,
                 level_label="equal",
-            )  # fmt: skip
+            )
             row.append(panel if curves else None)
         rows.append(tuple(row))
     every = [(ratio, gpus, batch, case) for (case, gpus), found in ratios.items() for batch, ratio in found]

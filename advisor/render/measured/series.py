@@ -174,9 +174,7 @@ def settings_told(runs: Sequence[Measurement]) -> list[str]:
     usual = (
         {name: Counter(getattr(run, name) for run in runs).most_common(1)[0][0] for name in SETTINGS} if runs else {}
     )
-    return [
-        ", ".join(_words(run, name) for name in SETTINGS if getattr(run, name) != usual[name]) for run in runs
-    ]  # fmt: skip
+    return [", ".join(_words(run, name) for name in SETTINGS if getattr(run, name) != usual[name]) for run in runs]
 
 
 def _words(run: Measurement, name: str) -> str:

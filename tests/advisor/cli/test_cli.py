@@ -100,8 +100,11 @@ def test_help_lists_every_command_with_a_whole_sentence(arguments):
 
 
 def test_examples_in_help_are_commands_that_work():
-    examples = re.findall(r"^ +advisor (recommend|estimate|catalog) (.*)$", "\n".join(
-        out(*name.split(), "--help") for name in ("recommend", "estimate", "catalog")), re.MULTILINE)  # fmt: skip
+    examples = re.findall(
+        r"^ +advisor (recommend|estimate|catalog) (.*)$",
+        "\n".join(out(*name.split(), "--help") for name in ("recommend", "estimate", "catalog")),
+        re.MULTILINE,
+    )
     assert len(examples) >= 8
     for command, rest in examples:
         words = shlex.split(re.sub(r" {3,}.*", "", rest))
@@ -124,9 +127,17 @@ def test_choices_in_help_are_all_there_are():
 def test_flags_are_those_of_vllm():
     options = {spelled for parameter in COMMANDS["estimate"].params for spelled in parameter.opts}
     theirs = [
-        "--model", "--tensor-parallel-size", "--pipeline-parallel-size", "--data-parallel-size", "--dtype",
-        "--kv-cache-dtype", "--max-num-seqs", "--max-num-batched-tokens", "--max-model-len", "--gpu-memory-utilization",
-    ]  # fmt: skip
+        "--model",
+        "--tensor-parallel-size",
+        "--pipeline-parallel-size",
+        "--data-parallel-size",
+        "--dtype",
+        "--kv-cache-dtype",
+        "--max-num-seqs",
+        "--max-num-batched-tokens",
+        "--max-model-len",
+        "--gpu-memory-utilization",
+    ]
     assert options >= {*theirs, "--tp", "--pp", "--dp", "--ep", "--isl", "--osl", "--kv-dtype"}
 
 
@@ -146,8 +157,14 @@ def test_a_recommendation_reads_as_designed():
     assert '"llama-13b" read as meta-llama/Llama-2-13b-hf' in text
     labels = re.findall(r"^(\w+) {2,}\S", text, re.MULTILINE)
     assert [label for label in labels if label != "note"] == [
-        "why", "memory", "source", "limit", "next", "search", "run",
-    ]  # fmt: skip
+        "why",
+        "memory",
+        "source",
+        "limit",
+        "next",
+        "search",
+        "run",
+    ]
     assert text.count("\n>  ") == 1
     rows = LAYOUT.findall(text)
     assert rows == list(dict.fromkeys(rows))
@@ -436,9 +453,15 @@ def test_a_part_of_a_name_lists_those_that_have_it():
 
 def test_a_config_is_a_model_too(tmp_path):
     config = {
-        "model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
-        "intermediate_size": 128, "vocab_size": 100, "max_position_embeddings": 512, "torch_dtype": "float16",
-    }  # fmt: skip
+        "model_type": "llama",
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 128,
+        "vocab_size": 100,
+        "max_position_embeddings": 512,
+        "torch_dtype": "float16",
+    }
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert json.loads(out("catalog", "models", str(tmp_path), "--format", "json"))["hidden_size"] == 64
 

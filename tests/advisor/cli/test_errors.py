@@ -29,7 +29,13 @@ def refused(*arguments):
     [
         # usage
         (["recomend"], ['unknown command "recomend"', "did you mean recommend?"]),
-        (["capacity"], ['unknown command "capacity"', "commands: recommend, estimate, simulate, plan, probe, tune, fit, validate, export"]),
+        (
+            ["capacity"],
+            [
+                'unknown command "capacity"',
+                "commands: recommend, estimate, simulate, plan, probe, tune, fit, validate, export",
+            ],
+        ),
         (["catalog", "modles"], ['unknown command "modles"', "did you mean models?"]),
         (["recommend"], ["missing --model", "--model llama-13b"]),
         (["estimate", "--model", "llama-13b", "--gpus", "A100"], ["missing --batch", "--batch 32"]),
@@ -68,8 +74,10 @@ def refused(*arguments):
         ([*ESTIMATE, "--pp", "-1"], ["pp is -1"]),
         ([*ESTIMATE, "--dp", "1" + "0" * 20], ["dp is 1"]),
         ([*ESTIMATE, "--tp", "4"], ["4", "2"]),
-        (["estimate", "--model", "llama-13b", "--gpus", "3xA100", "--tp", "3", "--batch", "8"],
-         ["does not divide", "40 attention heads", "tp can be 1, 2, 4, 8"]),
+        (
+            ["estimate", "--model", "llama-13b", "--gpus", "3xA100", "--tp", "3", "--batch", "8"],
+            ["does not divide", "40 attention heads", "tp can be 1, 2, 4, 8"],
+        ),
         ([*ESTIMATE, "--max-num-seqs", "0"], ["max_num_seqs is 0"]),
         ([*ESTIMATE, "--gpu-memory-utilization", "1.5"], ["gpu_memory_utilization is 1.5"]),
         ([*ESTIMATE, "--offload", "2"], ["offload is 2"]),
@@ -106,7 +114,7 @@ def refused(*arguments):
         (["estimate", "--model", "/no/such/config.json", "--gpus", "A100", "--batch", "8"], ["No such file"]),
         (["validate", "--published", "/no/such/folder"], ["/no/such/folder"]),
     ],
-)  # fmt: skip
+)
 def test_is_refused(arguments, said):
     line = refused(*arguments)
     for words in said:

@@ -55,8 +55,13 @@ def on_terminal(arguments, environment, *, columns=100):
 
 def test_python_m_is_the_command(environment):
     done = subprocess.run(
-        [sys.executable, "-m", "advisor", "--version"], check=False, capture_output=True, text=True, env=environment, cwd=ROOT,
-    )  # fmt: skip
+        [sys.executable, "-m", "advisor", "--version"],
+        check=False,
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=ROOT,
+    )
     assert done.returncode == 0
     assert done.stdout.startswith("advisor ")
 
@@ -113,8 +118,12 @@ def test_a_full_disk_is_one_line(start):
 
 def test_no_stdout_at_all(environment):
     done = subprocess.run(
-        [*MAIN, "catalog", "gpus"], check=False, stderr=subprocess.PIPE, env=environment, preexec_fn=lambda: os.close(1),
-    )  # fmt: skip
+        [*MAIN, "catalog", "gpus"],
+        check=False,
+        stderr=subprocess.PIPE,
+        env=environment,
+        preexec_fn=lambda: os.close(1),
+    )
     assert done.stderr == b""
     assert done.returncode == 0
 
@@ -123,9 +132,15 @@ def test_an_encoding_that_lacks_a_letter_is_no_failure(start, tmp_path):
     folder = tmp_path / "модель"
     folder.mkdir()
     config = {
-        "model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
-        "intermediate_size": 128, "vocab_size": 100, "max_position_embeddings": 512, "torch_dtype": "float16",
-    }  # fmt: skip
+        "model_type": "llama",
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 128,
+        "vocab_size": 100,
+        "max_position_embeddings": 512,
+        "torch_dtype": "float16",
+    }
     (folder / "config.json").write_text(json.dumps(config))
     done = start("catalog", "models", str(folder), env={"PYTHONIOENCODING": "ascii"})
     assert done.returncode == 0, done.stderr

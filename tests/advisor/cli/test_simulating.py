@@ -16,9 +16,26 @@ from advisor.render.answers.simulation import bars
 from catalog.schema import Deployment
 
 SIMULATE = [
-    "simulate", "--model", "llama-3.1-8b", "--gpus", "2xH200", "--rate", "5", "--input-len", "512", "--output-len", "64",
-    "--duration", "40", "--max-num-seqs", "64", "--max-model-len", "8192", "--draws", "2",
-]  # fmt: skip
+    "simulate",
+    "--model",
+    "llama-3.1-8b",
+    "--gpus",
+    "2xH200",
+    "--rate",
+    "5",
+    "--input-len",
+    "512",
+    "--output-len",
+    "64",
+    "--duration",
+    "40",
+    "--max-num-seqs",
+    "64",
+    "--max-model-len",
+    "8192",
+    "--draws",
+    "2",
+]
 COMPARED = [*SIMULATE, "--tp", "2", "--compare", "tp=1,dp=2", "--ttft", "100", "--percentile", "90"]
 
 

@@ -30,11 +30,25 @@ BYTES_PER_TOKEN = 2 * 32 * 32 * 128 * 2
 def run(batch, *, tp=1, pp=1, tpot=5.0, **given):
     e2e = 10.0 + tpot * 127
     values = {
-        "run_id": f"r-tp{tp}pp{pp}-b{batch}", "role": "fit", "source": "a test", "gpu": "H200-SXM", "gpus": tp * pp,
-        "engine": "torch", "engine_version": "2.11", "model": MODEL, "dtype": "bfloat16", "tp": tp, "pp": pp,
-        "batch": batch, "input_len": 128, "output_len": 128, "prefill_ms": 10.0, "tpot_ms": tpot, "e2e_ms": e2e,
+        "run_id": f"r-tp{tp}pp{pp}-b{batch}",
+        "role": "fit",
+        "source": "a test",
+        "gpu": "H200-SXM",
+        "gpus": tp * pp,
+        "engine": "torch",
+        "engine_version": "2.11",
+        "model": MODEL,
+        "dtype": "bfloat16",
+        "tp": tp,
+        "pp": pp,
+        "batch": batch,
+        "input_len": 128,
+        "output_len": 128,
+        "prefill_ms": 10.0,
+        "tpot_ms": tpot,
+        "e2e_ms": e2e,
         "output_tok_s": batch * 128 / e2e * 1e3,
-    }  # fmt: skip
+    }
     return Measurement(**{**values, **given})
 
 
@@ -66,7 +80,7 @@ def shipped(model="Llama-2-13b"):
         ({"tp": 2, "ep": 2}, "TP2 PP1 EP2"),
         ({"dp": 2, "gpus": 2}, "2 x TP1 PP1"),
     ],
-)  # fmt: skip
+)
 def test_layouts_are_named(layout, text):
     assert str(SeriesLayout.of(run(1, **layout))) == text
 
@@ -171,7 +185,7 @@ def test_the_best_layout_at_each_batch():
     # 256 tokens/s on 2 GPUs in 264 ms are 242 per GPU, 1 sequence on one GPU has 198
     assert said == (
         "Most output tokens/s per GPU: TP2 PP1 (of TP1 PP1, TP2 PP1) at batch 1 (242), TP1 PP1 at batch 8 (1590)."
-    )  # fmt: skip
+    )
     assert sentences.best_layout(only([run(1), run(8)])) == ""
 
 
@@ -224,8 +238,10 @@ def test_energy_settings_and_agreement_are_told():
 
 def test_what_is_missing_is_said():
     assert sentences.missing([run(1, energy_j=1.0), run(2, energy_j=None)])[-3:] == [
-        "energy in 1 of 2 runs", "utilisation in no run", "agreement with a reference in no run",
-    ]  # fmt: skip
+        "energy in 1 of 2 runs",
+        "utilisation in no run",
+        "agreement with a reference in no run",
+    ]
     one_gpu = ", ".join(sentences.missing([run(1)]))
     assert "communication" not in one_gpu  # it has nobody to send to
 
@@ -406,8 +422,11 @@ def test_the_four_findings_of_the_shipped_runs(tmp_path, capsys):
     assert four.main([str(tmp_path)]) == 0
     page, *figures = (tmp_path / line.rsplit("/", 1)[1] for line in capsys.readouterr().out.splitlines())
     assert [path.name for path in figures] == [
-        "layer-split.png", "memory-threshold.png", "communication.png", "throughput-per-gpu.png",
-    ]  # fmt: skip
+        "layer-split.png",
+        "memory-threshold.png",
+        "communication.png",
+        "throughput-per-gpu.png",
+    ]
     assert all(looks_like_an_image(path) for path in figures)
     assert "No runs that show it" not in page.read_text(encoding="utf-8")
 

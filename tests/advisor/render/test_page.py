@@ -34,9 +34,17 @@ def found():
     workload, slo = Workload(input_len=256, output_len=32, rate=10.0), Slo(ttft_ms=100.0, percentile=95.0)
     model = replace(read_model("llama-3.1-8b").value, name="<b>a & b</b> | *x*")
     return [
-        simulate(model, "2xH200", deployment=Deployment(tp=tp, dp=2 // tp), workload=workload, slo=slo, duration_s=20.0, draws=0)
+        simulate(
+            model,
+            "2xH200",
+            deployment=Deployment(tp=tp, dp=2 // tp),
+            workload=workload,
+            slo=slo,
+            duration_s=20.0,
+            draws=0,
+        )
         for tp in (1, 2)
-    ]  # fmt: skip
+    ]
 
 
 def run(*arguments, code=0):
@@ -128,9 +136,13 @@ def test_where_nothing_is_feasible_a_report_says_what_comes_nearest():
 
 def test_preemptions_are_drawn_over_time_where_there_are_any(found):
     crowded = simulate(
-        "llama-3.1-8b", "H100", deployment=Deployment(max_model_len=16384, gpu_memory_utilization=0.3),
-        workload=Workload(input_len=3000, output_len=1000, rate=5.0), duration_s=60.0, draws=0,
-    )  # fmt: skip
+        "llama-3.1-8b",
+        "H100",
+        deployment=Deployment(max_model_len=16384, gpu_memory_utilization=0.3),
+        workload=Workload(input_len=3000, output_len=1000, rate=5.0),
+        duration_s=60.0,
+        draws=0,
+    )
     assert crowded.preemptions > 0
     every = crowded.timeline["preemptions_s"].sum() * (crowded.timeline["time_s"][1] - crowded.timeline["time_s"][0])
     assert 0 < every <= crowded.preemptions + 1e-6  # the rest come after the last request did

@@ -26,11 +26,23 @@ from catalog.schema import Price
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        (803.4, "803"), (73.84, "73.8"), (0.1181, "0.118"), (1.0, "1.00"), (12345.0, "12300"), (0, "0"), (9.996, "10.0"),
-        (999.6, "1000"), (0.09996, "0.100"), (1e-7, "0.000000100"), (-4.567, "-4.57"), (None, "-"), (math.nan, "-"),
-        (math.inf, "-"), (2.5e9, "2500000000"),
+        (803.4, "803"),
+        (73.84, "73.8"),
+        (0.1181, "0.118"),
+        (1.0, "1.00"),
+        (12345.0, "12300"),
+        (0, "0"),
+        (9.996, "10.0"),
+        (999.6, "1000"),
+        (0.09996, "0.100"),
+        (1e-7, "0.000000100"),
+        (-4.567, "-4.57"),
+        (None, "-"),
+        (math.nan, "-"),
+        (math.inf, "-"),
+        (2.5e9, "2500000000"),
     ],
-)  # fmt: skip
+)
 def test_three_significant_digits(value, text):
     assert short(value) == text
 
@@ -145,8 +157,11 @@ WORDS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x0
 
 
 @pytest.mark.slow
-@given(st.lists(WORDS, min_size=1, max_size=12), st.dictionaries(st.from_regex(r"[A-Z]{1,5}", fullmatch=True), WORDS),
-       st.integers(20, 100))  # fmt: skip
+@given(
+    st.lists(WORDS, min_size=1, max_size=12),
+    st.dictionaries(st.from_regex(r"[A-Z]{1,5}", fullmatch=True), WORDS),
+    st.integers(20, 100),
+)
 def test_a_broken_command_is_the_same_command(argv, variables, width):
     lines = command_lines(ShellCommand(argv=argv, variables=variables), width)
     joined = "\n".join(lines).replace(" \\\n", "\n ") if len(lines) > 1 else lines[0]
