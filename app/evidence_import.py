@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from app.tables import table
 from app.uploads import file_name
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from advisor import Import
 
@@ -52,12 +53,12 @@ def show() -> None:
         return
     if len(files) > MOST_FILES:
         raise advisor.InputError(f"{len(files)} files are too many at once; upload at most {MOST_FILES}")
-    contents = {file_name(file.name): file.getvalue() for file in files}
+    contents = [(file_name(file.name), file.getvalue()) for file in files]
     _tell_found(read_uploads(contents, given))
 
 
-def read_uploads(contents: Mapping[str, bytes], facts: Mapping[str, Any]) -> Import:
-    """What uploaded files hold, read in a folder that is gone afterwards.
+def read_uploads(contents: Sequence[tuple[str, bytes]], facts: Mapping[str, Any]) -> Import:
+    """What uploaded files hold, each with its name, read in a folder that is gone afterwards.
 
     Raises:
         InputError: a file cannot be read, a fact is missing, or two contradict each other.
@@ -65,13 +66,14 @@ def read_uploads(contents: Mapping[str, bytes], facts: Mapping[str, Any]) -> Imp
     """
     with TemporaryDirectory() as folder:
         paths = []
-        for name, data in contents.items():
-            paths.append(Path(folder, name))
+        for number, (name, data) in enumerate(contents):  # two files may have one name
+            paths.append(Path(folder, str(number), name))
+            paths[-1].parent.mkdir()
             paths[-1].write_bytes(data)
         try:
             return read_import(paths, given=facts, catalogued=True)
         except advisor.InputError as error:
-            raise advisor.InputError(str(error).replace(f"{folder}/", "")) from error
+            raise advisor.InputError(re.sub(rf"{re.escape(folder)}/\d+/", "", str(error))) from error
 
 
 def _facts() -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import math
 import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -73,6 +74,10 @@ def framed(name: str) -> Callable[[], None]:
 
     def page() -> None:
         st.session_state.setdefault(ASKED, {key: st.query_params.get_all(key) for key in st.query_params})
+        if endless := [key for key in st.query_params if _is_endless(st.query_params.get_all(key))]:
+            for key in endless:  # Streamlit takes it for a number, and no widget can hold it
+                del st.query_params[key]
+            st.rerun()
         _carry(name)
         told = st.container()
         try:
@@ -131,6 +136,14 @@ def _tell_ignored() -> None:
         if name not in st.query_params and not _same(given, taken):
             shown = plain(", ".join(values)[:MOST])
             st.warning(f"The link says {plain(name)} = {shown}, which cannot be: the default is used instead.")
+
+
+def _is_endless(values: list[str]) -> bool:
+    """Whether a parameter of the link is infinite or no number, written as one: "inf", "1e999", "nan"."""
+    try:
+        return not all(map(math.isfinite, map(float, values)))
+    except ValueError:
+        return False
 
 
 def _same(given: list[str], taken: object) -> bool:

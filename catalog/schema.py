@@ -129,6 +129,8 @@ class Model:
     """Formats of the parts (a key of ``PARTS``) that a quantised checkpoint stores in another than ``quantization``."""
     scale_bits: Annotated[float, Interval(ge=-4, le=64)] | None = None
     """Bits of scales and zero points a weight of the checkpoint; None: those of ``SCALE_BITS``."""
+    block_scales: bool = False
+    """Whether a square block of a quantised checkpoint's weights has one scale (``weight_block_size``)."""
     kv_quantization: str | None = None
     """Format of the KV cache that the checkpoint has scales for, else None."""
     reading: str = ""

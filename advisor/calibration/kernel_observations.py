@@ -15,6 +15,7 @@ from advisor.perf_model.collectives import collective_ms
 from advisor.perf_model.deployment_arrays import DeploymentArrays
 from advisor.perf_model.forward_pass import decode_pass, prefill_pass
 from advisor.perf_model.operators import Product, causal_pairs, expert_products, routed_bytes
+from advisor.perf_model.parameters import NAMES
 from advisor.perf_model.roofline import attention_cost, product_cost
 from catalog.gpus import find_gpu
 from catalog.kernels import (
@@ -78,8 +79,19 @@ class KernelObservations:
     """Shape (1, m)."""
     run: Callable[[Parameters], Array]
     """Their times in milliseconds, shape (m,), or (s, m) for s values of the parameters."""
+    names: tuple[str, ...] = NAMES
+    """Parameters that the times depend on."""
     spread: float = NOISE
     """Of the log residuals."""
+
+    @property
+    def release(self) -> int:
+        return 0
+
+    @property
+    def dependencies(self) -> NDArray[np.intp]:
+        """Places of the parameters of this kind of kernel in ``NAMES``."""
+        return np.array([NAMES.index(name) for name in self.names], dtype=np.intp)
 
     @property
     def noise(self) -> Array:
@@ -133,9 +145,11 @@ def _by(times: Iterable[K], key: Callable[[K], object]) -> list[list[K]]:
     return list(groups.values())
 
 
-def _kernels(times: list[K], engine: str, run: Callable[[Parameters], Array]) -> KernelObservations:
+def _kernels(times: list[K], engine: str, run: Callable[[Parameters], Array], *prefixes: str) -> KernelObservations:
+    """Times that depend on the parameters whose names begin with one of ``prefixes``."""
     cluster = Cluster(gpu=find_gpu(times[0].gpu).value, gpus_per_node=1)
-    return KernelObservations(engine=engine, cluster=cluster, measured=_measured(times), run=run)
+    names = tuple(name for name in NAMES if name.startswith(prefixes))
+    return KernelObservations(engine=engine, cluster=cluster, measured=_measured(times), run=run, names=names)
 
 
 def _measured(times: Sequence[TimedKernel]) -> Array:
@@ -147,7 +161,14 @@ def _products(times: list[Kernel], engine: str) -> KernelObservations:
     m, k, n = (np.array([getattr(each, name) for each in times], dtype=float) for name in ("m", "k", "n"))
     layout = DeploymentArrays.of_formats([each.dtype for each in times], gpu)
     product = Product(name="gemm", m=m, k=k, n=n, layers=1.0, weights=k * n, flops=2.0 * m * k * n, kind="dense")
-    return _kernels(times, engine, lambda parameters: product_cost(product, layout, gpu, parameters).total_ms)
+    return _kernels(
+        times,
+        engine,
+        lambda parameters: product_cost(product, layout, gpu, parameters).total_ms,
+        "gemm_",
+        "narrow8_",
+        "narrow4_",
+    )
 
 
 def _experts(times: list[ExpertsTime], engine: str) -> KernelObservations:
@@ -165,7 +186,7 @@ def _experts(times: list[ExpertsTime], engine: str) -> KernelObservations:
         traffic = moved * parameters.elementwise_traffic / (gpu.memory_bandwidth_gbps * 1e6)
         return sum(costs, traffic)
 
-    return _kernels(times, engine, run)
+    return _kernels(times, engine, run, "expert", "elementwise_traffic")
 
 
 def _attention(times: list[AttentionTime], engine: str) -> KernelObservations:
@@ -180,7 +201,12 @@ def _attention(times: list[AttentionTime], engine: str) -> KernelObservations:
     else:
         pairs = batch * (causal_pairs(context) - causal_pairs(context - query))
         step = prefill_pass(batch * query, batch, pairs, pairs)
-    return _kernels(times, engine, lambda parameters: attention_cost(model, layout, step, gpu, parameters).total_ms)
+    return _kernels(
+        times,
+        engine,
+        lambda parameters: attention_cost(model, layout, step, gpu, parameters).total_ms,
+        *("kv_", "attention_", "gemm_sharpness"),
+    )
 
 
 def _is_told(each: Collective, engine: str) -> bool:

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from advisor.perf_model.cost_model import CostModel
+from advisor.perf_model.dependencies import dependencies
 from advisor.perf_model.deployment_arrays import DeploymentArrays
 from advisor.perf_model.memory.dispatch import memory
 from advisor.perf_model.memory.kv_capacity import max_concurrency
 from advisor.perf_model.parameters import IDEAL
 from advisor.perf_model.static_batch import static_batch_times
 from advisor.perf_model.steady_state import steady_state_times
-from catalog.engines import engine_family
+from catalog.engines import engine_family, release_distance
 from catalog.errors import InputError
 from catalog.gpus import find_gpu
 from catalog.models.find import find_model
@@ -62,6 +63,14 @@ class Observations(Protocol):
     @property
     def cluster(self) -> Cluster: ...
     @property
+    def release(self) -> int:
+        """Minor releases from the version of the engine that the catalog describes."""
+
+    @property
+    def dependencies(self) -> NDArray[np.intp]:
+        """Places in ``NAMES`` of the parameters that the predictions depend on."""
+
+    @property
     def measured(self) -> Array:
         """Shape (k, m); NaN where not measured."""
 
@@ -97,6 +106,12 @@ class RunGroup:
     measured: Array
     """By ``METRICS``; NaN where not measured."""
     runs: tuple[Measurement, ...]
+    release: int = 0
+    """Minor releases from the version of the engine that the catalog describes."""
+
+    @property
+    def dependencies(self) -> NDArray[np.intp]:
+        return dependencies(self.model, self.layout)
 
     def predict(self, parameters: Parameters, correction: Correction | None = None) -> Array:
         """Predicted metrics, shape (len(METRICS), m), or (len(METRICS), s, m) for s values of the parameters."""
@@ -188,22 +203,23 @@ def impossible(runs: Iterable[Measurement]) -> dict[str, str]:
     return found
 
 
-def group_runs(runs: Iterable[Measurement]) -> tuple[RunGroup, ...]:
-    """Group runs for the fit. Out-of-memory runs carry no time and are left out, and so are open loops, whose times are
+def group_runs(runs: Iterable[Measurement], *, by_release: bool = False) -> tuple[RunGroup, ...]:
+    """Group runs for the fit, those of another release of an engine apart if wanted. Out-of-memory runs carry no time and are left out, and so are open loops, whose times are
     their queue's.
 
     Raises:
         InputError: a run names a model or a GPU that the catalog does not hold.
 
     """
-    together: dict[tuple[str, str, str], list[Measurement]] = defaultdict(list)
+    together: dict[tuple[str, str, str, int], list[Measurement]] = defaultdict(list)
     for run in runs:
         if not run.oom and run.regime != "open":
-            together[run.model, run.gpu, engine_family(run.engine, run.engine_version)].append(run)
-    return tuple(_group(members, engine) for (_, _, engine), members in together.items())
+            release = release_distance(run.engine, run.engine_version) if by_release else 0
+            together[run.model, run.gpu, engine_family(run.engine, run.engine_version), release].append(run)
+    return tuple(_group(members, engine, release) for (_, _, engine, release), members in together.items())
 
 
-def _group(runs: list[Measurement], engine: str) -> RunGroup:
+def _group(runs: list[Measurement], engine: str, release: int) -> RunGroup:
     model, gpu = find_model(runs[0].model).value, find_gpu(runs[0].gpu).value
     cluster = Cluster(gpu=gpu, gpus_per_node=max(gpu.gpus_per_node, 1), nodes=1)
     batch = np.array([run.batch for run in runs], dtype=float)
@@ -237,5 +253,5 @@ def _group(runs: list[Measurement], engine: str) -> RunGroup:
         raise InputError(f"run {bad.run_id} has a time of 0 or below; measured times are above 0")
     return RunGroup(
         model=model, cluster=cluster, engine=engine, layout=layout, memory=room, batch=batch, input_len=lengths[:, 0],
-        output_len=lengths[:, 1], saturated=saturated, steady=flowing, measured=measured, runs=tuple(runs),
+        output_len=lengths[:, 1], saturated=saturated, steady=flowing, measured=measured, runs=tuple(runs), release=release,
     )  # fmt: skip

@@ -201,7 +201,9 @@ def _configuration_fold(
     noise_of: Callable[[str, str, bool], float],
 ) -> tuple[list[PredictionError], list[PredictionError]]:
     runs = [run for group in groups for run in group.runs]
-    kept = group_runs(run for run in runs if run.regime != "static" or _configuration(run) not in out)
+    kept = group_runs(
+        (run for run in runs if run.regime != "static" or _configuration(run) not in out), by_release=True
+    )
     left = group_runs(run for run in runs if run.regime == "static" and _configuration(run) in out)
     posterior = fit_posterior([*kept, *kernels], start)
     residuals = fit_residuals(kept, lambda *pair: posterior.marginal(*pair).parameters, noise_of)
@@ -213,7 +215,7 @@ def fitted_part(groups: Iterable[RunGroup]) -> list[RunGroup]:
     kept = []
     for group in groups:
         static = [run for run in group.runs if run.batch > 0]
-        kept += [group] if len(static) == len(group.runs) else list(group_runs(static))
+        kept += [group] if len(static) == len(group.runs) else list(group_runs(static, by_release=True))
     return kept
 
 
@@ -294,7 +296,7 @@ def sigma_of(error: PredictionError, noises: Mapping[tuple[str, str], float]) ->
 
 def calibrate(runs: Sequence[Measurement], *, sources: tuple[str, ...], jobs: int = 1) -> Surrogate:
     """Fit all runs with ``role="fit"`` and test the intervals by leaving models, GPUs and engines out."""
-    groups = list(group_runs(run for run in runs if run.role == "fit"))
+    groups = list(group_runs((run for run in runs if run.role == "fit"), by_release=True))
     fitted = fitted_part(groups)
     kernels = shipped_evidence()
     posterior = fit_posterior([*fitted, *kernels])
@@ -321,9 +323,16 @@ def calibrate(runs: Sequence[Measurement], *, sources: tuple[str, ...], jobs: in
 
 
 def shipped_residuals(surrogate: Surrogate) -> tuple[Residuals, ...]:
-    """What a surrogate misses at the runs with ``role="fit"`` that ship; a published one is of a machine nobody knows."""
-    groups = group_runs(run for run in shipped_runs() if run.role == "fit")
-    return fit_residuals(groups, lambda *pair: surrogate.marginal(*pair).parameters, surrogate.noise)
+    """What a surrogate misses at the runs with ``role="fit"`` that ship; a published one is of a machine nobody knows.
+
+    Of a model that several releases of an engine ran, only the runs of the nearest one.
+    """
+    groups = sorted(
+        group_runs((run for run in shipped_runs() if run.role == "fit"), by_release=True),
+        key=lambda group: group.release,
+    )
+    nearest = {(group.engine, group.cluster.gpu.name, group.model.name): group for group in reversed(groups)}
+    return fit_residuals(nearest.values(), lambda *pair: surrogate.marginal(*pair).parameters, surrogate.noise)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

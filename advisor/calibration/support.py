@@ -18,6 +18,7 @@ import numpy as np
 from advisor.calibration.parameter_posterior import TrainingSupport
 from advisor.perf_model.parameters import NAMES, PRIORS
 from catalog.errors import Note
+from catalog.models.stack import stack
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -30,17 +31,16 @@ if TYPE_CHECKING:
     from catalog.schema import Model
     from catalog.units import Array
 
-PRODUCTS = ("gemm_memory", "gemm_compute", "gemm_us")
 EXPERTS = ("expert_memory", "expert_compute", "expert_us")
-ATTENTION = ("kv_memory", "kv_tile", "attention_compute", "attention_tile", "attention_us")
 
 KERNEL_FAMILIES: Mapping[str, tuple[str, ...]] = {
-    "4-bit weights": PRODUCTS,
-    "8-bit weights": PRODUCTS,
-    "4-bit experts": EXPERTS,
-    "8-bit experts": EXPERTS,
-    "an 8-bit KV cache": ATTENTION,
-    "latent attention": ATTENTION,
+    "4-bit weights": ("narrow4_memory", "narrow4_compute", "narrow4_us"),
+    "8-bit weights": ("narrow8_memory", "narrow8_compute", "block8_compute"),
+    "4-bit experts": ("expert4_memory", "expert4_compute", "expert4_us"),
+    "8-bit experts": ("expert8_memory", "expert8_compute", "expert8_us"),
+    "an 8-bit KV cache": ("narrow_kv_memory",),
+    "latent attention": ("latent_memory", "latent_compute", "attention_us"),
+    "recurrent layers": ("state_memory", "state_compute", "state_us"),
     "expert parallelism": (*EXPERTS, "link", "ring_link"),
 }
 """By name, the parameters that mean something else there."""
@@ -67,6 +67,9 @@ def _has(model: Model, layout: DeploymentArrays) -> dict[str, NDArray[np.bool_]]
         "8-bit experts": eight & experts,
         "an 8-bit KV cache": layout.kv_bytes < 2.0,
         "latent attention": np.full(len(layout), model.kv_lora_rank > 0),
+        "recurrent layers": np.full(
+            len(layout), any(part.state_bytes for _, layer in stack(model).counts for part in layer.mixers)
+        ),
         "expert parallelism": layout.ep > 1,
     }
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from advisor.cli.options.output import PredictionOutput, ReportedOutput, ValidationOutput
+from advisor.cli.program import discard_output
 from catalog.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,14 +24,21 @@ NARROWEST = 40
 
 
 def write(text: str) -> None:
-    """All of ``text`` on stdout, now, so that a closed pipe or a full disk is noticed here."""
+    """All of ``text`` on stdout, now, so that a full disk is noticed here.
+
+    A reader that has seen enough (``| head``) is no failure: whether it closes the pipe before or after we write is chance,
+    and the exit code does not depend on it.
+    """
     out = sys.stdout
     if out is None:  # closed before we began
         return
     if hasattr(out, "reconfigure"):  # a name that the terminal's encoding lacks is no reason to fail
         out.reconfigure(errors="backslashreplace")
-    out.write(text)
-    out.flush()
+    try:
+        out.write(text)
+        out.flush()
+    except BrokenPipeError:
+        discard_output()
 
 
 def show(document: Document, *, wide: bool = False) -> None:

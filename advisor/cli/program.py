@@ -23,7 +23,6 @@ CRASH = 70
 """EX_SOFTWARE of sysexits.h: 1 and 2 have meanings of their own here."""
 INTERRUPTED = 130
 """128 + SIGINT, what a shell reports; likewise below."""
-CLOSED_PIPE = 141
 MOST = 1000
 """Letters of a message: what the user typed may be long."""
 
@@ -131,11 +130,11 @@ def exit_code(run: Callable[[], Any], *, debug: bool = False) -> int:
         _flush()
     except SystemExit as ending:
         # Typer answers a closed pipe with exit(1), which here would mean that nothing is feasible.
-        return _closed() if isinstance(ending.__context__, BrokenPipeError) else _number(ending.code)
+        return _unread() if isinstance(ending.__context__, BrokenPipeError) else _number(ending.code)
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        return _closed()
+        return _unread()
     except Exception as error:  # noqa: BLE001  a user is never shown a traceback unasked
         return _failure(error, debug=debug)
     return code
@@ -149,7 +148,7 @@ def _failure(error: Exception, *, debug: bool) -> int:
         traceback.print_exception(error)
     _say(message)
     if isinstance(error, OSError):
-        _discard_output()
+        discard_output()
     return code
 
 
@@ -242,12 +241,13 @@ def _flush() -> None:
         sys.stdout.flush()
 
 
-def _closed() -> int:
-    _discard_output()
-    return CLOSED_PIPE
+def _unread() -> int:
+    """The exit code where nobody reads on (``| head``): that of an answer, as if the pipe had closed a moment later."""
+    discard_output()
+    return 0
 
 
-def _discard_output() -> None:
+def discard_output() -> None:
     """Let what is still buffered go nowhere: at exit, Python would flush it, fail again and say so."""
     try:
         sink = os.open(os.devnull, os.O_WRONLY)

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 CAUSES = ("compute", "memory", "communication", "overhead")
 
-ATTENTION, ELEMENTWISE, HAND_OVER, MIXED = "attention", "elementwise", "hand_over", "mixed"
-"""Operators that others ask for by name: attention; norms, rotary embedding, activations and the like; activations sent from
+ATTENTION, RECURRENCE, ELEMENTWISE, HAND_OVER, MIXED = "attention", "recurrence", "elementwise", "hand_over", "mixed"
+"""Operators that others ask for by name: attention; linear attention and state-space layers; norms, rotary embedding, activations and the like; activations sent from
 one pipeline stage to the next; and prompts that share the decode steps of a static batch."""
 
 LAUNCH, OFFLOAD, HOST = "launch", "offload", "host"

@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from advisor.perf_model.deployment_arrays import ACTIVATION_BYTES
 from catalog.engines import engine_timing
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from advisor.perf_model.correction import Correction
@@ -37,22 +35,6 @@ class CostModel:
     """Of the times of the phases, by runs of this model nearby."""
     ideal: bool = False
     """Nothing is lost to how an engine does it: what physics allows."""
-
-    @property
-    def effective_parameters(self) -> Parameters:
-        """The parameters, with what the formats of the cache and of the weights cost."""
-        found, layout = self.parameters, self.layout
-        if self.ideal:
-            return found
-        narrow = layout.kv_bytes < ACTIVATION_BYTES
-        if self.model.attention != "mla" and np.any(narrow):
-            found = replace(found, kv_memory=found.kv_memory * np.where(narrow, self.timing.fp8_kv_share, 1.0))
-        faster = layout.matrix_flops > layout.half_flops
-        if np.any(faster):
-            found = replace(
-                found, gemm_compute=found.gemm_compute * np.where(faster, self.timing.fp8_products_share, 1.0)
-            )
-        return found
 
     @property
     def factors(self) -> tuple[Array | float, Array | float]:

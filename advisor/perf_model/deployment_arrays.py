@@ -58,6 +58,8 @@ class DeploymentArrays:
     """GPUs the experts are spread over; 1: they are sliced over ``tp``."""
     weight_bytes: Array
     """Bytes per weight of the layers' matrices, scales included."""
+    block_scales: Array
+    """1.0 where a square block of the weights has one scale, as in a checkpoint, else 0.0."""
     kv_bytes: Array
     """Bytes per number in the KV cache."""
     matrix_flops: Array
@@ -140,6 +142,7 @@ class DeploymentArrays:
             )
         }
         numbers["weight_bytes"] = table(dtype, lambda d: weight_bits(d, model) / 8.0, names["auto"])
+        numbers["block_scales"] = table(dtype, lambda d: float(model.block_scales and d == model.quantization), default)
         numbers["matrix_flops"] = table(dtype, lambda d: matrix_flops(gpu, d), names["auto"])
         numbers["kv_bytes"] = table(kv_dtype, lambda d: BITS[d] / 8.0, kv_default)
         full = table(dtype, lambda d: matrix_flops(gpu, "float32" if d == "float32" else "float16"), names["auto"])
@@ -157,6 +160,7 @@ class DeploymentArrays:
             dp=one,
             ep=one,
             weight_bytes=bits / 8.0,
+            block_scales=0.0 * one,
             kv_bytes=one * ACTIVATION_BYTES,
             matrix_flops=np.array([matrix_flops(gpu, dtype) for dtype in dtypes]),
             half_flops=one * matrix_flops(gpu, "float16"),

@@ -12,6 +12,7 @@ from advisor.perf_model.deployment_arrays import ACTIVATION_BYTES
 from advisor.perf_model.operators import ForwardPass
 from advisor.perf_model.roofline import gpu_cost
 from advisor.perf_model.torch_overheads import routing, unfused
+from catalog.engines import kv_groups
 from catalog.engines.torch_layout import lay_out
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def forward_pass_cost(cost_model: CostModel, step: ForwardPass, *, prefills: Arr
     the host launches them; between 0 and 1 for a mean over steps.
     """
     model, layout, cluster = cost_model.model, cost_model.layout, cost_model.cluster
-    timing, parameters = cost_model.timing, cost_model.effective_parameters
+    timing, parameters = cost_model.timing, cost_model.parameters
     cost = gpu_cost(model, layout, step, cluster, parameters)
     message = 2.0 * step.tokens * model.hidden_size * ACTIVATION_BYTES / layout.tp  # hidden state and residual
     hops = (layout.pp - 1.0) * stage_hand_over_ms(message, layout.tp, layout.pp, cluster, parameters)
@@ -70,7 +71,7 @@ def forward_pass_cost(cost_model: CostModel, step: ForwardPass, *, prefills: Arr
     per_pass = model.num_hidden_layers * parameters.layer_host_us + model.moe_layers * parameters.expert_host_us
     if timing.tp_host_us and not cost_model.ideal:
         per_pass = per_pass + np.where(layout.tp > 1, model.num_hidden_layers * timing.tp_host_us, 0.0)
-    launch = per_pass * 1e-3 * launched
+    launch = np.maximum(per_pass * 1e-3 * launched, _scheduling_ms(cost_model, step))
     if not (timing.fuses_elementwise or cost_model.ideal):
         cost = cost + unfused(cost_model, step, gpu_ms)
         if model.moe_layers:
@@ -86,6 +87,15 @@ def forward_pass_cost(cost_model: CostModel, step: ForwardPass, *, prefills: Arr
         + Cost.of(OFFLOAD, memory=np.maximum(stream - np.maximum(gpu_ms, launch), 0.0))
         + Cost.of(HOST, overhead=host)
     )
+
+
+def _scheduling_ms(cost_model: CostModel, step: ForwardPass) -> Array | float:
+    """Host time of a scheduler that allots blocks of each group of layers to each sequence, beside the GPU.
+
+    Models with one group of layers have it in the time of a sequence (v1/core/kv_cache_coordinator.py loops over groups).
+    """
+    groups = kv_groups(cost_model.model).number if cost_model.timing.cuts_prompts else 1
+    return step.sequences * groups * cost_model.parameters.group_sequence_us * 1e-3 if groups > 1 else 0.0
 
 
 def _slowest_stage(cost_model: CostModel) -> Array:

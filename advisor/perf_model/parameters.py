@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class Prior:
     """What is believed of one parameter before it has been measured."""
 
-    kind: Literal["efficiency", "positive"]
+    kind: Literal["efficiency", "positive", "odds"]
     typical: float
     spread: float
     """Standard deviation, on the unbounded scale, over engines and GPUs together."""
@@ -40,6 +40,10 @@ def _positive(typical: float, spread: float, meaning: str) -> Prior:
     return Prior(kind="positive", typical=typical, spread=spread, meaning=meaning)
 
 
+def _odds(typical: float, spread: float, meaning: str) -> Prior:
+    return Prior(kind="odds", typical=typical, spread=spread, meaning=meaning)
+
+
 PRIORS: dict[str, Prior] = {
     "gemm_memory": _efficiency(
         0.80, 0.6, "share of memory bandwidth that matrix products reach when they read weights"
@@ -51,6 +55,21 @@ PRIORS: dict[str, Prior] = {
     "expert_compute": _efficiency(0.45, 0.7, "the same as gemm_compute for grouped expert products"),
     "expert_sharpness": _positive(2.0, 0.3, "the same as gemm_sharpness for grouped expert products"),
     "expert_us": _positive(7.0, 0.5, "fixed time of one grouped expert product on the GPU, microseconds"),
+    # Kernels for narrow formats: odds of an efficiency, e / (1 - e), over those of the 16-bit kernels beside them, so that
+    # no efficiency passes 1, and fixed times as multiples. Centres and spreads are those of fits to published closed loops
+    # of fp8 and nvfp4 checkpoints on H100 to B300, and of int4 kernels on H200 (AIConfigurator 0.12).
+    "narrow8_memory": _odds(1.0, 0.4, "odds of gemm_memory with 8-bit weights over those with 16-bit ones"),
+    "narrow8_compute": _odds(0.6, 0.5, "the same of gemm_compute"),
+    "block8_compute": _odds(0.6, 0.5, "the same again where a square block of weights has one scale"),
+    "narrow4_memory": _odds(0.3, 0.8, "odds of gemm_memory with 4-bit weights over those with 16-bit ones"),
+    "narrow4_compute": _odds(0.8, 0.6, "the same of gemm_compute"),
+    "narrow4_us": _positive(1.5, 0.5, "fixed time of a product with 4-bit weights over gemm_us"),
+    "expert8_memory": _odds(0.5, 0.6, "odds of expert_memory with 8-bit experts over those with 16-bit ones"),
+    "expert8_compute": _odds(0.35, 0.6, "the same of expert_compute"),
+    "expert8_us": _positive(1.5, 0.5, "fixed time of a grouped product with 8-bit experts over expert_us"),
+    "expert4_memory": _odds(0.5, 0.8, "odds of expert_memory with 4-bit experts over those with 16-bit ones"),
+    "expert4_compute": _odds(0.6, 0.8, "the same of expert_compute"),
+    "expert4_us": _positive(1.5, 0.5, "fixed time of a grouped product with 4-bit experts over expert_us"),
     "kv_memory": _efficiency(0.65, 0.7, "share of memory bandwidth that decode attention reaches when it reads KV"),
     "kv_tile": _positive(
         96.0, 0.8, "tokens of KV that decode attention reads or waits for beyond the context of a sequence"
@@ -60,6 +79,14 @@ PRIORS: dict[str, Prior] = {
         400.0, 0.8, "tokens of KV that prefill attention computes with or waits for beyond the causal ones of a token"
     ),
     "attention_us": _positive(8.0, 0.5, "fixed time of the attention of one layer on the GPU, microseconds"),
+    "narrow_kv_memory": _odds(0.4, 0.5, "odds of kv_memory with an 8-bit cache over those with a 16-bit one"),
+    "latent_memory": _odds(0.7, 0.7, "odds of kv_memory with latent attention over those of others"),
+    "latent_compute": _odds(0.6, 0.7, "odds of attention_compute with latent attention over those of others"),
+    "state_memory": _efficiency(
+        0.50, 0.7, "share of memory bandwidth that recurrent layers reach when they read and write states in decode"
+    ),
+    "state_compute": _efficiency(0.15, 1.0, "share of peak FLOP/s that recurrent layers reach in prefill"),
+    "state_us": _positive(20.0, 0.7, "fixed time of the kernels of one recurrent layer on the GPU, microseconds"),
     "elementwise_traffic": _positive(1.5, 0.6, "bytes moved by norms, rotary embedding and activations over the ideal"),
     "kernel_us": _positive(1.5, 0.6, "fixed time of any other kernel on the GPU, microseconds"),
     "layer_host_us": _positive(250.0, 0.7, "host time to launch one layer outside a CUDA graph, microseconds"),
@@ -69,6 +96,11 @@ PRIORS: dict[str, Prior] = {
     ),
     "step_ms": _positive(0.7, 0.8, "host time of one engine step, milliseconds"),
     "sequence_us": _positive(6.0, 1.0, "host and sampling time of one sequence in one step, microseconds"),
+    "group_sequence_us": _positive(
+        8.0,
+        0.7,
+        "host time of the scheduler for one sequence and group of layers in one step, beside the GPU, microseconds",
+    ),
     "collective_us": _positive(6.0, 0.6, "fixed time of one short collective over the fastest link, microseconds"),
     "link": _efficiency(0.60, 0.6, "share of link bandwidth that short collectives reach"),
     "ring_us": _positive(20.0, 0.6, "fixed time of one long collective over the fastest link, microseconds"),
@@ -95,11 +127,29 @@ class Parameters:
     expert_compute: Array | float
     expert_sharpness: Array | float
     expert_us: Array | float
+    narrow8_memory: Array | float
+    narrow8_compute: Array | float
+    block8_compute: Array | float
+    narrow4_memory: Array | float
+    narrow4_compute: Array | float
+    narrow4_us: Array | float
+    expert8_memory: Array | float
+    expert8_compute: Array | float
+    expert8_us: Array | float
+    expert4_memory: Array | float
+    expert4_compute: Array | float
+    expert4_us: Array | float
     kv_memory: Array | float
     kv_tile: Array | float
     attention_compute: Array | float
     attention_tile: Array | float
     attention_us: Array | float
+    narrow_kv_memory: Array | float
+    latent_memory: Array | float
+    latent_compute: Array | float
+    state_memory: Array | float
+    state_compute: Array | float
+    state_us: Array | float
     elementwise_traffic: Array | float
     kernel_us: Array | float
     layer_host_us: Array | float
@@ -107,6 +157,7 @@ class Parameters:
     admission_ms: Array | float
     step_ms: Array | float
     sequence_us: Array | float
+    group_sequence_us: Array | float
     collective_us: Array | float
     link: Array | float
     ring_us: Array | float
@@ -134,10 +185,20 @@ class Parameters:
 assert tuple(f.name for f in fields(Parameters)) == NAMES
 
 
+ODDS = tuple(name for name, prior in PRIORS.items() if prior.kind == "odds")
+"""Ratios of odds: 1 changes nothing."""
+
+
+def scaled_odds(efficiency: Array | float, ratio: Array | float) -> Array | float:
+    """Return the efficiency whose odds are ``ratio`` times those of ``efficiency``; it stays between 0 and 1."""
+    return ratio * efficiency / (1.0 - efficiency + ratio * efficiency)
+
+
 EFFICIENCIES = tuple(name for name, prior in PRIORS.items() if prior.kind == "efficiency")
 
 IDEAL = Parameters(
     **{name: 1.0 if name in EFFICIENCIES else 1e-9 for name in NAMES}
     | {name: 1024.0 for name in NAMES if name.endswith("sharpness")}
+    | dict.fromkeys(ODDS, 1.0)
 )
 """Every efficiency 1 and every overhead gone: the roofline itself. The exponents make the smooth maximum sharp."""

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from advisor.perf_model.collectives import collective
-from advisor.perf_model.cost import ATTENTION, ELEMENTWISE, Cost
+from advisor.perf_model.cost import ATTENTION, ELEMENTWISE, RECURRENCE, Cost
 from advisor.perf_model.deployment_arrays import ACTIVATION_BYTES, DeploymentArrays, matrix_flops, weight_bits
 from advisor.perf_model.operators import ForwardPass, Product, elementwise_bytes, products, sliced_numbers
+from advisor.perf_model.parameters import scaled_odds
 from catalog.mixers import Recurrence
 from catalog.models.stack import stack
 
@@ -47,45 +48,71 @@ def smooth_maximum(memory: Array, compute: Array, sharpness: Array | float) -> t
     return per_share * a, per_share * b
 
 
+FOUR_BIT_BYTES, EIGHT_BIT_BYTES = 0.75, 1.5
+"""Bytes of a weight, scales included, below which it counts as one of 4 and of 8 bits."""
+
+
+def _efficiencies(
+    product: Product, width: Array, layout: DeploymentArrays, parameters: Parameters
+) -> tuple[Array | float, Array | float, Array | float]:
+    """Efficiency of memory and of arithmetic, and microseconds of fixed time, by the format of the weights."""
+    expert = product.kind == "expert"
+    memory = parameters.expert_memory if expert else parameters.gemm_memory
+    compute = parameters.expert_compute if expert else parameters.gemm_compute
+    fixed = parameters.expert_us if expert else parameters.gemm_us
+    if width.max() > EIGHT_BIT_BYTES and width.min() > EIGHT_BIT_BYTES:
+        return memory, compute, fixed
+    four, eight = width < FOUR_BIT_BYTES, (width >= FOUR_BIT_BYTES) & (width < EIGHT_BIT_BYTES)
+    ratios = (
+        (four, parameters.expert4_memory, parameters.expert4_compute, parameters.expert4_us)
+        if expert
+        else (four, parameters.narrow4_memory, parameters.narrow4_compute, parameters.narrow4_us),
+        (eight, parameters.expert8_memory, parameters.expert8_compute, parameters.expert8_us)
+        if expert
+        else (eight, parameters.narrow8_memory, parameters.narrow8_compute, 1.0),
+        (eight & (layout.block_scales > 0), 1.0, parameters.block8_compute, 1.0),
+    )
+    for rows, on_memory, on_compute, on_fixed in ratios:
+        if rows.any():
+            memory = np.where(rows, scaled_odds(memory, on_memory), memory)
+            compute = np.where(rows, scaled_odds(compute, on_compute), compute)
+            fixed = np.where(rows, fixed * on_fixed, fixed)
+    return memory, compute, fixed
+
+
 def product_cost(product: Product, layout: DeploymentArrays, gpu: Gpu, parameters: Parameters) -> Cost:
     """One matrix product in all its layers."""
-    expert = product.kind == "expert"
-    bandwidth = gpu.memory_bandwidth_gbps * 1e6 * (parameters.expert_memory if expert else parameters.gemm_memory)
     width = np.maximum(ACTIVATION_BYTES, layout.weight_bytes) if product.kind == "half" else layout.weight_bytes
     peak = layout.half_flops if product.kind == "half" else layout.matrix_flops
     if product.format:
         width = np.full(len(layout), weight_bits(product.format) / 8.0)
         peak = np.full(len(layout), matrix_flops(gpu, product.format))
-    efficiency = parameters.expert_compute if expert else parameters.gemm_compute
+    on_memory, on_compute, fixed = _efficiencies(product, width, layout, parameters)
     memory, compute = smooth_maximum(
-        product.weights * width / bandwidth,
-        product.flops / (peak * 1e-3 * efficiency),
-        parameters.expert_sharpness if expert else parameters.gemm_sharpness,
+        product.weights * width / (gpu.memory_bandwidth_gbps * 1e6 * on_memory),
+        product.flops / (peak * 1e-3 * on_compute),
+        parameters.expert_sharpness if product.kind == "expert" else parameters.gemm_sharpness,
     )
-    launch = (parameters.expert_us if expert else parameters.gemm_us) * 1e-3 + np.zeros_like(memory)
+    launch = fixed * 1e-3 + np.zeros_like(memory)
     return Cost.of(product.name, memory=memory, compute=compute, overhead=launch) * product.layers
 
 
 def attention_cost(model: Model, layout: DeploymentArrays, step: ForwardPass, gpu: Gpu, parameters: Parameters) -> Cost:
-    """Attention of all layers: decode reads the cache or the state, prefill computes pairs.
+    """Attention of all layers: decode reads the cache, prefill computes pairs.
 
     Kernels work in tiles: a decoding sequence costs as if it were ``kv_tile`` tokens longer, a prefill token as if it
-    attended to ``attention_tile`` more. Linear attention reads and writes its state once a decoded token, and in prefill
-    once a chunk, which its operations outweigh.
+    attended to ``attention_tile`` more.
     """
-    bandwidth = gpu.memory_bandwidth_gbps * 1e6
-    peak = layout.half_flops * 1e-3 * parameters.attention_compute
     read, work, paired = np.zeros_like(step.tokens), np.zeros_like(step.tokens), np.zeros_like(step.tokens)
-    mixers = 0.0
+    mixers, latent = 0.0, False
+    prompts = step.tokens - step.decodes
     for count, layer in stack(model).counts:
         for part in layer.mixers:
-            mixers += count
-            context, pairs = (step.windowed_context, step.windowed_pairs) if part.window else (step.context, step.pairs)
-            prompts = step.tokens - step.decodes
             if isinstance(part, Recurrence):
-                read = read + count * step.decodes * 2.0 * part.state_bytes / layout.tp
-                paired = paired + count * step.tokens * part.token_flops / layout.tp
                 continue
+            mixers += count
+            latent = latent or part.latent
+            context, pairs = (step.windowed_context, step.windowed_pairs) if part.window else (step.context, step.pairs)
             if part.index:
                 read = read + count * step.decodes * context * part.index_bytes
                 scored = 2.0 * part.index.heads * part.index.dim / part.index.pooled
@@ -97,9 +124,38 @@ def attention_cost(model: Model, layout: DeploymentArrays, step: ForwardPass, gp
             work = work + count * step.decodes * context * part.pair_flops(absorbed=True) / layout.tp
             tiled = pairs + prompts * parameters.attention_tile
             paired = paired + count * tiled * part.pair_flops(absorbed=False) / layout.tp
-    memory, compute = smooth_maximum(read / (bandwidth * parameters.kv_memory), work / peak, parameters.gemm_sharpness)
+    on_memory, on_compute = parameters.kv_memory, parameters.attention_compute
+    narrow = layout.kv_bytes < ACTIVATION_BYTES
+    if latent:
+        on_memory = scaled_odds(on_memory, parameters.latent_memory)
+        on_compute = scaled_odds(on_compute, parameters.latent_compute)
+    elif narrow.any():
+        on_memory = np.where(narrow, scaled_odds(on_memory, parameters.narrow_kv_memory), on_memory)
+    peak = layout.half_flops * 1e-3 * on_compute
+    memory, compute = smooth_maximum(
+        read / (gpu.memory_bandwidth_gbps * 1e6 * on_memory), work / peak, parameters.gemm_sharpness
+    )
     launch = mixers * parameters.attention_us * 1e-3 + np.zeros_like(memory)
     return Cost.of(ATTENTION, memory=memory, compute=compute + paired / peak, overhead=launch)
+
+
+def recurrence_cost(
+    model: Model, layout: DeploymentArrays, step: ForwardPass, gpu: Gpu, parameters: Parameters
+) -> Cost:
+    """Linear attention and state-space layers: a decoded token reads and writes its state, prefill computes in chunks."""
+    parts = [
+        (count, part) for count, layer in stack(model).counts for part in layer.mixers if isinstance(part, Recurrence)
+    ]
+    if not parts:
+        return Cost()
+    moved = step.decodes * sum(2.0 * count * part.state_bytes for count, part in parts) / layout.tp
+    work = step.tokens * sum(count * part.token_flops for count, part in parts) / layout.tp
+    return Cost.of(
+        RECURRENCE,
+        memory=moved / (gpu.memory_bandwidth_gbps * 1e6 * parameters.state_memory),
+        compute=work / (layout.half_flops * 1e-3 * parameters.state_compute),
+        overhead=sum(count for count, _ in parts) * parameters.state_us * 1e-3,
+    )
 
 
 def gpu_cost(
@@ -110,6 +166,7 @@ def gpu_cost(
     parts = sum(count * (bool(layer.mixers) + bool(layer.feed_forward)) for count, layer in stack(model).counts)
     layers = parts / 2.0
     cost = attention_cost(model, layout, step, gpu, parameters)
+    cost = cost + recurrence_cost(model, layout, step, gpu, parameters)
     for product in products(model, layout, step):
         cost = cost + product_cost(product, layout, gpu, parameters)
     bandwidth = gpu.memory_bandwidth_gbps * 1e6

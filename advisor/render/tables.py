@@ -115,5 +115,12 @@ def markdown(columns: Sequence[Column]) -> str:
 
 
 def _row(cells: Sequence[str]) -> str:
-    escaped = (" ".join(cell.split()).replace("\\", "\\\\").replace("|", "\\|") for cell in cells)
-    return f"| {' | '.join(escaped)} |"
+    return f"| {' | '.join(map(_shown, cells))} |"
+
+
+def _shown(cell: str) -> str:
+    """Write a cell so that it stays text: names may be links, images or tags."""
+    return " ".join(cell.split()).translate(MARKS)
+
+
+MARKS = str.maketrans({**{mark: f"\\{mark}" for mark in "\\|`[]"}, "<": "&lt;", ">": "&gt;"})

@@ -181,7 +181,7 @@ def validate(
     model = surrogate or shipped_surrogate()
     groups = list(group_runs(judged))
     checks = [shipped_check(error, model) for error in errors_of(groups, model.marginal)]
-    fitted = fitted_part(group_runs(run for run in judged if run.role == "fit"))
+    fitted = fitted_part(group_runs((run for run in judged if run.role == "fit"), by_release=True))
     kernels = shipped_evidence()
     near: list[PredictionError] = []
     plain: list[PredictionError] = []

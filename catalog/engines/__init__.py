@@ -31,6 +31,7 @@ from catalog.engines.registry import (
     engine_family,
     engine_timing,
     find_engine,
+    release_distance,
     releases_apart,
 )
 from catalog.engines.traits import EngineGeneration, EngineMemory, EngineTiming
@@ -60,6 +61,7 @@ __all__ = [
     "pipeline_layers",
     "processes",
     "profile_rows",
+    "release_distance",
     "releases_apart",
     "render",
     "reserves_graphs",

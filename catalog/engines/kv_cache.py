@@ -40,6 +40,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from catalog.errors import InputError
@@ -113,6 +114,11 @@ class KvGroups:
     states: int = 0
     """Groups of layers with a state, of which a request takes one block each."""
 
+    @property
+    def number(self) -> int:
+        """Groups of all kinds."""
+        return self.full + self.windowed + self.states
+
     def blocks(self, tokens: int, *, max_num_batched_tokens: int, block_size: int = 16) -> int:
         """Blocks that one request of ``tokens`` tokens takes at the most: what admission and the logged KV tokens count.
 
@@ -123,6 +129,7 @@ class KvGroups:
         return self.full * whole + self.windowed * kept
 
 
+@lru_cache(maxsize=2048)
 def kv_groups(model: Model) -> KvGroups:
     """The groups of ``model``: one, unless layers of several kinds mix.
 

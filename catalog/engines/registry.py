@@ -260,6 +260,12 @@ def releases_apart(one: str, other: str) -> int:
     return abs(minors[0] - minors[1]) if len(minors) == len(found) else 0
 
 
+def release_distance(engine: str, version: str) -> int:
+    """Count the minor releases between a version and the one that the catalog describes; 0 where that cannot be said."""
+    known = _engines().get(engine)
+    return releases_apart(known.version, version) if known and engine_family(engine, version) == engine else 0
+
+
 @cache
 def engine_timing(family: str) -> EngineTiming:
     """Return how an engine, as ``engine_family`` names it, spends its time; of one nobody knows, as most do."""

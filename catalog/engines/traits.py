@@ -21,10 +21,6 @@ class EngineTiming:
     """Whether pipeline stages are cut by what layers cost (``torch_stages``), not by their number alone."""
     tp_host_us: float = 0.0
     """Host time that the two sums of a layer take outside a CUDA graph with tensor parallelism, microseconds."""
-    fp8_kv_share: float = 1.0
-    """Efficiency at which decode attention reads an 8-bit cache, as a share of that of a 16-bit one."""
-    fp8_products_share: float = 1.0
-    """Share of the peak of 8-bit products that is reached, over the share of 16-bit ones that these reach."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -116,7 +116,8 @@ def model_from_config(
     model = check_model(
         Model(name=name, model_type=kind, source=where, dtype=_dtype(outer, inner), reading=reading, **read)
     )
-    return _with_formats(model, _formats(outer, inner, model, beside))
+    formats = _formats(outer, inner, model, beside)
+    return replace(_with_formats(model, formats), block_scales=any(map(_block_scales, (outer, inner))))
 
 
 def _read(c: Fields, outer_kind: str) -> tuple[dict[str, Any], str]:
@@ -206,6 +207,12 @@ def _formats(outer: Fields, inner: Fields, model: Model, beside: Mapping[str, An
                 found = read_formats(quantization.with_default("expert_dtype", part), layers)
                 return replace(found, kv_cache=found.kv_cache or (stated.kv_cache if stated else None))
     return stated or Formats()
+
+
+def _block_scales(fields: Fields) -> bool:
+    """Whether one scale is of a square block of weights (finegrained fp8 of DeepSeek-V3 and Qwen3)."""
+    quantization = fields.maybe_part("quantization_config")
+    return quantization is not None and quantization.has("weight_block_size")
 
 
 def _with_formats(model: Model, formats: Formats) -> Model:

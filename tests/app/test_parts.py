@@ -2,19 +2,23 @@
 
 import importlib.machinery
 import io
+import json
 import subprocess
 import sys
 import threading
 import time
 import zipfile
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
+import advisor
 import app
-from advisor import Progress
+from advisor import Progress, shipped_runs
 from app.downloads import archive
+from app.evidence_import import read_uploads
 from app.frame import plain
 from app.jobs import Job
 
@@ -208,3 +212,23 @@ def test_the_whole_app_opens_on_its_first_page_and_leaves_charts_for_later():
     assert len(test.run().get("vega_lite_chart")) == 3  # as the browser asks once it has shown this much
     assert ["A101" in each.value for each in test.warning] == [True]
     assert not test.run().warning
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [("recommendation", "concurrency", "inf"), ("recommendation", "count", "1e999"), ("capacity", "spares", "-inf"),
+     ("recommendation", "tpot", "nan")],
+)  # fmt: skip
+def test_no_number_in_a_link_is_too_large(page, name, key, value):
+    test = page(name, **{key: value})
+    assert not test.exception
+    assert not [error.value for error in test.error if "fault in advisor" in error.value]
+    assert any(f"The link says {key}" in warning.value.replace("\\", "") for warning in test.warning)
+
+
+def test_two_uploads_of_one_name_are_both_read():
+    runs = [replace(run, run_id=f"mine-{number}") for number, run in enumerate(shipped_runs()[:2])]
+    files = [("runs.jsonl", (json.dumps(asdict(run)) + "\n").encode()) for run in runs]
+    assert [run.run_id for run in read_uploads(files, {}).runs] == ["mine-0", "mine-1"]
+    with pytest.raises(advisor.InputError, match=r"^runs.jsonl"):
+        read_uploads([("runs.jsonl", b"{"), ("runs.jsonl", b"{")], {})

@@ -7,7 +7,7 @@ made on the GPU, through temporary numbers of eight bytes that leave gaps), ``tr
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -73,6 +73,15 @@ class Stage:
         return frozenset(layer for layer in self.layers if (layer + 1) * count // layers > layer * count // layers)
 
     @property
+    def from_the_start(self) -> Stage:
+        """The stage with the model's first layers in place of its own, where they are of the same kinds in that order."""
+        first = range(len(self.layers))
+        alike = all(
+            has_experts(self.model, a) == has_experts(self.model, b) for a, b in zip(first, self.layers, strict=True)
+        )
+        return replace(self, layers=first) if alike and not self.offload else self
+
+    @property
     def vocabulary(self) -> Shape:
         return -(-self.model.vocab_size // self.tp), self.model.hidden_size
 
@@ -101,18 +110,26 @@ class Stage:
     def layer_bytes(self, layer: int) -> int:
         return sum(math.prod(shape) for shape, _ in self.layer(layer)) * self.itemsize
 
+    def sizes(self) -> dict[int, int]:
+        """Bytes of each layer; layers with experts are alike, and so are those without."""
+        kinds = {layer: has_experts(self.model, layer) for layer in self.layers}
+        size = {kind: self.layer_bytes(layer) for kind, layer in {kind: layer for layer, kind in kinds.items()}.items()}
+        return {layer: size[kind] for layer, kind in kinds.items()}
+
     def buffer_bytes(self) -> int:
         """Of the buffers through which offloaded layers come."""
+        kinds = {has_experts(self.model, layer): layer for layer in self.offloaded}
         rows = [
             sum(-(-math.prod(shape) * self.itemsize // ALIGNED) * ALIGNED for shape, _ in self.layer(layer))
-            for layer in sorted(self.offloaded)
+            for layer in kinds.values()
         ]
-        return len(rows[:BUFFERS]) * max(rows, default=0)
+        return min(len(self.offloaded), BUFFERS) * max(rows, default=0)
 
     def weight_bytes(self) -> int:
         """Of everything that stays on the GPU."""
         tables = self.is_first + self.is_last - (self.is_first and self.is_last and self.model.tie_word_embeddings)
-        resident = sum(self.layer_bytes(layer) for layer in self.layers if layer not in self.offloaded)
+        away = self.offloaded
+        resident = sum(size for layer, size in self.sizes().items() if layer not in away)
         norm = self.model.hidden_size * self.itemsize * self.is_last
         return resident + self.buffer_bytes() + tables * math.prod(self.vocabulary) * self.itemsize + norm
 
@@ -152,13 +169,14 @@ def loaded(stage: Stage) -> CachingAllocator:
             allocator.take(math.prod(stage.vocabulary) * stage.itemsize)
             allocator.give(_random(allocator, stage.vocabulary))
     passing: list[int] = []
+    sizes, away = stage.sizes(), stage.offloaded
     for layer in stage.layers:
         kept = [_make(allocator, shape, parts, stage.itemsize) for shape, parts in stage.layer(layer)]
         allocator.give(*passing)
-        passing = kept if layer in stage.offloaded else []  # until the next one is made
+        passing = kept if layer in away else []  # until the next one is made
         if passing:
-            allocator.give(allocator.take(stage.layer_bytes(layer)))
-    buffers = len(stage.offloaded) and min(len(stage.offloaded), BUFFERS)
+            allocator.give(allocator.take(sizes[layer]))
+    buffers = min(len(away), BUFFERS)
     for _ in range(buffers):
         allocator.take(stage.buffer_bytes() // buffers)
     if stage.is_last:

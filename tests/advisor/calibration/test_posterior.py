@@ -188,7 +188,7 @@ def test_an_unseen_pair_is_predicted_from_its_engine_and_its_gpu(crossed):
     pair = ("sglang", "A100-SXM-80GB")
     marginal = posterior.marginal(*pair)
     groups = group_runs(measured(shapes(LLAMA, pair[1], pair[0]), truth[pair]))
-    assert errors(groups, marginal.mean)[0] < 0.5 * errors(groups, TYPICAL)[0]
+    assert errors(groups, marginal.mean)[0] < 0.7 * errors(groups, TYPICAL)[0]
     slopes = sensitivities(groups[0], marginal.mean)
     sigma = np.sqrt(np.einsum("kpm,pq,kqm->km", slopes, marginal.covariance, slopes))
     assert np.nanmean(np.abs(log_residuals(groups[0], marginal.mean)) < 1.96 * sigma + 1e-6) > 0.9

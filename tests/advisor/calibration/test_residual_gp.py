@@ -19,15 +19,16 @@ from catalog.engines import resolve
 from catalog.errors import InputError
 from catalog.gpus import find_gpu, parse_cluster, with_overrides
 from catalog.models.find import find_model
-from catalog.runs import append_runs, shipped_runs
+from catalog.runs import append_runs
 from catalog.schema import Deployment
 from tests.advisor.strategies import questions
+from tests.reference_runs import reference_runs
 
 SHIPPED = shipped_surrogate()
 LLAMA = find_model("llama-3.1-8b").value
 H200 = find_gpu("H200").value
 NODE = parse_cluster("4xH200").value
-STATIC = [run for run in shipped_runs() if (run.engine, run.regime) == ("vllm", "static") and not run.oom]
+STATIC = [run for run in reference_runs() if (run.engine, run.regime) == ("vllm", "static") and not run.oom]
 
 
 def layout(**knobs):
@@ -161,7 +162,7 @@ def test_of_other_models_they_say_nothing():
 
 def test_what_ships_is_what_its_parameters_miss():
     known = of_model(SHIPPED.residuals, "vllm", H200.name, LLAMA)
-    groups = group_runs(run for run in shipped_runs() if run.role == "fit" and run.model == LLAMA.name)
+    groups = group_runs(run for run in reference_runs() if run.role == "fit" and run.model == LLAMA.name)
     fresh = fit_residuals(groups, lambda *pair: SHIPPED.marginal(*pair).parameters, SHIPPED.noise)
     again = of_model(fresh, "vllm", H200.name, LLAMA)
     assert known.residual == pytest.approx(again.residual, abs=1e-4, nan_ok=True)
@@ -170,7 +171,7 @@ def test_what_ships_is_what_its_parameters_miss():
 
 def test_requests_in_flight_are_foretold_better_by_static_batches_of_the_model():
     """Closed loops of two models that were never fitted; their own static batches correct both phases."""
-    loops = [run for run in shipped_runs() if (run.role, run.regime) == ("validate", "steady")]
+    loops = [run for run in reference_runs() if (run.role, run.regime) == ("validate", "steady")]
     static = group_runs(run for run in STATIC if run.role == "validate")
     known = fit_residuals(static, lambda *pair: SHIPPED.marginal(*pair).parameters, SHIPPED.noise)
     with_, without = (errors_of(group_runs(loops), SHIPPED.marginal, each) for each in (known, ()))

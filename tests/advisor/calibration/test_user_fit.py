@@ -16,9 +16,10 @@ from advisor.perf_model.parameters import NAMES
 from advisor.prediction.evidence import Evidence
 from catalog.errors import InputError
 from catalog.gpus import find_gpu
-from catalog.runs import append_runs, shipped_runs
+from catalog.runs import append_runs
+from tests.reference_runs import reference_runs
 
-SHIPPED = [run for run in shipped_runs() if run.engine == "vllm" and run.regime == "static" and not run.oom]
+SHIPPED = [run for run in reference_runs() if run.engine == "vllm" and run.regime == "static" and not run.oom]
 TIMES = ("prefill_ms", "ttft_ms", "tpot_ms", "e2e_ms")
 
 

@@ -11,10 +11,9 @@ from advisor.calibration.observations import METRICS, group_runs
 from advisor.calibration.surrogate import shipped_surrogate
 from advisor.perf_model.deployment_arrays import DeploymentArrays
 from advisor.perf_model.forward_pass import HOST_LINK
-from advisor.perf_model.parameters import Parameters
+from advisor.perf_model.parameters import Parameters, scaled_odds
 from advisor.perf_model.static_batch import AT_ONCE, put_off
 from advisor.prediction.prediction import Prediction, request_causes
-from catalog.engines import engine_timing
 from catalog.gpus import find_gpu
 from catalog.models.find import find_model
 from catalog.models.sizes import attention_parameters, expert_parameters, mlp_parameters
@@ -408,10 +407,11 @@ def test_the_cache_is_read_at_most_at_peak_bandwidth():
 
 
 def test_an_8_bit_cache_is_read_faster_though_not_twice_as_fast():
-    """As the runs of vLLM have it; of engines whose runs say nothing else, by its bytes."""
+    """By its bytes, at the efficiency that its odds leave."""
     model, cluster = find_model("llama-3.1-8b").value, Cluster(gpu=find_gpu("H200").value, gpus_per_node=1)
+    typical = Parameters.typical()
 
-    def attention(engine, kv_dtype):
+    def attention(kv_dtype):
         layout = DeploymentArrays.from_columns({"kv_dtype": kv_dtype, "max_num_seqs": 256}, model, cluster.gpu)
         times = Prediction.of(
             model,
@@ -421,14 +421,12 @@ def test_an_8_bit_cache_is_read_faster_though_not_twice_as_fast():
             input_len=8192,
             output_len=64,
             regime="static",
-            engine=engine,
-            parameters=Parameters.typical(),
+            parameters=typical,
         ).times
         return float(times.decode.parts["attention"].sum())
 
-    ratios = {engine: attention(engine, "fp8") / attention(engine, "auto") for engine in ("vllm", "sglang")}
-    assert ratios["vllm"] == pytest.approx(0.5 / engine_timing("vllm").fp8_kv_share, rel=0.05)
-    assert ratios["sglang"] == pytest.approx(0.5, rel=0.05)
+    slower = typical.kv_memory / scaled_odds(typical.kv_memory, typical.narrow_kv_memory)
+    assert attention("fp8") / attention("auto") == pytest.approx(0.5 * slower, rel=0.05)
 
 
 def test_the_runs_with_an_8_bit_cache_bear_it_out():
@@ -436,7 +434,7 @@ def test_the_runs_with_an_8_bit_cache_bear_it_out():
     (group,) = group_runs(run for run in shipped_runs() if run.kv_dtype == "fp8")
     parameters = shipped.marginal(group.engine, group.cluster.gpu.name).parameters
     tpot = METRICS.index("tpot_ms")
-    plain = replace(group, engine="sglang")  # read by its bytes
-    with_, without = (each.predict(parameters)[tpot] / group.measured[tpot] - 1.0 for each in (group, plain))
+    by_bytes = replace(parameters, narrow_kv_memory=1.0)
+    with_, without = (group.predict(each)[tpot] / group.measured[tpot] - 1.0 for each in (parameters, by_bytes))
     assert np.mean(np.abs(with_)) < 0.035
     assert np.mean(np.abs(without)) > 0.06

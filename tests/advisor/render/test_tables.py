@@ -258,3 +258,12 @@ def test_what_is_no_number_is_null():
 def test_csv_has_all_columns_and_empty_cells():
     text = as_csv([{"a": 1, "b": None}, {"a": math.inf, "c": 'x,"y"'}])
     assert list(csv.DictReader(io.StringIO(text))) == [{"a": "1", "b": "", "c": ""}, {"a": "", "b": "", "c": 'x,"y"'}]
+
+
+def test_a_name_in_a_cell_is_no_image_link_or_tag():
+    text = markdown(
+        [Column(name="model", cells=["![x](http://127.0.0.1/leak.png)", "<img src=x>", "`a`"], right=False)]
+    )
+    assert "![" not in text
+    assert "<img" not in text
+    assert "| !\\[x\\](http://127.0.0.1/leak.png) |" in text

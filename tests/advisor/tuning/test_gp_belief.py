@@ -14,12 +14,12 @@ from advisor.calibration.surrogate import analytic_marginal, shipped_surrogate
 from advisor.perf_model.correction import PHASES
 from advisor.tuning.gp_belief import Belief, Points
 from advisor.tuning.loop import believed, prior_of
-from catalog.runs import shipped_runs
+from tests.reference_runs import reference_runs
 
 GPU = "H200-SXM"
 RUNS = [
     run
-    for run in shipped_runs()
+    for run in reference_runs()
     if (run.engine, run.model, run.regime) == ("torch", "meta-llama/Llama-2-13b-hf", "static")
     and run.compiled
     and run.prefill_ms
@@ -111,7 +111,7 @@ def test_throughput_moves_as_the_parts_of_the_time_do():
 
 
 def test_runs_of_other_models_are_the_prior_and_its_own_are_not():
-    others = [run for run in shipped_runs() if run.engine == "torch" and run.role == "fit"]
+    others = [run for run in reference_runs() if run.engine == "torch" and run.role == "fit"]
     start = analytic_marginal()
     of = {"model": RUNS[0].model, "engine": "torch", "gpu": GPU}
     assert prior_of(start, RUNS, **of) is start

@@ -11,7 +11,7 @@ from advisor.tuning.replay import Replay, once, recorded_stakes, startups
 from catalog.errors import InputError
 from catalog.gpus import parse_cluster
 from catalog.models.find import find_model
-from catalog.runs import shipped_runs
+from tests.reference_runs import reference_runs
 
 MODEL = find_model("llama-13b").value
 NODE = parse_cluster("4xH200").value
@@ -21,7 +21,7 @@ PRIORS = {"shipped": shipped_surrogate().marginal("torch", "H200-SXM"), "analyti
 def recorded(engine="torch"):
     return [
         run
-        for run in shipped_runs()
+        for run in reference_runs()
         if (run.engine, run.model, run.regime) == (engine, MODEL.name, "static")
         and run.compiled
         and run.prefill_ms

@@ -10,7 +10,8 @@ import advisor
 from advisor.cli import app
 from advisor.render.answers.tuning import tuning_columns, tuning_rows
 from catalog.errors import InputError
-from catalog.runs import append_runs, shipped_runs
+from catalog.runs import append_runs
+from tests.reference_runs import reference_runs
 
 QUESTION = ["--model", "llama-13b", "--gpus", "4xH200"]
 
@@ -57,7 +58,7 @@ def test_it_agrees_with_the_recommendation_it_begins_from(dry):
 def test_the_users_own_runs_of_the_model_count(dry, home):
     own = [
         replace(run, role="fit")
-        for run in shipped_runs()
+        for run in reference_runs()
         if (run.engine, run.model, run.tp, run.pp) == ("torch", "meta-llama/Llama-2-13b-hf", 1, 1) and run.tpot_ms
     ]
     append_runs(home / "runs" / "mine.jsonl", own)

@@ -23,10 +23,11 @@ from advisor.validation.prediction_errors import KEYS, Check, coverage_interval,
 from advisor.validation.ranking import ANY, choices, rankings
 from catalog.errors import InputError
 from catalog.kernels import shipped_kernels
-from catalog.runs import append_runs, shipped_runs
+from catalog.runs import append_runs
+from tests.reference_runs import reference_runs
 
 STATIC = [
-    run for run in shipped_runs() if run.regime == "static" and not run.oom and run.engine == "vllm" and run.compiled
+    run for run in reference_runs() if run.regime == "static" and not run.oom and run.engine == "vllm" and run.compiled
 ]
 FIT = [run for run in STATIC if run.role == "fit" and run.model.endswith(("Llama-2-7b-hf", "Llama-3.2-1B"))]
 HELD = [run for run in STATIC if run.model.endswith(("Llama-2-13b-hf", "Qwen2.5-14B"))]
