@@ -55,6 +55,10 @@ EXPERTS_ONLY = frozenset({"mxfp4"})
 """Checkpoint formats of which, without a word, only the experts are quantised (gpt-oss model card, section 2.1)."""
 
 
+GPU_MEMORY_UTILIZATION = 0.9
+"""Share of a GPU's memory that an engine is given without a word."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
     """A decoder-only transformer, as its ``config.json`` describes it.
@@ -276,7 +280,7 @@ class Deployment:
     max_num_seqs: Count | None = None
     max_num_batched_tokens: Count | None = None
     max_model_len: Count | None = None
-    gpu_memory_utilization: Annotated[float, Interval(ge=0.01, le=1)] = 0.9
+    gpu_memory_utilization: Annotated[float, Interval(ge=0.01, le=1)] = GPU_MEMORY_UTILIZATION
     dtype: str = "auto"
     """Weight format: a key of ``BITS``, or "auto"."""
     kv_dtype: str = "auto"

@@ -18,6 +18,7 @@ from advisor.calibration.support import extrapolation_notes
 from advisor.calibration.surrogate import IntervalScale
 from advisor.perf_model.deployment_arrays import DeploymentArrays, checkpoint_dtype
 from advisor.perf_model.energy import batch_work, power_of
+from advisor.prediction.engine_start import checked_start
 from advisor.prediction.evidence import Evidence
 from advisor.prediction.inputs import check_lengths, chosen_price, plain, read_cluster, read_model
 from advisor.prediction.prediction import (
@@ -391,6 +392,7 @@ def estimate(
     notes = (*found_model.notes, *found_cluster.notes, *resolved.notes, *knowledge.notes)
     offer = chosen_price(found_cluster.value.gpu.name, price)
     found = describe(evaluation, [0], [resolved.value], knowledge, price=offer, notes=notes)[0]
+    found = checked_start(found, max_model_len)
     run = measured_run(knowledge.runs, found)
     return found if run is None else with_measurement(found, run)
 

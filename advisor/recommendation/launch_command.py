@@ -42,7 +42,9 @@ def export(
     if isinstance(deployment, Estimate):
         launched, chosen, cluster = deployment.deployment, deployment.model, deployment.cluster
         if not deployment.fits:
-            raise InputError(f"{chosen.name} does not fit in {cluster} with this layout; nothing that could start")
+            why = next((note.text for note in reversed(deployment.notes) if "will not start" in note.text), "")
+            why = why or f"{chosen.name} does not fit in {cluster} with this layout; nothing that could start"
+            raise InputError(why)
         length, held = deployment.input_len + deployment.output_len, deployment.kv_capacity_tokens
         if held < length:
             raise InputError(f"{cluster} holds {held} tokens of KV cache in this layout; one request needs {length}")

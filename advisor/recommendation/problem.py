@@ -168,7 +168,8 @@ class DeploymentSearch:
                 """Sequences that fit where the engine is started for ``running``: each takes sampler and graphs too."""
                 layout = self.layout({**knobs, "max_num_seqs": np.maximum(running, 1.0)})
                 room = memory(self.model, self.cluster, layout, self.engine)
-                return max_concurrency(self.model, room, layout, np.full(len(layout), float(self.length)))
+                held = max_concurrency(self.model, room, layout, np.full(len(layout), float(self.length)))
+                return np.where(room.kv_capacity_tokens >= (self.max_model_len or 0), held, 0.0)
 
             top = float(min(self.max_batch, budget))
             low = np.minimum(held(np.full(len(best), top)), top)
@@ -206,7 +207,8 @@ class DeploymentSearch:
     def scores(self, columns: Columns, labels: Mapping[str, tuple[str, ...]]) -> Scores:
         evaluation = self.evaluate(columns, labels)
         layout, times = evaluation.cost_model.layout, evaluation.times
-        fits = evaluation.cost_model.memory.fits
+        room = evaluation.cost_model.memory
+        fits = room.fits & (room.kv_capacity_tokens >= (self.max_model_len or 0))
         tok_s = np.where(fits, times.output_tok_s, np.nan)
         hourly = self.price.usd_per_gpu_hour if self.price else 1.0
         metrics = {

@@ -22,6 +22,7 @@ MOST_GPUS = 1024
 def relaxations(search: DeploymentSearch) -> tuple[str, ...]:
     """What would make the question answerable, each alone, in numbers."""
     changes = [*_limit_relaxations(search), *_batch_relaxation(search)]
+    changes += _context_relaxations(search)
     changes += _format_relaxations(search)
     more = _more_gpus(search)
     if more:
@@ -61,6 +62,29 @@ def _batch_relaxation(search: DeploymentSearch) -> list[str]:
     columns = other.space.take(other.pool.points[feasible])
     most = int(np.max(columns["dp"] * columns["max_num_seqs"]))
     return [f"at most {most} requests in flight instead of {search.workload.concurrency}"]
+
+
+def _context_relaxations(search: DeploymentSearch) -> list[str]:
+    """With a stated context: the longest that some layout's cache holds, and whether a narrower cache holds it."""
+    if search.max_model_len is None:
+        return []
+    free = replace(search, max_model_len=None, max_batch=1)
+    space = free.space()
+    held = [
+        int(np.max(free.evaluate(columns, space.labels).cost_model.memory.kv_capacity_tokens, initial=0))
+        for _, columns in space.chunks()
+    ]
+    changes = []
+    if held and search.length <= max(held) < search.max_model_len:
+        changes.append(f"max_model_len of {max(held)} instead of {search.max_model_len}")
+    if "fp8" not in search.kv_dtypes:
+        try:
+            other, _ = checked(replace(search, kv_dtypes=("fp8",)))
+            if _feasible(other):
+                changes.append("fp8 KV cache")
+        except InputError:
+            return changes
+    return changes
 
 
 def _format_relaxations(search: DeploymentSearch) -> list[str]:

@@ -9,7 +9,7 @@ from catalog.engines.kv_cache import (
     profile_rows,
     reserves_graphs,
     static_fraction,
-    static_reserve_gib,
+    static_share,
 )
 from catalog.engines.launch.commands import command, environment, processes
 from catalog.engines.launch.formats import FORMATS, render
@@ -67,7 +67,7 @@ __all__ = [
     "reserves_graphs",
     "resolve",
     "static_fraction",
-    "static_reserve_gib",
+    "static_share",
     "tp_problem",
     "valid_ep",
     "valid_pp",

@@ -32,8 +32,8 @@ vLLM 0.24 (paths inside its ``vllm`` package):
   blocks of its whole prompt are free (``scheduler_reserve_full_isl``); no watermark.
 
 SGLang 0.5.23: weights + KV = ``mem_fraction_static`` x memory; its default leaves ``static_reserve_gib`` for activations
-and graphs (arg_groups/memory_hook.py). Here gpu_memory_utilization stays a share of everything, and the command passes
-``static_fraction``. TensorRT-LLM, LMDeploy: KV = gpu_memory_utilization x what is free after weights and activations.
+and graphs (arg_groups/memory_hook.py). A gpu_memory_utilization that is stated is a share of everything, and the command
+passes ``static_fraction``. TensorRT-LLM, LMDeploy: KV = gpu_memory_utilization x what is free after weights and activations.
 """
 
 from __future__ import annotations
@@ -45,10 +45,12 @@ from typing import TYPE_CHECKING
 
 from catalog.errors import InputError
 from catalog.models.stack import stack
+from catalog.schema import GPU_MEMORY_UTILIZATION
 
 if TYPE_CHECKING:
     from catalog.engines.registry import Engine
     from catalog.schema import Deployment, Gpu, Model
+    from catalog.units import Array
 
 
 def profile_rows(max_num_seqs: int, max_num_batched_tokens: int) -> int:
@@ -156,35 +158,62 @@ def kv_groups(model: Model) -> KvGroups:
     )
 
 
-def static_reserve_gib(deployment: Deployment, engine: Engine, model: Model, gpu: Gpu) -> float:
-    """What SGLang keeps free of weights and KV cache: activations, graphs, metadata (memory_hook.py); in GiB.
+def static_reserve_gib(
+    engine: Engine, model: Model, gpu: Gpu, *, tp: Array, pp: Array, tokens: Array, seqs: Array, graphs: Array
+) -> Array:
+    """What SGLang keeps free of weights and KV cache: activations, graphs, metadata (memory_hook.py); GiB, shape (n,).
 
     Its arithmetic is in MiB: 512, 1.5 a token of a prefill chunk (2048 at the least), 1024 for eight GPUs a replica,
     2 for each sequence of the largest decode graph, 8 for each prefill graph (1.5 GiB in all for MLA); 10 GiB at the
     least on GPUs above 60 GiB.
     """
-    assert deployment.max_num_batched_tokens is not None
-    decode = graph_sizes(engine, gpu, deployment)
-    mib = 512 + 1.5 * max(deployment.max_num_batched_tokens, 2048) + deployment.tp * deployment.pp / 8 * 1024
-    if decode:
-        prefill = len(_prefill_graphs(deployment.max_num_batched_tokens))
-        mib += 2 * decode[-1] + (1536 if model.attention == "mla" else 8 * prefill)
-    if gpu.memory_gib > 60:
-        mib = max(mib, 10 * 1024)
-    return mib / 1024
+    import numpy as np
+
+    row = engine.batch_defaults(gpu)
+    largest = np.minimum(np.where(tp >= 4, row.max_graph_size_tp4, row.max_graph_size), seqs)
+    prefill = np.array([len(_prefill_graphs(int(most))) for most in tokens], dtype=float)
+    mib = 512 + 1.5 * np.maximum(tokens, 2048) + tp * pp / 8 * 1024
+    captured = (graphs > 0) & (largest > 0)
+    mib = mib + np.where(captured, 2 * largest + (1536 if model.attention == "mla" else 8 * prefill), 0.0)
+    return np.asarray(np.maximum(mib, 10 * 1024 if gpu.memory_gib > 60 else 0.0) / 1024)
 
 
+def static_share(
+    engine: Engine, model: Model, gpu: Gpu, *, utilization: Array, tp: Array, pp: Array, tokens: Array, seqs: Array, graphs: Array
+) -> Array:  # fmt: skip
+    """``mem_fraction_static``, the share of a GPU's memory for weights and KV cache, shape (n,).
+
+    Without a word SGLang's own: all but what it keeps free. A ``gpu_memory_utilization`` that is stated is of everything.
+    """
+    import numpy as np
+
+    whole = np.where(np.isclose(utilization, GPU_MEMORY_UTILIZATION), 1.0, utilization)
+    reserve = static_reserve_gib(engine, model, gpu, tp=tp, pp=pp, tokens=tokens, seqs=seqs, graphs=graphs)
+    return np.asarray(np.round(whole - reserve / gpu.memory_gib, 3))
+
+
+@lru_cache(maxsize=256)
 def _prefill_graphs(most: int) -> list[int]:
     steps = [(4, 33, 4), (48, 257, 16), (288, 513, 32), (576, 1025, 64), (1280, 4097, 256), (4608, most + 1, 512)]
     return [size for first, last, step in steps for size in range(first, last, step) if size <= most]
 
 
 def static_fraction(deployment: Deployment, engine: Engine, model: Model, gpu: Gpu) -> float:
-    """``mem_fraction_static`` for SGLang to use ``gpu_memory_utilization`` of the GPU in all."""
-    share = deployment.gpu_memory_utilization - static_reserve_gib(deployment, engine, model, gpu) / gpu.memory_gib
+    """``mem_fraction_static`` of one resolved deployment; see ``static_share``."""
+    import numpy as np
+
+    one = {
+        "tp": deployment.tp,
+        "pp": deployment.pp,
+        "tokens": deployment.max_num_batched_tokens,
+        "seqs": deployment.max_num_seqs,
+    }
+    arrays = {name: np.array([float(value or 0)]) for name, value in one.items()}
+    utilization, graphs = np.array([deployment.gpu_memory_utilization]), np.array([float(deployment.has_graphs)])
+    share = float(static_share(engine, model, gpu, utilization=utilization, graphs=graphs, **arrays)[0])
     if share < 0.05:
         raise InputError(
             f"gpu_memory_utilization {deployment.gpu_memory_utilization:g} leaves no room for weights on {gpu.name} "
             f"beside max_num_batched_tokens {deployment.max_num_batched_tokens}; raise one or lower the other"
         )
-    return round(share, 3)
+    return share

@@ -55,7 +55,7 @@ SCALE = 16.0
 """Bits of a scale of integers; a zero point takes as many as a number."""
 
 DIGITS = re.compile(r"\d+")
-LAYER = re.compile(r"layers\.(\d+)\.")
+LAYER = re.compile(r"layers\.(\d{1,5})\.?(.*)")
 SAFE = re.compile(r"[\w\s.\\*|()^$\[\]+-]{1,200}")
 """Regular expressions that are looked at: short, and without braces or groups that repeat."""
 REPEATED = re.compile(r"\)[*+?]|[*+?]{2}|(?:\*.*){6}")
@@ -67,6 +67,8 @@ NAMES = {
     "experts": ("mlp.experts.0.down_proj", "block_sparse_moe.experts.0.w1", "mixer.experts.0.down_proj", "ffn.experts.0.w1"),
 }  # fmt: skip
 """What modules of each part are called, after the layer's number."""
+MOST_PATTERNS = 100
+"""More patterns that hold for all layers than any checkpoint has."""
 PREFIXES = ("model.layers", "model.language_model.layers", "language_model.model.layers", "backbone.layers", "layers")
 
 
@@ -272,12 +274,13 @@ def _plain_parts(c: Fields, stack: Stack) -> list[str]:
     if not ignored:
         return []
     everywhere, by_layer = _sorted(ignored)
-    layers = range(len(stack.pattern))
     found = []
     for part in _present(stack):
-        held = [number for number in layers if _holds(stack, number, part)]
-        alone = sum(_is_ignored(part, number, everywhere, by_layer.get(number, [])) for number in held)
-        if held and 2 * alone > len(held):
+        held = [number for number in range(len(stack.pattern)) if _holds(stack, number, part)]
+        names = [f"{prefix}.1.{name}" for prefix in PREFIXES for name in NAMES[part]]
+        if any(_matches(pattern, name) for pattern in everywhere for name in names) or 2 * sum(
+            _is_ignored(part, by_layer.get(number, frozenset())) for number in held
+        ) > len(held):
             found.append(part)
     return found
 
@@ -289,22 +292,23 @@ def _holds(stack: Stack, number: int, part: str) -> bool:
     return layer.feed_forward is not None and isinstance(layer.feed_forward, Experts) == (part != "dense")
 
 
-def _sorted(ignored: Iterable[str]) -> tuple[list[str], dict[int, list[str]]]:
-    """Sort patterns: those that name no layer, and those of each layer."""
-    everywhere: list[str] = []
-    by_layer: dict[int, list[str]] = {}
+def _sorted(ignored: Iterable[str]) -> tuple[list[str], dict[int, frozenset[str]]]:
+    """Sort patterns: those that name no layer, and of each layer what stands behind its number."""
+    everywhere: dict[str, None] = {}
+    by_layer: dict[int, set[str]] = {}
     for text in ignored:
-        number = LAYER.search(text + ".") or re.search(r"layers\.(\d+)\*", text)
-        if number and len(number[1]) < 6:
-            by_layer.setdefault(int(number[1]), []).append(text)
-        elif len(everywhere) < 100:
-            everywhere.append(text)
-    return everywhere, by_layer
+        number = LAYER.search(text)
+        if number:
+            by_layer.setdefault(int(number[1]), set()).add(number[2])
+        elif len(everywhere) < MOST_PATTERNS:
+            everywhere[text] = None
+    return list(everywhere), {number: frozenset(tails) for number, tails in by_layer.items()}
 
 
-def _is_ignored(part: str, number: int, everywhere: list[str], own: list[str]) -> bool:
-    names = [f"{prefix}.{number}.{name}" for prefix in PREFIXES for name in NAMES[part]]
-    return any(_matches(pattern, name) for pattern in (*everywhere, *own) for name in names)
+@lru_cache(maxsize=4096)
+def _is_ignored(part: str, tails: frozenset[str]) -> bool:
+    """Say whether a pattern of a layer, without what stands before and its number, is one of a part's modules."""
+    return any(_matches(tail, name) for tail in tails for name in NAMES[part])
 
 
 def _matches(pattern: str, name: str) -> bool:
@@ -316,6 +320,6 @@ def _matches(pattern: str, name: str) -> bool:
             return re.match(text, name) is not None
         except re.error:
             return False
-    if "*" in pattern:
+    if not pattern or "*" in pattern:
         return len(pattern) < 200 and pattern.count("*") < 6 and fnmatch.fnmatchcase(name, pattern)
     return name.startswith(pattern + ".") or name == pattern or f".{pattern}." in name

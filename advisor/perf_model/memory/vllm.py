@@ -16,7 +16,7 @@ from advisor.perf_model.deployment_arrays import ACTIVATION_BYTES, DeploymentArr
 from advisor.perf_model.memory.kv_capacity import BLOCK, blocks_of_request, cache_pages, layer_cache_bytes
 from advisor.perf_model.memory.parts import Memory, engine_gib
 from advisor.perf_model.memory.weights import layer_bytes
-from catalog.engines import find_engine, kv_groups, padded_vocab, pipeline_layers, reserves_graphs
+from catalog.engines import find_engine, kv_groups, padded_vocab, pipeline_layers, reserves_graphs, static_share
 from catalog.mixers import Recurrence
 from catalog.models.stack import stack
 from catalog.parts import Experts
@@ -131,8 +131,8 @@ def _total(counts: list[Array], each: Sequence[Array | float]) -> Array:
 def paged_memory(model: Model, cluster: Cluster, layout: DeploymentArrays, engine: str = "vllm") -> Memory:
     """Account for the memory of each of the n deployments as vLLM does; see ``Memory``.
 
-    ``gpu_memory_utilization`` is a share of the device (vLLM, SGLang as we start it) or of what weights and activations
-    leave (TensorRT-LLM, LMDeploy), as ``Engine.memory_rule`` of ``engine`` says.
+    ``gpu_memory_utilization`` is a share of the device (vLLM) or of what weights and activations leave (TensorRT-LLM,
+    LMDeploy); SGLang's weights and cache take a share that it derives from what it keeps free, as ``Engine.memory_rule`` of ``engine`` says.
     """
     facts = find_engine(engine)
     of_free = facts.memory_rule == "of_free"
@@ -174,6 +174,12 @@ def paged_memory(model: Model, cluster: Cluster, layout: DeploymentArrays, engin
         buffers = np.where(layout.offload > 0, 2.0 * body / np.maximum(count, 1.0), 0.0)
         weights = (resident + buffers) / GIB + TABLES_GIB
         kv = budget - weights - activations - outside
+        if facts.memory_rule == "static":
+            static = static_share(
+                facts, model, cluster.gpu, utilization=layout.gpu_memory_utilization, tp=layout.tp, pp=layout.pp,
+                tokens=layout.max_num_batched_tokens, seqs=layout.max_num_seqs, graphs=layout.graphs,
+            )  # fmt: skip
+            kv = np.minimum(device * static, device - activations - outside) - weights
         if of_free:
             kv = layout.gpu_memory_utilization * (device - weights - activations - outside)
         bytes_per_token = _total(stage.layers, cache_by_kind)

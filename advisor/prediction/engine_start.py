@@ -1,0 +1,65 @@
+"""Whether an engine starts with the context that was asked for: its KV cache has to hold one such request."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from advisor.perf_model.deployment_arrays import DeploymentArrays
+from advisor.perf_model.memory.dispatch import memory
+from catalog.engines import find_engine, resolve, valid_tp
+from catalog.errors import InputError, Note
+
+if TYPE_CHECKING:
+    from advisor.prediction.estimation import Estimate
+    from catalog.schema import Cluster, Deployment, Model
+
+WIDEST_SHARE = 0.95
+"""The largest share of a GPU's memory that is proposed to an engine."""
+
+
+def checked_start(answer: Estimate, max_model_len: int | None) -> Estimate:
+    """Return an answer, or one that says that the engine will not start with a ``max_model_len`` its cache cannot hold.
+
+    vLLM: v1/core/kv_cache_utils.py ``_check_enough_kv_cache_memory``; others serve shorter contexts or stop, too.
+    """
+    held = answer.kv_capacity_tokens
+    if max_model_len is None or not answer.fits or held >= max_model_len:
+        return answer
+    note = Note(shortage(answer.model, answer.cluster, answer.deployment, held, max_model_len), "warning")
+    return replace(
+        answer, fits=False, prefill_ms=None, ttft_ms=None, tpot_ms=None, e2e_ms=None, output_tok_s=None, running=0,
+        output_tok_s_per_gpu=None, energy_j_per_token=None, usd_per_mtok=None, notes=(*answer.notes, note),
+    )  # fmt: skip
+
+
+def shortage(model: Model, cluster: Cluster, deployment: Deployment, held: int, max_model_len: int) -> str:
+    """Say in one sentence which context there is, and what would give more."""
+    more = [f"{words} {tokens:,}" for words, tokens in _more(model, cluster, deployment) if tokens > held]
+    instead = f"; with {', with '.join(more)}" if more else ""
+    return (
+        f"{deployment.engine} will not start: max_model_len is {max_model_len:,} and the KV cache of a replica holds "
+        f"{held:,} tokens{instead}"
+    )
+
+
+def _more(model: Model, cluster: Cluster, deployment: Deployment) -> list[tuple[str, int]]:
+    """List changes and the tokens that the cache would hold after each."""
+    engine = find_engine(deployment.engine)
+    changes: list[tuple[str, Deployment]] = []
+    if deployment.kv_dtype not in ("fp8", "int8", "nvfp4") and "fp8" in engine.kv_formats(cluster.gpu, model):
+        changes.append(("--kv-dtype fp8", replace(deployment, kv_dtype="fp8")))
+    replica = deployment.pp * deployment.dp
+    wider = [tp for tp in valid_tp(model) if deployment.tp < tp and tp * replica <= cluster.num_gpus]
+    changes += [(f"--tp {tp}", replace(deployment, tp=tp)) for tp in wider[:1]]
+    if deployment.gpu_memory_utilization < WIDEST_SHARE:
+        wide = replace(deployment, gpu_memory_utilization=WIDEST_SHARE)
+        changes.append((f"--gpu-memory-utilization {WIDEST_SHARE:g}", wide))
+    found = []
+    for words, changed in changes:
+        try:
+            layout = DeploymentArrays.of([resolve(changed, model, cluster).value], model, cluster.gpu)
+        except InputError:
+            continue
+        found.append((words, int(memory(model, cluster, layout, deployment.engine).kv_capacity_tokens[0])))
+    return found
