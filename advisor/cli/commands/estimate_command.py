@@ -51,7 +51,9 @@ def estimate(
     def shown() -> Document:
         from advisor.render.answers.estimation import document  # not for the machines' formats
 
-        return document(result, products=products, relax=[] if result.fits else _what_fits(result))
+        return document(
+            result, products=products, relax=[] if result.fits or result.kv_capacity_tokens else _what_fits(result)
+        )
 
     def columns() -> Sequence[Column]:
         from advisor.render.answers.estimation import metric_columns, product_columns

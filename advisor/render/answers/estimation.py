@@ -43,7 +43,7 @@ def document(estimate: Estimate, *, products: bool = False, relax: Sequence[str]
     return Document(
         title=f"{estimate.model.name} on {estimate.cluster}",
         question=_question(estimate),
-        alarm="" if estimate.fits else "does not fit",
+        alarm="" if estimate.fits else "will not start" if estimate.kv_capacity_tokens else "does not fit",
         notes=notes(estimate.notes),
         sections=sections,
     )

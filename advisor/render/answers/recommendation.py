@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from catalog.schema import Cluster, Deployment, Model
 
 FRONT_ROWS = 12
+WEIGHTS_SHARE = 0.8
+"""A checkpoint below this share of the GPUs' memory is not what stands in the way."""
 BEATEN = "Not beaten in both speed for a user and throughput per GPU"
 
 
@@ -201,6 +203,8 @@ def broken_limits(answer: Recommendation) -> list[str]:
         memory = answer.cluster.gpu.memory_gib * answer.cluster.num_gpus
         stored = parameters(answer.model) * stored_bits(answer.model) / 8.0 / GIB
         needs = f"the checkpoint has {short(stored)} GiB, the GPUs {short(memory)} GiB in all"
+        if stored < memory * WEIGHTS_SHARE:
+            return [f"no layout's KV cache holds a sequence as long as was asked for: {needs}"]
         return [f"no layout holds the weights and a request: {needs}"]
     broken = []
     if nearest.batch > nearest.max_concurrency:
