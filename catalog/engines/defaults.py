@@ -128,6 +128,8 @@ def _weights(deployment: Deployment, model: Model, gpu: Gpu, engine: Engine, not
             notes.append(Note(f"dtype {chosen}: {why}"))
     else:
         chosen = _known(wanted, "dtype")
+        if chosen != wanted:
+            notes.append(Note(f"dtype {wanted} read as {chosen}"))
     if stored and chosen != stored:
         raise InputError(f"dtype is {chosen}, but {model.name} is stored in {stored}; use dtype=auto or {stored}")
     if not formats:
@@ -176,9 +178,23 @@ def _kv(deployment: Deployment, model: Model, gpu: Gpu, engine: Engine, dtype: s
 def _known(name: str, what: str) -> str:
     if name in BITS:
         return name
+    word = str(name).strip().casefold().replace("_", "-")
+    if word in FORMAT_WORDS:
+        return FORMAT_WORDS[word]
     close = difflib.get_close_matches(str(name), BITS, n=2, cutoff=0.4)
     hint = f"did you mean {' or '.join(close)}?" if close else f"known: auto, {', '.join(BITS)}"
     raise InputError(f"unknown {what} {str(name)[:40]!r}; {hint}")
+
+
+FORMAT_WORDS = {
+    "awq": "int4", "gptq": "int4", "gguf": "int4", "w4a16": "int4", "q4": "int4", "q4-k-m": "int4", "q4-0": "int4", "4bit": "int4",
+    "4-bit": "int4", "bnb-4bit": "int4", "w4": "int4", "int4-awq": "int4", "awq-int4": "int4", "gptq-int4": "int4",
+    "w8a8": "int8", "w8a16": "int8", "q8": "int8", "q8-0": "int8", "8bit": "int8", "8-bit": "int8", "gptq-int8": "int8",
+    "fp8-block": "fp8", "fp8-dynamic": "fp8", "fp8-e4m3": "fp8", "fp8-e5m2": "fp8", "e4m3": "fp8", "w8a8-fp8": "fp8", "mxfp8": "fp8",
+    "fp4": "nvfp4", "modelopt-fp4": "nvfp4", "bf16": "bfloat16", "fp16": "float16", "half": "float16", "f16": "float16",
+    "fp32": "float32", "float": "float32", "f32": "float32",
+}  # fmt: skip
+"""People's words for formats, in lower case and with hyphens."""
 
 
 def _length(deployment: Deployment, model: Model, notes: list[Note]) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 from catalog.bounds import check_model
 from catalog.errors import InputError, Note, Resolved
 from catalog.models.sizes import active_parameters, parameters
+from catalog.models.spellings import Reading, read_spelling
 from catalog.schema import Model
 from catalog.tables import CatalogTable, table
 
@@ -41,9 +42,22 @@ def find_model(name: str) -> Resolved[Model]:
     models = table("models")
     meaning = models.meaning(name)
     if meaning is None:
-        return _from_hub(name, models)
+        reading = read_spelling(name, models.meanings)
+        return _read_so(name, reading, models) if reading else _from_hub(name, models)
     model = _built(models, meaning.entry, meaning.name)
     return Resolved(model, (Note(f'"{name}" read as {model.name}'),) if meaning.ambiguous else ())
+
+
+def _read_so(name: str, reading: Reading, models: CatalogTable) -> Resolved[Model]:
+    """Return the model that a spelling is read as, in the format that it names; the reading is told."""
+    model = _built(models, reading.meaning.entry, reading.meaning.name)
+    told = Note(f'"{name}" read as {model.name}' + (f" in {reading.quantization}" if reading.quantization else ""))
+    if reading.quantization and reading.quantization != model.quantization:
+        changed = {"quantization": reading.quantization, "formats": (), "scale_bits": reading.scale_bits}
+        model = check_model(replace(model, name=name, **changed))
+    elif reading.quantization and not reading.guessed:
+        model = replace(model, name=name)
+    return Resolved(model, (told,))
 
 
 def all_models() -> tuple[Model, ...]:

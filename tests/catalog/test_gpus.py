@@ -25,7 +25,7 @@ def test_figures_hang_together():
         assert gpu.fp4_tflops == 0 or gpu.fp4_tflops >= 1.9 * gpu.fp8_tflops, gpu.name
         assert (gpu.nvlink_gbps > 0) == (gpu.topology != "pcie"), gpu.name
         assert gpu.vendor == ("amd" if gpu.name.startswith("MI") else "nvidia")
-        has_fp8 = gpu.compute_capability in ("8.9", "9.0", "10.0", "10.3", "12.0", "gfx942", "gfx950")
+        has_fp8 = gpu.compute_capability in ("8.9", "9.0", "10.0", "10.3", "12.0", "12.1", "gfx942", "gfx950")
         assert (gpu.fp8_tflops > 0) == has_fp8, gpu.name
         assert gpu.bf16 == (gpu.compute_capability not in ("7.0", "7.5")), gpu.name
         if gpu.topology == "pairs":

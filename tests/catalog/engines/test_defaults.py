@@ -205,7 +205,7 @@ def test_volta_is_warned_about_but_resolved():
         ({"ep": 2, "tp": 2}, "meta-llama/Llama-2-13b-hf", "4xA100", "no experts"),
         ({"ep": 3, "tp": 2}, "mistralai/Mixtral-8x7B-v0.1", "4xA100", "it can be 1 or 2"),
         ({"dtype": "bfloat16"}, "meta-llama/Meta-Llama-3.1-8B", "1xT4", "no bfloat16 weights on T4"),
-        ({"dtype": "bf16"}, "meta-llama/Meta-Llama-3.1-8B", "1xA100", "did you mean bfloat16"),
+        ({"dtype": "bfloat61"}, "meta-llama/Meta-Llama-3.1-8B", "1xA100", "did you mean bfloat16"),
         ({"dtype": "bfloat16"}, "deepseek-ai/DeepSeek-V3", "8xH200", "stored in fp8"),
         ({"dtype": "float16"}, "google/gemma-2-9b", "1xA100", "does not run gemma2 in float16"),
         ({"kv_dtype": "fp8"}, "meta-llama/Meta-Llama-3.1-8B", "1xT4", "no fp8 KV cache"),
@@ -265,3 +265,13 @@ def test_an_fp8_cache_decides_the_format_where_it_is_read_into_one_alone(gpus, d
     found = resolve(Deployment(kv_dtype="fp8"), find_model("llama-2-13b").value, parse_cluster(gpus).value)
     assert (found.value.dtype, found.value.kv_dtype) == (dtype, "fp8")
     assert any("fp8 KV cache" in note.text for note in found.notes) == (dtype == "bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("word", "dtype"),
+    [("awq", "int4"), ("GPTQ", "int4"), ("w4a16", "int4"), ("q4", "int4"), ("fp8-block", "fp8"), ("fp8_e4m3", "fp8"), ("w8a8", "int8"), ("half", "float16")],
+)  # fmt: skip
+def test_peoples_words_for_formats(word, dtype):
+    found = resolve(Deployment(dtype=word), find_model("llama-3.1-8b").value, parse_cluster("1xH100").value)
+    assert found.value.dtype == dtype
+    assert any(f"dtype {word} read as {dtype}" in note.text for note in found.notes)

@@ -194,7 +194,7 @@ def test_instruct_models_have_their_own_context():
     ("typed", "words"),
     [
         ("llama-31b", "closest: .*[Ll]lama"),
-        ("mixtrall", "Mixtral-8x7B"),
+        ("mixtrallle", "Mixtral-8x7B"),
         ("zzzz", "advisor catalog"),
         ("", "no model named"),
         ("   ", "no model named"),
