@@ -18,7 +18,7 @@ from advisor.perf_model.memory.dispatch import memory
 from advisor.perf_model.memory.kv_capacity import max_concurrency, request_gib
 from advisor.perf_model.memory.uncertainty import spread_gib
 from advisor.perf_model.operators import Product, products
-from advisor.perf_model.parameters import EFFICIENCIES, IDEAL, NAMES, Parameters
+from advisor.perf_model.parameters import EFFICIENCIES, IDEAL, NAMES, ODDS, Parameters, scaled_odds
 from advisor.perf_model.roofline import product_cost
 from advisor.perf_model.static_batch import static_batch_times
 from advisor.perf_model.steady_state import steady_state_times
@@ -87,7 +87,10 @@ class Prediction:
         assert cost_model.correction is not None
         least = cost_model.correction.factors.min(axis=0)
         # Without them every time is above its floor by at least the best efficiency, but for what none of them scales.
-        best = max(float(np.max(getattr(cost_model.parameters, name))) for name in EFFICIENCIES)
+        best, odds = (
+            max(float(np.max(getattr(cost_model.parameters, name))) for name in names) for names in (EFFICIENCIES, ODDS)
+        )
+        best = float(scaled_odds(best, max(odds, 1.0)))
         scaled = (cost_model.layout.offload == 0) & cost_model.timing.cuts_prompts
         close = np.flatnonzero((least < 1.0) & ((least < best) | ~scaled))
         if not close.size:

@@ -114,7 +114,7 @@ def test_floors_are_below_every_value(question):
 def test_the_ideal_is_better_than_any_parameters():
     for name, prior in PRIORS.items():
         ideal = getattr(IDEAL, name)
-        if prior.kind == "efficiency":
+        if prior.kind in {"efficiency", "odds"}:
             assert ideal == 1
         elif not name.endswith("sharpness"):
             assert ideal < 1e-6
