@@ -36,8 +36,8 @@ def show() -> None:
     """Upload, look, and take over."""
     _tell_session()
     files = st.file_uploader(
-        f"Results of vLLM's benchmarks, SGLang's, GuideLLM, AIPerf, GenAI-Perf, trtllm-bench, or runs of advisor (at most "
-        f"{MOST_FILES} files of {MOST_MB} MB; they are read, nothing in them is run)",
+        f"Results of vLLM's benchmarks, SGLang's, GuideLLM, AIPerf, GenAI-Perf, inference-perf, LLMPerf, trtllm-bench, or runs "
+        f"of advisor (at most {MOST_FILES} files of {MOST_MB} MB; they are read, nothing in them is run)",
         type=[suffix.removeprefix(".") for suffix in IMPORTED_SUFFIXES],
         accept_multiple_files=True,
         max_upload_size=MOST_MB,

@@ -112,8 +112,8 @@ def import_runs(
     """The runs that benchmark files hold; nothing is kept unless there is a ``store``.
 
     Args:
-        path: a file or a folder, or several: results of vLLM's benchmarks, SGLang's, GuideLLM, AIPerf, GenAI-Perf and
-            trtllm-bench, runs of our own, or published benchmarks in long form.
+        path: a file or a folder, or several: results of vLLM's benchmarks, SGLang's, GuideLLM, AIPerf, GenAI-Perf,
+            inference-perf, LLMPerf and trtllm-bench, runs of our own, or published benchmarks in long form.
         format: "auto" (by what is in it), or the name of one of ``catalog.importers.registry.FORMATS``.
         gpu: what the file does not say of the GPU, here and below: its name.
         gpus: number of GPUs.

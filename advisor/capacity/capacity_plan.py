@@ -30,7 +30,7 @@ from advisor.progress import Course
 from advisor.simulator.scheduler import FRONT_END_MS
 from advisor.simulator.server import AggregatedServer
 from advisor.simulator.simulation import check_serving
-from advisor.simulator.trace_files import read_trace
+from advisor.simulator.trace_files import TraceFile, read_trace
 from catalog.errors import InputError, Note
 from catalog.schema import Cluster, Deployment, Model, Slo, Workload, require_positive
 
@@ -127,7 +127,7 @@ def plan(
     set_gpu: Mapping[str, float | str] | None = None,
     top: int = 2,
     disaggregate: bool = False,
-    trace: str | Path | Arrivals | None = None,
+    trace: str | Path | TraceFile | Arrivals | None = None,
     progress: Watch | None = None,
 ) -> CapacityPlan:
     """Find the cheapest GPUs, or the fewest, on which a model keeps limits at a rate.
@@ -261,9 +261,11 @@ def plan(
     )
 
 
-def _offered(trace: str | Path | Arrivals | None, duration_s: float | None, longest: int) -> Arrivals | None:
+def _offered(
+    trace: str | Path | TraceFile | Arrivals | None, duration_s: float | None, longest: int
+) -> Arrivals | None:
     """Read the requests of a trace that an engine with sequences of at most ``longest`` tokens serves; None without one."""
-    arrivals = read_trace(trace, duration_s=duration_s) if isinstance(trace, (str, Path)) else trace
+    arrivals = read_trace(trace, duration_s=duration_s) if isinstance(trace, (str, Path, TraceFile)) else trace
     if arrivals is None:
         return None
     if arrivals.concurrency:

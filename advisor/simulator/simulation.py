@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from advisor.prediction.evidence import Runs
     from advisor.simulator.scheduler import Router
     from advisor.simulator.summary_statistics import Spread
+    from advisor.simulator.trace_files import TraceFile
     from catalog.units import Array
 
 DURATION_S = 300.0
@@ -191,7 +192,7 @@ def simulate(
     deployment: Deployment | None = None,
     prefill: Deployment | None = None,
     workload: Workload | None = None,
-    trace: str | Path | Arrivals | ArrivalStream | None = None,
+    trace: str | Path | TraceFile | Arrivals | ArrivalStream | None = None,
     slo: Slo | None = None,
     runs: Runs = None,
     duration_s: float | None = None,
@@ -337,7 +338,7 @@ def check_serving(slo: Slo | None, router: str, prefix_hit_rate: float, front_en
 
 def _traffic(
     workload: Workload | None,
-    trace: str | Path | Arrivals | ArrivalStream | None,
+    trace: str | Path | TraceFile | Arrivals | ArrivalStream | None,
     *,
     duration_s: float | None,
     longest: int,

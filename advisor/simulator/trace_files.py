@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -14,14 +14,17 @@ from catalog.errors import InputError, Note
 from catalog.schema import require_positive
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import pandas as pd
     from numpy.typing import NDArray
 
     Rows = tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]
 
-TIMES = ("arrival_s", "time", "timestamp", "timestamp_ms", "arrival_time", "arrived_at", "arrival")
+TIMES = (
+    *("arrival_s", "time", "timestamp", "timestamp_s", "timestamp_ms", "timestamp_us", "timestamp_ns"),
+    *("arrival_time", "arrived_at", "arrival", "created", "created_at", "start_time"),
+)
 INPUTS = (
     "input_len",
     "input",
@@ -31,6 +34,8 @@ INPUTS = (
     "num_prefill_tokens",
     "input_tokens",
     "prompt_len",
+    "prompt_tokens",
+    "num_prompt_tokens",
 )
 OUTPUTS = (
     "output_len",
@@ -40,19 +45,37 @@ OUTPUTS = (
     "response tokens",
     "num_decode_tokens",
     "output_tokens",
+    "completion_tokens",
+    "num_generation_tokens",
 )
 """Names of columns, in any case: this project's, plain ones, and those of the traces of Azure (ContextTokens), BurstGPT
-(Request tokens), Mooncake (input_length) and Vidur (num_prefill_tokens)."""
-MILLISECONDS = ("timestamp_ms",)
+(Request tokens), Mooncake (input_length) and Vidur (num_prefill_tokens), the usage of OpenAI's interface (prompt_tokens,
+completion_tokens) and vLLM's metrics (num_prompt_tokens, num_generation_tokens)."""
+UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
+"""Seconds in each unit of time."""
+EPOCHS = ((1e16, "ns"), (1e14, "us"), (1e11, "ms"))
+"""Times from so much on count since 1970 in that unit: now is 1.8e9 s."""
+SESSIONS = frozenset(("chat_id", "parent_chat_id", "turn"))
+"""Columns of the traces of Alibaba's Bailian, named like Mooncake's but timed in seconds."""
 MOST_TOKENS = 2**24
 
 
-def read_trace(path: str | Path, *, duration_s: float | None = None, rate: float | None = None) -> Arrivals:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TraceFile:
+    """A file of requests, and in which unit its times are."""
+
+    path: str | Path
+    unit: Literal["auto", "s", "ms", "us", "ns"] = "auto"
+    """A key of ``UNITS``; "auto": as the names of its columns and the size of its times say."""
+
+
+def read_trace(path: str | Path | TraceFile, *, duration_s: float | None = None, rate: float | None = None) -> Arrivals:
     """Read the requests of a file; times count from the first.
 
     Args:
-        path: CSV, or JSON Lines (``.jsonl``) as Mooncake's, whose ``timestamp`` is in milliseconds. Times are numbers of
-            seconds or dates.
+        path: CSV, or JSON Lines (``.jsonl``). Times are dates, or numbers: of seconds, of milliseconds in Mooncake's traces,
+            in the unit that the column's name ends with (``timestamp_ms``), that fits a count since 1970, or that a
+            ``TraceFile`` states.
         duration_s: no more of it than that, reading stops there.
         rate: stretch or squeeze the times so that so many requests come a second.
 
@@ -61,27 +84,41 @@ def read_trace(path: str | Path, *, duration_s: float | None = None, rate: float
             can have: the message names its line.
 
     """
-    arrivals = _read(Path(path), duration_s, rate, whole=MOST_REQUESTS, streamed=False)
+    arrivals = _read(_trace_file(path), duration_s, rate, whole=MOST_REQUESTS, streamed=False)
     assert isinstance(arrivals, Arrivals)
     return arrivals
 
 
 def open_trace(
-    path: str | Path, *, duration_s: float | None = None, rate: float | None = None
+    path: str | Path | TraceFile, *, duration_s: float | None = None, rate: float | None = None
 ) -> Arrivals | ArrivalStream:
     """Read the same as a stream where there are more than ``WHOLE`` requests: the file has then been checked to its
     end, and is read again, piece by piece, for every simulation.
     """
-    return _read(Path(path), duration_s, rate, whole=WHOLE, streamed=True)
+    return _read(_trace_file(path), duration_s, rate, whole=WHOLE, streamed=True)
+
+
+def _trace_file(path: str | Path | TraceFile) -> TraceFile:
+    """Return what a path names.
+
+    Raises:
+        InputError: the unit is none.
+
+    """
+    trace = path if isinstance(path, TraceFile) else TraceFile(path=path)
+    if trace.unit not in ("auto", *UNITS):
+        raise InputError(f"the unit of a trace's times is {trace.unit!r:.40}; it must be auto, {', '.join(UNITS)}")
+    return trace
 
 
 def _read(
-    source: Path, duration_s: float | None, rate: float | None, *, whole: int, streamed: bool
+    trace: TraceFile, duration_s: float | None, rate: float | None, *, whole: int, streamed: bool
 ) -> Arrivals | ArrivalStream:
     for name, value in (("duration", duration_s), ("rate", rate)):
         if value is not None:
             require_positive(name, value, whole=False)
-    reading = _Reading(source, duration_s)
+    source = Path(trace.path)
+    reading = _Reading(trace, duration_s)
     pieces: list[Rows] = []
     count, last = 0, 0.0
     for rows in reading:
@@ -107,7 +144,7 @@ def _read(
     span = span or 1.0
     if count > whole:
         return ArrivalStream(
-            make=lambda: (_traffic(rows, factor, span) for rows in _Reading(source, duration_s)),
+            make=lambda: (_traffic(rows, factor, span) for rows in _Reading(trace, duration_s)),
             count=count,
             duration_s=span,
             notes=reading.notes,
@@ -123,8 +160,11 @@ def _traffic(rows: Rows, factor: float, span: float) -> Arrivals:
 class _Reading:
     """One pass over a file: its requests, checked, piece by piece."""
 
-    def __init__(self, source: Path, duration_s: float | None) -> None:
-        self._source, self._duration_s = source, duration_s
+    def __init__(self, trace: TraceFile, duration_s: float | None) -> None:
+        self._source, self._duration_s = Path(trace.path), duration_s
+        self._unit: str = "" if trace.unit == "auto" else trace.unit
+        self._doubt = ""
+        """Why the unit may be another."""
         self.last = -np.inf
         """When the latest request read came."""
         self._empty = self._blank = 0
@@ -135,6 +175,10 @@ class _Reading:
         texts = []
         if self._empty:
             texts.append(f"{self._empty} requests of {self._source.name} have no output token and are left out")
+        if self._doubt:
+            texts.append(
+                f"times of {self._source.name} are read as {WORDS[self._unit]}, {self._doubt}; say otherwise with --trace-unit"
+            )
         if self._blank:
             texts.append(f"{self._blank} lines of {self._source.name} are blank and left out")
         return tuple(map(Note, texts))
@@ -144,7 +188,10 @@ class _Reading:
         for place, piece in map(self._without_blanks, _pieces(self._source)):
             if piece.empty:
                 continue
-            at, inputs, outputs = _columns(piece, place)
+            names, at, inputs, outputs = _columns(piece, place)
+            if not self._unit:
+                self._unit, self._doubt = _unit(names, at)
+            at = at * UNITS[self._unit]
             if first is None:
                 first = at[0]
                 if first < 0:
@@ -233,17 +280,37 @@ class _Places:
         return f"{self.source} {self.what} {self.numbers[row]}"
 
 
-def _columns(piece: pd.DataFrame, place: _Places) -> tuple[NDArray[np.float64], ...]:
-    """Return times in seconds, inputs and outputs, (n,) each."""
+def _columns(
+    piece: pd.DataFrame, place: _Places
+) -> tuple[Mapping[str, Any], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Columns by their names in small letters; times in the file's unit, inputs and outputs, (n,) each."""
     names = {str(name).strip().casefold(): name for name in piece.columns}
-    chosen = [
+    time, *lengths = [
         _one(names, known, what, place.source)
         for known, what in ((TIMES, "time"), (INPUTS, "input"), (OUTPUTS, "output"))
     ]
-    at = _seconds(piece[names[chosen[0]]], place)
-    if chosen[0] in MILLISECONDS or (chosen[0] == "timestamp" and chosen[1] == "input_length"):
-        at = at / 1e3  # Mooncake's
-    return at, *(_numbers(piece[names[name]], name, place) for name in chosen[1:])
+    at, of_dates = _times(piece[names[time]], place)
+    inputs, outputs = (_numbers(piece[names[name]], name, place) for name in lengths)
+    return {**names, "": "" if of_dates else time}, at, inputs, outputs
+
+
+WORDS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
+
+
+def _unit(names: Mapping[str, Any], at: NDArray[np.float64]) -> tuple[str, str]:
+    """Return the unit of a file's times, and what speaks for it where its names leave it open."""
+    time = names[""]  # none: dates, which are seconds by now
+    stated = time.rpartition("_")[2]
+    if not time or stated in UNITS:
+        return stated or "s", ""
+    for least, unit in EPOCHS:
+        if at[0] >= least:
+            return unit, "which makes them dates of our time"
+    if time == "timestamp" and "input_length" in names:
+        if SESSIONS & names.keys() or (at % 1 > 0).any():
+            return "s", "as in Bailian's traces"
+        return "ms", "as in Mooncake's traces"
+    return "s", ""
 
 
 def _one(names: Iterable[str], known: Sequence[str], what: str, source: Path) -> str:
@@ -254,14 +321,16 @@ def _one(names: Iterable[str], known: Sequence[str], what: str, source: Path) ->
     raise InputError(f"{source} has no column for the {what}: one of {', '.join(known[:4])}, ...; it has {have}")
 
 
-def _seconds(values: pd.Series[Any], place: _Places) -> NDArray[np.float64]:
+def _times(values: pd.Series[Any], place: _Places) -> tuple[NDArray[np.float64], bool]:
+    """Times as they stand, or seconds since 1970 of dates; and whether they are dates."""
     import pandas as pd
 
     numbers = pd.to_numeric(values, errors="coerce")
-    if len(values) and numbers.isna().all() and not values.isna().all():
+    of_dates = bool(len(values) and numbers.isna().all() and not values.isna().all())
+    if of_dates:
         dates = pd.to_datetime(values, errors="coerce", utc=True, format="ISO8601")
         numbers = (dates - pd.Timestamp(0, tz="UTC")).dt.total_seconds()
-    return _whole(numbers, values, "time", place)
+    return _whole(numbers, values, "time", place), of_dates
 
 
 def _numbers(values: pd.Series[Any], name: str, place: _Places) -> NDArray[np.float64]:

@@ -159,7 +159,8 @@ class _Facts:
                 self.found[kind] = _catalog_name(kind, given)
                 # a server may call its model anything: only what means a model in the catalog can contradict
                 meant = _meant(kind, str(stated)) if stated is not None else None
-                if meant is not None and meant != self.found[kind]:
+                another = kind == "model" and meant is None and _is_form_of_another(str(stated or ""), self.found[kind])
+                if another or (meant is not None and meant != self.found[kind]):
                     raise self.contradiction(kind, given, stated)
 
     def lay_out(self) -> None:
@@ -283,6 +284,21 @@ def _meant(kind: str, name: str) -> str | None:
         return _catalog_name(kind, name)
     except InputError:
         return None
+
+
+def _is_form_of_another(stated: str, model: str) -> bool:
+    """Whether a name that the catalog lacks is that of one of its other models in another format or tuning.
+
+    "zai-org/GLM-5-FP8" is GLM-5's, by its longest beginning that means a model; a name of one's own means none.
+    """
+    names = table("models")
+    parts = stated.rpartition("/")[2].split("-")
+    for count in range(len(parts) - 1, 1, -1):
+        meaning = names.meaning("-".join(parts[:count]))
+        if meaning is not None:
+            asked = names.meaning(model)
+            return asked is not None and asked.entry != meaning.entry
+    return False
 
 
 def _short(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""GuideLLM (0.8.1): its JSON report, and its CSV with three header rows.
+"""GuideLLM (0.2 to 0.8): its JSON report, and its CSV with three header rows.
 
 request_latency            seconds from sending a request to the end of the answer
 time_to_first_token_ms     from sending a request
@@ -75,7 +75,7 @@ def _report(document: BenchmarkFile) -> Mapping[str, Any] | None:
     value = document.lines[0][1]
     runs = value.get("benchmarks") if isinstance(value, dict) else None
     ours = isinstance(runs, list) and all(isinstance(run, dict) and "metrics" in run for run in runs)
-    return value if ours and "metadata" in value else None
+    return value if ours and runs else None
 
 
 def _is_csv(document: BenchmarkFile) -> bool:
@@ -86,19 +86,19 @@ def _json_rows(name: str, report: Mapping[str, Any]) -> Iterator[tuple[str, dict
     version = _at(report, "metadata", "guidellm_version")
     for number, run in enumerate(report["benchmarks"], 1):
         row = {short: _at(run, "metrics", name, "successful", "mean") for short, name in METRICS.items()}
-        strategy = _at(run, "config", "strategy")
+        strategy = _first(run, ("config", "strategy"), ("args", "strategy"))
         yield (
             f"{name} benchmark {number}",
             row
             | {
-                "requests": _at(run, "metrics", "request_totals", "successful"),
-                "errored": _at(run, "metrics", "request_totals", "errored"),
+                "requests": _first(run, ("metrics", "request_totals", "successful"), ("request_totals", "successful")),
+                "errored": _first(run, ("metrics", "request_totals", "errored"), ("request_totals", "errored")),
                 "seconds": run.get("duration"),
                 "output_spread": _at(run, "metrics", "output_token_count", "successful", "std_dev"),
                 "strategy": strategy if isinstance(strategy, dict) else {},
                 "peak": _at(run, "metrics", "request_concurrency", "successful", "max"),
-                "model": _at(run, "config", "backend", "model"),
-                "id": _at(run, "config", "id_"),
+                "model": _first(run, ("config", "backend", "model"), ("worker", "backend_model")),
+                "id": _first(run, ("config", "id_"), ("id_",)),
                 "single": _at(run, "requests", "successful"),
                 "failure": _failure(_at(run, "requests", "errored")),
                 "version": version,
@@ -236,6 +236,11 @@ def _per_request(single: list[Any]) -> float | None:
         NumberReader(request if isinstance(request, dict) else {}).time("inter_token_latency_ms") for request in single
     )
     return mean(value for value in known if value is not None)
+
+
+def _first(value: Any, *paths: tuple[str, ...]) -> Any:
+    """What stands at the first of some places, which differ among versions."""
+    return next((found for path in paths if (found := _at(value, *path)) is not None), None)
 
 
 def _at(value: Any, *path: str) -> Any:

@@ -102,3 +102,10 @@ def mean(values: Iterable[float]) -> float | None:
     """Return the mean; None of nothing."""
     known = list(values)
     return math.fsum(known) / len(known) if known else None
+
+
+def tpot_of_means(e2e_ms: float | None, ttft_ms: float | None, output_len: float) -> float | None:
+    """Time per output token after the first, of mean latencies and lengths; None where they do not tell it."""
+    if e2e_ms is None or ttft_ms is None or output_len <= 1.0 or e2e_ms <= ttft_ms:
+        return None
+    return (e2e_ms - ttft_ms) / (output_len - 1.0)

@@ -9,6 +9,8 @@ from catalog.errors import InputError
 from catalog.importers.aiperf import is_aiperf, read_aiperf
 from catalog.importers.errors import SkippedFile
 from catalog.importers.guidellm import is_guidellm, read_guidellm
+from catalog.importers.inference_perf import is_inference_perf, read_inference_perf
+from catalog.importers.llmperf import is_llmperf, read_llmperf
 from catalog.importers.long_form import is_long_form, read_long_form
 from catalog.importers.own_runs import is_own, read_own
 from catalog.importers.sglang import is_sglang, read_sglang
@@ -42,6 +44,8 @@ FORMATS = (
     Format("sglang", "sglang.bench_serving", is_sglang, read_sglang),
     Format("guidellm", "GuideLLM, JSON or CSV", is_guidellm, read_guidellm),
     Format("aiperf", "AIPerf and GenAI-Perf, JSON or CSV", is_aiperf, read_aiperf),
+    Format("inference-perf", "inference-perf, the report of a stage", is_inference_perf, read_inference_perf),
+    Format("llmperf", "LLMPerf, its summary", is_llmperf, read_llmperf),
     Format("trtllm-bench", "trtllm-bench, its JSON report or its log", is_trtllm, read_trtllm),
 )
 

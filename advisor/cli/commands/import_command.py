@@ -25,8 +25,8 @@ def import_(*, files: Files = None, facts: ImportFacts, kept: ImportKept, output
     """Take over benchmarks of other programs.
 
     Reads results of vLLM's benchmarks (latency, throughput, serve, sweep), sglang.bench_serving, GuideLLM, AIPerf,
-    GenAI-Perf, trtllm-bench, and runs of this program. What a file does not say is given by options; rows that cannot be
-    used are named and the rest is kept, each run once. Later answers stand on it.
+    GenAI-Perf, inference-perf, LLMPerf, trtllm-bench, and runs of this program. What a file does not say is given by
+    options; rows that cannot be used are named and the rest is kept, each run once. Later answers stand on it.
 
     \b
     advisor import results.json --gpu H100-SXM --tp 4 --engine vllm

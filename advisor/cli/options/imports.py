@@ -85,4 +85,5 @@ class ImportOutput(Wide):
     """The format of the files, and how much is shown."""
 
     format_: Annotated[str, flag("--format", metavar="NAME")] = "auto"
-    """auto (by what is in a file), vllm-serve, vllm-offline, sglang, guidellm, aiperf, trtllm-bench, runs, published."""
+    """auto (by what is in a file), vllm-serve, vllm-offline, sglang, guidellm, aiperf, inference-perf, llmperf,
+    trtllm-bench, runs, published."""

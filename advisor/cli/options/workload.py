@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from advisor.cli.groups import flag, group
 from catalog.errors import InputError
 from catalog.schema import Workload
+
+if TYPE_CHECKING:
+    from advisor.simulator.trace_files import TraceFile
 
 PANEL = "Workload"
 
@@ -57,6 +60,8 @@ class Traffic(Lengths):
     """Requests a second that come; a trace is stretched to it."""
     trace: Annotated[str | None, flag("--trace", metavar="FILE")] = None
     """Requests of a CSV or JSON Lines file: time, input, output, or the columns of Azure's, BurstGPT's or Mooncake's traces."""
+    trace_unit: Annotated[str, flag("--trace-unit", metavar="UNIT")] = "auto"
+    """Unit of a trace's times: s, ms, us or ns; auto takes what its columns' names and the times' size say."""
     spread: Annotated[float, flag("--spread", metavar="CV")] = 0.0
     """Coefficient of variation of both lengths, log-normal."""
     burstiness: Annotated[float, flag("--burstiness", metavar="CV2")] = 1.0
@@ -68,10 +73,25 @@ class Traffic(Lengths):
     prefix_hit_rate: Annotated[float, flag("--prefix-hit-rate", metavar="SHARE")] = 0.0
     """Share of each prompt found in the prefix cache."""
 
+    def requests(self) -> str | TraceFile | None:
+        """Return the trace as the Python API takes it.
+
+        Raises:
+            InputError: there is a unit and no trace.
+
+        """
+        if self.trace_unit == "auto":
+            return self.trace
+        if self.trace is None:
+            raise InputError("--trace-unit says how a trace's times are read; give the trace with --trace FILE")
+        from advisor.simulator.trace_files import TraceFile  # only with a unit
+
+        return TraceFile(path=self.trace, unit=self.trace_unit)  # type: ignore[arg-type]  # checked when it is read
+
     def keywords(self) -> dict[str, Any]:
         """Return what ``simulate`` and ``plan`` take of the traffic beside its workload."""
         return {
-            "trace": self.trace,
+            "trace": self.requests(),
             "spread": self.spread,
             "burstiness": self.burstiness,
             "duration_s": self.duration,

@@ -1,12 +1,14 @@
 """Traffic: arrivals and lengths are what was asked for, and traces are read as they are or refused in one line."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from advisor.simulator import trace_files as serving_traces
 from advisor.simulator.arrivals import closed_loop, open_loop
-from advisor.simulator.trace_files import read_trace
+from advisor.simulator.trace_files import TraceFile, read_trace
 from catalog.errors import InputError
 from catalog.schema import Workload
 
@@ -182,3 +184,36 @@ def test_what_is_no_trace_is_refused(tmp_path):
         read_trace(tmp_path / "binary.csv")
     with pytest.raises(InputError, match=r"bad.jsonl is no trace"):
         read_trace(written(tmp_path / "bad.jsonl", "{not json}\n"))
+
+
+BAILIAN = "".join(
+    json.dumps({"chat_id": i, "turn": 1, "timestamp": float(i), "input_length": 521, "output_length": 132}) + "\n"
+    for i in range(4)
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "unit", "gap_s", "told"),
+    [
+        ("bailian.jsonl", BAILIAN, "auto", 1.0, "read as seconds, as in Bailian's traces"),
+        ("half.jsonl", MOONCAKE.replace("30535", "30535.5"), "auto", 3053.5, "read as seconds"),
+        ("mooncake.jsonl", MOONCAKE, "auto", 3.053, "read as milliseconds, as in Mooncake's traces"),
+        ("mooncake.jsonl", MOONCAKE, "s", 3053.0, ""),
+        ("a.csv", "timestamp_ms,prompt_tokens,completion_tokens\n0,512,128\n500,512,128\n", "auto", 0.5, ""),
+        ("a.csv", "timestamp,num_prompt_tokens,num_generation_tokens\n0,5,1\n500,5,1\n", "us", 5e-4, ""),
+        ("a.csv", "created,prompt_tokens,completion_tokens\n1732000000,5,1\n1732000002,5,1\n", "auto", 2.0, ""),
+        ("a.csv", "time,input,output\n1732000000000,5,1\n1732000000500,5,1\n", "auto", 0.5, "read as milliseconds"),
+        ("a.csv", "time,input,output\n1732000000000000,5,1\n1732000000500000,5,1\n", "auto", 0.5, "read as microseconds"),
+        ("a.csv", "time,input,output\n2026-01-01T00:00:00,5,1\n2026-01-01T00:00:02,5,1\n", "auto", 2.0, ""),
+    ],
+)  # fmt: skip
+def test_times_are_read_in_their_unit_and_a_guess_is_told(tmp_path, name, text, unit, gap_s, told):
+    found = read_trace(TraceFile(path=written(tmp_path / name, text), unit=unit))
+    assert found.arrival_s[1] - found.arrival_s[0] == pytest.approx(gap_s, rel=1e-6)
+    notes = [note.text for note in found.notes if "--trace-unit" in note.text]
+    assert [told in note for note in notes] == ([True] if told else [])
+
+
+def test_a_unit_that_is_none_is_refused(tmp_path):
+    with pytest.raises(InputError, match="is 'h'; it must be auto, s, ms, us, ns"):
+        read_trace(TraceFile(path=tmp_path / "x.csv", unit="h"))

@@ -890,7 +890,8 @@ def test_chosen_formats_and_all_that_are_recognised():
     assert [run_id(row) for row in read_benchmarks(document, " SGLang ")] == [
         run_id(row) for row in read_benchmarks(document)
     ]
-    assert set(FORMAT_OF.values()) | {"runs", "published"} == {each.name for each in FORMATS}
+    elsewhere = {"runs", "published", "inference-perf", "llmperf"}  # without a file in the folder
+    assert set(FORMAT_OF.values()) | elsewhere == {each.name for each in FORMATS}
 
 
 def test_readings_state_fields_of_measurements():
@@ -899,3 +900,92 @@ def test_readings_state_fields_of_measurements():
         for row in rows(name):
             if isinstance(row, ParsedRun):
                 assert row.stated.keys() <= FIELDS | extra
+
+
+# -- files of other versions and programs ----------------------------------------------------------------------------
+
+GIVEN = {"gpu": "H100-SXM", "gpus": 1, "tp": 1, "model": "llama-3.1-8b", "engine": "vllm", "engine_version": "0.11.0"}
+
+
+def imported(value, folder):
+    path = folder / "results.json"
+    path.write_text(json.dumps(value))
+    (reading,) = read_benchmarks(read_document(path))
+    return complete(reading, GIVEN)
+
+
+def test_an_older_guidellm_report_is_read(tmp_path):
+    """GuideLLM 0.2: no metadata, totals and arguments beside the metrics, the model in the worker."""
+
+    def of(mean):
+        return {"successful": {"mean": mean, "std_dev": 0.0}}
+
+    run = {
+        "id_": "a", "args": {"strategy": {"type_": "synchronous"}}, "worker": {"backend_model": "m"}, "duration": 29.7,
+        "request_totals": {"successful": 46, "errored": 0, "incomplete": 1, "total": 47},
+        "metrics": {
+            "request_latency": of(0.6445), "prompt_token_count": of(257.1), "output_token_count": of(128.0),
+            "time_to_first_token_ms": of(16.79), "inter_token_latency_ms": of(4.94), "output_tokens_per_second": of(198.1),
+        },
+    }  # fmt: skip
+    found = imported({"benchmarks": [run]}, tmp_path)
+    assert (found.regime, found.batch, found.input_len, found.output_len) == ("steady", 1, 257, 128)
+    assert times(found) == pytest.approx((16.79, 4.94, 644.5, 198.1))
+
+
+INFERENCE_PERF = {
+    "load_summary": {"count": 5531, "send_duration": 59.97, "requested_rate": 92.19, "achieved_rate": 92.22},
+    "successes": {
+        "count": 5531,
+        "latency": {
+            "request_latency": {"mean": 1.02127}, "time_per_output_token": {"mean": 0.0075},
+            "time_to_first_token": {"mean": 0.05055}, "inter_token_latency": {"mean": 0.0075},
+        },
+        "throughput": {"output_tokens_per_sec": 5693.9, "requests_per_sec": 91.36},
+        "prompt_len": {"mean": 204.1}, "output_len": {"mean": 62.325},
+    },
+    "failures": {"count": 0, "request_latency": None},
+}  # fmt: skip
+
+
+def test_an_inference_perf_stage_is_an_open_loop(tmp_path):
+    found = imported(INFERENCE_PERF, tmp_path)
+    assert (found.regime, found.rate, found.input_len, found.output_len) == ("open", 92.19, 204, 62)
+    assert times(found) == pytest.approx((50.55, 15.83, 1021.27, 5693.9), rel=1e-3)
+    assert found.batch == round(91.36 * 1.02127)
+
+
+def test_an_llmperf_summary_is_a_closed_loop(tmp_path):
+    summary = {
+        "version": "2023-08-31", "name": "llama_550_150_summary", "model": "meta-llama/Meta-Llama-3.1-8B",
+        "num_concurrent_requests": 8, "results_num_completed_requests": 160, "results_number_errors": 0,
+        "results_num_completed_requests_per_minute": 96.0, "results_ttft_s_mean": 0.2,
+        "results_end_to_end_latency_s_mean": 4.7, "results_inter_token_latency_s_mean": 0.031,
+        "results_number_input_tokens_mean": 550.4, "results_number_output_tokens_mean": 151.0,
+        "results_number_output_tokens_stddev": 5.0, "results_mean_output_throughput_token_per_s": 241.6,
+    }  # fmt: skip
+    found = imported(summary, tmp_path)
+    assert (found.regime, found.batch, found.input_len, found.output_len) == ("steady", 8, 550, 151)
+    assert times(found) == pytest.approx((200.0, 30.0, 4700.0, 241.6))
+
+
+@pytest.mark.parametrize(
+    ("stated", "refused"),
+    [
+        ("zai-org/GLM-5-FP8", True),
+        ("Qwen/Qwen2.5-7B-Instruct-AWQ", True),
+        ("RedHatAI/Meta-Llama-3.1-8B-FP8-dynamic", False),
+        ("my-own-finetune-3", False),
+        ("m", False),
+    ],
+)
+def test_a_file_of_another_model_s_form_is_refused(stated, refused, tmp_path):
+    path = tmp_path / "results.json"
+    served = json.loads((FOLDER / "vllm-serve-closed.json").read_text())
+    path.write_text(json.dumps(served | {"model_id": stated}))
+    (reading,) = read_benchmarks(read_document(path))
+    if refused:
+        with pytest.raises(InputError, match=f"--model is llama-3.1-8b, but results.json says {stated}"):
+            complete(reading, GIVEN)
+    else:
+        assert complete(reading, GIVEN).model == LLAMA
