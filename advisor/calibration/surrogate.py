@@ -64,6 +64,12 @@ class IntervalScale:
             raise InputError(f"level is {level}; it must be from {LEVELS[0]} to {LEVELS[-1]}")
         return float(np.interp(level, LEVELS, self.quantiles))
 
+    def level(self, score: float) -> float:
+        """Return the level whose quantile of |error| / sigma is ``score``: 0 at the prediction itself, at most the highest of
+        ``LEVELS``.
+        """
+        return float(np.interp(score, (0.0, *self.quantiles), (0.0, *LEVELS)))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surrogate:

@@ -25,7 +25,7 @@ from advisor.capacity.fleet_options import (
 )
 from advisor.capacity.replica_sizing import MOST_REPLICAS, ReplicaSizing, TrafficSpec
 from advisor.perf_model.energy import POWER
-from advisor.prediction.inputs import check_lengths, chosen_price, plain, read_model
+from advisor.prediction.inputs import CONFIDENCE, check_confidence, check_lengths, chosen_price, plain, read_model
 from advisor.progress import Course
 from advisor.simulator.scheduler import FRONT_END_MS
 from advisor.simulator.server import AggregatedServer
@@ -47,8 +47,6 @@ if TYPE_CHECKING:
     from catalog.schema import Price
 
 OBJECTIVES = ("cost", "gpus", "energy")
-CONFIDENCE = 0.9
-"""By default."""
 SECONDS, FEWEST, MOST = 200.0, 1000, 8000
 """By default requests come for so long, but between so many of them."""
 LEAST_S, LEAST_S_A_TOKEN = 60.0, 0.2
@@ -330,8 +328,7 @@ def _check(
         raise InputError("there is no limit to plan for; state one of ttft, tpot and e2e, in ms")
     if workload.concurrency is not None:
         raise InputError("a plan is for a rate, not for a concurrency; leave that out")
-    if confidence != 0.5 and not 0.75 <= confidence <= 0.99:
-        raise InputError(f"confidence is {confidence:g}; it must be 0.5 (the estimate) or from 0.75 to 0.99")
+    check_confidence(confidence)
     if confidence != 0.5 and not draws:
         raise InputError("confidence takes draws; leave out draws=0 or confidence")
     if not 0.0 <= headroom <= 10.0:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from advisor.calibration.intervals import Regime
     from advisor.prediction.evidence import Runs
-    from catalog.schema import Measurement, Model
+    from catalog.schema import Measurement, Model, Slo
 
 
 HIGHER_IS_BETTER = frozenset({"output_tok_s", "output_tok_s_per_gpu"})
@@ -142,6 +142,30 @@ class Estimate:
         if metric in HIGHER_IS_BETTER:
             return low, max(min(high, bound), value)
         return min(max(low, bound), value), high
+
+    def upper(self, metric: str, confidence: float) -> float:
+        """Value that a time keeps below with probability ``confidence``; 0.5: the estimate itself.
+
+        Raises:
+            InputError: as ``interval``.
+
+        """
+        return float(getattr(self, metric)) if confidence == 0.5 else self.interval(metric, 2.0 * confidence - 1.0)[1]
+
+    def keeps(self, slo: Slo) -> float | None:
+        """Probability that the least certain limit is kept, from 0.01 to 0.99; None without limits or times.
+
+        They hold for means: of the steady state where this is one.
+        """
+        found = []
+        for metric, limit in slo.limits.items():
+            value, sigma = getattr(self, metric), self.sigmas[metric]
+            if value is None:
+                return None
+            apart = math.log(limit / value) if value > 0 else math.inf
+            level = self.scales[metric].level(abs(apart) / sigma if sigma > 0 else math.inf)
+            found.append(0.5 + math.copysign(level, apart) / 2.0)
+        return min(found, default=None)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain JSON types, with 90% intervals beside the metrics."""

@@ -50,6 +50,16 @@ def check_lengths(model: Model, input_len: int, output_len: int, max_model_len: 
         )
 
 
+CONFIDENCE = 0.9
+"""How sure limits are to hold where nobody says."""
+
+
+def check_confidence(confidence: float) -> None:
+    """Raise ``InputError`` for a confidence that no tested interval has."""
+    if isinstance(confidence, bool) or (confidence != 0.5 and not 0.75 <= confidence <= 0.99):
+        raise InputError(f"confidence is {confidence:g}; it must be 0.5 (the estimate) or from 0.75 to 0.99")
+
+
 def chosen_price(gpu: str, price: float | None, *, illustrative: bool = False) -> Price | None:
     """The price the user states, else the cheapest on-demand offer in the catalog; None if there is none."""
     if price is not None:

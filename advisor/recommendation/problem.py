@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from advisor.perf_model.deployment_arrays import DeploymentArrays
 from advisor.perf_model.memory.dispatch import memory
-from advisor.perf_model.memory.kv_capacity import max_concurrency
 from advisor.prediction.estimation import Estimate, describe
 from advisor.prediction.prediction import Prediction
+from advisor.recommendation.certainty import HOLDS, UpperEnds, surely_held
 from catalog.engines import find_engine, resolve, valid_tp
 from catalog.errors import InputError, Note
 from catalog.schema import Cluster, Deployment, Model, Slo, Workload
@@ -25,9 +25,11 @@ from search.study import explore
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from advisor.perf_model.memory.parts import Memory
     from advisor.prediction.evidence import Evidence
     from catalog.errors import Resolved
     from catalog.schema import Price
+    from catalog.units import Array
     from search.scores import Direction
     from search.space import Columns
     from search.study import Exploration
@@ -73,6 +75,10 @@ class DeploymentSearch:
     max_batch: int
     knowledge: Evidence
     price: Price | None
+    confidence: float = 0.5
+    """With which each limit holds; 0.5: by the bare estimate, which also says what the cache holds."""
+    _ends: list[UpperEnds] = field(init=False, repr=False, compare=False, default_factory=list)
+    """None or one, made when limits first ask for it."""
 
     @property
     def length(self) -> int:
@@ -166,10 +172,7 @@ class DeploymentSearch:
 
             def held(running: Any, knobs: Mapping[str, Any] = knobs) -> Any:
                 """Sequences that fit where the engine is started for ``running``: each takes sampler and graphs too."""
-                layout = self.layout({**knobs, "max_num_seqs": np.maximum(running, 1.0)})
-                room = memory(self.model, self.cluster, layout, self.engine)
-                held = max_concurrency(self.model, room, layout, np.full(len(layout), float(self.length)))
-                return np.where(room.kv_capacity_tokens >= (self.max_model_len or 0), held, 0.0)
+                return self._holds(self.layout({**knobs, "max_num_seqs": np.maximum(running, 1.0)}))
 
             top = float(min(self.max_batch, budget))
             low = np.minimum(held(np.full(len(best), top)), top)
@@ -181,15 +184,44 @@ class DeploymentSearch:
             best = np.maximum(best, low)
         return best
 
+    def _holds(self, layout: DeploymentArrays, room: Memory | None = None) -> Array:
+        """Sequences of the workload's length that the cache of one replica holds, as surely as is asked for."""
+        room = memory(self.model, self.cluster, layout, self.engine) if room is None else room
+        tokens = np.full(len(layout), float(self.length))
+        sure = 0.5 if self.confidence == 0.5 else HOLDS
+        held = surely_held(self.engine, self.cluster.gpu, self.model, layout, room, tokens, sure)
+        return np.where(room.kv_capacity_tokens >= (self.max_model_len or 0), held, 0.0)
+
+    def _upper(self, columns: Columns, labels: Mapping[str, tuple[str, ...]]) -> Mapping[str, np.ndarray[Any, Any]]:
+        """Factors from what is estimated to what is sure enough, of what is limited."""
+        if self.confidence == 0.5 or not self.slo.limits:
+            return {}
+        if not self._ends:
+
+            def most(columns: Columns) -> Array:
+                named = self._named(columns, labels)
+                return np.asarray(np.minimum(self._holds(self.layout(named)), float(self.max_batch)))
+
+            self._ends.append(
+                UpperEnds(
+                    lambda points: self.evaluate(points, labels), most, self.knowledge, self.engine, tuple(self.slo.limits),
+                    self.confidence,
+                )
+            )  # fmt: skip
+        return self._ends[0].factors(columns)
+
+    @staticmethod
+    def _named(columns: Columns, labels: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
+        return {
+            name: np.array(labels[name], dtype=object)[values] if name in labels else values
+            for name, values in columns.items()
+        }
+
     def _fits(self, tp: int, pp: int) -> bool:
         return bool(self._most_sequences({"tp": np.array([tp]), "pp": np.array([pp])})[0] >= 1)
 
     def evaluate(self, columns: Columns, labels: Mapping[str, tuple[str, ...]]) -> Prediction:
-        named = {
-            name: np.array(labels[name], dtype=object)[values] if name in labels else values
-            for name, values in columns.items()
-        }
-        layout = self.layout(named)
+        layout = self.layout(self._named(columns, labels))
         parameters = self.knowledge.marginal(self.engine, self.cluster.gpu).parameters
         return Prediction.of(
             self.model,
@@ -219,11 +251,12 @@ class DeploymentSearch:
             "e2e_ms": np.where(fits, times.e2e_ms, np.nan),
             "usd_per_mtok": hourly * layout.gpus / tok_s / 3.6e-3,
         }
-        held = np.maximum(evaluation.concurrency, 1e-9)
+        held = np.maximum(self._holds(layout, evaluation.cost_model.memory), 1e-9)
+        upper = self._upper(columns, labels)
         over = [np.where(fits, layout.max_num_seqs / held - 1.0, np.inf)]
         over.append(layout.max_num_seqs / layout.max_num_batched_tokens - 1.0)
         over += [
-            np.full(len(layout), -1.0) if limit is None else metrics[metric] / limit - 1.0
+            np.full(len(layout), -1.0) if limit is None else metrics[metric] * upper.get(metric, 1.0) / limit - 1.0
             for metric, limit in (
                 ("ttft_ms", self.slo.ttft_ms),
                 ("tpot_ms", self.slo.tpot_ms),
@@ -236,6 +269,20 @@ class DeploymentSearch:
             limits=LIMITS,
             attributes={"num_gpus": layout.gpus, **metrics},
         )
+
+    def is_full(self, estimate: Estimate) -> bool:
+        """Whether one sequence more would no longer fit surely."""
+        more = replace(estimate.deployment, max_num_seqs=estimate.batch + 1)
+        return bool(self._holds(DeploymentArrays.of([more], self.model, self.cluster.gpu))[0] <= estimate.batch)
+
+    def alike(self, estimate: Estimate, batch: int) -> Scores:
+        """Score the deployment of an estimate with another batch."""
+        chosen = estimate.deployment
+        point = {
+            name: np.array([getattr(chosen, name)])
+            for name in ("tp", "pp", "dp", "ep", "dtype", "kv_dtype", "max_num_batched_tokens")
+        }
+        return self.scores({**point, "max_num_seqs": np.array([batch])}, {})
 
     def run(
         self, *, trials: int | None = None, storage: str | None = None, study_name: str | None = None

@@ -13,7 +13,9 @@ from catalog.engines import find_engine
 from catalog.errors import InputError
 
 if TYPE_CHECKING:
+    from advisor.prediction.estimation import Estimate
     from catalog.schema import Cluster
+    from search.study import Exploration
 
 MOST_GPUS = 1024
 """How far the search for a cluster that would do goes."""
@@ -45,9 +47,14 @@ def _limit_relaxations(search: DeploymentSearch) -> list[str]:
             without = replace(without, objective="latency")
         other = without.run()
         if other.feasible:
-            value = float(other.scores.attributes[metric][0])
+            value = _best(without, other).upper(metric, search.confidence)
             changes.append(f"{metric.split('_')[0].upper()} limit of {_up(value)} ms instead of {limit:g} ms")
     return changes
+
+
+def _best(search: DeploymentSearch, exploration: Exploration) -> Estimate:
+    """Describe the best point of an exploration."""
+    return search.estimates(exploration, [0])[0]
 
 
 def _batch_relaxation(search: DeploymentSearch) -> list[str]:

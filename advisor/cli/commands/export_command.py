@@ -10,7 +10,7 @@ from advisor.cli.options.hardware import Hardware
 from advisor.cli.options.layout import ChosenLayout
 from advisor.cli.options.output import ExportOutput
 from advisor.cli.options.search import Goal
-from advisor.cli.options.slo import MeanLimits
+from advisor.cli.options.slo import MeanLimits, SureLimits
 from advisor.cli.options.workload import InFlight
 from advisor.cli.output import progress, write
 from advisor.cli.program import refuse
@@ -25,7 +25,7 @@ def export(
     *,
     hardware: Hardware,
     requests: InFlight,
-    limits: MeanLimits,
+    limits: SureLimits,
     search: Goal,
     layout: ChosenLayout,
     evidence: EvidenceOptions,
@@ -70,6 +70,7 @@ def export(
                 **allowed,
                 workload=requests.workload(),
                 slo=limits.slo(),
+                confidence=limits.confidence,
                 objective=search.objective,
             )
         if result.best is None:

@@ -11,7 +11,7 @@ from advisor.cli.options.hardware import Hardware
 from advisor.cli.options.layout import SearchedEngine
 from advisor.cli.options.output import ReportedOutput
 from advisor.cli.options.search import Search
-from advisor.cli.options.slo import MeanLimits
+from advisor.cli.options.slo import SureLimits
 from advisor.cli.options.workload import InFlight
 from advisor.cli.output import answer, check_outputs, progress
 from advisor.cli.program import refuse
@@ -25,7 +25,7 @@ def recommend(
     *,
     hardware: Hardware,
     requests: InFlight,
-    limits: MeanLimits,
+    limits: SureLimits,
     search: Search,
     engine: SearchedEngine,
     evidence: Offers,
@@ -41,8 +41,7 @@ def recommend(
     advisor recommend --model llama-70b --gpus 8xH100 --tpot 30 --dtype fp8
     advisor recommend --model qwen3-32b --gpus 4xL40S --objective cost --wide
     """  # noqa: D301  Click's mark for lines that stay as they are
-    from advisor.prediction.estimate_row import estimate_row
-    from advisor.recommendation.recommendation import recommend  # brings numpy and Optuna
+    from advisor.recommendation.recommendation import candidate_row, recommend  # brings numpy and Optuna
 
     check_outputs(output.report)
     with progress("searching every valid deployment"):
@@ -52,6 +51,7 @@ def recommend(
             **engine.keywords(),
             workload=requests.workload(),
             slo=limits.slo(),
+            confidence=limits.confidence,
             runs=evidence.read(),
             price=evidence.price,
             illustrative_prices=evidence.illustrative_prices,
@@ -63,7 +63,10 @@ def recommend(
         return document(result)
 
     answer(
-        output, shown, body=result.to_dict, rows=lambda: [estimate_row(candidate) for candidate in result.candidates]
+        output,
+        shown,
+        body=result.to_dict,
+        rows=lambda: [candidate_row(candidate, result.slo) for candidate in result.candidates],
     )
     if result.best is None:
         raise nothing_feasible(result, shown=output.format_ not in {"csv", "markdown"})

@@ -31,6 +31,14 @@ class MeanLimits:
         return Slo(ttft_ms=self.ttft, tpot_ms=self.tpot, e2e_ms=self.e2e)
 
 
+@group("Limits (mean of a request)")
+class SureLimits(MeanLimits):
+    """Limits on means, and how sure they are to hold."""
+
+    confidence: Annotated[float, flag("--confidence", metavar="P")] = 0.9
+    """How sure the limits are to hold, 0.75 to 0.99, and the KV cache to hold the batch (95%); 0.5: both by the bare estimate."""
+
+
 @group("Limits (95th percentile of the requests, unless --percentile says otherwise)")
 class TrafficLimits(MeanLimits):
     """Limits on a percentile of the requests."""

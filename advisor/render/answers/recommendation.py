@@ -6,7 +6,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from advisor.prediction.estimate_row import estimate_row
+from advisor.recommendation.certainty import HOLDS
 from advisor.recommendation.choices import named_choices
+from advisor.recommendation.recommendation import candidate_row
 from advisor.render.answers.catalog import stored_bits
 from advisor.render.answers.estimation import weights_gib
 from advisor.render.document import Document, Figure, Section, ShellCommand, Table
@@ -122,7 +124,7 @@ def _reached(estimate: Estimate, cluster: Cluster) -> str:
 def candidate_columns(answer: Recommendation) -> list[Column]:
     """Return all columns of the table of candidates, in order; the objective's metric and its interval stand first."""
     estimates = shown(answer)
-    rows = FlatRows([estimate_row(estimate) for estimate in estimates])
+    rows = FlatRows([candidate_row(estimate, answer.slo) for estimate in estimates])
     latency = {"latency": "e2e_ms", "ttft": "ttft_ms", "tpot": "tpot_ms"}.get(answer.objective, "")
     marks = Column(name="", cells=[">" if estimate is answer.best else "" for estimate in estimates])
     columns = [marks, rows.text("layout", "layout")]
@@ -142,11 +144,18 @@ def candidate_columns(answer: Recommendation) -> list[Column]:
     priced = any(rows.values("usd_per_mtok"))
     for metric in ("ttft_ms", "tpot_ms"):
         if metric != latency:
-            columns += [rows.time(metric, METRIC_NAMES[metric], rank=1), rows.interval(metric, times=True, rank=9)]
+            limited = getattr(answer.slo, metric) is not None
+            rank = 2 if limited else 9
+            columns += [rows.time(metric, METRIC_NAMES[metric], rank=1), rows.interval(metric, times=True, rank=rank)]
+    if answer.slo.limits:
+        columns.append(rows.column("limits_probability", "limits", share, unit="hold", rank=1))
     columns += [cost] if priced and answer.objective == "cost" else []
+    memory = 3 if answer.slo.limits else 2
     device = f"of {short(answer.cluster.gpu.memory_gib)} GiB"
     columns += [
-        rows.column("memory_used_gib", "memory", lambda gib: short(gib, 2), unit=device, narrow_unit="GiB", rank=2),
+        rows.column(
+            "memory_used_gib", "memory", lambda gib: short(gib, 2), unit=device, narrow_unit="GiB", rank=memory
+        ),
         rows.text("provenance", "source", rank=1 if rows.vary("provenance") else 3),
     ]
     columns += [cost] if priced and answer.objective != "cost" else []
@@ -209,10 +218,19 @@ def broken_limits(answer: Recommendation) -> list[str]:
     broken = []
     if nearest.batch > nearest.max_concurrency:
         broken.append(f"KV cache for {nearest.max_concurrency} of {nearest.batch} requests per replica")
+    elif answer.confidence != 0.5 and nearest.batch_fits_probability < HOLDS:
+        sure = share(nearest.batch_fits_probability)
+        broken.append(f"the KV cache holds {nearest.batch} requests per replica with {sure}, not {share(HOLDS)}")
     for metric in LATENCIES:
         most, value = getattr(answer.slo, metric), getattr(nearest, metric)
-        if most is not None and value is not None and value > most:
-            broken.append(f"{METRIC_NAMES[metric]} {duration(value)}, above {limit(most)}")
+        if most is None or value is None:
+            continue
+        name = METRIC_NAMES[metric]
+        if value > most:
+            broken.append(f"{name} {duration(value)}, above {limit(most)}")
+        elif (upper := nearest.upper(metric, answer.confidence)) > most:
+            sure = share(answer.confidence)
+            broken.append(f"{name} {duration(value)}, up to {duration(upper)} with {sure}: above {limit(most)}")
     return broken
 
 

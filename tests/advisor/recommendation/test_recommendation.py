@@ -14,6 +14,7 @@ from advisor.perf_model.deployment_arrays import DeploymentArrays
 from advisor.prediction.evidence import Evidence
 from advisor.prediction.prediction import Prediction
 from advisor.recommendation.recommendation import OBJECTIVES, recommend
+from advisor.render.answers.recommendation import broken_limits
 from catalog.engines import find_engine, tp_problem
 from catalog.errors import InputError
 from catalog.gpus import find_gpu, parse_cluster
@@ -117,7 +118,7 @@ class Asked:
             max_batch=self.max_batch,
             top=1,
             price=2.0,
-            **options,
+            **{"confidence": 0.5, **options},
         )
 
     def check(self):
@@ -256,6 +257,95 @@ def test_the_recommended_one_fits_and_keeps_every_limit(**drawn):
         assert not tp_problem(model, shown.deployment.tp, experts_whole=shown.deployment.ep > 1)
 
 
+def asked_surely(model, gpus, confidence=0.9, **limits):
+    return recommend(model, gpus, slo=Slo(**limits), confidence=confidence, top=3)
+
+
+@pytest.mark.parametrize(
+    ("model", "gpus", "limits"),
+    [
+        ("llama-3.1-70b", "8xH100", {"tpot_ms": 50}), ("llama-3.1-8b", "1xH200", {"tpot_ms": 15}),
+        ("mixtral-8x7b", "4xH200", {"ttft_ms": 300, "tpot_ms": 25}), ("qwen3-30b-a3b", "4xA100", {"e2e_ms": 12000}),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("confidence", [0.75, 0.9, 0.99])
+def test_limits_hold_with_the_confidence_that_is_asked_for(model, gpus, limits, confidence):
+    """The end of the interval keeps them, as the answer itself has it, and the batch is no smaller than that takes."""
+    found = asked_surely(model, gpus, confidence, **limits)
+    bare = asked_surely(model, gpus, 0.5, **limits)
+    assert found.best is not None
+    for shown in (found.best, *found.candidates):
+        assert shown.keeps(found.slo) >= confidence - 0.01
+        for metric, limit in limits.items():
+            assert shown.upper(metric, confidence) <= 1.01 * limit
+    assert found.best.output_tok_s_per_gpu <= bare.best.output_tok_s_per_gpu * (1 + 1e-9)
+    assert bare.best.keeps(bare.slo) >= 0.5
+    one_more = estimate_alike(found, found.best.batch + 2, confidence)
+    assert one_more is None or one_more.keeps(found.slo) < confidence + 0.02 or one_more.batch_fits_probability < 0.95
+
+
+def estimate_alike(found, batch, confidence):
+    """The best layout with another batch, as the search has it."""
+    chosen = found.best.deployment
+    other = recommend(
+        found.model, Cluster(gpu=found.cluster.gpu, gpus_per_node=found.cluster.gpus_per_node, nodes=found.cluster.nodes),
+        workload=replace(found.workload, concurrency=batch * chosen.dp), confidence=confidence, top=100,
+    )  # fmt: skip
+    same = [
+        each for each in other.candidates
+        if (each.deployment.tp, each.deployment.pp, each.deployment.dp) == (chosen.tp, chosen.pp, chosen.dp)
+    ]  # fmt: skip
+    return same[0] if same else None
+
+
+def test_more_confidence_never_promises_more():
+    found = [asked_surely("llama-3.1-70b", "8xH100", sure, tpot_ms=50) for sure in (0.5, 0.75, 0.9, 0.95, 0.99)]
+    rates = [each.best.output_tok_s_per_gpu for each in found]
+    assert rates == sorted(rates, reverse=True)
+    assert found[0].best.keeps(found[0].slo) < 0.6  # the coin toss that it was
+    assert [each.confidence for each in found] == [0.5, 0.75, 0.9, 0.95, 0.99]
+    body = found[2].to_dict()
+    assert body["confidence"] == 0.9
+    frame = found[2].to_frame()
+    assert (frame["limits_probability"] >= 0.89).all()
+    assert any("limits hold for the mean of a request, with 90% confidence" in n.text for n in found[2].assumptions)
+
+
+@pytest.mark.parametrize(
+    ("model", "gpus"), [("llama-3.1-8b", "1xH100"), ("llama-13b", "4xA100"), ("gpt-oss-20b", "1xB200")]
+)
+def test_the_cache_holds_the_batch_that_is_recommended(model, gpus):
+    """With 95%, and one sequence more it would not; what the last ones would buy is told, with what happens beyond."""
+    found = recommend(model, gpus, top=2)
+    for shown in found.candidates:
+        assert shown.batch_fits_probability >= 0.95
+    bare = recommend(model, gpus, top=1, confidence=0.5)
+    best = found.best
+    assert best.batch <= bare.best.batch
+    if best.batch < min(best.max_concurrency, MOST):
+        assert best.batch_fits_probability < 0.999
+        (told,) = [text for text in found.limits if "with 95%" in text]
+        assert f"the cache holds batch {best.batch} with 95%" in told
+        assert "of throughput" in told
+        assert "preempted" in told
+
+
+@pytest.mark.parametrize("confidence", [0.0, 0.6, 1.0, True, float("nan")])
+def test_a_confidence_that_no_interval_has_is_refused(confidence):
+    with pytest.raises(InputError, match=r"it must be 0\.5 \(the estimate\) or from 0\.75 to 0\.99"):
+        asked_surely("llama-3.1-8b", "1xH100", confidence, tpot_ms=20)
+
+
+def test_where_the_estimate_alone_keeps_a_limit_it_says_how_surely():
+    found = recommend("llama-13b", "4xA100", slo=Slo(tpot_ms=9), workload=Workload(concurrency=8))
+    assert found.best is None
+    assert found.nearest.tpot_ms < 9
+    assert any("with 90%: above 9" in text for text in broken_limits(found))
+    eased = next(text for text in found.relaxations if text.startswith("TPOT limit"))
+    limit = float(eased.split()[3])
+    assert recommend("llama-13b", "4xA100", slo=Slo(tpot_ms=limit), workload=Workload(concurrency=8)).best is not None
+
+
 def changed(asked, relaxation):
     """The question with one relaxation applied, as its words say."""
     if match := re.fullmatch(r"(TTFT|TPOT|E2E) limit of (\S+) ms instead of \S+ ms", relaxation):
@@ -319,7 +409,7 @@ def test_what_nothing_alone_can_do_is_said():
 def test_the_nearest_is_shown_where_nothing_is_feasible():
     found = Asked("llama-13b", on("4xA100"), slo=Slo(tpot_ms=2)).answer()
     assert found.nearest.tpot_ms > 2
-    everything = recommend("llama-13b", on("4xA100"), objective="tpot", top=1)
+    everything = recommend("llama-13b", on("4xA100"), objective="tpot", top=1, confidence=0.5)
     assert found.nearest.tpot_ms == pytest.approx(everything.best.tpot_ms)
     assert Asked("llama-3.1-70b", on("1xA100")).answer().nearest is None  # nothing that runs comes near
 

@@ -1,0 +1,101 @@
+"""How sure limits and memory are for many deployments at once: what a search asks of each of its points.
+
+A limit holds with a confidence where the end of the interval of what is limited keeps it. Standard deviations change slowly with the
+batch, so they are evaluated at a few batches of each layout and interpolated between.
+"""
+
+from __future__ import annotations
+
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from advisor.calibration.intervals import scale_name
+from advisor.perf_model.memory.kv_capacity import max_concurrency, request_gib
+from advisor.perf_model.memory.uncertainty import spread_gib
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from advisor.perf_model.deployment_arrays import DeploymentArrays
+    from advisor.perf_model.memory.parts import Memory
+    from advisor.prediction.evidence import Evidence
+    from advisor.prediction.prediction import Prediction
+    from catalog.schema import Gpu, Model
+    from catalog.units import Array
+    from search.space import Columns
+
+HOLDS = 0.95
+"""Probability with which the KV cache holds the batch that is recommended."""
+GRID = 6
+"""Batches of a layout at which standard deviations are evaluated: halfway between two they are within 3% of what is interpolated
+(``tests/advisor/recommendation``)."""
+PER_REPLICA = frozenset({"dp", "max_num_seqs"})
+"""Columns that leave a replica's step as uncertain as it is, or are interpolated over."""
+
+
+def surely_held(
+    engine: str, gpu: Gpu, model: Model, layout: DeploymentArrays, room: Memory, tokens: Array, probability: float
+) -> Array:
+    """Requests of ``tokens`` tokens that the KV cache of one replica holds with a probability, shape (n,); 0.5: as estimated."""
+    held = max_concurrency(model, room, layout, tokens)
+    if probability == 0.5:
+        return held
+    least = room.slack_gib - NormalDist().inv_cdf(probability) * spread_gib(engine, gpu, layout, room)
+    sure = np.floor(np.maximum(least, 0.0) / request_gib(model, room, layout, tokens) + 1e-9)
+    return np.asarray(np.minimum(sure, held))
+
+
+class UpperEnds:
+    """Factors from a latency's estimate to the end of its interval at a confidence, for the points of one search."""
+
+    def __init__(
+        self, evaluate: Callable[[Columns], Prediction], most: Callable[[Columns], Array], knowledge: Evidence, engine: str,
+        metrics: Sequence[str], confidence: float,
+    ) -> None:  # fmt: skip
+        """``evaluate``: deployments of columns; ``most``: largest batch of each that is worth evaluating."""
+        self._evaluate, self._most, self._knowledge, self._engine = evaluate, most, knowledge, engine
+        self._metrics, self._confidence = tuple(metrics), confidence
+        self._known: dict[tuple[int, ...], tuple[Array, dict[str, Array]]] = {}
+
+    def factors(self, columns: Columns) -> Mapping[str, Array]:
+        """By metric, shape (n,) each."""
+        names = [name for name in columns if name not in PER_REPLICA]
+        batches = np.log(np.maximum(np.asarray(columns["max_num_seqs"], dtype=float), 1.0))
+        table = np.stack([np.asarray(columns[name]) for name in names], axis=1).astype(np.int64)
+        kinds, which = np.unique(table, axis=0, return_inverse=True)
+        which = which.ravel()
+        self._learn([row for row in kinds if tuple(row.tolist()) not in self._known], names)
+        found = {metric: np.ones(len(batches)) for metric in self._metrics}
+        for i, kind in enumerate(kinds):
+            rows = which == i
+            at, logs = self._known[tuple(kind.tolist())]
+            for metric in self._metrics:
+                found[metric][rows] = np.exp(np.interp(batches[rows], at, logs[metric]))
+        return found
+
+    def _learn(self, kinds: Sequence[Any], names: Sequence[str]) -> None:
+        if not kinds:
+            return
+        table = np.stack(kinds)
+        alone: dict[str, Any] = {name: table[:, i] for i, name in enumerate(names)}
+        alone |= {"dp": np.ones(len(table), dtype=np.int64), "max_num_seqs": np.ones(len(table), dtype=np.int64)}
+        grids = [np.unique(np.round(np.geomspace(1.0, max(top, 1.0), GRID))) for top in self._most(alone)]
+        rows = np.repeat(np.arange(len(table)), [len(grid) for grid in grids])
+        columns = {name: np.asarray(values)[rows] for name, values in alone.items()}
+        columns["max_num_seqs"] = np.concatenate(grids).astype(np.int64)
+        evaluation = self._evaluate(columns)
+        marginal = self._knowledge.marginal(self._engine, evaluation.cost_model.cluster.gpu)
+        sigmas = evaluation.sigmas(marginal, self._knowledge.surrogate, self._engine)
+        staged = evaluation.cost_model.layout.pp > 1
+        level = 2.0 * self._confidence - 1.0
+        for metric in self._metrics:
+            plain, deep = (
+                self._knowledge.scale(marginal.provenance, self._engine, scale_name(metric, "steady", staged=stages))
+                for stages in (False, True)
+            )
+            sigmas[metric] = sigmas[metric] * np.where(staged, deep.quantile(level), plain.quantile(level))
+        for i, (kind, grid) in enumerate(zip(kinds, grids, strict=True)):
+            mine = rows == i
+            self._known[tuple(kind.tolist())] = np.log(grid), {metric: sigmas[metric][mine] for metric in self._metrics}
