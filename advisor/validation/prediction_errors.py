@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from advisor.calibration.shipped_fit import PredictionError
     from advisor.calibration.surrogate import Surrogate
     from catalog.schema import Measurement
+    from catalog.units import Array
 
 Split = Literal[
     "in-sample", "configuration left out", "model left out", "GPU left out", "engine left out", "not fitted"
@@ -118,10 +119,17 @@ class ErrorSummary:
     """Share of measured values inside their 90% interval."""
     coverage_low: float
     coverage_high: float
-    """95% confidence interval of the coverage, clustered by model and GPU."""
+    """95% confidence interval of the coverage, by resampling whole models; 0 and 1 of a single one."""
     half_width: float
     """Median of half the interval's width over the prediction."""
     mean_half_width: float
+    runs: int = 0
+    """Measured configurations behind the checks,"""
+    models: int = 0
+    """and their models: runs of one model are alike, so it is models that a figure stands on."""
+    error_low: float | None = None
+    """Ends of the 95% confidence interval of the mean error, by resampling whole models; None of a single one."""
+    error_high: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types, the group's parts beside the numbers."""
@@ -172,10 +180,13 @@ def _order(item: tuple[tuple[str, ...], list[Check]]) -> tuple[tuple[float, str]
 def _summary(group: dict[str, str], checks: Sequence[Check]) -> ErrorSummary:
     errors = np.array([check.error for check in checks])
     inside = [check.inside for check in checks]
-    clusters: dict[tuple[str, str], list[bool]] = defaultdict(list)
+    held: dict[str, list[bool]] = defaultdict(list)
+    wrong: dict[str, list[float]] = defaultdict(list)
     for check in checks:
-        clusters[check.run.model, check.run.gpu].append(check.inside)
-    low, high = coverage_interval(list(clusters.values()))
+        held[check.run.model].append(check.inside)
+        wrong[check.run.model].append(abs(check.error))
+    low, high = coverage_interval(list(held.values()))
+    least, most = error_interval(list(wrong.values()))
     widths = [(check.high - check.low) / 2.0 / check.predicted for check in checks]
     return ErrorSummary(
         group=group,
@@ -188,6 +199,10 @@ def _summary(group: dict[str, str], checks: Sequence[Check]) -> ErrorSummary:
         coverage_high=high,
         half_width=float(np.median(widths)),
         mean_half_width=float(np.mean(widths)),
+        runs=len({check.run.run_id for check in checks}),
+        models=len(held),
+        error_low=least,
+        error_high=most,
     )
 
 
@@ -201,9 +216,21 @@ def coverage_interval(clusters: Sequence[Sequence[bool]]) -> tuple[float, float]
         share = hits.sum() / sizes.sum()
         # No spread to resample: the rule of three, with clusters as the units.
         return (max(0.0, 1.0 - 3.0 / len(clusters)), 1.0) if share else (0.0, min(1.0, 3.0 / len(clusters)))
+    return _resampled(hits, sizes)
+
+
+def error_interval(clusters: Sequence[Sequence[float]]) -> tuple[float, float] | tuple[None, None]:
+    """95% confidence interval of a mean, from resampling whole clusters; None from a single cluster."""
+    if len(clusters) < 2:
+        return None, None
+    sums, sizes = (np.array([float(of(cluster)) for cluster in clusters]) for of in (sum, len))
+    return _resampled(sums, sizes)
+
+
+def _resampled(sums: Array, sizes: Array) -> tuple[float, float]:
     interval = bootstrap(
-        (hits, sizes),
-        lambda h, n, axis=-1: h.sum(axis=axis) / n.sum(axis=axis),
+        (sums, sizes),
+        lambda s, n, axis=-1: s.sum(axis=axis) / n.sum(axis=axis),
         paired=True,
         vectorized=True,
         n_resamples=2000,

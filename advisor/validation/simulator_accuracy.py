@@ -20,6 +20,7 @@ from advisor.prediction.evidence import Evidence
 from advisor.prediction.prediction import Prediction
 from advisor.simulator.arrivals import Arrivals
 from advisor.simulator.simulation import simulate
+from advisor.validation.prediction_errors import error_interval
 from catalog.engines import resolve
 from catalog.gpus import find_gpu
 from catalog.models.find import find_model
@@ -219,6 +220,17 @@ class Judgement:
     width: float
     """Their mean, as a share of what is simulated."""
     runs: int
+    models: int
+    """Of those runs."""
+    low: float | None
+    """Ends of the 95% confidence interval of the error, by resampling whole models; None of a single one."""
+    high: float | None
+
+    @property
+    def stands_on(self) -> str:
+        """Write how sure the error is, and on what it stands."""
+        sure = "" if self.low is None or self.high is None else f"({self.low:.1%}-{self.high:.1%}) "
+        return f"{sure}{self.runs} runs of {self.models} models"
 
 
 def judgements(comparisons: Iterable[Comparison]) -> dict[tuple[str, str, str], Judgement]:
@@ -226,8 +238,13 @@ def judgements(comparisons: Iterable[Comparison]) -> dict[tuple[str, str, str], 
     groups = defaultdict(list)
     for comparison in comparisons:
         groups[comparison.run.role, comparison.run.regime, comparison.quantity].append(comparison)
+    by_model = {key: _errors_by_model(group) for key, group in groups.items()}
+    sure = {key: error_interval(list(errors.values())) for key, errors in by_model.items()}
     return {
         key: Judgement(
+            models=len(by_model[key]),
+            low=sure[key][0],
+            high=sure[key][1],
             error=float(np.mean([abs(comparison.error) for comparison in group])),
             baseline=float(np.mean([abs(comparison.baseline_error) for comparison in group])),
             held=float(np.mean([comparison.held for comparison in group])),
@@ -236,6 +253,13 @@ def judgements(comparisons: Iterable[Comparison]) -> dict[tuple[str, str, str], 
         )
         for key, group in groups.items()
     }
+
+
+def _errors_by_model(comparisons: Iterable[Comparison]) -> dict[str, list[float]]:
+    errors: dict[str, list[float]] = defaultdict(list)
+    for comparison in comparisons:
+        errors[comparison.run.model].append(abs(comparison.error))
+    return errors
 
 
 def shipped(*, draws: int = 8) -> list[Comparison]:
@@ -261,12 +285,14 @@ def main() -> None:
             f"{comparison.measured:10.4g}{comparison.simulated:8.4g}{comparison.error:+6.0%}" for comparison in group
         )
         print(f"{run.role:9}{run.regime:7}{run.model.rsplit('/', 1)[-1][-13:]:14}{load:>9}{cells}")
-    print("\nmean absolute error; in brackets without queues; target; 90% intervals that held, and their mean width")
+    print(
+        "\nmean absolute error; in brackets without queues; target; 90% intervals that held, and their mean width; 95% confidence interval of the error"
+    )
     for (role, regime, quantity), judged in sorted(judgements(comparisons).items()):
         target = f"{TARGETS[quantity]:.0%}" if quantity in TARGETS else "-"
         print(
             f"{role:9}{regime:7}{quantity:12}{judged.error:8.1%}  ({judged.baseline:7.1%})  {target:>4}  {judged.held:5.0%} "
-            f"{judged.width:5.0%}   {judged.runs} runs"
+            f"{judged.width:5.0%}   {judged.stands_on}"
         )
     for role in ("fit", "validate"):
         those = [comparison for comparison in comparisons if comparison.run.role == role]

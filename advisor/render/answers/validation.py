@@ -111,8 +111,18 @@ def summary_columns(rows: Sequence[ErrorSummary]) -> list[Column]:
             for key in keys
         ),
         Column(key="checks", name="checks", cells=[str(r.checks) for r in rows]),
+        Column(key="models", name="models", cells=[str(r.models) if r.models else "-" for r in rows], rank=2),
         Column(key="median_error", name="error", unit="median", cells=[f"{r.median_error:.1%}" for r in rows]),
         Column(key="mean_error", name="error", unit="mean", cells=[f"{r.mean_error:.1%}" for r in rows], rank=3),
+        Column(
+            key="error_interval",
+            name="error",
+            unit="mean, 95% CI",
+            cells=[
+                "-" if None in (r.error_low, r.error_high) else f"({r.error_low:.1%}-{r.error_high:.1%})" for r in rows
+            ],
+            rank=3,
+        ),
         Column(name="bias", cells=[f"{r.bias:+.0%}" for r in rows], rank=2),
         Column(key="coverage", name="coverage", unit="of 90%", cells=[share(r.coverage) for r in rows]),
         Column(

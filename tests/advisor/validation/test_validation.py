@@ -19,7 +19,7 @@ from advisor.calibration.surrogate import shipped_surrogate
 from advisor.cli import app
 from advisor.validation.ablations import APART, NO_KERNELS, NO_RESIDUALS, NO_RUNS, POOLED, WHOLE, ablations
 from advisor.validation.baselines import BOOSTED, FOREST, NEAREST, ROOFLINE, SCALED, baselines
-from advisor.validation.prediction_errors import KEYS, Check, coverage_interval, summarised
+from advisor.validation.prediction_errors import KEYS, Check, coverage_interval, error_interval, summarised
 from advisor.validation.ranking import ANY, choices, rankings
 from catalog.errors import InputError
 from catalog.kernels import shipped_kernels
@@ -37,9 +37,15 @@ def check(run, metric="output_tok_s", factor=1.0, split="not fitted", width=1.1)
     measured = getattr(run, metric)
     predicted = measured * factor
     return Check(
-        run=run, engine=run.engine, metric=metric, split=split, measured=measured, predicted=predicted,
-        low=predicted / width, high=predicted * width,
-    )  # fmt: skip
+        run=run,
+        engine=run.engine,
+        metric=metric,
+        split=split,
+        measured=measured,
+        predicted=predicted,
+        low=predicted / width,
+        high=predicted * width,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +88,30 @@ def test_a_coverage_interval_holds_the_coverage(clusters):
     assert share - 1e-9 <= high <= 1.0
 
 
+@settings(max_examples=30)
+@given(st.lists(st.lists(st.floats(0.0, 10.0), min_size=1, max_size=9), min_size=2, max_size=12))
+def test_an_interval_of_an_error_holds_it(clusters):
+    low, high = error_interval(clusters)
+    mean = sum(map(sum, clusters)) / sum(map(len, clusters))
+    assert 0.0 <= low <= mean + 1e-9
+    assert mean - 1e-9 <= high <= 10.0 + 1e-9
+
+
+def test_a_figure_says_on_how_many_runs_of_which_models_it_stands():
+    """And runs of one model, however many, leave it open what another's error would be."""
+    alike = [check(run, factor=1.2) for run in HELD[:1] * 6]
+    one = [replace(each, run=replace(each.run, run_id=str(i))) for i, each in enumerate(alike)]
+    (row,) = summarised([*one, *one], ["metric"])
+    assert (row.checks, row.runs, row.models) == (12, 6, 1)
+    assert (row.error_low, row.error_high, row.coverage_low, row.coverage_high) == (None, None, 0.0, 1.0)
+    other = [replace(each, run=replace(each.run, model="another"), predicted=each.measured) for each in one]
+    (row,) = summarised([*one, *other], ["metric"])
+    assert row.models == 2
+    assert row.error_low == pytest.approx(0.0)
+    assert row.error_high == pytest.approx(0.2)
+    assert row.to_dict()["models"] == 2
+
+
 # -- choices ---------------------------------------------------------------------------------------------------------
 
 
@@ -96,8 +126,10 @@ def test_perfect_predictions_have_no_regret():
 
 def test_regret_is_what_the_wrong_choice_costs():
     """Two layouts of one batch; the slower one is predicted to be faster."""
-    one, two = (replace(HELD[0], run_id=name, tp=tp, gpus=tp, output_tok_s=speed) for name, tp, speed in
-                (("one", 1, 100.0), ("two", 2, 180.0)))  # fmt: skip
+    one, two = (
+        replace(HELD[0], run_id=name, tp=tp, gpus=tp, output_tok_s=speed)
+        for name, tp, speed in (("one", 1, 100.0), ("two", 2, 180.0))
+    )
     found = {
         choice.objective: choice for choice in choices([check(one, factor=3.0), check(two)]) if choice.batch == ANY
     }
