@@ -158,9 +158,11 @@ class Posterior:
                 covariance = covariance + np.diag((SHARES[effect] * spread) ** 2)
         provenance: Provenance = "calibrated" if known["pair"] else "transferred" if known["engine"] else "analytic"
         return ParameterPosterior(
-            mean=index.total(self.effects, engine, gpu), covariance=covariance, provenance=provenance,
+            mean=index.total(self.effects, engine, gpu),
+            covariance=covariance,
+            provenance=provenance,
             seen=index.seen_nearby(engine, gpu),
-        )  # fmt: skip
+        )
 
 
 def fit_posterior(
@@ -304,9 +306,13 @@ def update(marginal: ParameterPosterior, groups: Sequence[Observations]) -> Para
     provenance: Provenance = "calibrated" if enough else marginal.provenance
     own = training_support(group for group in agreeing if group.used.any())
     return ParameterPosterior(
-        mean=fitted.mean, covariance=factor**2 * fitted.covariance, provenance=provenance,
-        seen=own | (marginal.seen or TrainingSupport()), dispersion=factor * marginal.dispersion, contradicting=wild,
-    )  # fmt: skip
+        mean=fitted.mean,
+        covariance=factor**2 * fitted.covariance,
+        provenance=provenance,
+        seen=own | (marginal.seen or TrainingSupport()),
+        dispersion=factor * marginal.dispersion,
+        contradicting=wild,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -345,9 +351,14 @@ def _disagreement(fitted: _Fitted, group: Observations, clean: Array, weight: Ar
         size = group.measured.shape[1]
         return Disagreement(clean=np.ones(size), score=np.full(size, np.nan))
     return disagreement(
-        log_residuals(group, fitted.mean), sensitivities(group, fitted.mean), fitted.covariance, group.noise,
-        clean * weight, group.used, SIGNS,
-    )  # fmt: skip
+        log_residuals(group, fitted.mean),
+        sensitivities(group, fitted.mean),
+        fitted.covariance,
+        group.noise,
+        clean * weight,
+        group.used,
+        SIGNS,
+    )
 
 
 def _updated(marginal: ParameterPosterior, groups: Sequence[Observations], clean: Sequence[Array]) -> _Fitted:
@@ -372,9 +383,14 @@ def _updated(marginal: ParameterPosterior, groups: Sequence[Observations], clean
         return np.vstack([*rows, np.eye(len(NAMES))])
 
     found = least_squares(
-        residuals, np.zeros(len(NAMES)), jac=jacobian, xtol=1e-4, ftol=1e-4, max_nfev=30,
+        residuals,
+        np.zeros(len(NAMES)),
+        jac=jacobian,
+        xtol=1e-4,
+        ftol=1e-4,
+        max_nfev=30,
         loss=lambda z: _robust(z, counted),  # type: ignore[arg-type]  # as above
-    )  # fmt: skip
+    )
     matrix = jacobian(found.x)
     weight = np.ones(data + len(NAMES))
     weight[:data] = _robust(residuals(found.x) ** 2, counted)[1, :data]

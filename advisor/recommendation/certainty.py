@@ -51,9 +51,14 @@ class UpperEnds:
     """Factors from a latency's estimate to the end of its interval at a confidence, for the points of one search."""
 
     def __init__(
-        self, evaluate: Callable[[Columns], Prediction], most: Callable[[Columns], Array], knowledge: Evidence, engine: str,
-        metrics: Sequence[str], confidence: float,
-    ) -> None:  # fmt: skip
+        self,
+        evaluate: Callable[[Columns], Prediction],
+        most: Callable[[Columns], Array],
+        knowledge: Evidence,
+        engine: str,
+        metrics: Sequence[str],
+        confidence: float,
+    ) -> None:
         """``evaluate``: deployments of columns; ``most``: largest batch of each that is worth evaluating."""
         self._evaluate, self._most, self._knowledge, self._engine = evaluate, most, knowledge, engine
         self._metrics, self._confidence = tuple(metrics), confidence

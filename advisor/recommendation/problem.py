@@ -204,10 +204,14 @@ class DeploymentSearch:
 
             self._ends.append(
                 UpperEnds(
-                    lambda points: self.evaluate(points, labels), most, self.knowledge, self.engine, tuple(self.slo.limits),
+                    lambda points: self.evaluate(points, labels),
+                    most,
+                    self.knowledge,
+                    self.engine,
+                    tuple(self.slo.limits),
                     self.confidence,
                 )
-            )  # fmt: skip
+            )
         return self._ends[0].factors(columns)
 
     @staticmethod

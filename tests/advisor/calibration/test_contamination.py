@@ -30,10 +30,14 @@ def fitted(slopes, measured, rows):
 def judged(slopes, measured, **changes):
     mean, covariance = fitted(slopes, measured, np.arange(RUNS))
     given = {
-        "residual": np.einsum("kpm,p->km", slopes, mean) - measured, "slopes": slopes, "covariance": covariance,
-        "noise": np.full(measured.shape, NOISE), "weight": np.ones(measured.shape),
-        "used": np.ones(measured.shape, dtype=bool), "sign": np.ones(2),
-    }  # fmt: skip
+        "residual": np.einsum("kpm,p->km", slopes, mean) - measured,
+        "slopes": slopes,
+        "covariance": covariance,
+        "noise": np.full(measured.shape, NOISE),
+        "weight": np.ones(measured.shape),
+        "used": np.ones(measured.shape, dtype=bool),
+        "sign": np.ones(2),
+    }
     return disagreement(**{**given, **changes})
 
 

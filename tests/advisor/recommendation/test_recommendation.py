@@ -264,10 +264,12 @@ def asked_surely(model, gpus, confidence=0.9, **limits):
 @pytest.mark.parametrize(
     ("model", "gpus", "limits"),
     [
-        ("llama-3.1-70b", "8xH100", {"tpot_ms": 50}), ("llama-3.1-8b", "1xH200", {"tpot_ms": 15}),
-        ("mixtral-8x7b", "4xH200", {"ttft_ms": 300, "tpot_ms": 25}), ("qwen3-30b-a3b", "4xA100", {"e2e_ms": 12000}),
+        ("llama-3.1-70b", "8xH100", {"tpot_ms": 50}),
+        ("llama-3.1-8b", "1xH200", {"tpot_ms": 15}),
+        ("mixtral-8x7b", "4xH200", {"ttft_ms": 300, "tpot_ms": 25}),
+        ("qwen3-30b-a3b", "4xA100", {"e2e_ms": 12000}),
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("confidence", [0.75, 0.9, 0.99])
 def test_limits_hold_with_the_confidence_that_is_asked_for(model, gpus, limits, confidence):
     """The end of the interval keeps them, as the answer itself has it, and the batch is no smaller than that takes."""
@@ -288,13 +290,17 @@ def estimate_alike(found, batch, confidence):
     """The best layout with another batch, as the search has it."""
     chosen = found.best.deployment
     other = recommend(
-        found.model, Cluster(gpu=found.cluster.gpu, gpus_per_node=found.cluster.gpus_per_node, nodes=found.cluster.nodes),
-        workload=replace(found.workload, concurrency=batch * chosen.dp), confidence=confidence, top=100,
-    )  # fmt: skip
+        found.model,
+        Cluster(gpu=found.cluster.gpu, gpus_per_node=found.cluster.gpus_per_node, nodes=found.cluster.nodes),
+        workload=replace(found.workload, concurrency=batch * chosen.dp),
+        confidence=confidence,
+        top=100,
+    )
     same = [
-        each for each in other.candidates
+        each
+        for each in other.candidates
         if (each.deployment.tp, each.deployment.pp, each.deployment.dp) == (chosen.tp, chosen.pp, chosen.dp)
-    ]  # fmt: skip
+    ]
     return same[0] if same else None
 
 
