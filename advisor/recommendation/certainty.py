@@ -6,6 +6,7 @@ batch, so they are evaluated at a few batches of each layout and interpolated be
 
 from __future__ import annotations
 
+import math
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
@@ -20,17 +21,18 @@ if TYPE_CHECKING:
 
     from advisor.perf_model.deployment_arrays import DeploymentArrays
     from advisor.perf_model.memory.parts import Memory
+    from advisor.prediction.estimation import Estimate
     from advisor.prediction.evidence import Evidence
     from advisor.prediction.prediction import Prediction
-    from catalog.schema import Gpu, Model
+    from catalog.schema import Gpu, Model, Slo
     from catalog.units import Array
     from search.space import Columns
 
 HOLDS = 0.95
 """Probability with which the KV cache holds the batch that is recommended."""
-GRID = 6
-"""Batches of a layout at which standard deviations are evaluated: halfway between two they are within 3% of what is interpolated
-(``tests/advisor/recommendation``)."""
+GRID = 3
+"""Batches in each doubling at which standard deviations are evaluated: they change slowly but where kernels change, as those of
+experts do at some number of tokens each, and between two neighbours that costs a few per cent."""
 PER_REPLICA = frozenset({"dp", "max_num_seqs"})
 """Columns that leave a replica's step as uncertain as it is, or are interpolated over."""
 
@@ -45,6 +47,12 @@ def surely_held(
     least = room.slack_gib - NormalDist().inv_cdf(probability) * spread_gib(engine, gpu, layout, room)
     sure = np.floor(np.maximum(least, 0.0) / request_gib(model, room, layout, tokens) + 1e-9)
     return np.asarray(np.minimum(sure, held))
+
+
+def is_sure(estimate: Estimate, slo: Slo, confidence: float) -> bool:
+    """Whether an estimate keeps the limits as surely as is asked for, to a hundredth."""
+    sure = estimate.keeps(slo)
+    return sure is None or sure >= confidence - 0.01
 
 
 class UpperEnds:
@@ -86,7 +94,7 @@ class UpperEnds:
         table = np.stack(kinds)
         alone: dict[str, Any] = {name: table[:, i] for i, name in enumerate(names)}
         alone |= {"dp": np.ones(len(table), dtype=np.int64), "max_num_seqs": np.ones(len(table), dtype=np.int64)}
-        grids = [np.unique(np.round(np.geomspace(1.0, max(top, 1.0), GRID))) for top in self._most(alone)]
+        grids = [_grid(max(float(top), 1.0)) for top in self._most(alone)]
         rows = np.repeat(np.arange(len(table)), [len(grid) for grid in grids])
         columns = {name: np.asarray(values)[rows] for name, values in alone.items()}
         columns["max_num_seqs"] = np.concatenate(grids).astype(np.int64)
@@ -104,3 +112,8 @@ class UpperEnds:
         for i, (kind, grid) in enumerate(zip(kinds, grids, strict=True)):
             mine = rows == i
             self._known[tuple(kind.tolist())] = np.log(grid), {metric: sigmas[metric][mine] for metric in self._metrics}
+
+
+def _grid(top: float) -> Array:
+    count = math.ceil(GRID * math.log2(top)) + 1
+    return np.unique(np.round(np.geomspace(1.0, top, count)))

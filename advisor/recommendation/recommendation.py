@@ -21,7 +21,7 @@ from advisor.prediction.inputs import (
     read_cluster,
     read_model,
 )
-from advisor.recommendation.certainty import HOLDS
+from advisor.recommendation.certainty import HOLDS, is_sure
 from advisor.recommendation.problem import MOST_SEQUENCES, OBJECTIVES, DeploymentSearch, checked
 from advisor.recommendation.relaxation import relaxations
 from catalog.engines import command as launch_command
@@ -208,6 +208,8 @@ def recommend(
     feasible = exploration.feasible > 0
     order = _one_a_layout(exploration, top if feasible else 1)
     shown = search.estimates(exploration, order) if _runs(exploration, order) else []
+    if feasible:  # what a search takes as sure between the batches that it evaluated is sure of what it shows
+        shown = [each for each in shown if is_sure(each, slo, confidence)] or shown[:1]
     front = search.estimates(exploration, list(exploration.front[:50])) if feasible else []
     best = shown[0] if feasible else None
     nearest = None if feasible or not shown else shown[0]
