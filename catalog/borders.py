@@ -133,15 +133,13 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 def _line(problems: Sequence[Any], kind: Any) -> str:
     """Return what is wrong in our words: which field, what it is, what it must be."""
     problem = min(problems, key=_gravity)  # of those alike the first
-    place = [str(part + 1) if isinstance(part, int) else part for part in problem["loc"][1:]]
+    place = _place(problem)
     field = " ".join(place) or "it"
     bounds = bounds_of(kind).get(field) if isinstance(kind, type) and is_dataclass(kind) else None
     match problem["type"]:
         case name if name in MISSING:
-            beside = [
-                each["loc"][-1] for each in problems if each["type"] == name and each["loc"][:-1] == problem["loc"][:-1]
-            ]
-            names = [" ".join([*place[:-1], each]) for each in beside]
+            alike = [_place(each) for each in problems if each["type"] == name]
+            names = [" ".join(each) for each in alike if each[:-1] == place[:-1]]
             return f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} missing{_form(kind, place)}"
         case "unexpected_keyword_argument":
             known = [name for name in getattr(kind, "__dataclass_fields__", ()) if len(place) == 1]
@@ -154,6 +152,11 @@ def _line(problems: Sequence[Any], kind: Any) -> str:
     value = problem["input"]
     is_number = isinstance(value, str) and problem["type"] in (*OUTSIDE, "finite_number")  # of a cell
     return f"{field} is {value if is_number else repr(value):.60}; it must be {must}{_form(kind, place)}"
+
+
+def _place(problem: Any) -> list[str]:
+    """Return where a problem is, as people count."""
+    return [str(part + 1) if isinstance(part, int) else part for part in problem["loc"][1:]]
 
 
 def _gravity(problem: Any) -> int:

@@ -16,6 +16,7 @@ class Part:
     kind: Literal["a", "b"] = "a"
     share: float = 0.0
     on: bool = True
+    sizes: tuple[tuple[int, int], ...] = ()
 
 
 @pytest.mark.parametrize(
@@ -30,6 +31,7 @@ class Part:
         ({"size": 4, "share": float("nan")}, "the file: share is nan; it must be a finite number"),
         ({"size": 4, "on": 1}, "the file: on is 1; it must be true or false"),
         ({"size": 4, "kin": "a"}, "the file: unknown field 'kin'; closest: kind"),
+        ({"size": 4, "sizes": [[1, 2], [3]]}, "the file: sizes 2 2 is missing"),
         (3, "the file: it is 3; it must be an object"),
     ],
 )
