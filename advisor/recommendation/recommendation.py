@@ -22,6 +22,7 @@ from advisor.prediction.inputs import (
     read_model,
 )
 from advisor.recommendation.certainty import HOLDS, is_sure
+from advisor.recommendation.choices import assured
 from advisor.recommendation.problem import MOST_SEQUENCES, OBJECTIVES, DeploymentSearch, checked
 from advisor.recommendation.relaxation import relaxations
 from catalog.engines import command as launch_command
@@ -33,10 +34,19 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import pandas as pd
+    from numpy.typing import NDArray
 
     from advisor.prediction.estimation import Estimate
     from advisor.prediction.evidence import Runs
     from search.study import Exploration
+
+
+MOST_OF_FRONT = 50
+"""Points of the front that are described."""
+LEAST_COMPARED = 10
+"""Layouts that are compared by what can be bet on, however few are shown."""
+BARE_ESTIMATE = 0.5
+"""The confidence by which estimates count as they are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,11 +216,12 @@ def recommend(
     search, resolved_notes = checked(search)
     exploration = search.run(trials=trials, storage=storage, study_name=study_name)
     feasible = exploration.feasible > 0
-    order = _one_a_layout(exploration, top if feasible else 1)
+    order = _one_a_layout(exploration, max(top, LEAST_COMPARED) if feasible else 1)
     shown = search.estimates(exploration, order) if _runs(exploration, order) else []
     if feasible:  # what a search takes as sure between the batches that it evaluated is sure of what it shows
         shown = [each for each in shown if is_sure(each, slo, confidence)] or shown[:1]
-    front = search.estimates(exploration, list(exploration.front[:50])) if feasible else []
+        shown = (assured(shown, objective) if confidence > BARE_ESTIMATE else shown)[:top]
+    front = search.estimates(exploration, _thinned(exploration.front)) if feasible else []
     best = shown[0] if feasible else None
     nearest = None if feasible or not shown else shown[0]
     launch, refusal = _command(best, search)
@@ -293,6 +304,11 @@ def _one_a_layout(exploration: Exploration, most: int) -> list[int]:
         if len(rows) == most:
             break
     return rows
+
+
+def _thinned(front: NDArray[np.intp]) -> list[int]:
+    """Return rows of the front, evenly, from its one end to the other."""
+    return [int(front[i]) for i in np.unique(np.linspace(0, len(front) - 1, MOST_OF_FRONT).astype(int))]
 
 
 def _runs(exploration: Exploration, rows: Sequence[int]) -> bool:

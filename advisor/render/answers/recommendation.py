@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from advisor.prediction.estimate_row import estimate_row
 from advisor.recommendation.certainty import HOLDS
 from advisor.recommendation.choices import named_choices
+from advisor.recommendation.problem import FILLS_THE_CLUSTER
 from advisor.recommendation.recommendation import candidate_row
 from advisor.render.answers.catalog import stored_bits
 from advisor.render.answers.estimation import weights_gib
@@ -43,7 +44,7 @@ def document(answer: Recommendation) -> Document:
     best = answer.best
     table = Table(columns=candidate_columns(answer), emphasised=0 if best else None) if estimates else None
     sections = [Section(title="Answer", table=table)]
-    if best is not None and not answer.slo.limits:
+    if best is not None and not answer.slo.limits and answer.objective in FILLS_THE_CLUSTER:
         sections.append(_choices(answer))
     sections.append(Section(title="Why, and how far", lines=_lines(answer)))
     if best is not None:
@@ -252,7 +253,8 @@ def _trade(answer: Recommendation) -> Figure:
 
 
 def _choices(answer: Recommendation) -> Section:
-    choices = named_choices([*answer.candidates, *answer.pareto])
+    assert answer.best is not None
+    choices = named_choices(answer.best, answer.pareto)
     flat: list[dict[str, Any]] = [
         estimate_row(estimate) | {"choice": name, "tok_s_per_user": 1e3 / (estimate.tpot_ms or 1.0)}
         for name, estimate in choices.items()

@@ -1,44 +1,88 @@
-"""Named choices of a front: the ends, and a knee between them that is on the front."""
+"""Which deployment comes first, and the named choices: the ends of a front, and a knee between them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from advisor.recommendation.choices import BALANCED, FASTEST, MOST_THROUGHPUT, named_choices
+import advisor
+from advisor.recommendation.choices import BALANCED, FASTEST, MOST_THROUGHPUT, assured, named_choices
+from catalog.schema import Deployment
 
 
 @dataclass(frozen=True)
 class Point:
-    """What the choices read of an estimate."""
+    """What choices read of an estimate."""
 
     tpot_ms: float | None
     output_tok_s_per_gpu: float | None
+    width: float = 0.1
+    deployment: Deployment = field(default_factory=Deployment)
+
+    def interval(self, metric):
+        value = getattr(self, metric)
+        return value / (1.0 + self.width), value * (1.0 + self.width)
 
 
 POINTS = st.lists(
-    st.builds(Point, tpot_ms=st.floats(1.0, 200.0), output_tok_s_per_gpu=st.floats(10.0, 5000.0)),
+    st.builds(
+        Point, tpot_ms=st.floats(1.0, 200.0), output_tok_s_per_gpu=st.floats(10.0, 5000.0), width=st.floats(0.01, 0.9)
+    ),
     min_size=1,
     max_size=30,
 )
 
 
 @given(POINTS)
-def test_the_ends_are_the_best_of_each_and_every_choice_is_of_the_front(points):
-    choices = named_choices(points)
+def test_every_choice_is_of_the_front_and_the_fastest_is_the_fastest(points):
+    choices = named_choices(points[0], points)
+    assert choices[MOST_THROUGHPUT] == points[0]
     assert set(choices.values()) <= set(points)
-    assert choices[MOST_THROUGHPUT].output_tok_s_per_gpu == max(point.output_tok_s_per_gpu for point in points)
-    fastest = choices.get(FASTEST, choices[MOST_THROUGHPUT] if BALANCED not in choices else choices[BALANCED])
     assert len(set(choices.values())) == len(choices)
     if FASTEST in choices:
-        assert fastest.tpot_ms == min(point.tpot_ms for point in points)
+        assert choices[FASTEST].tpot_ms == min(point.tpot_ms for point in points)
 
 
 def test_the_knee_of_a_bent_front_is_balanced():
     front = [Point(100.0, 1000.0), Point(25.0, 950.0), Point(20.0, 500.0), Point(10.0, 100.0)]
-    assert named_choices(front)[BALANCED] == Point(25.0, 950.0)
+    assert named_choices(front[0], front)[BALANCED] == front[1]
 
 
 def test_one_deployment_is_one_choice_and_none_is_none():
-    assert list(named_choices([Point(10.0, 100.0)])) == [MOST_THROUGHPUT]
-    assert named_choices([Point(None, None)]) == {}
+    assert list(named_choices(Point(10.0, 100.0), [])) == [MOST_THROUGHPUT]
+    assert named_choices(Point(None, None), []) == {}
+
+
+@given(POINTS)
+def test_what_comes_first_can_be_bet_on(points):
+    ordered = assured(points, "throughput_per_gpu")
+    ends = [point.interval("output_tok_s_per_gpu")[0] for point in ordered]
+    assert sorted(map(id, ordered)) == sorted(map(id, points))
+    assert all(end >= 0.989 * max(ends[i:]) for i, end in enumerate(ends))
+
+
+def test_of_level_ones_the_simpler_comes_first():
+    staged = Point(10.0, 1000.0, deployment=Deployment(pp=4))
+    sliced = Point(10.0, 996.0, deployment=Deployment(tp=4))
+    idle = Point(10.0, 997.0, deployment=Deployment(tp=2))
+    assert assured([staged, idle, sliced], "throughput_per_gpu")[0] == sliced
+    assert assured([staged, sliced], "tpot")[0] == sliced
+
+
+def test_a_pipeline_that_wins_within_its_interval_alone_is_not_recommended():
+    answer = advisor.recommend("llama-3.1-70b", "8xH100")
+    assert answer.best.deployment.pp == 1
+    assert answer.best.deployment.num_gpus == 8
+    bare = advisor.recommend("llama-3.1-70b", "8xH100", confidence=0.5)
+    low = answer.best.interval("output_tok_s_per_gpu")[0]
+    assert low >= 0.99 * bare.best.interval("output_tok_s_per_gpu")[0]
+    assert bare.best.output_tok_s_per_gpu >= answer.best.output_tok_s_per_gpu
+    speeds = [1e3 / point.tpot_ms for point in answer.pareto]
+    assert max(speeds) > 10 * min(speeds)  # the whole front, not its one end
+
+
+@pytest.mark.parametrize("objective", ["cost", "latency", "ttft"])
+def test_every_objective_is_ordered_by_its_worse_end(objective):
+    answer = advisor.recommend("llama-3.1-8b", "2xH200", objective=objective, price=2.0)
+    assert answer.best is answer.candidates[0]
