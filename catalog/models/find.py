@@ -53,8 +53,8 @@ def _read_so(name: str, reading: Reading, models: CatalogTable) -> Resolved[Mode
     model = _built(models, reading.meaning.entry, reading.meaning.name)
     told = Note(f'"{name}" read as {model.name}' + (f" in {reading.quantization}" if reading.quantization else ""))
     if reading.quantization and reading.quantization != model.quantization:
-        changed = {"quantization": reading.quantization, "formats": (), "scale_bits": reading.scale_bits}
-        model = check_model(replace(model, name=name, **changed))
+        form, scales = reading.quantization, reading.scale_bits
+        model = check_model(replace(model, name=name, quantization=form, formats=(), scale_bits=scales))
     elif reading.quantization and not reading.guessed:
         model = replace(model, name=name)
     return Resolved(model, (told,))
