@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -134,7 +135,10 @@ def _tell_found(found: Import) -> None:
             on_click=_store,
             args=(found,),
             width="stretch",
-            help=f"Adds them to {found.store}, as advisor import does.",
+            disabled=not may_keep(),
+            help=f"Adds them to {found.store}, as advisor import does."
+            if may_keep()
+            else "Others use this app too: only its owner adds to what every answer stands on, by advisor import.",
         )
     elif not found.runs:
         st.error(plain(found.why_empty), icon=":material/error:")
@@ -151,8 +155,15 @@ def _use(found: Import) -> None:
     keep(ExtraRuns(found.new))
 
 
+def may_keep() -> bool:
+    """Whether visitors may add to the owner's runs: where none but the owner comes, or the owner allows it."""
+    return os.environ.get("ADVISOR_APP_SHARED") != "1" or os.environ.get("ADVISOR_APP_KEEP_RUNS") == "1"
+
+
 def _store(found: Import) -> None:
     """Keep them; what answers were worked out before is forgotten, for they stand on less."""
+    if not may_keep():
+        return
     try:
         found.keep()
     except advisor.InputError as error:

@@ -139,6 +139,8 @@ class Model:
     """Format of the KV cache that the checkpoint has scales for, else None."""
     reading: str = ""
     """How its configuration was read, where its type is not known: a warning for the reader."""
+    checkpoint_bytes: Annotated[int, Interval(ge=0, le=10**15)] = 0
+    """Bytes of all tensors, as ``model.safetensors.index.json`` beside the configuration says; 0 where there is none."""
     mtp_parameters: Annotated[int, Interval(ge=0, le=10**12)] = 0
     """Parameters of the heads that predict several tokens, which are loaded only for speculative decoding."""
 

@@ -41,6 +41,14 @@ KERNEL_FAMILIES: Mapping[str, tuple[str, ...]] = {
     "an 8-bit KV cache": ("narrow_kv_memory",),
     "latent attention": ("latent_memory", "latent_compute", "attention_us"),
     "recurrent layers": ("state_memory", "state_compute", "state_us"),
+    "sparse attention": ("latent_memory", "latent_compute", "attention_us"),
+    "an architecture that is read by its fields alone": (
+        "gemm_compute",
+        "kv_memory",
+        "attention_us",
+        "kernel_us",
+        "layer_host_us",
+    ),
     "expert parallelism": (*EXPERTS, "link", "ring_link"),
 }
 """By name, the parameters that mean something else there."""
@@ -70,6 +78,10 @@ def _has(model: Model, layout: DeploymentArrays) -> dict[str, NDArray[np.bool_]]
         "recurrent layers": np.full(
             len(layout), any(part.state_bytes for _, layer in stack(model).counts for part in layer.mixers)
         ),
+        "sparse attention": np.full(
+            len(layout), any(part.index for _, layer in stack(model).counts for part in layer.mixers)
+        ),
+        "an architecture that is read by its fields alone": np.full(len(layout), bool(model.reading)),
         "expert parallelism": layout.ep > 1,
     }
 

@@ -90,6 +90,9 @@ class Engine:
     """Tokens in a block with latent attention, by the major compute capability that asks for another number than ``block_size``."""
     mla_fp8_block_size: Mapping[str, int] = field(default_factory=dict)
     """The same where the cache is fp8."""
+    mxfp4_padding: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """Multiples to which kernels pad the width of an expert's slice and the hidden state where experts are in MXFP4, by the major
+    compute capability."""
     narrow_kv_needs_flashinfer: bool = False
     """Whether FlashInfer alone reads an 8-bit cache on some GPUs, and a 4-bit one anywhere (see ``kv_formats``)."""
     no_command: str = ""

@@ -11,13 +11,16 @@ from typing import Any
 
 from catalog.bounds import check_model
 from catalog.errors import InputError, Note, Resolved
-from catalog.models.sizes import active_parameters, parameters
+from catalog.models.sizes import active_parameters, counted_bytes, parameters
 from catalog.models.spellings import Reading, read_spelling
 from catalog.schema import Model
 from catalog.tables import CatalogTable, table
+from catalog.units import GIB
 
 __all__ = ["active_parameters", "all_models", "find_model", "parameters"]
 
+SAME_SIZE = 0.01
+"""Share by which a checkpoint may differ from its count without a word."""
 REPOSITORY = re.compile(r"[\w.\-]{1,96}/[\w.\-]{1,96}", re.ASCII)
 """A Hugging Face id: an organisation and a name."""
 
@@ -53,8 +56,8 @@ def _read_so(name: str, reading: Reading, models: CatalogTable) -> Resolved[Mode
     model = _built(models, reading.meaning.entry, reading.meaning.name)
     told = Note(f'"{name}" read as {model.name}' + (f" in {reading.quantization}" if reading.quantization else ""))
     if reading.quantization and reading.quantization != model.quantization:
-        changed = {"quantization": reading.quantization, "formats": (), "scale_bits": reading.scale_bits}
-        model = check_model(replace(model, name=name, **changed))
+        form, scales = reading.quantization, reading.scale_bits
+        model = check_model(replace(model, name=name, quantization=form, formats=(), scale_bits=scales))
     elif reading.quantization and not reading.guessed:
         model = replace(model, name=name)
     return Resolved(model, (told,))
@@ -92,7 +95,27 @@ def _configured(config: str, name: str, facts: tuple[tuple[str, Any], ...], wher
 
 def _told(model: Model) -> Resolved[Model]:
     """Return a model that was read from a configuration, with a warning where its type is not known."""
-    return Resolved(model, (Note(f"{model.name}: {model.reading}", "warning"),) if model.reading else ())
+    told = [Note(f"{model.name}: {model.reading}", "warning")] if model.reading else []
+    if difference := _difference(model):
+        told.append(Note(difference, "warning"))
+    return Resolved(model, tuple(told))
+
+
+def _difference(model: Model) -> str:
+    """Say by how much a checkpoint's size, where a file states it, differs from what the architecture counts; "" if it does not.
+
+    Heads that predict several tokens may be in it or not.
+    """
+    counted = counted_bytes(model)
+    predictors = model.mtp_parameters * counted / max(parameters(model), 1)
+    held = model.checkpoint_bytes
+    share = min((held / whole - 1.0 for whole in (counted, counted + predictors)), key=abs) if held else 0.0
+    if abs(share) <= SAME_SIZE:
+        return ""
+    return (
+        f"{model.name}: its tensors have {held / GIB:.1f} GiB, {abs(share):.1%} {'more' if share > 0 else 'less'} than "
+        f"the {counted / GIB:.1f} GiB that its configuration comes to"
+    )
 
 
 def _is_path(name: str) -> bool:

@@ -39,7 +39,8 @@ SAME = {
 def read_config(path: str | Path, *, name: str = "") -> Model:
     """Return the model that a ``config.json``, or a folder with one, describes; called ``name``, or after its folder.
 
-    Formats that ``hf_quant_config.json`` beside it states count, too.
+    Formats that ``hf_quant_config.json`` beside it states count, too, and the size that ``model.safetensors.index.json``
+    states is kept.
 
     Raises:
         InputError: it cannot be read, is not JSON, or describes no model that is known and possible.
@@ -55,7 +56,13 @@ def read_config(path: str | Path, *, name: str = "") -> Model:
     stated = None
     if file.name == "config.json" and beside.is_file():
         stated = parse_json(read_bytes(beside), str(beside))
-    return parse_config(data, name=name or folder, where=str(file), beside=stated)
+    model = parse_config(data, name=name or folder, where=str(file), beside=stated)
+    index = file.with_name("model.safetensors.index.json")
+    if file.name == "config.json" and index.is_file():
+        metadata = Fields(parse_json(read_bytes(index), str(index)), str(index)).maybe_object("metadata")
+        size = metadata.number("total_size", most=1e15) if metadata and metadata.has("total_size") else 0.0
+        model = replace(model, checkpoint_bytes=int(size))
+    return model
 
 
 def read_bytes(file: Path) -> bytes:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from catalog.models.stack import stack
 from catalog.parts import Dense, Experts
+from catalog.schema import BITS, SCALE_BITS
 
 if TYPE_CHECKING:
     from catalog.schema import Model
@@ -88,6 +89,29 @@ def head_parameters(model: Model) -> int:
     """Count the output head; a tied one shares the embedding's matrix and adds none."""
     matrix = 0 if model.tie_word_embeddings else model.vocab_size * model.hidden_size
     return matrix + model.vocab_size * model.head_bias
+
+
+def counted_bytes(model: Model) -> float:
+    """Count the bytes of a checkpoint from the architecture: each part in its format, the rest in 16 or 32 bits."""
+    hidden, plain = model.hidden_size, BITS[model.dtype] / 8.0
+
+    def width(part: str) -> float:
+        form = model.part_format(part) or model.quantization or model.dtype
+        scales = model.scale_bits if form == model.quantization else None
+        return (BITS[form] + (SCALE_BITS.get(form, 0.0) if scales is None else scales)) / 8.0
+
+    total = (embedding_parameters(model) + head_parameters(model) + model.encoder_parameters) * plain
+    for count, layer in stack(model).counts:
+        block = layer.feed_forward
+        router = block.router_elements(hidden) if isinstance(block, Experts) else 0
+        beside = "shared" if isinstance(block, Experts) else "dense"
+        total += count * (
+            layer.mixer_elements(hidden) * width("attention")
+            + (layer.dense_elements(hidden) - router) * width(beside)
+            + layer.routed_elements(hidden) * width("experts")
+            + (router + layer.norm_elements(hidden)) * plain
+        )
+    return total
 
 
 def kv_numbers_per_token(model: Model, *, windowed: bool | None = None) -> float:

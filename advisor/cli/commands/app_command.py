@@ -29,7 +29,10 @@ Host = Annotated[
 
 ROOT = Path(__file__).resolve().parents[3]
 """Where the packages lie, this one among them."""
-MAIN = ROOT / "app" / "main.py"
+SERVER = ROOT / "app" / "server.py"
+SHARED, KEEPING = "ADVISOR_APP_SHARED", "ADVISOR_APP_KEEP_RUNS"
+"""Environment variables: that others than the owner use the app, and that they may add to the owner's runs all the same."""
+WILDCARDS = ("0.0.0.0", "::")  # noqa: S104  named, not listened on
 SETTINGS = {
     "browser.gatherUsageStats": "false",
     "client.showErrorDetails": "none",
@@ -56,16 +59,29 @@ def app(*, port: Port = 8501, host: Host = "localhost") -> None:
     if importlib.util.find_spec("streamlit") is None:
         raise InputError("the app needs Streamlit; install it with: pip install 'advisor[app]'")
     check_free(host, port)
+    if not is_loopback(host):
+        message = (
+            f"whoever reaches {host} can use the app; runs are kept only by advisor import unless {KEEPING}=1 is set"
+        )
+        sys.stderr.write(f"advisor: warning: {message}\n")
     command = start(host, port)
     sys.stdout.flush()
-    os.execve(command[0], command, environment(os.environ))  # noqa: S606  no shell, and Ctrl-C is Streamlit's alone
+    shared = {} if is_loopback(host) else {SHARED: "1"}
+    os.execve(command[0], command, environment(os.environ | shared))  # noqa: S606  no shell, and Ctrl-C is Streamlit's alone
 
 
 def start(host: str, port: int) -> list[str]:
     """The command that serves the app; ``-P`` keeps the folder it is started in off Python's path."""
     options = {**SETTINGS, "server.address": host, "server.port": str(port)}
     flags = [word for name, value in options.items() for word in (f"--{name}", value)]
-    return [sys.executable, "-P", "-m", "streamlit", "run", str(MAIN), *flags]
+    if host in WILDCARDS:
+        flags += ["--browser.serverAddress", "localhost"]  # else Streamlit looks for more addresses
+    return [sys.executable, "-P", "-m", "streamlit", "run", str(SERVER), *flags]
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is this machine's own, which nobody else reaches."""
+    return host in {"localhost", "::1"} or host.startswith("127.")
 
 
 def environment(own: Mapping[str, str]) -> dict[str, str]:

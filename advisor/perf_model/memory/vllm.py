@@ -15,7 +15,7 @@ import numpy as np
 from advisor.perf_model.deployment_arrays import ACTIVATION_BYTES, DeploymentArrays
 from advisor.perf_model.memory.kv_capacity import BLOCK, blocks_of_request, cache_pages, layer_cache_bytes
 from advisor.perf_model.memory.parts import Memory, engine_gib
-from advisor.perf_model.memory.weights import layer_bytes
+from advisor.perf_model.memory.weights import expert_padding, layer_bytes
 from catalog.engines import find_engine, kv_groups, padded_vocab, pipeline_layers, reserves_graphs, static_share
 from catalog.mixers import Recurrence
 from catalog.models.stack import stack
@@ -137,7 +137,8 @@ def paged_memory(model: Model, cluster: Cluster, layout: DeploymentArrays, engin
     facts = find_engine(engine)
     of_free = facts.memory_rule == "of_free"
     kinds = stack(model).kinds
-    weights_by_kind = [layer_bytes(model, kind, layout) for kind in kinds]
+    padding = expert_padding(model, cluster.gpu, facts)
+    weights_by_kind = [layer_bytes(model, kind, layout, padding) for kind in kinds]
     cache_by_kind = [sum(layer_cache_bytes(part, layout) for part in kind.mixers) + 0.0 * layout.tp for kind in kinds]
     cached_by_kind = [sum(bool(part.cached[0] or part.state_bytes) for part in kind.mixers) for kind in kinds]
     h = float(model.hidden_size)

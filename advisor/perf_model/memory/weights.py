@@ -11,10 +11,14 @@ from advisor.perf_model.deployment_arrays import ACTIVATION_BYTES, DeploymentArr
 from catalog.parts import Dense, Experts
 
 if TYPE_CHECKING:
+    from catalog.engines import Engine
     from catalog.mixers import Matrix
     from catalog.parts import Layer
-    from catalog.schema import Model
+    from catalog.schema import Gpu, Model
     from catalog.units import Array
+
+
+UNPADDED = (1, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,10 +48,21 @@ def experts_held(experts: Experts, layout: DeploymentArrays) -> Array:
     return np.where(layout.ep > 1, np.ceil(experts.num_experts / layout.ep), experts.num_experts / layout.tp)
 
 
-def layer_elements(layer: Layer, hidden: int, layout: DeploymentArrays) -> dict[str, PartElements]:
+def expert_padding(model: Model, gpu: Gpu, engine: Engine) -> tuple[int, int]:
+    """Return the multiples to which an engine pads an expert's slice and the hidden state; 1 and 1 where it does not."""
+    stored = model.part_format("experts") or model.quantization
+    if stored != "mxfp4" or gpu.vendor != "nvidia":
+        return UNPADDED
+    return engine.mxfp4_padding.get(gpu.compute_capability.split(".")[0], UNPADDED)
+
+
+def layer_elements(
+    layer: Layer, hidden: int, layout: DeploymentArrays, padding: tuple[int, int] = UNPADDED
+) -> dict[str, PartElements]:
     """Count the weights of one layer on one GPU by part (a key of ``catalog.schema.PARTS``).
 
-    The attention part counts the layer's norms, the experts part the router.
+    The attention part counts the layer's norms, the experts part the router. ``padding`` are the multiples of
+    ``expert_padding``.
     """
     tp = layout.tp
     quantised, plain = layer.extra / tp, layer.norm_elements(hidden) + 0.0 * tp
@@ -64,7 +79,7 @@ def layer_elements(layer: Layer, hidden: int, layout: DeploymentArrays) -> dict[
         vectors = feed_forward.expert_vectors(hidden)
         latent = sum(matrix.elements for matrix in feed_forward.latent_matrices(hidden))
         found["experts"] = PartElements(
-            quantised=held * (feed_forward.expert_elements(hidden) - vectors),
+            quantised=_experts(feed_forward, hidden, layout, padding),
             plain=held * vectors + feed_forward.router_elements(hidden) + 0.0 * tp,
         )
         shared = list(feed_forward.shared.matrices(hidden)) if feed_forward.shared else []
@@ -73,19 +88,31 @@ def layer_elements(layer: Layer, hidden: int, layout: DeploymentArrays) -> dict[
     return found
 
 
+def _experts(experts: Experts, hidden: int, layout: DeploymentArrays, padding: tuple[int, int]) -> Array:
+    """Count the matrices of the experts on the fullest GPU, padded as its kernels need them."""
+    if padding == UNPADDED:
+        whole = experts.expert_elements(hidden) - experts.expert_vectors(hidden)
+        return experts_held(experts, layout) * whole
+    sliced = np.where(layout.ep > 1, 1.0, layout.tp)
+    width = np.ceil(experts.width / sliced / padding[0]) * padding[0]
+    into = float(np.ceil(experts.inputs(hidden) / padding[1]) * padding[1])
+    matrices = experts.inner / experts.width + 1.0
+    return np.asarray(experts_held(experts, layout) * sliced * matrices * width * into)
+
+
 def part_bytes(model: Model, part: str, layout: DeploymentArrays) -> Array:
     """Bytes a weight of a part's matrices, scales included, shape (n,)."""
     stored = model.part_format(part)
     return layout.weight_bytes if not stored else np.full(len(layout), weight_bits(stored) / 8.0)
 
 
-def layer_bytes(model: Model, layer: Layer, layout: DeploymentArrays) -> Array:
+def layer_bytes(model: Model, layer: Layer, layout: DeploymentArrays, padding: tuple[int, int] = UNPADDED) -> Array:
     """Bytes of one layer's weights on the fullest GPU, shape (n,)."""
     half = np.maximum(ACTIVATION_BYTES, layout.weight_bytes)
     return sum(
         (
             elements.quantised * part_bytes(model, part, layout) + elements.plain * half
-            for part, elements in layer_elements(layer, model.hidden_size, layout).items()
+            for part, elements in layer_elements(layer, model.hidden_size, layout, padding).items()
         ),
         start=np.zeros(len(layout)),
     )

@@ -17,6 +17,7 @@ from catalog.engines import (
 from catalog.errors import InputError
 from catalog.gpus import find_gpu, parse_cluster
 from catalog.models.find import all_models, find_model
+from catalog.models.stack import stack
 from catalog.schema import Deployment
 
 
@@ -101,7 +102,11 @@ def test_nearly_equal_kinds_are_padded_to_the_commoner():
 def test_groups_hold_every_layer():
     for each in all_models():
         groups = kv_groups(each)
-        assert groups.size * (groups.full + groups.windowed) >= each.num_hidden_layers
+        mixing = sum(
+            count * sum(bool(part.state_bytes or part.cached[0]) for part in layer.mixers)
+            for count, layer in stack(each).counts
+        )
+        assert groups.size * (groups.full + groups.windowed + groups.states) >= mixing
 
 
 def test_blocks_of_a_request():

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import advisor
 from catalog.errors import InputError
 from catalog.mixers import Attention, Recurrence
 from catalog.models.find import active_parameters, find_model, parameters
@@ -205,3 +206,14 @@ def test_a_stack_is_the_sum_of_its_layers(pairs):
         return layer.mixer_elements(512) + layer.dense_elements(512) + layer.routed_elements(512)
 
     assert sum(count * elements(kind) for count, kind in whole.counts) == sum(map(elements, layers))
+
+
+def test_an_architecture_read_by_its_fields_alone_is_less_certain():
+    knobs = {"batch": 8, "input_len": 512, "output_len": 64}
+    known, unknown = (
+        advisor.estimate(model_from_config(QWEN3_NEXT | {"model_type": kind}, "it"), "1xH200", **knobs)
+        for kind in ("qwen3_next", "qwen9_next")
+    )
+    assert known.tpot_ms == pytest.approx(unknown.tpot_ms, rel=1e-9)
+    low, high = (each.interval("tpot_ms") for each in (known, unknown))
+    assert high[1] / high[0] > 1.02 * low[1] / low[0]

@@ -106,3 +106,15 @@ def test_hostile_patterns_end(pattern):
 def test_the_catalogs_own_stay_as_they_were():
     assert find_model("gpt-oss-20b").value.part_format("attention") == "bfloat16"
     assert find_model("deepseek-v3").value.part_format("attention") == ""
+
+
+@pytest.mark.parametrize(("share", "told"), [(1.0, 0), (1.004, 0), (1.3, 1), (0.5, 1)])
+def test_the_size_that_files_state_is_held_against_the_count(tmp_path, share, told):
+    """Llama-2-13B in float16 has 26.03 GB, as its index says."""
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA))
+    index = {"metadata": {"total_size": int(26_031_728_640 * share)}, "weight_map": {}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    found = find_model(str(tmp_path))
+    assert found.value.checkpoint_bytes == index["metadata"]["total_size"]
+    assert len(found.notes) == told
+    assert all("than the 24.2 GiB" in note.text for note in found.notes)
