@@ -97,7 +97,8 @@ def step_ms(
         low = min(int(place), by_context.shape[1] - 2)
         left, right = 2.0 ** (low / NODES_PER_OCTAVE), 2.0 ** ((low + 1) / NODES_PER_OCTAVE)
         share = (mean - left) / (right - left)
-        gpu += decodes * (by_context[decodes, low] * (1.0 - share) + by_context[decodes, low + 1] * share)
+        attention = decodes * (by_context[decodes, low] * (1.0 - share) + by_context[decodes, low + 1] * share)
+        gpu += attention * (constants.mixed_attention if prefills > 0 else 1.0)
     launched = prefills > 0 or constants.captured_tokens < 1.0
     if tokens > constants.captured_tokens and launched:
         gpu = max(gpu, constants.launch_ms)

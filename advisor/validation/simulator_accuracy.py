@@ -1,16 +1,18 @@
-"""The simulator beside reality: ``python -m advisor.validation.simulator_accuracy``.
+"""The simulator beside reality: ``python -m advisor.validation.simulator_accuracy [RUNS REQUESTS]``.
 
-Every run under traffic that ships is simulated: the same arrivals and lengths where requests came as they came, the same
-kind of closed loop where a number was kept in flight. Beside it stands the answer without queues: the steady state at the
-batch that completes as many requests a second. Runs with the role "fit" may set constants of the simulator
-(``advisor.simulator.scheduler.FRONT_END_MS``); those with "validate" judge.
+Every run under traffic that ships, or of the files given, is simulated: the same arrivals and lengths where requests came
+as they came, the same kind of closed loop where a number was kept in flight. Beside it stands the answer without queues:
+the steady state at the batch that completes as many requests a second. Runs with the role "fit" may set constants of the simulator
+(``advisor.simulator.scheduler.FRONT_END_MS``, ``advisor.simulator.step_table.MIXED_ATTENTION``); those with "validate" judge.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections import defaultdict
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,7 +27,7 @@ from catalog.engines import resolve
 from catalog.gpus import find_gpu
 from catalog.models.find import find_model
 from catalog.requests import read_requests
-from catalog.runs import shipped_runs
+from catalog.runs import read_runs, shipped_runs
 from catalog.schema import Cluster
 from catalog.tables import DATA
 from probes.serving_benchmark import LOW_IDS, TrafficProfile, lengths
@@ -268,9 +270,16 @@ def shipped(*, draws: int = 8) -> list[Comparison]:
     return compare(shipped_runs(), requests, draws=draws)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Print measured and simulated values of every run, and the mean errors beside the targets."""
-    comparisons = shipped()
+    parser = argparse.ArgumentParser(
+        prog="python -m advisor.validation.simulator_accuracy", description="The simulator beside reality."
+    )
+    parser.add_argument("files", nargs="*", type=Path, metavar="RUNS REQUESTS", help="instead of what ships")
+    files = parser.parse_args(argv).files
+    if len(files) not in (0, 2):
+        parser.error(f"{len(files)} files are given; a file of runs and one of their requests are needed, or none")
+    comparisons = compare(read_runs(files[0]), read_requests(files[1])) if files else shipped()
     by_run = defaultdict(list)
     for comparison in comparisons:
         by_run[comparison.run.run_id].append(comparison)
@@ -296,6 +305,8 @@ def main() -> None:
         )
     for role in ("fit", "validate"):
         those = [comparison for comparison in comparisons if comparison.run.role == role]
+        if not those:
+            continue
         held, width = (
             np.mean([comparison.held for comparison in those]),
             np.mean([comparison.width for comparison in those]),

@@ -1,5 +1,7 @@
 """Tabulated step times are those of the model of time, for every step a scheduler can make up."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -82,7 +84,7 @@ def test_any_step_takes_what_the_model_of_time_says(case, decodes, context, prom
         times.by_tokens,
         times.by_sequences,
         times.by_context,
-        times.constants,
+        times.constants._replace(mixed_attention=1.0),
         tokens,
         sequences,
         decodes,
@@ -94,18 +96,35 @@ def test_any_step_takes_what_the_model_of_time_says(case, decodes, context, prom
     assert found == pytest.approx(expected, rel=0.005)
 
 
+def test_prompts_in_a_step_slow_decode_attention_down_where_one_kernel_takes_both():
+    cost_model, times = cost_model_of(0)
+    others = tabulate(replace(cost_model, engine="tensorrt-llm"), budget=BUDGET, cap=CAP)
+    assert (times.constants.mixed_attention, others.constants.mixed_attention) == (1.25, 1.0)
+
+    def step_ms(decodes, prefills, constants):
+        tables = times.by_tokens, times.by_sequences, times.by_context
+        return kernel.step_ms(*tables, constants, 2048, 65, decodes, decodes * 1024.0, 0.0, 0.0, prefills)
+
+    plain = times.constants._replace(mixed_attention=1.0)
+    attention = step_ms(64, 1, plain) - step_ms(0, 1, plain)
+    assert step_ms(64, 1, times.constants) - step_ms(64, 1, plain) == pytest.approx(0.25 * attention)
+    assert step_ms(64, 0, times.constants) == step_ms(64, 0, plain)
+    assert step_ms(0, 1, times.constants) == step_ms(0, 1, plain)
+
+
 def test_stages_share_a_pass_by_their_layers():
     _, times = cost_model_of(2)
     assert times.shares.tolist() == [0.5, 0.5]
 
 
-def test_scaling_scales_everything_but_the_graph_limit():
+def test_scaling_scales_every_time_and_no_other_constant():
     _, times = cost_model_of(0)
     twice = times.scaled(2.0)
     for name in ("by_tokens", "by_sequences", "by_context"):
         assert getattr(twice, name) == pytest.approx(2 * getattr(times, name))
-    assert twice.constants[:-1] == pytest.approx([2 * time for time in times.constants[:-1]])
+    assert twice.constants[:-2] == pytest.approx([2 * time for time in times.constants[:-2]])
     assert twice.constants.captured_tokens == times.constants.captured_tokens == 512
+    assert twice.constants.mixed_attention == times.constants.mixed_attention
 
 
 def test_causal_pairs_are_the_model_s():
