@@ -160,8 +160,9 @@ class Fuzzer:
     def benchmark(self) -> list[str]:
         source = self.random.choice([path for path in sorted(BENCHMARKS.iterdir()) if path.suffix != ".md"])
         text = source.read_text()
-        if source.suffix == ".json":
-            text = json.dumps(self.damaged(json.loads(text)))
+        if source.suffix in (".json", ".jsonl"):
+            values = self.damaged([json.loads(line) for line in _documents(text)])
+            text = "\n".join(map(json.dumps, values))
         elif source.suffix == ".csv":
             text = self._damaged_table(text)
         path = self._written(source.name, self._cut(text))
@@ -280,6 +281,12 @@ class Fuzzer:
         path = self.folder / name
         path.write_bytes(text.encode("utf-8", "replace"))
         return str(path)
+
+
+def _documents(text: str) -> list[str]:
+    """Return a JSON file whole, or the lines of one that has a value a line."""
+    lines = text.splitlines()
+    return lines if all(line.endswith("}") for line in lines) else [text]
 
 
 def _keys(holder: Any) -> Any:

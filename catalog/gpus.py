@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MOST_GPUS = 65_536
+NO_GPU = "CPU"
+"""What stands for the GPU in runs of a machine without any, unless the user's own tables say what such a machine is."""
 FIXED = {"name", "vendor", "notes", "source"}
 VENDOR = re.compile(r"^(nvidia|amd|tesla|geforce|instinct)[\s_\-]+", re.IGNORECASE)
 TIMES = r"\s*[xX×*]\s*"  # noqa: RUF001  people paste the sign from datasheets
@@ -48,6 +50,11 @@ def find_gpu(name: str) -> Resolved[Gpu]:
     if not meaning.ambiguous:
         return Resolved(gpu)
     return Resolved(gpu, (Note(f'"{typed}" read as {gpu.name}' + (f" ({hint})" if hint else "")),))
+
+
+def is_no_gpu(name: str) -> bool:
+    """Whether a run was measured without a GPU, of which no model of time tells anything."""
+    return name == NO_GPU and table("gpus").meaning(name) is None
 
 
 def all_gpus() -> tuple[Gpu, ...]:

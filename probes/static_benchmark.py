@@ -96,11 +96,12 @@ def measure(
     agreement: Mapping[str, float] | None = None,
     clock: Callable[[], float] = time.perf_counter,
     say: Callable[[str], None] = print,
+    late: Callable[[tuple[int, int, int]], None] = lambda _: None,
 ) -> Iterator[Measurement]:
     """Yield one measurement a shape of the load, as soon as it is taken; times are medians over the repeats.
 
     ``done`` holds run_ids to pass over, ``agreement`` fields of ``Measurement`` that are the same for every shape. What
-    is left out, and why, is told to ``say``.
+    is left out, and why, is told to ``say``; ``late`` is handed the shapes for which no time was left.
     """
     began = clock()
     prefill_s_per_token = decode_s = 0.0
@@ -111,8 +112,12 @@ def measure(
         expected = 2 * prefill_s_per_token * batch * input_len + decode_s * (output_len - 1)
         if run_id in done:
             continue
-        if why := _left_out(load, engine, shape, failed, expected=expected, elapsed=clock() - began):
+        if why := _left_out(load, engine, shape, failed, expected=expected):
             say(f"{run_id} left out: {why}")
+            continue
+        if (elapsed := clock() - began) > load.measure_s:
+            say(f"{run_id} left out: {elapsed:.0f} s were spent on this load")
+            late(shape)
             continue
         try:
             turns = _turns(engine, load, shape, clock)
@@ -318,7 +323,6 @@ def _left_out(
     failed: Sequence[tuple[int, int, int]],
     *,
     expected: float,
-    elapsed: float,
 ) -> str:
     batch, input_len, output_len = shape
     if any(all(mine >= its for mine, its in zip(shape, other, strict=True)) for other in failed):
@@ -330,8 +334,6 @@ def _left_out(
         return f"{batch * (input_len + output_len)} tokens exceed the KV capacity {engine.kv_capacity_tokens}"
     if expected > load.point_s:
         return f"it would take {expected:.0f} s"
-    if elapsed > load.measure_s:
-        return f"{elapsed:.0f} s were spent on this load"
     return ""
 
 

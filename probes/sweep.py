@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 SPARE = 2
 """Workers kept ready for the loads to come."""
 
+LEFT_OUT = "left out"
+"""Outcome of the shapes of a load for which no time was left."""
+
 PAUSE_S = 0.25
 """Time between two looks at what is running."""
 
@@ -226,6 +229,8 @@ class Sweep:
                 job.ports.release()
             why = f": {tail[-1]:.300}" if tail else ""
             self._say(f"{job.load.name} {outcome} after {seconds:.0f} s{why}")
+            if code == 0 and (left := undone(job.load, self.out)):
+                self._say(f"{job.load.name}: no time was left for {len(left)} shapes; run it again for these")
 
 
 def _ending(ended: Running, code: int | None) -> str:
@@ -295,11 +300,18 @@ def _is_done(load: BenchmarkJob, records: Sequence[Mapping[str, Any]]) -> bool:
 
 def _seen(load: BenchmarkJob, records: Sequence[Mapping[str, Any]]) -> set[tuple[int, int, int] | str]:
     """Return its shapes, and the names of its offers, that loads of its name have been through."""
-    done = [record for record in records if record["load"] == load.name and record["outcome"] == "done"]
-    # records did not always say which shapes and offers: then they were all there were
     names = [offer.name for offer in load.offers]
-    shapes = {tuple(shape) for record in done for shape in record.get("shapes", load.shapes)}
-    return shapes | {name for record in done for name in record.get("offers", names)}
+    seen: set[tuple[int, int, int] | str] = set()
+    left: set[tuple[int, int, int]] = set()
+    for record in records:
+        # records did not always say which shapes and offers: then they were all there were
+        shapes = {tuple(shape) for shape in record.get("shapes", load.shapes)}
+        if record["load"] == load.name and record["outcome"] == LEFT_OUT:  # by the worker, before its load is done
+            left = shapes
+        elif record["load"] == load.name and record["outcome"] == "done":
+            seen |= (shapes - left) | set(record.get("offers", names))
+            left = set()
+    return seen
 
 
 def _records(out: Path) -> list[dict[str, Any]]:

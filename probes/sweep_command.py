@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from catalog.runs import check_run, keep_runs, read_runs
 from probes.benchmark_plan import read_plan
 from probes.static_benchmark import failure, measure
 from probes.supervised import end_with_starter
-from probes.sweep import Sweep
+from probes.sweep import LEFT_OUT, Sweep, add_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -116,11 +116,15 @@ def take_order() -> Order | None:
 def record(engine: BenchmarkEngine, order: Order, *, agreement: Mapping[str, float] | None = None) -> None:
     """Measure the load's shapes that are not in the store yet; each is in it as soon as it is taken.
 
-    ``agreement`` is what all of them have in common, see ``measure``.
+    ``agreement`` is what all of them have in common, see ``measure``. Shapes for which no time was left are noted as left
+    out, so that the next run takes them up.
     """
     done = frozenset(run.run_id for run in stored(order))
-    for run in measure(engine, order.load, done=done, agreement=agreement, say=tell):
+    left: list[tuple[int, int, int]] = []
+    for run in measure(engine, order.load, done=done, agreement=agreement, say=tell, late=left.append):
         store(order, run)
+    if left:
+        add_record(order.out, replace(order.load, shapes=tuple(left), offers=()), LEFT_OUT, 0.0)
 
 
 def record_failure(

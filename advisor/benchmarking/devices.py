@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from advisor.prediction.inputs import read_cluster
 from catalog.errors import InputError, Note
-from catalog.gpus import find_gpu
+from catalog.gpus import NO_GPU, find_gpu
 from catalog.schema import Cluster, Gpu
 from catalog.units import GIB
 from probes.devices import in_the_way, local_gpus
@@ -94,7 +94,7 @@ def _cpu(processes: int) -> Gpu:
     by.
     """
     try:
-        return find_gpu("CPU").value
+        return find_gpu(NO_GPU).value
     except InputError:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / processes / GIB
-        return Gpu(name="CPU", memory_gib=memory, memory_bandwidth_gbps=10.0, fp16_tflops=0.1)
+        return Gpu(name=NO_GPU, memory_gib=memory, memory_bandwidth_gbps=10.0, fp16_tflops=0.1)

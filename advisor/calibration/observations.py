@@ -18,7 +18,7 @@ from advisor.perf_model.static_batch import static_batch_times
 from advisor.perf_model.steady_state import steady_state_times
 from catalog.engines import engine_family, release_distance
 from catalog.errors import InputError
-from catalog.gpus import find_gpu
+from catalog.gpus import find_gpu, is_no_gpu
 from catalog.models.find import find_model
 from catalog.schema import Cluster
 
@@ -204,8 +204,8 @@ def impossible(runs: Iterable[Measurement]) -> dict[str, str]:
 
 
 def group_runs(runs: Iterable[Measurement], *, by_release: bool = False) -> tuple[RunGroup, ...]:
-    """Group runs for the fit, those of another release of an engine apart if wanted. Out-of-memory runs carry no time and are left out, and so are open loops, whose times are
-    their queue's.
+    """Group runs for the fit, those of another release of an engine apart if wanted. Out-of-memory runs carry no time and
+    are left out, and so are open loops, whose times are their queue's, and runs without a GPU.
 
     Raises:
         InputError: a run names a model or a GPU that the catalog does not hold.
@@ -213,7 +213,7 @@ def group_runs(runs: Iterable[Measurement], *, by_release: bool = False) -> tupl
     """
     together: dict[tuple[str, str, str, int], list[Measurement]] = defaultdict(list)
     for run in runs:
-        if not run.oom and run.regime != "open":
+        if not run.oom and run.regime != "open" and not is_no_gpu(run.gpu):
             release = release_distance(run.engine, run.engine_version) if by_release else 0
             together[run.model, run.gpu, engine_family(run.engine, run.engine_version), release].append(run)
     return tuple(_group(members, engine, release) for (_, _, engine, release), members in together.items())

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from catalog.errors import InputError
 from catalog.jsonl_store import append_lines
 from probes.benchmark_plan import read_plan
 from probes.file_lock import take_lock
-from probes.sweep import Sweep, add_record, outcomes, seconds_taken, undone
+from probes.sweep import LEFT_OUT, Sweep, add_record, outcomes, seconds_taken, undone
 
 pytestmark = pytest.mark.process
 
@@ -179,6 +180,23 @@ def test_a_load_is_done_when_all_its_shapes_have_been_gone_through(tmp_path):
     again.run()
     assert len(seen(tmp_path)) == 2
     assert undone(load, tmp_path / "out") == ()
+
+
+def test_shapes_for_which_no_time_was_left_are_taken_up_by_the_next_run(tmp_path):
+    plan, worker = written(tmp_path, 1, seconds=0, shapes=[[1, 8, 8], [2, 8, 8], [4, 8, 8]])
+    (load,) = read_plan(plan)
+    out = tmp_path / "out"
+    add_record(out, replace(load, shapes=((2, 8, 8), (4, 8, 8))), LEFT_OUT, 0.0)  # as a worker notes it
+    add_record(out, load, "done", 9.0)
+    assert outcomes(out) == {load.name: "done"}
+    assert undone(load, out) == ((2, 8, 8), (4, 8, 8))
+    add_record(out, replace(load, shapes=((4, 8, 8),)), LEFT_OUT, 0.0)
+    add_record(out, load, "done", 9.0)
+    assert undone(load, out) == ((4, 8, 8),)
+    again = Sweep(plan, out, [0], worker=worker)
+    assert again.waiting == [load]
+    again.run()
+    assert undone(load, out) == ()
 
 
 def test_a_record_that_was_cut_off_and_one_without_shapes_are_read(tmp_path):
