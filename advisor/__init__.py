@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from advisor.capacity.fleet_options import Change, FleetOption
     from advisor.capacity.option_traffic import simulate_option
     from advisor.prediction.batch_curve import Curve, curve
-    from advisor.prediction.estimation import Estimate, estimate
+    from advisor.prediction.deployment_estimate import Estimate
+    from advisor.prediction.estimation import estimate
     from advisor.prediction.evidence import Evidence, ExtraRuns
     from advisor.progress import Progress
     from advisor.recommendation.launch_command import export
@@ -117,7 +118,8 @@ _HOMES = {
     "advisor.prediction.evidence": ("Evidence", "ExtraRuns"),
     "advisor.capacity.capacity_plan": ("CapacityPlan", "plan"),
     "advisor.prediction.batch_curve": ("Curve", "curve"),
-    "advisor.prediction.estimation": ("Estimate", "estimate"),
+    "advisor.prediction.deployment_estimate": ("Estimate",),
+    "advisor.prediction.estimation": ("estimate",),
     "advisor.calibration.importing": ("Import", "import_runs", "read_import"),
     "advisor.recommendation.launch_command": ("export",),
     "advisor.benchmarking.probe_api": ("prepare_probe", "probe"),

@@ -18,7 +18,7 @@ from catalog.runs import shipped_runs
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from advisor.prediction.estimation import Estimate
+    from advisor.prediction.deployment_estimate import Estimate
     from catalog.schema import Measurement
 
 TIMES = ("prefill_ms", "ttft_ms", "tpot_ms", "e2e_ms")

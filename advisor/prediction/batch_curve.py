@@ -11,7 +11,7 @@ from advisor.calibration.intervals import scale_name
 from advisor.perf_model.deployment_arrays import DeploymentArrays
 from advisor.perf_model.memory.dispatch import memory
 from advisor.perf_model.memory.kv_capacity import max_concurrency
-from advisor.prediction.estimation import HIGHER_IS_BETTER
+from advisor.prediction.deployment_estimate import HIGHER_IS_BETTER
 from advisor.prediction.evidence import Evidence
 from advisor.prediction.inputs import check_lengths, chosen_price, read_cluster, read_model
 from advisor.prediction.prediction import TIME_METRICS, Prediction, request_causes, turning_batch

@@ -11,7 +11,7 @@ from catalog.engines import find_engine, resolve, valid_tp
 from catalog.errors import InputError, Note
 
 if TYPE_CHECKING:
-    from advisor.prediction.estimation import Estimate
+    from advisor.prediction.deployment_estimate import Estimate
     from catalog.schema import Cluster, Deployment, Model
 
 WIDEST_SHARE = 0.95

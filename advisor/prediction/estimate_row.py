@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from advisor.prediction.estimation import Estimate
+    from advisor.prediction.deployment_estimate import Estimate
 
 METRICS = ("output_tok_s", "output_tok_s_per_gpu", "ttft_ms", "tpot_ms", "prefill_ms", "e2e_ms")
 

@@ -9,7 +9,7 @@ from advisor.perf_model.cost import ATTENTION, ELEMENTWISE
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from advisor.prediction.estimation import Estimate
+    from advisor.prediction.deployment_estimate import Estimate
 
 
 def reasons(best: Estimate) -> tuple[str, ...]:

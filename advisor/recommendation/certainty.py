@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from advisor.perf_model.deployment_arrays import DeploymentArrays
     from advisor.perf_model.memory.parts import Memory
-    from advisor.prediction.estimation import Estimate
+    from advisor.prediction.deployment_estimate import Estimate
     from advisor.prediction.evidence import Evidence
     from advisor.prediction.prediction import Prediction
     from catalog.schema import Gpu, Model, Slo

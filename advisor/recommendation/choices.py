@@ -11,7 +11,7 @@ from advisor.recommendation.problem import OBJECTIVES
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from advisor.prediction.estimation import Estimate
+    from advisor.prediction.deployment_estimate import Estimate
 
 MOST_THROUGHPUT, BALANCED, FASTEST = "most throughput", "balanced", "fastest"
 

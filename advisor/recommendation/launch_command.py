@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from advisor.prediction.estimation import Estimate
+from advisor.prediction.deployment_estimate import Estimate
 from advisor.prediction.inputs import read_cluster, read_model
 from advisor.recommendation.problem import startable
 from advisor.recommendation.recommendation import Recommendation

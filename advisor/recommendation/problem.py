@@ -11,7 +11,7 @@ import numpy as np
 
 from advisor.perf_model.deployment_arrays import DeploymentArrays
 from advisor.perf_model.memory.dispatch import memory
-from advisor.prediction.estimation import Estimate, describe
+from advisor.prediction.description import describe
 from advisor.prediction.prediction import Prediction
 from advisor.recommendation.certainty import HOLDS, UpperEnds, surely_held
 from catalog.engines import find_engine, resolve, valid_tp
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from advisor.perf_model.memory.parts import Memory
+    from advisor.prediction.deployment_estimate import Estimate
     from advisor.prediction.evidence import Evidence
     from catalog.errors import Resolved
     from catalog.schema import Price

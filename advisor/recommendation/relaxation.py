@@ -13,7 +13,7 @@ from catalog.engines import find_engine
 from catalog.errors import InputError
 
 if TYPE_CHECKING:
-    from advisor.prediction.estimation import Estimate
+    from advisor.prediction.deployment_estimate import Estimate
     from catalog.schema import Cluster
     from search.study import Exploration
 

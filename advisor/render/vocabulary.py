@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from advisor.calibration.intervals import Regime as Regime  # noqa: PLC0414  handed on
     from advisor.capacity.fleet_options import FleetOption
-    from advisor.prediction.estimation import Estimate
+    from advisor.prediction.deployment_estimate import Estimate
     from catalog.schema import Deployment, Slo
 
 GOALS = {

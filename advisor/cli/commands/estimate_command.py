@@ -18,7 +18,7 @@ from catalog.schema import Workload
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from advisor.prediction.estimation import Estimate
+    from advisor.prediction.deployment_estimate import Estimate
     from advisor.render.document import Document
     from advisor.render.tables import Column
 

@@ -17,7 +17,7 @@ from advisor.cli.program import refuse
 from catalog.errors import InputError
 
 if TYPE_CHECKING:
-    from advisor.prediction.estimation import Estimate
+    from advisor.prediction.deployment_estimate import Estimate
     from advisor.recommendation.recommendation import Recommendation
 
 

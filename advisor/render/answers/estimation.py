@@ -18,7 +18,7 @@ from catalog.models.sizes import parameters
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from advisor.prediction.estimation import Estimate
+    from advisor.prediction.deployment_estimate import Estimate
     from advisor.render.document import Lines
 
 QUANTITIES = {

@@ -27,7 +27,7 @@ from catalog.units import GIB
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from advisor.prediction.estimation import Estimate
+    from advisor.prediction.deployment_estimate import Estimate
     from advisor.recommendation.recommendation import Recommendation
     from advisor.render.document import Lines
     from catalog.schema import Cluster, Deployment, Model

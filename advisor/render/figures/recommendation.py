@@ -29,7 +29,7 @@ from advisor.render.vocabulary import MEMORY_PARTS, candidate_name
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from advisor.prediction.estimation import Estimate
+    from advisor.prediction.deployment_estimate import Estimate
     from advisor.recommendation.recommendation import Recommendation
     from advisor.render.document import Spec
 

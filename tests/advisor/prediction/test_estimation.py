@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from advisor.calibration.fit_file import LEVELS
 from advisor.perf_model.cost import CAUSES
 from advisor.perf_model.parameters import IDEAL, PRIORS
-from advisor.prediction.estimation import Estimate, estimate
+from advisor.prediction.deployment_estimate import Estimate
+from advisor.prediction.estimation import estimate
 from advisor.prediction.inputs import chosen_price
 from advisor.prediction.prediction import TIME_METRICS
 from catalog.engines import find_engine, valid_tp
@@ -206,7 +207,7 @@ def test_prices():
 
 
 REFUSALS = [
-    ({"model": "llama-13bb"}, "llama-13b"), ({"gpus": "4xA101"}, "A100"), ({"gpus": "0xA100"}, "0"),
+    ({"model": "lama-13bb"}, "llama-13b"), ({"gpus": "4xA101"}, "A100"), ({"gpus": "0xA100"}, "0"),
     ({"gpus": "-1xA100"}, "-1"), ({"batch": 0}, "batch is 0"), ({"batch": -3}, "batch is -3"),
     ({"batch": 10**9}, "batch is 1000000000"), ({"batch": 1.5}, "batch is 1.5"), ({"batch": True}, "batch is True"),
     ({"input_len": 0}, "input_len is 0"), ({"output_len": -1}, "output_len is -1"), ({"input_len": 5000}, "4096"),

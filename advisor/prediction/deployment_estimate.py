@@ -1,0 +1,162 @@
+"""What to expect of one deployment: latency, throughput, memory, cost, with intervals and where the numbers come from."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from advisor.prediction.inputs import plain
+from advisor.prediction.prediction import (
+    TIME_METRICS,
+)
+from catalog.errors import InputError, Note
+from catalog.schema import Model
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from advisor.calibration.intervals import Regime
+    from advisor.calibration.surrogate import IntervalScale
+    from catalog.schema import Cluster, Deployment, Model, Price, Slo
+
+HIGHER_IS_BETTER = frozenset({"output_tok_s", "output_tok_s_per_gpu"})
+ENERGY = "energy_j_per_token"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """What to expect of one deployment under one workload.
+
+    Times are None where the weights do not fit, for then nothing runs.
+    """
+
+    model: Model
+    cluster: Cluster
+    deployment: Deployment
+    regime: Regime
+    batch: int
+    """Sequences at once per replica, as asked; ``running`` says how many the engine can really run."""
+    input_len: int
+    output_len: int
+    prefill_ms: float | None
+    ttft_ms: float | None
+    tpot_ms: float | None
+    e2e_ms: float | None
+    output_tok_s: float | None
+    output_tok_s_per_gpu: float | None
+    """Over the GPUs used, not those at hand."""
+    running: int
+    kv_capacity_tokens: int
+    """Of one replica."""
+    kv_capacity_ends: tuple[int, int]
+    """The fewest and the most it may be, with a probability of 90%."""
+    max_concurrency: int
+    """Requests of this length that one replica's KV cache holds at once."""
+    fits: bool
+    fits_probability: float
+    """That memory is left for at least one such request."""
+    batch_fits_probability: float
+    """That the whole batch is in the cache at once."""
+    memory: Mapping[str, float]
+    """GiB on the fullest GPU by part: weights, activations, engine, kv, reserved, and the device's total."""
+    bottleneck: str
+    """What most of a request's time goes to: compute, memory, communication or overhead."""
+    breakdown: Mapping[str, Any]
+    """Milliseconds: ``causes`` of a whole request, and by operator and cause of ``prefill`` and one ``decode`` step."""
+    turning_batch: float
+    """Sequences per replica at which decode turns from memory- to compute-bound."""
+    products: Sequence[Mapping[str, Any]]
+    """Every matrix product with its shape, work and bound."""
+    energy_j_per_token: float | None
+    """Of all GPUs used, for an output token; None for GPUs and weight formats of which no run measured its energy."""
+    usd_per_mtok: float | None
+    """Dollars for a million output tokens; None without a price."""
+    price: Price | None
+    provenance: Literal["measured", "calibrated", "transferred", "analytic"]
+    notes: tuple[Note, ...]
+    sigmas: Mapping[str, float] = field(repr=False)
+    """Standard deviation of each metric's logarithm."""
+    scales: Mapping[str, IntervalScale] = field(repr=False)
+    floors: Mapping[str, float] = field(repr=False)
+    """Physical bounds of the metrics: the least a time, the most a throughput can be."""
+    corrected_by: int = 0
+    """Runs of this model near this configuration, which corrected what the model of time says of it."""
+    measured: Mapping[str, float] = field(default_factory=dict)
+    """Times that a run of exactly this configuration measured: they are the answer (``provenance`` "measured"), or
+    contradict what is predicted, which a note says."""
+
+    def interval(self, metric: str, level: float = 0.9) -> tuple[float, float]:
+        """Lower and upper end within which the metric is expected with probability ``level``.
+
+        Raises:
+            InputError: a metric that has no interval, a level outside 0.5 to 0.98, or a deployment that does not run.
+
+        """
+        per_gpu = metric == "output_tok_s_per_gpu"
+        name = "output_tok_s" if per_gpu else metric
+        if name not in self.sigmas:
+            known = ", ".join([*TIME_METRICS, "output_tok_s_per_gpu", ENERGY])
+            raise InputError(f"there is no interval for {metric!r}; metrics that have one: {known}")
+        value = getattr(self, metric)
+        if value is None:
+            why = (
+                "none was measured"
+                if metric == ENERGY and self.fits
+                else f"{self.model.name} does not fit in {self.cluster}"
+            )
+            raise InputError(f"{metric} has no interval because {why}")
+        factor = math.exp(self.scales[name].quantile(level) * self.sigmas[name])
+        low, high = value / factor, value * factor
+        bound = self.floors[name] / (self.deployment.num_gpus if per_gpu else 1)
+        if metric in HIGHER_IS_BETTER:
+            return low, max(min(high, bound), value)
+        return min(max(low, bound), value), high
+
+    def upper(self, metric: str, confidence: float) -> float:
+        """Value that a time keeps below with probability ``confidence``; 0.5: the estimate itself.
+
+        Raises:
+            InputError: as ``interval``.
+
+        """
+        return float(getattr(self, metric)) if confidence == 0.5 else self.interval(metric, 2.0 * confidence - 1.0)[1]
+
+    def keeps(self, slo: Slo) -> float | None:
+        """Probability that the least certain limit is kept, from 0.01 to 0.99; None without limits or times.
+
+        They hold for means: of the steady state where this is one.
+        """
+        found = []
+        for metric, limit in slo.limits.items():
+            value, sigma = getattr(self, metric), self.sigmas[metric]
+            if value is None:
+                return None
+            apart = math.log(limit / value) if value > 0 else math.inf
+            level = self.scales[metric].level(abs(apart) / sigma if sigma > 0 else math.inf)
+            found.append(0.5 + math.copysign(level, apart) / 2.0)
+        return min(found, default=None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain JSON types, with 90% intervals beside the metrics."""
+        body = {
+            f.name: plain(getattr(self, f.name))
+            for f in dataclasses.fields(self)
+            if f.name not in {"sigmas", "scales", "floors", "model", "cluster", "measured"}
+        }
+        if self.measured:
+            body["measured"] = plain(self.measured)
+        intervals = {}
+        if self.output_tok_s is not None:
+            energy = [ENERGY] if self.energy_j_per_token is not None else []
+            intervals = {name: list(self.interval(name)) for name in [*TIME_METRICS, "output_tok_s_per_gpu", *energy]}
+        return {
+            "model": self.model.name,
+            "cluster": str(self.cluster),
+            **body,
+            "gpus_used": self.deployment.num_gpus,
+            "interval_level": 0.9,
+            "intervals": intervals,
+        }
