@@ -188,7 +188,11 @@ class _Reading:
         for place, piece in map(self._without_blanks, _pieces(self._source)):
             if piece.empty:
                 continue
-            names, at, inputs, outputs = _columns(piece, place)
+            try:
+                names, at, inputs, outputs = _columns(piece, place)
+            except OverflowError as error:
+                last = place.numbers[-1]
+                raise InputError(f"{place(0)} to {last}: a number is too large for a time or a length") from error
             if not self._unit:
                 self._unit, self._doubt = _unit(names, at)
             at = at * UNITS[self._unit]

@@ -217,3 +217,9 @@ def test_times_are_read_in_their_unit_and_a_guess_is_told(tmp_path, name, text, 
 def test_a_unit_that_is_none_is_refused(tmp_path):
     with pytest.raises(InputError, match="is 'h'; it must be auto, s, ms, us, ns"):
         read_trace(TraceFile(path=tmp_path / "x.csv", unit="h"))
+
+
+@pytest.mark.parametrize("row", ["9" * 400 + ",2,3", "1," + "9" * 400 + ",3"])
+def test_a_number_beyond_all_others_is_told(tmp_path, row):
+    with pytest.raises(InputError, match=r"too large|must be a number"):
+        read_trace(written(tmp_path / "t.csv", f"time,input,output\n0,2,3\n{row}\n"))
