@@ -18,16 +18,12 @@ LONG_PROMPT = 8192
 MANY_TOKENS, MANY_TOKENS_OF_EXPERTS = 16384, 65536
 """and so do batches of so many tokens in all, of dense models and of those with experts."""
 
+LAUNCHES = 1.2
+"""Prefills below so many times that of one prompt of 1,024 tokens are the launches of a pass, whatever the tokens."""
+
 HOST_BOUND = ("prefill_ms", "ttft_ms", "e2e_ms", "output_tok_s")
 SHARED = ("utilisation", "power_w", "energy_j", "peak_memory_gib", "kv_capacity_tokens")
 """Engines that were idle on the same GPU drew power and took memory, too (``measured/vllm_0.33_h200_memory.csv``)."""
-
-UNREAD = (
-    "ibm-granite/granite-4.0-h-tiny",
-    "ibm-granite/granite-4.0-h-micro",
-    "nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16",
-)
-"""Models that the catalog does not describe yet."""
 
 
 def with_experts(name: str) -> bool:
@@ -36,11 +32,16 @@ def with_experts(name: str) -> bool:
     return find_model(name).value.moe_layers > 0
 
 
-def shipped(row: dict[str, str]) -> dict[str, str]:
-    """Return a row without what the host or other engines decided."""
+def load_of(row: dict[str, str]) -> str:
+    return row["run_id"].rsplit("-b", 1)[0]
+
+
+def shipped(row: dict[str, str], launches_ms: float) -> dict[str, str]:
+    """Return a row without what the host, which takes ``launches_ms`` for a pass, or other engines decided."""
     tokens, prompt = int(row["batch"]) * int(row["input_len"]), int(row["input_len"])
     enough = MANY_TOKENS_OF_EXPERTS if with_experts(row["model"]) else MANY_TOKENS
-    gone = SHARED if prompt >= LONG_PROMPT or tokens >= enough else (*SHARED, *HOST_BOUND)
+    long = prompt >= LONG_PROMPT and float(row["prefill_ms"]) >= LAUNCHES * launches_ms
+    gone = SHARED if long or tokens >= enough else (*SHARED, *HOST_BOUND)
     # How requests fall into micro-batches made these 18 to 99% slower than those of vLLM 0.24 in longer sessions.
     role = "validate" if int(row["pp"]) > 1 and int(row["batch"]) >= 8 else row["role"]
     return row | dict.fromkeys(gone, "") | {"role": role}
@@ -48,7 +49,11 @@ def shipped(row: dict[str, str]) -> dict[str, str]:
 
 def main() -> None:
     with MEASURED.open(encoding="utf-8", newline="") as file:
-        rows = [shipped(row) for row in csv.DictReader(file) if row["model"] not in UNREAD]
+        measured = list(csv.DictReader(file))
+    launches = {
+        load_of(row): float(row["prefill_ms"]) for row in measured if (row["batch"], row["input_len"]) == ("1", "1024")
+    }
+    rows = [shipped(row, launches[load_of(row)]) for row in measured]
     columns = [name for name in rows[0] if any(row[name] for row in rows)]
     with SHIPPED.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")

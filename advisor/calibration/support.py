@@ -19,6 +19,7 @@ from advisor.calibration.parameter_posterior import TrainingSupport
 from advisor.perf_model.parameters import NAMES, PRIORS
 from catalog.errors import Note
 from catalog.models.stack import stack
+from catalog.schema import EXPERTS_ONLY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -35,7 +36,7 @@ EXPERTS = ("expert_memory", "expert_compute", "expert_us")
 
 KERNEL_FAMILIES: Mapping[str, tuple[str, ...]] = {
     "4-bit weights": ("narrow4_memory", "narrow4_compute", "narrow4_us"),
-    "8-bit weights": ("narrow8_memory", "narrow8_compute", "block8_compute"),
+    "8-bit weights": ("narrow8_memory", "narrow8_compute", "block8_memory", "block8_compute"),
     "4-bit experts": ("expert4_memory", "expert4_compute", "expert4_us"),
     "8-bit experts": ("expert8_memory", "expert8_compute", "expert8_us"),
     "an 8-bit KV cache": ("narrow_kv_memory",),
@@ -69,7 +70,7 @@ def _has(model: Model, layout: DeploymentArrays) -> dict[str, NDArray[np.bool_]]
     four, eight = bits < 6.0, (bits >= 6.0) & (bits < 12.0)
     experts = np.full(len(layout), bool(model.moe_layers))
     return {
-        "4-bit weights": four,
+        "4-bit weights": four & (model.quantization not in EXPERTS_ONLY),
         "8-bit weights": eight,
         "4-bit experts": four & experts,
         "8-bit experts": eight & experts,

@@ -60,7 +60,10 @@ PRIORS: dict[str, Prior] = {
     # of fp8 and nvfp4 checkpoints on H100 to B300, and of int4 kernels on H200 (AIConfigurator 0.12).
     "narrow8_memory": _odds(1.0, 0.4, "odds of gemm_memory with 8-bit weights over those with 16-bit ones"),
     "narrow8_compute": _odds(0.6, 0.5, "the same of gemm_compute"),
-    "block8_compute": _odds(0.6, 0.5, "the same again where a square block of weights has one scale"),
+    "block8_memory": _odds(
+        0.8, 0.4, "odds of gemm_memory where a square block of 8-bit weights has one scale, over others"
+    ),
+    "block8_compute": _odds(0.6, 0.5, "the same of gemm_compute"),
     "narrow4_memory": _odds(0.3, 0.8, "odds of gemm_memory with 4-bit weights over those with 16-bit ones"),
     "narrow4_compute": _odds(0.8, 0.6, "the same of gemm_compute"),
     "narrow4_us": _positive(1.5, 0.5, "fixed time of a product with 4-bit weights over gemm_us"),
@@ -129,6 +132,7 @@ class Parameters:
     expert_us: Array | float
     narrow8_memory: Array | float
     narrow8_compute: Array | float
+    block8_memory: Array | float
     block8_compute: Array | float
     narrow4_memory: Array | float
     narrow4_compute: Array | float

@@ -70,7 +70,12 @@ def _efficiencies(
         (eight, parameters.expert8_memory, parameters.expert8_compute, parameters.expert8_us)
         if expert
         else (eight, parameters.narrow8_memory, parameters.narrow8_compute, 1.0),
-        (eight & (layout.block_scales > 0), 1.0, parameters.block8_compute, 1.0),
+        (
+            eight & (layout.block_scales > 0),
+            1.0 if expert else parameters.block8_memory,
+            parameters.block8_compute,
+            1.0,
+        ),
     )
     for rows, on_memory, on_compute, on_fixed in ratios:
         if rows.any():

@@ -81,8 +81,9 @@ def test_who_has_seen_more_is_no_less_certain(one, other):
 def test_only_what_is_asked_of_these_kernels_is_less_certain():
     marginal = shipped_surrogate().marginal("vllm", GPU.name)
     assert marginal.seen == TrainingSupport(
-        kinds=frozenset(KERNEL_FAMILIES) - {"8-bit experts", "recurrent layers"},
-        often=frozenset({"8-bit weights", "4-bit weights"}),
+        kinds=frozenset(KERNEL_FAMILIES)
+        - {"8-bit experts", "sparse attention", "an architecture that is read by its fields alone"},
+        often=frozenset({"8-bit weights"}),
         tp=4,
         pp=4,
     )
@@ -90,6 +91,7 @@ def test_only_what_is_asked_of_these_kernels_is_less_certain():
     grown = {NAMES[i] for i in np.flatnonzero(np.diag(wider.covariance) > np.diag(marginal.covariance))}
     assert grown == {
         *KERNEL_FAMILIES["8-bit experts"],
+        *KERNEL_FAMILIES["4-bit weights"],
         *KERNEL_FAMILIES["4-bit experts"],
         *KERNEL_FAMILIES["an 8-bit KV cache"],
         *KERNEL_FAMILIES["latent attention"],
