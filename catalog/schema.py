@@ -312,6 +312,10 @@ class Deployment:
         return self.compiled if self.graphs is None else self.graphs
 
 
+STATED = "as stated"
+"""The provider of a price that came with the question."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Price:
     """What one GPU costs for an hour at one provider."""
@@ -325,6 +329,15 @@ class Price:
     """A round figure from a planning tool, not an offer: used only when the user asks for it."""
     as_of: str = ""
     source: str = ""
+
+    @property
+    def offer(self) -> str:
+        """Write where the price is from: "Nebius gpu-h200-sxm_1gpu (on-demand, 2026-05)", or that it was stated."""
+        if self.provider == STATED:
+            return STATED
+        where = f"{self.provider} {self.instance}".strip()
+        kind = "illustrative figure, no offer" if self.illustrative else self.kind
+        return f"{where} ({kind}{f', {self.as_of}' if self.as_of else ''})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

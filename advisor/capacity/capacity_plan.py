@@ -25,14 +25,22 @@ from advisor.capacity.fleet_options import (
 )
 from advisor.capacity.replica_sizing import MOST_REPLICAS, ReplicaSizing, TrafficSpec
 from advisor.perf_model.energy import POWER
-from advisor.prediction.inputs import CONFIDENCE, check_confidence, check_lengths, chosen_price, plain, read_model
+from advisor.prediction.inputs import (
+    BARE_ESTIMATE,
+    CONFIDENCE,
+    check_confidence,
+    check_lengths,
+    chosen_price,
+    plain,
+    read_model,
+)
 from advisor.progress import Course
 from advisor.simulator.scheduler import FRONT_END_MS
 from advisor.simulator.server import AggregatedServer
 from advisor.simulator.simulation import check_serving
 from advisor.simulator.trace_files import TraceFile, read_trace
 from catalog.errors import InputError, Note
-from catalog.schema import Cluster, Deployment, Model, Slo, Workload, require_positive
+from catalog.schema import STATED, Cluster, Deployment, Model, Slo, Workload, require_positive
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -171,7 +179,7 @@ def plan(
     """
     resolved, workload, base = read_model(model), workload or Workload(), deployment or Deployment()
     check_serving(slo, router, prefix_hit_rate, front_end_ms, draws)
-    confidence = (CONFIDENCE if draws else 0.5) if confidence is None else confidence
+    confidence = (CONFIDENCE if draws else BARE_ESTIMATE) if confidence is None else confidence
     _check(slo, workload, objective, confidence, headroom, spares, base, draws)
     require_positive("top", top, most=1000)
     longest = base.max_model_len or resolved.value.max_position_embeddings
@@ -329,7 +337,7 @@ def _check(
     if workload.concurrency is not None:
         raise InputError("a plan is for a rate, not for a concurrency; leave that out")
     check_confidence(confidence)
-    if confidence != 0.5 and not draws:
+    if confidence != BARE_ESTIMATE and not draws:
         raise InputError("confidence takes draws; leave out draws=0 or confidence")
     if not 0.0 <= headroom <= 10.0:
         raise InputError(f"headroom is {headroom:g}; it must be from 0 to 10, such as 0.2 for 20%")
@@ -361,14 +369,8 @@ def _engine_notes(fleets: Iterable[ReplicaSizing]) -> list[Note]:
 
 def _price_notes(prices: Mapping[str, Price | None], stated: Mapping[str, float]) -> list[Note]:
     notes = []
-    for name, offer in prices.items():
-        if offer is None:
-            continue
-        if name in stated or "" in stated:
-            notes.append(Note(f"{name} at ${offer.usd_per_gpu_hour:g} per GPU-hour, as stated"))
-            continue
-        where = f"{offer.provider} {offer.instance}".strip()
-        kind = "illustrative figure, no offer" if offer.illustrative else offer.kind
-        dated = f", {offer.as_of}" if offer.as_of else ""
-        notes.append(Note(f"{name} at ${offer.usd_per_gpu_hour:g} per GPU-hour: {where} ({kind}{dated})"))
+    for name, price in prices.items():
+        if price is not None:
+            offer = STATED if name in stated or "" in stated else price.offer
+            notes.append(Note(f"{name} at ${price.usd_per_gpu_hour:g} per GPU-hour: {offer}"))
     return notes

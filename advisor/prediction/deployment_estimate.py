@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from advisor.prediction.inputs import plain
+from advisor.prediction.inputs import BARE_ESTIMATE, plain
 from advisor.prediction.prediction import (
     TIME_METRICS,
 )
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
     from advisor.calibration.intervals import Regime
     from advisor.calibration.surrogate import IntervalScale
-    from catalog.schema import Cluster, Deployment, Model, Price, Slo
+    from catalog.schema import Cluster, Deployment, Price, Slo
 
 HIGHER_IS_BETTER = frozenset({"output_tok_s", "output_tok_s_per_gpu"})
 ENERGY = "energy_j_per_token"
@@ -61,7 +60,7 @@ class Estimate:
     batch_fits_probability: float
     """That the whole batch is in the cache at once."""
     memory: Mapping[str, float]
-    """GiB on the fullest GPU by part: weights, activations, engine, kv, reserved, and the device's total."""
+    """GiB on the fullest GPU by part: weights, activations, engine, kv_cache, reserved, and the device's total."""
     bottleneck: str
     """What most of a request's time goes to: compute, memory, communication or overhead."""
     breakdown: Mapping[str, Any]
@@ -122,7 +121,11 @@ class Estimate:
             InputError: as ``interval``.
 
         """
-        return float(getattr(self, metric)) if confidence == 0.5 else self.interval(metric, 2.0 * confidence - 1.0)[1]
+        return (
+            float(getattr(self, metric))
+            if confidence == BARE_ESTIMATE
+            else self.interval(metric, 2.0 * confidence - 1.0)[1]
+        )
 
     def keeps(self, slo: Slo) -> float | None:
         """Probability that the least certain limit is kept, from 0.01 to 0.99; None without limits or times.

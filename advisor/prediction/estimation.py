@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from advisor.calibration.fit_file import LEVELS
-from advisor.calibration.parameter_posterior import Provenance
 from advisor.perf_model.deployment_arrays import DeploymentArrays, checkpoint_dtype
 from advisor.prediction.deployment_estimate import ENERGY, Estimate
 from advisor.prediction.description import describe
@@ -29,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from advisor.prediction.evidence import Runs
-    from catalog.schema import Measurement, Model
 
 MEASURED_SIGMA = 0.03
 """Spread of repeated measurements of one configuration on one machine."""
@@ -163,9 +160,6 @@ def with_measurement(found: Estimate, run: Measurement) -> Estimate:
         corrected_by=0, measured=measured,
         sigmas=sigmas, notes=(*found.notes, note),
     )  # fmt: skip
-
-
-__all__ = ["Estimate", "Provenance", "describe", "estimate"]
 
 
 def measured_run(runs: Sequence[Measurement], estimate: Estimate) -> Measurement | None:

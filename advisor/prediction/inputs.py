@@ -11,7 +11,7 @@ from catalog.errors import InputError, Resolved
 from catalog.gpus import parse_cluster
 from catalog.models.find import find_model
 from catalog.prices import cheapest
-from catalog.schema import Cluster, Model, Price, require_positive
+from catalog.schema import STATED, Cluster, Model, Price, require_positive
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,11 +52,13 @@ def check_lengths(model: Model, input_len: int, output_len: int, max_model_len: 
 
 CONFIDENCE = 0.9
 """How sure limits are to hold where nobody says."""
+BARE_ESTIMATE = 0.5
+"""The confidence by which estimates count as they are."""
 
 
 def check_confidence(confidence: float) -> None:
     """Raise ``InputError`` for a confidence that no tested interval has."""
-    if isinstance(confidence, bool) or (confidence != 0.5 and not 0.75 <= confidence <= 0.99):
+    if isinstance(confidence, bool) or (confidence != BARE_ESTIMATE and not 0.75 <= confidence <= 0.99):
         raise InputError(f"confidence is {confidence:g}; it must be 0.5 (the estimate) or from 0.75 to 0.99")
 
 
@@ -64,5 +66,5 @@ def chosen_price(gpu: str, price: float | None, *, illustrative: bool = False) -
     """The price the user states, else the cheapest on-demand offer in the catalog; None if there is none."""
     if price is not None:
         require_positive("price", price, most=1e6, whole=False)
-        return Price(gpu=gpu, usd_per_gpu_hour=price, provider="stated by the user")
+        return Price(gpu=gpu, usd_per_gpu_hour=price, provider=STATED)
     return cheapest(gpu.split(" (", maxsplit=1)[0], illustrative=illustrative)

@@ -1,4 +1,4 @@
-"""Many deployments evaluated at once, and single ones described with intervals, causes and limits."""
+"""Many deployments evaluated at once: their times, how sure they are, and what time goes to."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ import numpy as np
 from advisor.calibration.intervals import scale_name
 from advisor.perf_model.memory.kv_capacity import max_concurrency, request_gib
 from advisor.perf_model.memory.uncertainty import spread_gib
+from advisor.prediction.inputs import BARE_ESTIMATE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -42,7 +43,7 @@ def surely_held(
 ) -> Array:
     """Requests of ``tokens`` tokens that the KV cache of one replica holds with a probability, shape (n,); 0.5: as estimated."""
     held = max_concurrency(model, room, layout, tokens)
-    if probability == 0.5:
+    if probability == BARE_ESTIMATE:
         return held
     least = room.slack_gib - NormalDist().inv_cdf(probability) * spread_gib(engine, gpu, layout, room)
     sure = np.floor(np.maximum(least, 0.0) / request_gib(model, room, layout, tokens) + 1e-9)

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 MOST_THROUGHPUT, BALANCED, FASTEST = "most throughput", "balanced", "fastest"
 
 
-ALIKE = 0.01
+LEVEL_SHARE = 0.01
 """Deployments whose ends differ by less than this share are level: nine in ten of the measured runs repeat to 1%
 (``catalog/data/runs``)."""
 
 
-def assured(estimates: Sequence[Estimate], objective: str) -> list[Estimate]:
+def by_worse_end(estimates: Sequence[Estimate], objective: str) -> list[Estimate]:
     """Return estimates in the order of what can be bet on: the worse end of the objective's 90% interval.
 
     Of level ones that come first which leave fewer GPUs idle, have fewer pipeline stages, spread experts less, and slice less.
@@ -29,7 +29,7 @@ def assured(estimates: Sequence[Estimate], objective: str) -> list[Estimate]:
     rest = sorted(estimates, key=lambda estimate: _worse_end(estimate, objective))
     ordered: list[Estimate] = []
     while rest:
-        bound = _worse_end(rest[0], objective) + ALIKE
+        bound = _worse_end(rest[0], objective) + LEVEL_SHARE
         level = [estimate for estimate in rest if _worse_end(estimate, objective) <= bound]
         first = min(level, key=_complexity)
         ordered.append(first)

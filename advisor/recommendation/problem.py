@@ -12,6 +12,7 @@ import numpy as np
 from advisor.perf_model.deployment_arrays import DeploymentArrays
 from advisor.perf_model.memory.dispatch import memory
 from advisor.prediction.description import describe
+from advisor.prediction.inputs import BARE_ESTIMATE
 from advisor.prediction.prediction import Prediction
 from advisor.recommendation.certainty import HOLDS, UpperEnds, surely_held
 from catalog.engines import find_engine, resolve, valid_tp
@@ -76,7 +77,7 @@ class DeploymentSearch:
     max_batch: int
     knowledge: Evidence
     price: Price | None
-    confidence: float = 0.5
+    confidence: float = BARE_ESTIMATE
     """With which each limit holds; 0.5: by the bare estimate, which also says what the cache holds."""
     _ends: list[UpperEnds] = field(init=False, repr=False, compare=False, default_factory=list)
     """None or one, made when limits first ask for it."""
@@ -189,13 +190,13 @@ class DeploymentSearch:
         """Sequences of the workload's length that the cache of one replica holds, as surely as is asked for."""
         room = memory(self.model, self.cluster, layout, self.engine) if room is None else room
         tokens = np.full(len(layout), float(self.length))
-        sure = 0.5 if self.confidence == 0.5 else HOLDS
+        sure = BARE_ESTIMATE if self.confidence == BARE_ESTIMATE else HOLDS
         held = surely_held(self.engine, self.cluster.gpu, self.model, layout, room, tokens, sure)
         return np.where(room.kv_capacity_tokens >= (self.max_model_len or 0), held, 0.0)
 
     def _upper(self, columns: Columns, labels: Mapping[str, tuple[str, ...]]) -> Mapping[str, np.ndarray[Any, Any]]:
         """Factors from what is estimated to what is sure enough, of what is limited."""
-        if self.confidence == 0.5 or not self.slo.limits:
+        if self.confidence == BARE_ESTIMATE or not self.slo.limits:
             return {}
         if not self._ends:
 

@@ -13,6 +13,7 @@ from advisor.prediction.estimate_row import estimate_row
 from advisor.prediction.evidence import Evidence
 from advisor.prediction.explanation import memory_limits, next_probe, reasons
 from advisor.prediction.inputs import (
+    BARE_ESTIMATE,
     CONFIDENCE,
     check_confidence,
     check_lengths,
@@ -22,7 +23,7 @@ from advisor.prediction.inputs import (
     read_model,
 )
 from advisor.recommendation.certainty import HOLDS, is_sure
-from advisor.recommendation.choices import assured
+from advisor.recommendation.choices import by_worse_end
 from advisor.recommendation.problem import MOST_SEQUENCES, OBJECTIVES, DeploymentSearch, checked
 from advisor.recommendation.relaxation import relaxations
 from catalog.engines import command as launch_command
@@ -45,8 +46,6 @@ MOST_OF_FRONT = 50
 """Points of the front that are described."""
 LEAST_COMPARED = 10
 """Layouts that are compared by what can be bet on, however few are shown."""
-BARE_ESTIMATE = 0.5
-"""The confidence by which estimates count as they are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,7 +219,7 @@ def recommend(
     shown = search.estimates(exploration, order) if _runs(exploration, order) else []
     if feasible:  # what a search takes as sure between the batches that it evaluated is sure of what it shows
         shown = [each for each in shown if is_sure(each, slo, confidence)] or shown[:1]
-        shown = (assured(shown, objective) if confidence > BARE_ESTIMATE else shown)[:top]
+        shown = (by_worse_end(shown, objective) if confidence > BARE_ESTIMATE else shown)[:top]
     front = search.estimates(exploration, _thinned(exploration.front)) if feasible else []
     best = shown[0] if feasible else None
     nearest = None if feasible or not shown else shown[0]
@@ -328,13 +327,13 @@ def _last_sequences(best: Estimate, search: DeploymentSearch) -> tuple[str, ...]
     """What the sequences would buy that the cache holds by the estimate and not surely, and what happens where it does not."""
     most = min(best.max_concurrency, search.max_batch)
     if (
-        search.confidence == 0.5
+        search.confidence == BARE_ESTIMATE
         or search.workload.concurrency is not None
         or most <= best.batch
         or not search.is_full(best)
     ):
         return ()
-    bare = replace(search, confidence=0.5)
+    bare = replace(search, confidence=BARE_ESTIMATE)
     other = bare.alike(best, most)
     if other.excess[0] > 0:  # a limit ends the batch, not memory
         return ()
@@ -352,15 +351,10 @@ def _regime_notes(search: DeploymentSearch) -> list[Note]:
         Note("steady state: each replica keeps its batch of requests in flight; latencies are means of one request"),
     ]
     if search.slo.limits:
-        sure = "by the bare estimate" if search.confidence == 0.5 else f"with {search.confidence:.0%} confidence"
+        sure = (
+            "by the bare estimate" if search.confidence == BARE_ESTIMATE else f"with {search.confidence:.0%} confidence"
+        )
         notes.append(Note(f"limits hold for the mean of a request, {sure}"))
     if search.price is not None:
-        offer = search.price
-        where = f"{offer.provider} {offer.instance}".strip()
-        kind = "illustrative figure, no offer" if offer.illustrative else offer.kind
-        notes.append(
-            Note(
-                f"${offer.usd_per_gpu_hour:g} per GPU-hour: {where} ({kind}{f', {offer.as_of}' if offer.as_of else ''})"
-            )
-        )
+        notes.append(Note(f"${search.price.usd_per_gpu_hour:g} per GPU-hour: {search.price.offer}"))
     return notes

@@ -13,9 +13,6 @@ if TYPE_CHECKING:
     from catalog.errors import Note
     from catalog.schema import Cluster, Price
 
-STATED = "stated by the user"
-"""The provider of a price that came with the question."""
-
 
 def hardware(cluster: Cluster) -> str:
     """Name the GPUs and what joins them: "4 x A100-SXM-80GB  NVLink"."""
@@ -45,10 +42,9 @@ def cost_line(usd_per_mtok: float | None, price: Price | None) -> str:
     """Write dollars for a million output tokens, and whose price that takes; empty without one."""
     if usd_per_mtok is None or price is None:
         return ""
-    kind = "illustrative figure, no offer" if price.illustrative else price.kind
-    parts = (price.provider,) if price.provider == STATED else (price.provider, price.instance, kind, price.as_of)
-    where = ", ".join(filter(None, parts))
-    return f"{dollars(usd_per_mtok)} per million output tokens at ${price.usd_per_gpu_hour:g} per GPU-hour ({where})"
+    return (
+        f"{dollars(usd_per_mtok)} per million output tokens at ${price.usd_per_gpu_hour:g} per GPU-hour: {price.offer}"
+    )
 
 
 def energy_line(joules: float, interval: tuple[float, float] | None) -> str:

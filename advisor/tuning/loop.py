@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 DOUBT = 0.05
 REGRET = 0.01
-"""The choice is certain when the probability that another one is better by more than ``stakes.MATTERS`` is below the first,
+"""The choice is certain when the probability that another one is better by more than ``decision.MATTERS`` is below the first,
 and what it is expected to be worse by than the best is below the second."""
 
 GAIN = 0.0005

@@ -65,7 +65,7 @@ class Traffic(Lengths):
     spread: Annotated[float, flag("--spread", metavar="CV")] = 0.0
     """Coefficient of variation of both lengths, log-normal."""
     burstiness: Annotated[float, flag("--burstiness", metavar="CV2")] = 1.0
-    """Squared coefficient of variation of the gaps between arrivals; 1 is Poisson, 0 evenly spaced."""
+    """Squared coefficient of variation of the gaps between arrivals; 1 is Poisson, 0 evenly spaced (1 / vLLM's --burstiness)."""
     duration: Annotated[float | None, flag("--duration", metavar="S")] = None
     """Seconds in which requests come, or that are taken of a trace.  [default: all of a trace, else 300; for a plan about 200]"""
     seed: Annotated[int, flag("--seed", metavar="N")] = 0

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from advisor.capacity.fleet_options import row
+from advisor.capacity.replica_sizing import ENOUGH
+from advisor.prediction.inputs import BARE_ESTIMATE
 from advisor.render.document import Document, Figure, Section, Table
 from advisor.render.figures.capacity import closeness, cost_by_rate, tornado
 from advisor.render.figures.vega import printed
@@ -30,9 +32,6 @@ if TYPE_CHECKING:
     from advisor.capacity.fleet_options import Change, FleetOption
     from advisor.render.document import Lines
     from catalog.schema import Slo
-
-SIMULATED_WHOLE = 8
-"""Of more replicas than that a part is simulated (``advisor.simulator.subsample``)."""
 
 
 def document(answer: CapacityPlan) -> Document:
@@ -186,7 +185,7 @@ def _lines(answer: CapacityPlan) -> Lines:
 def method(answer: CapacityPlan) -> str:
     """Say how the plan was found."""
     goal = {"cost": "the cheapest", "gpus": "the fewest GPUs", "energy": "the least energy"}[answer.objective]
-    part = ", of many replicas a part" if any(option.replicas > SIMULATED_WHOLE for option in answer.options) else ""
+    part = ", of many replicas a part" if any(option.replicas > ENOUGH[0] for option in answer.options) else ""
     layouts = f"{answer.candidates} layout{'' if answer.candidates == 1 else 's'}"
     return (
         f"{goal} of {layouts}, every one simulated or ruled out by its saturation{part}; {answer.requests} requests over "
@@ -197,7 +196,7 @@ def method(answer: CapacityPlan) -> str:
 def margin(answer: CapacityPlan) -> str:
     """Say how much there is beyond what the estimate takes, and how to have less or more of it."""
     at = f"at {1.0 + answer.headroom:.3g} times the rate" if answer.headroom else "at this rate"
-    if answer.confidence == 0.5:
+    if answer.confidence == BARE_ESTIMATE:
         return (
             f"none but for chance: the limits are kept {at} by the bare estimate; --confidence 0.9 keeps its error back"
         )

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import advisor
-from advisor.recommendation.choices import BALANCED, FASTEST, MOST_THROUGHPUT, assured, named_choices
+from advisor.recommendation.choices import BALANCED, FASTEST, MOST_THROUGHPUT, by_worse_end, named_choices
 from catalog.schema import Deployment
 
 
@@ -56,7 +56,7 @@ def test_one_deployment_is_one_choice_and_none_is_none():
 
 @given(POINTS)
 def test_what_comes_first_can_be_bet_on(points):
-    ordered = assured(points, "throughput_per_gpu")
+    ordered = by_worse_end(points, "throughput_per_gpu")
     ends = [point.interval("output_tok_s_per_gpu")[0] for point in ordered]
     assert sorted(map(id, ordered)) == sorted(map(id, points))
     assert all(end >= 0.989 * max(ends[i:]) for i, end in enumerate(ends))
@@ -66,8 +66,8 @@ def test_of_level_ones_the_simpler_comes_first():
     staged = Point(10.0, 1000.0, deployment=Deployment(pp=4))
     sliced = Point(10.0, 996.0, deployment=Deployment(tp=4))
     idle = Point(10.0, 997.0, deployment=Deployment(tp=2))
-    assert assured([staged, idle, sliced], "throughput_per_gpu")[0] == sliced
-    assert assured([staged, sliced], "tpot")[0] == sliced
+    assert by_worse_end([staged, idle, sliced], "throughput_per_gpu")[0] == sliced
+    assert by_worse_end([staged, sliced], "tpot")[0] == sliced
 
 
 def test_a_pipeline_that_wins_within_its_interval_alone_is_not_recommended():
