@@ -153,10 +153,6 @@ class Stack:
             numbers[kind] += 1
         return tuple(zip(numbers, self.kinds, strict=True))
 
-    @property
-    def has_state(self) -> bool:
-        return any(part.state_bytes for layer in self.kinds for part in layer.mixers)
-
 
 def stack_of(layers: list[Layer]) -> Stack:
     """Group equal layers."""

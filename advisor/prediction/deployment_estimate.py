@@ -12,14 +12,13 @@ from advisor.prediction.prediction import (
     TIME_METRICS,
 )
 from catalog.errors import InputError, Note
-from catalog.schema import Model
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from advisor.calibration.intervals import Regime
     from advisor.calibration.surrogate import IntervalScale
-    from catalog.schema import Cluster, Deployment, Price, Slo
+    from catalog.schema import Cluster, Deployment, Model, Price, Slo
 
 HIGHER_IS_BETTER = frozenset({"output_tok_s", "output_tok_s_per_gpu"})
 ENERGY = "energy_j_per_token"

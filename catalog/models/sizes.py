@@ -46,11 +46,6 @@ def active_parameters(model: Model) -> int:
     return parameters(model) - idle - model.table_parameters
 
 
-def routed_parameters(model: Model) -> int:
-    """Count the parameters of all routed experts."""
-    return sum(count * layer.routed_elements(model.hidden_size) for count, layer in stack(model).counts)
-
-
 def attention_parameters(model: Model) -> int:
     """Count the projections, biases and inner norms of the first layer's mixer."""
     layer = stack(model).kinds[0]
