@@ -89,5 +89,6 @@ def weight_costs(model: Model) -> list[float]:
 
 
 def has_experts(model: Model, layer: int) -> bool:
-    """Whether a layer has experts (``decoder_sparse_step`` and ``mlp_only_layers`` in transformers)."""
-    return bool(model.num_experts) and layer >= model.first_dense_layers and (layer + 1) % model.moe_layer_step == 0
+    """Return whether a layer has experts: of those after the first dense ones every ``moe_layer_step``-th (``Model``)."""
+    after = layer + 1 - model.first_dense_layers
+    return bool(model.num_experts) and after > 0 and after % model.moe_layer_step == 0
