@@ -87,7 +87,9 @@ def _tell(found: CapacityPlan, asked: CapacityInputs) -> None:
         alt="Fleets, best first, with their cost and latencies",
         pick=lambda row: st.session_state.update({FLEET: list(options)[row]}),
     )
-    sources = "; ".join(sources_line(option.provenance for option in options.values()))
+    sources = "; ".join(
+        sources_line((option.provenance for option in options.values()), (option.gpu for option in options.values()))
+    )
     st.caption(plain(f"{capitalised(method(found))}; {margin(found)}. {capitalised(sources)}."))
     left, right = st.columns(2, gap="medium")
     with left:

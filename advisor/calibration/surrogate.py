@@ -66,9 +66,11 @@ class IntervalScale:
 
     def level(self, score: float) -> float:
         """Return the level whose quantile of |error| / sigma is ``score``: 0 at the prediction itself, at most the highest of
-        ``LEVELS``.
+        ``LEVELS``; where several levels have one quantile, the lowest of them.
         """
-        return float(np.interp(score, (0.0, *self.quantiles), (0.0, *LEVELS)))
+        quantiles = np.array((0.0, *self.quantiles))
+        first = np.concatenate([[True], np.diff(quantiles) > 0.0])
+        return float(np.interp(score, quantiles[first], np.array((0.0, *LEVELS))[first]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

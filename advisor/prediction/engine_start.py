@@ -23,24 +23,26 @@ def checked_start(answer: Estimate, max_model_len: int | None) -> Estimate:
 
     vLLM: v1/core/kv_cache_utils.py ``_check_enough_kv_cache_memory``; others serve shorter contexts or stop, too.
     """
-    held = answer.kv_capacity_tokens
-    if max_model_len is None or not answer.fits or held >= max_model_len:
+    held, needed = answer.kv_capacity_tokens, answer.input_len + answer.output_len
+    if not answer.fits or held >= max(max_model_len or 0, needed):
         return answer
-    note = Note(shortage(answer.model, answer.cluster, answer.deployment, held, max_model_len), "warning")
+    if max_model_len is not None and held < max_model_len:
+        text = shortage(answer.model, answer.cluster, answer.deployment, held, f"max_model_len is {max_model_len:,}")
+    else:
+        text = shortage(answer.model, answer.cluster, answer.deployment, held, f"a request takes {needed:,} tokens")
+    note = Note(text, "warning")
+    kept = [each for each in answer.notes if "run at once" not in each.text]
     return replace(
         answer, fits=False, prefill_ms=None, ttft_ms=None, tpot_ms=None, e2e_ms=None, output_tok_s=None, running=0,
-        output_tok_s_per_gpu=None, energy_j_per_token=None, usd_per_mtok=None, notes=(*answer.notes, note),
+        output_tok_s_per_gpu=None, energy_j_per_token=None, usd_per_mtok=None, notes=(*kept, note),
     )  # fmt: skip
 
 
-def shortage(model: Model, cluster: Cluster, deployment: Deployment, held: int, max_model_len: int) -> str:
+def shortage(model: Model, cluster: Cluster, deployment: Deployment, held: int, wanted: str) -> str:
     """Say in one sentence which context there is, and what would give more."""
     more = [f"{words} {tokens:,}" for words, tokens in _more(model, cluster, deployment) if tokens > held]
     instead = f"; with {', with '.join(more)}" if more else ""
-    return (
-        f"{deployment.engine} will not start: max_model_len is {max_model_len:,} and the KV cache of a replica holds "
-        f"{held:,} tokens{instead}"
-    )
+    return f"{deployment.engine} will not start: {wanted} and the KV cache of a replica holds {held:,} tokens{instead}"
 
 
 def _more(model: Model, cluster: Cluster, deployment: Deployment) -> list[tuple[str, int]]:

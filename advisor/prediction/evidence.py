@@ -25,6 +25,8 @@ Runs: TypeAlias = Sequence[Measurement] | Surrogate | None
 """What a question may stand on: see ``Evidence.of``."""
 
 
+LEVEL = 0.9
+"""Of the intervals by which two scales are compared."""
 NAMED = 3
 """Runs that a note names; of more it tells how many."""
 
@@ -146,6 +148,10 @@ class Evidence:
     def scale(self, provenance: str, engine: str, metric: str) -> IntervalScale:
         """How wide the errors of ``metric`` are, for this engine where enough is known of it."""
         scale = self.surrogate.scale(provenance, engine, metric)
+        if provenance == "analytic":  # knows less than what is transferred, whatever the few runs that judge it say
+            transferred = self.surrogate.scale("transferred", engine, metric)
+            wider = max(scale.quantile(LEVEL) / transferred.quantile(LEVEL), 1.0)
+            scale = replace(transferred, quantiles=tuple(wider * each for each in transferred.quantiles))
         factor = self.widening.get(metric, 1.0) if provenance == "calibrated" else 1.0
         return scale if factor == 1.0 else replace(scale, quantiles=tuple(factor * each for each in scale.quantiles))
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from advisor.prediction.engine_start import checked_start
 from advisor.prediction.estimate_row import estimate_row
 from advisor.prediction.evidence import Evidence
 from advisor.prediction.explanation import memory_limits, next_probe, reasons
@@ -222,7 +223,7 @@ def recommend(
         shown = (by_worse_end(shown, objective) if confidence > BARE_ESTIMATE else shown)[:top]
     front = search.estimates(exploration, _thinned(exploration.front)) if feasible else []
     best = shown[0] if feasible else None
-    nearest = None if feasible or not shown else shown[0]
+    nearest = None if feasible or not shown else checked_start(shown[0], None)
     launch, refusal = _command(best, search)
     return Recommendation(
         model=search.model,

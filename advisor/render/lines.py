@@ -53,9 +53,16 @@ def energy_line(joules: float, interval: tuple[float, float] | None) -> str:
     return f"{short(joules)}{ends} J an output token on the GPUs, {short(wh_per_mtok(joules))} Wh a million"
 
 
-def sources_line(provenances: Iterable[str]) -> list[str]:
-    """Say what the words in a source column mean."""
-    return [PROVENANCE[each] for each in dict.fromkeys(provenances)]
+def sources_line(provenances: Iterable[str], gpus: Iterable[str] = ()) -> list[str]:
+    """Say what the words in a source column mean; with ``gpus`` beside them, of which GPUs, where there are several."""
+    words = list(provenances)
+    named: dict[str, dict[str, None]] = {word: {} for word in words}
+    for word, gpu in zip(words, gpus, strict=False):
+        named[word][gpu] = None
+    several = len(named) > 1
+    return [
+        f"{', '.join(of)}: {PROVENANCE[word]}" if several and of else PROVENANCE[word] for word, of in named.items()
+    ]
 
 
 def corrected_line(runs: int) -> list[str]:

@@ -36,8 +36,8 @@ MEMORY_PARTS = {
 PROVENANCE = {
     "measured": "measured: a run of exactly this configuration",
     "calibrated": "calibrated: runs of this engine on this GPU were fitted; intervals are from models left out",
-    "transferred": "transferred: nothing measured on this GPU; this engine's runs on other GPUs were fitted",
-    "analytic": "analytic: nothing measured of this engine; physics with the efficiencies other engines reach",
+    "transferred": "transferred: too few runs of this engine on this GPU; its runs on other GPUs were fitted",
+    "analytic": "analytic: too few runs of this engine on such GPUs; physics with the efficiencies that others reach",
 }
 
 PLAN_GOALS = {"cost": "least money", "gpus": "fewest GPUs", "energy": "energy"}

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 def document(answer: CapacityPlan) -> Document:
     """Return the whole plan."""
     options = shown(answer)
-    source = ("source", sources_line(option.provenance for option in options))
+    source = ("source", sources_line((option.provenance for option in options), (option.gpu for option in options)))
     table = Table(columns=option_columns(answer), emphasised=0 if answer.best else None)
     limits = Figure(
         name="limits",

@@ -255,6 +255,8 @@ def _trade(answer: Recommendation) -> Figure:
 def _choices(answer: Recommendation) -> Section:
     assert answer.best is not None
     choices = named_choices(answer.best, answer.pareto)
+    if len(choices) < 2:
+        return Section()
     flat: list[dict[str, Any]] = [
         estimate_row(estimate) | {"choice": name, "tok_s_per_user": 1e3 / (estimate.tpot_ms or 1.0)}
         for name, estimate in choices.items()

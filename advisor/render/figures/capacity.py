@@ -160,7 +160,12 @@ def cost_by_rate(answer: CapacityPlan) -> Spec:
     ]
     x = axis("rate", "requests/s", zero=False)
     y = axis("cost", "GPUs" if best.usd_per_hour is None else "$ a month, and GPUs", format=",.0f")
-    line = layer({"type": "line", "point": {"color": BLUE, "size": 60}, "color": BLUE}, rows, x=x, y=y)
+    line = layer(
+        {"type": "line", "interpolate": "step-before", "point": {"color": BLUE, "size": 60}, "color": BLUE},
+        rows,
+        x=x,
+        y=y,
+    )
     words = layer(
         {"type": "text", "align": "left", "dx": 6, "dy": 10, "color": GREY},
         rows,
