@@ -66,11 +66,9 @@ class IntervalScale:
 
     def level(self, score: float) -> float:
         """Return the level whose quantile of |error| / sigma is ``score``: 0 at the prediction itself, at most the highest of
-        ``LEVELS``; where several levels have one quantile, the lowest of them.
+        ``LEVELS``; where several levels have one quantile, the highest of them.
         """
-        quantiles = np.array((0.0, *self.quantiles))
-        first = np.concatenate([[True], np.diff(quantiles) > 0.0])
-        return float(np.interp(score, quantiles[first], np.array((0.0, *LEVELS))[first]))
+        return float(np.interp(score, (0.0, *self.quantiles), (0.0, *LEVELS)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

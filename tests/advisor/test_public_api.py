@@ -106,4 +106,4 @@ def test_answers_come_from_python_too():
     assert isinstance(found, advisor.Estimate)
     assert advisor.export(found, "vllm").count("vllm serve") == 1
     with pytest.raises(advisor.InputError, match="unknown model"):
-        advisor.recommend("lama-13b", "4xA100")
+        advisor.recommend("lama-13x", "4xA100")

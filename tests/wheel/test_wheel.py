@@ -148,7 +148,7 @@ def test_a_recommendation_needs_no_extra(tmp_path):
 
 
 def test_bad_input_is_one_line(tmp_path):
-    done = command("recommend", "--model", "lama-13b", "--gpus", "4xA100", home=tmp_path)
+    done = command("recommend", "--model", "lama-13x", "--gpus", "4xA100", home=tmp_path)
     assert done.returncode == 2
     assert done.stdout == ""
     assert len(done.stderr.strip().splitlines()) == 1

@@ -448,7 +448,7 @@ DRY = ("--model", "llama-13b", "--gpus", GPUS, "--dry-run")
 def test_a_dry_run_lists_what_would_run_and_how_long():
     text = run(*DRY, "--tp", "1,2", "--pp", "1", "--batch", "1,8").stdout
     assert "meta-llama/Llama-2-13b-hf  |  float16  |  4 x H200-SXM  NVLink  |  torch" in text
-    assert "1 x 1" in text
+    assert "TP1 PP1" in text
     assert "1, 8 at 1024/128" in text
     assert "2 loads, 4 batches: about" in text
     assert "of a budget of 180 s" in text
@@ -464,7 +464,7 @@ def test_a_dry_run_s_json_is_a_plan_that_is_run_as_it_is(tmp_path):
     assert rows[0]["shapes"].startswith("1x128+128 32x128+128")
     again = run("--plan", str(path), "--gpus", GPUS, "--dry-run", "--format", "csv").stdout
     assert [row["load"] for row in csv.DictReader(io.StringIO(again))] == [load.name for load in loads]
-    assert run(*DRY, "--format", "markdown").stdout.startswith("| TP x PP |")
+    assert run(*DRY, "--format", "markdown").stdout.startswith("| layout |")
 
 
 def test_a_dry_run_writes_nothing(home, tmp_path):

@@ -150,7 +150,7 @@ def test_facts_that_nobody_states_are_asked_for_in_one_line():
         ({"kv_dtype": "fp80"}, "--kv-dtype is 'fp80'; closest: fp8"),
         ({"gpu": "H1000"}, 'unknown GPU "H1000"'),
         ({"engine": "vlm"}, "vllm"),
-        ({"model": "lama-13b"}, 'unknown model "lama-13b"'),
+        ({"model": "lama-13x"}, 'unknown model "lama-13x"'),
         ({"store": "r.csv"}, "r.csv is a CSV file; runs are kept in a store such as r.jsonl"),
         ({"format": "guidelm"}, "unknown format 'guidelm'; closest: guidellm"),
         ({"format": "guidellm"}, "it is vllm-serve"),

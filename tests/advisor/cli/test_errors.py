@@ -47,7 +47,7 @@ def refused(*arguments):
         (["--formt"], ["no such option --formt"]),
         (["recommend", "--gpu", "4xA100"], ["has no --gpu", "an option of import", "closest: --gpus"]),
         # names
-        (["recommend", "--model", "lama-13b", "--gpus", "A100"], ['unknown model "lama-13b"', "huggyllama/llama-13b"]),
+        (["recommend", "--model", "lama-13x", "--gpus", "A100"], ['unknown model "lama-13x"', "huggyllama/llama-13b"]),
         (["recommend", "--model", "", "--gpus", "A100"], ["no model named"]),
         (["recommend", "--model", "llama-13b", "--gpus", "4xA1000"], ['unknown GPU "A1000"', "A100-SXM-80GB"]),
         ([*RECOMMEND, "--engine", "vlm"], ["unknown engine 'vlm'", "did you mean vllm"]),
@@ -55,7 +55,7 @@ def refused(*arguments):
         ([*RECOMMEND, "--format", ""], ["it must be one of table, json"]),
         ([*RECOMMEND, "--objective", "throughputs"], ["objective 'throughputs'", "throughput_per_gpu"]),
         ([*RECOMMEND, "--dtype", "fp9"], ["fp9"]),
-        (["catalog", "models", "lama-13bb"], ["unknown model", "closest: "]),
+        (["catalog", "models", "lama-13xb"], ["unknown model", "closest: "]),
         (["catalog", "gpus", "B999"], ["unknown GPU"]),
         (["catalog", "prices", "nobody"], ['no prices match "nobody"']),
         (["catalog", "engines", "sglan"], ["did you mean sglang"]),

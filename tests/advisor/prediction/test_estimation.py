@@ -207,7 +207,7 @@ def test_prices():
 
 
 REFUSALS = [
-    ({"model": "lama-13bb"}, "llama-13b"), ({"gpus": "4xA101"}, "A100"), ({"gpus": "0xA100"}, "0"),
+    ({"model": "lama-13xb"}, "llama-13b"), ({"gpus": "4xA101"}, "A100"), ({"gpus": "0xA100"}, "0"),
     ({"gpus": "-1xA100"}, "-1"), ({"batch": 0}, "batch is 0"), ({"batch": -3}, "batch is -3"),
     ({"batch": 10**9}, "batch is 1000000000"), ({"batch": 1.5}, "batch is 1.5"), ({"batch": True}, "batch is True"),
     ({"input_len": 0}, "input_len is 0"), ({"output_len": -1}, "output_len is -1"), ({"input_len": 5000}, "4096"),

@@ -499,7 +499,7 @@ REFUSALS = [
     ({"dtypes": ["fp9"]}, "fp8"),
     ({"max_num_batched_tokens": [0]}, "is 0"),
     ({"gpus": "0xA100"}, "0"),
-    ({"model": "lama-13b"}, "llama-13b"),
+    ({"model": "lama-13x"}, "llama-13b"),
     ({"engine": "vlm"}, "vllm"),
     ({"gpus": "4xA10000"}, "A100"),
 ]

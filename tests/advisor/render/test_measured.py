@@ -63,7 +63,11 @@ def only(runs):
 
 
 def shipped(model="Llama-2-13b"):
-    of_vllm = [each for each in shipped_runs() if each.engine == "vllm" and each.regime == "static"]
+    of_vllm = [
+        each
+        for each in shipped_runs()
+        if each.engine == "vllm" and each.regime == "static" and each.engine_version == "0.24.0"
+    ]
     return [each for each in of_vllm if model in each.model]
 
 

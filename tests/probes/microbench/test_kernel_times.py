@@ -165,7 +165,7 @@ def test_a_store_that_cannot_be_written_ends_it_in_one_line(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (["--model", "llama-8"], "llama-8"),
+        (["--model", "llama-9zz"], "llama-9zz"),
         (["--tp", "3"], "tp is 3; it must divide"),
         (["--tp", "two"], "--tp is 'two'; it must be different whole numbers from 1 on, such as 1,2"),
         (["--gpus", "0,0"], "--gpus is '0,0'; it must be different whole numbers from 0 on, such as 1,2"),
