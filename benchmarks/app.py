@@ -38,7 +38,7 @@ WATCH = """
     note("answer", [...document.querySelectorAll("h4")].some(each => each.textContent.startsWith("Run ")));
     note("table", document.querySelector("[data-testid=stDataFrame] canvas")?.width > 0);
     note("command", document.querySelector("[data-testid=stCode]"));
-    note("charts", document.querySelectorAll("[data-testid=stVegaLiteChart] canvas").length >= 3);
+    note("charts", document.querySelectorAll("[data-testid=stVegaLiteChart] svg").length >= 3);
     requestAnimationFrame(look);
   };
   requestAnimationFrame(look);
