@@ -296,7 +296,7 @@ def test_a_plan_is_read_in_its_order(tmp_path):
         ("[]", "needs loads, a list"),
         (a_plan(loads=[{"model": LLAMA}]), "role is missing"),
         (a_plan(loads=[{"model": LLAMA, "role": "fitting"}]), "role is 'fitting'; it must be 'fit' or 'validate'"),
-        (a_plan(loads=[{"model": "llama-2-7b-hx", "role": "fit"}]), "llama-2-7b"),
+        (a_plan(loads=[{"model": "llama-2-7b-xyz", "role": "fit"}]), "llama-2-7b"),
         (a_plan(loads=[{"model": LLAMA, "role": "fit"}] * 2), "twice; give one of them a label"),
         (a_plan(shape=[]), "unknown field 'shape'.*shapes"),
         (a_plan(deployment={"tpp": 2}), "'tpp'"),
