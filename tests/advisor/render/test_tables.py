@@ -219,7 +219,7 @@ def test_memory_names_its_parts():
 def test_a_price_says_whose_it_is():
     offer = Price(gpu="A100", usd_per_gpu_hour=1.5, provider="Lambda", instance="gpu_1x", as_of="2026-01")
     assert cost_line(0.37, offer) == (
-        "$0.370 per million output tokens at $1.5 per GPU-hour (Lambda, gpu_1x, on-demand, 2026-01)"
+        "$0.370 per million output tokens at $1.5 per GPU-hour: Lambda gpu_1x (on-demand, 2026-01)"
     )
     assert cost_line(None, offer) == ""
     assert "no offer" in cost_line(0.37, Price(gpu="A100", usd_per_gpu_hour=3.5, provider="x", illustrative=True))
