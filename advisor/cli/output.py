@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,18 +81,19 @@ def answer(
         from advisor.cli.case import write_case  # seldom needed
 
         write_case(output.case, body())
+    made = cache(document)  # for a report and for what is shown
     pages = []
     if isinstance(output, (ReportedOutput, ValidationOutput)) and output.report is not None:
         from advisor.render.page import page_files, write_files  # brings what draws figures
 
-        pages = write_files(Path(output.report), page_files(document()))[:2]
+        pages = write_files(Path(output.report), page_files(made()))[:2]
     if output.format_ == "table":
         lines = [("report", [str(page) for page in pages])] if pages else []
-        show(document().and_lines(lines), wide=output.wide)
+        show(made().and_lines(lines), wide=output.wide)
     elif output.format_ == "markdown":
         from advisor.render.tables import markdown  # each format brings its own
 
-        write(markdown(columns() if columns else document().columns))
+        write(markdown(columns() if columns else made().columns))
     else:
         from advisor.render.formats import as_csv, as_json, as_yaml  # likewise
 

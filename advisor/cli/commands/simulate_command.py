@@ -67,10 +67,15 @@ def simulate(
         answers = [result.to_dict() for result in results]
         return answers[0] if len(answers) == 1 else {"simulations": answers}
 
-    made = document(results)
+    figures = []
     if output.plot is not None:
         from advisor.render.page import write_png  # brings what draws figures
 
-        path = write_png(made.figure("latencies").make(), Path(output.plot))
-        made = made.and_lines([("figure", [str(path)])])
-    answer(output, lambda: made, body=body, rows=lambda: [simulation_row(result) for result in results])
+        path = write_png(document(results).figure("latencies").make(), Path(output.plot))
+        figures.append(("figure", [str(path)]))
+    answer(
+        output,
+        lambda: document(results).and_lines(figures),
+        body=body,
+        rows=lambda: [simulation_row(result) for result in results],
+    )
