@@ -35,44 +35,11 @@ WHAT_IF: Mapping[str, tuple[str, tuple[str, ...]]] = {
 _SAME = {"model": "meta-llama/Llama-2-13b-hf", "input_len": 1024, "output_len": 256, "batch": 32} | dict.fromkeys(
     WHAT_IF, 100
 )
+_ONE_GPU = dict.fromkeys(("tp", "pp", "dp", "tp_b", "pp_b", "dp_b"), 1) | {"compare": True}
 EXAMPLES: Mapping[str, Mapping[str, object]] = {
-    "TP2 beside TP4": _SAME
-    | {
-        "gpu": "A100-SXM-80GB",
-        "tp": 2,
-        "pp": 1,
-        "dp": 1,
-        "compare": True,
-        "gpu_b": "A100-SXM-80GB",
-        "tp_b": 4,
-        "pp_b": 1,
-        "dp_b": 1,
-    },
-    "H100 beside H200": _SAME
-    | {
-        "gpu": "H100-SXM",
-        "tp": 1,
-        "pp": 1,
-        "dp": 1,
-        "compare": True,
-        "gpu_b": "H200-SXM",
-        "tp_b": 1,
-        "pp_b": 1,
-        "dp_b": 1,
-    },
-    "An H200 with twice the bandwidth": _SAME
-    | {
-        "gpu": "H200-SXM",
-        "tp": 1,
-        "pp": 1,
-        "dp": 1,
-        "compare": True,
-        "gpu_b": "H200-SXM",
-        "tp_b": 1,
-        "pp_b": 1,
-        "dp_b": 1,
-        "bandwidth": 200,
-    },
+    "TP2 beside TP4": _SAME | _ONE_GPU | {"gpu": "A100-SXM-80GB", "tp": 2, "gpu_b": "A100-SXM-80GB", "tp_b": 4},
+    "H100 beside H200": _SAME | _ONE_GPU | {"gpu": "H100-SXM", "gpu_b": "H200-SXM"},
+    "An H200 with twice the bandwidth": _SAME | _ONE_GPU | {"gpu": "H200-SXM", "gpu_b": "H200-SXM", "bandwidth": 200},
 }
 
 
