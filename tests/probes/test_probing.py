@@ -109,16 +109,19 @@ def test_from_a_model_to_answers_that_stand_on_its_runs(model, home):
     )
     assert estimate.provenance == "measured"
     assert estimate.tpot_ms == one.tpot_ms
-    best = advisor.recommend(
+    advice = advisor.recommend(
         model,
         "2xCPU",
         workload=advisor.Workload(input_len=8, output_len=9),
         engine="torch",
         dtypes=["float32"],
         max_batch=4,
-    ).best
+    )
+    best = advice.best
     assert best is not None
-    assert best.provenance in {"calibrated", "transferred"}  # runs of a busy CPU may contradict one another
+    if best.provenance != "calibrated":  # runs of a busy CPU may contradict one another, which is then said
+        assert best.provenance == "transferred"
+        assert any("contradict" in note.text for note in advice.assumptions)
 
 
 def test_a_report_is_written_of_what_was_measured(model, tmp_path):

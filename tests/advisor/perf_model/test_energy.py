@@ -125,6 +125,7 @@ def test_estimate_and_simulation_agree_on_a_full_replica():
     )
     assert served.energy_j_per_token == pytest.approx(found.energy_j_per_token, rel=0.2)
     low, high = served.interval("energy_j_per_token")
+    assert low < served.energy_j_per_token < high
     assert math.sqrt(low * high) == pytest.approx(served.energy_j_per_token, rel=0.01)  # each side by its draws
     assert "energy_j_per_token" in served.to_dict()["intervals"]
 
