@@ -45,8 +45,11 @@ PRECISIONS = {
     "Weight = int8, KV Cache = fp8": ("int8", "fp8"),
 }
 
-MODELS = {"meta-llama/Llama-3.1-8B": "meta-llama/Meta-Llama-3.1-8B", "meta-llama/Llama-3.1-70B": "meta-llama/Meta-Llama-3.1-70B",
-          "meta-llama/Llama-3.1-405B": "meta-llama/Meta-Llama-3.1-405B"}  # fmt: skip
+MODELS = {
+    "meta-llama/Llama-3.1-8B": "meta-llama/Meta-Llama-3.1-8B",
+    "meta-llama/Llama-3.1-70B": "meta-llama/Meta-Llama-3.1-70B",
+    "meta-llama/Llama-3.1-405B": "meta-llama/Meta-Llama-3.1-405B",
+}
 
 SATURATED = "saturated"
 """What stands for a batch that was the engine's own choice."""

@@ -33,9 +33,16 @@ SUFFIXES = (".json", ".jsonl", ".csv", ".log", ".txt")
 
 MOST_FILES = 10_000
 
-SAID = {"gpu": "the GPU", "tp": "the tensor parallel size", "model": "the model", "engine": "the engine",
-        "batch": "the batch", "load": "how requests came", "input_len": "the prompts' length",
-        "output_len": "the outputs' length"}  # fmt: skip
+SAID = {
+    "gpu": "the GPU",
+    "tp": "the tensor parallel size",
+    "model": "the model",
+    "engine": "the engine",
+    "batch": "the batch",
+    "load": "how requests came",
+    "input_len": "the prompts' length",
+    "output_len": "the outputs' length",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,12 +152,28 @@ def import_runs(
 
     """
     given = {
-        "gpu": gpu, "gpus": gpus, "tp": tp, "pp": pp, "dp": dp, "ep": ep, "model": model, "engine": engine,
-        "engine_version": engine_version, "dtype": dtype, "kv_dtype": kv_dtype, "max_num_seqs": max_num_seqs,
-        "max_num_batched_tokens": max_num_batched_tokens, "max_model_len": max_model_len,
-        "gpu_memory_utilization": gpu_memory_utilization, "batch": batch, "concurrency": concurrency, "rate": rate,
-        "input_len": input_len, "output_len": output_len, "role": role,
-    }  # fmt: skip
+        "gpu": gpu,
+        "gpus": gpus,
+        "tp": tp,
+        "pp": pp,
+        "dp": dp,
+        "ep": ep,
+        "model": model,
+        "engine": engine,
+        "engine_version": engine_version,
+        "dtype": dtype,
+        "kv_dtype": kv_dtype,
+        "max_num_seqs": max_num_seqs,
+        "max_num_batched_tokens": max_num_batched_tokens,
+        "max_model_len": max_model_len,
+        "gpu_memory_utilization": gpu_memory_utilization,
+        "batch": batch,
+        "concurrency": concurrency,
+        "rate": rate,
+        "input_len": input_len,
+        "output_len": output_len,
+        "role": role,
+    }
     paths = [path] if isinstance(path, (str, Path)) else list(path)
     found = read_import(paths, format, given=given, store=store)
     for each in found.left_out:
@@ -225,9 +248,12 @@ def read_import(
         del runs[name]
         requests.pop(name, None)
     return Import(
-        runs=tuple(runs.values()), requests=requests, left_out=tuple(left_out), store=where,
+        runs=tuple(runs.values()),
+        requests=requests,
+        left_out=tuple(left_out),
+        store=where,
         known=frozenset(runs.keys() & kept.keys()),
-    )  # fmt: skip
+    )
 
 
 def _is_foreign(reading: ParsedRun, facts: Mapping[str, Any]) -> bool:
@@ -297,8 +323,20 @@ def _checked(given: Mapping[str, Any]) -> dict[str, Any]:
 
     """
     facts = {name: value for name, value in given.items() if value is not None}
-    for name in ("gpus", "tp", "pp", "dp", "ep", "max_num_seqs", "max_num_batched_tokens", "max_model_len", "batch",
-                 "concurrency", "input_len", "output_len"):  # fmt: skip
+    for name in (
+        "gpus",
+        "tp",
+        "pp",
+        "dp",
+        "ep",
+        "max_num_seqs",
+        "max_num_batched_tokens",
+        "max_model_len",
+        "batch",
+        "concurrency",
+        "input_len",
+        "output_len",
+    ):
         if name in facts:
             require_positive(_option(name), facts[name], most=10**9)
     if "rate" in facts:

@@ -64,9 +64,17 @@ RING_BYTES = 16 * 2**20
 """From this size on NCCL's sums are of the regime that the model of time calls long; between are neither."""
 
 PLAIN = Model(
-    name="one layer", model_type="llama", hidden_size=4096, num_hidden_layers=1, num_attention_heads=32,
-    num_key_value_heads=32, head_dim=128, intermediate_size=4096, vocab_size=32000, max_position_embeddings=2**20,
-)  # fmt: skip
+    name="one layer",
+    model_type="llama",
+    hidden_size=4096,
+    num_hidden_layers=1,
+    num_attention_heads=32,
+    num_key_value_heads=32,
+    head_dim=128,
+    intermediate_size=4096,
+    vocab_size=32000,
+    max_position_embeddings=2**20,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

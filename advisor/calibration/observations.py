@@ -252,6 +252,17 @@ def _group(runs: list[Measurement], engine: str, release: int) -> RunGroup:
         bad = next(run for run in runs if any((getattr(run, m) or 1.0) <= 0 for m in METRICS))
         raise InputError(f"run {bad.run_id} has a time of 0 or below; measured times are above 0")
     return RunGroup(
-        model=model, cluster=cluster, engine=engine, layout=layout, memory=room, batch=batch, input_len=lengths[:, 0],
-        output_len=lengths[:, 1], saturated=saturated, steady=flowing, measured=measured, runs=tuple(runs), release=release,
-    )  # fmt: skip
+        model=model,
+        cluster=cluster,
+        engine=engine,
+        layout=layout,
+        memory=room,
+        batch=batch,
+        input_len=lengths[:, 0],
+        output_len=lengths[:, 1],
+        saturated=saturated,
+        steady=flowing,
+        measured=measured,
+        runs=tuple(runs),
+        release=release,
+    )

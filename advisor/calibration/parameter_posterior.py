@@ -50,9 +50,11 @@ class TrainingSupport:
 
     def __or__(self, other: TrainingSupport) -> TrainingSupport:
         return TrainingSupport(
-            kinds=self.kinds | other.kinds, often=self.often | other.often, tp=max(self.tp, other.tp),
+            kinds=self.kinds | other.kinds,
+            often=self.often | other.often,
+            tp=max(self.tp, other.tp),
             pp=max(self.pp, other.pp),
-        )  # fmt: skip
+        )
 
     def to_dict(self) -> dict[str, Any]:
         return {"kinds": sorted(self.kinds), "often": sorted(self.often), "tp": self.tp, "pp": self.pp}

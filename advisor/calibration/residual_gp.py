@@ -141,9 +141,16 @@ class Residuals:
 
     @classmethod
     def of(
-        cls, *, engine: str, gpu: str, model: str, sizes: Mapping[str, float], places: Configurations, residual: Array,
+        cls,
+        *,
+        engine: str,
+        gpu: str,
+        model: str,
+        sizes: Mapping[str, float],
+        places: Configurations,
+        residual: Array,
         noise: Array,
-    ) -> Residuals:  # fmt: skip
+    ) -> Residuals:
         solved = []
         for phase, spread in enumerate(REPEAT_NOISE):
             known = ~np.isnan(residual[phase])
@@ -156,13 +163,19 @@ class Residuals:
             pull = np.asarray(np.linalg.solve(root.T, np.linalg.solve(root, told)), dtype=np.float64)
             solved.append((known, root, pull))
         return cls(
-            engine=engine, gpu=gpu, model=model, sizes=sizes, places=places, residual=residual, noise=noise,
+            engine=engine,
+            gpu=gpu,
+            model=model,
+            sizes=sizes,
+            places=places,
+            residual=residual,
+            noise=noise,
             solved=tuple(solved),
-        )  # fmt: skip
+        )
 
     def correction(
         self, layout: DeploymentArrays, batch: Array, input_len: Array, output_len: Array, *, spread: bool = True
-    ) -> Correction:  # fmt: skip
+    ) -> Correction:
         """Of configurations of this model; arrays have shape (n,). Without ``spread`` nothing is said of the variance."""
         every = Configurations.of(layout, batch, input_len, output_len)
         factors, left = np.ones((2, len(every))), np.ones((2, len(every)))
@@ -196,11 +209,14 @@ class Residuals:
         """As plain JSON types; ``from_dict`` solves again."""
         rows = np.hstack([self.places.at, self.places.kind]).tolist()
         return {
-            "engine": self.engine, "gpu": self.gpu, "model": self.model, "sizes": dict(self.sizes),
+            "engine": self.engine,
+            "gpu": self.gpu,
+            "model": self.model,
+            "sizes": dict(self.sizes),
             "places": [[float(f"{value:.6g}") for value in row] for row in rows],
             "residual": [[None if np.isnan(v) else float(f"{v:.4g}") for v in row] for row in self.residual],
             "noise": self.noise.tolist(),
-        }  # fmt: skip
+        }
 
     @classmethod
     def read(cls, row: ResidualsRow) -> Residuals:
@@ -262,10 +278,15 @@ def fit_residuals(
         noise = np.array([[noise_of(group.engine, phase, staged) for staged in (False, True)] for phase in PHASES])
         found.append(
             Residuals.of(
-                engine=group.engine, gpu=gpu, model=group.model.name, sizes=sizes_of(group.model), places=places,
-                residual=np.log(measured / foreseen), noise=noise,
+                engine=group.engine,
+                gpu=gpu,
+                model=group.model.name,
+                sizes=sizes_of(group.model),
+                places=places,
+                residual=np.log(measured / foreseen),
+                noise=noise,
             )
-        )  # fmt: skip
+        )
     return tuple(found)
 
 

@@ -115,11 +115,16 @@ def errors_of(
         for k, m in np.argwhere(~np.isnan(group.measured)):
             errors.append(
                 PredictionError(
-                    run=group.runs[m], engine=group.engine, metric=METRICS[k], residual=float(residual[k, m]),
-                    variance=float(variance[k, m]), provenance=marginal.provenance, left=float(left[k, m]),
+                    run=group.runs[m],
+                    engine=group.engine,
+                    metric=METRICS[k],
+                    residual=float(residual[k, m]),
+                    variance=float(variance[k, m]),
+                    provenance=marginal.provenance,
+                    left=float(left[k, m]),
                     dispersion=marginal.dispersion,
                 )
-            )  # fmt: skip
+            )
     return errors
 
 

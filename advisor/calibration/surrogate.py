@@ -140,7 +140,10 @@ class Surrogate:
             "data_hash": self.data_hash,
             "marginals": [
                 {
-                    "engine": engine, "gpu": gpu, "provenance": marginal.provenance, "mean": short(marginal.mean),
+                    "engine": engine,
+                    "gpu": gpu,
+                    "provenance": marginal.provenance,
+                    "mean": short(marginal.mean),
                     "covariance": short(marginal.covariance[upper]),
                     **({"seen": marginal.seen.to_dict()} if marginal.seen else {}),
                     **({"dispersion": marginal.dispersion} if marginal.dispersion != 1.0 else {}),
@@ -149,12 +152,16 @@ class Surrogate:
             ],
             "scales": [
                 {
-                    "provenance": provenance, "engine": engine, "metric": metric, "noise": scale.noise,
-                    "quantiles": list(scale.quantiles), "runs": scale.runs,
+                    "provenance": provenance,
+                    "engine": engine,
+                    "metric": metric,
+                    "noise": scale.noise,
+                    "quantiles": list(scale.quantiles),
+                    "runs": scale.runs,
                 }
                 for (provenance, engine, metric), scale in self.scales.items()
             ],
-        }  # fmt: skip
+        }
         if self.residuals:
             body["residuals"] = [each.to_dict() for each in self.residuals]
         if self.lessons:

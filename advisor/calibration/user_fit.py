@@ -57,9 +57,11 @@ LEAST_COMPARED = 5
 
 
 def fit(
-    runs: str | Path | Iterable[Measurement | str | Path] | None = None, *, alone: bool = False,
+    runs: str | Path | Iterable[Measurement | str | Path] | None = None,
+    *,
+    alone: bool = False,
     kernels: str | Path | Iterable[str | Path] = (),
-) -> Surrogate:  # fmt: skip
+) -> Surrogate:
     """Fit measured runs together with what ships.
 
     Args:
@@ -116,9 +118,7 @@ def fit(
         nearby = fit_residuals(agreeing, lambda *_, one=after: one.parameters, found.noise)
         if not any(group.used.any() for group in agreeing):  # nothing moved
             others, nearby = list(found.residuals), ()
-        found = replace(
-            found, marginals=marginals, lessons=(*found.lessons, lesson), residuals=(*others, *nearby)
-        )  # fmt: skip
+        found = replace(found, marginals=marginals, lessons=(*found.lessons, lesson), residuals=(*others, *nearby))
     digest = hashlib.sha256("\n".join([base.data_hash, *sorted(repr(each) for each in (*members, *timed))]).encode())
     sources = tuple(sorted({*base.sources, *(run.source for run in members)}))
     return replace(found, sources=sources, data_hash=digest.hexdigest()[:16])
@@ -147,9 +147,14 @@ def _paths(kernels: str | Path | Iterable[str | Path]) -> list[str | Path]:
 
 
 def _fit_report(
-    pair: tuple[str, str], groups: Sequence[RunGroup], kernels: Sequence[KernelObservations], shipped: ParameterPosterior, before: ParameterPosterior,
-    after: ParameterPosterior, surrogate: Surrogate,
-) -> FitReport:  # fmt: skip
+    pair: tuple[str, str],
+    groups: Sequence[RunGroup],
+    kernels: Sequence[KernelObservations],
+    shipped: ParameterPosterior,
+    before: ParameterPosterior,
+    after: ParameterPosterior,
+    surrogate: Surrogate,
+) -> FitReport:
     runs = [run for group in groups for run in group.runs]
     old, new = (errors_of(groups, lambda *_, one=marginal: one) for marginal in (shipped, after))
     agreeing = [group.without(after.contradicting) for group in groups]
@@ -169,9 +174,12 @@ def _fit_report(
 
 
 def left_out_errors(
-    groups: Sequence[RunGroup], before: ParameterPosterior, noise_of: Callable[[str, str, bool], float], *,
+    groups: Sequence[RunGroup],
+    before: ParameterPosterior,
+    noise_of: Callable[[str, str, bool], float],
+    *,
     kernels: Sequence[KernelObservations] = (),
-) -> list[PredictionError]:  # fmt: skip
+) -> list[PredictionError]:
     """Errors of each own configuration (model and layout) by a fit to the others; of at most ``MOST_FOLDS`` fits."""
     runs = [group.runs[i] for group in groups for i in np.flatnonzero(group.used.any(axis=0))]
     kinds = list(dict.fromkeys((run.model, run.tp, run.pp, run.ep) for run in runs))
@@ -198,10 +206,16 @@ def _parameter_shifts(before: ParameterPosterior, after: ParameterPosterior) -> 
         ]
         found.append(
             ParameterShift(
-                name=name, before=ends[0], before_low=ends[1], before_high=ends[2], after=ends[3], after_low=ends[4],
-                after_high=ends[5], distance=float(abs(after.mean[i] - before.mean[i]) / spread),
+                name=name,
+                before=ends[0],
+                before_low=ends[1],
+                before_high=ends[2],
+                after=ends[3],
+                after_low=ends[4],
+                after_high=ends[5],
+                distance=float(abs(after.mean[i] - before.mean[i]) / spread),
             )
-        )  # fmt: skip
+        )
     return tuple(sorted(found, key=lambda move: -move.distance))
 
 
@@ -221,12 +235,17 @@ def _accuracy(
             widening = max(1.0, float(np.quantile(scores, LEVEL)) / scale.quantile(LEVEL))
         found.append(
             Accuracy(
-                metric=name, runs=len(before), error_before=_mean_error(before), error_after=_mean_error(after),
+                metric=name,
+                runs=len(before),
+                error_before=_mean_error(before),
+                error_after=_mean_error(after),
                 error_left_out=_mean_error(tested) if tested else None,
-                half_width_before=_half_width(before, surrogate), half_width_after=_half_width(after, surrogate, widening),
-                held=float(np.mean(scores <= scale.quantile(LEVEL))) if tested else None, widening=round(widening, 3),
+                half_width_before=_half_width(before, surrogate),
+                half_width_after=_half_width(after, surrogate, widening),
+                held=float(np.mean(scores <= scale.quantile(LEVEL))) if tested else None,
+                widening=round(widening, 3),
             )
-        )  # fmt: skip
+        )
     return tuple(found)
 
 
@@ -272,9 +291,11 @@ def _outliers(
             ):
                 measured = float(getattr(error.run, error.metric))
                 outlier = Outlier(
-                    run_id=error.run.run_id, metric=error.metric, measured=measured,
+                    run_id=error.run.run_id,
+                    metric=error.metric,
+                    measured=measured,
                     predicted=measured * math.exp(error.residual),
-                )  # fmt: skip
+                )
                 found.append((float(distance), outlier))
     return tuple(outlier for _, outlier in sorted(found, key=lambda item: -item[0]))
 

@@ -93,13 +93,21 @@ class Curve:
             {str(name): None if np.isnan(value) else float(value) for name, value in each.items()} for each in records
         ]
         return {
-            "model": self.model.name, "cluster": str(self.cluster), "regime": self.regime, "input_len": self.input_len,
-            "output_len": self.output_len, "interval_level": LEVEL, "full_batch": self.full_batch,
-            "turning_batch": self.turning_batch, "fits": self.fits, "device_gib": self.device_gib,
-            "provenance": self.provenance, "notes": [note.text for note in self.notes],
+            "model": self.model.name,
+            "cluster": str(self.cluster),
+            "regime": self.regime,
+            "input_len": self.input_len,
+            "output_len": self.output_len,
+            "interval_level": LEVEL,
+            "full_batch": self.full_batch,
+            "turning_batch": self.turning_batch,
+            "fits": self.fits,
+            "device_gib": self.device_gib,
+            "provenance": self.provenance,
+            "notes": [note.text for note in self.notes],
             "deployment": {f.name: getattr(self.deployment, f.name) for f in fields(self.deployment)},
             "points": points,
-        }  # fmt: skip
+        }
 
 
 def curve(
@@ -161,10 +169,18 @@ def curve(
     check_lengths(found_model.value, input_len, output_len, max_model_len)
     each = regime == "steady" and max_num_seqs is None
     wanted = Deployment(
-        engine=engine, tp=tp, pp=pp, dp=dp, ep=ep, dtype=dtype, kv_dtype=kv_dtype, max_num_seqs=1 if each else max_num_seqs,
-        max_num_batched_tokens=max_num_batched_tokens, max_model_len=max_model_len,
+        engine=engine,
+        tp=tp,
+        pp=pp,
+        dp=dp,
+        ep=ep,
+        dtype=dtype,
+        kv_dtype=kv_dtype,
+        max_num_seqs=1 if each else max_num_seqs,
+        max_num_batched_tokens=max_num_batched_tokens,
+        max_model_len=max_model_len,
         gpu_memory_utilization=gpu_memory_utilization,
-    )  # fmt: skip
+    )
     resolved = resolve(wanted, found_model.value, found_cluster.value)
     model_, cluster, deployment = found_model.value, found_cluster.value, resolved.value
     knowledge = Evidence.of(runs, engine=deployment.engine, gpu=cluster.gpu)
@@ -175,23 +191,42 @@ def curve(
     full = started.full_batch(input_len + output_len)
     chosen = np.array(_batches(batches, full), dtype=float)
     evaluation = Prediction.of(
-        model_, cluster, started.layout(chosen), batch=chosen, input_len=input_len, output_len=output_len, regime=regime,
-        parameters=marginal.parameters, engine=deployment.engine,
+        model_,
+        cluster,
+        started.layout(chosen),
+        batch=chosen,
+        input_len=input_len,
+        output_len=output_len,
+        regime=regime,
+        parameters=marginal.parameters,
+        engine=deployment.engine,
         residuals=knowledge.residuals(deployment.engine, cluster.gpu, model_),
-    )  # fmt: skip
+    )
     offer = chosen_price(cluster.gpu.name, price)
     metrics, low, high = _with_intervals(evaluation, knowledge, deployment, offer)
     fits = evaluation.cost_model.memory.fits
     return Curve(
-        model=model_, cluster=cluster, deployment=replace(deployment, max_num_seqs=None) if each else deployment,
-        regime=regime, batches=chosen, input_len=input_len, output_len=output_len, metrics=metrics, low=low, high=high,
-        running=np.where(fits, evaluation.times.running, 0.0), memory=_memory(evaluation),
+        model=model_,
+        cluster=cluster,
+        deployment=replace(deployment, max_num_seqs=None) if each else deployment,
+        regime=regime,
+        batches=chosen,
+        input_len=input_len,
+        output_len=output_len,
+        metrics=metrics,
+        low=low,
+        high=high,
+        running=np.where(fits, evaluation.times.running, 0.0),
+        memory=_memory(evaluation),
         device_gib=cluster.gpu.memory_gib,
         causes={cause: np.where(fits, values, np.nan) for cause, values in request_causes(evaluation).items()},
-        full_batch=full, turning_batch=turning_batch(evaluation, 0), fits=bool(fits[0]), price=offer,
+        full_batch=full,
+        turning_batch=turning_batch(evaluation, 0),
+        fits=bool(fits[0]),
+        price=offer,
         provenance=marginal.provenance,
         notes=(*found_model.notes, *found_cluster.notes, *resolved.notes, *knowledge.notes),
-    )  # fmt: skip
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,6 +309,10 @@ def _memory(evaluation: Prediction) -> dict[str, Array]:
     room, concurrency = evaluation.cost_model.memory, np.maximum(evaluation.concurrency, 1.0)
     filled = room.kv_gib * np.clip(evaluation.batch / concurrency, 0.0, 1.0)
     return {
-        "weights": room.weights_gib, "activations": room.activations_gib, "engine": room.engine_gib, "kv_cache": filled,
-        "kv_free": room.kv_gib - filled, "reserved": room.reserved_gib,
-    }  # fmt: skip
+        "weights": room.weights_gib,
+        "activations": room.activations_gib,
+        "engine": room.engine_gib,
+        "kv_cache": filled,
+        "kv_free": room.kv_gib - filled,
+        "reserved": room.reserved_gib,
+    }

@@ -126,10 +126,15 @@ def _energy(
         return None, 0.0
     running, output = float(evaluation.times.running[row]), float(evaluation.output_len[row])
     work = batch_work(
-        cost_model.model, deployment, float(cost_model.memory.kv_bytes_per_token[row]) * deployment.tp * deployment.pp, batch=running,
-        input_len=float(evaluation.input_len[row]), output_len=output, seconds=running * deployment.dp * output / tok_s,
+        cost_model.model,
+        deployment,
+        float(cost_model.memory.kv_bytes_per_token[row]) * deployment.tp * deployment.pp,
+        batch=running,
+        input_len=float(evaluation.input_len[row]),
+        output_len=output,
+        seconds=running * deployment.dp * output / tok_s,
         steady=evaluation.regime == "steady",
-    )  # fmt: skip
+    )
     joules = work.joules(power, cost_model.cluster.gpu.tdp_w)
     waiting = min(power.static_w * work.gpu_s / joules, 1.0)  # the part that the error of the time is of
     return joules / (running * deployment.dp * output), math.hypot(power.sigma, waiting * sigma)

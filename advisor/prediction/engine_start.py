@@ -33,9 +33,19 @@ def checked_start(answer: Estimate, max_model_len: int | None) -> Estimate:
     note = Note(text, "warning")
     kept = [each for each in answer.notes if "run at once" not in each.text]
     return replace(
-        answer, fits=False, prefill_ms=None, ttft_ms=None, tpot_ms=None, e2e_ms=None, output_tok_s=None, running=0,
-        output_tok_s_per_gpu=None, energy_j_per_token=None, usd_per_mtok=None, notes=(*kept, note),
-    )  # fmt: skip
+        answer,
+        fits=False,
+        prefill_ms=None,
+        ttft_ms=None,
+        tpot_ms=None,
+        e2e_ms=None,
+        output_tok_s=None,
+        running=0,
+        output_tok_s_per_gpu=None,
+        energy_j_per_token=None,
+        usd_per_mtok=None,
+        notes=(*kept, note),
+    )
 
 
 def shortage(model: Model, cluster: Cluster, deployment: Deployment, held: int, wanted: str) -> str:

@@ -97,10 +97,19 @@ def estimate(
     if unknown:
         raise InputError(f"estimate has no argument {unknown[0]!r}; deployment fields are {', '.join(sorted(known))}")
     wanted = Deployment(
-        engine=engine, tp=tp, pp=pp, dp=dp, ep=ep, dtype=dtype, kv_dtype=kv_dtype, max_num_seqs=max_num_seqs,
-        max_num_batched_tokens=max_num_batched_tokens, max_model_len=max_model_len,
-        gpu_memory_utilization=gpu_memory_utilization, **deployment,
-    )  # fmt: skip
+        engine=engine,
+        tp=tp,
+        pp=pp,
+        dp=dp,
+        ep=ep,
+        dtype=dtype,
+        kv_dtype=kv_dtype,
+        max_num_seqs=max_num_seqs,
+        max_num_batched_tokens=max_num_batched_tokens,
+        max_model_len=max_model_len,
+        gpu_memory_utilization=gpu_memory_utilization,
+        **deployment,
+    )
     check_lengths(found_model.value, input_len, output_len, max_model_len)
     resolved = resolve(wanted, found_model.value, found_cluster.value)
     knowledge = Evidence.of(runs, engine=resolved.value.engine, gpu=found_cluster.value.gpu)
@@ -156,10 +165,15 @@ def with_measurement(found: Estimate, run: Measurement) -> Estimate:
     sigmas = dict(found.sigmas) | {name: MEASURED_SIGMA for name in values if name in found.sigmas}
     note = Note(f"measured: {told}")
     return dataclasses.replace(
-        found, **values, kv_capacity_tokens=run.kv_capacity_tokens or found.kv_capacity_tokens, provenance="measured",
-        corrected_by=0, measured=measured,
-        sigmas=sigmas, notes=(*found.notes, note),
-    )  # fmt: skip
+        found,
+        **values,
+        kv_capacity_tokens=run.kv_capacity_tokens or found.kv_capacity_tokens,
+        provenance="measured",
+        corrected_by=0,
+        measured=measured,
+        sigmas=sigmas,
+        notes=(*found.notes, note),
+    )
 
 
 def measured_run(runs: Sequence[Measurement], estimate: Estimate) -> Measurement | None:
@@ -184,10 +198,21 @@ def measured_run(runs: Sequence[Measurement], estimate: Estimate) -> Measurement
         alike = not wanted.sequence_parallel and run.deployment.has_graphs == wanted.has_graphs
         same = alike and all(
             value is None or (automatic.get(name) if value == "auto" else value) == getattr(wanted, name)
-            for name in ("tp", "pp", "dp", "ep", "dtype", "kv_dtype", "max_num_batched_tokens", "max_num_seqs",
-                         "gpu_memory_utilization", "offload", "compiled")
+            for name in (
+                "tp",
+                "pp",
+                "dp",
+                "ep",
+                "dtype",
+                "kv_dtype",
+                "max_num_batched_tokens",
+                "max_num_seqs",
+                "gpu_memory_utilization",
+                "offload",
+                "compiled",
+            )
             for value in [getattr(run, name)]
-        )  # fmt: skip
+        )
         if same:
             return run
     return None

@@ -111,10 +111,13 @@ class Evidence:
         beside = "" if fit.alone else " beside what ships"
         notes = (*left_out, _fitted_to(lesson.runs, engine, gpu.name, beside), *warnings)
         return cls(
-            surrogate=fit, runs=known, refined=refined | {(engine, gpu.name): marginal}, notes=notes,
+            surrogate=fit,
+            runs=known,
+            refined=refined | {(engine, gpu.name): marginal},
+            notes=notes,
             own=() if warnings else fit.residuals,
             widening={each.metric: each.widening for each in lesson.accuracy},
-        )  # fmt: skip
+        )
 
     def marginal(self, engine: str, gpu: Gpu) -> ParameterPosterior:
         """Parameters of ``engine`` on ``gpu``; a what-if GPU ("H100-SXM (...)") takes those of the GPU it changes.

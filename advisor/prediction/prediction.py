@@ -53,9 +53,19 @@ class Prediction:
 
     @classmethod
     def of(
-        cls, model: Model, cluster: Cluster, layout: DeploymentArrays, *, batch: Array, input_len: float, output_len: float,
-        regime: Regime, parameters: Parameters, engine: str = "vllm", residuals: Residuals | None = None,
-    ) -> Prediction:  # fmt: skip
+        cls,
+        model: Model,
+        cluster: Cluster,
+        layout: DeploymentArrays,
+        *,
+        batch: Array,
+        input_len: float,
+        output_len: float,
+        regime: Regime,
+        parameters: Parameters,
+        engine: str = "vllm",
+        residuals: Residuals | None = None,
+    ) -> Prediction:
         """Evaluate ``layout``'s deployments; a batch that does not fit runs in waves.
 
         ``residuals``: of runs of this model, which correct the times near them.
@@ -76,9 +86,13 @@ class Prediction:
                 cost_model, correction=residuals.correction(layout, batch, *lengths, spread=regime == "static")
             )
         found = cls(
-            cost_model=cost_model, regime=regime, batch=batch, input_len=lengths[0], output_len=lengths[1],
+            cost_model=cost_model,
+            regime=regime,
+            batch=batch,
+            input_len=lengths[0],
+            output_len=lengths[1],
             times=run(cost_model, batch, *lengths),
-        )  # fmt: skip
+        )
         return found if residuals is None else found._above_the_floor()
 
     def _above_the_floor(self) -> Prediction:
@@ -115,9 +129,13 @@ class Prediction:
     def _run(self, cost_model: CostModel, batch: Array, input_len: Array, output_len: Array) -> Prediction:
         run = static_batch_times if self.regime == "static" else steady_state_times
         return replace(
-            self, cost_model=cost_model, batch=batch, input_len=input_len, output_len=output_len,
+            self,
+            cost_model=cost_model,
+            batch=batch,
+            input_len=input_len,
+            output_len=output_len,
             times=run(cost_model, batch, input_len, output_len),
-        )  # fmt: skip
+        )
 
     @property
     def concurrency(self) -> Array:

@@ -179,8 +179,17 @@ def static_reserve_gib(
 
 
 def static_share(
-    engine: Engine, model: Model, gpu: Gpu, *, utilization: Array, tp: Array, pp: Array, tokens: Array, seqs: Array, graphs: Array
-) -> Array:  # fmt: skip
+    engine: Engine,
+    model: Model,
+    gpu: Gpu,
+    *,
+    utilization: Array,
+    tp: Array,
+    pp: Array,
+    tokens: Array,
+    seqs: Array,
+    graphs: Array,
+) -> Array:
     """``mem_fraction_static``, the share of a GPU's memory for weights and KV cache, shape (n,).
 
     Without a word SGLang's own: all but what it keeps free. A ``gpu_memory_utilization`` that is stated is of everything.

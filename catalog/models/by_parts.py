@@ -16,9 +16,14 @@ if TYPE_CHECKING:
     from catalog.parts import FeedForward, Mixer
 
 POSITIONS = (
-    "max_position_embeddings", "max_sequence_length", "n_positions", "model_max_length", "seq_length", "max_seq_len",
+    "max_position_embeddings",
+    "max_sequence_length",
+    "n_positions",
+    "model_max_length",
+    "seq_length",
+    "max_seq_len",
     "n_ctx",
-)  # fmt: skip
+)
 WIDEST_TOKENS = 3_000_000
 """More rows than any vocabulary has."""
 
@@ -114,17 +119,28 @@ def summary(stack: Stack) -> Values:
     full = [part for part in parts if not isinstance(part, Recurrence)]
     if latent := next((part for part in full if isinstance(part, LatentAttention)), None):
         values |= {
-            "attention": "mla", "num_attention_heads": latent.heads, "num_key_value_heads": latent.heads,
-            "q_lora_rank": latent.q_lora_rank, "kv_lora_rank": latent.kv_lora_rank, "qk_nope_head_dim": latent.nope_dim,
-            "qk_rope_head_dim": latent.rope_dim, "v_head_dim": latent.value_dim, "head_dim": latent.width,
-            "qkv_bias": latent.qkv_bias, "o_bias": latent.o_bias,
-        }  # fmt: skip
+            "attention": "mla",
+            "num_attention_heads": latent.heads,
+            "num_key_value_heads": latent.heads,
+            "q_lora_rank": latent.q_lora_rank,
+            "kv_lora_rank": latent.kv_lora_rank,
+            "qk_nope_head_dim": latent.nope_dim,
+            "qk_rope_head_dim": latent.rope_dim,
+            "v_head_dim": latent.value_dim,
+            "head_dim": latent.width,
+            "qkv_bias": latent.qkv_bias,
+            "o_bias": latent.o_bias,
+        }
     elif plain := next((part for part in full if isinstance(part, Attention)), None):
         values |= {
-            "num_attention_heads": plain.heads, "num_key_value_heads": plain.kv_heads, "head_dim": plain.head_dim,
-            "v_head_dim": plain.value_dim if plain.value_dim != plain.head_dim else 0, "qkv_bias": plain.qkv_bias,
-            "o_bias": plain.o_bias, "qk_norm": bool(plain.qk_norm),
-        }  # fmt: skip
+            "num_attention_heads": plain.heads,
+            "num_key_value_heads": plain.kv_heads,
+            "head_dim": plain.head_dim,
+            "v_head_dim": plain.value_dim if plain.value_dim != plain.head_dim else 0,
+            "qkv_bias": plain.qkv_bias,
+            "o_bias": plain.o_bias,
+            "qk_norm": bool(plain.qk_norm),
+        }
     if window := max((part.window for part in parts), default=0):
         layers = sum(count for count, layer in stack.counts if any(part.window for part in layer.mixers))
         values |= {"sliding_window": window, "num_windowed_layers": layers}
@@ -132,11 +148,14 @@ def summary(stack: Stack) -> Values:
     routed = next((part for part in blocks if isinstance(part, Experts)), None)
     if routed:
         values |= {
-            "num_experts": routed.num_experts, "num_experts_per_tok": routed.num_experts_per_tok,
-            "moe_intermediate_size": routed.width, "intermediate_size": routed.width, "gated_mlp": routed.gated,
+            "num_experts": routed.num_experts,
+            "num_experts_per_tok": routed.num_experts_per_tok,
+            "moe_intermediate_size": routed.width,
+            "intermediate_size": routed.width,
+            "gated_mlp": routed.gated,
             "shared_expert_intermediate_size": routed.shared.width if routed.shared else 0,
             "shared_expert_gate": routed.shared_gate,
-        }  # fmt: skip
+        }
     if dense:
         values |= {"intermediate_size": dense.width, "gated_mlp": dense.gated, "mlp_bias": dense.bias}
     return values
@@ -181,11 +200,20 @@ def _compressed(c: Fields, number: int, family: Family) -> list[Layer]:
                 heads=c.size("index_n_heads"), dim=c.size("index_head_dim"), top_k=c.size("index_topk"), pooled=ratio
             )
         mixer = LatentAttention(
-            heads=c.size(*HEADS), q_lora_rank=c.size("q_lora_rank"), kv_lora_rank=width - rope, nope_dim=width - rope,
-            rope_dim=rope, value_dim=width, window=0 if ratio else c.size("sliding_window"),
-            o_lora_rank=c.whole("o_lora_rank", default=0), o_groups=c.size("o_groups", default=1), shares_value=True,
-            compress=max(ratio, 1), shares_cache=bool(ratio) and layer not in sources, index=index,
-        )  # fmt: skip
+            heads=c.size(*HEADS),
+            q_lora_rank=c.size("q_lora_rank"),
+            kv_lora_rank=width - rope,
+            nope_dim=width - rope,
+            rope_dim=rope,
+            value_dim=width,
+            window=0 if ratio else c.size("sliding_window"),
+            o_lora_rank=c.whole("o_lora_rank", default=0),
+            o_groups=c.size("o_groups", default=1),
+            shares_value=True,
+            compress=max(ratio, 1),
+            shares_cache=bool(ratio) and layer not in sources,
+            index=index,
+        )
         found.append(_layer(family, mixer, part))
     return found
 

@@ -121,9 +121,23 @@ FAMILIES: dict[str, Family] = {
 """By ``model_type``."""
 
 ALIASES = {
-    "bailing_hybrid": "bailing_moe_linear", "BailingMoeV2": "bailing_moe_v2", "ernie4_5_moe_vl": "ernie4_5_moe",
-    "ernie4_5_vl_moe": "ernie4_5_moe", "deepseek_ref": "deepseek_v4", "deepseek_v41": "deepseek_v41_text", "deci": "nemotron-nas", "gemma4": "gemma4_text", "gemma4_unified_text": "gemma4_text", "HunYuanDenseV1": "hunyuan_v1_dense",
-    "kimi_k3": "kimi_linear", "minimax_m3_vl": "minimax_m3", "MiniMaxText01": "minimax_text_01", "MiniMaxM1": "minimax_text_01",
-    "minimax_m1": "minimax_text_01", "qwen3_5": "qwen3_5_text", "qwen3_5_moe": "qwen3_5_moe_text", "step3p5_text": "step3p5",
-}  # fmt: skip
+    "bailing_hybrid": "bailing_moe_linear",
+    "BailingMoeV2": "bailing_moe_v2",
+    "ernie4_5_moe_vl": "ernie4_5_moe",
+    "ernie4_5_vl_moe": "ernie4_5_moe",
+    "deepseek_ref": "deepseek_v4",
+    "deepseek_v41": "deepseek_v41_text",
+    "deci": "nemotron-nas",
+    "gemma4": "gemma4_text",
+    "gemma4_unified_text": "gemma4_text",
+    "HunYuanDenseV1": "hunyuan_v1_dense",
+    "kimi_k3": "kimi_linear",
+    "minimax_m3_vl": "minimax_m3",
+    "MiniMaxText01": "minimax_text_01",
+    "MiniMaxM1": "minimax_text_01",
+    "minimax_m1": "minimax_text_01",
+    "qwen3_5": "qwen3_5_text",
+    "qwen3_5_moe": "qwen3_5_moe_text",
+    "step3p5_text": "step3p5",
+}
 """Other names of the same."""

@@ -27,12 +27,32 @@ MOST_BYTES = 32_000_000
 WRAPPED = ("text_config", "llm_config", "language_config", "thinker_config")
 """Where configurations of models with other inputs keep that of the language model."""
 SAME = {
-    "deepseek_vl_v2": "deepseek_v2", "glm4v_moe_text": "glm4_moe", "glm4v_text": "glm4", "glm_ocr_text": "glm4", "kimi_vl": "deepseek_v3",
-    "llava": "llama", "llama4_unified": "llama4", "mistral3": "mistral", "ministral3": "mistral", "pixtral": "mistral",
-    "qwen2_5_omni_text": "qwen2", "qwen2_5_vl": "qwen2", "qwen2_5_vl_text": "qwen2", "qwen2_vl": "qwen2", "qwen2_vl_text": "qwen2",
-    "qwen3_omni_moe_text": "qwen3_moe", "qwen3_vl_moe_text": "qwen3_moe", "qwen3_vl_text": "qwen3", "solar": "llama", "voxtral": "llama",
-    "yi": "llama", "aquila": "llama", "xverse": "llama", "decilm": "llama", "gemma3n": "gemma3n_text",
-}  # fmt: skip
+    "deepseek_vl_v2": "deepseek_v2",
+    "glm4v_moe_text": "glm4_moe",
+    "glm4v_text": "glm4",
+    "glm_ocr_text": "glm4",
+    "kimi_vl": "deepseek_v3",
+    "llava": "llama",
+    "llama4_unified": "llama4",
+    "mistral3": "mistral",
+    "ministral3": "mistral",
+    "pixtral": "mistral",
+    "qwen2_5_omni_text": "qwen2",
+    "qwen2_5_vl": "qwen2",
+    "qwen2_5_vl_text": "qwen2",
+    "qwen2_vl": "qwen2",
+    "qwen2_vl_text": "qwen2",
+    "qwen3_omni_moe_text": "qwen3_moe",
+    "qwen3_vl_moe_text": "qwen3_moe",
+    "qwen3_vl_text": "qwen3",
+    "solar": "llama",
+    "voxtral": "llama",
+    "yi": "llama",
+    "aquila": "llama",
+    "xverse": "llama",
+    "decilm": "llama",
+    "gemma3n": "gemma3n_text",
+}
 """Types that are read as another, for their decoders are the same."""
 
 

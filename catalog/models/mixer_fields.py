@@ -26,13 +26,34 @@ HEAD_DIM = ("head_dim", "attention_head_dim", "head_size", "kv_channels", "atten
 MOST_LAYERS = 1000
 
 KINDS = {
-    "full_attention": "full", "attention": "full", "attn": "full", "full": "full", "global": "full", "deepseek_sparse_attention": "full",
-    "sliding_attention": "window", "sliding_window": "window", "chunked_attention": "window", "local": "window", "swa": "window",
-    "linear_attention": "state", "mamba": "state", "mamba2": "state", "recurrent": "state", "conv": "state", "short_conv": "state",
-    "lightning_attention": "state", "kda": "state", "gated_delta_net": "state", "gdn": "state",
-    "hybrid": "both", "parallel_hybrid": "both",
-    "moe": "none", "mlp": "none", "noop": "none", "none": "none",
-}  # fmt: skip
+    "full_attention": "full",
+    "attention": "full",
+    "attn": "full",
+    "full": "full",
+    "global": "full",
+    "deepseek_sparse_attention": "full",
+    "sliding_attention": "window",
+    "sliding_window": "window",
+    "chunked_attention": "window",
+    "local": "window",
+    "swa": "window",
+    "linear_attention": "state",
+    "mamba": "state",
+    "mamba2": "state",
+    "recurrent": "state",
+    "conv": "state",
+    "short_conv": "state",
+    "lightning_attention": "state",
+    "kda": "state",
+    "gated_delta_net": "state",
+    "gdn": "state",
+    "hybrid": "both",
+    "parallel_hybrid": "both",
+    "moe": "none",
+    "mlp": "none",
+    "noop": "none",
+    "none": "none",
+}
 """What the entries of ``layer_types`` and its like mean."""
 
 LETTERS = {"M": "state", "*": "full", "E": "none", "-": "none"}
@@ -324,9 +345,11 @@ def mamba2(c: Fields, hidden: int, *, wide: bool) -> Recurrence:
     heads = c.size("mamba_num_heads", "mamba_n_heads", "num_heads")
     expanded = c.whole("mamba_expand", "expand", default=2) * hidden
     default = max(expanded // heads, 1)
-    width = c.size("mamba_head_dim", "mamba_d_head", "mamba_headdim", "head_dim", default=default) if not c.is_text(
-        "mamba_d_head"
-    ) else default  # fmt: skip
+    width = (
+        c.size("mamba_head_dim", "mamba_d_head", "mamba_headdim", "head_dim", default=default)
+        if not c.is_text("mamba_d_head")
+        else default
+    )
     inner = c.size("mamba_d_ssm", default=heads * width)
     state = c.size("ssm_state_size", "mamba_d_state", "state_size", default=128)
     groups = c.size("mamba_n_groups", "n_groups", "mamba_ngroups", default=1)

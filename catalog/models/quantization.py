@@ -26,16 +26,37 @@ PLAIN = "plain"
 """Said of a part that is not quantised."""
 
 METHODS = {
-    "fp8": "fp8", "fbgemm_fp8": "fp8", "ptpc_fp8": "fp8", "finegrained_fp8": "fp8", "deepspeedfp": "fp8", "mxfp8": "fp8",
-    "mxfp4": "mxfp4", "fp_quant": "mxfp4", "nvfp4": "nvfp4", "modelopt_fp4": "nvfp4", "petit_nvfp4": "nvfp4",
-    "eetq": "int8", "experts_int8": "int8", "tpu_int8": "int8", "w8a8_int8": "int8", "blockwise_int8": "int8",
-}  # fmt: skip
+    "fp8": "fp8",
+    "fbgemm_fp8": "fp8",
+    "ptpc_fp8": "fp8",
+    "finegrained_fp8": "fp8",
+    "deepspeedfp": "fp8",
+    "mxfp8": "fp8",
+    "mxfp4": "mxfp4",
+    "fp_quant": "mxfp4",
+    "nvfp4": "nvfp4",
+    "modelopt_fp4": "nvfp4",
+    "petit_nvfp4": "nvfp4",
+    "eetq": "int8",
+    "experts_int8": "int8",
+    "tpu_int8": "int8",
+    "w8a8_int8": "int8",
+    "blockwise_int8": "int8",
+}
 """Methods that have one format."""
 
 ALGORITHMS = (
-    ("NVFP4", "nvfp4"), ("MXFP4", "mxfp4"), ("MXFP8", "fp8"), ("FP8", "fp8"), ("W4A16", "int4"), ("W4A8", "int4"),
-    ("INT4", "int4"), ("W8A16", "int8"), ("W8A8", "int8"), ("INT8", "int8"),
-)  # fmt: skip
+    ("NVFP4", "nvfp4"),
+    ("MXFP4", "mxfp4"),
+    ("MXFP8", "fp8"),
+    ("FP8", "fp8"),
+    ("W4A16", "int4"),
+    ("W4A8", "int4"),
+    ("INT4", "int4"),
+    ("W8A16", "int8"),
+    ("W8A8", "int8"),
+    ("INT8", "int8"),
+)
 """Formats by what the names of ModelOpt's algorithms hold; the first that one holds counts."""
 
 INTEGERS = (
@@ -61,11 +82,30 @@ SAFE = re.compile(r"[\w\s.\\*|()^$\[\]+-]{1,200}")
 REPEATED = re.compile(r"\)[*+?]|[*+?]{2}|(?:\*.*){6}")
 
 NAMES = {
-    "attention": ("self_attn.q_proj", "self_attn.o_proj", "linear_attn.in_proj_qkv", "linear_attn.out_proj", "mixer.in_proj", "mixer.q_proj", "attn.wq_b"),
+    "attention": (
+        "self_attn.q_proj",
+        "self_attn.o_proj",
+        "linear_attn.in_proj_qkv",
+        "linear_attn.out_proj",
+        "mixer.in_proj",
+        "mixer.q_proj",
+        "attn.wq_b",
+    ),
     "dense": ("mlp.down_proj", "mlp.up_proj", "mixer.up_proj", "feed_forward.down_proj"),
-    "shared": ("mlp.shared_experts.down_proj", "mlp.shared_expert.down_proj", "mlp.down_proj", "mixer.shared_experts.down_proj", "ffn.shared_experts.w1"),
-    "experts": ("mlp.experts.0.down_proj", "block_sparse_moe.experts.0.w1", "mixer.experts.0.down_proj", "ffn.experts.0.w1"),
-}  # fmt: skip
+    "shared": (
+        "mlp.shared_experts.down_proj",
+        "mlp.shared_expert.down_proj",
+        "mlp.down_proj",
+        "mixer.shared_experts.down_proj",
+        "ffn.shared_experts.w1",
+    ),
+    "experts": (
+        "mlp.experts.0.down_proj",
+        "block_sparse_moe.experts.0.w1",
+        "mixer.experts.0.down_proj",
+        "ffn.experts.0.w1",
+    ),
+}
 """What modules of each part are called, after the layer's number."""
 MOST_PATTERNS = 100
 """More patterns that hold for all layers than any checkpoint has."""
@@ -188,9 +228,16 @@ def _worded(c: Fields, method: str) -> str:
     """Return the format of methods whose settings are words."""
     words = c.words().lower()
     for word, form in (
-        ("nvfp4", "nvfp4"), ("mxfp4", "mxfp4"), ("mx_fp4", "mxfp4"), ("fp4", "mxfp4"), ("fp8", "fp8"), ("float8", "fp8"),
-        ("int4", "int4"), ("uint4", "int4"), ("int8", "int8"),
-    ):  # fmt: skip
+        ("nvfp4", "nvfp4"),
+        ("mxfp4", "mxfp4"),
+        ("mx_fp4", "mxfp4"),
+        ("fp4", "mxfp4"),
+        ("fp8", "fp8"),
+        ("float8", "fp8"),
+        ("int4", "int4"),
+        ("uint4", "int4"),
+        ("int8", "int8"),
+    ):
         if word in words:
             return form
     raise c.error(f"the weights' format of {method} is not known; known: fp8, int8, int4, mxfp4 and nvfp4")

@@ -20,14 +20,22 @@ FORMATS: tuple[tuple[str, str, float | None], ...] = (
     (r"nvfp4|fp4", "nvfp4", None),
     (r"mxfp4", "mxfp4", None),
     (r"fp8(?:[-_](?:dynamic|static|kv|block|pertensor|per[-_]tensor))*", "fp8", None),
-    (r"(?:awq|gptq|autoround|bnb)[-_]?(?:int|w)?8(?:bits?)?(?:a16)?|(?:quantized[.-])?w8a8|(?:quantized[.-])?w8a16|int8|8bit", "int8", None),
+    (
+        r"(?:awq|gptq|autoround|bnb)[-_]?(?:int|w)?8(?:bits?)?(?:a16)?|(?:quantized[.-])?w8a8|(?:quantized[.-])?w8a16|int8|8bit",
+        "int8",
+        None,
+    ),
     (r"q8[_-]0(?:[-_]gguf)?", "int8", 0.5),
     (r"q6[_-]k(?:[-_]gguf)?", "int8", -1.44),
     (r"q5[_-](?:k[_-])?[ms01]+(?:[-_]gguf)?", "int8", -2.3),
     (r"gguf|q4[_-](?:k[_-])?[ms01]+(?:[-_]gguf)?", "int4", 0.85),
-    (r"(?:awq|gptq|autoround)(?:[-_]?(?:int|w)?4(?:bits?)?(?:a16)?)?|(?:quantized[.-])?w4a16|int4|4bit|(?:unsloth[-_])?bnb[-_]4bit", "int4", None),
+    (
+        r"(?:awq|gptq|autoround)(?:[-_]?(?:int|w)?4(?:bits?)?(?:a16)?)?|(?:quantized[.-])?w4a16|int4|4bit|(?:unsloth[-_])?bnb[-_]4bit",
+        "int4",
+        None,
+    ),
     (r"bf16|fp16", "", None),
-)  # fmt: skip
+)
 """What ends an id of a quantised checkpoint, its format, and bits of scales a weight where they differ from the usual (GGUF: the
 mean of llama.cpp's mixtures, README of its ``quantize``). The more special come first."""
 

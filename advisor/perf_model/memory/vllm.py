@@ -177,9 +177,16 @@ def paged_memory(model: Model, cluster: Cluster, layout: DeploymentArrays, engin
         kv = budget - weights - activations - outside
         if facts.memory_rule == "static":
             static = static_share(
-                facts, model, cluster.gpu, utilization=layout.gpu_memory_utilization, tp=layout.tp, pp=layout.pp,
-                tokens=layout.max_num_batched_tokens, seqs=layout.max_num_seqs, graphs=layout.graphs,
-            )  # fmt: skip
+                facts,
+                model,
+                cluster.gpu,
+                utilization=layout.gpu_memory_utilization,
+                tp=layout.tp,
+                pp=layout.pp,
+                tokens=layout.max_num_batched_tokens,
+                seqs=layout.max_num_seqs,
+                graphs=layout.graphs,
+            )
             kv = np.minimum(device * static, device - activations - outside) - weights
         if of_free:
             kv = layout.gpu_memory_utilization * (device - weights - activations - outside)
