@@ -16,7 +16,18 @@ import pytest
 import advisor
 
 PACKAGES = ("catalog", "probes", "search", "advisor", "app")
-OPTIONAL = {"torch", "safetensors", "triton", "streamlit", "vl_convert", "jinja2", "pynvml", "vllm", "huggingface_hub"}
+OPTIONAL = {
+    "torch",
+    "safetensors",
+    "triton",
+    "streamlit",
+    "starlette",
+    "vl_convert",
+    "jinja2",
+    "pynvml",
+    "vllm",
+    "huggingface_hub",
+}
 """What only extras, or an engine that the user has, bring."""
 SITE = Path(sysconfig.get_path("purelib"))
 
