@@ -16,7 +16,7 @@ from advisor.perf_model.memory.kv_capacity import max_concurrency
 from advisor.perf_model.parameters import IDEAL
 from advisor.perf_model.static_batch import static_batch_times
 from advisor.perf_model.steady_state import steady_state_times
-from catalog.engines import engine_family, release_distance
+from catalog.engines import engine_family, find_engine, release_distance
 from catalog.errors import InputError
 from catalog.gpus import find_gpu, is_no_gpu
 from catalog.models.find import find_model
@@ -229,10 +229,12 @@ def _group(runs: list[Measurement], engine: str, release: int) -> RunGroup:
         for name in ("tp", "pp", "dp", "ep", "dtype", "kv_dtype", "offload", "compiled")
     }
     columns["graphs"] = [run.deployment.has_graphs for run in runs]
-    # Engines before chunked prefill took the whole batch's prompts in one pass.
+    # Engines before chunked prefill took the whole batch's prompts in one pass; a server has its own budget.
     tokens = np.maximum(batch * lengths[:, 0], 2048.0)
+    usual = float(find_engine(runs[0].engine).batch_defaults(gpu).max_num_batched_tokens)
+    served = (batch == 0) | np.array([run.regime == "steady" for run in runs])
     defaults = {
-        "max_num_batched_tokens": np.where(batch > 0, tokens, 8192.0),
+        "max_num_batched_tokens": np.where(served, np.where(batch == 0, 8192.0, usual), tokens),
         "max_num_seqs": np.where(batch > 0, np.maximum(batch, 256.0), SATURATED_SEQUENCES),
         "max_model_len": lengths.sum(axis=1),
         "gpu_memory_utilization": np.full(len(runs), 0.9),

@@ -12,6 +12,7 @@ import numpy as np
 from scipy.stats import bootstrap
 
 from catalog.errors import InputError
+from catalog.models.find import find_model
 from catalog.schema import parallelism
 
 if TYPE_CHECKING:
@@ -25,7 +26,10 @@ if TYPE_CHECKING:
 Split = Literal[
     "in-sample", "configuration left out", "model left out", "GPU left out", "engine left out", "not fitted"
 ]
-KEYS = ("split", "engine", "gpu", "model", "regime", "parallel", "layout", "batch", "lengths", "metric")
+KEYS = (
+    *("split", "engine", "version", "gpu", "model", "experts", "format", "regime", "parallel", "layout"),
+    *("batch", "lengths", "metric"),
+)
 """By what checks can be grouped."""
 USUAL = ("split", "engine", "regime", "parallel", "metric")
 BATCHES = ((1, "1"), (8, "2-8"), (32, "9-32"), (128, "33-128"), (math.inf, "129-"))
@@ -76,6 +80,12 @@ class Check:
             return "full" if run.batch == 0 else next(name for most, name in BATCHES if run.batch <= most)
         if key == "lengths":
             return f"{run.input_len}/{run.output_len}"
+        if key == "experts":
+            return "experts" if find_model(run.model).value.moe_layers else "dense"
+        if key == "format":
+            return run.dtype
+        if key == "version":
+            return run.engine_version.split(" ", maxsplit=1)[0] or "-"
         return str(getattr(run, key))
 
     def to_dict(self) -> dict[str, Any]:

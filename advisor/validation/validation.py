@@ -34,6 +34,7 @@ from advisor.calibration.shipped_fit import (
 from advisor.calibration.surrogate import STAGED, Surrogate, shipped_surrogate
 from advisor.validation.ablations import NEARBY, NEARBY_PLAIN, ablations
 from advisor.validation.baselines import baselines
+from advisor.validation.closed_loops import judge
 from advisor.validation.prediction_errors import (
     LEVEL,
     USUAL,
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from advisor.calibration.shipped_fit import PredictionError
+    from advisor.validation.closed_loops import LoopJudgement
     from catalog.schema import Measurement
 
 LEFT_OUT: dict[str, Split] = {
@@ -124,6 +126,10 @@ class Validation:
         """The choices by split and objective."""
         return rankings(self.choices())
 
+    def loops(self) -> LoopJudgement:
+        """What the closed loops say of choosing within a limit on TPOT, and of which of two is faster."""
+        return judge(self.checks)
+
     def to_frame(self) -> pd.DataFrame:
         """One row a check."""
         import pandas as pd  # slow to import, and only this needs it
@@ -136,6 +142,7 @@ class Validation:
             "summary": [row.to_dict() for row in self.summary(by)],
             "rankings": [row.to_dict() for row in self.rankings()],
             "choices": [row.to_dict() for row in self.choices()],
+            "loops": self.loops().to_dict(),
             "baselines": [asdict(row) for row in self.rivals],
             "baseline_rankings": {name: [row.to_dict() for row in rows] for name, rows in self.rival_rankings.items()},
             "ablation": [asdict(row) for row in self.ablation],

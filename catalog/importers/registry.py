@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from catalog.errors import InputError
 from catalog.importers.aiperf import is_aiperf, read_aiperf
+from catalog.importers.closed_loops import is_closed_loops, read_closed_loops
 from catalog.importers.errors import SkippedFile
 from catalog.importers.guidellm import is_guidellm, read_guidellm
 from catalog.importers.inference_perf import is_inference_perf, read_inference_perf
@@ -39,6 +40,7 @@ class Format:
 FORMATS = (
     Format("runs", "runs of this program, JSON Lines or CSV", is_own, read_own),
     Format("published", "published benchmarks, one quantity a row", is_long_form, read_long_form),
+    Format("closed-loops", "published closed loops, one run a row", is_closed_loops, read_closed_loops),
     Format("vllm-serve", "vllm bench serve, vllm bench sweep serve", is_serving, read_serving),
     Format("vllm-offline", "vllm bench latency, vllm bench throughput", is_offline, read_offline),
     Format("sglang", "sglang.bench_serving", is_sglang, read_sglang),

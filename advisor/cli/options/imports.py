@@ -86,4 +86,4 @@ class ImportOutput(Wide):
 
     format_: Annotated[str, flag("--format", metavar="NAME")] = "auto"
     """auto (by what is in a file), vllm-serve, vllm-offline, sglang, guidellm, aiperf, inference-perf, llmperf,
-    trtllm-bench, runs, published."""
+    trtllm-bench, runs, published, closed-loops."""

@@ -76,7 +76,8 @@ class ValidationOutput(Output):
     """The format of a validation, how errors are grouped, and a report of it."""
 
     by: Annotated[str | None, flag("--by", metavar="KEYS")] = None
-    """Group errors by these, with commas: split, engine, gpu, model, regime, parallel, layout, batch, lengths, metric."""
+    """Group errors by these, with commas: split, engine, version, gpu, model, experts, format, regime, parallel,
+    layout, batch, lengths, metric."""
     report: Annotated[str | None, flag("--report", metavar="DIR")] = None
     """Write figures (PNG) and one HTML page there."""
 

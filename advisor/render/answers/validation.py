@@ -9,17 +9,20 @@ from advisor.render.figures.validation import METRICS, coverage, errors_by_model
 from advisor.render.figures.vega import printed
 from advisor.render.numbers import share, short, span
 from advisor.render.tables import Column
-from advisor.validation.prediction_errors import USUAL
+from advisor.validation.prediction_errors import USUAL, summarised
 from advisor.validation.published_claims import layer_split_runs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from advisor.validation.closed_loops import LimitedChoices, Matched
     from advisor.validation.prediction_errors import Check, ErrorSummary
     from advisor.validation.ranking import Ranking
     from advisor.validation.validation import Rival, Validation
 
 MOST_OUTSIDE = 20
+LOOP_KEYS = ("split", "engine", "gpu", "experts", "format", "metric")
+LOOP_METRICS = ("tpot_ms", "output_tok_s")
 
 
 def document(answer: Validation, *, wide: bool = False, by: Sequence[str] = USUAL) -> Document:
@@ -30,7 +33,14 @@ def document(answer: Validation, *, wide: bool = False, by: Sequence[str] = USUA
     summary, rankings, outside = answer.summary(by), answer.rankings(), answer.outside()
     if summary:
         sections.append(Section(title="Errors", table=Table(columns=summary_columns(summary))))
+    loops = [check for check in answer.checks if check.regime == "steady" and check.metric in LOOP_METRICS]
+    judged = answer.loops()
     tables = {
+        "Closed loops by engine, GPU and format": summary_columns(summarised(loops, LOOP_KEYS)) if loops else [],
+        "Most throughput per GPU within a TPOT of 15, 25, 40 and 70 ms, among the measured layouts and requests in flight": (
+            limited_columns(judged.choices) if judged.choices else []
+        ),
+        "The faster of two engines or GPUs, all else alike": matched_columns(judged.matched) if judged.matched else [],
         "Choices among the measured deployments of a model and a workload": ranking_columns(rankings)
         if rankings
         else [],
@@ -155,6 +165,34 @@ def ranking_columns(rows: Sequence[Ranking]) -> list[Column]:
         Column(name="Kendall", unit="mean", cells=[f"{r.kendall:.2f}" for r in rows], rank=1),
         Column(name="Spearman", unit="mean", cells=[f"{r.spearman:.2f}" for r in rows], rank=2),
         Column(name="worst", cells=[r.worst if r.worst_regret > 0 else "" for r in rows], right=False, rank=3),
+    ]
+
+
+def limited_columns(rows: Sequence[LimitedChoices]) -> list[Column]:
+    """What is chosen within a limit on TPOT, by engine and GPU."""
+    return [
+        Column(name="predicted", cells=[r.split for r in rows], right=False),
+        Column(name="engine", cells=[r.engine for r in rows], right=False),
+        Column(name="GPU", cells=[r.gpu for r in rows], right=False),
+        Column(name="choices", cells=[str(r.choices) for r in rows]),
+        Column(name="within 5%", unit="of best", cells=[share(r.within / r.choices) for r in rows]),
+        Column(name="limit", unit="missed by 10%", cells=[share(r.missed / r.choices) for r in rows]),
+        Column(name="nothing", unit="chosen", cells=[str(r.empty) for r in rows], rank=1),
+        Column(name="regret", unit="mean", cells=[share(r.regret) for r in rows], rank=1),
+    ]
+
+
+def matched_columns(rows: Sequence[Matched]) -> list[Column]:
+    """Which of two is told to be faster, and is."""
+    return [
+        Column(name="predicted", cells=[r.split for r in rows], right=False),
+        Column(name="of two", cells=[f"{r.one}, {r.other}" for r in rows], right=False),
+        Column(name="cells", cells=[str(r.cells) for r in rows]),
+        Column(name="right", cells=[str(r.right) for r in rows]),
+        Column(name="too close", cells=[str(r.close) for r in rows]),
+        Column(name="wrong", cells=[str(r.wrong) for r in rows]),
+        Column(name="ratio", unit="measured", cells=[f"{r.measured_ratio:.2f}" for r in rows]),
+        Column(name="ratio", unit="predicted", cells=[f"{r.predicted_ratio:.2f}" for r in rows]),
     ]
 
 

@@ -890,7 +890,7 @@ def test_chosen_formats_and_all_that_are_recognised():
     assert [run_id(row) for row in read_benchmarks(document, " SGLang ")] == [
         run_id(row) for row in read_benchmarks(document)
     ]
-    elsewhere = {"runs", "published", "inference-perf", "llmperf"}  # without a file in the folder
+    elsewhere = {"runs", "published", "closed-loops", "inference-perf", "llmperf"}  # without a file in the folder
     assert set(FORMAT_OF.values()) | elsewhere == {each.name for each in FORMATS}
 
 
