@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from advisor.simulator.prompt_sharing import PromptSharing
     from catalog.units import Array
 
     Integers = NDArray[np.int64]
@@ -51,6 +52,11 @@ class Arrivals:
     """Requests kept in flight; None: they come when they come."""
     starters: int = 0
     """Requests at the beginning that are no measure: those that fill a closed loop, begun as if in the middle."""
+    sharing: PromptSharing | None = None
+    """What they have in common; None: nothing that a prefix cache could serve."""
+    settling: bool = False
+    """Whether sessions are under way at the beginning, whose caches are empty: none comes after ``duration_s``, and what is
+    measured comes after ``advisor.simulator.scheduler.SETTLING`` of it."""
     notes: tuple[Note, ...] = ()
 
     def __len__(self) -> int:
@@ -85,13 +91,21 @@ class Arrivals:
         return replace(fitting, notes=(*self.notes, *refusals(len(self) - len(fitting), len(self), longest)))
 
     def fitting(self, longest: int) -> Arrivals:
-        """Leave out the requests of more than ``longest`` tokens, perhaps all, without a note."""
+        """Leave out the requests of more than ``longest`` tokens, perhaps all, and those that wait for one, without a
+        note.
+        """
         fits = self.input_len + self.output_len <= longest
+        if self.sharing is not None:
+            fits = self.sharing.standing(fits)
         return self if fits.all() else self._where(fits)
 
     def _where(self, mask: NDArray[np.bool_]) -> Arrivals:
         return replace(
-            self, arrival_s=self.arrival_s[mask], input_len=self.input_len[mask], output_len=self.output_len[mask]
+            self,
+            arrival_s=self.arrival_s[mask],
+            input_len=self.input_len[mask],
+            output_len=self.output_len[mask],
+            sharing=None if self.sharing is None else self.sharing.of(mask),
         )
 
 

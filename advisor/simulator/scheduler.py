@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -18,13 +18,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from advisor.simulator.arrivals import Arrivals
+    from advisor.simulator.block_cache import BlockCache
+    from advisor.simulator.follow_ups import FollowUps
     from advisor.simulator.step_table import StepTimes
     from catalog.units import Array
 
 
-Router = Literal["round_robin", "least_loaded"]
+Router = Literal["round_robin", "least_loaded", "prefix_aware", "session_sticky", "power_of_two"]
 
-ROUTERS: tuple[Router, ...] = ("round_robin", "least_loaded")
+ROUTERS: tuple[Router, ...] = get_args(Router)
+"""In the order of the numbers in ``advisor.simulator.routing``."""
 
 FRONT_END_MS = 1.5
 """From a request's arrival to the scheduler and from a step's end back to the client: parsing, tokens to text, and the
@@ -56,6 +59,8 @@ class Scheduler:
     router: Router = "round_robin"
     prefix_hit_rate: float = 0.0
     """Share of each prompt's tokens that are found in the prefix cache. They take blocks like others."""
+    prefix_caching: bool = True
+    """Whether the engine keeps what it has computed of prompts that have something in common."""
     front_end_ms: float = FRONT_END_MS
     cached_prompts: bool = False
     """Requests come with the KV cache of all their prompt but its last token, computed elsewhere."""
@@ -123,6 +128,7 @@ def serve_pieces(
     delays_s = np.array([scheduler.front_end_ms * 1e-3, 0.0])
     gone = 0
     for piece, more in _with_more(pieces):
+        shared = _Shared.of(piece, scheduler)
         state = state.moved_on(gone, len(piece))
         arrival = np.concatenate([arrival[gone:], piece.arrival_s])
         inputs = np.concatenate([inputs[gone:], piece.input_len])
@@ -131,26 +137,31 @@ def serve_pieces(
             state.counts[KNOWN] = piece.concurrency
         requests = (arrival, inputs, outputs)
         cached = _cached(scheduler, inputs)
-        horizon_s = np.inf if piece.concurrency is None else piece.duration_s
-        loop(*requests, cached, more, horizon_s, *settings, *times.arrays, delays_s, *totals, state)
+        horizon_s = np.inf if piece.concurrency is None and not piece.settling else piece.duration_s
+        loop(*requests, cached, more, horizon_s, *settings, *times.arrays, delays_s, *totals, state, *shared)
         let_in = int(state.counts[ARRIVED])
-        waits = state.shown[:let_in] < outputs[:let_in]
-        gone = int(np.argmax(waits)) if waits.any() else let_in
+        if len(shared.later.first):  # they came in another order, and perhaps not all
+            served = np.flatnonzero(state.shown == outputs)
+            gone, served = len(served), served[np.argsort(arrival[served], kind="stable")]
+        else:
+            waits = state.shown[:let_in] < outputs[:let_in]
+            gone = int(np.argmax(waits)) if waits.any() else let_in
+            served = np.arange(gone)
         if not more and gone != let_in:
-            raise AssertionError(f"{waits.sum()} of {let_in} requests were never served; each should have fitted")
+            raise AssertionError(f"{let_in - gone} of {let_in} requests were never served; each should have fitted")
         if let_in - gone > most_open:
             raise InputError(_overrun(arrival, gone, let_in))
         yield RequestResults(
-            arrival_s=arrival[:gone],
-            input_len=inputs[:gone],
-            output_len=outputs[:gone],
-            cached=cached[:gone],
-            ttft_ms=1e3 * (state.first_s[:gone] - arrival[:gone]),
-            e2e_ms=1e3 * (state.last_s[:gone] - arrival[:gone]),
-            longest_itl_ms=1e3 * state.longest_s[:gone],
-            preemptions=state.preempted[:gone],
-            replica=state.place[:gone],
-            counted=_counted(state.last_s[:gone], piece),
+            arrival_s=arrival[served],
+            input_len=inputs[served],
+            output_len=outputs[served],
+            cached=cached[served],
+            ttft_ms=1e3 * (state.first_s[served] - arrival[served]),
+            e2e_ms=1e3 * (state.last_s[served] - arrival[served]),
+            longest_itl_ms=1e3 * state.longest_s[served],
+            preemptions=state.preempted[served],
+            replica=state.place[served],
+            counted=_counted(arrival[served], state.last_s[served], piece),
             steps=int(state.counts[STEPS]),
             end_s=float(state.end_s[0]),
             most_blocks=int(state.counts[MOST]),
@@ -166,6 +177,36 @@ class _Settings(NamedTuple):
     budget: int
     pool: int
     window: float
+
+
+class _Shared(NamedTuple):
+    """What requests have in common as the compiled loop takes it, in the order of its arguments."""
+
+    cache: BlockCache
+    later: FollowUps
+    session: NDArray[np.int64]
+    homes: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, piece: Arrivals, scheduler: Scheduler) -> _Shared:
+        """Return empty caches for a piece of the traffic, which is all of it where requests have anything in common."""
+        from advisor.simulator.block_cache import BlockCache  # brings numba
+        from advisor.simulator.follow_ups import FollowUps
+
+        sharing = piece.sharing
+        session = np.zeros(0, np.int64) if sharing is None else sharing.session
+        return cls(
+            cache=BlockCache.of(
+                sharing if scheduler.prefix_caching else None,
+                longest=int((piece.input_len + piece.output_len).max(initial=1)),
+                replicas=scheduler.replicas,
+                cap=scheduler.max_num_seqs,
+                pool=scheduler.kv_blocks,
+            ),
+            later=FollowUps.of(sharing, piece.arrival_s),
+            session=session,
+            homes=np.full(int(session.max(initial=-1)) + 1, -1),
+        )
 
 
 class _Totals(NamedTuple):
@@ -188,10 +229,10 @@ def _settings(scheduler: Scheduler) -> _Settings:
     )
 
 
-def _counted(last_s: Array, piece: Arrivals) -> NDArray[np.bool_]:
+def _counted(arrival_s: Array, last_s: Array, piece: Arrivals) -> NDArray[np.bool_]:
     """Return which requests answers are of, shape (n,), see ``RequestResults.counted``."""
     if piece.concurrency is None:
-        return np.ones(len(last_s), dtype=bool)
+        return arrival_s >= (SETTLING * piece.duration_s if piece.settling else 0.0)
     counted = (last_s >= SETTLING * piece.duration_s) & (last_s <= piece.duration_s)
     counted[: piece.starters] = False
     return counted
@@ -209,7 +250,7 @@ def _with_more(pieces: Iterable[Arrivals]) -> Iterator[tuple[Arrivals, bool]]:
 
 def _cached(scheduler: Scheduler, inputs: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return prompt tokens found in the cache, shape (n,); the last one is always computed."""
-    from advisor.simulator.scheduler_loop import BLOCK  # brings numba
+    from advisor.simulator.block_cache import BLOCK  # brings numba
 
     if scheduler.cached_prompts:
         return inputs - 1
@@ -228,7 +269,7 @@ def _overrun(arrival: Array, gone: int, come: int) -> str:
 
 def longest(scheduler: Scheduler) -> int:
     """Return the tokens of the longest request, prompt and output, that the KV cache of one replica holds."""
-    from advisor.simulator.scheduler_loop import BLOCK
+    from advisor.simulator.block_cache import BLOCK
 
     return scheduler.kv_blocks * BLOCK
 
@@ -241,7 +282,8 @@ def saturation_rate(traffic: Arrivals, times: StepTimes, scheduler: Scheduler, *
     may run at once.
     """
     wanted = turns * scheduler.max_num_seqs * scheduler.replicas
-    taken = np.arange(wanted) % min(len(traffic), wanted)
+    number = np.arange(wanted)
+    taken = number % min(len(traffic), wanted)
     queue = replace(
         traffic,
         arrival_s=np.zeros(wanted),
@@ -250,6 +292,8 @@ def saturation_rate(traffic: Arrivals, times: StepTimes, scheduler: Scheduler, *
         duration_s=1.0,
         concurrency=None,
         starters=0,
+        sharing=None if traffic.sharing is None else traffic.sharing.all_at_once(number),
+        settling=False,
         notes=(),
     )
     ends = np.sort(serve(queue, times, scheduler).e2e_ms)

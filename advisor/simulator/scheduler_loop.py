@@ -5,7 +5,8 @@ Importing this module imports numba; nothing but a simulation does.
 Every step has a budget of tokens. Running sequences come first, in the order of their admission: each decodes one token
 or goes on with its prompt. What is left of the budget goes to those that wait, first come first served, cut into chunks;
 one is admitted when the cap on running sequences and the free KV blocks allow its whole prompt. A running sequence that
-finds no block preempts the latest one, which waits at the head of the queue and is computed again.
+finds no block preempts the latest one, which waits at the head of the queue and is computed again. With prefix caches
+(``advisor.simulator.block_cache``) a request begins behind the blocks of it that are there.
 
 The engine keeps ``depth`` steps in flight. With ``ahead`` it schedules the next step before it has seen the tokens of this
 one (asynchronous scheduling), so a sequence can be in both; else a sequence's next token waits for its last, and steps
@@ -16,27 +17,18 @@ waits for the oldest and looks at no arrivals.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any
 
-import numba
 import numpy as np
 
-from advisor.perf_model.memory import kv_capacity
+from advisor.simulator.block_cache import BLOCK, hit_blocks, release, sit, store, take
+from advisor.simulator.compilation import compiled
+from advisor.simulator.follow_ups import answered, pop
 from advisor.simulator.loop_state import ARRIVED, COMPLETED, KNOWN, MOST, PREEMPTIONS, STEPS, TOKENS, TURN
+from advisor.simulator.routing import route
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-
-F = TypeVar("F", bound="Callable[..., Any]")
-
-BLOCK = int(kv_capacity.BLOCK)
-"""Tokens in a KV block, as the whole number that compiled code counts with."""
 NODES_PER_OCTAVE = 4.0
 """Contexts at which decode attention is tabulated, for each doubling."""
-ROUND_ROBIN, LEAST_LOADED = 0, 1
-WAITING_WEIGHT = 4
-"""A waiting request weighs as much as so many running ones (vllm/v1/engine/core_client.py, ``DPLBAsyncMPClient``)."""
 LEAST_GAP_S = 1e-5
 """Lower end of the histogram of gaps between tokens."""
 GAPS_PER_E = 200.0
@@ -58,16 +50,7 @@ STEP_COLUMNS = (
 BIN_COLUMNS = ("busy_s", "running_s", "waiting_s", "blocks_s", "tokens", "preemptions")
 
 
-def _compiled(function: F) -> F:
-    """Compile a function, and keep it on disk where a folder for it can be written."""
-    try:
-        compiled: Any = numba.njit(cache=True, nogil=True)(function)
-    except RuntimeError:  # "cannot cache function: no locator available"
-        compiled = numba.njit(nogil=True)(function)
-    return cast("F", compiled)
-
-
-@_compiled
+@compiled
 def step_ms(
     by_tokens: Any,
     by_sequences: Any,
@@ -105,7 +88,7 @@ def step_ms(
     return float(max(gpu, constants.stream_ms) + constants.host_ms + constants.sequence_ms * sequences)
 
 
-@_compiled
+@compiled
 def causal(length: float, window: float) -> float:
     """Count query-key pairs of a causal sequence, each query seeing at most ``window`` keys."""
     if length <= window:
@@ -113,7 +96,7 @@ def causal(length: float, window: float) -> float:
     return window * (window + 1.0) / 2.0 + (length - window) * window
 
 
-@_compiled
+@compiled
 def serve(
     arrival: Any,
     inputs: Any,
@@ -137,18 +120,22 @@ def serve(
     bin_s: float,
     log: Any,
     state: Any,
+    cache: Any,
+    later: Any,
+    session: Any,
+    homes: Any,
 ) -> None:
-    """Serve n requests, or go on with it; changes ``state``, ``gaps``, ``bins`` and ``log``.
+    """Serve n requests, or go on with it; changes all but what says what they are and how long steps take.
 
     Args:
         arrival: seconds, ascending, shape (n,); in a closed loop the first ones are given and the others filled in, as each
             completion lets the next one arrive.
         inputs: prompt tokens, (n,).
         outputs: tokens to generate, at least 1, (n,).
-        cached: prompt tokens found in the prefix cache, fewer than ``inputs``, (n,).
+        cached: prompt tokens found in the prefix cache, fewer than ``inputs``, (n,); with prefix caches filled in.
         more: whether others come after these; then the loop stops where it would have to know them.
         horizon_s: none is let in by a completion at or after this.
-        router: ``ROUND_ROBIN`` or ``LEAST_LOADED``.
+        router: see ``advisor.simulator.routing``.
         ahead: whether a sequence may be scheduled before its last token is seen.
         budget: tokens of a step.
         pool: KV blocks of one replica.
@@ -164,6 +151,10 @@ def serve(
         bin_s: width of a bin.
         log: the first steps, see ``STEP_COLUMNS``.
         state: where the loop stands; ``State.fresh`` to begin with.
+        cache: ``advisor.simulator.block_cache.BlockCache``; of no replica without prefix caches.
+        later: ``advisor.simulator.follow_ups.FollowUps``; of no request where all come when they come.
+        session: of each request, none where they have none,
+        homes: and the replica of each, see ``advisor.simulator.routing.route``.
 
     """
     n, stages = len(inputs), len(shares)
@@ -177,6 +168,7 @@ def serve(
     arrived, completed, tokens_out, steps = counts[ARRIVED], counts[COMPLETED], counts[TOKENS], counts[STEPS]
     preemptions, most, turn, known = counts[PREEMPTIONS], counts[MOST], counts[TURN], counts[KNOWN]
     end = state.end_s[0]
+    caching, following = len(cache.seated) > 0, len(later.first) > 0
 
     while not (more and arrived == known):
         r = 0
@@ -184,25 +176,26 @@ def serve(
             if wake[other] < wake[r]:
                 r = other
         now = wake[r]
-        if arrived < known and arrival[arrived] + delays_s[0] <= now:
-            now = arrival[arrived] + delays_s[0]
-            if router == ROUND_ROBIN:
-                r = turn
-                turn = (turn + 1) % replicas
-            else:
-                r = 0
-                for other in range(1, replicas):
-                    load = WAITING_WEIGHT * waiting[other] + count[other]
-                    if load < WAITING_WEIGHT * waiting[r] + count[r]:
-                        r = other
-            place[arrived] = r
+        coming = -1
+        if following:
+            if later.size[0] > 0:
+                coming = later.heap[0]
+        elif arrived < known:
+            coming = arrived
+        if coming >= 0 and arrival[coming] + delays_s[0] <= now:
+            now = arrival[coming] + delays_s[0]
+            r = route(router, turn, coming, inputs[coming], waiting, count, cache, session, homes)
+            turn = (turn + 1) % replicas
+            place[coming] = r
             if tail[r] >= 0:
-                link[tail[r]] = arrived
+                link[tail[r]] = coming
             else:
-                head[r] = arrived
-            tail[r] = arrived
+                head[r] = coming
+            tail[r] = coming
             waiting[r] += 1
             arrived += 1
+            if following:
+                pop(later, arrival)
             if flying[r] > 0:
                 continue  # the engine waits for a step
         elif now == np.inf:
@@ -228,12 +221,19 @@ def serve(
                     gaps[last_bin] += 1
                     longest_s[q] = max(longest_s[q], gap)
                 last_s[q] = now + delays_s[1]
+                if caching and ahead and runs[q] and (inputs[q] + shown[q] - 1) // BLOCK > cache.stored[q]:
+                    store(cache, r, q, (inputs[q] + shown[q] - 1) // BLOCK)
                 if shown[q] == outputs[q]:
                     completed += 1
                     ended = True
-                    free[r] += held[q]
+                    if not caching:
+                        free[r] += held[q]
+                    elif held[q] > 0:  # else its last token came after it was preempted
+                        free[r] += release(cache, r, q, held[q])
                     held[q] = 0
-                    if known < n and now + delays_s[1] < horizon_s:
+                    if following:
+                        answered(later, arrival, q, now + delays_s[1], horizon_s)
+                    elif known < n and now + delays_s[1] < horizon_s:
                         arrival[known] = now + delays_s[1]
                         known += 1
             if ended:
@@ -269,7 +269,7 @@ def serve(
                     count[r] -= 1
                     late = running[r, count[r]]
                     runs[late] = False
-                    free[r] += held[late]
+                    free[r] += release(cache, r, late, held[late]) if caching else held[late]
                     held[late] = 0
                     computed[late] = 0
                     any_preempted = True
@@ -287,10 +287,14 @@ def serve(
                 if not runs[q]:
                     break
                 if need > 0:
+                    if caching:
+                        take(cache, r, q, held[q], need)
                     free[r] -= need
                     held[q] += need
                 start = computed[q]
                 computed[q] += new
+                if caching and min(computed[q], inputs[q] + shown[q]) // BLOCK > cache.stored[q]:
+                    store(cache, r, q, min(computed[q], inputs[q] + shown[q]) // BLOCK)
                 left -= new
                 done = computed[q] == inputs[q] + made[q]
                 if done and new == 1 and made[q] > 0:
@@ -309,17 +313,31 @@ def serve(
                 q = head[r]
                 whole = inputs[q] + (made[q] if ahead else shown[q])
                 begin = cached[q] if made[q] == 0 else 0
-                if (whole + BLOCK - 1) // BLOCK > free[r]:
+                hits = idle = 0
+                if caching:
+                    hits, idle = hit_blocks(cache, r, q, whole)
+                    begin = hits * BLOCK
+                if (whole + BLOCK - 1) // BLOCK - hits + idle > free[r]:
                     break
                 new = min(whole - begin, left)
                 need = (begin + new + BLOCK - 1) // BLOCK
-                free[r] -= need
+                if caching:
+                    sit(cache, r, q, hits)
+                    take(cache, r, q, hits, need - hits)
+                    store(cache, r, q, min(begin + new, inputs[q] + shown[q]) // BLOCK)
+                    if preempted[q] == 0:
+                        cached[q] = begin
+                free[r] -= need - hits + idle
                 held[q] = need
                 computed[q] = begin + new
                 left -= new
-                prefill += new
-                pairs += new * float(begin) + new * (new + 1.0) / 2.0
-                windowed += causal(float(begin + new), window) - causal(float(begin), window)
+                if new == 1 and made[q] > 0 and computed[q] == inputs[q] + made[q]:  # all else of it is still there
+                    decodes += 1
+                    context += computed[q]
+                else:
+                    prefill += new
+                    pairs += new * float(begin) + new * (new + 1.0) / 2.0
+                    windowed += causal(float(begin + new), window) - causal(float(begin), window)
                 head[r] = link[q]
                 link[q] = -1
                 if head[r] < 0:

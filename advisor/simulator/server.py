@@ -152,7 +152,7 @@ def scheduler_of(
         InputError: the weights do not fit, or the engine does not batch continuously.
 
     """
-    from advisor.simulator.scheduler_loop import BLOCK
+    from advisor.simulator.block_cache import BLOCK
 
     room, gpu = cost_model.memory, cost_model.cluster.gpu
     if not cost_model.timing.cuts_prompts:

@@ -58,6 +58,12 @@ class Engine:
                 done.append(job)
         return done
 
+    def admitted(self, job):
+        if math.ceil(job.target(self.ahead) / BLOCK) > self.free:
+            return False
+        job.computed = 0 if job.scheduled else job.cached
+        return True
+
     def take(self, job, new, step):
         before = job.computed
         needed = math.ceil((before + new) / BLOCK) - job.blocks
@@ -97,11 +103,10 @@ class Engine:
             len(self.preempted) == preempted_before and step["left"] and self.waiting and len(self.running) < self.cap
         ):
             job = self.waiting[0]
-            if math.ceil(job.target(self.ahead) / BLOCK) > self.free:
+            if not self.admitted(job):
                 break
             self.waiting.popleft()
             self.running.append(job)
-            job.computed = 0 if job.scheduled else job.cached
             self.take(job, min(job.target(self.ahead) - job.computed, step["left"]), step)
         if step["left"] == self.budget:
             return False

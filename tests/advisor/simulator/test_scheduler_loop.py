@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from advisor.simulator import scheduler_loop as serving_kernel
+from advisor.simulator import compilation
 from advisor.simulator.arrivals import Arrivals
 from advisor.simulator.scheduler import Scheduler, saturation_rate, serve
 from advisor.simulator.scheduler_loop import NODES_PER_OCTAVE
@@ -270,15 +270,15 @@ def test_saturation_is_the_server_s_pace():
 
 def test_without_a_folder_for_it_nothing_is_kept_and_all_works(monkeypatch):
     """numba refuses ``cache=True`` where neither the package's folder nor the user's can be written."""
-    real = serving_kernel.numba.njit
+    real = compilation.numba.njit
 
     def njit(**options):
         if options.get("cache"):
             raise RuntimeError("cannot cache function 'half': no locator available for file")
         return real(**options)
 
-    monkeypatch.setattr(serving_kernel.numba, "njit", njit)
-    assert serving_kernel._compiled(lambda x: x / 2)(3.0) == 1.5
+    monkeypatch.setattr(compilation.numba, "njit", njit)
+    assert compilation.compiled(lambda x: x / 2)(3.0) == 1.5
 
 
 def test_the_random_cases_preempt_and_chunk():

@@ -1,0 +1,98 @@
+"""Requests that come when others have been answered, in the order in which they come.
+
+Importing this module imports numba; nothing but a simulation does.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from advisor.simulator.compilation import compiled
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from advisor.simulator.prompt_sharing import PromptSharing
+    from catalog.units import Array
+
+NONE = -1
+
+
+class FollowUps(NamedTuple):
+    """Arrays for n requests; of none where no request waits for another."""
+
+    first: NDArray[np.int32]
+    """That waits for each; -1 without."""
+    sibling: NDArray[np.int32]
+    """The next that waits for the same; -1 without."""
+    wait_s: Array
+    """Between the answer and it."""
+    heap: NDArray[np.int32]
+    """Those that will come, the next one first (a binary heap by time and number)."""
+    size: NDArray[np.int64]
+    """Of the heap, (1,)."""
+
+    @classmethod
+    def of(cls, sharing: PromptSharing | None, arrival_s: Array) -> FollowUps:
+        """Return those of some requests, the ones that wait for none in the heap."""
+        if sharing is None or not sharing.follows:
+            none = np.zeros(0, np.int32)
+            return cls(none, none, np.zeros(0), none, np.zeros(1, np.int64))
+        n = len(sharing.after)
+        first, sibling = np.full(n, NONE, np.int32), np.full(n, NONE, np.int32)
+        for number in np.flatnonzero(sharing.after >= 0)[::-1].tolist():
+            before = sharing.after[number]
+            sibling[number], first[before] = first[before], number
+        come = np.flatnonzero(sharing.after < 0)
+        heap = np.zeros(n, np.int32)
+        heap[: len(come)] = come[np.argsort(arrival_s[come], kind="stable")]  # what is sorted is a heap
+        return cls(first, sibling, sharing.wait_s, heap, np.array([len(come)]))
+
+
+@compiled
+def push(later: Any, arrival: Any, q: int) -> None:
+    """Put a request whose arrival is known into the heap."""
+    place = later.size[0]
+    later.size[0] += 1
+    while place > 0:
+        above = (place - 1) // 2
+        other = later.heap[above]
+        if arrival[other] < arrival[q] or (arrival[other] == arrival[q] and other < q):
+            break
+        later.heap[place] = other
+        place = above
+    later.heap[place] = q
+
+
+@compiled
+def pop(later: Any, arrival: Any) -> None:
+    """Take the next one out of the heap."""
+    later.size[0] -= 1
+    size = later.size[0]
+    q = later.heap[size]
+    place = 0
+    while 2 * place + 1 < size:
+        below = 2 * place + 1
+        one = later.heap[below]
+        if below + 1 < size:
+            two = later.heap[below + 1]
+            if arrival[two] < arrival[one] or (arrival[two] == arrival[one] and two < one):
+                below, one = below + 1, two
+        if arrival[q] < arrival[one] or (arrival[q] == arrival[one] and q < one):
+            break
+        later.heap[place] = one
+        place = below
+    later.heap[place] = q
+
+
+@compiled
+def answered(later: Any, arrival: Any, q: int, now: float, horizon_s: float) -> None:
+    """Let those that wait for a request come, once it has been answered; none at or after the horizon."""
+    follower = later.first[q]
+    while follower >= 0:
+        arrival[follower] = now + later.wait_s[follower]
+        if arrival[follower] < horizon_s:
+            push(later, arrival, follower)
+        follower = later.sibling[follower]
