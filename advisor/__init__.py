@@ -174,16 +174,16 @@ def _check_siblings() -> None:
     """
     root = Path(__file__).resolve().parent.parent
     for name in _SIBLINGS:
-        found = _file(name)
-        if not found:
+        location = _file(name)
+        if not location:
             raise ImportError(
                 f"advisor needs its own package {name!r}, but Python finds none; install advisor again", name=name
             )
-        if Path(found).resolve().parent.parent != root and not _installed(name, found):
+        if Path(location).resolve().parent.parent != root and not _installed(name, location):
             raise ImportError(
-                f"advisor needs its own package {name!r}, but Python finds {found}; rename that file",
+                f"advisor needs its own package {name!r}, but Python finds {location}; rename that file",
                 name=name,
-                path=found,
+                path=location,
             )
 
 
@@ -198,7 +198,7 @@ def _file(name: str) -> str:
     return spec.origin or next(iter(spec.submodule_search_locations or []), "")
 
 
-def _installed(name: str, found: str) -> bool:
+def _installed(name: str, location: str) -> bool:
     """Whether advisor's own distribution has put ``found`` where it is, beside this package or not."""
     from importlib import metadata  # slow to import, and seldom needed
 
@@ -207,7 +207,7 @@ def _installed(name: str, found: str) -> bool:
     except metadata.PackageNotFoundError:
         return False
     wanted = f"{name}/__init__.py"
-    return any(Path(file.locate()).resolve() == Path(found).resolve() for file in own if file.as_posix() == wanted)
+    return any(Path(file.locate()).resolve() == Path(location).resolve() for file in own if file.as_posix() == wanted)
 
 
 _check_siblings()

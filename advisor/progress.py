@@ -39,7 +39,7 @@ class Course:
         if self.watch is not None:
             self.watch(Progress(share=self.over / self.steps if self.steps else 0.0, doing=doing, best=self.best))
 
-    def offer(self, loss: tuple[float, ...], told: str) -> None:
+    def offer(self, loss: tuple[float, ...], text: str) -> None:
         """Take an answer for the best one so far if its loss is smaller."""
         if self._loss is None or loss < self._loss:
-            self._loss, self.best = loss, told
+            self._loss, self.best = loss, text

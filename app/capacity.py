@@ -57,8 +57,8 @@ def show() -> None:
     if now != asked:
         todo = missing or "Press Plan to answer the one above."
         st.info(f"This is the answer to the question before. {todo}", icon=":material/update:")
-    found = answered("plan", asked, lambda tell: planned(asked, tell), doing="Simulating fleets")
-    _tell(found, asked)
+    plan = answered("plan", asked, lambda tell: planned(asked, tell), doing="Simulating fleets")
+    _tell(plan, asked)
 
 
 def _missing(now: CapacityInputs | None) -> str:
@@ -72,15 +72,15 @@ def _missing(now: CapacityInputs | None) -> str:
     return ""
 
 
-def _tell(found: CapacityPlan, asked: CapacityInputs) -> None:
-    made = document(found)
+def _tell(plan: CapacityPlan, asked: CapacityInputs) -> None:
+    made = document(plan)
     st.markdown(f"#### {plain(made.answer)}")
     kinds = dict(made.notes)
     for text in kinds.get("warning", []):
         st.warning(plain(text), icon=":material/warning:")
-    if found.best:
-        _figures_of(found, found.best)
-    options = {fleet_name(option): option for option in shown(found)}
+    if plan.best:
+        _figures_of(plan, plan.best)
+    options = {fleet_name(option): option for option in shown(plan)}
     table(
         made.columns,
         "fleets",
@@ -90,61 +90,61 @@ def _tell(found: CapacityPlan, asked: CapacityInputs) -> None:
     sources = "; ".join(
         sources_line((option.provenance for option in options.values()), (option.gpu for option in options.values()))
     )
-    st.caption(plain(f"{capitalised(method(found))}; {margin(found)}. {capitalised(sources)}."))
+    st.caption(plain(f"{capitalised(method(plan))}; {margin(plan)}. {capitalised(sources)}."))
     left, right = st.columns(2, gap="medium")
     with left:
         st.markdown("##### How near to the limits")
         st.caption("Latencies as shares of their limits, with 90% intervals.")
         draw(
-            closeness(found, list(options.values())),
+            closeness(plan, list(options.values())),
             "limits",
             height=330,
             alt="Latencies as shares of their limits, with 90% intervals",
         )
-    if found.best:
+    if plan.best:
         with right:
             st.markdown("##### If the traffic were another")
             st.caption("The same layout, as many replicas as it then takes.")
-            draw(tornado(found), "sensitivity", height=330, alt="What other rates and lengths would need")
+            draw(tornado(plan), "sensitivity", height=330, alt="What other rates and lengths would need")
     with st.expander("How the question was read"):
         st.markdown("\n".join(f"- {plain(text)}" for text in kinds.get("note", ["As it was asked."])))
-    frame = found.to_frame() if found.options else None
-    downloads("capacity plan", frame=frame, body=found.to_dict, report=lambda: page_files(made))
+    frame = plan.to_frame() if plan.options else None
+    downloads("capacity plan", frame=frame, body=plan.to_dict, report=lambda: page_files(made))
     st.divider()
-    _over_time(found, options, asked)
+    _over_time(plan, options, asked)
 
 
-def _figures_of(found: CapacityPlan, best: FleetOption) -> None:
+def _figures_of(plan: CapacityPlan, best: FleetOption) -> None:
     with st.container(horizontal=True):
         st.metric("A month", "-" if best.usd_per_month is None else f"\\${best.usd_per_month:,.0f}", width="content")
         st.metric("Million output tokens", plain(dollars(best.usd_per_mtok)), width="content")
-        st.metric("Carries, requests/s", f"up to {short(found.carries_s)}", width="content")
-        if found.next_carries_s is not None:
+        st.metric("Carries, requests/s", f"up to {short(plan.carries_s)}", width="content")
+        if plan.next_carries_s is not None:
             size = best.deployment.tp * best.deployment.pp
             money = "" if best.price is None else f" (+\\${short(best.price.usd_per_gpu_hour * size)} an hour)"
             st.metric(
                 f"With {size} GPU{'' if size == 1 else 's'} more{money}",
-                f"up to {short(found.next_carries_s)}",
+                f"up to {short(plan.next_carries_s)}",
                 width="content",
                 help="; ".join(
                     f"{METRIC_NAMES[name]} {change(best.latencies[name], value)}"
-                    for name, value in found.next_latencies.items()
+                    for name, value in plan.next_latencies.items()
                 ),
             )
 
 
-def _over_time(found: CapacityPlan, options: Mapping[str, FleetOption], asked: CapacityInputs) -> None:
+def _over_time(plan: CapacityPlan, options: Mapping[str, FleetOption], asked: CapacityInputs) -> None:
     st.markdown("##### A fleet over time")
     option = options[_picked(list(options))]
     strained = True
-    if found.headroom or option.spares:
+    if plan.headroom or option.spares:
         strained = st.toggle("Headroom used up and spares out", value=True, key="strained", bind=inputs.BIND)
     trace = None if asked.trace is None else asked.trace.traffic
     served = answered(
         "serve",
         (asked, option, strained),
         lambda _: simulate_option(
-            found,
+            plan,
             option,
             strained=strained,
             trace=trace,
@@ -187,12 +187,12 @@ def _picked(names: Sequence[str]) -> str:
     return chosen
 
 
-def _served(found: Simulation, option: FleetOption, asked: CapacityInputs) -> str:
-    come = f"the trace {asked.trace.name}" if asked.trace else f"{short(found.rate)} requests/s"
-    kept = "no limits" if found.meets is None else f"limits {'kept' if found.meets else 'missed'}"
-    replicas = found.deployment.dp
+def _served(simulation: Simulation, option: FleetOption, asked: CapacityInputs) -> str:
+    come = f"the trace {asked.trace.name}" if asked.trace else f"{short(simulation.rate)} requests/s"
+    kept = "no limits" if simulation.meets is None else f"limits {'kept' if simulation.meets else 'missed'}"
+    replicas = simulation.deployment.dp
     return (
         f"{fleet_name(option)}, {replicas} replica{'' if replicas == 1 else 's'} serving {come} "
-        f"({len(found.served)} requests in {short(found.duration_s)} s): {kept}, {found.good:.1%} of the requests keep them "
-        f"all by themselves; at most {share(found.kv_peak)} of the KV cache in use, {found.preemptions} preemptions."
+        f"({len(simulation.served)} requests in {short(simulation.duration_s)} s): {kept}, {simulation.good:.1%} of the requests keep them "
+        f"all by themselves; at most {share(simulation.kv_peak)} of the KV cache in use, {simulation.preemptions} preemptions."
     )

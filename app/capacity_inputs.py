@@ -249,20 +249,20 @@ def _trace() -> Trace | None:
         return None
     data = file.getvalue()
     try:
-        found = read_trace(file_name(file.name), hashlib.sha256(data).hexdigest(), data)
+        trace = read_trace(file_name(file.name), hashlib.sha256(data).hexdigest(), data)
     except advisor.InputError as error:  # said here, so that what else was entered stays
         st.error(plain(str(error)), icon=":material/error:")
         return None
-    peak = found.peak
+    peak = trace.peak
     st.caption(
         plain(
-            f"{len(found.traffic)} requests in {short(found.traffic.duration_s)} s, {short(peak.mean_rate)} a second on average; "
+            f"{len(trace.traffic)} requests in {short(trace.traffic.duration_s)} s, {short(peak.mean_rate)} a second on average; "
             f"planned for the busiest {short(peak.window_s)} s: {short(peak.workload.rate)} requests/s, "
             f"{peak.workload.input_len} in / {peak.workload.output_len} out, spread {short(peak.spread)}, "
             f"burstiness {short(peak.burstiness)}; the chosen fleet then serves the whole trace"
         )
     )
-    return found
+    return trace
 
 
 @st.cache_resource(max_entries=4, ttl=3600, show_spinner="Reading the trace")

@@ -82,7 +82,7 @@ def _facts() -> dict[str, Any]:
     choices: dict[str, tuple[str, list[str]]] = {
         "gpu": ("GPU (--gpu)", list(inputs.gpus())),
         "model": ("Model (--model)", list(inputs.models())),
-        "engine": ("Engine (--engine)", [each.name for each in advisor.all_engines()]),
+        "engine": ("Engine (--engine)", [engine.name for engine in advisor.all_engines()]),
     }
     counts = {
         "tp": "Tensor parallel (--tp)",
@@ -93,30 +93,30 @@ def _facts() -> dict[str, Any]:
         "input_len": "Prompt, tokens (--input-len)",
         "output_len": "Answer, tokens (--output-len)",
     }
-    found: dict[str, Any] = {}
+    facts: dict[str, Any] = {}
     with st.expander("What the files do not say", expanded=True), st.container(horizontal=True):
         for name, (label, known) in choices.items():
-            found[name] = st.selectbox(label, known, index=None, key=f"import_{name}", placeholder=UNKNOWN)
+            facts[name] = st.selectbox(label, known, index=None, key=f"import_{name}", placeholder=UNKNOWN)
         for name, label in counts.items():
-            found[name] = st.number_input(
+            facts[name] = st.number_input(
                 label, min_value=1, value=None, step=1, key=f"import_{name}", placeholder=UNKNOWN
             )
-        found["rate"] = st.number_input(
+        facts["rate"] = st.number_input(
             "Poisson, requests/s (--rate)", min_value=0.001, value=None, key="import_rate", placeholder=UNKNOWN
         )
-        found["role"] = st.selectbox(
+        facts["role"] = st.selectbox(
             "Role",
             ("fit", "validate"),
             key="import_role",
             help="fit: answers stand on them; validate: to judge the fit.",
         )
-    return {name: value for name, value in found.items() if value is not None}
+    return {name: value for name, value in facts.items() if value is not None}
 
 
-def _tell_found(found: Import) -> None:
-    if found.new:
-        st.subheader(f"{len(found.new)} new run{'' if len(found.new) == 1 else 's'}")
-        table(measured_columns(found.new))
+def _tell_found(imported: Import) -> None:
+    if imported.new:
+        st.subheader(f"{len(imported.new)} new run{'' if len(imported.new) == 1 else 's'}")
+        table(measured_columns(imported.new))
         left, right = st.columns(2)
         left.button(
             "Use in this session",
@@ -124,7 +124,7 @@ def _tell_found(found: Import) -> None:
             type="primary",
             icon=":material/science:",
             on_click=_use,
-            args=(found,),
+            args=(imported,),
             help="Answers of this session stand on them too, until it ends.",
             width="stretch",
         )
@@ -133,26 +133,28 @@ def _tell_found(found: Import) -> None:
             key="store",
             icon=":material/save:",
             on_click=_store,
-            args=(found,),
+            args=(imported,),
             width="stretch",
             disabled=not may_keep(),
-            help=f"Adds them to {found.store}, as advisor import does."
+            help=f"Adds them to {imported.store}, as advisor import does."
             if may_keep()
             else "Others use this app too: only its owner adds to what every answer stands on, by advisor import.",
         )
-    elif not found.runs:
-        st.error(plain(found.why_empty), icon=":material/error:")
-    if found.known:
-        st.info(f"{len(found.known)} of these runs are kept already.", icon=":material/inventory:")
-    if found.left_out:
-        with st.expander(f"{len(found.left_out)} left out, and why", icon=":material/playlist_remove:", expanded=True):
-            told = [f"- {plain(str(each))}" for each in found.left_out[:SHOWN]]
-            rest = len(found.left_out) - len(told)
-            st.markdown("\n".join([*told, *([f"- and {rest} more"] if rest else [])]))
+    elif not imported.runs:
+        st.error(plain(imported.why_empty), icon=":material/error:")
+    if imported.known:
+        st.info(f"{len(imported.known)} of these runs are kept already.", icon=":material/inventory:")
+    if imported.left_out:
+        with st.expander(
+            f"{len(imported.left_out)} left out, and why", icon=":material/playlist_remove:", expanded=True
+        ):
+            lines = [f"- {plain(str(line))}" for line in imported.left_out[:SHOWN]]
+            rest = len(imported.left_out) - len(lines)
+            st.markdown("\n".join([*lines, *([f"- and {rest} more"] if rest else [])]))
 
 
-def _use(found: Import) -> None:
-    keep(ExtraRuns(found.new))
+def _use(imported: Import) -> None:
+    keep(ExtraRuns(imported.new))
 
 
 def may_keep() -> bool:
@@ -160,18 +162,18 @@ def may_keep() -> bool:
     return os.environ.get("ADVISOR_APP_SHARED") != "1" or os.environ.get("ADVISOR_APP_KEEP_RUNS") == "1"
 
 
-def _store(found: Import) -> None:
+def _store(imported: Import) -> None:
     """Keep them; what answers were worked out before is forgotten, for they stand on less."""
     if not may_keep():
         return
     try:
-        found.keep()
+        imported.keep()
     except advisor.InputError as error:
         st.session_state[TOLD] = ("error", str(error))
         return
     st.session_state[TOLD] = (
         "success",
-        f"{len(found.new)} run{'' if len(found.new) == 1 else 's'} added to {found.store}",
+        f"{len(imported.new)} run{'' if len(imported.new) == 1 else 's'} added to {imported.store}",
     )
     st.cache_resource.clear()
     st.cache_data.clear()

@@ -55,9 +55,9 @@ def show() -> None:
         bind=inputs.BIND,
         format_func=METRICS.__getitem__,
     )
-    every = [each.run for each in all_runs()]
+    every = [kept_run.run for kept_run in all_runs()]
     judged = validation(every, tuple(run.run_id for run in every))
-    wanted = {each.run.run_id for each in kept}
+    wanted = {kept_run.run.run_id for kept_run in kept}
     checks = tuple(check for check in judged.checks if check.run.run_id in wanted)
     here = [check for check in checks if check.metric == metric]
     if not here:
@@ -87,21 +87,21 @@ def show() -> None:
     if outside:
         with st.expander(f"{len(outside)} of {len(here)} outside their interval", icon=":material/rule:"):
             table(check_columns(outside))
-    found = replace(judged, checks=checks)
-    downloads("predicted and measured", frame=found.to_frame(), body=found.to_dict)
+    narrowed = replace(judged, checks=checks)
+    downloads("predicted and measured", frame=narrowed.to_frame(), body=narrowed.to_dict)
 
 
 def _tell_left_out(metric: str) -> None:
     """How well what no fit has seen is predicted, as found when the shipped fit was made."""
     st.markdown("##### Models, GPUs and engines left out")
-    found = holdout_errors()
-    if found is None:
+    errors = holdout_errors()
+    if errors is None:
         st.caption(plain(f"Worked out by {HOLDOUT_COMMAND} for the fit that ships; that takes minutes."))
         return
     rows = [
         row
         for kind in HOLDOUT_SPLITS
-        for row in found.rows
+        for row in errors.rows
         if (row.group["split"], row.group["metric"]) == (kind, metric)
     ]
     if not rows:
@@ -110,7 +110,7 @@ def _tell_left_out(metric: str) -> None:
     table(summary_columns(rows))
     st.caption(
         plain(
-            f"Each in turn was left out and everything fitted again without it, on {found.date}: all fitted runs, those of "
+            f"Each in turn was left out and everything fitted again without it, on {errors.date}: all fitted runs, those of "
             f"published benchmarks too. Intervals were set on the others. {HOLDOUT_COMMAND} shows every check behind it."
         )
     )

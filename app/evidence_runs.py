@@ -11,8 +11,8 @@ KEY = "session runs"
 
 def session_runs() -> ExtraRuns | None:
     """What to hand to ``advisor`` as ``runs``; None, for those that ship and the user's own, where nothing was imported."""
-    found: ExtraRuns | None = st.session_state.get(KEY)
-    return found or None
+    extra: ExtraRuns | None = st.session_state.get(KEY)
+    return extra or None
 
 
 def keep(runs: ExtraRuns) -> None:

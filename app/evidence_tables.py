@@ -56,13 +56,13 @@ def all_runs() -> list[Kept]:
 
 def chosen_runs() -> list[Kept]:
     """The runs that the filters leave, which are shown; none chosen in a filter means all."""
-    found = all_runs()
+    runs = all_runs()
     with st.container(horizontal=True):
         for key, (label, value) in FILTERS.items():
-            options = sorted({value(kept) for kept in found})
+            options = sorted({value(kept) for kept in runs})
             picked = st.multiselect(label, options, key=key, bind=inputs.BIND, placeholder="all", format_func=_short)
-            found = [kept for kept in found if not picked or value(kept) in picked]
-    return found
+            runs = [kept for kept in runs if not picked or value(kept) in picked]
+    return runs
 
 
 def _short(name: str) -> str:
@@ -71,45 +71,45 @@ def _short(name: str) -> str:
 
 def show() -> None:
     """Choose runs and list them."""
-    found = chosen_runs()
-    if not found:
+    runs = chosen_runs()
+    if not runs:
         st.info("No run is all of that. Take a filter away, or import runs.", icon=":material/filter_alt_off:")
         return
-    _tell_behind(found)
-    runs_table(found, height=430)
+    _tell_behind(runs)
+    runs_table(runs, height=430)
     downloads(
         "runs",
-        frame=pd.DataFrame(measured_rows(kept.run for kept in found)),
-        body=lambda: {"runs": measured_rows(kept.run for kept in found)},
+        frame=pd.DataFrame(measured_rows(kept.run for kept in runs)),
+        body=lambda: {"runs": measured_rows(kept.run for kept in runs)},
     )
 
 
-def runs_table(found: Sequence[Kept], **options: Any) -> None:
+def runs_table(kept_runs: Sequence[Kept], **options: Any) -> None:
     """Show one row a run, with where it is kept; quantities that none has are left out."""
-    origins = {kept.run.run_id: kept.origin for kept in found}
-    runs = [kept.run for kept in found]
+    origins = {kept.run.run_id: kept.origin for kept in kept_runs}
+    runs = [kept.run for kept in kept_runs]
     kept = Column(key="kept", name="kept", cells=[origins[run.run_id] for run in ordered(runs)], right=False)
     table([*measured_columns(runs), kept], **options)
 
 
-def _tell_behind(found: Sequence[Kept]) -> None:
+def _tell_behind(runs: Sequence[Kept]) -> None:
     """How many there are, and for one engine on one GPU what an answer stands on."""
-    members = [kept.run for kept in found]
+    members = [kept.run for kept in runs]
     pairs = {(run.engine, run.gpu) for run in members}
     models = {run.model for run in members}
-    told = (
+    text = (
         f"{len(members)} run{'' if len(members) == 1 else 's'} of {len(models)} model{'' if len(models) == 1 else 's'}"
     )
     if len(pairs) > 1:
-        st.caption(plain(f"{told}. Choose one GPU and one engine to see what an answer for them stands on."))
+        st.caption(plain(f"{text}. Choose one GPU and one engine to see what an answer for them stands on."))
         return
     ((engine, gpu),) = pairs
     fitted = sum(run.role == "fit" for run in members)
     known = inputs.gpus().get(gpu)
-    told += f" with {engine} on {gpu}: {fitted} may be fitted, {len(members) - fitted} are kept out to judge the fit. "
+    text += f" with {engine} on {gpu}: {fitted} may be fitted, {len(members) - fitted} are kept out to judge the fit. "
     if known is not None:
         knowledge = Evidence.of(session_runs(), engine=engine, gpu=known)
-        told += f"An answer is {PROVENANCE[knowledge.marginal(engine, known).provenance]}"
-        told += "; one of exactly a measured configuration is the measurement itself."
-        told += "".join(f" {note.text[:1].upper()}{note.text[1:]}." for note in knowledge.notes)
-    st.caption(plain(told))
+        text += f"An answer is {PROVENANCE[knowledge.marginal(engine, known).provenance]}"
+        text += "; one of exactly a measured configuration is the measurement itself."
+        text += "".join(f" {note.text[:1].upper()}{note.text[1:]}." for note in knowledge.notes)
+    st.caption(plain(text))

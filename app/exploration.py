@@ -150,15 +150,15 @@ def _layout(suffix: str) -> tuple[str, int, int, int]:
 
 def _what_if(gpu: advisor.Gpu) -> dict[str, float]:
     """Fields of the GPU to change, from sliders in percent of the datasheet's figure."""
-    found: dict[str, float] = {}
+    changes: dict[str, float] = {}
     for key, (label, names) in WHAT_IF.items():
         percent = st.slider(label, 25, 400, 100, step=5, format="%d%%", key=key, bind=inputs.BIND)
         changed = {name: getattr(gpu, name) * percent / 100 for name in names if percent != 100 and getattr(gpu, name)}
         if changed:
             first, value = next(iter(changed.items()))
             st.caption(f"{plain(first)} = {short(value)} instead of {short(getattr(gpu, first))}")
-        found |= changed
-    return found
+        changes |= changed
+    return changes
 
 
 def _numbers(side: Side, point: advisor.Curve, curve: advisor.Curve, *, alone: bool) -> None:
@@ -178,14 +178,14 @@ def _numbers(side: Side, point: advisor.Curve, curve: advisor.Curve, *, alone: b
             ("TPOT", "tpot_ms"),
             ("$ per M tokens", "usd_per_mtok"),
         ):
-            shown, told = "-", "no price known"
+            shown, hint = "-", "no price known"
             if metric in point.metrics:
                 value, low, high = (float(ends[metric][0]) for ends in (point.metrics, point.low, point.high))
                 unit, shown = RATE, dollars(value) if metric == "usd_per_mtok" else short(value)
                 if metric.endswith("_ms"):
                     unit, shown = unit_of([value]), duration(value)
-                told = f"90%: {unit.span(low, high)[1:-1]}"
-            st.metric(label, shown, told, delta_color="off", delta_arrow="off", width=METRIC_WIDTH)
+                hint = f"90%: {unit.span(low, high)[1:-1]}"
+            st.metric(label, shown, hint, delta_color="off", delta_arrow="off", width=METRIC_WIDTH)
     batch, running = int(point.batches[0]), int(point.running[0])
     lines = [f"The cache holds {curve.full_batch} requests of this length per replica."]
     if running < batch:

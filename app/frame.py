@@ -79,14 +79,14 @@ def framed(name: str) -> Callable[[], None]:
                 del st.query_params[key]
             st.rerun()
         _carry(name)
-        told = st.container()
+        notes = st.container()
         try:
             with guarded():
                 importlib.import_module(f"app.{name}").show()
         finally:
             kept = st.session_state.setdefault(KEPT, {})
             kept |= {key: st.session_state[key] for key in SHARED if key in st.session_state}
-        with told:
+        with notes:
             _tell_ignored()
         if not painted():
             _once_painted()
@@ -149,7 +149,7 @@ def _is_endless(values: list[str]) -> bool:
 def _same(given: list[str], taken: object) -> bool:
     """Whether a parameter that left the address did so because it names the default."""
     if isinstance(taken, (list, tuple)):
-        return [str(each) for each in taken] == given
+        return [str(item) for item in taken] == given
     if isinstance(taken, (int, float)) and len(given) == 1:
         try:
             return float(given[0]) == taken

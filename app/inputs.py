@@ -142,14 +142,14 @@ def in_flight() -> int | None:
 
 def limits() -> Mapping[str, float | None]:
     """The latencies that must be kept, as keywords of ``advisor.Slo``; None where there is no limit."""
-    found = {}
+    limits_ms = {}
     with st.container(horizontal=True):
         for name, label, why in (
             ("ttft", "TTFT, ms", "Time to the first token of a request, at most."),
             ("tpot", "TPOT, ms", "Time per output token after the first, at most."),
             ("e2e", "E2E, ms", "Time of a whole request, at most."),
         ):
-            found[f"{name}_ms"] = st.number_input(
+            limits_ms[f"{name}_ms"] = st.number_input(
                 label,
                 min_value=0.1,
                 max_value=1e9,
@@ -161,12 +161,12 @@ def limits() -> Mapping[str, float | None]:
                 help=why,
                 placeholder="no limit",
             )
-    return found
+    return limits_ms
 
 
 def engine() -> str:
     """Name of the engine that serves."""
-    names = [each.name for each in advisor.all_engines()]
+    names = [known.name for known in advisor.all_engines()]
     return st.selectbox("Engine", names, index=names.index("vllm"), key="engine", bind=BIND)
 
 

@@ -74,19 +74,19 @@ TRADE = "speed and throughput"
 
 def show() -> None:
     """Ask the question and show its answer."""
-    found = _asked()
-    made = document(found)
+    answer = _asked()
+    made = document(answer)
     st.markdown(f"#### {plain(made.answer)}")
-    if found.best is None:
-        _nothing_feasible(found, made)
+    if answer.best is None:
+        _nothing_feasible(answer, made)
         return
-    _sources(found.candidates)
-    by_name = {candidate_name(each): each for each in (*found.candidates, *found.pareto)}
+    _sources(answer.candidates)
+    by_name = {candidate_name(estimate): estimate for estimate in (*answer.candidates, *answer.pareto)}
     table(
         made.columns,
         "candidates",
         alt="Layouts, best first, with their throughput and latency",
-        pick=lambda row: st.session_state.update({PICK: candidate_name(found.candidates[row])}),
+        pick=lambda row: st.session_state.update({PICK: candidate_name(answer.candidates[row])}),
     )
     charts, details = st.container(), st.container()
     with details:
@@ -94,9 +94,9 @@ def show() -> None:
         picked = _picked(by_name)
         _details(picked)
     with charts:
-        _charts(found, picked)
-    _notes(found)
-    downloads("recommendation", frame=found.to_frame(), body=found.to_dict, report=lambda: page_files(made))
+        _charts(answer, picked)
+    _notes(answer)
+    downloads("recommendation", frame=answer.to_frame(), body=answer.to_dict, report=lambda: page_files(made))
 
 
 def _asked() -> advisor.Recommendation:
@@ -130,17 +130,17 @@ def _asked() -> advisor.Recommendation:
 
 
 def _sources(shown: Sequence[advisor.Estimate]) -> None:
-    for source in dict.fromkeys(each.provenance for each in shown):
+    for source in dict.fromkeys(estimate.provenance for estimate in shown):
         st.caption(f"Source: {plain(PROVENANCE[source])}. In brackets: 90% intervals.")
 
 
-def _charts(found: advisor.Recommendation, picked: advisor.Estimate) -> None:
+def _charts(answer: advisor.Recommendation, picked: advisor.Estimate) -> None:
     left, right = st.columns(2, gap="medium")
     with left:
         st.markdown("##### Speed for a user against throughput per GPU")
         st.caption("Each point is a layout at a batch; click one to see it in detail. Right is faster, up is cheaper.")
         draw(
-            trade(found, picked),
+            trade(answer, picked),
             TRADE,
             on_select=_pick_point,
             selection_mode=CANDIDATE,
@@ -149,7 +149,7 @@ def _charts(found: advisor.Recommendation, picked: advisor.Estimate) -> None:
     with right:
         st.markdown("##### Memory of one GPU")
         st.caption("The fullest GPU of each layout at the batch named beside it.")
-        draw(memory_bars(found.candidates), "memory by layout", alt="Stacked bars of GPU memory by layout and part")
+        draw(memory_bars(answer.candidates), "memory by layout", alt="Stacked bars of GPU memory by layout and part")
 
 
 def _picked(by_name: Mapping[str, advisor.Estimate]) -> advisor.Estimate:
@@ -218,23 +218,25 @@ def _launch(picked: advisor.Estimate) -> None:
     st.code(text, language=LANGUAGES.get(chosen, "bash"), wrap_lines=True)
 
 
-def _notes(found: advisor.Recommendation) -> None:
+def _notes(answer: advisor.Recommendation) -> None:
     st.markdown("##### Why, how far, and what would tell more")
-    told = [("why", found.why), ("limit", found.limits), ("next", [found.next_probe])]
-    st.markdown("\n".join(f"- **{label}** {plain(line)}" for label, lines in told for line in lines if line))
-    how = "every valid deployment" if found.exact else "a sample"
-    with st.expander(f"Assumptions; {how} evaluated ({found.evaluated:,})"):
-        notes = dict.fromkeys(note.text for note in (*found.assumptions, *(found.best.notes if found.best else ())))
+    rows = [("why", answer.why), ("limit", answer.limits), ("next", [answer.next_probe])]
+    st.markdown("\n".join(f"- **{label}** {plain(line)}" for label, lines in rows for line in lines if line))
+    how = "every valid deployment" if answer.exact else "a sample"
+    with st.expander(f"Assumptions; {how} evaluated ({answer.evaluated:,})"):
+        notes = dict.fromkeys(note.text for note in (*answer.assumptions, *(answer.best.notes if answer.best else ())))
         st.markdown("\n".join(f"- {plain(text)}" for text in notes))
 
 
-def _nothing_feasible(found: advisor.Recommendation, made: Document) -> None:
+def _nothing_feasible(answer: advisor.Recommendation, made: Document) -> None:
     """What to change, in numbers, and what comes nearest."""
     st.markdown("##### What would make it feasible")
-    st.markdown("\n".join(f"- {plain(text)}" for text in found.relaxations) or "- no single change would")
-    if found.nearest is not None:
+    st.markdown("\n".join(f"- {plain(text)}" for text in answer.relaxations) or "- no single change would")
+    if answer.nearest is not None:
         st.markdown("##### Nearest")
         table(made.columns)
-        draw(memory_bars([found.nearest]), "memory of the nearest", height=200, alt="Stacked bar of GPU memory by part")
-        _sources([found.nearest])
-    downloads("recommendation", body=found.to_dict, report=lambda: page_files(made))
+        draw(
+            memory_bars([answer.nearest]), "memory of the nearest", height=200, alt="Stacked bar of GPU memory by part"
+        )
+        _sources([answer.nearest])
+    downloads("recommendation", body=answer.to_dict, report=lambda: page_files(made))

@@ -41,7 +41,7 @@ def is_ours(host: str) -> bool:
     name = host.rsplit("]", maxsplit=1)[0].lstrip("[") if host.startswith("[") else host.partition(":")[0]
     name = name.casefold().rstrip(".")
     machine = socket.gethostname().casefold()
-    named = {each.strip().casefold() for each in os.environ.get(ALLOWED, "").split(",")} - {""}
+    named = {host_name.strip().casefold() for host_name in os.environ.get(ALLOWED, "").split(",")} - {""}
     if name in {"localhost", machine, machine.partition(".")[0], *named}:
         return True
     try:

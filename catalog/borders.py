@@ -132,14 +132,14 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 def _line(problems: Sequence[Any], kind: Any) -> str:
     """Return what is wrong in our words: which field, what it is, what it must be."""
-    problem = min(problems, key=_gravity)  # of those alike the first
+    problem = min(problems, key=_gravity)  # the first of equally grave ones
     place = _place(problem)
     field = " ".join(place) or "it"
     bounds = bounds_of(kind).get(field) if isinstance(kind, type) and is_dataclass(kind) else None
     match problem["type"]:
         case name if name in MISSING:
-            alike = [_place(each) for each in problems if each["type"] == name]
-            names = [" ".join(each) for each in alike if each[:-1] == place[:-1]]
+            places = [_place(other) for other in problems if other["type"] == name]
+            names = [" ".join(other) for other in places if other[:-1] == place[:-1]]
             return f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} missing{_form(kind, place)}"
         case "unexpected_keyword_argument":
             known = [name for name in getattr(kind, "__dataclass_fields__", ()) if len(place) == 1]

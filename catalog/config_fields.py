@@ -59,14 +59,14 @@ class Fields:
         """A whole number, or the first of a list of them, of which some configurations have one a layer."""
         name = next((name for name in names if self.has(name)), names[0])
         value = self._values.get(name)
-        if isinstance(value, list) and value and all(type(each) is int for each in value):
+        if isinstance(value, list) and value and all(type(item) is int for item in value):
             return Fields({name: value[0]}, self.where).whole(name)
         return self.whole(*names, default=default, null=default)
 
     def list_of(self, name: str) -> list[int] | None:
         """A list of whole numbers above 0, or None where the field is something else."""
         value = self._values.get(name)
-        fits = isinstance(value, list) and all(type(each) is int and 0 < each <= MOST for each in value)
+        fits = isinstance(value, list) and all(type(item) is int and 0 < item <= MOST for item in value)
         return value if fits else None
 
     def length(self, name: str, *, most: int) -> int:
@@ -79,9 +79,9 @@ class Fields:
     def parts(self, name: str, length: int) -> list[Fields]:
         """A list of ``length`` objects."""
         value = self._values.get(name)
-        if not isinstance(value, list) or len(value) != length or not all(isinstance(each, dict) for each in value):
+        if not isinstance(value, list) or len(value) != length or not all(isinstance(item, dict) for item in value):
             raise self.error(f"{name} must be a list of {length} objects, one a layer")
-        return [Fields(each, f"{self.where}: {name[:100]!r} {number}") for number, each in enumerate(value)]
+        return [Fields(item, f"{self.where}: {name[:100]!r} {number}") for number, item in enumerate(value)]
 
     def number(self, name: str, *, most: float = MOST) -> float:
         """A number from 0 to ``most``."""
@@ -124,7 +124,7 @@ class Fields:
         value = self._values.get(name)
         if value is None:
             return None
-        if not isinstance(value, list) or len(value) != length or not all(isinstance(each, str) for each in value):
+        if not isinstance(value, list) or len(value) != length or not all(isinstance(item, str) for item in value):
             raise self.error(f"{name} must be a list of {length} texts, one a layer")
         return value
 
@@ -133,7 +133,7 @@ class Fields:
         value = self._values.get(name)
         if value is None:
             return None
-        if not isinstance(value, list) or not all(type(each) is int for each in value):
+        if not isinstance(value, list) or not all(type(item) is int for item in value):
             raise self.error(f"{name} must be a list of whole numbers")
         if length is not None and len(value) != length:
             raise self.error(f"{name} has {len(value)} numbers; it must have {length}, one a layer")
@@ -160,22 +160,22 @@ class Fields:
     def items_of(self, name: str) -> list[str]:
         """The texts of a list; empty where there is none."""
         value = self._values.get(name)
-        return [each for each in value if isinstance(each, str)] if isinstance(value, list) else []
+        return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
 
     def words(self) -> str:
         """All keys and texts in it, one after another, to look words up in."""
-        found: list[str] = []
+        texts: list[str] = []
         open_: list[Any] = [dict(self._values)]
-        while open_ and len(found) < MOST_WORDS:
+        while open_ and len(texts) < MOST_WORDS:
             value = open_.pop()
             if isinstance(value, dict):
-                found += map(str, value)
+                texts += map(str, value)
                 open_ += value.values()
             elif isinstance(value, list):
                 open_ += value
             elif isinstance(value, str):
-                found.append(value)
-        return " ".join(found)
+                texts.append(value)
+        return " ".join(texts)
 
     def negative(self, name: str) -> bool:
         """Whether a number below 0 stands there, which some files write for none."""

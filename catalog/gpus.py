@@ -76,7 +76,7 @@ def with_overrides(gpu: Gpu, overrides: Mapping[str, float | str | bool]) -> Gpu
         return gpu
     from catalog.borders import checked_text  # needs pydantic
 
-    free = [each.name for each in fields(Gpu) if each.name not in FIXED]
+    free = [field.name for field in fields(Gpu) if field.name not in FIXED]
     for name in overrides:
         if name not in free:
             raise InputError(f"a GPU has no {name!r} to set; {suggestion(name, free, otherwise=', '.join(free))}")
@@ -98,10 +98,10 @@ def parse_cluster(text: str, overrides: Mapping[str, float | str] | None = None)
     """
     nodes, count, name = _split(text)
     shown = " ".join(text.split())
-    found = find_gpu(name)
+    resolved = find_gpu(name)
     changes = dict(overrides or {})
     network = _network(changes.pop("network_gbps", None))
-    gpu, notes = with_overrides(found.value, changes), list(found.notes)
+    gpu, notes = with_overrides(resolved.value, changes), list(resolved.notes)
     for what, number in (("number of nodes", nodes), ("number of GPUs", count), ("number of GPUs", nodes * count)):
         if not 0 < number <= MOST_GPUS:
             raise InputError(f'"{shown}": {what} is {number}; it must be from 1 to {MOST_GPUS}')

@@ -38,11 +38,11 @@ def closest(name: str, spellings: Mapping[str, str], *, count: int = 3) -> list[
 
     wanted = squash(name)[:100]
     near = get_close_matches(wanted, spellings, n=4 * count, cutoff=0.6)
-    near += [each for each in spellings if len(wanted) > 2 and wanted in each]
-    return list(dict.fromkeys(spellings[each] for each in near))[:count]
+    near += [spelling for spelling in spellings if len(wanted) > 2 and wanted in spelling]
+    return list(dict.fromkeys(spellings[spelling] for spelling in near))[:count]
 
 
 def suggestion(name: str, names: Iterable[str], *, otherwise: str = "") -> str:
     """The tail of an error message: the closest names, or ``otherwise``."""
-    near = closest(name, {squash(each): each for each in names})
+    near = closest(name, {squash(known): known for known in names})
     return f"closest: {', '.join(near)}" if near else otherwise

@@ -96,7 +96,7 @@ def read_rows(rows: Iterable[tuple[str, Mapping[str, str]]]) -> Published:
             left_out[reason] += 1
             continue
         try:
-            found = _measurement(row)
+            run = _measurement(row)
             values = _quantity(row)
         except ValueError as error:
             left_out[f"{where}: {error}"] += 1
@@ -104,10 +104,10 @@ def read_rows(rows: Iterable[tuple[str, Mapping[str, str]]]) -> Published:
         if not values:
             left_out[f"metric {row['metric']} is not one that is predicted"] += 1
             continue
-        known = runs.get(found.run_id, found)
+        known = runs.get(run.run_id, run)
         # A source that states a quantity twice (a table and a figure) is read once; the first row stands.
         fresh = {name: value for name, value in values.items() if getattr(known, name) is None}
-        runs[found.run_id] = replace(known, **fresh)
+        runs[run.run_id] = replace(known, **fresh)
     return Published(tuple(runs.values()), dict(left_out))
 
 

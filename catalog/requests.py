@@ -45,7 +45,7 @@ def append_requests(path: Path, requests: Iterable[Request]) -> None:
         InputError: the file cannot be written; then nothing was added.
 
     """
-    lines = "".join(line_of(asdict(each)) for each in requests)
+    lines = "".join(line_of(asdict(request)) for request in requests)
     try:
         if lines:
             append_lines(path, lines)
@@ -60,10 +60,10 @@ def keep_requests(path: Path, requests: Iterable[Request]) -> None:
         InputError: the file cannot be read or written; then nothing was added.
 
     """
-    lines = [(each.run_id, line_of(asdict(each))) for each in requests]
+    lines = [(request.run_id, line_of(asdict(request))) for request in requests]
 
     def missing() -> str:
-        kept = {each.run_id for each in read_requests(path)}
+        kept = {request.run_id for request in read_requests(path)}
         return "".join(line for run_id, line in lines if run_id not in kept)
 
     try:

@@ -72,8 +72,8 @@ def read_runs(path: str | Path, *more: str | Path) -> tuple[Measurement, ...]:
 
     """
     runs: dict[str, tuple[str, Measurement]] = {}
-    for each in (path, *more):
-        for where, run in _attempts(Path(each)):
+    for source in (path, *more):
+        for where, run in _attempts(Path(source)):
             if isinstance(run, InputError):
                 raise run
             if why := _contradiction(runs.setdefault(run.run_id, (where, run)), where, run):
@@ -90,10 +90,10 @@ def _contradiction(first: tuple[str, Measurement], where: str, run: Measurement)
 
 def difference(run: Measurement, other: Measurement) -> str:
     """The first field in which two accounts of one run differ, in words; empty if there is none."""
-    for each in fields(Measurement):
-        before, now = getattr(run, each.name), getattr(other, each.name)
-        if before != now and each.name != "fingerprint":
-            return f"{each.name} {before} where this says {now}"
+    for field in fields(Measurement):
+        before, now = getattr(run, field.name), getattr(other, field.name)
+        if before != now and field.name != "fingerprint":
+            return f"{field.name} {before} where this says {now}"
     return ""
 
 
@@ -206,7 +206,7 @@ def to_frame(measurements: Iterable[Measurement]) -> pd.DataFrame:
 
 
 def _dtype(hint: Any) -> str:
-    kinds = [each for each in (hint, *get_args(hint)) if each in (int, float, bool)]
+    kinds = [kind for kind in (hint, *get_args(hint)) if kind in (int, float, bool)]
     if not kinds:
         return "str"
     exact = {int: "int64", float: "float64", bool: "bool"}
@@ -231,8 +231,8 @@ def _csv_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _check_header(header: Sequence[str], path: Path) -> None:
-    known = [each.name for each in fields(Measurement)]
-    needed = [each.name for each in fields(Measurement) if each.default is MISSING]
+    known = [field.name for field in fields(Measurement)]
+    needed = [field.name for field in fields(Measurement) if field.default is MISSING]
     for name in header:
         if name not in known:
             hint = suggestion(name, known, otherwise=f"columns: {', '.join(known)}")
@@ -244,4 +244,4 @@ def _check_header(header: Sequence[str], path: Path) -> None:
 
 
 def _line(run: Measurement) -> str:
-    return line_of({each.name: getattr(run, each.name) for each in fields(run)})
+    return line_of({field.name: getattr(run, field.name) for field in fields(run)})

@@ -22,7 +22,7 @@ def built(kind: type[T], value: Any) -> T:
 def _make(kind: Any) -> Any:
     if is_dataclass(kind):
         hints = get_type_hints(kind)
-        makers = {each.name: _make(hints[each.name]) for each in fields(kind)}
+        makers = {field.name: _make(hints[field.name]) for field in fields(kind)}
         cls: Any = kind
         return lambda value: cls(**{name: makers[name](part) for name, part in value.items()})
     if get_origin(kind) in (tuple, frozenset):
@@ -30,7 +30,7 @@ def _make(kind: Any) -> Any:
         if item is _same:
             return container
         return lambda value: container(map(item, value))
-    one = [each for each in get_args(kind) if each is not NoneType]
+    one = [field for field in get_args(kind) if field is not NoneType]
     if NoneType in get_args(kind) and len(one) == 1:
         inner = _make(one[0])
         return _same if inner is _same else lambda value: None if value is None else inner(value)

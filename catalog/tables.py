@@ -124,7 +124,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 def field_types(cls: type) -> dict[str, Any]:
     """The resolved type of every field of a dataclass, without bounds."""
     hints = get_type_hints(cls)
-    return {each.name: hints[each.name] for each in fields(cls)}
+    return {field.name: hints[field.name] for field in fields(cls)}
 
 
 @cache
@@ -154,7 +154,7 @@ def _entries(path: Path) -> Iterable[Entry]:
 
 
 def _texts(value: Any, where: str) -> tuple[str, ...]:
-    if isinstance(value, list) and all(isinstance(each, str) for each in value):
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return tuple(value)
     raise InputError(f"{where} must be text" if isinstance(value, list) else f"{where} must be a list of names")
 

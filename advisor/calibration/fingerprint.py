@@ -25,14 +25,14 @@ class Platform:
 
     def differences(self, other: Platform) -> list[str]:
         """In what this one, the older, differs from the other, in words."""
-        found = []
+        texts = []
         if self.engine_version and other.engine_version and self.engine_version != other.engine_version:
-            found.append(f"engine version {self.engine_version} and {other.engine_version}")
+            texts.append(f"engine version {self.engine_version} and {other.engine_version}")
         if self.driver and other.driver and self.driver != other.driver:
-            found.append(f"driver {self.driver} and {other.driver}")
+            texts.append(f"driver {self.driver} and {other.driver}")
         if self.sm_mhz and other.sm_mhz and self.sm_mhz != other.sm_mhz:
-            found.append(f"GPU clock {self.sm_mhz} and {other.sm_mhz} MHz")
-        return found
+            texts.append(f"GPU clock {self.sm_mhz} and {other.sm_mhz} MHz")
+        return texts
 
 
 def release(version: str) -> str:
@@ -66,12 +66,12 @@ def disagreements(platforms: Iterable[Platform], *, engine: str, version: str = 
     ``version``: of the engine that is asked about.
     """
     known = list(platforms)
-    told = dict.fromkeys(
+    texts = dict.fromkeys(
         text for i, one in enumerate(known) for other in known[i + 1 :] for text in one.differences(other)
     )
-    found = [f"own runs of {engine} differ in {text}" for text in told]
+    differences = [f"own runs of {engine} differ in {text}" for text in texts]
     asked = release(version)
-    versions = {each.engine_version for each in known} - {""}
-    if asked and versions and not any(f"{each}.".startswith(f"{asked}.") for each in versions):
-        found.append(f"own runs are of {engine} {', '.join(sorted(versions))}, and {asked} is asked about")
-    return found
+    versions = {known_version.engine_version for known_version in known} - {""}
+    if asked and versions and not any(f"{known_version}.".startswith(f"{asked}.") for known_version in versions):
+        differences.append(f"own runs are of {engine} {', '.join(sorted(versions))}, and {asked} is asked about")
+    return differences

@@ -81,7 +81,7 @@ class FitReport:
 
     def widening(self, metric: str) -> float:
         """Factor on the width of the intervals of a quantity."""
-        return next((each.widening for each in self.accuracy if each.metric == metric), 1.0)
+        return next((row.widening for row in self.accuracy if row.metric == metric), 1.0)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""

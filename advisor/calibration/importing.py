@@ -83,7 +83,9 @@ class Import:
             InputError: a file cannot be written.
 
         """
-        requests = [replace(each, run_id=run.run_id) for run in self.new for each in self.requests.get(run.run_id, ())]
+        requests = [
+            replace(request, run_id=run.run_id) for run in self.new for request in self.requests.get(run.run_id, ())
+        ]
         if requests:
             keep_requests(self.requests_store, requests)
         keep_runs(self.store, self.new)
@@ -175,14 +177,14 @@ def import_runs(
         "role": role,
     }
     paths = [path] if isinstance(path, (str, Path)) else list(path)
-    found = read_import(paths, format, given=given, store=store)
-    for each in found.left_out:
-        logging.getLogger(__name__).warning("left out: %s", each)
-    if not found.runs:
-        raise InputError(found.why_empty)
+    imported = read_import(paths, format, given=given, store=store)
+    for line in imported.left_out:
+        logging.getLogger(__name__).warning("left out: %s", line)
+    if not imported.runs:
+        raise InputError(imported.why_empty)
     if store is not None:
-        found.keep()
-    return list(found.runs)
+        imported.keep()
+    return list(imported.runs)
 
 
 def read_import(
@@ -216,8 +218,8 @@ def read_import(
     incomplete: list[tuple[ParsedRun, Incomplete]] = []
     for reading in _readings(paths, chosen, left_out):
         if catalogued and _is_foreign(reading, facts):
-            told = f"model {reading.stated['model']!r:.60} is not in the catalog; say which model of the catalog it is"
-            left_out.append(SkippedFile(reading.where, told))
+            text = f"model {reading.stated['model']!r:.60} is not in the catalog; say which model of the catalog it is"
+            left_out.append(SkippedFile(reading.where, text))
             continue
         try:
             run = complete(reading, facts)
@@ -238,9 +240,9 @@ def read_import(
         if reading.requests:
             requests[run.run_id] = reading.requests
     # a program's CSV says less than its JSON of the same run: who imports both is not asked
-    asked = [(reading, error) for reading, error in incomplete if run_id(reading) not in runs]
-    if asked:
-        raise InputError(_asked({name for _, error in asked for name in error.names}, asked[0][0].where))
+    unread = [(reading, error) for reading, error in incomplete if run_id(reading) not in runs]
+    if unread:
+        raise InputError(_asked({name for _, error in unread for name in error.names}, unread[0][0].where))
     for name, why in impossible(runs.values()).items():
         left_out.append(
             SkippedFile(places[name], f"{why}: its lengths, batch or GPUs are others, or something was cached")
@@ -258,8 +260,8 @@ def read_import(
 
 def _is_foreign(reading: ParsedRun, facts: Mapping[str, Any]) -> bool:
     """Whether a run's model is none of the catalog's, by the name in its file where the facts don't say another."""
-    told = None if "model" in facts and "run_id" not in reading.stated else reading.stated.get("model")
-    return told is not None and table("models").meaning(str(told)) is None
+    stated_model = None if "model" in facts and "run_id" not in reading.stated else reading.stated.get("model")
+    return stated_model is not None and table("models").meaning(str(stated_model)) is None
 
 
 def _readings(paths: Iterable[str | Path], chosen: str, left_out: list[SkippedFile]) -> Iterator[ParsedRun]:
@@ -288,14 +290,14 @@ def _readings(paths: Iterable[str | Path], chosen: str, left_out: list[SkippedFi
 
 
 def _files(folder: Path) -> list[Path]:
-    found = sorted(path for path in folder.rglob("*") if path.suffix.casefold() in SUFFIXES and path.is_file())
-    if not found:
+    files = sorted(path for path in folder.rglob("*") if path.suffix.casefold() in SUFFIXES and path.is_file())
+    if not files:
         raise InputError(f"{folder} holds no {', '.join(SUFFIXES)} file")
-    if len(found) > MOST_FILES:
+    if len(files) > MOST_FILES:
         raise InputError(
-            f"{folder} holds {len(found)} files; at most {MOST_FILES} are read at once, name a smaller folder"
+            f"{folder} holds {len(files)} files; at most {MOST_FILES} are read at once, name a smaller folder"
         )
-    return found
+    return files
 
 
 def _is_folder(path: Path) -> bool:
@@ -362,8 +364,8 @@ def _asked(missing: Collection[str], first: str) -> str:
     """What is missing and how to give it, in one line."""
     names = [name for name in EXAMPLES if name in missing]
     said = [SAID[name] for name in names]
-    told = said[0] if len(said) == 1 else f"{', '.join(said[:-1])} and {said[-1]}"
-    return f"{first} does not say {told}; add for example {' '.join(EXAMPLES[name] for name in names)}"
+    wanted = said[0] if len(said) == 1 else f"{', '.join(said[:-1])} and {said[-1]}"
+    return f"{first} does not say {wanted}; add for example {' '.join(EXAMPLES[name] for name in names)}"
 
 
 def _fullness(run: Measurement) -> tuple[int, int, str]:

@@ -116,15 +116,15 @@ class KernelObservations:
 def shipped_evidence() -> tuple[KernelObservations, ...]:
     """What the kernel times that ship say of the engines whose kernels they are."""
     of_vllm = evidence_of((*shipped_attention(), *shipped_experts(), *shipped_collectives()), "vllm")
-    of_torch = evidence_of([each for each in shipped_torch() if not isinstance(each, Kernel)], "torch")
-    products = [each for engine in CUBLAS for each in evidence_of(shipped_kernels(), engine)]
+    of_torch = evidence_of([timed for timed in shipped_torch() if not isinstance(timed, Kernel)], "torch")
+    products = [timed for engine in CUBLAS for timed in evidence_of(shipped_kernels(), engine)]
     return (*of_vllm, *of_torch, *products)
 
 
 def own_evidence(times: Iterable[TimedKernel]) -> tuple[KernelObservations, ...]:
     """What times of this project's probes say: of the PyTorch engine, and of vLLM where it uses the same libraries."""
     times = tuple(times)
-    shared = [each for each in times if isinstance(each, (Kernel, Collective))]
+    shared = [timed for timed in times if isinstance(timed, (Kernel, Collective))]
     return (*evidence_of(times, "torch"), *evidence_of(shared, "vllm"))
 
 
@@ -133,23 +133,23 @@ def evidence_of(times: Iterable[TimedKernel], engine: str) -> tuple[KernelObserv
     short messages) is left out.
     """
     times = tuple(times)
-    products = _by(of_kind(Kernel, times), lambda each: each.gpu)
-    experts = _by(of_kind(ExpertsTime, times), lambda each: (each.gpu, each.n, each.k, each.experts, each.top))
-    used = [each for each in of_kind(AttentionTime, times) if each.fused is not False]
-    attention = _by(used, lambda each: (each.gpu, each.heads, each.kv_heads, each.head_dim, each.query == 1))
-    sums = _by([each for each in of_kind(Collective, times) if _is_told(each, engine)], lambda each: each.gpu)
+    products = _by(of_kind(Kernel, times), lambda timed: timed.gpu)
+    experts = _by(of_kind(ExpertsTime, times), lambda timed: (timed.gpu, timed.n, timed.k, timed.experts, timed.top))
+    used = [timed for timed in of_kind(AttentionTime, times) if timed.fused is not False]
+    attention = _by(used, lambda timed: (timed.gpu, timed.heads, timed.kv_heads, timed.head_dim, timed.query == 1))
+    sums = _by([timed for timed in of_kind(Collective, times) if _is_told(timed, engine)], lambda timed: timed.gpu)
     return (
-        *(_products(each, engine) for each in products),
-        *(_experts(each, engine) for each in experts),
-        *(_attention(each, engine) for each in attention),
-        *(_sums(each, engine) for each in sums),
+        *(_products(timed, engine) for timed in products),
+        *(_experts(timed, engine) for timed in experts),
+        *(_attention(timed, engine) for timed in attention),
+        *(_sums(timed, engine) for timed in sums),
     )
 
 
 def _by(times: Iterable[K], key: Callable[[K], object]) -> list[list[K]]:
     groups: dict[object, list[K]] = defaultdict(list)
-    for each in times:
-        groups[key(each)].append(each)
+    for time in times:
+        groups[key(time)].append(time)
     return list(groups.values())
 
 
@@ -161,13 +161,13 @@ def _kernels(times: list[K], engine: str, run: Callable[[Parameters], Array], *p
 
 
 def _measured(times: Sequence[TimedKernel]) -> Array:
-    return np.array([[each.us * 1e-3 for each in times]])
+    return np.array([[time.us * 1e-3 for time in times]])
 
 
 def _products(times: list[Kernel], engine: str) -> KernelObservations:
     gpu = find_gpu(times[0].gpu).value
-    m, k, n = (np.array([getattr(each, name) for each in times], dtype=float) for name in ("m", "k", "n"))
-    layout = DeploymentArrays.of_formats([each.dtype for each in times], gpu)
+    m, k, n = (np.array([getattr(time, name) for time in times], dtype=float) for name in ("m", "k", "n"))
+    layout = DeploymentArrays.of_formats([time.dtype for time in times], gpu)
     product = Product(name="gemm", m=m, k=k, n=n, layers=1.0, weights=k * n, flops=2.0 * m * k * n, kind="dense")
     return _kernels(
         times,
@@ -200,9 +200,9 @@ def _experts(times: list[ExpertsTime], engine: str) -> KernelObservations:
 def _attention(times: list[AttentionTime], engine: str) -> KernelObservations:
     first, gpu = times[0], find_gpu(times[0].gpu).value
     model = replace(PLAIN, num_attention_heads=first.heads, num_key_value_heads=first.kv_heads, head_dim=first.head_dim)
-    layout = DeploymentArrays.of_formats([each.dtype for each in times], gpu)
+    layout = DeploymentArrays.of_formats([time.dtype for time in times], gpu)
     batch, query, context = (
-        np.array([getattr(each, name) for each in times], dtype=float) for name in ("batch", "query", "context")
+        np.array([getattr(time, name) for time in times], dtype=float) for name in ("batch", "query", "context")
     )
     if first.query == 1:
         step = decode_pass(model, batch, context)
@@ -217,18 +217,18 @@ def _attention(times: list[AttentionTime], engine: str) -> KernelObservations:
     )
 
 
-def _is_told(each: Collective, engine: str) -> bool:
-    if each.op != "allreduce" or each.graph != "graph":
+def _is_told(time: Collective, engine: str) -> bool:
+    if time.op != "allreduce" or time.graph != "graph":
         return False
-    if each.impl == SHORT_SUMS.get(engine):
-        return each.bytes <= SHORT_BYTES
-    return each.impl == "nccl" and each.bytes >= RING_BYTES
+    if time.impl == SHORT_SUMS.get(engine):
+        return time.bytes <= SHORT_BYTES
+    return time.impl == "nccl" and time.bytes >= RING_BYTES
 
 
 def _sums(times: list[Collective], engine: str) -> KernelObservations:
-    gpus = max(each.group for each in times)
+    gpus = max(time.group for time in times)
     cluster = Cluster(gpu=find_gpu(times[0].gpu).value, gpus_per_node=gpus)
-    size, group = (np.array([getattr(each, name) for each in times], dtype=float) for name in ("bytes", "group"))
+    size, group = (np.array([getattr(time, name) for time in times], dtype=float) for name in ("bytes", "group"))
 
     def run(parameters: Parameters) -> Array:
         return collective_ms("all_reduce", size, group, cluster, parameters)

@@ -167,8 +167,8 @@ class RunGroup:
     @property
     def configurations(self) -> int:
         """How many layouts, formats, batches and lengths were measured, each counted once."""
-        told = [self.runs[i] for i in np.flatnonzero(self.used.any(axis=0))]
-        return len({tuple(getattr(run, name) for name in CONFIGURATION) for run in told})
+        used_runs = [self.runs[i] for i in np.flatnonzero(self.used.any(axis=0))]
+        return len({tuple(getattr(run, name) for name in CONFIGURATION) for run in used_runs})
 
 
 CONFIGURATION = ("tp", "pp", "dp", "ep", "dtype", "kv_dtype", "batch", "input_len", "output_len")
@@ -187,7 +187,7 @@ def impossible(runs: Iterable[Measurement]) -> dict[str, str]:
 
     """
     timed = [run for run in runs if run.regime != "open" and not run.oom and run.batch > 0]
-    found: dict[str, str] = {}
+    reasons: dict[str, str] = {}
     for group in group_runs(timed):
         beyond, best = group.impossible, group.predict(IDEAL)
         if group.steady.any():
@@ -199,8 +199,8 @@ def impossible(runs: Iterable[Measurement]) -> dict[str, str]:
         for k, i in np.argwhere(beyond):
             name = METRICS[k]
             limit = f"{group.cluster.gpu.name}'s bandwidth and peak allow {best[k, i]:.3g} at best"
-            found.setdefault(group.runs[i].run_id, f"{name} is {group.measured[k, i]:.3g}, {limit}")
-    return found
+            reasons.setdefault(group.runs[i].run_id, f"{name} is {group.measured[k, i]:.3g}, {limit}")
+    return reasons
 
 
 def group_runs(runs: Iterable[Measurement], *, by_release: bool = False) -> tuple[RunGroup, ...]:

@@ -228,8 +228,8 @@ class _Weighed:
 def _cost(index: Effects, weighed: Sequence[_Weighed], effects: Array) -> float:
     """Negative logarithm of the posterior density, up to a constant."""
     cost = 0.5 * float(np.sum(((effects - index.centre) / index.spread) ** 2))
-    for each in weighed:
-        z = each.residuals(each.own(index, effects)) ** 2
+    for weighed_group in weighed:
+        z = weighed_group.residuals(weighed_group.own(index, effects)) ** 2
         cost += 0.5 * float(_robust(z, np.ones(len(z)))[0].sum())
     return cost
 
@@ -241,10 +241,10 @@ def _normal_equations(index: Effects, weighed: Sequence[_Weighed], effects: Arra
     size = len(NAMES)
     gradient = (effects - index.centre) / index.spread**2
     information = np.diag(1.0 / index.spread**2)
-    for each in weighed:
-        own, group = each.own(index, effects), each.group
-        residual = each.residuals(own)
-        slopes = (sensitivities(group, own) / each.noise[:, None, :]).transpose(0, 2, 1)[each.used]
+    for weighed_group in weighed:
+        own, group = weighed_group.own(index, effects), weighed_group.group
+        residual = weighed_group.residuals(own)
+        slopes = (sensitivities(group, own) / weighed_group.noise[:, None, :]).transpose(0, 2, 1)[weighed_group.used]
         weight = _robust(residual**2, np.ones(len(residual)))[1]
         pull, curvature = slopes.T @ (weight * residual), slopes.T @ (weight[:, None] * slopes)
         blocks = index.blocks(group.engine, group.cluster.gpu.name, group.release)
@@ -293,12 +293,12 @@ def update(marginal: ParameterPosterior, groups: Sequence[Observations]) -> Para
     others, or what was believed before, contradict moves nothing, and makes everything less certain.
     """
     fitted, judged = _judged(marginal, groups)
-    mine = [(group, each) for group, each in zip(groups, judged, strict=True) if isinstance(group, RunGroup)]
-    factor = dispersion(np.concatenate([each.score for _, each in mine])) if mine else 1.0
+    mine = [(group, judgement) for group, judgement in zip(groups, judged, strict=True) if isinstance(group, RunGroup)]
+    factor = dispersion(np.concatenate([judgement.score for _, judgement in mine])) if mine else 1.0
     wild = frozenset(
         run.run_id
-        for group, each in mine
-        for run, clean in zip(group.runs, each.clean, strict=True)
+        for group, judgement in mine
+        for run, clean in zip(group.runs, judgement.clean, strict=True)
         if clean < CONTRADICTING
     )
     agreeing = [group.without(wild) for group, _ in mine]
@@ -334,7 +334,7 @@ def _judged(marginal: ParameterPosterior, groups: Sequence[Observations]) -> tup
         fitted = _updated(marginal, groups, clean)
         judged = [_disagreement(fitted, group, c, w) for group, c, w in zip(groups, clean, fitted.weights, strict=True)]
         moved = max((float(np.max(np.abs(j.clean - c))) for j, c in zip(judged, clean, strict=True)), default=0.0)
-        clean = [each.clean for each in judged]
+        clean = [judgement.clean for judgement in judged]
         if moved < SETTLED:
             break
     return fitted, judged
@@ -382,7 +382,7 @@ def _updated(marginal: ParameterPosterior, groups: Sequence[Observations], clean
         ]
         return np.vstack([*rows, np.eye(len(NAMES))])
 
-    found = least_squares(
+    optimum = least_squares(
         residuals,
         np.zeros(len(NAMES)),
         jac=jacobian,
@@ -391,13 +391,13 @@ def _updated(marginal: ParameterPosterior, groups: Sequence[Observations], clean
         max_nfev=30,
         loss=lambda z: _robust(z, counted),  # type: ignore[arg-type]  # as above
     )
-    matrix = jacobian(found.x)
+    matrix = jacobian(optimum.x)
     weight = np.ones(data + len(NAMES))
-    weight[:data] = _robust(residuals(found.x) ** 2, counted)[1, :data]
+    weight[:data] = _robust(residuals(optimum.x) ** 2, counted)[1, :data]
     inner = np.linalg.inv(matrix.T @ (matrix * weight[:, None]))
     wild = sum(float(np.sum(1.0 - c)) for c in clean)
-    evidence = -float(found.cost) - WILD_COST * wild + 0.5 * float(np.linalg.slogdet(inner)[1])
-    plain = _robust(residuals(found.x) ** 2, np.ones(data))[1, :data]
+    evidence = -float(optimum.cost) - WILD_COST * wild + 0.5 * float(np.linalg.slogdet(inner)[1])
+    plain = _robust(residuals(optimum.x) ** 2, np.ones(data))[1, :data]
     weights, row = [], 0
     for mask in used:
         table = np.zeros(mask.shape)
@@ -405,5 +405,8 @@ def _updated(marginal: ParameterPosterior, groups: Sequence[Observations], clean
         row += int(mask.sum())
         weights.append(table)
     return _Fitted(
-        mean=marginal.mean + root @ found.x, covariance=root @ inner @ root.T, weights=tuple(weights), evidence=evidence
+        mean=marginal.mean + root @ optimum.x,
+        covariance=root @ inner @ root.T,
+        weights=tuple(weights),
+        evidence=evidence,
     )

@@ -71,7 +71,7 @@ class Configurations:
         axes = (batch, input_len, chunk, input_len + output_len / 2.0, layout.tp, layout.pp)
         size = len(layout)
         return cls(
-            at=np.stack([np.broadcast_to(np.log(each), (size,)) for each in axes], axis=1),
+            at=np.stack([np.broadcast_to(np.log(axis), (size,)) for axis in axes], axis=1),
             kind=np.stack([np.broadcast_to(getattr(layout, name), (size,)) for name in KINDS], axis=1),
         )
 
@@ -88,7 +88,7 @@ class Configurations:
     def same(self, other: Configurations) -> NDArray[np.bool_]:
         """Which are one configuration, whatever its output: shape (n, len(other))."""
         only = [i for i, axis in enumerate(AXES) if axis != "context"]
-        one, two = (np.hstack([each.at[:, only], each.kind]) for each in (self, other))
+        one, two = (np.hstack([side.at[:, only], side.kind]) for side in (self, other))
         return np.asarray((one[:, None] == two[None]).all(axis=2))
 
     @property
@@ -106,10 +106,10 @@ class Configurations:
         one, two = self.scaled(lengths), other.scaled(lengths)
         squared = np.sum(one**2, axis=1)[:, None] + np.sum(two**2, axis=1)[None] - 2.0 * one @ two.T
         far = np.sqrt(3.0 * np.maximum(squared, 0.0))
-        found = EVERYWHERE + (1.0 - EVERYWHERE - own) * (1.0 + far) * np.exp(-far)
+        values = EVERYWHERE + (1.0 - EVERYWHERE - own) * (1.0 + far) * np.exp(-far)
         if len(self) and len(other) and (self.kind == other.kind[0]).all() and (other.kind == other.kind[0]).all():
-            return np.asarray(found)
-        return np.asarray(found * (self.kind[:, None] == other.kind[None]).all(axis=2))
+            return np.asarray(values)
+        return np.asarray(values * (self.kind[:, None] == other.kind[None]).all(axis=2))
 
 
 UNTIMED = frozenset({"max_position_embeddings", "published_parameters", "gated"})
@@ -117,7 +117,7 @@ UNTIMED = frozenset({"max_position_embeddings", "published_parameters", "gated"}
 
 def sizes_of(model: Model) -> dict[str, float]:
     """What the time of a model depends on: its architecture in numbers, not its name."""
-    values = {each.name: getattr(model, each.name) for each in fields(model) if each.name not in UNTIMED}
+    values = {field.name: getattr(model, field.name) for field in fields(model) if field.name not in UNTIMED}
     return {name: float(value) for name, value in values.items() if isinstance(value, (int, float))}
 
 
@@ -159,8 +159,8 @@ class Residuals:
             covariance = np.outer(prior, prior) * own.correlation(own, LENGTHS[phase], HERE[phase])
             covariance += np.diag(HERE[phase] * prior**2 + spread**2)
             root = np.asarray(np.linalg.cholesky(covariance), dtype=np.float64)
-            told = np.clip(residual[phase][known], -FARTHEST * prior, FARTHEST * prior)
-            pull = np.asarray(np.linalg.solve(root.T, np.linalg.solve(root, told)), dtype=np.float64)
+            clipped = np.clip(residual[phase][known], -FARTHEST * prior, FARTHEST * prior)
+            pull = np.asarray(np.linalg.solve(root.T, np.linalg.solve(root, clipped)), dtype=np.float64)
             solved.append((known, root, pull))
         return cls(
             engine=engine,
@@ -182,20 +182,20 @@ class Residuals:
         near = np.zeros(len(every))
         for phase in range(len(PHASES)):
             first, which = _distinct(np.hstack([every.scaled(LENGTHS[phase]), every.kind]))
-            found = self._of_phase(phase, every.take(first), spread=spread)
-            mean, left[phase], count = (each[which] for each in found)
+            moments = self._of_phase(phase, every.take(first), spread=spread)
+            mean, left[phase], count = (values[which] for values in moments)
             factors[phase], near = np.exp(mean), np.maximum(near, count)
         return Correction(factors=factors, left=left, near=near)
 
-    def _of_phase(self, phase: int, asked: Configurations, *, spread: bool) -> tuple[Array, Array, Array]:
+    def _of_phase(self, phase: int, wanted: Configurations, *, spread: bool) -> tuple[Array, Array, Array]:
         """Mean, share of the variance left, and runs near, of different places."""
         known, root, pull = self.solved[phase]
-        mean, left, near = np.zeros(len(asked)), np.ones(len(asked)), np.zeros(len(asked))
+        mean, left, near = np.zeros(len(wanted)), np.ones(len(wanted)), np.zeros(len(wanted))
         runs = self.places.take(known)
         step = max(AT_A_TIME // max(len(runs), 1), 1)
-        for begin in range(0, len(asked) if len(runs) else 0, step):
+        for begin in range(0, len(wanted) if len(runs) else 0, step):
             part = slice(begin, begin + step)
-            own = asked.take(part)
+            own = wanted.take(part)
             correlation = own.correlation(runs, LENGTHS[phase], HERE[phase])
             between = correlation * self.noise[phase][runs.staged]  # in units of the asked one's own deviation
             mean[part] = self.noise[phase][own.staged] * (between @ pull)
@@ -265,7 +265,7 @@ def fit_residuals(
     """
     from advisor.calibration.observations import METRICS  # most answers learn nothing
 
-    found = []
+    fitted = []
     for group in groups:
         gpu = group.cluster.gpu.name
         predicted = group.predict(parameters_of(group.engine, gpu))
@@ -274,9 +274,9 @@ def fit_residuals(
         if not chosen.size:
             continue
         places = Configurations.of(group.layout, group.batch, group.input_len, group.output_len).take(chosen)
-        measured, foreseen = (np.maximum(each[rows][:, chosen], 1e-12) for each in (group.measured, predicted))
+        measured, foreseen = (np.maximum(times[rows][:, chosen], 1e-12) for times in (group.measured, predicted))
         noise = np.array([[noise_of(group.engine, phase, staged) for staged in (False, True)] for phase in PHASES])
-        found.append(
+        fitted.append(
             Residuals.of(
                 engine=group.engine,
                 gpu=gpu,
@@ -287,11 +287,11 @@ def fit_residuals(
                 noise=noise,
             )
         )
-    return tuple(found)
+    return tuple(fitted)
 
 
 def of_model(known: Iterable[Residuals], engine: str, gpu: str, model: Model) -> Residuals | None:
     """Those of a model's own runs, or of one alike in every size; None where there are none."""
     sizes = sizes_of(model)
-    here = (each for each in known if (each.engine, each.gpu) == (engine, gpu))
-    return next((each for each in here if each.sizes.items() <= sizes.items()), None)
+    here = (candidate for candidate in known if (candidate.engine, candidate.gpu) == (engine, gpu))
+    return next((candidate for candidate in here if candidate.sizes.items() <= sizes.items()), None)

@@ -106,8 +106,8 @@ def errors_of(
         left = np.ones(residual.shape)
         if correction is not None:
             share = np.clip(predicted[METRICS.index("prefill_ms")] / predicted[METRICS.index("e2e_ms")], 0.0, 1.0)
-            told = np.stack([correction.left_of(metric, share) for metric in METRICS])
-            left = np.where(group.steady, 1.0, told)
+            spreads = np.stack([correction.left_of(metric, share) for metric in METRICS])
+            left = np.where(group.steady, 1.0, spreads)
         slopes = sensitivities(group, marginal.mean)
         variance = np.einsum("kpm,pq,kqm->km", slopes, marginal.covariance, slopes)
         variance += np.einsum("kpm,pm->km", slopes**2, extrapolation_variance(marginal.seen, group.model, group.layout))
@@ -162,9 +162,9 @@ def left_out_errors(
         for group in groups:
             parts[key(group)].append(group)
         tasks += [(provenance, out) for out in parts.values() if len(out) < len(groups)]
-    found = Parallel(n_jobs=jobs)(delayed(_fold)(groups, out, kernels, kind, start) for kind, out in tasks)
+    folds = Parallel(n_jobs=jobs)(delayed(_fold)(groups, out, kernels, kind, start) for kind, out in tasks)
     return [
-        e for (provenance, _), errors in zip(tasks, found, strict=True) for e in errors if e.provenance == provenance
+        e for (provenance, _), errors in zip(tasks, folds, strict=True) for e in errors if e.provenance == provenance
     ]
 
 
@@ -187,10 +187,10 @@ def configuration_errors(
     keys = sorted({_configuration(run) for run in static})
     fold_of = {key: i % CONFIGURATION_FOLDS for i, key in enumerate(keys)}
     folds = [frozenset(key for key in keys if fold_of[key] == fold) for fold in range(CONFIGURATION_FOLDS)]
-    found = Parallel(n_jobs=jobs)(
+    pairs = Parallel(n_jobs=jobs)(
         delayed(_configuration_fold)(groups, out, kernels, start, noise_of) for out in folds if out
     )
-    return [e for errors, _ in found for e in errors], [e for _, errors in found for e in errors]
+    return [e for errors, _ in pairs for e in errors], [e for _, errors in pairs for e in errors]
 
 
 def _configuration(run: Measurement) -> tuple[str, ...]:
@@ -289,7 +289,7 @@ def unless_wider(
 
     Only two engines were measured with pipelines, and how one of them differs from the other says too little of a third.
     """
-    names = {each for other in KIN.get(name, (name,)) for each in (other, other.removesuffix(STAGED))}
+    names = {candidate for other in KIN.get(name, (name,)) for candidate in (other, other.removesuffix(STAGED))}
     every = [e for e in left_out if e.provenance == "analytic" and e.scale_name in names]
     return tuple(np.maximum(quantiles, quantiles_of(every, engine, noises)).tolist()) if every else quantiles
 
@@ -318,13 +318,13 @@ def calibrate(runs: Sequence[Measurement], *, sources: tuple[str, ...], jobs: in
     # An engine that is known on some GPU meets GPUs it is not known on: the GPU's own effect still counts.
     keys += [(e, g) for e in index.engines for g in index.gpus if (e, g) not in index.pairs]
     digest = hashlib.sha256("\n".join(sorted(repr(run) for run in runs)).encode()).hexdigest()[:16]
-    found = Surrogate(
+    surrogate = Surrogate(
         marginals={key: posterior.marginal(*key) for key in keys},
         scales=scales_of(in_sample, left_out),
         sources=sources,
         data_hash=digest,
     )
-    return replace(found, residuals=shipped_residuals(found))
+    return replace(surrogate, residuals=shipped_residuals(surrogate))
 
 
 def shipped_residuals(surrogate: Surrogate) -> tuple[Residuals, ...]:

@@ -90,14 +90,14 @@ def _has(model: Model, layout: DeploymentArrays) -> dict[str, NDArray[np.bool_]]
 def training_support(groups: Iterable[RunGroup]) -> TrainingSupport:
     """What the runs of the groups had."""
     models: dict[str, set[str]] = defaultdict(set)
-    found = TrainingSupport()
+    support = TrainingSupport()
     for group in groups:
         for kind, rows in _has(group.model, group.layout).items():
             if rows.any():
                 models[kind].add(group.model.name)
-        found |= TrainingSupport(tp=int(group.layout.tp.max()), pp=int(group.layout.pp.max()))
+        support |= TrainingSupport(tp=int(group.layout.tp.max()), pp=int(group.layout.pp.max()))
     often = frozenset(kind for kind, names in models.items() if len(names) > 1)
-    return found | TrainingSupport(kinds=frozenset(models), often=often)
+    return support | TrainingSupport(kinds=frozenset(models), often=often)
 
 
 def _unsupported(
@@ -106,18 +106,16 @@ def _unsupported(
     """By name, which of n layouts have it, shape (n,), and the parameters it opens; nothing of a fit that knows no runs."""
     if seen is None:
         return {}
-    found = {
-        kind: (rows, KERNEL_FAMILIES[kind]) for kind, rows in _has(model, layout).items() if kind not in seen.kinds
-    }
-    found[f"tensor parallel over more than {seen.tp} GPUs"] = (layout.tp > seen.tp, WIDE_TP_PARAMETERS)
-    found[f"more than {seen.pp} pipeline stages"] = (layout.pp > seen.pp, DEEP_PP_PARAMETERS)
-    return {name: (rows, widened) for name, (rows, widened) in found.items() if rows.any()}
+    news = {kind: (rows, KERNEL_FAMILIES[kind]) for kind, rows in _has(model, layout).items() if kind not in seen.kinds}
+    news[f"tensor parallel over more than {seen.tp} GPUs"] = (layout.tp > seen.tp, WIDE_TP_PARAMETERS)
+    news[f"more than {seen.pp} pipeline stages"] = (layout.pp > seen.pp, DEEP_PP_PARAMETERS)
+    return {name: (rows, widened) for name, (rows, widened) in news.items() if rows.any()}
 
 
 def unsupported(seen: TrainingSupport | None, model: Model, layout: DeploymentArrays) -> tuple[tuple[str, ...], ...]:
     """What each of n layouts has that no run had."""
-    found = _unsupported(seen, model, layout)
-    return tuple(tuple(name for name, (rows, _) in found.items() if rows[i]) for i in range(len(layout)))
+    news = _unsupported(seen, model, layout)
+    return tuple(tuple(name for name, (rows, _) in news.items() if rows[i]) for i in range(len(layout)))
 
 
 def extrapolation_notes(
@@ -127,16 +125,16 @@ def extrapolation_notes(
     if marginal.provenance == "analytic":
         return [()] * len(layout)
     text = f"no fitted run of {engine} had {{}}: intervals are wider for it"
-    found = []
+    notes = []
     for i, news in enumerate(unsupported(marginal.seen, model, layout)):
         once = [kind for kind, rows in _once(marginal.seen, model, layout).items() if rows[i]]
-        told = [Note(text.format(" or ".join(news)), "warning")] if news else []
+        row_notes = [Note(text.format(" or ".join(news)), "warning")] if news else []
         if once:
-            told.append(
+            row_notes.append(
                 Note(f"fitted runs of {engine} had {' or '.join(once)} of one model alone: intervals are wider for it")
             )
-        found.append(tuple(told))
-    return found
+        notes.append(tuple(row_notes))
+    return notes
 
 
 def _once(seen: TrainingSupport | None, model: Model, layout: DeploymentArrays) -> dict[str, NDArray[np.bool_]]:
@@ -149,19 +147,19 @@ def extrapolation_variance(seen: TrainingSupport | None, model: Model, layout: D
     """Variance that the parameters of n layouts have more for what no run had, or those of one model, shape
     (len(NAMES), n).
     """
-    found = np.zeros((len(NAMES), len(layout)))
+    variance = np.zeros((len(NAMES), len(layout)))
     if seen is None:
-        return found
+        return variance
     once = [(rows, KERNEL_FAMILIES[kind]) for kind, rows in _once(seen, model, layout).items()]
     for share, parts in ((SINGLE_MODEL_SHARE, once), (1.0, _unsupported(seen, model, layout).values())):
         for rows, widened in parts:
             for name in widened:
                 at = NAMES.index(name), rows
-                found[at] = np.maximum(found[at], share * PRIORS[name].spread ** 2)
-    return found
+                variance[at] = np.maximum(variance[at], share * PRIORS[name].spread ** 2)
+    return variance
 
 
 def widened(marginal: ParameterPosterior, *work: tuple[Model, DeploymentArrays]) -> ParameterPosterior:
     """The parameters where all of ``work`` is done, less certain for what of it no run had."""
-    extra = np.max([extrapolation_variance(marginal.seen, *each).max(axis=1) for each in work], axis=0, initial=0.0)
+    extra = np.max([extrapolation_variance(marginal.seen, *part).max(axis=1) for part in work], axis=0, initial=0.0)
     return replace(marginal, covariance=marginal.covariance + np.diag(np.broadcast_to(extra, len(NAMES))), seen=None)

@@ -93,7 +93,7 @@ class Surrogate:
 
     def lesson(self, engine: str, gpu: str) -> FitReport | None:
         """What the user's own runs say of this engine on this GPU, if there are any."""
-        return next((each for each in self.lessons if (each.engine, each.gpu) == (engine, gpu)), None)
+        return next((report for report in self.lessons if (report.engine, report.gpu) == (engine, gpu)), None)
 
     def marginal(self, engine: str, gpu: str) -> ParameterPosterior:
         """The nearest known parameters: of the pair, the engine on other GPUs, other engines on the GPU, or any."""
@@ -163,7 +163,7 @@ class Surrogate:
             ],
         }
         if self.residuals:
-            body["residuals"] = [each.to_dict() for each in self.residuals]
+            body["residuals"] = [residuals.to_dict() for residuals in self.residuals]
         if self.lessons:
             body |= {"alone": self.alone, "lessons": [lesson.to_dict() for lesson in self.lessons]}
         return json.dumps(body, indent=None, separators=(",", ":"))

@@ -99,42 +99,44 @@ def fit(
     by_pair: dict[tuple[str, str], list[RunGroup]] = defaultdict(list)
     for group in groups:
         by_pair[group.engine, group.cluster.gpu.name].append(group)
-    found = replace(base, alone=alone)
+    surrogate = replace(base, alone=alone)
     # An engine with many runs says most of a GPU that is new; the next one starts from that.
     pairs = dict.fromkeys([*by_pair, *by_kernels])
     for engine, gpu in sorted(pairs, key=lambda pair: -sum(len(group.runs) for group in by_pair[pair])):
         own, alone_timed = by_pair[engine, gpu], by_kernels[engine, gpu]
-        known = found.marginal(engine, gpu)
+        known = surrogate.marginal(engine, gpu)
         before = own_start(known, own) if own else known
         after = update(before, [*own, *alone_timed])
         if not own:  # no run of it has been seen
             after = replace(after, provenance=known.provenance, seen=known.seen)
-        lesson = _fit_report((engine, gpu), own, alone_timed, base.marginal(engine, gpu), before, after, found)
-        marginals = dict(found.marginals) | {(engine, gpu): after}
+        lesson = _fit_report((engine, gpu), own, alone_timed, base.marginal(engine, gpu), before, after, surrogate)
+        marginals = dict(surrogate.marginals) | {(engine, gpu): after}
         if not alone and not any(key[1] == gpu for key in base.marginals):
-            marginals |= _passed_on(found, engine, gpu, before, after)
-        others = [each for each in found.residuals if (each.engine, each.gpu) != (engine, gpu)]
+            marginals |= _passed_on(surrogate, engine, gpu, before, after)
+        others = [item for item in surrogate.residuals if (item.engine, item.gpu) != (engine, gpu)]
         agreeing = [group.without(after.contradicting) for group in own]
-        nearby = fit_residuals(agreeing, lambda *_, one=after: one.parameters, found.noise)
+        nearby = fit_residuals(agreeing, lambda *_, one=after: one.parameters, surrogate.noise)
         if not any(group.used.any() for group in agreeing):  # nothing moved
-            others, nearby = list(found.residuals), ()
-        found = replace(found, marginals=marginals, lessons=(*found.lessons, lesson), residuals=(*others, *nearby))
-    digest = hashlib.sha256("\n".join([base.data_hash, *sorted(repr(each) for each in (*members, *timed))]).encode())
+            others, nearby = list(surrogate.residuals), ()
+        surrogate = replace(
+            surrogate, marginals=marginals, lessons=(*surrogate.lessons, lesson), residuals=(*others, *nearby)
+        )
+    digest = hashlib.sha256("\n".join([base.data_hash, *sorted(repr(item) for item in (*members, *timed))]).encode())
     sources = tuple(sorted({*base.sources, *(run.source for run in members)}))
-    return replace(found, sources=sources, data_hash=digest.hexdigest()[:16])
+    return replace(surrogate, sources=sources, data_hash=digest.hexdigest()[:16])
 
 
 def _read(runs: str | Path | Iterable[Measurement | str | Path] | None) -> list[Measurement]:
     if runs is None:
-        found = list(user_runs())
-        if not found:
+        own = list(user_runs())
+        if not own:
             raise InputError(
                 "there are no runs of yours in $ADVISOR_HOME/runs; name a file, such as advisor fit runs.jsonl"
             )
-        return found
+        return own
     given = [runs] if isinstance(runs, (str, Path)) else list(runs)
-    measured = [each for each in given if isinstance(each, Measurement)]
-    paths = [each for each in given if not isinstance(each, Measurement)]
+    measured = [item for item in given if isinstance(item, Measurement)]
+    paths = [item for item in given if not isinstance(item, Measurement)]
     if paths:
         from advisor.calibration.importing import import_runs  # only for files
 
@@ -163,7 +165,7 @@ def _fit_report(
         engine=pair[0],
         gpu=pair[1],
         runs=len(runs),
-        kernels=sum(each.measured.size for each in kernels),
+        kernels=sum(timed_group.measured.size for timed_group in kernels),
         models=tuple(sorted({run.model for run in runs})),
         platforms=platforms_of(runs),
         provenance_before=shipped.provenance,
@@ -196,7 +198,7 @@ def left_out_errors(
 
 
 def _parameter_shifts(before: ParameterPosterior, after: ParameterPosterior) -> tuple[ParameterShift, ...]:
-    found = []
+    shifts = []
     for i, (name, prior) in enumerate(PRIORS.items()):
         spread, left = math.sqrt(before.covariance[i, i]), math.sqrt(after.covariance[i, i])
         ends = [
@@ -204,7 +206,7 @@ def _parameter_shifts(before: ParameterPosterior, after: ParameterPosterior) -> 
             for centre, width in ((before.mean[i], spread), (after.mean[i], left))
             for value in (centre, centre - Z90 * width, centre + Z90 * width)
         ]
-        found.append(
+        shifts.append(
             ParameterShift(
                 name=name,
                 before=ends[0],
@@ -216,7 +218,7 @@ def _parameter_shifts(before: ParameterPosterior, after: ParameterPosterior) -> 
                 distance=float(abs(after.mean[i] - before.mean[i]) / spread),
             )
         )
-    return tuple(sorted(found, key=lambda move: -move.distance))
+    return tuple(sorted(shifts, key=lambda move: -move.distance))
 
 
 def _accuracy(
@@ -225,7 +227,7 @@ def _accuracy(
     left_out: Sequence[PredictionError],
     surrogate: Surrogate,
 ) -> tuple[Accuracy, ...]:
-    found = []
+    rows = []
     for name in dict.fromkeys(error.scale_name for error in old):
         before, after, tested = ([e for e in errors if e.scale_name == name] for errors in (old, new, left_out))
         scores = np.array([abs(error.residual) / _sigma(error, surrogate) for error in tested])
@@ -233,7 +235,7 @@ def _accuracy(
         widening = 1.0
         if len(scores) >= LEAST_TESTED:
             widening = max(1.0, float(np.quantile(scores, LEVEL)) / scale.quantile(LEVEL))
-        found.append(
+        rows.append(
             Accuracy(
                 metric=name,
                 runs=len(before),
@@ -246,7 +248,7 @@ def _accuracy(
                 widening=round(widening, 3),
             )
         )
-    return tuple(found)
+    return tuple(rows)
 
 
 def _mean_error(errors: Sequence[PredictionError]) -> float:
@@ -275,7 +277,7 @@ def _outliers(
     """Measurements outside their interval that are of a run that contradicts the others, or far from where the others lie in
     theirs; the farthest first.
     """
-    found: list[tuple[float, Outlier]] = []
+    outliers: list[tuple[float, Outlier]] = []
     for name in dict.fromkeys(error.scale_name for error in errors):
         members = [error for error in errors if error.scale_name == name]
         residuals = np.array([error.residual for error in members])
@@ -296,8 +298,8 @@ def _outliers(
                     measured=measured,
                     predicted=measured * math.exp(error.residual),
                 )
-                found.append((float(distance), outlier))
-    return tuple(outlier for _, outlier in sorted(found, key=lambda item: -item[0]))
+                outliers.append((float(distance), outlier))
+    return tuple(outlier for _, outlier in sorted(outliers, key=lambda item: -item[0]))
 
 
 def _passed_on(
@@ -313,14 +315,14 @@ def _passed_on(
     effect = np.diag((SHARES["gpu"] * spread) ** 2)
     gain = effect @ np.linalg.inv(before.covariance)
     shift = gain @ (after.mean - before.mean)
-    told = (
+    shares = (
         after.covariance * (before.dispersion / after.dispersion) ** 2
     )  # its runs disagree about it, not about the GPU
-    learned = gain @ (before.covariance - told) @ gain.T
+    learned = gain @ (before.covariance - shares) @ gain.T
     measured = {(lesson.engine, lesson.gpu) for lesson in surrogate.lessons}
-    found = {}
+    marginals = {}
     for other in {key[0] for key in surrogate.marginals} - {engine}:
         if (other, gpu) not in measured:
             known = surrogate.marginal(other, gpu)
-            found[other, gpu] = replace(known, mean=known.mean + shift, covariance=known.covariance - learned)
-    return found
+            marginals[other, gpu] = replace(known, mean=known.mean + shift, covariance=known.covariance - learned)
+    return marginals

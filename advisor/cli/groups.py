@@ -61,10 +61,10 @@ def group(panel: str) -> Callable[[type[C]], type[C]]:
 def _docstrings(module: str) -> dict[str, dict[str, str]]:
     """Return the docstring under every field, by class and field; read from the module's source."""
     tree = ast.parse(Path(sys.modules[module].__file__ or "").read_text(encoding="utf-8"))
-    found: dict[str, dict[str, str]] = {}
+    docstrings: dict[str, dict[str, str]] = {}
     for node in tree.body:
         if isinstance(node, ast.ClassDef):
-            texts = found.setdefault(node.name, {})
+            texts = docstrings.setdefault(node.name, {})
             for field, below in zip(node.body, node.body[1:], strict=False):
                 if (
                     isinstance(field, ast.AnnAssign)
@@ -72,7 +72,7 @@ def _docstrings(module: str) -> dict[str, dict[str, str]]:
                     and isinstance(below, ast.Expr)
                 ):
                     texts[field.target.id] = " ".join(str(ast.literal_eval(below.value)).split())
-    return found
+    return docstrings
 
 
 def _help(cls: type, name: str) -> str:

@@ -42,11 +42,13 @@ def watched(ready: ProbeSession) -> Iterator[tuple[Callable[[Sweep], None] | Non
         def watch(sweep: Sweep) -> None:
             passed = time.monotonic() - ready.config.began
             left = min(ready.left_s(sweep, passed), sweep.seconds_left)
-            under_way = ", ".join(f"TP{each.load.deployment.tp} PP{each.load.deployment.pp}" for each in sweep.running)
+            under_way = ", ".join(
+                f"TP{running.load.deployment.tp} PP{running.load.deployment.pp}" for running in sweep.running
+            )
             over = len(sweep.loads) - len(sweep.waiting) - len(sweep.running)
-            told = f"{over} of {len(sweep.loads)} loads over; {under_way or 'waiting for another process'}"
+            text = f"{over} of {len(sweep.loads)} loads over; {under_way or 'waiting for another process'}"
             progress.update(
-                task, description=told, completed=passed, total=passed + left, left=f"about {left:.0f} s left"
+                task, description=text, completed=passed, total=passed + left, left=f"about {left:.0f} s left"
             )
 
         yield watch, console.print

@@ -48,7 +48,7 @@ def changed(base: Deployment, knobs: str, pools: Pools | None = None) -> tuple[D
     """
     values: dict[str, Any] = {}
     for part in knobs.split(","):
-        name, equals, text = (each.strip() for each in part.partition("="))
+        name, equals, text = (word.strip() for word in part.partition("="))
         if not equals or not text:
             raise InputError(f"--compare {knobs!r:.60} must be KNOB=VALUE,..., such as tp=1,dp=2")
         name = one_of("--compare", name, (*WHOLE, *NUMBERS, *TEXTS))

@@ -90,7 +90,7 @@ class Program(TyperGroup):
             from catalog.names import closest, squash  # only for this message
 
             known = self.list_commands(ctx)
-            near = closest(name, {squash(each): each for each in known}, count=2)
+            near = closest(name, {squash(command_name): command_name for command_name in known}, count=2)
             hint = f"did you mean {' or '.join(near)}? " if near else ""
             raise InputError(f'unknown command "{name}"; {hint}commands: {", ".join(known)}')
         return super().resolve_command(ctx, args)
@@ -199,11 +199,11 @@ def _unknown_option(name: str, ctx: Any) -> str:
     elsewhere = []
     if ctx is not None and ctx.parent is not None:
         siblings = getattr(ctx.parent.command, "commands", {})
-        elsewhere = [each for each, command in siblings.items() if name in _options(command, ctx)]
+        elsewhere = [command_name for command_name, command in siblings.items() if name in _options(command, ctx)]
     if elsewhere:
         near = suggestion(name, own)
-        told = f"{ctx.command_path} has no {name}; it is an option of {' and '.join(elsewhere)}"
-        return f"{told}; {near} here" if near else told
+        text = f"{ctx.command_path} has no {name}; it is an option of {' and '.join(elsewhere)}"
+        return f"{text}; {near} here" if near else text
     near = suggestion(name, own, otherwise=f"see {ctx.command_path} --help" if ctx is not None else "")
     return f"no such option {name}; {near}"
 

@@ -35,7 +35,7 @@ def _defaults(ctx: typer.Context, values: dict[str, Any], path: str) -> dict[str
         if parameter.param_type_name == "option" and parameter.name not in NEVER:
             for spelled in (parameter.name or "", *parameter.opts, *parameter.secondary_opts):
                 options[spelled.lstrip("-").replace("_", "-")] = parameter
-    found: dict[str, Any] = {}
+    defaults: dict[str, Any] = {}
     for key, value in values.items():
         name = str(key).lstrip("-").replace("_", "-")
         if name not in options:
@@ -44,19 +44,19 @@ def _defaults(ctx: typer.Context, values: dict[str, Any], path: str) -> dict[str
             near = suggestion(name, options, otherwise=f"'{ctx.command_path} --help' lists the options")
             raise InputError(f"{path}: {ctx.info_name} has no option {str(key)[:60]!r}; {near}")
         option = options[name]
-        if option.name in found:
+        if option.name in defaults:
             raise InputError(f"{path}: {name} is given twice, under two of its names")
         if value is not None:
-            found[option.name] = _value(value, option, f"{path}: {name}")
-    return found
+            defaults[option.name] = _value(value, option, f"{path}: {name}")
+    return defaults
 
 
 def _value(value: Any, parameter: Any, where: str) -> Any:
     """``value`` as it would have been typed; options that may be repeated take a list too."""
     if parameter.multiple:
         if isinstance(value, dict):  # set-gpu reads well as a mapping
-            return [f"{key}={_scalar(each, where)}" for key, each in value.items()]
-        return [_scalar(each, where) for each in (value if isinstance(value, list) else [value])]
+            return [f"{key}={_scalar(item, where)}" for key, item in value.items()]
+        return [_scalar(item, where) for item in (value if isinstance(value, list) else [value])]
     if getattr(parameter, "is_flag", False):
         if not isinstance(value, bool):
             raise InputError(f"{where} is {_shown(value)}; it must be true or false")

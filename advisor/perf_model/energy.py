@@ -58,8 +58,8 @@ class GpuWork:
     flops: float
 
     def joules(self, power: Power, tdp_w: float) -> float:
-        found = power.static_w * self.gpu_s + power.joules_per_byte * self.bytes + power.joules_per_flop * self.flops
-        return min(found, tdp_w * self.gpu_s) if tdp_w > 0 else found
+        energy = power.static_w * self.gpu_s + power.joules_per_byte * self.bytes + power.joules_per_flop * self.flops
+        return min(energy, tdp_w * self.gpu_s) if tdp_w > 0 else energy
 
 
 def power_of(gpu: Gpu, deployment: Deployment) -> Power | None:
@@ -99,7 +99,8 @@ def dynamic_work(
     """
     return GpuWork(
         gpu_s=gpu_s,
-        bytes=2.0 * sum(count * weights_read(model, each) for count, each in passes) + kv_bytes * contexts,
+        bytes=2.0 * sum(count * weights_read(model, pass_tokens) for count, pass_tokens in passes)
+        + kv_bytes * contexts,
         flops=2.0 * active_parameters(model) * tokens
         + 4.0 * model.num_hidden_layers * model.num_attention_heads * model.head_dim * pairs,
     )
@@ -121,7 +122,7 @@ def batch_work(
     chunks = max(math.ceil(batch * input_len / budget), 1)
     decodes = (output_len, batch * (1.0 + input_len / output_len)) if steady else (output_len - 1.0, batch)
     prefill = () if steady else ((chunks, min(batch * input_len, budget)),)
-    each = dynamic_work(
+    work = dynamic_work(
         model,
         kv_bytes,
         gpu_s=deployment.num_gpus / deployment.dp * seconds,
@@ -130,7 +131,7 @@ def batch_work(
         contexts=batch * ((output_len - 1.0) * input_len + output_len**2 / 2.0),
         pairs=batch * (input_len + output_len) ** 2 / 2.0,
     )
-    return GpuWork(gpu_s=each.gpu_s * deployment.dp, bytes=each.bytes * deployment.dp, flops=each.flops * deployment.dp)
+    return GpuWork(gpu_s=work.gpu_s * deployment.dp, bytes=work.bytes * deployment.dp, flops=work.flops * deployment.dp)
 
 
 def measured_work(run: Measurement) -> GpuWork:
@@ -173,11 +174,11 @@ def fit_power(runs: Sequence[Measurement]) -> Power:
     works, energy = [measured_work(run) for run in runs], np.array([run.energy_j for run in runs])
     # In units that make the columns alike: GPU-seconds, TB, PFLOP.
     columns = np.array([[work.gpu_s, work.bytes / 1e12, work.flops / 1e15] for work in works])
-    found, _ = nnls(columns / energy[:, None], np.ones(len(runs)))
+    coefficients, _ = nnls(columns / energy[:, None], np.ones(len(runs)))
     power = Power(
-        static_w=float(found[0]),
-        joules_per_byte=float(found[1]) / 1e12,
-        joules_per_flop=float(found[2]) / 1e15,
+        static_w=float(coefficients[0]),
+        joules_per_byte=float(coefficients[1]) / 1e12,
+        joules_per_flop=float(coefficients[2]) / 1e15,
         sigma=0.0,
     )
     sigma = math.sqrt(float(np.mean(log_errors(runs, power) ** 2)))

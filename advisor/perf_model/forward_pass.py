@@ -105,5 +105,5 @@ def _slowest_stage(cost_model: CostModel) -> Array:
         return np.ceil(layers / cost_model.layout.pp) / layers
     degrees, which = np.unique(cost_model.layout.pp, return_inverse=True)
     stages = [lay_out(cost_model.model, tp=1, pp=int(degree), rank=0).stages for degree in degrees]
-    most = np.array([max(map(len, each)) for each in stages], dtype=float)
+    most = np.array([max(map(len, lengths)) for lengths in stages], dtype=float)
     return most[which.reshape(cost_model.layout.pp.shape)] / layers

@@ -81,8 +81,8 @@ def products(model: Model, layout: DeploymentArrays, step: ForwardPass) -> Itera
             experts[layer.feed_forward] = experts.get(layer.feed_forward, 0.0) + count
     for (part, *_), (matrix, layers) in merged.items():
         yield _product(model, part, matrix, layout.tp, step.tokens, layers)
-    for each, layers in experts.items():
-        yield from expert_products(model, each, layout, step.tokens, layers)
+    for layer_experts, layers in experts.items():
+        yield from expert_products(model, layer_experts, layout, step.tokens, layers)
     yield Product(
         name="lm_head",
         m=step.sequences,

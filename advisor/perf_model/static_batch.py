@@ -39,16 +39,18 @@ def _whole_prefill(cost_model: CostModel, batch: Array, input_len: Array) -> tup
     requests = batch / passes
     window = float(cost_model.model.sliding_window)
     pairs, windowed = requests * causal_pairs(input_len), requests * causal_pairs(input_len, window)
-    each = forward_pass_cost(cost_model, prefill_pass(requests * input_len, requests, pairs, windowed), prefills=1.0)
+    one_pass = forward_pass_cost(
+        cost_model, prefill_pass(requests * input_len, requests, pairs, windowed), prefills=1.0
+    )
     slowest = np.where(layout.pp > 1, _slowest_stage(cost_model), 1.0)
-    whole = each * (1.0 + (passes - 1.0) * slowest)
+    whole = one_pass * (1.0 + (passes - 1.0) * slowest)
     # The last stage ends each group after its micro-batches; the first takes note once it has no more to prefill.
     at_least = passes * np.where(layout.pp > 1, slowest, 1.0)
     number = np.arange(1.0, float(np.max(groups)) + 1.0)[:, None]
     ends = np.maximum(1.0 + (number * passes / groups - 1.0) * slowest, at_least)
     first = np.where(number <= groups, ends, 0.0).sum(axis=0) / groups
     admission_ms = cost_model.parameters.admission_ms + np.zeros(len(layout))
-    first_ms = each.total_ms * first + admission_ms
+    first_ms = one_pass.total_ms * first + admission_ms
     return whole + Cost.of(HOST, overhead=admission_ms), groups, first_ms
 
 

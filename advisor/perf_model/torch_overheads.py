@@ -43,9 +43,9 @@ def routing(cost_model: CostModel, step: ForwardPass) -> Cost:
     """What the plain PyTorch engine takes to send tokens to experts and back."""
     model = cost_model.model
     sent = ROUTING_TRAFFIC * step.tokens * model.num_experts_per_tok * model.hidden_size * ACTIVATION_BYTES
-    each = Cost.of(
+    layer_cost = Cost.of(
         "routing",
         memory=sent / (cost_model.cluster.gpu.memory_bandwidth_gbps * 1e6),
         overhead=ROUTING_US * 1e-3 + np.zeros_like(sent),
     )
-    return each * float(model.moe_layers)
+    return layer_cost * float(model.moe_layers)

@@ -90,7 +90,8 @@ class Curve:
         """Everything as plain JSON types, one record a batch."""
         records = self.to_frame().to_dict("records")
         points = [
-            {str(name): None if np.isnan(value) else float(value) for name, value in each.items()} for each in records
+            {str(name): None if np.isnan(value) else float(value) for name, value in record.items()}
+            for record in records
         ]
         return {
             "model": self.model.name,
@@ -167,7 +168,7 @@ def curve(
         raise InputError(f"regime is {regime!r:.60}; it must be steady or static")
     found_model, found_cluster = read_model(model), read_cluster(gpus, set_gpu)
     check_lengths(found_model.value, input_len, output_len, max_model_len)
-    each = regime == "steady" and max_num_seqs is None
+    own_limit = regime == "steady" and max_num_seqs is None
     wanted = Deployment(
         engine=engine,
         tp=tp,
@@ -176,7 +177,7 @@ def curve(
         ep=ep,
         dtype=dtype,
         kv_dtype=kv_dtype,
-        max_num_seqs=1 if each else max_num_seqs,
+        max_num_seqs=1 if own_limit else max_num_seqs,
         max_num_batched_tokens=max_num_batched_tokens,
         max_model_len=max_model_len,
         gpu_memory_utilization=gpu_memory_utilization,
@@ -187,7 +188,7 @@ def curve(
     marginal = knowledge.marginal(deployment.engine, cluster.gpu)
     budget = deployment.max_num_batched_tokens
     assert budget is not None  # resolved
-    started = _Started(model_, cluster, deployment, budget, each_batch=each)
+    started = _Started(model_, cluster, deployment, budget, each_batch=own_limit)
     full = started.full_batch(input_len + output_len)
     chosen = np.array(_batches(batches, full), dtype=float)
     evaluation = Prediction.of(
@@ -208,7 +209,7 @@ def curve(
     return Curve(
         model=model_,
         cluster=cluster,
-        deployment=replace(deployment, max_num_seqs=None) if each else deployment,
+        deployment=replace(deployment, max_num_seqs=None) if own_limit else deployment,
         regime=regime,
         batches=chosen,
         input_len=input_len,
@@ -296,8 +297,8 @@ def _with_intervals(
         else:
             least = np.minimum(np.maximum(least, floors[name]), values)
         metrics[name], low[name], high[name] = values, least, most
-    for found in (metrics, low, high):
-        found["output_tok_s_per_gpu"] = found["output_tok_s"] / gpus
+    for record in (metrics, low, high):
+        record["output_tok_s_per_gpu"] = record["output_tok_s"] / gpus
     if price is not None:
         hourly = price.usd_per_gpu_hour * gpus / 3.6e-3
         metrics["usd_per_mtok"] = hourly / metrics["output_tok_s"]

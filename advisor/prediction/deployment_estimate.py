@@ -131,15 +131,15 @@ class Estimate:
 
         They hold for means: of the steady state where this is one.
         """
-        found = []
+        probabilities = []
         for metric, limit in slo.limits.items():
             value, sigma = getattr(self, metric), self.sigmas[metric]
             if value is None:
                 return None
             apart = math.log(limit / value) if value > 0 else math.inf
             level = self.scales[metric].level(abs(apart) / sigma if sigma > 0 else math.inf)
-            found.append(0.5 + math.copysign(level, apart) / 2.0)
-        return min(found, default=None)
+            probabilities.append(0.5 + math.copysign(level, apart) / 2.0)
+        return min(probabilities, default=None)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain JSON types, with 90% intervals beside the metrics."""

@@ -58,7 +58,7 @@ def describe(
     starts, holds = chosen.chances(deployments[0].engine)
     fewest, most = chosen.capacity_ends(deployments[0].engine)
     news = extrapolation_notes(marginal, deployments[0].engine, cost_model.model, cost_model.layout)
-    found = []
+    estimates = []
     for i, deployment in enumerate(deployments):
         room = cost_model.memory
         fits = bool(room.fits[i])
@@ -67,7 +67,7 @@ def describe(
         gpus = deployment.num_gpus
         split = {cause: float(values[i]) for cause, values in causes.items()}
         joules, unsure = _energy(chosen, i, deployment, tok_s, float(sigmas["output_tok_s"][i]))
-        found.append(
+        estimates.append(
             Estimate(
                 model=cost_model.model,
                 cluster=cost_model.cluster,
@@ -113,7 +113,7 @@ def describe(
                 floors={name: float(values[i]) for name, values in floors.items()} | {ENERGY: 0.0},
             )
         )
-    return found
+    return estimates
 
 
 def _energy(
@@ -156,12 +156,14 @@ def memory_parts(evaluation: Prediction, row: int) -> dict[str, float]:
 
 def _limits(evaluation: Prediction, row: int, *, fits: bool, starts: float, holds: float) -> list[Note]:
     """Warnings about one row: it does not fit, or not all of its batch runs at once, or neither is certain."""
-    told = _shortages(evaluation, row, fits=fits)
+    notes = _shortages(evaluation, row, fits=fits)
     if 1.0 - SURE < starts < SURE:
-        told.append(Note(f"memory is left for at least one such request with a probability of {starts:.0%}", "warning"))
+        notes.append(
+            Note(f"memory is left for at least one such request with a probability of {starts:.0%}", "warning")
+        )
     elif 1.0 - SURE < holds < SURE:
-        told.append(Note(f"the KV cache holds the whole batch with a probability of {holds:.0%}"))
-    return told
+        notes.append(Note(f"the KV cache holds the whole batch with a probability of {holds:.0%}"))
+    return notes
 
 
 def _shortages(evaluation: Prediction, row: int, *, fits: bool) -> list[Note]:

@@ -31,7 +31,7 @@ def checked_start(answer: Estimate, max_model_len: int | None) -> Estimate:
     else:
         text = shortage(answer.model, answer.cluster, answer.deployment, held, f"a request takes {needed:,} tokens")
     note = Note(text, "warning")
-    kept = [each for each in answer.notes if "run at once" not in each.text]
+    kept = [known for known in answer.notes if "run at once" not in known.text]
     return replace(
         answer,
         fits=False,
@@ -67,11 +67,11 @@ def _more(model: Model, cluster: Cluster, deployment: Deployment) -> list[tuple[
     if deployment.gpu_memory_utilization < WIDEST_SHARE:
         wide = replace(deployment, gpu_memory_utilization=WIDEST_SHARE)
         changes.append((f"--gpu-memory-utilization {WIDEST_SHARE:g}", wide))
-    found = []
+    capacities = []
     for words, changed in changes:
         try:
             layout = DeploymentArrays.of([resolve(changed, model, cluster).value], model, cluster.gpu)
         except InputError:
             continue
-        found.append((words, int(memory(model, cluster, layout, deployment.engine).kv_capacity_tokens[0])))
-    return found
+        capacities.append((words, int(memory(model, cluster, layout, deployment.engine).kv_capacity_tokens[0])))
+    return capacities

@@ -127,52 +127,52 @@ def estimate(
     )
     notes = (*found_model.notes, *found_cluster.notes, *resolved.notes, *knowledge.notes)
     offer = chosen_price(found_cluster.value.gpu.name, price)
-    found = describe(evaluation, [0], [resolved.value], knowledge, price=offer, notes=notes)[0]
-    found = checked_start(found, max_model_len)
-    run = measured_run(knowledge.runs, found)
-    return found if run is None else with_measurement(found, run)
+    answer = describe(evaluation, [0], [resolved.value], knowledge, price=offer, notes=notes)[0]
+    answer = checked_start(answer, max_model_len)
+    run = measured_run(knowledge.runs, answer)
+    return answer if run is None else with_measurement(answer, run)
 
 
-def with_measurement(found: Estimate, run: Measurement) -> Estimate:
+def with_measurement(predicted: Estimate, run: Measurement) -> Estimate:
     """The estimate beside a run of its configuration.
 
     Measured times take the place of predicted ones, unless one contradicts its prediction: then that stands, with a warning and
     the measurement beside it.
     """
     measured = {
-        name: float(getattr(run, name)) for name in TIME_METRICS if getattr(run, name) is not None and found.fits
+        name: float(getattr(run, name)) for name in TIME_METRICS if getattr(run, name) is not None and predicted.fits
     }
-    far = {name: found.interval(name, CONTRADICTED) for name in measured}
+    far = {name: predicted.interval(name, CONTRADICTED) for name in measured}
     outside = {name: value for name, value in measured.items() if not far[name][0] <= value <= far[name][1]}
-    told = f"run {run.run_id} ({run.source})"
+    source = f"run {run.run_id} ({run.source})"
     if outside:
         apart = " and ".join(
             f"{name} {value:.4g}, outside {far[name][0]:.4g} to {far[name][1]:.4g}" for name, value in outside.items()
         )
         note = Note(
-            f"{told} of this very configuration measured {apart}, which holds {CONTRADICTED:.0%}: one of the two is wrong",
+            f"{source} of this very configuration measured {apart}, which holds {CONTRADICTED:.0%}: one of the two is wrong",
             "warning",
         )
-        return dataclasses.replace(found, measured=measured, notes=(*found.notes, note))
+        return dataclasses.replace(predicted, measured=measured, notes=(*predicted.notes, note))
     values: dict[str, Any] = dict(measured)
-    if run.energy_j and run.batch and found.fits:
+    if run.energy_j and run.batch and predicted.fits:
         values[ENERGY] = run.energy_j / (run.batch * run.dp * run.output_len)
     if "output_tok_s" in values:
-        values["output_tok_s_per_gpu"] = values["output_tok_s"] / found.deployment.num_gpus
-        if found.price is not None:
-            hourly = found.price.usd_per_gpu_hour * found.deployment.num_gpus
+        values["output_tok_s_per_gpu"] = values["output_tok_s"] / predicted.deployment.num_gpus
+        if predicted.price is not None:
+            hourly = predicted.price.usd_per_gpu_hour * predicted.deployment.num_gpus
             values["usd_per_mtok"] = hourly / values["output_tok_s"] / 3.6e-3
-    sigmas = dict(found.sigmas) | {name: MEASURED_SIGMA for name in values if name in found.sigmas}
-    note = Note(f"measured: {told}")
+    sigmas = dict(predicted.sigmas) | {name: MEASURED_SIGMA for name in values if name in predicted.sigmas}
+    note = Note(f"measured: {source}")
     return dataclasses.replace(
-        found,
+        predicted,
         **values,
-        kv_capacity_tokens=run.kv_capacity_tokens or found.kv_capacity_tokens,
+        kv_capacity_tokens=run.kv_capacity_tokens or predicted.kv_capacity_tokens,
         provenance="measured",
         corrected_by=0,
         measured=measured,
         sigmas=sigmas,
-        notes=(*found.notes, note),
+        notes=(*predicted.notes, note),
     )
 
 

@@ -103,7 +103,7 @@ class Evidence:
         """What ``advisor.fit`` made; measured configurations are still looked up, unless it stands alone."""
         own, left_out = ([], ()) if fit.alone else _own_runs()
         known = () if fit.alone else (*shipped_runs(), *own)
-        refined = {(each.engine, each.gpu): fit.marginals[each.engine, each.gpu] for each in fit.lessons}
+        refined = {(report.engine, report.gpu): fit.marginals[report.engine, report.gpu] for report in fit.lessons}
         lesson = fit.lesson(engine, gpu.name)
         if lesson is None:
             return cls(surrogate=fit, runs=known, refined=refined, notes=left_out)
@@ -116,7 +116,7 @@ class Evidence:
             refined=refined | {(engine, gpu.name): marginal},
             notes=notes,
             own=() if warnings else fit.residuals,
-            widening={each.metric: each.widening for each in lesson.accuracy},
+            widening={report.metric: report.widening for report in lesson.accuracy},
         )
 
     def marginal(self, engine: str, gpu: Gpu) -> ParameterPosterior:
@@ -126,13 +126,13 @@ class Evidence:
         """
         base = gpu.name.split(" (", maxsplit=1)[0]
         if (engine, base) in self.refined:
-            found = self.refined[engine, base]
+            posterior = self.refined[engine, base]
         else:
             known = engine if gpu.vendor == "nvidia" else ANY
-            found = analytic_marginal() if self.analytic else self.surrogate.marginal(known, base)
-        if base != gpu.name and found.provenance == "calibrated":
-            return replace(found, provenance="transferred")
-        return found
+            posterior = analytic_marginal() if self.analytic else self.surrogate.marginal(known, base)
+        if base != gpu.name and posterior.provenance == "calibrated":
+            return replace(posterior, provenance="transferred")
+        return posterior
 
     def residuals(self, engine: str, gpu: Gpu, model: Model) -> Residuals | None:
         """What the parameters miss at runs of this very model; None where there are none, or a what-if changed the GPU.
@@ -154,9 +154,13 @@ class Evidence:
         if provenance == "analytic":  # knows less than what is transferred, whatever the few runs that judge it say
             transferred = self.surrogate.scale("transferred", engine, metric)
             wider = max(scale.quantile(LEVEL) / transferred.quantile(LEVEL), 1.0)
-            scale = replace(transferred, quantiles=tuple(wider * each for each in transferred.quantiles))
+            scale = replace(transferred, quantiles=tuple(wider * quantile for quantile in transferred.quantiles))
         factor = self.widening.get(metric, 1.0) if provenance == "calibrated" else 1.0
-        return scale if factor == 1.0 else replace(scale, quantiles=tuple(factor * each for each in scale.quantiles))
+        return (
+            scale
+            if factor == 1.0
+            else replace(scale, quantiles=tuple(factor * quantile for quantile in scale.quantiles))
+        )
 
 
 def _own_runs(extra: Sequence[Measurement] = ()) -> tuple[list[Measurement], tuple[Note, ...]]:
@@ -165,8 +169,8 @@ def _own_runs(extra: Sequence[Measurement] = ()) -> tuple[list[Measurement], tup
     shipped = {run.run_id for run in shipped_runs()}
     own = {run.run_id: run for run in (*kept.runs, *extra) if run.role == "fit" and run.run_id not in shipped}
     more = f"; and {len(kept.left_out) - NAMED} more" if len(kept.left_out) > NAMED else ""
-    told = "; ".join(kept.left_out[:NAMED])
-    return list(own.values()), (Note(f"left out of your runs: {told}{more}", "warning"),) if told else ()
+    named = "; ".join(kept.left_out[:NAMED])
+    return list(own.values()), (Note(f"left out of your runs: {named}{more}", "warning"),) if named else ()
 
 
 def _fitted_to(runs: int, engine: str, gpu: str, beside: str) -> Note:

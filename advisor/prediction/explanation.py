@@ -27,11 +27,11 @@ def reasons(best: Estimate) -> tuple[str, ...]:
         "launches and host": sum(causes.get("overhead", 0.0) for causes in decode.values()),
     }
     ranked = sorted(shares.items(), key=lambda item: -item[1])
-    told = ", ".join(f"{name} {time / total:.0%}" for name, time in ranked if time / total >= 0.03)
+    split = ", ".join(f"{name} {time / total:.0%}" for name, time in ranked if time / total >= 0.03)
     turn = round(best.turning_batch)
     side = "compute" if best.batch > turn else "memory"
     return (
-        f"a mean step: {told}",
+        f"a mean step: {split}",
         f"weight products are {side}-bound at batch {best.batch}; they turn at about {turn} sequences per replica",
     )
 

@@ -85,7 +85,7 @@ class Prediction:
             cost_model = replace(
                 cost_model, correction=residuals.correction(layout, batch, *lengths, spread=regime == "static")
             )
-        found = cls(
+        prediction = cls(
             cost_model=cost_model,
             regime=regime,
             batch=batch,
@@ -93,7 +93,7 @@ class Prediction:
             output_len=lengths[1],
             times=run(cost_model, batch, *lengths),
         )
-        return found if residuals is None else found._above_the_floor()
+        return prediction if residuals is None else prediction._above_the_floor()
 
     def _above_the_floor(self) -> Prediction:
         """With corrections that take no time below what physics allows."""
@@ -147,9 +147,9 @@ class Prediction:
     def chances(self, engine: str) -> tuple[Array, Array]:
         """Probability that memory is left for one request of the workload's length, and for the whole batch at once."""
         cost_model, spread = self.cost_model, self._memory_spread(engine)
-        each = request_gib(cost_model.model, cost_model.memory, cost_model.layout, self.input_len + self.output_len)
+        request = request_gib(cost_model.model, cost_model.memory, cost_model.layout, self.input_len + self.output_len)
         at_once = np.minimum(self.batch, cost_model.layout.max_num_seqs)
-        left = [(cost_model.memory.slack_gib - count * each) / spread for count in (1.0, at_once)]
+        left = [(cost_model.memory.slack_gib - count * request) / spread for count in (1.0, at_once)]
         one, all_ = (np.array([NormalDist().cdf(x) for x in np.clip(rows, -38.0, 38.0)]) for rows in left)
         return one, np.where(at_once < self.batch, 0.0, all_)
 
@@ -175,7 +175,7 @@ class Prediction:
         cost_model = replace(self.cost_model, parameters=Parameters.from_unbounded(shifted))
         moved = self._run(cost_model, self.batch, self.input_len, self.output_len)
         unseen = extrapolation_variance(marginal.seen, self.cost_model.model, self.cost_model.layout)
-        found = {}
+        spreads = {}
         for name, values in moved.metrics().items():
             logs = np.log(np.maximum(values, 1e-12))
             slopes = (logs[1:] - logs[:1]) / STEP
@@ -188,8 +188,8 @@ class Prediction:
             )
             noise = marginal.dispersion * np.where(self.cost_model.layout.pp > 1, staged, plain)
             unknown = implementation_variance(marginal.provenance, self.cost_model.layout.compiled)
-            found[name] = np.sqrt(np.maximum(variance, 0.0) + noise**2 * self._left(name) + unknown)
-        return found
+            spreads[name] = np.sqrt(np.maximum(variance, 0.0) + noise**2 * self._left(name) + unknown)
+        return spreads
 
     def _left(self, metric: str) -> Array | float:
         """Share of a residual's variance that runs nearby leave. They are static batches, and what they say of the steady
@@ -211,14 +211,14 @@ class Prediction:
 
 def time_by_operator(evaluation: Prediction, row: int) -> dict[str, dict[str, dict[str, float]]]:
     """Milliseconds of one row, by phase ("prefill", "decode"), operator and cause; zeros are left out."""
-    found: dict[str, dict[str, dict[str, float]]] = {}
+    times: dict[str, dict[str, dict[str, float]]] = {}
     for phase, cost in (("prefill", evaluation.times.prefill), ("decode", evaluation.times.decode)):
-        found[phase] = {}
+        times[phase] = {}
         for operator, time in cost.parts.items():
             causes = {cause: float(time[i, row]) for i, cause in enumerate(CAUSES) if time[i, row] > 0}
             if causes:
-                found[phase][operator] = causes
-    return found
+                times[phase][operator] = causes
+    return times
 
 
 def request_causes(evaluation: Prediction) -> dict[str, Array]:

@@ -81,13 +81,13 @@ class UpperEnds:
         kinds, which = np.unique(table, axis=0, return_inverse=True)
         which = which.ravel()
         self._learn([row for row in kinds if tuple(row.tolist()) not in self._known], names)
-        found = {metric: np.ones(len(batches)) for metric in self._metrics}
+        by_metric = {metric: np.ones(len(batches)) for metric in self._metrics}
         for i, kind in enumerate(kinds):
             rows = which == i
             at, logs = self._known[tuple(kind.tolist())]
             for metric in self._metrics:
-                found[metric][rows] = np.exp(np.interp(batches[rows], at, logs[metric]))
-        return found
+                by_metric[metric][rows] = np.exp(np.interp(batches[rows], at, logs[metric]))
+        return by_metric
 
     def _learn(self, kinds: Sequence[Any], names: Sequence[str]) -> None:
         if not kinds:

@@ -219,7 +219,7 @@ def recommend(
     order = _one_a_layout(exploration, max(top, LEAST_COMPARED) if feasible else 1)
     shown = search.estimates(exploration, order) if _runs(exploration, order) else []
     if feasible:  # what a search takes as sure between the batches that it evaluated is sure of what it shows
-        shown = [each for each in shown if is_sure(each, slo, confidence)] or shown[:1]
+        shown = [estimate for estimate in shown if is_sure(estimate, slo, confidence)] or shown[:1]
         shown = (by_worse_end(shown, objective) if confidence > BARE_ESTIMATE else shown)[:top]
     front = search.estimates(exploration, _thinned(exploration.front)) if feasible else []
     best = shown[0] if feasible else None
@@ -340,11 +340,11 @@ def _last_sequences(best: Estimate, search: DeploymentSearch) -> tuple[str, ...]
         return ()
     gain = float(other.attributes["output_tok_s_per_gpu"][0]) / (best.output_tok_s_per_gpu or math.inf) - 1.0
     more = most - best.batch
-    told = (
+    text = (
         f"the cache holds batch {best.batch} with {HOLDS:.0%}; the {more} more that it holds by the estimate would buy {gain:.1%} of "
         "throughput, and where they do not fit the latest requests are preempted and computed again"
     )
-    return (told,)
+    return (text,)
 
 
 def _regime_notes(search: DeploymentSearch) -> list[Note]:

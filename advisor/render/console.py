@@ -28,9 +28,9 @@ def console(document: Document, width: int, *, wide: bool = False) -> list[Rende
     parts += [_section(section, width, wide=wide) for section in document.sections if wide or not section.detail]
     if document.alarm:
         parts.insert(1, [Text(document.alarm, style="bold red")])
-    view = [each for part in parts for each in part]
-    blanks = [each == "" for each in view]
-    return [each for i, each in enumerate(view) if not blanks[i] or not all(blanks[i : i + 2])]
+    view = [line for part in parts for line in part]
+    blanks = [line == "" for line in view]
+    return [line for i, line in enumerate(view) if not blanks[i] or not all(blanks[i : i + 2])]
 
 
 def text(document: Document, width: int) -> str:

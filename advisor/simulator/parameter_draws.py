@@ -67,9 +67,9 @@ def _directions(marginal: ParameterPosterior, cost_model: CostModel) -> Array:
     times = static_batch_times(
         replace(cost_model.take(np.zeros(len(batches), dtype=int)), parameters=Parameters.from_unbounded(shifted)),
         batches,
-        *(np.full(len(batches), each) for each in lengths),
+        *(np.full(len(batches), logs) for logs in lengths),
     )
-    tpot, prefill = ((np.log(each[1:]) - np.log(each[0])) / STEP for each in (times.tpot_ms, times.prefill_ms))
+    tpot, prefill = ((np.log(logs[1:]) - np.log(logs[0])) / STEP for logs in (times.tpot_ms, times.prefill_ms))
     slopes = np.stack([tpot[:, 0], prefill[:, 0], tpot[:, 1], tpot[:, 2], prefill[:, 1]], axis=1)
     values, vectors = np.linalg.eigh(marginal.covariance)
     root = vectors * np.sqrt(np.maximum(values, 0.0))

@@ -218,10 +218,15 @@ def validate(
         checks=(*checks, *layer_split_checks(model)),
         claims=tuple(claims),
         left_out=left_out,
-        rivals=_rivals({name: [(c.engine, c.run, c.metric, c.error) for c in each] for name, each in others.items()}),
-        rival_rankings={name: rankings(choices(each)) for name, each in others.items()},
+        rivals=_rivals(
+            {name: [(c.engine, c.run, c.metric, c.error) for c in members] for name, members in others.items()}
+        ),
+        rival_rankings={name: rankings(choices(members)) for name, members in others.items()},
         ablation=_rivals(
-            {name: [(e.engine, e.run, e.metric, math.expm1(e.residual)) for e in each] for name, each in parts.items()}
+            {
+                name: [(e.engine, e.run, e.metric, math.expm1(e.residual)) for e in members]
+                for name, members in parts.items()
+            }
         ),
     )
 
@@ -229,9 +234,9 @@ def validate(
 def _rivals(errors: dict[str, list[tuple[str, Measurement, str, float]]]) -> tuple[Rival, ...]:
     """By method, engine, parallelism and metric."""
     rivals = []
-    for name, each in errors.items():
+    for name, rows in errors.items():
         groups: dict[tuple[str, str, str], list[float]] = defaultdict(list)
-        for engine, run, metric, error in each:
+        for engine, run, metric, error in rows:
             if metric in COMPARED:
                 groups[engine, "PP" if run.pp > 1 else "TP", metric].append(error)
         for (engine, parallel, metric), values in sorted(groups.items()):

@@ -71,7 +71,7 @@ def compute_dtype(model: Model, gpu: Gpu, dtype: str = "auto", engine: str | Eng
 
 
 def _check_parallel(deployment: Deployment, engine: Engine) -> None:
-    asked = {
+    degrees = {
         "pp": deployment.pp > 1,
         "ep": deployment.ep > 1,
         "sp": deployment.sequence_parallel,
@@ -83,7 +83,7 @@ def _check_parallel(deployment: Deployment, engine: Engine) -> None:
         "sp": "sequence parallelism",
         "offload": "weights in CPU memory",
     }
-    for name, wanted in asked.items():
+    for name, wanted in degrees.items():
         if wanted and name not in engine.parallel:
             raise InputError(f"{engine.name} is not known to support {words[name]}; leave it off or use vllm")
     if deployment.sequence_parallel and (deployment.tp == 1 or not deployment.compiled):

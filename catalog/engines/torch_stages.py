@@ -67,7 +67,7 @@ def _balanced(costs: tuple[float, ...], stages: int, first: float, last: float) 
         chosen = totals.argmin(axis=1)[:, None]  # the first of equal ones
         squares = np.take_along_axis(totals, chosen, axis=1)[:, 0]
         origins.append(np.take_along_axis(begins, chosen, axis=1)[:, 0])
-    found = [layers]
+    parts = [layers]
     for origin in reversed(origins):
-        found.append(int(origin[found[-1]]))
-    return tuple(range(begin, end) for end, begin in reversed(list(pairwise(found))))
+        parts.append(int(origin[parts[-1]]))
+    return tuple(range(begin, end) for end, begin in reversed(list(pairwise(parts))))

@@ -200,7 +200,7 @@ def _requests(document: BenchmarkFile) -> tuple[Request, ...]:
             about, metrics = _dict(record.get("metadata")), _dict(record.get("metrics"))
             if about.get("benchmark_phase") != "profiling" or about.get("was_cancelled") or record.get("error"):
                 continue
-            values = NumberReader({name: _dict(each).get("value") for name, each in metrics.items()})
+            values = NumberReader({name: _dict(metric).get("value") for name, metric in metrics.items()})
             lengths = {f"{kind}_len": int(values.number(f"{kind}_sequence_length")) for kind in ("input", "output")}
             times = {"ttft_ms": values.number("time_to_first_token"), "e2e_ms": values.number("request_latency")}
             timed.append((NumberReader(about).number("request_start_ns"), lengths, times))
@@ -216,7 +216,7 @@ def _requests(document: BenchmarkFile) -> tuple[Request, ...]:
             ttft_ms=times["ttft_ms"],
             e2e_ms=times["e2e_ms"],
         )
-        for start, lengths, times in sorted(timed, key=lambda each: each[0])
+        for start, lengths, times in sorted(timed, key=lambda request: request[0])
     )
 
 

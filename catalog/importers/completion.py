@@ -296,8 +296,8 @@ def _is_form_of_another(stated: str, model: str) -> bool:
     for count in range(len(parts) - 1, 1, -1):
         meaning = names.meaning("-".join(parts[:count]))
         if meaning is not None:
-            asked = names.meaning(model)
-            return asked is not None and asked.entry != meaning.entry
+            wanted = names.meaning(model)
+            return wanted is not None and wanted.entry != meaning.entry
     return False
 
 

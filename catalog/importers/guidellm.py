@@ -211,22 +211,23 @@ def _strategy(strategy: Mapping[str, Any]) -> tuple[int | None, float | None, bo
 def _requests(single: list[Any]) -> tuple[Request, ...]:
     """Return the completed requests, where the report has all that is needed of each."""
     requests = []
-    for number, each in enumerate(single, 1):
-        figures = NumberReader(each if isinstance(each, dict) else {})
+    for number, request in enumerate(single, 1):
+        figures = NumberReader(request if isinstance(request, dict) else {})
         try:
             start = figures.maybe("request_start_time")
             latency, ttft = figures.time("request_latency", 1e3), figures.time("time_to_first_token_ms")
         except UnusableRun as error:
             raise UnusableRun(f"request {number}: {error}") from error
-        inputs, outputs = (whole(_at(each, name)) for name in ("prompt_tokens", "output_tokens"))
+        inputs, outputs = (whole(_at(request, name)) for name in ("prompt_tokens", "output_tokens"))
         if start is None or latency is None or ttft is None or inputs is None or outputs is None:
             return ()
         requests.append(
             Request(run_id="", arrival_s=start, input_len=inputs, output_len=outputs, ttft_ms=ttft, e2e_ms=latency)
         )
-    began = min((each.arrival_s for each in requests), default=0.0)
+    began = min((request.arrival_s for request in requests), default=0.0)
     return tuple(
-        replace(each, arrival_s=each.arrival_s - began) for each in sorted(requests, key=lambda each: each.arrival_s)
+        replace(request, arrival_s=request.arrival_s - began)
+        for request in sorted(requests, key=lambda request: request.arrival_s)
     )
 
 
@@ -240,7 +241,7 @@ def _per_request(single: list[Any]) -> float | None:
 
 def _first(value: Any, *paths: tuple[str, ...]) -> Any:
     """What stands at the first of some places, which differ among versions."""
-    return next((found for path in paths if (found := _at(value, *path)) is not None), None)
+    return next((member for path in paths if (member := _at(value, *path)) is not None), None)
 
 
 def _at(value: Any, *path: str) -> Any:

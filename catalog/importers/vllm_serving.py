@@ -110,7 +110,7 @@ def _reading(where: str, row: Mapping[str, Any]) -> ParsedRun:
 def _requests(row: Mapping[str, Any]) -> tuple[tuple[Request, ...], float | None]:
     """Return the completed requests, where the file has them, and the coefficient of variation of their output lengths."""
     lists = [row.get(name) for name in LISTS]
-    if not all(isinstance(each, list) and len(each) == len(lists[0] or ()) for each in lists) or not lists[0]:
+    if not all(isinstance(item, list) and len(item) == len(lists[0] or ()) for item in lists) or not lists[0]:
         return (), None
     errors = row.get("errors")
     timed = []
@@ -123,9 +123,9 @@ def _requests(row: Mapping[str, Any]) -> tuple[tuple[Request, ...], float | None
         except UnusableRun as error:
             raise UnusableRun(f"request {number + 1}: {error}") from error
     began = min((start for start, _ in timed), default=0.0)
-    ordered = sorted(timed, key=lambda each: each[0])
-    return tuple(replace(each, arrival_s=start - began) for start, each in ordered), _spread(
-        [each for _, each in timed]
+    ordered = sorted(timed, key=lambda item: item[0])
+    return tuple(replace(item, arrival_s=start - began) for start, item in ordered), _spread(
+        [item for _, item in timed]
     )
 
 

@@ -38,7 +38,7 @@ def _windows(c: Fields, values: Values, *, window: int, layers: int) -> Values:
     """Sliding-window layers: ``layer_types`` if it is there, else ``layers`` of them; none if the window covers all."""
     types = c.texts("layer_types", values["num_hidden_layers"])
     if types is not None:
-        layers = sum(each in ("sliding_attention", "chunked_attention") for each in types)
+        layers = sum(kind in ("sliding_attention", "chunked_attention") for kind in types)
     if not layers or not 0 < window < values["max_position_embeddings"]:
         return {}
     return {"sliding_window": window, "num_windowed_layers": layers}
@@ -273,7 +273,7 @@ def _llama4_text(c: Fields) -> Values:
             "shared_expert_intermediate_size": width,
             "moe_layer_step": step,
         }
-        | _windows(c, values, window=window, layers=sum(bool(each) for each in rope[:layers]))
+        | _windows(c, values, window=window, layers=sum(bool(rotated) for rotated in rope[:layers]))
     )
 
 

@@ -69,7 +69,7 @@ def read_by_parts(c: Fields, family: Family) -> Values:
 
 def _layers(c: Fields) -> int:
     for name in ("layers_block_type", "layer_types"):
-        if not any(c.has(each) for each in LAYERS) and c.is_list(name):
+        if not any(c.has(spelling) for spelling in LAYERS) and c.is_list(name):
             return c.length(name, most=MOST_LAYERS)
     return c.size(*LAYERS, most=MOST_LAYERS)
 
@@ -163,7 +163,7 @@ def summary(stack: Stack) -> Values:
 
 def _searched(c: Fields, hidden: int, number: int) -> list[Layer]:
     """Read layers whose parts a search chose (Nemotron-NAS, arXiv 2411.19146): some attend to nothing, some are narrower."""
-    heads, found = c.size(*HEADS), []
+    heads, layers = c.size(*HEADS), []
     for block in c.parts("block_configs", number):
         attention, feed_forward = block.part("attention"), block.part("ffn")
         mixer: Mixer | None = None
@@ -176,8 +176,8 @@ def _searched(c: Fields, hidden: int, number: int) -> list[Layer]:
             width = int(2.0 * feed_forward.number("ffn_mult") * hidden / 3.0)
             part = Dense(width=-(-width // 256) * 256)
         norms = (mixer is not None) + (part is not None)
-        found.append(Layer(mixer=mixer, feed_forward=part, norms=norms))
-    return found
+        layers.append(Layer(mixer=mixer, feed_forward=part, norms=norms))
+    return layers
 
 
 def _compressed(c: Fields, number: int, family: Family) -> list[Layer]:
@@ -192,7 +192,7 @@ def _compressed(c: Fields, number: int, family: Family) -> list[Layer]:
     sources = set(c.wholes("kv_source_layer_ids") or range(number))
     scored = set(c.wholes("index_source_layer_ids") or range(number))
     rope, width = c.whole("qk_rope_head_dim", default=64), c.size("head_dim")
-    found = []
+    mixers = []
     for layer, (ratio, part) in enumerate(zip(ratios, parts, strict=True)):
         index = None
         if 1 < ratio < 64 and layer in scored and c.has("index_topk"):
@@ -214,8 +214,8 @@ def _compressed(c: Fields, number: int, family: Family) -> list[Layer]:
             shares_cache=bool(ratio) and layer not in sources,
             index=index,
         )
-        found.append(_layer(family, mixer, part))
-    return found
+        mixers.append(_layer(family, mixer, part))
+    return mixers
 
 
 def _shortcut(c: Fields, number: int, family: Family) -> list[Layer]:

@@ -54,13 +54,13 @@ def find_model(name: str) -> Resolved[Model]:
 def _read_so(name: str, reading: Reading, models: CatalogTable) -> Resolved[Model]:
     """Return the model that a spelling is read as, in the format that it names; the reading is told."""
     model = _built(models, reading.meaning.entry, reading.meaning.name)
-    told = Note(f'"{name}" read as {model.name}' + (f" in {reading.quantization}" if reading.quantization else ""))
+    note = Note(f'"{name}" read as {model.name}' + (f" in {reading.quantization}" if reading.quantization else ""))
     if reading.quantization and reading.quantization != model.quantization:
         form, scales = reading.quantization, reading.scale_bits
         model = check_model(replace(model, name=name, quantization=form, formats=(), scale_bits=scales))
     elif reading.quantization and not reading.guessed:
         model = replace(model, name=name)
-    return Resolved(model, (told,))
+    return Resolved(model, (note,))
 
 
 def all_models() -> tuple[Model, ...]:
@@ -95,10 +95,10 @@ def _configured(config: str, name: str, facts: tuple[tuple[str, Any], ...], wher
 
 def _told(model: Model) -> Resolved[Model]:
     """Return a model that was read from a configuration, with a warning where its type is not known."""
-    told = [Note(f"{model.name}: {model.reading}", "warning")] if model.reading else []
+    notes = [Note(f"{model.name}: {model.reading}", "warning")] if model.reading else []
     if difference := _difference(model):
-        told.append(Note(difference, "warning"))
-    return Resolved(model, tuple(told))
+        notes.append(Note(difference, "warning"))
+    return Resolved(model, tuple(notes))
 
 
 def _difference(model: Model) -> str:

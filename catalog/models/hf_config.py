@@ -150,15 +150,15 @@ def model_from_config(
 def _read(c: Fields, outer_kind: str) -> tuple[dict[str, Any], str]:
     """Return the fields of ``Model``, and how they were read where the type is not known."""
     kind = c.text("model_type", default="")
-    for each in (kind, outer_kind):
-        reader = READERS.get(SAME.get(each, each))
+    for spelling in (kind, outer_kind):
+        reader = READERS.get(SAME.get(spelling, spelling))
         if reader is not None:
             return reader(c), ""
-        family = FAMILIES.get(ALIASES.get(each, each))
+        family = FAMILIES.get(ALIASES.get(spelling, spelling))
         if family is not None:
-            return read_by_parts(c, family), f"{each} is read like {family.like}" if family.like else ""
+            return read_by_parts(c, family), f"{spelling} is read like {family.like}" if family.like else ""
     kind = kind or outer_kind
-    known = {squash(each): each for each in FAMILIES} | {squash(each): each for each in READERS}
+    known = {squash(spelling): spelling for spelling in FAMILIES} | {squash(spelling): spelling for spelling in READERS}
     near = closest(kind[:100], known, count=1) if kind else []
     values = read_by_parts(c, FAMILIES.get(near[0], Family()) if near else Family())
     like = f"; nearest family: {near[0]}" if near else ""
@@ -231,8 +231,8 @@ def _formats(outer: Fields, inner: Fields, model: Model, beside: Mapping[str, An
         for key in ("quantization_config", "compression_config"):
             quantization = part.maybe_part(key)
             if quantization is not None and quantization.names():
-                found = read_formats(quantization.with_default("expert_dtype", part), layers)
-                return replace(found, kv_cache=found.kv_cache or (stated.kv_cache if stated else None))
+                formats = read_formats(quantization.with_default("expert_dtype", part), layers)
+                return replace(formats, kv_cache=formats.kv_cache or (stated.kv_cache if stated else None))
     return stated or Formats()
 
 

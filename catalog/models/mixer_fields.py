@@ -89,7 +89,7 @@ def mixers(c: Fields, traits: MixerTraits, *, hidden: int, layers: int) -> list[
     indexed = _indexed_layers(c, layers)
     shared = layers - c.whole("num_kv_shared_layers", default=0, most=layers)
     made: dict[tuple[str, bool, bool], Mixer | None] = {}
-    found: list[tuple[Mixer | None, Recurrence | None]] = []
+    pairs: list[tuple[Mixer | None, Recurrence | None]] = []
     for number, kind in enumerate(kinds):
         key = (kind, indexed[number], number >= shared)
         beside = None
@@ -97,8 +97,8 @@ def mixers(c: Fields, traits: MixerTraits, *, hidden: int, layers: int) -> list[
             beside = _state(c, traits, hidden)
         if key not in made:
             made[key] = _mixer(c, traits, hidden, kind, indexed=key[1], shares_cache=key[2])
-        found.append((made[key], beside))
-    return found
+        pairs.append((made[key], beside))
+    return pairs
 
 
 def layer_kinds(c: Fields, traits: MixerTraits, layers: int) -> list[str]:

@@ -174,12 +174,12 @@ def _formats(
     """Put together the formats; what a checkpoint leaves out of quantisation is found part by part."""
     if weights is None:
         return Formats(kv_cache=kv)
-    found = dict.fromkeys(_plain_parts(c, stack), PLAIN) | dict(parts or {})
+    formats = dict.fromkeys(_plain_parts(c, stack), PLAIN) | dict(parts or {})
     present = _present(stack)
-    if set(found) >= set(present) and PLAIN in found.values():
+    if set(formats) >= set(present) and PLAIN in formats.values():
         # names that many modules share; what is quantised is the largest part
-        found.pop("experts" if "experts" in present else "dense", None)
-    return Formats(weights=weights, parts=tuple(sorted(found.items())), scale_bits=scale_bits, kv_cache=kv)
+        formats.pop("experts" if "experts" in present else "dense", None)
+    return Formats(weights=weights, parts=tuple(sorted(formats.items())), scale_bits=scale_bits, kv_cache=kv)
 
 
 def _present(stack: Stack) -> list[str]:
@@ -321,15 +321,15 @@ def _plain_parts(c: Fields, stack: Stack) -> list[str]:
     if not ignored:
         return []
     everywhere, by_layer = _sorted(ignored)
-    found = []
+    parts = []
     for part in _present(stack):
         held = [number for number in range(len(stack.pattern)) if _holds(stack, number, part)]
         names = [f"{prefix}.1.{name}" for prefix in PREFIXES for name in NAMES[part]]
         if any(_matches(pattern, name) for pattern in everywhere for name in names) or 2 * sum(
             _is_ignored(part, by_layer.get(number, frozenset())) for number in held
         ) > len(held):
-            found.append(part)
-    return found
+            parts.append(part)
+    return parts
 
 
 def _holds(stack: Stack, number: int, part: str) -> bool:

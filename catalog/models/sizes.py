@@ -71,8 +71,8 @@ def norm_parameters(model: Model) -> int:
 
 def experts_of(model: Model) -> Experts | None:
     """Return the experts of the first layer that has some."""
-    found = (layer.feed_forward for layer in stack(model).kinds if isinstance(layer.feed_forward, Experts))
-    return next(found, None)
+    experts = (layer.feed_forward for layer in stack(model).kinds if isinstance(layer.feed_forward, Experts))
+    return next(experts, None)
 
 
 def embedding_parameters(model: Model) -> int:

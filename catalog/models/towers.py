@@ -23,7 +23,7 @@ def tower_parameters(c: Fields, hidden: int) -> int:
     total = 0
     for name in ("vision_config", "audio_config", "vit_config"):
         tower = c.maybe_part(name)
-        if tower is not None and any(tower.has(each) for each in LAYERS):
+        if tower is not None and any(tower.has(spelling) for spelling in LAYERS):
             total += _tower(tower, hidden)
     return total
 

@@ -68,8 +68,8 @@ def models(*, search: Search = None, output: CatalogOutput) -> None:
     everything = all_models()
     near = _matching(search, everything, lambda model: model.name)
     if search and _means_one(table("models"), search, near):
-        found = find_model(search)
-        _one(report.model_facts(found.value), [note.text for note in found.notes], output)
+        resolved = find_model(search)
+        _one(report.model_facts(resolved.value), [note.text for note in resolved.notes], output)
         return
     _many(near, report.model_columns, report.model_facts, output)
 
@@ -85,8 +85,8 @@ def gpus(*, search: Search = None, output: CatalogOutput) -> None:
     everything = all_gpus()
     near = _matching(search, everything, lambda gpu: gpu.name)
     if search and _means_one(table("gpus"), search, near):
-        found = find_gpu(search)
-        _one(report.gpu_facts(found.value), [note.text for note in found.notes], output)
+        resolved = find_gpu(search)
+        _one(report.gpu_facts(resolved.value), [note.text for note in resolved.notes], output)
         return
     _many(near, report.gpu_columns, report.gpu_facts, output)
 
@@ -177,5 +177,5 @@ def _one(facts: dict[str, Any], notes: Sequence[str], output: CatalogOutput) -> 
 def _flat(value: Any) -> Any:
     """A value that fits one cell of a CSV file."""
     if isinstance(value, dict):
-        return " ".join(f"{key}={each}" for key, each in value.items())
+        return " ".join(f"{key}={entry}" for key, entry in value.items())
     return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else value

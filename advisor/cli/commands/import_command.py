@@ -37,29 +37,29 @@ def import_(*, files: Files = None, facts: ImportFacts, kept: ImportKept, output
     from advisor.calibration.importing import read_import
 
     with progress("reading"):
-        found = read_import(files, output.format_, given=facts.stated(kept.role), store=kept.runs)
-    if not found.runs:
-        raise InputError(found.why_empty)
+        imported = read_import(files, output.format_, given=facts.stated(kept.role), store=kept.runs)
+    if not imported.runs:
+        raise InputError(imported.why_empty)
     if not kept.dry_run:
-        found.keep()
-    _show(found, dry_run=kept.dry_run, wide=output.wide)
+        imported.keep()
+    _show(imported, dry_run=kept.dry_run, wide=output.wide)
 
 
-def _show(found: Import, *, dry_run: bool, wide: bool) -> None:
+def _show(imported: Import, *, dry_run: bool, wide: bool) -> None:
     from advisor.render.answers.measured import document
     from advisor.render.document import Document
 
-    named = [str(file) for file in found.left_out[:SHOWN]]
-    rest = len(found.left_out) - len(named)
+    named = [str(file) for file in imported.left_out[:SHOWN]]
+    rest = len(imported.left_out) - len(named)
     skipped = [("skipped", [*named, *([f"and {rest} more"] if rest else [])])] if named else []
-    made = document(found.new) if found.new else Document(title="Imported")
+    made = document(imported.new) if imported.new else Document(title="Imported")
     show(made.and_lines(skipped), wide=wide)
-    requests = sum(len(found.requests.get(run.run_id, ())) for run in found.new)
-    verb, store = ("would be added to", found.store) if dry_run else ("added to", found.store)
-    parts = [f"{_counted(len(found.new), 'run')} {verb} {store}"]
-    parts += [f"{_counted(requests, 'request')} to {found.requests_store}"] if requests else []
-    parts += [f"{_counted(len(found.known), 'run')} kept already"] if found.known else []
-    parts += [f"{len(found.left_out)} left out"] if found.left_out else []
+    requests = sum(len(imported.requests.get(run.run_id, ())) for run in imported.new)
+    verb, store = ("would be added to", imported.store) if dry_run else ("added to", imported.store)
+    parts = [f"{_counted(len(imported.new), 'run')} {verb} {store}"]
+    parts += [f"{_counted(requests, 'request')} to {imported.requests_store}"] if requests else []
+    parts += [f"{_counted(len(imported.known), 'run')} kept already"] if imported.known else []
+    parts += [f"{len(imported.left_out)} left out"] if imported.left_out else []
     write("; ".join(parts) + "\n")
 
 

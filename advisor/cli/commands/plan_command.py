@@ -76,5 +76,9 @@ def plan(
 
     answer(output, shown, body=result.to_dict, rows=lambda: [row(option) for option in result.options])
     if result.best is None:
-        told = output.format_ not in {"csv", "markdown"}
-        raise typer.Exit(1) if told else refuse(f"nothing keeps the limits; relax: {'; or '.join(result.relaxations)}")
+        names_changes = output.format_ not in {"csv", "markdown"}
+        raise (
+            typer.Exit(1)
+            if names_changes
+            else refuse(f"nothing keeps the limits; relax: {'; or '.join(result.relaxations)}")
+        )

@@ -68,7 +68,7 @@ def tune(
                 tell(text)
 
         try:
-            found = tune(
+            tuning = tune(
                 hardware.model,
                 hardware.gpus,
                 **search.keywords(),
@@ -90,10 +90,10 @@ def tune(
             )
         except NothingFits as error:
             raise refuse(str(error)) from error
-    if not (kept.dry_run or found.runs):
-        why = f"{', '.join(found.failed)} failed, see {found.logs}" if found.failed else found.ended
+    if not (kept.dry_run or tuning.runs):
+        why = f"{', '.join(tuning.failed)} failed, see {tuning.logs}" if tuning.failed else tuning.ended
         raise refuse(f"nothing was measured: {why}")
-    answer(output, lambda: document(found), body=found.to_dict, rows=lambda: tuning_rows(found))
-    if found.best is None:
-        told = f"nothing feasible; relax: {'; or '.join(found.relaxations)}"
-        raise typer.Exit(1) if output.format_ in {"table", "json", "yaml"} else refuse(told)
+    answer(output, lambda: document(tuning), body=tuning.to_dict, rows=lambda: tuning_rows(tuning))
+    if tuning.best is None:
+        hint = f"nothing feasible; relax: {'; or '.join(tuning.relaxations)}"
+        raise typer.Exit(1) if output.format_ in {"table", "json", "yaml"} else refuse(hint)

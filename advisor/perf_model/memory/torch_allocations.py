@@ -147,8 +147,8 @@ class Stage:
         if any(not has_experts(model, layer) for layer in self.layers):
             inside.append((3 + unfused) * model.intermediate_size // self.tp)
         if any(has_experts(model, layer) for layer in self.layers):
-            each, inner = model.num_experts_per_tok, model.moe_intermediate_size // self.tp
-            inside.append(each * max(hidden + 2 * inner, (3 + unfused) * inner, inner + 3 * hidden))
+            top_k, inner = model.num_experts_per_tok, model.moe_intermediate_size // self.tp
+            inside.append(top_k * max(hidden + 2 * inner, (3 + unfused) * inner, inner + 3 * hidden))
         states = 3 if self.is_first else 4
         angles = model.head_dim
         return tokens * (self.itemsize * (states * hidden + max(inside) + angles) + INDEX)

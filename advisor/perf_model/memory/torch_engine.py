@@ -114,8 +114,8 @@ def _gaps(stage: Stage) -> int:
     if more <= 0:
         return loaded(stage).reserved - stage.weight_bytes()
     few, many = (replace(stage, layers=stage.layers[:count]) for count in (MOST_WALKED // 2, MOST_WALKED))
-    each = (_gaps(many) - _gaps(few)) / (MOST_WALKED - MOST_WALKED // 2)
-    return _gaps(many) + round(more * each)
+    gap = (_gaps(many) - _gaps(few)) / (MOST_WALKED - MOST_WALKED // 2)
+    return _gaps(many) + round(more * gap)
 
 
 def torch_memory(model: Model, cluster: Cluster, layout: DeploymentArrays) -> Memory:
@@ -125,8 +125,8 @@ def torch_memory(model: Model, cluster: Cluster, layout: DeploymentArrays) -> Me
     table = np.stack([getattr(layout, name) for name in columns], axis=1)
     table = np.column_stack([table, layout.kv_bytes, layout.gpu_memory_utilization])
     unique, which = np.unique(table, axis=0, return_inverse=True)
-    found = np.array([_fullest(model, gpu, *map(float, row)) for row in unique])[which.reshape(-1)]
-    weights, activations, outside, kv, per_token, body = found.T
+    fullest = np.array([_fullest(model, gpu, *map(float, row)) for row in unique])[which.reshape(-1)]
+    weights, activations, outside, kv, per_token, body = fullest.T
     most = layout.max_num_seqs * layout.max_model_len
     tokens = np.minimum(np.floor(np.maximum(kv, 0.0) * GIB / per_token), most)
     slack = kv
@@ -192,7 +192,7 @@ def streams_used(deployment: Deployment, shapes: Iterable[tuple[int, int]], *, a
     count = min(pp, AGREEMENT) if agreement else 0
     recorded = AGREEMENT if agreement else 0
     tried: list[tuple[int, int]] = []
-    found = []
+    streams = []
     for batch, length in shapes:
         groups = min(pp, batch)
         if not alone and not any(batch <= more and length <= longer for more, longer in tried):
@@ -200,8 +200,8 @@ def streams_used(deployment: Deployment, shapes: Iterable[tuple[int, int]], *, a
             tried.append((batch, length))
         if batch != recorded:
             count, recorded = count + groups, batch
-        found.append(min(count, STREAMS))
-    return found
+        streams.append(min(count, STREAMS))
+    return streams
 
 
 def memory_use(
@@ -232,7 +232,7 @@ def memory_use(
     longer = batch % groups
     passes = longer * -(-group // rows) + (groups - longer) * -(-(batch // groups) // rows)
     itemsize = 4 if deployment.dtype == "float32" else int(ACTIVATION_BYTES)
-    found = []
+    uses = []
     for stage in stages_of(
         model,
         gpu,
@@ -259,8 +259,8 @@ def memory_use(
         allocator.take(logits)
         activations = stage.pass_bytes(tokens) + tables + sent * state + logits + (1 + streams) * stage.workspace
         total = CONTEXT_GIB + RUNNING_GIB[kind] + (allocator.reserved + graphs) / GIB
-        found.append(MemoryUse(activations_gib=activations / GIB, graphs_gib=graphs / GIB, total_gib=total))
-    return found
+        uses.append(MemoryUse(activations_gib=activations / GIB, graphs_gib=graphs / GIB, total_gib=total))
+    return uses
 
 
 def _graph_bytes(stage: Stage, rows: int) -> int:

@@ -59,7 +59,9 @@ def _stages(model: Model, pp: Array) -> list[Stages]:
             different[(*map(int, counts), int(stage == 0), int(stage == degree - 1))] = None
         compositions.append(list(different))
     most = max(map(len, compositions))
-    table = np.array([[*each, *each[:1] * (most - len(each))] for each in compositions], dtype=float)
+    table = np.array(
+        [[*composition, *composition[:1] * (most - len(composition))] for composition in compositions], dtype=float
+    )
     by_row = table[which.reshape(np.shape(pp))]
     return [
         Stages(
@@ -123,9 +125,9 @@ TABLES_GIB = 0.045
 """Rotary tables and the like, counted with the weights: what every load on one H200 reported beyond the parameters."""
 
 
-def _total(counts: list[Array], each: Sequence[Array | float]) -> Array:
+def _total(counts: list[Array], values: Sequence[Array | float]) -> Array:
     """Sum ``each`` kind's value over the layers of a stage, shape (n,)."""
-    return sum((count * value for count, value in zip(counts, each, strict=True)), start=np.zeros_like(counts[0]))
+    return sum((count * value for count, value in zip(counts, values, strict=True)), start=np.zeros_like(counts[0]))
 
 
 def paged_memory(model: Model, cluster: Cluster, layout: DeploymentArrays, engine: str = "vllm") -> Memory:

@@ -69,23 +69,23 @@ def layer_elements(
     for part in layer.mixers:
         within, beside = _matrices(list(part.matrices(hidden)), tp)
         quantised, plain = quantised + within, plain + beside + part.vectors + part.sliced_vectors / tp
-    found = {"attention": PartElements(quantised=quantised, plain=plain)}
+    elements = {"attention": PartElements(quantised=quantised, plain=plain)}
     feed_forward = layer.feed_forward
     if isinstance(feed_forward, Dense):
         within, beside = _matrices(list(feed_forward.matrices(hidden)), tp)
-        found["dense"] = PartElements(quantised=within, plain=beside)
+        elements["dense"] = PartElements(quantised=within, plain=beside)
     if isinstance(feed_forward, Experts):
         held = experts_held(feed_forward, layout)
         vectors = feed_forward.expert_vectors(hidden)
         latent = sum(matrix.elements for matrix in feed_forward.latent_matrices(hidden))
-        found["experts"] = PartElements(
+        elements["experts"] = PartElements(
             quantised=_experts(feed_forward, hidden, layout, padding),
             plain=held * vectors + feed_forward.router_elements(hidden) + 0.0 * tp,
         )
         shared = list(feed_forward.shared.matrices(hidden)) if feed_forward.shared else []
         within, beside = _matrices(shared, tp)
-        found["shared"] = PartElements(quantised=within + latent, plain=beside)
-    return found
+        elements["shared"] = PartElements(quantised=within + latent, plain=beside)
+    return elements
 
 
 def _experts(experts: Experts, hidden: int, layout: DeploymentArrays, padding: tuple[int, int]) -> Array:

@@ -178,7 +178,7 @@ def _lines(answer: CapacityPlan) -> Lines:
         money = "" if best.price is None else f" for {dollars(best.price.usd_per_gpu_hour * size)} an hour"
         more = "1 GPU more" if size == 1 else f"{size} GPUs more"
         carries.append(f"{more}{money}: up to {short(answer.next_carries_s)} requests/s; {latencies}")
-    changes = ["; ".join(_change(each) for each in answer.sensitivity if each.what == what) for what in TRAFFIC]
+    changes = ["; ".join(_change(bound) for bound in answer.sensitivity if bound.what == what) for what in TRAFFIC]
     return [("search", [method(answer)]), ("margin", [margin(answer)]), ("carries", carries), ("traffic", changes)]
 
 

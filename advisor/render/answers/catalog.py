@@ -110,14 +110,14 @@ def engine_facts(engine: Engine) -> dict[str, Any]:
     """What an engine can run, as plain types; empty fields left out."""
     shown = {"name", "version", "aliases", "min_capability", "gfx", "parallel", "online", "weights", "kv", "dropped"}
     shown |= {"gpu_memory_utilization", "block_size", "models", "last_version_below_min", "source"}
-    found: dict[str, Any] = {}
+    facts: dict[str, Any] = {}
     for f in fields(engine):
         value = getattr(engine, f.name)
         if f.name in shown and value:
-            found[f.name] = (
+            facts[f.name] = (
                 dict(value) if hasattr(value, "items") else list(value) if isinstance(value, tuple) else value
             )
-    return found
+    return facts
 
 
 def engine_columns(engines: Sequence[Engine]) -> list[Column]:
@@ -144,7 +144,7 @@ def shown_value(name: str, value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}" if name == "kv_bytes_per_token" else str(value)
     if isinstance(value, dict):
-        return ", ".join(f"{key} from {each}" if each else str(key) for key, each in value.items())
+        return ", ".join(f"{key} from {origin}" if origin else str(key) for key, origin in value.items())
     if isinstance(value, (list, tuple)):
         return ", ".join(map(str, value))
     return str(value)

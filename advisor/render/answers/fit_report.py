@@ -55,11 +55,11 @@ def _amount(report: FitReport) -> list[str]:
 
 def _stands_on(report: FitReport) -> list[tuple[str, Sequence[str]]]:
     lines: list[tuple[str, Sequence[str]]] = [("models", [", ".join(report.models)])] if report.models else []
-    platforms = [told for platform in report.platforms if (told := _platform(platform))]
+    platforms = [text for platform in report.platforms if (text := _platform(platform))]
     if platforms:
         lines.append(("with", platforms))
     # Fits that learn nothing of use, or too much, must not look like the others.
-    wider = [f"{each.metric} x {each.widening:.2f}" for each in report.accuracy if each.widening > 1.0]
+    wider = [f"{row.metric} x {row.widening:.2f}" for row in report.accuracy if row.widening > 1.0]
     if wider:
         lines.append(("wider", [f"intervals, as left-out errors ask: {', '.join(wider)}"]))
     return lines
@@ -90,10 +90,10 @@ def move_columns(moves: Sequence[ParameterShift]) -> list[Column]:
 def accuracy_columns(answer: Surrogate, report: FitReport | None = None) -> list[Column]:
     """Errors and intervals before and after; of every engine and GPU where no ``report`` is named."""
     chosen = answer.lessons if report is None else (report,)
-    rows = [(each, row) for each in chosen for row in each.accuracy]
+    rows = [(lesson, row) for lesson in chosen for row in lesson.accuracy]
     where = [
-        Column(name="engine", cells=[each.engine for each, _ in rows], right=False),
-        Column(name="GPU", cells=[each.gpu for each, _ in rows], right=False),
+        Column(name="engine", cells=[lesson.engine for lesson, _ in rows], right=False),
+        Column(name="GPU", cells=[lesson.gpu for lesson, _ in rows], right=False),
     ]
     return [
         *(where if report is None else []),
@@ -110,16 +110,20 @@ def accuracy_columns(answer: Surrogate, report: FitReport | None = None) -> list
 
 def accuracy_rows(answer: Surrogate) -> list[dict[str, Any]]:
     """The same, one row an engine, GPU and quantity."""
-    return [{"engine": each.engine, "gpu": each.gpu, **asdict(row)} for each in answer.lessons for row in each.accuracy]
+    return [
+        {"engine": report.engine, "gpu": report.gpu, **asdict(row)}
+        for report in answer.lessons
+        for row in report.accuracy
+    ]
 
 
 def outlier_columns(outliers: Sequence[Outlier]) -> list[Column]:
     """Runs that the others contradict."""
     return [
-        Column(name="disagrees with the others", cells=[each.run_id for each in outliers], right=False),
-        Column(name="quantity", cells=[each.metric for each in outliers], right=False),
-        Column(name="measured", cells=[short(each.measured) for each in outliers]),
-        Column(name="predicted", cells=[short(each.predicted) for each in outliers]),
+        Column(name="disagrees with the others", cells=[outlier.run_id for outlier in outliers], right=False),
+        Column(name="quantity", cells=[outlier.metric for outlier in outliers], right=False),
+        Column(name="measured", cells=[short(outlier.measured) for outlier in outliers]),
+        Column(name="predicted", cells=[short(outlier.predicted) for outlier in outliers]),
     ]
 
 

@@ -78,7 +78,7 @@ def some_runs(runs: Iterable[Measurement]) -> list[Measurement]:
 def measured_columns(runs: Sequence[Measurement]) -> list[Column]:
     """One row a run, in order of setup, length, parallelism and batch; quantities that no run has are left out."""
     members = ordered(runs)
-    told = _settings(members)
+    settings = _settings(members)
     columns = [
         Column(name="model", cells=[setup_of(run).model_name for run in members], right=False, rank=1),
         Column(name="GPU", cells=[run.gpu for run in members], right=False, rank=2),
@@ -87,7 +87,7 @@ def measured_columns(runs: Sequence[Measurement]) -> list[Column]:
         ),
         Column(name="format", cells=[run.dtype for run in members], right=False, rank=7),
         Column(name="parallel", cells=[str(SeriesLayout.of(run)) for run in members], right=False),
-        Column(name="settings", cells=told, right=False, rank=6),
+        Column(name="settings", cells=settings, right=False, rank=6),
         Column(name="in/out", cells=[f"{run.input_len}/{run.output_len}" for run in members]),
         Column(name="batch", cells=[str(run.batch) if run.batch else "full" for run in members]),
     ]
@@ -156,12 +156,12 @@ def _settings(runs: Sequence[Measurement]) -> list[str]:
     by_setup: dict[Setup, list[int]] = {}
     for i, run in enumerate(runs):
         by_setup.setdefault(setup_of(run), []).append(i)
-    told = [""] * len(runs)
+    texts = [""] * len(runs)
     for rows in by_setup.values():
         for i, text in zip(rows, settings_told([runs[i] for i in rows]), strict=True):
-            told[i] = text
-    return told
+            texts[i] = text
+    return texts
 
 
 def run_fields(runs: Iterable[Measurement]) -> list[dict[str, Any]]:
-    return [{each.name: getattr(run, each.name) for each in fields(Measurement)} for run in ordered(runs)]
+    return [{field.name: getattr(run, field.name) for field in fields(Measurement)} for run in ordered(runs)]

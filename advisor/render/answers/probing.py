@@ -95,15 +95,15 @@ def _traffic(offers: Sequence[TrafficProfile]) -> list[str]:
     shares = [f"{offer.share:.0%}" for offer in offers if offer.share]
     rates = [f"{offer.rate:g} a second" for offer in offers if offer.rate]
     traces = [f"a trace of {len(offer.requests)} requests" for offer in offers if offer.requests]
-    told = [f"{', '.join(closed)} in flight"] if closed else []
-    told += [f"Poisson at {', '.join([*shares, *rates])}"] if shares or rates else []
-    return told + traces
+    parts = [f"{', '.join(closed)} in flight"] if closed else []
+    parts += [f"Poisson at {', '.join([*shares, *rates])}"] if shares or rates else []
+    return parts + traces
 
 
 def outcome_document(ready: ProbeSession, measured: Sequence[Measurement], before: int) -> Document:
     """Return the runs, where they are kept, and what was not measured."""
-    told = f"{len(measured) - before} measured now" + (f", {before} before" if before else "")
-    lines: list[tuple[str, Sequence[str]]] = [("runs", [f"{told}, kept in {ready.config.store}", _use(ready)])]
+    counts = f"{len(measured) - before} measured now" + (f", {before} before" if before else "")
+    lines: list[tuple[str, Sequence[str]]] = [("runs", [f"{counts}, kept in {ready.config.store}", _use(ready)])]
     requests = ready.config.out / "requests.jsonl"
     lines.append(("traffic", [f"request by request in {requests}"] if ready.serving and requests.exists() else []))
     lines.append(("startup", start_ups(ready)))
@@ -129,13 +129,13 @@ def start_ups(ready: ProbeSession) -> list[str]:
 
 def failures(ready: ProbeSession) -> list[str]:
     """The loads that failed, each with the last line of its log."""
-    found = []
+    texts = []
     for name in ready.failed():
         log = ready.config.out / "logs" / f"{name}.log"
         lines = log.read_text(encoding="utf-8", errors="replace").split("\n") if log.exists() else []
         last = next((line.strip() for line in reversed(lines) if line.strip()), "it wrote nothing")
-        found.append(f"{name} failed: {last:.300} (all of it in {log})")
-    return found
+        texts.append(f"{name} failed: {last:.300} (all of it in {log})")
+    return texts
 
 
 def _takes(ready: ProbeSession, load: BenchmarkJob) -> float:

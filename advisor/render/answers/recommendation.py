@@ -181,7 +181,10 @@ def _lines(answer: Recommendation) -> Lines:
             ("why", answer.why),
             ("memory", [memory_line(first.memory)]),
             ("cost", [cost] if cost else []),
-            ("source", [*sources_line(each.provenance for each in estimates), *corrected_line(first.corrected_by)]),
+            (
+                "source",
+                [*sources_line(estimate.provenance for estimate in estimates), *corrected_line(first.corrected_by)],
+            ),
         ]
     idle = 0 if answer.best is None else answer.cluster.num_gpus - answer.best.deployment.num_gpus
     if idle:

@@ -38,7 +38,7 @@ def document(answer: Tuning) -> Document:
     lengths = f"{answer.workload.input_len} in / {answer.workload.output_len} out"
     regime = "kept in flight" if answer.regime == "steady" else "whole batches"
     best = None if answer.best is None else answer.candidates.index(answer.best)
-    rounds = [(f"round {i}", [_round(each)]) for i, each in enumerate(answer.rounds, 1)]
+    rounds = [(f"round {i}", [_round(tuning_round)]) for i, tuning_round in enumerate(answer.rounds, 1)]
     command = None
     if answer.best is not None:
         command = launch(answer.command, answer.best.deployment, answer.model, answer.cluster)

@@ -208,16 +208,16 @@ def rival_columns(rows: Sequence[Rival], ranked: Mapping[str, Sequence[Ranking]]
         Column(name="engine", cells=[engine for engine, _ in named], right=False),
     ]
     for parallel in dict.fromkeys(sorted((r.parallel for r in rows), reverse=True)):
-        for metric, told in QUANTITIES.items():
+        for metric, label in QUANTITIES.items():
             values = [errors.get((name, engine, parallel, metric)) for engine, name in named]
             cells = ["-" if value is None else f"{value:.1%}" for value in values]
-            columns.append(Column(name=told, unit=parallel, cells=cells))
+            columns.append(Column(name=label, unit=parallel, cells=cells))
     if ranked:
         mean, within = {}, {}
-        for name, each in ranked.items():
-            count = sum(r.choices for r in each) or 1
-            mean[name] = sum(r.mean_regret * r.choices for r in each) / count
-            within[name] = sum(r.within * r.choices for r in each) / count
+        for name, checks in ranked.items():
+            count = sum(r.choices for r in checks) or 1
+            mean[name] = sum(r.mean_regret * r.choices for r in checks) / count
+            within[name] = sum(r.within * r.choices for r in checks) / count
         columns += [
             Column(name="regret", unit="all engines", cells=[f"{mean[name]:.1%}" for _, name in named], rank=1),
             Column(name="within 1%", unit="of best", cells=[share(within[name]) for _, name in named], rank=2),

@@ -97,10 +97,10 @@ def _turn(curve: Curve) -> list[Spec]:
     return [rule(x=curve.turning_batch, colour=RED, dash=DOT)] if curve.turning_batch <= curve.batches[-1] else []
 
 
-def _areas(curve: Curve, values: Mapping[str, Array], colours: Mapping[str, str], y: dict[str, Any], told: Any) -> Spec:
+def _areas(curve: Curve, values: Mapping[str, Array], colours: Mapping[str, str], y: dict[str, Any], hint: Any) -> Spec:
     """Draw values by part, stacked in the order of ``colours``; ``told`` writes one of them."""
     rows = [
-        {"batch": int(at), "part": part, "rank": rank, "value": float(value), "told": told(float(value))}
+        {"batch": int(at), "part": part, "rank": rank, "value": float(value), "told": hint(float(value))}
         for rank, part in enumerate(colours)
         for at, value in zip(curve.batches, values[part], strict=True)
     ]

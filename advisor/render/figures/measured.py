@@ -30,7 +30,7 @@ WIDTH, HEIGHT = 300, 220
 def chart_spec(chart: Chart) -> Spec:
     """Draw a chart: its panels row by row under its title and note."""
     hues = _hues(chart)
-    rows = [{"hconcat": [_panel(each, hues) for each in row if each is not None]} for row in chart.rows]
+    rows = [{"hconcat": [_panel(panel, hues) for panel in row if panel is not None]} for row in chart.rows]
     return {
         "title": {
             "text": chart.title,
@@ -44,9 +44,9 @@ def chart_spec(chart: Chart) -> Spec:
 
 
 def _hues(chart: Chart) -> dict[str, tuple[str, str]]:
-    panels = [each for row in chart.rows for each in row if each]
-    names = dict.fromkeys(curve.hue for each in panels for curve in each.curves)
-    names |= dict.fromkeys(mark.hue for each in panels for mark in each.marks)
+    panels = [panel for row in chart.rows for panel in row if panel]
+    names = dict.fromkeys(curve.hue for panel in panels for curve in panel.curves)
+    names |= dict.fromkeys(mark.hue for panel in panels for mark in panel.marks)
     others = [name for name in names if name not in HUES]
     more = {name: (PALETTE[i % len(PALETTE)], SHAPES[i % len(SHAPES)]) for i, name in enumerate(others)}
     return {name: HUES[name] for name in names if name in HUES} | more

@@ -58,7 +58,7 @@ def layer(mark: str | Mapping[str, Any], rows: Iterable[Mapping[str, Any]], **en
 
 def panel(*layers: Spec | None, **options: Any) -> Spec:
     """Return one view of the layers there are, the first below."""
-    return {"layer": [each for each in layers if each is not None], **options}
+    return {"layer": [layer for layer in layers if layer is not None], **options}
 
 
 def axis(name: str, title: str, *, log: bool = False, zero: bool = True, **options: Any) -> dict[str, Any]:
@@ -119,7 +119,7 @@ def note(text: str, *, x: float | None = None, y: float | None = None, colour: s
 
 def printed(panels: Sequence[Spec], *, columns: int = 1, width: int = WIDTH, height: int = HEIGHT) -> Spec:
     """Return panels side by side, at their size on paper; each may bring its own."""
-    sized = [{"width": width, "height": height, **each} for each in panels]
+    sized = [{"width": width, "height": height, **view} for view in panels]
     if len(sized) == 1:
         return sized[0]
     return {"concat": sized, "columns": columns, "resolve": {"scale": {"color": "independent"}}}

@@ -88,7 +88,7 @@ def charts(runs: Iterable[Measurement], facts: Mapping[Measurement, Facts]) -> l
     by_setup: dict[Setup, list[SeriesCase]] = {}
     for case in cases(runs):
         by_setup.setdefault(case.setup, []).append(case)
-    found = []
+    pages = []
     for setup, members in by_setup.items():
         for part in range(0, len(members), MOST_COLUMNS):
             together = members[part : part + MOST_COLUMNS]
@@ -96,10 +96,10 @@ def charts(runs: Iterable[Measurement], facts: Mapping[Measurement, Facts]) -> l
             for make in (_throughput, _latency, _memory, _communication, _energy, _settings):
                 chart = make(setup, together, facts, number)
                 if chart is not None:
-                    found.append(chart)
+                    pages.append(chart)
     return [
-        replace(chart, name=f"{chart.name}_{twin}") if (twin := _twins(found[:i], chart)) else chart
-        for i, chart in enumerate(found)
+        replace(chart, name=f"{chart.name}_{twin}") if (twin := _twins(pages[:i], chart)) else chart
+        for i, chart in enumerate(pages)
     ]
 
 
@@ -178,9 +178,9 @@ def memory_panel(case: SeriesCase, facts: Mapping[Measurement, Facts], *, title:
         full, more = cache_full(series), None
         if full and len(x) and full > x[-1] and series.runs[-1] in facts:
             batches = np.geomspace(x[-1], full, 40)
-            each = (case.input_len + case.output_len) * facts[series.runs[-1]].kv_bytes_per_token / GIB
+            request_gib = (case.input_len + case.output_len) * facts[series.runs[-1]].kv_bytes_per_token / GIB
             more = PlotCurve(
-                label=label, x=batches, y=y[-1] + (batches - x[-1]) * each, hue=hue, style="dotted", marked=False
+                label=label, x=batches, y=y[-1] + (batches - x[-1]) * request_gib, hue=hue, style="dotted", marked=False
             )
             marks.append(Mark(x=full, y=float(more.y[-1]), kind="full", hue=hue))
         if len(x):
@@ -203,8 +203,8 @@ def memory_panel(case: SeriesCase, facts: Mapping[Measurement, Facts], *, title:
 
 def _ends(series: Series) -> list[str]:
     full = cache_full(series)
-    found = [f"full at {full:.0f}"] if full else []
-    return found + ([f"OOM at {min(run.batch for run in series.failed)}"] if series.failed else [])
+    texts = [f"full at {full:.0f}"] if full else []
+    return texts + ([f"OOM at {min(run.batch for run in series.failed)}"] if series.failed else [])
 
 
 def cache_full(series: Series) -> float | None:
@@ -253,13 +253,13 @@ def share_panel(case: SeriesCase, facts: Mapping[Measurement, Facts], *, title: 
 
 def curves_of(case: SeriesCase, value: Value, *, by_label: bool = False) -> tuple[PlotCurve, ...]:
     """One curve a series that has the value; with ``by_label`` of all series there are, each in its own colour."""
-    found = []
+    curves = []
     for series in case.series if by_label else shown(case):
         x, y = series.points(value)
         if len(x):
             hue = series.label if by_label else str(series.layout)
-            found.append(PlotCurve(label=series.label, x=x, y=y, hue=hue))
-    return tuple(found)
+            curves.append(PlotCurve(label=series.label, x=x, y=y, hue=hue))
+    return tuple(curves)
 
 
 def is_wide(curves: Iterable[PlotCurve]) -> bool:
@@ -286,11 +286,11 @@ def _row(
     by_label: bool = False,
 ) -> list[Panel | None]:
     """One panel a case, the axes alike; ``log`` None: as the values ask for. ``by_label``: settings have colours too."""
-    each = [curves_of(case, value, by_label=by_label) for case in members]
-    wide = not percent and (any(map(is_wide, each)) if log is None else log)
+    panels = [curves_of(case, value, by_label=by_label) for case in members]
+    wide = not percent and (any(map(is_wide, panels)) if log is None else log)
     return [
         Panel(title=case.lengths, ylabel=ylabel, curves=curves, log=wide, percent=percent) if curves else None
-        for case, curves in zip(members, each, strict=True)
+        for case, curves in zip(members, panels, strict=True)
     ]
 
 

@@ -62,7 +62,7 @@ def facts_of(runs: Iterable[Measurement]) -> dict[Measurement, Facts]:
     for run in runs:
         if run.batch > 0:
             by_setup.setdefault(setup_of(run), []).append(run)
-    found: dict[Measurement, Facts] = {}
+    facts_by_run: dict[Measurement, Facts] = {}
     for members in by_setup.values():
         # what failed has no time, but its cache and its GPU are those of any other run
         timed = {replace(run, oom=False): run for run in members}
@@ -71,8 +71,8 @@ def facts_of(runs: Iterable[Measurement]) -> dict[Measurement, Facts]:
         except InputError:
             continue
         for group in groups:
-            found |= {timed[run]: facts for run, facts in _facts(group).items()}
-    return found
+            facts_by_run |= {timed[run]: facts for run, facts in _facts(group).items()}
+    return facts_by_run
 
 
 def _facts(group: RunGroup) -> Mapping[Measurement, Facts]:

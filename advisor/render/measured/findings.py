@@ -50,15 +50,15 @@ def findings(runs: Iterable[Measurement], folder: Path) -> list[Path]:
         raise InputError("there are no measured runs to find anything in")
     check_figures()
     facts = facts_of(members)
-    found = [(name, make(members, facts)) for name, make in FINDINGS.items()]
+    sections = [(name, make(members, facts)) for name, make in FINDINGS.items()]
     parts = ["# What the measured runs show\n"]
-    for name, (chart, said) in found:
+    for name, (chart, said) in sections:
         figure = f"![{chart.title}]({chart.name}.png)\n" if chart else "No runs that show it.\n"
         parts.append(f"## {name}\n\n{figure}\n{sentences.listed(said)}")
     page = folder / "findings.md"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        figures = draw([chart for _, (chart, _) in found if chart], folder)
+        figures = draw([chart for _, (chart, _) in sections if chart], folder)
         write_whole(page, "\n".join(parts))
     except OSError as error:
         raise InputError(f"cannot write the findings to {folder}: {error.strerror}") from error
@@ -68,19 +68,19 @@ def findings(runs: Iterable[Measurement], folder: Path) -> list[Path]:
 def layer_split(runs: Sequence[Measurement], _facts: Mapping[Measurement, Facts]) -> tuple[Chart | None, list[str]]:
     """Output of TP over that of PP on as many GPUs: a panel for each number of GPUs, a curve a model."""
     ratios = {
-        (case, gpus): found
+        (case, gpus): share
         for case in cases(runs)
         for gpus in (2, 4, 8)
-        if (found := sentences.split_ratio(case, gpus))
+        if (share := sentences.split_ratio(case, gpus))
     }
     chosen = _one_engine([case for case, _ in ratios])
-    ratios = {(case, gpus): found for (case, gpus), found in ratios.items() if case in chosen}
+    ratios = {(case, gpus): share for (case, gpus), share in ratios.items() if case in chosen}
     if not ratios:
         return None, []
     pairs = Counter[tuple[int, int]]()
-    for (case, _), found in ratios.items():
-        pairs[case.input_len, case.output_len] += len(found)
-    lengths = sorted(each for each, _ in pairs.most_common(COLUMNS))
+    for (case, _), share in ratios.items():
+        pairs[case.input_len, case.output_len] += len(share)
+    lengths = sorted(lengths_of for lengths_of, _ in pairs.most_common(COLUMNS))
     rows = []
     for gpus in sorted({gpus for _, gpus in ratios}):
         row: list[Panel | None] = []
@@ -88,11 +88,11 @@ def layer_split(runs: Sequence[Measurement], _facts: Mapping[Measurement, Facts]
             curves = [
                 PlotCurve(
                     label=case.setup.model_name,
-                    x=np.array([batch for batch, _ in found], dtype=float),
-                    y=np.array([ratio for _, ratio in found]),
+                    x=np.array([batch for batch, _ in share], dtype=float),
+                    y=np.array([ratio for _, ratio in share]),
                     hue=case.setup.model_name,
                 )
-                for (case, count), found in ratios.items()
+                for (case, count), share in ratios.items()
                 if (count, case.input_len, case.output_len) == (gpus, input_len, output_len)
             ]
             title = f"{gpus} GPUs, {input_len} in / {output_len} out"
@@ -105,11 +105,11 @@ def layer_split(runs: Sequence[Measurement], _facts: Mapping[Measurement, Facts]
             )
             row.append(panel if curves else None)
         rows.append(tuple(row))
-    every = [(ratio, gpus, batch, case) for (case, gpus), found in ratios.items() for batch, ratio in found]
+    every = [(ratio, gpus, batch, case) for (case, gpus), share in ratios.items() for batch, ratio in share]
     title = f"Tensor parallel is ahead of split layers in {sum(r > 1 for r, *_ in every)} of {len(every)} pairs of runs"
     said = [
-        f"{case.setup.model_name}, {case.lengths}, {gpus} GPUs: TP gives {_listed_ratios(found)} the output tokens/s of PP."
-        for (case, gpus), found in ratios.items()
+        f"{case.setup.model_name}, {case.lengths}, {gpus} GPUs: TP gives {_listed_ratios(share)} the output tokens/s of PP."
+        for (case, gpus), share in ratios.items()
     ]
     below = [
         f"{case.setup.model_name} {case.lengths} batch {batch}, {gpus} GPUs" for r, gpus, batch, case in every if r <= 1
@@ -122,8 +122,8 @@ def layer_split(runs: Sequence[Measurement], _facts: Mapping[Measurement, Facts]
     return Chart(name="layer-split", title=title, note=_origin(chosen), rows=tuple(rows)), said
 
 
-def _listed_ratios(found: Sequence[tuple[int, float]]) -> str:
-    return ", ".join(f"{short(ratio)} (batch {batch})" for batch, ratio in found) + " times"
+def _listed_ratios(ratios: Sequence[tuple[int, float]]) -> str:
+    return ", ".join(f"{short(ratio)} (batch {batch})" for batch, ratio in ratios) + " times"
 
 
 def memory_threshold(runs: Sequence[Measurement], facts: Mapping[Measurement, Facts]) -> tuple[Chart | None, list[str]]:
@@ -184,15 +184,15 @@ def communication(runs: Sequence[Measurement], facts: Mapping[Measurement, Facts
 
 
 def _expected(case: SeriesCase, facts: Mapping[Measurement, Facts]) -> list[str]:
-    found = []
+    texts = []
     for series in case.plain:
         x, y = series.points(lambda run: facts[run].communication if run in facts else None)
         if series.layout.tp > 1 and len(x) > 1:
-            found.append(
+            texts.append(
                 f"the model of costs expects communication to take {share(float(y[0]))} of the time of {series.layout} at "
                 f"batch {x[0]:.0f}, {share(float(y[-1]))} at {x[-1]:.0f}."
             )
-    return found
+    return texts
 
 
 def throughput_per_gpu(runs: Sequence[Measurement], _: Mapping[Measurement, Facts]) -> tuple[Chart | None, list[str]]:
@@ -222,13 +222,13 @@ FINDINGS: dict[str, Callable[[Sequence[Measurement], Mapping[Measurement, Facts]
 }
 
 
-def _one_engine(found: Sequence[SeriesCase]) -> list[SeriesCase]:
+def _one_engine(cases: Sequence[SeriesCase]) -> list[SeriesCase]:
     """Of the cases those of one engine, GPU and number format: the preferred engine's, or what most are of."""
-    kinds = Counter(map(_kind, found))
+    kinds = Counter(map(_kind, cases))
     if not kinds:
         return []
     chosen = max(kinds, key=lambda kind: (kind[0] == PREFERRED, kinds[kind]))
-    return [case for case in found if _kind(case) == chosen]
+    return [case for case in cases if _kind(case) == chosen]
 
 
 def _kind(case: SeriesCase) -> tuple[str, str, str, str]:
@@ -236,13 +236,13 @@ def _kind(case: SeriesCase) -> tuple[str, str, str, str]:
 
 
 def _comparable(
-    found: Sequence[SeriesCase], worth: Callable[[SeriesCase], int], *, most: int = MOST_PANELS
+    cases: Sequence[SeriesCase], worth: Callable[[SeriesCase], int], *, most: int = MOST_PANELS
 ) -> list[SeriesCase]:
     """Cases of one engine and of the length most of them have, of different models, at most ``most``.
 
     ``worth``: how many curves a case has; those with fewer than two show nothing and are left out.
     """
-    telling = _one_engine([case for case in found if worth(case) > 1])
+    telling = _one_engine([case for case in cases if worth(case) > 1])
     points = Counter[tuple[int, int]]()
     for case in telling:
         points[case.input_len, case.output_len] += sum(len(series.runs) for series in case.plain)

@@ -40,13 +40,13 @@ def report(runs: Iterable[Measurement], folder: Path) -> list[Path]:
     members = some_runs(runs)
     check_figures()
     facts = facts_of(members)
-    found = charts(members, facts)
+    pages = charts(members, facts)
     summary, table = folder / "summary.md", folder / "runs.csv"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(table, as_csv(run_fields(members)))
-        figures = draw(found, folder)
-        write_whole(summary, _summary(members, found))
+        figures = draw(pages, folder)
+        write_whole(summary, _summary(members, pages))
     except OSError as error:
         raise InputError(f"cannot write the report to {folder}: {error.strerror}") from error
     return [summary, table, *figures]

@@ -38,8 +38,8 @@ QUANTITIES = {
 
 def sentences(case: SeriesCase, facts: Mapping[Measurement, Facts]) -> list[str]:
     """Everything that the runs of one model and one length of requests say, most asked-for first."""
-    found = [best_layout(case), *split_ratios(case), turn(case), memory_end(case), *communication(case, facts)]
-    return [text for text in (*found, energy(case), *settings(case), agreement(case)) if text]
+    texts = [best_layout(case), *split_ratios(case), turn(case), memory_end(case), *communication(case, facts)]
+    return [text for text in (*texts, energy(case), *settings(case), agreement(case)) if text]
 
 
 def best_layout(case: SeriesCase) -> str:
@@ -54,7 +54,7 @@ def best_layout(case: SeriesCase) -> str:
     if not winners:
         return ""
     parts = []
-    for names, run in groupby(winners, key=lambda each: each[1]):
+    for names, run in groupby(winners, key=lambda winner: winner[1]):
         members = list(run)
         values = _span([short(value) for _, _, value in members])
         parts.append(f"{names} at batch {_span([str(batch) for batch, _, _ in members])} ({values})")
@@ -63,17 +63,17 @@ def best_layout(case: SeriesCase) -> str:
 
 def split_ratios(case: SeriesCase) -> list[str]:
     """Tensor parallel against as many pipeline stages, a sentence for each number of GPUs."""
-    found = []
+    texts = []
     for gpus in sorted({series.layout.gpus for series in case.plain}):
         ratios = split_ratio(case, gpus)
         if gpus > 1 and ratios:
             (batch, first), *rest = ratios
             said = "".join(f", {short(ratio)} times at {batch}" for batch, ratio in rest)
-            found.append(
+            texts.append(
                 f"On {gpus} GPUs TP{gpus} gives {short(first)} times the output tokens/s of PP{gpus} (layers split) at "
                 f"batch {batch}{said}."
             )
-    return found
+    return texts
 
 
 def split_ratio(case: SeriesCase, gpus: int) -> list[tuple[int, float]]:
@@ -124,7 +124,7 @@ def memory_end(case: SeriesCase) -> str:
 
 def communication(case: SeriesCase, facts: Mapping[Measurement, Facts]) -> list[str]:
     """How the bytes that a GPU sends grow with the batch, and the least share of the time they can have taken."""
-    found = []
+    texts = []
     for series in shown(case):
         sent = list(_points(series, gib_sent).items())
         if len(sent) < 2 or not sent[0][1]:
@@ -134,8 +134,8 @@ def communication(case: SeriesCase, facts: Mapping[Measurement, Facts]) -> list[
         shares = _points(series, lambda run: facts[run].link_share(run) if run in facts else None)
         if low in shares and high in shares:
             text += f", at its links' peak bandwidth {shares[low]:.2%} and {shares[high]:.2%} of the time"
-        found.append(f"{text} ({short(most / least)} times the bytes for {short(high / low)} times the sequences).")
-    return found
+        texts.append(f"{text} ({short(most / least)} times the bytes for {short(high / low)} times the sequences).")
+    return texts
 
 
 def energy(case: SeriesCase) -> str:
@@ -154,14 +154,14 @@ def energy(case: SeriesCase) -> str:
 def settings(case: SeriesCase) -> list[str]:
     """What other settings (no kernel fusion, say) did to the throughput of a parallelism."""
     plain = {series.layout: _points(series, tok_s) for series in case.plain}
-    found = []
+    texts = []
     for series in case.series:
         usual = plain.get(series.layout, {})
         ratios = [(batch, value / usual[batch]) for batch, value in _points(series, tok_s).items() if batch in usual]
         if series.settings and ratios:
             said = ", ".join(f"{short(ratio)} times at batch {batch}" for batch, ratio in ratios)
-            found.append(f"{series.layout} with {series.settings}: output tokens/s {said}, of those without.")
-    return found
+            texts.append(f"{series.layout} with {series.settings}: output tokens/s {said}, of those without.")
+    return texts
 
 
 def agreement(case: SeriesCase) -> str:
@@ -181,15 +181,15 @@ def missing(runs: Sequence[Measurement]) -> list[str]:
     """What no run, or not every run, has measured."""
     # some were only tried for their memory
     ran = [run for run in runs if not run.oom and (run.e2e_ms or run.output_tok_s)]
-    found = []
+    texts = []
     for name, words in QUANTITIES.items():
         members = [run for run in ran if run.deployment.num_gpus > 1] if name == "comm_bytes" else ran
         without = sum(getattr(run, name) is None for run in members)
         if members and without == len(members):
-            found.append(f"{words} in no run")
+            texts.append(f"{words} in no run")
         elif without:
-            found.append(f"{words} in {len(members) - without} of {len(members)} runs")
-    return found
+            texts.append(f"{words} in {len(members) - without} of {len(members)} runs")
+    return texts
 
 
 def _by_batch(case: SeriesCase, value: Callable[[Measurement], float | None]) -> list[tuple[int, dict[str, float]]]:
@@ -201,7 +201,7 @@ def _by_batch(case: SeriesCase, value: Callable[[Measurement], float | None]) ->
 
 def _points(series: Series, value: Callable[[Measurement], float | None]) -> dict[int, float]:
     batches, values = series.points(value)
-    return {int(batch): float(each) for batch, each in zip(batches, values, strict=True)}
+    return {int(batch): float(number) for batch, number in zip(batches, values, strict=True)}
 
 
 def _leaders(values: Mapping[str, float]) -> str:

@@ -97,9 +97,9 @@ class Series:
         """Batches that have the value, rising, and its median at each, shape (n,)."""
         by_batch: dict[int, list[float]] = defaultdict(list)
         for run in self.runs:
-            found = value(run)
-            if found is not None:
-                by_batch[run.batch].append(found)
+            number = value(run)
+            if number is not None:
+                by_batch[run.batch].append(number)
         batches = sorted(by_batch)
         return np.array(batches, dtype=float), np.array([np.median(by_batch[batch]) for batch in batches], dtype=float)
 
@@ -142,11 +142,11 @@ def cases(runs: Iterable[Measurement]) -> tuple[SeriesCase, ...]:
 
 
 def _cases(setup: Setup, runs: Sequence[Measurement]) -> list[SeriesCase]:
-    told = settings_told(runs)
+    texts = settings_told(runs)
     by_lengths: dict[tuple[int, int], dict[tuple[SeriesLayout, str], list[Measurement]]] = defaultdict(
         lambda: defaultdict(list)
     )
-    for run, settings in zip(runs, told, strict=True):
+    for run, settings in zip(runs, texts, strict=True):
         by_lengths[run.input_len, run.output_len][SeriesLayout.of(run), settings].append(run)
     return [
         SeriesCase(

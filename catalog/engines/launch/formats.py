@@ -35,14 +35,14 @@ def render(deployment: Deployment, model: Model, cluster: Cluster, format: str) 
         close = difflib.get_close_matches(wanted, [*FORMATS, *_ALIASES], n=1, cutoff=0.4)
         hint = f"did you mean {close[0]}? " if close else ""
         raise InputError(f"unknown export format {format[:40]!r}; {hint}known: {', '.join(FORMATS)}")
-    asked = deployment.engine
+    stated_engine = deployment.engine
     if wanted not in {"compose", "kubernetes"}:
         deployment = replace(deployment, engine=wanted)
-    found = resolve(deployment, model, cluster)
-    deployment, engine = found.value, find_engine(found.value.engine)
+    resolved = resolve(deployment, model, cluster)
+    deployment, engine = resolved.value, find_engine(resolved.value.engine)
     comments = _comments(deployment, model, cluster, engine)
-    if engine.name != find_engine(asked).name:
-        comments.append(f"the knobs were chosen for {asked}; another engine's speed and memory differ")
+    if engine.name != find_engine(stated_engine).name:
+        comments.append(f"the knobs were chosen for {stated_engine}; another engine's speed and memory differ")
     if wanted == "kubernetes":
         return _yaml(kubernetes(deployment, model, cluster, engine), [*comments, *_kubernetes_needs(model, cluster)])
     started = processes(deployment, model, cluster)

@@ -78,12 +78,12 @@ def separate_servers(
     deployment: Deployment, cluster: Cluster, port: int, argv: Callable[[int], tuple[str, ...]]
 ) -> Iterator[Process]:
     """One server a replica, packed on the nodes; ``argv`` gives the command for a port."""
-    size, each = deployment.tp * deployment.pp, per_node(deployment, cluster)
+    size, per_host = deployment.tp * deployment.pp, per_node(deployment, cluster)
     for i in range(deployment.dp):
-        node, slot = divmod(i, each)
+        node, slot = divmod(i, per_host)
         gpus = tuple(range(slot * size, (slot + 1) * size))
         process = Process(argv=argv(port + slot), node=node, gpus=gpus, port=port + slot)
-        yield pinned(process, cluster.gpu) if each > 1 else process
+        yield pinned(process, cluster.gpu) if per_host > 1 else process
 
 
 def offloaded_gib(deployment: Deployment, model: Model) -> float:

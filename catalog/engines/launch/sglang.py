@@ -32,14 +32,14 @@ def processes(
                 f"sglang has no replicas over several nodes each; start {deployment.dp} deployments with dp=1 instead"
             )
         return _over_nodes(argv, deployment, cluster, address, port)
-    each = per_node(deployment, cluster)
-    found = []
-    for i in range(math.ceil(deployment.dp / each)):
-        here = min(each, deployment.dp - i * each)
+    per_host = per_node(deployment, cluster)
+    servers = []
+    for i in range(math.ceil(deployment.dp / per_host)):
+        here = min(per_host, deployment.dp - i * per_host)
         count = ("--dp-size", str(here)) if here > 1 else ()
         gpus = tuple(range(here * replica))
-        found.append(Process(argv=(*argv, *count, "--port", str(port)), node=i, gpus=gpus, port=port))
-    return tuple(found)
+        servers.append(Process(argv=(*argv, *count, "--port", str(port)), node=i, gpus=gpus, port=port))
+    return tuple(servers)
 
 
 def _over_nodes(

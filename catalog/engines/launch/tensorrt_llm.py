@@ -58,7 +58,7 @@ def _file(deployment: Deployment, model: Model, cluster: Cluster, engine: Engine
     plain = compute_dtype(model, cluster.gpu, deployment.dtype, engine)
     sizes = graph_sizes(engine, cluster.gpu, deployment)
     graphs = {"max_batch_size": sizes[-1], "enable_padding": True} if sizes else None
-    found: dict[str, Any] = {
+    settings: dict[str, Any] = {
         "dtype": plain,
         # the options file replaces whole sections, so the share of memory stands here, too
         "kv_cache_config": {
@@ -67,4 +67,4 @@ def _file(deployment: Deployment, model: Model, cluster: Cluster, engine: Engine
         },
         "cuda_graph_config": graphs,
     }
-    return found | ({"enable_attention_dp": True} if together else {})
+    return settings | ({"enable_attention_dp": True} if together else {})

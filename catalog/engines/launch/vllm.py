@@ -27,18 +27,18 @@ def processes(deployment: Deployment, model: Model, cluster: Cluster, address: s
     share_experts = bool(model.moe_layers) and deployment.dp > 1 and deployment.ep == deployment.tp * deployment.dp
     if replica > cluster.gpus_per_node:
         return _spanning(deployment, argv, cluster, address, port, share_experts=share_experts)
-    each = per_node(deployment, cluster)
-    if share_experts and deployment.dp > each:
-        return _wide(deployment, argv, each, address, port)
+    per_host = per_node(deployment, cluster)
+    if share_experts and deployment.dp > per_host:
+        return _wide(deployment, argv, per_host, address, port)
     if model.moe_layers and not share_experts:
         return tuple(separate_servers(deployment, cluster, port, lambda at: (*argv, "--port", str(at))))
-    found = []
-    for node in range(math.ceil(deployment.dp / each)):
-        here = min(each, deployment.dp - node * each)
+    servers = []
+    for node in range(math.ceil(deployment.dp / per_host)):
+        here = min(per_host, deployment.dp - node * per_host)
         count = ("--data-parallel-size", str(here)) if here > 1 else ()
         gpus = tuple(range(here * replica))
-        found.append(Process(argv=(*argv, *count, "--port", str(port)), node=node, gpus=gpus, port=port))
-    return tuple(found)
+        servers.append(Process(argv=(*argv, *count, "--port", str(port)), node=node, gpus=gpus, port=port))
+    return tuple(servers)
 
 
 def options(deployment: Deployment, model: Model, gpu: Gpu) -> tuple[str, ...]:
@@ -80,7 +80,7 @@ def _spanning(
     node = cluster.gpus_per_node
     together = deployment.dp if share_experts else 1
     span = deployment.tp * deployment.pp // node * together
-    found = []
+    servers = []
     for first in range(0, deployment.dp // together * span, span):
         head = address if first == 0 else f"node{first}"
         shared = ["--data-parallel-size", str(together)] if together > 1 else []
@@ -93,21 +93,21 @@ def _spanning(
                 gpus=tuple(range(node)),
                 port=None if rank else port,
             )
-            found.append(process)
-    return tuple(found)
+            servers.append(process)
+    return tuple(servers)
 
 
-def _wide(deployment: Deployment, argv: tuple[str, ...], each: int, address: str, port: int) -> tuple[Process, ...]:
+def _wide(deployment: Deployment, argv: tuple[str, ...], per_host: int, address: str, port: int) -> tuple[Process, ...]:
     """Replicas that share experts over several nodes: one server, engines without one on the other nodes."""
-    if deployment.dp % each:
+    if deployment.dp % per_host:
         raise InputError(
-            f"{deployment.dp} replicas share their experts, but nodes hold {each}; make dp a multiple of {each}"
+            f"{deployment.dp} replicas share their experts, but nodes hold {per_host}; make dp a multiple of {per_host}"
         )
-    shared: tuple[str, ...] = ("--data-parallel-size", str(deployment.dp), "--data-parallel-size-local", str(each))
+    shared: tuple[str, ...] = ("--data-parallel-size", str(deployment.dp), "--data-parallel-size-local", str(per_host))
     shared += ("--data-parallel-address", address, "--data-parallel-rpc-port", str(_RPC_PORT))
-    gpus = tuple(range(each * deployment.tp * deployment.pp))
-    found = [Process(argv=(*argv, *shared, "--port", str(port)), gpus=gpus, port=port)]
-    for node in range(1, deployment.dp // each):
-        tail = ("--headless", "--data-parallel-start-rank", str(node * each))
-        found.append(Process(argv=(*argv, *shared, *tail), node=node, gpus=gpus))
-    return tuple(found)
+    gpus = tuple(range(per_host * deployment.tp * deployment.pp))
+    servers = [Process(argv=(*argv, *shared, "--port", str(port)), gpus=gpus, port=port)]
+    for node in range(1, deployment.dp // per_host):
+        tail = ("--headless", "--data-parallel-start-rank", str(node * per_host))
+        servers.append(Process(argv=(*argv, *shared, *tail), node=node, gpus=gpus))
+    return tuple(servers)
