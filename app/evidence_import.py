@@ -13,7 +13,7 @@ import streamlit as st
 import advisor
 from advisor import ExtraRuns, read_import
 from advisor.render.answers.measured import measured_columns
-from advisor.render.choices import IMPORTED_SUFFIXES
+from advisor.render.menus import IMPORTED_SUFFIXES
 from app import inputs
 from app.evidence_runs import forget, keep, session_runs
 from app.frame import plain
@@ -55,7 +55,7 @@ def show() -> None:
     if len(files) > MOST_FILES:
         raise advisor.InputError(f"{len(files)} files are too many at once; upload at most {MOST_FILES}")
     contents = [(file_name(file.name), file.getvalue()) for file in files]
-    _tell_found(read_uploads(contents, given))
+    _tell_imported(read_uploads(contents, given))
 
 
 def read_uploads(contents: Sequence[tuple[str, bytes]], facts: Mapping[str, Any]) -> Import:
@@ -113,7 +113,7 @@ def _facts() -> dict[str, Any]:
     return {name: value for name, value in facts.items() if value is not None}
 
 
-def _tell_found(imported: Import) -> None:
+def _tell_imported(imported: Import) -> None:
     if imported.new:
         st.subheader(f"{len(imported.new)} new run{'' if len(imported.new) == 1 else 's'}")
         table(measured_columns(imported.new))

@@ -11,8 +11,8 @@ import streamlit as st
 import advisor
 from advisor import holdout_errors
 from advisor.render.answers.validation import check_columns, summary_columns
-from advisor.render.choices import HOLDOUT_COMMAND, HOLDOUT_SPLITS
 from advisor.render.figures.validation import parity
+from advisor.render.menus import HOLDOUT_COMMAND, HOLDOUT_SPLITS
 from advisor.render.numbers import share
 from app import inputs
 from app.downloads import downloads

@@ -9,7 +9,7 @@ import streamlit as st
 
 from advisor import ProbeQuestion, prepare_probe
 from advisor.render.answers.probing import plan_columns, plan_rows
-from advisor.render.choices import PROBED_ENGINES
+from advisor.render.menus import PROBED_ENGINES
 from advisor.render.numbers import short
 from app import inputs
 from app.downloads import downloads

@@ -84,7 +84,7 @@ def plan(most_gpus: int) -> dict[str, Any]:
     }
 
 
-def found_tokens(row: dict[str, Any]) -> list[int]:
+def cache_tokens(row: dict[str, Any]) -> list[int]:
     """Read the KV capacity that each engine of a load told: in its log, where each speaks for itself, else under
     /metrics.
     """
@@ -98,7 +98,7 @@ def table(path: Path, out: Path) -> bool:
     good = True
     for load in read_plan(path):
         row = rows.get(load.name, {"outcome": "not tried"})
-        foretold, logged = load.foretold_kv_tokens, found_tokens(row)
+        foretold, logged = load.foretold_kv_tokens, cache_tokens(row)
         assert foretold is not None, load.name
         off = max((foretold / tokens - 1 for tokens in logged), key=abs, default=None)
         good &= row["outcome"] == "started" and off is not None and abs(off) <= ALLOWED

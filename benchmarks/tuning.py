@@ -35,9 +35,9 @@ from catalog.runs import shipped_runs
 
 if TYPE_CHECKING:
     from advisor.benchmarking.benchmark_plan import Candidate
+    from advisor.tuning.bench import MeasurementBench
     from advisor.tuning.decision import CandidateSet
     from advisor.tuning.gp_belief import Belief
-    from advisor.tuning.loop import MeasurementBench
     from catalog.schema import Measurement
 
 GPU = "H200-SXM"
@@ -147,19 +147,21 @@ def replayed(case: Case, start: str, choice: str, seed: int) -> Curve:
     runs = recorded(case.engine, case.model)
     budget_s = BUDGET_S[case.engine]
     limits = {} if case.tpot_ms is None else {"tpot_ms": case.tpot_ms}
-    stakes, real = recorded_stakes(runs, model, cluster, objective=case.objective, lengths=case.lengths, limits=limits)
-    true = stakes.utility(np.log([getattr(run, name) for name in stakes.metrics for run in real]))
+    candidates, real = recorded_stakes(
+        runs, model, cluster, objective=case.objective, lengths=case.lengths, limits=limits
+    )
+    true = candidates.utility(np.log([getattr(run, name) for name in candidates.metrics for run in real]))
     bench = Replay(runs, model, cluster, budget_s=budget_s)
     prior = shipped_surrogate().marginal(case.engine, GPU) if start == "shipped" else analytic_marginal()
     moments = np.linspace(0.0, budget_s, TIMES)
     regret, inside = np.full(TIMES, np.nan), np.full(TIMES, np.nan)
     errors = np.full((len(METRICS), TIMES), np.nan)
     stopped_s, stopped_regret = budget_s, np.nan
-    for step in steps(stakes, bench, prior, choose=CHOICES[choice], until_certain=False, seed=1000 * seed):
+    for step in steps(candidates, bench, prior, choose=CHOICES[choice], until_certain=False, seed=1000 * seed):
         since = moments >= bench.passed_s
-        regret[since] = min(np.expm1(true.max() - true[step.verdict.best]), 1.0)
+        regret[since] = min(np.expm1(true.max() - true[step.decision.best]), 1.0)
         layouts = {(run.tp, run.pp) for run in step.runs}
-        if stopped_s == budget_s and step.settled and stakes.layouts()[step.verdict.best] in layouts:
+        if stopped_s == budget_s and step.settled and candidates.layouts()[step.decision.best] in layouts:
             stopped_s, stopped_regret = bench.passed_s, float(regret[since][0]) if since.any() else np.nan
         done = {run.run_id for run in step.runs}
         if left := [run for run in runs if run.run_id not in done]:

@@ -72,18 +72,18 @@ def offer_seconds(
         room, most = evaluation.cost_model.memory, deployment.max_num_seqs or math.inf
         held = room.kv_capacity_tokens / (input_len + output_len)
         closed: dict[Piece, float] = {}
-        rate = each_s = 0.0
+        rate = request_s = 0.0
         for i, count in enumerate(counts):
             if not room.fits[i] or count > min(held[i], most):
                 continue
-            each_s = max(each_s, float(evaluation.times.e2e_ms[i]) / 1e3)
+            request_s = max(request_s, float(evaluation.times.e2e_ms[i]) / 1e3)
             rate = max(rate, float(evaluation.times.output_tok_s[i]) / output_len)
             seconds = _seconds(TURNS * float(evaluation.times.e2e_ms[i]) / 1e3 / (1 - SETTLING))
             offer = TrafficProfile(input_len=input_len, output_len=output_len, seconds=seconds, concurrency=count)
             closed[offer] = seconds + float(evaluation.times.e2e_ms[i]) / 1e3
         if not closed:
             continue
-        opened = {} if trace else _opened(input_len, output_len, rate=rate, each_s=each_s)
+        opened = {} if trace else _opened(input_len, output_len, rate=rate, request_s=request_s)
         loops = list(closed.items())
         seconds_by_piece |= dict(loops[:CLOSED_FIRST]) | opened | dict(loops[CLOSED_FIRST:])
     if trace and seconds_by_piece:
@@ -92,15 +92,15 @@ def offer_seconds(
     return seconds_by_piece
 
 
-def _opened(input_len: int, output_len: int, *, rate: float, each_s: float) -> dict[Piece, float]:
-    """Offer Poisson arrivals, where about ``rate`` requests a second are the most and one takes ``each_s``; return
+def _opened(input_len: int, output_len: int, *, rate: float, request_s: float) -> dict[Piece, float]:
+    """Offer Poisson arrivals, where about ``rate`` requests a second are the most and one takes ``request_s``; return
     their seconds.
     """
     seconds_by_piece: dict[Piece, float] = {}
     for share in SHARES:
-        seconds = _seconds(max(TURNS * each_s, FEWEST / (share * rate)))
+        seconds = _seconds(max(TURNS * request_s, FEWEST / (share * rate)))
         offer = TrafficProfile(input_len=input_len, output_len=output_len, seconds=seconds, share=share)
-        seconds_by_piece[offer] = seconds + min(each_s, DRAIN_S)
+        seconds_by_piece[offer] = seconds + min(request_s, DRAIN_S)
     return seconds_by_piece
 
 

@@ -137,7 +137,9 @@ def evidence_of(times: Iterable[TimedKernel], engine: str) -> tuple[KernelObserv
     experts = _by(of_kind(ExpertsTime, times), lambda timed: (timed.gpu, timed.n, timed.k, timed.experts, timed.top))
     used = [timed for timed in of_kind(AttentionTime, times) if timed.fused is not False]
     attention = _by(used, lambda timed: (timed.gpu, timed.heads, timed.kv_heads, timed.head_dim, timed.query == 1))
-    sums = _by([timed for timed in of_kind(Collective, times) if _is_told(timed, engine)], lambda timed: timed.gpu)
+    sums = _by(
+        [timed for timed in of_kind(Collective, times) if _is_informative(timed, engine)], lambda timed: timed.gpu
+    )
     return (
         *(_products(timed, engine) for timed in products),
         *(_experts(timed, engine) for timed in experts),
@@ -217,7 +219,7 @@ def _attention(times: list[AttentionTime], engine: str) -> KernelObservations:
     )
 
 
-def _is_told(time: Collective, engine: str) -> bool:
+def _is_informative(time: Collective, engine: str) -> bool:
     if time.op != "allreduce" or time.graph != "graph":
         return False
     if time.impl == SHORT_SUMS.get(engine):

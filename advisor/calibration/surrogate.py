@@ -91,7 +91,7 @@ class Surrogate:
     residuals: tuple[Residuals, ...] = ()
     """What the model of time misses at the configurations that were measured, by engine, GPU and model."""
 
-    def lesson(self, engine: str, gpu: str) -> FitReport | None:
+    def report(self, engine: str, gpu: str) -> FitReport | None:
         """What the user's own runs say of this engine on this GPU, if there are any."""
         return next((report for report in self.lessons if (report.engine, report.gpu) == (engine, gpu)), None)
 
@@ -123,7 +123,7 @@ class Surrogate:
             "sources": list(self.sources),
             "data_hash": self.data_hash,
             "alone": self.alone,
-            "lessons": [lesson.to_dict() for lesson in self.lessons],
+            "lessons": [report.to_dict() for report in self.lessons],
         }
 
     def to_json(self) -> str:
@@ -165,7 +165,7 @@ class Surrogate:
         if self.residuals:
             body["residuals"] = [residuals.to_dict() for residuals in self.residuals]
         if self.lessons:
-            body |= {"alone": self.alone, "lessons": [lesson.to_dict() for lesson in self.lessons]}
+            body |= {"alone": self.alone, "lessons": [report.to_dict() for report in self.lessons]}
         return json.dumps(body, indent=None, separators=(",", ":"))
 
     def write(self, path: str | Path) -> None:
@@ -245,7 +245,7 @@ class Surrogate:
                 seen=row.seen,
                 dispersion=row.dispersion,
             )
-        if {(lesson.engine, lesson.gpu) for lesson in body.lessons} - set(marginals) or (ANY, ANY) not in marginals:
+        if {(report.engine, report.gpu) for report in body.lessons} - set(marginals) or (ANY, ANY) not in marginals:
             raise InputError("this fit is damaged: it has no parameters of an engine and GPU that it speaks of")
         return cls(
             marginals=marginals,

@@ -109,7 +109,7 @@ def fit(
         after = update(before, [*own, *alone_timed])
         if not own:  # no run of it has been seen
             after = replace(after, provenance=known.provenance, seen=known.seen)
-        lesson = _fit_report((engine, gpu), own, alone_timed, base.marginal(engine, gpu), before, after, surrogate)
+        report = _fit_report((engine, gpu), own, alone_timed, base.marginal(engine, gpu), before, after, surrogate)
         marginals = dict(surrogate.marginals) | {(engine, gpu): after}
         if not alone and not any(key[1] == gpu for key in base.marginals):
             marginals |= _passed_on(surrogate, engine, gpu, before, after)
@@ -119,7 +119,7 @@ def fit(
         if not any(group.used.any() for group in agreeing):  # nothing moved
             others, nearby = list(surrogate.residuals), ()
         surrogate = replace(
-            surrogate, marginals=marginals, lessons=(*surrogate.lessons, lesson), residuals=(*others, *nearby)
+            surrogate, marginals=marginals, lessons=(*surrogate.lessons, report), residuals=(*others, *nearby)
         )
     digest = hashlib.sha256("\n".join([base.data_hash, *sorted(repr(item) for item in (*members, *timed))]).encode())
     sources = tuple(sorted({*base.sources, *(run.source for run in members)}))
@@ -319,7 +319,7 @@ def _passed_on(
         after.covariance * (before.dispersion / after.dispersion) ** 2
     )  # its runs disagree about it, not about the GPU
     learned = gain @ (before.covariance - shares) @ gain.T
-    measured = {(lesson.engine, lesson.gpu) for lesson in surrogate.lessons}
+    measured = {(report.engine, report.gpu) for report in surrogate.lessons}
     marginals = {}
     for other in {key[0] for key in surrogate.marginals} - {engine}:
         if (other, gpu) not in measured:

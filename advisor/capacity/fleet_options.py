@@ -147,7 +147,7 @@ class CapacityQuestion:
         """Say a fleet and its cost in words."""
         hourly, replicas_in_all = self.hourly(fleet, replicas, prices), replicas + self.spares
         money = "" if hourly is None else f", ${hourly * HOURS_A_MONTH:,.0f} a month"
-        return f"{replicas_in_all} x {layout_told(fleet)}{money}"
+        return f"{replicas_in_all} x {layout_text(fleet)}{money}"
 
     def at_most(self, fleet: ReplicaSizing, worst: tuple[float, ...], prices: Mapping[str, Price | None]) -> int:
         """Return the replicas with which a fleet is no worse than that, or one less than its fewest."""
@@ -163,7 +163,7 @@ class CapacityQuestion:
     def option(
         self, fleet: ReplicaSizing, replicas: int, prices: Mapping[str, Price | None], *, alone: bool = False
     ) -> FleetOption:
-        verdict = fleet.alone if alone else fleet.verdict(replicas)
+        check = fleet.alone if alone else fleet.slo_check(replicas)
         hourly, replicas_in_all = self.hourly(fleet, replicas, prices), replicas + self.spares
         tokens = self.rate * float(fleet.traffic.output_len.mean()) * 3600.0
         decode, prefill = fleet.engine.multiple(replicas_in_all)
@@ -178,12 +178,12 @@ class CapacityQuestion:
             usd_per_hour=hourly,
             usd_per_month=None if hourly is None else hourly * HOURS_A_MONTH,
             usd_per_mtok=None if hourly is None else hourly / tokens * 1e6,
-            latencies=verdict.latencies,
+            latencies=check.latencies,
             energy_j_per_token=fleet.joules_per_token(self.rate, replicas, self.spares),
-            intervals=fleet.intervals(replicas, verdict.latencies, LEVEL) if self.draws else {},
+            intervals=fleet.intervals(replicas, check.latencies, LEVEL) if self.draws else {},
             saturation_s=fleet.saturation_s,
             utilisation=self.rate / (fleet.saturation_s * replicas_in_all),
-            meets=verdict.meets,
+            meets=check.meets,
             provenance=fleet.engine.provenance,
         )
 
@@ -228,7 +228,7 @@ class Reach:
         if replicas < fleet.most:
             course.tell("how much it carries with one replica more", begin + RATES)
             next_carries = fleet.most_rate(replicas + 1) / (1.0 + headroom)
-            later = fleet.verdict(replicas + 1).latencies
+            later = fleet.slo_check(replicas + 1).latencies
         changes = []
         for i, (what, factor) in enumerate(CHANGES):
             course.tell(f"what other traffic would take, {i + 1} of {len(CHANGES)}", begin + 2 * RATES + i)
@@ -254,7 +254,7 @@ def best_of(
     before = course.over
     queue = []
     for i, fleet in enumerate(fleets):
-        course.tell(f"saturation of {layout_told(fleet)}", before + i / 2)
+        course.tell(f"saturation of {layout_text(fleet)}", before + i / 2)
         if fleet.least <= fleet.most:
             queue.append((question.loss(fleet, fleet.least, prices, least=True), i, bound, fleet.least))
     heapq.heapify(queue)
@@ -271,7 +271,7 @@ def best_of(
                 heapq.heappush(queue, (question.loss(fleet, fleet.surely, prices, least=True), i, sure, fleet.surely))
         else:
             course.tell(
-                f"simulating {layout_told(fleet)}, {simulated + 1} of at most {len(fleets)}",
+                f"simulating {layout_text(fleet)}, {simulated + 1} of at most {len(fleets)}",
                 before + (len(fleets) + simulated) / 2,
             )
             simulated += 1
@@ -285,7 +285,7 @@ def best_of(
     return ranked
 
 
-def layout_told(fleet: ReplicaSizing) -> str:
+def layout_text(fleet: ReplicaSizing) -> str:
     """Write the layout of one replica, or of one of each kind: "TP2 PP1 on H200-SXM"."""
     decode, prefill = fleet.engine.multiple(1)
     pools = "" if prefill is None else f" {prefill.dp}+{decode.dp}"

@@ -185,9 +185,9 @@ class ReplicaSizing:
         """Return the replicas below which, with the wanted confidence, the queue grows for ever."""
         return self._carrying(self.stable_s)
 
-    def _carrying(self, each_s: float) -> int:
+    def _carrying(self, request_s: float) -> int:
         assert self.demand.workload.rate is not None
-        return max(math.ceil(self.demand.workload.rate / each_s), 1)
+        return max(math.ceil(self.demand.workload.rate / request_s), 1)
 
     @cached_property
     def alone(self) -> SloCheck:
@@ -202,7 +202,7 @@ class ReplicaSizing:
         other.times, other.drawn = self.times, self.drawn
         return other
 
-    def verdict(self, replicas: int) -> SloCheck:
+    def slo_check(self, replicas: int) -> SloCheck:
         """Check all the traffic on so many replicas."""
         if replicas not in self._verdicts:
             self._verdicts[replicas] = self._judged(replicas, self.traffic, self.brief)
@@ -216,16 +216,16 @@ class ReplicaSizing:
         most = self.most if at_most is None else min(at_most, self.most)
         if self.least > most or not self.alone.meets or self.surely > most:
             return None
-        if at_most is not None and not self.verdict(most).meets:
+        if at_most is not None and not self.slo_check(most).meets:
             return None
         low, high, step = self.surely - 1, self.surely, 1
-        while not self.verdict(high).meets:
+        while not self.slo_check(high).meets:
             if high == most:
                 return None
             low, high, step = high, min(high + step, most), 2 * step
         while high - low > 1:
             middle = (low + high) // 2
-            if self.verdict(middle).meets:
+            if self.slo_check(middle).meets:
                 high = middle
             else:
                 low = middle
@@ -238,7 +238,7 @@ class ReplicaSizing:
         rate = self.demand.workload.rate
         assert rate is not None
         low, high = 0.0, self.stable_s * replicas
-        if high > rate and self.verdict(replicas).meets:
+        if high > rate and self.slo_check(replicas).meets:
             low = rate
         for _ in range(HALVINGS + (2 if low == 0.0 else 0)):
             middle = (low + high) / 2.0

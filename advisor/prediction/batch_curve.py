@@ -14,7 +14,7 @@ from advisor.perf_model.memory.kv_capacity import max_concurrency
 from advisor.prediction.deployment_estimate import HIGHER_IS_BETTER
 from advisor.prediction.evidence import Evidence
 from advisor.prediction.inputs import check_lengths, chosen_price, read_cluster, read_model
-from advisor.prediction.prediction import TIME_METRICS, Prediction, request_causes, turning_batch
+from advisor.prediction.prediction import TIME_METRICS, Prediction, request_causes, ridge_batch
 from catalog.engines import resolve
 from catalog.errors import InputError, Note
 from catalog.schema import Cluster, Deployment, Model, Price, require_positive
@@ -166,8 +166,8 @@ def curve(
     """
     if regime not in ("static", "steady"):
         raise InputError(f"regime is {regime!r:.60}; it must be steady or static")
-    found_model, found_cluster = read_model(model), read_cluster(gpus, set_gpu)
-    check_lengths(found_model.value, input_len, output_len, max_model_len)
+    resolved_model, resolved_cluster = read_model(model), read_cluster(gpus, set_gpu)
+    check_lengths(resolved_model.value, input_len, output_len, max_model_len)
     own_limit = regime == "steady" and max_num_seqs is None
     wanted = Deployment(
         engine=engine,
@@ -182,13 +182,13 @@ def curve(
         max_model_len=max_model_len,
         gpu_memory_utilization=gpu_memory_utilization,
     )
-    resolved = resolve(wanted, found_model.value, found_cluster.value)
-    model_, cluster, deployment = found_model.value, found_cluster.value, resolved.value
+    resolved = resolve(wanted, resolved_model.value, resolved_cluster.value)
+    model_, cluster, deployment = resolved_model.value, resolved_cluster.value, resolved.value
     knowledge = Evidence.of(runs, engine=deployment.engine, gpu=cluster.gpu)
     marginal = knowledge.marginal(deployment.engine, cluster.gpu)
     budget = deployment.max_num_batched_tokens
     assert budget is not None  # resolved
-    started = _Started(model_, cluster, deployment, budget, each_batch=own_limit)
+    started = _Started(model_, cluster, deployment, budget, own_limits=own_limit)
     full = started.full_batch(input_len + output_len)
     chosen = np.array(_batches(batches, full), dtype=float)
     evaluation = Prediction.of(
@@ -222,11 +222,11 @@ def curve(
         device_gib=cluster.gpu.memory_gib,
         causes={cause: np.where(fits, values, np.nan) for cause, values in request_causes(evaluation).items()},
         full_batch=full,
-        turning_batch=turning_batch(evaluation, 0),
+        turning_batch=ridge_batch(evaluation, 0),
         fits=bool(fits[0]),
         price=offer,
         provenance=marginal.provenance,
-        notes=(*found_model.notes, *found_cluster.notes, *resolved.notes, *knowledge.notes),
+        notes=(*resolved_model.notes, *resolved_cluster.notes, *resolved.notes, *knowledge.notes),
     )
 
 
@@ -238,14 +238,14 @@ class _Started:
     cluster: Cluster
     deployment: Deployment
     budget: int
-    each_batch: bool
+    own_limits: bool
     """``max_num_seqs`` is the batch, though never above the tokens of a step, which no engine allows."""
 
     def layout(self, batches: Array) -> DeploymentArrays:
         layout = DeploymentArrays.of([self.deployment], self.model, self.cluster.gpu).take(
             np.zeros(len(batches), dtype=int)
         )
-        if self.each_batch:
+        if self.own_limits:
             return replace(layout, max_num_seqs=np.minimum(batches, float(self.budget)))
         return layout
 

@@ -19,8 +19,8 @@ from advisor.prediction.prediction import (
     Prediction,
     product_report,
     request_causes,
+    ridge_batch,
     time_by_operator,
-    turning_batch,
 )
 from catalog.errors import Note
 
@@ -88,7 +88,7 @@ def describe(
                 memory=memory_parts(chosen, i),
                 bottleneck=max(split, key=lambda cause: split[cause]),
                 breakdown={"causes": split, **time_by_operator(chosen, i)},
-                turning_batch=turning_batch(chosen, i),
+                turning_batch=ridge_batch(chosen, i),
                 products=product_report(chosen, i),
                 energy_j_per_token=joules,
                 usd_per_mtok=None if price is None or not tok_s else price.usd_per_gpu_hour * gpus / tok_s / 3.6e-3,

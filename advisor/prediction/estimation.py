@@ -90,7 +90,7 @@ def estimate(
         InputError: a name, number or combination that cannot be; the message says what would be right.
 
     """
-    found_model, found_cluster = read_model(model), read_cluster(gpus, set_gpu)
+    resolved_model, resolved_cluster = read_model(model), read_cluster(gpus, set_gpu)
     require_positive("batch", batch, most=10**6)
     known = {f.name for f in dataclasses.fields(Deployment)}
     unknown = sorted(set(deployment) - known)
@@ -110,23 +110,23 @@ def estimate(
         gpu_memory_utilization=gpu_memory_utilization,
         **deployment,
     )
-    check_lengths(found_model.value, input_len, output_len, max_model_len)
-    resolved = resolve(wanted, found_model.value, found_cluster.value)
-    knowledge = Evidence.of(runs, engine=resolved.value.engine, gpu=found_cluster.value.gpu)
+    check_lengths(resolved_model.value, input_len, output_len, max_model_len)
+    resolved = resolve(wanted, resolved_model.value, resolved_cluster.value)
+    knowledge = Evidence.of(runs, engine=resolved.value.engine, gpu=resolved_cluster.value.gpu)
     evaluation = Prediction.of(
-        found_model.value,
-        found_cluster.value,
-        DeploymentArrays.of([resolved.value], found_model.value, found_cluster.value.gpu),
+        resolved_model.value,
+        resolved_cluster.value,
+        DeploymentArrays.of([resolved.value], resolved_model.value, resolved_cluster.value.gpu),
         batch=np.array([float(batch)]),
         input_len=input_len,
         output_len=output_len,
         regime="static",
         engine=resolved.value.engine,
-        parameters=knowledge.marginal(resolved.value.engine, found_cluster.value.gpu).parameters,
-        residuals=knowledge.residuals(resolved.value.engine, found_cluster.value.gpu, found_model.value),
+        parameters=knowledge.marginal(resolved.value.engine, resolved_cluster.value.gpu).parameters,
+        residuals=knowledge.residuals(resolved.value.engine, resolved_cluster.value.gpu, resolved_model.value),
     )
-    notes = (*found_model.notes, *found_cluster.notes, *resolved.notes, *knowledge.notes)
-    offer = chosen_price(found_cluster.value.gpu.name, price)
+    notes = (*resolved_model.notes, *resolved_cluster.notes, *resolved.notes, *knowledge.notes)
+    offer = chosen_price(resolved_cluster.value.gpu.name, price)
     answer = describe(evaluation, [0], [resolved.value], knowledge, price=offer, notes=notes)[0]
     answer = checked_start(answer, max_model_len)
     run = measured_run(knowledge.runs, answer)

@@ -104,19 +104,19 @@ class Evidence:
         own, left_out = ([], ()) if fit.alone else _own_runs()
         known = () if fit.alone else (*shipped_runs(), *own)
         refined = {(report.engine, report.gpu): fit.marginals[report.engine, report.gpu] for report in fit.lessons}
-        lesson = fit.lesson(engine, gpu.name)
-        if lesson is None:
+        report = fit.report(engine, gpu.name)
+        if report is None:
             return cls(surrogate=fit, runs=known, refined=refined, notes=left_out)
-        marginal, warnings = _expired(refined[engine, gpu.name], lesson.platforms, engine)
+        marginal, warnings = _expired(refined[engine, gpu.name], report.platforms, engine)
         beside = "" if fit.alone else " beside what ships"
-        notes = (*left_out, _fitted_to(lesson.runs, engine, gpu.name, beside), *warnings)
+        notes = (*left_out, _fitted_to(report.runs, engine, gpu.name, beside), *warnings)
         return cls(
             surrogate=fit,
             runs=known,
             refined=refined | {(engine, gpu.name): marginal},
             notes=notes,
             own=() if warnings else fit.residuals,
-            widening={report.metric: report.widening for report in lesson.accuracy},
+            widening={row.metric: row.widening for row in report.accuracy},
         )
 
     def marginal(self, engine: str, gpu: Gpu) -> ParameterPosterior:

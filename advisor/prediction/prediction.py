@@ -266,8 +266,8 @@ def _intensity(product: Product, layout: DeploymentArrays) -> float:
     return float(np.ravel(product.flops)[0] / (np.ravel(product.weights)[0] * width))
 
 
-def turning_batch(evaluation: Prediction, row: int) -> float:
-    """Sequences per replica at which the decode products of one row turn from memory- to compute-bound.
+def ridge_batch(evaluation: Prediction, row: int) -> float:
+    """Return the sequences per replica at which one row's decode products reach the roofline's ridge: from memory- to compute-bound.
 
     Where weight reads and FLOPs take equally long: m FLOPs 2 k n / (peak e_c) = k n bytes / (bandwidth e_m), so
     m = bytes peak e_c / (2 bandwidth e_m) rows; with experts, m rows reach each expert at m N / k tokens.

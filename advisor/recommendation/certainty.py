@@ -56,7 +56,7 @@ def is_sure(estimate: Estimate, slo: Slo, confidence: float) -> bool:
     return sure is None or sure >= confidence - 0.01
 
 
-class UpperEnds:
+class ConfidenceFactors:
     """Factors from a latency's estimate to the end of its interval at a confidence, for the points of one search."""
 
     def __init__(

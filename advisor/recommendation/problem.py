@@ -14,7 +14,7 @@ from advisor.perf_model.memory.dispatch import memory
 from advisor.prediction.description import describe
 from advisor.prediction.inputs import BARE_ESTIMATE
 from advisor.prediction.prediction import Prediction
-from advisor.recommendation.certainty import HOLDS, UpperEnds, surely_held
+from advisor.recommendation.certainty import HOLDS, ConfidenceFactors, surely_held
 from catalog.engines import find_engine, resolve, valid_tp
 from catalog.errors import InputError, Note
 from catalog.schema import Cluster, Deployment, Model, Slo, Workload
@@ -79,7 +79,7 @@ class DeploymentSearch:
     price: Price | None
     confidence: float = BARE_ESTIMATE
     """With which each limit holds; 0.5: by the bare estimate, which also says what the cache holds."""
-    _ends: list[UpperEnds] = field(init=False, repr=False, compare=False, default_factory=list)
+    _factors: list[ConfidenceFactors] = field(init=False, repr=False, compare=False, default_factory=list)
     """None or one, made when limits first ask for it."""
 
     @property
@@ -198,14 +198,14 @@ class DeploymentSearch:
         """Factors from what is estimated to what is sure enough, of what is limited."""
         if self.confidence == BARE_ESTIMATE or not self.slo.limits:
             return {}
-        if not self._ends:
+        if not self._factors:
 
             def most(columns: Columns) -> Array:
                 named = self._named(columns, labels)
                 return np.asarray(np.minimum(self._holds(self.layout(named)), float(self.max_batch)))
 
-            self._ends.append(
-                UpperEnds(
+            self._factors.append(
+                ConfidenceFactors(
                     lambda points: self.evaluate(points, labels),
                     most,
                     self.knowledge,
@@ -214,7 +214,7 @@ class DeploymentSearch:
                     self.confidence,
                 )
             )
-        return self._ends[0].factors(columns)
+        return self._factors[0].factors(columns)
 
     @staticmethod
     def _named(columns: Columns, labels: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from advisor.prediction.inputs import (
     read_model,
 )
 from advisor.recommendation.certainty import HOLDS, is_sure
-from advisor.recommendation.choices import by_worse_end
+from advisor.recommendation.preference import by_worse_end
 from advisor.recommendation.problem import MOST_SEQUENCES, OBJECTIVES, DeploymentSearch, checked
 from advisor.recommendation.relaxation import relaxations
 from catalog.engines import command as launch_command
@@ -179,24 +179,24 @@ def recommend(
         InputError: a name, number or combination that cannot be; the message says what would be right.
 
     """
-    found_model, found_cluster = read_model(model), read_cluster(gpus, set_gpu)
+    resolved_model, resolved_cluster = read_model(model), read_cluster(gpus, set_gpu)
     workload, slo = workload or Workload(), slo or Slo()
     check_question(workload, slo, objective)
-    check_lengths(found_model.value, workload.input_len, workload.output_len, max_model_len)
+    check_lengths(resolved_model.value, workload.input_len, workload.output_len, max_model_len)
     require_positive("top", top, most=10_000)
     check_confidence(confidence)
     if max_batch is not None:
         require_positive("max_batch", max_batch, most=65536)
     kind = find_engine(engine)
-    gpu = found_cluster.value.gpu
+    gpu = resolved_cluster.value.gpu
     offer = chosen_price(gpu.name, price, illustrative=illustrative_prices)
     if objective == "cost" and offer is None:
         raise InputError(f"there is no price for {gpu.name}; give one with price (--price, dollars per GPU-hour)")
     knowledge = Evidence.of(runs, engine=kind.name, gpu=gpu)
     open_budgets = _budgets(max_num_batched_tokens, kind.batch_defaults(gpu).max_num_batched_tokens)
     search = DeploymentSearch(
-        model=found_model.value,
-        cluster=found_cluster.value,
+        model=resolved_model.value,
+        cluster=resolved_cluster.value,
         workload=workload,
         slo=slo,
         objective=objective,
@@ -212,7 +212,7 @@ def recommend(
         price=offer,
         confidence=confidence,
     )
-    notes = [*found_model.notes, *found_cluster.notes, *knowledge.notes]
+    notes = [*resolved_model.notes, *resolved_cluster.notes, *knowledge.notes]
     search, resolved_notes = checked(search)
     exploration = search.run(trials=trials, storage=storage, study_name=study_name)
     feasible = exploration.feasible > 0

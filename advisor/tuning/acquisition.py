@@ -101,3 +101,8 @@ def best_round(
         chosen.setdefault(i, []).append(shape)
         best_rate, wall, gain = rate, after, better
     return Round(loads=tuple(loads[i].only(shapes) for i, shapes in chosen.items()), gain=gain)
+
+
+def wall_s(loads: Sequence[Candidate], start_s: float) -> float:
+    """Return the seconds until the last of the loads has ended, which run side by side."""
+    return max((start_s + sum(load.seconds.values()) for load in loads), default=0.0)

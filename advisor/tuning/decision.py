@@ -103,7 +103,7 @@ class CandidateSet:
             utility = utility - TOO_SLOW * np.maximum(part - np.log(limit), 0.0)
         return np.asarray(utility)
 
-    def verdict(self, belief: Belief, *, seed: int = 0) -> Decision:
+    def decide(self, belief: Belief, *, seed: int = 0) -> Decision:
         """Decide which deployment is best, and how sure that is."""
         utility = self.utility(_drawn(*belief.joint(belief.rows(self.points, self.metrics)), seed))
         mean = utility.mean(axis=0)

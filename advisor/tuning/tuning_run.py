@@ -22,11 +22,12 @@ from advisor.prediction.evidence import Evidence
 from advisor.prediction.inputs import check_lengths, chosen_price, plain, read_model
 from advisor.recommendation.problem import MOST_SEQUENCES, DeploymentSearch, checked
 from advisor.recommendation.recommendation import check_question
-from advisor.tuning.choices import TuningChoice, choices_of, relaxations_of
+from advisor.tuning.acquisition import wall_s
 from advisor.tuning.decision import NothingFits, candidate_set
 from advisor.tuning.gp_belief import Belief
-from advisor.tuning.loop import TuningStep, believed, prior_of, steps, wall_s
+from advisor.tuning.loop import TuningStep, believed, prior_of, steps
 from advisor.tuning.runner import Machine, own_runs
+from advisor.tuning.tuning_choice import TuningChoice, choices_of, relaxations_of
 from catalog.engines import command as launch_command
 from catalog.engines import find_engine
 from catalog.errors import InputError, Note
@@ -188,7 +189,7 @@ def tune(
         max_batch=max_batch,
         price=price,
     )
-    able, stakes, batches = _measurable(
+    able, candidates, batches = _measurable(
         search,
         model,
         gpus,
@@ -211,10 +212,10 @@ def tune(
         study_name=study_name,
     )
     taken: list[TuningStep] = []
-    for step in steps(stakes, machine, prior, runs=mine, asking=study):
+    for step in steps(candidates, machine, prior, runs=mine, study=study):
         taken.append(step)
         if len(taken) > 1:
-            say(_told(stakes, step))
+            say(_progress_line(candidates, step))
         if dry_run:
             break
     last = taken[-1]
@@ -228,8 +229,8 @@ def tune(
             f"budget is {budget_s:g} s; starting and measuring one batch takes about {least:.0f} s, give more"
         )
     blank = believed(prior, ())
-    candidates = choices_of(stakes, last.verdict, last.belief, blank, last.runs, search)
-    best = next((choice for choice in candidates if choice.feasible), None)
+    choices = choices_of(candidates, last.decision, last.belief, blank, last.runs, search)
+    best = next((choice for choice in choices if choice.feasible), None)
     doubted = [Note(f"{name} is not believed: {why}", "warning") for name, why in impossible(last.runs).items()]
     return Tuning(
         model=able.model,
@@ -240,21 +241,21 @@ def tune(
         objective=objective,
         regime=regime,
         best=best,
-        candidates=candidates,
-        believed=choices_of(stakes, stakes.verdict(blank), blank, blank, (), search)[0],
+        candidates=choices,
+        believed=choices_of(candidates, candidates.decide(blank), blank, blank, (), search)[0],
         certain=last.certain,
-        confirmed=stakes.layouts()[last.verdict.best] in {(run.tp, run.pp) for run in last.runs},
-        doubt=last.verdict.doubt,
-        regret=math.expm1(last.verdict.regret),
-        regret_95=math.expm1(last.verdict.regret_95),
-        rounds=tuple(_round(stakes, step) for step in taken[1:]),
+        confirmed=candidates.layouts()[last.decision.best] in {(run.tp, run.pp) for run in last.runs},
+        doubt=last.decision.doubt,
+        regret=math.expm1(last.decision.regret),
+        regret_95=math.expm1(last.decision.regret_95),
+        rounds=tuple(_round(candidates, step) for step in taken[1:]),
         runs=last.runs,
         measured_now=len(last.runs) - len(mine),
         seconds=time.monotonic() - began,
         budget_s=budget_s,
         ended=_ended(last, dry_run=dry_run, waiting=bool(waiting)),
         upcoming=upcoming,
-        relaxations=() if best else relaxations_of(candidates[0], slo),
+        relaxations=() if best else relaxations_of(choices[0], slo),
         command=_command(search, best),
         notes=(*able.notes, *notes, *doubted),
         left_out=able.left_out,
@@ -359,24 +360,24 @@ def _search(
     return checked(search)
 
 
-def _shapes(stakes: CandidateSet, belief: Belief, workload: Workload) -> tuple[Shape, ...]:
+def _shapes(candidates: CandidateSet, belief: Belief, workload: Workload) -> tuple[Shape, ...]:
     """List static batches that may be measured: at the workload's prompt the best of each layout by what ships, and some smaller
     ones; and short ones, which cost little.
     """
-    longest = workload.output_len if stakes.points.regime == "static" else min(workload.output_len, MOST_OUTPUT)
-    utility = stakes.verdict(belief).utility
+    longest = workload.output_len if candidates.points.regime == "static" else min(workload.output_len, MOST_OUTPUT)
+    utility = candidates.decide(belief).utility
     best: dict[tuple[int, int], int] = {}
-    for i, layout in enumerate(stakes.layouts()):
+    for i, layout in enumerate(candidates.layouts()):
         if layout not in best or utility[i] > utility[best[layout]]:
             best[layout] = i
-    competing = {int(stakes.points.batch[i]) for i in best.values()}
+    competing = {int(candidates.points.batch[i]) for i in best.values()}
     short = (min(SHORT[0], workload.input_len), min(SHORT[1], workload.output_len))
     wanted = [(batch, workload.input_len, longest) for batch in sorted(competing.union(BATCHES))]
     return tuple(dict.fromkeys([*wanted, *((batch, *short) for batch in BATCHES)]))
 
 
-def _round(stakes: CandidateSet, step: TuningStep) -> dict[str, Any]:
-    tp, pp = stakes.layouts()[step.verdict.best]
+def _round(candidates: CandidateSet, step: TuningStep) -> dict[str, Any]:
+    tp, pp = candidates.layouts()[step.decision.best]
     return {
         "loads": [_load(load) for load in step.loads],
         "why": step.why,
@@ -385,9 +386,9 @@ def _round(stakes: CandidateSet, step: TuningStep) -> dict[str, Any]:
         "measured": len(step.runs),
         "best_tp": tp,
         "best_pp": pp,
-        "best_batch": int(stakes.points.batch[step.verdict.best]),
-        "doubt": step.verdict.doubt,
-        "regret": math.expm1(step.verdict.regret),
+        "best_batch": int(candidates.points.batch[step.decision.best]),
+        "doubt": step.decision.doubt,
+        "regret": math.expm1(step.decision.regret),
     }
 
 
@@ -395,12 +396,12 @@ def _load(candidate: Candidate) -> dict[str, Any]:
     return {"tp": candidate.layout[0], "pp": candidate.layout[1], "shapes": [list(shape) for shape in candidate.shapes]}
 
 
-def _told(stakes: CandidateSet, step: TuningStep) -> str:
-    tp, pp = stakes.layouts()[step.verdict.best]
-    batch = int(stakes.points.batch[step.verdict.best])
+def _progress_line(candidates: CandidateSet, step: TuningStep) -> str:
+    tp, pp = candidates.layouts()[step.decision.best]
+    batch = int(candidates.points.batch[step.decision.best])
     return (
         f"{len(step.runs)} batches measured: TP{tp} PP{pp} at batch {batch} is best, with a probability of "
-        f"{step.verdict.doubt:.0%} something else is better by more than 1%"
+        f"{step.decision.doubt:.0%} something else is better by more than 1%"
     )
 
 

@@ -194,9 +194,9 @@ class _Facts:
             measured = traffic.stated()
             requests = measured["concurrency"]
             self.found |= {name: value for name, value in measured.items() if name in FIELDS and value is not None}
-        told_rate = self.found.get("rate")
-        if rate is not None and rate != told_rate:
-            raise self.contradiction("rate", rate, "none" if told_rate is None else told_rate)
+        stated_rate = self.found.get("rate")
+        if rate is not None and rate != stated_rate:
+            raise self.contradiction("rate", rate, "none" if stated_rate is None else stated_rate)
         if concurrency is not None and concurrency != requests:
             raise self.contradiction("concurrency", concurrency, _short(requests or self.found.get("batch", "none")))
         if requests is not None:

@@ -113,7 +113,7 @@ def memory_bytes(device: str) -> float:
     return float(torch.cuda.get_device_properties(0).total_memory)
 
 
-def told_in_one_line(run: Callable[[], int]) -> int:
+def exit_code(run: Callable[[], int]) -> int:
     """Return ``run``'s exit code; 2 for wrong input, which one line on stderr explains, 130 after Ctrl-C, 143 after
     SIGTERM.
     """

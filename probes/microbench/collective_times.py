@@ -23,10 +23,10 @@ from probes.microbench.arguments import (
     PCI_ORDER,
     check_device,
     check_seconds,
+    exit_code,
     gpu_name,
     parse_numbers,
     probe_parser,
-    told_in_one_line,
 )
 from probes.microbench.collective_cases import CollectiveCase, collective_cases
 from probes.microbench.kernel_times import GPU, TimingSummary, attempt, fingerprint_of
@@ -171,7 +171,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(summary.trouble, file=sys.stderr)
         return 1 if summary.trouble and summary.left else 0
 
-    return told_in_one_line(run)
+    return exit_code(run)
 
 
 if __name__ == "__main__":

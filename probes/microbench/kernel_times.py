@@ -30,11 +30,11 @@ from probes.microbench.arguments import (
     PCI_ORDER,
     check_device,
     check_seconds,
+    exit_code,
     gpu_name,
     memory_bytes,
     parse_numbers,
     probe_parser,
-    told_in_one_line,
 )
 from probes.microbench.kernel_shapes import Shape, kernel_shapes
 from probes.microbench.store import MicrobenchProgress, Store, make_folders
@@ -221,7 +221,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(summary.trouble, file=sys.stderr)
         return 1 if summary.trouble and summary.left else 0
 
-    return told_in_one_line(run)
+    return exit_code(run)
 
 
 def list_shapes(models: Sequence[Model], tps: Sequence[int], *, device: str) -> tuple[tuple[Shape, ...], ...]:

@@ -138,8 +138,8 @@ def expected_s(before: Sequence[Measurement], load: BenchmarkJob, shape: tuple[i
     if not timed:
         return None
     nearest = max(timed, key=lambda run: run.batch)
-    each_ms = 2 * (nearest.prefill_ms or 0.0) + (output_len - 1) * (nearest.tpot_ms or 0.0)
-    return each_ms * batch / nearest.batch / 1e3
+    batch_ms = 2 * (nearest.prefill_ms or 0.0) + (output_len - 1) * (nearest.tpot_ms or 0.0)
+    return batch_ms * batch / nearest.batch / 1e3
 
 
 def record_memory(engine: TorchEngine, order: Order, shape: tuple[int, int, int] | None = None) -> None:

@@ -90,10 +90,10 @@ def move_columns(moves: Sequence[ParameterShift]) -> list[Column]:
 def accuracy_columns(answer: Surrogate, report: FitReport | None = None) -> list[Column]:
     """Errors and intervals before and after; of every engine and GPU where no ``report`` is named."""
     chosen = answer.lessons if report is None else (report,)
-    rows = [(lesson, row) for lesson in chosen for row in lesson.accuracy]
+    rows = [(fit, row) for fit in chosen for row in fit.accuracy]
     where = [
-        Column(name="engine", cells=[lesson.engine for lesson, _ in rows], right=False),
-        Column(name="GPU", cells=[lesson.gpu for lesson, _ in rows], right=False),
+        Column(name="engine", cells=[fit.engine for fit, _ in rows], right=False),
+        Column(name="GPU", cells=[fit.gpu for fit, _ in rows], right=False),
     ]
     return [
         *(where if report is None else []),

@@ -13,7 +13,7 @@ from advisor.render.measured.series import (
     gib_sent,
     joules_per_token,
     power_w,
-    settings_told,
+    settings_texts,
     setup_of,
     tok_s,
     tok_s_per_gpu,
@@ -105,9 +105,9 @@ def measured_columns(runs: Sequence[Measurement]) -> list[Column]:
         ("power", "W/GPU", 9, power_w),
     ]
     for name, unit, rank, value in measured:
-        told_in = unit_of(map(value, members)) if unit == MS.name else Unit(unit)
-        cells = ["OOM" if run.oom and rank == ESSENTIAL else told_in.short(value(run)) for run in members]
-        columns.append(Column(name=name, unit=told_in.name, cells=cells, rank=rank))
+        unit_shown = unit_of(map(value, members)) if unit == MS.name else Unit(unit)
+        cells = ["OOM" if run.oom and rank == ESSENTIAL else unit_shown.short(value(run)) for run in members]
+        columns.append(Column(name=name, unit=unit_shown.name, cells=cells, rank=rank))
     shares: list[tuple[str, str, int, Callable[[Measurement], float | None]]] = [
         ("busy", "", 9, lambda run: run.utilisation),
         ("agrees", "top 1", 9, lambda run: run.top1_agreement),
@@ -158,7 +158,7 @@ def _settings(runs: Sequence[Measurement]) -> list[str]:
         by_setup.setdefault(setup_of(run), []).append(i)
     texts = [""] * len(runs)
     for rows in by_setup.values():
-        for i, text in zip(rows, settings_told([runs[i] for i in rows]), strict=True):
+        for i, text in zip(rows, settings_texts([runs[i] for i in rows]), strict=True):
             texts[i] = text
     return texts
 

@@ -45,7 +45,7 @@ def plan_columns(ready: ProbeSession) -> list[Column]:
         Column(name="GPUs", cells=[str(load.deployment.num_gpus) for load in loads], rank=4),
         Column(
             name="traffic at in/out" if ready.serving else "batches at in/out",
-            cells=[offers_told(load) if load.offers else shapes_told(load) for load in loads],
+            cells=[traffic_text(load) if load.offers else shapes_text(load) for load in loads],
             right=False,
         ),
         Column(name="takes", unit="s", cells=[f"{_takes(ready, load):.0f}" for load in loads]),
@@ -72,7 +72,7 @@ def plan_rows(ready: ProbeSession) -> list[dict[str, Any]]:
     ]
 
 
-def shapes_told(load: BenchmarkJob) -> str:
+def shapes_text(load: BenchmarkJob) -> str:
     """The batches by lengths: "1, 32 at 128/128; 1, 16 at 1024/128"."""
     by_lengths = sorted(load.shapes, key=lambda shape: (shape[1:], shape[0]))
     return "; ".join(
@@ -81,7 +81,7 @@ def shapes_told(load: BenchmarkJob) -> str:
     )
 
 
-def offers_told(load: BenchmarkJob) -> str:
+def traffic_text(load: BenchmarkJob) -> str:
     """The traffic by lengths: "64, 256 in flight, Poisson at 50%, 80% at 1024/256"."""
     by_lengths = sorted(load.offers, key=lambda offer: (offer.input_len, offer.output_len))
     return "; ".join(

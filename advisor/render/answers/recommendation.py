@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from advisor.prediction.estimate_row import estimate_row
 from advisor.recommendation.certainty import HOLDS
-from advisor.recommendation.choices import named_choices
+from advisor.recommendation.preference import named_choices
 from advisor.recommendation.problem import FILLS_THE_CLUSTER
 from advisor.recommendation.recommendation import candidate_row
 from advisor.render.answers.catalog import stored_bits

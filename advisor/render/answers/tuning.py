@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from advisor.render.document import Lines
-    from advisor.tuning.choices import TuningChoice
+    from advisor.tuning.tuning_choice import TuningChoice
     from advisor.tuning.tuning_run import Tuning
 
 METRIC = {

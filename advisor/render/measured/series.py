@@ -142,7 +142,7 @@ def cases(runs: Iterable[Measurement]) -> tuple[SeriesCase, ...]:
 
 
 def _cases(setup: Setup, runs: Sequence[Measurement]) -> list[SeriesCase]:
-    texts = settings_told(runs)
+    texts = settings_texts(runs)
     by_lengths: dict[tuple[int, int], dict[tuple[SeriesLayout, str], list[Measurement]]] = defaultdict(
         lambda: defaultdict(list)
     )
@@ -169,7 +169,7 @@ def _series(layout: SeriesLayout, settings: str, runs: Iterable[Measurement]) ->
     )
 
 
-def settings_told(runs: Sequence[Measurement]) -> list[str]:
+def settings_texts(runs: Sequence[Measurement]) -> list[str]:
     """For each run, the settings in which it differs from most of ``runs``, in words; "" where in none."""
     usual = (
         {name: Counter(getattr(run, name) for run in runs).most_common(1)[0][0] for name in SETTINGS} if runs else {}

@@ -84,7 +84,7 @@ def test_small_fleets_are_simulated_whole(replicas):
 def test_the_verdict_on_some_replicas_is_that_on_all_within_what_chance_does():
     one = fleet(slo=Slo(tpot_ms=50.0, percentile=95.0))
     replicas = one.surely + 2
-    found = one.verdict(replicas).latencies
+    found = one.slo_check(replicas).latencies
     whole = one.engine.served(one.traffic, one.times, replicas)
     each = [
         [np.percentile(getattr(whole, name)[whole.replica % 4 == part], 95.0) for part in range(4)]
@@ -99,8 +99,8 @@ def test_what_is_needed_is_where_the_verdicts_change():
     one = fleet()
     needed = one.needed()
     assert needed == one.needed(at_most=needed)
-    assert one.verdict(needed).meets
-    assert needed == one.surely or not one.verdict(needed - 1).meets
+    assert one.slo_check(needed).meets
+    assert needed == one.surely or not one.slo_check(needed - 1).meets
     assert one.needed(at_most=needed - 1) is None
 
 

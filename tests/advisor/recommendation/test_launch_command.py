@@ -17,7 +17,7 @@ _EXPORTS = importlib.util.module_from_spec(_SPEC)
 sys.modules["exports"] = _EXPORTS  # its dataclasses look themselves up
 _SPEC.loader.exec_module(_EXPORTS)
 ALLOWED = _EXPORTS.ALLOWED
-found_tokens = _EXPORTS.found_tokens
+cache_tokens = _EXPORTS.cache_tokens
 
 FOLDER = DATA / "exports"
 LOADS = {load.name: load for load in read_plan(FOLDER / "vllm-0.24.0_h200_plan.json")}
@@ -49,8 +49,8 @@ def test_what_was_exported_started_with_the_cache_that_was_foretold(name):
         gpu_memory_utilization=knobs.gpu_memory_utilization,
         runs=[],
     )
-    assert len(found_tokens(row)) == knobs.dp
-    for tokens in found_tokens(row):
+    assert len(cache_tokens(row)) == knobs.dp
+    for tokens in cache_tokens(row):
         assert load.foretold_kv_tokens == pytest.approx(tokens, rel=ALLOWED)
         assert now.kv_capacity_tokens == pytest.approx(tokens, rel=ALLOWED)
 

@@ -17,7 +17,7 @@ from advisor.render.measured import sentences
 from advisor.render.measured.charts import MOST_CURVES, cache_full, charts, memory_panel, shown
 from advisor.render.measured.facts import facts_of
 from advisor.render.measured.report import FORMATS, measured_table, report
-from advisor.render.measured.series import SeriesLayout, cases, joules_per_token, power_w, settings_told
+from advisor.render.measured.series import SeriesLayout, cases, joules_per_token, power_w, settings_texts
 from catalog.errors import InputError
 from catalog.runs import read_runs, shipped_runs
 from catalog.schema import Measurement
@@ -99,7 +99,7 @@ def test_a_series_is_one_parallelism_by_batch_with_the_median_of_repeated_runs()
 
 def test_settings_are_named_where_they_are_rare():
     runs = [run(1), run(2), run(4), run(1, compiled=False), run(1, kv_dtype="fp8", offload=0.5)]
-    assert settings_told(runs) == ["", "", "", "eager", "fp8 KV, 50% offloaded"]
+    assert settings_texts(runs) == ["", "", "", "eager", "fp8 KV, 50% offloaded"]
     assert [series.label for series in shown(only(runs))] == ["TP1 PP1"]
     assert {series.label for series in only(runs).series} == {
         "TP1 PP1",

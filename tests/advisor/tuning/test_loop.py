@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from advisor.calibration.surrogate import analytic_marginal, shipped_surrogate
-from advisor.tuning.loop import DOUBT, REGRET, believed, steps, unconfirmed
+from advisor.tuning.loop import believed, steps
 from advisor.tuning.replay import Replay, once, recorded_stakes, startups
+from advisor.tuning.stopping import DOUBT, REGRET, unconfirmed
 from catalog.errors import InputError
 from catalog.gpus import parse_cluster
 from catalog.models.find import find_model
@@ -37,37 +38,37 @@ def question(runs=RUNS, objective="throughput_per_gpu", lengths=(128, 128), **re
     return recorded_stakes(runs, MODEL, NODE, objective=objective, lengths=lengths, **rest)
 
 
-def true_utility(stakes, real):
-    return stakes.utility(np.log([getattr(run, name) for name in stakes.metrics for run in real]))
+def true_utility(candidates, real):
+    return candidates.utility(np.log([getattr(run, name) for name in candidates.metrics for run in real]))
 
 
 @pytest.mark.parametrize("start", PRIORS)
 @pytest.mark.parametrize(("objective", "limits"), [("throughput_per_gpu", {"tpot_ms": 6.0}), ("latency", {})])
 def test_within_five_minutes_it_is_certain_and_right(start, objective, limits):
-    stakes, real = question(objective=objective, limits=limits)
+    candidates, real = question(objective=objective, limits=limits)
     bench = Replay(RUNS, MODEL, NODE, budget_s=300.0)
-    taken = list(steps(stakes, bench, PRIORS[start]))
+    taken = list(steps(candidates, bench, PRIORS[start]))
     last = taken[-1]
     assert last.certain
-    assert last.verdict.doubt < DOUBT
-    assert last.verdict.regret < REGRET
+    assert last.decision.doubt < DOUBT
+    assert last.decision.regret < REGRET
     assert bench.passed_s < 300.0
     assert bench.passed_s == pytest.approx(sum(step.took_s for step in taken))
-    true = true_utility(stakes, real)
-    assert true.max() - true[last.verdict.best] < 0.01
+    true = true_utility(candidates, real)
+    assert true.max() - true[last.decision.best] < 0.01
     # the best layout was measured, and nothing twice
-    assert stakes.layouts()[last.verdict.best] in {(run.tp, run.pp) for run in last.runs}
+    assert candidates.layouts()[last.decision.best] in {(run.tp, run.pp) for run in last.runs}
     ids = [run.run_id for run in last.runs]
     assert len(ids) == len(set(ids))
 
 
 @pytest.mark.slow
 def test_a_run_enters_only_when_it_is_measured():
-    stakes, _ = question()
+    candidates, _ = question()
     bench = Replay(RUNS, MODEL, NODE, budget_s=200.0)
-    seen = list(steps(stakes, bench, PRIORS["analytic"], until_certain=False))
+    seen = list(steps(candidates, bench, PRIORS["analytic"], until_certain=False))
     assert seen[0].runs == ()
-    assert seen[0].verdict.utility == pytest.approx(stakes.verdict(believed(PRIORS["analytic"], [])).utility)
+    assert seen[0].decision.utility == pytest.approx(candidates.decide(believed(PRIORS["analytic"], [])).utility)
     for before, after in pairwise(seen):
         new = {run.run_id for run in after.runs} - {run.run_id for run in before.runs}
         asked = {(each.deployment.tp, each.deployment.pp, shape) for each in after.loads for shape in each.seconds}
@@ -78,47 +79,47 @@ def test_a_run_enters_only_when_it_is_measured():
 
 
 def test_it_goes_on_from_what_was_measured_before():
-    stakes, _ = question(limits={"tpot_ms": 6.0})
-    first = list(steps(stakes, Replay(RUNS, MODEL, NODE, budget_s=300.0), PRIORS["analytic"]))
-    again = list(steps(stakes, Replay(RUNS, MODEL, NODE, budget_s=300.0), PRIORS["analytic"], runs=first[-1].runs))
+    candidates, _ = question(limits={"tpot_ms": 6.0})
+    first = list(steps(candidates, Replay(RUNS, MODEL, NODE, budget_s=300.0), PRIORS["analytic"]))
+    again = list(steps(candidates, Replay(RUNS, MODEL, NODE, budget_s=300.0), PRIORS["analytic"], runs=first[-1].runs))
     assert len(again) == 1
     assert again[0].certain
-    assert again[0].verdict.best == first[-1].verdict.best
+    assert again[0].decision.best == first[-1].decision.best
 
 
 def test_a_budget_is_kept():
-    stakes, _ = question()
+    candidates, _ = question()
     for budget_s in (5.0, 16.0, 40.0):
         bench = Replay(RUNS, MODEL, NODE, budget_s=budget_s)
-        taken = list(steps(stakes, bench, PRIORS["analytic"], until_certain=False))
+        taken = list(steps(candidates, bench, PRIORS["analytic"], until_certain=False))
         assert bench.passed_s <= budget_s
         assert all(step.expected_s <= budget_s for step in taken)
         assert (len(taken) == 1) == (budget_s < 12.0)
 
 
 def test_the_first_round_is_on_disjoint_gpus_and_confirms_at_the_nearest_batch():
-    stakes, _ = question(lengths=(1024, 128))
+    candidates, _ = question(lengths=(1024, 128))
     bench = Replay(RUNS, MODEL, NODE, budget_s=300.0)
-    start = next(steps(stakes, bench, PRIORS["analytic"]))
+    start = next(steps(candidates, bench, PRIORS["analytic"]))
     assert sum(each.gpus for each in start.upcoming) <= 4
-    loads = unconfirmed(stakes, start.verdict, (), bench)
+    loads = unconfirmed(candidates, start.decision, (), bench)
     assert sum(each.gpus for each in loads) <= 4
-    at = stakes.points.batch[start.verdict.best]
-    assert stakes.layouts()[start.verdict.best] == loads[0].layout
+    at = candidates.points.batch[start.decision.best]
+    assert candidates.layouts()[start.decision.best] == loads[0].layout
     assert list(loads[0].seconds) == [(int(at), 1024, 128)]
 
 
 def test_limits_and_gpus_count():
-    stakes, real = question(runs=recorded("vllm"), lengths=(1024, 128))
+    candidates, real = question(runs=recorded("vllm"), lengths=(1024, 128))
     logs = np.log([run.output_tok_s for run in real])
-    assert stakes.utility(logs) == pytest.approx(logs - np.log([run.tp * run.pp for run in real]))
+    assert candidates.utility(logs) == pytest.approx(logs - np.log([run.tp * run.pp for run in real]))
     limited, real = question(runs=recorded("vllm"), lengths=(1024, 128), limits={"tpot_ms": 10.0})
     rows = np.log([getattr(run, name) for name in limited.metrics for run in real])
     kept = np.array([run.tpot_ms <= 10.0 for run in real])
     assert 0 < kept.sum() < len(kept)
     utility = limited.utility(rows)
-    assert utility[kept] == pytest.approx(stakes.utility(logs)[kept])
-    assert np.all(utility[~kept] < stakes.utility(logs)[~kept])
+    assert utility[kept] == pytest.approx(candidates.utility(logs)[kept])
+    assert np.all(utility[~kept] < candidates.utility(logs)[~kept])
     assert kept[np.argmax(utility)]
     assert limited.within(believed(PRIORS["shipped"], [])).sum() < len(kept)
 

@@ -44,20 +44,20 @@ class TuningChoice:
 
 
 def choices_of(
-    stakes: CandidateSet,
-    verdict: Decision,
+    candidates: CandidateSet,
+    decision: Decision,
     belief: Belief,
     blank: Belief,
     runs: Sequence[Measurement],
     search: DeploymentSearch,
 ) -> tuple[TuningChoice, ...]:
     """List each layout with its best batch, best first; ``blank`` is what was believed before any of the ``runs``."""
-    layouts, degrees = stakes.layouts(), stakes.points.cost_model.layout
+    layouts, degrees = candidates.layouts(), candidates.points.cost_model.layout
     rows: dict[tuple[int, int], int] = {}
-    for i in np.argsort(-verdict.utility, kind="stable"):
+    for i in np.argsort(-decision.utility, kind="stable"):
         rows.setdefault(layouts[i], int(i))
-    now, before = (_metrics(stakes, posterior, list(rows.values()), search.engine) for posterior in (belief, blank))
-    within = stakes.within(belief)
+    now, before = (_metrics(candidates, posterior, list(rows.values()), search.engine) for posterior in (belief, blank))
+    within = candidates.within(belief)
     choices = []
     for k, ((tp, pp), i) in enumerate(rows.items()):
         wanted = search.deployment(
@@ -65,20 +65,20 @@ def choices_of(
                 "tp": tp,
                 "pp": pp,
                 "dp": int(degrees.dp[i]),
-                "max_num_seqs": int(stakes.points.batch[i]),
+                "max_num_seqs": int(candidates.points.batch[i]),
                 "dtype": search.dtypes[0],
                 "kv_dtype": search.kv_dtypes[0],
                 "max_num_batched_tokens": search.budgets[0],
                 "compiled": bool(degrees.compiled[i]),
             }
         )
-        held = int(stakes.points.cost_model.memory.kv_capacity_tokens[i])
+        held = int(candidates.points.cost_model.memory.kv_capacity_tokens[i])
         choices.append(
             TuningChoice(
                 deployment=startable(wanted, search.model, search.cluster, held, search.length),
-                batch=int(stakes.points.batch[i]),
+                batch=int(candidates.points.batch[i]),
                 measured=sum((run.tp, run.pp) == (tp, pp) and not run.oom for run in runs),
-                chance=float(sum(verdict.chance[j] for j, layout in enumerate(layouts) if layout == (tp, pp))),
+                chance=float(sum(decision.chance[j] for j, layout in enumerate(layouts) if layout == (tp, pp))),
                 feasible=bool(within[i]),
                 metrics=now[k],
                 before=before[k],
@@ -88,11 +88,11 @@ def choices_of(
 
 
 def _metrics(
-    stakes: CandidateSet, belief: Belief, rows: Sequence[int], engine: str
+    candidates: CandidateSet, belief: Belief, rows: Sequence[int], engine: str
 ) -> list[dict[str, tuple[float, float, float]]]:
     """Return values and 90% intervals, a mapping a row; those of the steady state also hold what static batches cannot tell of it."""
     names = TABLE[1:]
-    points = stakes.points
+    points = candidates.points
     provenance = belief.prior.provenance if belief.seen is None else "calibrated"
     mean, covariance = belief.joint(belief.rows(points, names))
     sigma = np.sqrt(np.maximum(np.diag(covariance), 0.0)).reshape(len(names), -1)
@@ -107,7 +107,7 @@ def _metrics(
                 half = scale.quantile(0.9) * math.hypot(sigma[k, i], scale.noise)
             value = math.exp(mean[k, i])
             metrics[name] = (value, value / math.exp(half), value * math.exp(half))
-        gpus = float(stakes.gpus[i])
+        gpus = float(candidates.gpus[i])
         value, low, high = metrics["output_tok_s"]
         metrics["output_tok_s_per_gpu"] = (value / gpus, low / gpus, high / gpus)
         rows_metrics.append({name: metrics[name] for name in TABLE})

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import advisor
-from advisor.recommendation.choices import BALANCED, FASTEST, MOST_THROUGHPUT, by_worse_end, named_choices
+from advisor.recommendation.preference import BALANCED, FASTEST, MOST_THROUGHPUT, by_worse_end, named_choices
 from catalog.schema import Deployment
 
 
