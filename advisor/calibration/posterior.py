@@ -20,6 +20,7 @@ from advisor.calibration.observations import METRICS, RunGroup
 from advisor.calibration.parameter_posterior import ParameterPosterior, Provenance, TrainingSupport
 from advisor.calibration.support import training_support, widened
 from advisor.perf_model.parameters import NAMES, PRIORS, Parameters
+from advisor.perf_model.sensitivity import log_slopes, logarithm, shifted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,9 +39,6 @@ does, which is another from one machine to the next. Dense models of vLLM 0.33 o
 3% of TPOT and 2 to 5% of prefill, prefills that the host launches within a factor of 2.5."""
 
 HOST_PARAMETERS = frozenset({"layer_host_us", "expert_host_us", "admission_ms", "step_ms", "sequence_us", "stage_ms"})
-
-STEP = 1e-3
-"""Finite-difference step on the unbounded scale."""
 
 
 class Effects:
@@ -107,22 +105,16 @@ class PooledEffects(Effects):
 
 def log_residuals(group: Observations, x: Array) -> Array:
     """log(predicted / measured), shape (k, m) for k quantities of m runs; NaN where not measured."""
-    return np.asarray(_log(group.predict(Parameters.from_unbounded(x))) - np.log(group.measured))
+    return np.asarray(logarithm(group.predict(Parameters.from_unbounded(x))) - np.log(group.measured))
 
 
 def sensitivities(group: Observations, x: Array) -> Array:
     """Derivatives of the log predictions by the parameters, shape (k, len(NAMES), m)."""
     moved = group.dependencies
-    shifted = np.vstack([x, x + STEP * np.eye(len(NAMES))[moved]])
-    predicted = _log(group.predict(Parameters.from_unbounded(shifted)))
+    predicted = group.predict(Parameters.from_unbounded(shifted(x, moved)))
     slopes = np.zeros((predicted.shape[0], len(NAMES), predicted.shape[2]))
-    slopes[:, moved] = (predicted[:, 1:] - predicted[:, :1]) / STEP
+    slopes[:, moved] = log_slopes(predicted, axis=1)
     return slopes
-
-
-def _log(predicted: Array) -> Array:
-    """Logarithm of times; a run of one token has no time per output token, which is never compared."""
-    return np.log(np.maximum(predicted, 1e-12))
 
 
 def _robust(z: Array, counted: Array) -> Array:

@@ -18,8 +18,9 @@ from advisor.perf_model.memory.dispatch import memory
 from advisor.perf_model.memory.kv_capacity import max_concurrency, request_gib
 from advisor.perf_model.memory.uncertainty import spread_gib
 from advisor.perf_model.operators import Product, products
-from advisor.perf_model.parameters import EFFICIENCIES, IDEAL, NAMES, ODDS, Parameters, scaled_odds
+from advisor.perf_model.parameters import EFFICIENCIES, IDEAL, ODDS, Parameters, scaled_odds
 from advisor.perf_model.roofline import product_cost
+from advisor.perf_model.sensitivity import log_slopes, shifted
 from advisor.perf_model.static_batch import static_batch_times
 from advisor.perf_model.steady_state import steady_state_times
 
@@ -33,9 +34,6 @@ if TYPE_CHECKING:
     from advisor.perf_model.phase_times import PhaseTimes
     from catalog.schema import Cluster, Model
     from catalog.units import Array
-
-STEP = 1e-3
-"""Finite-difference step on the unbounded scale of the parameters."""
 
 TIME_METRICS = ("prefill_ms", "ttft_ms", "tpot_ms", "e2e_ms", "output_tok_s")
 
@@ -171,14 +169,12 @@ class Prediction:
 
     def sigmas(self, marginal: ParameterPosterior, surrogate: Surrogate, engine: str) -> dict[str, Array]:
         """Standard deviation of the logarithm of each metric, shape (n,): parameters' spread and residual noise."""
-        shifted = np.vstack([marginal.mean, marginal.mean + STEP * np.eye(len(NAMES))])
-        cost_model = replace(self.cost_model, parameters=Parameters.from_unbounded(shifted))
+        cost_model = replace(self.cost_model, parameters=Parameters.from_unbounded(shifted(marginal.mean)))
         moved = self._run(cost_model, self.batch, self.input_len, self.output_len)
         unseen = extrapolation_variance(marginal.seen, self.cost_model.model, self.cost_model.layout)
         spreads = {}
         for name, values in moved.metrics().items():
-            logs = np.log(np.maximum(values, 1e-12))
-            slopes = (logs[1:] - logs[:1]) / STEP
+            slopes = log_slopes(values)
             variance = np.einsum("pn,pq,qn->n", slopes, marginal.covariance, slopes) + np.sum(
                 slopes**2 * unseen, axis=0
             )

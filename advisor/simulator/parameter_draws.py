@@ -10,9 +10,9 @@ import numpy as np
 
 from advisor.calibration.intervals import implementation_variance, scale_name
 from advisor.perf_model.memory.kv_capacity import max_concurrency
-from advisor.perf_model.parameters import NAMES, Parameters
+from advisor.perf_model.parameters import Parameters
+from advisor.perf_model.sensitivity import log_slopes, shifted
 from advisor.perf_model.static_batch import static_batch_times
-from advisor.prediction.prediction import STEP
 
 if TYPE_CHECKING:
     from advisor.calibration.parameter_posterior import ParameterPosterior
@@ -63,13 +63,13 @@ def _directions(marginal: ParameterPosterior, cost_model: CostModel) -> Array:
     room = max_concurrency(cost_model.model, cost_model.memory, cost_model.layout, np.array([sum(lengths)]))[0]
     full = max(math.floor(min(float(cost_model.layout.max_num_seqs[0]), room)), 1)
     batches = np.array([full, 1.0, math.ceil(math.sqrt(full))])
-    shifted = np.vstack([marginal.mean, marginal.mean + STEP * np.eye(len(NAMES))])
+    moved = Parameters.from_unbounded(shifted(marginal.mean))
     times = static_batch_times(
-        replace(cost_model.take(np.zeros(len(batches), dtype=int)), parameters=Parameters.from_unbounded(shifted)),
+        replace(cost_model.take(np.zeros(len(batches), dtype=int)), parameters=moved),
         batches,
-        *(np.full(len(batches), logs) for logs in lengths),
+        *(np.full(len(batches), length) for length in lengths),
     )
-    tpot, prefill = ((np.log(logs[1:]) - np.log(logs[0])) / STEP for logs in (times.tpot_ms, times.prefill_ms))
+    tpot, prefill = log_slopes(times.tpot_ms), log_slopes(times.prefill_ms)
     slopes = np.stack([tpot[:, 0], prefill[:, 0], tpot[:, 1], tpot[:, 2], prefill[:, 1]], axis=1)
     values, vectors = np.linalg.eigh(marginal.covariance)
     root = vectors * np.sqrt(np.maximum(values, 0.0))

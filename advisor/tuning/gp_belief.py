@@ -19,7 +19,8 @@ from advisor.perf_model.correction import PHASES
 from advisor.perf_model.cost_model import CostModel
 from advisor.perf_model.deployment_arrays import DeploymentArrays
 from advisor.perf_model.memory.dispatch import memory
-from advisor.perf_model.parameters import NAMES, Parameters
+from advisor.perf_model.parameters import Parameters
+from advisor.perf_model.sensitivity import log_slopes, logarithm, shifted
 from advisor.perf_model.static_batch import static_batch_times
 from advisor.perf_model.steady_state import steady_state_times
 
@@ -33,9 +34,6 @@ if TYPE_CHECKING:
     from advisor.perf_model.phase_times import PhaseTimes
     from catalog.schema import Cluster, Deployment, Model
     from catalog.units import Array
-
-STEP = 1e-3
-"""Finite-difference step on the unbounded scale of the parameters."""
 
 TURNS = 3
 """Linearisations, each about the parameters that the one before makes most probable (Gauss-Newton): the model of time is
@@ -200,8 +198,8 @@ class Belief:
     def rows(self, points: Points, metrics: Sequence[str]) -> Rows:
         """Return the logarithms of some of ``PhaseTimes``' metrics as rows, one metric after another."""
         x = self.x
-        shifted = np.vstack([x, x + STEP * np.eye(len(NAMES))])
-        times = points.times(shifted)
+        moved = shifted(x)
+        times = points.times(moved)
         share = points.prefill_share(x)
         places = Configurations.of(points.cost_model.layout, points.batch, points.input_len, points.output_len)
         engine = points.cost_model.engine
@@ -210,11 +208,11 @@ class Belief:
         )
         parts = []
         for metric in metrics:
-            logs = np.log(np.maximum(np.broadcast_to(getattr(times, metric), (len(shifted), len(points))), 1e-12))
-            slopes = ((logs[1:] - logs[:1]) / STEP).T
+            values = np.broadcast_to(getattr(times, metric), (len(moved), len(points)))
+            slopes = log_slopes(values).T
             parts.append(
                 Rows(
-                    mean=logs[0] + slopes @ (self.prior.mean - x),
+                    mean=logarithm(values[0]) + slopes @ (self.prior.mean - x),
                     slopes=slopes,
                     weights=_weights(metric, points.regime, share) * noise.T[places.staged],
                     places=places,
