@@ -16,7 +16,7 @@ from advisor.render.figures.traffic import timeline
 from advisor.render.lines import sources_line
 from advisor.render.numbers import change, dollars, share, short
 from advisor.render.page import page_files
-from advisor.render.vocabulary import METRIC_NAMES, fleet_name
+from advisor.render.vocabulary import METRIC_NAMES, counted, fleet_name
 from app import inputs
 from app.capacity_inputs import planned, question
 from app.downloads import downloads
@@ -123,7 +123,7 @@ def _figures_of(plan: CapacityPlan, best: FleetOption) -> None:
             size = best.deployment.tp * best.deployment.pp
             money = "" if best.price is None else f" (+\\${short(best.price.usd_per_gpu_hour * size)} an hour)"
             st.metric(
-                f"With {size} GPU{'' if size == 1 else 's'} more{money}",
+                f"With {counted(size, 'GPU')} more{money}",
                 f"up to {short(plan.next_carries_s)}",
                 width="content",
                 help="; ".join(
@@ -192,7 +192,7 @@ def _served(simulation: Simulation, option: FleetOption, asked: CapacityInputs) 
     kept = "no limits" if simulation.meets is None else f"limits {'kept' if simulation.meets else 'missed'}"
     replicas = simulation.deployment.dp
     return (
-        f"{fleet_name(option)}, {replicas} replica{'' if replicas == 1 else 's'} serving {come} "
+        f"{fleet_name(option)}, {counted(replicas, 'replica')} serving {come} "
         f"({len(simulation.served)} requests in {short(simulation.duration_s)} s): {kept}, {simulation.good:.1%} of the requests keep them "
         f"all by themselves; at most {share(simulation.kv_peak)} of the KV cache in use, {simulation.preemptions} preemptions."
     )

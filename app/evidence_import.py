@@ -14,6 +14,7 @@ import advisor
 from advisor import ExtraRuns, read_import
 from advisor.render.answers.measured import measured_columns
 from advisor.render.menus import IMPORTED_SUFFIXES
+from advisor.render.vocabulary import counted
 from app import inputs
 from app.evidence_runs import forget, keep, session_runs
 from app.frame import plain
@@ -115,7 +116,7 @@ def _facts() -> dict[str, Any]:
 
 def _tell_imported(imported: Import) -> None:
     if imported.new:
-        st.subheader(f"{len(imported.new)} new run{'' if len(imported.new) == 1 else 's'}")
+        st.subheader(f"{counted(len(imported.new), 'new run')}")
         table(measured_columns(imported.new))
         left, right = st.columns(2)
         left.button(
@@ -173,7 +174,7 @@ def _store(imported: Import) -> None:
         return
     st.session_state[TOLD] = (
         "success",
-        f"{len(imported.new)} run{'' if len(imported.new) == 1 else 's'} added to {imported.store}",
+        f"{counted(len(imported.new), 'run')} added to {imported.store}",
     )
     st.cache_resource.clear()
     st.cache_data.clear()
@@ -189,7 +190,7 @@ def _tell_session() -> None:
         return
     left, right = st.columns([4, 1], vertical_alignment="center")
     left.success(
-        f"Answers of this session stand on {len(own)} imported run{'' if len(own) == 1 else 's'} too.",
+        f"Answers of this session stand on {counted(len(own), 'imported run')} too.",
         icon=":material/science:",
     )
     right.button("Forget them", key="forget", on_click=forget)

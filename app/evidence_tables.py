@@ -13,7 +13,7 @@ from advisor import Evidence
 from advisor.render.answers.measured import measured_columns, measured_rows, ordered
 from advisor.render.measured.series import SeriesLayout
 from advisor.render.tables import Column
-from advisor.render.vocabulary import PROVENANCE
+from advisor.render.vocabulary import PROVENANCE, counted, short_name
 from app import inputs
 from app.downloads import downloads
 from app.evidence_runs import session_runs
@@ -60,13 +60,11 @@ def chosen_runs() -> list[Kept]:
     with st.container(horizontal=True):
         for key, (label, value) in FILTERS.items():
             options = sorted({value(kept) for kept in runs})
-            picked = st.multiselect(label, options, key=key, bind=inputs.BIND, placeholder="all", format_func=_short)
+            picked = st.multiselect(
+                label, options, key=key, bind=inputs.BIND, placeholder="all", format_func=short_name
+            )
             runs = [kept for kept in runs if not picked or value(kept) in picked]
     return runs
-
-
-def _short(name: str) -> str:
-    return name.rsplit("/", maxsplit=1)[-1]
 
 
 def show() -> None:
@@ -97,9 +95,7 @@ def _tell_behind(runs: Sequence[Kept]) -> None:
     members = [kept.run for kept in runs]
     pairs = {(run.engine, run.gpu) for run in members}
     models = {run.model for run in members}
-    text = (
-        f"{len(members)} run{'' if len(members) == 1 else 's'} of {len(models)} model{'' if len(models) == 1 else 's'}"
-    )
+    text = f"{counted(len(members), 'run')} of {counted(len(models), 'model')}"
     if len(pairs) > 1:
         st.caption(plain(f"{text}. Choose one GPU and one engine to see what an answer for them stands on."))
         return

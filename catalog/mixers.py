@@ -71,28 +71,44 @@ class SparseIndex:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Attention:
-    """Softmax attention over cached keys and values of some heads (grouped queries, arXiv 2305.13245)."""
+class _Heads:
+    """What attention of both kinds has: query heads over cached keys and values."""
 
     heads: int
-    kv_heads: int
-    head_dim: int
     value_dim: int
     window: int = 0
     """Tokens that it attends to; 0: all."""
     qkv_bias: bool = False
     o_bias: bool = False
-    qk_norm: int = 0
-    """Numbers of the norms of queries and keys."""
     gate: int = 0
     """Columns of a gate on its output, sliced as its heads are."""
+    shares_cache: bool = False
+    """It reads the cache of an earlier layer and has neither keys nor values of its own."""
+    index: SparseIndex | None = None
+
+    @property
+    def index_bytes(self) -> float:
+        """Bytes of the index cache a token; 0 without one."""
+        return self.index.bytes_per_token if self.index else 0.0
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of a state a sequence: none."""
+        return 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attention(_Heads):
+    """Softmax attention over cached keys and values of some heads (grouped queries, arXiv 2305.13245)."""
+
+    kv_heads: int
+    head_dim: int
+    qk_norm: int = 0
+    """Numbers of the norms of queries and keys."""
     sinks: bool = False
     """One learned number a head."""
     keys_are_values: bool = False
     """One projection gives both; both are cached."""
-    shares_cache: bool = False
-    """It reads the cache of an earlier layer and has neither keys nor values of its own."""
-    index: SparseIndex | None = None
     latent: ClassVar[bool] = False
 
     @property
@@ -106,14 +122,6 @@ class Attention:
         """Numbers of the cache that one token reads of each it attends to: of another layer's where it shares."""
         one = self.head_dim + self.value_dim
         return self.kv_heads * one, one
-
-    @property
-    def index_bytes(self) -> float:
-        return self.index.bytes_per_token if self.index else 0.0
-
-    @property
-    def state_bytes(self) -> int:
-        return 0
 
     @property
     def vectors(self) -> int:
@@ -146,20 +154,13 @@ class Attention:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LatentAttention:
+class LatentAttention(_Heads):
     """Multi-head latent attention: one compressed vector a token is cached (DeepSeek-V2, arXiv 2405.04434)."""
 
-    heads: int
     q_lora_rank: int
     kv_lora_rank: int
     nope_dim: int
     rope_dim: int
-    value_dim: int
-    window: int = 0
-    qkv_bias: bool = False
-    o_bias: bool = False
-    gate: int = 0
-    """Columns of a gate on its output, sliced as its heads are."""
     o_lora_rank: int = 0
     """Width of each of ``o_groups`` low-rank vectors between the heads and the output; 0: one product."""
     o_groups: int = 1
@@ -167,8 +168,6 @@ class LatentAttention:
     """The cached vector is key and value of all heads at once (DeepSeek-V4): nothing is expanded."""
     compress: int = 1
     """Tokens that share one cached vector (DeepSeek-V4's compressed attention)."""
-    shares_cache: bool = False
-    index: SparseIndex | None = None
     latent: ClassVar[bool] = True
 
     @property
@@ -180,14 +179,6 @@ class LatentAttention:
     def read(self) -> tuple[float, float]:
         one = (self.kv_lora_rank + self.rope_dim) / self.compress
         return one, one
-
-    @property
-    def index_bytes(self) -> float:
-        return self.index.bytes_per_token if self.index else 0.0
-
-    @property
-    def state_bytes(self) -> int:
-        return 0
 
     @property
     def vectors(self) -> int:

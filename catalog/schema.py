@@ -298,6 +298,11 @@ class Deployment:
         return self.tp * self.pp * self.dp
 
     @property
+    def experts_span_replicas(self) -> bool:
+        """Whether the replicas of a model with experts share them: expert parallel over all of their GPUs."""
+        return self.dp > 1 and self.ep == self.tp * self.dp
+
+    @property
     def parallelism(self) -> str:
         """Write the layout of one replica as people do: "TP4 PP2", with "EP4" where experts are spread."""
         return parallelism(self.tp, self.pp, self.ep)

@@ -12,6 +12,7 @@ from catalog.borders import checked
 from catalog.errors import InputError
 from catalog.models.find import find_model
 from catalog.schema import Deployment, Model
+from catalog.wording import short_name
 from probes.serving_benchmark import TrafficProfile, read_offer
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ def _load(own: Any, shared: dict[str, Any], where: str) -> BenchmarkJob:
     deployment = checked(Deployment, knobs, f"{where}: deployment")
     model = find_model(entry.model).value
     layout = f"tp{deployment.tp}pp{deployment.pp}dp{deployment.dp}"
-    short = model.name.rsplit("/", 1)[-1].casefold().removesuffix("-hf").removeprefix("meta-")
+    short = short_name(model.name).casefold().removesuffix("-hf").removeprefix("meta-")
     return BenchmarkJob(
         name="-".join(part for part in (entry.prefix, short, layout, entry.label) if part),
         model=model,

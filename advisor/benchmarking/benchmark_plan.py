@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from advisor.benchmarking.shape_predictions import predictions_by_length
 from advisor.benchmarking.traffic_plan import IN_FLIGHT, LENGTHS, offer_seconds, written
-from advisor.perf_model.deployment_arrays import DeploymentArrays
-from advisor.prediction.prediction import Prediction
 from catalog.engines import resolve, valid_pp, valid_tp
 from catalog.errors import InputError
 from catalog.schema import Deployment, require_positive
@@ -209,20 +208,10 @@ def shape_seconds(
     and warm-up included; none if the weights do not fit. The deployment is resolved.
     """
     seconds_by_piece: dict[Piece, float] = {}
-    for input_len, output_len in dict.fromkeys(shape[1:] for shape in shapes):
-        batches = [shape[0] for shape in shapes if shape[1:] == (input_len, output_len)]
-        evaluation = Prediction.of(
-            model,
-            cluster,
-            DeploymentArrays.of([deployment] * len(batches), model, cluster.gpu),
-            batch=np.array(batches, dtype=float),
-            input_len=input_len,
-            output_len=output_len,
-            regime="static",
-            parameters=parameters,
-            engine=deployment.engine,
-        )
-        room, times = evaluation.cost_model.memory, evaluation.times
+    for input_len, output_len, batches, prediction in predictions_by_length(
+        model, cluster, deployment, shapes, parameters, "static"
+    ):
+        room, times = prediction.cost_model.memory, prediction.times
         for i, batch in enumerate(batches):
             fits = room.fits[i] and batch * (input_len + output_len) <= room.kv_capacity_tokens[i]
             once = (float(times.prefill_ms[i]) + float(times.e2e_ms[i])) / 1e3

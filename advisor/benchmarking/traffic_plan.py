@@ -5,10 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from advisor.perf_model.deployment_arrays import DeploymentArrays
-from advisor.prediction.prediction import Prediction
+from advisor.benchmarking.shape_predictions import predictions_by_length
 from catalog.errors import InputError
 from probes.serving_benchmark import DRAIN_S, SETTLING, TrafficProfile
 
@@ -56,31 +53,21 @@ def offer_seconds(
     once are left out. A ``trace`` takes the place of the Poisson arrivals.
     """
     seconds_by_piece: dict[Piece, float] = {}
-    for input_len, output_len in dict.fromkeys(shape[1:] for shape in shapes):
-        counts = [shape[0] for shape in shapes if shape[1:] == (input_len, output_len)]
-        evaluation = Prediction.of(
-            model,
-            cluster,
-            DeploymentArrays.of([deployment] * len(counts), model, cluster.gpu),
-            batch=np.array(counts, dtype=float),
-            input_len=input_len,
-            output_len=output_len,
-            regime="steady",
-            parameters=parameters,
-            engine=deployment.engine,
-        )
-        room, most = evaluation.cost_model.memory, deployment.max_num_seqs or math.inf
+    for input_len, output_len, counts, prediction in predictions_by_length(
+        model, cluster, deployment, shapes, parameters, "steady"
+    ):
+        room, most = prediction.cost_model.memory, deployment.max_num_seqs or math.inf
         held = room.kv_capacity_tokens / (input_len + output_len)
         closed: dict[Piece, float] = {}
         rate = request_s = 0.0
         for i, count in enumerate(counts):
             if not room.fits[i] or count > min(held[i], most):
                 continue
-            request_s = max(request_s, float(evaluation.times.e2e_ms[i]) / 1e3)
-            rate = max(rate, float(evaluation.times.output_tok_s[i]) / output_len)
-            seconds = _seconds(TURNS * float(evaluation.times.e2e_ms[i]) / 1e3 / (1 - SETTLING))
+            request_s = max(request_s, float(prediction.times.e2e_ms[i]) / 1e3)
+            rate = max(rate, float(prediction.times.output_tok_s[i]) / output_len)
+            seconds = _seconds(TURNS * float(prediction.times.e2e_ms[i]) / 1e3 / (1 - SETTLING))
             offer = TrafficProfile(input_len=input_len, output_len=output_len, seconds=seconds, concurrency=count)
-            closed[offer] = seconds + float(evaluation.times.e2e_ms[i]) / 1e3
+            closed[offer] = seconds + float(prediction.times.e2e_ms[i]) / 1e3
         if not closed:
             continue
         opened = {} if trace else _opened(input_len, output_len, rate=rate, request_s=request_s)

@@ -11,13 +11,12 @@ from advisor.calibration.intervals import scale_name
 from advisor.perf_model.deployment_arrays import DeploymentArrays
 from advisor.perf_model.memory.dispatch import memory
 from advisor.perf_model.memory.kv_capacity import max_concurrency
-from advisor.prediction.deployment_estimate import HIGHER_IS_BETTER
-from advisor.prediction.evidence import Evidence
-from advisor.prediction.inputs import check_lengths, chosen_price, read_cluster, read_model
-from advisor.prediction.prediction import TIME_METRICS, Prediction, request_causes, ridge_batch
-from catalog.engines import resolve
+from advisor.prediction.deployment_question import DeploymentQuestion
+from advisor.prediction.inputs import chosen_price
+from advisor.prediction.prediction import TIME_METRICS, Prediction, interval_ends, request_causes, ridge_batch
 from catalog.errors import InputError, Note
 from catalog.schema import Cluster, Deployment, Model, Price, require_positive
+from catalog.units import usd_per_mtok
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 
     from advisor.calibration.intervals import Regime
     from advisor.calibration.parameter_posterior import Provenance
+    from advisor.prediction.evidence import Evidence
     from catalog.schema import Measurement
     from catalog.units import Array
 
@@ -34,6 +34,8 @@ POINTS = 40
 """Batches of a curve that names none, before equal ones become one."""
 MOST_BATCHES = 4096
 """Largest batch of such a curve, and the number of batches that one may name."""
+STACKED = ("weights", "activations", "engine", "kv_cache", "kv_free", "reserved")
+"""Parts of memory from the bottom of a chart up."""
 BEYOND = 1.5
 """How far such a curve goes on after the cache is full, as a multiple."""
 
@@ -166,8 +168,6 @@ def curve(
     """
     if regime not in ("static", "steady"):
         raise InputError(f"regime is {regime!r:.60}; it must be steady or static")
-    resolved_model, resolved_cluster = read_model(model), read_cluster(gpus, set_gpu)
-    check_lengths(resolved_model.value, input_len, output_len, max_model_len)
     own_limit = regime == "steady" and max_num_seqs is None
     wanted = Deployment(
         engine=engine,
@@ -182,32 +182,19 @@ def curve(
         max_model_len=max_model_len,
         gpu_memory_utilization=gpu_memory_utilization,
     )
-    resolved = resolve(wanted, resolved_model.value, resolved_cluster.value)
-    model_, cluster, deployment = resolved_model.value, resolved_cluster.value, resolved.value
-    knowledge = Evidence.of(runs, engine=deployment.engine, gpu=cluster.gpu)
-    marginal = knowledge.marginal(deployment.engine, cluster.gpu)
-    budget = deployment.max_num_batched_tokens
-    assert budget is not None  # resolved
-    started = _Started(model_, cluster, deployment, budget, own_limits=own_limit)
-    full = started.full_batch(input_len + output_len)
-    chosen = np.array(_batches(batches, full), dtype=float)
-    evaluation = Prediction.of(
-        model_,
-        cluster,
-        started.layout(chosen),
-        batch=chosen,
-        input_len=input_len,
-        output_len=output_len,
-        regime=regime,
-        parameters=marginal.parameters,
-        engine=deployment.engine,
-        residuals=knowledge.residuals(deployment.engine, cluster.gpu, model_),
+    question = DeploymentQuestion.read(
+        model, gpus, wanted, input_len=input_len, output_len=output_len, runs=runs, set_gpu=set_gpu
     )
+    cluster, deployment, evidence = question.cluster, question.deployment, question.evidence
+    start = _Start(question, own_limits=own_limit)
+    full = start.full_batch()
+    chosen = np.array(_batches(batches, full), dtype=float)
+    evaluation = question.predict(start.layout(chosen), chosen, regime)
     offer = chosen_price(cluster.gpu.name, price)
-    metrics, low, high = _with_intervals(evaluation, knowledge, deployment, offer)
+    metrics, low, high = _with_intervals(evaluation, evidence, deployment, offer)
     fits = evaluation.cost_model.memory.fits
     return Curve(
-        model=model_,
+        model=question.model,
         cluster=cluster,
         deployment=replace(deployment, max_num_seqs=None) if own_limit else deployment,
         regime=regime,
@@ -225,40 +212,40 @@ def curve(
         turning_batch=ridge_batch(evaluation, 0),
         fits=bool(fits[0]),
         price=offer,
-        provenance=marginal.provenance,
-        notes=(*resolved_model.notes, *resolved_cluster.notes, *resolved.notes, *knowledge.notes),
+        provenance=evidence.marginal(deployment.engine, cluster.gpu).provenance,
+        notes=question.notes,
     )
 
 
 @dataclass(frozen=True, slots=True)
-class _Started:
-    """A deployment as it is started for each batch."""
+class _Start:
+    """The deployment of a question as it is started for each batch."""
 
-    model: Model
-    cluster: Cluster
-    deployment: Deployment
-    budget: int
+    question: DeploymentQuestion
     own_limits: bool
     """``max_num_seqs`` is the batch, though never above the tokens of a step, which no engine allows."""
 
     def layout(self, batches: Array) -> DeploymentArrays:
-        layout = DeploymentArrays.of([self.deployment], self.model, self.cluster.gpu).take(
+        question = self.question
+        layout = DeploymentArrays.of([question.deployment], question.model, question.cluster.gpu).take(
             np.zeros(len(batches), dtype=int)
         )
         if self.own_limits:
-            return replace(layout, max_num_seqs=np.minimum(batches, float(self.budget)))
+            return replace(layout, max_num_seqs=np.minimum(batches, layout.max_num_batched_tokens))
         return layout
 
-    def full_batch(self, length: int) -> int:
-        """Largest batch whose requests of ``length`` tokens are all in the cache at once.
+    def full_batch(self) -> int:
+        """Return the largest batch whose requests are all in the cache at once.
 
         An engine started for more sequences has a little less cache, so the batch is searched for, not divided out.
         """
+        question = self.question
+        length = np.array([float(question.input_len + question.output_len)])
 
         def held(batch: float) -> int:
             layout = self.layout(np.array([batch]))
-            room = memory(self.model, self.cluster, layout, self.deployment.engine)
-            return int(max_concurrency(self.model, room, layout, np.array([float(length)]))[0])
+            room = memory(question.model, question.cluster, layout, question.deployment.engine)
+            return int(max_concurrency(question.model, room, layout, length)[0])
 
         low, high = 0, held(1.0)
         while low < high:
@@ -291,29 +278,18 @@ def _with_intervals(
         kept = scale_name(name, evaluation.regime, staged=deployment.pp > 1)
         factor = np.exp(knowledge.scale(marginal.provenance, deployment.engine, kept).quantile(LEVEL) * sigmas[name])
         values = np.where(fits, getattr(evaluation.times, name), np.nan)
-        least, most = values / factor, values * factor
-        if name in HIGHER_IS_BETTER:
-            most = np.maximum(np.minimum(most, floors[name]), values)
-        else:
-            least = np.minimum(np.maximum(least, floors[name]), values)
-        metrics[name], low[name], high[name] = values, least, most
+        low[name], high[name] = interval_ends(name, values, factor, floors[name])
+        metrics[name] = values
     for record in (metrics, low, high):
         record["output_tok_s_per_gpu"] = record["output_tok_s"] / gpus
     if price is not None:
-        hourly = price.usd_per_gpu_hour * gpus / 3.6e-3
-        metrics["usd_per_mtok"] = hourly / metrics["output_tok_s"]
-        low["usd_per_mtok"], high["usd_per_mtok"] = hourly / high["output_tok_s"], hourly / low["output_tok_s"]
+        for prices, speeds in ((metrics, metrics), (low, high), (high, low)):
+            prices["usd_per_mtok"] = usd_per_mtok(price.usd_per_gpu_hour, speeds["output_tok_s_per_gpu"])
     return metrics, low, high
 
 
 def _memory(evaluation: Prediction) -> dict[str, Array]:
     room, concurrency = evaluation.cost_model.memory, np.maximum(evaluation.concurrency, 1.0)
     filled = room.kv_gib * np.clip(evaluation.batch / concurrency, 0.0, 1.0)
-    return {
-        "weights": room.weights_gib,
-        "activations": room.activations_gib,
-        "engine": room.engine_gib,
-        "kv_cache": filled,
-        "kv_free": room.kv_gib - filled,
-        "reserved": room.reserved_gib,
-    }
+    parts = {**room.parts(), "kv_cache": filled, "kv_free": room.kv_gib - filled}
+    return {part: parts[part] for part in STACKED}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from advisor.prediction.inputs import BARE_ESTIMATE, plain
 from advisor.prediction.prediction import (
     TIME_METRICS,
+    interval_ends,
 )
 from catalog.errors import InputError, Note
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from advisor.calibration.surrogate import IntervalScale
     from catalog.schema import Cluster, Deployment, Model, Price, Slo
 
-HIGHER_IS_BETTER = frozenset({"output_tok_s", "output_tok_s_per_gpu"})
 ENERGY = "energy_j_per_token"
 
 
@@ -107,11 +107,9 @@ class Estimate:
             )
             raise InputError(f"{metric} has no interval because {why}")
         factor = math.exp(self.scales[name].quantile(level) * self.sigmas[name])
-        low, high = value / factor, value * factor
         bound = self.floors[name] / (self.deployment.num_gpus if per_gpu else 1)
-        if metric in HIGHER_IS_BETTER:
-            return low, max(min(high, bound), value)
-        return min(max(low, bound), value), high
+        low, high = interval_ends(metric, value, factor, bound)
+        return float(low), float(high)
 
     def upper(self, metric: str, confidence: float) -> float:
         """Value that a time keeps below with probability ``confidence``; 0.5: the estimate itself.

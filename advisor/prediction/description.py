@@ -23,6 +23,7 @@ from advisor.prediction.prediction import (
     time_by_operator,
 )
 from catalog.errors import Note
+from catalog.units import usd_per_mtok
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -91,7 +92,7 @@ def describe(
                 turning_batch=ridge_batch(chosen, i),
                 products=product_report(chosen, i),
                 energy_j_per_token=joules,
-                usd_per_mtok=None if price is None or not tok_s else price.usd_per_gpu_hour * gpus / tok_s / 3.6e-3,
+                usd_per_mtok=None if price is None or not tok_s else usd_per_mtok(price.usd_per_gpu_hour, tok_s / gpus),
                 price=price,
                 provenance=marginal.provenance,
                 corrected_by=int(near[i]),
@@ -141,17 +142,9 @@ def _energy(
 
 
 def memory_parts(evaluation: Prediction, row: int) -> dict[str, float]:
-    """GiB on the fullest GPU, by part; they sum to ``device``."""
-    room = evaluation.cost_model.memory
-    device = evaluation.cost_model.cluster.gpu.memory_gib
-    parts = {
-        "weights": float(room.weights_gib[row]),
-        "kv_cache": float(room.kv_gib[row]),
-        "activations": float(room.activations_gib[row]),
-        "engine": float(room.engine_gib[row]),
-        "reserved": float(room.reserved_gib[row]),
-    }
-    return parts | {"device": device}
+    """Return GiB on the fullest GPU, by part; they sum to ``device``."""
+    parts = {part: float(values[row]) for part, values in evaluation.cost_model.memory.parts().items()}
+    return parts | {"device": evaluation.cost_model.cluster.gpu.memory_gib}
 
 
 def _limits(evaluation: Prediction, row: int, *, fits: bool, starts: float, holds: float) -> list[Note]:

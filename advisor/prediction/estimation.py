@@ -10,18 +10,17 @@ import numpy as np
 from advisor.calibration.fit_file import LEVELS
 from advisor.perf_model.deployment_arrays import DeploymentArrays, checkpoint_dtype
 from advisor.prediction.deployment_estimate import ENERGY, Estimate
+from advisor.prediction.deployment_question import DeploymentQuestion
 from advisor.prediction.description import describe
 from advisor.prediction.engine_start import checked_start
-from advisor.prediction.evidence import Evidence
-from advisor.prediction.inputs import check_lengths, chosen_price, read_cluster, read_model
+from advisor.prediction.inputs import chosen_price
 from advisor.prediction.prediction import (
     TIME_METRICS,
-    Prediction,
 )
-from catalog.engines import resolve
 from catalog.engines.defaults import PLAIN
 from catalog.errors import InputError, Note
 from catalog.schema import Cluster, Deployment, Measurement, Model, require_positive
+from catalog.units import usd_per_mtok
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -90,7 +89,6 @@ def estimate(
         InputError: a name, number or combination that cannot be; the message says what would be right.
 
     """
-    resolved_model, resolved_cluster = read_model(model), read_cluster(gpus, set_gpu)
     require_positive("batch", batch, most=10**6)
     known = {f.name for f in dataclasses.fields(Deployment)}
     unknown = sorted(set(deployment) - known)
@@ -110,26 +108,15 @@ def estimate(
         gpu_memory_utilization=gpu_memory_utilization,
         **deployment,
     )
-    check_lengths(resolved_model.value, input_len, output_len, max_model_len)
-    resolved = resolve(wanted, resolved_model.value, resolved_cluster.value)
-    knowledge = Evidence.of(runs, engine=resolved.value.engine, gpu=resolved_cluster.value.gpu)
-    evaluation = Prediction.of(
-        resolved_model.value,
-        resolved_cluster.value,
-        DeploymentArrays.of([resolved.value], resolved_model.value, resolved_cluster.value.gpu),
-        batch=np.array([float(batch)]),
-        input_len=input_len,
-        output_len=output_len,
-        regime="static",
-        engine=resolved.value.engine,
-        parameters=knowledge.marginal(resolved.value.engine, resolved_cluster.value.gpu).parameters,
-        residuals=knowledge.residuals(resolved.value.engine, resolved_cluster.value.gpu, resolved_model.value),
+    question = DeploymentQuestion.read(
+        model, gpus, wanted, input_len=input_len, output_len=output_len, runs=runs, set_gpu=set_gpu
     )
-    notes = (*resolved_model.notes, *resolved_cluster.notes, *resolved.notes, *knowledge.notes)
-    offer = chosen_price(resolved_cluster.value.gpu.name, price)
-    answer = describe(evaluation, [0], [resolved.value], knowledge, price=offer, notes=notes)[0]
+    layout = DeploymentArrays.of([question.deployment], question.model, question.cluster.gpu)
+    evaluation = question.predict(layout, np.array([float(batch)]), "static")
+    offer = chosen_price(question.cluster.gpu.name, price)
+    answer = describe(evaluation, [0], [question.deployment], question.evidence, price=offer, notes=question.notes)[0]
     answer = checked_start(answer, max_model_len)
-    run = measured_run(knowledge.runs, answer)
+    run = measured_run(question.evidence.runs, answer)
     return answer if run is None else with_measurement(answer, run)
 
 
@@ -160,8 +147,8 @@ def with_measurement(predicted: Estimate, run: Measurement) -> Estimate:
     if "output_tok_s" in values:
         values["output_tok_s_per_gpu"] = values["output_tok_s"] / predicted.deployment.num_gpus
         if predicted.price is not None:
-            hourly = predicted.price.usd_per_gpu_hour * predicted.deployment.num_gpus
-            values["usd_per_mtok"] = hourly / values["output_tok_s"] / 3.6e-3
+            hourly = predicted.price.usd_per_gpu_hour
+            values["usd_per_mtok"] = usd_per_mtok(hourly, values["output_tok_s_per_gpu"])
     sigmas = dict(predicted.sigmas) | {name: MEASURED_SIGMA for name in values if name in predicted.sigmas}
     note = Note(f"measured: {source}")
     return dataclasses.replace(

@@ -13,6 +13,7 @@ from catalog.engines import engine_family, find_engine
 from catalog.errors import Note
 from catalog.runs import read_user_runs, shipped_runs
 from catalog.schema import Measurement
+from catalog.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -174,7 +175,7 @@ def _own_runs(extra: Sequence[Measurement] = ()) -> tuple[list[Measurement], tup
 
 
 def _fitted_to(runs: int, engine: str, gpu: str, beside: str) -> Note:
-    return Note(f"fitted to {runs} {'run' if runs == 1 else 'runs'} of {engine} on {gpu}{beside}")
+    return Note(f"fitted to {counted(runs, 'run')} of {engine} on {gpu}{beside}")
 
 
 def _contradictions(run_ids: Collection[str], engine: str, gpu: str) -> tuple[Note, ...]:

@@ -36,6 +36,19 @@ if TYPE_CHECKING:
     from catalog.units import Array
 
 TIME_METRICS = ("prefill_ms", "ttft_ms", "tpot_ms", "e2e_ms", "output_tok_s")
+HIGHER_IS_BETTER = frozenset({"output_tok_s", "output_tok_s_per_gpu"})
+TIMES_OF = {"static": static_batch_times, "steady": steady_state_times}
+"""The model of time of a batch that arrives at once, and of one that is kept in flight."""
+
+
+def interval_ends(metric: str, value: Any, factor: Any, bound: Any) -> tuple[Any, Any]:
+    """Return the ends of a metric's interval: ``factor`` to either side, but never past the physical ``bound``; numbers or
+    arrays.
+    """
+    low, high = value / factor, value * factor
+    if metric in HIGHER_IS_BETTER:
+        return low, np.maximum(np.minimum(high, bound), value)
+    return np.minimum(np.maximum(low, bound), value), high
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,18 +91,13 @@ class Prediction:
         )
         lengths = np.full(len(layout), float(input_len)), np.full(len(layout), float(output_len))
         batch = np.broadcast_to(np.asarray(batch, dtype=float), (len(layout),))
-        run = static_batch_times if regime == "static" else steady_state_times
         if residuals is not None:
             cost_model = replace(
                 cost_model, correction=residuals.correction(layout, batch, *lengths, spread=regime == "static")
             )
+        times = TIMES_OF[regime](cost_model, batch, *lengths)
         prediction = cls(
-            cost_model=cost_model,
-            regime=regime,
-            batch=batch,
-            input_len=lengths[0],
-            output_len=lengths[1],
-            times=run(cost_model, batch, *lengths),
+            cost_model=cost_model, regime=regime, batch=batch, input_len=lengths[0], output_len=lengths[1], times=times
         )
         return prediction if residuals is None else prediction._above_the_floor()
 
@@ -125,14 +133,13 @@ class Prediction:
         return self._run(self.cost_model.take(rows), self.batch[rows], self.input_len[rows], self.output_len[rows])
 
     def _run(self, cost_model: CostModel, batch: Array, input_len: Array, output_len: Array) -> Prediction:
-        run = static_batch_times if self.regime == "static" else steady_state_times
         return replace(
             self,
             cost_model=cost_model,
             batch=batch,
             input_len=input_len,
             output_len=output_len,
-            times=run(cost_model, batch, input_len, output_len),
+            times=TIMES_OF[self.regime](cost_model, batch, input_len, output_len),
         )
 
     @property

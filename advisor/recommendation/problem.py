@@ -18,6 +18,7 @@ from advisor.recommendation.certainty import HOLDS, ConfidenceFactors, surely_he
 from catalog.engines import find_engine, resolve, valid_tp
 from catalog.errors import InputError, Note
 from catalog.schema import Cluster, Deployment, Model, Slo, Workload
+from catalog.units import usd_per_mtok
 from search.parallelism import parallelisms
 from search.scores import Scores
 from search.space import Axis, Space, batch_sizes
@@ -255,7 +256,7 @@ class DeploymentSearch:
             "ttft_ms": np.where(fits, times.ttft_ms, np.nan),
             "tpot_ms": np.where(fits, times.tpot_ms, np.nan),
             "e2e_ms": np.where(fits, times.e2e_ms, np.nan),
-            "usd_per_mtok": hourly * layout.gpus / tok_s / 3.6e-3,
+            "usd_per_mtok": usd_per_mtok(hourly, tok_s / layout.gpus),
         }
         held = np.maximum(self._holds(layout, evaluation.cost_model.memory), 1e-9)
         upper = self._upper(columns, labels)

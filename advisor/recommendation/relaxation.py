@@ -11,6 +11,7 @@ import numpy as np
 from advisor.recommendation.problem import DeploymentSearch, checked
 from catalog.engines import find_engine
 from catalog.errors import InputError
+from catalog.wording import counted
 
 if TYPE_CHECKING:
     from advisor.prediction.deployment_estimate import Estimate
@@ -136,7 +137,7 @@ def _more_gpus(search: DeploymentSearch) -> str:
         low, high = (low, middle) if enough(middle) else (middle, high)
     size = cluster_of(high)
     more = size.num_gpus - search.cluster.num_gpus
-    return f"{more} more GPU{'s' if more > 1 else ''} ({size})"
+    return f"{counted(more, 'more GPU')} ({size})"
 
 
 def _feasible(search: DeploymentSearch) -> bool:

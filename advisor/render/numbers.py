@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from catalog.units import HOURS_OF_A_MILLION_SECONDS
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -98,4 +100,4 @@ def dollars(value: float | None) -> str:
 
 def wh_per_mtok(joules_per_token: float | None) -> float | None:
     """Watt-hours for a million tokens."""
-    return None if joules_per_token is None else joules_per_token / 3.6e-3
+    return None if joules_per_token is None else joules_per_token * HOURS_OF_A_MILLION_SECONDS

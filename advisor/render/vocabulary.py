@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from catalog.wording import counted as counted  # noqa: PLC0414  handed on
+from catalog.wording import short_name as short_name  # noqa: PLC0414  handed on
+
 if TYPE_CHECKING:
     from advisor.calibration.intervals import Regime as Regime  # noqa: PLC0414  handed on
     from advisor.capacity.fleet_options import FleetOption

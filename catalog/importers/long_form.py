@@ -10,6 +10,7 @@ from catalog.importers.errors import SkippedFile
 from catalog.importers.parsed_run import ParsedRun
 from catalog.published import REQUIRED, read_rows
 from catalog.runs import check_run
+from catalog.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,4 +33,4 @@ def read_long_form(document: BenchmarkFile) -> Iterator[ParsedRun | SkippedFile]
         stated = {name: value for name, value in asdict(run).items() if name != "role"}
         yield ParsedRun(where=f"{document.name} {run.run_id}", tool=run.source, identity=(run.run_id,), stated=stated)
     for reason, count in published.left_out.items():
-        yield SkippedFile(f"{document.name}, {count} row{'s' if count > 1 else ''}", reason)
+        yield SkippedFile(f"{document.name}, {counted(count, 'row')}", reason)

@@ -9,6 +9,7 @@ import typer
 from advisor.cli.options.imports import ImportFacts, ImportKept, ImportOutput
 from advisor.cli.output import progress, show, write
 from catalog.errors import InputError
+from catalog.wording import counted
 
 if TYPE_CHECKING:
     from advisor.calibration.importing import Import
@@ -56,12 +57,8 @@ def _show(imported: Import, *, dry_run: bool, wide: bool) -> None:
     show(made.and_lines(skipped), wide=wide)
     requests = sum(len(imported.requests.get(run.run_id, ())) for run in imported.new)
     verb, store = ("would be added to", imported.store) if dry_run else ("added to", imported.store)
-    parts = [f"{_counted(len(imported.new), 'run')} {verb} {store}"]
-    parts += [f"{_counted(requests, 'request')} to {imported.requests_store}"] if requests else []
-    parts += [f"{_counted(len(imported.known), 'run')} kept already"] if imported.known else []
+    parts = [f"{counted(len(imported.new), 'run')} {verb} {store}"]
+    parts += [f"{counted(requests, 'request')} to {imported.requests_store}"] if requests else []
+    parts += [f"{counted(len(imported.known), 'run')} kept already"] if imported.known else []
     parts += [f"{len(imported.left_out)} left out"] if imported.left_out else []
     write("; ".join(parts) + "\n")
-
-
-def _counted(number: int, thing: str) -> str:
-    return f"{number} {thing}" + "s" * (number != 1)

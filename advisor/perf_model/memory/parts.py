@@ -41,6 +41,16 @@ class Memory:
     fits: NDArray[np.bool_]
     """Whether the engine starts: at least one block of KV is left."""
 
+    def parts(self) -> dict[str, Array]:
+        """Return GiB by part; they sum to the GPU's memory."""
+        return {
+            "weights": self.weights_gib,
+            "kv_cache": self.kv_gib,
+            "activations": self.activations_gib,
+            "engine": self.engine_gib,
+            "reserved": self.reserved_gib,
+        }
+
     def take(self, rows: NDArray[np.bool_]) -> Memory:
         return Memory(**{name: getattr(self, name)[rows] for name in self.__slots__})
 

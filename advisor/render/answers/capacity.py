@@ -24,6 +24,7 @@ from advisor.render.vocabulary import (
 from catalog.engines import find_engine
 from catalog.models.sizes import parameters
 from catalog.schema import LATENCIES
+from catalog.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -176,7 +177,7 @@ def _lines(answer: CapacityPlan) -> Lines:
             for name, value in answer.next_latencies.items()
         )
         money = "" if best.price is None else f" for {dollars(best.price.usd_per_gpu_hour * size)} an hour"
-        more = "1 GPU more" if size == 1 else f"{size} GPUs more"
+        more = f"{counted(size, 'GPU')} more"
         carries.append(f"{more}{money}: up to {short(answer.next_carries_s)} requests/s; {latencies}")
     changes = ["; ".join(_change(bound) for bound in answer.sensitivity if bound.what == what) for what in TRAFFIC]
     return [("search", [method(answer)]), ("margin", [margin(answer)]), ("carries", carries), ("traffic", changes)]
@@ -186,7 +187,7 @@ def method(answer: CapacityPlan) -> str:
     """Say how the plan was found."""
     goal = {"cost": "the cheapest", "gpus": "the fewest GPUs", "energy": "the least energy"}[answer.objective]
     part = ", of many replicas a part" if any(option.replicas > ENOUGH[0] for option in answer.options) else ""
-    layouts = f"{answer.candidates} layout{'' if answer.candidates == 1 else 's'}"
+    layouts = counted(answer.candidates, "layout")
     return (
         f"{goal} of {layouts}, every one simulated or ruled out by its saturation{part}; {answer.requests} requests over "
         f"{short(answer.duration_s)} s"
@@ -211,4 +212,4 @@ def _change(change: Change) -> str:
     if change.replicas is None:
         return f"{load}: no number of these replicas does"
     money = "" if change.usd_per_hour is None else f", {dollars(change.usd_per_hour)} an hour"
-    return f"{load}: {change.gpus} GPU{'' if change.gpus == 1 else 's'}{money}"
+    return f"{load}: {counted(change.gpus or 0, 'GPU')}{money}"

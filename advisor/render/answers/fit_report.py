@@ -9,6 +9,7 @@ from advisor.perf_model.parameters import PRIORS
 from advisor.render.document import Document, Section, Table
 from advisor.render.numbers import share, short, span
 from advisor.render.tables import Column
+from catalog.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,8 +50,8 @@ def _sections(answer: Surrogate, report: FitReport, *, wide: bool) -> list[Secti
 
 
 def _amount(report: FitReport) -> list[str]:
-    kernels = [_counted(report.kernels, "kernel time")] if report.kernels else []
-    return [_counted(report.runs, "run"), *kernels] if report.runs else kernels
+    kernels = [counted(report.kernels, "kernel time")] if report.kernels else []
+    return [counted(report.runs, "run"), *kernels] if report.runs else kernels
 
 
 def _stands_on(report: FitReport) -> list[tuple[str, Sequence[str]]]:
@@ -129,7 +130,3 @@ def outlier_columns(outliers: Sequence[Outlier]) -> list[Column]:
 
 def _share(value: float | None) -> str:
     return "-" if value is None else f"{value:.1%}"
-
-
-def _counted(number: int, thing: str) -> str:
-    return f"{number} {thing}" + "s" * (number != 1)

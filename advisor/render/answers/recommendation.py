@@ -23,6 +23,7 @@ from catalog.engines import find_engine, processes
 from catalog.models.sizes import parameters
 from catalog.schema import LATENCIES
 from catalog.units import GIB
+from catalog.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -110,7 +111,7 @@ def sentence(answer: Recommendation) -> str:
 
 def _reached(estimate: Estimate, cluster: Cluster) -> str:
     deployment = estimate.deployment
-    replicas = "1 replica" if deployment.dp == 1 else f"{deployment.dp} replicas"
+    replicas = counted(deployment.dp, "replica")
     text = f"{replicas} of {deployment.parallelism} on {deployment.num_gpus} of {cluster.num_gpus} {cluster.gpu.name}"
     if estimate.output_tok_s_per_gpu is None:
         return text

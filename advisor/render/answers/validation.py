@@ -11,6 +11,7 @@ from advisor.render.numbers import share, short, span
 from advisor.render.tables import Column
 from advisor.validation.prediction_errors import USUAL, summarised
 from advisor.validation.published_claims import layer_split_runs
+from catalog.wording import short_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -114,7 +115,7 @@ def summary_columns(rows: Sequence[ErrorSummary]) -> list[Column]:
                 key=key,
                 name=NAMES.get(key, key),
                 narrow="" if key == "parallel" else NAMES.get(key, key),
-                cells=[r.group[key].rsplit("/", maxsplit=1)[-1] if key == "model" else r.group[key] for r in rows],
+                cells=[short_name(r.group[key]) if key == "model" else r.group[key] for r in rows],
                 right=False,
                 rank=RANKS.get(key, 0),
             )
@@ -228,7 +229,7 @@ def rival_columns(rows: Sequence[Rival], ranked: Mapping[str, Sequence[Ranking]]
 def check_columns(checks: Sequence[Check]) -> list[Column]:
     """Measured beside predicted."""
     return [
-        Column(name="model", cells=[c.run.model.rsplit("/", maxsplit=1)[-1] for c in checks], right=False),
+        Column(name="model", cells=[short_name(c.run.model) for c in checks], right=False),
         Column(name="GPU", cells=[c.run.gpu for c in checks], right=False, rank=2),
         Column(name="engine", cells=[c.engine for c in checks], right=False, rank=4),
         Column(name="TP x PP", cells=[f"{c.run.tp} x {c.run.pp}" for c in checks]),

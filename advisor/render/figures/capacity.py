@@ -23,6 +23,7 @@ from advisor.render.figures.vega import (
 )
 from advisor.render.numbers import duration, limit
 from advisor.render.vocabulary import METRIC_NAMES, TRAFFIC, fleet_name
+from catalog.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -139,7 +140,7 @@ def _size(change: Change, best: FleetOption) -> float | None:
 def _needed(change: Change, value: float | None, *, priced: bool) -> str:
     if value is None:
         return "no number of these replicas does"
-    gpus = f"{change.gpus} GPU{'' if change.gpus == 1 else 's'}"
+    gpus = counted(change.gpus or 0, "GPU")
     return f"{gpus}, ${value:,.0f}" if priced else gpus
 
 

@@ -24,6 +24,7 @@ from advisor.render.figures.vega import (
     tooltip,
 )
 from advisor.render.numbers import RATE, unit_of
+from catalog.wording import short_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -183,7 +184,7 @@ def _points(rows: Sequence[dict[str, Any]], x: dict[str, Any], y: dict[str, Any]
 
 
 def _error_row(check: Check) -> dict[str, Any]:
-    model = check.run.model.rsplit("/", maxsplit=1)[-1]
+    model = short_name(check.run.model)
     return {"error": check.error, "split": check.split, "model": model, "run": _run(check)}
 
 

@@ -15,6 +15,7 @@ from advisor.render.page import check_figures, draw
 from advisor.render.tables import markdown
 from catalog.borders import write_whole
 from catalog.errors import InputError
+from catalog.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -78,7 +79,7 @@ def _summary(runs: Sequence[Measurement], figures: Sequence[Chart]) -> str:
     by_setup: dict[Setup, list[Measurement]] = {}
     for run in ordered(runs):
         by_setup.setdefault(setup_of(run), []).append(run)
-    parts = [f"# Measured: {len(runs)} {'run' if len(runs) == 1 else 'runs'}\n"]
+    parts = [f"# Measured: {counted(len(runs), 'run')}\n"]
     parts.append(
         "Every number below was measured, or follows from measured ones, unless it is said to be expected. Throughput counts\n"
         "output tokens of whole runs, prefill included; per GPU is over the GPUs used. All rows: [runs.csv](runs.csv).\n"

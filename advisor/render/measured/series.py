@@ -12,6 +12,7 @@ import numpy as np
 from advisor.render.numbers import share
 from catalog.schema import Deployment
 from catalog.units import GIB
+from catalog.wording import short_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -44,8 +45,7 @@ class Setup:
 
     @property
     def model_name(self) -> str:
-        """Without the organisation, or the folders of a path."""
-        return self.model.removesuffix("/config.json").rsplit("/", 1)[-1] or self.model
+        return short_name(self.model)
 
     @property
     def title(self) -> str:

@@ -24,7 +24,7 @@ _SECRET = "hf-token"  # noqa: S105  the name of a secret, not one
 
 def kubernetes(deployment: Deployment, model: Model, cluster: Cluster, engine: Engine) -> list[dict[str, Any]]:
     """The objects, dependencies first. ``deployment`` is resolved; replicas that stand alone become pods of their own."""
-    shares_experts = bool(model.moe_layers) and deployment.dp > 1 and deployment.ep == deployment.tp * deployment.dp
+    shares_experts = bool(model.moe_layers) and deployment.experts_span_replicas
     one, count = (deployment, 1) if shares_experts else (replace(deployment, dp=1), deployment.dp)
     group = processes(one, model, cluster, address=_LEADER)
     name = containers.label(model)

@@ -24,7 +24,7 @@ def processes(deployment: Deployment, model: Model, cluster: Cluster, address: s
     """
     argv = options(deployment, model, cluster.gpu)
     replica = deployment.tp * deployment.pp
-    share_experts = bool(model.moe_layers) and deployment.dp > 1 and deployment.ep == deployment.tp * deployment.dp
+    share_experts = bool(model.moe_layers) and deployment.experts_span_replicas
     if replica > cluster.gpus_per_node:
         return _spanning(deployment, argv, cluster, address, port, share_experts=share_experts)
     per_host = per_node(deployment, cluster)

@@ -1,0 +1,13 @@
+"""Words that messages and tables share: counts of things, and short names of models."""
+
+from __future__ import annotations
+
+
+def counted(number: int, thing: str) -> str:
+    """Write a count and its noun, in the plural where it is one: "1 run", "3 runs"."""
+    return f"{number} {thing}" + "s" * (number != 1)
+
+
+def short_name(model: str) -> str:
+    """Return a model's name without the organisation, or without the folders of a path to its ``config.json``."""
+    return model.removesuffix("/config.json").rsplit("/", maxsplit=1)[-1] or model
