@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from advisor.simulator.arrivals import MOST_REQUESTS, PIECE, WHOLE, Arrivals, ArrivalStream
+from advisor.simulator.block_hashes import SIZES, sharing_of
 from catalog.errors import InputError, Note
 from catalog.schema import require_positive
 
@@ -57,6 +58,8 @@ EPOCHS = ((1e16, "ns"), (1e14, "us"), (1e11, "ms"))
 """Times from so much on count since 1970 in that unit: now is 1.8e9 s."""
 SESSIONS = frozenset(("chat_id", "parent_chat_id", "turn"))
 """Columns of the traces of Alibaba's Bailian, named like Mooncake's but timed in seconds."""
+HASHES = "hash_ids"
+"""Column of the blocks of a prompt (see ``advisor.simulator.block_hashes``); in JSON Lines, or as text in CSV."""
 MOST_TOKENS = 2**24
 
 
@@ -75,7 +78,7 @@ def read_trace(path: str | Path | TraceFile, *, duration_s: float | None = None,
     Args:
         path: CSV, or JSON Lines (``.jsonl``). Times are dates, or numbers: of seconds, of milliseconds in Mooncake's traces,
             in the unit that the column's name ends with (``timestamp_ms``), that fits a count since 1970, or that a
-            ``TraceFile`` states.
+            ``TraceFile`` states. With ``hash_ids`` prompts share the blocks they have in common.
         duration_s: no more of it than that, reading stops there.
         rate: stretch or squeeze the times so that so many requests come a second.
 
@@ -135,6 +138,7 @@ def _read(
                 f"{source} has more than {whole} requests and cannot be read twice; store it in a file, or take a part of it by "
                 "its duration"
             )
+        reading.hashes = None
     if not count:
         raise InputError(f"{source} has no request with at least one output token")
     span = duration_s if duration_s is not None and reading.last >= duration_s else last * count / max(count - 1, 1)
@@ -144,13 +148,18 @@ def _read(
     span = span or 1.0
     if count > whole:
         return ArrivalStream(
-            make=lambda: (_traffic(rows, factor, span) for rows in _Reading(trace, duration_s)),
+            make=lambda: (_traffic(rows, factor, span) for rows in _Reading(trace, duration_s, hashed=False)),
             count=count,
             duration_s=span,
             notes=reading.notes,
         )
     at, inputs, outputs = (np.concatenate(columns) for columns in zip(*pieces, strict=True))
-    return replace(_traffic((at, inputs, outputs), factor, span), notes=reading.notes)
+    sharing = sharing_of(reading.hashes, inputs) if reading.hashes else None
+    notes = reading.notes
+    if reading.hashes and sharing is None:
+        text = f"{HASHES} of {source.name} fit prompts in blocks of no size from {SIZES[0]} to {SIZES[-1]} tokens and are not used"
+        notes = (*notes, Note(text, "warning"))
+    return replace(_traffic((at, inputs, outputs), factor, span), sharing=sharing, notes=notes)
 
 
 def _traffic(rows: Rows, factor: float, span: float) -> Arrivals:
@@ -160,7 +169,7 @@ def _traffic(rows: Rows, factor: float, span: float) -> Arrivals:
 class _Reading:
     """One pass over a file: its requests, checked, piece by piece."""
 
-    def __init__(self, trace: TraceFile, duration_s: float | None) -> None:
+    def __init__(self, trace: TraceFile, duration_s: float | None, *, hashed: bool = True) -> None:
         self._source, self._duration_s = Path(trace.path), duration_s
         self._unit: str = "" if trace.unit == "auto" else trace.unit
         self._doubt = ""
@@ -168,6 +177,9 @@ class _Reading:
         self.last = -np.inf
         """When the latest request read came."""
         self._empty = self._blank = 0
+        self.hashes: list[Sequence[Any]] | None = [] if hashed else None
+        """Of the blocks of each prompt read; none where the file has none, None where they are not wanted."""
+        self._hashed = False
 
     @property
     def notes(self) -> tuple[Note, ...]:
@@ -181,6 +193,10 @@ class _Reading:
             )
         if self._blank:
             texts.append(f"{self._blank} lines of {self._source.name} are blank and left out")
+        if self._hashed and self.hashes is None:
+            texts.append(
+                f"of more than {WHOLE} requests the {HASHES} of {self._source.name} are not used: no prefix is shared"
+            )
         return tuple(map(Note, texts))
 
     def __iter__(self) -> Iterator[Rows]:
@@ -207,9 +223,23 @@ class _Reading:
             self._empty += int((outputs == 0).sum())
             if self._duration_s is not None:
                 served &= at < self._duration_s
+            if HASHES in names:
+                self._take_hashes(piece[names[HASHES]][served], place, np.flatnonzero(served))
             yield at[served], inputs[served].astype(np.int64), outputs[served].astype(np.int64)
             if self._duration_s is not None and self.last >= self._duration_s:
                 return
+
+    def _take_hashes(self, column: pd.Series[Any], place: _Places, rows: NDArray[np.intp]) -> None:
+        self._hashed = True
+        if self.hashes is None:
+            return
+        for row, value in zip(rows.tolist(), column.tolist(), strict=True):
+            chain = value.strip("[] ").replace(",", " ").split() if isinstance(value, str) else value
+            if not isinstance(chain, list) or not all(isinstance(key, (int, str)) for key in chain):
+                raise InputError(
+                    f"{place(row)}: {HASHES} is {value!r:.40}; it must be a list of numbers, one a block of the prompt"
+                )
+            self.hashes.append(chain)
 
     def _without_blanks(self, read: tuple[_Places, pd.DataFrame]) -> tuple[_Places, pd.DataFrame]:
         place, piece = read

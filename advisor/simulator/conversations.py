@@ -1,0 +1,152 @@
+"""Requests that have something in common: system prompts, and turns of a conversation that send all that was said before."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from advisor.simulator.arrivals import MOST_REQUESTS, Arrivals
+from advisor.simulator.prompt_sharing import NONE, PromptSharing
+from catalog.errors import InputError
+from catalog.schema import require_positive
+from probes.serving_benchmark import TrafficProfile, lengths
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from catalog.schema import Workload
+
+MOST_TURNS = 10_000
+LONGEST = 3.0
+"""Mean lengths of a session that those under way at the beginning may have begun before it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversations:
+    """What the requests of some traffic have in common.
+
+    A prompt is a system prompt, then what was said before, then ``input_len`` new tokens of the workload.
+    """
+
+    shared_prefix: int = 0
+    """Tokens of a system prompt, with which every request begins."""
+    num_prefixes: int = 1
+    """Different system prompts; sessions take them in turn."""
+    turns: int = 1
+    """Requests of a session. Each sends all that was said before it, and comes when the one before it has been answered and
+    the user has thought, or a tool has worked."""
+    think_s: float = 0.0
+    """Mean of that time; exponential."""
+
+    def check(self, *, prefix_hit_rate: float = 0.0, curve: Sequence[float] = ()) -> None:
+        """Raise ``InputError`` for what cannot be."""
+        if self.shared_prefix:
+            require_positive("shared_prefix", self.shared_prefix, most=2**24)
+        require_positive("num_prefixes", self.num_prefixes, most=10**6)
+        require_positive("turns", self.turns, most=MOST_TURNS)
+        if not 0.0 <= self.think_s <= 1e6:
+            raise InputError(f"think is {self.think_s:g} s; it must be from 0 to 1000000")
+        if self.num_prefixes > 1 and not self.shared_prefix:
+            raise InputError("num_prefixes is of system prompts; say how long they are with shared_prefix")
+        if self.think_s and self.turns == 1:
+            raise InputError("think is between the turns of a session; say how many it has with turns")
+        if self and prefix_hit_rate:
+            raise InputError("what prompts have in common decides what the cache hits; leave out prefix_hit_rate or it")
+        if self.turns > 1 and len(curve):
+            raise InputError(
+                "a curve of the rate is for requests by themselves, not for sessions; leave out curve or turns"
+            )
+
+    def __bool__(self) -> bool:
+        return bool(self.shared_prefix) or self.turns > 1
+
+    def beginning_alike(self, requests: Arrivals) -> Arrivals:
+        """Return the requests with a system prompt before each."""
+        n, groups = len(requests), self.num_prefixes
+        number = np.arange(n)
+        sharing = PromptSharing(
+            stream=groups + number,
+            parent=np.concatenate([np.full(groups, NONE), number % groups]),
+            branch=np.concatenate([np.zeros(groups, np.int64), np.full(n, self.shared_prefix)]),
+            session=number,
+            after=np.full(n, NONE),
+            wait_s=np.zeros(n),
+        )
+        return replace(requests, input_len=requests.input_len + self.shared_prefix, sharing=sharing)
+
+    def sessions(
+        self,
+        workload: Workload,
+        *,
+        duration_s: float,
+        longest: int,
+        seed: int = 0,
+        spread: float = 0.0,
+        burstiness: float = 1.0,
+    ) -> Arrivals:
+        """Draw sessions that begin at random times, so many that ``workload.rate`` requests come a second.
+
+        At the beginning as many are under way as later, if answers take no time; what their first request there
+        sends is in no cache.
+
+        Raises:
+            InputError: no request comes, or there are more than memory should hold.
+
+        """
+        assert workload.rate is not None
+        turns, span = self.turns, LONGEST * (self.turns - 1) * self.think_s
+        expected = workload.rate / turns * (duration_s + span)
+        if expected * turns > MOST_REQUESTS:
+            raise InputError(
+                f"{workload.rate:g} requests a second for {duration_s:g} s, and sessions under way before, are "
+                f"{expected * turns:.3g}; a simulation of sessions takes at most {MOST_REQUESTS}"
+            )
+        random = np.random.default_rng((seed, 1))
+        count = math.ceil(expected + 12.0 * math.sqrt(expected * max(burstiness, 1.0)) + 20)
+        gaps = random.gamma(1.0 / burstiness, burstiness, count) if burstiness > 0 else np.ones(count)
+        begins = np.cumsum(gaps) / workload.rate * turns - span
+        begins = begins[begins < duration_s]
+        waits = (
+            random.exponential(self.think_s, (len(begins), turns)) if self.think_s else np.zeros((len(begins), turns))
+        )
+        waits[:, 0] = 0.0
+        offer = TrafficProfile(
+            input_len=workload.input_len, output_len=workload.output_len, seconds=duration_s, spread=spread, seed=seed
+        )
+        new, outputs = (drawn.reshape(-1, turns) for drawn in lengths(offer, len(begins) * turns, longest))
+        nominal = begins[:, None] + np.cumsum(waits, axis=1)
+        said = np.cumsum(new + outputs, axis=1)
+        inputs = self.shared_prefix + said - outputs
+        session, turn = np.nonzero((nominal >= 0.0) & (nominal < duration_s))
+        if not len(session):
+            raise InputError(f"no request comes within {duration_s:g} s at {workload.rate:g} a second; make it longer")
+        order = np.lexsort((turn, session, nominal[session, turn]))
+        session, turn = session[order], turn[order]
+        return Arrivals(
+            arrival_s=nominal[session, turn],
+            input_len=inputs[session, turn],
+            output_len=outputs[session, turn],
+            duration_s=duration_s,
+            sharing=self._turns(session, turn, waits[session, turn]),
+            settling=turns > 1,
+        )
+
+    def _turns(self, session: np.ndarray, turn: np.ndarray, waits: np.ndarray) -> PromptSharing:
+        """Return what n requests share, by their session and their turn in it, (n,) each."""
+        groups, number = self.num_prefixes, np.arange(len(session))
+        by_turn = np.lexsort((turn, session))
+        goes_on = np.concatenate([[False], np.diff(session[by_turn]) == 0])
+        after = np.full(len(session), NONE)
+        after[by_turn[goes_on]] = by_turn[np.flatnonzero(goes_on) - 1]
+        sessions = int(session.max()) + 1
+        return PromptSharing(
+            stream=groups + session,
+            parent=np.concatenate([np.full(groups, NONE), np.arange(sessions) % groups]),
+            branch=np.concatenate([np.zeros(groups, np.int64), np.full(sessions, self.shared_prefix)]),
+            session=session,
+            after=after,
+            wait_s=np.where(after >= 0, waits, 0.0) + 0.0 * number,
+        )
