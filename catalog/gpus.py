@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from catalog.bounds import check_gpu
 from catalog.errors import InputError, Note, Resolved
 from catalog.names import suggestion
+from catalog.quantities import GIBIBYTES, GIGABYTES_PER_SECOND
 from catalog.schema import Cluster, Gpu, require_positive
 from catalog.tables import table
 
@@ -21,6 +22,8 @@ NO_GPU = "CPU"
 FIXED = {"name", "vendor", "notes", "source"}
 VENDOR = re.compile(r"^(nvidia|amd|tesla|geforce|instinct)[\s_\-]+", re.IGNORECASE)
 TIMES = r"\s*[xX×*]\s*"  # noqa: RUF001  people paste the sign from datasheets
+UNITS = {"_gib": GIBIBYTES, "_gbps": GIGABYTES_PER_SECOND}
+"""What a field may be written in, by how its name ends."""
 NODES = re.compile(rf"(-?\d+){TIMES}(-?\d+){TIMES}(\S.*)")
 COUNT = re.compile(rf"(-?\d+)(?:{TIMES}|\s+)(\S.*)")
 COLON = re.compile(r"(.*\S)\s*:\s*(-?\d+)")
@@ -80,7 +83,7 @@ def with_overrides(gpu: Gpu, overrides: Mapping[str, float | str | bool]) -> Gpu
     for name in overrides:
         if name not in free:
             raise InputError(f"a GPU has no {name!r} to set; {suggestion(name, free, otherwise=', '.join(free))}")
-    typed = {name: str(value) for name, value in overrides.items()}
+    typed = {name: str(_bare(name, value)) for name, value in overrides.items()}
     changed = checked_text(Gpu, asdict(gpu) | typed, gpu.name)
     said = ", ".join(f"{name}={_shown(getattr(changed, name))}" for name in overrides)
     return check_gpu(replace(changed, name=f"{gpu.name} ({said})"))
@@ -141,12 +144,17 @@ def _split(text: str) -> tuple[int, int, str]:
 def _network(value: float | str | None) -> dict[str, float]:
     if value is None:
         return {}
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise InputError(f"network_gbps is {value!r:.40}; it must be a number") from None
+    number = GIGABYTES_PER_SECOND.read(value, "network_gbps")
     require_positive("network_gbps", number, most=10**6, whole=False)
     return {"network_gbps": number}
+
+
+def _bare(name: str, value: float | str | bool) -> float | str | bool:
+    """Return a value in the field's own unit, where it is written in another: 80GB, 3.35TB/s."""
+    for suffix, quantity in UNITS.items():
+        if name.endswith(suffix) and isinstance(value, str) and value.strip()[-1:].isalpha():
+            return quantity.read(value, name)
+    return value
 
 
 def _shown(value: Any) -> str:

@@ -9,6 +9,7 @@ from catalog.errors import InputError
 from catalog.gpus import find_gpu
 from catalog.names import squash, suggestion
 from catalog.paths import own_tables
+from catalog.quantities import USD_PER_HOUR
 from catalog.schema import Price
 from catalog.tables import DATA, read_toml
 
@@ -74,10 +75,10 @@ def read_prices(texts: Sequence[str] | None) -> dict[str, float] | None:
     for text in texts or []:
         name, _, number = text.rpartition("=")
         try:
-            value = float(number)
-        except ValueError:
+            value = USD_PER_HOUR.read(number)
+        except InputError:
             raise InputError(
-                f"--price is {text!r:.60}; it must be dollars per GPU-hour, such as 2.5 or H100=2.5"
+                f"--price is {text!r:.60}; it must be dollars per GPU-hour, such as 2.5, $2.5/h or H100=2.5"
             ) from None
         if name.strip() in stated:
             raise InputError(f"--price is said twice{f' for {name.strip()}' if name else ''}; leave out one")

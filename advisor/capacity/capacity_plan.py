@@ -25,6 +25,7 @@ from advisor.capacity.fleet_options import (
 )
 from advisor.capacity.replica_sizing import MOST_REPLICAS, ReplicaSizing, TrafficSpec
 from advisor.perf_model.energy import POWER
+from advisor.prediction.demand import PERCENTILE, QuestionFlags, read_demand
 from advisor.prediction.inputs import (
     BARE_ESTIMATE,
     CONFIDENCE,
@@ -40,10 +41,12 @@ from advisor.simulator.server import AggregatedServer
 from advisor.simulator.simulation import check_serving
 from advisor.simulator.trace_files import TraceFile, read_trace
 from catalog.errors import InputError, Note
+from catalog.quantities import PER_SECOND
 from catalog.schema import STATED, Cluster, Deployment, Model, Slo, Workload, require_positive
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from typing import Unpack
 
     import pandas as pd
 
@@ -111,9 +114,9 @@ def plan(
     model: str | Model,
     gpus: str | Cluster | Sequence[str | Cluster],
     *,
-    rate: float | None = None,
-    workload: Workload | None = None,
-    slo: Slo,
+    rate: float | str | None = None,
+    workload: Workload | Mapping[str, Any] | None = None,
+    slo: Slo | Mapping[str, Any] | None = None,
     objective: str = "cost",
     confidence: float | None = None,
     headroom: float = 0.0,
@@ -124,10 +127,10 @@ def plan(
     runs: Runs = None,
     duration_s: float | None = None,
     seed: int = 0,
-    spread: float = 0.0,
+    spread: float | None = None,
     burstiness: float = 1.0,
     router: Router = "round_robin",
-    prefix_hit_rate: float = 0.0,
+    prefix_hit_rate: float | None = None,
     front_end_ms: float = FRONT_END_MS,
     draws: int = 8,
     set_gpu: Mapping[str, float | str] | None = None,
@@ -135,6 +138,7 @@ def plan(
     disaggregate: bool = False,
     trace: str | Path | TraceFile | Arrivals | None = None,
     progress: Watch | None = None,
+    **flags: Unpack[QuestionFlags],
 ) -> CapacityPlan:
     """Find the cheapest GPUs, or the fewest, on which a model keeps limits at a rate.
 
@@ -172,12 +176,19 @@ def plan(
             times stand for random ones; the times are stretched to the rate where that is given. ``duration_s``: no more of it than that.
         progress: called with a ``Progress`` as the work goes on, some times a second, by the thread that plans; what it
             raises ends the plan and reaches the caller.
+        flags: workload and limits by the names of the command line's options: ``use="chat", users=1000``; see
+            ``QuestionFlags``. Limits stated so hold for the 95th percentile unless ``percentile`` says otherwise.
 
     Raises:
         InputError: a name, number or combination that cannot be.
 
     """
-    resolved, workload, base = read_model(model), workload or Workload(), deployment or Deployment()
+    resolved, base = read_model(model), deployment or Deployment()
+    rate = None if rate is None else PER_SECOND.read(rate, "rate")
+    asked = read_demand(workload, slo, flags, percentile=PERCENTILE, rate=rate)
+    workload, slo = asked.workload, asked.slo
+    rate = workload.rate if rate is None else rate
+    spread, prefix_hit_rate = asked.spread(spread), asked.prefix_hit_rate(prefix_hit_rate)
     check_serving(slo, router, prefix_hit_rate, front_end_ms, draws)
     confidence = (CONFIDENCE if draws else BARE_ESTIMATE) if confidence is None else confidence
     _check(slo, workload, objective, confidence, headroom, spares, base, draws)
@@ -242,7 +253,7 @@ def plan(
         closest, nearest, relaxations = nearest_of(fleets, question, prices, headroom)
         answers = [closest]
     options = tuple(question.option(fleet, replicas, prices) for _, fleet, replicas in ranked)
-    notes = [*resolved.notes, *(offered.notes if offered else ()), *layouts.notes]
+    notes = [*asked.notes, *resolved.notes, *(offered.notes if offered else ()), *layouts.notes]
     notes += [*_engine_notes(answers), *_price_notes(prices, stated)]
     return CapacityPlan(
         model=resolved.value,

@@ -17,8 +17,12 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, dataclass_transform
 
 import typer
 
+from catalog.errors import InputError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from catalog.quantities import Quantity
 
 C = TypeVar("C")
 
@@ -32,6 +36,8 @@ class Flag:
     completion: Callable[[str], list[str]] | None = None
     callback: Callable[..., Any] | None = None
     eager: bool = False
+    quantity: Quantity | None = None
+    """What a number may be written in."""
 
 
 def flag(
@@ -40,9 +46,20 @@ def flag(
     completion: Callable[[str], list[str]] | None = None,
     callback: Callable[..., Any] | None = None,
     eager: bool = False,
+    quantity: Quantity | None = None,
 ) -> Flag:
     """Return the spelling of one option, as ``Annotated`` metadata of its field."""
-    return Flag(names, metavar, completion, callback, eager)
+    return Flag(names, metavar, completion, callback, eager, quantity)
+
+
+def _parser(quantity: Quantity) -> Callable[[Any], float]:
+    def read(value: Any) -> float:
+        try:
+            return quantity.read(value)
+        except InputError as error:
+            raise typer.BadParameter(str(error)) from error
+
+    return read
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
@@ -98,6 +115,7 @@ def parameters(cls: type) -> tuple[inspect.Parameter, ...]:
             autocompletion=spelled.completion,
             callback=spelled.callback,
             is_eager=spelled.eager,
+            parser=None if spelled.quantity is None else _parser(spelled.quantity),
         )
         annotation = Annotated[kind, option]  # type: ignore[valid-type]
         made.append(

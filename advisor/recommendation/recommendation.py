@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from advisor.prediction.demand import QuestionFlags, read_demand
 from advisor.prediction.engine_start import checked_start
 from advisor.prediction.estimate_row import estimate_row
 from advisor.prediction.evidence import Evidence
@@ -34,10 +35,12 @@ from catalog.schema import Cluster, Model, Slo, Workload, require_positive
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Unpack
 
     import pandas as pd
     from numpy.typing import NDArray
 
+    from advisor.prediction.demand import Requests
     from advisor.prediction.deployment_estimate import Estimate
     from advisor.prediction.evidence import Runs
     from search.study import Exploration
@@ -123,12 +126,12 @@ def recommend(
     model: str | Model,
     gpus: str | Cluster,
     *,
-    workload: Workload | None = None,
-    slo: Slo | None = None,
+    workload: Workload | Mapping[str, Any] | Requests | None = None,
+    slo: Slo | Mapping[str, Any] | None = None,
     objective: str = "throughput_per_gpu",
     engine: str = "vllm",
-    dtypes: Sequence[str] | None = None,
-    kv_dtypes: Sequence[str] | None = None,
+    dtypes: str | Sequence[str] | None = None,
+    kv_dtypes: str | Sequence[str] | None = None,
     max_num_batched_tokens: int | Sequence[int] | None = None,
     max_model_len: int | None = None,
     gpu_memory_utilization: float = 0.9,
@@ -143,6 +146,7 @@ def recommend(
     confidence: float = CONFIDENCE,
     set_gpu: Mapping[str, float | str] | None = None,
     top: int = 10,
+    **flags: Unpack[QuestionFlags],
 ) -> Recommendation:
     """The best deployment of a model on up to all the GPUs of a cluster, in the steady state.
 
@@ -152,8 +156,9 @@ def recommend(
     Args:
         model: catalog name or alias, Hugging Face id, path to a ``config.json``, or a ``Model``.
         gpus: ``"4xA100"``, ``"2x8xH100"`` (nodes x GPUs), or a ``Cluster``; an upper bound.
-        workload: lengths and, if wanted, the number of requests kept in flight; 1024 in and 256 out by default.
-        slo: limits on the mean latencies.
+        workload: lengths and, if wanted, the number of requests kept in flight, as a ``Workload``, a dict of its fields, or
+            what ``read_trace`` returns, whose mean lengths count; 1024 in and 256 out by default.
+        slo: limits on the mean latencies, as an ``Slo`` or a dict: ``{"tpot": "50ms"}``.
         objective: one of ``OBJECTIVES``.
         engine: vllm, sglang, tensorrt-llm, torch or lmdeploy.
         dtypes: weight formats allowed; the checkpoint's own by default.
@@ -174,13 +179,16 @@ def recommend(
             the bare estimate of both.
         set_gpu: what-if values for fields of the GPU.
         top: how many layouts to describe.
+        flags: the same by the names of the command line's options: ``use="chat", users=1000, tpot="50ms"``; see
+            ``QuestionFlags``.
 
     Raises:
         InputError: a name, number or combination that cannot be; the message says what would be right.
 
     """
     resolved_model, resolved_cluster = read_model(model), read_cluster(gpus, set_gpu)
-    workload, slo = workload or Workload(), slo or Slo()
+    demand = read_demand(workload, slo, flags, steady=True)
+    workload, slo = demand.workload, demand.slo
     check_question(workload, slo, objective)
     check_lengths(resolved_model.value, workload.input_len, workload.output_len, max_model_len)
     require_positive("top", top, most=10_000)
@@ -201,8 +209,8 @@ def recommend(
         slo=slo,
         objective=objective,
         engine=kind.name,
-        dtypes=tuple(dtypes or ("auto",)),
-        kv_dtypes=tuple(kv_dtypes or ("auto",)),
+        dtypes=_formats(dtypes),
+        kv_dtypes=_formats(kv_dtypes),
         budgets=open_budgets,
         max_model_len=max_model_len,
         gpu_memory_utilization=gpu_memory_utilization,
@@ -212,7 +220,7 @@ def recommend(
         price=offer,
         confidence=confidence,
     )
-    notes = [*resolved_model.notes, *resolved_cluster.notes, *knowledge.notes]
+    notes = [*demand.notes, *resolved_model.notes, *resolved_cluster.notes, *knowledge.notes]
     search, resolved_notes = checked(search)
     exploration = search.run(trials=trials, storage=storage, study_name=study_name)
     feasible = exploration.feasible > 0
@@ -281,6 +289,13 @@ def check_question(workload: Workload, slo: Slo, objective: str) -> None:
             f"the SLO contradicts itself: TTFT up to {least[0]:g} ms can never be reached within E2E of {slo.e2e_ms:g} ms; "
             "make ttft at most e2e"
         )
+
+
+def _formats(named: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Return formats as a tuple: of text those between commas."""
+    if isinstance(named, str):
+        named = [part.strip() for part in named.split(",") if part.strip()]
+    return tuple(named or ("auto",))
 
 
 def _budgets(requested: int | Sequence[int] | None, default: int) -> tuple[int, ...]:

@@ -8,9 +8,10 @@ come from simulating the same traffic again with other parameters, drawn from wh
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
+from advisor.prediction.demand import PERCENTILE, QuestionFlags, read_demand
 from advisor.prediction.deployment_estimate import ENERGY
 from advisor.prediction.evidence import Evidence
 from advisor.prediction.inputs import plain, read_cluster, read_model
@@ -30,11 +31,13 @@ from advisor.simulator.streaming_statistics import StreamingStatistics
 from advisor.simulator.summary_statistics import SHARES, meets, surely_between, timeline
 from advisor.simulator.trace_files import open_trace, read_trace
 from catalog.errors import InputError, Note
+from catalog.quantities import PER_SECOND
 from catalog.schema import LATENCIES, Cluster, Deployment, Model, Slo, Workload, require_positive
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
+    from typing import Unpack
 
     from advisor.calibration.parameter_posterior import Provenance
     from advisor.calibration.surrogate import IntervalScale
@@ -191,21 +194,23 @@ def simulate(
     *,
     deployment: Deployment | None = None,
     prefill: Deployment | None = None,
-    workload: Workload | None = None,
+    workload: Workload | Mapping[str, Any] | None = None,
     trace: str | Path | TraceFile | Arrivals | ArrivalStream | None = None,
-    slo: Slo | None = None,
+    slo: Slo | Mapping[str, Any] | None = None,
     runs: Runs = None,
     duration_s: float | None = None,
     seed: int = 0,
-    spread: float = 0.0,
+    spread: float | None = None,
     burstiness: float = 1.0,
     curve: Sequence[float] = (),
     router: Router = "round_robin",
-    prefix_hit_rate: float = 0.0,
+    prefix_hit_rate: float | None = None,
     front_end_ms: float = FRONT_END_MS,
     draws: int = 8,
     set_gpu: Mapping[str, float | str] | None = None,
     each: Callable[[RequestResults], None] | None = None,
+    rate: float | str | None = None,
+    **flags: Unpack[QuestionFlags],
 ) -> Simulation:
     """Simulate traffic on a deployment, step by step of its scheduler.
 
@@ -236,6 +241,9 @@ def simulate(
         draws: how often the traffic is simulated again for intervals; 0: no intervals.
         set_gpu: what-if values for fields of the GPU.
         each: is handed every request that was served, in parts, in the order of their arrival.
+        rate: requests a second, in place of that of the workload.
+        flags: workload and limits by the names of the command line's options: ``use="chat", users=1000``; see
+            ``QuestionFlags``. Limits stated so hold for the 95th percentile unless ``percentile`` says otherwise.
 
     Raises:
         InputError: a name, number or combination that cannot be, a model that does not fit, or a queue that grows beyond what
@@ -243,6 +251,11 @@ def simulate(
 
     """
     resolved, cluster = read_model(model), read_cluster(gpus, set_gpu)
+    stated = None if rate is None else PER_SECOND.read(rate, "rate")
+    asked = read_demand(workload, slo, flags, percentile=PERCENTILE, rate=stated)
+    workload = asked.workload if stated is None else replace(asked.workload, rate=stated)
+    slo = asked.slo if slo is not None or asked.slo.limits else None
+    spread, prefix_hit_rate = asked.spread(spread), asked.prefix_hit_rate(prefix_hit_rate)
     check_serving(slo, router, prefix_hit_rate, front_end_ms, draws)
     given = deployment or Deployment()
     knowledge = Evidence.of(runs, engine=given.engine, gpu=cluster.value.gpu)
@@ -273,15 +286,23 @@ def simulate(
         # The part of it that times decide is that of a closed loop, which ends when its time is up.
         sigmas["rates"][ENERGY] = sigmas["rates"]["completed_s"].beside(power_sigma)
     rates = {name: outcome.statistics["rates", name] for name in RATES}
-    rate = None if traffic.concurrency else len(served) / traffic.duration_s
-    notes = [*resolved.notes, *cluster.notes, *engine.notes, *knowledge.notes, *traffic.notes, *outcome.notes]
-    notes += _warnings(decode.deployment.engine, rate, rates["saturation_s"])
+    drawn = None if traffic.concurrency else len(served) / traffic.duration_s
+    notes = [
+        *asked.notes,
+        *resolved.notes,
+        *cluster.notes,
+        *engine.notes,
+        *knowledge.notes,
+        *traffic.notes,
+        *outcome.notes,
+    ]
+    notes += _warnings(decode.deployment.engine, drawn, rates["saturation_s"])
     return Simulation(
         model=resolved.value,
         cluster=cluster.value,
         deployment=decode.deployment,
         slo=slo,
-        rate=rate,
+        rate=drawn,
         concurrency=traffic.concurrency,
         duration_s=traffic.duration_s,
         metrics=outcome.metrics(),

@@ -70,6 +70,8 @@ class TraceFile:
     path: str | Path
     unit: Literal["auto", "s", "ms", "us", "ns"] = "auto"
     """A key of ``UNITS``; "auto": as the names of its columns and the size of its times say."""
+    timed: bool = True
+    """False: only the lengths are asked for; the file needs no times and no order."""
 
 
 def read_trace(path: str | Path | TraceFile, *, duration_s: float | None = None, rate: float | None = None) -> Arrivals:
@@ -172,6 +174,7 @@ class _Reading:
     def __init__(self, trace: TraceFile, duration_s: float | None, *, hashed: bool = True) -> None:
         self._source, self._duration_s = Path(trace.path), duration_s
         self._unit: str = "" if trace.unit == "auto" else trace.unit
+        self._timed = trace.timed
         self._doubt = ""
         """Why the unit may be another."""
         self.last = -np.inf
@@ -205,7 +208,7 @@ class _Reading:
             if piece.empty:
                 continue
             try:
-                names, at, inputs, outputs = _columns(piece, place)
+                names, at, inputs, outputs = _columns(piece, place, timed=self._timed)
             except OverflowError as error:
                 last = place.numbers[-1]
                 raise InputError(f"{place(0)} to {last}: a number is too large for a time or a length") from error
@@ -315,16 +318,16 @@ class _Places:
 
 
 def _columns(
-    piece: pd.DataFrame, place: _Places
+    piece: pd.DataFrame, place: _Places, *, timed: bool
 ) -> tuple[Mapping[str, Any], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Columns by their names in small letters; times in the file's unit, inputs and outputs, (n,) each."""
     names = {str(name).strip().casefold(): name for name in piece.columns}
-    time, *lengths = [
-        _one(names, known, what, place.source)
-        for known, what in ((TIMES, "time"), (INPUTS, "input"), (OUTPUTS, "output"))
-    ]
-    at, of_dates = _times(piece[names[time]], place)
+    lengths = [_one(names, known, what, place.source) for known, what in ((INPUTS, "input"), (OUTPUTS, "output"))]
     inputs, outputs = (_numbers(piece[names[name]], name, place) for name in lengths)
+    if not timed:
+        return {**names, "": ""}, np.zeros(len(piece)), inputs, outputs
+    time = _one(names, TIMES, "time", place.source)
+    at, of_dates = _times(piece[names[time]], place)
     return {**names, "": "" if of_dates else time}, at, inputs, outputs
 
 

@@ -41,6 +41,7 @@ def export(
     advisor export --model llama-13b --gpus 4xA100 --format compose > compose.yaml
     advisor export --model llama-70b --gpus 8xH100 --tp 4 --dp 2 --engine sglang
     """  # noqa: D301  Click's mark for lines that stay as they are
+    from advisor.prediction.demand import read_demand
     from advisor.prediction.estimation import estimate  # brings numpy
     from advisor.recommendation.launch_command import export
     from advisor.recommendation.recommendation import recommend
@@ -55,7 +56,8 @@ def export(
     result: Estimate | Recommendation
     if degrees:
         _check_unused(requests, limits, next(iter(degrees)))
-        result = estimate(**common, **degrees, batch=1, input_len=requests.input_len, output_len=requests.output_len)
+        lengths = read_demand(None, None, requests.question()).workload
+        result = estimate(**common, **degrees, batch=1, input_len=lengths.input_len, output_len=lengths.output_len)
         if not result.fits:
             raise refuse("; ".join(note.text for note in result.notes if note.kind == "warning"))
     else:
@@ -68,8 +70,8 @@ def export(
             result = recommend(
                 **common,
                 **allowed,
-                workload=requests.workload(),
-                slo=limits.slo(),
+                **requests.keywords(),
+                **limits.keywords(),
                 confidence=limits.confidence,
                 objective=search.objective,
             )
@@ -81,7 +83,13 @@ def export(
 
 def _check_unused(requests: InFlight, limits: MeanLimits, degree: str) -> None:
     """Refuse options that choose a layout where one is stated."""
-    chooses = {"--concurrency": requests.concurrency, "--ttft": limits.ttft, "--tpot": limits.tpot, "--e2e": limits.e2e}
+    chooses = {
+        "--concurrency": requests.concurrency,
+        "--users": requests.users,
+        "--ttft": limits.ttft,
+        "--tpot": limits.tpot,
+        "--e2e": limits.e2e,
+    }
     for name, value in chooses.items():
         if value is not None:
             raise InputError(f"{name} chooses a layout, but --{degree} states one; leave out one of the two")

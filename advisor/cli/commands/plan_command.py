@@ -16,7 +16,7 @@ from advisor.cli.options.workload import Traffic
 from advisor.cli.output import answer, check_outputs, course
 from advisor.cli.program import refuse
 from catalog.prices import read_prices
-from catalog.schema import Deployment, Workload
+from catalog.schema import Deployment
 
 if TYPE_CHECKING:
     from advisor.render.document import Document
@@ -51,9 +51,7 @@ def plan(
         result = plan(
             **hardware.keywords(),
             **traffic.keywords(),
-            rate=traffic.rate,
-            workload=Workload(input_len=traffic.input_len, output_len=traffic.output_len),
-            slo=limits.slo(),
+            **limits.keywords(),
             confidence=limits.confidence,
             headroom=limits.headroom,
             spares=limits.spares,

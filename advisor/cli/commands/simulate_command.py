@@ -52,8 +52,7 @@ def simulate(
                 **traffic.keywords(),
                 deployment=deployment,
                 prefill=pools.prefill(deployment),
-                workload=traffic.workload(),
-                slo=limits.slo() if limits.stated else None,
+                **limits.keywords(),
                 curve=traffic.rates(),
                 router=layout.router,  # type: ignore[arg-type]  # the option has checked it
                 runs=evidence.read(),

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from advisor.cli.groups import flag, group
 from catalog.errors import InputError
+from catalog.quantities import USD_PER_HOUR
 
 if TYPE_CHECKING:
     from advisor.calibration.surrogate import Surrogate
 
-PANEL = "EvidenceOptions and prices"
+PANEL = "Evidence and prices"
 RUNS = flag("--runs", metavar="FILE")
+PRICE = flag("--price", metavar="USD", quantity=USD_PER_HOUR)
 
 
 def read_fit(path: str | None) -> Surrogate | None:
@@ -59,7 +61,7 @@ class EvidenceOptions:
 class PricedEvidence(EvidenceOptions):
     """What an answer stands on, and the price of a GPU."""
 
-    price: Annotated[float | None, flag("--price", metavar="USD")] = None
+    price: Annotated[float | None, PRICE] = None
     """Dollars per GPU-hour.  [default: the cheapest offer]"""
 
 
@@ -93,7 +95,7 @@ class PlannedEvidence(SimulatedEvidence):
 class TunedPrice:
     """The price of a GPU."""
 
-    price: Annotated[float | None, flag("--price", metavar="USD")] = None
+    price: Annotated[float | None, PRICE] = None
     """Dollars per GPU-hour.  [default: the cheapest offer]"""
 
 

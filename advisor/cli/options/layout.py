@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from advisor.cli.groups import flag, group
 from advisor.cli.options.values import checked_router, engine_names
+from catalog.quantities import COUNT, SHARE
 from catalog.schema import Deployment
 
 PANEL = "Layout and engine"
@@ -16,8 +17,8 @@ EP = flag("--expert-parallel-size", "--ep", metavar="N")
 ENGINE = flag("--engine", metavar="NAME", completion=engine_names)
 DTYPE = flag("--dtype", metavar="FORMAT")
 KV_DTYPE = flag("--kv-cache-dtype", "--kv-dtype", metavar="FORMAT")
-SEQS = flag("--max-num-seqs", metavar="N")
-TOKENS = flag("--max-num-batched-tokens", metavar="N")
+SEQS = flag("--max-num-seqs", metavar="N", quantity=COUNT)
+TOKENS = flag("--max-num-batched-tokens", metavar="N", quantity=COUNT)
 
 
 @group(PANEL)
@@ -72,9 +73,9 @@ class EngineOptions:
     """Most sequences that run at once per replica.  [default: the engine's]"""
     max_num_batched_tokens: Annotated[int | None, TOKENS] = None
     """Token budget of one step.  [default: the engine's for that GPU]"""
-    max_model_len: Annotated[int | None, flag("--max-model-len", metavar="N")] = None
+    max_model_len: Annotated[int | None, flag("--max-model-len", metavar="N", quantity=COUNT)] = None
     """Longest sequence to serve.  [default: the model's, or what memory holds]"""
-    gpu_memory_utilization: Annotated[float, flag("--gpu-memory-utilization", metavar="SHARE")] = 0.9
+    gpu_memory_utilization: Annotated[float, flag("--gpu-memory-utilization", metavar="SHARE", quantity=SHARE)] = 0.9
     """Share of each GPU's memory that the engine may use."""
 
     def knobs(self) -> dict[str, Any]:
@@ -102,7 +103,7 @@ class RoutedEngine(EngineOptions):
 class FixedLayout(EngineOptions, Degrees):
     """A stated layout and the engine."""
 
-    offload: Annotated[float, flag("--offload", metavar="SHARE")] = 0.0
+    offload: Annotated[float, flag("--offload", metavar="SHARE", quantity=SHARE)] = 0.0
     """Share of the layers' weights kept in CPU memory and streamed, 0 to 1."""
 
     def knobs(self) -> dict[str, Any]:
@@ -139,7 +140,7 @@ class SimulatedLayout(FixedLayout):
 class ChosenLayout(EngineOptions, ChosenDegrees):
     """A layout that may be stated, and the engine."""
 
-    offload: Annotated[float, flag("--offload", metavar="SHARE")] = 0.0
+    offload: Annotated[float, flag("--offload", metavar="SHARE", quantity=SHARE)] = 0.0
     """Share of the layers' weights kept in CPU memory and streamed, 0 to 1."""
 
 
@@ -157,11 +158,11 @@ class SearchedEngine:
     """Largest batch per replica to consider.  [default: 1024]"""
     max_num_batched_tokens: Annotated[list[int] | None, TOKENS] = None
     """Token budget of a step allowed. Can be repeated.  [default: the engine's for that GPU]"""
-    max_model_len: Annotated[int | None, flag("--max-model-len", metavar="N")] = None
+    max_model_len: Annotated[int | None, flag("--max-model-len", metavar="N", quantity=COUNT)] = None
     """Longest sequence to serve.  [default: the model's, or what memory holds]"""
-    gpu_memory_utilization: Annotated[float, flag("--gpu-memory-utilization", metavar="SHARE")] = 0.9
+    gpu_memory_utilization: Annotated[float, flag("--gpu-memory-utilization", metavar="SHARE", quantity=SHARE)] = 0.9
     """Share of each GPU's memory that the engine may use."""
-    offload: Annotated[float, flag("--offload", metavar="SHARE")] = 0.0
+    offload: Annotated[float, flag("--offload", metavar="SHARE", quantity=SHARE)] = 0.0
     """Share of the layers' weights kept in CPU memory and streamed, 0 to 1."""
 
     def keywords(self) -> dict[str, Any]:

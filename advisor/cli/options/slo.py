@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from advisor.cli.groups import flag, group
+from catalog.quantities import MILLISECONDS, SHARE
 from catalog.schema import Slo
-
-PERCENTILE = 95.0
 
 
 @group("Limits (mean of a request)")
 class MeanLimits:
     """Limits on means, in the steady state."""
 
-    ttft: Annotated[float | None, flag("--ttft", metavar="MS")] = None
+    ttft: Annotated[float | None, flag("--ttft", metavar="MS", quantity=MILLISECONDS)] = None
     """Most time to the first token."""
-    tpot: Annotated[float | None, flag("--tpot", metavar="MS")] = None
+    tpot: Annotated[float | None, flag("--tpot", metavar="MS", quantity=MILLISECONDS)] = None
     """Most time per output token after the first."""
-    e2e: Annotated[float | None, flag("--e2e", metavar="MS")] = None
+    e2e: Annotated[float | None, flag("--e2e", metavar="MS", quantity=MILLISECONDS)] = None
     """Most time of a whole request."""
 
     @property
@@ -30,12 +29,16 @@ class MeanLimits:
         """Return them as the Python API takes them."""
         return Slo(ttft_ms=self.ttft, tpot_ms=self.tpot, e2e_ms=self.e2e)
 
+    def keywords(self) -> dict[str, Any]:
+        """Return them as keywords of the Python API."""
+        return {"ttft": self.ttft, "tpot": self.tpot, "e2e": self.e2e}
+
 
 @group("Limits (mean of a request)")
 class SureLimits(MeanLimits):
     """Limits on means, and how sure they are to hold."""
 
-    confidence: Annotated[float, flag("--confidence", metavar="P")] = 0.9
+    confidence: Annotated[float, flag("--confidence", metavar="P", quantity=SHARE)] = 0.9
     """How sure the limits are to hold, 0.75 to 0.99, and the KV cache to hold the batch (95%); 0.5: both by the bare estimate."""
 
 
@@ -46,19 +49,18 @@ class TrafficLimits(MeanLimits):
     percentile: Annotated[float | None, flag("--percentile", metavar="P")] = None
     """Limits hold for this percentile of the requests; 0 for their mean.  [default: 95]"""
 
-    def slo(self) -> Slo:
-        """Return them as the Python API takes them."""
-        chosen = PERCENTILE if self.percentile is None else self.percentile or None
-        return Slo(ttft_ms=self.ttft, tpot_ms=self.tpot, e2e_ms=self.e2e, percentile=chosen)
+    def keywords(self) -> dict[str, Any]:
+        """Return them as keywords of the Python API."""
+        return {**MeanLimits.keywords(self), "percentile": self.percentile}
 
 
 @group("Limits (95th percentile of the requests, unless --percentile says otherwise)")
 class PlannedLimits(TrafficLimits):
     """Limits, how sure they are to hold, and what may go wrong."""
 
-    confidence: Annotated[float | None, flag("--confidence", metavar="P")] = None
+    confidence: Annotated[float | None, flag("--confidence", metavar="P", quantity=SHARE)] = None
     """How sure the limits are to hold: 0.5 by the bare estimate, or 0.75 to 0.99.  [default: 0.9]"""
-    headroom: Annotated[float, flag("--headroom", metavar="SHARE")] = 0.0
+    headroom: Annotated[float, flag("--headroom", metavar="SHARE", quantity=SHARE)] = 0.0
     """The limits hold at a rate larger by this share: 0.2 for 20%."""
     spares: Annotated[int, flag("--spares", metavar="N")] = 0
     """Replicas that may fail."""

@@ -40,6 +40,13 @@ def engine_names(incomplete: str) -> list[str]:
     return [engine.name for engine in all_engines() if engine.name.startswith(incomplete)]
 
 
+def use_names(incomplete: str) -> list[str]:
+    """Complete the name of a use."""
+    from catalog.uses import all_uses  # only while completing
+
+    return [use.name for use in all_uses() if use.name.startswith(incomplete)]
+
+
 def format_names(incomplete: str) -> list[str]:
     """Complete the name of an answer's format."""
     return [name for name in ANSWER_FORMATS if name.startswith(incomplete)]

@@ -5,73 +5,128 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
 from advisor.cli.groups import flag, group
+from advisor.cli.options.values import use_names
 from catalog.errors import InputError
+from catalog.quantities import COUNT, PER_SECOND, SECONDS, SHARE
 from catalog.schema import Workload
 
 if TYPE_CHECKING:
+    from advisor.simulator.arrivals import Arrivals
     from advisor.simulator.trace_files import TraceFile
 
 PANEL = "Workload"
+INPUT_LEN = flag("--input-len", "--isl", metavar="N", quantity=COUNT)
+OUTPUT_LEN = flag("--output-len", "--osl", metavar="N", quantity=COUNT)
 
 
 @group(PANEL)
 class Lengths:
     """Lengths of the requests."""
 
-    input_len: Annotated[int, flag("--input-len", "--isl", metavar="N")] = 1024
+    input_len: Annotated[int, INPUT_LEN] = 1024
     """Tokens of a prompt."""
-    output_len: Annotated[int, flag("--output-len", "--osl", metavar="N")] = 256
+    output_len: Annotated[int, OUTPUT_LEN] = 256
     """Tokens generated for each request."""
+
+
+@group(PANEL)
+class Used:
+    """Lengths of the requests, stated or as a use has them, and who sends them."""
+
+    use: Annotated[str | None, flag("--use", metavar="USE", completion=use_names)] = None
+    """chat, rag, agent, summarise, batch or code: lengths, limits and think time that are not stated are taken from it."""
+    input_len: Annotated[int | None, INPUT_LEN] = None
+    """Tokens of a prompt.  [default: the use's, else 1024]"""
+    output_len: Annotated[int | None, OUTPUT_LEN] = None
+    """Tokens generated for each request.  [default: the use's, else 256]"""
+    users: Annotated[float | None, flag("--users", metavar="N", quantity=COUNT)] = None
+    """People at once, in place of a rate or a concurrency; each asks again a think time after an answer."""
+    think_time: Annotated[float | None, flag("--think-time", metavar="S", quantity=SECONDS)] = None
+    """Seconds from an answer to the next request of the same user.  [default: the use's]"""
+
+    def question(self) -> dict[str, Any]:
+        """Return what ``QuestionFlags`` has of it."""
+        return {
+            "use": self.use,
+            "users": self.users,
+            "think_time": self.think_time,
+            "input_len": self.input_len,
+            "output_len": self.output_len,
+        }
 
 
 @group(PANEL)
 class StaticBatch(Lengths):
     """A batch whose requests arrive together."""
 
-    batch: Annotated[int, flag("--batch", metavar="N")]
+    batch: Annotated[int, flag("--batch", metavar="N", quantity=COUNT)]
     """Sequences at once per replica; all arrive together."""
 
 
+CONCURRENCY = flag("--concurrency", metavar="N", quantity=COUNT)
+
+
 @group(PANEL)
-class InFlight(Lengths):
+class InFlight(Used):
     """Requests kept in flight."""
 
-    concurrency: Annotated[int | None, flag("--concurrency", metavar="N")] = None
+    concurrency: Annotated[int | None, CONCURRENCY] = None
+    """Requests kept in flight over all replicas; by default as many as serve the objective best."""
+    trace: Annotated[str | None, flag("--trace", metavar="FILE")] = None
+    """Take the mean lengths of the requests in a CSV or JSON Lines file; it needs no times."""
+
+    def keywords(self) -> dict[str, Any]:
+        """Return what ``recommend`` takes of it.
+
+        Raises:
+            InputError: the trace cannot be read.
+
+        """
+        return {**self.question(), "concurrency": self.concurrency, "workload": self._lengths()}
+
+    def _lengths(self) -> Arrivals | None:
+        if self.trace is None:
+            return None
+        from advisor.simulator.trace_files import TraceFile, read_trace  # only with a trace
+
+        return read_trace(TraceFile(path=self.trace, timed=False))
+
+
+@group(PANEL)
+class TunedInFlight(Lengths):
+    """Requests kept in flight, or whole batches."""
+
+    concurrency: Annotated[int | None, CONCURRENCY] = None
     """Requests kept in flight over all replicas; by default as many as serve the objective best."""
 
     def workload(self) -> Workload:
         """Return them as the Python API takes them."""
         return Workload(input_len=self.input_len, output_len=self.output_len, concurrency=self.concurrency)
 
-
-@group(PANEL)
-class TunedInFlight(InFlight):
-    """Requests kept in flight, or whole batches."""
-
     static: Annotated[bool, flag("--static")] = False
     """Whole batches that arrive at once, in place of a batch kept in flight."""
 
 
 @group(PANEL)
-class Traffic(Lengths):
+class Traffic(Used):
     """Requests that arrive over time."""
 
-    rate: Annotated[float | None, flag("--rate", metavar="PER_S")] = None
+    rate: Annotated[float | None, flag("--rate", metavar="PER_S", quantity=PER_SECOND)] = None
     """Requests a second that come; a trace is stretched to it."""
     trace: Annotated[str | None, flag("--trace", metavar="FILE")] = None
     """Requests of a CSV or JSON Lines file: time, input, output, or the columns of Azure's, BurstGPT's or Mooncake's traces."""
     trace_unit: Annotated[str, flag("--trace-unit", metavar="UNIT")] = "auto"
     """Unit of a trace's times: s, ms, us or ns; auto takes what its columns' names and the times' size say."""
-    spread: Annotated[float, flag("--spread", metavar="CV")] = 0.0
-    """Coefficient of variation of both lengths, log-normal."""
+    spread: Annotated[float | None, flag("--spread", metavar="CV", quantity=SHARE)] = None
+    """Coefficient of variation of both lengths, log-normal.  [default: the use's, else 0]"""
     burstiness: Annotated[float, flag("--burstiness", metavar="CV2")] = 1.0
     """Squared coefficient of variation of the gaps between arrivals; 1 is Poisson, 0 evenly spaced (1 / vLLM's --burstiness)."""
-    duration: Annotated[float | None, flag("--duration", metavar="S")] = None
+    duration: Annotated[float | None, flag("--duration", metavar="S", quantity=SECONDS)] = None
     """Seconds in which requests come, or that are taken of a trace.  [default: all of a trace, else 300; for a plan about 200]"""
     seed: Annotated[int, flag("--seed", metavar="N")] = 0
     """Of arrivals and lengths."""
-    prefix_hit_rate: Annotated[float, flag("--prefix-hit-rate", metavar="SHARE")] = 0.0
-    """Share of each prompt found in the prefix cache."""
+    prefix_hit_rate: Annotated[float | None, flag("--prefix-hit-rate", metavar="SHARE", quantity=SHARE)] = None
+    """Share of each prompt found in the prefix cache.  [default: the use's, else 0]"""
 
     def requests(self) -> str | TraceFile | None:
         """Return the trace as the Python API takes it.
@@ -89,8 +144,10 @@ class Traffic(Lengths):
         return TraceFile(path=self.trace, unit=self.trace_unit)  # type: ignore[arg-type]  # checked when it is read
 
     def keywords(self) -> dict[str, Any]:
-        """Return what ``simulate`` and ``plan`` take of the traffic beside its workload."""
+        """Return what ``simulate`` and ``plan`` take of the traffic."""
         return {
+            **self.question(),
+            "rate": self.rate,
             "trace": self.requests(),
             "spread": self.spread,
             "burstiness": self.burstiness,
@@ -104,16 +161,14 @@ class Traffic(Lengths):
 class SimulatedTraffic(Traffic):
     """Traffic at a rate, from a trace, or kept in flight."""
 
-    concurrency: Annotated[int | None, flag("--concurrency", metavar="N")] = None
+    concurrency: Annotated[int | None, CONCURRENCY] = None
     """Requests kept in flight over all replicas."""
     curve: Annotated[str | None, flag("--curve", metavar="R,R,...")] = None
     """Relative rates of equal parts of the duration, such as the hours of a day."""
 
-    def workload(self) -> Workload:
-        """Return it as the Python API takes it."""
-        return Workload(
-            input_len=self.input_len, output_len=self.output_len, rate=self.rate, concurrency=self.concurrency
-        )
+    def keywords(self) -> dict[str, Any]:
+        """Return what ``simulate`` takes of the traffic."""
+        return {**Traffic.keywords(self), "concurrency": self.concurrency}
 
     def rates(self) -> list[float]:
         """Read the relative rates of ``--curve``.
