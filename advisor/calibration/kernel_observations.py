@@ -14,7 +14,7 @@ import numpy as np
 from advisor.perf_model.collectives import collective_ms
 from advisor.perf_model.deployment_arrays import DeploymentArrays
 from advisor.perf_model.forward_pass import decode_pass, prefill_pass
-from advisor.perf_model.operators import Product, causal_pairs, expert_products, routed_bytes
+from advisor.perf_model.operators import Product, attention_work, causal_pairs, expert_products, routed_bytes
 from advisor.perf_model.parameters import NAMES
 from advisor.perf_model.roofline import attention_cost, product_cost
 from catalog.gpus import find_gpu
@@ -185,14 +185,14 @@ def _experts(times: list[ExpertsTime], engine: str) -> KernelObservations:
     """Both products of one layer and what is moved between them."""
     first, gpu = times[0], find_gpu(times[0].gpu).value
     model = replace(PLAIN, hidden_size=first.k)
-    layout = DeploymentArrays.of_formats([each.dtype for each in times], gpu)
-    tokens = np.array([each.m for each in times], dtype=float)
+    layout = DeploymentArrays.of_formats([time.dtype for time in times], gpu)
+    tokens = np.array([time.m for time in times], dtype=float)
     experts = Experts(num_experts=first.experts, num_experts_per_tok=first.top, width=first.n)
-    products = [each for each in expert_products(model, experts, layout, tokens) if each.kind == "expert"]
+    products = [product for product in expert_products(model, experts, layout, tokens) if product.kind == "expert"]
     moved = tokens * routed_bytes(experts, first.k, layout)
 
     def run(parameters: Parameters) -> Array:
-        costs = [product_cost(each, layout, gpu, parameters).total_ms for each in products]
+        costs = [product_cost(product, layout, gpu, parameters).total_ms for product in products]
         traffic = moved * parameters.elementwise_traffic / (gpu.memory_bandwidth_gbps * 1e6)
         return sum(costs, traffic)
 
@@ -211,10 +211,11 @@ def _attention(times: list[AttentionTime], engine: str) -> KernelObservations:
     else:
         pairs = batch * (causal_pairs(context) - causal_pairs(context - query))
         step = prefill_pass(batch * query, batch, pairs, pairs)
+    work = attention_work(model, layout, step)
     return _kernels(
         times,
         engine,
-        lambda parameters: attention_cost(model, layout, step, gpu, parameters).total_ms,
+        lambda parameters: attention_cost(work, layout, gpu, parameters).total_ms,
         *("kv_", "attention_", "gemm_sharpness"),
     )
 

@@ -15,6 +15,7 @@ from advisor.perf_model.cost import Cost
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from advisor.perf_model.operators import Collective
     from advisor.perf_model.parameters import Parameters
     from catalog.schema import Cluster
     from catalog.units import Array
@@ -95,19 +96,12 @@ def _within_node_ms(volume: Array, group: Array, cluster: Cluster, parameters: P
     return np.minimum(short, long)
 
 
-def collective(
-    name: str,
-    op: str,
-    message_bytes: Array,
-    group: Array,
-    cluster: Cluster,
-    parameters: Parameters,
-    *,
-    stride: Array | float = 1.0,
-) -> Cost:
-    """The cost of a collective, all of it communication."""
-    time = collective_ms(op, message_bytes, group, cluster, parameters, stride=stride)
-    return Cost.of(name, communication=np.where(group > 1, time, 0.0))
+def collective_cost(operator: Collective, cluster: Cluster, parameters: Parameters) -> Cost:
+    """Price collectives, which are all communication."""
+    time = collective_ms(
+        operator.op, operator.message_bytes, operator.group, cluster, parameters, stride=operator.stride
+    )
+    return Cost.of(operator.name, communication=np.where(operator.group > 1, time, 0.0)) * operator.times
 
 
 def hand_over_ms(

@@ -18,9 +18,16 @@ if TYPE_CHECKING:
 
 CAUSES = ("compute", "memory", "communication", "overhead")
 
-ATTENTION, RECURRENCE, ELEMENTWISE, HAND_OVER, MIXED = "attention", "recurrence", "elementwise", "hand_over", "mixed"
-"""Operators that others ask for by name: attention; linear attention and state-space layers; norms, rotary embedding, activations and the like; activations sent from
-one pipeline stage to the next; and prompts that share the decode steps of a static batch."""
+ATTENTION, RECURRENCE, ELEMENTWISE = "attention", "recurrence", "elementwise"
+"""Operators without a matrix: attention; linear attention and state-space layers; norms, rotary embedding, activations and
+the like. Products of mixers and feed-forwards have the names of their matrices (``catalog.mixers``, ``catalog.parts``), ..."""
+LM_HEAD, ROUTER, EXPERTS_UP, EXPERTS_DOWN = "lm_head", "router", "experts_up", "experts_down"
+SHARED_UP, SHARED_DOWN = "shared_up", "shared_down"
+"""... but those of the head, of routed and of shared experts."""
+ALL_REDUCE, ALL_GATHER, EXPERT_EXCHANGE, HAND_OVER = "all_reduce", "all_gather", "expert_exchange", "hand_over"
+"""Communication: sums over slices, gathered logits, tokens sent to experts and back, and from one pipeline stage to the next."""
+ROUTING, MIXED = "routing", "mixed"
+"""What plain PyTorch adds to send tokens to experts; and prompts that share the decode steps of a static batch."""
 
 LAUNCH, OFFLOAD, HOST = "launch", "offload", "host"
 """What runs beside the GPU: launches of kernels and copies of offloaded layers, as far as the GPU waits for them, and the

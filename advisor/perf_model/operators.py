@@ -1,6 +1,6 @@
-"""What one GPU computes in one layer of a sharded transformer: matrix products, attention, and the rest.
+"""The operators of one forward pass on one GPU of a sharded transformer: products, attention, collectives and the rest.
 
-Pure counting, exact for the shapes given; how long it takes is ``roofline``'s business. Tensor parallelism is
+Pure counting, exact for the shapes given; how long each takes is ``roofline``'s business. Tensor parallelism is
 Megatron's (Shoeybi et al., arXiv 1909.08053): column then row slices, one all-reduce after each.
 """
 
@@ -11,8 +11,20 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from advisor.perf_model.cost import (
+    ALL_GATHER,
+    ALL_REDUCE,
+    EXPERT_EXCHANGE,
+    EXPERTS_DOWN,
+    EXPERTS_UP,
+    LM_HEAD,
+    ROUTER,
+    SHARED_DOWN,
+    SHARED_UP,
+)
 from advisor.perf_model.deployment_arrays import ACTIVATION_BYTES, DeploymentArrays
 from advisor.perf_model.memory.weights import columns, rows
+from catalog.mixers import Recurrence
 from catalog.models.stack import stack
 from catalog.parts import Dense, Experts
 from catalog.schema import BITS
@@ -23,6 +35,23 @@ if TYPE_CHECKING:
     from catalog.mixers import Matrix
     from catalog.schema import Model
     from catalog.units import Array
+
+KERNELS_PER_LAYER = 9.0
+"""Kernels a fused layer launches beside its matrix products and attention: two norms, rotary embedding, cache write,
+activation, and the two halves that some of them are split into (counted in a trace of vLLM's Llama layer)."""
+
+KERNELS_PER_EXPERT_LAYER = 6.0
+"""The same for what routing adds: top-k, the sort of tokens by expert in three kernels, activation, and the sum over
+experts (vLLM's fused_moe)."""
+
+KERNELS_PER_QK_NORM = 2.0
+"""The same for norms of queries and of keys."""
+
+KERNELS_PER_QUANTISED_LAYER = 4.0
+"""The same for bringing the inputs of a layer's products into the 8 bits in which they are multiplied."""
+
+PARALLEL_BLOCKS = {"falcon", "gpt_neox", "gptj", "phi"}
+"""Attention and feed-forward side by side: one all-reduce a layer (GPT-J; Wang and Komatsuzaki, 2021)."""
 
 HALF_BITS = 16
 """Bits from which on a format is no quantised one."""
@@ -65,6 +94,149 @@ class Product:
     """The weights' format where it is not the deployment's, as in checkpoints of several formats."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttentionWork:
+    """Softmax attention of all layers, one kernel each: decode reads the cache, prefill computes pairs; shape (n,)."""
+
+    kernels: float
+    latent: bool
+    """Whether some of it is multi-head latent attention."""
+    read_bytes: Array
+    """Bytes of the cache, of the indexer's too, that the decoding sequences read."""
+    read_tile_bytes: Array
+    """Bytes that they would read more if every context were a token longer."""
+    decode_flops: Array
+    prefill_flops: Array
+    """The indexer's scores among them."""
+    prefill_tile_flops: Array
+    """Operations more if every prompt token attended to one more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecurrenceWork:
+    """Linear attention and state-space layers: a decoded token reads and writes its state, prefill computes in chunks."""
+
+    kernels: float
+    state_bytes: Array
+    flops: Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ElementwiseWork:
+    """Norms, rotary embedding, activations and the like of all layers, and the small kernels that do them."""
+
+    moved_bytes: Array
+    kernels: Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collective:
+    """``times`` equal collectives among ``group`` GPUs that stand ``stride`` apart; arrays have shape (n,)."""
+
+    name: str
+    op: str
+    message_bytes: Array
+    """Bytes of the whole tensor."""
+    group: Array
+    times: float
+    stride: Array | float = 1.0
+
+
+Operator = Product | AttentionWork | RecurrenceWork | ElementwiseWork | Collective
+
+
+def operators(model: Model, layout: DeploymentArrays, step: ForwardPass) -> Iterator[Operator]:
+    """Yield all that one GPU of the first tensor-parallel rank does in a pass, as if on one pipeline stage."""
+    yield attention_work(model, layout, step)
+    recurrences = [
+        (count, part) for count, layer in stack(model).counts for part in layer.mixers if isinstance(part, Recurrence)
+    ]
+    if recurrences:
+        yield RecurrenceWork(
+            kernels=sum(count for count, _ in recurrences),
+            state_bytes=step.decodes * sum(2.0 * count * part.state_bytes for count, part in recurrences) / layout.tp,
+            flops=step.tokens * sum(count * part.token_flops for count, part in recurrences) / layout.tp,
+        )
+    yield from products(model, layout, step)
+    yield ElementwiseWork(
+        moved_bytes=elementwise_bytes(model, layout, step), kernels=_elementwise_kernels(model, layout)
+    )
+    yield from _collectives(model, layout, step)
+
+
+def attention_work(model: Model, layout: DeploymentArrays, step: ForwardPass) -> AttentionWork:
+    """Count what softmax attention reads and computes in all layers."""
+    zero = np.zeros_like(step.tokens)
+    read, read_tile, decode, prefill, prefill_tile = zero, zero, zero, zero, zero
+    kernels, latent = 0.0, False
+    prompts = step.tokens - step.decodes
+    for count, layer in stack(model).counts:
+        for part in layer.mixers:
+            if isinstance(part, Recurrence):
+                continue
+            kernels += count
+            latent = latent or part.latent
+            context, pairs = (step.windowed_context, step.windowed_pairs) if part.window else (step.context, step.pairs)
+            if part.index:
+                read = read + count * step.decodes * context * part.index_bytes
+                scored = 2.0 * part.index.heads * part.index.dim / part.index.pooled
+                prefill = prefill + count * (step.decodes * context + pairs) * scored
+                context = np.minimum(context, part.index.top_k)
+                pairs = np.minimum(pairs, prompts * part.index.top_k)
+            token = count * step.decodes * sliced_numbers(part.read, layout.tp) * layout.kv_bytes
+            read, read_tile = read + context * token, read_tile + token
+            decode = decode + count * step.decodes * context * part.pair_flops(absorbed=True) / layout.tp
+            pair = count * part.pair_flops(absorbed=False) / layout.tp
+            prefill, prefill_tile = prefill + pairs * pair, prefill_tile + prompts * pair
+    return AttentionWork(
+        kernels=kernels,
+        latent=latent,
+        read_bytes=read,
+        read_tile_bytes=read_tile,
+        decode_flops=decode,
+        prefill_flops=prefill,
+        prefill_tile_flops=prefill_tile,
+    )
+
+
+def _layers(model: Model) -> float:
+    """Count the layers that have a mixer and a feed-forward, those with one of them as half."""
+    parts = sum(count * (bool(layer.mixers) + bool(layer.feed_forward)) for count, layer in stack(model).counts)
+    return parts / 2.0
+
+
+def _elementwise_kernels(model: Model, layout: DeploymentArrays) -> Array:
+    layers = _layers(model)
+    kernels = layers * (KERNELS_PER_LAYER + KERNELS_PER_QK_NORM * model.qk_norm)
+    kernels = kernels + model.moe_layers * KERNELS_PER_EXPERT_LAYER
+    return kernels + np.where(layout.matrix_flops > layout.half_flops, layers * KERNELS_PER_QUANTISED_LAYER, 0.0)
+
+
+def _collectives(model: Model, layout: DeploymentArrays, step: ForwardPass) -> Iterator[Collective]:
+    """Yield the sums over the slices of a layer, the gathering of logits, and the exchange of tokens among replicas.
+
+    Tokens go to the GPUs that hold their experts and back, where these are spread over several replicas: an all-gather before
+    and a reduce-scatter after the experts, among the replicas (vLLM's default back end).
+    """
+    message = step.tokens * model.hidden_size * ACTIVATION_BYTES
+    per_layer = 1.0 if model.model_type in PARALLEL_BLOCKS else 2.0  # one after each part
+    sums = _layers(model) * per_layer
+    yield Collective(name=ALL_REDUCE, op="all_reduce", message_bytes=message, group=layout.tp, times=sums)
+    logits = step.sequences * model.vocab_size * ACTIVATION_BYTES
+    yield Collective(name=ALL_GATHER, op="all_gather", message_bytes=logits, group=layout.tp, times=1.0)
+    if model.moe_layers and np.any(layout.ep > layout.tp):
+        replicas = np.where(layout.ep > layout.tp, layout.ep / layout.tp, 1.0)
+        for op in ("all_gather", "reduce_scatter"):
+            yield Collective(
+                name=EXPERT_EXCHANGE,
+                op=op,
+                message_bytes=message * replicas,
+                group=replicas,
+                times=float(model.moe_layers),
+                stride=layout.tp,
+            )
+
+
 def products(model: Model, layout: DeploymentArrays, step: ForwardPass) -> Iterator[Product]:
     """Yield every matrix product on one GPU of the first tensor-parallel rank, all layers, equal ones together."""
     h = float(model.hidden_size)
@@ -84,7 +256,7 @@ def products(model: Model, layout: DeploymentArrays, step: ForwardPass) -> Itera
     for layer_experts, layers in experts.items():
         yield from expert_products(model, layer_experts, layout, step.tokens, layers)
     yield Product(
-        name="lm_head",
+        name=LM_HEAD,
         m=step.sequences,
         k=h,
         n=model.vocab_size / layout.tp,
@@ -121,7 +293,7 @@ def expert_products(
     hidden = model.hidden_size
     everything = float(hidden) * (experts.num_experts + experts.zero_experts)
     yield Product(
-        name="router",
+        name=ROUTER,
         m=tokens,
         k=float(hidden),
         n=everything / hidden,
@@ -138,7 +310,7 @@ def expert_products(
     busiest = np.where(spread, expert_imbalance(experts, group, layout.ep), 1.0)
     rows_ = group * experts.num_experts_per_tok
     into, inner = float(experts.inputs(hidden)), float(experts.width)
-    for name, k, n in (("experts_up", into, float(experts.inner)), ("experts_down", inner, into)):
+    for name, k, n in ((EXPERTS_UP, into, float(experts.inner)), (EXPERTS_DOWN, inner, into)):
         yield Product(
             name=name,
             m=rows_ / touched,
@@ -153,7 +325,7 @@ def expert_products(
     beside = [*experts.latent_matrices(hidden)]
     if experts.shared:
         up, down = experts.shared.matrices(hidden)
-        beside += [replace(up, name="shared_up"), replace(down, name="shared_down")]
+        beside += [replace(up, name=SHARED_UP), replace(down, name=SHARED_DOWN)]
     for matrix in beside:
         yield _product(model, "shared", matrix, layout.tp, tokens, count)
 

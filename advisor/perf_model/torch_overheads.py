@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from advisor.perf_model.cost import ELEMENTWISE, Cost
+from advisor.perf_model.cost import ELEMENTWISE, ROUTING, Cost
 from advisor.perf_model.deployment_arrays import ACTIVATION_BYTES
 from advisor.perf_model.operators import elementwise_bytes
 
@@ -44,7 +44,7 @@ def routing(cost_model: CostModel, step: ForwardPass) -> Cost:
     model = cost_model.model
     sent = ROUTING_TRAFFIC * step.tokens * model.num_experts_per_tok * model.hidden_size * ACTIVATION_BYTES
     layer_cost = Cost.of(
-        "routing",
+        ROUTING,
         memory=sent / (cost_model.cluster.gpu.memory_bandwidth_gbps * 1e6),
         overhead=ROUTING_US * 1e-3 + np.zeros_like(sent),
     )
