@@ -18,7 +18,7 @@ from advisor.benchmarking.engines import START_S, check_engine, check_installed,
 from advisor.prediction.evidence import Evidence
 from catalog.borders import write_whole
 from catalog.errors import InputError, Note
-from catalog.paths import home
+from catalog.paths import home, own_runs
 from catalog.runs import read_runs
 from catalog.schema import Cluster, require_positive
 from probes.file_lock import take_lock
@@ -100,6 +100,35 @@ class ProbeSession:
         """Name the loads that were tried and failed."""
         known = outcomes(self.config.out)
         return tuple(load.name for load in self.loads if known.get(load.name) == "failed")
+
+    def last_lines(self) -> dict[Path, str]:
+        """Return the logs of the loads that failed, and the last line of each."""
+        last = {}
+        for name in self.failed():
+            log = self.config.out / "logs" / f"{name}.log"
+            lines = log.read_text(encoding="utf-8", errors="replace").split("\n") if log.exists() else []
+            last[log] = next((line.strip() for line in reversed(lines) if line.strip()), "it wrote nothing")
+        return last
+
+    def startup_s(self) -> list[float]:
+        """Return the seconds that engines took to start, rising, one a load whose runs have it in their fingerprint."""
+        by_load: dict[str, float] = {}
+        for run in self.runs():
+            load = next(load.name for load in self.all_loads if is_of(run, load))
+            seconds = json.loads(run.fingerprint or "{}").get("startup_s")
+            by_load |= {} if seconds is None else {load: seconds}
+        return sorted(by_load.values())
+
+    @property
+    def request_log(self) -> Path | None:
+        """Return the file of single requests; None where there are none."""
+        path = self.config.out / "requests.jsonl"
+        return path if self.serving and path.exists() else None
+
+    @property
+    def is_own_store(self) -> bool:
+        """Return whether the runs go where every later answer looks."""
+        return any(path.resolve() == self.config.store.resolve() for path in own_runs())
 
     def run(
         self,

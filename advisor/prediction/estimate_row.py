@@ -1,8 +1,12 @@
-"""An estimate as one flat row, and its memory as the batch fills it."""
+"""An estimate as one flat row, its memory as the batch fills it, and the weights of the whole model."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+from advisor.perf_model.deployment_arrays import DeploymentArrays
+from advisor.perf_model.memory.dispatch import memory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,9 +23,16 @@ def memory_in_use(estimate: Estimate) -> Mapping[str, float]:
     return {**estimate.memory, "kv_cache": cache * filled, "kv_free": cache * (1.0 - filled)}
 
 
+def weights_gib(estimate: Estimate) -> float:
+    """Return the whole model's weights in the deployment's format, in GiB."""
+    alone = replace(estimate.deployment, tp=1, pp=1, dp=1, ep=1, offload=0.0)
+    arrays = DeploymentArrays.of([alone], estimate.model, estimate.cluster.gpu)
+    return float(memory(estimate.model, estimate.cluster, arrays).weights_gib[0])
+
+
 def estimate_row(estimate: Estimate) -> dict[str, Any]:
     """Return the deployment, its metrics beside the ends of their 90% intervals, memory, cost and provenance; None where it does not fit."""
-    deployment, memory = estimate.deployment, memory_in_use(estimate)
+    deployment, in_use = estimate.deployment, memory_in_use(estimate)
     row: dict[str, Any] = {"model": estimate.model.name, "cluster": str(estimate.cluster), "layout": deployment.layout}
     row |= {name: getattr(deployment, name) for name in ("engine", "dp", "tp", "pp", "ep")}
     row |= {"gpus_used": deployment.num_gpus}
@@ -34,8 +45,8 @@ def estimate_row(estimate: Estimate) -> dict[str, Any]:
         row |= {metric: value, f"{metric}_low": low, f"{metric}_high": high}
     row |= {f"{part}_gib": gib for part, gib in estimate.memory.items()}
     return row | {
-        "memory_gib": memory["device"] - memory["reserved"],
-        "memory_used_gib": memory["device"] - memory["reserved"] - memory["kv_free"],
+        "memory_gib": in_use["device"] - in_use["reserved"],
+        "memory_used_gib": in_use["device"] - in_use["reserved"] - in_use["kv_free"],
         "kv_capacity_tokens": estimate.kv_capacity_tokens,
         "max_concurrency": estimate.max_concurrency,
         "bottleneck": estimate.bottleneck,

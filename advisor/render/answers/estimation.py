@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from advisor.perf_model.deployment_arrays import DeploymentArrays
-from advisor.perf_model.memory.dispatch import memory
-from advisor.prediction.estimate_row import METRICS
+from advisor.prediction.estimate_row import METRICS, weights_gib
 from advisor.render.document import Document, Section, Table
 from advisor.render.lines import corrected_line, cost_line, energy_line, hardware, memory_line, notes, sources_line
 from advisor.render.numbers import RATE, count, share, short, unit_of
@@ -47,13 +44,6 @@ def document(estimate: Estimate, *, products: bool = False, relax: Sequence[str]
         notes=notes(estimate.notes),
         sections=sections,
     )
-
-
-def weights_gib(estimate: Estimate) -> float:
-    """Return the whole model's weights in the deployment's format, in GiB."""
-    alone = replace(estimate.deployment, tp=1, pp=1, dp=1, ep=1, offload=0.0)
-    arrays = DeploymentArrays.of([alone], estimate.model, estimate.cluster.gpu)
-    return float(memory(estimate.model, estimate.cluster, arrays).weights_gib[0])
 
 
 def _question(estimate: Estimate) -> list[str]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from advisor.benchmarking.session import is_of
 from advisor.render.answers.measured import document as measured_document
 from advisor.render.document import Document, Section, Table
 from advisor.render.lines import hardware, notes
@@ -33,7 +31,7 @@ def plan_document(ready: ProbeSession) -> Document:
         title="What is going to be measured",
         question=[*models, ", ".join(formats), where, ready.config.engine],
         notes=notes(ready.notes),
-        sections=[Section(table=Table(columns=plan_columns(ready)) if ready.loads else None, lines=_told(ready))],
+        sections=[Section(table=Table(columns=plan_columns(ready)) if ready.loads else None, lines=_outlook(ready))],
     )
 
 
@@ -104,45 +102,33 @@ def outcome_document(ready: ProbeSession, measured: Sequence[Measurement], befor
     """Return the runs, where they are kept, and what was not measured."""
     counts = f"{len(measured) - before} measured now" + (f", {before} before" if before else "")
     lines: list[tuple[str, Sequence[str]]] = [("runs", [f"{counts}, kept in {ready.config.store}", _use(ready)])]
-    requests = ready.config.out / "requests.jsonl"
-    lines.append(("traffic", [f"request by request in {requests}"] if ready.serving and requests.exists() else []))
-    lines.append(("startup", start_ups(ready)))
+    lines.append(("traffic", [f"request by request in {ready.request_log}"] if ready.request_log else []))
+    lines.append(("startup", _startup(ready)))
     lines.append(("skipped", ready.left_out))
     lines += notes(note for note in ready.notes if note.kind == "warning")
     lines += notes(Note(text, "warning") for text in failures(ready))
     return measured_document(measured).and_lines([(label, texts) for label, texts in lines if texts])
 
 
-def start_ups(ready: ProbeSession) -> list[str]:
-    """How long engines took to start, where the runs say so: in their fingerprint, ``startup_s``."""
-    by_load: dict[str, float] = {}
-    for run in ready.runs():
-        load = next(load.name for load in ready.all_loads if is_of(run, load))
-        seconds = json.loads(run.fingerprint or "{}").get("startup_s")
-        by_load |= {} if seconds is None else {load: seconds}
-    taken = sorted(by_load.values())
-    if not taken:
+def _startup(ready: ProbeSession) -> list[str]:
+    """Say how long engines took to start, where the runs have it."""
+    seconds = ready.startup_s()
+    if not seconds:
         return []
-    span = f"{taken[0]:.0f} s" if len(taken) == 1 else f"{taken[0]:.0f} to {taken[-1]:.0f} s"
+    span = f"{seconds[0]:.0f} s" if len(seconds) == 1 else f"{seconds[0]:.0f} to {seconds[-1]:.0f} s"
     return [f"{span} of each load, within the budget"]
 
 
 def failures(ready: ProbeSession) -> list[str]:
-    """The loads that failed, each with the last line of its log."""
-    texts = []
-    for name in ready.failed():
-        log = ready.config.out / "logs" / f"{name}.log"
-        lines = log.read_text(encoding="utf-8", errors="replace").split("\n") if log.exists() else []
-        last = next((line.strip() for line in reversed(lines) if line.strip()), "it wrote nothing")
-        texts.append(f"{name} failed: {last:.300} (all of it in {log})")
-    return texts
+    """Name the loads that failed, each with the last line of its log."""
+    return [f"{log.stem} failed: {last:.300} (all of it in {log})" for log, last in ready.last_lines().items()]
 
 
 def _takes(ready: ProbeSession, load: BenchmarkJob) -> float:
     return ready.start_s + sum(ready.seconds[load.name].values())
 
 
-def _told(ready: ProbeSession) -> list[tuple[str, Sequence[str]]]:
+def _outlook(ready: ProbeSession) -> list[tuple[str, Sequence[str]]]:
     if not ready.loads:
         return [("runs", [f"all of it has been measured before, see {ready.config.store}"])]
     budget = "" if ready.config.budget_s is None else f" of a budget of {short(ready.config.budget_s)} s"
@@ -157,8 +143,6 @@ def _told(ready: ProbeSession) -> list[tuple[str, Sequence[str]]]:
 
 
 def _use(ready: ProbeSession) -> str:
-    from catalog.paths import own_runs  # looked up when there is something to be found
-
-    if any(path.resolve() == ready.config.store.resolve() for path in own_runs()):
+    if ready.is_own_store:
         return "advisor recommend and estimate stand on them from now on"
     return f"advisor recommend and estimate stand on them with --runs {ready.config.store}"

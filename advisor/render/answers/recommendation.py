@@ -5,13 +5,12 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from advisor.prediction.estimate_row import estimate_row
+from advisor.prediction.estimate_row import estimate_row, weights_gib
 from advisor.recommendation.certainty import HOLDS
 from advisor.recommendation.preference import named_choices
 from advisor.recommendation.problem import FILLS_THE_CLUSTER
 from advisor.recommendation.recommendation import candidate_row
 from advisor.render.answers.catalog import stored_bits
-from advisor.render.answers.estimation import weights_gib
 from advisor.render.document import Document, Figure, Section, ShellCommand, Table
 from advisor.render.figures.recommendation import memory_bars, trade
 from advisor.render.figures.vega import printed

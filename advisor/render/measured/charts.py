@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from advisor.render.measured.series import cases, gib_sent, joules_per_token, power_w, tok_s, tok_s_per_gpu, tpot_ms
+from advisor.render.measured.series import cases
+from catalog.run_quantities import gib_sent, joules_per_token, power_w, tok_s, tok_s_per_gpu, tpot_ms
 from catalog.units import GIB
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from advisor.render.measured.facts import Facts
+    from advisor.prediction.run_facts import RunFacts
     from advisor.render.measured.series import Series, SeriesCase, SeriesLayout, Setup
     from catalog.schema import Measurement
     from catalog.units import Array
@@ -83,7 +84,7 @@ class Chart:
     """Whose runs it shows, where they are of one."""
 
 
-def charts(runs: Iterable[Measurement], facts: Mapping[Measurement, Facts]) -> list[Chart]:
+def charts(runs: Iterable[Measurement], facts: Mapping[Measurement, RunFacts]) -> list[Chart]:
     """Throughput, latency, memory, communication and energy by batch, for each setup what was measured of it."""
     by_setup: dict[Setup, list[SeriesCase]] = {}
     for case in cases(runs):
@@ -110,7 +111,7 @@ def _twins(before: Sequence[Chart], chart: Chart) -> str:
 
 
 def _throughput(
-    setup: Setup, members: Sequence[SeriesCase], _: Mapping[Measurement, Facts], number: str
+    setup: Setup, members: Sequence[SeriesCase], _: Mapping[Measurement, RunFacts], number: str
 ) -> Chart | None:
     rows = [
         _row(members, tok_s, "output tokens/s", log=True),
@@ -119,7 +120,9 @@ def _throughput(
     return _chart(setup, "throughput", "Throughput", number, rows, "Whole runs, prefill included.")
 
 
-def _latency(setup: Setup, members: Sequence[SeriesCase], _: Mapping[Measurement, Facts], number: str) -> Chart | None:
+def _latency(
+    setup: Setup, members: Sequence[SeriesCase], _: Mapping[Measurement, RunFacts], number: str
+) -> Chart | None:
     rows = [
         _row(members, tpot_ms, TPOT),
         _row(members, lambda run: run.prefill_ms, "ms to prefill the batch"),
@@ -127,7 +130,9 @@ def _latency(setup: Setup, members: Sequence[SeriesCase], _: Mapping[Measurement
     return _chart(setup, "latency", "Latency", number, rows, "All requests of a batch arrive at once.")
 
 
-def _settings(setup: Setup, members: Sequence[SeriesCase], _: Mapping[Measurement, Facts], number: str) -> Chart | None:
+def _settings(
+    setup: Setup, members: Sequence[SeriesCase], _: Mapping[Measurement, RunFacts], number: str
+) -> Chart | None:
     """Runs of one parallelism in several settings: kernel fusion on and off, a budget of tokens, another cache format."""
     chosen = [replace(case, series=_in_several_settings(case)) for case in members]
     chosen = [case for case in chosen if case.series]
@@ -143,7 +148,9 @@ def _in_several_settings(case: SeriesCase) -> tuple[Series, ...]:
     return tuple(series for series in case.series if times[series.layout] > 1)
 
 
-def _energy(setup: Setup, members: Sequence[SeriesCase], _: Mapping[Measurement, Facts], number: str) -> Chart | None:
+def _energy(
+    setup: Setup, members: Sequence[SeriesCase], _: Mapping[Measurement, RunFacts], number: str
+) -> Chart | None:
     rows = [
         _row(members, joules_per_token, "J per output token, all GPUs"),
         _row(members, power_w, "W, mean of one GPU"),
@@ -153,7 +160,7 @@ def _energy(setup: Setup, members: Sequence[SeriesCase], _: Mapping[Measurement,
 
 
 def _memory(
-    setup: Setup, members: Sequence[SeriesCase], facts: Mapping[Measurement, Facts], number: str
+    setup: Setup, members: Sequence[SeriesCase], facts: Mapping[Measurement, RunFacts], number: str
 ) -> Chart | None:
     rows = [[memory_panel(case, facts, title=case.lengths) for case in members]]
     note = (
@@ -163,7 +170,7 @@ def _memory(
     return _chart(setup, "memory", "Memory", number, rows, note)
 
 
-def memory_panel(case: SeriesCase, facts: Mapping[Measurement, Facts], *, title: str) -> Panel | None:
+def memory_panel(case: SeriesCase, facts: Mapping[Measurement, RunFacts], *, title: str) -> Panel | None:
     """Memory needed by batch, up to the threshold; None if nothing is known of it."""
     curves: list[PlotCurve] = []
     marks: list[Mark] = []
@@ -217,7 +224,7 @@ def cache_full(series: Series) -> float | None:
 
 
 def _communication(
-    setup: Setup, members: Sequence[SeriesCase], facts: Mapping[Measurement, Facts], number: str
+    setup: Setup, members: Sequence[SeriesCase], facts: Mapping[Measurement, RunFacts], number: str
 ) -> Chart | None:
     rows = [
         _row(members, gib_sent, "GiB that one GPU sent", log=True),
@@ -232,7 +239,7 @@ def _communication(
     return _chart(setup, "communication", "Communication", number, rows, note)
 
 
-def share_panel(case: SeriesCase, facts: Mapping[Measurement, Facts], *, title: str) -> Panel | None:
+def share_panel(case: SeriesCase, facts: Mapping[Measurement, RunFacts], *, title: str) -> Panel | None:
     """Share of the time that communication takes: the least that the counted bytes need, and the expected one."""
     curves = []
     for series in shown(case):

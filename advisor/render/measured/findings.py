@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from advisor.prediction.run_facts import facts_of
 from advisor.render.measured import sentences
 from advisor.render.measured.charts import Chart, Panel, PlotCurve, cache_full, curves_of, memory_panel, share_panel
-from advisor.render.measured.facts import facts_of
 from advisor.render.measured.series import cases, gib_sent, tok_s_per_gpu
 from advisor.render.numbers import share, short
 from advisor.render.page import check_figures, draw
@@ -27,7 +27,7 @@ from catalog.runs import read_runs, shipped_runs
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from advisor.render.measured.facts import Facts
+    from advisor.prediction.run_facts import RunFacts
     from advisor.render.measured.series import SeriesCase
     from catalog.schema import Measurement
 
@@ -65,7 +65,7 @@ def findings(runs: Iterable[Measurement], folder: Path) -> list[Path]:
     return [page, *figures]
 
 
-def layer_split(runs: Sequence[Measurement], _facts: Mapping[Measurement, Facts]) -> tuple[Chart | None, list[str]]:
+def layer_split(runs: Sequence[Measurement], _facts: Mapping[Measurement, RunFacts]) -> tuple[Chart | None, list[str]]:
     """Output of TP over that of PP on as many GPUs: a panel for each number of GPUs, a curve a model."""
     ratios = {
         (case, gpus): share
@@ -126,7 +126,9 @@ def _listed_ratios(ratios: Sequence[tuple[int, float]]) -> str:
     return ", ".join(f"{short(ratio)} (batch {batch})" for batch, ratio in ratios) + " times"
 
 
-def memory_threshold(runs: Sequence[Measurement], facts: Mapping[Measurement, Facts]) -> tuple[Chart | None, list[str]]:
+def memory_threshold(
+    runs: Sequence[Measurement], facts: Mapping[Measurement, RunFacts]
+) -> tuple[Chart | None, list[str]]:
     """Memory by batch up to where it ends, a panel a model."""
     chosen = _comparable(
         cases(runs),
@@ -150,12 +152,12 @@ def memory_threshold(runs: Sequence[Measurement], facts: Mapping[Measurement, Fa
     return Chart(name="memory-threshold", title=title, note=note, rows=_grid(panels)), said
 
 
-def _measured(case: SeriesCase, facts: Mapping[Measurement, Facts]) -> list[PlotCurve]:
+def _measured(case: SeriesCase, facts: Mapping[Measurement, RunFacts]) -> list[PlotCurve]:
     panel = memory_panel(case, facts, title="")
     return [curve for curve in panel.curves if curve.marked] if panel else []
 
 
-def communication(runs: Sequence[Measurement], facts: Mapping[Measurement, Facts]) -> tuple[Chart | None, list[str]]:
+def communication(runs: Sequence[Measurement], facts: Mapping[Measurement, RunFacts]) -> tuple[Chart | None, list[str]]:
     """Bytes that a GPU sends and their share of the time, by batch; what the model of costs expects where none were counted."""
     spread = [case for case in cases(runs) if any(series.layout.gpus > series.layout.dp for series in case.plain)]
     counted = [case for case in spread if any(curve.y.max() > 0 for curve in curves_of(case, gib_sent))]
@@ -183,7 +185,7 @@ def communication(runs: Sequence[Measurement], facts: Mapping[Measurement, Facts
     return Chart(name="communication", title=title, note=note, rows=rows), said
 
 
-def _expected(case: SeriesCase, facts: Mapping[Measurement, Facts]) -> list[str]:
+def _expected(case: SeriesCase, facts: Mapping[Measurement, RunFacts]) -> list[str]:
     texts = []
     for series in case.plain:
         x, y = series.points(lambda run: facts[run].communication if run in facts else None)
@@ -195,7 +197,9 @@ def _expected(case: SeriesCase, facts: Mapping[Measurement, Facts]) -> list[str]
     return texts
 
 
-def throughput_per_gpu(runs: Sequence[Measurement], _: Mapping[Measurement, Facts]) -> tuple[Chart | None, list[str]]:
+def throughput_per_gpu(
+    runs: Sequence[Measurement], _: Mapping[Measurement, RunFacts]
+) -> tuple[Chart | None, list[str]]:
     """Output per GPU by batch, a panel a model."""
     chosen = _comparable(cases(runs), lambda case: len(curves_of(case, tok_s_per_gpu)))
     if not chosen:
@@ -214,7 +218,9 @@ def throughput_per_gpu(runs: Sequence[Measurement], _: Mapping[Measurement, Fact
     return Chart(name="throughput-per-gpu", title=title, note=_origin(chosen), rows=_grid(panels)), said
 
 
-FINDINGS: dict[str, Callable[[Sequence[Measurement], Mapping[Measurement, Facts]], tuple[Chart | None, list[str]]]] = {
+FINDINGS: dict[
+    str, Callable[[Sequence[Measurement], Mapping[Measurement, RunFacts]], tuple[Chart | None, list[str]]]
+] = {
     "Tensor parallel against layers split over GPUs": layer_split,
     "Memory grows to a threshold": memory_threshold,
     "Communication by batch": communication,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from advisor.prediction.run_facts import facts_of
 from advisor.render.answers.measured import document, measured_columns, measured_rows, ordered, run_fields, some_runs
 from advisor.render.console import text
 from advisor.render.formats import as_csv, as_json, as_yaml
 from advisor.render.measured.charts import charts
-from advisor.render.measured.facts import facts_of
 from advisor.render.measured.sentences import listed, missing, sentences
 from advisor.render.measured.series import cases, setup_of
 from advisor.render.page import check_figures, draw

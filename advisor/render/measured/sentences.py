@@ -6,13 +6,13 @@ from itertools import groupby, pairwise
 from typing import TYPE_CHECKING
 
 from advisor.render.measured.charts import cache_full, shown
-from advisor.render.measured.series import decode_tok_s, gib_sent, joules_per_token, tok_s, tok_s_per_gpu
 from advisor.render.numbers import share, short
+from catalog.run_quantities import decode_tok_s, gib_sent, joules_per_token, tok_s, tok_s_per_gpu
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from advisor.render.measured.facts import Facts
+    from advisor.prediction.run_facts import RunFacts
     from advisor.render.measured.series import Series, SeriesCase
     from catalog.schema import Measurement
 
@@ -36,7 +36,7 @@ QUANTITIES = {
 """What a run can have measured, in words."""
 
 
-def sentences(case: SeriesCase, facts: Mapping[Measurement, Facts]) -> list[str]:
+def sentences(case: SeriesCase, facts: Mapping[Measurement, RunFacts]) -> list[str]:
     """Everything that the runs of one model and one length of requests say, most asked-for first."""
     texts = [best_layout(case), *split_ratios(case), turn(case), memory_end(case), *communication(case, facts)]
     return [text for text in (*texts, energy(case), *settings(case), agreement(case)) if text]
@@ -122,7 +122,7 @@ def memory_end(case: SeriesCase) -> str:
     return f"Memory: {'; '.join(parts)}." if parts else ""
 
 
-def communication(case: SeriesCase, facts: Mapping[Measurement, Facts]) -> list[str]:
+def communication(case: SeriesCase, facts: Mapping[Measurement, RunFacts]) -> list[str]:
     """How the bytes that a GPU sends grow with the batch, and the least share of the time they can have taken."""
     texts = []
     for series in shown(case):

@@ -11,7 +11,6 @@ import numpy as np
 
 from advisor.render.numbers import share
 from catalog.schema import Deployment
-from catalog.units import GIB
 from catalog.wording import short_name
 
 if TYPE_CHECKING:
@@ -193,49 +192,3 @@ def _words(run: Measurement, name: str) -> str:
         "max_model_len": f"up to {value} tokens",
         "gpu_memory_utilization": f"{run.gpu_memory_utilization or 0:.0%} of memory",
     }[name]
-
-
-# -- what one run says -------------------------------------------------------------------------------------------------
-
-
-def tok_s(run: Measurement) -> float | None:
-    """Output tokens a second of all replicas."""
-    if run.output_tok_s is None and run.e2e_ms and run.regime == "static":
-        return run.batch * run.dp * run.output_len / run.e2e_ms * 1e3
-    return run.output_tok_s
-
-
-def tok_s_per_gpu(run: Measurement) -> float | None:
-    """The same over the GPUs used."""
-    total = tok_s(run)
-    return None if total is None else total / run.deployment.num_gpus
-
-
-def tpot_ms(run: Measurement) -> float | None:
-    return run.tpot_ms
-
-
-def decode_tok_s(run: Measurement) -> float | None:
-    """Output tokens a second after the first ones, all replicas."""
-    return run.batch * run.dp / run.tpot_ms * 1e3 if run.tpot_ms else None
-
-
-def joules_per_token(run: Measurement) -> float | None:
-    """Energy of the whole deployment for one output token, its share of the prompt's included, of a static batch."""
-    if run.energy_j is None or not run.batch or run.regime != "static":
-        return None
-    return run.energy_j / (run.batch * run.dp * run.output_len)
-
-
-def power_w(run: Measurement) -> float | None:
-    """Mean power of one GPU over the whole run, sampled or else from its energy."""
-    if run.power_w is not None:
-        return run.power_w / run.deployment.num_gpus
-    if run.energy_j is None or not run.e2e_ms or run.regime != "static":
-        return None
-    return run.energy_j / (run.e2e_ms * 1e-3) / run.deployment.num_gpus
-
-
-def gib_sent(run: Measurement) -> float | None:
-    """GiB that one GPU sent in the whole run."""
-    return None if run.comm_bytes is None or run.deployment.num_gpus == 1 else run.comm_bytes / GIB

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import yaml
 
+from advisor.prediction.run_facts import facts_of
 from advisor.render import page
 from advisor.render.answers.measured import measured_rows
 from advisor.render.figures.measured import chart_spec
 from advisor.render.measured import findings as four
 from advisor.render.measured import sentences
 from advisor.render.measured.charts import MOST_CURVES, cache_full, charts, memory_panel, shown
-from advisor.render.measured.facts import facts_of
 from advisor.render.measured.report import FORMATS, measured_table, report
 from advisor.render.measured.series import SeriesLayout, cases, joules_per_token, power_w, settings_texts
 from catalog.errors import InputError

@@ -13,22 +13,21 @@ from advisor.perf_model.collectives import link_gbps
 from advisor.perf_model.cost_model import CostModel
 from advisor.perf_model.static_batch import static_batch_times
 from advisor.prediction.prediction import Prediction, request_causes
-from advisor.render.measured.series import setup_of, tok_s
 from catalog.errors import InputError
 from catalog.gpus import find_gpu
+from catalog.run_quantities import tok_s
 from catalog.units import GIB
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from advisor.calibration.observations import RunGroup
-    from advisor.render.measured.series import Setup
     from catalog.schema import Measurement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
-    """Of one run, from the catalog and the shipped fit."""
+class RunFacts:
+    """What the catalog and the shipped fit say of one run."""
 
     device_gib: float
     """Memory of one GPU."""
@@ -40,13 +39,13 @@ class Facts:
     """Share of the run's time that the model of costs expects communication to take, 0 to 1; of timed static batches."""
 
     def link_share(self, run: Measurement) -> float | None:
-        """The least share of the run's time that the bytes it sent can have taken: at the links' peak bandwidth."""
+        """Return the least share of the run's time that the bytes it sent can have taken: at the links' peak bandwidth."""
         if run.comm_bytes is None or not run.e2e_ms or run.regime != "static" or run.deployment.num_gpus == 1:
             return None
         return min(run.comm_bytes / (self.link_gbps * 1e6) / run.e2e_ms, 1.0)
 
     def used_gib(self, run: Measurement) -> float | None:
-        """Memory that the run needed on the fullest GPU: the peak without the pages of the cache that it left empty.
+        """Return the memory that the run needed on the fullest GPU: the peak without the pages of the cache that it left empty.
 
         Engines take their cache at the start, so that the peak alone is the same for every batch.
         """
@@ -56,13 +55,13 @@ class Facts:
         return max(run.peak_memory_gib - empty * self.kv_bytes_per_token / GIB, 0.0)
 
 
-def facts_of(runs: Iterable[Measurement]) -> dict[Measurement, Facts]:
-    """Facts of every run with a batch whose model and GPU the catalog holds; the others are left out."""
-    by_setup: dict[Setup, list[Measurement]] = {}
+def facts_of(runs: Iterable[Measurement]) -> dict[Measurement, RunFacts]:
+    """Return the facts of every run with a batch whose model and GPU the catalog holds; the others are left out."""
+    by_setup: dict[tuple[str, ...], list[Measurement]] = {}
     for run in runs:
         if run.batch > 0:
-            by_setup.setdefault(setup_of(run), []).append(run)
-    facts_by_run: dict[Measurement, Facts] = {}
+            by_setup.setdefault((run.model, run.gpu, run.engine, run.engine_version, run.dtype), []).append(run)
+    facts_by_run: dict[Measurement, RunFacts] = {}
     for members in by_setup.values():
         # what failed has no time, but its cache and its GPU are those of any other run
         timed = {replace(run, oom=False): run for run in members}
@@ -75,7 +74,7 @@ def facts_of(runs: Iterable[Measurement]) -> dict[Measurement, Facts]:
     return facts_by_run
 
 
-def _facts(group: RunGroup) -> Mapping[Measurement, Facts]:
+def _facts(group: RunGroup) -> Mapping[Measurement, RunFacts]:
     parameters = shipped_surrogate().marginal(group.engine, group.cluster.gpu.name).parameters
     cost_model = CostModel(
         model=group.model,
@@ -98,7 +97,7 @@ def _facts(group: RunGroup) -> Mapping[Measurement, Facts]:
     share = causes["communication"] / np.maximum(whole, 1e-12)
     links = link_gbps(group.cluster, np.maximum(group.layout.tp, 2.0))
     return {
-        run: Facts(
+        run: RunFacts(
             device_gib=group.cluster.gpu.memory_gib,
             link_gbps=float(links[i]),
             kv_bytes_per_token=float(group.memory.kv_bytes_per_token[i]),
@@ -109,7 +108,7 @@ def _facts(group: RunGroup) -> Mapping[Measurement, Facts]:
 
 
 def device_gib(gpu: str) -> float | None:
-    """Memory of a GPU; None for one that the catalog does not hold."""
+    """Return the memory of a GPU; None for one that the catalog does not hold."""
     try:
         return find_gpu(gpu).value.memory_gib
     except InputError:
