@@ -16,7 +16,7 @@ from advisor.render.figures.traffic import timeline
 from advisor.render.lines import sources_line
 from advisor.render.numbers import change, dollars, share, short
 from advisor.render.page import page_files
-from advisor.render.vocabulary import METRIC_NAMES, counted, fleet_name
+from advisor.render.vocabulary import E2E, METRIC_NAMES, TPOT, TTFT, counted, fleet_name
 from app import inputs
 from app.capacity_inputs import planned, question
 from app.downloads import downloads
@@ -68,7 +68,7 @@ def _missing(now: CapacityInputs | None) -> str:
     if not now.gpus:
         return "Name at least one kind of GPU to choose from."
     if not any((now.slo.ttft_ms, now.slo.tpot_ms, now.slo.e2e_ms)):
-        return "State a limit to plan for: TTFT, TPOT or E2E. Or take an example."
+        return f"State a limit to plan for: {TTFT}, {TPOT} or {E2E}. Or take an example."
     return ""
 
 

@@ -14,6 +14,7 @@ from advisor.render.answers.validation import check_columns, summary_columns
 from advisor.render.figures.validation import parity
 from advisor.render.menus import HOLDOUT_COMMAND, HOLDOUT_SPLITS
 from advisor.render.numbers import share
+from advisor.render.vocabulary import TPOT, TTFT
 from app import inputs
 from app.downloads import downloads
 from app.evidence_tables import all_runs, chosen_runs
@@ -27,9 +28,9 @@ if TYPE_CHECKING:
     from advisor import Check
 
 METRICS = {
-    "tpot_ms": "TPOT",
+    "tpot_ms": TPOT,
     "prefill_ms": "prefill",
-    "ttft_ms": "TTFT",
+    "ttft_ms": TTFT,
     "e2e_ms": "whole batch",
     "output_tok_s": "output tokens",
 }

@@ -9,7 +9,7 @@ import streamlit as st
 
 from advisor.render.figures.exploration import cause_areas, curves, memory_areas
 from advisor.render.numbers import RATE, dollars, duration, short, unit_of
-from advisor.render.vocabulary import PROVENANCE
+from advisor.render.vocabulary import PROVENANCE, TPOT, TTFT
 from app import answers, inputs
 from app.downloads import downloads
 from app.evidence_runs import session_runs
@@ -174,8 +174,8 @@ def _numbers(side: Side, point: advisor.Curve, curve: advisor.Curve, *, alone: b
     with st.container(horizontal=True):
         for label, metric in (
             ("tok/s per GPU", "output_tok_s_per_gpu"),
-            ("TTFT", "ttft_ms"),
-            ("TPOT", "tpot_ms"),
+            (TTFT, "ttft_ms"),
+            (TPOT, "tpot_ms"),
             ("$ per M tokens", "usd_per_mtok"),
         ):
             shown, hint = "-", "no price known"
@@ -199,8 +199,8 @@ def _numbers(side: Side, point: advisor.Curve, curve: advisor.Curve, *, alone: b
 def _charts(shown: Sequence[tuple[str, advisor.Curve]], batch: int) -> None:
     panels = (
         ("output_tok_s_per_gpu", "output tokens/s per GPU", False),
-        ("tpot_ms", "TPOT", False),
-        ("ttft_ms", "TTFT", True),
+        ("tpot_ms", TPOT, False),
+        ("ttft_ms", TTFT, True),
         ("output_tok_s", "output tokens/s in all", False),
     )
     for row in (panels[:2], panels[2:]):

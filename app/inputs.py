@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import streamlit as st
 
 import advisor
-from advisor.render.vocabulary import GOALS
+from advisor.render.vocabulary import E2E, GOALS, TPOT, TTFT
 from app.frame import plain
 
 if TYPE_CHECKING:
@@ -145,9 +145,9 @@ def limits() -> Mapping[str, float | None]:
     limits_ms = {}
     with st.container(horizontal=True):
         for name, label, why in (
-            ("ttft", "TTFT, ms", "Time to the first token of a request, at most."),
-            ("tpot", "TPOT, ms", "Time per output token after the first, at most."),
-            ("e2e", "E2E, ms", "Time of a whole request, at most."),
+            ("ttft", f"{TTFT}, ms", "Time to the first token of a request, at most."),
+            ("tpot", f"{TPOT}, ms", "Time per output token after the first, at most."),
+            ("e2e", f"{E2E}, ms", "Time of a whole request, at most."),
         ):
             limits_ms[f"{name}_ms"] = st.number_input(
                 label,

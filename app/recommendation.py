@@ -11,7 +11,7 @@ from advisor.render.answers.recommendation import document
 from advisor.render.figures.recommendation import CANDIDATE, memory_bars, time_bars, trade
 from advisor.render.numbers import RATE, duration, short, unit_of
 from advisor.render.page import page_files
-from advisor.render.vocabulary import METRIC_NAMES, PROVENANCE, candidate_name
+from advisor.render.vocabulary import METRIC_NAMES, PROVENANCE, TPOT, candidate_name
 from app import answers, inputs
 from app.downloads import downloads
 from app.evidence_runs import session_runs
@@ -35,7 +35,7 @@ EXAMPLES: Mapping[str, Mapping[str, object]] = {
         "output_len": 256,
         "goal": "most tok/s per GPU",
     },
-    "70B chat, TPOT 30 ms": BLANK
+    f"70B chat, {TPOT} 30 ms": BLANK
     | {
         "model": "meta-llama/Meta-Llama-3.1-70B",
         "gpu": "H100-SXM",

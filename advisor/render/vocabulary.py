@@ -23,7 +23,9 @@ GOALS = {
 }
 """What a recommendation optimises."""
 
-METRIC_NAMES = {"ttft_ms": "TTFT", "tpot_ms": "TPOT", "itl_ms": "ITL", "e2e_ms": "E2E"}
+TTFT, TPOT, ITL, E2E = "TTFT", "TPOT", "ITL", "E2E"
+METRIC_NAMES = {"ttft_ms": TTFT, "tpot_ms": TPOT, "itl_ms": ITL, "e2e_ms": E2E}
+"""Latencies of requests."""
 
 MEMORY_PARTS = {
     "weights": "weights",

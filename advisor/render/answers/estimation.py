@@ -9,6 +9,7 @@ from advisor.render.document import Document, Section, Table
 from advisor.render.lines import corrected_line, cost_line, energy_line, hardware, memory_line, notes, sources_line
 from advisor.render.numbers import RATE, count, share, short, unit_of
 from advisor.render.tables import Column, FlatRows
+from advisor.render.vocabulary import E2E, TPOT, TTFT
 from catalog.engines import find_engine
 from catalog.models.sizes import parameters
 
@@ -21,10 +22,10 @@ if TYPE_CHECKING:
 QUANTITIES = {
     "output_tok_s": "output tokens",
     "output_tok_s_per_gpu": "output tokens per GPU",
-    "ttft_ms": "TTFT, mean",
-    "tpot_ms": "TPOT, mean",
+    "ttft_ms": f"{TTFT}, mean",
+    "tpot_ms": f"{TPOT}, mean",
     "prefill_ms": "prefill of the batch",
-    "e2e_ms": "E2E of the batch",
+    "e2e_ms": f"{E2E} of the batch",
 }
 
 

@@ -8,19 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from advisor.render.document import Document, Section, Table
 from advisor.render.measured.sentences import missing
-from advisor.render.measured.series import (
-    SeriesLayout,
-    gib_sent,
-    joules_per_token,
-    power_w,
-    settings_texts,
-    setup_of,
-    tok_s,
-    tok_s_per_gpu,
-)
+from advisor.render.measured.series import SeriesLayout, settings_texts, setup_of
 from advisor.render.numbers import MS, Unit, share, unit_of
 from advisor.render.tables import ESSENTIAL, Column
+from advisor.render.vocabulary import E2E, TPOT, TTFT
 from catalog.errors import InputError
+from catalog.run_quantities import gib_sent, joules_per_token, power_w, tok_s, tok_s_per_gpu
 from catalog.schema import Measurement
 
 if TYPE_CHECKING:
@@ -96,9 +89,9 @@ def measured_columns(runs: Sequence[Measurement]) -> list[Column]:
         ("tok/s", "", 4, tok_s),
         ("tok/s", "per GPU", ESSENTIAL, tok_s_per_gpu),
         ("prefill", "ms", 5, lambda run: run.prefill_ms),
-        ("TTFT", "ms", 10, lambda run: run.ttft_ms),
-        ("TPOT", "ms", ESSENTIAL, lambda run: run.tpot_ms),
-        ("E2E", "ms", 11, lambda run: run.e2e_ms),
+        (TTFT, "ms", 10, lambda run: run.ttft_ms),
+        (TPOT, "ms", ESSENTIAL, lambda run: run.tpot_ms),
+        (E2E, "ms", 11, lambda run: run.e2e_ms),
         ("memory", "GiB", 4, lambda run: run.peak_memory_gib),
         ("sent", "GiB/GPU", 8, gib_sent),
         ("energy", "J/token", 8, joules_per_token),

@@ -17,7 +17,7 @@ from advisor.render.figures.vega import printed
 from advisor.render.lines import corrected_line, hardware, memory_line, notes, sources_line
 from advisor.render.numbers import count, dollars, duration, limit, share, short
 from advisor.render.tables import ALIKE, Column, FlatRows
-from advisor.render.vocabulary import GOALS, METRIC_NAMES
+from advisor.render.vocabulary import E2E, GOALS, METRIC_NAMES, TPOT, TTFT
 from catalog.engines import find_engine, processes
 from catalog.models.sizes import parameters
 from catalog.schema import LATENCIES
@@ -118,7 +118,7 @@ def _reached(estimate: Estimate, cluster: Cluster) -> str:
     money = f", {dollars(estimate.usd_per_mtok)} per million output tokens" if estimate.usd_per_mtok else ""
     return (
         f"{text}, batch {estimate.batch}: {short(estimate.output_tok_s_per_gpu)} tok/s per GPU "
-        f"({short(low)}-{short(high)}), TTFT {duration(estimate.ttft_ms)}, TPOT {duration(estimate.tpot_ms)}{money}"
+        f"({short(low)}-{short(high)}), {TTFT} {duration(estimate.ttft_ms)}, {TPOT} {duration(estimate.tpot_ms)}{money}"
     )
 
 
@@ -161,7 +161,7 @@ def candidate_columns(answer: Recommendation) -> list[Column]:
     ]
     columns += [cost] if priced and answer.objective != "cost" else []
     if latency != "e2e_ms":
-        columns += [rows.time("e2e_ms", "E2E", rank=5), rows.interval("e2e_ms", times=True, rank=9)]
+        columns += [rows.time("e2e_ms", E2E, rank=5), rows.interval("e2e_ms", times=True, rank=9)]
     return [
         *columns,
         rows.column("output_tok_s", "tok/s", short, unit="in all", rank=6),
@@ -272,8 +272,8 @@ def _choices(answer: Recommendation) -> Section:
         rows.column("tok_s_per_user", "tok/s", short, unit="per user"),
         rows.column("output_tok_s_per_gpu", "tok/s", short, unit="per GPU"),
         rows.interval("output_tok_s_per_gpu", rank=2),
-        rows.time("ttft_ms", "TTFT", rank=1),
-        rows.time("tpot_ms", "TPOT", rank=1),
+        rows.time("ttft_ms", TTFT, rank=1),
+        rows.time("tpot_ms", TPOT, rank=1),
         rows.column("usd_per_mtok", "cost", short, unit="$/M tok", rank=3),
     ]
     columns = [column for column in columns if set(column.cells) != {"-"}]

@@ -10,7 +10,7 @@ from advisor.render.document import Document, Section, Table
 from advisor.render.lines import hardware, notes
 from advisor.render.numbers import MS, Unit, limit, share, short, unit_of
 from advisor.render.tables import Column, FlatRows
-from advisor.render.vocabulary import GOALS, METRIC_NAMES
+from advisor.render.vocabulary import E2E, GOALS, METRIC_NAMES, TPOT, TTFT
 from catalog.errors import Note
 
 if TYPE_CHECKING:
@@ -24,9 +24,9 @@ METRIC = {
     "throughput_per_gpu": ("output_tok_s_per_gpu", "tok/s", "per GPU"),
     "cost": ("output_tok_s_per_gpu", "tok/s", "per GPU"),
     "throughput": ("output_tok_s", "tok/s", ""),
-    "latency": ("e2e_ms", "E2E", "ms"),
-    "ttft": ("ttft_ms", "TTFT", "ms"),
-    "tpot": ("tpot_ms", "TPOT", "ms"),
+    "latency": ("e2e_ms", E2E, "ms"),
+    "ttft": ("ttft_ms", TTFT, "ms"),
+    "tpot": ("tpot_ms", TPOT, "ms"),
 }
 """What each objective shows: the metric, its name and its unit."""
 
@@ -72,8 +72,8 @@ def tuning_columns(answer: Tuning) -> list[Column]:
         Column(key=f"{metric}_before", name=name, unit="before", cells=before, rank=3),
         rows.column(metric, name, unit.short, unit="now"),
         Column(name="90% interval", cells=[unit.span(*choice.metrics[metric][1:]) for choice in answer.candidates]),
-        rows.time("ttft_ms", "TTFT", rank=4),
-        rows.time("tpot_ms", "TPOT", rank=4),
+        rows.time("ttft_ms", TTFT, rank=4),
+        rows.time("tpot_ms", TPOT, rank=4),
         rows.column("chance", "best with", share, unit="probability", rank=2),
         rows.column("measured", "measured", unit="batches", rank=2),
     ]

@@ -9,6 +9,7 @@ from advisor.render.figures.validation import METRICS, coverage, errors_by_model
 from advisor.render.figures.vega import printed
 from advisor.render.numbers import share, short, span
 from advisor.render.tables import Column
+from advisor.render.vocabulary import TPOT
 from advisor.validation.prediction_errors import USUAL, summarised
 from advisor.validation.published_claims import layer_split_runs
 from catalog.wording import short_name
@@ -38,7 +39,7 @@ def document(answer: Validation, *, wide: bool = False, by: Sequence[str] = USUA
     judged = answer.loops()
     tables = {
         "Closed loops by engine, GPU and format": summary_columns(summarised(loops, LOOP_KEYS)) if loops else [],
-        "Most throughput per GPU within a TPOT of 15, 25, 40 and 70 ms, among the measured layouts and requests in flight": (
+        f"Most throughput per GPU within a {TPOT} of 15, 25, 40 and 70 ms, among the measured layouts and requests in flight": (
             limited_columns(judged.choices) if judged.choices else []
         ),
         "The faster of two engines or GPUs, all else alike": matched_columns(judged.matched) if judged.matched else [],
@@ -197,7 +198,7 @@ def matched_columns(rows: Sequence[Matched]) -> list[Column]:
     ]
 
 
-QUANTITIES = {"prefill_ms": "prefill", "tpot_ms": "TPOT", "e2e_ms": "batch"}
+QUANTITIES = {"prefill_ms": "prefill", "tpot_ms": TPOT, "e2e_ms": "batch"}
 
 
 def rival_columns(rows: Sequence[Rival], ranked: Mapping[str, Sequence[Ranking]] | None = None) -> list[Column]:

@@ -24,7 +24,7 @@ from advisor.render.figures.vega import (
     tooltip,
 )
 from advisor.render.numbers import dollars, duration, limit, share, short, span, unit_of
-from advisor.render.vocabulary import MEMORY_PARTS, candidate_name
+from advisor.render.vocabulary import MEMORY_PARTS, TPOT, TTFT, candidate_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -37,7 +37,7 @@ CANDIDATE = "candidate"
 """Name of the selection by which a reader picks a point."""
 MOST_OPERATORS = 10
 """Bars of time; the rest are put together."""
-SPEED = "tokens/s for one user (1000 / TPOT)"
+SPEED = f"tokens/s for one user (1000 / {TPOT})"
 THROUGHPUT = "output tokens/s per GPU"
 
 
@@ -63,8 +63,8 @@ def trade(answer: Recommendation, picked: Estimate | None) -> Spec:
         tooltip=tooltip(
             name="layout",
             tok_s="tok/s per GPU",
-            ttft="TTFT",
-            tpot="TPOT",
+            ttft=TTFT,
+            tpot=TPOT,
             gpus="GPUs used",
             cost="$ per M tokens",
             bound="mostly",
@@ -79,7 +79,7 @@ def trade(answer: Recommendation, picked: Estimate | None) -> Spec:
     limits: list[Spec] = []
     if answer.slo.tpot_ms:
         at = 1e3 / answer.slo.tpot_ms
-        limits = [rule(x=at, colour=RED, dash=DASH), note(f"TPOT {limit(answer.slo.tpot_ms)}", x=at, colour=RED)]
+        limits = [rule(x=at, colour=RED, dash=DASH), note(f"{TPOT} {limit(answer.slo.tpot_ms)}", x=at, colour=RED)]
     line = layer(
         {"type": "line", "color": GREY, "strokeDash": DOT, "strokeWidth": 1},
         map(_point, front),

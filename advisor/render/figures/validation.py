@@ -24,6 +24,7 @@ from advisor.render.figures.vega import (
     tooltip,
 )
 from advisor.render.numbers import RATE, unit_of
+from advisor.render.vocabulary import TPOT
 from catalog.wording import short_name
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def check_unit(checks: Sequence[Check]) -> Unit:
     return unit_of(check.measured for check in checks) if checks[0].metric.endswith("_ms") else RATE
 
 
-METRICS = {"prefill_ms": "prefill", "tpot_ms": "TPOT", "e2e_ms": "whole batch", "output_tok_s": "output tok/s"}
+METRICS = {"prefill_ms": "prefill", "tpot_ms": TPOT, "e2e_ms": "whole batch", "output_tok_s": "output tok/s"}
 """Of static batches, in words."""
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from advisor.render.measured.series import cases
+from advisor.render.vocabulary import TPOT
 from catalog.run_quantities import gib_sent, joules_per_token, power_w, tok_s, tok_s_per_gpu, tpot_ms
 from catalog.units import GIB
 
@@ -26,7 +27,7 @@ MOST_COLUMNS = 3
 """Panels side by side in one figure; more lengths of requests than that go on in another one."""
 MOST_CURVES = 8
 """Curves one panel can show and a reader tell apart."""
-TPOT = "ms per output token (TPOT)"
+TPOT_AXIS = f"ms per output token ({TPOT})"
 DECADE = 8.0
 """A range of values above this factor is drawn on a logarithmic axis."""
 
@@ -124,7 +125,7 @@ def _latency(
     setup: Setup, members: Sequence[SeriesCase], _: Mapping[Measurement, RunFacts], number: str
 ) -> Chart | None:
     rows = [
-        _row(members, tpot_ms, TPOT),
+        _row(members, tpot_ms, TPOT_AXIS),
         _row(members, lambda run: run.prefill_ms, "ms to prefill the batch"),
     ]
     return _chart(setup, "latency", "Latency", number, rows, "All requests of a batch arrive at once.")
@@ -138,7 +139,7 @@ def _settings(
     chosen = [case for case in chosen if case.series]
     crowded = {series.label for case in chosen for series in case.series[MOST_CURVES:]}
     chosen = [replace(case, series=case.series[:MOST_CURVES]) for case in chosen]
-    rows = [_row(chosen, tok_s, "output tokens/s", by_label=True), _row(chosen, tpot_ms, TPOT, by_label=True)]
+    rows = [_row(chosen, tok_s, "output tokens/s", by_label=True), _row(chosen, tpot_ms, TPOT_AXIS, by_label=True)]
     note = "One parallelism in several settings; unnamed: what most runs here have."
     return _chart(setup, "settings", "Settings", number, rows, note + _only_in_table(crowded))
 

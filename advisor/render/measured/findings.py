@@ -17,11 +17,12 @@ import numpy as np
 from advisor.prediction.run_facts import facts_of
 from advisor.render.measured import sentences
 from advisor.render.measured.charts import Chart, Panel, PlotCurve, cache_full, curves_of, memory_panel, share_panel
-from advisor.render.measured.series import cases, gib_sent, tok_s_per_gpu
+from advisor.render.measured.series import cases
 from advisor.render.numbers import share, short
 from advisor.render.page import check_figures, draw
 from catalog.borders import write_whole
 from catalog.errors import InputError
+from catalog.run_quantities import gib_sent, tok_s_per_gpu
 from catalog.runs import read_runs, shipped_runs
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from advisor.render.measured.charts import cache_full, shown
 from advisor.render.numbers import share, short
+from advisor.render.vocabulary import TPOT
 from catalog.run_quantities import decode_tok_s, gib_sent, joules_per_token, tok_s, tok_s_per_gpu
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ TURNED = 0.5
 QUANTITIES = {
     "output_tok_s": "throughput",
     "prefill_ms": "prefill",
-    "tpot_ms": "TPOT",
+    "tpot_ms": TPOT,
     "peak_memory_gib": "peak memory",
     "kv_capacity_tokens": "the capacity of the cache",
     "comm_bytes": "communication bytes",

@@ -17,8 +17,9 @@ from advisor.render.measured import findings as four
 from advisor.render.measured import sentences
 from advisor.render.measured.charts import MOST_CURVES, cache_full, charts, memory_panel, shown
 from advisor.render.measured.report import FORMATS, measured_table, report
-from advisor.render.measured.series import SeriesLayout, cases, joules_per_token, power_w, settings_texts
+from advisor.render.measured.series import SeriesLayout, cases, settings_texts
 from catalog.errors import InputError
+from catalog.run_quantities import joules_per_token, power_w
 from catalog.runs import read_runs, shipped_runs
 from catalog.schema import Measurement
 
