@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from catalog.errors import InputError, Note
 from catalog.schema import Workload, require_positive
-from probes.serving_benchmark import TrafficProfile, length_pieces, lengths
+from probes.serving_benchmark import SETTLING, TrafficProfile, length_pieces, lengths
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -56,11 +56,21 @@ class Arrivals:
     """What they have in common; None: nothing that a prefix cache could serve."""
     settling: bool = False
     """Whether sessions are under way at the beginning, whose caches are empty: none comes after ``duration_s``, and what is
-    measured comes after ``advisor.simulator.scheduler.SETTLING`` of it."""
+    measured comes after ``settled_s``."""
+    burst: bool = False
+    """Whether a closed loop is measured from its first request on, as a benchmark client does."""
+    counted_out: bool = False
+    """Whether a closed loop ends when all requests are served, however long that takes."""
     notes: tuple[Note, ...] = ()
 
     def __len__(self) -> int:
         return len(self.input_len)
+
+    @property
+    def settled_s(self) -> float:
+        """Return from when on it is measured: closed loops and sessions fill up first, but for a benchmark client."""
+        fills = self.settling or (self.concurrency is not None and not self.burst)
+        return SETTLING * self.duration_s if fills else 0.0
 
     @property
     def rate(self) -> float | None:
@@ -122,7 +132,10 @@ class ArrivalStream:
     """Tokens above which a request is refused."""
     notes: tuple[Note, ...] = ()
     concurrency: None = None
-    """It is no closed loop."""
+    """It is no closed loop,"""
+    counted_out: Literal[False] = False
+    """nor any other."""
+    settled_s: float = 0.0
 
     def __len__(self) -> int:
         return self.count

@@ -35,9 +35,6 @@ hand-over between processes. Of vLLM 0.24 serving Llama-3.1-8B on one H200 under
 the median time to the first token has above the steps that it waits for and takes, where these are scaled so that the
 time per output token comes out."""
 
-SETTLING = 0.35
-"""Share of a closed loop in which it fills up; what is measured comes after (as ``probes.serving_benchmark`` measures)."""
-
 TURNS = 12
 """Full replicas that a queue fills one after the other to see how fast it empties."""
 
@@ -137,7 +134,8 @@ def serve_pieces(
             state.counts[KNOWN] = piece.concurrency
         requests = (arrival, inputs, outputs)
         cached = _cached(scheduler, inputs)
-        horizon_s = np.inf if piece.concurrency is None and not piece.settling else piece.duration_s
+        timed = piece.settling or (piece.concurrency is not None and not piece.counted_out)
+        horizon_s = piece.duration_s if timed else np.inf
         loop(*requests, cached, more, horizon_s, *settings, *times.arrays, delays_s, *totals, state, *shared)
         let_in = int(state.counts[ARRIVED])
         if len(shared.later.first):  # they came in another order, and perhaps not all
@@ -231,9 +229,9 @@ def _settings(scheduler: Scheduler) -> _Settings:
 
 def _counted(arrival_s: Array, last_s: Array, piece: Arrivals) -> NDArray[np.bool_]:
     """Return which requests answers are of, shape (n,), see ``RequestResults.counted``."""
-    if piece.concurrency is None:
-        return arrival_s >= (SETTLING * piece.duration_s if piece.settling else 0.0)
-    counted = (last_s >= SETTLING * piece.duration_s) & (last_s <= piece.duration_s)
+    if piece.concurrency is None or piece.counted_out:
+        return arrival_s >= piece.settled_s
+    counted = (last_s >= piece.settled_s) & (last_s <= piece.duration_s)
     counted[: piece.starters] = False
     return counted
 
@@ -294,6 +292,8 @@ def saturation_rate(traffic: Arrivals, times: StepTimes, scheduler: Scheduler, *
         starters=0,
         sharing=None if traffic.sharing is None else traffic.sharing.all_at_once(number),
         settling=False,
+        burst=False,
+        counted_out=False,
         notes=(),
     )
     ends = np.sort(serve(queue, times, scheduler).e2e_ms)

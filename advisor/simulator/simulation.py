@@ -22,6 +22,7 @@ from advisor.simulator.arrivals import (
     open_loop,
     open_traffic,
 )
+from advisor.simulator.benchmark_client import BenchmarkClient, client_loop, find_client
 from advisor.simulator.disaggregated_server import DisaggregatedServer
 from advisor.simulator.outcome import TrafficOutcome, energy
 from advisor.simulator.request_results import COLUMNS, RequestResults
@@ -65,6 +66,8 @@ class Simulation:
     rate: float | None
     """Requests a second that came; None in a closed loop."""
     concurrency: int | None
+    client: str | None = None
+    """Benchmark client whose loop it is, all of whose requests are measured; None for one that has settled."""
     duration_s: float
     metrics: Mapping[str, Mapping[str, float]]
     """Of TTFT, TPOT, ITL and E2E, in ms: the mean and percentiles, named ``mean``, ``p50``, ``p90``, ``p95``, ``p99``."""
@@ -195,6 +198,7 @@ def simulate(
     deployment: Deployment | None = None,
     prefill: Deployment | None = None,
     workload: Workload | Mapping[str, Any] | None = None,
+    client: str | BenchmarkClient | None = None,
     trace: str | Path | TraceFile | Arrivals | ArrivalStream | None = None,
     slo: Slo | Mapping[str, Any] | None = None,
     runs: Runs = None,
@@ -225,6 +229,7 @@ def simulate(
         prefill: another deployment that computes the prompts and hands their KV cache to ``deployment``, which then only
             decodes (see ``advisor.simulator.disaggregation``). Not for a closed loop.
         workload: lengths, and the ``rate`` of an open loop or the ``concurrency`` of a closed one.
+        client: a program that measures, such as "vllm", whose closed loop it is (see ``advisor.simulator.benchmark_client``).
         trace: a file of requests (see ``advisor.simulator.trace_files.read_trace``), or what ``open_trace`` made of
             one; of a file the times are stretched to ``workload.rate`` where that is given.
         slo: limits, for goodput and whether they are kept.
@@ -266,9 +271,11 @@ def simulate(
     if prefill is not None:
         other = AggregatedServer.of(resolved.value, cluster.value, prefill, knowledge, serving)
         engine, pool = DisaggregatedServer.of(other, decode), other.deployment
+    program = find_client(client) if isinstance(client, str) else client
     traffic = _traffic(
         workload,
         trace,
+        program,
         duration_s=duration_s,
         longest=decode.deployment.max_model_len or resolved.value.max_position_embeddings,
         seed=seed,
@@ -279,6 +286,8 @@ def simulate(
     ).within(engine.longest)
     if prefill is not None and traffic.concurrency:
         raise InputError("prompts in a pool of their own take a rate or a trace, not a concurrency; leave one out")
+    if isinstance(traffic, Arrivals) and traffic.counted_out:
+        traffic = counted_out(traffic, decode)
     outcome = TrafficOutcome.of(engine, decode, traffic, slo, draws, each)
     served, sigmas = outcome.served, outcome.sigmas
     joules, power_sigma = energy(decode, served, decode.deployment.num_gpus + (pool.num_gpus if pool else 0))
@@ -304,6 +313,7 @@ def simulate(
         slo=slo,
         rate=drawn,
         concurrency=traffic.concurrency,
+        client=program.name if program else None,
         duration_s=traffic.duration_s,
         metrics=outcome.metrics(),
         **rates,
@@ -322,6 +332,43 @@ def simulate(
         prefill=pool,
         energy_j_per_token=joules,
     )
+
+
+def counted_out(traffic: Arrivals, engine: AggregatedServer) -> Arrivals:
+    """Return a loop that ends with its last request, with the seconds that takes as believed."""
+    served = engine.served(traffic, engine.times(engine.beliefs(0)[0]))
+    return replace(traffic, duration_s=served.end_s)
+
+
+def _client_loop(
+    workload: Workload,
+    client: BenchmarkClient,
+    trace: object,
+    duration_s: float | None,
+    *,
+    longest: int,
+    seed: int,
+    spread: float,
+) -> Arrivals:
+    """Make the requests of a benchmark client."""
+    if workload.concurrency is None or workload.rate is not None or trace is not None:
+        raise InputError(
+            f"client {client.name} keeps requests in flight; say how many with a concurrency, and no rate or trace"
+        )
+    if spread:
+        raise InputError(
+            f"client {client.name} draws lengths by its own rule; give a length_ratio in place of a spread"
+        )
+    _check_longest(workload, longest)
+    seconds = DURATION_S if duration_s is None else duration_s
+    return client_loop(workload, client, duration_s=seconds, longest=longest, seed=seed)
+
+
+def _check_longest(workload: Workload, longest: int) -> None:
+    if workload.input_len + workload.output_len > longest:
+        raise InputError(
+            f"{workload.input_len} tokens in and {workload.output_len} out are longer than the {longest} tokens served at most"
+        )
 
 
 def _warnings(engine: str, rate: float | None, saturation_s: float) -> list[Note]:
@@ -360,6 +407,7 @@ def check_serving(slo: Slo | None, router: str, prefix_hit_rate: float, front_en
 def _traffic(
     workload: Workload | None,
     trace: str | Path | TraceFile | Arrivals | ArrivalStream | None,
+    client: BenchmarkClient | None,
     *,
     duration_s: float | None,
     longest: int,
@@ -371,6 +419,8 @@ def _traffic(
 ) -> Arrivals | ArrivalStream:
     """Read or make the requests that come; ``whole``: in memory, however much it is."""
     workload = workload or Workload()
+    if client is not None:
+        return _client_loop(workload, client, trace, duration_s, longest=longest, seed=seed, spread=spread)
     if trace is not None:
         if workload.concurrency is not None:
             raise InputError("a trace says when requests come, so there is no concurrency; leave out one of the two")
@@ -379,10 +429,7 @@ def _traffic(
                 raise InputError("a pool for prompts takes no stream of requests; take traffic that is read whole")
             return trace
         return (read_trace if whole else open_trace)(trace, duration_s=duration_s, rate=workload.rate)
-    if workload.input_len + workload.output_len > longest:
-        raise InputError(
-            f"{workload.input_len} tokens in and {workload.output_len} out are longer than the {longest} tokens served at most"
-        )
+    _check_longest(workload, longest)
     if (workload.rate is None) == (workload.concurrency is None):
         raise InputError("say what comes: a rate, a concurrency or a trace, and one of them only")
     common: dict[str, Any] = {

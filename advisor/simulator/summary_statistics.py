@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from advisor.simulator.request_results import BINS, METRICS
-from advisor.simulator.scheduler import SETTLING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -43,10 +42,12 @@ def numbers(
         statistics |= {
             (name, f"p{percentile:g}"): float(value) for percentile, value in zip(percentiles, values, strict=True)
         }
-    begin = SETTLING * traffic.duration_s if traffic.concurrency else 0.0
-    length = traffic.duration_s - begin
-    tokens = served.bins[round(begin / served.bin_s) : BINS, 4].sum() / length
-    completed = served.completed(begin, traffic.duration_s) / length
+    begin = traffic.settled_s
+    end = served.end_s if traffic.counted_out else traffic.duration_s
+    length = end - begin
+    last = BINS + 1 if traffic.counted_out else BINS
+    tokens = served.bins[round(begin / served.bin_s) : last, 4].sum() / length
+    completed = served.completed(begin, np.inf if traffic.counted_out else end) / length
     rate = completed if traffic.concurrency else len(served) / traffic.duration_s  # those refused left out
     return statistics | {
         ("rates", "completed_s"): completed,

@@ -12,6 +12,7 @@ from catalog.schema import Workload
 
 if TYPE_CHECKING:
     from advisor.simulator.arrivals import Arrivals
+    from advisor.simulator.benchmark_client import BenchmarkClient
     from advisor.simulator.trace_files import TraceFile
 
 PANEL = "Workload"
@@ -163,12 +164,34 @@ class SimulatedTraffic(Traffic):
 
     concurrency: Annotated[int | None, CONCURRENCY] = None
     """Requests kept in flight over all replicas."""
+    client: Annotated[str | None, flag("--client", metavar="NAME")] = None
+    """Measure as a benchmark client does, its first burst included: vllm, sglang, inferencex or guidellm; without it the loop
+    has settled."""
+    prompts: Annotated[int | None, flag("--prompts", metavar="N", quantity=COUNT)] = None
+    """Requests that the client sends.  [default: the client's own]"""
+    length_ratio: Annotated[float | None, flag("--length-ratio", metavar="R", quantity=SHARE)] = None
+    """The client's lengths are uniform from this share of what is stated to all of it.  [default: the client's own]"""
     curve: Annotated[str | None, flag("--curve", metavar="R,R,...")] = None
     """Relative rates of equal parts of the duration, such as the hours of a day."""
 
     def keywords(self) -> dict[str, Any]:
         """Return what ``simulate`` takes of the traffic."""
-        return {**Traffic.keywords(self), "concurrency": self.concurrency}
+        return {**Traffic.keywords(self), "concurrency": self.concurrency, "client": self.program()}
+
+    def program(self) -> BenchmarkClient | None:
+        """Return the benchmark client.
+
+        Raises:
+            InputError: something of a client is stated, and no client.
+
+        """
+        if self.client is None:
+            if self.prompts is not None or self.length_ratio is not None:
+                raise InputError("--prompts and --length-ratio are of a benchmark client; name it with --client")
+            return None
+        from advisor.simulator.benchmark_client import find_client  # brings numpy
+
+        return find_client(self.client, prompts=self.prompts, length_ratio=self.length_ratio)
 
     def rates(self) -> list[float]:
         """Read the relative rates of ``--curve``.

@@ -75,6 +75,8 @@ def _question(answer: Simulation) -> list[str]:
     loads = answer.served.loads
     lengths = f"{loads.given / loads.requests:.0f} in / {loads.made / loads.requests:.0f} out"
     coming = f"{answer.concurrency} in flight" if answer.concurrency else f"{short(answer.rate)} requests/s"
+    if answer.client:
+        coming += f" by the benchmark client {answer.client}"
     return [
         f"{answer.model.name}  {count(parameters(answer.model))}",
         hardware(answer.cluster),
@@ -189,7 +191,7 @@ def simulation_row(answer: Simulation) -> dict[str, Any]:
     row |= {name: getattr(deployment, name) for name in ("engine", "dp", "tp", "pp", "ep")}
     row["gpus_used"] = answer.gpus_used
     row |= {name: getattr(deployment, name) for name in ("max_num_seqs", "max_num_batched_tokens", "dtype", "kv_dtype")}
-    row |= {"rate": answer.rate, "concurrency": answer.concurrency}
+    row |= {"rate": answer.rate, "concurrency": answer.concurrency, "client": answer.client}
     row |= {"prefill_replicas": answer.prefill.dp if answer.prefill else 0}
     row |= {"prefill_tp": answer.prefill.tp if answer.prefill else None}
     row |= {"duration_s": answer.duration_s, "requests": len(answer.served)}
