@@ -199,7 +199,7 @@ def _file(name: str) -> str:
 
 
 def _installed(name: str, location: str) -> bool:
-    """Whether advisor's own distribution has put ``found`` where it is, beside this package or not."""
+    """Whether advisor's own distribution has put the file ``location`` where it is, beside this package or not."""
     from importlib import metadata  # slow to import, and seldom needed
 
     try:

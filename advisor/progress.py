@@ -1,4 +1,4 @@
-"""How far long work has come, told to whoever waits for it."""
+"""How far long work has come, for whoever waits for it."""
 
 from __future__ import annotations
 

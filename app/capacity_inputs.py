@@ -144,7 +144,7 @@ def question() -> CapacityInputs | None:
 
 
 def planned(asked: CapacityInputs, tell: Callable[[advisor.Progress], None] | None = None) -> advisor.CapacityPlan:
-    """``advisor.plan`` of a question; ``tell`` is told how far it is.
+    """Call ``advisor.plan`` with the inputs; ``tell`` takes how far it is.
 
     Raises:
         InputError: the question cannot be.

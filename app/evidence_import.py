@@ -31,7 +31,7 @@ MOST_FILES = 20
 SHOWN = 50
 """Rows left out that are listed."""
 UNKNOWN = "from file"
-TOLD = "import told"
+NOTICE = "import notice"
 
 
 def show() -> None:
@@ -170,9 +170,9 @@ def _store(imported: Import) -> None:
     try:
         imported.keep()
     except advisor.InputError as error:
-        st.session_state[TOLD] = ("error", str(error))
+        st.session_state[NOTICE] = ("error", str(error))
         return
-    st.session_state[TOLD] = (
+    st.session_state[NOTICE] = (
         "success",
         f"{counted(len(imported.new), 'run')} added to {imported.store}",
     )
@@ -182,7 +182,7 @@ def _store(imported: Import) -> None:
 
 def _tell_session() -> None:
     """What has become of a press on a button, and what this session stands on."""
-    kind, text = st.session_state.pop(TOLD, ("", ""))
+    kind, text = st.session_state.pop(NOTICE, ("", ""))
     if kind:
         (st.error if kind == "error" else st.success)(plain(text), icon=":material/save:")
     own = session_runs()

@@ -93,7 +93,7 @@ def show() -> None:
 
 
 def _tell_left_out(metric: str) -> None:
-    """How well what no fit has seen is predicted, as found when the shipped fit was made."""
+    """How well what no fit has seen is predicted, as of when the shipped fit was made."""
     st.markdown("##### Models, GPUs and engines left out")
     errors = holdout_errors()
     if errors is None:

@@ -21,7 +21,7 @@ def draw(spec: Spec, name: str, *, alt: str, height: int = 380, **options: Any) 
     Args:
         spec: what to show.
         name: the figure's identity on the page.
-        alt: what a reader who cannot see it is told.
+        alt: text for a reader who cannot see it.
         height: in pixels.
         options: further ones of ``st.vega_lite_chart``.
 

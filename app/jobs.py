@@ -37,7 +37,7 @@ class Job(Generic[T]):
     """Its result is wanted no more; work that tells no progress runs to its end unseen."""
     done: bool = False
     progress: Progress | None = None
-    """What it has told last."""
+    """Its latest progress."""
     thread: threading.Thread | None = None
 
     def start(self) -> None:

@@ -2,7 +2,7 @@
 
 A request whose Host header names neither this machine nor an address is refused, so that no page of another site can reach
 the app under a name of its own that it lets point here (DNS rebinding). Pages may not be framed and load nothing from
-elsewhere. Streamlit would ask a server on the Internet for this machine's address; it is told that there is none.
+elsewhere. Streamlit would ask a server on the Internet for this machine's address; it gets the answer that there is none.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from advisor.render.tables import ALIKE
+from advisor.render.tables import UNIFORM
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,12 +27,12 @@ def table(
     Args:
         columns: of a document's table.
         key: the table's identity on the page.
-        alt: what a reader who cannot see it is told.
+        alt: text for a reader who cannot see it.
         pick: is called with the number of the row that a reader selects.
         options: further ones of ``st.dataframe``.
 
     """
-    named = {column.key or column.name: column for column in columns if column.name and column.rank < ALIKE}
+    named = {column.key or column.name: column for column in columns if column.name and column.rank < UNIFORM}
     config = {
         name: st.column_config.Column(
             f"{column.name} {column.unit}".strip(), alignment="right" if column.right else "left"

@@ -1,4 +1,4 @@
-"""What comes in from outside, checked by pydantic against the dataclass it becomes; what is wrong is told in one line.
+"""What comes in from outside, checked by pydantic against the dataclass it becomes; what is wrong is said in one line.
 
 Types and bounds stand beside the fields (``Annotated[int, Interval(ge=1)]``), and a field that does not exist is refused with the
 closest that does. pydantic takes a tenth of a second to start, so it is imported by the first check.

@@ -1,4 +1,4 @@
-"""What a user is told: an error of one line, a note beside an answer, and a name's meaning with the notes about it."""
+"""Messages to a user: an error of one line, a note beside an answer, and a name's meaning with the notes about it."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ class Meaning:
     name: str
     """The full name: the entry's own, or that of a variant of the same shape."""
     ambiguous: bool = False
-    """The name could mean other things as well, so the reader is told."""
+    """The name could mean other things as well, so a note says so."""
 
 
 def squash(name: str) -> str:

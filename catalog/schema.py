@@ -149,7 +149,7 @@ class Model:
     encoder_parameters: Annotated[int, Interval(ge=0, le=10**12)] = 0
     """Parameters of encoders for other inputs (images) that are loaded beside the language model but idle on text."""
     published_parameters: Annotated[float, Interval(ge=0, le=1e15)] = 0.0
-    """Parameter count the publisher states, for checking; 0 if none was found."""
+    """Parameter count the publisher states, for checking; 0 where it states none."""
     published_source: str = ""
     gated: bool = False
     """The checkpoint can be downloaded only after its licence is accepted."""

@@ -4,7 +4,7 @@ Beside its fields an entry may have
 
     base        another entry of the same kind whose fields it starts from
     aliases     other spellings of the same thing
-    ambiguous   names that could mean other things too and are read as this one; the reader is told so
+    ambiguous   names that could mean other things too and are read as this one; a note says so
     variants    full names of other things with the same facts (chat and instruct checkpoints of one shape)
     ambiguity   what to tell the reader beyond the name that was chosen
 """

@@ -86,7 +86,7 @@ def command(
 ) -> list[str]:
     """Return GuideLLM's arguments.
 
-    The server is told to run on to ``output_len`` tokens whatever it says (``ignore_eos``), and prompts are sent as they
+    Requests ask the server to run on to ``output_len`` tokens whatever it says (``ignore_eos``), and prompts are sent as they
     are: a chat template would add to them, and a base model has none.
     """
     backend = f"kind=openai_http,target={target.url},model={target.model},request_format=/v1/completions,verify=true"
@@ -123,7 +123,7 @@ def make_traffic(target: LoadTarget, traffic: EndpointTraffic, folder: Path, *, 
     """
     program = find_program()
     log, part, whole = (folder / f"{traffic.name}.{kind}" for kind in ("log", "part.json", "json"))
-    # prompts that the server has seen before would be found in its prefix cache
+    # prompts that the server has seen before would hit its prefix cache
     argv = command(program, target, traffic, seconds=seconds, report=part.name, seed=secrets.randbelow(2**31))
     environment = {name: value for name, value in os.environ.items() if name != ITS_KEY}
     if key := os.environ.get(KEY):

@@ -101,7 +101,7 @@ def measure(
     """Yield one measurement a shape of the load, as soon as it is taken; times are medians over the repeats.
 
     ``done`` holds run_ids to pass over, ``agreement`` fields of ``Measurement`` that are the same for every shape. What
-    is left out, and why, is told to ``say``; ``late`` is handed the shapes for which no time was left.
+    is left out, and why, goes to ``say``; ``late`` is handed the shapes for which no time was left.
     """
     began = clock()
     prefill_s_per_token = decode_s = 0.0

@@ -81,7 +81,7 @@ class Sweep:
 
         ``worker`` is the command that starts one, ``environment`` what it has beside ours, ``seconds`` how long the sweep
         may take: what still runs then is ended. ``expected`` foretells the seconds of a load: one that would not end in
-        time is left out. Measurements go to ``store``, OUT/runs.jsonl if it is None; what happens is told to ``say``.
+        time is left out. Measurements go to ``store``, OUT/runs.jsonl if it is None; what happens goes to ``say``.
         """
         self.plan, self.out = plan.resolve(), out.resolve()
         self.store = self.out / "runs.jsonl" if store is None else store.resolve()
@@ -244,7 +244,7 @@ def _ending(ended: Running, code: int | None) -> str:
 def _tail(log: Path, ending: str) -> Sequence[str]:
     """Return the last lines of a load's log, the one on its ending included, which is added to it."""
     if ending:
-        with suppress(OSError), log.open("a", encoding="utf-8") as file:  # without room, it is told all the same
+        with suppress(OSError), log.open("a", encoding="utf-8") as file:  # without room, it is printed all the same
             file.write(f"{ending}\n")
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
     if ending and lines[-1:] != [ending]:

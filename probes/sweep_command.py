@@ -1,4 +1,4 @@
-"""The command line that programs which measure an engine share, and what one of their workers is told."""
+"""The command line that programs which measure an engine share, and the arguments of one of their workers."""
 
 from __future__ import annotations
 

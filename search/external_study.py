@@ -1,4 +1,4 @@
-"""A study of experiments that somebody else chooses: asked with the choice, told what came of it."""
+"""A study of experiments that somebody else chooses: trials are opened with a choice, and closed with what came of it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ExternalStudy:
     def __init__(
         self, most: Mapping[str, int], *, storage: str | os.PathLike[str] | None = None, study_name: str | None = None
     ) -> None:
-        """Open a study of choices, numbers from 0 to ``most`` each; the value that is told is minimised.
+        """Open a study of choices, numbers from 0 to ``most`` each; their values are minimised.
 
         Raises:
             InputError: the storage or the study in it cannot be used.

@@ -51,7 +51,7 @@ LARGE = 1e9
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Exploration:
-    """What was found, the best candidate first; where nothing is feasible, the one that exceeds its limits least."""
+    """Results of a search, the best candidate first; where nothing is feasible, the one that exceeds its limits least."""
 
     study: optuna.Study
     """The front, the best, some beyond the limits and some from all over the space, as finished trials."""

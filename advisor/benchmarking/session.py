@@ -139,7 +139,7 @@ class ProbeSession:
     ) -> list[Measurement]:
         """Run the loads, as far as the budget goes, and return what has been measured of them, now or before.
 
-        ``watch`` sees the sweep a few times a second; what happens is told to ``say``. ``again``: this process has just
+        ``watch`` sees the sweep a few times a second; what happens goes to ``say``. ``again``: this process has just
         measured on these GPUs, so that what is still in use there is its own, which each load waits for.
 
         Raises:

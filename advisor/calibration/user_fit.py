@@ -53,7 +53,7 @@ LEAST_SPREAD = 0.02
 """No spread of residuals is taken for smaller, for repeated prefills differ by as much."""
 
 LEAST_COMPARED = 5
-"""Residuals of a quantity from which one of them can be told to lie apart."""
+"""Residuals of a quantity from which on one of them can be an outlier."""
 
 
 def fit(

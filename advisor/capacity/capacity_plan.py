@@ -165,7 +165,7 @@ def plan(
         spread: coefficient of variation of both lengths, log-normal.
         burstiness: squared coefficient of variation of the gaps between arrivals; 1: Poisson.
         router: "round_robin" or "least_loaded".
-        prefix_hit_rate: share of each prompt found in the prefix cache.
+        prefix_hit_rate: share of each prompt that hits the prefix cache.
         front_end_ms: what a request takes outside the engine's steps.
         draws: how often traffic is simulated again for intervals; 0: none.
         set_gpu: what-if values for fields of the GPUs.

@@ -143,7 +143,7 @@ class CapacityQuestion:
             first = (money, float(gpus)) if self.objective == "cost" else (float(gpus), money)
         return (*first, self.rate / fleet.saturation_s / (replicas + self.spares))
 
-    def told(self, fleet: ReplicaSizing, replicas: int, prices: Mapping[str, Price | None]) -> str:
+    def summary_line(self, fleet: ReplicaSizing, replicas: int, prices: Mapping[str, Price | None]) -> str:
         """Say a fleet and its cost in words."""
         hourly, replicas_in_all = self.hourly(fleet, replicas, prices), replicas + self.spares
         money = "" if hourly is None else f", ${hourly * HOURS_A_MONTH:,.0f} a month"
@@ -279,7 +279,7 @@ def best_of(
             needed = fleet.needed(at_most=None if worst is None else question.at_most(fleet, worst, prices))
             if needed:
                 known.append(question.loss(fleet, needed, prices))
-                course.offer(known[-1], question.told(fleet, needed, prices))
+                course.offer(known[-1], question.summary_line(fleet, needed, prices))
                 heapq.heappush(queue, (known[-1], i, true, needed))
     course.over = before + len(fleets)
     return ranked

@@ -124,7 +124,7 @@ class Command(TyperCommand):
 
 
 def exit_code(run: Callable[[], Any], *, debug: bool = False) -> int:
-    """The program's exit code after ``run``; an error is told on stderr in one line, and in full if ``debug``."""
+    """Return the program's exit code after ``run``; an error is printed on stderr in one line, and in full if ``debug``."""
     try:
         code = int(run() or 0)
         _flush()

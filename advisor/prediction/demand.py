@@ -129,8 +129,8 @@ def read_demand(
         if rate is not None or lengths.rate is not None or lengths.concurrency is not None:
             raise InputError("users already say how much comes; leave out the users, or the rate and the concurrency")
         think = _think_s(stated.get("think_time"), use)
-        lengths, told = _of_users(users, think, lengths, limits, steady=steady)
-        notes.append(told)
+        lengths, note = _of_users(users, think, lengths, limits, steady=steady)
+        notes.append(note)
     return Demand(workload=lengths, slo=limits, use=use, users=users, notes=tuple(notes))
 
 
@@ -148,10 +148,10 @@ def _lengths(workload: Workload | Mapping[str, Any] | Requests | None, use: Use 
         )
     means = [max(round(float(each.mean())), 1) for each in (workload.input_len, workload.output_len)]
     most = int((workload.input_len + workload.output_len).max())
-    told = Note(
+    note = Note(
         f"{len(workload.input_len):,} requests of the trace: {means[0]} in and {means[1]} out on average, {most} together at most"
     )
-    return Workload(input_len=means[0], output_len=means[1]), [*workload.notes, told]
+    return Workload(input_len=means[0], output_len=means[1]), [*workload.notes, note]
 
 
 def _limits(
@@ -222,8 +222,8 @@ def _of_users(users: float, think_s: float, lengths: Workload, slo: Slo, *, stea
         )
     answer_s = longest / 1e3
     flight = max(math.ceil(users * answer_s / (think_s + answer_s)), 1)
-    told = f"{who} of at most {answer_s:.3g} s: {flight} requests in flight"
-    return replace(lengths, concurrency=flight), Note(told)
+    note = f"{who} of at most {answer_s:.3g} s: {flight} requests in flight"
+    return replace(lengths, concurrency=flight), Note(note)
 
 
 assert {each.name for each in dataclasses.fields(Workload)} == set(LENGTHS)

@@ -1,4 +1,4 @@
-"""Estimates of rows of a prediction: the numbers of each deployment, with what is told of them."""
+"""Estimates of rows of a prediction: the numbers of each deployment, with notes about them."""
 
 from __future__ import annotations
 

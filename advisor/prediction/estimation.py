@@ -182,8 +182,8 @@ def measured_run(runs: Sequence[Measurement], estimate: Estimate) -> Measurement
     for run in reversed(runs):
         if (run.model, run.gpu, run.engine, run.batch, run.input_len, run.output_len, run.regime) != key or run.oom:
             continue
-        alike = not wanted.sequence_parallel and run.deployment.has_graphs == wanted.has_graphs
-        same = alike and all(
+        same_start = not wanted.sequence_parallel and run.deployment.has_graphs == wanted.has_graphs
+        same = same_start and all(
             value is None or (automatic.get(name) if value == "auto" else value) == getattr(wanted, name)
             for name in (
                 "tp",

@@ -282,7 +282,7 @@ class DeploymentSearch:
         more = replace(estimate.deployment, max_num_seqs=estimate.batch + 1)
         return bool(self._holds(DeploymentArrays.of([more], self.model, self.cluster.gpu))[0] <= estimate.batch)
 
-    def alike(self, estimate: Estimate, batch: int) -> Scores:
+    def scores_at(self, estimate: Estimate, batch: int) -> Scores:
         """Score the deployment of an estimate with another batch."""
         chosen = estimate.deployment
         point = {

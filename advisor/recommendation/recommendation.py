@@ -1,4 +1,4 @@
-"""The deployment that serves a workload best on given GPUs, found by searching every valid one."""
+"""The deployment that serves a workload best on given GPUs, by a search over every valid one."""
 
 from __future__ import annotations
 
@@ -350,7 +350,7 @@ def _last_sequences(best: Estimate, search: DeploymentSearch) -> tuple[str, ...]
     ):
         return ()
     bare = replace(search, confidence=BARE_ESTIMATE)
-    other = bare.alike(best, most)
+    other = bare.scores_at(best, most)
     if other.excess[0] > 0:  # a limit ends the batch, not memory
         return ()
     gain = float(other.attributes["output_tok_s_per_gpu"][0]) / (best.output_tok_s_per_gpu or math.inf) - 1.0

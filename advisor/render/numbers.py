@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 LONG_MS = 9995.0
-"""A time from here on is told in seconds: to three digits it is 10 s."""
+"""A time from here on is written in seconds: to three digits it is 10 s."""
 
 
 def short(value: float | None, digits: int = 3) -> str:
@@ -35,7 +35,7 @@ def span(low: float, high: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """In which a quantity is told."""
+    """The unit that a quantity is written in."""
 
     name: str
     size: float = 1.0
@@ -58,7 +58,7 @@ MS, SECONDS, RATE = Unit("ms"), Unit("s", 1e3), Unit("tok/s")
 
 
 def unit_of(times_ms: Iterable[float | None]) -> Unit:
-    """In which times are told that stand beside each other: seconds where one of them takes 10 s or more."""
+    """Return the unit of times that stand beside each other: seconds where one of them takes 10 s or more."""
     return SECONDS if any(ms is not None and LONG_MS <= ms < math.inf for ms in times_ms) else MS
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 ESSENTIAL = 0
-ALIKE = 99
+UNIFORM = 99
 """Rank of a column whose cells are all alike, which says little."""
 SHORTENED, CRAMPED = 3, 1
 """Ranks down to which names are shortened, and columns moved closer, rather than a column left out."""

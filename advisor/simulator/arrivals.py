@@ -170,7 +170,7 @@ class BusiestWindow:
             yield piece
 
     @property
-    def found(self) -> Arrivals:
+    def window(self) -> Arrivals:
         """Return the busiest piece as if nothing came before it; some piece must have passed."""
         assert self._piece is not None
         at = self._piece.arrival_s - self._piece.arrival_s[0]

@@ -112,4 +112,4 @@ def tallied(
         if each is not None:
             each(part)
     refusals(len(traffic) - len(tally), len(traffic), traffic.longest or 0)
-    return tally, busiest.found
+    return tally, busiest.window

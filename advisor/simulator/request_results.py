@@ -34,7 +34,7 @@ BINS = 120
 
 
 class TokenTotals(NamedTuple):
-    """Sums over requests with i tokens in, of which c were found in the prefix cache, and o out."""
+    """Sums over requests with i tokens in, of which c hit the prefix cache, and o out."""
 
     requests: float
     given: float
@@ -57,7 +57,7 @@ class RequestResults:
     input_len: NDArray[np.int64]
     output_len: NDArray[np.int64]
     cached: NDArray[np.int64]
-    """Prompt tokens found in the prefix cache."""
+    """Prompt tokens that hit the prefix cache."""
     ttft_ms: Array
     e2e_ms: Array
     longest_itl_ms: Array

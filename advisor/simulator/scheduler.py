@@ -1,4 +1,4 @@
-"""Requests served by the replicas of one deployment: what the compiled loop is told of them, and what it tells."""
+"""Requests served by the replicas of one deployment: the arrays that the compiled loop takes and fills."""
 
 from __future__ import annotations
 

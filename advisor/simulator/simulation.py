@@ -94,7 +94,7 @@ class Simulation:
     """Curves: ``time_s``; means over the replicas of ``running`` and ``waiting`` requests and of the ``kv_share`` in
     use, while they work; their ``busy`` share; and all ``output_tok_s`` and ``preemptions_s``, those a second."""
     served: RequestResults | StreamingStatistics = field(repr=False)
-    """Every request; of more than ``advisor.simulator.arrivals.WHOLE`` only what is told of all of them."""
+    """Every request; of more than ``advisor.simulator.arrivals.WHOLE`` only the statistics of all of them."""
     steps: int
     provenance: Provenance
     notes: tuple[Note, ...]
@@ -241,7 +241,7 @@ def simulate(
         burstiness: squared coefficient of variation of the gaps between arrivals; 1: Poisson.
         curve: relative rates of equal parts of the duration.
         router: "round_robin" or "least_loaded", which counts a waiting request as four running ones, as vLLM does.
-        prefix_hit_rate: share of each prompt found in the prefix cache, 0 to below 1.
+        prefix_hit_rate: share of each prompt that hits the prefix cache, 0 to below 1.
         front_end_ms: what a request takes outside the engine's steps.
         draws: how often the traffic is simulated again for intervals; 0: no intervals.
         set_gpu: what-if values for fields of the GPU.

@@ -1,4 +1,4 @@
-"""What is told of traffic that was served: statistics, rates, curves, and how far draws lie apart in them."""
+"""Summaries of traffic that was served: statistics, rates, curves, and how far draws lie apart in them."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def meets(served: RequestResults | StreamingStatistics, slo: Slo | None) -> bool
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spread:
-    """How far a quantity may lie below and above what is told, as standard deviations of its logarithm, or of the log-odds of
+    """How far a quantity may lie below and above the summary, as standard deviations of its logarithm, or of the log-odds of
     a share. Apart, for near an edge (a limit, saturation) one side is a cliff and the other is not.
     """
 
@@ -107,7 +107,7 @@ def _factor(log: float) -> float:
 def spreads(
     base: Mapping[tuple[str, str], float], others: Sequence[Mapping[tuple[str, str], float]]
 ) -> dict[str, dict[str, Spread]]:
-    """Measure how far draws lie from what is told, by owner and name."""
+    """Measure how far draws lie from the summary, by owner and name."""
     sigmas: dict[str, dict[str, Spread]] = {}
     for (owner, name), value in base.items():
         steps = [_step(owner, value, other[owner, name]) for other in others]

@@ -94,10 +94,10 @@ def own_runs(measurable: ProbeCandidates) -> tuple[list[Measurement], list[Measu
     known = {run.run_id: run for run in (*user_runs(), *(read_runs(store) if store.exists() else ()))}
     first = measurable.loads[0].deployment
     gpu, engine = measurable.cluster.gpu.name, first.engine
-    alike = [run for run in known.values() if run.role == "fit" and (run.gpu, run.engine) == (gpu, engine)]
+    fitted = [run for run in known.values() if run.role == "fit" and (run.gpu, run.engine) == (gpu, engine)]
     mine = [
         run
-        for run in alike
+        for run in fitted
         if run.model == measurable.model.name
         and run.regime == "static"
         and run.ep == run.dp == 1
@@ -106,4 +106,4 @@ def own_runs(measurable: ProbeCandidates) -> tuple[list[Measurement], list[Measu
         and run.deployment.has_graphs == first.has_graphs
         and (measurable.model.dtype if run.dtype == "auto" else run.dtype) == first.dtype
     ]
-    return mine, [run for run in alike if run.model != measurable.model.name]
+    return mine, [run for run in fitted if run.model != measurable.model.name]

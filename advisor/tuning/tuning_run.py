@@ -167,7 +167,7 @@ def tune(
         dry_run: measure nothing; say what is believed and what would be measured first.
         began: when the budget began to count, on the clock of ``time.monotonic``; None: now.
         watch: makes of a round what sees its sweep a few times a second.
-        say: is told what happens.
+        say: takes a line about what happens.
 
     Raises:
         InputError: a name, number or combination that cannot be, no GPU or one in use, or a budget too small for a single

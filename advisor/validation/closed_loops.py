@@ -54,7 +54,7 @@ class Matched:
     other: str
     cells: int
     close: int
-    """Of those, predicted within ``NEAR`` of each other: told to be too close,"""
+    """Of those, predicted within ``NEAR`` of each other: reported as too close,"""
     right: int
     """predicted farther apart, the faster one right (or measured within ``NEAR``),"""
     wrong: int
@@ -132,15 +132,15 @@ def _choices(loops: Sequence[_Loop]) -> list[LimitedChoices]:
             if len(members) > 1 and any(loop.tpot_ms[1] <= limit for loop in members):
                 outcomes[key[:3]].append(_outcome(members, limit))
     rows = []
-    for (split, engine, gpu), found in sorted(outcomes.items()):
-        kinds = [kind for kind, _ in found]
-        lost = [regret for kind, regret in found if kind in ("within", "worse")]
+    for (split, engine, gpu), kinds_and_regrets in sorted(outcomes.items()):
+        kinds = [kind for kind, _ in kinds_and_regrets]
+        lost = [regret for kind, regret in kinds_and_regrets if kind in ("within", "worse")]
         rows.append(
             LimitedChoices(
                 split=split,
                 engine=engine,
                 gpu=gpu,
-                choices=len(found),
+                choices=len(kinds_and_regrets),
                 within=kinds.count("within"),
                 missed=kinds.count("missed"),
                 empty=kinds.count("empty"),

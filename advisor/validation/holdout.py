@@ -1,4 +1,4 @@
-"""How well models, GPUs and engines are predicted that a fit has never seen, as it was found when the shipped fit was made.
+"""How well models, GPUs and engines are predicted that a fit has never seen, as of when the shipped fit was made.
 
 Each is left out in turn and everything is fitted again, which takes minutes, so the errors ship:
 

@@ -1,4 +1,4 @@
-"""Whether the best of several deployments is told from the others: ranks, and what a wrong choice costs."""
+"""Whether the best of several deployments is ranked first: ranks, and what a wrong choice costs."""
 
 from __future__ import annotations
 

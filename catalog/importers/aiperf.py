@@ -10,7 +10,7 @@ benchmark_duration          s from the first request's sending to the last one's
 phases (AIPerf)             "concurrency", "poisson", "constant", "gamma"...; ``concurrency`` beside a rate is a ceiling
 stimulus (GenAI-Perf)       "concurrency", or "request_rate", whose arrivals are evenly spaced
 
-``sequence_length`` counts by the client's tokenizer, unless AIPerf was told to take the server's numbers. The CSVs have two
+``sequence_length`` counts by the client's tokenizer, unless AIPerf was set to take the server's numbers. The CSVs have two
 decimals and say neither the model nor how requests came. Beside AIPerf's JSON usually lies a JSON Lines file with every
 request: it is read with it.
 """

@@ -123,7 +123,7 @@ class _Facts:
         self.stated = {name: value for name, value in reading.stated.items() if value is not None}
         self.traffic = reading.traffic
         self.given = given
-        self.found: dict[str, Any] = {}
+        self.fields: dict[str, Any] = {}
         self.missing: list[str] = []
 
     def take(self, name: str, *, needed: bool = False) -> Any:
@@ -133,7 +133,7 @@ class _Facts:
             raise self.contradiction(name, given, mine)
         value = given if mine is None else mine
         if value is not None:
-            self.found[name] = value
+            self.fields[name] = value
         elif needed:
             self.missing.append(name)
         return value
@@ -152,15 +152,17 @@ class _Facts:
                 self.missing.append(kind)
             elif given is None:
                 try:
-                    self.found[kind] = _catalog_name(kind, stated)
+                    self.fields[kind] = _catalog_name(kind, stated)
                 except InputError as error:
                     raise InputError(f"{self.where}: {error}; or say it, such as {EXAMPLES[kind]}") from error
             else:
-                self.found[kind] = _catalog_name(kind, given)
+                self.fields[kind] = _catalog_name(kind, given)
                 # a server may call its model anything: only what means a model in the catalog can contradict
                 meant = _meant(kind, str(stated)) if stated is not None else None
-                another = kind == "model" and meant is None and _is_form_of_another(str(stated or ""), self.found[kind])
-                if another or (meant is not None and meant != self.found[kind]):
+                another = (
+                    kind == "model" and meant is None and _is_form_of_another(str(stated or ""), self.fields[kind])
+                )
+                if another or (meant is not None and meant != self.fields[kind]):
                     raise self.contradiction(kind, given, stated)
 
     def lay_out(self) -> None:
@@ -176,7 +178,7 @@ class _Facts:
                 f"{self.where}: tp x pp x dp is {tp} x {pp} x {dp} = {used}, but it ran on {gpus} GPUs; "
                 "give those of --gpus, --tp, --pp and --dp (replicas) that the file does not say"
             )
-        self.found |= {"gpus": used, "tp": tp, "pp": pp, "dp": dp}
+        self.fields |= {"gpus": used, "tp": tp, "pp": pp, "dp": dp}
 
     def load(self) -> None:
         """Settle how requests came, and what was measured."""
@@ -188,19 +190,19 @@ class _Facts:
                 return
             traffic = replace(traffic, rate=rate, concurrency=concurrency, load_known=True)
         if traffic is None:
-            self.found |= {name: value for name, value in self.stated.items() if name in FIELDS - NAMED.keys()}
+            self.fields |= {name: value for name, value in self.stated.items() if name in FIELDS - NAMED.keys()}
             requests = self.stated.get("concurrency")
         else:
             measured = traffic.stated()
             requests = measured["concurrency"]
-            self.found |= {name: value for name, value in measured.items() if name in FIELDS and value is not None}
-        stated_rate = self.found.get("rate")
+            self.fields |= {name: value for name, value in measured.items() if name in FIELDS and value is not None}
+        stated_rate = self.fields.get("rate")
         if rate is not None and rate != stated_rate:
             raise self.contradiction("rate", rate, "none" if stated_rate is None else stated_rate)
         if concurrency is not None and concurrency != requests:
-            raise self.contradiction("concurrency", concurrency, _short(requests or self.found.get("batch", "none")))
+            raise self.contradiction("concurrency", concurrency, _short(requests or self.fields.get("batch", "none")))
         if requests is not None:
-            self.stated["batch"] = max(1, round(requests / self.found.get("dp", 1)))
+            self.stated["batch"] = max(1, round(requests / self.fields.get("dp", 1)))
         self.take("batch", needed=True)
 
     def measure_lengths(self) -> None:
@@ -208,35 +210,35 @@ class _Facts:
         them.
         """
         for name in ("input_len", "output_len"):
-            mine, given = self.found.get(name), self.given.get(name)
+            mine, given = self.fields.get(name), self.given.get(name)
             if mine is not None and given is not None and abs(mine - given) > LENGTHS_DIFFER * mine:
                 raise self.contradiction(name, given, mine)
             if mine is None and given is not None:
-                self.found[name] = given
-        known = [name for name in ("input_len", "output_len") if name in self.found]
+                self.fields[name] = given
+        known = [name for name in ("input_len", "output_len") if name in self.fields]
         total = self.stated.get("total_len")
         if total is not None and len(known) == 1:
             other = "output_len" if known == ["input_len"] else "input_len"
-            self.found[other] = round(total - self.found[known[0]])
-            if self.found[other] < 1:
+            self.fields[other] = round(total - self.fields[known[0]])
+            if self.fields[other] < 1:
                 raise self.contradiction(
-                    known[0], self.found[known[0]], f"{total:g} tokens a request, prompt and output together"
+                    known[0], self.fields[known[0]], f"{total:g} tokens a request, prompt and output together"
                 )
         elif (
             total is not None
             and known
-            and abs(sum(self.found[name] for name in known) - total) > LENGTHS_DIFFER * total
+            and abs(sum(self.fields[name] for name in known) - total) > LENGTHS_DIFFER * total
         ):
             raise self.contradiction(
-                "output_len", self.found["output_len"], f"{total:g} tokens a request, with the prompt"
+                "output_len", self.fields["output_len"], f"{total:g} tokens a request, with the prompt"
             )
         elif self.traffic is None or self.traffic.load_known or known:
-            absent = [name for name in ("input_len", "output_len") if name not in self.found]
+            absent = [name for name in ("input_len", "output_len") if name not in self.fields]
             self.missing += absent[-1:] if total is not None else absent
 
     def measurement(self) -> dict[str, Any]:
         """Return the fields, complete."""
-        values = dict(self.found)
+        values = dict(self.fields)
         values["dtype"] = self._dtype(find_model(values["model"]).value)
         e2e = values.get("e2e_ms")
         if values["regime"] != "static" or e2e is None:

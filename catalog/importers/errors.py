@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
-class UnusableRun(ValueError):  # noqa: N818  an outcome that is told, no fault
+class UnusableRun(ValueError):  # noqa: N818  an outcome that is reported, no fault
     """One run of a file cannot be used; the message says why, without saying where."""
 
 

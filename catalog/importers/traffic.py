@@ -20,7 +20,7 @@ FEWEST_TURNS = 3
 MOST_FAILED = 0.01
 """Share of requests that may fail: with more, the load was not what it says."""
 
-ALIKE = 0.05
+EQUAL_LENGTHS_SPREAD = 0.05
 """Coefficient of variation of the output lengths up to which requests that begin together also end together."""
 
 
@@ -31,7 +31,7 @@ class LoadGeneratorRun:
     completed: int
     failed: int = 0
     failure: str = ""
-    """Why one of those failed, where it is told."""
+    """Why one of those failed, where the report says it."""
     seconds: float
     """From the first request to the last answer."""
     input_len: float
@@ -106,7 +106,7 @@ class LoadGeneratorRun:
                 f"at most {self.peak:g} of its {self.completed} requests were in flight together, "
                 "and the file does not say how they arrived"
             )
-        if self.output_spread is not None and self.output_spread > ALIKE:
+        if self.output_spread is not None and self.output_spread > EQUAL_LENGTHS_SPREAD:
             raise UnusableRun("its requests began together, but their lengths differ: the last one's end says little")
         return {
             "regime": "static",

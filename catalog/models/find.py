@@ -52,7 +52,7 @@ def find_model(name: str) -> Resolved[Model]:
 
 
 def _read_so(name: str, reading: Reading, models: CatalogTable) -> Resolved[Model]:
-    """Return the model that a spelling is read as, in the format that it names; the reading is told."""
+    """Return the model that a spelling is read as, in the format that it names, and a note that says so."""
     model = _built(models, reading.meaning.entry, reading.meaning.name)
     note = Note(f'"{name}" read as {model.name}' + (f" in {reading.quantization}" if reading.quantization else ""))
     if reading.quantization and reading.quantization != model.quantization:

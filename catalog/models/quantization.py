@@ -171,7 +171,7 @@ def _formats(
     *,
     scale_bits: float | None = None,
 ) -> Formats:
-    """Put together the formats; what a checkpoint leaves out of quantisation is found part by part."""
+    """Put together the formats; what a checkpoint leaves out of quantisation follows part by part."""
     if weights is None:
         return Formats(kv_cache=kv)
     formats = dict.fromkeys(_plain_parts(c, stack), PLAIN) | dict(parts or {})
@@ -214,7 +214,7 @@ def _algorithm(c: Fields, name: str) -> str:
 
 
 def _integers(c: Fields, *names: str, zero_points: bool) -> tuple[str, float | None]:
-    """Return the format of integers and the bits of their scales, over which odd widths are told, too."""
+    """Return the format of integers and the bits of their scales, over which odd widths are stored, too."""
     bits = c.whole(*names, least=2, most=8)
     form = "int4" if bits <= 4 else "int8"
     group = c.first("group_size", "q_group_size", default=128) if not c.negative("group_size") else 0

@@ -1,4 +1,4 @@
-"""What the commands that time kernels and collectives are told, checked."""
+"""Arguments of the commands that time kernels and collectives, checked."""
 
 from __future__ import annotations
 

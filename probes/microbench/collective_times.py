@@ -126,7 +126,7 @@ def answer_cases(device: str) -> Callable[[Answer], Answer]:
 
 
 def _library(device: str) -> dict[str, str]:
-    """Return the version of NCCL, and what it was told of NVLink's multicast, which makes sums over many GPUs faster."""
+    """Return the version of NCCL, and the setting of NVLink's multicast, which makes sums over many GPUs faster."""
     if device == "cpu":
         return {}
     from torch.cuda import nccl

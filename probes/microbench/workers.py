@@ -1,4 +1,4 @@
-"""Teams of processes that measure: told one task at a time, all of a team the same, they answer each with a line.
+"""Teams of processes that measure: all of a team take the same tasks, one at a time, and answer with a line.
 
 What one task does to them (a crash, memory that runs out, a wait without end) is what became of that task, and no other
 one's concern. The processes' own words go to a log.

@@ -1,4 +1,4 @@
-"""The plain-PyTorch engine: one process a GPU, of which the first is told what to run and tells the others."""
+"""The plain-PyTorch engine: one process a GPU, of which the first receives what to run and sends it to the others."""
 
 from __future__ import annotations
 

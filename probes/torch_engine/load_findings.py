@@ -33,7 +33,7 @@ KNOBS = (
 
 
 def find_agreement(engine: TorchEngine, load: BenchmarkJob) -> Mapping[str, float]:
-    """Compare the engine's logits with the reference's: fields of ``Measurement``; none where it cannot be told."""
+    """Compare the engine's logits with the reference's: fields of ``Measurement``; none where it cannot be compared."""
     rows = min(SEQUENCES, load.deployment.max_num_seqs or SEQUENCES, engine.kv_capacity_tokens // (PROMPT + FORCED))
     if not load.agreement or rows < 1 or engine.positions < PROMPT + FORCED:
         return {}
@@ -129,12 +129,12 @@ def expected_s(before: Sequence[Measurement], load: BenchmarkJob, shape: tuple[i
     prompts, every part in proportion to them; None without one.
     """
     batch, input_len, output_len = shape
-    alike = [
+    same_engine = [
         run
         for run in before
         if run.run_id == load.run_id((run.batch, run.input_len, run.output_len)) and run.input_len == input_len
     ]
-    timed = [run for run in alike if run.prefill_ms is not None and (run.tpot_ms is not None or output_len == 1)]
+    timed = [run for run in same_engine if run.prefill_ms is not None and (run.tpot_ms is not None or output_len == 1)]
     if not timed:
         return None
     nearest = max(timed, key=lambda run: run.batch)

@@ -1,4 +1,4 @@
-"""GPU memory of the processes of a model: whether a batch fits, found out together, and what takes how much.
+"""GPU memory of the processes of a model: whether a batch fits, agreed on together, and what takes how much.
 
 Processes that talk to one another must run out of memory together: one that fails alone leaves the others waiting for it
 in the middle of a collective. So whatever may fail is first done without talking, and then they agree.

@@ -62,7 +62,7 @@ PAUSE_S = 0.5
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
-class Ended(Exception):  # noqa: N818  what is found out here, no fault of ours
+class Ended(Exception):  # noqa: N818  an outcome, no fault
     """A server that ended instead of answering."""
 
 

@@ -76,10 +76,10 @@ class Stage:
     def from_the_start(self) -> Stage:
         """The stage with the model's first layers in place of its own, where they are of the same kinds in that order."""
         first = range(len(self.layers))
-        alike = all(
+        uniform = all(
             has_experts(self.model, a) == has_experts(self.model, b) for a, b in zip(first, self.layers, strict=True)
         )
-        return replace(self, layers=first) if alike and not self.offload else self
+        return replace(self, layers=first) if uniform and not self.offload else self
 
     @property
     def vocabulary(self) -> Shape:

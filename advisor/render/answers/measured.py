@@ -31,20 +31,20 @@ def document(runs: Sequence[Measurement]) -> Document:
     """
     members = some_runs(runs)
     columns = measured_columns(members)
-    alike = {
+    constant = {
         column.name: column.cells[0] for column in columns if column.name in SHARED and len(set(column.cells)) == 1
     }
     if len(members) == 1:
-        alike = {}
+        constant = {}
     counted = f"{len(members)} runs" if len(members) > 1 else "1 run"
-    shared = [f"{name} {value}".strip() for name, value in alike.items()]
+    shared = [f"{name} {value}".strip() for name, value in constant.items()]
     partly = missing(members)
     return Document(
         title=f"Measured: {counted}",
         question=[counted, *shared],
         sections=[
             Section(
-                table=Table(columns=[column for column in columns if column.name not in alike]),
+                table=Table(columns=[column for column in columns if column.name not in constant]),
                 lines=[("partly", [f"measured {', '.join(partly)}"])] if partly else [],
             )
         ],

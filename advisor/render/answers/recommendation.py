@@ -16,7 +16,7 @@ from advisor.render.figures.recommendation import memory_bars, trade
 from advisor.render.figures.vega import printed
 from advisor.render.lines import corrected_line, hardware, memory_line, notes, sources_line
 from advisor.render.numbers import count, dollars, duration, limit, share, short
-from advisor.render.tables import ALIKE, Column, FlatRows
+from advisor.render.tables import UNIFORM, Column, FlatRows
 from advisor.render.vocabulary import E2E, GOALS, METRIC_NAMES, TPOT, TTFT
 from catalog.engines import find_engine, processes
 from catalog.models.sizes import parameters
@@ -130,10 +130,13 @@ def candidate_columns(answer: Recommendation) -> list[Column]:
     marks = Column(name="", cells=[">" if estimate is answer.best else "" for estimate in estimates])
     columns = [marks, rows.text("layout", "layout")]
     columns += [
-        rows.text("dtype", "dtype", rank=1 if rows.vary("dtype") else ALIKE),
-        rows.text("kv_dtype", "KV dtype", rank=1 if rows.vary("kv_dtype") else ALIKE),
+        rows.text("dtype", "dtype", rank=1 if rows.vary("dtype") else UNIFORM),
+        rows.text("kv_dtype", "KV dtype", rank=1 if rows.vary("kv_dtype") else UNIFORM),
         rows.column(
-            "max_num_batched_tokens", "budget", unit="tokens", rank=1 if rows.vary("max_num_batched_tokens") else ALIKE
+            "max_num_batched_tokens",
+            "budget",
+            unit="tokens",
+            rank=1 if rows.vary("max_num_batched_tokens") else UNIFORM,
         ),
         rows.column("batch", "batch"),
         rows.column("output_tok_s_per_gpu", "tok/s", short, unit="per GPU"),

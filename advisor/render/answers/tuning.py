@@ -148,8 +148,8 @@ def _loads(loads: Sequence[Mapping[str, Any]]) -> str:
     for load in loads:
         shapes = sorted(load["shapes"], key=lambda shape: (shape[1:], shape[0]))
         parts = [
-            f"{', '.join(str(shape[0]) for shape in alike)} at {input_len}/{output_len}"
-            for (input_len, output_len), alike in groupby(shapes, key=lambda shape: (shape[1], shape[2]))
+            f"{', '.join(str(shape[0]) for shape in members)} at {input_len}/{output_len}"
+            for (input_len, output_len), members in groupby(shapes, key=lambda shape: (shape[1], shape[2]))
         ]
         texts.append(f"TP{load['tp']} PP{load['pp']}: {'; '.join(parts)}")
     return " | ".join(texts)

@@ -185,7 +185,7 @@ def limited_columns(rows: Sequence[LimitedChoices]) -> list[Column]:
 
 
 def matched_columns(rows: Sequence[Matched]) -> list[Column]:
-    """Which of two is told to be faster, and is."""
+    """Return how often the one of two that is predicted to be faster is."""
     return [
         Column(name="predicted", cells=[r.split for r in rows], right=False),
         Column(name="of two", cells=[f"{r.one}, {r.other}" for r in rows], right=False),

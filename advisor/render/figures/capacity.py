@@ -53,7 +53,7 @@ def closeness(answer: CapacityPlan, options: Sequence[FleetOption]) -> Spec:
                     "share": value / most,
                     "low": low / most,
                     "high": high / most,
-                    "told": duration(value, option.intervals.get(metric)),
+                    "text": duration(value, option.intervals.get(metric)),
                 }
             )
     wide = max((row["high"] for row in rows), default=0.0) > WIDE
@@ -77,7 +77,7 @@ def closeness(answer: CapacityPlan, options: Sequence[FleetOption]) -> Spec:
         y=y,
         yOffset=offset,
         color=shades,
-        tooltip=tooltip(fleet="fleet", metric="latency", told="expected"),
+        tooltip=tooltip(fleet="fleet", metric="latency", text="expected"),
     )
     return panel(rule(x=1.0, colour=RED, dash=DASH), whisker, point)
 
@@ -104,7 +104,7 @@ def tornado(answer: CapacityPlan) -> Spec:
                 "value": end,
                 "right": max(end, base),
                 "side": "less" if end < base else "more",
-                "told": _needed(change, value, priced=priced),
+                "text": _needed(change, value, priced=priced),
             }
         )
     known = [base, *(row["value"] for row in rows)]
@@ -126,7 +126,7 @@ def tornado(answer: CapacityPlan) -> Spec:
         rows,
         x={**x, "field": "right"},
         y=y,
-        text={"field": "told", "type": "nominal"},
+        text={"field": "text", "type": "nominal"},
     )
     return panel(bars, words, rule(x=base, dash=DASH))
 

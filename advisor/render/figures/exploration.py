@@ -63,7 +63,7 @@ def curves(shown: Sequence[tuple[str, Curve]], metric: str, *, title: str, batch
             "value": unit.of(float(value)),
             "low": unit.of(float(low)),
             "high": unit.of(float(high)),
-            "told": f"{unit.short(float(value))} {unit.span(float(low), float(high))}",
+            "text": f"{unit.short(float(value))} {unit.span(float(low), float(high))}",
         }
         for name, curve in shown
         for at, value, low, high in zip(
@@ -82,7 +82,7 @@ def curves(shown: Sequence[tuple[str, Curve]], metric: str, *, title: str, batch
         x=x,
         y=y,
         color=shades,
-        tooltip=tooltip(name="deployment", batch="batch", told=title),
+        tooltip=tooltip(name="deployment", batch="batch", text=title),
     )
     full = [
         rule(x=curve.full_batch, colour=shade, dash=DASH)
@@ -98,9 +98,9 @@ def _turn(curve: Curve) -> list[Spec]:
 
 
 def _areas(curve: Curve, values: Mapping[str, Array], colours: Mapping[str, str], y: dict[str, Any], hint: Any) -> Spec:
-    """Draw values by part, stacked in the order of ``colours``; ``told`` writes one of them."""
+    """Draw values by part, stacked in the order of ``colours``; ``hint`` writes one of them."""
     rows = [
-        {"batch": int(at), "part": part, "rank": rank, "value": float(value), "told": hint(float(value))}
+        {"batch": int(at), "part": part, "rank": rank, "value": float(value), "text": hint(float(value))}
         for rank, part in enumerate(colours)
         for at, value in zip(curve.batches, values[part], strict=True)
     ]
@@ -111,7 +111,7 @@ def _areas(curve: Curve, values: Mapping[str, Array], colours: Mapping[str, str]
         y={**y, "stack": "zero"},
         color=colour("part", colours),
         order={"field": "rank", "type": "quantitative"},
-        tooltip=tooltip(part="part", batch="batch", told=y["axis"]["title"]),
+        tooltip=tooltip(part="part", batch="batch", text=y["axis"]["title"]),
     )
 
 

@@ -147,7 +147,7 @@ def time_bars(estimate: Estimate, phase: str) -> Spec:
             "operator": word,
             "cause": cause,
             "time": unit.of(time),
-            "told": f"{unit.short(time)} {unit.name} ({share(time / total)})",
+            "text": f"{unit.short(time)} {unit.name} ({share(time / total)})",
         }
         for (word, cause), time in times.items()
         if time
@@ -159,6 +159,6 @@ def time_bars(estimate: Estimate, phase: str) -> Spec:
         y=rows_axis("operator", list(dict.fromkeys(word for word, _ in times))),
         x=axis("time", f"{unit.name} of one {phase} step, {unit.short(total)} in all"),
         color=colour("cause", {cause: shade for cause, shade in CAUSES.items() if cause in caused}),
-        tooltip=tooltip(operator="operator", cause="cause", told="time"),
+        tooltip=tooltip(operator="operator", cause="cause", text="time"),
     )
     return panel(bars)

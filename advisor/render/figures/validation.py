@@ -46,7 +46,7 @@ SPLITS = {
 
 
 def check_unit(checks: Sequence[Check]) -> Unit:
-    """Return the unit in which checks of one metric are told."""
+    """Return the unit in which checks of one metric are written."""
     return unit_of(check.measured for check in checks) if checks[0].metric.endswith("_ms") else RATE
 
 

@@ -98,7 +98,7 @@ def coloured(names: Iterable[str]) -> dict[str, str]:
 
 
 def tooltip(**titles: str) -> list[dict[str, str]]:
-    """Return a channel of what is told at a point: titles by the field that holds the text."""
+    """Return the channel of a point's tooltip: titles by the field that holds the text."""
     return [{"field": name, "type": "nominal", "title": title} for name, title in titles.items()]
 
 

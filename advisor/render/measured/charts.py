@@ -49,7 +49,7 @@ class PlotCurve:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mark:
-    """A single point that is told apart: where memory ends."""
+    """A single point that is marked: where memory ends."""
 
     x: float
     y: float

@@ -256,9 +256,9 @@ def _comparable(
     if not points:
         return []
     lengths = points.most_common(1)[0][0]
-    alike = [case for case in telling if (case.input_len, case.output_len) == lengths]
-    kept = sorted(alike, key=worth, reverse=True)[:most]
-    return [case for case in alike if case in kept]
+    same_lengths = [case for case in telling if (case.input_len, case.output_len) == lengths]
+    kept = sorted(same_lengths, key=worth, reverse=True)[:most]
+    return [case for case in same_lengths if case in kept]
 
 
 def _grid(panels: Sequence[Panel | None]) -> tuple[tuple[Panel | None, ...], ...]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from advisor.render.measured.series import Series, SeriesCase
     from catalog.schema import Measurement
 
-ALIKE = 1.01
+LEVEL_RATIO = 1.01
 """Within this factor two throughputs are level: nine in ten of the runs that ship repeat to 1% (catalog/data/runs)."""
 
 TURNED = 0.5
@@ -208,7 +208,7 @@ def _points(series: Series, value: Callable[[Measurement], float | None]) -> dic
 def _leaders(values: Mapping[str, float]) -> str:
     """The best, and who is level with it."""
     best = max(values.values())
-    return " and ".join(label for label, value in values.items() if value * ALIKE >= best)
+    return " and ".join(label for label, value in values.items() if value * LEVEL_RATIO >= best)
 
 
 def _of(values: Mapping[str, float], every: set[str]) -> str:

@@ -131,8 +131,8 @@ def test_requests_made_in_pieces_are_those_made_at_once(shape):
     # No full piece of the whole is shorter, and it stands for itself.
     begins = range(0, len(whole) - 255, 256)
     spans = [whole.arrival_s[begin + 255] - whole.arrival_s[begin] for begin in begins]
-    assert busiest.found.arrival_s[0] == 0.0
-    assert busiest.found.arrival_s[-1] <= min(spans) * (1 + 1e-9)
+    assert busiest.window.arrival_s[0] == 0.0
+    assert busiest.window.arrival_s[-1] <= min(spans) * (1 + 1e-9)
 
 
 def long_trace(folder, count=1500):
