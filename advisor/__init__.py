@@ -188,7 +188,7 @@ def _check_siblings() -> None:
 
 
 def _file(name: str) -> str:
-    """Where the package of that name would be, or already has been, imported from; empty if there is none."""
+    """Return where the package of that name would be, or already has been, imported from; empty if there is none."""
     loaded = sys.modules.get(name)
     if loaded is not None:
         return getattr(loaded, "__file__", None) or next(iter(getattr(loaded, "__path__", [])), "")
@@ -199,7 +199,7 @@ def _file(name: str) -> str:
 
 
 def _installed(name: str, location: str) -> bool:
-    """Whether advisor's own distribution has put the file ``location`` where it is, beside this package or not."""
+    """Return whether advisor's own distribution has put the file ``location`` where it is, beside this package or not."""
     from importlib import metadata  # slow to import, and seldom needed
 
     try:

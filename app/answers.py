@@ -38,7 +38,7 @@ def recommendation(
     set_gpu: Mapping[str, float] | None = None,
     runs: ExtraRuns | None = None,
 ) -> advisor.Recommendation:
-    """``advisor.recommend``; ``runs`` are those that the session has imported, here and below."""
+    """Return ``advisor.recommend``; ``runs`` are those that the session has imported, here and below."""
     return advisor.recommend(
         model,
         gpus,
@@ -66,7 +66,7 @@ def curve(
     set_gpu: Mapping[str, float] | None = None,
     runs: ExtraRuns | None = None,
 ) -> advisor.Curve:
-    """``advisor.curve``; ``layout`` is (tp, pp, dp) and ``lengths`` (input_len, output_len)."""
+    """Return ``advisor.curve``; ``layout`` is (tp, pp, dp) and ``lengths`` (input_len, output_len)."""
     tp, pp, dp = layout
     return advisor.curve(
         model,

@@ -62,7 +62,7 @@ def show() -> None:
 
 
 def _missing(now: CapacityInputs | None) -> str:
-    """What has to be said before anything can be planned; empty if nothing."""
+    """Return what has to be said before anything can be planned; empty if nothing."""
     if now is None:
         return "Upload a trace, or take a rate."
     if not now.gpus:
@@ -170,7 +170,7 @@ def _over_time(plan: CapacityPlan, options: Mapping[str, FleetOption], asked: Ca
 
 
 def _picked(names: Sequence[str]) -> str:
-    """The fleet to serve: a click on a row sets it, and who uses the keyboard chooses here.
+    """Return the fleet to serve: a click on a row sets it, and who uses the keyboard chooses here.
 
     It is written to the address by hand: a bound widget leaves the address as it was where a callback sets the value.
     """

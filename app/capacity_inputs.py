@@ -100,7 +100,7 @@ class CapacityInputs:
 
 
 def question() -> CapacityInputs | None:
-    """The question as the widgets stand; None while a trace is asked for and there is none."""
+    """Return the question as the widgets stand; None while a trace is asked for and there is none."""
     with st.container(border=True):
         inputs.examples(EXAMPLES)
         left, right = st.columns(2)
@@ -194,7 +194,7 @@ def _prices() -> str:
 
 
 def _traffic() -> tuple[advisor.Workload | None, Trace | None, float, float]:
-    """Workload, trace, and how uneven lengths and arrivals are."""
+    """Return workload, trace, and how uneven lengths and arrivals are."""
     source = st.segmented_control(
         "Traffic",
         (RATE, TRACE),
@@ -267,7 +267,7 @@ def _trace() -> Trace | None:
 
 @st.cache_resource(max_entries=4, ttl=3600, show_spinner="Reading the trace")
 def read_trace(name: str, digest: str, _data: bytes) -> Trace:
-    """The trace in an uploaded file.
+    """Return the trace in an uploaded file.
 
     Raises:
         InputError: it is none; the message names the file and the row.
@@ -284,7 +284,7 @@ def read_trace(name: str, digest: str, _data: bytes) -> Trace:
 
 
 def _certainty() -> tuple[float, float, float, int]:
-    """Percentile of the limits (0: their mean), confidence, headroom as a share, spares."""
+    """Return percentile of the limits (0: their mean), confidence, headroom as a share, spares."""
     with st.container(horizontal=True):
         percentile = st.selectbox(
             "Limits hold for",

@@ -32,7 +32,7 @@ def downloads(
     files: Mapping[str, Content] | None = None,
     report: Report | None = None,
 ) -> None:
-    """Buttons side by side; nothing is written before one is pressed.
+    """Show buttons side by side; nothing is written before one is pressed.
 
     Args:
         name: of the files, without ending.
@@ -69,7 +69,7 @@ def downloads(
 
 
 def archive(files: Mapping[str, bytes]) -> bytes:
-    """The Markdown of a report and its figures as a ZIP file."""
+    """Return the Markdown of a report and its figures as a ZIP file."""
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as made:
         for name, data in files.items():

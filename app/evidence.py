@@ -15,7 +15,7 @@ VIEWS = {
 
 
 def show() -> None:
-    """One of the four views."""
+    """Show one of the four views."""
     chosen = st.segmented_control(
         "Evidence",
         list(VIEWS),

@@ -60,7 +60,7 @@ def show() -> None:
 
 
 def read_uploads(contents: Sequence[tuple[str, bytes]], facts: Mapping[str, Any]) -> Import:
-    """What uploaded files hold, each with its name, read in a folder that is gone afterwards.
+    """Return what uploaded files hold, each with its name, read in a folder that is gone afterwards.
 
     Raises:
         InputError: a file cannot be read, a fact is missing, or two contradict each other.
@@ -79,7 +79,7 @@ def read_uploads(contents: Sequence[tuple[str, bytes]], facts: Mapping[str, Any]
 
 
 def _facts() -> dict[str, Any]:
-    """What the files do not say, by the names of ``advisor.import_runs``."""
+    """Return what the files do not say, by the names of ``advisor.import_runs``."""
     choices: dict[str, tuple[str, list[str]]] = {
         "gpu": ("GPU (--gpu)", list(inputs.gpus())),
         "model": ("Model (--model)", list(inputs.models())),
@@ -159,7 +159,7 @@ def _use(imported: Import) -> None:
 
 
 def may_keep() -> bool:
-    """Whether visitors may add to the owner's runs: where none but the owner comes, or the owner allows it."""
+    """Return whether visitors may add to the owner's runs: where none but the owner comes, or the owner allows it."""
     return os.environ.get("ADVISOR_APP_SHARED") != "1" or os.environ.get("ADVISOR_APP_KEEP_RUNS") == "1"
 
 
@@ -181,7 +181,7 @@ def _store(imported: Import) -> None:
 
 
 def _tell_session() -> None:
-    """What has become of a press on a button, and what this session stands on."""
+    """Say what has become of a press on a button, and what this session stands on."""
     kind, text = st.session_state.pop(NOTICE, ("", ""))
     if kind:
         (st.error if kind == "error" else st.success)(plain(text), icon=":material/save:")

@@ -39,7 +39,7 @@ SEEN, UNSEEN = "in-sample", "not fitted"
 
 @st.cache_resource(max_entries=4, ttl=600, show_spinner="Predicting every run")
 def validation(_runs: Sequence[advisor.Measurement], names: tuple[str, ...]) -> advisor.Validation:
-    """``advisor.validate`` without refits and other methods; ``names`` are the runs', which tell two calls apart."""
+    """Return ``advisor.validate`` without refits and other methods; ``names`` are the runs', which tell two calls apart."""
     assert len(names) == len(_runs)
     return advisor.validate(_runs, refit=False, compare=False)
 
@@ -93,7 +93,7 @@ def show() -> None:
 
 
 def _tell_left_out(metric: str) -> None:
-    """How well what no fit has seen is predicted, as of when the shipped fit was made."""
+    """Show how well what no fit has seen is predicted, as of when the shipped fit was made."""
     st.markdown("##### Models, GPUs and engines left out")
     errors = holdout_errors()
     if errors is None:

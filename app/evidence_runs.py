@@ -10,7 +10,7 @@ KEY = "session runs"
 
 
 def session_runs() -> ExtraRuns | None:
-    """What to hand to ``advisor`` as ``runs``; None, for those that ship and the user's own, where nothing was imported."""
+    """Return what to hand to ``advisor`` as ``runs``; None, for those that ship and the user's own, where nothing was imported."""
     extra: ExtraRuns | None = st.session_state.get(KEY)
     return extra or None
 

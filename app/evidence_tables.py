@@ -46,7 +46,7 @@ FILTERS: dict[str, tuple[str, Callable[[Kept], str]]] = {
 
 
 def all_runs() -> list[Kept]:
-    """Everything that answers of this session can stand on."""
+    """Return everything that answers of this session can stand on."""
     return [
         *(Kept(run, SHIPPED) for run in advisor.shipped_runs()),
         *(Kept(run, OWN) for run in advisor.user_runs()),
@@ -55,7 +55,7 @@ def all_runs() -> list[Kept]:
 
 
 def chosen_runs() -> list[Kept]:
-    """The runs that the filters leave, which are shown; none chosen in a filter means all."""
+    """Return the runs that the filters leave, which are shown; none chosen in a filter means all."""
     runs = all_runs()
     with st.container(horizontal=True):
         for key, (label, value) in FILTERS.items():
@@ -91,7 +91,7 @@ def runs_table(kept_runs: Sequence[Kept], **options: Any) -> None:
 
 
 def _tell_behind(runs: Sequence[Kept]) -> None:
-    """How many there are, and for one engine on one GPU what an answer stands on."""
+    """Say how many there are, and for one engine on one GPU what an answer stands on."""
     members = [kept.run for kept in runs]
     pairs = {(run.engine, run.gpu) for run in members}
     models = {run.model for run in members}

@@ -60,7 +60,7 @@ class Side:
 
     @property
     def gpus(self) -> str:
-        """The GPUs that it takes, in as few servers as hold them."""
+        """Return the GPUs that it takes, in as few servers as hold them."""
         needed, most = self.tp * self.pp * self.dp, inputs.gpus()[self.gpu].gpus_per_node
         return f"{needed}x{self.gpu}" if needed <= most else f"{-(-needed // most)}x{most}x{self.gpu}"
 
@@ -149,7 +149,7 @@ def _layout(suffix: str) -> tuple[str, int, int, int]:
 
 
 def _what_if(gpu: advisor.Gpu) -> dict[str, float]:
-    """Fields of the GPU to change, from sliders in percent of the datasheet's figure."""
+    """Ask for fields of the GPU to change, from sliders in percent of the datasheet's figure."""
     changes: dict[str, float] = {}
     for key, (label, names) in WHAT_IF.items():
         percent = st.slider(label, 25, 400, 100, step=5, format="%d%%", key=key, bind=inputs.BIND)
@@ -162,7 +162,7 @@ def _what_if(gpu: advisor.Gpu) -> dict[str, float]:
 
 
 def _numbers(side: Side, point: advisor.Curve, curve: advisor.Curve, *, alone: bool) -> None:
-    """What one deployment reaches at the batch chosen."""
+    """Show what one deployment reaches at the batch chosen."""
     st.markdown(f"##### {plain(side.name)}")
     if not curve.fits:
         needed = sum(float(point.memory[part][0]) for part in ("weights", "activations", "engine", "reserved"))

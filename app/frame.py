@@ -44,12 +44,12 @@ MOST = 300
 
 
 def plain(text: str) -> str:
-    """``text`` as Markdown that shows it as it is: names and messages may hold anything."""
+    """Return ``text`` as Markdown that shows it as it is: names and messages may hold anything."""
     return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", " ".join(text.split()))
 
 
 def capitalised(text: str) -> str:
-    """``text`` as the beginning of a sentence."""
+    """Return ``text`` as the beginning of a sentence."""
     return text[:1].upper() + text[1:]
 
 
@@ -70,7 +70,7 @@ def guarded() -> Iterator[None]:
 
 
 def framed(name: str) -> Callable[[], None]:
-    """The module of that name as a page of the app; it is imported when first shown, so that no page waits for another's."""
+    """Return the module of that name as a page of the app; it is imported when first shown, so that no page waits for another's."""
 
     def page() -> None:
         st.session_state.setdefault(ASKED, {key: st.query_params.get_all(key) for key in st.query_params})
@@ -96,7 +96,7 @@ def framed(name: str) -> Callable[[], None]:
 
 
 def painted() -> bool:
-    """Whether charts may be drawn: a new browser shows words, tables and commands first, for their code takes it seconds."""
+    """Return whether charts may be drawn: a new browser shows words, tables and commands first, for their code takes it seconds."""
     return bool(st.session_state.get(PAINTED))
 
 
@@ -139,7 +139,7 @@ def _tell_ignored() -> None:
 
 
 def _is_endless(values: list[str]) -> bool:
-    """Whether a parameter of the link is infinite or no number, written as one: "inf", "1e999", "nan"."""
+    """Return whether a parameter of the link is infinite or no number, written as one: "inf", "1e999", "nan"."""
     try:
         return not all(map(math.isfinite, map(float, values)))
     except ValueError:
@@ -147,7 +147,7 @@ def _is_endless(values: list[str]) -> bool:
 
 
 def _same(given: list[str], taken: object) -> bool:
-    """Whether a parameter that left the address did so because it names the default."""
+    """Return whether a parameter that left the address did so because it names the default."""
     if isinstance(taken, (list, tuple)):
         return [str(item) for item in taken] == given
     if isinstance(taken, (int, float)) and len(given) == 1:

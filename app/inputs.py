@@ -30,18 +30,18 @@ BIND: Final = "query-params"
 
 @st.cache_resource(show_spinner=False, ttl=60, max_entries=1)
 def models() -> dict[str, advisor.Model]:
-    """The catalog's models by name, the user's own included; read again after a minute."""
+    """Return the catalog's models by name, the user's own included; read again after a minute."""
     return {model.name: model for model in sorted(advisor.all_models(), key=lambda model: model.name.casefold())}
 
 
 @st.cache_resource(show_spinner=False, ttl=60, max_entries=1)
 def gpus() -> dict[str, advisor.Gpu]:
-    """The catalog's GPUs by name, the user's own included."""
+    """Return the catalog's GPUs by name, the user's own included."""
     return {gpu.name: gpu for gpu in advisor.all_gpus()}
 
 
 def model() -> advisor.Model:
-    """The model asked about: one of the catalog, or what an uploaded ``config.json`` describes."""
+    """Ask for the model asked about: one of the catalog, or what an uploaded ``config.json`` describes."""
     known = models()
     own: advisor.Model | None = st.session_state.get("own model")
     names = [*known, *([UPLOADED] if own else [])]
@@ -85,7 +85,7 @@ def _take_config() -> None:
 
 
 def cluster() -> str:
-    """GPUs as ``advisor`` reads them: "4xA100-SXM-80GB"."""
+    """Ask for GPUs, as ``advisor`` reads them: "4xA100-SXM-80GB"."""
     names = list(gpus())
     with st.container(horizontal=True):
         gpu = st.selectbox(
@@ -105,7 +105,7 @@ def cluster() -> str:
 
 
 def lengths() -> tuple[int, int]:
-    """Tokens of a prompt and of an answer."""
+    """Ask for the tokens of a prompt and of an answer."""
     with st.container(horizontal=True):
         input_len = st.number_input(
             "Prompt, tokens", min_value=1, max_value=2**20, value=1024, step=128, key="input_len", bind=BIND
@@ -117,7 +117,7 @@ def lengths() -> tuple[int, int]:
 
 
 def ladder(label: str, key: str, default: int, most: int, *, help: str = "") -> int:  # noqa: A002  Streamlit's word
-    """A slider over counts that people choose, evenly spaced by ratio; one that a link or another page has is added."""
+    """Show a slider over counts that people choose, evenly spaced by ratio; one that a link or another page has is added."""
     steps = {step for power in range(20) for step in (2**power, 3 * 2**power) if step <= most} | {default}
     asked = st.session_state.get(key, st.query_params.get(key, default))
     if str(asked).isdecimal() and 0 < int(asked) <= most:
@@ -126,7 +126,7 @@ def ladder(label: str, key: str, default: int, most: int, *, help: str = "") -> 
 
 
 def in_flight() -> int | None:
-    """Requests kept in flight over all replicas; None where that is to be chosen."""
+    """Ask for the requests kept in flight over all replicas; None where that is to be chosen."""
     return st.number_input(
         "Requests in flight",
         min_value=1,
@@ -141,7 +141,7 @@ def in_flight() -> int | None:
 
 
 def limits() -> Mapping[str, float | None]:
-    """The latencies that must be kept, as keywords of ``advisor.Slo``; None where there is no limit."""
+    """Ask for the latencies that must be kept, as keywords of ``advisor.Slo``; None where there is no limit."""
     limits_ms = {}
     with st.container(horizontal=True):
         for name, label, why in (
@@ -171,13 +171,13 @@ def engine() -> str:
 
 
 def objective() -> str:
-    """What to optimise: a key of ``GOALS``."""
+    """Ask what to optimise: a key of ``GOALS``."""
     goals = {label: name for name, label in GOALS.items()}
     return goals[st.selectbox("Goal", list(goals), key="goal", bind=BIND)]
 
 
 def price() -> float | None:
-    """Dollars per GPU-hour; None for the cheapest offer in the catalog."""
+    """Return dollars per GPU-hour; None for the cheapest offer in the catalog."""
     return st.number_input(
         "$ per GPU-hour",
         min_value=0.001,
@@ -193,7 +193,7 @@ def price() -> float | None:
 
 
 def examples(questions: Mapping[str, Mapping[str, object]]) -> None:
-    """Buttons that each fill in one question.
+    """Show buttons that each fill in one question.
 
     Args:
         questions: by the label of its button, values by the key of their widget; every one names the same keys.

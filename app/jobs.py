@@ -66,7 +66,7 @@ class Job(Generic[T]):
 
 
 def answered(key: str, question: Any, work: Callable[[Callable[[Progress], None]], T], *, doing: str) -> T:
-    """The result of ``work`` for ``question``; until there is one, progress with a button that cancels, and no more page.
+    """Return the result of ``work`` for ``question``; until there is one, progress with a button that cancels, and no more page.
 
     Args:
         key: name of the job in this session; a new question takes the place of one that still runs.

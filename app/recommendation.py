@@ -153,7 +153,7 @@ def _charts(answer: advisor.Recommendation, picked: advisor.Estimate) -> None:
 
 
 def _picked(by_name: Mapping[str, advisor.Estimate]) -> advisor.Estimate:
-    """The candidate to show in detail: a click on a row or a point sets it, and who uses the keyboard chooses here.
+    """Return the candidate to show in detail: a click on a row or a point sets it, and who uses the keyboard chooses here.
 
     Its name is written to the address by hand: a bound widget leaves it as it was where a callback sets the value.
     """
@@ -177,7 +177,7 @@ def _pick_point() -> None:
 
 
 def _details(picked: advisor.Estimate) -> None:
-    """One candidate: its numbers, where its time goes, and how to start it."""
+    """Show one candidate: its numbers, where its time goes, and how to start it."""
     with st.container(horizontal=True):
         for metric, name in {
             "output_tok_s_per_gpu": "tok/s per GPU",
@@ -229,7 +229,7 @@ def _notes(answer: advisor.Recommendation) -> None:
 
 
 def _nothing_feasible(answer: advisor.Recommendation, made: Document) -> None:
-    """What to change, in numbers, and what comes nearest."""
+    """Say what to change, in numbers, and what comes nearest."""
     st.markdown("##### What would make it feasible")
     st.markdown("\n".join(f"- {plain(text)}" for text in answer.relaxations) or "- no single change would")
     if answer.nearest is not None:

@@ -37,7 +37,7 @@ HEADERS = {
 
 
 def is_ours(host: str) -> bool:
-    """Whether a Host header names this machine: by an address, "localhost", its name, or one of ``ALLOWED``."""
+    """Return whether a Host header names this machine: by an address, "localhost", its name, or one of ``ALLOWED``."""
     name = host.rsplit("]", maxsplit=1)[0].lstrip("[") if host.startswith("[") else host.partition(":")[0]
     name = name.casefold().rstrip(".")
     machine = socket.gethostname().casefold()

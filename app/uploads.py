@@ -10,7 +10,7 @@ MOST = 80
 
 
 def file_name(name: str) -> str:
-    """A name for a file in a folder of its own: without folders, and with nothing that a message could stumble over."""
+    """Return a name for a file in a folder of its own: without folders, and with nothing that a message could stumble over."""
     last = PurePosixPath(name.replace("\\", "/")).name
     plain = re.sub(r"[^\w.\- ]", "_", last).lstrip(". ")
     return plain[-MOST:] or "file"

@@ -56,7 +56,7 @@ def _within(value: float, bounds: Interval) -> bool:
 
 
 def check_model(model: Model) -> Model:
-    """The model itself.
+    """Return the model itself.
 
     Raises:
         InputError: a number is out of its bounds or contradicts another.
@@ -92,7 +92,7 @@ def check_model(model: Model) -> Model:
 
 
 def check_gpu(gpu: Gpu) -> Gpu:
-    """The GPU itself.
+    """Return the GPU itself.
 
     Raises:
         InputError: a number is out of its bounds or contradicts another.

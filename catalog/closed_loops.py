@@ -33,7 +33,7 @@ NO = frozenset(("", "0", "no", "false", "False"))
 
 
 def read_loops(rows: Iterable[tuple[str, Mapping[str, str]]]) -> Published:
-    """The measurements that rows say, each with where it stands; empty cells may be absent."""
+    """Return the measurements that rows say, each with where it stands; empty cells may be absent."""
     runs: dict[str, Measurement] = {}
     left_out: Counter[str] = Counter()
     for where, row in rows:

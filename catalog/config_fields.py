@@ -24,14 +24,14 @@ class Fields:
         return InputError(f"{self.where}: {message}")
 
     def has(self, name: str) -> bool:
-        """Whether the field is there and not null."""
+        """Return whether the field is there and not null."""
         return self._values.get(name) is not None
 
     def names(self) -> list[str]:
         return list(self._values)
 
     def size(self, *names: str, default: int | None = None, null: int | None = None, most: int = MOST) -> int:
-        """A whole number of at least 1, under the first of ``names`` that is there.
+        """Return a whole number of at least 1, under the first of ``names`` that is there.
 
         ``default`` stands in where none is, ``null`` (else ``default``) where one is there but null; without either the
         field is one that must not be guessed.
@@ -41,7 +41,7 @@ class Fields:
     def whole(
         self, *names: str, default: int | None = None, null: int | None = None, least: int = 0, most: int = MOST
     ) -> int:
-        """A whole number from ``least`` to ``most``; otherwise like ``size``."""
+        """Return a whole number from ``least`` to ``most``; otherwise like ``size``."""
         name = next((name for name in names if self.has(name)), None)
         if name is None:
             is_null = any(name in self._values for name in names)
@@ -56,7 +56,7 @@ class Fields:
         return value
 
     def first(self, *names: str, default: int | None = None) -> int:
-        """A whole number, or the first of a list of them, of which some configurations have one a layer."""
+        """Return a whole number, or the first of a list of them, of which some configurations have one a layer."""
         name = next((name for name in names if self.has(name)), names[0])
         value = self._values.get(name)
         if isinstance(value, list) and value and all(type(item) is int for item in value):
@@ -64,38 +64,38 @@ class Fields:
         return self.whole(*names, default=default, null=default)
 
     def list_of(self, name: str) -> list[int] | None:
-        """A list of whole numbers above 0, or None where the field is something else."""
+        """Return a list of whole numbers above 0, or None where the field is something else."""
         value = self._values.get(name)
         fits = isinstance(value, list) and all(type(item) is int and 0 < item <= MOST for item in value)
         return value if fits else None
 
     def length(self, name: str, *, most: int) -> int:
-        """The number of items of a list, at least one."""
+        """Return the number of items of a list, at least one."""
         value = self._values.get(name)
         if not isinstance(value, list) or not 0 < len(value) <= most:
             raise self.error(f"{name} must be a list of 1 to {most} items")
         return len(value)
 
     def parts(self, name: str, length: int) -> list[Fields]:
-        """A list of ``length`` objects."""
+        """Return a list of ``length`` objects."""
         value = self._values.get(name)
         if not isinstance(value, list) or len(value) != length or not all(isinstance(item, dict) for item in value):
             raise self.error(f"{name} must be a list of {length} objects, one a layer")
         return [Fields(item, f"{self.where}: {name[:100]!r} {number}") for number, item in enumerate(value)]
 
     def number(self, name: str, *, most: float = MOST) -> float:
-        """A number from 0 to ``most``."""
+        """Return a number from 0 to ``most``."""
         value = self._values.get(name)
         if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= most:
             raise self.error(f"{name} is {_kind(value)}; it must be a number from 0 to {most:g}")
         return float(value)
 
     def is_list(self, name: str) -> bool:
-        """Whether the field is a list."""
+        """Return whether the field is a list."""
         return isinstance(self._values.get(name), list)
 
     def flag(self, *names: str, default: bool) -> bool:
-        """A truth value, under the first of ``names`` that is there and not null."""
+        """Return a truth value, under the first of ``names`` that is there and not null."""
         name = next((name for name in names if self.has(name)), None)
         if name is None:
             return default
@@ -105,11 +105,11 @@ class Fields:
         return value
 
     def is_text(self, name: str) -> bool:
-        """Whether the field is text."""
+        """Return whether the field is text."""
         return isinstance(self._values.get(name), str)
 
     def text(self, *names: str, default: str | None = None) -> str:
-        """Text, under the first of ``names`` that is there and not null."""
+        """Return text, under the first of ``names`` that is there and not null."""
         name = next((name for name in names if self.has(name)), names[0])
         value = self._values.get(name, default)
         if value is None and default is None:
@@ -120,7 +120,7 @@ class Fields:
         return value
 
     def texts(self, name: str, length: int) -> list[str] | None:
-        """A list of ``length`` texts, or None where there is none."""
+        """Return a list of ``length`` texts, or None where there is none."""
         value = self._values.get(name)
         if value is None:
             return None
@@ -129,7 +129,7 @@ class Fields:
         return value
 
     def wholes(self, name: str, *, length: int | None = None) -> list[int] | None:
-        """A list of whole numbers, of ``length`` where it is given; None where there is none."""
+        """Return a list of whole numbers, of ``length`` where it is given; None where there is none."""
         value = self._values.get(name)
         if value is None:
             return None
@@ -140,30 +140,30 @@ class Fields:
         return value
 
     def part(self, name: str) -> Fields:
-        """An object within this one."""
+        """Return an object within this one."""
         value = self._values.get(name)
         if not isinstance(value, dict):
             raise self.error(f"{name} is {'missing' if value is None else _kind(value)}; it must be an object")
         return Fields(value, f"{self.where}: {name[:100]!r}")
 
     def maybe_object(self, name: str) -> Fields | None:
-        """An object within this one that has fields, or None where there is none."""
+        """Return an object within this one that has fields, or None where there is none."""
         value = self._values.get(name)
         return self.part(name) if isinstance(value, dict) and value else None
 
     def with_default(self, name: str, other: Fields) -> Fields:
-        """These fields, and of another object one that is not among them."""
+        """Return these fields, and of another object one that is not among them."""
         if self.has(name) or not other.has(name):
             return self
         return Fields({**self._values, name: other._values[name]}, self.where)
 
     def items_of(self, name: str) -> list[str]:
-        """The texts of a list; empty where there is none."""
+        """Return the texts of a list; empty where there is none."""
         value = self._values.get(name)
         return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
 
     def words(self) -> str:
-        """All keys and texts in it, one after another, to look words up in."""
+        """Return all keys and texts in it, one after another, to look words up in."""
         texts: list[str] = []
         open_: list[Any] = [dict(self._values)]
         while open_ and len(texts) < MOST_WORDS:
@@ -178,7 +178,7 @@ class Fields:
         return " ".join(texts)
 
     def negative(self, name: str) -> bool:
-        """Whether a number below 0 stands there, which some files write for none."""
+        """Return whether a number below 0 stands there, which some files write for none."""
         value = self._values.get(name)
         return isinstance(value, int) and value < 0
 
@@ -186,7 +186,7 @@ class Fields:
         return self.part(name) if self.has(name) else None
 
     def integer_format(self, name: str) -> str:
-        """The weight format of integers with so many bits."""
+        """Return the weight format of integers with so many bits."""
         bits = self.whole(name)
         if bits not in (4, 8):
             raise self.error(f"integers of {bits} bits are not modelled; 4 and 8 are")
@@ -194,7 +194,7 @@ class Fields:
 
 
 def _kind(value: Any) -> str:
-    """What a JSON value is, in words short enough for a message."""
+    """Return what a JSON value is, in words short enough for a message."""
     if isinstance(value, str):
         return f"the text {value[:40]!r}"
     kinds = {bool: "true or false", int: "a number out of range", float: "a number", list: "a list", dict: "an object"}

@@ -31,7 +31,7 @@ EXAMPLES = "write it like 4xA100, A100:4, 8xH100-80GB or 2x8xH100 (nodes x GPUs)
 
 
 def find_gpu(name: str) -> Resolved[Gpu]:
-    """The GPU that ``name`` means; ``nvidia-smi``'s names count too.
+    """Return the GPU that ``name`` means; ``nvidia-smi``'s names count too.
 
     A name that could mean several ("A100") is read as one of them, and the notes say which.
 
@@ -56,18 +56,18 @@ def find_gpu(name: str) -> Resolved[Gpu]:
 
 
 def is_no_gpu(name: str) -> bool:
-    """Whether a run was measured without a GPU, of which no model of time tells anything."""
+    """Return whether a run was measured without a GPU, of which no model of time tells anything."""
     return name == NO_GPU and table("gpus").meaning(name) is None
 
 
 def all_gpus() -> tuple[Gpu, ...]:
-    """Every GPU of the catalog, the user's included, in the order of the files."""
+    """Return every GPU of the catalog, the user's included, in the order of the files."""
     gpus = table("gpus")
     return tuple(check_gpu(gpus.build(Gpu, name)) for name in gpus.entries)
 
 
 def with_overrides(gpu: Gpu, overrides: Mapping[str, float | str | bool]) -> Gpu:
-    """A GPU that differs from ``gpu`` in some fields; its name says in which.
+    """Return a GPU that differs from ``gpu`` in some fields; its name says in which.
 
     Values may be text, as typed on a command line.
 
@@ -90,7 +90,7 @@ def with_overrides(gpu: Gpu, overrides: Mapping[str, float | str | bool]) -> Gpu
 
 
 def parse_cluster(text: str, overrides: Mapping[str, float | str] | None = None) -> Resolved[Cluster]:
-    """The cluster that ``text`` means: a count and a GPU, in any of the usual spellings, one GPU without a count.
+    """Return the cluster that ``text`` means: a count and a GPU, in any of the usual spellings, one GPU without a count.
 
     More GPUs than one server usually holds become several nodes of equal size, and a note says so. ``overrides`` are
     fields of the GPU to change (``with_overrides``), or ``network_gbps``.
@@ -124,7 +124,7 @@ def parse_cluster(text: str, overrides: Mapping[str, float | str] | None = None)
 
 
 def _split(text: str) -> tuple[int, int, str]:
-    """Nodes, GPUs a node, and the GPU's name."""
+    """Return nodes, GPUs a node, and the GPU's name."""
     if not isinstance(text, str) or not text.strip():
         raise InputError(f"no GPUs named; {EXAMPLES}")
     text = " ".join(text.split())

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def line_of(values: Mapping[str, Any]) -> str:
-    """An object as one line, without what is None or empty."""
+    """Return an object as one line, without what is None or empty."""
     filled = {name: value for name, value in values.items() if value not in (None, "")}
     # ASCII only: a line that is cut off can then never end within a character
     return json.dumps(filled, ensure_ascii=True, allow_nan=False, separators=(",", ":")) + "\n"
@@ -48,7 +48,7 @@ def append_made(path: Path, make: Callable[[], str]) -> None:
 
 
 def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any] | InputError]]:
-    """Where each object stands, for messages, and the object, or why it is none.
+    """Yield where each object stands, for messages, and the object, or why it is none.
 
     Raises:
         OSError, UnicodeDecodeError: the file cannot be read, or is no text.
@@ -72,7 +72,7 @@ def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any] | InputError]]:
 
 
 def json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Where each object stands, for messages, and the object.
+    """Yield where each object stands, for messages, and the object.
 
     Raises:
         InputError: a line that is no JSON object, and not the beginning of one either.
@@ -90,7 +90,7 @@ def _refuse(constant: str) -> float:
 
 
 def _unfinished(text: str, error: Exception) -> bool:
-    """Whether a line is the beginning of one of ours: they all start with a brace and end with the matching one."""
+    """Return whether a line is the beginning of one of ours: they all start with a brace and end with the matching one."""
     return text.startswith("{") and (not text.endswith("}") or "Unterminated string" in str(error))
 
 

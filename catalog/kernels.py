@@ -139,38 +139,38 @@ K = TypeVar("K", bound=TimedKernel)
 
 
 def shipped_kernels() -> tuple[Kernel, ...]:
-    """The matrix products that come with the package."""
+    """Return the matrix products that come with the package."""
     return of_kind(Kernel, _shipped("gemm"))
 
 
 def shipped_attention() -> tuple[AttentionTime, ...]:
-    """Of vLLM, on a paged cache."""
+    """Return the times of vLLM's attention, on a paged cache."""
     return of_kind(AttentionTime, _shipped("attention"))
 
 
 def shipped_experts() -> tuple[ExpertsTime, ...]:
-    """Of vLLM."""
+    """Return the times of vLLM's kernels of experts."""
     return of_kind(ExpertsTime, _shipped("experts"))
 
 
 def shipped_collectives() -> tuple[Collective, ...]:
-    """NCCL's and vLLM's own sums."""
+    """Return NCCL's and vLLM's own sums."""
     return of_kind(Collective, _shipped("collectives"))
 
 
 @cache
 def shipped_torch() -> tuple[TimedKernel, ...]:
-    """All that was timed of the plain PyTorch engine, sums among several GPUs too."""
+    """Return all that was timed of the plain PyTorch engine, sums among several GPUs too."""
     return tuple(time for path in sorted(DATA.glob("*_torch-*.jsonl")) for time in read_kernels(path))
 
 
 def of_kind(kind: type[K], times: Iterable[TimedKernel]) -> tuple[K, ...]:
-    """Those of one kind, as in ``of_kind(Collective, read_kernels(path))``."""
+    """Return those of one kind, as in ``of_kind(Collective, read_kernels(path))``."""
     return tuple(time for time in times if isinstance(time, kind))
 
 
 def read_kernels(path: str | Path) -> tuple[TimedKernel, ...]:
-    """The times in a CSV file (``.csv``) or in what a probe wrote (anything else), of whatever kinds.
+    """Return the times in a CSV file (``.csv``) or in what a probe wrote (anything else), of whatever kinds.
 
     Raises:
         InputError: it cannot be read; or, with the line's number, an unknown kind or column, a missing or impossible

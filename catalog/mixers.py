@@ -56,7 +56,7 @@ class SparseIndex:
 
     @property
     def bytes_per_token(self) -> float:
-        """Bytes of its cache a token, on every GPU."""
+        """Return bytes of its cache a token, on every GPU."""
         return (self.dim * INDEX_BYTES + INDEX_SCALE_BYTES) / self.pooled
 
     def matrices(self, hidden: int, query: int) -> Iterator[Matrix]:
@@ -88,12 +88,12 @@ class _Heads:
 
     @property
     def index_bytes(self) -> float:
-        """Bytes of the index cache a token; 0 without one."""
+        """Return bytes of the index cache a token; 0 without one."""
         return self.index.bytes_per_token if self.index else 0.0
 
     @property
     def state_bytes(self) -> int:
-        """Bytes of a state a sequence: none."""
+        """Return bytes of a state a sequence: none."""
         return 0
 
 
@@ -113,29 +113,29 @@ class Attention(_Heads):
 
     @property
     def cached(self) -> tuple[int, int]:
-        """Numbers a token adds to the KV cache over all heads, and the least of them that one GPU holds."""
+        """Return numbers a token adds to the KV cache over all heads, and the least of them that one GPU holds."""
         one = self.head_dim + self.value_dim
         return (0, 0) if self.shares_cache else (self.kv_heads * one, one)
 
     @property
     def read(self) -> tuple[int, int]:
-        """Numbers of the cache that one token reads of each it attends to: of another layer's where it shares."""
+        """Return numbers of the cache that one token reads of each it attends to: of another layer's where it shares."""
         one = self.head_dim + self.value_dim
         return self.kv_heads * one, one
 
     @property
     def vectors(self) -> int:
-        """Weights that every GPU has in 16 bits."""
+        """Return weights that every GPU has in 16 bits."""
         return self.qk_norm + (self.index.vectors if self.index else 0)
 
     @property
     def sliced_vectors(self) -> int:
-        """Weights in 16 bits that are divided among GPUs."""
+        """Return weights in 16 bits that are divided among GPUs."""
         return self.heads * self.sinks
 
     @property
     def rotary(self) -> tuple[int, tuple[int, int]]:
-        """Numbers that rotary embedding and norms move a token: of queries, and of keys as ``cached`` says it."""
+        """Return numbers that rotary embedding and norms move a token: of queries, and of keys as ``cached`` says it."""
         keys = (0, 0) if self.shares_cache else (self.kv_heads * self.head_dim, self.head_dim)
         return self.heads * self.head_dim, keys
 
@@ -149,7 +149,7 @@ class Attention(_Heads):
             yield from self.index.matrices(hidden, hidden)
 
     def pair_flops(self, *, absorbed: bool) -> float:  # noqa: ARG002  latent attention differs
-        """Operations of one query-key pair over all heads: the score and the weighted value."""
+        """Return operations of one query-key pair over all heads: the score and the weighted value."""
         return 2.0 * self.heads * (self.head_dim + self.value_dim)
 
 
@@ -190,7 +190,7 @@ class LatentAttention(_Heads):
 
     @property
     def width(self) -> int:
-        """Width of one query head."""
+        """Return width of one query head."""
         return self.nope_dim + self.rope_dim
 
     @property
@@ -222,7 +222,7 @@ class LatentAttention(_Heads):
             yield from self.index.matrices(hidden, rank or hidden)
 
     def pair_flops(self, *, absorbed: bool) -> float:
-        """Operations of one query-key pair over all heads.
+        """Return operations of one query-key pair over all heads.
 
         ``absorbed``: decode, which works on the latent (DeepSeek-V2, section 2.1.2).
         """
@@ -267,13 +267,13 @@ class Recurrence:
 
     @property
     def state_bytes(self) -> int:
-        """Bytes that it keeps a sequence: the recurrent state, and the last inputs of the convolution in 16 bits."""
+        """Return bytes that it keeps a sequence: the recurrent state, and the last inputs of the convolution in 16 bits."""
         conv = self.conv_channels * (self.conv_kernel - 1) * HALF_BYTES
         return self.recurrent_bytes + conv
 
     @property
     def recurrent_bytes(self) -> int:
-        """Bytes of the recurrent state alone."""
+        """Return bytes of the recurrent state alone."""
         return self.state_numbers * (FLOAT32_BYTES if self.state_float32 else HALF_BYTES)
 
     @property
@@ -299,7 +299,7 @@ class Recurrence:
 
     @property
     def token_flops(self) -> float:
-        """Operations a token beside the projections: the convolution, an update of the state and its product with a query.
+        """Return operations a token beside the projections: the convolution, an update of the state and its product with a query.
 
         Three passes over the state (decay, rank-one update, read-out) of a multiplication and an addition each.
         """

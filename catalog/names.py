@@ -25,12 +25,12 @@ class Meaning:
 
 
 def squash(name: str) -> str:
-    """A name without case and separators: "Llama 2_13B" and "llama-2-13b" are one."""
+    """Return a name without case and separators: "Llama 2_13B" and "llama-2-13b" are one."""
     return SEPARATORS.sub("", name.casefold())
 
 
 def closest(name: str, spellings: Mapping[str, str], *, count: int = 3) -> list[str]:
-    """Up to ``count`` of the names that look most like ``name``, best first.
+    """Return up to ``count`` of the names that look most like ``name``, best first.
 
     ``spellings`` leads from squashed spellings to the names they stand for.
     """
@@ -43,6 +43,6 @@ def closest(name: str, spellings: Mapping[str, str], *, count: int = 3) -> list[
 
 
 def suggestion(name: str, names: Iterable[str], *, otherwise: str = "") -> str:
-    """The tail of an error message: the closest names, or ``otherwise``."""
+    """Return the tail of an error message: the closest names, or ``otherwise``."""
     near = closest(name, {squash(known): known for known in names})
     return f"closest: {', '.join(near)}" if near else otherwise

@@ -25,7 +25,7 @@ class Dense:
 
     @property
     def inner(self) -> int:
-        """Columns of its first product."""
+        """Return columns of its first product."""
         return self.width * (2 if self.gated else 1)
 
     def matrices(self, hidden: int) -> Iterator[Matrix]:
@@ -56,11 +56,11 @@ class Experts:
 
     @property
     def inner(self) -> int:
-        """Columns of an expert's first product."""
+        """Return columns of an expert's first product."""
         return self.width * (2 if self.gated else 1)
 
     def inputs(self, hidden: int) -> int:
-        """Width of what an expert gets and gives."""
+        """Return width of what an expert gets and gives."""
         return self.latent or hidden
 
     def expert_elements(self, hidden: int) -> int:

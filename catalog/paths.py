@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def home() -> Path:
-    """``$ADVISOR_HOME``, or the platform's folder for user data; it need not exist."""
+    """Return ``$ADVISOR_HOME``, or the platform's folder for user data; it need not exist."""
     chosen = os.environ.get("ADVISOR_HOME")
     if chosen:
         return Path(chosen).expanduser()
@@ -17,12 +17,12 @@ def home() -> Path:
 
 
 def own_tables(kind: str) -> tuple[Path, ...]:
-    """The user's TOML files of one kind ("models", "gpus", "prices"): ``KIND.toml``, then ``KIND/*.toml`` by name."""
+    """Return the user's TOML files of one kind ("models", "gpus", "prices"): ``KIND.toml``, then ``KIND/*.toml`` by name."""
     return tuple(path for path in (home() / f"{kind}.toml", *_listed(home() / kind)) if path.is_file())
 
 
 def own_runs() -> tuple[Path, ...]:
-    """The user's files of measured runs, by name."""
+    """Return the user's files of measured runs, by name."""
     return _listed(home() / "runs", ("*.jsonl", "*.csv"))
 
 

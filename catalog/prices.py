@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 
 def all_prices() -> tuple[Price, ...]:
-    """Every known price, the user's included."""
+    """Return every known price, the user's included."""
     return tuple(price for path in (DATA / "prices.toml", *own_tables("prices")) for price in _read(path))
 
 
 def prices_for(gpu_name: str, *, provider: str | None = None, illustrative: bool = False) -> tuple[Price, ...]:
-    """Prices of one GPU, cheapest first; of one provider if given.
+    """Return prices of one GPU, cheapest first; of one provider if given.
 
     Illustrative figures are left out unless asked for, and then come alone: a round figure never competes with an offer.
     A GPU that was changed for a what-if ("H100-SXM (memory_bandwidth_gbps=6000)") costs what the real one does.
@@ -46,7 +46,7 @@ def prices_for(gpu_name: str, *, provider: str | None = None, illustrative: bool
 
 
 def cheapest(gpu_name: str, *, provider: str | None = None, illustrative: bool = False) -> Price | None:
-    """The lowest on-demand price of a GPU, else the lowest rental one, else None. Spot offers can be withdrawn: never.
+    """Return the lowest on-demand price of a GPU, else the lowest rental one, else None. Spot offers can be withdrawn: never.
 
     Its ``provider``, ``instance`` and ``as_of`` say which it is.
     """

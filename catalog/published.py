@@ -71,7 +71,7 @@ class Published:
 
 
 def read_published(folder: Path) -> Published:
-    """All rows of ``*_static.csv`` and ``*_saturated.csv`` in ``folder``.
+    """Return all rows of ``*_static.csv`` and ``*_saturated.csv`` in ``folder``.
 
     Raises:
         InputError: the folder or a file cannot be read, or lacks a column.
@@ -86,7 +86,7 @@ def read_published(folder: Path) -> Published:
 
 
 def read_rows(rows: Iterable[tuple[str, Mapping[str, str]]]) -> Published:
-    """The measurements that rows make up, each with where it stands; empty cells may be absent."""
+    """Return the measurements that rows make up, each with where it stands; empty cells may be absent."""
     runs: dict[str, Measurement] = {}
     left_out: Counter[str] = Counter()
     for where, cells in rows:
@@ -164,7 +164,7 @@ def _measurement(row: Mapping[str, str]) -> Measurement:
 
 
 def _quantity(row: Mapping[str, str]) -> dict[str, Any]:
-    """What the row says in our units; empty if it is none of our quantities."""
+    """Return what the row says in our units; empty if it is none of our quantities."""
     value, metric = float(row["value"]), row["metric"]
     output = float(row["output_len"])
     if metric == "e2e_latency_s":

@@ -73,7 +73,7 @@ def keep_requests(path: Path, requests: Iterable[Request]) -> None:
 
 
 def read_requests(path: Path) -> tuple[Request, ...]:
-    """The requests of a CSV file (``.csv``) or of a store (anything else).
+    """Return the requests of a CSV file (``.csv``) or of a store (anything else).
 
     Raises:
         InputError: it cannot be read, or a line is none.

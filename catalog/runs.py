@@ -32,7 +32,7 @@ NOISE = 1.05
 
 @cache
 def shipped_runs() -> tuple[Measurement, ...]:
-    """The runs that come with the package, file by file."""
+    """Return the runs that come with the package, file by file."""
     return tuple(run for path in sorted((DATA / "runs").glob("*.csv")) for run in read_runs(path))
 
 
@@ -46,12 +46,12 @@ class UserRuns:
 
 
 def user_runs() -> tuple[Measurement, ...]:
-    """The user's own runs: every CSV and JSON Lines file of ``$ADVISOR_HOME/runs``, as far as they can be read."""
+    """Return the user's own runs: every CSV and JSON Lines file of ``$ADVISOR_HOME/runs``, as far as they can be read."""
     return read_user_runs().runs
 
 
 def read_user_runs() -> UserRuns:
-    """The same, and what cannot be used: a line that is damaged says nothing against the others."""
+    """Return the same, and what cannot be used: a line that is damaged says nothing against the others."""
     runs: dict[str, tuple[str, Measurement]] = {}
     left_out = []
     for path in own_runs():
@@ -64,7 +64,7 @@ def read_user_runs() -> UserRuns:
 
 
 def read_runs(path: str | Path, *more: str | Path) -> tuple[Measurement, ...]:
-    """The runs of a CSV file (``.csv``) or of a store (anything else), or of several; each counts once.
+    """Return the runs of a CSV file (``.csv``) or of a store (anything else), or of several; each counts once.
 
     Raises:
         InputError: one cannot be read; or, with the line's number, an unknown column, a missing or impossible value, or
@@ -82,14 +82,14 @@ def read_runs(path: str | Path, *more: str | Path) -> tuple[Measurement, ...]:
 
 
 def _contradiction(first: tuple[str, Measurement], where: str, run: Measurement) -> str:
-    """Why a run cannot count beside the ``first`` of its ``run_id``; empty where it says the same."""
+    """Return why a run cannot count beside the ``first`` of its ``run_id``; empty where it says the same."""
     if differing := difference(first[1], run):
         return f"{where} is another run of the run_id {run.run_id!r:.60} of {first[0]}: {differing}; remove one of them"
     return ""
 
 
 def difference(run: Measurement, other: Measurement) -> str:
-    """The first field in which two accounts of one run differ, in words; empty if there is none."""
+    """Return the first field in which two accounts of one run differ, in words; empty if there is none."""
     for field in fields(Measurement):
         before, now = getattr(run, field.name), getattr(other, field.name)
         if before != now and field.name != "fingerprint":
@@ -98,7 +98,7 @@ def difference(run: Measurement, other: Measurement) -> str:
 
 
 def _attempts(path: Path) -> Iterator[tuple[str, Measurement | InputError]]:
-    """Where each run of a file stands, and the run, or why it is none; what ends the reading comes last."""
+    """Yield where each run of a file stands, and the run, or why it is none; what ends the reading comes last."""
     of_cells = path.suffix.casefold() == ".csv"
     read = checked_text if of_cells else checked
     try:
@@ -118,7 +118,7 @@ def _attempts(path: Path) -> Iterator[tuple[str, Measurement | InputError]]:
 
 
 def from_cells(cells: Mapping[str, str], where: str) -> Measurement:
-    """A run from the cells of a CSV row by their columns' names; empty ones were not measured.
+    """Return a run from the cells of a CSV row by their columns' names; empty ones were not measured.
 
     Raises:
         InputError: naming ``where``: an unknown column, a missing or impossible value.
@@ -162,7 +162,7 @@ def keep_runs(path: str | Path, measurements: Iterable[Measurement]) -> frozense
 
 
 def _lines(measurements: Iterable[Measurement]) -> dict[str, str]:
-    """The lines of a store for some runs, by ``run_id``."""
+    """Return the lines of a store for some runs, by ``run_id``."""
     return {run.run_id: _line(check_run(run, f"run {run.run_id!r}")) for run in measurements}
 
 
@@ -176,7 +176,7 @@ def _add(path: Path, make: Callable[[], str]) -> None:
 
 
 def check_run(run: Measurement, where: str) -> Measurement:
-    """The run itself.
+    """Return the run itself.
 
     Raises:
         InputError: a value that cannot have been measured, or two that contradict each other.
@@ -196,7 +196,7 @@ def check_run(run: Measurement, where: str) -> Measurement:
 
 
 def to_frame(measurements: Iterable[Measurement]) -> pd.DataFrame:
-    """One row a run, one column a field, in the order of ``Measurement``; numbers that were not measured are NaN."""
+    """Return one row a run, one column a field, in the order of ``Measurement``; numbers that were not measured are NaN."""
     import pandas as pd  # heavy, and few callers need it
 
     runs = list(measurements)

@@ -157,7 +157,7 @@ class Model:
 
     @property
     def moe_layers(self) -> int:
-        """Number of layers with routed experts."""
+        """Return number of layers with routed experts."""
         if self.stack is not None:
             return sum(count for count, layer in self.stack.counts if isinstance(layer.feed_forward, Experts))
         if not self.num_experts:
@@ -251,7 +251,7 @@ class Slo:
 
     @property
     def limits(self) -> dict[str, float]:
-        """Milliseconds by metric of ``LATENCIES``, of those that have a limit."""
+        """Return milliseconds by metric of ``LATENCIES``, of those that have a limit."""
         return {name: limit for name in LATENCIES if (limit := getattr(self, name)) is not None}
 
 
@@ -299,7 +299,7 @@ class Deployment:
 
     @property
     def experts_span_replicas(self) -> bool:
-        """Whether the replicas of a model with experts share them: expert parallel over all of their GPUs."""
+        """Return whether the replicas of a model with experts share them: expert parallel over all of their GPUs."""
         return self.dp > 1 and self.ep == self.tp * self.dp
 
     @property
@@ -409,7 +409,7 @@ class Measurement:
 
     @property
     def deployment(self) -> Deployment:
-        """The deployment that was measured."""
+        """Return the deployment that was measured."""
         names = {f.name for f in fields(Deployment)} & {f.name for f in fields(self)}
         chosen = {name: getattr(self, name) for name in names}
         if chosen["gpu_memory_utilization"] is None:

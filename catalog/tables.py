@@ -61,7 +61,7 @@ class CatalogTable:
         return self.meanings.get(squash(name))
 
     def suggestion(self, name: str, *, otherwise: str) -> str:
-        """The tail of an error message: the entries closest to ``name`` by any of their spellings, or ``otherwise``."""
+        """Return the tail of an error message: the entries closest to ``name`` by any of their spellings, or ``otherwise``."""
         near = closest(name, {spelling: meaning.name for spelling, meaning in self.meanings.items()})
         return f"closest: {', '.join(near)}" if near else otherwise
 
@@ -73,7 +73,7 @@ class CatalogTable:
         return values
 
     def build(self, cls: type[T], name: str, /, **own: Any) -> T:
-        """The dataclass that an entry describes, with ``own`` fields on top."""
+        """Return the dataclass that an entry describes, with ``own`` fields on top."""
         values = {"name": name, **self.values(name), **own}
         if all(entry.path.is_relative_to(DATA) for entry in self._chain(name)):
             return built(cls, values)
@@ -97,14 +97,14 @@ class CatalogTable:
 
 
 def table(kind: str) -> CatalogTable:
-    """The entries of one kind ("models", "gpus"): shipped, then the user's, which add to or replace them."""
+    """Return the entries of one kind ("models", "gpus"): shipped, then the user's, which add to or replace them."""
     shipped = tuple(sorted((DATA / kind).glob("*.toml")))
     own = own_tables(kind)
     return _table(shipped, tuple((path, _stamp(path)) for path in own))
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """A TOML file as a dictionary.
+    """Return a TOML file as a dictionary.
 
     Raises:
         InputError: it cannot be read, is too large, or is not TOML.
@@ -122,14 +122,14 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 @cache
 def field_types(cls: type) -> dict[str, Any]:
-    """The resolved type of every field of a dataclass, without bounds."""
+    """Return the resolved type of every field of a dataclass, without bounds."""
     hints = get_type_hints(cls)
     return {field.name: hints[field.name] for field in fields(cls)}
 
 
 @cache
 def _table(shipped: tuple[Path, ...], own: tuple[tuple[Path, tuple[int, int]], ...]) -> CatalogTable:
-    """``own`` carries each file's time and size, so that an edited file is read again."""
+    """Read the table; ``own`` carries each file's time and size, so that an edited file is read again."""
     entries: dict[str, Entry] = {}
     meanings: dict[str, Meaning] = {}
     for paths in (shipped, tuple(path for path, _ in own)):
@@ -160,7 +160,7 @@ def _texts(value: Any, where: str) -> tuple[str, ...]:
 
 
 def _meanings(entry: Entry) -> Iterable[tuple[str, Meaning]]:
-    """The spellings that mean an entry and no other; an organisation's name and the hub's "-hf" are rarely typed."""
+    """Yield the spellings that mean an entry and no other; an organisation's name and the hub's "-hf" are rarely typed."""
     full = [*((name, name) for name in entry.variants), *((name, entry.name) for name in (*entry.aliases, entry.name))]
     for spelling, name in full:
         bare = spelling.rpartition("/")[2]

@@ -149,7 +149,7 @@ class ScoredPoints:
 
 
 def tied_ranks(values: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Rank of every value, equal for values that a chain of relative steps below ``TIED`` joins; NaN ranks last."""
+    """Return the rank of every value, equal for values that a chain of relative steps below ``TIED`` joins; NaN ranks last."""
     values = np.where(np.isnan(values), np.inf, values)
     order = np.argsort(values, kind="stable")
     ascending = values[order]

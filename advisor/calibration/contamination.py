@@ -73,7 +73,7 @@ def disagreement(
 
 
 def _cavity(residual: Array, slopes: Array, covariance: Array, precision: Array) -> tuple[Array, Array]:
-    """Residual of a run at what the others say, and its variance from the parameters.
+    """Return residual of a run at what the others say, and its variance from the parameters.
 
     With S the posterior variance of the run's predictions and W its precision, the others alone give (I - S W)^-1 r and
     (I - S W)^-1 S (the leave-one-out residuals of least squares; Cook and Weisberg, 1982, sec. 2.2).
@@ -85,12 +85,12 @@ def _cavity(residual: Array, slopes: Array, covariance: Array, precision: Array)
 
 
 def _log_density(residual: Array, covariance: Array) -> float:
-    """Of a Gaussian around 0, up to the constant that its size decides."""
+    """Return the log density of a Gaussian around 0, up to the constant that its size decides."""
     return -0.5 * (float(residual @ np.linalg.solve(covariance, residual)) + float(np.linalg.slogdet(covariance)[1]))
 
 
 def dispersion(scores: Sequence[float] | Array) -> float:
-    """Factor on standard deviations, at least 1, that runs at such distances from each other ask for.
+    """Return factor on standard deviations, at least 1, that runs at such distances from each other ask for.
 
     Each counts by the loss of a Student t, so that it says how many runs contradict the others rather than how far the
     farthest lies.

@@ -24,7 +24,7 @@ class Platform:
     """The clock that the GPU's cores may reach."""
 
     def differences(self, other: Platform) -> list[str]:
-        """In what this one, the older, differs from the other, in words."""
+        """Say in what this one, the older, differs from the other, in words."""
         texts = []
         if self.engine_version and other.engine_version and self.engine_version != other.engine_version:
             texts.append(f"engine version {self.engine_version} and {other.engine_version}")
@@ -36,12 +36,12 @@ class Platform:
 
 
 def release(version: str) -> str:
-    """Major and minor of a version: "0.24" of "0.24.1+cu130"."""
+    """Return major and minor of a version: "0.24" of "0.24.1+cu130"."""
     return ".".join(version.split("+", maxsplit=1)[0].split(".")[:2])
 
 
 def platform_of(run: Measurement) -> Platform:
-    """Where one run was measured, from its version and its fingerprint."""
+    """Return where one run was measured, from its version and its fingerprint."""
     try:
         body = json.loads(run.fingerprint) if run.fingerprint else {}
     except (ValueError, RecursionError):  # others' fingerprints may be any text
@@ -56,12 +56,12 @@ def platform_of(run: Measurement) -> Platform:
 
 
 def platforms_of(runs: Iterable[Measurement]) -> tuple[Platform, ...]:
-    """Each once, in the order of the runs."""
+    """Return each once, in the order of the runs."""
     return tuple(dict.fromkeys(platform_of(run) for run in runs))
 
 
 def disagreements(platforms: Iterable[Platform], *, engine: str, version: str = "") -> list[str]:
-    """Why a fit to runs from these platforms is less than its runs say, in words; empty where nothing is against it.
+    """Return why a fit to runs from these platforms is less than its runs say, in words; empty where nothing is against it.
 
     ``version``: of the engine that is asked about.
     """

@@ -80,9 +80,9 @@ class FitReport:
     """Kernels and collectives timed alone that were fitted too."""
 
     def widening(self, metric: str) -> float:
-        """Factor on the width of the intervals of a quantity."""
+        """Return factor on the width of the intervals of a quantity."""
         return next((row.widening for row in self.accuracy if row.metric == metric), 1.0)
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain JSON types."""
+        """Return plain JSON types."""
         return asdict(self)

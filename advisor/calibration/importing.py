@@ -65,13 +65,13 @@ class Import:
 
     @property
     def requests_store(self) -> Path:
-        """Beside the runs; but every file in $ADVISOR_HOME/runs holds runs."""
+        """Return the file of requests: beside the runs; but every file in $ADVISOR_HOME/runs holds runs."""
         folder = home() if _is_home(self.store) else self.store.parent
         return folder / "requests.jsonl"
 
     @property
     def why_empty(self) -> str:
-        """Why there is nothing to keep, in one line."""
+        """Return why there is nothing to keep, in one line."""
         first = f": {self.left_out[0]}" if self.left_out else ""
         rest = f"; and {len(self.left_out) - 1} more" if len(self.left_out) > 1 else ""
         return f"nothing can be used{first}{rest}"
@@ -118,7 +118,7 @@ def import_runs(
     role: str | None = None,
     store: str | Path | None = None,
 ) -> list[Measurement]:
-    """The runs that benchmark files hold; nothing is kept unless there is a ``store``.
+    """Return the runs that benchmark files hold; nothing is kept unless there is a ``store``.
 
     Args:
         path: a file or a folder, or several: results of vLLM's benchmarks, SGLang's, GuideLLM, AIPerf, GenAI-Perf,
@@ -195,7 +195,7 @@ def read_import(
     store: str | Path | None = None,
     catalogued: bool = False,
 ) -> Import:
-    """What files and folders hold, without keeping it. ``given`` has the facts by their names in ``import_runs``.
+    """Return what files and folders hold, without keeping it. ``given`` has the facts by their names in ``import_runs``.
 
     ``catalogued``: the files come from elsewhere, so a model that they name is looked for in the catalog only, not on this
     machine or the hub; runs of others are left out.
@@ -259,13 +259,13 @@ def read_import(
 
 
 def _is_foreign(reading: ParsedRun, facts: Mapping[str, Any]) -> bool:
-    """Whether a run's model is none of the catalog's, by the name in its file where the facts don't say another."""
+    """Return whether a run's model is none of the catalog's, by the name in its file where the facts don't say another."""
     stated_model = None if "model" in facts and "run_id" not in reading.stated else reading.stated.get("model")
     return stated_model is not None and table("models").meaning(str(stated_model)) is None
 
 
 def _readings(paths: Iterable[str | Path], chosen: str, left_out: list[SkippedFile]) -> Iterator[ParsedRun]:
-    """Every run of the files; what a folder holds besides is left out."""
+    """Yield every run of the files; what a folder holds besides is left out."""
     for path in paths:
         named = Path(path).expanduser()
         whole = _is_folder(named)
@@ -312,13 +312,13 @@ def _is_home(store: Path) -> bool:
 
 
 def _kept(store: Path) -> tuple[Measurement, ...]:
-    """What the store holds, and for a store that every answer reads, what the others hold."""
+    """Return what the store holds, and for a store that every answer reads, what the others hold."""
     own = read_runs(store) if store.exists() else ()
     return (*shipped_runs(), *user_runs(), *own) if _is_home(store) else own
 
 
 def _checked(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The facts that are given.
+    """Return the facts that are given.
 
     Raises:
         InputError: one cannot be.
@@ -361,7 +361,7 @@ def _checked(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _asked(missing: Collection[str], first: str) -> str:
-    """What is missing and how to give it, in one line."""
+    """Return what is missing and how to give it, in one line."""
     names = [name for name in EXAMPLES if name in missing]
     said = [SAID[name] for name in names]
     wanted = said[0] if len(said) == 1 else f"{', '.join(said[:-1])} and {said[-1]}"
@@ -369,7 +369,7 @@ def _asked(missing: Collection[str], first: str) -> str:
 
 
 def _fullness(run: Measurement) -> tuple[int, int, str]:
-    """How much a run tells; two accounts that tell as much differ in their texts."""
+    """Return how much a run tells; two accounts that tell as much differ in their texts."""
     return sum(value not in (None, "") for value in astuple(run)), len(run.fingerprint), repr(run)
 
 

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 def implementation_variance(provenance: str, compiled: Array | float) -> Array:
-    """Variance that an unmeasured engine without compilation adds to each log prediction."""
+    """Return variance that an unmeasured engine without compilation adds to each log prediction."""
     return np.where((np.asarray(compiled) > 0) | (provenance != "analytic"), 0.0, EAGER_SIGMA**2)
 
 
 def scale_name(metric: str, regime: Regime, *, staged: bool) -> str:
-    """Under which name the errors of a metric in a regime are kept; ``staged``: with more than one pipeline stage.
+    """Return under which name the errors of a metric in a regime are kept; ``staged``: with more than one pipeline stage.
 
     Of the steady state little is measured beside saturated throughput without pipelines; its errors stand for all of it
     but the time to the first token, which depends on how arrivals cluster.

@@ -98,7 +98,7 @@ class KernelObservations:
 
     @property
     def dependencies(self) -> NDArray[np.intp]:
-        """Places of the parameters of this kind of kernel in ``NAMES``."""
+        """Return places of the parameters of this kind of kernel in ``NAMES``."""
         return np.array([NAMES.index(name) for name in self.names], dtype=np.intp)
 
     @property
@@ -114,7 +114,7 @@ class KernelObservations:
 
 
 def shipped_evidence() -> tuple[KernelObservations, ...]:
-    """What the kernel times that ship say of the engines whose kernels they are."""
+    """Return what the kernel times that ship say of the engines whose kernels they are."""
     of_vllm = evidence_of((*shipped_attention(), *shipped_experts(), *shipped_collectives()), "vllm")
     of_torch = evidence_of([timed for timed in shipped_torch() if not isinstance(timed, Kernel)], "torch")
     products = [timed for engine in CUBLAS for timed in evidence_of(shipped_kernels(), engine)]
@@ -122,14 +122,14 @@ def shipped_evidence() -> tuple[KernelObservations, ...]:
 
 
 def own_evidence(times: Iterable[TimedKernel]) -> tuple[KernelObservations, ...]:
-    """What times of this project's probes say: of the PyTorch engine, and of vLLM where it uses the same libraries."""
+    """Return what times of this project's probes say: of the PyTorch engine, and of vLLM where it uses the same libraries."""
     times = tuple(times)
     shared = [timed for timed in times if isinstance(timed, (Kernel, Collective))]
     return (*evidence_of(times, "torch"), *evidence_of(shared, "vllm"))
 
 
 def evidence_of(times: Iterable[TimedKernel], engine: str) -> tuple[KernelObservations, ...]:
-    """Kernel times by GPU, kind and model shape. What an engine does not use (element-wise kernels, copies, NCCL's sums of
+    """Group kernel times by GPU, kind and model shape. What an engine does not use (element-wise kernels, copies, NCCL's sums of
     short messages) is left out.
     """
     times = tuple(times)
@@ -156,7 +156,7 @@ def _by(times: Iterable[K], key: Callable[[K], object]) -> list[list[K]]:
 
 
 def _kernels(times: list[K], engine: str, run: Callable[[Parameters], Array], *prefixes: str) -> KernelObservations:
-    """Times that depend on the parameters whose names begin with one of ``prefixes``."""
+    """Return times that depend on the parameters whose names begin with one of ``prefixes``."""
     cluster = Cluster(gpu=find_gpu(times[0].gpu).value, gpus_per_node=1)
     names = tuple(name for name in NAMES if name.startswith(prefixes))
     return KernelObservations(engine=engine, cluster=cluster, measured=_measured(times), run=run, names=names)
@@ -182,7 +182,7 @@ def _products(times: list[Kernel], engine: str) -> KernelObservations:
 
 
 def _experts(times: list[ExpertsTime], engine: str) -> KernelObservations:
-    """Both products of one layer and what is moved between them."""
+    """Return both products of one layer and what is moved between them."""
     first, gpu = times[0], find_gpu(times[0].gpu).value
     model = replace(PLAIN, hidden_size=first.k)
     layout = DeploymentArrays.of_formats([time.dtype for time in times], gpu)

@@ -64,26 +64,26 @@ class Observations(Protocol):
     def cluster(self) -> Cluster: ...
     @property
     def release(self) -> int:
-        """Minor releases from the version of the engine that the catalog describes."""
+        """Count minor releases from the version of the engine that the catalog describes."""
 
     @property
     def dependencies(self) -> NDArray[np.intp]:
-        """Places in ``NAMES`` of the parameters that the predictions depend on."""
+        """Return places in ``NAMES`` of the parameters that the predictions depend on."""
 
     @property
     def measured(self) -> Array:
-        """Shape (k, m); NaN where not measured."""
+        """Return shape (k, m); NaN where not measured."""
 
     @property
     def noise(self) -> Array:
-        """Expected standard deviation of each log residual, shape (k, m)."""
+        """Return expected standard deviation of each log residual, shape (k, m)."""
 
     @property
     def used(self) -> NDArray[np.bool_]:
-        """Measured cells the likelihood counts, shape (k, m)."""
+        """Return measured cells the likelihood counts, shape (k, m)."""
 
     def predict(self, parameters: Parameters) -> Array:
-        """Shape (k, m), or (k, s, m) for s values of the parameters."""
+        """Return shape (k, m), or (k, s, m) for s values of the parameters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +114,7 @@ class RunGroup:
         return dependencies(self.model, self.layout)
 
     def predict(self, parameters: Parameters, correction: Correction | None = None) -> Array:
-        """Predicted metrics, shape (len(METRICS), m), or (len(METRICS), s, m) for s values of the parameters."""
+        """Predict the metrics, shape (len(METRICS), m), or (len(METRICS), s, m) for s values of the parameters."""
         cost_model = CostModel(
             model=self.model,
             cluster=self.cluster,
@@ -138,7 +138,7 @@ class RunGroup:
 
     @property
     def impossible(self) -> NDArray[np.bool_]:
-        """Static times that are shorter than physics allows, and throughputs that are higher, shape (len(METRICS), m).
+        """Mark static times that are shorter than physics allows, and throughputs that are higher, shape (len(METRICS), m).
 
         Of batches that run at once: how many do of a larger one is a matter of memory. When a request gets its first token
         is the engine's choice.
@@ -151,7 +151,7 @@ class RunGroup:
 
     @property
     def used(self) -> NDArray[np.bool_]:
-        """Of quantities that determine each other only the independent ones, and none that cannot be."""
+        """Return which cells count: of quantities that determine each other only the independent ones, and none that cannot be."""
         used = ~np.isnan(self.measured) & ~self.impossible
         row = {metric: i for i, metric in enumerate(METRICS)}
         used[row["output_tok_s"]] &= ~used[row["e2e_ms"]]
@@ -160,13 +160,13 @@ class RunGroup:
         return np.asarray(used)
 
     def without(self, run_ids: Collection[str]) -> RunGroup:
-        """The group as if nothing had been measured in some of its runs."""
+        """Return the group as if nothing had been measured in some of its runs."""
         gone = np.array([run.run_id in run_ids for run in self.runs])
         return replace(self, measured=np.where(gone, np.nan, self.measured)) if gone.any() else self
 
     @property
     def configurations(self) -> int:
-        """How many layouts, formats, batches and lengths were measured, each counted once."""
+        """Return how many layouts, formats, batches and lengths were measured, each counted once."""
         used_runs = [self.runs[i] for i in np.flatnonzero(self.used.any(axis=0))]
         return len({tuple(getattr(run, name) for name in CONFIGURATION) for run in used_runs})
 
@@ -180,7 +180,7 @@ def _metrics(times: PhaseTimes) -> Array:
 
 
 def impossible(runs: Iterable[Measurement]) -> dict[str, str]:
-    """Why some static and steady runs cannot be what they say, by ``run_id``: they are faster than the GPUs.
+    """Return why some static and steady runs cannot be what they say, by ``run_id``: they are faster than the GPUs.
 
     Raises:
         InputError: as ``group_runs``.

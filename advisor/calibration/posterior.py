@@ -62,13 +62,13 @@ class Effects:
         self.centre = np.concatenate([Parameters.typical().unbounded(), np.zeros((len(labels) - 1) * len(NAMES))])
 
     def blocks(self, engine: str, gpu: str, release: int = 0) -> list[int]:
-        """Positions of the effects that the parameters of this engine and GPU are the sum of."""
+        """Return positions of the effects that the parameters of this engine and GPU are the sum of."""
         wanted: list[tuple[str, ...]] = [("population",), ("engine", engine), ("gpu", gpu), ("pair", engine, gpu)]
         wanted.append(("release", engine, str(release)))
         return [self.at[label] for label in wanted if label in self.at]
 
     def seen_nearby(self, engine: str, gpu: str) -> TrainingSupport:
-        """What the runs had that say most of this engine on this GPU: its own, else the engine's, the GPU's, or all."""
+        """Return what the runs had that say most of this engine on this GPU: its own, else the engine's, the GPU's, or all."""
         for near in (
             [(engine, gpu)] if (engine, gpu) in self.pairs else [],
             [pair for pair in self.pairs if pair[0] == engine],
@@ -83,13 +83,13 @@ class Effects:
 
 
 def release_shares(distance: int) -> Array:
-    """Standard deviation of the effect of a release so far away, in units of the priors' spread, shape (len(NAMES),)."""
+    """Return standard deviation of the effect of a release so far away, in units of the priors' spread, shape (len(NAMES),)."""
     shares = [HOST_RELEASE_SHARE if name in HOST_PARAMETERS else RELEASE_SHARE for name in NAMES]
     return np.asarray(np.sqrt(distance) * np.array(shares))
 
 
 def _runs_of(groups: Sequence[Observations], pair: tuple[str, str]) -> list[RunGroup]:
-    """Those that are runs, not kernels, of an engine on a GPU."""
+    """Return those that are runs, not kernels, of an engine on a GPU."""
     return [group for group in groups if isinstance(group, RunGroup) and (group.engine, group.cluster.gpu.name) == pair]
 
 
@@ -104,12 +104,12 @@ class PooledEffects(Effects):
 
 
 def log_residuals(group: Observations, x: Array) -> Array:
-    """log(predicted / measured), shape (k, m) for k quantities of m runs; NaN where not measured."""
+    """Return log(predicted / measured), shape (k, m) for k quantities of m runs; NaN where not measured."""
     return np.asarray(logarithm(group.predict(Parameters.from_unbounded(x))) - np.log(group.measured))
 
 
 def sensitivities(group: Observations, x: Array) -> Array:
-    """Derivatives of the log predictions by the parameters, shape (k, len(NAMES), m)."""
+    """Return derivatives of the log predictions by the parameters, shape (k, len(NAMES), m)."""
     moved = group.dependencies
     predicted = group.predict(Parameters.from_unbounded(shifted(x, moved)))
     slopes = np.zeros((predicted.shape[0], len(NAMES), predicted.shape[2]))
@@ -118,7 +118,7 @@ def sensitivities(group: Observations, x: Array) -> Array:
 
 
 def _robust(z: Array, counted: Array) -> Array:
-    """Student-t loss for the first squared residuals, as much as each is ``counted``; plain squares for the priors."""
+    """Return the Student-t loss for the first squared residuals, as much as each is ``counted``; plain squares for the priors."""
     rho, data = np.empty((3, z.size)), len(counted)
     rho[0], rho[1], rho[2] = z, 1.0, 0.0
     inner = 1.0 + z[:data] / DEGREES
@@ -137,7 +137,7 @@ class Posterior:
     covariance: Array
 
     def marginal(self, engine: str, gpu: str) -> ParameterPosterior:
-        """Parameters of ``engine`` on ``gpu``; what has not been measured adds its prior spread."""
+        """Return parameters of ``engine`` on ``gpu``; what has not been measured adds its prior spread."""
         index, size = self.index, len(NAMES)
         blocks = index.blocks(engine, gpu)
         rows = np.concatenate([np.arange(b * size, (b + 1) * size) for b in blocks])
@@ -160,7 +160,7 @@ class Posterior:
 def fit_posterior(
     groups: Sequence[Observations], start: Posterior | None = None, *, index: Effects | None = None
 ) -> Posterior:
-    """The most probable effects and their Laplace covariance.
+    """Return the most probable effects and their Laplace covariance.
 
     ``start``: a posterior over other groups to start from, for refits that leave something out. ``index``: which effects
     there are, if not ``Effects`` of the groups.
@@ -209,16 +209,16 @@ class _Weighed:
     noise: Array
 
     def own(self, index: Effects, effects: Array) -> Array:
-        """The parameters of its engine on its GPU."""
+        """Return the parameters of its engine on its GPU."""
         return index.total(effects, self.group.engine, self.group.cluster.gpu.name, self.group.release)
 
     def residuals(self, x: Array) -> Array:
-        """In units of the noise, of what counts, flat."""
+        """Return the residuals that count in units of the noise, flat."""
         return np.asarray((log_residuals(self.group, x) / self.noise)[self.used])
 
 
 def _cost(index: Effects, weighed: Sequence[_Weighed], effects: Array) -> float:
-    """Negative logarithm of the posterior density, up to a constant."""
+    """Return the negative logarithm of the posterior density, up to a constant."""
     cost = 0.5 * float(np.sum(((effects - index.centre) / index.spread) ** 2))
     for weighed_group in weighed:
         z = weighed_group.residuals(weighed_group.own(index, effects)) ** 2
@@ -227,7 +227,7 @@ def _cost(index: Effects, weighed: Sequence[_Weighed], effects: Array) -> float:
 
 
 def _normal_equations(index: Effects, weighed: Sequence[_Weighed], effects: Array) -> tuple[Array, Array]:
-    """Gradient and Gauss-Newton Hessian of the cost, each residual weighted by its loss's derivative (iteratively reweighted
+    """Return the gradient and Gauss-Newton Hessian of the cost, each residual weighted by its loss's derivative (iteratively reweighted
     least squares; Holland and Welsch, 1977); shapes (size,) and (size, size).
     """
     size = len(NAMES)
@@ -249,13 +249,13 @@ def _normal_equations(index: Effects, weighed: Sequence[_Weighed], effects: Arra
 
 
 def widened_for_new_machine(marginal: ParameterPosterior) -> ParameterPosterior:
-    """The parameters as little known as those of an engine on a GPU that were never measured together."""
+    """Return the parameters as little known as those of an engine on a GPU that were never measured together."""
     spread = np.array([PRIORS[name].spread for name in NAMES])
     return replace(marginal, covariance=marginal.covariance + np.diag((SHARES["pair"] * spread) ** 2))
 
 
 def own_start(marginal: ParameterPosterior, groups: Sequence[Observations]) -> ParameterPosterior:
-    """Where a fit to a user's own runs begins: from what is known of their engine on their GPU, or from that reopened.
+    """Return where a fit to a user's own runs begins: from what is known of their engine on their GPU, or from that reopened.
 
     Another machine has other clocks, another host and other settings. The runs themselves say whether it is one: the
     start under which they are more probable is taken (Bayes factor by Laplace's approximation; MacKay, 2003, ch. 28).
@@ -279,7 +279,7 @@ of its own, log(19) + log(1 / 0.08) rounded up."""
 
 
 def update(marginal: ParameterPosterior, groups: Sequence[Observations]) -> ParameterPosterior:
-    """The parameters of one engine on one GPU after more runs of it, by Bayes' rule from where they stood.
+    """Return the parameters of one engine on one GPU after more runs of it, by Bayes' rule from where they stood.
 
     Seconds instead of a refit of everything: what the runs say of other engines and GPUs is not passed on. A run that the
     others, or what was believed before, contradict moves nothing, and makes everything less certain.
@@ -320,7 +320,7 @@ class _Fitted:
 
 
 def _judged(marginal: ParameterPosterior, groups: Sequence[Observations]) -> tuple[_Fitted, list[Disagreement]]:
-    """The parameters after the runs that are what they say, and how far each lies from the others."""
+    """Return the parameters after the runs that are what they say, and how far each lies from the others."""
     clean = [np.ones(group.measured.shape[1]) for group in groups]
     for _ in range(ROUNDS):
         fitted = _updated(marginal, groups, clean)
@@ -338,7 +338,7 @@ SIGNS = np.array([-1.0 if metric == "output_tok_s" else 1.0 for metric in METRIC
 
 
 def _disagreement(fitted: _Fitted, group: Observations, clean: Array, weight: Array) -> Disagreement:
-    """Of runs; kernels timed alone are taken as they are."""
+    """Judge how far runs disagree with the others; kernels timed alone are taken as they are."""
     if not isinstance(group, RunGroup):
         size = group.measured.shape[1]
         return Disagreement(clean=np.ones(size), score=np.full(size, np.nan))
@@ -354,7 +354,7 @@ def _disagreement(fitted: _Fitted, group: Observations, clean: Array, weight: Ar
 
 
 def _updated(marginal: ParameterPosterior, groups: Sequence[Observations], clean: Sequence[Array]) -> _Fitted:
-    """The parameters after the runs, each counted by the probability that it is what it says."""
+    """Return the parameters after the runs, each counted by the probability that it is what it says."""
     root = np.linalg.cholesky(marginal.covariance + 1e-12 * np.eye(len(NAMES)))
     used = [group.used for group in groups]
     sigma = [group.noise for group in groups]

@@ -86,23 +86,23 @@ class Configurations:
         return cls(at=np.concatenate([part.at for part in parts]), kind=np.concatenate([part.kind for part in parts]))
 
     def same(self, other: Configurations) -> NDArray[np.bool_]:
-        """Which are one configuration, whatever its output: shape (n, len(other))."""
+        """Return which are one configuration, whatever its output: shape (n, len(other))."""
         only = [i for i, axis in enumerate(AXES) if axis != "context"]
         one, two = (np.hstack([side.at[:, only], side.kind]) for side in (self, other))
         return np.asarray((one[:, None] == two[None]).all(axis=2))
 
     @property
     def staged(self) -> NDArray[np.intp]:
-        """1 with pipeline stages, else 0; shape (n,)."""
+        """Return 1 with pipeline stages, else 0; shape (n,)."""
         return np.asarray(self.at[:, AXES.index("pp")] > 0).astype(np.intp)
 
     def scaled(self, lengths: Sequence[float]) -> Array:
-        """In units of the lengths, of the axes that matter; shape (n, axes)."""
+        """Return the places in units of the lengths, of the axes that matter; shape (n, axes)."""
         units = np.array(lengths)
         return np.asarray((self.at / units)[:, units < NEVER])
 
     def correlation(self, other: Configurations, lengths: Sequence[float], own: float) -> Array:
-        """Of residuals, but for the share that is a batch's own; shape (n, len(other))."""
+        """Return the correlation of residuals, but for the share that is a batch's own; shape (n, len(other))."""
         one, two = self.scaled(lengths), other.scaled(lengths)
         squared = np.sum(one**2, axis=1)[:, None] + np.sum(two**2, axis=1)[None] - 2.0 * one @ two.T
         far = np.sqrt(3.0 * np.maximum(squared, 0.0))
@@ -116,7 +116,7 @@ UNTIMED = frozenset({"max_position_embeddings", "published_parameters", "gated"}
 
 
 def sizes_of(model: Model) -> dict[str, float]:
-    """What the time of a model depends on: its architecture in numbers, not its name."""
+    """Return what the time of a model depends on: its architecture in numbers, not its name."""
     values = {field.name: getattr(model, field.name) for field in fields(model) if field.name not in UNTIMED}
     return {name: float(value) for name, value in values.items() if isinstance(value, (int, float))}
 
@@ -176,7 +176,7 @@ class Residuals:
     def correction(
         self, layout: DeploymentArrays, batch: Array, input_len: Array, output_len: Array, *, spread: bool = True
     ) -> Correction:
-        """Of configurations of this model; arrays have shape (n,). Without ``spread`` nothing is said of the variance."""
+        """Correct configurations of this model; arrays have shape (n,). Without ``spread`` nothing is said of the variance."""
         every = Configurations.of(layout, batch, input_len, output_len)
         factors, left = np.ones((2, len(every))), np.ones((2, len(every)))
         near = np.zeros(len(every))
@@ -188,7 +188,7 @@ class Residuals:
         return Correction(factors=factors, left=left, near=near)
 
     def _of_phase(self, phase: int, wanted: Configurations, *, spread: bool) -> tuple[Array, Array, Array]:
-        """Mean, share of the variance left, and runs near, of different places."""
+        """Return mean, share of the variance left, and runs near, of different places."""
         known, root, pull = self.solved[phase]
         mean, left, near = np.zeros(len(wanted)), np.ones(len(wanted)), np.zeros(len(wanted))
         runs = self.places.take(known)
@@ -206,7 +206,7 @@ class Residuals:
         return mean, left, near
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain JSON types; ``from_dict`` solves again."""
+        """Return plain JSON types; ``from_dict`` solves again."""
         rows = np.hstack([self.places.at, self.places.kind]).tolist()
         return {
             "engine": self.engine,
@@ -244,7 +244,7 @@ class Residuals:
 
 
 def _distinct(rows: Array) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Where each different row stands first, and which of them every row is; quicker than ``np.unique`` of rows."""
+    """Return where each different row stands first, and which of them every row is; quicker than ``np.unique`` of rows."""
     code = np.zeros(len(rows), dtype=np.intp)
     for column in rows.T:
         if (column != column[:1]).any():
@@ -259,7 +259,7 @@ def fit_residuals(
     parameters_of: Callable[[str, str], Parameters],
     noise_of: Callable[[str, str, bool], float],
 ) -> tuple[Residuals, ...]:
-    """The residuals of the static runs of some groups, by model, at the parameters of their engine and GPU.
+    """Return the residuals of the static runs of some groups, by model, at the parameters of their engine and GPU.
 
     ``noise_of`` an engine, one of ``PHASES``, and whether there are pipeline stages: the residual's standard deviation.
     """
@@ -291,7 +291,7 @@ def fit_residuals(
 
 
 def of_model(known: Iterable[Residuals], engine: str, gpu: str, model: Model) -> Residuals | None:
-    """Those of a model's own runs, or of one alike in every size; None where there are none."""
+    """Return those of a model's own runs, or of one alike in every size; None where there are none."""
     sizes = sizes_of(model)
     here = (candidate for candidate in known if (candidate.engine, candidate.gpu) == (engine, gpu))
     return next((candidate for candidate in here if candidate.sizes.items() <= sizes.items()), None)

@@ -76,7 +76,7 @@ class PredictionError:
     """As ``ParameterPosterior`` has it."""
 
     def sigma(self, noise: float) -> float:
-        """Standard deviation expected of it, of the parameters and of the residual; ``noise``: of the latter far from runs."""
+        """Return standard deviation expected of it, of the parameters and of the residual; ``noise``: of the latter far from runs."""
         return math.sqrt(self.variance + (self.dispersion * noise) ** 2 * self.left)
 
     @property
@@ -93,7 +93,7 @@ def errors_of(
     marginal_of: Callable[[str, str], ParameterPosterior],
     residuals: Sequence[Residuals] = (),
 ) -> list[PredictionError]:
-    """The errors of every measured quantity of the groups; of predictions corrected by ``residuals`` where some are near."""
+    """Return the errors of every measured quantity of the groups; of predictions corrected by ``residuals`` where some are near."""
     errors = []
     for group in groups:
         marginal = marginal_of(group.engine, group.cluster.gpu.name)
@@ -146,7 +146,7 @@ def _fold(
 def left_out_errors(
     groups: Sequence[RunGroup], start: Posterior, *, kernels: Sequence[KernelObservations] = (), jobs: int = 1
 ) -> list[PredictionError]:
-    """Errors of predictions made without the model, without the GPU, and without the engine.
+    """Return errors of predictions made without the model, without the GPU, and without the engine.
 
     Each kind counts only where it leaves what it stands for: a run whose model is left out must still have its engine
     on its GPU, one whose GPU is left out its engine.
@@ -180,8 +180,8 @@ def configuration_errors(
     kernels: Sequence[KernelObservations] = (),
     jobs: int = 1,
 ) -> tuple[list[PredictionError], list[PredictionError]]:
-    """Errors of each static configuration (model, layout, batch and lengths) by fits that had others of its model: with the
-    residuals that those had left, and without.
+    """Return errors of each static configuration (model, layout, batch and lengths) by fits that had others of its
+    model: with the residuals that those had left, and without.
     """
     static = [run for group in groups for run in group.runs if run.regime == "static" and run.batch]
     keys = sorted({_configuration(run) for run in static})
@@ -216,7 +216,7 @@ def _configuration_fold(
 
 
 def fitted_part(groups: Iterable[RunGroup]) -> list[RunGroup]:
-    """The groups whose runs state their batch; saturated runs are for checking."""
+    """Return the groups whose runs state their batch; saturated runs are for checking."""
     kept = []
     for group in groups:
         static = [run for run in group.runs if run.batch > 0]
@@ -225,7 +225,7 @@ def fitted_part(groups: Iterable[RunGroup]) -> list[RunGroup]:
 
 
 def noises_of(in_sample: Sequence[PredictionError]) -> dict[tuple[str, str], float]:
-    """Residual standard deviation by engine (and ``ANY``) and quantity, robustly from the in-sample errors."""
+    """Return residual standard deviation by engine (and ``ANY``) and quantity, robustly from the in-sample errors."""
     together: dict[tuple[str, str], list[float]] = defaultdict(list)
     for error in in_sample:
         together[error.engine, error.scale_name].append(error.residual)
@@ -240,7 +240,7 @@ def noises_of(in_sample: Sequence[PredictionError]) -> dict[tuple[str, str], flo
 def scales_of(
     in_sample: Sequence[PredictionError], left_out: Sequence[PredictionError]
 ) -> dict[tuple[str, str, str], IntervalScale]:
-    """Residual noise from the in-sample errors, quantiles from the left-out ones; by engine where enough are known.
+    """Return residual noise from the in-sample errors, quantiles from the left-out ones; by engine where enough are known.
 
     Saturated runs are never fitted, so all their errors count as left out.
     """
@@ -264,7 +264,7 @@ def scales_of(
 def quantiles_of(
     errors: Sequence[PredictionError], engine: str, noises: Mapping[tuple[str, str], float]
 ) -> tuple[float, ...]:
-    """Quantiles of |error| / sigma at ``LEVELS``; those of one engine alone where there are enough of them.
+    """Return quantiles of |error| / sigma at ``LEVELS``; those of one engine alone where there are enough of them.
 
     Their rank is raised by the usual finite-sample term (n + 1) / n with n the number of (engine, GPU, model)
     combinations: errors of one combination are alike, so it is combinations that are exchangeable, not runs.
@@ -285,7 +285,7 @@ def unless_wider(
     engine: str,
     noises: Mapping[tuple[str, str], float],
 ) -> tuple[float, ...]:
-    """Quantiles of pipelined runs of engines that nobody measured, or those of all their runs where these are wider.
+    """Return quantiles of pipelined runs of engines that nobody measured, or those of all their runs where these are wider.
 
     Only two engines were measured with pipelines, and how one of them differs from the other says too little of a third.
     """
@@ -295,7 +295,7 @@ def unless_wider(
 
 
 def sigma_of(error: PredictionError, noises: Mapping[tuple[str, str], float]) -> float:
-    """Standard deviation expected of one error: of the parameters and of the residual."""
+    """Return standard deviation expected of one error: of the parameters and of the residual."""
     return error.sigma(noises.get((error.engine, error.scale_name), noises[ANY, error.scale_name]))
 
 
@@ -328,7 +328,7 @@ def calibrate(runs: Sequence[Measurement], *, sources: tuple[str, ...], jobs: in
 
 
 def shipped_residuals(surrogate: Surrogate) -> tuple[Residuals, ...]:
-    """What a surrogate misses at the runs with ``role="fit"`` that ship; a published one is of a machine nobody knows.
+    """Return what a surrogate misses at the runs with ``role="fit"`` that ship; a published one is of a machine nobody knows.
 
     Of a model that several releases of an engine ran, only the runs of the nearest one.
     """

@@ -65,7 +65,7 @@ DEEP_PP_PARAMETERS = ("stage_ms", "group_imbalance")
 
 
 def _has(model: Model, layout: DeploymentArrays) -> dict[str, NDArray[np.bool_]]:
-    """Which of n layouts are of which kind, shape (n,) each."""
+    """Return which of n layouts are of which kind, shape (n,) each."""
     bits = 8.0 * layout.weight_bytes
     four, eight = bits < 6.0, (bits >= 6.0) & (bits < 12.0)
     experts = np.full(len(layout), bool(model.moe_layers))
@@ -88,7 +88,7 @@ def _has(model: Model, layout: DeploymentArrays) -> dict[str, NDArray[np.bool_]]
 
 
 def training_support(groups: Iterable[RunGroup]) -> TrainingSupport:
-    """What the runs of the groups had."""
+    """Return what the runs of the groups had."""
     models: dict[str, set[str]] = defaultdict(set)
     support = TrainingSupport()
     for group in groups:
@@ -103,7 +103,7 @@ def training_support(groups: Iterable[RunGroup]) -> TrainingSupport:
 def _unsupported(
     seen: TrainingSupport | None, model: Model, layout: DeploymentArrays
 ) -> dict[str, tuple[NDArray[np.bool_], tuple[str, ...]]]:
-    """By name, which of n layouts have it, shape (n,), and the parameters it opens; nothing of a fit that knows no runs."""
+    """Return by name which of n layouts have it, shape (n,), and the parameters it opens; nothing of a fit that knows no runs."""
     if seen is None:
         return {}
     news = {kind: (rows, KERNEL_FAMILIES[kind]) for kind, rows in _has(model, layout).items() if kind not in seen.kinds}
@@ -113,7 +113,7 @@ def _unsupported(
 
 
 def unsupported(seen: TrainingSupport | None, model: Model, layout: DeploymentArrays) -> tuple[tuple[str, ...], ...]:
-    """What each of n layouts has that no run had."""
+    """Return what each of n layouts has that no run had."""
     news = _unsupported(seen, model, layout)
     return tuple(tuple(name for name, (rows, _) in news.items() if rows[i]) for i in range(len(layout)))
 
@@ -121,7 +121,7 @@ def unsupported(seen: TrainingSupport | None, model: Model, layout: DeploymentAr
 def extrapolation_notes(
     marginal: ParameterPosterior, engine: str, model: Model, layout: DeploymentArrays
 ) -> list[tuple[Note, ...]]:
-    """The same as a note; none for an engine of which nothing was measured anyway."""
+    """Return the same as a note; none for an engine of which nothing was measured anyway."""
     if marginal.provenance == "analytic":
         return [()] * len(layout)
     text = f"no fitted run of {engine} had {{}}: intervals are wider for it"
@@ -138,15 +138,13 @@ def extrapolation_notes(
 
 
 def _once(seen: TrainingSupport | None, model: Model, layout: DeploymentArrays) -> dict[str, NDArray[np.bool_]]:
-    """Which of n layouts have what the runs of one model alone had, shape (n,)."""
+    """Return which of n layouts have what the runs of one model alone had, shape (n,)."""
     kinds = frozenset() if seen is None else seen.kinds - seen.often
     return {kind: rows for kind, rows in _has(model, layout).items() if kind in kinds}
 
 
 def extrapolation_variance(seen: TrainingSupport | None, model: Model, layout: DeploymentArrays) -> Array:
-    """Variance that the parameters of n layouts have more for what no run had, or those of one model, shape
-    (len(NAMES), n).
-    """
+    """Return variance that the parameters of n layouts have more for what no run had, or those of one model, shape (len(NAMES), n)."""
     variance = np.zeros((len(NAMES), len(layout)))
     if seen is None:
         return variance
@@ -160,6 +158,6 @@ def extrapolation_variance(seen: TrainingSupport | None, model: Model, layout: D
 
 
 def widened(marginal: ParameterPosterior, *work: tuple[Model, DeploymentArrays]) -> ParameterPosterior:
-    """The parameters where all of ``work`` is done, less certain for what of it no run had."""
+    """Return the parameters where all of ``work`` is done, less certain for what of it no run had."""
     extra = np.max([extrapolation_variance(marginal.seen, *part).max(axis=1) for part in work], axis=0, initial=0.0)
     return replace(marginal, covariance=marginal.covariance + np.diag(np.broadcast_to(extra, len(NAMES))), seen=None)

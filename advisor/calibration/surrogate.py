@@ -92,18 +92,18 @@ class Surrogate:
     """What the model of time misses at the configurations that were measured, by engine, GPU and model."""
 
     def report(self, engine: str, gpu: str) -> FitReport | None:
-        """What the user's own runs say of this engine on this GPU, if there are any."""
+        """Return what the user's own runs say of this engine on this GPU, if there are any."""
         return next((report for report in self.lessons if (report.engine, report.gpu) == (engine, gpu)), None)
 
     def marginal(self, engine: str, gpu: str) -> ParameterPosterior:
-        """The nearest known parameters: of the pair, the engine on other GPUs, other engines on the GPU, or any."""
+        """Return the nearest known parameters: of the pair, the engine on other GPUs, other engines on the GPU, or any."""
         for key in ((engine, gpu), (engine, ANY), (ANY, gpu), (ANY, ANY)):
             if key in self.marginals:
                 return self.marginals[key]
         raise AssertionError("a surrogate always has the marginal of an unknown engine on an unknown GPU")
 
     def scale(self, provenance: str, engine: str, metric: str) -> IntervalScale:
-        """How wide the errors of ``metric`` are: the engine's own where enough is known of it, else all engines'.
+        """Return how wide the errors of ``metric`` are: the engine's own where enough is known of it, else all engines'.
 
         A fit without any pipelined run judges pipelines by the others.
         """
@@ -114,11 +114,11 @@ class Surrogate:
         raise InputError(f"this fit says nothing of the errors of {metric}; fit it to runs that measured it")
 
     def noise(self, engine: str, metric: str, staged: bool) -> float:
-        """Standard deviation of the residual of a static metric, before any run of the same model is near."""
+        """Return standard deviation of the residual of a static metric, before any run of the same model is near."""
         return self.scale("calibrated", engine, metric + STAGED if staged else metric).noise
 
     def to_dict(self) -> dict[str, Any]:
-        """What it stands on and what was learned, as plain JSON types; ``to_json`` has the numbers behind it, too."""
+        """Return what it stands on and what was learned, as plain JSON types; ``to_json`` has the numbers behind it, too."""
         return {
             "sources": list(self.sources),
             "data_hash": self.data_hash,
@@ -127,7 +127,7 @@ class Surrogate:
         }
 
     def to_json(self) -> str:
-        """As text; numbers are rounded to 6 digits, far below what the data can tell."""
+        """Write it as text; numbers are rounded to 6 digits, far below what the data can tell."""
 
         def short(values: Array) -> Any:
             return [float(f"{value:.6g}") for value in values.ravel()]
@@ -169,7 +169,7 @@ class Surrogate:
         return json.dumps(body, indent=None, separators=(",", ":"))
 
     def write(self, path: str | Path) -> None:
-        """To a file that ``read`` takes.
+        """Write a file that ``read`` takes.
 
         Raises:
             InputError: it cannot be written.
@@ -182,7 +182,7 @@ class Surrogate:
 
     @classmethod
     def read(cls, path: str | Path) -> Surrogate:
-        """From a file that ``write`` (``advisor fit -o``) made; nothing in it is executed.
+        """Read a file that ``write`` (``advisor fit -o``) made; nothing in it is executed.
 
         Raises:
             InputError: it cannot be read, or is no fit of this version.
@@ -204,7 +204,7 @@ class Surrogate:
 
     @classmethod
     def from_json(cls, text: str) -> Surrogate:
-        """From what ``to_json`` wrote.
+        """Read what ``to_json`` wrote.
 
         Raises:
             InputError: not such a text, or of another schema version.
@@ -226,7 +226,7 @@ class Surrogate:
 
     @classmethod
     def of_file(cls, body: FitFile) -> Surrogate:
-        """From the parts of a file.
+        """Read the parts of a file.
 
         Raises:
             ValueError, LinAlgError: its numbers are none that a fit has; an InputError says which part is missing.
@@ -287,12 +287,12 @@ def _interval_scale(row: ScaleRow) -> IntervalScale:
 
 @cache
 def shipped_surrogate() -> Surrogate:
-    """The surrogate that comes with the package."""
+    """Return the surrogate that comes with the package."""
     return Surrogate.of_file(built(FitFile, json.loads(SHIPPED.read_text(encoding="utf-8"))))
 
 
 def analytic_marginal() -> ParameterPosterior:
-    """What is believed before any run: the priors alone."""
+    """Return what is believed before any run: the priors alone."""
     spread = np.array([PRIORS[name].spread for name in NAMES])
     return ParameterPosterior(
         mean=Parameters.typical().unbounded(), covariance=np.diag(spread**2), provenance="analytic"

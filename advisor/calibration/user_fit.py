@@ -182,7 +182,7 @@ def left_out_errors(
     *,
     kernels: Sequence[KernelObservations] = (),
 ) -> list[PredictionError]:
-    """Errors of each own configuration (model and layout) by a fit to the others; of at most ``MOST_FOLDS`` fits."""
+    """Return errors of each own configuration (model and layout) by a fit to the others; of at most ``MOST_FOLDS`` fits."""
     runs = [group.runs[i] for group in groups for i in np.flatnonzero(group.used.any(axis=0))]
     kinds = list(dict.fromkeys((run.model, run.tp, run.pp, run.ep) for run in runs))
     folds = {kind: i % MOST_FOLDS for i, kind in enumerate(kinds)}
@@ -261,7 +261,7 @@ def _sigma(error: PredictionError, surrogate: Surrogate) -> float:
 
 
 def _half_width(errors: Sequence[PredictionError], surrogate: Surrogate, widening: float = 1.0) -> float:
-    """Median of half the interval over the prediction."""
+    """Return median of half the interval over the prediction."""
     ends = [
         widening
         * surrogate.scale(error.provenance, error.engine, error.scale_name).quantile(LEVEL)
@@ -274,7 +274,7 @@ def _half_width(errors: Sequence[PredictionError], surrogate: Surrogate, widenin
 def _outliers(
     errors: Sequence[PredictionError], surrogate: Surrogate, contradicting: Collection[str]
 ) -> tuple[Outlier, ...]:
-    """Measurements outside their interval that are of a run that contradicts the others, or far from where the others lie in
+    """Return the measurements outside their interval that are of a run that contradicts the others, or far from where the others lie in
     theirs; the farthest first.
     """
     outliers: list[tuple[float, Outlier]] = []
@@ -305,7 +305,7 @@ def _outliers(
 def _passed_on(
     surrogate: Surrogate, engine: str, gpu: str, before: ParameterPosterior, after: ParameterPosterior
 ) -> dict[tuple[str, str], ParameterPosterior]:
-    """Parameters of the other engines on a GPU that was new, from what ``engine``'s runs say of the GPU.
+    """Return parameters of the other engines on a GPU that was new, from what ``engine``'s runs say of the GPU.
 
     The parameters are sums of effects, one of them the GPU's (see ``posterior``), with prior covariance G. Of a Gaussian
     sum that moved from (m, C) to (m', C'), the part moves by G C^-1 (m' - m), and its covariance becomes

@@ -27,7 +27,7 @@ def ended_by_sigterm() -> Iterator[None]:
 
 @contextmanager
 def watched(ready: ProbeSession) -> Iterator[tuple[Callable[[Sweep], None] | None, Callable[[str], None]]]:
-    """Something that shows how a sweep goes on and something that tells what happens: on stderr, if it is a terminal."""
+    """Return something that shows how a sweep goes on and something that tells what happens: on stderr, if it is a terminal."""
     if sys.stderr is None or not sys.stderr.isatty():
         yield None, lambda _: None
         return

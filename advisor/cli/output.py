@@ -25,7 +25,7 @@ NARROWEST = 40
 
 
 def write(text: str) -> None:
-    """All of ``text`` on stdout, now, so that a full disk is noticed here.
+    """Write all of ``text`` to stdout, now, so that a full disk is noticed here.
 
     A reader that has seen enough (``| head``) is no failure: whether it closes the pipe before or after we write is chance,
     and the exit code does not depend on it.
@@ -103,7 +103,7 @@ def answer(
 
 @contextlib.contextmanager
 def progress(message: str) -> Iterator[None]:
-    """A spinner with ``message`` on stderr while the body runs, if that is a terminal."""
+    """Return a spinner with ``message`` on stderr while the body runs, if that is a terminal."""
     if sys.stderr is None or not sys.stderr.isatty():
         yield
         return
@@ -115,7 +115,7 @@ def progress(message: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def course(message: str) -> Iterator[Callable[[Progress], None] | None]:
-    """Something that shows on stderr how far work is and what it is at, if that is a terminal; else None."""
+    """Return something that shows on stderr how far work is and what it is at, if that is a terminal; else None."""
     if sys.stderr is None or not sys.stderr.isatty():
         yield None
         return

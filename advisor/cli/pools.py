@@ -31,7 +31,7 @@ class Pools:
     prefill_tp: int | None = None
 
     def prefill(self, deployment: Deployment) -> Deployment | None:
-        """Their deployment; None without them."""
+        """Return their deployment; None without them."""
         if not self.prefill_replicas:
             if self.prefill_tp is not None:
                 raise InputError("--prefill-tp is of replicas for prompts; say how many with --prefill-replicas")
@@ -40,7 +40,7 @@ class Pools:
 
 
 def changed(base: Deployment, knobs: str, pools: Pools | None = None) -> tuple[Deployment, Pools]:
-    """``base`` and ``pools`` with the knobs that ``--compare`` names: "tp=1,dp=2".
+    """Return ``base`` and ``pools`` with the knobs that ``--compare`` names: "tp=1,dp=2".
 
     Raises:
         InputError: there is no such knob, or that is no value for it.
@@ -67,7 +67,7 @@ def changed(base: Deployment, knobs: str, pools: Pools | None = None) -> tuple[D
 
 @contextlib.contextmanager
 def requests_file(path: str | None) -> Iterator[Callable[[int, RequestResults], None] | None]:
-    """What writes requests and the number of their deployment into that file, which is there once all went well.
+    """Return what writes requests and the number of their deployment into that file, which is there once all went well.
 
     Raises:
         InputError: it cannot be written.

@@ -44,7 +44,7 @@ EXAMPLES = {
 
 
 def one_line(text: str) -> str:
-    """``text`` as one printable line: what users typed comes back in messages, control characters and all."""
+    """Return ``text`` as one printable line: what users typed comes back in messages, control characters and all."""
     joined = " ".join(text.split())
     clean = "".join(letter if letter.isprintable() else "?" for letter in joined)
     return clean if len(clean) <= MOST else clean[: MOST - 3] + "..."
@@ -84,7 +84,7 @@ class Program(TyperGroup):
             return sys.exit(exit_code(run, debug=debug))
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """The command that ``args`` start with."""
+        """Return the command that ``args`` start with."""
         name = args[0]
         if self.get_command(ctx, name) is None and not name.startswith("-") and not ctx.resilient_parsing:
             from catalog.names import closest, squash  # only for this message
@@ -153,7 +153,7 @@ def _failure(error: Exception, *, debug: bool) -> int:
 
 
 def message_of(error: Exception) -> tuple[str, int]:
-    """What to tell the user about an error, in one line, and the exit code."""
+    """Return what to tell the user about an error, in one line, and the exit code."""
     if isinstance(error, InputError):
         return one_line(str(error)), BAD_INPUT
     if hasattr(error, "format_message"):  # Click's, whichever module it comes from
@@ -168,7 +168,7 @@ def message_of(error: Exception) -> tuple[str, int]:
 
 
 def _usage_message(error: Any) -> str:
-    """Click's message, said the way ours are."""
+    """Write Click's message, said the way ours are."""
     kind = type(error).__name__
     ctx = getattr(error, "ctx", None)
     if kind == "NoSuchOption":
@@ -232,7 +232,7 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 
 
 def _hears() -> bool:
-    """Whether somebody reads stderr as it comes."""
+    """Return whether somebody reads stderr as it comes."""
     return sys.stderr is not None and sys.stderr.isatty()
 
 
@@ -242,7 +242,7 @@ def _flush() -> None:
 
 
 def _unread() -> int:
-    """The exit code where nobody reads on (``| head``): that of an answer, as if the pipe had closed a moment later."""
+    """Return the exit code where nobody reads on (``| head``): that of an answer, as if the pipe had closed a moment later."""
     discard_output()
     return 0
 
@@ -258,6 +258,6 @@ def discard_output() -> None:
 
 
 def refuse(message: str) -> typer.Exit:
-    """What to raise where an answer is "nothing feasible" and stdout holds no place for words."""
+    """Return what to raise where an answer is "nothing feasible" and stdout holds no place for words."""
     _say(one_line(message))
     return typer.Exit(1)

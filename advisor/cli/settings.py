@@ -52,7 +52,7 @@ def _defaults(ctx: typer.Context, values: dict[str, Any], path: str) -> dict[str
 
 
 def _value(value: Any, parameter: Any, where: str) -> Any:
-    """``value`` as it would have been typed; options that may be repeated take a list too."""
+    """Return ``value`` as it would have been typed; options that may be repeated take a list too."""
     if parameter.multiple:
         if isinstance(value, dict):  # set-gpu reads well as a mapping
             return [f"{key}={_scalar(item, where)}" for key, item in value.items()]

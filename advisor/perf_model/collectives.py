@@ -35,7 +35,7 @@ Vidur and APEX+ (V100-PCIE, A100 and H100, 1 and several nodes) over those of NV
 
 
 def link_gbps(cluster: Cluster, group: Array) -> Array:
-    """Bandwidth of one GPU's share of the slowest link that a group inside one node crosses, per direction, GB/s."""
+    """Return bandwidth of one GPU's share of the slowest link that a group inside one node crosses, per direction, GB/s."""
     gpu = cluster.gpu
     if gpu.topology == "nvswitch" and gpu.nvlink_gbps:
         return np.full(np.shape(group), gpu.nvlink_gbps)
@@ -63,7 +63,7 @@ def collective_ms(
     *,
     stride: Array | float = 1.0,
 ) -> Array:
-    """Milliseconds of one collective of ``message_bytes`` (the full tensor) among ``group`` GPUs, shape (n,).
+    """Return milliseconds of one collective of ``message_bytes`` (the full tensor) among ``group`` GPUs, shape (n,).
 
     ``stride``: distance between members of the group in GPUs; a group with ``group * stride`` above the node's size
     crosses the network. One GPU costs nothing.
@@ -82,7 +82,7 @@ def collective_ms(
 
 
 def _within_node_ms(volume: Array, group: Array, cluster: Cluster, parameters: Parameters) -> Array:
-    """``volume``: bytes through each of ``group`` GPUs.
+    """Return milliseconds inside a node; ``volume``: bytes through each of ``group`` GPUs.
 
     Engines sum short messages with kernels of their own, in which every GPU reads all others' (vLLM's and TensorRT-LLM's custom
     all-reduce, PyTorch's symmetric memory); long ones go through NCCL's rings, which take longer to begin and then are faster.
@@ -107,7 +107,7 @@ def collective_cost(operator: Collective, cluster: Cluster, parameters: Paramete
 def hand_over_ms(
     message_bytes: Array | float, cluster: Cluster, parameters: Parameters, *, crosses: NDArray[np.bool_] | bool
 ) -> Array:
-    """Milliseconds to hand ``message_bytes`` from one GPU to another that works on something else; ``crosses``: the network."""
+    """Return milliseconds to hand ``message_bytes`` from one GPU to another that works on something else; ``crosses``: the network."""
     fast = link_gbps(cluster, np.full(np.shape(crosses), 2.0))
     gbps = np.where(crosses, np.minimum(cluster.network_gbps, fast), fast)
     factor = np.where(crosses, SLOW_LATENCY["network"], 1.0 if _is_fast(cluster) else SLOW_LATENCY["pcie"])
@@ -115,7 +115,7 @@ def hand_over_ms(
 
 
 def stage_hand_over_ms(message_bytes: Array, tp: Array, pp: Array, cluster: Cluster, parameters: Parameters) -> Array:
-    """Milliseconds to hand ``message_bytes`` from one pipeline stage to the next, shape (n,); 0 without pipeline.
+    """Return milliseconds to hand ``message_bytes`` from one pipeline stage to the next, shape (n,); 0 without pipeline.
 
     A pipeline that spans nodes is laid out with its stages in node order, so the hand-over crosses the network on at
     least one boundary; the slowest boundary sets the pace.

@@ -46,7 +46,7 @@ class Cost:
 
     @classmethod
     def of(cls, operator: str, **by_cause: Array | float) -> Cost:
-        """One operator's cost, its causes by name: ``Cost.of("qkv", compute=c, memory=m)``."""
+        """Return one operator's cost, its causes by name: ``Cost.of("qkv", compute=c, memory=m)``."""
         rows = np.broadcast_arrays(*(np.asarray(by_cause.get(cause, 0.0), dtype=float) for cause in CAUSES))
         return cls({operator: np.stack(rows)})
 
@@ -63,7 +63,7 @@ class Cost:
 
     @property
     def total_ms(self) -> Array:
-        """Milliseconds, shape (n,)."""
+        """Return milliseconds, shape (n,)."""
         return np.asarray(sum(time.sum(axis=0) for time in self.parts.values()))
 
     def by_operator(self) -> dict[str, Array]:

@@ -38,12 +38,12 @@ class CostModel:
 
     @property
     def factors(self) -> tuple[Array | float, Array | float]:
-        """On the time of prefill passes, and of decode steps."""
+        """Return the factors on the time of prefill passes, and of decode steps."""
         return (1.0, 1.0) if self.correction is None else (self.correction.factors[0], self.correction.factors[1])
 
     @property
     def timing(self) -> EngineTiming:
-        """How the engine spends its time."""
+        """Return how the engine spends its time."""
         return engine_timing(self.engine)
 
     def take(self, rows: NDArray[np.bool_]) -> CostModel:

@@ -22,14 +22,14 @@ ACTIVATION_BYTES = 2.0
 
 
 def weight_bits(dtype: str, model: Model | None = None) -> float:
-    """Bits one weight of a quantised matrix takes, with its share of scales: the checkpoint's own where ``model`` has some."""
+    """Return bits one weight of a quantised matrix takes, with its share of scales: the checkpoint's own where ``model`` has some."""
     if model is not None and dtype == model.quantization and model.scale_bits is not None:
         return BITS[dtype] + model.scale_bits
     return BITS[dtype] + SCALE_BITS.get(dtype, 0.0)
 
 
 def matrix_flops(gpu: Gpu, dtype: str) -> float:
-    """Peak FLOP/s of a matrix product whose weights are in ``dtype``.
+    """Return peak FLOP/s of a matrix product whose weights are in ``dtype``.
 
     Formats without units of their own are unpacked to 16 bits first (weight-only kernels such as Marlin), so they run at
     the 16-bit peak; float32 without TF32 at 1/16 of it, the ratio of an A100's datasheet (19.5 of 312 TFLOP/s).
@@ -41,7 +41,7 @@ def matrix_flops(gpu: Gpu, dtype: str) -> float:
 
 
 def checkpoint_dtype(model: Model, gpu: Gpu) -> str:
-    """The weight format "auto" stands for: the checkpoint's own, and float16 where the GPU lacks bfloat16."""
+    """Return the weight format "auto" stands for: the checkpoint's own, and float16 where the GPU lacks bfloat16."""
     if model.quantization:
         return model.quantization
     return "float16" if model.dtype == "bfloat16" and not gpu.bf16 else model.dtype
@@ -79,7 +79,7 @@ class DeploymentArrays:
 
     @classmethod
     def of(cls, deployments: Sequence[Deployment], model: Model, gpu: Gpu) -> DeploymentArrays:
-        """From resolved deployments (no knob left None)."""
+        """Make arrays of resolved deployments (no knob left None)."""
         columns: dict[str, Any] = {
             name: [getattr(deployment, name) for deployment in deployments]
             for name in (
@@ -103,7 +103,7 @@ class DeploymentArrays:
 
     @classmethod
     def from_columns(cls, columns: Mapping[str, Any], model: Model, gpu: Gpu) -> DeploymentArrays:
-        """From columns named like the fields of ``Deployment``; scalars are broadcast. Without ``graphs``, they are on
+        """Make arrays of columns named like the fields of ``Deployment``; scalars are broadcast. Without ``graphs``, they are on
         where ``compiled`` is.
 
         Raises:
@@ -151,7 +151,7 @@ class DeploymentArrays:
 
     @classmethod
     def of_formats(cls, dtypes: Sequence[str], gpu: Gpu) -> DeploymentArrays:
-        """Single GPUs that differ in the weights' format alone, for kernels timed without a model."""
+        """Make single GPUs that differ in the weights' format alone, for kernels timed without a model."""
         bits = np.array([weight_bits(dtype) for dtype in dtypes])
         one = np.ones(len(dtypes))
         return cls(
@@ -178,7 +178,7 @@ class DeploymentArrays:
         return len(self.tp)
 
     def take(self, rows: NDArray[Any]) -> DeploymentArrays:
-        """The chosen rows, by index or mask."""
+        """Return the chosen rows, by index or mask."""
         return replace(self, **{name: getattr(self, name)[rows] for name in self.__slots__})
 
     @property
@@ -187,5 +187,5 @@ class DeploymentArrays:
 
     @property
     def expert_shards(self) -> Array:
-        """GPUs the experts' weights are divided over, by slicing or by spreading."""
+        """Return GPUs the experts' weights are divided over, by slicing or by spreading."""
         return np.where(self.ep > 1, self.ep, self.tp)

@@ -63,12 +63,12 @@ class GpuWork:
 
 
 def power_of(gpu: Gpu, deployment: Deployment) -> Power | None:
-    """Of a GPU whose energy was measured; None for others, what-if ones too, and for narrow formats."""
+    """Return the constants of a GPU whose energy was measured; None for others, what-if ones too, and for narrow formats."""
     return POWER.get(gpu.name) if deployment.dtype in WIDE and not deployment.offload else None
 
 
 def weights_read(model: Model, tokens: float) -> float:
-    """Parameters that a pass over so many tokens reads: all, or of the experts those it touches."""
+    """Return parameters that a pass over so many tokens reads: all, or of the experts those it touches."""
     if not model.moe_layers:
         return float(parameters(model))
     touched = float(experts_touched(model, np.array([max(tokens, 1.0)]))[0])
@@ -85,7 +85,7 @@ def dynamic_work(
     contexts: float,
     pairs: float,
 ) -> GpuWork:
-    """Work of 16-bit weights.
+    """Count the work of 16-bit weights.
 
     Args:
         model: what is served.
@@ -117,7 +117,7 @@ def batch_work(
     seconds: float,
     steady: bool,
 ) -> GpuWork:
-    """Of ``batch`` requests of each replica that take ``seconds``; ``steady``: their prompts share the steps of outputs."""
+    """Return the work of ``batch`` requests of each replica that take ``seconds``; ``steady``: their prompts share the steps of outputs."""
     budget = deployment.max_num_batched_tokens or 8192
     chunks = max(math.ceil(batch * input_len / budget), 1)
     decodes = (output_len, batch * (1.0 + input_len / output_len)) if steady else (output_len - 1.0, batch)
@@ -135,7 +135,7 @@ def batch_work(
 
 
 def measured_work(run: Measurement) -> GpuWork:
-    """Of a measured static batch, in the time that it took."""
+    """Return the work of a measured static batch, in the time that it took."""
     from advisor.perf_model.deployment_arrays import DeploymentArrays
     from advisor.perf_model.memory.dispatch import memory
     from catalog.gpus import find_gpu
@@ -159,7 +159,7 @@ def measured_work(run: Measurement) -> GpuWork:
 
 
 def with_energy(runs: Iterable[Measurement]) -> list[Measurement]:
-    """Those static batches that the constants can be fitted to and judged by."""
+    """Return those static batches that the constants can be fitted to and judged by."""
     return [
         run
         for run in runs
@@ -168,7 +168,7 @@ def with_energy(runs: Iterable[Measurement]) -> list[Measurement]:
 
 
 def fit_power(runs: Sequence[Measurement]) -> Power:
-    """Constants of one kind of GPU, none below 0, that bring the relative errors of the energy to their least squares."""
+    """Fit the constants of one kind of GPU, none below 0, that bring the relative errors of the energy to their least squares."""
     from scipy.optimize import nnls
 
     works, energy = [measured_work(run) for run in runs], np.array([run.energy_j for run in runs])
@@ -191,7 +191,7 @@ def fit_power(runs: Sequence[Measurement]) -> Power:
 
 
 def log_errors(runs: Sequence[Measurement], power: Power) -> NDArray[np.float64]:
-    """Of the energy, given the time that each run took, shape (n,)."""
+    """Return the log errors of the energy, given the time that each run took, shape (n,)."""
     from catalog.gpus import find_gpu
 
     return np.array(

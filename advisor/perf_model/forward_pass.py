@@ -53,7 +53,7 @@ def decode_pass(model: Model, sequences: Array, context: Array) -> ForwardPass:
 
 
 def forward_pass_cost(cost_model: CostModel, step: ForwardPass, *, prefills: Array | float) -> Cost:
-    """One pass through every stage, host time included.
+    """Price one pass through every stage, host time included.
 
     ``prefills``: 1 where the pass holds prefill tokens, which run outside the decode graphs and so cannot be faster than
     the host launches them; between 0 and 1 for a mean over steps.
@@ -90,7 +90,7 @@ def forward_pass_cost(cost_model: CostModel, step: ForwardPass, *, prefills: Arr
 
 
 def _scheduling_ms(cost_model: CostModel, step: ForwardPass) -> Array | float:
-    """Host time of a scheduler that allots blocks of each group of layers to each sequence, beside the GPU.
+    """Return the host time of a scheduler that allots blocks of each group of layers to each sequence, beside the GPU.
 
     Models with one group of layers have it in the time of a sequence (v1/core/kv_cache_coordinator.py loops over groups).
     """
@@ -99,7 +99,7 @@ def _scheduling_ms(cost_model: CostModel, step: ForwardPass) -> Array | float:
 
 
 def _slowest_stage(cost_model: CostModel) -> Array:
-    """Share of a pass that the slowest of the pipeline's stages takes: the one with most layers."""
+    """Return share of a pass that the slowest of the pipeline's stages takes: the one with most layers."""
     layers = float(cost_model.model.num_hidden_layers)
     if not cost_model.timing.balances_stages:
         return np.ceil(layers / cost_model.layout.pp) / layers

@@ -331,14 +331,14 @@ def expert_products(
 
 
 def experts_touched(experts: Experts | Model, tokens: Array) -> Array:
-    """Distinct experts that ``tokens`` tokens are routed to, if routing is uniform: N(1-(1-k/N)^B)."""
+    """Return distinct experts that ``tokens`` tokens are routed to, if routing is uniform: N(1-(1-k/N)^B)."""
     share = experts.num_experts_per_tok / experts.num_experts
     untouched: Array = np.expm1(np.maximum(tokens, 1.0) * np.log1p(-min(share, 1.0 - 1e-12)))
     return experts.num_experts * -untouched
 
 
 def expert_imbalance(experts: Experts | Model, tokens: Array, ep: Array) -> Array:
-    """Load of the busiest of ``ep`` GPUs over the mean load.
+    """Return load of the busiest of ``ep`` GPUs over the mean load.
 
     The largest of ep bins after m*ep balls: m + sqrt(2 m ln ep) (Raab and Steger, 1998, the case of many balls).
     """
@@ -347,12 +347,12 @@ def expert_imbalance(experts: Experts | Model, tokens: Array, ep: Array) -> Arra
 
 
 def sliced_numbers(numbers: tuple[float, float], tp: Array) -> Array:
-    """Numbers of a token on one GPU, shape (n,): ``numbers`` are those over all heads, and the least a GPU holds."""
+    """Return numbers of a token on one GPU, shape (n,): ``numbers`` are those over all heads, and the least a GPU holds."""
     return np.maximum(numbers[0] / tp, numbers[1]) if numbers[0] else 0.0 * tp
 
 
 def elementwise_bytes(model: Model, layout: DeploymentArrays, step: ForwardPass) -> Array:
-    """Bytes that norms, rotary embedding and activations move in all layers, each tensor read and written once."""
+    """Return bytes that norms, rotary embedding and activations move in all layers, each tensor read and written once."""
     h, tp = float(model.hidden_size), layout.tp
     parallel = np.where(layout.sequence_parallel > 0, tp, 1.0)
     moved = np.zeros_like(tp)
@@ -372,13 +372,13 @@ def elementwise_bytes(model: Model, layout: DeploymentArrays, step: ForwardPass)
 
 
 def routed_bytes(experts: Experts, hidden: int, layout: DeploymentArrays) -> Array:
-    """Bytes that one token's way through the experts of one layer moves beside the weights."""
+    """Return bytes that one token's way through the experts of one layer moves beside the weights."""
     columns_ = (experts.inner + experts.width) / layout.tp + 2.0 * experts.inputs(hidden)
     return experts.num_experts_per_tok * ACTIVATION_BYTES * columns_
 
 
 def causal_pairs(length: Array, window: float = 0.0) -> Array:
-    """Query-key pairs of a causal sequence of ``length`` tokens, each seeing at most ``window`` (0: all)."""
+    """Count the query-key pairs of a causal sequence of ``length`` tokens, each seeing at most ``window`` (0: all)."""
     if not window:
         return length * (length + 1.0) / 2.0
     inside = np.minimum(length, window)

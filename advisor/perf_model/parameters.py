@@ -171,18 +171,18 @@ class Parameters:
 
     @classmethod
     def typical(cls) -> Parameters:
-        """The centre of the priors: what to expect of an engine and a GPU nobody has measured."""
+        """Return the centre of the priors: what to expect of an engine and a GPU nobody has measured."""
         return cls(**{name: prior.typical for name, prior in PRIORS.items()})
 
     @classmethod
     def from_unbounded(cls, x: Array) -> Parameters:
-        """From the scale they are fitted on; ``x`` has shape (len(NAMES),) or (s, len(NAMES))."""
+        """Read them from the scale they are fitted on; ``x`` has shape (len(NAMES),) or (s, len(NAMES))."""
         if x.ndim == 1:
             return cls(**{name: float(PRIORS[name].bounded(value)) for name, value in zip(NAMES, x, strict=True)})
         return cls(**{name: np.asarray(PRIORS[name].bounded(x[:, i : i + 1])) for i, name in enumerate(NAMES)})
 
     def unbounded(self) -> Array:
-        """To the scale they are fitted on, shape (len(NAMES),)."""
+        """Return them on the scale they are fitted on, shape (len(NAMES),)."""
         return np.array([PRIORS[name].unbounded(float(getattr(self, name))) for name in NAMES])
 
 

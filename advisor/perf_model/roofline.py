@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def smooth_maximum(memory: Array, compute: Array, sharpness: Array | float) -> tuple[Array, Array]:
-    """Memory and compute shares of (memory^p + compute^p)^(1/p); the two add up to it."""
+    """Return memory and compute shares of (memory^p + compute^p)^(1/p); the two add up to it."""
     larger = np.maximum(np.maximum(memory, compute), 1e-30)
     a, b = (memory / larger) ** sharpness, (compute / larger) ** sharpness
     both = np.maximum(a + b, 1e-30)
@@ -47,7 +47,7 @@ FOUR_BIT_BYTES, EIGHT_BIT_BYTES = 0.75, 1.5
 def _efficiencies(
     product: Product, width: Array, layout: DeploymentArrays, parameters: Parameters
 ) -> tuple[Array | float, Array | float, Array | float]:
-    """Efficiency of memory and of arithmetic, and microseconds of fixed time, by the format of the weights."""
+    """Return the efficiency of memory and of arithmetic, and microseconds of fixed time, by the format of the weights."""
     expert = product.kind == "expert"
     memory = parameters.expert_memory if expert else parameters.gemm_memory
     compute = parameters.expert_compute if expert else parameters.gemm_compute
@@ -78,7 +78,7 @@ def _efficiencies(
 
 
 def product_cost(product: Product, layout: DeploymentArrays, gpu: Gpu, parameters: Parameters) -> Cost:
-    """One matrix product in all its layers."""
+    """Price one matrix product in all its layers."""
     width = np.maximum(ACTIVATION_BYTES, layout.weight_bytes) if product.kind == "half" else layout.weight_bytes
     peak = layout.half_flops if product.kind == "half" else layout.matrix_flops
     if product.format:

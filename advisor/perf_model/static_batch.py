@@ -29,7 +29,7 @@ starts. 4 prompts of 1024 tokens get their first tokens at 0.96 of the prefill's
 
 
 def _whole_prefill(cost_model: CostModel, batch: Array, input_len: Array) -> tuple[Cost, Array, Array]:
-    """Like ``_prefill``, of an engine that never cuts a prompt: each of the pp groups of sequences that decode in turn is
+    """Return times like ``_prefill``, of an engine that never cuts a prompt: each of the pp groups of sequences that decode in turn is
     prefilled in micro-batches of as many prompts as the budget holds, at least one; then all get their first tokens.
     """
     layout = cost_model.layout
@@ -55,7 +55,7 @@ def _whole_prefill(cost_model: CostModel, batch: Array, input_len: Array) -> tup
 
 
 def _prefill(cost_model: CostModel, batch: Array, input_len: Array) -> tuple[Cost, Array, Array]:
-    """Makespan of prefilling the whole batch, the number of chunks, and the mean time to a request's first token.
+    """Return the makespan of prefilling the whole batch, the number of chunks, and the mean time to a request's first token.
 
     The engine starts on the requests that it has while the others are still being submitted; these follow in chunks as
     large as the budget allows. On a pipeline each chunk takes its turn on the slowest stage, and the largest passes all
@@ -100,7 +100,7 @@ def _prefill(cost_model: CostModel, batch: Array, input_len: Array) -> tuple[Cos
 
 
 def _decode(cost_model: CostModel, running: Array, context: Array, groups: Array) -> Cost:
-    """One decode step of ``running`` sequences in ``groups`` micro-batches.
+    """Price one decode step of ``running`` sequences in ``groups`` micro-batches.
 
     Each micro-batch passes all stages before its next token, so a step takes at least a full pass of one micro-batch;
     the host serves the micro-batches one after another.
@@ -118,7 +118,7 @@ def _decode(cost_model: CostModel, running: Array, context: Array, groups: Array
 def put_off(
     layout: DeploymentArrays, running: Array, input_len: Array, output_len: Array, chunks: Array
 ) -> tuple[Array, Array]:
-    """What a static batch prefilled in several chunks decodes meanwhile: tokens per request, and the share of one more step.
+    """Return what a static batch prefilled in several chunks decodes meanwhile: tokens per request, and the share of one more step.
 
     Tokens that requests prefilled early decode take places of prompt tokens. A request that is k of the n chunks ahead has
     decoded min(k, steps) tokens by the end of the prefill. Where the last chunk has not as many places left, the prompt
@@ -134,7 +134,7 @@ def put_off(
 
 
 def static_batch_times(cost_model: CostModel, batch: Array, input_len: Array, output_len: Array) -> PhaseTimes:
-    """All ``batch`` requests of each replica arrive at t=0; arrays of shape (n,).
+    """Time ``batch`` requests of each replica, which all arrive at t=0; arrays of shape (n,).
 
     Above what the KV cache holds, requests run in waves.
     """

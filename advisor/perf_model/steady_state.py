@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def _steady_first(step_ms: Array, carrying_ms: Array, chunks: Array, others: Array, output_len: Array) -> Array:
-    """Mean milliseconds from a request's arrival to the end of the step that its prompt, or the last chunk of it, is in.
+    """Return mean milliseconds from a request's arrival to the end of the step that its prompt, or the last chunk of it, is in.
 
     Requests come independently of each other and of the steps. One that comes waits for half a step and, where there is
     decoding between which it could come, for one more, which was scheduled ahead. In its own step there are then as many
@@ -29,7 +29,7 @@ def _steady_first(step_ms: Array, carrying_ms: Array, chunks: Array, others: Arr
 
 
 def steady_state_times(cost_model: CostModel, batch: Array, input_len: Array, output_len: Array) -> PhaseTimes:
-    """``batch`` requests are kept in flight on each replica; arrays of shape (n,).
+    """Time ``batch`` requests that are kept in flight on each replica; arrays of shape (n,).
 
     In the life of one request every other one in flight is prefilled once. With n chunks a prompt and b requests, n b
     chunks meet O - 1 + n steps: fewer chunks than steps, and that share of the steps carries one; more, and every step

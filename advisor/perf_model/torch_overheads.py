@@ -28,8 +28,8 @@ their kernels alone, prefill of 8192 tokens 0.8 ms (``catalog/data/kernels``, ex
 
 
 def unfused(cost_model: CostModel, step: ForwardPass, gpu_ms: Array) -> Cost:
-    """What the plain PyTorch engine takes longer than ``gpu_ms`` where its element-wise kernels are not fused; other
-    engines' are written as one.
+    """Return what the plain PyTorch engine takes longer than ``gpu_ms`` where its element-wise kernels are not fused;
+    other engines' are written as one.
     """
     plain = 1.0 - cost_model.layout.compiled + np.zeros_like(gpu_ms)
     bandwidth = cost_model.cluster.gpu.memory_bandwidth_gbps * 1e6
@@ -40,7 +40,7 @@ def unfused(cost_model: CostModel, step: ForwardPass, gpu_ms: Array) -> Cost:
 
 
 def routing(cost_model: CostModel, step: ForwardPass) -> Cost:
-    """What the plain PyTorch engine takes to send tokens to experts and back."""
+    """Return what the plain PyTorch engine takes to send tokens to experts and back."""
     model = cost_model.model
     sent = ROUTING_TRAFFIC * step.tokens * model.num_experts_per_tok * model.hidden_size * ACTIVATION_BYTES
     layer_cost = Cost.of(

@@ -78,7 +78,7 @@ class Curve:
     notes: tuple[Note, ...]
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a batch: the metrics with the ends of their intervals, memory and causes."""
+        """Return one row a batch: the metrics with the ends of their intervals, memory and causes."""
         import pandas as pd
 
         columns: dict[str, Array] = {"batch": self.batches, "running": self.running}
@@ -89,7 +89,7 @@ class Curve:
         return pd.DataFrame(columns)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as plain JSON types, one record a batch."""
+        """Return everything as plain JSON types, one record a batch."""
         records = self.to_frame().to_dict("records")
         points = [
             {str(name): None if np.isnan(value) else float(value) for name, value in record.items()}
@@ -136,7 +136,7 @@ def curve(
     set_gpu: Mapping[str, float | str] | None = None,
     price: float | None = None,
 ) -> Curve:
-    """One deployment evaluated at many batches at once, in some 20 ms.
+    """Evaluate one deployment at many batches at once, in some 20 ms.
 
     Args:
         model: catalog name or alias, Hugging Face id, path to a ``config.json``, or a ``Model``.
@@ -269,7 +269,7 @@ def _batches(given: Sequence[int] | None, full: int) -> list[int]:
 def _with_intervals(
     evaluation: Prediction, knowledge: Evidence, deployment: Deployment, price: Price | None
 ) -> tuple[dict[str, Array], dict[str, Array], dict[str, Array]]:
-    """The metrics and the ends of their intervals, which never pass the physical floor (``Estimate.interval``)."""
+    """Return the metrics and the ends of their intervals, which never pass the physical floor (``Estimate.interval``)."""
     marginal = knowledge.marginal(deployment.engine, evaluation.cost_model.cluster.gpu)
     sigmas = evaluation.sigmas(marginal, knowledge.surrogate, deployment.engine)
     floors, gpus, fits = evaluation.floors(), float(deployment.num_gpus), evaluation.cost_model.memory.fits

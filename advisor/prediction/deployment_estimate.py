@@ -87,7 +87,7 @@ class Estimate:
     contradict what is predicted, which a note says."""
 
     def interval(self, metric: str, level: float = 0.9) -> tuple[float, float]:
-        """Lower and upper end within which the metric is expected with probability ``level``.
+        """Return lower and upper end within which the metric is expected with probability ``level``.
 
         Raises:
             InputError: a metric that has no interval, a level outside 0.5 to 0.98, or a deployment that does not run.
@@ -112,7 +112,7 @@ class Estimate:
         return float(low), float(high)
 
     def upper(self, metric: str, confidence: float) -> float:
-        """Value that a time keeps below with probability ``confidence``; 0.5: the estimate itself.
+        """Return value that a time keeps below with probability ``confidence``; 0.5: the estimate itself.
 
         Raises:
             InputError: as ``interval``.
@@ -125,7 +125,7 @@ class Estimate:
         )
 
     def keeps(self, slo: Slo) -> float | None:
-        """Probability that the least certain limit is kept, from 0.01 to 0.99; None without limits or times.
+        """Return probability that the least certain limit is kept, from 0.01 to 0.99; None without limits or times.
 
         They hold for means: of the steady state where this is one.
         """
@@ -140,7 +140,7 @@ class Estimate:
         return min(probabilities, default=None)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as plain JSON types, with 90% intervals beside the metrics."""
+        """Return everything as plain JSON types, with 90% intervals beside the metrics."""
         body = {
             f.name: plain(getattr(self, f.name))
             for f in dataclasses.fields(self)

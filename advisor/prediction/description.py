@@ -47,7 +47,7 @@ def describe(
     price: Price | None,
     notes: tuple[Note, ...] = (),
 ) -> list[Estimate]:
-    """Estimates of some rows of an evaluation; ``deployments`` are those rows', resolved."""
+    """Return estimates of some rows of an evaluation; ``deployments`` are those rows', resolved."""
     chosen = evaluation.take(np.asarray(rows, dtype=int))
     cost_model = chosen.cost_model
     marginal = knowledge.marginal(deployments[0].engine, cost_model.cluster.gpu)
@@ -120,7 +120,7 @@ def describe(
 def _energy(
     evaluation: Prediction, row: int, deployment: Deployment, tok_s: float | None, sigma: float
 ) -> tuple[float | None, float]:
-    """Joules of an output token, and the standard deviation of their logarithm."""
+    """Return joules of an output token, and the standard deviation of their logarithm."""
     cost_model = evaluation.cost_model
     power = power_of(cost_model.cluster.gpu, deployment)
     if power is None or not tok_s:
@@ -148,7 +148,7 @@ def memory_parts(evaluation: Prediction, row: int) -> dict[str, float]:
 
 
 def _limits(evaluation: Prediction, row: int, *, fits: bool, starts: float, holds: float) -> list[Note]:
-    """Warnings about one row: it does not fit, or not all of its batch runs at once, or neither is certain."""
+    """Return warnings about one row: it does not fit, or not all of its batch runs at once, or neither is certain."""
     notes = _shortages(evaluation, row, fits=fits)
     if 1.0 - SURE < starts < SURE:
         notes.append(

@@ -56,7 +56,7 @@ def estimate(
     price: float | None = None,
     **deployment: Any,
 ) -> Estimate:
-    """Time, throughput and memory of one static batch on one deployment.
+    """Estimate time, throughput and memory of one static batch on one deployment.
 
     All ``batch`` requests of each replica arrive at once; ``prefill_ms`` is the makespan of the batch with one output
     token, ``e2e_ms`` that of the whole, ``tpot_ms`` their difference over ``output_len - 1``, ``ttft_ms`` the mean time to
@@ -121,7 +121,7 @@ def estimate(
 
 
 def with_measurement(predicted: Estimate, run: Measurement) -> Estimate:
-    """The estimate beside a run of its configuration.
+    """Return the estimate beside a run of its configuration.
 
     Measured times take the place of predicted ones, unless one contradicts its prediction: then that stands, with a warning and
     the measurement beside it.
@@ -164,7 +164,7 @@ def with_measurement(predicted: Estimate, run: Measurement) -> Estimate:
 
 
 def measured_run(runs: Sequence[Measurement], estimate: Estimate) -> Measurement | None:
-    """A run of exactly this configuration, the latest one; None if there is none."""
+    """Return a run of exactly this configuration, the latest one; None if there is none."""
     wanted = estimate.deployment
     key = (
         estimate.model.name,

@@ -56,7 +56,7 @@ class Evidence:
 
     @classmethod
     def of(cls, runs: Runs, *, engine: str, gpu: Gpu) -> Evidence:
-        """``None``: shipped and own runs; ``ExtraRuns``: those too; a list: exactly those; empty: the analytic model alone;
+        """Read ``runs``: None: shipped and own runs; ``ExtraRuns``: those too; a list: exactly those; empty: the analytic model alone;
         a fit: that.
 
         Only runs of this engine on this GPU refine the parameters; no run does if a what-if changed the GPU.
@@ -101,7 +101,7 @@ class Evidence:
 
     @classmethod
     def _of_fit(cls, fit: Surrogate, engine: str, gpu: Gpu) -> Evidence:
-        """What ``advisor.fit`` made; measured configurations are still looked up, unless it stands alone."""
+        """Read what ``advisor.fit`` made; measured configurations are still looked up, unless it stands alone."""
         own, left_out = ([], ()) if fit.alone else _own_runs()
         known = () if fit.alone else (*shipped_runs(), *own)
         refined = {(report.engine, report.gpu): fit.marginals[report.engine, report.gpu] for report in fit.lessons}
@@ -121,7 +121,7 @@ class Evidence:
         )
 
     def marginal(self, engine: str, gpu: Gpu) -> ParameterPosterior:
-        """Parameters of ``engine`` on ``gpu``; a what-if GPU ("H100-SXM (...)") takes those of the GPU it changes.
+        """Return parameters of ``engine`` on ``gpu``; a what-if GPU ("H100-SXM (...)") takes those of the GPU it changes.
 
         All runs so far are from NVIDIA's GPUs. Elsewhere an engine has other kernels, so it counts as one nobody measured.
         """
@@ -136,7 +136,7 @@ class Evidence:
         return posterior
 
     def residuals(self, engine: str, gpu: Gpu, model: Model) -> Residuals | None:
-        """What the parameters miss at runs of this very model; None where there are none, or a what-if changed the GPU.
+        """Return what the parameters miss at runs of this very model; None where there are none, or a what-if changed the GPU.
 
         Where own runs have moved the parameters, only own runs say what these miss.
         """
@@ -146,11 +146,11 @@ class Evidence:
 
     @property
     def unmeasured(self) -> ParameterPosterior:
-        """Parameters of an engine that nobody measured, on a GPU likewise."""
+        """Return parameters of an engine that nobody measured, on a GPU likewise."""
         return analytic_marginal() if self.analytic else self.surrogate.marginal(ANY, ANY)
 
     def scale(self, provenance: str, engine: str, metric: str) -> IntervalScale:
-        """How wide the errors of ``metric`` are, for this engine where enough is known of it."""
+        """Return how wide the errors of ``metric`` are, for this engine where enough is known of it."""
         scale = self.surrogate.scale(provenance, engine, metric)
         if provenance == "analytic":  # knows less than what is transferred, whatever the few runs that judge it say
             transferred = self.surrogate.scale("transferred", engine, metric)
@@ -165,7 +165,7 @@ class Evidence:
 
 
 def _own_runs(extra: Sequence[Measurement] = ()) -> tuple[list[Measurement], tuple[Note, ...]]:
-    """The user's own runs to fit, each once and none of those that ship, and what of their files cannot be used."""
+    """Return the user's own runs to fit, each once and none of those that ship, and what of their files cannot be used."""
     kept = read_user_runs()
     shipped = {run.run_id for run in shipped_runs()}
     own = {run.run_id: run for run in (*kept.runs, *extra) if run.role == "fit" and run.run_id not in shipped}
@@ -191,7 +191,7 @@ def _contradictions(run_ids: Collection[str], engine: str, gpu: str) -> tuple[No
 def _expired(
     marginal: ParameterPosterior, platforms: Sequence[Platform], engine: str
 ) -> tuple[ParameterPosterior, tuple[Note, ...]]:
-    """The parameters, less certain where the runs behind them are not all of what is asked about, and why.
+    """Return the parameters, less certain where the runs behind them are not all of what is asked about, and why.
 
     Another version of an engine, or other clocks, are as an engine on a GPU that was not measured together: the pair's
     own effect is open again.

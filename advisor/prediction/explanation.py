@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def reasons(best: Estimate) -> tuple[str, ...]:
-    """What a decode step's time goes to, and where it would turn compute-bound."""
+    """Return what a decode step's time goes to, and where it would turn compute-bound."""
     decode: dict[str, dict[str, float]] = best.breakdown["decode"]
     total = sum(time for causes in decode.values() for time in causes.values())
     shares = {
@@ -37,7 +37,7 @@ def reasons(best: Estimate) -> tuple[str, ...]:
 
 
 def memory_limits(best: Estimate) -> tuple[str, ...]:
-    """Where this layout's memory ends."""
+    """Return where this layout's memory ends."""
     length = best.input_len + best.output_len
     return (
         (
@@ -48,7 +48,7 @@ def memory_limits(best: Estimate) -> tuple[str, ...]:
 
 
 def next_probe(shown: Sequence[Estimate]) -> str:
-    """The measurement that would narrow what the choice hangs on: the best layout, and its rival if they overlap."""
+    """Return the measurement that would narrow what the choice hangs on: the best layout, and its rival if they overlap."""
     best = shown[0]
     low = best.interval("output_tok_s_per_gpu")[0]
     rivals = [layout(e) for e in shown[1:] if e.interval("output_tok_s_per_gpu")[1] > low and layout(e) != layout(best)]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def plain(value: Any) -> Any:
-    """``value`` as plain JSON types: dataclasses and mappings as dicts, sequences as lists."""
+    """Return ``value`` as plain JSON types: dataclasses and mappings as dicts, sequences as lists."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, dict) or hasattr(value, "items"):
@@ -29,12 +29,12 @@ def plain(value: Any) -> Any:
 
 
 def read_model(model: str | Model) -> Resolved[Model]:
-    """A catalog name, a Hugging Face id, a path to a ``config.json``, or a ``Model``."""
+    """Read a catalog name, a Hugging Face id, a path to a ``config.json``, or a ``Model``."""
     return Resolved(model) if isinstance(model, Model) else find_model(str(model))
 
 
 def read_cluster(gpus: str | Cluster, overrides: Mapping[str, float | str] | None = None) -> Resolved[Cluster]:
-    """``4xA100``, ``A100:4``, ``2x8xH100``, or a ``Cluster``."""
+    """Read ``4xA100``, ``A100:4``, ``2x8xH100``, or a ``Cluster``."""
     return Resolved(gpus) if isinstance(gpus, Cluster) else parse_cluster(str(gpus), overrides)
 
 
@@ -63,7 +63,7 @@ def check_confidence(confidence: float) -> None:
 
 
 def chosen_price(gpu: str, price: float | None, *, illustrative: bool = False) -> Price | None:
-    """The price the user states, else the cheapest on-demand offer in the catalog; None if there is none."""
+    """Return the price the user states, else the cheapest on-demand offer in the catalog; None if there is none."""
     if price is not None:
         require_positive("price", price, most=1e6, whole=False)
         return Price(gpu=gpu, usd_per_gpu_hour=price, provider=STATED)

@@ -42,9 +42,7 @@ TIMES_OF = {"static": static_batch_times, "steady": steady_state_times}
 
 
 def interval_ends(metric: str, value: Any, factor: Any, bound: Any) -> tuple[Any, Any]:
-    """Return the ends of a metric's interval: ``factor`` to either side, but never past the physical ``bound``; numbers or
-    arrays.
-    """
+    """Return the ends of a metric's interval: ``factor`` to either side, but never past the physical ``bound``; numbers or arrays."""
     low, high = value / factor, value * factor
     if metric in HIGHER_IS_BETTER:
         return low, np.maximum(np.minimum(high, bound), value)
@@ -102,7 +100,7 @@ class Prediction:
         return prediction if residuals is None else prediction._above_the_floor()
 
     def _above_the_floor(self) -> Prediction:
-        """With corrections that take no time below what physics allows."""
+        """Return it with corrections that take no time below what physics allows."""
         cost_model = self.cost_model
         assert cost_model.correction is not None
         least = cost_model.correction.factors.min(axis=0)
@@ -129,7 +127,7 @@ class Prediction:
         return self._run(cost_model, self.batch, self.input_len, self.output_len)
 
     def take(self, rows: NDArray[Any]) -> Prediction:
-        """The chosen rows, evaluated again."""
+        """Return the chosen rows, evaluated again."""
         return self._run(self.cost_model.take(rows), self.batch[rows], self.input_len[rows], self.output_len[rows])
 
     def _run(self, cost_model: CostModel, batch: Array, input_len: Array, output_len: Array) -> Prediction:
@@ -144,13 +142,13 @@ class Prediction:
 
     @property
     def concurrency(self) -> Array:
-        """Sequences of the workload's length that the KV cache of one replica holds."""
+        """Return sequences of the workload's length that the KV cache of one replica holds."""
         return max_concurrency(
             self.cost_model.model, self.cost_model.memory, self.cost_model.layout, self.input_len + self.output_len
         )
 
     def chances(self, engine: str) -> tuple[Array, Array]:
-        """Probability that memory is left for one request of the workload's length, and for the whole batch at once."""
+        """Return probability that memory is left for one request of the workload's length, and for the whole batch at once."""
         cost_model, spread = self.cost_model, self._memory_spread(engine)
         request = request_gib(cost_model.model, cost_model.memory, cost_model.layout, self.input_len + self.output_len)
         at_once = np.minimum(self.batch, cost_model.layout.max_num_seqs)
@@ -163,7 +161,7 @@ class Prediction:
         return spread_gib(engine, cost_model.cluster.gpu, cost_model.layout, cost_model.memory)
 
     def capacity_ends(self, engine: str, level: float = 0.9) -> tuple[Array, Array]:
-        """Fewest and most tokens that the KV cache of one replica holds with probability ``level``."""
+        """Return fewest and most tokens that the KV cache of one replica holds with probability ``level``."""
         room = self.cost_model.memory
         half = NormalDist().inv_cdf(0.5 + level / 2.0) * self._memory_spread(engine)
         per_gib = room.kv_capacity_tokens / np.maximum(room.kv_gib, 1e-9)
@@ -175,7 +173,7 @@ class Prediction:
         return {name: getattr(self.times, name) for name in TIME_METRICS}
 
     def sigmas(self, marginal: ParameterPosterior, surrogate: Surrogate, engine: str) -> dict[str, Array]:
-        """Standard deviation of the logarithm of each metric, shape (n,): parameters' spread and residual noise."""
+        """Return standard deviation of the logarithm of each metric, shape (n,): parameters' spread and residual noise."""
         cost_model = replace(self.cost_model, parameters=Parameters.from_unbounded(shifted(marginal.mean)))
         moved = self._run(cost_model, self.batch, self.input_len, self.output_len)
         unseen = extrapolation_variance(marginal.seen, self.cost_model.model, self.cost_model.layout)
@@ -195,15 +193,15 @@ class Prediction:
         return spreads
 
     def _left(self, metric: str) -> Array | float:
-        """Share of a residual's variance that runs nearby leave. They are static batches, and what they say of the steady
-        state was tested on too few runs to narrow its intervals.
+        """Return share of a residual's variance that runs nearby leave. They are static batches, and what they say of
+        the steady state was tested on too few runs to narrow its intervals.
         """
         if self.cost_model.correction is None or self.regime == "steady":
             return 1.0
         return self.cost_model.correction.left_of(metric, np.clip(self.times.prefill_ms / self.times.e2e_ms, 0.0, 1.0))
 
     def floors(self) -> dict[str, Array]:
-        """Physical bounds: time at peak bandwidth and peak FLOP/s with no overhead at all, shape (n,).
+        """Return physical bounds: time at peak bandwidth and peak FLOP/s with no overhead at all, shape (n,).
 
         Times cannot be shorter, throughput cannot be higher.
         """
@@ -213,7 +211,7 @@ class Prediction:
 
 
 def time_by_operator(evaluation: Prediction, row: int) -> dict[str, dict[str, dict[str, float]]]:
-    """Milliseconds of one row, by phase ("prefill", "decode"), operator and cause; zeros are left out."""
+    """Return milliseconds of one row, by phase ("prefill", "decode"), operator and cause; zeros are left out."""
     times: dict[str, dict[str, dict[str, float]]] = {}
     for phase, cost in (("prefill", evaluation.times.prefill), ("decode", evaluation.times.decode)):
         times[phase] = {}
@@ -225,14 +223,14 @@ def time_by_operator(evaluation: Prediction, row: int) -> dict[str, dict[str, di
 
 
 def request_causes(evaluation: Prediction) -> dict[str, Array]:
-    """Milliseconds of one request's life by cause, shape (n,): its prefill and its decode steps."""
+    """Return milliseconds of one request's life by cause, shape (n,): its prefill and its decode steps."""
     steps = np.maximum(evaluation.output_len - 1.0, 0.0)
     whole: Cost = evaluation.times.prefill + evaluation.times.decode * steps
     return whole.by_cause()
 
 
 def product_report(evaluation: Prediction, row: int) -> list[dict[str, Any]]:
-    """Every matrix product of one row in prefill and decode: shape, work, and what bounds it."""
+    """Return every matrix product of one row in prefill and decode: shape, work, and what bounds it."""
     only = np.array([row])
     cost_model, input_len = evaluation.cost_model.take(only), evaluation.input_len[only]
     budget = np.minimum(cost_model.layout.max_num_batched_tokens, evaluation.batch[only] * input_len)

@@ -41,7 +41,7 @@ PER_REPLICA = frozenset({"dp", "max_num_seqs"})
 def surely_held(
     engine: str, gpu: Gpu, model: Model, layout: DeploymentArrays, room: Memory, tokens: Array, probability: float
 ) -> Array:
-    """Requests of ``tokens`` tokens that the KV cache of one replica holds with a probability, shape (n,); 0.5: as estimated."""
+    """Return requests of ``tokens`` tokens that the KV cache of one replica holds with a probability, shape (n,); 0.5: as estimated."""
     held = max_concurrency(model, room, layout, tokens)
     if probability == BARE_ESTIMATE:
         return held
@@ -51,7 +51,7 @@ def surely_held(
 
 
 def is_sure(estimate: Estimate, slo: Slo, confidence: float) -> bool:
-    """Whether an estimate keeps the limits as surely as is asked for, to a hundredth."""
+    """Return whether an estimate keeps the limits as surely as is asked for, to a hundredth."""
     sure = estimate.keeps(slo)
     return sure is None or sure >= confidence - 0.01
 
@@ -68,13 +68,13 @@ class ConfidenceFactors:
         metrics: Sequence[str],
         confidence: float,
     ) -> None:
-        """``evaluate``: deployments of columns; ``most``: largest batch of each that is worth evaluating."""
+        """Take what evaluates; ``evaluate``: deployments of columns; ``most``: largest batch of each that is worth evaluating."""
         self._evaluate, self._most, self._knowledge, self._engine = evaluate, most, knowledge, engine
         self._metrics, self._confidence = tuple(metrics), confidence
         self._known: dict[tuple[int, ...], tuple[Array, dict[str, Array]]] = {}
 
     def factors(self, columns: Columns) -> Mapping[str, Array]:
-        """By metric, shape (n,) each."""
+        """Return the factors by metric, shape (n,)."""
         names = [name for name in columns if name not in PER_REPLICA]
         batches = np.log(np.maximum(np.asarray(columns["max_num_seqs"], dtype=float), 1.0))
         table = np.stack([np.asarray(columns[name]) for name in names], axis=1).astype(np.int64)

@@ -23,7 +23,7 @@ def export(
     model: str | Model | None = None,
     gpus: str | Cluster | None = None,
 ) -> str:
-    """``deployment`` as ``format``: "vllm", "sglang", "tensorrt-llm", "compose" or "kubernetes".
+    """Write ``deployment`` as ``format``: "vllm", "sglang", "tensorrt-llm", "compose" or "kubernetes".
 
     Args:
         deployment: an answer of ``estimate`` or ``recommend``, which know their model and GPUs, or a ``Deployment``.

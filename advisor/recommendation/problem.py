@@ -89,7 +89,7 @@ class DeploymentSearch:
 
     @property
     def directions(self) -> dict[str, Direction]:
-        """What is optimised, which decides, and what it is traded against on the Pareto front."""
+        """Return what is optimised, which decides, and what it is traded against on the Pareto front."""
         name, direction = OBJECTIVES[self.objective]
         if name in {"ttft_ms", "tpot_ms", "e2e_ms"}:
             return {name: direction, "output_tok_s_per_gpu": "maximize"}
@@ -108,7 +108,7 @@ class DeploymentSearch:
         )
 
     def space(self) -> Space:
-        """Valid layouts with the batches that may fit them, crossed with the other knobs that are open."""
+        """Return the valid layouts with the batches that may fit them, crossed with the other knobs that are open."""
         known = find_engine(self.engine).parallel
         experts = "tp" if self.model.moe_layers and "ep" in known else "none"
         layouts = [
@@ -137,7 +137,7 @@ class DeploymentSearch:
         return Space((axis.crossed("max_num_seqs", self._batches(axis, knobs)), *knobs))
 
     def _batches(self, axis: Axis, knobs: tuple[Axis, ...]) -> list[list[int]]:
-        """Batches of every layout: a grid up to what its cache holds, and all of them about the best of the grid.
+        """Return batches of every layout: a grid up to what its cache holds, and all of them about the best of the grid.
 
         Throughput and latency change smoothly with the batch between the edges that memory, limits and graphs set, so the
         best batch is next to the best one of the grid.
@@ -168,13 +168,13 @@ class DeploymentSearch:
         return options
 
     def _most_sequences(self, columns: Mapping[str, Any]) -> np.ndarray[Any, Any]:
-        """Most sequences of the workload's length that each layout holds with any of the open knobs, 0 if none."""
+        """Return most sequences of the workload's length that each layout holds with any of the open knobs, 0 if none."""
         best = np.zeros(len(columns["tp"]))
         for dtype, kv_dtype, budget in itertools.product(self.dtypes, self.kv_dtypes, self.budgets):
             knobs = {**columns, "dtype": dtype, "kv_dtype": kv_dtype, "max_num_batched_tokens": budget}
 
             def held(running: Any, knobs: Mapping[str, Any] = knobs) -> Any:
-                """Sequences that fit where the engine is started for ``running``: each takes sampler and graphs too."""
+                """Return sequences that fit where the engine is started for ``running``: each takes sampler and graphs too."""
                 return self._holds(self.layout({**knobs, "max_num_seqs": np.maximum(running, 1.0)}))
 
             top = float(min(self.max_batch, budget))
@@ -188,7 +188,7 @@ class DeploymentSearch:
         return best
 
     def _holds(self, layout: DeploymentArrays, room: Memory | None = None) -> Array:
-        """Sequences of the workload's length that the cache of one replica holds, as surely as is asked for."""
+        """Return sequences of the workload's length that the cache of one replica holds, as surely as is asked for."""
         room = memory(self.model, self.cluster, layout, self.engine) if room is None else room
         tokens = np.full(len(layout), float(self.length))
         sure = BARE_ESTIMATE if self.confidence == BARE_ESTIMATE else HOLDS
@@ -196,7 +196,7 @@ class DeploymentSearch:
         return np.where(room.kv_capacity_tokens >= (self.max_model_len or 0), held, 0.0)
 
     def _upper(self, columns: Columns, labels: Mapping[str, tuple[str, ...]]) -> Mapping[str, np.ndarray[Any, Any]]:
-        """Factors from what is estimated to what is sure enough, of what is limited."""
+        """Return the factors from what is estimated to what is sure enough, of what is limited."""
         if self.confidence == BARE_ESTIMATE or not self.slo.limits:
             return {}
         if not self._factors:
@@ -278,7 +278,7 @@ class DeploymentSearch:
         )
 
     def is_full(self, estimate: Estimate) -> bool:
-        """Whether one sequence more would no longer fit surely."""
+        """Return whether one sequence more would no longer fit surely."""
         more = replace(estimate.deployment, max_num_seqs=estimate.batch + 1)
         return bool(self._holds(DeploymentArrays.of([more], self.model, self.cluster.gpu))[0] <= estimate.batch)
 
@@ -308,7 +308,7 @@ class DeploymentSearch:
         )
 
     def deployment(self, record: Mapping[str, Any]) -> Deployment:
-        """One point as a deployment with nothing left open that decides whether it starts.
+        """Return one point as a deployment with nothing left open that decides whether it starts.
 
         More requests in flight than an engine runs at once (a point beyond its limits) leave some waiting.
         """
@@ -322,7 +322,7 @@ class DeploymentSearch:
         )
 
     def estimates(self, exploration: Exploration, rows: Sequence[int]) -> list[Estimate]:
-        """Full estimates of some candidates of an exploration."""
+        """Return full estimates of some candidates of an exploration."""
         if not rows:
             return []
         chosen = {name: values[np.asarray(rows)] for name, values in exploration.columns.items()}
@@ -337,7 +337,7 @@ class DeploymentSearch:
 
 
 def startable(deployment: Deployment, model: Model, cluster: Cluster, held: int, length: int) -> Deployment:
-    """The deployment resolved, with a ``max_model_len`` that one replica's KV cache of ``held`` tokens can hold.
+    """Resolve the deployment with a ``max_model_len`` that one replica's KV cache of ``held`` tokens can hold.
 
     vLLM refuses to start when a single sequence of ``max_model_len`` does not fit; 5% is kept for the error of the
     memory model.
@@ -351,7 +351,7 @@ def startable(deployment: Deployment, model: Model, cluster: Cluster, held: int,
 
 
 def checked(search: DeploymentSearch) -> tuple[DeploymentSearch, list[Note]]:
-    """Formats and knobs resolved once, so that what the engine refuses is said before anything is searched."""
+    """Resolve formats and knobs once, so that what the engine refuses is said before anything is searched."""
 
     def resolved(dtype: str, kv_dtype: str) -> Resolved[Deployment]:
         wanted = Deployment(

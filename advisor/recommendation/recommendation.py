@@ -96,7 +96,7 @@ class Recommendation:
         return pd.DataFrame([candidate_row(candidate, self.slo) for candidate in self.candidates])
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as plain JSON types."""
+        """Return everything as plain JSON types."""
         estimates = {"best", "nearest"}
         body: dict[str, Any] = {}
         for name in self.__slots__:
@@ -148,7 +148,7 @@ def recommend(
     top: int = 10,
     **flags: Unpack[QuestionFlags],
 ) -> Recommendation:
-    """The best deployment of a model on up to all the GPUs of a cluster, in the steady state.
+    """Recommend the best deployment of a model on up to all the GPUs of a cluster, in the steady state.
 
     Every valid combination of tensor, pipeline, data and expert parallel degrees and batch is evaluated, and of the
     other knobs where several are allowed; where that is too much, a sampler explores it.
@@ -306,7 +306,7 @@ def _budgets(requested: int | Sequence[int] | None, default: int) -> tuple[int, 
 
 
 def _one_a_layout(exploration: Exploration, most: int) -> list[int]:
-    """The best candidates, each (tp, pp, ep) once; feasible ones where there are any."""
+    """Return the best candidates, each (tp, pp, ep) once; feasible ones where there are any."""
     seen: set[tuple[int, ...]] = set()
     rows = []
     feasible = exploration.scores.excess == 0
@@ -340,7 +340,7 @@ def _command(best: Estimate | None, search: DeploymentSearch) -> tuple[tuple[str
 
 
 def _last_sequences(best: Estimate, search: DeploymentSearch) -> tuple[str, ...]:
-    """What the sequences would buy that the cache holds by the estimate and not surely, and what happens where it does not."""
+    """Return what the sequences would buy that the cache holds by the estimate and not surely, and what happens where it does not."""
     most = min(best.max_concurrency, search.max_batch)
     if (
         search.confidence == BARE_ESTIMATE

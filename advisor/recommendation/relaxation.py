@@ -23,7 +23,7 @@ MOST_GPUS = 1024
 
 
 def relaxations(search: DeploymentSearch) -> tuple[str, ...]:
-    """What would make the question answerable, each alone, in numbers."""
+    """Return what would make the question answerable, each alone, in numbers."""
     changes = [*_limit_relaxations(search), *_batch_relaxation(search)]
     changes += _context_relaxations(search)
     changes += _format_relaxations(search)
@@ -59,7 +59,7 @@ def _best(search: DeploymentSearch, exploration: Exploration) -> Estimate:
 
 
 def _batch_relaxation(search: DeploymentSearch) -> list[str]:
-    """With a stated concurrency: the largest one that keeps every limit."""
+    """Return, for a stated concurrency, the largest one that keeps every limit."""
     if search.workload.concurrency is None:
         return []
     free = replace(search, workload=replace(search.workload, concurrency=None), objective="throughput")
@@ -73,7 +73,7 @@ def _batch_relaxation(search: DeploymentSearch) -> list[str]:
 
 
 def _context_relaxations(search: DeploymentSearch) -> list[str]:
-    """With a stated context: the longest that some layout's cache holds, and whether a narrower cache holds it."""
+    """Return, for a stated context, the longest that some layout's cache holds, and whether a narrower cache holds it."""
     if search.max_model_len is None:
         return []
     free = replace(search, max_model_len=None, max_batch=1)
@@ -112,7 +112,7 @@ def _format_relaxations(search: DeploymentSearch) -> list[str]:
 
 
 def _more_gpus(search: DeploymentSearch) -> str:
-    """The fewest GPUs of this kind that are enough, by bisection: more GPUs never make less possible."""
+    """Return the fewest GPUs of this kind that are enough, by bisection: more GPUs never make less possible."""
     gpu = search.cluster.gpu
 
     def cluster_of(count: int) -> Cluster:
@@ -141,7 +141,7 @@ def _more_gpus(search: DeploymentSearch) -> str:
 
 
 def _feasible(search: DeploymentSearch) -> bool:
-    """Whether any valid deployment keeps every limit.
+    """Return whether any valid deployment keeps every limit.
 
     Where the number in flight is free, one request a replica decides: none of more is earlier or takes less memory.
     """
@@ -152,6 +152,6 @@ def _feasible(search: DeploymentSearch) -> bool:
 
 
 def _up(value: float) -> str:
-    """Rounded up to two significant digits, so that the limit named can be kept."""
+    """Round up to two significant digits, so that the limit named can be kept."""
     scale = 10 ** (math.floor(math.log10(value)) - 1)
     return f"{math.ceil(value / scale) * scale:g}"

@@ -84,7 +84,7 @@ class Document:
 
     @property
     def columns(self) -> Sequence[Column]:
-        """The columns of the first table; none where there is no table."""
+        """Return the columns of the first table; none where there is no table."""
         return next((section.table.columns for section in self.sections if section.table is not None), ())
 
     def figure(self, name: str) -> Figure:

@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
 
 def as_json(body: Any) -> str:
-    """JSON that every parser takes: what is no number (an endless batch, say) becomes null."""
+    """Write JSON that every parser takes: what is no number (an endless batch, say) becomes null."""
     import json  # only for this format
 
     return json.dumps(finite(body), indent=2, allow_nan=False) + "\n"
 
 
 def as_yaml(body: Any) -> str:
-    """The same as YAML."""
+    """Write the same as YAML."""
     import yaml  # slow to import and seldom needed
 
     # libyaml, where PyYAML was built with it, writes the same ten times faster
@@ -28,7 +28,7 @@ def as_yaml(body: Any) -> str:
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]], names: Iterable[str] = ()) -> str:
-    """Rows with a header; the names of the columns are given where there may be no rows. Empty: none or no number."""
+    """Write rows with a header; the names of the columns are given where there may be no rows. Empty: none or no number."""
     import csv  # only for this format
 
     fields = list(dict.fromkeys([*names, *(name for row in rows for name in row)]))
@@ -40,7 +40,7 @@ def as_csv(rows: Sequence[Mapping[str, Any]], names: Iterable[str] = ()) -> str:
 
 
 def finite(value: Any) -> Any:
-    """``value`` with None for every number that is none."""
+    """Return ``value`` with None for every number that is none."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):

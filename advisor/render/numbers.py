@@ -16,7 +16,7 @@ LONG_MS = 9995.0
 
 
 def short(value: float | None, digits: int = 3) -> str:
-    """``value`` to so many significant digits: 803, 73.8, 0.118, 12300; "-" for what there is none of."""
+    """Return ``value`` to so many significant digits: 803, 73.8, 0.118, 12300; "-" for what there is none of."""
     if value is None or not math.isfinite(value):
         return "-"
     if value == 0:
@@ -29,7 +29,7 @@ def short(value: float | None, digits: int = 3) -> str:
 
 
 def span(low: float, high: float) -> str:
-    """An interval: (540-1090)."""
+    """Return an interval: (540-1090)."""
     return f"({short(low)}-{short(high)})"
 
 
@@ -42,15 +42,15 @@ class Unit:
     """Milliseconds, of a unit of time."""
 
     def of(self, value: float) -> float:
-        """A number of milliseconds in this unit."""
+        """Return a number of milliseconds in this unit."""
         return value / self.size
 
     def short(self, value: float | None) -> str:
-        """The same as text, as the next without the unit's name: 47.3."""
+        """Return the same as text, as the next without the unit's name: 47.3."""
         return short(None if value is None else self.of(value))
 
     def span(self, low: float, high: float) -> str:
-        """(38.1-58.9)."""
+        """Write an interval: (38.1-58.9)."""
         return span(self.of(low), self.of(high))
 
 
@@ -63,25 +63,25 @@ def unit_of(times_ms: Iterable[float | None]) -> Unit:
 
 
 def duration(ms: float | None, ends: tuple[float, float] | None = None) -> str:
-    """803 ms, 47.3 s; with the ends of its interval: 47.3 (38.1-58.9) s."""
+    """Write 803 ms, 47.3 s; with the ends of its interval: 47.3 (38.1-58.9) s."""
     unit = unit_of([ms])
     return f"{unit.short(ms)}{f' {unit.span(*ends)}' if ends else ''} {unit.name}"
 
 
 def change(before_ms: float, after_ms: float) -> str:
-    """33.0 to 26.9 ms, 10.2 to 7.62 s."""
+    """Write 33.0 to 26.9 ms, 10.2 to 7.62 s."""
     unit = unit_of([before_ms, after_ms])
     return f"{unit.short(before_ms)} to {unit.short(after_ms)} {unit.name}"
 
 
 def limit(ms: float) -> str:
-    """As it was stated, but for the unit: 300 ms, 47.25 s."""
+    """Write it as it was stated, but for the unit: 300 ms, 47.25 s."""
     unit = unit_of([ms])
     return f"{unit.of(ms):g} {unit.name}"
 
 
 def count(value: float) -> str:
-    """A large count with its unit: 13.0 B, 671 B, 124 M."""
+    """Write a large count with its unit: 13.0 B, 671 B, 124 M."""
     for scale, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M")):
         if value >= scale:
             return f"{short(value / scale)} {unit}"
@@ -89,15 +89,15 @@ def count(value: float) -> str:
 
 
 def share(value: float) -> str:
-    """0.431 as 43%."""
+    """Write 0.431 as 43%."""
     return f"{value:.0%}"
 
 
 def dollars(value: float | None) -> str:
-    """$0.371."""
+    """Write dollars: $0.371."""
     return "-" if value is None else f"${short(value)}"
 
 
 def wh_per_mtok(joules_per_token: float | None) -> float | None:
-    """Watt-hours for a million tokens."""
+    """Return watt-hours for a million tokens."""
     return None if joules_per_token is None else joules_per_token * HOURS_OF_A_MILLION_SECONDS

@@ -83,7 +83,7 @@ class FlatRows:
 
 
 def fitted(columns: Sequence[Column], width: int | None) -> tuple[tuple[Column, ...], int, bool]:
-    """The columns that fit ``width``, the space between them, and whether their narrow names are needed.
+    """Return the columns that fit ``width``, the space between them, and whether their narrow names are needed.
 
     ``None``: all of them. Space and names give way before a column does, and columns by rank.
     """
@@ -101,12 +101,12 @@ def fitted(columns: Sequence[Column], width: int | None) -> tuple[tuple[Column, 
 
 
 def natural_width(columns: Sequence[Column]) -> int:
-    """What all the columns take."""
+    """Return what all the columns take."""
     return sum(column.width(narrow=False) for column in columns) + 2 * (len(columns) - 1)
 
 
 def markdown(columns: Sequence[Column]) -> str:
-    """All columns as a pipe table, units beside the names."""
+    """Write all columns as a pipe table, units beside the names."""
     named = [column for column in columns if column.name]
     heads = [f"{column.name} ({column.unit})" if column.unit else column.name for column in named]
     lines = [_row(heads), _row(["---:" if column.right else ":---" for column in named])]

@@ -320,7 +320,7 @@ class _Places:
 def _columns(
     piece: pd.DataFrame, place: _Places, *, timed: bool
 ) -> tuple[Mapping[str, Any], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Columns by their names in small letters; times in the file's unit, inputs and outputs, (n,) each."""
+    """Return columns by their names in small letters; times in the file's unit, inputs and outputs, (n,) each."""
     names = {str(name).strip().casefold(): name for name in piece.columns}
     lengths = [_one(names, known, what, place.source) for known, what in ((INPUTS, "input"), (OUTPUTS, "output"))]
     inputs, outputs = (_numbers(piece[names[name]], name, place) for name in lengths)
@@ -359,7 +359,7 @@ def _one(names: Iterable[str], known: Sequence[str], what: str, source: Path) ->
 
 
 def _times(values: pd.Series[Any], place: _Places) -> tuple[NDArray[np.float64], bool]:
-    """Times as they stand, or seconds since 1970 of dates; and whether they are dates."""
+    """Return times as they stand, or seconds since 1970 of dates; and whether they are dates."""
     import pandas as pd
 
     numbers = pd.to_numeric(values, errors="coerce")

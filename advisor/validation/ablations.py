@@ -38,7 +38,7 @@ def ablations(
     *,
     jobs: int = 1,
 ) -> dict[str, list[PredictionError]]:
-    """Errors on ``judged`` of fits to ``fitted`` with one part after another taken out, the whole first.
+    """Return errors on ``judged`` of fits to ``fitted`` with one part after another taken out, the whole first.
 
     ``noise_of``: as ``residuals.fit_residuals`` takes it.
     """

@@ -26,7 +26,7 @@ FOREST, BOOSTED = "random forest", "gradient boosting"
 
 
 def baselines(fitted: Sequence[RunGroup], judged: Sequence[RunGroup]) -> dict[str, list[Check]]:
-    """Predictions of every run in ``judged`` by each method, as checks without an interval.
+    """Return predictions of every run in ``judged`` by each method, as checks without an interval.
 
     The learners take the same features: sizes of the model, GPU, layout, format, batch and lengths. The trees need
     scikit-learn and are left out where it is not installed.
@@ -48,12 +48,12 @@ def baselines(fitted: Sequence[RunGroup], judged: Sequence[RunGroup]) -> dict[st
 
 
 def _floors(groups: Sequence[RunGroup]) -> Array:
-    """Logarithm of what the hardware's peaks allow, shape (runs, metrics)."""
+    """Return logarithm of what the hardware's peaks allow, shape (runs, metrics)."""
     return np.concatenate([np.log(np.maximum(group.predict(IDEAL), 1e-12)).T for group in groups])
 
 
 def _targets(groups: Sequence[RunGroup]) -> Array:
-    """Logarithm of what was measured, shape (runs, metrics); NaN where it was not."""
+    """Return logarithm of what was measured, shape (runs, metrics); NaN where it was not."""
     return np.concatenate([np.log(group.measured).T for group in groups])
 
 
@@ -63,7 +63,7 @@ def _median_gap(known: Array, floor: Array) -> float:
 
 
 def _features(groups: Sequence[RunGroup], engines: Sequence[str]) -> Array:
-    """Logarithms of sizes, then shares and which engine it is, shape (runs, features)."""
+    """Return the logarithms of sizes, then shares and which engine it is, shape (runs, features)."""
     rows = []
     for group in groups:
         model, gpu, layout = group.model, group.cluster.gpu, group.layout
@@ -111,7 +111,7 @@ def _both(fitted: Sequence[RunGroup], judged: Sequence[RunGroup]) -> tuple[Array
 
 
 def _nearest(fitted: Sequence[RunGroup], judged: Sequence[RunGroup], known: Array) -> Array:
-    """The times of the run nearest in standardised features among those that state the quantity."""
+    """Return the times of the run nearest in standardised features among those that state the quantity."""
     have, want = _both(fitted, judged)
     spread = np.maximum(have.std(axis=0), 1e-9)
     apart = np.linalg.norm((want[:, None] - have[None]) / spread, axis=2)

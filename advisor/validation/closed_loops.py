@@ -73,7 +73,7 @@ class LoopJudgement:
     matched: tuple[Matched, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain JSON types."""
+        """Return plain JSON types."""
         return {"choices": [asdict(row) for row in self.choices], "matched": [asdict(row) for row in self.matched]}
 
 
@@ -90,7 +90,7 @@ class _Loop:
 
     @property
     def cell(self) -> tuple[Any, ...]:
-        """What else than engine and GPU makes two runs comparable."""
+        """Return what else than engine and GPU makes two runs comparable."""
         run = self.run
         lengths = (run.input_len, run.output_len)
         return self.split, run.model, run.dtype, run.tp, run.pp, run.dp, run.ep, run.batch, *lengths

@@ -54,7 +54,7 @@ class Trial:
 
 
 def trials(kinds: Iterable[str] = tuple(LEFT_OUT), engine: str = "vllm", gpu: str = "H200-SXM") -> list[Trial]:
-    """Each kind left out in turn, by kind and metric."""
+    """Return each kind left out in turn, by kind and metric."""
     runs = [
         run
         for run in shipped_runs()

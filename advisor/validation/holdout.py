@@ -45,25 +45,25 @@ class HoldoutErrors:
     """By split and metric, of all engines together ("all") and of each."""
 
     def to_json(self) -> str:
-        """The file that ships, a row a line."""
+        """Return the file that ships, a row a line."""
         rows = ",\n".join(json.dumps(row.to_dict(), allow_nan=False) for row in self.rows)
         return f'{{"date": "{self.date}", "surrogate": "{self.surrogate}", "rows": [\n{rows}\n]}}\n'
 
     @classmethod
     def from_json(cls, text: str) -> HoldoutErrors:
-        """What ``to_json`` wrote."""
+        """Return what ``to_json`` wrote."""
         body = json.loads(text)
         rows = tuple(ErrorSummary(group={key: row.pop(key) for key in KEYS}, **row) for row in body["rows"])
         return cls(date=body["date"], surrogate=body["surrogate"], rows=rows)
 
 
 def digest() -> str:
-    """Of the surrogate that ships."""
+    """Return the digest of the surrogate that ships."""
     return hashlib.sha256(SURROGATE.read_bytes()).hexdigest()[:16]
 
 
 def holdout_errors() -> HoldoutErrors | None:
-    """What ships; None where it is about another surrogate than the one that ships."""
+    """Return what ships; None where it is about another surrogate than the one that ships."""
     errors = HoldoutErrors.from_json(SHIPPED.read_text(encoding="utf-8"))
     return errors if errors.surrogate == digest() else None
 

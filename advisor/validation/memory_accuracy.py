@@ -63,13 +63,13 @@ class ThresholdFound:
 
     @property
     def within_a_step(self) -> bool:
-        """No further from what ran or failed than they are apart, which is as exact as they were looked for."""
+        """Return whether it is no further from what ran or failed than they are apart, which is as exact as they were looked for."""
         step = self.failed - self.ran
         return self.ran - step <= self.predicted < self.failed + step
 
 
 def memory_errors() -> list[PartError]:
-    """Every shipped load's weights, activations and KV capacity, and every static run's peak."""
+    """Return every shipped load's weights, activations and KV capacity, and every static run's peak."""
     gpu = find_gpu(GPU).value
     runs = _runs_by_load()
     with PARTS.open(encoding="utf-8", newline="") as file:
@@ -82,7 +82,7 @@ def memory_errors() -> list[PartError]:
 
 
 def memory_thresholds() -> list[ThresholdFound]:
-    """Of every shipped load whose threshold was looked for."""
+    """Return the thresholds of every shipped load whose threshold was looked for."""
     gpu, thresholds = find_gpu(GPU).value, []
     for load, runs in _runs_by_load().items():
         if load.endswith("-threshold"):
@@ -94,7 +94,7 @@ def memory_thresholds() -> list[ThresholdFound]:
 
 
 def _runs_by_load() -> dict[str, list[Measurement]]:
-    """In the order in which they were measured; only those of today's engine."""
+    """Return the runs by load in the order in which they were measured; only those of today's engine."""
     by_load: dict[str, list[Measurement]] = defaultdict(list)
     for run in shipped_runs():
         if run.engine == "torch" and "-early-" not in run.run_id:
@@ -122,7 +122,7 @@ def _resolved(run: Measurement) -> Deployment:
 def _of_load(
     load: str, rows: Sequence[Mapping[str, str]], runs: Sequence[Measurement], gpu: Gpu
 ) -> Iterable[PartError]:
-    """``rows`` are those of the load's GPUs, by rank."""
+    """Yield the errors of one load; ``rows`` are those of the load's GPUs, by rank."""
     model = find_model(rows[0]["model"]).value
     role: Literal["fit", "validate"] = "fit" if any(name in model.name for name in FITTED) else "validate"
     tp, pp = int(rows[0]["tp"]), int(rows[0]["pp"])
@@ -172,7 +172,7 @@ def _of_runs(
 
 
 def _of_row(row: Mapping[str, str]) -> Deployment:
-    """Of a load without a run."""
+    """Return the deployment of a load without a run."""
     return Deployment(
         engine="torch",
         tp=int(row["tp"]),

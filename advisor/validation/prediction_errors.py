@@ -54,7 +54,7 @@ class Check:
 
     @property
     def error(self) -> float:
-        """(predicted - measured) / measured."""
+        """Return (predicted - measured) / measured."""
         return self.predicted / self.measured - 1.0
 
     @property
@@ -70,7 +70,7 @@ class Check:
         return "PP" if self.run.pp > 1 else "TP"
 
     def group(self, key: str) -> str:
-        """What the check belongs to, by one of ``KEYS``."""
+        """Return what the check belongs to, by one of ``KEYS``."""
         run = self.run
         if key in ("split", "engine", "regime", "parallel", "metric"):
             return str(getattr(self, key))
@@ -89,7 +89,7 @@ class Check:
         return str(getattr(run, key))
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain JSON types."""
+        """Return plain JSON types."""
         run = self.run
         return {
             "run_id": run.run_id,
@@ -142,12 +142,12 @@ class ErrorSummary:
     error_high: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain JSON types, the group's parts beside the numbers."""
+        """Return plain JSON types, the group's parts beside the numbers."""
         return self.group | {name: getattr(self, name) for name in self.__slots__ if name != "group"}
 
 
 def checked_keys(keys: Iterable[str]) -> tuple[str, ...]:
-    """The keys themselves, each once.
+    """Return the keys themselves, each once.
 
     Raises:
         InputError: there is no such key.
@@ -161,7 +161,7 @@ def checked_keys(keys: Iterable[str]) -> tuple[str, ...]:
 
 
 def summarised(checks: Iterable[Check], by: Sequence[str] = USUAL) -> tuple[ErrorSummary, ...]:
-    """Errors by the keys, sorted; by ``USUAL``, those of all engines together, too.
+    """Return errors by the keys, sorted; by ``USUAL``, those of all engines together, too.
 
     Raises:
         InputError: no such key.
@@ -180,7 +180,7 @@ def summarised(checks: Iterable[Check], by: Sequence[str] = USUAL) -> tuple[Erro
 
 
 def _order(item: tuple[tuple[str, ...], list[Check]]) -> tuple[tuple[float, str], ...]:
-    """Numbers by size, then names."""
+    """Return numbers by size, then names."""
     numbers = [re.match(r"\d+", part) for part in item[0]]
     return tuple(
         (float(number[0]) if number else math.inf, part) for number, part in zip(numbers, item[0], strict=True)
@@ -217,7 +217,7 @@ def _summary(group: dict[str, str], checks: Sequence[Check]) -> ErrorSummary:
 
 
 def coverage_interval(clusters: Sequence[Sequence[bool]]) -> tuple[float, float]:
-    """95% confidence interval of a share of hits, from resampling whole clusters; (0, 1) from a single cluster."""
+    """Return 95% confidence interval of a share of hits, from resampling whole clusters; (0, 1) from a single cluster."""
     hits = np.array([sum(cluster) for cluster in clusters], dtype=float)
     sizes = np.array([len(cluster) for cluster in clusters], dtype=float)
     if len(clusters) < 2:
@@ -230,7 +230,7 @@ def coverage_interval(clusters: Sequence[Sequence[bool]]) -> tuple[float, float]
 
 
 def error_interval(clusters: Sequence[Sequence[float]]) -> tuple[float, float] | tuple[None, None]:
-    """95% confidence interval of a mean, from resampling whole clusters; None from a single cluster."""
+    """Return 95% confidence interval of a mean, from resampling whole clusters; None from a single cluster."""
     if len(clusters) < 2:
         return None, None
     sums, sizes = (np.array([float(of(cluster)) for cluster in clusters]) for of in (sum, len))
@@ -251,14 +251,14 @@ def _resampled(sums: Array, sizes: Array) -> tuple[float, float]:
 
 
 def shipped_check(error: PredictionError, surrogate: Surrogate) -> Check:
-    """One quantity beside what the surrogate predicts, whether its fit saw the run or not."""
+    """Return one quantity beside what the surrogate predicts, whether its fit saw the run or not."""
     scale = surrogate.scale(error.provenance, error.engine, error.scale_name)
     fitted = error.run.role == "fit" and error.run.batch > 0 and error.run.source in surrogate.sources
     return check_of(error, "in-sample" if fitted else "not fitted", error.sigma(scale.noise), scale.quantile(LEVEL))
 
 
 def check_of(error: PredictionError, split: Split, sigma: float, quantile: float) -> Check:
-    """From an error and how wide errors of its kind are."""
+    """Make a check of an error and how wide errors of its kind are."""
     measured = float(getattr(error.run, error.metric))
     predicted = measured * math.exp(error.residual)
     factor = math.exp(quantile * sigma)

@@ -38,17 +38,17 @@ class PublishedClaim:
 
 
 def layer_split_runs() -> tuple[Measurement, ...]:
-    """The table of model against tensor parallel inference in plain PyTorch on up to four A100."""
+    """Return the table of model against tensor parallel inference in plain PyTorch on up to four A100."""
     return read_runs(LAYER_SPLIT_TABLE)
 
 
 def layer_split_checks(surrogate: Surrogate) -> list[Check]:
-    """Every cell of that table beside its prediction."""
+    """Return every cell of that table beside its prediction."""
     return [shipped_check(error, surrogate) for error in errors_of(group_runs(layer_split_runs()), surrogate.marginal)]
 
 
 def layer_split_claims(surrogate: Surrogate) -> list[PublishedClaim]:
-    """Tensor parallel is above layer split in every comparable cell, and rises with GPUs."""
+    """Judge whether tensor parallel is above layer split in every comparable cell, and rises with GPUs."""
     cells = {(check.run.model, check.run.tp, check.run.pp): check for check in layer_split_checks(surrogate)}
     predicted = {key: check.predicted for key, check in cells.items()}
     models = sorted({model for model, _, _ in cells})
@@ -82,7 +82,7 @@ SMALL_GPU_LAYOUTS = ((1, 1), (2, 1), (4, 1), (1, 2), (1, 4), (2, 2))
 
 
 def small_gpu_claims(surrogate: Surrogate) -> list[PublishedClaim]:
-    """Llama-2-7B float16 on V100-16GB, 128 tokens in and out, the largest batch that fits (run.ai, February 2024).
+    """Judge claims on Llama-2-7B float16 on V100-16GB, 128 tokens in and out, the largest batch that fits (run.ai, February 2024).
 
     There, splitting a model that fits one GPU raised throughput per GPU by 57% (vLLM) at TP2; total throughput still rose
     at TP4 and fell per GPU. Judged with the parameters of vLLM's generation of that time.

@@ -52,12 +52,12 @@ class RankedChoice:
     spearman: float
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain JSON types; a correlation that there is none of is None."""
+        """Return plain JSON types; a correlation that there is none of is None."""
         return {name: None if value != value else value for name, value in asdict(self).items()}  # noqa: PLR0124  NaN
 
 
 def choices(checks: Iterable[Check]) -> tuple[RankedChoice, ...]:
-    """Every choice that static runs allow: by engine, GPU, model, lengths, one batch or any, and objective."""
+    """Return every choice that static runs allow: by engine, GPU, model, lengths, one batch or any, and objective."""
     groups: dict[tuple[Any, ...], dict[str, Check]] = defaultdict(dict)
     for check in checks:
         run = check.run
@@ -124,12 +124,12 @@ class Ranking:
     """Model, lengths and batch of the worst choice."""
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain JSON types."""
+        """Return plain JSON types."""
         return asdict(self)
 
 
 def rankings(ranked: Iterable[RankedChoice]) -> tuple[Ranking, ...]:
-    """By split and objective."""
+    """Return the rankings by split and objective."""
     groups: dict[tuple[str, str], list[RankedChoice]] = defaultdict(list)
     for choice in ranked:
         groups[choice.split, choice.objective].append(choice)

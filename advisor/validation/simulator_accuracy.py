@@ -66,7 +66,7 @@ class Comparison:
 
     @property
     def width(self) -> float:
-        """Of the interval, as a share of what is simulated."""
+        """Return the width of the interval, as a share of what is simulated."""
         return (self.interval[1] - self.interval[0]) / self.simulated
 
     @property
@@ -79,7 +79,7 @@ class Comparison:
 
 
 def compare(runs: Iterable[Measurement], requests: Iterable[Request], *, draws: int = 8) -> list[Comparison]:
-    """All quantities of the runs that have requests; intervals are points without ``draws``."""
+    """Return all quantities of the runs that have requests; intervals are points without ``draws``."""
     by_run = defaultdict(list)
     for request in requests:
         by_run[request.run_id].append(request)
@@ -131,7 +131,9 @@ def _compare(run: Measurement, requests: Sequence[Request], draws: int) -> list[
 
 
 def _same_loop(run: Measurement, facts: Mapping[str, Any]) -> Arrivals:
-    """The closed loop as ``probes.serving_benchmark`` ran it: the same lengths in the same order, each first output cut alike."""
+    """Return the closed loop as ``probes.serving_benchmark`` ran it: the same lengths in the same order, each first
+    output cut alike.
+    """
     concurrency = run.batch * run.dp
     offer = TrafficProfile(
         input_len=run.input_len,
@@ -163,7 +165,7 @@ def _simulated(served: RequestResults | StreamingStatistics, name: str) -> float
 
 
 def _interval(simulation: Simulation, name: str, completed: float) -> tuple[float, float]:
-    """Where arrivals are given the rate of completions hardly depends on times; the interval is that of the run's rate."""
+    """Return the interval; where arrivals are given the rate of completions hardly depends on times; the interval is that of the run's rate."""
     if simulation.scale is None:
         return (completed, completed) if name == RATE else (_simulated(simulation.served, name),) * 2
     if name == RATE:
@@ -173,8 +175,8 @@ def _interval(simulation: Simulation, name: str, completed: float) -> tuple[floa
 
 
 def _completed(run: Measurement, simulation: Simulation, ends_s: Array) -> tuple[float, float]:
-    """Requests completed a second, measured and simulated: until the last one where they came as they came, where a
-    number was kept by the tokens that came, for the run's requests leave out those that were first.
+    """Return requests completed a second, measured and simulated: until the last one where they came as they came,
+    where a number was kept by the tokens that came, for the run's requests leave out those that were first.
     """
     if run.regime == "open":
         return len(ends_s) / float(ends_s.max()), len(simulation.served) / simulation.served.end_s
@@ -183,7 +185,7 @@ def _completed(run: Measurement, simulation: Simulation, ends_s: Array) -> tuple
 
 
 def _without_queues(run: Measurement, cluster: Cluster, rate: float) -> dict[str, float]:
-    """The steady state at the smallest batch that completes ``rate``, or at the batch that was kept."""
+    """Return the steady state at the smallest batch that completes ``rate``, or at the batch that was kept."""
     model = find_model(run.model).value
     deployment = resolve(replace(run.deployment, max_model_len=None), model, cluster).value
     assert deployment.max_num_seqs
@@ -236,7 +238,7 @@ class Judgement:
 
 
 def judgements(comparisons: Iterable[Comparison]) -> dict[tuple[str, str, str], Judgement]:
-    """By role, regime and quantity."""
+    """Judge by role, regime and quantity."""
     groups = defaultdict(list)
     for comparison in comparisons:
         groups[comparison.run.role, comparison.run.regime, comparison.quantity].append(comparison)
@@ -265,7 +267,7 @@ def _errors_by_model(comparisons: Iterable[Comparison]) -> dict[str, list[float]
 
 
 def shipped(*, draws: int = 8) -> list[Comparison]:
-    """Of the runs and requests that ship."""
+    """Compare the runs and requests that ship."""
     requests = [request for path in sorted((DATA / "requests").glob("*.csv")) for request in read_requests(path)]
     return compare(shipped_runs(), requests, draws=draws)
 

@@ -105,7 +105,7 @@ class Validation:
     """Fits without one part; and with and without residuals, other configurations of the models fitted."""
 
     def summary(self, by: Sequence[str] = USUAL) -> tuple[ErrorSummary, ...]:
-        """Errors by split, engine, regime, parallelism and metric, and all engines together; or by other keys.
+        """Return errors by split, engine, regime, parallelism and metric, and all engines together; or by other keys.
 
         Raises:
             InputError: no such key.
@@ -114,30 +114,30 @@ class Validation:
         return summarised(self.checks, by)
 
     def outside(self) -> tuple[Check, ...]:
-        """Checks whose measured value is outside its interval."""
+        """Return the checks whose measured value is outside its interval."""
         return tuple(check for check in self.checks if not check.inside)
 
     def choices(self) -> tuple[RankedChoice, ...]:
-        """What would have been chosen among the measured deployments of each model and workload, and what was best."""
+        """Return what would have been chosen among the measured deployments of each model and workload, and what was best."""
         tables = set(layer_split_runs())  # judged by the claims
         return choices(check for check in self.checks if check.run not in tables)
 
     def rankings(self) -> tuple[Ranking, ...]:
-        """The choices by split and objective."""
+        """Return the choices by split and objective."""
         return rankings(self.choices())
 
     def loops(self) -> LoopJudgement:
-        """What the closed loops say of choosing within a limit on TPOT, and of which of two is faster."""
+        """Return what the closed loops say of choosing within a limit on TPOT, and of which of two is faster."""
         return judge(self.checks)
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a check."""
+        """Return one row a check."""
         import pandas as pd  # slow to import, and only this needs it
 
         return pd.DataFrame([check.to_dict() for check in self.checks])
 
     def to_dict(self, by: Sequence[str] = USUAL) -> dict[str, Any]:
-        """Everything as plain JSON types; ``by`` groups the summary."""
+        """Return everything as plain JSON types; ``by`` groups the summary."""
         return {
             "summary": [row.to_dict() for row in self.summary(by)],
             "rankings": [row.to_dict() for row in self.rankings()],
@@ -232,7 +232,7 @@ def validate(
 
 
 def _rivals(errors: dict[str, list[tuple[str, Measurement, str, float]]]) -> tuple[Rival, ...]:
-    """By method, engine, parallelism and metric."""
+    """Return the rivals by method, engine, parallelism and metric."""
     rivals = []
     for name, rows in errors.items():
         groups: dict[tuple[str, str, str], list[float]] = defaultdict(list)
@@ -256,7 +256,7 @@ def _rivals(errors: dict[str, list[tuple[str, Measurement, str, float]]]) -> tup
 
 
 def cross_checks(errors: Sequence[PredictionError], in_sample: Sequence[PredictionError]) -> list[Check]:
-    """Left-out predictions with intervals whose quantile comes from the other folds.
+    """Return left-out predictions with intervals whose quantile comes from the other folds.
 
     Each fold (a model, a GPU, an engine) is judged by the errors of all folds but its own, so that no interval has seen
     what it is tested on.
@@ -292,7 +292,7 @@ def cross_checks(errors: Sequence[PredictionError], in_sample: Sequence[Predicti
 def near_checks(
     near: Sequence[PredictionError], errors: Sequence[PredictionError], in_sample: Sequence[PredictionError]
 ) -> list[Check]:
-    """Predictions of configurations left out; ``errors`` are those without whole models, of which only other models' count."""
+    """Return predictions of configurations left out; ``errors`` are those without whole models, of which only other models' count."""
     noises = noises_of(in_sample)
     checks = []
     for model, engine, name in sorted({(error.run.model, error.engine, error.scale_name) for error in near}):

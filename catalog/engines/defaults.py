@@ -24,7 +24,7 @@ _UNKNOWN_LENGTH = 2048  # config/model.py _get_and_verify_max_len, where a confi
 
 
 def resolve(deployment: Deployment, model: Model, cluster: Cluster) -> Resolved[Deployment]:
-    """``deployment`` with every open knob as its engine would set it, and notes on what was chosen.
+    """Return ``deployment`` with every open knob as its engine would set it, and notes on what was chosen.
 
     Limits follow ``vllm serve`` (engine/arg_utils.py ``_set_default_max_num_seqs_and_batched_tokens_args``). Raises
     ``InputError`` for what cannot start. An engine without kernels for the GPU is a warning here, so that older
@@ -58,7 +58,7 @@ def resolve(deployment: Deployment, model: Model, cluster: Cluster) -> Resolved[
 
 
 def compute_dtype(model: Model, gpu: Gpu, dtype: str = "auto", engine: str | Engine = "vllm") -> str:
-    """What activations and unquantised weights are in: one of ``PLAIN``.
+    """Return what activations and unquantised weights are in: one of ``PLAIN``.
 
     The checkpoint's own format where the GPU has it, else float16, else (models whose numbers overflow there) float32;
     config/model.py ``_resolve_auto_dtype``.
@@ -91,7 +91,7 @@ def _check_parallel(deployment: Deployment, engine: Engine) -> None:
 
 
 def _check_placement(deployment: Deployment, cluster: Cluster) -> None:
-    """Replicas within whole nodes, or spanning a whole number of them."""
+    """Check that replicas stand within whole nodes, or spanning a whole number of them."""
     if deployment.num_gpus > cluster.num_gpus:
         raise InputError(
             f"tp={deployment.tp} pp={deployment.pp} dp={deployment.dp} takes {deployment.num_gpus} GPUs; "
@@ -242,7 +242,7 @@ def _length(deployment: Deployment, model: Model, notes: list[Note]) -> int:
 
 
 def _limits(deployment: Deployment, gpu: Gpu, engine: Engine, max_model_len: int, notes: list[Note]) -> tuple[int, int]:
-    """``max_num_seqs`` and ``max_num_batched_tokens``."""
+    """Return ``max_num_seqs`` and ``max_num_batched_tokens``."""
     defaults = engine.batch_defaults(gpu)
     seqs, tokens = deployment.max_num_seqs, deployment.max_num_batched_tokens
     if seqs is not None:

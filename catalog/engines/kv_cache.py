@@ -54,12 +54,12 @@ if TYPE_CHECKING:
 
 
 def profile_rows(max_num_seqs: int, max_num_batched_tokens: int) -> int:
-    """Rows of logits that vLLM sizes its sampler for (v1/worker/gpu_model_runner.py ``_dummy_run``)."""
+    """Return rows of logits that vLLM sizes its sampler for (v1/worker/gpu_model_runner.py ``_dummy_run``)."""
     return min(max_num_seqs, max_num_batched_tokens)
 
 
 def graph_sizes(engine: Engine, gpu: Gpu, deployment: Deployment) -> tuple[int, ...]:
-    """Batch sizes of a resolved deployment that CUDA graphs are captured for, ascending; none without them."""
+    """Return batch sizes of a resolved deployment that CUDA graphs are captured for, ascending; none without them."""
     assert deployment.max_num_seqs is not None
     assert deployment.max_num_batched_tokens is not None
     row = engine.batch_defaults(gpu)
@@ -76,7 +76,7 @@ def graph_sizes(engine: Engine, gpu: Gpu, deployment: Deployment) -> tuple[int, 
 
 
 def reserves_graphs(engine: Engine, model: Model, gpu: Gpu, *, sequence_parallel: bool = False) -> bool:
-    """Whether memory for CUDA graphs is set aside before the KV cache is sized.
+    """Return whether memory for CUDA graphs is set aside before the KV cache is sized.
 
     Sequence parallelism falls back to the first model runner (config/vllm.py
     ``_get_v2_model_runner_unsupported_features``).
@@ -86,7 +86,7 @@ def reserves_graphs(engine: Engine, model: Model, gpu: Gpu, *, sequence_parallel
 
 
 def kv_block_size(engine: Engine, model: Model, gpu: Gpu, kv_dtype: str = "auto") -> int:
-    """Tokens in a block of KV cache.
+    """Return tokens in a block of KV cache.
 
     vLLM: 16 unless the attention kernels of MLA ask for more (platforms/cuda.py ``_get_backend_priorities``, each
     backend's ``get_supported_kernel_block_sizes``): FlashInfer 32 on 10.x, FlashMLA 64 for fp8 on 9.x.
@@ -118,11 +118,11 @@ class KvGroups:
 
     @property
     def number(self) -> int:
-        """Groups of all kinds."""
+        """Return groups of all kinds."""
         return self.full + self.windowed + self.states
 
     def blocks(self, tokens: int, *, max_num_batched_tokens: int, block_size: int = 16) -> int:
-        """Blocks that one request of ``tokens`` tokens takes at the most: what admission and the logged KV tokens count.
+        """Return blocks that one request of ``tokens`` tokens takes at the most: what admission and the logged KV tokens count.
 
         A windowed layer keeps its window and the chunk being computed (kv_cache_interface.py ``SlidingWindowSpec``).
         """
@@ -133,7 +133,7 @@ class KvGroups:
 
 @lru_cache(maxsize=2048)
 def kv_groups(model: Model) -> KvGroups:
-    """The groups of ``model``: one, unless layers of several kinds mix.
+    """Return the groups of ``model``: one, unless layers of several kinds mix.
 
     ``_get_kv_cache_groups_uniform_page_size``: groups are as large as the rarest kind of layer, or as the commonest where
     that has less than half as many again. Layers that share another's cache or have none are in no group.
@@ -161,7 +161,7 @@ def kv_groups(model: Model) -> KvGroups:
 def static_reserve_gib(
     engine: Engine, model: Model, gpu: Gpu, *, tp: Array, pp: Array, tokens: Array, seqs: Array, graphs: Array
 ) -> Array:
-    """What SGLang keeps free of weights and KV cache: activations, graphs, metadata (memory_hook.py); GiB, shape (n,).
+    """Return what SGLang keeps free of weights and KV cache: activations, graphs, metadata (memory_hook.py); GiB, shape (n,).
 
     Its arithmetic is in MiB: 512, 1.5 a token of a prefill chunk (2048 at the least), 1024 for eight GPUs a replica,
     2 for each sequence of the largest decode graph, 8 for each prefill graph (1.5 GiB in all for MLA); 10 GiB at the
@@ -190,7 +190,7 @@ def static_share(
     seqs: Array,
     graphs: Array,
 ) -> Array:
-    """``mem_fraction_static``, the share of a GPU's memory for weights and KV cache, shape (n,).
+    """Return ``mem_fraction_static``, the share of a GPU's memory for weights and KV cache, shape (n,).
 
     Without a word SGLang's own: all but what it keeps free. A ``gpu_memory_utilization`` that is stated is of everything.
     """
@@ -208,7 +208,7 @@ def _prefill_graphs(most: int) -> list[int]:
 
 
 def static_fraction(deployment: Deployment, engine: Engine, model: Model, gpu: Gpu) -> float:
-    """``mem_fraction_static`` of one resolved deployment; see ``static_share``."""
+    """Return ``mem_fraction_static`` of one resolved deployment; see ``static_share``."""
     import numpy as np
 
     one = {

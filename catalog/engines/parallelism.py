@@ -25,12 +25,12 @@ _SLICE_OF_128 = ("fp8", "int4")
 
 
 def padded_vocab(model: Model, multiple: int = VOCAB_PADDING) -> int:
-    """Rows of the embedding and of the head as the engine allocates them."""
+    """Return rows of the embedding and of the head as the engine allocates them."""
     return math.ceil(model.vocab_size / multiple) * multiple
 
 
 def kv_heads_per_gpu(model: Model, tp: int) -> int:
-    """KV heads that one GPU of a tensor-parallel group holds: replicated when there are fewer than GPUs, whole for MLA.
+    """Return KV heads that one GPU of a tensor-parallel group holds: replicated when there are fewer than GPUs, whole for MLA.
 
     config/model.py ``get_num_kv_heads``.
     """
@@ -40,7 +40,7 @@ def kv_heads_per_gpu(model: Model, tp: int) -> int:
 
 
 def pipeline_layers(num_layers: int, pp: int) -> tuple[int, ...]:
-    """Layers of each pipeline stage, first to last.
+    """Return layers of each pipeline stage, first to last.
 
     distributed/utils.py ``get_pp_indices``: a remainder goes one each to the stages before the last, from the back, so
     that for a small remainder the first and last stage, which hold the embedding and the head, get none.
@@ -52,7 +52,7 @@ def pipeline_layers(num_layers: int, pp: int) -> tuple[int, ...]:
 
 
 def tp_problem(model: Model, tp: int, *, experts_whole: bool = False) -> str:
-    """Why ``model`` cannot be sliced over ``tp`` GPUs; empty if it can.
+    """Return why ``model`` cannot be sliced over ``tp`` GPUs; empty if it can.
 
     ``experts_whole``: the routed experts are spread over GPUs as wholes (expert parallel) rather than sliced.
     """
@@ -88,17 +88,17 @@ def _sliced_widths(model: Model, *, experts_whole: bool) -> list[tuple[str, int]
 
 @lru_cache(maxsize=512)
 def valid_tp(model: Model, *, most: int = 64, experts_whole: bool = False) -> tuple[int, ...]:
-    """Tensor-parallel degrees up to ``most`` that the model's shapes allow, ascending."""
+    """Return tensor-parallel degrees up to ``most`` that the model's shapes allow, ascending."""
     return tuple(tp for tp in range(1, most + 1) if not tp_problem(model, tp, experts_whole=experts_whole))
 
 
 def valid_pp(model: Model, *, most: int = 64) -> tuple[int, ...]:
-    """Pipeline-parallel degrees up to ``most`` that leave every stage a layer."""
+    """Return pipeline-parallel degrees up to ``most`` that leave every stage a layer."""
     return tuple(range(1, min(most, model.num_hidden_layers) + 1))
 
 
 def valid_ep(model: Model, tp: int, dp: int = 1) -> tuple[int, ...]:
-    """Expert-parallel degrees that go with ``tp`` and ``dp``.
+    """Return expert-parallel degrees that go with ``tp`` and ``dp``.
 
     1 slices the experts by ``tp``; ``tp`` spreads them over one replica; ``tp*dp`` over all replicas, which then work
     in step. Uneven shares are allowed (layers/fused_moe/layer.py ``determine_expert_map``).

@@ -112,7 +112,7 @@ class Engine:
     source: str = ""
 
     def refusal(self, gpu: Gpu) -> str:
-        """Why this engine cannot start on ``gpu``, in one line; empty if it can."""
+        """Return why this engine cannot start on ``gpu``, in one line; empty if it can."""
         if gpu.vendor == "amd":
             if gpu.compute_capability in self.gfx:
                 return ""
@@ -127,7 +127,7 @@ class Engine:
         )
 
     def model_refusal(self, model: Model, gpu: Gpu) -> str:
-        """Why this engine does not run ``model`` on ``gpu``, in one line; empty if it does."""
+        """Return why this engine does not run ``model`` on ``gpu``, in one line; empty if it does."""
         kind = model.model_type
         if kind in self.dropped:
             return (
@@ -145,17 +145,17 @@ class Engine:
         return ""
 
     def weight_formats(self, gpu: Gpu) -> tuple[str, ...]:
-        """Formats that weights can be stored in on ``gpu``."""
+        """Return formats that weights can be stored in on ``gpu``."""
         return self._formats(gpu, self.weights, self.gfx_weights)
 
     def computes_in(self, gpu: Gpu, weights: str) -> bool:
-        """Whether matrix products run in ``weights``' own format there, rather than after turning them into 16 bit."""
+        """Return whether matrix products run in ``weights``' own format there, rather than after turning them into 16 bit."""
         if gpu.vendor == "amd":
             return weights in self.weight_formats(gpu)
         return weights in self._formats(gpu, self.native or self.weights, {})
 
     def kv_formats(self, gpu: Gpu, model: Model) -> tuple[str, ...]:
-        """Formats that the KV cache can have for ``model`` on ``gpu``."""
+        """Return formats that the KV cache can have for ``model`` on ``gpu``."""
         formats = self._formats(gpu, self.kv, self.gfx_kv)
         if not self.narrow_kv_needs_flashinfer or gpu.vendor == "amd" or not gpu.compute_capability:
             return formats
@@ -174,7 +174,7 @@ class Engine:
         return tuple(f for f in formats if f != "nvfp4" and (f != "fp8" or wide))
 
     def batch_defaults(self, gpu: Gpu) -> BatchDefaults:
-        """The scheduler limits it starts with on ``gpu``."""
+        """Return the scheduler limits it starts with on ``gpu``."""
         name = gpu.name.lower()
         return next(
             row
@@ -199,7 +199,7 @@ class Engine:
 
 
 def at_least(capability: str, least: str) -> bool:
-    """Whether one compute capability is not below another: ``at_least("10.0", "8.9")``."""
+    """Return whether one compute capability is not below another: ``at_least("10.0", "8.9")``."""
     return _numbers(capability) >= _numbers(least)
 
 
@@ -280,12 +280,12 @@ def engine_timing(family: str) -> EngineTiming:
 
 
 def all_engines() -> tuple[Engine, ...]:
-    """Every engine there are facts for."""
+    """Return every engine there are facts for."""
     return tuple(_engines().values())
 
 
 def find_engine(name: str) -> Engine:
-    """The engine of that name or alias; ``InputError`` with close matches otherwise."""
+    """Return the engine of that name or alias; ``InputError`` with close matches otherwise."""
     wanted = str(name).strip().lower().replace("_", "-")
     for engine in all_engines():
         if wanted in (engine.name, *engine.aliases):

@@ -54,7 +54,7 @@ class ProcessLayout:
         return self.tp_rank * part, (self.tp_rank + 1) * part
 
     def kv_share(self, kv_heads: int) -> tuple[int, int]:
-        """The KV heads of this process; where there are fewer than processes, neighbours hold the same one."""
+        """Return the KV heads of this process; where there are fewer than processes, neighbours hold the same one."""
         if kv_heads >= self.tp:
             return self.share(kv_heads)
         head = self.tp_rank * kv_heads // self.tp
@@ -68,7 +68,7 @@ class ProcessLayout:
 
 
 def lay_out(model: Model, *, tp: int, pp: int, rank: int, costs: Sequence[float] | None = None) -> ProcessLayout:
-    """The place of process ``rank``; ``costs`` are those of the layers and, last, of the head, for balanced stages.
+    """Return the place of process ``rank``; ``costs`` are those of the layers and, last, of the head, for balanced stages.
 
     Without costs the weights that a token meets stand in: they decide the time of a decode step of few sequences.
     """
@@ -78,7 +78,7 @@ def lay_out(model: Model, *, tp: int, pp: int, rank: int, costs: Sequence[float]
 
 
 def weight_costs(model: Model) -> list[float]:
-    """Weights that one token meets in each layer and, last, in the head."""
+    """Return weights that one token meets in each layer and, last, in the head."""
     experts = model.num_experts_per_tok * expert_parameters(model) if model.num_experts else 0
     dense = mlp_parameters(model, model.intermediate_size)
     layers = [

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def balanced_stages(costs: Sequence[float], stages: int, *, first: float = 0.0, last: float = 0.0) -> tuple[range, ...]:
-    """The layers of each stage, in order, such that the dearest stage costs least; of several such, the most even one.
+    """Return the layers of each stage, in order, such that the dearest stage costs least; of several such, the most even one.
 
     ``costs`` are those of the layers in any unit, ``first`` what the first stage has besides (embedding), ``last`` what
     the last one has (final norm, head). Every stage has a layer. Of partitions with the same dearest stage the one with
@@ -36,7 +36,7 @@ def balanced_stages(costs: Sequence[float], stages: int, *, first: float = 0.0, 
 
 @lru_cache(maxsize=256)
 def _balanced(costs: tuple[float, ...], stages: int, first: float, last: float) -> tuple[range, ...]:
-    """Kept: the model of time asks for the same stages at every look at a model."""
+    """Balance the stages, once a model: the model of time asks for the same stages at every look at a model."""
     import numpy as np  # the catalog needs it for nothing else
 
     layers = len(costs)

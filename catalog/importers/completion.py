@@ -65,8 +65,7 @@ class Incomplete(Exception):  # noqa: N818  what is asked for, no fault
 
 
 def complete(reading: ParsedRun, given: Mapping[str, Any]) -> Measurement:
-    """Return the measurement that a reading is, with what the user gives: fields of ``Measurement``, and
-    ``concurrency``.
+    """Return the measurement that a reading is, with what the user gives: fields of ``Measurement``, and ``concurrency``.
 
     Raises:
         Incomplete: facts are missing.
@@ -108,9 +107,7 @@ def _consistent(run: Measurement, reading: ParsedRun) -> Measurement:
 
 
 def run_id(reading: ParsedRun) -> str:
-    """Return an id that is the same for the same run, in whichever of its tool's formats it comes and whatever is said
-    about it.
-    """
+    """Return an id that is the same for the same run, in whichever of its tool's formats it comes and whatever is said about it."""
     digest = hashlib.sha256(repr((reading.tool, *reading.identity)).encode()).hexdigest()
     return f"{reading.tool.replace(' ', '-')}/{digest[:16]}"
 
@@ -145,7 +142,7 @@ class _Facts:
         )
 
     def name(self) -> None:
-        """Model, engine and GPU by the catalog's names."""
+        """Read model, engine and GPU by the catalog's names."""
         for kind in NAMED:
             stated, given = self.stated.get(kind), self.given.get(kind)
             if stated is None and given is None:
@@ -289,7 +286,7 @@ def _meant(kind: str, name: str) -> str | None:
 
 
 def _is_form_of_another(stated: str, model: str) -> bool:
-    """Whether a name that the catalog lacks is that of one of its other models in another format or tuning.
+    """Return whether a name that the catalog lacks is that of one of its other models in another format or tuning.
 
     "zai-org/GLM-5-FP8" is GLM-5's, by its longest beginning that means a model; a name of one's own means none.
     """

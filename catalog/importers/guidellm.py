@@ -240,7 +240,7 @@ def _per_request(single: list[Any]) -> float | None:
 
 
 def _first(value: Any, *paths: tuple[str, ...]) -> Any:
-    """What stands at the first of some places, which differ among versions."""
+    """Return what stands at the first of some places, which differ among versions."""
     return next((member for path in paths if (member := _at(value, *path)) is not None), None)
 
 

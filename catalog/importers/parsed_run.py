@@ -105,7 +105,7 @@ def mean(values: Iterable[float]) -> float | None:
 
 
 def tpot_of_means(e2e_ms: float | None, ttft_ms: float | None, output_len: float) -> float | None:
-    """Time per output token after the first, of mean latencies and lengths; None where they do not tell it."""
+    """Return time per output token after the first, of mean latencies and lengths; None where they do not tell it."""
     if e2e_ms is None or ttft_ms is None or output_len <= 1.0 or e2e_ms <= ttft_ms:
         return None
     return (e2e_ms - ttft_ms) / (output_len - 1.0)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def _common(c: Fields, *, positions: int, kv_heads: int | None = None, head_dim: int | None = None) -> Values:
-    """What nearly all configurations share, under the names that Llama's uses."""
+    """Return what nearly all configurations share, under the names that Llama's uses."""
     hidden, heads = c.size("hidden_size"), c.size("num_attention_heads")
     return {
         "hidden_size": hidden,
@@ -35,7 +35,7 @@ def _common(c: Fields, *, positions: int, kv_heads: int | None = None, head_dim:
 
 
 def _windows(c: Fields, values: Values, *, window: int, layers: int) -> Values:
-    """Sliding-window layers: ``layer_types`` if it is there, else ``layers`` of them; none if the window covers all."""
+    """Read the sliding-window layers: ``layer_types`` if it is there, else ``layers`` of them; none if the window covers all."""
     types = c.texts("layer_types", values["num_hidden_layers"])
     if types is not None:
         layers = sum(kind in ("sliding_attention", "chunked_attention") for kind in types)
@@ -152,7 +152,7 @@ def _gemma3(c: Fields) -> Values:
 
 
 def _siglip(v: Fields, hidden: int) -> int:
-    """Parameters of a SigLIP encoder (arXiv 2303.15343) and of Gemma 3's projection from it to ``hidden``."""
+    """Return parameters of a SigLIP encoder (arXiv 2303.15343) and of Gemma 3's projection from it to ``hidden``."""
     width, mlp = v.size("hidden_size", default=768), v.size("intermediate_size", default=3072)
     patch, image = v.size("patch_size", default=16), v.size("image_size", default=224)
     embedding = 3 * patch * patch * width + width + (image // patch) ** 2 * width
@@ -176,7 +176,7 @@ def _phi3(c: Fields) -> Values:
 
 
 def _latent_attention(c: Fields, *, query_rank: int) -> Values:
-    """Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434)."""
+    """Read multi-head latent attention (DeepSeek-V2, arXiv 2405.04434)."""
     nope, rope = c.size("qk_nope_head_dim", default=128), c.size("qk_rope_head_dim", default=64)
     return {
         "attention": "mla",
@@ -190,7 +190,7 @@ def _latent_attention(c: Fields, *, query_rank: int) -> Values:
 
 
 def _shared_experts(c: Fields, *, dense: int, per_token: int | None, shared: int) -> Values:
-    """Routed experts after some dense layers, beside experts that every token goes through (DeepSeekMoE)."""
+    """Return routed experts after some dense layers, beside experts that every token goes through (DeepSeekMoE)."""
     if c.size("moe_layer_freq", default=1) != 1:
         raise c.error("moe_layer_freq other than 1 is not modelled")
     width = c.size("moe_intermediate_size")
@@ -204,7 +204,7 @@ def _shared_experts(c: Fields, *, dense: int, per_token: int | None, shared: int
 
 
 def _routing_biases(values: Values) -> int:
-    """Per-expert biases that balance the load (arXiv 2412.19437, section 2.1.2)."""
+    """Count the per-expert biases that balance the load (arXiv 2412.19437, section 2.1.2)."""
     moe_layers = max(0, values["num_hidden_layers"] - values.get("first_dense_layers", 0))
     return int(moe_layers * values["num_experts"])
 
@@ -284,7 +284,7 @@ def _llama4(c: Fields) -> Values:
 
 
 def _llama4_vision(v: Fields, hidden: int) -> int:
-    """Parameters of Llama 4's image encoder, its adapter and the projection to ``hidden``."""
+    """Return parameters of Llama 4's image encoder, its adapter and the projection to ``hidden``."""
     width, mlp = v.size("hidden_size", default=768), v.size("intermediate_size", default=5632)
     patch, image = v.size("patch_size", default=14), v.size("image_size", default=448)
     inner, outer = v.size("projector_input_dim", default=4096), v.size("projector_output_dim", default=4096)

@@ -26,7 +26,7 @@ REPOSITORY = re.compile(r"[\w.\-]{1,96}/[\w.\-]{1,96}", re.ASCII)
 
 
 def find_model(name: str) -> Resolved[Model]:
-    """The model that ``name`` means: a path to a ``config.json``, a catalog name or alias, or a Hugging Face id.
+    """Return the model that ``name`` means: a path to a ``config.json``, a catalog name or alias, or a Hugging Face id.
 
     An explicit path (it exists, or is spelled like one) beats the catalog, which beats the hub. A short name that could
     mean several models is read as one of them, and the notes say which.
@@ -64,7 +64,7 @@ def _read_so(name: str, reading: Reading, models: CatalogTable) -> Resolved[Mode
 
 
 def all_models() -> tuple[Model, ...]:
-    """Every model of the catalog, the user's included, in the order of the files."""
+    """Return every model of the catalog, the user's included, in the order of the files."""
     models = table("models")
     return tuple(_built(models, name, name) for name in models.entries)
 

@@ -19,7 +19,7 @@ BIASED: Values = dict.fromkeys(("qkv_bias", "o_bias", "mlp_bias", "norm_bias"), 
 
 
 def _gpt_names(c: Fields, *, positions: int) -> Values:
-    """The names of GPT-2's configuration, which GPT-J's shares."""
+    """Return the names of GPT-2's configuration, which GPT-J's shares."""
     hidden, heads = c.size("n_embd", "hidden_size"), c.size("n_head", "num_attention_heads")
     return {
         "hidden_size": hidden,

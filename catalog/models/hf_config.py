@@ -237,7 +237,7 @@ def _formats(outer: Fields, inner: Fields, model: Model, beside: Mapping[str, An
 
 
 def _block_scales(fields: Fields) -> bool:
-    """Whether one scale is of a square block of weights (finegrained fp8 of DeepSeek-V3 and Qwen3)."""
+    """Return whether one scale is of a square block of weights (finegrained fp8 of DeepSeek-V3 and Qwen3)."""
     quantization = fields.maybe_part("quantization_config")
     return quantization is not None and quantization.has("weight_block_size")
 

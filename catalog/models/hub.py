@@ -18,7 +18,7 @@ DEADLINE_S = 8.0
 
 
 def read_hub(repository: str) -> Model:
-    """The model of a hub repository ("org/name"), from its ``config.json``.
+    """Return the model of a hub repository ("org/name"), from its ``config.json``.
 
     Raises:
         InputError: no such repository, no access, no network in time, or an unusable configuration.
@@ -62,7 +62,7 @@ def _refuse(message: str) -> Path:
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong, in a few words."""
+    """Return what went wrong, in a few words."""
     kinds = {
         "GatedRepoError": "its licence must be accepted there first, and a token given",
         "RepositoryNotFoundError": "no such public repository",

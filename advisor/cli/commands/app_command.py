@@ -71,7 +71,7 @@ def app(*, port: Port = 8501, host: Host = "localhost") -> None:
 
 
 def start(host: str, port: int) -> list[str]:
-    """The command that serves the app; ``-P`` keeps the folder it is started in off Python's path."""
+    """Return the command that serves the app; ``-P`` keeps the folder it is started in off Python's path."""
     options = {**SETTINGS, "server.address": host, "server.port": str(port)}
     flags = [word for name, value in options.items() for word in (f"--{name}", value)]
     if host in WILDCARDS:
@@ -80,12 +80,12 @@ def start(host: str, port: int) -> list[str]:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address is this machine's own, which nobody else reaches."""
+    """Return whether an address is this machine's own, which nobody else reaches."""
     return host in {"localhost", "::1"} or host.startswith("127.")
 
 
 def environment(own: Mapping[str, str]) -> dict[str, str]:
-    """The environment to start it in: a source checkout is not on Python's path by itself."""
+    """Return the environment to start it in: a source checkout is not on Python's path by itself."""
     if ROOT.name in {"site-packages", "dist-packages"}:
         return dict(own)
     return {**own, "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [own.get("PYTHONPATH")])])}

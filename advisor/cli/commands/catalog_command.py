@@ -120,7 +120,7 @@ def engines(*, search: Search = None, output: CatalogOutput) -> None:
 
 
 def _means_one(known: CatalogTable, search: str, near: Sequence[Any]) -> bool:
-    """Whether to tell all about what ``search`` names rather than to list what is called like it."""
+    """Return whether to tell all about what ``search`` names rather than to list what is called like it."""
     meaning = known.meaning(search)
     if meaning is None:
         return not near
@@ -175,7 +175,7 @@ def _one(facts: dict[str, Any], notes: Sequence[str], output: CatalogOutput) -> 
 
 
 def _flat(value: Any) -> Any:
-    """A value that fits one cell of a CSV file."""
+    """Return a value that fits one cell of a CSV file."""
     if isinstance(value, dict):
         return " ".join(f"{key}={entry}" for key, entry in value.items())
     return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else value

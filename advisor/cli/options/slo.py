@@ -22,7 +22,7 @@ class MeanLimits:
 
     @property
     def stated(self) -> bool:
-        """Whether there is any limit."""
+        """Return whether there is any limit."""
         return any(limit is not None for limit in (self.ttft, self.tpot, self.e2e))
 
     def slo(self) -> Slo:

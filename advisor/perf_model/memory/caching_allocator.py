@@ -41,7 +41,7 @@ class CachingAllocator:
     """Blocks are known by their addresses."""
 
     def __init__(self, limit: float = float("inf")) -> None:
-        """``limit`` is what the device has for segments, in bytes."""
+        """Start empty; ``limit`` is what the device has for segments, in bytes."""
         self.limit = limit
         self.reserved = 0
         """Bytes of all segments."""
@@ -50,7 +50,7 @@ class CachingAllocator:
         self._free: dict[bool, list[tuple[int, int]]] = {True: [], False: []}
 
     def copy(self) -> CachingAllocator:
-        """Another one that holds the same."""
+        """Return another one that holds the same."""
         other = CachingAllocator(self.limit)
         other.reserved, other._next = self.reserved, self._next
         other._blocks = {
@@ -61,7 +61,7 @@ class CachingAllocator:
         return other
 
     def take(self, size: int) -> int:
-        """The address of a block of at least ``size`` bytes.
+        """Return the address of a block of at least ``size`` bytes.
 
         Raises:
             OutOfDeviceMemoryError: there is none, and giving back what is unused does not make room.
@@ -121,7 +121,7 @@ class CachingAllocator:
         return address
 
     def _join(self, address: int) -> None:
-        """A block with the one after it; whichever of them is listed as free no longer is."""
+        """Join a block with the one after it; whichever of them is listed as free no longer is."""
         block = self._blocks[address]
         assert block.after is not None
         rest = self._blocks.pop(block.after)

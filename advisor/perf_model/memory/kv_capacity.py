@@ -57,12 +57,12 @@ def cache_pages(model: Model, layout: DeploymentArrays) -> CachePages:
 
 
 def layer_cache_bytes(part: Mixer, layout: DeploymentArrays) -> Array:
-    """Bytes that a token adds to the cache of one layer on one GPU, shape (n,)."""
+    """Return bytes that a token adds to the cache of one layer on one GPU, shape (n,)."""
     return sliced_numbers(part.cached, layout.tp) * layout.kv_bytes + part.index_bytes
 
 
 def _bytes_per_token(model: Model, layout: DeploymentArrays, *, windowed: bool) -> Array:
-    """Mean over the layers that cache something and have, or have not, a window."""
+    """Return mean over the layers that cache something and have, or have not, a window."""
     total, layers = np.zeros_like(layout.tp), 0
     for count, layer in stack(model).counts:
         for part in layer.mixers:
@@ -72,7 +72,7 @@ def _bytes_per_token(model: Model, layout: DeploymentArrays, *, windowed: bool) 
 
 
 def blocks_of_request(model: Model, tokens: Array, layout: DeploymentArrays) -> Array:
-    """KV blocks that one request of ``tokens`` tokens takes at the most, all groups of layers together, shape (n,).
+    """Return KV blocks that one request of ``tokens`` tokens takes at the most, all groups of layers together, shape (n,).
 
     A sliding-window layer keeps its window and the chunk being computed (``catalog.engines.KvGroups.blocks``), one with a
     state one block.
@@ -85,7 +85,7 @@ def blocks_of_request(model: Model, tokens: Array, layout: DeploymentArrays) -> 
 
 
 def max_concurrency(model: Model, room: Memory, layout: DeploymentArrays, tokens: Array) -> Array:
-    """Requests of ``tokens`` tokens that the KV cache of one replica holds at once, shape (n,)."""
+    """Return requests of ``tokens`` tokens that the KV cache of one replica holds at once, shape (n,)."""
     return np.asarray(np.floor(np.maximum(room.kv_blocks, 0.0) / _blocks_of(model, room, layout, tokens)))
 
 
@@ -94,7 +94,7 @@ def _blocks_of(model: Model, room: Memory, layout: DeploymentArrays, tokens: Arr
 
 
 def request_gib(model: Model, room: Memory, layout: DeploymentArrays, tokens: Array) -> Array:
-    """KV of one request of ``tokens`` tokens on the fullest GPU, shape (n,)."""
+    """Return KV of one request of ``tokens`` tokens on the fullest GPU, shape (n,)."""
     alone = room.kv_bytes_per_token * room.block_tokens / GIB
     block = np.where(room.kv_blocks > 0, room.kv_gib / np.maximum(room.kv_blocks, 1.0), alone)
     return np.asarray(block * _blocks_of(model, room, layout, tokens))

@@ -56,7 +56,7 @@ class Memory:
 
 
 def engine_gib(layout: DeploymentArrays) -> Array:
-    """Memory outside torch that counts against the engine's share, as vLLM 0.24 reported it on H200.
+    """Return memory outside torch that counts against the engine's share, as vLLM 0.24 reported it on H200.
 
     0.22 GiB on one GPU, 0.54 in a tensor-parallel group (custom all-reduce), 0.06 on a pipeline stage. The CUDA context
     and NCCL (0.5 to 1.5 GiB) come out of the share that ``gpu_memory_utilization`` leaves free.

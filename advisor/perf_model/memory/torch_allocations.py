@@ -62,19 +62,19 @@ class Stage:
 
     @property
     def token_bytes(self) -> int:
-        """Of keys and values of one token."""
+        """Return the bytes of keys and values of one token."""
         return len(self.layers) * 2 * self.kv_heads * self.model.head_dim * self.itemsize
 
     @property
     def offloaded(self) -> frozenset[int]:
-        """Of the stage's layers those in the host's memory (``probes.torch_engine.offload.offloaded_layers``)."""
+        """Return the stage's layers in the host's memory (``probes.torch_engine.offload.offloaded_layers``)."""
         layers = self.model.num_hidden_layers
         count = max(1, round(self.offload * layers)) if self.offload else 0
         return frozenset(layer for layer in self.layers if (layer + 1) * count // layers > layer * count // layers)
 
     @property
     def from_the_start(self) -> Stage:
-        """The stage with the model's first layers in place of its own, where they are of the same kinds in that order."""
+        """Return the stage with the model's first layers in place of its own, where they are of the same kinds in that order."""
         first = range(len(self.layers))
         uniform = all(
             has_experts(self.model, a) == has_experts(self.model, b) for a, b in zip(first, self.layers, strict=True)
@@ -86,7 +86,7 @@ class Stage:
         return -(-self.model.vocab_size // self.tp), self.model.hidden_size
 
     def layer(self, layer: int) -> list[Made]:
-        """Tensors of a layer in the order in which they are made."""
+        """List the tensors of a layer in the order in which they are made."""
         model, hidden, width = self.model, self.model.hidden_size, self.model.head_dim
         q, kv = self.heads * width, self.kv_heads * width
         norm: Made = ((hidden,), [])
@@ -111,13 +111,13 @@ class Stage:
         return sum(math.prod(shape) for shape, _ in self.layer(layer)) * self.itemsize
 
     def sizes(self) -> dict[int, int]:
-        """Bytes of each layer; layers with experts are alike, and so are those without."""
+        """Return bytes of each layer; layers with experts are alike, and so are those without."""
         kinds = {layer: has_experts(self.model, layer) for layer in self.layers}
         size = {kind: self.layer_bytes(layer) for kind, layer in {kind: layer for layer, kind in kinds.items()}.items()}
         return {layer: size[kind] for layer, kind in kinds.items()}
 
     def buffer_bytes(self) -> int:
-        """Of the buffers through which offloaded layers come."""
+        """Return the bytes of the buffers through which offloaded layers come."""
         kinds = {has_experts(self.model, layer): layer for layer in self.offloaded}
         rows = [
             sum(-(-math.prod(shape) * self.itemsize // ALIGNED) * ALIGNED for shape, _ in self.layer(layer))
@@ -126,7 +126,7 @@ class Stage:
         return min(len(self.offloaded), BUFFERS) * max(rows, default=0)
 
     def weight_bytes(self) -> int:
-        """Of everything that stays on the GPU."""
+        """Return the bytes of everything that stays on the GPU."""
         tables = self.is_first + self.is_last - (self.is_first and self.is_last and self.model.tie_word_embeddings)
         away = self.offloaded
         resident = sum(size for layer, size in self.sizes().items() if layer not in away)
@@ -134,7 +134,7 @@ class Stage:
         return resident + self.buffer_bytes() + tables * math.prod(self.vocabulary) * self.itemsize + norm
 
     def pass_bytes(self, tokens: int) -> int:
-        """Most that one pass of ``tokens`` tokens of prompts takes beside weights, cache and workspaces.
+        """Return the most that one pass of ``tokens`` tokens of prompts takes beside weights, cache and workspaces.
 
         Three hidden states (stream, normed, what the block before adds), on later stages what came in, too; and whatever
         is largest of a layer: gate and up with their product, a layer's queries, keys and values with what becomes of
@@ -156,13 +156,13 @@ class Stage:
 
 @lru_cache(maxsize=256)
 def stages(model: Model, tp: int, pp: int) -> tuple[range, ...]:
-    """The layers of each pipeline stage, as ``catalog.engines.torch_layout`` balances them."""
+    """Return the layers of each pipeline stage, as ``catalog.engines.torch_layout`` balances them."""
     return lay_out(model, tp=tp, pp=pp, rank=0).stages
 
 
 @lru_cache(maxsize=64)
 def loaded(stage: Stage) -> CachingAllocator:
-    """The allocator once the engine has its weights and has tried its longest prompt; to be copied before it is used."""
+    """Return the allocator once the engine has its weights and has tried its longest prompt; to be copied before it is used."""
     allocator = CachingAllocator()
     for table in range(stage.is_first + stage.is_last):
         if table == 0 or not (stage.is_first and stage.model.tie_word_embeddings):
@@ -192,7 +192,7 @@ def loaded(stage: Stage) -> CachingAllocator:
 
 
 def run(allocator: CachingAllocator, stage: Stage, tokens: int, *, workspaces: int = 1) -> None:
-    """One pass of prompts, ``workspaces`` of which stay: those that cuBLAS takes when it first multiplies on a stream."""
+    """Run one pass of prompts, ``workspaces`` of which stay: those that cuBLAS takes when it first multiplies on a stream."""
     size, hidden = stage.itemsize, stage.model.hidden_size
     q, kv = stage.heads * stage.model.head_dim, stage.kv_heads * stage.model.head_dim
     state = tokens * hidden * size
@@ -227,7 +227,7 @@ def run(allocator: CachingAllocator, stage: Stage, tokens: int, *, workspaces: i
 
 
 def _make(allocator: CachingAllocator, shape: Shape, parts: Sequence[Shape], itemsize: int) -> int:
-    """A tensor of random numbers, part by part; where it is made from one alone, that part comes before it.
+    """Make a tensor of random numbers, part by part; where it is made from one alone, that part comes before it.
 
     A norm is ones, float32 before it has the format.
     """
@@ -250,7 +250,7 @@ def _make(allocator: CachingAllocator, shape: Shape, parts: Sequence[Shape], ite
 
 
 def _random(allocator: CachingAllocator, shape: Shape) -> int:
-    """Float32 numbers, made through int64 ones, ``AT_ONCE`` at a time; of the chunks that are alike one is played."""
+    """Make float32 numbers, made through int64 ones, ``AT_ONCE`` at a time; of the chunks that are alike one is played."""
     rows, columns = shape[0], math.prod(shape[1:])
     across, made = allocator.take(columns * INDEX), allocator.take(rows * columns * 4)
     step = max(1, AT_ONCE // columns)
@@ -272,7 +272,7 @@ def _random(allocator: CachingAllocator, shape: Shape) -> int:
 
 
 def _crossed(allocator: CachingAllocator, size: int) -> int:
-    """Exclusive or of numbers with themselves, shifted and masked; a temporary result is freed once it was used."""
+    """Make the exclusive or of numbers with themselves, shifted and masked; a temporary result is freed once it was used."""
     shifted, masked = allocator.take(size), allocator.take(size)
     allocator.give(shifted)
     crossed = allocator.take(size)

@@ -63,27 +63,27 @@ MOST_WALKED = 128
 
 
 def is_run(model: Model) -> bool:
-    """Whether the plain PyTorch engine runs a model (``probes.torch_engine.model_settings.check_runs``)."""
+    """Return whether the plain PyTorch engine runs a model (``probes.torch_engine.model_settings.check_runs``)."""
     some_windows = 0 < model.num_windowed_layers < model.num_hidden_layers
     return model.model_type in MODEL_TYPES and not model.quantization and not some_windows
 
 
 def workspace_bytes(gpu: Gpu) -> int:
-    """What cuBLAS has for each stream (aten/src/ATen/cuda/CublasHandlePool.cpp): 32 MiB on Hopper and data-centre
-    Blackwell, else 8 MiB and 128 KiB.
+    """Return what cuBLAS has for each stream (aten/src/ATen/cuda/CublasHandlePool.cpp): 32 MiB on Hopper and
+    data-centre Blackwell, else 8 MiB and 128 KiB.
     """
     return 32 * MIB if gpu.compute_capability in {"9.0", "10.0", "10.3"} else 8 * MIB + (MIB >> 3)
 
 
 def spread(tp: float, pp: float) -> str:
-    """Key of ``OUTSIDE_GIB``."""
+    """Return the key of ``OUTSIDE_GIB``."""
     if pp > 1:
         return "both" if tp > 1 else "pp"
     return "tp" if tp > 1 else "alone"
 
 
 def stages_of(model: Model, gpu: Gpu, *, tp: int, pp: int, **rest: float) -> tuple[Stage, ...]:
-    """The parts of a replica's first tensor-parallel rank, one a stage; ``rest`` as the fields of ``Stage``."""
+    """Return the parts of a replica's first tensor-parallel rank, one a stage; ``rest`` as the fields of ``Stage``."""
     split = stages(model, tp, pp)
     return tuple(
         Stage(
@@ -104,7 +104,7 @@ def stages_of(model: Model, gpu: Gpu, *, tp: int, pp: int, **rest: float) -> tup
 
 @lru_cache(maxsize=4096)
 def _gaps(stage: Stage) -> int:
-    """Bytes that the allocator holds after loading beyond the weights.
+    """Return bytes that the allocator holds after loading beyond the weights.
 
     Layers are alike, and so is what each leaves: of a stage with more than anybody has built, the first are walked through.
     """
@@ -119,7 +119,7 @@ def _gaps(stage: Stage) -> int:
 
 
 def torch_memory(model: Model, cluster: Cluster, layout: DeploymentArrays) -> Memory:
-    """``advisor.perf_model.memory.dispatch.memory`` for the engine "torch" and a model that it runs."""
+    """Return ``advisor.perf_model.memory.dispatch.memory`` for the engine "torch" and a model that it runs."""
     device, gpu = cluster.gpu.memory_gib, cluster.gpu
     columns = ("tp", "pp", "weight_bytes", "offload", "max_model_len", "compiled", "max_num_batched_tokens")
     table = np.stack([getattr(layout, name) for name in columns], axis=1)
@@ -160,7 +160,7 @@ def _fullest(
     kv_bytes: float,
     share: float,
 ) -> tuple[float, ...]:
-    """Of the stage that holds the fewest tokens: weights, activations, outside, KV (GiB), bytes a token; then the bytes
+    """Account for the stage that holds the fewest tokens: weights, activations, outside, KV (GiB), bytes a token; then the bytes
     of the layers of the stage that has most, offloaded ones included.
     """
     rest = {"offload": offload, "positions": positions, "compiled": compiled}
@@ -181,7 +181,7 @@ def _fullest(
 
 
 def streams_used(deployment: Deployment, shapes: Iterable[tuple[int, int]], *, agreement: bool = True) -> list[int]:
-    """Streams on which decode steps have been recorded, each with a cuBLAS workspace that stays, once each of the
+    """Count the streams on which decode steps have been recorded, each with a cuBLAS workspace that stays, once each of the
     ``shapes``, (batch, input_len), that one engine runs in turn has been prepared (``TorchEngine.prepare``).
 
     A step is recorded when another batch's was last; on several GPUs also to try a batch's memory.
@@ -215,7 +215,7 @@ def memory_use(
     streams: int,
     limit_gib: float = float("inf"),
 ) -> list[MemoryUse]:
-    """Memory of each stage's GPU while ``batch`` prompts of ``input_len`` tokens run in a resolved deployment.
+    """Return memory of each stage's GPU while ``batch`` prompts of ``input_len`` tokens run in a resolved deployment.
 
     ``streams`` as ``streams_used`` counts them.
 
@@ -264,7 +264,7 @@ def memory_use(
 
 
 def _graph_bytes(stage: Stage, rows: int) -> int:
-    """Of one recorded step: a small segment, and logits on the last stage (own ones, all processes', put in order)."""
+    """Return the bytes of one recorded step: a small segment, and logits on the last stage (own ones, all processes', put in order)."""
     if not stage.is_last:
         return SMALL_SEGMENT
     logits = rows * stage.model.vocab_size * stage.itemsize
@@ -273,8 +273,8 @@ def _graph_bytes(stage: Stage, rows: int) -> int:
 
 
 def largest_batch(model: Model, gpu: Gpu, deployment: Deployment, input_len: int, output_len: int) -> int:
-    """The largest batch that runs with all of a GPU's memory, KV for just its tokens (``TorchEngine.take``); 0 if none
-    does. Of a resolved deployment.
+    """Return the largest batch that runs with all of a GPU's memory, KV for just its tokens (``TorchEngine.take``); 0
+    if none does. Of a resolved deployment.
     """
 
     def runs(batch: int) -> bool:

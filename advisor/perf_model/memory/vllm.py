@@ -79,7 +79,7 @@ of a tensor-parallel group holds its slice: Llama-3.1-8B at TP4 reported less th
 
 
 def activation_gib(model: Model, layout: DeploymentArrays) -> Array:
-    """Peak of the pass that vLLM profiles: ``max_num_batched_tokens`` tokens, then a sampler of ``max_num_seqs`` rows.
+    """Return peak of the pass that vLLM profiles: ``max_num_batched_tokens`` tokens, then a sampler of ``max_num_seqs`` rows.
 
     A dense layer holds three hidden states, the gate and up product, and the activated half; an expert layer the rows of
     its ``num_experts_per_tok`` copies of each token. The sampler runs after the layers, so the larger of the two counts.
@@ -114,7 +114,7 @@ GRAPHS = 51.0
 
 
 def graph_gib(model: Model, layout: DeploymentArrays, reserved: bool) -> Array:
-    """What is set aside for CUDA graphs before the cache is sized; nothing where the engine does not (``reserved``)."""
+    """Return what is set aside for CUDA graphs before the cache is sized; nothing where the engine does not (``reserved``)."""
     largest = np.minimum(np.minimum(2.0 * layout.max_num_seqs, 512.0), layout.max_num_batched_tokens)
     graphs = 3.0 + np.minimum(largest, 248.0) / 8.0 + np.maximum(largest - 240.0, 0.0) / 16.0
     taken = GRAPH_GIB_PER_LAYER * model.num_hidden_layers / layout.pp * graphs / GRAPHS

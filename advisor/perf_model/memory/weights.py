@@ -44,7 +44,7 @@ def rows(matrix: Matrix, tp: Array) -> Array:
 
 
 def experts_held(experts: Experts, layout: DeploymentArrays) -> Array:
-    """Routed experts' worth of weights on the fullest GPU: slices of all of them, or whole ones, unevenly if need be."""
+    """Return routed experts' worth of weights on the fullest GPU: slices of all of them, or whole ones, unevenly if need be."""
     return np.where(layout.ep > 1, np.ceil(experts.num_experts / layout.ep), experts.num_experts / layout.tp)
 
 
@@ -101,13 +101,13 @@ def _experts(experts: Experts, hidden: int, layout: DeploymentArrays, padding: t
 
 
 def part_bytes(model: Model, part: str, layout: DeploymentArrays) -> Array:
-    """Bytes a weight of a part's matrices, scales included, shape (n,)."""
+    """Return bytes a weight of a part's matrices, scales included, shape (n,)."""
     stored = model.part_format(part)
     return layout.weight_bytes if not stored else np.full(len(layout), weight_bits(stored) / 8.0)
 
 
 def layer_bytes(model: Model, layer: Layer, layout: DeploymentArrays, padding: tuple[int, int] = UNPADDED) -> Array:
-    """Bytes of one layer's weights on the fullest GPU, shape (n,)."""
+    """Return bytes of one layer's weights on the fullest GPU, shape (n,)."""
     half = np.maximum(ACTIVATION_BYTES, layout.weight_bytes)
     return sum(
         (

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def model_facts(model: Model) -> dict[str, Any]:
-    """All that is known of a model: what follows from its shape first, then its fields; empty ones left out."""
+    """Return all that is known of a model: what follows from its shape first, then its fields; empty ones left out."""
     total = parameters(model)
     body: dict[str, Any] = {"name": model.name, "parameters": total}
     if model.moe_layers:
@@ -41,13 +41,13 @@ def model_facts(model: Model) -> dict[str, Any]:
 
 
 def stored_bits(model: Model) -> float:
-    """Bits a parameter, as if the whole checkpoint were in its one format, scales included."""
+    """Return bits a parameter, as if the whole checkpoint were in its one format, scales included."""
     kind = model.quantization or model.dtype
     return BITS[kind] + (SCALE_BITS.get(kind, 0.0) if model.scale_bits is None else model.scale_bits)
 
 
 def model_columns(models: Sequence[Model]) -> list[Column]:
-    """The list of models."""
+    """Return the list of models."""
     return [
         Column(name="model", cells=[m.name for m in models], right=False),
         Column(name="parameters", narrow="params", cells=[count(parameters(m)) for m in models]),
@@ -65,12 +65,12 @@ def _heads(model: Model) -> str:
 
 
 def gpu_facts(gpu: Gpu) -> dict[str, Any]:
-    """All that is known of a GPU; empty fields left out."""
+    """Return all that is known of a GPU; empty fields left out."""
     return {f.name: getattr(gpu, f.name) for f in fields(gpu) if getattr(gpu, f.name) not in (0, "", None)}
 
 
 def gpu_columns(gpus: Sequence[Gpu]) -> list[Column]:
-    """The list of GPUs."""
+    """Return the list of GPUs."""
     return [
         Column(name="GPU", cells=[g.name for g in gpus], right=False),
         Column(name="memory", unit="GiB", cells=[short(g.memory_gib) for g in gpus]),
@@ -88,12 +88,12 @@ def gpu_columns(gpus: Sequence[Gpu]) -> list[Column]:
 
 
 def price_facts(price: Price) -> dict[str, Any]:
-    """A price as a row."""
+    """Return a price as a row."""
     return {f.name: getattr(price, f.name) for f in fields(price)}
 
 
 def price_columns(prices: Sequence[Price]) -> list[Column]:
-    """The list of prices."""
+    """Return the list of prices."""
     kinds = ["illustrative" if p.illustrative else p.kind for p in prices]
     return [
         Column(name="GPU", cells=[p.gpu for p in prices], right=False),
@@ -107,7 +107,7 @@ def price_columns(prices: Sequence[Price]) -> list[Column]:
 
 
 def engine_facts(engine: Engine) -> dict[str, Any]:
-    """What an engine can run, as plain types; empty fields left out."""
+    """Return what an engine can run, as plain types; empty fields left out."""
     shown = {"name", "version", "aliases", "min_capability", "gfx", "parallel", "online", "weights", "kv", "dropped"}
     shown |= {"gpu_memory_utilization", "block_size", "models", "last_version_below_min", "source"}
     facts: dict[str, Any] = {}
@@ -121,7 +121,7 @@ def engine_facts(engine: Engine) -> dict[str, Any]:
 
 
 def engine_columns(engines: Sequence[Engine]) -> list[Column]:
-    """The list of engines."""
+    """Return the list of engines."""
     return [
         Column(name="engine", cells=[e.name for e in engines], right=False),
         Column(name="version", cells=[e.version for e in engines], right=False),
@@ -134,7 +134,7 @@ def engine_columns(engines: Sequence[Engine]) -> list[Column]:
 
 
 def shown_value(name: str, value: Any) -> str:
-    """One fact for the eye: counts with separators and their short form."""
+    """Return one fact for the eye: counts with separators and their short form."""
     if name in {"parameters", "active_parameters", "published_parameters"}:
         return f"{value:,.0f} ({count(value)})"
     if isinstance(value, bool):

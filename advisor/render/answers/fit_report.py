@@ -76,7 +76,7 @@ def _platform(platform: Platform) -> str:
 
 
 def move_columns(moves: Sequence[ParameterShift]) -> list[Column]:
-    """Parameters before and after, the farthest first."""
+    """Return parameters before and after, the farthest first."""
     return [
         Column(name="parameter", cells=[move.name for move in moves], right=False),
         Column(name="before", cells=[short(move.before) for move in moves]),
@@ -89,7 +89,7 @@ def move_columns(moves: Sequence[ParameterShift]) -> list[Column]:
 
 
 def accuracy_columns(answer: Surrogate, report: FitReport | None = None) -> list[Column]:
-    """Errors and intervals before and after; of every engine and GPU where no ``report`` is named."""
+    """Return errors and intervals before and after; of every engine and GPU where no ``report`` is named."""
     chosen = answer.lessons if report is None else (report,)
     rows = [(fit, row) for fit in chosen for row in fit.accuracy]
     where = [
@@ -110,7 +110,7 @@ def accuracy_columns(answer: Surrogate, report: FitReport | None = None) -> list
 
 
 def accuracy_rows(answer: Surrogate) -> list[dict[str, Any]]:
-    """The same, one row an engine, GPU and quantity."""
+    """Return the same, one row an engine, GPU and quantity."""
     return [
         {"engine": report.engine, "gpu": report.gpu, **asdict(row)}
         for report in answer.lessons
@@ -119,7 +119,7 @@ def accuracy_rows(answer: Surrogate) -> list[dict[str, Any]]:
 
 
 def outlier_columns(outliers: Sequence[Outlier]) -> list[Column]:
-    """Runs that the others contradict."""
+    """Return runs that the others contradict."""
     return [
         Column(name="disagrees with the others", cells=[outlier.run_id for outlier in outliers], right=False),
         Column(name="quantity", cells=[outlier.metric for outlier in outliers], right=False),

@@ -69,7 +69,7 @@ def some_runs(runs: Iterable[Measurement]) -> list[Measurement]:
 
 
 def measured_columns(runs: Sequence[Measurement]) -> list[Column]:
-    """One row a run, in order of setup, length, parallelism and batch; quantities that no run has are left out."""
+    """Return one row a run, in order of setup, length, parallelism and batch; quantities that no run has are left out."""
     members = ordered(runs)
     settings = _settings(members)
     columns = [
@@ -123,7 +123,7 @@ def _share(value: float | None, rank: int) -> str:
 
 
 def measured_rows(runs: Iterable[Measurement]) -> list[dict[str, Any]]:
-    """Every field of every run, and what follows from them: throughput and power per GPU, energy per token."""
+    """Return every field of every run, and what follows from them: throughput and power per GPU, energy per token."""
     members = ordered(runs)
     return [
         {
@@ -137,7 +137,7 @@ def measured_rows(runs: Iterable[Measurement]) -> list[dict[str, Any]]:
 
 
 def ordered(runs: Iterable[Measurement]) -> list[Measurement]:
-    """By setup, length, parallelism and batch."""
+    """Order runs by setup, length, parallelism and batch."""
     return sorted(
         runs,
         key=lambda run: (setup_of(run), run.input_len, run.output_len, SeriesLayout.of(run), run.batch or math.inf),
@@ -145,7 +145,7 @@ def ordered(runs: Iterable[Measurement]) -> list[Measurement]:
 
 
 def _settings(runs: Sequence[Measurement]) -> list[str]:
-    """In which settings each run differs from most of its setup's."""
+    """Say in which settings each run differs from most of its setup's."""
     by_setup: dict[Setup, list[int]] = {}
     for i, run in enumerate(runs):
         by_setup.setdefault(setup_of(run), []).append(i)

@@ -36,7 +36,7 @@ def plan_document(ready: ProbeSession) -> Document:
 
 
 def plan_columns(ready: ProbeSession) -> list[Column]:
-    """One row a load, in the order in which they start."""
+    """Return one row a load, in the order in which they start."""
     loads = ready.loads
     return [
         Column(name="layout", cells=[load.deployment.layout for load in loads], right=False),
@@ -53,7 +53,7 @@ def plan_columns(ready: ProbeSession) -> list[Column]:
 
 
 def plan_rows(ready: ProbeSession) -> list[dict[str, Any]]:
-    """One row a load; ``load`` is the name that ``python -m probes.torch_engine.static --load`` takes."""
+    """Return one row a load; ``load`` is the name that ``python -m probes.torch_engine.static --load`` takes."""
     return [
         {
             "load": load.name,
@@ -71,7 +71,7 @@ def plan_rows(ready: ProbeSession) -> list[dict[str, Any]]:
 
 
 def shapes_text(load: BenchmarkJob) -> str:
-    """The batches by lengths: "1, 32 at 128/128; 1, 16 at 1024/128"."""
+    """Return the batches by lengths: "1, 32 at 128/128; 1, 16 at 1024/128"."""
     by_lengths = sorted(load.shapes, key=lambda shape: (shape[1:], shape[0]))
     return "; ".join(
         f"{', '.join(str(shape[0]) for shape in shapes)} at {input_len}/{output_len}"
@@ -80,7 +80,7 @@ def shapes_text(load: BenchmarkJob) -> str:
 
 
 def traffic_text(load: BenchmarkJob) -> str:
-    """The traffic by lengths: "64, 256 in flight, Poisson at 50%, 80% at 1024/256"."""
+    """Return the traffic by lengths: "64, 256 in flight, Poisson at 50%, 80% at 1024/256"."""
     by_lengths = sorted(load.offers, key=lambda offer: (offer.input_len, offer.output_len))
     return "; ".join(
         f"{', '.join(_traffic(list(offers)))} at {lengths[0]}/{lengths[1]}"

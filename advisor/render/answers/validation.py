@@ -98,7 +98,7 @@ def _figures(answer: Validation) -> list[Section]:
 
 
 def _distance(check: Check) -> float:
-    """How far outside, as a factor."""
+    """Return how far outside, as a factor."""
     return max(check.low / check.measured, check.measured / check.high)
 
 
@@ -108,7 +108,7 @@ RANKS = {"regime": 1}
 
 
 def summary_columns(rows: Sequence[ErrorSummary]) -> list[Column]:
-    """Errors by group."""
+    """Return errors by group."""
     keys = list(rows[0].group) if rows else []
     return [
         *(
@@ -156,7 +156,7 @@ def summary_columns(rows: Sequence[ErrorSummary]) -> list[Column]:
 
 
 def ranking_columns(rows: Sequence[Ranking]) -> list[Column]:
-    """What choosing by prediction costs, by objective."""
+    """Return what choosing by prediction costs, by objective."""
     return [
         Column(name="predicted", cells=[r.split for r in rows], right=False),
         Column(name="objective", cells=[r.objective for r in rows], right=False),
@@ -171,7 +171,7 @@ def ranking_columns(rows: Sequence[Ranking]) -> list[Column]:
 
 
 def limited_columns(rows: Sequence[LimitedChoices]) -> list[Column]:
-    """What is chosen within a limit on TPOT, by engine and GPU."""
+    """Return what is chosen within a limit on TPOT, by engine and GPU."""
     return [
         Column(name="predicted", cells=[r.split for r in rows], right=False),
         Column(name="engine", cells=[r.engine for r in rows], right=False),
@@ -202,7 +202,7 @@ QUANTITIES = {"prefill_ms": "prefill", "tpot_ms": TPOT, "e2e_ms": "batch"}
 
 
 def rival_columns(rows: Sequence[Rival], ranked: Mapping[str, Sequence[Ranking]] | None = None) -> list[Column]:
-    """Mean errors of each method by engine, tensor (TP) and pipeline (PP) parallel; its choices over all engines."""
+    """Return mean errors of each method by engine, tensor (TP) and pipeline (PP) parallel; its choices over all engines."""
     errors = {(r.name, r.engine, r.parallel, r.metric): r.mean_error for r in rows}
     named = list(dict.fromkeys((r.engine, r.name) for r in sorted(rows, key=lambda r: r.engine)))
     columns = [
@@ -228,7 +228,7 @@ def rival_columns(rows: Sequence[Rival], ranked: Mapping[str, Sequence[Ranking]]
 
 
 def check_columns(checks: Sequence[Check]) -> list[Column]:
-    """Measured beside predicted."""
+    """Return measured beside predicted."""
     return [
         Column(name="model", cells=[short_name(c.run.model) for c in checks], right=False),
         Column(name="GPU", cells=[c.run.gpu for c in checks], right=False, rank=2),

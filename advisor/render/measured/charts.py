@@ -86,7 +86,7 @@ class Chart:
 
 
 def charts(runs: Iterable[Measurement], facts: Mapping[Measurement, RunFacts]) -> list[Chart]:
-    """Throughput, latency, memory, communication and energy by batch, for each setup what was measured of it."""
+    """Return throughput, latency, memory, communication and energy by batch, for each setup what was measured of it."""
     by_setup: dict[Setup, list[SeriesCase]] = {}
     for case in cases(runs):
         by_setup.setdefault(case.setup, []).append(case)
@@ -106,7 +106,7 @@ def charts(runs: Iterable[Measurement], facts: Mapping[Measurement, RunFacts]) -
 
 
 def _twins(before: Sequence[Chart], chart: Chart) -> str:
-    """A number for a chart whose name another one has: of two models that differ in their organisation or folder."""
+    """Return a number for a chart whose name another one has: of two models that differ in their organisation or folder."""
     count = sum(other.name == chart.name for other in before)
     return str(count + 1) if count else ""
 
@@ -134,7 +134,7 @@ def _latency(
 def _settings(
     setup: Setup, members: Sequence[SeriesCase], _: Mapping[Measurement, RunFacts], number: str
 ) -> Chart | None:
-    """Runs of one parallelism in several settings: kernel fusion on and off, a budget of tokens, another cache format."""
+    """Return runs of one parallelism in several settings: kernel fusion on and off, a budget of tokens, another cache format."""
     chosen = [replace(case, series=_in_several_settings(case)) for case in members]
     chosen = [case for case in chosen if case.series]
     crowded = {series.label for case in chosen for series in case.series[MOST_CURVES:]}
@@ -172,7 +172,7 @@ def _memory(
 
 
 def memory_panel(case: SeriesCase, facts: Mapping[Measurement, RunFacts], *, title: str) -> Panel | None:
-    """Memory needed by batch, up to the threshold; None if nothing is known of it."""
+    """Return memory needed by batch, up to the threshold; None if nothing is known of it."""
     curves: list[PlotCurve] = []
     marks: list[Mark] = []
     kept = shown(case)
@@ -216,7 +216,7 @@ def _ends(series: Series) -> list[str]:
 
 
 def cache_full(series: Series) -> float | None:
-    """Sequences of this length that the engine's cache holds at once; None where no run states it."""
+    """Return sequences of this length that the engine's cache holds at once; None where no run states it."""
     # a run without times was only tried for its memory, with a cache of its own size
     held = [run.kv_capacity_tokens for run in series.runs if run.kv_capacity_tokens and run.e2e_ms]
     if not held:
@@ -241,7 +241,7 @@ def _communication(
 
 
 def share_panel(case: SeriesCase, facts: Mapping[Measurement, RunFacts], *, title: str) -> Panel | None:
-    """Share of the time that communication takes: the least that the counted bytes need, and the expected one."""
+    """Return share of the time that communication takes: the least that the counted bytes need, and the expected one."""
     curves = []
     for series in shown(case):
         if series.layout.gpus == series.layout.dp:
@@ -260,7 +260,7 @@ def share_panel(case: SeriesCase, facts: Mapping[Measurement, RunFacts], *, titl
 
 
 def curves_of(case: SeriesCase, value: Value, *, by_label: bool = False) -> tuple[PlotCurve, ...]:
-    """One curve a series that has the value; with ``by_label`` of all series there are, each in its own colour."""
+    """Return one curve a series that has the value; with ``by_label`` of all series there are, each in its own colour."""
     curves = []
     for series in case.series if by_label else shown(case):
         x, y = series.points(value)
@@ -271,13 +271,13 @@ def curves_of(case: SeriesCase, value: Value, *, by_label: bool = False) -> tupl
 
 
 def is_wide(curves: Iterable[PlotCurve]) -> bool:
-    """Whether the values span so much that an axis from 0 would hide the smaller ones."""
+    """Return whether the values span so much that an axis from 0 would hide the smaller ones."""
     values = np.concatenate([curve.y for curve in curves]) if curves else np.array([])
     return bool(len(values) and values.min() > 0 and values.max() > DECADE * values.min())
 
 
 def shown(case: SeriesCase) -> list[Series]:
-    """One series a parallelism: in the settings that most runs have, or else those it has most runs in."""
+    """Return one series a parallelism: in the settings that most runs have, or else those it has most runs in."""
     best: dict[SeriesLayout, Series] = {}
     for series in sorted(case.series, key=lambda series: (bool(series.settings), -len(series.runs))):
         best.setdefault(series.layout, series)
@@ -293,7 +293,7 @@ def _row(
     percent: bool = False,
     by_label: bool = False,
 ) -> list[Panel | None]:
-    """One panel a case, the axes alike; ``log`` None: as the values ask for. ``by_label``: settings have colours too."""
+    """Return one panel a case, the axes alike; ``log`` None: as the values ask for. ``by_label``: settings have colours too."""
     panels = [curves_of(case, value, by_label=by_label) for case in members]
     wide = not percent and (any(map(is_wide, panels)) if log is None else log)
     return [

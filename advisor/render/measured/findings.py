@@ -67,7 +67,7 @@ def findings(runs: Iterable[Measurement], folder: Path) -> list[Path]:
 
 
 def layer_split(runs: Sequence[Measurement], _facts: Mapping[Measurement, RunFacts]) -> tuple[Chart | None, list[str]]:
-    """Output of TP over that of PP on as many GPUs: a panel for each number of GPUs, a curve a model."""
+    """Return output of TP over that of PP on as many GPUs: a panel for each number of GPUs, a curve a model."""
     ratios = {
         (case, gpus): share
         for case in cases(runs)
@@ -130,7 +130,7 @@ def _listed_ratios(ratios: Sequence[tuple[int, float]]) -> str:
 def memory_threshold(
     runs: Sequence[Measurement], facts: Mapping[Measurement, RunFacts]
 ) -> tuple[Chart | None, list[str]]:
-    """Memory by batch up to where it ends, a panel a model."""
+    """Return memory by batch up to where it ends, a panel a model."""
     chosen = _comparable(
         cases(runs),
         lambda case: len(_measured(case, facts)),
@@ -159,7 +159,7 @@ def _measured(case: SeriesCase, facts: Mapping[Measurement, RunFacts]) -> list[P
 
 
 def communication(runs: Sequence[Measurement], facts: Mapping[Measurement, RunFacts]) -> tuple[Chart | None, list[str]]:
-    """Bytes that a GPU sends and their share of the time, by batch; what the model of costs expects where none were counted."""
+    """Return bytes that a GPU sends and their share of the time, by batch; what the model of costs expects where none were counted."""
     spread = [case for case in cases(runs) if any(series.layout.gpus > series.layout.dp for series in case.plain)]
     counted = [case for case in spread if any(curve.y.max() > 0 for curve in curves_of(case, gib_sent))]
     chosen = _comparable(counted or spread, lambda case: len(case.plain), most=COLUMNS)
@@ -201,7 +201,7 @@ def _expected(case: SeriesCase, facts: Mapping[Measurement, RunFacts]) -> list[s
 def throughput_per_gpu(
     runs: Sequence[Measurement], _: Mapping[Measurement, RunFacts]
 ) -> tuple[Chart | None, list[str]]:
-    """Output per GPU by batch, a panel a model."""
+    """Return output per GPU by batch, a panel a model."""
     chosen = _comparable(cases(runs), lambda case: len(curves_of(case, tok_s_per_gpu)))
     if not chosen:
         return None, []
@@ -230,7 +230,7 @@ FINDINGS: dict[
 
 
 def _one_engine(cases: Sequence[SeriesCase]) -> list[SeriesCase]:
-    """Of the cases those of one engine, GPU and number format: the preferred engine's, or what most are of."""
+    """Return the cases of one engine, GPU and number format: the preferred engine's, or what most are of."""
     kinds = Counter(map(_kind, cases))
     if not kinds:
         return []
@@ -245,7 +245,7 @@ def _kind(case: SeriesCase) -> tuple[str, str, str, str]:
 def _comparable(
     cases: Sequence[SeriesCase], worth: Callable[[SeriesCase], int], *, most: int = MOST_PANELS
 ) -> list[SeriesCase]:
-    """Cases of one engine and of the length most of them have, of different models, at most ``most``.
+    """Return the cases of one engine and of the length most of them have, of different models, at most ``most``.
 
     ``worth``: how many curves a case has; those with fewer than two show nothing and are left out.
     """

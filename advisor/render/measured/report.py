@@ -74,7 +74,7 @@ def measured_table(runs: Iterable[Measurement], format: str = "table", width: in
 
 
 def _summary(runs: Sequence[Measurement], figures: Sequence[Chart]) -> str:
-    """The summary in Markdown: for each setup what its runs say, its figures, its table."""
+    """Return the summary in Markdown: for each setup what its runs say, its figures, its table."""
     facts = facts_of(runs)
     by_setup: dict[Setup, list[Measurement]] = {}
     for run in ordered(runs):

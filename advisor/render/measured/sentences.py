@@ -38,13 +38,13 @@ QUANTITIES = {
 
 
 def sentences(case: SeriesCase, facts: Mapping[Measurement, RunFacts]) -> list[str]:
-    """Everything that the runs of one model and one length of requests say, most asked-for first."""
+    """Say everything that the runs of one model and one length of requests say, most asked-for first."""
     texts = [best_layout(case), *split_ratios(case), turn(case), memory_end(case), *communication(case, facts)]
     return [text for text in (*texts, energy(case), *settings(case), agreement(case)) if text]
 
 
 def best_layout(case: SeriesCase) -> str:
-    """Which parallelism has the most output per GPU at each batch; "" where no batch was measured with two."""
+    """Say which parallelism has the most output per GPU at each batch; "" where no batch was measured with two."""
     by_batch = _by_batch(case, tok_s_per_gpu)
     every = {label for _, values in by_batch for label in values}
     winners = [
@@ -63,7 +63,7 @@ def best_layout(case: SeriesCase) -> str:
 
 
 def split_ratios(case: SeriesCase) -> list[str]:
-    """Tensor parallel against as many pipeline stages, a sentence for each number of GPUs."""
+    """Compare tensor parallel against as many pipeline stages, a sentence for each number of GPUs."""
     texts = []
     for gpus in sorted({series.layout.gpus for series in case.plain}):
         ratios = split_ratio(case, gpus)
@@ -78,7 +78,7 @@ def split_ratios(case: SeriesCase) -> list[str]:
 
 
 def split_ratio(case: SeriesCase, gpus: int) -> list[tuple[int, float]]:
-    """(batch, throughput of TP over that of PP) where both were measured on so many GPUs."""
+    """Return (batch, throughput of TP over that of PP) where both were measured on so many GPUs."""
     tensor, split = case.of(tp=gpus), case.of(pp=gpus)
     if tensor is None or split is None:
         return []
@@ -87,7 +87,7 @@ def split_ratio(case: SeriesCase, gpus: int) -> list[tuple[int, float]]:
 
 
 def turn(case: SeriesCase) -> str:
-    """Between which batches an added sequence begins to bring little: decode is bound by more than reading weights."""
+    """Say between which batches an added sequence begins to bring little: decode is bound by more than reading weights."""
     parts = []
     for series in shown(case):
         values = list(_points(series, decode_tok_s).items())
@@ -107,7 +107,7 @@ def turn(case: SeriesCase) -> str:
 
 
 def memory_end(case: SeriesCase) -> str:
-    """At which batch memory ended, as measured and as the engine's cache says."""
+    """Say at which batch memory ended, as measured and as the engine's cache says."""
     parts = []
     for series in shown(case):
         said = []
@@ -124,7 +124,7 @@ def memory_end(case: SeriesCase) -> str:
 
 
 def communication(case: SeriesCase, facts: Mapping[Measurement, RunFacts]) -> list[str]:
-    """How the bytes that a GPU sends grow with the batch, and the least share of the time they can have taken."""
+    """Say how the bytes that a GPU sends grow with the batch, and the least share of the time they can have taken."""
     texts = []
     for series in shown(case):
         sent = list(_points(series, gib_sent).items())
@@ -140,7 +140,7 @@ def communication(case: SeriesCase, facts: Mapping[Measurement, RunFacts]) -> li
 
 
 def energy(case: SeriesCase) -> str:
-    """The least energy a token took, and with what."""
+    """Say the least energy a token took, and with what."""
     values = [
         (joules, batch, series.label)
         for series in shown(case)
@@ -153,7 +153,7 @@ def energy(case: SeriesCase) -> str:
 
 
 def settings(case: SeriesCase) -> list[str]:
-    """What other settings (no kernel fusion, say) did to the throughput of a parallelism."""
+    """Say what other settings (no kernel fusion, say) did to the throughput of a parallelism."""
     plain = {series.layout: _points(series, tok_s) for series in case.plain}
     texts = []
     for series in case.series:
@@ -166,7 +166,7 @@ def settings(case: SeriesCase) -> list[str]:
 
 
 def agreement(case: SeriesCase) -> str:
-    """How often outputs agreed with the reference at the worst."""
+    """Say how often outputs agreed with the reference at the worst."""
     compared = [run for series in case.series for run in series.runs if run.top1_agreement is not None]
     if not compared:
         return ""
@@ -179,7 +179,7 @@ def agreement(case: SeriesCase) -> str:
 
 
 def missing(runs: Sequence[Measurement]) -> list[str]:
-    """What no run, or not every run, has measured."""
+    """Name what no run, or not every run, has measured."""
     # some were only tried for their memory
     ran = [run for run in runs if not run.oom and (run.e2e_ms or run.output_tok_s)]
     texts = []
@@ -194,7 +194,7 @@ def missing(runs: Sequence[Measurement]) -> list[str]:
 
 
 def _by_batch(case: SeriesCase, value: Callable[[Measurement], float | None]) -> list[tuple[int, dict[str, float]]]:
-    """For each batch the value of every series shown that has it."""
+    """Return for each batch the value of every series shown that has it."""
     points = {series.label: _points(series, value) for series in shown(case)}
     batches = sorted({batch for values in points.values() for batch in values})
     return [(batch, {label: at[batch] for label, at in points.items() if batch in at}) for batch in batches]
@@ -206,18 +206,18 @@ def _points(series: Series, value: Callable[[Measurement], float | None]) -> dic
 
 
 def _leaders(values: Mapping[str, float]) -> str:
-    """The best, and who is level with it."""
+    """Return the best, and who is level with it."""
     best = max(values.values())
     return " and ".join(label for label, value in values.items() if value * LEVEL_RATIO >= best)
 
 
 def _of(values: Mapping[str, float], every: set[str]) -> str:
-    """Between which there was a choice, where not all were measured."""
+    """Say between which there was a choice, where not all were measured."""
     return "" if values.keys() == every else f" (of {', '.join(values)})"
 
 
 def _span(texts: Sequence[str]) -> str:
-    """The first and the last of what is in order."""
+    """Return the first and the last of what is in order."""
     return texts[0] if len(texts) == 1 else f"{texts[0]} to {texts[-1]}"
 
 
@@ -226,5 +226,5 @@ def _bytes(gib: float) -> str:
 
 
 def listed(texts: Iterable[str]) -> str:
-    """Sentences as a list in Markdown."""
+    """Return sentences as a list in Markdown."""
     return "".join(f"- {text}\n" for text in texts)

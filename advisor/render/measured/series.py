@@ -52,7 +52,7 @@ class Setup:
 
     @property
     def slug(self) -> str:
-        """The title as the beginning of a file's name."""
+        """Return the title as the beginning of a file's name."""
         parts = (self.model_name, self.gpu, self.engine, self.version, self.dtype)
         return "_".join(re.sub(r"[^a-z0-9.+]+", "-", part.casefold()).strip("-.") for part in parts if part)[:120]
 
@@ -93,7 +93,7 @@ class Series:
         return f"{self.layout} {self.settings}".rstrip()
 
     def points(self, value: Callable[[Measurement], float | None]) -> tuple[Array, Array]:
-        """Batches that have the value, rising, and its median at each, shape (n,)."""
+        """Return batches that have the value, rising, and its median at each, shape (n,)."""
         by_batch: dict[int, list[float]] = defaultdict(list)
         for run in self.runs:
             number = value(run)
@@ -118,11 +118,11 @@ class SeriesCase:
 
     @property
     def plain(self) -> tuple[Series, ...]:
-        """One series a parallelism: those in the settings that most runs of the setup have."""
+        """Return one series a parallelism: those in the settings that most runs of the setup have."""
         return tuple(series for series in self.series if not series.settings)
 
     def of(self, *, tp: int = 1, pp: int = 1) -> Series | None:
-        """The plain series of one replica with these degrees, experts sliced like every other matrix."""
+        """Return the plain series of one replica with these degrees, experts sliced like every other matrix."""
         wanted = SeriesLayout(gpus=tp * pp, pp=pp, tp=tp, dp=1, ep=1)
         return next((series for series in self.plain if series.layout == wanted), None)
 
@@ -132,7 +132,7 @@ def setup_of(run: Measurement) -> Setup:
 
 
 def cases(runs: Iterable[Measurement]) -> tuple[SeriesCase, ...]:
-    """Runs with a batch, arranged; setups by name, then lengths. Saturated runs state no batch and are left out."""
+    """Return runs with a batch, arranged; setups by name, then lengths. Saturated runs state no batch and are left out."""
     by_setup: dict[Setup, list[Measurement]] = defaultdict(list)
     for run in runs:
         if run.batch > 0:
@@ -169,7 +169,7 @@ def _series(layout: SeriesLayout, settings: str, runs: Iterable[Measurement]) ->
 
 
 def settings_texts(runs: Sequence[Measurement]) -> list[str]:
-    """For each run, the settings in which it differs from most of ``runs``, in words; "" where in none."""
+    """Say for each run the settings in which it differs from most of ``runs``, in words; "" where in none."""
     usual = (
         {name: Counter(getattr(run, name) for run in runs).most_common(1)[0][0] for name in SETTINGS} if runs else {}
     )

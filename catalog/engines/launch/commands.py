@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def command(deployment: Deployment, model: Model, cluster: Cluster) -> list[str]:
-    """The argument list that starts the (first) server; print it with ``shlex.join``.
+    """Return the argument list that starts the (first) server; print it with ``shlex.join``.
 
     ``processes`` has them all, where replicas are servers of their own or span nodes.
     """
@@ -24,14 +24,14 @@ def command(deployment: Deployment, model: Model, cluster: Cluster) -> list[str]
 
 
 def environment(deployment: Deployment, model: Model, cluster: Cluster) -> dict[str, str]:
-    """Environment variables that the command of ``command`` needs, besides HF_TOKEN for a gated model."""
+    """Return environment variables that the command of ``command`` needs, besides HF_TOKEN for a gated model."""
     return dict(processes(deployment, model, cluster)[0].environment)
 
 
 def processes(
     deployment: Deployment, model: Model, cluster: Cluster, *, address: str = "node0", port: int | None = None
 ) -> tuple[Process, ...]:
-    """Every process of the deployment, a server before the workers that join it.
+    """Return every process of the deployment, a server before the workers that join it.
 
     ``address`` is the first node's host name or IPv4 address, which the others must reach; ``port`` where the first
     server answers. Raises ``InputError`` where the engine does not run the model or the GPU.

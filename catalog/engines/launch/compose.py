@@ -19,7 +19,7 @@ _ROUTER_IMAGE = "nginx:1.29"
 
 
 def compose(processes: Sequence[Process], model: Model, gpu: Gpu, engine: Engine) -> dict[str, Any]:
-    """The file as an object; several servers get a router in front, on one more port."""
+    """Return the file as an object; several servers get a router in front, on one more port."""
     nodes = {process.node for process in processes}
     if len(nodes) > 1:
         raise InputError(
@@ -84,7 +84,7 @@ def _service(process: Process, model: Model, gpu: Gpu, engine: Engine) -> dict[s
 
 
 def _escape(text: str) -> str:
-    """Text that Compose does not look for variables in."""
+    """Return text that Compose does not look for variables in."""
     return text.replace("$", "$$")
 
 

@@ -20,19 +20,19 @@ HUB_CACHE = "/cache/huggingface"
 
 
 def image(engine: Engine, gpu: Gpu) -> str:
-    """The engine's container image for the GPU's vendor."""
+    """Return the engine's container image for the GPU's vendor."""
     if gpu.vendor not in engine.images:
         raise InputError(f"no container image of {engine.name} {engine.version} is known for {gpu.name}")
     return engine.images[gpu.vendor]
 
 
 def argv(process: Process) -> list[str]:
-    """The command, with files at their place in the container."""
+    """Return the command, with files at their place in the container."""
     return [f"{FILES}/{word}" if word in process.files else word for word in process.argv]
 
 
 def model_folder(model: Model) -> str:
-    """The folder that has to be mounted for a local model; empty for one from the hub."""
+    """Return the folder that has to be mounted for a local model; empty for one from the hub."""
     if not is_local(model):
         return ""
     folder = model_argument(model)
@@ -42,11 +42,11 @@ def model_folder(model: Model) -> str:
 
 
 def environment(model: Model) -> dict[str, str]:
-    """Variables that a container finds the model with."""
+    """Return variables that a container finds the model with."""
     return {} if is_local(model) else {"HF_HOME": HUB_CACHE}
 
 
 def label(model: Model) -> str:
-    """A DNS label that names the model."""
+    """Return a DNS label that names the model."""
     tail = model_argument(model).rstrip("/").rpartition("/")[2].lower()
     return re.sub(r"[^a-z0-9]+", "-", tail).strip("-")[:40].strip("-") or "model"

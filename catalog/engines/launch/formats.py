@@ -25,7 +25,7 @@ _ALIASES = {"k8s": "kubernetes", "docker-compose": "compose", "trtllm": "tensorr
 
 
 def render(deployment: Deployment, model: Model, cluster: Cluster, format: str) -> str:  # noqa: A002  the word users know
-    """The deployment as ``format``: commands of an engine, or a file for its containers.
+    """Return the deployment as ``format``: commands of an engine, or a file for its containers.
 
     "compose" and "kubernetes" run ``deployment.engine``; an engine's name runs that engine with the same knobs. Raises
     ``InputError`` for what cannot start.

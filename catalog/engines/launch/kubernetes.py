@@ -23,7 +23,7 @@ _SECRET = "hf-token"  # noqa: S105  the name of a secret, not one
 
 
 def kubernetes(deployment: Deployment, model: Model, cluster: Cluster, engine: Engine) -> list[dict[str, Any]]:
-    """The objects, dependencies first. ``deployment`` is resolved; replicas that stand alone become pods of their own."""
+    """Return the objects, dependencies first. ``deployment`` is resolved; replicas that stand alone become pods of their own."""
     shares_experts = bool(model.moe_layers) and deployment.experts_span_replicas
     one, count = (deployment, 1) if shares_experts else (replace(deployment, dp=1), deployment.dp)
     group = processes(one, model, cluster, address=_LEADER)
@@ -110,7 +110,7 @@ def _pod(process: Process, name: str, model: Model, gpu: Gpu, engine: Engine) ->
 
 
 def _argument(before: str, word: str) -> str:
-    """One argument, free of what Kubernetes would expand, but with the group's own variables."""
+    """Return one argument, free of what Kubernetes would expand, but with the group's own variables."""
     if before == "--node-rank":
         return "$(LWS_WORKER_INDEX)"
     if before in {"--master-addr", "--dist-init-addr", "--data-parallel-address"}:

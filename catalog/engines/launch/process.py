@@ -38,7 +38,7 @@ class Process:
 
 
 def model_argument(model: Model) -> str:
-    """What names the model to an engine: its id, or the folder of its ``config.json``."""
+    """Return what names the model to an engine: its id, or the folder of its ``config.json``."""
     name = model.name.removesuffix("/config.json")
     if not name or name.startswith("-") or not name.isprintable():
         raise InputError(
@@ -48,36 +48,36 @@ def model_argument(model: Model) -> str:
 
 
 def is_local(model: Model) -> bool:
-    """Whether the model is a folder rather than an id on the Hugging Face hub."""
+    """Return whether the model is a folder rather than an id on the Hugging Face hub."""
     return model_argument(model).startswith(("/", ".", "~"))
 
 
 def check_address(address: str) -> str:
-    """``address`` if it is a host name or an IPv4 address."""
+    """Return ``address`` if it is a host name or an IPv4 address."""
     if not _ADDRESS.fullmatch(address):
         raise InputError(f"address {address[:60]!r} is not a host name or an IPv4 address")
     return address
 
 
 def visible_devices(gpu: Gpu) -> str:
-    """The environment variable that says which GPUs a process may use."""
+    """Return the environment variable that says which GPUs a process may use."""
     return "HIP_VISIBLE_DEVICES" if gpu.vendor == "amd" else "CUDA_VISIBLE_DEVICES"
 
 
 def pinned(process: Process, gpu: Gpu) -> Process:
-    """``process`` confined to its GPUs."""
+    """Return ``process`` confined to its GPUs."""
     return replace(process, environment={**process.environment, visible_devices(gpu): ",".join(map(str, process.gpus))})
 
 
 def per_node(deployment: Deployment, cluster: Cluster) -> int:
-    """Replicas that each node but the last holds; the deployment's replicas fit a node each."""
+    """Return replicas that each node but the last holds; the deployment's replicas fit a node each."""
     return min(cluster.gpus_per_node // (deployment.tp * deployment.pp), deployment.dp)
 
 
 def separate_servers(
     deployment: Deployment, cluster: Cluster, port: int, argv: Callable[[int], tuple[str, ...]]
 ) -> Iterator[Process]:
-    """One server a replica, packed on the nodes; ``argv`` gives the command for a port."""
+    """Yield one server a replica, packed on the nodes; ``argv`` gives the command for a port."""
     size, per_host = deployment.tp * deployment.pp, per_node(deployment, cluster)
     for i in range(deployment.dp):
         node, slot = divmod(i, per_host)
@@ -87,7 +87,7 @@ def separate_servers(
 
 
 def offloaded_gib(deployment: Deployment, model: Model) -> float:
-    """GiB of weights that each GPU of the fullest stage keeps in CPU memory; ``deployment`` is resolved."""
+    """Return GiB of weights that each GPU of the fullest stage keeps in CPU memory; ``deployment`` is resolved."""
     layers = parameters(model) - embedding_parameters(model) - head_parameters(model)
     bits = BITS[deployment.dtype] + SCALE_BITS.get(deployment.dtype, 0.0)
     share = max(pipeline_layers(model.num_hidden_layers, deployment.pp)) / model.num_hidden_layers / deployment.tp

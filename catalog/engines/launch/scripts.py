@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def script(processes: Iterable[Process], comments: Iterable[str]) -> str:
-    """The commands of all processes, by node; those of one node run side by side.
+    """Return the commands of all processes, by node; those of one node run side by side.
 
     Nothing of it is ever run from here; every word of user input is quoted by ``shlex``.
     """

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def processes(
     deployment: Deployment, model: Model, cluster: Cluster, engine: Engine, *, address: str, port: int
 ) -> tuple[Process, ...]:
-    """One server a node with all its replicas; replicas of several nodes have one server each, on their first."""
+    """Return one server a node with all its replicas; replicas of several nodes have one server each, on their first."""
     gpu, node = cluster.gpu, cluster.gpus_per_node
     replica = deployment.tp * deployment.pp
     if model.moe_layers and deployment.experts_span_replicas:
@@ -45,7 +45,7 @@ def processes(
 def _over_nodes(
     argv: tuple[str, ...], deployment: Deployment, cluster: Cluster, address: str, port: int
 ) -> tuple[Process, ...]:
-    """All GPUs as one group, over as many nodes as they fill."""
+    """Return all GPUs as one group, over as many nodes as they fill."""
     node, gpus = cluster.gpus_per_node, deployment.num_gpus
     nodes = math.ceil(gpus / node)
     if nodes == 1:
@@ -65,7 +65,7 @@ def _over_nodes(
 
 
 def _options(deployment: Deployment, model: Model, gpu: Gpu, engine: Engine, *, attention_dp: int) -> tuple[str, ...]:
-    """The command up to what differs between processes; ``deployment`` is resolved.
+    """Return the command up to what differs between processes; ``deployment`` is resolved.
 
     With attention in ``attention_dp`` groups the engine divides the limits it is given by their number.
     """

@@ -18,7 +18,7 @@ OPTIONS_FILE = "trtllm-options.yaml"
 
 
 def processes(deployment: Deployment, model: Model, cluster: Cluster, engine: Engine, port: int) -> tuple[Process, ...]:
-    """A server for each replica; one for replicas that share their experts, which attend apart."""
+    """Return a server for each replica; one for replicas that share their experts, which attend apart."""
     replica, node = deployment.tp * deployment.pp, cluster.gpus_per_node
     together = bool(model.moe_layers) and deployment.experts_span_replicas
     if together and deployment.tp > 1:
@@ -54,7 +54,7 @@ def _options(deployment: Deployment, model: Model, port: int) -> tuple[str, ...]
 
 
 def _file(deployment: Deployment, model: Model, cluster: Cluster, engine: Engine, *, together: bool) -> dict[str, Any]:
-    """What only the options file can say (llmapi ``TorchLlmArgs``)."""
+    """Return what only the options file can say (llmapi ``TorchLlmArgs``)."""
     plain = compute_dtype(model, cluster.gpu, deployment.dtype, engine)
     sizes = graph_sizes(engine, cluster.gpu, deployment)
     graphs = {"max_batch_size": sizes[-1], "enable_padding": True} if sizes else None

@@ -17,7 +17,7 @@ _RPC_PORT = 29550
 
 
 def processes(deployment: Deployment, model: Model, cluster: Cluster, address: str, port: int) -> tuple[Process, ...]:
-    """One server for the dense replicas of a node, several where they share neither a node nor their experts.
+    """Return one server for the dense replicas of a node, several where they share neither a node nor their experts.
 
     With ``--data-parallel-size`` the experts of a MoE model are sliced or spread over all replicas
     (layers/fused_moe/config.py ``FusedMoEParallelConfig.make``), so replicas that keep their own become servers apart.
@@ -42,7 +42,7 @@ def processes(deployment: Deployment, model: Model, cluster: Cluster, address: s
 
 
 def options(deployment: Deployment, model: Model, gpu: Gpu) -> tuple[str, ...]:
-    """The command up to what differs between processes; ``deployment`` is resolved."""
+    """Return the command up to what differs between processes; ``deployment`` is resolved."""
     argv = ["vllm", "serve", model_argument(model), "--tensor-parallel-size", str(deployment.tp)]
     if deployment.pp > 1:
         argv += ["--pipeline-parallel-size", str(deployment.pp)]
@@ -69,14 +69,14 @@ def options(deployment: Deployment, model: Model, gpu: Gpu) -> tuple[str, ...]:
 
 
 def _sp_min_tokens(deployment: Deployment, model: Model) -> int:
-    """Tokens from which sequence parallelism pays: vLLM's figure for Hopper, 8 MiB of activations a GPU."""
+    """Return tokens from which sequence parallelism pays: vLLM's figure for Hopper, 8 MiB of activations a GPU."""
     return max(deployment.tp, 8 * 2**20 * deployment.tp // (2 * model.hidden_size))
 
 
 def _spanning(
     deployment: Deployment, argv: tuple[str, ...], cluster: Cluster, address: str, port: int, *, share_experts: bool
 ) -> tuple[Process, ...]:
-    """Replicas of several nodes each: a server on the first node of each, headless workers on the rest."""
+    """Return replicas of several nodes each: a server on the first node of each, headless workers on the rest."""
     node = cluster.gpus_per_node
     together = deployment.dp if share_experts else 1
     span = deployment.tp * deployment.pp // node * together
@@ -98,7 +98,7 @@ def _spanning(
 
 
 def _wide(deployment: Deployment, argv: tuple[str, ...], per_host: int, address: str, port: int) -> tuple[Process, ...]:
-    """Replicas that share experts over several nodes: one server, engines without one on the other nodes."""
+    """Return replicas that share experts over several nodes: one server, engines without one on the other nodes."""
     if deployment.dp % per_host:
         raise InputError(
             f"{deployment.dp} replicas share their experts, but nodes hold {per_host}; make dp a multiple of {per_host}"
