@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from advisor.prediction.evidence import Runs
     from advisor.progress import Watch
     from advisor.simulator.arrivals import Arrivals
-    from advisor.simulator.scheduler import Router
+    from advisor.simulator.routers import Router
     from catalog.schema import Price
 
 OBJECTIVES = ("cost", "gpus", "energy")

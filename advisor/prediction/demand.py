@@ -67,6 +67,8 @@ class Demand:
     slo: Slo
     use: Use | None = None
     users: float | None = None
+    think_s: float = 0.0
+    """From an answer to the next request of the same user or session; 0 where neither that nor a use is stated."""
     notes: tuple[Note, ...] = field(default=())
 
     def spread(self, stated: float | None) -> float:
@@ -86,6 +88,7 @@ def read_demand(
     steady: bool = False,
     percentile: float | None = None,
     rate: float | None = None,
+    turns: int = 1,
 ) -> Demand:
     """Return the demand that a workload, limits and flags state together; a flag wins, a use fills what none states.
 
@@ -100,6 +103,7 @@ def read_demand(
         steady: whether requests in flight are asked for, not a rate.
         percentile: of the limits, where the flags state some and no percentile.
         rate: a rate that is stated elsewhere.
+        turns: requests of a session, between which is a think time.
 
     Raises:
         InputError: a name or value that none of them takes, or two that contradict one another.
@@ -121,8 +125,9 @@ def read_demand(
     limits, filled = _limits(slo, stated, use, percentile)
     if use is not None:
         notes.append(Note(_use_text(use, lengths, limits, filled)))
-    if "think_time" in stated and "users" not in stated:
+    if "think_time" in stated and "users" not in stated and turns == 1:
         raise InputError("a think time is of users; say how many with users (--users)")
+    thinking = "think_time" in stated or (use is not None and use.think_time_s is not None)
     users = COUNT.read(stated["users"], "users") if "users" in stated else None
     if users is not None:
         require_positive("users", users, most=MOST_USERS)
@@ -131,7 +136,14 @@ def read_demand(
         think = _think_s(stated.get("think_time"), use)
         lengths, note = _of_users(users, think, lengths, limits, steady=steady)
         notes.append(note)
-    return Demand(workload=lengths, slo=limits, use=use, users=users, notes=tuple(notes))
+    return Demand(
+        workload=lengths,
+        slo=limits,
+        use=use,
+        users=users,
+        think_s=_think_s(stated.get("think_time"), use) if thinking else 0.0,
+        notes=tuple(notes),
+    )
 
 
 def _lengths(workload: Workload | Mapping[str, Any] | Requests | None, use: Use | None) -> tuple[Workload, list[Note]]:

@@ -87,7 +87,7 @@ class Arrivals:
         """Return the first ``count`` requests."""
         if count >= len(self):
             return self
-        return replace(self._where(np.arange(len(self)) < count), duration_s=float(self.arrival_s[count]))
+        return replace(self.only(np.arange(len(self)) < count), duration_s=float(self.arrival_s[count]))
 
     def within(self, longest: int) -> Arrivals:
         """Leave out the requests that an engine with sequences of at most ``longest`` tokens refuses, and note how
@@ -107,9 +107,10 @@ class Arrivals:
         fits = self.input_len + self.output_len <= longest
         if self.sharing is not None:
             fits = self.sharing.standing(fits)
-        return self if fits.all() else self._where(fits)
+        return self if fits.all() else self.only(fits)
 
-    def _where(self, mask: NDArray[np.bool_]) -> Arrivals:
+    def only(self, mask: NDArray[np.bool_]) -> Arrivals:
+        """Return some of the requests, as long as they come; shape (n,)."""
         return replace(
             self,
             arrival_s=self.arrival_s[mask],
@@ -136,6 +137,8 @@ class ArrivalStream:
     counted_out: Literal[False] = False
     """nor any other."""
     settled_s: float = 0.0
+    sharing: None = None
+    """What prompts share is known only of requests in memory."""
 
     def __len__(self) -> int:
         return self.count
@@ -280,12 +283,11 @@ class _Opened:
     def of(
         cls, workload: Workload, duration_s: float, seed: int, spread: float, burstiness: float, curve: Sequence[float]
     ) -> _Opened:
-        _check(workload, spread)
+        check_lengths(workload, spread)
         require_positive("rate", workload.rate or 0.0, whole=False)
         require_positive("duration", duration_s, whole=False)
         assert workload.rate is not None
-        if not 0.0 <= burstiness <= 100.0:
-            raise InputError(f"burstiness is {burstiness:g}; it must be from 0 (evenly spaced) over 1 (Poisson) to 100")
+        check_burstiness(burstiness)
         offer = TrafficProfile(
             input_len=workload.input_len,
             output_len=workload.output_len,
@@ -352,7 +354,7 @@ def closed_loop(workload: Workload, *, duration_s: float, longest: int, seed: in
 
     The first ones begin as if in the middle of their outputs, for equal requests would else stay in step.
     """
-    _check(workload, spread)
+    check_lengths(workload, spread)
     require_positive("concurrency", workload.concurrency or 0, most=10**6)
     require_positive("duration", duration_s, whole=False)
     first = workload.concurrency or 0
@@ -372,7 +374,14 @@ def closed_loop(workload: Workload, *, duration_s: float, longest: int, seed: in
     )
 
 
-def _check(workload: Workload, spread: float) -> None:
+def check_burstiness(burstiness: float) -> None:
+    """Raise ``InputError`` where no gaps can vary so."""
+    if not 0.0 <= burstiness <= 100.0:
+        raise InputError(f"burstiness is {burstiness:g}; it must be from 0 (evenly spaced) over 1 (Poisson) to 100")
+
+
+def check_lengths(workload: Workload, spread: float) -> None:
+    """Raise ``InputError`` where no requests can be so long, or vary so."""
     require_positive("input_len", workload.input_len, most=2**24)
     require_positive("output_len", workload.output_len, most=2**24)
     if not 0.0 <= spread <= MOST_SPREAD:

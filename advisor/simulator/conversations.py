@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from advisor.simulator.arrivals import MOST_REQUESTS, Arrivals
+from advisor.simulator.arrivals import (
+    MOST_REQUESTS,
+    Arrivals,
+    check_burstiness,
+    check_lengths,
+    closed_loop,
+    open_loop,
+)
 from advisor.simulator.prompt_sharing import NONE, PromptSharing
 from catalog.errors import InputError
 from catalog.schema import require_positive
@@ -48,17 +55,52 @@ class Conversations:
         require_positive("num_prefixes", self.num_prefixes, most=10**6)
         require_positive("turns", self.turns, most=MOST_TURNS)
         if not 0.0 <= self.think_s <= 1e6:
-            raise InputError(f"think is {self.think_s:g} s; it must be from 0 to 1000000")
+            raise InputError(f"think_time is {self.think_s:g} s; it must be from 0 to 1000000")
         if self.num_prefixes > 1 and not self.shared_prefix:
             raise InputError("num_prefixes is of system prompts; say how long they are with shared_prefix")
-        if self.think_s and self.turns == 1:
-            raise InputError("think is between the turns of a session; say how many it has with turns")
         if self and prefix_hit_rate:
             raise InputError("what prompts have in common decides what the cache hits; leave out prefix_hit_rate or it")
         if self.turns > 1 and len(curve):
             raise InputError(
                 "a curve of the rate is for requests by themselves, not for sessions; leave out curve or turns"
             )
+
+    def check_alone(self, what: str) -> None:
+        """Raise ``InputError`` where something else says what requests have in common."""
+        if self:
+            raise InputError(f"{what} says what prompts have in common; leave out shared_prefix and turns")
+
+    def traffic(
+        self,
+        workload: Workload,
+        *,
+        duration_s: float,
+        longest: int,
+        seed: int,
+        spread: float,
+        burstiness: float,
+        curve: Sequence[float],
+    ) -> Arrivals:
+        """Draw the requests: arguments as those of ``advisor.simulator.arrivals.open_loop``.
+
+        Raises:
+            InputError: a number that cannot be.
+
+        """
+        drawn: dict[str, Any] = {"duration_s": duration_s, "seed": seed, "spread": spread}
+        room = longest - self.shared_prefix
+        if room <= workload.input_len:
+            raise InputError(
+                f"{self.shared_prefix} tokens before {workload.input_len} of each request are longer than the {longest} tokens "
+                "served at most"
+            )
+        if self.turns > 1:
+            if workload.concurrency is not None:
+                raise InputError("turns come at a rate of requests, not a concurrency; leave one out")
+            return self.sessions(workload, longest=room, burstiness=burstiness, **drawn)
+        if workload.concurrency is not None:
+            return self.beginning_alike(closed_loop(workload, longest=room, **drawn))
+        return self.beginning_alike(open_loop(workload, longest=room, burstiness=burstiness, curve=curve, **drawn))
 
     def __bool__(self) -> bool:
         return bool(self.shared_prefix) or self.turns > 1
@@ -96,7 +138,11 @@ class Conversations:
             InputError: no request comes, or there are more than memory should hold.
 
         """
+        require_positive("rate", workload.rate or 0.0, whole=False)
+        require_positive("duration", duration_s, whole=False)
         assert workload.rate is not None
+        check_lengths(workload, spread)
+        check_burstiness(burstiness)
         turns, span = self.turns, LONGEST * (self.turns - 1) * self.think_s
         expected = workload.rate / turns * (duration_s + span)
         if expected * turns > MOST_REQUESTS:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from advisor.perf_model.parameters import Parameters
     from advisor.simulator.arrivals import Arrivals
     from advisor.simulator.request_results import RequestResults
-    from advisor.simulator.scheduler import Router
+    from advisor.simulator.routers import Router
     from advisor.simulator.server import AggregatedServer
     from advisor.simulator.step_table import StepTimes
     from catalog.schema import Deployment, Model

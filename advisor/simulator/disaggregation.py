@@ -135,6 +135,7 @@ def _outputs(traffic: Arrivals, several: NDArray[np.intp]) -> Arrivals:
         arrival_s=traffic.arrival_s[several],
         input_len=traffic.input_len[several] + 1,
         output_len=traffic.output_len[several] - 1,
+        sharing=None,
     )
 
 

@@ -99,6 +99,12 @@ class RequestResults:
         )
 
     @property
+    def hit_rate(self) -> float:
+        """Return the share of the counted requests' prompt tokens that the prefix cache had; NaN of none."""
+        given = float(self.input_len[self.counted].sum())
+        return float(self.cached[self.counted].sum()) / given if given else float("nan")
+
+    @property
     def preempted(self) -> int:
         """Count the preemptions of all requests."""
         return int(self.preemptions.sum())

@@ -10,7 +10,7 @@ from advisor.simulator.block_cache import BLOCK, hit_blocks
 from advisor.simulator.compilation import compiled
 
 ROUND_ROBIN, LEAST_LOADED, PREFIX_AWARE, SESSION_STICKY, POWER_OF_TWO = range(5)
-"""As ``advisor.simulator.scheduler.ROUTERS``."""
+"""As ``advisor.simulator.routers.ROUTERS``."""
 WAITING_WEIGHT = 4
 """A waiting request weighs as much as so many running ones (vllm/v1/engine/core_client.py, ``DPLBAsyncMPClient``)."""
 LEAST_SHARE = 0.3

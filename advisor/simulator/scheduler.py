@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from advisor.simulator.loop_state import ARRIVED, KNOWN, MOST, STEPS, State
 from advisor.simulator.request_results import BINS, RequestResults
+from advisor.simulator.routers import ROUTERS
 from catalog.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,14 +21,10 @@ if TYPE_CHECKING:
     from advisor.simulator.arrivals import Arrivals
     from advisor.simulator.block_cache import BlockCache
     from advisor.simulator.follow_ups import FollowUps
+    from advisor.simulator.routers import Router
     from advisor.simulator.step_table import StepTimes
     from catalog.units import Array
 
-
-Router = Literal["round_robin", "least_loaded", "prefix_aware", "session_sticky", "power_of_two"]
-
-ROUTERS: tuple[Router, ...] = get_args(Router)
-"""In the order of the numbers in ``advisor.simulator.routing``."""
 
 FRONT_END_MS = 1.5
 """From a request's arrival to the scheduler and from a step's end back to the client: parsing, tokens to text, and the

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from advisor.prediction.evidence import Evidence
     from advisor.simulator.arrivals import Arrivals
     from advisor.simulator.request_results import RequestResults
-    from advisor.simulator.scheduler import Router
+    from advisor.simulator.routers import Router
     from advisor.simulator.step_table import StepTimes
     from catalog.schema import Cluster, Deployment, Model
 
@@ -144,6 +144,7 @@ def scheduler_of(
     *,
     router: Router = "round_robin",
     prefix_hit_rate: float = 0.0,
+    prefix_caching: bool = True,
     front_end_ms: float = FRONT_END_MS,
 ) -> Scheduler:
     """Return what the loop needs to know of a resolved deployment.
@@ -175,6 +176,7 @@ def scheduler_of(
         window=cost_model.model.sliding_window,
         router=router,
         prefix_hit_rate=prefix_hit_rate,
+        prefix_caching=prefix_caching,
         front_end_ms=front_end_ms,
     )
 

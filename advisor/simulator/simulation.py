@@ -15,22 +15,18 @@ from advisor.prediction.demand import PERCENTILE, QuestionFlags, read_demand
 from advisor.prediction.deployment_estimate import ENERGY
 from advisor.prediction.evidence import Evidence
 from advisor.prediction.inputs import plain, read_cluster, read_model
-from advisor.simulator.arrivals import (
-    Arrivals,
-    ArrivalStream,
-    closed_loop,
-    open_loop,
-    open_traffic,
-)
-from advisor.simulator.benchmark_client import BenchmarkClient, client_loop, find_client
+from advisor.simulator.arrivals import Arrivals, ArrivalStream
+from advisor.simulator.benchmark_client import BenchmarkClient, find_client
+from advisor.simulator.conversations import Conversations
 from advisor.simulator.disaggregated_server import DisaggregatedServer
+from advisor.simulator.offered_traffic import offered_traffic
 from advisor.simulator.outcome import TrafficOutcome, energy
 from advisor.simulator.request_results import COLUMNS, RequestResults
-from advisor.simulator.scheduler import FRONT_END_MS, ROUTERS, longest
+from advisor.simulator.routers import ROUTERS
+from advisor.simulator.scheduler import FRONT_END_MS, longest
 from advisor.simulator.server import AggregatedServer
 from advisor.simulator.streaming_statistics import StreamingStatistics
-from advisor.simulator.summary_statistics import SHARES, meets, surely_between, timeline
-from advisor.simulator.trace_files import open_trace, read_trace
+from advisor.simulator.summary_statistics import HIT_RATE, SHARES, meets, surely_between, timeline
 from catalog.errors import InputError, Note
 from catalog.quantities import PER_SECOND
 from catalog.schema import LATENCIES, Cluster, Deployment, Model, Slo, Workload, require_positive
@@ -43,12 +39,11 @@ if TYPE_CHECKING:
     from advisor.calibration.parameter_posterior import Provenance
     from advisor.calibration.surrogate import IntervalScale
     from advisor.prediction.evidence import Runs
-    from advisor.simulator.scheduler import Router
+    from advisor.simulator.routers import Router
     from advisor.simulator.summary_statistics import Spread
     from advisor.simulator.trace_files import TraceFile
     from catalog.units import Array
 
-DURATION_S = 300.0
 RATES = ("completed_s", "output_tok_s", "goodput_s", "saturation_s")
 
 
@@ -86,6 +81,8 @@ class Simulation:
     meets: bool | None
     """Whether the limits are kept, at the percentile they are stated for or on the mean; None without limits."""
     preemptions: int
+    hit_rate: float | None = None
+    """Share of the prompts' tokens that the prefix cache had; None where requests have nothing in common that is known."""
     kv_peak: float
     """Largest share of one replica's KV blocks in use at once."""
     kv_capacity_tokens: int
@@ -127,6 +124,10 @@ class Simulation:
             return low, max(min(high, self._offered.get(metric, math.inf)), value)
         if metric == "good":
             return self._share_of_good(quantile)
+        if metric == HIT_RATE and self.hit_rate is not None:
+            share = surely_between(self.hit_rate, len(self.served))
+            low, high = self.sigmas[SHARES][HIT_RATE].around_share(share, quantile)
+            return min(low, self.hit_rate), max(high, self.hit_rate)
         if metric not in self.metrics or statistic not in self.metrics[metric]:
             known = ", ".join([*self.metrics, *RATES, "good"])
             raise InputError(f"there is no interval for {statistic} of {metric!r}; metrics that have one: {known}")
@@ -177,6 +178,8 @@ class Simulation:
                 name: {statistic: list(self.interval(name, statistic)) for statistic in values}
                 for name, values in self.metrics.items()
             } | {name: list(self.interval(name)) for name in (*RATES, "good")}
+            if self.hit_rate is not None:
+                intervals[HIT_RATE] = list(self.interval(HIT_RATE))
             if self.energy_j_per_token is not None:
                 intervals[ENERGY] = list(self.interval(ENERGY))
         return {
@@ -208,6 +211,11 @@ def simulate(
     burstiness: float = 1.0,
     curve: Sequence[float] = (),
     router: Router = "round_robin",
+    shared_prefix: int = 0,
+    num_prefixes: int = 1,
+    turns: int = 1,
+    sessions: str | Path | None = None,
+    enable_prefix_caching: bool = True,
     prefix_hit_rate: float | None = None,
     front_end_ms: float = FRONT_END_MS,
     draws: int = 8,
@@ -240,8 +248,19 @@ def simulate(
         spread: coefficient of variation of both lengths, log-normal.
         burstiness: squared coefficient of variation of the gaps between arrivals; 1: Poisson.
         curve: relative rates of equal parts of the duration.
-        router: "round_robin" or "least_loaded", which counts a waiting request as four running ones, as vLLM does.
-        prefix_hit_rate: share of each prompt that hits the prefix cache, 0 to below 1.
+        router: "round_robin"; "least_loaded", which counts a waiting request as four running ones, as vLLM does;
+            "power_of_two", the less loaded of two at random; "prefix_aware", the one that holds most of the prompt, if that is
+            enough and the load is even; "session_sticky", the one that served the session before.
+        shared_prefix: tokens of a system prompt before every request's ``input_len``.
+        num_prefixes: different ones, which requests (or sessions) take in turn.
+        turns: requests of a session; each sends all that was said before and ``input_len`` tokens, and comes when the one
+            before it has been answered and the ``think_time`` has passed (its mean; exponential). The rate is of requests,
+            not of sessions.
+        sessions: a file of sessions that grow, wait and branch (see ``advisor.simulator.session_files.read_sessions``); it
+            brings its own rate, which ``workload.rate`` stretches.
+        enable_prefix_caching: whether the engine keeps what it has computed, block by block, for what shares it.
+        prefix_hit_rate: share of each prompt that hits the prefix cache, 0 to below 1, where it is known and what prompts
+            share is not.
         front_end_ms: what a request takes outside the engine's steps.
         draws: how often the traffic is simulated again for intervals; 0: no intervals.
         set_gpu: what-if values for fields of the GPU.
@@ -257,14 +276,23 @@ def simulate(
     """
     resolved, cluster = read_model(model), read_cluster(gpus, set_gpu)
     stated = None if rate is None else PER_SECOND.read(rate, "rate")
-    asked = read_demand(workload, slo, flags, percentile=PERCENTILE, rate=stated)
+    asked = read_demand(workload, slo, flags, percentile=PERCENTILE, rate=stated, turns=turns)
     workload = asked.workload if stated is None else replace(asked.workload, rate=stated)
     slo = asked.slo if slo is not None or asked.slo.limits else None
-    spread, prefix_hit_rate = asked.spread(spread), asked.prefix_hit_rate(prefix_hit_rate)
+    common = Conversations(
+        shared_prefix=shared_prefix, num_prefixes=num_prefixes, turns=turns, think_s=asked.think_s if turns > 1 else 0.0
+    )
+    common.check(prefix_hit_rate=prefix_hit_rate or 0.0, curve=curve)
+    spread, prefix_hit_rate = asked.spread(spread), 0.0 if common else asked.prefix_hit_rate(prefix_hit_rate)
     check_serving(slo, router, prefix_hit_rate, front_end_ms, draws)
     given = deployment or Deployment()
     knowledge = Evidence.of(runs, engine=given.engine, gpu=cluster.value.gpu)
-    serving = {"router": router, "prefix_hit_rate": prefix_hit_rate, "front_end_ms": front_end_ms}
+    serving = {
+        "router": router,
+        "prefix_hit_rate": prefix_hit_rate,
+        "prefix_caching": enable_prefix_caching,
+        "front_end_ms": front_end_ms,
+    }
     decode = AggregatedServer.of(resolved.value, cluster.value, given, knowledge, serving)
     engine: AggregatedServer | DisaggregatedServer = decode
     pool: Deployment | None = None
@@ -272,10 +300,12 @@ def simulate(
         other = AggregatedServer.of(resolved.value, cluster.value, prefill, knowledge, serving)
         engine, pool = DisaggregatedServer.of(other, decode), other.deployment
     program = find_client(client) if isinstance(client, str) else client
-    traffic = _traffic(
+    traffic = offered_traffic(
         workload,
         trace,
         program,
+        sessions,
+        common,
         duration_s=duration_s,
         longest=decode.deployment.max_model_len or resolved.value.max_position_embeddings,
         seed=seed,
@@ -288,6 +318,13 @@ def simulate(
         raise InputError("prompts in a pool of their own take a rate or a trace, not a concurrency; leave one out")
     if isinstance(traffic, Arrivals) and traffic.counted_out:
         traffic = counted_out(traffic, decode)
+    sharing = traffic.sharing
+    if prefill is not None and sharing is not None and sharing.follows:
+        raise InputError(
+            "prompts in a pool of their own take requests that wait for no other; leave out turns or sessions"
+        )
+    if prefix_hit_rate and sharing is not None:
+        raise InputError("what prompts have in common decides what the cache hits; leave out prefix_hit_rate")
     outcome = TrafficOutcome.of(engine, decode, traffic, slo, draws, each)
     served, sigmas = outcome.served, outcome.sigmas
     joules, power_sigma = energy(decode, served, decode.deployment.num_gpus + (pool.num_gpus if pool else 0))
@@ -320,6 +357,7 @@ def simulate(
         good=served.good(slo.limits if slo else {}),
         meets=meets(served, slo),
         preemptions=served.preempted,
+        hit_rate=None if sharing is None else served.hit_rate,
         kv_peak=served.most_blocks / decode.scheduler.kv_blocks,
         kv_capacity_tokens=longest(decode.scheduler),
         timeline=timeline(served, decode.scheduler),
@@ -338,37 +376,6 @@ def counted_out(traffic: Arrivals, engine: AggregatedServer) -> Arrivals:
     """Return a loop that ends with its last request, with the seconds that takes as believed."""
     served = engine.served(traffic, engine.times(engine.beliefs(0)[0]))
     return replace(traffic, duration_s=served.end_s)
-
-
-def _client_loop(
-    workload: Workload,
-    client: BenchmarkClient,
-    trace: object,
-    duration_s: float | None,
-    *,
-    longest: int,
-    seed: int,
-    spread: float,
-) -> Arrivals:
-    """Make the requests of a benchmark client."""
-    if workload.concurrency is None or workload.rate is not None or trace is not None:
-        raise InputError(
-            f"client {client.name} keeps requests in flight; say how many with a concurrency, and no rate or trace"
-        )
-    if spread:
-        raise InputError(
-            f"client {client.name} draws lengths by its own rule; give a length_ratio in place of a spread"
-        )
-    _check_longest(workload, longest)
-    seconds = DURATION_S if duration_s is None else duration_s
-    return client_loop(workload, client, duration_s=seconds, longest=longest, seed=seed)
-
-
-def _check_longest(workload: Workload, longest: int) -> None:
-    if workload.input_len + workload.output_len > longest:
-        raise InputError(
-            f"{workload.input_len} tokens in and {workload.output_len} out are longer than the {longest} tokens served at most"
-        )
 
 
 def _warnings(engine: str, rate: float | None, saturation_s: float) -> list[Note]:
@@ -402,42 +409,3 @@ def check_serving(slo: Slo | None, router: str, prefix_hit_rate: float, front_en
             require_positive(name, getattr(slo, name), whole=False)
     if slo.percentile is not None and not 0.0 < slo.percentile < 100.0:
         raise InputError(f"percentile is {slo.percentile:g}; it must be between 0 and 100, such as 95")
-
-
-def _traffic(
-    workload: Workload | None,
-    trace: str | Path | TraceFile | Arrivals | ArrivalStream | None,
-    client: BenchmarkClient | None,
-    *,
-    duration_s: float | None,
-    longest: int,
-    seed: int,
-    spread: float,
-    burstiness: float,
-    curve: Sequence[float],
-    whole: bool,
-) -> Arrivals | ArrivalStream:
-    """Read or make the requests that come; ``whole``: in memory, however much it is."""
-    workload = workload or Workload()
-    if client is not None:
-        return _client_loop(workload, client, trace, duration_s, longest=longest, seed=seed, spread=spread)
-    if trace is not None:
-        if workload.concurrency is not None:
-            raise InputError("a trace says when requests come, so there is no concurrency; leave out one of the two")
-        if isinstance(trace, (Arrivals, ArrivalStream)):
-            if whole and isinstance(trace, ArrivalStream):
-                raise InputError("a pool for prompts takes no stream of requests; take traffic that is read whole")
-            return trace
-        return (read_trace if whole else open_trace)(trace, duration_s=duration_s, rate=workload.rate)
-    _check_longest(workload, longest)
-    if (workload.rate is None) == (workload.concurrency is None):
-        raise InputError("say what comes: a rate, a concurrency or a trace, and one of them only")
-    common: dict[str, Any] = {
-        "duration_s": DURATION_S if duration_s is None else duration_s,
-        "longest": longest,
-        "seed": seed,
-        "spread": spread,
-    }
-    if workload.concurrency is not None:
-        return closed_loop(workload, **common)
-    return (open_loop if whole else open_traffic)(workload, burstiness=burstiness, curve=curve, **common)

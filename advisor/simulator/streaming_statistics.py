@@ -57,6 +57,11 @@ class StreamingStatistics:
     def __len__(self) -> int:
         return int(self.loads.requests)
 
+    @property
+    def hit_rate(self) -> float:
+        """Return the share of the prompts' tokens that the prefix cache had; NaN of no requests."""
+        return self.loads.cached / self.loads.given if self.loads.given else float("nan")
+
     def add(self, part: RequestResults) -> None:
         """Add more requests, and what the loop says of all up to now."""
         self.loads = TokenTotals(*(had + new for had, new in zip(self.loads, part.loads, strict=True)))

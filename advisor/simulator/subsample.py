@@ -10,7 +10,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from advisor.simulator.arrivals import Arrivals
-    from advisor.simulator.scheduler import Router
+    from advisor.simulator.routers import Router
 
 
 def sample(traffic: Arrivals, replicas: int, router: Router, *, least: tuple[int, int]) -> tuple[Arrivals, int]:
@@ -21,19 +21,17 @@ def sample(traffic: Arrivals, replicas: int, router: Router, *, least: tuple[int
     Behind a round-robin router replicas know nothing of each other, and each n-th request is one's own: those simulated
     meet exactly what they meet in the whole fleet. Behind one that looks at loads all of them matter, and the part is a
     smaller fleet under the same process of arrivals, slowed down; it has a little less to balance with, so its times are
-    rather too long.
+    rather too long. Where requests have something in common whole sessions are kept, every n-th of them.
     """
     simulated = max(least[0], math.ceil(least[1] * replicas / len(traffic)))
     if simulated >= replicas:
         return traffic, replicas
     number = np.arange(len(traffic))
+    if traffic.sharing is not None:
+        return traffic.only(traffic.sharing.session % replicas < simulated), simulated
     if router == "round_robin":
         chosen, slowed = number % replicas < simulated, 1.0
     else:
         chosen, slowed = number < len(traffic) * simulated // replicas, replicas / simulated
-    return replace(
-        traffic,
-        arrival_s=traffic.arrival_s[chosen] * slowed,
-        input_len=traffic.input_len[chosen],
-        output_len=traffic.output_len[chosen],
-    ), simulated
+    part = traffic.only(chosen)
+    return replace(part, arrival_s=part.arrival_s * slowed), simulated

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 SHARES = "shares"
 """Owner of what lies between 0 and 1."""
+HIT_RATE = "hit_rate"
+"""Share of the prompts' tokens that the prefix cache had."""
 PERCENTILES = (50.0, 90.0, 95.0, 99.0)
 BESIDE = {"ttft_ms": 0.06, "tpot_ms": 0.0, "itl_ms": 0.0, "e2e_ms": 0.0, "rates": 0.0, "shares": 0.0}
 """Standard deviation of the logarithm by which simulated traffic is off beside what the times of its steps are off by: how
@@ -49,6 +51,8 @@ def numbers(
     tokens = served.bins[round(begin / served.bin_s) : last, 4].sum() / length
     completed = served.completed(begin, np.inf if traffic.counted_out else end) / length
     rate = completed if traffic.concurrency else len(served) / traffic.duration_s  # those refused left out
+    if traffic.sharing is not None:
+        statistics[SHARES, HIT_RATE] = surely_between(served.hit_rate, len(served))
     return statistics | {
         ("rates", "completed_s"): completed,
         ("rates", "output_tok_s"): float(tokens),

@@ -96,7 +96,7 @@ class RoutedEngine(EngineOptions):
     """An engine, and the router before its replicas."""
 
     router: Annotated[str, flag("--router", metavar="NAME", callback=checked_router)] = "round_robin"
-    """round_robin or least_loaded, between replicas."""
+    """Between replicas: round_robin, least_loaded, prefix_aware, session_sticky or power_of_two."""
 
 
 @group(PANEL)
@@ -133,7 +133,7 @@ class SimulatedLayout(FixedLayout):
     compare: Annotated[list[str] | None, flag("--compare", metavar="KNOBS")] = None
     """Another deployment under the same requests, where it differs: tp=1,dp=2 or prefill_replicas=0. Can be repeated."""
     router: Annotated[str, flag("--router", metavar="NAME", callback=checked_router)] = "round_robin"
-    """round_robin or least_loaded, between replicas."""
+    """Between replicas: round_robin, least_loaded, prefix_aware, session_sticky or power_of_two."""
 
 
 @group(PANEL)

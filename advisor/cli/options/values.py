@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from advisor.simulator.routers import ROUTERS
 from catalog.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 ANSWER_FORMATS = ("table", "json", "csv", "yaml", "markdown")
-ROUTERS = ("round_robin", "least_loaded")
 DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?", re.ASCII)
 
 

@@ -43,7 +43,7 @@ class Used:
     users: Annotated[float | None, flag("--users", metavar="N", quantity=COUNT)] = None
     """People at once, in place of a rate or a concurrency; each asks again a think time after an answer."""
     think_time: Annotated[float | None, flag("--think-time", metavar="S", quantity=SECONDS)] = None
-    """Seconds from an answer to the next request of the same user.  [default: the use's]"""
+    """Seconds from an answer to the next request of the same user, or agent.  [default: the use's]"""
 
     def question(self) -> dict[str, Any]:
         """Return what ``QuestionFlags`` has of it."""
@@ -171,12 +171,31 @@ class SimulatedTraffic(Traffic):
     """Requests that the client sends.  [default: the client's own]"""
     length_ratio: Annotated[float | None, flag("--length-ratio", metavar="R", quantity=SHARE)] = None
     """The client's lengths are uniform from this share of what is stated to all of it.  [default: the client's own]"""
+    shared_prefix: Annotated[int, flag("--shared-prefix", metavar="N", quantity=COUNT)] = 0
+    """Tokens of a system prompt before the --input-len tokens of every request."""
+    num_prefixes: Annotated[int, flag("--num-prefixes", metavar="N")] = 1
+    """Different system prompts, which requests or sessions take in turn."""
+    turns: Annotated[int, flag("--turns", metavar="N")] = 1
+    """Requests of a session; each sends all that was said before and --input-len tokens more. The rate is of requests."""
+    sessions: Annotated[str | None, flag("--sessions", metavar="FILE")] = None
+    """Sessions of a JSON Lines file, which grow, wait and branch; see the guide to traffic."""
+    enable_prefix_caching: Annotated[bool, flag("--enable-prefix-caching/--no-enable-prefix-caching")] = True
+    """Keep what was computed of a prompt, block by block, for requests that share it."""
     curve: Annotated[str | None, flag("--curve", metavar="R,R,...")] = None
     """Relative rates of equal parts of the duration, such as the hours of a day."""
 
     def keywords(self) -> dict[str, Any]:
         """Return what ``simulate`` takes of the traffic."""
-        return {**Traffic.keywords(self), "concurrency": self.concurrency, "client": self.program()}
+        return {
+            **Traffic.keywords(self),
+            "concurrency": self.concurrency,
+            "client": self.program(),
+            "shared_prefix": self.shared_prefix,
+            "num_prefixes": self.num_prefixes,
+            "turns": self.turns,
+            "sessions": self.sessions,
+            "enable_prefix_caching": self.enable_prefix_caching,
+        }
 
     def program(self) -> BenchmarkClient | None:
         """Return the benchmark client.

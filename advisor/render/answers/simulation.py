@@ -15,6 +15,7 @@ from advisor.render.numbers import MS, count, share, short, span, unit_of
 from advisor.render.tables import Column, FlatRows
 from advisor.render.vocabulary import METRIC_NAMES, pools_name, statistic_name
 from advisor.simulator.simulation import RATES
+from advisor.simulator.summary_statistics import HIT_RATE
 from catalog.engines import find_engine
 from catalog.models.sizes import parameters
 
@@ -130,6 +131,8 @@ def comparison_columns(answers: Sequence[Simulation]) -> list[Column]:
         rows.column("saturation_s", "saturates", short, unit="requests/s"),
         rows.column("kv_peak", "KV", share, unit="peak", rank=6),
     ]
+    if any(answer.hit_rate is not None for answer in answers):
+        table.append(rows.column("hit_rate", "cache", share, unit="hits", rank=2))
     if answers[0].meets is not None:
         table += [
             rows.column("good", "good", "{:.1%}".format, unit="of requests", rank=1),
@@ -165,6 +168,9 @@ def _lines(answer: Simulation) -> Lines:
     ]
     kv = f"at most {share(answer.kv_peak)} of {answer.kv_capacity_tokens} tokens a replica; {answer.preemptions} preemptions"
     lines += [("in time", curves), ("KV", [kv])]
+    if answer.hit_rate is not None:
+        interval = "" if answer.scale is None else " ({:.1%}-{:.1%})".format(*answer.interval(HIT_RATE))
+        lines.append(("cache", [f"{answer.hit_rate:.1%}{interval} of the prompts' tokens found in the prefix cache"]))
     if answer.energy_j_per_token is not None:
         lines.append(
             ("energy", [energy_line(answer.energy_j_per_token, answer.interval(ENERGY) if answer.scale else None)])
@@ -205,5 +211,14 @@ def simulation_row(answer: Simulation) -> dict[str, Any]:
             row[name] = value
             if answer.scale is not None:
                 row[f"{name}_low"], row[f"{name}_high"] = answer.interval(metric, statistic)
-    last = ("energy_j_per_token", "good", "meets", "preemptions", "kv_peak", "kv_capacity_tokens", "provenance")
+    last = (
+        "energy_j_per_token",
+        "good",
+        "meets",
+        "preemptions",
+        HIT_RATE,
+        "kv_peak",
+        "kv_capacity_tokens",
+        "provenance",
+    )
     return row | {name: getattr(answer, name) for name in last}

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from advisor.simulator.arrivals import Arrivals
 from advisor.simulator.block_cache import BLOCK
 from advisor.simulator.prompt_sharing import PromptSharing, apart
-from advisor.simulator.scheduler import ROUTERS, Scheduler, saturation_rate, serve
+from advisor.simulator.routers import ROUTERS
+from advisor.simulator.scheduler import Scheduler, saturation_rate, serve
 from tests.advisor import block_cache_reference as reference
 from tests.advisor.serving_reference import Job
 from tests.advisor.simulator.test_scheduler_loop import linear_seconds, linear_times, times_of

@@ -218,8 +218,7 @@ def test_sessions_are_stretched_and_cut(tmp_path):
     ("given_", "message"),
     [
         ({"turns": 0}, "turns is 0"),
-        ({"turns": 2, "think_s": -1.0}, "think is -1 s"),
-        ({"think_s": 1.0}, "say how many it has with turns"),
+        ({"turns": 2, "think_s": -1.0}, "think_time is -1 s"),
         ({"num_prefixes": 4}, "say how long they are with shared_prefix"),
     ],
 )

@@ -35,7 +35,7 @@ def cut(draw):
     ends = sorted(draw(st.lists(st.integers(0, len(offered)), min_size=1, max_size=6)))
     number = np.arange(len(offered))
     pieces = [
-        offered._where((number >= begin) & (number < end))
+        offered.only((number >= begin) & (number < end))
         for begin, end in zip([0, *ends], [*ends, len(offered)], strict=True)
     ]
     return offered, pieces, scheduler

@@ -1,0 +1,114 @@
+"""The requests that a question offers: drawn at a rate, kept in flight, read from a file, or sent by a benchmark client."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from advisor.simulator.arrivals import Arrivals, ArrivalStream, closed_loop, open_loop, open_traffic
+from advisor.simulator.benchmark_client import client_loop
+from advisor.simulator.session_files import read_sessions
+from advisor.simulator.trace_files import open_trace, read_trace
+from catalog.errors import InputError
+from catalog.schema import Workload
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from advisor.simulator.benchmark_client import BenchmarkClient
+    from advisor.simulator.conversations import Conversations
+    from advisor.simulator.trace_files import TraceFile
+
+DURATION_S = 300.0
+"""How long requests come where nobody says."""
+
+
+def offered_traffic(
+    workload: Workload | None,
+    trace: str | Path | TraceFile | Arrivals | ArrivalStream | None,
+    client: BenchmarkClient | None,
+    sessions: str | Path | None,
+    conversations: Conversations,
+    *,
+    duration_s: float | None,
+    longest: int,
+    seed: int,
+    spread: float,
+    burstiness: float,
+    curve: Sequence[float],
+    whole: bool,
+) -> Arrivals | ArrivalStream:
+    """Read or make the requests that come; ``whole``: in memory, however much it is.
+
+    Raises:
+        InputError: it is not said what comes, or several things are, or one that cannot be.
+
+    """
+    workload = workload or Workload()
+    if client is not None:
+        if sessions is not None or conversations.turns > 1:
+            raise InputError(
+                f"client {client.name} sends requests that wait for no other; leave out turns and sessions"
+            )
+        room = longest - conversations.shared_prefix
+        loop = _client_loop(workload, client, trace, duration_s, longest=room, seed=seed, spread=spread)
+        return conversations.beginning_alike(loop) if conversations else loop
+    if sessions is not None or trace is not None:
+        conversations.check_alone("a trace" if sessions is None else "a file of sessions")
+    if sessions is not None:
+        if trace is not None or workload.concurrency is not None:
+            raise InputError("sessions say what comes and when; leave out the trace and the concurrency")
+        return read_sessions(sessions, duration_s=duration_s, rate=workload.rate)
+    if trace is not None:
+        if workload.concurrency is not None:
+            raise InputError("a trace says when requests come, so there is no concurrency; leave out one of the two")
+        if isinstance(trace, (Arrivals, ArrivalStream)):
+            if whole and isinstance(trace, ArrivalStream):
+                raise InputError("a pool for prompts takes no stream of requests; take traffic that is read whole")
+            return trace
+        return (read_trace if whole else open_trace)(trace, duration_s=duration_s, rate=workload.rate)
+    _check_longest(workload, longest)
+    if (workload.rate is None) == (workload.concurrency is None):
+        raise InputError("say what comes: a rate, a concurrency or a trace, and one of them only")
+    common: dict[str, Any] = {
+        "duration_s": DURATION_S if duration_s is None else duration_s,
+        "longest": longest,
+        "seed": seed,
+        "spread": spread,
+    }
+    if conversations:
+        return conversations.traffic(workload, burstiness=burstiness, curve=curve, **common)
+    if workload.concurrency is not None:
+        return closed_loop(workload, **common)
+    return (open_loop if whole else open_traffic)(workload, burstiness=burstiness, curve=curve, **common)
+
+
+def _client_loop(
+    workload: Workload,
+    client: BenchmarkClient,
+    trace: object,
+    duration_s: float | None,
+    *,
+    longest: int,
+    seed: int,
+    spread: float,
+) -> Arrivals:
+    """Make the requests of a benchmark client."""
+    if workload.concurrency is None or workload.rate is not None or trace is not None:
+        raise InputError(
+            f"client {client.name} keeps requests in flight; say how many with a concurrency, and no rate or trace"
+        )
+    if spread:
+        raise InputError(
+            f"client {client.name} draws lengths by its own rule; give a length_ratio in place of a spread"
+        )
+    _check_longest(workload, longest)
+    seconds = DURATION_S if duration_s is None else duration_s
+    return client_loop(workload, client, duration_s=seconds, longest=longest, seed=seed)
+
+
+def _check_longest(workload: Workload, longest: int) -> None:
+    if workload.input_len + workload.output_len > longest:
+        raise InputError(
+            f"{workload.input_len} tokens in and {workload.output_len} out are longer than the {longest} tokens served at most"
+        )
