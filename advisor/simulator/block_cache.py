@@ -95,12 +95,12 @@ class BlockCache(NamedTuple):
 
 
 @compiled
-def owner(cache: Any, stream: int, number: int) -> tuple[int, int]:
+def owner(parent: Any, branch: Any, stream: int, number: int) -> tuple[int, int]:
     """Return the stream that owns a block of another, and the block before which it does."""
     end = 1 << NUMBER_BITS
-    while cache.parent[stream] >= 0 and number < cache.branch[stream] // BLOCK:
-        end = min(end, cache.branch[stream] // BLOCK)
-        stream = cache.parent[stream]
+    while parent[stream] >= 0 and number < branch[stream] // BLOCK:
+        end = min(end, branch[stream] // BLOCK)
+        stream = parent[stream]
     return stream, end
 
 
@@ -111,59 +111,59 @@ def _home(key: int, mask: int) -> int:
 
 
 @compiled
-def _place(cache: Any, r: int, key: int) -> int:
-    """Return where a hash is in the table, or would be."""
-    size = cache.keys.shape[1]
-    place = _home(key, size - 1)
-    while cache.keys[r, place] != key and cache.keys[r, place] != NONE:
-        place = (place + 1) & (size - 1)
+def _place(keys: Any, key: int) -> int:
+    """Return where a hash is in the table of a replica, or would be."""
+    mask = len(keys) - 1
+    place = _home(key, mask)
+    while keys[place] != key and keys[place] != NONE:
+        place = (place + 1) & mask
     return place
 
 
 @compiled
 def _forget(cache: Any, r: int, block: int) -> None:
     """Take its hash from a block."""
-    key = cache.hashes[r, block]
+    keys, firsts = cache.keys[r], cache.firsts[r]
+    place = _place(keys, cache.hashes[r, block])
     cache.hashes[r, block] = NONE
-    place = _place(cache, r, key)
     following = cache.twin_after[r, block]
     if following != block:  # others have that hash
         preceding = cache.twin_before[r, block]
         cache.twin_after[r, preceding] = following
         cache.twin_before[r, following] = preceding
-        if cache.firsts[r, place] == block:
-            cache.firsts[r, place] = following
+        if firsts[place] == block:
+            firsts[place] = following
         return
-    mask = cache.keys.shape[1] - 1
+    mask = len(keys) - 1
     hole = place
     while True:  # those behind that a search would no longer reach move up
         place = (place + 1) & mask
-        key = cache.keys[r, place]
+        key = keys[place]
         if key == NONE:
             break
-        home = _home(key, mask)
-        if ((place - home) & mask) >= ((place - hole) & mask):
-            cache.keys[r, hole] = key
-            cache.firsts[r, hole] = cache.firsts[r, place]
+        if ((place - _home(key, mask)) & mask) >= ((place - hole) & mask):
+            keys[hole] = key
+            firsts[hole] = firsts[place]
             hole = place
-    cache.keys[r, hole] = NONE
+    keys[hole] = NONE
 
 
 @compiled
-def _link(cache: Any, r: int, block: int, left: int) -> None:
-    """Put a block into the free list behind another."""
-    right = cache.after[r, left]
-    cache.after[r, left] = block
-    cache.before[r, block] = left
-    cache.after[r, block] = right
-    cache.before[r, right] = block
+def _link(before: Any, after: Any, block: int, left: int) -> None:
+    """Put a block into the free list of a replica behind another."""
+    right = after[left]
+    after[left] = block
+    before[block] = left
+    after[block] = right
+    before[right] = block
 
 
 @compiled
-def _unlink(cache: Any, r: int, block: int) -> None:
-    left, right = cache.before[r, block], cache.after[r, block]
-    cache.after[r, left] = right
-    cache.before[r, right] = left
+def _unlink(before: Any, after: Any, block: int) -> None:
+    """Take a block out of the free list of a replica."""
+    left, right = before[block], after[block]
+    after[left] = right
+    before[right] = left
 
 
 @compiled
@@ -174,22 +174,25 @@ def hit_blocks(cache: Any, r: int, q: int, tokens: int) -> tuple[int, int]:
         How many blocks from the first on are in the cache, and how many of those nobody holds.
 
     """
+    keys, firsts, users = cache.keys[r], cache.firsts[r], cache.users[r]
     most = (tokens - 1) // BLOCK
     # Where a place at the table is free, what is found is noted there: ``sit`` takes it.
     noted = cache.seated[r] < cache.seats.shape[1]
-    row = cache.seats[r, cache.seated[r]] if noted else 0
+    table = cache.tables[r, cache.seats[r, cache.seated[r] if noted else 0]]
     number = idle = 0
     while number < most:
-        stream, end = owner(cache, cache.stream[q], number)
+        stream, end = owner(cache.parent, cache.branch, cache.stream[q], number)
         end = min(end, most)
+        key = stream << NUMBER_BITS
         while number < end:
-            place = _place(cache, r, (stream << NUMBER_BITS) | number)
-            if cache.keys[r, place] == NONE:
+            place = _place(keys, key | number)
+            if keys[place] == NONE:
                 return number, idle
-            block = cache.firsts[r, place]
-            idle += cache.users[r, block] == 0
+            block = firsts[place]
+            if users[block] == 0:
+                idle += 1
             if noted:
-                cache.tables[r, row, number] = block
+                table[number] = block
             number += 1
     return number, idle
 
@@ -201,50 +204,54 @@ def sit(cache: Any, r: int, q: int, hits: int) -> None:
     cache.seated[r] += 1
     cache.seat[q] = row
     cache.stored[q] = hits
+    table, users, before, after = cache.tables[r, row], cache.users[r], cache.before[r], cache.after[r]
     for number in range(hits):
-        block = cache.tables[r, row, number]
-        if cache.users[r, block] == 0:
-            _unlink(cache, r, block)
-        cache.users[r, block] += 1
+        block = table[number]
+        if users[block] == 0:
+            _unlink(before, after, block)
+        users[block] += 1
 
 
 @compiled
 def take(cache: Any, r: int, q: int, held: int, more: int) -> None:
     """Give a request that holds so many blocks some more, from the head of the free list; there must be enough."""
-    row, end = cache.seat[q], cache.users.shape[1]
+    table, users, hashes = cache.tables[r, cache.seat[q]], cache.users[r], cache.hashes[r]
+    before, after = cache.before[r], cache.after[r]
+    end = len(users)
     for number in range(held, held + more):
-        block = cache.after[r, end]
-        _unlink(cache, r, block)
-        if cache.hashes[r, block] != NONE:
+        block = after[end]
+        _unlink(before, after, block)
+        if hashes[block] != NONE:
             _forget(cache, r, block)
-        cache.users[r, block] = 1
-        cache.tables[r, row, number] = block
+        users[block] = 1
+        table[number] = block
 
 
 @compiled
 def store(cache: Any, r: int, q: int, full: int) -> None:
     """Give the first ``full`` blocks of a request their hashes, those that have none yet."""
-    row = cache.seat[q]
+    table, hashes, keys, firsts = cache.tables[r, cache.seat[q]], cache.hashes[r], cache.keys[r], cache.firsts[r]
+    twin_before, twin_after = cache.twin_before[r], cache.twin_after[r]
     stream = end = 0
     for number in range(cache.stored[q], full):
         if number >= end:
-            stream, end = owner(cache, cache.stream[q], number)
+            stream, end = owner(cache.parent, cache.branch, cache.stream[q], number)
         key = (stream << NUMBER_BITS) | number
-        block = cache.tables[r, row, number]
-        cache.hashes[r, block] = key
-        place = _place(cache, r, key)
-        if cache.keys[r, place] == NONE:
-            cache.keys[r, place] = key
-            cache.firsts[r, place] = block
-            cache.twin_before[r, block] = block
-            cache.twin_after[r, block] = block
+        block = table[number]
+        hashes[block] = key
+        place = _place(keys, key)
+        if keys[place] == NONE:
+            keys[place] = key
+            firsts[place] = block
+            twin_before[block] = block
+            twin_after[block] = block
         else:
-            first = cache.firsts[r, place]
-            last = cache.twin_before[r, first]
-            cache.twin_after[r, last] = block
-            cache.twin_before[r, block] = last
-            cache.twin_after[r, block] = first
-            cache.twin_before[r, first] = block
+            first = firsts[place]
+            last = twin_before[first]
+            twin_after[last] = block
+            twin_before[block] = last
+            twin_after[block] = first
+            twin_before[first] = block
     cache.stored[q] = max(cache.stored[q], full)
 
 
@@ -255,19 +262,22 @@ def release(cache: Any, r: int, q: int, held: int) -> int:
     Those with a hash go to the end of the free list, the last of the request first; those without are taken next
     (``BlockPool.free_blocks`` since vLLM 0.24).
     """
-    row, end = cache.seat[q], cache.users.shape[1]
+    row = cache.seat[q]
+    table, users, hashes = cache.tables[r, row], cache.users[r], cache.hashes[r]
+    before, after = cache.before[r], cache.after[r]
+    end = len(users)
     cursor, freed = end, 0
     for number in range(held - 1, -1, -1):
-        block = cache.tables[r, row, number]
-        cache.users[r, block] -= 1
-        if cache.users[r, block] > 0:
+        block = table[number]
+        users[block] -= 1
+        if users[block] > 0:
             continue
         freed += 1
-        if cache.hashes[r, block] == NONE:
-            _link(cache, r, block, cursor)
+        if hashes[block] == NONE:
+            _link(before, after, block, cursor)
             cursor = block
         else:
-            _link(cache, r, block, cache.before[r, end])
+            _link(before, after, block, before[end])
     cache.seated[r] -= 1
     cache.seats[r, cache.seated[r]] = row
     cache.seat[q] = NONE

@@ -169,6 +169,7 @@ def serve(
     preemptions, most, turn, known = counts[PREEMPTIONS], counts[MOST], counts[TURN], counts[KNOWN]
     end = state.end_s[0]
     caching, following = len(cache.seated) > 0, len(later.first) > 0
+    stored = cache.stored
 
     while not (more and arrived == known):
         r = 0
@@ -221,7 +222,7 @@ def serve(
                     gaps[last_bin] += 1
                     longest_s[q] = max(longest_s[q], gap)
                 last_s[q] = now + delays_s[1]
-                if caching and ahead and runs[q] and (inputs[q] + shown[q] - 1) // BLOCK > cache.stored[q]:
+                if caching and ahead and runs[q] and (inputs[q] + shown[q] - 1) // BLOCK > stored[q]:
                     store(cache, r, q, (inputs[q] + shown[q] - 1) // BLOCK)
                 if shown[q] == outputs[q]:
                     completed += 1
@@ -293,7 +294,7 @@ def serve(
                     held[q] += need
                 start = computed[q]
                 computed[q] += new
-                if caching and min(computed[q], inputs[q] + shown[q]) // BLOCK > cache.stored[q]:
+                if caching and min(computed[q], inputs[q] + shown[q]) // BLOCK > stored[q]:
                     store(cache, r, q, min(computed[q], inputs[q] + shown[q]) // BLOCK)
                 left -= new
                 done = computed[q] == inputs[q] + made[q]
