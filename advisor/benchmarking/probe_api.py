@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from advisor.benchmarking.benchmark_plan import Candidate, ProbeQuestion, makespan, shape_seconds
+from advisor.benchmarking.candidates import best_of, candidates_of
 from advisor.benchmarking.engines import check_deployment, check_engine
 from advisor.benchmarking.session import (
     ProbeSession,
@@ -56,8 +57,6 @@ def prepare_probe(
         return _from_plan(Path(plan).expanduser(), config)
     if model is None:
         raise InputError("no model named; give one (llama-13b) or a plan")
-    from advisor.benchmarking.candidates import best_of, candidates_of  # it needs this module
-
     return best_of(candidates_of(model, question, role, config))
 
 

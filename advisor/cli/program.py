@@ -16,7 +16,7 @@ from typer.core import TyperCommand, TyperGroup
 from catalog.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 BAD_INPUT = 2
 CRASH = 70
@@ -255,6 +255,13 @@ def discard_output() -> None:
         os.close(sink)
     except (OSError, ValueError, AttributeError):  # stdout is no file, or is closed already
         return
+
+
+def nothing_feasible(relaxations: Sequence[str], format_: str = "csv", *, why: str = "nothing feasible") -> typer.Exit:
+    """Return what to raise where nothing keeps the limits; standard output says it itself where ``format_`` has room for words."""
+    if format_ in {"table", "json", "yaml"}:
+        return typer.Exit(1)
+    return refuse(f"{why}; relax: {'; or '.join(relaxations)}")
 
 
 def refuse(message: str) -> typer.Exit:

@@ -15,7 +15,7 @@ from advisor.perf_model.cost import Cost
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from advisor.perf_model.operators import Collective
+    from advisor.perf_model.operators import CollectiveWork
     from advisor.perf_model.parameters import Parameters
     from catalog.schema import Cluster
     from catalog.units import Array
@@ -96,7 +96,7 @@ def _within_node_ms(volume: Array, group: Array, cluster: Cluster, parameters: P
     return np.minimum(short, long)
 
 
-def collective_cost(operator: Collective, cluster: Cluster, parameters: Parameters) -> Cost:
+def collective_cost(operator: CollectiveWork, cluster: Cluster, parameters: Parameters) -> Cost:
     """Price collectives, which are all communication."""
     time = collective_ms(
         operator.op, operator.message_bytes, operator.group, cluster, parameters, stride=operator.stride

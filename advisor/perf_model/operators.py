@@ -130,7 +130,7 @@ class ElementwiseWork:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Collective:
+class CollectiveWork:
     """``times`` equal collectives among ``group`` GPUs that stand ``stride`` apart; arrays have shape (n,)."""
 
     name: str
@@ -142,7 +142,7 @@ class Collective:
     stride: Array | float = 1.0
 
 
-Operator = Product | AttentionWork | RecurrenceWork | ElementwiseWork | Collective
+Operator = Product | AttentionWork | RecurrenceWork | ElementwiseWork | CollectiveWork
 
 
 def operators(model: Model, layout: DeploymentArrays, step: ForwardPass) -> Iterator[Operator]:
@@ -212,7 +212,7 @@ def _elementwise_kernels(model: Model, layout: DeploymentArrays) -> Array:
     return kernels + np.where(layout.matrix_flops > layout.half_flops, layers * KERNELS_PER_QUANTISED_LAYER, 0.0)
 
 
-def _collectives(model: Model, layout: DeploymentArrays, step: ForwardPass) -> Iterator[Collective]:
+def _collectives(model: Model, layout: DeploymentArrays, step: ForwardPass) -> Iterator[CollectiveWork]:
     """Yield the sums over the slices of a layer, the gathering of logits, and the exchange of tokens among replicas.
 
     Tokens go to the GPUs that hold their experts and back, where these are spread over several replicas: an all-gather before
@@ -221,13 +221,13 @@ def _collectives(model: Model, layout: DeploymentArrays, step: ForwardPass) -> I
     message = step.tokens * model.hidden_size * ACTIVATION_BYTES
     per_layer = 1.0 if model.model_type in PARALLEL_BLOCKS else 2.0  # one after each part
     sums = _layers(model) * per_layer
-    yield Collective(name=ALL_REDUCE, op="all_reduce", message_bytes=message, group=layout.tp, times=sums)
+    yield CollectiveWork(name=ALL_REDUCE, op="all_reduce", message_bytes=message, group=layout.tp, times=sums)
     logits = step.sequences * model.vocab_size * ACTIVATION_BYTES
-    yield Collective(name=ALL_GATHER, op="all_gather", message_bytes=logits, group=layout.tp, times=1.0)
+    yield CollectiveWork(name=ALL_GATHER, op="all_gather", message_bytes=logits, group=layout.tp, times=1.0)
     if model.moe_layers and np.any(layout.ep > layout.tp):
         replicas = np.where(layout.ep > layout.tp, layout.ep / layout.tp, 1.0)
         for op in ("all_gather", "reduce_scatter"):
-            yield Collective(
+            yield CollectiveWork(
                 name=EXPERT_EXCHANGE,
                 op=op,
                 message_bytes=message * replicas,

@@ -15,7 +15,7 @@ from advisor.perf_model.cost import ATTENTION, ELEMENTWISE, RECURRENCE, Cost
 from advisor.perf_model.deployment_arrays import ACTIVATION_BYTES, DeploymentArrays, matrix_flops, weight_bits
 from advisor.perf_model.operators import (
     AttentionWork,
-    Collective,
+    CollectiveWork,
     ElementwiseWork,
     ForwardPass,
     Operator,
@@ -138,7 +138,7 @@ def operator_cost(operator: Operator, layout: DeploymentArrays, cluster: Cluster
                 memory=operator.moved_bytes * parameters.elementwise_traffic / (gpu.memory_bandwidth_gbps * 1e6),
                 overhead=operator.kernels * parameters.kernel_us * 1e-3,
             )
-        case Collective():
+        case CollectiveWork():
             return collective_cost(operator, cluster, parameters)
 
 

@@ -158,7 +158,7 @@ def _lengths(workload: Workload | Mapping[str, Any] | Requests | None, use: Use 
         raise InputError(
             f"workload is {workload!r:.60}; it must be a Workload, a dict of its fields, or read_trace(...)"
         )
-    means = [max(round(float(each.mean())), 1) for each in (workload.input_len, workload.output_len)]
+    means = [max(round(float(length.mean())), 1) for length in (workload.input_len, workload.output_len)]
     most = int((workload.input_len + workload.output_len).max())
     note = Note(
         f"{len(workload.input_len):,} requests of the trace: {means[0]} in and {means[1]} out on average, {most} together at most"

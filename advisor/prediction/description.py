@@ -28,6 +28,8 @@ from catalog.units import usd_per_mtok
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from advisor.calibration.intervals import Regime
+    from advisor.calibration.parameter_posterior import Provenance
     from advisor.prediction.evidence import Evidence
     from catalog.schema import Deployment, Price
 
@@ -96,25 +98,22 @@ def describe(
                 price=price,
                 provenance=marginal.provenance,
                 corrected_by=int(near[i]),
-                notes=(
-                    *notes,
-                    *news[i],
-                    *_limits(chosen, i, fits=fits, starts=float(starts[i]), holds=float(holds[i])),
-                ),
+                notes=(*notes, *news[i], *_limits(chosen, i, fits=fits, starts=starts[i], holds=holds[i])),
                 sigmas={name: float(values[i]) for name, values in sigmas.items()} | {ENERGY: unsure},
-                scales={
-                    name: knowledge.scale(
-                        marginal.provenance,
-                        deployment.engine,
-                        scale_name(name, chosen.regime, staged=deployment.pp > 1),
-                    )
-                    for name in TIME_METRICS
-                }
-                | {ENERGY: NORMAL},
+                scales=_scales(knowledge, deployment, chosen.regime, marginal.provenance),
                 floors={name: float(values[i]) for name, values in floors.items()} | {ENERGY: 0.0},
             )
         )
     return estimates
+
+
+def _scales(
+    knowledge: Evidence, deployment: Deployment, regime: Regime, provenance: Provenance
+) -> dict[str, IntervalScale]:
+    """Return how wide the errors of each metric are."""
+    names = {name: scale_name(name, regime, staged=deployment.pp > 1) for name in TIME_METRICS}
+    scales = {name: knowledge.scale(provenance, deployment.engine, scale) for name, scale in names.items()}
+    return scales | {ENERGY: NORMAL}
 
 
 def _energy(

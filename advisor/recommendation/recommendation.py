@@ -224,11 +224,7 @@ def recommend(
     search, resolved_notes = checked(search)
     exploration = search.run(trials=trials, storage=storage, study_name=study_name)
     feasible = exploration.feasible > 0
-    order = _one_a_layout(exploration, max(top, LEAST_COMPARED) if feasible else 1)
-    shown = search.estimates(exploration, order) if _runs(exploration, order) else []
-    if feasible:  # what a search takes as sure between the batches that it evaluated is sure of what it shows
-        shown = [estimate for estimate in shown if is_sure(estimate, slo, confidence)] or shown[:1]
-        shown = (by_worse_end(shown, objective) if confidence > BARE_ESTIMATE else shown)[:top]
+    shown = _shown(search, exploration, top)
     front = search.estimates(exploration, _thinned(exploration.front)) if feasible else []
     best = shown[0] if feasible else None
     nearest = None if feasible or not shown else checked_start(shown[0], None)
@@ -258,6 +254,18 @@ def recommend(
         confidence=confidence,
         exploration=exploration,
     )
+
+
+def _shown(search: DeploymentSearch, exploration: Exploration, top: int) -> list[Estimate]:
+    """Return estimates of the best layouts, best first; where nothing is feasible of the one that comes nearest, if it runs."""
+    feasible = exploration.feasible > 0
+    order = _one_a_layout(exploration, max(top, LEAST_COMPARED) if feasible else 1)
+    shown = search.estimates(exploration, order) if _runs(exploration, order) else []
+    if not feasible:
+        return shown
+    # what a search takes as sure between the batches that it evaluated is sure of what it shows
+    shown = [estimate for estimate in shown if is_sure(estimate, search.slo, search.confidence)] or shown[:1]
+    return (by_worse_end(shown, search.objective) if search.confidence > BARE_ESTIMATE else shown)[:top]
 
 
 def check_question(workload: Workload, slo: Slo, objective: str) -> None:

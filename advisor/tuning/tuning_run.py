@@ -35,7 +35,7 @@ from catalog.schema import Cluster, Model, Slo, Workload, require_positive
 from search.external_study import ExternalStudy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from advisor.benchmarking.benchmark_plan import Candidate, Shape
@@ -224,10 +224,7 @@ def tune(
     )
     waiting = machine.waiting()
     if waiting and len(taken) == 1 and not (last.runs or upcoming):
-        least = min(wall_s([load.only(list(load.seconds)[:1])], machine.start_s) for load in waiting) / PLANNED
-        raise InputError(
-            f"budget is {budget_s:g} s; starting and measuring one batch takes about {least:.0f} s, give more"
-        )
+        raise _too_small(budget_s, waiting, machine.start_s)
     blank = believed(prior, ())
     choices = choices_of(candidates, last.decision, last.belief, blank, last.runs, search)
     best = next((choice for choice in choices if choice.feasible), None)
@@ -243,11 +240,7 @@ def tune(
         best=best,
         candidates=choices,
         believed=choices_of(candidates, candidates.decide(blank), blank, blank, (), search)[0],
-        certain=last.certain,
-        confirmed=candidates.layouts()[last.decision.best] in {(run.tp, run.pp) for run in last.runs},
-        doubt=last.decision.doubt,
-        regret=math.expm1(last.decision.regret),
-        regret_95=math.expm1(last.decision.regret_95),
+        **_certainty(candidates, last),
         rounds=tuple(_round(candidates, step) for step in taken[1:]),
         runs=last.runs,
         measured_now=len(last.runs) - len(mine),
@@ -264,6 +257,14 @@ def tune(
         store=str(able.config.store),
         study_name=study.study.study_name,
         steps=tuple(taken),
+    )
+
+
+def _too_small(budget_s: float | None, waiting: Sequence[Candidate], start_s: float) -> InputError:
+    """Return what to raise where a budget does not suffice for a single batch."""
+    least = min(wall_s([load.only(list(load.seconds)[:1])], start_s) for load in waiting) / PLANNED
+    return InputError(
+        f"budget is {budget_s:g} s; starting and measuring one batch takes about {least:.0f} s, give more"
     )
 
 
@@ -374,6 +375,17 @@ def _shapes(candidates: CandidateSet, belief: Belief, workload: Workload) -> tup
     short = (min(SHORT[0], workload.input_len), min(SHORT[1], workload.output_len))
     wanted = [(batch, workload.input_len, longest) for batch in sorted(competing.union(BATCHES))]
     return tuple(dict.fromkeys([*wanted, *((batch, *short) for batch in BATCHES)]))
+
+
+def _certainty(candidates: CandidateSet, last: TuningStep) -> dict[str, Any]:
+    """Return how sure the choice is, by the names of ``Tuning``'s fields."""
+    return {
+        "certain": last.certain,
+        "confirmed": candidates.layouts()[last.decision.best] in {(run.tp, run.pp) for run in last.runs},
+        "doubt": last.decision.doubt,
+        "regret": math.expm1(last.decision.regret),
+        "regret_95": math.expm1(last.decision.regret_95),
+    }
 
 
 def _round(candidates: CandidateSet, step: TuningStep) -> dict[str, Any]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from advisor.render.tables import Column
+    from catalog.errors import Resolved
     from catalog.tables import CatalogTable
 
 app = typer.Typer(cls=Program, rich_markup_mode=None, invoke_without_command=True)
@@ -63,15 +64,8 @@ def models(*, search: Search = None, output: CatalogOutput) -> None:
     """
     from advisor.render.answers import catalog as report
     from catalog.models.find import all_models, find_model
-    from catalog.tables import table
 
-    everything = all_models()
-    near = _matching(search, everything, lambda model: model.name)
-    if search and _means_one(table("models"), search, near):
-        resolved = find_model(search)
-        _one(report.model_facts(resolved.value), [note.text for note in resolved.notes], output)
-        return
-    _many(near, report.model_columns, report.model_facts, output)
+    _one_or_many("models", search, all_models(), find_model, report.model_columns, report.model_facts, output)
 
 
 @app.command(cls=Command)
@@ -80,15 +74,8 @@ def gpus(*, search: Search = None, output: CatalogOutput) -> None:
     """List GPUs, or tell all about one: memory, bandwidth, TFLOP/s, links, source."""
     from advisor.render.answers import catalog as report
     from catalog.gpus import all_gpus, find_gpu
-    from catalog.tables import table
 
-    everything = all_gpus()
-    near = _matching(search, everything, lambda gpu: gpu.name)
-    if search and _means_one(table("gpus"), search, near):
-        resolved = find_gpu(search)
-        _one(report.gpu_facts(resolved.value), [note.text for note in resolved.notes], output)
-        return
-    _many(near, report.gpu_columns, report.gpu_facts, output)
+    _one_or_many("gpus", search, all_gpus(), find_gpu, report.gpu_columns, report.gpu_facts, output)
 
 
 @app.command(cls=Command)
@@ -117,6 +104,26 @@ def engines(*, search: Search = None, output: CatalogOutput) -> None:
         _one(report.engine_facts(find_engine(search)), [], output)
         return
     _many(all_engines(), report.engine_columns, report.engine_facts, output)
+
+
+def _one_or_many(
+    kind: str,
+    search: str | None,
+    entries: Sequence[Any],
+    find: Callable[[str], Resolved[Any]],
+    columns: Callable[[Sequence[Any]], list[Column]],
+    facts: Callable[[Any], dict[str, Any]],
+    output: CatalogOutput,
+) -> None:
+    """Tell all about what ``search`` names, or list what is called like it."""
+    from catalog.tables import table
+
+    near = _matching(search, entries, lambda entry: entry.name)
+    if search and _means_one(table(kind), search, near):
+        resolved = find(search)
+        _one(facts(resolved.value), [note.text for note in resolved.notes], output)
+    else:
+        _many(near, columns, facts, output)
 
 
 def _means_one(known: CatalogTable, search: str, near: Sequence[Any]) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from advisor.cli.commands.recommend_command import nothing_feasible
 from advisor.cli.options.evidence import EvidenceOptions
 from advisor.cli.options.hardware import Hardware
 from advisor.cli.options.layout import ChosenLayout
@@ -13,7 +12,7 @@ from advisor.cli.options.search import Goal
 from advisor.cli.options.slo import MeanLimits, SureLimits
 from advisor.cli.options.workload import InFlight
 from advisor.cli.output import progress, write
-from advisor.cli.program import refuse
+from advisor.cli.program import nothing_feasible, refuse
 from catalog.errors import InputError
 
 if TYPE_CHECKING:
@@ -76,7 +75,7 @@ def export(
                 objective=search.objective,
             )
         if result.best is None:
-            raise nothing_feasible(result, shown=False)
+            raise nothing_feasible(result.relaxations)
     text = export(result, output.target or layout.engine)
     write(text if text.endswith("\n") else f"{text}\n")
 

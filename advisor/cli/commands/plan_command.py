@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import typer
-
 from advisor.cli.options.evidence import PlannedEvidence
 from advisor.cli.options.hardware import PlannedHardware
 from advisor.cli.options.layout import RoutedEngine
@@ -14,7 +12,7 @@ from advisor.cli.options.search import PlannedSearch
 from advisor.cli.options.slo import PlannedLimits
 from advisor.cli.options.workload import Traffic
 from advisor.cli.output import answer, check_outputs, course
-from advisor.cli.program import refuse
+from advisor.cli.program import nothing_feasible
 from catalog.prices import read_prices
 from catalog.schema import Deployment
 
@@ -74,9 +72,4 @@ def plan(
 
     answer(output, shown, body=result.to_dict, rows=lambda: [row(option) for option in result.options])
     if result.best is None:
-        names_changes = output.format_ not in {"csv", "markdown"}
-        raise (
-            typer.Exit(1)
-            if names_changes
-            else refuse(f"nothing keeps the limits; relax: {'; or '.join(result.relaxations)}")
-        )
+        raise nothing_feasible(result.relaxations, output.format_, why="nothing keeps the limits")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import typer
-
 from advisor.cli.options.evidence import Offers
 from advisor.cli.options.hardware import Hardware
 from advisor.cli.options.layout import SearchedEngine
@@ -14,10 +12,9 @@ from advisor.cli.options.search import Search
 from advisor.cli.options.slo import SureLimits
 from advisor.cli.options.workload import InFlight
 from advisor.cli.output import answer, check_outputs, progress
-from advisor.cli.program import refuse
+from advisor.cli.program import nothing_feasible
 
 if TYPE_CHECKING:
-    from advisor.recommendation.recommendation import Recommendation
     from advisor.render.document import Document
 
 
@@ -69,11 +66,4 @@ def recommend(
         rows=lambda: [candidate_row(candidate, result.slo) for candidate in result.candidates],
     )
     if result.best is None:
-        raise nothing_feasible(result, shown=output.format_ not in {"csv", "markdown"})
-
-
-def nothing_feasible(result: Recommendation, *, shown: bool) -> typer.Exit:
-    """Return what to raise where nothing is feasible; ``shown``: standard output says so already."""
-    if shown:
-        return typer.Exit(1)
-    return refuse(f"nothing feasible; relax: {'; or '.join(result.relaxations)}")
+        raise nothing_feasible(result.relaxations, output.format_)

@@ -6,8 +6,6 @@ import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-import typer
-
 from advisor.cli.measuring import ended_by_sigterm, watched
 from advisor.cli.options.evidence import TunedPrice
 from advisor.cli.options.hardware import TunedHardware
@@ -19,7 +17,7 @@ from advisor.cli.options.slo import MeanLimits
 from advisor.cli.options.values import seconds
 from advisor.cli.options.workload import TunedInFlight
 from advisor.cli.output import answer
-from advisor.cli.program import refuse
+from advisor.cli.program import nothing_feasible, refuse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,5 +93,4 @@ def tune(
         raise refuse(f"nothing was measured: {why}")
     answer(output, lambda: document(tuning), body=tuning.to_dict, rows=lambda: tuning_rows(tuning))
     if tuning.best is None:
-        hint = f"nothing feasible; relax: {'; or '.join(tuning.relaxations)}"
-        raise typer.Exit(1) if output.format_ in {"table", "json", "yaml"} else refuse(hint)
+        raise nothing_feasible(tuning.relaxations, output.format_)
