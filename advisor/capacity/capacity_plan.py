@@ -36,8 +36,10 @@ from advisor.prediction.inputs import (
     read_model,
 )
 from advisor.progress import Course
+from advisor.simulator.conversations import Conversations
 from advisor.simulator.scheduler import FRONT_END_MS
 from advisor.simulator.server import AggregatedServer
+from advisor.simulator.session_files import read_sessions
 from advisor.simulator.simulation import check_serving
 from advisor.simulator.trace_files import TraceFile, read_trace
 from catalog.errors import InputError, Note
@@ -130,6 +132,11 @@ def plan(
     spread: float | None = None,
     burstiness: float = 1.0,
     router: Router = "round_robin",
+    shared_prefix: int = 0,
+    num_prefixes: int = 1,
+    turns: int = 1,
+    sessions: str | Path | None = None,
+    enable_prefix_caching: bool = True,
     prefix_hit_rate: float | None = None,
     front_end_ms: float = FRONT_END_MS,
     draws: int = 8,
@@ -164,7 +171,12 @@ def plan(
         seed: of arrivals and lengths.
         spread: coefficient of variation of both lengths, log-normal.
         burstiness: squared coefficient of variation of the gaps between arrivals; 1: Poisson.
-        router: "round_robin" or "least_loaded".
+        router: as ``simulate`` takes it, like the five that follow.
+        shared_prefix: tokens of a system prompt before every request's ``input_len``.
+        num_prefixes: different ones.
+        turns: requests of a session; the rate is of requests.
+        sessions: a file of sessions, in place of a trace.
+        enable_prefix_caching: whether engines keep what they have computed for what shares it.
         prefix_hit_rate: share of each prompt that hits the prefix cache.
         front_end_ms: what a request takes outside the engine's steps.
         draws: how often traffic is simulated again for intervals; 0: none.
@@ -185,16 +197,29 @@ def plan(
     """
     resolved, base = read_model(model), deployment or Deployment()
     rate = None if rate is None else PER_SECOND.read(rate, "rate")
-    asked = read_demand(workload, slo, flags, percentile=PERCENTILE, rate=rate)
+    asked = read_demand(workload, slo, flags, percentile=PERCENTILE, rate=rate, turns=turns)
     workload, slo = asked.workload, asked.slo
     rate = workload.rate if rate is None else rate
-    spread, prefix_hit_rate = asked.spread(spread), asked.prefix_hit_rate(prefix_hit_rate)
+    common = Conversations(
+        shared_prefix=shared_prefix, num_prefixes=num_prefixes, turns=turns, think_s=asked.think_s if turns > 1 else 0.0
+    )
+    common.check(prefix_hit_rate=prefix_hit_rate or 0.0)
+    spread, prefix_hit_rate = asked.spread(spread), 0.0 if common else asked.prefix_hit_rate(prefix_hit_rate)
     check_serving(slo, router, prefix_hit_rate, front_end_ms, draws)
     confidence = (CONFIDENCE if draws else BARE_ESTIMATE) if confidence is None else confidence
     _check(slo, workload, objective, confidence, headroom, spares, base, draws)
     require_positive("top", top, most=1000)
     longest = base.max_model_len or resolved.value.max_position_embeddings
-    offered = _offered(trace, duration_s, longest)
+    if sessions is not None or trace is not None:
+        common.check_alone("a trace" if sessions is None else "a file of sessions")
+    offered = _offered(trace, sessions, duration_s, longest)
+    sharing = None if offered is None else offered.sharing
+    if disaggregate and (turns > 1 or (sharing is not None and sharing.follows)):
+        raise InputError(
+            "a pool for prompts takes requests that wait for no other; leave out disaggregate or the turns"
+        )
+    if prefix_hit_rate and sharing is not None:
+        raise InputError("what prompts have in common decides what the cache hits; leave out prefix_hit_rate")
     if offered is not None:
         workload = Workload(input_len=round(offered.input_len.mean()), output_len=round(offered.output_len.mean()))
         rate = offered.rate if rate is None else rate
@@ -214,6 +239,7 @@ def plan(
         draws=draws,
         longest=longest,
         trace=offered,
+        conversations=common,
     )
     requests = demand.traffic()
     question = CapacityQuestion(rate=rate, spares=spares, objective=objective, draws=draws, workload=workload)
@@ -228,7 +254,12 @@ def plan(
         demand,
         left_out=unpriced,
         spares=spares,
-        serving={"router": router, "prefix_hit_rate": prefix_hit_rate, "front_end_ms": front_end_ms},
+        serving={
+            "router": router,
+            "prefix_hit_rate": prefix_hit_rate,
+            "prefix_caching": enable_prefix_caching,
+            "front_end_ms": front_end_ms,
+        },
         longest_request=int((requests.input_len + requests.output_len).max()),
         apart=disaggregate,
     )
@@ -253,7 +284,9 @@ def plan(
         closest, nearest, relaxations = nearest_of(fleets, question, prices, headroom)
         answers = [closest]
     options = tuple(question.option(fleet, replicas, prices) for _, fleet, replicas in ranked)
-    notes = [*asked.notes, *resolved.notes, *(offered.notes if offered else ()), *layouts.notes]
+    notes = [*asked.notes, *resolved.notes, *(offered.notes if offered else requests.notes), *layouts.notes]
+    if requests.sharing is not None:
+        notes.append(_hits(requests, *ranked[0][1:]) if ranked else _prompts(requests))
     notes += [*_engine_notes(answers), *_price_notes(prices, stated)]
     return CapacityPlan(
         model=resolved.value,
@@ -278,10 +311,25 @@ def plan(
     )
 
 
+def _prompts(requests: Arrivals) -> Note:
+    return Note(f"prompts have {requests.input_len.mean():.0f} tokens on average, with all that they share")
+
+
+def _hits(requests: Arrivals, fleet: ReplicaSizing, replicas: int) -> Note:
+    """Say what the prefix caches of a fleet hit."""
+    return Note(f"{_prompts(requests).text}; the best fleet's prefix caches hit {fleet.hit_rate(replicas):.0%} of them")
+
+
 def _offered(
-    trace: str | Path | TraceFile | Arrivals | None, duration_s: float | None, longest: int
+    trace: str | Path | TraceFile | Arrivals | None, sessions: str | Path | None, duration_s: float | None, longest: int
 ) -> Arrivals | None:
-    """Read the requests of a trace that an engine with sequences of at most ``longest`` tokens serves; None without one."""
+    """Read the requests of a trace or of sessions that an engine with sequences of at most ``longest`` tokens serves; None
+    without one.
+    """
+    if sessions is not None:
+        if trace is not None:
+            raise InputError("sessions say what comes and when; leave out the trace")
+        trace = read_sessions(sessions, duration_s=duration_s)
     arrivals = read_trace(trace, duration_s=duration_s) if isinstance(trace, (str, Path, TraceFile)) else trace
     if arrivals is None:
         return None

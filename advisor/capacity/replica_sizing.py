@@ -14,6 +14,7 @@ import numpy as np
 
 from advisor.perf_model.energy import GpuWork, Power, power_of
 from advisor.simulator.arrivals import Arrivals, open_loop
+from advisor.simulator.conversations import NOTHING_SHARED, Conversations
 from advisor.simulator.served_energy import served_work
 from advisor.simulator.subsample import sample
 from catalog.schema import LATENCIES
@@ -63,6 +64,8 @@ class TrafficSpec:
     """Whose requests come, stretched to the rate, in place of random ones."""
     length_factors: tuple[float, float] = (1.0, 1.0)
     """Of its prompts and outputs."""
+    conversations: Conversations = NOTHING_SHARED
+    """What random requests have in common."""
 
     def traffic(self) -> Arrivals:
         if self.trace is not None:
@@ -73,8 +76,23 @@ class TrafficSpec:
                     (self.trace.input_len, self.trace.output_len), self.length_factors, strict=True
                 )
             )
-            stretched = replace(self.trace, input_len=inputs, output_len=outputs)
+            sharing = self.trace.sharing
+            stretched = replace(
+                self.trace,
+                input_len=inputs,
+                output_len=outputs,
+                sharing=None if sharing is None else sharing.stretched(self.length_factors[0]),
+            )
             return stretched.at_rate(self.workload.rate).within(self.longest)
+        if self.conversations:
+            return self.conversations.traffic(
+                self.workload,
+                duration_s=self.duration_s,
+                longest=self.longest,
+                seed=self.seed,
+                spread=self.spread,
+                burstiness=self.burstiness,
+            ).within(self.longest)
         return open_loop(
             self.workload,
             duration_s=self.duration_s,
@@ -83,6 +101,15 @@ class TrafficSpec:
             spread=self.spread,
             burstiness=self.burstiness,
         )
+
+    def at_rate(self, traffic: Arrivals, rate: float) -> Arrivals:
+        """Return the requests of ``traffic``, made by this demand, at another rate; where turns wait for answers and for
+        those who think, which takes as long at any rate, other requests like them.
+        """
+        if self.conversations.turns == 1:
+            return traffic.at_rate(rate)
+        assert self.workload.rate is not None
+        return self.times(rate=rate / self.workload.rate).traffic()
 
     def times(self, *, rate: float = 1.0, input_len: float = 1.0, output_len: float = 1.0) -> TrafficSpec:
         """Return the demand with rate and lengths multiplied, and as many requests."""
@@ -193,7 +220,13 @@ class ReplicaSizing:
     def alone(self) -> SloCheck:
         """Check requests that meet no other: no number of replicas makes them faster."""
         few = self.traffic.beginning(ALONE)
-        apart = replace(few, arrival_s=np.arange(len(few), dtype=float) * APART_S, duration_s=len(few) * APART_S)
+        number = np.arange(len(few))
+        apart = replace(
+            few,
+            arrival_s=number.astype(float) * APART_S,
+            duration_s=len(few) * APART_S,
+            sharing=None if few.sharing is None else few.sharing.all_at_once(number),
+        )
         return self._judged(1, apart, apart)
 
     def for_demand(self, demand: TrafficSpec) -> ReplicaSizing:
@@ -242,7 +275,8 @@ class ReplicaSizing:
             low = rate
         for _ in range(HALVINGS + (2 if low == 0.0 else 0)):
             middle = (low + high) / 2.0
-            if self._judged(replicas, self.traffic.at_rate(middle), self.brief.at_rate(middle)).meets:
+            traffic = self.demand.at_rate(self.traffic, middle)
+            if self._judged(replicas, traffic, traffic.beginning(len(self.brief))).meets:
                 low = middle
             else:
                 high = middle
@@ -272,7 +306,8 @@ class ReplicaSizing:
             return None
         served = None
         if not least:
-            part, simulated = sample(self.traffic.at_rate(rate), replicas, self.engine.router, least=FEW)
+            traffic = self.demand.at_rate(self.traffic, rate)
+            part, simulated = sample(traffic, replicas, self.engine.router, least=FEW)
             served = self.engine.served(part, self.times, simulated)
         requests = self.traffic if served is None else served
         tokens = float(requests.output_len.sum())
@@ -281,6 +316,11 @@ class ReplicaSizing:
         if served is not None:
             work = served_work(self.engine.model, self.engine.kv_bytes, served, gpu_s=gpu_s)
         return work.joules(self.power, self.cluster.gpu.tdp_w) / tokens
+
+    def hit_rate(self, replicas: int) -> float:
+        """Return the share of the prompts' tokens that the prefix caches of so many replicas have."""
+        part, simulated = sample(self.traffic, replicas, self.engine.router, least=FEW)
+        return self.engine.served(part, self.times, simulated).hit_rate
 
     def intervals(self, replicas: int, latencies: Mapping[str, float], level: float) -> dict[str, tuple[float, float]]:
         """Return the intervals, in ms, within which the latencies are expected with probability ``level``."""

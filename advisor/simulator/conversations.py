@@ -79,7 +79,7 @@ class Conversations:
         seed: int,
         spread: float,
         burstiness: float,
-        curve: Sequence[float],
+        curve: Sequence[float] = (),
     ) -> Arrivals:
         """Draw the requests: arguments as those of ``advisor.simulator.arrivals.open_loop``.
 
@@ -196,3 +196,6 @@ class Conversations:
             after=after,
             wait_s=np.where(after >= 0, waits, 0.0) + 0.0 * number,
         )
+
+
+NOTHING_SHARED = Conversations()

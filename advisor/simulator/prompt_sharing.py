@@ -62,6 +62,10 @@ class PromptSharing:
             after=np.where(after >= 0, number[after], NONE),
         )
 
+    def stretched(self, factor: float) -> PromptSharing:
+        """Return the same of prompts that are so many times as long."""
+        return self if factor == 1.0 else replace(self, branch=np.rint(self.branch * factor).astype(np.int64))
+
     def all_at_once(self, taken: Integers) -> PromptSharing:
         """Return what requests share that wait for no answer, those of ``taken``, whose numbers may exceed n: then they
         come a second time, and share with those before only what all sessions begin with.

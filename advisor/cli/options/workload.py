@@ -126,6 +126,16 @@ class Traffic(Used):
     """Seconds in which requests come, or that are taken of a trace.  [default: all of a trace, else 300; for a plan about 200]"""
     seed: Annotated[int, flag("--seed", metavar="N")] = 0
     """Of arrivals and lengths."""
+    shared_prefix: Annotated[int, flag("--shared-prefix", metavar="N", quantity=COUNT)] = 0
+    """Tokens of a system prompt before the --input-len tokens of every request."""
+    num_prefixes: Annotated[int, flag("--num-prefixes", metavar="N")] = 1
+    """Different system prompts, which requests or sessions take in turn."""
+    turns: Annotated[int, flag("--turns", metavar="N")] = 1
+    """Requests of a session; each sends all that was said before and --input-len tokens more. The rate is of requests."""
+    sessions: Annotated[str | None, flag("--sessions", metavar="FILE")] = None
+    """Sessions of a JSON Lines file, which grow, wait and branch; see the guide to traffic."""
+    enable_prefix_caching: Annotated[bool, flag("--enable-prefix-caching/--no-enable-prefix-caching")] = True
+    """Keep what was computed of a prompt, block by block, for requests that share it."""
     prefix_hit_rate: Annotated[float | None, flag("--prefix-hit-rate", metavar="SHARE", quantity=SHARE)] = None
     """Share of each prompt found in the prefix cache.  [default: the use's, else 0]"""
 
@@ -155,6 +165,11 @@ class Traffic(Used):
             "duration_s": self.duration,
             "seed": self.seed,
             "prefix_hit_rate": self.prefix_hit_rate,
+            "shared_prefix": self.shared_prefix,
+            "num_prefixes": self.num_prefixes,
+            "turns": self.turns,
+            "sessions": self.sessions,
+            "enable_prefix_caching": self.enable_prefix_caching,
         }
 
 
@@ -171,16 +186,6 @@ class SimulatedTraffic(Traffic):
     """Requests that the client sends.  [default: the client's own]"""
     length_ratio: Annotated[float | None, flag("--length-ratio", metavar="R", quantity=SHARE)] = None
     """The client's lengths are uniform from this share of what is stated to all of it.  [default: the client's own]"""
-    shared_prefix: Annotated[int, flag("--shared-prefix", metavar="N", quantity=COUNT)] = 0
-    """Tokens of a system prompt before the --input-len tokens of every request."""
-    num_prefixes: Annotated[int, flag("--num-prefixes", metavar="N")] = 1
-    """Different system prompts, which requests or sessions take in turn."""
-    turns: Annotated[int, flag("--turns", metavar="N")] = 1
-    """Requests of a session; each sends all that was said before and --input-len tokens more. The rate is of requests."""
-    sessions: Annotated[str | None, flag("--sessions", metavar="FILE")] = None
-    """Sessions of a JSON Lines file, which grow, wait and branch; see the guide to traffic."""
-    enable_prefix_caching: Annotated[bool, flag("--enable-prefix-caching/--no-enable-prefix-caching")] = True
-    """Keep what was computed of a prompt, block by block, for requests that share it."""
     curve: Annotated[str | None, flag("--curve", metavar="R,R,...")] = None
     """Relative rates of equal parts of the duration, such as the hours of a day."""
 
@@ -190,11 +195,6 @@ class SimulatedTraffic(Traffic):
             **Traffic.keywords(self),
             "concurrency": self.concurrency,
             "client": self.program(),
-            "shared_prefix": self.shared_prefix,
-            "num_prefixes": self.num_prefixes,
-            "turns": self.turns,
-            "sessions": self.sessions,
-            "enable_prefix_caching": self.enable_prefix_caching,
         }
 
     def program(self) -> BenchmarkClient | None:
