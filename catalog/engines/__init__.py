@@ -4,7 +4,6 @@ from catalog.engines.defaults import compute_dtype, resolve
 from catalog.engines.kv_cache import (
     KvGroups,
     graph_sizes,
-    kv_block_size,
     kv_groups,
     profile_rows,
     reserves_graphs,
@@ -54,7 +53,6 @@ __all__ = [
     "environment",
     "find_engine",
     "graph_sizes",
-    "kv_block_size",
     "kv_groups",
     "kv_heads_per_gpu",
     "padded_vocab",

@@ -85,19 +85,6 @@ def reserves_graphs(engine: Engine, model: Model, gpu: Gpu, *, sequence_parallel
     return gpu.vendor in engine.memory.reserves_graphs_on and on_first_runner
 
 
-def kv_block_size(engine: Engine, model: Model, gpu: Gpu, kv_dtype: str = "auto") -> int:
-    """Return tokens in a block of KV cache.
-
-    vLLM: 16 unless the attention kernels of MLA ask for more (platforms/cuda.py ``_get_backend_priorities``, each
-    backend's ``get_supported_kernel_block_sizes``): FlashInfer 32 on 10.x, FlashMLA 64 for fp8 on 9.x.
-    """
-    if model.attention != "mla" or gpu.vendor != "nvidia" or not gpu.compute_capability:
-        return engine.block_size
-    generation = gpu.compute_capability.split(".")[0]
-    narrow = engine.mla_fp8_block_size if kv_dtype == "fp8" else {}
-    return narrow.get(generation, engine.mla_block_size.get(generation, engine.block_size))
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KvGroups:
     """How vLLM's KV cache manager groups the layers of a model (core/kv_cache_utils.py).
@@ -120,15 +107,6 @@ class KvGroups:
     def number(self) -> int:
         """Return groups of all kinds."""
         return self.full + self.windowed + self.states
-
-    def blocks(self, tokens: int, *, max_num_batched_tokens: int, block_size: int = 16) -> int:
-        """Return blocks that one request of ``tokens`` tokens takes at the most: what admission and the logged KV tokens count.
-
-        A windowed layer keeps its window and the chunk being computed (kv_cache_interface.py ``SlidingWindowSpec``).
-        """
-        whole = math.ceil(tokens / block_size)
-        kept = math.ceil(min(self.window - 1 + max_num_batched_tokens, tokens) / block_size) + 1
-        return self.full * whole + self.windowed * kept
 
 
 @lru_cache(maxsize=2048)

@@ -9,23 +9,23 @@ import math
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from catalog.engines.registry import REFERENCE, find_engine
 from catalog.errors import InputError
 from catalog.schema import require_positive
 
 if TYPE_CHECKING:
+    from catalog.engines.registry import Engine
     from catalog.schema import Model
 
 MOST_GPUS = 65536
-VOCAB_PADDING = 64
-"""Rows of embedding and head come in multiples of this (layers/vocab_parallel_embedding.py)."""
-
 _SLICE_OF_128 = ("fp8", "int4")
 """Checkpoint formats with one scale per 128 inputs: a slice must hold whole groups (quantization/utils/fp8_utils.py
 ``validate_fp8_block_shape``; quantization/auto_gptq.py, auto_awq.py ``group_size``)."""
 
 
-def padded_vocab(model: Model, multiple: int = VOCAB_PADDING) -> int:
-    """Return rows of the embedding and of the head as the engine allocates them."""
+def padded_vocab(model: Model, engine: Engine | None = None) -> int:
+    """Return the rows of the embedding and of the head as an engine allocates them; by default the one that others follow."""
+    multiple = (engine or find_engine(REFERENCE)).vocab_padding
     return math.ceil(model.vocab_size / multiple) * multiple
 
 

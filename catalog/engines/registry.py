@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 _FLASHINFER_HEAD_DIMS = (64, 128, 256, 512)
 
 
+REFERENCE = "vllm"
+"""The engine whose layouts, KV blocks and accounting of memory stand for those of engines that state none of their own."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchDefaults:
     """Scheduler limits that an engine starts with on some GPUs."""
@@ -86,10 +90,6 @@ class Engine:
     """Lowest compute capability by model type, where a model needs more than the engine."""
     v2_runner: tuple[str, ...] = ()
     """Model types that vLLM gives to its second model runner, which profiles memory differently (see ``capacity``)."""
-    mla_block_size: Mapping[str, int] = field(default_factory=dict)
-    """Tokens in a block with latent attention, by the major compute capability that asks for another number than ``block_size``."""
-    mla_fp8_block_size: Mapping[str, int] = field(default_factory=dict)
-    """The same where the cache is fp8."""
     mxfp4_padding: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     """Multiples to which kernels pad the width of an expert's slice and the hidden state where experts are in MXFP4, by the major
     compute capability."""

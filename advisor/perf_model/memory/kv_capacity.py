@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from advisor.perf_model.operators import sliced_numbers
-from catalog.engines import kv_groups
+from catalog.engines import find_engine, kv_groups
+from catalog.engines.registry import REFERENCE
 from catalog.models.stack import stack
 from catalog.units import GIB
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from catalog.schema import Model
     from catalog.units import Array
 
-BLOCK = 16.0
+BLOCK = float(find_engine(REFERENCE).block_size)
 """Tokens in a KV block."""
 
 
@@ -74,7 +75,7 @@ def _bytes_per_token(model: Model, layout: DeploymentArrays, *, windowed: bool) 
 def blocks_of_request(model: Model, tokens: Array, layout: DeploymentArrays) -> Array:
     """Return KV blocks that one request of ``tokens`` tokens takes at the most, all groups of layers together, shape (n,).
 
-    A sliding-window layer keeps its window and the chunk being computed (``catalog.engines.KvGroups.blocks``), one with a
+    A sliding-window layer keeps its window and the chunk being computed (kv_cache_interface.py ``SlidingWindowSpec``), one with a
     state one block.
     """
     groups, pages = kv_groups(model), cache_pages(model, layout)

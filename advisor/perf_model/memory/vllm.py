@@ -145,7 +145,7 @@ def paged_memory(model: Model, cluster: Cluster, layout: DeploymentArrays, engin
     cached_by_kind = [sum(bool(part.cached[0] or part.state_bytes) for part in kind.mixers) for kind in kinds]
     h = float(model.hidden_size)
     half = np.maximum(ACTIVATION_BYTES, layout.weight_bytes)
-    vocabulary = float(padded_vocab(model))
+    vocabulary = float(padded_vocab(model, facts))
     table = vocabulary / layout.tp * h * half
     positions = model.learned_positions * h * half
     encoder = model.encoder_parameters * half / layout.tp

@@ -7,7 +7,6 @@ import pytest
 from catalog.engines import (
     find_engine,
     graph_sizes,
-    kv_block_size,
     kv_groups,
     profile_rows,
     reserves_graphs,
@@ -65,20 +64,6 @@ def test_the_sampler_is_sized_for_the_running_cap():
 
 
 @pytest.mark.parametrize(
-    ("name", "at", "kv_dtype", "size"),
-    [
-        ("meta-llama/Meta-Llama-3.1-8B", "H100", "auto", 16),
-        ("deepseek-ai/DeepSeek-V3", "H100", "auto", 16),
-        ("deepseek-ai/DeepSeek-V3", "H100", "fp8", 64),
-        ("deepseek-ai/DeepSeek-V3", "B200", "auto", 32),
-        ("deepseek-ai/DeepSeek-V3", "A100", "auto", 16),
-    ],
-)
-def test_block_sizes(name, at, kv_dtype, size):
-    assert kv_block_size(find_engine("vllm"), model(name), gpu(at), kv_dtype) == size
-
-
-@pytest.mark.parametrize(
     ("name", "size", "full", "windowed"),
     [
         ("meta-llama/Meta-Llama-3.1-8B", 32, 1, 0),
@@ -107,17 +92,6 @@ def test_groups_hold_every_layer():
             for count, layer in stack(each).counts
         )
         assert groups.size * (groups.full + groups.windowed + groups.states) >= mixing
-
-
-def test_blocks_of_a_request():
-    plain = kv_groups(model("meta-llama/Meta-Llama-3.1-8B"))
-    assert plain.blocks(1, max_num_batched_tokens=2048) == 1
-    assert plain.blocks(16, max_num_batched_tokens=2048) == 1
-    assert plain.blocks(17, max_num_batched_tokens=2048) == 2
-    gemma = kv_groups(model("google/gemma-3-27b-it"))
-    # 1 group of everything and 6 of min(1023 + 2048, tokens), each one block more for a window that starts within one
-    assert gemma.blocks(16384, max_num_batched_tokens=2048) == 1024 + 6 * (192 + 1)
-    assert gemma.blocks(100, max_num_batched_tokens=2048) == 7 + 6 * (7 + 1)
 
 
 def test_full_use_is_sglangs_own_default():
