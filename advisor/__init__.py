@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from advisor.simulator.peak_rate import Peak, trace_peak
     from advisor.simulator.simulation import Simulation, simulate
     from advisor.simulator.trace_files import read_trace
+    from advisor.training.budget import TrainingBudget
+    from advisor.training.estimation import estimate_training, recommend_training
+    from advisor.training.training_estimate import TrainingEstimate, TrainingRecommendation
     from advisor.tuning.tuning_run import Tuning, tune
     from advisor.validation.holdout import holdout_errors
     from advisor.validation.prediction_errors import Check, ErrorSummary
@@ -46,6 +49,7 @@ if TYPE_CHECKING:
     from catalog.prices import read_prices
     from catalog.runs import shipped_runs, user_runs
     from catalog.schema import Cluster, Deployment, Gpu, Measurement, Model, Price, Slo, Workload
+    from catalog.training import TrainingLayout
 
     __version__: str
 
@@ -76,6 +80,10 @@ __all__ = [
     "Simulation",
     "Slo",
     "Surrogate",
+    "TrainingBudget",
+    "TrainingEstimate",
+    "TrainingLayout",
+    "TrainingRecommendation",
     "Tuning",
     "Validation",
     "Workload",
@@ -84,6 +92,7 @@ __all__ = [
     "all_models",
     "curve",
     "estimate",
+    "estimate_training",
     "export",
     "fit",
     "holdout_errors",
@@ -96,6 +105,7 @@ __all__ = [
     "read_prices",
     "read_trace",
     "recommend",
+    "recommend_training",
     "shipped_runs",
     "simulate",
     "simulate_option",
@@ -129,6 +139,9 @@ _HOMES = {
     "advisor.simulator.trace_files": ("read_trace",),
     "advisor.simulator.simulation": ("Simulation", "simulate"),
     "advisor.calibration.surrogate": ("Surrogate",),
+    "advisor.training.budget": ("TrainingBudget",),
+    "advisor.training.estimation": ("estimate_training", "recommend_training"),
+    "advisor.training.training_estimate": ("TrainingEstimate", "TrainingRecommendation"),
     "advisor.tuning.tuning_run": ("Tuning", "tune"),
     "advisor.validation.validation": ("Validation", "validate"),
     "catalog.models.hf_config": ("parse_config",),
@@ -136,6 +149,7 @@ _HOMES = {
     "catalog.gpus": ("all_gpus",),
     "catalog.models.find": ("all_models",),
     "catalog.runs": ("shipped_runs", "user_runs"),
+    "catalog.training": ("TrainingLayout",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 _SCHEMA = "catalog.schema"

@@ -81,6 +81,12 @@ COUNT = Quantity(
     whole=True,
     exact_case=True,
 )
+AMOUNT = Quantity(
+    noun="a number of tokens",
+    examples="300B, 1.5T or 20000000",
+    units={"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12},
+)
+"""Of what a model is trained on, in the decimal letters that papers use."""
 MILLISECONDS = Quantity(
     noun="a time, of milliseconds without a unit",
     examples="200, 200ms or 1.5s",

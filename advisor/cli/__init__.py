@@ -20,6 +20,7 @@ from advisor.cli.commands.plan_command import plan
 from advisor.cli.commands.probe_command import probe
 from advisor.cli.commands.recommend_command import recommend
 from advisor.cli.commands.simulate_command import simulate
+from advisor.cli.commands.train_command import train
 from advisor.cli.commands.tune_command import tune
 from advisor.cli.commands.validate_command import validate
 from advisor.cli.groups import flattened
@@ -69,7 +70,7 @@ def advisor(
         typer.echo(ctx.get_help())
 
 
-for _command in (recommend, estimate, simulate, plan, probe, tune, fit, validate, export, serve_app):
+for _command in (recommend, estimate, simulate, plan, train, probe, tune, fit, validate, export, serve_app):
     app.command(cls=Command)(flattened(_command))
 app.command("import", cls=Command)(flattened(import_))
 app.add_typer(catalog_command.app, name="catalog")

@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from advisor.perf_model.parameters import NAMES
-
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -25,8 +23,8 @@ def logarithm(times: Array) -> Array:
 
 
 def shifted(x: Array, which: NDArray[np.intp] | None = None) -> Array:
-    """Return ``x`` and below it ``x`` one ``STEP`` further in each of its parameters, or in some, shape (1 + k, len(NAMES))."""
-    steps = STEP * np.eye(len(NAMES))
+    """Return ``x`` and below it ``x`` one ``STEP`` further in each of its parameters, or in some, shape (1 + k, len(x))."""
+    steps = STEP * np.eye(len(x))
     return np.vstack([x, x + (steps if which is None else steps[which])])
 
 

@@ -89,3 +89,34 @@ def fleet_name(option: FleetOption) -> str:
     replicas = option.replicas + option.spares
     layout = f"{replicas} x {replica_name(option)}" if replicas > 1 else replica_name(option)
     return f"{option.gpus} x {option.gpu} as {layout}"
+
+
+TRAINING_MEMORY = {
+    "weights": "weights",
+    "gradients": "gradients",
+    "optimizer": "optimizer",
+    "activations": "activations",
+    "buffers": "buffers",
+    "outside": "CUDA and NCCL",
+}
+"""What fills a GPU's memory in training."""
+
+TRAINING_TIME = {
+    "forward": "forward",
+    "backward": "backward",
+    "recomputation": "recomputation",
+    "tensor": "tensor parallel",
+    "context": "context parallel",
+    "expert": "expert parallel",
+    "stages": "between stages",
+    "bubble": "bubble",
+    "replicas": "between replicas",
+    "optimizer": "optimizer",
+}
+"""What a training step is made of."""
+
+TRAINING_PROVENANCE = {
+    "calibrated": "calibrated: published step times on this GPU in this precision were fitted; intervals are from publications left out",
+    "transferred": "transferred: published step times on other GPUs or in other precisions were fitted; intervals are wider for it",
+    "analytic": "analytic: no step time of such a model on such GPUs was fitted; physics with the efficiencies others reach",
+}

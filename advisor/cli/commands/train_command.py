@@ -1,0 +1,53 @@
+"""``advisor train``: memory, step time, days and cost of training."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from advisor.cli.options.hardware import Hardware
+from advisor.cli.options.output import ReportedOutput
+from advisor.cli.options.training import TrainingDegrees, TrainingQuestion
+from advisor.cli.output import answer, check_outputs
+
+if TYPE_CHECKING:
+    from advisor.render.document import Document
+
+
+def train(*, hardware: Hardware, training: TrainingQuestion, layout: TrainingDegrees, output: ReportedOutput) -> None:
+    """Estimate memory and step time of training, or find the fastest layout that fits.
+
+    With --tp, --pp or --cp that layout is estimated; without, every layout is. Exits with 1 where nothing fits.
+
+    \b
+    advisor train --model gpt-3-175b --gpus 64xA100 --tp 8 --pp 8 --batch 64
+    advisor train --model llama-3-8b --gpus 8xH100 --batch 128 --tokens 15B
+    advisor train --model llama-3-8b --gpus 2x4090 --batch 8 --lora-rank 16
+    """  # noqa: D301  Click's mark for lines that stay as they are
+    from advisor.training.estimation import estimate_training, recommend_training  # brings numpy
+
+    check_outputs(output.report)
+    question = {**hardware.keywords(), **training.keywords(), **layout.keywords()}
+    if layout.stated:
+        one = estimate_training(**question)
+
+        def shown() -> Document:
+            from advisor.render.answers.training import document  # not for the machines' formats
+
+            return document(one)
+
+        answer(output, shown, body=one.to_dict, rows=lambda: [one.row()])
+        fits = one.fits
+    else:
+        found = recommend_training(**question)
+
+        def ranked() -> Document:
+            from advisor.render.answers.training import recommendation_document  # likewise
+
+            return recommendation_document(found)
+
+        answer(output, ranked, body=found.to_dict, rows=lambda: [each.row() for each in found.candidates])
+        fits = found.best is not None
+    if not fits:
+        raise typer.Exit(1)

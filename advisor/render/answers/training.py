@@ -1,0 +1,186 @@
+"""Training as a document: one layout's estimate, and the fastest layouts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from advisor.render.document import Document, Section, Table
+from advisor.render.lines import hardware, notes
+from advisor.render.numbers import count, dollars, share, short, span
+from advisor.render.tables import Column, FlatRows
+from advisor.render.vocabulary import TRAINING_MEMORY, TRAINING_PROVENANCE, TRAINING_TIME
+from catalog.models.sizes import parameters
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from advisor.render.document import Lines
+    from advisor.training.training_estimate import TrainingEstimate, TrainingRecommendation
+
+QUANTITIES = {
+    "step_s": ("step", "s"),
+    "tokens_s": ("tokens", "tok/s"),
+    "tokens_s_per_gpu": ("tokens per GPU", "tok/s"),
+    "tflops_per_gpu": ("model operations per GPU", "TFLOP/s"),
+    "mfu": ("model FLOPs utilisation", "%"),
+}
+
+
+def document(estimate: TrainingEstimate) -> Document:
+    """Return one layout's answer."""
+    return Document(
+        title=f"Training {estimate.model.name} on {estimate.cluster}",
+        question=_question(estimate),
+        alarm="" if estimate.fits else "does not fit",
+        notes=notes(estimate.notes),
+        sections=_sections(estimate),
+    )
+
+
+def recommendation_document(found: TrainingRecommendation) -> Document:
+    """Return the fastest layouts, and the best one's details."""
+    first = found.candidates[0]
+    table = Table(columns=candidate_columns(found.candidates), emphasised=0 if found.best else None)
+    searched = f"{found.evaluated} layouts, of which {found.fitting} fit"
+    ranking = Section(title="Fastest layouts", table=table, lines=[("tried", [searched]), ("relax", found.relaxations)])
+    details = [] if found.best is None else _sections(first)
+    lines = [] if found.best else [("memory", [_memory(first)])]
+    return Document(
+        title=f"Training {first.model.name} on {first.cluster}",
+        question=_question(first, layout=False),
+        alarm="" if found.best else "nothing fits",
+        notes=notes(first.notes),
+        sections=[ranking, *details, Section(lines=lines)],
+    )
+
+
+def _question(estimate: TrainingEstimate, *, layout: bool = True) -> list[str]:
+    what = f"LoRA of rank {estimate.lora_rank}" if estimate.lora_rank else "all weights"
+    asked = [
+        f"{estimate.model.name}  {count(parameters(estimate.model))}, {what}, {estimate.precision}",
+        hardware(estimate.cluster),
+    ]
+    if layout:
+        asked.append(f"{estimate.framework}  {_layout(estimate)}")
+    steps = f"batch {estimate.batch} x {estimate.sequence_length} tokens"
+    return [*asked, steps + (", optimizer in CPU memory" if estimate.offload else "")]
+
+
+def _layout(estimate: TrainingEstimate) -> str:
+    layout = estimate.layout
+    again = "nothing recomputed" if layout.recompute == "none" else f"{layout.recompute} recomputation"
+    sliced = ", sequence parallel" if layout.sequence_parallel else ""
+    return f"{layout.label}, micro-batch {layout.micro_batch}, {again}{sliced}"
+
+
+def _sections(estimate: TrainingEstimate) -> list[Section]:
+    parts = FlatRows(
+        [
+            {"part": TRAINING_TIME[part], "seconds": seconds, "share": seconds / estimate.step_s}
+            for part, seconds in estimate.breakdown.items()
+            if seconds > 0
+        ]
+    )
+    columns = [
+        parts.text("part", "part"),
+        parts.column("seconds", "time", short, unit="s"),
+        parts.column("share", "share", share),
+    ]
+    return [
+        Section(title="Answer", table=Table(columns=metric_columns(estimate)), lines=_lines(estimate)),
+        Section(title="A step's time by part", table=Table(columns=columns), detail=True),
+    ]
+
+
+def metric_columns(estimate: TrainingEstimate) -> list[Column]:
+    """Return the quantities, one a row, with their intervals."""
+    rows = []
+    for metric, (name, unit) in QUANTITIES.items():
+        factor = 100.0 if unit == "%" else 1.0
+        low, high = estimate.interval(metric)
+        rows.append(
+            {
+                "quantity": name,
+                "value": short(factor * getattr(estimate, metric)),
+                "unit": unit,
+                "interval": span(factor * low, factor * high),
+            }
+        )
+    table = FlatRows(rows)
+    columns = [table.text("quantity", "quantity"), table.column("value", "estimate"), table.text("unit", "unit")]
+    return [*columns, table.column("interval", "90% interval")]
+
+
+def candidate_columns(candidates: Sequence[TrainingEstimate]) -> list[Column]:
+    """Return the layouts, one a row."""
+    rows = FlatRows(
+        [
+            {
+                "framework": each.framework,
+                "layout": each.layout.label,
+                "micro": each.layout.micro_batch,
+                "again": each.layout.recompute,
+                "step": each.step_s,
+                "step_low": each.interval()[0],
+                "step_high": each.interval()[1],
+                "tokens": each.tokens_s_per_gpu,
+                "mfu": each.mfu,
+                "memory": each.memory["used"],
+            }
+            for each in candidates
+        ]
+    )
+    return [
+        rows.text("layout", "layout"),
+        rows.column("micro", "micro-batch", narrow="micro"),
+        rows.text("again", "recomputed", narrow="again", rank=2),
+        rows.column("step", "step", short, unit="s"),
+        rows.interval("step", rank=1),
+        rows.column("tokens", "per GPU", short, unit="tok/s", rank=2),
+        rows.column("mfu", "MFU", share),
+        rows.column("memory", "memory", short, unit="GiB"),
+        rows.text("framework", "framework", rank=3),
+    ]
+
+
+def _memory(estimate: TrainingEstimate) -> str:
+    parts = [
+        f"{name} {short(estimate.memory[part])}" for part, name in TRAINING_MEMORY.items() if estimate.memory[part] > 0
+    ]
+    return f"{' | '.join(parts)}: {short(estimate.memory['used'])} of {short(estimate.memory['device'])} GiB a GPU"
+
+
+def _lines(estimate: TrainingEstimate) -> Lines:
+    ranked = sorted(estimate.breakdown.items(), key=lambda item: -item[1])
+    shares = [
+        f"{TRAINING_TIME[part]} {share(seconds / estimate.step_s)}"
+        for part, seconds in ranked
+        if seconds / estimate.step_s >= 0.005
+    ]
+    lines: list[tuple[str, Sequence[str]]] = [("layout", [f"{estimate.framework}: {_layout(estimate)}"])]
+    lines += [("why", [", ".join(shares)]), ("memory", [_memory(estimate)])]
+    if estimate.budget is not None:
+        lines += _budget(estimate)
+    floor = f"no implementation of this layout takes less than {short(estimate.floor_s)} s a step"
+    return [*lines, ("floor", [floor]), ("source", [TRAINING_PROVENANCE[estimate.provenance]])]
+
+
+def _budget(estimate: TrainingEstimate) -> Lines:
+    found = estimate.budget
+    assert found is not None
+    low, high = (found.days * end / estimate.step_s for end in estimate.interval())
+    days = (
+        f"{short(found.days)} days {span(low, high)} for {count(found.tokens)} tokens, {short(found.days_undisturbed)} without "
+        f"failures and checkpoints"
+    )
+    failures = (
+        f"{short(found.failures)} interruptions to be expected; a checkpoint every {short(found.checkpoint_minutes)} minutes "
+        f"costs least"
+    )
+    cost = f"{count(found.gpu_hours)} GPU-hours"
+    if found.usd is not None and estimate.price is not None:
+        cost += (
+            f", ${count(found.usd)} at {dollars(estimate.price.usd_per_gpu_hour)} per GPU-hour: {estimate.price.offer}"
+        )
+    energy = "" if found.energy_mwh is None else f"at most {short(found.energy_mwh)} MWh, the GPUs at their power limit"
+    return [("time", [days, failures]), ("cost", [cost]), ("energy", [energy] if energy else [])]

@@ -1,0 +1,157 @@
+"""Training predictions beside what others published: ``python -m advisor.validation.training``.
+
+Step times are judged with their whole publication left out of the fit; memory has nothing fitted.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from advisor.training.fitting import Judged, fit, intervals, left_out, predicted, pretraining
+from advisor.training.layouts import TrainingLayouts, TrainingTask
+from advisor.training.training_memory import memory_by_part
+from catalog.gpus import parse_cluster
+from catalog.models.find import find_model
+from catalog.training import (
+    TrainingLayout,
+    find_framework,
+    training_memory_figures,
+    training_runs,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from advisor.training.fitting import LeftOut
+    from catalog.training import TrainingMemoryFigure
+
+ALIKE = 0.02
+"""Relative difference of two throughputs below which neither layout is better."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryComparison:
+    """A published figure of memory beside ours."""
+
+    figure: TrainingMemoryFigure
+    predicted: float
+
+    @property
+    def difference(self) -> float:
+        """Percentage points of a percentage, else the relative difference in percent."""
+        if self.figure.quantity == "activations_percent":
+            return self.predicted - self.figure.value
+        return 100.0 * (self.predicted / self.figure.value - 1.0)
+
+
+def memory_errors() -> list[MemoryComparison]:
+    """Set every published figure of memory beside ours, on a GPU of a middle stage as the paper counts it."""
+    return [MemoryComparison(figure=figure, predicted=_memory(figure)) for figure in training_memory_figures()]
+
+
+def _memory(figure: TrainingMemoryFigure) -> float:
+    own = {name: getattr(figure, name) for name in ("tp", "pp", "interleave", "micro_batch")}
+    chosen = TrainingLayout(recompute=figure.recompute, sequence_parallel=figure.sequence_parallel, **own)  # type: ignore[arg-type]
+    task = TrainingTask(
+        model=find_model(figure.model).value,
+        cluster=parse_cluster(f"{figure.gpus}xA100-SXM-80GB").value,
+        framework=find_framework("megatron-lm"),
+        batch=figure.batch,
+        sequence_length=figure.sequence_length,
+    )
+    memory = memory_by_part(task, TrainingLayouts.of([chosen, TrainingLayout(**own)]), middle=True)
+    if figure.quantity == "states_gib":
+        return float((memory.weights + memory.gradients + memory.optimizer)[0])
+    if figure.quantity == "activations_gib":
+        return float(memory.activations[0])
+    return float(100.0 * memory.activations[0] / memory.activations[1])
+
+
+def nested_coverage(judged: Sequence[LeftOut]) -> dict[str, list[bool]]:
+    """Say by publication which step times lie within 90% intervals that the other publications' errors gave."""
+    found: dict[str, list[bool]] = {}
+    for publication in dict.fromkeys(each.run.publication for each in judged):
+        sigma, quantile = intervals([each for each in judged if each.run.publication != publication])
+        found[publication] = [
+            abs(math.log1p(each.error)) <= quantile * math.hypot(each.parameter_sigma, sigma)
+            for each in judged
+            if each.run.publication == publication
+        ]
+    return found
+
+
+def comparisons(judged: Sequence[LeftOut]) -> list[bool]:
+    """Say for every pair of configurations of one model and publication whether the better one was predicted to be."""
+    groups = defaultdict(list)
+    for each in judged:
+        groups[each.run.publication, each.run.model].append(each)
+    right = []
+    for group in groups.values():
+        for one, other in itertools.combinations(group, 2):
+            measured = _per_gpu(one, one.run.step_s) / _per_gpu(other, other.run.step_s)
+            said = _per_gpu(one, one.predicted_s) / _per_gpu(other, other.predicted_s)
+            if abs(measured - 1.0) > ALIKE:
+                right.append((measured > 1.0) == (said > 1.0))
+    return right
+
+
+def _per_gpu(each: LeftOut, seconds: float) -> float:
+    """Tokens a second and GPU."""
+    return each.run.batch * each.run.sequence_length / seconds / each.run.gpus
+
+
+def held(runs: Sequence[Judged]) -> list[LeftOut]:
+    """Predict what nothing is fitted to: fine-tuning, and publications that state no layout or a total alone."""
+    x, covariance = fit(runs)
+    return [predicted(Judged.of(run), x, covariance) for run in training_runs() if run.role == "validate"]
+
+
+def report() -> Iterator[str]:
+    """Yield the lines of the comparison."""
+    errors = memory_errors()
+    for quantity, name, unit in (
+        ("activations_percent", "activations, share of the baseline (figure 7)", "points"),
+        ("activations_gib", "activations (figure 1)", "%"),
+        ("states_gib", "weights, gradients, optimizer (figure 1)", "%"),
+    ):
+        off = [abs(each.difference) for each in errors if each.figure.quantity == quantity]
+        yield f"memory: {name}: {len(off)} figures, mean {np.mean(off):.2f} {unit}, worst {max(off):.2f}"
+    runs = pretraining(training_runs())
+    judged = left_out(runs)
+    covered = nested_coverage(judged)
+    for publication, inside in covered.items():
+        off = [100.0 * abs(each.error) for each in judged if each.run.publication == publication]
+        yield (
+            f"step time: {publication}, left out: {len(off)} step times, mean {np.mean(off):.2f}%, worst {max(off):.1f}%; "
+            f"{np.mean(inside):.0%} within 90% intervals"
+        )
+    everything = [each for inside in covered.values() for each in inside]
+    off = [100.0 * abs(each.error) for each in judged]
+    yield (
+        f"step time: all: {len(off)} step times, mean {np.mean(off):.2f}%; {np.mean(everything):.0%} within 90% intervals "
+        f"made without their publication"
+    )
+    right = comparisons(judged)
+    yield f"better of two configurations of one model: {np.mean(right):.0%} of {len(right)} right"
+    for each in held(runs):
+        rank = f", LoRA {each.run.lora_rank}" if each.run.lora_rank else ""
+        yield (
+            f"held: {each.run.publication} {each.run.model}{rank} {each.run.recompute or ''}: {each.predicted_s:.2f} s against "
+            f"{each.run.step_s:.2f} ({100.0 * each.error:+.1f}%), {each.layout}"
+        )
+
+
+def main() -> None:
+    """Print the comparison."""
+    for line in report():
+        print(line)
+
+
+if __name__ == "__main__":
+    main()
