@@ -113,13 +113,7 @@ def question() -> CapacityInputs | None:
         with left:
             limits = inputs.limits()
             with st.container(horizontal=True):
-                objective = st.selectbox(
-                    "Goal",
-                    list(PLAN_GOALS),
-                    key="plan_goal",
-                    bind=inputs.BIND,
-                    format_func=PLAN_GOALS.__getitem__,
-                )
+                objective = inputs.choice("Goal", "plan_goal", PLAN_GOALS)
                 engine, prices = inputs.engine(), _prices()
         with right:
             percentile, confidence, headroom, spares = _certainty()
@@ -211,27 +205,9 @@ def _traffic() -> tuple[advisor.Workload | None, Trace | None, float, float]:
         return trace.peak.workload, trace, trace.peak.spread, trace.peak.burstiness
     left, right = st.columns(2)
     with left, st.container(horizontal=True):
-        rate = st.number_input(
-            "Requests/s",
-            min_value=0.001,
-            max_value=1e5,
-            value=20.0,
-            step=1.0,
-            format="%g",
-            key="rate",
-            bind=inputs.BIND,
-        )
-        spread = st.number_input(
-            "Spread of lengths",
-            min_value=0.0,
-            max_value=3.0,
-            value=0.0,
-            step=0.1,
-            format="%g",
-            key="spread",
-            bind=inputs.BIND,
-            help="Standard deviation of the lengths over their mean (log-normal); 0: all alike.",
-        )
+        why = "Standard deviation of the lengths over their mean (log-normal); 0: all alike."
+        rate = inputs.number("Requests/s", "rate", (0.001, 1e5), 20.0, 1.0)
+        spread = inputs.number("Spread of lengths", "spread", (0.0, 3.0), 0.0, 0.1, help=why)
     with right:
         input_len, output_len = inputs.lengths()
     return advisor.Workload(input_len=input_len, output_len=output_len, rate=rate), None, spread, 1.0
@@ -286,42 +262,13 @@ def read_trace(name: str, digest: str, _data: bytes) -> Trace:
 def _certainty() -> tuple[float, float, float, int]:
     """Return percentile of the limits (0: their mean), confidence, headroom as a share, spares."""
     with st.container(horizontal=True):
-        percentile = st.selectbox(
-            "Limits hold for",
-            (50.0, 90.0, 95.0, 99.0, MEAN),
-            index=2,
-            key="percentile",
-            bind=inputs.BIND,
-            format_func=lambda value: f"{value:g}% of requests" if value else "the mean",
-        )
-        confidence = st.selectbox(
-            "They are kept",
-            list(SURE),
-            index=list(SURE).index(USUAL),
-            key="confidence",
-            bind=inputs.BIND,
-            format_func=SURE.__getitem__,
-            help="How sure, as far as the errors of the predictions are concerned: by the estimate itself, or with margin.",
-        )
+        shares = {value: f"{value:g}% of requests" for value in (50.0, 90.0, 95.0, 99.0)} | {MEAN: "the mean"}
+        percentile = inputs.choice("Limits hold for", "percentile", shares, index=2)
+        why = "How sure, as far as the errors of the predictions are concerned: by the estimate itself, or with margin."
+        confidence = inputs.choice("They are kept", "confidence", SURE, index=list(SURE).index(USUAL), help=why)
     with st.container(horizontal=True):
-        headroom = st.number_input(
-            "Headroom, %",
-            min_value=0,
-            max_value=1000,
-            value=0,
-            step=5,
-            key="headroom",
-            bind=inputs.BIND,
-            help="The limits hold at a rate larger by this.",
-        )
-        spares = st.number_input(
-            "Spare replicas",
-            min_value=0,
-            max_value=1000,
-            value=0,
-            step=1,
-            key="spares",
-            bind=inputs.BIND,
-            help="So many may fail and the limits still hold.",
-        )
+        why = "The limits hold at a rate larger by this."
+        headroom = inputs.number("Headroom, %", "headroom", (0, 1000), 0, 5, help=why)
+        why = "So many may fail and the limits still hold."
+        spares = inputs.number("Spare replicas", "spares", (0, 1000), 0, 1, help=why)
     return percentile, confidence, headroom / 100.0, spares

@@ -6,7 +6,7 @@ same key on two pages is the same question.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import streamlit as st
 
@@ -84,6 +84,27 @@ def _take_config() -> None:
         st.session_state["config refused"] = plain(str(error))
 
 
+def number(label: str, key: str, ends: tuple[float, float], value: float | None, step: float, **options: Any) -> Any:
+    """Ask for a number between two ends, whole if they are; None, where ``value`` is, until one is given."""
+    whole = all(isinstance(end, int) for end in ends)
+    return st.number_input(
+        label,
+        min_value=ends[0],
+        max_value=ends[1],
+        value=value,
+        step=step,
+        format=None if whole else "%g",
+        key=key,
+        bind=BIND,
+        **options,
+    )
+
+
+def choice(label: str, key: str, names: Mapping[Any, str], **options: Any) -> Any:
+    """Ask for one of the keys of ``names``, which are shown by their names."""
+    return st.selectbox(label, list(names), key=key, bind=BIND, format_func=names.__getitem__, **options)
+
+
 def cluster() -> str:
     """Ask for GPUs, as ``advisor`` reads them: "4xA100-SXM-80GB"."""
     names = list(gpus())
@@ -91,28 +112,16 @@ def cluster() -> str:
         gpu = st.selectbox(
             "GPU", names, index=names.index(GPU) if GPU in names else 0, key="gpu", bind=BIND, help="Type to search."
         )
-        count = st.number_input(
-            "How many",
-            min_value=1,
-            max_value=MOST_GPUS,
-            value=GPU_COUNT,
-            step=1,
-            key="count",
-            bind=BIND,
-            help="More than one server holds are taken as several servers.",
-        )
+        why = "More than one server holds are taken as several servers."
+        count = number("How many", "count", (1, MOST_GPUS), GPU_COUNT, 1, help=why)
     return f"{count}x{gpu}"
 
 
 def lengths() -> tuple[int, int]:
     """Ask for the tokens of a prompt and of an answer."""
     with st.container(horizontal=True):
-        input_len = st.number_input(
-            "Prompt, tokens", min_value=1, max_value=2**20, value=1024, step=128, key="input_len", bind=BIND
-        )
-        output_len = st.number_input(
-            "Answer, tokens", min_value=1, max_value=2**20, value=256, step=64, key="output_len", bind=BIND
-        )
+        input_len = number("Prompt, tokens", "input_len", (1, 2**20), 1024, 128)
+        output_len = number("Answer, tokens", "output_len", (1, 2**20), 256, 64)
     return input_len, output_len
 
 
@@ -127,17 +136,9 @@ def ladder(label: str, key: str, default: int, most: int, *, help: str = "") -> 
 
 def in_flight() -> int | None:
     """Ask for the requests kept in flight over all replicas; None where that is to be chosen."""
-    return st.number_input(
-        "Requests in flight",
-        min_value=1,
-        max_value=10**6,
-        value=None,
-        step=16,
-        key="concurrency",
-        bind=BIND,
-        placeholder="choose best",
-        help="Over all replicas; empty for the number that serves the goal best.",
-    )
+    why = "Over all replicas; empty for the number that serves the goal best."
+    ends = (1, 10**6)
+    return number("Requests in flight", "concurrency", ends, None, 16, placeholder="choose best", help=why)
 
 
 def limits() -> Mapping[str, float | None]:
@@ -149,18 +150,7 @@ def limits() -> Mapping[str, float | None]:
             ("tpot", f"{TPOT}, ms", "Time per output token after the first, at most."),
             ("e2e", f"{E2E}, ms", "Time of a whole request, at most."),
         ):
-            limits_ms[f"{name}_ms"] = st.number_input(
-                label,
-                min_value=0.1,
-                max_value=1e9,
-                value=None,
-                step=10.0,
-                format="%g",
-                key=name,
-                bind=BIND,
-                help=why,
-                placeholder="no limit",
-            )
+            limits_ms[f"{name}_ms"] = number(label, name, (0.1, 1e9), None, 10.0, help=why, placeholder="no limit")
     return limits_ms
 
 
@@ -172,24 +162,14 @@ def engine() -> str:
 
 def objective() -> str:
     """Ask what to optimise: a key of ``GOALS``."""
-    goals = {label: name for name, label in GOALS.items()}
+    goals = {label: name for name, label in GOALS.items()}  # a link holds the label
     return goals[st.selectbox("Goal", list(goals), key="goal", bind=BIND)]
 
 
 def price() -> float | None:
     """Return dollars per GPU-hour; None for the cheapest offer in the catalog."""
-    return st.number_input(
-        "$ per GPU-hour",
-        min_value=0.001,
-        max_value=1e6,
-        value=None,
-        step=0.1,
-        format="%g",
-        key="price",
-        bind=BIND,
-        placeholder="cheapest",
-        help="What one GPU costs an hour; empty for the cheapest offer in the catalog.",
-    )
+    why = "What one GPU costs an hour; empty for the cheapest offer in the catalog."
+    return number("$ per GPU-hour", "price", (0.001, 1e6), None, 0.1, placeholder="cheapest", help=why)
 
 
 def examples(questions: Mapping[str, Mapping[str, object]]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from advisor.cli.output import answer
-from advisor.cli.probe_answer import written_report
+from advisor.cli.probe_answer import answer_runs, written_report
 from advisor.cli.program import refuse
 from catalog.schema import Deployment
 
@@ -75,7 +75,7 @@ def _show_plan(ready: EndpointSession, output: Output) -> None:
 
 
 def _show(ready: EndpointSession, outcome: Outcome, output: Output, *, report: bool) -> None:
-    from advisor.render.answers.measured import document, measured_columns, measured_rows
+    from advisor.render.answers.measured import document
     from advisor.render.lines import notes
 
     runs = outcome.runs
@@ -89,16 +89,12 @@ def _show(ready: EndpointSession, outcome: Outcome, output: Output, *, report: b
         made = document(runs)
         return replace(made, question=[*_question(ready), *made.question]).and_lines(lines)
 
-    answer(
+    answer_runs(
         output,
+        runs,
         shown,
-        body=lambda: {
-            "runs": measured_rows(runs),
-            "measured_now": outcome.new,
-            "store": str(ready.store),
-            "left_out": outcome.left_out,
-            "report": pages,
-        },
-        rows=lambda: measured_rows(runs),
-        columns=lambda: measured_columns(runs),
+        measured_now=outcome.new,
+        store=str(ready.store),
+        left_out=outcome.left_out,
+        report=pages,
     )

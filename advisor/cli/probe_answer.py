@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from advisor.cli.output import answer
 from advisor.cli.program import refuse
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from advisor.benchmarking.session import ProbeSession
     from advisor.cli.options.output import Output
+    from advisor.render.document import Document
     from catalog.schema import Measurement
 
 
@@ -27,42 +28,46 @@ def show_outcome(
     ready: ProbeSession, measured: Sequence[Measurement], before: int, output: Output, *, report: bool
 ) -> None:
     """Show what was measured, and write the report of it where it is asked for."""
-    from advisor.render.answers.measured import measured_columns, measured_rows
     from advisor.render.answers.probing import failures, outcome_document
 
     if not measured:
         why = "; ".join(failures(ready)) or "the time was over before the first batch was"
         raise refuse(f"nothing was measured: {why}")
     pages = written_report(measured, ready.config.out) if report else []
-    answer(
+    answer_runs(
         output,
+        measured,
         lambda: outcome_document(ready, measured, before).and_lines([("report", pages)] if pages else []),
-        body=lambda: {
-            "runs": measured_rows(measured),
-            "measured_now": len(measured) - before,
-            "store": str(ready.config.store),
-            "left_out": list(ready.left_out),
-            "failed": list(ready.failed()),
-            "report": pages,
-        },
-        rows=lambda: measured_rows(measured),
-        columns=lambda: measured_columns(measured),
+        measured_now=len(measured) - before,
+        store=str(ready.config.store),
+        left_out=list(ready.left_out),
+        failed=list(ready.failed()),
+        report=pages,
     )
 
 
 def show_report(out: str | None, runs: str | None, output: Output) -> None:
     """Write a report of what has been measured before, and show the runs."""
     from advisor.benchmarking.session import output_paths  # brings numpy
-    from advisor.render.answers.measured import document, measured_columns, measured_rows
+    from advisor.render.answers.measured import document
     from catalog.runs import read_runs
 
     folder, store = output_paths(out, runs)
     measured = list(read_runs(store))
     pages = written_report(measured, folder)
+    answer_runs(output, measured, lambda: document(measured).and_lines([("report", pages)]), report=pages)
+
+
+def answer_runs(
+    output: Output, measured: Sequence[Measurement], document: Callable[[], Document], **outcome: Any
+) -> None:
+    """Write runs in the format chosen; ``outcome``: what JSON and YAML hold beside them."""
+    from advisor.render.answers.measured import measured_columns, measured_rows
+
     answer(
         output,
-        lambda: document(measured).and_lines([("report", pages)]),
-        body=lambda: {"runs": measured_rows(measured), "report": pages},
+        document,
+        body=lambda: {"runs": measured_rows(measured), **outcome},
         rows=lambda: measured_rows(measured),
         columns=lambda: measured_columns(measured),
     )
