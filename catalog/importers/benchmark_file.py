@@ -73,6 +73,10 @@ class BenchmarkFile:
             numbered = list(self.lines)
         return tuple((where, value) for where, value in numbered if isinstance(value, dict))
 
+    def holds(self, marks: frozenset[str]) -> bool:
+        """Return whether some object has all these keys."""
+        return any(value.keys() >= marks for _, value in self.objects)
+
     @cached_property
     def unfinished(self) -> str:
         """Say where a line was cut off; empty if none was."""

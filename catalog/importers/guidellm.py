@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from catalog.importers.engine_settings import whole
 from catalog.importers.errors import SkippedFile, UnusableRun
-from catalog.importers.parsed_run import NumberReader, ParsedRun, mean
+from catalog.importers.parsed_run import NumberReader, ParsedRun, mean, runs_of
 from catalog.importers.traffic import LoadGeneratorRun
 from catalog.requests import Request
 
@@ -62,11 +62,7 @@ def is_guidellm(document: BenchmarkFile) -> bool:
 def read_guidellm(document: BenchmarkFile) -> Iterator[ParsedRun | SkippedFile]:
     report = _report(document)
     rows = _csv_rows(document) if report is None else _json_rows(document.name, report)
-    for where, row in rows:
-        try:
-            yield _reading(where, row)
-        except UnusableRun as error:
-            yield SkippedFile(where, str(error))
+    return runs_of(rows, _reading)
 
 
 def _report(document: BenchmarkFile) -> Mapping[str, Any] | None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from catalog.importers.errors import SkippedFile, UnusableRun
-from catalog.importers.parsed_run import NumberReader, ParsedRun, tpot_of_means
+from catalog.importers.parsed_run import NumberReader, ParsedRun, runs_of, tpot_of_means
 from catalog.importers.traffic import LoadGeneratorRun
 
 if TYPE_CHECKING:
@@ -26,15 +26,11 @@ MARKS = frozenset(("load_summary", "successes", "failures"))
 
 
 def is_inference_perf(document: BenchmarkFile) -> bool:
-    return any(value.keys() >= MARKS for _, value in document.objects)
+    return document.holds(MARKS)
 
 
 def read_inference_perf(document: BenchmarkFile) -> Iterator[ParsedRun | SkippedFile]:
-    for where, value in document.objects:
-        try:
-            yield _reading(where, value)
-        except UnusableRun as error:
-            yield SkippedFile(where, str(error))
+    return runs_of(document.objects, _reading)
 
 
 def _reading(where: str, report: Mapping[str, Any]) -> ParsedRun:

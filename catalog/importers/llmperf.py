@@ -14,28 +14,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from catalog.importers.engine_settings import whole
-from catalog.importers.errors import SkippedFile, UnusableRun
-from catalog.importers.parsed_run import NumberReader, ParsedRun, tpot_of_means
+from catalog.importers.parsed_run import NumberReader, ParsedRun, runs_of, tpot_of_means
 from catalog.importers.traffic import LoadGeneratorRun
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from catalog.importers.benchmark_file import BenchmarkFile
+    from catalog.importers.errors import SkippedFile
 
 MARKS = frozenset(("num_concurrent_requests", "results_num_completed_requests", "results_ttft_s_mean"))
 
 
 def is_llmperf(document: BenchmarkFile) -> bool:
-    return any(value.keys() >= MARKS for _, value in document.objects)
+    return document.holds(MARKS)
 
 
 def read_llmperf(document: BenchmarkFile) -> Iterator[ParsedRun | SkippedFile]:
-    for where, value in document.objects:
-        try:
-            yield _reading(where, value)
-        except UnusableRun as error:
-            yield SkippedFile(where, str(error))
+    return runs_of(document.objects, _reading)
 
 
 def _reading(where: str, row: Mapping[str, Any]) -> ParsedRun:

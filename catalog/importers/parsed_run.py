@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from catalog.importers.errors import UnusableRun
+from catalog.importers.errors import SkippedFile, UnusableRun
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from catalog.importers.traffic import LoadGeneratorRun
     from catalog.requests import Request
@@ -109,3 +109,23 @@ def tpot_of_means(e2e_ms: float | None, ttft_ms: float | None, output_len: float
     if e2e_ms is None or ttft_ms is None or output_len <= 1.0 or e2e_ms <= ttft_ms:
         return None
     return (e2e_ms - ttft_ms) / (output_len - 1.0)
+
+
+def runs_of(
+    rows: Iterable[tuple[str, Any]],
+    read: Callable[[str, Any], ParsedRun],
+    *,
+    marks: frozenset[str] = frozenset(),
+    program: str = "",
+) -> Iterator[ParsedRun | SkippedFile]:
+    """Read rows, each with where it stands; those that lack ``marks``, keys of every result of ``program``, and those that
+    cannot be used are skipped with the reason.
+    """
+    for where, row in rows:
+        if marks and not row.keys() >= marks:
+            yield SkippedFile(where, f"it is no result of {program}")
+            continue
+        try:
+            yield read(where, row)
+        except UnusableRun as error:
+            yield SkippedFile(where, str(error))

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from catalog.importers.engine_settings import settings, whole
 from catalog.importers.errors import SkippedFile, UnusableRun
-from catalog.importers.parsed_run import NumberReader, ParsedRun
+from catalog.importers.parsed_run import NumberReader, ParsedRun, runs_of
 from catalog.importers.traffic import LoadGeneratorRun
 
 if TYPE_CHECKING:
@@ -38,18 +38,11 @@ ENGINES = {
 
 
 def is_sglang(document: BenchmarkFile) -> bool:
-    return any(value.keys() >= MARKS for _, value in document.objects)
+    return document.holds(MARKS)
 
 
 def read_sglang(document: BenchmarkFile) -> Iterator[ParsedRun | SkippedFile]:
-    for where, row in document.objects:
-        if not row.keys() >= MARKS:
-            yield SkippedFile(where, "it is no result of sglang.bench_serving")
-            continue
-        try:
-            yield _reading(where, row)
-        except UnusableRun as error:
-            yield SkippedFile(where, str(error))
+    return runs_of(document.objects, _reading, marks=MARKS, program="sglang.bench_serving")
 
 
 def _reading(where: str, row: Mapping[str, Any]) -> ParsedRun:

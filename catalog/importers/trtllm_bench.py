@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from catalog.importers.engine_settings import number_format, whole
 from catalog.importers.errors import SkippedFile, UnusableRun
-from catalog.importers.parsed_run import NumberReader, ParsedRun, rounded
+from catalog.importers.parsed_run import NumberReader, ParsedRun, rounded, runs_of
 from catalog.importers.traffic import FEWEST_TURNS, LoadGeneratorRun
 
 if TYPE_CHECKING:
@@ -73,18 +73,14 @@ MACHINE = re.compile(r"^(.+), memory [\d.]+ GB")
 
 
 def is_trtllm(document: BenchmarkFile) -> bool:
-    return LOG in document.text or any(value.keys() >= MARKS for _, value in document.objects)
+    return LOG in document.text or document.holds(MARKS)
 
 
 def read_trtllm(document: BenchmarkFile) -> Iterator[ParsedRun | SkippedFile]:
     reports = [(where, _of_json(value)) for where, value in document.objects if value.keys() >= MARKS]
     if not document.objects:
         reports = _of_log(document)
-    for where, row in reports:
-        try:
-            yield _reading(where, row)
-        except UnusableRun as error:
-            yield SkippedFile(where, str(error))
+    return runs_of(reports, _reading)
 
 
 def _of_json(report: Mapping[str, Any]) -> dict[str, Any]:

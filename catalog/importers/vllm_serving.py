@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from catalog.importers.engine_settings import settings, whole
 from catalog.importers.errors import SkippedFile, UnusableRun
-from catalog.importers.parsed_run import NumberReader, ParsedRun, mean
+from catalog.importers.parsed_run import NumberReader, ParsedRun, mean, runs_of
 from catalog.importers.traffic import LoadGeneratorRun
 from catalog.requests import Request
 
@@ -54,14 +54,7 @@ def read_serving(document: BenchmarkFile) -> Iterator[ParsedRun | SkippedFile]:
         rows = [(where, dict(cells)) for where, cells in document.cells()]
     elif rows and all(_is_record(row) for _, row in rows):
         rows = [_merged(rows)]
-    for where, row in rows:
-        if not row.keys() >= MARKS:
-            yield SkippedFile(where, "it is no result of vllm bench serve")
-            continue
-        try:
-            yield _reading(where, row)
-        except UnusableRun as error:
-            yield SkippedFile(where, str(error))
+    return runs_of(rows, _reading, marks=MARKS, program="vllm bench serve")
 
 
 def _reading(where: str, row: Mapping[str, Any]) -> ParsedRun:
