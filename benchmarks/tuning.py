@@ -28,7 +28,7 @@ from advisor.render.page import write_png
 from advisor.tuning.acquisition import Round
 from advisor.tuning.gp_belief import Points
 from advisor.tuning.loop import steps, worth_most
-from advisor.tuning.replay import Replay, recorded_stakes
+from advisor.tuning.replay import Replay, recorded_candidates
 from catalog.gpus import parse_cluster
 from catalog.models.find import find_model
 from catalog.runs import shipped_runs
@@ -147,7 +147,7 @@ def replayed(case: Case, start: str, choice: str, seed: int) -> Curve:
     runs = recorded(case.engine, case.model)
     budget_s = BUDGET_S[case.engine]
     limits = {} if case.tpot_ms is None else {"tpot_ms": case.tpot_ms}
-    candidates, real = recorded_stakes(
+    candidates, real = recorded_candidates(
         runs, model, cluster, objective=case.objective, lengths=case.lengths, limits=limits
     )
     true = candidates.utility(np.log([getattr(run, name) for name in candidates.metrics for run in real]))

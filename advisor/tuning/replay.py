@@ -124,7 +124,7 @@ class Replay:
         return measured
 
 
-def recorded_stakes(
+def recorded_candidates(
     runs: Sequence[Measurement],
     model: Model,
     cluster: Cluster,

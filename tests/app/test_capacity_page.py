@@ -100,7 +100,7 @@ def test_long_times_are_told_in_seconds(expected):
     assert "E2E 47.3 s" in sentence(found)
     rows = closeness(found, [slow])["layer"][-1]["data"]["values"]
     assert [row["metric"] for row in rows] == ["TTFT, limit 300 ms", "TPOT, limit 30 ms", "E2E, limit 60 s"]
-    assert rows[-1]["told"] == "47.3 s"
+    assert rows[-1]["text"] == "47.3 s"
     cells = {f"{column.name} {column.unit}": column.cells for column in option_columns(found)}
     assert cells["E2E p95 s"] == ["47.3"]
     assert "TTFT p95 ms" in cells

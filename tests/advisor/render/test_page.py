@@ -205,5 +205,5 @@ def test_figures_of_a_plan_show_its_numbers(tmp_path):
     assert len(points) == 1 + sum(each.what == "rate" and each.replicas is not None for each in answer.sensitivity)
     bars = rows_of(tornado(answer), "bar")
     for each, row in zip(answer.sensitivity, bars, strict=True):
-        assert row["told"].startswith(f"{each.gpus} GPU") if each.gpus else row["told"].startswith("no number")
+        assert row["text"].startswith(f"{each.gpus} GPU") if each.gpus else row["text"].startswith("no number")
     assert len(write_files(tmp_path, page_files(capacity.document(answer)))) == 5

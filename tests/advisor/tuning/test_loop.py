@@ -7,7 +7,7 @@ import pytest
 
 from advisor.calibration.surrogate import analytic_marginal, shipped_surrogate
 from advisor.tuning.loop import believed, steps
-from advisor.tuning.replay import Replay, once, recorded_stakes, startups
+from advisor.tuning.replay import Replay, once, recorded_candidates, startups
 from advisor.tuning.stopping import DOUBT, REGRET, unconfirmed
 from catalog.errors import InputError
 from catalog.gpus import parse_cluster
@@ -35,7 +35,7 @@ RUNS = recorded()
 
 
 def question(runs=RUNS, objective="throughput_per_gpu", lengths=(128, 128), **rest):
-    return recorded_stakes(runs, MODEL, NODE, objective=objective, lengths=lengths, **rest)
+    return recorded_candidates(runs, MODEL, NODE, objective=objective, lengths=lengths, **rest)
 
 
 def true_utility(candidates, real):
