@@ -126,7 +126,7 @@ def served(run: SessionRun) -> RequestResults:
 
 
 def main() -> int:
-    print("run                     requests   hit tokens: vLLM  simulated   error   TTFT p50    p95   TPOT p50    p95")
+    print(f"{'run':26} requests  hit tokens: vLLM  simulated    error  TTFT p50    p95  TPOT p50    p95")
     worst = 0.0
     for run in measured():
         ours = served(run)
@@ -143,8 +143,8 @@ def main() -> int:
         ]
         name = run.name.removeprefix("h200-vllm0.33-serving-")
         print(
-            f"{name:24} {len(run.rows):7} {run.hits:18} {hits:10} {error:+8.2%}   "
-            + "  ".join(f"{each:+7.1%}" for each in times)
+            f"{name:26} {len(run.rows):8} {run.hits:17} {hits:10} {error:+8.2%}  "
+            + " ".join(f"{each:+{width}.1%}" for each, width in zip(times, (8, 6, 9, 6), strict=True))
         )
     print(f"worst error of the hit tokens {worst:.2%} (at most {MOST_OFF:.0%})")
     return int(worst > MOST_OFF)

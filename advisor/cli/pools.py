@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from advisor.cli.options.values import one_of
+from advisor.cli.options.values import checked_router, one_of
 from catalog.errors import InputError
 from catalog.schema import Deployment
 
@@ -20,15 +20,26 @@ if TYPE_CHECKING:
 POOLS = ("prefill_replicas", "prefill_tp")
 WHOLE = (*POOLS, "tp", "pp", "dp", "ep", "max_num_seqs", "max_num_batched_tokens", "max_model_len")
 NUMBERS = ("gpu_memory_utilization", "offload")
-TEXTS = ("engine", "dtype", "kv_dtype")
+TEXTS = ("engine", "dtype", "kv_dtype", "router")
+SWITCHES = ("enable_prefix_caching",)
+BESIDE = (*POOLS, "router", *SWITCHES)
+"""Knobs that are no fields of a deployment."""
 
 
 @dataclass(frozen=True, slots=True)
-class Pools:
-    """The replicas that only compute prompts, as the options name them."""
+class Serving:
+    """How a deployment is served beside its own knobs, as the options name it."""
 
     prefill_replicas: int = 0
+    """Replicas that only compute prompts,"""
     prefill_tp: int | None = None
+    """and the GPUs of each."""
+    router: str = "round_robin"
+    enable_prefix_caching: bool = True
+
+    def keywords(self) -> dict[str, Any]:
+        """Return what ``simulate`` takes of it beside the deployment for prompts."""
+        return {"router": self.router, "enable_prefix_caching": self.enable_prefix_caching}
 
     def prefill(self, deployment: Deployment) -> Deployment | None:
         """Return their deployment; None without them."""
@@ -39,8 +50,8 @@ class Pools:
         return replace(deployment, dp=self.prefill_replicas, tp=self.prefill_tp or deployment.tp)
 
 
-def changed(base: Deployment, knobs: str, pools: Pools | None = None) -> tuple[Deployment, Pools]:
-    """Return ``base`` and ``pools`` with the knobs that ``--compare`` names: "tp=1,dp=2".
+def changed(base: Deployment, knobs: str, serving: Serving | None = None) -> tuple[Deployment, Serving]:
+    """Return ``base`` and ``serving`` with the knobs that ``--compare`` names: "tp=1,dp=2".
 
     Raises:
         InputError: there is no such knob, or that is no value for it.
@@ -51,7 +62,7 @@ def changed(base: Deployment, knobs: str, pools: Pools | None = None) -> tuple[D
         name, equals, text = (word.strip() for word in part.partition("="))
         if not equals or not text:
             raise InputError(f"--compare {knobs!r:.60} must be KNOB=VALUE,..., such as tp=1,dp=2")
-        name = one_of("--compare", name, (*WHOLE, *NUMBERS, *TEXTS))
+        name = one_of("--compare", name, (*WHOLE, *NUMBERS, *TEXTS, *SWITCHES))
         if name in values:
             raise InputError(f"--compare {knobs!r:.60} gives {name} twice")
         try:
@@ -59,10 +70,15 @@ def changed(base: Deployment, knobs: str, pools: Pools | None = None) -> tuple[D
         except ValueError:
             kind = "a whole number" if name in WHOLE else "a number"
             raise InputError(f"--compare {knobs!r:.60}: {name} must be {kind}") from None
-    apart = {name: values.pop(name) for name in POOLS if name in values}
+    if "router" in values:
+        values["router"] = checked_router(values["router"])
+    for name in SWITCHES:
+        if name in values:
+            values[name] = one_of(f"--compare {name}", values[name], ("true", "false")) == "true"
+    apart = {name: values.pop(name) for name in BESIDE if name in values}
     assert values.keys() <= {f.name for f in fields(Deployment)}
-    pools = replace(pools or Pools(), **apart)
-    return replace(base, **values), pools if pools.prefill_replicas else Pools()
+    serving = replace(serving or Serving(), **apart)
+    return replace(base, **values), serving if serving.prefill_replicas else replace(serving, prefill_tp=None)
 
 
 @contextlib.contextmanager

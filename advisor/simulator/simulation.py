@@ -81,6 +81,10 @@ class Simulation:
     meets: bool | None
     """Whether the limits are kept, at the percentile they are stated for or on the mean; None without limits."""
     preemptions: int
+    router: str
+    """Between the replicas."""
+    prefix_caching: bool
+    """Whether what was computed is kept for what shares it."""
     hit_rate: float | None = None
     """Share of the prompts' tokens that the prefix cache had; None where requests have nothing in common that is known."""
     kv_peak: float
@@ -357,6 +361,8 @@ def simulate(
         good=served.good(slo.limits if slo else {}),
         meets=meets(served, slo),
         preemptions=served.preempted,
+        router=router,
+        prefix_caching=enable_prefix_caching,
         hit_rate=None if sharing is None else served.hit_rate,
         kv_peak=served.most_blocks / decode.scheduler.kv_blocks,
         kv_capacity_tokens=longest(decode.scheduler),

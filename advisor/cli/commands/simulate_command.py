@@ -13,7 +13,7 @@ from advisor.cli.options.output import SimulationOutput
 from advisor.cli.options.slo import TrafficLimits
 from advisor.cli.options.workload import SimulatedTraffic
 from advisor.cli.output import answer, check_outputs, progress
-from advisor.cli.pools import Pools, changed, requests_file
+from advisor.cli.pools import Serving, changed, requests_file
 from catalog.errors import InputError
 
 
@@ -37,11 +37,14 @@ def simulate(
     advisor simulate --model llama-3.1-8b --gpus H200 --concurrency 64 --client vllm
     advisor simulate --model llama-70b --gpus 8xH100 --rate 6 --tpot 40
       --percentile 95 --tp 4 --dp 2 --compare tp=8,dp=1
+    advisor simulate --model llama-3.1-8b --gpus 4xH200 --dp 4 --rate 40
+      --turns 5 --think-time 20 --compare router=session_sticky
     """  # noqa: D301  Click's mark for lines that stay as they are
     from advisor.render.answers.simulation import document, simulation_row
     from advisor.simulator.simulation import simulate  # brings numpy
 
-    base, first = layout.deployment(), Pools(layout.prefill_replicas, layout.prefill_tp)
+    base = layout.deployment()
+    first = Serving(layout.prefill_replicas, layout.prefill_tp, layout.router, traffic.enable_prefix_caching)
     compared = [(base, first), *(changed(base, knobs, first) for knobs in layout.compare or [])]
     if limits.percentile is not None and not limits.stated:
         raise InputError("--percentile is of limits; state one: --ttft, --tpot or --e2e")
@@ -50,17 +53,16 @@ def simulate(
         results = [
             simulate(
                 **hardware.keywords(),
-                **traffic.keywords(),
+                **{**traffic.keywords(), **serving.keywords()},
                 deployment=deployment,
-                prefill=pools.prefill(deployment),
+                prefill=serving.prefill(deployment),
                 **limits.keywords(),
                 curve=traffic.rates(),
-                router=layout.router,  # type: ignore[arg-type]  # the option has checked it
                 runs=evidence.read(),
                 draws=evidence.draws,
                 each=partial(write, number) if write else None,
             )
-            for number, (deployment, pools) in enumerate(compared)
+            for number, (deployment, serving) in enumerate(compared)
         ]
 
     def body() -> dict[str, Any]:

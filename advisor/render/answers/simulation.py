@@ -40,6 +40,8 @@ DIFFERING = (
     "gpu_memory_utilization",
 )
 """Knobs beside the layout that have a column where deployments differ in them."""
+SERVED = (("router", "router", str), ("prefix_caching", "prefix cache", lambda on: "on" if on else "off"))
+"""What else has one."""
 
 
 def document(answers: Sequence[Simulation]) -> Document:
@@ -117,6 +119,7 @@ def comparison_columns(answers: Sequence[Simulation]) -> list[Column]:
     rows = FlatRows(flat)
     table = [rows.text("layout", "deployment")]
     table += [rows.column(name, name, rank=2) for name in DIFFERING if rows.vary(name)]
+    table += [rows.text(name, title, show) for name, title, show in SERVED if rows.vary(name)]
     table.append(rows.column("gpus_used", "GPUs"))
     for metric, statistic, rank in (
         ("ttft", "p50", 3),
@@ -198,6 +201,7 @@ def simulation_row(answer: Simulation) -> dict[str, Any]:
     row["gpus_used"] = answer.gpus_used
     row |= {name: getattr(deployment, name) for name in ("max_num_seqs", "max_num_batched_tokens", "dtype", "kv_dtype")}
     row |= {"rate": answer.rate, "concurrency": answer.concurrency, "client": answer.client}
+    row |= {"router": answer.router, "prefix_caching": answer.prefix_caching}
     row |= {"prefill_replicas": answer.prefill.dp if answer.prefill else 0}
     row |= {"prefill_tp": answer.prefill.tp if answer.prefill else None}
     row |= {"duration_s": answer.duration_s, "requests": len(answer.served)}

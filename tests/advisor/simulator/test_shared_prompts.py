@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from advisor.cli.options.workload import SimulatedTraffic
-from advisor.render.answers.simulation import document, simulation_row
+from advisor.render.answers.simulation import comparison_columns, document, simulation_row
 from advisor.simulator.simulation import simulate
 from benchmarks import prefix_caches
 from catalog.errors import InputError
@@ -119,3 +119,15 @@ def test_hit_tokens_are_those_that_vllm_counts():
         assert int(ours.cached.sum()) == pytest.approx(run.hits, rel=prefix_caches.MOST_OFF), run.name
         alike = np.sort(ours.cached) == np.sort(run.column("cached_tokens"))
         assert alike.mean() > 0.95, run.name
+
+
+def test_routers_and_caches_stand_side_by_side():
+    replicas = Deployment(max_num_seqs=64, max_model_len=8192, dp=4)
+    answers = [
+        served(deployment=replicas, **CHAT, **other)
+        for other in ({}, {"router": "prefix_aware"}, {"enable_prefix_caching": False})
+    ]
+    names = {column.name: list(column.cells) for column in comparison_columns(answers)}
+    assert names["router"] == ["round_robin", "prefix_aware", "round_robin"]
+    assert names["prefix cache"] == ["on", "on", "off"]
+    assert answers[1].saturation_s > 1.1 * answers[0].saturation_s > 1.1 * answers[2].saturation_s
