@@ -119,11 +119,13 @@ class Fields:
             raise self.error(f"{name} is {_kind(value)}; it must be text")
         return value
 
-    def texts(self, name: str, length: int) -> list[str] | None:
-        """Return a list of ``length`` texts, or None where there is none."""
+    def texts(self, name: str, length: int, *, repeated: bool = False) -> list[str] | None:
+        """Return a list of ``length`` texts, or of fewer that repeat, or None where there is none."""
         value = self._values.get(name)
         if value is None:
             return None
+        if repeated and isinstance(value, list) and 0 < len(value) < length:
+            value = [value[number % len(value)] for number in range(length)]
         if not isinstance(value, list) or len(value) != length or not all(isinstance(item, str) for item in value):
             raise self.error(f"{name} must be a list of {length} texts, one a layer")
         return value
@@ -155,7 +157,15 @@ class Fields:
         """Return these fields, and of another object one that is not among them."""
         if self.has(name) or not other.has(name):
             return self
-        return Fields({**self._values, name: other._values[name]}, self.where)
+        return self.replaced({name: other._values[name]})
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return all fields, parsed."""
+        return dict(self._values)
+
+    def replaced(self, changes: Mapping[str, Any]) -> Fields:
+        """Return these fields with others in the place of some."""
+        return Fields({**self._values, **changes}, self.where)
 
     def items_of(self, name: str) -> list[str]:
         """Return the texts of a list; empty where there is none."""

@@ -109,6 +109,8 @@ class Attention(_Heads):
     """One learned number a head."""
     keys_are_values: bool = False
     """One projection gives both; both are cached."""
+    inputs: int = 0
+    """Width of what it attends with; 0: the hidden state's (Zamba gives it the embeddings beside)."""
     latent: ClassVar[bool] = False
 
     @property
@@ -143,7 +145,7 @@ class Attention(_Heads):
         one = self.head_dim + (0 if self.keys_are_values else self.value_dim)
         kv, least = (0, 0) if self.shares_cache else (self.kv_heads * one, one)
         columns = self.heads * self.head_dim + self.gate
-        yield Matrix(name="qkv", k=hidden, n=columns, kv_n=kv, kv_least=least, bias=self.qkv_bias)
+        yield Matrix(name="qkv", k=self.inputs or hidden, n=columns, kv_n=kv, kv_least=least, bias=self.qkv_bias)
         yield Matrix(name="o", k=self.heads * self.value_dim, n=hidden, sliced="k", bias=self.o_bias)
         if self.index:
             yield from self.index.matrices(hidden, hidden)
@@ -239,7 +241,17 @@ class Recurrence:
     convolution, a state of float32 or 16-bit numbers that every token updates, and a projection out.
     """
 
-    kind: Literal["gated_delta_net", "kimi_delta", "mamba1", "mamba2", "lightning", "short_convolution"]
+    kind: Literal[
+        "gated_delta_net",
+        "kimi_delta",
+        "mamba1",
+        "mamba2",
+        "lightning",
+        "short_convolution",
+        "gated_linear_recurrence",
+        "matrix_lstm",
+        "weighted_key_value",
+    ]
     into: int
     """Columns of the projections from the hidden state, of heads and so sliced."""
     out: int
@@ -289,6 +301,8 @@ class Recurrence:
         return self.into, (0, 0)
 
     def matrices(self, hidden: int) -> Iterator[Matrix]:
+        if not self.into:  # a convolution of what another part computes has no products of its own
+            return
         yield Matrix(name="state_in", k=hidden, n=self.into, bias=self.bias)
         for k, n in self.low_rank:
             yield Matrix(name="state_inner", k=k, n=n, sliced="no" if n < k else "n", half=True)

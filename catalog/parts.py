@@ -99,43 +99,47 @@ class Layer:
     norm_bias: bool = False
     extra: float = 0.0
     """Further weights of the layer, sliced over GPUs, that no part describes."""
+    held: float = 1.0
+    """Share of the weights of its mixer, its feed-forward part and their norms that it adds to the model, 0 to 1: the rest
+    belongs to layers with the same weights (Zamba's shared blocks; layers that are run several times)."""
 
     @property
     def mixers(self) -> tuple[Mixer, ...]:
         return tuple(part for part in (self.mixer, self.beside) if part is not None)
 
-    def norm_elements(self, hidden: int) -> int:
-        return self.norms * hidden * (1 + self.norm_bias)
+    def norm_elements(self, hidden: int) -> float:
+        return self.held * self.norms * hidden * (1 + self.norm_bias)
 
     def mixer_elements(self, hidden: int) -> float:
         """Count the weights of the mixers and what no part describes, without the layer's norms."""
         return self.extra + sum(
-            sum(matrix.elements for matrix in part.matrices(hidden)) + part.vectors + part.sliced_vectors
+            (self.held if part is self.mixer else 1.0)
+            * (sum(matrix.elements for matrix in part.matrices(hidden)) + part.vectors + part.sliced_vectors)
             for part in self.mixers
         )
 
-    def dense_elements(self, hidden: int) -> int:
+    def dense_elements(self, hidden: int) -> float:
         """Count what every token goes through of the feed-forward part: all but the routed experts."""
         part = self.feed_forward
         if part is None:
             return 0
         if isinstance(part, Dense):
-            return sum(matrix.elements for matrix in part.matrices(hidden))
+            return self.held * sum(matrix.elements for matrix in part.matrices(hidden))
         shared = sum(matrix.elements for matrix in part.shared.matrices(hidden)) if part.shared else 0
         latent = sum(matrix.elements for matrix in part.latent_matrices(hidden))
-        return part.router_elements(hidden) + shared + latent
+        return self.held * (part.router_elements(hidden) + shared + latent)
 
-    def routed_elements(self, hidden: int) -> int:
+    def routed_elements(self, hidden: int) -> float:
         """Count the weights of all routed experts."""
         part = self.feed_forward
-        return part.num_experts * part.expert_elements(hidden) if isinstance(part, Experts) else 0
+        return self.held * part.num_experts * part.expert_elements(hidden) if isinstance(part, Experts) else 0
 
-    def idle_elements(self, hidden: int) -> int:
+    def idle_elements(self, hidden: int) -> float:
         """Count the weights of the experts that a token is not routed to."""
         part = self.feed_forward
         if not isinstance(part, Experts):
             return 0
-        return (part.num_experts - part.num_experts_per_tok) * part.expert_elements(hidden)
+        return self.held * (part.num_experts - part.num_experts_per_tok) * part.expert_elements(hidden)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

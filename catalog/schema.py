@@ -140,7 +140,8 @@ class Model:
     reading: str = ""
     """How its configuration was read, where its type is not known: a warning for the reader."""
     checkpoint_bytes: Annotated[int, Interval(ge=0, le=10**15)] = 0
-    """Bytes of all tensors, as ``model.safetensors.index.json`` beside the configuration says; 0 where there is none."""
+    """Bytes of the tensors that are loaded, as safetensors files beside the configuration, their index or the hub say; 0 where
+    nothing does."""
     mtp_parameters: Annotated[int, Interval(ge=0, le=10**12)] = 0
     """Parameters of the heads that predict several tokens, which are loaded only for speculative decoding."""
 

@@ -10,7 +10,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from catalog.models.gpt_architectures import BIASED, LAYERS, Values, bloom, falcon, gpt2, gptj, opt
+from catalog.models.gpt_architectures import (
+    BIASED,
+    LAYERS,
+    Values,
+    bloom,
+    chatglm,
+    dbrx,
+    falcon,
+    gpt2,
+    gpt_bigcode,
+    gpt_neo,
+    gpt_neox_japanese,
+    gptj,
+    mpt,
+    opt,
+    xglm,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -321,7 +337,11 @@ def _internlm2(c: Fields) -> Values:
 
 
 READERS: dict[str, Callable[[Fields], Values]] = {
+    "biogpt": xglm,
     "bloom": bloom,
+    "chatglm": chatglm,
+    "codegen": gptj,
+    "dbrx": dbrx,
     "deepseek_v2": _deepseek_v2,
     "deepseek_v3": _deepseek_v3,
     "falcon": falcon,
@@ -332,7 +352,10 @@ READERS: dict[str, Callable[[Fields], Values]] = {
     "glm4": _glm4,
     "glm4_moe": _glm4_moe,
     "gpt2": gpt2,
+    "gpt_bigcode": gpt_bigcode,
+    "gpt_neo": gpt_neo,
     "gpt_neox": _gpt_neox,
+    "gpt_neox_japanese": gpt_neox_japanese,
     "gpt_oss": _gpt_oss,
     "gptj": gptj,
     "granite": _llama,
@@ -345,6 +368,7 @@ READERS: dict[str, Callable[[Fields], Values]] = {
     "minimax_m2": _minimax_m2,
     "mistral": _mistral,
     "mixtral": _mixtral,
+    "mpt": mpt,
     "opt": opt,
     "phi": _phi,
     "phi3": _phi3,
@@ -352,5 +376,6 @@ READERS: dict[str, Callable[[Fields], Values]] = {
     "qwen2_moe": _qwen2_moe,
     "qwen3": _qwen3,
     "qwen3_moe": _qwen3_moe,
+    "xglm": xglm,
 }
 """By ``model_type``."""

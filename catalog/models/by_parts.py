@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from catalog.mixers import Attention, LatentAttention, Recurrence, SparseIndex
+from catalog.mixers import Attention, LatentAttention, Recurrence
 from catalog.models.feed_forward_fields import feed_forwards
-from catalog.models.mixer_fields import HEADS, HIDDEN, LAYERS, MOST_LAYERS, MixerTraits, latent_attention, mixers
+from catalog.models.mixer_fields import HIDDEN, LAYERS, MOST_LAYERS, mixers
+from catalog.models.special_stacks import compressed, layer_of, repeated, searched, shared_blocks, shortcut
 from catalog.parts import Dense, Experts, Layer, Stack, stack_of
 
 if TYPE_CHECKING:
     from catalog.config_fields import Fields
     from catalog.models.families import Family
-    from catalog.parts import FeedForward, Mixer
 
 POSITIONS = (
     "max_position_embeddings",
@@ -40,18 +40,22 @@ def read_by_parts(c: Fields, family: Family) -> Values:
     hidden = c.size(*HIDDEN)
     number = _layers(c)
     if c.is_list("block_configs"):
-        layers = _searched(c, hidden, number)
-    elif c.is_list("compress_ratios"):
-        layers = _compressed(c, number, family)
+        layers = searched(c, hidden, number)
+    elif c.is_list("compress_ratios") or c.has("compress_rates"):
+        layers = compressed(c, number, family)
     elif c.has("zero_expert_num") and c.has("expert_ffn_hidden_size"):
-        layers = _shortcut(c, number, family)
+        layers = shortcut(c, number, family)
     else:
         pairs = mixers(c, family.mixer, hidden=hidden, layers=number)
         parts = feed_forwards(c, family.feed_forward, layers=number)
         layers = [
-            _layer(family, mixer, part, beside=beside) for (mixer, beside), part in zip(pairs, parts, strict=True)
+            layer_of(family, mixer, part, beside=beside) for (mixer, beside), part in zip(pairs, parts, strict=True)
         ]
-    stack = stack_of([_with_extras(c, layer, hidden) for layer in layers])
+    layers = [_with_extras(c, family, layer, hidden, number) for layer in layers]
+    if family.mixer.beside_embeddings:
+        layers = shared_blocks(c, layers, hidden)
+    layers = repeated(c, layers)
+    stack = stack_of(layers)
     return summary(stack) | {
         "hidden_size": hidden,
         "num_hidden_layers": len(layers),
@@ -74,26 +78,23 @@ def _layers(c: Fields) -> int:
     return c.size(*LAYERS, most=MOST_LAYERS)
 
 
-def _layer(family: Family, mixer: Mixer | None, part: FeedForward | None, *, beside: Recurrence | None = None) -> Layer:
-    both = (mixer is not None) + (part is not None)
-    norms = family.norms * both // 2 if both == 1 else family.norms
-    norms = max(norms, 1) if family.norms else 0
-    norms += family.expert_norms * isinstance(part, Experts)
-    return Layer(mixer=mixer, feed_forward=part, beside=beside, norms=norms, norm_bias=family.norm_bias)
-
-
-def _with_extras(c: Fields, layer: Layer, hidden: int) -> Layer:
+def _with_extras(c: Fields, family: Family, layer: Layer, hidden: int, layers: int) -> Layer:
     """Add what stands beside the parts: hyper-connections (arXiv 2512.24880) and a layer's own embeddings (Gemma 3n)."""
     extra = 0
     streams = c.whole("hc_mult", default=0, most=100)
     if streams > 1:
         extra += 2 * (2 + streams) * streams * (streams * hidden + 1)
     if own := c.whole("hidden_size_per_layer_input", default=0):
-        extra += 2 * hidden * own + hidden
+        extra += 3 * hidden * own + hidden
     if rank := c.whole("laurel_rank", default=0):
         extra += 2 * hidden * rank + hidden
     if inputs := c.whole("altup_num_inputs", default=0, most=100):
-        extra += inputs**2 + inputs**3 + inputs * hidden + hidden
+        extra += inputs**2 + inputs**3 + inputs * hidden + hidden + 2 * (inputs - 1) * hidden * hidden // layers
+    if family.routed_attention and isinstance(layer.mixer, Attention) and isinstance(layer.feed_forward, Experts):
+        # queries and outputs of the experts that a token is not routed to (JetMoE, arXiv 2404.07413)
+        idle = layer.feed_forward.num_experts / layer.feed_forward.num_experts_per_tok - 1.0
+        extra += round(2 * idle * hidden * layer.mixer.heads * layer.mixer.head_dim)
+    extra += round(family.extra * hidden * hidden)
     return replace(layer, extra=float(extra)) if extra else layer
 
 
@@ -159,75 +160,3 @@ def summary(stack: Stack) -> Values:
     if dense:
         values |= {"intermediate_size": dense.width, "gated_mlp": dense.gated, "mlp_bias": dense.bias}
     return values
-
-
-def _searched(c: Fields, hidden: int, number: int) -> list[Layer]:
-    """Read layers whose parts a search chose (Nemotron-NAS, arXiv 2411.19146): some attend to nothing, some are narrower."""
-    heads, layers = c.size(*HEADS), []
-    for block in c.parts("block_configs", number):
-        attention, feed_forward = block.part("attention"), block.part("ffn")
-        mixer: Mixer | None = None
-        if attention.has("n_heads_in_group"):
-            kv = max(heads // attention.size("n_heads_in_group"), 1)
-            width = hidden // heads
-            mixer = Attention(heads=heads, kv_heads=kv, head_dim=width, value_dim=width)
-        part = None
-        if feed_forward.has("ffn_mult"):
-            width = int(2.0 * feed_forward.number("ffn_mult") * hidden / 3.0)
-            part = Dense(width=-(-width // 256) * 256)
-        norms = (mixer is not None) + (part is not None)
-        layers.append(Layer(mixer=mixer, feed_forward=part, norms=norms))
-    return layers
-
-
-def _compressed(c: Fields, number: int, family: Family) -> list[Layer]:
-    """Read DeepSeek-V4's attention: a window of latents, and beside it, where layers compress, one latent for many tokens.
-
-    Layers that compress by a small factor choose among their latents with an index.
-    """
-    ratios = (c.wholes("compress_ratios") or [])[:number]
-    if len(ratios) < number:
-        raise c.error(f"compress_ratios has {len(ratios)} numbers; it must have {number}, one a layer")
-    parts = feed_forwards(c, family.feed_forward, layers=number)
-    sources = set(c.wholes("kv_source_layer_ids") or range(number))
-    scored = set(c.wholes("index_source_layer_ids") or range(number))
-    rope, width = c.whole("qk_rope_head_dim", default=64), c.size("head_dim")
-    mixers = []
-    for layer, (ratio, part) in enumerate(zip(ratios, parts, strict=True)):
-        index = None
-        if 1 < ratio < 64 and layer in scored and c.has("index_topk"):
-            index = SparseIndex(
-                heads=c.size("index_n_heads"), dim=c.size("index_head_dim"), top_k=c.size("index_topk"), pooled=ratio
-            )
-        mixer = LatentAttention(
-            heads=c.size(*HEADS),
-            q_lora_rank=c.size("q_lora_rank"),
-            kv_lora_rank=width - rope,
-            nope_dim=width - rope,
-            rope_dim=rope,
-            value_dim=width,
-            window=0 if ratio else c.size("sliding_window"),
-            o_lora_rank=c.whole("o_lora_rank", default=0),
-            o_groups=c.size("o_groups", default=1),
-            shares_value=True,
-            compress=max(ratio, 1),
-            shares_cache=bool(ratio) and layer not in sources,
-            index=index,
-        )
-        mixers.append(_layer(family, mixer, part))
-    return mixers
-
-
-def _shortcut(c: Fields, number: int, family: Family) -> list[Layer]:
-    """Read LongCat's layers: two of attention and a dense block each, beside the first the experts (arXiv 2509.01322)."""
-    mixer = latent_attention(c, MixerTraits())
-    block = Dense(width=c.size("ffn_hidden_size"))
-    routed = Experts(
-        num_experts=c.size("n_routed_experts"),
-        num_experts_per_tok=c.size("moe_topk"),
-        width=c.size("expert_ffn_hidden_size"),
-        shared=block,
-        zero_experts=c.whole("zero_expert_num"),
-        routing_bias=True,
-    )
-    return [_layer(family, mixer, part) for _ in range(number) for part in (routed, block)]

@@ -55,11 +55,21 @@ class FeedForwardTraits:
     """Shared experts without a word."""
     adjusted: bool = False
     """Two thirds of the width are taken, in steps (LFM2)."""
+    width_share: float = 1.0
+    """Share of the stated width that a block has (it counts gate and up, or both halves of a block)."""
+    none: bool = False
+    """Layers have no such part, whatever ``intermediate_size`` says (Mamba)."""
+    beside_hybrids: bool = False
+    """Only layers with two mixers have a block (Zamba)."""
 
 
 def feed_forwards(c: Fields, traits: FeedForwardTraits, *, layers: int) -> list[FeedForward | None]:
     """Read each layer's feed-forward part."""
-    kinds = _kinds(c, layers)
+    if isinstance(widths := c.list_of("intermediate_size"), list):
+        if len(widths) != layers:
+            raise c.error(f"intermediate_size has {len(widths)} numbers; it must have {layers}, one a layer")
+        return [Dense(width=width, gated=_gated(c, traits), bias=_bias(c, traits)) for width in widths]
+    kinds = _kinds(c, traits, layers)
     made: dict[str, FeedForward | None] = {"none": None}
     for kind in set(kinds) - {"none"}:
         made[kind] = dense(c, traits) if kind == "dense" else experts(c, traits)
@@ -67,19 +77,22 @@ def feed_forwards(c: Fields, traits: FeedForwardTraits, *, layers: int) -> list[
         first = layers - c.whole("num_kv_shared_layers", default=0, most=layers)
         wide = dense(c, traits, times=2)
         return [wide if number >= first and kind == "dense" else made[kind] for number, kind in enumerate(kinds)]
-    if isinstance(widths := c.list_of("intermediate_size"), list):
-        return [Dense(width=width, gated=_gated(c, traits), bias=_bias(c, traits)) for width in widths]
     return [made[kind] for kind in kinds]
 
 
-def _kinds(c: Fields, layers: int) -> list[str]:
+def _kinds(c: Fields, traits: FeedForwardTraits, layers: int) -> list[str]:
     """Say of each layer whether it is dense, has experts, or nothing."""
+    if traits.none:
+        return ["none"] * layers
+    if traits.beside_hybrids:
+        return ["dense" if name == "hybrid" else "none" for name in c.texts("layers_block_type", layers) or []]
     if c.has("hybrid_override_pattern"):
         return [{"E": "experts", "-": "dense"}.get(letter, "none") for letter in c.text("hybrid_override_pattern")]
-    if c.has("layers_block_type") and {"moe", "mlp"} & set(c.texts("layers_block_type", layers) or []):
-        names = c.texts("layers_block_type", layers) or []
-        return [{"moe": "experts", "mlp": "dense"}.get(name, "none") for name in names]
-    if not c.whole(*EXPERTS, default=0, null=0) or c.flag("enable_moe_block", default=True) is False:
+    for name in ("layers_block_type", "layer_types"):
+        names = c.items_of(name)
+        if {"moe", "mlp"} & set(names) and len(names) == layers:
+            return [{"moe": "experts", "mlp": "dense"}.get(each, "none") for each in names]
+    if not c.first(*EXPERTS, default=0) or not c.flag("enable_moe_block", "is_moe", default=True):
         return ["dense" if _has_dense(c) else "none"] * layers
     for name in ("mlp_layer_types", "ffn_types"):
         if c.has(name):
@@ -105,7 +118,7 @@ def _kinds(c: Fields, layers: int) -> list[str]:
 
 
 def _has_dense(c: Fields) -> bool:
-    return any(c.has(name) for name in (*DENSE_WIDTH, *SHARED_WIDTH))
+    return any(c.has(name) for name in (*DENSE_WIDTH, *SHARED_WIDTH, "ffn_proj_factor"))
 
 
 def _gated(c: Fields, traits: FeedForwardTraits) -> bool:
@@ -124,7 +137,12 @@ def dense(c: Fields, traits: FeedForwardTraits, *, times: int = 1) -> Dense:
     names: tuple[str, ...] = ("dense_intermediate_size", "intermediate_size_mlp", *DENSE_WIDTH)
     if traits.expert_width_is_dense:
         names = ("dense_intermediate_size", *SHARED_WIDTH, *DENSE_WIDTH)
-    width = c.size(*names)
+    if c.has("ffn_proj_factor"):  # xLSTM
+        multiple = c.size("ffn_round_up_to_multiple_of", default=64)
+        return Dense(
+            width=-(-int(c.number("ffn_proj_factor", most=100) * c.size("hidden_size")) // multiple) * multiple
+        )
+    width = int(c.size(*names) * traits.width_share)
     if traits.adjusted and c.flag("block_auto_adjust_ff_dim", default=True):
         multiple = c.size("block_multiple_of", default=256)
         width = -(-(2 * width // 3) // multiple) * multiple
@@ -146,7 +164,7 @@ def experts(c: Fields, traits: FeedForwardTraits) -> Experts:
         beside += dense(c, traits).width
     biased = c.flag("use_routing_bias", "use_moe_router_bias", "moe_router_enable_expert_bias", default=False)
     biased = biased or c.text("topk_method", default="") == "noaux_tc"
-    number, chosen = c.size(*EXPERTS), c.first(*PER_TOKEN)
+    number, chosen = max(c.first(*EXPERTS), 1), c.first(*PER_TOKEN)
     if chosen > number:
         raise c.error(f"{chosen} experts a token are more than the {number} there are")
     return Experts(
@@ -156,7 +174,7 @@ def experts(c: Fields, traits: FeedForwardTraits) -> Experts:
         gated=gated,
         shared=Dense(width=beside, gated=gated, bias=bias) if beside else None,
         shared_gate=traits.shared_gate,
-        latent=c.whole("moe_latent_size", "routed_expert_hidden_size", default=0, null=0),
+        latent=c.whole("moe_latent_size", "moe_hidden_size", "routed_expert_hidden_size", default=0, null=0),
         zero_experts=c.whole("zero_expert_num", default=0),
         routing_bias=biased if traits.routing_bias is None else traits.routing_bias,
     )

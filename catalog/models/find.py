@@ -11,7 +11,7 @@ from typing import Any
 
 from catalog.bounds import check_model
 from catalog.errors import InputError, Note, Resolved
-from catalog.models.sizes import active_parameters, counted_bytes, parameters
+from catalog.models.sizes import active_parameters, checkpoint_share, parameters, weight_share
 from catalog.models.spellings import Reading, read_spelling
 from catalog.schema import Model
 from catalog.tables import CatalogTable, table
@@ -102,19 +102,19 @@ def _told(model: Model) -> Resolved[Model]:
 
 
 def _difference(model: Model) -> str:
-    """Say by how much a checkpoint's size, where a file states it, differs from what the architecture counts; "" if it does not.
-
-    Heads that predict several tokens may be in it or not.
-    """
-    counted = counted_bytes(model)
-    predictors = model.mtp_parameters * counted / max(parameters(model), 1)
-    held = model.checkpoint_bytes
-    share = min((held / whole - 1.0 for whole in (counted, counted + predictors)), key=abs) if held else 0.0
-    if abs(share) <= SAME_SIZE:
+    """Say by how much a checkpoint's size, where its files state it, differs from what the architecture counts; "" if it does not."""
+    share = checkpoint_share(model)
+    if abs(share - 1.0) <= SAME_SIZE:
         return ""
+    held = model.checkpoint_bytes / GIB
+    used = (
+        "memory is counted from its files"
+        if weight_share(model) == share
+        else "memory is counted from the configuration"
+    )
     return (
-        f"{model.name}: its tensors have {held / GIB:.1f} GiB, {abs(share):.1%} {'more' if share > 0 else 'less'} than "
-        f"the {counted / GIB:.1f} GiB that its configuration comes to"
+        f"{model.name}: its tensors have {held:.1f} GiB, {abs(share - 1.0):.1%} {'more' if share > 1 else 'less'} than "
+        f"the {held / share:.1f} GiB that its configuration comes to; {used}"
     )
 
 

@@ -114,3 +114,130 @@ def falcon(c: Fields) -> Values:
         "o_bias": bias,
         "mlp_bias": bias,
     }
+
+
+def gpt_bigcode(c: Fields) -> Values:
+    """StarCoder's: GPT-2 whose heads share one key and value (arXiv 2305.06161)."""
+    return gpt2(c) | ({"num_key_value_heads": 1} if c.flag("multi_query", default=True) else {})
+
+
+def gpt_neo(c: Fields) -> Values:
+    hidden, heads, layers = c.size("hidden_size"), c.size("num_heads"), c.size("num_layers", most=LAYERS)
+    positions = c.size("max_position_embeddings", default=2048)
+    values = BIASED | {
+        "hidden_size": hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": heads,
+        "head_dim": hidden // heads,
+        "intermediate_size": c.size("intermediate_size", default=4 * hidden),
+        "vocab_size": c.size("vocab_size"),
+        "max_position_embeddings": positions,
+        "learned_positions": positions,
+        "tie_word_embeddings": c.flag("tie_word_embeddings", default=True),
+        "gated_mlp": False,
+        "qkv_bias": False,
+    }
+    local = c.items_of("attention_layers").count("local") if c.has("attention_layers") else layers // 2
+    window = c.whole("window_size", default=256)
+    if local and 0 < window < positions:
+        values |= {"sliding_window": window, "num_windowed_layers": min(local, layers)}
+    return values
+
+
+def gpt_neox_japanese(c: Fields) -> Values:
+    hidden, heads = c.size("hidden_size"), c.size("num_attention_heads")
+    return {
+        "hidden_size": hidden,
+        "num_hidden_layers": c.size("num_hidden_layers", most=LAYERS),
+        "num_attention_heads": heads,
+        "num_key_value_heads": heads,
+        "head_dim": hidden // heads,
+        "intermediate_size": hidden * c.size("intermediate_multiple_size", default=4, most=100),
+        "vocab_size": c.size("vocab_size"),
+        "max_position_embeddings": c.size("max_position_embeddings", default=2048),
+        "tie_word_embeddings": c.flag("tie_word_embeddings", default=True),
+        "gated_mlp": False,
+        "norm_bias": True,
+    }
+
+
+def mpt(c: Fields) -> Values:
+    hidden, heads = c.size("d_model"), c.size("n_heads")
+    attention = c.maybe_object("attn_config")
+    positions = c.size("max_seq_len", default=2048)
+    alibi = attention is not None and attention.flag("alibi", default=False)
+    biased = not c.flag("no_bias", default=True)
+    return {
+        "hidden_size": hidden,
+        "num_hidden_layers": c.size("n_layers", most=LAYERS),
+        "num_attention_heads": heads,
+        "num_key_value_heads": attention.size("kv_n_heads", default=heads, null=heads) if attention else heads,
+        "head_dim": hidden // heads,
+        "intermediate_size": hidden * c.size("expansion_ratio", default=4, most=100),
+        "vocab_size": c.size("vocab_size"),
+        "max_position_embeddings": positions,
+        "learned_positions": 0 if alibi else positions,
+        "tie_word_embeddings": c.flag("tie_word_embeddings", default=True),
+        "gated_mlp": False,
+        "norm_bias": biased,
+        "qkv_bias": biased,
+        "o_bias": biased,
+        "mlp_bias": biased,
+    }
+
+
+def xglm(c: Fields) -> Values:
+    """XGLM and BioGPT: OPT's layers; XGLM computes its positions."""
+    hidden, heads = c.size("d_model", "hidden_size"), c.size("attention_heads", "num_attention_heads")
+    positions = c.size("max_position_embeddings", default=2048)
+    return BIASED | {
+        "hidden_size": hidden,
+        "num_hidden_layers": c.size("num_layers", "num_hidden_layers", most=LAYERS),
+        "num_attention_heads": heads,
+        "num_key_value_heads": heads,
+        "head_dim": hidden // heads,
+        "intermediate_size": c.size("ffn_dim", "intermediate_size"),
+        "vocab_size": c.size("vocab_size"),
+        "max_position_embeddings": positions,
+        "learned_positions": positions + 2 if c.has("intermediate_size") else 0,
+        "tie_word_embeddings": c.flag("tie_word_embeddings", default=True),
+        "gated_mlp": False,
+    }
+
+
+def dbrx(c: Fields) -> Values:
+    hidden, heads = c.size("d_model"), c.size("n_heads")
+    attention, experts = c.part("attn_config"), c.part("ffn_config")
+    return {
+        "hidden_size": hidden,
+        "num_hidden_layers": c.size("n_layers", most=LAYERS),
+        "num_attention_heads": heads,
+        "num_key_value_heads": attention.size("kv_n_heads"),
+        "head_dim": hidden // heads,
+        "intermediate_size": experts.size("ffn_hidden_size"),
+        "moe_intermediate_size": experts.size("ffn_hidden_size"),
+        "num_experts": experts.size("moe_num_experts"),
+        "num_experts_per_tok": experts.size("moe_top_k"),
+        "vocab_size": c.size("vocab_size"),
+        "max_position_embeddings": c.size("max_seq_len", default=2048),
+        "tie_word_embeddings": c.flag("tie_word_embeddings", default=False),
+    }
+
+
+def chatglm(c: Fields) -> Values:
+    """ChatGLM2 to GLM-4-9B in the publisher's own form."""
+    hidden, heads = c.size("hidden_size"), c.size("num_attention_heads")
+    grouped = c.flag("multi_query_attention", default=False)
+    return {
+        "hidden_size": hidden,
+        "num_hidden_layers": c.size("num_layers", most=LAYERS),
+        "num_attention_heads": heads,
+        "num_key_value_heads": c.size("multi_query_group_num") if grouped else heads,
+        "head_dim": c.size("kv_channels", default=hidden // heads),
+        "intermediate_size": c.size("ffn_hidden_size"),
+        "vocab_size": c.size("padded_vocab_size"),
+        "max_position_embeddings": c.size("seq_length", default=2048),
+        "tie_word_embeddings": c.flag("tie_word_embeddings", default=False),
+        "qkv_bias": c.flag("add_qkv_bias", default=False),
+    }

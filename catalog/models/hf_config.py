@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,24 +12,27 @@ from catalog.config_fields import Fields
 from catalog.errors import InputError
 from catalog.models.architectures import READERS
 from catalog.models.by_parts import read_by_parts
+from catalog.models.checkpoint import Checkpoint, read_checkpoint
 from catalog.models.families import ALIASES, FAMILIES, Family
+from catalog.models.json_file import parse_json, read_bytes
 from catalog.models.quantization import PLAIN, Formats, read_formats
 from catalog.models.stack import stack
 from catalog.models.towers import tower_parameters
-from catalog.names import closest, squash
+from catalog.names import squash
 from catalog.schema import Model
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-MOST_BYTES = 32_000_000
 WRAPPED = ("text_config", "llm_config", "language_config", "thinker_config")
 """Where configurations of models with other inputs keep that of the language model."""
+VERSION = re.compile(r"\d+")
+SHORTEST_FAMILY = 5
+"""Letters from which on a type that begins like a family is taken for one of it."""
 SAME = {
     "deepseek_vl_v2": "deepseek_v2",
     "glm4v_moe_text": "glm4_moe",
     "glm4v_text": "glm4",
-    "glm_ocr_text": "glm4",
     "kimi_vl": "deepseek_v3",
     "llava": "llama",
     "llama4_unified": "llama4",
@@ -59,8 +61,8 @@ SAME = {
 def read_config(path: str | Path, *, name: str = "") -> Model:
     """Return the model that a ``config.json``, or a folder with one, describes; called ``name``, or after its folder.
 
-    Formats that ``hf_quant_config.json`` beside it states count, too, and the size that ``model.safetensors.index.json``
-    states is kept.
+    Formats that ``hf_quant_config.json`` beside it states count, too, and the size that safetensors files or their index
+    state is the weights'.
 
     Raises:
         InputError: it cannot be read, is not JSON, or describes no model that is known and possible.
@@ -77,26 +79,24 @@ def read_config(path: str | Path, *, name: str = "") -> Model:
     if file.name == "config.json" and beside.is_file():
         stated = parse_json(read_bytes(beside), str(beside))
     model = parse_config(data, name=name or folder, where=str(file), beside=stated)
-    index = file.with_name("model.safetensors.index.json")
-    if file.name == "config.json" and index.is_file():
-        metadata = Fields(parse_json(read_bytes(index), str(index)), str(index)).maybe_object("metadata")
-        size = metadata.number("total_size", most=1e15) if metadata and metadata.has("total_size") else 0.0
-        model = replace(model, checkpoint_bytes=int(size))
-    return model
+    if file.name != "config.json":
+        return model
+    checkpoint = read_checkpoint(file.parent, layers=model.num_hidden_layers, tied=model.tie_word_embeddings)
+    return with_checkpoint(model, checkpoint)
 
 
-def read_bytes(file: Path) -> bytes:
-    """Return a file's bytes, one more than are taken at the most.
+def with_checkpoint(model: Model, checkpoint: Checkpoint | None) -> Model:
+    """Return the model with the size that its files state.
 
-    Raises:
-        InputError: it cannot be read.
-
+    Where most of it is in 8-bit floats and the configuration says no word of it, that is its format.
     """
-    try:
-        with file.open("rb") as opened:
-            return opened.read(MOST_BYTES + 1)
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {file}: {getattr(error, 'strerror', None) or error}") from error
+    if checkpoint is None:
+        return model
+    most = checkpoint.by_dtype[0][0] if checkpoint.by_dtype else ""
+    if model.quantization is None and most.startswith("F8_E"):
+        note = f"its weights are stored in {most}, which its configuration does not say"
+        model = replace(model, quantization="fp8", reading=model.reading or note)
+    return replace(model, checkpoint_bytes=checkpoint.total)
 
 
 def parse_config(
@@ -130,15 +130,15 @@ def model_from_config(
     """
     outer = Fields(config, where)
     kind = outer.text("model_type", default="")
-    inner = outer
+    around, inner = outer, outer
     if kind not in READERS:
-        inner = _language_model(outer)
+        around, inner = _language_model(outer)
     read, reading = _read(inner, kind)
     hidden = int(read["hidden_size"])
     if "encoder_parameters" not in read and inner is not outer:
         read["encoder_parameters"] = tower_parameters(outer, hidden)
-    if inner is not outer and not inner.has("tie_word_embeddings") and outer.has("tie_word_embeddings"):
-        read["tie_word_embeddings"] = outer.flag("tie_word_embeddings", default=False)
+    # the head belongs to what is around the decoder, so that one says whether it is tied
+    read["tie_word_embeddings"] = around.flag("tie_word_embeddings", default=read["tie_word_embeddings"])
     kind = kind or inner.text("model_type", default="unknown")
     model = check_model(
         Model(name=name, model_type=kind, source=where, dtype=_dtype(outer, inner), reading=reading, **read)
@@ -158,55 +158,34 @@ def _read(c: Fields, outer_kind: str) -> tuple[dict[str, Any], str]:
         if family is not None:
             return read_by_parts(c, family), f"{spelling} is read like {family.like}" if family.like else ""
     kind = kind or outer_kind
-    known = {squash(spelling): spelling for spelling in FAMILIES} | {squash(spelling): spelling for spelling in READERS}
-    near = closest(kind[:100], known, count=1) if kind else []
-    values = read_by_parts(c, FAMILIES.get(near[0], Family()) if near else Family())
-    like = f"; nearest family: {near[0]}" if near else ""
+    near = _relative(kind[:100])
+    like = f"; nearest family: {near}" if near else ""
     what = f"model_type {kind[:60]!r} is not known" if kind else "model_type is missing"
-    return values, f"{what}, so it is read by the parts that its fields name{like}"
+    reading = f"{what}, so it is read by the parts that its fields name{like}"
+    return read_by_parts(c, FAMILIES.get(near, Family())), reading
 
 
-def _language_model(c: Fields) -> Fields:
-    """Return the configuration of the language model within one with encoders."""
+def _language_model(c: Fields) -> tuple[Fields, Fields]:
+    """Return the configuration of the language model within one with encoders, behind what is directly around it."""
+    around = c
     for _ in range(3):
         inner = next((part for name in WRAPPED if (part := c.maybe_object(name)) is not None), None)
         if inner is None:
             break
-        c = inner
-    return c
+        around, c = c, inner
+    return around, c
 
 
-def parse_json(data: bytes, where: str) -> dict[str, Any]:
-    """Return the object that JSON holds, as every loader takes it: Python's ``Infinity`` and ``NaN`` are numbers.
-
-    Raises:
-        InputError: it is too large, nested without end, or holds no object.
-
-    """
-    if len(data) > MOST_BYTES:
-        raise InputError(f"{where} is larger than {MOST_BYTES // 10**6} MB; a model's config.json has a few kB")
-    try:
-        config = json.loads(data.decode("utf-8-sig"), parse_constant=_constant, object_pairs_hook=_unique)
-    except UnicodeDecodeError as error:
-        raise InputError(f"{where} is not UTF-8 text") from error
-    except RecursionError as error:
-        raise InputError(f"{where} is nested too deeply") from error
-    except ValueError as error:
-        raise InputError(f"{where} is not JSON: {' '.join(str(error).split())[:200]}") from error
-    if not isinstance(config, dict):
-        raise InputError(f"{where} holds no JSON object; a config.json starts with a brace")
-    return config
-
-
-def _constant(constant: str) -> float:
-    return {"Infinity": math.inf, "-Infinity": -math.inf}.get(constant, math.nan)
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    unique = dict(pairs)
-    if len(unique) < len(pairs):
-        raise ValueError("a key stands there twice")
-    return unique
+def _relative(kind: str) -> str:
+    """Return the family that a type whose name nobody knows is another version of, or ""."""
+    bare = VERSION.sub("", squash(kind))
+    known = {squash(each): each for each in FAMILIES}
+    alike = {name: each for name, each in known.items() if VERSION.sub("", name) == bare}
+    begun = {
+        name: each for name, each in known.items() if len(name) >= SHORTEST_FAMILY and squash(kind).startswith(name)
+    }
+    near = alike or begun
+    return near[max(near, key=lambda name: (len(name), name))] if near else ""
 
 
 def _dtype(*parts: Fields) -> str:

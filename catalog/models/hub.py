@@ -7,7 +7,9 @@ from threading import Thread
 from typing import TYPE_CHECKING
 
 from catalog.errors import InputError
-from catalog.models.hf_config import MOST_BYTES, read_config
+from catalog.models.checkpoint import Checkpoint, sum_parameters
+from catalog.models.hf_config import read_config, with_checkpoint
+from catalog.models.json_file import MOST_BYTES
 
 if TYPE_CHECKING:
     from catalog.schema import Model
@@ -18,23 +20,31 @@ DEADLINE_S = 8.0
 
 
 def read_hub(repository: str) -> Model:
-    """Return the model of a hub repository ("org/name"), from its ``config.json``.
+    """Return the model of a hub repository ("org/name"), from its ``config.json`` and the sizes that the hub states of its weights.
 
     Raises:
         InputError: no such repository, no access, no network in time, or an unusable configuration.
 
     """
-    results: list[Path | InputError] = []
-    thread = Thread(target=lambda: results.append(_attempt(repository)), daemon=True)
+    results: list[tuple[Path, bool] | InputError] = []
+    sizes: list[Checkpoint | None] = []
+
+    def ask() -> None:
+        results.append(_attempt(repository))
+        if not isinstance(results[0], InputError) and results[0][1]:
+            sizes.append(_stated(repository))
+
+    thread = Thread(target=ask, daemon=True)
     thread.start()
     thread.join(DEADLINE_S)
     result = results[0] if results else InputError(f"the hub did not answer within {DEADLINE_S:g} s")
     if isinstance(result, InputError):
         raise result
-    return read_config(result, name=repository)
+    model = read_config(result[0], name=repository)
+    return with_checkpoint(model, sizes[0]) if sizes and not model.checkpoint_bytes else model
 
 
-def _attempt(repository: str) -> Path | InputError:
+def _attempt(repository: str) -> tuple[Path, bool] | InputError:
     try:
         return _fetch(repository)
     except InputError as error:
@@ -43,21 +53,33 @@ def _attempt(repository: str) -> Path | InputError:
         return InputError(f"the hub has it not or cannot be reached ({_reason(error)})")
 
 
-def _fetch(repository: str) -> Path:
+def _stated(repository: str) -> Checkpoint | None:
+    """Return the sizes by format that the hub read from the headers of the weights; None where it states none."""
+    import huggingface_hub as hub
+
+    try:
+        parts = hub.model_info(repository, timeout=REQUEST_S, expand=["safetensors"]).safetensors
+        return sum_parameters(parts.parameters.items()) if parts is not None else None
+    except Exception:  # noqa: BLE001  the configuration is enough, and this one varies by version and by hub
+        return None
+
+
+def _fetch(repository: str) -> tuple[Path, bool]:
+    """Return where the configuration is, and whether it comes from the hub just now."""
     try:
         import huggingface_hub as hub  # an optional package
     except ImportError:
         return _refuse("the hub is not searched without huggingface_hub (pip install 'advisor[hub]')")
     cached = hub.try_to_load_from_cache(repository, "config.json")
     if isinstance(cached, str):
-        return Path(cached)
+        return Path(cached), False
     size = hub.get_hf_file_metadata(hub.hf_hub_url(repository, "config.json"), timeout=REQUEST_S).size
     if size is not None and size > MOST_BYTES:
         return _refuse(f"the config.json of {repository} on the hub has {size} bytes, too many for one")
-    return Path(hub.hf_hub_download(repository, "config.json", etag_timeout=REQUEST_S))
+    return Path(hub.hf_hub_download(repository, "config.json", etag_timeout=REQUEST_S)), True
 
 
-def _refuse(message: str) -> Path:
+def _refuse(message: str) -> tuple[Path, bool]:
     raise InputError(message)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from catalog.mixers import Attention, LatentAttention, Recurrence, SparseIndex
+from catalog.models.recurrence_fields import HEAD_DIM, HEADS, State, recurrence
 
 if TYPE_CHECKING:
     from catalog.config_fields import Fields
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
 
 LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 HIDDEN = ("hidden_size", "n_embd", "d_model", "model_dim", "n_embed")
-HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads")
 KV_HEADS = (
     "num_key_value_heads",
     "num_kv_heads",
@@ -21,8 +21,8 @@ KV_HEADS = (
     "num_query_groups",
     "num_attention_groups",
     "n_head_kv",
+    "multi_query_group_num",
 )
-HEAD_DIM = ("head_dim", "attention_head_dim", "head_size", "kv_channels", "attention_head_size")
 MOST_LAYERS = 1000
 
 KINDS = {
@@ -32,9 +32,12 @@ KINDS = {
     "full": "full",
     "global": "full",
     "deepseek_sparse_attention": "full",
+    "indexed_attention": "full",
     "sliding_attention": "window",
     "sliding_window": "window",
     "chunked_attention": "window",
+    "reference_sliding_attention": "window",
+    "hybrid_sliding": "window",
     "local": "window",
     "swa": "window",
     "linear_attention": "state",
@@ -49,6 +52,7 @@ KINDS = {
     "gdn": "state",
     "hybrid": "both",
     "parallel_hybrid": "both",
+    "shared_attention": "both",
     "moe": "none",
     "mlp": "none",
     "noop": "none",
@@ -73,14 +77,24 @@ class MixerTraits:
     """A gate on the output of attention: a number a head, or one for each of its numbers."""
     window_every: int = 0
     """Without a word every so many layers one attends to everything, the others to a window; 0: all do."""
+    window_kv_times: int = 1
+    """KV heads of windowed layers over those of the others, without a word."""
     head_dim: int = 0
     """Without a word, where it is not hidden_size / heads."""
     kv_heads: int = 0
     tile: int = 0
     state_float32: bool = False
     """The state is kept in float32 without a word."""
-    state: Literal["", "gated_delta_net", "kimi_delta", "mamba1", "mamba2", "lightning", "short_convolution"] = ""
+    state: State = ""
     """Kind of the layers with a state, where fields do not tell."""
+    full_rank: bool = False
+    """Decay and gate of Kimi delta attention are whole matrices."""
+    convolved: bool = False
+    """Short convolutions stand behind keys, values and both blocks of a layer, which is then called a hybrid (Inkling)."""
+    beside_embeddings: bool = False
+    """Attention sees the embeddings beside the hidden state (Zamba)."""
+    sinks: bool = False
+    """A learned number a head beside the scores, without a word."""
 
 
 def mixers(c: Fields, traits: MixerTraits, *, hidden: int, layers: int) -> list[tuple[Mixer | None, Recurrence | None]]:
@@ -88,24 +102,46 @@ def mixers(c: Fields, traits: MixerTraits, *, hidden: int, layers: int) -> list[
     kinds = layer_kinds(c, traits, layers)
     indexed = _indexed_layers(c, layers)
     shared = layers - c.whole("num_kv_shared_layers", default=0, most=layers)
-    made: dict[tuple[str, bool, bool], Mixer | None] = {}
+    of_layer = fields_by_layer(c, layers)
+    made: dict[tuple[str, bool, bool, int], tuple[Mixer | None, Recurrence | None]] = {}
     pairs: list[tuple[Mixer | None, Recurrence | None]] = []
     for number, kind in enumerate(kinds):
-        key = (kind, indexed[number], number >= shared)
-        beside = None
-        if kind == "both":
-            beside = _state(c, traits, hidden)
+        own = of_layer.get(number, c)
+        key = (kind, indexed[number], number >= shared, id(own))
         if key not in made:
-            made[key] = _mixer(c, traits, hidden, kind, indexed=key[1], shares_cache=key[2])
-        pairs.append((made[key], beside))
+            mixer = _mixer(own, traits, hidden, kind, indexed=key[1], shares_cache=key[2])
+            made[key] = (mixer, _beside(own, traits, hidden, kind, mixer))
+        pairs.append(made[key])
     return pairs
+
+
+def fields_by_layer(c: Fields, layers: int) -> dict[int, Fields]:
+    """Return the configuration as each layer sees it, of those with fields of their own; equal ones are one object."""
+    changed: dict[int, dict[str, object]] = {}
+    own = c.maybe_object("per_layer_config")
+    for name in own.names() if own else ():
+        if own and name.isdecimal() and int(name) < layers:
+            changed[int(name)] = own.part(name).as_dict()
+    for number, heads in enumerate(c.wholes("num_attention_heads_per_layer", length=layers) or []):
+        changed.setdefault(number, {})["num_attention_heads"] = heads
+    made: dict[str, Fields] = {}
+    return {number: made.setdefault(repr(sorted(each.items())), c.replaced(each)) for number, each in changed.items()}
+
+
+def _beside(c: Fields, traits: MixerTraits, hidden: int, kind: str, mixer: Mixer | None) -> Recurrence | None:
+    """Return the second mixer of a layer, if it has one."""
+    if traits.convolved and isinstance(mixer, Attention):
+        channels = mixer.kv_heads * (mixer.head_dim + mixer.value_dim) + 2 * hidden
+        kernel = c.size("conv_kernel_size", default=4)
+        return Recurrence(kind="short_convolution", into=0, out=0, conv_channels=channels, conv_kernel=kernel)
+    return _state(c, traits, hidden) if kind == "both" else None
 
 
 def layer_kinds(c: Fields, traits: MixerTraits, layers: int) -> list[str]:
     """Say of each layer whether it attends to everything or to a window, keeps a state, both, or mixes nothing."""
     for name in ("layer_types", "layers_block_type", "block_types", "_block_types"):
         if c.has(name):
-            return _named(c, name, layers)
+            return _named(c, traits, name, layers)
     if c.has("hybrid_override_pattern"):
         pattern = c.text("hybrid_override_pattern")
         if len(pattern) != layers or not set(pattern) <= set(LETTERS):
@@ -143,12 +179,16 @@ def _attends(c: Fields) -> bool:
     return any(c.has(name) for name in ("num_key_value_heads", "num_attention_heads"))
 
 
-def _named(c: Fields, name: str, layers: int) -> list[str]:
-    names = c.texts(name, layers) or []
+def _named(c: Fields, traits: MixerTraits, name: str, layers: int) -> list[str]:
+    names = c.texts(name, layers, repeated=name.endswith("block_types")) or []
     unknown = next((kind for kind in names if kind not in KINDS), None)
     if unknown is not None:
         raise c.error(f"{name} has {unknown[:40]!r}, which is not known; known: {', '.join(KINDS)}")
     kinds = [KINDS[kind] for kind in names]
+    if traits.convolved:
+        kinds = ["full" if kind == "both" else kind for kind in kinds]
+    if c.has("attention_window_size"):  # RecurrentGemma: what attends does so to a window
+        kinds = ["window" if kind == "full" else kind for kind in kinds]
     if "window" in kinds and not window_of(c):
         return ["full" if kind == "window" else kind for kind in kinds]
     return kinds
@@ -156,7 +196,8 @@ def _named(c: Fields, name: str, layers: int) -> list[str]:
 
 def window_of(c: Fields) -> int:
     """Read the tokens of a sliding window or a chunk; 0: none."""
-    return c.whole("sliding_window", "sliding_window_size", "attention_chunk_size", "window_size", default=0, null=0)
+    names = ("sliding_window", "sliding_window_size", "attention_chunk_size", "attention_window_size", "window_size")
+    return c.whole(*names, default=0, null=0)
 
 
 def _windowed(c: Fields, traits: MixerTraits, layers: int) -> list[str]:
@@ -178,12 +219,19 @@ def _windowed(c: Fields, traits: MixerTraits, layers: int) -> list[str]:
 def _indexed_layers(c: Fields, layers: int) -> list[bool]:
     """Say of each layer whether it has an indexer of its own."""
     if c.has("indexer_types"):
-        return [kind == "full" for kind in c.texts("indexer_types", layers) or []]
+        own = [kind == "full" for kind in c.texts("indexer_types", layers) or []]
+    else:
+        own = [c.has("index_topk")] * layers
+    types = c.items_of("layer_types")
+    if "indexed_attention" in types and len(types) == layers:
+        return [has and kind == "indexed_attention" for has, kind in zip(own, types, strict=True)]
+    if c.has("indexer_types"):
+        return own
     sparse = c.maybe_part("sparse_attention_config")
     if sparse is not None:
         frequency = sparse.wholes("sparse_attention_freq", length=layers)
         return [bool(kind) for kind in frequency] if frequency else [True] * layers
-    return [c.has("index_topk")] * layers
+    return own
 
 
 def _index(c: Fields) -> SparseIndex:
@@ -211,18 +259,23 @@ def _mixer(
     if kind == "state":
         return _state(c, traits, hidden)
     index = _index(c) if indexed else None
+    window = window_of(c) if kind == "window" else 0
     if c.has("kv_lora_rank"):
-        return latent_attention(c, traits, index=index)
-    return attention(
-        c, traits, hidden, window=window_of(c) if kind == "window" else 0, index=index, shares=shares_cache
-    )
+        return latent_attention(c, traits, window=window, index=index)
+    return attention(c, traits, hidden, window=window, index=index, shares=shares_cache)
 
 
-def latent_attention(c: Fields, traits: MixerTraits, *, index: SparseIndex | None = None) -> LatentAttention:
+def _state(c: Fields, traits: MixerTraits, hidden: int) -> Recurrence:
+    return recurrence(c, hidden, kind=traits.state, float32=traits.state_float32, full_rank=traits.full_rank)
+
+
+def latent_attention(
+    c: Fields, traits: MixerTraits, *, window: int = 0, index: SparseIndex | None = None
+) -> LatentAttention:
     """Read multi-head latent attention (DeepSeek-V2, arXiv 2405.04434)."""
     heads, value = c.size(*HEADS), c.size("v_head_dim", default=128)
     bias = c.flag("attention_bias", default=False)
-    gated = traits.gate == "wide" or c.flag("mla_use_output_gate", default=False)
+    gate = "wide" if c.flag("mla_use_output_gate", default=False) else traits.gate
     return LatentAttention(
         heads=heads,
         q_lora_rank=c.whole("q_lora_rank", default=0, null=0),
@@ -230,9 +283,10 @@ def latent_attention(c: Fields, traits: MixerTraits, *, index: SparseIndex | Non
         nope_dim=c.size("qk_nope_head_dim"),
         rope_dim=c.whole("qk_rope_head_dim", default=64),
         value_dim=value,
+        window=window,
         qkv_bias=bias,
         o_bias=bias,
-        gate=heads * value if gated else 0,
+        gate={"": 0, "heads": heads, "wide": heads * value}[gate],
         index=index,
     )
 
@@ -247,7 +301,7 @@ def attention(
     value = c.size("v_head_dim", default=width, null=width)
     same = False
     if window:
-        kv = c.size("swa_num_key_value_heads", default=kv)
+        kv = c.size("swa_num_key_value_heads", default=kv * traits.window_kv_times)
         width = c.size("swa_head_dim", default=width)
         value = c.size("swa_v_head_dim", default=value if c.has("v_head_dim") else width)
     elif c.has("global_head_dim"):  # Gemma 4
@@ -256,12 +310,13 @@ def attention(
         kv = c.size("num_global_key_value_heads", default=kv) if same else kv
     if heads % kv:
         raise c.error(f"{heads} attention heads are no multiple of {kv} KV heads")
+    inputs = c.size("attention_hidden_size", default=2 * hidden) if traits.beside_embeddings else 0
     bias = any(c.flag(name, default=False) for name in ("attention_bias", "use_qkv_bias", "add_qkv_bias", "qkv_bias"))
     out = c.flag("attention_out_bias", default=bias and not c.has("use_qkv_bias") and not c.has("add_qkv_bias"))
     normed = c.flag("use_qk_norm", "qk_norm", "use_qk_layernorm", "qk_layernorm", default=bool(traits.qk_norm))
     spans = heads * width + kv * width if traits.qk_norm == "all" else 2 * width
     gate = "wide" if c.flag("attn_output_gate", "attention_output_gate", default=False) else traits.gate
-    gate = "heads" if c.flag("use_head_wise_attn_gate", default=False) else gate
+    gate = "heads" if c.flag("use_head_wise_attn_gate", "use_attention_gate", default=False) else gate
     sinks = c.flag("add_swa_attention_sink_bias" if window else "add_full_attention_sink_bias", default=False)
     return Attention(
         heads=heads,
@@ -272,144 +327,10 @@ def attention(
         qkv_bias=bias if traits.qkv_bias is None else traits.qkv_bias,
         o_bias=out if traits.o_bias is None else traits.o_bias,
         qk_norm=spans if normed else 0,
-        gate={"": 0, "heads": heads, "wide": heads * value}[gate],
-        sinks=sinks,
+        gate={"": 0, "heads": heads, "wide": heads * value}[gate] + heads * c.whole("d_rel", default=0, most=4096),
+        inputs=inputs,
+        sinks=sinks or traits.sinks,
         keys_are_values=same,
         shares_cache=shares,
         index=index,
-    )
-
-
-def _state(c: Fields, traits: MixerTraits, hidden: int) -> Recurrence:
-    """Read the mixer of layers that keep a state, by the fields that each kind alone has."""
-    said = c.text("mamba_ssm_dtype", "mamba_ssm_cache_dtype", default="float32" if traits.state_float32 else "auto")
-    wide = said == "float32"
-    if c.has("linear_num_value_heads"):
-        return gated_delta_net(c, wide=wide)
-    if (linear := c.maybe_part("linear_attn_config")) is not None:
-        return kimi_delta(linear, hidden)
-    if traits.state == "short_convolution" or c.has("conv_L_cache"):
-        return short_convolution(c, hidden)
-    if any(c.has(name) for name in ("mamba_num_heads", "mamba_n_heads", "mamba_d_ssm")) or traits.state == "mamba2":
-        return mamba2(c, hidden, wide=wide)
-    if any(c.has(name) for name in ("mamba_dt_rank", "time_step_rank", "mamba_d_state")) or traits.state == "mamba1":
-        return mamba1(c, hidden, wide=wide, normed=c.has("mamba_dt_rank"))
-    if c.has("attn_type_list") or c.has("layer_group_size") or traits.state == "lightning":
-        return lightning(c, hidden, wide=wide)
-    raise c.error(
-        "its layers with a state are of no kind that is known: gated delta net (linear_num_value_heads), Kimi delta "
-        "attention (linear_attn_config), Mamba (mamba_num_heads, mamba_dt_rank), short convolution (conv_L_cache) or "
-        "lightning attention (attn_type_list)"
-    )
-
-
-def gated_delta_net(c: Fields, *, wide: bool) -> Recurrence:
-    """Read a gated delta net (Qwen3-Next; arXiv 2412.06464): queries, keys, values, a gate, and two numbers a value head."""
-    keys = c.size("linear_num_key_heads") * c.size("linear_key_head_dim")
-    heads, width = c.size("linear_num_value_heads"), c.size("linear_value_head_dim")
-    values = heads * width
-    return Recurrence(
-        kind="gated_delta_net",
-        into=2 * keys + 2 * values + 2 * heads,
-        out=values,
-        conv_channels=2 * keys + values,
-        conv_kernel=c.size("linear_conv_kernel_dim", default=4),
-        state_numbers=heads * c.size("linear_key_head_dim") * width,
-        state_float32=wide,
-        small=2 * heads,
-        norm=width,
-    )
-
-
-def kimi_delta(c: Fields, hidden: int) -> Recurrence:
-    """Read Kimi delta attention (arXiv 2510.26692); its state is float32 in every engine."""
-    heads, width = c.size("num_heads"), c.size("head_dim")
-    inner = heads * width
-    full = c.flag("use_full_rank_gate", default=False)
-    decay = ((hidden, width), (width, inner))
-    return Recurrence(
-        kind="kimi_delta",
-        into=3 * inner + heads + (inner if full else 0),
-        out=inner,
-        low_rank=decay if full else decay * 2,
-        conv_channels=3 * inner,
-        conv_kernel=c.size("short_conv_kernel_size", default=4),
-        state_numbers=heads * width * width,
-        small=heads + inner,
-        norm=width,
-    )
-
-
-def mamba2(c: Fields, hidden: int, *, wide: bool) -> Recurrence:
-    """Read Mamba-2 (arXiv 2405.21060)."""
-    heads = c.size("mamba_num_heads", "mamba_n_heads", "num_heads")
-    expanded = c.whole("mamba_expand", "expand", default=2) * hidden
-    default = max(expanded // heads, 1)
-    width = (
-        c.size("mamba_head_dim", "mamba_d_head", "mamba_headdim", "head_dim", default=default)
-        if not c.is_text("mamba_d_head")
-        else default
-    )
-    inner = c.size("mamba_d_ssm", default=heads * width)
-    state = c.size("ssm_state_size", "mamba_d_state", "state_size", default=128)
-    groups = c.size("mamba_n_groups", "n_groups", "mamba_ngroups", default=1)
-    channels = inner + 2 * groups * state
-    return Recurrence(
-        kind="mamba2",
-        into=inner + channels + heads,
-        out=inner,
-        conv_channels=channels,
-        conv_kernel=c.size("conv_kernel", "mamba_d_conv", default=4),
-        conv_bias=c.flag("use_conv_bias", "mamba_conv_bias", default=True),
-        state_numbers=inner * state,
-        state_float32=wide,
-        small=3 * heads,
-        norm=inner if c.flag("mamba_rms_norm", default=True) else 0,
-        bias=c.flag("use_bias", "mamba_proj_bias", default=False),
-    )
-
-
-def mamba1(c: Fields, hidden: int, *, wide: bool, normed: bool) -> Recurrence:
-    """Read Mamba (arXiv 2312.00752); Jamba norms its time steps and projections (``normed``)."""
-    inner = c.size("mamba_expand", "expand", default=2) * hidden
-    state = c.size("mamba_d_state", "state_size", default=16)
-    rank = -(-hidden // 16)
-    if not c.is_text("mamba_dt_rank") and not c.is_text("time_step_rank"):
-        rank = c.size("mamba_dt_rank", "time_step_rank", default=rank)
-    return Recurrence(
-        kind="mamba1",
-        into=2 * inner,
-        out=inner,
-        low_rank=((inner, rank + 2 * state), (rank, inner)),
-        conv_channels=inner,
-        conv_kernel=c.size("mamba_d_conv", "conv_kernel", default=4),
-        conv_bias=c.flag("mamba_conv_bias", "use_conv_bias", default=True),
-        state_numbers=inner * state,
-        state_float32=wide,
-        small=inner * (state + 2),
-        norm=rank + 2 * state if normed else 0,
-        bias=c.flag("mamba_proj_bias", "use_bias", default=False),
-    )
-
-
-def lightning(c: Fields, hidden: int, *, wide: bool) -> Recurrence:
-    """Read lightning attention (MiniMax-01, arXiv 2501.08313): queries, keys, values and a gate."""
-    heads = c.size(*HEADS)
-    width = c.size(*HEAD_DIM, default=max(hidden // heads, 1))
-    inner = heads * width
-    return Recurrence(
-        kind="lightning", into=4 * inner, out=inner, state_numbers=inner * width, state_float32=wide, norm=inner
-    )
-
-
-def short_convolution(c: Fields, hidden: int) -> Recurrence:
-    """Read a gated short convolution (LFM2): three projections, a convolution of one of them."""
-    return Recurrence(
-        kind="short_convolution",
-        into=3 * hidden,
-        out=hidden,
-        conv_channels=hidden,
-        conv_kernel=c.size("conv_L_cache", default=3),
-        conv_bias=c.flag("conv_bias", default=False),
-        bias=c.flag("conv_bias", default=False),
     )

@@ -33,9 +33,11 @@ METHODS = {
     "deepspeedfp": "fp8",
     "mxfp8": "fp8",
     "mxfp4": "mxfp4",
-    "fp_quant": "mxfp4",
     "nvfp4": "nvfp4",
     "modelopt_fp4": "nvfp4",
+    "modelopt_mxfp8": "fp8",
+    "marlin": "int4",
+    "gptq_marlin_24": "int4",
     "petit_nvfp4": "nvfp4",
     "eetq": "int8",
     "experts_int8": "int8",
@@ -68,9 +70,24 @@ INTEGERS = (
     "auto-round",
     "intel/auto-round",
     "hqq",
+    "hqq_marlin",
     "moe_wna16",
+    "qqq",
+    "sinq",
 )
 """Methods with integers of ``bits`` bits in groups."""
+
+TOTALS = ("exl2", "exl3")
+"""Methods whose ``bits`` are a mean over all weights, scales included."""
+
+WORDED = ("quark", "torchao", "quanto", "fp_quant")
+"""Methods whose settings are words."""
+FLOATS = {"mx_fp": "mxfp4", "nv_fp": "nvfp4", "fp": "fp8"}
+"""What AutoRound's ``data_type`` says of numbers that are no integers, the first that it begins with."""
+
+OTHERS = ("aqlm", "bitnet", "bitsandbytes", "compressed-tensors", "modelopt")
+NARROW_BITS = 6.0
+"""Mean bits up to which weights are taken for 4-bit ones with long scales."""
 
 SCALE = 16.0
 """Bits of a scale of integers; a zero point takes as many as a number."""
@@ -146,19 +163,18 @@ def read_formats(c: Fields, stack: Stack) -> Formats:
         parts = {"experts": "mxfp4"} if c.text("expert_dtype", default="") == "fp4" else {}
         return _formats(c, stack, METHODS[method], kv, parts)
     if method in INTEGERS or (not method and c.has("bits")):
-        form, scales = _integers(c, "bits", "nbits", zero_points=True)
+        form, scales = _grouped(c)
         return _formats(c, stack, form, kv, scale_bits=scales)
+    if (bits := _mean_bits(c, method)) is not None:
+        form = "int4" if bits <= NARROW_BITS else "int8"
+        return _formats(c, stack, form, kv, scale_bits=bits - BITS[form])
     if method == "bitsandbytes":
-        four = c.flag("load_in_4bit", "_load_in_4bit", default=False)
-        eight = c.flag("load_in_8bit", "_load_in_8bit", default=False)
-        return _formats(c, stack, "int4" if four else "int8" if eight else None, kv, scale_bits=0.5 if four else None)
+        return _bitsandbytes(c, stack, kv)
     if method == "compressed-tensors" or c.has("config_groups"):
         return _compressed(c, stack, kv)
-    if method in ("quark", "torchao", "quanto"):
+    if method in WORDED:
         return _formats(c, stack, _worded(c, method), kv)
-    known = ", ".join(
-        sorted({*METHODS, *INTEGERS, "bitsandbytes", "compressed-tensors", "modelopt", "quark", "torchao"})
-    )
+    known = ", ".join(sorted({*METHODS, *INTEGERS, *TOTALS, *WORDED, *OTHERS}))
     raise c.error(f"quant_method {method[:50]!r} is not known; known: {known}")
 
 
@@ -224,9 +240,46 @@ def _integers(c: Fields, *names: str, zero_points: bool) -> tuple[str, float | N
     return form, None if abs(extra - usual) < 1e-9 else extra
 
 
+def _grouped(c: Fields) -> tuple[str, float | None]:
+    """Return the format of integers in groups, wherever a method keeps their bits, and the bits of their scales."""
+    said = c.text("data_type", default="int").lower()
+    number = next((form for word, form in FLOATS.items() if said.startswith(word)), None)
+    if number is not None:
+        return number, None
+    for name in ("quant_config", "weight_quant_params"):  # HQQ keeps them two objects down
+        c = c.maybe_object(name) or c
+    return _integers(c, "bits", "nbits", "wbits", zero_points=True)
+
+
+def _mean_bits(c: Fields, method: str) -> float | None:
+    """Return the mean bits of a weight where a method says nothing else, scales included."""
+    if method in TOTALS:
+        return c.number("bits", most=8)
+    if method == "bitnet":
+        return 2.0  # three values, four to a byte (arXiv 2402.17764)
+    if method == "aqlm":  # codes of additive codebooks (arXiv 2401.06118)
+        numbers = c.size("in_group_size", default=8) * c.size("out_group_size", default=1)
+        return c.size("num_codebooks", most=16) * c.size("nbits_per_codebook", most=32) / numbers
+    return None
+
+
+def _bitsandbytes(c: Fields, stack: Stack, kv: str | None) -> Formats:
+    """Read bitsandbytes' own: 4 bits with a float32 scale for 64, itself quantised where ``double_quant`` says so, or int8."""
+    if c.flag("load_in_4bit", "_load_in_4bit", default=False):
+        double = c.flag("bnb_4bit_use_double_quant", default=False)
+        return _formats(c, stack, "int4", kv, scale_bits=8 / 64 + 32 / (64 * 256) if double else 32 / 64)
+    eight = c.flag("load_in_8bit", "_load_in_8bit", default=False)
+    return _formats(c, stack, "int8" if eight else None, kv)
+
+
+WEIGHT_WORDS = re.compile(r"(int4|int8|float8|nvfp4|mxfp4)weight")
+
+
 def _worded(c: Fields, method: str) -> str:
     """Return the format of methods whose settings are words."""
     words = c.words().lower()
+    if (named := WEIGHT_WORDS.search(words)) is not None:  # torchao names activations before weights
+        words = named[1]
     for word, form in (
         ("nvfp4", "nvfp4"),
         ("mxfp4", "mxfp4"),
@@ -235,7 +288,6 @@ def _worded(c: Fields, method: str) -> str:
         ("fp8", "fp8"),
         ("float8", "fp8"),
         ("int4", "int4"),
-        ("uint4", "int4"),
         ("int8", "int8"),
     ):
         if word in words:

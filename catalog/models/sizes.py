@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from catalog.schema import Model
 
 
+OTHER_WEIGHTS = 0.25
+"""Share by which the files of a checkpoint may differ from its architecture and still be taken for its weights: more is another
+format than the configuration says, or a part that is not known."""
+
+
 def parameters(model: Model) -> int:
     """Count all parameters of the language model: layers, embeddings, output head, norms and biases.
 
@@ -43,7 +48,7 @@ def active_parameters(model: Model) -> int:
     every layer looks up (``Model.table_parameters``) do not.
     """
     idle = sum(count * layer.idle_elements(model.hidden_size) for count, layer in stack(model).counts)
-    return parameters(model) - idle - model.table_parameters
+    return parameters(model) - round(idle) - model.table_parameters
 
 
 def attention_parameters(model: Model) -> int:
@@ -66,7 +71,7 @@ def expert_parameters(model: Model) -> int:
 
 def norm_parameters(model: Model) -> int:
     """Count the norms of the first layer, without those inside of its mixer."""
-    return stack(model).kinds[0].norm_elements(model.hidden_size)
+    return round(stack(model).kinds[0].norm_elements(model.hidden_size))
 
 
 def experts_of(model: Model) -> Experts | None:
@@ -95,10 +100,11 @@ def counted_bytes(model: Model) -> float:
         scales = model.scale_bits if form == model.quantization else None
         return (BITS[form] + (SCALE_BITS.get(form, 0.0) if scales is None else scales)) / 8.0
 
-    total = (embedding_parameters(model) + head_parameters(model) + model.encoder_parameters) * plain
+    outside = embedding_parameters(model) + head_parameters(model) + model.final_norms * _norm(model)
+    total = (outside + model.encoder_parameters) * plain
     for count, layer in stack(model).counts:
         block = layer.feed_forward
-        router = block.router_elements(hidden) if isinstance(block, Experts) else 0
+        router = layer.held * block.router_elements(hidden) if isinstance(block, Experts) else 0
         beside = "shared" if isinstance(block, Experts) else "dense"
         total += count * (
             layer.mixer_elements(hidden) * width("attention")
@@ -107,6 +113,27 @@ def counted_bytes(model: Model) -> float:
             + (router + layer.norm_elements(hidden)) * plain
         )
     return total
+
+
+def checkpoint_share(model: Model) -> float:
+    """Return the bytes that the files state over those that the architecture comes to; 1 where none are stated.
+
+    Heads that predict several tokens may be in the files without a word; they are not loaded. What differs by more than
+    ``OTHER_WEIGHTS`` is told, and not believed to be these weights.
+    """
+    if not model.checkpoint_bytes:
+        return 1.0
+    counted = counted_bytes(model)
+    predictors = model.mtp_parameters * counted / max(parameters(model), 1)
+    return min(
+        (model.checkpoint_bytes / whole for whole in (counted, counted + predictors)), key=lambda x: abs(x - 1.0)
+    )
+
+
+def weight_share(model: Model) -> float:
+    """Return what the counted weights of ``model`` are multiplied by so that they are those that its files state."""
+    share = checkpoint_share(model)
+    return share if abs(share - 1.0) <= OTHER_WEIGHTS else 1.0
 
 
 def kv_numbers_per_token(model: Model, *, windowed: bool | None = None) -> float:

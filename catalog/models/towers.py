@@ -29,6 +29,10 @@ def tower_parameters(c: Fields, hidden: int) -> int:
 
 
 def _tower(t: Fields, hidden: int) -> int:
+    if (widths := t.list_of("hidden_sizes")) is not None and (depths := t.list_of("depths")) is not None:
+        # a ConvNeXt (arXiv 2201.03545): per block a depthwise convolution and two products, four times as wide
+        blocks = sum(depth * 8 * width * width for depth, width in zip(depths[:MOST_LAYERS], widths, strict=False))
+        return blocks + widths[-1] * t.size("out_hidden_size", default=hidden)
     width = t.size(*WIDTH)
     mlp = t.size(*MLP, default=4 * width)
     layers = t.size(*LAYERS, most=MOST_LAYERS)

@@ -18,6 +18,7 @@ from advisor.perf_model.memory.parts import Memory, engine_gib
 from advisor.perf_model.memory.weights import expert_padding, layer_bytes
 from catalog.engines import find_engine, kv_groups, padded_vocab, pipeline_layers, reserves_graphs, static_share
 from catalog.mixers import Recurrence
+from catalog.models.sizes import weight_share
 from catalog.models.stack import stack
 from catalog.parts import Experts
 from catalog.units import GIB
@@ -151,6 +152,7 @@ def paged_memory(model: Model, cluster: Cluster, layout: DeploymentArrays, engin
     encoder = model.encoder_parameters * half / layout.tp
     final = model.final_norms * h * (2.0 if model.norm_bias else 1.0) * half
     final = final + vocabulary / layout.tp * half * model.head_bias
+    stated = weight_share(model)
     device = cluster.gpu.memory_gib
     activations = activation_gib(model, layout)
     kept = reserves_graphs(facts, model, cluster.gpu)
@@ -175,7 +177,7 @@ def paged_memory(model: Model, cluster: Cluster, layout: DeploymentArrays, engin
             body * (1.0 - layout.offload) + tables * table + has_embedding * (positions + encoder) + has_head * final
         )
         buffers = np.where(layout.offload > 0, 2.0 * body / np.maximum(count, 1.0), 0.0)
-        weights = (resident + buffers) / GIB + TABLES_GIB
+        weights = stated * (resident + buffers) / GIB + TABLES_GIB
         kv = budget - weights - activations - outside
         if facts.memory_rule == "static":
             static = static_share(
@@ -196,7 +198,7 @@ def paged_memory(model: Model, cluster: Cluster, layout: DeploymentArrays, engin
         cached = _total(stage.layers, cached_by_kind)
         pool = np.maximum(cached * pooled, 1.0) * pages.page_bytes
         blocks = np.where(cached > 0, np.floor(np.maximum(kv, 0.0) * GIB / pool) - NULL_BLOCKS, np.inf)
-        column = {"weights": weights, "kv": kv, "bytes": bytes_per_token, "blocks": blocks, "body": body}
+        column = {"weights": weights, "kv": kv, "bytes": bytes_per_token, "blocks": blocks, "body": stated * body}
         if not worst:
             worst = column
         else:

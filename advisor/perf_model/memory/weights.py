@@ -68,7 +68,9 @@ def layer_elements(
     quantised, plain = layer.extra / tp, layer.norm_elements(hidden) + 0.0 * tp
     for part in layer.mixers:
         within, beside = _matrices(list(part.matrices(hidden)), tp)
-        quantised, plain = quantised + within, plain + beside + part.vectors + part.sliced_vectors / tp
+        own = layer.held if part is layer.mixer else 1.0
+        quantised = quantised + own * within
+        plain = plain + own * (beside + part.vectors + part.sliced_vectors / tp)
     elements = {"attention": PartElements(quantised=quantised, plain=plain)}
     feed_forward = layer.feed_forward
     if isinstance(feed_forward, Dense):
@@ -85,6 +87,10 @@ def layer_elements(
         shared = list(feed_forward.shared.matrices(hidden)) if feed_forward.shared else []
         within, beside = _matrices(shared, tp)
         elements["shared"] = PartElements(quantised=within + latent, plain=beside)
+    for name in elements.keys() - {"attention"} if layer.held < 1.0 else ():
+        elements[name] = PartElements(
+            quantised=layer.held * elements[name].quantised, plain=layer.held * elements[name].plain
+        )
     return elements
 
 

@@ -18,9 +18,9 @@ class GatedRepoError(Exception):
 
 
 class Hub(SimpleNamespace):
-    """The four functions that are called, and what was asked of them."""
+    """The functions that are called, and what was asked of them."""
 
-    def __init__(self, path, *, size=1000, cached=None, error=None, wait=0.0):
+    def __init__(self, path, *, size=1000, cached=None, error=None, wait=0.0, stored=None):
         self.asked = []
 
         def metadata(url, timeout):
@@ -34,11 +34,18 @@ class Hub(SimpleNamespace):
             self.asked.append(("download", repository, etag_timeout))
             return str(path / name)
 
+        def info(repository, *, timeout, expand):
+            self.asked.append(("info", repository, timeout, tuple(expand)))
+            if stored is None:
+                raise OSError("no such thing")
+            return SimpleNamespace(safetensors=SimpleNamespace(parameters=stored))
+
         super().__init__(
             try_to_load_from_cache=lambda _repository, _name: cached,
             hf_hub_url=lambda repository, name: f"{repository}/{name}",
             get_hf_file_metadata=metadata,
             hf_hub_download=download,
+            model_info=info,
         )
 
 
@@ -59,8 +66,23 @@ def test_a_model_of_the_hub(monkeypatch, config):
     fake = play(monkeypatch, Hub(config))
     model = find_model("someone/new-model").value
     assert (model.name, model.hidden_size) == ("someone/new-model", 2048)
-    assert [each[0] for each in fake.asked] == ["metadata", "download"]
-    assert all(timeout <= 5 for *_, timeout in fake.asked)
+    assert [each[0] for each in fake.asked] == ["metadata", "download", "info"]
+    assert all(each[2] <= 5 for each in fake.asked)
+
+
+def test_sizes_that_the_hub_states_are_held_against_the_count(monkeypatch, config):
+    """Llama-3.2-1B has 1.236 B parameters; the hub counts them in the files' headers."""
+    play(monkeypatch, Hub(config, stored={"BF16": 1_235_814_400}))
+    found = find_model("someone/new-model")
+    assert (found.value.checkpoint_bytes, found.notes) == (2 * 1_235_814_400, ())
+    play(monkeypatch, Hub(config, stored={"BF16": 1_500_000_000, "XY": 3}))
+    found = find_model("someone/new-model")
+    assert "21.4% more" in found.notes[0].text
+    assert "memory is counted from its files" in found.notes[0].text
+    play(monkeypatch, Hub(config, stored={"F8_E4M3": 1_235_814_400}))
+    found = find_model("someone/new-model")
+    assert found.value.quantization == "fp8"
+    assert "stored in F8_E4M3, which its configuration does not say" in found.notes[0].text
 
 
 def test_the_cache_needs_no_network(monkeypatch, config):
@@ -117,7 +139,7 @@ def test_without_the_package(monkeypatch):
 def test_the_real_package_has_what_is_called():
     import huggingface_hub as real
 
-    for name in ("try_to_load_from_cache", "hf_hub_url", "get_hf_file_metadata", "hf_hub_download"):
+    for name in ("try_to_load_from_cache", "hf_hub_url", "get_hf_file_metadata", "hf_hub_download", "model_info"):
         assert callable(getattr(real, name))
     assert real.try_to_load_from_cache("someone/never-fetched", "config.json") is None
 

@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from catalog.errors import InputError
 from catalog.models.find import find_model
 from catalog.models.hf_config import model_from_config, read_config
 from catalog.models.quantization import part_of
@@ -59,6 +60,107 @@ def test_parts_of_a_model_with_experts(quantization, weights, parts, scale_bits,
         ({"quant_method": "bitsandbytes"}, None, None),
         ({"quant_method": "fbgemm_fp8"}, "fp8", None),
         ({"quant_method": "nvfp4"}, "nvfp4", None),
+        ({"quant_method": "fp8", "activation_scheme": "dynamic"}, "fp8", None),
+        ({"quant_method": "mxfp4"}, "mxfp4", None),
+        ({"quant_method": "mxfp8"}, "fp8", None),
+        ({"quant_method": "gptq", "bits": 4, "group_size": 128, "checkpoint_format": "gptq_v2"}, "int4", None),
+        ({"quant_method": "awq", "bits": 4, "group_size": 64, "zero_point": True}, "int4", 20 / 64),
+        ({"quant_method": "auto-round", "bits": 4, "group_size": 128, "data_type": "int"}, "int4", None),
+        ({"quant_method": "auto-round", "bits": 4, "group_size": 32, "data_type": "mx_fp_rceil"}, "mxfp4", None),
+        ({"quant_method": "auto-round", "bits": 4, "group_size": 16, "data_type": "nv_fp4"}, "nvfp4", None),
+        (
+            {"quant_method": "hqq", "quant_config": {"weight_quant_params": {"nbits": 4, "group_size": 64}}},
+            "int4",
+            20 / 64,
+        ),
+        ({"quant_method": "exl2", "bits": 4.65, "head_bits": 6}, "int4", 0.65),
+        ({"quant_method": "exl3", "bits": 3.0}, "int4", -1.0),
+        ({"quant_method": "exl2", "bits": 8.0}, "int8", 0.0),
+        ({"quant_method": "aqlm", "in_group_size": 8, "nbits_per_codebook": 16, "num_codebooks": 1}, "int4", -2.0),
+        ({"quant_method": "bitnet", "quantization_mode": "offline"}, "int4", -2.0),
+        ({"quant_method": "qqq", "wbits": 4, "group_size": 128}, "int4", None),
+        ({"quant_method": "fp_quant", "forward_dtype": "nvfp4"}, "nvfp4", None),
+        ({"quant_method": "quanto", "weights": "int8"}, "int8", None),
+        (
+            {"quant_method": "quark", "global_quant_config": {"weight": {"dtype": "fp4", "group_size": 32}}},
+            "mxfp4",
+            None,
+        ),
+        (
+            {
+                "quant_method": "torchao",
+                "quant_type": {"default": {"_type": "Float8DynamicActivationInt4WeightConfig"}},
+            },
+            "int4",
+            None,
+        ),
+        ({"quant_method": "torchao", "quant_type": {"default": {"_type": "Int8WeightOnlyConfig"}}}, "int8", None),
+        (
+            {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_use_double_quant": True},
+            "int4",
+            0.126953125,
+        ),
+        ({"quant_method": "bitsandbytes", "load_in_8bit": True}, "int8", None),
+        ({"quant_method": "eetq"}, "int8", None),
+        ({"quant_method": "modelopt", "quant_algo": "FP8_PER_CHANNEL_PER_TOKEN"}, "fp8", None),
+        ({"quant_method": "modelopt", "quant_algo": "NVFP4_AWQ"}, "nvfp4", None),
+        ({"quant_method": "modelopt", "quant_algo": "W4A8_MXFP4_FP8"}, "mxfp4", None),
+        ({"quant_method": "modelopt", "quant_algo": "W8A8_SQ_PER_CHANNEL"}, "int8", None),
+        (
+            {
+                "quant_method": "compressed-tensors",
+                "format": "float-quantized",
+                "config_groups": {
+                    "g": {"targets": ["Linear"], "weights": {"num_bits": 8, "type": "float", "strategy": "channel"}}
+                },
+            },
+            "fp8",
+            None,
+        ),
+        (
+            {
+                "quant_method": "compressed-tensors",
+                "format": "nvfp4-pack-quantized",
+                "config_groups": {
+                    "g": {"targets": ["Linear"], "weights": {"num_bits": 4, "type": "float", "group_size": 16}}
+                },
+            },
+            "nvfp4",
+            None,
+        ),
+        (
+            {
+                "quant_method": "compressed-tensors",
+                "format": "mxfp4-pack-quantized",
+                "config_groups": {
+                    "g": {"targets": ["Linear"], "weights": {"num_bits": 4, "type": "float", "group_size": 32}}
+                },
+            },
+            "mxfp4",
+            None,
+        ),
+        (
+            {
+                "quant_method": "compressed-tensors",
+                "format": "int-quantized",
+                "config_groups": {
+                    "g": {"targets": ["Linear"], "weights": {"num_bits": 8, "type": "int", "strategy": "channel"}}
+                },
+            },
+            "int8",
+            None,
+        ),
+        (
+            {
+                "quant_method": "compressed-tensors",
+                "format": "pack-quantized",
+                "config_groups": {
+                    "g": {"targets": ["Linear"], "weights": {"num_bits": 4, "group_size": 128, "symmetric": True}}
+                },
+            },
+            "int4",
+            16 / 128,
+        ),
         ({}, None, None),
     ],
 )
@@ -66,6 +168,24 @@ def test_methods(quantization, weights, scale_bits):
     model = model_from_config(LLAMA | {"quantization_config": quantization}, "it")
     assert model.quantization == weights
     assert model.scale_bits == (None if scale_bits is None else pytest.approx(scale_bits))
+
+
+@pytest.mark.parametrize(
+    ("quantization", "words"),
+    [
+        ({"quant_method": "spqr"}, "quant_method 'spqr' is not known"),
+        ({"quant_method": "exl2"}, "bits is null"),
+        ({"quant_method": "exl2", "bits": 400}, "from 0 to 8"),
+        ({"quant_method": "aqlm", "num_codebooks": 1}, "nbits_per_codebook is missing"),
+        ({"quant_method": "torchao", "quant_type": "autoquant"}, "weights' format of torchao"),
+        ({"quant_method": "modelopt", "quant_algo": "W2A2"}, "quant_algo 'W2A2' is not known"),
+        ({"quant_method": "gptq", "bits": 1}, "from 2 to 8"),
+        ({"quant_method": "compressed-tensors"}, "config_groups is missing"),
+    ],
+)
+def test_what_cannot_be_weighed_is_refused(quantization, words):
+    with pytest.raises(InputError, match=words):
+        model_from_config(LLAMA | {"quantization_config": quantization}, "it")
 
 
 def test_a_file_beside_the_configuration_counts(tmp_path):
