@@ -62,6 +62,14 @@ def check_confidence(confidence: float) -> None:
         raise InputError(f"confidence is {confidence:g}; it must be 0.5 (the estimate) or from 0.75 to 0.99")
 
 
+def objective_price(objective: str, gpu: str, price: float | None, *, illustrative: bool = False) -> Price | None:
+    """Return the price as ``chosen_price`` does; raise ``InputError`` where cost is the objective and there is none."""
+    offer = chosen_price(gpu, price, illustrative=illustrative)
+    if objective == "cost" and offer is None:
+        raise InputError(f"there is no price for {gpu}; give one with price (--price, dollars per GPU-hour)")
+    return offer
+
+
 def chosen_price(gpu: str, price: float | None, *, illustrative: bool = False) -> Price | None:
     """Return the price the user states, else the cheapest on-demand offer in the catalog; None if there is none."""
     if price is not None:

@@ -19,7 +19,7 @@ from advisor.prediction.inputs import (
     CONFIDENCE,
     check_confidence,
     check_lengths,
-    chosen_price,
+    objective_price,
     plain,
     read_cluster,
     read_model,
@@ -191,17 +191,10 @@ def recommend(
     workload, slo = demand.workload, demand.slo
     check_question(workload, slo, objective)
     check_lengths(resolved_model.value, workload.input_len, workload.output_len, max_model_len)
-    require_positive("top", top, most=10_000)
-    check_confidence(confidence)
-    if max_batch is not None:
-        require_positive("max_batch", max_batch, most=65536)
+    _check_numbers(top, confidence, max_batch)
     kind = find_engine(engine)
     gpu = resolved_cluster.value.gpu
-    offer = chosen_price(gpu.name, price, illustrative=illustrative_prices)
-    if objective == "cost" and offer is None:
-        raise InputError(f"there is no price for {gpu.name}; give one with price (--price, dollars per GPU-hour)")
     knowledge = Evidence.of(runs, engine=kind.name, gpu=gpu)
-    open_budgets = _budgets(max_num_batched_tokens, kind.batch_defaults(gpu).max_num_batched_tokens)
     search = DeploymentSearch(
         model=resolved_model.value,
         cluster=resolved_cluster.value,
@@ -211,23 +204,22 @@ def recommend(
         engine=kind.name,
         dtypes=_formats(dtypes),
         kv_dtypes=_formats(kv_dtypes),
-        budgets=open_budgets,
+        budgets=_budgets(max_num_batched_tokens, kind.batch_defaults(gpu).max_num_batched_tokens),
         max_model_len=max_model_len,
         gpu_memory_utilization=gpu_memory_utilization,
         offload=offload,
         max_batch=max_batch or MOST_SEQUENCES,
         knowledge=knowledge,
-        price=offer,
+        price=objective_price(objective, gpu.name, price, illustrative=illustrative_prices),
         confidence=confidence,
     )
-    notes = [*demand.notes, *resolved_model.notes, *resolved_cluster.notes, *knowledge.notes]
     search, resolved_notes = checked(search)
+    notes = [*demand.notes, *resolved_model.notes, *resolved_cluster.notes, *knowledge.notes, *resolved_notes]
     exploration = search.run(trials=trials, storage=storage, study_name=study_name)
     feasible = exploration.feasible > 0
     shown = _shown(search, exploration, top)
     front = search.estimates(exploration, _thinned(exploration.front)) if feasible else []
     best = shown[0] if feasible else None
-    nearest = None if feasible or not shown else checked_start(shown[0], None)
     launch, refusal = _command(best, search)
     return Recommendation(
         model=search.model,
@@ -239,9 +231,9 @@ def recommend(
         best=best,
         candidates=tuple(shown) if feasible else (),
         pareto=tuple(sorted(front, key=lambda e: -(e.output_tok_s_per_gpu or 0.0))),
-        nearest=nearest,
+        nearest=None if feasible or not shown else checked_start(shown[0], None),
         relaxations=() if feasible else relaxations(search),
-        assumptions=(*notes, *resolved_notes, *refusal, *_regime_notes(search)),
+        assumptions=(*notes, *refusal, *_regime_notes(search)),
         why=() if best is None else reasons(best),
         limits=() if best is None else (*memory_limits(best), *_last_sequences(best, search)),
         next_probe="" if best is None else next_probe(shown),
@@ -254,6 +246,14 @@ def recommend(
         confidence=confidence,
         exploration=exploration,
     )
+
+
+def _check_numbers(top: int, confidence: float, max_batch: int | None) -> None:
+    """Raise ``InputError`` for numbers that cannot be."""
+    require_positive("top", top, most=10_000)
+    check_confidence(confidence)
+    if max_batch is not None:
+        require_positive("max_batch", max_batch, most=65536)
 
 
 def _shown(search: DeploymentSearch, exploration: Exploration, top: int) -> list[Estimate]:

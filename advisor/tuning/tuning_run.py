@@ -19,7 +19,7 @@ from advisor.benchmarking.session import PLANNED
 from advisor.calibration.observations import impossible
 from advisor.calibration.surrogate import shipped_surrogate
 from advisor.prediction.evidence import Evidence
-from advisor.prediction.inputs import check_lengths, chosen_price, plain, read_model
+from advisor.prediction.inputs import check_lengths, objective_price, plain, read_model
 from advisor.recommendation.problem import MOST_SEQUENCES, DeploymentSearch, checked
 from advisor.recommendation.recommendation import check_question
 from advisor.tuning.acquisition import wall_s
@@ -176,41 +176,28 @@ def tune(
     """
     began = time.monotonic() if began is None else began
     workload, slo = workload or Workload(), slo or Slo()
+    here: dict[str, Any] = {"regime": regime, "dtype": dtype, "device": device}
     search, notes = _search(
         model,
         gpus,
+        **here,
         workload=workload,
         slo=slo,
         objective=objective,
-        regime=regime,
         engine=engine,
-        dtype=dtype,
-        device=device,
         max_batch=max_batch,
         price=price,
     )
     able, candidates, batches = _measurable(
-        search,
-        model,
-        gpus,
-        regime=regime,
-        dtype=dtype,
-        budget_s=budget_s,
-        device=device,
-        out=out,
-        store=store,
-        began=began,
+        search, model, gpus, **here, budget_s=budget_s, out=out, store=store, began=began
     )
     mine, others = own_runs(able)
     machine = Machine(able, mine, watch=watch, say=say)
     gpu = search.cluster.gpu.name
     start = shipped_surrogate().marginal(search.engine, gpu)
     prior = prior_of(start, others, model=able.model.name, engine=search.engine, gpu=gpu)
-    study = ExternalStudy(
-        {f"tp{tp}pp{pp}": batches for tp, pp in (load.layout for load in able.loads)},
-        storage=storage,
-        study_name=study_name,
-    )
+    most = {f"tp{tp}pp{pp}": batches for tp, pp in (load.layout for load in able.loads)}
+    study = ExternalStudy(most, storage=storage, study_name=study_name)
     taken: list[TuningStep] = []
     for step in steps(candidates, machine, prior, runs=mine, study=study):
         taken.append(step)
@@ -219,28 +206,18 @@ def tune(
         if dry_run:
             break
     last = taken[-1]
-    upcoming = tuple(
-        _load(load) | {"expected_s": round(wall_s([load], machine.start_s), 1)} for load in last.upcoming if dry_run
-    )
+    upcoming = tuple(_expected(load, machine.start_s) for load in last.upcoming if dry_run)
     waiting = machine.waiting()
     if waiting and len(taken) == 1 and not (last.runs or upcoming):
         raise _too_small(budget_s, waiting, machine.start_s)
-    blank = believed(prior, ())
-    choices = choices_of(candidates, last.decision, last.belief, blank, last.runs, search)
-    best = next((choice for choice in choices if choice.feasible), None)
-    doubted = [Note(f"{name} is not believed: {why}", "warning") for name, why in impossible(last.runs).items()]
     return Tuning(
         model=able.model,
         cluster=able.cluster,
-        engine=search.engine,
         workload=workload,
         slo=slo,
         objective=objective,
         regime=regime,
-        best=best,
-        candidates=choices,
-        believed=choices_of(candidates, candidates.decide(blank), blank, blank, (), search)[0],
-        **_certainty(candidates, last),
+        **_choice(search, candidates, last, believed(prior, ())),
         rounds=tuple(_round(candidates, step) for step in taken[1:]),
         runs=last.runs,
         measured_now=len(last.runs) - len(mine),
@@ -248,9 +225,7 @@ def tune(
         budget_s=budget_s,
         ended=_ended(last, dry_run=dry_run, waiting=bool(waiting)),
         upcoming=upcoming,
-        relaxations=() if best else relaxations_of(choices[0], slo),
-        command=_command(search, best),
-        notes=(*able.notes, *notes, *doubted),
+        notes=(*able.notes, *notes, *_doubts(last.runs)),
         left_out=able.left_out,
         failed=tuple(machine.failed),
         logs=str(able.config.out / "logs"),
@@ -336,11 +311,6 @@ def _search(
         require_positive("max_batch", max_batch, most=65536)
     cluster = read_target(gpus, device=device).cluster
     kind = find_engine(engine)
-    offer = chosen_price(cluster.gpu.name, price, illustrative=False)
-    if objective == "cost" and offer is None:
-        raise InputError(
-            f"there is no price for {cluster.gpu.name}; give one with price (--price, dollars per GPU-hour)"
-        )
     search = DeploymentSearch(
         model=resolved.value,
         cluster=cluster,
@@ -356,7 +326,7 @@ def _search(
         offload=0.0,
         max_batch=max_batch or MOST_SEQUENCES,
         knowledge=Evidence.of(None, engine=kind.name, gpu=cluster.gpu),
-        price=offer,
+        price=objective_price(objective, cluster.gpu.name, price),
     )
     return checked(search)
 
@@ -377,9 +347,24 @@ def _shapes(candidates: CandidateSet, belief: Belief, workload: Workload) -> tup
     return tuple(dict.fromkeys([*wanted, *((batch, *short) for batch in BATCHES)]))
 
 
-def _certainty(candidates: CandidateSet, last: TuningStep) -> dict[str, Any]:
-    """Return how sure the choice is, by the names of ``Tuning``'s fields."""
+def _doubts(runs: Sequence[Measurement]) -> list[Note]:
+    """Name the runs that cannot be what they say."""
+    return [Note(f"{name} is not believed: {why}", "warning") for name, why in impossible(runs).items()]
+
+
+def _choice(search: DeploymentSearch, candidates: CandidateSet, last: TuningStep, blank: Belief) -> dict[str, Any]:
+    """Return what is chosen after the ``last`` step, and how sure that is, by the names of ``Tuning``'s fields; ``blank``: the
+    belief before anything was measured.
+    """
+    choices = choices_of(candidates, last.decision, last.belief, blank, last.runs, search)
+    best = next((choice for choice in choices if choice.feasible), None)
     return {
+        "engine": search.engine,
+        "best": best,
+        "candidates": choices,
+        "believed": choices_of(candidates, candidates.decide(blank), blank, blank, (), search)[0],
+        "relaxations": () if best else relaxations_of(choices[0], search.slo),
+        "command": _command(search, best),
         "certain": last.certain,
         "confirmed": candidates.layouts()[last.decision.best] in {(run.tp, run.pp) for run in last.runs},
         "doubt": last.decision.doubt,
@@ -402,6 +387,10 @@ def _round(candidates: CandidateSet, step: TuningStep) -> dict[str, Any]:
         "doubt": step.decision.doubt,
         "regret": math.expm1(step.decision.regret),
     }
+
+
+def _expected(load: Candidate, start_s: float) -> dict[str, Any]:
+    return _load(load) | {"expected_s": round(wall_s([load], start_s), 1)}
 
 
 def _load(candidate: Candidate) -> dict[str, Any]:
