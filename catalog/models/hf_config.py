@@ -29,33 +29,6 @@ WRAPPED = ("text_config", "llm_config", "language_config", "thinker_config")
 VERSION = re.compile(r"\d+")
 SHORTEST_FAMILY = 5
 """Letters from which on a type that begins like a family is taken for one of it."""
-SAME = {
-    "deepseek_vl_v2": "deepseek_v2",
-    "glm4v_moe_text": "glm4_moe",
-    "glm4v_text": "glm4",
-    "kimi_vl": "deepseek_v3",
-    "llava": "llama",
-    "llama4_unified": "llama4",
-    "mistral3": "mistral",
-    "ministral3": "mistral",
-    "pixtral": "mistral",
-    "qwen2_5_omni_text": "qwen2",
-    "qwen2_5_vl": "qwen2",
-    "qwen2_5_vl_text": "qwen2",
-    "qwen2_vl": "qwen2",
-    "qwen2_vl_text": "qwen2",
-    "qwen3_omni_moe_text": "qwen3_moe",
-    "qwen3_vl_moe_text": "qwen3_moe",
-    "qwen3_vl_text": "qwen3",
-    "solar": "llama",
-    "voxtral": "llama",
-    "yi": "llama",
-    "aquila": "llama",
-    "xverse": "llama",
-    "decilm": "llama",
-    "gemma3n": "gemma3n_text",
-}
-"""Types that are read as another, for their decoders are the same."""
 
 
 def read_config(path: str | Path, *, name: str = "") -> Model:
@@ -151,10 +124,10 @@ def _read(c: Fields, outer_kind: str) -> tuple[dict[str, Any], str]:
     """Return the fields of ``Model``, and how they were read where the type is not known."""
     kind = c.text("model_type", default="")
     for spelling in (kind, outer_kind):
-        reader = READERS.get(SAME.get(spelling, spelling))
-        if reader is not None:
-            return reader(c), ""
-        family = FAMILIES.get(ALIASES.get(spelling, spelling))
+        name = ALIASES.get(spelling, spelling)
+        if name in READERS:
+            return READERS[name](c), ""
+        family = FAMILIES.get(name)
         if family is not None:
             return read_by_parts(c, family), f"{spelling} is read like {family.like}" if family.like else ""
     kind = kind or outer_kind

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from catalog.errors import InputError
 from catalog.models.architectures import READERS
+from catalog.models.families import ALIASES, FAMILIES
 from catalog.models.find import find_model, parameters
 from catalog.models.hf_config import model_from_config, read_config
 from catalog.schema import Model
@@ -245,3 +246,9 @@ def test_any_bytes_give_one_line(tmp_path_factory, data):
     with pytest.raises(InputError) as caught:
         read_config(path)
     assert "\n" not in str(caught.value)
+
+
+def test_another_name_of_a_type_means_a_known_one_and_is_none_itself():
+    known = READERS.keys() | FAMILIES.keys()
+    assert set(ALIASES.values()) <= known
+    assert not ALIASES.keys() & known
