@@ -120,6 +120,8 @@ def parse_cluster(text: str, overrides: Mapping[str, float | str] | None = None)
         notes.append(Note(f"{nodes * count} {gpu.name} taken as {nodes} nodes x {count}"))
     elif count > most:
         notes.append(Note(f"{count} {gpu.name} in one node is more than the usual {most}"))
+    if gpu.vendor == "cpu":
+        notes.append(Note(f"each socket of {gpu.name} counts as a GPU"))
     return Resolved(Cluster(gpu=gpu, gpus_per_node=count, nodes=nodes, **network), tuple(notes))
 
 

@@ -179,7 +179,7 @@ class Model:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gpu:
-    """One accelerator, by its datasheet."""
+    """One accelerator, or one socket of a CPU (vendor "cpu"), by its datasheet."""
 
     name: str
     vendor: str = "nvidia"
@@ -189,6 +189,8 @@ class Gpu:
     memory_bandwidth_gbps: Annotated[float, Interval(ge=0.1, le=10**7)]
     fp16_tflops: Annotated[float, Interval(ge=0.001, le=10**7)]
     """Dense float16 or bfloat16 tensor throughput with float32 accumulation."""
+    float16_tflops: Annotated[float, Interval(ge=0, le=10**7)] = 0.0
+    """Of float16 where the tensor units have bfloat16 alone (AMX before Granite Rapids); 0: the same."""
     fp8_tflops: Annotated[float, Interval(ge=0, le=10**7)] = 0.0
     """0: no such units; the same for the formats below."""
     int8_tops: Annotated[float, Interval(ge=0, le=10**7)] = 0.0

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from catalog.engines.defaults import PLAIN
 from catalog.errors import InputError
 from catalog.schema import BITS, SCALE_BITS, Deployment, Gpu, Model
 
@@ -37,6 +38,8 @@ def matrix_flops(gpu: Gpu, dtype: str) -> float:
     native = {"fp8": gpu.fp8_tflops, "int8": gpu.int8_tops, "nvfp4": gpu.fp4_tflops}.get(dtype, 0.0)
     if dtype == "float32":
         return gpu.fp16_tflops / 16.0 * 1e12
+    if dtype == "float16" and gpu.float16_tflops:
+        return gpu.float16_tflops * 1e12
     return (native or gpu.fp16_tflops) * 1e12
 
 
@@ -145,7 +148,7 @@ class DeploymentArrays:
         numbers["block_scales"] = table(dtype, lambda d: float(model.block_scales and d == model.quantization), default)
         numbers["matrix_flops"] = table(dtype, lambda d: matrix_flops(gpu, d), names["auto"])
         numbers["kv_bytes"] = table(kv_dtype, lambda d: BITS[d] / 8.0, kv_default)
-        full = table(dtype, lambda d: matrix_flops(gpu, "float32" if d == "float32" else "float16"), names["auto"])
+        full = table(dtype, lambda d: matrix_flops(gpu, d if d in PLAIN else "bfloat16"), names["auto"])
         numbers["half_flops"] = full
         return cls(**dict(zip(numbers, np.broadcast_arrays(*numbers.values()), strict=True)))
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeAlias
 
+from advisor.calibration.cpu_posterior import cpu_marginal, cpu_start
 from advisor.calibration.fingerprint import disagreements, platforms_of
 from advisor.calibration.residual_gp import Residuals, fit_residuals, of_model
 from advisor.calibration.surrogate import ANY, IntervalScale, Surrogate, analytic_marginal, shipped_surrogate
@@ -123,11 +124,14 @@ class Evidence:
     def marginal(self, engine: str, gpu: Gpu) -> ParameterPosterior:
         """Return parameters of ``engine`` on ``gpu``; a what-if GPU ("H100-SXM (...)") takes those of the GPU it changes.
 
-        All runs so far are from NVIDIA's GPUs. Elsewhere an engine has other kernels, so it counts as one nobody measured.
+        All runs of GPUs so far are from NVIDIA's. Elsewhere an engine has other kernels, so it counts as one nobody measured; CPUs
+        have parameters of their own.
         """
         base = gpu.name.split(" (", maxsplit=1)[0]
         if (engine, base) in self.refined:
             posterior = self.refined[engine, base]
+        elif gpu.vendor == "cpu":
+            posterior = cpu_start() if self.analytic else cpu_marginal(base)
         else:
             known = engine if gpu.vendor == "nvidia" else ANY
             posterior = analytic_marginal() if self.analytic else self.surrogate.marginal(known, base)

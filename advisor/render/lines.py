@@ -26,6 +26,8 @@ def hardware(cluster: Cluster) -> str:
 def interconnect(cluster: Cluster) -> str:
     """Name what joins the GPUs of a node, as the model of time sees it."""
     gpu = cluster.gpu
+    if gpu.vendor == "cpu":
+        return "links between sockets"
     link = "xGMI" if gpu.vendor == "amd" else "NVLink"
     if not gpu.nvlink_gbps or gpu.topology in {"pairs", "pcie"}:
         return "PCIe"

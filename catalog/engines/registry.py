@@ -59,7 +59,7 @@ class Engine:
     min_capability: str = "0"
     """Lowest NVIDIA compute capability that its kernels are built for."""
     gfx: tuple[str, ...] = ()
-    """AMD architectures that its kernels are built for."""
+    """Architectures of AMD (gfx942), and instruction sets of CPUs (amx, avx512, sve2, metal), that its kernels are built for."""
     last_version_below_min: str = ""
     """Last version known to run below ``min_capability``."""
     parallel: tuple[str, ...] = ("tp", "dp")
@@ -113,7 +113,7 @@ class Engine:
 
     def refusal(self, gpu: Gpu) -> str:
         """Return why this engine cannot start on ``gpu``, in one line; empty if it can."""
-        if gpu.vendor == "amd":
+        if gpu.vendor != "nvidia":
             if gpu.compute_capability in self.gfx:
                 return ""
             runs = f"it runs on {', '.join(self.gfx)}" if self.gfx else "it runs on NVIDIA GPUs"
@@ -150,14 +150,14 @@ class Engine:
 
     def computes_in(self, gpu: Gpu, weights: str) -> bool:
         """Return whether matrix products run in ``weights``' own format there, rather than after turning them into 16 bit."""
-        if gpu.vendor == "amd":
+        if gpu.vendor != "nvidia":
             return weights in self.weight_formats(gpu)
         return weights in self._formats(gpu, self.native or self.weights, {})
 
     def kv_formats(self, gpu: Gpu, model: Model) -> tuple[str, ...]:
         """Return formats that the KV cache can have for ``model`` on ``gpu``."""
         formats = self._formats(gpu, self.kv, self.gfx_kv)
-        if not self.narrow_kv_needs_flashinfer or gpu.vendor == "amd" or not gpu.compute_capability:
+        if not self.narrow_kv_needs_flashinfer or gpu.vendor != "nvidia" or not gpu.compute_capability:
             return formats
         if not at_least(gpu.compute_capability, "10.0") or at_least(gpu.compute_capability, "11.0"):
             formats = tuple(f for f in formats if f != "nvfp4")
@@ -185,7 +185,7 @@ class Engine:
         )
 
     def _formats(self, gpu: Gpu, table: Mapping[str, str], gfx_table: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
-        if gpu.vendor == "amd":
+        if gpu.vendor != "nvidia":
             return tuple(name for name, archs in gfx_table.items() if gpu.compute_capability in archs)
         if not gpu.compute_capability:  # a GPU somebody invented: its numbers say what it computes in
             lacks = {"bfloat16": not gpu.bf16, "fp8": not gpu.fp8_tflops}

@@ -24,7 +24,9 @@ def test_figures_hang_together():
         assert gpu.fp8_tflops == 0 or gpu.fp8_tflops == pytest.approx(2 * gpu.fp16_tflops, rel=0.02), gpu.name
         assert gpu.fp4_tflops == 0 or gpu.fp4_tflops >= 1.9 * gpu.fp8_tflops, gpu.name
         assert (gpu.nvlink_gbps > 0) == (gpu.topology != "pcie"), gpu.name
-        assert gpu.vendor == ("amd" if gpu.name.startswith("MI") else "nvidia")
+        sockets = ("Xeon", "EPYC", "Grace", "M2-", "M3-", "M4-")
+        vendor = "cpu" if gpu.name.startswith(sockets) else "amd" if gpu.name.startswith("MI") else "nvidia"
+        assert gpu.vendor == vendor
         has_fp8 = gpu.compute_capability in ("8.9", "9.0", "10.0", "10.3", "12.0", "12.1", "gfx942", "gfx950")
         assert (gpu.fp8_tflops > 0) == has_fp8, gpu.name
         assert gpu.bf16 == (gpu.compute_capability not in ("7.0", "7.5")), gpu.name

@@ -77,6 +77,10 @@ def _service(process: Process, model: Model, gpu: Gpu, engine: Engine) -> dict[s
         service["group_add"] = ["video"]
         service["security_opt"] = ["seccomp=unconfined"]
         variables["HIP_VISIBLE_DEVICES"] = ",".join(ids)
+    elif gpu.vendor == "cpu":
+        service["cap_add"] = ["SYS_NICE"]  # to bind memory to sockets
+        service["security_opt"] = ["seccomp=unconfined"]
+        variables |= dict(process.environment)
     else:  # the container sees only these, numbered from 0
         device = {"driver": "nvidia", "device_ids": ids, "capabilities": ["gpu"]}
         service["deploy"] = {"resources": {"reservations": {"devices": [device]}}}

@@ -67,8 +67,11 @@ def _comments(deployment: Deployment, model: Model, cluster: Cluster, engine: En
 
 
 def _kubernetes_needs(model: Model, cluster: Cluster) -> list[str]:
-    vendor = "AMD" if cluster.gpu.vendor == "amd" else "NVIDIA"
-    needs = [f"needs the {vendor} device plugin and nodes of {cluster.gpus_per_node} x {cluster.gpu.name}"]
+    if cluster.gpu.vendor == "cpu":
+        needs = [f"needs nodes of {cluster.gpus_per_node} x {cluster.gpu.name}"]
+    else:
+        vendor = "AMD" if cluster.gpu.vendor == "amd" else "NVIDIA"
+        needs = [f"needs the {vendor} device plugin and nodes of {cluster.gpus_per_node} x {cluster.gpu.name}"]
     if model.gated:
         needs.append("gated model: kubectl create secret generic hf-token --from-literal=token=...")
     return needs

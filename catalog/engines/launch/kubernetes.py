@@ -87,12 +87,14 @@ def _pod(process: Process, name: str, model: Model, gpu: Gpu, engine: Engine) ->
         "image": containers.image(engine, gpu),
         "command": argv[:1],
         "args": argv[1:],
-        "resources": {"limits": {resource: len(process.gpus)}},
+        "resources": {} if gpu.vendor == "cpu" else {"limits": {resource: len(process.gpus)}},
         "volumeMounts": mounts,
     }
     variables: list[dict[str, Any]] = [
         {"name": key, "value": value} for key, value in containers.environment(model).items()
     ]
+    if gpu.vendor == "cpu":
+        variables += [{"name": key, "value": value} for key, value in process.environment.items()]
     if model.gated:
         variables.append({"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": _SECRET, "key": "token"}}})
     if variables:

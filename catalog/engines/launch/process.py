@@ -60,8 +60,8 @@ def check_address(address: str) -> str:
 
 
 def visible_devices(gpu: Gpu) -> str:
-    """Return the environment variable that says which GPUs a process may use."""
-    return "HIP_VISIBLE_DEVICES" if gpu.vendor == "amd" else "CUDA_VISIBLE_DEVICES"
+    """Return the environment variable that says which GPUs, or of a CPU which memory nodes, a process may use."""
+    return {"amd": "HIP_VISIBLE_DEVICES", "cpu": "CPU_VISIBLE_MEMORY_NODES"}.get(gpu.vendor, "CUDA_VISIBLE_DEVICES")
 
 
 def pinned(process: Process, gpu: Gpu) -> Process:

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from catalog.engines.defaults import PLAIN, compute_dtype
 from catalog.engines.launch.process import DIST_PORT, Process, model_argument, offloaded_gib, per_node, separate_servers
 from catalog.errors import InputError
+from catalog.models.sizes import parameters
+from catalog.schema import BITS, SCALE_BITS
+from catalog.units import GIB
 
 if TYPE_CHECKING:
     from catalog.schema import Cluster, Deployment, Gpu, Model
 
 _RPC_PORT = 29550
+CPU_WORKING_GIB = 4.0
+"""GiB of a CPU worker beside weights and KV cache: activations of a step, oneDNN's repacked buffers, Python."""
 
 
 def processes(deployment: Deployment, model: Model, cluster: Cluster, address: str, port: int) -> tuple[Process, ...]:
@@ -22,6 +28,22 @@ def processes(deployment: Deployment, model: Model, cluster: Cluster, address: s
     With ``--data-parallel-size`` the experts of a MoE model are sliced or spread over all replicas
     (layers/fused_moe/config.py ``FusedMoEParallelConfig.make``), so replicas that keep their own become servers apart.
     """
+    if cluster.gpu.vendor == "cpu":
+        space = cpu_environment(deployment, model, cluster.gpu)
+        started = _processes(deployment, model, cluster, address, port)
+        return tuple(replace(each, environment={**each.environment, **space}) for each in started)
+    return _processes(deployment, model, cluster, address, port)
+
+
+def cpu_environment(deployment: Deployment, model: Model, gpu: Gpu) -> dict[str, str]:
+    """Variables that vLLM's CPU build takes the place of GPU options from (vllm/envs.py): a worker's KV cache in GiB, its cores."""
+    bits = BITS[deployment.dtype] + SCALE_BITS.get(deployment.dtype, 0.0)
+    weights = parameters(model) * bits / 8 / GIB / (deployment.tp * deployment.pp)
+    space = deployment.gpu_memory_utilization * gpu.memory_gib - weights - CPU_WORKING_GIB
+    return {"VLLM_CPU_KVCACHE_SPACE": str(max(int(space), 1)), "VLLM_CPU_OMP_THREADS_BIND": "auto"}
+
+
+def _processes(deployment: Deployment, model: Model, cluster: Cluster, address: str, port: int) -> tuple[Process, ...]:
     argv = options(deployment, model, cluster.gpu)
     replica = deployment.tp * deployment.pp
     share_experts = bool(model.moe_layers) and deployment.experts_span_replicas

@@ -10,7 +10,7 @@ from catalog.gpus import all_gpus, find_gpu, parse_cluster
 from catalog.models.find import all_models, find_model
 from catalog.schema import BITS, Cluster, Deployment
 
-NAMES = ("vllm", "sglang", "tensorrt-llm", "lmdeploy", "torch")
+NAMES = ("vllm", "sglang", "tensorrt-llm", "lmdeploy", "torch", "xfastertransformer", "llama.cpp")
 
 
 def model(name):
