@@ -52,7 +52,8 @@ PARTS = {
 """Parts of a layer that have a format of their own in quantised checkpoints."""
 
 EXPERTS_ONLY = frozenset({"mxfp4"})
-"""Checkpoint formats of which, without a word, only the experts are quantised (gpt-oss model card, section 2.1)."""
+"""Checkpoint formats of which, without a word, only the experts are quantised where a model has some (gpt-oss model card,
+section 2.1)."""
 
 
 GPU_MEMORY_UTILIZATION = 0.9
@@ -172,7 +173,7 @@ class Model:
 
     def part_format(self, part: str) -> str:
         """Return the format of a part's matrices in a quantised checkpoint where it is not ``quantization``, else ""."""
-        if self.quantization in EXPERTS_ONLY and not self.formats and part != "experts":
+        if self.quantization in EXPERTS_ONLY and self.num_experts and not self.formats and part != "experts":
             return self.dtype
         return dict(self.formats).get(part, "")
 

@@ -18,7 +18,7 @@ SHORTEST = 6
 
 FORMATS: tuple[tuple[str, str, float | None], ...] = (
     (r"nvfp4|fp4", "nvfp4", None),
-    (r"mxfp4", "mxfp4", None),
+    (r"mxfp4(?:[-_]preview)?", "mxfp4", None),
     (r"fp8(?:[-_](?:dynamic|static|kv|block|pertensor|per[-_]tensor))*", "fp8", None),
     (
         r"(?:awq|gptq|autoround|bnb)[-_]?(?:int|w)?8(?:bits?)?(?:a16)?|(?:quantized[.-])?w8a8|(?:quantized[.-])?w8a16|int8|8bit",
@@ -34,6 +34,7 @@ FORMATS: tuple[tuple[str, str, float | None], ...] = (
         "int4",
         None,
     ),
+    (r"qat", "int4", 0.5),
     (r"bf16|fp16", "", None),
 )
 """What ends an id of a quantised checkpoint, its format, and bits of scales a weight where they differ from the usual (GGUF: the
