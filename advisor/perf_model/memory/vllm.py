@@ -26,6 +26,7 @@ from catalog.units import GIB
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from catalog.engines import Engine
     from catalog.schema import Cluster, Model
     from catalog.units import Array
 
@@ -127,7 +128,7 @@ TABLES_GIB = 0.045
 
 
 def _total(counts: list[Array], values: Sequence[Array | float]) -> Array:
-    """Sum ``each`` kind's value over the layers of a stage, shape (n,)."""
+    """Sum the ``values`` of kinds over the layers of a stage, shape (n,)."""
     return sum((count * value for count, value in zip(counts, values, strict=True)), start=np.zeros_like(counts[0]))
 
 
@@ -138,29 +139,15 @@ def paged_memory(model: Model, cluster: Cluster, layout: DeploymentArrays, engin
     LMDeploy); SGLang's weights and cache take a share that it derives from what it keeps free, as ``Engine.memory_rule`` of ``engine`` says.
     """
     facts = find_engine(engine)
-    of_free = facts.memory_rule == "of_free"
     kinds = stack(model).kinds
     padding = expert_padding(model, cluster.gpu, facts)
     weights_by_kind = [layer_bytes(model, kind, layout, padding) for kind in kinds]
     cache_by_kind = [sum(layer_cache_bytes(part, layout) for part in kind.mixers) + 0.0 * layout.tp for kind in kinds]
     cached_by_kind = [sum(bool(part.cached[0] or part.state_bytes) for part in kind.mixers) for kind in kinds]
-    h = float(model.hidden_size)
-    half = np.maximum(ACTIVATION_BYTES, layout.weight_bytes)
-    vocabulary = float(padded_vocab(model, facts))
-    table = vocabulary / layout.tp * h * half
-    positions = model.learned_positions * h * half
-    encoder = model.encoder_parameters * half / layout.tp
-    final = model.final_norms * h * (2.0 if model.norm_bias else 1.0) * half
-    final = final + vocabulary / layout.tp * half * model.head_bias
     stated = weight_share(model)
     device = cluster.gpu.memory_gib
     activations = activation_gib(model, layout)
-    kept = reserves_graphs(facts, model, cluster.gpu)
-    outside = engine_gib(layout) + graph_gib(model, layout, kept)
-    if model.quantization is None:
-        eight = (layout.weight_bytes >= 1.0) & (layout.weight_bytes < ACTIVATION_BYTES)
-        outside = outside + np.where(eight, facts.memory.online_quantisation_gib, 0.0)
-    budget = device * layout.gpu_memory_utilization
+    outside = _outside_gib(facts, model, cluster, layout)
     groups, pages = kv_groups(model), cache_pages(model, layout)
     pooled = groups.size / max(sum(count * cached_by_kind[i] for i, (count, _) in enumerate(stack(model).counts)), 1)
 
@@ -168,32 +155,10 @@ def paged_memory(model: Model, cluster: Cluster, layout: DeploymentArrays, engin
     for stage in _stages(model, layout.pp):
         count = np.sum(stage.layers, axis=0)
         body = _total(stage.layers, weights_by_kind)
-        has_embedding, has_head = stage.has_embedding, stage.has_head
-        # A tied head shares the embedding's memory where both are on the same GPU.
-        tables = np.where(
-            (has_embedding > 0) & (has_head > 0) & model.tie_word_embeddings, 1.0, has_embedding + has_head
-        )
-        resident = (
-            body * (1.0 - layout.offload) + tables * table + has_embedding * (positions + encoder) + has_head * final
-        )
+        resident = body * (1.0 - layout.offload) + _beside_layers(facts, model, layout, stage)
         buffers = np.where(layout.offload > 0, 2.0 * body / np.maximum(count, 1.0), 0.0)
         weights = stated * (resident + buffers) / GIB + TABLES_GIB
-        kv = budget - weights - activations - outside
-        if facts.memory_rule == "static":
-            static = static_share(
-                facts,
-                model,
-                cluster.gpu,
-                utilization=layout.gpu_memory_utilization,
-                tp=layout.tp,
-                pp=layout.pp,
-                tokens=layout.max_num_batched_tokens,
-                seqs=layout.max_num_seqs,
-                graphs=layout.graphs,
-            )
-            kv = np.minimum(device * static, device - activations - outside) - weights
-        if of_free:
-            kv = layout.gpu_memory_utilization * (device - weights - activations - outside)
+        kv = _kv_gib(facts, model, cluster, layout, weights, activations + outside)
         bytes_per_token = _total(stage.layers, cache_by_kind)
         cached = _total(stage.layers, cached_by_kind)
         pool = np.maximum(cached * pooled, 1.0) * pages.page_bytes
@@ -224,3 +189,51 @@ def paged_memory(model: Model, cluster: Cluster, layout: DeploymentArrays, engin
         layer_weight_bytes=worst["body"],
         fits=blocks >= 1.0,
     )
+
+
+def _outside_gib(facts: Engine, model: Model, cluster: Cluster, layout: DeploymentArrays) -> Array:
+    """Return what the engine takes beside weights, activations and cache, shape (n,)."""
+    outside = engine_gib(layout) + graph_gib(model, layout, reserves_graphs(facts, model, cluster.gpu))
+    if model.quantization is not None:
+        return outside
+    eight = (layout.weight_bytes >= 1.0) & (layout.weight_bytes < ACTIVATION_BYTES)
+    return np.asarray(outside + np.where(eight, facts.memory.online_quantisation_gib, 0.0))
+
+
+def _beside_layers(facts: Engine, model: Model, layout: DeploymentArrays, stage: Stages) -> Array:
+    """Return the bytes of a stage's weights beside its layers: embedding, head, positions, encoders, last norms, shape (n,)."""
+    h, half = float(model.hidden_size), np.maximum(ACTIVATION_BYTES, layout.weight_bytes)
+    vocabulary = float(padded_vocab(model, facts)) / layout.tp
+    positions = model.learned_positions * h * half
+    encoder = model.encoder_parameters * half / layout.tp
+    final = model.final_norms * h * (2.0 if model.norm_bias else 1.0) * half + vocabulary * half * model.head_bias
+    both = (stage.has_embedding > 0) & (stage.has_head > 0)
+    # A tied head shares the embedding's memory where both are on the same GPU.
+    tables = np.where(both & model.tie_word_embeddings, 1.0, stage.has_embedding + stage.has_head)
+    beside = tables * vocabulary * h * half + stage.has_embedding * (positions + encoder) + stage.has_head * final
+    return np.asarray(beside)
+
+
+def _kv_gib(
+    facts: Engine, model: Model, cluster: Cluster, layout: DeploymentArrays, weights: Array, rest: Array
+) -> Array:
+    """Return what ``Engine.memory_rule`` leaves for the cache beside ``weights`` and the ``rest``, shape (n,), below 0 where
+    memory is short.
+    """
+    device, share = cluster.gpu.memory_gib, layout.gpu_memory_utilization
+    if facts.memory_rule == "of_free":
+        return share * (device - weights - rest)
+    if facts.memory_rule == "of_total":
+        return device * share - weights - rest
+    static = static_share(
+        facts,
+        model,
+        cluster.gpu,
+        utilization=share,
+        tp=layout.tp,
+        pp=layout.pp,
+        tokens=layout.max_num_batched_tokens,
+        seqs=layout.max_num_seqs,
+        graphs=layout.graphs,
+    )
+    return np.asarray(np.minimum(device * static, device - rest) - weights)
