@@ -150,11 +150,11 @@ class TrainingMemoryFigure:
 def frameworks() -> dict[str, Framework]:
     """Every framework there are facts for, by name."""
     tables = tomllib.loads((DATA / "frameworks.toml").read_text(encoding="utf-8"))
-    found = {}
+    by_name = {}
     for name, table in tables.items():
-        values: dict[str, Any] = {key: tuple(each) if isinstance(each, list) else each for key, each in table.items()}
-        found[name] = Framework(name=name, **values)
-    return found
+        values: dict[str, Any] = {key: tuple(cell) if isinstance(cell, list) else cell for key, cell in table.items()}
+        by_name[name] = Framework(name=name, **values)
+    return by_name
 
 
 def find_framework(name: str) -> Framework:
@@ -165,9 +165,9 @@ def find_framework(name: str) -> Framework:
 
     """
     wanted = str(name).strip().casefold().replace("_", "-")
-    for each in frameworks().values():
-        if wanted in (each.name, *each.aliases):
-            return each
+    for framework in frameworks().values():
+        if wanted in (framework.name, *framework.aliases):
+            return framework
     near = suggestion(wanted, frameworks(), otherwise=f"known: {', '.join(frameworks())}")
     raise InputError(f"unknown training framework {str(name)[:60]!r}; {near}")
 
@@ -185,7 +185,7 @@ def training_memory_figures() -> tuple[TrainingMemoryFigure, ...]:
 
 
 def _rows(kind: type[T], name: str) -> tuple[T, ...]:
-    kinds = {each.name: str(each.type) for each in fields(kind)}  # type: ignore[arg-type]
+    kinds = {field.name: str(field.type) for field in fields(kind)}  # type: ignore[arg-type]
     with (DATA / name).open(encoding="utf-8", newline="") as file:
         return tuple(
             kind(**{key: _typed(text, kinds[key]) for key, text in row.items() if text}) for row in csv.DictReader(file)

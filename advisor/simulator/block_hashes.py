@@ -29,7 +29,7 @@ def block_size(hashes: Sequence[Sequence[Any]], inputs: NDArray[np.int64]) -> in
     """Return the tokens of a block: the size at which every prompt of ``inputs`` tokens, (n,), has as many as it has hashes;
     None where there is none.
     """
-    counts = np.array([len(each) for each in hashes])
+    counts = np.array([len(row) for row in hashes])
     return next((size for size in SIZES if ((counts == -(-inputs // size)) | (counts == inputs // size)).all()), None)
 
 

@@ -96,7 +96,7 @@ def estimate_training(
 
     """
     stated = {"tp": tp, "pp": pp, "dp": dp, "cp": cp, "ep": ep}
-    found = _search(
+    estimates = _search(
         model,
         gpus,
         batch=batch,
@@ -120,7 +120,7 @@ def estimate_training(
         top=1,
         relax=False,
     )
-    return found.candidates[0]
+    return estimates.candidates[0]
 
 
 def recommend_training(
@@ -259,7 +259,7 @@ def _search(
             ranked += [(bool(fits[row]), float(usable[row]), task, one)] * bool(np.isfinite(usable[row]))
     if not ranked:
         raise problems[0]
-    ranked.sort(key=lambda each: (not each[0], each[1]))
+    ranked.sort(key=lambda ranking: (not ranking[0], ranking[1]))
     shown = [
         _estimate(task, layout, tuple(notes), tokens=tokens, price=price)
         for fits, _, task, layout in ranked

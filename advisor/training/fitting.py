@@ -103,10 +103,10 @@ def fit(runs: Sequence[Judged]) -> tuple[Array, Array]:
     """Return mean and covariance of the parameters on the unbounded scale."""
     prior, precision = centres(), np.diag(1.0 / spreads() ** 2)
     x = prior.copy()
-    seconds = np.log([each.run.step_s for each in runs]) if runs else np.zeros(0)
+    seconds = np.log([judged.run.step_s for judged in runs]) if runs else np.zeros(0)
     hessian = precision
     for _ in range(ITERATIONS):
-        local = [local_times(each, x) for each in runs]
+        local = [local_times(judged, x) for judged in runs]
         values = np.array([value for value, _ in local])
         slopes = np.array([slope for _, slope in local]).reshape(len(runs), len(NAMES))
         residual = seconds - values
@@ -136,21 +136,21 @@ class LeftOut:
 def left_out(runs: Sequence[Judged]) -> list[LeftOut]:
     """Judge every run by a fit to all other publications."""
     by_publication = defaultdict(list)
-    for each in runs:
-        by_publication[each.run.publication].append(each)
+    for judged_run in runs:
+        by_publication[judged_run.run.publication].append(judged_run)
     judged = []
     for publication, own in by_publication.items():
-        x, covariance = fit([each for each in runs if each.run.publication != publication])
-        judged += [predicted(each, x, covariance) for each in own]
+        x, covariance = fit([judged_run for judged_run in runs if judged_run.run.publication != publication])
+        judged += [predicted(judged_run, x, covariance) for judged_run in own]
     return judged
 
 
-def predicted(each: Judged, x: Array, covariance: Array) -> LeftOut:
+def predicted(judged: Judged, x: Array, covariance: Array) -> LeftOut:
     """Set a published step time beside what a fit says of it."""
-    value, slope = local_times(each, x)
+    value, slope = local_times(judged, x)
     return LeftOut(
-        run=each.run,
-        layout=each.chosen(x).row(0).label,
+        run=judged.run,
+        layout=judged.chosen(x).row(0).label,
         predicted_s=math.exp(value),
         parameter_sigma=math.sqrt(float(slope @ covariance @ slope)),
     )
@@ -166,8 +166,8 @@ def intervals(judged: Sequence[LeftOut]) -> tuple[float, float]:
 
     The spread is the one with which the errors are as likely as can be (normal, over a grid).
     """
-    errors = np.array([math.log1p(each.error) for each in judged])
-    own = np.array([each.parameter_sigma for each in judged])
+    errors = np.array([math.log1p(error.error) for error in judged])
+    own = np.array([error.parameter_sigma for error in judged])
     grid = np.geomspace(0.01, 0.3, 200)
     variance = own[None, :] ** 2 + grid[:, None] ** 2
     likelihood = -0.5 * np.sum(np.log(variance) + errors**2 / variance, axis=1)
@@ -198,23 +198,23 @@ def shipped() -> tuple[TrainingFit, list[LeftOut]]:
 
 def main() -> None:
     """Fit, write the file, and print the parameters."""
-    found, _ = shipped()
+    fitted, _ = shipped()
     body = {
         "names": list(NAMES),
-        "mean": [round(float(value), 6) for value in found.mean],
-        "covariance": [[round(float(value), 8) for value in row] for row in found.covariance],
-        "sigma": round(found.sigma, 5),
-        "unseen_sigma": round(found.unseen_sigma, 5),
-        "quantile": round(found.quantile, 4),
-        "measured": sorted(found.measured),
+        "mean": [round(float(value), 6) for value in fitted.mean],
+        "covariance": [[round(float(value), 8) for value in row] for row in fitted.covariance],
+        "sigma": round(fitted.sigma, 5),
+        "unseen_sigma": round(fitted.unseen_sigma, 5),
+        "quantile": round(fitted.quantile, 4),
+        "measured": sorted(fitted.measured),
     }
     FILE.write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
     for name in NAMES:
         i = NAMES.index(name)
-        one = Efficiencies.from_unbounded(found.mean)
+        one = Efficiencies.from_unbounded(fitted.mean)
         value = getattr(one, name, None)
         value = getattr(one.operators, name) if value is None else value
-        print(f"{name:20}{float(value):8.3f}  sd {math.sqrt(found.covariance[i, i]):.2f} of prior {spreads()[i]:.2f}")
+        print(f"{name:20}{float(value):8.3f}  sd {math.sqrt(fitted.covariance[i, i]):.2f} of prior {spreads()[i]:.2f}")
 
 
 if __name__ == "__main__":

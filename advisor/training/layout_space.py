@@ -28,12 +28,16 @@ KNOBS = ("tp", "pp", "dp", "cp", "ep", "micro_batch", "interleave", "recompute",
 
 def divisors(number: int) -> list[int]:
     """Return the divisors of a whole number, the smallest first."""
-    return [each for each in range(1, number + 1) if number % each == 0] if number < 4096 else _large_divisors(number)
+    return (
+        [divisor for divisor in range(1, number + 1) if number % divisor == 0]
+        if number < 4096
+        else _large_divisors(number)
+    )
 
 
 def _large_divisors(number: int) -> list[int]:
-    low = [each for each in range(1, int(number**0.5) + 1) if number % each == 0]
-    return sorted({*low, *(number // each for each in low)})
+    low = [divisor for divisor in range(1, int(number**0.5) + 1) if number % divisor == 0]
+    return sorted({*low, *(number // divisor for divisor in low)})
 
 
 def layouts_of(task: TrainingTask, stated: Mapping[str, Any]) -> TrainingLayouts:
@@ -48,7 +52,7 @@ def layouts_of(task: TrainingTask, stated: Mapping[str, Any]) -> TrainingLayouts
     if not rows:
         raise InputError(_why_none(task, stated))
     table = np.array(rows, dtype=float)
-    return TrainingLayouts(**{each.name: table[:, KNOBS.index(each.name)] for each in fields(TrainingLayouts)})
+    return TrainingLayouts(**{field.name: table[:, KNOBS.index(field.name)] for field in fields(TrainingLayouts)})
 
 
 def _rows(task: TrainingTask, stated: Mapping[str, Any]) -> Iterator[tuple[int, ...]]:
@@ -62,9 +66,9 @@ def _rows(task: TrainingTask, stated: Mapping[str, Any]) -> Iterator[tuple[int, 
             continue
         if pp > layers or (not _even(layers, pp) and "pp" not in stated):
             continue
-        each = task.batch // dp
-        for micro in _micro_batches(each, stated):
-            number = each // micro
+        sequences = task.batch // dp
+        for micro in _micro_batches(sequences, stated):
+            number = sequences // micro
             for chunks, ep, recompute, zero, sliced in product(
                 _chunks(task, stated, pp, number),
                 _expert_degrees(task, stated, tp, dp * cp),
@@ -84,17 +88,17 @@ def _degrees(task: TrainingTask, stated: Mapping[str, Any], name: str) -> list[i
         return [1]
     model, cluster = task.model, task.cluster
     if name == "tp":
-        return [each for each in divisors(cluster.gpus_per_node) if model.num_attention_heads % each == 0]
+        return [degree for degree in divisors(cluster.gpus_per_node) if model.num_attention_heads % degree == 0]
     if name == "cp":
         most = max(task.sequence_length // LONGEST_PART, 1)
-        return [each for each in divisors(cluster.num_gpus) if each <= most and each & (each - 1) == 0]
-    return [each for each in divisors(cluster.num_gpus) if each <= model.num_hidden_layers]
+        return [degree for degree in divisors(cluster.num_gpus) if degree <= most and degree & (degree - 1) == 0]
+    return [degree for degree in divisors(cluster.num_gpus) if degree <= model.num_hidden_layers]
 
 
-def _micro_batches(each: int, stated: Mapping[str, Any]) -> list[int]:
+def _micro_batches(sequences: int, stated: Mapping[str, Any]) -> list[int]:
     if "micro_batch" in stated:
-        return [stated["micro_batch"]] if each % stated["micro_batch"] == 0 else []
-    return [size for size in divisors(each) if size & (size - 1) == 0]
+        return [stated["micro_batch"]] if sequences % stated["micro_batch"] == 0 else []
+    return [size for size in divisors(sequences) if size & (size - 1) == 0]
 
 
 def _chunks(task: TrainingTask, stated: Mapping[str, Any], pp: int, number: int) -> list[int]:
@@ -119,7 +123,9 @@ def _expert_degrees(task: TrainingTask, stated: Mapping[str, Any], tp: int, repl
     if experts is None or "ep" not in task.framework.parallel:
         return [1]
     return [1] + [
-        each for each in divisors(experts.num_experts) if each > 1 and each % tp == 0 and replicas % (each // tp) == 0
+        degree
+        for degree in divisors(experts.num_experts)
+        if degree > 1 and degree % tp == 0 and replicas % (degree // tp) == 0
     ]
 
 

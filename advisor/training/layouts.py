@@ -69,16 +69,16 @@ class TrainingLayouts:
         """Return layouts side by side."""
         return cls(
             **{
-                each.name: np.array(
+                field.name: np.array(
                     [
                         RECOMPUTATIONS.index(layout.recompute)
-                        if each.name == "recompute"
-                        else float(getattr(layout, each.name))
+                        if field.name == "recompute"
+                        else float(getattr(layout, field.name))
                         for layout in layouts
                     ],
                     dtype=float,
                 )
-                for each in fields(cls)
+                for field in fields(cls)
             }
         )
 
@@ -87,11 +87,11 @@ class TrainingLayouts:
 
     def take(self, rows: NDArray[Any]) -> TrainingLayouts:
         """Return the chosen rows, by index or mask."""
-        return replace(self, **{each.name: getattr(self, each.name)[rows] for each in fields(self)})
+        return replace(self, **{field.name: getattr(self, field.name)[rows] for field in fields(self)})
 
     def row(self, number: int) -> TrainingLayout:
         """Return one layout."""
-        values: dict[str, Any] = {each.name: int(getattr(self, each.name)[number]) for each in fields(self)}
+        values: dict[str, Any] = {field.name: int(getattr(self, field.name)[number]) for field in fields(self)}
         values["recompute"] = RECOMPUTATIONS[values["recompute"]]
         values["sequence_parallel"] = bool(values["sequence_parallel"])
         return TrainingLayout(**values)

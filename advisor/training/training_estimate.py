@@ -85,9 +85,9 @@ class TrainingEstimate:
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain JSON types, with 90% intervals beside the metrics."""
         body = {
-            each.name: plain(getattr(self, each.name))
-            for each in dataclasses.fields(self)
-            if each.name not in {"sigma", "quantile", "model", "cluster", "notes"}
+            field.name: plain(getattr(self, field.name))
+            for field in dataclasses.fields(self)
+            if field.name not in {"sigma", "quantile", "model", "cluster", "notes"}
         }
         return {
             "schema": SCHEMA,
@@ -102,7 +102,7 @@ class TrainingEstimate:
 
     def row(self) -> dict[str, Any]:
         """Return it as one flat row."""
-        layout = {each.name: getattr(self.layout, each.name) for each in dataclasses.fields(self.layout)}
+        layout = {field.name: getattr(self.layout, field.name) for field in dataclasses.fields(self.layout)}
         low, high = self.interval("step_s")
         return {
             "model": self.model.name,
@@ -148,7 +148,7 @@ class TrainingRecommendation:
         return {
             "schema": SCHEMA,
             "best": self.best.to_dict() if self.best else None,
-            "candidates": [each.to_dict() for each in self.candidates],
+            "candidates": [candidate.to_dict() for candidate in self.candidates],
             "evaluated": self.evaluated,
             "fitting": self.fitting,
             "relaxations": list(self.relaxations),
@@ -159,4 +159,4 @@ class TrainingRecommendation:
         """One row a candidate as a pandas DataFrame."""
         import pandas as pd
 
-        return pd.DataFrame([each.row() for each in self.candidates])
+        return pd.DataFrame([candidate.row() for candidate in self.candidates])

@@ -158,12 +158,12 @@ def layer_activation_bytes(task: TrainingTask, layer: Layer, layouts: TrainingLa
 
 def score_bytes(task: TrainingTask, layer: Layer, layouts: TrainingLayouts) -> Array:
     """Bytes a token that the core of attention keeps: scores, or where it is fused the statistics of each head."""
-    each = np.zeros(len(layouts))
+    scores = np.zeros(len(layouts))
     for mixer in layer.mixers:
         if isinstance(mixer, (Attention, LatentAttention)):
             pairs = STATISTIC_BYTES if task.framework.fused_attention else SCORE_BYTES * task.sequence_length
-            each = each + mixer.heads * pairs / layouts.tp
-    return each
+            scores = scores + mixer.heads * pairs / layouts.tp
+    return scores
 
 
 def activation_bytes(task: TrainingTask, layouts: TrainingLayouts) -> Array:

@@ -45,10 +45,10 @@ def report() -> Iterator[str]:
         yield f"{run.gpu} {run.model.rpartition('/')[2]} {run.dtype} {kind}: {error:+.1%}"
     for kind, errors in by_kind.items():
         yield f"{kind}, left out by format: {len(errors)} runs, mean {np.mean(errors):.1%}, worst {max(errors):.1%}"
-    found = estimate(LARGE_MODEL, LARGE_GPUS, tp=4, batch=1, input_len=1024, output_len=128)
-    low, high = found.interval("tpot_ms")
+    estimated = estimate(LARGE_MODEL, LARGE_GPUS, tp=4, batch=1, input_len=1024, output_len=128)
+    low, high = estimated.interval("tpot_ms")
     inside = "inside" if low <= LARGE_MS <= high else "outside"
-    yield f"{LARGE_MODEL} on {LARGE_GPUS}: {found.tpot_ms:.0f} ms a token ({low:.0f}-{high:.0f}); {LARGE_MS:g} is {inside}"
+    yield f"{LARGE_MODEL} on {LARGE_GPUS}: {estimated.tpot_ms:.0f} ms a token ({low:.0f}-{high:.0f}); {LARGE_MS:g} is {inside}"
 
 
 def main() -> None:

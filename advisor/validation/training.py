@@ -75,22 +75,22 @@ def _memory(figure: TrainingMemoryFigure) -> float:
 
 def nested_coverage(judged: Sequence[LeftOut]) -> dict[str, list[bool]]:
     """Say by publication which step times lie within 90% intervals that the other publications' errors gave."""
-    found: dict[str, list[bool]] = {}
-    for publication in dict.fromkeys(each.run.publication for each in judged):
-        sigma, quantile = intervals([each for each in judged if each.run.publication != publication])
-        found[publication] = [
-            abs(math.log1p(each.error)) <= quantile * math.hypot(each.parameter_sigma, sigma)
-            for each in judged
-            if each.run.publication == publication
+    covered: dict[str, list[bool]] = {}
+    for publication in dict.fromkeys(run.run.publication for run in judged):
+        sigma, quantile = intervals([run for run in judged if run.run.publication != publication])
+        covered[publication] = [
+            abs(math.log1p(run.error)) <= quantile * math.hypot(run.parameter_sigma, sigma)
+            for run in judged
+            if run.run.publication == publication
         ]
-    return found
+    return covered
 
 
 def comparisons(judged: Sequence[LeftOut]) -> list[bool]:
     """Say for every pair of configurations of one model and publication whether the better one was predicted to be."""
     groups = defaultdict(list)
-    for each in judged:
-        groups[each.run.publication, each.run.model].append(each)
+    for run in judged:
+        groups[run.run.publication, run.run.model].append(run)
     right = []
     for group in groups.values():
         for one, other in itertools.combinations(group, 2):
@@ -101,9 +101,9 @@ def comparisons(judged: Sequence[LeftOut]) -> list[bool]:
     return right
 
 
-def _per_gpu(each: LeftOut, seconds: float) -> float:
+def _per_gpu(run: LeftOut, seconds: float) -> float:
     """Tokens a second and GPU."""
-    return each.run.batch * each.run.sequence_length / seconds / each.run.gpus
+    return run.run.batch * run.run.sequence_length / seconds / run.run.gpus
 
 
 def held(runs: Sequence[Judged]) -> list[LeftOut]:
@@ -120,30 +120,30 @@ def report() -> Iterator[str]:
         ("activations_gib", "activations (figure 1)", "%"),
         ("states_gib", "weights, gradients, optimizer (figure 1)", "%"),
     ):
-        off = [abs(each.difference) for each in errors if each.figure.quantity == quantity]
+        off = [abs(row.difference) for row in errors if row.figure.quantity == quantity]
         yield f"memory: {name}: {len(off)} figures, mean {np.mean(off):.2f} {unit}, worst {max(off):.2f}"
     runs = pretraining(training_runs())
     judged = left_out(runs)
     covered = nested_coverage(judged)
     for publication, inside in covered.items():
-        off = [100.0 * abs(each.error) for each in judged if each.run.publication == publication]
+        off = [100.0 * abs(row.error) for row in judged if row.run.publication == publication]
         yield (
             f"step time: {publication}, left out: {len(off)} step times, mean {np.mean(off):.2f}%, worst {max(off):.1f}%; "
             f"{np.mean(inside):.0%} within 90% intervals"
         )
-    everything = [each for inside in covered.values() for each in inside]
-    off = [100.0 * abs(each.error) for each in judged]
+    everything = [row for inside in covered.values() for row in inside]
+    off = [100.0 * abs(row.error) for row in judged]
     yield (
         f"step time: all: {len(off)} step times, mean {np.mean(off):.2f}%; {np.mean(everything):.0%} within 90% intervals "
         f"made without their publication"
     )
     right = comparisons(judged)
     yield f"better of two configurations of one model: {np.mean(right):.0%} of {len(right)} right"
-    for each in held(runs):
-        rank = f", LoRA {each.run.lora_rank}" if each.run.lora_rank else ""
+    for row in held(runs):
+        rank = f", LoRA {row.run.lora_rank}" if row.run.lora_rank else ""
         yield (
-            f"held: {each.run.publication} {each.run.model}{rank} {each.run.recompute or ''}: {each.predicted_s:.2f} s against "
-            f"{each.run.step_s:.2f} ({100.0 * each.error:+.1f}%), {each.layout}"
+            f"held: {row.run.publication} {row.run.model}{rank} {row.run.recompute or ''}: {row.predicted_s:.2f} s against "
+            f"{row.run.step_s:.2f} ({100.0 * row.error:+.1f}%), {row.layout}"
         )
 
 

@@ -29,10 +29,13 @@ POINTER = b"version https://git-lfs"
 """What a file begins with that Git LFS has not fetched; it says the size of the one it stands for."""
 POINTED_SIZE = re.compile(rb"\nsize (\d{1,15})\n")
 DTYPES = {
-    "F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U64": 64, "U32": 32, "U16": 16, "U8": 8,
-    "BOOL": 8, "C64": 64, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8, "F8_E8M0": 8, "F6_E2M3": 6, "F6_E3M2": 6,
-    "F4": 4,
-}  # fmt: skip
+    **dict.fromkeys(("F64", "I64", "U64", "C64"), 64),
+    **dict.fromkeys(("F32", "I32", "U32"), 32),
+    **dict.fromkeys(("F16", "BF16", "I16", "U16"), 16),
+    **dict.fromkeys(("I8", "U8", "BOOL", "F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "F8_E8M0"), 8),
+    **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
+    **dict.fromkeys(("F4",), 4),
+}
 """Bits of a number in each format of safetensors (``safetensors/src/tensor.rs``, ``Dtype``)."""
 PREDICTOR = re.compile(r"(^|\.)(mtp|nextn)(\.|_|$)|multi_token")
 LAYER = re.compile(r"(?:^|\.)layers\.(\d{1,5})\.")
@@ -41,7 +44,7 @@ OTHER_COPIES = ("consolidated", "original")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Checkpoint:
+class CheckpointSize:
     """What is loaded of a checkpoint, in bytes."""
 
     total: int
@@ -49,7 +52,7 @@ class Checkpoint:
     """Bytes in each format of safetensors, most first; empty where only the total is known."""
 
 
-def read_checkpoint(folder: Path, *, layers: int, tied: bool) -> Checkpoint | None:
+def read_checkpoint(folder: Path, *, layers: int, tied: bool) -> CheckpointSize | None:
     """Return the size of the checkpoint in ``folder``, or None where none is there.
 
     Args:
@@ -67,7 +70,7 @@ def read_checkpoint(folder: Path, *, layers: int, tied: bool) -> Checkpoint | No
         present = sorted(folder.glob("*.safetensors"))
         present = [file for file in present if not file.name.startswith(OTHER_COPIES)]
     if not present or len(present) < len(files):
-        return Checkpoint(total=stated) if stated else None
+        return CheckpointSize(total=stated) if stated else None
     if len(present) > MOST_FILES:
         raise InputError(f"{folder} has {len(present)} safetensors files; {MOST_FILES} are read at the most")
     held: Counter[str] = Counter()
@@ -81,15 +84,15 @@ def read_checkpoint(folder: Path, *, layers: int, tied: bool) -> Checkpoint | No
             if _is_loaded(name, layers=layers, tied=tied):
                 held[dtype] += size
     if pointed:
-        return Checkpoint(total=stated or pointed)
-    return Checkpoint(total=sum(held.values()), by_dtype=tuple(held.most_common()))
+        return CheckpointSize(total=stated or pointed)
+    return CheckpointSize(total=sum(held.values()), by_dtype=tuple(held.most_common()))
 
 
-def sum_parameters(counts: Iterable[tuple[str, int]]) -> Checkpoint | None:
+def sum_parameters(counts: Iterable[tuple[str, int]]) -> CheckpointSize | None:
     """Return the size that the hub states, as numbers of each format (``model_info``'s ``safetensors.parameters``)."""
     held = {dtype: number * DTYPES[dtype] // 8 for dtype, number in counts if dtype in DTYPES and number > 0}
     ordered = tuple(sorted(held.items(), key=lambda pair: -pair[1]))
-    return Checkpoint(total=sum(held.values()), by_dtype=ordered) if held else None
+    return CheckpointSize(total=sum(held.values()), by_dtype=ordered) if held else None
 
 
 def _index(folder: Path) -> tuple[int, list[str]]:

@@ -12,7 +12,7 @@ from catalog.config_fields import Fields
 from catalog.errors import InputError
 from catalog.models.architectures import READERS
 from catalog.models.by_parts import read_by_parts
-from catalog.models.checkpoint import Checkpoint, read_checkpoint
+from catalog.models.checkpoint import CheckpointSize, read_checkpoint
 from catalog.models.families import ALIASES, FAMILIES, Family
 from catalog.models.json_file import parse_json, read_bytes
 from catalog.models.quantization import PLAIN, Formats, read_formats
@@ -58,7 +58,7 @@ def read_config(path: str | Path, *, name: str = "") -> Model:
     return with_checkpoint(model, checkpoint)
 
 
-def with_checkpoint(model: Model, checkpoint: Checkpoint | None) -> Model:
+def with_checkpoint(model: Model, checkpoint: CheckpointSize | None) -> Model:
     """Return the model with the size that its files state.
 
     Where most of it is in 8-bit floats and the configuration says no word of it, that is its format.
@@ -152,10 +152,10 @@ def _language_model(c: Fields) -> tuple[Fields, Fields]:
 def _relative(kind: str) -> str:
     """Return the family that a type whose name nobody knows is another version of, or ""."""
     bare = VERSION.sub("", squash(kind))
-    known = {squash(each): each for each in FAMILIES}
-    alike = {name: each for name, each in known.items() if VERSION.sub("", name) == bare}
+    known = {squash(family): family for family in FAMILIES}
+    alike = {name: family for name, family in known.items() if VERSION.sub("", name) == bare}
     begun = {
-        name: each for name, each in known.items() if len(name) >= SHORTEST_FAMILY and squash(kind).startswith(name)
+        name: family for name, family in known.items() if len(name) >= SHORTEST_FAMILY and squash(kind).startswith(name)
     }
     near = alike or begun
     return near[max(near, key=lambda name: (len(name), name))] if near else ""

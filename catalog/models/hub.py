@@ -7,7 +7,7 @@ from threading import Thread
 from typing import TYPE_CHECKING
 
 from catalog.errors import InputError
-from catalog.models.checkpoint import Checkpoint, sum_parameters
+from catalog.models.checkpoint import CheckpointSize, sum_parameters
 from catalog.models.hf_config import read_config, with_checkpoint
 from catalog.models.json_file import MOST_BYTES
 
@@ -27,7 +27,7 @@ def read_hub(repository: str) -> Model:
 
     """
     results: list[tuple[Path, bool] | InputError] = []
-    sizes: list[Checkpoint | None] = []
+    sizes: list[CheckpointSize | None] = []
 
     def ask() -> None:
         results.append(_attempt(repository))
@@ -53,7 +53,7 @@ def _attempt(repository: str) -> tuple[Path, bool] | InputError:
         return InputError(f"the hub has it not or cannot be reached ({_reason(error)})")
 
 
-def _stated(repository: str) -> Checkpoint | None:
+def _stated(repository: str) -> CheckpointSize | None:
     """Return the sizes by format that the hub read from the headers of the weights; None where it states none."""
     import huggingface_hub as hub
 

@@ -125,7 +125,9 @@ def fields_by_layer(c: Fields, layers: int) -> dict[int, Fields]:
     for number, heads in enumerate(c.wholes("num_attention_heads_per_layer", length=layers) or []):
         changed.setdefault(number, {})["num_attention_heads"] = heads
     made: dict[str, Fields] = {}
-    return {number: made.setdefault(repr(sorted(each.items())), c.replaced(each)) for number, each in changed.items()}
+    return {
+        number: made.setdefault(repr(sorted(change.items())), c.replaced(change)) for number, change in changed.items()
+    }
 
 
 def _beside(c: Fields, traits: MixerTraits, hidden: int, kind: str, mixer: Mixer | None) -> Recurrence | None:

@@ -40,14 +40,19 @@ def train(*, hardware: Hardware, training: TrainingQuestion, layout: TrainingDeg
         answer(output, shown, body=one.to_dict, rows=lambda: [one.row()])
         fits = one.fits
     else:
-        found = recommend_training(**question)
+        recommendation = recommend_training(**question)
 
         def ranked() -> Document:
             from advisor.render.answers.training import recommendation_document  # likewise
 
-            return recommendation_document(found)
+            return recommendation_document(recommendation)
 
-        answer(output, ranked, body=found.to_dict, rows=lambda: [each.row() for each in found.candidates])
-        fits = found.best is not None
+        answer(
+            output,
+            ranked,
+            body=recommendation.to_dict,
+            rows=lambda: [candidate.row() for candidate in recommendation.candidates],
+        )
+        fits = recommendation.best is not None
     if not fits:
         raise typer.Exit(1)

@@ -37,18 +37,20 @@ def document(estimate: TrainingEstimate) -> Document:
     )
 
 
-def recommendation_document(found: TrainingRecommendation) -> Document:
+def recommendation_document(answer: TrainingRecommendation) -> Document:
     """Return the fastest layouts, and the best one's details."""
-    first = found.candidates[0]
-    table = Table(columns=candidate_columns(found.candidates), emphasised=0 if found.best else None)
-    searched = f"{found.evaluated} layouts, of which {found.fitting} fit"
-    ranking = Section(title="Fastest layouts", table=table, lines=[("tried", [searched]), ("relax", found.relaxations)])
-    details = [] if found.best is None else _sections(first)
-    lines = [] if found.best else [("memory", [_memory(first)])]
+    first = answer.candidates[0]
+    table = Table(columns=candidate_columns(answer.candidates), emphasised=0 if answer.best else None)
+    searched = f"{answer.evaluated} layouts, of which {answer.fitting} fit"
+    ranking = Section(
+        title="Fastest layouts", table=table, lines=[("tried", [searched]), ("relax", answer.relaxations)]
+    )
+    details = [] if answer.best is None else _sections(first)
+    lines = [] if answer.best else [("memory", [_memory(first)])]
     return Document(
         title=f"Training {first.model.name} on {first.cluster}",
         question=_question(first, layout=False),
-        alarm="" if found.best else "nothing fits",
+        alarm="" if answer.best else "nothing fits",
         notes=notes(first.notes),
         sections=[ranking, *details, Section(lines=lines)],
     )
@@ -116,18 +118,18 @@ def candidate_columns(candidates: Sequence[TrainingEstimate]) -> list[Column]:
     rows = FlatRows(
         [
             {
-                "framework": each.framework,
-                "layout": each.layout.label,
-                "micro": each.layout.micro_batch,
-                "again": each.layout.recompute,
-                "step": each.step_s,
-                "step_low": each.interval()[0],
-                "step_high": each.interval()[1],
-                "tokens": each.tokens_s_per_gpu,
-                "mfu": each.mfu,
-                "memory": each.memory["used"],
+                "framework": candidate.framework,
+                "layout": candidate.layout.label,
+                "micro": candidate.layout.micro_batch,
+                "again": candidate.layout.recompute,
+                "step": candidate.step_s,
+                "step_low": candidate.interval()[0],
+                "step_high": candidate.interval()[1],
+                "tokens": candidate.tokens_s_per_gpu,
+                "mfu": candidate.mfu,
+                "memory": candidate.memory["used"],
             }
-            for each in candidates
+            for candidate in candidates
         ]
     )
     return [
@@ -166,21 +168,23 @@ def _lines(estimate: TrainingEstimate) -> Lines:
 
 
 def _budget(estimate: TrainingEstimate) -> Lines:
-    found = estimate.budget
-    assert found is not None
-    low, high = (found.days * end / estimate.step_s for end in estimate.interval())
+    budget = estimate.budget
+    assert budget is not None
+    low, high = (budget.days * end / estimate.step_s for end in estimate.interval())
     days = (
-        f"{short(found.days)} days {span(low, high)} for {count(found.tokens)} tokens, {short(found.days_undisturbed)} without "
+        f"{short(budget.days)} days {span(low, high)} for {count(budget.tokens)} tokens, {short(budget.days_undisturbed)} without "
         f"failures and checkpoints"
     )
     failures = (
-        f"{short(found.failures)} interruptions to be expected; a checkpoint every {short(found.checkpoint_minutes)} minutes "
+        f"{short(budget.failures)} interruptions to be expected; a checkpoint every {short(budget.checkpoint_minutes)} minutes "
         f"costs least"
     )
-    cost = f"{count(found.gpu_hours)} GPU-hours"
-    if found.usd is not None and estimate.price is not None:
+    cost = f"{count(budget.gpu_hours)} GPU-hours"
+    if budget.usd is not None and estimate.price is not None:
         cost += (
-            f", ${count(found.usd)} at {dollars(estimate.price.usd_per_gpu_hour)} per GPU-hour: {estimate.price.offer}"
+            f", ${count(budget.usd)} at {dollars(estimate.price.usd_per_gpu_hour)} per GPU-hour: {estimate.price.offer}"
         )
-    energy = "" if found.energy_mwh is None else f"at most {short(found.energy_mwh)} MWh, the GPUs at their power limit"
+    energy = (
+        "" if budget.energy_mwh is None else f"at most {short(budget.energy_mwh)} MWh, the GPUs at their power limit"
+    )
     return [("time", [days, failures]), ("cost", [cost]), ("energy", [energy] if energy else [])]

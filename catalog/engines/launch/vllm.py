@@ -31,7 +31,7 @@ def processes(deployment: Deployment, model: Model, cluster: Cluster, address: s
     if cluster.gpu.vendor == "cpu":
         space = cpu_environment(deployment, model, cluster.gpu)
         started = _processes(deployment, model, cluster, address, port)
-        return tuple(replace(each, environment={**each.environment, **space}) for each in started)
+        return tuple(replace(process, environment={**process.environment, **space}) for process in started)
     return _processes(deployment, model, cluster, address, port)
 
 
