@@ -28,7 +28,7 @@ def main() -> None:
     surrogate = shipped_surrogate()
     runs = [run for run in shipped_runs() if run.engine == "vllm" and run.regime == "static" and run.batch]
     together: dict[tuple[str, ...], dict[str, list[tuple[float, bool]]]] = defaultdict(lambda: defaultdict(list))
-    for error in errors_of(group_runs(runs), surrogate.marginal):
+    for error in errors_of(group_runs(runs, by_release=True), surrogate.marginal):
         scale = surrogate.scale(error.provenance, error.engine, error.scale_name)
         held = abs(error.residual) <= scale.quantile(LEVEL) * error.sigma(scale.noise)
         together[label(error)][error.metric].append((float(np.expm1(error.residual)), held))

@@ -1,8 +1,9 @@
-"""Take the measured runs of vLLM 0.33 into those that ship, without what their session's host decided.
+"""Take the measured runs of vLLM 0.33 into those that ship, without what their session's host decided; and those of SGLang.
 
     python -m benchmarks.ship_runs
 
-writes ``catalog/data/runs/vllm-0.33.0_h200_static.csv`` from ``measured/vllm_0.33_h200.csv``.
+writes ``catalog/data/runs/vllm-0.33.0_h200_static.csv`` from ``measured/vllm_0.33_h200.csv``, and ``sglang-0.5.15_h200.csv`` from the static
+batches and closed loops of ``measured/sglang_0.5.15_h200_runs.csv``.
 """
 
 from __future__ import annotations
@@ -12,6 +13,11 @@ from pathlib import Path
 
 MEASURED = Path(__file__).with_name("measured") / "vllm_0.33_h200.csv"
 SHIPPED = Path(__file__).parents[1] / "catalog" / "data" / "runs" / "vllm-0.33.0_h200_static.csv"
+
+OF_SGLANG = (
+    Path(__file__).with_name("measured") / "sglang_0.5.15_h200_runs.csv",
+    SHIPPED.with_name("sglang-0.5.15_h200.csv"),
+)
 
 LONG_PROMPT = 8192
 """Prompts of so many tokens keep the GPU busy longer than the host takes to launch their kernels,"""
@@ -47,19 +53,26 @@ def shipped(row: dict[str, str], launches_ms: float) -> dict[str, str]:
     return row | dict.fromkeys(gone, "") | {"role": role}
 
 
-def main() -> None:
-    with MEASURED.open(encoding="utf-8", newline="") as file:
-        measured = list(csv.DictReader(file))
-    launches = {
-        load_of(row): float(row["prefill_ms"]) for row in measured if (row["batch"], row["input_len"]) == ("1", "1024")
-    }
-    rows = [shipped(row, launches[load_of(row)]) for row in measured]
+def read(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def write(path: Path, rows: list[dict[str, str]]) -> None:
     columns = [name for name in rows[0] if any(row[name] for row in rows)]
-    with SHIPPED.open("w", encoding="utf-8", newline="") as file:
+    with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    print(f"{len(rows)} runs in {SHIPPED}")
+
+
+def main() -> None:
+    measured = read(MEASURED)
+    launches = {
+        load_of(row): float(row["prefill_ms"]) for row in measured if (row["batch"], row["input_len"]) == ("1", "1024")
+    }
+    write(SHIPPED, [shipped(row, launches[load_of(row)]) for row in measured])
+    write(OF_SGLANG[1], [row for row in read(OF_SGLANG[0]) if row["regime"] != "open"])
 
 
 if __name__ == "__main__":

@@ -28,6 +28,8 @@ REQUIRED = frozenset(
         *("isl", "osl", "length_ratio", "ttft_ms", "tpot_ms"),
     )
 )
+RELEASED = {"vllm": (("2025-10-02", "0.11"), ("2025-12-03", "0.12"), ("2026-04-03", "0.19"))}
+"""Releases by the day of their upload to PyPI, as far as dated rows without a version need them: the latest one then is taken."""
 REGIMES = {"in flight": "steady", "": "steady", "static": "static"}
 NO = frozenset(("", "0", "no", "false", "False"))
 
@@ -88,7 +90,7 @@ def _measurement(row: Mapping[str, str]) -> Measurement:
         gpu=gpu.name,
         gpus=tp * pp * dp,
         engine=engine.name,
-        engine_version=row.get("engine_version", ""),
+        engine_version=_version(engine.name, row.get("engine_version", ""), row.get("measured", "")),
         model=model.name,
         dtype=row.get("weights") or model.quantization or model.dtype,
         kv_dtype=row.get("kv_dtype") or "auto",
@@ -103,3 +105,11 @@ def _measurement(row: Mapping[str, str]) -> Measurement:
         output_len=output_len,
         **values,
     )
+
+
+def _version(engine: str, stated: str, measured: str) -> str:
+    """Return the version that a row states, or the latest release on the day of its measurement where that is known."""
+    if (stated and not stated.startswith("nightly")) or not measured:
+        return stated
+    latest = [version for day, version in RELEASED.get(engine, ()) if day <= measured]
+    return f"{latest[-1]} ({stated or 'not stated'}, {measured})" if latest else stated

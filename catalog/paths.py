@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from pathlib import Path
 
 
@@ -11,6 +12,12 @@ def home() -> Path:
     chosen = os.environ.get("ADVISOR_HOME")
     if chosen:
         return Path(chosen).expanduser()
+    return _usual_home(os.environ.get("XDG_DATA_HOME"), os.environ.get("HOME"))
+
+
+@cache
+def _usual_home(*_: str | None) -> Path:
+    """Return the platform's folder, which depends on these variables of the environment."""
     from platformdirs import user_data_path  # only needed without $ADVISOR_HOME
 
     return user_data_path("advisor", appauthor=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 from catalog.borders import checked
@@ -11,16 +12,17 @@ from catalog.names import squash, suggestion
 from catalog.paths import own_tables
 from catalog.quantities import USD_PER_HOUR
 from catalog.schema import Price
-from catalog.tables import DATA, read_toml
+from catalog.tables import DATA, read_toml, stamp
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
 
 def all_prices() -> tuple[Price, ...]:
     """Return every known price, the user's included."""
-    return tuple(price for path in (DATA / "prices.toml", *own_tables("prices")) for price in _read(path))
+    own = ((path, stamp(path)) for path in own_tables("prices"))
+    return tuple(price for path, changed in ((DATA / "prices.toml", None), *own) for price in _read(path, changed))
 
 
 def prices_for(gpu_name: str, *, provider: str | None = None, illustrative: bool = False) -> tuple[Price, ...]:
@@ -55,13 +57,12 @@ def cheapest(gpu_name: str, *, provider: str | None = None, illustrative: bool =
     return min(lasting, key=lambda price: (price.kind != "on-demand", price.usd_per_gpu_hour), default=None)
 
 
-def _read(path: Path) -> Iterator[Price]:
+@cache
+def _read(path: Path, changed: tuple[int, int] | None) -> tuple[Price, ...]:  # noqa: ARG001  an edited file is read again
     rows = read_toml(path).get("prices", [])
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise InputError(f"{path}: prices must be tables that start with [[prices]]")
-    for number, row in enumerate(rows, 1):
-        where = f"{path}: price {number}"
-        yield checked(Price, row, where)
+    return tuple(checked(Price, row, f"{path}: price {number}") for number, row in enumerate(rows, 1))
 
 
 def read_prices(texts: Sequence[str] | None) -> dict[str, float] | None:

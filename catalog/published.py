@@ -1,8 +1,8 @@
-"""Benchmarks that others published, as measurements: the long form ``metric, value`` with one row a quantity.
+"""Benchmarks that others published, as measurements: the long form ``metric, value`` with one row a quantity, and closed loops.
 
-Three sources in the layout of LLM-Inference-Bench, LMDeploy's and TensorRT-LLM's documentation, and Splitwise's traces:
-``*_static.csv`` and ``*_saturated.csv`` in one folder. Names are mapped to the catalog's; rows that cannot be used are
-left out and say why.
+Sources in the layout of LLM-Inference-Bench, LMDeploy's and TensorRT-LLM's documentation, and Splitwise's traces:
+``*_static.csv`` and ``*_saturated.csv`` in one folder; ``*_loops.csv`` beside them as ``catalog.closed_loops`` has them. Names are
+mapped to the catalog's; rows that cannot be used are left out and say why.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ REQUIRED = frozenset(
 )
 
 ENGINES = {
-    "TensorRT-LLM": ("tensorrt-llm", ""),
+    "TensorRT-LLM": ("tensorrt-llm", ""),  # those without a version are of 2024
     "vLLM": ("vllm", "0.5 "),
     "vLLM (Splitwise fork)": ("vllm", "0.2 "),
     "LMDeploy-TurboMind": ("lmdeploy", ""),
@@ -71,18 +71,27 @@ class Published:
 
 
 def read_published(folder: Path) -> Published:
-    """Return all rows of ``*_static.csv`` and ``*_saturated.csv`` in ``folder``.
+    """Return all rows of ``*_static.csv``, ``*_saturated.csv`` and ``*_loops.csv`` in ``folder``.
 
     Raises:
         InputError: the folder or a file cannot be read, or lacks a column.
 
     """
+    from catalog.closed_loops import read_loops  # reads names with what is here
+
     files = sorted([*folder.glob("*_static.csv"), *folder.glob("*_saturated.csv")])
-    if not files:
+    loops = sorted(folder.glob("*_loops.csv"))
+    if not files and not loops:
         raise InputError(
-            f"no *_static.csv or *_saturated.csv in {str(folder)!r}; name a folder that holds published runs"
+            f"no *_static.csv, *_saturated.csv or *_loops.csv in {str(folder)!r}; name a folder that holds published runs"
         )
-    return read_rows((f"{path.name} line {number}", row) for path in files for number, row in enumerate(_rows(path), 2))
+    found = read_rows(
+        (f"{path.name} line {number}", row) for path in files for number, row in enumerate(_rows(path, REQUIRED), 2)
+    )
+    flowing = read_loops(
+        (f"{path.name} line {number}", row) for path in loops for number, row in enumerate(_rows(path, frozenset()), 2)
+    )
+    return Published((*found.runs, *flowing.runs), found.left_out | flowing.left_out)
 
 
 def read_rows(rows: Iterable[tuple[str, Mapping[str, str]]]) -> Published:
@@ -111,11 +120,11 @@ def read_rows(rows: Iterable[tuple[str, Mapping[str, str]]]) -> Published:
     return Published(tuple(runs.values()), dict(left_out))
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
+def _rows(path: Path, required: frozenset[str]) -> list[dict[str, str]]:
     try:
         with path.open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
-            missing = REQUIRED - set(reader.fieldnames or ())
+            missing = required - set(reader.fieldnames or ())
             if missing:
                 raise InputError(f"{path.name} has no column {', '.join(sorted(missing))}; it must be the long form")
             return list(reader)
@@ -141,7 +150,7 @@ def _measurement(row: Mapping[str, str]) -> Measurement:
     # First-token latencies of an otherwise unstated run are those of a run of one token.
     lengths = int(float(row["input_len"])), int(float(row["output_len"]))
     model = MODELS.get(row["model"], row["model"])
-    version = (era + row["engine_version"]).strip()
+    version = (era + row["engine_version"]).strip() or ("0.0 (2024, not stated)" if engine == "tensorrt-llm" else "")
     layout = (int(row["tp"]), int(row["pp"]))
     parts = (row["source"], row["gpu"], engine, version, model, dtype, kv_dtype, *layout, batch, *lengths)
     return Measurement(

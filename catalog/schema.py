@@ -296,6 +296,8 @@ class Deployment:
     """Kernel fusion on, and CUDA graphs unless ``graphs`` says otherwise."""
     graphs: bool | None = None
     """CUDA graphs on; None: as ``compiled``."""
+    engine_version: str = ""
+    """Release whose times are asked about, such as "0.33"; empty for the one that the catalog describes."""
 
     @property
     def num_gpus(self) -> int:

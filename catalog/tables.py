@@ -98,9 +98,14 @@ class CatalogTable:
 
 def table(kind: str) -> CatalogTable:
     """Return the entries of one kind ("models", "gpus"): shipped, then the user's, which add to or replace them."""
-    shipped = tuple(sorted((DATA / kind).glob("*.toml")))
     own = own_tables(kind)
-    return _table(shipped, tuple((path, _stamp(path)) for path in own))
+    return _table(_shipped(kind), tuple((path, stamp(path)) for path in own))
+
+
+@cache
+def _shipped(kind: str) -> tuple[Path, ...]:
+    """Return the shipped files of one kind."""
+    return tuple(sorted((DATA / kind).glob("*.toml")))
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -168,6 +173,6 @@ def _meanings(entry: Entry) -> Iterable[tuple[str, Meaning]]:
             yield squash(typed), Meaning(entry.name, name)
 
 
-def _stamp(path: Path) -> tuple[int, int]:
+def stamp(path: Path) -> tuple[int, int]:
     status = path.stat()
     return status.st_mtime_ns, status.st_size

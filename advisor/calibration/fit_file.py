@@ -24,6 +24,8 @@ MOST_RUNS = 400
 MOST_LOG = 50.0
 """Size of a logarithm beyond which nothing was measured."""
 
+MOST_RELEASES = 1000
+
 UPPER = len(NAMES) * (len(NAMES) + 1) // 2
 Logarithm = Annotated[float, Interval(ge=-MOST_LOG, le=MOST_LOG)]
 Noise = Annotated[float, Interval(gt=0, le=MOST_LOG)]
@@ -41,6 +43,8 @@ class MarginalRow:
     """The upper triangle, row by row."""
     seen: TrainingSupport | None = None
     dispersion: Annotated[float, Interval(ge=1, le=MOST_DISPERSION)] = 1.0
+    release: Annotated[int, Interval(ge=-MOST_RELEASES, le=MOST_RELEASES)] = 0
+    """Minor releases from the version that the catalog describes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from advisor.calibration.surrogate import STAGED
+from advisor.calibration.surrogate import EXPERTS, STAGED
 
 if TYPE_CHECKING:
     from catalog.units import Array
@@ -17,15 +17,16 @@ def implementation_variance(provenance: str, compiled: Array | float) -> Array:
     return np.where((np.asarray(compiled) > 0) | (provenance != "analytic"), 0.0, EAGER_SIGMA**2)
 
 
-def scale_name(metric: str, regime: Regime, *, staged: bool) -> str:
-    """Return under which name the errors of a metric in a regime are kept; ``staged``: with more than one pipeline stage.
+def scale_name(metric: str, regime: Regime, *, staged: bool, experts: bool = False) -> str:
+    """Return under which name the errors of a metric in a regime are kept; ``staged``: with more than one pipeline stage; ``experts``: of a
+    model with experts.
 
-    Of the steady state little is measured beside saturated throughput without pipelines; its errors stand for all of it
-    but the time to the first token, which depends on how arrivals cluster.
+    The errors of throughput stand for all of the steady state but the time to the first token, which depends on how arrivals cluster.
     """
     if regime == "static":
         return metric + STAGED if staged else metric
-    return "steady ttft_ms" if metric in ("ttft_ms", "prefill_ms") else "steady output_tok_s"
+    name = "steady ttft_ms" if metric in ("ttft_ms", "prefill_ms") else "steady output_tok_s"
+    return name + EXPERTS if experts and name != "steady ttft_ms" else name
 
 
 Regime = Literal["static", "steady"]

@@ -97,6 +97,10 @@ class KernelObservations:
         return 0
 
     @property
+    def server(self) -> NDArray[np.intp]:
+        return np.full(self.measured.shape[1], -1)
+
+    @property
     def dependencies(self) -> NDArray[np.intp]:
         """Return places of the parameters of this kind of kernel in ``NAMES``."""
         return np.array([NAMES.index(name) for name in self.names], dtype=np.intp)

@@ -64,7 +64,11 @@ class Observations(Protocol):
     def cluster(self) -> Cluster: ...
     @property
     def release(self) -> int:
-        """Count minor releases from the version of the engine that the catalog describes."""
+        """Minor releases from the version of the engine that the catalog describes, negative to earlier ones."""
+
+    @property
+    def server(self) -> NDArray[np.intp]:
+        """Number of the server that each measurement is of, shape (m,); -1 where measurements are independent."""
 
     @property
     def dependencies(self) -> NDArray[np.intp]:
@@ -107,7 +111,15 @@ class RunGroup:
     """By ``METRICS``; NaN where not measured."""
     runs: tuple[Measurement, ...]
     release: int = 0
-    """Minor releases from the version of the engine that the catalog describes."""
+    """Minor releases from the version of the engine that the catalog describes, negative to earlier ones."""
+
+    @property
+    def server(self) -> NDArray[np.intp]:
+        """Closed loops of one configuration are of one server, whose errors are alike; static batches judge layouts."""
+        names = ("source", "engine_version", "tp", "pp", "dp", "ep", "dtype", "kv_dtype")
+        keys = [tuple(getattr(run, name) for name in names) for run in self.runs]
+        numbers = {key: i for i, key in enumerate(dict.fromkeys(keys))}
+        return np.where(self.steady & ~self.saturated, [numbers[key] for key in keys], -1).astype(np.intp)
 
     @property
     def dependencies(self) -> NDArray[np.intp]:
@@ -125,11 +137,11 @@ class RunGroup:
             correction=correction,
             ideal=parameters is IDEAL,
         )
-        times = static_batch_times(cost_model, self.batch, self.input_len, self.output_len)
-        if np.any(self.steady):
-            flowing = steady_state_times(cost_model, self.batch, self.input_len, self.output_len)
-            return np.where(self.steady, _metrics(flowing), _metrics(times))
-        return _metrics(times)
+        asked = (cost_model, self.batch, self.input_len, self.output_len)
+        if self.steady.all():
+            return _metrics(steady_state_times(*asked))
+        times = _metrics(static_batch_times(*asked))
+        return np.where(self.steady, _metrics(steady_state_times(*asked)), times) if self.steady.any() else times
 
     @property
     def noise(self) -> Array:

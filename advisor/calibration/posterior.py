@@ -8,19 +8,27 @@ the others with the spread that they show among each other (a crossed hierarchic
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import cache, reduce
 from operator import or_
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.optimize import least_squares
 
-from advisor.calibration.contamination import DEGREES, Disagreement, disagreement, dispersion
+from advisor.calibration.contamination import Disagreement, disagreement, dispersion
 from advisor.calibration.observations import METRICS, RunGroup
-from advisor.calibration.parameter_posterior import ParameterPosterior, Provenance, TrainingSupport
+from advisor.calibration.parameter_posterior import (
+    FORMAT_PARAMETERS,
+    ParameterPosterior,
+    Provenance,
+    TrainingSupport,
+    release_shares,
+)
+from advisor.calibration.shared_offsets import SharedOffsets, robust
 from advisor.calibration.support import training_support, widened
 from advisor.perf_model.parameters import NAMES, PRIORS, Parameters
 from advisor.perf_model.sensitivity import log_slopes, logarithm, shifted
+from catalog.engines import all_engines
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,12 +41,20 @@ if TYPE_CHECKING:
 SHARES = {"population": 0.7, "engine": 0.55, "gpu": 0.25, "pair": 0.35}
 """Standard deviation of each effect in units of the prior's spread; their squares add up to about 1."""
 
-RELEASE_SHARE, HOST_RELEASE_SHARE = 0.05, 0.2
-"""The same of the effect of a release of an engine, by the square root of its distance in minor releases, and of what the host
-does, which is another from one machine to the next. Dense models of vLLM 0.33 on H200 are predicted by a fit to 0.24 within 2 to
-3% of TPOT and 2 to 5% of prefill, prefills that the host launches within a factor of 2.5."""
+KIN_SHARE, KIN_OWN_SHARE = 0.15, 0.5
+"""The same of the engine's effect where it is an offset from the parameters of a kin engine (``catalog.engines.Engine.kin``), whose
+kernels are of the same libraries: of most efficiencies; and of what engines have of their own, fixed times, links, the host's work, and
+kernels for narrow formats and experts. So it is for an engine on a GPU, too."""
 
-HOST_PARAMETERS = frozenset({"layer_host_us", "expert_host_us", "admission_ms", "step_ms", "sequence_us", "stage_ms"})
+Label = tuple[str, ...]
+
+
+OWN_PARAMETERS = FORMAT_PARAMETERS | {
+    "link",
+    "ring_link",
+    *(name for name, prior in PRIORS.items() if prior.kind == "positive" and name.endswith(("_us", "_ms"))),
+}
+"""Those in which kin engines differ."""
 
 
 class Effects:
@@ -49,23 +65,53 @@ class Effects:
         self.seen = {pair: training_support(_runs_of(groups, pair)) for pair in self.pairs}
         self.engines = sorted({engine for engine, _ in self.pairs})
         self.gpus = sorted({gpu for _, gpu in self.pairs})
-        labels: list[tuple[str, ...]] = [("population",)]
+        self.releases = {
+            engine: sorted({group.release for group in groups if group.engine == engine}) for engine in self.engines
+        }
+        labels: list[Label] = [("population",)]
         labels += [("engine", engine) for engine in self.engines]
         labels += [("gpu", gpu) for gpu in self.gpus]
         labels += [("pair", *pair) for pair in self.pairs]
-        releases = sorted({(group.engine, group.release) for group in groups if group.release})
-        labels += [("release", engine, str(release)) for engine, release in releases]
+        labels += [("release", engine, str(each)) for engine in self.engines for each in self.releases[engine] if each]
         self.at = {label: i for i, label in enumerate(labels)}
         spread = np.array([PRIORS[name].spread for name in NAMES])
-        shares = [SHARES.get(label[0]) or release_shares(int(label[-1])) for label in labels]
-        self.spread = np.concatenate([share * spread for share in shares])
+        self.spread = np.concatenate([self.shares(label) * spread for label in labels])
         self.centre = np.concatenate([Parameters.typical().unbounded(), np.zeros((len(labels) - 1) * len(NAMES))])
+
+    def labels(self, engine: str, gpu: str, release: int = 0) -> list[Label]:
+        """Name the effects that the parameters of this engine, at this release, and GPU are the sum of."""
+        wanted: list[Label] = [("population",), ("gpu", gpu)]
+        for each in (kin, engine) if (kin := kin_of(engine)) else (engine,):
+            wanted += [("engine", each), ("pair", each, gpu)]
+        return wanted + [("release", engine, str(step)) for step in self._steps(engine, release)]
+
+    def _steps(self, engine: str, release: int) -> list[int]:
+        """Return the measured releases on the way from that of the catalog to this one."""
+        known = self.releases.get(engine, [])
+        return [each for each in known if 0 < each <= release or release <= each < 0]
+
+    def shares(self, label: Label) -> Array:
+        """Return the standard deviation of an effect in units of the priors' spread, shape (len(NAMES),)."""
+        kind = label[0]
+        if kind == "release":
+            release = int(label[2])
+            nearer = [each for each in self._steps(label[1], release) if each != release]
+            return release_shares(release - (max(nearer, key=abs) if nearer else 0))
+        if kind in ("engine", "pair") and kin_of(label[1]):
+            return np.array([KIN_OWN_SHARE if name in OWN_PARAMETERS else KIN_SHARE for name in NAMES])
+        return np.full(len(NAMES), SHARES[kind])
 
     def blocks(self, engine: str, gpu: str, release: int = 0) -> list[int]:
         """Return positions of the effects that the parameters of this engine and GPU are the sum of."""
-        wanted: list[tuple[str, ...]] = [("population",), ("engine", engine), ("gpu", gpu), ("pair", engine, gpu)]
-        wanted.append(("release", engine, str(release)))
-        return [self.at[label] for label in wanted if label in self.at]
+        return [self.at[label] for label in self.labels(engine, gpu, release) if label in self.at]
+
+    def unknown(self, engine: str, gpu: str, release: int = 0) -> Array:
+        """Return the variance of the parameters by the effects that no group is of, shape (len(NAMES),)."""
+        spread = np.array([PRIORS[name].spread for name in NAMES])
+        missing = [self.shares(label) for label in self.labels(engine, gpu, release) if label not in self.at]
+        steps = [0, *self._steps(engine, release)]
+        apart = release_shares(release - max(steps, key=abs))
+        return np.asarray(sum(((share * spread) ** 2 for share in (*missing, apart)), np.zeros(len(NAMES))))
 
     def seen_nearby(self, engine: str, gpu: str) -> TrainingSupport:
         """Return what the runs had that say most of this engine on this GPU: its own, else the engine's, the GPU's, or all."""
@@ -82,10 +128,10 @@ class Effects:
         return np.asarray(effects.reshape(-1, len(NAMES))[self.blocks(engine, gpu, release)].sum(axis=0))
 
 
-def release_shares(distance: int) -> Array:
-    """Return standard deviation of the effect of a release so far away, in units of the priors' spread, shape (len(NAMES),)."""
-    shares = [HOST_RELEASE_SHARE if name in HOST_PARAMETERS else RELEASE_SHARE for name in NAMES]
-    return np.asarray(np.sqrt(distance) * np.array(shares))
+@cache
+def kin_of(family: str) -> str:
+    """Return the engine from whose parameters those of a family are offsets; empty: none."""
+    return next((engine.kin for engine in all_engines() if engine.name == family), "")
 
 
 def _runs_of(groups: Sequence[Observations], pair: tuple[str, str]) -> list[RunGroup]:
@@ -102,6 +148,10 @@ class PooledEffects(Effects):
         self.spread = np.array([PRIORS[name].spread for name in NAMES])
         self.centre = Parameters.typical().unbounded()
 
+    def unknown(self, *_: object) -> Array:
+        """Return nothing: what is not told apart is known."""
+        return np.zeros(len(NAMES))
+
 
 def log_residuals(group: Observations, x: Array) -> Array:
     """Return log(predicted / measured), shape (k, m) for k quantities of m runs; NaN where not measured."""
@@ -117,17 +167,6 @@ def sensitivities(group: Observations, x: Array) -> Array:
     return slopes
 
 
-def _robust(z: Array, counted: Array) -> Array:
-    """Return the Student-t loss for the first squared residuals, as much as each is ``counted``; plain squares for the priors."""
-    rho, data = np.empty((3, z.size)), len(counted)
-    rho[0], rho[1], rho[2] = z, 1.0, 0.0
-    inner = 1.0 + z[:data] / DEGREES
-    rho[0, :data] = counted * (DEGREES + 1.0) * np.log(inner)
-    rho[1, :data] = counted * (DEGREES + 1.0) / DEGREES / inner
-    rho[2, :data] = -counted * (DEGREES + 1.0) / DEGREES**2 / inner**2
-    return rho
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Posterior:
     """All effects together; ``marginal`` gives the parameters of one engine on one GPU."""
@@ -136,21 +175,19 @@ class Posterior:
     effects: Array
     covariance: Array
 
-    def marginal(self, engine: str, gpu: str) -> ParameterPosterior:
+    def marginal(self, engine: str, gpu: str, release: int = 0) -> ParameterPosterior:
         """Return parameters of ``engine`` on ``gpu``; what has not been measured adds its prior spread."""
         index, size = self.index, len(NAMES)
-        blocks = index.blocks(engine, gpu)
+        blocks = index.blocks(engine, gpu, release)
         rows = np.concatenate([np.arange(b * size, (b + 1) * size) for b in blocks])
         gather = np.tile(np.eye(size), len(blocks))
         covariance = gather @ self.covariance[np.ix_(rows, rows)] @ gather.T
-        spread = np.array([PRIORS[name].spread for name in NAMES])
-        known = {"engine": engine in index.engines, "gpu": gpu in index.gpus, "pair": (engine, gpu) in index.pairs}
-        for effect, measured in known.items():
-            if not measured:
-                covariance = covariance + np.diag((SHARES[effect] * spread) ** 2)
-        provenance: Provenance = "calibrated" if known["pair"] else "transferred" if known["engine"] else "analytic"
+        covariance = covariance + np.diag(index.unknown(engine, gpu, release))
+        provenance: Provenance = "analytic"
+        if engine in index.engines:
+            provenance = "calibrated" if (engine, gpu) in index.pairs else "transferred"
         return ParameterPosterior(
-            mean=index.total(self.effects, engine, gpu),
+            mean=index.total(self.effects, engine, gpu, release),
             covariance=covariance,
             provenance=provenance,
             seen=index.seen_nearby(engine, gpu),
@@ -173,7 +210,7 @@ def fit_posterior(
             j = start.index.at.get(label)
             if j is not None:
                 x[i * size : (i + 1) * size] = start.effects[j * size : (j + 1) * size]
-    weighed = [_Weighed(group=group, used=group.used, noise=group.noise) for group in groups]
+    weighed = [_Weighed.of(group) for group in groups]
     cost, damping = _cost(index, weighed, x), FIRST_DAMPING
     for _ in range(MOST_STEPS):
         gradient, information = _normal_equations(index, weighed, x)
@@ -206,24 +243,27 @@ class _Weighed:
 
     group: Observations
     used: NDArray[np.bool_]
-    noise: Array
+    shared: SharedOffsets
+
+    @classmethod
+    def of(cls, group: Observations) -> _Weighed:
+        used = group.used
+        server = np.broadcast_to(group.server, used.shape)[used]
+        return cls(group=group, used=used, shared=SharedOffsets(noise=group.noise[used], server=server))
 
     def own(self, index: Effects, effects: Array) -> Array:
         """Return the parameters of its engine on its GPU."""
         return index.total(effects, self.group.engine, self.group.cluster.gpu.name, self.group.release)
 
     def residuals(self, x: Array) -> Array:
-        """Return the residuals that count in units of the noise, flat."""
-        return np.asarray((log_residuals(self.group, x) / self.noise)[self.used])
+        """Return log residuals of what counts, flat."""
+        return np.asarray(log_residuals(self.group, x)[self.used])
 
 
 def _cost(index: Effects, weighed: Sequence[_Weighed], effects: Array) -> float:
     """Return the negative logarithm of the posterior density, up to a constant."""
     cost = 0.5 * float(np.sum(((effects - index.centre) / index.spread) ** 2))
-    for weighed_group in weighed:
-        z = weighed_group.residuals(weighed_group.own(index, effects)) ** 2
-        cost += 0.5 * float(_robust(z, np.ones(len(z)))[0].sum())
-    return cost
+    return cost + sum(each.shared.cost(each.residuals(each.own(index, effects))) for each in weighed)
 
 
 def _normal_equations(index: Effects, weighed: Sequence[_Weighed], effects: Array) -> tuple[Array, Array]:
@@ -233,12 +273,10 @@ def _normal_equations(index: Effects, weighed: Sequence[_Weighed], effects: Arra
     size = len(NAMES)
     gradient = (effects - index.centre) / index.spread**2
     information = np.diag(1.0 / index.spread**2)
-    for weighed_group in weighed:
-        own, group = weighed_group.own(index, effects), weighed_group.group
-        residual = weighed_group.residuals(own)
-        slopes = (sensitivities(group, own) / weighed_group.noise[:, None, :]).transpose(0, 2, 1)[weighed_group.used]
-        weight = _robust(residual**2, np.ones(len(residual)))[1]
-        pull, curvature = slopes.T @ (weight * residual), slopes.T @ (weight[:, None] * slopes)
+    for each in weighed:
+        own, group = each.own(index, effects), each.group
+        slopes = sensitivities(group, own).transpose(0, 2, 1)[each.used]
+        pull, curvature = each.shared.equations(each.residuals(own), slopes)
         blocks = index.blocks(group.engine, group.cluster.gpu.name, group.release)
         places = [slice(block * size, (block + 1) * size) for block in blocks]
         for one in places:
@@ -381,15 +419,15 @@ def _updated(marginal: ParameterPosterior, groups: Sequence[Observations], clean
         xtol=1e-4,
         ftol=1e-4,
         max_nfev=30,
-        loss=lambda z: _robust(z, counted),  # type: ignore[arg-type]  # as above
+        loss=lambda z: robust(z, counted),  # type: ignore[arg-type]  # as above
     )
     matrix = jacobian(optimum.x)
     weight = np.ones(data + len(NAMES))
-    weight[:data] = _robust(residuals(optimum.x) ** 2, counted)[1, :data]
+    weight[:data] = robust(residuals(optimum.x) ** 2, counted)[1, :data]
     inner = np.linalg.inv(matrix.T @ (matrix * weight[:, None]))
     wild = sum(float(np.sum(1.0 - c)) for c in clean)
     evidence = -float(optimum.cost) - WILD_COST * wild + 0.5 * float(np.linalg.slogdet(inner)[1])
-    plain = _robust(residuals(optimum.x) ** 2, np.ones(data))[1, :data]
+    plain = robust(residuals(optimum.x) ** 2, np.ones(data))[1, :data]
     weights, row = [], 0
     for mask in used:
         table = np.zeros(mask.shape)

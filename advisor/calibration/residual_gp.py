@@ -256,10 +256,10 @@ def _distinct(rows: Array) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
 
 def fit_residuals(
     groups: Iterable[RunGroup],
-    parameters_of: Callable[[str, str], Parameters],
+    parameters_of: Callable[[str, str, int], Parameters],
     noise_of: Callable[[str, str, bool], float],
 ) -> tuple[Residuals, ...]:
-    """Return the residuals of the static runs of some groups, by model, at the parameters of their engine and GPU.
+    """Return the residuals of the static runs of some groups, by model, at the parameters of their engine, at its release, and GPU.
 
     ``noise_of`` an engine, one of ``PHASES``, and whether there are pipeline stages: the residual's standard deviation.
     """
@@ -268,7 +268,7 @@ def fit_residuals(
     fitted = []
     for group in groups:
         gpu = group.cluster.gpu.name
-        predicted = group.predict(parameters_of(group.engine, gpu))
+        predicted = group.predict(parameters_of(group.engine, gpu, group.release))
         rows = [METRICS.index(phase) for phase in PHASES]
         chosen = np.flatnonzero(~group.steady & ~np.isnan(group.measured[rows]).all(axis=0))[-MOST_RUNS:]
         if not chosen.size:

@@ -1,7 +1,7 @@
 """Fit the surrogate that ships, and test its intervals on what the fit has not seen.
 
-Run as ``python -m advisor.calibration.shipped_fit --published DIR``; it writes ``advisor/data/surrogate.json``. ``DIR`` holds the
-published benchmarks in long form (see ``catalog.published``), which do not ship; what is learned from them does.
+Run as ``python -m advisor.calibration.shipped_fit``; it writes ``advisor/data/surrogate.json``. The published benchmarks that it learns
+from (see ``catalog.published``) lie in ``benchmarks/published`` of the repository and do not ship; what is learned from them does.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import argparse
 import hashlib
 import math
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from advisor.calibration.parameter_posterior import ParameterPosterior, Provenance
     from advisor.calibration.residual_gp import Residuals
     from catalog.schema import Measurement
+    from catalog.units import Array
+
+PUBLISHED = Path(__file__).parents[2] / "benchmarks" / "published"
+"""In the repository, not in the wheel."""
 
 LEAST_NOISE = 0.02
 """No quantity is believed to better than this, the spread of repeated prefills."""
@@ -70,6 +74,8 @@ class PredictionError:
     variance: float
     """Of the logarithm, from the parameters alone."""
     provenance: Provenance
+    experts: bool = False
+    """Whether the model has some."""
     left: float = 1.0
     """Share of the residual's variance that runs of the same model nearby leave."""
     dispersion: float = 1.0
@@ -85,18 +91,19 @@ class PredictionError:
             self.metric,
             "static" if self.run.batch and self.run.regime == "static" else "steady",
             staged=self.run.pp > 1,
+            experts=self.experts,
         )
 
 
 def errors_of(
     groups: Iterable[RunGroup],
-    marginal_of: Callable[[str, str], ParameterPosterior],
+    marginal_of: Callable[[str, str, int], ParameterPosterior],
     residuals: Sequence[Residuals] = (),
 ) -> list[PredictionError]:
     """Return the errors of every measured quantity of the groups; of predictions corrected by ``residuals`` where some are near."""
     errors = []
     for group in groups:
-        marginal = marginal_of(group.engine, group.cluster.gpu.name)
+        marginal = marginal_of(group.engine, group.cluster.gpu.name, group.release)
         nearby = of_model(residuals, group.engine, group.cluster.gpu.name, group.model)
         correction = None
         if nearby is not None:
@@ -121,6 +128,7 @@ def errors_of(
                     residual=float(residual[k, m]),
                     variance=float(variance[k, m]),
                     provenance=marginal.provenance,
+                    experts=group.model.moe_layers > 0,
                     left=float(left[k, m]),
                     dispersion=marginal.dispersion,
                 )
@@ -162,9 +170,14 @@ def left_out_errors(
         for group in groups:
             parts[key(group)].append(group)
         tasks += [(provenance, out) for out in parts.values() if len(out) < len(groups)]
-    folds = Parallel(n_jobs=jobs)(delayed(_fold)(groups, out, kernels, kind, start) for kind, out in tasks)
+    found = Parallel(n_jobs=jobs)(delayed(_fold)(groups, out, kernels, kind, start) for kind, out in tasks)
+    # Where no other model ran an engine on a GPU, a model left out takes the pair along; who asks has the pair.
+    kept = {"calibrated": ("calibrated", "transferred"), "transferred": ("transferred",), "analytic": ("analytic",)}
     return [
-        e for (provenance, _), errors in zip(tasks, folds, strict=True) for e in errors if e.provenance == provenance
+        replace(error, provenance=kind)
+        for (kind, _), errors in zip(tasks, found, strict=True)
+        for error in errors
+        if error.provenance in kept[kind]
     ]
 
 
@@ -209,7 +222,7 @@ def _configuration_fold(
     kept = group_runs(
         (run for run in runs if run.regime != "static" or _configuration(run) not in out), by_release=True
     )
-    left = group_runs(run for run in runs if run.regime == "static" and _configuration(run) in out)
+    left = group_runs((run for run in runs if run.regime == "static" and _configuration(run) in out), by_release=True)
     posterior = fit_posterior([*kept, *kernels], start)
     residuals = fit_residuals(kept, lambda *pair: posterior.marginal(*pair).parameters, noise_of)
     return errors_of(left, posterior.marginal, residuals), errors_of(left, posterior.marginal)
@@ -266,16 +279,26 @@ def quantiles_of(
 ) -> tuple[float, ...]:
     """Return quantiles of |error| / sigma at ``LEVELS``; those of one engine alone where there are enough of them.
 
-    Their rank is raised by the usual finite-sample term (n + 1) / n with n the number of (engine, GPU, model)
-    combinations: errors of one combination are alike, so it is combinations that are exchangeable, not runs.
+    Where an engine has enough runs, but of few models, its own count for m / ``LEAST_MODELS`` of m models, the middle of all engines' for
+    the rest: one engine with a bad server should not widen everybody's. The rank is raised by the usual finite-sample term
+    (n + 1) / n with n the number of (engine, GPU, model) combinations: errors of one combination are alike, so it is
+    combinations that are exchangeable, not runs.
     """
     own = [error for error in errors if engine in (ANY, error.engine)]
-    several = len({error.run.model for error in own}) >= LEAST_MODELS
-    chosen = own if len(own) >= LEAST_RUNS and several else errors
-    scores = [abs(error.residual) / sigma_of(error, noises) for error in chosen]
+    weight = min(len({error.run.model for error in own}) / LEAST_MODELS, 1.0) if len(own) >= LEAST_RUNS else 0.0
     combinations = len({(e.engine, e.run.gpu, e.run.model) for e in errors})
     rank = np.minimum(np.array(LEVELS) * (1.0 + 1.0 / combinations), 1.0)
-    return tuple(float(f"{q:.4g}") for q in np.quantile(scores, rank))
+
+    def of(chosen: Sequence[PredictionError]) -> Array:
+        return np.quantile([abs(error.residual) / sigma_of(error, noises) for error in chosen], rank)
+
+    quantiles = of(own if weight else errors)
+    if engine != ANY and 0.0 < weight < 1.0:
+        by_engine = Counter(error.engine for error in errors)
+        known = [name for name, runs in by_engine.items() if runs >= LEAST_RUNS]
+        middle = np.median([of([error for error in errors if error.engine == name]) for name in known], axis=0)
+        quantiles = weight * quantiles + (1.0 - weight) * middle
+    return tuple(float(f"{q:.4g}") for q in quantiles)
 
 
 def unless_wider(
@@ -323,6 +346,13 @@ def calibrate(runs: Sequence[Measurement], *, sources: tuple[str, ...], jobs: in
         scales=scales_of(in_sample, left_out),
         sources=sources,
         data_hash=digest,
+        releases={
+            (engine, gpu, release): posterior.marginal(engine, gpu, release)
+            for engine in index.engines
+            for release in index.releases[engine]
+            for gpu in (ANY, *(gpu for of, gpu in index.pairs if of == engine))
+            if release
+        },
     )
     return replace(surrogate, residuals=shipped_residuals(surrogate))
 
@@ -334,7 +364,7 @@ def shipped_residuals(surrogate: Surrogate) -> tuple[Residuals, ...]:
     """
     groups = sorted(
         group_runs((run for run in shipped_runs() if run.role == "fit"), by_release=True),
-        key=lambda group: group.release,
+        key=lambda group: abs(group.release),
     )
     nearest = {(group.engine, group.cluster.gpu.name, group.model.name): group for group in reversed(groups)}
     return fit_residuals(nearest.values(), lambda *pair: surrogate.marginal(*pair).parameters, surrogate.noise)
@@ -342,7 +372,7 @@ def shipped_residuals(surrogate: Surrogate) -> tuple[Residuals, ...]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m advisor.calibration.shipped_fit", description=__doc__)
-    parser.add_argument("--published", type=Path, required=True, help="folder of published benchmarks in long form")
+    parser.add_argument("--published", type=Path, default=PUBLISHED, help="folder of published benchmarks")
     parser.add_argument("--out", type=Path, default=SHIPPED)
     parser.add_argument("--jobs", type=int, default=2)
     chosen = parser.parse_args(arguments)

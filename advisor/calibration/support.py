@@ -38,9 +38,11 @@ KERNEL_FAMILIES: Mapping[str, tuple[str, ...]] = {
     "4-bit weights": ("narrow4_memory", "narrow4_compute", "narrow4_us"),
     "8-bit weights": ("narrow8_memory", "narrow8_compute", "block8_memory", "block8_compute"),
     "4-bit experts": ("expert4_memory", "expert4_compute", "expert4_us"),
+    "weights multiplied in 4 bits": ("native4_memory", "native4_compute", "native4_us"),
+    "experts multiplied in 4 bits": ("native_expert4_memory", "native_expert4_compute", "native_expert4_us"),
     "8-bit experts": ("expert8_memory", "expert8_compute", "expert8_us"),
     "an 8-bit KV cache": ("narrow_kv_memory",),
-    "latent attention": ("latent_memory", "latent_compute", "attention_us"),
+    "latent attention": ("latent_memory", "latent_compute", "latent_host_us", "attention_us"),
     "recurrent layers": ("state_memory", "state_compute", "state_us"),
     "sparse attention": ("latent_memory", "latent_compute", "attention_us"),
     "an architecture that is read by its fields alone": (
@@ -68,11 +70,14 @@ def _has(model: Model, layout: DeploymentArrays) -> dict[str, NDArray[np.bool_]]
     """Return which of n layouts are of which kind, shape (n,) each."""
     bits = 8.0 * layout.weight_bytes
     four, eight = bits < 6.0, (bits >= 6.0) & (bits < 12.0)
+    native = layout.matrix_flops > layout.half_flops
     experts = np.full(len(layout), bool(model.moe_layers))
     return {
-        "4-bit weights": four & (model.quantization not in EXPERTS_ONLY),
+        "4-bit weights": four & ~native & (model.quantization not in EXPERTS_ONLY),
         "8-bit weights": eight,
-        "4-bit experts": four & experts,
+        "4-bit experts": four & ~native & experts,
+        "weights multiplied in 4 bits": four & native,
+        "experts multiplied in 4 bits": four & native & experts,
         "8-bit experts": eight & experts,
         "an 8-bit KV cache": layout.kv_bytes < 2.0,
         "latent attention": np.full(len(layout), model.kv_lora_rank > 0),

@@ -10,7 +10,7 @@ left out for an engine that was not.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from advisor.calibration.fit_file import LEVELS, SCHEMA, FitFile
-from advisor.calibration.parameter_posterior import ParameterPosterior
+from advisor.calibration.parameter_posterior import ParameterPosterior, apart
 from advisor.calibration.residual_gp import Residuals
 from advisor.perf_model.parameters import NAMES, PRIORS, Parameters
 from catalog.borders import checked, write_whole
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 ANY = "*"
 STAGED = " PP"
 """Errors of pipelined runs are kept under the metric's name with this behind it: they are larger."""
+EXPERTS = " experts"
+"""Errors of closed loops of models with experts likewise."""
 MOST_BYTES = 20_000_000
 FARTHEST = 25.0
 """Prior standard deviations from the prior mean beyond which no fit puts a parameter; 5 is the farthest that runs have put one."""
@@ -90,13 +92,28 @@ class Surrogate:
     """Nothing but the priors and the user's own runs."""
     residuals: tuple[Residuals, ...] = ()
     """What the model of time misses at the configurations that were measured, by engine, GPU and model."""
+    releases: Mapping[tuple[str, str, int], ParameterPosterior] = field(default_factory=dict)
+    """Parameters of engines at measured releases other than the catalog's, by engine, GPU (or ``ANY``) and ``release_distance``."""
 
     def report(self, engine: str, gpu: str) -> FitReport | None:
         """Return what the user's own runs say of this engine on this GPU, if there are any."""
         return next((report for report in self.lessons if (report.engine, report.gpu) == (engine, gpu)), None)
 
-    def marginal(self, engine: str, gpu: str) -> ParameterPosterior:
-        """Return the nearest known parameters: of the pair, the engine on other GPUs, other engines on the GPU, or any."""
+    def marginal(self, engine: str, gpu: str, release: int = 0) -> ParameterPosterior:
+        """Return the nearest known parameters: of the pair, the engine on other GPUs, other engines on the GPU, or any.
+
+        ``release``: minor releases of the engine from the version that the catalog describes; those of the nearest measured one,
+        the less certain the farther it is.
+        """
+        measured = sorted({each for of, _, each in self.releases if of == engine} | {0})
+        nearest = min(measured, key=lambda each: (abs(each - release), abs(each)))
+        return apart(self._at(engine, gpu, nearest), release - nearest)
+
+    def _at(self, engine: str, gpu: str, release: int) -> ParameterPosterior:
+        """Return the nearest known parameters at a measured release."""
+        for place in (gpu, ANY):
+            if (engine, place, release) in self.releases and (place == gpu or (engine, gpu) not in self.marginals):
+                return self.releases[engine, place, release]
         for key in ((engine, gpu), (engine, ANY), (ANY, gpu), (ANY, ANY)):
             if key in self.marginals:
                 return self.marginals[key]
@@ -105,9 +122,9 @@ class Surrogate:
     def scale(self, provenance: str, engine: str, metric: str) -> IntervalScale:
         """Return how wide the errors of ``metric`` are: the engine's own where enough is known of it, else all engines'.
 
-        A fit without any pipelined run judges pipelines by the others.
+        A fit without any pipelined run, or loop of a model with experts, judges these by the others.
         """
-        for name in (metric, metric.removesuffix(STAGED)):
+        for name in (metric, metric.removesuffix(STAGED).removesuffix(EXPERTS)):
             for whose in (engine, ANY):
                 if (provenance, whose, name) in self.scales:
                     return self.scales[provenance, whose, name]
@@ -147,8 +164,12 @@ class Surrogate:
                     "covariance": short(marginal.covariance[upper]),
                     **({"seen": marginal.seen.to_dict()} if marginal.seen else {}),
                     **({"dispersion": marginal.dispersion} if marginal.dispersion != 1.0 else {}),
+                    **({"release": release} if release else {}),
                 }
-                for (engine, gpu), marginal in self.marginals.items()
+                for (engine, gpu, release), marginal in (
+                    *(((*pair, 0), marginal) for pair, marginal in self.marginals.items()),
+                    *self.releases.items(),
+                )
             ],
             "scales": [
                 {
@@ -233,19 +254,23 @@ class Surrogate:
 
         """
         upper = np.triu_indices(len(NAMES))
-        marginals = {}
+        marginals, releases = {}, {}
         for row in body.marginals:
             covariance = np.zeros((len(NAMES), len(NAMES)))
             covariance[upper] = row.covariance
             covariance = covariance + np.triu(covariance, 1).T
-            marginals[row.engine, row.gpu] = ParameterPosterior(
+            marginal = ParameterPosterior(
                 mean=_plausible(np.array(row.mean), covariance),
                 covariance=covariance,
                 provenance=row.provenance,
                 seen=row.seen,
                 dispersion=row.dispersion,
             )
-        if {(report.engine, report.gpu) for report in body.lessons} - set(marginals) or (ANY, ANY) not in marginals:
+            if row.release:
+                releases[row.engine, row.gpu, row.release] = marginal
+            else:
+                marginals[row.engine, row.gpu] = marginal
+        if {(lesson.engine, lesson.gpu) for lesson in body.lessons} - set(marginals) or (ANY, ANY) not in marginals:
             raise InputError("this fit is damaged: it has no parameters of an engine and GPU that it speaks of")
         return cls(
             marginals=marginals,
@@ -255,6 +280,7 @@ class Surrogate:
             lessons=body.lessons,
             alone=body.alone,
             residuals=tuple(map(Residuals.read, body.residuals)),
+            releases=releases,
         )
 
 

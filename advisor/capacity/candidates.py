@@ -140,7 +140,9 @@ class Layouts:
             notes += kind_notes
             if cluster.gpu.name in left_out:
                 continue
-            knowledge = Evidence.of(runs, engine=find_engine(base.engine).name, gpu=cluster.gpu)
+            knowledge = Evidence.of(
+                runs, engine=find_engine(base.engine).name, gpu=cluster.gpu, version=base.engine_version
+            )
             fleets = fleets_of(model, cluster, base, knowledge, demand, most_gpus=most, **limits)
             by_kind.append(tuple(fleets))
             notes += knowledge.notes

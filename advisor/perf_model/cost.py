@@ -47,8 +47,11 @@ class Cost:
     @classmethod
     def of(cls, operator: str, **by_cause: Array | float) -> Cost:
         """Return one operator's cost, its causes by name: ``Cost.of("qkv", compute=c, memory=m)``."""
-        rows = np.broadcast_arrays(*(np.asarray(by_cause.get(cause, 0.0), dtype=float) for cause in CAUSES))
-        return cls({operator: np.stack(rows)})
+        shapes = {np.shape(value) for value in by_cause.values()}
+        time = np.zeros((len(CAUSES), *(next(iter(shapes)) if len(shapes) == 1 else np.broadcast_shapes(*shapes))))
+        for cause, value in by_cause.items():
+            time[CAUSES.index(cause)] = value
+        return cls({operator: time})
 
     def __add__(self, other: Cost) -> Cost:
         parts = dict(self.parts)
@@ -60,6 +63,11 @@ class Cost:
         return Cost({operator: time * factor for operator, time in self.parts.items()})
 
     __rmul__ = __mul__
+
+    def take(self, rows: slice) -> Cost:
+        """Return the chosen configurations; what is the same for all of them stays so."""
+        wide = {operator: time.ndim > 1 and time.shape[-1] > 1 for operator, time in self.parts.items()}
+        return Cost({operator: time[..., rows] if wide[operator] else time for operator, time in self.parts.items()})
 
     @property
     def total_ms(self) -> Array:

@@ -40,7 +40,9 @@ def _dependencies(
     mixers = [part for _, layer in stack(model).counts for part in layer.mixers]
     absent = {
         "narrow4_": not four,
+        "native4_": not four,
         "expert4_": not (four and model.moe_layers),
+        "native_expert4_": not (four and model.moe_layers),
         "narrow8_": not eight,
         "block8_": not eight,
         "expert8_": not (eight and model.moe_layers),

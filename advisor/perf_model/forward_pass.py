@@ -14,6 +14,7 @@ from advisor.perf_model.roofline import gpu_cost
 from advisor.perf_model.torch_overheads import routing, unfused
 from catalog.engines import kv_groups
 from catalog.engines.torch_layout import lay_out
+from catalog.models.stack import stack
 
 if TYPE_CHECKING:
     from advisor.perf_model.cost_model import CostModel
@@ -69,6 +70,9 @@ def forward_pass_cost(cost_model: CostModel, step: ForwardPass, *, prefills: Arr
     launched = np.where((layout.graphs > 0) & captured, 0.0, prefills)
     launched = np.where(layout.graphs > 0, launched, 1.0)
     per_pass = model.num_hidden_layers * parameters.layer_host_us + model.moe_layers * parameters.expert_host_us
+    latent = sum(count for count, layer in stack(model).counts if any(part.latent for part in layer.mixers))
+    if latent:
+        per_pass = per_pass + latent * parameters.latent_host_us
     if timing.tp_host_us and not cost_model.ideal:
         per_pass = per_pass + np.where(layout.tp > 1, model.num_hidden_layers * timing.tp_host_us, 0.0)
     launch = np.maximum(per_pass * 1e-3 * launched, _scheduling_ms(cost_model, step))

@@ -74,6 +74,8 @@ class ForwardPass:
     pairs: Array
     """Query-key pairs of the prefill tokens in a full layer, causal mask counted."""
     windowed_pairs: Array
+    mixed_attention: float = 1.0
+    """Factor on the time of decode attention."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +112,8 @@ class AttentionWork:
     """The indexer's scores among them."""
     prefill_tile_flops: Array
     """Operations more if every prompt token attended to one more."""
+    mixed: float = 1.0
+    """Factor on the time of decode attention, as it is beside prompts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,6 +200,7 @@ def attention_work(model: Model, layout: DeploymentArrays, step: ForwardPass) ->
         decode_flops=decode,
         prefill_flops=prefill,
         prefill_tile_flops=prefill_tile,
+        mixed=step.mixed_attention,
     )
 
 

@@ -73,6 +73,14 @@ PRIORS: dict[str, Prior] = {
     "expert4_memory": _odds(0.5, 0.8, "odds of expert_memory with 4-bit experts over those with 16-bit ones"),
     "expert4_compute": _odds(0.6, 0.8, "the same of expert_compute"),
     "expert4_us": _positive(1.5, 0.5, "fixed time of a grouped product with 4-bit experts over expert_us"),
+    # The same for 4 bits that tensor cores multiply as they are (NVFP4 on Blackwell), whose kernels are those of 8 bits rather than those
+    # that unpack weights; so are their centres and spreads.
+    "native4_memory": _odds(1.0, 0.4, "odds of gemm_memory with 4-bit weights multiplied in 4 bits over 16-bit ones"),
+    "native4_compute": _odds(0.6, 0.5, "the same of gemm_compute"),
+    "native4_us": _positive(1.5, 0.5, "fixed time of such a product over gemm_us"),
+    "native_expert4_memory": _odds(0.5, 0.6, "odds of expert_memory with such experts over those with 16-bit ones"),
+    "native_expert4_compute": _odds(0.35, 0.6, "the same of expert_compute"),
+    "native_expert4_us": _positive(1.5, 0.5, "fixed time of a grouped product with such experts over expert_us"),
     "kv_memory": _efficiency(0.65, 0.7, "share of memory bandwidth that decode attention reaches when it reads KV"),
     "kv_tile": _positive(
         96.0, 0.8, "tokens of KV that decode attention reads or waits for beyond the context of a sequence"
@@ -94,6 +102,11 @@ PRIORS: dict[str, Prior] = {
     "kernel_us": _positive(1.5, 0.6, "fixed time of any other kernel on the GPU, microseconds"),
     "layer_host_us": _positive(250.0, 0.7, "host time to launch one layer outside a CUDA graph, microseconds"),
     "expert_host_us": _positive(300.0, 0.7, "the same that a layer with experts takes more, microseconds"),
+    "latent_host_us": _positive(
+        150.0,
+        0.8,
+        "the same that a layer with latent attention takes more, whose prefill is of more and smaller kernels",
+    ),
     "admission_ms": _positive(
         2.0, 0.8, "time from a request's arrival to its first pass on an idle engine, milliseconds"
     ),
@@ -143,6 +156,12 @@ class Parameters:
     expert4_memory: Array | float
     expert4_compute: Array | float
     expert4_us: Array | float
+    native4_memory: Array | float
+    native4_compute: Array | float
+    native4_us: Array | float
+    native_expert4_memory: Array | float
+    native_expert4_compute: Array | float
+    native_expert4_us: Array | float
     kv_memory: Array | float
     kv_tile: Array | float
     attention_compute: Array | float
@@ -158,6 +177,7 @@ class Parameters:
     kernel_us: Array | float
     layer_host_us: Array | float
     expert_host_us: Array | float
+    latent_host_us: Array | float
     admission_ms: Array | float
     step_ms: Array | float
     sequence_us: Array | float

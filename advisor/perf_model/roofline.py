@@ -26,6 +26,8 @@ from advisor.perf_model.operators import (
 from advisor.perf_model.parameters import scaled_odds
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from advisor.perf_model.parameters import Parameters
     from catalog.schema import Cluster, Gpu, Model
     from catalog.units import Array
@@ -45,9 +47,11 @@ FOUR_BIT_BYTES, EIGHT_BIT_BYTES = 0.75, 1.5
 
 
 def _efficiencies(
-    product: Product, width: Array, layout: DeploymentArrays, parameters: Parameters
+    product: Product, width: Array, native: NDArray[np.bool_], layout: DeploymentArrays, parameters: Parameters
 ) -> tuple[Array | float, Array | float, Array | float]:
-    """Return the efficiency of memory and of arithmetic, and microseconds of fixed time, by the format of the weights."""
+    """Return the efficiency of memory and of arithmetic, and microseconds of fixed time, by the format of the weights; ``native``: whether
+    they are multiplied in it.
+    """
     expert = product.kind == "expert"
     memory = parameters.expert_memory if expert else parameters.gemm_memory
     compute = parameters.expert_compute if expert else parameters.gemm_compute
@@ -55,10 +59,19 @@ def _efficiencies(
     if width.max() > EIGHT_BIT_BYTES and width.min() > EIGHT_BIT_BYTES:
         return memory, compute, fixed
     four, eight = width < FOUR_BIT_BYTES, (width >= FOUR_BIT_BYTES) & (width < EIGHT_BIT_BYTES)
+    unpacked, as_they_are = four & ~native, four & native
     ratios = (
-        (four, parameters.expert4_memory, parameters.expert4_compute, parameters.expert4_us)
+        (unpacked, parameters.expert4_memory, parameters.expert4_compute, parameters.expert4_us)
         if expert
-        else (four, parameters.narrow4_memory, parameters.narrow4_compute, parameters.narrow4_us),
+        else (unpacked, parameters.narrow4_memory, parameters.narrow4_compute, parameters.narrow4_us),
+        (
+            as_they_are,
+            parameters.native_expert4_memory,
+            parameters.native_expert4_compute,
+            parameters.native_expert4_us,
+        )
+        if expert
+        else (as_they_are, parameters.native4_memory, parameters.native4_compute, parameters.native4_us),
         (eight, parameters.expert8_memory, parameters.expert8_compute, parameters.expert8_us)
         if expert
         else (eight, parameters.narrow8_memory, parameters.narrow8_compute, 1.0),
@@ -84,7 +97,7 @@ def product_cost(product: Product, layout: DeploymentArrays, gpu: Gpu, parameter
     if product.format:
         width = np.full(len(layout), weight_bits(product.format) / 8.0)
         peak = np.full(len(layout), matrix_flops(gpu, product.format))
-    on_memory, on_compute, fixed = _efficiencies(product, width, layout, parameters)
+    on_memory, on_compute, fixed = _efficiencies(product, width, peak > layout.half_flops, layout, parameters)
     memory, compute = smooth_maximum(
         product.weights * width / (gpu.memory_bandwidth_gbps * 1e6 * on_memory),
         product.flops / (peak * 1e-3 * on_compute),
@@ -112,6 +125,7 @@ def attention_cost(work: AttentionWork, layout: DeploymentArrays, gpu: Gpu, para
     memory, compute = smooth_maximum(
         read / (gpu.memory_bandwidth_gbps * 1e6 * on_memory), work.decode_flops / peak, parameters.gemm_sharpness
     )
+    memory, compute = memory * work.mixed, compute * work.mixed
     paired = work.prefill_flops + parameters.attention_tile * work.prefill_tile_flops
     launch = work.kernels * parameters.attention_us * 1e-3 + np.zeros_like(memory)
     return Cost.of(ATTENTION, memory=memory, compute=compute + paired / peak, overhead=launch)

@@ -73,14 +73,23 @@ def _prefill(cost_model: CostModel, batch: Array, input_len: Array) -> tuple[Cos
     last = np.where(later > 0, rest - (later - 1.0) * per_chunk, first)
     window = float(model.sliding_window)
 
-    def one_pass(chunk: Array) -> Cost:
-        requests = chunk / input_len
-        pairs, windowed = requests * causal_pairs(input_len), requests * causal_pairs(input_len, window)
-        return forward_pass_cost(cost_model, prefill_pass(chunk, requests, pairs, windowed), prefills=1.0)
+    def passes(*chunks: Array) -> list[Cost]:
+        """Evaluate all chunks at once, for a call takes as long for one as for many."""
+        size, number = len(layout), len(chunks)
+        wide = cost_model if number == 1 else cost_model.take(np.tile(np.arange(size), number))
+        chunk, lengths = np.concatenate(chunks), np.tile(input_len, number)
+        requests = chunk / lengths
+        pairs, windowed = requests * causal_pairs(lengths), requests * causal_pairs(lengths, window)
+        cost = forward_pass_cost(wide, prefill_pass(chunk, requests, pairs, windowed), prefills=1.0)
+        return [cost.take(slice(i * size, (i + 1) * size)) for i in range(number)]
 
     slowest = np.where(layout.pp > 1, _slowest_stage(cost_model), 1.0)
-    opening, ending = one_pass(first), one_pass(last)
-    full = one_pass(np.minimum(per_chunk, tokens)) if np.any(later > 1) else opening
+    chunks = [first]
+    chunks += [] if np.array_equal(first, last) else [last]
+    chunks += [np.minimum(per_chunk, tokens)] if np.any(later > 1) else []
+    costs = passes(*(np.broadcast_to(chunk, (len(layout),)) for chunk in chunks))
+    opening, full = costs[0], costs[-1] if np.any(later > 1) else costs[0]
+    ending = opening if np.array_equal(first, last) else costs[1]
     several, between = later > 1, np.maximum(later - 1.0, 0.0)
     # The largest chunk passes every stage, the others wait for their turn on the slowest.
     end_is_largest = (later > 0) & ~several & (last > first)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from advisor.perf_model.cost import HOST, Cost
-from advisor.perf_model.forward_pass import decode_pass, forward_pass_cost
+from advisor.perf_model.forward_pass import decode_pass, forward_pass_cost, prefill_pass
 from advisor.perf_model.memory.kv_capacity import max_concurrency
 from advisor.perf_model.operators import ForwardPass, causal_pairs
 from advisor.perf_model.phase_times import PhaseTimes
@@ -28,6 +28,19 @@ def _steady_first(step_ms: Array, carrying_ms: Array, chunks: Array, others: Arr
     return waiting + (chunks + others) * carrying_ms
 
 
+def _at_once(cost_model: CostModel, input_len: Array, output_len: Array) -> Array:
+    """Return how many requests the KV cache of a replica holds while each grows from its prompt to its last token, at least one.
+
+    Where outputs are reserved each takes its whole length from the beginning; else, at a random moment of its life, half its
+    output on average, but never fewer than fit at their whole length.
+    """
+    model, memory, layout = cost_model.model, cost_model.memory, cost_model.layout
+    reserved = cost_model.timing.reserves_outputs
+    held = input_len + (output_len if reserved else np.ceil(output_len / 2.0))
+    fitting = np.maximum(max_concurrency(model, memory, layout, input_len + output_len), 1.0)
+    return fitting if reserved else np.maximum(max_concurrency(model, memory, layout, held), fitting)
+
+
 def steady_state_times(cost_model: CostModel, batch: Array, input_len: Array, output_len: Array) -> PhaseTimes:
     """Time ``batch`` requests that are kept in flight on each replica; arrays of shape (n,).
 
@@ -35,15 +48,17 @@ def steady_state_times(cost_model: CostModel, batch: Array, input_len: Array, ou
     chunks meet O - 1 + n steps: fewer chunks than steps, and that share of the steps carries one; more, and every step
     carries several, up to the token budget; above it the prompts queue and the life gets longer.
     """
-    model, layout, memory = cost_model.model, cost_model.layout, cost_model.memory
+    model, layout = cost_model.model, cost_model.layout
     window = float(model.sliding_window)
-    fitting = np.maximum(max_concurrency(model, memory, layout, input_len + output_len), 1.0)
+    fitting = _at_once(cost_model, input_len, output_len)
     running = np.minimum(np.minimum(batch, layout.max_num_seqs), fitting)
     groups = np.minimum(layout.pp, running)
     share = running / groups
-    # Every token a request brings, in and out, takes a place in some step's budget; what decodes leave is for prompts.
-    full_steps = share * (input_len + output_len - 1.0) / layout.max_num_batched_tokens
-    budget = layout.max_num_batched_tokens - share * (output_len - 1.0) / np.maximum(output_len, full_steps)
+    mixes = cost_model.timing.mixes_prompts
+    # Every token a request brings takes a place in some step's budget; what decodes leave is for prompts, where they share steps.
+    beside = output_len - 1.0 if mixes else np.zeros_like(output_len)
+    full_steps = share * (input_len + beside) / layout.max_num_batched_tokens
+    budget = layout.max_num_batched_tokens - share * beside / np.maximum(output_len, full_steps)
     chunks = np.ceil(input_len / budget - 1e-9)
     own_steps = output_len - 1.0 + chunks
     steps = np.maximum(own_steps, full_steps)
@@ -58,21 +73,27 @@ def steady_state_times(cost_model: CostModel, batch: Array, input_len: Array, ou
     decode = decode_pass(model, np.maximum(decoding * uneven, least), context)
     tokens = tokens * uneven
     prompts = tokens / input_len
-    with_chunk = ForwardPass(
-        tokens=decode.tokens + tokens,
-        sequences=decode.sequences + prompts,
-        decodes=decode.decodes,
-        context=decode.context,
-        windowed_context=decode.windowed_context,
-        pairs=prompts * causal_pairs(input_len),
-        windowed_pairs=prompts * causal_pairs(input_len, window),
-    )
+    pairs, windowed_pairs = prompts * causal_pairs(input_len), prompts * causal_pairs(input_len, window)
+    with_chunk = prefill_pass(tokens, prompts, pairs, windowed_pairs)
+    if mixes:
+        with_chunk = ForwardPass(
+            tokens=decode.tokens + tokens,
+            sequences=decode.sequences + prompts,
+            decodes=decode.decodes,
+            context=decode.context,
+            windowed_context=decode.windowed_context,
+            pairs=pairs,
+            windowed_pairs=windowed_pairs,
+            mixed_attention=1.0 if cost_model.ideal else cost_model.timing.mixed_attention,
+        )
     plain = forward_pass_cost(cost_model, decode, prefills=0.0)
     carrying = forward_pass_cost(cost_model, with_chunk, prefills=1.0)
     on_prefill, on_decode = cost_model.factors
-    decoding_part = plain.total_ms / np.maximum(carrying.total_ms, 1e-12)
+    decoding_part = plain.total_ms / np.maximum(carrying.total_ms, 1e-12) if mixes else np.zeros_like(mixed)
     carrying = carrying * (on_prefill + (on_decode - on_prefill) * np.minimum(decoding_part, 1.0))
     plain = plain * on_decode
+    if not mixes:  # a step with prompts is one of their own and the one of the decodes that waited for it
+        carrying = carrying + plain
     parameters = cost_model.parameters
     served = share * output_len / steps  # sequences that get a token in a mean step
     extra = np.where(groups > 1, (groups - 1.0) * (parameters.step_ms + parameters.sequence_us * 1e-3 * served), 0.0)
@@ -83,7 +104,7 @@ def steady_state_times(cost_model: CostModel, batch: Array, input_len: Array, ou
     carrying_ms = carrying.total_ms + extra
     queueing = np.maximum(steps - own_steps, 0.0) * step_ms + (waves - 1.0) * life_ms
     prompts = share * chunks / steps  # begun or gone on with in a mean step
-    others = np.minimum(prompts, 1.0) * tokens / with_chunk.tokens
+    others = np.minimum(prompts, 1.0) * tokens / (tokens + decode.tokens)
     first_ms = _steady_first(step_ms, carrying_ms, chunks, others, output_len)
     first_ms = np.minimum(first_ms, own_steps * step_ms) + queueing
     after = np.maximum(output_len - 1.0, 1.0)

@@ -126,6 +126,7 @@ def curve(
     input_len: int = 1024,
     output_len: int = 256,
     engine: str = "vllm",
+    engine_version: str = "",
     dtype: str = "auto",
     kv_dtype: str = "auto",
     max_num_batched_tokens: int | None = None,
@@ -151,6 +152,7 @@ def curve(
         input_len: tokens of a prompt.
         output_len: tokens generated for each request.
         engine: vllm, sglang, tensorrt-llm, torch or lmdeploy.
+        engine_version: release whose times are asked about; empty for the catalog's.
         dtype: weight format, or "auto" for the checkpoint's own.
         kv_dtype: KV cache format, or "auto".
         max_num_batched_tokens: token budget of one step; None for what the engine would choose.
@@ -181,6 +183,7 @@ def curve(
         max_num_batched_tokens=max_num_batched_tokens,
         max_model_len=max_model_len,
         gpu_memory_utilization=gpu_memory_utilization,
+        engine_version=engine_version,
     )
     question = DeploymentQuestion.read(
         model, gpus, wanted, input_len=input_len, output_len=output_len, runs=runs, set_gpu=set_gpu
@@ -275,7 +278,8 @@ def _with_intervals(
     floors, gpus, fits = evaluation.floors(), float(deployment.num_gpus), evaluation.cost_model.memory.fits
     metrics, low, high = {}, {}, {}
     for name in TIME_METRICS:
-        kept = scale_name(name, evaluation.regime, staged=deployment.pp > 1)
+        experts = evaluation.cost_model.model.moe_layers > 0
+        kept = scale_name(name, evaluation.regime, staged=deployment.pp > 1, experts=experts)
         factor = np.exp(knowledge.scale(marginal.provenance, deployment.engine, kept).quantile(LEVEL) * sigmas[name])
         values = np.where(fits, getattr(evaluation.times, name), np.nan)
         low[name], high[name] = interval_ends(name, values, factor, floors[name])

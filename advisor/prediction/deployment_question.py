@@ -55,7 +55,7 @@ class DeploymentQuestion:
         known_model, cluster = read_model(model), read_cluster(gpus, set_gpu)
         check_lengths(known_model.value, input_len, output_len, wanted.max_model_len)
         resolved = resolve(wanted, known_model.value, cluster.value)
-        evidence = Evidence.of(runs, engine=resolved.value.engine, gpu=cluster.value.gpu)
+        evidence = Evidence.of(runs, engine=resolved.value.engine, gpu=cluster.value.gpu, version=wanted.engine_version)
         return cls(
             model=known_model.value,
             cluster=cluster.value,

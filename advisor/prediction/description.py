@@ -100,7 +100,13 @@ def describe(
                 corrected_by=int(near[i]),
                 notes=(*notes, *news[i], *_limits(chosen, i, fits=fits, starts=starts[i], holds=holds[i])),
                 sigmas={name: float(values[i]) for name, values in sigmas.items()} | {ENERGY: unsure},
-                scales=_scales(knowledge, deployment, chosen.regime, marginal.provenance),
+                scales=_scales(
+                    knowledge,
+                    deployment,
+                    chosen.regime,
+                    marginal.provenance,
+                    experts=cost_model.model.moe_layers > 0,
+                ),
                 floors={name: float(values[i]) for name, values in floors.items()} | {ENERGY: 0.0},
             )
         )
@@ -108,10 +114,10 @@ def describe(
 
 
 def _scales(
-    knowledge: Evidence, deployment: Deployment, regime: Regime, provenance: Provenance
+    knowledge: Evidence, deployment: Deployment, regime: Regime, provenance: Provenance, *, experts: bool
 ) -> dict[str, IntervalScale]:
     """Return how wide the errors of each metric are."""
-    names = {name: scale_name(name, regime, staged=deployment.pp > 1) for name in TIME_METRICS}
+    names = {name: scale_name(name, regime, staged=deployment.pp > 1, experts=experts) for name in TIME_METRICS}
     scales = {name: knowledge.scale(provenance, deployment.engine, scale) for name, scale in names.items()}
     return scales | {ENERGY: NORMAL}
 

@@ -83,7 +83,8 @@ def estimate(
             ``fit`` made.
         set_gpu: what-if values for fields of the GPU, such as ``{"memory_bandwidth_gbps": 6000}``.
         price: dollars per GPU-hour; None for the cheapest offer in the catalog.
-        deployment: further fields of ``Deployment``: sequence_parallel, offload, compiled, graphs.
+        deployment: further fields of ``Deployment``: sequence_parallel, offload, compiled, graphs, and engine_version, the release
+            whose times are asked about.
 
     Raises:
         InputError: a name, number or combination that cannot be; the message says what would be right.

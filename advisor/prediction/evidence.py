@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from advisor.calibration.cpu_posterior import cpu_marginal, cpu_start
-from advisor.calibration.fingerprint import disagreements, platforms_of
+from advisor.calibration.fingerprint import disagreements, platforms_of, release
+from advisor.calibration.parameter_posterior import apart
 from advisor.calibration.residual_gp import Residuals, fit_residuals, of_model
 from advisor.calibration.surrogate import ANY, IntervalScale, Surrogate, analytic_marginal, shipped_surrogate
-from catalog.engines import engine_family, find_engine
-from catalog.errors import Note
+from catalog.engines import engine_family, find_engine, release_distance
+from catalog.errors import InputError, Note
 from catalog.runs import read_user_runs, shipped_runs
 from catalog.schema import Measurement
 from catalog.wording import counted
@@ -54,14 +56,33 @@ class Evidence:
 
     widening: Mapping[str, float] = field(default_factory=dict)
     """Factors on the widths of the calibrated intervals, by quantity, that a fit's left-out errors asked for."""
+    version: tuple[str, str] = ("", "")
+    """An engine and the release of it that is asked about, where it is not the one that the catalog describes."""
 
     @classmethod
-    def of(cls, runs: Runs, *, engine: str, gpu: Gpu) -> Evidence:
-        """Read ``runs``: None: shipped and own runs; ``ExtraRuns``: those too; a list: exactly those; empty: the analytic model alone;
+    def of(cls, runs: Runs, *, engine: str, gpu: Gpu, version: str = "") -> Evidence:
+        """``None``: shipped and own runs; ``ExtraRuns``: those too; a list: exactly those; empty: the analytic model alone;
         a fit: that.
 
-        Only runs of this engine on this GPU refine the parameters; no run does if a what-if changed the GPU.
+        Only runs of this engine on this GPU refine the parameters; no run does if a what-if changed the GPU. Of another ``version`` than
+        the catalog's only its own runs are looked up, and parameters are those of the nearest measured release.
+
+        Raises:
+            InputError: no such version.
+
         """
+        found = cls._of_current(runs, engine, gpu)
+        if not version:
+            return found
+        note = version_note(found.surrogate, engine, version)
+        same = tuple(
+            run for run in found.runs if run.engine != engine or release(run.engine_version) == release(version)
+        )
+        return replace(found, version=(engine, version), runs=same, notes=(*found.notes, note))
+
+    @classmethod
+    def _of_current(cls, runs: Runs, engine: str, gpu: Gpu) -> Evidence:
+        """Return the evidence on the release that the catalog describes."""
         if isinstance(runs, Surrogate):
             return cls._of_fit(runs, engine, gpu)
         surrogate = shipped_surrogate()
@@ -128,13 +149,15 @@ class Evidence:
         have parameters of their own.
         """
         base = gpu.name.split(" (", maxsplit=1)[0]
+        asked = self.version[1] if engine == self.version[0] else ""
+        distance, family = release_distance(engine, asked), engine_family(engine, asked) if asked else engine
         if (engine, base) in self.refined:
-            posterior = self.refined[engine, base]
+            posterior = apart(self.refined[engine, base], distance)
         elif gpu.vendor == "cpu":
             posterior = cpu_start() if self.analytic else cpu_marginal(base)
         else:
-            known = engine if gpu.vendor == "nvidia" else ANY
-            posterior = analytic_marginal() if self.analytic else self.surrogate.marginal(known, base)
+            known = family if gpu.vendor == "nvidia" else ANY
+            posterior = analytic_marginal() if self.analytic else self.surrogate.marginal(known, base, distance)
         if base != gpu.name and posterior.provenance == "calibrated":
             return replace(posterior, provenance="transferred")
         return posterior
@@ -144,6 +167,8 @@ class Evidence:
 
         Where own runs have moved the parameters, only own runs say what these miss.
         """
+        if engine == self.version[0] and release(self.version[1]) != release(find_engine(engine).version):
+            return None  # what runs of another release miss says little of this one
         if (engine, gpu.name) in self.refined:
             return of_model(self.own, engine, gpu.name, model)
         return None if self.analytic else of_model(self.surrogate.residuals, engine, gpu.name, model)
@@ -166,6 +191,32 @@ class Evidence:
             if factor == 1.0
             else replace(scale, quantiles=tuple(factor * quantile for quantile in scale.quantiles))
         )
+
+
+def version_note(surrogate: Surrogate, engine: str, version: str) -> Note:
+    """Say what the times of a release of an engine stand on.
+
+    Raises:
+        InputError: it is no version such as 0.33 or 0.33.0.
+
+    """
+    if not re.fullmatch(r"\d+\.\d+([.a-z+-][\w.+-]*)?", version):
+        raise InputError(
+            f"engine_version is {version!r:.40}; it must be a release such as {find_engine(engine).version}"
+        )
+    kind = find_engine(engine)
+    if (family := engine_family(engine, version)) != engine:
+        return Note(
+            f"times are those of {family}, as {engine} {version} is fitted; memory and defaults those of {kind.version}",
+            "warning",
+        )
+    distance = release_distance(engine, version)
+    measured = sorted({each for of, _, each in surrogate.releases if of == engine} | {0})
+    nearest = min(measured, key=lambda each: (abs(each - distance), abs(each)))
+    told = f"times are those of {engine} {version}, of which runs were fitted"
+    if nearest != distance:
+        told = f"no run of {engine} {version} was fitted: times are those of a release {abs(nearest - distance)} away, and less certain"
+    return Note(f"{told}; memory and defaults are those of {kind.version}")
 
 
 def _own_runs(extra: Sequence[Measurement] = ()) -> tuple[list[Measurement], tuple[Note, ...]]:

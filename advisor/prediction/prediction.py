@@ -12,6 +12,7 @@ from advisor.calibration.intervals import Regime, implementation_variance, scale
 from advisor.calibration.support import extrapolation_variance
 from advisor.perf_model.cost import CAUSES, Cost
 from advisor.perf_model.cost_model import CostModel
+from advisor.perf_model.dependencies import dependencies
 from advisor.perf_model.deployment_arrays import ACTIVATION_BYTES
 from advisor.perf_model.forward_pass import decode_pass, prefill_pass
 from advisor.perf_model.memory.dispatch import memory
@@ -127,7 +128,9 @@ class Prediction:
         return self._run(cost_model, self.batch, self.input_len, self.output_len)
 
     def take(self, rows: NDArray[Any]) -> Prediction:
-        """Return the chosen rows, evaluated again."""
+        """Return the chosen rows, evaluated again unless they are all."""
+        if np.array_equal(rows, np.arange(len(self.batch))):
+            return self
         return self._run(self.cost_model.take(rows), self.batch[rows], self.input_len[rows], self.output_len[rows])
 
     def _run(self, cost_model: CostModel, batch: Array, input_len: Array, output_len: Array) -> Prediction:
@@ -174,17 +177,20 @@ class Prediction:
 
     def sigmas(self, marginal: ParameterPosterior, surrogate: Surrogate, engine: str) -> dict[str, Array]:
         """Return standard deviation of the logarithm of each metric, shape (n,): parameters' spread and residual noise."""
-        cost_model = replace(self.cost_model, parameters=Parameters.from_unbounded(shifted(marginal.mean)))
+        moving = dependencies(self.cost_model.model, self.cost_model.layout)
+        cost_model = replace(self.cost_model, parameters=Parameters.from_unbounded(shifted(marginal.mean, moving)))
         moved = self._run(cost_model, self.batch, self.input_len, self.output_len)
-        unseen = extrapolation_variance(marginal.seen, self.cost_model.model, self.cost_model.layout)
+        unseen = extrapolation_variance(marginal.seen, self.cost_model.model, self.cost_model.layout)[moving]
+        covariance = marginal.covariance[np.ix_(moving, moving)]
+        experts = self.cost_model.model.moe_layers > 0
         spreads = {}
         for name, values in moved.metrics().items():
             slopes = log_slopes(values)
-            variance = np.einsum("pn,pq,qn->n", slopes, marginal.covariance, slopes) + np.sum(
-                slopes**2 * unseen, axis=0
-            )
+            variance = np.einsum("pn,pq,qn->n", slopes, covariance, slopes) + np.sum(slopes**2 * unseen, axis=0)
             plain, staged = (
-                surrogate.scale(marginal.provenance, engine, scale_name(name, self.regime, staged=staged)).noise
+                surrogate.scale(
+                    marginal.provenance, engine, scale_name(name, self.regime, staged=staged, experts=experts)
+                ).noise
                 for staged in (False, True)
             )
             noise = marginal.dispersion * np.where(self.cost_model.layout.pp > 1, staged, plain)

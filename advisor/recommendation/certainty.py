@@ -102,11 +102,13 @@ class ConfidenceFactors:
         evaluation = self._evaluate(columns)
         marginal = self._knowledge.marginal(self._engine, evaluation.cost_model.cluster.gpu)
         sigmas = evaluation.sigmas(marginal, self._knowledge.surrogate, self._engine)
-        staged = evaluation.cost_model.layout.pp > 1
+        staged, experts = evaluation.cost_model.layout.pp > 1, evaluation.cost_model.model.moe_layers > 0
         level = 2.0 * self._confidence - 1.0
         for metric in self._metrics:
             plain, deep = (
-                self._knowledge.scale(marginal.provenance, self._engine, scale_name(metric, "steady", staged=stages))
+                self._knowledge.scale(
+                    marginal.provenance, self._engine, scale_name(metric, "steady", staged=stages, experts=experts)
+                )
                 for stages in (False, True)
             )
             sigmas[metric] = sigmas[metric] * np.where(staged, deep.quantile(level), plain.quantile(level))

@@ -130,6 +130,7 @@ def recommend(
     slo: Slo | Mapping[str, Any] | None = None,
     objective: str = "throughput_per_gpu",
     engine: str = "vllm",
+    engine_version: str = "",
     dtypes: str | Sequence[str] | None = None,
     kv_dtypes: str | Sequence[str] | None = None,
     max_num_batched_tokens: int | Sequence[int] | None = None,
@@ -161,6 +162,7 @@ def recommend(
         slo: limits on the mean latencies, as an ``Slo`` or a dict: ``{"tpot": "50ms"}``.
         objective: one of ``OBJECTIVES``.
         engine: vllm, sglang, tensorrt-llm, torch or lmdeploy.
+        engine_version: release whose times are asked about; empty for the catalog's.
         dtypes: weight formats allowed; the checkpoint's own by default.
         kv_dtypes: KV cache formats allowed; the model's own by default.
         max_num_batched_tokens: token budgets allowed; the engine's default if None.
@@ -194,7 +196,7 @@ def recommend(
     _check_numbers(top, confidence, max_batch)
     kind = find_engine(engine)
     gpu = resolved_cluster.value.gpu
-    knowledge = Evidence.of(runs, engine=kind.name, gpu=gpu)
+    knowledge = Evidence.of(runs, engine=kind.name, gpu=gpu, version=engine_version)
     search = DeploymentSearch(
         model=resolved_model.value,
         cluster=resolved_cluster.value,

@@ -56,6 +56,9 @@ class Scheduler:
     prefix_caching: bool = True
     """Whether the engine keeps what it has computed of prompts that have something in common."""
     front_end_ms: float = FRONT_END_MS
+    mixes_prompts: bool = True
+    """As ``catalog.engines.traits.EngineTiming`` has it, and the next."""
+    reserves_outputs: bool = False
     cached_prompts: bool = False
     """Requests come with the KV cache of all their prompt but its last token, computed elsewhere."""
 
@@ -172,6 +175,8 @@ class _Settings(NamedTuple):
     budget: int
     pool: int
     window: float
+    mixes: bool
+    reserves: bool
 
 
 class _Shared(NamedTuple):
@@ -221,6 +226,8 @@ def _settings(scheduler: Scheduler) -> _Settings:
         budget=scheduler.max_num_batched_tokens,
         pool=scheduler.kv_blocks,
         window=float(scheduler.window) or np.inf,
+        mixes=scheduler.mixes_prompts,
+        reserves=scheduler.reserves_outputs,
     )
 
 

@@ -10,7 +10,9 @@ finds no block preempts the latest one, which waits at the head of the queue and
 
 The engine keeps ``depth`` steps in flight. With ``ahead`` it schedules the next step before it has seen the tokens of this
 one (asynchronous scheduling), so a sequence can be in both; else a sequence's next token waits for its last, and steps
-in flight fill the stages of a pipeline with different sequences. While all the steps allowed are in flight the engine
+in flight fill the stages of a pipeline with different sequences. Two facts of other engines change this: where prompts and decodes do
+not mix (SGLang), waiting prompts that fit are computed first, in steps of their own, with blocks for the whole prompt; where outputs are
+reserved (TensorRT-LLM), a sequence is admitted with all its blocks and never preempted. While all the steps allowed are in flight the engine
 waits for the oldest and looks at no arrivals.
 """
 
@@ -109,6 +111,8 @@ def serve(
     budget: int,
     pool: int,
     window: float,
+    mixes: bool,
+    reserves: bool,
     by_tokens: Any,
     by_sequences: Any,
     by_context: Any,
@@ -140,6 +144,8 @@ def serve(
         budget: tokens of a step.
         pool: KV blocks of one replica.
         window: of windowed layers, tokens; infinite without.
+        mixes: whether prompts and decodes share steps; else steps with prompts are theirs alone, and come first.
+        reserves: whether a request is admitted with blocks for all of its prompt and output.
         by_tokens: see ``advisor.simulator.step_table.StepTimes``, as the next three.
         by_sequences: see there.
         by_context: see there.
@@ -257,12 +263,26 @@ def serve(
             context = pairs = windowed = 0.0
             slot = (oldest[r] + flying[r]) % depth
             any_preempted = False
+            alone = False
+            if not mixes:
+                for i in range(count[r]):
+                    q = running[r, i]
+                    if inputs[q] + (made[q] if ahead else shown[q]) - computed[q] > (1 if made[q] > 0 else 0):
+                        alone = True
+                q = head[r]
+                if q >= 0 and count[r] < cap:
+                    whole = inputs[q] + (outputs[q] if reserves else (made[q] if ahead else shown[q]))
+                    hits = idle = 0
+                    if caching:
+                        hits, idle = hit_blocks(cache, r, q, inputs[q] + (made[q] if ahead else shown[q]))
+                    if (whole + BLOCK - 1) // BLOCK - hits + idle <= free[r]:
+                        alone = True
             i = 0
             while i < count[r] and left > 0:
                 q = running[r, i]
                 target = inputs[q] + (made[q] if ahead else shown[q])
                 new = min(target - computed[q], left)
-                if new <= 0 or made[q] >= outputs[q]:
+                if new <= 0 or made[q] >= outputs[q] or (alone and new == 1 and made[q] > 0):
                     i += 1
                     continue
                 need = (computed[q] + new + BLOCK - 1) // BLOCK - held[q]
@@ -310,7 +330,7 @@ def serve(
                     flight[r, slot, sequences] = q
                     sequences += 1
                 i += 1
-            while not any_preempted and left > 0 and head[r] >= 0 and count[r] < cap:
+            while (mixes or alone) and not any_preempted and left > 0 and head[r] >= 0 and count[r] < cap:
                 q = head[r]
                 whole = inputs[q] + (made[q] if ahead else shown[q])
                 begin = cached[q] if made[q] == 0 else 0
@@ -318,10 +338,11 @@ def serve(
                 if caching:
                     hits, idle = hit_blocks(cache, r, q, whole)
                     begin = hits * BLOCK
-                if (whole + BLOCK - 1) // BLOCK - hits + idle > free[r]:
+                room = ((inputs[q] + outputs[q] if reserves else whole) + BLOCK - 1) // BLOCK
+                if room - hits + idle > free[r]:
                     break
                 new = min(whole - begin, left)
-                need = (begin + new + BLOCK - 1) // BLOCK
+                need = (begin + new + BLOCK - 1) // BLOCK if mixes and not reserves else room
                 if caching:
                     sit(cache, r, q, hits)
                     take(cache, r, q, hits, need - hits)

@@ -178,6 +178,8 @@ def scheduler_of(
         prefix_hit_rate=prefix_hit_rate,
         prefix_caching=prefix_caching,
         front_end_ms=front_end_ms,
+        mixes_prompts=cost_model.timing.mixes_prompts,
+        reserves_outputs=cost_model.timing.reserves_outputs,
     )
 
 

@@ -290,7 +290,7 @@ def simulate(
     spread, prefix_hit_rate = asked.spread(spread), 0.0 if common else asked.prefix_hit_rate(prefix_hit_rate)
     check_serving(slo, router, prefix_hit_rate, front_end_ms, draws)
     given = deployment or Deployment()
-    knowledge = Evidence.of(runs, engine=given.engine, gpu=cluster.value.gpu)
+    knowledge = Evidence.of(runs, engine=given.engine, gpu=cluster.value.gpu, version=given.engine_version)
     serving = {
         "router": router,
         "prefix_hit_rate": prefix_hit_rate,

@@ -50,11 +50,6 @@ class StepConstants(NamedTuple):
         return times._replace(captured_tokens=self.captured_tokens, mixed_attention=self.mixed_attention)
 
 
-MIXED_ATTENTION = {"vllm": 1.25}
-"""Decode attention in a pass with prompts, over that in a pass without, by engine; others 1. vLLM hands prompts and decodes to
-one kernel call (``vllm/v1/attention/backends/flash_attn.py``), whose tiles are those of prompts and which then splits no
-sequence among multiprocessors. Of 0.05 steps the one with the least mean error of TPOT and E2E over the runs under
-traffic with the role "fit" (Llama-2-7B and Llama-3.1-8B on an H200; 0.24 in catalog/data, 0.33 in benchmarks/measured)."""
 OCTAVES = 22
 """Doublings of the context that are tabulated: up to four million tokens."""
 SEQUENCE_NODES = 48
@@ -132,7 +127,7 @@ def tabulate(cost_model: CostModel, *, budget: int, cap: int) -> StepTimes:
             host_ms=float(2.0 * host[0] - host[1]),
             sequence_ms=float(host[1] - host[0]),
             captured_tokens=captured,
-            mixed_attention=MIXED_ATTENTION.get(cost_model.engine, 1.0),
+            mixed_attention=cost_model.timing.mixed_attention,
         ),
         shares=layers / layers.sum(),
     )
@@ -141,8 +136,15 @@ def tabulate(cost_model: CostModel, *, budget: int, cap: int) -> StepTimes:
 def _pass(tokens: Array, window: float, **given: Array) -> ForwardPass:
     zero = np.zeros_like(tokens)
     named = {name: given.get(name, zero) for name in ("decodes", "context", "pairs", "windowed_pairs")}
-    named["sequences"] = given.get("sequences", np.ones_like(tokens))
-    return ForwardPass(tokens=tokens, windowed_context=np.minimum(named["context"], window), **named)
+    return ForwardPass(
+        tokens=tokens,
+        sequences=given.get("sequences", np.ones_like(tokens)),
+        windowed_context=np.minimum(named["context"], window),
+        decodes=named["decodes"],
+        context=named["context"],
+        pairs=named["pairs"],
+        windowed_pairs=named["windowed_pairs"],
+    )
 
 
 def _parts(cost_model: CostModel, prefills: float, tokens: Array, given: dict[str, Array]) -> dict[str, Array]:

@@ -93,6 +93,7 @@ def _metrics(
     """Return values and 90% intervals, a mapping a row; those of the steady state also hold what static batches cannot tell of it."""
     names = TABLE[1:]
     points = candidates.points
+    experts = points.cost_model.model.moe_layers > 0
     provenance = belief.prior.provenance if belief.seen is None else "calibrated"
     mean, covariance = belief.joint(belief.rows(points, names))
     sigma = np.sqrt(np.maximum(np.diag(covariance), 0.0)).reshape(len(names), -1)
@@ -103,7 +104,9 @@ def _metrics(
         for k, name in enumerate(names):
             half = NORMAL_90 * sigma[k, i]
             if points.regime == "steady":
-                scale = shipped_surrogate().scale(provenance, engine, scale_name(name, "steady", staged=False))
+                scale = shipped_surrogate().scale(
+                    provenance, engine, scale_name(name, "steady", staged=False, experts=experts)
+                )
                 half = scale.quantile(0.9) * math.hypot(sigma[k, i], scale.noise)
             value = math.exp(mean[k, i])
             metrics[name] = (value, value / math.exp(half), value * math.exp(half))

@@ -64,13 +64,13 @@ def _errors(
 
 def _marginals(
     variant: str, fitted: Sequence[RunGroup], kernels: Sequence[KernelObservations]
-) -> Callable[[str, str], ParameterPosterior]:
+) -> Callable[[str, str, int], ParameterPosterior]:
     parts: list[Observations] = [*fitted] if variant == NO_KERNELS else [*fitted, *kernels]
     if variant == NO_RUNS:
-        return lambda _engine, _gpu: analytic_marginal()
+        return lambda *_: analytic_marginal()
     if variant == APART:
 
-        def alone(engine: str, gpu: str) -> ParameterPosterior:
+        def alone(engine: str, gpu: str, release: int = 0) -> ParameterPosterior:  # noqa: ARG001  one for all
             own = [group for group in parts if (group.engine, group.cluster.gpu.name) == (engine, gpu)]
             return update(analytic_marginal(), own) if own else analytic_marginal()
 

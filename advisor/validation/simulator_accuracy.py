@@ -3,7 +3,7 @@
 Every run under traffic that ships, or of the files given, is simulated: the same arrivals and lengths where requests came
 as they came, the same kind of closed loop where a number was kept in flight. Beside it stands the answer without queues:
 the steady state at the batch that completes as many requests a second. Runs with the role "fit" may set constants of the simulator
-(``advisor.simulator.scheduler.FRONT_END_MS``, ``advisor.simulator.step_table.MIXED_ATTENTION``); those with "validate" judge.
+(``advisor.simulator.scheduler.FRONT_END_MS``, ``catalog.engines.traits.EngineTiming.mixed_attention``); those with "validate" judge.
 """
 
 from __future__ import annotations
@@ -190,7 +190,7 @@ def _without_queues(run: Measurement, cluster: Cluster, rate: float) -> dict[str
     deployment = resolve(replace(run.deployment, max_model_len=None), model, cluster).value
     assert deployment.max_num_seqs
     batches = np.arange(1.0, deployment.max_num_seqs + 1)
-    knowledge = Evidence.of(None, engine=run.engine, gpu=cluster.gpu)
+    knowledge = Evidence.of(None, engine=run.engine, gpu=cluster.gpu, version=run.engine_version)
     steady = Prediction.of(
         model,
         cluster,

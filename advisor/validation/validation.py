@@ -186,7 +186,7 @@ def validate(
         judged += published_runs.runs
         left_out = published_runs.left_out
     model = surrogate or shipped_surrogate()
-    groups = list(group_runs(judged))
+    groups = list(group_runs(judged, by_release=True))
     checks = [shipped_check(error, model) for error in errors_of(groups, model.marginal)]
     fitted = fitted_part(group_runs((run for run in judged if run.role == "fit"), by_release=True))
     kernels = shipped_evidence()
@@ -201,8 +201,9 @@ def validate(
         near, plain = configuration_errors(fitted, start, model.noise, kernels=kernels, jobs=jobs)
         checks += cross_checks(errors, in_sample) + near_checks(near, errors, in_sample)
     claims = [*layer_split_claims(model), *small_gpu_claims(model)]
-    held = list(group_runs(run for run in judged if run.role == "validate" and run.batch and run.regime == "static"))
-    learned = list(group_runs(run for run in judged if run.role == "fit" and run.batch and run.regime == "static"))
+    static = [run for run in judged if run.batch and run.regime == "static"]
+    held = list(group_runs((run for run in static if run.role == "validate"), by_release=True))
+    learned = list(group_runs(run for run in static if run.role == "fit"))
     others = baselines(learned, held) if compare and held and learned else {}
     if others:
         others = {

@@ -101,6 +101,8 @@ class Engine:
     memory: EngineMemory = field(default_factory=EngineMemory)
     generations: tuple[EngineGeneration, ...] = ()
     """Earlier versions that are fitted apart, the oldest first."""
+    kin: str = ""
+    """Engine whose parameters its own are offsets of, for both take most of their kernels from the same libraries; empty: none."""
     batch: tuple[BatchDefaults, ...]
     weights: Mapping[str, str]
     """Lowest compute capability by weight format."""
@@ -257,14 +259,16 @@ def engine_family(engine: str, version: str) -> str:
 
 
 def releases_apart(one: str, other: str) -> int:
-    """Count the releases 0.x between two versions; 0 where either is none of those."""
-    matches = [re.match(r"0\.(\d+)", version) for version in (one, other)]
-    minors = [int(match[1]) for match in matches if match]
-    return abs(minors[0] - minors[1]) if len(minors) == len(matches) else 0
+    """Count the releases 0.x between two versions, negative where the first is later; 0 where either is none of those."""
+    found = [re.match(r"0\.(\d+)", version) for version in (one, other)]
+    minors = [int(match[1]) for match in found if match]
+    return minors[1] - minors[0] if len(minors) == len(found) else 0
 
 
 def release_distance(engine: str, version: str) -> int:
-    """Count the minor releases between a version and the one that the catalog describes; 0 where that cannot be said."""
+    """Count the minor releases from the version that the catalog describes, negative to earlier ones; 0 where that cannot be
+    said.
+    """
     known = _engines().get(engine)
     return releases_apart(known.version, version) if known and engine_family(engine, version) == engine else 0
 

@@ -21,6 +21,13 @@ class EngineTiming:
     """Whether pipeline stages are cut by what layers cost (``torch_stages``), not by their number alone."""
     tp_host_us: float = 0.0
     """Host time that the two sums of a layer take outside a CUDA graph with tensor parallelism, microseconds."""
+    mixes_prompts: bool = True
+    """Whether prompts and decodes share steps. Else prompts that wait are prefilled in steps of their own before decoding goes on."""
+    reserves_outputs: bool = False
+    """Whether a request is admitted only where the cache holds all of its prompt and output, so that none is ever evicted; else where
+    it holds the prompt, and the cache of the output is allotted as it grows."""
+    mixed_attention: float = 1.0
+    """Time of decode attention in a pass with prompts, over that in a pass without."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

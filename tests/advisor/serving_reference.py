@@ -25,7 +25,8 @@ class Job:
 
 
 class Engine:
-    def __init__(self, *, budget, cap, pool, depth, ahead, stages, time):
+    def __init__(self, *, budget, cap, pool, depth, ahead, stages, time, mixes=True, reserves=False):
+        self.mixes, self.reserves = mixes, reserves
         self.budget, self.cap, self.free, self.depth, self.ahead = budget, cap, pool, depth, ahead
         self.time, self.shares, self.stage_free = time, stages, [0.0] * len(stages)
         self.pool = pool
@@ -58,15 +59,27 @@ class Engine:
                 done.append(job)
         return done
 
+    def room(self, job):
+        """Blocks that a job that waits has to find free."""
+        return math.ceil((job.prompt + job.wanted if self.reserves else job.target(self.ahead)) / BLOCK)
+
+    def prompts_alone(self):
+        """Whether the next step is of prompts alone."""
+        if self.mixes:
+            return False
+        if any(job.target(self.ahead) - job.computed > (1 if job.scheduled else 0) for job in self.running):
+            return True
+        return bool(self.waiting) and len(self.running) < self.cap and self.room(self.waiting[0]) <= self.free
+
     def admitted(self, job):
-        if math.ceil(job.target(self.ahead) / BLOCK) > self.free:
+        if self.room(job) > self.free:
             return False
         job.computed = 0 if job.scheduled else job.cached
         return True
 
-    def take(self, job, new, step):
+    def take(self, job, new, step, room=0):
         before = job.computed
-        needed = math.ceil((before + new) / BLOCK) - job.blocks
+        needed = max(math.ceil((before + new) / BLOCK), room) - job.blocks
         self.free -= max(needed, 0)
         job.blocks += max(needed, 0)
         job.computed += new
@@ -85,11 +98,12 @@ class Engine:
     def schedule(self, now):
         step = {"left": self.budget, "decodes": 0, "prefill": 0, "context": 0, "pairs": 0, "jobs": []}
         preempted_before = len(self.preempted)
+        alone = self.prompts_alone()
         for job in list(self.running):
             if job not in self.running or step["left"] == 0:
                 break
             new = min(job.target(self.ahead) - job.computed, step["left"])
-            if new <= 0 or job.scheduled == job.wanted:
+            if new <= 0 or job.scheduled == job.wanted or (alone and new == 1 and job.scheduled):
                 continue
             while math.ceil((job.computed + new) / BLOCK) - job.blocks > self.free:
                 victim = self.running[-1]
@@ -99,15 +113,17 @@ class Engine:
             if job not in self.running:
                 break
             self.take(job, new, step)
-        while (
+        while (self.mixes or alone) and (
             len(self.preempted) == preempted_before and step["left"] and self.waiting and len(self.running) < self.cap
         ):
             job = self.waiting[0]
+            room = self.room(job)
             if not self.admitted(job):
                 break
             self.waiting.popleft()
             self.running.append(job)
-            self.take(job, min(job.target(self.ahead) - job.computed, step["left"]), step)
+            given = {} if self.mixes and not self.reserves else {"room": room}
+            self.take(job, min(job.target(self.ahead) - job.computed, step["left"]), step, **given)
         if step["left"] == self.budget:
             return False
         took = self.time(

@@ -15,6 +15,7 @@ PP = flag("--pipeline-parallel-size", "--pp", metavar="N")
 DP = flag("--data-parallel-size", "--dp", metavar="N")
 EP = flag("--expert-parallel-size", "--ep", metavar="N")
 ENGINE = flag("--engine", metavar="NAME", completion=engine_names)
+VERSION = flag("--engine-version", metavar="X.Y")
 DTYPE = flag("--dtype", metavar="FORMAT")
 KV_DTYPE = flag("--kv-cache-dtype", "--kv-dtype", metavar="FORMAT")
 SEQS = flag("--max-num-seqs", metavar="N", quantity=COUNT)
@@ -65,6 +66,8 @@ class EngineOptions:
 
     engine: Annotated[str, ENGINE] = "vllm"
     """vllm, sglang, tensorrt-llm, torch (plain PyTorch) or lmdeploy."""
+    engine_version: Annotated[str | None, VERSION] = None
+    """Release whose times are asked about, such as 0.33.  [default: the one that the catalog describes]"""
     dtype: Annotated[str, DTYPE] = "auto"
     """Weight format: auto (the checkpoint's), bfloat16, float16, fp8, int8, int4, ..."""
     kv_cache_dtype: Annotated[str, KV_DTYPE] = "auto"
@@ -82,6 +85,7 @@ class EngineOptions:
         """Return the fields of a ``Deployment`` that they state."""
         return {
             "engine": self.engine,
+            "engine_version": self.engine_version or "",
             "dtype": self.dtype,
             "kv_dtype": self.kv_cache_dtype,
             "max_num_seqs": self.max_num_seqs,
@@ -150,6 +154,8 @@ class SearchedEngine:
 
     engine: Annotated[str, ENGINE] = "vllm"
     """vllm, sglang, tensorrt-llm, torch (plain PyTorch) or lmdeploy."""
+    engine_version: Annotated[str | None, VERSION] = None
+    """Release whose times are asked about, such as 0.33.  [default: the one that the catalog describes]"""
     dtype: Annotated[list[str] | None, DTYPE] = None
     """Weight format allowed: auto (the checkpoint's), fp8, int4, ... Can be repeated; the best is chosen."""
     kv_cache_dtype: Annotated[list[str] | None, KV_DTYPE] = None
@@ -169,6 +175,7 @@ class SearchedEngine:
         """Return what ``recommend`` takes."""
         return {
             "engine": self.engine,
+            "engine_version": self.engine_version or "",
             "dtypes": self.dtype,
             "kv_dtypes": self.kv_cache_dtype,
             "max_batch": self.max_num_seqs,

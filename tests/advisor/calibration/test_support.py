@@ -11,7 +11,7 @@ import advisor
 from advisor.calibration.observations import group_runs
 from advisor.calibration.parameter_posterior import TrainingSupport
 from advisor.calibration.posterior import own_start, update
-from advisor.calibration.shipped_fit import errors_of, fitted_part
+from advisor.calibration.shipped_fit import PUBLISHED, errors_of, fitted_part
 from advisor.calibration.support import (
     KERNEL_FAMILIES,
     SINGLE_MODEL_SHARE,
@@ -28,6 +28,7 @@ from advisor.validation.coverage import trials
 from catalog.borders import checked
 from catalog.gpus import find_gpu
 from catalog.models.find import find_model
+from catalog.published import read_published
 from catalog.runs import shipped_runs
 from tests.reference_runs import reference_runs
 
@@ -80,12 +81,16 @@ def test_who_has_seen_more_is_no_less_certain(one, other):
 
 def test_only_what_is_asked_of_these_kernels_is_less_certain():
     marginal = shipped_surrogate().marginal("vllm", GPU.name)
-    assert marginal.seen == TrainingSupport(
-        kinds=frozenset(KERNEL_FAMILIES)
-        - {"8-bit experts", "sparse attention", "an architecture that is read by its fields alone"},
-        often=frozenset({"8-bit weights"}),
-        tp=4,
-        pp=4,
+    never = {"sparse attention", "an architecture that is read by its fields alone"}
+    never |= {"weights multiplied in 4 bits", "experts multiplied in 4 bits"}  # not on Hopper
+    assert marginal.seen.kinds == frozenset(KERNEL_FAMILIES) - never
+    assert marginal.seen.often >= {"8-bit weights", "an 8-bit KV cache"}
+    assert (marginal.seen.tp, marginal.seen.pp) == (8, 4)
+    marginal = replace(
+        marginal,
+        seen=TrainingSupport(
+            kinds=marginal.seen.kinds - {"8-bit experts"}, often=frozenset({"8-bit weights"}), tp=4, pp=4
+        ),
     )
     wider = widened(marginal, (LATENT, layout(LATENT)))
     grown = {NAMES[i] for i in np.flatnonzero(np.diag(wider.covariance) > np.diag(marginal.covariance))}
@@ -106,6 +111,7 @@ def test_only_what_is_asked_of_these_kernels_is_less_certain():
 def test_what_one_model_alone_had_is_less_certain_than_what_several_had():
     """And more certain than what none had; the answer says so."""
     marginal = shipped_surrogate().marginal("vllm", GPU.name)
+    marginal = replace(marginal, seen=replace(marginal.seen, often=frozenset()))
     cached = DeploymentArrays.from_columns(
         COLUMNS | {"dtype": "auto", "kv_dtype": "fp8", "tp": 1, "ep": 1, "pp": 1}, DENSE, GPU
     )
@@ -115,8 +121,8 @@ def test_what_one_model_alone_had_is_less_certain_than_what_several_had():
     often = TrainingSupport(kinds=marginal.seen.kinds, often=marginal.seen.kinds, tp=4, pp=4)
     assert extrapolation_variance(often, DENSE, cached)[at, 0] == 0
     assert extrapolation_variance(TrainingSupport(tp=4, pp=4), DENSE, cached)[at, 0] > once
-    found = advisor.estimate("llama-13b", "1xH200", kv_dtype="fp8", batch=8, input_len=512, output_len=64)
-    assert "fitted runs of vllm had an 8-bit KV cache of one model alone: intervals are wider for it" in [
+    found = advisor.estimate("llama-13b", "1xH200", dtype="int4", batch=8, input_len=512, output_len=64)
+    assert "fitted runs of vllm had 4-bit weights of one model alone: intervals are wider for it" in [
         note.text for note in found.notes
     ]
 
@@ -179,7 +185,8 @@ def test_what_was_seen_is_kept_in_the_file():
         key: each.seen for key, each in shipped.marginals.items()
     }
     assert analytic_marginal().seen is None
-    runs = [run for run in shipped_runs() if (run.engine, run.role) == ("vllm", "fit")]
+    runs = [*shipped_runs(), *read_published(PUBLISHED).runs]
+    runs = [run for run in runs if (run.engine, run.gpu, run.role) == ("vllm", GPU.name, "fit")]
     assert shipped.marginal("vllm", GPU.name).seen == training_support(fitted_part(group_runs(runs)))
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from advisor.calibration.fit_file import LEVELS, SCHEMA, FitFile
 from advisor.calibration.parameter_posterior import ParameterPosterior
+from advisor.calibration.posterior import kin_of
 from advisor.calibration.shipped_fit import PredictionError, quantiles_of, scales_of, unless_wider
 from advisor.calibration.surrogate import (
     ANY,
@@ -148,7 +149,9 @@ def test_the_nearest_known_parameters_are_taken():
 
 
 def test_knowing_less_is_never_more_certain():
-    """The engine's parameters spread more on GPUs it was not measured on, and those of an unknown one still more."""
+    """The engine's parameters spread more on GPUs it was not measured on, and those of an unknown one still more; but one that starts
+    from a kin's may differ from it, too, in what nobody measured.
+    """
     shipped = shipped_surrogate()
     pairs = [key for key in shipped.marginals if ANY not in key and shipped.marginals[key].provenance == "calibrated"]
     assert pairs
@@ -156,7 +159,8 @@ def test_knowing_less_is_never_more_certain():
         trace = [
             float(np.trace(shipped.marginal(*key).covariance)) for key in ((engine, gpu), (engine, "?"), ("?", "?"))
         ]
-        assert trace == sorted(trace), (engine, gpu)
+        compared = trace[:2] if kin_of(engine) else trace
+        assert compared == sorted(compared), (engine, gpu)
 
 
 def test_priors_are_what_is_believed_before_any_run():

@@ -138,17 +138,17 @@ def test_alone_it_knows_only_these_runs(learned):
 def test_a_new_gpu_measured_with_one_engine_is_known_better_by_the_others():
     """The torch probe of a GPU nobody measured informs vLLM's parameters there, and never makes them less certain."""
     runs = [
-        slower(run, 0.6, gpu="B200-SXM", engine="torch", engine_version="2.11.0")
+        slower(run, 0.6, gpu="GB200", engine="torch", engine_version="2.11.0")
         for run in layouts("Llama-2-13b-hf", (1, 1), (2, 1))
     ]
     found, shipped = advisor.fit(runs), shipped_surrogate()
-    before, after = shipped.marginal("vllm", "B200-SXM"), found.marginal("vllm", "B200-SXM")
+    before, after = shipped.marginal("vllm", "GB200"), found.marginal("vllm", "GB200")
     assert not np.array_equal(before.mean, after.mean)
     assert after.provenance == before.provenance == "transferred"
     assert np.linalg.eigvalsh(before.covariance - after.covariance).min() > -1e-12
     assert np.linalg.eigvalsh(after.covariance).min() > 0
     gemm = NAMES.index("gemm_memory")
-    moved = found.marginal("torch", "B200-SXM").mean - shipped.marginal("torch", "B200-SXM").mean
+    moved = found.marginal("torch", "GB200").mean - shipped.marginal("torch", "GB200").mean
     assert np.sign(after.mean - before.mean)[gemm] == np.sign(moved[gemm])
 
 

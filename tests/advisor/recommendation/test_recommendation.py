@@ -1,5 +1,6 @@
 """What is recommended is the best there is, and what is said of it is true."""
 
+import itertools
 import json
 import math
 import re
@@ -422,8 +423,8 @@ def test_the_nearest_is_shown_where_nothing_is_feasible():
 
 def test_candidates_and_front():
     found = recommend("llama-13b", "4xA100", top=50)
-    per_gpu = [shown.output_tok_s_per_gpu for shown in found.candidates]
-    assert per_gpu == sorted(per_gpu, reverse=True)
+    worse = [shown.interval("output_tok_s_per_gpu", 0.8)[0] for shown in found.candidates]  # what can be bet on
+    assert all(later <= earlier * 1.05 for earlier, later in itertools.pairwise(worse))
     assert found.best is found.candidates[0]
     placed = [(e.deployment.tp, e.deployment.pp, e.deployment.ep) for e in found.candidates]
     assert len(set(placed)) == len(placed)

@@ -67,6 +67,8 @@ def cases(draw):
         router=draw(st.sampled_from(["round_robin", "least_loaded"])),
         prefix_hit_rate=draw(st.sampled_from([0.0, 0.0, 0.5])),
         front_end_ms=0.0,
+        mixes_prompts=draw(st.sampled_from([True, True, False])),
+        reserves_outputs=draw(st.sampled_from([False, False, True])),
     )
     concurrency = draw(st.sampled_from([None, None, 1, 4]))
     if concurrency is not None:
@@ -144,6 +146,8 @@ def test_step_by_step_like_the_plain_scheduler(case):
             ahead=ahead,
             stages=times_of(scheduler).shares.tolist(),
             time=linear_seconds,
+            mixes=scheduler.mixes_prompts,
+            reserves=scheduler.reserves_outputs,
         )
         for _ in range(scheduler.replicas)
     ]
