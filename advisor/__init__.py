@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from advisor.simulator.peak_rate import Peak, trace_peak
     from advisor.simulator.simulation import Simulation, simulate
     from advisor.simulator.trace_files import read_trace
+    from advisor.technology.exploration import Exploration, ExplorationPoint, explore
     from advisor.training.budget import TrainingBudget
     from advisor.training.estimation import estimate_training, recommend_training
     from advisor.training.training_estimate import TrainingEstimate, TrainingRecommendation
@@ -64,6 +65,8 @@ __all__ = [
     "ErrorSummary",
     "Estimate",
     "Evidence",
+    "Exploration",
+    "ExplorationPoint",
     "ExtraRuns",
     "FleetOption",
     "Gpu",
@@ -93,6 +96,7 @@ __all__ = [
     "curve",
     "estimate",
     "estimate_training",
+    "explore",
     "export",
     "fit",
     "holdout_errors",
@@ -139,6 +143,7 @@ _HOMES = {
     "advisor.simulator.trace_files": ("read_trace",),
     "advisor.simulator.simulation": ("Simulation", "simulate"),
     "advisor.calibration.surrogate": ("Surrogate",),
+    "advisor.technology.exploration": ("Exploration", "ExplorationPoint", "explore"),
     "advisor.training.budget": ("TrainingBudget",),
     "advisor.training.estimation": ("estimate_training", "recommend_training"),
     "advisor.training.training_estimate": ("TrainingEstimate", "TrainingRecommendation"),

@@ -26,7 +26,7 @@ Schedule = Literal["gpipe", "1f1b"]
 SCHEDULES: tuple[Schedule, ...] = ("gpipe", "1f1b")
 """GPipe (arXiv 1811.06965), and one forward, one backward (PipeDream-Flush, arXiv 2006.09503); interleaved with more than one
 chunk of layers a stage (Narayanan et al. 2021, arXiv 2104.04473)."""
-PRECISIONS = ("bf16", "fp8")
+PRECISIONS = ("bf16", "fp8", "fp4")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

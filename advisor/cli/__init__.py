@@ -13,6 +13,7 @@ import typer
 from advisor.cli.commands import catalog_command
 from advisor.cli.commands.app_command import app as serve_app
 from advisor.cli.commands.estimate_command import estimate
+from advisor.cli.commands.explore_command import explore
 from advisor.cli.commands.export_command import export
 from advisor.cli.commands.fit_command import fit
 from advisor.cli.commands.import_command import import_
@@ -70,7 +71,7 @@ def advisor(
         typer.echo(ctx.get_help())
 
 
-for _command in (recommend, estimate, simulate, plan, train, probe, tune, fit, validate, export, serve_app):
+for _command in (recommend, estimate, simulate, plan, train, explore, probe, tune, fit, validate, export, serve_app):
     app.command(cls=Command)(flattened(_command))
 app.command("import", cls=Command)(flattened(import_))
 app.add_typer(catalog_command.app, name="catalog")

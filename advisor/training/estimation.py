@@ -16,7 +16,7 @@ from advisor.training.layout_space import layouts_of
 from advisor.training.layouts import FORMATS, TrainingTask
 from advisor.training.step_cost import model_flops
 from advisor.training.step_time import PARTS as TIME_PARTS
-from advisor.training.step_time import step_time
+from advisor.training.step_time import step_causes, step_time
 from advisor.training.training_estimate import TrainingEstimate, TrainingRecommendation
 from advisor.training.training_memory import PARTS as MEMORY_PARTS
 from advisor.training.training_memory import memory_by_part
@@ -83,7 +83,7 @@ def estimate_training(
         recompute: activations computed again: "none", "selective" (the core of attention), "full", or "auto".
         sequence_parallel: whether norms and dropout are sliced along the sequence; None: with tp > 1.
         zero: what is divided among replicas: 1 optimizer states, 2 gradients too, 3 weights too (FSDP); None: the framework's.
-        precision: "bf16" or "fp8" products.
+        precision: "bf16", "fp8" or "fp4" products.
         framework: megatron-core, nemo, fsdp, deepspeed, megatron-lm, or "auto".
         lora_rank: rank of low-rank adapters that alone are trained; 0: full training.
         offload: whether optimizer states are in CPU memory.
@@ -223,8 +223,9 @@ def _search(
     notes = [*found_model.notes, *found_cluster.notes]
     if sequence_length is None:
         notes.append(Note(f"sequences of {length} tokens; --seq-len says otherwise"))
-    if precision == "fp8" and not found_cluster.value.gpu.fp8_tflops:
-        raise InputError(f"{found_cluster.value.gpu.name} has no fp8 units; train in bf16")
+    gpu = found_cluster.value.gpu
+    if (precision == "fp8" and not gpu.fp8_tflops) or (precision == "fp4" and not gpu.fp4_tflops):
+        raise InputError(f"{gpu.name} has no {precision} units; train in bf16")
     tasks = [
         TrainingTask(
             model=found_model.value,
@@ -346,6 +347,10 @@ def _estimate(
         },
         fits=used <= gpu.memory_gib,
         breakdown={part: float(np.ravel(getattr(time, part))[0]) * 1e-3 for part in TIME_PARTS},
+        causes={
+            cause: float(np.ravel(each)[0]) * 1e-3
+            for cause, each in step_causes(task, layout, fit.efficiencies).items()
+        },
         floor_s=floor,
         budget=None
         if tokens is None

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from catalog.training import Framework, Schedule
     from catalog.units import Array
 
-FORMATS = {"bf16": "bfloat16", "fp8": "fp8"}
+FORMATS = {"bf16": "bfloat16", "fp8": "fp8", "fp4": "nvfp4"}
 """Format of products by the name that trainers give it."""
 SELECTIVE, FULL = RECOMPUTATIONS.index("selective"), RECOMPUTATIONS.index("full")
 

@@ -104,6 +104,19 @@ def step_time(task: TrainingTask, layouts: TrainingLayouts, efficiencies: Effici
     )
 
 
+def step_causes(task: TrainingTask, layouts: TrainingLayouts, efficiencies: Efficiencies) -> dict[str, Array]:
+    """Milliseconds of a step by cause: compute, memory, communication, and overhead, which bubbles count as."""
+    time = step_time(task, layouts, efficiencies)
+    cost = micro_batch_cost(task, layouts, efficiencies)
+    share = layouts.stage_layers(task.model) / task.model.num_hidden_layers
+    everything = (cost.forward + cost.backward + cost.again) * share + cost.head
+    causes = (everything * layouts.micro_batches(task)).by_cause()
+    causes["memory"] = causes["memory"] + time.optimizer
+    causes["communication"] = time.tensor + time.context + time.expert + time.stages + time.replicas
+    causes["overhead"] = causes["overhead"] + time.bubble
+    return causes
+
+
 def _hand_over_ms(task: TrainingTask, layouts: TrainingLayouts, efficiencies: Efficiencies) -> Array:
     """Milliseconds in which a micro-batch enters or leaves the chunks of a stage, forward and backward.
 

@@ -51,6 +51,8 @@ class TrainingEstimate:
     fits: bool
     breakdown: Mapping[str, float]
     """Seconds of a step by part."""
+    causes: Mapping[str, float]
+    """Seconds of a step by cause: compute, memory, communication, and overhead with the bubbles in it."""
     floor_s: float
     """Seconds that no implementation of this layout can go below."""
     budget: TrainingBudget | None

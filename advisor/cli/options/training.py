@@ -72,7 +72,7 @@ class TrainingQuestion:
     tokens: Annotated[float | None, flag("--tokens", metavar="N", quantity=AMOUNT)] = None
     """Tokens to train on, for days, cost and energy: 300B, 1.5T."""
     precision: Annotated[str, DTYPE] = "bf16"
-    """Products in bf16 or fp8."""
+    """Products in bf16, fp8 or fp4 (NVFP4)."""
     framework: Annotated[str, flag("--framework", metavar="NAME")] = "auto"
     """megatron-core, nemo, fsdp, deepspeed, megatron-lm; auto tries megatron-core and fsdp."""
     schedule: Annotated[str, flag("--schedule", metavar="NAME")] = "1f1b"

@@ -1,0 +1,36 @@
+"""``advisor explore``: GPUs made of other technology, and where the bottleneck moves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from advisor.cli.options.exploring import ExplorationOptions
+from advisor.cli.options.hardware import Hardware
+from advisor.cli.options.output import ReportedOutput
+from advisor.cli.output import answer, check_outputs
+
+if TYPE_CHECKING:
+    from advisor.render.document import Document
+
+
+def explore(*, hardware: Hardware, exploration: ExplorationOptions, output: ReportedOutput) -> None:
+    """Explore technology: logic nodes, memory, links and what-if GPUs.
+
+    A sweep says what a model takes on each, what bounds it, and from where on more no longer pays.
+
+    \b
+    advisor explore --model llama-2-13b --gpus 1xA100 --sweep dram
+    advisor explore --model gpt-3-175b --gpus 1024xA100 --task training --batch 1024 --sweep node
+    advisor explore --model gpt-3-175b --gpus 1024xA100 --task training --batch 1024 --to B200
+    """  # noqa: D301  Click's mark for lines that stay as they are
+    from advisor.technology.exploration import explore  # brings numpy
+
+    check_outputs(output.report)
+    found = explore(**hardware.keywords(), **exploration.keywords())
+
+    def shown() -> Document:
+        from advisor.render.answers.technology import document  # not for the machines' formats
+
+        return document(found)
+
+    answer(output, shown, body=found.to_dict, rows=found.rows)

@@ -1,0 +1,102 @@
+"""An exploration of technology as a document."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from advisor.render.document import Document, Figure, Section, Table
+from advisor.render.figures.technology import sweep_curve
+from advisor.render.lines import hardware, notes
+from advisor.render.numbers import count, share, short, span, unit_of
+from advisor.render.tables import Column, FlatRows
+from catalog.models.sizes import parameters
+
+if TYPE_CHECKING:
+    from advisor.render.document import Lines
+    from advisor.technology.exploration import Exploration
+
+TIMES = {"inference": "an output token", "training": "a step"}
+
+
+def document(found: Exploration) -> Document:
+    """Return a sweep, or two generations taken apart."""
+    apart = bool(found.factors)
+    figures = [] if apart else [_figure(found)]
+    columns = _factor_columns(found) if apart else _columns(found)
+    title = f"From {found.sweep}" if apart else f"{found.sweep} swept"
+    section = Section(title=title, table=Table(columns=columns), lines=_lines(found), figures=figures)
+    return Document(
+        title=f"{found.model.name} on {found.cluster}: technology",
+        question=[
+            f"{found.model.name}  {count(parameters(found.model))}",
+            hardware(found.cluster),
+            f"{found.task}, {found.sweep}",
+        ],
+        notes=notes(found.notes),
+        sections=[section],
+    )
+
+
+def _figure(found: Exploration) -> Figure:
+    return Figure(
+        name=f"{found.sweep}-sweep",
+        caption=f"Time of {TIMES[found.task]} by {found.axis}, with 90% bands",
+        make=lambda: sweep_curve(found),
+    )
+
+
+def _columns(found: Exploration) -> list[Column]:
+    unit = unit_of(point.ms for point in found.points)
+    rows = FlatRows(
+        [
+            {
+                "label": point.label + ("*" if point.extrapolated else ""),
+                "ms": point.ms,
+                "interval": "-" if point.ms is None else unit.span(point.low or 0.0, point.high or 0.0),
+                "bottleneck": point.bottleneck,
+                "share": point.shares.get(point.bottleneck, 0.0),
+                "limit": point.limit or "-",
+                **point.gpu,
+            }
+            for point in found.points
+        ]
+    )
+    return [
+        rows.text("label", found.sweep),
+        rows.column("fp16_tflops", "16 bits", short, unit="TFLOP/s", rank=2),
+        rows.column("memory_bandwidth_gbps", "memory", short, unit="GB/s", rank=2),
+        rows.column("memory_gib", "memory", short, unit="GiB", rank=3),
+        rows.column("ms", TIMES[found.task], unit.short, unit=unit.name),
+        rows.column("interval", "90% interval", rank=1),
+        rows.text("bottleneck", "bound by"),
+        rows.column("share", "share", share, rank=2),
+        rows.text("limit", "arithmetic by", rank=3 if found.sweep == "node" else 99),
+    ]
+
+
+def _factor_columns(found: Exploration) -> list[Column]:
+    rows = FlatRows(found.rows())
+    return [rows.text("factor", "change"), rows.column("speedup", "speed-up", short, unit="x")]
+
+
+def _lines(found: Exploration) -> Lines:
+    if found.speedup is not None:
+        product = " x ".join(short(value) for value in found.factors.values())
+        total = f"{short(found.speedup)} x in all = {product}, each averaged over all orders of the changes"
+        return [("speed", [total])]
+    known = [point for point in found.points if point.ms is not None]
+    ends = ""
+    if known:
+        fastest = min(known, key=lambda point: point.ms or 0.0)
+        unit = unit_of([fastest.ms])
+        interval = span(unit.of(fastest.low or 0.0), unit.of(fastest.high or 0.0))
+        ends = (
+            f"fastest: {fastest.label}, {unit.short(fastest.ms)} {interval} {unit.name}, bound by {fastest.bottleneck}"
+        )
+    moves = [f"{before} to {after} at {label}" for before, after, label in found.shifts]
+    turn = "" if found.turn is None else f"from {short(found.turn)} {found.axis} on, doubling it saves less than 30%"
+    return [
+        ("best", [ends] if ends else []),
+        ("moves", moves or ["the bottleneck stays what it is"]),
+        ("turn", [turn] if turn else []),
+    ]
