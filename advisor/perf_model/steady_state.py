@@ -41,6 +41,27 @@ def _at_once(cost_model: CostModel, input_len: Array, output_len: Array) -> Arra
     return fitting if reserved else np.maximum(max_concurrency(model, memory, layout, held), fitting)
 
 
+def _pass_with_prompts(cost_model: CostModel, decode: ForwardPass, tokens: Array, input_len: Array) -> ForwardPass:
+    """Return the pass that computes ``tokens`` prompt tokens of prompts of ``input_len``, beside those of ``decode`` where the engine
+    mixes them.
+    """
+    window = float(cost_model.model.sliding_window)
+    prompts = tokens / input_len
+    pairs, windowed_pairs = prompts * causal_pairs(input_len), prompts * causal_pairs(input_len, window)
+    if not cost_model.timing.mixes_prompts:
+        return prefill_pass(tokens, prompts, pairs, windowed_pairs)
+    return ForwardPass(
+        tokens=decode.tokens + tokens,
+        sequences=decode.sequences + prompts,
+        decodes=decode.decodes,
+        context=decode.context,
+        windowed_context=decode.windowed_context,
+        pairs=pairs,
+        windowed_pairs=windowed_pairs,
+        mixed_attention=1.0 if cost_model.ideal else cost_model.timing.mixed_attention,
+    )
+
+
 def steady_state_times(cost_model: CostModel, batch: Array, input_len: Array, output_len: Array) -> PhaseTimes:
     """Time ``batch`` requests that are kept in flight on each replica; arrays of shape (n,).
 
@@ -49,7 +70,6 @@ def steady_state_times(cost_model: CostModel, batch: Array, input_len: Array, ou
     carries several, up to the token budget; above it the prompts queue and the life gets longer.
     """
     model, layout = cost_model.model, cost_model.layout
-    window = float(model.sliding_window)
     fitting = _at_once(cost_model, input_len, output_len)
     running = np.minimum(np.minimum(batch, layout.max_num_seqs), fitting)
     groups = np.minimum(layout.pp, running)
@@ -72,20 +92,7 @@ def steady_state_times(cost_model: CostModel, batch: Array, input_len: Array, ou
     least = np.where(output_len > 1, np.minimum(share, 1.0), 0.0)
     decode = decode_pass(model, np.maximum(decoding * uneven, least), context)
     tokens = tokens * uneven
-    prompts = tokens / input_len
-    pairs, windowed_pairs = prompts * causal_pairs(input_len), prompts * causal_pairs(input_len, window)
-    with_chunk = prefill_pass(tokens, prompts, pairs, windowed_pairs)
-    if mixes:
-        with_chunk = ForwardPass(
-            tokens=decode.tokens + tokens,
-            sequences=decode.sequences + prompts,
-            decodes=decode.decodes,
-            context=decode.context,
-            windowed_context=decode.windowed_context,
-            pairs=pairs,
-            windowed_pairs=windowed_pairs,
-            mixed_attention=1.0 if cost_model.ideal else cost_model.timing.mixed_attention,
-        )
+    with_chunk = _pass_with_prompts(cost_model, decode, tokens, input_len)
     plain = forward_pass_cost(cost_model, decode, prefills=0.0)
     carrying = forward_pass_cost(cost_model, with_chunk, prefills=1.0)
     on_prefill, on_decode = cost_model.factors

@@ -138,13 +138,8 @@ def serve_pieces(
         horizon_s = piece.duration_s if timed else np.inf
         loop(*requests, cached, more, horizon_s, *settings, *times.arrays, delays_s, *totals, state, *shared)
         let_in = int(state.counts[ARRIVED])
-        if len(shared.later.first):  # they came in another order, and perhaps not all
-            served = np.flatnonzero(state.shown == outputs)
-            gone, served = len(served), served[np.argsort(arrival[served], kind="stable")]
-        else:
-            waits = state.shown[:let_in] < outputs[:let_in]
-            gone = int(np.argmax(waits)) if waits.any() else let_in
-            served = np.arange(gone)
+        served = _served(shared, state, arrival, outputs)
+        gone = len(served)
         if not more and gone != let_in:
             raise AssertionError(f"{let_in - gone} of {let_in} requests were never served; each should have fitted")
         if let_in - gone > most_open:
@@ -165,6 +160,20 @@ def serve_pieces(
             most_blocks=int(state.counts[MOST]),
             **totals._replace(log=totals.log[: state.counts[STEPS]])._asdict(),
         )
+
+
+def _served(
+    shared: _Shared, state: State, arrival: NDArray[np.float64], outputs: NDArray[np.int64]
+) -> NDArray[np.intp]:
+    """Return the requests that are served, by arrival: all before the first that is not, or, where follow-ups came in another
+    order, whichever are.
+    """
+    if len(shared.later.first):  # perhaps not all of them came
+        served = np.flatnonzero(state.shown == outputs)
+        return served[np.argsort(arrival[served], kind="stable")]
+    let_in = int(state.counts[ARRIVED])
+    waits = state.shown[:let_in] < outputs[:let_in]
+    return np.arange(int(np.argmax(waits)) if waits.any() else let_in, dtype=np.intp)
 
 
 class _Settings(NamedTuple):
