@@ -161,7 +161,7 @@ def paged_memory(model: Model, cluster: Cluster, layout: DeploymentArrays, engin
         kv = _kv_gib(facts, model, cluster, layout, weights, activations + outside)
         bytes_per_token = _total(stage.layers, cache_by_kind)
         cached = _total(stage.layers, cached_by_kind)
-        pool = np.maximum(cached * pooled, 1.0) * pages.page_bytes
+        pool = np.maximum(cached * pooled, 1.0) * np.maximum(pages.page_bytes, 1.0)
         blocks = np.where(cached > 0, np.floor(np.maximum(kv, 0.0) * GIB / pool) - NULL_BLOCKS, np.inf)
         column = {"weights": weights, "kv": kv, "bytes": bytes_per_token, "blocks": blocks, "body": stated * body}
         if not worst:
