@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from advisor.calibration.intervals import Regime
     from advisor.calibration.surrogate import IntervalScale
+    from advisor.prediction.speculation import Speculation
     from catalog.schema import Cluster, Deployment, Model, Price, Slo
 
 ENERGY = "energy_j_per_token"
@@ -82,6 +83,8 @@ class Estimate:
     """Physical bounds of the metrics: the least a time, the most a throughput can be."""
     corrected_by: int = 0
     """Runs of this model near this configuration, which corrected what the model of time says of it."""
+    speculation: Speculation | None = None
+    """What speculative decoding would do at this batch, where it was asked for; the times above are without."""
     measured: Mapping[str, float] = field(default_factory=dict)
     """Times that a run of exactly this configuration measured: they are the answer (``provenance`` "measured"), or
     contradict what is predicted, which a note says."""
@@ -144,10 +147,12 @@ class Estimate:
         body = {
             f.name: plain(getattr(self, f.name))
             for f in dataclasses.fields(self)
-            if f.name not in {"sigmas", "scales", "floors", "model", "cluster", "measured"}
+            if f.name not in {"sigmas", "scales", "floors", "model", "cluster", "measured", "speculation"}
         }
         if self.measured:
             body["measured"] = plain(self.measured)
+        if self.speculation is not None:
+            body["speculation"] = plain(self.speculation)
         intervals = {}
         if self.output_tok_s is not None:
             energy = [ENERGY] if self.energy_j_per_token is not None else []

@@ -17,6 +17,7 @@ from advisor.prediction.inputs import chosen_price
 from advisor.prediction.prediction import (
     TIME_METRICS,
 )
+from advisor.prediction.speculation import speculate as speculated
 from catalog.engines.defaults import PLAIN
 from catalog.errors import InputError, Note
 from catalog.schema import Cluster, Deployment, Measurement, Model, require_positive
@@ -54,6 +55,9 @@ def estimate(
     runs: Runs = None,
     set_gpu: Mapping[str, float | str] | None = None,
     price: float | None = None,
+    speculate: str | None = None,
+    draft_len: int | None = None,
+    acceptance: float | None = None,
     **deployment: Any,
 ) -> Estimate:
     """Estimate time, throughput and memory of one static batch on one deployment.
@@ -83,6 +87,10 @@ def estimate(
             ``fit`` made.
         set_gpu: what-if values for fields of the GPU, such as ``{"memory_bandwidth_gbps": 6000}``.
         price: dollars per GPU-hour; None for the cheapest offer in the catalog.
+        speculate: also say what speculative decoding does: "ngram", "eagle", "mtp" or "draft:MODEL" (see
+            ``advisor.prediction.speculation``).
+        draft_len: tokens drafted a step; None for as many as gain most at that batch.
+        acceptance: probability that a drafted token is accepted; None for what is published.
         deployment: further fields of ``Deployment``: sequence_parallel, offload, compiled, graphs, and engine_version, the release
             whose times are asked about.
 
@@ -117,6 +125,20 @@ def estimate(
     offer = chosen_price(question.cluster.gpu.name, price)
     answer = describe(evaluation, [0], [question.deployment], question.evidence, price=offer, notes=question.notes)[0]
     answer = checked_start(answer, max_model_len)
+    if speculate is None and not (draft_len is None and acceptance is None):
+        raise InputError("draft_len and acceptance are of speculation; say which with speculate, such as eagle")
+    if speculate is not None and answer.fits:
+        said = speculated(
+            evaluation.cost_model,
+            question.deployment,
+            speculate,
+            batch=min(batch, answer.running),
+            most=min(answer.max_concurrency, question.deployment.max_num_seqs or batch),
+            context=input_len + output_len / 2.0,
+            draft_len=draft_len,
+            acceptance=acceptance,
+        )
+        answer = dataclasses.replace(answer, speculation=said)
     run = measured_run(question.evidence.runs, answer)
     return answer if run is None else with_measurement(answer, run)
 

@@ -8,7 +8,7 @@ import typer
 
 from advisor.cli.options.evidence import PricedEvidence
 from advisor.cli.options.hardware import Hardware
-from advisor.cli.options.layout import FixedLayout
+from advisor.cli.options.layout import FixedLayout, Speculative
 from advisor.cli.options.output import EstimateOutput
 from advisor.cli.options.workload import StaticBatch
 from advisor.cli.output import answer
@@ -24,7 +24,13 @@ if TYPE_CHECKING:
 
 
 def estimate(
-    *, hardware: Hardware, requests: StaticBatch, layout: FixedLayout, evidence: PricedEvidence, output: EstimateOutput
+    *,
+    hardware: Hardware,
+    requests: StaticBatch,
+    layout: FixedLayout,
+    speculation: Speculative,
+    evidence: PricedEvidence,
+    output: EstimateOutput,
 ) -> None:
     """Estimate time, throughput and memory of one deployment.
 
@@ -33,6 +39,8 @@ def estimate(
     \b
     advisor estimate --model llama-13b --gpus 4xA100 --tp 4 --batch 32
     advisor estimate --model llama-70b --gpus 4xH100 --tp 4 --batch 16 --products
+    advisor estimate --model llama-70b --gpus 4xH100 --tp 4 --batch 16
+      --speculate eagle
     """  # noqa: D301  Click's mark for lines that stay as they are
     from advisor.prediction.estimate_row import estimate_row
     from advisor.prediction.estimation import estimate  # brings numpy
@@ -45,6 +53,7 @@ def estimate(
         output_len=requests.output_len,
         runs=evidence.read(),
         price=evidence.price,
+        **speculation.keywords(),
     )
     chosen, products = output.format_, output.products
 

@@ -126,6 +126,22 @@ class FixedLayout(EngineOptions, Degrees):
         return Deployment(**self.knobs())
 
 
+@group("Speculation")
+class Speculative:
+    """Drafted tokens, which the model verifies."""
+
+    speculate: Annotated[str | None, flag("--speculate", metavar="METHOD")] = None
+    """Also say what speculative decoding does: ngram, eagle, mtp (the model's own heads) or draft:MODEL."""
+    draft_len: Annotated[int | None, flag("--draft-len", metavar="N")] = None
+    """Tokens drafted a step.  [default: as many as gain most at that batch]"""
+    acceptance: Annotated[float | None, flag("--acceptance", metavar="SHARE", quantity=SHARE)] = None
+    """Probability that a drafted token is accepted.  [default: as published for the method, with its spread]"""
+
+    def keywords(self) -> dict[str, Any]:
+        """Return what ``estimate`` takes of it."""
+        return {"speculate": self.speculate, "draft_len": self.draft_len, "acceptance": self.acceptance}
+
+
 @group(PANEL)
 class SimulatedLayout(FixedLayout):
     """A stated layout, pools of replicas, and what it is compared with."""

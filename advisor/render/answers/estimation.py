@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from advisor.prediction.deployment_estimate import Estimate
+    from advisor.prediction.speculation import Speculation
     from advisor.render.document import Lines
 
 QUANTITIES = {
@@ -85,6 +86,8 @@ def _lines(estimate: Estimate) -> Lines:
         shares = ", ".join(f"{cause} {share(time / total)}" for cause, time in ranked if time / total >= 0.005)
         turn = f"weight products turn from memory- to compute-bound at about {short(estimate.turning_batch)} sequences per replica"
         lines.append(("why", [f"{estimate.bottleneck} bounds a request: {shares}", turn]))
+    if estimate.speculation is not None:
+        lines.append(("draft", _speculation(estimate.speculation)))
     lines += [("memory", [memory_line(estimate.memory)]), ("cost", [cost] if cost else [])]
     if estimate.energy_j_per_token is not None:
         lines.append(("energy", [energy_line(estimate.energy_j_per_token, estimate.interval("energy_j_per_token"))]))
@@ -97,6 +100,28 @@ def _lines(estimate: Estimate) -> Lines:
         )
         lines.append(("limit", [limit]))
     return lines
+
+
+def _speculation(answer: Speculation) -> list[str]:
+    """Say what speculation does at this batch, and up to which it gains."""
+    best, (low, high) = answer.best, answer.best.speedup_ends
+    by = f"{answer.method} {answer.drafter}" if answer.drafter else answer.method
+    verdict = "" if answer.pays else "does not pay: "
+    told = (
+        f"{by}, {best.draft_len} drafted a step: {verdict}decoding {best.speedup:.2f} ({low:.2f}-{high:.2f}) times as fast, "
+        f"a step {short(answer.plain_ms)} to {short(best.step_ms)} ms for {best.tokens_per_step:.2f} tokens"
+    )
+    least, most = answer.acceptance_ends
+    rates = (
+        f"a drafted token is accepted with {answer.acceptance:.2f} ({least:.2f}-{most:.2f}): {answer.acceptance_source}"
+    )
+
+    def size(batch: int | None) -> str:
+        return "none" if batch is None else f"{batch}"
+
+    ends = " to ".join(dict.fromkeys(map(size, answer.most_batch_ends)))
+    gains = f"gains up to a batch of {size(answer.most_batch)} ({ends}) per replica"
+    return [told, rates, f"{gains}; no run with speculation was fitted"]
 
 
 def operator_columns(estimate: Estimate) -> list[Column]:
