@@ -73,6 +73,8 @@ class Speculation:
     lengths: tuple[DraftLength, ...]
     draft_len: int
     """The length that gains most at this batch, or the one stated."""
+    largest_batch: int
+    """That the replica runs at once."""
     most_batch: int | None
     """Largest batch at which the best length, or the stated one, gains; None: not even one sequence."""
     most_batch_ends: tuple[int | None, int | None]
@@ -178,6 +180,7 @@ def speculate(
         plain_ms=float(steps.times(np.array([float(batch)]), lengths)[0][0]),
         lengths=tuple(points),
         draft_len=max(points, key=lambda point: point.speedup).draft_len,
+        largest_batch=int(grid[-1]),
         most_batch=batches[0],
         most_batch_ends=(batches[1], batches[2]),
     )

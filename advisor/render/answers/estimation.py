@@ -119,8 +119,10 @@ def _speculation(answer: Speculation) -> list[str]:
     def size(batch: int | None) -> str:
         return "none" if batch is None else f"{batch}"
 
-    ends = " to ".join(dict.fromkeys(map(size, answer.most_batch_ends)))
-    gains = f"gains up to a batch of {size(answer.most_batch)} ({ends}) per replica"
+    fewest, largest = map(size, answer.most_batch_ends)
+    ends = "" if fewest == largest else f" ({fewest} to {largest})"
+    bound = ", all that it runs at once," if answer.most_batch == answer.largest_batch else ""
+    gains = f"gains up to a batch of {size(answer.most_batch)}{ends}{bound} per replica"
     return [told, rates, f"{gains}; no run with speculation was fitted"]
 
 
