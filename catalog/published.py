@@ -7,17 +7,14 @@ mapped to the catalog's; rows that cannot be used are left out and say why.
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from catalog.errors import InputError
 from catalog.schema import Measurement
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from pathlib import Path
 
 REQUIRED = frozenset(
     (
@@ -70,30 +67,6 @@ class Published:
     left_out: dict[str, int]
 
 
-def read_published(folder: Path) -> Published:
-    """Return all rows of ``*_static.csv``, ``*_saturated.csv`` and ``*_loops.csv`` in ``folder``.
-
-    Raises:
-        InputError: the folder or a file cannot be read, or lacks a column.
-
-    """
-    from catalog.closed_loops import read_loops  # reads names with what is here
-
-    files = sorted([*folder.glob("*_static.csv"), *folder.glob("*_saturated.csv")])
-    loops = sorted(folder.glob("*_loops.csv"))
-    if not files and not loops:
-        raise InputError(
-            f"no *_static.csv, *_saturated.csv or *_loops.csv in {str(folder)!r}; name a folder that holds published runs"
-        )
-    found = read_rows(
-        (f"{path.name} line {number}", row) for path in files for number, row in enumerate(_rows(path, REQUIRED), 2)
-    )
-    flowing = read_loops(
-        (f"{path.name} line {number}", row) for path in loops for number, row in enumerate(_rows(path, frozenset()), 2)
-    )
-    return Published((*found.runs, *flowing.runs), found.left_out | flowing.left_out)
-
-
 def read_rows(rows: Iterable[tuple[str, Mapping[str, str]]]) -> Published:
     """Return the measurements that rows make up, each with where it stands; empty cells may be absent."""
     runs: dict[str, Measurement] = {}
@@ -118,18 +91,6 @@ def read_rows(rows: Iterable[tuple[str, Mapping[str, str]]]) -> Published:
         fresh = {name: value for name, value in values.items() if getattr(known, name) is None}
         runs[run.run_id] = replace(known, **fresh)
     return Published(tuple(runs.values()), dict(left_out))
-
-
-def _rows(path: Path, required: frozenset[str]) -> list[dict[str, str]]:
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            missing = required - set(reader.fieldnames or ())
-            if missing:
-                raise InputError(f"{path.name} has no column {', '.join(sorted(missing))}; it must be the long form")
-            return list(reader)
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path.name} cannot be read: {error}") from error
 
 
 def _unusable(row: Mapping[str, str]) -> str:

@@ -50,7 +50,7 @@ LARGE = 1e9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Exploration:
+class StudyResult:
     """Results of a search, the best candidate first; where nothing is feasible, the one that exceeds its limits least."""
 
     study: optuna.Study
@@ -106,7 +106,7 @@ def explore(
     study_name: str | None = None,
     starts: Iterable[Mapping[str, Any]] = (),
     seed: int = 0,
-) -> Exploration:
+) -> StudyResult:
     """Find the best points of ``space`` and keep them in a study.
 
     Args:
@@ -157,7 +157,7 @@ def explore(
     stored = np.flatnonzero(np.isin(selected, np.concatenate([thinned, some])))
     with readable_errors(where):
         superseded = _store(study, _frozen_trials(space, columns, scores, stored))
-    return Exploration(
+    return StudyResult(
         study=study,
         space=space,
         columns=columns,

@@ -26,7 +26,7 @@ from advisor.calibration.posterior import Posterior, fit_posterior, sensitivitie
 from advisor.calibration.residual_gp import fit_residuals, of_model
 from advisor.calibration.support import extrapolation_variance
 from advisor.calibration.surrogate import ANY, SHIPPED, STAGED, IntervalScale, Surrogate
-from catalog.published import read_published
+from catalog.published_folder import read_published
 from catalog.runs import shipped_runs
 
 if TYPE_CHECKING:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from catalog.units import Array
     from search.scores import Direction
     from search.space import Columns
-    from search.study import Exploration
+    from search.study import StudyResult
 
 OBJECTIVES: dict[str, tuple[str, Direction]] = {
     "throughput_per_gpu": ("output_tok_s_per_gpu", "maximize"),
@@ -293,7 +293,7 @@ class DeploymentSearch:
 
     def run(
         self, *, trials: int | None = None, storage: str | None = None, study_name: str | None = None
-    ) -> Exploration:
+    ) -> StudyResult:
         space = self.space()
         labels = space.labels
         return explore(
@@ -321,7 +321,7 @@ class DeploymentSearch:
             **record,
         )
 
-    def estimates(self, exploration: Exploration, rows: Sequence[int]) -> list[Estimate]:
+    def estimates(self, exploration: StudyResult, rows: Sequence[int]) -> list[Estimate]:
         """Return full estimates of some candidates of an exploration."""
         if not rows:
             return []

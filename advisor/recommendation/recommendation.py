@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from advisor.prediction.demand import Requests
     from advisor.prediction.deployment_estimate import Estimate
     from advisor.prediction.evidence import Runs
-    from search.study import Exploration
+    from search.study import StudyResult
 
 
 MOST_OF_FRONT = 50
@@ -87,7 +87,7 @@ class Recommendation:
     storage: str | None
     confidence: float
     """With which each limit holds, on the mean of a request; 0.5: by the bare estimate."""
-    exploration: Exploration = field(repr=False, compare=False)
+    exploration: StudyResult = field(repr=False, compare=False)
 
     def to_frame(self) -> pd.DataFrame:
         """Return the candidates as a table, one row each."""
@@ -258,7 +258,7 @@ def _check_numbers(top: int, confidence: float, max_batch: int | None) -> None:
         require_positive("max_batch", max_batch, most=65536)
 
 
-def _shown(search: DeploymentSearch, exploration: Exploration, top: int) -> list[Estimate]:
+def _shown(search: DeploymentSearch, exploration: StudyResult, top: int) -> list[Estimate]:
     """Return estimates of the best layouts, best first; where nothing is feasible of the one that comes nearest, if it runs."""
     feasible = exploration.feasible > 0
     order = _one_a_layout(exploration, max(top, LEAST_COMPARED) if feasible else 1)
@@ -315,7 +315,7 @@ def _budgets(requested: int | Sequence[int] | None, default: int) -> tuple[int, 
     return budgets
 
 
-def _one_a_layout(exploration: Exploration, most: int) -> list[int]:
+def _one_a_layout(exploration: StudyResult, most: int) -> list[int]:
     """Return the best candidates, each (tp, pp, ep) once; feasible ones where there are any."""
     seen: set[tuple[int, ...]] = set()
     rows = []
@@ -336,7 +336,7 @@ def _thinned(front: NDArray[np.intp]) -> list[int]:
     return [int(front[i]) for i in np.unique(np.linspace(0, len(front) - 1, MOST_OF_FRONT).astype(int))]
 
 
-def _runs(exploration: Exploration, rows: Sequence[int]) -> bool:
+def _runs(exploration: StudyResult, rows: Sequence[int]) -> bool:
     return bool(rows) and bool(np.isfinite(exploration.scores.values[rows[0], 0]))  # noqa: PD011  no pandas here
 
 

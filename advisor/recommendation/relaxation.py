@@ -16,7 +16,7 @@ from catalog.wording import counted
 if TYPE_CHECKING:
     from advisor.prediction.deployment_estimate import Estimate
     from catalog.schema import Cluster
-    from search.study import Exploration
+    from search.study import StudyResult
 
 MOST_GPUS = 1024
 """How far the search for a cluster that would do goes."""
@@ -53,7 +53,7 @@ def _limit_relaxations(search: DeploymentSearch) -> list[str]:
     return changes
 
 
-def _best(search: DeploymentSearch, exploration: Exploration) -> Estimate:
+def _best(search: DeploymentSearch, exploration: StudyResult) -> Estimate:
     """Describe the best point of an exploration."""
     return search.estimates(exploration, [0])[0]
 

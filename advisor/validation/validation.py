@@ -53,7 +53,7 @@ from advisor.validation.published_claims import (
     small_gpu_claims,
 )
 from advisor.validation.ranking import RankedChoice, Ranking, choices, rankings
-from catalog.published import read_published
+from catalog.published_folder import read_published
 from catalog.runs import shipped_runs
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ from advisor.validation.coverage import trials
 from catalog.borders import checked
 from catalog.gpus import find_gpu
 from catalog.models.find import find_model
-from catalog.published import read_published
+from catalog.published_folder import read_published
 from catalog.runs import shipped_runs
 from tests.reference_runs import reference_runs
 

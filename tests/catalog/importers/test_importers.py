@@ -22,7 +22,7 @@ from catalog.importers.errors import SkippedFile, UnusableRun
 from catalog.importers.parsed_run import ParsedRun
 from catalog.importers.registry import FORMATS, find_format, read_benchmarks, recognised
 from catalog.importers.traffic import LoadGeneratorRun
-from catalog.published import read_published
+from catalog.published_folder import read_published
 from catalog.runs import check_run, to_frame
 from catalog.schema import Measurement
 
