@@ -113,7 +113,7 @@ def find_generation(kind: str, name: str, known: Mapping[str, Any]) -> Any:
 
     """
     wanted = name.strip().casefold().replace(" ", "")
-    for each, value in known.items():
-        if each.casefold() == wanted:
+    for generation, value in known.items():
+        if generation.casefold() == wanted:
             return value
     raise InputError(f"unknown {kind} {name[:40]!r}; {suggestion(name, known, otherwise='known: ' + ', '.join(known))}")

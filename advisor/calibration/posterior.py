@@ -263,7 +263,10 @@ class _Weighed:
 def _cost(index: Effects, weighed: Sequence[_Weighed], effects: Array) -> float:
     """Return the negative logarithm of the posterior density, up to a constant."""
     cost = 0.5 * float(np.sum(((effects - index.centre) / index.spread) ** 2))
-    return cost + sum(each.shared.cost(each.residuals(each.own(index, effects))) for each in weighed)
+    return cost + sum(
+        weighed_group.shared.cost(weighed_group.residuals(weighed_group.own(index, effects)))
+        for weighed_group in weighed
+    )
 
 
 def _normal_equations(index: Effects, weighed: Sequence[_Weighed], effects: Array) -> tuple[Array, Array]:
@@ -273,10 +276,10 @@ def _normal_equations(index: Effects, weighed: Sequence[_Weighed], effects: Arra
     size = len(NAMES)
     gradient = (effects - index.centre) / index.spread**2
     information = np.diag(1.0 / index.spread**2)
-    for each in weighed:
-        own, group = each.own(index, effects), each.group
-        slopes = sensitivities(group, own).transpose(0, 2, 1)[each.used]
-        pull, curvature = each.shared.equations(each.residuals(own), slopes)
+    for weighed_group in weighed:
+        own, group = weighed_group.own(index, effects), weighed_group.group
+        slopes = sensitivities(group, own).transpose(0, 2, 1)[weighed_group.used]
+        pull, curvature = weighed_group.shared.equations(weighed_group.residuals(own), slopes)
         blocks = index.blocks(group.engine, group.cluster.gpu.name, group.release)
         places = [slice(block * size, (block + 1) * size) for block in blocks]
         for one in places:

@@ -174,12 +174,12 @@ def left_out_errors(
         for group in groups:
             parts[key(group)].append(group)
         tasks += [(provenance, out) for out in parts.values() if len(out) < len(groups)]
-    found = Parallel(n_jobs=jobs)(delayed(_fold)(groups, out, kernels, kind, start) for kind, out in tasks)
+    folds = Parallel(n_jobs=jobs)(delayed(_fold)(groups, out, kernels, kind, start) for kind, out in tasks)
     # Where no other model ran an engine on a GPU, a model left out takes the pair along; who asks has the pair.
     kept = {"calibrated": ("calibrated", "transferred"), "transferred": ("transferred",), "analytic": ("analytic",)}
     return [
         replace(error, provenance=kind)
-        for (kind, _), errors in zip(tasks, found, strict=True)
+        for (kind, _), errors in zip(tasks, folds, strict=True)
         for error in errors
         if error.provenance in kept[kind]
     ]

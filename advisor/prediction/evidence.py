@@ -71,14 +71,14 @@ class Evidence:
             InputError: no such version.
 
         """
-        found = cls._of_current(runs, engine, gpu)
+        evidence = cls._of_current(runs, engine, gpu)
         if not version:
-            return found
-        note = version_note(found.surrogate, engine, version)
+            return evidence
+        note = version_note(evidence.surrogate, engine, version)
         same = tuple(
-            run for run in found.runs if run.engine != engine or release(run.engine_version) == release(version)
+            run for run in evidence.runs if run.engine != engine or release(run.engine_version) == release(version)
         )
-        return replace(found, version=(engine, version), runs=same, notes=(*found.notes, note))
+        return replace(evidence, version=(engine, version), runs=same, notes=(*evidence.notes, note))
 
     @classmethod
     def _of_current(cls, runs: Runs, engine: str, gpu: Gpu) -> Evidence:

@@ -69,7 +69,7 @@ class Exploration:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain JSON types."""
-        body = {each.name: plain(getattr(self, each.name)) for each in dataclasses.fields(self)}
+        body = {point.name: plain(getattr(self, point.name)) for point in dataclasses.fields(self)}
         return {
             "schema": SCHEMA,
             **body,
@@ -236,7 +236,7 @@ class _Asked:
 
     def serve(self, cluster: Cluster) -> tuple[tuple[float, float, float] | None, Mapping[str, float]]:
         """Time of an output token with the ends of its interval, and what a decode step goes to."""
-        found = estimate(
+        estimated = estimate(
             self.model,
             cluster,
             tp=self.tp or cluster.gpus_per_node,
@@ -245,13 +245,13 @@ class _Asked:
             input_len=self.input_len,
             output_len=self.output_len,
         )
-        if found.tpot_ms is None:
+        if estimated.tpot_ms is None:
             return None, {}
         causes = dict.fromkeys(CAUSES, 0.0)
-        for operator in found.breakdown["decode"].values():
+        for operator in estimated.breakdown["decode"].values():
             for cause, value in operator.items():
                 causes[cause] += value
-        return (found.tpot_ms, *found.interval("tpot_ms")), causes
+        return (estimated.tpot_ms, *estimated.interval("tpot_ms")), causes
 
     def train(
         self, cluster: Cluster, precision: str | None = None
@@ -292,8 +292,8 @@ def _taken_apart(
     asked: _Asked, cluster: Cluster, to: str, to_precision: str | None, notes: tuple[Note, ...]
 ) -> Exploration:
     """Say how much of another GPU's gain each of its changes brings, averaged over all orders in which they could come."""
-    found = find_gpu(to)
-    other, base = found.value, cluster.gpu
+    resolved = find_gpu(to)
+    other, base = resolved.value, cluster.gpu
     narrowest = "fp4" if other.fp4_tflops else "fp8" if other.fp8_tflops else "bf16"
     precision = to_precision or narrowest
     network = (network_of(base) or cluster.network_gbps, network_of(other) or cluster.network_gbps)
@@ -323,7 +323,7 @@ def _taken_apart(
         factors={name: math.exp(_shapley(name, seconds)) for name in CHANGES},
         notes=(
             *notes,
-            *found.notes,
+            *resolved.notes,
             Note(
                 f"{asked.precision} on {base.name} with {network[0]:g} GB/s between nodes, {precision} on {other.name} with {network[1]:g}"
             ),

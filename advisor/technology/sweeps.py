@@ -56,11 +56,11 @@ def points(
     if sweep != "node" and (node or area_mm2 or power_w):
         start, limit = _on_node(base, start, node, area_mm2, power_w, memory)
     if sweep == "node":
-        found = []
+        rows = []
         for each in logic_nodes().values():
             gpu, bound = on_node(base, each, area_mm2=area_mm2, power_w=power_w, dram=memory)
             made = replace(gpu, memory_bandwidth_gbps=start.memory_bandwidth_gbps, memory_gib=start.memory_gib)
-            found.append(
+            rows.append(
                 WhatIf(
                     label=each.name,
                     x=each.nm,
@@ -70,7 +70,7 @@ def points(
                     source=each.source,
                 )
             )
-        return found
+        return rows
     if sweep == "dram":
         return [
             WhatIf(

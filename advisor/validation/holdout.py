@@ -58,7 +58,7 @@ class HoldoutErrors:
     def to_json(self) -> str:
         """Return the file that ships, a row a line."""
         rows, table = (
-            ",\n".join(json.dumps(row.to_dict(), allow_nan=False) for row in each) for each in (self.rows, self.table)
+            ",\n".join(json.dumps(row.to_dict(), allow_nan=False) for row in error) for error in (self.rows, self.table)
         )
         head = f'"date": "{self.date}", "surrogate": "{self.surrogate}"'
         return f'{{{head}, "rows": [\n{rows}\n], "table": [\n{table}\n]}}\n'

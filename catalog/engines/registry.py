@@ -260,9 +260,9 @@ def engine_family(engine: str, version: str) -> str:
 
 def releases_apart(one: str, other: str) -> int:
     """Count the releases 0.x between two versions, negative where the first is later; 0 where either is none of those."""
-    found = [re.match(r"0\.(\d+)", version) for version in (one, other)]
-    minors = [int(match[1]) for match in found if match]
-    return minors[1] - minors[0] if len(minors) == len(found) else 0
+    matches = [re.match(r"0\.(\d+)", version) for version in (one, other)]
+    minors = [int(match[1]) for match in matches if match]
+    return minors[1] - minors[0] if len(minors) == len(matches) else 0
 
 
 def release_distance(engine: str, version: str) -> int:

@@ -18,35 +18,35 @@ if TYPE_CHECKING:
 TIMES = {"inference": "an output token", "training": "a step"}
 
 
-def document(found: Exploration) -> Document:
+def document(answer: Exploration) -> Document:
     """Return a sweep, or two generations taken apart."""
-    apart = bool(found.factors)
-    figures = [] if apart else [_figure(found)]
-    columns = _factor_columns(found) if apart else _columns(found)
-    title = f"From {found.sweep}" if apart else f"{found.sweep} swept"
-    section = Section(title=title, table=Table(columns=columns), lines=_lines(found), figures=figures)
+    apart = bool(answer.factors)
+    figures = [] if apart else [_figure(answer)]
+    columns = _factor_columns(answer) if apart else _columns(answer)
+    title = f"From {answer.sweep}" if apart else f"{answer.sweep} swept"
+    section = Section(title=title, table=Table(columns=columns), lines=_lines(answer), figures=figures)
     return Document(
-        title=f"{found.model.name} on {found.cluster}: technology",
+        title=f"{answer.model.name} on {answer.cluster}: technology",
         question=[
-            f"{found.model.name}  {count(parameters(found.model))}",
-            hardware(found.cluster),
-            f"{found.task}, {found.sweep}",
+            f"{answer.model.name}  {count(parameters(answer.model))}",
+            hardware(answer.cluster),
+            f"{answer.task}, {answer.sweep}",
         ],
-        notes=notes(found.notes),
+        notes=notes(answer.notes),
         sections=[section],
     )
 
 
-def _figure(found: Exploration) -> Figure:
+def _figure(answer: Exploration) -> Figure:
     return Figure(
-        name=f"{found.sweep}-sweep",
-        caption=f"Time of {TIMES[found.task]} by {found.axis}, with 90% bands",
-        make=lambda: sweep_curve(found),
+        name=f"{answer.sweep}-sweep",
+        caption=f"Time of {TIMES[answer.task]} by {answer.axis}, with 90% bands",
+        make=lambda: sweep_curve(answer),
     )
 
 
-def _columns(found: Exploration) -> list[Column]:
-    unit = unit_of(point.ms for point in found.points)
+def _columns(answer: Exploration) -> list[Column]:
+    unit = unit_of(point.ms for point in answer.points)
     rows = FlatRows(
         [
             {
@@ -58,33 +58,33 @@ def _columns(found: Exploration) -> list[Column]:
                 "limit": point.limit or "-",
                 **point.gpu,
             }
-            for point in found.points
+            for point in answer.points
         ]
     )
     return [
-        rows.text("label", found.sweep),
+        rows.text("label", answer.sweep),
         rows.column("fp16_tflops", "16 bits", short, unit="TFLOP/s", rank=2),
         rows.column("memory_bandwidth_gbps", "memory", short, unit="GB/s", rank=2),
         rows.column("memory_gib", "memory", short, unit="GiB", rank=3),
-        rows.column("ms", TIMES[found.task], unit.short, unit=unit.name),
+        rows.column("ms", TIMES[answer.task], unit.short, unit=unit.name),
         rows.column("interval", "90% interval", rank=1),
         rows.text("bottleneck", "bound by"),
         rows.column("share", "share", share, rank=2),
-        rows.text("limit", "arithmetic by", rank=3 if found.sweep == "node" else 99),
+        rows.text("limit", "arithmetic by", rank=3 if answer.sweep == "node" else 99),
     ]
 
 
-def _factor_columns(found: Exploration) -> list[Column]:
-    rows = FlatRows(found.rows())
+def _factor_columns(answer: Exploration) -> list[Column]:
+    rows = FlatRows(answer.rows())
     return [rows.text("factor", "change"), rows.column("speedup", "speed-up", short, unit="x")]
 
 
-def _lines(found: Exploration) -> Lines:
-    if found.speedup is not None:
-        product = " x ".join(short(value) for value in found.factors.values())
-        total = f"{short(found.speedup)} x in all = {product}, each averaged over all orders of the changes"
+def _lines(answer: Exploration) -> Lines:
+    if answer.speedup is not None:
+        product = " x ".join(short(value) for value in answer.factors.values())
+        total = f"{short(answer.speedup)} x in all = {product}, each averaged over all orders of the changes"
         return [("speed", [total])]
-    known = [point for point in found.points if point.ms is not None]
+    known = [point for point in answer.points if point.ms is not None]
     ends = ""
     if known:
         fastest = min(known, key=lambda point: point.ms or 0.0)
@@ -93,8 +93,8 @@ def _lines(found: Exploration) -> Lines:
         ends = (
             f"fastest: {fastest.label}, {unit.short(fastest.ms)} {interval} {unit.name}, bound by {fastest.bottleneck}"
         )
-    moves = [f"{before} to {after} at {label}" for before, after, label in found.shifts]
-    turn = "" if found.turn is None else f"from {short(found.turn)} {found.axis} on, doubling it saves less than 30%"
+    moves = [f"{before} to {after} at {label}" for before, after, label in answer.shifts]
+    turn = "" if answer.turn is None else f"from {short(answer.turn)} {answer.axis} on, doubling it saves less than 30%"
     return [
         ("best", [ends] if ends else []),
         ("moves", moves or ["the bottleneck stays what it is"]),

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from advisor.technology.exploration import Exploration
 
 
-def sweep_curve(found: Exploration) -> Spec:
+def sweep_curve(answer: Exploration) -> Spec:
     """Draw the time over the swept quantity, with the band in which 90% are expected and the turn where there is one."""
-    unit = unit_of(point.ms for point in found.points)
+    unit = unit_of(point.ms for point in answer.points)
     rows = [
         {
             "x": point.x,
@@ -24,10 +24,10 @@ def sweep_curve(found: Exploration) -> Spec:
             "bound": point.bottleneck,
             "text": f"{point.label}: {unit.short(point.ms)} {unit.name}",
         }
-        for point in found.points
+        for point in answer.points
         if point.ms is not None
     ]
-    x = axis("x", found.axis, log=True, sort="descending" if found.sweep == "node" else "ascending")
+    x = axis("x", answer.axis, log=True, sort="descending" if answer.sweep == "node" else "ascending")
     y = axis("value", f"time, {unit.name}", log=True)
     band = layer(
         {"type": "area", "opacity": 0.25, "color": BLUE},
@@ -45,11 +45,11 @@ def sweep_curve(found: Exploration) -> Spec:
         color=colour("bound", {**CAUSES, "capacity": GREY}),
         tooltip=tooltip(text="point", bound="bound by"),
     )
-    turned = found.turn is not None
+    turned = answer.turn is not None
     return panel(
         band,
         line,
         dots,
-        rule(x=found.turn, dash=DASH) if turned else None,
-        note("more saves little from here", x=found.turn) if turned else None,
+        rule(x=answer.turn, dash=DASH) if turned else None,
+        note("more saves little from here", x=answer.turn) if turned else None,
     )
