@@ -20,8 +20,10 @@ def explore(*, hardware: Hardware, exploration: ExplorationOptions, output: Repo
 
     \b
     advisor explore --model llama-2-13b --gpus 1xA100 --sweep dram
-    advisor explore --model gpt-3-175b --gpus 1024xA100 --task training --batch 1024 --sweep node
-    advisor explore --model gpt-3-175b --gpus 1024xA100 --task training --batch 1024 --to B200
+    advisor explore --model gpt-3-175b --gpus 1024xA100 --task training
+      --batch 1024 --sweep node
+    advisor explore --model gpt-3-175b --gpus 1024xA100 --task training
+      --batch 1024 --to B200
     """  # noqa: D301  Click's mark for lines that stay as they are
     from advisor.technology.exploration import explore  # brings numpy
 

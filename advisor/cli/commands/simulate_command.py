@@ -34,7 +34,8 @@ def simulate(
     \b
     advisor simulate --model llama-3.1-8b --gpus H200 --rate 15
     advisor simulate --model llama-3.1-8b --gpus H200 --trace azure.csv --rate 8
-    advisor simulate --model llama-3.1-8b --gpus H200 --concurrency 64 --client vllm
+    advisor simulate --model llama-3.1-8b --gpus H200 --concurrency 64
+      --client vllm
     advisor simulate --model llama-70b --gpus 8xH100 --rate 6 --tpot 40
       --percentile 95 --tp 4 --dp 2 --compare tp=8,dp=1
     advisor simulate --model llama-3.1-8b --gpus 4xH200 --dp 4 --rate 40
