@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from advisor.prediction.estimation import estimate
     from advisor.prediction.evidence import Evidence, ExtraRuns
     from advisor.progress import Progress
+    from advisor.recommendation.comparison import ComparedDeployment, Comparison, compare
     from advisor.recommendation.launch_command import export
     from advisor.recommendation.recommendation import Recommendation, recommend
     from advisor.simulator.arrivals import Arrivals
@@ -60,6 +61,8 @@ __all__ = [
     "Change",
     "Check",
     "Cluster",
+    "ComparedDeployment",
+    "Comparison",
     "Curve",
     "Deployment",
     "ErrorSummary",
@@ -93,6 +96,7 @@ __all__ = [
     "all_engines",
     "all_gpus",
     "all_models",
+    "compare",
     "curve",
     "estimate",
     "estimate_training",
@@ -135,6 +139,7 @@ _HOMES = {
     "advisor.prediction.deployment_estimate": ("Estimate",),
     "advisor.prediction.estimation": ("estimate",),
     "advisor.calibration.importing": ("Import", "import_runs", "read_import"),
+    "advisor.recommendation.comparison": ("ComparedDeployment", "Comparison", "compare"),
     "advisor.recommendation.launch_command": ("export",),
     "advisor.benchmarking.probe_api": ("prepare_probe", "probe"),
     "advisor.progress": ("Progress",),
@@ -174,7 +179,7 @@ if not TYPE_CHECKING:  # a type checker would take every name for one that __get
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, "__version__"})
+    return sorted({*__all__, "__version__"})
 
 
 def _version() -> str:

@@ -135,7 +135,7 @@ def _tell_ignored() -> None:
         given, taken = asked.pop(name) if painted() else values, st.session_state[name]
         if name not in st.query_params and not _same(given, taken):
             shown = plain(", ".join(values)[:MOST])
-            st.warning(f"The link says {plain(name)} = {shown}, which cannot be: the default is used instead.")
+            st.warning(f"The link's {plain(name)} is {shown}, which is none; showing the default.")
 
 
 def _is_endless(values: list[str]) -> bool:

@@ -17,7 +17,8 @@ class Note:
     """Something the reader of an answer should know: an assumption, a reading of an ambiguous name, a warning."""
 
     text: str
-    kind: Literal["note", "warning"] = "note"
+    kind: Literal["asked", "note", "warning"] = "note"
+    """asked: how the question itself was read, such as what a use filled in."""
 
 
 @dataclass(frozen=True, slots=True)

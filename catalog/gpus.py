@@ -125,6 +125,12 @@ def parse_cluster(text: str, overrides: Mapping[str, float | str] | None = None)
     return Resolved(Cluster(gpu=gpu, gpus_per_node=count, nodes=nodes, **network), tuple(notes))
 
 
+def counted_in(text: str) -> bool:
+    """Whether ``text`` says how many GPUs, rather than a kind alone."""
+    plain = " ".join(text.split())
+    return any(pattern.fullmatch(plain) for pattern in (NODES, COUNT, COLON))
+
+
 def _split(text: str) -> tuple[int, int, str]:
     """Return nodes, GPUs a node, and the GPU's name."""
     if not isinstance(text, str) or not text.strip():

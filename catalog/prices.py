@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
+
+from annotated_types import Interval
 
 from catalog.borders import checked
 from catalog.errors import InputError
@@ -14,15 +17,57 @@ from catalog.quantities import USD_PER_HOUR
 from catalog.schema import Price
 from catalog.tables import DATA, read_toml, stamp
 
+HOURS_A_YEAR = 8760.0
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnedGpu:
+    """What one GPU of one's own costs: an ``[[owned]]`` table of ``prices.toml``."""
+
+    gpu: str
+    capital_usd: Annotated[float, Interval(ge=0, le=1e7)]
+    """Of the GPU and its share of server, network and room."""
+    years: Annotated[float, Interval(gt=0, le=20)] = 4.0
+    """Over which it is written off."""
+    utilisation: Annotated[float, Interval(gt=0, le=1)] = 1.0
+    """Share of those years in which it serves: idle time is paid for, too."""
+    power_w: Annotated[float, Interval(ge=0, le=1e5)] = 0.0
+    """Drawn while it serves, its share of the server included."""
+    pue: Annotated[float, Interval(ge=1, le=5)] = 1.0
+    """Power of the room over power of the machines."""
+    usd_per_kwh: Annotated[float, Interval(ge=0, le=10)] = 0.0
+    usd_per_year: Annotated[float, Interval(ge=0, le=1e7)] = 0.0
+    """Everything else: space, people, support."""
+    name: str = "own machines"
+
+    def price(self) -> Price:
+        """Return dollars for each hour in which it serves."""
+        fixed = (self.capital_usd / self.years + self.usd_per_year) / HOURS_A_YEAR / self.utilisation
+        power = self.power_w / 1e3 * self.pue * self.usd_per_kwh
+        told = f"capital {fixed:.3g} and power {power:.3g} dollars an hour"
+        return Price(
+            gpu=self.gpu,
+            usd_per_gpu_hour=fixed + power,
+            provider=self.name,
+            instance=told,
+            kind="owned",
+            source="stated",
+        )
 
 
 def all_prices() -> tuple[Price, ...]:
     """Return every known price, the user's included."""
     own = ((path, stamp(path)) for path in own_tables("prices"))
     return tuple(price for path, changed in ((DATA / "prices.toml", None), *own) for price in _read(path, changed))
+
+
+def no_price(*gpus: str) -> str:
+    """Say that GPUs have no price and what to add."""
+    return f"no price for {' and '.join(gpus)}: add --price 2.50 (dollars per GPU-hour), or --illustrative-prices for a round figure"
 
 
 def prices_for(gpu_name: str, *, provider: str | None = None, illustrative: bool = False) -> tuple[Price, ...]:
@@ -54,15 +99,23 @@ def cheapest(gpu_name: str, *, provider: str | None = None, illustrative: bool =
     """
     read_prices = prices_for(gpu_name, provider=provider, illustrative=illustrative)
     lasting = [price for price in read_prices if price.kind != "spot"]
-    return min(lasting, key=lambda price: (price.kind != "on-demand", price.usd_per_gpu_hour), default=None)
+    order = {"owned": 0, "on-demand": 1}
+    return min(lasting, key=lambda price: (order.get(price.kind, 2), price.usd_per_gpu_hour), default=None)
 
 
 @cache
 def _read(path: Path, changed: tuple[int, int] | None) -> tuple[Price, ...]:  # noqa: ARG001  an edited file is read again
-    rows = read_toml(path).get("prices", [])
+    tables = read_toml(path)
+    prices = [checked(Price, row, f"{path}: price {number}") for number, row in _rows(tables, "prices", path)]
+    owned = [checked(OwnedGpu, row, f"{path}: owned GPU {number}") for number, row in _rows(tables, "owned", path)]
+    return (*prices, *(gpu.price() for gpu in owned))
+
+
+def _rows(tables: Mapping[str, Any], name: str, path: Path) -> Iterator[tuple[int, Any]]:
+    rows = tables.get(name, [])
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise InputError(f"{path}: prices must be tables that start with [[prices]]")
-    return tuple(checked(Price, row, f"{path}: price {number}") for number, row in enumerate(rows, 1))
+        raise InputError(f"{path}: {name} must be tables that start with [[{name}]]")
+    return iter(enumerate(rows, 1))
 
 
 def read_prices(texts: Sequence[str] | None) -> dict[str, float] | None:

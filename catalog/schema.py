@@ -335,7 +335,8 @@ class Price:
     usd_per_gpu_hour: Annotated[float, Interval(gt=0, le=10_000)]
     provider: str
     instance: str = ""
-    kind: Literal["on-demand", "spot", "rental"] = "on-demand"
+    kind: Literal["on-demand", "spot", "reserved", "rental", "owned"] = "on-demand"
+    """owned: what one's own GPU costs an hour, from capital, power and the share of time it is used."""
     illustrative: bool = False
     """A round figure from a planning tool, not an offer: used only when the user asks for it."""
     as_of: str = ""

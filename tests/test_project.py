@@ -171,7 +171,9 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported():
     extras = project["optional-dependencies"]
     base = requirement_names(project["dependencies"])
     optional = {
-        name for extra in ("probes", "app", "hub", "plots", "baselines") for name in requirement_names(extras[extra])
+        name
+        for extra in ("probes", "app", "serve", "mcp", "hub", "plots", "baselines")
+        for name in requirement_names(extras[extra])
     }
     used = {DISTRIBUTIONS.get(name, name) for name in imported()} - BROUGHT_ALONG
     assert used - base - optional == set()

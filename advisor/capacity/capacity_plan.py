@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from advisor.capacity.candidates import Layouts, by_gpu, kinds_of
 from advisor.capacity.fleet_options import (
@@ -35,6 +35,7 @@ from advisor.prediction.inputs import (
     plain,
     read_model,
 )
+from advisor.prediction.presentation import Presented
 from advisor.progress import Course
 from advisor.simulator.conversations import Conversations
 from advisor.simulator.scheduler import FRONT_END_MS
@@ -43,6 +44,7 @@ from advisor.simulator.session_files import read_sessions
 from advisor.simulator.simulation import check_serving
 from advisor.simulator.trace_files import TraceFile, read_trace
 from catalog.errors import InputError, Note
+from catalog.prices import no_price
 from catalog.quantities import PER_SECOND
 from catalog.schema import STATED, Cluster, Deployment, Model, Slo, Workload, require_positive
 
@@ -67,9 +69,12 @@ LEAST_S, LEAST_S_A_TOKEN = 60.0, 0.2
 time to fill."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CapacityPlan:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class CapacityPlan(Presented):
     """What to buy or rent, what else there is, and how far it carries."""
+
+    SCHEMA: ClassVar[str] = "capacity-plan/1"
+    __repr__ = Presented.__str__
 
     model: Model
     gpus: tuple[str, ...]
@@ -109,7 +114,7 @@ class CapacityPlan:
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain JSON types."""
         body = {name: plain(getattr(self, name)) for name in self.__slots__ if name != "model"}
-        return {"model": self.model.name, **body, "interval_level": LEVEL}
+        return {**self.header(), "model": self.model.name, **body, "interval_level": LEVEL}
 
 
 def plan(
@@ -224,7 +229,7 @@ def plan(
         workload = Workload(input_len=round(offered.input_len.mean()), output_len=round(offered.output_len.mean()))
         rate = offered.rate if rate is None else rate
     if rate is None:
-        raise InputError("say what comes: a rate (--rate, requests a second) or a trace of it")
+        raise InputError("give exactly one of --rate, --users or --trace: what comes")
     require_positive("rate", rate, whole=False, most=1e5)
     check_lengths(resolved.value, workload.input_len, workload.output_len, base.max_model_len)
     judged = rate * (1.0 + headroom)
@@ -359,9 +364,7 @@ def _prices(
         check_energy(names)
     prices = {name: chosen_price(name, stated.get(name, stated.get("")), illustrative=illustrative) for name in names}
     if objective == "cost" and not any(prices.values()):
-        raise InputError(
-            f"there is no price for {' and '.join(names)}; give one with price (--price, dollars per GPU-hour)"
-        )
+        raise InputError(no_price(*names))
     return prices
 
 

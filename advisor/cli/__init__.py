@@ -20,15 +20,17 @@ from advisor.cli.commands.import_command import import_
 from advisor.cli.commands.plan_command import plan
 from advisor.cli.commands.probe_command import probe
 from advisor.cli.commands.recommend_command import recommend
+from advisor.cli.commands.serve_command import mcp, serve
 from advisor.cli.commands.simulate_command import simulate
 from advisor.cli.commands.train_command import train
 from advisor.cli.commands.tune_command import tune
 from advisor.cli.commands.validate_command import validate
+from advisor.cli.commands.which_command import which
 from advisor.cli.groups import flattened
 from advisor.cli.program import Command, Program
 
 EPILOG = """\b
-Exit codes: 0 done; 1 nothing feasible (the answer says what to relax); 2 bad
+Exit codes: 0 done; 1 nothing feasible or a limit missed (what to relax is told); 2 bad
 usage or input (one line on stderr); 70 a fault in advisor itself. Your own
 models, GPUs, prices and runs are read from $ADVISOR_HOME. NO_COLOR is honoured."""
 
@@ -71,7 +73,10 @@ def advisor(
         typer.echo(ctx.get_help())
 
 
-for _command in (recommend, estimate, simulate, plan, train, explore, probe, tune, fit, validate, export, serve_app):
+for _command in (
+    *(recommend, which, estimate, simulate, plan, train, explore, probe, tune, fit, validate, export),
+    *(serve_app, serve, mcp),
+):
     app.command(cls=Command)(flattened(_command))
 app.command("import", cls=Command)(flattened(import_))
 app.add_typer(catalog_command.app, name="catalog")

@@ -124,7 +124,7 @@ def read_demand(
             lengths = replace(lengths, **changes)
     limits, filled = _limits(slo, stated, use, percentile)
     if use is not None:
-        notes.append(Note(_use_text(use, lengths, limits, filled)))
+        notes.append(Note(_use_text(use, lengths, limits, filled), "asked"))
     if "think_time" in stated and "users" not in stated and turns == 1:
         raise InputError("a think time is of users; say how many with users (--users)")
     thinking = "think_time" in stated or (use is not None and use.think_time_s is not None)
@@ -161,7 +161,8 @@ def _lengths(workload: Workload | Mapping[str, Any] | Requests | None, use: Use 
     means = [max(round(float(length.mean())), 1) for length in (workload.input_len, workload.output_len)]
     most = int((workload.input_len + workload.output_len).max())
     note = Note(
-        f"{len(workload.input_len):,} requests of the trace: {means[0]} in and {means[1]} out on average, {most} together at most"
+        f"{len(workload.input_len):,} requests of the trace: {means[0]} in and {means[1]} out on average, {most} together at most",
+        "asked",
     )
     return Workload(input_len=means[0], output_len=means[1]), [*workload.notes, note]
 
@@ -225,7 +226,7 @@ def _of_users(users: float, think_s: float, lengths: Workload, slo: Slo, *, stea
     who = f"{users:g} users, each asking again {think_s:g} s after an answer"
     if not steady:
         rate = users / think_s
-        return replace(lengths, rate=rate), Note(f"{who}: at most {rate:.3g} requests a second")
+        return replace(lengths, rate=rate), Note(f"{who}: at most {rate:.3g} requests a second", "asked")
     parts = [slo.e2e_ms, None if slo.tpot_ms is None else (slo.ttft_ms or 0.0) + slo.tpot_ms * (lengths.output_len - 1)]
     longest = min((part for part in parts if part is not None), default=None)
     if longest is None:
@@ -235,7 +236,7 @@ def _of_users(users: float, think_s: float, lengths: Workload, slo: Slo, *, stea
     answer_s = longest / 1e3
     flight = max(math.ceil(users * answer_s / (think_s + answer_s)), 1)
     note = f"{who} of at most {answer_s:.3g} s: {flight} requests in flight"
-    return replace(lengths, concurrency=flight), Note(note)
+    return replace(lengths, concurrency=flight), Note(note, "asked")
 
 
 assert {each.name for each in dataclasses.fields(Workload)} == set(LENGTHS)

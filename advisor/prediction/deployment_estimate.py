@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from advisor.prediction.inputs import BARE_ESTIMATE, plain
 from advisor.prediction.prediction import (
     TIME_METRICS,
     interval_ends,
 )
+from advisor.prediction.presentation import Presented
 from catalog.errors import InputError, Note
 
 if TYPE_CHECKING:
@@ -25,12 +26,15 @@ if TYPE_CHECKING:
 ENERGY = "energy_j_per_token"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Estimate:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Estimate(Presented):
     """What to expect of one deployment under one workload.
 
     Times are None where the weights do not fit, for then nothing runs.
     """
+
+    SCHEMA: ClassVar[str] = "estimate/1"
+    __repr__ = Presented.__str__
 
     model: Model
     cluster: Cluster
@@ -158,6 +162,7 @@ class Estimate:
             energy = [ENERGY] if self.energy_j_per_token is not None else []
             intervals = {name: list(self.interval(name)) for name in [*TIME_METRICS, "output_tok_s_per_gpu", *energy]}
         return {
+            **self.header(),
             "model": self.model.name,
             "cluster": str(self.cluster),
             **body,

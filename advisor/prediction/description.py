@@ -160,7 +160,9 @@ def _limits(evaluation: Prediction, row: int, *, fits: bool, starts: float, hold
             Note(f"memory is left for at least one such request with a probability of {starts:.0%}", "warning")
         )
     elif 1.0 - SURE < holds < SURE:
-        notes.append(Note(f"the KV cache holds the whole batch with a probability of {holds:.0%}"))
+        notes.append(
+            Note(f"{1.0 - holds:.0%} chance that this batch overflows the KV cache and requests are preempted")
+        )
     return notes
 
 

@@ -32,7 +32,7 @@ def reasons(best: Estimate) -> tuple[str, ...]:
     side = "compute" if best.batch > turn else "memory"
     return (
         f"a mean step: {split}",
-        f"weight products are {side}-bound at batch {best.batch}; they turn at about {turn} sequences per replica",
+        f"matrix products are {side}-bound at batch {best.batch}; compute-bound from about {turn} sequences per replica",
     )
 
 
@@ -48,15 +48,16 @@ def memory_limits(best: Estimate) -> tuple[str, ...]:
 
 
 def next_probe(shown: Sequence[Estimate]) -> str:
-    """Return the measurement that would narrow what the choice hangs on: the best layout, and its rival if they overlap."""
+    """Return what would decide where the choice is too close to call: the measurement of both; "" where it is not."""
     best = shown[0]
     low = best.interval("output_tok_s_per_gpu")[0]
     rivals = [layout(e) for e in shown[1:] if e.interval("output_tok_s_per_gpu")[1] > low and layout(e) != layout(best)]
-    text = (
-        f"a measured run of {layout(best)} at batch {best.batch} in $ADVISOR_HOME/runs would replace this "
-        f"{best.provenance} prediction"
+    if not rivals:
+        return ""
+    return (
+        f"too close to call between {layout(best)} and {rivals[0]}; to decide, on the GPUs: advisor tune --model "
+        f"{best.model.name} --gpus local --budget 5m"
     )
-    return f"{text}; {rivals[0]} is within its interval, so measure both" if rivals else text
 
 
 def layout(estimate: Estimate) -> str:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from catalog.errors import InputError, Resolved
-from catalog.gpus import parse_cluster
+from catalog.gpus import find_gpu, parse_cluster
 from catalog.models.find import find_model
-from catalog.prices import cheapest
+from catalog.prices import cheapest, no_price
 from catalog.schema import STATED, Cluster, Model, Price, require_positive
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 
 def plain(value: Any) -> Any:
@@ -66,8 +64,16 @@ def objective_price(objective: str, gpu: str, price: float | None, *, illustrati
     """Return the price as ``chosen_price`` does; raise ``InputError`` where cost is the objective and there is none."""
     offer = chosen_price(gpu, price, illustrative=illustrative)
     if objective == "cost" and offer is None:
-        raise InputError(f"there is no price for {gpu}; give one with price (--price, dollars per GPU-hour)")
+        raise InputError(no_price(gpu))
     return offer
+
+
+def offer_for(gpu: str, price: float | Mapping[str, float] | None, *, illustrative: bool = False) -> Price | None:
+    """Return ``chosen_price`` where prices are stated by the GPU's name; under "" those of every other."""
+    if isinstance(price, Mapping):
+        stated = {find_gpu(name).value.name if name else "": value for name, value in price.items()}
+        price = stated.get(gpu.split(" (", maxsplit=1)[0], stated.get(""))
+    return chosen_price(gpu, price, illustrative=illustrative)
 
 
 def chosen_price(gpu: str, price: float | None, *, illustrative: bool = False) -> Price | None:

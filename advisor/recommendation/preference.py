@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from advisor.recommendation.problem import OBJECTIVES
+from advisor.recommendation.problem import LEVEL_SHARE, OBJECTIVES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -14,11 +14,6 @@ if TYPE_CHECKING:
     from advisor.prediction.deployment_estimate import Estimate
 
 MOST_THROUGHPUT, BALANCED, FASTEST = "most throughput", "balanced", "fastest"
-
-
-LEVEL_SHARE = 0.01
-"""Deployments whose ends differ by less than this share are level: nine in ten of the measured runs repeat to 1%
-(``catalog/data/runs``)."""
 
 
 def by_worse_end(estimates: Sequence[Estimate], objective: str) -> list[Estimate]:

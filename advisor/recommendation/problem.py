@@ -55,6 +55,10 @@ MOST_SEQUENCES = 1024
 LIMITS = ("kv_cache", "max_num_batched_tokens", "ttft_ms", "tpot_ms", "e2e_ms")
 """What a point may exceed: memory, a token a step for every running sequence, and the limits of the question."""
 
+LEVEL_SHARE = 0.01
+"""Deployments whose ends differ by less than this share are level: nine in ten of the measured runs repeat to 1%
+(``catalog/data/runs``)."""
+
 REFINED = 100_000
 """Points of a grid of batches up to which the batches about its best are tried as well."""
 
@@ -307,6 +311,28 @@ class DeploymentSearch:
             study_name=study_name,
         )
 
+    def quick_best(self) -> Estimate | None:
+        """Return the best deployment without a study: of those within a hundredth of the best the simplest.
+
+        Where none keeps the limits, the one that exceeds them least; None where nothing holds the model.
+        """
+        space = self.space()
+        taken, losses, excess = [], [], []
+        for _, columns in space.chunks():
+            scores = self.scores(columns, space.labels)
+            sign = 1.0 if OBJECTIVES[self.objective][1] == "minimize" else -1.0
+            taken.append(columns)
+            losses.append(np.nan_to_num(scores.values[:, 0] * sign, nan=np.inf))
+            excess.append(scores.excess)
+        loss, over = np.concatenate(losses), np.concatenate(excess)
+        columns = {name: np.concatenate([part[name] for part in taken]) for name in taken[0]}
+        if not np.isfinite(over).any():
+            return None
+        able = over == over.min()
+        level = able & (loss <= loss[able].min() + LEVEL_SHARE * abs(loss[able].min()))
+        order = np.lexsort((loss, columns["tp"], columns["ep"], columns["pp"], ~level))
+        return self._described(space, {name: values[order[:1]] for name, values in columns.items()})[0]
+
     def deployment(self, record: Mapping[str, Any]) -> Deployment:
         """Return one point as a deployment with nothing left open that decides whether it starts.
 
@@ -326,14 +352,18 @@ class DeploymentSearch:
         if not rows:
             return []
         chosen = {name: values[np.asarray(rows)] for name, values in exploration.columns.items()}
-        evaluation = self.evaluate(chosen, exploration.space.labels)
-        records = exploration.space.records(chosen)
+        return self._described(exploration.space, chosen)
+
+    def _described(self, space: Space, chosen: Columns) -> list[Estimate]:
+        """Describe deployments of columns."""
+        evaluation = self.evaluate(chosen, space.labels)
+        records = space.records(chosen)
         deployments = []
         for i, record in enumerate(records):
             wanted = self.deployment(record)
             held = int(evaluation.cost_model.memory.kv_capacity_tokens[i])
             deployments.append(startable(wanted, self.model, self.cluster, held, self.length))
-        return describe(evaluation, range(len(rows)), deployments, self.knowledge, price=self.price)
+        return describe(evaluation, range(len(records)), deployments, self.knowledge, price=self.price)
 
 
 def startable(deployment: Deployment, model: Model, cluster: Cluster, held: int, length: int) -> Deployment:

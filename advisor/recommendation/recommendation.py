@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -24,10 +25,13 @@ from advisor.prediction.inputs import (
     read_cluster,
     read_model,
 )
+from advisor.prediction.presentation import Presented
 from advisor.recommendation.certainty import HOLDS, is_sure
 from advisor.recommendation.preference import by_worse_end
 from advisor.recommendation.problem import MOST_SEQUENCES, OBJECTIVES, DeploymentSearch, checked
+from advisor.recommendation.proposal import Proposal, proposals
 from advisor.recommendation.relaxation import relaxations
+from advisor.recommendation.screening import ANY_FORMAT
 from catalog.engines import command as launch_command
 from catalog.engines import find_engine
 from catalog.errors import InputError, Note
@@ -52,9 +56,12 @@ LEAST_COMPARED = 10
 """Layouts that are compared by what can be bet on, however few are shown."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recommendation:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Recommendation(Presented):
     """What to run, what else was close, and what stands in the way."""
+
+    SCHEMA: ClassVar[str] = "recommendation/1"
+    __repr__ = Presented.__str__
 
     model: Model
     cluster: Cluster
@@ -76,6 +83,8 @@ class Recommendation:
     why: tuple[str, ...]
     limits: tuple[str, ...]
     next_probe: str
+    proposals: tuple[Proposal, ...]
+    """Other weight formats that pay, where none was stated."""
     command: tuple[str, ...]
     """argv that starts ``best``; empty if the engine cannot run there, which ``assumptions`` then say."""
     importances: Mapping[str, float]
@@ -88,6 +97,8 @@ class Recommendation:
     confidence: float
     """With which each limit holds, on the mean of a request; 0.5: by the bare estimate."""
     exploration: StudyResult = field(repr=False, compare=False)
+    alternatives: tuple[Estimate, ...] = ()
+    """Where several GPUs or engines were named, the best of each of the others, best first."""
 
     def to_frame(self) -> pd.DataFrame:
         """Return the candidates as a table, one row each."""
@@ -95,18 +106,18 @@ class Recommendation:
 
         return pd.DataFrame([candidate_row(candidate, self.slo) for candidate in self.candidates])
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain JSON types."""
+    def to_dict(self, *, candidates: bool = False) -> dict[str, Any]:
+        """Return everything as plain JSON types; the candidates and the front as flat rows, or each with all there is to it."""
         estimates = {"best", "nearest"}
-        body: dict[str, Any] = {}
+        body: dict[str, Any] = {**self.header()}
         for name in self.__slots__:
             value = getattr(self, name)
             if name in {"exploration", "storage"}:
                 continue
             if name in estimates:
                 body[name] = None if value is None else value.to_dict()
-            elif name in {"candidates", "pareto"}:
-                body[name] = [candidate.to_dict() for candidate in value]
+            elif name in {"candidates", "pareto", "alternatives"}:
+                body[name] = [each.to_dict() if candidates else candidate_row(each, self.slo) for each in value]
             elif name == "model":
                 body[name] = value.name
             elif name == "cluster":
@@ -188,6 +199,10 @@ def recommend(
         InputError: a name, number or combination that cannot be; the message says what would be right.
 
     """
+    several = _several(gpus, engine)
+    if len(several) > 1:
+        asked = {name: value for name, value in locals().items() if name not in {"gpus", "engine", "flags", "several"}}
+        return _best_of([recommend(**asked, gpus=place, engine=name, **flags) for place, name in several])
     resolved_model, resolved_cluster = read_model(model), read_cluster(gpus, set_gpu)
     demand = read_demand(workload, slo, flags, steady=True)
     workload, slo = demand.workload, demand.slo
@@ -204,8 +219,8 @@ def recommend(
         slo=slo,
         objective=objective,
         engine=kind.name,
-        dtypes=_formats(dtypes),
-        kv_dtypes=_formats(kv_dtypes),
+        dtypes=_formats(dtypes, resolved_model.value, kind.weight_formats(gpu)),
+        kv_dtypes=_formats(kv_dtypes, resolved_model.value, kind.kv_formats(gpu, resolved_model.value)),
         budgets=_budgets(max_num_batched_tokens, kind.batch_defaults(gpu).max_num_batched_tokens),
         max_model_len=max_model_len,
         gpu_memory_utilization=gpu_memory_utilization,
@@ -239,6 +254,7 @@ def recommend(
         why=() if best is None else reasons(best),
         limits=() if best is None else (*memory_limits(best), *_last_sequences(best, search)),
         next_probe="" if best is None else next_probe(shown),
+        proposals=() if best is None or dtypes is not None else proposals(search, best),
         command=launch,
         importances=exploration.importances() if feasible else {},
         evaluated=exploration.evaluated,
@@ -270,15 +286,29 @@ def _shown(search: DeploymentSearch, exploration: StudyResult, top: int) -> list
     return (by_worse_end(shown, search.objective) if search.confidence > BARE_ESTIMATE else shown)[:top]
 
 
+def _several(gpus: str | Cluster, engine: str) -> list[tuple[str | Cluster, str]]:
+    """Return every combination of the GPUs and engines that are named with commas between."""
+    places = [part for part in gpus.split(",") if part.strip()] if isinstance(gpus, str) else [gpus]
+    return list(itertools.product(places or [gpus], [part.strip() for part in engine.split(",") if part.strip()]))
+
+
+def _best_of(answers: Sequence[Recommendation]) -> Recommendation:
+    """Return the recommendation whose deployment comes first, the others beside it; where none is feasible the first."""
+    able = {id(answer.best): answer for answer in answers if answer.best is not None}
+    if not able:
+        return answers[0]
+    order = by_worse_end([answer.best for answer in able.values() if answer.best], answers[0].objective)
+    return replace(able[id(order[0])], alternatives=tuple(order[1:]))
+
+
 def check_question(workload: Workload, slo: Slo, objective: str) -> None:
     """Raise ``InputError`` for a workload, an SLO or an objective that cannot be answered."""
     if objective not in OBJECTIVES:
         raise InputError(f"objective {objective!r} is not known; it must be one of {', '.join(OBJECTIVES)}")
     if workload.rate is not None:
         raise InputError(
-            "a request rate needs the serving simulator, which a search does not use: plan finds the GPUs for a rate, "
-            "simulate judges one deployment; "
-            "state how many requests are in flight instead (concurrency)"
+            "recommend takes no rate; use advisor plan --rate 5 --tpot 50 for the GPUs of a rate, advisor simulate for one "
+            "deployment, or state --concurrency"
         )
     if slo.percentile is not None:
         raise InputError(
@@ -301,11 +331,15 @@ def check_question(workload: Workload, slo: Slo, objective: str) -> None:
         )
 
 
-def _formats(named: str | Sequence[str] | None) -> tuple[str, ...]:
-    """Return formats as a tuple: of text those between commas."""
-    if isinstance(named, str):
-        named = [part.strip() for part in named.split(",") if part.strip()]
-    return tuple(named or ("auto",))
+def _formats(named: str | Sequence[str] | None, model: Model, offered: Sequence[str]) -> tuple[str, ...]:
+    """Return formats as a tuple, of text those between commas; "any" is what the engine has of 16, 8 and 4 bits there."""
+    texts = [named] if isinstance(named, str) else named or ["auto"]
+    parts = [part.strip() for text in texts for part in str(text).split(",") if part.strip()]
+    if "any" not in parts:
+        return tuple(parts)
+    if model.quantization:
+        return ("auto",)
+    return tuple(dict.fromkeys(("auto", *(each for each in (*parts, *ANY_FORMAT) if each in offered))))
 
 
 def _budgets(requested: int | Sequence[int] | None, default: int) -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
@@ -18,13 +19,13 @@ if TYPE_CHECKING:
 
     from advisor.render.document import Document, Lines, Section, ShellCommand, Table
 
-LABEL = 8
+LABEL = 9
 """Width of the label with the space after it."""
 
 
 def console(document: Document, width: int, *, wide: bool = False) -> list[RenderableType]:
     """Return everything to print, in order; ``wide``: all columns and the sections of detail."""
-    parts: list[list[RenderableType]] = [_head(document, width)]
+    parts: list[list[RenderableType]] = [_head(document, width, wide=wide)]
     parts += [_section(section, width, wide=wide) for section in document.sections if wide or not section.detail]
     if document.alarm:
         parts.insert(1, [Text(document.alarm, style="bold red")])
@@ -44,9 +45,11 @@ def text(document: Document, width: int) -> str:
     return "\n".join(line.rstrip() for line in captured.get().split("\n"))
 
 
-def _head(document: Document, width: int) -> list[RenderableType]:
+def _head(document: Document, width: int, *, wide: bool) -> list[RenderableType]:
     view: list[RenderableType] = [header(document.question, width)] if document.question else []
-    view += [labelled(document.notes)] if document.notes else []
+    notes = [(kind, texts) for kind, texts in document.notes if kind != "note" or wide or not document.answer]
+    view += [labelled(notes)] if notes else []
+    view += [labelled([("answer", [document.answer])])] if document.answer else []
     return [*view, ""] if view else []
 
 
@@ -56,16 +59,16 @@ def _section(section: Section, width: int, *, wide: bool) -> list[RenderableType
         view += ["", Text(f"{section.title}:", style="bold")]
     lines = [(label, texts) for label, texts in section.lines if texts]
     if section.command is not None:
-        lines.append(("run", command_lines(section.command, width - LABEL)))
+        lines.append((section.command.label, command_lines(section.command, width - LABEL)))
     if section.table is not None:
-        view += [drawn(section.table, None if wide else width), ""]
+        view += [drawn(section.table, None if wide else width, rows=None if wide else section.table.first), ""]
     view += [facts_grid(section.facts)] if section.facts else []
     return [*view, labelled(lines)] if lines else view
 
 
-def drawn(table: Table, width: int | None) -> Grid:
-    """Draw a table without lines; ``width`` None: all columns, however wide."""
-    columns = table.columns
+def drawn(table: Table, width: int | None, *, rows: int | None = None) -> Grid:
+    """Draw a table without lines; ``width`` None: all columns, however wide; ``rows`` None: all of them."""
+    columns = [column if rows is None else replace(column, cells=column.cells[:rows]) for column in table.columns]
     if table.whole and width is not None:
         width = max(width, natural_width(columns))
     selected, gap, narrow = fitted(columns, width)

@@ -25,6 +25,8 @@ class Table:
 
     columns: Sequence[Column]
     emphasised: int | None = None
+    first: int | None = None
+    """Rows that the terminal shows unless it is asked for all."""
     whole: bool = False
     """No column gives way where the terminal is too narrow: its lines wrap."""
 
@@ -47,6 +49,7 @@ class ShellCommand:
     argv: Sequence[str]
     variables: Mapping[str, str] = field(default_factory=dict)
     comment: str = ""
+    label: str = "run"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +82,8 @@ class Document:
     alarm: str = ""
     """What is amiss, in a few words, above the first table of the terminal."""
     notes: Lines = ()
-    """How the question was read and what is assumed: first in the terminal, last on a page."""
+    """How the question was read, what is assumed, warnings: last on a page; in the terminal what was asked and warnings stand
+    first, and the rest where all there is is asked for, or where there is no ``answer``."""
     sections: Sequence[Section] = ()
 
     @property

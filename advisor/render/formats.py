@@ -14,7 +14,7 @@ def as_json(body: Any) -> str:
     """Write JSON that every parser takes: what is no number (an endless batch, say) becomes null."""
     import json  # only for this format
 
-    return json.dumps(finite(body), indent=2, allow_nan=False) + "\n"
+    return json.dumps(finite(body, digits=DIGITS), indent=2, allow_nan=False) + "\n"
 
 
 def as_yaml(body: Any) -> str:
@@ -23,7 +23,7 @@ def as_yaml(body: Any) -> str:
 
     # libyaml, where PyYAML was built with it, writes the same ten times faster
     dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-    text: str = yaml.dump(finite(body), Dumper=dumper, sort_keys=False, allow_unicode=True, width=100)
+    text: str = yaml.dump(finite(body, digits=DIGITS), Dumper=dumper, sort_keys=False, allow_unicode=True, width=100)
     return text
 
 
@@ -39,12 +39,18 @@ def as_csv(rows: Sequence[Mapping[str, Any]], names: Iterable[str] = ()) -> str:
     return text.getvalue()
 
 
-def finite(value: Any) -> Any:
-    """Return ``value`` with None for every number that is none."""
+DIGITS = 6
+"""Significant digits of numbers that are written: ten times finer than what anything here is known to."""
+
+
+def finite(value: Any, *, digits: int | None = None) -> Any:
+    """Return ``value`` with None for every number that is none, and numbers to so many significant digits; None: as they are."""
     if isinstance(value, float):
-        return value if math.isfinite(value) else None
+        if not math.isfinite(value):
+            return None
+        return value if digits is None or value.is_integer() else float(f"{value:.{digits}g}")
     if isinstance(value, dict):
-        return {str(key): finite(item) for key, item in value.items()}
+        return {str(key): finite(item, digits=digits) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [finite(item) for item in value]
+        return [finite(item, digits=digits) for item in value]
     return value

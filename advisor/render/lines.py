@@ -76,5 +76,5 @@ def notes(given: Iterable[Note]) -> list[tuple[str, list[str]]]:
     """Return notes first, then warnings, as labelled lines; what another one says too is left out."""
     given = list(dict.fromkeys(given))
     unique = [note for note in given if not any(note.text in other.text for other in given if other is not note)]
-    kinds = {kind: [note.text for note in unique if note.kind == kind] for kind in ("note", "warning")}
+    kinds = {kind: [note.text for note in unique if note.kind == kind] for kind in ("asked", "note", "warning")}
     return [(kind, texts) for kind, texts in kinds.items() if texts]

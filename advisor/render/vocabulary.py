@@ -40,9 +40,9 @@ MEMORY_PARTS = {
 
 PROVENANCE = {
     "measured": "measured: a run of exactly this configuration",
-    "calibrated": "calibrated: runs of this engine on this GPU were fitted; intervals are from models left out",
-    "transferred": "transferred: too few runs of this engine on this GPU; its runs on other GPUs were fitted",
-    "analytic": "analytic: too few runs of this engine on such GPUs; physics with the efficiencies that others reach",
+    "calibrated": "calibrated: fitted to runs of this engine on this GPU; intervals checked on models the fit never saw",
+    "transferred": "transferred: extrapolated from runs of this engine on other GPUs; too few on this one",
+    "analytic": "analytic: physics with the efficiencies that others reach; too few runs of this engine on such GPUs",
 }
 
 PLAN_GOALS = {"cost": "least money", "gpus": "fewest GPUs", "energy": "energy"}

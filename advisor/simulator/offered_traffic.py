@@ -69,7 +69,9 @@ def offered_traffic(
         return (read_trace if whole else open_trace)(trace, duration_s=duration_s, rate=workload.rate)
     _check_longest(workload, longest)
     if (workload.rate is None) == (workload.concurrency is None):
-        raise InputError("say what comes: a rate, a concurrency or a trace, and one of them only")
+        raise InputError(
+            "give exactly one of --rate, --concurrency, --trace or --users (rate, concurrency, trace, users)"
+        )
     common: dict[str, Any] = {
         "duration_s": DURATION_S if duration_s is None else duration_s,
         "longest": longest,

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from advisor.prediction.demand import PERCENTILE, QuestionFlags, read_demand
 from advisor.prediction.deployment_estimate import ENERGY
 from advisor.prediction.evidence import Evidence
 from advisor.prediction.inputs import plain, read_cluster, read_model
+from advisor.prediction.presentation import Presented
 from advisor.simulator.arrivals import Arrivals, ArrivalStream
 from advisor.simulator.benchmark_client import BenchmarkClient, find_client
 from advisor.simulator.conversations import Conversations
@@ -47,9 +48,12 @@ if TYPE_CHECKING:
 RATES = ("completed_s", "output_tok_s", "goodput_s", "saturation_s")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Simulation:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Simulation(Presented):
     """What traffic meets on one deployment."""
+
+    SCHEMA: ClassVar[str] = "simulation/1"
+    __repr__ = Presented.__str__
 
     model: Model
     cluster: Cluster
@@ -187,6 +191,7 @@ class Simulation:
             if self.energy_j_per_token is not None:
                 intervals[ENERGY] = list(self.interval(ENERGY))
         return {
+            **self.header(),
             "model": self.model.name,
             "cluster": str(self.cluster),
             **body,
@@ -391,8 +396,8 @@ def _warnings(engine: str, rate: float | None, saturation_s: float) -> list[Note
         notes.append(Note(f"steps are timed as {engine}'s, but scheduled as vLLM's V1 engine does", "warning"))
     if rate is not None and rate > saturation_s:
         overload = (
-            f"{rate:.3g} requests a second come, {saturation_s:.3g} is the most that can be served: the "
-            "queue grows as long as they come, and so do the times"
+            f"overloaded: {rate:.3g} requests/s offered, {saturation_s:.3g} served at most; about "
+            f"{math.ceil(rate / saturation_s)} times these GPUs are needed"
         )
         notes.append(Note(overload, "warning"))
     return notes

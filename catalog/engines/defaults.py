@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 PLAIN = ("float32", "float16", "bfloat16")
 """Formats that products can be computed in without scales."""
 
+CHECKPOINTS = {"int4": " (AWQ or GPTQ)", "fp8": " (FP8)", "int8": " (W8A8)", "nvfp4": " (ModelOpt)"}
+"""What checkpoints of a format are called."""
 MOST_SEQS = 65536
 MOST_TOKENS = 2**24
 _UNKNOWN_LENGTH = 2048  # config/model.py _get_and_verify_max_len, where a configuration names no length
@@ -139,11 +141,14 @@ def _weights(deployment: Deployment, model: Model, gpu: Gpu, engine: Engine, not
     if chosen == "float16" and model.model_type in engine.float16_refused:
         raise InputError(f"{engine.name} does not run {model.model_type} in float16 (it overflows); use bfloat16")
     if not stored and chosen not in PLAIN and chosen not in engine.online:
-        notes.append(Note(f"{chosen} weights need a checkpoint of {model.name} quantised so", "warning"))
-    if chosen not in PLAIN and not engine.computes_in(gpu, chosen):
         notes.append(
-            Note(f"{chosen} weights are expanded to 16 bit for each product: {gpu.name} does not compute in it")
+            Note(
+                f"needs a checkpoint of {model.name} in {chosen}{CHECKPOINTS.get(chosen, '')}; pass its id as --model",
+                "warning",
+            )
         )
+    if chosen not in PLAIN and not engine.computes_in(gpu, chosen):
+        notes.append(Note(f"{gpu.name} has no {chosen} arithmetic: weights are dequantised to 16 bit for each product"))
     return chosen
 
 
@@ -231,7 +236,7 @@ FORMAT_WORDS = {
 def _length(deployment: Deployment, model: Model, notes: list[Note]) -> int:
     most = model.max_position_embeddings or _UNKNOWN_LENGTH
     if deployment.max_model_len is None:
-        notes.append(Note(f"max_model_len {most}: all the positions {model.name} has"))
+        notes.append(Note(f"context: {most:,} tokens, the most {model.name} takes"))
         return most
     require_positive("max_model_len", deployment.max_model_len)
     if deployment.max_model_len > most and model.max_position_embeddings:

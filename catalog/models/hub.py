@@ -50,7 +50,7 @@ def _attempt(repository: str) -> tuple[Path, bool] | InputError:
     except InputError as error:
         return error
     except Exception as error:  # noqa: BLE001  the hub's client raises its HTTP library's errors, which vary by version
-        return InputError(f"the hub has it not or cannot be reached ({_reason(error)})")
+        return InputError(f"Hugging Face has no such model or cannot be reached ({_reason(error)})")
 
 
 def _stated(repository: str) -> CheckpointSize | None:

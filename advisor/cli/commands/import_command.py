@@ -23,7 +23,7 @@ Files = Annotated[
 
 
 def import_(*, files: Files = None, facts: ImportFacts, kept: ImportKept, output: ImportOutput) -> None:
-    """Take over benchmarks of other programs.
+    """Import benchmark results of other programs.
 
     Reads results of vLLM's benchmarks (latency, throughput, serve, sweep), sglang.bench_serving, GuideLLM, AIPerf,
     GenAI-Perf, inference-perf, LLMPerf, trtllm-bench, and runs of this program. What a file does not say is given by

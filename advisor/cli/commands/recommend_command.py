@@ -62,7 +62,7 @@ def recommend(
     answer(
         output,
         shown,
-        body=result.to_dict,
+        body=lambda: result.to_dict(candidates=output.wide),
         rows=lambda: [candidate_row(candidate, result.slo) for candidate in result.candidates],
     )
     if result.best is None:

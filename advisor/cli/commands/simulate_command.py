@@ -6,6 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import typer
+
 from advisor.cli.options.evidence import SimulatedEvidence
 from advisor.cli.options.hardware import Hardware
 from advisor.cli.options.layout import SimulatedLayout
@@ -29,7 +31,7 @@ def simulate(
     """Serve traffic on a deployment, simulated request by request.
 
     The engine's scheduler is followed step by step: queues, chunked prompts, KV blocks, preemption. Requests come at a
-    rate, as a trace says, or so many are kept in flight.
+    rate, as a trace says, or so many are kept in flight. Exits with 1 where limits are stated and none of the deployments keeps them.
 
     \b
     advisor simulate --model llama-3.1-8b --gpus H200 --rate 15
@@ -82,3 +84,5 @@ def simulate(
         body=body,
         rows=lambda: [simulation_row(result) for result in results],
     )
+    if all(result.meets is False for result in results):
+        raise typer.Exit(1)

@@ -82,6 +82,16 @@ class SimulatedEvidence(EvidenceOptions):
 
 
 @group(PANEL)
+class ComparedEvidence(EvidenceOptions):
+    """What a comparison stands on, and the prices of its GPUs."""
+
+    price: Annotated[list[str] | None, flag("--price", metavar="USD")] = None
+    """Dollars per GPU-hour, or of one kind: H100=2.5. Can be repeated.  [default: the cheapest offer]"""
+    illustrative_prices: Annotated[bool, flag("--illustrative-prices")] = False
+    """Also allow round figures that are no offers."""
+
+
+@group(PANEL)
 class PlannedEvidence(SimulatedEvidence):
     """What a plan stands on, and the prices of its GPUs."""
 

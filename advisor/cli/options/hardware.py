@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from advisor.cli.groups import flag, group
 from advisor.cli.options.values import catalog_names, gpu_names, overrides
+from catalog.quantities import USD_PER_HOUR
 
 PANEL = "Model and hardware"
 
@@ -32,6 +33,18 @@ class PlannedHardware(Hardware):
 
     gpus: Annotated[str, flag("--gpus", metavar="GPUS", completion=gpu_names)]
     """Kinds of GPUs, as many as it takes (H100,H200,A100), or at most so many (8xH100)."""
+
+
+@group(PANEL)
+class ComparedHardware:
+    """Models and GPUs that are put side by side; what is not named is open."""
+
+    model: Annotated[str | None, flag("--model", metavar="NAMES", completion=catalog_names("models"))] = None
+    """Models, with commas between.  [default: all of the catalog]"""
+    gpus: Annotated[str | None, flag("--gpus", metavar="GPUS", completion=gpu_names)] = None
+    """GPUs, with commas between: 8xH100,4xB200, or a kind, as many as it takes in a server: H100.  [default: all kinds]"""
+    budget: Annotated[float | None, flag("--budget", metavar="USD", quantity=USD_PER_HOUR)] = None
+    """Most dollars an hour for all GPUs: 10/h or $5000/month."""
 
 
 GPUS = flag("--gpus", metavar="GPUS")

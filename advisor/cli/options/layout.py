@@ -16,7 +16,7 @@ DP = flag("--data-parallel-size", "--dp", metavar="N")
 EP = flag("--expert-parallel-size", "--ep", metavar="N")
 ENGINE = flag("--engine", metavar="NAME", completion=engine_names)
 VERSION = flag("--engine-version", metavar="X.Y")
-DTYPE = flag("--dtype", metavar="FORMAT")
+DTYPE = flag("--dtype", "--weights", metavar="FORMAT")
 KV_DTYPE = flag("--kv-cache-dtype", "--kv-dtype", metavar="FORMAT")
 SEQS = flag("--max-num-seqs", metavar="N", quantity=COUNT)
 TOKENS = flag("--max-num-batched-tokens", metavar="N", quantity=COUNT)
@@ -173,7 +173,7 @@ class SearchedEngine:
     engine_version: Annotated[str | None, VERSION] = None
     """Release whose times are asked about, such as 0.33.  [default: the one that the catalog describes]"""
     dtype: Annotated[list[str] | None, DTYPE] = None
-    """Weight format allowed: auto (the checkpoint's), fp8, int4, ... Can be repeated; the best is chosen."""
+    """Weight format allowed: auto (the checkpoint's), fp8, int4, ..., or any of 16, 8 and 4 bits. Can be repeated; the best is chosen."""
     kv_cache_dtype: Annotated[list[str] | None, KV_DTYPE] = None
     """KV cache format allowed: auto (the model's), fp8, ... Can be repeated."""
     max_num_seqs: Annotated[int | None, SEQS] = None
@@ -200,6 +200,24 @@ class SearchedEngine:
             "gpu_memory_utilization": self.gpu_memory_utilization,
             "offload": self.offload,
         }
+
+
+@group(PANEL)
+class ComparedEngine:
+    """Engines and formats that are put side by side."""
+
+    engine: Annotated[str, ENGINE] = "vllm"
+    """Engines, with commas between: vllm, sglang, tensorrt-llm, torch (plain PyTorch), lmdeploy."""
+    dtype: Annotated[list[str] | None, DTYPE] = None
+    """Weight formats, with commas between: auto, fp8, int4, ...; any: 16, 8 and 4 bits.  [default: the checkpoint's where models and
+    GPUs are named, else any]"""
+    max_model_len: Annotated[int | None, flag("--max-model-len", metavar="N", quantity=COUNT)] = None
+    """Longest sequence to serve.  [default: the model's, or what memory holds]"""
+
+    def keywords(self) -> dict[str, Any]:
+        """Return what ``compare`` takes."""
+        formats = ",".join(self.dtype) if self.dtype else None
+        return {"engine": self.engine, "formats": formats, "max_model_len": self.max_model_len}
 
 
 @group(PANEL)

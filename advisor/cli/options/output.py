@@ -24,7 +24,7 @@ class Wide(Configured):
     """How much of a table is shown."""
 
     wide: Annotated[bool, flag("--wide")] = False
-    """All columns, however wide the terminal is, and more detail."""
+    """All columns, however wide the terminal is, and all detail; JSON and YAML hold every candidate with all there is to it."""
 
 
 @group(PANEL)

@@ -46,6 +46,20 @@ class Search(StoredSearch):
 
 
 @group(PANEL)
+class ComparedSearch:
+    """What rows are ordered by, and how many are shown."""
+
+    objective: Annotated[str | None, flag("--objective", metavar="GOAL")] = None
+    """cost, size (largest models first) or an objective of recommend.  [default: size where models are open, else cost]"""
+    top: Annotated[int, flag("--top", metavar="N")] = 10
+    """Rows to show."""
+
+    def keywords(self) -> dict[str, Any]:
+        """Return what ``compare`` takes."""
+        return {"objective": self.objective, "top": self.top}
+
+
+@group(PANEL)
 class PlannedSearch:
     """What a capacity plan optimises and shows."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from advisor.capacity.fleet_options import row
@@ -11,6 +12,7 @@ from advisor.render.document import Document, Figure, Section, Table
 from advisor.render.figures.capacity import closeness, cost_by_rate, tornado
 from advisor.render.figures.vega import printed
 from advisor.render.lines import notes, sources_line
+from advisor.render.next_command import command, layout_words
 from advisor.render.numbers import change, count, dollars, duration, limit, share, short, wh_per_mtok
 from advisor.render.tables import Column, FlatRows
 from advisor.render.vocabulary import (
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 
     from advisor.capacity.capacity_plan import CapacityPlan
     from advisor.capacity.fleet_options import Change, FleetOption
-    from advisor.render.document import Lines
+    from advisor.render.document import Lines, ShellCommand
     from catalog.schema import Slo
 
 
@@ -46,7 +48,9 @@ def document(answer: CapacityPlan) -> Document:
         make=lambda: printed([closeness(answer, options)], width=560, height=60 + 60 * len(options)),
     )
     sections = [
-        Section(title="Answer", table=table, lines=[*_lines(answer), source]),
+        Section(title="Answer", table=table, lines=[] if answer.best else _lines(answer)),
+        Section(title="How far it goes", lines=[*_lines(answer), source] if answer.best else [source], detail=True),
+        Section(title="What to know", lines=_decisive(answer)),
         Section(title="How near to the limits", figures=[limits]),
     ]
     if answer.best is not None:
@@ -61,6 +65,7 @@ def document(answer: CapacityPlan) -> Document:
             make=lambda: printed([tornado(answer)], width=520, height=40 + 24 * len(answer.sensitivity)),
         )
         sections.append(Section(title="If the traffic were another", figures=[cost, loads]))
+        sections.append(Section(title="Next", command=_next(answer, answer.best)))
     return Document(
         title=f"Capacity for {answer.model.name}",
         question=_question(answer),
@@ -180,7 +185,33 @@ def _lines(answer: CapacityPlan) -> Lines:
         more = f"{counted(size, 'GPU')} more"
         carries.append(f"{more}{money}: up to {short(answer.next_carries_s)} requests/s; {latencies}")
     changes = ["; ".join(_change(bound) for bound in answer.sensitivity if bound.what == what) for what in TRAFFIC]
-    return [("search", [method(answer)]), ("margin", [margin(answer)]), ("carries", carries), ("traffic", changes)]
+    return [("search", [method(answer)]), ("margin", [margin(answer)]), ("capacity", carries), ("what if", changes)]
+
+
+def _decisive(answer: CapacityPlan) -> Lines:
+    """Return what decides whether to take it: how sure it is, how much it carries, what half and twice the traffic takes."""
+    if answer.best is None:
+        return []
+    lines = dict(_lines(answer))
+    rates = [_change(bound) for bound in answer.sensitivity if bound.what == "rate"]
+    return [
+        ("sure", lines["margin"]),
+        ("capacity", lines["capacity"][:1]),
+        ("what if", ["; ".join(rates[:1] + rates[-1:])] if rates else []),
+    ]
+
+
+def _next(answer: CapacityPlan, best: FleetOption) -> ShellCommand:
+    deployment = best.deployment
+    replicas = best.replicas + best.spares
+    return command(
+        "export",
+        answer.model,
+        f"{best.gpus}x{best.gpu.replace(' ', '-')}",
+        *layout_words(replace(deployment, dp=replicas)),
+        options={"--engine": None if deployment.engine == "vllm" else deployment.engine, "--format": "kubernetes"},
+        comment="what starts it",
+    )
 
 
 def method(answer: CapacityPlan) -> str:
@@ -189,7 +220,7 @@ def method(answer: CapacityPlan) -> str:
     part = ", of many replicas a part" if any(option.replicas > ENOUGH[0] for option in answer.options) else ""
     layouts = counted(answer.candidates, "layout")
     return (
-        f"{goal} of {layouts}, every one simulated or ruled out by its saturation{part}; {answer.requests} requests over "
+        f"{goal} of {layouts}: those not simulated saturate below the rate{part}; {answer.requests} requests over "
         f"{short(answer.duration_s)} s"
     )
 
@@ -201,10 +232,7 @@ def margin(answer: CapacityPlan) -> str:
         return (
             f"none but for chance: the limits are kept {at} by the bare estimate; --confidence 0.9 keeps its error back"
         )
-    return (
-        f"the limits are kept and nothing saturates {at} with {answer.confidence:.0%} confidence in the estimate "
-        "(--confidence 0.5: by the bare estimate)"
-    )
+    return f"confidence: {answer.confidence:.0%} that all limits hold and nothing saturates {at} (--confidence 0.5: the bare estimate)"
 
 
 def _change(change: Change) -> str:

@@ -45,7 +45,7 @@ def document(runs: Sequence[Measurement]) -> Document:
         sections=[
             Section(
                 table=Table(columns=[column for column in columns if column.name not in constant]),
-                lines=[("partly", [f"measured {', '.join(partly)}"])] if partly else [],
+                lines=[("lacking", [", ".join(partly)])] if partly else [],
             )
         ],
     )

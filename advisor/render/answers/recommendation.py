@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from advisor.perf_model.deployment_arrays import checkpoint_dtype
 from advisor.prediction.estimate_row import estimate_row, weights_gib
 from advisor.recommendation.certainty import HOLDS
 from advisor.recommendation.preference import named_choices
@@ -15,12 +16,14 @@ from advisor.render.document import Document, Figure, Section, ShellCommand, Tab
 from advisor.render.figures.recommendation import memory_bars, trade
 from advisor.render.figures.vega import printed
 from advisor.render.lines import corrected_line, hardware, memory_line, notes, sources_line
+from advisor.render.next_command import command, formats, layout_words, typed
 from advisor.render.numbers import count, dollars, duration, limit, share, short
 from advisor.render.tables import UNIFORM, Column, FlatRows
 from advisor.render.vocabulary import E2E, GOALS, METRIC_NAMES, TPOT, TTFT
 from catalog.engines import find_engine, processes
 from catalog.models.sizes import parameters
-from catalog.schema import LATENCIES
+from catalog.prices import no_price
+from catalog.schema import BITS, LATENCIES
 from catalog.units import GIB
 from catalog.wording import counted
 
@@ -28,11 +31,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from advisor.prediction.deployment_estimate import Estimate
+    from advisor.recommendation.proposal import Proposal
     from advisor.recommendation.recommendation import Recommendation
     from advisor.render.document import Lines
     from catalog.schema import Cluster, Deployment, Model
 
 FRONT_ROWS = 12
+FIRST_ROWS = 3
+"""Layouts that the terminal shows before it is asked for all."""
 WEIGHTS_SHARE = 0.8
 """A checkpoint below this share of the GPUs' memory is not what stands in the way."""
 BEATEN = "Not beaten in both speed for a user and throughput per GPU"
@@ -42,11 +48,16 @@ def document(answer: Recommendation) -> Document:
     """Return the whole answer, in detail."""
     estimates = shown(answer)
     best = answer.best
-    table = Table(columns=candidate_columns(answer), emphasised=0 if best else None) if estimates else None
-    sections = [Section(title="Answer", table=table)]
-    if best is not None and not answer.slo.limits and answer.objective in FILLS_THE_CLUSTER:
-        sections.append(_choices(answer))
-    sections.append(Section(title="Why, and how far", lines=_lines(answer)))
+    chosen = best is not None and not answer.slo.limits and answer.objective in FILLS_THE_CLUSTER
+    choices = _choices(answer) if chosen else Section()
+    columns = candidate_columns(answer) if estimates else []
+    table = Table(columns=columns, emphasised=0 if best else None, first=FIRST_ROWS) if estimates else None
+    sections = [
+        Section(title="Answer", table=table, detail=choices.table is not None),
+        choices,
+        Section(title="What to know", lines=_decisive(answer)),
+    ]
+    sections.append(Section(title="Why, and how far", lines=_lines(answer), detail=best is not None))
     if best is not None:
         sections += [
             Section(
@@ -66,6 +77,7 @@ def document(answer: Recommendation) -> Document:
         sections.append(
             Section(title="What explains the objective", lines=[("choices", [", ".join(ranked)])], detail=True)
         )
+        sections.append(Section(title="Next", command=_next(answer)))
     return Document(
         title=f"How to serve {answer.model.name}",
         question=question(answer),
@@ -178,26 +190,88 @@ def _lines(answer: Recommendation) -> Lines:
     lines: list[tuple[str, Sequence[str]]] = []
     if estimates:
         first = estimates[0]
-        # the assumptions name the offer
-        cost = f"{dollars(first.usd_per_mtok)} per million output tokens" if first.usd_per_mtok else ""
         lines += [
             ("why", answer.why),
             ("memory", [memory_line(first.memory)]),
-            ("cost", [cost] if cost else []),
             (
                 "source",
                 [*sources_line(estimate.provenance for estimate in estimates), *corrected_line(first.corrected_by)],
             ),
         ]
-    idle = 0 if answer.best is None else answer.cluster.num_gpus - answer.best.deployment.num_gpus
+    if answer.best is None:
+        lines += [("why", broken_limits(answer)), ("relax", answer.relaxations)]
+    return [*lines, ("limit", answer.limits), ("search", [_search(answer)])]
+
+
+def _decisive(answer: Recommendation) -> Lines:
+    """Return what decides whether to take it: context, cost, what pays, what else there is."""
+    best = answer.best
+    if best is None:
+        return []
+    lines: list[tuple[str, Sequence[str]]] = [("context", [_context(best, answer.model)])]
+    if best.price is not None and best.usd_per_mtok:
+        hourly = best.price.usd_per_gpu_hour * best.deployment.num_gpus
+        cost = (
+            f"{dollars(best.usd_per_mtok)} per million output tokens, {dollars(hourly)} an hour ({best.price.provider})"
+        )
+        lines.append(("cost", [cost]))
+    elif best.price is None:
+        lines.append(("cost", [no_price(answer.cluster.gpu.name)]))
+    lines.append(("pays", [_pays(proposal) for proposal in answer.proposals[:1]]))
+    others = [f"{each.cluster} {each.deployment.engine} {_speed(each)}" for each in answer.alternatives]
+    lines.append(("others", ["; ".join(others)] if others else []))
+    idle = answer.cluster.num_gpus - best.deployment.num_gpus
     if idle:
         lines.append(
             ("idle", [f"{idle} of {answer.cluster.num_gpus} GPUs: no layout of more of them reaches more per GPU"])
         )
-    if answer.best is None:
-        lines += [("why", broken_limits(answer)), ("relax", answer.relaxations)]
-    lines += [("limit", answer.limits), ("next", [answer.next_probe] if answer.next_probe else [])]
-    return [*lines, ("search", [_search(answer)])]
+    return [*lines, ("close", [answer.next_probe] if answer.next_probe else [])]
+
+
+def _context(best: Estimate, model: Model) -> str:
+    served = best.deployment.max_model_len or 0
+    if served >= model.max_position_embeddings:
+        return f"{served:,} tokens, the model's maximum"
+    held = f"{served:,} of the model's {model.max_position_embeddings:,} tokens: the KV cache holds no more"
+    if best.deployment.kv_dtype in BITS and BITS[best.deployment.kv_dtype] >= 16:
+        held += f"; --kv-dtype fp8 about {min(2 * served, model.max_position_embeddings):,}"
+    return held
+
+
+def _speed(estimate: Estimate) -> str:
+    return f"{short(estimate.output_tok_s_per_gpu)} tok/s per GPU"
+
+
+def _pays(proposal: Proposal) -> str:
+    fewer = f", {counted(proposal.fewer_gpus, 'GPU')} less a replica" if proposal.fewer_gpus else ""
+    known = proposal.quality
+    loss = (
+        "quality loss not known"
+        if known is None
+        else f"{share(known.recovery)} of the original's score, {known.source}"
+    )
+    return f"--weights {proposal.dtype}: {proposal.throughput:.1f} times the throughput{fewer}; {loss}"
+
+
+def _next(answer: Recommendation) -> ShellCommand | None:
+    best = answer.best
+    if best is None:
+        return None
+    flight = best.batch * best.deployment.dp
+    words = [
+        *formats(best.deployment, checkpoint_dtype(answer.model, answer.cluster.gpu)),
+        *layout_words(best.deployment),
+    ]
+    return command(
+        "simulate",
+        answer.model,
+        typed(answer.cluster),
+        *words,
+        workload=answer.workload,
+        slo=answer.slo,
+        options={"--concurrency": flight},
+        comment="every request of that load",
+    )
 
 
 def launch(argv: Sequence[str], deployment: Deployment, model: Model, cluster: Cluster) -> ShellCommand | None:
@@ -242,8 +316,8 @@ def broken_limits(answer: Recommendation) -> list[str]:
 
 
 def _search(answer: Recommendation) -> str:
-    how = "every valid deployment" if answer.exact else "a sample"
-    text = f"{how} evaluated ({answer.evaluated:,})"
+    how = "all evaluated" if answer.exact else "a sample evaluated"
+    text = f"{answer.evaluated:,} configurations, {how}"
     if answer.storage is not None:
         from search.storage import redacted  # brings Optuna, which has then been loaded anyway
 

@@ -6,25 +6,28 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from advisor.perf_model.deployment_arrays import checkpoint_dtype
 from advisor.prediction.deployment_estimate import ENERGY
 from advisor.render.document import Document, Figure, Section, Table
 from advisor.render.figures.traffic import latencies, timeline
 from advisor.render.figures.vega import printed
 from advisor.render.lines import energy_line, hardware, notes, sources_line
-from advisor.render.numbers import MS, count, share, short, span, unit_of
+from advisor.render.next_command import command, formats, layout_words, typed
+from advisor.render.numbers import MS, count, duration, share, short, span, unit_of
 from advisor.render.tables import Column, FlatRows
 from advisor.render.vocabulary import METRIC_NAMES, pools_name, statistic_name
 from advisor.simulator.simulation import RATES
 from advisor.simulator.summary_statistics import HIT_RATE
 from catalog.engines import find_engine
 from catalog.models.sizes import parameters
+from catalog.schema import Slo, Workload
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from advisor.render.document import Lines
+    from advisor.render.document import Lines, ShellCommand
     from advisor.simulator.simulation import Simulation
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -65,11 +68,51 @@ def document(answers: Sequence[Simulation]) -> Document:
     return Document(
         title=f"{first.model.name} under traffic",
         question=_question(first),
+        answer=sentence(first) if alone else "",
         notes=notes(note for answer in answers for note in answer.notes),
         sections=[
             Section(title="Latencies", table=table, lines=lines, figures=figures[:1]),
             Section(title="Over time", figures=figures[1:]),
+            *([Section(title="Next", command=_next(first))] if alone else []),
         ],
+    )
+
+
+def sentence(answer: Simulation) -> str:
+    """Say what the requests met, and whether the limits are kept."""
+    statistic = "mean" if answer.slo is not None and answer.slo.percentile is None else "p95"
+    if answer.slo is not None and answer.slo.percentile is not None:
+        statistic = statistic_name(answer.slo)
+    times = []
+    for metric in ("ttft_ms", "tpot_ms", "e2e_ms"):
+        values = answer.metrics[metric]
+        shown = values.get(statistic, values["p95"])
+        times.append(f"{METRIC_NAMES[metric]} {duration(shown)}")
+    kept = "" if answer.meets is None else f": the limits are {'kept' if answer.meets else 'missed'}"
+    return f"{statistic if statistic in answer.metrics['ttft_ms'] else 'p95'} of the requests {', '.join(times)}{kept}."
+
+
+def _next(answer: Simulation) -> ShellCommand:
+    """Return what starts the deployment; where a limit is missed or the queue grows, what finds the GPUs that keep it."""
+    deployment, loads = answer.deployment, answer.served.loads
+    overloaded = answer.rate is not None and answer.rate > answer.saturation_s
+    if answer.rate is not None and (overloaded or answer.meets is False):
+        lengths = Workload(input_len=round(loads.given / loads.requests), output_len=round(loads.made / loads.requests))
+        wanted = answer.slo if answer.slo and answer.slo.limits else Slo(tpot_ms=50.0)
+        options = {"--rate": f"{answer.rate:.3g}"}
+        return command(
+            "plan",
+            answer.model,
+            answer.cluster.gpu.name.replace(" ", "-"),
+            workload=lengths,
+            slo=wanted,
+            options=options,
+            comment="the GPUs that keep the limits",
+        )
+    words = [*formats(deployment, checkpoint_dtype(answer.model, answer.cluster.gpu)), *layout_words(deployment)]
+    engine = None if deployment.engine == "vllm" else deployment.engine
+    return command(
+        "export", answer.model, typed(answer.cluster), *words, options={"--engine": engine}, comment="what starts it"
     )
 
 
@@ -162,8 +205,8 @@ def _lines(answer: Simulation) -> Lines:
     if answer.meets is not None:
         assert answer.slo is not None
         at = "on the mean" if answer.slo.percentile is None else f"at {statistic_name(answer.slo)}"
-        limits = f"{'kept' if answer.meets else 'missed'} {at}; {answer.good:.1%} of the requests keep them all by themselves"
-        lines.append(("limits", [f"{limits}: {rate('goodput_s')} good requests/s"]))
+        good = f"goodput {rate('goodput_s')} requests/s: {answer.good:.1%} meet every limit"
+        lines.append(("limits", [f"{'kept' if answer.meets else 'missed'} {at}; {good}"]))
     curves = [
         f"{bars(answer.timeline[name])}  {title} {short(answer.timeline[name].min())} to {short(answer.timeline[name].max())}"
         for name, title in (("running", "running"), ("waiting", "waiting"), ("preemptions_s", "preemptions/s"))

@@ -126,12 +126,12 @@ def test_prices_decide_between_kinds_of_gpus():
     assert best.usd_per_hour == best.gpus * 1.0
     assert best.usd_per_month == pytest.approx(730.0 * best.usd_per_hour)
     assert best.usd_per_mtok == pytest.approx(best.usd_per_hour / (5.0 * 64 * 3600) * 1e6)
-    with pytest.raises(InputError, match="no price for A100-SXM-80GB"):
-        planned("A100", price=None)
-    left = planned("A100,H200", 5.0, price={"H200": 1.0}, top=1)
+    with pytest.raises(InputError, match="no price for A40"):
+        planned("A40", price=None)
+    left = planned("A40,H200", 5.0, price={"H200": 1.0}, top=1)
     assert {each.gpu for each in left.options} == {"H200-SXM"}
-    assert any("A100-SXM-80GB left out" in note.text for note in left.notes)
-    fewest = planned("A100", 5.0, slo=Slo(ttft_ms=500.0), price=None, objective="gpus")
+    assert any("A40 left out" in note.text for note in left.notes)
+    fewest = planned("A40", 5.0, slo=Slo(ttft_ms=500.0), price=None, objective="gpus")
     assert fewest.best.gpus == min(each.gpus for each in fewest.options)
     assert fewest.best.usd_per_hour is None
 
@@ -217,7 +217,7 @@ def test_kinds_with_and_without_a_number():
         ({"spares": -1}, "spares"),
         ({"deployment": Deployment(tp=2)}, "leave them at 1"),
         ({"workload": Workload(concurrency=3)}, "concurrency"),
-        ({"rate": None}, r"say what comes: a rate \(--rate, requests a second\) or a trace"),
+        ({"rate": None}, "give exactly one of --rate"),
         ({"price": -1.0}, "price"),
         ({"gpus": []}, "no GPUs"),
         ({"gpus": "H999"}, "H999"),
@@ -269,8 +269,11 @@ def run(*arguments, code=0):
 def test_the_command_tells_the_plan():
     text = run(*PLAN, "--spares", "1").stdout
     assert max(map(len, text.splitlines())) <= 80
-    for word in ("p90", "H200-SXM", "a month", "+ 1", "search", "carries", "GPU", "rate x 1.25", "as stated"):
+    for word in ("p90", "H200-SXM", "a month", "+ 1", "capacity", "GPU", "rate x 2", "advisor export"):
         assert word in text
+    whole = " ".join(run(*PLAN, "--spares", "1", "--wide").stdout.split())
+    for word in ("search", "rate x 1.25", "as stated"):
+        assert word in whole
 
 
 @pytest.mark.slow

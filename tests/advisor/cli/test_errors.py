@@ -33,7 +33,7 @@ def refused(*arguments):
             ["capacity"],
             [
                 'unknown command "capacity"',
-                "commands: recommend, estimate, simulate, plan, probe, tune, fit, validate, export",
+                "commands: recommend, which, estimate, simulate, plan, train, explore, probe, tune, fit, validate, export",
             ],
         ),
         (["catalog", "modles"], ['unknown command "modles"', "did you mean models?"]),

@@ -68,7 +68,7 @@ def test_one_deployment_is_told_in_detail():
         "E2E",
         "p99",
         "saturated at",
-        "good requests/s",
+        "goodput",
         "kept at p95",
         "preemptions",
     ):
@@ -139,7 +139,7 @@ def test_a_trace_and_a_closed_loop(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (SIMULATE[:5], "say what comes: a rate, a concurrency or a trace"),
+        (SIMULATE[:5], "give exactly one of --rate"),
         ([*SIMULATE, "--compare", "max_num_seq=2"], "did you mean max_num_seqs?"),
         ([*SIMULATE, "--compare", "tp"], "must be KNOB=VALUE,..., such as tp=1,dp=2"),
         ([*SIMULATE, "--compare", "tp=two"], "tp must be a whole number"),

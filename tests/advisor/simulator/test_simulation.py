@@ -237,7 +237,7 @@ def test_a_trace_replaces_the_workload(tmp_path):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"workload": Workload()}, "say what comes: a rate, a concurrency or a trace"),
+        ({"workload": Workload()}, "give exactly one of --rate"),
         ({"workload": Workload(rate=1.0, concurrency=4)}, "one of them only"),
         ({"workload": Workload(rate=1.0, input_len=8192)}, "are longer than the 8192 tokens served at most"),
         ({"workload": Workload(concurrency=2), "trace": "t.csv"}, "leave out one of the two"),

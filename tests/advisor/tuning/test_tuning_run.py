@@ -124,7 +124,7 @@ def test_a_model_that_does_not_fit_is_an_answer():
         ({"budget_s": 3.0}, "budget is 3 s; starting and measuring one batch takes about"),
         ({"budget_s": 0.0}, "budget_s is 0.0; it must be a number above 0"),
         ({"max_batch": 0}, "max_batch is 0"),
-        ({"workload": advisor.Workload(rate=3.0)}, "a request rate needs the serving simulator"),
+        ({"workload": advisor.Workload(rate=3.0)}, "recommend takes no rate"),
         ({"workload": advisor.Workload(input_len=5000)}, "5000 tokens in and 256 out are 5256"),
         ({"engine": "vllm", "device": "cpu"}, "vllm is measured on GPUs only"),
     ],

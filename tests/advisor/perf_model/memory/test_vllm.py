@@ -372,7 +372,7 @@ def test_the_batch_fits_with_a_probability():
     assert chances[held - 100] > 0.5 > chances[held + 1 - 100]
     unsure = [each for each, chance in zip(found, chances, strict=True) if 0.01 < chance < 0.99]
     assert unsure
-    assert all(any("with a probability of" in note.text for note in each.notes) for each in unsure)
+    assert all(any("chance that" in note.text for note in each.notes) for each in unsure)
     assert not any("probability" in note.text for note in found[0].notes)
     low, high = found[0].kv_capacity_ends
     assert low < found[0].kv_capacity_tokens < high

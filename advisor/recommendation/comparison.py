@@ -1,0 +1,387 @@
+"""Models, GPUs, formats and engines side by side, one row each: what fits, how fast it is, what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from advisor.prediction.demand import QuestionFlags, read_demand
+from advisor.prediction.estimate_row import estimate_row
+from advisor.prediction.evidence import Evidence
+from advisor.prediction.inputs import CONFIDENCE, check_confidence, offer_for, plain, read_cluster, read_model
+from advisor.prediction.presentation import Presented
+from advisor.recommendation.certainty import is_sure
+from advisor.recommendation.problem import MOST_SEQUENCES, OBJECTIVES, DeploymentSearch, checked
+from advisor.recommendation.recommendation import check_question
+from advisor.recommendation.screening import ANY_FORMAT, Candidate, Hardware, Screening, screen
+from catalog.engines import find_engine
+from catalog.errors import InputError, Note
+from catalog.gpus import all_gpus, counted_in
+from catalog.models.find import all_models
+from catalog.models.sizes import parameters
+from catalog.quality import Quality, quality_of
+from catalog.quantities import USD_PER_HOUR
+from catalog.schema import Cluster, Model, Slo, Workload, require_positive
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    import pandas as pd
+
+    from advisor.prediction.deployment_estimate import Estimate
+    from advisor.prediction.evidence import Runs
+
+GOALS = ("cost", "size", *(name for name in OBJECTIVES if name != "cost"))
+"""What the rows are ordered by."""
+EVALUATED = 3
+"""Candidates that are evaluated in full for each row that is shown, up to ``LEAST_EVALUATED``."""
+LEAST_EVALUATED = 24
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparedDeployment:
+    """One row: the best deployment of one model in one format on some GPUs."""
+
+    estimate: Estimate
+    keeps: bool
+    """Every limit, with the confidence asked for."""
+    hourly_usd: float | None
+    """Of the GPUs used; None without a price."""
+    quality: Quality | None
+    """What the format costs in answers; None where nobody published it."""
+
+    @property
+    def context(self) -> int:
+        """Return the longest sequence that is served."""
+        held, stated = self.estimate.kv_capacity_tokens, self.estimate.deployment.max_model_len
+        return min(held, stated or held)
+
+    def row(self) -> dict[str, Any]:
+        """Return it flat."""
+        return {
+            "model": self.estimate.model.name,
+            "parameters": parameters(self.estimate.model),
+            "gpus": str(self.estimate.cluster),
+            **estimate_row(self.estimate),
+            "context": self.context,
+            "keeps": self.keeps,
+            "usd_per_hour": self.hourly_usd,
+            "quality": None if self.quality is None else self.quality.recovery,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Comparison(Presented):
+    """Deployments side by side, best first."""
+
+    SCHEMA: ClassVar[str] = "comparison/1"
+    __repr__ = Presented.__str__
+
+    workload: Workload
+    slo: Slo
+    goal: str
+    confidence: float
+    budget: float | None
+    """Most dollars an hour."""
+    rows: tuple[ComparedDeployment, ...]
+    """Those that keep the limits first."""
+    unpriced: tuple[str, ...]
+    """GPUs among those asked about that have no price."""
+    combinations: int
+    """Models times kinds of GPUs times formats that were asked about."""
+    fitting: int
+    """Of them, those that memory, physics and money allow."""
+    evaluated: int
+    too_large: int
+    too_slow: int
+    too_dear: int
+    notes: tuple[Note, ...]
+
+    @property
+    def best(self) -> ComparedDeployment | None:
+        """Return the first row, if it keeps the limits."""
+        return self.rows[0] if self.rows and self.rows[0].keeps else None
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the rows as a table."""
+        import pandas as pd  # slow to import, and only this needs it
+
+        return pd.DataFrame([row.row() for row in self.rows])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain JSON types."""
+        body = {name: plain(getattr(self, name)) for name in self.__slots__ if name != "rows"}
+        return {**self.header(), **body, "rows": [row.row() for row in self.rows]}
+
+
+def compare(
+    models: str | Model | Sequence[str | Model] | None = None,
+    gpus: str | Cluster | Sequence[str | Cluster] | None = None,
+    *,
+    formats: str | Sequence[str] | None = None,
+    engine: str | Sequence[str] = "vllm",
+    workload: Workload | Mapping[str, Any] | None = None,
+    slo: Slo | Mapping[str, Any] | None = None,
+    budget: str | float | None = None,
+    objective: str | None = None,
+    price: float | Mapping[str, float] | None = None,
+    illustrative_prices: bool = False,
+    confidence: float = CONFIDENCE,
+    runs: Runs = None,
+    max_model_len: int | None = None,
+    top: int = 10,
+    **flags: Unpack[QuestionFlags],
+) -> Comparison:
+    """Put models, GPUs, weight formats and engines side by side, in the steady state, one row each.
+
+    Combinations that memory cannot hold, that cannot read their weights in the TPOT allowed, or that cost more than the
+    budget are ruled out; a roofline ranks the rest, and the best of them are evaluated as ``recommend`` does.
+
+    Args:
+        models: names between commas or a sequence; None: every model of the catalog.
+        gpus: ``"8xH100,4xB200"`` or a sequence: at most so many; a kind without a number, ``"H100"``: as many as it takes
+            inside of a server; None: every kind of the catalog.
+        formats: weight formats; "any" for the checkpoint's, fp8, int8 and int4. None: the checkpoint's where models and GPUs
+            are both named, else any.
+        engine: names between commas or a sequence.
+        workload: lengths; see ``recommend``.
+        slo: limits on the mean latencies; see ``recommend``.
+        budget: most dollars an hour for all GPUs: 10, ``"$10/h"`` or ``"$5000/month"``.
+        objective: "cost" of a token, "size" (the largest models first), or an objective of ``recommend``. None: size where
+            models are open, else cost.
+        price: dollars per GPU-hour, of all or by the name of the GPU; otherwise the cheapest offer in the catalog.
+        illustrative_prices: also allow round figures that are no offers.
+        confidence: probability with which each limit holds.
+        runs: see ``recommend``.
+        max_model_len: longest sequence to serve.
+        top: rows.
+        flags: workload and limits by the names of the command line's options; see ``QuestionFlags``.
+
+    Raises:
+        InputError: a name, number or combination that cannot be; the message says what would be right.
+
+    """
+    demand = read_demand(workload, slo, flags, steady=True)
+    goal = objective or ("size" if models is None else "cost")
+    if goal not in GOALS:
+        raise InputError(f"objective {goal!r:.60} is not known; it must be one of {', '.join(GOALS)}")
+    check_question(demand.workload, demand.slo, goal if goal in OBJECTIVES else "throughput")
+    check_confidence(confidence)
+    require_positive("top", top, most=1000)
+    spend = None if budget is None else USD_PER_HOUR.read(budget, "budget")
+    if spend is not None:
+        require_positive("budget", spend, whole=False, most=1e9)
+    notes = list(demand.notes)
+    named, places = _models(models, notes), _hardware(gpus, price, notes, illustrative=illustrative_prices)
+    length = demand.workload.input_len + demand.workload.output_len
+    able = [model for model in named if model.max_position_embeddings >= max(length, max_model_len or 0)]
+    if not able:
+        raise InputError(f"none of the models takes {max(length, max_model_len or 0)} tokens; shorten the requests")
+    wanted = _formats(formats, closed=models is not None and gpus is not None)
+    question = _Question(
+        workload=demand.workload,
+        slo=demand.slo,
+        goal=goal,
+        confidence=confidence,
+        runs=runs,
+        budget=spend,
+        max_model_len=max_model_len,
+    )
+    screened = [
+        (name, screen(able, places, wanted, name, workload=demand.workload, slo=demand.slo, budget=spend))
+        for name in (find_engine(part).name for part in _names(engine))
+    ]
+    most = max(EVALUATED * top, LEAST_EVALUATED) if goal != "size" else top + 2
+    chosen = _first(screened, most, goal, keep_all=models is not None and gpus is not None)
+    rows = [row for name, candidates in chosen for row in question.rows(name, candidates)]
+    rows.sort(key=question.order)
+    sums = [each for _, each in screened]
+    return Comparison(
+        workload=demand.workload,
+        slo=demand.slo,
+        goal=goal,
+        confidence=confidence,
+        budget=spend,
+        rows=tuple(rows[:top]),
+        unpriced=tuple(dict.fromkeys(place.cluster.gpu.name for place in places if place.price is None)),
+        combinations=sum(each.combinations for each in sums),
+        fitting=sum(len(each.candidates) for each in sums),
+        evaluated=len(rows),
+        too_large=sum(each.too_large for each in sums),
+        too_slow=sum(each.too_slow for each in sums),
+        too_dear=sum(each.too_dear for each in sums),
+        notes=tuple(dict.fromkeys(notes)),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Question:
+    """What is asked of every combination."""
+
+    workload: Workload
+    slo: Slo
+    goal: str
+    confidence: float
+    runs: Runs
+    budget: float | None
+    max_model_len: int | None
+
+    def rows(self, engine: str, candidates: Sequence[Candidate]) -> list[ComparedDeployment]:
+        """Evaluate candidates, those of one model on the same GPUs together."""
+        groups: dict[tuple[str, str, int], list[Candidate]] = {}
+        for each in candidates:
+            groups.setdefault((each.model.name, each.hardware.cluster.gpu.name, each.count), []).append(each)
+        evidence: dict[str, Evidence] = {}
+        rows = []
+        for group in groups.values():
+            gpu = group[0].hardware.cluster.gpu
+            if gpu.name not in evidence:
+                evidence[gpu.name] = Evidence.of(self.runs, engine=engine, gpu=gpu)
+            for candidate in group:
+                row = self._enough(engine, candidate, evidence[gpu.name])
+                rows += [] if row is None else [row]
+        return rows
+
+    def _enough(self, engine: str, candidate: Candidate, knowledge: Evidence) -> ComparedDeployment | None:
+        """Return the row of the fewest GPUs that keep the limits, or else of the most there may be."""
+        last: ComparedDeployment | None = None
+        price = candidate.hardware.price
+        for count in candidate.hardware.counts:
+            if count < candidate.count:
+                continue
+            if last and self.budget and price and price.usd_per_gpu_hour * count > self.budget:
+                break
+            row = self._row(engine, candidate, candidate.hardware.of(count), knowledge)
+            if row is not None and (last is None or row.keeps):
+                last = row
+            if row is not None and row.keeps:
+                break
+        return last
+
+    def _row(
+        self, engine: str, candidate: Candidate, cluster: Cluster, knowledge: Evidence
+    ) -> ComparedDeployment | None:
+        kind = find_engine(engine)
+        objective = self.goal if self.goal in OBJECTIVES and self.goal != "cost" else "throughput"
+        search = DeploymentSearch(
+            model=candidate.model,
+            cluster=cluster,
+            workload=self.workload,
+            slo=self.slo,
+            objective=objective,
+            engine=engine,
+            dtypes=(candidate.dtype,),
+            kv_dtypes=("auto",),
+            budgets=(kind.batch_defaults(cluster.gpu).max_num_batched_tokens,),
+            max_model_len=self.max_model_len,
+            gpu_memory_utilization=0.9,
+            offload=0.0,
+            max_batch=MOST_SEQUENCES,
+            knowledge=knowledge,
+            price=candidate.hardware.price,
+            confidence=self.confidence,
+        )
+        try:
+            search, _ = checked(search)
+            estimate = search.quick_best()
+        except InputError:  # a format that the engine has not on this GPU, or heads that cannot be shared out
+            return None
+        if estimate is None or not estimate.fits:
+            return None
+        price = candidate.hardware.price
+        return ComparedDeployment(
+            estimate=estimate,
+            keeps=estimate.batch <= estimate.max_concurrency and is_sure(estimate, self.slo, self.confidence),
+            hourly_usd=None if price is None else price.usd_per_gpu_hour * estimate.deployment.num_gpus,
+            quality=quality_of(candidate.model, estimate.deployment.dtype),
+        )
+
+    def order(self, row: ComparedDeployment) -> tuple[Any, ...]:
+        """Return what a row is sorted by: limits kept, the goal, then throughput; without a price behind those with one."""
+        estimate = row.estimate
+        speed = -(estimate.output_tok_s_per_gpu or 0.0)
+        if self.goal == "size":
+            return (not row.keeps, -parameters(estimate.model), speed)
+        metric, direction = OBJECTIVES[self.goal]
+        value = getattr(estimate, metric)
+        if value is None:
+            return (not row.keeps, 1, speed)
+        return (not row.keeps, 0, value if direction == "minimize" else -value, speed)
+
+
+def _first(
+    screened: Sequence[tuple[str, Screening]], most: int, goal: str, *, keep_all: bool
+) -> list[tuple[str, list[Candidate]]]:
+    """Return the candidates that are evaluated, by engine: those that a roofline puts first, unpriced ones in their share."""
+    chosen = []
+    for name, found in screened:
+        candidates = list(found.candidates)
+        if goal == "size":
+            candidates.sort(key=lambda each: (-parameters(each.model), -each.tok_s))
+        else:
+            candidates.sort(key=lambda each: -each.tok_s / each.count)
+        if keep_all or len(candidates) <= most or goal == "size":
+            chosen.append((name, candidates if keep_all else candidates[:most]))
+            continue
+        priced = [each for each in candidates if each.hourly is not None]
+        if goal == "cost":
+            priced.sort(key=lambda each: (each.hourly or 0.0) / each.tok_s)
+        rest = [each for each in candidates if each.hourly is None]
+        half = min(len(rest), most // 4)
+        chosen.append((name, [*priced[: most - half], *rest[:half]]))
+    return chosen
+
+
+def _names(given: str | Sequence[Any]) -> list[Any]:
+    parts = given.split(",") if isinstance(given, str) else given
+    named = [part.strip() if isinstance(part, str) else part for part in parts]
+    return [part for part in named if part]
+
+
+def _models(models: str | Model | Sequence[str | Model] | None, notes: list[Note]) -> list[Model]:
+    if models is None:
+        return list({parameters_of(model): model for model in reversed(all_models())}.values())
+    named = [models] if isinstance(models, Model) else _names(models)
+    if not named:
+        raise InputError("no model named; give names with commas between, or leave models out for all of the catalog")
+    resolved = [read_model(name) for name in named]
+    notes += [note for each in resolved for note in each.notes]
+    return [each.value for each in resolved]
+
+
+def parameters_of(model: Model) -> tuple[object, ...]:
+    """Return what makes models one for memory and time: all fields but the name and where it is from."""
+    named = {"name", "published_parameters", "published_source", "source", "gated", "checkpoint_bytes"}
+    return tuple(repr(getattr(model, name)) for name in model.__slots__ if name not in named)
+
+
+def _hardware(
+    gpus: str | Cluster | Sequence[str | Cluster] | None,
+    price: float | Mapping[str, float] | None,
+    notes: list[Note],
+    *,
+    illustrative: bool,
+) -> list[Hardware]:
+    if gpus is None:
+        clusters = [(Cluster(gpu=gpu, gpus_per_node=1), True) for gpu in all_gpus()]
+    else:
+        named = [gpus] if isinstance(gpus, Cluster) else _names(gpus)
+        if not named:
+            raise InputError("no GPUs named; give them with commas between, or leave gpus out for all of the catalog")
+        clusters = []
+        for name in named:
+            resolved = read_cluster(name)
+            notes += resolved.notes
+            clusters.append((resolved.value, isinstance(name, str) and not counted_in(name)))
+    return [
+        Hardware(cluster=cluster, price=offer_for(cluster.gpu.name, price, illustrative=illustrative), open_count=open_)
+        for cluster, open_ in clusters
+    ]
+
+
+def _formats(formats: str | Sequence[str] | None, *, closed: bool) -> list[str]:
+    if formats is None:
+        return ["auto"] if closed else list(ANY_FORMAT)
+    named = _names(formats) if isinstance(formats, (str, Iterable)) else []
+    return list(dict.fromkeys(part for name in named for part in (ANY_FORMAT if name == "any" else (name,))))

@@ -1,0 +1,151 @@
+"""A comparison as a document: one row each, what was ruled out, what has no price, and the next command."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from advisor.perf_model.deployment_arrays import checkpoint_dtype
+from advisor.render.document import Document, Section, Table
+from advisor.render.lines import notes, sources_line
+from advisor.render.next_command import command, formats, typed
+from advisor.render.numbers import count, limit, share, short
+from advisor.render.tables import UNIFORM, Column, FlatRows
+from advisor.render.vocabulary import GOALS, METRIC_NAMES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from advisor.recommendation.comparison import ComparedDeployment, Comparison
+    from advisor.render.document import Lines, ShellCommand
+
+NAMED = 6
+"""GPUs without a price that are named."""
+
+
+def document(answer: Comparison) -> Document:
+    """Return the whole answer."""
+    table = Table(columns=columns(answer), emphasised=0 if answer.best else None) if answer.rows else None
+    sections = [
+        Section(title="Side by side", table=table, lines=_lines(answer)),
+        Section(command=_next(answer)),
+    ]
+    return Document(
+        title="Models, GPUs and formats side by side",
+        question=_question(answer),
+        answer=sentence(answer),
+        alarm="" if answer.best else "nothing keeps the limits" if answer.rows else "nothing fits",
+        notes=notes(answer.notes),
+        sections=sections,
+    )
+
+
+def sentence(answer: Comparison) -> str:
+    """Say which row is first and what it reaches; or that none keeps the limits."""
+    if answer.best is None:
+        return "Nothing fits." if not answer.rows else "Nothing keeps the limits."
+    estimate = answer.best.estimate
+    money = "" if answer.best.hourly_usd is None else f", ${short(answer.best.hourly_usd)} an hour"
+    return (
+        f"{estimate.model.name} in {estimate.deployment.dtype} on {estimate.cluster} as {estimate.deployment.layout}: "
+        f"{short(estimate.output_tok_s)} tok/s{money}."
+    )
+
+
+def columns(answer: Comparison) -> list[Column]:
+    """Return the columns of the table, in order."""
+    rows = FlatRows([row.row() | {"quality_text": _quality(row)} for row in answer.rows])
+    several = len({row.estimate.model.name for row in answer.rows}) > 1
+    marks = ["" if row.keeps else "x" for row in answer.rows]
+    if answer.best:
+        marks[0] = ">"
+    shown = [
+        Column(name="", cells=marks),
+        rows.text("model", "model", _short_name, rank=0 if several else UNIFORM),
+        rows.column("parameters", "size", count, rank=3 if several else UNIFORM),
+        rows.text("gpus", "GPUs"),
+        rows.text("dtype", "weights"),
+        rows.text("engine", "engine", rank=1 if rows.vary("engine") else UNIFORM),
+        rows.text("layout", "layout", rank=6),
+        rows.column("batch", "batch", rank=7),
+        rows.column("context", "context", _context, unit="tokens", rank=4),
+        rows.column("output_tok_s", "tok/s", short, unit="in all"),
+        rows.interval("output_tok_s", rank=1),
+        rows.time("tpot_ms", "TPOT", rank=1),
+        rows.time("ttft_ms", "TTFT", rank=8),
+        rows.column("usd_per_hour", "$/h", short, rank=2),
+        rows.column("usd_per_mtok", "$/Mtok", short, rank=1),
+        rows.text("quality_text", "score", rank=5),
+        rows.text("provenance", "source", rank=3),
+    ]
+    return [column for column in shown if not column.cells or set(column.cells) != {"-"}]
+
+
+def _short_name(name: str) -> str:
+    return name.rpartition("/")[2][:26]
+
+
+def _context(tokens: int) -> str:
+    return f"{tokens // 1000}k" if tokens >= 10_000 else str(tokens)
+
+
+def _quality(row: ComparedDeployment) -> str:
+    estimate = row.estimate
+    if estimate.deployment.dtype == checkpoint_dtype(estimate.model, estimate.cluster.gpu):
+        return "as is"
+    return "not known" if row.quality is None else share(row.quality.recovery)
+
+
+def _question(answer: Comparison) -> list[str]:
+    goal = "largest models first" if answer.goal == "size" else GOALS.get(answer.goal, answer.goal)
+    kept = [f"{METRIC_NAMES[metric]} <= {limit(most)}" for metric, most in answer.slo.limits.items()]
+    spend = [] if answer.budget is None else [f"at most ${answer.budget:g} an hour"]
+    return [
+        f"{answer.combinations:,} combinations of model, GPUs and format",
+        f"{answer.workload.input_len} in / {answer.workload.output_len} out",
+        ", ".join([goal, *kept, *spend]),
+    ]
+
+
+def _lines(answer: Comparison) -> Lines:
+    out = {"too large": answer.too_large, "too slow": answer.too_slow, "too dear": answer.too_dear}
+    lost = [f"{number:,} {why}" for why, number in out.items() if number]
+    some = (
+        f"; the {answer.evaluated} that a roofline puts first were evaluated"
+        if answer.evaluated < answer.fitting
+        else ""
+    )
+    why = f" ({', '.join(lost)})" if lost else ""
+    fits = f"{answer.fitting:,} of {answer.combinations:,} can be{why}{some}"
+    missed = [] if all(row.keeps for row in answer.rows) else ["x: a limit is not kept"]
+    lines: list[tuple[str, Sequence[str]]] = [("fits", [fits]), ("limits", missed), ("price", _unpriced(answer))]
+    scored = any(row.quality for row in answer.rows)
+    if scored:
+        best = next(row.quality for row in answer.rows if row.quality)
+        told = "the quantised model's share of the original's published benchmark score"
+        lines.append(("score", [f"{told}, such as {best.checkpoint}: {best.benchmark} ({best.source})"]))
+    return [*lines, ("source", sources_line(row.estimate.provenance for row in answer.rows))]
+
+
+def _unpriced(answer: Comparison) -> list[str]:
+    if not answer.unpriced:
+        return []
+    named = ", ".join(answer.unpriced[:NAMED])
+    more = f" and {len(answer.unpriced) - NAMED} more" if len(answer.unpriced) > NAMED else ""
+    place = "; they stand behind those with one" if answer.goal == "cost" else ""
+    first = answer.unpriced[0].replace(" ", "-")
+    return [f"No price for {named}{more}: add --price {first}=0.80, or --illustrative-prices for round figures{place}"]
+
+
+def _next(answer: Comparison) -> ShellCommand | None:
+    if not answer.rows:
+        return None
+    estimate = answer.rows[0].estimate
+    own = checkpoint_dtype(estimate.model, estimate.cluster.gpu)
+    return command(
+        "recommend",
+        estimate.model,
+        typed(estimate.cluster),
+        *formats(estimate.deployment, own),
+        workload=answer.workload,
+        slo=answer.slo,
+    )

@@ -1,0 +1,78 @@
+"""The command to type after an answer, with the question's own lengths and limits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from advisor.render.document import ShellCommand
+from catalog.schema import Workload
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from catalog.schema import Cluster, Deployment, Model, Slo
+
+NEXT = "next"
+PLAIN = Workload()
+
+
+def typed(cluster: Cluster) -> str:
+    """Write GPUs as ``--gpus`` takes them."""
+    return str(cluster).replace(" ", "-")
+
+
+def lengths(workload: Workload) -> list[str]:
+    """Return the options of the lengths that are not the default ones."""
+    words: list[str] = []
+    for option, name in (("--input-len", "input_len"), ("--output-len", "output_len")):
+        if getattr(workload, name) != getattr(PLAIN, name):
+            words += [option, str(getattr(workload, name))]
+    return words
+
+
+def limits(slo: Slo) -> list[str]:
+    """Return the options of the limits."""
+    return [word for name, most in slo.limits.items() for word in (f"--{name.removesuffix('_ms')}", f"{most:g}")]
+
+
+def formats(deployment: Deployment, own: str) -> list[str]:
+    """Return the option of the weights' format where it is not the checkpoint's ``own``."""
+    return [] if deployment.dtype == own else ["--dtype", deployment.dtype]
+
+
+def command(
+    name: str,
+    model: Model,
+    gpus: str,
+    *words: str,
+    workload: Workload | None = None,
+    slo: Slo | None = None,
+    options: Mapping[str, object] | None = None,
+    comment: str = "",
+) -> ShellCommand:
+    """Return ``advisor NAME`` of a model on GPUs.
+
+    Args:
+        name: of the command.
+        model: the model.
+        gpus: as ``--gpus`` takes them.
+        words: further words.
+        workload: whose lengths are stated where they are not the default ones.
+        slo: whose limits are stated.
+        options: further options and their values; None is left out.
+        comment: what there is to know about it.
+
+    """
+    argv: list[str] = ["advisor", name, "--model", model.name, "--gpus", gpus, *words]
+    argv += [] if workload is None else lengths(workload)
+    argv += [] if slo is None else limits(slo)
+    for option, value in (options or {}).items():
+        argv += [] if value is None else [option, f"{value:g}" if isinstance(value, float) else str(value)]
+    return ShellCommand(argv=argv, comment=comment, label=NEXT)
+
+
+def layout_words(deployment: Deployment) -> Sequence[str]:
+    """Return the options of a layout, of degrees above 1."""
+    degrees = {"--tp": deployment.tp, "--pp": deployment.pp, "--dp": deployment.dp, "--ep": deployment.ep}
+    words = [word for option, degree in degrees.items() if degree > 1 for word in (option, str(degree))]
+    return words or ["--tp", "1"]

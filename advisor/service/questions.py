@@ -1,0 +1,208 @@
+"""What may be asked from outside: the public functions by name, their arguments bounded, their answers as the terminal and JSON have them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from advisor.capacity.capacity_plan import plan
+from advisor.capacity.fleet_options import row as option_row
+from advisor.prediction.estimate_row import estimate_row
+from advisor.prediction.estimation import estimate
+from advisor.recommendation.comparison import compare
+from advisor.recommendation.recommendation import candidate_row, recommend
+from advisor.render.answers.simulation import simulation_row
+from advisor.render.notebook import document
+from advisor.simulator.simulation import simulate
+from catalog.errors import InputError
+from catalog.schema import Deployment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from advisor.prediction.deployment_estimate import Estimate
+
+MOST_REQUESTS = 50_000
+"""Requests that one simulation or plan may serve for somebody else."""
+MOST_FLEET_RATE = 1_000.0
+"""Requests a second that a plan may be for."""
+
+Name = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _.:@+\-]{0,99}(/[A-Za-z0-9][A-Za-z0-9_.:@+\-]{0,99})?$")
+]
+"""A catalog name or a Hugging Face id; no path of this machine."""
+Names = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _.:@+,/\-]{0,299}$", max_length=300)]
+"""Several, with commas between."""
+Written = Annotated[str, StringConstraints(min_length=1, max_length=40)]
+Tokens = Annotated[int, Field(ge=1, le=2**24)] | Written
+Amount = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)] | Written
+Degree = Annotated[int, Field(ge=1, le=1024)]
+
+
+class Workload(BaseModel):
+    """Workload and limits, by the names of the command line's options."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    use: Name | None = Field(None, description="chat, rag, agent, summarise, batch or code: fills what is not stated")
+    users: Tokens | None = Field(None, description="people at once, in place of a rate or a concurrency")
+    think_time: Amount | None = Field(None, description="seconds from an answer to the same user's next request")
+    input_len: Tokens | None = Field(None, description="tokens of a prompt, such as 1024 or 128k")
+    output_len: Tokens | None = Field(None, description="tokens generated")
+    ttft: Amount | None = Field(None, description="most time to the first token: milliseconds, or 0.2s")
+    tpot: Amount | None = Field(None, description="most time per output token: milliseconds, or 50ms")
+    e2e: Amount | None = Field(None, description="most time of a request: milliseconds, or 10s")
+    engine: Names = Field("vllm", description="vllm, sglang, tensorrt-llm, torch or lmdeploy")
+
+
+class Recommend(Workload):
+    """The best deployment of a model on up to these GPUs."""
+
+    model: Name = Field(description="catalog name or Hugging Face id")
+    gpus: Names = Field(description="4xA100, or several with commas between")
+    concurrency: Tokens | None = Field(None, description="requests kept in flight")
+    objective: Name = Field(
+        "throughput_per_gpu", description="throughput_per_gpu, throughput, latency, ttft, tpot or cost"
+    )
+    dtypes: Names | None = Field(None, description="weight formats allowed: auto, fp8, int4, any")
+    price: float | None = Field(None, gt=0, le=1e6, allow_inf_nan=False, description="dollars per GPU-hour")
+    confidence: float = Field(0.9, ge=0.5, le=0.99, description="with which limits hold: 0.5, or 0.75 to 0.99")
+
+
+class Which(Workload):
+    """Models, GPUs and formats side by side; what is not named is open."""
+
+    models: Names | None = Field(None, description="models with commas between; none: all of the catalog")
+    gpus: Names | None = Field(None, description="8xH100,4xB200, or kinds: H100; none: all kinds")
+    formats: Names | None = Field(None, description="auto, fp8, int4, any")
+    budget: Amount | None = Field(None, description="most dollars an hour: 10, or $5000/month")
+    objective: Name | None = Field(None, description="cost, size or an objective of recommend")
+    top: int = Field(10, ge=1, le=40, description="rows")
+
+
+class Estimated(BaseModel):
+    """One static batch on one deployment."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: Name
+    gpus: Name
+    batch: int = Field(ge=1, le=100_000, description="sequences at once per replica")
+    input_len: int = Field(1024, ge=1, le=2**24)
+    output_len: int = Field(256, ge=1, le=2**24)
+    tp: Degree = 1
+    pp: Degree = 1
+    dp: Degree = 1
+    ep: Degree = 1
+    engine: Name = "vllm"
+    dtype: Name = "auto"
+    kv_dtype: Name = "auto"
+
+
+class Simulate(Workload):
+    """Traffic on one deployment, request by request."""
+
+    model: Name
+    gpus: Name
+    rate: Amount | None = Field(None, description="requests a second, or 300/min")
+    concurrency: Tokens | None = Field(None, description="requests kept in flight")
+    duration_s: float = Field(120.0, gt=0, le=1800, allow_inf_nan=False)
+    tp: Degree = 1
+    pp: Degree = 1
+    dp: Degree = 1
+    ep: Degree = 1
+    dtype: Name = "auto"
+    draws: int = Field(4, ge=0, le=8, description="simulations again for intervals")
+    engine: Name = "vllm"
+
+
+class Plan(Workload):
+    """How many GPUs of which kind a rate needs within limits."""
+
+    model: Name
+    gpus: Names = Field(description="kinds with commas between: H100,H200")
+    rate: Amount | None = Field(None, description="requests a second, or 300/min")
+    objective: Name = Field("cost", description="cost, gpus or energy")
+    headroom: float = Field(0.0, ge=0, le=2, allow_inf_nan=False)
+    spares: int = Field(0, ge=0, le=16)
+    price: float | None = Field(None, gt=0, le=1e6, allow_inf_nan=False, description="dollars per GPU-hour")
+    draws: int = Field(4, ge=0, le=8)
+    engine: Name = "vllm"
+
+
+def _simulate(rate: Any = None, **asked: Any) -> Any:
+    from catalog.quantities import PER_SECOND
+
+    knobs = {name: asked.pop(name) for name in ("tp", "pp", "dp", "ep", "dtype", "engine")}
+    often = None if rate is None else PER_SECOND.read(rate, "rate")
+    if often is not None and often * asked["duration_s"] > MOST_REQUESTS:
+        raise InputError(
+            f"rate times duration_s is {often * asked['duration_s']:.0f} requests; at most {MOST_REQUESTS}"
+        )
+    return simulate(deployment=Deployment(**knobs), rate=often, **asked)
+
+
+def _plan(rate: Any = None, engine: str = "vllm", **asked: Any) -> Any:
+    from catalog.quantities import PER_SECOND
+
+    often = None if rate is None else PER_SECOND.read(rate, "rate")
+    if often is not None and often > MOST_FLEET_RATE:
+        raise InputError(
+            f"rate is {often:g}; a plan asked from outside is for at most {MOST_FLEET_RATE:g} requests a second"
+        )
+    return plan(rate=often, deployment=Deployment(engine=engine), **asked)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One question: its arguments, the function that answers, and its answer's flat rows."""
+
+    name: str
+    body: type[BaseModel]
+    ask: Callable[..., Any]
+    rows: Callable[[Any], list[dict[str, Any]]]
+
+    def answer(self, asked: BaseModel) -> Any:
+        """Return the answer.
+
+        Raises:
+            InputError: what is asked cannot be.
+
+        """
+        return self.ask(**asked.model_dump(exclude_none=True))
+
+
+def _recommended(answer: Any) -> list[dict[str, Any]]:
+    return [candidate_row(each, answer.slo) for each in answer.candidates]
+
+
+def _estimated(answer: Estimate) -> list[dict[str, Any]]:
+    return [estimate_row(answer)]
+
+
+QUESTIONS: Mapping[str, Question] = {
+    question.name: question
+    for question in (
+        Question("recommend", Recommend, recommend, _recommended),
+        Question("which", Which, compare, lambda answer: [row.row() for row in answer.rows]),
+        Question("estimate", Estimated, estimate, _estimated),
+        Question("simulate", Simulate, _simulate, lambda answer: [simulation_row(answer)]),
+        Question("plan", Plan, _plan, lambda answer: [option_row(option) for option in answer.options]),
+    )
+}
+"""Every question by its name."""
+
+
+def summary(answer: Any) -> str:
+    """Return an answer as the terminal shows it."""
+    return str(answer.summary())
+
+
+def markdown(answer: Any) -> str:
+    """Return an answer's sentence and first table as Markdown."""
+    from advisor.render.tables import markdown as table
+
+    shown = document(answer)
+    return f"{shown.answer or '  |  '.join(shown.question)}\n\n{table(shown.columns) if shown.columns else ''}"
