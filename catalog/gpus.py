@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from catalog.bounds import check_gpu
 from catalog.errors import InputError, Note, Resolved
 from catalog.names import suggestion
-from catalog.quantities import GIBIBYTES, GIGABYTES_PER_SECOND
+from catalog.quantities import COUNT as WHOLE
+from catalog.quantities import GIBIBYTES, GIGABYTES_PER_SECOND, Quantity
 from catalog.schema import Cluster, Gpu, require_positive
 from catalog.tables import table
 
@@ -17,6 +18,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MOST_GPUS = 65_536
+FABRIC = {
+    "network_gbps": GIGABYTES_PER_SECOND,
+    "leaf_nodes": WHOLE,
+    "oversubscription": Quantity(noun="a ratio", examples="1 or 4", units={"": 1.0, "x": 1.0}),
+}
+"""What of a cluster, not of its GPUs, may be stated."""
 NO_GPU = "CPU"
 """What stands for the GPU in runs of a machine without any, unless the user's own tables say what such a machine is."""
 FIXED = {"name", "vendor", "notes", "source"}
@@ -93,7 +100,7 @@ def parse_cluster(text: str, overrides: Mapping[str, float | str] | None = None)
     """Return the cluster that ``text`` means: a count and a GPU, in any of the usual spellings, one GPU without a count.
 
     More GPUs than one server usually holds become several nodes of equal size, and a note says so. ``overrides`` are
-    fields of the GPU to change (``with_overrides``), or ``network_gbps``.
+    fields of the GPU to change (``with_overrides``), or of the network: a key of ``FABRIC``.
 
     Raises:
         InputError: not a cluster, an unknown GPU, or a count that is 0, negative, huge or does not divide into nodes.
@@ -103,7 +110,9 @@ def parse_cluster(text: str, overrides: Mapping[str, float | str] | None = None)
     shown = " ".join(text.split())
     resolved = find_gpu(name)
     changes = dict(overrides or {})
-    network = _network(changes.pop("network_gbps", None))
+    network: dict[str, Any] = {
+        name: value for name in FABRIC if (value := _fabric(name, changes.pop(name, None))) is not None
+    }
     gpu, notes = with_overrides(resolved.value, changes), list(resolved.notes)
     for what, number in (("number of nodes", nodes), ("number of GPUs", count), ("number of GPUs", nodes * count)):
         if not 0 < number <= MOST_GPUS:
@@ -149,12 +158,16 @@ def _split(text: str) -> tuple[int, int, str]:
     return 1, 1, text
 
 
-def _network(value: float | str | None) -> dict[str, float]:
+def _fabric(name: str, value: float | str | None) -> float | None:
+    """Return a number of the network between nodes, checked; None where none is given."""
     if value is None:
-        return {}
-    number = GIGABYTES_PER_SECOND.read(value, "network_gbps")
-    require_positive("network_gbps", number, most=10**6, whole=False)
-    return {"network_gbps": number}
+        return None
+    quantity = FABRIC[name]
+    number = quantity.read(value, name)
+    require_positive(name, number, most=10**6, whole=quantity.whole)
+    if name == "oversubscription" and number < 1:
+        raise InputError(f"oversubscription is {number:g}; it must be 1 (none) or more, such as 4 for 4:1")
+    return number
 
 
 def _bare(name: str, value: float | str | bool) -> float | str | bool:

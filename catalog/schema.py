@@ -222,6 +222,11 @@ class Cluster:
     network_gbps: float = 50.0
     """Network bandwidth between nodes, per GPU and direction; 50 GB/s is one 400 Gb/s adapter a GPU."""
 
+    leaf_nodes: int = 0
+    """Nodes whose adapters of one rail share a leaf switch; traffic among more of them climbs to the spine. 0: all."""
+    oversubscription: float = 1.0
+    """Bandwidth into a leaf over that from it to the spine: 1 is none."""
+
     @property
     def num_gpus(self) -> int:
         return self.gpus_per_node * self.nodes

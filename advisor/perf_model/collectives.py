@@ -76,9 +76,30 @@ def collective_ms(
         return time
     # Hierarchical: each GPU of a node carries its slice of the message between nodes (NCCL's tree and ring over rails).
     nodes = np.maximum(group / local, 1.0)
-    across = VOLUME[op] * message_bytes / local * (nodes - 1.0) / nodes
-    network = parameters.collective_us * SLOW_LATENCY["network"] * 1e-3
-    return time + np.where(crosses, network + across / (cluster.network_gbps * parameters.ring_link * 1e6), 0.0)
+    between = _between_nodes_ms(
+        VOLUME[op] * message_bytes / local, nodes, np.maximum(stride * local, 1.0), cluster, parameters
+    )
+    return time + np.where(crosses, between, 0.0)
+
+
+def _between_nodes_ms(
+    slices: Array, nodes: Array, apart: Array | float, cluster: Cluster, parameters: Parameters
+) -> Array:
+    """Milliseconds in which ``nodes`` nodes combine slices of ``slices`` bytes, one rail each: first under the leaves, then the spine.
+
+    Short messages climb a tree, so that their latency grows with the logarithm of the nodes (NCCL 2.4); long ones are bound by the
+    slowest of the links they cross. ``apart``: distance between two members of a rail, in GPUs.
+    """
+    latency = parameters.collective_us * SLOW_LATENCY["network"] * 1e-3 * np.maximum(np.log2(nodes), 1.0)
+    bandwidth = cluster.network_gbps * parameters.ring_link * 1e6
+    if not cluster.leaf_nodes or cluster.oversubscription <= 1:
+        return latency + slices * (nodes - 1.0) / nodes / bandwidth
+    skipped = np.maximum(apart / cluster.gpus_per_node, 1.0)  # members of the group may stand some nodes apart
+    under = np.clip(cluster.leaf_nodes / skipped, 1.0, nodes)
+    leaves = nodes / under
+    within = slices * (under - 1.0) / under / bandwidth
+    above = slices / under * (leaves - 1.0) / leaves / (bandwidth / cluster.oversubscription)
+    return latency + within + above
 
 
 def _within_node_ms(volume: Array, group: Array, cluster: Cluster, parameters: Parameters) -> Array:

@@ -19,7 +19,10 @@ def hardware(cluster: Cluster) -> str:
     count = f"{cluster.nodes} nodes x {cluster.gpus_per_node}" if cluster.nodes > 1 else str(cluster.num_gpus)
     links = [interconnect(cluster)] if cluster.gpus_per_node > 1 else []
     if cluster.nodes > 1:
-        links.append(f"{cluster.network_gbps:g} GB/s network")
+        spine = ""
+        if cluster.leaf_nodes and cluster.oversubscription > 1:
+            spine = f", {cluster.oversubscription:g}:1 above {cluster.leaf_nodes} nodes"
+        links.append(f"{cluster.network_gbps:g} GB/s network{spine}")
     return f"{count} x {cluster.gpu.name}  {', '.join(links)}".rstrip()
 
 
