@@ -114,12 +114,13 @@ def served(run: SessionRun) -> RequestResults:
     """Simulate a run on the engine it was measured on."""
     gpu, load = find_gpu("H200-SXM").value, run.load
     deployment = Deployment(
+        engine_version="0.33.0",
         max_model_len=int(str(load["max_model_len"])),
         max_num_batched_tokens=int(str(load["max_num_batched_tokens"])),
         max_num_seqs=256,
     )
     model = replace(find_model(str(load["model"])).value, max_position_embeddings=int(str(load["max_model_len"])))
-    knowledge = Evidence.of(None, engine="vllm", gpu=gpu)
+    knowledge = Evidence.of(None, engine="vllm", gpu=gpu, version=deployment.engine_version)
     server = AggregatedServer.of(model, Cluster(gpu=gpu, gpus_per_node=1), deployment, knowledge, {})
     server = replace(server, scheduler=replace(server.scheduler, kv_blocks=run.kv_blocks))
     return server.served(traffic(run), server.times(server.beliefs(0)[0]))

@@ -17,14 +17,15 @@ from advisor.simulator.arrivals import (
     open_loop,
 )
 from advisor.simulator.prompt_sharing import NONE, PromptSharing
-from catalog.errors import InputError
+from catalog.engines import kv_groups
+from catalog.errors import InputError, Note
 from catalog.schema import require_positive
 from probes.serving_benchmark import TrafficProfile, lengths
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from catalog.schema import Workload
+    from catalog.schema import Model, Workload
 
 MOST_TURNS = 10_000
 LONGEST = 3.0
@@ -196,6 +197,14 @@ class Conversations:
             after=after,
             wait_s=np.where(after >= 0, waits, 0.0) + 0.0 * number,
         )
+
+
+def cache_warnings(model: Model) -> list[Note]:
+    """Say where an engine's prefix cache is not the one that is simulated: blocks of one group of full layers."""
+    if kv_groups(model).number == 1 and not model.sliding_window:
+        return []
+    text = f"layers of {model.name} with windows or states keep other blocks; its prefix cache is simulated as if all were full attention"
+    return [Note(text, "warning")]
 
 
 NOTHING_SHARED = Conversations()

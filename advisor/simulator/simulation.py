@@ -18,7 +18,7 @@ from advisor.prediction.inputs import plain, read_cluster, read_model
 from advisor.prediction.presentation import Presented
 from advisor.simulator.arrivals import Arrivals, ArrivalStream
 from advisor.simulator.benchmark_client import BenchmarkClient, find_client
-from advisor.simulator.conversations import Conversations
+from advisor.simulator.conversations import Conversations, cache_warnings
 from advisor.simulator.disaggregated_server import DisaggregatedServer
 from advisor.simulator.offered_traffic import offered_traffic
 from advisor.simulator.outcome import TrafficOutcome, energy
@@ -351,6 +351,8 @@ def simulate(
         *traffic.notes,
         *outcome.notes,
     ]
+    if sharing is not None:
+        notes += cache_warnings(resolved.value)
     notes += _warnings(decode.deployment.engine, drawn, rates["saturation_s"])
     return Simulation(
         model=resolved.value,

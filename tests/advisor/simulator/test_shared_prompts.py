@@ -131,3 +131,13 @@ def test_routers_and_caches_stand_side_by_side():
     assert names["router"] == ["round_robin", "prefix_aware", "round_robin"]
     assert names["prefix cache"] == ["on", "on", "off"]
     assert answers[1].saturation_s > 1.1 * answers[0].saturation_s > 1.1 * answers[2].saturation_s
+
+
+def test_a_cache_of_windows_or_states_is_warned_about():
+    def warned(model):
+        workload = Workload(rate=4.0, input_len=64, output_len=16)
+        answer = simulate(model, "H200", workload=workload, shared_prefix=256, duration_s=5.0, draws=0)
+        return any("as if all were full attention" in note.text for note in answer.notes)
+
+    assert warned("gemma-3-4b")
+    assert not warned("llama-3.1-8b")
