@@ -45,13 +45,13 @@ def all_quality() -> tuple[Quality, ...]:
 @cache
 def _by_shape() -> dict[tuple[str, str], Quality]:
     meanings = table("models")
-    found: dict[tuple[str, str], Quality] = {}
+    by_shape: dict[tuple[str, str], Quality] = {}
     for each in all_quality():
         for name in each.models:
             meaning = meanings.meaning(name)
             assert meaning is not None, name
-            found.setdefault((meaning.entry, each.dtype), each)
-    return found
+            by_shape.setdefault((meaning.entry, each.dtype), each)
+    return by_shape
 
 
 def quality_of(model: Model, dtype: str) -> Quality | None:

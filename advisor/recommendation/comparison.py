@@ -14,7 +14,7 @@ from advisor.prediction.presentation import Presented
 from advisor.recommendation.certainty import is_sure
 from advisor.recommendation.problem import MOST_SEQUENCES, OBJECTIVES, DeploymentSearch, checked
 from advisor.recommendation.recommendation import check_question
-from advisor.recommendation.screening import ANY_FORMAT, Candidate, Hardware, Screening, screen
+from advisor.recommendation.screening import ANY_FORMAT, ScreenedDeployment, ScreenedHardware, Screening, screen
 from catalog.engines import find_engine
 from catalog.errors import InputError, Note
 from catalog.gpus import all_gpus, counted_in
@@ -227,9 +227,9 @@ class _Question:
     budget: float | None
     max_model_len: int | None
 
-    def rows(self, engine: str, candidates: Sequence[Candidate]) -> list[ComparedDeployment]:
+    def rows(self, engine: str, candidates: Sequence[ScreenedDeployment]) -> list[ComparedDeployment]:
         """Evaluate candidates, those of one model on the same GPUs together."""
-        groups: dict[tuple[str, str, int], list[Candidate]] = {}
+        groups: dict[tuple[str, str, int], list[ScreenedDeployment]] = {}
         for each in candidates:
             groups.setdefault((each.model.name, each.hardware.cluster.gpu.name, each.count), []).append(each)
         evidence: dict[str, Evidence] = {}
@@ -243,7 +243,7 @@ class _Question:
                 rows += [] if row is None else [row]
         return rows
 
-    def _enough(self, engine: str, candidate: Candidate, knowledge: Evidence) -> ComparedDeployment | None:
+    def _enough(self, engine: str, candidate: ScreenedDeployment, knowledge: Evidence) -> ComparedDeployment | None:
         """Return the row of the fewest GPUs that keep the limits, or else of the most there may be."""
         last: ComparedDeployment | None = None
         price = candidate.hardware.price
@@ -260,7 +260,7 @@ class _Question:
         return last
 
     def _row(
-        self, engine: str, candidate: Candidate, cluster: Cluster, knowledge: Evidence
+        self, engine: str, candidate: ScreenedDeployment, cluster: Cluster, knowledge: Evidence
     ) -> ComparedDeployment | None:
         kind = find_engine(engine)
         objective = self.goal if self.goal in OBJECTIVES and self.goal != "cost" else "throughput"
@@ -312,11 +312,11 @@ class _Question:
 
 def _first(
     screened: Sequence[tuple[str, Screening]], most: int, goal: str, *, keep_all: bool
-) -> list[tuple[str, list[Candidate]]]:
+) -> list[tuple[str, list[ScreenedDeployment]]]:
     """Return the candidates that are evaluated, by engine: those that a roofline puts first, unpriced ones in their share."""
     chosen = []
-    for name, found in screened:
-        candidates = list(found.candidates)
+    for name, first in screened:
+        candidates = list(first.candidates)
         if goal == "size":
             candidates.sort(key=lambda each: (-parameters(each.model), -each.tok_s))
         else:
@@ -362,7 +362,7 @@ def _hardware(
     notes: list[Note],
     *,
     illustrative: bool,
-) -> list[Hardware]:
+) -> list[ScreenedHardware]:
     if gpus is None:
         clusters = [(Cluster(gpu=gpu, gpus_per_node=1), True) for gpu in all_gpus()]
     else:
@@ -375,7 +375,9 @@ def _hardware(
             notes += resolved.notes
             clusters.append((resolved.value, isinstance(name, str) and not counted_in(name)))
     return [
-        Hardware(cluster=cluster, price=offer_for(cluster.gpu.name, price, illustrative=illustrative), open_count=open_)
+        ScreenedHardware(
+            cluster=cluster, price=offer_for(cluster.gpu.name, price, illustrative=illustrative), open_count=open_
+        )
         for cluster, open_ in clusters
     ]
 

@@ -38,7 +38,7 @@ def proposals(search: DeploymentSearch, best: Estimate) -> tuple[Proposal, ...]:
     offered = find_engine(search.engine).weight_formats(gpu)
     if model.quantization or not best.output_tok_s_per_gpu or OBJECTIVES[search.objective][1] != "maximize":
         return ()
-    found = []
+    shown = []
     for dtype in TRIED:
         if dtype not in offered:
             continue
@@ -51,7 +51,7 @@ def proposals(search: DeploymentSearch, best: Estimate) -> tuple[Proposal, ...]:
             continue
         gain = estimate.output_tok_s_per_gpu / best.output_tok_s_per_gpu
         if gain >= PAYS:
-            found.append(
+            shown.append(
                 Proposal(
                     dtype=dtype,
                     throughput=gain,
@@ -61,4 +61,4 @@ def proposals(search: DeploymentSearch, best: Estimate) -> tuple[Proposal, ...]:
                     quality=quality_of(model, dtype),
                 )
             )
-    return tuple(sorted(found, key=lambda each: -each.throughput))
+    return tuple(sorted(shown, key=lambda each: -each.throughput))

@@ -35,7 +35,7 @@ MOST_BATCH = 256.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Hardware:
+class ScreenedHardware:
     """GPUs that are asked about: a cluster, or a kind of GPU as many as it takes inside of a server."""
 
     cluster: Cluster
@@ -56,11 +56,11 @@ class Hardware:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
+class ScreenedDeployment:
     """A model in a format on so many GPUs."""
 
     model: Model
-    hardware: Hardware
+    hardware: ScreenedHardware
     count: int
     dtype: str
     """As ``DeploymentSearch`` takes it: "auto" is the checkpoint's."""
@@ -78,7 +78,7 @@ class Candidate:
 class Screening:
     """What was left of all combinations."""
 
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[ScreenedDeployment, ...]
     """Of each model, kind of GPU and format that can be, the fewest GPUs that hold it and can be fast enough."""
     combinations: int
     """Models times kinds of GPUs times formats."""
@@ -89,7 +89,7 @@ class Screening:
 
 def screen(
     models: Sequence[Model],
-    hardware: Sequence[Hardware],
+    hardware: Sequence[ScreenedHardware],
     formats: Sequence[str],
     engine: str,
     *,
@@ -111,7 +111,7 @@ def screen(
     """
     sizes = [(place, count) for place in hardware for count in place.counts]
     table = _Table.of(sizes)
-    found: list[Candidate] = []
+    screened: list[ScreenedDeployment] = []
     lost = {"large": 0, "slow": 0, "dear": 0}
     combinations = 0
     starts = np.cumsum([0, *(len(place.counts) for place in hardware)])
@@ -138,8 +138,8 @@ def screen(
                     lost["dear"] += 1
                     continue
                 at = int(np.argmax(can))
-                found.append(
-                    Candidate(
+                screened.append(
+                    ScreenedDeployment(
                         model=model,
                         hardware=place,
                         count=place.counts[at],
@@ -148,7 +148,7 @@ def screen(
                     )
                 )
     return Screening(
-        candidates=tuple(found),
+        candidates=tuple(screened),
         combinations=combinations,
         too_large=lost["large"],
         too_slow=lost["slow"],
@@ -183,7 +183,7 @@ class _Table:
     """FLOP/s of all of them by format, filled as asked for."""
 
     @classmethod
-    def of(cls, sizes: Sequence[tuple[Hardware, int]]) -> _Table:
+    def of(cls, sizes: Sequence[tuple[ScreenedHardware, int]]) -> _Table:
         gpus = tuple(place.cluster.gpu for place, _ in sizes)
         count = np.array([float(number) for _, number in sizes])
         priced = [np.nan if place.price is None else place.price.usd_per_gpu_hour for place, _ in sizes]

@@ -49,7 +49,7 @@ QUANTITIES = (*TARGETS, RATE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
+class SimulatorCheck:
     """One quantity of one run."""
 
     run: Measurement
@@ -78,7 +78,7 @@ class Comparison:
         return self.without_queues / self.measured - 1.0
 
 
-def compare(runs: Iterable[Measurement], requests: Iterable[Request], *, draws: int = 8) -> list[Comparison]:
+def compare(runs: Iterable[Measurement], requests: Iterable[Request], *, draws: int = 8) -> list[SimulatorCheck]:
     """Return all quantities of the runs that have requests; intervals are points without ``draws``."""
     by_run = defaultdict(list)
     for request in requests:
@@ -90,7 +90,7 @@ def compare(runs: Iterable[Measurement], requests: Iterable[Request], *, draws: 
     return comparisons
 
 
-def _compare(run: Measurement, requests: Sequence[Request], draws: int) -> list[Comparison]:
+def _compare(run: Measurement, requests: Sequence[Request], draws: int) -> list[SimulatorCheck]:
     cluster = Cluster(gpu=find_gpu(run.gpu).value, gpus_per_node=run.gpus)
     deployment = replace(run.deployment, max_model_len=None)  # it may exceed a model's positions, with dummy weights
     facts = json.loads(run.fingerprint)
@@ -118,7 +118,7 @@ def _compare(run: Measurement, requests: Sequence[Request], draws: int) -> list[
     real[RATE], completed = _completed(run, simulation, arrival + last * 1e-3)
     plain = _without_queues(run, cluster, real[RATE])
     return [
-        Comparison(
+        SimulatorCheck(
             run=run,
             quantity=name,
             measured=real[name],
@@ -237,7 +237,7 @@ class Judgement:
         return f"{sure}{self.runs} runs of {self.models} models"
 
 
-def judgements(comparisons: Iterable[Comparison]) -> dict[tuple[str, str, str], Judgement]:
+def judgements(comparisons: Iterable[SimulatorCheck]) -> dict[tuple[str, str, str], Judgement]:
     """Judge by role, regime and quantity."""
     groups = defaultdict(list)
     for comparison in comparisons:
@@ -259,14 +259,14 @@ def judgements(comparisons: Iterable[Comparison]) -> dict[tuple[str, str, str], 
     }
 
 
-def _errors_by_model(comparisons: Iterable[Comparison]) -> dict[str, list[float]]:
+def _errors_by_model(comparisons: Iterable[SimulatorCheck]) -> dict[str, list[float]]:
     errors: dict[str, list[float]] = defaultdict(list)
     for comparison in comparisons:
         errors[comparison.run.model].append(abs(comparison.error))
     return errors
 
 
-def shipped(*, draws: int = 8) -> list[Comparison]:
+def shipped(*, draws: int = 8) -> list[SimulatorCheck]:
     """Compare the runs and requests that ship."""
     requests = [request for path in sorted((DATA / "requests").glob("*.csv")) for request in read_requests(path)]
     return compare(shipped_runs(), requests, draws=draws)

@@ -6,14 +6,14 @@ from dataclasses import replace
 import pytest
 
 import advisor
-from advisor.recommendation.screening import ANY_FORMAT, Hardware, screen
+from advisor.recommendation.screening import ANY_FORMAT, ScreenedHardware, screen
 from catalog.gpus import find_gpu
 from catalog.models.find import find_model
 from catalog.quality import all_quality, quality_of
 
 
 def hardware(name, count=1, *, open_count=False):
-    return Hardware(
+    return ScreenedHardware(
         cluster=advisor.Cluster(gpu=find_gpu(name).value, gpus_per_node=count), price=None, open_count=open_count
     )
 
