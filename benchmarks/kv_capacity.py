@@ -25,34 +25,39 @@ from catalog.gpus import parse_cluster
 from catalog.models.find import find_model
 from catalog.models.hf_config import model_from_config
 from catalog.schema import Deployment
+from catalog.units import GIB
 
 if TYPE_CHECKING:
     from catalog.schema import Model
 
 HERE = Path(__file__).parent / "measured"
+VERSIONS = {"vllm": "0.33", "sglang": ""}
 LOADS = ("vllm_0.33_h200", "vllm_0.33_h200_long", "vllm_0.33_h200_serving", "sglang_0.5.15_h200")
+
+
+def capacities() -> list[tuple[str, float, float, float, float, float]]:
+    """Return of each load its name, the tokens logged, those of the engine's own GiB and those said, and GiB logged and said."""
+    loads = []
+    for name in LOADS:
+        configs = {load["name"]: load["config"] for load in json.loads((HERE / f"{name}_loads.json").read_text())}
+        rows: dict[str, dict[str, str]] = {}
+        for row in csv.DictReader((HERE / f"{name}_memory.csv").read_text().splitlines()):
+            rows.setdefault(row["load"], row)
+        for load, row in rows.items():
+            paged, tokens, gib, kv = _capacity(_model(row, configs), row)
+            loads.append((load, float(row["kv_tokens"]), paged, tokens, kv, gib))
+    return loads
 
 
 def main() -> None:
     print("| load | tokens logged | pages alone | said | GiB logged | said |")
     print("|---|---|---|---|---|---|")
-    pages, whole = [], []
-    for name in LOADS:
-        configs = {load["name"]: load["config"] for load in json.loads((HERE / f"{name}_loads.json").read_text())}
-        rows: dict[str, dict[str, str]] = {}
-        for row in csv.DictReader((HERE / f"{name}_memory.csv").open()):
-            rows.setdefault(row["load"], row)
-        for load, row in rows.items():
-            model = _model(row, configs)
-            logged = float(row["kv_tokens"])
-            paged, tokens, gib, kv = _capacity(model, row)
-            whole.append(abs(tokens / logged - 1.0))
-            pages.append(abs(paged / logged - 1.0) if paged else math.nan)
-            share = f"{paged / logged - 1.0:+.2%}" if paged else ""
-            print(f"| {load} | {logged:,.0f} | {share} | {tokens / logged - 1.0:+.2%} | {kv:.2f} | {gib:.2f} |")
-    print(
-        f"\npages: mean {np.nanmean(pages):.2%}, most {np.nanmax(pages):.2%}; all: mean {np.mean(whole):.2%}, most {max(whole):.2%}"
-    )
+    shares = []
+    for load, logged, paged, tokens, kv, gib in capacities():
+        shares.append(abs(tokens / logged - 1.0))
+        pages = f"{paged / logged - 1.0:+.2%}" if paged > 0 else ""
+        print(f"| {load} | {logged:,.0f} | {pages} | {tokens / logged - 1.0:+.2%} | {kv:.2f} | {gib:.2f} |")
+    print(f"\nwithin 1%: {sum(share <= 0.01 for share in shares)} of {len(shares)}; mean {np.mean(shares):.2%}")
 
 
 def _model(row: dict[str, str], configs: dict[str, dict[str, object]]) -> Model:
@@ -66,7 +71,6 @@ def _capacity(model: Model, row: dict[str, str]) -> tuple[float, float, float, f
     cluster = parse_cluster("2xH200").value
     static = row["engine"] == "sglang"
     share = float(row["gpu_memory_utilization"])
-    whole = float(row["total_gib"]) if not static else 0.0
     deployment = Deployment(
         engine=row["engine"],
         tp=int(row["tp"]),
@@ -76,17 +80,18 @@ def _capacity(model: Model, row: dict[str, str]) -> tuple[float, float, float, f
         max_model_len=int(row["max_model_len"]),
         gpu_memory_utilization=share,
         dtype="auto" if model.quantization else row["dtype"],
+        engine_version=VERSIONS[row["engine"]],
     )
     model = replace(model, max_position_embeddings=max(model.max_position_embeddings, int(row["max_model_len"])))
     resolved = resolve(deployment, model, cluster).value
     layout = DeploymentArrays.of([resolved], model, cluster.gpu)
     room = memory(model, cluster, layout, row["engine"])
     said = float(room.kv_capacity_tokens[0])
-    if static:
-        return 0.0, said, float(room.kv_gib[0]), (float(row["k_gb"]) + float(row["v_gb"]))
+    if static:  # its share is ``mem_fraction_static``, of what was free before loading, weights included
+        free = share * float(row["free_before_gb"]) - float(room.weights_gib[0])
+        return math.nan, free * GIB / float(room.kv_bytes_per_token[0]), free, float(row["k_gb"]) + float(row["v_gb"])
     blocks = float(row["num_blocks"])
     taken = float(blocks_of_request(model, layout.max_model_len, layout)[0])
-    assert whole
     return blocks / taken * resolved.max_model_len, said, float(room.slack_gib[0]), float(row["kv_gib"])
 
 

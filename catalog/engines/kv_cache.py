@@ -31,9 +31,12 @@ vLLM 0.24 (paths inside its ``vllm`` package):
   the maximum concurrency. Start fails if one request of max_model_len does not fit. A request is admitted when the
   blocks of its whole prompt are free (``scheduler_reserve_full_isl``); no watermark.
 
+vLLM 0.33 prepares two steps at once, so a windowed layer keeps two chunks beside its window; what else differs is in
+``advisor.perf_model.memory.recent_release``.
+
 SGLang 0.5.23: weights + KV = ``mem_fraction_static`` x memory; its default leaves ``static_reserve_gib`` for activations
-and graphs (arg_groups/memory_hook.py). A gpu_memory_utilization that is stated is a share of everything, and the command
-passes ``static_fraction``. TensorRT-LLM, LMDeploy: KV = gpu_memory_utilization x what is free after weights and activations.
+and graphs (arg_groups/memory_hook.py). A gpu_memory_utilization that is stated is this share, as users of SGLang state it; the
+command passes ``static_fraction``. TensorRT-LLM, LMDeploy: KV = gpu_memory_utilization x what is free after weights and activations.
 """
 
 from __future__ import annotations
@@ -170,13 +173,13 @@ def static_share(
 ) -> Array:
     """Return ``mem_fraction_static``, the share of a GPU's memory for weights and KV cache, shape (n,).
 
-    Without a word SGLang's own: all but what it keeps free. A ``gpu_memory_utilization`` that is stated is of everything.
+    Without a word SGLang's own: all but what it keeps free. A ``gpu_memory_utilization`` that is stated is this share itself.
     """
     import numpy as np
 
-    whole = np.where(np.isclose(utilization, GPU_MEMORY_UTILIZATION), 1.0, utilization)
+    own = np.isclose(utilization, GPU_MEMORY_UTILIZATION) | (utilization >= 1.0)
     reserve = static_reserve_gib(engine, model, gpu, tp=tp, pp=pp, tokens=tokens, seqs=seqs, graphs=graphs)
-    return np.asarray(np.round(whole - reserve / gpu.memory_gib, 3))
+    return np.asarray(np.round(np.where(own, 1.0 - reserve / gpu.memory_gib, utilization), 3))
 
 
 @lru_cache(maxsize=256)

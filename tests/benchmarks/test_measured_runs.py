@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.kv_capacity import capacities
 from benchmarks.shared_gpu_loads import job_of
 from catalog.requests import read_requests
 from catalog.runs import read_runs
@@ -70,3 +71,18 @@ def test_cached_tokens_are_those_that_the_engine_counted():
     for run_id, tokens in prompts.items():
         assert int(counters[run_id]["prefix_cache_queries"]) == tokens
         assert int(counters[run_id]["prefix_cache_hits"]) == cached[run_id]
+
+
+def test_kv_capacity_is_that_of_the_logs():
+    """Groups and pages alone give every load's tokens; with weights, activations and graphs most are within one in a hundred."""
+    loads = capacities()
+    of_vllm = [(paged / logged - 1.0, said / logged - 1.0) for _, logged, paged, said, _, _ in loads if paged > 0]
+    assert len(of_vllm) == 24
+    assert max(abs(pages) for pages, _ in of_vllm) < 1e-4
+    assert sum(abs(said) <= 0.01 for _, said in of_vllm) >= 18
+    assert sorted(abs(said) for _, said in of_vllm)[-2] < 0.03, (
+        "Gemma 3's rotary table of a million positions is not counted"
+    )
+    of_sglang = [said / logged - 1.0 for _, logged, paged, said, _, _ in loads if not paged > 0]
+    assert len(of_sglang) == 3
+    assert max(map(abs, of_sglang)) < 0.01

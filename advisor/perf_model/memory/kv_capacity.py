@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from advisor.perf_model.memory.recent_release import BATCHES, is_recent
 from advisor.perf_model.operators import sliced_numbers
 from catalog.engines import find_engine, kv_groups
 from catalog.engines.registry import REFERENCE
@@ -80,7 +81,8 @@ def blocks_of_request(model: Model, tokens: Array, layout: DeploymentArrays) -> 
     """
     groups, pages = kv_groups(model), cache_pages(model, layout)
     whole = np.ceil(tokens / pages.full_tokens)
-    within = np.minimum(groups.window - 1 + layout.max_num_batched_tokens, tokens)
+    batches = np.where(is_recent(layout, "vllm"), BATCHES, 1.0)
+    within = np.minimum(groups.window - 1 + batches * layout.max_num_batched_tokens, tokens)
     kept = np.ceil(within / pages.windowed_tokens) + 1.0
     return np.asarray(groups.full * whole + groups.windowed * kept + groups.states)
 

@@ -15,6 +15,7 @@ import numpy as np
 from advisor.perf_model.deployment_arrays import ACTIVATION_BYTES, DeploymentArrays
 from advisor.perf_model.memory.kv_capacity import BLOCK, blocks_of_request, cache_pages, layer_cache_bytes
 from advisor.perf_model.memory.parts import Memory, engine_gib
+from advisor.perf_model.memory.recent_release import expert_states, is_recent, outside_gib, weight_factor
 from advisor.perf_model.memory.weights import expert_padding, layer_bytes
 from catalog.engines import find_engine, kv_groups, padded_vocab, pipeline_layers, reserves_graphs, static_share
 from catalog.mixers import Recurrence
@@ -80,7 +81,7 @@ SAMPLER_BYTES = 16.0
 of a tensor-parallel group holds its slice: Llama-3.1-8B at TP4 reported less than whole copies would take."""
 
 
-def activation_gib(model: Model, layout: DeploymentArrays) -> Array:
+def activation_gib(model: Model, layout: DeploymentArrays, engine: str = "vllm") -> Array:
     """Return peak of the pass that vLLM profiles: ``max_num_batched_tokens`` tokens, then a sampler of ``max_num_seqs`` rows.
 
     A dense layer holds three hidden states, the gate and up product, and the activated half; an expert layer the rows of
@@ -106,7 +107,10 @@ def activation_gib(model: Model, layout: DeploymentArrays) -> Array:
                 block = np.maximum(block, 3.0 * h + (mixer.into + mixer.out) / tp)
     rows = np.minimum(layout.max_num_seqs, tokens)
     sampler = rows * model.vocab_size * SAMPLER_BYTES / tp + 1.5 * tokens * h * width
-    return np.asarray(np.maximum(tokens * width * block, sampler) / GIB)
+    layers = tokens * width * block
+    if model.moe_layers:
+        layers = np.where(is_recent(layout, engine), expert_states(model, layout), layers)
+    return np.asarray(np.maximum(layers, sampler) / GIB)
 
 
 GRAPH_GIB_PER_LAYER = 0.0132
@@ -144,9 +148,9 @@ def paged_memory(model: Model, cluster: Cluster, layout: DeploymentArrays, engin
     weights_by_kind = [layer_bytes(model, kind, layout, padding) for kind in kinds]
     cache_by_kind = [sum(layer_cache_bytes(part, layout) for part in kind.mixers) + 0.0 * layout.tp for kind in kinds]
     cached_by_kind = [sum(bool(part.cached[0] or part.state_bytes) for part in kind.mixers) for kind in kinds]
-    stated = weight_share(model)
+    stated = weight_share(model) * np.where(is_recent(layout, facts.name), weight_factor(layout), 1.0)
     device = cluster.gpu.memory_gib
-    activations = activation_gib(model, layout)
+    activations = activation_gib(model, layout, facts.name)
     outside = _outside_gib(facts, model, cluster, layout)
     groups, pages = kv_groups(model), cache_pages(model, layout)
     pooled = groups.size / max(sum(count * cached_by_kind[i] for i, (count, _) in enumerate(stack(model).counts)), 1)
@@ -194,6 +198,8 @@ def paged_memory(model: Model, cluster: Cluster, layout: DeploymentArrays, engin
 def _outside_gib(facts: Engine, model: Model, cluster: Cluster, layout: DeploymentArrays) -> Array:
     """Return what the engine takes beside weights, activations and cache, shape (n,)."""
     outside = engine_gib(layout) + graph_gib(model, layout, reserves_graphs(facts, model, cluster.gpu))
+    recent = is_recent(layout, facts.name)
+    outside = np.where(recent, outside_gib(model, layout) + graph_gib(model, layout, reserved=True), outside)
     if model.quantization is not None:
         return outside
     eight = (layout.weight_bytes >= 1.0) & (layout.weight_bytes < ACTIVATION_BYTES)
@@ -201,11 +207,11 @@ def _outside_gib(facts: Engine, model: Model, cluster: Cluster, layout: Deployme
 
 
 def _beside_layers(facts: Engine, model: Model, layout: DeploymentArrays, stage: Stages) -> Array:
-    """Return the bytes of a stage's weights beside its layers: embedding, head, positions, encoders, last norms, shape (n,)."""
+    """Return the bytes of a stage's weights beside its layers: embeddings, head, positions, encoders, last norms, shape (n,)."""
     h, half = float(model.hidden_size), np.maximum(ACTIVATION_BYTES, layout.weight_bytes)
     vocabulary = float(padded_vocab(model, facts)) / layout.tp
     positions = model.learned_positions * h * half
-    encoder = model.encoder_parameters * half / layout.tp
+    encoder = (model.encoder_parameters + model.table_parameters) * half / layout.tp
     final = model.final_norms * h * (2.0 if model.norm_bias else 1.0) * half + vocabulary * half * model.head_bias
     both = (stage.has_embedding > 0) & (stage.has_head > 0)
     # A tied head shares the embedding's memory where both are on the same GPU.

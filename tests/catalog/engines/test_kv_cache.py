@@ -108,9 +108,17 @@ def test_full_use_is_sglangs_own_default():
     assert share == pytest.approx(1 - reserve / cluster.gpu.memory_gib, abs=1e-3)
 
 
+def test_a_share_that_is_stated_is_sglangs_own_word():
+    """``mem_fraction_static`` of 0.42 is passed as it is."""
+    cluster = parse_cluster("1xH100").value
+    llama = model("meta-llama/Meta-Llama-3.1-8B")
+    deployment = resolve(Deployment(engine="sglang", gpu_memory_utilization=0.42), llama, cluster).value
+    assert static_fraction(deployment, find_engine("sglang"), llama, cluster.gpu) == 0.42
+
+
 def test_a_share_that_leaves_nothing_is_refused():
     deployment = resolve(
-        Deployment(engine="sglang", gpu_memory_utilization=0.1),
+        Deployment(engine="sglang", gpu_memory_utilization=0.02),
         model("meta-llama/Meta-Llama-3.1-8B"),
         parse_cluster("1xH100").value,
     ).value

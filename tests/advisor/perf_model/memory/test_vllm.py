@@ -248,7 +248,9 @@ def test_layers_and_tables_are_all_parameters(model):
             layers += count * (part.quantised[0] + part.plain[0])
     tables = (1 if model.tie_word_embeddings else 2) * model.vocab_size + model.learned_positions
     final = model.final_norms * (2 if model.norm_bias else 1)
-    counted = layers + (tables + final) * model.hidden_size + model.head_bias * model.vocab_size
+    counted = (
+        layers + (tables + final) * model.hidden_size + model.head_bias * model.vocab_size + model.table_parameters
+    )
     assert counted == pytest.approx(parameters(model), abs=1)
 
 
@@ -265,6 +267,10 @@ def test_a_single_gpu_holds_every_parameter(model):
     assert found * GIB == pytest.approx(2 * held, rel=1e-9)
 
 
+SHARED_GPU = "h200-sglang0.5.15-qwen2.5-14b"
+"""Runs whose share is of the memory that another engine on the GPU left free (``benchmarks/measured/README.md``)."""
+
+
 def test_kv_capacity_of_every_shipped_run():
     """Within 1% of the number of tokens that the engine reported on the real GPU.
 
@@ -273,7 +279,7 @@ def test_kv_capacity_of_every_shipped_run():
     checked = 0
     for group in group_runs(run for run in shipped_runs() if "-threshold-" not in run.run_id):
         for run, found in zip(group.runs, group.memory.kv_capacity_tokens, strict=True):
-            if run.kv_capacity_tokens is not None:
+            if run.kv_capacity_tokens is not None and not run.run_id.startswith(SHARED_GPU):
                 assert found == pytest.approx(run.kv_capacity_tokens, rel=0.01), run.run_id
                 checked += 1
     assert checked >= 60
