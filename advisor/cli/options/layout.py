@@ -78,8 +78,10 @@ class EngineOptions:
     """Token budget of one step.  [default: the engine's for that GPU]"""
     max_model_len: Annotated[int | None, flag("--max-model-len", metavar="N", quantity=COUNT)] = None
     """Longest sequence to serve.  [default: the model's, or what memory holds]"""
-    gpu_memory_utilization: Annotated[float, flag("--gpu-memory-utilization", metavar="SHARE", quantity=SHARE)] = 0.9
-    """Share of each GPU's memory that the engine may use."""
+    gpu_memory_utilization: Annotated[
+        float, flag("--gpu-memory-utilization", "--mem-fraction-static", metavar="SHARE", quantity=SHARE)
+    ] = 0.9
+    """Share of each GPU's memory that the engine may use; stated for SGLang, the share for weights and KV cache."""
 
     def knobs(self) -> dict[str, Any]:
         """Return the fields of a ``Deployment`` that they state."""
@@ -182,8 +184,10 @@ class SearchedEngine:
     """Token budget of a step allowed. Can be repeated.  [default: the engine's for that GPU]"""
     max_model_len: Annotated[int | None, flag("--max-model-len", metavar="N", quantity=COUNT)] = None
     """Longest sequence to serve.  [default: the model's, or what memory holds]"""
-    gpu_memory_utilization: Annotated[float, flag("--gpu-memory-utilization", metavar="SHARE", quantity=SHARE)] = 0.9
-    """Share of each GPU's memory that the engine may use."""
+    gpu_memory_utilization: Annotated[
+        float, flag("--gpu-memory-utilization", "--mem-fraction-static", metavar="SHARE", quantity=SHARE)
+    ] = 0.9
+    """Share of each GPU's memory that the engine may use; stated for SGLang, the share for weights and KV cache."""
     offload: Annotated[float, flag("--offload", metavar="SHARE", quantity=SHARE)] = 0.0
     """Share of the layers' weights kept in CPU memory and streamed, 0 to 1."""
 

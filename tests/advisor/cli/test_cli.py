@@ -552,3 +552,11 @@ def test_a_file_that_is_not_there_or_huge_is_refused(tmp_path):
     assert "cannot read" in run("estimate", "--config", str(tmp_path), code=2).stderr
     huge = configured(tmp_path, "model: " + "x" * 2_000_000)
     assert "larger than 1000 kB" in run("estimate", *huge, code=2).stderr
+
+
+def test_sglangs_share_is_stated_in_its_own_words():
+    """The option's other name; the command that starts the engine passes what was stated."""
+    line = "export --model llama-3.1-8b --gpus 1xRTX4090 --tp 1 --engine sglang --mem-fraction-static 0.8"
+    result = CliRunner().invoke(app, line.split())
+    assert result.exit_code == 0
+    assert "--mem-fraction-static 0.8 " in result.output
