@@ -182,11 +182,11 @@ def test_no_line_is_wider_than_the_terminal(monkeypatch, columns):
 def test_a_wider_terminal_and_wide_show_more(monkeypatch):
     narrow = out("recommend", *QUESTION)
     wide = out("recommend", *QUESTION, "--wide")
-    monkeypatch.setenv("COLUMNS", "140")
-    wider = out("recommend", *QUESTION)
+    monkeypatch.setenv("COLUMNS", "200")
+    wider = out("recommend", *QUESTION, "--tpot", "60")
     assert "E2E" not in narrow
     assert "E2E" in wider
-    for more in ("budget", "KV dtype", "KV room", "What explains", "Not beaten in both"):
+    for more in ("KV dtype", "KV room", "What explains", "Not beaten in both"):
         assert more in wide
         assert more not in narrow
 
@@ -209,11 +209,12 @@ def test_a_deployment_of_several_servers_says_so():
 
 
 def test_rows_are_ranked_by_the_objective():
-    for objective, column, best in (("throughput_per_gpu", "output_tok_s_per_gpu", max), ("latency", "e2e_ms", min)):
+    ends = (("throughput_per_gpu", "output_tok_s_per_gpu_low", max), ("latency", "e2e_ms_high", min))
+    for objective, column, best in ends:  # the ends that can be bet on
         text = out("recommend", *QUESTION, "--objective", objective, "--format", "csv")
         values = [float(row[column]) for row in csv.DictReader(io.StringIO(text))]
         assert len(values) > 1
-        assert values[0] == best(values)
+        assert values[0] == pytest.approx(best(values), rel=0.011)
 
 
 def test_an_objective_is_in_the_table_with_its_interval():
