@@ -29,6 +29,8 @@ from advisor.calibration.support import training_support, widened
 from advisor.perf_model.parameters import NAMES, PRIORS, Parameters
 from advisor.perf_model.sensitivity import log_slopes, logarithm, shifted
 from catalog.engines import all_engines
+from catalog.errors import InputError
+from catalog.gpus import find_gpu
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,7 +71,7 @@ class Effects:
             engine: sorted({group.release for group in groups if group.engine == engine}) for engine in self.engines
         }
         labels: list[Label] = [("population",)]
-        labels += [("engine", engine) for engine in self.engines]
+        labels += sorted({("engine", stack_of(engine, gpu)) for engine, gpu in self.pairs})
         labels += [("gpu", gpu) for gpu in self.gpus]
         labels += [("pair", *pair) for pair in self.pairs]
         labels += [("release", engine, str(each)) for engine in self.engines for each in self.releases[engine] if each]
@@ -82,7 +84,7 @@ class Effects:
         """Name the effects that the parameters of this engine, at this release, and GPU are the sum of."""
         wanted: list[Label] = [("population",), ("gpu", gpu)]
         for each in (kin, engine) if (kin := kin_of(engine)) else (engine,):
-            wanted += [("engine", each), ("pair", each, gpu)]
+            wanted += [("engine", stack_of(each, gpu)), ("pair", each, gpu)]
         return wanted + [("release", engine, str(step)) for step in self._steps(engine, release)]
 
     def _steps(self, engine: str, release: int) -> list[int]:
@@ -132,6 +134,16 @@ class Effects:
 def kin_of(family: str) -> str:
     """Return the engine from whose parameters those of a family are offsets; empty: none."""
     return next((engine.kin for engine in all_engines() if engine.name == family), "")
+
+
+@cache
+def stack_of(family: str, gpu: str) -> str:
+    """Return under which name the effect of an engine on GPUs of one vendor is kept: on AMD's its kernels are others."""
+    try:
+        vendor = find_gpu(gpu).value.vendor
+    except InputError:  # any GPU
+        vendor = ""
+    return f"{family}, AMD" if vendor == "amd" else family
 
 
 def _runs_of(groups: Sequence[Observations], pair: tuple[str, str]) -> list[RunGroup]:
@@ -184,7 +196,8 @@ class Posterior:
         covariance = gather @ self.covariance[np.ix_(rows, rows)] @ gather.T
         covariance = covariance + np.diag(index.unknown(engine, gpu, release))
         provenance: Provenance = "analytic"
-        if engine in index.engines:
+        pooled = isinstance(index, PooledEffects) and engine in index.engines
+        if pooled or ("engine", stack_of(engine, gpu)) in index.at:
             provenance = "calibrated" if (engine, gpu) in index.pairs else "transferred"
         return ParameterPosterior(
             mean=index.total(self.effects, engine, gpu, release),
@@ -224,7 +237,7 @@ def fit_posterior(
             break
         damping /= 3.0
         x, gained, cost = x + step, cost - trial, trial
-        if gained < CONVERGED * cost:
+        if gained < (CONVERGED if start is None else REFITTED) * cost:
             break
     _, information = _normal_equations(index, weighed, x)
     return Posterior(index=index, effects=x, covariance=np.asarray(np.linalg.inv(information), np.float64))
@@ -233,8 +246,8 @@ def fit_posterior(
 MOST_STEPS, MOST_TRIALS = 40, 10
 FIRST_DAMPING = 1e-2
 """Of the curvature, by which it is raised until a step lowers the cost (Levenberg and Marquardt; Nocedal and Wright, 2006, ch. 10)."""
-CONVERGED = 1e-4
-"""Share of the cost below which a step gains nothing that intervals would show."""
+CONVERGED, REFITTED = 1e-4, 1e-3
+"""Share of the cost below which a step gains nothing that intervals would show, and the same of a refit from a start nearby."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

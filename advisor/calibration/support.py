@@ -162,6 +162,18 @@ def extrapolation_variance(seen: TrainingSupport | None, model: Model, layout: D
     return variance
 
 
+BACK_END_SIGMA = 0.25
+"""Standard deviation of the logarithm of time where experts in 8 or 4 bits run on a GPU without runs of the engine: their kernels are
+written for each generation of GPUs, and take 0.5 to 2.3 times as long as one another (kernels of AIConfigurator on nine GPUs)."""
+
+
+def back_end_variance(marginal: ParameterPosterior, model: Model, layout: DeploymentArrays) -> Array:
+    """Return the variance that this adds to each log prediction of n layouts, shape (n,)."""
+    kinds = _has(model, layout)
+    narrow = kinds["8-bit experts"] | kinds["4-bit experts"] | kinds["experts multiplied in 4 bits"]
+    return np.where(narrow & (marginal.provenance != "calibrated"), BACK_END_SIGMA**2, 0.0)
+
+
 def widened(marginal: ParameterPosterior, *work: tuple[Model, DeploymentArrays]) -> ParameterPosterior:
     """Return the parameters where all of ``work`` is done, less certain for what of it no run had."""
     extra = np.max([extrapolation_variance(marginal.seen, *part).max(axis=1) for part in work], axis=0, initial=0.0)

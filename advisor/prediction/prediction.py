@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from advisor.calibration.intervals import Regime, implementation_variance, scale_name
-from advisor.calibration.support import extrapolation_variance
+from advisor.calibration.support import back_end_variance, extrapolation_variance
 from advisor.perf_model.cost import CAUSES, Cost
 from advisor.perf_model.cost_model import CostModel
 from advisor.perf_model.dependencies import dependencies
@@ -183,6 +183,7 @@ class Prediction:
         unseen = extrapolation_variance(marginal.seen, self.cost_model.model, self.cost_model.layout)[moving]
         covariance = marginal.covariance[np.ix_(moving, moving)]
         experts = self.cost_model.model.moe_layers > 0
+        back_end = back_end_variance(marginal, self.cost_model.model, self.cost_model.layout)
         spreads = {}
         for name, values in moved.metrics().items():
             slopes = log_slopes(values)
@@ -194,7 +195,7 @@ class Prediction:
                 for staged in (False, True)
             )
             noise = marginal.dispersion * np.where(self.cost_model.layout.pp > 1, staged, plain)
-            unknown = implementation_variance(marginal.provenance, self.cost_model.layout.compiled)
+            unknown = implementation_variance(marginal.provenance, self.cost_model.layout.compiled) + back_end
             spreads[name] = np.sqrt(np.maximum(variance, 0.0) + noise**2 * self._left(name) + unknown)
         return spreads
 

@@ -131,27 +131,27 @@ def test_what_one_model_alone_had_is_less_certain_than_what_several_had():
 def test_answers_say_what_no_run_had_and_are_less_certain_for_it():
     def width(**options):
         found = advisor.estimate(
-            "meta-llama/Llama-2-13b-hf", "8xH200", batch=64, input_len=1024, output_len=256, **options
+            "meta-llama/Llama-2-70b-hf", "2x8xH200", batch=64, input_len=1024, output_len=256, **options
         )
         low, high = found.interval("tpot_ms")
         return high / low, [note.text for note in found.notes if "no fitted run" in note.text]
 
     plain, told = width(tp=4)
     assert told == []
-    wide, told = width(tp=8)
+    wide, told = width(tp=16)
     assert wide > plain
-    assert told == ["no fitted run of vllm had tensor parallel over more than 4 GPUs: intervals are wider for it"]
+    assert told == ["no fitted run of vllm had tensor parallel over more than 8 GPUs: intervals are wider for it"]
     experts = advisor.estimate("mixtral-8x7b", "4xH200", tp=4, dtype="fp8", batch=8, input_len=512, output_len=64)
-    assert "no fitted run of vllm had 8-bit experts: intervals are wider for it" in [
+    assert "fitted runs of vllm had 8-bit experts of one model alone: intervals are wider for it" in [
         note.text for note in experts.notes
     ]
     traffic = advisor.Workload(input_len=1024, output_len=64, rate=4)
     found = [
         advisor.simulate(
-            "meta-llama/Llama-2-13b-hf", "8xH200", deployment=advisor.Deployment(tp=tp), workload=traffic,
+            "meta-llama/Llama-2-70b-hf", "2x8xH200", deployment=advisor.Deployment(tp=tp), workload=traffic,
             duration_s=10, draws=32,
         )
-        for tp in (4, 8)
+        for tp in (4, 16)
     ]  # fmt: skip
     assert [any("no fitted run" in note.text for note in each.notes) for each in found] == [False, True]
     spans = [high / low for low, high in (each.interval("tpot_ms", "mean") for each in found)]
