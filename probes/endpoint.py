@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
 from catalog.errors import InputError
+from catalog.redaction import redacted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -69,9 +70,9 @@ def plain_url(text: str) -> str:
     except ValueError:
         host, parts = None, urlsplit("")
     if parts.scheme not in ("http", "https") or not host:
-        shown = text.strip().rpartition("@")[2]  # what may be a password stands before it
+        shown = redacted(text.strip())
         raise InputError(f"--endpoint is {shown!r:.80}; it must be a server's address such as http://localhost:8000")
-    if parts.username is not None or parts.password is not None:
+    if "@" in text:  # wherever it stands: with a "#" or "?" in the password what precedes it is read as the host
         raise InputError(f"--endpoint has a user or password in it; leave it out and give the server's key in ${KEY}")
     path = parts.path.rstrip("/").removesuffix("/v1")
     return urlunsplit((parts.scheme, parts.netloc, path, "", ""))

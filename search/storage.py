@@ -6,17 +6,16 @@ import contextlib
 import json
 import os
 import random
-import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, unquote
 
 from optuna.exceptions import OptunaError
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 from catalog.errors import InputError
+from catalog.redaction import redacted, without_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,9 +46,6 @@ STORAGE_ERRORS = (OptunaError, OSError, ImportError, LookupError, ValueError, Ru
 """What Optuna's storages raise, beside SQLAlchemy's errors: asserts and look-ups on content they did not expect."""
 OPENINGS = 20
 """Attempts to open a database while others create its tables."""
-PASSWORD = re.compile(r"^(?P<before>(?:[^:]*://)?[^:@]*:(?!//))(?P<secret>.*)@", re.DOTALL)
-"""Everything between the user's name and the last @, be it a well-formed URL or not."""
-SECRET_ARGUMENT = re.compile(r"(?i)(?P<before>[?&][^=&]*(?:pass|pwd|secret|token|key)[^=&]*=)(?P<secret>[^&#\s]*)")
 
 
 def open_storage(storage: str | os.PathLike[str] | None) -> BaseStorage:
@@ -140,7 +136,7 @@ def readable_errors(storage: str) -> Iterator[None]:
 
         if not isinstance(error, (SQLAlchemyError, *STORAGE_ERRORS)):
             raise
-        problem = _without_secrets(_explained(error), storage)
+        problem = without_secrets(_explained(error), storage)
         # Not "from error": its text may hold the password.
         raise InputError(f"storage {redacted(storage)!r}: {problem}") from None
 
@@ -161,18 +157,3 @@ def _explained(error: BaseException) -> str:
     reason = root.strerror if isinstance(root, OSError) and root.strerror else str(root)
     first = next((line.strip() for line in reason.splitlines() if line.strip()), type(root).__name__)
     return f"it cannot be used ({first}); {WHAT_IS_RIGHT}"
-
-
-def redacted(storage: str) -> str:
-    """Return ``storage`` as it may be shown: passwords in it replaced by ``***``."""
-    return SECRET_ARGUMENT.sub(r"\g<before>***", PASSWORD.sub(r"\g<before>***@", storage))
-
-
-def _without_secrets(text: str, storage: str) -> str:
-    secrets = {match["secret"] for pattern in (PASSWORD, SECRET_ARGUMENT) for match in pattern.finditer(storage)}
-    secrets |= {unquote(secret) for secret in secrets}
-    secrets |= {value for name, value in parse_qsl(storage.partition("?")[2]) if SECRET_ARGUMENT.match(f"?{name}=")}
-    text = text.replace(storage, redacted(storage))
-    for secret in sorted(secrets - {""}, key=len, reverse=True):
-        text = text.replace(secret, "***")
-    return text

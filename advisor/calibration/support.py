@@ -134,10 +134,9 @@ def extrapolation_notes(
     for i, news in enumerate(unsupported(marginal.seen, model, layout)):
         once = [kind for kind, rows in _once(marginal.seen, model, layout).items() if rows[i]]
         row_notes = [Note(text.format(" or ".join(news)), "warning")] if news else []
-        if once:
-            row_notes.append(
-                Note(f"fitted runs of {engine} had {' or '.join(once)} of one model alone: intervals are wider for it")
-            )
+        row_notes += [
+            Note(f"only one model with {kind} was measured with {engine}: intervals are wider for it") for kind in once
+        ]
         notes.append(tuple(row_notes))
     return notes
 

@@ -6,9 +6,10 @@ grow, bounds its cost from below, so the candidates are taken best first and the
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from advisor.capacity.candidates import Layouts, by_gpu, kinds_of
 from advisor.capacity.fleet_options import (
@@ -20,9 +21,9 @@ from advisor.capacity.fleet_options import (
     FleetOption,
     Reach,
     best_of,
-    nearest_of,
     row,
 )
+from advisor.capacity.relaxation import Shortfall
 from advisor.capacity.replica_sizing import MOST_REPLICAS, ReplicaSizing, TrafficSpec
 from advisor.perf_model.energy import POWER
 from advisor.prediction.demand import PERCENTILE, QuestionFlags, read_demand
@@ -37,6 +38,7 @@ from advisor.prediction.inputs import (
 )
 from advisor.prediction.presentation import Presented
 from advisor.progress import Course
+from advisor.simulator.arrivals import FEWEST, LEAST_S_A_TOKEN
 from advisor.simulator.conversations import Conversations
 from advisor.simulator.scheduler import FRONT_END_MS
 from advisor.simulator.server import AggregatedServer
@@ -62,11 +64,10 @@ if TYPE_CHECKING:
     from catalog.schema import Price
 
 OBJECTIVES = ("cost", "gpus", "energy")
-SECONDS, FEWEST, MOST = 200.0, 1000, 8000
-"""By default requests come for so long, but between so many of them."""
-LEAST_S, LEAST_S_A_TOKEN = 60.0, 0.2
-"""And no shorter than that, in all and for each token of an output, for a fleet begins empty and takes some requests'
-time to fill."""
+SECONDS, MOST = 200.0, 8000
+"""By default requests come for so long, but at least ``FEWEST`` and at most so many of them."""
+LEAST_S = 60.0
+"""And no shorter than that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -89,8 +90,10 @@ class CapacityPlan(Presented):
     """Best first: the best layouts of every kind of GPU."""
     carries_s: float | None
     """Requests a second up to which ``best`` keeps the limits, the headroom still left over."""
+    bare_carries_s: float | None
+    """The same by the bare estimate, as ``simulate`` tells it."""
     next_carries_s: float | None
-    """The same with one replica more."""
+    """What it keeps with one replica more."""
     next_latencies: Mapping[str, float]
     """Of ``best`` with one replica more."""
     sensitivity: tuple[Change, ...]
@@ -233,41 +236,54 @@ def plan(
     require_positive("rate", rate, whole=False, most=1e5)
     check_lengths(resolved.value, workload.input_len, workload.output_len, base.max_model_len)
     judged = rate * (1.0 + headroom)
-    demand = TrafficSpec(
-        workload=replace(workload, rate=judged, concurrency=None),
-        slo=slo,
-        confidence=confidence,
-        duration_s=_duration_s(duration_s, judged, workload) if offered is None else len(offered) / judged,
-        seed=seed,
-        spread=spread,
-        burstiness=burstiness,
-        draws=draws,
-        longest=longest,
-        trace=offered,
-        conversations=common,
-    )
+
+    def demand_at(judged: float) -> TrafficSpec:
+        return TrafficSpec(
+            workload=replace(workload, rate=judged, concurrency=None),
+            slo=slo,
+            confidence=confidence,
+            duration_s=_duration_s(duration_s, judged, workload) if offered is None else len(offered) / judged,
+            seed=seed,
+            spread=spread,
+            burstiness=burstiness,
+            draws=draws,
+            longest=longest,
+            trace=offered,
+            conversations=common,
+        )
+
+    demand = demand_at(judged)
     requests = demand.traffic()
     question = CapacityQuestion(rate=rate, spares=spares, objective=objective, draws=draws, workload=workload)
     kinds, stated = kinds_of(gpus, set_gpu), by_gpu(price)
     prices = _prices(kinds, stated, objective, illustrative=illustrative_prices)
     unpriced = [name for name, offer in prices.items() if offer is None] if objective == "cost" else []
-    layouts = Layouts.of(
-        resolved.value,
-        kinds,
-        base,
-        runs,
-        demand,
-        left_out=unpriced,
-        spares=spares,
-        serving={
-            "router": router,
-            "prefix_hit_rate": prefix_hit_rate,
-            "prefix_caching": enable_prefix_caching,
-            "front_end_ms": front_end_ms,
-        },
-        longest_request=int((requests.input_len + requests.output_len).max()),
-        apart=disaggregate,
-    )
+
+    def layouts_of(base: Deployment) -> Layouts:
+        return Layouts.of(
+            resolved.value,
+            kinds,
+            base,
+            runs,
+            demand,
+            left_out=unpriced,
+            spares=spares,
+            serving={
+                "router": router,
+                "prefix_hit_rate": prefix_hit_rate,
+                "prefix_caching": enable_prefix_caching,
+                "front_end_ms": front_end_ms,
+            },
+            longest_request=int((requests.input_len + requests.output_len).max()),
+            apart=disaggregate,
+        )
+
+    def in_formats(formats: Mapping[str, str]) -> list[ReplicaSizing]:
+        with suppress(InputError):
+            return layouts_of(replace(base, **cast("Any", formats))).fleets
+        return []
+
+    layouts = layouts_of(base)
     fleets = layouts.fleets
     _check_fleets(resolved.value, kinds, fleets, objective, spares)
     course = Course(watch=progress, steps=len(fleets) + 2 * RATES + len(CHANGES))
@@ -286,7 +302,8 @@ def plan(
         answers = [fleet for _, fleet, _ in ranked]
     else:
         course.tell("what comes nearest", len(fleets))
-        closest, nearest, relaxations = nearest_of(fleets, question, prices, headroom)
+        short = Shortfall(question=question, prices=prices, headroom=headroom, at_rate=demand_at, in_formats=in_formats)
+        closest, nearest, relaxations = short.nearest(fleets)
         answers = [closest]
     options = tuple(question.option(fleet, replicas, prices) for _, fleet, replicas in ranked)
     notes = [*asked.notes, *resolved.notes, *(offered.notes if offered else requests.notes), *layouts.notes]
@@ -304,6 +321,7 @@ def plan(
         best=options[0] if options else None,
         options=options,
         carries_s=reach.carries_s,
+        bare_carries_s=reach.bare_carries_s,
         next_carries_s=reach.next_carries_s,
         next_latencies=reach.next_latencies,
         sensitivity=reach.sensitivity,

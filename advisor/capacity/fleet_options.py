@@ -5,10 +5,8 @@ from __future__ import annotations
 import bisect
 import heapq
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-
-from advisor.capacity.replica_sizing import MOST_REPLICAS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -187,11 +185,18 @@ class CapacityQuestion:
             provenance=fleet.engine.provenance,
         )
 
-    def change(self, fleet: ReplicaSizing, prices: Mapping[str, Price | None], what: str, factor: float) -> Change:
-        """Size the same layout under a changed demand."""
+    def change(
+        self,
+        fleet: ReplicaSizing,
+        prices: Mapping[str, Price | None],
+        what: str,
+        factor: float,
+        bounds: tuple[int, int | None],
+    ) -> Change:
+        """Size the same layout under a changed demand, within ``bounds`` on its replicas (see ``between``)."""
         changed = fleet.demand.times(**{what: factor})
         too_long = changed.workload.input_len + changed.workload.output_len > min(changed.longest, fleet.engine.longest)
-        replicas = None if too_long else fleet.for_demand(changed).needed()
+        replicas = None if too_long else within(fleet.for_demand(changed).needed(), bounds)
         return Change(
             what=what,
             factor=factor,
@@ -208,6 +213,7 @@ class Reach:
     carries_s: float | None = None
     next_carries_s: float | None = None
     next_latencies: Mapping[str, float] = field(default_factory=dict)
+    bare_carries_s: float | None = None
     sensitivity: tuple[Change, ...] = ()
 
     @classmethod
@@ -223,17 +229,62 @@ class Reach:
         """Simulate the fleet at other rates and with other lengths; each change is a step of ``course``."""
         begin = course.over
         course.tell("how much the best fleet carries", begin)
-        carries, next_carries = fleet.most_rate(replicas) / (1.0 + headroom), None
+        most, more = fleet.most_rate(replicas), None
+        bare = max(fleet.by_the_estimate.most_rate(replicas), most)
         later: Mapping[str, float] = {}
         if replicas < fleet.most:
             course.tell("how much it carries with one replica more", begin + RATES)
-            next_carries = fleet.most_rate(replicas + 1) / (1.0 + headroom)
+            more = max(fleet.most_rate(replicas + 1), most)
             later = fleet.slo_check(replicas + 1).latencies
-        changes = []
-        for i, (what, factor) in enumerate(CHANGES):
+        known: dict[tuple[str, float], int | None] = {(what, 1.0): replicas for what, _ in CHANGES}
+        changes: dict[tuple[str, float], Change] = {}
+        # From the least change on, so that each is between those that are known.
+        for i, (what, factor) in enumerate(sorted(CHANGES, key=lambda change: abs(math.log(change[1])))):
             course.tell(f"what other traffic would take, {i + 1} of {len(CHANGES)}", begin + 2 * RATES + i)
-            changes.append(question.change(fleet, prices, what, factor))
-        return cls(carries_s=carries, next_carries_s=next_carries, next_latencies=later, sensitivity=tuple(changes))
+            bounds = between(known, what, factor)
+            if what == "rate":
+                bounds = carried(bounds, fleet.demand.workload.rate or 0.0, factor, replicas, most, more)
+            changes[what, factor] = question.change(fleet, prices, what, factor, bounds)
+            known[what, factor] = changes[what, factor].replicas
+        return cls(
+            carries_s=most / (1.0 + headroom),
+            next_carries_s=None if more is None else more / (1.0 + headroom),
+            bare_carries_s=bare / (1.0 + headroom),
+            next_latencies=later,
+            sensitivity=tuple(changes[change] for change in CHANGES),
+        )
+
+
+def between(known: Mapping[tuple[str, float], int | None], what: str, factor: float) -> tuple[int, int | None]:
+    """Return the fewest and the most replicas (None: any number) that a change needs by what smaller and larger ones need.
+
+    Less traffic needs no more replicas; where a simulation says so, chance in which requests meet does.
+    """
+    here = {other: replicas for (name, other), replicas in known.items() if name == what}
+    fewest = max((replicas for other, replicas in here.items() if other < factor and replicas is not None), default=1)
+    able = [replicas for other, replicas in here.items() if other > factor and replicas is not None]
+    return fewest, min(able, default=None)
+
+
+def carried(
+    bounds: tuple[int, int | None], rate: float, factor: float, replicas: int, most: float, more: float | None
+) -> tuple[int, int | None]:
+    """Return bounds that agree with the largest rates of ``replicas`` and of one more."""
+    fewest, largest = bounds
+    for number, carries in ((replicas, most), (replicas + 1, more)):
+        if carries is not None and rate * factor <= carries:
+            return fewest, number if largest is None else min(number, largest)
+        if carries is not None:
+            fewest = max(fewest, number + 1)
+    return fewest, largest
+
+
+def within(replicas: int | None, bounds: tuple[int, int | None]) -> int | None:
+    """Hold a number of replicas, None for more than there can be, within bounds."""
+    fewest, most = bounds
+    if most is not None:
+        return max(fewest, min(replicas or most, most))
+    return None if replicas is None else max(replicas, fewest)
 
 
 def best_of(
@@ -290,35 +341,3 @@ def layout_text(fleet: ReplicaSizing) -> str:
     decode, prefill = fleet.engine.multiple(1)
     pools = "" if prefill is None else f" {prefill.dp}+{decode.dp}"
     return f"{decode.parallelism}{pools} on {fleet.cluster.gpu.name}"
-
-
-def nearest_of(
-    fleets: Sequence[ReplicaSizing], question: CapacityQuestion, prices: Mapping[str, Price | None], headroom: float
-) -> tuple[ReplicaSizing, FleetOption, tuple[str, ...]]:
-    """Find, where nothing keeps the limits, what comes nearest, as an option, and what would have to give."""
-    able = [fleet for fleet in fleets if fleet.alone.meets]
-    if able:
-        carried = [(fleet.most_rate(fleet.most), -fleet.gpus, -i) for i, fleet in enumerate(able)]
-        rate, _, place = max(carried)
-        fleet = able[-place]
-        nearest = question.option(fleet, fleet.most, prices)
-        needed = replace(fleet, most=MOST_REPLICAS).needed()
-        relaxed = (
-            [f"a rate of at most {rate / (1.0 + headroom):.3g} requests/s on {nearest.gpus} x {nearest.gpu}"]
-            if rate
-            else []
-        )
-        if needed:
-            relaxed.append(
-                f"{(needed + question.spares) * fleet.gpus} x {nearest.gpu} in place of at most {nearest.gpus}"
-            )
-        return fleet, nearest, tuple(relaxed)
-    fleet = min(fleets, key=lambda candidate: (candidate.alone.excess, candidate.gpus))
-    nearest = question.option(fleet, 1, prices, alone=True)
-    limits = fleet.demand.slo.limits
-    raised = [
-        f"{name.removesuffix('_ms').upper()} of {math.ceil(10.0 * fleet.alone.upper[name]) / 10.0:g} ms in place of {limit:g}"
-        for name, limit in limits.items()
-        if fleet.alone.upper[name] > limit
-    ]
-    return fleet, nearest, (f"limits that a request without any load can keep: at least {' and '.join(raised)}",)

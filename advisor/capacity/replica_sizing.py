@@ -8,11 +8,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from advisor.perf_model.energy import GpuWork, Power, power_of
+from advisor.prediction.inputs import BARE_ESTIMATE
 from advisor.simulator.arrivals import Arrivals, open_loop
 from advisor.simulator.conversations import NOTHING_SHARED, Conversations
 from advisor.simulator.served_energy import served_work
@@ -20,14 +21,12 @@ from advisor.simulator.subsample import sample
 from catalog.schema import LATENCIES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping
 
     from advisor.calibration.surrogate import IntervalScale
     from advisor.simulator.disaggregated_server import DisaggregatedServer
     from advisor.simulator.server import AggregatedServer
     from catalog.schema import Cluster, Slo, Workload
-
-T = TypeVar("T")
 
 MOST_REPLICAS = 1000
 """That are tried of one layout."""
@@ -35,13 +34,8 @@ ALONE = 200
 """Requests that are served one by one to see what latencies there are without any load."""
 APART_S = 1e5
 """Between those: longer than any of them takes."""
-BRIEF = 4
-"""How much other parameters change takes one request of so many."""
 ENOUGH, FEW = (8, 2000), (4, 1000)
-"""Replicas and requests that are simulated at least, where there are so many: for latencies, and for how much other
-parameters change them."""
-FEW_TURNS = 4
-"""Of a full replica, for how much they change its saturation."""
+"""Replicas and requests that are simulated at least, where there are so many: for latencies, and for energy."""
 HALVINGS = 6
 """Of the range in which the largest rate lies."""
 
@@ -164,9 +158,18 @@ class ReplicaSizing:
         return self.engine.times(self.engine.beliefs(0)[0])
 
     @cached_property
-    def drawn(self) -> list[Any]:
-        """Tabulate them under other parameters, drawn from what is believed of them."""
-        return [self.engine.times(belief) for belief in self.engine.beliefs(self.demand.draws)[1:]]
+    def spread(self) -> Any:
+        """Measure how far they may lie from that, by draws of the parameters."""
+        return self.engine.spread(self.demand.draws, self.traffic)
+
+    def ended(self, quantile: float) -> Any:
+        """Tabulate them so many standard deviations longer, or shorter."""
+        return self.engine.ended(self.times, self.spread, quantile)
+
+    @cached_property
+    def slow(self) -> Any:
+        """Tabulate how long they take at most with the wanted confidence."""
+        return self.ended(self.scale.quantile(self.level))
 
     @cached_property
     def scale(self) -> IntervalScale:
@@ -175,11 +178,6 @@ class ReplicaSizing:
     @cached_property
     def traffic(self) -> Arrivals:
         return self.demand.traffic()
-
-    @cached_property
-    def brief(self) -> Arrivals:
-        """Return the beginning of the traffic."""
-        return self.traffic.beginning(max(len(self.traffic) // BRIEF, 1))
 
     @cached_property
     def saturation_s(self) -> float:
@@ -193,9 +191,7 @@ class ReplicaSizing:
         """
         if self.level <= 0:
             return self.saturation_s
-        rates = _each(lambda table: self.engine.saturation(self.traffic, table, FEW_TURNS), [self.times, *self.drawn])
-        sigma = math.sqrt(float(np.mean(np.log(np.array(rates[1:]) / rates[0]) ** 2)))
-        return self.saturation_s * math.exp(-min(self.scale.quantile(self.level) * sigma, 50.0))
+        return min(self.engine.saturation(self.traffic, self.slow), self.saturation_s)
 
     @property
     def level(self) -> float:
@@ -227,18 +223,25 @@ class ReplicaSizing:
             duration_s=len(few) * APART_S,
             sharing=None if few.sharing is None else few.sharing.all_at_once(number),
         )
-        return self._judged(1, apart, apart)
+        return self._judged(1, apart)
+
+    @property
+    def by_the_estimate(self) -> ReplicaSizing:
+        """Return the same judged by the bare estimate."""
+        return self.for_demand(replace(self.demand, confidence=BARE_ESTIMATE))
 
     def for_demand(self, demand: TrafficSpec) -> ReplicaSizing:
         """Return the same layout under another demand, which changes no step's time."""
         other = replace(self, demand=demand)
-        other.times, other.drawn = self.times, self.drawn
+        other.times = self.times
+        if self.demand.draws:
+            other.spread = self.spread
         return other
 
     def slo_check(self, replicas: int) -> SloCheck:
         """Check all the traffic on so many replicas."""
         if replicas not in self._verdicts:
-            self._verdicts[replicas] = self._judged(replicas, self.traffic, self.brief)
+            self._verdicts[replicas] = self._judged(replicas, self.traffic)
         return self._verdicts[replicas]
 
     def needed(self, *, at_most: int | None = None) -> int | None:
@@ -275,23 +278,11 @@ class ReplicaSizing:
             low = rate
         for _ in range(HALVINGS + (2 if low == 0.0 else 0)):
             middle = (low + high) / 2.0
-            traffic = self.demand.at_rate(self.traffic, middle)
-            if self._judged(replicas, traffic, traffic.beginning(len(self.brief))).meets:
+            if self._judged(replicas, self.demand.at_rate(self.traffic, middle)).meets:
                 low = middle
             else:
                 high = middle
         return low
-
-    def sigmas(self, replicas: int, traffic: Arrivals) -> dict[str, float]:
-        """Return standard deviations of the logarithms of the latencies, from draws."""
-        tables = [self.times, *self.drawn]
-        here, *others = _each(lambda table: self._statistics(replicas, traffic, table, least=FEW), tables)
-        logs: dict[str, list[float]] = {name: [] for name in LATENCIES}
-        for there in others:
-            for name in LATENCIES:
-                if here[name] > 0 and there[name] > 0:
-                    logs[name].append(math.log(there[name] / here[name]) ** 2)
-        return {name: math.sqrt(sum(squares) / len(squares)) if squares else 0.0 for name, squares in logs.items()}
 
     @cached_property
     def power(self) -> Power | None:
@@ -322,13 +313,15 @@ class ReplicaSizing:
         part, simulated = sample(self.traffic, replicas, self.engine.router, least=FEW)
         return self.engine.served(part, self.times, simulated).hit_rate
 
+    def slowest(self, replicas: int) -> dict[str, float]:
+        """Return the latencies, in ms, of so many replicas with the wanted confidence, whatever the limits are."""
+        return self._statistics(replicas, self.traffic, self.slow if self.level > 0 else self.times)
+
     def intervals(self, replicas: int, latencies: Mapping[str, float], level: float) -> dict[str, tuple[float, float]]:
         """Return the intervals, in ms, within which the latencies are expected with probability ``level``."""
         quantile = self.scale.quantile(level)
-        factors = {
-            name: math.exp(min(quantile * sigma, 50.0)) for name, sigma in self.sigmas(replicas, self.brief).items()
-        }
-        return {name: (value / factors[name], value * factors[name]) for name, value in latencies.items()}
+        low, high = (self._statistics(replicas, self.traffic, self.ended(side)) for side in (-quantile, quantile))
+        return {name: (min(low[name], value), max(high[name], value)) for name, value in latencies.items()}
 
     def _statistics(
         self, replicas: int, traffic: Arrivals, times: Any, *, least: tuple[int, int] = ENOUGH
@@ -340,22 +333,15 @@ class ReplicaSizing:
             return {name: served.mean(name) for name in LATENCIES}
         return {name: served.percentile(name, percentile) for name in LATENCIES}
 
-    def _judged(self, replicas: int, traffic: Arrivals, brief: Arrivals) -> SloCheck:
+    def _judged(self, replicas: int, traffic: Arrivals) -> SloCheck:
         latencies = upper = self._statistics(replicas, traffic, self.times)
-        # What misses its limits by the estimate misses them with any confidence, and needs no draws.
+        # What misses its limits by the estimate misses them with any confidence.
         if self.level > 0 and self._excess(latencies) <= 1.0:
-            quantile, sigmas = self.scale.quantile(self.level), self.sigmas(replicas, brief)
-            upper = {name: value * math.exp(min(quantile * sigmas[name], 50.0)) for name, value in latencies.items()}
+            slow = self._statistics(replicas, traffic, self.slow)
+            upper = {name: max(value, slow[name]) for name, value in latencies.items()}
         return SloCheck(latencies=latencies, upper=upper, excess=self._excess(upper))
 
     def _excess(self, latencies: Mapping[str, float]) -> float:
         limits = self.demand.slo.limits
         # A request of one token has no TPOT and keeps any limit of it.
         return max(0.0 if math.isnan(latencies[name]) else latencies[name] / limit for name, limit in limits.items())
-
-
-def _each(function: Callable[[Any], T], tables: Sequence[Any]) -> list[T]:
-    """Call the function with every table, on all cores: the compiled loop lets other threads run."""
-    from joblib import Parallel, delayed
-
-    return list(Parallel(n_jobs=-1, prefer="threads")(delayed(function)(table) for table in tables))

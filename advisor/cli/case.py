@@ -17,7 +17,7 @@ PACKAGES = ("advisor", "numpy", "scipy", "numba", "optuna", "pandas")
 """Distributions whose versions can change a number."""
 MOST_RUNS = 200
 """Of the user's runs, the latest ones."""
-PASSWORD = re.compile(r"(\w+://[^:/@\s]+:)[^@\s]+@")
+PASSWORD = re.compile(r"(\w+://[^:/@\s\"]+:)[^\s\"]+@")
 
 
 def write_case(path: str, answer: dict[str, Any]) -> None:

@@ -17,14 +17,17 @@ if TYPE_CHECKING:
     from catalog.units import Array
 
 
-def _steady_first(step_ms: Array, carrying_ms: Array, chunks: Array, others: Array, output_len: Array) -> Array:
+def _steady_first(
+    step_ms: Array, carrying_ms: Array, chunks: Array, others: Array, output_len: Array, running: Array
+) -> Array:
     """Return mean milliseconds from a request's arrival to the end of the step that its prompt, or the last chunk of it, is in.
 
     Requests come independently of each other and of the steps. One that comes waits for half a step and, where there is
     decoding between which it could come, for one more, which was scheduled ahead. In its own step there are then as many
     prompts as in any, and its own: ``others`` is what they add to ``carrying_ms``, a step with prompts, as a share of it.
+    The only one in flight (``running`` 1) comes when the one before is done, and finds no step to wait for.
     """
-    waiting = step_ms * (0.5 + (output_len - 1.0) / output_len)
+    waiting = step_ms * (0.5 + (output_len - 1.0) / output_len) * np.clip(running - 1.0, 0.0, 1.0)
     return waiting + (chunks + others) * carrying_ms
 
 
@@ -111,8 +114,8 @@ def steady_state_times(cost_model: CostModel, batch: Array, input_len: Array, ou
     carrying_ms = carrying.total_ms + extra
     queueing = np.maximum(steps - own_steps, 0.0) * step_ms + (waves - 1.0) * life_ms
     prompts = share * chunks / steps  # begun or gone on with in a mean step
-    others = np.minimum(prompts, 1.0) * tokens / (tokens + decode.tokens)
-    first_ms = _steady_first(step_ms, carrying_ms, chunks, others, output_len)
+    others = np.minimum(prompts, 1.0) * tokens / (tokens + decode.tokens) * np.clip(running - 1.0, 0.0, 1.0)
+    first_ms = _steady_first(step_ms, carrying_ms, chunks, others, output_len, running)
     first_ms = np.minimum(first_ms, own_steps * step_ms) + queueing
     after = np.maximum(output_len - 1.0, 1.0)
     tpot_ms = np.where(output_len > 1, np.maximum(waves * life_ms - first_ms, 0.0) / after, 0.0)

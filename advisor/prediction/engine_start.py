@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from advisor.prediction.deployment_estimate import Estimate
     from catalog.schema import Cluster, Deployment, Model
 
+SAFE_SHARE = 0.95
+"""Of the tokens that a KV cache is said to hold: what is left covers the error of the model of memory."""
+CONTEXT_STEP = 256
+"""Of tokens, in which a context is chosen."""
 WIDEST_SHARE = 0.95
 """The largest share of a GPU's memory that is proposed to an engine."""
 
@@ -45,6 +49,24 @@ def checked_start(answer: Estimate, max_model_len: int | None) -> Estimate:
         energy_j_per_token=None,
         usd_per_mtok=None,
         notes=(*kept, note),
+    )
+
+
+def safe_context(model: Model, held: int, length: int) -> int:
+    """Return the ``max_model_len`` with which an engine surely starts where none is stated, at least ``length``.
+
+    vLLM refuses to start when a single sequence of ``max_model_len`` does not fit into the ``held`` tokens of one replica's cache.
+    """
+    safe = int(held * SAFE_SHARE) // CONTEXT_STEP * CONTEXT_STEP
+    return max(safe, length) if safe < model.max_position_embeddings else model.max_position_embeddings
+
+
+def context_note(model: Model, chosen: int, held: int) -> Note:
+    """Say which ``max_model_len`` was chosen where none was stated, and why not all the model has."""
+    if chosen >= model.max_position_embeddings:
+        return Note(f"context: {chosen:,} tokens, the most {model.name} takes")
+    return Note(
+        f"context: {chosen:,} of the {model.max_position_embeddings:,} tokens {model.name} takes: the KV cache of a replica holds {held:,}"
     )
 
 

@@ -12,7 +12,7 @@ from advisor.perf_model.deployment_arrays import DeploymentArrays, checkpoint_dt
 from advisor.prediction.deployment_estimate import ENERGY, Estimate
 from advisor.prediction.deployment_question import DeploymentQuestion
 from advisor.prediction.description import describe
-from advisor.prediction.engine_start import checked_start
+from advisor.prediction.engine_start import checked_start, context_note, safe_context
 from advisor.prediction.inputs import chosen_price
 from advisor.prediction.prediction import (
     TIME_METRICS,
@@ -124,6 +124,11 @@ def estimate(
     evaluation = question.predict(layout, np.array([float(batch)]), "static")
     offer = chosen_price(question.cluster.gpu.name, price)
     answer = describe(evaluation, [0], [question.deployment], question.evidence, price=offer, notes=question.notes)[0]
+    if max_model_len is None and answer.fits:
+        context = safe_context(answer.model, answer.kv_capacity_tokens, input_len + output_len)
+        note = context_note(answer.model, context, answer.kv_capacity_tokens)
+        asked = len(question.notes)
+        answer = dataclasses.replace(answer, notes=(*question.notes, note, *answer.notes[asked:]))
     answer = checked_start(answer, max_model_len)
     if speculate is None and not (draft_len is None and acceptance is None):
         raise InputError("draft_len and acceptance are of speculation; say which with speculate, such as eagle")
@@ -206,6 +211,9 @@ def measured_run(runs: Sequence[Measurement], estimate: Estimate) -> Measurement
         if (run.model, run.gpu, run.engine, run.batch, run.input_len, run.output_len, run.regime) != key or run.oom:
             continue
         same_start = not wanted.sequence_parallel and run.deployment.has_graphs == wanted.has_graphs
+        # A cap on the sequences that both are below decides nothing.
+        uncapped = min(run.max_num_seqs or run.batch, wanted.max_num_seqs or run.batch) >= run.batch
+        same_start = same_start and (uncapped or run.max_num_seqs == wanted.max_num_seqs)
         same = same_start and all(
             value is None or (automatic.get(name) if value == "auto" else value) == getattr(wanted, name)
             for name in (
@@ -216,7 +224,6 @@ def measured_run(runs: Sequence[Measurement], estimate: Estimate) -> Measurement
                 "dtype",
                 "kv_dtype",
                 "max_num_batched_tokens",
-                "max_num_seqs",
                 "gpu_memory_utilization",
                 "offload",
                 "compiled",

@@ -5,13 +5,15 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 
 from advisor.perf_model.deployment_arrays import DeploymentArrays
 from advisor.perf_model.memory.dispatch import memory
 from advisor.prediction.description import describe
+from advisor.prediction.engine_start import safe_context
+from advisor.prediction.estimation import measured_run, with_measurement
 from advisor.prediction.inputs import BARE_ESTIMATE
 from advisor.prediction.prediction import Prediction
 from advisor.recommendation.certainty import HOLDS, ConfidenceFactors, surely_held
@@ -363,24 +365,23 @@ class DeploymentSearch:
             wanted = self.deployment(record)
             held = int(evaluation.cost_model.memory.kv_capacity_tokens[i])
             deployments.append(startable(wanted, self.model, self.cluster, held, self.length))
-        return describe(evaluation, range(len(records)), deployments, self.knowledge, price=self.price)
+        found = describe(evaluation, range(len(records)), deployments, self.knowledge, price=self.price)
+        measured = [(each, measured_run(self.knowledge.runs, each)) for each in found]
+        return [each if run is None else with_measurement(each, run) for each, run in measured]
 
 
 def startable(deployment: Deployment, model: Model, cluster: Cluster, held: int, length: int) -> Deployment:
-    """Resolve the deployment with a ``max_model_len`` that one replica's KV cache of ``held`` tokens can hold.
-
-    vLLM refuses to start when a single sequence of ``max_model_len`` does not fit; 5% is kept for the error of the
-    memory model.
-    """
-    if deployment.max_model_len is None:
-        longest = model.max_position_embeddings
-        safe = int(held * 0.95) // 256 * 256
-        if safe < longest:
-            deployment = replace(deployment, max_model_len=max(min(safe, longest), length))
+    """Resolve the deployment with a ``max_model_len`` that one replica's KV cache of ``held`` tokens can hold."""
+    if deployment.max_model_len is None and model.max_position_embeddings:
+        deployment = replace(deployment, max_model_len=safe_context(model, held, length))
     return resolve(deployment, model, cluster).value
 
 
-def checked(search: DeploymentSearch) -> tuple[DeploymentSearch, list[Note]]:
+FormatNotes: TypeAlias = "Mapping[tuple[str, str], Sequence[Note]]"
+"""What is to be said of each pair of formats, of weights and of the KV cache."""
+
+
+def checked(search: DeploymentSearch) -> tuple[DeploymentSearch, FormatNotes]:
     """Resolve formats and knobs once, so that what the engine refuses is said before anything is searched."""
 
     def resolved(dtype: str, kv_dtype: str) -> Resolved[Deployment]:
@@ -396,7 +397,7 @@ def checked(search: DeploymentSearch) -> tuple[DeploymentSearch, list[Note]]:
         )
         return resolve(wanted, search.model, search.cluster)
 
-    notes: list[Note] = []
+    notes: dict[tuple[str, str], Sequence[Note]] = {}
     dtypes: dict[str, None] = {}
     kv_dtypes: dict[str, None] = {}
     for dtype in search.dtypes:
@@ -407,6 +408,7 @@ def checked(search: DeploymentSearch) -> tuple[DeploymentSearch, list[Note]]:
             deployments += [resolved(decided, kv_dtype) for kv_dtype in search.kv_dtypes]
             deployments = [deployment for deployment in deployments if deployment.value.dtype == decided]
         for deployment in deployments:
-            notes += [note for note in deployment.notes if note not in notes]
-            dtypes[deployment.value.dtype] = kv_dtypes[deployment.value.kv_dtype] = None
+            pair = deployment.value.dtype, deployment.value.kv_dtype
+            notes.setdefault(pair, deployment.notes)
+            dtypes[pair[0]] = kv_dtypes[pair[1]] = None
     return replace(search, dtypes=tuple(dtypes), kv_dtypes=tuple(kv_dtypes)), notes

@@ -28,7 +28,7 @@ from advisor.prediction.inputs import (
 from advisor.prediction.presentation import Presented
 from advisor.recommendation.certainty import HOLDS, is_sure
 from advisor.recommendation.preference import by_worse_end
-from advisor.recommendation.problem import MOST_SEQUENCES, OBJECTIVES, DeploymentSearch, checked
+from advisor.recommendation.problem import MOST_SEQUENCES, OBJECTIVES, DeploymentSearch, FormatNotes, checked
 from advisor.recommendation.proposal import Proposal, proposals
 from advisor.recommendation.relaxation import relaxations
 from advisor.recommendation.screening import ANY_FORMAT
@@ -230,14 +230,16 @@ def recommend(
         price=objective_price(objective, gpu.name, price, illustrative=illustrative_prices),
         confidence=confidence,
     )
-    search, resolved_notes = checked(search)
-    notes = [*demand.notes, *resolved_model.notes, *resolved_cluster.notes, *knowledge.notes, *resolved_notes]
+    notes = [*demand.notes, *resolved_model.notes, *resolved_cluster.notes, *knowledge.notes]
+    search, by_formats = checked(search)
     exploration = search.run(trials=trials, storage=storage, study_name=study_name)
     feasible = exploration.feasible > 0
     shown = _shown(search, exploration, top)
     front = search.estimates(exploration, _thinned(exploration.front)) if feasible else []
     best = shown[0] if feasible else None
     launch, refusal = _command(best, search)
+    nearest = None if feasible or not shown else checked_start(shown[0], None)
+    notes += _format_notes(best or nearest, by_formats)
     return Recommendation(
         model=search.model,
         cluster=search.cluster,
@@ -248,7 +250,7 @@ def recommend(
         best=best,
         candidates=tuple(shown) if feasible else (),
         pareto=tuple(sorted(front, key=lambda e: -(e.output_tok_s_per_gpu or 0.0))),
-        nearest=None if feasible or not shown else checked_start(shown[0], None),
+        nearest=nearest,
         relaxations=() if feasible else relaxations(search),
         assumptions=(*notes, *refusal, *_regime_notes(search)),
         why=() if best is None else reasons(best),
@@ -372,6 +374,13 @@ def _thinned(front: NDArray[np.intp]) -> list[int]:
 
 def _runs(exploration: StudyResult, rows: Sequence[int]) -> bool:
     return bool(rows) and bool(np.isfinite(exploration.scores.values[rows[0], 0]))  # noqa: PD011  no pandas here
+
+
+def _format_notes(answer: Estimate | None, by_formats: FormatNotes) -> list[Note]:
+    """Say what the formats of an answer mean, or all that were open where there is none."""
+    if answer is None:
+        return list(dict.fromkeys(note for notes in by_formats.values() for note in notes))
+    return list(by_formats.get((answer.deployment.dtype, answer.deployment.kv_dtype), ()))
 
 
 def _command(best: Estimate | None, search: DeploymentSearch) -> tuple[tuple[str, ...], list[Note]]:

@@ -3,30 +3,43 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from advisor.prediction.engine_start import WIDEST_SHARE, safe_context
 from advisor.recommendation.problem import DeploymentSearch, checked
 from catalog.engines import find_engine
 from catalog.errors import InputError
 from catalog.wording import counted
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from advisor.prediction.deployment_estimate import Estimate
     from catalog.schema import Cluster
     from search.study import StudyResult
 
 MOST_GPUS = 1024
 """How far the search for a cluster that would do goes."""
+RAISES = 8
+"""Times that a limit is raised by one of its last digit until the question with it has an answer."""
+FORMATS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "fp8 KV cache": {"kv_dtypes": ("fp8",)},
+    "fp8 weights": {"dtypes": ("fp8",)},
+    "fp8 weights and fp8 KV cache": {"dtypes": ("fp8",), "kv_dtypes": ("fp8",)},
+    "int4 weights": {"dtypes": ("int4",)},
+    "int4 weights and fp8 KV cache": {"dtypes": ("int4",), "kv_dtypes": ("fp8",)},
+}
+"""Formats to change to, what costs the least accuracy first, by the words that name them."""
 
 
 def relaxations(search: DeploymentSearch) -> tuple[str, ...]:
-    """Return what would make the question answerable, each alone, in numbers."""
-    changes = [*_limit_relaxations(search), *_batch_relaxation(search)]
-    changes += _context_relaxations(search)
-    changes += _format_relaxations(search)
+    """Return what would make the question answerable, each alone and each tried, in numbers: what costs nothing before more GPUs."""
+    changes = [*_limit_relaxations(search), *_batch_relaxation(search), *_context_relaxation(search)]
+    changes += [*_format_relaxations(search), *_memory_relaxation(search)]
     more = _more_gpus(search)
     if more:
         changes.append(more)
@@ -38,19 +51,32 @@ def relaxations(search: DeploymentSearch) -> tuple[str, ...]:
 
 
 def _limit_relaxations(search: DeploymentSearch) -> list[str]:
-    changes = []
-    for metric in ("ttft_ms", "tpot_ms", "e2e_ms"):
-        limit = getattr(search.slo, metric)
-        if limit is None:
-            continue
-        without = replace(search, slo=replace(search.slo, **{metric: None}), objective=metric.split("_")[0])
-        if metric == "e2e_ms":
-            without = replace(without, objective="latency")
-        other = without.run()
-        if other.feasible:
-            value = _best(without, other).upper(metric, search.confidence)
-            changes.append(f"{metric.split('_')[0].upper()} limit of {_up(value)} ms instead of {limit:g} ms")
+    changes = [told for metric in search.slo.limits if (told := _raised(search, (metric,)))]
+    if not changes and len(search.slo.limits) > 1:
+        changes = [told] if (told := _raised(search, tuple(search.slo.limits))) else []
     return changes
+
+
+def _raised(search: DeploymentSearch, metrics: Sequence[str]) -> str:
+    """Say to which values these limits would have to be raised; nothing where that is not enough."""
+    free = replace(search, slo=replace(search.slo, **dict.fromkeys(metrics)))
+    first = metrics[0].removesuffix("_ms")
+    free = replace(free, objective="latency" if len(metrics) > 1 or first == "e2e" else first)
+    other = free.run()
+    if not other.feasible:
+        return ""
+    best = _best(free, other)
+    stated = {metric: getattr(search.slo, metric) for metric in metrics}
+    upper = {metric: best.upper(metric, search.confidence) for metric in metrics}
+    values = {metric: _up(upper[metric]) for metric in metrics if upper[metric] > stated[metric] or len(metrics) == 1}
+    for _ in range(RAISES):
+        if replace(search, slo=replace(search.slo, **values)).run().feasible:
+            return " and ".join(
+                f"{metric.removesuffix('_ms').upper()} limit of {value:g} ms instead of {stated[metric]:g} ms"
+                for metric, value in values.items()
+            )
+        values = {metric: _up(value + 0.1 * _digit(value)) for metric, value in values.items()}
+    return ""
 
 
 def _best(search: DeploymentSearch, exploration: StudyResult) -> Estimate:
@@ -69,11 +95,15 @@ def _batch_relaxation(search: DeploymentSearch) -> list[str]:
     feasible = other.pool.excess == 0
     columns = other.space.take(other.pool.points[feasible])
     most = int(np.max(columns["dp"] * columns["max_num_seqs"]))
+    if most >= search.workload.concurrency or not _feasible(
+        replace(search, workload=replace(search.workload, concurrency=most))
+    ):
+        return []
     return [f"at most {most} requests in flight instead of {search.workload.concurrency}"]
 
 
-def _context_relaxations(search: DeploymentSearch) -> list[str]:
-    """Return, for a stated context, the longest that some layout's cache holds, and whether a narrower cache holds it."""
+def _context_relaxation(search: DeploymentSearch) -> list[str]:
+    """Return, for a stated context, the longest that some layout's cache holds."""
     if search.max_model_len is None:
         return []
     free = replace(search, max_model_len=None, max_batch=1)
@@ -82,60 +112,67 @@ def _context_relaxations(search: DeploymentSearch) -> list[str]:
         int(np.max(free.evaluate(columns, space.labels).cost_model.memory.kv_capacity_tokens, initial=0))
         for _, columns in space.chunks()
     ]
-    changes = []
-    if held and search.length <= max(held) < search.max_model_len:
-        changes.append(f"max_model_len of {max(held)} instead of {search.max_model_len}")
-    if "fp8" not in search.kv_dtypes:
-        try:
-            other, _ = checked(replace(search, kv_dtypes=("fp8",)))
-            if _feasible(other):
-                changes.append("fp8 KV cache")
-        except InputError:
-            return changes
-    return changes
+    most = safe_context(search.model, max(held, default=0), search.length)
+    if most >= search.max_model_len or not _feasible(replace(search, max_model_len=most)):
+        return []
+    return [f"max_model_len of {most} instead of {search.max_model_len}"]
 
 
 def _format_relaxations(search: DeploymentSearch) -> list[str]:
+    """List formats that are enough; two at once only where none of both is."""
     engine = find_engine(search.engine)
-    offered = engine.weight_formats(search.cluster.gpu)
-    changes = []
-    for dtype in ("fp8", "int4"):
-        if dtype in search.dtypes or dtype not in offered or search.model.quantization:
+    offered = {
+        "dtypes": () if search.model.quantization else engine.weight_formats(search.cluster.gpu),
+        "kv_dtypes": engine.kv_formats(search.cluster.gpu, search.model),
+    }
+    stated = {"dtypes": search.dtypes, "kv_dtypes": search.kv_dtypes}
+    enough: list[str] = []
+    for words, formats in FORMATS.items():
+        news = [values[0] in offered[name] and values[0] not in stated[name] for name, values in formats.items()]
+        if not all(news) or any(part in words.split(" and ") for part in enough):
             continue
-        try:
-            other, _ = checked(replace(search, dtypes=(dtype,)))
-            if _feasible(other):
-                changes.append(f"{dtype} weights")
-        except InputError:
-            continue
-    return changes
+        changed = {**stated, **formats}
+        with suppress(InputError):
+            if _feasible(checked(replace(search, dtypes=changed["dtypes"], kv_dtypes=changed["kv_dtypes"]))[0]):
+                enough.append(words)
+    return enough
+
+
+def _memory_relaxation(search: DeploymentSearch) -> list[str]:
+    """Say where a larger share of each GPU's memory is enough."""
+    if search.gpu_memory_utilization >= WIDEST_SHARE:
+        return []
+    wider = replace(search, gpu_memory_utilization=WIDEST_SHARE)
+    enough = _feasible(wider)
+    return [f"--gpu-memory-utilization {WIDEST_SHARE:g} instead of {search.gpu_memory_utilization:g}"] if enough else []
 
 
 def _more_gpus(search: DeploymentSearch) -> str:
-    """Return the fewest GPUs of this kind that are enough, by bisection: more GPUs never make less possible."""
+    """Return the fewest GPUs of this kind that are enough and that servers come with: more GPUs never make less possible."""
     gpu = search.cluster.gpu
+    server = max(search.cluster.gpus_per_node, gpu.gpus_per_node)
+    within = [2**i for i in range(server.bit_length()) if 2**i < server]
+    counts = [count for count in (*within, *range(server, MOST_GPUS + 1, server)) if count > search.cluster.num_gpus]
 
     def cluster_of(count: int) -> Cluster:
-        per_node = max(search.cluster.gpus_per_node, min(gpu.gpus_per_node, count))
-        if count <= per_node:
+        if count <= server:
             return replace(search.cluster, gpus_per_node=count, nodes=1)
-        return replace(search.cluster, gpus_per_node=per_node, nodes=math.ceil(count / per_node))
+        return replace(search.cluster, gpus_per_node=server, nodes=count // server)
 
-    def enough(count: int) -> bool:
-        return _feasible(replace(search, cluster=cluster_of(count)))
+    def enough(place: int) -> bool:
+        return _feasible(replace(search, cluster=cluster_of(counts[place])))
 
-    low = search.cluster.num_gpus
-    high = low
-    while high < MOST_GPUS:
-        low, high = high, min(high * 2, MOST_GPUS)
-        if enough(high):
-            break
-    else:
-        return ""
+    low, high = -1, 0
+    while high < len(counts) and not enough(high):
+        low, high = high, 2 * high + 1
+    if high >= len(counts):
+        high = len(counts) - 1
+        if high <= low or not enough(high):
+            return ""
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle, high)
-    size = cluster_of(high)
+    size = cluster_of(counts[high])
     more = size.num_gpus - search.cluster.num_gpus
     return f"{counted(more, 'more GPU')} ({size})"
 
@@ -151,7 +188,11 @@ def _feasible(search: DeploymentSearch) -> bool:
     return any((search.scores(columns, space.labels).excess == 0).any() for _, columns in space.chunks())
 
 
-def _up(value: float) -> str:
+def _up(value: float) -> float:
     """Round up to two significant digits, so that the limit named can be kept."""
-    scale = 10 ** (math.floor(math.log10(value)) - 1)
-    return f"{math.ceil(value / scale) * scale:g}"
+    return float(f"{math.ceil(value / _digit(value)) * _digit(value):.6g}")
+
+
+def _digit(value: float) -> float:
+    """Return what one of the second significant digit is worth."""
+    return 10.0 ** (math.floor(math.log10(value)) - 1)

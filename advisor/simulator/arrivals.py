@@ -33,6 +33,11 @@ PIECE = 200_000
 MOST_REQUESTS = 20_000_000
 """Where all must be in memory: of a closed loop, for a plan, and with a pool for prompts."""
 MOST_STREAMED = 2_000_000_000
+FEWEST = 1000
+"""Requests that random traffic has by default at least: of fewer a 99th percentile is that of ten."""
+LEAST_S_A_TOKEN = 0.2
+"""Seconds that random traffic lasts by default for each token of an output, for a fleet begins empty and takes some requests' time
+to fill."""
 MOST_SPREAD = 3.0
 SERVED_PER_SECOND = 200
 """Requests of a closed loop that are prepared for each second; more than any one deployment completes."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from advisor.calibration.intervals import scale_name
 from advisor.calibration.surrogate import ANY
@@ -13,8 +14,6 @@ from advisor.simulator.scheduler import TURNS
 from catalog.errors import InputError, Note
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from advisor.calibration.parameter_posterior import Provenance
     from advisor.calibration.surrogate import IntervalScale
     from advisor.perf_model.parameters import Parameters
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from advisor.simulator.request_results import RequestResults
     from advisor.simulator.routers import Router
     from advisor.simulator.server import AggregatedServer
+    from advisor.simulator.step_ends import StepSpread
     from advisor.simulator.step_table import StepTimes
     from catalog.schema import Deployment, Model
 
@@ -140,6 +140,27 @@ class DisaggregatedServer:
         """Return step times of prefill and of decode, and the link between them."""
         return self.prefill.times(belief), self.decode.times(belief), self.link(belief[0])
 
+    def spread(self, draws: int, traffic: Arrivals) -> tuple[StepSpread, StepSpread, float]:
+        """Measure how far the times of prefill, of decode, and of the link may lie from what is believed."""
+        first, *others = (self.link(belief[0]).ms_per_token for belief in self.beliefs(draws))
+        link = math.sqrt(sum(math.log(each / first) ** 2 for each in others) / max(len(others), 1))
+        return self.prefill.spread(draws, traffic), self.decode.spread(draws, traffic), link
+
+    def ended(
+        self,
+        times: tuple[StepTimes, StepTimes, KvTransfer],
+        spread: tuple[StepSpread, StepSpread, float],
+        quantile: float,
+    ) -> tuple[StepTimes, StepTimes, KvTransfer]:
+        """Return times so many standard deviations longer, or shorter as far as physics allows."""
+        factor = math.exp(min(quantile * spread[2], 50.0))
+        link = KvTransfer(ms_per_token=factor * times[2].ms_per_token, latency_ms=factor * times[2].latency_ms)
+        prefill, decode = (
+            self.prefill.ended(times[0], spread[0], quantile),
+            self.decode.ended(times[1], spread[1], quantile),
+        )
+        return prefill, decode, link
+
     def served(
         self, traffic: Arrivals, times: tuple[StepTimes, StepTimes, KvTransfer], multiple: int = 1
     ) -> RequestResults:
@@ -158,14 +179,3 @@ class DisaggregatedServer:
             ServerPool(times=times[0], scheduler=self.prefill.scheduler.multiplied(multiple)),
             ServerPool(times=times[1], scheduler=self.decode.scheduler.multiplied(multiple)),
         )
-
-
-def outcomes(
-    engine: AggregatedServer | DisaggregatedServer, traffic: Arrivals, draws: int
-) -> Iterator[tuple[RequestResults, float]]:
-    """Serve the traffic as believed, and ``draws`` times under other parameters; yield the requests and the saturation
-    rate.
-    """
-    for belief in engine.beliefs(draws):
-        times: Any = engine.times(belief)
-        yield engine.served(traffic, times), engine.saturation(traffic, times)

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from advisor.simulator.arrivals import Arrivals, ArrivalStream, closed_loop, open_loop, open_traffic
+from advisor.simulator.arrivals import (
+    FEWEST,
+    LEAST_S_A_TOKEN,
+    Arrivals,
+    ArrivalStream,
+    closed_loop,
+    open_loop,
+    open_traffic,
+)
 from advisor.simulator.benchmark_client import client_loop
 from advisor.simulator.session_files import read_sessions
 from advisor.simulator.trace_files import open_trace, read_trace
@@ -19,8 +27,8 @@ if TYPE_CHECKING:
     from advisor.simulator.conversations import Conversations
     from advisor.simulator.trace_files import TraceFile
 
-DURATION_S = 300.0
-"""How long requests come where nobody says."""
+DURATION_S, DAY_S = 300.0, 86400.0
+"""How long requests come where nobody says, and at most for the sake of rare ones."""
 
 
 def offered_traffic(
@@ -73,7 +81,7 @@ def offered_traffic(
             "give exactly one of --rate, --concurrency, --trace or --users (rate, concurrency, trace, users)"
         )
     common: dict[str, Any] = {
-        "duration_s": DURATION_S if duration_s is None else duration_s,
+        "duration_s": lasting_s(workload) if duration_s is None else duration_s,
         "longest": longest,
         "seed": seed,
         "spread": spread,
@@ -107,6 +115,12 @@ def _client_loop(
     _check_longest(workload, longest)
     seconds = DURATION_S if duration_s is None else duration_s
     return client_loop(workload, client, duration_s=seconds, longest=longest, seed=seed)
+
+
+def lasting_s(workload: Workload) -> float:
+    """Return for how many seconds random requests come where that is not stated: long enough for rare and for long ones."""
+    fewest = FEWEST / workload.rate if workload.rate and workload.rate > 0 else 0.0
+    return max(DURATION_S, min(fewest, DAY_S), LEAST_S_A_TOKEN * workload.output_len)
 
 
 def _check_longest(workload: Workload, longest: int) -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from advisor.perf_model.energy import power_of
 from advisor.simulator.arrivals import Arrivals, ArrivalStream, BusiestWindow, refusals
-from advisor.simulator.disaggregated_server import outcomes
 from advisor.simulator.request_results import METRICS
 from advisor.simulator.served_energy import served_work
 from advisor.simulator.streaming_statistics import StreamingStatistics
@@ -22,6 +21,10 @@ if TYPE_CHECKING:
     from advisor.simulator.server import AggregatedServer
     from advisor.simulator.summary_statistics import Spread
     from catalog.schema import Slo
+
+
+LEVEL = 0.9
+"""Of the intervals of step times at whose ends traffic is simulated; at other levels intervals are wider or narrower in proportion."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +47,9 @@ class TrafficOutcome:
         draws: int,
         each: Callable[[RequestResults], None] | None,
     ) -> TrafficOutcome:
-        """Serve the traffic, and ``draws`` times what its intervals are from: all of it, or a stream's busiest piece."""
+        """Serve the traffic, and what its intervals are from, all of it or a stream's busiest piece, at both ends of what steps
+        take by ``draws`` of their parameters.
+        """
         notes: tuple[Note, ...] = ()
         totals: StreamingStatistics | None = None
         judged = traffic
@@ -54,19 +59,28 @@ class TrafficOutcome:
             if draws:
                 notes = (*notes, Note(f"intervals are from the busiest {len(judged)} of {len(totals)} requests"))
         assert isinstance(judged, Arrivals)
-        beliefs = outcomes(engine, judged, draws)
-        results, saturation = next(beliefs)
+        times: Any = engine.times(engine.beliefs(0)[0])
+        results = engine.served(judged, times)
         if totals is None and each is not None:
             each(results)
         key = ("rates", "saturation_s")
         served = results if totals is None else totals
+
+        def met(table: Any, requests: RequestResults | StreamingStatistics) -> dict[tuple[str, str], float]:
+            return numbers(requests, judged, slo) | {key: engine.saturation(judged, table)}
+
+        believed = met(times, results)
+        ends, quantile = [], 1.0
+        if draws:
+            spread: Any = engine.spread(draws, judged)
+            quantile = engine.scale.quantile(LEVEL)
+            for side in (-quantile, quantile):
+                table: Any = engine.ended(times, spread, side)
+                ends.append(met(table, engine.served(judged, table)))
         return cls(
             served=served,
-            statistics=numbers(served, traffic, slo) | {key: saturation},
-            sigmas=spreads(
-                numbers(results, judged, slo) | {key: saturation},
-                [numbers(other, judged, slo) | {key: rate} for other, rate in beliefs],
-            ),
+            statistics=numbers(served, traffic, slo) | {key: believed[key]},
+            sigmas=spreads(believed, ends, quantile),
             notes=notes,
         )
 

@@ -9,9 +9,12 @@ from advisor.calibration.support import extrapolation_notes, widened
 from advisor.perf_model.cost_model import CostModel
 from advisor.perf_model.deployment_arrays import DeploymentArrays
 from advisor.perf_model.memory.dispatch import memory
+from advisor.perf_model.parameters import IDEAL
+from advisor.prediction.engine_start import context_note, safe_context
 from advisor.simulator.arrivals import MOST_REQUESTS
 from advisor.simulator.parameter_draws import draws_of, scale_of
 from advisor.simulator.scheduler import FRONT_END_MS, TURNS, Scheduler, longest, saturation_rate, serve, serve_pieces
+from advisor.simulator.step_ends import StepSpread
 from advisor.simulator.step_table import tabulate
 from catalog.engines import resolve
 from catalog.errors import InputError, Note
@@ -63,6 +66,10 @@ class AggregatedServer:
             parameters=known.parameters,
             engine=chosen.engine,
         )
+        held = int(cost_model.memory.kv_capacity_tokens[0])
+        context: tuple[Note, ...] = ()
+        if deployment.max_model_len is None and cost_model.memory.fits[0]:
+            context = (context_note(model, safe_context(model, held, 1), held),)
         (news,) = extrapolation_notes(known, chosen.engine, model, layout)
         return cls(
             deployment=chosen,
@@ -70,7 +77,7 @@ class AggregatedServer:
             scheduler=scheduler_of(cost_model, chosen, **serving),
             marginal=widened(known, (model, layout)),
             knowledge=knowledge,
-            notes=(*resolved.notes, *news),
+            notes=(*resolved.notes, *context, *news),
         )
 
     @property
@@ -106,6 +113,19 @@ class AggregatedServer:
     def times(self, belief: tuple[Parameters, float]) -> StepTimes:
         parameters, factor = belief
         return times_of(replace(self.cost_model, parameters=parameters), self.scheduler).scaled(factor)
+
+    def spread(self, draws: int, traffic: Arrivals) -> StepSpread:
+        """Measure how far step times may lie from what is believed, at sequences as long as those of the traffic."""
+        drawn = [self.times(belief) for belief in self.beliefs(draws)]
+        prompt, output = float(traffic.input_len.mean()), float(traffic.output_len.mean())
+        return StepSpread.of(drawn[0], drawn[1:], prompt + output / 2.0, prompt)
+
+    def ended(self, times: StepTimes, spread: StepSpread, quantile: float) -> StepTimes:
+        """Return step times so many standard deviations longer, or shorter as far as physics allows."""
+        if quantile >= 0:
+            return spread.end(times, quantile)
+        ideal = replace(self.cost_model, parameters=IDEAL, ideal=True)
+        return spread.end(times, quantile, times_of(ideal, self.scheduler))
 
     @property
     def router(self) -> Router:

@@ -64,6 +64,8 @@ class Simulation(Presented):
     slo: Slo | None
     rate: float | None
     """Requests a second that came; None in a closed loop."""
+    asked_s: float | None = None
+    """Requests a second that were asked for, of which those that came are a sample; None for a trace or a closed loop."""
     concurrency: int | None
     client: str | None = None
     """Benchmark client whose loop it is, all of whose requests are measured; None for one that has settled."""
@@ -140,6 +142,14 @@ class Simulation(Presented):
             known = ", ".join([*self.metrics, *RATES, "good"])
             raise InputError(f"there is no interval for {statistic} of {metric!r}; metrics that have one: {known}")
         return self.sigmas[metric][statistic].around(self.metrics[metric][statistic], quantile)
+
+    def surely_missed(self, confidence: float) -> dict[str, float]:
+        """Return of the latencies that are limited those whose value at a confidence is above the limit, in ms by metric."""
+        if self.slo is None:
+            return {}
+        statistic = "mean" if self.slo.percentile is None else f"p{self.slo.percentile:g}"
+        ends = {name: self.interval(name, statistic, 2.0 * confidence - 1.0)[1] for name in self.slo.limits}
+        return {name: value for name, value in ends.items() if value > self.slo.limits[name]}
 
     def _share_of_good(self, quantile: float) -> tuple[float, float]:
         """Return the interval of the share that keeps the limits; less than half of one request is none, and all but
@@ -252,7 +262,8 @@ def simulate(
         slo: limits, for goodput and whether they are kept.
         runs: None for the shipped fit and the user's own runs; a list for exactly those; [] for the analytic model; or what
             ``fit`` made.
-        duration_s: how long requests come; None for five minutes, or all of a trace.
+        duration_s: how long requests come; None for all of a trace, else five minutes, or longer for a thousand requests and
+            for long outputs.
         seed: of arrivals and lengths; the same seed gives the same requests to every deployment.
         spread: coefficient of variation of both lengths, log-normal.
         burstiness: squared coefficient of variation of the gaps between arrivals; 1: Poisson.
@@ -360,6 +371,7 @@ def simulate(
         deployment=decode.deployment,
         slo=slo,
         rate=drawn,
+        asked_s=None if trace is not None or sessions is not None or workload is None else workload.rate,
         concurrency=traffic.concurrency,
         client=program.name if program else None,
         duration_s=traffic.duration_s,

@@ -1,4 +1,4 @@
-"""Summaries of traffic that was served: statistics, rates, curves, and how far draws lie apart in them."""
+"""What is told of traffic that was served: statistics, rates, curves, and how far the ends of their intervals lie apart."""
 
 from __future__ import annotations
 
@@ -81,12 +81,9 @@ class Spread:
     up: float
 
     @classmethod
-    def of(cls, steps: Sequence[float], beside: float = 0.0) -> Spread:
-        """Measure from the steps to the draws, half of which are mirror images of the others; ``beside``: of what they
-        leave out.
-        """
-        half = max(len(steps) / 2.0, 1.0)
-        down, up = (math.sqrt(sum(s**2 for s in steps if (s > 0) == above) / half) for above in (False, True))
+    def between(cls, steps: Sequence[float], quantile: float, beside: float = 0.0) -> Spread:
+        """Measure from the steps to the ends of an interval ``quantile`` wide; ``beside``: of what they leave out."""
+        down, up = (max([0.0, *(side * step for step in steps)]) / quantile for side in (-1.0, 1.0))
         return cls(down=math.hypot(down, beside), up=math.hypot(up, beside))
 
     def beside(self, sigma: float) -> Spread:
@@ -109,15 +106,15 @@ def _factor(log: float) -> float:
 
 
 def spreads(
-    base: Mapping[tuple[str, str], float], others: Sequence[Mapping[tuple[str, str], float]]
+    base: Mapping[tuple[str, str], float], ends: Sequence[Mapping[tuple[str, str], float]], quantile: float
 ) -> dict[str, dict[str, Spread]]:
-    """Measure how far draws lie from the summary, by owner and name."""
+    """Measure how far what is met at both ends of an interval lies from what is told, by owner and name."""
     sigmas: dict[str, dict[str, Spread]] = {}
     for (owner, name), value in base.items():
-        steps = [_step(owner, value, other[owner, name]) for other in others]
+        steps = [_step(owner, value, end[owner, name]) for end in ends]
         known = [step for step in steps if not math.isnan(step)]
-        beside = BESIDE[owner] if others else 0.0
-        sigmas.setdefault(owner, {})[name] = Spread.of(known, beside)
+        beside = BESIDE[owner] if ends else 0.0
+        sigmas.setdefault(owner, {})[name] = Spread.between(known, quantile, beside)
     return sigmas
 
 

@@ -328,7 +328,8 @@ def _search(
         knowledge=Evidence.of(None, engine=kind.name, gpu=cluster.gpu),
         price=objective_price(objective, cluster.gpu.name, price),
     )
-    return checked(search)
+    search, by_formats = checked(search)
+    return search, [note for notes in by_formats.values() for note in notes]
 
 
 def _shapes(candidates: CandidateSet, belief: Belief, workload: Workload) -> tuple[Shape, ...]:

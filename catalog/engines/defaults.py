@@ -44,7 +44,7 @@ def resolve(deployment: Deployment, model: Model, cluster: Cluster) -> Resolved[
     ]
     dtype = _weights(deployment, model, gpu, engine, notes)
     kv_dtype = _kv(deployment, model, gpu, engine, dtype, notes)
-    max_model_len = _length(deployment, model, notes)
+    max_model_len = _length(deployment, model)
     max_num_seqs, max_num_batched_tokens = _limits(deployment, gpu, engine, max_model_len, notes)
     resolved = replace(
         deployment,
@@ -233,10 +233,9 @@ FORMAT_WORDS = {
 """People's words for formats, in lower case and with hyphens."""
 
 
-def _length(deployment: Deployment, model: Model, notes: list[Note]) -> int:
+def _length(deployment: Deployment, model: Model) -> int:
     most = model.max_position_embeddings or _UNKNOWN_LENGTH
     if deployment.max_model_len is None:
-        notes.append(Note(f"context: {most:,} tokens, the most {model.name} takes"))
         return most
     require_positive("max_model_len", deployment.max_model_len)
     if deployment.max_model_len > most and model.max_position_embeddings:

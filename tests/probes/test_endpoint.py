@@ -122,7 +122,17 @@ def test_what_is_no_address(url):
 
 
 def test_an_address_with_a_password_is_refused_without_showing_it():
-    for url in ("https://me:hunter2@host/v1", "ftp://me:hunter2@host", "http://me:hunter2@host:x"):
+    for url in (
+        "https://me:hunter2@host/v1",
+        "ftp://me:hunter2@host",
+        "http://me:hunter2@host:x",
+        "http://me:12?hunter2@host",
+        "http://me:80#hunter2@host:80",
+        "http://me:hunter2",
+        "http://me:hunter2/v1",
+        "me:hunter2@host",
+        "http://h?key=hunter2:x@",
+    ):
         with pytest.raises(InputError) as caught:
             plain_url(url)
         assert "hunter2" not in str(caught.value)

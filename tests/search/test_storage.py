@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from optuna.storages import InMemoryStorage, JournalStorage, RDBStorage
 
 from catalog.errors import InputError
-from search.storage import open_storage, readable_errors, redacted
+from catalog.redaction import redacted
+from search.storage import open_storage, readable_errors
 from search.study import explore
 from tests.search.serving import Serving, deployments, directions
 
@@ -116,6 +117,19 @@ def test_passwords_are_kept_out_of_what_libraries_say(error):
         assert secret not in "".join(traceback.format_exception_only(caught.value)).rstrip()
 
 
+@pytest.mark.parametrize("scheme", ["postgresql", "mysql", "sqlite", "other", "http"])
+@pytest.mark.parametrize("rest", ["@host/db", "@host:port/db", "@/db", "@[::1/db", "", "/db", "@host/db?sslmode=x"])
+@pytest.mark.parametrize(
+    "password", ["hunt/er2", "hunt#er2", "hunt?er2", "hunt:er2", "hunt@er2", "hunt%er2", "hunt[er2", "hunt er2"]
+)
+def test_no_piece_of_a_password_is_told(scheme, password, rest):
+    if "@" in password and "@" not in rest:
+        pytest.skip("what is after the last @ is the host")
+    told = refusal(f"{scheme}://me:{password}{rest}")
+    assert "hunt" not in told
+    assert "er2" not in told
+
+
 @given(st.text(st.characters(codec="ascii", categories=["L", "N", "P", "S"]), min_size=8, max_size=20))
 def test_any_password_is_redacted(password):
     shown = redacted(f"postgresql://me:{password}@host/db")
@@ -131,6 +145,8 @@ def test_any_password_is_redacted(password):
         "postgresql://me@host:5432/db",
         "x.journal",
         "C:\\a.journal",
+        "postgresql://host:5432/db",
+        "redis://[::1]:6379/0",
     ],
 )
 def test_what_has_no_password_is_shown_as_it_is(harmless):

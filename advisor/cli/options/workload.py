@@ -123,7 +123,7 @@ class Traffic(Used):
     burstiness: Annotated[float, flag("--burstiness", metavar="CV2")] = 1.0
     """Squared coefficient of variation of the gaps between arrivals; 1 is Poisson, 0 evenly spaced (1 / vLLM's --burstiness)."""
     duration: Annotated[float | None, flag("--duration", metavar="S", quantity=SECONDS)] = None
-    """Seconds in which requests come, or that are taken of a trace.  [default: all of a trace, else 300; for a plan about 200]"""
+    """Seconds in which requests come, or that are taken of a trace.  [default: all of a trace, else 300 or for 1000 requests; for a plan about 200]"""
     seed: Annotated[int, flag("--seed", metavar="N")] = 0
     """Of arrivals and lengths."""
     shared_prefix: Annotated[int, flag("--shared-prefix", metavar="N", quantity=COUNT)] = 0

@@ -175,6 +175,10 @@ def _lines(answer: CapacityPlan) -> Lines:
     spare = " without its spares" if best.spares else ""
     verb = "keeps" if best.gpus == 1 else "keep"
     carries = [f"{best.gpus} x {best.gpu} {verb} the limits{spare} up to {short(answer.carries_s)} requests/s"]
+    if answer.confidence != BARE_ESTIMATE:
+        carries[0] += (
+            f" with {answer.confidence:.0%} confidence; by the bare estimate up to {short(answer.bare_carries_s)}"
+        )
     if answer.next_carries_s is not None:
         size = best.gpus // (best.replicas + best.spares)
         latencies = ", ".join(

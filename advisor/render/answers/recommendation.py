@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from advisor.perf_model.deployment_arrays import checkpoint_dtype
 from advisor.prediction.estimate_row import estimate_row, weights_gib
+from advisor.prediction.inputs import BARE_ESTIMATE
 from advisor.recommendation.certainty import HOLDS
-from advisor.recommendation.preference import named_choices
-from advisor.recommendation.problem import FILLS_THE_CLUSTER
+from advisor.recommendation.preference import LEVEL_SHARE, named_choices
+from advisor.recommendation.problem import FILLS_THE_CLUSTER, OBJECTIVES
 from advisor.recommendation.recommendation import candidate_row
 from advisor.render.answers.catalog import stored_bits
 from advisor.render.document import Document, Figure, Section, ShellCommand, Table
@@ -23,6 +24,7 @@ from advisor.render.vocabulary import E2E, GOALS, METRIC_NAMES, TPOT, TTFT
 from catalog.engines import find_engine, processes
 from catalog.models.sizes import parameters
 from catalog.prices import no_price
+from catalog.redaction import redacted
 from catalog.schema import BITS, LATENCIES
 from catalog.units import GIB
 from catalog.wording import counted
@@ -198,6 +200,8 @@ def _lines(answer: Recommendation) -> Lines:
                 [*sources_line(estimate.provenance for estimate in estimates), *corrected_line(first.corrected_by)],
             ),
         ]
+    if len(answer.candidates) > 1:
+        lines.append(("order", [_order(answer)]))
     if answer.best is None:
         lines += [("why", broken_limits(answer)), ("relax", answer.relaxations)]
     return [*lines, ("limit", answer.limits), ("search", [_search(answer)])]
@@ -274,6 +278,19 @@ def _next(answer: Recommendation) -> ShellCommand | None:
     )
 
 
+def _order(answer: Recommendation) -> str:
+    """Say by what the table of candidates is ordered."""
+    metric = OBJECTIVES[answer.objective][0]
+    others = {"output_tok_s_per_gpu": "tok/s per GPU", "output_tok_s": "tok/s in all", "usd_per_mtok": "cost"}
+    name = METRIC_NAMES.get(metric) or others[metric]
+    if answer.confidence == BARE_ESTIMATE:
+        return f"by the estimate of {name}"
+    return (
+        f"by the worse end of the 90% interval of {name}; of those within {share(LEVEL_SHARE)} of each other there the one with fewer "
+        "idle GPUs, then fewer stages, then smaller TP"
+    )
+
+
 def launch(argv: Sequence[str], deployment: Deployment, model: Model, cluster: Cluster) -> ShellCommand | None:
     """Return what starts a deployment, to be copied; where it takes several processes, the first and how many. None: nothing does."""
     if not argv:
@@ -319,8 +336,6 @@ def _search(answer: Recommendation) -> str:
     how = "all evaluated" if answer.exact else "a sample evaluated"
     text = f"{answer.evaluated:,} configurations, {how}"
     if answer.storage is not None:
-        from search.storage import redacted  # brings Optuna, which has then been loaded anyway
-
         text += f"; study {answer.study_name} in {redacted(answer.storage)}"
     return text
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from advisor.perf_model.deployment_arrays import checkpoint_dtype
 from advisor.prediction.deployment_estimate import ENERGY
+from advisor.prediction.inputs import CONFIDENCE
 from advisor.render.document import Document, Figure, Section, Table
 from advisor.render.figures.traffic import latencies, timeline
 from advisor.render.figures.vega import printed
@@ -120,7 +121,9 @@ def _question(answer: Simulation) -> list[str]:
     engine = find_engine(answer.deployment.engine)
     loads = answer.served.loads
     lengths = f"{loads.given / loads.requests:.0f} in / {loads.made / loads.requests:.0f} out"
-    coming = f"{answer.concurrency} in flight" if answer.concurrency else f"{short(answer.rate)} requests/s"
+    came, asked = short(answer.rate), short(answer.asked_s)
+    often = came if answer.asked_s is None or came == asked else f"{asked} asked, {came} drawn:"
+    coming = f"{answer.concurrency} in flight" if answer.concurrency else f"{often} requests/s"
     if answer.client:
         coming += f" by the benchmark client {answer.client}"
     return [
@@ -201,12 +204,21 @@ def _lines(answer: Simulation) -> Lines:
     used = f"{pools_name(answer.deployment, answer.prefill)}, {answer.gpus_used} of {answer.cluster.num_gpus} GPUs"
     rates = [f"{rate('completed_s')} requests/s completed, {rate('output_tok_s')} output tok/s"]
     rates.append(f"saturated at {rate('saturation_s')} requests/s")
+    if answer.scale is not None and answer.rate is not None:
+        slowest = answer.interval("saturation_s")[0]
+        if slowest < answer.rate <= answer.saturation_s:
+            rates.append(
+                f"the slow end of that is below the {short(answer.rate)} that come: were it true, the queue would grow, and upper ends "
+                f"of intervals are what it comes to in {short(answer.duration_s)} s"
+            )
     lines: list[tuple[str, Sequence[str]]] = [("layout", [used]), ("rates", rates)]
     if answer.meets is not None:
         assert answer.slo is not None
         at = "on the mean" if answer.slo.percentile is None else f"at {statistic_name(answer.slo)}"
         good = f"goodput {rate('goodput_s')} requests/s: {answer.good:.1%} meet every limit"
-        lines.append(("limits", [f"{'kept' if answer.meets else 'missed'} {at}; {good}"]))
+        lines.append(
+            ("limits", [f"{'kept' if answer.meets else 'missed'} {at} by the estimate{_surely(answer)}", good])
+        )
     curves = [
         f"{bars(answer.timeline[name])}  {title} {short(answer.timeline[name].min())} to {short(answer.timeline[name].max())}"
         for name, title in (("running", "running"), ("waiting", "waiting"), ("preemptions_s", "preemptions/s"))
@@ -222,6 +234,17 @@ def _lines(answer: Simulation) -> Lines:
             ("energy", [energy_line(answer.energy_j_per_token, answer.interval(ENERGY) if answer.scale else None)])
         )
     return [*lines, ("source", sources_line([answer.provenance]))]
+
+
+def _surely(answer: Simulation) -> str:
+    """Say whether limits that are kept by the estimate are kept with the confidence that a plan asks for."""
+    if answer.scale is None or not answer.meets:
+        return ""
+    over = answer.surely_missed(CONFIDENCE)
+    if not over:
+        return f", and with {share(CONFIDENCE)} confidence"
+    told = " and ".join(f"{METRIC_NAMES[name]} up to {duration(value)}" for name, value in over.items())
+    return f"; with {share(CONFIDENCE)} confidence not: {told}"
 
 
 def bars(values: NDArray[np.float64], points: int = POINTS) -> str:

@@ -56,8 +56,10 @@ def _options(deployment: Deployment, model: Model, port: int) -> tuple[str, ...]
 def _file(deployment: Deployment, model: Model, cluster: Cluster, engine: Engine, *, together: bool) -> dict[str, Any]:
     """Return what only the options file can say (llmapi ``TorchLlmArgs``)."""
     plain = compute_dtype(model, cluster.gpu, deployment.dtype, engine)
-    sizes = graph_sizes(engine, cluster.gpu, deployment)
-    graphs = {"max_batch_size": sizes[-1], "enable_padding": True} if sizes else None
+    # By itself it captures graphs up to 128 sequences, and answers count on one for every batch that runs; padded sizes go on in
+    # powers of two (llmapi CudaGraphConfig._generate_cuda_graph_batch_sizes).
+    captured = bool(graph_sizes(engine, cluster.gpu, deployment))
+    graphs = {"max_batch_size": deployment.max_num_seqs, "enable_padding": True} if captured else None
     settings: dict[str, Any] = {
         "dtype": plain,
         # the options file replaces whole sections, so the share of memory stands here, too

@@ -122,7 +122,7 @@ def test_what_one_model_alone_had_is_less_certain_than_what_several_had():
     assert extrapolation_variance(often, DENSE, cached)[at, 0] == 0
     assert extrapolation_variance(TrainingSupport(tp=4, pp=4), DENSE, cached)[at, 0] > once
     found = advisor.estimate("llama-13b", "1xH200", dtype="int4", batch=8, input_len=512, output_len=64)
-    assert "fitted runs of vllm had 4-bit weights of one model alone: intervals are wider for it" in [
+    assert "only one model with 4-bit weights was measured with vllm: intervals are wider for it" in [
         note.text for note in found.notes
     ]
 

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from advisor.capacity.candidates import kinds_of
 from advisor.capacity.capacity_plan import plan
+from advisor.capacity.fleet_options import between, carried, within
 from advisor.cli import app
 from advisor.cli.program import BAD_INPUT
 from advisor.simulator.simulation import simulate
@@ -165,18 +166,31 @@ def test_limits_that_cannot_be_kept():
     assert "TTFT of" in relax
     assert "TPOT" not in relax  # which could be kept
     value = float(relax.split("TTFT of ")[1].split(" ms")[0])
-    assert planned("H200", slo=Slo(ttft_ms=value * 1.5, tpot_ms=50.0, percentile=95.0), top=1).best
+    assert planned("H200", slo=Slo(ttft_ms=value, tpot_ms=50.0, percentile=95.0), top=1).best
 
 
 def test_too_few_gpus():
     found = planned("1xH200", 200.0)
     assert found.best is None
-    rate, gpus = found.relaxations
+    rate, *formats, gpus = found.relaxations
     within = float(rate.split("at most ")[1].split()[0])
     assert 0 < within < 200
-    assert planned("1xH200", within * 0.97).best
+    assert planned("1xH200", within).best
+    assert not planned("1xH200", within * 1.1).best
     count = int(gpus.split(" x ")[0])
-    assert planned(f"{math.ceil(count / 8)}x8xH200", 200.0, top=1).best.gpus <= count
+    assert count in (2, 4, 8, 16)
+    assert planned(f"{count}xH200", 200.0, top=1).best.gpus <= count
+    assert not formats
+
+
+def test_other_formats_are_tried_before_more_gpus():
+    most = float(planned("1xH200", 200.0).relaxations[0].split("at most ")[1].split()[0])
+    found = planned("1xH200", most * 1.05)
+    assert found.best is None
+    rate, formats, gpus = found.relaxations
+    assert (rate.split(" of ")[0], gpus.split()[1:3]) == ("a rate", ["x", "H200-SXM"])
+    knobs = {"fp8 KV cache": {"kv_dtype": "fp8"}, "fp8 weights": {"dtype": "fp8"}}[formats]
+    assert planned("1xH200", most * 1.05, deployment=replace(KNOBS, **knobs)).best
 
 
 @pytest.mark.slow
@@ -350,3 +364,54 @@ def test_a_trace_says_what_comes(tmp_path):
     assert longer.gpus >= found.best.gpus
     assert planned("8xH200", trace=path, duration_s=10.0, top=1).requests == 200
     assert planned("8xH200", trace=path, duration_s=None, top=1, rate=None).workload.rate == pytest.approx(20.0)
+
+
+def test_what_other_traffic_needs_is_monotone_and_agrees_with_what_is_carried():
+    """At an edge, where one request more or less in the sample decides."""
+    for rate in (14.5, 15.5, 31.0):
+        found = plan("llama-3.1-8b", "H100", rate=rate, slo=Slo(tpot_ms=30.0, ttft_ms=500.0, percentile=95.0), draws=4)
+        best = found.best
+        for what in ("rate", "input_len", "output_len"):
+            needs = sorted(
+                (change.factor, change.replicas or math.inf) for change in found.sensitivity if change.what == what
+            )
+            replicas = [most for _, most in needs]
+            assert replicas == sorted(replicas), (rate, what, needs)
+            assert all((factor < 1) <= (most <= best.replicas) for factor, most in needs)
+        for change in found.sensitivity:
+            if change.what == "rate":
+                asked = rate * change.factor
+                assert (asked <= found.carries_s) == (change.replicas <= best.replicas), (rate, change)
+        assert found.bare_carries_s >= found.carries_s
+        assert found.next_carries_s >= found.carries_s
+
+
+@pytest.mark.parametrize(
+    ("what", "factor", "expected"),
+    [("rate", 0.5, (1, 4)), ("rate", 1.25, (4, 9)), ("rate", 4.0, (9, None)), ("input_len", 2.0, (1, None))],
+)
+def test_less_traffic_never_needs_more(what, factor, expected):
+    known = {("rate", 1.0): 4, ("rate", 2.0): 9, ("rate", 3.0): None}
+    assert between(known, what, factor) == expected
+
+
+def test_bounds_hold_what_a_simulation_says():
+    assert within(7, (1, 4)) == 4
+    assert within(None, (1, 4)) == 4
+    assert within(2, (3, None)) == 3
+    assert within(None, (3, None)) is None
+    assert carried((1, None), 10.0, 0.5, 3, 11.0, 15.0) == (1, 3)
+    assert carried((1, None), 10.0, 1.25, 3, 11.0, 15.0) == (4, 4)
+    assert carried((1, None), 10.0, 2.0, 3, 11.0, 15.0) == (5, None)
+    assert carried((1, None), 10.0, 2.0, 3, 11.0, None) == (4, None)
+
+
+def test_a_plan_and_a_simulation_of_its_fleet_say_the_same():
+    limits = Slo(tpot_ms=30.0, percentile=95.0)
+    found = plan("llama-3.1-8b", "H100", rate=8.0, slo=limits, duration_s=100.0)
+    lengths = found.workload
+    for rate, sure in ((0.9 * found.carries_s, True), (1.1 * found.carries_s, False)):
+        answer = simulate("llama-3.1-8b", "1xH100", workload=replace(lengths, rate=rate), slo=limits, duration_s=100.0)
+        assert (answer.meets and not answer.surely_missed(0.9)) == sure or answer.interval("saturation_s", level=0.8)[
+            0
+        ] < rate

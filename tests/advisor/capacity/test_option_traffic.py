@@ -63,6 +63,8 @@ def test_where_nothing_does_the_nearest_and_what_to_relax_are_told():
     assert told.startswith("Nothing keeps mean TTFT 1 ms at 2 requests/s")
     assert "Nearest: 1 x H200-SXM as TP1 PP1, mean TTFT " in told
     assert "in place of 1." in told
+    value = float(told.split("at least TTFT of ")[1].split()[0])
+    assert asked("1xH200-SXM", slo=advisor.Slo(ttft_ms=value)).best
 
 
 def test_progress_names_what_it_is_at_and_changes_no_answer():

@@ -1,12 +1,11 @@
 """Fleets: some replicas in place of all, and the reserve that a confidence keeps."""
 
-import math
-
 import numpy as np
 import pytest
 
 from advisor.capacity.candidates import fleets_of, kinds_of
 from advisor.capacity.replica_sizing import TrafficSpec
+from advisor.perf_model.parameters import IDEAL
 from advisor.prediction.evidence import Evidence
 from advisor.prediction.inputs import read_model
 from advisor.simulator.subsample import sample
@@ -107,8 +106,32 @@ def test_what_is_needed_is_where_the_verdicts_change():
 def test_with_confidence_the_fleet_is_stable_under_slower_steps_too():
     even, sure = fleet(60.0), fleet(60.0, draws=4, confidence=0.9)
     assert sure.saturation_s == even.saturation_s == even.stable_s
-    rates = [sure.engine.saturation(sure.traffic, table) for table in sure.drawn]
-    assert min(rates) < sure.saturation_s < max(rates)
-    sigma = math.sqrt(np.mean(np.log(np.array(rates) / sure.saturation_s) ** 2))
-    assert sure.stable_s == pytest.approx(sure.saturation_s * math.exp(-sure.scale.quantile(0.8) * sigma), rel=0.02)
+    ends = [sure.engine.saturation(sure.traffic, sure.ended(side * sure.scale.quantile(0.8))) for side in (-1, 1)]
+    assert ends[1] < sure.saturation_s < ends[0]
+    assert sure.stable_s == ends[1]
     assert sure.surely >= even.surely
+
+
+def test_the_slow_end_of_steps_is_that_of_their_interval():
+    """Whole steps are as much slower as draws of the parameters lie apart, however these divide a step."""
+    sure = fleet(60.0, draws=8, confidence=0.9)
+    tables = [sure.engine.times(belief) for belief in sure.engine.beliefs(8)]
+    many = np.arange(1, 33)
+
+    def steps(table):
+        return (
+            table.by_tokens[many]
+            + table.by_sequences[many]
+            + many * table.by_context[many, 40]
+            + table.constants.host_ms
+        )
+
+    logs = np.log(np.stack([steps(table) for table in tables[1:]]) / steps(tables[0]))
+    sigma = np.sqrt(np.mean(logs**2, axis=0))
+    slower = np.log(steps(sure.ended(1.0)) / steps(tables[0]))
+    assert np.all(slower < 1.6 * sigma)
+    assert np.all(slower > 0.8 * sigma)
+    fast = sure.ended(-50.0)
+    ideal = steps(sure.engine.times((IDEAL, 1.0)))
+    assert np.all(steps(fast) > 0.7 * ideal)
+    assert np.all(steps(fast) < steps(tables[0]))

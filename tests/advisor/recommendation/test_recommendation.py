@@ -12,15 +12,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from advisor.perf_model.deployment_arrays import DeploymentArrays
-from advisor.prediction.evidence import Evidence
+from advisor.prediction.estimation import estimate
+from advisor.prediction.evidence import Evidence, ExtraRuns
 from advisor.prediction.prediction import Prediction
+from advisor.recommendation.launch_command import export
 from advisor.recommendation.recommendation import OBJECTIVES, recommend
-from advisor.render.answers.recommendation import broken_limits
+from advisor.render.answers.recommendation import broken_limits, document
 from catalog.engines import find_engine, tp_problem
 from catalog.errors import InputError
 from catalog.gpus import find_gpu, parse_cluster
 from catalog.models.find import find_model
-from catalog.schema import Cluster, Deployment, Slo, Workload
+from catalog.schema import Cluster, Deployment, Measurement, Slo, Workload
 from tests.advisor.strategies import MODELS
 
 ENGINE = find_engine("vllm")
@@ -355,12 +357,15 @@ def test_where_the_estimate_alone_keeps_a_limit_it_says_how_surely():
 
 def changed(asked, relaxation):
     """The question with one relaxation applied, as its words say."""
-    if match := re.fullmatch(r"(TTFT|TPOT|E2E) limit of (\S+) ms instead of \S+ ms", relaxation):
-        return replace(asked, slo=replace(asked.slo, **{f"{match[1].lower()}_ms": float(match[2])})), {}
+    if limits := re.findall(r"(TTFT|TPOT|E2E) limit of (\S+) ms instead of \S+ ms", relaxation):
+        raised = {f"{name.lower()}_ms": float(value) for name, value in limits}
+        return replace(asked, slo=replace(asked.slo, **raised)), {}
     if match := re.fullmatch(r"at most (\d+) requests in flight instead of \d+", relaxation):
         return replace(asked, workload=replace(asked.workload, concurrency=int(match[1]))), {}
-    if match := re.fullmatch(r"(fp8|int4) weights", relaxation):
-        return asked, {"dtypes": [match[1]]}
+    if match := re.fullmatch(r"(?:(fp8|int4) weights)?(?: and )?(?:(fp8) KV cache)?", relaxation):
+        return asked, {"dtypes": match[1] and [match[1]], "kv_dtypes": match[2] and [match[2]]}
+    if match := re.fullmatch(r"--gpu-memory-utilization (\S+) instead of \S+", relaxation):
+        return asked, {"gpu_memory_utilization": float(match[1])}
     if match := re.fullmatch(r"(\d+) more GPUs? \((.+)\)", relaxation):
         cluster = on(match[2])
         assert cluster.num_gpus - asked.cluster.num_gpus == int(match[1])
@@ -401,16 +406,58 @@ def test_every_relaxation_is_enough_alone(asked):
             fewer = replace(eased, workload=replace(eased.workload, concurrency=eased.workload.concurrency // 2 + 1))
             assert more.answer().best is None, relaxation
             assert fewer.answer().best is not None, relaxation
-        elif "GPU" in relaxation and eased.cluster.nodes == 1:
-            less = replace(eased, cluster=replace(eased.cluster, gpus_per_node=eased.cluster.gpus_per_node - 1))
-            assert less.answer().best is None, relaxation
+        elif "more GPU" in relaxation and eased.cluster.nodes == 1:
+            size = eased.cluster.gpus_per_node
+            assert size in (2, 4, 8), "servers come with so many"
+            less = replace(eased, cluster=replace(eased.cluster, gpus_per_node=size // 2))
+            assert less == asked or less.answer().best is None, relaxation
 
 
-def test_what_nothing_alone_can_do_is_said():
-    found = Asked("llama-13b", on("1xA100"), slo=Slo(tpot_ms=0.5, ttft_ms=0.5)).answer()
+@pytest.mark.parametrize(
+    ("gpus", "slo"),
+    [
+        ("1xH100", Slo(tpot_ms=5.5)),
+        ("1xH100", Slo(ttft_ms=25, tpot_ms=7)),
+        ("2xA100", Slo(e2e_ms=1900, ttft_ms=60)),
+        ("1xL40S", Slo(ttft_ms=20, tpot_ms=12)),
+    ],
+)
+def test_what_would_relax_a_refusal_holds_when_it_is_typed_in(gpus, slo):
+    asked = Asked("llama-3.1-8b", on(gpus), slo=slo)
+    found = recommend("llama-3.1-8b", gpus, slo=slo)
+    assert found.best is None
+    assert any("limit of" in told for told in found.relaxations)
+    for told in found.relaxations:
+        eased, options = changed(asked, told)
+        again = recommend("llama-3.1-8b", eased.cluster, slo=eased.slo, **options)
+        assert again.best is not None, told
+        assert again.best.keeps(eased.slo) >= 0.89, told
+
+
+def test_formats_and_flags_are_named_before_more_gpus():
+    told = recommend("llama-3.1-70b", "1xH100", max_model_len=8192).relaxations
+    assert told[0] == "fp8 weights and fp8 KV cache" or told[0] == "fp8 weights"
+    assert "GPU" in told[-1]
+    eased = recommend(
+        "gemma-3-27b", "1xA6000", workload=Workload(input_len=4000, output_len=500, concurrency=1)
+    ).relaxations
+    assert [text for text in eased if "more GPU" in text] == list(eased[-1:])
+
+
+def test_what_nothing_alone_can_do_takes_both():
+    asked = Asked("llama-13b", on("1xA100"), slo=Slo(tpot_ms=0.5, ttft_ms=0.5))
+    found = asked.answer()
     assert found.best is None
     (told,) = found.relaxations
-    assert told.startswith("nothing alone is enough")
+    assert told.startswith("TTFT limit of ")
+    assert changed(asked, told)[0].answer().best is not None
+
+
+def test_what_nothing_can_do_is_said():
+    long = Workload(input_len=100_000, output_len=30_000, concurrency=1)
+    found = Asked("llama-3.1-70b", on("1xT4"), workload=long, slo=Slo(ttft_ms=0.5)).answer()
+    assert found.relaxations == (found.relaxations[0],)
+    assert found.relaxations[0].startswith("nothing alone is enough")
 
 
 def test_the_nearest_is_shown_where_nothing_is_feasible():
@@ -419,6 +466,72 @@ def test_the_nearest_is_shown_where_nothing_is_feasible():
     everything = recommend("llama-13b", on("4xA100"), objective="tpot", top=1, confidence=0.5)
     assert found.nearest.tpot_ms == pytest.approx(everything.best.tpot_ms)
     assert Asked("llama-3.1-70b", on("1xA100")).answer().nearest is None  # nothing that runs comes near
+
+
+def test_the_only_request_in_flight_waits_for_no_step():
+    """Its first token is there when its prompt is computed, as that of a batch of one; of more in flight it waits for steps."""
+    alone = recommend("llama-3.1-8b", "1xH100", workload=Workload(concurrency=1)).best
+    static = estimate("llama-3.1-8b", "1xH100", batch=1, input_len=1024, output_len=256)
+    assert alone.ttft_ms == pytest.approx(static.ttft_ms, rel=0.02)
+    two = recommend("llama-3.1-8b", "1xH100", workload=Workload(concurrency=2)).best
+    assert two.ttft_ms > alone.ttft_ms + two.tpot_ms
+
+
+def test_a_measured_run_of_what_is_recommended_is_its_answer():
+    said = recommend("llama-3.1-8b", "1xH100", workload=Workload(concurrency=32)).best
+    run = Measurement(
+        run_id="own-1",
+        role="fit",
+        source="a test",
+        gpus=1,
+        dtype="auto",
+        model=said.model.name,
+        gpu="H100-SXM",
+        engine="vllm",
+        engine_version="0.24.0",
+        regime="steady",
+        batch=32,
+        input_len=1024,
+        output_len=256,
+        max_num_seqs=256,
+        ttft_ms=1.1 * said.ttft_ms,
+        tpot_ms=1.1 * said.tpot_ms,
+        output_tok_s=said.output_tok_s / 1.1,
+        e2e_ms=1.1 * said.e2e_ms,
+    )
+    found = recommend("llama-3.1-8b", "1xH100", workload=Workload(concurrency=32), runs=ExtraRuns((run,))).best
+    assert found.provenance == "measured"
+    assert found.tpot_ms == run.tpot_ms
+    low, high = found.interval("output_tok_s")
+    before = said.interval("output_tok_s")
+    assert low <= run.output_tok_s <= high
+    assert high / low < 0.5 * before[1] / before[0] + 0.5
+    other = recommend("llama-3.1-8b", "1xH100", workload=Workload(concurrency=64), runs=ExtraRuns((run,))).best
+    assert other.provenance != "measured"
+
+
+def test_notes_are_of_the_formats_that_are_recommended():
+    found = recommend("llama-3.3-70b", "2xH100", dtypes=["fp8", "int4"])
+    other = {"fp8": "int4", "int4": "fp8"}[found.best.deployment.dtype]
+    assert not any(note.text.startswith(f"{other} weights") for note in found.assumptions)
+
+
+def test_the_context_that_is_noted_is_that_of_the_command():
+    found = recommend("llama-3.3-70b", "2xH100")
+    assert not any(note.text.startswith("context") for note in found.assumptions)  # the answer has a line of it
+    length = int(found.command[found.command.index("--max-model-len") + 1])
+    lines = {name: told for section in document(found).sections for name, told in section.lines}
+    assert lines["context"][0].startswith(f"{length:,} of the model's 131,072 tokens")
+    one = estimate("llama-3.3-70b", "2xH100", tp=2, batch=1, input_len=1024, output_len=256)
+    (said,) = [note.text for note in one.notes if note.text.startswith("context")]
+    assert f"--max-model-len {said.split()[1].replace(',', '')}" in export(one, "vllm")
+
+
+def test_the_order_of_the_candidates_is_told():
+    found = recommend("llama-13b", "4xA100")
+    lines = {name: told for section in document(found).sections for name, told in section.lines}
+    (told,) = lines["order"]
+    assert "worse end of the 90% interval of tok/s per GPU" in told
 
 
 def test_candidates_and_front():

@@ -13,7 +13,10 @@ from advisor.perf_model.deployment_arrays import DeploymentArrays
 from advisor.prediction.estimation import estimate
 from advisor.prediction.evidence import Evidence
 from advisor.prediction.prediction import Prediction
+from advisor.render.answers.simulation import _lines, document
+from advisor.render.numbers import short
 from advisor.simulator.arrivals import Arrivals
+from advisor.simulator.offered_traffic import lasting_s
 from advisor.simulator.request_results import METRICS
 from advisor.simulator.simulation import RATES, simulate
 from advisor.simulator.summary_statistics import Spread
@@ -179,26 +182,53 @@ STEPS = st.lists(st.floats(-20, 20), min_size=1, max_size=16)
 
 @given(STEPS, st.floats(1e-6, 1e6), st.floats(1e-6, 1 - 1e-6), st.floats(0, 30))
 def test_intervals_of_any_draws_can_be(steps, value, share, quantile):
-    spread = Spread.of(steps)
+    spread = Spread.between(steps, 1.7)
     low, high = spread.around(value, quantile)
     assert 0.0 < low <= value * (1 + 1e-12)
     assert value <= high * (1 + 1e-12)
     low, high = spread.around_share(share, quantile)
     assert 0.0 <= low <= share * (1 + 1e-9)
     assert share * (1 - 1e-9) <= high <= 1.0
-    wider = Spread.of([2 * step for step in steps]).around_share(share, quantile)
+    wider = Spread.between([2 * step for step in steps], 1.7).around_share(share, quantile)
     assert wider[0] <= low * (1 + 1e-9)
     assert wider[1] >= high * (1 - 1e-9)
 
 
 def test_a_cliff_on_one_side_widens_that_side_alone():
-    spread = Spread.of([0.01, -0.01, 5.0, -0.02, 4.0, 0.0, 3.0, -0.01])
+    spread = Spread.between([-0.02, 5.0], 1.645)
     low, high = spread.around(50.0, 1.645)
-    assert low > 48.0
-    assert high > 1000.0
-    mirrored = Spread.of([0.1, -0.1, 0.2, -0.2])
-    assert mirrored.down == pytest.approx(mirrored.up)
-    assert mirrored.up == pytest.approx(np.sqrt(np.mean(np.square([0.1, 0.2]))))
+    assert low == pytest.approx(50.0 * np.exp(-0.02))
+    assert high == pytest.approx(50.0 * np.exp(5.0))
+    assert Spread.between([0.3, 0.1], 2.0) == Spread(down=0.0, up=0.15)
+
+
+def test_upper_ends_rise_with_the_load_and_are_what_slow_steps_would_give():
+    """Also where the slow end of what is served is no longer above what comes, and then it is told what the ends mean."""
+    common = {"duration_s": 120.0, "runs": [], "draws": 4, "slo": Slo(tpot_ms=200.0, percentile=95.0)}
+    lengths = Workload(input_len=512, output_len=128, rate=4.0)
+    most = simulate("llama-2-7b", "1xH200", workload=lengths, **common).saturation_s
+    found = [
+        simulate("llama-2-7b", "1xH200", workload=replace(lengths, rate=share * most), **common)
+        for share in (0.2, 0.5, 0.8)
+    ]
+    for metric in ("ttft_ms", "tpot_ms", "e2e_ms"):
+        ends = [answer.interval(metric, "p95")[1] for answer in found]
+        assert ends == sorted(ends), metric
+    near = next(answer for answer in found if answer.interval("saturation_s")[0] < answer.rate <= answer.saturation_s)
+    told = " ".join(text for name, texts in _lines(near) if name in ("rates", "limits") for text in texts)
+    assert "the queue would grow" in told
+    assert near.interval("e2e_ms", "p99")[1] < 1e3 * 60 * 60
+    assert "with 90% confidence" in told
+
+
+def test_random_traffic_is_long_enough_for_rare_and_for_long_requests():
+    assert lasting_s(Workload(rate=12.0)) == 300.0
+    assert lasting_s(Workload(rate=0.1)) == 10_000.0
+    assert lasting_s(Workload(rate=12.0, output_len=8000)) == 1600.0
+    assert lasting_s(Workload(concurrency=4, output_len=8000)) == 1600.0
+    rare = simulate("llama-2-7b", "1xH200", workload=Workload(rate=0.5), draws=0)
+    assert len(rare.served) > 900
+    assert f"0.500 asked, {short(rare.rate)} drawn" in " ".join(document([rare]).question)
 
 
 def test_intervals_hold_the_answer_and_widen_with_ignorance():

@@ -289,3 +289,12 @@ def test_no_command_for_volta(each):
     for engine in ("vllm", "sglang", "tensorrt-llm"):
         with pytest.raises(InputError):
             command(Deployment(engine=engine), each, Cluster(gpu=gpu, gpus_per_node=4))
+
+
+def test_tensorrt_llm_captures_graphs_for_every_batch_that_runs():
+    wanted = Deployment(engine="tensorrt-llm", max_num_seqs=400)
+    (server,) = processes(wanted, model(LLAMA), cluster("1xH100"))
+    (options_file,) = server.files.values()
+    assert options_file["cuda_graph_config"] == {"max_batch_size": 400, "enable_padding": True}
+    (eager,) = processes(dataclasses.replace(wanted, compiled=False), model(LLAMA), cluster("1xH100"))
+    assert next(iter(eager.files.values()))["cuda_graph_config"] is None

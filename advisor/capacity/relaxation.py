@@ -1,0 +1,101 @@
+"""Where no fleet keeps the limits: what comes nearest, and what would have to give, each change tried before it is told."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from advisor.capacity.replica_sizing import MOST_REPLICAS, ReplicaSizing, TrafficSpec
+from advisor.recommendation.relaxation import FORMATS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from advisor.capacity.fleet_options import CapacityQuestion, FleetOption
+    from catalog.schema import Price
+
+TRIES = 6
+"""Times that a number is made easier by ``EASIER`` until the question with it has an answer."""
+EASIER = 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shortfall:
+    """A question that no fleet answers, and how to ask it again."""
+
+    question: CapacityQuestion
+    prices: Mapping[str, Price | None]
+    headroom: float
+    at_rate: Callable[[float], TrafficSpec]
+    """The demand of a rate, headroom included, as a plan for that rate would have it."""
+    in_formats: Callable[[Mapping[str, str]], Sequence[ReplicaSizing]]
+    """The layouts with other formats of weights and cache, by ``dtype`` and ``kv_dtype``."""
+
+    def nearest(self, fleets: Sequence[ReplicaSizing]) -> tuple[ReplicaSizing, FleetOption, tuple[str, ...]]:
+        """Find what comes nearest, as an option, and what would have to give."""
+        able = [fleet for fleet in fleets if fleet.alone.meets]
+        if able:
+            carried = [(fleet.most_rate(fleet.most), -fleet.gpus, -i) for i, fleet in enumerate(able)]
+            rate, _, place = max(carried)
+            fleet = able[-place]
+            nearest = self.question.option(fleet, fleet.most, self.prices)
+            return fleet, nearest, (*self._rates(fleet, rate), *self._formats(), *self._more(fleet, nearest.gpus))
+        fleet = min(fleets, key=lambda candidate: (candidate.alone.excess, candidate.gpus))
+        nearest = self.question.option(fleet, 1, self.prices, alone=True)
+        return fleet, nearest, (*self._limits(fleet), *self._formats())
+
+    def _rates(self, fleet: ReplicaSizing, rate: float) -> list[str]:
+        """Say up to which rate the same GPUs do, rounded down."""
+        told = _down(rate / (1.0 + self.headroom)) if rate else 0.0
+        for _ in range(TRIES if told else 0):
+            if fleet.for_demand(self.at_rate(told * (1.0 + self.headroom))).needed() is not None:
+                gpus = (fleet.most + self.question.spares) * fleet.gpus
+                return [f"a rate of at most {told:g} requests/s on {gpus} x {fleet.cluster.gpu.name}"]
+            told = _down(told * (1.0 - EASIER))
+        return []
+
+    def _more(self, fleet: ReplicaSizing, gpus: int) -> list[str]:
+        """Say how many GPUs do, of the numbers that servers come with."""
+        needed = replace(fleet, most=MOST_REPLICAS).needed()
+        if not needed:
+            return []
+        count, server = (needed + self.question.spares) * fleet.gpus, fleet.cluster.gpu.gpus_per_node
+        rented = math.ceil(count / server) * server if count > server else 2 ** math.ceil(math.log2(count))
+        return [f"{rented} x {fleet.cluster.gpu.name} in place of at most {gpus}"]
+
+    def _limits(self, fleet: ReplicaSizing) -> list[str]:
+        """Say which limits the traffic can keep, rounded up."""
+        demand, limits = fleet.demand, fleet.demand.slo.limits
+        upper = fleet.alone.upper
+        if fleet.surely <= fleet.most:
+            met = fleet.slowest(min(2 * fleet.surely, fleet.most))
+            upper = {name: max(value, met[name]) for name, value in upper.items()}
+        raised = {name: upper[name] for name, limit in limits.items() if upper[name] > limit}
+        for _ in range(TRIES):
+            raised = {name: math.ceil(10.0 * value) / 10.0 for name, value in raised.items()}
+            eased = fleet.for_demand(replace(demand, slo=replace(demand.slo, **raised)))
+            if eased.needed() is not None:
+                told = [
+                    f"{name.removesuffix('_ms').upper()} of {value:g} ms in place of {limits[name]:g}"
+                    for name, value in raised.items()
+                ]
+                return [f"limits that this traffic can keep: at least {' and '.join(told)}"]
+            raised = {name: value * (1.0 + EASIER) for name, value in raised.items()}
+        names = " and ".join(name.removesuffix("_ms").upper() for name in raised)
+        return [f"{names} limits above what a request without any load meets, and a lower rate or more GPUs"]
+
+    def _formats(self) -> list[str]:
+        """Name the first change of formats that is enough."""
+        for words, formats in FORMATS.items():
+            knobs = {name.removesuffix("s"): values[0] for name, values in formats.items()}
+            fleets = self.in_formats(knobs)
+            if any(fleet.alone.meets and fleet.needed() is not None for fleet in fleets):
+                return [words]
+        return []
+
+
+def _down(value: float) -> float:
+    """Round down to three significant digits."""
+    digit = 10.0 ** (math.floor(math.log10(value)) - 2)
+    return float(f"{math.floor(value / digit * (1 + 1e-12)) * digit:.6g}")
