@@ -9,8 +9,8 @@ from advisor.perf_model.deployment_arrays import checkpoint_dtype
 from advisor.prediction.estimate_row import estimate_row, weights_gib
 from advisor.prediction.inputs import BARE_ESTIMATE
 from advisor.recommendation.certainty import HOLDS
-from advisor.recommendation.preference import LEVEL_SHARE, named_choices
-from advisor.recommendation.problem import FILLS_THE_CLUSTER, OBJECTIVES
+from advisor.recommendation.preference import named_choices
+from advisor.recommendation.problem import FILLS_THE_CLUSTER, LEVEL_SHARE, OBJECTIVES
 from advisor.recommendation.recommendation import candidate_row
 from advisor.render.answers.catalog import stored_bits
 from advisor.render.document import Document, Figure, Section, ShellCommand, Table
