@@ -122,8 +122,10 @@ def _question(answer: Simulation) -> list[str]:
     loads = answer.served.loads
     lengths = f"{loads.given / loads.requests:.0f} in / {loads.made / loads.requests:.0f} out"
     came, asked = short(answer.rate), short(answer.asked_s)
-    often = came if answer.asked_s is None or came == asked else f"{asked} asked, {came} drawn:"
-    coming = f"{answer.concurrency} in flight" if answer.concurrency else f"{often} requests/s"
+    often = (
+        f"{came} requests/s" if answer.asked_s is None or came == asked else f"{asked} requests/s asked, {came} drawn,"
+    )
+    coming = f"{answer.concurrency} in flight" if answer.concurrency else often
     if answer.client:
         coming += f" by the benchmark client {answer.client}"
     return [

@@ -228,7 +228,7 @@ def test_random_traffic_is_long_enough_for_rare_and_for_long_requests():
     assert lasting_s(Workload(concurrency=4, output_len=8000)) == 1600.0
     rare = simulate("llama-2-7b", "1xH200", workload=Workload(rate=0.5), draws=0)
     assert len(rare.served) > 900
-    assert f"0.500 asked, {short(rare.rate)} drawn" in " ".join(document([rare]).question)
+    assert f"0.500 requests/s asked, {short(rare.rate)} drawn" in " ".join(document([rare]).question)
 
 
 def test_intervals_hold_the_answer_and_widen_with_ignorance():
