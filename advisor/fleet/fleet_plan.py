@@ -1,0 +1,473 @@
+"""The plan of a fleet: replica types are judged, a programme chooses for every hour, and the choice is served and corrected.
+
+What one replica carries is judged alone (``advisor.fleet.replica_type``); the fleet that is chosen from that is then served whole
+at its tightest hour, and a type that misses its limits there is taken for less and the programme solved again, until all hold.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from advisor.fleet.assignment import Column, Programme
+from advisor.fleet.question import HOURS_A_MONTH, read_fleet
+from advisor.fleet.replica_type import OutOfReach, ReplicaType, checked_fleet, replica_types
+from advisor.fleet.workers import each, workers_of
+from advisor.prediction.inputs import chosen_price, plain, read_model
+from advisor.progress import Course
+from catalog.errors import InputError, Note
+from catalog.gpus import find_gpu
+from catalog.quantities import USD_PER_HOUR
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from advisor.calibration.parameter_posterior import Provenance
+    from advisor.fleet.assignment import Assignment, Marginals
+    from advisor.fleet.question import FleetQuestion, GpuPool
+    from advisor.prediction.evidence import Runs
+    from advisor.progress import Watch
+    from catalog.schema import Deployment
+
+CORRECTION = 0.95
+"""Share of its capacity at which a type is taken that missed its limits in the whole."""
+CORRECTIONS = 6
+LEVEL = 0.9
+"""Of the intervals shown."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """Replicas of one type in one pool."""
+
+    model: str
+    pool: str
+    gpu: str
+    deployment: Deployment
+    """Of one replica."""
+    gpus_a_replica: int
+    replicas: tuple[int, ...]
+    """By hour, spares included."""
+    capacity_s: float
+    """Requests a second of one replica."""
+    usd_per_month: float
+    """Of what is paid for when it is used."""
+    latencies: Mapping[str, float]
+    """At the tightest hour, the spares out: ms at the model's percentile,"""
+    intervals: Mapping[str, tuple[float, float]]
+    """with 90% intervals."""
+    meets: bool
+    provenance: Provenance
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetPlan:
+    """What runs where, what it costs, and what would have to give where not all of it can be."""
+
+    question: FleetQuestion
+    placements: tuple[Placement, ...]
+    usd_per_month: float
+    """All of it."""
+    fixed_usd_per_month: float
+    """Of it what owned and reserved GPUs cost, used or not."""
+    gap: float
+    """How far the cost may lie above the least, as a share, over all hours."""
+    single_type: Mapping[str, float | None]
+    """Dollars a month of what is paid when used, with the GPUs of one kind alone; None where they do not suffice."""
+    one_type_a_model: float | None
+    """The same where each model takes one type alone, the cheapest for it."""
+    used_usd_per_month: float
+    """The same of this plan."""
+    marginals: Marginals
+    """At the hour with most GPUs."""
+    out_of_reach: tuple[OutOfReach, ...]
+    unserved: tuple[str, ...]
+    """Models that no kind of GPU serves within their limits."""
+    missing: Mapping[str, int]
+    """GPUs by pool that more would be needed for all hours."""
+    relaxations: tuple[str, ...]
+    """Where not everything can be kept: what would have to give, in numbers."""
+    types: int
+    """Replica types judged."""
+    rounds: int
+    """How often the programme was solved anew because the whole missed a limit."""
+    notes: tuple[Note, ...]
+
+    @property
+    def meets(self) -> bool:
+        """Return whether everything that was asked holds."""
+        return not self.relaxations
+
+    def used(self, pool: str) -> list[int]:
+        """Return the GPUs of a pool that are used, by hour."""
+        parts = [
+            np.array(place.replicas) * place.gpus_a_replica for place in self.placements if place.pool == pool
+        ] or [np.zeros(self.question.hours, dtype=int)]
+        return [int(gpus) for gpus in np.sum(parts, axis=0)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain JSON types."""
+        body = {name: plain(getattr(self, name)) for name in self.__slots__ if name not in {"question", "out_of_reach"}}
+        reasons = [
+            {"model": self.question.models[item.model].label, "gpu": item.gpu, "reason": item.reason}
+            for item in self.out_of_reach
+        ]
+        return {
+            **body,
+            "meets": self.meets,
+            "out_of_reach": reasons,
+            "hours": self.question.hours,
+            "interval_level": LEVEL,
+        }
+
+
+@dataclass(slots=True, kw_only=True)
+class _Work:
+    """What a plan is made of while it is made."""
+
+    question: FleetQuestion
+    prices: tuple[float, ...]
+    rates: np.ndarray[Any, Any]
+    """Requests a second by model and hour, headroom included, (models, hours)."""
+    types: list[ReplicaType] = field(default_factory=list)
+    out_of_reach: list[OutOfReach] = field(default_factory=list)
+    factors: dict[int, float] = field(default_factory=dict)
+    """Corrections of capacity by type."""
+
+    @property
+    def columns(self) -> list[tuple[int, Column]]:
+        """Return the number of the type and the column, for every pool of its GPU that it fits."""
+        pools = self.question.pools
+        return [
+            (
+                number,
+                Column(
+                    model=kind.model,
+                    pool=place,
+                    gpus=kind.gpus,
+                    capacity_s=kind.capacity_s * self.factors.get(number, 1.0),
+                ),
+            )
+            for number, kind in enumerate(self.types)
+            for place, pool in enumerate(pools)
+            if find_gpu(pool.gpu).value.name == kind.gpu and (pool.count is None or kind.gpus <= pool.count)
+        ]
+
+    @property
+    def served(self) -> set[int]:
+        return {column.model for _, column in self.columns}
+
+    def programme(self, hour: int, columns: Sequence[Column]) -> Programme:
+        pools = self.question.pools
+        return Programme(
+            columns=columns,
+            prices=[0.0 if pool.fixed else price for pool, price in zip(pools, self.prices, strict=True)],
+            counts=[pool.count for pool in pools],
+            rates=[
+                float(rate) if number in {column.model for column in columns} else 0.0
+                for number, rate in enumerate(self.rates[:, hour])
+            ],
+            spares=self.question.spares,
+        )
+
+    def assigned(self, columns: Sequence[Column]) -> list[Assignment]:
+        """Return the assignment of every hour; equal hours are solved once."""
+        solved: dict[tuple[float, ...], Assignment] = {}
+        answers = []
+        for hour in range(self.rates.shape[1]):
+            key = tuple(map(float, self.rates[:, hour]))
+            if key not in solved:
+                assignment = self.programme(hour, columns).solve()
+                if assignment is None:
+                    raise InputError("the programme found no fleet in its time; ask for fewer models or pools at once")
+                solved[key] = assignment
+            answers.append(solved[key])
+        return answers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Choice:
+    """What the programme chose, and what serving it whole shows."""
+
+    numbers: list[int]
+    """Type of each column."""
+    columns: list[Column]
+    hours: list[Assignment]
+    checks: dict[int, tuple[Any, Any]]
+    """By type: latencies against the limits, and their intervals."""
+
+    @property
+    def missed(self) -> list[int]:
+        return [number for number, (check, _) in self.checks.items() if not check.meets]
+
+
+def plan_fleet(
+    fleet: str | Path | Mapping[str, Any] | FleetQuestion,
+    *,
+    runs: Runs = None,
+    workers: int | str = 1,
+    progress: Watch | None = None,
+) -> FleetPlan:
+    """Choose which model runs on which GPUs, in which layout and on how many replicas, hour by hour, for the least money.
+
+    Args:
+        fleet: models, pools of GPUs and what must hold: a YAML file, its content as a mapping, or a ``FleetQuestion``.
+        runs: None for the shipped fit and the user's own runs; a list for exactly those; [] for the analytic model; or what
+            ``fit`` made.
+        workers: processes, or the address of a running cluster (``dask://HOST:8786``, ``ray://HOST:10001``); the answer is the
+            same.
+        progress: called with a ``Progress`` as the work goes on.
+
+    Raises:
+        InputError: a name, number or combination that cannot be.
+
+    """
+    question = read_fleet(fleet)
+    work = _begun(question)
+    pairs = _pairs(question)
+    course = Course(watch=progress, steps=len(pairs) + 2)
+    with workers_of(workers) as jobs:
+        tasks = [(question, number, gpu, runs, node) for number, gpu, node in pairs]
+        for done, (types, reason) in enumerate(each(replica_types, tasks, jobs)):
+            course.tell("what each model's replicas carry", done)
+            work.types += types
+            work.out_of_reach += [reason] if reason else []
+        course.tell("choosing and serving the whole", len(pairs))
+        choice, rounds = _chosen(work, runs, jobs), 0
+        while choice.missed and rounds < CORRECTIONS:
+            for number in choice.missed:
+                work.factors[number] = work.factors.get(number, 1.0) * CORRECTION
+            choice, rounds = _chosen(work, runs, jobs), rounds + 1
+    return _plan(work, choice, rounds)
+
+
+def _chosen(work: _Work, runs: Runs, jobs: int) -> _Choice:
+    """Solve the programme for every hour, and serve the whole."""
+    numbers, columns = [number for number, _ in work.columns], [column for _, column in work.columns]
+    hours = work.assigned(columns)
+    checks = _served(work, numbers, columns, hours, runs, jobs)
+    return _Choice(numbers=numbers, columns=columns, hours=hours, checks=checks)
+
+
+def _begun(question: FleetQuestion) -> _Work:
+    """Check names and prices, and spread the rates over the hours."""
+    demands = [model.demand() for model in question.models]
+    for model in question.models:
+        try:
+            read_model(model.model)
+        except InputError as error:
+            raise InputError(f"model {model.label}: {error}") from None
+    rates = np.array(
+        [
+            model.rates(demand.workload.rate or 0.0, question.hours)
+            for model, demand in zip(question.models, demands, strict=True)
+        ]
+    )
+    return _Work(
+        question=question,
+        prices=tuple(_price(pool) for pool in question.pools),
+        rates=rates * (1.0 + question.headroom),
+    )
+
+
+def _price(pool: GpuPool) -> float:
+    """Return dollars per GPU-hour.
+
+    Raises:
+        InputError: there is no such GPU, or no price.
+
+    """
+    name = find_gpu(pool.gpu).value.name
+    if pool.price is not None:
+        price = USD_PER_HOUR.read(pool.price, f"pool {pool.label}: price")
+        if not (math.isfinite(price) and 0.0 <= price <= 1e4):
+            raise InputError(
+                f"pool {pool.label}: price is {pool.price!r:.40}; it must be from 0 to 10000 dollars per GPU-hour"
+            )
+        return price
+    if pool.kind == "owned":
+        return 0.0
+    offer = chosen_price(name, None, illustrative=False)
+    if offer is None:
+        raise InputError(
+            f"pool {pool.label}: there is no price of {name}; give one (price: 2.50, dollars per GPU-hour)"
+        )
+    return offer.usd_per_gpu_hour
+
+
+def _pairs(question: FleetQuestion) -> list[tuple[int, str, int]]:
+    """Return every model with every kind of GPU, and the GPUs that a replica may take of it at most."""
+    nodes: dict[str, int] = {}
+    for pool in question.pools:
+        gpu = find_gpu(pool.gpu).value
+        there = gpu.gpus_per_node if pool.count is None else min(gpu.gpus_per_node, pool.count)
+        if there:
+            nodes[gpu.name] = max(nodes.get(gpu.name, 0), there)
+    return [(number, gpu, node) for number in range(len(question.models)) for gpu, node in nodes.items()]
+
+
+def _tightest(work: _Work, columns: Sequence[Column], hours: Sequence[Assignment], model: int) -> int:
+    """Return the hour in which a model's replicas have the least left over."""
+    own = np.array([column.capacity_s if column.model == model else 0.0 for column in columns])
+    loads = [work.rates[model, hour] / max(own @ hours[hour].replicas, 1e-12) for hour in range(len(hours))]
+    return int(np.argmax(loads))
+
+
+def _served(
+    work: _Work,
+    numbers: Sequence[int],
+    columns: Sequence[Column],
+    hours: Sequence[Assignment],
+    runs: Runs,
+    jobs: int,
+) -> dict[int, tuple[Any, Any]]:
+    """Serve every model at its tightest hour, the spares out, each type its part by what it carries; results by type."""
+    tasks: dict[int, tuple[Any, ...]] = {}
+    node = {gpu: most for _, gpu, most in _pairs(work.question)}
+    for model in sorted(work.served):
+        counts = hours[_tightest(work, columns, hours, model)].replicas.copy()
+        own = [i for i, column in enumerate(columns) if column.model == model and counts[i]]
+        if not own:
+            continue
+        largest = max(own, key=lambda i: columns[i].capacity_s)
+        counts[largest] = max(counts[largest] - work.question.spares, 0)
+        carried = sum(columns[i].capacity_s * counts[i] for i in own)
+        rate = work.rates[model, _tightest(work, columns, hours, model)]
+        load = min(
+            rate / max(carried, 1e-12), 1.0
+        )  # where GPUs are missing, what is there is given no more than it carries
+        by_type: dict[int, int] = {}
+        for i in own:
+            by_type[numbers[i]] = by_type.get(numbers[i], 0) + int(counts[i])
+        for number, left in by_type.items():
+            kind, replicas = work.types[number], max(left, 1)
+            part = load * kind.capacity_s * work.factors.get(number, 1.0) * replicas
+            tasks[number] = (work.question, kind, replicas, float(part), runs, node[kind.gpu])
+    return dict(zip(tasks, each(checked_fleet, list(tasks.values()), jobs), strict=True))
+
+
+def _plan(work: _Work, choice: _Choice, rounds: int) -> FleetPlan:
+    question, columns, hours = work.question, choice.columns, choice.hours
+    month = HOURS_A_MONTH / len(hours)
+    used = sum(hour.usd_hour for hour in hours) * month
+    fixed = sum(
+        price * (pool.count or 0) * HOURS_A_MONTH
+        for pool, price in zip(question.pools, work.prices, strict=True)
+        if pool.fixed
+    )
+    missing = {
+        question.pools[pool].label: max(hour.missing.get(pool, 0) for hour in hours)
+        for pool in sorted({pool for hour in hours for pool in hour.missing})
+    }
+    unserved = tuple(model.label for i, model in enumerate(question.models) if i not in work.served)
+    most = max(
+        range(len(hours)), key=lambda hour: sum(n * c.gpus for n, c in zip(hours[hour].replicas, columns, strict=True))
+    )
+    return FleetPlan(
+        question=question,
+        placements=tuple(_placements(work, choice, month)),
+        usd_per_month=used + fixed,
+        fixed_usd_per_month=fixed,
+        used_usd_per_month=used,
+        gap=(sum(hour.usd_hour - hour.bound_usd_hour for hour in hours) * month) / max(used, 1e-9),
+        single_type=dict(_single_types(work, columns)),
+        one_type_a_model=_one_type_a_model(work, columns, month),
+        marginals=work.programme(most, columns).marginals(),
+        out_of_reach=tuple(work.out_of_reach),
+        unserved=unserved,
+        missing=missing,
+        relaxations=tuple(_relaxations(work, used + fixed, missing, unserved)),
+        types=len(work.types),
+        rounds=rounds,
+        notes=tuple(_notes(work)),
+    )
+
+
+def _placements(work: _Work, choice: _Choice, month: float) -> Iterator[Placement]:
+    for i, (number, column) in enumerate(zip(choice.numbers, choice.columns, strict=True)):
+        replicas = tuple(int(hour.replicas[i]) for hour in choice.hours)
+        if not any(replicas):
+            continue
+        kind, pool = work.types[number], work.question.pools[column.pool]
+        check, intervals = choice.checks.get(number, (None, {}))
+        price = 0.0 if pool.fixed else work.prices[column.pool]
+        yield Placement(
+            model=work.question.models[kind.model].label,
+            pool=pool.label,
+            gpu=kind.gpu,
+            deployment=kind.deployment,
+            gpus_a_replica=kind.gpus,
+            replicas=replicas,
+            capacity_s=column.capacity_s,
+            usd_per_month=price * kind.gpus * sum(replicas) * month,
+            latencies={} if check is None else check.latencies,
+            intervals=intervals,
+            meets=check is None or check.meets,
+            provenance=kind.provenance,
+        )
+
+
+def _single_types(work: _Work, columns: Sequence[Column]) -> Iterator[tuple[str, float | None]]:
+    """Yield what the fleet would cost on one kind of GPU alone."""
+    month = HOURS_A_MONTH / work.rates.shape[1]
+    kinds = [find_gpu(pool.gpu).value.name for pool in work.question.pools]
+    for gpu in dict.fromkeys(kinds):
+        own = [column for column in columns if kinds[column.pool] == gpu]
+        if {column.model for column in own} != work.served:
+            yield gpu, None
+            continue
+        hours = work.assigned(own)
+        yield gpu, None if any(hour.missing for hour in hours) else sum(hour.usd_hour for hour in hours) * month
+
+
+def _one_type_a_model(work: _Work, columns: Sequence[Column], month: float) -> float | None:
+    """Return what it costs where each model takes the one type and pool that is cheapest for it alone, dear or not together."""
+    chosen: list[Column] = []
+    for model in sorted(work.served):
+        own = [column for column in columns if column.model == model]
+        chosen.append(min(own, key=lambda column: _alone_usd(work, column)))
+    hours = work.assigned(chosen)
+    return None if any(hour.missing for hour in hours) else sum(hour.usd_hour for hour in hours) * month
+
+
+def _alone_usd(work: _Work, column: Column) -> tuple[float, float]:
+    """Return dollars over all hours, and GPUs, that a model takes in one column alone."""
+    pool = work.question.pools[column.pool]
+    replicas = np.ceil(work.rates[column.model] / column.capacity_s) + work.question.spares
+    gpus = float(replicas.sum() * column.gpus)
+    return (0.0 if pool.fixed else work.prices[column.pool]) * gpus, gpus
+
+
+def _relaxations(
+    work: _Work, usd_per_month: float, missing: Mapping[str, int], unserved: Sequence[str]
+) -> Iterator[str]:
+    """Say what would have to give, in numbers."""
+    for label in unserved:
+        reasons = [
+            f"{item.gpu}: {item.reason}"
+            for item in work.out_of_reach
+            if work.question.models[item.model].label == label
+        ]
+        yield f"{label}: other limits or other GPUs ({'; '.join(reasons)})"
+    for pool, gpus in missing.items():
+        yield f"{gpus} more GPUs in pool {pool}, or GPUs to rent beside it"
+    budget = work.question.budget_usd_hour
+    if budget is not None and usd_per_month > budget * HOURS_A_MONTH * (1.0 + 1e-9):
+        yield f"a budget of ${usd_per_month:,.0f} a month in place of ${budget * HOURS_A_MONTH:,.0f}"
+
+
+def _notes(work: _Work) -> Iterator[Note]:
+    spot = [pool.label for pool in work.question.pools if pool.kind == "spot"]
+    if spot:
+        yield Note(f"{' and '.join(spot)}: spot GPUs can be taken away; nothing here counts on how often", "warning")
+    if work.rates.shape[1] > 1:
+        yield Note("replicas change from one part of the time to the next; loads of some minutes are not counted")
+    for factor, kind in ((work.factors[number], work.types[number]) for number in work.factors):
+        label = work.question.models[kind.model].label
+        yield Note(
+            f"{label} on {kind.gpu}: taken for {factor:.0%} of what one replica alone carries, for the whole missed a limit"
+        )
