@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from advisor.capacity.capacity_plan import CapacityPlan, plan
     from advisor.capacity.fleet_options import Change, FleetOption
     from advisor.capacity.option_traffic import simulate_option
+    from advisor.fleet.fleet_plan import FleetPlan, plan_fleet
+    from advisor.fleet.question import FleetModel, FleetQuestion, GpuPool
     from advisor.prediction.batch_curve import Curve, curve
     from advisor.prediction.deployment_estimate import Estimate
     from advisor.prediction.estimation import estimate
@@ -71,8 +73,12 @@ __all__ = [
     "Exploration",
     "ExplorationPoint",
     "ExtraRuns",
+    "FleetModel",
     "FleetOption",
+    "FleetPlan",
+    "FleetQuestion",
     "Gpu",
+    "GpuPool",
     "Import",
     "InputError",
     "Measurement",
@@ -107,6 +113,7 @@ __all__ = [
     "import_runs",
     "parse_config",
     "plan",
+    "plan_fleet",
     "prepare_probe",
     "probe",
     "read_import",
@@ -135,6 +142,8 @@ _HOMES = {
     "advisor.simulator.arrivals": ("Arrivals",),
     "advisor.prediction.evidence": ("Evidence", "ExtraRuns"),
     "advisor.capacity.capacity_plan": ("CapacityPlan", "plan"),
+    "advisor.fleet.fleet_plan": ("FleetPlan", "plan_fleet"),
+    "advisor.fleet.question": ("FleetModel", "FleetQuestion", "GpuPool"),
     "advisor.prediction.batch_curve": ("Curve", "curve"),
     "advisor.prediction.deployment_estimate": ("Estimate",),
     "advisor.prediction.estimation": ("estimate",),

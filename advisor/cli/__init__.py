@@ -16,6 +16,7 @@ from advisor.cli.commands.estimate_command import estimate
 from advisor.cli.commands.explore_command import explore
 from advisor.cli.commands.export_command import export
 from advisor.cli.commands.fit_command import fit
+from advisor.cli.commands.fleet_command import fleet
 from advisor.cli.commands.import_command import import_
 from advisor.cli.commands.plan_command import plan
 from advisor.cli.commands.probe_command import probe
@@ -74,7 +75,7 @@ def advisor(
 
 
 for _command in (
-    *(recommend, which, estimate, simulate, plan, train, explore, probe, tune, fit, validate, export),
+    *(recommend, which, estimate, simulate, plan, fleet, train, explore, probe, tune, fit, validate, export),
     *(serve_app, serve, mcp),
 ):
     app.command(cls=Command)(flattened(_command))

@@ -15,7 +15,9 @@ def cheapest_of_all(programme):
     """Try every number of replicas; None where the pools are too small."""
     columns = programme.columns
     most = [
-        math.ceil(programme.rates[column.model] / column.capacity_s) + programme.spares if programme.rates[column.model] else 0
+        math.ceil(programme.rates[column.model] / column.capacity_s) + programme.spares
+        if programme.rates[column.model]
+        else 0
         for column in columns
     ]
     best = None
@@ -25,9 +27,7 @@ def cheapest_of_all(programme):
             used[column.pool] += count * column.gpus
         if any(count is not None and gpus > count for gpus, count in zip(used, programme.counts, strict=True)):
             continue
-        if not all(
-            carries(programme, replicas, model, rate) for model, rate in enumerate(programme.rates) if rate > 0
-        ):
+        if not all(carries(programme, replicas, model, rate) for model, rate in enumerate(programme.rates) if rate > 0):
             continue
         cost = sum(
             (programme.prices[column.pool] + UNUSED) * column.gpus * count

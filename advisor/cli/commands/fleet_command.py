@@ -1,0 +1,59 @@
+"""``advisor fleet``: several models on several kinds of GPUs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from advisor.cli.options.evidence import EvidenceOptions
+from advisor.cli.options.output import ReportedOutput
+from advisor.cli.output import answer, check_outputs, course
+from advisor.cli.program import nothing_feasible
+
+if TYPE_CHECKING:
+    from advisor.render.document import Document
+
+File = Annotated[
+    str, typer.Argument(metavar="FLEET", help="Models, pools of GPUs and what must hold, as YAML.", show_default=False)
+]
+Workers = Annotated[
+    str,
+    typer.Option(
+        "--workers",
+        metavar="N|ADDRESS",
+        help="Processes, or the address of a running cluster: dask://HOST:8786, ray://HOST:10001. The answer is the same.",
+        rich_help_panel="Work",
+    ),
+]
+
+
+def fleet(*, file: File, workers: Workers = "1", evidence: EvidenceOptions, output: ReportedOutput) -> None:
+    """Place several models on several kinds of GPUs for the least money.
+
+    Says which model runs on which GPUs, in which layout and on how many replicas, hour by hour; GPU types are mixed where that
+    is cheaper. Exits with 1 where not everything can be kept, and says what to relax.
+
+    \b
+    advisor fleet fleet.yaml
+    advisor fleet fleet.yaml --workers 2 --report report/
+    """  # noqa: D301  Click's mark for lines that stay as they are
+    from advisor.fleet.fleet_plan import plan_fleet  # brings scipy
+
+    check_outputs(output.report)
+    with course("judging replicas") as watch:
+        result = plan_fleet(file, runs=evidence.read(), workers=workers, progress=watch)
+
+    def shown() -> Document:
+        from advisor.render.answers.fleet import document  # not for the machines' formats
+
+        return document(result)
+
+    def rows() -> list[dict[str, object]]:
+        from advisor.render.answers.fleet import row
+
+        return [row(place) for place in result.placements]
+
+    answer(output, shown, body=result.to_dict, rows=rows)
+    if not result.meets:
+        raise nothing_feasible(result.relaxations, output.format_, why="not everything can be kept")
