@@ -163,6 +163,9 @@ class Programme:
 
     def marginals(self) -> Marginals:
         """Return the marginal prices of the programme without whole numbers and without spares; NaN where GPUs are missing."""
+        unknown = Marginals(usd_a_request_s=(math.nan,) * len(self.rates), usd_a_gpu=(math.nan,) * len(self.counts))
+        if not self.columns:
+            return unknown
         models = np.array([each.model for each in self.columns])
         capacity = np.array([each.capacity_s for each in self.columns])
         demand = -np.where(np.arange(len(self.rates))[:, None] == models, capacity, 0.0)
@@ -175,7 +178,7 @@ class Programme:
             method="highs",
         )
         if not result.success:
-            return Marginals(usd_a_request_s=(math.nan,) * len(self.rates), usd_a_gpu=(math.nan,) * len(self.counts))
+            return unknown
         prices = -np.asarray(result.ineqlin.marginals)
         by_pool = dict(zip(limited, prices[len(self.rates) :], strict=True))
         return Marginals(
