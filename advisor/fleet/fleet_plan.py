@@ -218,8 +218,7 @@ def plan_fleet(
         fleet: models, pools of GPUs and what must hold: a YAML file, its content as a mapping, or a ``FleetQuestion``.
         runs: None for the shipped fit and the user's own runs; a list for exactly those; [] for the analytic model; or what
             ``fit`` made.
-        workers: processes, or the address of a running cluster (``dask://HOST:8786``, ``ray://HOST:10001``); the answer is the
-            same.
+        workers: processes, or the address of a running Dask cluster (``dask://HOST:8786``); the answer is the same.
         progress: called with a ``Progress`` as the work goes on.
 
     Raises:

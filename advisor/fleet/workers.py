@@ -11,7 +11,7 @@ from catalog.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-EXAMPLES = "2 (processes), dask://HOST:8786 or ray://HOST:10001"
+EXAMPLES = "2 (processes) or dask://HOST:8786"
 
 
 @contextlib.contextmanager
@@ -19,7 +19,7 @@ def workers_of(workers: int | str) -> Iterator[int]:
     """Set joblib's backend up, and yield the number of jobs that it takes at once.
 
     Args:
-        workers: processes of this machine, or the address of a scheduler of Dask or Ray that runs.
+        workers: processes of this machine, or the address of a Dask scheduler that runs.
 
     Raises:
         InputError: it is none of these, its package is not installed, or nothing answers there.
@@ -37,9 +37,6 @@ def workers_of(workers: int | str) -> Iterator[int]:
     scheme, _, place = workers.partition("://")
     if scheme == "dask" and place:
         with _dask(place) as client, parallel_config(backend="dask", client=client):
-            yield -1
-    elif scheme == "ray" and place:
-        with _ray(workers), parallel_config(backend="ray"):
             yield -1
     else:
         raise InputError(f"workers is {workers!r:.60}; it must be a number or an address: {EXAMPLES}")
@@ -67,21 +64,3 @@ def _dask(place: str) -> Iterator[Any]:
         raise InputError(f"no Dask scheduler answers at {place:.100}: {' '.join(str(error).split()):.100}") from None
     with client:
         yield client
-
-
-@contextlib.contextmanager
-def _ray(address: str) -> Iterator[None]:
-    try:
-        import ray
-        from ray.util.joblib import register_ray
-    except ImportError:
-        raise InputError("ray:// needs Ray; install advisor with the extra [ray]") from None
-    try:
-        ray.init(address=address, logging_level="ERROR")
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise InputError(f"no Ray cluster answers at {address:.100}: {' '.join(str(error).split()):.100}") from None
-    try:
-        register_ray()
-        yield
-    finally:
-        ray.shutdown()
