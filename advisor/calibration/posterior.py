@@ -8,7 +8,7 @@ the others with the spread that they show among each other (a crossed hierarchic
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cache, reduce
+from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ import numpy as np
 from scipy.optimize import least_squares
 
 from advisor.calibration.contamination import Disagreement, disagreement, dispersion
+from advisor.calibration.kinship import kin_of, stack_of
 from advisor.calibration.observations import METRICS, RunGroup
 from advisor.calibration.parameter_posterior import (
     FORMAT_PARAMETERS,
@@ -28,9 +29,6 @@ from advisor.calibration.shared_offsets import SharedOffsets, robust
 from advisor.calibration.support import training_support, widened
 from advisor.perf_model.parameters import NAMES, PRIORS, Parameters
 from advisor.perf_model.sensitivity import log_slopes, logarithm, shifted
-from catalog.engines import all_engines
-from catalog.errors import InputError
-from catalog.gpus import find_gpu
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -128,22 +126,6 @@ class Effects:
 
     def total(self, effects: Array, engine: str, gpu: str, release: int = 0) -> Array:
         return np.asarray(effects.reshape(-1, len(NAMES))[self.blocks(engine, gpu, release)].sum(axis=0))
-
-
-@cache
-def kin_of(family: str) -> str:
-    """Return the engine from whose parameters those of a family are offsets; empty: none."""
-    return next((engine.kin for engine in all_engines() if engine.name == family), "")
-
-
-@cache
-def stack_of(family: str, gpu: str) -> str:
-    """Return under which name the effect of an engine on GPUs of one vendor is kept: on AMD's its kernels are others."""
-    try:
-        vendor = find_gpu(gpu).value.vendor
-    except InputError:  # any GPU
-        vendor = ""
-    return f"{family}, AMD" if vendor == "amd" else family
 
 
 def _runs_of(groups: Sequence[Observations], pair: tuple[str, str]) -> list[RunGroup]:

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from advisor.calibration.fit_file import LEVELS, SCHEMA, FitFile
+from advisor.calibration.kinship import kin_of
 from advisor.calibration.parameter_posterior import ParameterPosterior
-from advisor.calibration.posterior import kin_of
 from advisor.calibration.shipped_fit import PredictionError, quantiles_of, scales_of, unless_wider
 from advisor.calibration.surrogate import (
     ANY,
