@@ -223,7 +223,9 @@ def test_no_number_in_a_link_is_too_large(page, name, key, value):
     test = page(name, **{key: value})
     assert not test.exception
     assert not [error.value for error in test.error if "fault in advisor" in error.value]
-    assert any(f"The link says {key}" in warning.value.replace("\\", "") for warning in test.warning)
+    assert [warning.value.replace("\\", "") for warning in test.warning] == [
+        f"The link's {key} is {value}, which is none; showing the default."
+    ]
 
 
 def test_two_uploads_of_one_name_are_both_read():
