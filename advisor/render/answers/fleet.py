@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from advisor.fleet.question import HOURS_A_MONTH
 from advisor.render.document import Document, Section, Table
 from advisor.render.lines import notes, sources_line
 from advisor.render.numbers import dollars, duration, share, short
@@ -154,16 +153,13 @@ def _marginals(answer: FleetPlan) -> Lines:
     if any(math.isnan(usd) for usd in prices.usd_a_request_s):
         return []
     more = [
-        f"{model.label}: {dollars(usd)} an hour"
+        f"one more request/s of {model.label} costs {dollars(usd)} an hour"
         for model, usd in zip(question.models, prices.usd_a_request_s, strict=True)
         if usd >= 0.005
     ]
     saved = [
-        f"{pool.label}: {dollars(usd)} an hour (${usd * HOURS_A_MONTH:,.0f} a month if all of it were so busy)"
+        f"one more GPU in {pool.label} saves {dollars(usd)} an hour"
         for pool, usd in zip(question.pools, prices.usd_a_gpu, strict=True)
         if usd >= 0.005
     ]
-    lines: list[tuple[str, Sequence[str]]] = []
-    if more:
-        lines.append(("one more request/s costs", more))
-    return [*lines, *([("one more GPU saves", saved)] if saved else [])]
+    return [("marginal", [*more, *saved])] if more or saved else []
