@@ -11,10 +11,9 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("streamlit", reason="the app needs Streamlit: pip install 'advisor[app]'")
-pytest.importorskip("streamlit", reason="the app needs Streamlit: pip install 'advisor[app]'")
 
 ROOT = Path(__file__).resolve().parents[2]
-MOST_S = 90
+MOST_S = 180
 """Of one run of a page or one wait for the browser, on a busy machine."""
 
 

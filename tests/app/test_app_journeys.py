@@ -10,7 +10,7 @@ pytestmark = pytest.mark.browser
 
 api = pytest.importorskip("playwright.sync_api", reason="journeys need Playwright")
 expect = api.expect
-MOST_MS = 60_000
+MOST_MS = 180_000
 
 QUESTION = "?model=meta-llama%2FLlama-2-13b-hf&gpu=A100-SXM-80GB&count=2"
 
