@@ -10,7 +10,7 @@ from advisor.render.lines import notes, sources_line
 from advisor.render.next_command import command, formats, typed
 from advisor.render.numbers import count, limit, share, short
 from advisor.render.tables import UNIFORM, Column, FlatRows
-from advisor.render.vocabulary import GOALS, METRIC_NAMES
+from advisor.render.vocabulary import GOALS, METRIC_NAMES, TPOT, TTFT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,8 +70,8 @@ def columns(answer: Comparison) -> list[Column]:
         rows.column("context", "context", _context, unit="tokens", rank=4),
         rows.column("output_tok_s", "tok/s", short, unit="in all"),
         rows.interval("output_tok_s", rank=1),
-        rows.time("tpot_ms", "TPOT", rank=1),
-        rows.time("ttft_ms", "TTFT", rank=8),
+        rows.time("tpot_ms", TPOT, rank=1),
+        rows.time("ttft_ms", TTFT, rank=8),
         rows.column("usd_per_hour", "$/h", short, rank=2),
         rows.column("usd_per_mtok", "$/Mtok", short, rank=1),
         rows.text("quality_text", "score", rank=5),

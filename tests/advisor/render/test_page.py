@@ -115,9 +115,11 @@ def test_a_recommendation_says_what_to_start_and_why(advice):
     assert "<b>a" not in page
     assert f"batch {advice.best.batch}" in text
     assert short(advice.best.tpot_ms) in text
-    (command,) = re.findall(r"<pre>(.*?)</pre>", page, re.DOTALL)
-    assert f"--max-num-seqs {advice.best.deployment.max_num_seqs}" in command
-    assert all(f"    {line}" in text.splitlines() for line in html.unescape(command).splitlines())
+    start, following = re.findall(r"<pre>(.*?)</pre>", page, re.DOTALL)
+    assert f"--max-num-seqs {advice.best.deployment.max_num_seqs}" in start
+    assert following.startswith("advisor simulate ")
+    for command in (start, following):
+        assert all(f"    {line}" in text.splitlines() for line in html.unescape(command).splitlines())
 
 
 def test_a_trade_shows_the_candidates_at_their_speed_and_throughput(advice):

@@ -180,8 +180,8 @@ def test_labels_stand_once_and_text_is_wrapped_beside_them():
     text = shown(labelled([("why", ["one " * 20, "two"]), ("limit", []), ("next", ["three"])]), 40)
     lines = text.splitlines()
     assert lines[0].startswith("why      one one")
-    assert all(line.startswith(" " * 8) for line in lines[1:-1])
-    assert lines[-1].rstrip() == "next    three"
+    assert all(line.startswith(" " * 9) for line in lines[1:-1])
+    assert lines[-1].rstrip() == "next     three"
     assert max(map(len, lines)) <= 40
 
 

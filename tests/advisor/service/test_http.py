@@ -152,7 +152,7 @@ def test_no_request_of_its_own_schema_brings_it_down():
         @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
         @given(case=operation.as_strategy())
         def check(case):
-            found = case.call(headers={"host": "localhost"})
+            found = case.call(headers={"host": "localhost"}, timeout=300)  # the service gives up, not the client
             seen.append(found.status_code)
             assert found.status_code < 500, (case.body, found.text)
 
