@@ -13,7 +13,6 @@ from operator import or_
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.optimize import least_squares
 
 from advisor.calibration.contamination import Disagreement, disagreement, dispersion
 from advisor.calibration.kinship import kin_of, stack_of
@@ -409,6 +408,8 @@ def _updated(marginal: ParameterPosterior, groups: Sequence[Observations], clean
             for g, m, s in zip(groups, used, sigma, strict=True)
         ]
         return np.vstack([*rows, np.eye(len(NAMES))])
+
+    from scipy.optimize import least_squares  # slow to import
 
     optimum = least_squares(
         residuals,

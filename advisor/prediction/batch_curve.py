@@ -151,7 +151,7 @@ def curve(
         ep: GPUs that the routed experts are spread over; 1 slices them like every other matrix.
         input_len: tokens of a prompt.
         output_len: tokens generated for each request.
-        engine: vllm, sglang, tensorrt-llm, torch or lmdeploy.
+        engine: vllm, sglang, tensorrt-llm, torch, lmdeploy, xfastertransformer or llama.cpp.
         engine_version: release whose times are asked about; empty for the catalog's.
         dtype: weight format, or "auto" for the checkpoint's own.
         kv_dtype: KV cache format, or "auto".

@@ -76,7 +76,7 @@ def estimate(
         batch: sequences at once, per replica.
         input_len: tokens of a prompt.
         output_len: tokens generated for each request.
-        engine: vllm, sglang, tensorrt-llm, torch or lmdeploy.
+        engine: vllm, sglang, tensorrt-llm, torch, lmdeploy, xfastertransformer or llama.cpp.
         dtype: weight format, or "auto" for the checkpoint's own.
         kv_dtype: KV cache format, or "auto".
         max_num_batched_tokens: token budget of one step; None for what the engine would choose, here and below.

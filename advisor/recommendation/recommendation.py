@@ -172,7 +172,7 @@ def recommend(
             what ``read_trace`` returns, whose mean lengths count; 1024 in and 256 out by default.
         slo: limits on the mean latencies, as an ``Slo`` or a dict: ``{"tpot": "50ms"}``.
         objective: one of ``OBJECTIVES``.
-        engine: vllm, sglang, tensorrt-llm, torch or lmdeploy.
+        engine: vllm, sglang, tensorrt-llm, torch, lmdeploy, xfastertransformer or llama.cpp.
         engine_version: release whose times are asked about; empty for the catalog's.
         dtypes: weight formats allowed; the checkpoint's own by default.
         kv_dtypes: KV cache formats allowed; the model's own by default.

@@ -54,7 +54,9 @@ class Workload(BaseModel):
     ttft: Amount | None = Field(None, description="most time to the first token: milliseconds, or 0.2s")
     tpot: Amount | None = Field(None, description="most time per output token: milliseconds, or 50ms")
     e2e: Amount | None = Field(None, description="most time of a request: milliseconds, or 10s")
-    engine: Names = Field("vllm", description="vllm, sglang, tensorrt-llm, torch or lmdeploy")
+    engine: Names = Field(
+        "vllm", description="vllm, sglang, tensorrt-llm, torch, lmdeploy, xfastertransformer or llama.cpp"
+    )
 
 
 class Recommend(Workload):

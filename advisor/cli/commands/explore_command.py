@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def explore(*, hardware: Hardware, exploration: ExplorationOptions, output: ReportedOutput) -> None:
-    """Explore technology: logic nodes, memory, links and what-if GPUs.
+    """Explore technology: nodes, memory, links and what-if GPUs.
 
     A sweep says what a model takes on each, what bounds it, and from where on more no longer pays.
 

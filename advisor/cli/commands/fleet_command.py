@@ -29,7 +29,7 @@ Workers = Annotated[
 
 
 def fleet(*, file: File, workers: Workers = "1", evidence: EvidenceOptions, output: ReportedOutput) -> None:
-    """Place several models on several kinds of GPUs for the least money.
+    """Place models on several kinds of GPUs for the least money.
 
     Says which model runs on which GPUs, in which layout and on how many replicas, hour by hour; GPU types are mixed where that
     is cheaper. Exits with 1 where not everything can be kept, and says what to relax.

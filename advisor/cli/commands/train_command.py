@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def train(*, hardware: Hardware, training: TrainingQuestion, layout: TrainingDegrees, output: ReportedOutput) -> None:
-    """Estimate memory and step time of training, or find the fastest layout that fits.
+    """Estimate memory and time of training, or find the best layout.
 
     With --tp, --pp or --cp that layout is estimated; without, every layout is. Exits with 1 where nothing fits.
 

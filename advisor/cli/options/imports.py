@@ -28,7 +28,7 @@ class ImportFacts:
     model: Annotated[str | None, flag("--model", metavar="NAME")] = None
     """Catalog name (llama-13b), Hugging Face id, or path to a config.json."""
     engine: Annotated[str | None, flag("--engine", metavar="NAME")] = None
-    """vllm, sglang, tensorrt-llm, torch or lmdeploy."""
+    """vllm, sglang, tensorrt-llm, torch, lmdeploy, xfastertransformer or llama.cpp."""
     engine_version: Annotated[str | None, flag("--engine-version", metavar="X.Y.Z")] = None
     """The engine's version."""
     dtype: Annotated[str | None, flag("--dtype", metavar="FORMAT")] = None

@@ -65,7 +65,7 @@ class EngineOptions:
     """An engine and its knobs."""
 
     engine: Annotated[str, ENGINE] = "vllm"
-    """vllm, sglang, tensorrt-llm, torch (plain PyTorch) or lmdeploy."""
+    """vllm, sglang, tensorrt-llm, torch (plain PyTorch), lmdeploy, xfastertransformer or llama.cpp."""
     engine_version: Annotated[str | None, VERSION] = None
     """Release whose times are asked about, such as 0.33.  [default: the one that the catalog describes]"""
     dtype: Annotated[str, DTYPE] = "auto"
@@ -171,7 +171,7 @@ class SearchedEngine:
     """An engine and what the search may choose from."""
 
     engine: Annotated[str, ENGINE] = "vllm"
-    """vllm, sglang, tensorrt-llm, torch (plain PyTorch) or lmdeploy."""
+    """vllm, sglang, tensorrt-llm, torch (plain PyTorch), lmdeploy, xfastertransformer or llama.cpp."""
     engine_version: Annotated[str | None, VERSION] = None
     """Release whose times are asked about, such as 0.33.  [default: the one that the catalog describes]"""
     dtype: Annotated[list[str] | None, DTYPE] = None
@@ -211,7 +211,7 @@ class ComparedEngine:
     """Engines and formats that are put side by side."""
 
     engine: Annotated[str, ENGINE] = "vllm"
-    """Engines, with commas between: vllm, sglang, tensorrt-llm, torch (plain PyTorch), lmdeploy."""
+    """Engines, with commas between: vllm, sglang, tensorrt-llm, torch (plain PyTorch), lmdeploy, xfastertransformer, llama.cpp."""
     dtype: Annotated[list[str] | None, DTYPE] = None
     """Weight formats, with commas between: auto, fp8, int4, ...; any: 16, 8 and 4 bits.  [default: the checkpoint's where models and
     GPUs are named, else any]"""

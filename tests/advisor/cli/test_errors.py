@@ -33,7 +33,8 @@ def refused(*arguments):
             ["capacity"],
             [
                 'unknown command "capacity"',
-                "commands: recommend, which, estimate, simulate, plan, train, explore, probe, tune, fit, validate, export",
+                "commands: recommend, which, estimate, simulate, plan, fleet, train, explore, probe, tune, fit, validate, ",
+                "validate, export, app, serve, mcp, import, catalog",
             ],
         ),
         (["catalog", "modles"], ['unknown command "modles"', "did you mean models?"]),
