@@ -142,7 +142,7 @@ def test_answers_say_what_no_run_had_and_are_less_certain_for_it():
     assert wide > plain
     assert told == ["no fitted run of vllm had tensor parallel over more than 8 GPUs: intervals are wider for it"]
     experts = advisor.estimate("mixtral-8x7b", "4xH200", tp=4, dtype="fp8", batch=8, input_len=512, output_len=64)
-    assert "fitted runs of vllm had 8-bit experts of one model alone: intervals are wider for it" in [
+    assert "only one model with 8-bit experts was measured with vllm: intervals are wider for it" in [
         note.text for note in experts.notes
     ]
     traffic = advisor.Workload(input_len=1024, output_len=64, rate=4)
