@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from advisor.capacity.replica_sizing import MOST_REPLICAS, ReplicaSizing, TrafficSpec
 from advisor.perf_model.deployment_arrays import DeploymentArrays
+from advisor.perf_model.energy import POWER
 from advisor.perf_model.memory.dispatch import memory
 from advisor.prediction.evidence import Evidence
 from advisor.prediction.inputs import read_cluster
@@ -163,3 +164,13 @@ class Layouts:
         for fleets in self.by_kind:
             for engine, shown in ((AggregatedServer, top), (DisaggregatedServer, 1)):
                 yield [fleet for fleet in fleets if isinstance(fleet.engine, engine)], shown
+
+
+def check_energy(gpus: Sequence[str]) -> None:
+    """Raise ``InputError`` where a plan for the least energy would compare GPUs of which none was measured."""
+    unknown = [name for name in gpus if name not in POWER]
+    if unknown:
+        raise InputError(
+            f"the energy of {' and '.join(unknown)} was not measured, that of {', '.join(POWER)} was; name those only, or plan "
+            "for cost or gpus"
+        )

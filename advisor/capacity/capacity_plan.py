@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from advisor.capacity.candidates import Layouts, by_gpu, kinds_of
+from advisor.capacity.candidates import Layouts, by_gpu, check_energy, kinds_of
 from advisor.capacity.fleet_options import (
     CHANGES,
     LEVEL,
@@ -25,7 +25,6 @@ from advisor.capacity.fleet_options import (
 )
 from advisor.capacity.relaxation import Shortfall
 from advisor.capacity.replica_sizing import MOST_REPLICAS, ReplicaSizing, TrafficSpec
-from advisor.perf_model.energy import POWER
 from advisor.prediction.demand import PERCENTILE, QuestionFlags, read_demand
 from advisor.prediction.inputs import (
     BARE_ESTIMATE,
@@ -425,16 +424,6 @@ def _check(
         raise InputError(f"spares is {spares!r:.60}; it must be a whole number from 0 to {MOST_REPLICAS}")
     if base.num_gpus != 1 or base.ep != 1:
         raise InputError("tp, pp, dp and ep are what a plan searches; leave them at 1")
-
-
-def check_energy(gpus: Sequence[str]) -> None:
-    """Raise ``InputError`` where a plan for the least energy would compare GPUs of which none was measured."""
-    unknown = [name for name in gpus if name not in POWER]
-    if unknown:
-        raise InputError(
-            f"the energy of {' and '.join(unknown)} was not measured, that of {', '.join(POWER)} was; name those only, or plan "
-            "for cost or gpus"
-        )
 
 
 def _engine_notes(fleets: Iterable[ReplicaSizing]) -> list[Note]:

@@ -6,21 +6,19 @@ at its tightest hour, and a type that misses its limits there is taken for less 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from advisor.fleet.assignment import Column, Programme
-from advisor.fleet.question import HOURS_A_MONTH, read_fleet
+from advisor.fleet.question import HOURS_A_MONTH, pairs_of, price_of, read_fleet
 from advisor.fleet.replica_type import OutOfReach, ReplicaType, checked_fleet, replica_types
 from advisor.fleet.workers import each, workers_of
-from advisor.prediction.inputs import chosen_price, plain, read_model
+from advisor.prediction.inputs import plain, read_model
 from advisor.progress import Course
 from catalog.errors import InputError, Note
 from catalog.gpus import find_gpu
-from catalog.quantities import USD_PER_HOUR
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -28,7 +26,7 @@ if TYPE_CHECKING:
 
     from advisor.calibration.parameter_posterior import Provenance
     from advisor.fleet.assignment import Assignment, Marginals
-    from advisor.fleet.question import FleetQuestion, GpuPool
+    from advisor.fleet.question import FleetQuestion
     from advisor.prediction.evidence import Runs
     from advisor.progress import Watch
     from catalog.schema import Deployment
@@ -227,7 +225,7 @@ def plan_fleet(
     """
     question = read_fleet(fleet)
     work = _begun(question)
-    pairs = _pairs(question)
+    pairs = pairs_of(question)
     course = Course(watch=progress, steps=len(pairs) + 2)
     with workers_of(workers) as jobs:
         tasks = [(question, number, gpu, runs, node) for number, gpu, node in pairs]
@@ -268,45 +266,9 @@ def _begun(question: FleetQuestion) -> _Work:
     )
     return _Work(
         question=question,
-        prices=tuple(_price(pool) for pool in question.pools),
+        prices=tuple(price_of(pool) for pool in question.pools),
         rates=rates * (1.0 + question.headroom),
     )
-
-
-def _price(pool: GpuPool) -> float:
-    """Return dollars per GPU-hour.
-
-    Raises:
-        InputError: there is no such GPU, or no price.
-
-    """
-    name = find_gpu(pool.gpu).value.name
-    if pool.price is not None:
-        price = USD_PER_HOUR.read(pool.price, f"pool {pool.label}: price")
-        if not (math.isfinite(price) and 0.0 <= price <= 1e4):
-            raise InputError(
-                f"pool {pool.label}: price is {pool.price!r:.40}; it must be from 0 to 10000 dollars per GPU-hour"
-            )
-        return price
-    if pool.kind == "owned":
-        return 0.0
-    offer = chosen_price(name, None, illustrative=False)
-    if offer is None:
-        raise InputError(
-            f"pool {pool.label}: there is no price of {name}; give one (price: 2.50, dollars per GPU-hour)"
-        )
-    return offer.usd_per_gpu_hour
-
-
-def _pairs(question: FleetQuestion) -> list[tuple[int, str, int]]:
-    """Return every model with every kind of GPU, and the GPUs that a replica may take of it at most."""
-    nodes: dict[str, int] = {}
-    for pool in question.pools:
-        gpu = find_gpu(pool.gpu).value
-        there = gpu.gpus_per_node if pool.count is None else min(gpu.gpus_per_node, pool.count)
-        if there:
-            nodes[gpu.name] = max(nodes.get(gpu.name, 0), there)
-    return [(number, gpu, node) for number in range(len(question.models)) for gpu, node in nodes.items()]
 
 
 def _tightest(work: _Work, columns: Sequence[Column], hours: Sequence[Assignment], model: int) -> int:
@@ -326,7 +288,7 @@ def _served(
 ) -> dict[int, tuple[Any, Any]]:
     """Serve every model at its tightest hour, the spares out, each type its part by what it carries; results by type."""
     tasks: dict[int, tuple[Any, ...]] = {}
-    node = {gpu: most for _, gpu, most in _pairs(work.question)}
+    node = {gpu: most for _, gpu, most in pairs_of(work.question)}
     for model in sorted(work.served):
         counts = hours[_tightest(work, columns, hours, model)].replicas.copy()
         own = [i for i, column in enumerate(columns) if column.model == model and counts[i]]

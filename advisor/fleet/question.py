@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -11,8 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from annotated_types import Interval, Len
 
 from advisor.prediction.demand import PERCENTILE, read_demand
+from advisor.prediction.inputs import chosen_price
 from catalog.borders import checked
 from catalog.errors import InputError
+from catalog.gpus import find_gpu
 from catalog.quantities import PER_SECOND, USD_PER_HOUR
 from catalog.schema import Count, Deployment, require_positive
 
@@ -186,3 +189,39 @@ def read_fleet(source: str | Path | Mapping[str, Any] | FleetQuestion) -> FleetQ
     if not isinstance(content, dict):
         raise InputError(f"{path}: it must have models and pools, each a list")
     return checked(FleetQuestion, content, str(path))
+
+
+def price_of(pool: GpuPool) -> float:
+    """Return dollars per GPU-hour.
+
+    Raises:
+        InputError: there is no such GPU, or no price.
+
+    """
+    name = find_gpu(pool.gpu).value.name
+    if pool.price is not None:
+        price = USD_PER_HOUR.read(pool.price, f"pool {pool.label}: price")
+        if not (math.isfinite(price) and 0.0 <= price <= 1e4):
+            raise InputError(
+                f"pool {pool.label}: price is {pool.price!r:.40}; it must be from 0 to 10000 dollars per GPU-hour"
+            )
+        return price
+    if pool.kind == "owned":
+        return 0.0
+    offer = chosen_price(name, None, illustrative=False)
+    if offer is None:
+        raise InputError(
+            f"pool {pool.label}: there is no price of {name}; give one (price: 2.50, dollars per GPU-hour)"
+        )
+    return offer.usd_per_gpu_hour
+
+
+def pairs_of(question: FleetQuestion) -> list[tuple[int, str, int]]:
+    """Return every model with every kind of GPU, and the GPUs that a replica may take of it at most."""
+    nodes: dict[str, int] = {}
+    for pool in question.pools:
+        gpu = find_gpu(pool.gpu).value
+        there = gpu.gpus_per_node if pool.count is None else min(gpu.gpus_per_node, pool.count)
+        if there:
+            nodes[gpu.name] = max(nodes.get(gpu.name, 0), there)
+    return [(number, gpu, node) for number in range(len(question.models)) for gpu, node in nodes.items()]

@@ -205,7 +205,10 @@ def test_overrides_of_every_kind():
         ({"memory_gib": -1}, "memory_gib is -1"),
         ({"memory_gib": "nan"}, "memory_gib is nan"),
         ({"memory_gib": "inf"}, "memory_gib is inf"),
-        ({"memory_gib": "lots"}, "memory_gib is 'lots'; it must be a number"),
+        (
+            {"memory_gib": "lots"},
+            "memory_gib is 'lots'; it must be a size, of GiB without a unit, such as 80, 80GB or 74.5GiB$",
+        ),
         ({"memory_gib": True}, "memory_gib is 'True'; it must be a number"),
         ({"gpus_per_node": "2.5"}, "whole number"),
         ({"gpus_per_node": "1e400"}, "whole number"),
