@@ -366,6 +366,7 @@ def test_a_trace_says_what_comes(tmp_path):
     assert planned("8xH200", trace=path, duration_s=None, top=1, rate=None).workload.rate == pytest.approx(20.0)
 
 
+@pytest.mark.slow
 def test_what_other_traffic_needs_is_monotone_and_agrees_with_what_is_carried():
     """At an edge, where one request more or less in the sample decides."""
     for rate in (14.5, 15.5, 31.0):
