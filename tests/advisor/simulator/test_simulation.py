@@ -149,7 +149,8 @@ def test_cached_prompts_come_sooner_and_take_no_energy_of_their_own():
 def test_too_much_traffic_is_told_and_queues():
     found = served(workload=Workload(rate=200.0, input_len=512, output_len=64))
     assert found.rate > found.saturation_s
-    assert any("the queue grows" in note.text for note in found.notes)
+    told = f"overloaded: {found.rate:.3g} requests/s offered, {found.saturation_s:.3g} served at most; about 4 times"
+    assert any(note.text.startswith(told) for note in found.notes)
     assert found.completed_s == pytest.approx(found.saturation_s, rel=0.1)
     assert found.timeline["waiting"][100] > found.timeline["waiting"][20] > 0
     assert found.timeline["busy"][60] == pytest.approx(1.0, abs=0.1)
@@ -268,7 +269,7 @@ def test_a_trace_replaces_the_workload(tmp_path):
     ("given", "message"),
     [
         ({"workload": Workload()}, "give exactly one of --rate"),
-        ({"workload": Workload(rate=1.0, concurrency=4)}, "one of them only"),
+        ({"workload": Workload(rate=1.0, concurrency=4)}, "give exactly one of --rate"),
         ({"workload": Workload(rate=1.0, input_len=8192)}, "are longer than the 8192 tokens served at most"),
         ({"workload": Workload(concurrency=2), "trace": "t.csv"}, "leave out one of the two"),
         ({"router": "random"}, "router is 'random'; it must be one of round_robin, least_loaded"),
