@@ -207,7 +207,7 @@ def test_a_measured_configuration_is_answered_by_its_measurement():
 @pytest.mark.parametrize(
     "changes",
     [
-        {"batch": 7}, {"output_len": 100}, {"input_len": 100}, {"max_num_batched_tokens": 4096}, {"max_num_seqs": 500},
+        {"batch": 7}, {"output_len": 100}, {"input_len": 100}, {"max_num_batched_tokens": 4096},
         {"gpu_memory_utilization": 0.8}, {"engine": "sglang"}, {"runs": []},
         {"set_gpu": {"memory_bandwidth_gbps": 4000}},
     ],
@@ -215,6 +215,15 @@ def test_a_measured_configuration_is_answered_by_its_measurement():
 def test_anything_else_is_predicted(changes):
     run = RUN
     assert same_question(run, **changes).provenance != "measured"
+
+
+def test_a_cap_on_sequences_counts_where_it_holds_some_back():
+    assert same_question(RUN, max_num_seqs=500).provenance == "measured"
+    found = replace(same_question(RUN, runs=[]), batch=8)
+    capped = replace(found, deployment=replace(found.deployment, max_num_seqs=4))
+    run = replace(RUN, batch=8)
+    assert measured_run([run], found) is run
+    assert measured_run([run], capped) is None
 
 
 def test_of_two_measurements_the_later_counts():
