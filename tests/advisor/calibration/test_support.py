@@ -1,6 +1,7 @@
 """What no run behind a fit had makes the parameters in question, and no others, less certain."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import advisor
 from advisor.calibration.observations import group_runs
 from advisor.calibration.parameter_posterior import TrainingSupport
 from advisor.calibration.posterior import own_start, update
-from advisor.calibration.shipped_fit import PUBLISHED, errors_of, fitted_part
+from advisor.calibration.shipped_fit import errors_of, fitted_part
 from advisor.calibration.support import (
     KERNEL_FAMILIES,
     SINGLE_MODEL_SHARE,
@@ -32,6 +33,7 @@ from catalog.published_folder import read_published
 from catalog.runs import shipped_runs
 from tests.reference_runs import reference_runs
 
+PUBLISHED = Path(__file__).parents[3] / "benchmarks" / "published"
 GPU = find_gpu("H200-SXM").value
 DENSE = find_model("meta-llama/Llama-2-13b-hf").value
 LATENT = find_model("deepseek-ai/DeepSeek-V3").value

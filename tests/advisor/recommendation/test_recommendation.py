@@ -598,7 +598,7 @@ def test_more_in_flight_than_a_token_budget_is_infeasible_not_an_error():
 
 REFUSALS = [
     ({"objective": "speed"}, "throughput_per_gpu"),
-    ({"workload": Workload(rate=3.0)}, "simulator"),
+    ({"workload": Workload(rate=3.0)}, "advisor plan --rate"),
     ({"slo": Slo(tpot_ms=10, percentile=99)}, "simulator"),
     ({"slo": Slo(tpot_ms=-1)}, "tpot_ms is -1"),
     ({"slo": Slo(ttft_ms=math.nan)}, "ttft_ms is nan"),
