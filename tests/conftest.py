@@ -1,10 +1,13 @@
 """What every test has: an empty home of its own, and no deadline on a busy machine."""
 
 import signal
+import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # benchmarks/ is no part of what is installed
 settings.register_profile("advisor", deadline=None)
 settings.load_profile("advisor")
 

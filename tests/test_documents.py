@@ -7,7 +7,6 @@ import importlib
 import importlib.util
 import re
 import shlex
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,9 +14,8 @@ import typer
 import yaml
 
 from advisor.cli import app
+from benchmarks import documents
 
-sys.path.append(str(Path(__file__).resolve().parents[1]))  # benchmarks/ is no part of what is installed
-documents = importlib.import_module("benchmarks.documents")
 ROOT = documents.ROOT
 PAGES = documents.pages()
 GENERATORS = documents.GENERATORS

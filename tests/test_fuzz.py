@@ -1,13 +1,10 @@
 """A slice of ``benchmarks.fuzz``: damaged input is answered or refused in one line; the whole of it is run by itself."""
 
-import importlib
-import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).resolve().parents[1]))  # benchmarks/ is no part of what is installed
-fuzz = importlib.import_module("benchmarks.fuzz")
+from benchmarks import fuzz
 
 SUITES = list(fuzz.Fuzzer(Path(), 0).suites)
 

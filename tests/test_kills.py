@@ -1,15 +1,9 @@
 """A slice of ``benchmarks.kills``: writers that are killed lose nothing that they acknowledged."""
 
-import importlib
-import sys
-from pathlib import Path
-
 import pytest
 
+from benchmarks import kills
 from catalog.runs import shipped_runs
-
-sys.path.append(str(Path(__file__).resolve().parents[1]))  # benchmarks/ is no part of what is installed
-kills = importlib.import_module("benchmarks.kills")
 
 
 @pytest.mark.slow
