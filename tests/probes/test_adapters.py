@@ -115,7 +115,9 @@ def torch(folder):
     for name in ("tiny", "broken"):
         (folder / name).mkdir()
         (folder / name / "config.json").write_text(json.dumps(config))
-    (folder / "broken" / "model.safetensors").write_text("no weights")
+    header = json.dumps({"another": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
+    weights = len(header).to_bytes(8, "little") + header + bytes(4)  # a file of weights, but none of the model's
+    (folder / "broken" / "model.safetensors").write_bytes(weights)
     deployment = {"engine": "torch", "compiled": False, "max_num_seqs": 4}
     return sweeping(
         folder,

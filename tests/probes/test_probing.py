@@ -107,8 +107,11 @@ def test_from_a_model_to_answers_that_stand_on_its_runs(model, home):
         compiled=False,
         max_model_len=64,
     )
-    assert estimate.provenance == "measured"
-    assert estimate.tpot_ms == one.tpot_ms
+    if estimate.provenance == "measured":
+        assert estimate.tpot_ms == one.tpot_ms
+    else:  # a busy CPU measures what contradicts the prediction, and both are told
+        assert estimate.measured["tpot_ms"] == one.tpot_ms
+        assert any("one of the two is wrong" in note.text for note in estimate.notes)
     advice = advisor.recommend(
         model,
         "2xCPU",
@@ -130,7 +133,7 @@ def test_a_report_is_written_of_what_was_measured(model, tmp_path):
     words = ["--tp", "1", "--pp", "1", "--out", str(out), "--report"]
     code, text, errors = run(model, *words)
     assert (code, errors) == (0, ""), text
-    assert str(out / "report" / "summary.md") in text.replace("\n        ", "")
+    assert str(out / "report" / "summary.md") in "".join(line.strip() for line in text.splitlines())
     assert list((out / "report").glob("*.png"))
     again = subprocess.run(
         [sys.executable, "-m", "advisor", "probe", "--report", "--out", str(out), "--format", "json"],
