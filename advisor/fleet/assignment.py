@@ -37,7 +37,7 @@ SHORT_USD = 1e4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Column:
+class ReplicaColumn:
     """One replica type in one pool."""
 
     model: int
@@ -78,7 +78,7 @@ class Marginals:
 class Programme:
     """The programme of one hour."""
 
-    columns: Sequence[Column]
+    columns: Sequence[ReplicaColumn]
     prices: Sequence[float]
     """Dollars per GPU-hour by pool; 0 where they are paid for in any case."""
     counts: Sequence[int | None]

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from advisor.fleet.assignment import Column, Programme
-from advisor.fleet.question import HOURS_A_MONTH, pairs_of, price_of, read_fleet
+from advisor.capacity.fleet_options import HOURS_A_MONTH
+from advisor.fleet.assignment import Programme, ReplicaColumn
+from advisor.fleet.question import pairs_of, price_of, read_fleet
 from advisor.fleet.replica_type import OutOfReach, ReplicaType, checked_fleet, replica_types
 from advisor.fleet.workers import each, workers_of
 from advisor.prediction.inputs import plain, read_model
@@ -137,13 +138,13 @@ class _Work:
     """Corrections of capacity by type."""
 
     @property
-    def columns(self) -> list[tuple[int, Column]]:
+    def columns(self) -> list[tuple[int, ReplicaColumn]]:
         """Return the number of the type and the column, for every pool of its GPU that it fits."""
         pools = self.question.pools
         return [
             (
                 number,
-                Column(
+                ReplicaColumn(
                     model=kind.model,
                     pool=place,
                     gpus=kind.gpus,
@@ -159,7 +160,7 @@ class _Work:
     def served(self) -> set[int]:
         return {column.model for _, column in self.columns}
 
-    def programme(self, hour: int, columns: Sequence[Column]) -> Programme:
+    def programme(self, hour: int, columns: Sequence[ReplicaColumn]) -> Programme:
         pools = self.question.pools
         return Programme(
             columns=columns,
@@ -172,7 +173,7 @@ class _Work:
             spares=self.question.spares,
         )
 
-    def assigned(self, columns: Sequence[Column]) -> list[Assignment]:
+    def assigned(self, columns: Sequence[ReplicaColumn]) -> list[Assignment]:
         """Return the assignment of every hour; equal hours are solved once."""
         solved: dict[tuple[float, ...], Assignment] = {}
         answers = []
@@ -193,7 +194,7 @@ class _Choice:
 
     numbers: list[int]
     """Type of each column."""
-    columns: list[Column]
+    columns: list[ReplicaColumn]
     hours: list[Assignment]
     checks: dict[int, tuple[Any, Any]]
     """By type: latencies against the limits, and their intervals."""
@@ -271,7 +272,7 @@ def _begun(question: FleetQuestion) -> _Work:
     )
 
 
-def _tightest(work: _Work, columns: Sequence[Column], hours: Sequence[Assignment], model: int) -> int:
+def _tightest(work: _Work, columns: Sequence[ReplicaColumn], hours: Sequence[Assignment], model: int) -> int:
     """Return the hour in which a model's replicas have the least left over."""
     own = np.array([column.capacity_s if column.model == model else 0.0 for column in columns])
     loads = [work.rates[model, hour] / max(own @ hours[hour].replicas, 1e-12) for hour in range(len(hours))]
@@ -281,7 +282,7 @@ def _tightest(work: _Work, columns: Sequence[Column], hours: Sequence[Assignment
 def _served(
     work: _Work,
     numbers: Sequence[int],
-    columns: Sequence[Column],
+    columns: Sequence[ReplicaColumn],
     hours: Sequence[Assignment],
     runs: Runs,
     jobs: int,
@@ -372,7 +373,7 @@ def _placements(work: _Work, choice: _Choice, month: float) -> Iterator[Placemen
         )
 
 
-def _single_types(work: _Work, columns: Sequence[Column]) -> Iterator[tuple[str, float | None]]:
+def _single_types(work: _Work, columns: Sequence[ReplicaColumn]) -> Iterator[tuple[str, float | None]]:
     """Yield what the fleet would cost on one kind of GPU alone."""
     month = HOURS_A_MONTH / work.rates.shape[1]
     kinds = [find_gpu(pool.gpu).value.name for pool in work.question.pools]
@@ -385,9 +386,9 @@ def _single_types(work: _Work, columns: Sequence[Column]) -> Iterator[tuple[str,
         yield gpu, None if any(hour.missing for hour in hours) else sum(hour.usd_hour for hour in hours) * month
 
 
-def _one_type_a_model(work: _Work, columns: Sequence[Column], month: float) -> float | None:
+def _one_type_a_model(work: _Work, columns: Sequence[ReplicaColumn], month: float) -> float | None:
     """Return what it costs where each model takes the one type and pool that is cheapest for it alone, dear or not together."""
-    chosen: list[Column] = []
+    chosen: list[ReplicaColumn] = []
     for model in sorted(work.served):
         own = [column for column in columns if column.model == model]
         chosen.append(min(own, key=lambda column: _alone_usd(work, column)))
@@ -395,7 +396,7 @@ def _one_type_a_model(work: _Work, columns: Sequence[Column], month: float) -> f
     return None if any(hour.missing for hour in hours) else sum(hour.usd_hour for hour in hours) * month
 
 
-def _alone_usd(work: _Work, column: Column) -> tuple[float, float]:
+def _alone_usd(work: _Work, column: ReplicaColumn) -> tuple[float, float]:
     """Return dollars over all hours, and GPUs, that a model takes in one column alone."""
     pool = work.question.pools[column.pool]
     replicas = np.ceil(work.rates[column.model] / column.capacity_s) + work.question.spares

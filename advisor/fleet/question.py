@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 Text = Annotated[str, Len(1, 200)]
 LARGEST_FILE = 4 * 2**20
 """Bytes."""
-HOURS_A_MONTH = 730.0
-"""As clouds bill it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

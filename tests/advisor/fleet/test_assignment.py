@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from advisor.fleet.assignment import GAP, UNUSED, Column, Programme
+from advisor.fleet.assignment import GAP, UNUSED, Programme, ReplicaColumn
 
 
 def cheapest_of_all(programme):
@@ -49,7 +49,7 @@ def programmes(draw):
     pools = draw(st.integers(1, 3))
     models = draw(st.integers(1, 3))
     columns = [
-        Column(
+        ReplicaColumn(
             model=model,
             pool=draw(st.integers(0, pools - 1)),
             gpus=draw(st.sampled_from([1, 2, 4])),
@@ -100,12 +100,15 @@ def test_more_traffic_is_never_cheaper(programme, factor):
 
 
 def test_a_model_without_a_column_has_no_assignment():
-    column = Column(model=0, pool=0, gpus=1, capacity_s=1.0)
+    column = ReplicaColumn(model=0, pool=0, gpus=1, capacity_s=1.0)
     assert Programme(columns=[column], prices=[1.0], counts=[None], rates=[1.0, 1.0]).solve() is None
 
 
 def test_marginal_prices_are_those_of_the_cheapest_gpu_and_of_the_pool_that_binds():
-    columns = [Column(model=0, pool=0, gpus=1, capacity_s=2.0), Column(model=0, pool=1, gpus=1, capacity_s=2.0)]
+    columns = [
+        ReplicaColumn(model=0, pool=0, gpus=1, capacity_s=2.0),
+        ReplicaColumn(model=0, pool=1, gpus=1, capacity_s=2.0),
+    ]
     programme = Programme(columns=columns, prices=[1.0, 3.0], counts=[2, None], rates=[10.0])
     marginals = programme.marginals()
     assert marginals.usd_a_request_s[0] == pytest.approx(1.5, rel=1e-4)
@@ -113,7 +116,10 @@ def test_marginal_prices_are_those_of_the_cheapest_gpu_and_of_the_pool_that_bind
 
 
 def test_missing_gpus_are_as_few_as_possible():
-    columns = [Column(model=0, pool=0, gpus=2, capacity_s=1.0), Column(model=0, pool=1, gpus=1, capacity_s=1.0)]
+    columns = [
+        ReplicaColumn(model=0, pool=0, gpus=2, capacity_s=1.0),
+        ReplicaColumn(model=0, pool=1, gpus=1, capacity_s=1.0),
+    ]
     answer = Programme(columns=columns, prices=[1.0, 5.0], counts=[2, 1], rates=[4.0]).solve()
     assert answer.missing == {1: 2}
     assert np.array_equal(answer.replicas, [1, 3])
