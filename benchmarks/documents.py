@@ -4,7 +4,7 @@ A comment before a block says where its content comes from:
 
 ``output: COMMAND``
     The ``console`` block below holds the command and what it prints. ``output (exit 1): COMMAND`` where the command ends
-    with that code.
+    with that code, ``output (slow): COMMAND`` where it takes long: ``--quick`` leaves it as it stands.
 ``executed``
     The ``sh`` or ``python`` block below is run as it stands and must succeed.
 ``run: NAME``
@@ -45,6 +45,7 @@ WIDTH = 88
 LIMIT_S = 600
 """Seconds that one command may take."""
 OUTPUT, EXECUTED, RUN, RECORDED, EXAMPLE, GENERATED = "output", "executed", "run", "recorded", "example", "generated"
+SLOW = "slow"
 KINDS = (OUTPUT, EXECUTED, RUN, RECORDED, EXAMPLE, GENERATED)
 NEEDS_MARK = ("console", "sh", "bash", "python")
 """Languages of blocks that claim something happens: each needs one of the marks."""
@@ -163,12 +164,14 @@ def _closing(lines: list[str], opening: int, indent: str) -> int:
     raise DocumentError(f"line {opening + 1}: the block is not closed")
 
 
-def written(text: str, folder: Path) -> str:
-    """Return the page with every output and generated part as its command makes it now."""
+def written(text: str, folder: Path, *, quick: bool = False) -> str:
+    """Return the page with every output and generated part as its command makes it now; ``quick``: slow ones as they stand."""
     lines = text.splitlines()
     result: list[str] = []
     position = 0
     for block in blocks(text):
+        if quick and block.detail == SLOW:
+            continue
         if block.kind == OUTPUT:
             content = [*typed(block.command), *run(block.command, folder, block.exit_code).splitlines()]
         elif block.kind == EXECUTED:
@@ -245,12 +248,12 @@ def environment(folder: Path) -> dict[str, str]:
     }
 
 
-def differences(page: Path) -> tuple[str, str]:
+def differences(page: Path, *, quick: bool = False) -> tuple[str, str]:
     """Return the page as it is and as its commands make it now."""
     before = page.read_text(encoding="utf-8")
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:  # a name of the same length everywhere: lines break alike
         try:
-            return before, written(before, Path(folder))
+            return before, written(before, Path(folder), quick=quick)
         except DocumentError as error:
             raise DocumentError(f"{page.relative_to(ROOT)}: {error}") from None
 
@@ -269,13 +272,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     way = parser.add_mutually_exclusive_group(required=True)
     way.add_argument("--write", action="store_true", help="rewrite the pages")
     way.add_argument("--check", action="store_true", help="compare; print a diff and exit with 1 where they differ")
+    parser.add_argument("--quick", action="store_true", help="leave out what is marked slow")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="pages worked on at once")
     parser.add_argument("pages", nargs="*", type=Path, help="only these pages")
     chosen = parser.parse_args(arguments)
     wanted = [page.resolve() for page in chosen.pages] or pages()
     failed = False
     with ThreadPoolExecutor(chosen.jobs) as pool:
-        for page, future in [(page, pool.submit(differences, page)) for page in wanted]:
+        for page, future in [(page, pool.submit(differences, page, quick=chosen.quick)) for page in wanted]:
             try:
                 before, after = future.result()
             except DocumentError as error:

@@ -1,5 +1,6 @@
 """What every test has: an empty home of its own, and no deadline on a busy machine."""
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -9,7 +10,8 @@ from hypothesis import settings
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # benchmarks/ is no part of what is installed
 settings.register_profile("advisor", deadline=None)
-settings.load_profile("advisor")
+settings.register_profile("quick", deadline=None, max_examples=25)  # of tests that state no number of their own
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "advisor"))
 
 # A shell starts what runs in its background so, and children inherit it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

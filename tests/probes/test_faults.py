@@ -112,6 +112,7 @@ def records(out):
 
 
 @linux
+@pytest.mark.slow
 def test_a_process_that_hangs_and_a_first_one_that_is_killed_end_their_load_only(tmp_path):
     pytest.importorskip("torch")
     model, out = a_model(tmp_path), tmp_path / "out"

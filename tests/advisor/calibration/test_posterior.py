@@ -207,6 +207,7 @@ def test_a_refit_from_a_start_finds_the_same(crossed):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_intervals_cover_what_they_say():
     """Twenty-five worlds drawn from the priors, a few noisy runs each: 90% intervals hold 90% of what is measured next."""
     pick = np.random.default_rng(11)

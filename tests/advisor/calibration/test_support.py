@@ -193,6 +193,7 @@ def test_what_was_seen_is_kept_in_the_file():
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_intervals_hold_for_kinds_left_out():
     found = trials(["8-bit weights", "tensor parallel over more than 2 GPUs"])
     assert [each.metric for each in found] == ["prefill_ms", "tpot_ms", "e2e_ms"] * 2

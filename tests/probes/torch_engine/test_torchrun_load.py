@@ -64,6 +64,7 @@ def told(nodes):
     return [each.returncode for each in nodes], "\n".join(texts)
 
 
+@pytest.mark.slow
 def test_two_machines_run_one_load_and_it_is_not_run_again(plan):
     port = free_port()
     codes, text = told([node(plan, rank, port) for rank in range(2)])
