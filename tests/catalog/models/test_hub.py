@@ -122,12 +122,12 @@ def test_a_huge_config_is_not_fetched(monkeypatch, config):
 
 
 def test_a_hub_that_does_not_answer(monkeypatch, config):
-    play(monkeypatch, Hub(config, wait=2))
+    play(monkeypatch, Hub(config, wait=30))
     monkeypatch.setattr(hub, "DEADLINE_S", 0.05)
     began = time.monotonic()
     with pytest.raises(InputError, match="did not answer"):
         find_model("someone/new-model")
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 15
 
 
 def test_without_the_package(monkeypatch):
