@@ -95,12 +95,16 @@ def prices_for(gpu_name: str, *, provider: str | None = None, illustrative: bool
 def cheapest(gpu_name: str, *, provider: str | None = None, illustrative: bool = False) -> Price | None:
     """Return the lowest on-demand price of a GPU, else the lowest rental one, else None. Spot offers can be withdrawn: never.
 
+    An illustrative figure, where it is allowed, comes only where there is no such offer.
     Its ``provider``, ``instance`` and ``as_of`` say which it is.
     """
-    read_prices = prices_for(gpu_name, provider=provider, illustrative=illustrative)
-    lasting = [price for price in read_prices if price.kind != "spot"]
     order = {"owned": 0, "on-demand": 1}
-    return min(lasting, key=lambda price: (order.get(price.kind, 2), price.usd_per_gpu_hour), default=None)
+    for round_figures in (False, True)[: 1 + illustrative]:
+        read_prices = prices_for(gpu_name, provider=provider, illustrative=round_figures)
+        lasting = [price for price in read_prices if price.kind != "spot"]
+        if lasting:
+            return min(lasting, key=lambda price: (order.get(price.kind, 2), price.usd_per_gpu_hour))
+    return None
 
 
 @cache

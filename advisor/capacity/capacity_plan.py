@@ -171,7 +171,7 @@ def plan(
         spares: replicas that may fail: the limits hold without them.
         deployment: knobs of the engine; the layout is what is searched.
         price: dollars per GPU-hour, of all or by the name of the GPU; otherwise the cheapest offer in the catalog.
-        illustrative_prices: also allow round figures that are no offers.
+        illustrative_prices: allow round figures, which are no offers, where there is no offer.
         runs: None for the shipped fit and the user's own runs; a list for exactly those; [] for the analytic model; or what
             ``fit`` made.
         duration_s: how long requests come; None for about 200 s, see ``SECONDS``.

@@ -96,6 +96,10 @@ class Comparison(Presented):
     too_large: int
     too_slow: int
     too_dear: int
+    without_price: int
+    """Left out because there is a budget and no price."""
+    illustrative_prices: bool
+    """Whether round figures stand for prices where there is no offer."""
     notes: tuple[Note, ...]
 
     @property
@@ -147,11 +151,11 @@ def compare(
         engine: names between commas or a sequence.
         workload: lengths; see ``recommend``.
         slo: limits on the mean latencies; see ``recommend``.
-        budget: most dollars an hour for all GPUs: 10, ``"$10/h"`` or ``"$5000/month"``.
+        budget: most dollars an hour for all GPUs: 10, ``"$10/h"`` or ``"$5000/month"``. GPUs without a price are left out then.
         objective: "cost" of a token, "size" (the largest models first), or an objective of ``recommend``. None: size where
             models are open, else cost.
         price: dollars per GPU-hour, of all or by the name of the GPU; otherwise the cheapest offer in the catalog.
-        illustrative_prices: also allow round figures that are no offers.
+        illustrative_prices: allow round figures, which are no offers, where there is no offer.
         confidence: probability with which each limit holds.
         runs: see ``recommend``.
         max_model_len: longest sequence to serve.
@@ -211,6 +215,8 @@ def compare(
         too_large=sum(each.too_large for each in sums),
         too_slow=sum(each.too_slow for each in sums),
         too_dear=sum(each.too_dear for each in sums),
+        without_price=sum(each.unpriced for each in sums),
+        illustrative_prices=illustrative_prices,
         notes=tuple(dict.fromkeys(notes)),
     )
 
@@ -250,7 +256,7 @@ class _Question:
         for count in candidate.hardware.counts:
             if count < candidate.count:
                 continue
-            if last and self.budget and price and price.usd_per_gpu_hour * count > self.budget:
+            if self.budget and price and price.usd_per_gpu_hour * count > self.budget:
                 break
             row = self._row(engine, candidate, candidate.hardware.of(count), knowledge)
             if row is not None and (last is None or row.keeps):
@@ -263,7 +269,8 @@ class _Question:
         self, engine: str, candidate: ScreenedDeployment, cluster: Cluster, knowledge: Evidence
     ) -> ComparedDeployment | None:
         kind = find_engine(engine)
-        objective = self.goal if self.goal in OBJECTIVES and self.goal != "cost" else "throughput"
+        # at one price per GPU-hour the cheapest token is that of the most tokens per GPU, also where there is no price
+        objective = {"cost": "throughput_per_gpu", "size": "throughput"}.get(self.goal, self.goal)
         search = DeploymentSearch(
             model=candidate.model,
             cluster=cluster,

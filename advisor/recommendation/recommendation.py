@@ -187,7 +187,7 @@ def recommend(
         runs: None for the shipped fit and the user's own runs; a list for exactly those; [] for the analytic model; or what
             ``fit`` made.
         price: dollars per GPU-hour; None for the cheapest offer in the catalog.
-        illustrative_prices: also allow round figures that are no offers.
+        illustrative_prices: allow round figures, which are no offers, where there is no offer.
         confidence: probability with which each limit holds, 0.75 to 0.99, and the cache then holds the batch with 95%; 0.5 for
             the bare estimate of both.
         set_gpu: what-if values for fields of the GPU.

@@ -85,6 +85,8 @@ class Screening:
     too_large: int
     too_slow: int
     too_dear: int
+    unpriced: int
+    """Whose GPUs have no price, where there is a budget: nobody knows whether it pays for them."""
 
 
 def screen(
@@ -106,13 +108,13 @@ def screen(
         engine: whose formats count.
         workload: lengths of the requests.
         slo: a limit on TPOT rules out what cannot read its weights in that time.
-        budget: most dollars an hour for all GPUs; where no price is known nothing is ruled out.
+        budget: most dollars an hour for all GPUs; it rules out GPUs whose price nobody knows.
 
     """
     sizes = [(place, count) for place in hardware for count in place.counts]
     table = _Table.of(sizes)
     screened: list[ScreenedDeployment] = []
-    lost = {"large": 0, "slow": 0, "dear": 0}
+    lost = {"large": 0, "slow": 0, "dear": 0, "unpriced": 0}
     combinations = 0
     starts = np.cumsum([0, *(len(place.counts) for place in hardware)])
     offered = {place.cluster.gpu.name: find_engine(engine).weight_formats(place.cluster.gpu) for place in hardware}
@@ -135,7 +137,7 @@ def screen(
                     continue
                 can = quick & paid[rows]
                 if not can.any():
-                    lost["dear"] += 1
+                    lost["unpriced" if place.price is None else "dear"] += 1
                     continue
                 at = int(np.argmax(can))
                 screened.append(
@@ -153,6 +155,7 @@ def screen(
         too_large=lost["large"],
         too_slow=lost["slow"],
         too_dear=lost["dear"],
+        unpriced=lost["unpriced"],
     )
 
 
@@ -212,7 +215,7 @@ class _Table:
         reads_s = active / self.bandwidth
         # a step that only reads what one token needs: nothing is faster
         fast = np.ones_like(fits) if slo.tpot_ms is None else reads_s * 1e3 <= slo.tpot_ms
-        paid = np.ones_like(fits) if budget is None else ~(self.hourly > budget)
+        paid = np.ones_like(fits) if budget is None else self.hourly <= budget
         flops = self.flops.get(stored.quantization or dtype, self.flops["float16"])
         token_s = 2.0 * active_parameters(stored) / flops
         batch = np.clip(room / request, 1.0, MOST_BATCH)

@@ -32,6 +32,12 @@ def test_illustrative_prices_come_only_when_asked_for():
     assert all(price.illustrative for price in prices_for("H100", illustrative=True))
 
 
+def test_a_round_figure_never_takes_the_place_of_an_offer():
+    assert cheapest("A10G", illustrative=True).illustrative
+    for name in ("H100", "L40S", "B200"):
+        assert cheapest(name, illustrative=True) == cheapest(name)
+
+
 def test_the_cheapest_is_on_demand_and_says_which():
     best = cheapest("H100")
     assert (best.kind, best.provider) == ("on-demand", "Verda")

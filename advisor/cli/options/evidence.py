@@ -70,7 +70,7 @@ class Offers(PricedEvidence):
     """What an answer stands on, the price of a GPU, and whether round figures will do."""
 
     illustrative_prices: Annotated[bool, flag("--illustrative-prices")] = False
-    """Also allow round figures that are no offers."""
+    """Allow round figures, which are no offers, where there is no offer."""
 
 
 @group(PANEL)
@@ -88,7 +88,7 @@ class ComparedEvidence(EvidenceOptions):
     price: Annotated[list[str] | None, flag("--price", metavar="USD")] = None
     """Dollars per GPU-hour, or of one kind: H100=2.5. Can be repeated.  [default: the cheapest offer]"""
     illustrative_prices: Annotated[bool, flag("--illustrative-prices")] = False
-    """Also allow round figures that are no offers."""
+    """Allow round figures, which are no offers, where there is no offer."""
 
 
 @group(PANEL)
@@ -98,7 +98,7 @@ class PlannedEvidence(SimulatedEvidence):
     price: Annotated[list[str] | None, flag("--price", metavar="USD")] = None
     """Dollars per GPU-hour, or of one kind: H100=2.5. Can be repeated.  [default: the cheapest offer]"""
     illustrative_prices: Annotated[bool, flag("--illustrative-prices")] = False
-    """Also allow round figures that are no offers."""
+    """Allow round figures, which are no offers, where there is no offer."""
 
 
 @group(PANEL)

@@ -15,6 +15,7 @@ from advisor.render.vocabulary import GOALS, METRIC_NAMES, TPOT, TTFT
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from advisor.prediction.deployment_estimate import Estimate
     from advisor.recommendation.comparison import ComparedDeployment, Comparison
     from advisor.render.document import Lines, ShellCommand
 
@@ -46,14 +47,14 @@ def sentence(answer: Comparison) -> str:
     estimate = answer.best.estimate
     money = "" if answer.best.hourly_usd is None else f", ${short(answer.best.hourly_usd)} an hour"
     return (
-        f"{estimate.model.name} in {estimate.deployment.dtype} on {estimate.cluster} as {estimate.deployment.layout}: "
+        f"{estimate.model.name} in {estimate.deployment.dtype} on {_gpus(estimate)} as {estimate.deployment.layout}: "
         f"{short(estimate.output_tok_s)} tok/s{money}."
     )
 
 
 def columns(answer: Comparison) -> list[Column]:
     """Return the columns of the table, in order."""
-    rows = FlatRows([row.row() | {"quality_text": _quality(row)} for row in answer.rows])
+    rows = FlatRows([row.row() | {"quality_text": _quality(row), "gpus": _gpus(row.estimate)} for row in answer.rows])
     several = len({row.estimate.model.name for row in answer.rows}) > 1
     marks = ["" if row.keeps else "x" for row in answer.rows]
     if answer.best:
@@ -80,6 +81,12 @@ def columns(answer: Comparison) -> list[Column]:
     return [column for column in shown if not column.cells or set(column.cells) != {"-"}]
 
 
+def _gpus(estimate: Estimate) -> str:
+    """Write the GPUs, and how many of them are used where some stay idle."""
+    used = estimate.deployment.num_gpus
+    return f"{f'{used} of ' if used < estimate.cluster.num_gpus else ''}{estimate.cluster}"
+
+
 def _short_name(name: str) -> str:
     return name.rpartition("/")[2][:26]
 
@@ -100,14 +107,19 @@ def _question(answer: Comparison) -> list[str]:
     kept = [f"{METRIC_NAMES[metric]} <= {limit(most)}" for metric, most in answer.slo.limits.items()]
     spend = [] if answer.budget is None else [f"at most ${answer.budget:g} an hour"]
     return [
-        f"{answer.combinations:,} combinations of model, GPUs and format",
+        f"{answer.combinations:,} combination{'s' * (answer.combinations != 1)} of model, GPUs and format",
         f"{answer.workload.input_len} in / {answer.workload.output_len} out",
         ", ".join([goal, *kept, *spend]),
     ]
 
 
 def _lines(answer: Comparison) -> Lines:
-    out = {"too large": answer.too_large, "too slow": answer.too_slow, "too dear": answer.too_dear}
+    out = {
+        "too large": answer.too_large,
+        "too slow": answer.too_slow,
+        "too dear": answer.too_dear,
+        "without a price": answer.without_price,
+    }
     lost = [f"{number:,} {why}" for why, number in out.items() if number]
     some = (
         f"; the {answer.evaluated} that a roofline puts first were evaluated"
@@ -115,9 +127,14 @@ def _lines(answer: Comparison) -> Lines:
         else ""
     )
     why = f" ({', '.join(lost)})" if lost else ""
-    fits = f"{answer.fitting:,} of {answer.combinations:,} can be{why}{some}"
+    verb = "is" if answer.fitting == 1 else "are"
+    fits = f"{answer.fitting:,} of {answer.combinations:,} {verb} possible{why}{some}"
     missed = [] if all(row.keeps for row in answer.rows) else ["x: a limit is not kept"]
-    lines: list[tuple[str, Sequence[str]]] = [("fits", [fits]), ("limits", missed), ("price", _unpriced(answer))]
+    lines: list[tuple[str, Sequence[str]]] = [
+        ("fits", [fits]),
+        ("limits", missed),
+        ("price", [*_round_figures(answer), *_unpriced(answer)]),
+    ]
     scored = any(row.quality for row in answer.rows)
     if scored:
         best = next(row.quality for row in answer.rows if row.quality)
@@ -126,14 +143,23 @@ def _lines(answer: Comparison) -> Lines:
     return [*lines, ("source", sources_line(row.estimate.provenance for row in answer.rows))]
 
 
+def _round_figures(answer: Comparison) -> list[str]:
+    prices = [row.estimate.price for row in answer.rows]
+    named = dict.fromkeys(price.gpu for price in prices if price is not None and price.illustrative)
+    return [f"Round figures, no offers: {', '.join(named)}"] if named else []
+
+
 def _unpriced(answer: Comparison) -> list[str]:
     if not answer.unpriced:
         return []
     named = ", ".join(answer.unpriced[:NAMED])
     more = f" and {len(answer.unpriced) - NAMED} more" if len(answer.unpriced) > NAMED else ""
     place = "; they stand behind those with one" if answer.goal == "cost" else ""
+    if answer.budget is not None:
+        place = "; with a budget they are left out"
     first = answer.unpriced[0].replace(" ", "-")
-    return [f"No price for {named}{more}: add --price {first}=0.80, or --illustrative-prices for round figures{place}"]
+    figures = "" if answer.illustrative_prices else ", or --illustrative-prices for round figures"
+    return [f"No price for {named}{more}: add --price {first}=0.80{figures}{place}"]
 
 
 def _next(answer: Comparison) -> ShellCommand | None:

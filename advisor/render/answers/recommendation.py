@@ -215,9 +215,8 @@ def _decisive(answer: Recommendation) -> Lines:
     lines: list[tuple[str, Sequence[str]]] = [("context", [_context(best, answer.model)])]
     if best.price is not None and best.usd_per_mtok:
         hourly = best.price.usd_per_gpu_hour * best.deployment.num_gpus
-        cost = (
-            f"{dollars(best.usd_per_mtok)} per million output tokens, {dollars(hourly)} an hour ({best.price.provider})"
-        )
+        by = f"{best.price.provider}, a round figure" if best.price.illustrative else best.price.provider
+        cost = f"{dollars(best.usd_per_mtok)} per million output tokens, {dollars(hourly)} an hour ({by})"
         lines.append(("cost", [cost]))
     elif best.price is None:
         lines.append(("cost", [no_price(answer.cluster.gpu.name)]))

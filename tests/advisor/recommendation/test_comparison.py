@@ -7,6 +7,8 @@ import pytest
 
 import advisor
 from advisor.recommendation.screening import ANY_FORMAT, ScreenedHardware, screen
+from advisor.render.answers.comparison import document
+from advisor.render.console import text
 from catalog.gpus import find_gpu
 from catalog.models.find import find_model
 from catalog.quality import all_quality, quality_of
@@ -67,6 +69,27 @@ def test_no_gpu_is_lost_for_want_of_a_price():
     table = advisor.compare("llama-3.1-8b", "1xH100,1xA10", price={"H100": 3.0}, runs=[])
     assert [row.estimate.cluster.gpu.name for row in table.rows] == ["H100-SXM", "A10"]
     assert table.unpriced == ("A10",)
+
+
+def test_a_budget_is_kept_by_every_row():
+    """More GPUs than hold the model may be dearer than the budget, and nobody knows whether it pays for one without a price."""
+    table = advisor.compare(
+        "llama-3.3-70b", "A100,A10,MI300X", formats="int4", tpot=50, budget=2, price={"A100": 1.16, "A10": 0.7}
+    )
+    assert all(row.hourly_usd is not None and row.hourly_usd <= 2 for row in table.rows)
+    assert table.without_price == 1
+    assert "1 without a price" in text(document(table), 120)
+
+
+def test_the_cheapest_token_may_leave_gpus_idle():
+    """``4xH200`` is at most so many, as for ``recommend``."""
+    question = {"slo": {"tpot": 60}, "runs": [], "workload": {"concurrency": 64}}
+    alone = advisor.recommend("llama-3.3-70b", "4xH200", dtypes=["fp8"], objective="cost", **question).best
+    table = advisor.compare("llama-3.3-70b", "4xH200", formats="fp8", **question)
+    (row,) = table.rows
+    assert alone.deployment.num_gpus == 2
+    assert row.estimate.deployment == alone.deployment
+    assert "2 of 4xH200-SXM" in text(document(table), 120)
 
 
 def test_open_models_come_by_size():
