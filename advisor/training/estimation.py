@@ -95,32 +95,7 @@ def estimate_training(
         InputError: a name, number or combination that cannot be; the message says what would be right.
 
     """
-    stated = {"tp": tp, "pp": pp, "dp": dp, "cp": cp, "ep": ep}
-    estimates = _search(
-        model,
-        gpus,
-        batch=batch,
-        stated=stated
-        | {
-            "micro_batch": micro_batch,
-            "interleave": interleave,
-            "recompute": None if recompute == AUTO else recompute,
-            "sequence_parallel": sequence_parallel,
-            "zero": zero,
-        },
-        sequence_length=sequence_length,
-        schedule=schedule,
-        precision=precision,
-        frameworks=_frameworks(framework, stated, zero),
-        lora_rank=lora_rank,
-        offload=offload,
-        tokens=tokens,
-        price=price,
-        set_gpu=set_gpu,
-        top=1,
-        relax=False,
-    )
-    return estimates.candidates[0]
+    return recommend_training(**locals(), top=1).candidates[0]
 
 
 def recommend_training(
@@ -158,101 +133,76 @@ def recommend_training(
 
     """
     require_positive("top", top, most=10_000)
-    stated = {"tp": tp, "pp": pp, "dp": dp, "cp": cp, "ep": ep}
-    return _search(
-        model,
-        gpus,
-        batch=batch,
-        stated=stated
-        | {
-            "micro_batch": micro_batch,
-            "interleave": interleave,
-            "recompute": None if recompute == AUTO else recompute,
-            "sequence_parallel": sequence_parallel,
-            "zero": zero,
-        },
-        sequence_length=sequence_length,
-        schedule=schedule,
-        precision=precision,
-        frameworks=_frameworks(framework, stated, zero),
-        lora_rank=lora_rank,
-        offload=offload,
-        tokens=tokens,
-        price=price,
-        set_gpu=set_gpu,
-        top=top,
-        relax=True,
-    )
-
-
-def _frameworks(name: str, stated: Mapping[str, int | None], zero: int | None) -> tuple[str, ...]:
-    """Return the frameworks to try: the one that is named, or those that have what is stated."""
-    if name != AUTO:
-        return (find_framework(name).name,)
-    needed = [degree for degree in ("tp", "pp", "cp", "ep") if (stated.get(degree) or 1) > 1]
-    able = [
-        each
-        for each in (*TRIED, "deepspeed")
-        if set(needed) <= set(find_framework(each).parallel) and (zero is None or zero in find_framework(each).stages)
-    ]
-    return tuple(each for each in able if each in TRIED) or tuple(able) or (TRIED[0],)
-
-
-def _search(
-    model: str | Model,
-    gpus: str | Cluster,
-    *,
-    batch: int,
-    stated: Mapping[str, Any],
-    sequence_length: int | None,
-    schedule: str,
-    precision: str,
-    frameworks: Sequence[str],
-    lora_rank: int,
-    offload: bool,
-    tokens: float | None,
-    price: float | None,
-    set_gpu: Mapping[str, float | str] | None,
-    top: int,
-    relax: bool,
-) -> TrainingRecommendation:
-    known = {name: value for name, value in stated.items() if value is not None}
-    _check(known, batch=batch, schedule=schedule, precision=precision, lora_rank=lora_rank)
-    found_model, found_cluster = read_model(model), read_cluster(gpus, set_gpu)
-    length = _length(found_model.value, sequence_length)
-    notes = [*found_model.notes, *found_cluster.notes]
+    knobs = {"tp": tp, "pp": pp, "dp": dp, "cp": cp, "ep": ep, "micro_batch": micro_batch, "interleave": interleave}
+    knobs |= {"sequence_parallel": sequence_parallel, "zero": zero}
+    stated: dict[str, Any] = {name: value for name, value in knobs.items() if value is not None}
+    stated |= {} if recompute == AUTO else {"recompute": recompute}
+    _check(stated, batch=batch, schedule=schedule, precision=precision, lora_rank=lora_rank)
+    frameworks = [find_framework(name) for name in _frameworks(framework, stated)]
+    resolved, cluster = read_model(model), read_cluster(gpus, set_gpu)
+    length = _length(resolved.value, sequence_length)
+    notes = [*resolved.notes, *cluster.notes]
     if sequence_length is None:
         notes.append(Note(f"sequences of {length} tokens; --seq-len says otherwise"))
-    gpu = found_cluster.value.gpu
+    gpu = cluster.value.gpu
     if (precision == "fp8" and not gpu.fp8_tflops) or (precision == "fp4" and not gpu.fp4_tflops):
         raise InputError(f"{gpu.name} has no {precision} units; train in bf16")
-    tasks = [
-        TrainingTask(
-            model=found_model.value,
-            cluster=found_cluster.value,
-            framework=find_framework(name),
-            batch=batch,
-            sequence_length=length,
-            precision=precision,
-            schedule=schedule,  # type: ignore[arg-type]  # checked above
-            lora_rank=lora_rank,
-            offload=offload,
-        )
-        for name in frameworks
+    task = TrainingTask(
+        model=resolved.value,
+        cluster=cluster.value,
+        framework=frameworks[0],
+        batch=batch,
+        sequence_length=length,
+        precision=precision,
+        schedule=schedule,  # type: ignore[arg-type]  # checked above
+        lora_rank=lora_rank,
+        offload=offload,
+    )
+    tasks = [replace(task, framework=chosen) for chosen in frameworks]
+    return _fastest(tasks, stated, tuple(notes), tokens=tokens, price=price, top=top)
+
+
+def _frameworks(name: str, stated: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the frameworks to try: the one that is named, or those that have what is stated."""
+    if name != AUTO:
+        return (name,)
+    degrees = {degree for degree in ("tp", "pp", "cp", "ep") if stated.get(degree, 1) > 1}
+    able = [
+        tried
+        for tried in (*TRIED, "deepspeed")
+        if degrees <= set(find_framework(tried).parallel)
+        and ("zero" not in stated or stated["zero"] in find_framework(tried).stages)
     ]
+    return tuple(tried for tried in able if tried in TRIED) or tuple(able) or (TRIED[0],)
+
+
+def _fastest(
+    tasks: Sequence[TrainingTask],
+    stated: Mapping[str, Any],
+    notes: tuple[Note, ...],
+    *,
+    tokens: float | None,
+    price: float | None,
+    top: int,
+) -> TrainingRecommendation:
+    """Return the fastest layouts that fit over all tasks, which differ in the framework; where none fits, what lacks least memory.
+
+    Raises:
+        InputError: what is stated contradicts itself in every framework.
+
+    """
     ranked: list[tuple[bool, float, TrainingTask, TrainingLayouts]] = []
     evaluated = fitting = 0
     problems: list[InputError] = []
     for task in tasks:
         try:
-            layouts = layouts_of(task, known)
+            layouts = layouts_of(task, stated)
         except InputError as error:
             problems.append(error)
             continue
         memory = memory_by_part(task, layouts).total
         fits = memory <= task.cluster.gpu.memory_gib
         evaluated, fitting = evaluated + len(layouts), fitting + int(fits.sum())
-        # where nothing fits, what lacks least memory is shown
         times = step_time(task, layouts, shipped_fit().efficiencies).total if fits.any() else memory
         usable = np.where(fits, times, np.inf) if fits.any() else times
         for row in np.argsort(usable, kind="stable")[:top]:
@@ -261,20 +211,17 @@ def _search(
     if not ranked:
         raise problems[0]
     ranked.sort(key=lambda ranking: (not ranking[0], ranking[1]))
-    shown = [
-        _estimate(task, layout, tuple(notes), tokens=tokens, price=price)
-        for fits, _, task, layout in ranked
-        if fits == ranked[0][0]
-    ][:top]
+    able = ranked[0][0]
+    chosen = [(task, layout) for fits, _, task, layout in ranked if fits == able][: top if able else 1]
+    shown = tuple(_estimate(task, layout, notes, tokens=tokens, price=price) for task, layout in chosen)
     best = shown[0] if shown[0].fits else None
-    relaxations = () if best or not relax else tuple(_relaxations(tasks, known))
     return TrainingRecommendation(
         best=best,
-        candidates=tuple(shown if best else shown[:1]),
+        candidates=shown,
         evaluated=evaluated,
         fitting=fitting,
-        relaxations=relaxations,
-        notes=tuple(notes),
+        relaxations=() if best else tuple(_relaxations(tasks, stated)),
+        notes=notes,
     )
 
 
