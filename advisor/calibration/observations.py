@@ -125,9 +125,9 @@ class RunGroup:
     def dependencies(self) -> NDArray[np.intp]:
         return dependencies(self.model, self.layout)
 
-    def predict(self, parameters: Parameters, correction: Correction | None = None) -> Array:
-        """Predict the metrics, shape (len(METRICS), m), or (len(METRICS), s, m) for s values of the parameters."""
-        cost_model = CostModel(
+    def cost_model(self, parameters: Parameters, correction: Correction | None = None) -> CostModel:
+        """Return the cost model of the runs' deployments."""
+        return CostModel(
             model=self.model,
             cluster=self.cluster,
             layout=self.layout,
@@ -137,11 +137,14 @@ class RunGroup:
             correction=correction,
             ideal=parameters is IDEAL,
         )
-        asked = (cost_model, self.batch, self.input_len, self.output_len)
+
+    def predict(self, parameters: Parameters, correction: Correction | None = None) -> Array:
+        """Predict the metrics, shape (len(METRICS), m), or (len(METRICS), s, m) for s values of the parameters."""
+        requests = (self.cost_model(parameters, correction), self.batch, self.input_len, self.output_len)
         if self.steady.all():
-            return _metrics(steady_state_times(*asked))
-        times = _metrics(static_batch_times(*asked))
-        return np.where(self.steady, _metrics(steady_state_times(*asked)), times) if self.steady.any() else times
+            return _metrics(steady_state_times(*requests))
+        times = _metrics(static_batch_times(*requests))
+        return np.where(self.steady, _metrics(steady_state_times(*requests)), times) if self.steady.any() else times
 
     @property
     def noise(self) -> Array:

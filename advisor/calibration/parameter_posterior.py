@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from advisor.perf_model.parameters import NAMES, PRIORS, Parameters
+from advisor.perf_model.parameters import NAMES, SPREADS, Parameters
 from catalog.schema import Degree  # noqa: TC001  read by ``catalog.borders.checked``
 
 if TYPE_CHECKING:
@@ -88,5 +88,4 @@ def apart(marginal: ParameterPosterior, distance: int) -> ParameterPosterior:
     """Return the parameters as little known as those of a release so far away of which nothing was measured."""
     if not distance:
         return marginal
-    variance = (release_shares(distance) * np.array([PRIORS[name].spread for name in NAMES])) ** 2
-    return replace(marginal, covariance=marginal.covariance + np.diag(variance))
+    return replace(marginal, covariance=marginal.covariance + np.diag((release_shares(distance) * SPREADS) ** 2))

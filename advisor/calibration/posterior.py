@@ -26,7 +26,7 @@ from advisor.calibration.parameter_posterior import (
 )
 from advisor.calibration.shared_offsets import SharedOffsets, robust
 from advisor.calibration.support import training_support, widened
-from advisor.perf_model.parameters import NAMES, PRIORS, Parameters
+from advisor.perf_model.parameters import NAMES, PRIORS, SPREADS, Parameters
 from advisor.perf_model.sensitivity import log_slopes, logarithm, shifted
 
 if TYPE_CHECKING:
@@ -73,8 +73,7 @@ class Effects:
         labels += [("pair", *pair) for pair in self.pairs]
         labels += [("release", engine, str(each)) for engine in self.engines for each in self.releases[engine] if each]
         self.at = {label: i for i, label in enumerate(labels)}
-        spread = np.array([PRIORS[name].spread for name in NAMES])
-        self.spread = np.concatenate([self.shares(label) * spread for label in labels])
+        self.spread = np.concatenate([self.shares(label) * SPREADS for label in labels])
         self.centre = np.concatenate([Parameters.typical().unbounded(), np.zeros((len(labels) - 1) * len(NAMES))])
 
     def labels(self, engine: str, gpu: str, release: int = 0) -> list[Label]:
@@ -106,11 +105,10 @@ class Effects:
 
     def unknown(self, engine: str, gpu: str, release: int = 0) -> Array:
         """Return the variance of the parameters by the effects that no group is of, shape (len(NAMES),)."""
-        spread = np.array([PRIORS[name].spread for name in NAMES])
         missing = [self.shares(label) for label in self.labels(engine, gpu, release) if label not in self.at]
         steps = [0, *self._steps(engine, release)]
         apart = release_shares(release - max(steps, key=abs))
-        return np.asarray(sum(((share * spread) ** 2 for share in (*missing, apart)), np.zeros(len(NAMES))))
+        return np.asarray(sum(((share * SPREADS) ** 2 for share in (*missing, apart)), np.zeros(len(NAMES))))
 
     def seen_nearby(self, engine: str, gpu: str) -> TrainingSupport:
         """Return what the runs had that say most of this engine on this GPU: its own, else the engine's, the GPU's, or all."""
@@ -138,7 +136,7 @@ class PooledEffects(Effects):
     def __init__(self, groups: Sequence[Observations]) -> None:
         super().__init__(groups)
         self.at = {("population",): 0}
-        self.spread = np.array([PRIORS[name].spread for name in NAMES])
+        self.spread = SPREADS
         self.centre = Parameters.typical().unbounded()
 
     def unknown(self, *_: object) -> Array:
@@ -285,8 +283,7 @@ def _normal_equations(index: Effects, weighed: Sequence[_Weighed], effects: Arra
 
 def widened_for_new_machine(marginal: ParameterPosterior) -> ParameterPosterior:
     """Return the parameters as little known as those of an engine on a GPU that were never measured together."""
-    spread = np.array([PRIORS[name].spread for name in NAMES])
-    return replace(marginal, covariance=marginal.covariance + np.diag((SHARES["pair"] * spread) ** 2))
+    return replace(marginal, covariance=marginal.covariance + np.diag((SHARES["pair"] * SPREADS) ** 2))
 
 
 def own_start(marginal: ParameterPosterior, groups: Sequence[Observations]) -> ParameterPosterior:

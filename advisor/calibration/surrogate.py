@@ -20,7 +20,7 @@ import numpy as np
 from advisor.calibration.fit_file import LEVELS, SCHEMA, FitFile
 from advisor.calibration.parameter_posterior import ParameterPosterior, apart
 from advisor.calibration.residual_gp import Residuals
-from advisor.perf_model.parameters import NAMES, PRIORS, Parameters
+from advisor.perf_model.parameters import NAMES, SPREADS, Parameters
 from catalog.borders import checked, write_whole
 from catalog.errors import InputError
 from catalog.shipped import built
@@ -319,7 +319,6 @@ def shipped_surrogate() -> Surrogate:
 
 def analytic_marginal() -> ParameterPosterior:
     """Return what is believed before any run: the priors alone."""
-    spread = np.array([PRIORS[name].spread for name in NAMES])
     return ParameterPosterior(
-        mean=Parameters.typical().unbounded(), covariance=np.diag(spread**2), provenance="analytic"
+        mean=Parameters.typical().unbounded(), covariance=np.diag(SPREADS**2), provenance="analytic"
     )

@@ -24,7 +24,7 @@ from advisor.calibration.posterior import SHARES, own_start, update
 from advisor.calibration.residual_gp import fit_residuals
 from advisor.calibration.shipped_fit import errors_of, fitted_part
 from advisor.calibration.surrogate import ANY, Surrogate, analytic_marginal, shipped_surrogate
-from advisor.perf_model.parameters import NAMES, PRIORS
+from advisor.perf_model.parameters import PRIORS, SPREADS
 from catalog.errors import InputError
 from catalog.kernels import read_kernels
 from catalog.runs import shipped_runs, user_runs
@@ -311,8 +311,7 @@ def _passed_on(
     sum that moved from (m, C) to (m', C'), the part moves by G C^-1 (m' - m), and its covariance becomes
     G - G C^-1 (C - C') C^-1 G (Rasmussen and Williams, 2006, eq. A.6, once more integrated over the sum).
     """
-    spread = np.array([PRIORS[name].spread for name in NAMES])
-    effect = np.diag((SHARES["gpu"] * spread) ** 2)
+    effect = np.diag((SHARES["gpu"] * SPREADS) ** 2)
     gain = effect @ np.linalg.inv(before.covariance)
     shift = gain @ (after.mean - before.mean)
     shares = (

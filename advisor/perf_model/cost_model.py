@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from advisor.perf_model.memory.dispatch import memory
 from catalog.engines import engine_timing
 
 if TYPE_CHECKING:
@@ -35,6 +36,20 @@ class CostModel:
     """Of the times of the phases, by runs of this model nearby."""
     ideal: bool = False
     """Nothing is lost to how an engine does it: what physics allows."""
+
+    @classmethod
+    def of(
+        cls, model: Model, cluster: Cluster, layout: DeploymentArrays, parameters: Parameters, engine: str = "vllm"
+    ) -> CostModel:
+        """Return the cost model of ``layout``'s deployments, with the memory that the engine takes and leaves there."""
+        return cls(
+            model=model,
+            cluster=cluster,
+            layout=layout,
+            memory=memory(model, cluster, layout, engine),
+            parameters=parameters,
+            engine=engine,
+        )
 
     @property
     def factors(self) -> tuple[Array | float, Array | float]:

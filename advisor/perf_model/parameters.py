@@ -126,6 +126,8 @@ PRIORS: dict[str, Prior] = {
 }
 
 NAMES = tuple(PRIORS)
+SPREADS: Array = np.array([prior.spread for prior in PRIORS.values()])
+"""Standard deviations of the priors on the unbounded scale, shape (len(NAMES),)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

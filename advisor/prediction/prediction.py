@@ -15,7 +15,6 @@ from advisor.perf_model.cost_model import CostModel
 from advisor.perf_model.dependencies import dependencies
 from advisor.perf_model.deployment_arrays import ACTIVATION_BYTES
 from advisor.perf_model.forward_pass import decode_pass, prefill_pass
-from advisor.perf_model.memory.dispatch import memory
 from advisor.perf_model.memory.kv_capacity import max_concurrency, request_gib
 from advisor.perf_model.memory.uncertainty import spread_gib
 from advisor.perf_model.operators import Product, products
@@ -80,14 +79,7 @@ class Prediction:
 
         ``residuals``: of runs of this model, which correct the times near them.
         """
-        cost_model = CostModel(
-            model=model,
-            cluster=cluster,
-            layout=layout,
-            memory=memory(model, cluster, layout, engine),
-            parameters=parameters,
-            engine=engine,
-        )
+        cost_model = CostModel.of(model, cluster, layout, parameters, engine)
         lengths = np.full(len(layout), float(input_len)), np.full(len(layout), float(output_len))
         batch = np.broadcast_to(np.asarray(batch, dtype=float), (len(layout),))
         if residuals is not None:

@@ -10,7 +10,6 @@ import numpy as np
 from advisor.calibration.observations import group_runs
 from advisor.calibration.surrogate import shipped_surrogate
 from advisor.perf_model.collectives import link_gbps
-from advisor.perf_model.cost_model import CostModel
 from advisor.perf_model.static_batch import static_batch_times
 from advisor.prediction.prediction import Prediction, request_causes
 from catalog.errors import InputError
@@ -75,15 +74,7 @@ def facts_of(runs: Iterable[Measurement]) -> dict[Measurement, RunFacts]:
 
 
 def _facts(group: RunGroup) -> Mapping[Measurement, RunFacts]:
-    parameters = shipped_surrogate().marginal(group.engine, group.cluster.gpu.name).parameters
-    cost_model = CostModel(
-        model=group.model,
-        cluster=group.cluster,
-        layout=group.layout,
-        memory=group.memory,
-        parameters=parameters,
-        engine=group.engine,
-    )
+    cost_model = group.cost_model(shipped_surrogate().marginal(group.engine, group.cluster.gpu.name).parameters)
     evaluation = Prediction(
         cost_model=cost_model,
         regime="static",

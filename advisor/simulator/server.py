@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from advisor.calibration.support import extrapolation_notes, widened
 from advisor.perf_model.cost_model import CostModel
 from advisor.perf_model.deployment_arrays import DeploymentArrays
-from advisor.perf_model.memory.dispatch import memory
 from advisor.perf_model.parameters import IDEAL
 from advisor.prediction.engine_start import context_note, safe_context
 from advisor.simulator.arrivals import MOST_REQUESTS
@@ -58,14 +57,7 @@ class AggregatedServer:
         chosen = resolved.value
         layout = DeploymentArrays.of([chosen], model, cluster.gpu)
         known = knowledge.marginal(chosen.engine, cluster.gpu)
-        cost_model = CostModel(
-            model=model,
-            cluster=cluster,
-            layout=layout,
-            memory=memory(model, cluster, layout, chosen.engine),
-            parameters=known.parameters,
-            engine=chosen.engine,
-        )
+        cost_model = CostModel.of(model, cluster, layout, known.parameters, chosen.engine)
         held = int(cost_model.memory.kv_capacity_tokens[0])
         context: tuple[Note, ...] = ()
         if deployment.max_model_len is None and cost_model.memory.fits[0]:

@@ -18,11 +18,9 @@ from advisor.calibration.surrogate import shipped_surrogate
 from advisor.perf_model.correction import PHASES
 from advisor.perf_model.cost_model import CostModel
 from advisor.perf_model.deployment_arrays import DeploymentArrays
-from advisor.perf_model.memory.dispatch import memory
 from advisor.perf_model.parameters import Parameters
 from advisor.perf_model.sensitivity import log_slopes, logarithm, shifted
-from advisor.perf_model.static_batch import static_batch_times
-from advisor.perf_model.steady_state import steady_state_times
+from advisor.prediction.prediction import TIMES_OF
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,14 +61,7 @@ class Points:
         input_len: Array,
         output_len: Array,
     ) -> Points:
-        cost_model = CostModel(
-            model=model,
-            cluster=cluster,
-            layout=layout,
-            memory=memory(model, cluster, layout, engine),
-            parameters=Parameters.typical(),
-            engine=engine,
-        )
+        cost_model = CostModel.of(model, cluster, layout, Parameters.typical(), engine)
         size = len(layout)
         batch, input_len, output_len = (
             np.broadcast_to(np.asarray(values, dtype=float), (size,)) for values in (batch, input_len, output_len)
@@ -99,10 +90,9 @@ class Points:
         return len(self.batch)
 
     def times(self, x: Array) -> PhaseTimes:
-        """Predict times at parameters on the unbounded scale: (20,), or (s, 20) for times of shape (s, n)."""
-        run = static_batch_times if self.regime == "static" else steady_state_times
+        """Predict times at parameters on the unbounded scale, (len(NAMES),); or (s, len(NAMES)) for times of shape (s, n)."""
         cost_model = replace(self.cost_model, parameters=Parameters.from_unbounded(x))
-        return run(cost_model, self.batch, self.input_len, self.output_len)
+        return TIMES_OF[self.regime](cost_model, self.batch, self.input_len, self.output_len)
 
     def prefill_share(self, x: Array) -> Array:
         """Return the share of a request's life that its own prefill and that of those beside it take, shape (n,).
@@ -120,7 +110,7 @@ class Rows:
     mean: Array
     """At the prior mean of the parameters, shape (m,)."""
     slopes: Array
-    """By the parameters, shape (m, 20)."""
+    """By the parameters, shape (m, len(NAMES))."""
     weights: Array
     """Of the residual of each phase, in its standard deviations: shape (m, 2)."""
     places: Configurations
@@ -158,7 +148,7 @@ class Belief:
 
     prior: ParameterPosterior
     x: Array
-    """Parameters about which the model of time is linearised: the most probable ones, shape (20,)."""
+    """Parameters about which the model of time is linearised: the most probable ones, shape (len(NAMES),)."""
     seen: Rows | None
     offset: Array
     """Measured less foreseen, shape (len(seen),)."""
