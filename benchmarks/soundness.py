@@ -87,7 +87,7 @@ def _times(
     elif isinstance(part, dict):
         around = around | {name: part[name] for name in ("model", "cluster", "gpu", "gpus", "task") if name in part}
         for what, ms, floor in _floors(part, around, overrides):
-            if ms is not None and ms < floor * (1 - ROUNDING):
+            if isinstance(ms, (int, float)) and ms < floor * (1 - ROUNDING):
                 yield f"{place}.{what}", f"{ms} ms is below {floor:.6g} ms, what the hardware allows"
         for name, inner in part.items():
             yield from _times(inner, f"{place}.{name}", around, overrides)
