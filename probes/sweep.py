@@ -31,7 +31,7 @@ SPARE = 2
 """Workers kept ready for the loads to come."""
 
 LEFT_OUT = "left out"
-"""Outcome of the shapes of a load for which no time was left."""
+"""Outcome of the shapes and offers of a load for which no time was left."""
 
 PAUSE_S = 0.25
 """Time between two looks at what is running."""
@@ -230,7 +230,9 @@ class Sweep:
             why = f": {tail[-1]:.300}" if tail else ""
             self._say(f"{job.load.name} {outcome} after {seconds:.0f} s{why}")
             if code == 0 and (left := undone(job.load, self.out)):
-                self._say(f"{job.load.name}: no time was left for {len(left)} shapes; run it again for these")
+                self._say(
+                    f"{job.load.name}: no time was left for {len(left)} of its measurements; run it again for these"
+                )
 
 
 def _ending(ended: Running, code: int | None) -> str:
@@ -302,14 +304,13 @@ def _seen(load: BenchmarkJob, records: Sequence[Mapping[str, Any]]) -> set[tuple
     """Return its shapes, and the names of its offers, that loads of its name have been through."""
     names = [offer.name for offer in load.offers]
     seen: set[tuple[int, int, int] | str] = set()
-    left: set[tuple[int, int, int]] = set()
+    left: set[tuple[int, int, int] | str] = set()
     for record in records:
-        # records did not always say which shapes and offers: then they were all there were
-        shapes = {tuple(shape) for shape in record.get("shapes", load.shapes)}
         if record["load"] == load.name and record["outcome"] == LEFT_OUT:  # by the worker, before its load is done
-            left = shapes
+            left = {*map(tuple, record["shapes"]), *record.get("offers", ())}
         elif record["load"] == load.name and record["outcome"] == "done":
-            seen |= (shapes - left) | set(record.get("offers", names))
+            # records did not always say which shapes and offers: then they were all there were
+            seen |= {*map(tuple, record.get("shapes", load.shapes)), *record.get("offers", names)} - left
             left = set()
     return seen
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from catalog.schema import Measurement
     from probes.benchmark_plan import BenchmarkJob
+    from probes.serving_benchmark import TrafficProfile
     from probes.static_benchmark import BenchmarkEngine, OutOfMemory
 
 
@@ -123,8 +124,15 @@ def record(engine: BenchmarkEngine, order: Order, *, agreement: Mapping[str, flo
     left: list[tuple[int, int, int]] = []
     for run in measure(engine, order.load, done=done, agreement=agreement, say=tell, late=left.append):
         store(order, run)
-    if left:
-        add_record(order.out, replace(order.load, shapes=tuple(left), offers=()), LEFT_OUT, 0.0)
+    record_left_out(order, shapes=left)
+
+
+def record_left_out(
+    order: Order, *, shapes: Sequence[tuple[int, int, int]] = (), offers: Sequence[TrafficProfile] = ()
+) -> None:
+    """Note for which shapes and offers of the load no time was left, if any, before it is noted as done."""
+    if shapes or offers:
+        add_record(order.out, replace(order.load, shapes=tuple(shapes), offers=tuple(offers)), LEFT_OUT, 0.0)
 
 
 def record_failure(

@@ -78,6 +78,10 @@ class Outcome:
     new: int = 0
     left_out: list[str] = field(default_factory=list)
 
+    def late(self, loads: Sequence[EndpointTraffic]) -> None:
+        """Note loads for which the budget leaves no time; another call, which finds no report of theirs, takes them up."""
+        self.left_out += [f"{load.name}: the budget leaves it no time" for load in loads]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointSession:
@@ -166,6 +170,7 @@ class EndpointSession:
             if run is None:
                 if self.fixed and failed < MOST_FAILED and clock.room(1):
                     continue
+                outcome.late(closed[number + 1 :] if not clock.room(kept_free + 1) else ())
                 break
             rising = best is None or _tok_s(run) >= RISE * _tok_s(best)
             best = run if best is None or _tok_s(run) > _tok_s(best) else best
@@ -196,7 +201,7 @@ class EndpointSession:
         if not report.exists():
             seconds = clock.seconds(loads, needs_s, kept_free)
             if seconds is None:
-                outcome.left_out.append(f"{load.name}: the budget leaves it no time")
+                outcome.late([load])
                 return None
             say(f"{_told(load)}: {seconds:.0f} s of requests")
             began = time.monotonic()

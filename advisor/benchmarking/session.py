@@ -22,7 +22,7 @@ from catalog.paths import home, own_runs
 from catalog.runs import read_runs
 from catalog.schema import Cluster, require_positive
 from probes.file_lock import take_lock
-from probes.sweep import Sweep, outcomes, seconds_taken
+from probes.sweep import Sweep, outcomes, seconds_taken, undone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -100,6 +100,17 @@ class ProbeSession:
         """Name the loads that were tried and failed."""
         known = outcomes(self.config.out)
         return tuple(load.name for load in self.loads if known.get(load.name) == "failed")
+
+    def unmeasured(self) -> dict[str, int]:
+        """Count the shapes and offers that no time was left for, by load; another run takes them up."""
+        stored = {run.run_id for run in self.runs()}
+        failed = set(self.failed())
+        counts = {
+            load.name: sum(load.run_id(piece) not in stored for piece in undone(load, self.config.out))
+            for load in self.loads
+            if load.name not in failed
+        }
+        return {name: count for name, count in counts.items() if count}
 
     def last_lines(self) -> dict[Path, str]:
         """Return the logs of the loads that failed, and the last line of each."""

@@ -42,6 +42,7 @@ def show_outcome(
         store=str(ready.config.store),
         left_out=list(ready.left_out),
         failed=list(ready.failed()),
+        unmeasured=ready.unmeasured(),
         report=pages,
     )
 

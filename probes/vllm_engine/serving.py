@@ -23,7 +23,7 @@ from catalog.requests import Request, append_requests
 from probes.gpu_telemetry import Meter
 from probes.serving_benchmark import serve, summary
 from probes.static_benchmark import measurement
-from probes.sweep_command import run_sweep, store, stored, sweep_parser, tell
+from probes.sweep_command import record_left_out, run_sweep, store, stored, sweep_parser, tell
 from probes.vllm_engine.static import (
     ENVIRONMENT,
     add_memory,
@@ -39,6 +39,7 @@ from probes.vllm_engine.static import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
+    from catalog.schema import Measurement
     from probes.benchmark_plan import BenchmarkJob
     from probes.serving_benchmark import ServingRun, TrafficProfile
     from probes.sweep_command import Order
@@ -123,8 +124,15 @@ class VllmServer:
 
 
 async def record_offers(server: TrafficServer, order: Order) -> None:
-    """Make the load's offers that are not in the store yet; each is in it, with its requests, as soon as it is over."""
+    """Make the load's offers that are not in the store yet; each is in it, with its requests, as soon as it is over.
+
+    Those for which no time is left are noted as left out, with shares of a closed loop that only came after them: the next run
+    takes them up.
+    """
     load, vocab_size = order.load, order.load.model.vocab_size
+    began = time.perf_counter()
+    left: list[TrafficProfile] = []
+    early: list[TrafficProfile] = []
     done = {run.run_id: run for run in stored(order)}
     number, *lengths = WARM_UP
     await asyncio.gather(*(_drained(server, [1] * lengths[0], lengths[1]) for _ in range(number)))
@@ -139,8 +147,13 @@ async def record_offers(server: TrafficServer, order: Order) -> None:
             rate = offer.share * most.get((offer.input_len, offer.output_len), 0.0)
         if run_id in done:
             continue
+        if (elapsed := time.perf_counter() - began) > load.measure_s:
+            tell(f"{run_id} left out: {elapsed:.0f} s were spent on this load")
+            left.append(offer)
+            continue
         if offer.share is not None and not rate:
             tell(f"{run_id} left out: no closed loop with these lengths came before it")
+            early.append(offer)
             continue
         energy = server.meter.energy_j()
         served = await serve(server.stream, offer, vocab_size=vocab_size, max_len=server.max_len, rate=rate)
@@ -151,28 +164,40 @@ async def record_offers(server: TrafficServer, order: Order) -> None:
             _raise(most, (offer.input_len, offer.output_len), served.output_tok_s)
         tell(f"{run_id}: {len(served.requests)} requests, {served.lost} lost, {json.dumps(seen)}")
         append_requests(order.out / "requests.jsonl", _requests(run_id, served))
-        store(
-            order,
-            measurement(
-                load,
-                (offer.concurrency or int(seen["batch"]), offer.input_len, offer.output_len),
-                **{
-                    **{name: seen[name] for name in ("ttft_ms", "tpot_ms", "e2e_ms", "output_tok_s") if name in seen},
-                    "run_id": run_id,
-                    "regime": "steady" if offer.concurrency else "open",
-                    "rate": None if rate is None else round(rate, 4),
-                    "engine": server.name,
-                    "engine_version": server.version,
-                    "repeats": 1,
-                    "energy_j": None if energy is None or after is None else round(after - energy, 1),
-                    "peak_memory_gib": round(max(report["used_gib"] for report in server.reports), 3),
-                    "kv_capacity_tokens": server.kv_capacity_tokens,
-                    "fingerprint": json.dumps(
-                        {**server.fingerprint, **_described(offer, served)}, separators=(",", ":")
-                    ),
-                },
-            ),
-        )
+        spent_j = None if energy is None or after is None else round(after - energy, 1)
+        store(order, _measured(server, load, offer, served, rate=rate, energy_j=spent_j))
+    known = [offer for offer in early if (offer.input_len, offer.output_len) in most]
+    record_left_out(order, offers=[*known, *left])
+
+
+def _measured(
+    server: TrafficServer,
+    load: BenchmarkJob,
+    offer: TrafficProfile,
+    served: ServingRun,
+    *,
+    rate: float | None,
+    energy_j: float | None,
+) -> Measurement:
+    """Return the run of an offer, made at ``rate`` requests a second where it is an open loop."""
+    seen = summary(served)
+    return measurement(
+        load,
+        (offer.concurrency or int(seen["batch"]), offer.input_len, offer.output_len),
+        **{
+            **{name: seen[name] for name in ("ttft_ms", "tpot_ms", "e2e_ms", "output_tok_s") if name in seen},
+            "run_id": load.run_id(offer),
+            "regime": "steady" if offer.concurrency else "open",
+            "rate": None if rate is None else round(rate, 4),
+            "engine": server.name,
+            "engine_version": server.version,
+            "repeats": 1,
+            "energy_j": energy_j,
+            "peak_memory_gib": round(max(report["used_gib"] for report in server.reports), 3),
+            "kv_capacity_tokens": server.kv_capacity_tokens,
+            "fingerprint": json.dumps({**server.fingerprint, **_described(offer, served)}, separators=(",", ":")),
+        },
+    )
 
 
 def _raise(most: dict[tuple[int, int], float], lengths: tuple[int, int], output_tok_s: float) -> None:

@@ -11,6 +11,7 @@ from advisor.render.lines import hardware, notes
 from advisor.render.numbers import short
 from advisor.render.tables import Column
 from catalog.errors import Note
+from catalog.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -104,10 +105,18 @@ def outcome_document(ready: ProbeSession, measured: Sequence[Measurement], befor
     lines: list[tuple[str, Sequence[str]]] = [("runs", [f"{counts}, kept in {ready.config.store}", _use(ready)])]
     lines.append(("traffic", [f"request by request in {ready.request_log}"] if ready.request_log else []))
     lines.append(("startup", _startup(ready)))
-    lines.append(("skipped", ready.left_out))
+    lines.append(("skipped", [*ready.left_out, *_unmeasured(ready)]))
     lines += notes(note for note in ready.notes if note.kind == "warning")
     lines += notes(Note(text, "warning") for text in failures(ready))
     return measured_document(measured).and_lines([(label, texts) for label, texts in lines if texts])
+
+
+def _unmeasured(ready: ProbeSession) -> list[str]:
+    """Say for what no time was left, load by load."""
+    return [
+        f"{name}: no time was left for {counted(count, 'measurement')}; give the command again for the rest"
+        for name, count in ready.unmeasured().items()
+    ]
 
 
 def _startup(ready: ProbeSession) -> list[str]:

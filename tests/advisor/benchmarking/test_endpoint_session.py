@@ -8,11 +8,13 @@ import re
 import stat
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
 
 import advisor
+from advisor.benchmarking import endpoint_session
 from advisor.benchmarking.benchmark_plan import ProbeQuestion
 from advisor.benchmarking.endpoint_session import LADDER, prepare_endpoint
 from advisor.cli import app
@@ -153,6 +155,26 @@ def test_a_short_budget_keeps_room_for_poisson_arrivals(server, calls):
     assert [run.regime for run in outcome.runs] == ["steady"] * 3 + ["open"] * 2
     assert not outcome.left_out
     assert len(calls()) == 5
+
+
+def test_loads_for_which_no_time_is_left_are_named_and_taken_up_by_the_next_run(server, calls, monkeypatch):
+    passed = [0.0]
+    monkeypatch.setattr(endpoint_session, "time", SimpleNamespace(monotonic=lambda: passed[0]))
+    made = endpoint_session.make_traffic
+
+    def slow(*given, seconds, **limits):
+        passed[0] += seconds + 25
+        return made(*given, seconds=seconds, **limits)
+
+    monkeypatch.setattr(endpoint_session, "make_traffic", slow)
+    outcome = prepared(server, budget_s=60).run()
+    assert [run.batch for run in outcome.runs] == [1]
+    late = [f"closed-{count}" for count in (8, 32, 128, 512)] + ["poisson-10", "poisson-16"]
+    assert outcome.left_out == [f"{name}: the budget leaves it no time" for name in late]
+    again = prepared(server, budget_s=None).run()
+    assert again.left_out == []
+    assert (again.runs[0], again.new) == (outcome.runs[0], len(again.runs) - 1)
+    assert calls().count("kind=concurrent,streams=2") == 1
 
 
 @pytest.mark.parametrize(

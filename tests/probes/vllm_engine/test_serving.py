@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import time
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ from catalog.requests import read_requests
 from catalog.runs import read_runs
 from probes.benchmark_plan import read_plan
 from probes.gpu_telemetry import Meter
+from probes.sweep import add_record, undone
 from probes.sweep_command import Order
 from probes.vllm_engine.serving import record_offers
 
@@ -100,6 +102,25 @@ def test_a_second_worker_goes_on_where_the_first_stood(tmp_path):
     # by the closed loop in the store
     rates = [run.rate for run in (runs[1], runs[3])]
     assert rates == pytest.approx([share * runs[0].output_tok_s / 8 for share in (0.25, 0.5)], rel=0.01)
+
+
+def test_offers_for_which_no_time_was_left_are_taken_up_by_the_next_run(tmp_path, capsys):
+    order = an_order(tmp_path)
+    load = order.load
+    short = replace(order, load=replace(load, measure_s=0.2))  # the first loop takes longer
+    asyncio.run(record_offers(FakeServer(), short))
+    assert len(re.findall(r"left out: \d+ s were spent on this load", capsys.readouterr().out)) == 3
+    (closed,) = read_runs(tmp_path / "runs.jsonl")
+    add_record(tmp_path, load, "done", 9.0)  # as the sweep notes it when its worker has ended
+    early, _, *late = load.offers  # the first is a share of a loop that comes after it
+    assert undone(load, tmp_path) == (early, *late)
+    asyncio.run(record_offers(FakeServer(), order))
+    add_record(tmp_path, load, "done", 9.0)
+    assert undone(load, tmp_path) == ()
+    runs = read_runs(tmp_path / "runs.jsonl")
+    assert runs[0] == closed
+    assert {run.run_id for run in runs} == {load.run_id(offer) for offer in load.offers}
+    assert len(runs) == len(load.offers)
 
 
 @pytest.mark.parametrize(
