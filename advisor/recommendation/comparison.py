@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -15,7 +16,7 @@ from advisor.recommendation.certainty import is_sure
 from advisor.recommendation.problem import MOST_SEQUENCES, OBJECTIVES, DeploymentSearch, checked
 from advisor.recommendation.recommendation import check_question
 from advisor.recommendation.screening import ANY_FORMAT, ScreenedDeployment, ScreenedHardware, Screening, screen
-from catalog.engines import find_engine
+from catalog.engines import find_engine, known_format
 from catalog.errors import InputError, Note
 from catalog.gpus import all_gpus, counted_in
 from catalog.models.find import all_models
@@ -393,4 +394,9 @@ def _formats(formats: str | Sequence[str] | None, *, closed: bool) -> list[str]:
     if formats is None:
         return ["auto"] if closed else list(ANY_FORMAT)
     named = _names(formats) if isinstance(formats, (str, Iterable)) else []
-    return list(dict.fromkeys(part for name in named for part in (ANY_FORMAT if name == "any" else (name,))))
+    if not named:
+        raise InputError("no weight format named; for example: fp8,int4, or any")
+    known = (
+        ANY_FORMAT if name == "any" else (name if name == "auto" else known_format(name, "dtype"),) for name in named
+    )
+    return list(dict.fromkeys(itertools.chain.from_iterable(known)))

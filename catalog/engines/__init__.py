@@ -1,6 +1,6 @@
 """Engines: what they can run, what they choose by default, and the commands that start them."""
 
-from catalog.engines.defaults import compute_dtype, resolve
+from catalog.engines.defaults import compute_dtype, known_format, resolve
 from catalog.engines.kv_cache import (
     KvGroups,
     graph_sizes,
@@ -53,6 +53,7 @@ __all__ = [
     "environment",
     "find_engine",
     "graph_sizes",
+    "known_format",
     "kv_groups",
     "kv_heads_per_gpu",
     "padded_vocab",

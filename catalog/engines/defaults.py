@@ -129,7 +129,7 @@ def _weights(deployment: Deployment, model: Model, gpu: Gpu, engine: Engine, not
                 why = f"{engine.name} reads an fp8 KV cache into nothing else on {gpu.name}"
             notes.append(Note(f"dtype {chosen}: {why}"))
     else:
-        chosen = _known(wanted, "dtype")
+        chosen = known_format(wanted, "dtype")
         if chosen != wanted:
             notes.append(Note(f"dtype {wanted} read as {chosen}"))
     if stored and chosen != stored:
@@ -159,7 +159,7 @@ def _kv(deployment: Deployment, model: Model, gpu: Gpu, engine: Engine, dtype: s
             notes.append(Note(f"kv_dtype {stored}: the checkpoint has scales for it"))
             return stored
         return compute_dtype(model, gpu, dtype, engine)
-    chosen = _known(deployment.kv_dtype, "kv_dtype")
+    chosen = known_format(deployment.kv_dtype, "kv_dtype")
     formats = engine.kv_formats(gpu, model)
     if not formats:
         raise InputError(engine.refusal(gpu) or f"{engine.name} is not known on {gpu.name}")
@@ -180,7 +180,13 @@ def _kv(deployment: Deployment, model: Model, gpu: Gpu, engine: Engine, dtype: s
     return chosen
 
 
-def _known(name: str, what: str) -> str:
+def known_format(name: str, what: str) -> str:
+    """Return a format by its name, or by a word for it such as "awq".
+
+    Raises:
+        InputError: it is none; ``what`` is what it was given as.
+
+    """
     if name in BITS:
         return name
     word = str(name).strip().casefold().replace("_", "-")

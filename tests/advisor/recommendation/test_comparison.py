@@ -125,6 +125,9 @@ def test_the_whole_catalog_is_compared_in_seconds():
         ({"gpus": " ,"}, "no GPUs named"),
         ({"objective": "beauty"}, "must be one of"),
         ({"budget": "a lot"}, "dollars"),
+        ({"formats": "nan"}, "unknown dtype 'nan'; known: auto"),
+        ({"formats": "fp8,int5"}, "unknown dtype 'int5'; did you mean int"),
+        ({"models": "llama-3.1-8b", "gpus": "1xH100", "formats": ""}, "no weight format named"),
         ({"input_len": "15M"}, "none of the models"),
         ({"models": "llama-3.1-8b", "gpus": "1xH100", "tpotty": 3}, "no argument"),
     ],
@@ -133,6 +136,12 @@ def test_what_cannot_be_asked_is_refused_in_a_line(question, message):
     with pytest.raises(advisor.InputError, match=message) as error:
         advisor.compare(**question)
     assert "\n" not in str(error.value)
+
+
+def test_a_word_for_a_format_is_that_format():
+    asked = {"models": "llama-3.1-8b", "gpus": "1xH100", "runs": [], "price": 2.0}
+    (awq,), (int4,) = (advisor.compare(**asked, formats=name).rows for name in ("awq", "int4"))
+    assert awq.row() == int4.row()
 
 
 def test_published_quality_is_of_models_that_there_are():
