@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -56,7 +57,7 @@ class Quantity:
         except ValueError:
             raise InputError(self._refusal(value, name)) from None
         if self.whole:
-            if number != round(number):
+            if not math.isfinite(number) or number != round(number):
                 raise InputError(self._refusal(value, name))
             return round(number)
         return number

@@ -33,6 +33,10 @@ PIECE = 200_000
 MOST_REQUESTS = 20_000_000
 """Where all must be in memory: of a closed loop, for a plan, and with a pool for prompts."""
 MOST_STREAMED = 2_000_000_000
+MOST_S = 1e8
+"""Three years: a clock that counts seconds in 64 bits tells hundredths of a microsecond apart up to there."""
+MOST_LOOP_S = 1e5
+"""Of a closed loop, which settles: so long the requests last that are prepared, see ``SERVED_PER_SECOND``."""
 FEWEST = 1000
 """Requests that random traffic has by default at least: of fewer a 99th percentile is that of ten."""
 LEAST_S_A_TOKEN = 0.2
@@ -67,6 +71,11 @@ class Arrivals:
     counted_out: bool = False
     """Whether a closed loop ends when all requests are served, however long that takes."""
     notes: tuple[Note, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raise ``InputError`` where they come for longer than a clock can tell apart what they meet."""
+        last = float(self.arrival_s[-1]) if len(self.arrival_s) else 0.0
+        check_span(last if self.counted_out else max(self.duration_s, last))
 
     def __len__(self) -> int:
         return len(self.input_len)
@@ -145,6 +154,10 @@ class ArrivalStream:
     sharing: None = None
     """What prompts share is known only of requests in memory."""
 
+    def __post_init__(self) -> None:
+        """Raise ``InputError`` as ``Arrivals`` does."""
+        check_span(self.duration_s)
+
     def __len__(self) -> int:
         return self.count
 
@@ -161,6 +174,12 @@ class ArrivalStream:
         """Yield all requests that are not refused, piece by piece."""
         for piece in self.make():
             yield piece if self.longest is None else piece.fitting(self.longest)
+
+
+def check_span(seconds: float) -> None:
+    """Raise ``InputError`` where requests come for longer than a simulation's clock is good for."""
+    if seconds > MOST_S:
+        raise InputError(f"requests come for {seconds:.3g} s; a simulation takes at most {MOST_S:.0e} s, three years")
 
 
 class BusiestWindow:
@@ -361,7 +380,7 @@ def closed_loop(workload: Workload, *, duration_s: float, longest: int, seed: in
     """
     check_lengths(workload, spread)
     require_positive("concurrency", workload.concurrency or 0, most=10**6)
-    require_positive("duration", duration_s, whole=False)
+    require_positive("duration", duration_s, most=MOST_LOOP_S, whole=False)
     first = workload.concurrency or 0
     count = min(first + math.ceil(duration_s * SERVED_PER_SECOND), MOST_REQUESTS)
     offer = TrafficProfile(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from advisor.simulator.arrivals import MOST_REQUESTS, SERVED_PER_SECOND, Arrivals
+from advisor.simulator.arrivals import MOST_LOOP_S, MOST_REQUESTS, SERVED_PER_SECOND, Arrivals
 from catalog.errors import InputError
 from catalog.schema import Workload, require_positive
 
@@ -105,7 +105,7 @@ def client_loop(
     require_positive("input_len", workload.input_len, most=2**24)
     require_positive("output_len", workload.output_len, most=2**24)
     require_positive("concurrency", workload.concurrency or 0, most=10**6)
-    require_positive("duration", duration_s, whole=False)
+    require_positive("duration", duration_s, most=MOST_LOOP_S, whole=False)
     concurrency = workload.concurrency or 0
     counted = client.count(concurrency)
     count = counted or min(concurrency + math.ceil(duration_s * SERVED_PER_SECOND), MOST_REQUESTS)

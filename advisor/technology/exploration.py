@@ -157,6 +157,8 @@ def explore(
     """
     if task not in ("inference", "training"):
         raise InputError(f"task is {task!r:.40}; it must be inference or training")
+    if task == "inference" and output_len == 1:
+        raise InputError("output_len is 1; the time of an output token after the first takes at least 2")
     found_model, found_cluster = read_model(model), read_cluster(gpus, set_gpu)
     cluster, notes = found_cluster.value, (*found_model.notes, *found_cluster.notes)
     asked = _Asked(

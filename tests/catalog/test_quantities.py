@@ -63,6 +63,8 @@ def test_what_people_write_is_read(quantity, text, value):
         (USD_PER_HOUR, "$"),
         (SHARE, "9o%"),
         (COUNT, "1.2345k"),
+        (COUNT, "1e999"),
+        (COUNT, "1e308k"),
     ],
 )
 def test_what_is_none_is_refused_in_a_sentence(quantity, text):

@@ -3,9 +3,11 @@
 import re
 
 import pytest
+from typer.testing import CliRunner
 
 import advisor
 from advisor import InputError
+from advisor.cli import app
 from catalog.schema import Workload
 
 QUESTION = {"batch": 1, "input_len": 128, "output_len": 8}
@@ -38,7 +40,28 @@ def test_a_context_that_it_holds_starts():
     assert "--max-model-len 20000" in advisor.export(answer, "vllm")
 
 
-@pytest.mark.parametrize("engine", ["vllm", "sglang"])
+@pytest.mark.parametrize("engine", ["vllm", "sglang", "tensorrt-llm", "lmdeploy"])
+def test_estimate_says_that_no_engine_starts_and_exits_with_1(engine):
+    asked = [
+        "--model",
+        "llama-3.1-8b",
+        "--gpus",
+        "RTX3090",
+        "--batch",
+        "1",
+        "--max-model-len",
+        "120000",
+        "--engine",
+        engine,
+    ]
+    answer = CliRunner().invoke(app, ["estimate", *asked])
+    assert answer.exit_code == 1
+    words = " ".join(answer.output.split())
+    assert f"{engine} will not start: max_model_len is 120,000 and the KV cache of a replica holds" in words
+    assert "with --gpu-memory-utilization 0.95" in words
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang", "tensorrt-llm", "lmdeploy"])
 def test_no_command_is_recommended_that_its_capacity_contradicts(engine):
     question = {"workload": Workload(input_len=512, output_len=128), "engine": engine}
     refused = advisor.recommend("llama-3.1-8b", "1xRTX3090", max_model_len=120_000, **question)

@@ -68,6 +68,8 @@ def test_of_level_ones_the_simpler_comes_first():
     idle = Point(10.0, 997.0, deployment=Deployment(tp=2))
     assert by_worse_end([staged, idle, sliced], "throughput_per_gpu")[0] == sliced
     assert by_worse_end([staged, sliced], "tpot")[0] == sliced
+    spread = Point(10.0, 1004.0, deployment=Deployment(tp=4, ep=4))
+    assert by_worse_end([spread, sliced], "throughput_per_gpu")[0] == sliced  # twins but for where the experts lie
 
 
 def test_a_pipeline_that_wins_within_its_interval_alone_is_not_recommended():
@@ -86,3 +88,25 @@ def test_a_pipeline_that_wins_within_its_interval_alone_is_not_recommended():
 def test_every_objective_is_ordered_by_its_worse_end(objective):
     answer = advisor.recommend("llama-3.1-8b", "2xH200", objective=objective, price=2.0)
     assert answer.best is answer.candidates[0]
+
+
+def test_idle_gpus_win_clearly_and_are_named():
+    """Three GPUs, of which no model's heads can be sliced by three."""
+    answer = advisor.recommend("llama-13b", "3xA100", tpot=30)
+    assert answer.best.deployment.num_gpus == 2
+    busy = [each for each in answer.candidates if each.deployment.num_gpus == 3]
+    assert busy
+    low = answer.best.interval("output_tok_s_per_gpu")[0]
+    assert all(low > 1.01 * each.interval("output_tok_s_per_gpu")[0] for each in busy)
+    shown = answer.summary()
+    assert "on 2 of 3 A100-SXM-80GB" in shown
+    assert "idle     1 of 3 GPUs" in shown
+
+
+def test_the_table_shows_the_interval_of_what_is_limited_and_how_surely_it_holds():
+    answer = advisor.recommend("llama-3.1-8b", "1xH200", tpot=15, top=2)
+    assert answer.best.keeps(answer.slo) >= 0.89
+    shown = answer.summary()
+    low, high = answer.best.interval("tpot_ms")
+    assert f"({low:.3g}-{high:.3g})" in shown
+    assert f"{answer.best.keeps(answer.slo):.0%}" in shown

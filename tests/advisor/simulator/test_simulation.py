@@ -272,6 +272,11 @@ def test_a_trace_replaces_the_workload(tmp_path):
         ({"workload": Workload(rate=1.0, concurrency=4)}, "give exactly one of --rate"),
         ({"workload": Workload(rate=1.0, input_len=8192)}, "are longer than the 8192 tokens served at most"),
         ({"workload": Workload(concurrency=2), "trace": "t.csv"}, "leave out one of the two"),
+        (
+            {"workload": Workload(rate=1e-9), "duration_s": 1e12},
+            r"requests come for 1e\+12 s; a simulation takes at most 1e\+08 s",
+        ),
+        ({"workload": Workload(concurrency=2), "duration_s": 1e12}, r"duration is 1000000000000.0; .* at most 100000"),
         ({"router": "random"}, "router is 'random'; it must be one of round_robin, least_loaded"),
         ({"prefix_hit_rate": 1.0}, "prefix_hit_rate is 1; it must be from 0 to below 1"),
         ({"front_end_ms": -1.0}, "front_end_ms is -1"),
@@ -284,6 +289,15 @@ def test_a_trace_replaces_the_workload(tmp_path):
 def test_what_cannot_be_is_refused(given, message):
     with pytest.raises(InputError, match=message):
         served(**given)
+
+
+@pytest.mark.parametrize(("last", "rate"), [("9223372036854775808", None), ("9", 1e-14)])
+def test_a_trace_of_longer_than_a_clock_can_tell_is_refused(tmp_path, last, rate):
+    """Beyond, milliseconds are lost in the time since the first request: TPOT was told below what the hardware allows."""
+    path = tmp_path / "t.csv"
+    path.write_text(f"time,input,output\n0,100,10\n{last},200,20\n")
+    with pytest.raises(InputError, match=r"a simulation takes at most 1e\+08 s"):
+        served(workload=Workload(rate=rate) if rate else None, trace=path, duration_s=None)
 
 
 def test_a_model_that_does_not_fit_is_refused():

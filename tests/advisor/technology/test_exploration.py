@@ -101,6 +101,7 @@ def test_a_memory_generation_brings_bandwidth_and_capacity():
         ({"node": "N6", "sweep": "dram"}, "unknown logic node"),
         ({"dram": "HBM9"}, "unknown memory"),
         ({"factors": [0]}, "above 0"),
+        ({"output_len": 1}, "takes at least 2"),
         ({"task": "rest"}, "inference or training"),
         ({"to": "B200"}, "--task training"),
     ],
