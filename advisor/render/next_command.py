@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from advisor.render.document import ShellCommand
-from catalog.schema import Workload
+from catalog.gpus import FABRIC
+from catalog.schema import Cluster, Workload
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from catalog.schema import Cluster, Deployment, Model, Slo
+    from catalog.schema import Deployment, Model, Slo
 
 NEXT = "next"
 PLAIN = Workload()
+CHANGED = re.compile(r"(.+) \((\w+=[^,]+(?:, \w+=[^,]+)*)\)")
+"""The name of a GPU with fields that ``--set-gpu`` changed (``catalog.gpus.with_overrides``)."""
+USUAL = {field.name: field.default for field in fields(Cluster) if field.name in FABRIC}
 
 
-def typed(cluster: Cluster) -> str:
-    """Write GPUs as ``--gpus`` takes them."""
-    return str(cluster).replace(" ", "-")
+def gpu_words(gpus: str | Cluster) -> list[str]:
+    """Return the options of GPUs as they would be typed, what was changed of them and of the network included."""
+    changed = CHANGED.fullmatch(str(gpus))
+    name, changes = (changed[1], changed[2].split(", ")) if changed else (str(gpus), [])
+    if isinstance(gpus, Cluster):
+        changes += [f"{field}={value:g}" for field, usual in USUAL.items() if (value := getattr(gpus, field)) != usual]
+    return ["--gpus", name.replace(" ", "-"), *(word for change in changes for word in ("--set-gpu", change))]
 
 
 def lengths(workload: Workload) -> list[str]:
@@ -43,7 +53,7 @@ def formats(deployment: Deployment, own: str) -> list[str]:
 def command(
     name: str,
     model: Model,
-    gpus: str,
+    gpus: str | Cluster,
     *words: str,
     workload: Workload | None = None,
     slo: Slo | None = None,
@@ -55,7 +65,7 @@ def command(
     Args:
         name: of the command.
         model: the model.
-        gpus: as ``--gpus`` takes them.
+        gpus: a cluster, or a count and a name.
         words: further words.
         workload: whose lengths are stated where they are not the default ones.
         slo: whose limits are stated.
@@ -63,7 +73,7 @@ def command(
         comment: what there is to know about it.
 
     """
-    argv: list[str] = ["advisor", name, "--model", model.name, "--gpus", gpus, *words]
+    argv: list[str] = ["advisor", name, "--model", model.name, *gpu_words(gpus), *words]
     argv += [] if workload is None else lengths(workload)
     argv += [] if slo is None else limits(slo)
     for option, value in (options or {}).items():

@@ -211,7 +211,7 @@ def _next(answer: CapacityPlan, best: FleetOption) -> ShellCommand:
     return command(
         "export",
         answer.model,
-        f"{best.gpus}x{best.gpu.replace(' ', '-')}",
+        f"{best.gpus}x{best.gpu}",
         *layout_words(replace(deployment, dp=replicas)),
         options={"--engine": None if deployment.engine == "vllm" else deployment.engine, "--format": "kubernetes"},
         comment="what starts it",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from advisor.perf_model.deployment_arrays import checkpoint_dtype
 from advisor.render.document import Document, Section, Table
 from advisor.render.lines import notes, sources_line
-from advisor.render.next_command import command, formats, typed
+from advisor.render.next_command import command, formats
 from advisor.render.numbers import count, limit, share, short
 from advisor.render.tables import UNIFORM, Column, FlatRows
 from advisor.render.vocabulary import GOALS, METRIC_NAMES, TPOT, TTFT
@@ -170,7 +170,7 @@ def _next(answer: Comparison) -> ShellCommand | None:
     return command(
         "recommend",
         estimate.model,
-        typed(estimate.cluster),
+        estimate.cluster,
         *formats(estimate.deployment, own),
         workload=answer.workload,
         slo=answer.slo,

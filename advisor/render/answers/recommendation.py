@@ -17,7 +17,7 @@ from advisor.render.document import Document, Figure, Section, ShellCommand, Tab
 from advisor.render.figures.recommendation import memory_bars, trade
 from advisor.render.figures.vega import printed
 from advisor.render.lines import corrected_line, hardware, memory_line, notes, sources_line
-from advisor.render.next_command import command, formats, layout_words, typed
+from advisor.render.next_command import command, formats, layout_words
 from advisor.render.numbers import count, dollars, duration, limit, share, short
 from advisor.render.tables import UNIFORM, Column, FlatRows
 from advisor.render.vocabulary import E2E, GOALS, METRIC_NAMES, TPOT, TTFT
@@ -268,7 +268,7 @@ def _next(answer: Recommendation) -> ShellCommand | None:
     return command(
         "simulate",
         answer.model,
-        typed(answer.cluster),
+        answer.cluster,
         *words,
         workload=answer.workload,
         slo=answer.slo,

@@ -13,7 +13,7 @@ from advisor.render.document import Document, Figure, Section, Table
 from advisor.render.figures.traffic import latencies, timeline
 from advisor.render.figures.vega import printed
 from advisor.render.lines import energy_line, hardware, notes, sources_line
-from advisor.render.next_command import command, formats, layout_words, typed
+from advisor.render.next_command import command, formats, layout_words
 from advisor.render.numbers import MS, count, duration, share, short, span, unit_of
 from advisor.render.tables import Column, FlatRows
 from advisor.render.vocabulary import METRIC_NAMES, pools_name, statistic_name
@@ -104,7 +104,7 @@ def _next(answer: Simulation) -> ShellCommand:
         return command(
             "plan",
             answer.model,
-            answer.cluster.gpu.name.replace(" ", "-"),
+            answer.cluster.gpu.name,
             workload=lengths,
             slo=wanted,
             options=options,
@@ -113,7 +113,7 @@ def _next(answer: Simulation) -> ShellCommand:
     words = [*formats(deployment, checkpoint_dtype(answer.model, answer.cluster.gpu)), *layout_words(deployment)]
     engine = None if deployment.engine == "vllm" else deployment.engine
     return command(
-        "export", answer.model, typed(answer.cluster), *words, options={"--engine": engine}, comment="what starts it"
+        "export", answer.model, answer.cluster, *words, options={"--engine": engine}, comment="what starts it"
     )
 
 
