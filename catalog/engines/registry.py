@@ -57,7 +57,7 @@ class Engine:
     health: str = "/health"
     """Path that answers 200 once the engine serves."""
     min_capability: str = "0"
-    """Lowest NVIDIA compute capability that its kernels are built for."""
+    """Lowest NVIDIA compute capability that its kernels are built for; empty: it is described for other hardware alone."""
     gfx: tuple[str, ...] = ()
     """Architectures of AMD (gfx942), and instruction sets of CPUs (amx, avx512, sve2, metal), that its kernels are built for."""
     last_version_below_min: str = ""
@@ -120,6 +120,8 @@ class Engine:
                 return ""
             runs = f"it runs on {', '.join(self.gfx)}" if self.gfx else "it runs on NVIDIA GPUs"
             return f"{self.name} {self.version} does not run on {gpu.name} ({gpu.compute_capability}); {runs}"
+        if not self.min_capability:
+            return f"{self.name} is described for {', '.join(self.gfx)} only, not for {gpu.name}; choose another engine"
         if not gpu.compute_capability or at_least(gpu.compute_capability, self.min_capability):
             return ""
         older = f"; the last version that does is {self.last_version_below_min}" if self.last_version_below_min else ""

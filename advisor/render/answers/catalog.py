@@ -13,7 +13,7 @@ from catalog.schema import BITS, SCALE_BITS
 from catalog.units import GIB
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from catalog.engines import Engine
     from catalog.schema import Gpu, Model, Price
@@ -125,12 +125,17 @@ def engine_columns(engines: Sequence[Engine]) -> list[Column]:
     return [
         Column(name="engine", cells=[e.name for e in engines], right=False),
         Column(name="version", cells=[e.version for e in engines], right=False),
-        Column(name="NVIDIA", unit="from", cells=[e.min_capability for e in engines]),
-        Column(name="AMD", cells=["yes" if e.gfx else "no" for e in engines], right=False),
+        Column(name="NVIDIA", unit="from", cells=[e.min_capability or "-" for e in engines]),
+        Column(name="AMD", cells=[_yes(kind.startswith("gfx") for kind in e.gfx) for e in engines], right=False),
+        Column(name="CPU", cells=[_yes(not kind.startswith("gfx") for kind in e.gfx) for e in engines], right=False),
         Column(name="parallel", cells=[" ".join(e.parallel) for e in engines], right=False),
         Column(name="weights", cells=[" ".join(e.weights) for e in engines], right=False, rank=1),
         Column(name="KV cache", cells=[" ".join(e.kv) for e in engines], right=False, rank=2),
     ]
+
+
+def _yes(holds: Iterable[bool]) -> str:
+    return "yes" if any(holds) else "no"
 
 
 def shown_value(name: str, value: Any) -> str:
