@@ -31,10 +31,10 @@ from advisor.cli.groups import flattened
 from advisor.cli.program import Command, Program
 
 EPILOG = """\b
-Exit codes: 0 done; 1 nothing feasible or a limit missed (what to relax is
-told); 2 bad usage or input (one line on stderr); 70 a fault in advisor
-itself. Your own models, GPUs, prices and runs are read from $ADVISOR_HOME.
-NO_COLOR is honoured."""
+Exit codes: 0 done; 1 nothing feasible or a limit missed (the answer says
+what to relax); 2 bad usage or input (one line on stderr); 70 a fault in
+advisor itself. Your own models, GPUs, prices and runs are read from
+$ADVISOR_HOME. NO_COLOR is honoured."""
 
 
 def _show_version(asked: bool | None) -> None:

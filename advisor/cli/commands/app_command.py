@@ -23,7 +23,7 @@ Host = Annotated[
         "--host",
         metavar="HOST",
         show_default=True,
-        help="Address to listen on; 0.0.0.0 lets in whoever reaches this machine.",
+        help="Address to listen on; 0.0.0.0 lets in everybody who can reach this machine.",
     ),
 ]
 
@@ -50,7 +50,7 @@ goes wrong is logged; that an example fills in widgets which have defaults is me
 def app(*, port: Port = 8501, host: Host = "localhost") -> None:
     """Serve the planning app to a browser.
 
-    Everything the commands answer, to see and to explore. Ctrl-C ends it.
+    What the commands answer, with charts to explore it. Ctrl-C ends it.
 
     \b
     advisor app

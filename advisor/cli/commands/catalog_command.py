@@ -24,7 +24,11 @@ app = typer.Typer(cls=Program, rich_markup_mode=None, invoke_without_command=Tru
 
 Search = Annotated[
     str | None,
-    typer.Argument(metavar="[SEARCH]", help="A name for everything about it, or a part of names.", show_default=False),
+    typer.Argument(
+        metavar="[SEARCH]",
+        help="A name shows that entry in full, a part of names those that match.",
+        show_default=False,
+    ),
 ]
 
 
@@ -32,7 +36,7 @@ Search = Annotated[
 def overview(ctx: typer.Context) -> None:
     """List the models, GPUs, prices and engines that are known.
 
-    Each has its source. Your own go to TOML files in $ADVISOR_HOME; any config.json of Hugging Face works without an entry.
+    Each entry has its source. Your own go to TOML files in $ADVISOR_HOME; any config.json of Hugging Face works without an entry.
 
     \b
     advisor catalog models                  all of them
@@ -58,9 +62,9 @@ def overview(ctx: typer.Context) -> None:
 @app.command(cls=Command)
 @flattened
 def models(*, search: Search = None, output: CatalogOutput) -> None:
-    """List models, or tell all about one: parameters, KV bytes per token, shape, source.
+    """List models, or show one in full: parameters, KV bytes per token, shape, source.
 
-    The name of one may be any that --model takes, a path to a config.json too.
+    One may be named as for --model, also by the path to a config.json.
     """
     from advisor.render.answers import catalog as report
     from catalog.models.find import all_models, find_model
@@ -71,7 +75,7 @@ def models(*, search: Search = None, output: CatalogOutput) -> None:
 @app.command(cls=Command)
 @flattened
 def gpus(*, search: Search = None, output: CatalogOutput) -> None:
-    """List GPUs, or tell all about one: memory, bandwidth, TFLOP/s, links, source."""
+    """List GPUs, or show one in full: memory, bandwidth, TFLOP/s, links, source."""
     from advisor.render.answers import catalog as report
     from catalog.gpus import all_gpus, find_gpu
 
@@ -81,7 +85,7 @@ def gpus(*, search: Search = None, output: CatalogOutput) -> None:
 @app.command(cls=Command)
 @flattened
 def prices(*, search: Search = None, output: CatalogOutput) -> None:
-    """List what GPUs cost for an hour, cheapest first, by GPU or provider."""
+    """List prices per GPU-hour, cheapest first, by GPU or provider."""
     from advisor.render.answers import catalog as report
     from catalog.prices import all_prices
 
@@ -96,7 +100,7 @@ def prices(*, search: Search = None, output: CatalogOutput) -> None:
 @app.command(cls=Command)
 @flattened
 def engines(*, search: Search = None, output: CatalogOutput) -> None:
-    """List engines, or tell all about one: version, GPUs it runs on, parallelism, formats."""
+    """List engines, or show one in full: version, GPUs it runs on, parallelism, formats."""
     from advisor.render.answers import catalog as report
     from catalog.engines import all_engines, find_engine
 

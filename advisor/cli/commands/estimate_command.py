@@ -34,7 +34,7 @@ def estimate(
 ) -> None:
     """Estimate time, throughput and memory of one deployment.
 
-    All requests of a batch arrive at once (static). Exits with 1 where the weights do not fit.
+    All requests of the batch arrive at once (static). Exits with 1 if the weights do not fit.
 
     \b
     advisor estimate --model llama-13b --gpus 4xA100 --tp 4 --batch 32

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def explore(*, hardware: Hardware, exploration: ExplorationOptions, output: ReportedOutput) -> None:
     """Explore technology: nodes, memory, links and what-if GPUs.
 
-    A sweep says what a model takes on each, what bounds it, and from where on more no longer pays.
+    A sweep shows the time on each variant, what bounds it, and from where on more of it hardly helps.
 
     \b
     advisor explore --model llama-2-13b --gpus 1xA100 --sweep dram

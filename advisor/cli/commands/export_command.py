@@ -33,8 +33,8 @@ def export(
     """Write the command line or manifest that starts a deployment.
 
     Formats are engines' command lines, a Compose file and a Kubernetes manifest.
-    With a layout (--tp, --pp, --dp or --ep) that deployment, after a check that it fits; without one, the deployment
-    that is recommended for the workload. Exits with 1 where nothing fits.
+    With a layout (--tp, --pp, --dp or --ep), exports that deployment if it fits; without one, the deployment that is
+    recommended for the workload. Exits with 1 if nothing fits.
 
     \b
     advisor export --model llama-13b --gpus 4xA100 --format compose > compose.yaml

@@ -21,8 +21,8 @@ Files = Annotated[
 def fit(*, runs: Files = None, evidence: FitEvidence, output: FitOutput) -> None:
     """Fit your own measured runs.
 
-    Together with what ships, in seconds. Reads whatever advisor import reads. Tells how the parameters moved, what errors and
-    intervals were and are (also of configurations left out in turn), and which runs disagree with the others.
+    They refine the fit that ships, in seconds. Reads whatever advisor import reads. Shows how the parameters moved, errors and
+    intervals before and after (also for configurations left out in turn), and which runs disagree with the others.
 
     \b
     advisor fit runs.jsonl -o fit.json

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from advisor.render.document import Document
 
 File = Annotated[
-    str, typer.Argument(metavar="FLEET", help="Models, pools of GPUs and what must hold, as YAML.", show_default=False)
+    str, typer.Argument(metavar="FLEET", help="YAML file of models, pools of GPUs and limits.", show_default=False)
 ]
 Workers = Annotated[
     str,
@@ -31,8 +31,8 @@ Workers = Annotated[
 def fleet(*, file: File, workers: Workers = "1", evidence: EvidenceOptions, output: ReportedOutput) -> None:
     """Place models on several kinds of GPUs for the least money.
 
-    Says which model runs on which GPUs, in which layout and on how many replicas, hour by hour; GPU types are mixed where that
-    is cheaper. Exits with 1 where not everything can be kept, and says what to relax.
+    Shows which model runs on which GPUs, in which layout and on how many replicas, hour by hour; one model may run on several
+    kinds of GPUs if that is cheaper. Exits with 1 if the limits cannot all be kept, and says what to relax.
 
     \b
     advisor fleet fleet.yaml

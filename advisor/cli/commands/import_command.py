@@ -26,8 +26,9 @@ def import_(*, files: Files = None, facts: ImportFacts, kept: ImportKept, output
     """Import benchmark results of other programs.
 
     Reads results of vLLM's benchmarks (latency, throughput, serve, sweep), sglang.bench_serving, GuideLLM, AIPerf,
-    GenAI-Perf, inference-perf, LLMPerf, trtllm-bench, and runs of this program. What a file does not say is given by
-    options; rows that cannot be used are named and the rest is kept, each run once. Later answers stand on it.
+    GenAI-Perf, inference-perf, LLMPerf, trtllm-bench, and runs of this program. Options
+    state what a file does not say; rows that cannot be used are listed, and the others are kept, each run once. Later answers
+    use them.
 
     \b
     advisor import results.json --gpu H100-SXM --tp 4 --engine vllm

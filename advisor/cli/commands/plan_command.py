@@ -32,8 +32,8 @@ def plan(
 ) -> None:
     """Find the cheapest GPUs that keep limits at a rate.
 
-    Every layout of a replica inside a node is a candidate on every kind of GPU, and whole fleets are simulated. Exits with 1
-    where nothing keeps the limits, and says what comes nearest and what to relax.
+    Tries every layout of a replica within a node on every kind of GPU, and simulates whole fleets. Exits with 1 if no fleet
+    keeps the limits, and says which comes nearest and what to relax.
 
     \b
     advisor plan --model llama-3.1-8b --gpus H100,H200,A100 --rate 20

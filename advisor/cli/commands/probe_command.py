@@ -19,8 +19,8 @@ DEFAULT_BUDGET = "3m"
 def probe(*, hardware: ProbedHardware, measured: Measured, kept: ProbeKept, output: Output) -> None:
     """Measure a model on your own GPUs.
 
-    Runs the layouts and batches that tell most, the most telling first, within the budget; every run is kept at once, and
-    what was measured before is not measured again. Later answers stand on it.
+    Runs the most informative layouts and batches first, as many as fit into the budget. Every run is saved at once, nothing is
+    measured twice, and later answers use the runs.
 
     \b
     advisor probe --model llama-13b --gpus local --budget 3m

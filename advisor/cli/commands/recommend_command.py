@@ -30,8 +30,8 @@ def recommend(
 ) -> None:
     """Find the deployment that serves a workload best.
 
-    Up to all the GPUs are used. Every valid layout and batch is evaluated in the steady state: each replica keeps its batch in flight. Exits with 1
-    where nothing is feasible, and says what comes nearest and what to relax.
+    It may use fewer than all GPUs. Evaluates every valid layout and batch in the steady state: each replica keeps its batch in
+    flight. Exits with 1 if nothing is feasible, and says what comes nearest and what to relax.
 
     \b
     advisor recommend --model llama-13b --gpus 4xA100

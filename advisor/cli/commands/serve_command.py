@@ -14,13 +14,13 @@ from catalog.errors import InputError
 Port = Annotated[int, typer.Option("--port", metavar="PORT", show_default=True, help="Port to listen on.")]
 Names = Annotated[
     list[str] | None,
-    typer.Option("--allowed-host", metavar="NAME", help="Another name by which it may be called. Can be repeated."),
+    typer.Option("--allowed-host", metavar="NAME", help="Another host name that requests may use. Can be repeated."),
 ]
 Seconds = Annotated[
-    float, typer.Option("--timeout", metavar="S", show_default=True, help="After so long a question is given up.")
+    float, typer.Option("--timeout", metavar="S", show_default=True, help="Longest time for a question.")
 ]
 AtOnce = Annotated[
-    int, typer.Option("--at-once", metavar="N", show_default=True, help="Questions that are worked on at once.")
+    int, typer.Option("--at-once", metavar="N", show_default=True, help="Questions answered in parallel.")
 ]
 
 
@@ -34,8 +34,8 @@ def serve(
 ) -> None:
     """Serve the questions over HTTP, as JSON, text or Markdown.
 
-    POST /v1/recommend, which, estimate, simulate and plan; /docs shows all there is. Bodies have at most 64 kB, questions
-    wait for their turn, and only this machine is served unless --host says otherwise. Ctrl-C ends it.
+    POST /v1/recommend, which, estimate, simulate and plan; /docs describes them. Bodies have at most 64 kB, questions queue,
+    and only this machine is served unless --host says otherwise. Ctrl-C ends it.
 
     \b
     advisor serve
@@ -61,7 +61,8 @@ def serve(
 def mcp() -> None:
     """Answer agents by the Model Context Protocol.
 
-    Over standard input and output. Tools: which, recommend, estimate, simulate, plan. An agent's settings name the command "advisor" with the argument "mcp".
+    Over standard input and output. Tools: which, recommend, estimate, simulate, plan. In the agent's settings, the command is
+    "advisor" with the argument "mcp".
     """
     if importlib.util.find_spec("mcp") is None:
         raise InputError("the agent's server needs the package mcp; install it with: pip install 'advisor[mcp]'")

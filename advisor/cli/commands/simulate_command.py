@@ -30,8 +30,8 @@ def simulate(
 ) -> None:
     """Serve traffic on a deployment, simulated request by request.
 
-    The engine's scheduler is followed step by step: queues, chunked prompts, KV blocks, preemption. Requests come at a
-    rate, as a trace says, or so many are kept in flight. Exits with 1 where limits are stated and none of the deployments keeps them.
+    Follows the engine's scheduler step by step: queues, chunked prompts, KV blocks, preemption. Requests arrive at a rate or
+    from a trace, or a fixed number is kept in flight. Exits with 1 if limits are stated and no deployment keeps them.
 
     \b
     advisor simulate --model llama-3.1-8b --gpus H200 --rate 15

@@ -39,8 +39,8 @@ def tune(
 ) -> None:
     """Measure until it is certain which deployment is best.
 
-    Each round measures what would change the choice most for a second of time, and everything is estimated again after
-    it. Ends when the choice is certain and confirmed, or the budget is spent; the same command goes on where it ended.
+    Each round measures what would change the choice most per second of measuring, and estimates everything again. Ends when the
+    choice is certain and confirmed, or the budget is spent; the same command continues where it stopped.
 
     \b
     advisor tune --model llama-13b --gpus local --budget 5m

@@ -28,9 +28,9 @@ Files = Annotated[
 def validate(*, files: Files = None, evidence: ValidationEvidence, search: Validated, output: ValidationOutput) -> None:
     """Compare predictions with measured runs.
 
-    Tells the errors by group, how often the 90% intervals hold, what choosing by prediction costs, how other methods do,
-    which runs lie outside, and whether the claims of the tables behind this project come out. Runs the fit has seen are
-    kept apart from those it has not.
+    Shows errors by group, how often the 90% intervals hold, what choosing by prediction costs, how other methods do, which runs
+    lie outside their intervals, and whether the claims of earlier works hold. Runs that the fit has seen are listed apart from
+    those it has not.
 
     \b
     advisor validate

@@ -33,8 +33,8 @@ def which(
 ) -> None:
     """Put models, GPUs and weight formats side by side, one row each.
 
-    What is not named is open: all models of the catalog, all kinds of GPUs, 16, 8 and 4 bits. A kind of GPU without a
-    number is as many as it takes inside of a server. Exits with 1 where nothing keeps the limits.
+    What is not named is open: all models of the catalog, all kinds of GPUs, 16, 8 and 4 bits. A kind of GPU without a number
+    means as many as are needed, up to one server. Exits with 1 if nothing keeps the limits.
 
     \b
     advisor which --model llama-3.3-70b --budget 10/h --tpot 50

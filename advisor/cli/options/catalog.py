@@ -17,4 +17,4 @@ class CatalogOutput:
     )
     """table, json, csv, yaml or markdown."""
     wide: Annotated[bool, flag("--wide")] = False
-    """All columns, however wide the terminal is, and more detail."""
+    """Show all columns, however narrow the terminal."""

@@ -35,9 +35,9 @@ class EvidenceOptions:
     """What an answer stands on."""
 
     runs: Annotated[list[str] | None, RUNS] = None
-    """Use only these measured runs (CSV or JSON Lines), not those that ship. Can be repeated."""
+    """Use only these measured runs (CSV or JSON Lines), not the shipped ones. Can be repeated."""
     fit: Annotated[str | None, flag("--fit", metavar="FILE")] = None
-    """Use this fit (of advisor fit -o FILE), not the one that ships."""
+    """Use this fit (from advisor fit -o FILE), not the shipped one."""
 
     def read(self) -> Any:
         """Read all the files' runs, or the fit; None, for what ships, where neither is given.
@@ -47,9 +47,7 @@ class EvidenceOptions:
 
         """
         if self.fit is not None and self.runs:
-            raise InputError(
-                "--runs and --fit each say what to stand on; leave out one, or fit those runs: advisor fit"
-            )
+            raise InputError("--runs and --fit exclude each other; leave out one, or fit those runs with advisor fit")
         if not self.runs:
             return read_fit(self.fit)
         from catalog.runs import read_runs  # only with --runs
@@ -70,7 +68,7 @@ class Offers(PricedEvidence):
     """What an answer stands on, the price of a GPU, and whether round figures will do."""
 
     illustrative_prices: Annotated[bool, flag("--illustrative-prices")] = False
-    """Allow round figures, which are no offers, where there is no offer."""
+    """Use round illustrative prices for GPUs that nobody offers."""
 
 
 @group(PANEL)
@@ -78,7 +76,7 @@ class SimulatedEvidence(EvidenceOptions):
     """What a simulation stands on, and how often it is drawn."""
 
     draws: Annotated[int, flag("--draws", metavar="N")] = 8
-    """Simulations again with other parameters, for intervals; 0 for none."""
+    """Repetitions with other plausible parameters, for intervals; 0: no intervals."""
 
 
 @group(PANEL)
@@ -88,7 +86,7 @@ class ComparedEvidence(EvidenceOptions):
     price: Annotated[list[str] | None, flag("--price", metavar="USD")] = None
     """Dollars per GPU-hour, or of one kind: H100=2.5. Can be repeated.  [default: the cheapest offer]"""
     illustrative_prices: Annotated[bool, flag("--illustrative-prices")] = False
-    """Allow round figures, which are no offers, where there is no offer."""
+    """Use round illustrative prices for GPUs that nobody offers."""
 
 
 @group(PANEL)
@@ -98,7 +96,7 @@ class PlannedEvidence(SimulatedEvidence):
     price: Annotated[list[str] | None, flag("--price", metavar="USD")] = None
     """Dollars per GPU-hour, or of one kind: H100=2.5. Can be repeated.  [default: the cheapest offer]"""
     illustrative_prices: Annotated[bool, flag("--illustrative-prices")] = False
-    """Allow round figures, which are no offers, where there is no offer."""
+    """Use round illustrative prices for GPUs that nobody offers."""
 
 
 @group(PANEL)
@@ -114,9 +112,9 @@ class FitEvidence:
     """What is fitted beside the runs."""
 
     kernels: Annotated[list[str] | None, flag("--kernels", metavar="FILE")] = None
-    """Kernels and collectives timed alone (of probes.microbench.kernel_times). Can be repeated."""
+    """Kernels and collectives timed alone (from probes.microbench.kernel_times). Can be repeated."""
     alone: Annotated[bool, flag("--alone")] = False
-    """Start from the priors, without the fit that ships."""
+    """Start from the priors, not from the shipped fit."""
 
 
 @group(PANEL)
@@ -124,8 +122,8 @@ class ValidationEvidence:
     """The runs that judge, and the fit that is judged."""
 
     runs: Annotated[list[str] | None, RUNS] = None
-    """Judge on these measured runs (CSV or JSON Lines) instead of those that ship. Can be repeated."""
+    """Judge on these measured runs (CSV or JSON Lines) instead of the shipped ones. Can be repeated."""
     published: Annotated[str | None, flag("--published", metavar="DIR")] = None
-    """Judge on the published benchmarks in this folder too (*_static.csv and *_saturated.csv, long form)."""
+    """Also judge on the published benchmarks in this folder (*_static.csv and *_saturated.csv, long form)."""
     fit: Annotated[str | None, flag("--fit", metavar="FILE")] = None
-    """Use this fit (of advisor fit -o FILE), not the one that ships."""
+    """Use this fit (from advisor fit -o FILE), not the shipped one."""

@@ -16,23 +16,23 @@ class ExplorationOptions:
     """What is swept or compared."""
 
     sweep: Annotated[str, flag("--sweep", metavar="WHAT")] = "bandwidth"
-    """node, dram, link or network (generations); bandwidth, flops or capacity (times --factors)."""
+    """What varies: generations of node, dram, link or network; or bandwidth, flops or capacity, times --factors."""
     to: Annotated[str | None, flag("--to", metavar="GPU")] = None
-    """Take the gain of this GPU in training apart, in place of a sweep."""
+    """Instead of a sweep, break the gain of this GPU in training down into its causes."""
     task: Annotated[str, flag("--task", metavar="TASK")] = "inference"
     """inference (time of an output token) or training (time of a step with the fastest layout)."""
     factors: Annotated[str, flag("--factors", metavar="X,X,...")] = "0.25,0.5,1,2,4,8,16"
-    """Of a swept field."""
+    """Multiples of the GPU's own bandwidth, flops or capacity in a sweep."""
     node: Annotated[str | None, flag("--node", metavar="NODE")] = None
     """Logic node of all points: N12, N7, N5, N3, N2, A14, A10."""
     dram: Annotated[str | None, flag("--dram", metavar="MEMORY")] = None
     """Memory of all points: GDDR6, HBM2E, HBM3, HBM3E, HBM4, HBM4E, ..."""
     area: Annotated[float | None, flag("--area", metavar="MM2")] = None
-    """Budget of logic area.  [default: the GPU's]"""
+    """Area for logic, in mm2.  [default: the GPU's]"""
     power: Annotated[float | None, flag("--power", metavar="W")] = None
-    """Budget of power.  [default: the GPU's]"""
+    """Power budget, in W.  [default: the GPU's]"""
     batch: Annotated[int, flag("--batch", metavar="N", quantity=COUNT)] = 1
-    """Sequences at once per replica, or of a training step."""
+    """Sequences at once per replica, or per training step."""
     tensor_parallel_size: Annotated[int | None, TP] = None
     """GPUs that split each layer.  [default: a node's in inference, searched in training]"""
     pipeline_parallel_size: Annotated[int | None, PP] = None
@@ -44,9 +44,9 @@ class ExplorationOptions:
     sequence_length: Annotated[int | None, flag("--seq-len", metavar="N", quantity=COUNT)] = None
     """Tokens of a training sequence."""
     precision: Annotated[str, DTYPE] = "bf16"
-    """Products of training in bf16, fp8 or fp4."""
+    """Precision of training: bf16, fp8 or fp4."""
     to_precision: Annotated[str | None, flag("--to-dtype", metavar="FORMAT")] = None
-    """The same on the GPU of --to.  [default: the narrowest it has]"""
+    """Precision on the GPU of --to.  [default: the narrowest it has]"""
 
     def keywords(self) -> dict[str, Any]:
         """Return them as the Python API takes them.

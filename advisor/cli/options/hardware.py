@@ -20,7 +20,7 @@ class Hardware:
     gpus: Annotated[str, flag("--gpus", metavar="GPUS", completion=gpu_names)]
     """4xA100, A100:4, 8xH100-80GB, or nodes x GPUs: 2x8xH100."""
     set_gpu: Annotated[list[str] | None, flag("--set-gpu", metavar="FIELD=VALUE")] = None
-    """What if the GPU were different: memory_bandwidth_gbps=6000. Can be repeated."""
+    """Change a field of the GPU, what-if: memory_bandwidth_gbps=6000. Can be repeated."""
 
     def keywords(self) -> dict[str, Any]:
         """Return what every question of the Python API takes."""
@@ -32,7 +32,7 @@ class PlannedHardware(Hardware):
     """A model on kinds of GPUs, as many as it takes."""
 
     gpus: Annotated[str, flag("--gpus", metavar="GPUS", completion=gpu_names)]
-    """Kinds of GPUs, as many as it takes (H100,H200,A100), or at most so many (8xH100)."""
+    """Kinds of GPUs, as many of each as needed (H100,H200,A100), or at most a number (8xH100)."""
 
 
 @group(PANEL)
@@ -40,11 +40,11 @@ class ComparedHardware:
     """Models and GPUs that are put side by side; what is not named is open."""
 
     model: Annotated[str | None, flag("--model", metavar="NAMES", completion=catalog_names("models"))] = None
-    """Models, with commas between.  [default: all of the catalog]"""
+    """Models, separated by commas.  [default: all of the catalog]"""
     gpus: Annotated[str | None, flag("--gpus", metavar="GPUS", completion=gpu_names)] = None
-    """GPUs, with commas between: 8xH100,4xB200, or a kind, as many as it takes in a server: H100.  [default: all kinds]"""
+    """GPUs, separated by commas: 8xH100,4xB200, or a kind, as many as needed within a server: H100.  [default: all kinds]"""
     budget: Annotated[float | None, flag("--budget", metavar="USD", quantity=USD_PER_HOUR)] = None
-    """Most dollars an hour for all GPUs: 10/h or $5000/month."""
+    """Most dollars for all GPUs: 10/h or $5000/month."""
 
 
 GPUS = flag("--gpus", metavar="GPUS")
@@ -60,9 +60,9 @@ class TunedHardware:
     gpus: Annotated[str, GPUS] = "local"
     """local, 2 (two of this machine's) or 0,3 (these); with --dry-run also 4xH200."""
     budget: Annotated[str, flag("--budget", metavar="TIME")] = "5m"
-    """90s, 5m or 1h, start-up included; kept."""
+    """Longest time to measure, start-up included: 90s, 5m or 1h."""
     device: Annotated[str, DEVICE] = "cuda"
-    """cuda, or cpu: tries things out with tiny models, a process in place of each GPU."""
+    """cuda; or cpu, to try the command with tiny models, one process per GPU."""
 
 
 @group(PANEL)
@@ -70,12 +70,12 @@ class ProbedHardware:
     """A model on GPUs of this machine or behind a running server, and the time there is."""
 
     model: Annotated[str | None, flag("--model", metavar="NAME")] = None
-    """Catalog name (llama-13b), Hugging Face id, or path to a config.json; with safetensors beside it, those weights."""
+    """Catalog name (llama-13b), Hugging Face id, or path to a config.json; if safetensors lie beside it, those weights are used."""
     gpus: Annotated[str, GPUS] = "local"
-    """local, 2 (two of this machine's) or 0,3 (these); with --dry-run also 4xH200; with --endpoint what it runs on: 4xH100."""
+    """local, 2 (two of this machine's) or 0,3 (these); with --dry-run also 4xH200; with --endpoint the GPUs that it runs on: 4xH100."""
     budget: Annotated[str | None, flag("--budget", metavar="TIME")] = None
-    """90s, 3m or 1h, start-up included; kept.  [default: 3m; none with --plan]"""
+    """Longest time to measure, start-up included: 90s, 3m or 1h.  [default: 3m; none with --plan]"""
     device: Annotated[str, DEVICE] = "cuda"
-    """cuda, or cpu: tries things out with tiny models, a process in place of each GPU."""
+    """cuda; or cpu, to try the command with tiny models, one process per GPU."""
     endpoint: Annotated[str | None, flag("--endpoint", metavar="URL")] = None
     """Measure this running server (OpenAI's interface) with GuideLLM, under rising load; its key is read from $OPENAI_API_KEY."""

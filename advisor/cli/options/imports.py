@@ -73,9 +73,9 @@ class ImportKept:
     """Where imported runs are kept, and for what."""
 
     role: Annotated[str | None, flag("--role", metavar="ROLE")] = None
-    """fit, or validate: kept out of the fit, to judge it.  [default: fit]"""
+    """fit; or validate, to judge the fit without joining it.  [default: fit]"""
     runs: Annotated[str | None, flag("--runs", metavar="FILE")] = None
-    """Store to add the runs to.  [default: in $ADVISOR_HOME/runs, where every answer looks]"""
+    """File to add the runs to.  [default: in $ADVISOR_HOME/runs, which every answer reads]"""
     dry_run: Annotated[bool, flag("--dry-run")] = False
     """Only show what would be added."""
 
@@ -85,5 +85,5 @@ class ImportOutput(Wide):
     """The format of the files, and how much is shown."""
 
     format_: Annotated[str, flag("--format", metavar="NAME")] = "auto"
-    """auto (by what is in a file), vllm-serve, vllm-offline, sglang, guidellm, aiperf, inference-perf, llmperf,
+    """auto (by content), vllm-serve, vllm-offline, sglang, guidellm, aiperf, inference-perf, llmperf,
     trtllm-bench, runs, published, closed-loops."""

@@ -67,7 +67,7 @@ class EngineOptions:
     engine: Annotated[str, ENGINE] = "vllm"
     """vllm, sglang, tensorrt-llm, torch (plain PyTorch), lmdeploy, xfastertransformer or llama.cpp."""
     engine_version: Annotated[str | None, VERSION] = None
-    """Release whose times are asked about, such as 0.33.  [default: the one that the catalog describes]"""
+    """Release to predict, such as 0.33.  [default: the one that the catalog describes]"""
     dtype: Annotated[str, DTYPE] = "auto"
     """Weight format: auto (the checkpoint's), bfloat16, float16, fp8, int8, int4, ..."""
     kv_cache_dtype: Annotated[str, KV_DTYPE] = "auto"
@@ -81,7 +81,7 @@ class EngineOptions:
     gpu_memory_utilization: Annotated[
         float, flag("--gpu-memory-utilization", "--mem-fraction-static", metavar="SHARE", quantity=SHARE)
     ] = 0.9
-    """Share of each GPU's memory that the engine may use; stated for SGLang, the share for weights and KV cache."""
+    """Share of each GPU's memory that the engine may use; for SGLang, the share for weights and KV cache."""
 
     def knobs(self) -> dict[str, Any]:
         """Return the fields of a ``Deployment`` that they state."""
@@ -102,7 +102,7 @@ class RoutedEngine(EngineOptions):
     """An engine, and the router before its replicas."""
 
     router: Annotated[str, flag("--router", metavar="NAME", callback=checked_router)] = "round_robin"
-    """Between replicas: round_robin, least_loaded, prefix_aware, session_sticky or power_of_two."""
+    """Router between replicas: round_robin, least_loaded, prefix_aware, session_sticky or power_of_two."""
 
 
 @group(PANEL)
@@ -133,9 +133,9 @@ class Speculative:
     """Drafted tokens, which the model verifies."""
 
     speculate: Annotated[str | None, flag("--speculate", metavar="METHOD")] = None
-    """Also say what speculative decoding does: ngram, eagle, mtp (the model's own heads) or draft:MODEL."""
+    """Also show what speculative decoding gains: ngram, eagle, mtp (the model's own heads) or draft:MODEL."""
     draft_len: Annotated[int | None, flag("--draft-len", metavar="N")] = None
-    """Tokens drafted a step.  [default: as many as gain most at that batch]"""
+    """Tokens drafted per step.  [default: the number that gains most at that batch]"""
     acceptance: Annotated[float | None, flag("--acceptance", metavar="SHARE", quantity=SHARE)] = None
     """Probability that a drafted token is accepted.  [default: as published for the method, with its spread]"""
 
@@ -149,13 +149,13 @@ class SimulatedLayout(FixedLayout):
     """A stated layout, pools of replicas, and what it is compared with."""
 
     prefill_replicas: Annotated[int, flag("--prefill-replicas", metavar="N")] = 0
-    """Replicas that only compute prompts and hand the KV cache to the others, which then only decode."""
+    """Replicas that only compute prompts and pass the KV cache to the others, which then only decode."""
     prefill_tp: Annotated[int | None, flag("--prefill-tp", metavar="N")] = None
-    """Tensor parallel size of those.  [default: --tp]"""
+    """Tensor parallel size of the prefill replicas.  [default: --tp]"""
     compare: Annotated[list[str] | None, flag("--compare", metavar="KNOBS")] = None
-    """Another deployment under the same requests, where it differs: tp=1,dp=2 or prefill_replicas=0. Can be repeated."""
+    """Also serve the same requests with these knobs changed: tp=1,dp=2 or prefill_replicas=0. Can be repeated."""
     router: Annotated[str, flag("--router", metavar="NAME", callback=checked_router)] = "round_robin"
-    """Between replicas: round_robin, least_loaded, prefix_aware, session_sticky or power_of_two."""
+    """Router between replicas: round_robin, least_loaded, prefix_aware, session_sticky or power_of_two."""
 
 
 @group(PANEL)
@@ -173,9 +173,9 @@ class SearchedEngine:
     engine: Annotated[str, ENGINE] = "vllm"
     """vllm, sglang, tensorrt-llm, torch (plain PyTorch), lmdeploy, xfastertransformer or llama.cpp."""
     engine_version: Annotated[str | None, VERSION] = None
-    """Release whose times are asked about, such as 0.33.  [default: the one that the catalog describes]"""
+    """Release to predict, such as 0.33.  [default: the one that the catalog describes]"""
     dtype: Annotated[list[str] | None, DTYPE] = None
-    """Weight format allowed: auto (the checkpoint's), fp8, int4, ..., or any of 16, 8 and 4 bits. Can be repeated; the best is chosen."""
+    """Weight format allowed: auto (the checkpoint's), fp8, int4, ..., or any (16, 8 and 4 bits). Can be repeated; the best is chosen."""
     kv_cache_dtype: Annotated[list[str] | None, KV_DTYPE] = None
     """KV cache format allowed: auto (the model's), fp8, ... Can be repeated."""
     max_num_seqs: Annotated[int | None, SEQS] = None
@@ -187,7 +187,7 @@ class SearchedEngine:
     gpu_memory_utilization: Annotated[
         float, flag("--gpu-memory-utilization", "--mem-fraction-static", metavar="SHARE", quantity=SHARE)
     ] = 0.9
-    """Share of each GPU's memory that the engine may use; stated for SGLang, the share for weights and KV cache."""
+    """Share of each GPU's memory that the engine may use; for SGLang, the share for weights and KV cache."""
     offload: Annotated[float, flag("--offload", metavar="SHARE", quantity=SHARE)] = 0.0
     """Share of the layers' weights kept in CPU memory and streamed, 0 to 1."""
 
@@ -211,9 +211,9 @@ class ComparedEngine:
     """Engines and formats that are put side by side."""
 
     engine: Annotated[str, ENGINE] = "vllm"
-    """Engines, with commas between: vllm, sglang, tensorrt-llm, torch (plain PyTorch), lmdeploy, xfastertransformer, llama.cpp."""
+    """Engines, separated by commas: vllm, sglang, tensorrt-llm, torch (plain PyTorch), lmdeploy, xfastertransformer, llama.cpp."""
     dtype: Annotated[list[str] | None, DTYPE] = None
-    """Weight formats, with commas between: auto, fp8, int4, ...; any: 16, 8 and 4 bits.  [default: the checkpoint's where models and
+    """Weight formats, separated by commas: auto, fp8, int4, ...; any: 16, 8 and 4 bits.  [default: the checkpoint's if models and
     GPUs are named, else any]"""
     max_model_len: Annotated[int | None, flag("--max-model-len", metavar="N", quantity=COUNT)] = None
     """Longest sequence to serve.  [default: the model's, or what memory holds]"""
@@ -229,7 +229,7 @@ class TunedEngine:
     """An engine that is measured here."""
 
     engine: Annotated[str, flag("--engine", metavar="NAME")] = "torch"
-    """torch (plain PyTorch, nothing else is needed) or vllm (if it is installed beside advisor)."""
+    """torch (plain PyTorch) or vllm (if it is installed beside advisor)."""
     dtype: Annotated[str, DTYPE] = "auto"
     """Weight format: auto (the checkpoint's), bfloat16, float16, fp8, int8, int4, ..."""
     max_num_seqs: Annotated[int | None, SEQS] = None

@@ -16,7 +16,7 @@ class Configured:
     """Options that come from a file."""
 
     config: Annotated[str | None, flag("--config", metavar="FILE", callback=use_config, eager=True)] = None
-    """Options from a YAML file, by their names (model: llama-13b). What is typed wins."""
+    """Read options from a YAML file, by their names (model: llama-13b). Options on the command line win."""
 
 
 @group(PANEL)
@@ -24,7 +24,7 @@ class Wide(Configured):
     """How much of a table is shown."""
 
     wide: Annotated[bool, flag("--wide")] = False
-    """All columns, however wide the terminal is, and all detail; JSON and YAML hold every candidate with all there is to it."""
+    """Show all columns and all details, however narrow the terminal; in JSON and YAML every candidate in full."""
 
 
 @group(PANEL)
@@ -42,7 +42,7 @@ class PredictionOutput(Output):
     """The format of a prediction, and what reports that it was wrong."""
 
     case: Annotated[str | None, flag("--case", metavar="FILE")] = None
-    """Also write question, answer, your runs and versions to this JSON file, to report a prediction that was wrong."""
+    """Also write question, answer, your runs and versions to this JSON file, to report a wrong prediction."""
 
 
 @group(PANEL)
@@ -66,9 +66,9 @@ class SimulationOutput(ReportedOutput):
     """The format of a simulation, its requests and figures."""
 
     requests: Annotated[str | None, flag("--requests", metavar="FILE")] = None
-    """Write every request to this CSV file."""
+    """Also write every request to this CSV file."""
     plot: Annotated[str | None, flag("--plot", metavar="FILE")] = None
-    """Draw the distributions of the latencies (PNG)."""
+    """Also draw the distributions of the latencies (PNG)."""
 
 
 @group(PANEL)
@@ -76,10 +76,10 @@ class ValidationOutput(Output):
     """The format of a validation, how errors are grouped, and a report of it."""
 
     by: Annotated[str | None, flag("--by", metavar="KEYS")] = None
-    """Group errors by these, with commas: split, engine, version, gpu, model, experts, format, regime, parallel,
+    """Group errors by these keys, separated by commas: split, engine, version, gpu, model, experts, format, regime, parallel,
     layout, batch, lengths, metric."""
     report: Annotated[str | None, flag("--report", metavar="DIR")] = None
-    """Write figures (PNG) and one HTML page there."""
+    """Also write figures (PNG) and one HTML page into this folder."""
 
 
 @group(PANEL)
@@ -87,7 +87,7 @@ class FitOutput(Output):
     """The format of a fit's report, and the file of the fit."""
 
     output: Annotated[str | None, flag("--output", "-o", metavar="FILE")] = None
-    """Write the fit here, for --fit elsewhere."""
+    """Write the fit to this file, for --fit of other commands."""
 
 
 @group(PANEL)

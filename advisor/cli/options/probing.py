@@ -26,22 +26,22 @@ class Measured:
     output_len: Annotated[list[str] | None, flag("--output-len", "--osl", metavar="N")] = None
     """Tokens generated. Several: 1,2,4, or repeated."""
     engine: Annotated[str | None, flag("--engine", metavar="NAME")] = None
-    """torch (plain PyTorch, nothing else is needed) or vllm (if it is installed beside advisor); with --endpoint what it is,
-    where it does not say itself.  [default: torch; vllm with --serving]"""
+    """torch (plain PyTorch) or vllm (if it is installed beside advisor); with --endpoint the server's engine, if it does not
+    say.  [default: torch; vllm with --serving]"""
     dtype: Annotated[str, DTYPE] = "auto"
     """Weight format: auto (the checkpoint's), bfloat16, float16, fp8, int8, int4, ..."""
     max_model_len: Annotated[int | None, flag("--max-model-len", metavar="N")] = None
-    """Longest sequence the engine makes room for.  [default: the longest that is measured]"""
+    """Longest sequence that the engine makes room for.  [default: the longest measured]"""
     serving: Annotated[bool, flag("--serving")] = False
-    """Under traffic (vllm): so many requests in flight, then Poisson arrivals; --batch is requests in flight."""
+    """Measure vllm under traffic: requests kept in flight (--batch of them), then Poisson arrivals."""
     trace: Annotated[str | None, flag("--trace", metavar="FILE")] = None
-    """With --serving: CSV or JSON Lines with arrival_s, input_len, output_len, in place of Poisson arrivals."""
+    """With --serving: requests from CSV or JSON Lines with arrival_s, input_len, output_len, instead of Poisson arrivals."""
     tokenizer: Annotated[str | None, flag("--tokenizer", metavar="NAME")] = None
     """With --endpoint: Hugging Face id or folder of the tokenizer that prompts are made with.  [default: the model's]"""
     role: Annotated[str, flag("--role", metavar="ROLE")] = "fit"
-    """fit, or validate: kept out of the fit, to judge it."""
+    """fit; or validate, to judge the fit without joining it."""
     plan: Annotated[str | None, flag("--plan", metavar="FILE")] = None
-    """Run exactly the loads of this file, which --dry-run --format json writes."""
+    """Run exactly the loads of this file, as written by --dry-run --format json."""
     dry_run: Annotated[bool, flag("--dry-run")] = False
     """Only list what would run, and how long it would take."""
 
@@ -62,10 +62,10 @@ class MeasuredKept:
     """Where runs are kept."""
 
     out: Annotated[str | None, flag("--out", metavar="DIR")] = None
-    """Folder for runs, logs and what has been done; several commands finish one list together there.
+    """Folder for runs, logs and progress; several commands with the same folder share one list of loads.
     [default: in $ADVISOR_HOME]"""
     runs: Annotated[str | None, flag("--runs", metavar="FILE")] = None
-    """Store for the runs.  [default: runs.jsonl of --out, or in $ADVISOR_HOME/runs, where every answer looks]"""
+    """File for the runs.  [default: runs.jsonl of --out, or in $ADVISOR_HOME/runs, which every answer reads]"""
 
 
 @group(KEPT)
@@ -73,7 +73,7 @@ class ProbeKept(MeasuredKept):
     """Where runs are kept, and whether a report is."""
 
     report: Annotated[bool, flag("--report")] = False
-    """Also write a summary with figures (PNG); without a model or a plan, of what has been measured before."""
+    """Also write a summary with figures (PNG); without a model or a plan, of the runs measured before."""
 
 
 @group(KEPT)
@@ -81,4 +81,4 @@ class TuningKept(MeasuredKept):
     """Where runs are kept, and whether anything is run."""
 
     dry_run: Annotated[bool, flag("--dry-run")] = False
-    """Only say what would be measured first."""
+    """Only show what would be measured first."""

@@ -24,7 +24,7 @@ class StoredSearch(Goal):
     storage: Annotated[str | None, flag("--storage", metavar="URL")] = None
     """Keep the Optuna study: sqlite:///FILE, postgresql://..., or a FILE.journal."""
     study_name: Annotated[str | None, flag("--study-name", metavar="NAME")] = None
-    """Its name in the storage."""
+    """Name of the study in the storage."""
 
     def keywords(self) -> dict[str, Any]:
         """Return what ``recommend`` and ``tune`` take."""
@@ -50,7 +50,7 @@ class ComparedSearch:
     """What rows are ordered by, and how many are shown."""
 
     objective: Annotated[str | None, flag("--objective", metavar="GOAL")] = None
-    """cost, size (largest models first) or an objective of recommend.  [default: size where models are open, else cost]"""
+    """cost, size (largest models first) or an objective of recommend.  [default: cost; size if no model is named]"""
     top: Annotated[int, flag("--top", metavar="N")] = 10
     """Rows to show."""
 
@@ -66,9 +66,9 @@ class PlannedSearch:
     objective: Annotated[str, flag("--objective", metavar="GOAL")] = "cost"
     """cost, gpus or energy."""
     top: Annotated[int, flag("--top", metavar="N")] = 2
-    """Layouts to show of each kind of GPU."""
+    """Layouts to show for each kind of GPU."""
     disaggregate: Annotated[bool, flag("--disaggregate")] = False
-    """Also try fleets with replicas that only compute prompts: TP2 1+3 are one for prompts and three for outputs."""
+    """Also try fleets with replicas that only compute prompts; TP2 1+3 means one for prompts and three for outputs."""
 
 
 @group(PANEL)
@@ -76,10 +76,10 @@ class Validated:
     """How much is judged beside the predictions."""
 
     refit: Annotated[bool, flag("--refit/--no-refit")] = True
-    """Also fit again without each model, GPU and engine in turn (a minute with --published)."""
+    """Also refit without each model, GPU and engine in turn (a minute with --published)."""
     baselines: Annotated[bool, flag("--baselines/--no-baselines")] = True
-    """Also judge the roofline, the nearest run and trees, fitted to the same runs."""
+    """Also judge simpler methods fitted to the same runs: the roofline, the nearest run, trees."""
     ablation: Annotated[bool, flag("--ablation")] = False
-    """Also fit again without one part after another."""
+    """Also refit with one part of the model left out at a time."""
     jobs: Annotated[int, flag("--jobs", metavar="N")] = 1
-    """Processes for that."""
+    """Processes for refitting."""

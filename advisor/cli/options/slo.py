@@ -39,7 +39,7 @@ class SureLimits(MeanLimits):
     """Limits on means, and how sure they are to hold."""
 
     confidence: Annotated[float, flag("--confidence", metavar="P", quantity=SHARE)] = 0.9
-    """How sure the limits are to hold, 0.75 to 0.99, and the KV cache to hold the batch (95%); 0.5: both by the bare estimate."""
+    """Probability with which limits must hold, 0.75 to 0.99; the KV cache then holds the batch with 95%. 0.5: the bare estimate decides."""
 
 
 @group("Limits (95th percentile of the requests, unless --percentile says otherwise)")
@@ -47,7 +47,7 @@ class TrafficLimits(MeanLimits):
     """Limits on a percentile of the requests."""
 
     percentile: Annotated[float | None, flag("--percentile", metavar="P")] = None
-    """Limits hold for this percentile of the requests; 0 for their mean.  [default: 95]"""
+    """Percentile of the requests that limits are on; 0: their mean.  [default: 95]"""
 
     def keywords(self) -> dict[str, Any]:
         """Return them as keywords of the Python API."""
@@ -59,8 +59,8 @@ class PlannedLimits(TrafficLimits):
     """Limits, how sure they are to hold, and what may go wrong."""
 
     confidence: Annotated[float | None, flag("--confidence", metavar="P", quantity=SHARE)] = None
-    """How sure the limits are to hold: 0.5 by the bare estimate, or 0.75 to 0.99.  [default: 0.9]"""
+    """Probability with which limits must hold, 0.75 to 0.99; 0.5: the bare estimate decides.  [default: 0.9]"""
     headroom: Annotated[float, flag("--headroom", metavar="SHARE", quantity=SHARE)] = 0.0
-    """The limits hold at a rate larger by this share: 0.2 for 20%."""
+    """Keep the limits at a rate that is higher by this share: 0.2 for 20%."""
     spares: Annotated[int, flag("--spares", metavar="N")] = 0
-    """Replicas that may fail."""
+    """Replicas that may fail while the limits still hold."""

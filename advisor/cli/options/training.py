@@ -28,15 +28,15 @@ class TrainingDegrees:
     expert_parallel_size: Annotated[int | None, EP] = None
     """GPUs that the routed experts are spread over."""
     micro_batch: Annotated[int | None, flag("--micro-batch", metavar="N")] = None
-    """Sequences of a micro-batch.  [default: the fastest that fits; the same below]"""
+    """Sequences of a micro-batch.  [default: the fastest that fits]"""
     interleave: Annotated[int | None, flag("--interleave", metavar="N")] = None
-    """Chunks of layers a stage (interleaved schedule)."""
+    """Chunks of layers per stage (interleaved schedule).  [default: the fastest that fits]"""
     recompute: Annotated[str, flag("--recompute", metavar="WHAT")] = "auto"
-    """Activations computed again: none, selective (the core of attention), full, or auto."""
+    """Activations to recompute: none, selective (the core of attention), full, or auto."""
     sequence_parallel: Annotated[bool | None, flag("--sequence-parallel/--no-sequence-parallel")] = None
     """Slice norms and dropout along the sequence.  [default: with tensor parallelism]"""
     zero: Annotated[int | None, flag("--zero", metavar="STAGE")] = None
-    """What is divided among replicas: 1 optimizer states, 2 gradients too, 3 weights too (FSDP)."""
+    """What is sharded over replicas: 1 optimizer states, 2 also gradients, 3 also weights (FSDP)."""
 
     @property
     def stated(self) -> bool:
@@ -66,19 +66,19 @@ class TrainingQuestion:
     """What is trained, and for how long."""
 
     batch: Annotated[int, flag("--batch", metavar="N", quantity=COUNT)]
-    """Sequences of one step, over all replicas."""
+    """Sequences per step, over all replicas."""
     sequence_length: Annotated[int | None, flag("--seq-len", "--sequence-length", metavar="N", quantity=COUNT)] = None
     """Tokens of a sequence.  [default: the model's positions, at most 4096]"""
     tokens: Annotated[float | None, flag("--tokens", metavar="N", quantity=AMOUNT)] = None
     """Tokens to train on, for days, cost and energy: 300B, 1.5T."""
     precision: Annotated[str, DTYPE] = "bf16"
-    """Products in bf16, fp8 or fp4 (NVFP4)."""
+    """Precision of products: bf16, fp8 or fp4 (NVFP4)."""
     framework: Annotated[str, flag("--framework", metavar="NAME")] = "auto"
     """megatron-core, nemo, fsdp, deepspeed, megatron-lm; auto tries megatron-core and fsdp."""
     schedule: Annotated[str, flag("--schedule", metavar="NAME")] = "1f1b"
     """1f1b or gpipe."""
     lora_rank: Annotated[int, flag("--lora-rank", metavar="N")] = 0
-    """Train low-rank adapters of this rank alone; 0: all weights."""
+    """Train only low-rank adapters of this rank; 0: all weights."""
     offload: Annotated[bool, flag("--offload")] = False
     """Keep the optimizer's states in CPU memory (ZeRO-Offload)."""
     price: Annotated[float | None, PRICE] = None

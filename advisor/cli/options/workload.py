@@ -35,18 +35,18 @@ class Used:
     """Lengths of the requests, stated or as a use has them, and who sends them."""
 
     use: Annotated[str | None, flag("--use", metavar="USE", completion=use_names)] = None
-    """chat, rag, agent, summarise, batch or code: lengths, limits and think time that are not stated are taken from it."""
+    """chat, rag, agent, summarise, batch or code; sets the lengths, limits and think time that are not stated."""
     input_len: Annotated[int | None, INPUT_LEN] = None
     """Tokens of a prompt.  [default: the use's, else 1024]"""
     output_len: Annotated[int | None, OUTPUT_LEN] = None
     """Tokens generated for each request.  [default: the use's, else 256]"""
     users: Annotated[float | None, flag("--users", metavar="N", quantity=COUNT)] = None
-    """People at once, in place of a rate or a concurrency; each asks again a think time after an answer."""
+    """Concurrent users, instead of a rate or a concurrency; each asks again a think time after an answer."""
     think_time: Annotated[float | None, flag("--think-time", metavar="S", quantity=SECONDS)] = None
-    """Seconds from an answer to the next request of the same user, or agent.  [default: the use's]"""
+    """Seconds from an answer to the next request of the same user or agent.  [default: the use's]"""
 
     def question(self) -> dict[str, Any]:
-        """Return what ``QuestionFlags`` has of it."""
+        """Return them as ``QuestionFlags``."""
         return {
             "use": self.use,
             "users": self.users,
@@ -72,9 +72,9 @@ class InFlight(Used):
     """Requests kept in flight."""
 
     concurrency: Annotated[int | None, CONCURRENCY] = None
-    """Requests kept in flight over all replicas; by default as many as serve the objective best."""
+    """Requests kept in flight over all replicas.  [default: the number that serves the objective best]"""
     trace: Annotated[str | None, flag("--trace", metavar="FILE")] = None
-    """Take the mean lengths of the requests in a CSV or JSON Lines file; it needs no times."""
+    """Take the mean lengths from the requests in a CSV or JSON Lines file, which needs no times."""
 
     def keywords(self) -> dict[str, Any]:
         """Return what ``recommend`` takes of it.
@@ -98,14 +98,14 @@ class TunedInFlight(Lengths):
     """Requests kept in flight, or whole batches."""
 
     concurrency: Annotated[int | None, CONCURRENCY] = None
-    """Requests kept in flight over all replicas; by default as many as serve the objective best."""
+    """Requests kept in flight over all replicas.  [default: the number that serves the objective best]"""
 
     def workload(self) -> Workload:
         """Return them as the Python API takes them."""
         return Workload(input_len=self.input_len, output_len=self.output_len, concurrency=self.concurrency)
 
     static: Annotated[bool, flag("--static")] = False
-    """Whole batches that arrive at once, in place of a batch kept in flight."""
+    """Measure whole batches that arrive at once, instead of a batch kept in flight."""
 
 
 @group(PANEL)
@@ -113,29 +113,29 @@ class Traffic(Used):
     """Requests that arrive over time."""
 
     rate: Annotated[float | None, flag("--rate", metavar="PER_S", quantity=PER_SECOND)] = None
-    """Requests a second that come; a trace is stretched to it."""
+    """Requests per second; a trace is stretched to it."""
     trace: Annotated[str | None, flag("--trace", metavar="FILE")] = None
-    """Requests of a CSV or JSON Lines file: time, input, output, or the columns of Azure's, BurstGPT's or Mooncake's traces."""
+    """Requests from a CSV or JSON Lines file: time, input, output, or the columns of Azure's, BurstGPT's or Mooncake's traces."""
     trace_unit: Annotated[str, flag("--trace-unit", metavar="UNIT")] = "auto"
-    """Unit of a trace's times: s, ms, us or ns; auto takes what its columns' names and the times' size say."""
+    """Unit of a trace's times: s, ms, us or ns; auto infers it from column names and sizes."""
     spread: Annotated[float | None, flag("--spread", metavar="CV", quantity=SHARE)] = None
     """Coefficient of variation of both lengths, log-normal.  [default: the use's, else 0]"""
     burstiness: Annotated[float, flag("--burstiness", metavar="CV2")] = 1.0
     """Squared coefficient of variation of the gaps between arrivals; 1 is Poisson, 0 evenly spaced (1 / vLLM's --burstiness)."""
     duration: Annotated[float | None, flag("--duration", metavar="S", quantity=SECONDS)] = None
-    """Seconds in which requests come, or that are taken of a trace.  [default: all of a trace, else 300 or for 1000 requests; for a plan about 200]"""
+    """Seconds of traffic, or of the trace to use.  [default: the whole trace; else 300, or longer for 1000 requests; in a plan about 200]"""
     seed: Annotated[int, flag("--seed", metavar="N")] = 0
-    """Of arrivals and lengths."""
+    """Random seed of arrivals and lengths."""
     shared_prefix: Annotated[int, flag("--shared-prefix", metavar="N", quantity=COUNT)] = 0
-    """Tokens of a system prompt before the --input-len tokens of every request."""
+    """Tokens of a system prompt that precedes the --input-len tokens of every request."""
     num_prefixes: Annotated[int, flag("--num-prefixes", metavar="N")] = 1
-    """Different system prompts, which requests or sessions take in turn."""
+    """Number of system prompts, which requests or sessions use in turn."""
     turns: Annotated[int, flag("--turns", metavar="N")] = 1
-    """Requests of a session; each sends all that was said before and --input-len tokens more. The rate is of requests."""
+    """Requests per session; each sends the conversation so far and --input-len tokens more. The rate counts requests."""
     sessions: Annotated[str | None, flag("--sessions", metavar="FILE")] = None
-    """Sessions of a JSON Lines file, which grow, wait and branch; see the guide to traffic."""
+    """Sessions that grow, wait and branch, from a JSON Lines file (docs/guides/simulate.md)."""
     enable_prefix_caching: Annotated[bool, flag("--enable-prefix-caching/--no-enable-prefix-caching")] = True
-    """Keep what was computed of a prompt, block by block, for requests that share it."""
+    """Cache computed prompts, block by block, for requests that share them."""
     prefix_hit_rate: Annotated[float | None, flag("--prefix-hit-rate", metavar="SHARE", quantity=SHARE)] = None
     """Share of each prompt found in the prefix cache.  [default: the use's, else 0]"""
 
@@ -180,12 +180,12 @@ class SimulatedTraffic(Traffic):
     concurrency: Annotated[int | None, CONCURRENCY] = None
     """Requests kept in flight over all replicas."""
     client: Annotated[str | None, flag("--client", metavar="NAME")] = None
-    """Measure as a benchmark client does, its first burst included: vllm, sglang, inferencex or guidellm; without it the loop
-    has settled."""
+    """With --concurrency, measure as a benchmark client does, its first burst included: vllm, sglang, inferencex or guidellm.
+    [default: a settled loop]"""
     prompts: Annotated[int | None, flag("--prompts", metavar="N", quantity=COUNT)] = None
-    """Requests that the client sends.  [default: the client's own]"""
+    """Requests that the client sends.  [default: the client's]"""
     length_ratio: Annotated[float | None, flag("--length-ratio", metavar="R", quantity=SHARE)] = None
-    """The client's lengths are uniform from this share of what is stated to all of it.  [default: the client's own]"""
+    """The client draws lengths uniformly from this share of the stated ones up to them.  [default: the client's]"""
     curve: Annotated[str | None, flag("--curve", metavar="R,R,...")] = None
     """Relative rates of equal parts of the duration, such as the hours of a day."""
 
