@@ -211,6 +211,11 @@ def version_note(surrogate: Surrogate, engine: str, version: str) -> Note:
             "warning",
         )
     distance = release_distance(engine, version)
+    if distance == 0 and release(version) != release(kind.version):
+        return Note(
+            f"how {engine} {version} differs from {kind.version} is not known: times, memory and defaults are those of {kind.version}",
+            "warning",
+        )
     measured = sorted({each for of, _, each in surrogate.releases if of == engine} | {0})
     nearest = min(measured, key=lambda each: (abs(each - distance), abs(each)))
     told = f"times are those of {engine} {version}, of which runs were fitted"

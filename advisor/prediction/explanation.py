@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 from advisor.perf_model.cost import ATTENTION, ELEMENTWISE
+from advisor.perf_model.deployment_arrays import checkpoint_dtype
+from advisor.prediction.option_words import lengths, limits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from advisor.prediction.deployment_estimate import Estimate
+    from catalog.schema import Cluster, Slo, Workload
+
+MEASURED_ENGINES = ("vllm", "torch")
+"""Engines that ``advisor tune`` runs."""
 
 
 def reasons(best: Estimate) -> tuple[str, ...]:
@@ -47,17 +54,36 @@ def memory_limits(best: Estimate) -> tuple[str, ...]:
     )
 
 
-def next_probe(shown: Sequence[Estimate]) -> str:
-    """Return what would decide where the choice is too close to call: the measurement of both; "" where it is not."""
+def next_probe(
+    shown: Sequence[Estimate], metric: str, *, cluster: Cluster, workload: Workload, slo: Slo, objective: Sequence[str]
+) -> str:
+    """Return what would decide where the choice is too close to call: the measurement of both; "" where it is not.
+
+    Args:
+        shown: estimates, best first.
+        metric: what is compared; a time is better where it is shorter, a rate where it is higher.
+        cluster: the GPUs asked about.
+        workload: whose lengths and concurrency are to be measured.
+        slo: the limits.
+        objective: its option, nothing for the default one.
+
+    """
     best = shown[0]
-    low = best.interval("output_tok_s_per_gpu")[0]
-    rivals = [layout(e) for e in shown[1:] if e.interval("output_tok_s_per_gpu")[1] > low and layout(e) != layout(best)]
+    low, high = best.interval(metric)
+    shorter = metric.endswith("_ms")
+    ends = [(estimate, estimate.interval(metric)) for estimate in shown[1:] if layout(estimate) != layout(best)]
+    rivals = [layout(rival) for rival, (least, most) in ends if (least < high if shorter else most > low)]
     if not rivals:
         return ""
-    return (
-        f"too close to call between {layout(best)} and {rivals[0]}; to decide, on the GPUs: advisor tune --model "
-        f"{best.model.name} --gpus local --budget 5m"
-    )
+    close = f"too close to call between {layout(best)} and {rivals[0]}"
+    engine = best.deployment.engine
+    if engine not in MEASURED_ENGINES:
+        return f"{close}; to decide, measure both"
+    words = ["advisor", "tune", "--model", best.model.name, "--gpus", "local", "--budget", "5m", "--engine", engine]
+    words += ["--dtype", best.deployment.dtype] * (best.deployment.dtype != checkpoint_dtype(best.model, cluster.gpu))
+    words += [*lengths(workload), *limits(slo), *objective]
+    words += [] if workload.concurrency is None else ["--concurrency", str(workload.concurrency)]
+    return f"{close}; to decide, on the GPUs: {shlex.join(words)}"
 
 
 def layout(estimate: Estimate) -> str:

@@ -346,6 +346,7 @@ class DeploymentSearch:
             gpu_memory_utilization=self.gpu_memory_utilization,
             offload=self.offload,
             max_model_len=self.max_model_len,
+            engine_version=self.knowledge.version[1],
             **record,
         )
 

@@ -255,7 +255,7 @@ def recommend(
         assumptions=(*notes, *refusal, *_regime_notes(search)),
         why=() if best is None else reasons(best),
         limits=() if best is None else (*memory_limits(best), *_last_sequences(best, search)),
-        next_probe="" if best is None else next_probe(shown),
+        next_probe="" if best is None else _next_probe(shown, search),
         proposals=() if best is None or dtypes is not None else proposals(search, best),
         command=launch,
         importances=exploration.importances() if feasible else {},
@@ -265,6 +265,19 @@ def recommend(
         storage=storage,
         confidence=confidence,
         exploration=exploration,
+    )
+
+
+def _next_probe(shown: Sequence[Estimate], search: DeploymentSearch) -> str:
+    """Return what decides between the best layouts where their intervals of what is wanted overlap."""
+    metric = OBJECTIVES[search.objective][0]
+    return next_probe(
+        shown,
+        "output_tok_s_per_gpu" if metric == "usd_per_mtok" else metric,
+        cluster=search.cluster,
+        workload=search.workload,
+        slo=search.slo,
+        objective=[] if metric == "output_tok_s_per_gpu" else ["--objective", search.objective],
     )
 
 

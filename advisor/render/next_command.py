@@ -6,17 +6,17 @@ import re
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
+from advisor.prediction.option_words import lengths, limits
 from advisor.render.document import ShellCommand
 from catalog.gpus import FABRIC
-from catalog.schema import Cluster, Workload
+from catalog.schema import Cluster
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from catalog.schema import Deployment, Model, Slo
+    from catalog.schema import Deployment, Model, Slo, Workload
 
 NEXT = "next"
-PLAIN = Workload()
 CHANGED = re.compile(r"(.+) \((\w+=[^,]+(?:, \w+=[^,]+)*)\)")
 """The name of a GPU with fields that ``--set-gpu`` changed (``catalog.gpus.with_overrides``)."""
 USUAL = {field.name: field.default for field in fields(Cluster) if field.name in FABRIC}
@@ -29,25 +29,6 @@ def gpu_words(gpus: str | Cluster) -> list[str]:
     if isinstance(gpus, Cluster):
         changes += [f"{field}={value:g}" for field, usual in USUAL.items() if (value := getattr(gpus, field)) != usual]
     return ["--gpus", name.replace(" ", "-"), *(word for change in changes for word in ("--set-gpu", change))]
-
-
-def lengths(workload: Workload) -> list[str]:
-    """Return the options of the lengths that are not the default ones."""
-    words: list[str] = []
-    for option, name in (("--input-len", "input_len"), ("--output-len", "output_len")):
-        if getattr(workload, name) != getattr(PLAIN, name):
-            words += [option, str(getattr(workload, name))]
-    return words
-
-
-def limits(slo: Slo) -> list[str]:
-    """Return the options of the limits."""
-    return [word for name, most in slo.limits.items() for word in (f"--{name.removesuffix('_ms')}", f"{most:g}")]
-
-
-def formats(deployment: Deployment, own: str) -> list[str]:
-    """Return the option of the weights' format where it is not the checkpoint's ``own``."""
-    return [] if deployment.dtype == own else ["--dtype", deployment.dtype]
 
 
 def command(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from advisor.capacity.fleet_options import row
 from advisor.capacity.replica_sizing import ENOUGH
 from advisor.prediction.inputs import BARE_ESTIMATE
+from advisor.prediction.option_words import engine_words
 from advisor.render.document import Document, Figure, Section, Table
 from advisor.render.figures.capacity import closeness, cost_by_rate, tornado
 from advisor.render.figures.vega import printed
@@ -18,14 +19,15 @@ from advisor.render.tables import Column, FlatRows
 from advisor.render.vocabulary import (
     METRIC_NAMES,
     TRAFFIC,
+    engine_name,
     fleet_name,
     replica_name,
     replicas_name,
     statistic_name,
 )
-from catalog.engines import find_engine
+from catalog.gpus import find_gpu
 from catalog.models.sizes import parameters
-from catalog.schema import LATENCIES
+from catalog.schema import LATENCIES, Cluster
 from catalog.wording import counted
 
 if TYPE_CHECKING:
@@ -118,11 +120,10 @@ def _latencies(option: FleetOption, slo: Slo) -> str:
 
 
 def _question(answer: CapacityPlan) -> list[str]:
-    engine = find_engine(shown(answer)[0].deployment.engine)
     return [
         f"{answer.model.name}  {count(parameters(answer.model))}",
         ", ".join(answer.gpus),
-        f"{engine.name} {engine.version}",
+        engine_name(shown(answer)[0].deployment),
         f"{short(answer.workload.rate)} requests/s, {answer.workload.input_len} in / {answer.workload.output_len} out",
         f"limits on {_limits(answer.slo)}",
     ]
@@ -208,12 +209,16 @@ def _decisive(answer: CapacityPlan) -> Lines:
 def _next(answer: CapacityPlan, best: FleetOption) -> ShellCommand:
     deployment = best.deployment
     replicas = best.replicas + best.spares
+    replica = replace(deployment, dp=1)
+    gpu = find_gpu(best.gpu.partition(" (")[0]).value
+    place = Cluster(gpu=gpu, gpus_per_node=replica.num_gpus)
     return command(
         "export",
         answer.model,
         f"{best.gpus}x{best.gpu}",
+        *engine_words(replica, answer.model, place),
         *layout_words(replace(deployment, dp=replicas)),
-        options={"--engine": None if deployment.engine == "vllm" else deployment.engine, "--format": "kubernetes"},
+        options={"--format": "kubernetes"},
         comment="what starts it",
     )
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from advisor.perf_model.deployment_arrays import checkpoint_dtype
+from advisor.prediction.option_words import engine_words
 from advisor.render.document import Document, Section, Table
 from advisor.render.lines import notes, sources_line
-from advisor.render.next_command import command, formats
+from advisor.render.next_command import command
 from advisor.render.numbers import count, limit, share, short
 from advisor.render.tables import UNIFORM, Column, FlatRows
 from advisor.render.vocabulary import GOALS, METRIC_NAMES, TPOT, TTFT
@@ -166,12 +167,12 @@ def _next(answer: Comparison) -> ShellCommand | None:
     if not answer.rows:
         return None
     estimate = answer.rows[0].estimate
-    own = checkpoint_dtype(estimate.model, estimate.cluster.gpu)
     return command(
         "recommend",
         estimate.model,
         estimate.cluster,
-        *formats(estimate.deployment, own),
+        *engine_words(estimate.deployment, estimate.model, estimate.cluster, knobs=("max_model_len",)),
         workload=answer.workload,
         slo=answer.slo,
+        options={"--concurrency": answer.workload.concurrency},
     )

@@ -9,8 +9,7 @@ from advisor.render.document import Document, Section, Table
 from advisor.render.lines import corrected_line, cost_line, energy_line, hardware, memory_line, notes, sources_line
 from advisor.render.numbers import RATE, count, share, short, unit_of
 from advisor.render.tables import Column, FlatRows
-from advisor.render.vocabulary import E2E, TPOT, TTFT
-from catalog.engines import find_engine
+from advisor.render.vocabulary import E2E, TPOT, TTFT, engine_name
 from catalog.models.sizes import parameters
 
 if TYPE_CHECKING:
@@ -49,13 +48,13 @@ def document(estimate: Estimate, *, products: bool = False, relax: Sequence[str]
 
 
 def _question(estimate: Estimate) -> list[str]:
-    deployment, engine = estimate.deployment, find_engine(estimate.deployment.engine)
+    deployment = estimate.deployment
     used = f" ({deployment.num_gpus} of {estimate.cluster.num_gpus} GPUs)"
     batch = f"batch {estimate.batch}{' per replica' if deployment.dp > 1 else ''}"
     return [
         f"{estimate.model.name}  {count(parameters(estimate.model))}  {deployment.dtype} {short(weights_gib(estimate))} GiB",
         hardware(estimate.cluster),
-        f"{engine.name} {engine.version}",
+        engine_name(deployment),
         deployment.layout + (used if deployment.num_gpus < estimate.cluster.num_gpus else ""),
         f"{batch}, {estimate.input_len} in / {estimate.output_len} out, all at once",
     ]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from advisor.perf_model.deployment_arrays import checkpoint_dtype
 from advisor.prediction.estimate_row import estimate_row, weights_gib
 from advisor.prediction.inputs import BARE_ESTIMATE
+from advisor.prediction.option_words import KNOBS, engine_words
 from advisor.recommendation.certainty import HOLDS
 from advisor.recommendation.preference import named_choices
 from advisor.recommendation.problem import FILLS_THE_CLUSTER, LEVEL_SHARE, OBJECTIVES
@@ -17,15 +17,15 @@ from advisor.render.document import Document, Figure, Section, ShellCommand, Tab
 from advisor.render.figures.recommendation import memory_bars, trade
 from advisor.render.figures.vega import printed
 from advisor.render.lines import corrected_line, hardware, memory_line, notes, sources_line
-from advisor.render.next_command import command, formats, layout_words
+from advisor.render.next_command import command, layout_words
 from advisor.render.numbers import count, dollars, duration, limit, share, short
 from advisor.render.tables import UNIFORM, Column, FlatRows
-from advisor.render.vocabulary import E2E, GOALS, METRIC_NAMES, TPOT, TTFT
-from catalog.engines import find_engine, processes
+from advisor.render.vocabulary import E2E, GOALS, METRIC_NAMES, TPOT, TTFT, engine_name
+from catalog.engines import processes
 from catalog.models.sizes import parameters
 from catalog.prices import no_price
 from catalog.redaction import redacted
-from catalog.schema import BITS, LATENCIES
+from catalog.schema import BITS, LATENCIES, Deployment
 from catalog.units import GIB
 from catalog.wording import counted
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from advisor.recommendation.proposal import Proposal
     from advisor.recommendation.recommendation import Recommendation
     from advisor.render.document import Lines
-    from catalog.schema import Cluster, Deployment, Model
+    from catalog.schema import Cluster, Model
 
 FRONT_ROWS = 12
 FIRST_ROWS = 3
@@ -101,13 +101,13 @@ def question(answer: Recommendation) -> list[str]:
     estimates = shown(answer)
     if len({estimate.deployment.dtype for estimate in estimates}) == 1:
         model += f"  {estimates[0].deployment.dtype} {short(weights_gib(estimates[0]))} GiB"
-    engine = find_engine(answer.engine)
+    asked = estimates[0].deployment if estimates else Deployment(engine=answer.engine)
     work = f"{answer.workload.input_len} in / {answer.workload.output_len} out"
     if answer.workload.concurrency is not None:
         work += f", {answer.workload.concurrency} in flight"
     limits = [f"{METRIC_NAMES[metric]} <= {limit(most)}" for metric, most in answer.slo.limits.items()]
     goal = GOALS.get(answer.objective, answer.objective)
-    parts = [model, hardware(answer.cluster), f"{engine.name} {engine.version}", work, ", ".join([goal, *limits])]
+    parts = [model, hardware(answer.cluster), engine_name(asked), work, ", ".join([goal, *limits])]
     return [" ".join(part.split("\n")) for part in parts]
 
 
@@ -261,10 +261,9 @@ def _next(answer: Recommendation) -> ShellCommand | None:
     if best is None:
         return None
     flight = best.batch * best.deployment.dp
-    words = [
-        *formats(best.deployment, checkpoint_dtype(answer.model, answer.cluster.gpu)),
-        *layout_words(best.deployment),
-    ]
+    # a batch in flight needs no limit of its own
+    knobs = [name for name in KNOBS if name != "max_num_seqs"]
+    words = [*engine_words(best.deployment, answer.model, answer.cluster, knobs=knobs), *layout_words(best.deployment)]
     return command(
         "simulate",
         answer.model,

@@ -6,20 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from advisor.perf_model.deployment_arrays import checkpoint_dtype
 from advisor.prediction.deployment_estimate import ENERGY
 from advisor.prediction.inputs import CONFIDENCE
+from advisor.prediction.option_words import engine_words
 from advisor.render.document import Document, Figure, Section, Table
 from advisor.render.figures.traffic import latencies, timeline
 from advisor.render.figures.vega import printed
 from advisor.render.lines import energy_line, hardware, notes, sources_line
-from advisor.render.next_command import command, formats, layout_words
+from advisor.render.next_command import command, layout_words
 from advisor.render.numbers import MS, count, duration, share, short, span, unit_of
 from advisor.render.tables import Column, FlatRows
-from advisor.render.vocabulary import METRIC_NAMES, pools_name, statistic_name
+from advisor.render.vocabulary import METRIC_NAMES, engine_name, pools_name, statistic_name
 from advisor.simulator.simulation import RATES
 from advisor.simulator.summary_statistics import HIT_RATE
-from catalog.engines import find_engine
 from catalog.models.sizes import parameters
 from catalog.schema import Slo, Workload
 
@@ -46,6 +45,10 @@ DIFFERING = (
 """Knobs beside the layout that have a column where deployments differ in them."""
 SERVED = (("router", "router", str), ("prefix_caching", "prefix cache", lambda on: "on" if on else "off"))
 """What else has one."""
+
+
+PLANNED = ("kv_dtype", "max_num_seqs", "max_num_batched_tokens", "max_model_len", "gpu_memory_utilization")
+"""Knobs that ``plan`` takes."""
 
 
 def document(answers: Sequence[Simulation]) -> Document:
@@ -105,20 +108,17 @@ def _next(answer: Simulation) -> ShellCommand:
             "plan",
             answer.model,
             answer.cluster.gpu.name,
+            *engine_words(deployment, answer.model, answer.cluster, knobs=PLANNED),
             workload=lengths,
             slo=wanted,
             options=options,
             comment="the GPUs that keep the limits",
         )
-    words = [*formats(deployment, checkpoint_dtype(answer.model, answer.cluster.gpu)), *layout_words(deployment)]
-    engine = None if deployment.engine == "vllm" else deployment.engine
-    return command(
-        "export", answer.model, answer.cluster, *words, options={"--engine": engine}, comment="what starts it"
-    )
+    words = [*engine_words(deployment, answer.model, answer.cluster), *layout_words(deployment)]
+    return command("export", answer.model, answer.cluster, *words, comment="what starts it")
 
 
 def _question(answer: Simulation) -> list[str]:
-    engine = find_engine(answer.deployment.engine)
     loads = answer.served.loads
     lengths = f"{loads.given / loads.requests:.0f} in / {loads.made / loads.requests:.0f} out"
     came, asked = short(answer.rate), short(answer.asked_s)
@@ -131,7 +131,7 @@ def _question(answer: Simulation) -> list[str]:
     return [
         f"{answer.model.name}  {count(parameters(answer.model))}",
         hardware(answer.cluster),
-        f"{engine.name} {engine.version}",
+        engine_name(answer.deployment),
         f"{coming} for {short(answer.duration_s)} s, {lengths}, {len(answer.served)} requests",
     ]
 
