@@ -292,7 +292,7 @@ class _Question:
         )
         try:
             search, _ = checked(search)
-            estimate = search.quick_best()
+            estimate = search.quick_best(fills=True)
         except InputError:  # a format that the engine has not on this GPU, or heads that cannot be shared out
             return None
         if estimate is None or not estimate.fits:

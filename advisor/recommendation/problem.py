@@ -313,10 +313,10 @@ class DeploymentSearch:
             study_name=study_name,
         )
 
-    def quick_best(self) -> Estimate | None:
+    def quick_best(self, *, fills: bool = False) -> Estimate | None:
         """Return the best deployment without a study: of those within a hundredth of the best the simplest.
 
-        Where none keeps the limits, the one that exceeds them least; None where nothing holds the model.
+        With ``fills`` it is of those the one with the fewest idle GPUs, and of those the simplest. Where none keeps the limits, the one that exceeds them least; None where nothing holds the model.
         """
         space = self.space()
         taken, losses, excess = [], [], []
@@ -332,7 +332,8 @@ class DeploymentSearch:
             return None
         able = over == over.min()
         level = able & (loss <= loss[able].min() + LEVEL_SHARE * abs(loss[able].min()))
-        order = np.lexsort((loss, columns["tp"], columns["ep"], columns["pp"], ~level))
+        idle = -columns["dp"] * columns["tp"] * columns["pp"] if fills else np.zeros_like(columns["dp"])
+        order = np.lexsort((loss, columns["tp"], columns["ep"], columns["pp"], idle, ~level))
         return self._described(space, {name: values[order[:1]] for name, values in columns.items()})[0]
 
     def deployment(self, record: Mapping[str, Any]) -> Deployment:

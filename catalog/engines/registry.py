@@ -106,6 +106,8 @@ class Engine:
     batch: tuple[BatchDefaults, ...]
     weights: Mapping[str, str]
     """Lowest compute capability by weight format."""
+    weights_below: Mapping[str, str] = field(default_factory=dict)
+    """Compute capability from which on a weight format has no kernels any more."""
     native: Mapping[str, str] = field(default_factory=dict)
     """Lowest compute capability at which products run in that format; below it only the storage is that small."""
     kv: Mapping[str, str]
@@ -150,7 +152,11 @@ class Engine:
 
     def weight_formats(self, gpu: Gpu) -> tuple[str, ...]:
         """Return formats that weights can be stored in on ``gpu``."""
-        return self._formats(gpu, self.weights, self.gfx_weights)
+        formats = self._formats(gpu, self.weights, self.gfx_weights)
+        if gpu.vendor != "nvidia" or not gpu.compute_capability:
+            return formats
+        ends = {name for name, end in self.weights_below.items() if at_least(gpu.compute_capability, end)}
+        return tuple(name for name in formats if name not in ends)
 
     def computes_in(self, gpu: Gpu, weights: str) -> bool:
         """Return whether matrix products run in ``weights``' own format there, rather than after turning them into 16 bit."""

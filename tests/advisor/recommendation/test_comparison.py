@@ -90,6 +90,8 @@ def test_the_cheapest_token_may_leave_gpus_idle():
     assert alone.deployment.num_gpus == 2
     assert row.estimate.deployment == alone.deployment
     assert "2 of 4xH200-SXM" in text(document(table), 120)
+    many = advisor.compare("llama-3.3-70b", "4xH200", formats="fp8", slo={"tpot": 60}, runs=[]).rows[0]
+    assert many.estimate.deployment.num_gpus == 4, "with enough requests no GPU is idle"
 
 
 def test_open_models_come_by_size():

@@ -275,3 +275,12 @@ def test_peoples_words_for_formats(word, dtype):
     found = resolve(Deployment(dtype=word), find_model("llama-3.1-8b").value, parse_cluster("1xH100").value)
     assert found.value.dtype == dtype
     assert any(f"dtype {word} read as {dtype}" in note.text for note in found.notes)
+
+
+def test_vllm_has_no_int8_weights_from_blackwell_on():
+    """Its documentation of INT8 W8A8: not supported on compute capability 10.0 and later."""
+    vllm = find_engine("vllm")
+    able = {name: "int8" in vllm.weight_formats(find_gpu(name).value) for name in ("A100", "H200", "B200", "RTX5090")}
+    assert able == {"A100": True, "H200": True, "B200": False, "RTX5090": False}
+    with pytest.raises(InputError, match="no int8 weights on B200"):
+        resolve(Deployment(dtype="int8"), find_model("llama-3.1-8b").value, cluster("1xB200"))
