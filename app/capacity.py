@@ -56,7 +56,7 @@ def show() -> None:
     st.query_params[PLANNED] = "1"
     if now != asked:
         todo = missing or "Press Plan to answer the one above."
-        st.info(f"This is the answer to the question before. {todo}", icon=":material/update:")
+        st.info(f"This answers the previous question. {todo}", icon=":material/update:")
     plan = answered("plan", asked, lambda tell: planned(asked, tell), doing="Simulating fleets")
     _tell(plan, asked)
 
@@ -64,11 +64,11 @@ def show() -> None:
 def _missing(now: CapacityInputs | None) -> str:
     """Return what has to be said before anything can be planned; empty if nothing."""
     if now is None:
-        return "Upload a trace, or take a rate."
+        return "Upload a trace, or choose a rate."
     if not now.gpus:
         return "Name at least one kind of GPU to choose from."
     if not any((now.slo.ttft_ms, now.slo.tpot_ms, now.slo.e2e_ms)):
-        return f"State a limit to plan for: {TTFT}, {TPOT} or {E2E}. Or take an example."
+        return f"State a limit to plan for: {TTFT}, {TPOT} or {E2E}. Or choose an example."
     return ""
 
 
@@ -103,7 +103,7 @@ def _tell(plan: CapacityPlan, asked: CapacityInputs) -> None:
         )
     if plan.best:
         with right:
-            st.markdown("##### If the traffic were another")
+            st.markdown("##### If the traffic were different")
             st.caption("The same layout, as many replicas as it then takes.")
             draw(tornado(plan), "sensitivity", height=330, alt="What other rates and lengths would need")
     with st.expander("How the question was read"):

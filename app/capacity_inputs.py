@@ -172,7 +172,7 @@ def _kinds() -> list[str]:
         key="kinds",
         bind=inputs.BIND,
         accept_new_options=True,
-        help="As many of each as it takes; type 8xH100-SXM for at most eight.",
+        help="As many of each as needed; type 8xH100-SXM for at most eight.",
     )
 
 
@@ -196,7 +196,7 @@ def _traffic() -> tuple[advisor.Workload | None, Trace | None, float, float]:
         required=True,
         key="traffic",
         bind=inputs.BIND,
-        help="A trace is a file of requests that really came: a time, a prompt's length and an answer's length in each row.",
+        help="A trace is a file of real requests: a time, the length of the prompt and of the answer in each row.",
     )
     if source == TRACE:
         trace = _trace()
@@ -264,11 +264,11 @@ def _certainty() -> tuple[float, float, float, int]:
     with st.container(horizontal=True):
         shares = {value: f"{value:g}% of requests" for value in (50.0, 90.0, 95.0, 99.0)} | {MEAN: "the mean"}
         percentile = inputs.choice("Limits hold for", "percentile", shares, index=2)
-        why = "How sure, as far as the errors of the predictions are concerned: by the estimate itself, or with margin."
+        why = "By the estimate itself, or with a margin for the error of predictions."
         confidence = inputs.choice("They are kept", "confidence", SURE, index=list(SURE).index(USUAL), help=why)
     with st.container(horizontal=True):
-        why = "The limits hold at a rate larger by this."
+        why = "The limits hold at a rate that is higher by this."
         headroom = inputs.number("Headroom, %", "headroom", (0, 1000), 0, 5, help=why)
-        why = "So many may fail and the limits still hold."
+        why = "This many may fail while the limits still hold."
         spares = inputs.number("Spare replicas", "spares", (0, 1000), 0, 1, help=why)
     return percentile, confidence, headroom / 100.0, spares

@@ -48,8 +48,8 @@ def show() -> None:
     given = _facts()
     if not files:
         st.info(
-            "Upload results of a benchmark to let answers stand on them. What the files do not say (often the GPU and the "
-            "parallelism) is said above.",
+            "Upload benchmark results, and answers will use them. State above what the files do not say (often the GPU and "
+            "the parallelism).",
             icon=":material/upload_file:",
         )
         return
@@ -109,7 +109,7 @@ def _facts() -> dict[str, Any]:
             "Role",
             ("fit", "validate"),
             key="import_role",
-            help="fit: answers stand on them; validate: to judge the fit.",
+            help="fit: answers use them; validate: they judge the fit.",
         )
     return {name: value for name, value in facts.items() if value is not None}
 
@@ -126,7 +126,7 @@ def _tell_imported(imported: Import) -> None:
             icon=":material/science:",
             on_click=_use,
             args=(imported,),
-            help="Answers of this session stand on them too, until it ends.",
+            help="Answers of this session use them, until it ends.",
             width="stretch",
         )
         right.button(
@@ -139,12 +139,12 @@ def _tell_imported(imported: Import) -> None:
             disabled=not may_keep(),
             help=f"Adds them to {imported.store}, as advisor import does."
             if may_keep()
-            else "Others use this app too: only its owner adds to what every answer stands on, by advisor import.",
+            else "This app is shared: only its owner keeps runs, with advisor import.",
         )
     elif not imported.runs:
         st.error(plain(imported.why_empty), icon=":material/error:")
     if imported.known:
-        st.info(f"{len(imported.known)} of these runs are kept already.", icon=":material/inventory:")
+        st.info(f"Already kept: {counted(len(imported.known), 'run')}.", icon=":material/inventory:")
     if imported.left_out:
         with st.expander(
             f"{len(imported.left_out)} left out, and why", icon=":material/playlist_remove:", expanded=True
@@ -190,7 +190,7 @@ def _tell_session() -> None:
         return
     left, right = st.columns([4, 1], vertical_alignment="center")
     left.success(
-        f"Answers of this session stand on {counted(len(own), 'imported run')} too.",
+        f"Answers of this session also use {counted(len(own), 'imported run')}.",
         icon=":material/science:",
     )
     right.button("Forget them", key="forget", on_click=forget)

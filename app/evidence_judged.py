@@ -62,11 +62,9 @@ def show() -> None:
     checks = tuple(check for check in judged.checks if check.run.run_id in wanted)
     here = [check for check in checks if check.metric == metric]
     if not here:
-        st.info(
-            "Nothing of that was measured and can be predicted. Take a filter away.", icon=":material/filter_alt_off:"
-        )
+        st.info("No run that matches the filters has this quantity. Remove a filter.", icon=":material/filter_alt_off:")
         return
-    st.markdown(plain(_told(here, METRICS[metric])))
+    st.markdown(plain(_summary(here, METRICS[metric])))
     draw(parity(here, METRICS[metric]), "parity", height=520, alt="Predicted against measured, with 90% intervals")
     st.markdown("##### Errors")
     errors = replace(judged, checks=tuple(here)).summary()
@@ -97,7 +95,7 @@ def _tell_left_out(metric: str) -> None:
     st.markdown("##### Models, GPUs and engines left out")
     errors = holdout_errors()
     if errors is None:
-        st.caption(plain(f"Worked out by {HOLDOUT_COMMAND} for the fit that ships; that takes minutes."))
+        st.caption(plain(f"{HOLDOUT_COMMAND} computes these errors for the shipped fit, in minutes."))
         return
     rows = [
         row
@@ -106,7 +104,7 @@ def _tell_left_out(metric: str) -> None:
         if (row.group["split"], row.group["metric"]) == (kind, metric)
     ]
     if not rows:
-        st.caption(f"Of {plain(METRICS[metric])} too little was published.")
+        st.caption(f"Too few published runs report {plain(METRICS[metric])}.")
         return
     table(summary_columns(rows))
     st.caption(
@@ -117,7 +115,7 @@ def _tell_left_out(metric: str) -> None:
     )
 
 
-def _told(checks: Sequence[Check], what: str) -> str:
+def _summary(checks: Sequence[Check], what: str) -> str:
     parts = []
     for split, words in ((UNSEEN, "the fit has not seen"), (SEEN, "the fit has seen")):
         members = [check for check in checks if check.split == split]

@@ -29,8 +29,8 @@ def show() -> None:
         )
     ready = prepare_probe(model, gpus, budget_s=60.0 * minutes, question=ProbeQuestion(engine=engine))
     st.markdown(
-        "On the machine with these GPUs, and with nobody else on them; no weights are needed. What is measured is kept there, "
-        "and answers stand on it from then on."
+        "Run this on the machine with these GPUs while nobody else uses them; no weights are needed. The runs are kept there, "
+        "and later answers use them."
     )
     name = model.name if model.name != inputs.UPLOADED_PATH else f"{inputs.UPLOADED_PATH}/config.json"
     command = ["advisor", "probe", "--model", name, "--gpus", "local", "--engine", engine, "--budget", f"{minutes}m"]
@@ -38,7 +38,7 @@ def show() -> None:
     if ready.loads:
         st.markdown(
             plain(
-                f"On {gpus} that is {len(ready.loads)} loads in about {short(ready.expected_s)} s, the most telling first:"
+                f"On {gpus} that is {len(ready.loads)} loads in about {short(ready.expected_s)} s, the most informative first:"
             )
         )
         table(plan_columns(ready))
@@ -49,6 +49,6 @@ def show() -> None:
         with st.expander(f"{len(ready.left_out)} left out", icon=":material/playlist_remove:"):
             st.markdown("\n".join(f"- {plain(text)}" for text in ready.left_out))
     st.caption(
-        "Then bring the file of runs here (Import), or ask on that machine. A server that runs already is measured with "
-        "advisor probe --endpoint ADDRESS."
+        "Then import the file of runs here, or ask on that machine. advisor probe --endpoint ADDRESS measures a running "
+        "server."
     )

@@ -71,7 +71,7 @@ def show() -> None:
     """Choose runs and list them."""
     runs = chosen_runs()
     if not runs:
-        st.info("No run is all of that. Take a filter away, or import runs.", icon=":material/filter_alt_off:")
+        st.info("No run matches all filters. Remove one, or import runs.", icon=":material/filter_alt_off:")
         return
     _tell_behind(runs)
     runs_table(runs, height=430)

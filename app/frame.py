@@ -63,7 +63,7 @@ def guarded() -> Iterator[None]:
     except Exception:
         log.exception("a page failed")
         st.error(
-            "This could not be worked out: a fault in advisor itself. Everything you entered is still here; "
+            "A fault in advisor itself: this could not be computed. Everything you entered is still here; "
             "the log of `advisor app` says more.",
             icon=":material/report:",
         )
@@ -135,7 +135,7 @@ def _tell_ignored() -> None:
         given, taken = asked.pop(name) if painted() else values, st.session_state[name]
         if name not in st.query_params and not _same(given, taken):
             shown = plain(", ".join(values)[:MOST])
-            st.warning(f"The link's {plain(name)} is {shown}, which is none; showing the default.")
+            st.warning(f"The link sets {plain(name)} to {shown}, which is not possible; the default is used.")
 
 
 def _is_endless(values: list[str]) -> bool:

@@ -112,7 +112,7 @@ def cluster() -> str:
         gpu = st.selectbox(
             "GPU", names, index=names.index(GPU) if GPU in names else 0, key="gpu", bind=BIND, help="Type to search."
         )
-        why = "More than one server holds are taken as several servers."
+        why = "More than fit into one server become several servers."
         count = number("How many", "count", (1, MOST_GPUS), GPU_COUNT, 1, help=why)
     return f"{count}x{gpu}"
 
@@ -136,7 +136,7 @@ def ladder(label: str, key: str, default: int, most: int, *, help: str = "") -> 
 
 def in_flight() -> int | None:
     """Ask for the requests kept in flight over all replicas; None where that is to be chosen."""
-    why = "Over all replicas; empty for the number that serves the goal best."
+    why = "Over all replicas; empty: the number that serves the goal best."
     ends = (1, 10**6)
     return number("Requests in flight", "concurrency", ends, None, 16, placeholder="choose best", help=why)
 

@@ -219,7 +219,7 @@ def _launch(picked: advisor.Estimate) -> None:
 
 
 def _notes(answer: advisor.Recommendation) -> None:
-    st.markdown("##### Why, how far, and what would tell more")
+    st.markdown("##### Why, limits, and what would make it more certain")
     rows = [("why", answer.why), ("limit", answer.limits), ("next", [answer.next_probe])]
     st.markdown("\n".join(f"- **{label}** {plain(line)}" for label, lines in rows for line in lines if line))
     how = "every valid deployment" if answer.exact else "a sample"
@@ -231,7 +231,7 @@ def _notes(answer: advisor.Recommendation) -> None:
 def _nothing_feasible(answer: advisor.Recommendation, made: Document) -> None:
     """Say what to change, in numbers, and what comes nearest."""
     st.markdown("##### What would make it feasible")
-    st.markdown("\n".join(f"- {plain(text)}" for text in answer.relaxations) or "- no single change would")
+    st.markdown("\n".join(f"- {plain(text)}" for text in answer.relaxations) or "- no single change does")
     if answer.nearest is not None:
         st.markdown("##### Nearest")
         table(made.columns)

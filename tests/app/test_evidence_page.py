@@ -80,7 +80,7 @@ def test_what_was_left_out_of_fits_is_shown_with_its_date(page, monkeypatch):
     assert f"on {found.date}" in text(test)
     monkeypatch.setattr("app.evidence_judged.holdout_errors", lambda: None)
     test.run()
-    assert "Worked out by advisor validate" in text(test)
+    assert "computes these errors" in text(test)
 
 
 def test_what_was_never_measured_is_said(page):
@@ -96,7 +96,7 @@ def test_an_uploaded_benchmark_counts_in_this_session(page):
     assert "1 new run" in [element.value for element in test.subheader]
     assert test.dataframe[0].value["GPU"][0] == "H200-SXM"
     test.button("use").click().run()
-    assert "stand on 1 imported run too" in text(test)
+    assert "also use 1 imported run" in text(test)
     assert advisor.user_runs() == ()
     test.button_group("view").set_value("Runs").run()
     test.multiselect("origin").select("this session").run()
@@ -156,7 +156,7 @@ def test_kept_runs_are_found_by_every_later_answer(page):
     assert not test.error
     assert "1 run added to" in text(test)
     assert len(advisor.user_runs()) == 1
-    assert "kept already" in text(test)
+    assert "Already kept: 1 run." in text(test)
     assert "new run" not in " ".join(element.value for element in test.subheader)
 
 

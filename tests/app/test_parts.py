@@ -247,7 +247,7 @@ def test_no_number_in_a_link_is_too_large(page, name, key, value):
     assert not test.exception
     assert not [error.value for error in test.error if "fault in advisor" in error.value]
     assert [warning.value.replace("\\", "") for warning in test.warning] == [
-        f"The link's {key} is {value}, which is none; showing the default."
+        f"The link sets {key} to {value}, which is not possible; the default is used."
     ]
 
 

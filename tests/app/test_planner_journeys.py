@@ -73,7 +73,7 @@ def test_runs_are_imported_for_this_session_and_judged(server, tab):
     field.set_input_files([file("notes.txt", b"nothing measured")])
     expect(tab.get_by_test_id("stAlert")).to_contain_text("notes.txt is no benchmark that is known")
     tab.get_by_test_id("stFileUploader").get_by_role("button", name=re.compile("Remove|Delete")).first.click()
-    expect(tab.get_by_test_id("stAlert")).to_contain_text("Upload results of a benchmark")
+    expect(tab.get_by_test_id("stAlert")).to_contain_text("Upload benchmark results")
     field.set_input_files([str(BENCHMARKS / "vllm-serve-closed.json")])
     expect(tab.get_by_test_id("stAlert")).to_contain_text("does not say the GPU")
     for label, option in (("GPU (--gpu)", "H200-SXM"), ("Engine (--engine)", "vllm")):
@@ -84,7 +84,7 @@ def test_runs_are_imported_for_this_session_and_judged(server, tab):
     tab.keyboard.press("Tab")
     expect(tab.get_by_role("heading", name="1 new run")).to_be_visible()
     tab.get_by_role("button", name="Use in this session").click()
-    expect(tab.get_by_text("stand on 1 imported run too")).to_be_visible()
+    expect(tab.get_by_text("also use 1 imported run")).to_be_visible()
     tab.get_by_role("radio", name="Runs", exact=True).click()
     tab.get_by_role("combobox", name="Kept").click()
     tab.get_by_role("option", name="this session").click()
@@ -97,5 +97,5 @@ def test_runs_are_imported_for_this_session_and_judged(server, tab):
 
     other = tab.context.new_page()
     other.goto(f"{server}/runs?view=Import")
-    expect(other.get_by_text("Upload results of a benchmark")).to_be_visible()
+    expect(other.get_by_text("Upload benchmark results")).to_be_visible()
     expect(other.get_by_text("imported run")).to_have_count(0)

@@ -56,4 +56,4 @@ def fleet(*, file: File, workers: Workers = "1", evidence: EvidenceOptions, outp
 
     answer(output, shown, body=result.to_dict, rows=rows)
     if not result.meets:
-        raise nothing_feasible(result.relaxations, output.format_, why="not everything can be kept")
+        raise nothing_feasible(result.relaxations, output.format_, why="no fleet keeps all limits")

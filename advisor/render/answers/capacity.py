@@ -63,10 +63,10 @@ def document(answer: CapacityPlan) -> Document:
         )
         loads = Figure(
             name="sensitivity",
-            caption="What the chosen layout takes when one thing is another than was asked for.",
+            caption="What the chosen layout takes if one part of the traffic differs.",
             make=lambda: printed([tornado(answer)], width=520, height=40 + 24 * len(answer.sensitivity)),
         )
-        sections.append(Section(title="If the traffic were another", figures=[cost, loads]))
+        sections.append(Section(title="If the traffic were different", figures=[cost, loads]))
         sections.append(Section(title="Next", command=_next(answer, answer.best)))
     return Document(
         title=f"Capacity for {answer.model.name}",
@@ -226,10 +226,14 @@ def _next(answer: CapacityPlan, best: FleetOption) -> ShellCommand:
 def method(answer: CapacityPlan) -> str:
     """Say how the plan was found."""
     goal = {"cost": "the cheapest", "gpus": "the fewest GPUs", "energy": "the least energy"}[answer.objective]
-    part = ", of many replicas a part" if any(option.replicas > ENOUGH[0] for option in answer.options) else ""
+    part = (
+        ", and of large fleets a part of the replicas"
+        if any(option.replicas > ENOUGH[0] for option in answer.options)
+        else ""
+    )
     layouts = counted(answer.candidates, "layout")
     return (
-        f"{goal} of {layouts}: those not simulated saturate below the rate{part}; {answer.requests} requests over "
+        f"{goal} of {layouts}; all are simulated but those that saturate below the rate{part}; {answer.requests} requests over "
         f"{short(answer.duration_s)} s"
     )
 
@@ -238,15 +242,13 @@ def margin(answer: CapacityPlan) -> str:
     """Say how much there is beyond what the estimate takes, and how to have less or more of it."""
     at = f"at {1.0 + answer.headroom:.3g} times the rate" if answer.headroom else "at this rate"
     if answer.confidence == BARE_ESTIMATE:
-        return (
-            f"none but for chance: the limits are kept {at} by the bare estimate; --confidence 0.9 keeps its error back"
-        )
+        return f"none: the limits are kept {at} by the bare estimate; --confidence 0.9 leaves room for its error"
     return f"confidence: {answer.confidence:.0%} that all limits hold and nothing saturates {at} (--confidence 0.5: the bare estimate)"
 
 
 def _change(change: Change) -> str:
     load = f"{TRAFFIC[change.what]} x {change.factor:g}"
     if change.replicas is None:
-        return f"{load}: no number of these replicas does"
+        return f"{load}: not possible with this layout"
     money = "" if change.usd_per_hour is None else f", {dollars(change.usd_per_hour)} an hour"
     return f"{load}: {counted(change.gpus or 0, 'GPU')}{money}"

@@ -139,8 +139,8 @@ def _lines(answer: Comparison) -> Lines:
     scored = any(row.quality for row in answer.rows)
     if scored:
         best = next(row.quality for row in answer.rows if row.quality)
-        told = "the quantised model's share of the original's published benchmark score"
-        lines.append(("score", [f"{told}, such as {best.checkpoint}: {best.benchmark} ({best.source})"]))
+        meaning = "the quantised model's share of the original's published benchmark score"
+        lines.append(("score", [f"{meaning}, such as {best.checkpoint}: {best.benchmark} ({best.source})"]))
     return [*lines, ("source", sources_line(row.estimate.provenance for row in answer.rows))]
 
 
@@ -155,7 +155,7 @@ def _unpriced(answer: Comparison) -> list[str]:
         return []
     named = ", ".join(answer.unpriced[:NAMED])
     more = f" and {len(answer.unpriced) - NAMED} more" if len(answer.unpriced) > NAMED else ""
-    place = "; they stand behind those with one" if answer.goal == "cost" else ""
+    place = "; they are listed after GPUs with a price" if answer.goal == "cost" else ""
     if answer.budget is not None:
         place = "; with a budget they are left out"
     first = answer.unpriced[0].replace(" ", "-")

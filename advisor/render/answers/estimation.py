@@ -106,7 +106,7 @@ def _speculation(answer: Speculation) -> list[str]:
     best, (low, high) = answer.best, answer.best.speedup_ends
     by = f"{answer.method} {answer.drafter}" if answer.drafter else answer.method
     verdict = "" if answer.pays else "does not pay: "
-    told = (
+    gain = (
         f"{by}, {best.draft_len} drafted a step: {verdict}decoding {best.speedup:.2f} ({low:.2f}-{high:.2f}) times as fast, "
         f"a step {short(answer.plain_ms)} to {short(best.step_ms)} ms for {best.tokens_per_step:.2f} tokens"
     )
@@ -122,7 +122,7 @@ def _speculation(answer: Speculation) -> list[str]:
     ends = "" if fewest == largest else f" ({fewest} to {largest})"
     bound = ", all that it runs at once," if answer.most_batch == answer.largest_batch else ""
     gains = f"gains up to a batch of {size(answer.most_batch)}{ends}{bound} per replica"
-    return [told, rates, f"{gains}; no run with speculation was fitted"]
+    return [gain, rates, f"{gains}; no run with speculation was fitted"]
 
 
 def operator_columns(estimate: Estimate) -> list[Column]:

@@ -98,7 +98,7 @@ def sentence(answer: FleetPlan) -> str:
     """Say the cost and what holds, or what would have to give."""
     models = counted(len(answer.question.models), "model")
     if not answer.meets:
-        return f"Not everything can be kept for {models}. To relax: {'; or '.join(answer.relaxations)}."
+        return f"No fleet keeps all limits of {models}. To relax: {'; or '.join(answer.relaxations)}."
     gpus = max(sum(parts) for parts in zip(*(answer.used(pool.label) for pool in answer.question.pools), strict=True))
     text = f"{models} on at most {counted(gpus, 'GPU')} for ${answer.usd_per_month:,.0f} a month"
     if answer.fixed_usd_per_month:
@@ -119,7 +119,7 @@ def _question(answer: FleetPlan) -> list[str]:
 
 
 def _lines(answer: FleetPlan) -> Lines:
-    money = [f"${answer.usd_per_month:,.0f} a month, at most {share(answer.gap)} above the least there can be"]
+    money = [f"${answer.usd_per_month:,.0f} a month, at most {share(answer.gap)} above the proven minimum"]
     if answer.fixed_usd_per_month:
         money.append(f"${answer.fixed_usd_per_month:,.0f} of it whether used or not")
     lines: list[tuple[str, Sequence[str]]] = [("cost", money)]
@@ -144,7 +144,7 @@ def _latency(place: Placement, name: str) -> str:
 
 
 def _month(usd: float | None) -> str:
-    return "does not suffice" if usd is None else f"${usd:,.0f} a month of what is rented by the hour"
+    return "not feasible" if usd is None else f"${usd:,.0f} a month of what is rented by the hour"
 
 
 def _marginals(answer: FleetPlan) -> Lines:

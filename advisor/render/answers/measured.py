@@ -15,6 +15,7 @@ from advisor.render.vocabulary import E2E, TPOT, TTFT
 from catalog.errors import InputError
 from catalog.run_quantities import gib_sent, joules_per_token, power_w, tok_s, tok_s_per_gpu
 from catalog.schema import Measurement
+from catalog.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -36,16 +37,15 @@ def document(runs: Sequence[Measurement]) -> Document:
     }
     if len(members) == 1:
         constant = {}
-    counted = f"{len(members)} runs" if len(members) > 1 else "1 run"
     shared = [f"{name} {value}".strip() for name, value in constant.items()]
     partly = missing(members)
     return Document(
-        title=f"Measured: {counted}",
-        question=[counted, *shared],
+        title=f"Measured: {counted(len(members), 'run')}",
+        question=[counted(len(members), "run"), *shared],
         sections=[
             Section(
                 table=Table(columns=[column for column in columns if column.name not in constant]),
-                lines=[("lacking", [", ".join(partly)])] if partly else [],
+                lines=[("missing", [", ".join(partly)])] if partly else [],
             )
         ],
     )

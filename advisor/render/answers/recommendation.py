@@ -221,12 +221,15 @@ def _decisive(answer: Recommendation) -> Lines:
     elif best.price is None:
         lines.append(("cost", [no_price(answer.cluster.gpu.name)]))
     lines.append(("pays", [_pays(proposal) for proposal in answer.proposals[:1]]))
-    others = [f"{each.cluster} {each.deployment.engine} {_speed(each)}" for each in answer.alternatives]
+    others = [f"{estimate.cluster} {estimate.deployment.engine} {_speed(estimate)}" for estimate in answer.alternatives]
     lines.append(("others", ["; ".join(others)] if others else []))
     idle = answer.cluster.num_gpus - best.deployment.num_gpus
     if idle:
         lines.append(
-            ("idle", [f"{idle} of {answer.cluster.num_gpus} GPUs: no layout of more of them reaches more per GPU"])
+            (
+                "idle",
+                [f"{idle} of {answer.cluster.num_gpus} GPUs: no layout on more of them has more throughput per GPU"],
+            )
         )
     return [*lines, ("close", [answer.next_probe] if answer.next_probe else [])]
 
@@ -246,7 +249,7 @@ def _speed(estimate: Estimate) -> str:
 
 
 def _pays(proposal: Proposal) -> str:
-    fewer = f", {counted(proposal.fewer_gpus, 'GPU')} less a replica" if proposal.fewer_gpus else ""
+    fewer = f", {counted(proposal.fewer_gpus, 'GPU')} fewer per replica" if proposal.fewer_gpus else ""
     known = proposal.quality
     loss = (
         "quality loss not known"
@@ -272,7 +275,7 @@ def _next(answer: Recommendation) -> ShellCommand | None:
         workload=answer.workload,
         slo=answer.slo,
         options={"--concurrency": flight},
-        comment="every request of that load",
+        comment="the same load, request by request",
     )
 
 
@@ -284,8 +287,8 @@ def _order(answer: Recommendation) -> str:
     if answer.confidence == BARE_ESTIMATE:
         return f"by the estimate of {name}"
     return (
-        f"by the worse end of the 90% interval of {name}; of those within {share(LEVEL_SHARE)} of each other there the one with fewer "
-        "idle GPUs, then fewer stages, then smaller TP"
+        f"by the worse end of the 90% interval of {name}; within {share(LEVEL_SHARE)} of each other, by fewer idle GPUs, then fewer "
+        "stages, then smaller TP"
     )
 
 
@@ -309,7 +312,7 @@ def broken_limits(answer: Recommendation) -> list[str]:
         stored = parameters(answer.model) * stored_bits(answer.model) / 8.0 / GIB
         needs = f"the checkpoint has {short(stored)} GiB, the GPUs {short(memory)} GiB in all"
         if stored < memory * WEIGHTS_SHARE:
-            return [f"no layout's KV cache holds a sequence as long as was asked for: {needs}"]
+            return [f"no layout's KV cache holds a sequence of the requested length: {needs}"]
         return [f"no layout holds the weights and a request: {needs}"]
     broken = []
     if nearest.batch > nearest.max_concurrency:

@@ -210,8 +210,8 @@ def _lines(answer: Simulation) -> Lines:
         slowest = answer.interval("saturation_s")[0]
         if slowest < answer.rate <= answer.saturation_s:
             rates.append(
-                f"the slow end of that is below the {short(answer.rate)} that come: were it true, the queue would grow, and upper ends "
-                f"of intervals are what it comes to in {short(answer.duration_s)} s"
+                f"the lower end of this interval is below the {short(answer.rate)} that arrive: if it is true, the queue grows, and upper "
+                f"ends of the intervals are what {short(answer.duration_s)} s of that lead to"
             )
     lines: list[tuple[str, Sequence[str]]] = [("layout", [used]), ("rates", rates)]
     if answer.meets is not None:
@@ -245,8 +245,8 @@ def _surely(answer: Simulation) -> str:
     over = answer.surely_missed(CONFIDENCE)
     if not over:
         return f", and with {share(CONFIDENCE)} confidence"
-    told = " and ".join(f"{METRIC_NAMES[name]} up to {duration(value)}" for name, value in over.items())
-    return f"; with {share(CONFIDENCE)} confidence not: {told}"
+    slower = " and ".join(f"{METRIC_NAMES[name]} up to {duration(value)}" for name, value in over.items())
+    return f"; not with {share(CONFIDENCE)} confidence: {slower}"
 
 
 def bars(values: NDArray[np.float64], points: int = POINTS) -> str:

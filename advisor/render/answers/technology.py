@@ -97,6 +97,6 @@ def _lines(answer: Exploration) -> Lines:
     turn = "" if answer.turn is None else f"from {short(answer.turn)} {answer.axis} on, doubling it saves less than 30%"
     return [
         ("best", [ends] if ends else []),
-        ("moves", moves or ["the bottleneck stays what it is"]),
+        ("moves", moves or ["the bottleneck does not change"]),
         ("turn", [turn] if turn else []),
     ]

@@ -135,7 +135,7 @@ def candidate_columns(candidates: Sequence[TrainingEstimate]) -> list[Column]:
     return [
         rows.text("layout", "layout"),
         rows.column("micro", "micro-batch", narrow="micro"),
-        rows.text("again", "recomputed", narrow="again", rank=2),
+        rows.text("again", "recomputed", narrow="recomp", rank=2),
         rows.column("step", "step", short, unit="s"),
         rows.interval("step", rank=1),
         rows.column("tokens", "per GPU", short, unit="tok/s", rank=2),

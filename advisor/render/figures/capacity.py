@@ -88,7 +88,7 @@ def _priced(option: FleetOption) -> str:
 
 
 def tornado(answer: CapacityPlan) -> Spec:
-    """Draw what the best layout would need if the traffic were another: dollars a month, or GPUs where they have no price."""
+    """Draw what the best layout would need if the traffic were different: dollars a month, or GPUs where they have no price."""
     best = answer.best
     assert best is not None
     priced = best.usd_per_month is not None
@@ -139,7 +139,7 @@ def _size(change: Change, best: FleetOption) -> float | None:
 
 def _needed(change: Change, value: float | None, *, priced: bool) -> str:
     if value is None:
-        return "no number of these replicas does"
+        return "not possible with this layout"
     gpus = counted(change.gpus or 0, "GPU")
     return f"{gpus}, ${value:,.0f}" if priced else gpus
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from advisor.prediction.run_facts import facts_of
-from advisor.render.answers.measured import document, measured_columns, measured_rows, ordered, run_fields, some_runs
-from advisor.render.console import text
-from advisor.render.formats import as_csv, as_json, as_yaml
+from advisor.render.answers.measured import measured_columns, ordered, run_fields, some_runs
+from advisor.render.formats import as_csv
 from advisor.render.measured.charts import charts
 from advisor.render.measured.sentences import listed, missing, sentences
 from advisor.render.measured.series import cases, setup_of
@@ -24,9 +23,6 @@ if TYPE_CHECKING:
     from advisor.render.measured.charts import Chart
     from advisor.render.measured.series import Setup
     from catalog.schema import Measurement
-
-FORMATS = ("table", "json", "csv", "yaml", "markdown")
-WIDTH = 100
 
 
 def report(runs: Iterable[Measurement], folder: Path) -> list[Path]:
@@ -53,26 +49,6 @@ def report(runs: Iterable[Measurement], folder: Path) -> list[Path]:
     return [summary, table, *figures]
 
 
-def measured_table(runs: Iterable[Measurement], format: str = "table", width: int = WIDTH) -> str:  # noqa: A002  the option's name
-    """Write the runs in one of ``FORMATS``; a table for people is ``width`` columns wide.
-
-    Raises:
-        InputError: there are no runs, or no such format.
-
-    """
-    members = some_runs(runs)
-    if format == "table":
-        return text(document(members), width)
-    if format == "markdown":
-        return markdown(measured_columns(members))
-    if format == "csv":
-        return as_csv(measured_rows(members))
-    if format in ("json", "yaml"):
-        body = {"runs": measured_rows(members)}
-        return as_json(body) if format == "json" else as_yaml(body)
-    raise InputError(f"format is {format!r:.40}; it must be {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
-
-
 def _summary(runs: Sequence[Measurement], figures: Sequence[Chart]) -> str:
     """Return the summary in Markdown: for each setup what its runs say, its figures, its table."""
     facts = facts_of(runs)
@@ -87,7 +63,7 @@ def _summary(runs: Sequence[Measurement], figures: Sequence[Chart]) -> str:
     for setup, members in by_setup.items():
         parts.append(f"## {setup.title}\n")
         if absent := missing(members):
-            parts.append(f"Not measured everywhere: {', '.join(absent)}.\n")
+            parts.append(f"Not measured: {', '.join(absent)}.\n")
         for case in cases(members):
             said = sentences(case, facts) or ["Too few runs to compare anything."]
             parts.append(f"### {case.lengths}\n\n{listed(said)}")

@@ -28,7 +28,7 @@ QUANTITIES = {
     "prefill_ms": "prefill",
     "tpot_ms": TPOT,
     "peak_memory_gib": "peak memory",
-    "kv_capacity_tokens": "the capacity of the cache",
+    "kv_capacity_tokens": "KV cache capacity",
     "comm_bytes": "communication bytes",
     "energy_j": "energy",
     "utilisation": "utilisation",
@@ -179,7 +179,7 @@ def agreement(case: SeriesCase) -> str:
 
 
 def missing(runs: Sequence[Measurement]) -> list[str]:
-    """Name what no run, or not every run, has measured."""
+    """Name what runs have not measured; where some have, in how many of them it is missing."""
     # some were only tried for their memory
     ran = [run for run in runs if not run.oom and (run.e2e_ms or run.output_tok_s)]
     texts = []
@@ -187,9 +187,9 @@ def missing(runs: Sequence[Measurement]) -> list[str]:
         members = [run for run in ran if run.deployment.num_gpus > 1] if name == "comm_bytes" else ran
         without = sum(getattr(run, name) is None for run in members)
         if members and without == len(members):
-            texts.append(f"{words} in no run")
+            texts.append(words)
         elif without:
-            texts.append(f"{words} in {len(members) - without} of {len(members)} runs")
+            texts.append(f"{words} in {without} of {len(members)} runs")
     return texts
 
 

@@ -204,7 +204,7 @@ def test_a_cliff_on_one_side_widens_that_side_alone():
 
 
 def test_upper_ends_rise_with_the_load_and_are_what_slow_steps_would_give():
-    """Also where the slow end of what is served is no longer above what comes, and then it is told what the ends mean."""
+    """Also where the lower end of the saturation rate is not above the rate of arrivals, which the answer then explains."""
     common = {"duration_s": 120.0, "runs": [], "draws": 4, "slo": Slo(tpot_ms=200.0, percentile=95.0)}
     lengths = Workload(input_len=512, output_len=128, rate=4.0)
     most = simulate("llama-2-7b", "1xH200", workload=lengths, **common).saturation_s
