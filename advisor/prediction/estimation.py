@@ -177,12 +177,15 @@ def with_measurement(predicted: Estimate, run: Measurement) -> Estimate:
         if predicted.price is not None:
             hourly = predicted.price.usd_per_gpu_hour
             values["usd_per_mtok"] = usd_per_mtok(hourly, values["output_tok_s_per_gpu"])
+    if run.kv_capacity_tokens and predicted.kv_capacity_tokens:
+        held = run.kv_capacity_tokens
+        values |= {"kv_capacity_tokens": held, "kv_capacity_ends": (held, held)}
+        values["max_concurrency"] = predicted.max_concurrency * held // predicted.kv_capacity_tokens
     sigmas = dict(predicted.sigmas) | {name: MEASURED_SIGMA for name in values if name in predicted.sigmas}
     note = Note(f"measured: {source}")
     return dataclasses.replace(
         predicted,
         **values,
-        kv_capacity_tokens=run.kv_capacity_tokens or predicted.kv_capacity_tokens,
         provenance="measured",
         corrected_by=0,
         measured=measured,

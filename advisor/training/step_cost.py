@@ -234,8 +234,9 @@ def _expert_ms(task: TrainingTask, layouts: TrainingLayouts, efficiencies: Effic
 def model_flops(task: TrainingTask) -> float:
     """Operations of a step as model FLOPs utilisation counts them: three passes, every query with every key.
 
-    What is recomputed is not counted, and causal masks save nothing (PaLM, arXiv 2204.02311, appendix B; arXiv 2205.05198,
-    appendix A).
+    Weights that are not trained need no gradients: two passes over their products, and three over the core of attention.
+    What is recomputed is not counted, and causal masks save nothing (PaLM, arXiv 2204.02311, appendix B; arXiv
+    2205.05198, appendix A).
     """
     from advisor.training.layouts import TrainingLayouts
     from catalog.training import TrainingLayout
@@ -248,4 +249,5 @@ def model_flops(task: TrainingTask) -> float:
         for count, layer in stack(task.model).counts
         for part in layer.mixers
     )
-    return 3.0 * task.batch * (matrices + core)
+    over_weights = 1.0 + (FROZEN_PRODUCTS if task.lora_rank else BACKWARD_PRODUCTS)
+    return task.batch * (over_weights * matrices + (1.0 + BACKWARD_PRODUCTS) * core)

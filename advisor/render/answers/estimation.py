@@ -93,9 +93,10 @@ def _lines(estimate: Estimate) -> Lines:
     if estimate.fits:
         lines.append(("source", [*sources_line([estimate.provenance]), *corrected_line(estimate.corrected_by)]))
         length, (fewest, most) = estimate.input_len + estimate.output_len, estimate.kv_capacity_ends
+        ends = ", as measured" if fewest == most else f"; {fewest} to {most} with 90%"
         limit = (
             f"KV cache full above batch {estimate.max_concurrency} per replica at {length} tokens a request "
-            f"({estimate.kv_capacity_tokens} tokens; {fewest} to {most} with 90%)"
+            f"({estimate.kv_capacity_tokens} tokens{ends})"
         )
         lines.append(("limit", [limit]))
     return lines

@@ -217,7 +217,8 @@ def _lines(answer: Simulation) -> Lines:
     if answer.meets is not None:
         assert answer.slo is not None
         at = "on the mean" if answer.slo.percentile is None else f"at {statistic_name(answer.slo)}"
-        good = f"goodput {rate('goodput_s')} requests/s: {answer.good:.1%} meet every limit"
+        came = "" if answer.rate is None else f" of the {short(answer.rate)} that come"
+        good = f"goodput {rate('goodput_s')} requests/s{came}: {answer.good:.1%} meet every limit"
         lines.append(
             ("limits", [f"{'kept' if answer.meets else 'missed'} {at} by the estimate{_surely(answer)}", good])
         )

@@ -241,3 +241,12 @@ def test_bfloat16_never_on_a_v100():
     found = asked(model="llama-3.1-8b", gpus="1xV100-32GB", max_model_len=4096)
     assert found.deployment.dtype == "float16"
     assert np.isfinite(found.tpot_ms)
+
+
+def test_a_measured_capacity_is_inside_its_own_interval():
+    """What was measured takes the place of what was predicted, with all that follows from it."""
+    answer = estimate("llama-3.1-8b", "1xH200", batch=64, input_len=1024, output_len=128)
+    assert answer.provenance == "measured"
+    low, high = answer.kv_capacity_ends
+    assert low <= answer.kv_capacity_tokens <= high
+    assert answer.max_concurrency == pytest.approx(answer.kv_capacity_tokens / 1152, rel=0.01)

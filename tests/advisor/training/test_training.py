@@ -169,6 +169,13 @@ def test_operations_of_a_gpt_are_those_of_the_formula():
     assert model_flops(task_of()) == pytest.approx(expected, rel=1e-9)
 
 
+def test_operations_of_adapters_leave_out_gradients_of_frozen_weights():
+    """Two passes over the products of the weights, 4 N operations a token for 6 N; the core of attention keeps its three."""
+    whole, adapters = model_flops(task_of()), model_flops(task_of(lora_rank=16))
+    core = 3 * 64 * 4 * 2048**2 * 6144 * 48
+    assert adapters - core == pytest.approx((whole - core) * 2 / 3, rel=1e-9)
+
+
 def test_adapters_need_less_and_take_less():
     layout = TrainingLayout(dp=8, zero=3)
     full, adapters = (task_of("llama-3-8b", "8xH100", framework="fsdp", lora_rank=rank) for rank in (0, 16))
