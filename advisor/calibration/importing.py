@@ -231,7 +231,9 @@ def read_import(
             continue
         known = kept.get(run.run_id)
         if known is not None and (differing := difference(known, run)):
-            left_out.append(SkippedFile(reading.where, f"it is kept already, with {differing}; remove that line first"))
+            left_out.append(
+                SkippedFile(reading.where, f"it is kept already, with {differing}; remove its line of {where} first")
+            )
             continue
         if run.run_id in runs:
             run = max(runs[run.run_id], run, key=_fullness)  # the same whichever comes first

@@ -151,7 +151,7 @@ class Layouts:
                 nowhere = f"no layout within {place(cluster, most)} holds {model.name} and its requests"
                 notes.append(Note(nowhere, "warning"))
         if left_out:
-            unpriced = f"{' and '.join(left_out)} left out: there is no price; give one with price (--price GPU=USD)"
+            unpriced = f"{', '.join(left_out)} left out for want of a price; give one, such as --price {left_out[0].replace(' ', '-')}=2.50"
             notes.append(Note(unpriced, "warning"))
         return cls(by_kind=tuple(by_kind), notes=tuple(notes))
 

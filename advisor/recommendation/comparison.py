@@ -97,6 +97,8 @@ class Comparison(Presented):
     too_large: int
     too_slow: int
     too_dear: int
+    unsupported: int
+    """In formats that the engine has not on those GPUs."""
     without_price: int
     """Left out because there is a budget and no price."""
     illustrative_prices: bool
@@ -216,6 +218,7 @@ def compare(
         too_large=sum(each.too_large for each in sums),
         too_slow=sum(each.too_slow for each in sums),
         too_dear=sum(each.too_dear for each in sums),
+        unsupported=sum(each.unsupported for each in sums),
         without_price=sum(each.unpriced for each in sums),
         illustrative_prices=illustrative_prices,
         notes=tuple(dict.fromkeys(notes)),

@@ -85,6 +85,8 @@ class Screening:
     too_large: int
     too_slow: int
     too_dear: int
+    unsupported: int
+    """In formats that the engine has not on those GPUs."""
     unpriced: int
     """Whose GPUs have no price, where there is a budget: nobody knows whether it pays for them."""
 
@@ -114,7 +116,7 @@ def screen(
     sizes = [(place, count) for place in hardware for count in place.counts]
     table = _Table.of(sizes)
     screened: list[ScreenedDeployment] = []
-    lost = {"large": 0, "slow": 0, "dear": 0, "unpriced": 0}
+    lost = {"large": 0, "slow": 0, "dear": 0, "unpriced": 0, "format": 0}
     combinations = 0
     starts = np.cumsum([0, *(len(place.counts) for place in hardware)])
     offered = {place.cluster.gpu.name: find_engine(engine).weight_formats(place.cluster.gpu) for place in hardware}
@@ -126,6 +128,7 @@ def screen(
                 rows = slice(starts[i], starts[i + 1])
                 stands = checkpoint_dtype(model, place.cluster.gpu) if dtype == "auto" else dtype
                 if stands not in offered[place.cluster.gpu.name]:
+                    lost["format"] += 1
                     continue
                 holds = fits[rows]
                 if not holds.any():
@@ -156,6 +159,7 @@ def screen(
         too_slow=lost["slow"],
         too_dear=lost["dear"],
         unpriced=lost["unpriced"],
+        unsupported=lost["format"],
     )
 
 

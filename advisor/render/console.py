@@ -121,20 +121,25 @@ def header(parts: Sequence[str], width: int) -> Text:
 
 
 def command_lines(command: ShellCommand, width: int) -> list[str]:
-    r"""Write the command as a shell reads it, broken before options with a ``\`` where it is longer than ``width``."""
+    r"""Write the command as a shell reads it, broken with a ``\`` where it is longer than ``width``: before options, else between words."""
     pieces: list[list[str]] = []
     for word in command.argv:
         if word.startswith("-") or not pieces:
             pieces.append([])
         pieces[-1].append(word)
-    texts = [f"{name}={shlex.quote(value)}" for name, value in command.variables.items()]
-    texts += map(shlex.join, pieces)
+    quoted = [[f"{name}={shlex.quote(value)}"] for name, value in command.variables.items()]
+    quoted += [list(map(shlex.quote, piece)) for piece in pieces]
+    texts = list(map(" ".join, quoted))
     comment = [f"# {command.comment}"] if command.comment else []
     whole = " ".join(texts)
     if len(whole) <= width:
         return [whole, *comment]
     lines: list[str] = []
-    for text in texts:
+    room = width - len("  ") - len(" \\")
+    fitting = [
+        part for text, words in zip(texts, quoted, strict=True) for part in ([text] if len(text) <= room else words)
+    ]
+    for text in fitting:
         joined = f"{lines[-1]} {text}" if lines else text
         if lines and len(joined) + 2 <= width:
             lines[-1] = joined

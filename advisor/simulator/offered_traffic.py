@@ -77,9 +77,7 @@ def offered_traffic(
         return (read_trace if whole else open_trace)(trace, duration_s=duration_s, rate=workload.rate)
     _check_longest(workload, longest)
     if (workload.rate is None) == (workload.concurrency is None):
-        raise InputError(
-            "give exactly one of --rate, --concurrency, --trace or --users (rate, concurrency, trace, users)"
-        )
+        raise InputError("give exactly one of --rate, --concurrency, --trace or --users: what comes")
     common: dict[str, Any] = {
         "duration_s": lasting_s(workload) if duration_s is None else duration_s,
         "longest": longest,

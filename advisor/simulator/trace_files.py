@@ -61,6 +61,8 @@ SESSIONS = frozenset(("chat_id", "parent_chat_id", "turn"))
 HASHES = "hash_ids"
 """Column of the blocks of a prompt (see ``advisor.simulator.block_hashes``); in JSON Lines, or as text in CSV."""
 MOST_TOKENS = 2**24
+JSON_LINES = (".jsonl", ".ndjson")
+"""How files of JSON Lines are called; all others are CSV."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,6 +143,10 @@ def _read(
                 "its duration"
             )
         reading.hashes = None
+    if reading.last == -np.inf and source.suffix.casefold() not in JSON_LINES:
+        raise InputError(
+            f"{source} has no line below its first, which names the columns: a time, an input and an output length"
+        )
     if not count:
         raise InputError(f"{source} has no request with at least one output token")
     span = duration_s if duration_s is not None and reading.last >= duration_s else last * count / max(count - 1, 1)
@@ -256,7 +262,7 @@ class _Reading:
 def _pieces(source: Path) -> Iterator[tuple[_Places, pd.DataFrame]]:
     import pandas as pd  # slow to import, and only traces need it
 
-    lines = source.suffix.casefold() in {".jsonl", ".ndjson"}
+    lines = source.suffix.casefold() in JSON_LINES
     read = 0
     try:
         if lines:

@@ -38,6 +38,10 @@ def find_model(name: str) -> Resolved[Model]:
     if not isinstance(name, str) or not name.strip():
         raise InputError("no model named; give a catalog name such as llama-13b, a Hugging Face id, or a config.json")
     name = name.strip()
+    if name.casefold().endswith(".gguf"):
+        raise InputError(
+            f"{name:.200} is a file of weights, which is not read; give its model's name or config.json, and the format as --dtype int4"
+        )
     if _is_path(name):
         from catalog.models.hf_config import read_config  # only for files
 
@@ -54,7 +58,10 @@ def find_model(name: str) -> Resolved[Model]:
 def _read_so(name: str, reading: Reading, models: CatalogTable) -> Resolved[Model]:
     """Return the model that a spelling is read as, in the format that it names, and a note that says so."""
     model = _built(models, reading.meaning.entry, reading.meaning.name)
-    note = Note(f'"{name}" read as {model.name}' + (f" in {reading.quantization}" if reading.quantization else ""))
+    note = Note(
+        f'"{name}" read as {model.name}' + (f" in {reading.quantization}" if reading.quantization else ""),
+        "warning" if reading.guessed else "note",
+    )
     if reading.quantization and reading.quantization != model.quantization:
         form, scales = reading.quantization, reading.scale_bits
         model = check_model(replace(model, name=name, quantization=form, formats=(), scale_bits=scales))

@@ -119,6 +119,7 @@ def _lines(answer: Comparison) -> Lines:
         "too large": answer.too_large,
         "too slow": answer.too_slow,
         "too dear": answer.too_dear,
+        "in formats without kernels": answer.unsupported,
         "without a price": answer.without_price,
     }
     lost = [f"{number:,} {why}" for why, number in out.items() if number]
@@ -141,7 +142,19 @@ def _lines(answer: Comparison) -> Lines:
         best = next(row.quality for row in answer.rows if row.quality)
         meaning = "the quantised model's share of the original's published benchmark score"
         lines.append(("score", [f"{meaning}, such as {best.checkpoint}: {best.benchmark} ({best.source})"]))
+    lines.append(("relax", [] if answer.rows else _relaxations(answer)))
     return [*lines, ("source", sources_line(row.estimate.provenance for row in answer.rows))]
+
+
+def _relaxations(answer: Comparison) -> list[str]:
+    """Return what could give rows where there are none, by what ruled the combinations out."""
+    ways = {
+        "fewer bits a weight (--weights any), or more GPUs": answer.too_large,
+        "more time per token (--tpot), or fewer bits a weight (--weights any)": answer.too_slow,
+        "a larger budget": answer.too_dear,
+        "prices (--price GPU=USD)": answer.without_price,
+    }
+    return [way for way, number in ways.items() if number]
 
 
 def _round_figures(answer: Comparison) -> list[str]:

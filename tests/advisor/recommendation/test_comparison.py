@@ -94,6 +94,21 @@ def test_the_cheapest_token_may_leave_gpus_idle():
     assert many.estimate.deployment.num_gpus == 4, "with enough requests no GPU is idle"
 
 
+def test_every_combination_is_accounted_for():
+    table = advisor.compare("llama-3.3-70b", budget=10, tpot=50, runs=[], top=1)
+    lost = (table.too_large, table.too_slow, table.too_dear, table.without_price, table.unsupported)
+    assert table.fitting + sum(lost) == table.combinations
+    assert table.unsupported and table.without_price
+
+
+def test_where_nothing_fits_the_answer_says_what_would():
+    large = text(document(advisor.compare("llama-3.1-405b", "1xH100", runs=[])), 120)
+    assert "1 too large" in large
+    assert "relax    fewer bits a weight (--weights any), or more GPUs" in large
+    unknown = text(document(advisor.compare("llama-3.1-8b", "1xMI300X", budget=5, runs=[])), 120)
+    assert "relax    prices (--price GPU=USD)" in unknown
+
+
 def test_open_models_come_by_size():
     table = advisor.compare(gpus="1xRTX4090", runs=[], top=4)
     kept = [row for row in table.rows if row.keeps]

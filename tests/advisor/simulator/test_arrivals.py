@@ -150,7 +150,8 @@ def test_reading_stops_where_the_duration_ends(tmp_path, monkeypatch):
     ("body", "message"),
     [
         ("", "is empty; it must have columns time, input, output"),
-        ("time,input,output\n", "has no request with at least one output token"),
+        ("time,input,output\n", "no line below its first, which names the columns"),
+        ("0 10 5\n", "no line below its first, which names the columns"),
         ("time,input,output\n1,5,0\n", "has no request with at least one output token"),
         ("when,input,output\n1,2,3\n", "has no column for the time: one of arrival_s, time"),
         ("time,input,output\n1,2,3\n0.5,2,3\n", "line 3: it arrives before the one above it; sort the trace by time"),

@@ -116,3 +116,14 @@ def test_what_is_not_sure_is_refused(typed):
 )
 def test_one_slip(typed, meant, is_slip):
     assert is_one_slip(typed, meant) == is_slip
+
+
+def test_a_guess_is_a_warning_and_a_name_is_none():
+    """Every answer shows warnings; a model that was guessed from a slip would else be answered for unseen."""
+    assert [note.kind for note in find_model("lama-13b").notes] == ["warning"]
+    assert all(note.kind == "note" for note in find_model("llama-13b").notes)
+
+
+def test_a_file_of_weights_is_called_that():
+    with pytest.raises(InputError, match="is a file of weights, which is not read"):
+        find_model("models/llama-3.1-8b-q4_k_m.gguf")
