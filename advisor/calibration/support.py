@@ -129,13 +129,14 @@ def extrapolation_notes(
     """Return the same as a note; none for an engine of which nothing was measured anyway."""
     if marginal.provenance == "analytic":
         return [()] * len(layout)
-    text = f"no fitted run of {engine} had {{}}: intervals are wider for it"
+    where = engine if marginal.provenance == "transferred" else f"{engine} on this GPU"
+    text = f"no fitted run of {where} had {{}}: intervals are wider for it"
     notes = []
     for i, news in enumerate(unsupported(marginal.seen, model, layout)):
         once = [kind for kind, rows in _once(marginal.seen, model, layout).items() if rows[i]]
         row_notes = [Note(text.format(" or ".join(news)), "warning")] if news else []
         row_notes += [
-            Note(f"only one model with {kind} was measured with {engine}: intervals are wider for it") for kind in once
+            Note(f"only one model with {kind} was measured with {where}: intervals are wider for it") for kind in once
         ]
         notes.append(tuple(row_notes))
     return notes

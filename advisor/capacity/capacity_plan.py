@@ -427,13 +427,16 @@ def _check(
 
 
 def _engine_notes(fleets: Iterable[ReplicaSizing]) -> list[Note]:
-    """Collect the notes of the layouts that are shown; of those with two pools only the warning."""
-    engines = [fleet.engine for fleet in fleets]
-    return [
-        note
-        for engine in engines
-        for note in (engine.notes if isinstance(engine, AggregatedServer) else [engine.warning])
+    """Collect the notes of the layouts that are shown, of those with two pools only the warning; what warns of another layout than
+    the first is no warning of the answer.
+    """
+    best, *others = [
+        engine.notes if isinstance(engine, AggregatedServer) else (engine.warning,)
+        for engine in (fleet.engine for fleet in fleets)
     ]
+    known = {note.text for note in best}
+    rest = [note for notes in others for note in notes if note.text not in known]
+    return [*best, *(Note(note.text) if note.kind == "warning" else note for note in rest)]
 
 
 def _price_notes(prices: Mapping[str, Price | None], stated: Mapping[str, float]) -> list[Note]:

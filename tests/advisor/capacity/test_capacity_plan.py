@@ -417,3 +417,15 @@ def test_a_plan_and_a_simulation_of_its_fleet_say_the_same():
         assert (answer.meets and not answer.surely_missed(0.9)) == sure or answer.interval("saturation_s", level=0.8)[
             0
         ] < rate
+
+
+def test_a_layout_that_is_not_recommended_warns_of_nothing():
+    """Two stages, which no run on an H100 had, stand in the table below one GPU that serves alone."""
+    answer = plan(
+        "llama-3.1-8b", "2xH100", workload=Workload(rate=2), slo=Slo(tpot_ms=40), draws=0, duration_s=10, top=9
+    )
+    assert answer.best.deployment.pp == 1
+    assert any(option.deployment.pp == 2 for option in answer.options)
+    stages = [note for note in answer.notes if "pipeline stages" in note.text]
+    assert [note.kind for note in stages] == ["note"]
+    assert "vllm on this GPU" in stages[0].text
