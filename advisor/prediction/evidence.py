@@ -16,10 +16,10 @@ from catalog.engines import engine_family, find_engine, release_distance
 from catalog.errors import InputError, Note
 from catalog.runs import read_user_runs, shipped_runs
 from catalog.schema import Measurement
-from catalog.wording import counted
+from catalog.wording import counted, short_name
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Mapping
 
     from advisor.calibration.fingerprint import Platform
     from advisor.calibration.parameter_posterior import ParameterPosterior
@@ -118,7 +118,8 @@ class Evidence:
                     nearby = () if alone else surrogate.residuals
                 elif not warnings:
                     nearby = fit_residuals(agreeing, lambda *_: marginal.parameters, surrogate.noise)
-                notes += (*warnings, *_contradictions(after.contradicting, engine, base))
+                contradicting = [run for run in current if run.run_id in after.contradicting]
+                notes += (*warnings, *_contradictions(contradicting, engine, base))
         return cls(surrogate=surrogate, runs=known, refined=refined, analytic=alone, notes=notes, own=nearby)
 
     @classmethod
@@ -238,14 +239,21 @@ def _fitted_to(runs: int, engine: str, gpu: str, beside: str) -> Note:
     return Note(f"fitted to {counted(runs, 'run')} of {engine} on {gpu}{beside}")
 
 
-def _contradictions(run_ids: Collection[str], engine: str, gpu: str) -> tuple[Note, ...]:
-    """Name the runs that contradict what else is known."""
-    if not run_ids:
+def _contradictions(runs: Sequence[Measurement], engine: str, gpu: str) -> tuple[Note, ...]:
+    """Name the runs that contradict what else is known, and say what they measured."""
+    if not runs:
         return ()
-    named = sorted(run_ids)
+    named = sorted(runs, key=lambda run: run.run_id)
     more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
-    which = f"run {named[0]} contradicts" if len(named) == 1 else f"runs {', '.join(named[:NAMED])}{more} contradict"
+    which = ", ".join(f"{run.run_id} ({_measured(run)})" for run in named[:NAMED]) + more
+    which = f"run {which} contradicts" if len(named) == 1 else f"runs {which} contradict"
     return (Note(f"{which} what else is known of {engine} on {gpu}: intervals are wider for it", "warning"),)
+
+
+def _measured(run: Measurement) -> str:
+    speed = "" if run.tpot_ms is None else f", TPOT {run.tpot_ms:.3g} ms"
+    layout = run.deployment.parallelism
+    return f"{short_name(run.model)} as {layout}, batch {run.batch}, {run.input_len} in / {run.output_len} out{speed}"
 
 
 def _expired(
