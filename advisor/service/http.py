@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel
 
 from advisor.render.formats import as_json
-from advisor.service.questions import QUESTIONS, markdown, summary
+from advisor.service.questions import QUESTIONS, malformed, markdown, summary
 from catalog.errors import InputError
 from catalog.gpus import all_gpus
 from catalog.models.find import all_models
@@ -45,6 +45,7 @@ class Problem(BaseModel):
 
 RESPONSES: dict[int | str, dict[str, Any]] = {
     400: {"model": Problem, "description": "What is asked cannot be; the detail says what would be right."},
+    422: {"model": Problem, "description": "The body is malformed: the detail names the field and what it must be."},
     408: {"model": Problem, "description": "It took too long."},
     413: {"model": Problem, "description": "The request is too large."},
     429: {"model": Problem, "description": "Too many questions at once; come back."},
@@ -86,10 +87,11 @@ def service(
         return JSONResponse({"detail": str(error)}, status_code=400)
 
     @app.exception_handler(RequestValidationError)
-    async def malformed(_: Request, error: RequestValidationError) -> JSONResponse:
-        # without what was sent: it may be what JSON has no word for
-        told = [{name: each[name] for name in ("loc", "msg", "type")} for each in error.errors()]
-        return JSONResponse({"detail": told}, status_code=422)
+    async def unreadable(request: Request, error: RequestValidationError) -> JSONResponse:
+        asked = QUESTIONS.get(request.url.path.rpartition("/")[2])
+        return JSONResponse(
+            {"detail": malformed(error.errors(), None if asked is None else asked.body)}, status_code=422
+        )
 
     async def worked(question: Question, body: BaseModel, view: View) -> Response:
         nonlocal asked

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StringConstraints
 
 from advisor.capacity.capacity_plan import plan
 from advisor.capacity.fleet_options import row as option_row
@@ -17,10 +17,11 @@ from advisor.render.answers.simulation import simulation_row
 from advisor.render.notebook import document
 from advisor.simulator.simulation import simulate
 from catalog.errors import InputError
+from catalog.names import suggestion
 from catalog.schema import Deployment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from advisor.prediction.deployment_estimate import Estimate
 
@@ -68,7 +69,11 @@ class Recommend(Workload):
     objective: Name = Field(
         "throughput_per_gpu", description="throughput_per_gpu, throughput, latency, ttft, tpot or cost"
     )
-    dtypes: Names | None = Field(None, description="weight formats allowed: auto, fp8, int4, any")
+    dtypes: Names | None = Field(
+        None,
+        validation_alias=AliasChoices("dtypes", "dtype", "weights"),
+        description="weight formats allowed: auto, fp8, int4, any",
+    )
     price: float | None = Field(None, gt=0, le=1e6, allow_inf_nan=False, description="dollars per GPU-hour")
     confidence: float = Field(0.9, ge=0.5, le=0.99, description="with which limits hold: 0.5, or 0.75 to 0.99")
 
@@ -76,9 +81,15 @@ class Recommend(Workload):
 class Which(Workload):
     """Models, GPUs and formats side by side; what is not named is open."""
 
-    models: Names | None = Field(None, description="models with commas between; none: all of the catalog")
+    models: Names | None = Field(
+        None,
+        validation_alias=AliasChoices("models", "model"),
+        description="models with commas between; none: all of the catalog",
+    )
     gpus: Names | None = Field(None, description="8xH100,4xB200, or kinds: H100; none: all kinds")
-    formats: Names | None = Field(None, description="auto, fp8, int4, any")
+    formats: Names | None = Field(
+        None, validation_alias=AliasChoices("formats", "dtype", "weights"), description="auto, fp8, int4, any"
+    )
     budget: Amount | None = Field(None, description="most dollars an hour: 10, or $5000/month")
     objective: Name | None = Field(None, description="cost, size or an objective of recommend")
     top: int = Field(10, ge=1, le=40, description="rows")
@@ -195,6 +206,24 @@ QUESTIONS: Mapping[str, Question] = {
     )
 }
 """Every question by its name."""
+
+
+def malformed(errors: Sequence[Mapping[str, Any]], body: type[BaseModel] | None) -> str:
+    """Say in one sentence what is wrong with a body: which field, and what it must be; of an unknown one, which there are."""
+    told = []
+    for error in errors:
+        field = ".".join(str(part) for part in error["loc"][1:])
+        if error["type"] == "extra_forbidden":
+            known = list(body.model_fields) if body else []
+            hint = suggestion(field, known, otherwise=f"fields: {', '.join(known)}")
+            told.append(f"unknown field {field!r:.60}; {hint}")
+        elif error["type"] == "string_pattern_mismatch":
+            told.append(f"{field} must be a name, never a path: letters, digits and some of ._:@+- and blanks")
+        else:
+            message = error["msg"][:1].lower() + error["msg"][1:]
+            inside = field and not field.isdigit()
+            told.append(f"{field}: {message}" if inside else f"the body is no JSON object: {message}")
+    return "; ".join(dict.fromkeys(told))
 
 
 def summary(answer: Any) -> str:

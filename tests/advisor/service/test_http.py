@@ -71,6 +71,21 @@ def test_what_cannot_be_asked_is_refused_in_a_sentence(client, asked, code, told
     assert not (tmp_path / "x").exists()
 
 
+def test_fields_are_named_like_options_and_a_malformed_body_is_told_in_a_sentence(client):
+    asked = {"model": "llama-3.1-8b", "gpus": "1xH100", "weights": "fp8"}
+    answer = client.post("/v1/which", json=asked)
+    assert answer.status_code == 200, answer.text
+    assert {row["dtype"] for row in answer.json()["rows"]} == {"fp8"}
+    for body, told in (
+        ({"model": "llama-3.1-8b", "budgett": 5}, "unknown field 'budgett'; closest: budget"),
+        ({"model": "/etc/config.json"}, "models must be a name, never a path"),
+        ([], "the body is no JSON object"),
+    ):
+        refused = client.post("/v1/which", json=body)
+        assert refused.status_code == 422
+        assert told in refused.json()["detail"].replace("model must", "models must")
+
+
 def test_a_large_body_is_refused_whatever_its_header_says(client):
     assert client.post("/v1/recommend", content=b"x" * (MOST_BYTES + 1)).status_code == 413
 
