@@ -84,7 +84,7 @@ def shown(answer: CapacityPlan) -> Sequence[FleetOption]:
 
 def sentence(answer: CapacityPlan) -> str:
     """Say what to take, what it costs and what it keeps; or that nothing keeps the limits, and what comes nearest."""
-    rate = answer.workload.rate or 0.0
+    rate = float(answer.workload.rate or 0.0)  # from Python it may be an int
     often = f"{rate:.0f}" if rate.is_integer() else short(rate)
     traffic = f"{often} requests/s of {answer.workload.input_len} in / {answer.workload.output_len} out"
     if answer.best is None:

@@ -429,3 +429,4 @@ def test_a_layout_that_is_not_recommended_warns_of_nothing():
     stages = [note for note in answer.notes if "pipeline stages" in note.text]
     assert [note.kind for note in stages] == ["note"]
     assert "vllm on this GPU" in stages[0].text
+    assert "serves 2 requests/s" in str(answer), "a rate may be a whole number"
