@@ -44,7 +44,7 @@ class MarginalRow:
     seen: TrainingSupport | None = None
     dispersion: Annotated[float, Interval(ge=1, le=MOST_DISPERSION)] = 1.0
     release: Annotated[int, Interval(ge=-MOST_RELEASES, le=MOST_RELEASES)] = 0
-    """Minor releases from the version that the catalog describes."""
+    """Minor releases from the one that fits are of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +66,7 @@ class ResidualsRow:
     engine: str
     gpu: str
     model: str
+    release: Annotated[int, Interval(ge=-MOST_RELEASES, le=MOST_RELEASES)] = 0
     sizes: dict[str, float]
     places: Annotated[tuple[tuple[float, ...], ...], Len(1, MOST_RUNS)]
     residual: Annotated[tuple[tuple[Logarithm | None, ...], ...], Len(len(PHASES), len(PHASES))]

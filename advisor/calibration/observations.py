@@ -64,7 +64,7 @@ class Observations(Protocol):
     def cluster(self) -> Cluster: ...
     @property
     def release(self) -> int:
-        """Minor releases from the version of the engine that the catalog describes, negative to earlier ones."""
+        """Minor releases from the one that fits are of, negative to earlier ones."""
 
     @property
     def server(self) -> NDArray[np.intp]:
@@ -111,7 +111,7 @@ class RunGroup:
     """By ``METRICS``; NaN where not measured."""
     runs: tuple[Measurement, ...]
     release: int = 0
-    """Minor releases from the version of the engine that the catalog describes, negative to earlier ones."""
+    """Minor releases from the one that fits are of, negative to earlier ones."""
 
     @property
     def server(self) -> NDArray[np.intp]:
@@ -219,7 +219,8 @@ def impossible(runs: Iterable[Measurement]) -> dict[str, str]:
 
 
 def group_runs(runs: Iterable[Measurement], *, by_release: bool = False) -> tuple[RunGroup, ...]:
-    """Group runs for the fit, those of another release of an engine apart if wanted. Out-of-memory runs carry no time and
+    """Group runs for the fit, those of another release of an engine apart if wanted; a group of several releases is as of the one
+    that the catalog describes. Out-of-memory runs carry no time and
     are left out, and so are open loops, whose times are their queue's, and runs without a GPU.
 
     Raises:
@@ -229,24 +230,27 @@ def group_runs(runs: Iterable[Measurement], *, by_release: bool = False) -> tupl
     together: dict[tuple[str, str, str, int], list[Measurement]] = defaultdict(list)
     for run in runs:
         if not run.oom and run.regime != "open" and not is_no_gpu(run.gpu):
-            release = release_distance(run.engine, run.engine_version) if by_release else 0
-            together[run.model, run.gpu, engine_family(run.engine, run.engine_version), release].append(run)
-    return tuple(_group(members, engine, release) for (_, _, engine, release), members in together.items())
+            family = engine_family(run.engine, run.engine_version)
+            release = release_distance(family, run.engine_version)
+            together[run.model, run.gpu, family, release if by_release else 0].append(run)
+    return tuple(_group(members, engine) for (_, _, engine, _), members in together.items())
 
 
-def _group(runs: list[Measurement], engine: str, release: int) -> RunGroup:
+def _group(runs: list[Measurement], engine: str) -> RunGroup:
+    releases = {release_distance(engine, run.engine_version) for run in runs}
     model, gpu = find_model(runs[0].model).value, find_gpu(runs[0].gpu).value
     cluster = Cluster(gpu=gpu, gpus_per_node=max(gpu.gpus_per_node, 1), nodes=1)
     batch = np.array([run.batch for run in runs], dtype=float)
     lengths = np.array([(run.input_len, run.output_len) for run in runs], dtype=float)
     columns = {
         name: [getattr(run, name) for run in runs]
-        for name in ("tp", "pp", "dp", "ep", "dtype", "kv_dtype", "offload", "compiled")
+        for name in ("tp", "pp", "dp", "ep", "dtype", "kv_dtype", "offload", "compiled", "engine_version")
     }
     columns["graphs"] = [run.deployment.has_graphs for run in runs]
     # Engines before chunked prefill took the whole batch's prompts in one pass; a server has its own budget.
     tokens = np.maximum(batch * lengths[:, 0], 2048.0)
-    usual = float(find_engine(runs[0].engine).batch_defaults(gpu).max_num_batched_tokens)
+    kind = find_engine(runs[0].engine)
+    usual = np.array([kind.batch_defaults(gpu, run.engine_version).max_num_batched_tokens for run in runs], dtype=float)
     served = (batch == 0) | np.array([run.regime == "steady" for run in runs])
     defaults = {
         "max_num_batched_tokens": np.where(served, np.where(batch == 0, 8192.0, usual), tokens),
@@ -281,5 +285,5 @@ def _group(runs: list[Measurement], engine: str, release: int) -> RunGroup:
         steady=flowing,
         measured=measured,
         runs=tuple(runs),
-        release=release,
+        release=releases.pop() if len(releases) == 1 else release_distance(engine),
     )

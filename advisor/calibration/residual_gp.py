@@ -129,6 +129,8 @@ class Residuals:
     """As ``advisor.calibration.observations.engine_family`` names it."""
     gpu: str
     model: str
+    release: int
+    """As ``release_distance`` counts it."""
     sizes: Mapping[str, float]
     """As ``sizes_of`` has them."""
     places: Configurations
@@ -146,6 +148,7 @@ class Residuals:
         engine: str,
         gpu: str,
         model: str,
+        release: int,
         sizes: Mapping[str, float],
         places: Configurations,
         residual: Array,
@@ -166,6 +169,7 @@ class Residuals:
             engine=engine,
             gpu=gpu,
             model=model,
+            release=release,
             sizes=sizes,
             places=places,
             residual=residual,
@@ -212,6 +216,7 @@ class Residuals:
             "engine": self.engine,
             "gpu": self.gpu,
             "model": self.model,
+            "release": self.release,
             "sizes": dict(self.sizes),
             "places": [[float(f"{value:.6g}") for value in row] for row in rows],
             "residual": [[None if np.isnan(v) else float(f"{v:.4g}") for v in row] for row in self.residual],
@@ -236,6 +241,7 @@ class Residuals:
             engine=row.engine,
             gpu=row.gpu,
             model=row.model,
+            release=row.release,
             sizes=row.sizes,
             places=Configurations(at=rows[:, : len(AXES)], kind=rows[:, len(AXES) :]),
             residual=residual,
@@ -281,6 +287,7 @@ def fit_residuals(
                 engine=group.engine,
                 gpu=gpu,
                 model=group.model.name,
+                release=group.release,
                 sizes=sizes_of(group.model),
                 places=places,
                 residual=np.log(measured / foreseen),
@@ -290,8 +297,14 @@ def fit_residuals(
     return tuple(fitted)
 
 
-def of_model(known: Iterable[Residuals], engine: str, gpu: str, model: Model) -> Residuals | None:
-    """Return those of a model's own runs, or of one alike in every size; None where there are none."""
+def of_model(
+    known: Iterable[Residuals], engine: str, gpu: str, model: Model, release: int | None = None
+) -> Residuals | None:
+    """Return those of a model's own runs, of one ``release`` or of any, or of a model alike in every size; None where there are none."""
     sizes = sizes_of(model)
-    here = (candidate for candidate in known if (candidate.engine, candidate.gpu) == (engine, gpu))
+    here = (
+        candidate
+        for candidate in known
+        if (candidate.engine, candidate.gpu) == (engine, gpu) and release in (None, candidate.release)
+    )
     return next((candidate for candidate in here if candidate.sizes.items() <= sizes.items()), None)

@@ -108,7 +108,7 @@ def errors_of(
     errors = []
     for group in groups:
         marginal = marginal_of(group.engine, group.cluster.gpu.name, group.release)
-        nearby = of_model(residuals, group.engine, group.cluster.gpu.name, group.model)
+        nearby = of_model(residuals, group.engine, group.cluster.gpu.name, group.model, group.release)
         correction = None
         if nearby is not None:
             correction = nearby.correction(group.layout, group.batch, group.input_len, group.output_len)
@@ -363,16 +363,9 @@ def calibrate(runs: Sequence[Measurement], *, sources: tuple[str, ...], jobs: in
 
 
 def shipped_residuals(surrogate: Surrogate) -> tuple[Residuals, ...]:
-    """Return what a surrogate misses at the runs with ``role="fit"`` that ship; a published one is of a machine nobody knows.
-
-    Of a model that several releases of an engine ran, only the runs of the nearest one.
-    """
-    groups = sorted(
-        group_runs((run for run in shipped_runs() if run.role == "fit"), by_release=True),
-        key=lambda group: abs(group.release),
-    )
-    nearest = {(group.engine, group.cluster.gpu.name, group.model.name): group for group in reversed(groups)}
-    return fit_residuals(nearest.values(), lambda *pair: surrogate.marginal(*pair).parameters, surrogate.noise)
+    """Return what a surrogate misses at the runs with ``role="fit"`` that ship; a published one is of a machine nobody knows."""
+    groups = group_runs((run for run in shipped_runs() if run.role == "fit"), by_release=True)
+    return fit_residuals(groups, lambda *where: surrogate.marginal(*where).parameters, surrogate.noise)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

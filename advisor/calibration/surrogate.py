@@ -10,7 +10,7 @@ left out for an engine that was not.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from advisor.calibration.parameter_posterior import ParameterPosterior, apart
 from advisor.calibration.residual_gp import Residuals
 from advisor.perf_model.parameters import NAMES, SPREADS, Parameters
 from catalog.borders import checked, write_whole
+from catalog.engines import release_distance
 from catalog.errors import InputError
 from catalog.shipped import built
 
@@ -93,18 +94,26 @@ class Surrogate:
     residuals: tuple[Residuals, ...] = ()
     """What the model of time misses at the configurations that were measured, by engine, GPU and model."""
     releases: Mapping[tuple[str, str, int], ParameterPosterior] = field(default_factory=dict)
-    """Parameters of engines at measured releases other than the catalog's, by engine, GPU (or ``ANY``) and ``release_distance``."""
+    """Parameters of engines at measured releases other than ``Engine.fitted_release``, by engine, GPU (or ``ANY``) and
+    ``release_distance``."""
 
     def report(self, engine: str, gpu: str) -> FitReport | None:
         """Return what the user's own runs say of this engine on this GPU, if there are any."""
         return next((report for report in self.lessons if (report.engine, report.gpu) == (engine, gpu)), None)
 
-    def marginal(self, engine: str, gpu: str, release: int = 0) -> ParameterPosterior:
+    def with_marginal(self, engine: str, gpu: str, marginal: ParameterPosterior) -> Surrogate:
+        """Return the same with other parameters of an engine, at the release that the catalog describes, on a GPU."""
+        marginals, here = {**self.marginals, (engine, gpu): marginal}, release_distance(engine)
+        releases = {**self.releases, (engine, gpu, here): marginal} if here else self.releases
+        return replace(self, marginals=marginals, releases=releases)
+
+    def marginal(self, engine: str, gpu: str, release: int | None = None) -> ParameterPosterior:
         """Return the nearest known parameters: of the pair, the engine on other GPUs, other engines on the GPU, or any.
 
-        ``release``: minor releases of the engine from the version that the catalog describes; those of the nearest measured one,
-        the less certain the farther it is.
+        ``release``: minor releases of the engine from the one that fits are of, None for the one that the catalog describes; the
+        parameters are those of the nearest measured one, the less certain the farther it is.
         """
+        release = release_distance(engine) if release is None else release
         measured = sorted({each for of, _, each in self.releases if of == engine} | {0})
         nearest = min(measured, key=lambda each: (abs(each - release), abs(each)))
         return apart(self._at(engine, gpu, nearest), release - nearest)

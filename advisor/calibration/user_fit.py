@@ -95,7 +95,7 @@ def fit(
     shipped = shipped_surrogate()
     base = shipped
     if alone:
-        base = replace(shipped, marginals={(ANY, ANY): analytic_marginal()}, sources=(), residuals=())
+        base = replace(shipped, marginals={(ANY, ANY): analytic_marginal()}, releases={}, sources=(), residuals=())
     by_pair: dict[tuple[str, str], list[RunGroup]] = defaultdict(list)
     for group in groups:
         by_pair[group.engine, group.cluster.gpu.name].append(group)
@@ -110,17 +110,17 @@ def fit(
         if not own:  # no run of it has been seen
             after = replace(after, provenance=known.provenance, seen=known.seen)
         report = _fit_report((engine, gpu), own, alone_timed, base.marginal(engine, gpu), before, after, surrogate)
-        marginals = dict(surrogate.marginals) | {(engine, gpu): after}
+        passed_on = {}
         if not alone and not any(key[1] == gpu for key in base.marginals):
-            marginals |= _passed_on(surrogate, engine, gpu, before, after)
+            passed_on = _passed_on(surrogate, engine, gpu, before, after)
         others = [item for item in surrogate.residuals if (item.engine, item.gpu) != (engine, gpu)]
         agreeing = [group.without(after.contradicting) for group in own]
         nearby = fit_residuals(agreeing, lambda *_, one=after: one.parameters, surrogate.noise)
         if not any(group.used.any() for group in agreeing):  # nothing moved
             others, nearby = list(surrogate.residuals), ()
-        surrogate = replace(
-            surrogate, marginals=marginals, lessons=(*surrogate.lessons, report), residuals=(*others, *nearby)
-        )
+        for (other, place), marginal in {(engine, gpu): after, **passed_on}.items():
+            surrogate = surrogate.with_marginal(other, place, marginal)
+        surrogate = replace(surrogate, lessons=(*surrogate.lessons, report), residuals=(*others, *nearby))
     digest = hashlib.sha256("\n".join([base.data_hash, *sorted(repr(item) for item in (*members, *timed))]).encode())
     sources = tuple(sorted({*base.sources, *(run.source for run in members)}))
     return replace(surrogate, sources=sources, data_hash=digest.hexdigest()[:16])

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from catalog.engines.defaults import PLAIN
+from catalog.engines.registry import minor_release
 from catalog.errors import InputError
 from catalog.schema import BITS, SCALE_BITS, Deployment, Gpu, Model
 
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 
     from catalog.units import Array
 
-RELEASE = re.compile(r"\D{0,9}(\d{1,3})\.(\d{1,4})")
 ACTIVATION_BYTES = 2.0
 """Activations are float16 or bfloat16 whatever the weights are."""
 
@@ -30,13 +28,6 @@ def weight_bits(dtype: str, model: Model | None = None) -> float:
     if model is not None and dtype == model.quantization and model.scale_bits is not None:
         return BITS[dtype] + model.scale_bits
     return BITS[dtype] + SCALE_BITS.get(dtype, 0.0)
-
-
-@lru_cache(maxsize=256)
-def minor_release(version: str) -> float:
-    """Return the minor release of a version 0.x, 1000 more for each major one; 0 where none is stated."""
-    numbers = RELEASE.match(version)
-    return float(numbers[1]) * 1000.0 + float(numbers[2]) if numbers else 0.0
 
 
 def matrix_flops(gpu: Gpu, dtype: str) -> float:
@@ -90,7 +81,7 @@ class DeploymentArrays:
     """1.0 with CUDA graphs, else 0.0."""
     sequence_parallel: Array
     release: Array
-    """Minor release of the engine that was asked about (33.0 of 0.33), 0.0: the one that the catalog describes."""
+    """Minor release of the engine (33.0 of 0.33), 0.0: the one that the catalog describes."""
 
     @classmethod
     def of(cls, deployments: Sequence[Deployment], model: Model, gpu: Gpu) -> DeploymentArrays:
@@ -164,7 +155,7 @@ class DeploymentArrays:
         full = table(dtype, lambda d: matrix_flops(gpu, d if d in PLAIN else "bfloat16"), names["auto"])
         numbers["half_flops"] = full
         versions = np.atleast_1d(np.asarray(columns.get("engine_version", ""), dtype=object))
-        numbers["release"] = np.array([minor_release(version) for version in versions.tolist()])
+        numbers["release"] = np.array([float(minor_release(version)) for version in versions.tolist()])
         return cls(**dict(zip(numbers, np.broadcast_arrays(*numbers.values()), strict=True)))
 
     @classmethod

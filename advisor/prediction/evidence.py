@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from advisor.calibration.cpu_posterior import cpu_marginal, cpu_start
 from advisor.calibration.fingerprint import disagreements, platforms_of, release
-from advisor.calibration.parameter_posterior import apart
 from advisor.calibration.residual_gp import Residuals, fit_residuals, of_model
 from advisor.calibration.surrogate import ANY, IntervalScale, Surrogate, analytic_marginal, shipped_surrogate
-from catalog.engines import engine_family, find_engine, release_distance
+from catalog.engines import engine_family, find_engine, release_distance, releases_apart
 from catalog.errors import InputError, Note
 from catalog.runs import read_user_runs, shipped_runs
 from catalog.schema import Measurement
@@ -57,41 +56,42 @@ class Evidence:
     widening: Mapping[str, float] = field(default_factory=dict)
     """Factors on the widths of the calibrated intervals, by quantity, that a fit's left-out errors asked for."""
     version: tuple[str, str] = ("", "")
-    """An engine and the release of it that is asked about, where it is not the one that the catalog describes."""
+    """An engine and the release of it that is asked about."""
 
     @classmethod
     def of(cls, runs: Runs, *, engine: str, gpu: Gpu, version: str = "") -> Evidence:
         """``None``: shipped and own runs; ``ExtraRuns``: those too; a list: exactly those; empty: the analytic model alone;
         a fit: that.
 
-        Only runs of this engine on this GPU refine the parameters; no run does if a what-if changed the GPU. Of another ``version`` than
-        the catalog's only its own runs are looked up, and parameters are those of the nearest measured release.
+        Only runs of this engine on this GPU refine the parameters; no run does if a what-if changed the GPU. Parameters are those of
+        the measured release nearest to ``version``, empty for the one that the catalog describes, and only its own runs are looked up.
 
         Raises:
             InputError: no such version.
 
         """
-        evidence = cls._of_current(runs, engine, gpu)
-        if not version:
-            return evidence
-        note = version_note(evidence.surrogate, engine, version)
-        same = tuple(
-            run for run in evidence.runs if run.engine != engine or release(run.engine_version) == release(version)
-        )
-        return replace(evidence, version=(engine, version), runs=same, notes=(*evidence.notes, note))
+        kind = find_engine(engine)
+        told = (version_note(shipped_surrogate(), engine, version),) if version else ()
+        asked = version or kind.version
+        evidence = cls._of_release(runs, engine, gpu, asked)
+        same = evidence.runs
+        if version or kind.fitted_release:  # else every release counts as one
+            same = tuple(run for run in same if run.engine != engine or release(run.engine_version) == release(asked))
+        return replace(evidence, version=(engine, asked), runs=same, notes=(*evidence.notes, *told))
 
     @classmethod
-    def _of_current(cls, runs: Runs, engine: str, gpu: Gpu) -> Evidence:
-        """Return the evidence on the release that the catalog describes."""
+    def _of_release(cls, runs: Runs, engine: str, gpu: Gpu, version: str) -> Evidence:
+        """Return the evidence on one release, before it is said which runs are looked up."""
         if isinstance(runs, Surrogate):
-            return cls._of_fit(runs, engine, gpu)
+            return cls._of_fit(runs, engine, gpu, version)
         surrogate = shipped_surrogate()
-        base = gpu.name
+        base, family = gpu.name, engine_family(engine, version)
+        distance = release_distance(family, version)
         alone = False
         notes: tuple[Note, ...] = ()
         if runs is None or isinstance(runs, ExtraRuns):
             own, notes = _own_runs(runs or ())
-            start = surrogate.marginal(engine, base)
+            start = surrogate.marginal(family, base, distance)
             known = (*shipped_runs(), *own)
         else:
             alone = True
@@ -105,17 +105,17 @@ class Evidence:
             from advisor.calibration.observations import group_runs  # most answers need no fit
             from advisor.calibration.posterior import own_start, update
 
-            current = [run for run in fresh if engine_family(run.engine, run.engine_version) == engine]
+            current = [run for run in fresh if engine_family(run.engine, run.engine_version) == family]
             if current:
                 beside = "" if alone else " beside what ships"
                 notes += (_fitted_to(len(current), engine, base, beside),)
                 groups = group_runs(current)
                 after = update(own_start(start, groups), groups)
-                marginal, warnings = _expired(after, platforms_of(current), engine)
+                marginal, warnings = _expired(after, platforms_of(current), engine, version)
                 refined[engine, base] = marginal
                 agreeing = [group.without(after.contradicting) for group in groups]
                 if not any(group.used.any() for group in agreeing):  # nothing moved
-                    nearby = () if alone else surrogate.residuals
+                    nearby = () if alone else tuple(item for item in surrogate.residuals if item.release == distance)
                 elif not warnings:
                     nearby = fit_residuals(agreeing, lambda *_: marginal.parameters, surrogate.noise)
                 contradicting = [run for run in current if run.run_id in after.contradicting]
@@ -123,7 +123,7 @@ class Evidence:
         return cls(surrogate=surrogate, runs=known, refined=refined, analytic=alone, notes=notes, own=nearby)
 
     @classmethod
-    def _of_fit(cls, fit: Surrogate, engine: str, gpu: Gpu) -> Evidence:
+    def _of_fit(cls, fit: Surrogate, engine: str, gpu: Gpu, version: str) -> Evidence:
         """Read what ``advisor.fit`` made; measured configurations are still looked up, unless it stands alone."""
         own, left_out = ([], ()) if fit.alone else _own_runs()
         known = () if fit.alone else (*shipped_runs(), *own)
@@ -131,7 +131,7 @@ class Evidence:
         report = fit.report(engine, gpu.name)
         if report is None:
             return cls(surrogate=fit, runs=known, refined=refined, notes=left_out)
-        marginal, warnings = _expired(refined[engine, gpu.name], report.platforms, engine)
+        marginal, warnings = _expired(refined[engine, gpu.name], report.platforms, engine, version)
         beside = "" if fit.alone else " beside what ships"
         notes = (*left_out, _fitted_to(report.runs, engine, gpu.name, beside), *warnings)
         return cls(
@@ -150,10 +150,9 @@ class Evidence:
         have parameters of their own.
         """
         base = gpu.name.split(" (", maxsplit=1)[0]
-        asked = self.version[1] if engine == self.version[0] else ""
-        distance, family = release_distance(engine, asked), engine_family(engine, asked) if asked else engine
+        family, distance = self._release(engine)
         if (engine, base) in self.refined:
-            posterior = apart(self.refined[engine, base], distance)
+            posterior = self.refined[engine, base]
         elif gpu.vendor == "cpu":
             posterior = cpu_start() if self.analytic else cpu_marginal(base)
         else:
@@ -168,11 +167,18 @@ class Evidence:
 
         Where own runs have moved the parameters, only own runs say what these miss.
         """
-        if engine == self.version[0] and release(self.version[1]) != release(find_engine(engine).version):
-            return None  # what runs of another release miss says little of this one
         if (engine, gpu.name) in self.refined:
             return of_model(self.own, engine, gpu.name, model)
-        return None if self.analytic else of_model(self.surrogate.residuals, engine, gpu.name, model)
+        if self.analytic:
+            return None
+        _, distance = self._release(engine)
+        return of_model(self.surrogate.residuals, engine, gpu.name, model, distance)
+
+    def _release(self, engine: str) -> tuple[str, int]:
+        """Return the family of an engine at the release that is asked about, and how far that is from the one that fits are of."""
+        asked = self.version[1] if engine == self.version[0] else ""
+        family = engine_family(engine, asked) if asked else engine
+        return family, release_distance(family, asked)
 
     @property
     def unmeasured(self) -> ParameterPosterior:
@@ -208,11 +214,11 @@ def version_note(surrogate: Surrogate, engine: str, version: str) -> Note:
     kind = find_engine(engine)
     if (family := engine_family(engine, version)) != engine:
         return Note(
-            f"times are those of {family}, as {engine} {version} is fitted; memory and defaults those of {kind.version}",
+            f"times are those of {family}, as {engine} {version} is fitted; memory and options those of {kind.version}",
             "warning",
         )
     distance = release_distance(engine, version)
-    if distance == 0 and release(version) != release(kind.version):
+    if not releases_apart(kind.version, version) and release(version) != release(kind.version):
         return Note(
             f"how {engine} {version} differs from {kind.version} is not known: times, memory and defaults are those of {kind.version}",
             "warning",
@@ -222,7 +228,7 @@ def version_note(surrogate: Surrogate, engine: str, version: str) -> Note:
     told = f"times are those of {engine} {version}, of which runs were fitted"
     if nearest != distance:
         told = f"no run of {engine} {version} was fitted: times are those of a release {abs(nearest - distance)} away, and less certain"
-    return Note(f"{told}; memory and defaults are those of {kind.version}")
+    return Note(f"{told}; options are those of {kind.version}")
 
 
 def _own_runs(extra: Sequence[Measurement] = ()) -> tuple[list[Measurement], tuple[Note, ...]]:
@@ -257,14 +263,14 @@ def _measured(run: Measurement) -> str:
 
 
 def _expired(
-    marginal: ParameterPosterior, platforms: Sequence[Platform], engine: str
+    marginal: ParameterPosterior, platforms: Sequence[Platform], engine: str, version: str
 ) -> tuple[ParameterPosterior, tuple[Note, ...]]:
     """Return the parameters, less certain where the runs behind them are not all of what is asked about, and why.
 
     Another version of an engine, or other clocks, are as an engine on a GPU that was not measured together: the pair's
     own effect is open again.
     """
-    reasons = disagreements(platforms, engine=engine, version=find_engine(engine).version)
+    reasons = disagreements(platforms, engine=engine, version=version)
     if not reasons:
         return marginal, ()
     from advisor.calibration.posterior import widened_for_new_machine  # most answers need no fit

@@ -84,6 +84,8 @@ class DeploymentSearch:
     max_batch: int
     knowledge: Evidence
     price: Price | None
+    engine_version: str = ""
+    """Release that is asked about; empty for the one that the catalog describes."""
     confidence: float = BARE_ESTIMATE
     """With which each limit holds; 0.5: by the bare estimate, which also says what the cache holds."""
     _factors: list[ConfidenceFactors] = field(init=False, repr=False, compare=False, default_factory=list)
@@ -106,6 +108,7 @@ class DeploymentSearch:
             {
                 "gpu_memory_utilization": self.gpu_memory_utilization,
                 "offload": self.offload,
+                "engine_version": self.engine_version,
                 "max_model_len": self.max_model_len or self.model.max_position_embeddings,
                 **columns,
             },
@@ -344,10 +347,10 @@ class DeploymentSearch:
         record = {**record, "max_num_seqs": min(record["max_num_seqs"], record["max_num_batched_tokens"])}
         return Deployment(
             engine=self.engine,
+            engine_version=self.engine_version,
             gpu_memory_utilization=self.gpu_memory_utilization,
             offload=self.offload,
             max_model_len=self.max_model_len,
-            engine_version=self.knowledge.version[1],
             **record,
         )
 
@@ -389,6 +392,7 @@ def checked(search: DeploymentSearch) -> tuple[DeploymentSearch, FormatNotes]:
     def resolved(dtype: str, kv_dtype: str) -> Resolved[Deployment]:
         wanted = Deployment(
             engine=search.engine,
+            engine_version=search.engine_version,
             dtype=dtype,
             kv_dtype=kv_dtype,
             max_model_len=search.max_model_len,

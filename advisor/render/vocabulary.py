@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from catalog.engines import find_engine
 from catalog.wording import counted as counted  # noqa: PLC0414  handed on
 from catalog.wording import short_name as short_name  # noqa: PLC0414  handed on
 
@@ -52,12 +51,6 @@ PLAN_GOALS = {"cost": "least money", "gpus": "fewest GPUs", "energy": "energy"}
 
 TRAFFIC = {"rate": "rate", "input_len": "prompts", "output_len": "outputs"}
 """What of the traffic a plan is tried with changes of."""
-
-
-def engine_name(deployment: Deployment) -> str:
-    """Write an engine and its release, that which was asked about: "vllm 0.24.0"."""
-    engine = find_engine(deployment.engine)
-    return f"{engine.name} {deployment.engine_version or engine.version}"
 
 
 def candidate_name(estimate: Estimate) -> str:

@@ -39,9 +39,8 @@ def resolve(deployment: Deployment, model: Model, cluster: Cluster) -> Resolved[
     _check_parallel(deployment, engine)
     _check_placement(deployment, cluster)
     _check_shares(deployment)
-    notes += [
-        Note(refusal, "warning") for refusal in (engine.refusal(gpu), engine.model_refusal(model, gpu)) if refusal
-    ]
+    refusals = (engine.refusal(gpu), engine.model_refusal(model, gpu, deployment.engine_version))
+    notes += [Note(refusal, "warning") for refusal in refusals if refusal]
     dtype = _weights(deployment, model, gpu, engine, notes)
     kv_dtype = _kv(deployment, model, gpu, engine, dtype, notes)
     max_model_len = _length(deployment, model)
@@ -253,7 +252,7 @@ def _length(deployment: Deployment, model: Model) -> int:
 
 def _limits(deployment: Deployment, gpu: Gpu, engine: Engine, max_model_len: int, notes: list[Note]) -> tuple[int, int]:
     """Return ``max_num_seqs`` and ``max_num_batched_tokens``."""
-    defaults = engine.batch_defaults(gpu)
+    defaults = engine.batch_defaults(gpu, deployment.engine_version)
     seqs, tokens = deployment.max_num_seqs, deployment.max_num_batched_tokens
     if seqs is not None:
         require_positive("max_num_seqs", seqs, most=MOST_SEQS)
@@ -278,5 +277,7 @@ def _limits(deployment: Deployment, gpu: Gpu, engine: Engine, max_model_len: int
     if opened:
         values = {"max_num_seqs": seqs, "max_num_batched_tokens": tokens}
         chosen = ", ".join(f"{name} {values[name]}" for name in opened)
-        notes.append(Note(f"{chosen}: what {engine.name} {engine.version} chooses on {gpu.name}"))
+        notes.append(
+            Note(f"{chosen}: what {engine.name} {deployment.engine_version or engine.version} chooses on {gpu.name}")
+        )
     return seqs, tokens

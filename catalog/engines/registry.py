@@ -17,11 +17,12 @@ from catalog.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from catalog.schema import Gpu, Model
+    from catalog.schema import Deployment, Gpu, Model
 
 _FLASHINFER_HEAD_DIMS = (64, 128, 256, 512)
 
 
+RELEASE = re.compile(r"\D{0,9}(\d{1,3})\.(\d{1,4})")
 REFERENCE = "vllm"
 """The engine whose layouts, KV blocks and accounting of memory stand for those of engines that state none of their own."""
 
@@ -35,7 +36,9 @@ class BatchDefaults:
     named: str = ""
     """...whose name, in lower case, contains this..."""
     not_named: str = ""
-    """...and does not contain this."""
+    """...and does not contain this..."""
+    from_minor: int = 0
+    """...from release 0.x on with x of this."""
     max_num_batched_tokens: int
     max_num_seqs: int
     max_graph_size: int = 0
@@ -50,6 +53,8 @@ class Engine:
 
     name: str
     version: str
+    fitted_release: str = ""
+    """Release that the parameters of the fit are of, others being steps away from it; empty: ``version``."""
     aliases: tuple[str, ...] = ()
     images: Mapping[str, str] = field(default_factory=dict)
     """Container image by GPU vendor."""
@@ -132,13 +137,11 @@ class Engine:
             f"it needs {self.min_capability}){older}"
         )
 
-    def model_refusal(self, model: Model, gpu: Gpu) -> str:
-        """Return why this engine does not run ``model`` on ``gpu``, in one line; empty if it does."""
+    def model_refusal(self, model: Model, gpu: Gpu, version: str = "") -> str:
+        """Return why this engine, at its ``version`` or another, does not run ``model`` on ``gpu``, in one line; empty if it does."""
         kind = model.model_type
-        if kind in self.dropped:
-            return (
-                f"{self.name} {self.version} no longer runs {kind} models; {self.dropped[kind]} was the last that did"
-            )
+        if kind in self.dropped and minor_release(version or self.version) > minor_release(self.dropped[kind]):
+            return f"{self.name} {version or self.version} no longer runs {kind} models; {self.dropped[kind]} was the last that did"
         if self.models and kind not in self.models:
             return f"{self.name} {self.version} does not run {kind} models; it runs {', '.join(self.models)}"
         least = self.model_capability.get(kind, "")
@@ -183,13 +186,14 @@ class Engine:
         wide = at_least(gpu.compute_capability, "8.9")
         return tuple(f for f in formats if f != "nvfp4" and (f != "fp8" or wide))
 
-    def batch_defaults(self, gpu: Gpu) -> BatchDefaults:
-        """Return the scheduler limits it starts with on ``gpu``."""
-        name = gpu.name.lower()
+    def batch_defaults(self, gpu: Gpu, version: str = "") -> BatchDefaults:
+        """Return the scheduler limits it starts with on ``gpu``; those of another ``version`` where they are known to differ."""
+        name, minor = gpu.name.lower(), minor_release(version or self.version)
         return next(
             row
             for row in self.batch
             if gpu.memory_gib >= row.min_memory_gib
+            and minor >= row.from_minor
             and row.named in name
             and not (row.not_named and row.not_named in name)
         )
@@ -266,6 +270,18 @@ def engine_family(engine: str, version: str) -> str:
     return engine
 
 
+@cache
+def minor_release(version: str) -> int:
+    """Return the minor release of a version 0.x, 1000 more for each major one; 0 where none is stated."""
+    numbers = RELEASE.match(version)
+    return 1000 * int(numbers[1]) + int(numbers[2]) if numbers else 0
+
+
+def engine_name(deployment: Deployment) -> str:
+    """Return the engine of a deployment and its version, as people write them."""
+    return f"{deployment.engine} {deployment.engine_version or find_engine(deployment.engine).version}"
+
+
 def releases_apart(one: str, other: str) -> int:
     """Count the releases 0.x between two versions, negative where the first is later; 0 where either is none of those."""
     matches = [re.match(r"0\.(\d+)", version) for version in (one, other)]
@@ -273,12 +289,15 @@ def releases_apart(one: str, other: str) -> int:
     return minors[1] - minors[0] if len(minors) == len(matches) else 0
 
 
-def release_distance(engine: str, version: str) -> int:
-    """Count the minor releases from the version that the catalog describes, negative to earlier ones; 0 where that cannot be
-    said.
+def release_distance(engine: str, version: str = "") -> int:
+    """Count the minor releases from the one that fits are of, negative to earlier ones; 0 where that cannot be said.
+
+    Without a ``version`` it is the distance of the one that the catalog describes.
     """
     known = _engines().get(engine)
-    return releases_apart(known.version, version) if known and engine_family(engine, version) == engine else 0
+    if known is None or (version and engine_family(engine, version) != engine):
+        return 0
+    return releases_apart(known.fitted_release or known.version, version or known.version)
 
 
 @cache

@@ -43,8 +43,8 @@ class EngineMemory:
     None: nobody compared."""
     measured_on: tuple[str, ...] = ()
     """GPUs on which it was compared."""
-    measured_release: str = ""
-    """Release that was compared, such as "0.24"; with another version of the engine the spread grows."""
+    measured_releases: tuple[str, ...] = ()
+    """Releases that were compared, such as "0.24"; the farther another version is from the nearest, the larger the spread."""
     reserves_graphs_on: tuple[str, ...] = ("nvidia", "amd")
     """Vendors of the GPUs on which memory for CUDA graphs is set aside before the KV cache is sized."""
     graph_sizes: tuple[tuple[int, int, int], ...] = ()

@@ -11,7 +11,7 @@ from catalog.errors import InputError
 OLDEST = (0, 20)
 """Older ones name their workers' memory and their engine's arguments otherwise."""
 
-KNOWN = ("0.24.0",)
+KNOWN = ("0.24.0", "0.33.0")
 """Releases that have been measured with these programs."""
 
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from advisor.perf_model.memory.recent_release import BATCHES, is_recent
 from advisor.perf_model.operators import sliced_numbers
 from catalog.engines import find_engine, kv_groups
 from catalog.engines.registry import REFERENCE
@@ -73,16 +72,15 @@ def _bytes_per_token(model: Model, layout: DeploymentArrays, *, windowed: bool) 
     return total / max(layers, 1)
 
 
-def blocks_of_request(model: Model, tokens: Array, layout: DeploymentArrays) -> Array:
+def blocks_of_request(model: Model, tokens: Array, layout: DeploymentArrays, chunks: Array | float = 1.0) -> Array:
     """Return KV blocks that one request of ``tokens`` tokens takes at the most, all groups of layers together, shape (n,).
 
-    A sliding-window layer keeps its window and the chunk being computed (kv_cache_interface.py ``SlidingWindowSpec``), one with a
-    state one block.
+    A sliding-window layer keeps its window and the ``chunks`` being computed (kv_cache_interface.py ``SlidingWindowSpec``), one
+    with a state one block.
     """
     groups, pages = kv_groups(model), cache_pages(model, layout)
     whole = np.ceil(tokens / pages.full_tokens)
-    batches = np.where(is_recent(layout, "vllm"), BATCHES, 1.0)
-    within = np.minimum(groups.window - 1 + batches * layout.max_num_batched_tokens, tokens)
+    within = np.minimum(groups.window - 1 + chunks * layout.max_num_batched_tokens, tokens)
     kept = np.ceil(within / pages.windowed_tokens) + 1.0
     return np.asarray(groups.full * whole + groups.windowed * kept + groups.states)
 
@@ -93,7 +91,7 @@ def max_concurrency(model: Model, room: Memory, layout: DeploymentArrays, tokens
 
 
 def _blocks_of(model: Model, room: Memory, layout: DeploymentArrays, tokens: Array) -> Array:
-    return np.where(room.block_tokens > 1, blocks_of_request(model, tokens, layout), tokens)
+    return np.where(room.block_tokens > 1, blocks_of_request(model, tokens, layout, room.window_chunks), tokens)
 
 
 def request_gib(model: Model, room: Memory, layout: DeploymentArrays, tokens: Array) -> Array:

@@ -36,6 +36,8 @@ class Memory:
     """Blocks of one replica's cache, all groups of layers drawing from one pool."""
     block_tokens: Array
     """Tokens in a block; 1: a sequence takes as many tokens as it has, whatever its layers' windows."""
+    window_chunks: Array
+    """Chunks of a prompt that a windowed layer keeps beside its window."""
     layer_weight_bytes: Array
     """Weights of the layers on one GPU, in bytes, offloaded ones included."""
     fits: NDArray[np.bool_]

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from advisor.perf_model.deployment_arrays import ACTIVATION_BYTES
+from catalog.engines import find_engine, minor_release
+from catalog.engines.registry import REFERENCE
 from catalog.models.sizes import experts_of
 
 if TYPE_CHECKING:
@@ -43,7 +45,8 @@ FOUR_BIT_MORE = 1.025
 
 def is_recent(layout: DeploymentArrays, engine: str) -> NDArray[np.bool_]:
     """Say of each deployment whether it is of a release that 0.33 stands for, shape (n,)."""
-    return (layout.release >= NEARER) & (engine == "vllm")
+    described = minor_release(find_engine(REFERENCE).version)
+    return (np.where(layout.release > 0, layout.release, described) >= NEARER) & (engine == REFERENCE)
 
 
 def outside_gib(model: Model, layout: DeploymentArrays) -> Array:

@@ -142,6 +142,7 @@ def torch_memory(model: Model, cluster: Cluster, layout: DeploymentArrays) -> Me
         kv_capacity_tokens=tokens,
         kv_blocks=tokens,
         block_tokens=np.ones_like(tokens),
+        window_chunks=np.ones_like(tokens),
         layer_weight_bytes=body,
         fits=tokens >= 2.0,  # a prompt of one token, and the one after it
     )

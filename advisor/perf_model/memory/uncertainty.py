@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from catalog.engines import find_engine, releases_apart
+from catalog.engines import find_engine, minor_release
 
 if TYPE_CHECKING:
     from advisor.perf_model.deployment_arrays import DeploymentArrays
     from advisor.perf_model.memory.parts import Memory
+    from catalog.engines.registry import Engine
     from catalog.schema import Gpu
     from catalog.units import Array
 
@@ -51,9 +52,14 @@ def spread_gib(engine: str, gpu: Gpu, layout: DeploymentArrays, room: Memory) ->
     expands = gpu.vendor == "nvidia" and not gpu.fp4_tflops
     share = FOUR_BIT_SHARE if here else FOUR_BIT_ELSEWHERE if expands else FOUR_BIT_UNSEEN
     if memory.spread_gib is None:
-        known = UNMEASURED_SHARE * gpu.memory_gib
-    else:
-        apart = abs(releases_apart(kind.version, memory.measured_release))
-        known = np.hypot(memory.spread_gib, RELEASE_GIB * np.sqrt(apart))
-        known = known if here else np.hypot(known, ELSEWHERE_GIB)
+        return np.hypot(UNMEASURED_SHARE * gpu.memory_gib, share * four_bit)
+    known = np.hypot(memory.spread_gib, RELEASE_GIB * np.sqrt(_releases_away(layout, kind)))
+    known = known if here else np.hypot(known, ELSEWHERE_GIB)
     return np.hypot(known, share * four_bit)
+
+
+def _releases_away(layout: DeploymentArrays, kind: Engine) -> Array:
+    """Count the minor releases to the nearest that was compared with the engine's own reports, shape (n,)."""
+    asked = np.where(layout.release > 0, layout.release, minor_release(kind.version))
+    away = [np.abs(asked - minor_release(version)) for version in kind.memory.measured_releases]
+    return np.min(away, axis=0) if away else 0.0 * asked

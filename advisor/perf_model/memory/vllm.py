@@ -15,7 +15,7 @@ import numpy as np
 from advisor.perf_model.deployment_arrays import ACTIVATION_BYTES, DeploymentArrays
 from advisor.perf_model.memory.kv_capacity import BLOCK, blocks_of_request, cache_pages, layer_cache_bytes
 from advisor.perf_model.memory.parts import Memory, engine_gib
-from advisor.perf_model.memory.recent_release import expert_states, is_recent, outside_gib, weight_factor
+from advisor.perf_model.memory.recent_release import BATCHES, expert_states, is_recent, outside_gib, weight_factor
 from advisor.perf_model.memory.weights import expert_padding, layer_bytes
 from catalog.engines import find_engine, kv_groups, padded_vocab, pipeline_layers, reserves_graphs, static_share
 from catalog.mixers import Recurrence
@@ -148,7 +148,9 @@ def paged_memory(model: Model, cluster: Cluster, layout: DeploymentArrays, engin
     weights_by_kind = [layer_bytes(model, kind, layout, padding) for kind in kinds]
     cache_by_kind = [sum(layer_cache_bytes(part, layout) for part in kind.mixers) + 0.0 * layout.tp for kind in kinds]
     cached_by_kind = [sum(bool(part.cached[0] or part.state_bytes) for part in kind.mixers) for kind in kinds]
-    stated = weight_share(model) * np.where(is_recent(layout, facts.name), weight_factor(layout), 1.0)
+    recent = is_recent(layout, facts.name)
+    stated = weight_share(model) * np.where(recent, weight_factor(layout), 1.0)
+    chunks = np.where(recent, BATCHES, 1.0)
     device = cluster.gpu.memory_gib
     activations = activation_gib(model, layout, facts.name)
     outside = _outside_gib(facts, model, cluster, layout)
@@ -177,7 +179,7 @@ def paged_memory(model: Model, cluster: Cluster, layout: DeploymentArrays, engin
             worst["body"] = body_most
     blocks = worst["blocks"]
     tokens = np.floor(
-        np.maximum(blocks, 0.0) / blocks_of_request(model, layout.max_model_len, layout) * layout.max_model_len
+        np.maximum(blocks, 0.0) / blocks_of_request(model, layout.max_model_len, layout, chunks) * layout.max_model_len
     )
     return Memory(
         weights_gib=worst["weights"],
@@ -190,6 +192,7 @@ def paged_memory(model: Model, cluster: Cluster, layout: DeploymentArrays, engin
         kv_capacity_tokens=tokens,
         kv_blocks=blocks,
         block_tokens=np.where(pages.full_tokens > 1, pages.full_tokens, BLOCK),
+        window_chunks=chunks,
         layer_weight_bytes=worst["body"],
         fits=blocks >= 1.0,
     )

@@ -19,12 +19,12 @@ from advisor.render.tables import Column, FlatRows
 from advisor.render.vocabulary import (
     METRIC_NAMES,
     TRAFFIC,
-    engine_name,
     fleet_name,
     replica_name,
     replicas_name,
     statistic_name,
 )
+from catalog.engines import engine_name
 from catalog.gpus import find_gpu
 from catalog.models.sizes import parameters
 from catalog.schema import LATENCIES, Cluster

@@ -9,7 +9,8 @@ from advisor.render.document import Document, Section, Table
 from advisor.render.lines import corrected_line, cost_line, energy_line, hardware, memory_line, notes, sources_line
 from advisor.render.numbers import RATE, count, share, short, unit_of
 from advisor.render.tables import Column, FlatRows
-from advisor.render.vocabulary import E2E, TPOT, TTFT, engine_name
+from advisor.render.vocabulary import E2E, TPOT, TTFT
+from catalog.engines import engine_name
 from catalog.models.sizes import parameters
 
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ from advisor.render.lines import corrected_line, hardware, memory_line, notes, s
 from advisor.render.next_command import command, layout_words
 from advisor.render.numbers import count, dollars, duration, limit, share, short
 from advisor.render.tables import UNIFORM, Column, FlatRows
-from advisor.render.vocabulary import E2E, GOALS, METRIC_NAMES, TPOT, TTFT, engine_name
-from catalog.engines import processes
+from advisor.render.vocabulary import E2E, GOALS, METRIC_NAMES, TPOT, TTFT
+from catalog.engines import engine_name, processes
 from catalog.models.sizes import parameters
 from catalog.prices import no_price
 from catalog.redaction import redacted

@@ -16,9 +16,10 @@ from advisor.render.lines import energy_line, hardware, notes, sources_line
 from advisor.render.next_command import command, layout_words
 from advisor.render.numbers import MS, count, duration, share, short, span, unit_of
 from advisor.render.tables import Column, FlatRows
-from advisor.render.vocabulary import METRIC_NAMES, engine_name, pools_name, statistic_name
+from advisor.render.vocabulary import METRIC_NAMES, pools_name, statistic_name
 from advisor.simulator.simulation import RATES
 from advisor.simulator.summary_statistics import HIT_RATE
+from catalog.engines import engine_name
 from catalog.models.sizes import parameters
 from catalog.schema import Slo, Workload
 

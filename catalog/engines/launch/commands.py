@@ -52,7 +52,7 @@ def processes(
 def _check_start(deployment: Deployment, model: Model, gpu: Gpu, engine: Engine) -> None:
     if engine.no_command:
         raise InputError(engine.no_command)
-    if refusal := engine.refusal(gpu) or engine.model_refusal(model, gpu):
+    if refusal := engine.refusal(gpu) or engine.model_refusal(model, gpu, deployment.engine_version):
         raise InputError(refusal)
     if deployment.has_graphs != deployment.compiled:
         raise InputError(

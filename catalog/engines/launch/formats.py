@@ -12,7 +12,7 @@ from catalog.engines.launch.compose import compose
 from catalog.engines.launch.kubernetes import kubernetes
 from catalog.engines.launch.process import model_argument
 from catalog.engines.launch.scripts import script
-from catalog.engines.registry import Engine, find_engine
+from catalog.engines.registry import engine_name, find_engine
 from catalog.errors import InputError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def render(deployment: Deployment, model: Model, cluster: Cluster, format: str) 
         deployment = replace(deployment, engine=wanted)
     resolved = resolve(deployment, model, cluster)
     deployment, engine = resolved.value, find_engine(resolved.value.engine)
-    comments = _comments(deployment, model, cluster, engine)
+    comments = _comments(deployment, model, cluster)
     if engine.name != find_engine(stated_engine).name:
         comments.append(f"the knobs were chosen for {stated_engine}; another engine's speed and memory differ")
     if wanted == "kubernetes":
@@ -60,10 +60,10 @@ def render(deployment: Deployment, model: Model, cluster: Cluster, format: str) 
     return script(started, comments)
 
 
-def _comments(deployment: Deployment, model: Model, cluster: Cluster, engine: Engine) -> list[str]:
+def _comments(deployment: Deployment, model: Model, cluster: Cluster) -> list[str]:
     layout = f"{deployment.dp} x tp {deployment.tp} x pp {deployment.pp}"
     layout += f", experts over {deployment.ep}" if deployment.ep > 1 else ""
-    return [f"{model_argument(model)} on {cluster}: {layout}; {engine.name} {engine.version}"]
+    return [f"{model_argument(model)} on {cluster}: {layout}; {engine_name(deployment)}"]
 
 
 def _kubernetes_needs(model: Model, cluster: Cluster) -> list[str]:

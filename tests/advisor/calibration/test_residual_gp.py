@@ -15,7 +15,7 @@ from advisor.calibration.shipped_fit import errors_of
 from advisor.calibration.surrogate import Surrogate, shipped_surrogate
 from advisor.perf_model.deployment_arrays import DeploymentArrays
 from advisor.prediction.evidence import Evidence
-from catalog.engines import resolve
+from catalog.engines import find_engine, release_distance, resolve
 from catalog.errors import InputError
 from catalog.gpus import find_gpu, parse_cluster, with_overrides
 from catalog.models.find import find_model
@@ -28,6 +28,7 @@ SHIPPED = shipped_surrogate()
 LLAMA = find_model("llama-3.1-8b").value
 H200 = find_gpu("H200").value
 NODE = parse_cluster("4xH200").value
+HERE = release_distance("vllm")
 STATIC = [run for run in reference_runs() if (run.engine, run.regime) == ("vllm", "static") and not run.oom]
 
 
@@ -40,7 +41,7 @@ def residuals_at(batches, residual, *, input_len=1024.0, noise=0.05, **knobs):
     size = len(batches)
     rows = layout(**knobs).take(np.zeros(size, dtype=int))
     return Residuals.of(
-        engine="vllm", gpu=H200.name, model=LLAMA.name, sizes={}, noise=np.full((2, 2), noise),
+        engine="vllm", gpu=H200.name, model=LLAMA.name, release=HERE, sizes={}, noise=np.full((2, 2), noise),
         places=Configurations.of(rows, np.array(batches, dtype=float), np.full(size, input_len), np.full(size, 128.0)),
         residual=np.full((2, size), residual),
     )  # fmt: skip
@@ -101,7 +102,7 @@ def test_no_correction_goes_below_the_floor(question, residual, regime):
     plain = question.evaluate(regime)
     cost_model = plain.cost_model
     known = Residuals.of(
-        engine="vllm", gpu="any", model=question.model.name, sizes={}, noise=np.full((2, 2), 0.5),
+        engine="vllm", gpu="any", model=question.model.name, release=HERE, sizes={}, noise=np.full((2, 2), 0.5),
         places=Configurations.of(cost_model.layout, plain.batch, plain.input_len, plain.output_len),
         residual=np.full((2, len(plain.batch)), residual),
     )  # fmt: skip
@@ -161,9 +162,9 @@ def test_of_other_models_they_say_nothing():
 
 
 def test_what_ships_is_what_its_parameters_miss():
-    known = of_model(SHIPPED.residuals, "vllm", H200.name, LLAMA)
+    known = of_model(SHIPPED.residuals, "vllm", H200.name, LLAMA, 0)
     groups = group_runs(run for run in reference_runs() if run.role == "fit" and run.model == LLAMA.name)
-    fresh = fit_residuals(groups, lambda *pair: SHIPPED.marginal(*pair).parameters, SHIPPED.noise)
+    fresh = fit_residuals(groups, lambda *where: SHIPPED.marginal(*where).parameters, SHIPPED.noise)
     again = of_model(fresh, "vllm", H200.name, LLAMA)
     assert known.residual == pytest.approx(again.residual, abs=1e-4, nan_ok=True)
     assert known.places.at == pytest.approx(again.places.at, rel=1e-5)
@@ -213,7 +214,10 @@ def test_a_changed_gpu_or_an_analytic_answer_is_not_corrected():
 def test_own_runs_correct_their_own_model(home):
     runs = [run for run in STATIC if run.model.endswith("Llama-2-13b-hf") and (run.tp, run.pp) == (1, 1)]
     own = [
-        replace(run, run_id=f"own {run.run_id}", role="fit", source="own", tpot_ms=run.tpot_ms * 1.02)
+        replace(
+            run, run_id=f"own {run.run_id}", role="fit", source="own", tpot_ms=run.tpot_ms * 1.02,
+            engine_version=find_engine("vllm").version,
+        )
         for run in runs
     ]  # fmt: skip
     append_runs(home / "runs" / "own.jsonl", own)

@@ -140,8 +140,8 @@ def test_reading_runs_nothing(tmp_path, monkeypatch):
 
 def test_the_nearest_known_parameters_are_taken():
     known = surrogate_of(1)
-    assert known.marginal("vllm", "H200-SXM") is known.marginals["vllm", "H200-SXM"]
-    assert known.marginal("vllm", "T4") is known.marginals["vllm", ANY]
+    assert known.marginal("vllm", "H200-SXM", 0) is known.marginals["vllm", "H200-SXM"]
+    assert known.marginal("vllm", "T4", 0) is known.marginals["vllm", ANY]
     assert known.marginal("lmdeploy", "H200-SXM") is known.marginals[ANY, "H200-SXM"]
     assert known.marginal("lmdeploy", "T4") is known.marginals[ANY, ANY]
     assert known.scale("calibrated", "vllm", "tpot_ms") is known.scales["calibrated", "vllm", "tpot_ms"]

@@ -15,7 +15,7 @@ QUESTION = {"batch": 1, "input_len": 128, "output_len": 8}
 
 def test_a_context_that_the_cache_cannot_hold_does_not_start():
     """vLLM 0.6.4 on an RTX 3090: 1478 blocks of 16 tokens, and a refusal of 29000 (vllm-project/vllm#10517)."""
-    knobs = {"max_model_len": 29_000, "max_num_batched_tokens": 29_000}
+    knobs = {"max_model_len": 29_000, "max_num_batched_tokens": 29_000, "engine_version": "0.6.4"}
     answer = advisor.estimate("llama-3.1-8b", "1xRTX3090", **QUESTION, **knobs)
     assert answer.kv_capacity_tokens == pytest.approx(23_648, rel=0.1)
     assert (answer.fits, answer.tpot_ms, answer.running) == (False, None, 0)

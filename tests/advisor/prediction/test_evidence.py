@@ -9,10 +9,12 @@ import pytest
 from advisor.calibration.surrogate import analytic_marginal, shipped_surrogate
 from advisor.prediction.estimation import estimate, measured_run
 from advisor.prediction.evidence import Evidence, ExtraRuns
+from catalog.engines import find_engine
 from catalog.gpus import find_gpu, with_overrides
 from catalog.runs import append_runs, shipped_runs
 
 H200, A100 = find_gpu("H200").value, find_gpu("A100").value
+NOW = find_engine("vllm").version
 
 
 RUN = next(run for run in shipped_runs() if (run.engine, run.model) == ("vllm", "meta-llama/Meta-Llama-3.1-8B"))
@@ -28,13 +30,14 @@ def own_run(slower=1.33, **changes):
         r for r in shipped_runs() if r.engine == "vllm" and r.batch == 32 and r.tp == r.pp == 1 and r.role == "fit"
     )
     times = {name: getattr(run, name) * slower for name in ("prefill_ms", "ttft_ms", "tpot_ms", "e2e_ms")}
-    own = {"run_id": "own", "source": "own", "output_tok_s": run.output_tok_s / slower}
+    own = {"run_id": "own", "source": "own", "engine_version": NOW, "output_tok_s": run.output_tok_s / slower}
     return replace(run, **{**own, **times, **changes})
 
 
 def test_none_is_what_ships():
     found = knowledge()
-    assert found.runs == shipped_runs()
+    assert {run.engine_version for run in found.runs if run.engine == "vllm"} == {NOW}
+    assert {run.run_id for run in found.runs} < {run.run_id for run in shipped_runs()}
     assert found.marginal("vllm", H200) is shipped_surrogate().marginal("vllm", H200.name)
     assert found.marginal("vllm", H200).provenance == "calibrated"
     assert found.notes == ()
@@ -58,7 +61,8 @@ def test_the_user_s_own_runs_refine_what_ships(home):
     assert np.trace(marginal.covariance) > np.trace(shipped.covariance)
     assert any("fitted to 1 run of vllm on H200-SXM" in note.text for note in found.notes)
     # of other engines and GPUs the run says nothing
-    assert found.marginal("vllm", A100) is shipped_surrogate().marginal("vllm", A100.name)
+    other, known = found.marginal("vllm", A100), shipped_surrogate().marginal("vllm", A100.name)
+    assert np.array_equal(other.covariance, known.covariance)
 
 
 def test_an_own_run_like_the_shipped_ones_makes_surer(home):
@@ -76,11 +80,12 @@ def test_runs_of_another_version_or_of_several_clocks_count_for_less():
         spread[name] = np.trace(found.marginal("vllm", H200).covariance)
         warned = [note.text for note in found.notes if note.kind == "warning"]
         assert bool(warned) == (name != "same")
-    assert "0.30, and 0.24 is asked about" in " ".join(n.text for n in knowledge(cases["version 0.30"]).notes)
+    assert "0.30, and 0.33 is asked about" in " ".join(n.text for n in knowledge(cases["version 0.30"]).notes)
     assert "GPU clock 1980 and 1200 MHz" in " ".join(n.text for n in knowledge(clocks).notes)
     assert spread["version 0.30"] > spread["same"]
     narrow, wide = (
-        same_question(RUN, runs=cases[name], batch=7).interval("tpot_ms") for name in ("same", "version 0.30")
+        same_question(RUN, runs=cases[name], batch=7, engine_version="").interval("tpot_ms")
+        for name in ("same", "version 0.30")
     )
     assert wide[1] / wide[0] > narrow[1] / narrow[0]
 
@@ -92,7 +97,7 @@ def own_runs(slower=1.0, count=3, **changes):
     times = ("prefill_ms", "ttft_ms", "tpot_ms", "e2e_ms")
     return [
         replace(
-            run, run_id=f"own {i}", source="own", output_tok_s=run.output_tok_s / slower,
+            run, run_id=f"own {i}", source="own", engine_version=NOW, output_tok_s=run.output_tok_s / slower,
             **{name: getattr(run, name) and getattr(run, name) * slower for name in times}, **changes,
         )
         for i, run in enumerate(same[:count])
@@ -190,6 +195,7 @@ def same_question(run, **changes):
         "tp": run.tp, "pp": run.pp, "batch": run.batch, "input_len": run.input_len, "output_len": run.output_len,
         "max_num_batched_tokens": run.max_num_batched_tokens, "max_num_seqs": run.max_num_seqs,
         "max_model_len": run.max_model_len, "gpu_memory_utilization": run.gpu_memory_utilization,
+        "engine_version": run.engine_version,
     }  # fmt: skip
     return estimate(run.model, f"{run.gpus}x{run.gpu}", **{**asked, **changes})
 

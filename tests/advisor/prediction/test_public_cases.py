@@ -51,7 +51,8 @@ ONE = {"batch": 1, "input_len": 128, "output_len": 8}
 
 def test_a_context_that_the_cache_cannot_hold_is_said_not_to_start():
     """vLLM 0.6.4 on one RTX 3090 had 1,478 blocks of 16 tokens and stopped, because 29,000 is more (vllm-project/vllm#10517)."""
-    answer = advisor.estimate("llama-3.1-8b", "1xRTX3090", max_model_len=29000, max_num_batched_tokens=29000, **ONE)
+    knobs = {"max_model_len": 29000, "max_num_batched_tokens": 29000, "engine_version": "0.6.4"}
+    answer = advisor.estimate("llama-3.1-8b", "1xRTX3090", **knobs, **ONE)
     assert not answer.fits
     assert answer.kv_capacity_tokens == pytest.approx(23648, rel=0.1)
     assert any("will not start" in note.text for note in answer.notes)

@@ -47,6 +47,7 @@ def test_what_was_exported_started_with_the_cache_that_was_foretold(name):
         max_num_batched_tokens=knobs.max_num_batched_tokens,
         max_model_len=knobs.max_model_len,
         gpu_memory_utilization=knobs.gpu_memory_utilization,
+        engine_version=row["vllm"],
         runs=[],
     )
     assert len(cache_tokens(row)) == knobs.dp

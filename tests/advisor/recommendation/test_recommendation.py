@@ -436,7 +436,7 @@ def test_what_would_relax_a_refusal_holds_when_it_is_typed_in(gpus, slo):
 
 def test_formats_and_flags_are_named_before_more_gpus():
     told = recommend("llama-3.1-70b", "1xH100", max_model_len=8192).relaxations
-    assert told[0] == "fp8 weights and fp8 KV cache" or told[0] == "fp8 weights"
+    assert told[0].endswith(("weights", "KV cache"))
     assert "GPU" in told[-1]
     eased = recommend(
         "gemma-3-27b", "1xA6000", workload=Workload(input_len=4000, output_len=500, concurrency=1)
@@ -488,7 +488,7 @@ def test_a_measured_run_of_what_is_recommended_is_its_answer():
         model=said.model.name,
         gpu="H100-SXM",
         engine="vllm",
-        engine_version="0.24.0",
+        engine_version=find_engine("vllm").version,
         regime="steady",
         batch=32,
         input_len=1024,

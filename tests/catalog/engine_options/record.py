@@ -1,6 +1,6 @@
 """Records which command-line options an engine accepts, from its source and without importing it.
 
-    python record.py vllm 0.24.0 SITE_PACKAGES > vllm-0.24.0.json
+    python record.py vllm 0.33.0 SITE_PACKAGES > vllm-0.33.0.json
     python record.py sglang 0.5.23 SITE_PACKAGES > sglang-0.5.23.json
 
 SITE_PACKAGES is a folder that the engine's wheel was unpacked in. The answer is a JSON object of options; each has
@@ -77,7 +77,7 @@ def vllm(site):
             if isinstance(a, ast.Assign) and isinstance(a.value, ast.Call) and ast.unparse(a.value.func) == "get_kwargs"
         }
         add_calls(node, table, {group: (fields[name], literals) for group, name in sources.items()})
-    frontend = parse(root / "entrypoints" / "openai" / "cli_args.py")
+    frontend = parse(root / "entrypoints" / "common" / "cli_args.py")
     add_calls(frontend, table, {})
     for name in ("BaseFrontendArgs", "FrontendArgs"):
         for field, annotation in class_fields([frontend])[name].items():

@@ -179,7 +179,7 @@ def test_what_the_engine_does_not_run_is_counted_as_before():
     model = find_model("deepseek-ai/DeepSeek-V2-Lite").value
     assert not is_run(model)
     cluster = Cluster(gpu=H200, gpus_per_node=8)
-    layout = DeploymentArrays.from_columns({**KNOBS, "graphs": 0.0}, model, H200)
+    layout = DeploymentArrays.from_columns({**KNOBS, "graphs": 0.0, "engine_version": "0.24"}, model, H200)
     here, there = (memory(model, cluster, layout, engine) for engine in ("torch", "vllm"))
     assert here.kv_capacity_tokens[0] == there.kv_capacity_tokens[0]
 

@@ -9,13 +9,12 @@ from hypothesis import given
 import advisor
 from advisor.calibration.observations import group_runs
 from advisor.perf_model.deployment_arrays import DeploymentArrays
-from advisor.perf_model.memory import uncertainty
 from advisor.perf_model.memory.dispatch import memory
 from advisor.perf_model.memory.kv_capacity import max_concurrency
 from advisor.perf_model.memory.uncertainty import spread_gib
 from advisor.perf_model.memory.vllm import TABLES_GIB
 from advisor.perf_model.memory.weights import experts_held, layer_elements
-from catalog.engines import find_engine, resolve
+from catalog.engines import resolve
 from catalog.gpus import find_gpu
 from catalog.models.find import all_models, find_model, parameters
 from catalog.models.stack import stack
@@ -91,7 +90,9 @@ def test_llama_3_1_70b_in_fp8_and_int4():
     plain = 80 * 2 * 8192 + 8192 + 2 * 128256 * 8192
     assert weight_bytes("meta-llama/Meta-Llama-3.1-70B", dtype="fp8") == pytest.approx(matrices + 2 * plain, rel=1e-12)
     packed = matrices / 2 + matrices / 128 * (2 + 0.5)
-    assert weight_bytes("meta-llama/Meta-Llama-3.1-70B", dtype="int4") == pytest.approx(packed + 2 * plain, rel=1e-12)
+    assert weight_bytes("meta-llama/Meta-Llama-3.1-70B", dtype="int4", engine_version="0.24") == pytest.approx(
+        packed + 2 * plain, rel=1e-12
+    )
     assert kv_bytes("meta-llama/Meta-Llama-3.1-70B", kv_dtype="fp8") == 80 * 2 * 8 * 128 * 1
 
 
@@ -197,38 +198,40 @@ def test_gpt_oss_20b_quantises_its_experts_alone():
     experts = 32 * 3 * 2880 * 2880 * (4 + 8 / 32) / 8
     expected = 24 * (2 * plain + experts) + 2 * (2 * 201088 * 2880 + 2880)
     assert expected == pytest.approx(13.76e9, rel=1e-4)
-    assert weight_bytes("openai/gpt-oss-20b", gpu="H200") == pytest.approx(expected, rel=1e-12)
+    assert weight_bytes("openai/gpt-oss-20b", gpu="H200", engine_version="0.24") == pytest.approx(expected, rel=1e-12)
 
 
 def test_kernels_pad_experts_in_mxfp4():
     """gpt-oss-120b on four A100 (vLLM 0.10.1's log: 17.2217 GiB): 720 of each expert's 2880 columns become 768, 2880 inputs 3072."""
-    found = weight_bytes("openai/gpt-oss-120b", gpu="A100", tp=4)
+    found = weight_bytes("openai/gpt-oss-120b", gpu="A100", tp=4, engine_version="0.24")
     assert found / GIB == pytest.approx(17.22, rel=0.01)
     experts = 36 * 128 * 3 * (4 + 8 / 32) / 8
     unpadded = found - experts * (768 * 3072 - 720 * 2880)
-    assert weight_bytes("openai/gpt-oss-120b", gpu="H200", tp=4) == pytest.approx(
+    assert weight_bytes("openai/gpt-oss-120b", gpu="H200", tp=4, engine_version="0.24") == pytest.approx(
         unpadded + experts * 48 * 2880, rel=1e-9
     )
-    assert weight_bytes("openai/gpt-oss-120b", gpu="MI300X", tp=4) == pytest.approx(unpadded, rel=1e-9)
+    assert weight_bytes("openai/gpt-oss-120b", gpu="MI300X", tp=4, engine_version="0.24") == pytest.approx(
+        unpadded, rel=1e-9
+    )
 
 
 # Gemma 3 27B (arXiv 2503.19786): 62 layers of which 52 see 1024 tokens, 16 KV heads of 128, tied embeddings.
 def test_gemma_3_windows_hold_what_they_see():
     """vLLM pools blocks over groups of ten layers: one group of full ones, six of windowed ones, the last not full.
 
-    A request of 32768 tokens takes 2048 blocks of the full group; of each windowed one what covers the window and the
-    chunk under way, 1023 + 8192 tokens in 576 blocks, and one more.
+    A request of 32768 tokens takes 2048 blocks of the full group; of each windowed one what covers the window and the two
+    chunks under way, 1023 + 2 x 8192 tokens in 1088 blocks, and one more.
     """
     found = room("google/gemma-3-27b-it", max_num_batched_tokens=8192, max_model_len=32768)
     page = 16 * 10 * 2 * 16 * 128 * 2
     blocks = found.kv_gib[0] * GIB // page - 1
     assert found.kv_blocks[0] == blocks
-    assert found.kv_capacity_tokens[0] == np.floor(blocks / (2048 + 6 * 577) * 32768)
+    assert found.kv_capacity_tokens[0] == np.floor(blocks / (2048 + 6 * 1089) * 32768)
     model = find_model("google/gemma-3-27b-it").value
     layout = DeploymentArrays.from_columns(
         {**KNOBS, "max_num_batched_tokens": [8192]}, model, find_gpu("B300-SXM").value
     )
-    assert max_concurrency(model, found, layout, np.array([32768.0]))[0] == blocks // (2048 + 6 * 577)
+    assert max_concurrency(model, found, layout, np.array([32768.0]))[0] == blocks // (2048 + 6 * 1089)
 
 
 def test_offload_leaves_two_layers_of_buffers():
@@ -411,22 +414,22 @@ def test_a_format_nobody_compared_is_less_certain_and_least_so_on_another_gpu():
     assert dense[0] < dense[1]
 
 
-def test_another_release_is_less_certain_the_farther_it_is(monkeypatch):
-    """By the rules of 0.24, loads of 0.33 had 0.9 to 1.2% fewer tokens, all outside of an interval that knew no releases."""
+def test_another_release_is_less_certain_the_farther_it_is():
+    """Loads of 0.24 and 0.33 were looked at; by the rules of 0.24, those of 0.33 had 0.9 to 1.2% fewer tokens."""
     model, gpu = find_model("llama-3.1-8b").value, find_gpu("H200").value
-    wanted = Deployment(max_model_len=9216, max_num_batched_tokens=16384)
-    layout = DeploymentArrays.of([resolve(wanted, model, Cluster(gpu=gpu, gpus_per_node=1)).value], model, gpu)
-    room = memory(model, Cluster(gpu=gpu, gpus_per_node=1), layout)
-    spreads = []
-    for version in ("0.24.0", "0.25.1", "0.33.0"):
-        engine = dataclasses.replace(find_engine("vllm"), version=version)
-        monkeypatch.setattr(uncertainty, "find_engine", lambda _, engine=engine: engine)
-        spreads.append(float(spread_gib("vllm", gpu, layout, room)[0]))
-    assert spreads[0] == pytest.approx(0.25)
-    assert spreads == sorted(spreads)
+    cluster = Cluster(gpu=gpu, gpus_per_node=1)
+    versions = ("0.33.0", "", "0.24.0", "0.25.1", "0.28.0")
+    wanted = [Deployment(max_model_len=9216, max_num_batched_tokens=16384, engine_version=each) for each in versions]
+    layout = DeploymentArrays.of([resolve(each, model, cluster).value for each in wanted], model, gpu)
+    room = memory(model, cluster, layout)
+    spreads = spread_gib("vllm", gpu, layout, room).tolist()
+    assert spreads[:3] == pytest.approx([0.25] * 3)
+    assert spreads[2] < spreads[3] < spreads[4]
     # Llama-3.1-8B at 0.9 of an H200 and 16,384 tokens a step had 883,920 tokens with 0.33
-    said = float(room.kv_capacity_tokens[0]) * float(room.kv_bytes_per_token[0]) / GIB
-    assert said - 883_920 * float(room.kv_bytes_per_token[0]) / GIB < 2.5 * spreads[2]
+    said = room.kv_capacity_tokens * room.kv_bytes_per_token / GIB
+    had = 883_920 * room.kv_bytes_per_token / GIB
+    assert abs(said - had)[0] < 1.645 * spreads[0]
+    assert (said - had)[2] > 1.645 * spreads[2]
 
 
 def test_weights_that_barely_fit_start_with_a_probability():

@@ -17,7 +17,7 @@ from catalog.models.find import all_models, find_model
 from catalog.schema import BITS, Cluster, Deployment
 
 RECORDED = {
-    "vllm": "vllm-0.24.0.json",
+    "vllm": "vllm-0.33.0.json",
     "sglang": "sglang-0.5.23.json",
     "tensorrt-llm": "tensorrt-llm-1.2.json",
 }

@@ -86,7 +86,7 @@ def test_compose_says_what_the_command_says():
     deployment, each, at = Deployment(dp=4), model(LLAMA), cluster("4xA100")
     service = yaml.safe_load(render(deployment, each, at, "compose"))["services"]["server"]
     assert service["entrypoint"] + service["command"] == list(processes(deployment, each, at)[0].argv)
-    assert service["image"] == "vllm/vllm-openai:v0.24.0"
+    assert service["image"] == "vllm/vllm-openai:v0.33.0"
 
 
 def test_compose_carries_the_options_file():

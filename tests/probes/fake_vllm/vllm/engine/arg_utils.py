@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
-RECORDED = Path(__file__).parents[4] / "catalog" / "engine_options" / "vllm-0.24.0.json"
+RECORDED = Path(__file__).parents[4] / "catalog" / "engine_options" / "vllm-0.33.0.json"
 
 
 class AsyncEngineArgs:
