@@ -263,7 +263,7 @@ def _next(answer: Recommendation) -> ShellCommand | None:
     best = answer.best
     if best is None:
         return None
-    flight = best.batch * best.deployment.dp
+    flight = answer.workload.concurrency or best.batch * best.deployment.dp
     # a batch in flight needs no limit of its own
     knobs = [name for name in KNOBS if name != "max_num_seqs"]
     words = [*engine_words(best.deployment, answer.model, answer.cluster, knobs=knobs), *layout_words(best.deployment)]

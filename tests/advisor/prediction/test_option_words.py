@@ -54,6 +54,13 @@ def test_a_recommendation_is_simulated_with_its_own_engine_and_formats():
     assert "--kv-cache-dtype fp8" in words
 
 
+def test_what_is_simulated_is_what_was_asked_to_be_in_flight():
+    """Not the batch of every replica together, which is rounded up: 3 x 334."""
+    answer = advisor.recommend("llama-3.1-8b", "3xH100", workload={"concurrency": 1000}, runs=[])
+    assert answer.best.batch * answer.best.deployment.dp != 1000
+    assert "--concurrency 1000" in text(document(answer), 400)
+
+
 def test_the_header_names_the_release_that_is_asked_about():
     answer = _answer(engine_version="0.33", slo={"tpot": 30})
     shown = text(document(answer), 200)
