@@ -13,7 +13,7 @@ import secrets
 from dataclasses import is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args, get_type_hints
 
 from catalog.bounds import bounds_of, in_words
 from catalog.errors import InputError
@@ -142,9 +142,10 @@ def _line(problems: Sequence[Any], kind: Any) -> str:
             names = [" ".join(other) for other in places if other[:-1] == place[:-1]]
             return f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} missing{_form(kind, place)}"
         case "unexpected_keyword_argument":
-            known = [name for name in getattr(kind, "__dataclass_fields__", ()) if len(place) == 1]
+            known = list(getattr(_kind_at(kind, problem["loc"][1:-1]), "__dataclass_fields__", ()))
             hint = suggestion(place[-1], known, otherwise=f"fields: {', '.join(known)}" if known else "")
-            return f"unknown field {place[-1]!r:.60}" + (f"; {hint}" if hint else "")
+            inside = f"{' '.join(place[:-1])}: " if place[:-1] else ""
+            return f"{inside}unknown field {place[-1]!r:.60}" + (f"; {hint}" if hint else "")
         case name if bounds is not None and name in OUTSIDE:
             must = in_words(bounds)
         case name:
@@ -157,6 +158,16 @@ def _line(problems: Sequence[Any], kind: Any) -> str:
 def _place(problem: Any) -> list[str]:
     """Return where a problem is, as people count."""
     return [str(part + 1) if isinstance(part, int) else part for part in problem["loc"][1:]]
+
+
+def _kind_at(kind: Any, path: Sequence[str | int]) -> Any:
+    """Return the type that stands in ``kind`` at a path of fields and numbers; None where there is none of its own."""
+    for part in path:
+        if isinstance(part, int):
+            kind = next(iter(get_args(kind)), None)
+        else:
+            kind = get_type_hints(kind).get(part) if is_dataclass(kind) else None
+    return kind
 
 
 def _gravity(problem: Any) -> int:

@@ -43,6 +43,16 @@ def test_what_is_wrong_is_said_in_one_line(value, message):
     assert len(str(refusal.value)) < 200
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Whole:
+    parts: tuple[Part, ...]
+
+
+def test_a_field_that_does_not_exist_is_told_where_it_stands():
+    with pytest.raises(InputError, match=r"^the file: parts 2: unknown field 'kin'; closest: kind$"):
+        checked(Whole, {"parts": [{"size": 1}, {"size": 2, "kin": "a"}]}, "the file")
+
+
 def test_what_is_right_becomes_the_dataclass():
     assert checked(Part, {"size": 8, "share": 1}, "the file") == Part(size=8, share=1.0)
 
