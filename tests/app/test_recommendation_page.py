@@ -86,8 +86,8 @@ def test_a_link_s_impossible_values_are_ignored_and_said(page):
     assert not test.exception
     told = [text.replace("\\", "") for text in texts(test.warning)]
     assert len(told) == 2
-    assert any("gpu is A101" in text for text in told)
-    assert any("count is -3" in text for text in told)
+    assert any("sets gpu to A101" in text for text in told)
+    assert any("sets count to -3" in text for text in told)
     assert test.number_input("count").value == 4
     test.run()
     assert not test.warning
