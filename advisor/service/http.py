@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel
@@ -66,8 +65,7 @@ def service(
     """
     from fastapi import FastAPI, Request
     from fastapi.exceptions import RequestValidationError
-    from fastapi.responses import JSONResponse, Response
-    from starlette.concurrency import run_in_threadpool
+    from fastapi.responses import JSONResponse
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
     import advisor
@@ -79,8 +77,7 @@ def service(
     )
     app.add_middleware(_Bounded)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*OWN_NAMES, *hosts], www_redirect=False)
-    turns = asyncio.Semaphore(at_once)
-    asked = 0
+    queue = _Queue(at_once=at_once, waiting=waiting, timeout_s=timeout_s)
 
     @app.exception_handler(InputError)
     async def refused(_: Request, error: InputError) -> JSONResponse:
@@ -93,32 +90,10 @@ def service(
             {"detail": malformed(error.errors(), None if asked is None else asked.body)}, status_code=422
         )
 
-    async def worked(question: Question, body: BaseModel, view: View) -> Response:
-        nonlocal asked
-        if asked >= at_once + waiting:
-            return JSONResponse(
-                {"detail": "too many questions at once; come back"}, status_code=429, headers={"Retry-After": "5"}
-            )
-        asked += 1
-        work = asyncio.ensure_future(
-            _in_turn(turns, functools.partial(run_in_threadpool, _written, question, body, view))
-        )
-
-        def done(_: object) -> None:
-            nonlocal asked
-            asked -= 1
-
-        work.add_done_callback(done)
-        try:
-            text, kind = await asyncio.wait_for(asyncio.shield(work), timeout_s)
-        except TimeoutError:
-            return JSONResponse({"detail": f"it takes more than {timeout_s:g} s; ask for less"}, status_code=408)
-        return Response(text, media_type=kind)
-
     for question in QUESTIONS.values():
         app.add_api_route(
             f"/v1/{question.name}",
-            _endpoint(question, worked),
+            _endpoint(question, queue),
             methods=["POST"],
             name=question.name,
             summary=(question.body.__doc__ or "").split("\n")[0],
@@ -143,14 +118,45 @@ def service(
     return app
 
 
-async def _in_turn(turns: asyncio.Semaphore, work: Callable[[], Awaitable[tuple[str, str]]]) -> tuple[str, str]:
-    async with turns:
-        return await work()
+class _Queue:
+    """Questions in progress: so many are answered at once, so many more may wait."""
+
+    def __init__(self, *, at_once: int, waiting: int, timeout_s: float) -> None:
+        self._turns = asyncio.Semaphore(at_once)
+        self._most = at_once + waiting
+        self._timeout_s = timeout_s
+        self._held = 0
+
+    async def answer(self, question: Question, body: BaseModel, view: View) -> Any:
+        """Return the response to a question, once it is its turn; the turn ends when its work does."""
+        from fastapi.responses import JSONResponse, Response
+
+        if self._held >= self._most:
+            return JSONResponse(
+                {"detail": "too many questions at once; come back"}, status_code=429, headers={"Retry-After": "5"}
+            )
+        self._held += 1
+        work = asyncio.ensure_future(self._in_turn(question, body, view))
+        work.add_done_callback(self._leave)
+        try:
+            text, kind = await asyncio.wait_for(asyncio.shield(work), self._timeout_s)
+        except TimeoutError:
+            return JSONResponse({"detail": f"it takes more than {self._timeout_s:g} s; ask for less"}, status_code=408)
+        return Response(text, media_type=kind)
+
+    async def _in_turn(self, question: Question, body: BaseModel, view: View) -> tuple[str, str]:
+        from starlette.concurrency import run_in_threadpool
+
+        async with self._turns:
+            return await run_in_threadpool(_written, question, body, view)
+
+    def _leave(self, _: object) -> None:
+        self._held -= 1
 
 
-def _endpoint(question: Question, worked: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+def _endpoint(question: Question, queue: _Queue) -> Callable[..., Awaitable[Any]]:
     async def endpoint(body: Any, view: View = "json") -> Any:
-        return await worked(question, body, view)
+        return await queue.answer(question, body, view)
 
     endpoint.__annotations__ = {"body": question.body, "view": View, "return": Any}
     endpoint.__doc__ = question.body.__doc__

@@ -57,5 +57,7 @@ def _tool(question: Question) -> Callable[..., dict[str, Any]]:
         parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind))
     tool.__name__, tool.__doc__ = question.name, question.body.__doc__
     tool.__signature__ = inspect.Signature(parameters, return_annotation=dict[str, Any])  # type: ignore[attr-defined]
-    tool.__annotations__ = {each.name: each.annotation for each in parameters} | {"return": dict[str, Any]}
+    tool.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters} | {
+        "return": dict[str, Any]
+    }
     return tool

@@ -188,7 +188,7 @@ class Question:
 
 
 def _recommended(answer: Any) -> list[dict[str, Any]]:
-    return [candidate_row(each, answer.slo) for each in answer.candidates]
+    return [candidate_row(candidate, answer.slo) for candidate in answer.candidates]
 
 
 def _estimated(answer: Estimate) -> list[dict[str, Any]]:
