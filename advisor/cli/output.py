@@ -101,6 +101,13 @@ def answer(
         write(formats[output.format_]())
 
 
+def document_of(result: Any) -> Document:
+    """Return the document of an answer of the Python API."""
+    from advisor.render.notebook import document  # not for the machines' formats
+
+    return document(result)
+
+
 @contextlib.contextmanager
 def progress(message: str) -> Iterator[None]:
     """Return a spinner with ``message`` on stderr while the body runs, if that is a terminal."""

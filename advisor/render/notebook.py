@@ -30,15 +30,20 @@ DOCUMENTS = {
     "Comparison": "comparison",
     "Simulation": "simulation",
     "CapacityPlan": "capacity",
+    "FleetPlan": "fleet",
+    "Exploration": "technology",
+    "TrainingEstimate": "training",
+    "TrainingRecommendation": "training:recommendation_document",
 }
-"""Module of ``advisor.render.answers`` that makes the document of each answer."""
+"""Module of ``advisor.render.answers`` that makes the document of each answer, and its function where that is not ``document``."""
 
 
 def document(answer: Any) -> Document:
     """Return an answer's document."""
     kind = type(answer).__name__
-    made = import_module(f"advisor.render.answers.{DOCUMENTS[kind]}").document
-    whole: Document = made([answer] if kind == "Simulation" else answer)
+    module, _, function = DOCUMENTS[kind].partition(":")
+    make = getattr(import_module(f"advisor.render.answers.{module}"), function or "document")
+    whole: Document = make([answer] if kind == "Simulation" else answer)
     return whole
 
 

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from advisor.cli.options.exploring import ExplorationOptions
 from advisor.cli.options.hardware import Hardware
 from advisor.cli.options.output import ReportedOutput
-from advisor.cli.output import answer, check_outputs
-
-if TYPE_CHECKING:
-    from advisor.render.document import Document
+from advisor.cli.output import answer, check_outputs, document_of
 
 
 def explore(*, hardware: Hardware, exploration: ExplorationOptions, output: ReportedOutput) -> None:
@@ -28,11 +23,6 @@ def explore(*, hardware: Hardware, exploration: ExplorationOptions, output: Repo
     from advisor.technology.exploration import explore  # brings numpy
 
     check_outputs(output.report)
-    found = explore(**hardware.keywords(), **exploration.keywords())
+    result = explore(**hardware.keywords(), **exploration.keywords())
 
-    def shown() -> Document:
-        from advisor.render.answers.technology import document  # not for the machines' formats
-
-        return document(found)
-
-    answer(output, shown, body=found.to_dict, rows=found.rows)
+    answer(output, lambda: document_of(result), body=result.to_dict, rows=result.rows)

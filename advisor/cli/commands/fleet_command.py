@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from advisor.cli.options.evidence import EvidenceOptions
 from advisor.cli.options.output import ReportedOutput
-from advisor.cli.output import answer, check_outputs, course
+from advisor.cli.output import answer, check_outputs, course, document_of
 from advisor.cli.program import nothing_feasible
-
-if TYPE_CHECKING:
-    from advisor.render.document import Document
 
 File = Annotated[
     str, typer.Argument(metavar="FLEET", help="YAML file of models, pools of GPUs and limits.", show_default=False)
@@ -44,16 +41,11 @@ def fleet(*, file: File, workers: Workers = "1", evidence: EvidenceOptions, outp
     with course("judging replicas") as watch:
         result = plan_fleet(file, runs=evidence.read(), workers=workers, progress=watch)
 
-    def shown() -> Document:
-        from advisor.render.answers.fleet import document  # not for the machines' formats
-
-        return document(result)
-
     def rows() -> list[dict[str, object]]:
         from advisor.render.answers.fleet import row
 
         return [row(place) for place in result.placements]
 
-    answer(output, shown, body=result.to_dict, rows=rows)
+    answer(output, lambda: document_of(result), body=result.to_dict, rows=rows)
     if not result.meets:
         raise nothing_feasible(result.relaxations, output.format_, why="no fleet keeps all limits")

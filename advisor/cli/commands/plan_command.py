@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from advisor.cli.options.evidence import PlannedEvidence
 from advisor.cli.options.hardware import PlannedHardware
 from advisor.cli.options.layout import RoutedEngine
@@ -11,13 +9,10 @@ from advisor.cli.options.output import ReportedOutput
 from advisor.cli.options.search import PlannedSearch
 from advisor.cli.options.slo import PlannedLimits
 from advisor.cli.options.workload import Traffic
-from advisor.cli.output import answer, check_outputs, course
+from advisor.cli.output import answer, check_outputs, course, document_of
 from advisor.cli.program import nothing_feasible
 from catalog.prices import read_prices
 from catalog.schema import Deployment
-
-if TYPE_CHECKING:
-    from advisor.render.document import Document
 
 
 def plan(
@@ -65,11 +60,11 @@ def plan(
             progress=watch,
         )
 
-    def shown() -> Document:
-        from advisor.render.answers.capacity import document  # not for the machines' formats
-
-        return document(result)
-
-    answer(output, shown, body=result.to_dict, rows=lambda: [row(option) for option in result.options])
+    answer(
+        output,
+        lambda: document_of(result),
+        body=result.to_dict,
+        rows=lambda: [row(option) for option in result.options],
+    )
     if result.best is None:
         raise nothing_feasible(result.relaxations, output.format_, why="nothing keeps the limits")

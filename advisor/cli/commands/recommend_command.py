@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from advisor.cli.options.evidence import Offers
 from advisor.cli.options.hardware import Hardware
 from advisor.cli.options.layout import SearchedEngine
@@ -11,11 +9,8 @@ from advisor.cli.options.output import ReportedOutput
 from advisor.cli.options.search import Search
 from advisor.cli.options.slo import SureLimits
 from advisor.cli.options.workload import InFlight
-from advisor.cli.output import answer, check_outputs, progress
+from advisor.cli.output import answer, check_outputs, document_of, progress
 from advisor.cli.program import nothing_feasible
-
-if TYPE_CHECKING:
-    from advisor.render.document import Document
 
 
 def recommend(
@@ -54,14 +49,9 @@ def recommend(
             illustrative_prices=evidence.illustrative_prices,
         )
 
-    def shown() -> Document:
-        from advisor.render.answers.recommendation import document  # not for the machines' formats
-
-        return document(result)
-
     answer(
         output,
-        shown,
+        lambda: document_of(result),
         body=lambda: result.to_dict(candidates=output.wide),
         rows=lambda: [candidate_row(candidate, result.slo) for candidate in result.candidates],
     )

@@ -9,10 +9,12 @@ import typer
 from advisor.cli.options.hardware import Hardware
 from advisor.cli.options.output import ReportedOutput
 from advisor.cli.options.training import TrainingDegrees, TrainingQuestion
-from advisor.cli.output import answer, check_outputs
+from advisor.cli.output import answer, check_outputs, document_of
 
 if TYPE_CHECKING:
-    from advisor.render.document import Document
+    from collections.abc import Sequence
+
+    from advisor.training.training_estimate import TrainingEstimate, TrainingRecommendation
 
 
 def train(*, hardware: Hardware, training: TrainingQuestion, layout: TrainingDegrees, output: ReportedOutput) -> None:
@@ -29,30 +31,19 @@ def train(*, hardware: Hardware, training: TrainingQuestion, layout: TrainingDeg
 
     check_outputs(output.report)
     question = {**hardware.keywords(), **training.keywords(), **layout.keywords()}
+    result: TrainingEstimate | TrainingRecommendation
+    candidates: Sequence[TrainingEstimate]
     if layout.stated:
         one = estimate_training(**question)
-
-        def shown() -> Document:
-            from advisor.render.answers.training import document  # not for the machines' formats
-
-            return document(one)
-
-        answer(output, shown, body=one.to_dict, rows=lambda: [one.row()])
-        fits = one.fits
+        result, candidates, fits = one, [one], one.fits
     else:
-        recommendation = recommend_training(**question)
-
-        def ranked() -> Document:
-            from advisor.render.answers.training import recommendation_document  # likewise
-
-            return recommendation_document(recommendation)
-
-        answer(
-            output,
-            ranked,
-            body=recommendation.to_dict,
-            rows=lambda: [candidate.row() for candidate in recommendation.candidates],
-        )
-        fits = recommendation.best is not None
+        best = recommend_training(**question)
+        result, candidates, fits = best, best.candidates, best.best is not None
+    answer(
+        output,
+        lambda: document_of(result),
+        body=result.to_dict,
+        rows=lambda: [candidate.row() for candidate in candidates],
+    )
     if not fits:
         raise typer.Exit(1)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import typer
 
 from advisor.cli.options.evidence import ComparedEvidence
@@ -13,12 +11,9 @@ from advisor.cli.options.output import PredictionOutput
 from advisor.cli.options.search import ComparedSearch
 from advisor.cli.options.slo import SureLimits
 from advisor.cli.options.workload import InFlight
-from advisor.cli.output import answer, progress
+from advisor.cli.output import answer, document_of, progress
 from advisor.cli.program import refuse
 from catalog.prices import read_prices
-
-if TYPE_CHECKING:
-    from advisor.render.document import Document
 
 
 def which(
@@ -58,12 +53,8 @@ def which(
             illustrative_prices=evidence.illustrative_prices,
         )
 
-    def shown() -> Document:
-        from advisor.render.answers.comparison import document  # not for the machines' formats
-
-        return document(result)
-
-    answer(output, shown, body=result.to_dict, rows=lambda: [row.row() for row in result.rows])
+    answer(output, lambda: document_of(result), body=result.to_dict, rows=lambda: [row.row() for row in result.rows])
     if result.best is None:
-        told = output.format_ not in {"csv", "markdown"}
-        raise typer.Exit(1) if told else refuse("nothing keeps the limits; name more GPUs or wider limits")
+        if output.format_ in {"csv", "markdown"}:
+            raise refuse("nothing keeps the limits; name more GPUs or wider limits")
+        raise typer.Exit(1)
