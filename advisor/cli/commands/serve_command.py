@@ -8,10 +8,9 @@ from typing import Annotated
 
 import typer
 
-from advisor.cli.commands.app_command import Host, check_free, is_loopback
+from advisor.cli.commands.app_command import Host, Port, check_free, is_loopback
 from catalog.errors import InputError
 
-Port = Annotated[int, typer.Option("--port", metavar="PORT", show_default=True, help="Port to listen on.")]
 Names = Annotated[
     list[str] | None,
     typer.Option("--allowed-host", metavar="NAME", help="Another host name that requests may use. Can be repeated."),

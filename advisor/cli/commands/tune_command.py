@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from advisor.cli.measuring import ended_by_sigterm, watched
-from advisor.cli.options.evidence import TunedPrice
+from advisor.cli.options.evidence import Priced
 from advisor.cli.options.hardware import TunedHardware
 from advisor.cli.options.layout import TunedEngine
 from advisor.cli.options.output import Output
@@ -33,7 +33,7 @@ def tune(
     limits: MeanLimits,
     search: StoredSearch,
     engine: TunedEngine,
-    evidence: TunedPrice,
+    evidence: Priced,
     kept: TuningKept,
     output: Output,
 ) -> None:

@@ -56,19 +56,37 @@ class EvidenceOptions:
 
 
 @group(PANEL)
-class PricedEvidence(EvidenceOptions):
-    """What an answer stands on, and the price of a GPU."""
+class Priced:
+    """The price of a GPU."""
 
     price: Annotated[float | None, PRICE] = None
     """Dollars per GPU-hour.  [default: the cheapest offer]"""
 
 
 @group(PANEL)
-class Offers(PricedEvidence):
-    """What an answer stands on, the price of a GPU, and whether round figures will do."""
+class PricedEvidence(Priced, EvidenceOptions):
+    """What an answer stands on, and the price of a GPU."""
+
+
+@group(PANEL)
+class RoundFigures:
+    """Whether round figures will do as prices."""
 
     illustrative_prices: Annotated[bool, flag("--illustrative-prices")] = False
     """Use round illustrative prices for GPUs that nobody offers."""
+
+
+@group(PANEL)
+class Offers(RoundFigures, PricedEvidence):
+    """What an answer stands on, the price of a GPU, and whether round figures will do."""
+
+
+@group(PANEL)
+class PricesByKind:
+    """The prices of several kinds of GPUs."""
+
+    price: Annotated[list[str] | None, flag("--price", metavar="USD")] = None
+    """Dollars per GPU-hour, or of one kind: H100=2.5. Can be repeated.  [default: the cheapest offer]"""
 
 
 @group(PANEL)
@@ -80,31 +98,13 @@ class SimulatedEvidence(EvidenceOptions):
 
 
 @group(PANEL)
-class ComparedEvidence(EvidenceOptions):
+class ComparedEvidence(RoundFigures, PricesByKind, EvidenceOptions):
     """What a comparison stands on, and the prices of its GPUs."""
 
-    price: Annotated[list[str] | None, flag("--price", metavar="USD")] = None
-    """Dollars per GPU-hour, or of one kind: H100=2.5. Can be repeated.  [default: the cheapest offer]"""
-    illustrative_prices: Annotated[bool, flag("--illustrative-prices")] = False
-    """Use round illustrative prices for GPUs that nobody offers."""
-
 
 @group(PANEL)
-class PlannedEvidence(SimulatedEvidence):
+class PlannedEvidence(RoundFigures, PricesByKind, SimulatedEvidence):
     """What a plan stands on, and the prices of its GPUs."""
-
-    price: Annotated[list[str] | None, flag("--price", metavar="USD")] = None
-    """Dollars per GPU-hour, or of one kind: H100=2.5. Can be repeated.  [default: the cheapest offer]"""
-    illustrative_prices: Annotated[bool, flag("--illustrative-prices")] = False
-    """Use round illustrative prices for GPUs that nobody offers."""
-
-
-@group(PANEL)
-class TunedPrice:
-    """The price of a GPU."""
-
-    price: Annotated[float | None, PRICE] = None
-    """Dollars per GPU-hour.  [default: the cheapest offer]"""
 
 
 @group(PANEL)

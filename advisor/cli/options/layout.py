@@ -61,13 +61,47 @@ class ChosenDegrees:
 
 
 @group(PANEL)
-class EngineOptions:
-    """An engine and its knobs."""
+class Release:
+    """An engine, and a release of it."""
 
     engine: Annotated[str, ENGINE] = "vllm"
     """vllm, sglang, tensorrt-llm, torch (plain PyTorch), lmdeploy, xfastertransformer or llama.cpp."""
     engine_version: Annotated[str | None, VERSION] = None
     """Release to predict, such as 0.33.  [default: the one that the catalog describes]"""
+
+
+@group(PANEL)
+class Room:
+    """The room for sequences: how long they may be, and the memory for them."""
+
+    max_model_len: Annotated[int | None, flag("--max-model-len", metavar="N", quantity=COUNT)] = None
+    """Longest sequence to serve.  [default: the model's, or what memory holds]"""
+    gpu_memory_utilization: Annotated[
+        float, flag("--gpu-memory-utilization", "--mem-fraction-static", metavar="SHARE", quantity=SHARE)
+    ] = 0.9
+    """Share of each GPU's memory that the engine may use; for SGLang, the share for weights and KV cache."""
+
+
+@group(PANEL)
+class Offloaded:
+    """Weights in CPU memory."""
+
+    offload: Annotated[float, flag("--offload", metavar="SHARE", quantity=SHARE)] = 0.0
+    """Share of the layers' weights kept in CPU memory and streamed, 0 to 1."""
+
+
+@group(PANEL)
+class Routed:
+    """The router before replicas."""
+
+    router: Annotated[str, flag("--router", metavar="NAME", callback=checked_router)] = "round_robin"
+    """Router between replicas: round_robin, least_loaded, prefix_aware, session_sticky or power_of_two."""
+
+
+@group(PANEL)
+class EngineOptions(Room, Release):
+    """An engine and its knobs."""
+
     dtype: Annotated[str, DTYPE] = "auto"
     """Weight format: auto (the checkpoint's), bfloat16, float16, fp8, int8, int4, ..."""
     kv_cache_dtype: Annotated[str, KV_DTYPE] = "auto"
@@ -76,12 +110,6 @@ class EngineOptions:
     """Most sequences that run at once per replica.  [default: the engine's]"""
     max_num_batched_tokens: Annotated[int | None, TOKENS] = None
     """Token budget of one step.  [default: the engine's for that GPU]"""
-    max_model_len: Annotated[int | None, flag("--max-model-len", metavar="N", quantity=COUNT)] = None
-    """Longest sequence to serve.  [default: the model's, or what memory holds]"""
-    gpu_memory_utilization: Annotated[
-        float, flag("--gpu-memory-utilization", "--mem-fraction-static", metavar="SHARE", quantity=SHARE)
-    ] = 0.9
-    """Share of each GPU's memory that the engine may use; for SGLang, the share for weights and KV cache."""
 
     def knobs(self) -> dict[str, Any]:
         """Return the fields of a ``Deployment`` that they state."""
@@ -98,19 +126,13 @@ class EngineOptions:
 
 
 @group(PANEL)
-class RoutedEngine(EngineOptions):
+class RoutedEngine(Routed, EngineOptions):
     """An engine, and the router before its replicas."""
-
-    router: Annotated[str, flag("--router", metavar="NAME", callback=checked_router)] = "round_robin"
-    """Router between replicas: round_robin, least_loaded, prefix_aware, session_sticky or power_of_two."""
 
 
 @group(PANEL)
-class FixedLayout(EngineOptions, Degrees):
+class FixedLayout(Offloaded, EngineOptions, Degrees):
     """A stated layout and the engine."""
-
-    offload: Annotated[float, flag("--offload", metavar="SHARE", quantity=SHARE)] = 0.0
-    """Share of the layers' weights kept in CPU memory and streamed, 0 to 1."""
 
     def knobs(self) -> dict[str, Any]:
         """Return the fields of a ``Deployment`` that they state."""
@@ -145,7 +167,7 @@ class Speculative:
 
 
 @group(PANEL)
-class SimulatedLayout(FixedLayout):
+class SimulatedLayout(Routed, FixedLayout):
     """A stated layout, pools of replicas, and what it is compared with."""
 
     prefill_replicas: Annotated[int, flag("--prefill-replicas", metavar="N")] = 0
@@ -154,26 +176,17 @@ class SimulatedLayout(FixedLayout):
     """Tensor parallel size of the prefill replicas.  [default: --tp]"""
     compare: Annotated[list[str] | None, flag("--compare", metavar="KNOBS")] = None
     """Also serve the same requests with these knobs changed: tp=1,dp=2 or prefill_replicas=0. Can be repeated."""
-    router: Annotated[str, flag("--router", metavar="NAME", callback=checked_router)] = "round_robin"
-    """Router between replicas: round_robin, least_loaded, prefix_aware, session_sticky or power_of_two."""
 
 
 @group(PANEL)
-class ChosenLayout(EngineOptions, ChosenDegrees):
+class ChosenLayout(Offloaded, EngineOptions, ChosenDegrees):
     """A layout that may be stated, and the engine."""
 
-    offload: Annotated[float, flag("--offload", metavar="SHARE", quantity=SHARE)] = 0.0
-    """Share of the layers' weights kept in CPU memory and streamed, 0 to 1."""
-
 
 @group(PANEL)
-class SearchedEngine:
+class SearchedEngine(Offloaded, Room, Release):
     """An engine and what the search may choose from."""
 
-    engine: Annotated[str, ENGINE] = "vllm"
-    """vllm, sglang, tensorrt-llm, torch (plain PyTorch), lmdeploy, xfastertransformer or llama.cpp."""
-    engine_version: Annotated[str | None, VERSION] = None
-    """Release to predict, such as 0.33.  [default: the one that the catalog describes]"""
     dtype: Annotated[list[str] | None, DTYPE] = None
     """Weight format allowed: auto (the checkpoint's), fp8, int4, ..., or any (16, 8 and 4 bits). Can be repeated; the best is chosen."""
     kv_cache_dtype: Annotated[list[str] | None, KV_DTYPE] = None
@@ -182,14 +195,6 @@ class SearchedEngine:
     """Largest batch per replica to consider.  [default: 1024]"""
     max_num_batched_tokens: Annotated[list[int] | None, TOKENS] = None
     """Token budget of a step allowed. Can be repeated.  [default: the engine's for that GPU]"""
-    max_model_len: Annotated[int | None, flag("--max-model-len", metavar="N", quantity=COUNT)] = None
-    """Longest sequence to serve.  [default: the model's, or what memory holds]"""
-    gpu_memory_utilization: Annotated[
-        float, flag("--gpu-memory-utilization", "--mem-fraction-static", metavar="SHARE", quantity=SHARE)
-    ] = 0.9
-    """Share of each GPU's memory that the engine may use; for SGLang, the share for weights and KV cache."""
-    offload: Annotated[float, flag("--offload", metavar="SHARE", quantity=SHARE)] = 0.0
-    """Share of the layers' weights kept in CPU memory and streamed, 0 to 1."""
 
     def keywords(self) -> dict[str, Any]:
         """Return what ``recommend`` takes."""
