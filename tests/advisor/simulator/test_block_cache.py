@@ -14,7 +14,7 @@ from advisor.simulator.routers import ROUTERS
 from advisor.simulator.scheduler import Scheduler, saturation_rate, serve
 from tests.advisor import block_cache_reference as reference
 from tests.advisor.serving_reference import Job
-from tests.advisor.simulator.test_scheduler_loop import linear_seconds, linear_times, times_of
+from tests.advisor.simulator.test_scheduler_loop import linear_times, plain_engines, times_of
 
 
 def said_by(sharing, lengths):
@@ -76,19 +76,7 @@ def plain(offered, scheduler):
     ]
     for job, tokens in zip(jobs, said, strict=True):
         job.said = tokens
-    ahead = scheduler.asynchronous and scheduler.stages == 1
-    engines = [
-        reference.CachingEngine(
-            budget=scheduler.max_num_batched_tokens,
-            cap=scheduler.max_num_seqs,
-            pool=scheduler.kv_blocks,
-            depth=2 if ahead else scheduler.stages,
-            ahead=ahead,
-            stages=times_of(scheduler).shares.tolist(),
-            time=linear_seconds,
-        )
-        for _ in range(scheduler.replicas)
-    ]
+    engines = plain_engines(scheduler, reference.CachingEngine)
     turns = iter(range(10**6))
     came, places = reference.simulate(
         jobs,
