@@ -233,6 +233,20 @@ class LatentAttention(_Heads):
         return 2.0 * self.heads * (self.width + self.value_dim)
 
 
+State = Literal[
+    "gated_delta_net",
+    "kimi_delta",
+    "mamba1",
+    "mamba2",
+    "lightning",
+    "short_convolution",
+    "gated_linear_recurrence",
+    "matrix_lstm",
+    "weighted_key_value",
+]
+"""Kinds of mixers that keep a state."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recurrence:
     """A mixer that keeps a state of fixed size a sequence instead of keys and values.
@@ -241,17 +255,7 @@ class Recurrence:
     convolution, a state of float32 or 16-bit numbers that every token updates, and a projection out.
     """
 
-    kind: Literal[
-        "gated_delta_net",
-        "kimi_delta",
-        "mamba1",
-        "mamba2",
-        "lightning",
-        "short_convolution",
-        "gated_linear_recurrence",
-        "matrix_lstm",
-        "weighted_key_value",
-    ]
+    kind: State
     into: int
     """Columns of the projections from the hidden state, of heads and so sliced."""
     out: int

@@ -148,7 +148,8 @@ class _Queue:
         from starlette.concurrency import run_in_threadpool
 
         async with self._turns:
-            return await run_in_threadpool(_written, question, body, view)
+            response: tuple[str, str] = await run_in_threadpool(_written, question, body, view)
+        return response
 
     def _leave(self, _: object) -> None:
         self._held -= 1

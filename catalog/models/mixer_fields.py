@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from catalog.mixers import Attention, LatentAttention, Recurrence, SparseIndex
-from catalog.models.recurrence_fields import HEAD_DIM, HEADS, State, recurrence
+from catalog.models.recurrence_fields import HEAD_DIM, HEADS, recurrence
 
 if TYPE_CHECKING:
     from catalog.config_fields import Fields
+    from catalog.mixers import State
     from catalog.parts import Mixer
 
 LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
@@ -85,7 +86,7 @@ class MixerTraits:
     tile: int = 0
     state_float32: bool = False
     """The state is kept in float32 without a word."""
-    state: State = ""
+    state: State | None = None
     """Kind of the layers with a state, where fields do not tell."""
     full_rank: bool = False
     """Decay and gate of Kimi delta attention are whole matrices."""

@@ -2,40 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from catalog.mixers import Recurrence
 
 if TYPE_CHECKING:
     from catalog.config_fields import Fields
+    from catalog.mixers import State
 
 HEADS = ("num_attention_heads", "attention_heads", "n_head", "n_heads", "num_heads")
 HEAD_DIM = ("head_dim", "attention_head_dim", "head_size", "kv_channels", "attention_head_size", "dim_head")
 
-State = Literal[
-    "",
-    "gated_delta_net",
-    "kimi_delta",
-    "mamba1",
-    "mamba2",
-    "lightning",
-    "short_convolution",
-    "gated_linear_recurrence",
-    "matrix_lstm",
-    "weighted_key_value",
-]
-"""Kinds of recurrences; "": as the fields tell."""
-
 
 def recurrence(
-    c: Fields, hidden: int, *, kind: State = "", float32: bool = False, full_rank: bool = False
+    c: Fields, hidden: int, *, kind: State | None = None, float32: bool = False, full_rank: bool = False
 ) -> Recurrence:
     """Read the mixer of layers that keep a state, by the fields that each kind alone has.
 
     Args:
         c: the configuration.
         hidden: width of the hidden state.
-        kind: what the family's code says it is.
+        kind: what the family's code says it is; None: as the fields tell.
         float32: whether the state is in 32 bits without a word.
         full_rank: whether decay and gate of Kimi delta attention are whole matrices.
 
