@@ -15,7 +15,14 @@ from advisor.prediction.presentation import Presented
 from advisor.recommendation.certainty import is_sure
 from advisor.recommendation.problem import MOST_SEQUENCES, OBJECTIVES, DeploymentSearch, checked
 from advisor.recommendation.recommendation import check_question
-from advisor.recommendation.screening import ANY_FORMAT, ScreenedDeployment, ScreenedHardware, Screening, screen
+from advisor.recommendation.screening import (
+    ANY_FORMAT,
+    ScreenedDeployment,
+    ScreenedHardware,
+    Screening,
+    needed_tok_s,
+    screen,
+)
 from catalog.engines import find_engine, known_format
 from catalog.errors import InputError, Note
 from catalog.gpus import all_gpus, counted_in
@@ -38,6 +45,8 @@ GOALS = ("cost", "size", *(name for name in OBJECTIVES if name != "cost"))
 EVALUATED = 3
 """Candidates that are evaluated in full for each row that is shown, up to ``LEAST_EVALUATED``."""
 LEAST_EVALUATED = 24
+MOST_TRIED = 12
+"""Of the largest models so many times the rows that are shown are evaluated, where limits rule them out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +107,7 @@ class Comparison(Presented):
     too_slow: int
     too_dear: int
     unsupported: int
-    """In formats that the engine has not on those GPUs."""
+    """In formats that the engine has not on those GPUs, or on GPUs that it does not run on."""
     without_price: int
     """Left out because there is a budget and no price."""
     illustrative_prices: bool
@@ -199,9 +208,12 @@ def compare(
         (name, screen(able, places, wanted, name, workload=demand.workload, slo=demand.slo, budget=spend))
         for name in (find_engine(part).name for part in _names(engine))
     ]
-    most = max(EVALUATED * top, LEAST_EVALUATED) if goal != "size" else top + 2
-    chosen = _first(screened, most, goal, keep_all=models is not None and gpus is not None)
-    rows = [row for name, candidates in chosen for row in question.rows(name, candidates)]
+    closed = models is not None and gpus is not None
+    if goal == "size" and not closed:
+        rows = question.largest(screened, top)
+    else:
+        chosen = _first(screened, max(EVALUATED * top, LEAST_EVALUATED), goal, keep_all=closed)
+        rows = [row for name, candidates in chosen for row in question.rows(name, candidates)]
     rows.sort(key=question.order)
     sums = [each for _, each in screened]
     return Comparison(
@@ -251,6 +263,28 @@ class _Question:
             for candidate in group:
                 row = self._enough(engine, candidate, evidence[gpu.name])
                 rows += [] if row is None else [row]
+        return rows
+
+    def largest(self, screened: Sequence[tuple[str, Screening]], top: int) -> list[ComparedDeployment]:
+        """Evaluate the largest models first, until so many rows keep the limits or ``MOST_TRIED`` times as many were tried.
+
+        Where too few do, those go on that a roofline puts well above the tokens a second that the limits need.
+        """
+        named = [(name, each) for name, first in screened for each in first.candidates]
+        named.sort(key=lambda pair: (-parameters(pair[1].model), -pair[1].tok_s))
+        needed = needed_tok_s(self.workload, self.slo)
+        margins = (0.0, 2.0, 4.0, 8.0) if needed else (0.0,)
+        rows: list[ComparedDeployment] = []
+        tried: set[int] = set()
+        for margin in margins:
+            able = [pair for pair in named if id(pair[1]) not in tried and pair[1].tok_s >= margin * needed]
+            for start in range(0, min(len(able), MOST_TRIED * top // len(margins)), top + 2):
+                some = able[start : start + top + 2]
+                tried |= {id(each) for _, each in some}
+                for engine in dict.fromkeys(name for name, _ in some):
+                    rows += self.rows(engine, [each for name, each in some if name == engine])
+                if sum(row.keeps for row in rows) >= top:
+                    return rows
         return rows
 
     def _enough(self, engine: str, candidate: ScreenedDeployment, knowledge: Evidence) -> ComparedDeployment | None:
@@ -327,13 +361,9 @@ def _first(
     """Return the candidates that are evaluated, by engine: those that a roofline puts first, unpriced ones in their share."""
     chosen = []
     for name, first in screened:
-        candidates = list(first.candidates)
-        if goal == "size":
-            candidates.sort(key=lambda each: (-parameters(each.model), -each.tok_s))
-        else:
-            candidates.sort(key=lambda each: -each.tok_s / each.count)
-        if keep_all or len(candidates) <= most or goal == "size":
-            chosen.append((name, candidates if keep_all else candidates[:most]))
+        candidates = sorted(first.candidates, key=lambda each: -each.tok_s / each.count)
+        if keep_all or len(candidates) <= most:
+            chosen.append((name, candidates))
             continue
         priced = [each for each in candidates if each.hourly is not None]
         if goal == "cost":

@@ -32,6 +32,9 @@ RESERVED_GIB = 1.0
 (``catalog/data/memory``)."""
 MOST_BATCH = 256.0
 """Sequences at once beyond which the roofline of a replica is not followed."""
+SLACK = 2.0
+"""By what factor the roofline's tokens a second may fall short of those needed: it reads the cache of every request at its full
+length, windows and all, so that it is no bound by itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +89,7 @@ class Screening:
     too_slow: int
     too_dear: int
     unsupported: int
-    """In formats that the engine has not on those GPUs."""
+    """In formats that the engine has not on those GPUs, or on GPUs that it does not run on."""
     unpriced: int
     """Whose GPUs have no price, where there is a budget: nobody knows whether it pays for them."""
 
@@ -119,7 +122,9 @@ def screen(
     lost = {"large": 0, "slow": 0, "dear": 0, "unpriced": 0, "format": 0}
     combinations = 0
     starts = np.cumsum([0, *(len(place.counts) for place in hardware)])
-    offered = {place.cluster.gpu.name: find_engine(engine).weight_formats(place.cluster.gpu) for place in hardware}
+    kind = find_engine(engine)
+    gpus = {place.cluster.gpu.name: place.cluster.gpu for place in hardware}
+    offered = {name: () if kind.refusal(gpu) else kind.weight_formats(gpu) for name, gpu in gpus.items()}
     for model in models:
         for dtype, stored in _forms(model, formats):
             fits, fast, paid, tok_s = table.judge(stored, dtype, workload, slo, budget)
@@ -225,4 +230,14 @@ class _Table:
         batch = np.clip(room / request, 1.0, MOST_BATCH)
         step_s = np.maximum((weights + batch * request) / self.bandwidth, batch * token_s)
         prompt_s = batch * token_s * workload.input_len / workload.output_len
-        return fits, fast, paid, batch / (step_s + prompt_s)
+        tok_s = batch / (step_s + prompt_s)
+        return fits, fast & (SLACK * tok_s >= needed_tok_s(workload, slo)), paid, tok_s
+
+
+def needed_tok_s(workload: Workload, slo: Slo) -> float:
+    """Return output tokens a second without which so many requests in flight cannot keep the limits; 0 where nothing says so."""
+    flight, made = workload.concurrency or 0, workload.output_len
+    longest = [] if slo.e2e_ms is None else [slo.e2e_ms]
+    if slo.ttft_ms is not None and slo.tpot_ms is not None:
+        longest.append(slo.ttft_ms + (made - 1) * slo.tpot_ms)
+    return 1e3 * flight * made / min(longest) if longest and flight <= MOST_BATCH else 0.0

@@ -44,6 +44,8 @@ def document(answer: Comparison) -> Document:
 def sentence(answer: Comparison) -> str:
     """Say which row is first and what it reaches; or that none keeps the limits."""
     if answer.best is None:
+        if answer.rows and answer.evaluated < answer.fitting:
+            return f"None of the {answer.evaluated} that were evaluated keeps the limits."
         return "Nothing fits." if not answer.rows else "Nothing keeps the limits."
     estimate = answer.best.estimate
     money = "" if answer.best.hourly_usd is None else f", ${short(answer.best.hourly_usd)} an hour"
@@ -119,7 +121,7 @@ def _lines(answer: Comparison) -> Lines:
         "too large": answer.too_large,
         "too slow": answer.too_slow,
         "too dear": answer.too_dear,
-        "in formats without kernels": answer.unsupported,
+        "without kernels": answer.unsupported,
         "without a price": answer.without_price,
     }
     lost = [f"{number:,} {why}" for why, number in out.items() if number]

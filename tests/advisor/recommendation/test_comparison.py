@@ -94,8 +94,23 @@ def test_the_cheapest_token_may_leave_gpus_idle():
     assert many.estimate.deployment.num_gpus == 4, "with enough requests no GPU is idle"
 
 
+def test_the_largest_model_that_keeps_the_limits_is_found():
+    """The largest that fit are too slow for eight people at once; that is no answer."""
+    table = advisor.compare(gpus="1xL4", concurrency=8, ttft=3000, tpot=40, runs=[], top=1)
+    assert table.best is not None
+    assert table.best.keeps
+    tight = advisor.compare(gpus="1xL4", concurrency=8, ttft=3000, tpot=2, runs=[], top=1)
+    assert tight.best is None
+    assert "Nothing" in text(document(tight), 120) or "None of the" in text(document(tight), 120)
+
+
+def test_gpus_that_the_engine_does_not_run_on_are_left_out():
+    assert screened("llama-3.1-8b", hardware("V100-SXM2-32GB")).unsupported == 1
+    assert screened("llama-3.1-8b", hardware("Xeon-8592+")).candidates
+
+
 def test_every_combination_is_accounted_for():
-    table = advisor.compare("llama-3.3-70b", budget=10, tpot=50, runs=[], top=1)
+    table = advisor.compare("llama-3.3-70b", "B200,A10,H100,MI300X", formats="any", budget=10, tpot=50, runs=[], top=1)
     lost = (table.too_large, table.too_slow, table.too_dear, table.without_price, table.unsupported)
     assert table.fitting + sum(lost) == table.combinations
     assert min(table.unsupported, table.without_price) > 0
