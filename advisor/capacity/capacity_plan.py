@@ -8,24 +8,15 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from advisor.capacity.candidates import Layouts, by_gpu, check_energy, kinds_of
-from advisor.capacity.fleet_options import (
-    CHANGES,
-    LEVEL,
-    RATES,
-    CapacityQuestion,
-    Change,
-    FleetOption,
-    Reach,
-    best_of,
-    row,
-)
+from advisor.capacity.fleet_choice import FleetChoice
+from advisor.capacity.fleet_options import LEVEL, CapacityQuestion, Change, FleetOption, row
 from advisor.capacity.relaxation import Shortfall
 from advisor.capacity.replica_sizing import MOST_REPLICAS, ReplicaSizing, TrafficSpec
-from advisor.prediction.demand import PERCENTILE, QuestionFlags, read_demand
 from advisor.prediction.inputs import (
     BARE_ESTIMATE,
     CONFIDENCE,
@@ -36,7 +27,6 @@ from advisor.prediction.inputs import (
     read_model,
 )
 from advisor.prediction.presentation import Presented
-from advisor.progress import Course
 from advisor.simulator.arrivals import FEWEST, LEAST_S_A_TOKEN
 from advisor.simulator.conversations import Conversations
 from advisor.simulator.scheduler import FRONT_END_MS
@@ -44,9 +34,9 @@ from advisor.simulator.server import AggregatedServer
 from advisor.simulator.session_files import read_sessions
 from advisor.simulator.simulation import check_serving
 from advisor.simulator.trace_files import TraceFile, read_trace
+from advisor.simulator.traffic_question import TrafficQuestion
 from catalog.errors import InputError, Note
 from catalog.prices import no_price
-from catalog.quantities import PER_SECOND
 from catalog.schema import STATED, Cluster, Deployment, Model, Slo, Workload, require_positive
 
 if TYPE_CHECKING:
@@ -56,6 +46,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from advisor.capacity.candidates import GpuKind
+    from advisor.prediction.demand import QuestionFlags
     from advisor.prediction.evidence import Runs
     from advisor.progress import Watch
     from advisor.simulator.arrivals import Arrivals
@@ -203,18 +194,13 @@ def plan(
 
     """
     resolved, base = read_model(model), deployment or Deployment()
-    rate = None if rate is None else PER_SECOND.read(rate, "rate")
-    asked = read_demand(workload, slo, flags, percentile=PERCENTILE, rate=rate, turns=turns)
-    workload, slo = asked.workload, asked.slo
-    rate = workload.rate if rate is None else rate
-    common = Conversations(
-        shared_prefix=shared_prefix, num_prefixes=num_prefixes, turns=turns, think_s=asked.think_s if turns > 1 else 0.0
+    common = Conversations(shared_prefix=shared_prefix, num_prefixes=num_prefixes, turns=turns)
+    stated = TrafficQuestion.read(
+        workload, slo, flags, common, rate=rate, spread=spread, prefix_hit_rate=prefix_hit_rate
     )
-    common.check(prefix_hit_rate=prefix_hit_rate or 0.0)
-    spread, prefix_hit_rate = asked.spread(spread), 0.0 if common else asked.prefix_hit_rate(prefix_hit_rate)
-    check_serving(slo, router, prefix_hit_rate, front_end_ms, draws)
+    check_serving(stated.slo, router, stated.prefix_hit_rate, front_end_ms, draws)
     confidence = (CONFIDENCE if draws else BARE_ESTIMATE) if confidence is None else confidence
-    _check(slo, workload, objective, confidence, headroom, spares, base, draws)
+    _check(stated, objective, confidence, headroom, spares, base, draws)
     require_positive("top", top, most=1000)
     longest = base.max_model_len or resolved.value.max_position_embeddings
     if sessions is not None or trace is not None:
@@ -225,57 +211,46 @@ def plan(
         raise InputError(
             "a pool for prompts takes requests that wait for no other; leave out disaggregate or the turns"
         )
-    if prefix_hit_rate and sharing is not None:
-        raise InputError("what prompts have in common decides what the cache hits; leave out prefix_hit_rate")
-    if offered is not None:
-        workload = Workload(input_len=round(offered.input_len.mean()), output_len=round(offered.output_len.mean()))
-        rate = offered.rate if rate is None else rate
-    if rate is None:
-        raise InputError("give exactly one of --rate, --users or --trace: what comes")
-    require_positive("rate", rate, whole=False, most=1e5)
-    check_lengths(resolved.value, workload.input_len, workload.output_len, base.max_model_len)
-    judged = rate * (1.0 + headroom)
-
-    def demand_at(judged: float) -> TrafficSpec:
-        return TrafficSpec(
-            workload=replace(workload, rate=judged, concurrency=None),
-            slo=slo,
-            confidence=confidence,
-            duration_s=_duration_s(duration_s, judged, workload) if offered is None else len(offered) / judged,
-            seed=seed,
-            spread=spread,
-            burstiness=burstiness,
-            draws=draws,
-            longest=longest,
-            trace=offered,
-            conversations=common,
-        )
-
-    demand = demand_at(judged)
+    stated.check_hits(sharing)
+    asked = _with_rate(stated.workload, offered)
+    assert asked.rate
+    check_lengths(resolved.value, asked.input_len, asked.output_len, base.max_model_len)
+    base_demand = TrafficSpec(
+        workload=replace(asked, concurrency=None),
+        slo=stated.slo,
+        confidence=confidence,
+        duration_s=0.0,
+        seed=seed,
+        spread=stated.spread,
+        burstiness=burstiness,
+        draws=draws,
+        longest=longest,
+        trace=offered,
+        conversations=stated.conversations,
+    )
+    demand_at = partial(_demand_at, base_demand, duration_s)
+    demand = demand_at(asked.rate * (1.0 + headroom))
     requests = demand.traffic()
-    question = CapacityQuestion(rate=rate, spares=spares, objective=objective, draws=draws, workload=workload)
-    kinds, stated = kinds_of(gpus, set_gpu), by_gpu(price)
-    prices = _prices(kinds, stated, objective, illustrative=illustrative_prices)
-    unpriced = [name for name, offer in prices.items() if offer is None] if objective == "cost" else []
-
-    def layouts_of(base: Deployment) -> Layouts:
-        return Layouts.of(
-            resolved.value,
-            kinds,
-            base,
-            runs,
-            demand,
-            left_out=unpriced,
-            spares=spares,
-            serving={
-                "router": router,
-                "prefix_hit_rate": prefix_hit_rate,
-                "prefix_caching": enable_prefix_caching,
-                "front_end_ms": front_end_ms,
-            },
-            longest_request=int((requests.input_len + requests.output_len).max()),
-            apart=disaggregate,
-        )
+    question = CapacityQuestion(rate=asked.rate, spares=spares, objective=objective, draws=draws)
+    kinds, stated_prices = kinds_of(gpus, set_gpu), by_gpu(price)
+    prices = _prices(kinds, stated_prices, objective, illustrative=illustrative_prices)
+    layouts_of = partial(
+        Layouts.of,
+        resolved.value,
+        kinds,
+        runs=runs,
+        demand=demand,
+        left_out=[name for name, offer in prices.items() if offer is None] if objective == "cost" else [],
+        spares=spares,
+        serving={
+            "router": router,
+            "prefix_hit_rate": stated.prefix_hit_rate,
+            "prefix_caching": enable_prefix_caching,
+            "front_end_ms": front_end_ms,
+        },
+        longest_request=int((requests.input_len + requests.output_len).max()),
+        apart=disaggregate,
+    )
 
     def in_formats(formats: Mapping[str, str]) -> list[ReplicaSizing]:
         with suppress(InputError):
@@ -283,54 +258,59 @@ def plan(
         return []
 
     layouts = layouts_of(base)
-    fleets = layouts.fleets
-    _check_fleets(resolved.value, kinds, fleets, objective, spares)
-    course = Course(watch=progress, steps=len(fleets) + 2 * RATES + len(CHANGES))
-    ranked = sorted(
-        (
-            ranking
-            for group, shown in layouts.groups(top)
-            for ranking in best_of(group, question, prices, shown, course)
-        ),
-        key=lambda ranking: ranking[0],
-    )
-    reach, nearest = Reach(), None
-    relaxations: tuple[str, ...] = ()
-    if ranked:
-        reach = Reach.of(*ranked[0][1:], question, prices, headroom, course)
-        answers = [fleet for _, fleet, _ in ranked]
-    else:
-        course.tell("what comes nearest", len(fleets))
-        short = Shortfall(question=question, prices=prices, headroom=headroom, at_rate=demand_at, in_formats=in_formats)
-        closest, nearest, relaxations = short.nearest(fleets)
-        answers = [closest]
-    options = tuple(question.option(fleet, replicas, prices) for _, fleet, replicas in ranked)
-    notes = [*asked.notes, *resolved.notes, *(offered.notes if offered else requests.notes), *layouts.notes]
+    _check_fleets(resolved.value, kinds, layouts.fleets, objective, spares)
+    short = Shortfall(question=question, prices=prices, headroom=headroom, at_rate=demand_at, in_formats=in_formats)
+    choice = FleetChoice.of(layouts, short, top, progress)
+    notes = [*stated.notes, *resolved.notes, *(offered.notes if offered else requests.notes), *layouts.notes]
     if requests.sharing is not None:
-        notes.append(_hits(requests, *ranked[0][1:]) if ranked else _prompts(requests))
-    notes += [*_engine_notes(answers), *_price_notes(prices, stated)]
+        notes.append(_hits(requests, *choice.ranked[0]) if choice.ranked else _prompts(requests))
+    notes += [*_engine_notes(choice.answers), *_price_notes(prices, stated_prices)]
+    options = tuple(question.option(fleet, replicas, prices) for fleet, replicas in choice.ranked)
     return CapacityPlan(
         model=resolved.value,
         gpus=tuple(cluster.gpu.name for cluster, _, _ in kinds),
-        workload=replace(workload, rate=rate),
-        slo=slo,
+        workload=asked,
+        slo=stated.slo,
         objective=objective,
         confidence=confidence,
         headroom=headroom,
         best=options[0] if options else None,
         options=options,
-        carries_s=reach.carries_s,
-        bare_carries_s=reach.bare_carries_s,
-        next_carries_s=reach.next_carries_s,
-        next_latencies=reach.next_latencies,
-        sensitivity=reach.sensitivity,
-        nearest=nearest,
-        relaxations=relaxations,
-        candidates=len(fleets),
+        carries_s=choice.reach.carries_s,
+        bare_carries_s=choice.reach.bare_carries_s,
+        next_carries_s=choice.reach.next_carries_s,
+        next_latencies=choice.reach.next_latencies,
+        sensitivity=choice.reach.sensitivity,
+        nearest=choice.nearest,
+        relaxations=choice.relaxations,
+        candidates=len(layouts.fleets),
         duration_s=demand.duration_s,
         requests=len(requests),
         notes=tuple(dict.fromkeys(notes)),
     )
+
+
+def _with_rate(workload: Workload, offered: Arrivals | None) -> Workload:
+    """Return what comes: the workload, or the mean lengths of the requests offered, at the rate stated or theirs.
+
+    Raises:
+        InputError: nothing says how much comes, or it cannot be.
+
+    """
+    rate = workload.rate
+    if offered is not None:
+        workload = Workload(input_len=round(offered.input_len.mean()), output_len=round(offered.output_len.mean()))
+        rate = offered.rate if rate is None else rate
+    if rate is None:
+        raise InputError("give exactly one of --rate, --users or --trace: what comes")
+    require_positive("rate", rate, whole=False, most=1e5)
+    return replace(workload, rate=rate)
+
+
+def _demand_at(demand: TrafficSpec, duration_s: float | None, rate: float) -> TrafficSpec:
+    """Return the demand at another rate, for as long as a plan for that rate takes it where no duration is stated."""
+    lasting = _duration_s(duration_s, rate, demand.workload) if demand.trace is None else len(demand.trace) / rate
+    return replace(demand, workload=replace(demand.workload, rate=rate), duration_s=lasting)
 
 
 def _prompts(requests: Arrivals) -> Note:
@@ -399,8 +379,7 @@ def _check_fleets(
 
 
 def _check(
-    slo: Slo,
-    workload: Workload,
+    stated: TrafficQuestion,
     objective: str,
     confidence: float,
     headroom: float,
@@ -411,9 +390,9 @@ def _check(
     """Raise ``InputError`` for what no plan can be made for."""
     if objective not in OBJECTIVES:
         raise InputError(f"objective is {objective!r:.60}; it must be one of {', '.join(OBJECTIVES)}")
-    if not slo.limits:
+    if not stated.slo.limits:
         raise InputError("there is no limit to plan for; state one of ttft, tpot and e2e, in ms")
-    if workload.concurrency is not None:
+    if stated.workload.concurrency is not None:
         raise InputError("a plan is for a rate, not for a concurrency; leave that out")
     check_confidence(confidence)
     if confidence != BARE_ESTIMATE and not draws:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from advisor.calibration.parameter_posterior import Provenance
     from advisor.capacity.replica_sizing import ReplicaSizing
     from advisor.progress import Course
-    from catalog.schema import Deployment, Price, Workload
+    from catalog.schema import Deployment, Price
 
 LEVEL = 0.9
 """Of the intervals shown."""
@@ -120,7 +120,6 @@ class CapacityQuestion:
     spares: int
     objective: str
     draws: int
-    workload: Workload
 
     def hourly(self, fleet: ReplicaSizing, replicas: int, prices: Mapping[str, Price | None]) -> float | None:
         price = prices[fleet.cluster.gpu.name]

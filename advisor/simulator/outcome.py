@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from advisor.perf_model.energy import power_of
+from advisor.prediction.deployment_estimate import ENERGY
 from advisor.simulator.arrivals import Arrivals, ArrivalStream, BusiestWindow, refusals
 from advisor.simulator.request_results import METRICS
 from advisor.simulator.served_energy import served_work
@@ -35,6 +36,8 @@ class TrafficOutcome:
     statistics: Mapping[tuple[str, str], float]
     """As ``numbers`` gives them, and the saturation rate."""
     sigmas: dict[str, dict[str, Spread]]
+    energy_j_per_token: float | None
+    """Of all GPUs until the last request is served; None where no run measured such energy."""
     notes: tuple[Note, ...]
 
     @classmethod
@@ -77,10 +80,16 @@ class TrafficOutcome:
             for side in (-quantile, quantile):
                 table: Any = engine.ended(times, spread, side)
                 ends.append(met(table, engine.served(judged, table)))
+        sigmas = spreads(believed, ends, quantile)
+        joules, power_sigma = _energy(decode, served, engine.gpus)
+        if joules is not None:
+            # The part of it that times decide is that of a closed loop, which ends when its time is up.
+            sigmas["rates"][ENERGY] = sigmas["rates"]["completed_s"].beside(power_sigma)
         return cls(
             served=served,
             statistics=numbers(served, traffic, slo) | {key: believed[key]},
-            sigmas=spreads(believed, ends, quantile),
+            sigmas=sigmas,
+            energy_j_per_token=joules,
             notes=notes,
         )
 
@@ -92,7 +101,7 @@ class TrafficOutcome:
         }
 
 
-def energy(
+def _energy(
     decode: AggregatedServer, served: RequestResults | StreamingStatistics, gpus: int
 ) -> tuple[float | None, float]:
     """Return joules per output token and the standard deviation of their logarithm; None where none were measured."""

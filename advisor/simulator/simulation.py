@@ -11,7 +11,6 @@ import math
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from advisor.prediction.demand import PERCENTILE, QuestionFlags, read_demand
 from advisor.prediction.deployment_estimate import ENERGY
 from advisor.prediction.evidence import Evidence
 from advisor.prediction.inputs import plain, read_cluster, read_model
@@ -21,15 +20,15 @@ from advisor.simulator.benchmark_client import BenchmarkClient, find_client
 from advisor.simulator.conversations import Conversations, cache_warnings
 from advisor.simulator.disaggregated_server import DisaggregatedServer
 from advisor.simulator.offered_traffic import offered_traffic
-from advisor.simulator.outcome import TrafficOutcome, energy
+from advisor.simulator.outcome import TrafficOutcome
 from advisor.simulator.request_results import COLUMNS, RequestResults
 from advisor.simulator.routers import ROUTERS
 from advisor.simulator.scheduler import FRONT_END_MS, longest
 from advisor.simulator.server import AggregatedServer
 from advisor.simulator.streaming_statistics import StreamingStatistics
 from advisor.simulator.summary_statistics import HIT_RATE, SHARES, meets, surely_between, timeline
+from advisor.simulator.traffic_question import TrafficQuestion
 from catalog.errors import InputError, Note
-from catalog.quantities import PER_SECOND
 from catalog.schema import LATENCIES, Cluster, Deployment, Model, Slo, Workload, require_positive
 
 if TYPE_CHECKING:
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
 
     from advisor.calibration.parameter_posterior import Provenance
     from advisor.calibration.surrogate import IntervalScale
+    from advisor.prediction.demand import QuestionFlags
     from advisor.prediction.evidence import Runs
     from advisor.simulator.routers import Router
     from advisor.simulator.summary_statistics import Spread
@@ -295,105 +295,117 @@ def simulate(
 
     """
     resolved, cluster = read_model(model), read_cluster(gpus, set_gpu)
-    stated = None if rate is None else PER_SECOND.read(rate, "rate")
-    asked = read_demand(workload, slo, flags, percentile=PERCENTILE, rate=stated, turns=turns)
-    workload = asked.workload if stated is None else replace(asked.workload, rate=stated)
-    slo = asked.slo if slo is not None or asked.slo.limits else None
-    common = Conversations(
-        shared_prefix=shared_prefix, num_prefixes=num_prefixes, turns=turns, think_s=asked.think_s if turns > 1 else 0.0
+    conversations = Conversations(shared_prefix=shared_prefix, num_prefixes=num_prefixes, turns=turns)
+    question = TrafficQuestion.read(
+        workload, slo, flags, conversations, rate=rate, spread=spread, prefix_hit_rate=prefix_hit_rate, curve=curve
     )
-    common.check(prefix_hit_rate=prefix_hit_rate or 0.0, curve=curve)
-    spread, prefix_hit_rate = asked.spread(spread), 0.0 if common else asked.prefix_hit_rate(prefix_hit_rate)
-    check_serving(slo, router, prefix_hit_rate, front_end_ms, draws)
-    given = deployment or Deployment()
-    knowledge = Evidence.of(runs, engine=given.engine, gpu=cluster.value.gpu, version=given.engine_version)
+    limits = question.slo if slo is not None or question.slo.limits else None
+    check_serving(limits, router, question.prefix_hit_rate, front_end_ms, draws)
+    stated = deployment or Deployment()
+    knowledge = Evidence.of(runs, engine=stated.engine, gpu=cluster.value.gpu, version=stated.engine_version)
     serving = {
         "router": router,
-        "prefix_hit_rate": prefix_hit_rate,
+        "prefix_hit_rate": question.prefix_hit_rate,
         "prefix_caching": enable_prefix_caching,
         "front_end_ms": front_end_ms,
     }
-    decode = AggregatedServer.of(resolved.value, cluster.value, given, knowledge, serving)
+    decode = AggregatedServer.of(resolved.value, cluster.value, stated, knowledge, serving)
     engine: AggregatedServer | DisaggregatedServer = decode
-    pool: Deployment | None = None
     if prefill is not None:
-        other = AggregatedServer.of(resolved.value, cluster.value, prefill, knowledge, serving)
-        engine, pool = DisaggregatedServer.of(other, decode), other.deployment
+        engine = DisaggregatedServer.of(
+            AggregatedServer.of(resolved.value, cluster.value, prefill, knowledge, serving), decode
+        )
     program = find_client(client) if isinstance(client, str) else client
     traffic = offered_traffic(
-        workload,
+        question.workload,
         trace,
         program,
         sessions,
-        common,
+        question.conversations,
         duration_s=duration_s,
         longest=decode.deployment.max_model_len or resolved.value.max_position_embeddings,
         seed=seed,
-        spread=spread,
+        spread=question.spread,
         burstiness=burstiness,
         curve=curve,
         whole=prefill is not None,
     ).within(engine.longest)
-    if prefill is not None and traffic.concurrency:
-        raise InputError("prompts in a pool of their own take a rate or a trace, not a concurrency; leave one out")
+    if prefill is not None:
+        _check_pools(traffic)
     if isinstance(traffic, Arrivals) and traffic.counted_out:
         traffic = counted_out(traffic, decode)
-    sharing = traffic.sharing
-    if prefill is not None and sharing is not None and sharing.follows:
+    question.check_hits(traffic.sharing)
+    outcome = TrafficOutcome.of(engine, decode, traffic, limits, draws, each)
+    notes = (*question.notes, *resolved.notes, *cluster.notes, *engine.notes, *knowledge.notes)
+    notes += (*traffic.notes, *outcome.notes, *(cache_warnings(resolved.value) if traffic.sharing is not None else ()))
+    return _simulation(
+        engine,
+        decode,
+        traffic,
+        outcome,
+        slo=limits,
+        asked_s=None if trace is not None or sessions is not None else question.workload.rate,
+        client=program.name if program else None,
+        scale=engine.scale if draws else None,
+        notes=notes,
+    )
+
+
+def _check_pools(traffic: Arrivals | ArrivalStream) -> None:
+    """Raise ``InputError`` for traffic that no pool of its own for prompts can take."""
+    if traffic.concurrency:
+        raise InputError("prompts in a pool of their own take a rate or a trace, not a concurrency; leave one out")
+    if traffic.sharing is not None and traffic.sharing.follows:
         raise InputError(
             "prompts in a pool of their own take requests that wait for no other; leave out turns or sessions"
         )
-    if prefix_hit_rate and sharing is not None:
-        raise InputError("what prompts have in common decides what the cache hits; leave out prefix_hit_rate")
-    outcome = TrafficOutcome.of(engine, decode, traffic, slo, draws, each)
-    served, sigmas = outcome.served, outcome.sigmas
-    joules, power_sigma = energy(decode, served, decode.deployment.num_gpus + (pool.num_gpus if pool else 0))
-    if joules is not None:
-        # The part of it that times decide is that of a closed loop, which ends when its time is up.
-        sigmas["rates"][ENERGY] = sigmas["rates"]["completed_s"].beside(power_sigma)
-    rates = {name: outcome.statistics["rates", name] for name in RATES}
+
+
+def _simulation(
+    engine: AggregatedServer | DisaggregatedServer,
+    decode: AggregatedServer,
+    traffic: Arrivals | ArrivalStream,
+    outcome: TrafficOutcome,
+    *,
+    slo: Slo | None,
+    asked_s: float | None,
+    client: str | None,
+    scale: IntervalScale | None,
+    notes: tuple[Note, ...],
+) -> Simulation:
+    """Return what became of the traffic as an answer; ``decode`` is the engine itself, or its pool that decodes."""
+    served, scheduler = outcome.served, decode.scheduler
     drawn = None if traffic.concurrency else len(served) / traffic.duration_s
-    notes = [
-        *asked.notes,
-        *resolved.notes,
-        *cluster.notes,
-        *engine.notes,
-        *knowledge.notes,
-        *traffic.notes,
-        *outcome.notes,
-    ]
-    if sharing is not None:
-        notes += cache_warnings(resolved.value)
-    notes += _warnings(decode.deployment.engine, drawn, rates["saturation_s"])
+    rates = {name: outcome.statistics["rates", name] for name in RATES}
     return Simulation(
-        model=resolved.value,
-        cluster=cluster.value,
+        model=engine.model,
+        cluster=decode.cost_model.cluster,
         deployment=decode.deployment,
+        prefill=engine.prefill.deployment if isinstance(engine, DisaggregatedServer) else None,
         slo=slo,
         rate=drawn,
-        asked_s=None if trace is not None or sessions is not None or workload is None else workload.rate,
+        asked_s=asked_s,
         concurrency=traffic.concurrency,
-        client=program.name if program else None,
+        client=client,
         duration_s=traffic.duration_s,
         metrics=outcome.metrics(),
         **rates,
         good=served.good(slo.limits if slo else {}),
+        energy_j_per_token=outcome.energy_j_per_token,
         meets=meets(served, slo),
         preemptions=served.preempted,
-        router=router,
-        prefix_caching=enable_prefix_caching,
-        hit_rate=None if sharing is None else served.hit_rate,
-        kv_peak=served.most_blocks / decode.scheduler.kv_blocks,
-        kv_capacity_tokens=longest(decode.scheduler),
-        timeline=timeline(served, decode.scheduler),
+        router=scheduler.router,
+        prefix_caching=scheduler.prefix_caching,
+        hit_rate=None if traffic.sharing is None else served.hit_rate,
+        kv_peak=served.most_blocks / scheduler.kv_blocks,
+        kv_capacity_tokens=longest(scheduler),
+        timeline=timeline(served, scheduler),
         served=served,
         steps=served.steps,
         provenance=engine.provenance,
-        notes=tuple(notes),
-        sigmas=sigmas,
-        scale=engine.scale if draws else None,
-        prefill=pool,
-        energy_j_per_token=joules,
+        notes=(*notes, *_warnings(decode.deployment.engine, drawn, rates["saturation_s"])),
+        sigmas=outcome.sigmas,
+        scale=scale,
     )
 
 

@@ -1,0 +1,70 @@
+"""What is asked of traffic, read once for every question about it: lengths, rate, limits, and what requests have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from advisor.prediction.demand import PERCENTILE, read_demand
+from catalog.errors import InputError
+from catalog.quantities import PER_SECOND
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from advisor.simulator.conversations import Conversations
+    from advisor.simulator.prompt_sharing import PromptSharing
+    from catalog.errors import Note
+    from catalog.schema import Slo, Workload
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrafficQuestion:
+    """Traffic as a user states it, with what a use fills in."""
+
+    workload: Workload
+    """With the rate, where one is stated or follows from users."""
+    slo: Slo
+    conversations: Conversations
+    spread: float
+    """Coefficient of variation of the lengths."""
+    prefix_hit_rate: float
+    """Share of each prompt that hits the prefix cache; 0 where what prompts share is simulated."""
+    notes: tuple[Note, ...]
+
+    @classmethod
+    def read(
+        cls,
+        workload: Workload | Mapping[str, Any] | None,
+        slo: Slo | Mapping[str, Any] | None,
+        flags: Mapping[str, Any],
+        conversations: Conversations,
+        *,
+        rate: float | str | None,
+        spread: float | None,
+        prefix_hit_rate: float | None,
+        curve: Sequence[float] = (),
+    ) -> TrafficQuestion:
+        """Read the arguments of ``simulate`` and ``plan`` of those names; the think time of ``conversations`` is read here.
+
+        Raises:
+            InputError: a name or number that cannot be, or two that contradict each other.
+
+        """
+        stated = None if rate is None else PER_SECOND.read(rate, "rate")
+        demand = read_demand(workload, slo, flags, percentile=PERCENTILE, rate=stated, turns=conversations.turns)
+        common = replace(conversations, think_s=demand.think_s if conversations.turns > 1 else 0.0)
+        common.check(prefix_hit_rate=prefix_hit_rate or 0.0, curve=curve)
+        return cls(
+            workload=demand.workload if stated is None else replace(demand.workload, rate=stated),
+            slo=demand.slo,
+            conversations=common,
+            spread=demand.spread(spread),
+            prefix_hit_rate=0.0 if common else demand.prefix_hit_rate(prefix_hit_rate),
+            notes=demand.notes,
+        )
+
+    def check_hits(self, sharing: PromptSharing | None) -> None:
+        """Raise ``InputError`` where a hit rate is stated of requests whose prompts say themselves what the cache hits."""
+        if self.prefix_hit_rate and sharing is not None:
+            raise InputError("what prompts have in common decides what the cache hits; leave out prefix_hit_rate")
