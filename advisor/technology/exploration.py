@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 SCHEMA = "advisor.exploration/1"
 HALF = 0.5
 """Elasticity below which more of a resource no longer pays: doubling it saves less than 30% of the time."""
+CHANGES = ("arithmetic", "precision", "memory bandwidth", "memory capacity", "links in a node", "network")
+"""What two generations of GPUs differ in, each of which brings a part of the gain."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,10 +161,10 @@ def explore(
         raise InputError(f"task is {task!r:.40}; it must be inference or training")
     if task == "inference" and output_len == 1:
         raise InputError("output_len is 1; the time of an output token after the first takes at least 2")
-    found_model, found_cluster = read_model(model), read_cluster(gpus, set_gpu)
-    cluster, notes = found_cluster.value, (*found_model.notes, *found_cluster.notes)
-    asked = _Asked(
-        model=found_model.value,
+    resolved, placed = read_model(model), read_cluster(gpus, set_gpu)
+    cluster, notes = placed.value, (*resolved.notes, *placed.notes)
+    workload = _Task(
+        model=resolved.value,
         training=task == "training",
         batch=batch,
         tp=tp,
@@ -175,15 +177,15 @@ def explore(
     if to is not None:
         if task != "training":
             raise InputError("--to takes training apart; add --task training")
-        return _taken_apart(asked, cluster, to, to_precision, notes)
+        return _taken_apart(workload, cluster, to, to_precision, notes)
     swept = points(cluster, sweep, factors=factors, node=node, dram=dram, area_mm2=area_mm2, power_w=power_w)
-    evaluated = [asked.point(each) for each in swept]
-    if any(each.extrapolated for each in evaluated):
+    evaluated = [workload.point(made) for made in swept]
+    if any(point.extrapolated for point in evaluated):
         notes += (Note("points marked * are extrapolated"),)
     return Exploration(
-        model=found_model.value,
+        model=resolved.value,
         cluster=cluster,
-        task="training" if asked.training else "inference",
+        task="training" if workload.training else "inference",
         sweep=sweep,
         axis=AXES[sweep],
         points=tuple(evaluated),
@@ -200,8 +202,8 @@ def explore(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Asked:
-    """What every point of a sweep is asked."""
+class _Task:
+    """What every point of a sweep is workload."""
 
     model: Model
     training: bool
@@ -278,7 +280,7 @@ class _Asked:
 
 def _turn(evaluated: Sequence[ExplorationPoint]) -> float | None:
     """Return the first value of the axis from which on more of it saves little; None where that is nowhere."""
-    known = sorted((each.x, each.ms) for each in evaluated if each.ms is not None)
+    known = sorted((point.x, point.ms) for point in evaluated if point.ms is not None)
     if len({x for x, _ in known}) < 3:
         return None
     for (x, time), (further, faster) in pairwise(known):
@@ -287,11 +289,8 @@ def _turn(evaluated: Sequence[ExplorationPoint]) -> float | None:
     return None
 
 
-CHANGES = ("arithmetic", "precision", "memory bandwidth", "memory capacity", "links in a node", "network")
-
-
 def _taken_apart(
-    asked: _Asked, cluster: Cluster, to: str, to_precision: str | None, notes: tuple[Note, ...]
+    workload: _Task, cluster: Cluster, to: str, to_precision: str | None, notes: tuple[Note, ...]
 ) -> Exploration:
     """Say how much of another GPU's gain each of its changes brings, averaged over all orders in which they could come."""
     resolved = find_gpu(to)
@@ -303,17 +302,17 @@ def _taken_apart(
     for count in range(len(CHANGES) + 1):
         for chosen in combinations(CHANGES, count):
             changed = frozenset(chosen)
-            made, format_ = _changed(base, other, changed, asked.precision, precision)
+            made, format_ = _changed(base, other, changed, workload.precision, precision)
             between = network[1] if "network" in changed else network[0]
-            time, _ = asked.train(replace(cluster, gpu=made, network_gbps=between), format_)
+            time, _ = workload.train(replace(cluster, gpu=made, network_gbps=between), format_)
             if time is None:
                 raise InputError(
-                    f"{asked.model.name} does not fit {cluster} in training; --gpus more of them, or a smaller model"
+                    f"{workload.model.name} does not fit {cluster} in training; --gpus more of them, or a smaller model"
                 )
             seconds[changed] = time[0]
     total = seconds[frozenset()] / seconds[frozenset(CHANGES)]
     return Exploration(
-        model=asked.model,
+        model=workload.model,
         cluster=cluster,
         task="training",
         sweep=f"{base.name} to {other.name}",
@@ -327,7 +326,7 @@ def _taken_apart(
             *notes,
             *resolved.notes,
             Note(
-                f"{asked.precision} on {base.name} with {network[0]:g} GB/s between nodes, {precision} on {other.name} with {network[1]:g}"
+                f"{workload.precision} on {base.name} with {network[0]:g} GB/s between nodes, {precision} on {other.name} with {network[1]:g}"
             ),
         ),
     )
@@ -354,7 +353,7 @@ def _changed(base: Gpu, other: Gpu, changed: frozenset[str], before: str, after:
 
 def _shapley(name: str, seconds: Mapping[frozenset[str], float]) -> float:
     """Return the mean logarithm that a change adds to the speed-up over all orders of the changes (Shapley, 1953)."""
-    others = [each for each in CHANGES if each != name]
+    others = [change for change in CHANGES if change != name]
     total = 0.0
     for count in range(len(others) + 1):
         weight = math.factorial(count) * math.factorial(len(others) - count) / math.factorial(len(CHANGES))

@@ -13,6 +13,8 @@ from advisor.perf_model.energy import POWER
 from catalog.technology import dram_generations, gpu_technology, link_generations, logic_nodes
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from catalog.schema import Cluster, Gpu
     from catalog.technology import DramGeneration, LogicNode
 
@@ -46,9 +48,9 @@ def memory_of(gpu: Gpu) -> DramGeneration:
     )
 
 
-def scaled(gpu: Gpu, factor: float) -> Gpu:
-    """Return the GPU with its arithmetic times ``factor`` in every format."""
-    return replace(gpu, **{name: getattr(gpu, name) * factor for name in FLOPS})
+def scaled(gpu: Gpu, factor: float, fields: Sequence[str] = FLOPS) -> Gpu:
+    """Return the GPU with some of its fields times ``factor``; with those of ``FLOPS`` its arithmetic in every format."""
+    return replace(gpu, **{name: getattr(gpu, name) * factor for name in fields})
 
 
 def memory_watts(generation: DramGeneration, gbps: float) -> float:
