@@ -153,29 +153,7 @@ def import_runs(
         InputError: nothing can be used, or a fact is missing, or two contradict each other.
 
     """
-    given = {
-        "gpu": gpu,
-        "gpus": gpus,
-        "tp": tp,
-        "pp": pp,
-        "dp": dp,
-        "ep": ep,
-        "model": model,
-        "engine": engine,
-        "engine_version": engine_version,
-        "dtype": dtype,
-        "kv_dtype": kv_dtype,
-        "max_num_seqs": max_num_seqs,
-        "max_num_batched_tokens": max_num_batched_tokens,
-        "max_model_len": max_model_len,
-        "gpu_memory_utilization": gpu_memory_utilization,
-        "batch": batch,
-        "concurrency": concurrency,
-        "rate": rate,
-        "input_len": input_len,
-        "output_len": output_len,
-        "role": role,
-    }
+    given = {name: value for name, value in locals().items() if name not in {"path", "format", "store"}}
     paths = [path] if isinstance(path, (str, Path)) else list(path)
     imported = read_import(paths, format, given=given, store=store)
     for line in imported.left_out:

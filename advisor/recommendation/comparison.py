@@ -13,7 +13,7 @@ from advisor.prediction.evidence import Evidence
 from advisor.prediction.inputs import CONFIDENCE, check_confidence, offer_for, plain, read_cluster, read_model
 from advisor.prediction.presentation import Presented
 from advisor.recommendation.certainty import is_sure
-from advisor.recommendation.problem import MOST_SEQUENCES, OBJECTIVES, DeploymentSearch, checked
+from advisor.recommendation.problem import OBJECTIVES, DeploymentSearch, checked
 from advisor.recommendation.recommendation import check_question
 from advisor.recommendation.screening import (
     ANY_FORMAT,
@@ -317,12 +317,8 @@ class _Question:
             objective=objective,
             engine=engine,
             dtypes=(candidate.dtype,),
-            kv_dtypes=("auto",),
             budgets=(kind.batch_defaults(cluster.gpu).max_num_batched_tokens,),
             max_model_len=self.max_model_len,
-            gpu_memory_utilization=0.9,
-            offload=0.0,
-            max_batch=MOST_SEQUENCES,
             knowledge=knowledge,
             price=candidate.hardware.price,
             confidence=self.confidence,

@@ -76,12 +76,12 @@ class DeploymentSearch:
     objective: str
     engine: str
     dtypes: tuple[str, ...]
-    kv_dtypes: tuple[str, ...]
+    kv_dtypes: tuple[str, ...] = ("auto",)
     budgets: tuple[int, ...]
-    max_model_len: int | None
-    gpu_memory_utilization: float
-    offload: float
-    max_batch: int
+    max_model_len: int | None = None
+    gpu_memory_utilization: float = 0.9
+    offload: float = 0.0
+    max_batch: int = MOST_SEQUENCES
     knowledge: Evidence
     price: Price | None
     engine_version: str = ""
@@ -370,9 +370,12 @@ class DeploymentSearch:
             wanted = self.deployment(record)
             held = int(evaluation.cost_model.memory.kv_capacity_tokens[i])
             deployments.append(startable(wanted, self.model, self.cluster, held, self.length))
-        found = describe(evaluation, range(len(records)), deployments, self.knowledge, price=self.price)
-        measured = [(each, measured_run(self.knowledge.runs, each)) for each in found]
-        return [each if run is None else with_measurement(each, run) for each, run in measured]
+        predicted = describe(evaluation, range(len(records)), deployments, self.knowledge, price=self.price)
+        return [
+            estimate if run is None else with_measurement(estimate, run)
+            for estimate in predicted
+            for run in [measured_run(self.knowledge.runs, estimate)]
+        ]
 
 
 def startable(deployment: Deployment, model: Model, cluster: Cluster, held: int, length: int) -> Deployment:

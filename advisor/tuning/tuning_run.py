@@ -151,7 +151,7 @@ def tune(
         gpus: "local" for all of this machine's, "2" for two of them, "0,3" for these; for a dry run also "4xH200".
         workload: lengths and, if wanted, the number of requests kept in flight; 1024 in and 256 out by default.
         slo: limits on the mean latencies.
-        objective: one of ``deployments.OBJECTIVES``.
+        objective: one of ``advisor.recommendation.problem.OBJECTIVES``.
         regime: "steady": the batch is kept in flight, which static probes tell by way of the model of time; "static": whole
             batches that arrive at once, which are exactly what is measured.
         engine: "torch" (plain PyTorch) or "vllm".
@@ -319,11 +319,7 @@ def _search(
         objective=objective,
         engine=kind.name,
         dtypes=(dtype,),
-        kv_dtypes=("auto",),
         budgets=(kind.batch_defaults(cluster.gpu).max_num_batched_tokens,),
-        max_model_len=None,
-        gpu_memory_utilization=0.9,
-        offload=0.0,
         max_batch=max_batch or MOST_SEQUENCES,
         knowledge=Evidence.of(None, engine=kind.name, gpu=cluster.gpu),
         price=objective_price(objective, cluster.gpu.name, price),
