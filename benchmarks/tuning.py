@@ -28,7 +28,7 @@ from advisor.render.page import write_png
 from advisor.tuning.acquisition import Round
 from advisor.tuning.gp_belief import Points
 from advisor.tuning.loop import steps, worth_most
-from advisor.tuning.replay import Replay, recorded_candidates
+from benchmarks.replay import Replay, recorded_candidates
 from catalog.gpus import parse_cluster
 from catalog.models.find import find_model
 from catalog.runs import shipped_runs

@@ -7,8 +7,8 @@ import pytest
 
 from advisor.calibration.surrogate import analytic_marginal, shipped_surrogate
 from advisor.tuning.loop import believed, steps
-from advisor.tuning.replay import Replay, once, recorded_candidates, startups
 from advisor.tuning.stopping import DOUBT, REGRET, unconfirmed
+from benchmarks.replay import Replay, once, recorded_candidates, startups
 from catalog.errors import InputError
 from catalog.gpus import parse_cluster
 from catalog.models.find import find_model
