@@ -25,6 +25,8 @@ SAMPLE_S = 0.1
 IDLE_GIB = 2.0
 """Memory in use above which a GPU is somebody's: the driver alone takes less than one GiB."""
 
+FREED_S = 60.0
+"""Until which the memory of an ended load has to be free again."""
 IDLE_SHARE = 0.05
 """Share of the time above which a GPU is busy."""
 
@@ -303,9 +305,9 @@ def obstacles(gpus: Sequence[int]) -> list[str]:
     return lines
 
 
-def wait_until_free(meter: Meter, *, seconds: float = 60.0) -> None:
+def wait_until_free(meter: Meter) -> None:
     """Wait for the memory of the load before to come back; the engine's own profiling fails if it grows meanwhile."""
-    last = time.monotonic() + seconds
+    last = time.monotonic() + FREED_S
     while meter.used_gib() > IDLE_GIB:
         if time.monotonic() > last:
             raise RuntimeError(f"{meter.used_gib():.1f} GiB are still in use on a GPU of this load")

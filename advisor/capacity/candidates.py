@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,11 +15,13 @@ from advisor.simulator.disaggregated_server import DisaggregatedServer
 from advisor.simulator.server import AggregatedServer
 from catalog.engines import find_engine, resolve
 from catalog.errors import InputError, Note
-from catalog.gpus import COLON, COUNT, NODES, find_gpu
+from catalog.gpus import counted_in
 from catalog.schema import Cluster, Deployment, Model
 from search.parallelism import parallelisms
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
     from advisor.prediction.evidence import Runs
 
 
@@ -44,30 +45,16 @@ def kinds_of(gpus: str | Cluster | Sequence[str | Cluster], set_gpu: Mapping[str
         cluster = read.value
         if any(cluster.gpu.name == other.gpu.name for other, _, _ in clusters):
             raise InputError(f"{cluster.gpu.name} is named twice; name each kind of GPU once")
-        if isinstance(name_or_cluster, str) and not _counted(name_or_cluster):
+        if isinstance(name_or_cluster, str) and not counted_in(name_or_cluster):
             clusters.append((replace(cluster, gpus_per_node=cluster.gpu.gpus_per_node), None, read.notes))
         else:
             clusters.append((replace(cluster, nodes=1), cluster.num_gpus, read.notes))
     return clusters
 
 
-def _counted(text: str) -> bool:
-    text = " ".join(text.split())
-    return any(pattern.fullmatch(text) for pattern in (NODES, COUNT, COLON))
-
-
 def place(cluster: Cluster, most: int | None) -> str:
     """Say where a replica has to find room."""
     return f"a node of {cluster}" if most is None or most > cluster.gpus_per_node else str(cluster)
-
-
-def by_gpu(price: float | Mapping[str, float] | None) -> dict[str, float]:
-    """Return dollars per GPU-hour by the GPU's name; under "" those of every other."""
-    if price is None:
-        return {}
-    if isinstance(price, Mapping):
-        return {find_gpu(name).value.name if name else "": value for name, value in price.items()}
-    return {"": price}
 
 
 def fleets_of(

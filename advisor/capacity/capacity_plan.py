@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from advisor.capacity.candidates import Layouts, by_gpu, check_energy, kinds_of
+from advisor.capacity.candidates import Layouts, check_energy, kinds_of
 from advisor.capacity.fleet_choice import FleetChoice
 from advisor.capacity.fleet_options import LEVEL, CapacityQuestion, Change, FleetOption, row
 from advisor.capacity.relaxation import Shortfall
@@ -24,6 +24,7 @@ from advisor.prediction.inputs import (
     check_lengths,
     chosen_price,
     plain,
+    prices_by_gpu,
     read_model,
 )
 from advisor.prediction.presentation import Presented
@@ -232,7 +233,7 @@ def plan(
     demand = demand_at(asked.rate * (1.0 + headroom))
     requests = demand.traffic()
     question = CapacityQuestion(rate=asked.rate, spares=spares, objective=objective, draws=draws)
-    kinds, stated_prices = kinds_of(gpus, set_gpu), by_gpu(price)
+    kinds, stated_prices = kinds_of(gpus, set_gpu), prices_by_gpu(price)
     prices = _prices(kinds, stated_prices, objective, illustrative=illustrative_prices)
     layouts_of = partial(
         Layouts.of,

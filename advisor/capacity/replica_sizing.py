@@ -1,6 +1,6 @@
 """Replicas of one layout on one kind of GPU: how many of them keep the limits of a question, by simulating them.
 
-Of a fleet of many replicas some are simulated with their part of the traffic (``serving.samples``), for they are alike.
+Of a fleet of many replicas some are simulated with their part of the traffic (``advisor.simulator.subsample``), for they are alike.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ class ReplicaSizing:
     demand: TrafficSpec
     most: int = MOST_REPLICAS
     """Replicas that there are GPUs for."""
-    _verdicts: dict[int, SloCheck] = field(init=False, repr=False, default_factory=dict)
+    _checks: dict[int, SloCheck] = field(init=False, repr=False, default_factory=dict)
 
     @property
     def gpus(self) -> int:
@@ -223,7 +223,7 @@ class ReplicaSizing:
             duration_s=len(few) * APART_S,
             sharing=None if few.sharing is None else few.sharing.all_at_once(number),
         )
-        return self._judged(1, apart)
+        return self._check(1, apart)
 
     @property
     def by_the_estimate(self) -> ReplicaSizing:
@@ -240,9 +240,9 @@ class ReplicaSizing:
 
     def slo_check(self, replicas: int) -> SloCheck:
         """Check all the traffic on so many replicas."""
-        if replicas not in self._verdicts:
-            self._verdicts[replicas] = self._judged(replicas, self.traffic)
-        return self._verdicts[replicas]
+        if replicas not in self._checks:
+            self._checks[replicas] = self._check(replicas, self.traffic)
+        return self._checks[replicas]
 
     def needed(self, *, at_most: int | None = None) -> int | None:
         """Return the fewest replicas that keep the limits, none above ``at_most``; None where none of those does.
@@ -278,7 +278,7 @@ class ReplicaSizing:
             low = rate
         for _ in range(HALVINGS + (2 if low == 0.0 else 0)):
             middle = (low + high) / 2.0
-            if self._judged(replicas, self.demand.at_rate(self.traffic, middle)).meets:
+            if self._check(replicas, self.demand.at_rate(self.traffic, middle)).meets:
                 low = middle
             else:
                 high = middle
@@ -323,17 +323,15 @@ class ReplicaSizing:
         low, high = (self._statistics(replicas, self.traffic, self.ended(side)) for side in (-quantile, quantile))
         return {name: (min(low[name], value), max(high[name], value)) for name, value in latencies.items()}
 
-    def _statistics(
-        self, replicas: int, traffic: Arrivals, times: Any, *, least: tuple[int, int] = ENOUGH
-    ) -> dict[str, float]:
-        part, simulated = sample(traffic, replicas, self.engine.router, least=least)
+    def _statistics(self, replicas: int, traffic: Arrivals, times: Any) -> dict[str, float]:
+        part, simulated = sample(traffic, replicas, self.engine.router, least=ENOUGH)
         served = self.engine.served(part, times, simulated)
         percentile = self.demand.slo.percentile
         if percentile is None:
             return {name: served.mean(name) for name in LATENCIES}
         return {name: served.percentile(name, percentile) for name in LATENCIES}
 
-    def _judged(self, replicas: int, traffic: Arrivals) -> SloCheck:
+    def _check(self, replicas: int, traffic: Arrivals) -> SloCheck:
         latencies = upper = self._statistics(replicas, traffic, self.times)
         # What misses its limits by the estimate misses them with any confidence.
         if self.level > 0 and self._excess(latencies) <= 1.0:

@@ -15,7 +15,7 @@ from advisor.capacity.fleet_options import HOURS_A_MONTH
 from advisor.fleet.assignment import Programme, ReplicaColumn
 from advisor.fleet.question import pairs_of, price_of, read_fleet
 from advisor.fleet.replica_type import OutOfReach, ReplicaType, checked_fleet, replica_types
-from advisor.fleet.workers import each, workers_of
+from advisor.fleet.workers import results, workers_of
 from advisor.prediction.inputs import plain, read_model
 from advisor.progress import Course
 from catalog.errors import InputError, Note
@@ -230,7 +230,7 @@ def plan_fleet(
     course = Course(watch=progress, steps=len(pairs) + 2)
     with workers_of(workers) as jobs:
         tasks = [(question, number, gpu, runs, node) for number, gpu, node in pairs]
-        for done, (types, reason) in enumerate(each(replica_types, tasks, jobs)):
+        for done, (types, reason) in enumerate(results(replica_types, tasks, jobs)):
             course.tell("what each model's replicas carry", done)
             work.types += types
             work.out_of_reach += [reason] if reason else []
@@ -291,17 +291,16 @@ def _served(
     tasks: dict[int, tuple[Any, ...]] = {}
     node = {gpu: most for _, gpu, most in pairs_of(work.question)}
     for model in sorted(work.served):
-        counts = hours[_tightest(work, columns, hours, model)].replicas.copy()
+        hour = _tightest(work, columns, hours, model)
+        counts = hours[hour].replicas.copy()
         own = [i for i, column in enumerate(columns) if column.model == model and counts[i]]
         if not own:
             continue
         largest = max(own, key=lambda i: columns[i].capacity_s)
         counts[largest] = max(counts[largest] - work.question.spares, 0)
         carried = sum(columns[i].capacity_s * counts[i] for i in own)
-        rate = work.rates[model, _tightest(work, columns, hours, model)]
-        load = min(
-            rate / max(carried, 1e-12), 1.0
-        )  # where GPUs are missing, what is there is given no more than it carries
+        # where GPUs are missing, what is there is given no more than it carries
+        load = min(work.rates[model, hour] / max(carried, 1e-12), 1.0)
         by_type: dict[int, int] = {}
         for i in own:
             by_type[numbers[i]] = by_type.get(numbers[i], 0) + int(counts[i])
@@ -309,7 +308,7 @@ def _served(
             kind, replicas = work.types[number], max(left, 1)
             part = load * kind.capacity_s * work.factors.get(number, 1.0) * replicas
             tasks[number] = (work.question, kind, replicas, float(part), runs, node[kind.gpu])
-    return dict(zip(tasks, each(checked_fleet, list(tasks.values()), jobs), strict=True))
+    return dict(zip(tasks, results(checked_fleet, list(tasks.values()), jobs), strict=True))
 
 
 def _plan(work: _Work, choice: _Choice, rounds: int) -> FleetPlan:

@@ -42,7 +42,7 @@ def workers_of(workers: int | str) -> Iterator[int]:
         raise InputError(f"workers is {workers!r:.60}; it must be a number or an address: {EXAMPLES}")
 
 
-def each(function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], jobs: int) -> Iterator[Any]:
+def results(function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], jobs: int) -> Iterator[Any]:
     """Call the function with each tuple of arguments, so many at once, and yield the results in their order."""
     from joblib import Parallel, delayed
 

@@ -68,12 +68,17 @@ def objective_price(objective: str, gpu: str, price: float | None, *, illustrati
     return offer
 
 
-def offer_for(gpu: str, price: float | Mapping[str, float] | None, *, illustrative: bool = False) -> Price | None:
-    """Return ``chosen_price`` where prices are stated by the GPU's name; under "" those of every other."""
+def prices_by_gpu(price: float | Mapping[str, float] | None) -> dict[str, float]:
+    """Return dollars per GPU-hour by the GPU's name; under "" those of every other."""
     if isinstance(price, Mapping):
-        stated = {find_gpu(name).value.name if name else "": value for name, value in price.items()}
-        price = stated.get(gpu.split(" (", maxsplit=1)[0], stated.get(""))
-    return chosen_price(gpu, price, illustrative=illustrative)
+        return {find_gpu(name).value.name if name else "": value for name, value in price.items()}
+    return {} if price is None else {"": price}
+
+
+def offer_for(gpu: str, price: float | Mapping[str, float] | None, *, illustrative: bool = False) -> Price | None:
+    """Return ``chosen_price`` where prices may be stated by the GPU's name."""
+    stated = prices_by_gpu(price)
+    return chosen_price(gpu, stated.get(gpu.split(" (", maxsplit=1)[0], stated.get("")), illustrative=illustrative)
 
 
 def chosen_price(gpu: str, price: float | None, *, illustrative: bool = False) -> Price | None:

@@ -155,10 +155,10 @@ class Prediction:
         cost_model = self.cost_model
         return spread_gib(engine, cost_model.cluster.gpu, cost_model.layout, cost_model.memory)
 
-    def capacity_ends(self, engine: str, level: float = 0.9) -> tuple[Array, Array]:
-        """Return fewest and most tokens that the KV cache of one replica holds with probability ``level``."""
+    def capacity_ends(self, engine: str) -> tuple[Array, Array]:
+        """Return the fewest and the most tokens that the KV cache of one replica holds with a probability of 90%."""
         room = self.cost_model.memory
-        half = NormalDist().inv_cdf(0.5 + level / 2.0) * self._memory_spread(engine)
+        half = NormalDist().inv_cdf(0.95) * self._memory_spread(engine)
         per_gib = room.kv_capacity_tokens / np.maximum(room.kv_gib, 1e-9)
         most = np.where(room.slack_gib > room.kv_gib + 1e-9, room.kv_gib, np.inf)  # what the engine uses at the most
         ends = [np.floor(np.clip(room.slack_gib + side, 0.0, most) * per_gib) for side in (-half, half)]

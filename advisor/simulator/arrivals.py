@@ -43,6 +43,7 @@ LEAST_S_A_TOKEN = 0.2
 """Seconds that random traffic lasts by default for each token of an output, for a fleet begins empty and takes some requests' time
 to fill."""
 MOST_SPREAD = 3.0
+MOST_BURSTINESS = 100.0
 SERVED_PER_SECOND = 200
 """Requests of a closed loop that are prepared for each second; more than any one deployment completes."""
 
@@ -340,13 +341,12 @@ class _Opened:
     def turns(self, size: int) -> Iterator[Array]:
         """Yield when requests come, in units of the mean gap, ``size`` at a time."""
         random = np.random.default_rng((self.offer.seed, 1))
-        left = math.ceil(self.expected + 12.0 * math.sqrt(self.expected * max(self.burstiness, 1.0)) + 20)
+        left = enough_arrivals(self.expected, self.burstiness)
         last = 0.0
         while left > 0:
             some = min(size, left)
             left -= some
-            gaps = random.gamma(1.0 / self.burstiness, self.burstiness, some) if self.burstiness > 0 else np.ones(some)
-            turns = np.cumsum(np.concatenate([[last], gaps]))[1:]
+            turns = np.cumsum(np.concatenate([[last], drawn_gaps(random, self.burstiness, some)]))[1:]
             last = turns[-1]
             if last >= self.expected:
                 yield turns[turns < self.expected]
@@ -356,6 +356,16 @@ class _Opened:
     def arrivals(self, turns: Array) -> Array:
         """Convert arrivals in units of the mean gap to seconds."""
         return _along(turns / self.expected, self.offer.seconds, self.curve)
+
+
+def enough_arrivals(expected: float, burstiness: float) -> int:
+    """Return how many gaps to draw, so that as good as surely all arrivals are among them of which so many are expected."""
+    return math.ceil(expected + 12.0 * math.sqrt(expected * max(burstiness, 1.0)) + 20)
+
+
+def drawn_gaps(random: np.random.Generator, burstiness: float, count: int) -> Array:
+    """Draw gaps of mean 1, gamma distributed; without burstiness all are alike."""
+    return random.gamma(1.0 / burstiness, burstiness, count) if burstiness > 0 else np.ones(count)
 
 
 def _along(share: Array, duration_s: float, curve: Sequence[float]) -> Array:
@@ -400,8 +410,10 @@ def closed_loop(workload: Workload, *, duration_s: float, longest: int, seed: in
 
 def check_burstiness(burstiness: float) -> None:
     """Raise ``InputError`` where no gaps can vary so."""
-    if not 0.0 <= burstiness <= 100.0:
-        raise InputError(f"burstiness is {burstiness:g}; it must be from 0 (evenly spaced) over 1 (Poisson) to 100")
+    if not 0.0 <= burstiness <= MOST_BURSTINESS:
+        raise InputError(
+            f"burstiness is {burstiness:g}; it must be from 0 (evenly spaced) over 1 (Poisson) to {MOST_BURSTINESS:g}"
+        )
 
 
 def check_lengths(workload: Workload, spread: float) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 
 from advisor.perf_model.memory import kv_capacity
 from advisor.simulator.compilation import compiled
+from advisor.simulator.prompt_sharing import NONE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,7 +29,6 @@ NUMBER_BITS = 21
 """Of a hash, for the number of the block: 2^25 tokens, the longest prompt and the longest answer together."""
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 """2^64 over the golden ratio: multiplying by it spreads neighbours (Knuth, TAOCP 3, 6.4)."""
-NONE = -1
 
 
 class BlockCache(NamedTuple):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,8 @@ from advisor.simulator.arrivals import (
     check_burstiness,
     check_lengths,
     closed_loop,
+    drawn_gaps,
+    enough_arrivals,
     open_loop,
 )
 from advisor.simulator.prompt_sharing import NONE, PromptSharing
@@ -152,8 +153,7 @@ class Conversations:
                 f"{expected * turns:.3g}; a simulation of sessions takes at most {MOST_REQUESTS}"
             )
         random = np.random.default_rng((seed, 1))
-        count = math.ceil(expected + 12.0 * math.sqrt(expected * max(burstiness, 1.0)) + 20)
-        gaps = random.gamma(1.0 / burstiness, burstiness, count) if burstiness > 0 else np.ones(count)
+        gaps = drawn_gaps(random, burstiness, enough_arrivals(expected, burstiness))
         begins = np.cumsum(gaps) / workload.rate * turns - span
         begins = begins[begins < duration_s]
         waits = (

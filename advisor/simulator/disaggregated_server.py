@@ -10,7 +10,6 @@ from advisor.calibration.intervals import scale_name
 from advisor.calibration.surrogate import ANY
 from advisor.perf_model.collectives import hand_over_ms
 from advisor.simulator.disaggregation import KvTransfer, ServerPool, saturation_apart, serve_apart
-from advisor.simulator.scheduler import TURNS
 from catalog.errors import InputError, Note
 
 if TYPE_CHECKING:
@@ -167,10 +166,8 @@ class DisaggregatedServer:
         """Serve the traffic on ``multiple`` times as many replicas."""
         return serve_apart(traffic, *self._pools(times, multiple), times[2])
 
-    def saturation(
-        self, traffic: Arrivals, times: tuple[StepTimes, StepTimes, KvTransfer], turns: int = TURNS
-    ) -> float:
-        return saturation_apart(traffic, *self._pools(times), times[2], turns=turns)
+    def saturation(self, traffic: Arrivals, times: tuple[StepTimes, StepTimes, KvTransfer]) -> float:
+        return saturation_apart(traffic, *self._pools(times), times[2])
 
     def _pools(
         self, times: tuple[StepTimes, StepTimes, KvTransfer], multiple: int = 1

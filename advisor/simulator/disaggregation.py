@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from advisor.simulator.request_results import RequestResults
-from advisor.simulator.scheduler import TURNS, saturation_rate, serve
+from advisor.simulator.scheduler import saturation_rate, serve
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -106,17 +106,15 @@ def serve_apart(traffic: Arrivals, prefill: ServerPool, decode: ServerPool, link
     )
 
 
-def saturation_apart(
-    traffic: Arrivals, prefill: ServerPool, decode: ServerPool, link: KvTransfer, *, turns: int = TURNS
-) -> float:
+def saturation_apart(traffic: Arrivals, prefill: ServerPool, decode: ServerPool, link: KvTransfer) -> float:
     """Return requests a second that the slowest of prefill, links and decode completes when there are always more
     waiting.
     """
     several = np.flatnonzero(traffic.output_len > 1)
     share = len(several) / len(traffic)
-    rates = [saturation_rate(_prompts(traffic), prefill.times, prefill.scheduler, turns=turns)]
+    rates = [saturation_rate(_prompts(traffic), prefill.times, prefill.scheduler)]
     if share:
-        rates.append(saturation_rate(_outputs(traffic, several), decode.times, decode.scheduler, turns=turns) / share)
+        rates.append(saturation_rate(_outputs(traffic, several), decode.times, decode.scheduler) / share)
         sending_s = 1e-3 * link.ms_per_token * float(traffic.input_len[several].mean())
         if sending_s > 0:
             rates.append(prefill.scheduler.replicas / sending_s / share)

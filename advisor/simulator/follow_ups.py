@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from advisor.simulator.compilation import compiled
+from advisor.simulator.prompt_sharing import NONE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from advisor.simulator.prompt_sharing import PromptSharing
     from catalog.units import Array
-
-NONE = -1
 
 
 class FollowUps(NamedTuple):

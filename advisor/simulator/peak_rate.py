@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from advisor.simulator.arrivals import MOST_SPREAD, Arrivals
+from advisor.simulator.arrivals import MOST_BURSTINESS, MOST_SPREAD, Arrivals
 from catalog.errors import InputError
 from catalog.schema import Workload, require_positive
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 WINDOW_S = 60.0
-MOST_BURSTINESS = 100.0
 FEWEST_GAPS = 10
 """Below that the spread of the gaps says nothing, and Poisson is taken."""
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     Integers = NDArray[np.int64]
 
 NONE = -1
+"""Where there is no such stream, request or block."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

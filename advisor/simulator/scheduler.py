@@ -285,14 +285,13 @@ def longest(scheduler: Scheduler) -> int:
     return scheduler.kv_blocks * BLOCK
 
 
-def saturation_rate(traffic: Arrivals, times: StepTimes, scheduler: Scheduler, *, turns: int = TURNS) -> float:
-    """Return requests a second that are completed when there are always more waiting: those of the traffic, over and
-    over.
+def saturation_rate(traffic: Arrivals, times: StepTimes, scheduler: Scheduler) -> float:
+    """Return requests a second that are completed when there are always more waiting: those of the traffic, over and over.
 
-    Counted between the completion of a quarter and of three quarters of a queue as long as so many ``turns`` of all that
-    may run at once.
+    Counted between the completion of a quarter and of three quarters of a queue as long as ``TURNS`` times all that may run
+    at once.
     """
-    wanted = turns * scheduler.max_num_seqs * scheduler.replicas
+    wanted = TURNS * scheduler.max_num_seqs * scheduler.replicas
     number = np.arange(wanted)
     taken = number % min(len(traffic), wanted)
     queue = replace(

@@ -12,7 +12,7 @@ from advisor.perf_model.parameters import IDEAL
 from advisor.prediction.engine_start import context_note, safe_context
 from advisor.simulator.arrivals import MOST_REQUESTS
 from advisor.simulator.parameter_draws import draws_of, scale_of
-from advisor.simulator.scheduler import FRONT_END_MS, TURNS, Scheduler, longest, saturation_rate, serve, serve_pieces
+from advisor.simulator.scheduler import FRONT_END_MS, Scheduler, longest, saturation_rate, serve, serve_pieces
 from advisor.simulator.step_ends import StepSpread
 from advisor.simulator.step_table import tabulate
 from catalog.engines import resolve
@@ -146,8 +146,8 @@ class AggregatedServer:
         """Serve a stream, in parts (see ``advisor.simulator.scheduler.serve_pieces``)."""
         return serve_pieces(pieces, times, self.scheduler, duration_s=duration_s, most_open=MOST_REQUESTS)
 
-    def saturation(self, traffic: Arrivals, times: StepTimes, turns: int = TURNS) -> float:
-        return saturation_rate(traffic, times, self.scheduler, turns=turns)
+    def saturation(self, traffic: Arrivals, times: StepTimes) -> float:
+        return saturation_rate(traffic, times, self.scheduler)
 
 
 def scheduler_of(

@@ -11,13 +11,13 @@ import numpy as np
 
 from advisor.simulator.arrivals import MOST_REQUESTS, Arrivals
 from advisor.simulator.prompt_sharing import NONE, PromptSharing
+from advisor.simulator.trace_files import MOST_TOKENS
 from catalog.errors import InputError
 from catalog.names import suggestion
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-MOST_TOKENS = 2**24
 KEYS = ("session", "start_s", "prefix", "prefix_len", "parent", "parent_turns", "turns")
 TURN_KEYS = ("input_len", "output_len", "wait_s")
 
