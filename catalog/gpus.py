@@ -182,4 +182,4 @@ def _shown(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-assert {each.name for each in fields(Gpu)} >= FIXED
+assert {field.name for field in fields(Gpu)} >= FIXED

@@ -100,7 +100,7 @@ def acceptance_of(method: Method, stated: float | None = None) -> Acceptance:
                 f"acceptance is {stated:g}; it must be from 0 to 1, the share of drafted tokens that are accepted"
             )
         return Acceptance(mean=stated, sigma=0.0, source="as stated")
-    rates = [each.acceptance for each in published() if each.method == method]
+    rates = [rate.acceptance for rate in published() if rate.method == method]
     if method in OPEN:
         mean, sigma = OPEN[method]
         return Acceptance(

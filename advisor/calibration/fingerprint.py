@@ -70,8 +70,8 @@ def disagreements(platforms: Iterable[Platform], *, engine: str, version: str = 
         text for i, one in enumerate(known) for other in known[i + 1 :] for text in one.differences(other)
     )
     differences = [f"own runs of {engine} differ in {text}" for text in texts]
-    asked = release(version)
+    wanted = release(version)
     versions = {known_version.engine_version for known_version in known} - {""}
-    if asked and versions and not any(f"{known_version}.".startswith(f"{asked}.") for known_version in versions):
-        differences.append(f"own runs are of {engine} {', '.join(sorted(versions))}, and {asked} is asked about")
+    if wanted and versions and not any(f"{known_version}.".startswith(f"{wanted}.") for known_version in versions):
+        differences.append(f"own runs are of {engine} {', '.join(sorted(versions))}, and {wanted} is asked about")
     return differences

@@ -71,7 +71,9 @@ class Effects:
         labels += sorted({("engine", stack_of(engine, gpu)) for engine, gpu in self.pairs})
         labels += [("gpu", gpu) for gpu in self.gpus]
         labels += [("pair", *pair) for pair in self.pairs]
-        labels += [("release", engine, str(each)) for engine in self.engines for each in self.releases[engine] if each]
+        labels += [
+            ("release", engine, str(release)) for engine in self.engines for release in self.releases[engine] if release
+        ]
         self.at = {label: i for i, label in enumerate(labels)}
         self.spread = np.concatenate([self.shares(label) * SPREADS for label in labels])
         self.centre = np.concatenate([Parameters.typical().unbounded(), np.zeros((len(labels) - 1) * len(NAMES))])
@@ -79,21 +81,21 @@ class Effects:
     def labels(self, engine: str, gpu: str, release: int = 0) -> list[Label]:
         """Name the effects that the parameters of this engine, at this release, and GPU are the sum of."""
         wanted: list[Label] = [("population",), ("gpu", gpu)]
-        for each in (kin, engine) if (kin := kin_of(engine)) else (engine,):
-            wanted += [("engine", stack_of(each, gpu)), ("pair", each, gpu)]
+        for family in (kin, engine) if (kin := kin_of(engine)) else (engine,):
+            wanted += [("engine", stack_of(family, gpu)), ("pair", family, gpu)]
         return wanted + [("release", engine, str(step)) for step in self._steps(engine, release)]
 
     def _steps(self, engine: str, release: int) -> list[int]:
         """Return the measured releases on the way from that of the catalog to this one."""
         known = self.releases.get(engine, [])
-        return [each for each in known if 0 < each <= release or release <= each < 0]
+        return [step for step in known if 0 < step <= release or release <= step < 0]
 
     def shares(self, label: Label) -> Array:
         """Return the standard deviation of an effect in units of the priors' spread, shape (len(NAMES),)."""
         kind = label[0]
         if kind == "release":
             release = int(label[2])
-            nearer = [each for each in self._steps(label[1], release) if each != release]
+            nearer = [step for step in self._steps(label[1], release) if step != release]
             return release_shares(release - (max(nearer, key=abs) if nearer else 0))
         if kind in ("engine", "pair") and kin_of(label[1]):
             return np.array([KIN_OWN_SHARE if name in OWN_PARAMETERS else KIN_SHARE for name in NAMES])

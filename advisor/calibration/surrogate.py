@@ -114,8 +114,8 @@ class Surrogate:
         parameters are those of the nearest measured one, the less certain the farther it is.
         """
         release = release_distance(engine) if release is None else release
-        measured = sorted({each for of, _, each in self.releases if of == engine} | {0})
-        nearest = min(measured, key=lambda each: (abs(each - release), abs(each)))
+        measured = sorted({distance for of, _, distance in self.releases if of == engine} | {0})
+        nearest = min(measured, key=lambda distance: (abs(distance - release), abs(distance)))
         return apart(self._at(engine, gpu, nearest), release - nearest)
 
     def _at(self, engine: str, gpu: str, release: int) -> ParameterPosterior:

@@ -47,12 +47,12 @@ class Shortfall:
 
     def _rates(self, fleet: ReplicaSizing, rate: float) -> list[str]:
         """Say up to which rate the same GPUs do, rounded down."""
-        told = _down(rate / (1.0 + self.headroom)) if rate else 0.0
-        for _ in range(TRIES if told else 0):
-            if fleet.for_demand(self.at_rate(told * (1.0 + self.headroom))).needed() is not None:
+        lower = _down(rate / (1.0 + self.headroom)) if rate else 0.0
+        for _ in range(TRIES if lower else 0):
+            if fleet.for_demand(self.at_rate(lower * (1.0 + self.headroom))).needed() is not None:
                 gpus = (fleet.most + self.question.spares) * fleet.gpus
-                return [f"a rate of at most {told:g} requests/s on {gpus} x {fleet.cluster.gpu.name}"]
-            told = _down(told * (1.0 - EASIER))
+                return [f"a rate of at most {lower:g} requests/s on {gpus} x {fleet.cluster.gpu.name}"]
+            lower = _down(lower * (1.0 - EASIER))
         return []
 
     def _more(self, fleet: ReplicaSizing, gpus: int) -> list[str]:
@@ -76,11 +76,11 @@ class Shortfall:
             raised = {name: math.ceil(10.0 * value) / 10.0 for name, value in raised.items()}
             eased = fleet.for_demand(replace(demand, slo=replace(demand.slo, **raised)))
             if eased.needed() is not None:
-                told = [
+                limits_kept = [
                     f"{name.removesuffix('_ms').upper()} of {value:g} ms in place of {limits[name]:g}"
                     for name, value in raised.items()
                 ]
-                return [f"limits that this traffic can keep: at least {' and '.join(told)}"]
+                return [f"limits that this traffic can keep: at least {' and '.join(limits_kept)}"]
             raised = {name: value * (1.0 + EASIER) for name, value in raised.items()}
         names = " and ".join(name.removesuffix("_ms").upper() for name in raised)
         return [f"{names} limits above what a request without any load meets, and a lower rate or more GPUs"]

@@ -90,20 +90,23 @@ class Programme:
     @property
     def _most(self) -> Array:
         """Return the replicas of each column that could be worth having."""
-        return np.array(
-            [math.ceil(self.rates[each.model] / each.capacity_s) + self.spares for each in self.columns], dtype=float
-        )
+        wanted = [math.ceil(self.rates[column.model] / column.capacity_s) for column in self.columns]
+        return np.array(wanted, dtype=float) + self.spares
+
+    @property
+    def _capacity(self) -> Array:
+        return np.array([column.capacity_s for column in self.columns])
 
     @property
     def _costs(self) -> Array:
-        return np.array([(self.prices[each.pool] + UNUSED) * each.gpus for each in self.columns])
+        return np.array([(self.prices[column.pool] + UNUSED) * column.gpus for column in self.columns])
 
     def solve(self) -> Assignment | None:
         """Return the cheapest assignment; with what is missing where the pools are too small, None where a model has no column.
 
         The answer is the best to within ``GAP``, or the best after ``SECONDS``.
         """
-        served = {each.model for each in self.columns}
+        served = {column.model for column in self.columns}
         if any(rate > 0 and number not in served for number, rate in enumerate(self.rates)):
             return None
         n, pools = len(self.columns), len(self.counts)
@@ -124,17 +127,17 @@ class Programme:
         short = {
             pool: math.ceil(float(gpus) - 1e-6) for pool, gpus in enumerate(result.x[n + with_spares :]) if gpus > 1e-6
         }
-        paid = np.array([self.prices[each.pool] * each.gpus for each in self.columns])
+        paid = np.array([self.prices[column.pool] * column.gpus for column in self.columns])
         bound = float("nan") if result.mip_dual_bound is None else float(result.mip_dual_bound)
         usd = float(paid @ replicas)
         return Assignment(replicas=replicas, usd_hour=usd, bound_usd_hour=min(max(bound, 0.0), usd), missing=short)
 
     def _constraints(self, n: int, with_spares: int, pools: int) -> tuple[Array, Array, Array]:
         """Return matrix and ends of: enough for every model, spares included; no more GPUs than there are."""
-        capacity = np.array([each.capacity_s for each in self.columns])
+        capacity = self._capacity
         blocks: list[tuple[Array, Array, Array]] = []
         for number, rate in enumerate(self.rates):
-            own = np.array([each.model == number for each in self.columns])
+            own = np.array([column.model == number for column in self.columns])
             rows = int(own.sum()) if with_spares else 1
             if rate <= 0 or not rows:
                 continue
@@ -156,19 +159,16 @@ class Programme:
 
     def _gpus(self) -> Array:
         """Return the GPUs of each column by pool, (pools, n)."""
-        places = np.array([each.pool for each in self.columns])
-        return np.where(
-            np.arange(len(self.counts))[:, None] == places, [float(each.gpus) for each in self.columns], 0.0
-        )
+        pools, gpus = ([getattr(column, name) for column in self.columns] for name in ("pool", "gpus"))
+        return np.where(np.arange(len(self.counts))[:, None] == pools, np.array(gpus, dtype=float), 0.0)
 
     def marginals(self) -> Marginals:
         """Return the marginal prices of the programme without whole numbers and without spares; NaN where GPUs are missing."""
         unknown = Marginals(usd_a_request_s=(math.nan,) * len(self.rates), usd_a_gpu=(math.nan,) * len(self.counts))
         if not self.columns:
             return unknown
-        models = np.array([each.model for each in self.columns])
-        capacity = np.array([each.capacity_s for each in self.columns])
-        demand = -np.where(np.arange(len(self.rates))[:, None] == models, capacity, 0.0)
+        models = np.array([column.model for column in self.columns])
+        demand = -np.where(np.arange(len(self.rates))[:, None] == models, self._capacity, 0.0)
         limited = [pool for pool, count in enumerate(self.counts) if count is not None]
         counts = np.array([float(count) for count in self.counts if count is not None])
         result = linprog(

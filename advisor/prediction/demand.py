@@ -239,4 +239,4 @@ def _of_users(users: float, think_s: float, lengths: Workload, slo: Slo, *, stea
     return replace(lengths, concurrency=flight), Note(note, "asked")
 
 
-assert {each.name for each in dataclasses.fields(Workload)} == set(LENGTHS)
+assert {part.name for part in dataclasses.fields(Workload)} == set(LENGTHS)

@@ -14,9 +14,7 @@ from advisor.prediction.deployment_question import DeploymentQuestion
 from advisor.prediction.description import describe
 from advisor.prediction.engine_start import checked_start, context_note, safe_context
 from advisor.prediction.inputs import chosen_price
-from advisor.prediction.prediction import (
-    TIME_METRICS,
-)
+from advisor.prediction.prediction import TIME_METRICS
 from advisor.prediction.speculation import speculate as speculated
 from catalog.engines.defaults import PLAIN
 from catalog.errors import InputError, Note
@@ -127,8 +125,8 @@ def estimate(
     if max_model_len is None and answer.fits:
         context = safe_context(answer.model, answer.kv_capacity_tokens, input_len + output_len)
         note = context_note(answer.model, context, answer.kv_capacity_tokens)
-        asked = len(question.notes)
-        answer = dataclasses.replace(answer, notes=(*question.notes, note, *answer.notes[asked:]))
+        first = len(question.notes)
+        answer = dataclasses.replace(answer, notes=(*question.notes, note, *answer.notes[first:]))
     answer = checked_start(answer, max_model_len)
     if speculate is None and not (draft_len is None and acceptance is None):
         raise InputError("draft_len and acceptance are of speculation; say which with speculate, such as eagle")

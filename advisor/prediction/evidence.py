@@ -223,12 +223,12 @@ def version_note(surrogate: Surrogate, engine: str, version: str) -> Note:
             f"how {engine} {version} differs from {kind.version} is not known: times, memory and defaults are those of {kind.version}",
             "warning",
         )
-    measured = sorted({each for of, _, each in surrogate.releases if of == engine} | {0})
-    nearest = min(measured, key=lambda each: (abs(each - distance), abs(each)))
-    told = f"times are those of {engine} {version}, of which runs were fitted"
+    measured = sorted({away for of, _, away in surrogate.releases if of == engine} | {0})
+    nearest = min(measured, key=lambda away: (abs(away - distance), abs(away)))
+    times = f"times are those of {engine} {version}, of which runs were fitted"
     if nearest != distance:
-        told = f"no run of {engine} {version} was fitted: times are those of a release {abs(nearest - distance)} away, and less certain"
-    return Note(f"{told}; options are those of {kind.version}")
+        times = f"no run of {engine} {version} was fitted: times are those of a release {abs(nearest - distance)} away, and less certain"
+    return Note(f"{times}; options are those of {kind.version}")
 
 
 def _own_runs(extra: Sequence[Measurement] = ()) -> tuple[list[Measurement], tuple[Note, ...]]:

@@ -83,7 +83,7 @@ class Speculation:
     @property
     def best(self) -> DraftLength:
         """Return what ``draft_len`` does."""
-        return next(each for each in self.lengths if each.draft_len == self.draft_len)
+        return next(length for length in self.lengths if length.draft_len == self.draft_len)
 
     @property
     def pays(self) -> bool:
@@ -169,7 +169,7 @@ def speculate(
     grid = np.unique(np.rint(np.geomspace(1, max(most, batch), BATCHES)))
     plain, drafted = steps.times(grid, lengths)
     known = [Acceptance(mean=end, sigma=0.0, source="") for end in ends]
-    batches = [_most_batch(grid, plain, drafted, lengths, each) for each in (belief, *known)]
+    batches = [_most_batch(grid, plain, drafted, lengths, rate) for rate in (belief, *known)]
     return Speculation(
         method=method,
         drafter=drafter,

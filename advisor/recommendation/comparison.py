@@ -215,7 +215,7 @@ def compare(
         chosen = _first(screened, max(EVALUATED * top, LEAST_EVALUATED), goal, keep_all=closed)
         rows = [row for name, candidates in chosen for row in question.rows(name, candidates)]
     rows.sort(key=question.order)
-    sums = [each for _, each in screened]
+    sums = [screening for _, screening in screened]
     return Comparison(
         workload=demand.workload,
         slo=demand.slo,
@@ -224,14 +224,14 @@ def compare(
         budget=spend,
         rows=tuple(rows[:top]),
         unpriced=tuple(dict.fromkeys(place.cluster.gpu.name for place in places if place.price is None)),
-        combinations=sum(each.combinations for each in sums),
-        fitting=sum(len(each.candidates) for each in sums),
+        combinations=sum(screening.combinations for screening in sums),
+        fitting=sum(len(screening.candidates) for screening in sums),
         evaluated=len(rows),
-        too_large=sum(each.too_large for each in sums),
-        too_slow=sum(each.too_slow for each in sums),
-        too_dear=sum(each.too_dear for each in sums),
-        unsupported=sum(each.unsupported for each in sums),
-        without_price=sum(each.unpriced for each in sums),
+        too_large=sum(screening.too_large for screening in sums),
+        too_slow=sum(screening.too_slow for screening in sums),
+        too_dear=sum(screening.too_dear for screening in sums),
+        unsupported=sum(screening.unsupported for screening in sums),
+        without_price=sum(screening.unpriced for screening in sums),
         illustrative_prices=illustrative_prices,
         notes=tuple(dict.fromkeys(notes)),
     )
@@ -252,8 +252,10 @@ class _Question:
     def rows(self, engine: str, candidates: Sequence[ScreenedDeployment]) -> list[ComparedDeployment]:
         """Evaluate candidates, those of one model on the same GPUs together."""
         groups: dict[tuple[str, str, int], list[ScreenedDeployment]] = {}
-        for each in candidates:
-            groups.setdefault((each.model.name, each.hardware.cluster.gpu.name, each.count), []).append(each)
+        for candidate in candidates:
+            groups.setdefault((candidate.model.name, candidate.hardware.cluster.gpu.name, candidate.count), []).append(
+                candidate
+            )
         evidence: dict[str, Evidence] = {}
         rows = []
         for group in groups.values():
@@ -357,14 +359,14 @@ def _first(
     """Return the candidates that are evaluated, by engine: those that a roofline puts first, unpriced ones in their share."""
     chosen = []
     for name, first in screened:
-        candidates = sorted(first.candidates, key=lambda each: -each.tok_s / each.count)
+        candidates = sorted(first.candidates, key=lambda candidate: -candidate.tok_s / candidate.count)
         if keep_all or len(candidates) <= most:
             chosen.append((name, candidates))
             continue
-        priced = [each for each in candidates if each.hourly is not None]
+        priced = [candidate for candidate in candidates if candidate.hourly is not None]
         if goal == "cost":
-            priced.sort(key=lambda each: (each.hourly or 0.0) / each.tok_s)
-        rest = [each for each in candidates if each.hourly is None]
+            priced.sort(key=lambda candidate: (candidate.hourly or 0.0) / candidate.tok_s)
+        rest = [candidate for candidate in candidates if candidate.hourly is None]
         half = min(len(rest), most // 4)
         chosen.append((name, [*priced[: most - half], *rest[:half]]))
     return chosen
@@ -383,8 +385,8 @@ def _models(models: str | Model | Sequence[str | Model] | None, notes: list[Note
     if not named:
         raise InputError("no model named; give names with commas between, or leave models out for all of the catalog")
     resolved = [read_model(name) for name in named]
-    notes += [note for each in resolved for note in each.notes]
-    return [each.value for each in resolved]
+    notes += [note for model in resolved for note in model.notes]
+    return [model.value for model in resolved]
 
 
 def parameters_of(model: Model) -> tuple[object, ...]:

@@ -117,7 +117,9 @@ class Recommendation(Presented):
             if name in estimates:
                 body[name] = None if value is None else value.to_dict()
             elif name in {"candidates", "pareto", "alternatives"}:
-                body[name] = [each.to_dict() if candidates else candidate_row(each, self.slo) for each in value]
+                body[name] = [
+                    estimate.to_dict() if candidates else candidate_row(estimate, self.slo) for estimate in value
+                ]
             elif name == "model":
                 body[name] = value.name
             elif name == "cluster":
@@ -355,7 +357,7 @@ def _formats(named: str | Sequence[str] | None, model: Model, offered: Sequence[
         return tuple(parts)
     if model.quantization:
         return ("auto",)
-    return tuple(dict.fromkeys(("auto", *(each for each in (*parts, *ANY_FORMAT) if each in offered))))
+    return tuple(dict.fromkeys(("auto", *(name for name in (*parts, *ANY_FORMAT) if name in offered))))
 
 
 def _budgets(requested: int | Sequence[int] | None, default: int) -> tuple[int, ...]:

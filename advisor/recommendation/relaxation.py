@@ -51,9 +51,10 @@ def relaxations(search: DeploymentSearch) -> tuple[str, ...]:
 
 
 def _limit_relaxations(search: DeploymentSearch) -> list[str]:
-    changes = [told for metric in search.slo.limits if (told := _raised(search, (metric,)))]
-    if not changes and len(search.slo.limits) > 1:
-        changes = [told] if (told := _raised(search, tuple(search.slo.limits))) else []
+    metrics = tuple(search.slo.limits)
+    changes = [change for metric in metrics if (change := _raised(search, (metric,)))]
+    if not changes and len(metrics) > 1:
+        changes = [change] if (change := _raised(search, metrics)) else []
     return changes
 
 

@@ -142,7 +142,7 @@ class DisaggregatedServer:
     def spread(self, draws: int, traffic: Arrivals) -> tuple[StepSpread, StepSpread, float]:
         """Measure how far the times of prefill, of decode, and of the link may lie from what is believed."""
         first, *others = (self.link(belief[0]).ms_per_token for belief in self.beliefs(draws))
-        link = math.sqrt(sum(math.log(each / first) ** 2 for each in others) / max(len(others), 1))
+        link = math.sqrt(sum(math.log(drawn / first) ** 2 for drawn in others) / max(len(others), 1))
         return self.prefill.spread(draws, traffic), self.decode.spread(draws, traffic), link
 
     def ended(

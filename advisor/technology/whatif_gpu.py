@@ -43,8 +43,8 @@ def memory_of(gpu: Gpu) -> DramGeneration:
     """Return the generation of memory whose stacks come nearest to the GPU's bandwidth."""
     stacks = gpu_technology(gpu.name).stacks
     return min(
-        (each for each in dram_generations().values() if not each.stacks),
-        key=lambda each: abs(stacks * each.gbps / gpu.memory_bandwidth_gbps - 1.0),
+        (generation for generation in dram_generations().values() if not generation.stacks),
+        key=lambda generation: abs(stacks * generation.gbps / gpu.memory_bandwidth_gbps - 1.0),
     )
 
 

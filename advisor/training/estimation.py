@@ -295,8 +295,8 @@ def _estimate(
         fits=used <= gpu.memory_gib,
         breakdown={part: float(np.ravel(getattr(time, part))[0]) * 1e-3 for part in TIME_PARTS},
         causes={
-            cause: float(np.ravel(each)[0]) * 1e-3
-            for cause, each in step_causes(task, layout, fit.efficiencies).items()
+            cause: float(np.ravel(time_ms)[0]) * 1e-3
+            for cause, time_ms in step_causes(task, layout, fit.efficiencies).items()
         },
         floor_s=floor,
         budget=None

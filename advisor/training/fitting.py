@@ -182,7 +182,7 @@ def shipped() -> tuple[TrainingFit, list[LeftOut]]:
     judged = left_out(runs)
     sigma, quantile = intervals(judged)
     mean, covariance = fit(runs)
-    measured = frozenset((each.run.gpu, each.run.precision) for each in runs)
+    measured = frozenset((judged_run.run.gpu, judged_run.run.precision) for judged_run in runs)
     return (
         TrainingFit(
             mean=mean,

@@ -149,7 +149,7 @@ def check_stated(task: TrainingTask, stated: Mapping[str, Any]) -> None:
     if pp > layers:
         raise InputError(f"pp={pp} stages are more than the {layers} layers of {model.name}; use at most {layers}")
     if heads % tp:
-        near = [each for each in divisors(heads) if each <= tp]
+        near = [degree for degree in divisors(heads) if degree <= tp]
         raise InputError(f"tp={tp} does not divide the {heads} attention heads of {model.name}; use {near[-1]} or less")
     used = degrees["tp"] * degrees["pp"] * degrees["cp"] * degrees["dp"]
     if used > gpus or ("dp" not in stated and gpus % used):

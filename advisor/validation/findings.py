@@ -56,17 +56,17 @@ WORKS = {
 def by_batch() -> Iterator[Finding]:
     """Restate what batches do to communication, efficiency and memory."""
     batches = [2**power for power in range(12)]
-    found = curve("llama-2-7b", "2xA100", tp=2, batches=batches, input_len=512, output_len=128)
-    sent = found.causes["communication"]
+    swept = curve("llama-2-7b", "2xA100", tp=2, batches=batches, input_len=512, output_len=128)
+    sent = swept.causes["communication"]
     yield Finding(
         work="Shin et al. 2024",
         theirs="larger batches raise communication",
         ours=f"Llama-2-7B, TP2 on A100: {sent[0]:.0f} ms a request at batch 1, {sent[7]:.0f} at batch 128",
         agrees=bool(sent[7] > sent[0]),
     )
-    speed = found.metrics["output_tok_s"]
+    speed = swept.metrics["output_tok_s"]
     gains = speed[1:] / speed[:-1]
-    held = [gain for gain, batch in zip(gains, batches[1:], strict=True) if batch <= found.full_batch]
+    held = [gain for gain, batch in zip(gains, batches[1:], strict=True) if batch <= swept.full_batch]
     yield Finding(
         work="Shin et al. 2024",
         theirs="and can become inefficient",
@@ -76,8 +76,8 @@ def by_batch() -> Iterator[Finding]:
     yield Finding(
         work="Shin et al. 2024",
         theirs="memory grows until a threshold where out-of-memory begins",
-        ours=f"the cache is full above batch {found.full_batch} a replica",
-        agrees=0 < found.full_batch < math.inf,
+        ours=f"the cache is full above batch {swept.full_batch} a replica",
+        agrees=0 < swept.full_batch < math.inf,
         why="today's engines let requests wait there; plain PyTorch ends with out-of-memory",
     )
 
@@ -85,18 +85,22 @@ def by_batch() -> Iterator[Finding]:
 def claims() -> Iterator[Finding]:
     """Restate the tables of layer split and of small GPUs, as ``published_claims`` checks them."""
     surrogate = shipped_surrogate()
-    for work, found in (
+    for work, checked in (
         ("Arizona State University", layer_split_claims(surrogate)),
         ("run.ai 2024", small_gpu_claims(surrogate)),
     ):
-        for claim in found:
+        for claim in checked:
             yield Finding(work=work, theirs=claim.text, ours=claim.detail, agrees=claim.holds)
 
 
 def training() -> Iterator[Finding]:
     """Restate memory and time of training."""
     work = "Kundu et al. 2024"
-    off = [abs(each.difference) for each in memory_errors() if each.figure.quantity == "activations_percent"]
+    off = [
+        abs(comparison.difference)
+        for comparison in memory_errors()
+        if comparison.figure.quantity == "activations_percent"
+    ]
     yield Finding(
         work=work,
         theirs="training memory under no, selective and full recomputation, validated on published figures",
@@ -104,7 +108,7 @@ def training() -> Iterator[Finding]:
         agrees=max(off) < 0.5,
     )
     judged = left_out(pretraining(training_runs()))
-    errors = [abs(each.error) for each in judged]
+    errors = [abs(judged_run.error) for judged_run in judged]
     geometric = math.exp(float(np.mean(np.log(np.maximum(errors, LEAST_ERROR)))))
     yield Finding(
         work=work,
@@ -154,12 +158,12 @@ def technology() -> Iterator[Finding]:
         agrees=abs(apart.speedup / 35.0 - 1.0) < 0.25,
         why="the peaks alone are 28.8 x apart (dense FP4 against 16 bits); theirs compares clusters, whose sizes the abstract does not state",
     )
-    found = estimate(LARGE_MODEL, LARGE_GPUS, tp=4, batch=1, input_len=1024, output_len=128)
-    low, high = found.interval("tpot_ms")
+    large = estimate(LARGE_MODEL, LARGE_GPUS, tp=4, batch=1, input_len=1024, output_len=128)
+    low, high = large.interval("tpot_ms")
     yield Finding(
         work=work,
         theirs=f"a 72B model at {LARGE_MS:g} ms a token on fifth-generation Xeon (He et al.)",
-        ours=f"{found.tpot_ms:.0f} ({low:.0f}-{high:.0f}) ms on {LARGE_GPUS}",
+        ours=f"{large.tpot_ms:.0f} ({low:.0f}-{high:.0f}) ms on {LARGE_GPUS}",
         agrees=low <= LARGE_MS <= high,
         why="the number of sockets is not stated; on fewer than four the weights alone take longer",
     )

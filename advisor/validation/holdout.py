@@ -99,12 +99,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         replace(row, group={"split": row.group["split"], "engine": "all", "metric": row.group["metric"]})
         for row in summarised(checks, ("split", "metric"))
     ]
-    told = summarised((check for check in checks if check.metric in TABLE_METRICS), TABLE_KEYS)
+    rows = summarised((check for check in checks if check.metric in TABLE_METRICS), TABLE_KEYS)
     errors = HoldoutErrors(
         date=datetime.now(UTC).date().isoformat(),
         surrogate=digest(),
         rows=(*every, *summarised(checks, KEYS)),
-        table=tuple(row for row in told if row.checks >= LEAST_IN_TABLE),
+        table=tuple(row for row in rows if row.checks >= LEAST_IN_TABLE),
     )
     write_whole(chosen.out, errors.to_json())
     for line in _lines(errors, judge(checks)):

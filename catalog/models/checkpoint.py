@@ -146,7 +146,7 @@ def _tensors(header: dict[str, Any], file: Path) -> Iterable[tuple[str, str, int
         if name == "__metadata__":
             continue
         dtype, shape = (tensor.get(key) for key in ("dtype", "shape")) if isinstance(tensor, dict) else (None, None)
-        whole = isinstance(shape, list) and all(type(each) is int and 0 <= each <= 10**12 for each in shape)
+        whole = isinstance(shape, list) and all(type(size) is int and 0 <= size <= 10**12 for size in shape)
         if not isinstance(dtype, str) or dtype not in DTYPES or not whole or len(shape or ()) > 16:
             raise InputError(f"{file}: tensor {name[:60]!r} has no format and shape that safetensors knows")
         size = math.prod(shape or ()) * DTYPES[dtype] // 8

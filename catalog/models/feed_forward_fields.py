@@ -91,7 +91,7 @@ def _kinds(c: Fields, traits: FeedForwardTraits, layers: int) -> list[str]:
     for name in ("layers_block_type", "layer_types"):
         names = c.items_of(name)
         if {"moe", "mlp"} & set(names) and len(names) == layers:
-            return [{"moe": "experts", "mlp": "dense"}.get(each, "none") for each in names]
+            return [{"moe": "experts", "mlp": "dense"}.get(name, "none") for name in names]
     if not c.first(*EXPERTS, default=0) or not c.flag("enable_moe_block", "is_moe", default=True):
         return ["dense" if _has_dense(c) else "none"] * layers
     for name in ("mlp_layer_types", "ffn_types"):
