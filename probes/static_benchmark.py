@@ -174,14 +174,12 @@ def failure(
     engine: str,
     version: str,
     fingerprint: Mapping[str, Any],
-    run_id: str | None = None,
 ) -> Measurement:
     """Record a shape for which there was not enough memory; what it needed is in the fingerprint."""
     needed = None if error.needed_gib is None else round(error.needed_gib, 3)
     return measurement(
         load,
         shape,
-        **({"run_id": run_id} if run_id else {}),
         engine=engine,
         engine_version=version,
         oom=True,

@@ -13,7 +13,6 @@ from advisor.benchmarking.benchmark_plan import (
     ProbeQuestion,
     candidates,
     chosen,
-    makespan,
     plan_of,
     prefix_of,
 )
@@ -22,7 +21,6 @@ from advisor.benchmarking.session import (
     PLANNED,
     ProbeSession,
     SessionConfig,
-    ends_by_name,
     known_parameters,
     session_config,
     start_seconds,
@@ -75,17 +73,14 @@ class ProbeCandidates:
 
     def probing(self, loads: Sequence[Candidate], late: Sequence[str] = ()) -> ProbeSession:
         """Plan these loads in this order, ready to be run; ``late`` says which others there is no time for."""
-        plan, start_s, gpus = self._plan(loads), self.start_s, self.cluster.num_gpus
-        planned = jobs_of(plan, "the plan")
-        return ProbeSession(
-            config=self.config,
-            plan=plan,
-            loads=planned,
-            all_loads=jobs_of(self._plan(self.loads), "the plan"),
-            start_s=start_s,
-            seconds={job.name: candidate.seconds for job, candidate in zip(planned, loads, strict=True)},
-            expected_s=makespan(loads, start_s=start_s, gpus=gpus),
-            ends_s=ends_by_name(planned, loads, start_s, gpus),
+        plan = self._plan(loads)
+        return ProbeSession.of(
+            self.config,
+            plan,
+            jobs_of(plan, "the plan"),
+            loads,
+            all_jobs=jobs_of(self._plan(self.loads), "the plan"),
+            start_s=self.start_s,
             notes=self.notes,
             left_out=(*self.left_out, *late),
         )

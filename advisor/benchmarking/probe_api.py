@@ -7,13 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from advisor.benchmarking.benchmark_plan import Candidate, ProbeQuestion, makespan, shape_seconds
+from advisor.benchmarking.benchmark_plan import Candidate, ProbeQuestion, shape_seconds
 from advisor.benchmarking.candidates import best_of, candidates_of
 from advisor.benchmarking.engines import check_deployment, check_engine
 from advisor.benchmarking.session import (
     ProbeSession,
     SessionConfig,
-    ends_by_name,
     known_parameters,
     session_config,
     start_seconds,
@@ -87,19 +86,7 @@ def _from_plan(path: Path, config: SessionConfig) -> ProbeSession:
     unmeasured = [undone(load, config.out) for load in loads]
     jobs = [load for load, pieces in zip(loads, unmeasured, strict=True) if pieces]
     waiting = [candidate.only(pieces) for candidate, pieces in zip(able, unmeasured, strict=True) if pieces]
-    gpus = target.cluster.num_gpus
-    return ProbeSession(
-        config=config,
-        plan=plan,
-        loads=tuple(jobs),
-        all_loads=loads,
-        start_s=start_s,
-        seconds={job.name: candidate.seconds for job, candidate in zip(jobs, waiting, strict=True)},
-        expected_s=makespan(waiting, start_s=start_s, gpus=gpus),
-        ends_s=ends_by_name(jobs, waiting, start_s, gpus),
-        notes=target.notes,
-        left_out=(),
-    )
+    return ProbeSession.of(config, plan, jobs, waiting, all_jobs=loads, start_s=start_s, notes=target.notes)
 
 
 def _expected_candidate(load: BenchmarkJob, engine: str, cluster: Cluster) -> Candidate:

@@ -1,4 +1,4 @@
-"""Measuring on a user's own GPUs: what is worth it is planned, run within a budget, and kept for every later answer."""
+"""A list of loads that is ready to be run on a user's own GPUs, within a budget, and what all of them have in common."""
 
 from __future__ import annotations
 
@@ -60,6 +60,11 @@ class SessionConfig:
     store: Path
     """The file of the measurements."""
 
+    @property
+    def stored(self) -> tuple[Measurement, ...]:
+        """Return what the store holds."""
+        return read_runs(self.store) if self.store.exists() else ()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeSession:
@@ -82,14 +87,41 @@ class ProbeSession:
     notes: tuple[Note, ...]
     left_out: tuple[str, ...]
 
+    @classmethod
+    def of(
+        cls,
+        config: SessionConfig,
+        plan: Mapping[str, Any],
+        jobs: Sequence[BenchmarkJob],
+        able: Sequence[Candidate],
+        *,
+        all_jobs: Sequence[BenchmarkJob],
+        start_s: float,
+        notes: tuple[Note, ...],
+        left_out: tuple[str, ...] = (),
+    ) -> ProbeSession:
+        """Return a session of ``jobs``, whose candidates in their order are ``able``; for the others see the fields."""
+        ends_s = completion_times(able, start_s=start_s, gpus=config.target.cluster.num_gpus)
+        return cls(
+            config=config,
+            plan=plan,
+            loads=tuple(jobs),
+            all_loads=tuple(all_jobs),
+            start_s=start_s,
+            seconds={job.name: candidate.seconds for job, candidate in zip(jobs, able, strict=True)},
+            expected_s=max(ends_s, default=0.0),
+            ends_s={job.name: end_s for job, end_s in zip(jobs, ends_s, strict=True)},
+            notes=notes,
+            left_out=left_out,
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Return the plan, which ``read_plan`` takes."""
         return dict(self.plan)
 
     def runs(self) -> tuple[Measurement, ...]:
         """Return what has been measured of all the loads, now or before."""
-        stored = read_runs(self.config.store) if self.config.store.exists() else ()
-        return tuple(run for run in stored if any(is_of(run, load) for load in self.all_loads))
+        return tuple(run for run in self.config.stored if any(is_of(run, load) for load in self.all_loads))
 
     @property
     def serving(self) -> bool:
@@ -198,7 +230,7 @@ class ProbeSession:
 
     def _expected(self, load: BenchmarkJob) -> float:
         """Return the seconds of a load as what has been seen by now makes one expect them."""
-        stored = read_runs(self.config.store) if self.config.store.exists() else ()
+        stored = self.config.stored
         done = {run.run_id for run in stored}
         pieces = self.seconds.get(load.name, {})
         start_s = start_up(
@@ -280,20 +312,10 @@ def known_parameters(engine: str, cluster: Cluster) -> Parameters:
     return Evidence.of(None, engine=engine, gpu=cluster.gpu).marginal(engine, cluster.gpu).parameters
 
 
-def ends_by_name(
-    loads: Sequence[BenchmarkJob], able: Sequence[Candidate], start_s: float, gpus: int
-) -> dict[str, float]:
-    """Return the second at which each load ends, by its name, where ``able`` are the loads' candidates in their order."""
-    return {
-        load.name: end_s for load, end_s in zip(loads, completion_times(able, start_s=start_s, gpus=gpus), strict=True)
-    }
-
-
 def start_seconds(config: SessionConfig, prefix: str) -> float:
     """Return the seconds from a load's order to its first shape, by earlier loads whose names begin with ``prefix``."""
-    stored = read_runs(config.store) if config.store.exists() else ()
     otherwise = START_S["cpu" if config.device == "cpu" else config.engine]
-    return start_up(seconds_taken(config.out), stored, prefix=prefix, otherwise=otherwise)
+    return start_up(seconds_taken(config.out), config.stored, prefix=prefix, otherwise=otherwise)
 
 
 def _claimed(index: int) -> FileLock:

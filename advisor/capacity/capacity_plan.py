@@ -23,7 +23,7 @@ from advisor.prediction.inputs import (
     check_confidence,
     check_lengths,
     chosen_price,
-    plain,
+    plain_fields,
     prices_by_gpu,
     read_model,
 )
@@ -107,8 +107,7 @@ class CapacityPlan(Presented):
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain JSON types."""
-        body = {name: plain(getattr(self, name)) for name in self.__slots__ if name != "model"}
-        return {**self.header(), "model": self.model.name, **body, "interval_level": LEVEL}
+        return {**self.header(), "model": self.model.name, **plain_fields(self, "model"), "interval_level": LEVEL}
 
 
 def plan(

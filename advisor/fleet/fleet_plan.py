@@ -16,7 +16,7 @@ from advisor.fleet.assignment import Programme, ReplicaColumn
 from advisor.fleet.question import pairs_of, price_of, read_fleet
 from advisor.fleet.replica_type import OutOfReach, ReplicaType, checked_fleet, replica_types
 from advisor.fleet.workers import results, workers_of
-from advisor.prediction.inputs import plain, read_model
+from advisor.prediction.inputs import plain_fields, read_model
 from advisor.progress import Course
 from catalog.errors import InputError, Note
 from catalog.gpus import find_gpu
@@ -110,13 +110,12 @@ class FleetPlan:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain JSON types."""
-        body = {name: plain(getattr(self, name)) for name in self.__slots__ if name not in {"question", "out_of_reach"}}
         reasons = [
             {"model": self.question.models[item.model].label, "gpu": item.gpu, "reason": item.reason}
             for item in self.out_of_reach
         ]
         return {
-            **body,
+            **plain_fields(self, "question", "out_of_reach"),
             "meets": self.meets,
             "out_of_reach": reasons,
             "hours": self.question.hours,

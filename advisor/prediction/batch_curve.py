@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from advisor.perf_model.deployment_arrays import DeploymentArrays
 from advisor.perf_model.memory.dispatch import memory
 from advisor.perf_model.memory.kv_capacity import max_concurrency
 from advisor.prediction.deployment_question import DeploymentQuestion
-from advisor.prediction.inputs import chosen_price
+from advisor.prediction.inputs import chosen_price, plain_fields
 from advisor.prediction.prediction import TIME_METRICS, Prediction, interval_ends, request_causes, ridge_batch
 from catalog.errors import InputError, Note
 from catalog.schema import Cluster, Deployment, Model, Price, require_positive
@@ -108,7 +108,7 @@ class Curve:
             "device_gib": self.device_gib,
             "provenance": self.provenance,
             "notes": [note.text for note in self.notes],
-            "deployment": {f.name: getattr(self.deployment, f.name) for f in fields(self.deployment)},
+            "deployment": plain_fields(self.deployment),
             "points": points,
         }
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from advisor.prediction.inputs import BARE_ESTIMATE, plain
-from advisor.prediction.prediction import (
-    TIME_METRICS,
-    interval_ends,
-)
+from advisor.prediction.inputs import BARE_ESTIMATE, plain, plain_fields
+from advisor.prediction.prediction import TIME_METRICS, interval_ends
 from advisor.prediction.presentation import Presented
 from catalog.errors import InputError, Note
 
@@ -148,11 +144,7 @@ class Estimate(Presented):
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain JSON types, with 90% intervals beside the metrics."""
-        body = {
-            f.name: plain(getattr(self, f.name))
-            for f in dataclasses.fields(self)
-            if f.name not in {"sigmas", "scales", "floors", "model", "cluster", "measured", "speculation"}
-        }
+        body = plain_fields(self, "sigmas", "scales", "floors", "model", "cluster", "measured", "speculation")
         if self.measured:
             body["measured"] = plain(self.measured)
         if self.speculation is not None:

@@ -26,6 +26,11 @@ def plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
+def plain_fields(answer: Any, *without: str) -> dict[str, Any]:
+    """Return the fields of an answer as plain JSON types by their names, but for those ``without``."""
+    return {f.name: plain(getattr(answer, f.name)) for f in dataclasses.fields(answer) if f.name not in without}
+
+
 def read_model(model: str | Model) -> Resolved[Model]:
     """Read a catalog name, a Hugging Face id, a path to a ``config.json``, or a ``Model``."""
     return Resolved(model) if isinstance(model, Model) else find_model(str(model))

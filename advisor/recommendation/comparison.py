@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from advisor.prediction.demand import QuestionFlags, read_demand
 from advisor.prediction.estimate_row import estimate_row
 from advisor.prediction.evidence import Evidence
-from advisor.prediction.inputs import CONFIDENCE, check_confidence, offer_for, plain, read_cluster, read_model
+from advisor.prediction.inputs import CONFIDENCE, check_confidence, offer_for, plain_fields, read_cluster, read_model
 from advisor.prediction.presentation import Presented
 from advisor.recommendation.certainty import is_sure
 from advisor.recommendation.problem import OBJECTIVES, DeploymentSearch, checked
@@ -127,8 +127,7 @@ class Comparison(Presented):
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain JSON types."""
-        body = {name: plain(getattr(self, name)) for name in self.__slots__ if name != "rows"}
-        return {**self.header(), **body, "rows": [row.row() for row in self.rows]}
+        return {**self.header(), **plain_fields(self, "rows"), "rows": [row.row() for row in self.rows]}
 
 
 def compare(

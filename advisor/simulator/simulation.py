@@ -8,12 +8,12 @@ come from simulating the same traffic again with other parameters, drawn from wh
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from advisor.prediction.deployment_estimate import ENERGY
 from advisor.prediction.evidence import Evidence
-from advisor.prediction.inputs import plain, read_cluster, read_model
+from advisor.prediction.inputs import plain_fields, read_cluster, read_model
 from advisor.prediction.presentation import Presented
 from advisor.simulator.arrivals import Arrivals, ArrivalStream
 from advisor.simulator.benchmark_client import BenchmarkClient, find_client
@@ -188,8 +188,6 @@ class Simulation(Presented):
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the single requests as plain JSON types, with 90% intervals."""
-        left_out = {"model", "cluster", "served", "sigmas", "scale", "timeline"}
-        body = {f.name: plain(getattr(self, f.name)) for f in fields(self) if f.name not in left_out}
         intervals: dict[str, Any] = {}
         if self.scale is not None:
             intervals = {
@@ -204,7 +202,7 @@ class Simulation(Presented):
             **self.header(),
             "model": self.model.name,
             "cluster": str(self.cluster),
-            **body,
+            **plain_fields(self, "model", "cluster", "served", "sigmas", "scale", "timeline"),
             "requests": len(self.served),
             "gpus_used": self.gpus_used,
             "interval_level": 0.9,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass, replace
 from itertools import combinations, pairwise
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from advisor.perf_model.cost import CAUSES
 from advisor.prediction.estimation import estimate
-from advisor.prediction.inputs import plain, read_cluster, read_model
+from advisor.prediction.inputs import plain_fields, read_cluster, read_model
 from advisor.technology.sweeps import AXES, FACTORS, points
 from advisor.technology.whatif_gpu import FLOPS, network_of
 from advisor.training.estimation import recommend_training
@@ -70,11 +69,10 @@ class Exploration:
     notes: tuple[Note, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as plain JSON types."""
-        body = {point.name: plain(getattr(self, point.name)) for point in dataclasses.fields(self)}
+        """Return everything as plain JSON types."""
         return {
             "schema": SCHEMA,
-            **body,
+            **plain_fields(self),
             "model": self.model.name,
             "cluster": str(self.cluster),
             "notes": [note.text for note in self.notes],

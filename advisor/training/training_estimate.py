@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
 from math import exp
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Literal
 
-from advisor.prediction.inputs import plain
+from advisor.prediction.inputs import plain_fields
 from catalog.errors import InputError, Note
 
 if TYPE_CHECKING:
@@ -66,7 +65,7 @@ class TrainingEstimate:
     """Such deviations on either side that hold 90%."""
 
     def interval(self, metric: str = "step_s", level: float = LEVEL) -> tuple[float, float]:
-        """Lower and upper end within which the metric is expected with probability ``level``.
+        """Return the lower and upper end within which the metric is expected with probability ``level``.
 
         Raises:
             InputError: a metric that has no interval, or a level outside 0.5 to 0.98.
@@ -85,33 +84,27 @@ class TrainingEstimate:
         return value * fastest, value * factor
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as plain JSON types, with 90% intervals beside the metrics."""
-        body = {
-            field.name: plain(getattr(self, field.name))
-            for field in dataclasses.fields(self)
-            if field.name not in {"sigma", "quantile", "model", "cluster", "notes"}
-        }
+        """Return everything as plain JSON types, with 90% intervals beside the metrics."""
         return {
             "schema": SCHEMA,
             "model": self.model.name,
             "cluster": str(self.cluster),
             "gpus_used": self.layout.num_gpus,
-            **body,
+            **plain_fields(self, "sigma", "quantile", "model", "cluster", "notes"),
             "notes": [note.text for note in self.notes],
             "interval_level": LEVEL,
             "intervals": {name: list(self.interval(name)) for name in METRICS},
         }
 
     def row(self) -> dict[str, Any]:
-        """Return it as one flat row."""
-        layout = {field.name: getattr(self.layout, field.name) for field in dataclasses.fields(self.layout)}
+        """Return the estimate as one flat row."""
         low, high = self.interval("step_s")
         return {
             "model": self.model.name,
             "cluster": str(self.cluster),
             "framework": self.framework,
             "precision": self.precision,
-            **layout,
+            **plain_fields(self.layout),
             "batch": self.batch,
             "sequence_length": self.sequence_length,
             **{name: getattr(self, name) for name in METRICS},
@@ -125,7 +118,7 @@ class TrainingEstimate:
         }
 
     def to_frame(self) -> Any:
-        """One row as a pandas DataFrame."""
+        """Return one row as a pandas DataFrame."""
         import pandas as pd
 
         return pd.DataFrame([self.row()])
@@ -146,7 +139,7 @@ class TrainingRecommendation:
     notes: tuple[Note, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as plain JSON types."""
+        """Return everything as plain JSON types."""
         return {
             "schema": SCHEMA,
             "best": self.best.to_dict() if self.best else None,
@@ -158,7 +151,7 @@ class TrainingRecommendation:
         }
 
     def to_frame(self) -> Any:
-        """One row a candidate as a pandas DataFrame."""
+        """Return one row a candidate as a pandas DataFrame."""
         import pandas as pd
 
         return pd.DataFrame([candidate.row() for candidate in self.candidates])

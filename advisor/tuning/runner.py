@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from advisor.benchmarking.session import PLANNED
 from advisor.calibration.observations import impossible
-from catalog.runs import read_runs, user_runs
+from catalog.runs import user_runs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -90,8 +90,7 @@ def _key(run: Measurement) -> tuple[int, int, Shape]:
 
 def own_runs(measurable: ProbeCandidates) -> tuple[list[Measurement], list[Measurement]]:
     """Read what the user has measured of this model in this format, and of others, with this engine on this GPU."""
-    store = measurable.config.store
-    known = {run.run_id: run for run in (*user_runs(), *(read_runs(store) if store.exists() else ()))}
+    known = {run.run_id: run for run in (*user_runs(), *measurable.config.stored)}
     first = measurable.loads[0].deployment
     gpu, engine = measurable.cluster.gpu.name, first.engine
     fitted = [run for run in known.values() if run.role == "fit" and (run.gpu, run.engine) == (gpu, engine)]

@@ -19,7 +19,7 @@ from advisor.benchmarking.session import PLANNED
 from advisor.calibration.observations import impossible
 from advisor.calibration.surrogate import shipped_surrogate
 from advisor.prediction.evidence import Evidence
-from advisor.prediction.inputs import check_lengths, objective_price, plain, read_model
+from advisor.prediction.inputs import check_lengths, objective_price, plain_fields, read_model
 from advisor.recommendation.problem import MOST_SEQUENCES, DeploymentSearch, checked
 from advisor.recommendation.recommendation import check_question
 from advisor.tuning.acquisition import wall_s
@@ -107,8 +107,7 @@ class Tuning:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain JSON types; of the runs their names, they are in ``store``."""
-        body = {name: plain(getattr(self, name)) for name in self.__slots__ if name not in {"steps", "runs"}}
-        return body | {
+        return plain_fields(self, "steps", "runs") | {
             "model": self.model.name,
             "cluster": str(self.cluster),
             "interval_level": 0.9,
