@@ -72,7 +72,7 @@ def _front_of_distinct(rows: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 
 def _ranks(values: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return position of each value among the distinct values."""
+    """Return the position of each value among the distinct values."""
     return np.unique(values, return_inverse=True)[1].astype(np.int64)
 
 

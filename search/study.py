@@ -311,7 +311,7 @@ def _same(one: FrozenTrial, other: FrozenTrial) -> bool:
 
 
 def _main_effects(space: Space, pool: ScoredPoints) -> dict[str, float]:
-    """Return variance of the first objective's mean given each choice, over the feasible points."""
+    """Return the variance of the first objective's mean given each choice, over the feasible points."""
     feasible = pool.take(np.flatnonzero((pool.excess == 0) & np.isfinite(pool.losses[:, 0])))
     losses = feasible.losses[:, 0]
     if not len(losses):

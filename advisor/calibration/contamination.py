@@ -73,7 +73,7 @@ def disagreement(
 
 
 def _cavity(residual: Array, slopes: Array, covariance: Array, precision: Array) -> tuple[Array, Array]:
-    """Return residual of a run at what the others say, and its variance from the parameters.
+    """Return the residual of a run at what the others say, and its variance from the parameters.
 
     With S the posterior variance of the run's predictions and W its precision, the others alone give (I - S W)^-1 r and
     (I - S W)^-1 S (the leave-one-out residuals of least squares; Cook and Weisberg, 1982, sec. 2.2).
@@ -90,7 +90,7 @@ def _log_density(residual: Array, covariance: Array) -> float:
 
 
 def dispersion(scores: Sequence[float] | Array) -> float:
-    """Return factor on standard deviations, at least 1, that runs at such distances from each other ask for.
+    """Return the factor on standard deviations, at least 1, that runs at such distances from each other ask for.
 
     Each counts by the loss of a Student t, so that it says how many runs contradict the others rather than how far the
     farthest lies.

@@ -80,7 +80,7 @@ class FitReport:
     """Kernels and collectives timed alone that were fitted too."""
 
     def widening(self, metric: str) -> float:
-        """Return factor on the width of the intervals of a quantity."""
+        """Return the factor on the width of the intervals of a quantity."""
         return next((row.widening for row in self.accuracy if row.metric == metric), 1.0)
 
     def to_dict(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def implementation_variance(provenance: str, compiled: Array | float) -> Array:
-    """Return variance that an unmeasured engine without compilation adds to each log prediction."""
+    """Return the variance that an unmeasured engine without compilation adds to each log prediction."""
     return np.where((np.asarray(compiled) > 0) | (provenance != "analytic"), 0.0, EAGER_SIGMA**2)
 
 

@@ -64,11 +64,11 @@ class Observations(Protocol):
     def cluster(self) -> Cluster: ...
     @property
     def release(self) -> int:
-        """Minor releases from the one that fits are of, negative to earlier ones."""
+        """Return the minor releases from the one that fits are of, negative to earlier ones."""
 
     @property
     def server(self) -> NDArray[np.intp]:
-        """Number of the server that each measurement is of, shape (m,); -1 where measurements are independent."""
+        """Return the number of the server that each measurement is of, shape (m,); -1 where measurements are independent."""
 
     @property
     def dependencies(self) -> NDArray[np.intp]:
@@ -115,7 +115,7 @@ class RunGroup:
 
     @property
     def server(self) -> NDArray[np.intp]:
-        """Closed loops of one configuration are of one server, whose errors are alike; static batches judge layouts."""
+        """Say that closed loops of one configuration are of one server, whose errors are alike; static batches judge layouts."""
         names = ("source", "engine_version", "tp", "pp", "dp", "ep", "dtype", "kv_dtype")
         keys = [tuple(getattr(run, name) for name in names) for run in self.runs]
         numbers = {key: i for i, key in enumerate(dict.fromkeys(keys))}

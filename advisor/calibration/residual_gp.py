@@ -192,7 +192,7 @@ class Residuals:
         return Correction(factors=factors, left=left, near=near)
 
     def _of_phase(self, phase: int, wanted: Configurations, *, spread: bool) -> tuple[Array, Array, Array]:
-        """Return mean, share of the variance left, and runs near, of different places."""
+        """Return the mean, share of the variance left, and runs near, of different places."""
         known, root, pull = self.solved[phase]
         mean, left, near = np.zeros(len(wanted)), np.ones(len(wanted)), np.zeros(len(wanted))
         runs = self.places.take(known)

@@ -26,7 +26,7 @@ ROUNDS = 6
 
 
 def robust(z: Array, counted: Array) -> Array:
-    """Student-t loss for the first squared residuals, as much as each is ``counted``; plain squares for the priors."""
+    """Return the Student-t loss for the first squared residuals, as much as each is ``counted``; plain squares for the priors."""
     rho, data = np.empty((3, z.size)), len(counted)
     rho[0], rho[1], rho[2] = z, 1.0, 0.0
     inner = 1.0 + z[:data] / DEGREES

@@ -86,7 +86,7 @@ class PredictionError:
     """As ``ParameterPosterior`` has it."""
 
     def sigma(self, noise: float) -> float:
-        """Return standard deviation expected of it, of the parameters and of the residual; ``noise``: of the latter far from runs."""
+        """Return the standard deviation expected of it, of the parameters and of the residual; ``noise``: of the latter far from runs."""
         return math.sqrt(self.variance + (self.dispersion * noise) ** 2 * self.left)
 
     @property
@@ -242,7 +242,7 @@ def fitted_part(groups: Iterable[RunGroup]) -> list[RunGroup]:
 
 
 def noises_of(in_sample: Sequence[PredictionError]) -> dict[tuple[str, str], float]:
-    """Return residual standard deviation by engine (and ``ANY``) and quantity, robustly from the in-sample errors."""
+    """Return the residual standard deviation by engine (and ``ANY``) and quantity, robustly from the in-sample errors."""
     together: dict[tuple[str, str], list[float]] = defaultdict(list)
     for error in in_sample:
         together[error.engine, error.scale_name].append(error.residual)
@@ -257,7 +257,7 @@ def noises_of(in_sample: Sequence[PredictionError]) -> dict[tuple[str, str], flo
 def scales_of(
     in_sample: Sequence[PredictionError], left_out: Sequence[PredictionError]
 ) -> dict[tuple[str, str, str], IntervalScale]:
-    """Return residual noise from the in-sample errors, quantiles from the left-out ones; by engine where enough are known.
+    """Return the residual noise from the in-sample errors, quantiles from the left-out ones; by engine where enough are known.
 
     Saturated runs are never fitted, so all their errors count as left out.
     """
@@ -323,7 +323,7 @@ def unless_wider(
 
 
 def sigma_of(error: PredictionError, noises: Mapping[tuple[str, str], float]) -> float:
-    """Return standard deviation expected of one error: of the parameters and of the residual."""
+    """Return the standard deviation expected of one error: of the parameters and of the residual."""
     return error.sigma(noises.get((error.engine, error.scale_name), noises[ANY, error.scale_name]))
 
 

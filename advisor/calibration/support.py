@@ -149,7 +149,7 @@ def _once(seen: TrainingSupport | None, model: Model, layout: DeploymentArrays) 
 
 
 def extrapolation_variance(seen: TrainingSupport | None, model: Model, layout: DeploymentArrays) -> Array:
-    """Return variance that the parameters of n layouts have more for what no run had, or those of one model, shape (len(NAMES), n)."""
+    """Return the variance that the parameters of n layouts have more for what no run had, or those of one model, shape (len(NAMES), n)."""
     variance = np.zeros((len(NAMES), len(layout)))
     if seen is None:
         return variance

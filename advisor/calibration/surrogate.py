@@ -140,7 +140,7 @@ class Surrogate:
         raise InputError(f"this fit says nothing of the errors of {metric}; fit it to runs that measured it")
 
     def noise(self, engine: str, metric: str, staged: bool) -> float:
-        """Return standard deviation of the residual of a static metric, before any run of the same model is near."""
+        """Return the standard deviation of the residual of a static metric, before any run of the same model is near."""
         return self.scale("calibrated", engine, metric + STAGED if staged else metric).noise
 
     def to_dict(self) -> dict[str, Any]:

@@ -261,7 +261,7 @@ def _sigma(error: PredictionError, surrogate: Surrogate) -> float:
 
 
 def _half_width(errors: Sequence[PredictionError], surrogate: Surrogate, widening: float = 1.0) -> float:
-    """Return median of half the interval over the prediction."""
+    """Return the median of half the interval over the prediction."""
     ends = [
         widening
         * surrogate.scale(error.provenance, error.engine, error.scale_name).quantile(LEVEL)

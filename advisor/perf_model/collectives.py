@@ -35,7 +35,7 @@ Vidur and APEX+ (V100-PCIE, A100 and H100, 1 and several nodes) over those of NV
 
 
 def link_gbps(cluster: Cluster, group: Array) -> Array:
-    """Return bandwidth of one GPU's share of the slowest link that a group inside one node crosses, per direction, GB/s."""
+    """Return the bandwidth of one GPU's share of the slowest link that a group inside one node crosses, per direction, GB/s."""
     gpu = cluster.gpu
     if gpu.topology == "nvswitch" and gpu.nvlink_gbps:
         return np.full(np.shape(group), gpu.nvlink_gbps)
@@ -85,7 +85,7 @@ def collective_ms(
 def _between_nodes_ms(
     slices: Array, nodes: Array, apart: Array | float, cluster: Cluster, parameters: Parameters
 ) -> Array:
-    """Milliseconds in which ``nodes`` nodes combine slices of ``slices`` bytes, one rail each: first under the leaves, then the spine.
+    """Return the milliseconds in which ``nodes`` nodes combine slices of ``slices`` bytes, one rail each: first under the leaves, then the spine.
 
     Short messages climb a tree, so that their latency grows with the logarithm of the nodes (NCCL 2.4); long ones are bound by the
     slowest of the links they cross. ``apart``: distance between two members of a rail, in GPUs.

@@ -31,7 +31,7 @@ class Correction:
         return Correction(factors=self.factors[:, rows], left=self.left[:, rows], near=self.near[rows])
 
     def left_of(self, metric: str, prefill_share: Array) -> Array:
-        """Return share of the variance of a static metric's residual that is left, shape (n,).
+        """Return the share of the variance of a static metric's residual that is left, shape (n,).
 
         A whole batch consists of both phases, ``prefill_share`` of it prefill; their errors are taken to be alike.
         """

@@ -103,7 +103,7 @@ def _scheduling_ms(cost_model: CostModel, step: ForwardPass) -> Array | float:
 
 
 def _slowest_stage(cost_model: CostModel) -> Array:
-    """Return share of a pass that the slowest of the pipeline's stages takes: the one with most layers."""
+    """Return the share of a pass that the slowest of the pipeline's stages takes: the one with most layers."""
     layers = float(cost_model.model.num_hidden_layers)
     if not cost_model.timing.balances_stages:
         return np.ceil(layers / cost_model.layout.pp) / layers

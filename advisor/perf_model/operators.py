@@ -336,14 +336,14 @@ def expert_products(
 
 
 def experts_touched(experts: Experts | Model, tokens: Array) -> Array:
-    """Return distinct experts that ``tokens`` tokens are routed to, if routing is uniform: N(1-(1-k/N)^B)."""
+    """Return the distinct experts that ``tokens`` tokens are routed to, if routing is uniform: N(1-(1-k/N)^B)."""
     share = experts.num_experts_per_tok / experts.num_experts
     untouched: Array = np.expm1(np.maximum(tokens, 1.0) * np.log1p(-min(share, 1.0 - 1e-12)))
     return experts.num_experts * -untouched
 
 
 def expert_imbalance(experts: Experts | Model, tokens: Array, ep: Array) -> Array:
-    """Return load of the busiest of ``ep`` GPUs over the mean load.
+    """Return the load of the busiest of ``ep`` GPUs over the mean load.
 
     The largest of ep bins after m*ep balls: m + sqrt(2 m ln ep) (Raab and Steger, 1998, the case of many balls).
     """

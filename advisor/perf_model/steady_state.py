@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def _steady_first(
     step_ms: Array, carrying_ms: Array, chunks: Array, others: Array, output_len: Array, running: Array
 ) -> Array:
-    """Return mean milliseconds from a request's arrival to the end of the step that its prompt, or the last chunk of it, is in.
+    """Return the mean milliseconds from a request's arrival to the end of the step that its prompt, or the last chunk of it, is in.
 
     Requests come independently of each other and of the steps. One that comes waits for half a step and, where there is
     decoding between which it could come, for one more, which was scheduled ahead. In its own step there are then as many

@@ -115,7 +115,7 @@ class Estimate(Presented):
         return float(low), float(high)
 
     def upper(self, metric: str, confidence: float) -> float:
-        """Return value that a time keeps below with probability ``confidence``; 0.5: the estimate itself.
+        """Return the value that a time keeps below with probability ``confidence``; 0.5: the estimate itself.
 
         Raises:
             InputError: as ``interval``.
@@ -128,7 +128,7 @@ class Estimate(Presented):
         )
 
     def keeps(self, slo: Slo) -> float | None:
-        """Return probability that the least certain limit is kept, from 0.01 to 0.99; None without limits or times.
+        """Return the probability that the least certain limit is kept, from 0.01 to 0.99; None without limits or times.
 
         They hold for means: of the steady state where this is one.
         """

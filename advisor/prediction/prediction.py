@@ -143,7 +143,7 @@ class Prediction:
         )
 
     def chances(self, engine: str) -> tuple[Array, Array]:
-        """Return probability that memory is left for one request of the workload's length, and for the whole batch at once."""
+        """Return the probability that memory is left for one request of the workload's length, and for the whole batch at once."""
         cost_model, spread = self.cost_model, self._memory_spread(engine)
         request = request_gib(cost_model.model, cost_model.memory, cost_model.layout, self.input_len + self.output_len)
         at_once = np.minimum(self.batch, cost_model.layout.max_num_seqs)
@@ -168,7 +168,7 @@ class Prediction:
         return {name: getattr(self.times, name) for name in TIME_METRICS}
 
     def sigmas(self, marginal: ParameterPosterior, surrogate: Surrogate, engine: str) -> dict[str, Array]:
-        """Return standard deviation of the logarithm of each metric, shape (n,): parameters' spread and residual noise."""
+        """Return the standard deviation of the logarithm of each metric, shape (n,): parameters' spread and residual noise."""
         moving = dependencies(self.cost_model.model, self.cost_model.layout)
         cost_model = replace(self.cost_model, parameters=Parameters.from_unbounded(shifted(marginal.mean, moving)))
         moved = self._run(cost_model, self.batch, self.input_len, self.output_len)
@@ -192,7 +192,7 @@ class Prediction:
         return spreads
 
     def _left(self, metric: str) -> Array | float:
-        """Return share of a residual's variance that runs nearby leave. They are static batches, and what they say of
+        """Return the share of a residual's variance that runs nearby leave. They are static batches, and what they say of
         the steady state was tested on too few runs to narrow its intervals.
         """
         if self.cost_model.correction is None or self.regime == "steady":
@@ -200,7 +200,7 @@ class Prediction:
         return self.cost_model.correction.left_of(metric, np.clip(self.times.prefill_ms / self.times.e2e_ms, 0.0, 1.0))
 
     def floors(self) -> dict[str, Array]:
-        """Return physical bounds: time at peak bandwidth and peak FLOP/s with no overhead at all, shape (n,).
+        """Return the physical bounds: time at peak bandwidth and peak FLOP/s with no overhead at all, shape (n,).
 
         Times cannot be shorter, throughput cannot be higher.
         """

@@ -177,7 +177,7 @@ class DeploymentSearch:
         return options
 
     def _most_sequences(self, columns: Mapping[str, Any]) -> np.ndarray[Any, Any]:
-        """Return most sequences of the workload's length that each layout holds with any of the open knobs, 0 if none."""
+        """Return the most sequences of the workload's length that each layout holds with any of the open knobs, 0 if none."""
         best = np.zeros(len(columns["tp"]))
         for dtype, kv_dtype, budget in itertools.product(self.dtypes, self.kv_dtypes, self.budgets):
             knobs = {**columns, "dtype": dtype, "kv_dtype": kv_dtype, "max_num_batched_tokens": budget}

@@ -87,20 +87,20 @@ class Judged:
         return self.layouts.take(np.array([int(np.argmin(times))]))
 
     def seconds(self, x: Array, layouts: TrainingLayouts) -> Array:
-        """Step time of one layout by s sets of parameters ``x`` (s, len(NAMES)), shape (s,)."""
+        """Return the step time of one layout by s sets of parameters ``x`` (s, len(NAMES)), shape (s,)."""
         total = step_time(self.task, layouts, Efficiencies.from_unbounded(x)).total
         return np.broadcast_to(total, (len(x), 1))[:, 0] * 1e-3
 
 
 def local_times(judged: Judged, x: Array) -> tuple[float, Array]:
-    """Logarithm of the step time at ``x``, and its slopes by every parameter."""
+    """Return the logarithm of the step time at ``x``, and its slopes by every parameter."""
     layouts = judged.chosen(x)
     seconds = judged.seconds(shifted(x), layouts)
     return math.log(seconds[0]), log_slopes(seconds)
 
 
 def fit(runs: Sequence[Judged]) -> tuple[Array, Array]:
-    """Return mean and covariance of the parameters on the unbounded scale."""
+    """Return the mean and covariance of the parameters on the unbounded scale."""
     prior, precision = centres(), np.diag(1.0 / spreads() ** 2)
     x = prior.copy()
     seconds = np.log([judged.run.step_s for judged in runs]) if runs else np.zeros(0)
@@ -129,7 +129,7 @@ class LeftOut:
 
     @property
     def error(self) -> float:
-        """Relative error."""
+        """Return the relative error."""
         return self.predicted_s / self.run.step_s - 1.0
 
 

@@ -102,7 +102,7 @@ def _micro_batches(sequences: int, stated: Mapping[str, Any]) -> list[int]:
 
 
 def _chunks(task: TrainingTask, stated: Mapping[str, Any], pp: int, number: int) -> list[int]:
-    """Chunks of layers a stage; micro-batches have to come in groups of the stages (Megatron's interleaved schedule)."""
+    """Return the chunks of layers a stage; micro-batches have to come in groups of the stages (Megatron's interleaved schedule)."""
     if "interleave" in stated:
         return [stated["interleave"]]
     can = task.framework.interleaves and task.schedule == "1f1b" and pp > 1 and number % pp == 0
@@ -112,7 +112,7 @@ def _chunks(task: TrainingTask, stated: Mapping[str, Any], pp: int, number: int)
 
 
 def _even(layers: int, pp: int) -> bool:
-    """Whether stages are alike: some may have a layer less, as those with the embedding and the head (arXiv 2407.21783, 3.3.2)."""
+    """Return whether stages are alike: some may have a layer less, as those with the embedding and the head (arXiv 2407.21783, 3.3.2)."""
     return -(-layers // pp) * pp <= layers * (1.0 + UNEVEN)
 
 

@@ -43,7 +43,7 @@ class TrainingTask:
 
     @property
     def tokens(self) -> int:
-        """Tokens of one step."""
+        """Count the tokens of one step."""
         return self.batch * self.sequence_length
 
 
@@ -98,7 +98,7 @@ class TrainingLayouts:
 
     @property
     def replicas(self) -> Array:
-        """GPUs that hold the same weights: those that states and gradients are divided among and summed over."""
+        """Count the GPUs that hold the same weights: those that states and gradients are divided among and summed over."""
         return self.dp * self.cp
 
     def micro_batches(self, task: TrainingTask) -> Array:

@@ -76,7 +76,7 @@ class MicroBatchCost:
 
     @property
     def layers_ms(self) -> Array:
-        """Milliseconds that all layers compute."""
+        """Return the milliseconds that all layers compute."""
         return self.forward.total_ms + self.backward.total_ms + self.again.total_ms
 
 
@@ -115,7 +115,7 @@ def _plain_cost(task: TrainingTask, layouts: TrainingLayouts, efficiencies: Effi
 def _attention(
     task: TrainingTask, layouts: TrainingLayouts, efficiencies: Efficiencies, work: AttentionWork, *, backward: bool
 ) -> Cost:
-    """Core of attention of all layers, in 16 bits whatever products run in."""
+    """Price the core of attention of all layers, in 16 bits whatever products run in."""
     parameters, fused = efficiencies.operators, task.framework.fused_attention
     if backward:
         efficiency = scaled_odds(parameters.attention_compute, efficiencies.attention_backward)
@@ -153,7 +153,7 @@ def _conversions(task: TrainingTask, layouts: TrainingLayouts, efficiencies: Eff
 
 
 def micro_batch_cost(task: TrainingTask, layouts: TrainingLayouts, efficiencies: Efficiencies) -> MicroBatchCost:
-    """Cost of one micro-batch with n layouts, for one set of efficiencies or s of them."""
+    """Price one micro-batch with n layouts, for one set of efficiencies or s of them."""
     model, cluster, parameters = task.model, task.cluster, efficiencies.operators
     matrices, head = _plain_cost(task, layouts, efficiencies)
     plain = layouts.deployments(task, plain=True)
@@ -197,7 +197,7 @@ def _passes(layouts: TrainingLayouts) -> Array:
 
 
 def _tensor_ms(task: TrainingTask, layouts: TrainingLayouts, efficiencies: Efficiencies) -> Array:
-    """Milliseconds of tensor parallelism: an all-reduce, or its two halves, behind each part in every pass."""
+    """Return the milliseconds of tensor parallelism: an all-reduce, or its two halves, behind each part in every pass."""
     times = [
         operator_cost(operator, layouts.deployments(task), task.cluster, efficiencies.operators).total_ms
         for operator in operators(task.model, layouts.deployments(task), micro_batch(task, layouts))
@@ -207,7 +207,7 @@ def _tensor_ms(task: TrainingTask, layouts: TrainingLayouts, efficiencies: Effic
 
 
 def _context_ms(task: TrainingTask, layouts: TrainingLayouts, efficiencies: Efficiencies) -> Array:
-    """Milliseconds in which keys and values of all layers are gathered, and their gradients scattered (arXiv 2310.01889)."""
+    """Return the milliseconds in which keys and values of all layers are gathered, and their gradients scattered (arXiv 2310.01889)."""
     numbers = sum(count * part.read[0] for count, layer in stack(task.model).counts for part in layer.mixers)
     message = layouts.micro_batch * task.sequence_length * numbers * ACTIVATION_BYTES / layouts.tp
     gathered = CollectiveWork(
@@ -218,7 +218,7 @@ def _context_ms(task: TrainingTask, layouts: TrainingLayouts, efficiencies: Effi
 
 
 def _expert_ms(task: TrainingTask, layouts: TrainingLayouts, efficiencies: Efficiencies) -> Array:
-    """Milliseconds in which tokens travel to their experts and back, in every pass."""
+    """Return the milliseconds in which tokens travel to their experts and back, in every pass."""
     model = task.model
     if not model.moe_layers:
         return np.zeros(len(layouts))
@@ -232,7 +232,7 @@ def _expert_ms(task: TrainingTask, layouts: TrainingLayouts, efficiencies: Effic
 
 
 def model_flops(task: TrainingTask) -> float:
-    """Operations of a step as model FLOPs utilisation counts them: three passes, every query with every key.
+    """Count the operations of a step as model FLOPs utilisation counts them: three passes, every query with every key.
 
     Weights that are not trained need no gradients: two passes over their products, and three over the core of attention.
     What is recomputed is not counted, and causal masks save nothing (PaLM, arXiv 2204.02311, appendix B; arXiv

@@ -65,7 +65,7 @@ class StepTime:
 
 
 def exposed(time: Array, room: Array, overlap: Array | float) -> Array:
-    """Milliseconds of communication that nothing hides: a share of it always, and all beyond the computation beside it."""
+    """Return the milliseconds of communication that nothing hides: a share of it always, and all beyond the computation beside it."""
     return np.maximum(time * (1.0 - overlap), time - room)
 
 
@@ -105,7 +105,7 @@ def step_time(task: TrainingTask, layouts: TrainingLayouts, efficiencies: Effici
 
 
 def step_causes(task: TrainingTask, layouts: TrainingLayouts, efficiencies: Efficiencies) -> dict[str, Array]:
-    """Milliseconds of a step by cause: compute, memory, communication, and overhead, which bubbles count as."""
+    """Return the milliseconds of a step by cause: compute, memory, communication, and overhead, which bubbles count as."""
     time = step_time(task, layouts, efficiencies)
     cost = micro_batch_cost(task, layouts, efficiencies)
     share = layouts.stage_layers(task.model) / task.model.num_hidden_layers
@@ -118,7 +118,7 @@ def step_causes(task: TrainingTask, layouts: TrainingLayouts, efficiencies: Effi
 
 
 def _hand_over_ms(task: TrainingTask, layouts: TrainingLayouts, efficiencies: Efficiencies) -> Array:
-    """Milliseconds in which a micro-batch enters or leaves the chunks of a stage, forward and backward.
+    """Return the milliseconds in which a micro-batch enters or leaves the chunks of a stage, forward and backward.
 
     Each tensor-parallel rank sends its slice (scatter and gather, arXiv 2104.04473, section 4.1).
     """
@@ -131,7 +131,7 @@ def _hand_over_ms(task: TrainingTask, layouts: TrainingLayouts, efficiencies: Ef
 def _replicas_ms(
     task: TrainingTask, layouts: TrainingLayouts, efficiencies: Efficiencies, cost: MicroBatchCost, share: Array
 ) -> Array:
-    """Milliseconds in which replicas sum gradients and share weights, as far as nothing hides them."""
+    """Return the milliseconds in which replicas sum gradients and share weights, as far as nothing hides them."""
     frame, operators = task.framework, efficiencies.operators
     dense, experts = trained_parameters(task, layouts)
     whole, whole_experts = stage_parameters(task, layouts)
@@ -161,7 +161,7 @@ def _replicas_ms(
 
 
 def _optimizer_ms(task: TrainingTask, layouts: TrainingLayouts, efficiencies: Efficiencies) -> Array:
-    """Milliseconds of Adam on the weights that one GPU keeps the states of."""
+    """Return the milliseconds of Adam on the weights that one GPU keeps the states of."""
     dense, experts = trained_parameters(task, layouts)
     dense_shards, expert_shards = shards(layouts)
     split = layouts.zero >= 1

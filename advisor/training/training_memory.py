@@ -136,7 +136,7 @@ def _between(matrices: Iterable[Matrix], tp: Array) -> Array:
 
 
 def layer_activation_bytes(task: TrainingTask, layer: Layer, layouts: TrainingLayouts) -> Array:
-    """Bytes a token that one layer keeps without any recomputation, scores of attention left out, shape (n,)."""
+    """Return the bytes a token that one layer keeps without any recomputation, scores of attention left out, shape (n,)."""
     hidden, tp = float(task.model.hidden_size), layouts.tp
     along = np.where(layouts.sequence_parallel > 0, tp, 1.0)
     parts = bool(layer.mixers) + (layer.feed_forward is not None)
@@ -157,7 +157,7 @@ def layer_activation_bytes(task: TrainingTask, layer: Layer, layouts: TrainingLa
 
 
 def score_bytes(task: TrainingTask, layer: Layer, layouts: TrainingLayouts) -> Array:
-    """Bytes a token that the core of attention keeps: scores, or where it is fused the statistics of each head."""
+    """Return the bytes a token that the core of attention keeps: scores, or where it is fused the statistics of each head."""
     scores = np.zeros(len(layouts))
     for mixer in layer.mixers:
         if isinstance(mixer, (Attention, LatentAttention)):
@@ -167,7 +167,7 @@ def score_bytes(task: TrainingTask, layer: Layer, layouts: TrainingLayouts) -> A
 
 
 def activation_bytes(task: TrainingTask, layouts: TrainingLayouts) -> Array:
-    """Bytes a token that all layers keep between forward and backward, as if on one stage, shape (n,)."""
+    """Return the bytes a token that all layers keep between forward and backward, as if on one stage, shape (n,)."""
     hidden = HALF_BYTES * float(task.model.hidden_size)
     checkpoint = hidden / np.where(layouts.sequence_parallel > 0, layouts.tp, 1.0)
     total = np.zeros(len(layouts))
@@ -180,7 +180,7 @@ def activation_bytes(task: TrainingTask, layouts: TrainingLayouts) -> Array:
 
 
 def memory_by_part(task: TrainingTask, layouts: TrainingLayouts, *, middle: bool = False) -> TrainingMemory:
-    """Memory of n layouts on the fullest GPU; ``middle``: on one of a stage without embeddings and logits."""
+    """Account for the memory of n layouts on the fullest GPU; ``middle``: on one of a stage without embeddings and logits."""
     frame, model = task.framework, task.model
     dense, experts = stage_parameters(task, layouts, middle=middle)
     trained, trained_experts = trained_parameters(task, layouts, middle=middle)

@@ -211,7 +211,7 @@ class Belief:
         return Rows.joined(parts)
 
     def joint(self, rows: Rows) -> tuple[Array, Array]:
-        """Return mean and covariance of the log quantities, shapes (m,) and (m, m)."""
+        """Return the mean and covariance of the log quantities, shapes (m,) and (m, m)."""
         mean, covariance = rows.mean, rows.covariance(rows, self.prior.covariance)
         if self.seen is None:
             return mean, covariance

@@ -48,12 +48,12 @@ def baselines(fitted: Sequence[RunGroup], judged: Sequence[RunGroup]) -> dict[st
 
 
 def _floors(groups: Sequence[RunGroup]) -> Array:
-    """Return logarithm of what the hardware's peaks allow, shape (runs, metrics)."""
+    """Return the logarithm of what the hardware's peaks allow, shape (runs, metrics)."""
     return np.concatenate([np.log(np.maximum(group.predict(IDEAL), 1e-12)).T for group in groups])
 
 
 def _targets(groups: Sequence[RunGroup]) -> Array:
-    """Return logarithm of what was measured, shape (runs, metrics); NaN where it was not."""
+    """Return the logarithm of what was measured, shape (runs, metrics); NaN where it was not."""
     return np.concatenate([np.log(group.measured).T for group in groups])
 
 

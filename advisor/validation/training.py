@@ -44,7 +44,7 @@ class MemoryComparison:
 
     @property
     def difference(self) -> float:
-        """Percentage points of a percentage, else the relative difference in percent."""
+        """Return the percentage points of a percentage, else the relative difference in percent."""
         if self.figure.quantity == "activations_percent":
             return self.predicted - self.figure.value
         return 100.0 * (self.predicted / self.figure.value - 1.0)
@@ -102,7 +102,7 @@ def comparisons(judged: Sequence[LeftOut]) -> list[bool]:
 
 
 def _per_gpu(run: LeftOut, seconds: float) -> float:
-    """Tokens a second and GPU."""
+    """Return the tokens a second and GPU."""
     return run.run.batch * run.run.sequence_length / seconds / run.run.gpus
 
 

@@ -63,7 +63,7 @@ def layer_cache_bytes(part: Mixer, layout: DeploymentArrays) -> Array:
 
 
 def _bytes_per_token(model: Model, layout: DeploymentArrays, *, windowed: bool) -> Array:
-    """Return mean over the layers that cache something and have, or have not, a window."""
+    """Return the mean over the layers that cache something and have, or have not, a window."""
     total, layers = np.zeros_like(layout.tp), 0
     for count, layer in stack(model).counts:
         for part in layer.mixers:

@@ -39,7 +39,7 @@ MXFP4 experts on B200 had 15% fewer tokens than are said."""
 
 
 def spread_gib(engine: str, gpu: Gpu, layout: DeploymentArrays, room: Memory) -> Array:
-    """Return standard deviation of ``Memory.slack_gib``, shape (n,): it grows with the distance in release, GPU and
+    """Return the standard deviation of ``Memory.slack_gib``, shape (n,): it grows with the distance in release, GPU and
     format from what was compared with the engine's own reports.
 
     Raises:

@@ -202,7 +202,7 @@ QUANTITIES = {"prefill_ms": "prefill", "tpot_ms": TPOT, "e2e_ms": "batch"}
 
 
 def rival_columns(rows: Sequence[Rival], ranked: Mapping[str, Sequence[Ranking]] | None = None) -> list[Column]:
-    """Return mean errors of each method by engine, tensor (TP) and pipeline (PP) parallel; its choices over all engines."""
+    """Return the mean errors of each method by engine, tensor (TP) and pipeline (PP) parallel; its choices over all engines."""
     errors = {(r.name, r.engine, r.parallel, r.metric): r.mean_error for r in rows}
     named = list(dict.fromkeys((r.engine, r.name) for r in sorted(rows, key=lambda r: r.engine)))
     columns = [

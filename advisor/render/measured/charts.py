@@ -241,7 +241,7 @@ def _communication(
 
 
 def share_panel(case: SeriesCase, facts: Mapping[Measurement, RunFacts], *, title: str) -> Panel | None:
-    """Return share of the time that communication takes: the least that the counted bytes need, and the expected one."""
+    """Return the share of the time that communication takes: the least that the counted bytes need, and the expected one."""
     curves = []
     for series in shown(case):
         if series.layout.gpus == series.layout.dp:
