@@ -203,15 +203,7 @@ def plan(
     _check(stated, objective, confidence, headroom, spares, base, draws)
     require_positive("top", top, most=1000)
     longest = base.max_model_len or resolved.value.max_position_embeddings
-    if sessions is not None or trace is not None:
-        common.check_alone("a trace" if sessions is None else "a file of sessions")
-    offered = _offered(trace, sessions, duration_s, longest)
-    sharing = None if offered is None else offered.sharing
-    if disaggregate and (turns > 1 or (sharing is not None and sharing.follows)):
-        raise InputError(
-            "a pool for prompts takes requests that wait for no other; leave out disaggregate or the turns"
-        )
-    stated.check_hits(sharing)
+    offered = _offered(trace, sessions, duration_s, longest, stated, disaggregate=disaggregate)
     asked = _with_rate(stated.workload, offered)
     assert asked.rate
     check_lengths(resolved.value, asked.input_len, asked.output_len, base.max_model_len)
@@ -323,21 +315,49 @@ def _hits(requests: Arrivals, fleet: ReplicaSizing, replicas: int) -> Note:
 
 
 def _offered(
-    trace: str | Path | TraceFile | Arrivals | None, sessions: str | Path | None, duration_s: float | None, longest: int
+    trace: str | Path | TraceFile | Arrivals | None,
+    sessions: str | Path | None,
+    duration_s: float | None,
+    longest: int,
+    stated: TrafficQuestion,
+    *,
+    disaggregate: bool,
 ) -> Arrivals | None:
-    """Read the requests of a trace or of sessions that an engine with sequences of at most ``longest`` tokens serves; None
-    without one.
+    """Return the requests of a trace or of sessions that an engine with sequences of at most ``longest`` tokens serves.
+
+    None where neither is given.
+
+    Raises:
+        InputError: they cannot be read, contradict what is stated, or cannot be planned for.
+
     """
+    arrivals = _read_offered(trace, sessions, duration_s, stated)
+    arrivals = None if arrivals is None else arrivals.within(longest)
+    sharing = None if arrivals is None else arrivals.sharing
+    if disaggregate and (stated.conversations.turns > 1 or (sharing is not None and sharing.follows)):
+        raise InputError(
+            "a pool for prompts takes requests that wait for no other; leave out disaggregate or the turns"
+        )
+    stated.check_hits(sharing)
+    return arrivals
+
+
+def _read_offered(
+    trace: str | Path | TraceFile | Arrivals | None,
+    sessions: str | Path | None,
+    duration_s: float | None,
+    stated: TrafficQuestion,
+) -> Arrivals | None:
+    if sessions is not None or trace is not None:
+        stated.conversations.check_alone("a trace" if sessions is None else "a file of sessions")
     if sessions is not None:
         if trace is not None:
             raise InputError("sessions say what comes and when; leave out the trace")
         trace = read_sessions(sessions, duration_s=duration_s)
     arrivals = read_trace(trace, duration_s=duration_s) if isinstance(trace, (str, Path, TraceFile)) else trace
-    if arrivals is None:
-        return None
-    if arrivals.concurrency:
+    if arrivals is not None and arrivals.concurrency:
         raise InputError("a closed loop has no rate to plan for; take a trace")
-    return arrivals.within(longest)
+    return arrivals
 
 
 def _duration_s(stated: float | None, rate: float, workload: Workload) -> float:

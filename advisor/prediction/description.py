@@ -28,7 +28,6 @@ from catalog.units import usd_per_mtok
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from advisor.calibration.intervals import Regime
     from advisor.calibration.parameter_posterior import Provenance
     from advisor.prediction.evidence import Evidence
     from catalog.schema import Deployment, Price
@@ -100,13 +99,7 @@ def describe(
                 corrected_by=int(near[i]),
                 notes=(*notes, *news[i], *_limits(chosen, i, fits=fits, starts=starts[i], holds=holds[i])),
                 sigmas={name: float(values[i]) for name, values in sigmas.items()} | {ENERGY: unsure},
-                scales=_scales(
-                    knowledge,
-                    deployment,
-                    chosen.regime,
-                    marginal.provenance,
-                    experts=cost_model.model.moe_layers > 0,
-                ),
+                scales=_scales(knowledge, deployment, chosen, marginal.provenance),
                 floors={name: float(values[i]) for name, values in floors.items()} | {ENERGY: 0.0},
             )
         )
@@ -114,10 +107,11 @@ def describe(
 
 
 def _scales(
-    knowledge: Evidence, deployment: Deployment, regime: Regime, provenance: Provenance, *, experts: bool
+    knowledge: Evidence, deployment: Deployment, evaluation: Prediction, provenance: Provenance
 ) -> dict[str, IntervalScale]:
     """Return how wide the errors of each metric are."""
-    names = {name: scale_name(name, regime, staged=deployment.pp > 1, experts=experts) for name in TIME_METRICS}
+    traits = {"staged": deployment.pp > 1, "experts": evaluation.cost_model.model.moe_layers > 0}
+    names = {name: scale_name(name, evaluation.regime, **traits) for name in TIME_METRICS}
     scales = {name: knowledge.scale(provenance, deployment.engine, scale) for name, scale in names.items()}
     return scales | {ENERGY: NORMAL}
 

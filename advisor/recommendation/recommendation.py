@@ -203,8 +203,8 @@ def recommend(
     """
     several = _several(gpus, engine)
     if len(several) > 1:
-        asked = {name: value for name, value in locals().items() if name not in {"gpus", "engine", "flags", "several"}}
-        return _best_of([recommend(**asked, gpus=place, engine=name, **flags) for place, name in several])
+        same = {name: value for name, value in locals().items() if name not in {"gpus", "engine", "flags", "several"}}
+        return _best_of([recommend(**same, gpus=place, engine=name, **flags) for place, name in several])
     resolved_model, resolved_cluster = read_model(model), read_cluster(gpus, set_gpu)
     demand = read_demand(workload, slo, flags, steady=True)
     workload, slo = demand.workload, demand.slo
@@ -233,40 +233,55 @@ def recommend(
         price=objective_price(objective, gpu.name, price, illustrative=illustrative_prices),
         confidence=confidence,
     )
-    notes = [*demand.notes, *resolved_model.notes, *resolved_cluster.notes, *knowledge.notes]
+    notes = (*demand.notes, *resolved_model.notes, *resolved_cluster.notes, *knowledge.notes)
     search, by_formats = checked(search)
     exploration = search.run(trials=trials, storage=storage, study_name=study_name)
+    answer = _recommendation(search, exploration, by_formats, top=top, notes=notes, storage=storage)
+    if answer.best is None or dtypes is not None:
+        return answer
+    return replace(answer, proposals=proposals(search, answer.best))
+
+
+def _recommendation(
+    search: DeploymentSearch,
+    exploration: StudyResult,
+    by_formats: FormatNotes,
+    *,
+    top: int,
+    notes: tuple[Note, ...],
+    storage: str | None,
+) -> Recommendation:
+    """Return what an exploration says, with full estimates of the best ``top`` layouts; other formats are not proposed yet."""
     feasible = exploration.feasible > 0
     shown = _shown(search, exploration, top)
     front = search.estimates(exploration, _thinned(exploration.front)) if feasible else []
     best = shown[0] if feasible else None
     launch, refusal = _command(best, search)
     nearest = None if feasible or not shown else checked_start(shown[0], None)
-    notes += _format_notes(best or nearest, by_formats)
     return Recommendation(
         model=search.model,
         cluster=search.cluster,
-        workload=workload,
-        slo=slo,
-        objective=objective,
-        engine=kind.name,
+        workload=search.workload,
+        slo=search.slo,
+        objective=search.objective,
+        engine=search.engine,
         best=best,
         candidates=tuple(shown) if feasible else (),
         pareto=tuple(sorted(front, key=lambda e: -(e.output_tok_s_per_gpu or 0.0))),
         nearest=nearest,
         relaxations=() if feasible else relaxations(search),
-        assumptions=(*notes, *refusal, *_regime_notes(search)),
+        assumptions=(*notes, *_format_notes(best or nearest, by_formats), *refusal, *_regime_notes(search)),
         why=() if best is None else reasons(best),
         limits=() if best is None else (*memory_limits(best), *_last_sequences(best, search)),
         next_probe="" if best is None else _next_probe(shown, search),
-        proposals=() if best is None or dtypes is not None else proposals(search, best),
+        proposals=(),
         command=launch,
         importances=exploration.importances() if feasible else {},
         evaluated=exploration.evaluated,
         exact=exploration.exact,
         study_name=exploration.study_name,
         storage=storage,
-        confidence=confidence,
+        confidence=search.confidence,
         exploration=exploration,
     )
 
