@@ -42,6 +42,13 @@ kernel or its host was busy. A prefill alone that took so much longer than the s
 counted: the time to the whole run's last first token is, where the engine tells it."""
 
 
+KNOBS = (
+    *("tp", "pp", "dp", "ep", "kv_dtype", "max_num_batched_tokens", "max_num_seqs", "max_model_len"),
+    *("gpu_memory_utilization", "compiled", "graphs", "offload"),
+)
+"""Fields of a ``Deployment`` that a ``Measurement`` has, too, as they are."""
+
+
 class OutOfMemory(InputError):  # noqa: N818  an outcome that is measured, no fault
     """What was asked for needs more memory than a GPU has; the engine can go on with less, unless it never started."""
 
@@ -356,18 +363,7 @@ def measurement(load: BenchmarkJob, shape: tuple[int, int, int], **measured: Any
         "interconnect": load.interconnect,
         "model": load.model.name,
         "dtype": load.model.dtype if knobs.dtype == "auto" else knobs.dtype,
-        "kv_dtype": knobs.kv_dtype,
-        "tp": knobs.tp,
-        "pp": knobs.pp,
-        "dp": knobs.dp,
-        "ep": knobs.ep,
-        "max_num_batched_tokens": knobs.max_num_batched_tokens,
-        "max_num_seqs": knobs.max_num_seqs,
-        "max_model_len": knobs.max_model_len,
-        "gpu_memory_utilization": knobs.gpu_memory_utilization,
-        "compiled": knobs.compiled,
-        "graphs": knobs.graphs,
-        "offload": knobs.offload,
+        **{name: getattr(knobs, name) for name in KNOBS},
         "batch": batch,
         "input_len": input_len,
         "output_len": output_len,

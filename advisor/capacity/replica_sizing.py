@@ -78,23 +78,15 @@ class TrafficSpec:
                 sharing=None if sharing is None else sharing.stretched(self.length_factors[0]),
             )
             return stretched.at_rate(self.workload.rate).within(self.longest)
-        if self.conversations:
-            return self.conversations.traffic(
-                self.workload,
-                duration_s=self.duration_s,
-                longest=self.longest,
-                seed=self.seed,
-                spread=self.spread,
-                burstiness=self.burstiness,
-            ).within(self.longest)
-        return open_loop(
+        draw = self.conversations.traffic if self.conversations else open_loop
+        return draw(
             self.workload,
             duration_s=self.duration_s,
             longest=self.longest,
             seed=self.seed,
             spread=self.spread,
             burstiness=self.burstiness,
-        )
+        ).within(self.longest)
 
     def at_rate(self, traffic: Arrivals, rate: float) -> Arrivals:
         """Return the requests of ``traffic``, made by this demand, at another rate; where turns wait for answers and for

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -87,23 +87,7 @@ class DeploymentArrays:
     def of(cls, deployments: Sequence[Deployment], model: Model, gpu: Gpu) -> DeploymentArrays:
         """Make arrays of resolved deployments (no knob left None)."""
         columns: dict[str, Any] = {
-            name: [getattr(deployment, name) for deployment in deployments]
-            for name in (
-                "tp",
-                "pp",
-                "dp",
-                "ep",
-                "max_num_seqs",
-                "max_num_batched_tokens",
-                "max_model_len",
-                "gpu_memory_utilization",
-                "offload",
-                "compiled",
-                "sequence_parallel",
-                "dtype",
-                "kv_dtype",
-                "engine_version",
-            )
+            knob.name: [getattr(deployment, knob.name) for deployment in deployments] for knob in fields(Deployment)
         }
         columns["graphs"] = [deployment.has_graphs for deployment in deployments]
         return cls.from_columns(columns, model, gpu)
@@ -163,26 +147,15 @@ class DeploymentArrays:
         """Make single GPUs that differ in the weights' format alone, for kernels timed without a model."""
         bits = np.array([weight_bits(dtype) for dtype in dtypes])
         one = np.ones(len(dtypes))
-        return cls(
-            tp=one,
-            pp=one,
-            dp=one,
-            ep=one,
-            weight_bytes=bits / 8.0,
-            block_scales=0.0 * one,
-            kv_bytes=one * ACTIVATION_BYTES,
-            matrix_flops=np.array([matrix_flops(gpu, dtype) for dtype in dtypes]),
-            half_flops=one * matrix_flops(gpu, "float16"),
-            max_num_seqs=one,
-            max_num_batched_tokens=one,
-            max_model_len=one,
-            gpu_memory_utilization=one,
-            offload=0.0 * one,
-            compiled=one,
-            graphs=one,
-            sequence_parallel=0.0 * one,
-            release=0.0 * one,
-        )
+        columns = {column.name: one for column in fields(cls)}
+        columns |= dict.fromkeys(("block_scales", "offload", "sequence_parallel", "release"), 0.0 * one)
+        columns |= {
+            "weight_bytes": bits / 8.0,
+            "kv_bytes": one * ACTIVATION_BYTES,
+            "matrix_flops": np.array([matrix_flops(gpu, dtype) for dtype in dtypes]),
+            "half_flops": one * matrix_flops(gpu, "float16"),
+        }
+        return cls(**columns)
 
     def __len__(self) -> int:
         return len(self.tp)

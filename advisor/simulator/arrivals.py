@@ -248,13 +248,7 @@ def open_loop(
         InputError: a number that cannot be.
 
     """
-    process = _Opened.of(workload, duration_s, seed, spread, burstiness, curve)
-    if process.expected > MOST_REQUESTS:
-        raise InputError(process.too_many(MOST_REQUESTS))
-    turns = np.concatenate(list(process.turns(MOST_REQUESTS)))
-    process.check_some(len(turns))
-    inputs, outputs = lengths(process.offer, len(turns), longest)
-    return Arrivals(arrival_s=process.arrivals(turns), input_len=inputs, output_len=outputs, duration_s=duration_s)
+    return _Opened.of(workload, duration_s, seed, spread, burstiness, curve).whole(longest)
 
 
 def open_traffic(
@@ -270,15 +264,7 @@ def open_traffic(
     """Draw the same requests as ``open_loop``, as a stream where they are more than ``WHOLE``."""
     process = _Opened.of(workload, duration_s, seed, spread, burstiness, curve)
     if process.expected <= WHOLE:
-        return open_loop(
-            workload,
-            duration_s=duration_s,
-            longest=longest,
-            seed=seed,
-            spread=spread,
-            burstiness=burstiness,
-            curve=curve,
-        )
+        return process.whole(longest)
     if process.expected > MOST_STREAMED:
         raise InputError(process.too_many(MOST_STREAMED))
     count = sum(len(turns) for turns in process.turns(PIECE))
@@ -325,6 +311,17 @@ class _Opened:
         if process.expected < 1.0:
             raise InputError(process.too_many(MOST_STREAMED))
         return process
+
+    def whole(self, longest: int) -> Arrivals:
+        """Return all requests, of at most ``longest`` tokens, in memory."""
+        if self.expected > MOST_REQUESTS:
+            raise InputError(self.too_many(MOST_REQUESTS))
+        turns = np.concatenate(list(self.turns(MOST_REQUESTS)))
+        self.check_some(len(turns))
+        inputs, outputs = lengths(self.offer, len(turns), longest)
+        return Arrivals(
+            arrival_s=self.arrivals(turns), input_len=inputs, output_len=outputs, duration_s=self.offer.seconds
+        )
 
     def too_many(self, most: int) -> str:
         return (

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import sys
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Literal
 
@@ -104,19 +104,7 @@ def _runs_by_load() -> dict[str, list[Measurement]]:
 
 def _resolved(run: Measurement) -> Deployment:
     knobs = run.deployment
-    return Deployment(
-        engine="torch",
-        tp=knobs.tp,
-        pp=knobs.pp,
-        dtype=run.dtype,
-        offload=knobs.offload,
-        compiled=knobs.compiled,
-        graphs=knobs.has_graphs,
-        gpu_memory_utilization=knobs.gpu_memory_utilization,
-        max_num_seqs=knobs.max_num_seqs or MOST_SEQUENCES,
-        max_num_batched_tokens=knobs.max_num_batched_tokens,
-        max_model_len=knobs.max_model_len,
-    )
+    return replace(knobs, graphs=knobs.has_graphs, max_num_seqs=knobs.max_num_seqs or MOST_SEQUENCES)
 
 
 def _of_load(
