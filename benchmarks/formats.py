@@ -9,13 +9,13 @@ from collections import defaultdict
 
 import numpy as np
 
+from advisor.calibration.intervals import LEVEL
 from advisor.calibration.observations import group_runs
 from advisor.calibration.shipped_fit import PredictionError, errors_of
 from advisor.calibration.surrogate import shipped_surrogate
 from catalog.runs import shipped_runs
 
 METRICS = ("prefill_ms", "tpot_ms", "e2e_ms")
-LEVEL = 0.9
 
 
 def label(error: PredictionError) -> tuple[str, ...]:

@@ -6,10 +6,15 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from advisor.calibration.surrogate import EXPERTS, STAGED
-
 if TYPE_CHECKING:
     from catalog.units import Array
+
+LEVEL = 0.9
+"""Probability with which the intervals that answers show hold."""
+STAGED = " PP"
+"""Errors of pipelined runs are kept under the metric's name with this behind it: they are larger."""
+EXPERTS = " experts"
+"""Errors of closed loops of models with experts likewise."""
 
 
 def implementation_variance(provenance: str, compiled: Array | float) -> Array:

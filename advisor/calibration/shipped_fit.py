@@ -19,13 +19,13 @@ import numpy as np
 from joblib import Parallel, delayed
 
 from advisor.calibration.fit_file import LEVELS
-from advisor.calibration.intervals import implementation_variance, scale_name
+from advisor.calibration.intervals import STAGED, implementation_variance, scale_name
 from advisor.calibration.kernel_observations import KernelObservations, shipped_evidence
 from advisor.calibration.observations import METRICS, Observations, RunGroup, group_runs
 from advisor.calibration.posterior import Posterior, fit_posterior, sensitivities
 from advisor.calibration.residual_gp import fit_residuals, of_model
 from advisor.calibration.support import extrapolation_variance
-from advisor.calibration.surrogate import ANY, SHIPPED, STAGED, IntervalScale, Surrogate
+from advisor.calibration.surrogate import ANY, SHIPPED, IntervalScale, Surrogate
 from catalog.published_folder import read_published
 from catalog.runs import shipped_runs
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from advisor.calibration.fit_file import LEVELS, SCHEMA, FitFile
+from advisor.calibration.intervals import EXPERTS, STAGED
 from advisor.calibration.parameter_posterior import ParameterPosterior, apart
 from advisor.calibration.residual_gp import Residuals
 from advisor.perf_model.parameters import NAMES, SPREADS, Parameters
@@ -35,10 +36,6 @@ if TYPE_CHECKING:
 
 
 ANY = "*"
-STAGED = " PP"
-"""Errors of pipelined runs are kept under the metric's name with this behind it: they are larger."""
-EXPERTS = " experts"
-"""Errors of closed loops of models with experts likewise."""
 MOST_BYTES = 20_000_000
 FARTHEST = 25.0
 """Prior standard deviations from the prior mean beyond which no fit puts a parameter; 5 is the farthest that runs have put one."""

@@ -18,6 +18,7 @@ import numpy as np
 
 from advisor.calibration.fingerprint import platforms_of
 from advisor.calibration.fit_report import Accuracy, FitReport, Outlier, ParameterShift
+from advisor.calibration.intervals import LEVEL
 from advisor.calibration.kernel_observations import KernelObservations, own_evidence
 from advisor.calibration.observations import RunGroup, group_runs
 from advisor.calibration.posterior import SHARES, own_start, update
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from advisor.calibration.parameter_posterior import ParameterPosterior
     from advisor.calibration.shipped_fit import PredictionError
 
-LEVEL = 0.9
 Z90 = 1.6449
 """Standard deviations from the middle of a Gaussian to the ends of its 90% interval."""
 

@@ -12,9 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
+from advisor.calibration.intervals import LEVEL
 from advisor.capacity.candidates import Layouts, check_energy, kinds_of
 from advisor.capacity.fleet_choice import FleetChoice
-from advisor.capacity.fleet_options import LEVEL, CapacityQuestion, Change, FleetOption, row
+from advisor.capacity.fleet_options import CapacityQuestion, Change, FleetOption, row
 from advisor.capacity.relaxation import Shortfall
 from advisor.capacity.replica_sizing import MOST_REPLICAS, ReplicaSizing, TrafficSpec
 from advisor.prediction.inputs import (

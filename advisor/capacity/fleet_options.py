@@ -8,6 +8,8 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from advisor.calibration.intervals import LEVEL
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -16,8 +18,6 @@ if TYPE_CHECKING:
     from advisor.progress import Course
     from catalog.schema import Deployment, Price
 
-LEVEL = 0.9
-"""Of the intervals shown."""
 HOURS_A_MONTH = 730.0
 CHANGES = (
     ("rate", 0.5),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from advisor.calibration.intervals import LEVEL
 from advisor.capacity.fleet_options import HOURS_A_MONTH
 from advisor.fleet.assignment import Programme, ReplicaColumn
 from advisor.fleet.question import pairs_of, price_of, read_fleet
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
 CORRECTION = 0.95
 """Share of its capacity at which a type is taken that missed its limits in the whole."""
 CORRECTIONS = 6
-LEVEL = 0.9
-"""Of the intervals shown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from advisor.calibration.intervals import LEVEL
 from advisor.capacity.candidates import fleets_of
 from advisor.capacity.replica_sizing import TrafficSpec
 from advisor.prediction.evidence import Evidence
@@ -162,7 +163,7 @@ def checked_fleet(
     duration = max(REQUESTS * min(replicas, 8) / rate, 1.0)
     sizing = sizing.for_demand(replace(spec, workload=workload, duration_s=duration))
     check = sizing.slo_check(replicas)
-    return check, sizing.intervals(replicas, check.latencies, 0.9)
+    return check, sizing.intervals(replicas, check.latencies, LEVEL)
 
 
 def _without_detours(layouts: Sequence[ReplicaSizing]) -> Iterator[ReplicaSizing]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from advisor.calibration.intervals import scale_name
+from advisor.calibration.intervals import LEVEL, scale_name
 from advisor.perf_model.deployment_arrays import DeploymentArrays
 from advisor.perf_model.memory.dispatch import memory
 from advisor.perf_model.memory.kv_capacity import max_concurrency
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from catalog.schema import Measurement
     from catalog.units import Array
 
-LEVEL = 0.9
 POINTS = 40
 """Batches of a curve that names none, before equal ones become one."""
 MOST_BATCHES = 4096

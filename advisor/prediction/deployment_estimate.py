@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from advisor.calibration.intervals import LEVEL
 from advisor.prediction.inputs import BARE_ESTIMATE, plain, plain_fields
 from advisor.prediction.prediction import TIME_METRICS, interval_ends
 from advisor.prediction.presentation import Presented
@@ -89,7 +90,7 @@ class Estimate(Presented):
     """Times that a run of exactly this configuration measured: they are the answer (``provenance`` "measured"), or
     contradict what is predicted, which a note says."""
 
-    def interval(self, metric: str, level: float = 0.9) -> tuple[float, float]:
+    def interval(self, metric: str, level: float = LEVEL) -> tuple[float, float]:
         """Return lower and upper end within which the metric is expected with probability ``level``.
 
         Raises:
@@ -159,6 +160,6 @@ class Estimate(Presented):
             "cluster": str(self.cluster),
             **body,
             "gpus_used": self.deployment.num_gpus,
-            "interval_level": 0.9,
+            "interval_level": LEVEL,
             "intervals": intervals,
         }

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from advisor.calibration.cpu_posterior import cpu_marginal, cpu_start
 from advisor.calibration.fingerprint import disagreements, platforms_of, release
+from advisor.calibration.intervals import LEVEL
 from advisor.calibration.residual_gp import Residuals, fit_residuals, of_model
 from advisor.calibration.surrogate import ANY, IntervalScale, Surrogate, analytic_marginal, shipped_surrogate
 from catalog.engines import engine_family, find_engine, release_distance, releases_apart
@@ -28,8 +29,6 @@ Runs: TypeAlias = Sequence[Measurement] | Surrogate | None
 """What a question may stand on: see ``Evidence.of``."""
 
 
-LEVEL = 0.9
-"""Of the intervals by which two scales are compared."""
 NAMED = 3
 """Runs that a note names; of more it tells how many."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from advisor.calibration.intervals import LEVEL
 from advisor.perf_model.energy import power_of
 from advisor.prediction.deployment_estimate import ENERGY
 from advisor.simulator.arrivals import Arrivals, ArrivalStream, BusiestWindow, refusals
@@ -22,10 +23,6 @@ if TYPE_CHECKING:
     from advisor.simulator.server import AggregatedServer
     from advisor.simulator.summary_statistics import Spread
     from catalog.schema import Slo
-
-
-LEVEL = 0.9
-"""Of the intervals of step times at whose ends traffic is simulated; at other levels intervals are wider or narrower in proportion."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from advisor.calibration.intervals import LEVEL
 from advisor.prediction.deployment_estimate import ENERGY
 from advisor.prediction.evidence import Evidence
 from advisor.prediction.inputs import plain_fields, read_cluster, read_model
@@ -114,7 +115,7 @@ class Simulation(Presented):
     def gpus_used(self) -> int:
         return self.deployment.num_gpus + (self.prefill.num_gpus if self.prefill else 0)
 
-    def interval(self, metric: str, statistic: str = "mean", level: float = 0.9) -> tuple[float, float]:
+    def interval(self, metric: str, statistic: str = "mean", level: float = LEVEL) -> tuple[float, float]:
         """Return the lower and upper end within which a statistic of a metric, or a rate, lies with probability ``level``.
 
         Raises:
@@ -205,7 +206,7 @@ class Simulation(Presented):
             **plain_fields(self, "model", "cluster", "served", "sigmas", "scale", "timeline"),
             "requests": len(self.served),
             "gpus_used": self.gpus_used,
-            "interval_level": 0.9,
+            "interval_level": LEVEL,
             "intervals": intervals,
             "timeline": {name: [float(f"{value:.5g}") for value in values] for name, values in self.timeline.items()},
         }

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from advisor.calibration.intervals import LEVEL
 from advisor.perf_model.sensitivity import log_slopes, shifted
 from advisor.training.efficiencies import FILE, NAMES, Efficiencies, TrainingFit, centres, spreads
 from advisor.training.layout_space import layouts_of
@@ -36,7 +37,6 @@ NOISE = 0.05
 MEMORY_ERROR = 0.1
 """Share above a GPU's memory up to which a layout may have been what ran: memory is a count with an error, too."""
 ITERATIONS = 8
-LEVEL = 0.9
 UNSEEN = 1.5
 """Factor on the spread on GPUs and in formats that nothing was fitted of: that of publications left out whose GPU or format no other
 one has (``advisor.validation.training`` prints both)."""

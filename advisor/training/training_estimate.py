@@ -7,6 +7,7 @@ from math import exp
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Literal
 
+from advisor.calibration.intervals import LEVEL
 from advisor.prediction.inputs import plain_fields
 from catalog.errors import InputError, Note
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from catalog.training import TrainingLayout
 
 SCHEMA = "advisor.training/1"
-LEVEL = 0.9
 FASTER_IS_MORE = frozenset({"tokens_s", "tokens_s_per_gpu", "tflops_per_gpu", "mfu"})
 METRICS = ("step_s", "tokens_s", "tokens_s_per_gpu", "tflops_per_gpu", "mfu")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from advisor.calibration.intervals import scale_name
+from advisor.calibration.intervals import LEVEL, scale_name
 from advisor.calibration.surrogate import shipped_surrogate
 from advisor.recommendation.problem import startable
 
@@ -107,7 +107,7 @@ def _metrics(
                 scale = shipped_surrogate().scale(
                     provenance, engine, scale_name(name, "steady", staged=False, experts=experts)
                 )
-                half = scale.quantile(0.9) * math.hypot(sigma[k, i], scale.noise)
+                half = scale.quantile(LEVEL) * math.hypot(sigma[k, i], scale.noise)
             value = math.exp(mean[k, i])
             metrics[name] = (value, value / math.exp(half), value * math.exp(half))
         gpus = float(candidates.gpus[i])

@@ -16,6 +16,7 @@ from advisor.benchmarking.candidates import probe_candidates
 from advisor.benchmarking.devices import read_target
 from advisor.benchmarking.engines import ENGINES
 from advisor.benchmarking.session import PLANNED
+from advisor.calibration.intervals import LEVEL
 from advisor.calibration.observations import impossible
 from advisor.calibration.surrogate import shipped_surrogate
 from advisor.prediction.evidence import Evidence
@@ -110,7 +111,7 @@ class Tuning:
         return plain_fields(self, "steps", "runs") | {
             "model": self.model.name,
             "cluster": str(self.cluster),
-            "interval_level": 0.9,
+            "interval_level": LEVEL,
             "runs": [run.run_id for run in self.runs],
         }
 

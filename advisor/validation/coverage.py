@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from advisor.calibration.intervals import LEVEL
 from advisor.calibration.observations import RunGroup, group_runs
 from advisor.calibration.posterior import update
 from advisor.calibration.shipped_fit import errors_of, fitted_part
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from catalog.schema import Measurement
     from catalog.units import Array
 
-LEVEL = 0.9
 METRICS = ("prefill_ms", "tpot_ms", "e2e_ms")
 
 LEFT_OUT: Mapping[str, Callable[[Measurement], bool]] = {

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from scipy.stats import bootstrap
 
+from advisor.calibration.intervals import LEVEL
 from catalog.errors import InputError
 from catalog.models.find import find_model
 from catalog.schema import parallelism
@@ -34,7 +35,6 @@ KEYS = (
 USUAL = ("split", "engine", "regime", "parallel", "metric")
 BATCHES = ((1, "1"), (8, "2-8"), (32, "9-32"), (128, "33-128"), (math.inf, "129-"))
 """Largest batch of a group, and what it is called."""
-LEVEL = 0.9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

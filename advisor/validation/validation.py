@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from advisor.calibration.fit_file import LEVELS
+from advisor.calibration.intervals import LEVEL, STAGED
 from advisor.calibration.kernel_observations import shipped_evidence
 from advisor.calibration.observations import group_runs
 from advisor.calibration.posterior import fit_posterior
@@ -31,12 +32,11 @@ from advisor.calibration.shipped_fit import (
     sigma_of,
     unless_wider,
 )
-from advisor.calibration.surrogate import STAGED, Surrogate, shipped_surrogate
+from advisor.calibration.surrogate import Surrogate, shipped_surrogate
 from advisor.validation.ablations import NEARBY, NEARBY_PLAIN, ablations
 from advisor.validation.baselines import baselines
 from advisor.validation.closed_loops import judge
 from advisor.validation.prediction_errors import (
-    LEVEL,
     USUAL,
     Check,
     ErrorSummary,
