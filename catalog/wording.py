@@ -8,6 +8,11 @@ def counted(number: int, thing: str) -> str:
     return f"{number} {thing}" + "s" * (number != 1)
 
 
+def latency_label(metric: str) -> str:
+    """Return how a message writes a latency: "TTFT" of "ttft_ms"."""
+    return metric.removesuffix("_ms").upper()
+
+
 def short_name(model: str) -> str:
     """Return a model's name without the organisation, or without the folders of a path to its ``config.json``."""
     return model.removesuffix("/config.json").rsplit("/", maxsplit=1)[-1] or model

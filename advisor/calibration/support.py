@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from advisor.calibration.parameter_posterior import TrainingSupport
+from advisor.perf_model.deployment_arrays import EIGHT_BIT_BYTES, FOUR_BIT_BYTES
 from advisor.perf_model.parameters import NAMES, PRIORS
 from catalog.errors import Note
 from catalog.models.stack import stack
@@ -68,8 +69,8 @@ DEEP_PP_PARAMETERS = ("stage_ms", "group_imbalance")
 
 def _has(model: Model, layout: DeploymentArrays) -> dict[str, NDArray[np.bool_]]:
     """Return which of n layouts are of which kind, shape (n,) each."""
-    bits = 8.0 * layout.weight_bytes
-    four, eight = bits < 6.0, (bits >= 6.0) & (bits < 12.0)
+    four = layout.weight_bytes < FOUR_BIT_BYTES
+    eight = ~four & (layout.weight_bytes < EIGHT_BIT_BYTES)
     native = layout.matrix_flops > layout.half_flops
     experts = np.full(len(layout), bool(model.moe_layers))
     return {

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from advisor.capacity.replica_sizing import MOST_REPLICAS, ReplicaSizing, TrafficSpec
 from advisor.recommendation.relaxation import FORMATS
+from catalog.wording import latency_label
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -77,12 +78,12 @@ class Shortfall:
             eased = fleet.for_demand(replace(demand, slo=replace(demand.slo, **raised)))
             if eased.needed() is not None:
                 limits_kept = [
-                    f"{name.removesuffix('_ms').upper()} of {value:g} ms in place of {limits[name]:g}"
+                    f"{latency_label(name)} of {value:g} ms in place of {limits[name]:g}"
                     for name, value in raised.items()
                 ]
                 return [f"limits that this traffic can keep: at least {' and '.join(limits_kept)}"]
             raised = {name: value * (1.0 + EASIER) for name, value in raised.items()}
-        names = " and ".join(name.removesuffix("_ms").upper() for name in raised)
+        names = " and ".join(latency_label(name) for name in raised)
         return [f"{names} limits above what a request without any load meets, and a lower rate or more GPUs"]
 
     def _formats(self) -> list[str]:

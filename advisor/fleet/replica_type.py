@@ -18,6 +18,7 @@ from advisor.prediction.inputs import BARE_ESTIMATE, read_cluster, read_model
 from advisor.simulator.scheduler import FRONT_END_MS
 from catalog.engines import find_engine
 from catalog.errors import InputError
+from catalog.wording import latency_label
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -186,7 +187,7 @@ def _shortlist(estimated: Sequence[tuple[float, ReplicaSizing]]) -> list[Replica
 def _too_slow(layout: ReplicaSizing) -> str:
     limits = layout.demand.slo.limits
     slow = [
-        f"{name.removesuffix('_ms').upper()} {layout.alone.latencies[name]:.3g} ms"
+        f"{latency_label(name)} {layout.alone.latencies[name]:.3g} ms"
         for name, limit in limits.items()
         if layout.alone.latencies[name] > limit
     ]

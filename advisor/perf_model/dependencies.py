@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from advisor.perf_model.deployment_arrays import EIGHT_BIT_BYTES, FOUR_BIT_BYTES
 from advisor.perf_model.parameters import NAMES
-from advisor.perf_model.roofline import EIGHT_BIT_BYTES, FOUR_BIT_BYTES
 from catalog.engines import kv_groups
 from catalog.models.stack import stack
 

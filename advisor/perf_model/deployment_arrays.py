@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 ACTIVATION_BYTES = 2.0
 """Activations are float16 or bfloat16 whatever the weights are."""
+FOUR_BIT_BYTES, EIGHT_BIT_BYTES = 0.75, 1.5
+"""Bytes of a weight, scales included, below which it counts as one of 4 and of 8 bits."""
 
 
 def weight_bits(dtype: str, model: Model | None = None) -> float:

@@ -102,7 +102,7 @@ def _scheduling_ms(cost_model: CostModel, step: ForwardPass) -> Array | float:
     return step.sequences * groups * cost_model.parameters.group_sequence_us * 1e-3 if groups > 1 else 0.0
 
 
-def _slowest_stage(cost_model: CostModel) -> Array:
+def slowest_stage(cost_model: CostModel) -> Array:
     """Return the share of a pass that the slowest of the pipeline's stages takes: the one with most layers."""
     layers = float(cost_model.model.num_hidden_layers)
     if not cost_model.timing.balances_stages:

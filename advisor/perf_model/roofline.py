@@ -12,7 +12,14 @@ import numpy as np
 
 from advisor.perf_model.collectives import collective_cost
 from advisor.perf_model.cost import ATTENTION, ELEMENTWISE, RECURRENCE, Cost
-from advisor.perf_model.deployment_arrays import ACTIVATION_BYTES, DeploymentArrays, matrix_flops, weight_bits
+from advisor.perf_model.deployment_arrays import (
+    ACTIVATION_BYTES,
+    EIGHT_BIT_BYTES,
+    FOUR_BIT_BYTES,
+    DeploymentArrays,
+    matrix_flops,
+    weight_bits,
+)
 from advisor.perf_model.operators import (
     AttentionWork,
     CollectiveWork,
@@ -40,10 +47,6 @@ def smooth_maximum(memory: Array, compute: Array, sharpness: Array | float) -> t
     both = np.maximum(a + b, 1e-30)
     per_share = larger * both ** (1.0 / sharpness - 1.0)
     return per_share * a, per_share * b
-
-
-FOUR_BIT_BYTES, EIGHT_BIT_BYTES = 0.75, 1.5
-"""Bytes of a weight, scales included, below which it counts as one of 4 and of 8 bits."""
 
 
 def _efficiencies(

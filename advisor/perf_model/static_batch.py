@@ -1,8 +1,4 @@
-"""What an engine does with the passes: static batches and the steady state, with pipelines, chunks and waves.
-
-The two regimes of the design, never mixed. Static: all requests arrive at once. Steady: a fixed number of requests is
-kept in flight, their arrivals staggered, prefill chunks sharing steps with decodes.
-"""
+"""Static batches: all requests arrive at once, and pass pipelines in chunks, and the KV cache in waves."""
 
 from __future__ import annotations
 
@@ -11,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from advisor.perf_model.cost import HOST, MIXED, Cost
-from advisor.perf_model.forward_pass import _slowest_stage, decode_pass, forward_pass_cost, prefill_pass
+from advisor.perf_model.forward_pass import decode_pass, forward_pass_cost, prefill_pass, slowest_stage
 from advisor.perf_model.memory.kv_capacity import max_concurrency
 from advisor.perf_model.operators import causal_pairs
 from advisor.perf_model.phase_times import PhaseTimes
@@ -42,7 +38,7 @@ def _whole_prefill(cost_model: CostModel, batch: Array, input_len: Array) -> tup
     one_pass = forward_pass_cost(
         cost_model, prefill_pass(requests * input_len, requests, pairs, windowed), prefills=1.0
     )
-    slowest = np.where(layout.pp > 1, _slowest_stage(cost_model), 1.0)
+    slowest = np.where(layout.pp > 1, slowest_stage(cost_model), 1.0)
     whole = one_pass * (1.0 + (passes - 1.0) * slowest)
     # The last stage ends each group after its micro-batches; the first takes note once it has no more to prefill.
     at_least = passes * np.where(layout.pp > 1, slowest, 1.0)
@@ -83,7 +79,7 @@ def _prefill(cost_model: CostModel, batch: Array, input_len: Array) -> tuple[Cos
         cost = forward_pass_cost(wide, prefill_pass(chunk, requests, pairs, windowed), prefills=1.0)
         return [cost.take(slice(i * size, (i + 1) * size)) for i in range(number)]
 
-    slowest = np.where(layout.pp > 1, _slowest_stage(cost_model), 1.0)
+    slowest = np.where(layout.pp > 1, slowest_stage(cost_model), 1.0)
     chunks = [first]
     chunks += [] if np.array_equal(first, last) else [last]
     chunks += [np.minimum(per_chunk, tokens)] if np.any(later > 1) else []

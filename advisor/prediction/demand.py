@@ -13,6 +13,7 @@ from catalog.names import suggestion
 from catalog.quantities import COUNT, MILLISECONDS, PER_SECOND, SECONDS
 from catalog.schema import Slo, Workload, require_positive
 from catalog.uses import Use, find_use
+from catalog.wording import latency_label
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -203,9 +204,7 @@ def _read(what: str, values: Mapping[str, Any], known: Mapping[str, Any]) -> dic
 
 
 def _use_text(use: Use, lengths: Workload, slo: Slo, filled: bool) -> str:
-    limits = (
-        [f"{name.removesuffix('_ms').upper()} <= {most:g} ms" for name, most in slo.limits.items()] if filled else []
-    )
+    limits = [f"{latency_label(name)} <= {most:g} ms" for name, most in slo.limits.items()] if filled else []
     took = [f"{lengths.input_len} in / {lengths.output_len} out", *limits]
     return f"{use.name}, {use.words}: {', '.join(took)} (from {use.source})"
 

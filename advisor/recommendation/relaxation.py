@@ -13,7 +13,7 @@ from advisor.prediction.engine_start import WIDEST_SHARE, safe_context
 from advisor.recommendation.problem import DeploymentSearch, checked
 from catalog.engines import find_engine
 from catalog.errors import InputError
-from catalog.wording import counted
+from catalog.wording import counted, latency_label
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -73,7 +73,7 @@ def _raised(search: DeploymentSearch, metrics: Sequence[str]) -> str:
     for _ in range(RAISES):
         if replace(search, slo=replace(search.slo, **values)).run().feasible:
             return " and ".join(
-                f"{metric.removesuffix('_ms').upper()} limit of {value:g} ms instead of {stated[metric]:g} ms"
+                f"{latency_label(metric)} limit of {value:g} ms instead of {stated[metric]:g} ms"
                 for metric, value in values.items()
             )
         values = {metric: _up(value + 0.1 * _digit(value)) for metric, value in values.items()}

@@ -11,6 +11,7 @@ import numpy as np
 from advisor.calibration.intervals import LEVEL, scale_name
 from advisor.calibration.surrogate import shipped_surrogate
 from advisor.recommendation.problem import startable
+from catalog.wording import latency_label
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -123,5 +124,5 @@ def relaxations_of(nearest: TuningChoice, slo: Slo) -> tuple[str, ...]:
     for metric, limit in slo.limits.items():
         value = nearest.metrics[metric][0]
         if value > limit:
-            changes.append(f"{metric.removesuffix('_ms').upper()} limit of {math.ceil(value)} ms instead of {limit:g}")
+            changes.append(f"{latency_label(metric)} limit of {math.ceil(value)} ms instead of {limit:g}")
     return tuple(changes)

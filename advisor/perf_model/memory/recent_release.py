@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from advisor.perf_model.deployment_arrays import ACTIVATION_BYTES
+from advisor.perf_model.deployment_arrays import ACTIVATION_BYTES, FOUR_BIT_BYTES
 from catalog.engines import find_engine, minor_release
 from catalog.engines.registry import REFERENCE
 from catalog.models.sizes import experts_of
@@ -37,8 +37,6 @@ EXPERTS_GIB, EXPERTS_MXFP4_GIB = 1.2, 0.6
 """The same of models with experts, whose kernels keep workspaces."""
 EXPERT_STATES = 12.0
 """Hidden states of a step that layers with experts have at once."""
-FOUR_BIT_BYTES = 0.75
-"""Bytes a weight up to which a format has 4 bits, scales included."""
 FOUR_BIT_MORE = 1.025
 """What 4-bit weights take over their count."""
 
