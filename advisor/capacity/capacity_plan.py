@@ -6,16 +6,15 @@ grow, bounds its cost from below, so the candidates are taken best first and the
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from advisor.calibration.intervals import LEVEL
 from advisor.capacity.candidates import Layouts, check_energy, kinds_of
 from advisor.capacity.fleet_choice import FleetChoice
 from advisor.capacity.fleet_options import CapacityQuestion, Change, FleetOption, row
+from advisor.capacity.planned_traffic import demand_at_rate, offered_requests, with_rate
 from advisor.capacity.relaxation import Shortfall
 from advisor.capacity.replica_sizing import MOST_REPLICAS, ReplicaSizing, TrafficSpec
 from advisor.prediction.inputs import (
@@ -29,13 +28,10 @@ from advisor.prediction.inputs import (
     read_model,
 )
 from advisor.prediction.presentation import Presented
-from advisor.simulator.arrivals import FEWEST, LEAST_S_A_TOKEN
 from advisor.simulator.conversations import Conversations
 from advisor.simulator.scheduler import FRONT_END_MS
 from advisor.simulator.server import AggregatedServer
-from advisor.simulator.session_files import read_sessions
 from advisor.simulator.simulation import check_serving
-from advisor.simulator.trace_files import TraceFile, read_trace
 from advisor.simulator.traffic_question import TrafficQuestion
 from catalog.errors import InputError, Note
 from catalog.prices import no_price
@@ -43,6 +39,7 @@ from catalog.schema import STATED, Cluster, Deployment, Model, Slo, Workload, re
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
     from typing import Unpack
 
     import pandas as pd
@@ -53,13 +50,10 @@ if TYPE_CHECKING:
     from advisor.progress import Watch
     from advisor.simulator.arrivals import Arrivals
     from advisor.simulator.routers import Router
+    from advisor.simulator.trace_files import TraceFile
     from catalog.schema import Price
 
 OBJECTIVES = ("cost", "gpus", "energy")
-SECONDS, MOST = 200.0, 8000
-"""By default requests come for so long, but at least ``FEWEST`` and at most so many of them."""
-LEAST_S = 60.0
-"""And no shorter than that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -166,7 +160,7 @@ def plan(
         illustrative_prices: allow round figures, which are no offers, where there is no offer.
         runs: None for the shipped fit and the user's own runs; a list for exactly those; [] for the analytic model; or what
             ``fit`` made.
-        duration_s: how long requests come; None for about 200 s, see ``SECONDS``.
+        duration_s: how long requests come; None for about 200 s.
         seed: of arrivals and lengths.
         spread: coefficient of variation of both lengths, log-normal.
         burstiness: squared coefficient of variation of the gaps between arrivals; 1: Poisson.
@@ -201,14 +195,12 @@ def plan(
     )
     check_serving(stated.slo, router, stated.prefix_hit_rate, front_end_ms, draws)
     confidence = (CONFIDENCE if draws else BARE_ESTIMATE) if confidence is None else confidence
-    _check(stated, objective, confidence, headroom, spares, base, draws)
-    require_positive("top", top, most=1000)
+    _check(stated, objective, confidence, headroom, spares, base, draws, top)
     longest = base.max_model_len or resolved.value.max_position_embeddings
-    offered = _offered(trace, sessions, duration_s, longest, stated, disaggregate=disaggregate)
-    asked = _with_rate(stated.workload, offered)
-    assert asked.rate
+    offered = offered_requests(trace, sessions, duration_s, longest, stated, disaggregate=disaggregate)
+    asked, rate = with_rate(stated.workload, offered)
     check_lengths(resolved.value, asked.input_len, asked.output_len, base.max_model_len)
-    base_demand = TrafficSpec(
+    first_demand = TrafficSpec(
         workload=replace(asked, concurrency=None),
         slo=stated.slo,
         confidence=confidence,
@@ -221,10 +213,9 @@ def plan(
         trace=offered,
         conversations=stated.conversations,
     )
-    demand_at = partial(_demand_at, base_demand, duration_s)
-    demand = demand_at(asked.rate * (1.0 + headroom))
+    at_rate = partial(demand_at_rate, first_demand, duration_s)
+    demand = at_rate(rate * (1.0 + headroom))
     requests = demand.traffic()
-    question = CapacityQuestion(rate=asked.rate, spares=spares, objective=objective, draws=draws)
     kinds, stated_prices = kinds_of(gpus, set_gpu), prices_by_gpu(price)
     prices = _prices(kinds, stated_prices, objective, illustrative=illustrative_prices)
     layouts_of = partial(
@@ -245,28 +236,41 @@ def plan(
         apart=disaggregate,
     )
 
-    def in_formats(formats: Mapping[str, str]) -> list[ReplicaSizing]:
-        with suppress(InputError):
-            return layouts_of(replace(base, **cast("Any", formats))).fleets
-        return []
-
     layouts = layouts_of(base)
     _check_fleets(resolved.value, kinds, layouts.fleets, objective, spares)
-    short = Shortfall(question=question, prices=prices, headroom=headroom, at_rate=demand_at, in_formats=in_formats)
+    question = CapacityQuestion(rate=rate, spares=spares, objective=objective, draws=draws)
+    short = Shortfall(
+        question=question, prices=prices, headroom=headroom, at_rate=at_rate, layouts_of=layouts_of, base=base
+    )
     choice = FleetChoice.of(layouts, short, top, progress)
     notes = [*stated.notes, *resolved.notes, *(offered.notes if offered else requests.notes), *layouts.notes]
     if requests.sharing is not None:
         notes.append(_hits(requests, *choice.ranked[0]) if choice.ranked else _prompts(requests))
     notes += [*_engine_notes(choice.answers), *_price_notes(prices, stated_prices)]
-    options = tuple(question.option(fleet, replicas, prices) for fleet, replicas in choice.ranked)
+    return _capacity_plan(resolved.value, kinds, demand, len(requests), short, layouts, choice, notes)
+
+
+def _capacity_plan(
+    model: Model,
+    kinds: Sequence[GpuKind],
+    demand: TrafficSpec,
+    requests: int,
+    short: Shortfall,
+    layouts: Layouts,
+    choice: FleetChoice,
+    notes: Sequence[Note],
+) -> CapacityPlan:
+    """Return what was chosen as an answer; ``short`` has the question and the prices, ``requests`` their number."""
+    question = short.question
+    options = tuple(question.option(fleet, replicas, short.prices) for fleet, replicas in choice.ranked)
     return CapacityPlan(
-        model=resolved.value,
+        model=model,
         gpus=tuple(cluster.gpu.name for cluster, _, _ in kinds),
-        workload=asked,
-        slo=stated.slo,
-        objective=objective,
-        confidence=confidence,
-        headroom=headroom,
+        workload=replace(demand.workload, rate=question.rate),
+        slo=demand.slo,
+        objective=question.objective,
+        confidence=demand.confidence,
+        headroom=short.headroom,
         best=options[0] if options else None,
         options=options,
         carries_s=choice.reach.carries_s,
@@ -278,32 +282,9 @@ def plan(
         relaxations=choice.relaxations,
         candidates=len(layouts.fleets),
         duration_s=demand.duration_s,
-        requests=len(requests),
+        requests=requests,
         notes=tuple(dict.fromkeys(notes)),
     )
-
-
-def _with_rate(workload: Workload, offered: Arrivals | None) -> Workload:
-    """Return what comes: the workload, or the mean lengths of the requests offered, at the rate stated or theirs.
-
-    Raises:
-        InputError: nothing says how much comes, or it cannot be.
-
-    """
-    rate = workload.rate
-    if offered is not None:
-        workload = Workload(input_len=round(offered.input_len.mean()), output_len=round(offered.output_len.mean()))
-        rate = offered.rate if rate is None else rate
-    if rate is None:
-        raise InputError("give exactly one of --rate, --users or --trace: what comes")
-    require_positive("rate", rate, whole=False, most=1e5)
-    return replace(workload, rate=rate)
-
-
-def _demand_at(demand: TrafficSpec, duration_s: float | None, rate: float) -> TrafficSpec:
-    """Return the demand at another rate, for as long as a plan for that rate takes it where no duration is stated."""
-    lasting = _duration_s(duration_s, rate, demand.workload) if demand.trace is None else len(demand.trace) / rate
-    return replace(demand, workload=replace(demand.workload, rate=rate), duration_s=lasting)
 
 
 def _prompts(requests: Arrivals) -> Note:
@@ -313,59 +294,6 @@ def _prompts(requests: Arrivals) -> Note:
 def _hits(requests: Arrivals, fleet: ReplicaSizing, replicas: int) -> Note:
     """Say what the prefix caches of a fleet hit."""
     return Note(f"{_prompts(requests).text}; the best fleet's prefix caches hit {fleet.hit_rate(replicas):.0%} of them")
-
-
-def _offered(
-    trace: str | Path | TraceFile | Arrivals | None,
-    sessions: str | Path | None,
-    duration_s: float | None,
-    longest: int,
-    stated: TrafficQuestion,
-    *,
-    disaggregate: bool,
-) -> Arrivals | None:
-    """Return the requests of a trace or of sessions that an engine with sequences of at most ``longest`` tokens serves.
-
-    None where neither is given.
-
-    Raises:
-        InputError: they cannot be read, contradict what is stated, or cannot be planned for.
-
-    """
-    arrivals = _read_offered(trace, sessions, duration_s, stated)
-    arrivals = None if arrivals is None else arrivals.within(longest)
-    sharing = None if arrivals is None else arrivals.sharing
-    if disaggregate and (stated.conversations.turns > 1 or (sharing is not None and sharing.follows)):
-        raise InputError(
-            "a pool for prompts takes requests that wait for no other; leave out disaggregate or the turns"
-        )
-    stated.check_hits(sharing)
-    return arrivals
-
-
-def _read_offered(
-    trace: str | Path | TraceFile | Arrivals | None,
-    sessions: str | Path | None,
-    duration_s: float | None,
-    stated: TrafficQuestion,
-) -> Arrivals | None:
-    if sessions is not None or trace is not None:
-        stated.conversations.check_alone("a trace" if sessions is None else "a file of sessions")
-    if sessions is not None:
-        if trace is not None:
-            raise InputError("sessions say what comes and when; leave out the trace")
-        trace = read_sessions(sessions, duration_s=duration_s)
-    arrivals = read_trace(trace, duration_s=duration_s) if isinstance(trace, (str, Path, TraceFile)) else trace
-    if arrivals is not None and arrivals.concurrency:
-        raise InputError("a closed loop has no rate to plan for; take a trace")
-    return arrivals
-
-
-def _duration_s(stated: float | None, rate: float, workload: Workload) -> float:
-    """Return for how many seconds random requests come: as stated, else as ``SECONDS`` and ``LEAST_S`` say."""
-    if stated is not None:
-        return stated
-    return max(min(max(SECONDS, FEWEST / rate), MOST / rate), LEAST_S, LEAST_S_A_TOKEN * workload.output_len)
 
 
 def _prices(
@@ -407,8 +335,10 @@ def _check(
     spares: int,
     base: Deployment,
     draws: int,
+    top: int,
 ) -> None:
     """Raise ``InputError`` for what no plan can be made for."""
+    require_positive("top", top, most=1000)
     if objective not in OBJECTIVES:
         raise InputError(f"objective is {objective!r:.60}; it must be one of {', '.join(OBJECTIVES)}")
     if not stated.slo.limits:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from advisor.capacity.replica_sizing import MOST_REPLICAS, ReplicaSizing, TrafficSpec
 from advisor.recommendation.relaxation import FORMATS
+from catalog.errors import InputError
 from catalog.wording import latency_label
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from advisor.capacity.candidates import Layouts
     from advisor.capacity.fleet_options import CapacityQuestion, FleetOption
-    from catalog.schema import Price
+    from catalog.schema import Deployment, Price
 
 TRIES = 6
 """Times that a number is made easier by ``EASIER`` until the question with it has an answer."""
@@ -30,8 +33,10 @@ class Shortfall:
     headroom: float
     at_rate: Callable[[float], TrafficSpec]
     """The demand of a rate, headroom included, as a plan for that rate would have it."""
-    in_formats: Callable[[Mapping[str, str]], Sequence[ReplicaSizing]]
-    """The layouts with other formats of weights and cache, by ``dtype`` and ``kv_dtype``."""
+    layouts_of: Callable[[Deployment], Layouts]
+    """The layouts with other knobs of the engine."""
+    base: Deployment
+    """Those knobs as they were stated."""
 
     def nearest(self, fleets: Sequence[ReplicaSizing]) -> tuple[ReplicaSizing, FleetOption, tuple[str, ...]]:
         """Find what comes nearest, as an option, and what would have to give."""
@@ -89,10 +94,11 @@ class Shortfall:
     def _formats(self) -> list[str]:
         """Name the first change of formats that is enough."""
         for words, formats in FORMATS.items():
-            knobs = {name.removesuffix("s"): values[0] for name, values in formats.items()}
-            fleets = self.in_formats(knobs)
-            if any(fleet.alone.meets and fleet.needed() is not None for fleet in fleets):
-                return [words]
+            knobs: dict[str, Any] = {name.removesuffix("s"): values[0] for name, values in formats.items()}
+            with suppress(InputError):
+                fleets = self.layouts_of(replace(self.base, **knobs)).fleets
+                if any(fleet.alone.meets and fleet.needed() is not None for fleet in fleets):
+                    return [words]
         return []
 
 
