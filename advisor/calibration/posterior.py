@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from advisor.calibration.blas_threads import one_blas_thread
 from advisor.calibration.contamination import Disagreement, disagreement, dispersion
 from advisor.calibration.kinship import kin_of, stack_of
+from advisor.calibration.linearisation import LinearisedObservations, linearised
 from advisor.calibration.observations import METRICS, RunGroup
 from advisor.calibration.parameter_posterior import (
     FORMAT_PARAMETERS,
@@ -27,7 +29,7 @@ from advisor.calibration.parameter_posterior import (
 from advisor.calibration.shared_offsets import SharedOffsets, robust
 from advisor.calibration.support import training_support, widened
 from advisor.perf_model.parameters import NAMES, PRIORS, SPREADS, Parameters
-from advisor.perf_model.sensitivity import log_slopes, logarithm, shifted
+from advisor.perf_model.sensitivity import logarithm
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -153,11 +155,7 @@ def log_residuals(group: Observations, x: Array) -> Array:
 
 def sensitivities(group: Observations, x: Array) -> Array:
     """Return derivatives of the log predictions by the parameters, shape (k, len(NAMES), m)."""
-    moved = group.dependencies
-    predicted = group.predict(Parameters.from_unbounded(shifted(x, moved)))
-    slopes = np.zeros((predicted.shape[0], len(NAMES), predicted.shape[2]))
-    slopes[:, moved] = log_slopes(predicted, axis=1)
-    return slopes
+    return linearised(group, x, group.dependencies)[1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,6 +186,7 @@ class Posterior:
         )
 
 
+@one_blas_thread
 def fit_posterior(
     groups: Sequence[Observations], start: Posterior | None = None, *, index: Effects | None = None
 ) -> Posterior:
@@ -288,6 +287,7 @@ def widened_for_new_machine(marginal: ParameterPosterior) -> ParameterPosterior:
     return replace(marginal, covariance=marginal.covariance + np.diag((SHARES["pair"] * SPREADS) ** 2))
 
 
+@one_blas_thread
 def own_start(marginal: ParameterPosterior, groups: Sequence[Observations]) -> ParameterPosterior:
     """Return where a fit to a user's own runs begins: from what is known of their engine on their GPU, or from that reopened.
 
@@ -312,6 +312,7 @@ WILD_COST = 6.0
 of its own, log(19) + log(1 / 0.08) rounded up."""
 
 
+@one_blas_thread
 def update(marginal: ParameterPosterior, groups: Sequence[Observations]) -> ParameterPosterior:
     """Return the parameters of one engine on one GPU after more runs of it, by Bayes' rule from where they stood.
 
@@ -356,9 +357,10 @@ class _Fitted:
 def _judged(marginal: ParameterPosterior, groups: Sequence[Observations]) -> tuple[_Fitted, list[Disagreement]]:
     """Return the parameters after the runs that are what they say, and how far each lies from the others."""
     clean = [np.ones(group.measured.shape[1]) for group in groups]
+    near = [LinearisedObservations(group) for group in groups]
     for _ in range(ROUNDS):
-        fitted = _updated(marginal, groups, clean)
-        judged = [_disagreement(fitted, group, c, w) for group, c, w in zip(groups, clean, fitted.weights, strict=True)]
+        fitted = _updated(marginal, near, clean)
+        judged = [_disagreement(fitted, each, c, w) for each, c, w in zip(near, clean, fitted.weights, strict=True)]
         moved = max((float(np.max(np.abs(j.clean - c))) for j, c in zip(judged, clean, strict=True)), default=0.0)
         clean = [judgement.clean for judgement in judged]
         if moved < SETTLED:
@@ -371,41 +373,29 @@ SETTLED = 0.01
 SIGNS = np.array([-1.0 if metric == "output_tok_s" else 1.0 for metric in METRICS])
 
 
-def _disagreement(fitted: _Fitted, group: Observations, clean: Array, weight: Array) -> Disagreement:
+def _disagreement(fitted: _Fitted, near: LinearisedObservations, clean: Array, weight: Array) -> Disagreement:
     """Judge how far runs disagree with the others; kernels timed alone are taken as they are."""
-    if not isinstance(group, RunGroup):
-        size = group.measured.shape[1]
+    if not isinstance(near.group, RunGroup):
+        size = near.group.measured.shape[1]
         return Disagreement(clean=np.ones(size), score=np.full(size, np.nan))
-    return disagreement(
-        log_residuals(group, fitted.mean),
-        sensitivities(group, fitted.mean),
-        fitted.covariance,
-        group.noise,
-        clean * weight,
-        group.used,
-        SIGNS,
-    )
+    return disagreement(*near.at(fitted.mean), fitted.covariance, near.noise, clean * weight, near.used, SIGNS)
 
 
-def _updated(marginal: ParameterPosterior, groups: Sequence[Observations], clean: Sequence[Array]) -> _Fitted:
+def _updated(marginal: ParameterPosterior, groups: Sequence[LinearisedObservations], clean: Sequence[Array]) -> _Fitted:
     """Return the parameters after the runs, each counted by the probability that it is what it says."""
     root = np.linalg.cholesky(marginal.covariance + 1e-12 * np.eye(len(NAMES)))
     used = [group.used for group in groups]
-    sigma = [group.noise for group in groups]
     counted = np.concatenate([np.broadcast_to(c, u.shape)[u] for c, u in zip(clean, used, strict=True)])
     data = len(counted)
 
     def residuals(u: Array) -> Array:
         x = marginal.mean + root @ u
-        parts = [(log_residuals(g, x) / s)[m] for g, m, s in zip(groups, used, sigma, strict=True)]
+        parts = [(group.at(x)[0] / group.noise)[group.used] for group in groups]
         return np.concatenate([*parts, u])
 
     def jacobian(u: Array) -> Array:
         x = marginal.mean + root @ u
-        rows = [
-            (sensitivities(g, x) / s[:, None, :]).transpose(0, 2, 1)[m] @ root
-            for g, m, s in zip(groups, used, sigma, strict=True)
-        ]
+        rows = [(group.at(x)[1] / group.noise[:, None, :]).transpose(0, 2, 1)[group.used] @ root for group in groups]
         return np.vstack([*rows, np.eye(len(NAMES))])
 
     from scipy.optimize import least_squares  # slow to import

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from advisor.calibration.blas_threads import one_blas_thread
 from advisor.calibration.fit_file import MOST_LOG, MOST_RUNS
 from advisor.perf_model.correction import PHASES, Correction
 
@@ -260,6 +261,7 @@ def _distinct(rows: Array) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     return first, which
 
 
+@one_blas_thread
 def fit_residuals(
     groups: Iterable[RunGroup],
     parameters_of: Callable[[str, str, int], Parameters],

@@ -134,6 +134,8 @@ def read_demand(
         require_positive("users", users, most=MOST_USERS)
         if rate is not None or lengths.rate is not None or lengths.concurrency is not None:
             raise InputError("users already say how much comes; leave out the users, or the rate and the concurrency")
+        for name, limit in limits.limits.items():  # they say how long an answer takes
+            require_positive(name, limit, most=1e9, whole=False)
         think = _think_s(stated.get("think_time"), use)
         lengths, note = _of_users(users, think, lengths, limits, steady=steady)
         notes.append(note)

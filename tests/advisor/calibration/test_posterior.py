@@ -10,6 +10,7 @@ from advisor.calibration.observations import METRICS, NOISE, RunGroup, group_run
 from advisor.calibration.posterior import fit_posterior, log_residuals, sensitivities, update
 from advisor.calibration.surrogate import analytic_marginal
 from advisor.perf_model.parameters import NAMES, PRIORS, Parameters
+from catalog.runs import shipped_runs
 from catalog.schema import Measurement
 
 SPREAD = np.array([prior.spread for prior in PRIORS.values()])
@@ -258,3 +259,23 @@ def test_releases_are_steps_from_the_nearest_measured_one():
     spread = {release: np.trace(each.covariance) for release, each in at.items()}
     assert spread[0] < min(spread[-3], spread[9])
     assert spread[-6] < spread[-9]
+
+
+def test_small_matrices_are_not_shared_out_among_threads(monkeypatch):
+    """On two busy cores singular values of a few hundred rows took a second each, and a fit of 60 runs minutes."""
+    import scipy.optimize
+    from threadpoolctl import threadpool_info, threadpool_limits
+
+    found = []
+    solve = scipy.optimize.least_squares
+
+    def seen(*given, **named):
+        found.extend(each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas")
+        return solve(*given, **named)
+
+    monkeypatch.setattr(scipy.optimize, "least_squares", seen)
+    groups = group_runs([run for run in shipped_runs() if run.gpu == "H200-SXM" and run.role == "fit"][:3])
+    with threadpool_limits(limits=2, user_api="blas"):
+        update(analytic_marginal(), groups)
+    assert found
+    assert set(found) == {1}

@@ -50,6 +50,7 @@ def test_users_in_the_steady_state_follow_littles_law():
         ({"tpott": 5}, "tpot"),
         ({"ttft": "fast"}, "200ms"),
         ({"users": 0, "think_time": 5}, "above 0"),
+        ({"users": 1, "think_time": 5, "tpot": "-inf"}, "tpot_ms is -inf; it must be a number above 0"),
     ],
 )
 def test_what_contradicts_itself_is_refused(flags, message):
