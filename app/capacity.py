@@ -26,7 +26,7 @@ from app.jobs import answered
 from app.tables import table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from advisor import CapacityPlan, FleetOption, Simulation
     from app.capacity_inputs import CapacityInputs
@@ -135,7 +135,7 @@ def _figures_of(plan: CapacityPlan, best: FleetOption) -> None:
 
 def _over_time(plan: CapacityPlan, options: Mapping[str, FleetOption], asked: CapacityInputs) -> None:
     st.markdown("##### A fleet over time")
-    option = options[_picked(list(options))]
+    option = options[inputs.shown_in_detail("Fleet", FLEET, list(options))]
     strained = True
     if plan.headroom or option.spares:
         strained = st.toggle("Headroom used up and spares out", value=True, key="strained", bind=inputs.BIND)
@@ -167,24 +167,6 @@ def _over_time(plan: CapacityPlan, options: Mapping[str, FleetOption], asked: Ca
         files={"requests.csv": lambda: pd.DataFrame(served.requests()).to_csv(index=False)},
         report=lambda: page_files(simulation_document([served])),
     )
-
-
-def _picked(names: Sequence[str]) -> str:
-    """Return the fleet to serve: a click on a row sets it, and who uses the keyboard chooses here.
-
-    It is written to the address by hand: a bound widget leaves the address as it was where a callback sets the value.
-    """
-    asked = st.session_state.get(FLEET, st.query_params.get(FLEET))
-    if asked in names:
-        st.session_state[FLEET] = asked
-    else:
-        st.session_state.pop(FLEET, None)
-    chosen = st.selectbox("Fleet", names, key=FLEET)
-    if chosen == names[0]:
-        st.query_params.pop(FLEET, None)
-    else:
-        st.query_params[FLEET] = chosen
-    return chosen
 
 
 def _served(simulation: Simulation, option: FleetOption, asked: CapacityInputs) -> str:

@@ -15,7 +15,7 @@ from advisor.render.vocabulary import E2E, GOALS, TPOT, TTFT
 from app.frame import plain
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 UPLOADED = "uploaded config.json"
 """How the list of models calls one that was uploaded; it belongs to the session, so no link can name it."""
@@ -103,6 +103,24 @@ def number(label: str, key: str, ends: tuple[float, float], value: float | None,
 def choice(label: str, key: str, names: Mapping[Any, str], **options: Any) -> Any:
     """Ask for one of the keys of ``names``, which are shown by their names."""
     return st.selectbox(label, list(names), key=key, bind=BIND, format_func=names.__getitem__, **options)
+
+
+def shown_in_detail(label: str, key: str, names: Sequence[str]) -> str:
+    """Return the row to show in detail: a click on it or its point sets it, and who uses the keyboard chooses here.
+
+    It is written to the address by hand: a bound widget leaves the address as it was where a callback sets the value.
+    """
+    asked = st.session_state.get(key, st.query_params.get(key))
+    if asked in names:
+        st.session_state[key] = asked
+    else:
+        st.session_state.pop(key, None)
+    chosen = st.selectbox(label, names, key=key)
+    if chosen == names[0]:
+        st.query_params.pop(key, None)
+    else:
+        st.query_params[key] = chosen
+    return chosen
 
 
 def cluster() -> str:

@@ -91,7 +91,7 @@ def show() -> None:
     charts, details = st.container(), st.container()
     with details:
         st.divider()
-        picked = _picked(by_name)
+        picked = by_name[inputs.shown_in_detail("In detail", PICK, list(by_name))]
         _details(picked)
     with charts:
         _charts(answer, picked)
@@ -150,24 +150,6 @@ def _charts(answer: advisor.Recommendation, picked: advisor.Estimate) -> None:
         st.markdown("##### Memory of one GPU")
         st.caption("The fullest GPU of each layout at the batch named beside it.")
         draw(memory_bars(answer.candidates), "memory by layout", alt="Stacked bars of GPU memory by layout and part")
-
-
-def _picked(by_name: Mapping[str, advisor.Estimate]) -> advisor.Estimate:
-    """Return the candidate to show in detail: a click on a row or a point sets it, and who uses the keyboard chooses here.
-
-    Its name is written to the address by hand: a bound widget leaves it as it was where a callback sets the value.
-    """
-    asked = st.session_state.get(PICK, st.query_params.get(PICK))
-    if asked in by_name:
-        st.session_state[PICK] = asked
-    else:
-        st.session_state.pop(PICK, None)
-    chosen = st.selectbox("In detail", list(by_name), key=PICK)
-    if chosen == next(iter(by_name)):
-        st.query_params.pop(PICK, None)
-    else:
-        st.query_params[PICK] = chosen
-    return by_name[chosen]
 
 
 def _pick_point() -> None:

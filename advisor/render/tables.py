@@ -82,6 +82,13 @@ class FlatRows:
         return Column(key=f"{key}_interval", name=name, cells=cells, **options)
 
 
+def quantity_columns(quantities: Sequence[Mapping[str, str]]) -> list[Column]:
+    """Return the columns of quantities with their intervals, one a row."""
+    rows = FlatRows(quantities)
+    columns = [rows.text("quantity", "quantity"), rows.column("value", "estimate"), rows.text("unit", "unit")]
+    return [*columns, rows.column("interval", "90% interval")]
+
+
 def fitted(columns: Sequence[Column], width: int | None) -> tuple[tuple[Column, ...], int, bool]:
     """Return the columns that fit ``width``, the space between them, and whether their narrow names are needed.
 

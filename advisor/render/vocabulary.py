@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from advisor.render.numbers import limit
 from catalog.wording import counted as counted  # noqa: PLC0414  handed on
 from catalog.wording import short_name as short_name  # noqa: PLC0414  handed on
 
@@ -56,6 +57,12 @@ TRAFFIC = {"rate": "rate", "input_len": "prompts", "output_len": "outputs"}
 def candidate_name(estimate: Estimate) -> str:
     """Write layout and batch: "2 x TP2 PP1, batch 119"."""
     return f"{estimate.deployment.layout}, batch {estimate.batch}"
+
+
+def goal_and_limits(objective: str, slo: Slo) -> str:
+    """Return what is optimised, and the limits: most tok/s per GPU, TTFT <= 300 ms."""
+    limits = [f"{METRIC_NAMES[metric]} <= {limit(most)}" for metric, most in slo.limits.items()]
+    return ", ".join([GOALS.get(objective, objective), *limits])
 
 
 def statistic_name(slo: Slo) -> str:

@@ -9,9 +9,9 @@ from advisor.prediction.option_words import engine_words
 from advisor.render.document import Document, Section, Table
 from advisor.render.lines import notes, sources_line
 from advisor.render.next_command import command
-from advisor.render.numbers import count, limit, share, short
+from advisor.render.numbers import count, share, short
 from advisor.render.tables import UNIFORM, Column, FlatRows
-from advisor.render.vocabulary import GOALS, METRIC_NAMES, TPOT, TTFT
+from advisor.render.vocabulary import TPOT, TTFT, goal_and_limits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -106,13 +106,12 @@ def _quality(row: ComparedDeployment) -> str:
 
 
 def _question(answer: Comparison) -> list[str]:
-    goal = "largest models first" if answer.goal == "size" else GOALS.get(answer.goal, answer.goal)
-    kept = [f"{METRIC_NAMES[metric]} <= {limit(most)}" for metric, most in answer.slo.limits.items()]
+    goal = "largest models first" if answer.goal == "size" else answer.goal
     spend = [] if answer.budget is None else [f"at most ${answer.budget:g} an hour"]
     return [
         f"{answer.combinations:,} combination{'s' * (answer.combinations != 1)} of model, GPUs and format",
         f"{answer.workload.input_len} in / {answer.workload.output_len} out",
-        ", ".join([goal, *kept, *spend]),
+        ", ".join([goal_and_limits(goal, answer.slo), *spend]),
     ]
 
 

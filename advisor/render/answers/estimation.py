@@ -8,7 +8,7 @@ from advisor.prediction.estimate_row import METRICS, weights_gib
 from advisor.render.document import Document, Section, Table
 from advisor.render.lines import corrected_line, cost_line, energy_line, hardware, memory_line, notes, sources_line
 from advisor.render.numbers import RATE, count, share, short, unit_of
-from advisor.render.tables import Column, FlatRows
+from advisor.render.tables import Column, FlatRows, quantity_columns
 from advisor.render.vocabulary import E2E, TPOT, TTFT
 from catalog.engines import engine_name
 from catalog.models.sizes import parameters
@@ -71,9 +71,7 @@ def metric_columns(estimate: Estimate) -> list[Column]:
         rows.append(
             {"quantity": QUANTITIES[metric], "value": unit.short(value), "unit": unit.name, "interval": interval}
         )
-    table = FlatRows(rows)
-    columns = [table.text("quantity", "quantity"), table.column("value", "estimate"), table.text("unit", "unit")]
-    return [*columns, table.column("interval", "90% interval")]
+    return quantity_columns(rows)
 
 
 def _lines(estimate: Estimate) -> Lines:

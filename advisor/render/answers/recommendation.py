@@ -20,7 +20,7 @@ from advisor.render.lines import corrected_line, hardware, memory_line, notes, s
 from advisor.render.next_command import command, layout_words
 from advisor.render.numbers import count, dollars, duration, limit, share, short
 from advisor.render.tables import UNIFORM, Column, FlatRows
-from advisor.render.vocabulary import E2E, GOALS, METRIC_NAMES, TPOT, TTFT
+from advisor.render.vocabulary import E2E, METRIC_NAMES, TPOT, TTFT, goal_and_limits
 from catalog.engines import engine_name, processes
 from catalog.models.sizes import parameters
 from catalog.prices import no_price
@@ -105,9 +105,8 @@ def question(answer: Recommendation) -> list[str]:
     work = f"{answer.workload.input_len} in / {answer.workload.output_len} out"
     if answer.workload.concurrency is not None:
         work += f", {answer.workload.concurrency} in flight"
-    limits = [f"{METRIC_NAMES[metric]} <= {limit(most)}" for metric, most in answer.slo.limits.items()]
-    goal = GOALS.get(answer.objective, answer.objective)
-    parts = [model, hardware(answer.cluster), engine_name(asked), work, ", ".join([goal, *limits])]
+    goal = goal_and_limits(answer.objective, answer.slo)
+    parts = [model, hardware(answer.cluster), engine_name(asked), work, goal]
     return [" ".join(part.split("\n")) for part in parts]
 
 
@@ -360,10 +359,7 @@ def _choices(answer: Recommendation) -> Section:
     rows = FlatRows(flat)
     columns = [
         rows.text("choice", "choice"),
-        rows.text("layout", "layout"),
-        rows.column("batch", "batch"),
-        rows.column("tok_s_per_user", "tok/s", short, unit="per user"),
-        rows.column("output_tok_s_per_gpu", "tok/s", short, unit="per GPU"),
+        *_layout_columns(rows),
         rows.interval("output_tok_s_per_gpu", rank=2),
         rows.time("ttft_ms", TTFT, rank=1),
         rows.time("tpot_ms", TPOT, rank=1),
@@ -374,6 +370,15 @@ def _choices(answer: Recommendation) -> Section:
     return Section(title="Named choices", heading=True, table=Table(columns=columns), lines=lines)
 
 
+def _layout_columns(rows: FlatRows) -> list[Column]:
+    return [
+        rows.text("layout", "layout"),
+        rows.column("batch", "batch"),
+        rows.column("tok_s_per_user", "tok/s", short, unit="per user"),
+        rows.column("output_tok_s_per_gpu", "tok/s", short, unit="per GPU"),
+    ]
+
+
 def _front(answer: Recommendation) -> Section:
     front = answer.pareto[:: max(len(answer.pareto) // FRONT_ROWS, 1)]
     flat: list[dict[str, Any]] = [
@@ -381,11 +386,6 @@ def _front(answer: Recommendation) -> Section:
         for estimate in front
     ]
     rows = FlatRows(flat)
-    columns = [
-        rows.text("layout", "layout"),
-        rows.column("batch", "batch"),
-        rows.column("tok_s_per_user", "tok/s", short, unit="per user"),
-        rows.column("output_tok_s_per_gpu", "tok/s", short, unit="per GPU"),
-    ]
+    columns = _layout_columns(rows)
     some = f", {len(front)} of {len(answer.pareto)}" if len(front) < len(answer.pareto) else ""
     return Section(title=f"{BEATEN}{some}", table=Table(columns=columns, whole=True), detail=True)

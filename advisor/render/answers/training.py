@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from advisor.render.document import Document, Section, Table
 from advisor.render.lines import hardware, notes
 from advisor.render.numbers import count, dollars, share, short, span
-from advisor.render.tables import Column, FlatRows
+from advisor.render.tables import Column, FlatRows, quantity_columns
 from advisor.render.vocabulary import TRAINING_MEMORY, TRAINING_PROVENANCE, TRAINING_TIME
 from catalog.models.sizes import parameters
 
@@ -108,9 +108,7 @@ def metric_columns(estimate: TrainingEstimate) -> list[Column]:
                 "interval": span(factor * low, factor * high),
             }
         )
-    table = FlatRows(rows)
-    columns = [table.text("quantity", "quantity"), table.column("value", "estimate"), table.text("unit", "unit")]
-    return [*columns, table.column("interval", "90% interval")]
+    return quantity_columns(rows)
 
 
 def candidate_columns(candidates: Sequence[TrainingEstimate]) -> list[Column]:

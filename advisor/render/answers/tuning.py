@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from advisor.render.answers.recommendation import launch
 from advisor.render.document import Document, Section, Table
 from advisor.render.lines import hardware, notes
-from advisor.render.numbers import MS, Unit, limit, share, short, unit_of
+from advisor.render.numbers import MS, Unit, share, short, unit_of
 from advisor.render.tables import Column, FlatRows
-from advisor.render.vocabulary import E2E, GOALS, METRIC_NAMES, TPOT, TTFT
+from advisor.render.vocabulary import E2E, TPOT, TTFT, goal_and_limits
 from catalog.errors import Note
 
 if TYPE_CHECKING:
@@ -33,8 +33,7 @@ METRIC = {
 
 def document(answer: Tuning) -> Document:
     """Return what was measured, what it changed, and what is best now."""
-    limits = {METRIC_NAMES[name]: most for name, most in answer.slo.limits.items()}
-    goal = [GOALS[answer.objective], *(f"{name} <= {limit(most)}" for name, most in limits.items())]
+    goal = goal_and_limits(answer.objective, answer.slo)
     lengths = f"{answer.workload.input_len} in / {answer.workload.output_len} out"
     regime = "kept in flight" if answer.regime == "steady" else "whole batches"
     best = None if answer.best is None else answer.candidates.index(answer.best)
@@ -44,7 +43,7 @@ def document(answer: Tuning) -> Document:
         command = launch(answer.command, answer.best.deployment, answer.model, answer.cluster)
     return Document(
         title=f"What measuring {answer.model.name} changed",
-        question=[answer.model.name, hardware(answer.cluster), answer.engine, f"{lengths}, {regime}", ", ".join(goal)],
+        question=[answer.model.name, hardware(answer.cluster), answer.engine, f"{lengths}, {regime}", goal],
         notes=notes(answer.notes),
         sections=[
             Section(title="Answer", table=Table(columns=tuning_columns(answer), emphasised=best), lines=rounds),
