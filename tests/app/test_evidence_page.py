@@ -116,7 +116,17 @@ def test_an_answer_of_the_session_stands_on_what_it_imported():
     own = replace(
         run, run_id="own/1", e2e_ms=1.03 * run.e2e_ms, tpot_ms=1.03 * run.tpot_ms, output_tok_s=run.output_tok_s / 1.03
     )
-    names = ("batch", "input_len", "output_len", "tp", "dtype", "max_num_batched_tokens", "max_num_seqs", "engine")
+    names = (
+        "batch",
+        "input_len",
+        "output_len",
+        "tp",
+        "dtype",
+        "max_num_batched_tokens",
+        "max_num_seqs",
+        "engine",
+        "engine_version",
+    )
     ask = partial(advisor.estimate, run.model, f"1x{run.gpu}", **{name: getattr(run, name) for name in names})
     assert ask().tpot_ms == pytest.approx(run.tpot_ms)
     assert ask(runs=ExtraRuns([own])).tpot_ms == pytest.approx(own.tpot_ms)
