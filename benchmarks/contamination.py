@@ -86,23 +86,23 @@ def effects() -> list[Effect]:
         run for run in shipped_runs()
         if (run.engine, run.model, run.tp, run.pp, run.regime) == ("vllm", MODEL, 1, 1, "static") and not run.oom
     ]  # fmt: skip
-    found = []
+    rows = []
     for gpu in GPUS:
         own = [as_own(run, OWN, gpu, i) for i, run in enumerate(like)]
         for factor in OFF:
             alone = [as_own(like[len(like) // 3], factor, gpu, 0)]
-            found.append(effect(gpu, f"one run alone, x{factor:g}", (), alone, 1))
+            rows.append(effect(gpu, f"one run alone, x{factor:g}", (), alone, 1))
             mixed = [as_own(run, factor if i % 10 == 4 else OWN, gpu, i) for i, run in enumerate(like)]
             bad = sum(i % 10 == 4 for i in range(len(like)))
-            found.append(effect(gpu, f"one row in ten, x{factor:g}", own, mixed, bad))
-    return found
+            rows.append(effect(gpu, f"one row in ten, x{factor:g}", own, mixed, bad))
+    return rows
 
 
 def main() -> None:
     print(f"{'GPU':10s} {'case':24s} {'own runs':>8s} {'wrong':>5s} {'median moved':>12s} {'width':>6s}  provenance")
-    for each in effects():
+    for row in effects():
         print(
-            f"{each.gpu:10s} {each.case:24s} {each.own:8d} {each.wrong:5d} {each.moved:12.2%} x{each.widened:5.2f}  {each.provenance}"
+            f"{row.gpu:10s} {row.case:24s} {row.own:8d} {row.wrong:5d} {row.moved:12.2%} x{row.widened:5.2f}  {row.provenance}"
         )
 
 

@@ -81,21 +81,21 @@ class Row:
         """Name choices that nobody would deploy."""
         for name, estimate in self.choices.items():
             deployment, cluster = estimate.deployment, estimate.cluster
-            told = f"{' '.join(self.question)}: {name} is {deployment.layout}, batch {estimate.batch}"
+            choice = f"{' '.join(self.question)}: {name} is {deployment.layout}, batch {estimate.batch}"
             if name == FASTEST:  # what one user alone would have
                 continue
             if deployment.pp >= WIDE_TP and cluster.nodes == 1 and cluster.gpu.nvlink_gbps:
-                yield f"{told}: so many stages within NVLink"
+                yield f"{choice}: so many stages within NVLink"
             if (
                 name == MOST_THROUGHPUT
                 and deployment.tp >= WIDE_TP
                 and estimate.memory["weights"] * deployment.tp < SMALL_GIB
             ):
-                yield f"{told}: so wide for a small model"
+                yield f"{choice}: so wide for a small model"
             if deployment.num_gpus < cluster.num_gpus:
-                yield f"{told}: {cluster.num_gpus - deployment.num_gpus} GPUs idle"
+                yield f"{choice}: {cluster.num_gpus - deployment.num_gpus} GPUs idle"
             if estimate.batch * deployment.dp < FEW:
-                yield f"{told}: hardly a batch"
+                yield f"{choice}: hardly a batch"
 
 
 def answered(question: tuple[str, str, str, str]) -> Row:
@@ -103,12 +103,12 @@ def answered(question: tuple[str, str, str, str]) -> Row:
     model, gpus, kind, dtype = question
     workload, slo = WORKLOADS[kind]
     try:
-        found = recommend(model, gpus, workload=workload, slo=slo, dtypes=[dtype])
+        answer = recommend(model, gpus, workload=workload, slo=slo, dtypes=[dtype])
     except InputError as error:
         return Row(question=question, choices={}, refused=str(error))
-    if found.best is None:
-        return Row(question=question, choices={}, refused="; ".join(found.relaxations))
-    return Row(question=question, choices=dict(named_choices(found.best, found.pareto)))
+    if answer.best is None:
+        return Row(question=question, choices={}, refused="; ".join(answer.relaxations))
+    return Row(question=question, choices=dict(named_choices(answer.best, answer.pareto)))
 
 
 def cell(estimate: Estimate | None) -> str:
@@ -133,7 +133,7 @@ def main() -> int:
         cells = [cell(row.choices.get(name)) for name in names] if row.choices else [f"none: {row.refused}", "", ""]
         print(f"| {' '.join(question)} | {' | '.join(cells)} |", flush=True)
         odd += row.oddities()
-    print("\n".join(["", *(f"- {each}" for each in odd)] if odd else ["", "Nothing that nobody would deploy."]))
+    print("\n".join(["", *(f"- {oddity}" for oddity in odd)] if odd else ["", "Nothing that nobody would deploy."]))
     return 1 if odd else 0
 
 

@@ -53,18 +53,18 @@ class Outcome:
 
     def faults(self) -> list[str]:
         """Name what is wrong with it."""
-        found = []
+        faults = []
         if self.code not in (0, 1, 2):
-            found.append(f"exit {self.code}: {self.err.strip()[-300:]}")
+            faults.append(f"exit {self.code}: {self.err.strip()[-300:]}")
         if "Traceback" in self.err + self.out:
-            found.append("a traceback is shown")
+            faults.append("a traceback is shown")
         if self.code == 2 and len(self.err.strip("\n").split("\n")) != 1:
-            found.append("a refusal of more than one line")
+            faults.append("a refusal of more than one line")
         if self.seconds > LIMIT_S:
-            found.append(f"{self.seconds:.1f} s of CPU")
+            faults.append(f"{self.seconds:.1f} s of CPU")
         if self.code == 0 and ("json" in self.argv or POST in self.argv):
-            found += [f"{place}: {what}" for place, what in unsound(json.loads(self.out), self.argv)]
-        return found
+            faults += [f"{place}: {what}" for place, what in unsound(json.loads(self.out), self.argv)]
+        return faults
 
 
 class Hang(BaseException):

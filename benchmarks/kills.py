@@ -48,12 +48,12 @@ def write(store: Path, run: Measurement, name: str, acknowledge: int, most_bytes
         number += len(names)
         padding = "x" * chance.choice((0, chance.randrange(20_000)))
         with contextlib.suppress(InputError, OSError):
-            append_runs(store, [replace(run, run_id=each, fingerprint=run.fingerprint + padding) for each in names])
-            os.write(acknowledge, "".join(f"{each}\n" for each in names).encode())
+            append_runs(store, [replace(run, run_id=name, fingerprint=run.fingerprint + padding) for name in names])
+            os.write(acknowledge, "".join(f"{name}\n" for name in names).encode())
 
 
 def killed(store: Path, run: Measurement, chance: random.Random, turn: int, most_bytes: int | None) -> set[str]:
-    """Start writers, kill each, and return the runs that they acknowledged."""
+    """Start writers, kill them, and return the runs that they acknowledged."""
     children = []
     for writer in range(WRITERS):
         reading, writing = os.pipe()
@@ -67,12 +67,12 @@ def killed(store: Path, run: Measurement, chance: random.Random, turn: int, most
         time.sleep(chance.random() * LONGEST_S)
         os.kill(process, signal.SIGKILL)
         os.waitpid(process, 0)
-    said: set[str] = set()
+    acknowledged: set[str] = set()
     for _, reading in children:
         with os.fdopen(reading) as pipe:
             text = pipe.read()
-        said.update(text[: text.rfind("\n") + 1].split())  # an acknowledgement that was cut off is none
-    return said
+        acknowledged.update(text[: text.rfind("\n") + 1].split())  # an acknowledgement that was cut off is none
+    return acknowledged
 
 
 def stored(store: Path) -> list[str]:
@@ -82,11 +82,11 @@ def stored(store: Path) -> list[str]:
 def trial(folder: Path, run: Measurement, kills: int, seed: int, most_bytes: int | None = None) -> tuple[int, int, int]:
     """Kill so many writers; return how many runs were acknowledged, lost and doubled."""
     store, chance = folder / "runs" / "probe.jsonl", random.Random(seed)
-    said: set[str] = set()
+    acknowledged: set[str] = set()
     for turn in range(-(-kills // WRITERS)):
-        said |= killed(store, run, chance, turn, most_bytes)
+        acknowledged |= killed(store, run, chance, turn, most_bytes)
     names = stored(store)
-    return len(said), len(said - set(names)), len(names) - len(set(names))
+    return len(acknowledged), len(acknowledged - set(names)), len(names) - len(set(names))
 
 
 def read_only(folder: Path, run: Measurement) -> tuple[int, int, int]:

@@ -62,7 +62,7 @@ def main() -> None:
 
 def _model(row: dict[str, str], configs: dict[str, dict[str, object]]) -> Model:
     """Return the model of a load by its own configuration, which may be the text part of a catalog model."""
-    config = next((each for name, each in configs.items() if name == row["load"]), None)
+    config = next((config for name, config in configs.items() if name == row["load"]), None)
     return model_from_config(config, row["model"]) if config else find_model(row["model"]).value
 
 

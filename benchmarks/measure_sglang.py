@@ -116,11 +116,11 @@ class SglangEngine:
         """Do nothing: SGLang records its graphs when it starts."""
 
     def generate(self, prompts: Sequence[Sequence[int]], output_len: int) -> list[float]:
-        """See ``probes.static_benchmark.BenchmarkEngine``; first tokens are not told."""
+        """See ``probes.static_benchmark.BenchmarkEngine``; the times of first tokens are not measured."""
         answers = self.engine.generate(input_ids=[list(ids) for ids in prompts], sampling_params=sampling(output_len))
-        for each in answers:
-            if each["meta_info"]["completion_tokens"] != output_len:
-                raise RuntimeError(f"asked for {output_len} tokens, got {each['meta_info']['completion_tokens']}")
+        for answer in answers:
+            if answer["meta_info"]["completion_tokens"] != output_len:
+                raise RuntimeError(f"asked for {output_len} tokens, got {answer['meta_info']['completion_tokens']}")
         return []
 
     async def stream(self, prompt: Sequence[int], output_len: int) -> AsyncIterator[int]:
@@ -129,8 +129,8 @@ class SglangEngine:
         answer = await self.engine.async_generate(
             input_ids=list(prompt), sampling_params=sampling(output_len), stream=True
         )
-        async for each in answer:
-            total = each["meta_info"]["completion_tokens"]
+        async for chunk in answer:
+            total = chunk["meta_info"]["completion_tokens"]
             if total > known:
                 yield total - known
                 known = total

@@ -68,7 +68,7 @@ def measured() -> Iterator[SessionRun]:
             name=run,
             load=loads[load],
             profile=SessionProfile(**profile),
-            rows=sorted(own, key=lambda each: each["arrival_s"]),
+            rows=sorted(own, key=lambda row: row["arrival_s"]),
             kv_blocks=blocks[load] - 1,  # one is vLLM's null block
             hits=hits[run],
         )
@@ -145,7 +145,7 @@ def main() -> int:
         name = run.name.removeprefix("h200-vllm0.33-serving-")
         print(
             f"{name:26} {len(run.rows):8} {run.hits:17} {hits:10} {error:+8.2%}  "
-            + " ".join(f"{each:+{width}.1%}" for each, width in zip(times, (8, 6, 9, 6), strict=True))
+            + " ".join(f"{off:+{width}.1%}" for off, width in zip(times, (8, 6, 9, 6), strict=True))
         )
     print(f"worst error of the hit tokens {worst:.2%} (at most {MOST_OFF:.0%})")
     return int(worst > MOST_OFF)

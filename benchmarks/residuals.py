@@ -54,17 +54,17 @@ def left_out(data: Residuals, phase: int, lengths: Sequence[float], own: float) 
 def main() -> None:
     data = known()
     for phase, name in enumerate(PHASES):
-        plain = np.concatenate([each.residual[phase][~np.isnan(each.residual[phase])] for each in data])
+        plain = np.concatenate([group.residual[phase][~np.isnan(group.residual[phase])] for group in data])
         chosen = LENGTHS[phase]
-        shipped = (max(each for each in chosen[:4] if each < NEVER), chosen[4], HERE[phase])
+        shipped = (max(length for length in chosen[:4] if length < NEVER), chosen[4], HERE[phase])
         ranking = []
         for along, across, own in {shipped, *itertools.product(ALONG, ACROSS, OWN)}:
-            lengths = [*(along if each < NEVER else NEVER for each in chosen[:4]), across, across]
-            off, density = np.array([pair for each in data for pair in left_out(each, phase, lengths, own)]).T
+            lengths = [*(along if length < NEVER else NEVER for length in chosen[:4]), across, across]
+            off, density = np.array([pair for group in data for pair in left_out(group, phase, lengths, own)]).T
             ranking.append((float(density.mean()), float(np.mean(np.abs(np.expm1(off)))), (along, across, own)))
         print(f"{name}: {np.mean(np.abs(np.expm1(plain))):.2%} without residuals, {len(plain)} runs")
         ranked = sorted(ranking, reverse=True)
-        for density, error, choice in [each for i, each in enumerate(ranked) if i < BEST or each[2] == shipped]:
+        for density, error, choice in [row for i, row in enumerate(ranked) if i < BEST or row[2] == shipped]:
             text = "lengths {:g} and {:g}, own {:g}".format(*choice)
             print(f"  {error:.2%}, log density {density:.3f}: {text}{' (shipped)' if choice == shipped else ''}")
 

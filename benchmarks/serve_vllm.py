@@ -98,10 +98,16 @@ async def _serve(order: Mapping[str, Any], folder: str, out: Path, log: Path) ->
         with counted(out / "counters.jsonl", run_id):
             requests = await converse(server.ask, profile, vocab_size=job.model.vocab_size)
         print(
-            run_id, len(requests), "requests", sum(each.cached_tokens for each in requests), "tokens cached", flush=True
+            run_id,
+            len(requests),
+            "requests",
+            sum(request.cached_tokens for request in requests),
+            "tokens cached",
+            flush=True,
         )
         append_lines(
-            out / "sessions.jsonl", "".join(json.dumps({"run_id": run_id, **asdict(each)}) + "\n" for each in requests)
+            out / "sessions.jsonl",
+            "".join(json.dumps({"run_id": run_id, **asdict(request)}) + "\n" for request in requests),
         )
 
 

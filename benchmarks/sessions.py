@@ -109,4 +109,4 @@ async def converse(ask: Ask, profile: SessionProfile, *, vocab_size: int) -> lis
             arrival_s = times[-1] + float(thinking[turn])
 
     await asyncio.gather(*(hold(session, start_s) for session, start_s in enumerate(starts.tolist())))
-    return sorted(done, key=lambda each: each.arrival_s)
+    return sorted(done, key=lambda request: request.arrival_s)

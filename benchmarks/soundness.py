@@ -122,10 +122,10 @@ def _serving(
     slices = layout["tp"] * (layout["dp"] if layout["ep"] > layout["tp"] else 1)
     token = weight_bytes(model, layout["dtype"]) / (gpu.memory_bandwidth_gbps * slices) * 1e-6
     metrics = part.get("metrics") or part.get("latencies") or {}
-    told = metrics.get("tpot_ms", part.get("tpot_ms"))
+    shown = metrics.get("tpot_ms", part.get("tpot_ms"))
     lows = (part.get("intervals") or {}).get("tpot_ms")
-    for name in ("mean", "p50") if isinstance(told, dict) else ("",):
-        value, ends = (told[name], (lows or {}).get(name)) if name else (told, lows)
+    for name in ("mean", "p50") if isinstance(shown, dict) else ("",):
+        value, ends = (shown[name], (lows or {}).get(name)) if name else (shown, lows)
         yield f"tpot_ms {name}", value or None, token
         yield f"intervals.tpot_ms {name}", ends[0] or None if ends else part.get("tpot_ms_low"), token
     if part.get("prefill_ms") is not None:
@@ -156,7 +156,7 @@ def _subject(around: Mapping[str, Any], overrides: Mapping[str, float | str]) ->
 
 def _overrides(argv: Sequence[str]) -> dict[str, float | str]:
     stated = [after for word, after in itertools.pairwise(argv) if word == "--set-gpu" and "=" in after]
-    return dict(each.split("=", 1) for each in stated)
+    return dict(statement.split("=", 1) for statement in stated)
 
 
 def matrix_parameters(model: Model) -> float:

@@ -48,12 +48,12 @@ class OwnedGpu:
         """Return dollars for each hour in which it serves."""
         fixed = (self.capital_usd / self.years + self.usd_per_year) / HOURS_A_YEAR / self.utilisation
         power = self.power_w / 1e3 * self.pue * self.usd_per_kwh
-        told = f"capital {fixed:.3g} and power {power:.3g} dollars an hour"
+        parts = f"capital {fixed:.3g} and power {power:.3g} dollars an hour"
         return Price(
             gpu=self.gpu,
             usd_per_gpu_hour=fixed + power,
             provider=self.name,
-            instance=told,
+            instance=parts,
             kind="owned",
             source="stated",
         )

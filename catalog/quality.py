@@ -46,11 +46,11 @@ def all_quality() -> tuple[Quality, ...]:
 def _by_shape() -> dict[tuple[str, str], Quality]:
     meanings = table("models")
     by_shape: dict[tuple[str, str], Quality] = {}
-    for each in all_quality():
-        for name in each.models:
+    for quality in all_quality():
+        for name in quality.models:
             meaning = meanings.meaning(name)
             assert meaning is not None, name
-            by_shape.setdefault((meaning.entry, each.dtype), each)
+            by_shape.setdefault((meaning.entry, quality.dtype), quality)
     return by_shape
 
 

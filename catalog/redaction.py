@@ -45,7 +45,7 @@ def _masked(text: str, secrets: set[str]) -> str:
     pieces |= {piece for secret in secrets for piece in re.split(r"[@:/?#%&=\s]+", secret) if piece}
 
     def word(match: re.Match[str]) -> str:
-        told: str = match[0]
-        return MASK if any(piece in told if len(piece) >= FRAGMENT else piece == told for piece in pieces) else told
+        token: str = match[0]
+        return MASK if any(piece in token if len(piece) >= FRAGMENT else piece == token for piece in pieces) else token
 
     return re.sub(r"[^\s'\"`(),;]+", word, text) if pieces else text

@@ -210,20 +210,20 @@ QUESTIONS: Mapping[str, Question] = {
 
 def malformed(errors: Sequence[Mapping[str, Any]], body: type[BaseModel] | None) -> str:
     """Say in one sentence what is wrong with a body: which field, and what it must be; of an unknown one, which there are."""
-    told = []
+    reasons = []
     for error in errors:
         field = ".".join(str(part) for part in error["loc"][1:])
         if error["type"] == "extra_forbidden":
             known = list(body.model_fields) if body else []
             hint = suggestion(field, known, otherwise=f"fields: {', '.join(known)}")
-            told.append(f"unknown field {field!r:.60}; {hint}")
+            reasons.append(f"unknown field {field!r:.60}; {hint}")
         elif error["type"] == "string_pattern_mismatch":
-            told.append(f"{field} must be a name, never a path: letters, digits and some of ._:@+- and blanks")
+            reasons.append(f"{field} must be a name, never a path: letters, digits and some of ._:@+- and blanks")
         else:
             message = error["msg"][:1].lower() + error["msg"][1:]
             inside = field and not field.isdigit()
-            told.append(f"{field}: {message}" if inside else f"the body is no JSON object: {message}")
-    return "; ".join(dict.fromkeys(told))
+            reasons.append(f"{field}: {message}" if inside else f"the body is no JSON object: {message}")
+    return "; ".join(dict.fromkeys(reasons))
 
 
 def summary(answer: Any) -> str:

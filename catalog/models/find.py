@@ -45,7 +45,7 @@ def find_model(name: str) -> Resolved[Model]:
     if _is_path(name):
         from catalog.models.hf_config import read_config  # only for files
 
-        return _told(read_config(Path(name).expanduser()))
+        return _with_warnings(read_config(Path(name).expanduser()))
     models = table("models")
     meaning = models.meaning(name)
     if meaning is None:
@@ -100,7 +100,7 @@ def _configured(config: str, name: str, facts: tuple[tuple[str, Any], ...], wher
     return replace(model_from_config(parsed, name, where=where), **known)
 
 
-def _told(model: Model) -> Resolved[Model]:
+def _with_warnings(model: Model) -> Resolved[Model]:
     """Return a model that was read from a configuration, with a warning where its type is not known."""
     notes = [Note(f"{model.name}: {model.reading}", "warning")] if model.reading else []
     if difference := _difference(model):
@@ -143,6 +143,6 @@ def _from_hub(name: str, models: CatalogTable) -> Resolved[Model]:
     from catalog.models.hub import read_hub  # only for names the catalog does not have
 
     try:
-        return _told(read_hub(name))
+        return _with_warnings(read_hub(name))
     except InputError as error:
         raise InputError(f'"{name}" is not in the catalog, and {error}; {near}; or give a config.json') from error
