@@ -91,7 +91,7 @@ def _capacity(model: Model, row: dict[str, str]) -> tuple[float, float, float, f
         free = share * float(row["free_before_gb"]) - float(room.weights_gib[0])
         return math.nan, free * GIB / float(room.kv_bytes_per_token[0]), free, float(row["k_gb"]) + float(row["v_gb"])
     blocks = float(row["num_blocks"])
-    taken = float(blocks_of_request(model, layout.max_model_len, layout)[0])
+    taken = float(blocks_of_request(model, layout.max_model_len, layout, room.window_chunks)[0])
     return blocks / taken * resolved.max_model_len, said, float(room.slack_gib[0]), float(row["kv_gib"])
 
 
