@@ -10,6 +10,10 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 MEASURED = Path(__file__).with_name("measured") / "vllm_0.33_h200.csv"
 SHIPPED = Path(__file__).parents[1] / "catalog" / "data" / "runs" / "vllm-0.33.0_h200_static.csv"
@@ -58,8 +62,9 @@ def read(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def write(path: Path, rows: list[dict[str, str]]) -> None:
-    columns = [name for name in rows[0] if any(row[name] for row in rows)]
+def write(path: Path, rows: Sequence[Mapping[str, str]], columns: Sequence[str] = ()) -> None:
+    """Write rows as CSV; without ``columns``, those that are not empty in every row."""
+    columns = columns or [name for name in rows[0] if any(row[name] for row in rows)]
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()

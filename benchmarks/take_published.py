@@ -9,17 +9,17 @@ README names sources and licences.
 from __future__ import annotations
 
 import argparse
-import csv
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.ship_runs import read, write
 from catalog.closed_loops import REQUIRED as OF_LOOPS
 from catalog.closed_loops import read_loops
 from catalog.published import REQUIRED as OF_LONG_FORM
 from catalog.published import read_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Sequence
 
 PUBLISHED = Path(__file__).with_name("published")
 LONG_FORM = (*sorted(OF_LONG_FORM - {"row_id"}), "row_id", "throughput_scope")
@@ -28,24 +28,16 @@ LOOPS = (*sorted(OF_LOOPS), "regime", "measured", "kv_dtype", "pp", "dp", "ep", 
 
 def take(path: Path) -> tuple[str, list[dict[str, str]], Sequence[str]]:
     """Return the name under which a file is kept, its rows that are used, and their columns."""
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read(path)
     loops = set(rows[0]) >= OF_LOOPS
-    read, columns = (read_loops, LOOPS) if loops else (read_rows, LONG_FORM)
-    used = [row for row in rows if read([("", {name: cell for name, cell in row.items() if cell})]).runs]
+    reader, columns = (read_loops, LOOPS) if loops else (read_rows, LONG_FORM)
+    used = [row for row in rows if reader([("", {name: cell for name, cell in row.items() if cell})]).runs]
     if not loops:  # texts are their authors'
         used = [
             row | {"notes": "", "throughput_scope": row.get("throughput_scope", "").partition(" = ")[0]} for row in used
         ]
     name = f"{path.stem}_loops.csv" if loops else path.name
     return name, used, [column for column in columns if column in OF_LONG_FORM or any(row.get(column) for row in used)]
-
-
-def write(path: Path, rows: Iterable[Mapping[str, str]], columns: Sequence[str]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def main() -> None:
