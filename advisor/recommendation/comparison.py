@@ -14,7 +14,7 @@ from advisor.prediction.inputs import CONFIDENCE, check_confidence, offer_for, p
 from advisor.prediction.presentation import Presented
 from advisor.recommendation.certainty import is_sure
 from advisor.recommendation.problem import OBJECTIVES, DeploymentSearch, checked
-from advisor.recommendation.recommendation import check_question
+from advisor.recommendation.question import check_question
 from advisor.recommendation.screening import (
     ANY_FORMAT,
     ScreenedDeployment,

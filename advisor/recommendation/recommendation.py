@@ -30,6 +30,7 @@ from advisor.recommendation.certainty import HOLDS, is_sure
 from advisor.recommendation.preference import by_worse_end
 from advisor.recommendation.problem import MOST_SEQUENCES, OBJECTIVES, DeploymentSearch, FormatNotes, checked
 from advisor.recommendation.proposal import Proposal, proposals
+from advisor.recommendation.question import check_question
 from advisor.recommendation.relaxation import relaxations
 from advisor.recommendation.screening import ANY_FORMAT
 from catalog.engines import command as launch_command
@@ -332,36 +333,6 @@ def _best_of(answers: Sequence[Recommendation]) -> Recommendation:
         return answers[0]
     order = by_worse_end([answer.best for answer in able.values() if answer.best], answers[0].objective)
     return replace(able[id(order[0])], alternatives=tuple(order[1:]))
-
-
-def check_question(workload: Workload, slo: Slo, objective: str) -> None:
-    """Raise ``InputError`` for a workload, an SLO or an objective that cannot be answered."""
-    if objective not in OBJECTIVES:
-        raise InputError(f"objective {objective!r} is not known; it must be one of {', '.join(OBJECTIVES)}")
-    if workload.rate is not None:
-        raise InputError(
-            "recommend takes no rate; use advisor plan --rate 5 --tpot 50 for the GPUs of a rate, advisor simulate for one "
-            "deployment, or state --concurrency"
-        )
-    if slo.percentile is not None:
-        raise InputError(
-            "percentiles need the serving simulator, which a search does not use: plan finds the GPUs for a rate, "
-            "simulate judges one deployment; "
-            "limits on means work (no percentile)"
-        )
-    require_positive("output_len", workload.output_len, most=2**24)
-    if workload.concurrency is not None:
-        require_positive("concurrency", workload.concurrency, most=10**6)
-    limits = {"ttft_ms": slo.ttft_ms, "tpot_ms": slo.tpot_ms, "e2e_ms": slo.e2e_ms}
-    for name, limit in limits.items():
-        if limit is not None:
-            require_positive(name, limit, whole=False, most=1e9)
-    least = (slo.ttft_ms or 0.0, (slo.tpot_ms or 0.0) * (workload.output_len - 1))
-    if slo.e2e_ms is not None and slo.ttft_ms is not None and slo.ttft_ms > slo.e2e_ms:
-        raise InputError(
-            f"the SLO contradicts itself: TTFT up to {least[0]:g} ms can never be reached within E2E of {slo.e2e_ms:g} ms; "
-            "make ttft at most e2e"
-        )
 
 
 def _formats(named: str | Sequence[str] | None, model: Model, offered: Sequence[str]) -> tuple[str, ...]:

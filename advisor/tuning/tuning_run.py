@@ -22,7 +22,7 @@ from advisor.calibration.surrogate import shipped_surrogate
 from advisor.prediction.evidence import Evidence
 from advisor.prediction.inputs import check_lengths, objective_price, plain_fields, read_model
 from advisor.recommendation.problem import MOST_SEQUENCES, DeploymentSearch, checked
-from advisor.recommendation.recommendation import check_question
+from advisor.recommendation.question import check_question
 from advisor.tuning.acquisition import wall_s
 from advisor.tuning.decision import NothingFits, candidate_set
 from advisor.tuning.gp_belief import Belief

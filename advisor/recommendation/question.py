@@ -1,0 +1,39 @@
+"""What a search of deployments can be asked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from advisor.recommendation.problem import OBJECTIVES
+from catalog.errors import InputError
+from catalog.schema import require_positive
+
+if TYPE_CHECKING:
+    from catalog.schema import Slo, Workload
+
+
+def check_question(workload: Workload, slo: Slo, objective: str) -> None:
+    """Raise ``InputError`` for a workload, an SLO or an objective that cannot be answered."""
+    if objective not in OBJECTIVES:
+        raise InputError(f"objective {objective!r} is not known; it must be one of {', '.join(OBJECTIVES)}")
+    if workload.rate is not None:
+        raise InputError(
+            "recommend takes no rate; use advisor plan --rate 5 --tpot 50 for the GPUs of a rate, advisor simulate for one "
+            "deployment, or state --concurrency"
+        )
+    if slo.percentile is not None:
+        raise InputError(
+            "percentiles need the serving simulator, which a search does not use: plan finds the GPUs for a rate, "
+            "simulate judges one deployment; "
+            "limits on means work (no percentile)"
+        )
+    require_positive("output_len", workload.output_len, most=2**24)
+    if workload.concurrency is not None:
+        require_positive("concurrency", workload.concurrency, most=10**6)
+    for name, limit in slo.limits.items():
+        require_positive(name, limit, whole=False, most=1e9)
+    if slo.e2e_ms is not None and slo.ttft_ms is not None and slo.ttft_ms > slo.e2e_ms:
+        raise InputError(
+            f"the SLO contradicts itself: TTFT up to {slo.ttft_ms:g} ms can never be reached within E2E of {slo.e2e_ms:g} ms; "
+            "make ttft at most e2e"
+        )
