@@ -40,4 +40,4 @@ def check_version(version: str | None) -> str:
         raise InputError(f"vllm {version} is too old to be measured here; install {oldest} or later")
     if version.partition("+")[0] in KNOWN:
         return ""
-    return f"vllm {version} is not known to work here ({', '.join(KNOWN)} is); it is tried"
+    return f"vllm {version} was never measured with these programs ({' and '.join(KNOWN)} were); it is tried"

@@ -224,7 +224,7 @@ def test_a_plan_becomes_runs_and_requests(tmp_path):
     words = ["probe", "--plan", str(plan), "--engine", "vllm", "--out", str(out)]
     told = " ".join(CliRunner().invoke(app, words).stdout.split())
     assert "0 measured now, 2 before" in told
-    assert "vllm 0.21.0 is not known to work here (0.24.0 is); it is tried" in told
+    assert "vllm 0.21.0 was never measured with these programs (0.24.0 and 0.33.0 were); it is tried" in told
     assert "traffic request by request in" in told
     assert "startup 0 s of each load" in told
 

@@ -183,9 +183,12 @@ def test_killed_it_leaves_no_server(program):
 @pytest.mark.parametrize(
     ("version", "words"),
     [
-        ("0.20.0", "vllm 0.20.0 is not known to work here (0.24.0 is); it is tried"),
-        ("0.25.1rc1.dev3+g1", "vllm 0.25.1rc1.dev3+g1 is not known to work here (0.24.0 is); it is tried"),
-        ("dev", "vllm dev is not known to work here (0.24.0 is); it is tried"),
+        ("0.20.0", "vllm 0.20.0 was never measured with these programs (0.24.0 and 0.33.0 were); it is tried"),
+        (
+            "0.25.1rc1.dev3+g1",
+            "vllm 0.25.1rc1.dev3+g1 was never measured with these programs (0.24.0 and 0.33.0 were); it is tried",
+        ),
+        ("dev", "vllm dev was never measured with these programs (0.24.0 and 0.33.0 were); it is tried"),
         ("0.24.0", ""),
         ("0.24.0+cu130", ""),
     ],
