@@ -6,29 +6,34 @@ Nothing heavy is imported here: ``advisor --help`` is instant, and each command 
 from __future__ import annotations
 
 import shutil
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from advisor.cli.commands import catalog_command
-from advisor.cli.commands.app_command import app as serve_app
-from advisor.cli.commands.estimate_command import estimate
-from advisor.cli.commands.explore_command import explore
-from advisor.cli.commands.export_command import export
-from advisor.cli.commands.fit_command import fit
-from advisor.cli.commands.fleet_command import fleet
-from advisor.cli.commands.import_command import import_
-from advisor.cli.commands.plan_command import plan
-from advisor.cli.commands.probe_command import probe
-from advisor.cli.commands.recommend_command import recommend
-from advisor.cli.commands.serve_command import mcp, serve
-from advisor.cli.commands.simulate_command import simulate
-from advisor.cli.commands.train_command import train
-from advisor.cli.commands.tune_command import tune
-from advisor.cli.commands.validate_command import validate
-from advisor.cli.commands.which_command import which
-from advisor.cli.groups import flattened
-from advisor.cli.program import Command, Program
+from advisor.cli.lazy_commands import LazyCommands
+from advisor.cli.program import Program
+
+COMMANDS = {
+    "recommend": "recommend_command.recommend",
+    "which": "which_command.which",
+    "estimate": "estimate_command.estimate",
+    "simulate": "simulate_command.simulate",
+    "plan": "plan_command.plan",
+    "fleet": "fleet_command.fleet",
+    "train": "train_command.train",
+    "explore": "explore_command.explore",
+    "probe": "probe_command.probe",
+    "tune": "tune_command.tune",
+    "fit": "fit_command.fit",
+    "validate": "validate_command.validate",
+    "export": "export_command.export",
+    "app": "app_command.app",
+    "serve": "serve_command.serve",
+    "mcp": "serve_command.mcp",
+    "import": "import_command.import_",
+    "catalog": "catalog_command.overview",
+}
+"""Where each command's function is, in the order of the help."""
 
 EPILOG = """\b
 Exit codes: 0 done; 1 nothing feasible or a limit missed (the answer says
@@ -46,9 +51,29 @@ def _show_version(asked: bool | None) -> None:
         raise typer.Exit
 
 
+class _Advisor(Program):
+    """The program, whose commands are imported when they are used."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands: Any = LazyCommands(COMMANDS)
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002  Click's signature
+        """Return their names without importing them."""
+        return list(self.commands)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002  Click's signature
+        """Write the commands, each with the first sentence of its help."""
+        limit = formatter.width - 6 - max(map(len, self.commands))
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, self.commands.summary(name).get_short_help_str(limit)) for name in self.commands]
+            )
+
+
 app = typer.Typer(
     name="advisor",
-    cls=Program,
+    cls=_Advisor,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     invoke_without_command=True,
@@ -73,15 +98,6 @@ def advisor(
     """  # noqa: D301  Click's mark for lines that stay as they are
     if ctx.invoked_subcommand is None:
         typer.echo(ctx.get_help())
-
-
-for _command in (
-    *(recommend, which, estimate, simulate, plan, fleet, train, explore, probe, tune, fit, validate, export),
-    *(serve_app, serve, mcp),
-):
-    app.command(cls=Command)(flattened(_command))
-app.command("import", cls=Command)(flattened(import_))
-app.add_typer(catalog_command.app, name="catalog")
 
 
 def main() -> None:

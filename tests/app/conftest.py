@@ -24,6 +24,12 @@ def run_page(name):
     framed(name)()
 
 
+@pytest.fixture(autouse=True)
+def _main_module(monkeypatch):
+    """Leave ``__main__`` as it was: AppTest puts the page there, and processes started later would run it."""
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
+
+
 @pytest.fixture
 def page():
     """``page("exploration", tp="2")``: that page of the app, run once with those parameters in its address; its browser is no

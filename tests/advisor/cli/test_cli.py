@@ -6,6 +6,8 @@ import json
 import math
 import re
 import shlex
+import subprocess
+import sys
 
 import pytest
 import yaml
@@ -107,6 +109,19 @@ def test_help_lists_every_command_with_a_whole_sentence(arguments):
         assert re.search(rf"^  {name}\s+[A-Z].*\.$", text, re.MULTILINE)
     assert "..." not in text.partition("\n")[2]
     assert max(map(len, text.splitlines())) <= 80
+
+
+def test_a_command_brings_nothing_of_the_others():
+    script = (
+        "import sys; from advisor.cli import app\n"
+        "try: app(sys.argv[1:])\n"
+        "finally: print(*(name for name in sys.modules if name.startswith('advisor.cli.commands.')), file=sys.stderr)"
+    )
+    for arguments, brought in ((["--help"], ""), (["estimate", "--help"], "advisor.cli.commands.estimate_command")):
+        ended = subprocess.run(
+            [sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False, timeout=300
+        )
+        assert (ended.returncode, ended.stderr.strip()) == (0, brought)
 
 
 def test_examples_in_help_are_commands_that_work():
