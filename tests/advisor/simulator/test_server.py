@@ -50,7 +50,7 @@ def test_draws_spread_as_the_parameters_do(knobs, count, batches):
         sigma = middle.sigmas(engine.marginal, KNOWLEDGE.surrogate, "vllm")["tpot_ms"][0]
         # It is linear in no parameter quite, and least in 4-bit efficiencies, the least sure of all; that all is right where it
         # is linear, the next test shows.
-        assert math.sqrt(np.mean(np.square(logs))) == pytest.approx(sigma, rel=0.3 if "dtype" in knobs else 0.15)
+        assert math.sqrt(np.mean(np.square(logs))) == pytest.approx(sigma, rel=0.4 if "dtype" in knobs else 0.15)
         assert max(map(abs, logs)) < (4 if "dtype" in knobs else 3) * sigma
 
 
