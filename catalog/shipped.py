@@ -8,7 +8,10 @@ from __future__ import annotations
 from dataclasses import fields, is_dataclass
 from functools import cache
 from types import NoneType
-from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args, get_origin, get_type_hints
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 T = TypeVar("T")
 
@@ -16,6 +19,25 @@ T = TypeVar("T")
 def built(kind: type[T], value: Any) -> T:
     """Return parsed JSON or TOML as ``kind``, as ``catalog.borders.checked`` would of the same."""
     return cast("T", _make(cast("Any", kind))(value))
+
+
+def built_of_text(kind: type[T], cells: Mapping[str, str]) -> T:
+    """Return the cells of a CSV row as ``kind``, as ``catalog.borders.checked_text`` would of the same."""
+    makers = _of_text(kind)
+    return kind(**{name: makers[name](cell) for name, cell in cells.items()})
+
+
+@cache
+def _of_text(kind: type) -> dict[str, Callable[[str], Any]]:
+    """Return what makes the value of each field of its cell."""
+    makers: dict[Any, Callable[[str], Any]] = {float: float, int: int, bool: lambda cell: cell.lower() == "true"}
+    plain = {
+        name: next((part for part in get_args(hint) if part is not NoneType), hint)
+        if NoneType in get_args(hint)
+        else hint
+        for name, hint in get_type_hints(kind).items()
+    }
+    return {name: makers.get(hint, _same) for name, hint in plain.items()}
 
 
 @cache

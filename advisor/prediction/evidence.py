@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeAlias
 
-from advisor.calibration.cpu_posterior import cpu_marginal, cpu_start
 from advisor.calibration.fingerprint import disagreements, platforms_of, release
 from advisor.calibration.intervals import LEVEL
 from advisor.calibration.residual_gp import Residuals, fit_residuals, of_model
@@ -153,6 +152,8 @@ class Evidence:
         if (engine, base) in self.refined:
             posterior = self.refined[engine, base]
         elif gpu.vendor == "cpu":
+            from advisor.calibration.cpu_posterior import cpu_marginal, cpu_start  # brings the fit
+
             posterior = cpu_start() if self.analytic else cpu_marginal(base)
         else:
             known = family if gpu.vendor == "nvidia" else ANY

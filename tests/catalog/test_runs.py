@@ -22,7 +22,7 @@ from catalog.gpus import find_gpu
 from catalog.models.find import find_model
 from catalog.runs import append_runs, keep_runs, read_runs, read_user_runs, shipped_runs, to_frame, user_runs
 from catalog.schema import Measurement
-from catalog.tables import field_types
+from catalog.tables import DATA, field_types
 
 pytestmark = pytest.mark.process
 
@@ -48,6 +48,10 @@ ROW = {
     "run_id": "a", "role": "fit", "source": "s", "gpu": "H100-SXM", "gpus": "1", "engine": "vllm", "model": "m",
     "dtype": "float16", "batch": "1", "input_len": "128", "output_len": "128", "e2e_ms": "100", "compiled": "True",
 }  # fmt: skip
+
+
+def test_shipped_runs_stand_every_check_that_is_not_made_again():
+    assert read_runs(*sorted((DATA / "runs").glob("*.csv"))) == shipped_runs()
 
 
 def test_shipped_runs():
