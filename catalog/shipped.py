@@ -23,7 +23,7 @@ def built(kind: type[T], value: Any) -> T:
 
 def built_of_text(kind: type[T], cells: Mapping[str, str]) -> T:
     """Return the cells of a CSV row as ``kind``, as ``catalog.borders.checked_text`` would of the same."""
-    makers = _of_text(kind)
+    makers = _of_text(cast("Any", kind))
     return kind(**{name: makers[name](cell) for name, cell in cells.items()})
 
 
