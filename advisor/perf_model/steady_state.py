@@ -107,7 +107,9 @@ def steady_state_times(cost_model: CostModel, batch: Array, input_len: Array, ou
     parameters = cost_model.parameters
     served = share * output_len / steps  # sequences that get a token in a mean step
     extra = np.where(groups > 1, (groups - 1.0) * (parameters.step_ms + parameters.sequence_us * 1e-3 * served), 0.0)
-    step = plain * (1.0 - mixed) + carrying * mixed + Cost.of(HOST, overhead=extra)
+    # Micro-batches go round behind each other: a round lasts as long as its longest step, which carries a chunk if any of them does.
+    paced = 1.0 - (1.0 - mixed) ** groups
+    step = plain * (1.0 - paced) + carrying * paced + Cost.of(HOST, overhead=extra)
     step_ms = step.total_ms
     waves = np.maximum(batch / running, 1.0)
     life_ms = steps * step_ms

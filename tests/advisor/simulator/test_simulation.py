@@ -90,9 +90,9 @@ def test_alone_a_request_takes_what_an_estimate_says():
     assert found.metrics["tpot_ms"]["p50"] == pytest.approx(single.tpot_ms, rel=0.02)
 
 
-@pytest.mark.parametrize("knobs", [{}, {"tp": 2}, {"tp": 2, "pp": 2}])
+@pytest.mark.parametrize("knobs", [{}, {"tp": 2}, {"tp": 2, "pp": 2}, {"pp": 4}])
 def test_a_closed_loop_comes_to_the_steady_state(knobs):
-    """The formula of the steady state, which has no queues, within a sixth."""
+    """The formula of the steady state, which has no queues, within an eighth; of a pipeline a round is as long as its longest step."""
     workload = Workload(concurrency=32, input_len=1024, output_len=256)
     found = served(workload=workload, duration_s=200.0, deployment=replace(SMALL, **knobs))
     model, cluster = find_model("llama-3.1-8b").value, parse_cluster("4xH200").value
@@ -107,8 +107,8 @@ def test_a_closed_loop_comes_to_the_steady_state(knobs):
         regime="steady",
         parameters=Evidence.of(None, engine="vllm", gpu=cluster.gpu).marginal("vllm", cluster.gpu).parameters,
     ).times
-    assert found.output_tok_s == pytest.approx(steady.output_tok_s[0], rel=1 / 6)
-    assert found.metrics["tpot_ms"]["mean"] == pytest.approx(steady.tpot_ms[0], rel=1 / 6)
+    assert found.output_tok_s == pytest.approx(steady.output_tok_s[0], rel=1 / 8)
+    assert found.metrics["tpot_ms"]["mean"] == pytest.approx(steady.tpot_ms[0], rel=1 / 8)
 
 
 def test_replicas_share_the_traffic():
