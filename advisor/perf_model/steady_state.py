@@ -44,6 +44,19 @@ def _at_once(cost_model: CostModel, input_len: Array, output_len: Array) -> Arra
     return fitting if reserved else np.maximum(max_concurrency(model, memory, layout, held), fitting)
 
 
+def _unevenness(cost_model: CostModel, groups: Array) -> Array:
+    """Return the largest of several micro-batches, which sets the pace, as a multiple of their mean, shape (n,)."""
+    return np.where(groups > 1, np.minimum(1.0 + cost_model.parameters.group_imbalance, groups), 1.0)
+
+
+def _carried(mixed: Array, groups: Array) -> Array:
+    """Return the share of rounds that are as long as a step with a chunk, of which ``mixed`` of the steps carry one, shape (n,).
+
+    The micro-batches of a pipeline go round behind each other: a round lasts as long as its longest step.
+    """
+    return np.asarray(1.0 - (1.0 - mixed) ** groups)
+
+
 def _pass_with_prompts(cost_model: CostModel, decode: ForwardPass, tokens: Array, input_len: Array) -> ForwardPass:
     """Return the pass that computes ``tokens`` prompt tokens of prompts of ``input_len``, beside those of ``decode`` where the engine
     mixes them.
@@ -89,8 +102,7 @@ def steady_state_times(cost_model: CostModel, batch: Array, input_len: Array, ou
     tokens = np.where(mixed < 1.0, input_len / chunks, share * input_len / steps)
     decoding = share * np.clip((output_len - 1.0) / steps, 0.0, 1.0)
     context = input_len + output_len / 2.0
-    # Of several micro-batches the largest sets the pace.
-    uneven = np.where(groups > 1, np.minimum(1.0 + cost_model.parameters.group_imbalance, groups), 1.0)
+    uneven = _unevenness(cost_model, groups)
     # A step without a chunk decodes at least one sequence; with an output of one token there is no such step.
     least = np.where(output_len > 1, np.minimum(share, 1.0), 0.0)
     decode = decode_pass(model, np.maximum(decoding * uneven, least), context)
@@ -107,8 +119,7 @@ def steady_state_times(cost_model: CostModel, batch: Array, input_len: Array, ou
     parameters = cost_model.parameters
     served = share * output_len / steps  # sequences that get a token in a mean step
     extra = np.where(groups > 1, (groups - 1.0) * (parameters.step_ms + parameters.sequence_us * 1e-3 * served), 0.0)
-    # Micro-batches go round behind each other: a round lasts as long as its longest step, which carries a chunk if any of them does.
-    paced = 1.0 - (1.0 - mixed) ** groups
+    paced = _carried(mixed, groups)
     step = plain * (1.0 - paced) + carrying * paced + Cost.of(HOST, overhead=extra)
     step_ms = step.total_ms
     waves = np.maximum(batch / running, 1.0)

@@ -42,7 +42,7 @@ Amount = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)] | Written
 Degree = Annotated[int, Field(ge=1, le=1024)]
 
 
-class Workload(BaseModel):
+class WorkloadFields(BaseModel):
     """Workload and limits, by the names of the command line's options."""
 
     model_config = ConfigDict(extra="forbid")
@@ -60,7 +60,7 @@ class Workload(BaseModel):
     )
 
 
-class Recommend(Workload):
+class Recommend(WorkloadFields):
     """The best deployment of a model on up to these GPUs."""
 
     model: Name = Field(description="catalog name or Hugging Face id")
@@ -78,7 +78,7 @@ class Recommend(Workload):
     confidence: float = Field(0.9, ge=0.5, le=0.99, description="with which limits hold: 0.5, or 0.75 to 0.99")
 
 
-class Which(Workload):
+class Which(WorkloadFields):
     """Models, GPUs and formats side by side; what is not named is open."""
 
     models: Names | None = Field(
@@ -114,7 +114,7 @@ class Estimated(BaseModel):
     kv_dtype: Name = "auto"
 
 
-class Simulate(Workload):
+class Simulate(WorkloadFields):
     """Traffic on one deployment, request by request."""
 
     model: Name
@@ -131,7 +131,7 @@ class Simulate(Workload):
     engine: Name = "vllm"
 
 
-class Plan(Workload):
+class Plan(WorkloadFields):
     """How many GPUs of which kind a rate needs within limits."""
 
     model: Name
