@@ -15,8 +15,10 @@ from catalog.names import squash, suggestion
 from catalog.paths import own_tables
 from catalog.quantities import USD_PER_HOUR
 from catalog.schema import Price
+from catalog.shipped import built
 from catalog.tables import DATA, read_toml, stamp
 
+SHIPPED = DATA / "prices.toml"
 HOURS_A_YEAR = 8760.0
 
 if TYPE_CHECKING:
@@ -62,7 +64,13 @@ class OwnedGpu:
 def all_prices() -> tuple[Price, ...]:
     """Return every known price, the user's included."""
     own = ((path, stamp(path)) for path in own_tables("prices"))
-    return tuple(price for path, changed in ((DATA / "prices.toml", None), *own) for price in _read(path, changed))
+    return (*shipped_prices(), *(price for path, changed in own for price in _read(path, changed)))
+
+
+@cache
+def shipped_prices() -> tuple[Price, ...]:
+    """Return the prices that come with the package."""
+    return tuple(built(Price, row) for row in read_toml(SHIPPED)["prices"])
 
 
 def no_price(*gpus: str) -> str:
@@ -108,7 +116,7 @@ def cheapest(gpu_name: str, *, provider: str | None = None, illustrative: bool =
 
 
 @cache
-def _read(path: Path, changed: tuple[int, int] | None) -> tuple[Price, ...]:  # noqa: ARG001  an edited file is read again
+def _read(path: Path, changed: tuple[int, int]) -> tuple[Price, ...]:  # noqa: ARG001  an edited file is read again
     tables = read_toml(path)
     prices = [checked(Price, row, f"{path}: price {number}") for number, row in _rows(tables, "prices", path)]
     owned = [checked(OwnedGpu, row, f"{path}: owned GPU {number}") for number, row in _rows(tables, "owned", path)]

@@ -4,9 +4,13 @@ import pytest
 
 from catalog.errors import InputError
 from catalog.gpus import all_gpus
-from catalog.prices import all_prices, cheapest, prices_for
+from catalog.prices import SHIPPED, _read, all_prices, cheapest, prices_for, shipped_prices
 
 PRICES = all_prices()
+
+
+def test_shipped_prices_stand_the_checks_of_ones_own():
+    assert _read(SHIPPED, (0, 0)) == shipped_prices()
 
 
 def test_every_price_is_sane_and_says_where_it_is_from():
