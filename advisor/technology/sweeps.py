@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from catalog.schema import Cluster, Gpu
     from catalog.technology import DramGeneration, LinkGeneration, LogicNode
 
+MOST_BUDGET = 1e6
+"""Of area in mm2, and of power in W; a whole wafer has 46,000 mm2."""
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 AXES = {
     "node": "nm",
@@ -50,6 +52,9 @@ def points(
     """
     if sweep not in AXES:
         raise InputError(f"sweep is {sweep!r:.40}; it must be one of {', '.join(AXES)}")
+    for name, budget, unit in (("area", area_mm2, "mm2"), ("power", power_w, "W")):
+        if budget is not None and not 1.0 <= budget <= MOST_BUDGET:
+            raise InputError(f"{name} is {budget:g} {unit}; it must be from 1 to {MOST_BUDGET:g}")
     base, limit = cluster.gpu, ""
     memory: DramGeneration | None = find_generation("memory", dram, dram_generations()) if dram else None
     start = on_memory(base, memory) if memory else base

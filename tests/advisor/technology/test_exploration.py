@@ -53,6 +53,12 @@ def test_budgets_bound_the_arithmetic():
     assert both.fp16_tflops > 2 * plain.fp16_tflops
 
 
+@pytest.mark.parametrize("budget", [{"power_w": 1e-320}, {"area_mm2": 0.0}, {"power_w": math.nan}, {"area_mm2": 1e30}])
+def test_budgets_that_no_gpu_has_are_refused(budget):
+    with pytest.raises(advisor.InputError, match=r"it must be from 1 to 1e\+06"):
+        advisor.explore("llama-13b", "1xA100", **budget)
+
+
 @pytest.mark.parametrize("sweep", SWEEPS)
 @pytest.mark.parametrize("task", ["inference", "training"])
 def test_better_technology_is_never_slower(sweep, task):
