@@ -76,6 +76,10 @@ class TraceFile:
     """False: only the lengths are asked for; the file needs no times and no order."""
 
 
+AT_ONCE_S = 1e-6
+"""A whole trace within a microsecond, the finest that clocks of traces tell apart, came at once."""
+
+
 def read_trace(path: str | Path | TraceFile, *, duration_s: float | None = None, rate: float | None = None) -> Arrivals:
     """Read the requests of a file; times count from the first.
 
@@ -152,8 +156,8 @@ def _read(
     span = duration_s if duration_s is not None and reading.last >= duration_s else last * count / max(count - 1, 1)
     factor = 1.0
     if rate is not None:
-        factor, span = count / rate / span if span > 0 else 0.0, count / rate
-    span = span or 1.0
+        factor, span = count / rate / span if span > AT_ONCE_S else 0.0, count / rate
+    span = span if span > AT_ONCE_S else 1.0
     if count > whole:
         return ArrivalStream(
             make=lambda: (_traffic(rows, factor, span) for rows in _Reading(trace, duration_s, hashed=False)),

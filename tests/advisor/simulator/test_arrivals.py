@@ -224,3 +224,13 @@ def test_a_unit_that_is_none_is_refused(tmp_path):
 def test_a_number_beyond_all_others_is_told(tmp_path, row):
     with pytest.raises(InputError, match=r"too large|must be a number"):
         read_trace(written(tmp_path / "t.csv", f"time,input,output\n0,2,3\n{row}\n"))
+
+
+@pytest.mark.parametrize("last", ["0", "1e-320", "1e-4"])
+def test_a_trace_within_a_microsecond_came_at_once(tmp_path, last):
+    path = tmp_path / "trace.csv"
+    path.write_text(f"timestamp_ms,prompt_tokens,completion_tokens\n0,512,128\n{last},512,128\n", encoding="utf-8")
+    assert read_trace(path).duration_s == 1.0
+    paced = read_trace(path, rate=4.0)
+    assert paced.duration_s == 0.5
+    assert paced.arrival_s.tolist() == [0.0, 0.0]
