@@ -302,7 +302,7 @@ class Deployment:
     graphs: bool | None = None
     """CUDA graphs on; None: as ``compiled``."""
     engine_version: str = ""
-    """Release whose times are asked about, such as "0.33"; empty for the one that the catalog describes."""
+    """Release that is asked about, such as "0.24"; empty for the one that the catalog describes."""
 
     @property
     def num_gpus(self) -> int:

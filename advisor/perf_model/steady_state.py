@@ -52,7 +52,8 @@ def _unevenness(cost_model: CostModel, groups: Array) -> Array:
 def _carried(mixed: Array, groups: Array) -> Array:
     """Return the share of rounds that are as long as a step with a chunk, of which ``mixed`` of the steps carry one, shape (n,).
 
-    The micro-batches of a pipeline go round behind each other: a round lasts as long as its longest step.
+    The micro-batches of a pipeline go round behind each other: a round lasts as long as its longest step. ``groups``: as many of them as
+    there are of the largest one's size.
     """
     return np.asarray(1.0 - (1.0 - mixed) ** groups)
 
@@ -119,7 +120,7 @@ def steady_state_times(cost_model: CostModel, batch: Array, input_len: Array, ou
     parameters = cost_model.parameters
     served = share * output_len / steps  # sequences that get a token in a mean step
     extra = np.where(groups > 1, (groups - 1.0) * (parameters.step_ms + parameters.sequence_us * 1e-3 * served), 0.0)
-    paced = _carried(mixed, groups)
+    paced = _carried(mixed, groups / uneven)
     step = plain * (1.0 - paced) + carrying * paced + Cost.of(HOST, overhead=extra)
     step_ms = step.total_ms
     waves = np.maximum(batch / running, 1.0)

@@ -151,7 +151,7 @@ def curve(
         input_len: tokens of a prompt.
         output_len: tokens generated for each request.
         engine: vllm, sglang, tensorrt-llm, torch, lmdeploy, xfastertransformer or llama.cpp.
-        engine_version: release whose times are asked about; empty for the catalog's.
+        engine_version: release that is asked about; empty for the catalog's.
         dtype: weight format, or "auto" for the checkpoint's own.
         kv_dtype: KV cache format, or "auto".
         max_num_batched_tokens: token budget of one step; None for what the engine would choose.

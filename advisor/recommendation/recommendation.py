@@ -176,7 +176,7 @@ def recommend(
         slo: limits on the mean latencies, as an ``Slo`` or a dict: ``{"tpot": "50ms"}``.
         objective: one of ``OBJECTIVES``.
         engine: vllm, sglang, tensorrt-llm, torch, lmdeploy, xfastertransformer or llama.cpp.
-        engine_version: release whose times are asked about; empty for the catalog's.
+        engine_version: release that is asked about; empty for the catalog's.
         dtypes: weight formats allowed; the checkpoint's own by default.
         kv_dtypes: KV cache formats allowed; the model's own by default.
         max_num_batched_tokens: token budgets allowed; the engine's default if None.

@@ -67,7 +67,7 @@ class Release:
     engine: Annotated[str, ENGINE] = "vllm"
     """vllm, sglang, tensorrt-llm, torch (plain PyTorch), lmdeploy, xfastertransformer or llama.cpp."""
     engine_version: Annotated[str | None, VERSION] = None
-    """Release to predict, such as 0.33.  [default: the one that the catalog describes]"""
+    """Release to predict, such as 0.24.  [default: the one that the catalog describes]"""
 
 
 @group(PANEL)

@@ -256,7 +256,8 @@ def test_a_larger_steady_batch_takes_longer_and_serves_more(question):
     """Where a request and its answer fit the budget of one step, so that no prompt is cut.
 
     Of an engine whose decode attention is no slower beside prompts: where it is, as vLLM's, and all that counts, more requests bring more
-    such steps, and tokens a second fall.
+    such steps, and tokens a second fall. Where every round of a pipeline carries a chunk, more of a request's life comes before its first
+    token: the others may come a hundredth sooner.
     """
     batches = np.arange(1.0, 513.0)
     columns, cluster = ladder(question, batches)
@@ -265,7 +266,8 @@ def test_a_larger_steady_batch_takes_longer_and_serves_more(question):
     times = run(question, columns, cluster, "steady", batch=batches, **lengths, engine="tensorrt-llm")
     for metric in TIMES:
         values = getattr(times, metric)
-        falls = values[1:] < values[:-1] * (1 - SAME)
+        sooner = 0.01 if metric == "tpot_ms" and np.max(columns["pp"]) > 1 else SAME
+        falls = values[1:] < values[:-1] * (1 - sooner)
         assert not falls.any(), f"{metric} falls at batch {batches[1:][falls][0]}: {question.row(0)}"
     falls = times.output_tok_s[1:] < times.output_tok_s[:-1] * (1 - SAME)
     assert not falls.any(), f"tokens/s fall at batch {batches[1:][falls][0]}: {question.row(0)}"
