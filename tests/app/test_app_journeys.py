@@ -6,6 +6,8 @@ import time
 
 import pytest
 
+from tests.app.uploads import upload
+
 pytestmark = pytest.mark.browser
 
 api = pytest.importorskip("playwright.sync_api", reason="journeys need Playwright")
@@ -94,8 +96,9 @@ def test_a_bad_upload_is_told_a_good_one_answered_and_another_session_on_a_phone
     expect(heading(tab)).to_be_visible()
     tab.get_by_role("button", name="Upload").click()
     field = tab.locator("input[type=file]")
-    field.set_input_files({"name": "config.json", "mimeType": "application/json", "buffer": b"{not json"})
-    expect(tab.get_by_test_id("stAlert")).to_contain_text("config.json is not JSON")
+    alert, code = tab.get_by_test_id("stAlert"), tab.get_by_test_id("stCode")
+    broken = {"name": "config.json", "mimeType": "application/json", "buffer": b"{not json"}
+    upload(field, broken, lambda timeout: expect(alert).to_contain_text("config.json is not JSON", timeout=timeout))
     config = {
         "model_type": "llama",
         "hidden_size": 4096,
@@ -108,8 +111,8 @@ def test_a_bad_upload_is_told_a_good_one_answered_and_another_session_on_a_phone
         "torch_dtype": "bfloat16",
     }
     buffer = json.dumps(config).encode()
-    field.set_input_files({"name": "config.json", "mimeType": "application/json", "buffer": buffer})
-    expect(tab.get_by_test_id("stCode")).to_contain_text("/path/to/model")
+    whole = {"name": "config.json", "mimeType": "application/json", "buffer": buffer}
+    upload(field, whole, lambda timeout: expect(code).to_contain_text("/path/to/model", timeout=timeout))
     expect(tab.get_by_test_id("stAlert")).to_have_count(0)
 
     other = tab.context.new_page()

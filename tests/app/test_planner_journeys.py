@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.app.uploads import upload
+
 pytestmark = pytest.mark.browser
 
 api = pytest.importorskip("playwright.sync_api", reason="journeys need Playwright")
@@ -32,8 +34,9 @@ def test_capacity_from_a_trace_a_bad_one_first(server, tab):
     plan = tab.get_by_role("button", name="Plan")
     expect(plan).to_be_disabled()
     field = tab.locator("input[type=file]").last
-    field.set_input_files(file("bad.csv", b"time,input,output\n2,9,9\n1,9,9\n"))
-    expect(tab.get_by_text("bad.csv line 3: it arrives before the one above it")).to_be_visible()
+    told = tab.get_by_text("bad.csv line 3: it arrives before the one above it")
+    bad = file("bad.csv", b"time,input,output\n2,9,9\n1,9,9\n")
+    upload(field, bad, lambda timeout: expect(told).to_be_visible(timeout=timeout))
     expect(tab.get_by_role("spinbutton", name="TTFT, ms")).to_have_value("300")  # what else was entered stays
     expect(plan).to_be_disabled()
 
@@ -42,8 +45,8 @@ def test_capacity_from_a_trace_a_bad_one_first(server, tab):
         0
     )  # else the next upload meets its redraw
     rows = "".join(f"{second / 4:g},256,32\n" for second in range(400))
-    field.set_input_files(file("day.csv", f"time,input,output\n{rows}".encode()))
-    expect(tab.get_by_text("400 requests in 100 s")).to_be_visible()
+    day, read = file("day.csv", f"time,input,output\n{rows}".encode()), tab.get_by_text("400 requests in 100 s")
+    upload(field, day, lambda timeout: expect(read).to_be_visible(timeout=timeout))
     plan.click()
     expect(tab.get_by_role("heading", name=re.compile("1 x H200-SXM as TP1 PP1 serves 4 requests"))).to_be_visible()
     expect(tab.get_by_text("serving the trace day.csv (400 requests")).to_be_visible()
@@ -70,12 +73,13 @@ def test_runs_are_imported_for_this_session_and_judged(server, tab):
     tab.goto(f"{server}/runs")
     tab.get_by_role("radio", name="Import").click()
     field = tab.locator("input[type=file]")
-    field.set_input_files([file("notes.txt", b"nothing measured")])
-    expect(tab.get_by_test_id("stAlert")).to_contain_text("notes.txt is no benchmark that is known")
+    alert = tab.get_by_test_id("stAlert")
+    notes = [file("notes.txt", b"nothing measured")]
+    upload(field, notes, lambda timeout: expect(alert).to_contain_text("notes.txt is no benchmark", timeout=timeout))
     tab.get_by_test_id("stFileUploader").get_by_role("button", name=re.compile("Remove|Delete")).first.click()
     expect(tab.get_by_test_id("stAlert")).to_contain_text("Upload benchmark results")
-    field.set_input_files([str(BENCHMARKS / "vllm-serve-closed.json")])
-    expect(tab.get_by_test_id("stAlert")).to_contain_text("does not say the GPU")
+    results = [str(BENCHMARKS / "vllm-serve-closed.json")]
+    upload(field, results, lambda timeout: expect(alert).to_contain_text("does not say the GPU", timeout=timeout))
     for label, option in (("GPU (--gpu)", "H200-SXM"), ("Engine (--engine)", "vllm")):
         tab.get_by_role("combobox", name=label).click()
         tab.keyboard.type(option)
