@@ -111,9 +111,13 @@ class Surrogate:
         parameters are those of the nearest measured one, the less certain the farther it is.
         """
         release = release_distance(engine) if release is None else release
-        measured = sorted({distance for of, _, distance in self.releases if of == engine} | {0})
-        nearest = min(measured, key=lambda distance: (abs(distance - release), abs(distance)))
+        nearest = self.nearest_release(engine, release)
         return apart(self._at(engine, gpu, nearest), release - nearest)
+
+    def nearest_release(self, engine: str, release: int) -> int:
+        """Return the measured release of an engine that is nearest to another; of two the one nearer to what fits are of."""
+        measured = sorted({distance for of, _, distance in self.releases if of == engine} | {0})
+        return min(measured, key=lambda distance: (abs(distance - release), abs(distance)))
 
     def _at(self, engine: str, gpu: str, release: int) -> ParameterPosterior:
         """Return the nearest known parameters at a measured release."""

@@ -69,13 +69,13 @@ class Evidence:
 
         """
         kind = find_engine(engine)
-        told = (version_note(shipped_surrogate(), engine, version),) if version else ()
         asked = version or kind.version
         evidence = cls._of_release(runs, engine, gpu, asked)
+        notes = (version_note(evidence.surrogate, engine, version),) if version else ()
         same = evidence.runs
         if version or kind.fitted_release:  # else every release counts as one
             same = tuple(run for run in same if run.engine != engine or release(run.engine_version) == release(asked))
-        return replace(evidence, version=(engine, asked), runs=same, notes=(*evidence.notes, *told))
+        return replace(evidence, version=(engine, asked), runs=same, notes=(*evidence.notes, *notes))
 
     @classmethod
     def _of_release(cls, runs: Runs, engine: str, gpu: Gpu, version: str) -> Evidence:
@@ -223,8 +223,7 @@ def version_note(surrogate: Surrogate, engine: str, version: str) -> Note:
             f"how {engine} {version} differs from {kind.version} is not known: times, memory and defaults are those of {kind.version}",
             "warning",
         )
-    measured = sorted({away for of, _, away in surrogate.releases if of == engine} | {0})
-    nearest = min(measured, key=lambda away: (abs(away - distance), abs(away)))
+    nearest = surrogate.nearest_release(engine, distance)
     times = f"times are those of {engine} {version}, of which runs were fitted"
     if nearest != distance:
         times = f"no run of {engine} {version} was fitted: times are those of a release {abs(nearest - distance)} away, and less certain"
