@@ -120,7 +120,7 @@ def steady_state_times(cost_model: CostModel, batch: Array, input_len: Array, ou
     parameters = cost_model.parameters
     served = share * output_len / steps  # sequences that get a token in a mean step
     extra = np.where(groups > 1, (groups - 1.0) * (parameters.step_ms + parameters.sequence_us * 1e-3 * served), 0.0)
-    paced = _carried(mixed, groups / uneven)
+    paced = mixed if cost_model.ideal else _carried(mixed, groups / uneven)  # a floor waits for nobody
     step = plain * (1.0 - paced) + carrying * paced + Cost.of(HOST, overhead=extra)
     step_ms = step.total_ms
     waves = np.maximum(batch / running, 1.0)
