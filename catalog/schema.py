@@ -99,6 +99,8 @@ class Model:
     """Per-head RMSNorm on queries and keys."""
     learned_positions: Annotated[int, Interval(ge=0, le=10**9)] = 0
     """Rows of a learned position-embedding table (GPT-2, OPT); 0 for rotary and ALiBi models."""
+    rotary_numbers: Annotated[int, Interval(ge=0, le=10**12)] = 0
+    """Numbers of the rotary tables that engines hold; 0: of one with ``max_position_embeddings`` rows."""
     head_bias: bool = False
 
     attention: Attention = "gqa"

@@ -16,6 +16,7 @@ from catalog.models.checkpoint import CheckpointSize, read_checkpoint
 from catalog.models.families import ALIASES, FAMILIES, Family
 from catalog.models.json_file import parse_json, read_bytes
 from catalog.models.quantization import PLAIN, Formats, read_formats
+from catalog.models.rotary import read_rotary
 from catalog.models.stack import stack
 from catalog.models.towers import tower_parameters
 from catalog.names import squash
@@ -117,6 +118,7 @@ def model_from_config(
         Model(name=name, model_type=kind, source=where, dtype=_dtype(outer, inner), reading=reading, **read)
     )
     formats = _formats(outer, inner, model, beside)
+    model = replace(model, rotary_numbers=read_rotary(inner, model))
     return replace(_with_formats(model, formats), block_scales=any(map(_block_scales, (outer, inner))))
 
 

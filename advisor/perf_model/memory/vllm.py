@@ -15,10 +15,18 @@ import numpy as np
 from advisor.perf_model.deployment_arrays import ACTIVATION_BYTES, DeploymentArrays
 from advisor.perf_model.memory.kv_capacity import BLOCK, blocks_of_request, cache_pages, layer_cache_bytes
 from advisor.perf_model.memory.parts import Memory, engine_gib
-from advisor.perf_model.memory.recent_release import BATCHES, expert_states, is_recent, outside_gib, weight_factor
+from advisor.perf_model.memory.recent_release import (
+    BATCHES,
+    graph_layers,
+    is_recent,
+    outside_gib,
+    pass_bytes,
+    weight_factor,
+)
 from advisor.perf_model.memory.weights import expert_padding, layer_bytes
 from catalog.engines import find_engine, kv_groups, padded_vocab, pipeline_layers, reserves_graphs, static_share
 from catalog.mixers import Recurrence
+from catalog.models.rotary import rotary_numbers
 from catalog.models.sizes import weight_share
 from catalog.models.stack import stack
 from catalog.parts import Experts
@@ -33,6 +41,8 @@ if TYPE_CHECKING:
 
 NULL_BLOCKS = 1.0
 """Blocks that are never used (v1/core/block_pool.py)."""
+MOST_BLOCKS = 1e9
+"""Of a model whose layers cache nothing, for which memory holds any number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,8 +118,9 @@ def activation_gib(model: Model, layout: DeploymentArrays, engine: str = "vllm")
     rows = np.minimum(layout.max_num_seqs, tokens)
     sampler = rows * model.vocab_size * SAMPLER_BYTES / tp + 1.5 * tokens * h * width
     layers = tokens * width * block
-    if model.moe_layers:
-        layers = np.where(is_recent(layout, engine), expert_states(model, layout), layers)
+    recent = is_recent(layout, engine)
+    if recent.any():
+        layers = np.where(recent, pass_bytes(model, layout), layers)
     return np.asarray(np.maximum(layers, sampler) / GIB)
 
 
@@ -119,16 +130,18 @@ GRAPH_GIB_PER_LAYER = 0.0132
 GRAPHS = 51.0
 
 
-def graph_gib(model: Model, layout: DeploymentArrays, reserved: bool) -> Array:
-    """Return what is set aside for CUDA graphs before the cache is sized; nothing where the engine does not (``reserved``)."""
+def graph_gib(layers: float, layout: DeploymentArrays, reserved: bool) -> Array:
+    """Return what is set aside for CUDA graphs of so many layers before the cache is sized; nothing where the engine does not
+    (``reserved``).
+    """
     largest = np.minimum(np.minimum(2.0 * layout.max_num_seqs, 512.0), layout.max_num_batched_tokens)
     graphs = 3.0 + np.minimum(largest, 248.0) / 8.0 + np.maximum(largest - 240.0, 0.0) / 16.0
-    taken = GRAPH_GIB_PER_LAYER * model.num_hidden_layers / layout.pp * graphs / GRAPHS
+    taken = GRAPH_GIB_PER_LAYER * layers / layout.pp * graphs / GRAPHS
     return np.asarray(np.where(reserved & (layout.graphs > 0), taken, 0.0))
 
 
-TABLES_GIB = 0.045
-"""Rotary tables and the like, counted with the weights: what every load on one H200 reported beyond the parameters."""
+TABLES_GIB = 0.025
+"""What every load on one H200 reported beyond parameters and rotary tables, counted with the weights."""
 
 
 def _total(counts: list[Array], values: Sequence[Array | float]) -> Array:
@@ -149,9 +162,10 @@ def paged_memory(model: Model, cluster: Cluster, layout: DeploymentArrays, engin
     cache_by_kind = [sum(layer_cache_bytes(part, layout) for part in kind.mixers) + 0.0 * layout.tp for kind in kinds]
     cached_by_kind = [sum(bool(part.cached[0] or part.state_bytes) for part in kind.mixers) for kind in kinds]
     recent = is_recent(layout, facts.name)
-    stated = weight_share(model) * np.where(recent, weight_factor(layout), 1.0)
+    stated = weight_share(model) * np.where(recent, weight_factor(model, layout), 1.0)
     chunks = np.where(recent, BATCHES, 1.0)
     device = cluster.gpu.memory_gib
+    rotary = rotary_numbers(model) * ACTIVATION_BYTES / GIB
     activations = activation_gib(model, layout, facts.name)
     outside = _outside_gib(facts, model, cluster, layout)
     groups, pages = kv_groups(model), cache_pages(model, layout)
@@ -163,7 +177,7 @@ def paged_memory(model: Model, cluster: Cluster, layout: DeploymentArrays, engin
         body = _total(stage.layers, weights_by_kind)
         resident = body * (1.0 - layout.offload) + _beside_layers(facts, model, layout, stage)
         buffers = np.where(layout.offload > 0, 2.0 * body / np.maximum(count, 1.0), 0.0)
-        weights = stated * (resident + buffers) / GIB + TABLES_GIB
+        weights = stated * (resident + buffers) / GIB + TABLES_GIB + rotary
         kv = _kv_gib(facts, model, cluster, layout, weights, activations + outside)
         bytes_per_token = _total(stage.layers, cache_by_kind)
         cached = _total(stage.layers, cached_by_kind)
@@ -177,10 +191,9 @@ def paged_memory(model: Model, cluster: Cluster, layout: DeploymentArrays, engin
             body_most = np.maximum(worst["body"], body)
             worst = {name: np.where(less, column[name], worst[name]) for name in column}
             worst["body"] = body_most
-    blocks = worst["blocks"]
-    tokens = np.floor(
-        np.maximum(blocks, 0.0) / blocks_of_request(model, layout.max_model_len, layout, chunks) * layout.max_model_len
-    )
+    blocks = np.minimum(worst["blocks"], MOST_BLOCKS)
+    taken = np.maximum(blocks_of_request(model, layout.max_model_len, layout, chunks), 1.0)
+    tokens = np.floor(np.maximum(blocks, 0.0) / taken * layout.max_model_len)
     return Memory(
         weights_gib=worst["weights"],
         activations_gib=activations,
@@ -200,9 +213,12 @@ def paged_memory(model: Model, cluster: Cluster, layout: DeploymentArrays, engin
 
 def _outside_gib(facts: Engine, model: Model, cluster: Cluster, layout: DeploymentArrays) -> Array:
     """Return what the engine takes beside weights, activations and cache, shape (n,)."""
-    outside = engine_gib(layout) + graph_gib(model, layout, reserves_graphs(facts, model, cluster.gpu))
+    reserved = reserves_graphs(facts, model, cluster.gpu)
+    outside = engine_gib(layout) + graph_gib(model.num_hidden_layers, layout, reserved)
     recent = is_recent(layout, facts.name)
-    outside = np.where(recent, outside_gib(model, layout) + graph_gib(model, layout, reserved=True), outside)
+    outside = np.where(
+        recent, outside_gib(model, layout) + graph_gib(graph_layers(model), layout, reserved=True), outside
+    )
     if model.quantization is not None:
         return outside
     eight = (layout.weight_bytes >= 1.0) & (layout.weight_bytes < ACTIVATION_BYTES)

@@ -8,7 +8,7 @@ from hypothesis import given
 
 import advisor
 from advisor.calibration.observations import group_runs
-from advisor.perf_model.deployment_arrays import DeploymentArrays
+from advisor.perf_model.deployment_arrays import ACTIVATION_BYTES, DeploymentArrays
 from advisor.perf_model.memory.dispatch import memory
 from advisor.perf_model.memory.kv_capacity import max_concurrency
 from advisor.perf_model.memory.uncertainty import spread_gib
@@ -17,6 +17,7 @@ from advisor.perf_model.memory.weights import experts_held, layer_elements
 from catalog.engines import resolve
 from catalog.gpus import find_gpu
 from catalog.models.find import all_models, find_model, parameters
+from catalog.models.rotary import rotary_numbers
 from catalog.models.stack import stack
 from catalog.runs import shipped_runs
 from catalog.schema import Cluster, Deployment
@@ -36,7 +37,8 @@ def room(name, *, gpu="B300-SXM", gpus=16, **columns):
 
 def weight_bytes(name, **columns):
     """Bytes of the fullest GPU's weights; what an engine keeps beside the parameters is not in it."""
-    return float((room(name, **columns).weights_gib[0] - TABLES_GIB) * GIB)
+    tables = rotary_numbers(find_model(name).value) * ACTIVATION_BYTES
+    return float((room(name, **columns).weights_gib[0] - TABLES_GIB) * GIB) - tables
 
 
 def kv_bytes(name, **columns):
@@ -263,7 +265,7 @@ def test_a_single_gpu_holds_every_parameter(model):
     columns = {"dtype": "bfloat16", "max_model_len": 16, "max_num_batched_tokens": 16, "max_num_seqs": 1}
     padding = (-model.vocab_size % 64) * (1 if model.tie_word_embeddings else 2) * model.hidden_size
     padding += (-model.vocab_size % 64) * model.head_bias
-    held = parameters(model) + model.encoder_parameters + padding
+    held = parameters(model) + model.encoder_parameters + padding + rotary_numbers(model)
     cluster = Cluster(gpu=dataclasses.replace(find_gpu("B300").value, memory_gib=65536.0), gpus_per_node=1)
     layout = DeploymentArrays.from_columns({name: [value] for name, value in columns.items()}, model, cluster.gpu)
     found = memory(model, cluster, layout).weights_gib[0] - TABLES_GIB
