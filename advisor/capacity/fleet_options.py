@@ -195,7 +195,13 @@ class CapacityQuestion:
         """Size the same layout under a changed demand, within ``bounds`` on its replicas (see ``between``)."""
         changed = fleet.demand.times(**{what: factor})
         too_long = changed.workload.input_len + changed.workload.output_len > min(changed.longest, fleet.engine.longest)
-        replicas = None if too_long else within(fleet.for_demand(changed).needed(), bounds)
+        fewest, most = bounds
+        if too_long:
+            replicas = None
+        elif fewest == most:  # no simulation could say anything else
+            replicas = fewest
+        else:
+            replicas = within(fleet.for_demand(changed).needed(), bounds)
         return Change(
             what=what,
             factor=factor,

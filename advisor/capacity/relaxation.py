@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from advisor.capacity.replica_sizing import MOST_REPLICAS, ReplicaSizing, TrafficSpec
-from advisor.recommendation.relaxation import FORMATS
 from catalog.errors import InputError
 from catalog.wording import latency_label
 
@@ -93,6 +92,8 @@ class Shortfall:
 
     def _formats(self) -> list[str]:
         """Name the first change of formats that is enough."""
+        from advisor.recommendation.relaxation import FORMATS  # brings Optuna
+
         for words, formats in FORMATS.items():
             knobs: dict[str, Any] = {name.removesuffix("s"): values[0] for name, values in formats.items()}
             with suppress(InputError):

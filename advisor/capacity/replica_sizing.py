@@ -138,6 +138,8 @@ class ReplicaSizing:
     most: int = MOST_REPLICAS
     """Replicas that there are GPUs for."""
     _checks: dict[int, SloCheck] = field(init=False, repr=False, default_factory=dict)
+    _saturations: dict[tuple[float, bytes, bytes], float] = field(init=False, repr=False, default_factory=dict)
+    """By level and lengths: another rate has the same."""
 
     @property
     def gpus(self) -> int:
@@ -174,7 +176,16 @@ class ReplicaSizing:
     @cached_property
     def saturation_s(self) -> float:
         """Return requests a second that one replica completes when there are always more waiting."""
-        return self.engine.saturation(self.traffic, self.times)
+        return self._saturation(0.0)
+
+    def _saturation(self, level: float) -> float:
+        """Return it with steps as slow as a level says; lengths decide it, and not when requests come."""
+        traffic = self.traffic
+        key = level, traffic.input_len.tobytes(), traffic.output_len.tobytes()
+        if traffic.sharing is not None or key not in self._saturations:
+            times = self.slow if level > 0 else self.times
+            self._saturations[key] = self.engine.saturation(traffic, times)
+        return self._saturations[key]
 
     @cached_property
     def stable_s(self) -> float:
@@ -183,7 +194,7 @@ class ReplicaSizing:
         """
         if self.level <= 0:
             return self.saturation_s
-        return min(self.engine.saturation(self.traffic, self.slow), self.saturation_s)
+        return min(self._saturation(self.level), self.saturation_s)
 
     @property
     def level(self) -> float:
@@ -228,6 +239,7 @@ class ReplicaSizing:
         other.times = self.times
         if self.demand.draws:
             other.spread = self.spread
+            other._saturations = self._saturations  # noqa: SLF001  its own kind
         return other
 
     def slo_check(self, replicas: int) -> SloCheck:

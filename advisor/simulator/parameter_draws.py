@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from advisor.calibration.blas_threads import one_blas_thread
 from advisor.calibration.intervals import implementation_variance, scale_name
 from advisor.perf_model.memory.kv_capacity import max_concurrency
 from advisor.perf_model.parameters import Parameters
@@ -39,11 +40,9 @@ def draws_of(
     half = (count + 1) // 2
     if not half:
         return []
-    from scipy.fft import dct
-
     ways = _directions(marginal, cost_model)[: half - 1]
     # The first combination is the same for all draws, so it is that of the factor; their entries are at most 1.42.
-    combined = math.sqrt(half) * dct(np.eye(half), norm="ortho", axis=0).T[:, : len(ways) + 1]
+    combined = _cosines(half)[:, : len(ways) + 1]
     draws = []
     for factor, *amounts in combined:
         step = np.asarray(amounts) @ ways if amounts else np.zeros(len(marginal.mean))
@@ -52,6 +51,15 @@ def draws_of(
     return draws[:count]
 
 
+def _cosines(count: int) -> Array:
+    """Return the cosine transform's orthogonal columns, shape (count, count), each entry's mean square 1."""
+    places = np.outer(2.0 * np.arange(count) + 1.0, np.arange(count))
+    columns = math.sqrt(2.0) * np.cos(np.pi / (2.0 * count) * places)
+    columns[:, 0] = 1.0
+    return columns
+
+
+@one_blas_thread
 def _directions(marginal: ParameterPosterior, cost_model: CostModel) -> Array:
     """Return orthogonal parts of the parameters' spread, shape (k, len(NAMES)): all of what the first kind of step is
     uncertain by, what the next is beside that, and so on.

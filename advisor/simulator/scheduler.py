@@ -32,6 +32,8 @@ hand-over between processes. Of vLLM 0.24 serving Llama-3.1-8B on one H200 under
 the median time to the first token has above the steps that it waits for and takes, where these are scaled so that the
 time per output token comes out."""
 
+ALL = 2**62
+"""Requests that no traffic has: the loop goes on until all are served."""
 TURNS = 12
 """Full replicas that a queue fills one after the other to see how fast it empties."""
 
@@ -106,23 +108,10 @@ def serve_pieces(
 
     loop: Any = kernel.serve  # mypy does not unpack a NamedTuple into arguments
     settings = _settings(scheduler)
-    totals = _Totals(
-        gaps=np.zeros(kernel.GAP_BINS, np.int64),
-        bins=np.zeros((BINS + 1, len(kernel.BIN_COLUMNS))),
-        bin_s=duration_s / BINS,
-        log=np.zeros((steps_logged, len(kernel.STEP_COLUMNS))),
-    )
-    state = State.fresh(
-        0,
-        replicas=scheduler.replicas,
-        cap=scheduler.max_num_seqs,
-        pool=scheduler.kv_blocks,
-        depth=2 if settings.ahead else scheduler.stages,
-        stages=scheduler.stages,
-        known=0,
-    )
+    totals = _Totals.empty(duration_s, steps_logged)
+    state = _begun(scheduler, settings)
     arrival, inputs, outputs = np.zeros(0), np.zeros(0, np.int64), np.zeros(0, np.int64)  # of those in the state
-    delays_s = np.array([scheduler.front_end_ms * 1e-3, 0.0])
+    delays_s = _delays_s(scheduler)
     gone = 0
     for piece, more in _with_more(pieces):
         shared = _Shared.of(piece, scheduler)
@@ -136,7 +125,7 @@ def serve_pieces(
         cached = _cached(scheduler, inputs)
         timed = piece.settling or (piece.concurrency is not None and not piece.counted_out)
         horizon_s = piece.duration_s if timed else np.inf
-        loop(*requests, cached, more, horizon_s, *settings, *times.arrays, delays_s, *totals, state, *shared)
+        loop(*requests, cached, more, horizon_s, ALL, *settings, *times.arrays, delays_s, *totals, state, *shared)
         let_in = int(state.counts[ARRIVED])
         served = _served(shared, state, arrival, outputs)
         gone = len(served)
@@ -226,6 +215,36 @@ class _Totals(NamedTuple):
     bin_s: float
     log: Array
 
+    @classmethod
+    def empty(cls, duration_s: float, steps_logged: int = 0) -> _Totals:
+        """Return them before anything was served."""
+        from advisor.simulator import scheduler_loop as kernel  # brings numba
+
+        return cls(
+            gaps=np.zeros(kernel.GAP_BINS, np.int64),
+            bins=np.zeros((BINS + 1, len(kernel.BIN_COLUMNS))),
+            bin_s=duration_s / BINS,
+            log=np.zeros((steps_logged, len(kernel.STEP_COLUMNS))),
+        )
+
+
+def _begun(scheduler: Scheduler, settings: _Settings) -> State:
+    """Return the loop's state before any request is known."""
+    return State.fresh(
+        0,
+        replicas=scheduler.replicas,
+        cap=scheduler.max_num_seqs,
+        pool=scheduler.kv_blocks,
+        depth=2 if settings.ahead else scheduler.stages,
+        stages=scheduler.stages,
+        known=0,
+    )
+
+
+def _delays_s(scheduler: Scheduler) -> Array:
+    """Return seconds from arrival to the scheduler, and from the end of a step to the client."""
+    return np.array([scheduler.front_end_ms * 1e-3, 0.0])
+
 
 def _settings(scheduler: Scheduler) -> _Settings:
     """Return the scheduler as the loop takes it."""
@@ -291,6 +310,9 @@ def saturation_rate(traffic: Arrivals, times: StepTimes, scheduler: Scheduler) -
     Counted between the completion of a quarter and of three quarters of a queue as long as ``TURNS`` times all that may run
     at once.
     """
+    from advisor.simulator import scheduler_loop as kernel  # brings numba
+
+    loop: Any = kernel.serve
     wanted = TURNS * scheduler.max_num_seqs * scheduler.replicas
     number = np.arange(wanted)
     taken = number % min(len(traffic), wanted)
@@ -310,6 +332,12 @@ def saturation_rate(traffic: Arrivals, times: StepTimes, scheduler: Scheduler) -
     )
     if scheduler.router == "prefix_aware":  # all of the queue is there before any cache holds anything of it
         scheduler = replace(scheduler, router="session_sticky")
-    ends = np.sort(serve(queue, times, scheduler).e2e_ms)
-    begin, end = ends[wanted // 4], ends[3 * wanted // 4]
-    return float((3 * wanted // 4 - wanted // 4) / (end - begin) * 1e3)
+    settings, totals = _settings(scheduler), _Totals.empty(queue.duration_s)
+    state = _begun(scheduler, settings).moved_on(0, wanted)
+    requests = (queue.arrival_s, queue.input_len, queue.output_len)
+    first, last = wanted // 4, 3 * wanted // 4
+    cached, shared = _cached(scheduler, queue.input_len), _Shared.of(queue, scheduler)
+    delays_s = _delays_s(scheduler)
+    loop(*requests, cached, False, np.inf, last + 1, *settings, *times.arrays, delays_s, *totals, state, *shared)
+    ends = np.sort(1e3 * state.last_s[state.shown == queue.output_len])
+    return float((last - first) / (ends[last] - ends[first]) * 1e3)

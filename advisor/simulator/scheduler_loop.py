@@ -106,6 +106,7 @@ def serve(
     cached: Any,
     more: bool,
     horizon_s: float,
+    enough: int,
     router: int,
     ahead: bool,
     budget: int,
@@ -139,6 +140,7 @@ def serve(
         cached: prompt tokens found in the prefix cache, fewer than ``inputs``, (n,); with prefix caches filled in.
         more: whether others come after these; then the loop stops where it would have to know them.
         horizon_s: none is let in by a completion at or after this.
+        enough: the loop stops when so many are completed.
         router: see ``advisor.simulator.routing``.
         ahead: whether a sequence may be scheduled before its last token is seen.
         budget: tokens of a step.
@@ -177,7 +179,7 @@ def serve(
     caching, following = len(cache.seated) > 0, len(later.first) > 0
     stored = cache.stored
 
-    while not (more and arrived == known):
+    while completed < enough and not (more and arrived == known):
         r = 0
         for other in range(1, replicas):
             if wake[other] < wake[r]:

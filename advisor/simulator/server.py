@@ -102,15 +102,16 @@ class AggregatedServer:
             *draws_of(self.marginal, self.knowledge, self.cost_model, self.deployment, draws),
         ]
 
-    def times(self, belief: tuple[Parameters, float]) -> StepTimes:
+    def times(self, belief: tuple[Parameters, float], context: float | None = None) -> StepTimes:
         parameters, factor = belief
-        return times_of(replace(self.cost_model, parameters=parameters), self.scheduler).scaled(factor)
+        return times_of(replace(self.cost_model, parameters=parameters), self.scheduler, context).scaled(factor)
 
     def spread(self, draws: int, traffic: Arrivals) -> StepSpread:
         """Measure how far step times may lie from what is believed, at sequences as long as those of the traffic."""
-        drawn = [self.times(belief) for belief in self.beliefs(draws)]
         prompt, output = float(traffic.input_len.mean()), float(traffic.output_len.mean())
-        return StepSpread.of(drawn[0], drawn[1:], prompt + output / 2.0, prompt)
+        context = prompt + output / 2.0
+        drawn = [self.times(belief, context) for belief in self.beliefs(draws)]
+        return StepSpread.of(drawn[0], drawn[1:], context, prompt)
 
     def ended(self, times: StepTimes, spread: StepSpread, quantile: float) -> StepTimes:
         """Return step times so many standard deviations longer, or shorter as far as physics allows."""
@@ -195,6 +196,6 @@ def scheduler_of(
     )
 
 
-def times_of(cost_model: CostModel, scheduler: Scheduler) -> StepTimes:
-    """Tabulate every step that the scheduler can make up."""
-    return tabulate(cost_model, budget=scheduler.max_num_batched_tokens, cap=scheduler.max_num_seqs)
+def times_of(cost_model: CostModel, scheduler: Scheduler, context: float | None = None) -> StepTimes:
+    """Tabulate every step that the scheduler can make up; with ``context`` as ``tabulate`` does."""
+    return tabulate(cost_model, budget=scheduler.max_num_batched_tokens, cap=scheduler.max_num_seqs, context=context)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from advisor.simulator.step_table import context_place
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -60,11 +62,7 @@ class StepSpread:
 
 def _steps(times: StepTimes, context: float, prompt: float) -> tuple[Array, Array]:
     """Return milliseconds of steps of n decodes, shape (cap + 1,), and of n tokens of prompts, shape (budget + 1,)."""
-    from advisor.simulator.scheduler_loop import NODES_PER_OCTAVE
-
-    place = NODES_PER_OCTAVE * np.log2(max(context, 1.0))
-    low = int(min(place, times.by_context.shape[1] - 2))
-    share = min(place - low, 1.0)
+    low, share = context_place(context)
     attention = (1.0 - share) * times.by_context[:, low] + share * times.by_context[:, low + 1]
     number = np.arange(len(times.by_sequences), dtype=float)
     constants = times.constants

@@ -20,6 +20,8 @@ from advisor.perf_model.operators import ForwardPass
 from catalog.engines import pipeline_layers
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from advisor.perf_model.cost_model import CostModel
     from catalog.units import Array
 
@@ -53,6 +55,8 @@ class StepConstants(NamedTuple):
 OCTAVES = 22
 """Doublings of the context that are tabulated: up to four million tokens."""
 SEQUENCE_NODES = 48
+MANY = 2.0**30
+"""Query-key pairs whose time stands out of that of the rest of a pass."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,43 +89,58 @@ class StepTimes:
         )
 
 
-def tabulate(cost_model: CostModel, *, budget: int, cap: int) -> StepTimes:
-    """Tabulate the steps of one deployment, of at most ``budget`` tokens and ``cap`` sequences."""
+def context_place(context: float) -> tuple[int, float]:
+    """Return the node of ``StepTimes.by_context`` below a context, and the share of the way to the next."""
     from advisor.simulator.scheduler_loop import NODES_PER_OCTAVE
 
-    host = _part(cost_model, HOST, tokens=np.ones(2), sequences=np.array([1.0, 2.0]))
-    # No table is asked about no tokens or no sequences: a collective of no bytes has no time.
-    nothing = _gpu(cost_model, tokens=np.ones(1))[0]
-    tokens = _gpu(cost_model, tokens=np.maximum(np.arange(budget + 1.0), 1.0))
-    numbers = np.maximum(np.arange(cap + 1.0), 1.0)
-    sequences = _gpu(cost_model, tokens=np.ones(cap + 1), sequences=numbers) - nothing
-    contexts = 2.0 ** (np.arange(OCTAVES * NODES_PER_OCTAVE + 1) / NODES_PER_OCTAVE)
-    some = np.unique(np.rint(np.geomspace(1, cap, SEQUENCE_NODES)))
-    decodes, context = (grid.ravel() for grid in np.meshgrid(some, contexts, indexing="ij"))
-    per_decode = (_gpu(cost_model, tokens=np.ones(len(decodes)), decodes=decodes, context=context) - nothing) / decodes
-    per_decode = per_decode.reshape(len(some), len(contexts))
-    wanted = np.arange(cap + 1.0)
-    by_context = np.stack([np.interp(wanted, some, column) for column in per_decode.T], axis=1)
-    many = 2.0**30  # pairs, so that their time stands out of the rest
-    pairs = (
-        _gpu(cost_model, tokens=np.ones(2), pairs=np.array([many, 0.0]), windowed_pairs=np.array([0.0, many])) - nothing
-    )
+    place = NODES_PER_OCTAVE * np.log2(max(context, 1.0))
+    low = int(min(place, OCTAVES * NODES_PER_OCTAVE - 1))
+    return low, min(place - low, 1.0)
+
+
+def tabulate(cost_model: CostModel, *, budget: int, cap: int, context: float | None = None) -> StepTimes:
+    """Tabulate the steps of one deployment, of at most ``budget`` tokens and ``cap`` sequences.
+
+    With ``context`` only what sequences of that length take is computed of decode attention, and the rest is NaN.
+    """
+    from advisor.simulator.scheduler_loop import NODES_PER_OCTAVE
+
     captured = float(cost_model.timing.graph_tokens) if cost_model.layout.graphs[0] > 0 else 0.0
     first = min(captured + 1.0, float(budget))
-    gpu = _gpu(cost_model, tokens=np.array([first]))[0]
-    waited = _part(cost_model, LAUNCH, tokens=np.array([first]))[0]
+    some = np.unique(np.rint(np.geomspace(1, cap, SEQUENCE_NODES)))
+    nodes = slice(None) if context is None else slice(context_place(context)[0], context_place(context)[0] + 2)
+    contexts = 2.0 ** (np.arange(OCTAVES * NODES_PER_OCTAVE + 1) / NODES_PER_OCTAVE)
+    decodes, lengths = (grid.ravel() for grid in np.meshgrid(some, contexts[nodes], indexing="ij"))
+    decoding, stream = _gpu_ms(
+        cost_model,
+        [
+            # No table is asked about no tokens or no sequences: a collective of no bytes has no time.
+            {"tokens": np.ones(1)},
+            {"tokens": np.maximum(np.arange(budget + 1.0), 1.0)},
+            {"tokens": np.ones(cap + 1), "sequences": np.maximum(np.arange(cap + 1.0), 1.0)},
+            {"tokens": np.ones(len(decodes)), "decodes": decodes, "context": lengths},
+            {"tokens": np.ones(2), "pairs": np.array([MANY, 0.0]), "windowed_pairs": np.array([0.0, MANY])},
+            {"tokens": np.array([first])},
+        ],
+    )
+    (nothing,), tokens, sequences, per_decode, pairs, (gpu,) = decoding
+    per_decode = ((per_decode - nothing) / decodes).reshape(len(some), -1)
+    by_context = np.full((cap + 1, len(contexts)), np.nan)
+    wanted = np.arange(cap + 1.0)
+    by_context[:, nodes] = np.stack([np.interp(wanted, some, column) for column in per_decode.T], axis=1)
+    prompts = _parts(cost_model, 1.0, np.array([1.0, 1.0, first]), {"sequences": np.array([1.0, 2.0, 1.0])})
+    host, waited = np.broadcast_to(prompts[HOST], 3), np.broadcast_to(prompts[LAUNCH], 3)[2]
     launch = gpu + waited if waited > 0 else 0.0  # where the smallest pass outlasts its launches, all do
-    stream = _part(cost_model, OFFLOAD, tokens=np.ones(1), prefills=0.0)[0]
     if stream > 0:
-        stream += max(_gpu(cost_model, tokens=np.ones(1))[0], launch if captured == 0 else 0.0)
+        stream += max(nothing, launch if captured == 0 else 0.0)
     layers = np.array(pipeline_layers(cost_model.model.num_hidden_layers, int(cost_model.layout.pp[0])), dtype=float)
     return StepTimes(
         by_tokens=np.ascontiguousarray(tokens),
-        by_sequences=np.ascontiguousarray(sequences),
-        by_context=np.ascontiguousarray(by_context),
+        by_sequences=np.ascontiguousarray(sequences - nothing),
+        by_context=by_context,
         constants=StepConstants(
-            pair_ms=float(pairs[0]) / many,
-            windowed_pair_ms=float(pairs[1]) / many,
+            pair_ms=float(pairs[0] - nothing) / MANY,
+            windowed_pair_ms=float(pairs[1] - nothing) / MANY,
             launch_ms=float(launch),
             stream_ms=float(stream),
             host_ms=float(2.0 * host[0] - host[1]),
@@ -153,12 +172,18 @@ def _parts(cost_model: CostModel, prefills: float, tokens: Array, given: dict[st
     return forward_pass_cost(wide, step, prefills=prefills).by_operator()
 
 
-def _part(cost_model: CostModel, name: str, *, tokens: Array, prefills: float = 1.0, **given: Array) -> Array:
-    return np.broadcast_to(_parts(cost_model, prefills, tokens, given)[name], tokens.shape)
+def _gpu_ms(cost_model: CostModel, passes: Sequence[dict[str, Array]]) -> tuple[list[Array], float]:
+    """Return milliseconds on the GPU of several sets of passes without prompts, and those of copies beside the first.
 
-
-def _gpu(cost_model: CostModel, *, tokens: Array, **given: Array) -> Array:
-    """Return milliseconds on the GPU, host, launches and copies left out."""
-    parts = _parts(cost_model, 0.0, tokens, given)
-    total = sum(time for name, time in parts.items() if name not in BESIDE_GPU)
-    return np.asarray(total) + np.zeros_like(tokens)
+    They are computed as one, for what a formula costs is the call and not the numbers.
+    """
+    tokens = np.concatenate([each["tokens"] for each in passes])
+    usual = {"sequences": 1.0, "decodes": 0.0, "context": 0.0, "pairs": 0.0, "windowed_pairs": 0.0}
+    rest: dict[str, Array] = {
+        name: np.concatenate([each.get(name, np.full(each["tokens"].shape, number)) for each in passes])
+        for name, number in usual.items()
+    }
+    parts = _parts(cost_model, 0.0, tokens, rest)
+    total = np.asarray(sum(time for name, time in parts.items() if name not in BESIDE_GPU)) + np.zeros_like(tokens)
+    ends = np.cumsum([len(each["tokens"]) for each in passes])
+    return np.split(total, ends[:-1]), float(np.broadcast_to(parts[OFFLOAD], tokens.shape)[0])

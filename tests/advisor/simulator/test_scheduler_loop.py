@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from advisor.simulator import compilation
 from advisor.simulator.arrivals import Arrivals
-from advisor.simulator.scheduler import Scheduler, saturation_rate, serve
+from advisor.simulator.scheduler import TURNS, Scheduler, saturation_rate, serve
 from advisor.simulator.scheduler_loop import NODES_PER_OCTAVE
 from advisor.simulator.step_table import OCTAVES, StepConstants, StepTimes
 from tests.advisor import serving_reference as reference
@@ -276,6 +276,19 @@ def test_saturation_is_the_server_s_pace():
     step = linear_seconds(tokens=64, sequences=1, decodes=0, context=0, pairs=64 * 65 / 2)
     found = saturation_rate(traffic([0.0], [64], [1]), linear_times(64, 1), scheduler)
     assert found == pytest.approx(2 / step, rel=0.15)  # few are counted: 12 a place
+
+
+@pytest.mark.parametrize(("stages", "replicas", "blocks"), [(1, 1, 40), (3, 1, 500), (1, 2, 30)])
+def test_saturation_is_that_of_the_whole_queue_served(stages, replicas, blocks):
+    scheduler = Scheduler(replicas=replicas, max_num_seqs=8, max_num_batched_tokens=64, kv_blocks=blocks, stages=stages)
+    lengths = np.random.default_rng(3).integers(1, 90, (2, 50))
+    times = linear_times(64, 8, shares=(1.0 / stages,) * stages)
+    count = TURNS * scheduler.max_num_seqs * replicas
+    whole = traffic([0.0] * count, *(np.resize(tokens, count) for tokens in lengths))
+    ends = np.sort(serve(whole, times, scheduler).e2e_ms)
+    first, last = count // 4, 3 * count // 4
+    found = saturation_rate(traffic([0.0] * 50, *lengths), times, scheduler)
+    assert found == pytest.approx((last - first) / (ends[last] - ends[first]) * 1e3, rel=1e-12)
 
 
 def test_without_a_folder_for_it_nothing_is_kept_and_all_works(monkeypatch):
