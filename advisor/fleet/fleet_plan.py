@@ -16,7 +16,7 @@ from advisor.capacity.fleet_options import HOURS_A_MONTH
 from advisor.fleet.assignment import Programme, ReplicaColumn
 from advisor.fleet.question import pairs_of, price_of, read_fleet
 from advisor.fleet.replica_type import OutOfReach, ReplicaType, checked_fleet, replica_types
-from advisor.fleet.workers import results, workers_of
+from advisor.fleet.workers import workers_of
 from advisor.prediction.inputs import plain_fields, read_model
 from advisor.progress import Course
 from catalog.errors import InputError, Note
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from advisor.calibration.parameter_posterior import Provenance
     from advisor.fleet.assignment import Assignment, Marginals
     from advisor.fleet.question import FleetQuestion
+    from advisor.fleet.workers import Calls
     from advisor.prediction.evidence import Runs
     from advisor.progress import Watch
     from catalog.schema import Deployment
@@ -215,7 +216,8 @@ def plan_fleet(
         fleet: models, pools of GPUs and what must hold: a YAML file, its content as a mapping, or a ``FleetQuestion``.
         runs: None for the shipped fit and the user's own runs; a list for exactly those; [] for the analytic model; or what
             ``fit`` made.
-        workers: processes, or the address of a running Dask cluster (``dask://HOST:8786``); the answer is the same.
+        workers: processes, or the address of a running cluster of Dask (``dask://HOST:8786``) or Ray (``ray://HOST:10001``, or
+            ``ray://auto`` for the one of this machine); the answer is the same, whichever of them die.
         progress: called with a ``Progress`` as the work goes on.
 
     Raises:
@@ -226,26 +228,26 @@ def plan_fleet(
     work = _begun(question)
     pairs = pairs_of(question)
     course = Course(watch=progress, steps=len(pairs) + 2)
-    with workers_of(workers) as jobs:
+    with workers_of(workers) as calls:
         tasks = [(question, number, gpu, runs, node) for number, gpu, node in pairs]
-        for done, (types, reason) in enumerate(results(replica_types, tasks, jobs)):
+        for done, (types, reason) in enumerate(calls(replica_types, tasks)):
             course.tell("what each model's replicas carry", done)
             work.types += types
             work.out_of_reach += [reason] if reason else []
         course.tell("choosing and serving the whole", len(pairs))
-        choice, rounds = _chosen(work, runs, jobs), 0
+        choice, rounds = _chosen(work, runs, calls), 0
         while choice.missed and rounds < CORRECTIONS:
             for number in choice.missed:
                 work.factors[number] = work.factors.get(number, 1.0) * CORRECTION
-            choice, rounds = _chosen(work, runs, jobs), rounds + 1
+            choice, rounds = _chosen(work, runs, calls), rounds + 1
     return _plan(work, choice, rounds)
 
 
-def _chosen(work: _Work, runs: Runs, jobs: int) -> _Choice:
+def _chosen(work: _Work, runs: Runs, calls: Calls) -> _Choice:
     """Solve the programme for every hour, and serve the whole."""
     numbers, columns = [number for number, _ in work.columns], [column for _, column in work.columns]
     hours = work.assigned(columns)
-    checks = _served(work, numbers, columns, hours, runs, jobs)
+    checks = _served(work, numbers, columns, hours, runs, calls)
     return _Choice(numbers=numbers, columns=columns, hours=hours, checks=checks)
 
 
@@ -283,7 +285,7 @@ def _served(
     columns: Sequence[ReplicaColumn],
     hours: Sequence[Assignment],
     runs: Runs,
-    jobs: int,
+    calls: Calls,
 ) -> dict[int, tuple[Any, Any]]:
     """Serve every model at its tightest hour, the spares out, each type its part by what it carries; results by type."""
     tasks: dict[int, tuple[Any, ...]] = {}
@@ -306,7 +308,7 @@ def _served(
             kind, replicas = work.types[number], max(left, 1)
             part = load * kind.capacity_s * work.factors.get(number, 1.0) * replicas
             tasks[number] = (work.question, kind, replicas, float(part), runs, node[kind.gpu])
-    return dict(zip(tasks, results(checked_fleet, list(tasks.values()), jobs), strict=True))
+    return dict(zip(tasks, calls(checked_fleet, list(tasks.values())), strict=True))
 
 
 def _plan(work: _Work, choice: _Choice, rounds: int) -> FleetPlan:

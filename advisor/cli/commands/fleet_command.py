@@ -19,7 +19,7 @@ Workers = Annotated[
     typer.Option(
         "--workers",
         metavar="N|ADDRESS",
-        help="Processes, or the address of a running Dask cluster, dask://HOST:8786. The answer is the same.",
+        help="Processes, or a running cluster of Dask (dask://HOST:8786) or Ray (ray://HOST:10001). The answer is the same.",
         rich_help_panel="Work",
     ),
 ]

@@ -69,6 +69,17 @@ def test_a_dask_cluster_gives_the_same_answer(plan):
         assert advisor.plan_fleet(SMALL, workers=f"dask://{place}").to_dict() == plan.to_dict()
 
 
+@pytest.mark.slow
+@pytest.mark.process
+def test_a_ray_cluster_gives_the_same_answer(plan):
+    ray = pytest.importorskip("ray")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        assert advisor.plan_fleet(SMALL, workers="ray://auto").to_dict() == plan.to_dict()
+    finally:
+        ray.shutdown()
+
+
 @pytest.mark.parametrize("workers", ["dask://127.0.0.1:9", "dask://", "spark://x", 0, "nine"])
 def test_workers_that_are_none_are_refused_in_a_line(workers):
     with pytest.raises(InputError, match=r"workers is|no Dask scheduler"):
