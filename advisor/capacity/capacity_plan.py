@@ -31,7 +31,7 @@ from advisor.prediction.presentation import Presented
 from advisor.simulator.conversations import Conversations
 from advisor.simulator.scheduler import FRONT_END_MS
 from advisor.simulator.server import AggregatedServer
-from advisor.simulator.simulation import check_serving
+from advisor.simulator.serving import check_serving
 from advisor.simulator.traffic_question import TrafficQuestion
 from catalog.errors import InputError, Note
 from catalog.prices import no_price

@@ -64,6 +64,16 @@ class State(NamedTuple):
     counts: NDArray[np.int64]
     end_s: NDArray[np.float64]
     """When the last step ended, (1,)."""
+    seen: NDArray[np.int64]
+    """How many of those that wait, from the head of the queue on, the scheduler knows of, (replicas,) as the next four."""
+    unpolled: NDArray[np.int64]
+    """Steps since it looked for new ones."""
+    held_back: NDArray[np.int64]
+    """Steps for which those that wait have been held back to fill a batch."""
+    waiting_tokens: NDArray[np.int64]
+    """Of the prompts that wait."""
+    delivered_s: NDArray[np.float64]
+    """When the front end has delivered all tokens so far."""
 
     @classmethod
     def fresh(cls, n: int, *, replicas: int, cap: int, pool: int, depth: int, stages: int, known: int) -> State:
@@ -97,6 +107,11 @@ class State(NamedTuple):
             wake=np.full(replicas, np.inf),
             counts=counts,
             end_s=np.zeros(1),
+            seen=np.zeros(replicas, np.int64),
+            unpolled=np.zeros(replicas, np.int64),
+            held_back=np.zeros(replicas, np.int64),
+            waiting_tokens=np.zeros(replicas, np.int64),
+            delivered_s=np.zeros(replicas),
         )
 
     def moved_on(self, gone: int, more: int) -> State:

@@ -99,6 +99,12 @@ class RequestResults:
         )
 
     @property
+    def mean_lengths(self) -> tuple[float, float]:
+        """Return the mean tokens in and out of the counted requests; of all where none is: those that a loop begins with are cut short."""
+        chosen = self.counted if self.counted.any() else np.ones(len(self), dtype=bool)
+        return float(self.input_len[chosen].mean()), float(self.output_len[chosen].mean())
+
+    @property
     def hit_rate(self) -> float:
         """Return the share of the counted requests' prompt tokens that the prefix cache had; NaN of none."""
         given = float(self.input_len[self.counted].sum())

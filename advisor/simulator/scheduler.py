@@ -59,8 +59,12 @@ class Scheduler:
     """Whether the engine keeps what it has computed of prompts that have something in common."""
     front_end_ms: float = FRONT_END_MS
     mixes_prompts: bool = True
-    """As ``catalog.engines.traits.EngineTiming`` has it, and the next."""
+    """As ``catalog.engines.traits.EngineTiming`` has it, and the next three."""
     reserves_outputs: bool = False
+    poll_steps: int = 1
+    batch_wait_steps: int = 0
+    delivery_tok_s: float = math.inf
+    """Tokens a second that the front end of one replica delivers, one after the other."""
     cached_prompts: bool = False
     """Requests come with the KV cache of all their prompt but its last token, computed elsewhere."""
 
@@ -175,6 +179,9 @@ class _Settings(NamedTuple):
     window: float
     mixes: bool
     reserves: bool
+    poll: int
+    batch_wait: int
+    token_s: float
 
 
 class _Shared(NamedTuple):
@@ -256,6 +263,9 @@ def _settings(scheduler: Scheduler) -> _Settings:
         window=float(scheduler.window) or np.inf,
         mixes=scheduler.mixes_prompts,
         reserves=scheduler.reserves_outputs,
+        poll=scheduler.poll_steps,
+        batch_wait=scheduler.batch_wait_steps,
+        token_s=1.0 / scheduler.delivery_tok_s,
     )
 
 

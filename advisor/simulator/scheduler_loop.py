@@ -12,7 +12,8 @@ The engine keeps ``depth`` steps in flight. With ``ahead`` it schedules the next
 one (asynchronous scheduling), so a sequence can be in both; else a sequence's next token waits for its last, and steps
 in flight fill the stages of a pipeline with different sequences. Two facts of other engines change this: where prompts and decodes do
 not mix (SGLang), waiting prompts that fit are computed first, in steps of their own, with blocks for the whole prompt; where outputs are
-reserved (TensorRT-LLM), a sequence is admitted with all its blocks and never preempted. While all the steps allowed are in flight the engine
+reserved (TensorRT-LLM), a sequence is admitted with all its blocks and never preempted. Recipes have the scheduler look for new requests
+every so many steps only (SGLang), or hold prompts back until they fill a step (TensorRT-LLM), and a front end delivers tokens one by one. While all the steps allowed are in flight the engine
 waits for the oldest and looks at no arrivals.
 """
 
@@ -114,6 +115,9 @@ def serve(
     window: float,
     mixes: bool,
     reserves: bool,
+    poll: int,
+    batch_wait: int,
+    token_s: float,
     by_tokens: Any,
     by_sequences: Any,
     by_context: Any,
@@ -148,6 +152,9 @@ def serve(
         window: of windowed layers, tokens; infinite without.
         mixes: whether prompts and decodes share steps; else steps with prompts are theirs alone, and come first.
         reserves: whether a request is admitted with blocks for all of its prompt and output.
+        poll: steps without prompts after which the scheduler looks for new requests.
+        batch_wait: steps for which new prompts that fill no step are held back while others decode.
+        token_s: of the front end of a replica to deliver one token, one after the other.
         by_tokens: see ``advisor.simulator.step_table.StepTimes``, as the next three.
         by_sequences: see there.
         by_context: see there.
@@ -175,6 +182,8 @@ def serve(
     replicas, cap, depth = running.shape[0], running.shape[1], ends.shape[1]
     arrived, completed, tokens_out, steps = counts[ARRIVED], counts[COMPLETED], counts[TOKENS], counts[STEPS]
     preemptions, most, turn, known = counts[PREEMPTIONS], counts[MOST], counts[TURN], counts[KNOWN]
+    seen, unpolled, held_back = state.seen, state.unpolled, state.held_back
+    waiting_tokens, delivered_s = state.waiting_tokens, state.delivered_s
     end = state.end_s[0]
     caching, following = len(cache.seated) > 0, len(later.first) > 0
     stored = cache.stored
@@ -202,6 +211,7 @@ def serve(
                 head[r] = coming
             tail[r] = coming
             waiting[r] += 1
+            waiting_tokens[r] += inputs[coming]
             arrived += 1
             if following:
                 pop(later, arrival)
@@ -214,14 +224,16 @@ def serve(
             slot = oldest[r]
             ended = False
             last_gap, last_bin = -1.0, 0
+            delivered_s[r] = max(delivered_s[r], now) + token_s * yields[r, slot]
+            out = delivered_s[r] + delays_s[1]
             for i in range(yields[r, slot]):
                 q = flight[r, slot, i]
                 shown[q] += 1
                 tokens_out += 1
                 if shown[q] == 1:
-                    first_s[q] = now + delays_s[1]
+                    first_s[q] = out
                 else:
-                    gap = now + delays_s[1] - last_s[q]
+                    gap = out - last_s[q]
                     if gap != last_gap:
                         last_gap = gap
                         last_bin = int(
@@ -229,7 +241,7 @@ def serve(
                         )
                     gaps[last_bin] += 1
                     longest_s[q] = max(longest_s[q], gap)
-                last_s[q] = now + delays_s[1]
+                last_s[q] = out
                 if caching and ahead and runs[q] and (inputs[q] + shown[q] - 1) // BLOCK > stored[q]:
                     store(cache, r, q, (inputs[q] + shown[q] - 1) // BLOCK)
                 if shown[q] == outputs[q]:
@@ -241,9 +253,9 @@ def serve(
                         free[r] += release(cache, r, q, held[q])
                     held[q] = 0
                     if following:
-                        answered(later, arrival, q, now + delays_s[1], horizon_s)
-                    elif known < n and now + delays_s[1] < horizon_s:
-                        arrival[known] = now + delays_s[1]
+                        answered(later, arrival, q, out, horizon_s)
+                    elif known < n and out < horizon_s:
+                        arrival[known] = max(out, arrival[known - 1]) if token_s > 0.0 else out
                         known += 1
             if ended:
                 kept = 0
@@ -257,7 +269,7 @@ def serve(
                 count[r] = kept
             oldest[r] = (slot + 1) % depth
             flying[r] -= 1
-            end = max(end, now)
+            end = max(end, out - delays_s[1])
 
         while flying[r] < depth:
             left = budget
@@ -266,13 +278,17 @@ def serve(
             slot = (oldest[r] + flying[r]) % depth
             any_preempted = False
             alone = False
+            if poll <= 1 or unpolled[r] >= poll or (count[r] == 0 and seen[r] == 0):
+                seen[r] = waiting[r]
+                unpolled[r] = 0
+            waits = held_back[r] < batch_wait and seen[r] > 0 and count[r] > 0 and waiting_tokens[r] + count[r] < budget
             if not mixes:
                 for i in range(count[r]):
                     q = running[r, i]
                     if inputs[q] + (made[q] if ahead else shown[q]) - computed[q] > (1 if made[q] > 0 else 0):
                         alone = True
                 q = head[r]
-                if q >= 0 and count[r] < cap:
+                if seen[r] > 0 and not waits and count[r] < cap:
                     whole = inputs[q] + (outputs[q] if reserves else (made[q] if ahead else shown[q]))
                     hits = idle = 0
                     if caching:
@@ -305,6 +321,8 @@ def serve(
                         if tail[r] < 0:
                             tail[r] = late
                         waiting[r] += 1
+                        seen[r] += 1
+                        waiting_tokens[r] += inputs[late]
                     if late == q:
                         break
                 if not runs[q]:
@@ -332,7 +350,7 @@ def serve(
                     flight[r, slot, sequences] = q
                     sequences += 1
                 i += 1
-            while (mixes or alone) and not any_preempted and left > 0 and head[r] >= 0 and count[r] < cap:
+            while (mixes or alone) and not any_preempted and not waits and left > 0 and seen[r] > 0 and count[r] < cap:
                 q = head[r]
                 whole = inputs[q] + (made[q] if ahead else shown[q])
                 begin = cached[q] if made[q] == 0 else 0
@@ -367,6 +385,9 @@ def serve(
                 if head[r] < 0:
                     tail[r] = -1
                 waiting[r] -= 1
+                seen[r] -= 1
+                waiting_tokens[r] -= inputs[q]
+                held_back[r] = 0
                 running[r, count[r]] = q
                 count[r] += 1
                 runs[q] = True
@@ -376,6 +397,8 @@ def serve(
                     sequences += 1
             if left == budget:
                 break
+            unpolled[r] = poll if prefill > 0 else unpolled[r] + 1
+            held_back[r] += waits
             took = 1e-3 * step_ms(
                 by_tokens,
                 by_sequences,

@@ -13,6 +13,7 @@ from advisor.prediction.engine_start import context_note, safe_context
 from advisor.simulator.arrivals import MOST_REQUESTS
 from advisor.simulator.parameter_draws import draws_of, scale_of
 from advisor.simulator.scheduler import FRONT_END_MS, Scheduler, longest, saturation_rate, serve, serve_pieces
+from advisor.simulator.serving import SchedulerKnobs
 from advisor.simulator.step_ends import StepSpread
 from advisor.simulator.step_table import tabulate
 from catalog.engines import resolve
@@ -159,6 +160,7 @@ def scheduler_of(
     prefix_hit_rate: float = 0.0,
     prefix_caching: bool = True,
     front_end_ms: float = FRONT_END_MS,
+    knobs: SchedulerKnobs | None = None,
 ) -> Scheduler:
     """Return what the loop needs to know of a resolved deployment.
 
@@ -193,6 +195,7 @@ def scheduler_of(
         front_end_ms=front_end_ms,
         mixes_prompts=cost_model.timing.mixes_prompts,
         reserves_outputs=cost_model.timing.reserves_outputs,
+        **(knobs or SchedulerKnobs()).chosen(cost_model.timing),
     )
 
 

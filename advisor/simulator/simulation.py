@@ -23,14 +23,14 @@ from advisor.simulator.disaggregated_server import DisaggregatedServer
 from advisor.simulator.offered_traffic import offered_traffic
 from advisor.simulator.outcome import TrafficOutcome
 from advisor.simulator.request_results import COLUMNS, RequestResults
-from advisor.simulator.routers import ROUTERS
 from advisor.simulator.scheduler import FRONT_END_MS, longest
 from advisor.simulator.server import AggregatedServer
+from advisor.simulator.serving import SchedulerKnobs, check_serving
 from advisor.simulator.streaming_statistics import StreamingStatistics
 from advisor.simulator.summary_statistics import HIT_RATE, SHARES, meets, surely_between, timeline
 from advisor.simulator.traffic_question import TrafficQuestion
 from catalog.errors import InputError, Note
-from catalog.schema import LATENCIES, Cluster, Deployment, Model, Slo, Workload, require_positive
+from catalog.schema import Cluster, Deployment, Model, Slo, Workload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -236,6 +236,9 @@ def simulate(
     enable_prefix_caching: bool = True,
     prefix_hit_rate: float | None = None,
     front_end_ms: float = FRONT_END_MS,
+    poll_steps: int | None = None,
+    batch_wait_steps: int | None = None,
+    delivery_tok_s: float | None = None,
     draws: int = 8,
     set_gpu: Mapping[str, float | str] | None = None,
     each: Callable[[RequestResults], None] | None = None,
@@ -281,6 +284,10 @@ def simulate(
         prefix_hit_rate: share of each prompt that hits the prefix cache, 0 to below 1, where it is known and what prompts
             share is not.
         front_end_ms: what a request takes outside the engine's steps.
+        poll_steps: knobs of scheduler and front end, with the next two; None: the engine's
+            (see ``advisor.simulator.serving.SchedulerKnobs``).
+        batch_wait_steps: see there.
+        delivery_tok_s: see there.
         draws: how often the traffic is simulated again for intervals; 0: no intervals.
         set_gpu: what-if values for fields of the GPU.
         each: is handed every request that was served, in parts, in the order of their arrival.
@@ -307,6 +314,9 @@ def simulate(
         "prefix_hit_rate": question.prefix_hit_rate,
         "prefix_caching": enable_prefix_caching,
         "front_end_ms": front_end_ms,
+        "knobs": SchedulerKnobs(
+            poll_steps=poll_steps, batch_wait_steps=batch_wait_steps, delivery_tok_s=delivery_tok_s
+        ),
     }
     decode = AggregatedServer.of(resolved.value, cluster.value, stated, knowledge, serving)
     engine: AggregatedServer | DisaggregatedServer = decode
@@ -426,22 +436,3 @@ def _warnings(engine: str, rate: float | None, saturation_s: float) -> list[Note
         )
         notes.append(Note(overload, "warning"))
     return notes
-
-
-def check_serving(slo: Slo | None, router: str, prefix_hit_rate: float, front_end_ms: float, draws: int) -> None:
-    """Raise ``InputError`` for what no simulation can be asked."""
-    if router not in ROUTERS:
-        raise InputError(f"router is {router!r:.40}; it must be one of {', '.join(ROUTERS)}")
-    if not 0.0 <= prefix_hit_rate < 1.0:
-        raise InputError(f"prefix_hit_rate is {prefix_hit_rate:g}; it must be from 0 to below 1")
-    if not 0.0 <= front_end_ms <= 1e5:
-        raise InputError(f"front_end_ms is {front_end_ms:g}; it must be from 0 to 100000")
-    if isinstance(draws, bool) or not isinstance(draws, int) or not 0 <= draws <= 1000:
-        raise InputError(f"draws is {draws!r:.40}; it must be a whole number from 0 to 1000")
-    if slo is None:
-        return
-    for name in LATENCIES:
-        if getattr(slo, name) is not None:
-            require_positive(name, getattr(slo, name), whole=False)
-    if slo.percentile is not None and not 0.0 < slo.percentile < 100.0:
-        raise InputError(f"percentile is {slo.percentile:g}; it must be between 0 and 100, such as 95")

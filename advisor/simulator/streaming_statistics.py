@@ -58,6 +58,11 @@ class StreamingStatistics:
         return int(self.loads.requests)
 
     @property
+    def mean_lengths(self) -> tuple[float, float]:
+        """Return the mean tokens in and out of the requests."""
+        return self.loads.given / self.loads.requests, self.loads.made / self.loads.requests
+
+    @property
     def hit_rate(self) -> float:
         """Return the share of the prompts' tokens that the prefix cache had; NaN of no requests."""
         return self.loads.cached / self.loads.given if self.loads.given else float("nan")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,6 +27,12 @@ class EngineTiming:
     reserves_outputs: bool = False
     """Whether a request is admitted only where the cache holds all of its prompt and output, so that none is ever evicted; else where
     it holds the prompt, and the cache of the output is allotted as it grows."""
+    poll_steps: int = 1
+    """Decode steps after which the scheduler looks for new requests; after a step with prompts it always does."""
+    batch_wait_steps: int = 0
+    """Steps for which new prompts that fill no step are held back while others decode."""
+    delivery_tok_s: float = math.inf
+    """Tokens a second that the front end of one replica delivers, one after the other."""
     mixed_attention: float = 1.0
     """Time of decode attention in a pass with prompts, over that in a pass without."""
 

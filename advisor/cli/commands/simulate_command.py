@@ -57,6 +57,7 @@ def simulate(
             simulate(
                 **hardware.keywords(),
                 **{**traffic.keywords(), **serving.keywords()},
+                **layout.scheduling(),
                 deployment=deployment,
                 prefill=serving.prefill(deployment),
                 **limits.keywords(),

@@ -174,8 +174,22 @@ class SimulatedLayout(Routed, FixedLayout):
     """Replicas that only compute prompts and pass the KV cache to the others, which then only decode."""
     prefill_tp: Annotated[int | None, flag("--prefill-tp", metavar="N")] = None
     """Tensor parallel size of the prefill replicas.  [default: --tp]"""
+    poll_steps: Annotated[int | None, flag("--poll-steps", metavar="N")] = None
+    """Decode steps after which the scheduler looks for new requests (SGLang's --scheduler-recv-interval).  [default: the engine's, 1]"""
+    batch_wait_steps: Annotated[int | None, flag("--batch-wait-steps", metavar="N")] = None
+    """Steps for which prompts that fill no step are held back (TensorRT-LLM's batch_wait_timeout_iters).  [default: the engine's, 0]"""
+    delivery_rate: Annotated[int | None, flag("--delivery-rate", metavar="TOK_S", quantity=COUNT)] = None
+    """Tokens per second that one replica's front end delivers.  [default: sglang 20000, others any number]"""
     compare: Annotated[list[str] | None, flag("--compare", metavar="KNOBS")] = None
     """Also serve the same requests with these knobs changed: tp=1,dp=2 or prefill_replicas=0. Can be repeated."""
+
+    def scheduling(self) -> dict[str, Any]:
+        """Return the knobs of scheduler and front end as ``simulate`` takes them."""
+        return {
+            "poll_steps": self.poll_steps,
+            "batch_wait_steps": self.batch_wait_steps,
+            "delivery_tok_s": self.delivery_rate,
+        }
 
 
 @group(PANEL)

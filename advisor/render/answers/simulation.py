@@ -120,8 +120,8 @@ def _next(answer: Simulation) -> ShellCommand:
 
 
 def _question(answer: Simulation) -> list[str]:
-    loads = answer.served.loads
-    lengths = f"{loads.given / loads.requests:.0f} in / {loads.made / loads.requests:.0f} out"
+    given, made = answer.served.mean_lengths
+    lengths = f"{given:.0f} in / {made:.0f} out"
     came, asked = short(answer.rate), short(answer.asked_s)
     often = (
         f"{came} requests/s" if answer.asked_s is None or came == asked else f"{asked} requests/s asked, {came} drawn,"

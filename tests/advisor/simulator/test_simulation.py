@@ -328,3 +328,9 @@ def test_real_runs_under_traffic_are_met():
     held = sum(each.held for each in intervals) / len(intervals)
     assert held >= 0.85  # of 90% intervals, on 95 values
     assert sum(each.width for each in intervals) / len(intervals) < 0.3  # and none so wide that they say nothing
+
+
+def test_a_closed_loop_says_the_lengths_of_what_it_measures():
+    answer = served(workload=Workload(concurrency=32, input_len=512, output_len=64), duration_s=20.0, draws=0)
+    assert answer.served.mean_lengths == (512.0, 64.0)
+    assert answer.served.loads.made / answer.served.loads.requests < 64.0
