@@ -39,10 +39,10 @@ def read_loops(rows: Iterable[tuple[str, Mapping[str, str]]]) -> Published:
     runs: dict[str, Measurement] = {}
     left_out: Counter[str] = Counter()
     for where, row in rows:
-        reason = _unusable(row)
+        reason = unusable(row)
         if not reason:
             try:
-                run = check_run(_measurement(row), where)
+                run = check_run(loop_measurement(row), where)
             except (InputError, ValueError, KeyError) as error:
                 reason = f"{where}: {str(error).removeprefix(f'{where}: ')}"
             else:
@@ -52,7 +52,7 @@ def read_loops(rows: Iterable[tuple[str, Mapping[str, str]]]) -> Published:
     return Published(tuple(runs.values()), dict(left_out))
 
 
-def _unusable(row: Mapping[str, str]) -> str:
+def unusable(row: Mapping[str, str]) -> str:
     """Return why a row is not used; empty if it is."""
     if row.get("use", "1") == "0":
         return "its source says not to use it"
@@ -62,7 +62,7 @@ def _unusable(row: Mapping[str, str]) -> str:
     return "" if row.get("regime", "") in REGIMES else f"regime {row['regime']} is not known"
 
 
-def _measurement(row: Mapping[str, str]) -> Measurement:
+def loop_measurement(row: Mapping[str, str]) -> Measurement:
     """Return the run of a row.
 
     Raises:

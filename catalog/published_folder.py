@@ -10,6 +10,7 @@ from catalog.errors import InputError
 from catalog.published import REQUIRED, Published, read_rows
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -29,10 +30,20 @@ def read_published(folder: Path) -> Published:
     static = read_rows(
         (f"{path.name} line {number}", row) for path in files for number, row in enumerate(_rows(path, REQUIRED), 2)
     )
-    flowing = read_loops(
-        (f"{path.name} line {number}", row) for path in loops for number, row in enumerate(_rows(path, frozenset()), 2)
-    )
+    flowing = read_loops((f"{name} line {number}", row) for name, number, row in read_folder(folder, "*_loops.csv"))
     return Published((*static.runs, *flowing.runs), static.left_out | flowing.left_out)
+
+
+def read_folder(folder: Path, pattern: str) -> Iterator[tuple[str, int, dict[str, str]]]:
+    """Yield the rows of the CSV files of that pattern, each with its file's name and its line.
+
+    Raises:
+        InputError: a file cannot be read.
+
+    """
+    for path in sorted(folder.glob(pattern)):
+        for number, row in enumerate(_rows(path, frozenset()), 2):
+            yield path.name, number, row
 
 
 def _rows(path: Path, required: frozenset[str]) -> list[dict[str, str]]:
