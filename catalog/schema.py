@@ -48,8 +48,12 @@ PARTS = {
     "dense": "dense feed-forward blocks",
     "shared": "shared experts",
     "experts": "routed experts",
+    "head": "output head",
+    "embedding": "embedding table",
 }
-"""Parts of a layer that have a format of their own in quantised checkpoints."""
+"""Parts that have a format of their own in quantised checkpoints; head and table are in ``OUTSIDE``."""
+OUTSIDE = ("head", "embedding")
+"""Parts outside the layers, in 16 bits where a checkpoint says nothing of them."""
 
 EXPERTS_ONLY = frozenset({"mxfp4"})
 """Checkpoint formats of which, without a word, only the experts are quantised where a model has some (gpt-oss model card,
@@ -175,9 +179,15 @@ class Model:
 
     def part_format(self, part: str) -> str:
         """Return the format of a part's matrices in a quantised checkpoint where it is not ``quantization``, else ""."""
-        if self.quantization in EXPERTS_ONLY and self.num_experts and not self.formats and part != "experts":
-            return self.dtype
-        return dict(self.formats).get(part, "")
+        stated = dict(self.formats)
+        if (
+            self.quantization in EXPERTS_ONLY
+            and self.num_experts
+            and part != "experts"
+            and stated.keys() <= set(OUTSIDE)
+        ):
+            return stated.get(part, self.dtype)
+        return stated.get(part, "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -260,6 +260,8 @@ def products(model: Model, layout: DeploymentArrays, step: ForwardPass) -> Itera
         yield _product(model, part, matrix, layout.tp, step.tokens, layers)
     for layer_experts, layers in experts.items():
         yield from expert_products(model, layer_experts, layout, step.tokens, layers)
+    head = model.part_format("head")
+    narrow = bool(head) and BITS[head] < HALF_BITS
     yield Product(
         name=LM_HEAD,
         m=step.sequences,
@@ -268,7 +270,8 @@ def products(model: Model, layout: DeploymentArrays, step: ForwardPass) -> Itera
         layers=1.0,
         weights=h * model.vocab_size / layout.tp,
         flops=2.0 * step.sequences * h * model.vocab_size / layout.tp,
-        kind="half",
+        kind="dense" if narrow else "half",
+        format=head if narrow else "",
     )
 
 

@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from catalog.parts import Experts
-from catalog.schema import BITS, PARTS, SCALE_BITS
+from catalog.schema import BITS, OUTSIDE, PARTS, SCALE_BITS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -155,8 +155,8 @@ def read_formats(c: Fields, stack: Stack) -> Formats:
     if listed:
         most = Counter(form for form, _ in listed.values()).most_common(1)[0][0]
         weights = listed.get("experts", listed.get("dense", (most, None)))[0]
-        parts = {part: form for part, (form, _) in listed.items() if form != weights}
-        return _formats(c, stack, weights, kv, parts)
+        parts = {part: form for part, (form, _) in listed.items() if form != weights or part in OUTSIDE}
+        return _formats(c, stack, weights, kv, parts, plain=METHODS.get(method, PLAIN))
     if c.has("quant_algo") and c.text("quant_algo").upper() not in ("MIXED_PRECISION", "NONE"):
         return _formats(c, stack, _algorithm(c, c.text("quant_algo")), kv)
     if method in METHODS:
@@ -164,7 +164,8 @@ def read_formats(c: Fields, stack: Stack) -> Formats:
         return _formats(c, stack, METHODS[method], kv, parts)
     if method in INTEGERS or (not method and c.has("bits")):
         form, scales = _grouped(c)
-        return _formats(c, stack, form, kv, scale_bits=scales)
+        head = {"head": form} if c.has("lm_head") and c.flag("lm_head", default=False) else {}
+        return _formats(c, stack, form, kv, head, scale_bits=scales)
     if (bits := _mean_bits(c, method)) is not None:
         form = "int4" if bits <= NARROW_BITS else "int8"
         return _formats(c, stack, form, kv, scale_bits=bits - BITS[form])
@@ -186,13 +187,17 @@ def _formats(
     parts: Mapping[str, str] | None = None,
     *,
     scale_bits: float | None = None,
+    plain: str = PLAIN,
 ) -> Formats:
-    """Put together the formats; what a checkpoint leaves out of quantisation follows part by part."""
+    """Put together the formats; what a checkpoint leaves out of quantisation follows part by part.
+
+    ``plain``: the format of what is left out, 8-bit floats where some layers of such a checkpoint were quantised further.
+    """
     if weights is None:
         return Formats(kv_cache=kv)
-    formats = dict.fromkeys(_plain_parts(c, stack), PLAIN) | dict(parts or {})
+    formats = dict.fromkeys(_plain_parts(c, stack), plain) | dict(parts or {})
     present = _present(stack)
-    if set(formats) >= set(present) and PLAIN in formats.values():
+    if set(formats) >= set(present) and plain in formats.values():
         # names that many modules share; what is quantised is the largest part
         formats.pop("experts" if "experts" in present else "dense", None)
     return Formats(weights=weights, parts=tuple(sorted(formats.items())), scale_bits=scale_bits, kv_cache=kv)
@@ -204,7 +209,7 @@ def _present(stack: Stack) -> list[str]:
     routed = [block for block in blocks if isinstance(block, Experts)]
     held = {"attention": True, "experts": bool(routed), "shared": any(block.shared for block in routed)}
     held["dense"] = len(routed) < len(blocks)
-    return [part for part in PARTS if held[part]]
+    return [part for part in PARTS if held.get(part)]
 
 
 def _kv_cache(c: Fields) -> str | None:
@@ -352,6 +357,8 @@ def _listed(c: Fields) -> dict[str, tuple[str, int]]:
 @lru_cache(maxsize=4096)
 def part_of(name: str) -> str:
     """Return the part that a module's name belongs to, or "" (tables, heads, towers, routers)."""
+    if name == "lm_head":
+        return "head"
     if re.search(r"vision|visual|audio|mtp|lm_head|embed|router|indexer|\.gate$", name):
         return ""
     if "shared_expert" in name:

@@ -100,8 +100,11 @@ def counted_bytes(model: Model) -> float:
         scales = model.scale_bits if form == model.quantization else None
         return (BITS[form] + (SCALE_BITS.get(form, 0.0) if scales is None else scales)) / 8.0
 
-    outside = embedding_parameters(model) + head_parameters(model) + model.final_norms * _norm(model)
-    total = (outside + model.encoder_parameters) * plain
+    def outside(part: str) -> float:
+        return width(part) if model.part_format(part) else plain
+
+    total = embedding_parameters(model) * outside("embedding") + head_parameters(model) * outside("head")
+    total += (model.final_norms * _norm(model) + model.encoder_parameters) * plain
     for count, layer in stack(model).counts:
         block = layer.feed_forward
         router = layer.held * block.router_elements(hidden) if isinstance(block, Experts) else 0

@@ -23,7 +23,7 @@ from advisor.perf_model.memory.recent_release import (
     pass_bytes,
     weight_factor,
 )
-from advisor.perf_model.memory.weights import expert_padding, layer_bytes
+from advisor.perf_model.memory.weights import expert_padding, layer_bytes, outside_bytes
 from catalog.engines import find_engine, kv_groups, padded_vocab, pipeline_layers, reserves_graphs, static_share
 from catalog.mixers import Recurrence
 from catalog.models.rotary import rotary_numbers
@@ -234,8 +234,12 @@ def _beside_layers(facts: Engine, model: Model, layout: DeploymentArrays, stage:
     final = model.final_norms * h * (2.0 if model.norm_bias else 1.0) * half + vocabulary * half * model.head_bias
     both = (stage.has_embedding > 0) & (stage.has_head > 0)
     # A tied head shares the embedding's memory where both are on the same GPU.
-    tables = np.where(both & model.tie_word_embeddings, 1.0, stage.has_embedding + stage.has_head)
-    beside = tables * vocabulary * h * half + stage.has_embedding * (positions + encoder) + stage.has_head * final
+    own = np.where(both & model.tie_word_embeddings, 0.0, stage.has_head)
+    table = vocabulary * h
+    beside = table * (
+        stage.has_embedding * outside_bytes(model, "embedding", half) + own * outside_bytes(model, "head", half)
+    )
+    beside = beside + stage.has_embedding * (positions + encoder) + stage.has_head * final
     return np.asarray(beside)
 
 

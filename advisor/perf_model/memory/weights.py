@@ -112,6 +112,12 @@ def part_bytes(model: Model, part: str, layout: DeploymentArrays) -> Array:
     return layout.weight_bytes if not stored else np.full(len(layout), weight_bits(stored) / 8.0)
 
 
+def outside_bytes(model: Model, part: str, half: Array) -> Array:
+    """Return bytes a weight of a part outside the layers (``catalog.schema.OUTSIDE``), shape (n,); ``half`` where nothing is said."""
+    stored = model.part_format(part)
+    return np.full_like(half, weight_bits(stored, model) / 8.0) if stored else half
+
+
 def layer_bytes(model: Model, layer: Layer, layout: DeploymentArrays, padding: tuple[int, int] = UNPADDED) -> Array:
     """Return bytes of one layer's weights on the fullest GPU, shape (n,)."""
     half = np.maximum(ACTIVATION_BYTES, layout.weight_bytes)

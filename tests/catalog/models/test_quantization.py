@@ -9,6 +9,7 @@ from catalog.errors import InputError
 from catalog.models.find import find_model
 from catalog.models.hf_config import model_from_config, read_config
 from catalog.models.quantization import part_of
+from catalog.models.sizes import counted_bytes
 from tests.catalog.models.configs import CONFIGS, DEEPSEEK_V3, MIXTRAL
 
 LLAMA = CONFIGS["meta-llama/Llama-2-13b-hf"]
@@ -208,7 +209,7 @@ def test_a_file_beside_the_configuration_counts(tmp_path):
         ("language_model.model.layers.0.mlp.down_proj", "dense"),
         ("model.layers.3.mlp.gate", ""),
         ("model.visual.blocks.0.attn.qkv", ""),
-        ("lm_head", ""),
+        ("lm_head", "head"),
     ],
 )
 def test_names_of_modules(name, part):
@@ -238,3 +239,30 @@ def test_the_size_that_files_state_is_held_against_the_count(tmp_path, share, to
     assert found.value.checkpoint_bytes == index["metadata"]["total_size"]
     assert len(found.notes) == told
     assert all("than the 24.2 GiB" in note.text for note in found.notes)
+
+
+def test_what_an_fp8_checkpoint_did_not_quantise_further_stays_in_fp8():
+    listed = {f"layers.{n}.ffn.experts": {"quant_algo": "NVFP4"} for n in range(61)}
+    ignored = ["*.attn.*", "*.ffn.shared_experts.*", "head", "mtp.*"]
+    settings = {"quant_method": "fp8", "quant_algo": "MIXED_PRECISION", "quantized_layers": listed, "ignore": ignored}
+    model = model_from_config(PLAIN | {"quantization_config": settings}, "it")
+    assert model.quantization == "nvfp4"
+    assert model.formats == (("attention", "fp8"), ("shared", "fp8"))
+
+
+def test_a_quantised_head_is_held_and_read_so():
+    layers = {f"model.layers.{n}.mlp.down_proj": {"quant_algo": "NVFP4"} for n in range(40)}
+    attention = {f"model.layers.{n}.self_attn.o_proj": {"quant_algo": "NVFP4"} for n in range(40)}
+
+    def read(**more):
+        listed = {"quant_algo": "MIXED_PRECISION", "quantized_layers": {**layers, **attention, **more}}
+        return model_from_config(LLAMA | {"quantization_config": listed}, "it")
+
+    plain, narrow = read(), read(lm_head={"quant_algo": "NVFP4"})
+    assert narrow.formats == (("head", "nvfp4"),)
+    head = plain.vocab_size * plain.hidden_size
+    assert counted_bytes(plain) - counted_bytes(narrow) == head * (16 - 4.5) / 8
+    gptq = model_from_config(
+        LLAMA | {"quantization_config": {"quant_method": "gptq", "bits": 4, "lm_head": True}}, "it"
+    )
+    assert gptq.formats == (("head", "int4"),)

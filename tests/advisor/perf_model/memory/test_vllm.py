@@ -11,6 +11,7 @@ from advisor.calibration.observations import group_runs
 from advisor.perf_model.deployment_arrays import ACTIVATION_BYTES, DeploymentArrays
 from advisor.perf_model.memory.dispatch import memory
 from advisor.perf_model.memory.kv_capacity import max_concurrency
+from advisor.perf_model.memory.recent_release import MORE_FOUR_BIT
 from advisor.perf_model.memory.uncertainty import spread_gib
 from advisor.perf_model.memory.vllm import TABLES_GIB
 from advisor.perf_model.memory.weights import experts_held, layer_elements
@@ -462,3 +463,14 @@ def test_probabilities_agree_with_what_is_said_to_fit(question):
     question.require((starts >= holds) & (starts <= 1) & (holds >= 0), "one request fits where the batch does")
     fits = evaluation.cost_model.memory.fits & (evaluation.concurrency >= 1)
     question.require(~fits | (starts >= 0.49), "what is said to fit does more likely than not")
+
+
+def test_a_quantised_head_frees_memory():
+    plain = find_model("Llama-3.1-8B").value
+    four = dataclasses.replace(plain, quantization="nvfp4")
+    narrow = dataclasses.replace(four, formats=(("head", "nvfp4"),))
+    cluster = Cluster(gpu=find_gpu("B200").value, gpus_per_node=1)
+    layout = DeploymentArrays.from_columns({name: [value] for name, value in KNOBS.items()}, four, cluster.gpu)
+    held = [memory(each, cluster, layout).weights_gib[0] for each in (four, narrow)]
+    head = plain.vocab_size * plain.hidden_size * (16 - 4.5) / 8
+    assert (held[0] - held[1]) * GIB == pytest.approx(head * MORE_FOUR_BIT["int4"], rel=1e-3)
