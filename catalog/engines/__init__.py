@@ -11,7 +11,7 @@ from catalog.engines.kv_cache import (
     static_share,
 )
 from catalog.engines.launch.commands import command, environment, processes
-from catalog.engines.launch.formats import FORMATS, render
+from catalog.engines.launch.formats import FORMATS, export_format, render
 from catalog.engines.launch.process import Process
 from catalog.engines.parallelism import (
     check_layout,
@@ -35,7 +35,7 @@ from catalog.engines.registry import (
     release_distance,
     releases_apart,
 )
-from catalog.engines.traits import EngineGeneration, EngineMemory, EngineTiming
+from catalog.engines.traits import EngineGeneration, EngineMemory, EngineMetrics, EngineTiming
 
 __all__ = [
     "FORMATS",
@@ -43,6 +43,7 @@ __all__ = [
     "Engine",
     "EngineGeneration",
     "EngineMemory",
+    "EngineMetrics",
     "EngineTiming",
     "KvGroups",
     "Process",
@@ -54,6 +55,7 @@ __all__ = [
     "engine_name",
     "engine_timing",
     "environment",
+    "export_format",
     "find_engine",
     "graph_sizes",
     "known_format",

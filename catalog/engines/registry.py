@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
-from catalog.engines.traits import EngineGeneration, EngineMemory, EngineTiming
+from catalog.engines.traits import EngineGeneration, EngineMemory, EngineMetrics, EngineTiming
 from catalog.errors import InputError
 
 if TYPE_CHECKING:
@@ -104,6 +104,7 @@ class Engine:
     """Why no command that starts it can be written; empty if one can."""
     timing: EngineTiming = field(default_factory=EngineTiming)
     memory: EngineMemory = field(default_factory=EngineMemory)
+    metrics: EngineMetrics = field(default_factory=EngineMetrics)
     generations: tuple[EngineGeneration, ...] = ()
     """Earlier versions that are fitted apart, the oldest first."""
     kin: str = ""
@@ -238,6 +239,7 @@ def _engine(name: str, table: dict[str, Any]) -> Engine:
         "batch": tuple(BatchDefaults(**row) for row in table.pop("batch")),
         "timing": EngineTiming(**table.pop("timing", {})),
         "memory": EngineMemory(**{key: _frozen(value) for key, value in table.pop("memory", {}).items()}),
+        "metrics": EngineMetrics(**table.pop("metrics", {})),
         "generations": tuple(
             EngineGeneration(**row | {"timing": EngineTiming(**row.get("timing", {}))})
             for row in table.pop("generations", ())

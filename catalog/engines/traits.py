@@ -73,3 +73,28 @@ class EngineGeneration:
     before_minor: int = 0
     """Versions 0.x with x below this; 0: runs that state no version."""
     timing: EngineTiming
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineMetrics:
+    """What an engine's Prometheus metrics are called; empty: it has none of that."""
+
+    path: str = "/metrics"
+    label: str = "model_name"
+    """Label with the model's name."""
+    enabled_by: str = ""
+    """What has to be set for the engine to have them."""
+    ttft: str = ""
+    """Histogram of seconds to the first token."""
+    tpot: str = ""
+    """Histogram of seconds per output token."""
+    kv_cache: str = ""
+    """Gauge of the share of the KV cache in use."""
+    running: str = ""
+    """Gauge of requests in the batch."""
+    waiting: str = ""
+    """Gauge of requests in the queue."""
+    generated: str = ""
+    """Counter of output tokens."""
+    preempted: str = ""
+    """Counter of preemptions."""

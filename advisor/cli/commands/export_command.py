@@ -30,15 +30,17 @@ def export(
     evidence: EvidenceOptions,
     output: ExportOutput,
 ) -> None:
-    """Write the command line or manifest that starts a deployment.
+    """Write what starts a deployment, and what watches it.
 
-    Formats are engines' command lines, a Compose file and a Kubernetes manifest.
+    Formats are engines' command lines, files for platforms (Compose, Kubernetes, KServe, llm-d, Dynamo, Ray Serve, SkyPilot, Helm),
+    and alert rules or a dashboard with what was predicted.
     With a layout (--tp, --pp, --dp or --ep), exports that deployment if it fits; without one, the deployment that is
     recommended for the workload. Exits with 1 if nothing fits.
 
     \b
     advisor export --model llama-13b --gpus 4xA100 --format compose > compose.yaml
     advisor export --model llama-70b --gpus 8xH100 --tp 4 --dp 2 --engine sglang
+    advisor export --model llama-13b --gpus 4xA100 --tpot 50 --format prometheus
     """  # noqa: D301  Click's mark for lines that stay as they are
     from advisor.prediction.demand import read_demand
     from advisor.prediction.estimation import estimate  # brings numpy
@@ -53,10 +55,14 @@ def export(
         "runs": evidence.read(),
     }
     result: Estimate | Recommendation
+    target = output.target or layout.engine
     if degrees:
-        _check_unused(requests, limits, next(iter(degrees)))
+        batch = _stated_batch(target, requests, degrees.get("dp", 1))
+        _check_unused(requests, limits, next(iter(degrees)), loaded=batch is not None)
         lengths = read_demand(None, None, requests.question()).workload
-        result = estimate(**common, **degrees, batch=1, input_len=lengths.input_len, output_len=lengths.output_len)
+        result = estimate(
+            **common, **degrees, batch=batch or 1, input_len=lengths.input_len, output_len=lengths.output_len
+        )
         if not result.fits:
             raise refuse("; ".join(note.text for note in result.notes if note.kind == "warning"))
     else:
@@ -76,14 +82,30 @@ def export(
             )
         if result.best is None:
             raise nothing_feasible(result.relaxations)
-    text = export(result, output.target or layout.engine)
+    text = export(result, target)
     write(text if text.endswith("\n") else f"{text}\n")
 
 
-def _check_unused(requests: InFlight, limits: MeanLimits, degree: str) -> None:
-    """Refuse options that choose a layout where one is stated."""
+def _stated_batch(target: str, requests: InFlight, dp: int) -> int | None:
+    """Return the batch that a stated layout is watched at; None where it is only started.
+
+    Raises:
+        InputError: none is stated.
+
+    """
+    from advisor.recommendation.monitoring import MONITORING
+
+    if target.casefold() not in MONITORING:
+        return None
+    if requests.concurrency is None:
+        raise InputError(f"--format {target} predicts times under a load; add --concurrency N, or leave the layout out")
+    return max(1, -(-requests.concurrency // dp))
+
+
+def _check_unused(requests: InFlight, limits: MeanLimits, degree: str, *, loaded: bool) -> None:
+    """Refuse options that choose a layout where one is stated; ``loaded``: the concurrency is its load."""
     chooses = {
-        "--concurrency": requests.concurrency,
+        "--concurrency": None if loaded else requests.concurrency,
         "--users": requests.users,
         "--ttft": limits.ttft,
         "--tpot": limits.tpot,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from advisor.cli.groups import flag, group
-from advisor.cli.options.values import checked_format, format_names
+from advisor.cli.options.values import checked_format, export_names, format_names
 from advisor.cli.settings import use_config
 
 PANEL = "Output"
@@ -94,5 +94,7 @@ class FitOutput(Output):
 class ExportOutput(Configured):
     """What a deployment is written as."""
 
-    target: Annotated[str | None, flag("--format", metavar="FORMAT")] = None
-    """vllm, sglang, tensorrt-llm, compose or kubernetes.  [default: the engine's command line]"""
+    target: Annotated[str | None, flag("--format", metavar="FORMAT", completion=export_names)] = None
+    """vllm, sglang, tensorrt-llm: its command line; compose, kubernetes, leaderworkerset, kserve, kserve-llm, llm-d, dynamo,
+    ray-serve, skypilot, production-stack (Helm values): a file for that platform; prometheus, grafana: alerts and a dashboard with
+    what was predicted.  [default: the engine's command line]"""

@@ -52,6 +52,13 @@ def format_names(incomplete: str) -> list[str]:
     return [name for name in ANSWER_FORMATS if name.startswith(incomplete)]
 
 
+def export_names(incomplete: str) -> list[str]:
+    """Complete the name of what a deployment is exported as."""
+    from advisor.recommendation.launch_command import EXPORT_FORMATS  # only while completing
+
+    return [name for name in EXPORT_FORMATS if name.startswith(incomplete)]
+
+
 def one_of(name: str, value: str, choices: tuple[str, ...]) -> str:
     """Return ``value`` if it is one of ``choices``, in any case.
 

@@ -3,53 +3,152 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from catalog.engines.defaults import resolve
 from catalog.engines.launch.commands import processes
 from catalog.engines.launch.compose import compose
-from catalog.engines.launch.kubernetes import kubernetes
+from catalog.engines.launch.kubernetes import kubernetes, leader_worker_set
+from catalog.engines.launch.platforms import dynamo, kserve, llm_d, production_stack, ray_serve, skypilot
 from catalog.engines.launch.process import model_argument
+from catalog.engines.launch.replica_group import replica_group
 from catalog.engines.launch.scripts import script
 from catalog.engines.registry import engine_name, find_engine
 from catalog.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+    from catalog.engines.launch.replica_group import ReplicaGroup
     from catalog.schema import Cluster, Deployment, Model
 
-FORMATS = ("vllm", "sglang", "tensorrt-llm", "compose", "kubernetes")
-_ALIASES = {"k8s": "kubernetes", "docker-compose": "compose", "trtllm": "tensorrt-llm", "trt-llm": "tensorrt-llm"}
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Platform:
+    """How a replica is written for one platform, and what its user has to have."""
+
+    write: Callable[[ReplicaGroup], list[dict[str, Any]]]
+    needs: str = ""
+    secret: str = "gated model: kubectl create secret generic hf-token --from-literal=token=..."  # noqa: S105  how one is made
+    cluster: bool = True
+    """Whether it runs on nodes of a Kubernetes cluster."""
+
+    def comments(self, model: Model, cluster: Cluster) -> list[str]:
+        """Return what has to be there before it starts."""
+        gpu, nodes = cluster.gpu, f"nodes of {cluster.gpus_per_node} x {cluster.gpu.name}"
+        vendor = "AMD" if gpu.vendor == "amd" else "NVIDIA"
+        plugin = "" if gpu.vendor == "cpu" else f"the {vendor} device plugin and "
+        needs = [self.needs] if self.needs else []
+        needs += [f"needs {plugin}{nodes}"] if self.cluster else []
+        return needs + ([self.secret] if model.gated else [])
+
+
+FORMATS = (
+    "vllm",
+    "sglang",
+    "tensorrt-llm",
+    "compose",
+    "kubernetes",
+    "leaderworkerset",
+    "kserve",
+    "kserve-llm",
+    "llm-d",
+    "dynamo",
+    "ray-serve",
+    "skypilot",
+    "production-stack",
+)
+"""What a deployment can be written as: commands of an engine, or what a platform takes."""
+ALIASES = {
+    "k8s": "kubernetes",
+    "docker-compose": "compose",
+    "trtllm": "tensorrt-llm",
+    "trt-llm": "tensorrt-llm",
+    "lws": "leaderworkerset",
+    "inferenceservice": "kserve",
+    "llminferenceservice": "kserve-llm",
+    "llmd": "llm-d",
+    "dgd": "dynamo",
+    "dynamographdeployment": "dynamo",
+    "ray": "ray-serve",
+    "rayserve": "ray-serve",
+    "sky": "skypilot",
+    "helm": "production-stack",
+}
+_PLATFORMS: Mapping[str, Platform] = {
+    "kubernetes": Platform(write=kubernetes),
+    "leaderworkerset": Platform(write=leader_worker_set, needs="needs the LeaderWorkerSet controller in the cluster"),
+    "kserve": Platform(write=kserve.inference_service, needs="needs KServe; kubectl apply -f FILE"),
+    "kserve-llm": Platform(
+        write=kserve.llm_inference_service,
+        needs="needs KServe 0.16 or later with its LLMInferenceService presets; kubectl apply -f FILE",
+    ),
+    "llm-d": Platform(
+        write=llm_d.model_service,
+        needs="values of llm-d's model service chart: helm install NAME llm-d-modelservice/llm-d-modelservice -f FILE",
+    ),
+    "dynamo": Platform(
+        write=dynamo.graph_deployment,
+        needs=f"needs the Dynamo operator; the images are Dynamo {dynamo.VERSION}'s, with its own release of the engine",
+    ),
+    "ray-serve": Platform(
+        write=ray_serve.serve_config,
+        needs="serve run FILE, or a RayService's serveConfigV2; the engine is the release that the cluster has installed",
+        secret="gated model: accept its licence and set HF_TOKEN on the cluster's nodes",  # noqa: S106  says where one is needed
+        cluster=False,
+    ),
+    "skypilot": Platform(
+        write=skypilot.task,
+        needs="sky launch FILE, or sky serve up FILE where there is a service section",
+        secret="gated model: accept its licence and add --secret HF_TOKEN",  # noqa: S106  likewise
+        cluster=False,
+    ),
+    "production-stack": Platform(
+        write=production_stack.helm_values,
+        needs="values of the chart of vLLM's production stack: helm install NAME vllm/vllm-stack -f FILE",
+    ),
+}
+
+
+def export_format(name: str, further: Sequence[str] = ()) -> str:
+    """Return the format of this name or alias; ``further`` are formats that somebody else writes.
+
+    Raises:
+        InputError: there is none.
+
+    """
+    wanted, known = ALIASES.get(name.lower(), name.lower()), (*FORMATS, *further)
+    if wanted not in known:
+        close = difflib.get_close_matches(wanted, [*known, *ALIASES], n=1, cutoff=0.4)
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise InputError(f"unknown export format {name[:40]!r}; {hint}known: {', '.join(known)}")
+    return wanted
 
 
 def render(deployment: Deployment, model: Model, cluster: Cluster, format: str) -> str:  # noqa: A002  the word users know
-    """Return the deployment as ``format``: commands of an engine, or a file for its containers.
+    """Return the deployment as ``format``: commands of an engine, or a file for a platform.
 
-    "compose" and "kubernetes" run ``deployment.engine``; an engine's name runs that engine with the same knobs. Raises
-    ``InputError`` for what cannot start.
+    Platforms run ``deployment.engine``; an engine's name runs that engine with the same knobs. Raises ``InputError`` for
+    what cannot start or a platform cannot say.
     """
-    wanted = _ALIASES.get(format.lower(), format.lower())
-    if wanted not in FORMATS:
-        close = difflib.get_close_matches(wanted, [*FORMATS, *_ALIASES], n=1, cutoff=0.4)
-        hint = f"did you mean {close[0]}? " if close else ""
-        raise InputError(f"unknown export format {format[:40]!r}; {hint}known: {', '.join(FORMATS)}")
+    wanted = export_format(format)
     stated_engine = deployment.engine
-    if wanted not in {"compose", "kubernetes"}:
+    if wanted != "compose" and wanted not in _PLATFORMS:
         deployment = replace(deployment, engine=wanted)
     resolved = resolve(deployment, model, cluster)
     deployment, engine = resolved.value, find_engine(resolved.value.engine)
     comments = _comments(deployment, model, cluster)
     if engine.name != find_engine(stated_engine).name:
         comments.append(f"the knobs were chosen for {stated_engine}; another engine's speed and memory differ")
-    if wanted == "kubernetes":
-        return _yaml(kubernetes(deployment, model, cluster, engine), [*comments, *_kubernetes_needs(model, cluster)])
+    if platform := _PLATFORMS.get(wanted):
+        objects = platform.write(replica_group(deployment, model, cluster, engine))
+        return as_yaml(objects, [*comments, *platform.comments(model, cluster)])
     started = processes(deployment, model, cluster)
     if wanted == "compose":
         if model.gated:
             comments.append("gated model: accept its licence and set HF_TOKEN")
-        return _yaml([compose(started, model, cluster.gpu, engine)], comments)
+        return as_yaml([compose(started, model, cluster.gpu, engine)], comments)
     if model.gated:
         comments.append("gated model: accept its licence and export HF_TOKEN")
     nodes = max(process.node for process in started) + 1
@@ -66,18 +165,8 @@ def _comments(deployment: Deployment, model: Model, cluster: Cluster) -> list[st
     return [f"{model_argument(model)} on {cluster}: {layout}; {engine_name(deployment)}"]
 
 
-def _kubernetes_needs(model: Model, cluster: Cluster) -> list[str]:
-    if cluster.gpu.vendor == "cpu":
-        needs = [f"needs nodes of {cluster.gpus_per_node} x {cluster.gpu.name}"]
-    else:
-        vendor = "AMD" if cluster.gpu.vendor == "amd" else "NVIDIA"
-        needs = [f"needs the {vendor} device plugin and nodes of {cluster.gpus_per_node} x {cluster.gpu.name}"]
-    if model.gated:
-        needs.append("gated model: kubectl create secret generic hf-token --from-literal=token=...")
-    return needs
-
-
-def _yaml(objects: Sequence[dict[str, Any]], comments: Sequence[str]) -> str:
+def as_yaml(objects: Sequence[dict[str, Any]], comments: Sequence[str]) -> str:
+    """Write objects as YAML documents below comments, nothing by reference and text of several lines as a block."""
     import yaml  # slow to import and seldom needed
 
     class Plain(yaml.SafeDumper):

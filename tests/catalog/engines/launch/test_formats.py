@@ -191,7 +191,7 @@ def test_kubernetes_groups_sglang_too():
 @pytest.mark.parametrize(
     ("knobs", "name", "gpus", "kind", "message"),
     [
-        ({}, LLAMA, "1xA100", "helm", "unknown export format"),
+        ({}, LLAMA, "1xA100", "nomad", "unknown export format"),
         ({}, LLAMA, "1xA100", "kubernets", "did you mean kubernetes"),
         ({}, LLAMA, "4xV100", "compose", "0.19.1"),
         ({"tp": 8, "pp": 2}, LLAMA, "2x8xH100", "compose", "runs on one node"),

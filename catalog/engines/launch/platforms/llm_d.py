@@ -1,0 +1,75 @@
+"""llm-d: values of its model service chart (llm-d-incubation/llm-d-modelservice, values.yaml and values.schema.json)."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from catalog.engines.launch import containers
+from catalog.engines.launch.pods import SECRET, arguments, gpu_limits, probes, token, volumes
+from catalog.engines.launch.process import model_argument
+from catalog.engines.launch.replica_group import require_engine, require_gpus, require_hub, require_one_node
+from catalog.models.sizes import parameters
+from catalog.schema import BITS, SCALE_BITS
+from catalog.units import GIB
+
+if TYPE_CHECKING:
+    from catalog.engines.launch.replica_group import ReplicaGroup
+
+_SPARE = 1.2
+"""Of the volume for the model: tokenizer, configuration, and the file that is being written."""
+
+
+def model_service(group: ReplicaGroup) -> list[dict[str, Any]]:
+    """Return the values: one pool of decoders, which also read prompts, and no prefill of its own."""
+    platform = "llm-d's model service"
+    require_engine(group, platform, "vllm")
+    require_gpus(group, platform)
+    require_hub(group, platform)
+    require_one_node(group, platform, "kserve-llm or kubernetes")
+    deployment, model, process, gpu = group.deployment, group.model, group.server, group.cluster.gpu
+    assert process.port is not None
+    name, label = model_argument(model), containers.label(model)
+    argv = arguments(process.argv)
+    held, mounts = volumes(process, model, label)
+    together = deployment.dp if group.count == 1 else 1
+    container: dict[str, Any] = {
+        "name": "vllm",
+        "image": containers.image(group.engine, gpu),
+        "modelCommand": "custom",
+        "command": argv[:1],
+        "args": argv[1:],
+        "env": [{"name": key, "value": value} for key, value in containers.environment(model).items()] + token(model),
+        "ports": [{"name": "metrics", "containerPort": process.port, "protocol": "TCP"}],
+        "resources": gpu_limits(process, gpu),
+        "mountModelVolume": False,
+        "volumeMounts": mounts,
+        **probes(process.port, group.engine.health),
+    }
+    bits = BITS[deployment.dtype] + SCALE_BITS.get(deployment.dtype, 0.0)
+    artifacts = {
+        "name": name,
+        "uri": f"hf://{name}",
+        "size": f"{math.ceil(parameters(model) * bits / 8 / GIB * _SPARE)}Gi",
+        "labels": {"llm-d.ai/inferenceServing": "true", "llm-d.ai/model": label},
+        **({"authSecretName": SECRET} if model.gated else {}),
+    }
+    decode = {
+        "create": True,
+        "replicas": group.count,
+        "parallelism": {"tensor": deployment.tp, "data": together, "dataLocal": together, "workers": 1},
+        "containers": [container],
+        "volumes": held,
+        "monitoring": {"podmonitor": {"enabled": True, "portName": "metrics", "path": "/metrics"}},
+    }
+    return [
+        {
+            "fullnameOverride": label,
+            "modelArtifacts": artifacts,
+            "multinode": False,
+            "accelerator": {"type": gpu.vendor},
+            "routing": {"servicePort": process.port, "proxy": {"enabled": False}},
+            "decode": decode,
+            "prefill": {"create": False},
+        }
+    ]
