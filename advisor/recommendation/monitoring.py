@@ -183,7 +183,7 @@ def _judged(each: Expected, estimate: Estimate, metrics: EngineMetrics) -> Itera
     )
     yield {
         "alert": f"{name}AbovePrediction",
-        "expr": f"{recorded} > {each.high:.4g}{_within(estimate, metrics)}",
+        "expr": f"{recorded} > {each.high:.3g}{_within(estimate, metrics)}",
         "for": PATIENCE,
         "labels": {"severity": "warning"},
         "annotations": {
@@ -194,7 +194,7 @@ def _judged(each: Expected, estimate: Estimate, metrics: EngineMetrics) -> Itera
     if each.limit is not None:
         yield {
             "alert": f"{name}LimitMissed",
-            "expr": f"{recorded} > {each.limit:.4g}",
+            "expr": f"{recorded} > {each.limit:.3g}",
             "for": PATIENCE,
             "labels": {"severity": "critical"},
             "annotations": {
@@ -242,9 +242,9 @@ DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 
 
 def _panel(index: int, each: Expected) -> dict[str, Any]:
-    lines = [("measured", each.query), ("predicted", f"vector({each.value:.4g})")]
-    lines += [("lower end", f"vector({each.low:.4g})"), ("upper end", f"vector({each.high:.4g})")]
-    lines += [("limit", f"vector({each.limit:.4g})")] if each.limit is not None else []
+    lines = [("measured", each.query), ("predicted", f"vector({each.value:.3g})")]
+    lines += [("lower end", f"vector({each.low:.3g})"), ("upper end", f"vector({each.high:.3g})")]
+    lines += [("limit", f"vector({each.limit:.3g})")] if each.limit is not None else []
     return _time_series(index, each.title, each.unit, lines)
 
 

@@ -80,13 +80,13 @@ def test_the_numbers_are_those_of_the_answer(answers):
     alerts = {rule["alert"]: rule for rule in rules if "alert" in rule}
     _, high = best.interval("ttft_ms")
     above = alerts["TimeToFirstTokenAbovePrediction"]["expr"]
-    assert f"> {high / 1e3:.4g} and" in above
+    assert f"> {high / 1e3:.3g} and" in above
     assert above.endswith(f"<= {best.running}")
     assert "> 0.05" in alerts["TimePerOutputTokenLimitMissed"]["expr"]
     board = json.loads(advisor.export(answers(0), "grafana"))
     lines = [target["expr"] for target in board["panels"][1]["targets"]]
     low, high = best.interval("tpot_ms")
-    assert lines[1:] == [f"vector({value / 1e3:.4g})" for value in (best.tpot_ms, low, high)] + ["vector(0.05)"]
+    assert lines[1:] == [f"vector({value / 1e3:.3g})" for value in (best.tpot_ms, low, high)] + ["vector(0.05)"]
 
 
 @pytest.mark.parametrize("index", [0, 3, 4])
