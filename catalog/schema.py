@@ -127,8 +127,7 @@ class Model:
     first_dense_layers: Annotated[int, Interval(ge=0, le=1_000)] = 0
     moe_layer_step: Annotated[int, Interval(ge=1, le=1_000)] = 1
     """Of the layers after the first dense ones, every ``moe_layer_step``-th one has experts."""
-    expert_bias: bool = False
-    """Biases in the experts and the router (gpt-oss)."""
+    expert_bias: bool = False  # in the experts and the router (gpt-oss)
     shared_expert_gate: bool = False
     """A one-column gate on the shared expert (Qwen2-MoE)."""
 
@@ -138,6 +137,8 @@ class Model:
     """Rows of embedding tables that layers look up for themselves (Gemma 3n's per-layer embeddings)."""
     formats: tuple[tuple[str, str], ...] = ()
     """Formats of the parts (a key of ``PARTS``) that a quantised checkpoint stores in another than ``quantization``."""
+    part_bits: tuple[tuple[str, float], ...] = ()
+    """Bits a weight, scales included, of parts in ``formats`` that have not the usual ones (GGUF)."""
     scale_bits: Annotated[float, Interval(ge=-4, le=64)] | None = None
     """Bits of scales and zero points a weight of the checkpoint; None: those of ``SCALE_BITS``."""
     block_scales: bool = False
@@ -147,8 +148,7 @@ class Model:
     reading: str = ""
     """How its configuration was read, where its type is not known: a warning for the reader."""
     checkpoint_bytes: Annotated[int, Interval(ge=0, le=10**15)] = 0
-    """Bytes of the tensors that are loaded, as safetensors files beside the configuration, their index or the hub say; 0 where
-    nothing does."""
+    """Bytes of the tensors that are loaded, as files beside the configuration, their index or the hub say; 0 where nothing does."""
     mtp_parameters: Annotated[int, Interval(ge=0, le=10**12)] = 0
     """Parameters of the heads that predict several tokens, which are loaded only for speculative decoding."""
 

@@ -110,7 +110,7 @@ def _kinds(c: Fields, traits: FeedForwardTraits, layers: int) -> list[str]:
     last = layers - 1 if last < 0 else last
     step = c.size("moe_layer_interval", "moe_layer_freq", "decoder_sparse_step", "interleave_moe_layer_step", default=1)
     alone = set(c.wholes("mlp_only_layers") or [])
-    from_end = c.has("decoder_sparse_step") or c.has("interleave_moe_layer_step")
+    from_end = any(c.has(name) for name in ("moe_layer_interval", "decoder_sparse_step", "interleave_moe_layer_step"))
     return [
         "experts" if first <= number <= last and number not in alone and (number + from_end) % step == 0 else "dense"
         for number in range(layers)

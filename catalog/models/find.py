@@ -11,8 +11,9 @@ from typing import Any
 
 from catalog.bounds import check_model
 from catalog.errors import InputError, Note, Resolved
+from catalog.models.gguf_mixtures import mixture_of, with_mixture
 from catalog.models.sizes import active_parameters, checkpoint_share, parameters, weight_share
-from catalog.models.spellings import Reading, read_spelling
+from catalog.models.spellings import GGUF, Reading, read_spelling
 from catalog.schema import Model
 from catalog.tables import CatalogTable, table
 from catalog.units import GIB
@@ -39,9 +40,9 @@ def find_model(name: str) -> Resolved[Model]:
         raise InputError("no model named; give a catalog name such as llama-13b, a Hugging Face id, or a config.json")
     name = name.strip()
     if name.casefold().endswith(".gguf"):
-        raise InputError(
-            f"{name:.200} is a file of weights, which is not read; give its model's name or config.json, and the format as --dtype int4"
-        )
+        from catalog.models.gguf import read_gguf  # only for files
+
+        return _with_warnings(read_gguf(Path(name).expanduser()))
     if _is_path(name):
         from catalog.models.hf_config import read_config  # only for files
 
@@ -59,15 +60,22 @@ def _read_so(name: str, reading: Reading, models: CatalogTable) -> Resolved[Mode
     """Return the model that a spelling is read as, in the format that it names, and a note that says so."""
     model = _built(models, reading.meaning.entry, reading.meaning.name)
     note = Note(
-        f'"{name}" read as {model.name}' + (f" in {reading.quantization}" if reading.quantization else ""),
+        f'"{name}" read as {model.name}' + (f" in {_format_read(reading)}" if reading.quantization else ""),
         "warning" if reading.guessed else "note",
     )
+    if reading.quantization == GGUF:
+        mixed = with_mixture(replace(model, name=name), mixture_of(reading.mixture))
+        return Resolved(check_model(mixed), (note,))
     if reading.quantization and reading.quantization != model.quantization:
         form, scales = reading.quantization, reading.scale_bits
         model = check_model(replace(model, name=name, quantization=form, formats=(), scale_bits=scales))
     elif reading.quantization and not reading.guessed:
         model = replace(model, name=name)
     return Resolved(model, (note,))
+
+
+def _format_read(reading: Reading) -> str:
+    return mixture_of(reading.mixture).upper() if reading.quantization == GGUF else reading.quantization
 
 
 def all_models() -> tuple[Model, ...]:

@@ -118,7 +118,7 @@ def model_from_config(
         Model(name=name, model_type=kind, source=where, dtype=_dtype(outer, inner), reading=reading, **read)
     )
     formats = _formats(outer, inner, model, beside)
-    model = replace(model, rotary_numbers=read_rotary(inner, model))
+    model = replace(model, rotary_numbers=read_rotary(_language_model(outer)[1], model))
     return replace(_with_formats(model, formats), block_scales=any(map(_block_scales, (outer, inner))))
 
 

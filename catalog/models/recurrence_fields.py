@@ -136,6 +136,8 @@ def mamba2(c: Fields, hidden: int, *, wide: bool) -> Recurrence:
 def mamba1(c: Fields, hidden: int, *, wide: bool, normed: bool) -> Recurrence:
     """Read Mamba (arXiv 2312.00752); Jamba norms its time steps and projections (``normed``)."""
     inner = c.size("mamba_expand", "expand", default=2) * hidden
+    if c.has("state_size"):  # models of Mamba layers alone say the width itself (Falcon-Mamba: expand 16, width 8192)
+        inner = c.size("intermediate_size", default=inner)
     state = c.size("mamba_d_state", "state_size", default=16)
     rank = -(-hidden // 16)
     if not c.is_text("mamba_dt_rank") and not c.is_text("time_step_rank"):

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 STATED = ("rope_parameters", "rope_scaling")
 AXES = 4
 """Rows of a table for positions on several axes, in longest contexts (``mrope.py``)."""
+LOCAL_BASE = ("gemma3", "gemma3_text")
+"""Types whose windowed layers have another base without a word (``configuration_gemma3.py``)."""
 MOST_ROWS = 1e9
 """Numbers above are no length and no factor."""
 MOST_NUMBERS = 10**12
@@ -45,7 +47,8 @@ def read_rotary(c: Fields, model: Model) -> int:
     for table in by_kind or [stated]:
         share = _number(table, "partial_rotary_factor", _number(whole, "partial_rotary_factor", 1.0))
         rows += _rows(table, positions) * min(share, 1.0)
-    if _number(whole, "rope_local_base_freq", 0.0):
+    local = model.model_type in LOCAL_BASE and not by_kind
+    if _number(whole, "rope_local_base_freq", 1.0 if local else 0.0):
         rows += positions
     numbers = round(min(rows * _width(model), MOST_NUMBERS))
     return 0 if numbers == rotary_numbers(model) else numbers

@@ -93,9 +93,11 @@ def head_parameters(model: Model) -> int:
 
 def counted_bytes(model: Model) -> float:
     """Count the bytes of a checkpoint from the architecture: each part in its format, the rest in 16 or 32 bits."""
-    hidden, plain = model.hidden_size, BITS[model.dtype] / 8.0
+    hidden, plain, own = model.hidden_size, BITS[model.dtype] / 8.0, dict(model.part_bits)
 
     def width(part: str) -> float:
+        if part in own:
+            return own[part] / 8.0
         form = model.part_format(part) or model.quantization or model.dtype
         scales = model.scale_bits if form == model.quantization else None
         return (BITS[form] + (SCALE_BITS.get(form, 0.0) if scales is None else scales)) / 8.0

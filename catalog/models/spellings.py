@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 SHORTEST = 6
 """Letters from which on a beginning or a typing error is read."""
 
+GGUF = "gguf"
+"""Said of a mixture of llama.cpp's formats, which has a name of its own."""
+
 FORMATS: tuple[tuple[str, str, float | None], ...] = (
     (r"nvfp4|fp4", "nvfp4", None),
     (r"mxfp4(?:[-_]preview)?", "mxfp4", None),
@@ -25,10 +28,8 @@ FORMATS: tuple[tuple[str, str, float | None], ...] = (
         "int8",
         None,
     ),
-    (r"q8[_-]0(?:[-_]gguf)?", "int8", 0.5),
-    (r"q6[_-]k(?:[-_]gguf)?", "int8", -1.44),
-    (r"q5[_-](?:k[_-])?[ms01]+(?:[-_]gguf)?", "int8", -2.3),
-    (r"gguf|q4[_-](?:k[_-])?[ms01]+(?:[-_]gguf)?", "int4", 0.85),
+    (r"(?:(?:ud[-_])?i?q[1-8](?:[-_](?:k|[01]|nl|xxs|xs|s|m))?(?:[-_](?:xxs|xs|s|m|l|xl))?[-_])?gguf", GGUF, None),
+    (r"(?:ud[-_])?i?q[1-8][-_](?:k|[01]|nl|xxs|xs|s|m)(?:[-_](?:xxs|xs|s|m|l|xl))?", GGUF, None),
     (
         r"(?:awq|gptq|autoround)(?:[-_]?(?:int|w)?4(?:bits?)?(?:a16)?)?|(?:quantized[.-])?w4a16|int4|4bit|(?:unsloth[-_])?bnb[-_]4bit",
         "int4",
@@ -37,8 +38,8 @@ FORMATS: tuple[tuple[str, str, float | None], ...] = (
     (r"qat", "int4", 0.5),
     (r"bf16|fp16", "", None),
 )
-"""What ends an id of a quantised checkpoint, its format, and bits of scales a weight where they differ from the usual (GGUF: the
-mean of llama.cpp's mixtures, README of its ``quantize``). The more special come first."""
+"""What ends an id of a quantised checkpoint, its format, and bits of scales a weight where they differ from the usual. The more
+special come first."""
 
 TAIL = re.compile(rf"^(.+?)[-_.:](?:{'|'.join(f'({pattern})' for pattern, _, _ in FORMATS)})$", re.IGNORECASE)
 
@@ -50,6 +51,8 @@ class Reading:
     meaning: Meaning
     quantization: str = ""
     scale_bits: float | None = None
+    mixture: str = ""
+    """Of a GGUF file, the part of its name that says which."""
     guessed: bool = False
     """It is a beginning or has a typing error: no id of a checkpoint."""
 
@@ -62,18 +65,21 @@ def read_spelling(name: str, meanings: Mapping[str, Meaning]) -> Reading | None:
         meanings: of the catalog, by squashed name.
 
     """
-    base, form, scales = name, "", None
+    base, form, scales, mixture = name, "", None, ""
     for _ in range(3):  # "-W4A16-GGUF" and the like
         bare = base.rpartition("/")[2].replace(":", "-")
         known = next((meanings[key] for key in map(squash, (base, bare, f"meta-{bare}")) if key in meanings), None)
         if known is not None:
-            return Reading(meaning=known, quantization=form, scale_bits=scales)
+            return Reading(meaning=known, quantization=form, scale_bits=scales, mixture=mixture)
         tail = TAIL.match(base.replace(":latest", ""))
         if tail is None:
             break
         base = tail[1]
-        number = next(i for i, group in enumerate(tail.groups()[1:]) if group is not None)
-        form, scales = (form, scales) if form else FORMATS[number][1:]
+        number, text = next((i, group) for i, group in enumerate(tail.groups()[1:]) if group is not None)
+        found, widths = FORMATS[number][1:]
+        if found == GGUF and form in ("", GGUF):
+            mixture = mixture if mixture and mixture.casefold() != GGUF else text
+        form, scales = (form, scales) if form else (found, widths)
     if form or "/" in name or len(squash(name)) < SHORTEST:
         return None
     typed = squash(name.replace(":", "-"))

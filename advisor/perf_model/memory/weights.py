@@ -109,13 +109,17 @@ def _experts(experts: Experts, hidden: int, layout: DeploymentArrays, padding: t
 def part_bytes(model: Model, part: str, layout: DeploymentArrays) -> Array:
     """Return bytes a weight of a part's matrices, scales included, shape (n,)."""
     stored = model.part_format(part)
-    return layout.weight_bytes if not stored else np.full(len(layout), weight_bits(stored) / 8.0)
+    return layout.weight_bytes if not stored else np.full(len(layout), _stored_bits(model, part, stored) / 8.0)
 
 
 def outside_bytes(model: Model, part: str, half: Array) -> Array:
     """Return bytes a weight of a part outside the layers (``catalog.schema.OUTSIDE``), shape (n,); ``half`` where nothing is said."""
     stored = model.part_format(part)
-    return np.full_like(half, weight_bits(stored, model) / 8.0) if stored else half
+    return np.full_like(half, _stored_bits(model, part, stored) / 8.0) if stored else half
+
+
+def _stored_bits(model: Model, part: str, stored: str) -> float:
+    return dict(model.part_bits).get(part) or weight_bits(stored, model)
 
 
 def layer_bytes(model: Model, layer: Layer, layout: DeploymentArrays, padding: tuple[int, int] = UNPADDED) -> Array:

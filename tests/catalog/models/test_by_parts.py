@@ -217,3 +217,41 @@ def test_an_architecture_read_by_its_fields_alone_is_less_certain():
     assert known.tpot_ms == pytest.approx(unknown.tpot_ms, rel=1e-9)
     low, high = (each.interval("tpot_ms") for each in (known, unknown))
     assert high[1] / high[0] > 1.02 * low[1] / low[0]
+
+
+def test_falcon_mamba_says_its_width_itself():
+    """tiiuae/falcon-mamba-7b: 7.27 B parameters."""
+    config = {
+        "model_type": "falcon_mamba",
+        "conv_kernel": 4,
+        "expand": 16,
+        "hidden_size": 4096,
+        "intermediate_size": 8192,
+        "num_hidden_layers": 64,
+        "state_size": 16,
+        "time_step_rank": 256,
+        "tie_word_embeddings": False,
+        "vocab_size": 65024,
+    }
+    assert parameters(model_from_config(config, "it")) == pytest.approx(7.273e9, rel=1e-3)
+
+
+@pytest.mark.parametrize(("interval", "routed"), [(1, 24), (2, 12), (4, 6)])
+def test_experts_at_an_interval_begin_at_its_end(interval, routed):
+    config = {
+        "model_type": "ernie4_5_moe",
+        "hidden_size": 256,
+        "intermediate_size": 512,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "vocab_size": 1000,
+        "moe_num_experts": 8,
+        "moe_k": 2,
+        "moe_intermediate_size": 64,
+        "moe_layer_interval": interval,
+    }
+    layers = stack(model_from_config(config, "it"))
+    numbers = [n for n, kind in enumerate(layers.pattern) if isinstance(layers.kinds[kind].feed_forward, Experts)]
+    assert numbers == list(range(interval - 1, 24, interval))
+    assert len(numbers) == routed

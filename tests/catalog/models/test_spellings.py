@@ -22,7 +22,7 @@ from catalog.models.spellings import is_one_slip
         ),
         ("nvidia/Llama-3.3-70B-Instruct-NVFP4", "meta-llama/Llama-3.3-70B-Instruct", "nvfp4", None),
         ("RedHatAI/Llama-3.3-70B-Instruct-FP8-dynamic", "meta-llama/Llama-3.3-70B-Instruct", "fp8", None),
-        ("unsloth/gpt-oss-20b-GGUF", "openai/gpt-oss-20b", "int4", 0.85),
+        ("unsloth/gpt-oss-20b-GGUF", "openai/gpt-oss-20b", "mxfp4", None),
         ("llama3.1:8b", "meta-llama/Meta-Llama-3.1-8B", None, None),
         ("llama3.1:8b-instruct-q8_0", "meta-llama/Llama-3.1-8B-Instruct", "int8", 0.5),
         ("qwen3:32b", "Qwen/Qwen3-32B", None, None),
@@ -122,8 +122,3 @@ def test_a_guess_is_a_warning_and_a_name_is_none():
     """Every answer shows warnings; a model that was guessed from a slip would else be answered for unseen."""
     assert [note.kind for note in find_model("lama-13b").notes] == ["warning"]
     assert all(note.kind == "note" for note in find_model("llama-13b").notes)
-
-
-def test_a_file_of_weights_is_called_that():
-    with pytest.raises(InputError, match="is a file of weights, which is not read"):
-        find_model("models/llama-3.1-8b-q4_k_m.gguf")
