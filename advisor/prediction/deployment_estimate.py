@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from catalog.schema import Cluster, Deployment, Model, Price, Slo
 
 ENERGY = "energy_j_per_token"
+CLIENT_TTFT = "client_ttft_ms"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -84,6 +85,9 @@ class Estimate(Presented):
     """Physical bounds of the metrics: the least a time, the most a throughput can be."""
     corrected_by: int = 0
     """Runs of this model near this configuration, which corrected what the model of time says of it."""
+    client_ttft_ms: float | None = None
+    """Mean to the first token that a benchmark client reports of a batch kept in flight, its first burst included; None of other batches.
+    ``ttft_ms`` is that of the steady state."""
     speculation: Speculation | None = None
     """What speculative decoding would do at this batch, where it was asked for; the times above are without."""
     measured: Mapping[str, float] = field(default_factory=dict)
@@ -145,15 +149,19 @@ class Estimate(Presented):
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain JSON types, with 90% intervals beside the metrics."""
-        body = plain_fields(self, "sigmas", "scales", "floors", "model", "cluster", "measured", "speculation")
+        body = plain_fields(
+            self, "sigmas", "scales", "floors", "model", "cluster", "measured", "speculation", CLIENT_TTFT
+        )
         if self.measured:
             body["measured"] = plain(self.measured)
+        if self.client_ttft_ms is not None:
+            body[CLIENT_TTFT] = self.client_ttft_ms
         if self.speculation is not None:
             body["speculation"] = plain(self.speculation)
         intervals = {}
         if self.output_tok_s is not None:
-            energy = [ENERGY] if self.energy_j_per_token is not None else []
-            intervals = {name: list(self.interval(name)) for name in [*TIME_METRICS, "output_tok_s_per_gpu", *energy]}
+            some = [name for name in (ENERGY, CLIENT_TTFT) if getattr(self, name) is not None]
+            intervals = {name: list(self.interval(name)) for name in [*TIME_METRICS, "output_tok_s_per_gpu", *some]}
         return {
             **self.header(),
             "model": self.model.name,

@@ -13,7 +13,8 @@ from advisor.calibration.intervals import scale_name
 from advisor.calibration.support import extrapolation_notes
 from advisor.calibration.surrogate import IntervalScale
 from advisor.perf_model.energy import batch_work, power_of
-from advisor.prediction.deployment_estimate import ENERGY, Estimate
+from advisor.prediction.client_regime import CLIENT_SIGMA, client_ttft_ms
+from advisor.prediction.deployment_estimate import CLIENT_TTFT, ENERGY, Estimate
 from advisor.prediction.prediction import (
     TIME_METRICS,
     Prediction,
@@ -59,6 +60,7 @@ def describe(
     concurrency = chosen.concurrency
     starts, holds = chosen.chances(deployments[0].engine)
     fewest, most = chosen.capacity_ends(deployments[0].engine)
+    bursts = client_ttft_ms(chosen) if chosen.regime == "steady" else None
     news = extrapolation_notes(marginal, deployments[0].engine, cost_model.model, cost_model.layout)
     estimates = []
     for i, deployment in enumerate(deployments):
@@ -97,10 +99,13 @@ def describe(
                 price=price,
                 provenance=marginal.provenance,
                 corrected_by=int(near[i]),
+                client_ttft_ms=float(bursts[i]) if bursts is not None and fits else None,
                 notes=(*notes, *news[i], *_limits(chosen, i, fits=fits, starts=starts[i], holds=holds[i])),
-                sigmas={name: float(values[i]) for name, values in sigmas.items()} | {ENERGY: unsure},
+                sigmas={name: float(values[i]) for name, values in sigmas.items()}
+                | {ENERGY: unsure, CLIENT_TTFT: CLIENT_SIGMA},
                 scales=_scales(knowledge, deployment, chosen, marginal.provenance),
-                floors={name: float(values[i]) for name, values in floors.items()} | {ENERGY: 0.0},
+                floors={name: float(values[i]) for name, values in floors.items()}
+                | {ENERGY: 0.0, CLIENT_TTFT: float(floors["ttft_ms"][i])},
             )
         )
     return estimates
@@ -113,7 +118,7 @@ def _scales(
     traits = {"staged": deployment.pp > 1, "experts": evaluation.cost_model.model.moe_layers > 0}
     names = {name: scale_name(name, evaluation.regime, **traits) for name in TIME_METRICS}
     scales = {name: knowledge.scale(provenance, deployment.engine, scale) for name, scale in names.items()}
-    return scales | {ENERGY: NORMAL}
+    return scales | {ENERGY: NORMAL, CLIENT_TTFT: NORMAL}
 
 
 def _energy(

@@ -41,6 +41,7 @@ def checked_start(answer: Estimate, max_model_len: int | None) -> Estimate:
         fits=False,
         prefill_ms=None,
         ttft_ms=None,
+        client_ttft_ms=None,
         tpot_ms=None,
         e2e_ms=None,
         output_tok_s=None,

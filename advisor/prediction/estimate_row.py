@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from advisor.perf_model.deployment_arrays import DeploymentArrays
 from advisor.perf_model.memory.dispatch import memory
+from advisor.prediction.deployment_estimate import CLIENT_TTFT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,7 +40,7 @@ def estimate_row(estimate: Estimate) -> dict[str, Any]:
     row |= {name: getattr(estimate, name) for name in ("batch", "input_len", "output_len")}
     row |= {name: getattr(deployment, name) for name in ("dtype", "kv_dtype", "max_num_batched_tokens")}
     row["fits"] = estimate.fits
-    for metric in METRICS:
+    for metric in (*METRICS, *([CLIENT_TTFT] if estimate.client_ttft_ms is not None else [])):
         value = getattr(estimate, metric)
         low, high = (None, None) if value is None else estimate.interval(metric)
         row |= {metric: value, f"{metric}_low": low, f"{metric}_high": high}

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from advisor.calibration.intervals import LEVEL
+from advisor.prediction.client_regime import CLIENT_FACTOR
 from advisor.prediction.deployment_estimate import ENERGY
 from advisor.prediction.evidence import Evidence
 from advisor.prediction.inputs import plain_fields, read_cluster, read_model
@@ -142,7 +143,10 @@ class Simulation(Presented):
         if metric not in self.metrics or statistic not in self.metrics[metric]:
             known = ", ".join([*self.metrics, *RATES, "good"])
             raise InputError(f"there is no interval for {statistic} of {metric!r}; metrics that have one: {known}")
-        return self.sigmas[metric][statistic].around(self.metrics[metric][statistic], quantile)
+        spread = self.sigmas[metric][statistic]
+        if self.client is not None and metric == "ttft_ms":  # servers differ in it by more than their steps' times
+            spread = spread.at_least(math.log(CLIENT_FACTOR) / self.scale.quantile(LEVEL))
+        return spread.around(self.metrics[metric][statistic], quantile)
 
     def surely_missed(self, confidence: float) -> dict[str, float]:
         """Return of the latencies that are limited those whose value at a confidence is above the limit, in ms by metric."""

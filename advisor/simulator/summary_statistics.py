@@ -90,6 +90,10 @@ class Spread:
         """Add an independent error."""
         return Spread(down=math.hypot(self.down, sigma), up=math.hypot(self.up, sigma))
 
+    def at_least(self, sigma: float) -> Spread:
+        """Return the same, but no narrower than that to either side."""
+        return Spread(down=max(self.down, sigma), up=max(self.up, sigma))
+
     def around(self, value: float, quantile: float) -> tuple[float, float]:
         """Return the interval of a quantity above 0."""
         return value / _factor(quantile * self.down), value * _factor(quantile * self.up)

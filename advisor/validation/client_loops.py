@@ -1,4 +1,6 @@
-"""The first-token time that benchmark clients published, beside what the simulator has of the same client's loop.
+"""The first-token time that benchmark clients published, beside what the simulator has of the same client's loop:
+
+    python -m advisor.validation.client_loops
 
 Each public closed loop is served again, as its recipe says: the client's burst and number of prompts, lengths drawn as it draws them, and
 the knobs that the recipe sets. Nothing is fitted to a row. Steps are timed by a fit that had no run of the row's model, and intervals are
@@ -7,24 +9,31 @@ as wide as the errors of the other models ask for.
 
 from __future__ import annotations
 
+import argparse
 import math
 from collections import defaultdict
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from joblib import Parallel, delayed
 
 from advisor.calibration.intervals import LEVEL
+from advisor.calibration.kernel_observations import shipped_evidence
 from advisor.calibration.observations import group_runs
 from advisor.calibration.posterior import fit_posterior
+from advisor.calibration.shipped_fit import PUBLISHED, fitted_part
 from advisor.simulator.arrivals import MOST_LOOP_S
 from advisor.simulator.benchmark_client import BenchmarkClient, client_loop
 from advisor.simulator.scheduler import longest, serve
 from advisor.simulator.server import scheduler_of, times_of
 from advisor.simulator.serving import SchedulerKnobs
-from advisor.validation.prediction_errors import Check
+from advisor.validation.prediction_errors import Check, summarised
+from catalog.client_loops import read_client_loops
 from catalog.errors import InputError
+from catalog.published_folder import read_published
+from catalog.runs import shipped_runs
 from catalog.schema import Workload
 
 if TYPE_CHECKING:
@@ -39,7 +48,8 @@ if TYPE_CHECKING:
     from catalog.client_loops import ClientLoop
     from catalog.units import Array
 
-METRIC = "client ttft_ms"
+METRIC, PITFALL = "client ttft_ms", "client ttft_ms, with a pitfall"
+"""Of rows against which nothing is known, and of the others (``catalog.client_loops.ClientLoop.pitfall``)."""
 SPREAD = 0.1
 """Of lengths that a client says are all alike, to either side of the mean: server and client jitter, and equal requests would stay in step."""
 
@@ -187,9 +197,9 @@ def _checked(predictions: Sequence[_Prediction]) -> list[Check]:
         factor = math.exp(client_sigma(others))
         checks.append(
             Check(
-                run=replace(prediction.loop.run, regime="steady"),
+                run=prediction.loop.run,
                 engine=prediction.engine,
-                metric=METRIC if not prediction.loop.pitfall else f"{METRIC}, pitfall",
+                metric=PITFALL if prediction.loop.pitfall else METRIC,
                 split=prediction.split,
                 measured=prediction.loop.ttft_ms,
                 predicted=prediction.predicted,
@@ -204,3 +214,24 @@ def client_sigma(predictions: Iterable[_Prediction]) -> float:
     """Return what the size of the logarithm's error keeps below with ``LEVEL``."""
     sizes: Array = np.abs([prediction.residual for prediction in predictions])
     return float(np.quantile(sizes, LEVEL)) if len(sizes) else math.inf
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m advisor.validation.client_loops", description=__doc__)
+    parser.add_argument("--published", type=Path, default=PUBLISHED, help="folder of published benchmarks")
+    parser.add_argument("--jobs", type=int, default=2)
+    chosen = parser.parse_args(arguments)
+    runs = [*shipped_runs(), *read_published(chosen.published).runs]
+    groups = fitted_part(group_runs((run for run in runs if run.role == "fit"), by_release=True))
+    kernels = shipped_evidence()
+    start = fit_posterior([*groups, *kernels])
+    loops = read_client_loops(chosen.published)
+    checks = client_checks(loops, start.marginal, (groups, start, kernels), jobs=chosen.jobs)
+    for keys in (("metric",), ("engine", "metric"), ("engine", "model", "format", "metric")):
+        for row in summarised(checks, keys):
+            group = " ".join(f"{part:14s}" for part in row.group.values())
+            print(f"{group} {row.checks:5d}  {row.median_error:6.1%}  {row.bias:+5.0%}  held {row.coverage:4.0%}")
+
+
+if __name__ == "__main__":
+    main()

@@ -35,6 +35,7 @@ from advisor.calibration.shipped_fit import (
 from advisor.calibration.surrogate import Surrogate, shipped_surrogate
 from advisor.validation.ablations import NEARBY, NEARBY_PLAIN, ablations
 from advisor.validation.baselines import baselines
+from advisor.validation.client_loops import client_checks
 from advisor.validation.closed_loops import judge
 from advisor.validation.prediction_errors import (
     USUAL,
@@ -53,6 +54,7 @@ from advisor.validation.published_claims import (
     small_gpu_claims,
 )
 from advisor.validation.ranking import RankedChoice, Ranking, choices, rankings
+from catalog.client_loops import read_client_loops
 from catalog.published_folder import read_published
 from catalog.runs import shipped_runs
 
@@ -70,6 +72,8 @@ LEFT_OUT: dict[str, Split] = {
     "transferred": "GPU left out",
     "analytic": "engine left out",
 }
+CLIENT_KEYS = ("split", "engine", "metric")
+"""By what first-token times of benchmark clients are judged."""
 OWN = "advisor"
 """Its name beside the other methods."""
 COMPARED = ("prefill_ms", "tpot_ms", "e2e_ms")
@@ -97,6 +101,8 @@ class Validation:
     claims: tuple[PublishedClaim, ...]
     left_out: dict[str, int]
     """Published rows that could not be used, by reason."""
+    client: tuple[Check, ...] = ()
+    """First-token times of published closed loops, as their benchmark clients report them (``advisor.validation.client_loops``)."""
     rivals: tuple[Rival, ...] = ()
     """Other methods, fitted to the same runs and judged on the same."""
     rival_rankings: dict[str, tuple[Ranking, ...]] = field(default_factory=dict)
@@ -143,6 +149,7 @@ class Validation:
             "rankings": [row.to_dict() for row in self.rankings()],
             "choices": [row.to_dict() for row in self.choices()],
             "loops": self.loops().to_dict(),
+            "client": [row.to_dict() for row in summarised(self.client, CLIENT_KEYS)],
             "baselines": [asdict(row) for row in self.rivals],
             "baseline_rankings": {name: [row.to_dict() for row in rows] for name, rows in self.rival_rankings.items()},
             "ablation": [asdict(row) for row in self.ablation],
@@ -190,6 +197,8 @@ def validate(
     checks = [shipped_check(error, model) for error in errors_of(groups, model.marginal)]
     fitted = fitted_part(group_runs((run for run in judged if run.role == "fit"), by_release=True))
     kernels = shipped_evidence()
+    loops = () if published is None else read_client_loops(Path(published))
+    client: list[Check] = []
     near: list[PredictionError] = []
     plain: list[PredictionError] = []
     if refit and len(fitted) > 1:
@@ -200,6 +209,9 @@ def validate(
         )
         near, plain = configuration_errors(fitted, start, model.noise, kernels=kernels, jobs=jobs)
         checks += cross_checks(errors, in_sample) + near_checks(near, errors, in_sample)
+        client = client_checks(loops, model.marginal, (fitted, start, kernels), jobs=jobs)
+    elif loops:
+        client = client_checks(loops, model.marginal)
     claims = [*layer_split_claims(model), *small_gpu_claims(model)]
     static = [run for run in judged if run.batch and run.regime == "static"]
     held = list(group_runs((run for run in static if run.role == "validate"), by_release=True))
@@ -218,6 +230,7 @@ def validate(
     return Validation(
         checks=(*checks, *layer_split_checks(model)),
         claims=tuple(claims),
+        client=tuple(client),
         left_out=left_out,
         rivals=_rivals(
             {name: [(c.engine, c.run, c.metric, c.error) for c in members] for name, members in others.items()}

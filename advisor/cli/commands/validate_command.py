@@ -59,7 +59,7 @@ def validate(*, files: Files = None, evidence: ValidationEvidence, search: Valid
         output,
         lambda: document(result, wide=output.wide, by=keys),
         body=lambda: result.to_dict(keys),
-        rows=lambda: [check.to_dict() for check in result.checks],
+        rows=lambda: [check.to_dict() for check in (*result.checks, *result.client)],
         columns=lambda: summary_columns(result.summary(keys)),
     )
 

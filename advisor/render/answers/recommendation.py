@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from advisor.prediction.deployment_estimate import CLIENT_TTFT
 from advisor.prediction.estimate_row import estimate_row, weights_gib
 from advisor.prediction.inputs import BARE_ESTIMATE
 from advisor.prediction.option_words import KNOBS, engine_words
@@ -211,7 +212,7 @@ def _decisive(answer: Recommendation) -> Lines:
     best = answer.best
     if best is None:
         return []
-    lines: list[tuple[str, Sequence[str]]] = [("context", [_context(best, answer.model)])]
+    lines: list[tuple[str, Sequence[str]]] = [("context", [_context(best, answer.model)]), ("client", _client(best))]
     if best.price is not None and best.usd_per_mtok:
         hourly = best.price.usd_per_gpu_hour * best.deployment.num_gpus
         by = f"{best.price.provider}, a round figure" if best.price.illustrative else best.price.provider
@@ -231,6 +232,16 @@ def _decisive(answer: Recommendation) -> Lines:
             )
         )
     return [*lines, ("close", [answer.next_probe] if answer.next_probe else [])]
+
+
+def _client(best: Estimate) -> list[str]:
+    """Say which first-token time is given, and the one that a benchmark client reports."""
+    if best.client_ttft_ms is None:
+        return []
+    low, high = (duration(end) for end in best.interval(CLIENT_TTFT))
+    flight = counted(best.batch * best.deployment.dp, "request")
+    text = f"{TTFT} {duration(best.ttft_ms)} is of the steady state; a benchmark client that begins with {flight} at once and counts ten"
+    return [f"{text} times as many reports {duration(best.client_ttft_ms)} ({low} to {high})"]
 
 
 def _context(best: Estimate, model: Model) -> str:

@@ -9,9 +9,10 @@ from advisor.render.figures.validation import METRICS, coverage, errors_by_model
 from advisor.render.figures.vega import printed
 from advisor.render.numbers import share, short, span
 from advisor.render.tables import Column
-from advisor.render.vocabulary import TPOT
+from advisor.render.vocabulary import TPOT, TTFT
 from advisor.validation.prediction_errors import USUAL, summarised
 from advisor.validation.published_claims import layer_split_runs
+from advisor.validation.validation import CLIENT_KEYS
 from catalog.wording import short_name
 
 if TYPE_CHECKING:
@@ -37,7 +38,11 @@ def document(answer: Validation, *, wide: bool = False, by: Sequence[str] = USUA
         sections.append(Section(title="Errors", table=Table(columns=summary_columns(summary))))
     loops = [check for check in answer.checks if check.regime == "steady" and check.metric in LOOP_METRICS]
     judged = answer.loops()
+    clients = summarised(answer.client, CLIENT_KEYS)
     tables = {
+        f"{TTFT} that benchmark clients report of closed loops, their first burst included": summary_columns(clients)
+        if clients
+        else [],
         "Closed loops by engine, GPU and format": summary_columns(summarised(loops, LOOP_KEYS)) if loops else [],
         f"Most throughput per GPU within a {TPOT} of 15, 25, 40 and 70 ms, among the measured layouts and requests in flight": (
             limited_columns(judged.choices) if judged.choices else []

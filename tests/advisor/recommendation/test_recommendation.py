@@ -637,3 +637,18 @@ def test_a_cache_that_decides_the_format_is_compared_with_others_in_that_format(
     found = recommend("llama-13b", "2xH100", kv_dtypes=["auto", "fp8"], runs=[])
     assert {each.deployment.dtype for each in found.candidates} == {"bfloat16"}
     assert found.best.deployment.kv_dtype == "fp8"
+
+
+@pytest.mark.parametrize("batch", [1, 8, 64])
+def test_the_first_token_of_a_benchmark_client_stands_beside_that_of_the_steady_state(batch):
+    best = recommend("llama-3.1-8b", "H200", concurrency=batch).best
+    low, high = best.interval("client_ttft_ms")
+    assert low < best.client_ttft_ms < high
+    assert best.client_ttft_ms >= best.ttft_ms * (1.0 if batch == 1 else 1.05)
+    assert best.to_dict()["intervals"]["client_ttft_ms"] == [low, high]
+
+
+def test_a_batch_that_comes_at_once_has_no_client():
+    static = estimate("llama-3.1-8b", "H200", batch=8, input_len=512, output_len=64)
+    assert static.client_ttft_ms is None
+    assert "client_ttft_ms" not in static.to_dict()["intervals"]
