@@ -144,7 +144,7 @@ def jobs_of(plan: Any, where: str) -> tuple[BenchmarkJob, ...]:
     """
     if not isinstance(plan, dict) or not isinstance(entries := plan.get("loads"), list):
         raise InputError(f"{where} needs loads, a list")
-    shared = {name: value for name, value in plan.items() if name != "loads"}
+    shared = {name: value for name, value in plan.items() if name not in {"loads", "schema", "version"}}
     loads = tuple(_load(entry, shared, f"{where} load {number}") for number, entry in enumerate(entries, 1))
     names = [load.name for load in loads]
     if twice := sorted({name for name in names if names.count(name) > 1}):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from advisor.benchmarking.session import check_call, output_paths
 from advisor.calibration.importing import read_import
 from advisor.prediction.inputs import check_lengths, read_cluster, read_model
+from advisor.prediction.presentation import header
 from catalog.engines import find_engine
 from catalog.errors import InputError, Note
 from catalog.importers.engine_settings import settings
@@ -106,6 +107,7 @@ class EndpointSession:
     def to_dict(self) -> dict[str, Any]:
         """Return what would run, as plain JSON types."""
         return {
+            **header("endpoint-plan/1"),
             "endpoint": self.endpoint.url,
             "served": self.target.model,
             "tokenizer": self.target.tokenizer,

@@ -16,6 +16,7 @@ from advisor.benchmarking.benchmark_plan import Candidate, ProbeQuestion, comple
 from advisor.benchmarking.devices import check_free, read_target
 from advisor.benchmarking.engines import START_S, check_engine, check_installed, environment, version_notes, worker
 from advisor.prediction.evidence import Evidence
+from advisor.prediction.presentation import header
 from catalog.borders import write_whole
 from catalog.errors import InputError, Note
 from catalog.paths import home, own_runs
@@ -117,7 +118,7 @@ class ProbeSession:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan, which ``read_plan`` takes."""
-        return dict(self.plan)
+        return {**header("probe-plan/1"), **self.plan}
 
     def runs(self) -> tuple[Measurement, ...]:
         """Return what has been measured of all the loads, now or before."""

@@ -63,12 +63,13 @@ def answer_runs(
     output: Output, measured: Sequence[Measurement], document: Callable[[], Document], **outcome: Any
 ) -> None:
     """Write runs in the format chosen; ``outcome``: what JSON and YAML hold beside them."""
+    from advisor.prediction.presentation import header
     from advisor.render.answers.measured import measured_columns, measured_rows
 
     answer(
         output,
         document,
-        body=lambda: {"runs": measured_rows(measured), **outcome},
+        body=lambda: {**header("runs/1"), "runs": measured_rows(measured), **outcome},
         rows=lambda: measured_rows(measured),
         columns=lambda: measured_columns(measured),
     )

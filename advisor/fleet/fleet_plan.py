@@ -18,6 +18,7 @@ from advisor.fleet.question import pairs_of, price_of, read_fleet
 from advisor.fleet.replica_type import OutOfReach, ReplicaType, checked_fleet, replica_types
 from advisor.fleet.workers import workers_of
 from advisor.prediction.inputs import plain_fields, read_model
+from advisor.prediction.presentation import header
 from advisor.progress import Course
 from catalog.errors import InputError, Note
 from catalog.gpus import find_gpu
@@ -115,6 +116,7 @@ class FleetPlan:
             for item in self.out_of_reach
         ]
         return {
+            **header("fleet-plan/1"),
             **plain_fields(self, "question", "out_of_reach"),
             "meets": self.meets,
             "out_of_reach": reasons,

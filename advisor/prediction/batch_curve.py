@@ -14,6 +14,7 @@ from advisor.perf_model.memory.kv_capacity import max_concurrency
 from advisor.prediction.deployment_question import DeploymentQuestion
 from advisor.prediction.inputs import chosen_price, plain_fields
 from advisor.prediction.prediction import TIME_METRICS, Prediction, interval_ends, request_causes, ridge_batch
+from advisor.prediction.presentation import header
 from catalog.errors import InputError, Note
 from catalog.schema import Cluster, Deployment, Model, Price, require_positive
 from catalog.units import usd_per_mtok
@@ -95,6 +96,7 @@ class Curve:
             for record in records
         ]
         return {
+            **header("curve/1"),
             "model": self.model.name,
             "cluster": str(self.cluster),
             "regime": self.regime,

@@ -38,7 +38,12 @@ class Presented:
 
     def header(self) -> dict[str, str]:
         """Return what identifies ``to_dict``: its schema and the version of the program."""
-        return {"schema": f"advisor/{self.SCHEMA}", "version": str(import_module("advisor").__version__)}
+        return header(self.SCHEMA)
+
+
+def header(schema: str) -> dict[str, str]:
+    """Return what identifies a document: name and version of its schema, such as "estimate/1", and the version of the program."""
+    return {"schema": f"advisor/{schema}", "version": str(import_module("advisor").__version__)}
 
 
 def _notebook() -> Any:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from advisor.perf_model.cost import CAUSES
 from advisor.prediction.estimation import estimate
 from advisor.prediction.inputs import plain_fields, read_cluster, read_model
+from advisor.prediction.presentation import header
 from advisor.technology.sweeps import AXES, FACTORS, points
 from advisor.technology.whatif_gpu import FLOPS, network_of
 from advisor.training.estimation import recommend_training
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from advisor.technology.whatif_gpu import WhatIf
     from catalog.schema import Cluster, Gpu, Model
 
-SCHEMA = "advisor.exploration/1"
+SCHEMA = "exploration/1"
 HALF = 0.5
 """Elasticity below which more of a resource no longer pays: doubling it saves less than 30% of the time."""
 CHANGES = ("arithmetic", "precision", "memory bandwidth", "memory capacity", "links in a node", "network")
@@ -71,7 +72,7 @@ class Exploration:
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain JSON types."""
         return {
-            "schema": SCHEMA,
+            **header(SCHEMA),
             **plain_fields(self),
             "model": self.model.name,
             "cluster": str(self.cluster),

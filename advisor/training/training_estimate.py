@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from advisor.calibration.intervals import LEVEL
 from advisor.prediction.inputs import plain_fields
+from advisor.prediction.presentation import header
 from catalog.errors import InputError, Note
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from catalog.schema import Cluster, Model, Price
     from catalog.training import TrainingLayout
 
-SCHEMA = "advisor.training/1"
+SCHEMA, SEARCH_SCHEMA = "training/1", "training-layouts/1"
 FASTER_IS_MORE = frozenset({"tokens_s", "tokens_s_per_gpu", "tflops_per_gpu", "mfu"})
 METRICS = ("step_s", "tokens_s", "tokens_s_per_gpu", "tflops_per_gpu", "mfu")
 
@@ -86,7 +87,7 @@ class TrainingEstimate:
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain JSON types, with 90% intervals beside the metrics."""
         return {
-            "schema": SCHEMA,
+            **header(SCHEMA),
             "model": self.model.name,
             "cluster": str(self.cluster),
             "gpus_used": self.layout.num_gpus,
@@ -141,7 +142,7 @@ class TrainingRecommendation:
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain JSON types."""
         return {
-            "schema": SCHEMA,
+            **header(SEARCH_SCHEMA),
             "best": self.best.to_dict() if self.best else None,
             "candidates": [candidate.to_dict() for candidate in self.candidates],
             "evaluated": self.evaluated,

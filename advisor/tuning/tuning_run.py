@@ -21,6 +21,7 @@ from advisor.calibration.observations import impossible
 from advisor.calibration.surrogate import shipped_surrogate
 from advisor.prediction.evidence import Evidence
 from advisor.prediction.inputs import check_lengths, objective_price, plain_fields, read_model
+from advisor.prediction.presentation import header
 from advisor.recommendation.problem import MOST_SEQUENCES, DeploymentSearch, checked
 from advisor.recommendation.question import check_question
 from advisor.tuning.acquisition import wall_s
@@ -108,7 +109,7 @@ class Tuning:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain JSON types; of the runs their names, they are in ``store``."""
-        return plain_fields(self, "steps", "runs") | {
+        return {**header("tuning/1"), **plain_fields(self, "steps", "runs")} | {
             "model": self.model.name,
             "cluster": str(self.cluster),
             "interval_level": LEVEL,

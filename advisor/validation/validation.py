@@ -33,6 +33,7 @@ from advisor.calibration.shipped_fit import (
     unless_wider,
 )
 from advisor.calibration.surrogate import Surrogate, shipped_surrogate
+from advisor.prediction.presentation import header
 from advisor.validation.ablations import NEARBY, NEARBY_PLAIN, ablations
 from advisor.validation.baselines import baselines
 from advisor.validation.client_loops import client_checks
@@ -145,6 +146,7 @@ class Validation:
     def to_dict(self, by: Sequence[str] = USUAL) -> dict[str, Any]:
         """Return everything as plain JSON types; ``by`` groups the summary."""
         return {
+            **header("validation/1"),
             "summary": [row.to_dict() for row in self.summary(by)],
             "rankings": [row.to_dict() for row in self.rankings()],
             "choices": [row.to_dict() for row in self.choices()],

@@ -155,17 +155,19 @@ def _many(
     facts: Callable[[Any], dict[str, Any]],
     output: CatalogOutput,
 ) -> None:
+    from advisor.prediction.presentation import header
     from advisor.render.document import Document, Section, Table
 
     answer(
         output,
         lambda: Document(title="Catalog", sections=[Section(table=Table(columns=columns(entries)))]),
-        body=lambda: [facts(entry) for entry in entries],
+        body=lambda: {**header("catalog/1"), "entries": [facts(entry) for entry in entries]},
         rows=lambda: [{name: _flat(value) for name, value in facts(entry).items()} for entry in entries],
     )
 
 
 def _one(facts: dict[str, Any], notes: Sequence[str], output: CatalogOutput) -> None:
+    from advisor.prediction.presentation import header
     from advisor.render.answers.catalog import shown_value
     from advisor.render.document import Document, Section
     from advisor.render.tables import Column
@@ -179,7 +181,7 @@ def _one(facts: dict[str, Any], notes: Sequence[str], output: CatalogOutput) -> 
     answer(
         output,
         lambda: Document(title="Catalog", notes=notes_lines, sections=[Section(facts=shown)]),
-        body=lambda: facts,
+        body=lambda: {**header("catalog-entry/1"), **facts},
         rows=lambda: [{name: _flat(value) for name, value in facts.items()}],
         columns=lambda: columns,
     )

@@ -29,6 +29,7 @@ def fit(*, runs: Files = None, evidence: FitEvidence, output: FitOutput) -> None
     advisor recommend --model llama-13b --gpus 4xA100 --fit fit.json
     """  # noqa: D301  Click's mark for lines that stay as they are
     from advisor.calibration.user_fit import fit  # brings numpy, scipy and joblib
+    from advisor.prediction.presentation import header
     from advisor.render.answers.fit_report import accuracy_columns, accuracy_rows, document
 
     with progress("fitting"):
@@ -38,7 +39,7 @@ def fit(*, runs: Files = None, evidence: FitEvidence, output: FitOutput) -> None
     answer(
         output,
         lambda: document(result, wide=output.wide, path=output.output),
-        body=result.to_dict,
+        body=lambda: {**header("fit/1"), **result.to_dict()},
         rows=lambda: accuracy_rows(result),
         columns=lambda: accuracy_columns(result),
     )

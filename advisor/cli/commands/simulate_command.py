@@ -43,6 +43,7 @@ def simulate(
     advisor simulate --model llama-3.1-8b --gpus 4xH200 --dp 4 --rate 40
       --turns 5 --think-time 20 --compare router=session_sticky
     """  # noqa: D301  Click's mark for lines that stay as they are
+    from advisor.prediction.presentation import header
     from advisor.render.answers.simulation import document, simulation_row
     from advisor.simulator.simulation import simulate  # brings numpy
 
@@ -71,7 +72,7 @@ def simulate(
 
     def body() -> dict[str, Any]:
         answers = [result.to_dict() for result in results]
-        return answers[0] if len(answers) == 1 else {"simulations": answers}
+        return answers[0] if len(answers) == 1 else {**header("simulations/1"), "simulations": answers}
 
     figures = []
     if output.plot is not None:

@@ -343,9 +343,10 @@ def test_numbers_have_three_significant_digits():
 
 @pytest.mark.parametrize("kind", ["models", "gpus", "prices", "engines"])
 def test_every_format_holds_the_whole_catalog(kind):
-    bodies = json.loads(out("catalog", kind, "--format", "json"), parse_constant=constants)
+    body = json.loads(out("catalog", kind, "--format", "json"), parse_constant=constants)
+    bodies = body["entries"]
     assert len(bodies) == {"models": len(all_models()), "gpus": len(all_gpus())}.get(kind, len(bodies)) > 3
-    assert yaml.safe_load(out("catalog", kind, "--format", "yaml")) == bodies
+    assert yaml.safe_load(out("catalog", kind, "--format", "yaml")) == body
     assert len(list(csv.DictReader(io.StringIO(out("catalog", kind, "--format", "csv"))))) == len(bodies)
     assert len(table(out("catalog", kind, "--format", "markdown"))) == len(bodies) + 2
     assert len(out("catalog", kind).splitlines()) == len(bodies) + 2

@@ -18,7 +18,7 @@ def test_a_stated_layout():
     result = run(*GPT, "--tp", "8", "--pp", "8", "--tokens", "300B", "--format", "json")
     assert result.exit_code == 0, result.output
     body = json.loads(result.stdout)
-    assert body["schema"] == "advisor.training/1"
+    assert body["schema"] == "advisor/training/1"
     assert body["layout"]["tp"] == body["layout"]["pp"] == 8
     assert body["budget"]["tokens"] == 300e9
     low, high = body["intervals"]["step_s"]

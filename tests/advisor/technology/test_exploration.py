@@ -128,5 +128,5 @@ def test_the_command_answers_people_and_machines():
     assert shown.exit_code == 0, shown.output
     assert "HBM4E*" in shown.stdout
     body = json.loads(CliRunner().invoke(app, [*asked, "--format", "json"]).stdout)
-    assert body["schema"] == "advisor.exploration/1"
+    assert body["schema"] == "advisor/exploration/1"
     assert len(body["points"]) == len(dram_generations())
