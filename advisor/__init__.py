@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from catalog.gpus import all_gpus
     from catalog.models.find import all_models
     from catalog.models.hf_config import parse_config
-    from catalog.prices import read_prices
+    from catalog.prices import OwnedGpu, all_prices, read_prices
     from catalog.runs import shipped_runs, user_runs
     from catalog.schema import Cluster, Deployment, Gpu, Measurement, Model, Price, Slo, Workload
     from catalog.training import TrainingLayout
@@ -84,6 +84,7 @@ __all__ = [
     "Measurement",
     "Model",
     "Note",
+    "OwnedGpu",
     "Peak",
     "Price",
     "ProbeQuestion",
@@ -102,6 +103,7 @@ __all__ = [
     "all_engines",
     "all_gpus",
     "all_models",
+    "all_prices",
     "compare",
     "curve",
     "estimate",
@@ -132,7 +134,7 @@ __all__ = [
 
 _HOMES = {
     "catalog.errors": ("InputError", "Note"),
-    "catalog.prices": ("read_prices",),
+    "catalog.prices": ("OwnedGpu", "all_prices", "read_prices"),
     "advisor.validation.holdout": ("holdout_errors",),
     "advisor.validation.prediction_errors": ("Check", "ErrorSummary"),
     "advisor.benchmarking.benchmark_plan": ("ProbeQuestion",),

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 import advisor
+from app.inputs import AUTO
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from advisor import ExtraRuns
     from advisor.render.vocabulary import Regime
+    from app.inputs import Knobs
 
 MOST = 64
 """Answers kept of one kind; a recommendation takes about a megabyte."""
@@ -33,9 +35,8 @@ def recommendation(
     *,
     objective: str,
     engine: str,
+    knobs: Knobs,
     price: float | None = None,
-    dtypes: tuple[str, ...] = (),
-    set_gpu: Mapping[str, float] | None = None,
     runs: ExtraRuns | None = None,
 ) -> advisor.Recommendation:
     """Return ``advisor.recommend``; ``runs`` are those that the session has imported, here and below."""
@@ -47,8 +48,10 @@ def recommendation(
         objective=objective,
         engine=engine,
         price=price,
-        dtypes=dtypes or None,
-        set_gpu=set_gpu,
+        dtypes=None if knobs.dtype == AUTO else knobs.dtype,
+        kv_dtypes=None if knobs.kv_dtype == AUTO else knobs.kv_dtype,
+        max_model_len=knobs.max_model_len,
+        gpu_memory_utilization=knobs.gpu_memory_utilization,
         runs=runs,
     )
 
@@ -62,6 +65,7 @@ def curve(
     lengths: tuple[int, int],
     regime: Regime,
     engine: str,
+    knobs: Knobs,
     batches: tuple[int, ...] | None = None,
     set_gpu: Mapping[str, float] | None = None,
     runs: ExtraRuns | None = None,
@@ -78,6 +82,10 @@ def curve(
         output_len=lengths[1],
         regime=regime,
         engine=engine,
+        dtype=knobs.dtype,
+        kv_dtype=knobs.kv_dtype,
+        max_model_len=knobs.max_model_len,
+        gpu_memory_utilization=knobs.gpu_memory_utilization,
         batches=batches,
         set_gpu=set_gpu,
         runs=runs,

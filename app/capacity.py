@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import streamlit as st
 
 from advisor import simulate_option
-from advisor.render.answers.capacity import document, margin, method, shown
+from advisor.render.answers.capacity import document, fleet_columns, margin, method, shown
 from advisor.render.answers.simulation import document as simulation_document
 from advisor.render.answers.simulation import metric_columns
 from advisor.render.figures.capacity import closeness, tornado
@@ -21,8 +21,10 @@ from app import inputs
 from app.capacity_inputs import planned, question
 from app.downloads import downloads
 from app.figures import draw
-from app.frame import capitalised, plain
 from app.jobs import answered
+from app.plain_text import capitalised, plain
+from app.planning import AT_ONCE, question_to_plan
+from app.suggestions import suggestions, widget_values
 from app.tables import table
 
 if TYPE_CHECKING:
@@ -31,11 +33,7 @@ if TYPE_CHECKING:
     from advisor import CapacityPlan, FleetOption, Simulation
     from app.capacity_inputs import CapacityInputs
 
-ASKED = "capacity question"
 FLEET = "fleet"
-PLANNED = "planned"
-"""A parameter of the address: the link is to an answer, so it is worked out at once."""
-
 WHAT_IT_DOES = (
     "Plan finds the cheapest GPUs that keep the limits by simulating fleets, request by request. It takes from seconds to "
     "minutes and can be cancelled."
@@ -45,19 +43,17 @@ WHAT_IT_DOES = (
 def show() -> None:
     """Ask the question; once it is to be planned, show the answer and serve the chosen fleet's requests."""
     now = question()
-    missing = _missing(now)
-    pressed = st.button("Plan", key="plan", type="primary", icon=":material/calculate:", disabled=bool(missing))
-    if pressed or (ASKED not in st.session_state and PLANNED in st.query_params and not missing):
-        st.session_state[ASKED] = now
-    asked: CapacityInputs | None = st.session_state.get(ASKED)
+    digest = "" if now is None else now.digest
+    asked = question_to_plan(now, digest, _missing(now), page="capacity", does=WHAT_IT_DOES)
     if asked is None:
-        st.info(missing or WHAT_IT_DOES, icon=":material/info:")
         return
-    st.query_params[PLANNED] = "1"
-    if now != asked:
-        todo = missing or "Press Plan to answer the one above."
-        st.info(f"This answers the previous question. {todo}", icon=":material/update:")
-    plan = answered("plan", asked, lambda tell: planned(asked, tell), doing="Simulating fleets")
+    plan = answered(
+        "plan",
+        asked,
+        lambda tell: planned(asked, tell),
+        doing="Simulating fleets",
+        so_far=lambda fleets: table(fleet_columns(fleets, asked.slo), alt="Fleets so far, best first"),
+    )
     _tell(plan, asked)
 
 
@@ -74,12 +70,13 @@ def _missing(now: CapacityInputs | None) -> str:
 
 def _tell(plan: CapacityPlan, asked: CapacityInputs) -> None:
     made = document(plan)
-    st.markdown(f"#### {plain(made.answer)}")
+    st.markdown(f"## {plain(made.answer)}")
     kinds = dict(made.notes)
     for text in kinds.get("warning", []):
         st.warning(plain(text), icon=":material/warning:")
     if plan.best:
         _figures_of(plan, plan.best)
+    suggestions({change.text: _widgets(change.changes) for change in plan.question_changes}, "relax")
     options = {fleet_name(option): option for option in shown(plan)}
     table(
         made.columns,
@@ -93,7 +90,7 @@ def _tell(plan: CapacityPlan, asked: CapacityInputs) -> None:
     st.caption(plain(f"{capitalised(method(plan))}; {margin(plan)}. {capitalised(sources)}."))
     left, right = st.columns(2, gap="medium")
     with left:
-        st.markdown("##### How near to the limits")
+        st.markdown("### How near to the limits")
         st.caption("Latencies as shares of their limits, with 90% intervals.")
         draw(
             closeness(plan, list(options.values())),
@@ -103,7 +100,7 @@ def _tell(plan: CapacityPlan, asked: CapacityInputs) -> None:
         )
     if plan.best:
         with right:
-            st.markdown("##### If the traffic were different")
+            st.markdown("### If the traffic were different")
             st.caption("The same layout, as many replicas as it then takes.")
             draw(tornado(plan), "sensitivity", height=330, alt="What other rates and lengths would need")
     with st.expander("How the question was read"):
@@ -112,6 +109,14 @@ def _tell(plan: CapacityPlan, asked: CapacityInputs) -> None:
     downloads("capacity plan", frame=frame, body=plan.to_dict, report=lambda: page_files(made))
     st.divider()
     _over_time(plan, options, asked)
+
+
+def _widgets(changes: Mapping[str, Any]) -> Mapping[str, object]:
+    """Return what a change of the question sets, and that the new one is to be planned at once."""
+    values = widget_values(changes)
+    if "gpus" in changes:
+        values["kinds"] = [changes["gpus"]]
+    return values | {AT_ONCE: True} if values else {}
 
 
 def _figures_of(plan: CapacityPlan, best: FleetOption) -> None:
@@ -134,8 +139,8 @@ def _figures_of(plan: CapacityPlan, best: FleetOption) -> None:
 
 
 def _over_time(plan: CapacityPlan, options: Mapping[str, FleetOption], asked: CapacityInputs) -> None:
-    st.markdown("##### A fleet over time")
-    option = options[inputs.shown_in_detail("Fleet", FLEET, list(options))]
+    st.markdown("### A fleet over time")
+    option = options[inputs.shown_in_detail("Fleet", FLEET, list(options), asked)]
     strained = True
     if plan.headroom or option.spares:
         strained = st.toggle("Headroom used up and spares out", value=True, key="strained", bind=inputs.BIND)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -17,7 +17,9 @@ from advisor.render.numbers import short
 from advisor.render.vocabulary import PLAN_GOALS
 from app import inputs
 from app.evidence_runs import session_runs
-from app.frame import plain
+from app.frame import OWN_DEFAULTS
+from app.plain_text import plain
+from app.planning import AT_ONCE
 from app.uploads import file_name
 
 if TYPE_CHECKING:
@@ -25,15 +27,16 @@ if TYPE_CHECKING:
 
     from advisor import Arrivals, ExtraRuns
 
-KINDS = ("H100-SXM", "H200-SXM")
 RATE, TRACE = "A rate", "A trace"
 MOST_MB = 20
 SURE = {0.5: "by the estimate", 0.75: "with 75%", 0.9: "with 90%", 0.95: "with 95%", 0.99: "with 99%"}
 USUAL = 0.9
 """By the estimate alone the cheapest fleet runs close to its saturation."""
 MEAN = 0.0
+_COMMON: Mapping[str, object] = {"traffic": RATE, "e2e": None, AT_ONCE: True, **inputs.NO_KNOBS}
 EXAMPLES: Mapping[str, Mapping[str, object]] = {
     "Chat, 8B": {
+        **_COMMON,
         "model": "meta-llama/Meta-Llama-3.1-8B",
         "kinds": ["H100-SXM", "H200-SXM"],
         "rate": 20.0,
@@ -45,6 +48,7 @@ EXAMPLES: Mapping[str, Mapping[str, object]] = {
         "spares": 0,
     },
     "Assistant, 70B, with spares": {
+        **_COMMON,
         "model": "meta-llama/Meta-Llama-3.1-70B",
         "kinds": ["H100-SXM", "H200-SXM"],
         "rate": 4.0,
@@ -56,6 +60,7 @@ EXAMPLES: Mapping[str, Mapping[str, object]] = {
         "spares": 1,
     },
     "Too few GPUs": {
+        **_COMMON,
         "model": "meta-llama/Meta-Llama-3.1-8B",
         "kinds": ["2xH100-SXM"],
         "rate": 100.0,
@@ -92,11 +97,17 @@ class CapacityInputs:
     headroom: float
     spares: int
     engine: str
+    knobs: inputs.Knobs
     prices: str
     spread: float
     burstiness: float
     trace: Trace | None
     runs: ExtraRuns | None
+
+    @property
+    def digest(self) -> str:
+        """Return some letters that stand for the question in an address, imported runs aside, which no address holds."""
+        return hashlib.sha256(repr(replace(self, runs=None)).encode()).hexdigest()[:12]
 
 
 def question() -> CapacityInputs | None:
@@ -107,16 +118,19 @@ def question() -> CapacityInputs | None:
         with left:
             model = inputs.model()
         with right:
-            gpus = _kinds()
+            gpus = inputs.kinds(
+                OWN_DEFAULTS["capacity"]["kinds"], why="As many of each as needed; type 8xH100-SXM for at most eight."
+            )
         workload, trace, spread, burstiness = _traffic()
         left, right = st.columns(2)
         with left:
             limits = inputs.limits()
             with st.container(horizontal=True):
                 objective = inputs.choice("Goal", "plan_goal", PLAN_GOALS)
-                engine, prices = inputs.engine(), _prices()
+                engine, prices = inputs.engine(), inputs.prices()
         with right:
             percentile, confidence, headroom, spares = _certainty()
+        knobs = inputs.knobs()
     if workload is None:
         return None
     return CapacityInputs(
@@ -129,6 +143,7 @@ def question() -> CapacityInputs | None:
         slo=advisor.Slo(**limits, percentile=percentile or None),
         spares=spares,
         engine=engine,
+        knobs=knobs,
         prices=prices,
         spread=spread,
         burstiness=burstiness,
@@ -154,36 +169,12 @@ def planned(asked: CapacityInputs, tell: Callable[[advisor.Progress], None] | No
         confidence=asked.confidence,
         headroom=asked.headroom,
         spares=asked.spares,
-        deployment=advisor.Deployment(engine=asked.engine),
+        deployment=advisor.Deployment(engine=asked.engine, **asdict(asked.knobs)),
         spread=asked.spread,
         burstiness=asked.burstiness,
         price=stated_prices([part for part in asked.prices.split(",") if part.strip()]),
         runs=asked.runs,
         progress=tell,
-    )
-
-
-def _kinds() -> list[str]:
-    known = list(inputs.gpus())
-    return st.multiselect(
-        "GPUs to choose from",
-        known,
-        default=[name for name in KINDS if name in known],
-        key="kinds",
-        bind=inputs.BIND,
-        accept_new_options=True,
-        help="As many of each as needed; type 8xH100-SXM for at most eight.",
-    )
-
-
-def _prices() -> str:
-    return st.text_input(
-        "$ per GPU-hour",
-        key="prices",
-        bind=inputs.BIND,
-        placeholder="cheapest",
-        max_chars=200,
-        help="Of all, or by GPU: 2.5 or H100-SXM=2.5, H200-SXM=3.5. Empty: the cheapest offers in the catalog.",
     )
 
 

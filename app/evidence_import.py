@@ -17,7 +17,7 @@ from advisor.render.menus import IMPORTED_SUFFIXES
 from advisor.render.vocabulary import counted
 from app import inputs
 from app.evidence_runs import forget, keep, session_runs
-from app.frame import plain
+from app.plain_text import plain
 from app.tables import table
 from app.uploads import file_name
 

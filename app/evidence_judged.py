@@ -19,7 +19,7 @@ from app import inputs
 from app.downloads import downloads
 from app.evidence_tables import all_runs, chosen_runs
 from app.figures import draw
-from app.frame import plain
+from app.plain_text import plain
 from app.tables import table
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def show() -> None:
         return
     st.markdown(plain(_summary(here, METRICS[metric])))
     draw(parity(here, METRICS[metric]), "parity", height=520, alt="Predicted against measured, with 90% intervals")
-    st.markdown("##### Errors")
+    st.markdown("### Errors")
     errors = replace(judged, checks=tuple(here)).summary()
     table(
         summary_columns(
@@ -92,7 +92,7 @@ def show() -> None:
 
 def _tell_left_out(metric: str) -> None:
     """Show how well what no fit has seen is predicted, as of when the shipped fit was made."""
-    st.markdown("##### Models, GPUs and engines left out")
+    st.markdown("### Models, GPUs and engines left out")
     errors = holdout_errors()
     if errors is None:
         st.caption(plain(f"{HOLDOUT_COMMAND} computes these errors for the shipped fit, in minutes."))

@@ -13,7 +13,8 @@ from advisor.render.menus import PROBED_ENGINES
 from advisor.render.numbers import short
 from app import inputs
 from app.downloads import downloads
-from app.frame import plain
+from app.own_model import UPLOADED_PATH
+from app.plain_text import plain
 from app.tables import table
 
 
@@ -32,7 +33,7 @@ def show() -> None:
         "Run this on the machine with these GPUs while nobody else uses them; no weights are needed. The runs are kept there, "
         "and later answers use them."
     )
-    name = model.name if model.name != inputs.UPLOADED_PATH else f"{inputs.UPLOADED_PATH}/config.json"
+    name = model.name if model.name != UPLOADED_PATH else f"{UPLOADED_PATH}/config.json"
     command = ["advisor", "probe", "--model", name, "--gpus", "local", "--engine", engine, "--budget", f"{minutes}m"]
     st.code(shlex.join(command), language="bash", wrap_lines=True)
     if ready.loads:

@@ -17,7 +17,7 @@ from advisor.render.vocabulary import PROVENANCE, counted, short_name
 from app import inputs
 from app.downloads import downloads
 from app.evidence_runs import session_runs
-from app.frame import plain
+from app.plain_text import plain
 from app.tables import table
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from app import answers, inputs
 from app.downloads import downloads
 from app.evidence_runs import session_runs
 from app.figures import METRIC_WIDTH, draw
-from app.frame import plain
+from app.plain_text import plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -74,12 +74,19 @@ def show() -> None:
             model = inputs.model()
         with right:
             engine = inputs.engine()
+        knobs = inputs.knobs()
     controls, charts = st.columns([1, 3], gap="medium")
     with controls:
         batch, lengths, regime = _workload()
         sides = _sides()
     with charts:
-        common: dict[str, Any] = {"model": model, "lengths": lengths, "regime": regime, "engine": engine}
+        common: dict[str, Any] = {
+            "model": model,
+            "lengths": lengths,
+            "regime": regime,
+            "engine": engine,
+            "knobs": knobs,
+        }
         drawn = [(side, _curve(side, common)) for side in sides]
         for side, curve in drawn:
             _numbers(side, _curve(side, common, batches=(batch,)), curve, alone=len(sides) == 1)
@@ -121,7 +128,7 @@ def _workload() -> tuple[int, tuple[int, int], Regime]:
 
 
 def _sides() -> list[Side]:
-    st.markdown("##### Deployment")
+    st.markdown("### Deployment")
     gpu, tp, pp, dp = _layout("")
     with st.expander("What if the GPU were different?", expanded=any(key in st.query_params for key in WHAT_IF)):
         set_gpu = _what_if(inputs.gpus()[gpu])
@@ -163,7 +170,7 @@ def _what_if(gpu: advisor.Gpu) -> dict[str, float]:
 
 def _numbers(side: Side, point: advisor.Curve, curve: advisor.Curve, *, alone: bool) -> None:
     """Show what one deployment reaches at the batch chosen."""
-    st.markdown(f"##### {plain(side.name)}")
+    st.markdown(f"### {plain(side.name)}")
     if not curve.fits:
         needed = sum(float(point.memory[part][0]) for part in ("weights", "activations", "engine", "reserved"))
         st.error(
@@ -216,12 +223,12 @@ def _charts(shown: Sequence[tuple[str, advisor.Curve]], batch: int) -> None:
         "Bands: 90% intervals. Dashed: the KV cache is full, beyond it requests wait. Dotted: weight products turn from "
         "memory- to compute-bound. Grey: the batch chosen."
     )
-    st.markdown("##### Memory of the fullest GPU")
+    st.markdown("### Memory of the fullest GPU")
     for column, (name, curve) in zip(st.columns(len(shown)), shown, strict=True):
         with column:
             st.caption(plain(name))
             draw(memory_areas(curve, batch), f"memory {name}", height=340, alt="GPU memory by part over the batch")
-    st.markdown("##### Where a request's time goes")
+    st.markdown("### Where a request's time goes")
     for column, (name, curve) in zip(st.columns(len(shown)), shown, strict=True):
         with column:
             st.caption(plain(name))

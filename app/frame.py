@@ -5,16 +5,19 @@ from __future__ import annotations
 import importlib
 import logging
 import math
-import re
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import streamlit as st
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from advisor import InputError
+from app.pages import PAGES
+from app.plain_text import plain
+from app.terms import explained
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 log = logging.getLogger("advisor.app")
 
@@ -37,20 +40,23 @@ SHARED = (
     "goal",
     "engine",
     "price",
+    "prices",
+    "kinds",
+    "weights",
+    "kv",
+    "context",
+    "memory_share",
 )
 """Keys of the widgets that ask the same on several pages (``inputs``)."""
+OWN_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "capacity": {"ttft": 500.0, "tpot": 40.0, "kinds": ["H100-SXM", "H200-SXM"]},
+    "comparison": {"kinds": ["A100-SXM-80GB", "H100-SXM", "H200-SXM", "B200-SXM"]},
+}
+"""What shared widgets begin with on a page, where it differs from other pages; it stays on that page."""
+LIMITS = ("ttft", "tpot", "e2e")
+"""Keys of limits: a page that begins with some does so only where a link or another page states none."""
 MOST = 300
 """Letters of a link's parameter that are shown again."""
-
-
-def plain(text: str) -> str:
-    """Return ``text`` as Markdown that shows it as it is: names and messages may hold anything."""
-    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", " ".join(text.split()))
-
-
-def capitalised(text: str) -> str:
-    """Return ``text`` as the beginning of a sentence."""
-    return text[:1].upper() + text[1:]
 
 
 @contextmanager
@@ -79,13 +85,16 @@ def framed(name: str) -> Callable[[], None]:
                 del st.query_params[key]
             st.rerun()
         _carry(name)
+        _heading(name)
         notes = st.container()
         try:
             with guarded():
                 importlib.import_module(f"app.{name}").show()
         finally:
             kept = st.session_state.setdefault(KEPT, {})
-            kept |= {key: st.session_state[key] for key in SHARED if key in st.session_state}
+            own = OWN_DEFAULTS.get(name, {})
+            here = {key: st.session_state[key] for key in SHARED if key in st.session_state}
+            kept |= {key: value for key, value in here.items() if key not in own or own[key] != value}
         with notes:
             _tell_ignored()
         if not painted():
@@ -93,6 +102,20 @@ def framed(name: str) -> Callable[[], None]:
 
     page.__qualname__ = page.__name__ = name  # by which Streamlit tells callables apart
     return page
+
+
+def _heading(name: str) -> None:
+    """Show the page's title, what it answers, and its words."""
+    page = next(page for page in PAGES if page.module == name)
+    with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
+        st.title(page.title, anchor=False, width="content")
+        explained(page.terms, trains=page.trains)
+    st.markdown(page.does)
+
+
+def keep_for_other_pages(values: Mapping[str, object]) -> None:
+    """Let the shared widgets of other pages begin with these values, by their keys."""
+    st.session_state.setdefault(KEPT, {}).update(values)
 
 
 def painted() -> bool:
@@ -114,13 +137,42 @@ def _carry(page: str) -> None:
 
     Streamlit gives each page widgets of its own and takes another page's parameters out of the address.
     """
-    if st.session_state.get(HERE, page) != page:
-        for key, value in st.session_state[KEPT].items():
-            if key not in st.query_params:
-                st.session_state[key] = value
-                if value is not None:
-                    st.query_params[key] = str(value)
+    before = st.session_state.get(HERE)
+    back = before not in {None, page} and _restored()
+    carried = {} if back or before in {None, page} else st.session_state[KEPT]
+    for key, value in carried.items():
+        if key not in st.query_params:
+            _begin_with(key, value)
+    own = OWN_DEFAULTS.get(page, {})
+    stated = any(key in st.query_params for key in LIMITS)
+    for key in LIMITS if before != page and not stated and not back else ():
+        if key in own:
+            _begin_with(key, own[key])
     st.session_state[HERE] = page
+
+
+def _restored() -> bool:
+    """Return whether the browser went back or forward in its history; the address is then as the browser has it.
+
+    Streamlit takes out what a widget of the page before is called like, and would give the widgets of this one their defaults.
+    """
+    context = get_script_run_ctx()
+    if context is None or not context.is_history_navigation:
+        return False
+    with context.session_state.query_params() as address:
+        address.populate_from_query_string(context.query_string)
+        address.set_initial_query_params(context.query_string)
+    st.query_params.from_dict({key: st.query_params.get_all(key) for key in st.query_params})  # the browser's, too
+    return True
+
+
+def _begin_with(key: str, value: object) -> None:
+    """Let a widget of the page begin with a value, and write it into the address."""
+    if value is None:
+        st.session_state.pop(key, None)
+    else:
+        st.session_state[key] = value
+        st.query_params[key] = value if isinstance(value, list) else str(value)
 
 
 def _tell_ignored() -> None:

@@ -6,26 +6,25 @@ same key on two pages is the same question.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import streamlit as st
 
 import advisor
 from advisor.render.vocabulary import E2E, GOALS, TPOT, TTFT
-from app.frame import plain
+from app import own_model
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-UPLOADED = "uploaded config.json"
-"""How the list of models calls one that was uploaded; it belongs to the session, so no link can name it."""
-UPLOADED_PATH = "/path/to/model"
-"""What stands in launch commands for its folder, which only the user knows."""
 MODEL = "meta-llama/Llama-2-13b-hf"
 GPU = "A100-SXM-80GB"
 GPU_COUNT = 4
 MOST_GPUS = 1024
 BIND: Final = "query-params"
+AUTO, ANY = "auto", "any"
+"""Weight formats: the checkpoint's, and the best of several."""
 
 
 @st.cache_resource(show_spinner=False, ttl=60, max_entries=1)
@@ -43,8 +42,8 @@ def gpus() -> dict[str, advisor.Gpu]:
 def model() -> advisor.Model:
     """Ask for the model asked about: one of the catalog, or what an uploaded ``config.json`` describes."""
     known = models()
-    own: advisor.Model | None = st.session_state.get("own model")
-    names = [*known, *([UPLOADED] if own else [])]
+    own = own_model.restored()
+    names = [*known, *([own_model.UPLOADED] if own else [])]
     with st.container(horizontal=True, vertical_alignment="bottom"):
         chosen = st.selectbox(
             "Model",
@@ -54,34 +53,9 @@ def model() -> advisor.Model:
             bind=BIND,
             help="Type to search the catalog. For any other model, upload its config.json.",
         )
-        with st.popover("Upload", icon=":material/upload_file:", help="Upload a config.json"):
-            st.file_uploader(
-                "A model's config.json from Hugging Face (at most 1 MB; it is read, nothing in it is run)",
-                type="json",
-                key="config",
-                max_upload_size=1,
-                on_change=_take_config,
-            )
-    refused = st.session_state.get("config refused")
-    if refused:
-        st.error(refused, icon=":material/error:")
-    return own if own is not None and chosen == UPLOADED else known[chosen]
-
-
-def _take_config() -> None:
-    """Make the uploaded file the model, or keep why it cannot be."""
-    file = st.session_state["config"]
-    st.session_state["config refused"] = ""
-    if file is None:
-        if st.session_state.get("model") == UPLOADED:
-            st.session_state["model"] = MODEL
-        st.session_state.pop("own model", None)
-        return
-    try:
-        st.session_state["own model"] = advisor.parse_config(file.getvalue(), name=UPLOADED_PATH, where=file.name)
-        st.session_state["model"] = UPLOADED
-    except advisor.InputError as error:
-        st.session_state["config refused"] = plain(str(error))
+        own_model.uploader(MODEL)
+    own_model.linked(chosen)
+    return own if own is not None and chosen == own_model.UPLOADED else known[chosen]
 
 
 def number(label: str, key: str, ends: tuple[float, float], value: float | None, step: float, **options: Any) -> Any:
@@ -105,12 +79,19 @@ def choice(label: str, key: str, names: Mapping[Any, str], **options: Any) -> An
     return st.selectbox(label, list(names), key=key, bind=BIND, format_func=names.__getitem__, **options)
 
 
-def shown_in_detail(label: str, key: str, names: Sequence[str]) -> str:
+def shown_in_detail(label: str, key: str, names: Sequence[str], question: object) -> str:
     """Return the row to show in detail: a click on it or its point sets it, and who uses the keyboard chooses here.
 
-    It is written to the address by hand: a bound widget leaves the address as it was where a callback sets the value.
+    It is written to the address by hand: a bound widget leaves the address as it was where a callback sets the value. A row is
+    chosen for one question: the next one begins with its best.
     """
-    asked = st.session_state.get(key, st.query_params.get(key))
+    address = st.query_params.get(key)
+    before, written = st.session_state.get(f"{key} of", (question, None))
+    asked = st.session_state.get(key, address)
+    if address != written:  # by a link, or back in the history
+        asked = address
+    elif question != before:
+        asked = None
     if asked in names:
         st.session_state[key] = asked
     else:
@@ -120,6 +101,7 @@ def shown_in_detail(label: str, key: str, names: Sequence[str]) -> str:
         st.query_params.pop(key, None)
     else:
         st.query_params[key] = chosen
+    st.session_state[f"{key} of"] = question, st.query_params.get(key)
     return chosen
 
 
@@ -133,6 +115,32 @@ def cluster() -> str:
         why = "More than fit into one server become several servers."
         count = number("How many", "count", (1, MOST_GPUS), GPU_COUNT, 1, help=why)
     return f"{count}x{gpu}"
+
+
+def kinds(defaults: Sequence[str], *, why: str) -> list[str]:
+    """Ask for kinds of GPUs, each with or without a number; ``defaults`` to begin with, ``why``: what they mean on the page."""
+    known = list(gpus())
+    return st.multiselect(
+        "GPUs to choose from",
+        known,
+        default=[name for name in defaults if name in known],
+        key="kinds",
+        bind=BIND,
+        accept_new_options=True,
+        help=why,
+    )
+
+
+def prices() -> str:
+    """Ask for dollars per GPU-hour, as ``advisor.read_prices`` takes them, with commas between."""
+    return st.text_input(
+        "$ per GPU-hour",
+        key="prices",
+        bind=BIND,
+        placeholder="cheapest",
+        max_chars=200,
+        help="Of all, or by GPU: 2.5 or H100-SXM=2.5, H200-SXM=3.5. Empty: the cheapest offers in the catalog.",
+    )
 
 
 def lengths() -> tuple[int, int]:
@@ -172,10 +180,65 @@ def limits() -> Mapping[str, float | None]:
     return limits_ms
 
 
+def weight_formats() -> list[str]:
+    """Return the weight formats that some engine has."""
+    return list(dict.fromkeys(name for known in advisor.all_engines() for name in known.weights))
+
+
+def cache_formats() -> list[str]:
+    """Return the KV cache formats that some engine has."""
+    return list(dict.fromkeys(name for known in advisor.all_engines() for name in known.kv))
+
+
 def engine() -> str:
     """Name of the engine that serves."""
     names = [known.name for known in advisor.all_engines()]
     return st.selectbox("Engine", names, index=names.index("vllm"), key="engine", bind=BIND)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Knobs:
+    """Formats, context and memory of a deployment, as keywords of ``advisor`` have them."""
+
+    dtype: str
+    kv_dtype: str
+    max_model_len: int | None
+    gpu_memory_utilization: float
+
+
+NO_KNOBS: Mapping[str, object] = {"weights": AUTO, "kv": AUTO, "context": None, "memory_share": 90}
+"""Values of the widgets of ``knobs`` that state nothing."""
+
+
+def knobs(*, several: bool = False, weights: bool = True) -> Knobs:
+    """Ask for the formats of weights and KV cache, the longest context, and the share of memory that the engine may use.
+
+    Args:
+        several: whether the best of several weight formats may be chosen.
+        weights: whether the format of the weights is asked for.
+
+    """
+    formats = {AUTO: "as the checkpoint"} | ({ANY: "the best of 16, 8 and 4 bits"} if several else {})
+    formats |= {name: name for name in weight_formats()}
+    caches = {AUTO: "as the model"} | {name: name for name in cache_formats()}
+    if st.session_state.get("weights") not in {None, *formats}:
+        st.session_state["weights"] = AUTO  # another page lets the format be chosen
+    with st.container(horizontal=True):
+        why = "Format of the weights. Fewer bits are faster and take less memory."
+        dtype = choice("Weights", "weights", formats, help=why) if weights else AUTO
+        kv_dtype = choice("KV cache", "kv", caches, help="Format of the KV cache.")
+        context = number(
+            "Context, tokens",
+            "context",
+            (1, 2**24),
+            None,
+            1024,
+            placeholder="the most",
+            help="Longest prompt and answer together; empty: the model's, or what memory holds.",
+        )
+        why = "Share of each GPU's memory that the engine may use (--gpu-memory-utilization)."
+        share = number("GPU memory, %", "memory_share", (1, 100), 90, 1, help=why)
+    return Knobs(dtype=dtype, kv_dtype=kv_dtype, max_model_len=context, gpu_memory_utilization=share / 100)
 
 
 def objective() -> str:

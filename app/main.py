@@ -1,4 +1,4 @@
-"""The script that Streamlit runs: four pages and what they have in common.
+"""The script that Streamlit runs: the pages and what they have in common.
 
 Streamlit puts this folder first on Python's path, so no module here is named like a package that somebody may have.
 """
@@ -6,6 +6,7 @@ Streamlit puts this folder first on Python's path, so no module here is named li
 import streamlit as st
 
 from app.frame import framed
+from app.pages import PAGES
 
 st.set_page_config(
     page_title="advisor",
@@ -13,11 +14,6 @@ st.set_page_config(
     menu_items={"Get help": None, "Report a bug": None, "About": None},
 )
 st.navigation(
-    [
-        st.Page(framed("recommendation"), title="Recommend", url_path="recommend", default=True),
-        st.Page(framed("exploration"), title="Explore", url_path="explore"),
-        st.Page(framed("capacity"), title="Capacity", url_path="plan"),
-        st.Page(framed("evidence"), title="Evidence", url_path="runs"),
-    ],
+    [st.Page(framed(page.module), title=page.title, url_path=page.path, default=page is PAGES[0]) for page in PAGES],
     position="top",
 ).run()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
 import advisor
-from advisor.render.answers.recommendation import document
+from advisor.render.answers.recommendation import document, proposal_sentence
 from advisor.render.figures.recommendation import CANDIDATE, memory_bars, time_bars, trade
 from advisor.render.numbers import RATE, duration, short, unit_of
 from advisor.render.page import page_files
@@ -16,7 +16,8 @@ from app import answers, inputs
 from app.downloads import downloads
 from app.evidence_runs import session_runs
 from app.figures import METRIC_WIDTH, draw
-from app.frame import plain
+from app.plain_text import plain
+from app.suggestions import suggestions, widget_values
 from app.tables import table
 
 if TYPE_CHECKING:
@@ -24,7 +25,11 @@ if TYPE_CHECKING:
 
     from advisor.render.document import Document
 
-BLANK = {"concurrency": None, "ttft": None, "tpot": None, "e2e": None, "engine": "vllm", "price": None}
+BLANK: dict[str, object] = {
+    **dict.fromkeys(("concurrency", "ttft", "tpot", "e2e", "price")),
+    "engine": "vllm",
+    **inputs.NO_KNOBS,
+}
 EXAMPLES: Mapping[str, Mapping[str, object]] = {
     "13B on four A100": BLANK
     | {
@@ -74,13 +79,15 @@ TRADE = "speed and throughput"
 
 def show() -> None:
     """Ask the question and show its answer."""
-    answer = _asked()
+    question = _question()
+    answer = answers.recommendation(**question)
     made = document(answer)
-    st.markdown(f"#### {plain(made.answer)}")
+    st.markdown(f"## {plain(made.answer)}")
     if answer.best is None:
         _nothing_feasible(answer, made)
         return
     _sources(answer.candidates)
+    suggestions({proposal_sentence(other): widget_values({"dtype": other.dtype}) for other in answer.proposals}, "pays")
     by_name = {candidate_name(estimate): estimate for estimate in (*answer.candidates, *answer.pareto)}
     table(
         made.columns,
@@ -91,7 +98,7 @@ def show() -> None:
     charts, details = st.container(), st.container()
     with details:
         st.divider()
-        picked = by_name[inputs.shown_in_detail("In detail", PICK, list(by_name))]
+        picked = by_name[inputs.shown_in_detail("In detail", PICK, list(by_name), question)]
         _details(picked)
     with charts:
         _charts(answer, picked)
@@ -99,7 +106,8 @@ def show() -> None:
     downloads("recommendation", frame=answer.to_frame(), body=answer.to_dict, report=lambda: page_files(made))
 
 
-def _asked() -> advisor.Recommendation:
+def _question() -> dict[str, Any]:
+    """Ask the question; it is returned as ``answers.recommendation`` takes it."""
     with st.container(border=True):
         inputs.examples(EXAMPLES)
         left, right = st.columns([3, 2])
@@ -116,17 +124,19 @@ def _asked() -> advisor.Recommendation:
                 concurrency, objective = inputs.in_flight(), inputs.objective()
             with st.container(horizontal=True):
                 engine, price = inputs.engine(), inputs.price()
+        knobs = inputs.knobs(several=True)
     workload = advisor.Workload(input_len=input_len, output_len=output_len, concurrency=concurrency)
-    return answers.recommendation(
-        model,
-        gpus,
-        workload,
-        advisor.Slo(**limits),
-        objective=objective,
-        engine=engine,
-        price=price,
-        runs=session_runs(),
-    )
+    return {
+        "model": model,
+        "gpus": gpus,
+        "workload": workload,
+        "slo": advisor.Slo(**limits),
+        "objective": objective,
+        "engine": engine,
+        "knobs": knobs,
+        "price": price,
+        "runs": session_runs(),
+    }
 
 
 def _sources(shown: Sequence[advisor.Estimate]) -> None:
@@ -137,7 +147,7 @@ def _sources(shown: Sequence[advisor.Estimate]) -> None:
 def _charts(answer: advisor.Recommendation, picked: advisor.Estimate) -> None:
     left, right = st.columns(2, gap="medium")
     with left:
-        st.markdown("##### Speed for a user against throughput per GPU")
+        st.markdown("### Speed for a user against throughput per GPU")
         st.caption("Each point is a layout at a batch; click one to see it in detail. Right is faster, up is cheaper.")
         draw(
             trade(answer, picked),
@@ -147,7 +157,7 @@ def _charts(answer: advisor.Recommendation, picked: advisor.Estimate) -> None:
             alt="Tokens per second of one user against output tokens per second per GPU",
         )
     with right:
-        st.markdown("##### Memory of one GPU")
+        st.markdown("### Memory of one GPU")
         st.caption("The fullest GPU of each layout at the batch named beside it.")
         draw(memory_bars(answer.candidates), "memory by layout", alt="Stacked bars of GPU memory by layout and part")
 
@@ -172,7 +182,7 @@ def _details(picked: advisor.Estimate) -> None:
             st.metric(name, shown, ends, delta_color="off", delta_arrow="off", width=METRIC_WIDTH)
     left, right = st.columns(2, gap="medium")
     with left:
-        st.markdown("##### Where the time goes")
+        st.markdown("### Where the time goes")
         phase = st.segmented_control(
             "Step",
             ("decode", "prefill"),
@@ -184,7 +194,7 @@ def _details(picked: advisor.Estimate) -> None:
         )
         draw(time_bars(picked, phase), "time by operator", alt=f"Milliseconds of a {phase} step by operator and cause")
     with right:
-        st.markdown("##### How to start it")
+        st.markdown("### How to start it")
         _launch(picked)
 
 
@@ -201,7 +211,7 @@ def _launch(picked: advisor.Estimate) -> None:
 
 
 def _notes(answer: advisor.Recommendation) -> None:
-    st.markdown("##### Why, limits, and what would make it more certain")
+    st.markdown("### Why, limits, and what would make it more certain")
     rows = [("why", answer.why), ("limit", answer.limits), ("next", [answer.next_probe])]
     st.markdown("\n".join(f"- **{label}** {plain(line)}" for label, lines in rows for line in lines if line))
     how = "every valid deployment" if answer.exact else "a sample"
@@ -212,10 +222,17 @@ def _notes(answer: advisor.Recommendation) -> None:
 
 def _nothing_feasible(answer: advisor.Recommendation, made: Document) -> None:
     """Say what to change, in numbers, and what comes nearest."""
-    st.markdown("##### What would make it feasible")
-    st.markdown("\n".join(f"- {plain(text)}" for text in answer.relaxations) or "- no single change does")
+    st.markdown("### What would make it feasible")
+    suggestions(
+        {
+            change.text: widget_values(change.changes)
+            | ({"count": change.changes["gpus"]} if "gpus" in change.changes else {})
+            for change in answer.question_changes
+        },
+        "relax",
+    )
     if answer.nearest is not None:
-        st.markdown("##### Nearest")
+        st.markdown("### Nearest")
         table(made.columns)
         draw(
             memory_bars([answer.nearest]), "memory of the nearest", height=200, alt="Stacked bar of GPU memory by part"

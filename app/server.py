@@ -18,6 +18,8 @@ from starlette.responses import PlainTextResponse
 from streamlit import net_util
 from streamlit.starlette import App
 
+from app.browser import Additions
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
 
@@ -82,4 +84,4 @@ class Guard:
 
 net_util.get_external_ip = lambda: None
 
-app = App(Path(__file__).with_name("main.py"), middleware=[Middleware(Guard)])
+app = App(Path(__file__).with_name("main.py"), middleware=[Middleware(Guard), Middleware(Additions)])

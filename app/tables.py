@@ -33,12 +33,7 @@ def table(
 
     """
     named = {column.key or column.name: column for column in columns if column.name and column.rank < UNIFORM}
-    config = {
-        name: st.column_config.Column(
-            f"{column.name} {column.unit}".strip(), alignment="right" if column.right else "left"
-        )
-        for name, column in named.items()
-    }
+    config = {name: _config(column) for name, column in named.items()}
     if pick is not None:
 
         def picked() -> None:
@@ -51,10 +46,19 @@ def table(
         {name: _cells(column) for name, column in named.items()},
         column_config=config,
         hide_index=True,
+        placeholder="-",
         key=key,
         alt=alt or None,
         **options,
     )
+
+
+def _config(column: Column) -> Any:
+    """Return how a column is shown: numbers with separators where the document has them."""
+    heading, side = f"{column.name} {column.unit}".strip(), "right" if column.right else "left"
+    if any("," in cell for cell in column.cells) and _cells(column) is not column.cells:
+        return st.column_config.NumberColumn(heading, alignment=side, format="localized")
+    return st.column_config.Column(heading, alignment=side)
 
 
 def _cells(column: Column) -> Sequence[Any]:

@@ -6,7 +6,7 @@ grow, bounds its cost from below, so the candidates are taken best first and the
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from advisor.prediction.demand import QuestionFlags
     from advisor.prediction.evidence import Runs
     from advisor.progress import Watch
+    from advisor.recommendation.question_change import Relaxation
     from advisor.simulator.arrivals import Arrivals
     from advisor.simulator.routers import Router
     from advisor.simulator.trace_files import TraceFile
@@ -93,6 +94,8 @@ class CapacityPlan(Presented):
     """How long requests came."""
     requests: int
     notes: tuple[Note, ...]
+    question_changes: tuple[Relaxation, ...] = field(default=(), repr=False, compare=False)
+    """``relaxations`` as the keywords of ``plan`` have them."""
 
     def to_frame(self) -> pd.DataFrame:
         """Return the options as a table, one row each."""
@@ -102,7 +105,12 @@ class CapacityPlan(Presented):
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain JSON types."""
-        return {**self.header(), "model": self.model.name, **plain_fields(self, "model"), "interval_level": LEVEL}
+        return {
+            **self.header(),
+            "model": self.model.name,
+            **plain_fields(self, "model", "question_changes"),
+            "interval_level": LEVEL,
+        }
 
 
 def plan(
@@ -279,11 +287,12 @@ def _capacity_plan(
         next_latencies=choice.reach.next_latencies,
         sensitivity=choice.reach.sensitivity,
         nearest=choice.nearest,
-        relaxations=choice.relaxations,
+        relaxations=tuple(change.text for change in choice.relaxations),
         candidates=len(layouts.fleets),
         duration_s=demand.duration_s,
         requests=requests,
         notes=tuple(dict.fromkeys(notes)),
+        question_changes=choice.relaxations,
     )
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from advisor.capacity.relaxation import Shortfall
     from advisor.capacity.replica_sizing import ReplicaSizing
     from advisor.progress import Watch
+    from advisor.recommendation.question_change import Relaxation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +31,7 @@ class FleetChoice:
     answers: Sequence[ReplicaSizing]
     """Layouts that are shown."""
     nearest: FleetOption | None = None
-    relaxations: tuple[str, ...] = ()
+    relaxations: tuple[Relaxation, ...] = ()
 
     @classmethod
     def of(cls, layouts: Layouts, short: Shortfall, top: int, progress: Watch | None) -> FleetChoice:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import heapq
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from advisor.calibration.intervals import LEVEL
@@ -335,7 +335,8 @@ def best_of(
             needed = fleet.needed(at_most=None if worst is None else question.at_most(fleet, worst, prices))
             if needed:
                 known.append(question.loss(fleet, needed, prices))
-                course.offer(known[-1], question.summary_line(fleet, needed, prices))
+                shown = replace(question, draws=0).option(fleet, needed, prices)  # intervals take long
+                course.offer(known[-1], question.summary_line(fleet, needed, prices), shown)
                 heapq.heappush(queue, (known[-1], i, true, needed))
     course.over = before + len(fleets)
     return ranked

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from advisor.capacity.replica_sizing import MOST_REPLICAS, ReplicaSizing, TrafficSpec
+from advisor.recommendation.question_change import Relaxation
 from catalog.errors import InputError
 from catalog.wording import latency_label
 
@@ -37,7 +38,7 @@ class Shortfall:
     base: Deployment
     """Those knobs as they were stated."""
 
-    def nearest(self, fleets: Sequence[ReplicaSizing]) -> tuple[ReplicaSizing, FleetOption, tuple[str, ...]]:
+    def nearest(self, fleets: Sequence[ReplicaSizing]) -> tuple[ReplicaSizing, FleetOption, tuple[Relaxation, ...]]:
         """Find what comes nearest, as an option, and what would have to give."""
         able = [fleet for fleet in fleets if fleet.alone.meets]
         if able:
@@ -50,26 +51,29 @@ class Shortfall:
         nearest = self.question.option(fleet, 1, self.prices, alone=True)
         return fleet, nearest, (*self._limits(fleet), *self._formats())
 
-    def _rates(self, fleet: ReplicaSizing, rate: float) -> list[str]:
+    def _rates(self, fleet: ReplicaSizing, rate: float) -> list[Relaxation]:
         """Say up to which rate the same GPUs do, rounded down."""
         lower = _down(rate / (1.0 + self.headroom)) if rate else 0.0
         for _ in range(TRIES if lower else 0):
             if fleet.for_demand(self.at_rate(lower * (1.0 + self.headroom))).needed() is not None:
                 gpus = (fleet.most + self.question.spares) * fleet.gpus
-                return [f"a rate of at most {lower:g} requests/s on {gpus} x {fleet.cluster.gpu.name}"]
+                text = f"a rate of at most {lower:g} requests/s on {gpus} x {fleet.cluster.gpu.name}"
+                return [Relaxation(text=text, changes={"rate": lower})]
             lower = _down(lower * (1.0 - EASIER))
         return []
 
-    def _more(self, fleet: ReplicaSizing, gpus: int) -> list[str]:
+    def _more(self, fleet: ReplicaSizing, gpus: int) -> list[Relaxation]:
         """Say how many GPUs do, of the numbers that servers come with."""
         needed = replace(fleet, most=MOST_REPLICAS).needed()
         if not needed:
             return []
         count, server = (needed + self.question.spares) * fleet.gpus, fleet.cluster.gpu.gpus_per_node
         rented = math.ceil(count / server) * server if count > server else 2 ** math.ceil(math.log2(count))
-        return [f"{rented} x {fleet.cluster.gpu.name} in place of at most {gpus}"]
+        name = fleet.cluster.gpu.name
+        text = f"{rented} x {name} in place of at most {gpus}"
+        return [Relaxation(text=text, changes={"gpus": f"{rented}x{name}"})]
 
-    def _limits(self, fleet: ReplicaSizing) -> list[str]:
+    def _limits(self, fleet: ReplicaSizing) -> list[Relaxation]:
         """Say which limits the traffic can keep, rounded up."""
         demand, limits = fleet.demand, fleet.demand.slo.limits
         upper = fleet.alone.upper
@@ -85,12 +89,14 @@ class Shortfall:
                     f"{latency_label(name)} of {value:g} ms in place of {limits[name]:g}"
                     for name, value in raised.items()
                 ]
-                return [f"limits that this traffic can keep: at least {' and '.join(limits_kept)}"]
+                text = f"limits that this traffic can keep: at least {' and '.join(limits_kept)}"
+                return [Relaxation(text=text, changes=raised)]
             raised = {name: value * (1.0 + EASIER) for name, value in raised.items()}
         names = " and ".join(latency_label(name) for name in raised)
-        return [f"{names} limits above what a request without any load meets, and a lower rate or more GPUs"]
+        text = f"{names} limits above what a request without any load meets, and a lower rate or more GPUs"
+        return [Relaxation(text=text)]
 
-    def _formats(self) -> list[str]:
+    def _formats(self) -> list[Relaxation]:
         """Name the first change of formats that is enough."""
         from advisor.recommendation.relaxation import FORMATS  # brings Optuna
 
@@ -99,7 +105,7 @@ class Shortfall:
             with suppress(InputError):
                 fleets = self.layouts_of(replace(self.base, **knobs)).fleets
                 if any(fleet.alone.meets and fleet.needed() is not None for fleet in fleets):
-                    return [words]
+                    return [Relaxation(text=words, changes=knobs)]
         return []
 
 

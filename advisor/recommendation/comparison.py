@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from advisor.prediction.demand import QuestionFlags, read_demand
@@ -145,6 +146,8 @@ def compare(
     confidence: float = CONFIDENCE,
     runs: Runs = None,
     max_model_len: int | None = None,
+    kv_dtype: str = "auto",
+    gpu_memory_utilization: float = 0.9,
     top: int = 10,
     **flags: Unpack[QuestionFlags],
 ) -> Comparison:
@@ -170,6 +173,8 @@ def compare(
         confidence: probability with which each limit holds.
         runs: see ``recommend``.
         max_model_len: longest sequence to serve.
+        kv_dtype: KV cache format, or "auto" for the model's.
+        gpu_memory_utilization: share of each GPU's memory that the engine may use.
         top: rows.
         flags: workload and limits by the names of the command line's options; see ``QuestionFlags``.
 
@@ -202,11 +207,13 @@ def compare(
         runs=runs,
         budget=spend,
         max_model_len=max_model_len,
+        kv_dtype=kv_dtype if kv_dtype == "auto" else known_format(kv_dtype, "kv_dtype"),
+        gpu_memory_utilization=gpu_memory_utilization,
     )
-    screened = [
-        (name, screen(able, places, wanted, name, workload=demand.workload, slo=demand.slo, budget=spend))
-        for name in (find_engine(part).name for part in _names(engine))
-    ]
+    bounded = partial(
+        screen, able, places, wanted, workload=demand.workload, slo=demand.slo, budget=spend, kv_dtype=question.kv_dtype
+    )
+    screened = [(name, bounded(name)) for name in (find_engine(part).name for part in _names(engine))]
     closed = models is not None and gpus is not None
     if goal == "size" and not closed:
         rows = question.largest(screened, top)
@@ -247,6 +254,8 @@ class _Question:
     runs: Runs
     budget: float | None
     max_model_len: int | None
+    kv_dtype: str
+    gpu_memory_utilization: float
 
     def rows(self, engine: str, candidates: Sequence[ScreenedDeployment]) -> list[ComparedDeployment]:
         """Evaluate candidates, those of one model on the same GPUs together."""
@@ -320,6 +329,8 @@ class _Question:
             dtypes=(candidate.dtype,),
             budgets=(kind.batch_defaults(cluster.gpu).max_num_batched_tokens,),
             max_model_len=self.max_model_len,
+            kv_dtypes=(self.kv_dtype,),
+            gpu_memory_utilization=self.gpu_memory_utilization,
             knowledge=knowledge,
             price=candidate.hardware.price,
             confidence=self.confidence,

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from advisor.prediction.demand import Requests
     from advisor.prediction.deployment_estimate import Estimate
     from advisor.prediction.evidence import Runs
+    from advisor.recommendation.question_change import Relaxation
     from search.study import StudyResult
 
 
@@ -98,6 +99,8 @@ class Recommendation(Presented):
     confidence: float
     """With which each limit holds, on the mean of a request; 0.5: by the bare estimate."""
     exploration: StudyResult = field(repr=False, compare=False)
+    question_changes: tuple[Relaxation, ...] = field(default=(), repr=False, compare=False)
+    """``relaxations`` as the keywords of ``recommend`` have them; ``gpus`` is a number of them."""
     alternatives: tuple[Estimate, ...] = ()
     """Where several GPUs or engines were named, the best of each of the others, best first."""
 
@@ -113,7 +116,7 @@ class Recommendation(Presented):
         body: dict[str, Any] = {**self.header()}
         for name in self.__slots__:
             value = getattr(self, name)
-            if name in {"exploration", "storage"}:
+            if name in {"exploration", "storage", "question_changes"}:
                 continue
             if name in estimates:
                 body[name] = None if value is None else value.to_dict()
@@ -254,6 +257,7 @@ def _recommendation(
 ) -> Recommendation:
     """Return what an exploration says, with full estimates of the best ``top`` layouts; other formats are not proposed yet."""
     feasible = exploration.feasible > 0
+    changes = () if feasible else relaxations(search)
     shown = _shown(search, exploration, top)
     front = search.estimates(exploration, _thinned(exploration.front)) if feasible else []
     best = shown[0] if feasible else None
@@ -270,7 +274,7 @@ def _recommendation(
         candidates=tuple(shown) if feasible else (),
         pareto=tuple(sorted(front, key=lambda e: -(e.output_tok_s_per_gpu or 0.0))),
         nearest=nearest,
-        relaxations=() if feasible else relaxations(search),
+        relaxations=tuple(change.text for change in changes),
         assumptions=(*notes, *_format_notes(best or nearest, by_formats), *refusal, *_regime_notes(search)),
         why=() if best is None else reasons(best),
         limits=() if best is None else (*memory_limits(best), *_last_sequences(best, search)),
@@ -284,6 +288,7 @@ def _recommendation(
         storage=storage,
         confidence=search.confidence,
         exploration=exploration,
+        question_changes=changes,
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from advisor.prediction.engine_start import WIDEST_SHARE, safe_context
 from advisor.recommendation.problem import DeploymentSearch, checked
+from advisor.recommendation.question_change import Relaxation
 from catalog.engines import find_engine
 from catalog.errors import InputError
 from catalog.wording import counted, latency_label
@@ -36,7 +37,7 @@ FORMATS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 """Formats to change to, what costs the least accuracy first, by the words that name them."""
 
 
-def relaxations(search: DeploymentSearch) -> tuple[str, ...]:
+def relaxations(search: DeploymentSearch) -> tuple[Relaxation, ...]:
     """Return what would make the question answerable, each alone and each tried, in numbers: what costs nothing before more GPUs."""
     changes = [*_limit_relaxations(search), *_batch_relaxation(search), *_context_relaxation(search)]
     changes += [*_format_relaxations(search), *_memory_relaxation(search)]
@@ -44,13 +45,12 @@ def relaxations(search: DeploymentSearch) -> tuple[str, ...]:
     if more:
         changes.append(more)
     if not changes:
-        changes.append(
-            f"nothing alone is enough: not {MOST_GPUS} GPUs, 8- or 4-bit weights, or any single limit lifted"
-        )
+        text = f"nothing alone is enough: not {MOST_GPUS} GPUs, 8- or 4-bit weights, or any single limit lifted"
+        changes.append(Relaxation(text=text))
     return tuple(changes)
 
 
-def _limit_relaxations(search: DeploymentSearch) -> list[str]:
+def _limit_relaxations(search: DeploymentSearch) -> list[Relaxation]:
     metrics = tuple(search.slo.limits)
     changes = [change for metric in metrics if (change := _raised(search, (metric,)))]
     if not changes and len(metrics) > 1:
@@ -58,26 +58,27 @@ def _limit_relaxations(search: DeploymentSearch) -> list[str]:
     return changes
 
 
-def _raised(search: DeploymentSearch, metrics: Sequence[str]) -> str:
+def _raised(search: DeploymentSearch, metrics: Sequence[str]) -> Relaxation | None:
     """Say to which values these limits would have to be raised; nothing where that is not enough."""
     free = replace(search, slo=replace(search.slo, **dict.fromkeys(metrics)))
     first = metrics[0].removesuffix("_ms")
     free = replace(free, objective="latency" if len(metrics) > 1 or first == "e2e" else first)
     other = free.run()
     if not other.feasible:
-        return ""
+        return None
     best = _best(free, other)
     stated = {metric: getattr(search.slo, metric) for metric in metrics}
     upper = {metric: best.upper(metric, search.confidence) for metric in metrics}
     values = {metric: _up(upper[metric]) for metric in metrics if upper[metric] > stated[metric] or len(metrics) == 1}
     for _ in range(RAISES):
         if replace(search, slo=replace(search.slo, **values)).run().feasible:
-            return " and ".join(
+            texts = [
                 f"{latency_label(metric)} limit of {value:g} ms instead of {stated[metric]:g} ms"
                 for metric, value in values.items()
-            )
+            ]
+            return Relaxation(text=" and ".join(texts), changes=values)
         values = {metric: _up(value + 0.1 * _digit(value)) for metric, value in values.items()}
-    return ""
+    return None
 
 
 def _best(search: DeploymentSearch, exploration: StudyResult) -> Estimate:
@@ -85,7 +86,7 @@ def _best(search: DeploymentSearch, exploration: StudyResult) -> Estimate:
     return search.estimates(exploration, [0])[0]
 
 
-def _batch_relaxation(search: DeploymentSearch) -> list[str]:
+def _batch_relaxation(search: DeploymentSearch) -> list[Relaxation]:
     """Return, for a stated concurrency, the largest one that keeps every limit."""
     if search.workload.concurrency is None:
         return []
@@ -100,10 +101,11 @@ def _batch_relaxation(search: DeploymentSearch) -> list[str]:
         replace(search, workload=replace(search.workload, concurrency=most))
     ):
         return []
-    return [f"at most {most} requests in flight instead of {search.workload.concurrency}"]
+    text = f"at most {most} requests in flight instead of {search.workload.concurrency}"
+    return [Relaxation(text=text, changes={"concurrency": most})]
 
 
-def _context_relaxation(search: DeploymentSearch) -> list[str]:
+def _context_relaxation(search: DeploymentSearch) -> list[Relaxation]:
     """Return, for a stated context, the longest that some layout's cache holds."""
     if search.max_model_len is None:
         return []
@@ -116,10 +118,11 @@ def _context_relaxation(search: DeploymentSearch) -> list[str]:
     most = safe_context(search.model, max(held, default=0), search.length)
     if most >= search.max_model_len or not _feasible(replace(search, max_model_len=most)):
         return []
-    return [f"max_model_len of {most} instead of {search.max_model_len}"]
+    text = f"max_model_len of {most} instead of {search.max_model_len}"
+    return [Relaxation(text=text, changes={"max_model_len": most})]
 
 
-def _format_relaxations(search: DeploymentSearch) -> list[str]:
+def _format_relaxations(search: DeploymentSearch) -> list[Relaxation]:
     """List formats that are enough; two at once only where none of both is."""
     engine = find_engine(search.engine)
     offered = {
@@ -127,28 +130,30 @@ def _format_relaxations(search: DeploymentSearch) -> list[str]:
         "kv_dtypes": engine.kv_formats(search.cluster.gpu, search.model),
     }
     stated = {"dtypes": search.dtypes, "kv_dtypes": search.kv_dtypes}
-    enough: list[str] = []
+    enough: list[Relaxation] = []
     for words, formats in FORMATS.items():
         news = [values[0] in offered[name] and values[0] not in stated[name] for name, values in formats.items()]
-        if not all(news) or any(part in words.split(" and ") for part in enough):
+        if not all(news) or any(part.text in words.split(" and ") for part in enough):
             continue
         changed = {**stated, **formats}
         with suppress(InputError):
             if _feasible(checked(replace(search, dtypes=changed["dtypes"], kv_dtypes=changed["kv_dtypes"]))[0]):
-                enough.append(words)
+                enough.append(Relaxation(text=words, changes=formats))
     return enough
 
 
-def _memory_relaxation(search: DeploymentSearch) -> list[str]:
+def _memory_relaxation(search: DeploymentSearch) -> list[Relaxation]:
     """Say where a larger share of each GPU's memory is enough."""
     if search.gpu_memory_utilization >= WIDEST_SHARE:
         return []
     wider = replace(search, gpu_memory_utilization=WIDEST_SHARE)
-    enough = _feasible(wider)
-    return [f"--gpu-memory-utilization {WIDEST_SHARE:g} instead of {search.gpu_memory_utilization:g}"] if enough else []
+    if not _feasible(wider):
+        return []
+    text = f"--gpu-memory-utilization {WIDEST_SHARE:g} instead of {search.gpu_memory_utilization:g}"
+    return [Relaxation(text=text, changes={"gpu_memory_utilization": WIDEST_SHARE})]
 
 
-def _more_gpus(search: DeploymentSearch) -> str:
+def _more_gpus(search: DeploymentSearch) -> Relaxation | None:
     """Return the fewest GPUs of this kind that are enough and that servers come with: more GPUs never make less possible."""
     gpu = search.cluster.gpu
     server = max(search.cluster.gpus_per_node, gpu.gpus_per_node)
@@ -169,13 +174,13 @@ def _more_gpus(search: DeploymentSearch) -> str:
     if high >= len(counts):
         high = len(counts) - 1
         if high <= low or not enough(high):
-            return ""
+            return None
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle, high)
     size = cluster_of(counts[high])
     more = size.num_gpus - search.cluster.num_gpus
-    return f"{counted(more, 'more GPU')} ({size})"
+    return Relaxation(text=f"{counted(more, 'more GPU')} ({size})", changes={"gpus": size.num_gpus})
 
 
 def _feasible(search: DeploymentSearch) -> bool:

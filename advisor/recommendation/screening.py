@@ -13,6 +13,7 @@ import numpy as np
 from advisor.perf_model.deployment_arrays import checkpoint_dtype, matrix_flops
 from catalog.engines import find_engine
 from catalog.models.sizes import active_parameters, counted_bytes, kv_bytes_per_token, parameters
+from catalog.schema import BITS
 from catalog.units import GIB
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ def screen(
     workload: Workload,
     slo: Slo,
     budget: float | None,
+    kv_dtype: str = "auto",
 ) -> Screening:
     """Return the combinations that may be: bounds of physics rule out the rest, so none is ruled out wrongly.
 
@@ -114,6 +116,7 @@ def screen(
         workload: lengths of the requests.
         slo: a limit on TPOT rules out what cannot read its weights in that time.
         budget: most dollars an hour for all GPUs; it rules out GPUs whose price nobody knows.
+        kv_dtype: format of the KV cache.
 
     """
     sizes = [(place, count) for place in hardware for count in place.counts]
@@ -127,7 +130,7 @@ def screen(
     offered = {name: () if kind.refusal(gpu) else kind.weight_formats(gpu) for name, gpu in gpus.items()}
     for model in models:
         for dtype, stored in _forms(model, formats):
-            fits, fast, paid, tok_s = table.judge(stored, dtype, workload, slo, budget)
+            fits, fast, paid, tok_s = table.judge(stored, dtype, workload, slo, budget, kv_dtype)
             for i, place in enumerate(hardware):
                 combinations += 1
                 rows = slice(starts[i], starts[i + 1])
@@ -212,13 +215,14 @@ class _Table:
         )
 
     def judge(
-        self, stored: Model, dtype: str, workload: Workload, slo: Slo, budget: float | None
+        self, stored: Model, dtype: str, workload: Workload, slo: Slo, budget: float | None, kv_dtype: str
     ) -> tuple[Mask, Mask, Mask, Array]:
         """Return what holds, may be fast enough and is paid for, and output tokens a second by a roofline, (k,) each."""
         weights = counted_bytes(stored)
         active = weights * active_parameters(stored) / max(parameters(stored), 1)
         length = workload.input_len + workload.output_len
-        request = max(kv_bytes_per_token(stored, windowed=False) * length, 1.0)
+        number = 2.0 if kv_dtype == "auto" else BITS[kv_dtype] / 8.0
+        request = max(kv_bytes_per_token(stored, number, windowed=False) * length, 1.0)
         room = self.memory - weights
         fits = room >= request
         reads_s = active / self.bandwidth

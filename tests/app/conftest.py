@@ -31,6 +31,12 @@ def _main_module(monkeypatch):
 
 
 @pytest.fixture
+def patient(monkeypatch):
+    """A page waits for its job however busy the machine is."""
+    monkeypatch.setattr("app.jobs.POLL_S", MOST_S)
+
+
+@pytest.fixture
 def page():
     """``page("exploration", tp="2")``: that page of the app, run once with those parameters in its address; its browser is no
     longer new, so that there are charts."""

@@ -4,12 +4,14 @@ import time
 from dataclasses import replace
 
 import pytest
+import streamlit as st
 
 import advisor
 from advisor.capacity.fleet_options import Change
 from advisor.render.answers.capacity import option_columns, sentence
 from advisor.render.figures.capacity import closeness, tornado
 from app.capacity_inputs import EXAMPLES, read_trace
+from app.planning import AT_ONCE
 
 SMALL = {
     "model": "meta-llama/Meta-Llama-3.1-8B",
@@ -53,12 +55,13 @@ def expected():
 def test_nothing_is_planned_before_it_is_asked(page):
     test = page("capacity")
     assert not test.exception
-    assert "State a limit" in test.info[0].value
-    assert test.button("plan").disabled
-    test.number_input("ttft").set_value(500.0).run()
-    assert not test.button("plan").disabled
+    assert not test.button("plan").disabled  # it begins with limits
     assert "can be cancelled" in test.info[0].value
     assert not test.dataframe
+    for limit in ("ttft", "tpot"):
+        test.number_input(limit).set_value(None).run()
+    assert "State a limit" in test.info[0].value
+    assert test.button("plan").disabled
 
 
 @pytest.mark.slow
@@ -231,11 +234,20 @@ def test_traces_of_the_same_bytes_are_the_same_question():
     assert first.peak.workload.rate == pytest.approx(1.0, rel=0.05)
 
 
-def test_examples_are_questions_that_can_be_planned(page):
+def test_examples_are_questions_that_are_planned(page, monkeypatch):
+    asked = []
+
+    def waiting(_, question, *__, **___):
+        asked.append(question)
+        st.stop()
+
+    monkeypatch.setattr("app.capacity.answered", waiting)
     test = page("capacity")
     for label, values in EXAMPLES.items():
         next(button for button in test.button if button.label == label).click().run()
         assert not test.exception
         assert not test.error
         assert not test.button("plan").disabled
-        assert {name: test.session_state[name] for name in values} == values
+        widgets = {name: value for name, value in values.items() if name != AT_ONCE}
+        assert {name: test.session_state[name] for name in widgets} == widgets
+        assert asked[-1].model.name == values["model"]

@@ -50,8 +50,8 @@ def test_faster_memory_is_a_what_if_that_says_its_figure(page):
 def test_two_gpus_side_by_side(page):
     test = page("exploration", **H200, compare="true", gpu_b="H100-SXM")
     headings = [element.value.replace("\\", "") for element in test.markdown]
-    assert "##### H200-SXM: 1 x TP1 PP1" in headings
-    assert "##### H100-SXM: 1 x TP1 PP1" in headings
+    assert "### H200-SXM: 1 x TP1 PP1" in headings
+    assert "### H100-SXM: 1 x TP1 PP1" in headings
     assert len(test.metric) == 8
 
 

@@ -19,8 +19,8 @@ import app
 from advisor import Progress, shipped_runs
 from app.downloads import archive
 from app.evidence_import import read_uploads
-from app.frame import plain
 from app.jobs import Job
+from app.plain_text import plain
 
 pytestmark = pytest.mark.process
 
@@ -65,12 +65,6 @@ def job(work):
     return AppTest.from_function(job_page, args=(work,), default_timeout=HANGS_S)
 
 
-@pytest.fixture
-def patient(monkeypatch):
-    """A page waits for its job however busy the machine is."""
-    monkeypatch.setattr("app.jobs.POLL_S", HANGS_S)
-
-
 @pytest.mark.usefixtures("patient")
 def test_quick_work_shows_no_progress():
     test = job(lambda _: "the answer").run()
@@ -101,7 +95,7 @@ def test_long_work_says_how_far_it_is_and_can_be_awaited():
     assert improved.wait(HANGS_S)
     assert "Best so far: i" in [element.value for element in test.run().caption]
     end.set()
-    test.session_state["jobs"]["job"][1].thread.join(HANGS_S)
+    test.session_state["jobs"]["job"][0][1].thread.join(HANGS_S)
     assert "the answer" in [element.value for element in test.run().markdown]
 
 
@@ -228,7 +222,7 @@ def test_the_whole_app_opens_on_its_first_page_and_leaves_charts_for_later():
     test.run()
     assert not test.exception
     assert not test.error
-    assert any(element.value.startswith("#### Run ") for element in test.markdown)
+    assert any(element.value.startswith("## Run ") for element in test.markdown)
     assert test.dataframe
     assert test.code
     assert not test.get("vega_lite_chart")

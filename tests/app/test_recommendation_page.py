@@ -14,7 +14,7 @@ def texts(elements):
 
 
 def headline(test):
-    return next(text for text in texts(test.markdown) if text.startswith("#### ")).replace("\\", "")
+    return next(text for text in texts(test.markdown) if text.startswith("## ")).replace("\\", "")
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def test_the_first_visit_has_an_answer_and_says_where_it_comes_from(page):
     test = page("recommendation")
     assert not test.exception
     assert not test.error
-    assert headline(test).startswith("#### Run ")
+    assert headline(test).startswith("## Run ")
     assert any(text.startswith("Source: ") for text in texts(test.caption))
 
 
@@ -59,10 +59,14 @@ def test_a_format_is_chosen_and_what_cannot_start_is_said(page, expected):
 
 def test_nothing_feasible_names_what_to_relax_and_the_nearest(page):
     test = page("recommendation", **A100, concurrency="1", tpot="1")
-    assert headline(test).startswith("#### Nothing is feasible")
-    assert "TPOT limit" in " ".join(texts(test.markdown))
+    assert headline(test).startswith("## Nothing is feasible")
     assert len(test.dataframe[0].value) == 1
     assert not test.code
+    change = next(button for button in test.button if button.label.startswith("TPOT limit of"))
+    limit = float(change.label.split()[3].replace("\\", ""))
+    change.click().run()  # a suggestion is a button that sets the question
+    assert test.number_input("tpot").value == limit
+    assert headline(test).startswith("## Run ")
 
 
 @pytest.mark.parametrize(
@@ -102,7 +106,7 @@ def test_an_example_fills_in_its_question(page):
     test = page("recommendation")
     next(button for button in test.button if button.label == "Too tight a limit").click().run()
     assert test.selectbox("model").value == "meta-llama/Llama-2-70b-hf"
-    assert headline(test).startswith("#### Nothing is feasible")
+    assert headline(test).startswith("## Nothing is feasible")
 
 
 CONFIG = {
@@ -154,3 +158,53 @@ def test_a_fault_of_ours_is_calm_and_logged(page, monkeypatch, caplog):
     assert "fault in advisor itself" in test.error[0].value
     assert "secret" not in test.error[0].value
     assert "secret detail" in caplog.text
+
+
+def test_formats_context_and_memory_are_those_of_advisor(page):
+    here = {"model": A100["model"], "gpu": "H200-SXM", "count": "2"}
+    test = page("recommendation", **here, weights="fp8", context="2048", memory_share="80")
+    expected = advisor.recommend(
+        A100["model"], "2xH200-SXM", dtypes="fp8", max_model_len=2048, gpu_memory_utilization=0.8
+    )
+    assert not test.error
+    assert test.code[0].value == advisor.export(expected.best, "vllm").strip()
+    assert "--max-model-len 2048" in test.code[0].value
+
+
+def test_a_format_that_pays_is_a_button(page):
+    test = page("recommendation", model="meta-llama/Meta-Llama-3.1-70B", gpu="H100-SXM", count="4")
+    assert test.selectbox("weights").value == "auto"
+    next(button for button in test.button if button.label.startswith("Fp8 weights")).click().run()
+    assert test.selectbox("weights").value == "fp8"
+    assert "fp8" in test.code[0].value
+
+
+def test_in_detail_follows_the_question(page):
+    test = page("recommendation", **A100)
+    other = test.selectbox("pick").options[1]
+    test.selectbox("pick").select(other).run()
+    assert test.query_params["pick"] == other
+    test.number_input("output_len").set_value(200).run()
+    assert test.selectbox("pick").value == test.selectbox("pick").options[0]
+    assert "pick" not in test.query_params
+
+
+def test_a_link_holds_an_uploaded_model(page):
+    test = page("recommendation", **A100)
+    test.file_uploader("config").upload("config.json", json.dumps(CONFIG).encode(), "application/json").run()
+    link = dict(test.query_params.items())
+    assert link["own"]
+    other = page("recommendation", **link)
+    assert not other.error
+    assert not other.warning
+    assert other.selectbox("model").value == "uploaded config.json"
+    assert headline(other) == headline(test)
+    test.selectbox("model").select("meta-llama/Llama-2-13b-hf").run()
+    assert "own" not in test.query_params
+
+
+@pytest.mark.parametrize("packed", ["no model", "eJw", "A" * 20])
+def test_a_link_s_broken_model_is_said(page, packed):
+    test = page("recommendation", **A100, own=packed)
+    assert not test.exception
+    assert "cannot be read" in test.error[0].value.replace("\\", "")

@@ -42,9 +42,12 @@ SETTINGS = {
     "logger.level": "warning",
     "server.headless": "true",
     "server.maxUploadSize": "20",
+    "theme.light.primaryColor": "#1F66AD",
+    "theme.dark.primaryColor": "#3B82C9",
 }
 """Of Streamlit: nothing is sent anywhere, no traceback is shown, no browser is opened, uploads have at most 20 MB, only what
-goes wrong is logged; that an example fills in widgets which have defaults is meant."""
+goes wrong is logged; that an example fills in widgets which have defaults is meant; what is chosen is blue, for Streamlit's red
+looks like an error."""
 
 
 def app(*, port: Port = 8501, host: Host = "localhost") -> None:

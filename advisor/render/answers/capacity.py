@@ -131,10 +131,16 @@ def _question(answer: CapacityPlan) -> list[str]:
 
 def option_columns(answer: CapacityPlan) -> list[Column]:
     """Return one option a row; where nothing keeps the limits, what comes nearest."""
-    options = shown(answer)
+    return fleet_columns(shown(answer), answer.slo, best=answer.best, by_energy=answer.objective == "energy")
+
+
+def fleet_columns(
+    options: Sequence[FleetOption], slo: Slo, *, best: FleetOption | None = None, by_energy: bool = False
+) -> list[Column]:
+    """Return one fleet a row: what it is, what it costs, and its latencies."""
     names = [
         {
-            "mark": ">" if option is answer.best else " ",
+            "mark": ">" if option is best else " ",
             "fleet": f"{option.gpus} x {option.gpu}",
             "all_replicas": replicas_name(option),
             "layout": replica_name(option),
@@ -152,11 +158,11 @@ def option_columns(answer: CapacityPlan) -> list[Column]:
         rows.column("usd_per_mtok", "$/Mtok", short, unit="output", rank=3),
     ]
     if any(rows.values("wh_per_mtok")):
-        rank = 0 if answer.objective == "energy" else 4
+        rank = 0 if by_energy else 4
         columns.append(rows.column("wh_per_mtok", "Wh/Mtok", short, unit="output", rank=rank))
     for rank, metric in enumerate(LATENCIES):
-        limited = getattr(answer.slo, metric) is not None
-        columns.append(rows.time(metric, METRIC_NAMES[metric], of=statistic_name(answer.slo), rank=0 if limited else 5))
+        limited = getattr(slo, metric) is not None
+        columns.append(rows.time(metric, METRIC_NAMES[metric], of=statistic_name(slo), rank=0 if limited else 5))
         if any(option.intervals for option in options):
             columns.append(
                 rows.interval(metric, name="90%", unit="interval", times=True, rank=4 if limited else 6 + rank)

@@ -258,7 +258,16 @@ def _speed(estimate: Estimate) -> str:
     return f"{short(estimate.output_tok_s_per_gpu)} tok/s per GPU"
 
 
+def proposal_sentence(proposal: Proposal) -> str:
+    """Say what another weight format gains and what is known of its quality."""
+    return f"{proposal.dtype} weights: {_gain(proposal)}"
+
+
 def _pays(proposal: Proposal) -> str:
+    return f"--weights {proposal.dtype}: {_gain(proposal)}"
+
+
+def _gain(proposal: Proposal) -> str:
     fewer = f", {counted(proposal.fewer_gpus, 'GPU')} fewer per replica" if proposal.fewer_gpus else ""
     known = proposal.quality
     loss = (
@@ -266,7 +275,7 @@ def _pays(proposal: Proposal) -> str:
         if known is None
         else f"{share(known.recovery)} of the original's score, {known.source}"
     )
-    return f"--weights {proposal.dtype}: {proposal.throughput:.1f} times the throughput{fewer}; {loss}"
+    return f"{proposal.throughput:.1f} times the throughput{fewer}; {loss}"
 
 
 def _next(answer: Recommendation) -> ShellCommand | None:

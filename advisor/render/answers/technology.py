@@ -37,6 +37,13 @@ def document(answer: Exploration) -> Document:
     )
 
 
+def sentence(answer: Exploration) -> str:
+    """Say which variant is fastest and what then bounds it, or what the other generation gains."""
+    lines = dict(_lines(answer))
+    said = lines.get("speed") or lines["best"] or ["It fits on none of them"]
+    return f"{said[0][:1].upper()}{said[0][1:]}."
+
+
 def _figure(answer: Exploration) -> Figure:
     return Figure(
         name=f"{answer.sweep}-sweep",

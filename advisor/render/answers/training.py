@@ -56,6 +56,20 @@ def recommendation_document(answer: TrainingRecommendation) -> Document:
     )
 
 
+def sentence(answer: TrainingRecommendation) -> str:
+    """Say which layout is fastest, what a step takes, and days and cost where tokens were stated; or that nothing fits."""
+    best = answer.best
+    if best is None:
+        return f"{answer.candidates[0].model.name} does not fit {answer.candidates[0].cluster}."
+    low, high = best.interval()
+    words = f"{best.layout.label} with {best.framework}: {short(best.step_s)} s a step {span(low, high)}, MFU {share(best.mfu)}"
+    if best.budget is not None:
+        words += f"; {short(best.budget.days)} days"
+        words += "" if best.budget.usd is None else f" and ${count(best.budget.usd)}"
+        words += f" for {count(best.budget.tokens)} tokens"
+    return f"{words}."
+
+
 def _question(estimate: TrainingEstimate, *, layout: bool = True) -> list[str]:
     what = f"LoRA of rank {estimate.lora_rank}" if estimate.lora_rank else "all weights"
     asked = [
