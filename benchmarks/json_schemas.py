@@ -61,7 +61,7 @@ DOCUMENTS: Mapping[str, Described] = {
         what="advisor estimate: one deployment",
         answer="advisor.prediction.deployment_estimate:Estimate",
         without=("sigmas", "scales", "floors"),
-        optional=("measured", "speculation"),
+        optional=("measured", "speculation", "client_ttft_ms"),
         fields={**NAMES, **INTERVALS, "gpus_used": WHOLE, "speculation": {"type": "object"}},
     ),
     "curve/1": Described(
