@@ -8,6 +8,7 @@ from catalog.engines.kv_cache import (
     profile_rows,
     reserves_graphs,
     static_fraction,
+    static_gib,
     static_share,
 )
 from catalog.engines.launch.commands import command, environment, processes
@@ -72,6 +73,7 @@ __all__ = [
     "reserves_graphs",
     "resolve",
     "static_fraction",
+    "static_gib",
     "static_share",
     "tp_problem",
     "valid_ep",

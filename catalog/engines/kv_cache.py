@@ -34,7 +34,7 @@ vLLM 0.24 (paths inside its ``vllm`` package):
 vLLM 0.33 prepares two steps at once, so a windowed layer keeps two chunks beside its window; what else differs is in
 ``advisor.perf_model.memory.recent_release``.
 
-SGLang 0.5.23: weights + KV = ``mem_fraction_static`` x memory; its default leaves ``static_reserve_gib`` for activations
+SGLang 0.5.23: weights + KV = ``mem_fraction_static`` x what is free before loading; its default leaves ``static_reserve_gib`` for activations
 and graphs (arg_groups/memory_hook.py). A gpu_memory_utilization that is stated is this share, as users of SGLang state it; the
 command passes ``static_fraction``. TensorRT-LLM, LMDeploy: KV = gpu_memory_utilization x what is free after weights and activations.
 """
@@ -137,6 +137,18 @@ def kv_groups(model: Model) -> KvGroups:
         window=model.sliding_window if windowed else 1,
         states=math.ceil(states / size),
     )
+
+
+CONTEXT_GIB, CONTEXT_TP_GIB = 0.67, 1.9
+"""What is in use before SGLang loads: on one H200 (``benchmarks/measured``, ``free_before_gb``), and in a tensor-parallel group, by
+a log of Qwen3-235B-A22B-FP8 on four H100s at 0.93 (vllm-project/vllm#21348: 367,404 tokens)."""
+
+
+def static_gib(share: Array, memory_gib: float, tp: Array) -> Array:
+    """Return what SGLang's weights and KV cache have together: a share of what is free before loading, shape (n,)."""
+    import numpy as np
+
+    return np.asarray(share * (memory_gib - np.where(tp > 1, CONTEXT_TP_GIB, CONTEXT_GIB)))
 
 
 def static_reserve_gib(

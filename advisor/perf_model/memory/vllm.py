@@ -24,7 +24,15 @@ from advisor.perf_model.memory.recent_release import (
     weight_factor,
 )
 from advisor.perf_model.memory.weights import expert_padding, layer_bytes, outside_bytes
-from catalog.engines import find_engine, kv_groups, padded_vocab, pipeline_layers, reserves_graphs, static_share
+from catalog.engines import (
+    find_engine,
+    kv_groups,
+    padded_vocab,
+    pipeline_layers,
+    reserves_graphs,
+    static_gib,
+    static_share,
+)
 from catalog.mixers import Recurrence
 from catalog.models.rotary import rotary_numbers
 from catalog.models.sizes import weight_share
@@ -265,4 +273,4 @@ def _kv_gib(
         seqs=layout.max_num_seqs,
         graphs=layout.graphs,
     )
-    return np.asarray(np.minimum(device * static, device - rest) - weights)
+    return np.asarray(np.minimum(static_gib(static, device, layout.tp), device - rest) - weights)

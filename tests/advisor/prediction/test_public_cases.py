@@ -1,5 +1,6 @@
 """Questions that people asked in public, with the right answers their logs give."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -109,3 +110,28 @@ def test_infinity_in_a_configuration_is_a_number():
     """Python writes it so (``time_step_limit`` of Nemotron-H)."""
     answer = advisor.estimate(str(CASES / "nemotron-h-56b"), "2xH100", tp=2, **ONE)
     assert answer.memory["weights"] == pytest.approx(56.3e9 * 2 / 2 / 2**30, rel=0.03)
+
+
+def test_the_share_of_sglang_is_of_what_is_free_before_loading():
+    """SGLang 0.4.9 had 367,404 tokens for Qwen3-235B-A22B-FP8 on four H100s at 0.93 (vllm-project/vllm#21348)."""
+    case = str(CASES / "qwen3-235b-a22b-fp8")
+    answer = advisor.estimate(case, "4xH100", engine="sglang", tp=4, gpu_memory_utilization=0.93, **ONE)
+    assert answer.kv_capacity_tokens == pytest.approx(367_404, rel=0.03)
+
+
+def test_a_hybrid_on_a_gpu_of_141_gb_holds_what_a_log_says():
+    """vLLM 0.19 held 33.04 requests of 32,768 tokens of Qwen3.5-27B on an H20 of 141 GB (vllm-project/vllm#40691)."""
+    knobs = {"max_model_len": 32768, "max_num_seqs": 16, "max_num_batched_tokens": 16384, "engine_version": "0.19"}
+    answer = advisor.estimate(str(CASES / "qwen3.5-27b"), "1xH200", **knobs, **ONE)
+    assert answer.kv_capacity_tokens == pytest.approx(33.04 * 32768, rel=0.02)
+
+
+@pytest.mark.parametrize(("share", "gpu"), [(0.9, "1xH100"), (0.5, "1xH100"), (0.9, "1xB200"), (0.95, "1xRTX4090")])
+def test_tensorrt_llm_caches_in_a_share_of_what_weights_and_activations_leave(share, gpu):
+    """``free_gpu_memory_fraction`` (commands/serve.py): the command passes the share itself."""
+    answer = advisor.estimate("llama-3.1-8b", gpu, engine="tensorrt-llm", gpu_memory_utilization=share, **ONE)
+    memory = answer.memory
+    left = memory["device"] - memory["weights"] - memory["activations"] - memory["engine"]
+    assert memory["kv_cache"] == pytest.approx(share * left, rel=1e-6)
+    assert memory["reserved"] == pytest.approx((1.0 - share) * left, rel=1e-6)
+    assert re.search(rf"--kv_cache_free_gpu_memory_fraction {share:g}\b", advisor.export(answer, "tensorrt-llm"))
