@@ -119,7 +119,7 @@ class DeploymentSearch:
     def space(self) -> Space:
         """Return the valid layouts with the batches that may fit them, crossed with the other knobs that are open."""
         known = find_engine(self.engine).parallel
-        experts = "tp" if self.model.moe_layers and "ep" in known else "none"
+        experts = "all" if self.model.moe_layers and "ep" in known else "none"
         layouts = [
             layout
             for layout in parallelisms(

@@ -416,7 +416,7 @@ def _simulation(
         served=served,
         steps=served.steps,
         provenance=engine.provenance,
-        notes=(*notes, *_warnings(decode.deployment.engine, drawn, rates["saturation_s"])),
+        notes=(*notes, *_warnings(decode.deployment, drawn, rates["saturation_s"])),
         sigmas=outcome.sigmas,
         scale=scale,
     )
@@ -428,11 +428,17 @@ def counted_out(traffic: Arrivals, engine: AggregatedServer) -> Arrivals:
     return replace(traffic, duration_s=served.end_s)
 
 
-def _warnings(engine: str, rate: float | None, saturation_s: float) -> list[Note]:
+def _warnings(deployment: Deployment, rate: float | None, saturation_s: float) -> list[Note]:
     """Say where the engine's own scheduler is another, and where more requests come than can be served."""
     notes = []
-    if engine != "vllm":
-        notes.append(Note(f"steps are timed as {engine}'s, but scheduled as vLLM's V1 engine does", "warning"))
+    if deployment.experts_span_replicas:
+        notes.append(
+            Note("ranks that share their experts step together; they are simulated as if each went on alone", "warning")
+        )
+    if deployment.engine != "vllm":
+        notes.append(
+            Note(f"steps are timed as {deployment.engine}'s, but scheduled as vLLM's V1 engine does", "warning")
+        )
     if rate is not None and rate > saturation_s:
         overload = (
             f"overloaded: {rate:.3g} requests/s offered, {saturation_s:.3g} served at most; about "

@@ -44,7 +44,7 @@ def layouts(model, cluster):
     for tp in range(1, cluster.num_gpus + 1):
         for pp in range(1, min(cluster.num_gpus // tp, model.num_hidden_layers) + 1):
             for dp in range(1, replicas(cluster, tp, pp) + 1):
-                for ep in {1, tp} if model.num_experts else {1}:
+                for ep in {1, tp, tp * dp} if model.num_experts else {1}:
                     if ep <= max(model.num_experts, 1) and not tp_problem(model, tp, experts_whole=ep > 1):
                         yield tp, pp, dp, ep
 
@@ -652,3 +652,22 @@ def test_a_batch_that_comes_at_once_has_no_client():
     static = estimate("llama-3.1-8b", "H200", batch=8, input_len=512, output_len=64)
     assert static.client_ttft_ms is None
     assert "client_ttft_ms" not in static.to_dict()["intervals"]
+
+
+def test_attention_data_parallel_with_experts_over_all_gpus_stands_beside_tensor_parallel():
+    answer = recommend("deepseek-v3", "8xH200", tpot="30ms")
+    layouts = {(c.deployment.tp, c.deployment.dp, c.deployment.ep): c for c in answer.candidates}
+    assert (8, 1, 1) in layouts
+    spread = [c for c in answer.candidates if c.deployment.experts_span_replicas]
+    assert {(1, 8, 8), (2, 4, 8), (4, 2, 8)} <= {(c.deployment.tp, c.deployment.dp, c.deployment.ep) for c in spread}
+    for candidate in spread:
+        low, high = candidate.interval("output_tok_s_per_gpu")
+        assert low < candidate.output_tok_s_per_gpu < high
+        assert candidate.keeps(answer.slo) >= answer.confidence
+
+
+def test_experts_over_one_replica_are_the_same_however_they_are_called():
+    one = recommend("mixtral-8x7b", "2xH200", concurrency=16)
+    assert all(c.deployment.ep in (1, c.deployment.tp, c.deployment.tp * c.deployment.dp) for c in one.candidates)
+    alone = [c for c in one.candidates if c.deployment.dp == 1 and c.deployment.ep > 1]
+    assert not any(c.deployment.experts_span_replicas for c in alone)
