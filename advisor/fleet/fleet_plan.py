@@ -6,30 +6,31 @@ at its tightest hour, and a type that misses its limits there is taken for less 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from advisor.calibration.intervals import LEVEL
 from advisor.capacity.fleet_options import HOURS_A_MONTH
-from advisor.fleet.assignment import Programme, ReplicaColumn
+from advisor.fleet.hourly_programme import HourlyProgramme, one_type_a_model, single_types
 from advisor.fleet.question import pairs_of, price_of, read_fleet
-from advisor.fleet.replica_type import OutOfReach, ReplicaType, checked_fleet, replica_types
-from advisor.fleet.workers import workers_of
+from advisor.fleet.relaxation import Shortage
+from advisor.fleet.replica_type import checked_fleet, replica_types
+from advisor.fleet.workers import called_here, workers_of
 from advisor.prediction.inputs import plain_fields, read_model
 from advisor.prediction.presentation import header
 from advisor.progress import Course
 from catalog.errors import InputError, Note
-from catalog.gpus import find_gpu
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from advisor.calibration.parameter_posterior import Provenance
-    from advisor.fleet.assignment import Assignment, Marginals
+    from advisor.fleet.assignment import Assignment, Marginals, ReplicaColumn
     from advisor.fleet.question import FleetQuestion
+    from advisor.fleet.replica_type import OutOfReach
     from advisor.fleet.workers import Calls
     from advisor.prediction.evidence import Runs
     from advisor.progress import Watch
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 CORRECTION = 0.95
 """Share of its capacity at which a type is taken that missed its limits in the whole."""
 CORRECTIONS = 6
+SHOWN = 6
+"""Of what an interrupted answer lacks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +90,8 @@ class FleetPlan:
     out_of_reach: tuple[OutOfReach, ...]
     unserved: tuple[str, ...]
     """Models that no kind of GPU serves within their limits."""
+    lacking: tuple[str, ...]
+    """What an answer that was interrupted lacks; empty: nothing."""
     missing: Mapping[str, int]
     """GPUs by pool that more would be needed for all hours."""
     relaxations: tuple[str, ...]
@@ -125,70 +130,6 @@ class FleetPlan:
         }
 
 
-@dataclass(slots=True, kw_only=True)
-class _Work:
-    """What a plan is made of while it is made."""
-
-    question: FleetQuestion
-    prices: tuple[float, ...]
-    rates: np.ndarray[Any, Any]
-    """Requests a second by model and hour, headroom included, (models, hours)."""
-    types: list[ReplicaType] = field(default_factory=list)
-    out_of_reach: list[OutOfReach] = field(default_factory=list)
-    factors: dict[int, float] = field(default_factory=dict)
-    """Corrections of capacity by type."""
-
-    @property
-    def columns(self) -> list[tuple[int, ReplicaColumn]]:
-        """Return the number of the type and the column, for every pool of its GPU that it fits."""
-        pools = self.question.pools
-        return [
-            (
-                number,
-                ReplicaColumn(
-                    model=kind.model,
-                    pool=place,
-                    gpus=kind.gpus,
-                    capacity_s=kind.capacity_s * self.factors.get(number, 1.0),
-                ),
-            )
-            for number, kind in enumerate(self.types)
-            for place, pool in enumerate(pools)
-            if find_gpu(pool.gpu).value.name == kind.gpu and (pool.count is None or kind.gpus <= pool.count)
-        ]
-
-    @property
-    def served(self) -> set[int]:
-        return {column.model for _, column in self.columns}
-
-    def programme(self, hour: int, columns: Sequence[ReplicaColumn]) -> Programme:
-        pools = self.question.pools
-        return Programme(
-            columns=columns,
-            prices=[0.0 if pool.fixed else price for pool, price in zip(pools, self.prices, strict=True)],
-            counts=[pool.count for pool in pools],
-            rates=[
-                float(rate) if number in {column.model for column in columns} else 0.0
-                for number, rate in enumerate(self.rates[:, hour])
-            ],
-            spares=self.question.spares,
-        )
-
-    def assigned(self, columns: Sequence[ReplicaColumn]) -> list[Assignment]:
-        """Return the assignment of every hour; equal hours are solved once."""
-        solved: dict[tuple[float, ...], Assignment] = {}
-        answers = []
-        for hour in range(self.rates.shape[1]):
-            key = tuple(map(float, self.rates[:, hour]))
-            if key not in solved:
-                assignment = self.programme(hour, columns).solve()
-                if assignment is None:
-                    raise InputError("the programme found no fleet in its time; ask for fewer models or pools at once")
-                solved[key] = assignment
-            answers.append(solved[key])
-        return answers
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Choice:
     """What the programme chose, and what serving it whole shows."""
@@ -222,30 +163,57 @@ def plan_fleet(
             ``ray://auto`` for the one of this machine); the answer is the same, whichever of them die.
         progress: called with a ``Progress`` as the work goes on.
 
+    Ctrl-C ends the judging and leaves an answer of what was judged until then, which says what it lacks.
+
     Raises:
         InputError: a name, number or combination that cannot be.
 
     """
     question = read_fleet(fleet)
     work = _begun(question)
-    pairs = pairs_of(question)
+    # By kind of GPU, so that an answer that is interrupted has every model on some kind.
+    pairs = sorted(pairs_of(question), key=lambda pair: (pair[2], pair[1]))
     course = Course(watch=progress, steps=len(pairs) + 2)
     with workers_of(workers) as calls:
-        tasks = [(question, number, gpu, runs, node) for number, gpu, node in pairs]
-        for done, (types, reason) in enumerate(calls(replica_types, tasks)):
-            course.tell("what each model's replicas carry", done)
-            work.types += types
-            work.out_of_reach += [reason] if reason else []
+        judged = _judged(work, pairs, runs, calls, course)
+        lacking = [f"{question.models[number].label} on {gpu}" for number, gpu, _ in pairs[judged:]]
         course.tell("choosing and serving the whole", len(pairs))
-        choice, rounds = _chosen(work, runs, calls), 0
+        left = called_here if lacking else calls  # the workers were interrupted, too
+        choice, rounds = _chosen(work, runs, left), 0
         while choice.missed and rounds < CORRECTIONS:
             for number in choice.missed:
                 work.factors[number] = work.factors.get(number, 1.0) * CORRECTION
-            choice, rounds = _chosen(work, runs, calls), rounds + 1
-    return _plan(work, choice, rounds)
+            choice, rounds = _chosen(work, runs, left), rounds + 1
+    return _plan(work, choice, rounds, tuple(lacking))
 
 
-def _chosen(work: _Work, runs: Runs, calls: Calls) -> _Choice:
+def _judged(
+    work: HourlyProgramme, pairs: Sequence[tuple[int, str, int]], runs: Runs, calls: Calls, course: Course
+) -> int:
+    """Judge what replicas carry, pair by pair of model and GPU, and return how many pairs were judged: all, or those before Ctrl-C.
+
+    Raises:
+        KeyboardInterrupt: it came before anything was judged that could serve a model.
+
+    """
+    tasks = [(work.question, number, gpu, runs, node) for number, gpu, node in pairs]
+    done = 0
+    try:
+        for types, reason in calls(replica_types, tasks):
+            done += 1
+            work.types += types
+            work.out_of_reach += [reason] if reason else []
+            course.tell("what each model's replicas carry", done)
+    except KeyboardInterrupt:
+        if not work.types:
+            raise
+    order = {(number, gpu): place for place, (number, gpu, _) in enumerate(pairs_of(work.question))}
+    work.types.sort(key=lambda kind: order[kind.model, kind.gpu])
+    work.out_of_reach.sort(key=lambda item: order[item.model, item.gpu])
+    return done
+
+
+def _chosen(work: HourlyProgramme, runs: Runs, calls: Calls) -> _Choice:
     """Solve the programme for every hour, and serve the whole."""
     numbers, columns = [number for number, _ in work.columns], [column for _, column in work.columns]
     hours = work.assigned(columns)
@@ -253,7 +221,7 @@ def _chosen(work: _Work, runs: Runs, calls: Calls) -> _Choice:
     return _Choice(numbers=numbers, columns=columns, hours=hours, checks=checks)
 
 
-def _begun(question: FleetQuestion) -> _Work:
+def _begun(question: FleetQuestion) -> HourlyProgramme:
     """Check names and prices, and spread the rates over the hours."""
     demands = [model.demand() for model in question.models]
     for model in question.models:
@@ -267,14 +235,14 @@ def _begun(question: FleetQuestion) -> _Work:
             for model, demand in zip(question.models, demands, strict=True)
         ]
     )
-    return _Work(
+    return HourlyProgramme(
         question=question,
         prices=tuple(price_of(pool) for pool in question.pools),
         rates=rates * (1.0 + question.headroom),
     )
 
 
-def _tightest(work: _Work, columns: Sequence[ReplicaColumn], hours: Sequence[Assignment], model: int) -> int:
+def _tightest(work: HourlyProgramme, columns: Sequence[ReplicaColumn], hours: Sequence[Assignment], model: int) -> int:
     """Return the hour in which a model's replicas have the least left over."""
     own = np.array([column.capacity_s if column.model == model else 0.0 for column in columns])
     loads = [work.rates[model, hour] / max(own @ hours[hour].replicas, 1e-12) for hour in range(len(hours))]
@@ -282,7 +250,7 @@ def _tightest(work: _Work, columns: Sequence[ReplicaColumn], hours: Sequence[Ass
 
 
 def _served(
-    work: _Work,
+    work: HourlyProgramme,
     numbers: Sequence[int],
     columns: Sequence[ReplicaColumn],
     hours: Sequence[Assignment],
@@ -313,19 +281,15 @@ def _served(
     return dict(zip(tasks, calls(checked_fleet, list(tasks.values())), strict=True))
 
 
-def _plan(work: _Work, choice: _Choice, rounds: int) -> FleetPlan:
+def _plan(work: HourlyProgramme, choice: _Choice, rounds: int, lacking: tuple[str, ...]) -> FleetPlan:
     question, columns, hours = work.question, choice.columns, choice.hours
     month = HOURS_A_MONTH / len(hours)
-    used = sum(hour.usd_hour for hour in hours) * month
-    fixed = sum(
-        price * (pool.count or 0) * HOURS_A_MONTH
-        for pool, price in zip(question.pools, work.prices, strict=True)
-        if pool.fixed
-    )
+    used, fixed = work.usd_per_month(hours), work.fixed_usd_per_month
     missing = {
-        question.pools[pool].label: max(hour.missing.get(pool, 0) for hour in hours)
+        pool: max(hour.missing.get(pool, 0) for hour in hours)
         for pool in sorted({pool for hour in hours for pool in hour.missing})
     }
+    shortage = Shortage(work=work, columns=columns, usd_per_month=used + fixed, missing=missing)
     unserved = tuple(model.label for i, model in enumerate(question.models) if i not in work.served)
     most = max(
         range(len(hours)), key=lambda hour: sum(n * c.gpus for n, c in zip(hours[hour].replicas, columns, strict=True))
@@ -337,20 +301,21 @@ def _plan(work: _Work, choice: _Choice, rounds: int) -> FleetPlan:
         fixed_usd_per_month=fixed,
         used_usd_per_month=used,
         gap=(sum(hour.usd_hour - hour.bound_usd_hour for hour in hours) * month) / max(used, 1e-9),
-        single_type=dict(_single_types(work, columns)),
-        one_type_a_model=_one_type_a_model(work, columns, month),
+        single_type=dict(single_types(work, columns)),
+        one_type_a_model=one_type_a_model(work, columns),
         marginals=work.programme(most, columns).marginals(),
         out_of_reach=tuple(work.out_of_reach),
         unserved=unserved,
-        missing=missing,
-        relaxations=tuple(_relaxations(work, used + fixed, missing, unserved)),
+        missing={question.pools[pool].label: gpus for pool, gpus in missing.items()},
+        lacking=lacking,
+        relaxations=(*_limits(work, unserved), *shortage.relaxations()),
         types=len(work.types),
         rounds=rounds,
-        notes=tuple(_notes(work)),
+        notes=tuple(_notes(work, lacking)),
     )
 
 
-def _placements(work: _Work, choice: _Choice, month: float) -> Iterator[Placement]:
+def _placements(work: HourlyProgramme, choice: _Choice, month: float) -> Iterator[Placement]:
     for i, (number, column) in enumerate(zip(choice.numbers, choice.columns, strict=True)):
         replicas = tuple(int(hour.replicas[i]) for hour in choice.hours)
         if not any(replicas):
@@ -374,56 +339,21 @@ def _placements(work: _Work, choice: _Choice, month: float) -> Iterator[Placemen
         )
 
 
-def _single_types(work: _Work, columns: Sequence[ReplicaColumn]) -> Iterator[tuple[str, float | None]]:
-    """Yield what the fleet would cost on one kind of GPU alone."""
-    month = HOURS_A_MONTH / work.rates.shape[1]
-    kinds = [find_gpu(pool.gpu).value.name for pool in work.question.pools]
-    for gpu in dict.fromkeys(kinds):
-        own = [column for column in columns if kinds[column.pool] == gpu]
-        if {column.model for column in own} != work.served:
-            yield gpu, None
-            continue
-        hours = work.assigned(own)
-        yield gpu, None if any(hour.missing for hour in hours) else sum(hour.usd_hour for hour in hours) * month
-
-
-def _one_type_a_model(work: _Work, columns: Sequence[ReplicaColumn], month: float) -> float | None:
-    """Return what it costs where each model takes the one type and pool that is cheapest for it alone, dear or not together."""
-    chosen: list[ReplicaColumn] = []
-    for model in sorted(work.served):
-        own = [column for column in columns if column.model == model]
-        chosen.append(min(own, key=lambda column: _alone_usd(work, column)))
-    hours = work.assigned(chosen)
-    return None if any(hour.missing for hour in hours) else sum(hour.usd_hour for hour in hours) * month
-
-
-def _alone_usd(work: _Work, column: ReplicaColumn) -> tuple[float, float]:
-    """Return dollars over all hours, and GPUs, that a model takes in one column alone."""
-    pool = work.question.pools[column.pool]
-    replicas = np.ceil(work.rates[column.model] / column.capacity_s) + work.question.spares
-    gpus = float(replicas.sum() * column.gpus)
-    return (0.0 if pool.fixed else work.prices[column.pool]) * gpus, gpus
-
-
-def _relaxations(
-    work: _Work, usd_per_month: float, missing: Mapping[str, int], unserved: Sequence[str]
-) -> Iterator[str]:
-    """Say what would have to give, in numbers."""
+def _limits(work: HourlyProgramme, unserved: Sequence[str]) -> Iterator[str]:
+    """Say of each model that no GPU serves which limits could be kept."""
     for label in unserved:
         reasons = [
             f"{item.gpu}: {item.reason}"
             for item in work.out_of_reach
             if work.question.models[item.model].label == label
         ]
-        yield f"{label}: other limits or other GPUs ({'; '.join(reasons)})"
-    for pool, gpus in missing.items():
-        yield f"{gpus} more GPUs in pool {pool}, or GPUs to rent beside it"
-    budget = work.question.budget_usd_hour
-    if budget is not None and usd_per_month > budget * HOURS_A_MONTH * (1.0 + 1e-9):
-        yield f"a budget of ${usd_per_month:,.0f} a month in place of ${budget * HOURS_A_MONTH:,.0f}"
+        yield f"{label}: other limits or other GPUs ({'; '.join(reasons) or 'none was judged'})"
 
 
-def _notes(work: _Work) -> Iterator[Note]:
+def _notes(work: HourlyProgramme, lacking: Sequence[str]) -> Iterator[Note]:
+    if lacking:
+        shown = ", ".join(lacking[:SHOWN]) + (f" and {len(lacking) - SHOWN} more" if len(lacking) > SHOWN else "")
+        yield Note(f"interrupted: a better fleet may be among what was not judged: {shown}", "warning")
     spot = [pool.label for pool in work.question.pools if pool.kind == "spot"]
     if spot:
         yield Note(f"{' and '.join(spot)}: spot GPUs can be taken away; nothing here counts on how often", "warning")

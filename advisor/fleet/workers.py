@@ -43,7 +43,7 @@ def workers_of(workers: int | str) -> Iterator[Calls]:
         if not 1 <= count <= 4096:
             raise InputError(f"workers is {count}; it must be from 1 to 4096 processes, or an address: {EXAMPLES}")
         if count == 1:
-            yield _called_here
+            yield called_here
             return
         with parallel_config(backend="loky", inner_max_num_threads=max((os.cpu_count() or 1) // count, 1)):
             yield partial(_called, jobs=count)
@@ -59,7 +59,8 @@ def workers_of(workers: int | str) -> Iterator[Calls]:
         raise InputError(f"workers is {workers!r:.60}; it must be a number or an address: {EXAMPLES}")
 
 
-def _called_here(function: Work, arguments: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
+def called_here(function: Work, arguments: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
+    """Call it in this process, one after the other."""
     return (function(*given) for given in arguments)
 
 

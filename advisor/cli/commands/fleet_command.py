@@ -29,7 +29,8 @@ def fleet(*, file: File, workers: Workers = "1", evidence: EvidenceOptions, outp
     """Place models on several kinds of GPUs for the least money.
 
     Shows which model runs on which GPUs, in which layout and on how many replicas, hour by hour; one model may run on several
-    kinds of GPUs if that is cheaper. Exits with 1 if the limits cannot all be kept, and says what to relax.
+    kinds of GPUs if that is cheaper. Exits with 1 if the limits cannot all be kept, and says what to relax. Ctrl-C ends the
+    work with the best of what was judged until then.
 
     \b
     advisor fleet fleet.yaml
@@ -47,5 +48,7 @@ def fleet(*, file: File, workers: Workers = "1", evidence: EvidenceOptions, outp
         return [row(place) for place in result.placements]
 
     answer(output, lambda: document_of(result), body=result.to_dict, rows=rows)
+    if result.lacking:
+        raise KeyboardInterrupt  # the exit code says so
     if not result.meets:
         raise nothing_feasible(result.relaxations, output.format_, why="no fleet keeps all limits")

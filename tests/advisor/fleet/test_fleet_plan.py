@@ -106,7 +106,30 @@ def test_a_limit_that_nothing_keeps_names_what_a_request_alone_takes():
 
 def test_a_budget_that_does_not_suffice_is_told_with_the_one_that_would(plan):
     answer = advisor.plan_fleet({**SMALL, "budget": "$10/month"})
-    assert answer.relaxations == (f"a budget of ${plan.usd_per_month:,.0f} a month in place of $10",)
+    assert answer.relaxations[0] == f"a budget of ${plan.usd_per_month:,.0f} a month in place of $10"
+
+
+def test_what_was_judged_before_ctrl_c_is_an_answer_that_says_what_it_lacks(plan):
+    shares = []
+
+    def interrupted(now):
+        shares.append(now.share)
+        if sum(share > 0.25 for share in shares) == 1:
+            raise KeyboardInterrupt
+
+    answer = advisor.plan_fleet(SMALL, progress=interrupted)
+    assert 0 < len(answer.lacking) < 4
+    assert "interrupted" in answer.notes[0].text
+    assert answer.types < plan.types
+    assert not answer.meets or answer.usd_per_month >= plan.usd_per_month - 1e-6
+
+
+def test_ctrl_c_before_anything_was_judged_leaves_no_answer():
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        advisor.plan_fleet({**SMALL, "models": [{**SMALL["models"][1], "ttft": "1us"}]}, progress=interrupted)
 
 
 @pytest.mark.parametrize(
