@@ -1,7 +1,7 @@
 """The plan of a fleet: replica types are judged, a programme chooses for every hour, and the choice is served and corrected.
 
 What one replica carries is judged alone (``advisor.fleet.replica_type``); the fleet that is chosen from that is then served whole
-at its tightest hour, and a type that misses its limits there is taken for less and the programme solved again, until all hold.
+at the tightest hour of every type, and a type that misses its limits there is taken for less and the programme solved again, until all hold.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from advisor.prediction.evidence import Runs
     from advisor.progress import Watch
     from catalog.schema import Deployment
+    from catalog.units import Array
 
 CORRECTION = 0.95
 """Share of its capacity at which a type is taken that missed its limits in the whole."""
@@ -60,7 +61,7 @@ class Placement:
     usd_per_month: float
     """Of what is paid for when it is used."""
     latencies: Mapping[str, float]
-    """At the tightest hour, the spares out: ms at the model's percentile,"""
+    """At the tightest of its hours, the spares out: ms at the model's percentile,"""
     intervals: Mapping[str, tuple[float, float]]
     """with 90% intervals."""
     meets: bool
@@ -82,7 +83,7 @@ class FleetPlan:
     single_type: Mapping[str, float | None]
     """Dollars a month of what is paid when used, with the GPUs of one kind alone; None where they do not suffice."""
     one_type_a_model: float | None
-    """The same where each model takes one type alone, the cheapest for it."""
+    """The same where models are planned alone: each in turn takes the one type that is cheapest for it, of what is left."""
     used_usd_per_month: float
     """The same of this plan."""
     marginals: Marginals
@@ -242,11 +243,19 @@ def _begun(question: FleetQuestion) -> HourlyProgramme:
     )
 
 
-def _tightest(work: HourlyProgramme, columns: Sequence[ReplicaColumn], hours: Sequence[Assignment], model: int) -> int:
-    """Return the hour in which a model's replicas have the least left over."""
-    own = np.array([column.capacity_s if column.model == model else 0.0 for column in columns])
-    loads = [work.rates[model, hour] / max(own @ hours[hour].replicas, 1e-12) for hour in range(len(hours))]
-    return int(np.argmax(loads))
+def _loads(work: HourlyProgramme, columns: Sequence[ReplicaColumn], hours: Sequence[Assignment], model: int) -> Array:
+    """Return the share of what a model's replicas carry, the spares out, that comes at every hour; NaN where it has none.
+
+    Where GPUs are missing, what is there is given no more than it carries.
+    """
+    capacity = np.array([column.capacity_s if column.model == model else 0.0 for column in columns])
+    loads = []
+    for hour, assignment in enumerate(hours):
+        carried = float(capacity @ assignment.replicas)
+        largest = float(max(capacity[assignment.replicas > 0], default=0.0))
+        rest = max(carried - largest * work.question.spares, 1e-12)
+        loads.append(min(work.rates[model, hour] / rest, 1.0) if carried else np.nan)
+    return np.array(loads)
 
 
 def _served(
@@ -257,27 +266,20 @@ def _served(
     runs: Runs,
     calls: Calls,
 ) -> dict[int, tuple[Any, Any]]:
-    """Serve every model at its tightest hour, the spares out, each type its part by what it carries; results by type."""
+    """Serve every type at the tightest of its hours, the spares out, with its part by what it carries; results by type."""
     tasks: dict[int, tuple[Any, ...]] = {}
     node = {gpu: most for _, gpu, most in pairs_of(work.question)}
     for model in sorted(work.served):
-        hour = _tightest(work, columns, hours, model)
-        counts = hours[hour].replicas.copy()
-        own = [i for i, column in enumerate(columns) if column.model == model and counts[i]]
-        if not own:
-            continue
-        largest = max(own, key=lambda i: columns[i].capacity_s)
-        counts[largest] = max(counts[largest] - work.question.spares, 0)
-        carried = sum(columns[i].capacity_s * counts[i] for i in own)
-        # where GPUs are missing, what is there is given no more than it carries
-        load = min(work.rates[model, hour] / max(carried, 1e-12), 1.0)
-        by_type: dict[int, int] = {}
-        for i in own:
-            by_type[numbers[i]] = by_type.get(numbers[i], 0) + int(counts[i])
-        for number, left in by_type.items():
-            kind, replicas = work.types[number], max(left, 1)
-            part = load * kind.capacity_s * work.factors.get(number, 1.0) * replicas
-            tasks[number] = (work.question, kind, replicas, float(part), runs, node[kind.gpu])
+        loads = _loads(work, columns, hours, model)
+        for number in dict.fromkeys(n for n, column in zip(numbers, columns, strict=True) if column.model == model):
+            own = [i for i, other in enumerate(numbers) if other == number]
+            used = np.array([sum(int(hour.replicas[i]) for i in own) for hour in hours])
+            if not used.any():
+                continue
+            hour = int(np.nanargmax(np.where(used > 0, loads, np.nan)))
+            kind, replicas = work.types[number], int(used[hour])
+            rate = float(loads[hour]) * kind.capacity_s * work.factors.get(number, 1.0) * replicas
+            tasks[number] = (work.question, kind, replicas, rate, runs, node[kind.gpu])
     return dict(zip(tasks, calls(checked_fleet, list(tasks.values())), strict=True))
 
 

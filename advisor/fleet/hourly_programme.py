@@ -112,18 +112,29 @@ def single_types(work: HourlyProgramme, columns: Sequence[ReplicaColumn]) -> Ite
 
 
 def one_type_a_model(work: HourlyProgramme, columns: Sequence[ReplicaColumn]) -> float | None:
-    """Return what it costs where each model takes the one type and pool that is cheapest for it alone, dear or not together."""
-    chosen: list[ReplicaColumn] = []
+    """Return what it costs where models are planned alone: each in turn takes the one type and pool that is cheapest for it, of the
+    GPUs that those before it left; None where nothing is left for one.
+    """
+    counts = [np.inf if pool.count is None else float(pool.count) for pool in work.question.pools]
+    left = [np.full(work.rates.shape[1], count) for count in counts]
+    usd = 0.0
     for model in sorted(work.served):
-        own = [column for column in columns if column.model == model]
-        chosen.append(min(own, key=lambda column: _alone_usd(work, column)))
-    hours = work.assigned(chosen)
-    return None if any(hour.missing for hour in hours) else work.usd_per_month(hours)
+        alone = [(column, _gpus_alone(work, column)) for column in columns if column.model == model]
+        able = [(column, gpus) for column, gpus in alone if (gpus <= left[column.pool]).all()]
+        if not able:
+            return None
+        column, gpus = min(able, key=lambda pair: (_price(work, pair[0]) * pair[1].sum(), pair[1].sum()))
+        left[column.pool] -= gpus
+        usd += _price(work, column) * float(gpus.sum())
+    return usd * HOURS_A_MONTH / work.rates.shape[1]
 
 
-def _alone_usd(work: HourlyProgramme, column: ReplicaColumn) -> tuple[float, float]:
-    """Return dollars over all hours, and GPUs, that a model takes in one column alone."""
-    pool = work.question.pools[column.pool]
-    replicas = np.ceil(work.rates[column.model] / column.capacity_s) + work.question.spares
-    gpus = float(replicas.sum() * column.gpus)
-    return (0.0 if pool.fixed else work.prices[column.pool]) * gpus, gpus
+def _gpus_alone(work: HourlyProgramme, column: ReplicaColumn) -> Array:
+    """Return the GPUs that a model takes in one column alone, by hour."""
+    rates = work.rates[column.model]
+    replicas = np.ceil(rates / column.capacity_s - 1e-9) + np.where(rates > 0, work.question.spares, 0)
+    return np.asarray(replicas * column.gpus)
+
+
+def _price(work: HourlyProgramme, column: ReplicaColumn) -> float:
+    return 0.0 if work.question.pools[column.pool].fixed else work.prices[column.pool]

@@ -124,7 +124,7 @@ def _lines(answer: FleetPlan) -> Lines:
         money.append(f"${answer.fixed_usd_per_month:,.0f} of it whether used or not")
     lines: list[tuple[str, Sequence[str]]] = [("cost", money)]
     others = [f"{gpu} alone: {_month(usd)}" for gpu, usd in answer.single_type.items() if len(answer.single_type) > 1]
-    others += [f"one type for each model, the cheapest for it alone: {_month(answer.one_type_a_model)}"]
+    others += [f"each model planned alone, on the cheapest type left for it: {_month(answer.one_type_a_model)}"]
     lines.append(("instead", others))
     slow = [
         f"{place.model} on {place.pool}: {', '.join(_latency(place, name) for name in LATENCIES)}"
