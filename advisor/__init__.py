@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from advisor.capacity.capacity_plan import CapacityPlan, plan
     from advisor.capacity.fleet_options import Change, FleetOption
     from advisor.capacity.option_traffic import simulate_option
+    from advisor.fleet.autoscaling import Autoscaling, plan_autoscaling
     from advisor.fleet.fleet_plan import FleetPlan, plan_fleet
     from advisor.fleet.question import FleetModel, FleetQuestion, GpuPool
     from advisor.prediction.batch_curve import Curve, curve
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Arrivals",
+    "Autoscaling",
     "CapacityPlan",
     "Change",
     "Check",
@@ -115,6 +117,7 @@ __all__ = [
     "import_runs",
     "parse_config",
     "plan",
+    "plan_autoscaling",
     "plan_fleet",
     "prepare_probe",
     "probe",
@@ -144,6 +147,7 @@ _HOMES = {
     "advisor.simulator.arrivals": ("Arrivals",),
     "advisor.prediction.evidence": ("Evidence", "ExtraRuns"),
     "advisor.capacity.capacity_plan": ("CapacityPlan", "plan"),
+    "advisor.fleet.autoscaling": ("Autoscaling", "plan_autoscaling"),
     "advisor.fleet.fleet_plan": ("FleetPlan", "plan_fleet"),
     "advisor.fleet.question": ("FleetModel", "FleetQuestion", "GpuPool"),
     "advisor.prediction.batch_curve": ("Curve", "curve"),

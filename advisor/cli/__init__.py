@@ -20,6 +20,7 @@ COMMANDS = {
     "simulate": "simulate_command.simulate",
     "plan": "plan_command.plan",
     "fleet": "fleet_command.fleet",
+    "autoscale": "autoscale_command.autoscale",
     "train": "train_command.train",
     "explore": "explore_command.explore",
     "probe": "probe_command.probe",

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from advisor.calibration.surrogate import LEVELS
+from advisor.calibration.fit_file import LEVELS
 from advisor.capacity.fleet_options import HOURS_A_MONTH
 from advisor.fleet.question import pairs_of, price_of, read_fleet
 from advisor.fleet.replica_lives import serve_lives
 from advisor.fleet.replica_type import replica_types, sizings
-from advisor.fleet.scaling_policy import SYNC_S, ScaledTraffic, ScalingPolicy
+from advisor.fleet.scaling_policy import DAY_TICKS, SYNC_S, ScaledTraffic, ScalingPolicy
 from advisor.fleet.workers import workers_of
 from advisor.prediction.inputs import plain_fields
 from advisor.progress import Course
@@ -43,18 +43,17 @@ if TYPE_CHECKING:
     from catalog.schema import Deployment
     from catalog.units import Array
 
-DAY_S = 86400.0
+DAY_S = DAY_TICKS * SYNC_S
 KINDS: tuple[Kind, ...] = ("fixed", "schedule", "rate", "running")
 TARGETS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
 """Shares of what a replica carries that policies are tried with, the cheapest first."""
-EVENTS: tuple[Event, ...] = ("node lost", "spot reclaimed", "rolling upgrade")
+EVENTS: tuple[Event, ...] = ("replica lost", "node lost", "spot reclaimed", "rolling upgrade")
 AFTER_S = 900.0
 """Over which requests are counted after an event."""
 STRETCH_S, SETTLING_S, MOST_REQUESTS = 3600.0, 120.0, 20_000
 """A stretch that is simulated: its seconds, the seconds before it, and no more requests than that."""
 START_S = (50.0, 210.0)
-"""Seconds that vLLM took from its start to its first answer, over the models and layouts whose runs ship: 0.5B to 70B, weights on a
-local disk."""
+"""Seconds from the start of vLLM to its first answer where the runs that ship were measured: from 8B on one GPU to 70B on four."""
 LOADS = (0.1, 0.3, 0.5, 0.7, 0.85, 0.95, 1.0)
 """Shares of a replica's saturation at which its requests in flight are simulated."""
 
@@ -91,6 +90,9 @@ class ModelAutoscaling:
     """One model's autoscaling."""
 
     model: str
+    """What the fleet calls it,"""
+    deployed: str
+    """and what the catalog does."""
     gpu: str
     pool: str
     deployment: Deployment
@@ -101,6 +103,8 @@ class ModelAutoscaling:
     limits: Mapping[str, float]
     in_flight: float
     """Requests in flight on a replica that is given what the best policy gives it; NaN where none suffices."""
+    schedule: tuple[int, ...]
+    """Replicas at every hour of the day by the clock, as the best policy would have them if it is one by the clock; else empty."""
     best: PolicyOutcome | None
     """The cheapest that keeps the limits often enough; None where none does."""
     options: tuple[PolicyOutcome, ...]
@@ -205,14 +209,13 @@ def _model_autoscaling(
         if layout.engine.deployment == kind.deployment
     )
     day = _Day(model=model, question=question, kind=kind, sizing=sizing, price=price, start_s=start_s, days=days)
-    outcomes = []
-    for policy_kind in KINDS:
-        outcomes.append(_cheapest(day, policy_kind, probability))
+    outcomes = [_cheapest(day, each, probability) for each in KINDS]
     able = [outcome for outcome in outcomes if outcome.kept >= probability]
     best = min(able, key=lambda outcome: outcome.usd_per_month, default=None)
     target = best.policy.target * kind.capacity_s if best else math.nan
     return ModelAutoscaling(
         model=model.label,
+        deployed=model.model,
         gpu=kind.gpu,
         pool=pool.label,
         deployment=kind.deployment,
@@ -220,6 +223,7 @@ def _model_autoscaling(
         capacity_s=kind.capacity_s,
         limits=sizing.demand.slo.limits,
         in_flight=day.traffic(0).in_flight(target) if best else math.nan,
+        schedule=day.hourly(best.policy) if best and best.policy.kind == "schedule" else (),
         best=best,
         options=tuple(outcomes),
         events=tuple(day.through(best.policy, event) for event in EVENTS) if best else (),
@@ -256,7 +260,7 @@ class _Day:
         mean = self.model.demand().workload.rate or 0.0
         parts = np.array(self.model.curve or (1.0,), dtype=float)
         middles = (np.arange(-1, len(parts) + 1) + 0.5) / len(parts) * DAY_S
-        ticks = (np.arange(round(DAY_S / SYNC_S)) + 0.5) * SYNC_S
+        ticks = (np.arange(DAY_TICKS) + 0.5) * SYNC_S
         rates = np.interp(ticks, middles, np.concatenate([parts[-1:], parts, parts[:1]]))
         return np.asarray(rates * (mean * (1.0 + self.question.headroom) / rates.mean()))
 
@@ -294,6 +298,11 @@ class _Day:
             node=max(self.sizing.cluster.gpus_per_node // self.kind.gpus, 1),
         )
 
+    def hourly(self, policy: ScalingPolicy) -> tuple[int, ...]:
+        """Return the most replicas that a schedule has within each hour."""
+        scheduled = self.traffic(0).scheduled(policy).reshape(24, -1)
+        return tuple(int(most) for most in scheduled.max(axis=1))
+
     def times(self, day: int) -> Any:
         """Return step times of a day: quantiles of what is believed of them, spread evenly over the days."""
         place = 2.0 * (day + 0.5) / self.days - 1.0
@@ -326,7 +335,10 @@ class _Day:
 
     def outcome(self, policy: ScalingPolicy, probability: float) -> PolicyOutcome:
         """Simulate days under a policy, no more than decide whether it keeps the limits often enough."""
-        paid, counts, good, worst = [], [], [], []
+        paid: list[float] = []
+        counts: list[int] = []
+        good: list[bool] = []
+        worst: list[dict[str, float]] = []
         for day in range(self.days):
             lives = self.traffic(day).lives(policy, day)
             paid.append(sum(life.paid_s(DAY_S) for life in lives))

@@ -126,7 +126,7 @@ def one_type_a_model(work: HourlyProgramme, columns: Sequence[ReplicaColumn]) ->
         column, gpus = min(able, key=lambda pair: (_price(work, pair[0]) * pair[1].sum(), pair[1].sum()))
         left[column.pool] -= gpus
         usd += _price(work, column) * float(gpus.sum())
-    return usd * HOURS_A_MONTH / work.rates.shape[1]
+    return float(usd * HOURS_A_MONTH / work.rates.shape[1])
 
 
 def _gpus_alone(work: HourlyProgramme, column: ReplicaColumn) -> Array:

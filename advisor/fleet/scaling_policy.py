@@ -28,13 +28,16 @@ STABLE_S = 300.0
 """``behavior.scaleDown.stabilizationWindowSeconds``, which is also KEDA's ``cooldownPeriod``."""
 MORE_PODS = 4
 """That the default ``behavior.scaleUp`` adds at once, or as many as there are."""
+HOUR_S = 3600.0
+DAY_TICKS = round(24 * HOUR_S / SYNC_S)
+"""Looks in a day."""
 RATE_S = 60.0
 """Over which a rate is measured: ``rate(...[1m])``."""
 NOTICE_S = 120.0
 """Between the warning and the end of a spot instance (AWS EC2 User Guide, "Spot Instance interruption notices")."""
 
 Kind = Literal["fixed", "schedule", "rate", "running"]
-Event = Literal["node lost", "spot reclaimed", "rolling upgrade"]
+Event = Literal["replica lost", "node lost", "spot reclaimed", "rolling upgrade"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,11 +97,14 @@ class ScaledTraffic:
         return _Scaler(self, policy, np.random.default_rng(seed)).run(list(events))
 
     def scheduled(self, policy: ScalingPolicy) -> Array:
-        """Return the replicas that a schedule has in each ``SYNC_S``: enough for all that is expected until another could start."""
+        """Return the replicas that a schedule has in each ``SYNC_S``: enough for all that is expected until another could start, and the
+        same throughout an hour, as a cron trigger has it.
+        """
         lead = math.ceil(self.start_s[1] / SYNC_S) + 1
         ahead = np.stack([np.roll(self.expected_s, -step) for step in range(lead)]).max(axis=0)
         wanted = np.ceil(ahead / (policy.target * self.capacity_s) - 1e-9).astype(int)
-        return np.maximum(wanted, 1) + policy.spares
+        hourly = wanted.reshape(-1, round(HOUR_S / SYNC_S)).max(axis=1)
+        return np.repeat(np.maximum(hourly, 1), round(HOUR_S / SYNC_S)) + policy.spares
 
 
 class _Scaler:
@@ -178,7 +184,7 @@ class _Scaler:
                 (new,) = self._order(1, at)
                 life.gone_s = at = new.ready_s
         else:
-            for life in standing[: self.traffic.node]:
+            for life in standing[: 1 if event == "replica lost" else self.traffic.node]:
                 life.gone_s, life.dies = now + (NOTICE_S if event == "spot reclaimed" else 0.0), True
                 self._order(1, now)
         self.active = [life for life in self.active if life.gone_s == math.inf]

@@ -30,6 +30,7 @@ DOCUMENTS = {
     "Comparison": "comparison",
     "Simulation": "simulation",
     "CapacityPlan": "capacity",
+    "Autoscaling": "autoscaling",
     "FleetPlan": "fleet",
     "Exploration": "technology",
     "TrainingEstimate": "training",
