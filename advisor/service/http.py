@@ -151,8 +151,10 @@ class _Queue:
             response: tuple[str, str] = await run_in_threadpool(_written, question, body, view)
         return response
 
-    def _leave(self, _: object) -> None:
+    def _leave(self, work: asyncio.Future[tuple[str, str]]) -> None:
         self._held -= 1
+        if not work.cancelled():
+            work.exception()  # nobody may be left who asks for it
 
 
 def _endpoint(question: Question, queue: _Queue) -> Callable[..., Awaitable[Any]]:

@@ -1,9 +1,15 @@
 """Prices: real ones by themselves, illustrative ones only when asked for."""
 
+import datetime as dt
+import sys
+import types
+
 import pytest
 
+from catalog import price_feed
 from catalog.errors import InputError
 from catalog.gpus import all_gpus
+from catalog.price_feed import offers
 from catalog.prices import SHIPPED, _read, all_prices, cheapest, prices_for, shipped_prices
 
 PRICES = all_prices()
@@ -96,3 +102,75 @@ def test_bad_prices_are_one_line(home, text, words):
     with pytest.raises(InputError, match=words) as caught:
         all_prices()
     assert "\n" not in str(caught.value)
+
+
+def item(**changes):
+    """An entry as ``gpuhunt.CatalogItem`` has it."""
+    facts = {
+        "provider": "somecloud",
+        "instance_name": "gpu-1",
+        "location": "eu",
+        "price": 2.0,
+        "cpu": 8,
+        "memory": 64.0,
+        "gpu_count": 1,
+        "gpu_name": "H100",
+        "gpu_memory": 80.0,
+        "spot": False,
+    }
+    return types.SimpleNamespace(**facts | changes)
+
+
+def test_offers_of_clouds_become_prices():
+    found = offers(
+        [
+            item(),
+            item(price=24.0, gpu_count=8, instance_name="gpu-8"),
+            item(price=1.0, spot=True),
+            item(instance_name="H100-PCIe-1", price=1.7),
+            item(gpu_name="RTX4090", gpu_memory=24.0, price=0.5),
+            item(gpu_name="A100", gpu_memory=40.0, price=1.1),
+            item(gpu_name="H100", gpu_memory=40.0, price=0.1),  # half of one
+            item(gpu_name="Nobody1", gpu_memory=40.0),
+            item(price=0.0),
+        ],
+        today=dt.date(2026, 11, 1),
+    )
+    assert [(price.gpu, price.kind, price.usd_per_gpu_hour) for price in found] == [
+        ("A100-SXM-40GB", "on-demand", 1.1),
+        ("H100-PCIE", "on-demand", 1.7),
+        ("H100-SXM", "spot", 1.0),
+        ("H100-SXM", "on-demand", 2.0),
+        ("RTX 4090", "on-demand", 0.5),
+    ]
+    assert {price.as_of for price in found} == {"2026-11-01"}
+
+
+def test_a_refresh_is_kept_as_ones_own_prices(tmp_path, monkeypatch):
+    monkeypatch.setenv("ADVISOR_HOME", str(tmp_path))
+    monkeypatch.setattr(price_feed, "_fetched", lambda: [item(gpu_name="A10G", gpu_memory=24.0, price=0.77)])
+    path, fetched = price_feed.refresh_prices()
+    assert path == tmp_path / "prices" / "gpuhunt.toml"
+    assert prices_for("A10G") == fetched
+    assert cheapest("A10G").usd_per_gpu_hour == 0.77
+    price_feed.refresh_prices()
+    assert prices_for("A10G") == fetched
+
+
+def test_without_a_network_a_refresh_is_one_line(tmp_path, monkeypatch):
+    class Catalog:
+        def __init__(self, **_):
+            pass
+
+        def query(self, **_):
+            raise OSError("Failed to load catalogs of all providers\nmore")
+
+    monkeypatch.setenv("ADVISOR_HOME", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "gpuhunt", types.SimpleNamespace(Catalog=Catalog))
+    with pytest.raises(InputError, match=r"cannot be fetched .*the prices that ship stay") as caught:
+        price_feed.refresh_prices()
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "prices").exists()
+    monkeypatch.setitem(sys.modules, "gpuhunt", None)
+    with pytest.raises(InputError, match="pip install 'advisor"):
+        price_feed.refresh_prices()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from advisor.cli.groups import flattened
-from advisor.cli.options.catalog import CatalogOutput
+from advisor.cli.options.catalog import CatalogOutput, PricesOutput
 from advisor.cli.output import answer, write
 from advisor.cli.program import Command, Program
 from catalog.errors import InputError
@@ -84,11 +84,18 @@ def gpus(*, search: Search = None, output: CatalogOutput) -> None:
 
 @app.command(cls=Command)
 @flattened
-def prices(*, search: Search = None, output: CatalogOutput) -> None:
-    """List prices per GPU-hour, cheapest first, by GPU or provider."""
+def prices(*, search: Search = None, output: PricesOutput) -> None:
+    """List prices per GPU-hour, cheapest first, by GPU or provider: on demand, spot, reserved, rental, owned."""
     from advisor.render.answers import catalog as report
     from catalog.prices import all_prices
 
+    if output.refresh:
+        from catalog.price_feed import refresh_prices  # only then
+
+        path, fetched = refresh_prices()
+        typer.echo(
+            f"{len(fetched)} offers of {len({price.provider for price in fetched})} clouds written to {path}", err=True
+        )
     everything = sorted(all_prices(), key=lambda price: (price.gpu, price.illustrative, price.usd_per_gpu_hour))
     near = _matching(search, everything, lambda price: f"{price.gpu} {price.provider}")
     if search and not near:

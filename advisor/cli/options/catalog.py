@@ -18,3 +18,11 @@ class CatalogOutput:
     """table, json, csv, yaml or markdown."""
     wide: Annotated[bool, flag("--wide")] = False
     """Show all columns, however narrow the terminal."""
+
+
+@group("Output")
+class PricesOutput(CatalogOutput):
+    """The format of a list of prices, and whether it is fetched anew."""
+
+    refresh: Annotated[bool, flag("--refresh")] = False
+    """First fetch the offers of eight clouds (dstack's gpuhunt) into $ADVISOR_HOME/prices."""
