@@ -33,6 +33,17 @@ PAIRS = {"type": "object", "additionalProperties": PAIR}
 ROW = {"type": "object", "additionalProperties": {"type": ["string", "number", "boolean", "null"]}}
 ROWS = {"type": "array", "items": ROW}
 ANYTHING: dict[str, Any] = {}
+CO2 = {
+    "type": "object",
+    "description": "Where --grid-intensity asks for it: kilograms a million output tokens, of the GPUs alone.",
+    "properties": {
+        "kg_co2_per_kwh": {"type": "number"},
+        "where": TEXT,
+        "year": {"type": ["integer", "null"]},
+        "pue": {"type": "number"},
+        "kg_co2_per_mtok": NUMBER,
+    },
+}
 INTERVALS = {"interval_level": {"type": "number"}, "intervals": PAIRS}
 NAMES = {"model": TEXT, "cluster": TEXT}
 
@@ -61,8 +72,8 @@ DOCUMENTS: Mapping[str, Described] = {
         what="advisor estimate: one deployment",
         answer="advisor.prediction.deployment_estimate:Estimate",
         without=("sigmas", "scales", "floors"),
-        optional=("measured", "speculation", "client_ttft_ms"),
-        fields={**NAMES, **INTERVALS, "gpus_used": WHOLE, "speculation": {"type": "object"}},
+        optional=("measured", "speculation", "client_ttft_ms", "co2"),
+        fields={**NAMES, **INTERVALS, "gpus_used": WHOLE, "speculation": {"type": "object"}, "co2": CO2},
     ),
     "curve/1": Described(
         what="advisor.curve: one deployment over the batch",
@@ -92,8 +103,10 @@ DOCUMENTS: Mapping[str, Described] = {
         what="advisor simulate: what requests meet",
         answer="advisor.simulator.simulation:Simulation",
         without=("served", "sigmas", "scale"),
+        optional=("co2",),
         fields={
             **NAMES,
+            "co2": CO2,
             "requests": WHOLE,
             "gpus_used": WHOLE,
             "interval_level": {"type": "number"},
@@ -108,7 +121,8 @@ DOCUMENTS: Mapping[str, Described] = {
     "capacity-plan/1": Described(
         what="advisor plan: GPUs for a rate",
         answer="advisor.capacity.capacity_plan:CapacityPlan",
-        fields={"model": TEXT, "interval_level": {"type": "number"}},
+        optional=("co2",),
+        fields={"model": TEXT, "co2": CO2, "interval_level": {"type": "number"}},
     ),
     "fleet-plan/1": Described(
         what="advisor fleet: several models on several kinds of GPUs",

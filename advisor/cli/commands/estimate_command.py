@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from advisor.cli.options.electricity import Electricity, co2_body, co2_lines
 from advisor.cli.options.evidence import PricedEvidence
 from advisor.cli.options.hardware import Hardware
 from advisor.cli.options.layout import FixedLayout, Speculative
@@ -30,6 +31,7 @@ def estimate(
     layout: FixedLayout,
     speculation: Speculative,
     evidence: PricedEvidence,
+    electricity: Electricity,
     output: EstimateOutput,
 ) -> None:
     """Estimate time, throughput and memory of one deployment.
@@ -45,6 +47,7 @@ def estimate(
     from advisor.prediction.estimate_row import estimate_row
     from advisor.prediction.estimation import estimate  # brings numpy
 
+    grid = electricity.grid()
     result = estimate(
         **hardware.keywords(),
         **layout.knobs(),
@@ -55,14 +58,15 @@ def estimate(
         price=evidence.price,
         **speculation.keywords(),
     )
-    chosen, products = output.format_, output.products
+    chosen, products, joules = output.format_, output.products, result.energy_j_per_token
 
     def shown() -> Document:
         from advisor.render.answers.estimation import document  # not for the machines' formats
 
-        return document(
+        made = document(
             result, products=products, relax=[] if result.fits or result.kv_capacity_tokens else _what_fits(result)
         )
+        return made.and_lines(co2_lines(grid, joules))
 
     def columns() -> Sequence[Column]:
         from advisor.render.answers.estimation import metric_columns, product_columns
@@ -70,7 +74,7 @@ def estimate(
         return product_columns(result) if products else metric_columns(result)
 
     rows = [dict(product) for product in result.products] if products else [estimate_row(result)]
-    answer(output, shown, body=result.to_dict, rows=lambda: rows, columns=columns)
+    answer(output, shown, body=lambda: result.to_dict() | co2_body(grid, joules), rows=lambda: rows, columns=columns)
     if not result.fits:
         needed = [note.text for note in result.notes if note.kind == "warning"]
         raise typer.Exit(1) if chosen in {"table", "json", "yaml"} else refuse("; ".join(needed))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from advisor.cli.options.electricity import Electricity, co2_body, co2_lines
 from advisor.cli.options.evidence import PlannedEvidence
 from advisor.cli.options.hardware import PlannedHardware
 from advisor.cli.options.layout import RoutedEngine
@@ -23,6 +24,7 @@ def plan(
     search: PlannedSearch,
     engine: RoutedEngine,
     evidence: PlannedEvidence,
+    electricity: Electricity,
     output: ReportedOutput,
 ) -> None:
     """Find the cheapest GPUs that keep limits at a rate.
@@ -40,6 +42,7 @@ def plan(
     from advisor.capacity.fleet_options import row
 
     check_outputs(output.report)
+    grid = electricity.grid()
     with course("simulating fleets") as watch:
         result = plan(
             **hardware.keywords(),
@@ -60,10 +63,11 @@ def plan(
             progress=watch,
         )
 
+    joules = None if result.best is None else result.best.energy_j_per_token
     answer(
         output,
-        lambda: document_of(result),
-        body=result.to_dict,
+        lambda: document_of(result).and_lines(co2_lines(grid, joules)),
+        body=lambda: result.to_dict() | co2_body(grid, joules),
         rows=lambda: [row(option) for option in result.options],
     )
     if result.best is None:

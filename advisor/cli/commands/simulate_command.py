@@ -8,6 +8,7 @@ from typing import Any
 
 import typer
 
+from advisor.cli.options.electricity import Electricity, co2_body, co2_lines
 from advisor.cli.options.evidence import SimulatedEvidence
 from advisor.cli.options.hardware import Hardware
 from advisor.cli.options.layout import SimulatedLayout
@@ -26,6 +27,7 @@ def simulate(
     limits: TrafficLimits,
     layout: SimulatedLayout,
     evidence: SimulatedEvidence,
+    electricity: Electricity,
     output: SimulationOutput,
 ) -> None:
     """Serve traffic on a deployment, simulated request by request.
@@ -47,7 +49,7 @@ def simulate(
     from advisor.render.answers.simulation import document, simulation_row
     from advisor.simulator.simulation import simulate  # brings numpy
 
-    base = layout.deployment()
+    base, grid = layout.deployment(), electricity.grid()
     first = Serving(layout.prefill_replicas, layout.prefill_tp, layout.router, traffic.enable_prefix_caching)
     compared = [(base, first), *(changed(base, knobs, first) for knobs in layout.compare or [])]
     if limits.percentile is not None and not limits.stated:
@@ -71,9 +73,10 @@ def simulate(
         ]
 
     def body() -> dict[str, Any]:
-        answers = [result.to_dict() for result in results]
+        answers = [result.to_dict() | co2_body(grid, result.energy_j_per_token) for result in results]
         return answers[0] if len(answers) == 1 else {**header("simulations/1"), "simulations": answers}
 
+    co2 = [line for result in results for line in co2_lines(grid, result.energy_j_per_token)]
     figures = []
     if output.plot is not None:
         from advisor.render.page import write_png  # brings what draws figures
@@ -82,7 +85,7 @@ def simulate(
         figures.append(("figure", [str(path)]))
     answer(
         output,
-        lambda: document(results).and_lines(figures),
+        lambda: document(results).and_lines([*co2, *figures]),
         body=body,
         rows=lambda: [simulation_row(result) for result in results],
     )

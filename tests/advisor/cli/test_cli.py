@@ -606,3 +606,16 @@ def test_sglangs_share_is_stated_in_its_own_words():
     result = CliRunner().invoke(app, line.split())
     assert result.exit_code == 0
     assert "--mem-fraction-static 0.8 " in result.output
+
+
+# -- CO2 -------------------------------------------------------------------------------------------------------------
+
+
+def test_co2_is_reported_where_it_is_asked_for():
+    asked = ("estimate", "--model", "llama-3.1-8b", "--gpus", "1xH200", "--batch", "8", "--grid-intensity", "France")
+    text = out(*asked, "--pue", "1.5")
+    assert "kg a million output tokens (0.056 kg/kWh, France 2023, PUE 1.5" in " ".join(text.split())
+    body = json.loads(out(*asked, "--format", "json"))
+    assert body["co2"]["kg_co2_per_mtok"] == pytest.approx(body["energy_j_per_token"] / 3.6 * 0.056, rel=1e-4)
+    assert "CO2" not in out(*asked[:-2])
+    assert "no run measured the energy" in out(*asked[:4], "1xL4", *asked[5:])
