@@ -72,7 +72,7 @@ DOCUMENTS: Mapping[str, Described] = {
         what="advisor estimate: one deployment",
         answer="advisor.prediction.deployment_estimate:Estimate",
         without=("sigmas", "scales", "floors"),
-        optional=("measured", "speculation", "client_ttft_ms", "co2"),
+        optional=("co2",),
         fields={**NAMES, **INTERVALS, "gpus_used": WHOLE, "speculation": {"type": "object"}, "co2": CO2},
     ),
     "curve/1": Described(
@@ -318,11 +318,16 @@ def _docstrings(kind: type) -> dict[str, str]:
 def schema(name: str) -> dict[str, Any]:
     """Return the schema of one document."""
     described, definitions = DOCUMENTS[name], Definitions()
+    optional = set(described.optional)
     fields: dict[str, Any] = {"schema": {"const": f"advisor/{name}"}, "version": TEXT}
     if described.answer:
         module, _, kind = described.answer.partition(":")
         left_out = {*described.without, *described.fields}
-        fields |= definitions.fields_of(getattr(importlib.import_module(module), kind), left_out)
+        answer = getattr(importlib.import_module(module), kind)
+        fields |= definitions.fields_of(answer, left_out)
+        # what an answer need not state may be left out of its document
+        missing = dataclasses.MISSING
+        optional |= {f.name for f in dataclasses.fields(answer) if (f.default, f.default_factory) != (missing, missing)}
     fields |= described.fields
     body = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -330,7 +335,7 @@ def schema(name: str) -> dict[str, Any]:
         "title": described.what,
         "type": "object",
         "properties": fields,
-        "required": [key for key in fields if key not in described.optional],
+        "required": [key for key in fields if key not in optional],
         "additionalProperties": described.open,
     }
     return body | ({"$defs": dict(sorted(definitions.held.items()))} if definitions.held else {})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from catalog.errors import InputError
 from catalog.gpus import find_gpu
@@ -62,7 +62,7 @@ def offers(items: Iterable[Any], *, today: dt.date) -> tuple[Price, ...]:
         gpu = _gpu(item)
         if gpu is None or item.price <= 0:
             continue
-        kind = "spot" if item.spot else "on-demand"
+        kind: Literal["spot", "on-demand"] = "spot" if item.spot else "on-demand"
         count = f" x {item.gpu_count}" if item.gpu_count > 1 else ""
         price = Price(
             gpu=gpu,

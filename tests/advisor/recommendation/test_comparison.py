@@ -66,15 +66,15 @@ def test_a_row_is_what_recommend_says():
 
 
 def test_no_gpu_is_lost_for_want_of_a_price():
-    table = advisor.compare("llama-3.1-8b", "1xH100,1xA10", price={"H100": 3.0}, runs=[])
-    assert [row.estimate.cluster.gpu.name for row in table.rows] == ["H100-SXM", "A10"]
-    assert table.unpriced == ("A10",)
+    table = advisor.compare("llama-3.1-8b", "1xH100,1xA10G", price={"H100": 3.0}, runs=[])
+    assert [row.estimate.cluster.gpu.name for row in table.rows] == ["H100-SXM", "A10G"]
+    assert table.unpriced == ("A10G",)
 
 
 def test_a_budget_is_kept_by_every_row():
     """More GPUs than hold the model may be dearer than the budget, and nobody knows whether it pays for one without a price."""
     table = advisor.compare(
-        "llama-3.3-70b", "A100,A10,MI300X", formats="int4", tpot=50, budget=2, price={"A100": 1.16, "A10": 0.7}
+        "llama-3.3-70b", "A100,A10,MI325X", formats="int4", tpot=50, budget=2, price={"A100": 1.16, "A10": 0.7}
     )
     assert all(row.hourly_usd is not None and row.hourly_usd <= 2 for row in table.rows)
     assert table.without_price == 1
@@ -110,7 +110,7 @@ def test_gpus_that_the_engine_does_not_run_on_are_left_out():
 
 
 def test_every_combination_is_accounted_for():
-    table = advisor.compare("llama-3.3-70b", "B200,A10,H100,MI300X", formats="any", budget=10, tpot=50, runs=[], top=1)
+    table = advisor.compare("llama-3.3-70b", "B200,A10,H100,MI325X", formats="any", budget=10, tpot=50, runs=[], top=1)
     lost = (table.too_large, table.too_slow, table.too_dear, table.without_price, table.unsupported)
     assert table.fitting + sum(lost) == table.combinations
     assert min(table.unsupported, table.without_price) > 0
@@ -120,7 +120,7 @@ def test_where_nothing_fits_the_answer_says_what_would():
     large = text(document(advisor.compare("llama-3.1-405b", "1xH100", runs=[])), 120)
     assert "1 too large" in large
     assert "relax    fewer bits a weight (--weights any), or more GPUs" in large
-    unknown = text(document(advisor.compare("llama-3.1-8b", "1xMI300X", budget=5, runs=[])), 120)
+    unknown = text(document(advisor.compare("llama-3.1-8b", "1xMI325X", budget=5, runs=[])), 120)
     assert "relax    prices (--price GPU=USD)" in unknown
 
 
