@@ -32,17 +32,23 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent / "measured"
 VERSIONS = {"vllm": "0.33", "sglang": ""}
-LOADS = ("vllm_0.33_h200", "vllm_0.33_h200_long", "vllm_0.33_h200_serving", "sglang_0.5.15_h200")
+LOADS = (
+    *("vllm_0.33_h200", "vllm_0.33_h200_more", "vllm_0.33_h200_long", "vllm_0.33_h200_serving"),
+    *("vllm_0.33_h200_layouts", "sglang_0.5.15_h200"),
+)
 
 
 def capacities() -> list[tuple[str, float, float, float, float, float]]:
     """Return of each load its name, the tokens logged, those of the engine's own GiB and those said, and GiB logged and said."""
     loads = []
     for name in LOADS:
-        configs = {load["name"]: load["config"] for load in json.loads((HERE / f"{name}_loads.json").read_text())}
+        stated = json.loads((HERE / f"{name}_loads.json").read_text())
+        configs = {load["name"]: load["config"] for load in stated}
+        drafted = {load["name"] for load in stated if "draft_config" in load}
         rows: dict[str, dict[str, str]] = {}
         for row in csv.DictReader((HERE / f"{name}_memory.csv").read_text().splitlines()):
-            rows.setdefault(row["load"], row)
+            if row["load"] not in drafted:  # a head that drafts takes memory of its own
+                rows.setdefault(row["load"], row)
         for load, row in rows.items():
             paged, tokens, gib, kv = _capacity(_model(row, configs), row)
             loads.append((load, float(row["kv_tokens"]), paged, tokens, kv, gib))
@@ -75,6 +81,8 @@ def _capacity(model: Model, row: dict[str, str]) -> tuple[float, float, float, f
         engine=row["engine"],
         tp=int(row["tp"]),
         pp=int(row["pp"]),
+        dp=int(row.get("dp") or 1),
+        ep=int(row.get("ep") or 1),
         max_num_seqs=int(row["max_num_seqs"]),
         max_num_batched_tokens=int(row["max_num_batched_tokens"]),
         max_model_len=int(row["max_model_len"]),

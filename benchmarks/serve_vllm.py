@@ -4,7 +4,8 @@
 
 LOADS.json and the order of things are those of ``benchmarks.shared_gpu_loads``. A load's ``offers`` are made as
 ``probes.vllm_engine.serving`` makes them, then its ``sessions`` (see ``benchmarks.sessions``) with a prefix cache emptied
-before each run. OUT then holds ``runs.jsonl`` and ``requests.jsonl`` of the offers, ``sessions.jsonl`` (one line a request,
+before each run; its ``draft_config`` is the ``config.json`` of the model that drafts for its
+``speculative_config``. OUT then holds ``runs.jsonl`` and ``requests.jsonl`` of the offers, ``sessions.jsonl`` (one line a request,
 with the tokens that vLLM says it took from its cache), ``counters.jsonl`` (vLLM's own counters over each run), ``memory.jsonl``,
 ``loads.jsonl`` and ``logs/``.
 """
@@ -72,8 +73,14 @@ class PrefixCachingServer(VllmServer):
 async def _serve(order: Mapping[str, Any], folder: str, out: Path, log: Path) -> None:
     load = order["load"]
     job = job_of(load, measure_s=order["measure_s"])
+    args = dict(load.get("args", {}))
+    if "draft_config" in load:
+        draft = Path(folder, "draft")
+        draft.mkdir()
+        (draft / "config.json").write_text(json.dumps(load["draft_config"]), encoding="utf-8")
+        args["speculative_config"] = {**args["speculative_config"], "model": str(draft)}
     server = PrefixCachingServer(
-        job, folder, load["gpus"], worker_extension_cls="benchmarks.measure_vllm.OwnMemory", **load.get("args", {})
+        job, folder, load["gpus"], worker_extension_cls="benchmarks.measure_vllm.OwnMemory", **args
     )
     await server.look()
     text = await asyncio.to_thread(log.read_text, encoding="utf-8", errors="replace")

@@ -6,7 +6,8 @@ or given up; then each is timed alone on its GPUs.
 
 A file of loads is a list of objects: ``name``, ``role`` (fit or validate), ``model``, ``config`` (what the model's
 ``config.json`` says), ``gpus``, ``share`` (of a GPU's memory), ``dtype`` (the format of the weights), and, where they are
-not the usual ones, ``tp``, ``pp``, ``shapes`` ([batch, input, output] each), ``offers`` (traffic, see
+not the usual ones, ``tp``, ``pp``, ``dp`` and ``ep`` (where ``args`` ask the engine for them), ``shapes`` ([batch, input, output]
+each), ``offers`` (traffic, see
 ``probes.serving_benchmark.TrafficProfile``), ``sessions`` (see ``benchmarks.sessions.SessionProfile``), ``repeats``,
 ``max_model_len``, ``max_num_batched_tokens``, ``args`` (more of the engine's), ``environment``, and ``after``, the name of
 a load that must have started before this one begins to.
@@ -65,6 +66,8 @@ def job_of(load: Mapping[str, Any], *, measure_s: float) -> BenchmarkJob:
         engine=load.get("engine", "vllm"),
         tp=load.get("tp", 1),
         pp=load.get("pp", 1),
+        dp=load.get("dp", 1),
+        ep=load.get("ep", 1),
         max_num_seqs=256,
         max_num_batched_tokens=load.get("max_num_batched_tokens", 16384),
         max_model_len=load.get("max_model_len", 9216),

@@ -2,7 +2,7 @@
 
     python -m benchmarks.ship_runs
 
-writes ``catalog/data/runs/vllm-0.33.0_h200_static.csv`` from ``measured/vllm_0.33_h200.csv``, and ``sglang-0.5.15_h200.csv`` from the static
+writes ``catalog/data/runs/vllm-0.33.0_h200_static.csv`` from ``measured/vllm_0.33_h200.csv`` and ``..._more_runs.csv``, and ``sglang-0.5.15_h200.csv`` from the static
 batches and closed loops of ``measured/sglang_0.5.15_h200_runs.csv``.
 """
 
@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-MEASURED = Path(__file__).with_name("measured") / "vllm_0.33_h200.csv"
+MEASURED = tuple(
+    Path(__file__).with_name("measured") / f"vllm_0.33_h200{name}.csv" for name in ("", "_more_runs")
+)
 SHIPPED = Path(__file__).parents[1] / "catalog" / "data" / "runs" / "vllm-0.33.0_h200_static.csv"
 
 OF_SGLANG = (
@@ -29,7 +31,8 @@ MANY_TOKENS, MANY_TOKENS_OF_EXPERTS = 16384, 65536
 """and so do batches of so many tokens in all, of dense models and of those with experts."""
 
 LAUNCHES = 1.2
-"""Prefills below so many times that of one prompt of 1,024 tokens are the launches of a pass, whatever the tokens."""
+"""Prefills below so many times that of one prompt of 1,024 tokens, or 128 where that was not measured, are the launches of a pass,
+whatever the tokens."""
 
 HOST_BOUND = ("prefill_ms", "ttft_ms", "e2e_ms", "output_tok_s")
 SHARED = ("utilisation", "power_w", "energy_j", "peak_memory_gib", "kv_capacity_tokens")
@@ -52,9 +55,7 @@ def shipped(row: dict[str, str], launches_ms: float) -> dict[str, str]:
     enough = MANY_TOKENS_OF_EXPERTS if with_experts(row["model"]) else MANY_TOKENS
     long = prompt >= LONG_PROMPT and float(row["prefill_ms"]) >= LAUNCHES * launches_ms
     gone = SHARED if long or tokens >= enough else (*SHARED, *HOST_BOUND)
-    # How requests fall into micro-batches made these 18 to 99% slower than those of vLLM 0.24 in longer sessions.
-    role = "validate" if int(row["pp"]) > 1 and int(row["batch"]) >= 8 else row["role"]
-    return row | dict.fromkeys(gone, "") | {"role": role}
+    return row | dict.fromkeys(gone, "")
 
 
 def read(path: Path) -> list[dict[str, str]]:
@@ -72,10 +73,14 @@ def write(path: Path, rows: Sequence[Mapping[str, str]], columns: Sequence[str] 
 
 
 def main() -> None:
-    measured = read(MEASURED)
-    launches = {
-        load_of(row): float(row["prefill_ms"]) for row in measured if (row["batch"], row["input_len"]) == ("1", "1024")
-    }
+    measured = [row for path in MEASURED for row in read(path)]
+    launches: dict[str, float] = {}
+    for prompt in ("128", "1024"):
+        launches |= {
+            load_of(row): float(row["prefill_ms"])
+            for row in measured
+            if (row["batch"], row["input_len"]) == ("1", prompt)
+        }
     write(SHIPPED, [shipped(row, launches[load_of(row)]) for row in measured])
     write(OF_SGLANG[1], [row for row in read(OF_SGLANG[0]) if row["regime"] != "open"])
 

@@ -63,7 +63,7 @@ foretold 30% of the whole batches of Qwen2.5-14B's and Llama-3.1-70B's within in
 
 WIDE_TP_PARAMETERS = ("collective_us", "link", "ring_us", "ring_link")
 """The same for tensor parallel over more GPUs than any run had,"""
-DEEP_PP_PARAMETERS = ("stage_ms", "group_imbalance")
+DEEP_PP_PARAMETERS = ("stage_ms", "turn_ms", "group_imbalance")
 """and for more pipeline stages."""
 
 

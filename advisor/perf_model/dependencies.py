@@ -56,6 +56,7 @@ def _dependencies(
         "ring_link": not (grouped or staged),
         "collective_": not (grouped or staged),
         "stage_": not staged,
+        "turn_": not staged,
         "group_imbalance": not staged,
     }
     gone = tuple(prefix for prefix, without in absent.items() if without)

@@ -122,6 +122,9 @@ PRIORS: dict[str, Prior] = {
     "ring_us": _positive(20.0, 0.6, "fixed time of one long collective over the fastest link, microseconds"),
     "ring_link": _efficiency(0.75, 0.6, "share of link bandwidth that long collectives and sends reach"),
     "stage_ms": _positive(0.4, 0.8, "host and hand-over time of one more pipeline stage in one step, milliseconds"),
+    "turn_ms": _positive(
+        1.8, 0.7, "host time from one pipeline micro-batch's step to the next one's, beside the GPU, milliseconds"
+    ),
     "group_imbalance": _positive(0.25, 0.8, "extra time of the largest pipeline micro-batch over the mean one"),
 }
 
@@ -189,6 +192,7 @@ class Parameters:
     ring_us: Array | float
     ring_link: Array | float
     stage_ms: Array | float
+    turn_ms: Array | float
     group_imbalance: Array | float
 
     @classmethod

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from advisor.perf_model.cost import HOST, MIXED, Cost
-from advisor.perf_model.forward_pass import decode_pass, forward_pass_cost, prefill_pass, slowest_stage
+from advisor.perf_model.forward_pass import decode_pass, forward_pass_cost, prefill_pass, slowest_stage, waiting_for_turns
 from advisor.perf_model.memory.kv_capacity import max_concurrency
 from advisor.perf_model.operators import causal_pairs
 from advisor.perf_model.phase_times import PhaseTimes
@@ -117,7 +117,8 @@ def _decode(cost_model: CostModel, running: Array, context: Array, groups: Array
     cost = forward_pass_cost(cost_model, step, prefills=0.0)
     waiting = np.where(groups > 1, parameters.sequence_us * 1e-3 * (running - share), 0.0)
     others = np.where(groups > 1, parameters.step_ms * (groups - 1.0), 0.0)
-    return cost + Cost.of(HOST, overhead=np.maximum(waiting, 0.0) + others)
+    cost = cost + Cost.of(HOST, overhead=np.maximum(waiting, 0.0) + others)
+    return cost + Cost.of(HOST, overhead=waiting_for_turns(cost_model, groups, cost.total_ms))
 
 
 def put_off(

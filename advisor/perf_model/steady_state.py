@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from advisor.perf_model.cost import HOST, Cost
-from advisor.perf_model.forward_pass import decode_pass, forward_pass_cost, prefill_pass
+from advisor.perf_model.forward_pass import decode_pass, forward_pass_cost, prefill_pass, waiting_for_turns
 from advisor.perf_model.memory.kv_capacity import max_concurrency
 from advisor.perf_model.operators import ForwardPass, causal_pairs
 from advisor.perf_model.phase_times import PhaseTimes
@@ -120,6 +120,8 @@ def steady_state_times(cost_model: CostModel, batch: Array, input_len: Array, ou
     parameters = cost_model.parameters
     served = share * output_len / steps  # sequences that get a token in a mean step
     extra = np.where(groups > 1, (groups - 1.0) * (parameters.step_ms + parameters.sequence_us * 1e-3 * served), 0.0)
+    plain = plain + Cost.of(HOST, overhead=waiting_for_turns(cost_model, groups, plain.total_ms + extra))
+    carrying = carrying + Cost.of(HOST, overhead=waiting_for_turns(cost_model, groups, carrying.total_ms + extra))
     paced = mixed if cost_model.ideal else _carried(mixed, groups / uneven)  # a floor waits for nobody
     step = plain * (1.0 - paced) + carrying * paced + Cost.of(HOST, overhead=extra)
     step_ms = step.total_ms

@@ -59,6 +59,8 @@ class State(NamedTuple):
     """Steps in flight."""
     stage_free: NDArray[np.float64]
     """(replicas, stages)."""
+    turn_free: NDArray[np.float64]
+    """When the host can begin another step, (replicas,)."""
     wake: NDArray[np.float64]
     """When the oldest step ends, infinite without."""
     counts: NDArray[np.int64]
@@ -104,6 +106,7 @@ class State(NamedTuple):
             oldest=np.zeros(replicas, np.int64),
             flying=np.zeros(replicas, np.int64),
             stage_free=np.zeros((replicas, stages)),
+            turn_free=np.zeros(replicas),
             wake=np.full(replicas, np.inf),
             counts=counts,
             end_s=np.zeros(1),

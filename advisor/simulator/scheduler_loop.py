@@ -178,7 +178,7 @@ def serve(
     held, runs, link, head, tail = state.held, state.runs, state.link, state.head, state.tail
     waiting, running, count, free = state.waiting, state.running, state.runners, state.free
     flight, yields, ends, oldest, flying = state.flight, state.yields, state.ends, state.oldest, state.flying
-    stage_free, wake, counts = state.stage_free, state.wake, state.counts
+    stage_free, turn_free, wake, counts = state.stage_free, state.turn_free, state.wake, state.counts
     replicas, cap, depth = running.shape[0], running.shape[1], ends.shape[1]
     arrived, completed, tokens_out, steps = counts[ARRIVED], counts[COMPLETED], counts[TOKENS], counts[STEPS]
     preemptions, most, turn, known = counts[PREEMPTIONS], counts[MOST], counts[TURN], counts[KNOWN]
@@ -412,8 +412,9 @@ def serve(
                 windowed,
                 1 if prefill > 0 else 0,
             )
-            at = now
-            begin_s = max(now, stage_free[r, 0])
+            begin_s = max(now, stage_free[r, 0], turn_free[r])
+            turn_free[r] = begin_s + 1e-3 * constants.turn_ms
+            at = begin_s
             for stage in range(stages):
                 at = max(at, stage_free[r, stage]) + took * shares[stage]
                 stage_free[r, stage] = at

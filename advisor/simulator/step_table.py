@@ -45,6 +45,8 @@ class StepConstants(NamedTuple):
     """Tokens of the largest pass that is captured in a CUDA graph; 0: none is."""
     mixed_attention: float = 1.0
     """Factor of decode attention in a pass that computes prompts as well."""
+    turn_ms: float = 0.0
+    """Of the host from the beginning of one step to that of the next, beside the GPUs of a pipeline."""
 
     def scaled(self, factor: float) -> StepConstants:
         """Return all times multiplied by ``factor``."""
@@ -147,6 +149,7 @@ def tabulate(cost_model: CostModel, *, budget: int, cap: int, context: float | N
             sequence_ms=float(host[1] - host[0]),
             captured_tokens=captured,
             mixed_attention=cost_model.timing.mixed_attention,
+            turn_ms=float(cost_model.parameters.turn_ms) if len(layers) > 1 else 0.0,
         ),
         shares=layers / layers.sum(),
     )
