@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class Platform:
         return texts
 
 
+@lru_cache(maxsize=1024)
 def release(version: str) -> str:
     """Return major and minor of a version: "0.24" of "0.24.1+cu130"."""
     return ".".join(version.split("+", maxsplit=1)[0].split(".")[:2])

@@ -26,6 +26,7 @@ from advisor.calibration.posterior import Posterior, fit_posterior, sensitivitie
 from advisor.calibration.residual_gp import fit_residuals, of_model
 from advisor.calibration.support import extrapolation_variance
 from advisor.calibration.surrogate import ANY, SHIPPED, IntervalScale, Surrogate
+from catalog.engines import engine_family, release_distance
 from catalog.published_folder import read_published
 from catalog.runs import shipped_runs
 
@@ -177,12 +178,27 @@ def left_out_errors(
     folds = Parallel(n_jobs=jobs)(delayed(_fold)(groups, out, kernels, kind, start) for kind, out in tasks)
     # Where no other model ran an engine on a GPU, a model left out takes the pair along; who asks has the pair.
     kept = {"calibrated": ("calibrated", "transferred"), "transferred": ("transferred",), "analytic": ("analytic",)}
+    only = _pipelines_of_one_model(groups)
     return [
         replace(error, provenance=kind)
         for (kind, _), errors in zip(tasks, folds, strict=True)
         for error in errors
-        if error.provenance in kept[kind]
+        if error.provenance in kept[kind] and not (kind == "calibrated" and error.run.pp > 1 and _place(error.run) in only)
     ]
+
+
+def _place(run: Measurement) -> tuple[str, str, int]:
+    """Return engine, GPU and release of a run."""
+    engine = engine_family(run.engine, run.engine_version)
+    return engine, run.gpu, release_distance(engine, run.engine_version)
+
+
+def _pipelines_of_one_model(groups: Iterable[RunGroup]) -> set[tuple[str, str, int]]:
+    """Return where a release ran a single model in a pipeline: without it nothing is left of what its host does there."""
+    models: dict[tuple[str, str, int], set[str]] = defaultdict(set)
+    for run in (run for group in groups for run in group.runs if run.pp > 1):
+        models[_place(run)].add(run.model)
+    return {place for place, names in models.items() if len(names) == 1}
 
 
 CONFIGURATION_FOLDS = 5

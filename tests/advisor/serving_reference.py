@@ -25,7 +25,8 @@ class Job:
 
 
 class Engine:
-    def __init__(self, *, budget, cap, pool, depth, ahead, stages, time, mixes=True, reserves=False):
+    def __init__(self, *, budget, cap, pool, depth, ahead, stages, time, turn_ms=0.0, mixes=True, reserves=False):
+        self.turn_s, self.turn_free = 1e-3 * turn_ms, 0.0
         self.mixes, self.reserves = mixes, reserves
         self.budget, self.cap, self.free, self.depth, self.ahead = budget, cap, pool, depth, ahead
         self.time, self.shares, self.stage_free = time, stages, [0.0] * len(stages)
@@ -133,7 +134,8 @@ class Engine:
             context=step["context"],
             pairs=step["pairs"],
         )
-        at = now
+        at = max(now, self.stage_free[0], self.turn_free)
+        self.turn_free = at + self.turn_s
         for stage, share in enumerate(self.shares):
             at = max(at, self.stage_free[stage]) + took * share
             self.stage_free[stage] = at

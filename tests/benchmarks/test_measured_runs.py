@@ -88,7 +88,7 @@ def test_kv_capacity_is_that_of_the_logs():
     of_vllm = [(paged / logged - 1.0, said / logged - 1.0) for _, logged, paged, said, _, _ in loads if paged > 0]
     assert len(of_vllm) == 36
     assert max(abs(pages) for pages, _ in of_vllm) < 1e-4
-    assert sum(abs(said) <= 0.01 for _, said in of_vllm) >= 31
+    assert sum(abs(said) <= 0.01 for _, said in of_vllm) >= 30
     assert max(abs(said) for _, said in of_vllm) < 0.034
     of_sglang = [said / logged - 1.0 for _, logged, paged, said, _, _ in loads if not paged > 0]
     assert len(of_sglang) == 3

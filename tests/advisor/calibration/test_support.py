@@ -124,7 +124,7 @@ def test_what_one_model_alone_had_is_less_certain_than_what_several_had():
     assert extrapolation_variance(often, DENSE, cached)[at, 0] == 0
     assert extrapolation_variance(TrainingSupport(tp=4, pp=4), DENSE, cached)[at, 0] > once
     found = advisor.estimate("llama-13b", "1xH200", dtype="int4", batch=8, input_len=512, output_len=64)
-    assert "only one model with 4-bit weights was measured with vllm on this GPU: intervals are wider for it" in [
+    assert "at most 2 models with 4-bit weights were measured with vllm on this GPU: intervals are wider for it" in [
         note.text for note in found.notes
     ]
 
@@ -146,7 +146,7 @@ def test_answers_say_what_no_run_had_and_are_less_certain_for_it():
         "no fitted run of vllm on this GPU had tensor parallel over more than 8 GPUs: intervals are wider for it"
     ]
     experts = advisor.estimate("mixtral-8x7b", "4xH200", tp=4, dtype="fp8", batch=8, input_len=512, output_len=64)
-    assert "only one model with 8-bit experts was measured with vllm on this GPU: intervals are wider for it" in [
+    assert "at most 2 models with 8-bit experts were measured with vllm on this GPU: intervals are wider for it" in [
         note.text for note in experts.notes
     ]
     traffic = advisor.Workload(input_len=1024, output_len=64, rate=4)

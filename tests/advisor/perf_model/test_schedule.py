@@ -303,7 +303,7 @@ MODEL, GPU = find_model("llama-3.1-8b").value, find_gpu("H100-SXM").value
 PARAMETERS = Parameters.typical()
 
 
-def times_of(regime="static", *, batch, input_len=1024, output_len=256, **columns):
+def times_of(regime="static", *, batch, input_len=1024, output_len=256, parameters=PARAMETERS, **columns):
     cluster = Cluster(gpu=GPU, gpus_per_node=8)
     knobs = {"max_num_seqs": 1024, "max_num_batched_tokens": 8192, "max_model_len": 16384, **columns}
     layout = DeploymentArrays.from_columns({name: [value] for name, value in knobs.items()}, MODEL, GPU)
@@ -315,7 +315,7 @@ def times_of(regime="static", *, batch, input_len=1024, output_len=256, **column
         input_len=input_len,
         output_len=output_len,
         regime=regime,
-        parameters=PARAMETERS,
+        parameters=parameters,
     ).times
 
 
@@ -323,6 +323,20 @@ def test_a_pipeline_gains_one_sequence_nothing():
     for stages in (2, 4):
         assert times_of(batch=1, pp=stages).tpot_ms >= times_of(batch=1).tpot_ms
         assert times_of(batch=1, pp=stages).ttft_ms >= times_of(batch=1).ttft_ms
+
+
+def test_the_host_s_turns_set_the_pace_of_a_pipeline_that_the_gpus_outrun():
+    """A token takes as many turns as there are micro-batches; a single micro-batch, and a single stage, have none to wait for."""
+    quick, slow = (replace(PARAMETERS, turn_ms=turn) for turn in (0.001, 40.0))
+
+    def tpot_ms(parameters, *, regime="static", pp, batch):
+        return float(times_of(regime, batch=batch, pp=pp, parameters=parameters).tpot_ms[0])
+
+    assert tpot_ms(slow, pp=2, batch=64) == pytest.approx(80.0, rel=0.01)
+    assert tpot_ms(slow, regime="steady", pp=2, batch=2) == pytest.approx(80.0, rel=0.05)
+    assert tpot_ms(quick, pp=2, batch=64) < 40.0
+    for alone in ({"pp": 1, "batch": 64}, {"pp": 2, "batch": 1}):
+        assert tpot_ms(slow, **alone) == tpot_ms(quick, **alone)
 
 
 def test_without_graphs_the_host_launches_decode_steps_kernel_by_kernel():

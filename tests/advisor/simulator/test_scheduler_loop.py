@@ -17,14 +17,14 @@ from tests.advisor import serving_reference as reference
 TOKEN_MS, FIXED_MS, HEAD_MS, READ_MS, DECODE_MS, PAIR_MS = 0.03, 4.0, 0.02, 2e-4, 0.01, 1e-5
 
 
-def linear_times(budget, cap, *, shares=(1.0,), token=TOKEN_MS, fixed=FIXED_MS):
+def linear_times(budget, cap, *, shares=(1.0,), token=TOKEN_MS, fixed=FIXED_MS, turn_ms=0.0):
     """Step times that are linear in everything, so that the tables are exact."""
     contexts = 2.0 ** (np.arange(OCTAVES * NODES_PER_OCTAVE + 1) / NODES_PER_OCTAVE)
     return StepTimes(
         by_tokens=fixed + token * np.arange(budget + 1.0),
         by_sequences=HEAD_MS * np.arange(cap + 1.0),
         by_context=np.tile(DECODE_MS + READ_MS * contexts, (cap + 1, 1)),
-        constants=StepConstants(pair_ms=PAIR_MS, captured_tokens=512.0),
+        constants=StepConstants(pair_ms=PAIR_MS, captured_tokens=512.0, turn_ms=turn_ms),
         shares=np.array(shares),
     )
 
@@ -83,9 +83,17 @@ def cases(draw):
     return offered, scheduler
 
 
+def turn_of(scheduler):
+    """The host's turn of the cases with three stages, longer than a stage takes and shorter than a pass."""
+    return 3.0 if scheduler.stages == 3 else 0.0
+
+
 def times_of(scheduler):
     shares = np.arange(1.0, scheduler.stages + 1)
-    return linear_times(scheduler.max_num_batched_tokens, scheduler.max_num_seqs, shares=shares / shares.sum())
+    turn_ms = turn_of(scheduler)
+    return linear_times(
+        scheduler.max_num_batched_tokens, scheduler.max_num_seqs, shares=shares / shares.sum(), turn_ms=turn_ms
+    )
 
 
 def plain_engines(scheduler, kind, **given_):
@@ -100,6 +108,7 @@ def plain_engines(scheduler, kind, **given_):
             ahead=ahead,
             stages=times_of(scheduler).shares.tolist(),
             time=linear_seconds,
+            turn_ms=turn_of(scheduler),
             **given_,
         )
         for _ in range(scheduler.replicas)
@@ -214,6 +223,19 @@ def test_a_pipeline_overlaps_its_batches():
     assert serve(offered, whole, scheduler).end_s / serve(offered, half, scheduler).end_s == pytest.approx(
         2.0, rel=0.05
     )
+
+
+def test_a_round_lasts_as_many_turns_of_the_host_as_there_are_micro_batches():
+    """Where the GPUs are faster, the time of a token is that of the turns."""
+    n, turn_ms = 64, 10.0
+    offered = traffic(np.zeros(n), [16] * n, [200] * n)
+    scheduler = Scheduler(replicas=1, max_num_seqs=n, max_num_batched_tokens=16 * n // 2, kv_blocks=4000, stages=2)
+    slow = serve(offered, linear_times(16 * n // 2, n, shares=(0.5, 0.5), turn_ms=turn_ms), scheduler)
+    assert np.median((slow.e2e_ms - slow.ttft_ms) / 199) == pytest.approx(2 * turn_ms, rel=0.01)
+    turn_ms = 0.1  # which the GPUs outlast
+    quick = serve(offered, linear_times(16 * n // 2, n, shares=(0.5, 0.5), turn_ms=turn_ms), scheduler)
+    without = serve(offered, linear_times(16 * n // 2, n, shares=(0.5, 0.5)), scheduler)
+    assert quick.end_s == pytest.approx(without.end_s, rel=1e-9)
 
 
 def test_asynchronous_scheduling_costs_a_step_of_waiting():
