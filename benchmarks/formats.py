@@ -1,11 +1,14 @@
-"""Errors of vLLM's shipped static batches by release, weight format and model, of those that were fitted and of those that judge.
+"""Errors of vLLM's shipped static batches by release, weight format and model, of those that were fitted and of those that judge; and of
+the closed loops of vLLM 0.33 in ``benchmarks/measured``, none of which was fitted.
 
 python -m benchmarks.formats
 """
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +20,7 @@ from advisor.calibration.surrogate import shipped_surrogate
 from catalog.mixers import Recurrence
 from catalog.models.find import find_model
 from catalog.models.stack import stack
-from catalog.runs import shipped_runs
+from catalog.runs import read_runs, shipped_runs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from catalog.schema import Measurement
 
 METRICS = ("prefill_ms", "tpot_ms", "e2e_ms")
+OF_LOOPS = ("ttft_ms", "tpot_ms", "output_tok_s")
 
 
 def label(error: PredictionError) -> tuple[str, ...]:
@@ -49,7 +53,12 @@ def _split(run: Measurement) -> str:
     return "PP" if run.pp > 1 else "TP"
 
 
-def print_table(names: Sequence[str], errors: Iterable[PredictionError], key: Callable[..., tuple[str, ...]]) -> None:
+def print_table(
+    names: Sequence[str],
+    errors: Iterable[PredictionError],
+    key: Callable[..., tuple[str, ...]],
+    metrics: Sequence[str] = METRICS,
+) -> None:
     """Print median and mean error and the share of 90% intervals that held, a row a key, as a Markdown table."""
     surrogate = shipped_surrogate()
     together: dict[tuple[str, ...], dict[str, list[tuple[float, bool]]]] = defaultdict(lambda: defaultdict(list))
@@ -57,11 +66,11 @@ def print_table(names: Sequence[str], errors: Iterable[PredictionError], key: Ca
         scale = surrogate.scale(error.provenance, error.engine, error.scale_name)
         held = abs(error.residual) <= scale.quantile(LEVEL) * error.sigma(scale.noise)
         together[key(error)][error.metric].append((float(np.expm1(error.residual)), held))
-    print("| " + " | ".join((*names, *(f"{m}: median, mean, held" for m in METRICS))) + " |")
-    print("|---" * (len(names) + len(METRICS)) + "|")
+    print("| " + " | ".join((*names, *(f"{m}: median, mean, held" for m in metrics))) + " |")
+    print("|---" * (len(names) + len(metrics)) + "|")
     for row, by_metric in sorted(together.items()):
         cells = []
-        for metric in METRICS:
+        for metric in metrics:
             values = np.array(by_metric.get(metric, []), dtype=float)
             off = np.abs(values[:, 0]) if len(values) else values
             cells.append(
@@ -73,12 +82,33 @@ def print_table(names: Sequence[str], errors: Iterable[PredictionError], key: Ca
     print()
 
 
+def measured_loops() -> list[Measurement]:
+    """Return the closed loops of vLLM 0.33 without speculation."""
+    folder = Path(__file__).with_name("measured")
+    runs: list[Measurement] = []
+    for name in ("vllm_0.33_h200_serving", "vllm_0.33_h200_layouts"):
+        stated = json.loads((folder / f"{name}_loads.json").read_text(encoding="utf-8"))
+        drafted = tuple(load["name"] for load in stated if "draft_config" in load)
+        loops = (run for run in read_runs(folder / f"{name}_runs.csv") if run.regime == "steady")
+        runs += [run for run in loops if not run.run_id.startswith(drafted or ("-",))]
+    return runs
+
+
+def loop(error: PredictionError) -> tuple[str, ...]:
+    """Return role, model, layout and requests in flight of one error."""
+    run = error.run
+    layout = f"PP{run.pp}" if run.pp > 1 else f"attention DP{run.dp}" if run.dp > 1 else f"TP{run.tp}"
+    return run.role, run.model.split("/")[-1], layout, f"{run.batch:4.0f}"
+
+
 def main() -> None:
     """Print errors by model, and of the models that only judge by kind."""
     runs = [run for run in shipped_runs() if run.engine == "vllm" and run.regime == "static" and run.batch]
     errors = errors_of(group_runs(runs, by_release=True), shipped_surrogate().marginal)
     print_table(("release", "role", "model", "weights", "cache", ""), errors, label)
     print_table(("release", "judged", ""), [error for error in errors if error.run.role == "validate"], kind)
+    loops = errors_of(group_runs(measured_loops(), by_release=True), shipped_surrogate().marginal)
+    print_table(("role", "model", "layout", "in flight of a replica"), loops, loop, OF_LOOPS)
 
 
 if __name__ == "__main__":

@@ -35,6 +35,9 @@ from probes.vllm_engine.static import graph_gib
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
+DRAFT = "draft"
+"""Folder, beside the model's ``config.json``, of that of the model that drafts."""
+
 COUNTERS = ("prefix_cache_queries", "prefix_cache_hits", "num_preemptions", "prompt_tokens", "generation_tokens")
 """Of vLLM's counters (``vllm/v1/metrics/loggers.py``), those that are told of each run."""
 
@@ -75,10 +78,7 @@ async def _serve(order: Mapping[str, Any], folder: str, out: Path, log: Path) ->
     job = job_of(load, measure_s=order["measure_s"])
     args = dict(load.get("args", {}))
     if "draft_config" in load:
-        draft = Path(folder, "draft")
-        draft.mkdir()
-        (draft / "config.json").write_text(json.dumps(load["draft_config"]), encoding="utf-8")
-        args["speculative_config"] = {**args["speculative_config"], "model": str(draft)}
+        args["speculative_config"] = {**args["speculative_config"], "model": f"{folder}/{DRAFT}"}
     server = PrefixCachingServer(
         job, folder, load["gpus"], worker_extension_cls="benchmarks.measure_vllm.OwnMemory", **args
     )
@@ -123,6 +123,9 @@ def work(order: Mapping[str, Any]) -> None:
     count_own_memory()
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "config.json").write_text(json.dumps(order["load"]["config"]), encoding="utf-8")
+        if "draft_config" in order["load"]:
+            Path(folder, DRAFT).mkdir()
+            Path(folder, DRAFT, "config.json").write_text(json.dumps(order["load"]["draft_config"]), encoding="utf-8")
         asyncio.run(_serve(order, folder, Path(order["out"]), Path(order["log"])))
         sys.stdout.flush()
         os._exit(0)  # an orderly end takes the engine several seconds; its processes are ended by who started it

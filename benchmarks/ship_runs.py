@@ -15,9 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-MEASURED = tuple(
-    Path(__file__).with_name("measured") / f"vllm_0.33_h200{name}.csv" for name in ("", "_more_runs")
-)
+MEASURED = tuple(Path(__file__).with_name("measured") / f"vllm_0.33_h200{name}.csv" for name in ("", "_more_runs"))
 SHIPPED = Path(__file__).parents[1] / "catalog" / "data" / "runs" / "vllm-0.33.0_h200_static.csv"
 
 OF_SGLANG = (
@@ -78,7 +76,10 @@ def write(path: Path, rows: Sequence[Mapping[str, str]], columns: Sequence[str] 
 def main() -> None:
     first, more = (read(path) for path in MEASURED)
     shortest = SHORTEST * min(float(row["tpot_ms"]) for row in more)
-    measured = [*first, *(row | {"tpot_ms": "" if float(row["tpot_ms"]) < shortest else row["tpot_ms"]} for row in more)]
+    measured = [
+        *first,
+        *(row | {"tpot_ms": "" if float(row["tpot_ms"]) < shortest else row["tpot_ms"]} for row in more),
+    ]
     launches: dict[str, float] = {}
     for prompt in ("128", "1024"):
         launches |= {

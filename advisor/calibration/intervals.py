@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from catalog.models.stack import stack
+
 if TYPE_CHECKING:
+    from catalog.schema import Model
     from catalog.units import Array
 
 LEVEL = 0.9
@@ -14,7 +17,12 @@ LEVEL = 0.9
 STAGED = " PP"
 """Errors of pipelined runs are kept under the metric's name with this behind it: they are larger."""
 EXPERTS = " experts"
-"""Errors of closed loops of models with experts likewise."""
+"""Errors of models with experts or recurrent layers likewise."""
+
+
+def beyond_dense(model: Model) -> bool:
+    """Return whether a model has experts or recurrent layers."""
+    return model.moe_layers > 0 or any(part.state_bytes for _, layer in stack(model).counts for part in layer.mixers)
 
 
 def implementation_variance(provenance: str, compiled: Array | float) -> Array:
@@ -24,12 +32,12 @@ def implementation_variance(provenance: str, compiled: Array | float) -> Array:
 
 def scale_name(metric: str, regime: Regime, *, staged: bool, experts: bool = False) -> str:
     """Return under which name the errors of a metric in a regime are kept; ``staged``: with more than one pipeline stage; ``experts``: of a
-    model with experts.
+    model with experts or recurrent layers (``beyond_dense``).
 
     The errors of throughput stand for all of the steady state but the time to the first token, which depends on how arrivals cluster.
     """
     if regime == "static":
-        return metric + STAGED if staged else metric
+        return metric + STAGED if staged else metric + EXPERTS if experts else metric
     name = "steady ttft_ms" if metric in ("ttft_ms", "prefill_ms") else "steady output_tok_s"
     return name + EXPERTS if experts and name != "steady ttft_ms" else name
 

@@ -70,7 +70,16 @@ a fit to 0.24 within 2 to 3% of TPOT and 2 to 5% of prefill, prefills that the h
 took 13 to 19% longer with vLLM 0.17 than with 0.19."""
 
 HOST_PARAMETERS = frozenset(
-    {"layer_host_us", "expert_host_us", "latent_host_us", "admission_ms", "step_ms", "sequence_us", "stage_ms", "turn_ms"}
+    {
+        "layer_host_us",
+        "expert_host_us",
+        "latent_host_us",
+        "admission_ms",
+        "step_ms",
+        "sequence_us",
+        "stage_ms",
+        "turn_ms",
+    }
 )
 FORMAT_PARAMETERS = frozenset(
     name for name in NAMES if name.startswith(("narrow", "block8", "native", "expert")) and name != "expert_host_us"

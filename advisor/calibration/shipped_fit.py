@@ -19,7 +19,7 @@ import numpy as np
 from joblib import Parallel, delayed
 
 from advisor.calibration.fit_file import LEVELS
-from advisor.calibration.intervals import STAGED, implementation_variance, scale_name
+from advisor.calibration.intervals import EXPERTS, STAGED, beyond_dense, implementation_variance, scale_name
 from advisor.calibration.kernel_observations import KernelObservations, shipped_evidence
 from advisor.calibration.observations import METRICS, Observations, RunGroup, group_runs
 from advisor.calibration.posterior import Posterior, fit_posterior, sensitivities
@@ -57,7 +57,7 @@ rounded up."""
 KIN = {
     metric + staged: (metric + staged, other + staged)
     for metric, other in (("tpot_ms", "e2e_ms"), ("ttft_ms", "prefill_ms"))
-    for staged in ("", STAGED)
+    for staged in ("", STAGED, EXPERTS)
 } | {"steady ttft_ms": ("steady ttft_ms", "ttft_ms")}
 """Quantities whose errors are judged together, for few sources state the first: the time of a whole static batch is
 mostly its decode steps, the time to the first token mostly the prefill."""
@@ -80,7 +80,7 @@ class PredictionError:
     """Of the logarithm, from the parameters alone."""
     provenance: Provenance
     experts: bool = False
-    """Whether the model has some."""
+    """Whether the model has some, or recurrent layers."""
     left: float = 1.0
     """Share of the residual's variance that runs of the same model nearby leave."""
     dispersion: float = 1.0
@@ -133,7 +133,7 @@ def errors_of(
                     residual=float(residual[k, m]),
                     variance=float(variance[k, m]),
                     provenance=marginal.provenance,
-                    experts=group.model.moe_layers > 0,
+                    experts=beyond_dense(group.model),
                     left=float(left[k, m]),
                     dispersion=marginal.dispersion,
                 )
@@ -183,7 +183,8 @@ def left_out_errors(
         replace(error, provenance=kind)
         for (kind, _), errors in zip(tasks, folds, strict=True)
         for error in errors
-        if error.provenance in kept[kind] and not (kind == "calibrated" and error.run.pp > 1 and _place(error.run) in only)
+        if error.provenance in kept[kind]
+        and not (kind == "calibrated" and error.run.pp > 1 and _place(error.run) in only)
     ]
 
 

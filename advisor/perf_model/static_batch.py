@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from advisor.perf_model.cost import HOST, MIXED, Cost
-from advisor.perf_model.forward_pass import decode_pass, forward_pass_cost, prefill_pass, slowest_stage, waiting_for_turns
+from advisor.perf_model.forward_pass import (
+    decode_pass,
+    forward_pass_cost,
+    prefill_pass,
+    slowest_stage,
+    waiting_for_turns,
+)
 from advisor.perf_model.memory.kv_capacity import max_concurrency
 from advisor.perf_model.operators import causal_pairs
 from advisor.perf_model.phase_times import PhaseTimes

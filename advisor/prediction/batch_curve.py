@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from advisor.calibration.intervals import LEVEL, scale_name
+from advisor.calibration.intervals import LEVEL, beyond_dense, scale_name
 from advisor.perf_model.deployment_arrays import DeploymentArrays
 from advisor.perf_model.memory.dispatch import memory
 from advisor.perf_model.memory.kv_capacity import max_concurrency
@@ -279,7 +279,7 @@ def _with_intervals(
     floors, gpus, fits = evaluation.floors(), float(deployment.num_gpus), evaluation.cost_model.memory.fits
     metrics, low, high = {}, {}, {}
     for name in TIME_METRICS:
-        experts = evaluation.cost_model.model.moe_layers > 0
+        experts = beyond_dense(evaluation.cost_model.model)
         kept = scale_name(name, evaluation.regime, staged=deployment.pp > 1, experts=experts)
         factor = np.exp(knowledge.scale(marginal.provenance, deployment.engine, kept).quantile(LEVEL) * sigmas[name])
         values = np.where(fits, getattr(evaluation.times, name), np.nan)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from advisor.calibration.fit_file import LEVELS
-from advisor.calibration.intervals import scale_name
+from advisor.calibration.intervals import beyond_dense, scale_name
 from advisor.calibration.support import extrapolation_notes
 from advisor.calibration.surrogate import IntervalScale
 from advisor.perf_model.energy import batch_work, power_of
@@ -115,7 +115,7 @@ def _scales(
     knowledge: Evidence, deployment: Deployment, evaluation: Prediction, provenance: Provenance
 ) -> dict[str, IntervalScale]:
     """Return how wide the errors of each metric are."""
-    traits = {"staged": deployment.pp > 1, "experts": evaluation.cost_model.model.moe_layers > 0}
+    traits = {"staged": deployment.pp > 1, "experts": beyond_dense(evaluation.cost_model.model)}
     names = {name: scale_name(name, evaluation.regime, **traits) for name in TIME_METRICS}
     scales = {name: knowledge.scale(provenance, deployment.engine, scale) for name, scale in names.items()}
     return scales | {ENERGY: NORMAL, CLIENT_TTFT: NORMAL}

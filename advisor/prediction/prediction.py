@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from advisor.calibration.intervals import Regime, implementation_variance, scale_name
+from advisor.calibration.intervals import Regime, beyond_dense, implementation_variance, scale_name
 from advisor.calibration.support import back_end_variance, extrapolation_variance
 from advisor.perf_model.cost import CAUSES, Cost
 from advisor.perf_model.cost_model import CostModel
@@ -174,7 +174,7 @@ class Prediction:
         moved = self._run(cost_model, self.batch, self.input_len, self.output_len)
         unseen = extrapolation_variance(marginal.seen, self.cost_model.model, self.cost_model.layout)[moving]
         covariance = marginal.covariance[np.ix_(moving, moving)]
-        experts = self.cost_model.model.moe_layers > 0
+        experts = beyond_dense(self.cost_model.model)
         back_end = back_end_variance(marginal, self.cost_model.model, self.cost_model.layout)
         spreads = {}
         for name, values in moved.metrics().items():

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from advisor.calibration.intervals import scale_name
+from advisor.calibration.intervals import beyond_dense, scale_name
 from advisor.perf_model.memory.kv_capacity import max_concurrency, request_gib
 from advisor.perf_model.memory.uncertainty import spread_gib
 from advisor.prediction.inputs import BARE_ESTIMATE
@@ -102,7 +102,7 @@ class ConfidenceFactors:
         evaluation = self._evaluate(columns)
         marginal = self._knowledge.marginal(self._engine, evaluation.cost_model.cluster.gpu)
         sigmas = evaluation.sigmas(marginal, self._knowledge.surrogate, self._engine)
-        staged, experts = evaluation.cost_model.layout.pp > 1, evaluation.cost_model.model.moe_layers > 0
+        staged, experts = evaluation.cost_model.layout.pp > 1, beyond_dense(evaluation.cost_model.model)
         level = 2.0 * self._confidence - 1.0
         for metric in self._metrics:
             plain, deep = (

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from advisor.calibration.intervals import scale_name
+from advisor.calibration.intervals import beyond_dense, scale_name
 from advisor.calibration.surrogate import ANY
 from advisor.perf_model.collectives import hand_over_ms
 from advisor.simulator.disaggregation import KvTransfer, ServerPool, saturation_apart, serve_apart
@@ -100,7 +100,7 @@ class DisaggregatedServer:
     @property
     def scale(self) -> IntervalScale:
         staged = max(self.prefill.deployment.pp, self.decode.deployment.pp) > 1
-        name = scale_name("tpot_ms", "static", staged=staged)
+        name = scale_name("tpot_ms", "static", staged=staged, experts=beyond_dense(self.decode.model))
         return self.decode.knowledge.scale(APART, ANY, name)
 
     @property

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from advisor.calibration.blas_threads import one_blas_thread
-from advisor.calibration.intervals import implementation_variance, scale_name
+from advisor.calibration.intervals import beyond_dense, implementation_variance, scale_name
 from advisor.perf_model.memory.kv_capacity import max_concurrency
 from advisor.perf_model.parameters import Parameters
 from advisor.perf_model.sensitivity import log_slopes, shifted
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from advisor.calibration.surrogate import IntervalScale
     from advisor.perf_model.cost_model import CostModel
     from advisor.prediction.evidence import Evidence
-    from catalog.schema import Deployment
+    from catalog.schema import Deployment, Model
     from catalog.units import Array
 
 
@@ -34,7 +34,7 @@ def draws_of(
     the draws of whatever is linear in these directions is then just its variance, as with the sigma points of an
     unscented transform (Julier and Uhlmann, 1997), and no draw is further out than chance would have it.
     """
-    scale = scale_of(knowledge, marginal, deployment)
+    scale = scale_of(knowledge, marginal, deployment, cost_model.model)
     own = marginal.dispersion * scale.noise
     noise = math.sqrt(own**2 + float(implementation_variance(marginal.provenance, float(deployment.compiled))))
     half = (count + 1) // 2
@@ -84,7 +84,7 @@ def _directions(marginal: ParameterPosterior, cost_model: CostModel) -> Array:
     return np.asarray((root @ np.linalg.qr(root.T @ slopes)[0]).T)
 
 
-def scale_of(knowledge: Evidence, marginal: ParameterPosterior, deployment: Deployment) -> IntervalScale:
+def scale_of(knowledge: Evidence, marginal: ParameterPosterior, deployment: Deployment, model: Model) -> IntervalScale:
     """Return the errors of the time of a decode step, which most steps under traffic are."""
-    name = scale_name("tpot_ms", "static", staged=deployment.pp > 1)
+    name = scale_name("tpot_ms", "static", staged=deployment.pp > 1, experts=beyond_dense(model))
     return knowledge.scale(marginal.provenance, deployment.engine, name)

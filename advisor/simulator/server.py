@@ -85,7 +85,7 @@ class AggregatedServer:
 
     @property
     def scale(self) -> IntervalScale:
-        return scale_of(self.knowledge, self.marginal, self.deployment)
+        return scale_of(self.knowledge, self.marginal, self.deployment, self.model)
 
     @property
     def model(self) -> Model:

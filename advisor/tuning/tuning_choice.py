@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from advisor.calibration.intervals import LEVEL, scale_name
+from advisor.calibration.intervals import LEVEL, beyond_dense, scale_name
 from advisor.calibration.surrogate import shipped_surrogate
 from advisor.recommendation.problem import startable
 from catalog.wording import latency_label
@@ -94,7 +94,7 @@ def _metrics(
     """Return values and 90% intervals, a mapping a row; those of the steady state also hold what static batches cannot tell of it."""
     names = TABLE[1:]
     points = candidates.points
-    experts = points.cost_model.model.moe_layers > 0
+    experts = beyond_dense(points.cost_model.model)
     provenance = belief.prior.provenance if belief.seen is None else "calibrated"
     mean, covariance = belief.joint(belief.rows(points, names))
     sigma = np.sqrt(np.maximum(np.diag(covariance), 0.0)).reshape(len(names), -1)
