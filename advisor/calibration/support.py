@@ -54,6 +54,7 @@ KERNEL_FAMILIES: Mapping[str, tuple[str, ...]] = {
         "layer_host_us",
     ),
     "expert parallelism": (*EXPERTS, "link", "ring_link"),
+    "attention data parallel": ("step_ms", "layer_host_us", "expert_host_us", "link", "ring_link"),
 }
 """By name, the parameters that mean something else there."""
 
@@ -94,6 +95,7 @@ def _has(model: Model, layout: DeploymentArrays) -> dict[str, NDArray[np.bool_]]
         ),
         "an architecture that is read by its fields alone": np.full(len(layout), bool(model.reading)),
         "expert parallelism": layout.ep > 1,
+        "attention data parallel": layout.ep > layout.tp,
     }
 
 
