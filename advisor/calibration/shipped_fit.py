@@ -292,7 +292,21 @@ def scales_of(
                     quantiles = unless_wider(quantiles, left_out, name, engine, noises)
                 scale = IntervalScale(noise=noises[engine, name], quantiles=quantiles, runs=len(own))
                 scales[provenance, engine, name] = scale
-    return scales
+    return {key: _no_surer_than_dense(key, scale, scales) for key, scale in scales.items()}
+
+
+def _no_surer_than_dense(
+    key: tuple[str, str, str], scale: IntervalScale, scales: Mapping[tuple[str, str, str], IntervalScale]
+) -> IntervalScale:
+    """Return the scale of a static quantity of models with experts or states on a GPU or an engine without runs, at least as wide as that of
+    dense models: nearly all of those static batches are of one GPU, and say too little of another.
+    """
+    provenance, engine, name = key
+    dense = scales.get((provenance, engine, name.removesuffix(EXPERTS)))
+    if provenance == "calibrated" or not name.endswith(EXPERTS) or name.startswith("steady") or dense is None:
+        return scale
+    at_least = np.array(dense.quantiles) * (dense.noise / scale.noise)
+    return replace(scale, quantiles=tuple(float(f"{q:.4g}") for q in np.maximum(scale.quantiles, at_least)))
 
 
 def quantiles_of(

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from catalog.units import Array
 
 EXPERTS = ("expert_memory", "expert_compute", "expert_us")
+TOGETHER = "attention data parallel"
 
 KERNEL_FAMILIES: Mapping[str, tuple[str, ...]] = {
     "4-bit weights": ("narrow4_memory", "narrow4_compute", "narrow4_us"),
@@ -54,7 +55,7 @@ KERNEL_FAMILIES: Mapping[str, tuple[str, ...]] = {
         "layer_host_us",
     ),
     "expert parallelism": (*EXPERTS, "link", "ring_link"),
-    "attention data parallel": ("step_ms", "layer_host_us", "expert_host_us", "link", "ring_link"),
+    TOGETHER: ("step_ms", "layer_host_us", "expert_host_us", "link", "ring_link"),
 }
 """By name, the parameters that mean something else there."""
 
@@ -95,7 +96,7 @@ def _has(model: Model, layout: DeploymentArrays) -> dict[str, NDArray[np.bool_]]
         ),
         "an architecture that is read by its fields alone": np.full(len(layout), bool(model.reading)),
         "expert parallelism": layout.ep > 1,
-        "attention data parallel": layout.ep > layout.tp,
+        TOGETHER: layout.ep > layout.tp,
     }
 
 
@@ -175,11 +176,20 @@ BACK_END_SIGMA = 0.25
 written for each generation of GPUs, and take 0.5 to 2.3 times as long as one another (kernels of AIConfigurator on nine GPUs)."""
 
 
+LOCKSTEP_SIGMA = 0.3
+"""The same where replicas share experts and the engine has no run of that on the GPU: they wait for each other's prefills, and take some tenths
+of a millisecond to meet. Two closed loops of Qwen3-30B-A3B on two H200s take 6 and 48% longer than predicted
+(``benchmarks/measured``)."""
+
+
 def back_end_variance(marginal: ParameterPosterior, model: Model, layout: DeploymentArrays) -> Array:
     """Return the variance that this adds to each log prediction of n layouts, shape (n,)."""
     kinds = _has(model, layout)
     narrow = kinds["8-bit experts"] | kinds["4-bit experts"] | kinds["experts multiplied in 4 bits"]
-    return np.where(narrow & (marginal.provenance != "calibrated"), BACK_END_SIGMA**2, 0.0)
+    variance = np.where(narrow & (marginal.provenance != "calibrated"), BACK_END_SIGMA**2, 0.0)
+    seen = frozenset() if marginal.seen is None else marginal.seen.kinds
+    together = kinds[TOGETHER] & (TOGETHER not in seen)
+    return np.asarray(variance + np.where(together, LOCKSTEP_SIGMA**2, 0.0))
 
 
 def widened(marginal: ParameterPosterior, *work: tuple[Model, DeploymentArrays]) -> ParameterPosterior:

@@ -51,7 +51,7 @@ def layout(model):
 def test_each_layout_has_its_own_news():
     assert unsupported(TrainingSupport(), DENSE, layout(DENSE)) == (
         (),
-        ("4-bit weights", "expert parallelism"),
+        ("4-bit weights", "expert parallelism", "attention data parallel"),
         ("8-bit weights", "an 8-bit KV cache", "tensor parallel over more than 1 GPUs", "more than 1 pipeline stages"),
     )
     assert unsupported(TrainingSupport(), LATENT, layout(LATENT))[2][1:4] == (
@@ -83,7 +83,7 @@ def test_who_has_seen_more_is_no_less_certain(one, other):
 
 def test_only_what_is_asked_of_these_kernels_is_less_certain():
     marginal = shipped_surrogate().marginal("vllm", GPU.name)
-    never = {"sparse attention", "an architecture that is read by its fields alone"}
+    never = {"sparse attention", "an architecture that is read by its fields alone", "attention data parallel"}
     never |= {"weights multiplied in 4 bits", "experts multiplied in 4 bits"}  # not on Hopper
     assert marginal.seen.kinds == frozenset(KERNEL_FAMILIES) - never
     assert marginal.seen.often >= {"8-bit weights", "an 8-bit KV cache"}
@@ -103,6 +103,7 @@ def test_only_what_is_asked_of_these_kernels_is_less_certain():
         *KERNEL_FAMILIES["an 8-bit KV cache"],
         *KERNEL_FAMILIES["latent attention"],
         *KERNEL_FAMILIES["expert parallelism"],
+        *KERNEL_FAMILIES["attention data parallel"],
         *WIDE_TP_PARAMETERS,
     }
     assert wider.seen is None

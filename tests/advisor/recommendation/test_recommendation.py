@@ -290,7 +290,7 @@ def test_limits_hold_with_the_confidence_that_is_asked_for(model, gpus, limits, 
 
 
 def estimate_alike(found, batch, confidence):
-    """The best layout with another batch, as the search has it."""
+    """The same layout with another batch, as the search has it."""
     chosen = found.best.deployment
     other = recommend(
         found.model,
@@ -302,7 +302,7 @@ def estimate_alike(found, batch, confidence):
     same = [
         each
         for each in other.candidates
-        if (each.deployment.tp, each.deployment.pp, each.deployment.dp) == (chosen.tp, chosen.pp, chosen.dp)
+        if (each.deployment.parallelism, each.deployment.dp) == (chosen.parallelism, chosen.dp)
     ]
     return same[0] if same else None
 
