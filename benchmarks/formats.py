@@ -1,12 +1,14 @@
 """Errors of vLLM's shipped static batches by release, weight format and model, of those that were fitted and of those that judge; and of
 the closed loops of vLLM 0.33 in ``benchmarks/measured``, none of which was fitted.
 
-python -m benchmarks.formats
+python -m benchmarks.formats [models|judged|loops]
 """
 
 from __future__ import annotations
 
+import argparse
 import json
+import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -101,15 +103,39 @@ def loop(error: PredictionError) -> tuple[str, ...]:
     return run.role, run.model.split("/")[-1], layout, f"{run.batch:4.0f}"
 
 
-def main() -> None:
-    """Print errors by model, and of the models that only judge by kind."""
-    runs = [run for run in shipped_runs() if run.engine == "vllm" and run.regime == "static" and run.batch]
-    errors = errors_of(group_runs(runs, by_release=True), shipped_surrogate().marginal)
+def print_models() -> None:
+    errors = static_errors()
     print_table(("release", "role", "model", "weights", "cache", ""), errors, label)
-    print_table(("release", "judged", ""), [error for error in errors if error.run.role == "validate"], kind)
-    loops = errors_of(group_runs(measured_loops(), by_release=True), shipped_surrogate().marginal)
-    print_table(("role", "model", "layout", "in flight of a replica"), loops, loop, OF_LOOPS)
+
+
+def print_judged() -> None:
+    print_table(("release", "judged", ""), [error for error in static_errors() if error.run.role == "validate"], kind)
+
+
+def print_loops() -> None:
+    errors = errors_of(group_runs(measured_loops(), by_release=True), shipped_surrogate().marginal)
+    print_table(("role", "model", "layout", "in flight of a replica"), errors, loop, OF_LOOPS)
+
+
+def static_errors() -> list[PredictionError]:
+    """Return the errors of vLLM's static batches."""
+    runs = [run for run in shipped_runs() if run.engine == "vllm" and run.regime == "static" and run.batch]
+    return errors_of(group_runs(runs, by_release=True), shipped_surrogate().marginal)
+
+
+TABLES = {"models": print_models, "judged": print_judged, "loops": print_loops}
+"""By model, of the models that only judge by kind, and of closed loops."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.formats", description=__doc__)
+    parser.add_argument("table", nargs="?", choices=TABLES, help="one table alone")
+    chosen = parser.parse_args(argv).table
+    for name, show in TABLES.items():
+        if chosen in (None, name):
+            show()
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
