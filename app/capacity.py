@@ -95,7 +95,7 @@ def _tell(plan: CapacityPlan, asked: CapacityInputs) -> None:
         draw(
             closeness(plan, list(options.values())),
             "limits",
-            height=330,
+            height=150 + 60 * len(options),
             alt="Latencies as shares of their limits, with 90% intervals",
         )
     if plan.best:

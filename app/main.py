@@ -14,6 +14,9 @@ st.set_page_config(
     menu_items={"Get help": None, "Report a bug": None, "About": None},
 )
 st.navigation(
-    [st.Page(framed(page.module), title=page.title, url_path=page.path, default=page is PAGES[0]) for page in PAGES],
+    [
+        st.Page(framed(page.module), title=page.title, url_path=page.path or None, default=not page.path)
+        for page in PAGES
+    ],
     position="top",
 ).run()

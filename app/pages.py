@@ -18,7 +18,7 @@ class AppPage:
     """Of ``app``; its ``show`` draws the page."""
     title: str
     path: str
-    """In the address."""
+    """In the address; empty for the page that is shown where the address names none."""
     does: str
     terms: tuple[str, ...]
     trains: bool = False
@@ -29,7 +29,7 @@ PAGES = (
     AppPage(
         module="recommendation",
         title="Recommend",
-        path="recommend",
+        path="",
         does="How to run one model on the GPUs you have or may rent: layout, batch, speed, cost, and the command.",
         terms=(*SERVING, *ANSWERS),
     ),
@@ -103,4 +103,4 @@ PAGES = (
         terms=("run", *SERVING[:3], ITL, "TP", "PP", "batch", "90% interval", *PROVENANCE),
     ),
 )
-"""In the order of the menu; the first is shown where the address names none."""
+"""In the order of the menu."""

@@ -89,24 +89,27 @@ def _question() -> dict[str, Any]:
         with right, st.container(horizontal=True):
             why = "Sequences at once per replica, or of a training step."
             batch = inputs.number("Batch", "explored_batch", (1, 10**6), 8, 8, help=why)
-            other = st.selectbox(
-                "Or: from this GPU to",
-                list(inputs.gpus()),
-                index=None,
-                key="to",
-                bind=inputs.BIND,
-                placeholder="nothing",
-                disabled=task != TRAINING,
-                help="In training: the gain of another GPU taken apart into its causes, in place of what is varied.",
-            )
+            other = _other() if task == TRAINING else None
         input_len, output_len = inputs.lengths()
     return {
         "model": model,
         "gpus": gpus,
         "task": TASKS[task],
         "sweep": sweep,
-        "to": other if task == TRAINING else None,
+        "to": other,
         "batch": batch,
         "input_len": input_len,
         "output_len": max(output_len, 2),
     }
+
+
+def _other() -> str | None:
+    return st.selectbox(
+        "Or: from this GPU to",
+        list(inputs.gpus()),
+        index=None,
+        key="to",
+        bind=inputs.BIND,
+        placeholder="nothing",
+        help="The gain of another GPU taken apart into its causes, in place of what is varied.",
+    )

@@ -43,7 +43,7 @@ SETTINGS = {
     "server.headless": "true",
     "server.maxUploadSize": "20",
     "theme.light.primaryColor": "#1F66AD",
-    "theme.dark.primaryColor": "#3B82C9",
+    "theme.dark.primaryColor": "#2F78BD",
 }
 """Of Streamlit: nothing is sent anywhere, no traceback is shown, no browser is opened, uploads have at most 20 MB, only what
 goes wrong is logged; that an example fills in widgets which have defaults is meant; what is chosen is blue, for Streamlit's red

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from advisor.capacity.fleet_options import Change, FleetOption
     from advisor.render.document import Spec
 
+LINE = " | "
+"""Where the name of a row is broken into lines."""
 WIDE = 5.0
 """Times a limit beyond which shares are drawn on a logarithmic axis."""
 
@@ -59,6 +61,7 @@ def closeness(answer: CapacityPlan, options: Sequence[FleetOption]) -> Spec:
     wide = max((row["high"] for row in rows), default=0.0) > WIDE
     x = axis("share", "share of the limit (dashed: all of it)", log=wide, format=",.0%")
     y = rows_axis("fleet", fleets)
+    y["axis"]["labelExpr"] = f"split(datum.label, '{LINE}')"
     shades = colour("metric", dict(zip(titles.values(), PALETTE, strict=False)))
     offset = {"field": "metric", "type": "nominal", "sort": list(titles.values())}
     whisker = layer(
@@ -83,8 +86,9 @@ def closeness(answer: CapacityPlan, options: Sequence[FleetOption]) -> Spec:
 
 
 def _priced(option: FleetOption) -> str:
-    money = "" if option.usd_per_month is None else f", ${option.usd_per_month:,.0f} a month"
-    return f"{fleet_name(option)}{money}"
+    """Write a fleet and its cost, a line each for what it is, its layout and its money."""
+    money = "" if option.usd_per_month is None else f"{LINE}${option.usd_per_month:,.0f} a month"
+    return f"{fleet_name(option).replace(' as ', f'{LINE}as ', 1)}{money}"
 
 
 def tornado(answer: CapacityPlan) -> Spec:

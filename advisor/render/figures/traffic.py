@@ -80,6 +80,8 @@ def _over_time(answers: Sequence[Simulation], curve: str) -> Spec:
         for time, value in zip(answer.timeline["time_s"], answer.timeline[curve], strict=True)
     ]
     ends: dict[str, Any] = {"format": ".0%", "domain": [0, 1.02]} if curve == "kv_share" else {}
+    if not ends and not any(row["value"] for row in rows):
+        ends = {"domain": [0, 1]}
     lines = layer(
         {"type": "line", "strokeWidth": 1.5},
         rows,

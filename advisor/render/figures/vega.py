@@ -105,7 +105,7 @@ def tooltip(**titles: str) -> list[dict[str, str]]:
 def rule(*, x: float | None = None, y: float | None = None, colour: str = GREY, dash: Sequence[int] = ()) -> Spec:
     """Return a line across the panel at one value."""
     at = {"x": {"datum": x}} if x is not None else {"y": {"datum": y}}
-    mark = {"type": "rule", "color": colour, "strokeDash": list(dash), "strokeWidth": 1.5}
+    mark = {"type": "rule", "color": colour, "strokeDash": list(dash), "strokeWidth": 1.5, "aria": False}
     return {"mark": mark, "data": {"values": [{}]}, "encoding": at}
 
 
@@ -113,7 +113,7 @@ def note(text: str, *, x: float | None = None, y: float | None = None, colour: s
     """Return words at a value; where one coordinate is None, at the beginning of its axis."""
     encoding: dict[str, Any] = {name: {"datum": value} for name, value in (("x", x), ("y", y)) if value is not None}
     encoding |= {name: {"value": 4 if name == "x" else 10} for name, value in (("x", x), ("y", y)) if value is None}
-    words = {"type": "text", "text": text, "color": colour, "align": "left", "dx": 4, "dy": -4, **mark}
+    words = {"type": "text", "text": text, "color": colour, "align": "left", "dx": 4, "dy": -4, "aria": False, **mark}
     return {"mark": words, "data": {"values": [{}]}, "encoding": encoding}
 
 
