@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from advisor.capacity.option_traffic import simulate_option
     from advisor.fleet.autoscaling import Autoscaling, plan_autoscaling
     from advisor.fleet.fleet_plan import FleetPlan, plan_fleet
+    from advisor.fleet.observation import Observation, observe
     from advisor.fleet.question import FleetModel, FleetQuestion, GpuPool
     from advisor.prediction.batch_curve import Curve, curve
     from advisor.prediction.deployment_estimate import Estimate
@@ -86,6 +87,7 @@ __all__ = [
     "Measurement",
     "Model",
     "Note",
+    "Observation",
     "OwnedGpu",
     "Peak",
     "Price",
@@ -115,6 +117,7 @@ __all__ = [
     "fit",
     "holdout_errors",
     "import_runs",
+    "observe",
     "parse_config",
     "plan",
     "plan_autoscaling",
@@ -149,6 +152,7 @@ _HOMES = {
     "advisor.capacity.capacity_plan": ("CapacityPlan", "plan"),
     "advisor.fleet.autoscaling": ("Autoscaling", "plan_autoscaling"),
     "advisor.fleet.fleet_plan": ("FleetPlan", "plan_fleet"),
+    "advisor.fleet.observation": ("Observation", "observe"),
     "advisor.fleet.question": ("FleetModel", "FleetQuestion", "GpuPool"),
     "advisor.prediction.batch_curve": ("Curve", "curve"),
     "advisor.prediction.deployment_estimate": ("Estimate",),

@@ -57,7 +57,7 @@ class Endpoint:
     """The engine's own settings, where it tells them (SGLang)."""
 
 
-def plain_url(text: str) -> str:
+def plain_url(text: str, option: str = "--endpoint") -> str:
     """Return the server's address without ``/v1``, as requests are sent to it and as it may be shown.
 
     Raises:
@@ -71,9 +71,9 @@ def plain_url(text: str) -> str:
         host, parts = None, urlsplit("")
     if parts.scheme not in ("http", "https") or not host:
         shown = redacted(text.strip())
-        raise InputError(f"--endpoint is {shown!r:.80}; it must be a server's address such as http://localhost:8000")
+        raise InputError(f"{option} is {shown!r:.80}; it must be a server's address such as http://localhost:8000")
     if "@" in text:  # wherever it stands: with a "#" or "?" in the password what precedes it is read as the host
-        raise InputError(f"--endpoint has a user or password in it; leave it out and give the server's key in ${KEY}")
+        raise InputError(f"{option} has a user or password in it; leave it out and give the server's key in ${KEY}")
     path = parts.path.rstrip("/").removesuffix("/v1")
     return urlunsplit((parts.scheme, parts.netloc, path, "", ""))
 

@@ -14,6 +14,7 @@ from advisor.calibration.intervals import LEVEL
 from advisor.capacity.candidates import Layouts, check_energy, kinds_of
 from advisor.capacity.fleet_choice import FleetChoice
 from advisor.capacity.fleet_options import CapacityQuestion, Change, FleetOption, row
+from advisor.capacity.information import MeasurementValue, measurement_values
 from advisor.capacity.planned_traffic import demand_at_rate, offered_requests, with_rate
 from advisor.capacity.relaxation import Shortfall
 from advisor.capacity.replica_sizing import MOST_REPLICAS, ReplicaSizing, TrafficSpec
@@ -88,6 +89,8 @@ class CapacityPlan(Presented):
     """Where nothing keeps the limits, what comes nearest."""
     relaxations: tuple[str, ...]
     """Where nothing keeps the limits, what would, in numbers."""
+    measurements: tuple[MeasurementValue, ...] = ()
+    """What measuring a layout is worth, most first; only where that is asked for."""
     candidates: int
     """Layouts over all kinds of GPUs that hold the model."""
     duration_s: float
@@ -144,6 +147,7 @@ def plan(
     set_gpu: Mapping[str, float | str] | None = None,
     top: int = 2,
     disaggregate: bool = False,
+    worth: bool = False,
     trace: str | Path | TraceFile | Arrivals | None = None,
     progress: Watch | None = None,
     **flags: Unpack[QuestionFlags],
@@ -185,6 +189,7 @@ def plan(
         top: layouts to show of every kind of GPU.
         disaggregate: also try fleets with a pool for prompts (see ``advisor.simulator.disaggregation``), and show the
             best of each kind.
+        worth: also say what measuring one of the best layouts is worth in dollars a month.
         trace: a file of requests (see ``advisor.simulator.trace_files.read_trace``) or ``Arrivals``, whose lengths and
             times stand for random ones; the times are stretched to the rate where that is given. ``duration_s``: no more of it than that.
         progress: called with a ``Progress`` as the work goes on, some times a second, by the thread that plans; what it
@@ -255,7 +260,11 @@ def plan(
     if requests.sharing is not None:
         notes.append(_hits(requests, *choice.ranked[0]) if choice.ranked else _prompts(requests))
     notes += [*_engine_notes(choice.answers), *_price_notes(prices, stated_prices)]
-    return _capacity_plan(resolved.value, kinds, demand, len(requests), short, layouts, choice, notes)
+    answer = _capacity_plan(resolved.value, kinds, demand, len(requests), short, layouts, choice, notes)
+    if not worth:
+        return answer
+    values = measurement_values(choice.ranked, question, prices)
+    return replace(answer, measurements=tuple(sorted(values, key=lambda value: -value.usd_per_month)))
 
 
 def _capacity_plan(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from advisor.calibration.fit_file import LEVELS
 from advisor.perf_model.energy import GpuWork, Power, power_of
 from advisor.prediction.inputs import BARE_ESTIMATE
 from advisor.simulator.arrivals import Arrivals, open_loop
@@ -241,6 +242,20 @@ class ReplicaSizing:
             other.spread = self.spread
             other._saturations = self._saturations  # noqa: SLF001  its own kind
         return other
+
+    def as_if(self, times: Any) -> ReplicaSizing:
+        """Return the same layout as if its steps took these times, and nothing were uncertain."""
+        other = replace(self, demand=replace(self.demand, confidence=BARE_ESTIMATE))
+        other.times = times
+        return other
+
+    def outcomes(self, count: int) -> list[ReplicaSizing]:
+        """Return what a measurement may show of its step times: so many equally likely outcomes, each as if it were so."""
+        results = []
+        for place in (2.0 * (np.arange(count) + 0.5) / count - 1.0).tolist():
+            width = float(np.interp(abs(place), (0.0, *LEVELS), (0.0, *self.scale.quantiles)))
+            results.append(self.as_if(self.ended(math.copysign(width, place)) if width else self.times))
+        return results
 
     def slo_check(self, replicas: int) -> SloCheck:
         """Check all the traffic on so many replicas."""

@@ -21,6 +21,7 @@ COMMANDS = {
     "plan": "plan_command.plan",
     "fleet": "fleet_command.fleet",
     "autoscale": "autoscale_command.autoscale",
+    "observe": "observe_command.observe",
     "train": "train_command.train",
     "explore": "explore_command.explore",
     "probe": "probe_command.probe",

@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from advisor.calibration.fit_file import LEVELS
 from advisor.capacity.fleet_options import HOURS_A_MONTH
 from advisor.fleet.question import pairs_of, price_of, read_fleet
 from advisor.fleet.replica_lives import serve_lives
-from advisor.fleet.replica_type import replica_types, sizings
+from advisor.fleet.replica_type import replica_types, sizing_of
 from advisor.fleet.scaling_policy import DAY_TICKS, SYNC_S, ScaledTraffic, ScalingPolicy
 from advisor.fleet.workers import workers_of
 from advisor.prediction.inputs import plain_fields
@@ -203,11 +202,7 @@ def _model_autoscaling(
         return f"{model.label}: no GPU to rent serves it within its limits; advisor fleet says why"
     kind, pool, price = min(options, key=lambda option: option[2] * option[0].gpus / option[0].capacity_s)
     node = {gpu: most for _, gpu, most in pairs_of(question)}[kind.gpu]
-    (sizing,) = (
-        layout
-        for layout in sizings(question, number, kind.gpu, runs, node)
-        if layout.engine.deployment == kind.deployment
-    )
+    sizing = sizing_of(question, kind, runs, node)
     day = _Day(model=model, question=question, kind=kind, sizing=sizing, price=price, start_s=start_s, days=days)
     outcomes = [_cheapest(day, each, probability) for each in KINDS]
     able = [outcome for outcome in outcomes if outcome.kept >= probability]
@@ -305,9 +300,11 @@ class _Day:
 
     def times(self, day: int) -> Any:
         """Return step times of a day: quantiles of what is believed of them, spread evenly over the days."""
-        place = 2.0 * (day + 0.5) / self.days - 1.0
-        width = float(np.interp(abs(place), (0.0, *LEVELS), (0.0, *self.sizing.scale.quantiles)))
-        return self.sizing.ended(math.copysign(width, place)) if width else self.sizing.times
+        return self.outcomes[day].times
+
+    @cached_property
+    def outcomes(self) -> list[ReplicaSizing]:
+        return self.sizing.outcomes(self.days)
 
     def requests(self, day: int, begin_s: float, end_s: float) -> Arrivals:
         """Draw the requests of a stretch, ``SETTLING_S`` before it included, at seconds of the day; as many in each ``SYNC_S`` as ``traffic`` has."""

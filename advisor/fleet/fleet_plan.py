@@ -6,7 +6,7 @@ at the tightest hour of every type, and a type that misses its limits there is t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy as np
 from advisor.calibration.intervals import LEVEL
 from advisor.capacity.fleet_options import HOURS_A_MONTH
 from advisor.fleet.hourly_programme import HourlyProgramme, one_type_a_model, single_types
+from advisor.fleet.information import capacity_outcomes, fleet_values, worth_asking
 from advisor.fleet.question import pairs_of, price_of, read_fleet
 from advisor.fleet.relaxation import Shortage
 from advisor.fleet.replica_type import checked_fleet, replica_types
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from advisor.calibration.parameter_posterior import Provenance
+    from advisor.capacity.information import MeasurementValue
     from advisor.fleet.assignment import Assignment, Marginals, ReplicaColumn
     from advisor.fleet.question import FleetQuestion
     from advisor.fleet.replica_type import OutOfReach
@@ -97,6 +99,8 @@ class FleetPlan:
     """GPUs by pool that more would be needed for all hours."""
     relaxations: tuple[str, ...]
     """Where not everything can be kept: what would have to give, in numbers."""
+    measurements: tuple[MeasurementValue, ...] = ()
+    """What measuring one type of replica is worth, most first; only where that is asked for."""
     types: int
     """Replica types judged."""
     rounds: int
@@ -151,6 +155,7 @@ def plan_fleet(
     fleet: str | Path | Mapping[str, Any] | FleetQuestion,
     *,
     runs: Runs = None,
+    worth: bool = False,
     workers: int | str = 1,
     progress: Watch | None = None,
 ) -> FleetPlan:
@@ -160,6 +165,7 @@ def plan_fleet(
         fleet: models, pools of GPUs and what must hold: a YAML file, its content as a mapping, or a ``FleetQuestion``.
         runs: None for the shipped fit and the user's own runs; a list for exactly those; [] for the analytic model; or what
             ``fit`` made.
+        worth: also say what measuring one type of replica is worth in dollars a month.
         workers: processes, or the address of a running cluster of Dask (``dask://HOST:8786``) or Ray (``ray://HOST:10001``, or
             ``ray://auto`` for the one of this machine); the answer is the same, whichever of them die.
         progress: called with a ``Progress`` as the work goes on.
@@ -185,7 +191,17 @@ def plan_fleet(
             for number in choice.missed:
                 work.factors[number] = work.factors.get(number, 1.0) * CORRECTION
             choice, rounds = _chosen(work, runs, left), rounds + 1
-    return _plan(work, choice, rounds, tuple(lacking))
+        answer = _plan(work, choice, rounds, tuple(lacking))
+        return replace(answer, measurements=_values(work, choice, runs, left)) if worth else answer
+
+
+def _values(work: HourlyProgramme, choice: _Choice, runs: Runs, calls: Calls) -> tuple[MeasurementValue, ...]:
+    """Return what measurements are worth, most first."""
+    asked = worth_asking(work, choice.numbers, choice.hours)
+    node = {gpu: most for _, gpu, most in pairs_of(work.question)}
+    tasks = [(work.question, work.types[number], runs, node[work.types[number].gpu]) for number in asked]
+    outcomes = dict(zip(asked, calls(capacity_outcomes, tasks), strict=True))
+    return tuple(sorted(fleet_values(work, choice.hours, outcomes), key=lambda value: -value.usd_per_month))
 
 
 def _judged(

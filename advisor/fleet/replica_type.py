@@ -150,15 +150,17 @@ def replica_types(
     return [], OutOfReach(model=number, gpu=gpu, reason=f"no layout keeps its limits with {question.confidence:.0%}")
 
 
+def sizing_of(question: FleetQuestion, kind: ReplicaType, runs: Runs, node: int) -> ReplicaSizing:
+    """Return the layout of a type, at one request a second."""
+    layouts = sizings(question, kind.model, kind.gpu, runs, node)
+    return next(layout for layout in layouts if layout.engine.deployment == kind.deployment)
+
+
 def checked_fleet(
     question: FleetQuestion, kind: ReplicaType, replicas: int, rate: float, runs: Runs, node: int
 ) -> tuple[SloCheck, Mapping[str, tuple[float, float]]]:
     """Serve ``rate`` requests a second on so many replicas of a type: latencies, with 90% intervals."""
-    sizing = next(
-        layout
-        for layout in sizings(question, kind.model, kind.gpu, runs, node)
-        if layout.engine.deployment == kind.deployment
-    )
+    sizing = sizing_of(question, kind, runs, node)
     spec = sizing.demand
     workload = replace(spec.workload, rate=rate)
     duration = max(REQUESTS * min(replicas, 8) / rate, 1.0)

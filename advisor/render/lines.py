@@ -10,6 +10,7 @@ from advisor.render.vocabulary import MEMORY_PARTS, PROVENANCE
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from advisor.capacity.information import MeasurementValue
     from catalog.errors import Note
     from catalog.schema import Cluster, Price
 
@@ -73,6 +74,16 @@ def sources_line(provenances: Iterable[str], gpus: Iterable[str] = ()) -> list[s
 def corrected_line(runs: int) -> list[str]:
     """Say what runs nearby have to do with a prediction, if there are any."""
     return [f"corrected by {runs} runs of this model nearby"] if runs else []
+
+
+def measurements_line(values: Iterable[MeasurementValue]) -> list[tuple[str, list[str]]]:
+    """Say what measuring a layout is worth."""
+    lines = [
+        f"{value.deployment.parallelism}{f' of {value.model}' if value.model else ''} on {value.gpu} for {value.seconds:.0f} s: "
+        f"worth ${value.usd_per_month:,.0f} a month in expectation"
+        for value in values
+    ]
+    return [("measure", lines)] if lines else []
 
 
 def notes(given: Iterable[Note]) -> list[tuple[str, list[str]]]:

@@ -32,6 +32,7 @@ DOCUMENTS = {
     "CapacityPlan": "capacity",
     "Autoscaling": "autoscaling",
     "FleetPlan": "fleet",
+    "Observation": "observation",
     "Exploration": "technology",
     "TrainingEstimate": "training",
     "TrainingRecommendation": "training:recommendation_document",

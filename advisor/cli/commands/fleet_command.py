@@ -23,9 +23,19 @@ Workers = Annotated[
         rich_help_panel="Work",
     ),
 ]
+Worth = Annotated[
+    bool,
+    typer.Option(
+        "--worth",
+        help="Also say what measuring one type of replica is worth in dollars a month.",
+        rich_help_panel="Work",
+    ),
+]
 
 
-def fleet(*, file: File, workers: Workers = "1", evidence: EvidenceOptions, output: ReportedOutput) -> None:
+def fleet(
+    *, file: File, worth: Worth = False, workers: Workers = "1", evidence: EvidenceOptions, output: ReportedOutput
+) -> None:
     """Place models on several kinds of GPUs for the least money.
 
     Shows which model runs on which GPUs, in which layout and on how many replicas, hour by hour; one model may run on several
@@ -40,7 +50,7 @@ def fleet(*, file: File, workers: Workers = "1", evidence: EvidenceOptions, outp
 
     check_outputs(output.report)
     with course("judging replicas") as watch:
-        result = plan_fleet(file, runs=evidence.read(), workers=workers, progress=watch)
+        result = plan_fleet(file, runs=evidence.read(), worth=worth, workers=workers, progress=watch)
 
     def rows() -> list[dict[str, object]]:
         from advisor.render.answers.fleet import row

@@ -69,6 +69,8 @@ class PlannedSearch:
     """Layouts to show for each kind of GPU."""
     disaggregate: Annotated[bool, flag("--disaggregate")] = False
     """Also try fleets with replicas that only compute prompts; TP2 1+3 means one for prompts and three for outputs."""
+    worth: Annotated[bool, flag("--worth")] = False
+    """Also say what measuring one of the best layouts is worth in dollars a month."""
 
 
 @group(PANEL)

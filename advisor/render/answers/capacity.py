@@ -12,7 +12,7 @@ from advisor.prediction.option_words import engine_words
 from advisor.render.document import Document, Figure, Section, Table
 from advisor.render.figures.capacity import closeness, cost_by_rate, tornado
 from advisor.render.figures.vega import printed
-from advisor.render.lines import notes, sources_line
+from advisor.render.lines import measurements_line, notes, sources_line
 from advisor.render.next_command import command, layout_words
 from advisor.render.numbers import change, count, dollars, duration, limit, share, short, wh_per_mtok
 from advisor.render.tables import Column, FlatRows
@@ -50,7 +50,9 @@ def document(answer: CapacityPlan) -> Document:
         make=lambda: printed([closeness(answer, options)], width=560, height=60 + 60 * len(options)),
     )
     sections = [
-        Section(title="Answer", table=table, lines=[] if answer.best else _lines(answer)),
+        Section(
+            title="Answer", table=table, lines=measurements_line(answer.measurements) if answer.best else _lines(answer)
+        ),
         Section(title="How far it goes", lines=[*_lines(answer), source] if answer.best else [source], detail=True),
         Section(title="What to know", lines=_decisive(answer)),
         Section(title="How near to the limits", figures=[limits]),

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from advisor.render.document import Document, Section, Table
-from advisor.render.lines import notes, sources_line
+from advisor.render.lines import measurements_line, notes, sources_line
 from advisor.render.numbers import dollars, duration, share, short
 from advisor.render.tables import Column, FlatRows
 from advisor.render.vocabulary import METRIC_NAMES
@@ -136,6 +136,7 @@ def _lines(answer: FleetPlan) -> Lines:
     if answer.relaxations:
         lines.append(("relax", answer.relaxations))
     provenances = [place.provenance for place in answer.placements]
+    lines += measurements_line(answer.measurements)
     return [*lines, ("source", sources_line(provenances, (place.gpu for place in answer.placements)))]
 
 
