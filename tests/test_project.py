@@ -19,6 +19,7 @@ MOST_LINES = 450
 PUBLIC_FUNCTIONS = {"estimate", "recommend", "simulate", "plan", "probe", "tune", "export", "fit", "validate"}
 """Those there are and those to come: a module of that name would hide the function, or be hidden by it."""
 DISTRIBUTIONS = {
+    "prometheus_client": "prometheus-client",
     "annotated_types": "annotated-types",
     "yaml": "pyyaml",
     "pynvml": "nvidia-ml-py",
