@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from advisor.perf_model.memory.dispatch import memory
 from catalog.engines import engine_timing
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from advisor.perf_model.correction import Correction
@@ -34,6 +35,8 @@ class CostModel:
     """As ``engine_family`` names it."""
     correction: Correction | None = None
     """Of the times of the phases, by runs of this model nearby."""
+    prefix_hit_rate: Array | float = 0.0
+    """Share of each prompt's tokens that is in the prefix cache when it comes, of batches kept in flight; shape (n,), or one for all."""
     ideal: bool = False
     """Nothing is lost to how an engine does it: what physics allows."""
 
@@ -63,4 +66,7 @@ class CostModel:
 
     def take(self, rows: NDArray[np.bool_]) -> CostModel:
         nearby = None if self.correction is None else self.correction.take(rows)
-        return replace(self, layout=self.layout.take(rows), memory=self.memory.take(rows), correction=nearby)
+        hits = self.prefix_hit_rate[rows] if np.ndim(self.prefix_hit_rate) else self.prefix_hit_rate  # type: ignore[index]
+        return replace(
+            self, layout=self.layout.take(rows), memory=self.memory.take(rows), correction=nearby, prefix_hit_rate=hits
+        )

@@ -58,13 +58,22 @@ def _carried(mixed: Array, groups: Array) -> Array:
     return np.asarray(1.0 - (1.0 - mixed) ** groups)
 
 
+def _computed(cost_model: CostModel, input_len: Array) -> Array:
+    """Return the tokens of each prompt that are computed: those that the prefix cache has not, the last one in any case."""
+    return np.maximum(input_len * (1.0 - cost_model.prefix_hit_rate), 1.0)
+
+
 def _pass_with_prompts(cost_model: CostModel, decode: ForwardPass, tokens: Array, input_len: Array) -> ForwardPass:
     """Return the pass that computes ``tokens`` prompt tokens of prompts of ``input_len``, beside those of ``decode`` where the engine
     mixes them.
     """
     window = float(cost_model.model.sliding_window)
-    prompts = tokens / input_len
-    pairs, windowed_pairs = prompts * causal_pairs(input_len), prompts * causal_pairs(input_len, window)
+    computed = _computed(cost_model, input_len)
+    prompts = tokens / computed
+    pairs, windowed_pairs = (
+        prompts * (causal_pairs(input_len, within) - causal_pairs(input_len - computed, within))
+        for within in (0.0, window)
+    )
     if not cost_model.timing.mixes_prompts:
         return prefill_pass(tokens, prompts, pairs, windowed_pairs)
     return ForwardPass(
@@ -94,13 +103,14 @@ def steady_state_times(cost_model: CostModel, batch: Array, input_len: Array, ou
     mixes = cost_model.timing.mixes_prompts
     # Every token a request brings takes a place in some step's budget; what decodes leave is for prompts, where they share steps.
     beside = output_len - 1.0 if mixes else np.zeros_like(output_len)
-    full_steps = share * (input_len + beside) / layout.max_num_batched_tokens
+    computed = _computed(cost_model, input_len)
+    full_steps = share * (computed + beside) / layout.max_num_batched_tokens
     budget = layout.max_num_batched_tokens - share * beside / np.maximum(output_len, full_steps)
-    chunks = np.ceil(input_len / budget - 1e-9)
+    chunks = np.ceil(computed / budget - 1e-9)
     own_steps = output_len - 1.0 + chunks
     steps = np.maximum(own_steps, full_steps)
     mixed = np.minimum(share * chunks / steps, 1.0)
-    tokens = np.where(mixed < 1.0, input_len / chunks, share * input_len / steps)
+    tokens = np.where(mixed < 1.0, computed / chunks, share * computed / steps)
     decoding = share * np.clip((output_len - 1.0) / steps, 0.0, 1.0)
     context = input_len + output_len / 2.0
     uneven = _unevenness(cost_model, groups)

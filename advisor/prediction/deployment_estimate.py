@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 ENERGY = "energy_j_per_token"
 CLIENT_TTFT = "client_ttft_ms"
+SOMETIMES = (CLIENT_TTFT, "hit_rate")
+"""What some regimes and questions have, and others not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -88,6 +90,8 @@ class Estimate(Presented):
     client_ttft_ms: float | None = None
     """Mean to the first token that a benchmark client reports of a batch kept in flight, its first burst included; None of other batches.
     ``ttft_ms`` is that of the steady state."""
+    hit_rate: float | None = None
+    """Share of the prompts' tokens that the prefix cache has, where what prompts have in common was asked about."""
     speculation: Speculation | None = None
     """What speculative decoding would do at this batch, where it was asked for; the times above are without."""
     measured: Mapping[str, float] = field(default_factory=dict)
@@ -150,12 +154,11 @@ class Estimate(Presented):
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain JSON types, with 90% intervals beside the metrics."""
         body = plain_fields(
-            self, "sigmas", "scales", "floors", "model", "cluster", "measured", "speculation", CLIENT_TTFT
+            self, "sigmas", "scales", "floors", "model", "cluster", "measured", "speculation", *SOMETIMES
         )
         if self.measured:
             body["measured"] = plain(self.measured)
-        if self.client_ttft_ms is not None:
-            body[CLIENT_TTFT] = self.client_ttft_ms
+        body |= {name: value for name in SOMETIMES if (value := getattr(self, name)) is not None}
         if self.speculation is not None:
             body["speculation"] = plain(self.speculation)
         intervals = {}

@@ -60,7 +60,8 @@ def describe(
     concurrency = chosen.concurrency
     starts, holds = chosen.chances(deployments[0].engine)
     fewest, most = chosen.capacity_ends(deployments[0].engine)
-    bursts = client_ttft_ms(chosen) if chosen.regime == "steady" else None
+    cached = bool(np.any(np.asarray(cost_model.prefix_hit_rate) > 0.0))
+    bursts = client_ttft_ms(chosen) if chosen.regime == "steady" and not cached else None
     news = extrapolation_notes(marginal, deployments[0].engine, cost_model.model, cost_model.layout)
     estimates = []
     for i, deployment in enumerate(deployments):
@@ -127,7 +128,8 @@ def _energy(
     """Return joules of an output token, and the standard deviation of their logarithm."""
     cost_model = evaluation.cost_model
     power = power_of(cost_model.cluster.gpu, deployment)
-    if power is None or not tok_s:
+    prompts_computed = not np.any(np.asarray(cost_model.prefix_hit_rate) > 0.0)
+    if power is None or not tok_s or not prompts_computed:
         return None, 0.0
     running, output = float(evaluation.times.running[row]), float(evaluation.output_len[row])
     work = batch_work(

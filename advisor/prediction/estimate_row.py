@@ -44,6 +44,8 @@ def estimate_row(estimate: Estimate) -> dict[str, Any]:
         value = getattr(estimate, metric)
         low, high = (None, None) if value is None else estimate.interval(metric)
         row |= {metric: value, f"{metric}_low": low, f"{metric}_high": high}
+    if estimate.hit_rate is not None:
+        row["hit_rate"] = estimate.hit_rate
     row |= {f"{part}_gib": gib for part, gib in estimate.memory.items()}
     return row | {
         "memory_gib": in_use["device"] - in_use["reserved"],

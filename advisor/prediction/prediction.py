@@ -74,12 +74,13 @@ class Prediction:
         parameters: Parameters,
         engine: str = "vllm",
         residuals: Residuals | None = None,
+        prefix_hit_rate: Array | float = 0.0,
     ) -> Prediction:
         """Evaluate ``layout``'s deployments; a batch that does not fit runs in waves.
 
-        ``residuals``: of runs of this model, which correct the times near them.
+        ``residuals``: of runs of this model, which correct the times near them; ``prefix_hit_rate``: as ``CostModel`` has it.
         """
-        cost_model = CostModel.of(model, cluster, layout, parameters, engine)
+        cost_model = replace(CostModel.of(model, cluster, layout, parameters, engine), prefix_hit_rate=prefix_hit_rate)
         lengths = np.full(len(layout), float(input_len)), np.full(len(layout), float(output_len))
         batch = np.broadcast_to(np.asarray(batch, dtype=float), (len(layout),))
         if residuals is not None:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from advisor.perf_model.memory.parts import Memory
     from advisor.prediction.deployment_estimate import Estimate
     from advisor.prediction.evidence import Evidence
+    from advisor.recommendation.prefix_cache import PrefixCaches
     from catalog.errors import Resolved
     from catalog.schema import Price
     from catalog.units import Array
@@ -88,6 +89,8 @@ class DeploymentSearch:
     """Release that is asked about; empty for the one that the catalog describes."""
     confidence: float = BARE_ESTIMATE
     """With which each limit holds; 0.5: by the bare estimate, which also says what the cache holds."""
+    caches: PrefixCaches | None = None
+    """What prefix caches hit, where prompts have something in common."""
     _factors: list[ConfidenceFactors] = field(init=False, repr=False, compare=False, default_factory=list)
     """None or one, made when limits first ask for it."""
 
@@ -237,7 +240,8 @@ class DeploymentSearch:
         return bool(self._most_sequences({"tp": np.array([tp]), "pp": np.array([pp])})[0] >= 1)
 
     def evaluate(self, columns: Columns, labels: Mapping[str, tuple[str, ...]]) -> Prediction:
-        layout = self.layout(self._named(columns, labels))
+        named = self._named(columns, labels)
+        layout = self.layout(named)
         parameters = self.knowledge.marginal(self.engine, self.cluster.gpu).parameters
         return Prediction.of(
             self.model,
@@ -250,6 +254,7 @@ class DeploymentSearch:
             parameters=parameters,
             engine=self.engine,
             residuals=self.knowledge.residuals(self.engine, self.cluster.gpu, self.model),
+            prefix_hit_rate=0.0 if self.caches is None else self.caches.hit_rates(named),
         )
 
     def scores(self, columns: Columns, labels: Mapping[str, tuple[str, ...]]) -> Scores:
@@ -371,6 +376,8 @@ class DeploymentSearch:
             held = int(evaluation.cost_model.memory.kv_capacity_tokens[i])
             deployments.append(startable(wanted, self.model, self.cluster, held, self.length))
         predicted = describe(evaluation, range(len(records)), deployments, self.knowledge, price=self.price)
+        if self.caches is not None:  # no run had what these prompts have in common
+            return [replace(estimate, hit_rate=self.caches.rate_of(estimate)) for estimate in predicted]
         return [
             estimate if run is None else with_measurement(estimate, run)
             for estimate in predicted

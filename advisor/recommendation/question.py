@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from advisor.recommendation.problem import OBJECTIVES
+from advisor.recommendation.screening import ANY_FORMAT
 from catalog.errors import InputError
 from catalog.schema import require_positive
 
 if TYPE_CHECKING:
-    from catalog.schema import Slo, Workload
+    from collections.abc import Sequence
+
+    from catalog.schema import Model, Slo, Workload
 
 
 def check_question(workload: Workload, slo: Slo, objective: str) -> None:
@@ -37,3 +41,22 @@ def check_question(workload: Workload, slo: Slo, objective: str) -> None:
             f"the SLO contradicts itself: TTFT up to {slo.ttft_ms:g} ms can never be reached within E2E of {slo.e2e_ms:g} ms; "
             "make ttft at most e2e"
         )
+
+
+def formats(named: str | Sequence[str] | None, model: Model, offered: Sequence[str]) -> tuple[str, ...]:
+    """Return formats as a tuple, of text those between commas; "any" is what the engine has of 16, 8 and 4 bits there."""
+    texts = [named] if isinstance(named, str) else named or ["auto"]
+    parts = [part.strip() for text in texts for part in str(text).split(",") if part.strip()]
+    if "any" not in parts:
+        return tuple(parts)
+    if model.quantization:
+        return ("auto",)
+    return tuple(dict.fromkeys(("auto", *(name for name in (*parts, *ANY_FORMAT) if name in offered))))
+
+
+def budgets(requested: int | Sequence[int] | None, default: int) -> tuple[int, ...]:
+    """Return token budgets as a tuple; the engine's where none is stated."""
+    stated = (default,) if requested is None else tuple(requested) if isinstance(requested, Iterable) else (requested,)
+    for budget in stated:
+        require_positive("max_num_batched_tokens", budget, most=2**24)
+    return stated

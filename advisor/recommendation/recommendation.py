@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -28,18 +28,19 @@ from advisor.prediction.inputs import (
 from advisor.prediction.presentation import Presented
 from advisor.recommendation.certainty import HOLDS, is_sure
 from advisor.recommendation.preference import by_worse_end
+from advisor.recommendation.prefix_cache import caches_of, with_caches
 from advisor.recommendation.problem import MOST_SEQUENCES, OBJECTIVES, DeploymentSearch, FormatNotes, checked
 from advisor.recommendation.proposal import Proposal, proposals
-from advisor.recommendation.question import check_question
+from advisor.recommendation.question import budgets, check_question, formats
 from advisor.recommendation.relaxation import relaxations
-from advisor.recommendation.screening import ANY_FORMAT
 from catalog.engines import command as launch_command
 from catalog.engines import find_engine
 from catalog.errors import InputError, Note
 from catalog.schema import Cluster, Model, Slo, Workload, require_positive
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
     from typing import Unpack
 
     import pandas as pd
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from advisor.prediction.deployment_estimate import Estimate
     from advisor.prediction.evidence import Runs
     from advisor.recommendation.question_change import Relaxation
+    from advisor.simulator.routers import Router
     from search.study import StudyResult
 
 
@@ -164,6 +166,11 @@ def recommend(
     confidence: float = CONFIDENCE,
     set_gpu: Mapping[str, float | str] | None = None,
     top: int = 10,
+    shared_prefix: int = 0,
+    num_prefixes: int = 1,
+    turns: int = 1,
+    sessions: str | Path | None = None,
+    router: Router = "round_robin",
     **flags: Unpack[QuestionFlags],
 ) -> Recommendation:
     """Recommend the best deployment of a model on up to all the GPUs of a cluster, in the steady state.
@@ -198,6 +205,13 @@ def recommend(
             the bare estimate of both.
         set_gpu: what-if values for fields of the GPU.
         top: how many layouts to describe.
+        shared_prefix: tokens of a system prompt before every request's ``input_len``. With this, the next three, or a ``workload`` whose
+            requests have something in common (``hash_ids``), prefix caches are simulated on the best deployments: what they hit comes
+            out (see ``advisor.recommendation.prefix_cache``).
+        num_prefixes: different ones.
+        turns: requests of a session, each of which sends all that was said before, a ``think_time`` after the last answer.
+        sessions: a file of sessions (see ``advisor.simulator.session_files.read_sessions``).
+        router: between the replicas, as ``advisor.simulate`` takes it.
         flags: the same by the names of the command line's options: ``use="chat", users=1000, tpot="50ms"``; see
             ``QuestionFlags``.
 
@@ -210,7 +224,16 @@ def recommend(
         same = {name: value for name, value in locals().items() if name not in {"gpus", "engine", "flags", "several"}}
         return _best_of([recommend(**same, gpus=place, engine=name, **flags) for place, name in several])
     resolved_model, resolved_cluster = read_model(model), read_cluster(gpus, set_gpu)
-    demand = read_demand(workload, slo, flags, steady=True)
+    demand = read_demand(workload, slo, flags, steady=True, turns=turns)
+    caches, demand = caches_of(
+        demand,
+        workload,
+        resolved_model.value,
+        common={"shared_prefix": shared_prefix, "num_prefixes": num_prefixes, "turns": turns},
+        sessions=sessions,
+        router=router,
+        max_model_len=max_model_len,
+    )
     workload, slo = demand.workload, demand.slo
     check_question(workload, slo, objective)
     check_lengths(resolved_model.value, workload.input_len, workload.output_len, max_model_len)
@@ -226,9 +249,9 @@ def recommend(
         objective=objective,
         engine=kind.name,
         engine_version=engine_version,
-        dtypes=_formats(dtypes, resolved_model.value, kind.weight_formats(gpu)),
-        kv_dtypes=_formats(kv_dtypes, resolved_model.value, kind.kv_formats(gpu, resolved_model.value)),
-        budgets=_budgets(max_num_batched_tokens, kind.batch_defaults(gpu, engine_version).max_num_batched_tokens),
+        dtypes=formats(dtypes, resolved_model.value, kind.weight_formats(gpu)),
+        kv_dtypes=formats(kv_dtypes, resolved_model.value, kind.kv_formats(gpu, resolved_model.value)),
+        budgets=budgets(max_num_batched_tokens, kind.batch_defaults(gpu, engine_version).max_num_batched_tokens),
         max_model_len=max_model_len,
         gpu_memory_utilization=gpu_memory_utilization,
         offload=offload,
@@ -236,11 +259,15 @@ def recommend(
         knowledge=knowledge,
         price=objective_price(objective, gpu.name, price, illustrative=illustrative_prices),
         confidence=confidence,
+        caches=None if caches is None else caches(knowledge),
     )
     notes = (*demand.notes, *resolved_model.notes, *resolved_cluster.notes, *knowledge.notes)
     search, by_formats = checked(search)
+    answered = partial(_recommendation, by_formats=by_formats, notes=notes, storage=storage)
+    if caches is not None:
+        return with_caches(search, partial(answered, top=top), trials=trials)
     exploration = search.run(trials=trials, storage=storage, study_name=study_name)
-    answer = _recommendation(search, exploration, by_formats, top=top, notes=notes, storage=storage)
+    answer = answered(search, exploration, top=top)
     if answer.best is None or dtypes is not None:
         return answer
     return replace(answer, proposals=proposals(search, answer.best))
@@ -249,8 +276,8 @@ def recommend(
 def _recommendation(
     search: DeploymentSearch,
     exploration: StudyResult,
-    by_formats: FormatNotes,
     *,
+    by_formats: FormatNotes,
     top: int,
     notes: tuple[Note, ...],
     storage: str | None,
@@ -338,24 +365,6 @@ def _best_of(answers: Sequence[Recommendation]) -> Recommendation:
         return answers[0]
     order = by_worse_end([answer.best for answer in able.values() if answer.best], answers[0].objective)
     return replace(able[id(order[0])], alternatives=tuple(order[1:]))
-
-
-def _formats(named: str | Sequence[str] | None, model: Model, offered: Sequence[str]) -> tuple[str, ...]:
-    """Return formats as a tuple, of text those between commas; "any" is what the engine has of 16, 8 and 4 bits there."""
-    texts = [named] if isinstance(named, str) else named or ["auto"]
-    parts = [part.strip() for text in texts for part in str(text).split(",") if part.strip()]
-    if "any" not in parts:
-        return tuple(parts)
-    if model.quantization:
-        return ("auto",)
-    return tuple(dict.fromkeys(("auto", *(name for name in (*parts, *ANY_FORMAT) if name in offered))))
-
-
-def _budgets(requested: int | Sequence[int] | None, default: int) -> tuple[int, ...]:
-    budgets = (default,) if requested is None else tuple(requested) if isinstance(requested, Iterable) else (requested,)
-    for budget in budgets:
-        require_positive("max_num_batched_tokens", budget, most=2**24)
-    return budgets
 
 
 def _one_a_layout(exploration: StudyResult, most: int) -> list[int]:

@@ -8,7 +8,7 @@ from advisor.cli.options.layout import SearchedEngine
 from advisor.cli.options.output import ReportedOutput
 from advisor.cli.options.search import Search
 from advisor.cli.options.slo import SureLimits
-from advisor.cli.options.workload import InFlight
+from advisor.cli.options.workload import SharedInFlight
 from advisor.cli.output import answer, check_outputs, document_of, progress
 from advisor.cli.program import nothing_feasible
 
@@ -16,7 +16,7 @@ from advisor.cli.program import nothing_feasible
 def recommend(
     *,
     hardware: Hardware,
-    requests: InFlight,
+    requests: SharedInFlight,
     limits: SureLimits,
     search: Search,
     engine: SearchedEngine,
@@ -32,6 +32,8 @@ def recommend(
     advisor recommend --model llama-13b --gpus 4xA100
     advisor recommend --model llama-70b --gpus 8xH100 --tpot 30 --dtype fp8
     advisor recommend --model qwen3-32b --gpus 4xL40S --objective cost --wide
+    advisor recommend --model llama-3.1-8b --gpus 4xH200 --turns 5
+      --think-time 20 --shared-prefix 1500 --router session_sticky
     """  # noqa: D301  Click's mark for lines that stay as they are
     from advisor.recommendation.recommendation import candidate_row, recommend  # brings numpy and Optuna
 

@@ -198,7 +198,7 @@ class ChosenLayout(Offloaded, EngineOptions, ChosenDegrees):
 
 
 @group(PANEL)
-class SearchedEngine(Offloaded, Room, Release):
+class SearchedEngine(Routed, Offloaded, Room, Release):
     """An engine and what the search may choose from."""
 
     dtype: Annotated[list[str] | None, DTYPE] = None
@@ -218,6 +218,7 @@ class SearchedEngine(Offloaded, Room, Release):
             "dtypes": self.dtype,
             "kv_dtypes": self.kv_cache_dtype,
             "max_batch": self.max_num_seqs,
+            "router": self.router,
             "max_num_batched_tokens": self.max_num_batched_tokens,
             "max_model_len": self.max_model_len,
             "gpu_memory_utilization": self.gpu_memory_utilization,

@@ -57,6 +57,29 @@ class Used:
 
 
 @group(PANEL)
+class SharedPrompts:
+    """What prompts have in common."""
+
+    shared_prefix: Annotated[int, flag("--shared-prefix", metavar="N", quantity=COUNT)] = 0
+    """Tokens of a system prompt that precedes the --input-len tokens of every request."""
+    num_prefixes: Annotated[int, flag("--num-prefixes", metavar="N")] = 1
+    """Number of system prompts, which requests or sessions use in turn."""
+    turns: Annotated[int, flag("--turns", metavar="N")] = 1
+    """Requests per session; each sends the conversation so far and --input-len tokens more. The rate counts requests."""
+    sessions: Annotated[str | None, flag("--sessions", metavar="FILE")] = None
+    """Sessions that grow, wait and branch, from a JSON Lines file (docs/guides/simulate.md)."""
+
+    def shared(self) -> dict[str, Any]:
+        """Return it as ``recommend``, ``simulate`` and ``plan`` take it."""
+        return {
+            "shared_prefix": self.shared_prefix,
+            "num_prefixes": self.num_prefixes,
+            "turns": self.turns,
+            "sessions": self.sessions,
+        }
+
+
+@group(PANEL)
 class StaticBatch(Lengths):
     """A batch whose requests arrive together."""
 
@@ -74,7 +97,7 @@ class InFlight(Used):
     concurrency: Annotated[int | None, CONCURRENCY] = None
     """Requests kept in flight over all replicas.  [default: the number that serves the objective best]"""
     trace: Annotated[str | None, flag("--trace", metavar="FILE")] = None
-    """Take the mean lengths from the requests in a CSV or JSON Lines file, which needs no times."""
+    """Take the mean lengths, and with hash_ids what prompts share, from the requests in a CSV or JSON Lines file, which needs no times."""
 
     def keywords(self) -> dict[str, Any]:
         """Return what ``recommend`` takes of it.
@@ -94,6 +117,15 @@ class InFlight(Used):
 
 
 @group(PANEL)
+class SharedInFlight(SharedPrompts, InFlight):
+    """Requests kept in flight, whose prompts may have something in common."""
+
+    def keywords(self) -> dict[str, Any]:
+        """Return what ``recommend`` takes of it."""
+        return {**InFlight.keywords(self), **self.shared()}
+
+
+@group(PANEL)
 class TunedInFlight(Lengths):
     """Requests kept in flight, or whole batches."""
 
@@ -109,7 +141,7 @@ class TunedInFlight(Lengths):
 
 
 @group(PANEL)
-class Traffic(Used):
+class Traffic(SharedPrompts, Used):
     """Requests that arrive over time."""
 
     rate: Annotated[float | None, flag("--rate", metavar="PER_S", quantity=PER_SECOND)] = None
@@ -126,14 +158,6 @@ class Traffic(Used):
     """Seconds of traffic, or of the trace to use.  [default: the whole trace; else 300, or longer for 1000 requests; in a plan about 200]"""
     seed: Annotated[int, flag("--seed", metavar="N")] = 0
     """Random seed of arrivals and lengths."""
-    shared_prefix: Annotated[int, flag("--shared-prefix", metavar="N", quantity=COUNT)] = 0
-    """Tokens of a system prompt that precedes the --input-len tokens of every request."""
-    num_prefixes: Annotated[int, flag("--num-prefixes", metavar="N")] = 1
-    """Number of system prompts, which requests or sessions use in turn."""
-    turns: Annotated[int, flag("--turns", metavar="N")] = 1
-    """Requests per session; each sends the conversation so far and --input-len tokens more. The rate counts requests."""
-    sessions: Annotated[str | None, flag("--sessions", metavar="FILE")] = None
-    """Sessions that grow, wait and branch, from a JSON Lines file (docs/guides/simulate.md)."""
     enable_prefix_caching: Annotated[bool, flag("--enable-prefix-caching/--no-enable-prefix-caching")] = True
     """Cache computed prompts, block by block, for requests that share them."""
     prefix_hit_rate: Annotated[float | None, flag("--prefix-hit-rate", metavar="SHARE", quantity=SHARE)] = None
@@ -165,10 +189,7 @@ class Traffic(Used):
             "duration_s": self.duration,
             "seed": self.seed,
             "prefix_hit_rate": self.prefix_hit_rate,
-            "shared_prefix": self.shared_prefix,
-            "num_prefixes": self.num_prefixes,
-            "turns": self.turns,
-            "sessions": self.sessions,
+            **self.shared(),
             "enable_prefix_caching": self.enable_prefix_caching,
         }
 

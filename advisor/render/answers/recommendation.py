@@ -153,6 +153,11 @@ def candidate_columns(answer: Recommendation) -> list[Column]:
             rank=1 if rows.vary("max_num_batched_tokens") else UNIFORM,
         ),
         rows.column("batch", "batch"),
+        *(
+            [rows.column("hit_rate", "cache", share, unit="hits")]
+            if any(e.hit_rate is not None for e in estimates)
+            else []
+        ),
         rows.column("output_tok_s_per_gpu", "tok/s", short, unit="per GPU"),
         rows.interval("output_tok_s_per_gpu", rank=5 if latency else 0),
     ]
@@ -213,6 +218,13 @@ def _decisive(answer: Recommendation) -> Lines:
     if best is None:
         return []
     lines: list[tuple[str, Sequence[str]]] = [("context", [_context(best, answer.model)]), ("client", _client(best))]
+    if best.hit_rate is not None:
+        lines.append(
+            (
+                "cache",
+                [f"the prefix cache has {share(best.hit_rate)} of the prompts' tokens, as simulated at this batch"],
+            )
+        )
     if best.price is not None and best.usd_per_mtok:
         hourly = best.price.usd_per_gpu_hour * best.deployment.num_gpus
         by = f"{best.price.provider}, a round figure" if best.price.illustrative else best.price.provider
@@ -280,7 +292,7 @@ def _gain(proposal: Proposal) -> str:
 
 def _next(answer: Recommendation) -> ShellCommand | None:
     best = answer.best
-    if best is None:
+    if best is None or best.hit_rate is not None:  # what prompts have in common is not in the answer
         return None
     flight = answer.workload.concurrency or best.batch * best.deployment.dp
     # a batch in flight needs no limit of its own

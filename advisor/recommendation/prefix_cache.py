@@ -1,0 +1,224 @@
+"""What prefix caches hit on each deployment of a search: the traffic is served by the simulator, and what it hits goes into the search.
+
+How much of the prompts a cache has depends on the layout (how large it is, over how many replicas sessions are spread) and on the batch,
+whose requests fill it. Deployments that were not simulated yet are taken to hit as much as a cache without end would, so that none is
+passed over; what then comes first is simulated, and the search looks again, until what comes first has been simulated.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from advisor.simulator.routers import ROUTERS
+from catalog.errors import InputError, Note
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from advisor.prediction.demand import Demand
+    from advisor.prediction.deployment_estimate import Estimate
+    from advisor.prediction.evidence import Evidence
+    from advisor.recommendation.problem import DeploymentSearch
+    from advisor.recommendation.recommendation import Recommendation
+    from advisor.simulator.arrivals import Arrivals
+    from advisor.simulator.routers import Router
+    from catalog.schema import Model
+    from catalog.units import Array
+    from search.study import StudyResult
+
+NEAR = 1.1
+"""Batches within this factor of one that was simulated hit as much."""
+ROUNDS = 12
+"""Searches, each with what the ones before have simulated, until the first deployments stay."""
+COMPARED = 3
+"""Deployments at the top that are simulated."""
+SAMPLE_RATE, SAMPLE = 8.0, 4000
+"""Requests a second, and how many, of which mean lengths and what a cache without end would hit are read."""
+SECONDS, MOST, FEWEST = 200.0, 8000, 1000
+"""Requests come for so long in a simulation, but at most and at least so many of them."""
+NOTHING = {"shared_prefix": 0, "num_prefixes": 1, "turns": 1}
+"""What requests have in common where nobody says."""
+KEY = ("tp", "pp", "dp", "ep", "dtype", "kv_dtype")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrefixCaches:
+    """What is known of the caches of a search's deployments."""
+
+    traffic: Callable[[float, float], Arrivals]
+    """Requests at so many a second, for so many seconds."""
+    knowledge: Evidence
+    serving: Mapping[str, Any]
+    """Arguments of ``advisor.simulator.server.scheduler_of``, the router among them."""
+    ceiling: float
+    """Share of the prompts' tokens that came before, which a cache without end has."""
+    simulated: dict[tuple[Any, ...], dict[int, float]] = field(default_factory=dict)
+    """Hit rates by deployment and batch per replica."""
+
+    def hit_rates(self, columns: Mapping[str, Any]) -> Array:
+        """Return the share of the prompts' tokens that each deployment's caches have, shape (n,).
+
+        Between batches that were simulated it is interpolated; below the smallest it tends to that of a cache without end.
+        """
+        batches = np.asarray(columns["max_num_seqs"], dtype=float)
+        rates = np.full(len(batches), self.ceiling)
+        if not self.simulated:
+            return rates
+        columns_of_key = [np.broadcast_to(np.asarray(columns[name], dtype=object), len(batches)) for name in KEY]
+        for key, known in self.simulated.items():
+            rows = np.ones(len(batches), dtype=bool)
+            for values, value in zip(columns_of_key, key, strict=True):
+                rows &= values == value
+            if rows.any():
+                sizes = sorted(known)
+                rates[rows] = np.interp(batches[rows], [0.0, *sizes], [self.ceiling, *(known[size] for size in sizes)])
+        return rates
+
+    def rate_of(self, estimate: Estimate) -> float | None:
+        """Return the hit rate that was simulated of a deployment at its batch or one near it; None where none was."""
+        known = self.simulated.get(key_of(estimate), {})
+        near = [size for size in known if max(size, estimate.batch) <= NEAR * min(size, estimate.batch)]
+        return known[min(near, key=lambda size: abs(size - estimate.batch))] if near else None
+
+    def simulate(self, estimate: Estimate) -> None:
+        """Serve the traffic on a deployment, as many requests a second as it is taken to complete, and keep what its caches hit.
+
+        Raises:
+            InputError: the deployment cannot be served.
+
+        """
+        from advisor.simulator.server import AggregatedServer  # only where something is shared
+
+        rate = (estimate.output_tok_s or 0.0) / estimate.output_len
+        seconds = min(max(SECONDS, FEWEST / rate), MOST / rate)
+        deployment = replace(estimate.deployment, max_num_seqs=estimate.batch)
+        server = AggregatedServer.of(estimate.model, estimate.cluster, deployment, self.knowledge, self.serving)
+        requests = self.traffic(rate, seconds).within(server.longest)
+        served = server.served(requests, server.times(server.beliefs(0)[0]))
+        hit_rate = served.hit_rate if served.counted.any() else 0.0
+        self.simulated.setdefault(key_of(estimate), {})[estimate.batch] = min(float(hit_rate), self.ceiling)
+
+    @property
+    def note(self) -> Note:
+        """Say where the hit rates of an answer are from."""
+        return Note(
+            f"prefix caches: the traffic was simulated behind the router {self.serving.get('router', 'round_robin')}; a cache without end "
+            f"would have {self.ceiling:.0%} of the prompts' tokens; energy and a client's burst are not estimated with caches",
+            "asked",
+        )
+
+
+def caches_of(
+    demand: Demand,
+    workload: object,
+    model: Model,
+    *,
+    common: Mapping[str, Any],
+    sessions: str | Path | None,
+    router: Router,
+    max_model_len: int | None,
+) -> tuple[Callable[[Evidence], PrefixCaches] | None, Demand]:
+    """Return what makes the caches of the traffic, and the demand with the mean lengths of its requests; None where they share nothing.
+
+    ``common``: shared_prefix, num_prefixes and turns.
+
+    Raises:
+        InputError: something that cannot be, or two that contradict each other.
+
+    """
+    if router not in ROUTERS:
+        raise InputError(f"router is {router!r:.40}; it must be one of {', '.join(ROUTERS)}")
+    trace: Any = workload if getattr(workload, "sharing", None) is not None else None
+    if common == NOTHING and sessions is None and trace is None:
+        return None, demand
+    from advisor.simulator.conversations import Conversations  # only where something is shared
+    from advisor.simulator.session_files import read_sessions
+
+    talk = Conversations(**common, think_s=demand.think_s if common["turns"] > 1 else 0.0)
+    talk.check()
+    if sessions is not None or trace is not None:
+        talk.check_alone("a trace" if sessions is None else "a file of sessions")
+    longest = max_model_len or model.max_position_embeddings
+    asked = demand.workload
+    read = trace if sessions is None else read_sessions(sessions)
+
+    def traffic(rate: float, seconds: float) -> Arrivals:
+        if read is not None:
+            return _stretched(read.within(longest), rate, seconds)
+        drawn = {"seed": 0, "spread": demand.spread(None), "burstiness": 1.0}
+        return talk.traffic(replace(asked, rate=rate, concurrency=None), duration_s=seconds, longest=longest, **drawn)
+
+    sample = traffic(SAMPLE_RATE, SAMPLE / SAMPLE_RATE)
+    ceiling = repeated_share(sample)
+    means = [max(round(float(lengths.mean())), 1) for lengths in (sample.input_len, sample.output_len)]
+    lengths = replace(asked, input_len=means[0], output_len=means[1])
+    made = partial(PrefixCaches, traffic=traffic, serving={"router": router}, ceiling=ceiling)
+    return lambda knowledge: made(knowledge=knowledge), replace(demand, workload=lengths)
+
+
+def _stretched(requests: Arrivals, rate: float, seconds: float) -> Arrivals:
+    """Return the first requests that fill so many seconds at a rate; evenly spaced where the file has no times."""
+    if requests.arrival_s[-1] <= 0.0:
+        times = np.arange(len(requests)) / rate
+        requests = replace(requests, arrival_s=times, duration_s=len(requests) / rate)
+    return requests.at_rate(rate).beginning(max(round(rate * seconds), 1))
+
+
+def with_caches(
+    search: DeploymentSearch, answered: Callable[[DeploymentSearch, StudyResult], Recommendation], *, trials: int | None
+) -> Recommendation:
+    """Return the answer of a search whose first deployments' caches have been simulated; those that were not are left out."""
+    caches = search.caches
+    assert caches is not None
+    answer = answered(search, search.run(trials=trials))
+    for _ in range(ROUNDS):
+        if answer.best is None:
+            break
+        unknown = [estimate for estimate in answer.candidates[:COMPARED] if caches.rate_of(estimate) is None]
+        if not unknown:
+            break
+        for estimate in unknown:
+            caches.simulate(estimate)
+        search = replace(search, caches=caches)  # what it keeps of its limits was with other rates
+        answer = answered(search, search.run(trials=trials))
+    known = tuple(estimate for estimate in answer.candidates if estimate.hit_rate is not None)
+    if answer.best is None or not known:
+        return answer
+    # a probe would measure prompts that have nothing in common
+    return replace(answer, candidates=known, assumptions=(*answer.assumptions, caches.note), next_probe="")
+
+
+def key_of(estimate: Estimate) -> tuple[Any, ...]:
+    """Return what decides about a deployment's caches beside its batch."""
+    return tuple(getattr(estimate.deployment, name) for name in KEY)
+
+
+def repeated_share(requests: Arrivals) -> float:
+    """Return the share of the prompts' tokens that a cache without end has, whole blocks alone, by serving them one after the other."""
+    from advisor.simulator.scheduler import Scheduler, serve
+    from advisor.simulator.scheduler_loop import NODES_PER_OCTAVE
+    from advisor.simulator.step_table import OCTAVES, StepConstants, StepTimes
+
+    longest = int((requests.input_len + requests.output_len).max())
+    total = int(requests.input_len.sum() + requests.output_len.sum())
+    contexts = int(OCTAVES * NODES_PER_OCTAVE) + 1
+    instant = StepTimes(
+        by_tokens=np.full(longest + 1, 1e-6),
+        by_sequences=np.zeros(2),
+        by_context=np.zeros((2, contexts)),
+        constants=StepConstants(),
+        shares=np.ones(1),
+    )
+    alone = Scheduler(
+        replicas=1,
+        max_num_seqs=1,
+        max_num_batched_tokens=longest,
+        kv_blocks=total // 16 + len(requests) + 1,
+        front_end_ms=0.0,
+    )
+    return float(serve(requests, instant, alone).hit_rate)
