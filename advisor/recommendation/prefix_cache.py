@@ -150,7 +150,7 @@ def caches_of(
     def traffic(rate: float, seconds: float) -> Arrivals:
         if read is not None:
             return _stretched(read.within(longest), rate, seconds)
-        drawn = {"seed": 0, "spread": demand.spread(None), "burstiness": 1.0}
+        drawn: dict[str, Any] = {"seed": 0, "spread": demand.spread(None), "burstiness": 1.0}
         return talk.traffic(replace(asked, rate=rate, concurrency=None), duration_s=seconds, longest=longest, **drawn)
 
     sample = traffic(SAMPLE_RATE, SAMPLE / SAMPLE_RATE)
