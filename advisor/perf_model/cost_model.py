@@ -64,7 +64,7 @@ class CostModel:
         """Return how the engine spends its time."""
         return engine_timing(self.engine)
 
-    def take(self, rows: NDArray[np.bool_]) -> CostModel:
+    def take(self, rows: NDArray[np.bool_] | NDArray[np.intp]) -> CostModel:
         nearby = None if self.correction is None else self.correction.take(rows)
         hits = self.prefix_hit_rate[rows] if np.ndim(self.prefix_hit_rate) else self.prefix_hit_rate  # type: ignore[index]
         return replace(

@@ -42,11 +42,11 @@ if TYPE_CHECKING:
 
 def smooth_maximum(memory: Array, compute: Array, sharpness: Array | float) -> tuple[Array, Array]:
     """Return memory and compute shares of (memory^p + compute^p)^(1/p); the two add up to it."""
-    larger = np.maximum(np.maximum(memory, compute), 1e-30)
-    a, b = (memory / larger) ** sharpness, (compute / larger) ** sharpness
-    both = np.maximum(a + b, 1e-30)
-    per_share = larger * both ** (1.0 / sharpness - 1.0)
-    return per_share * a, per_share * b
+    larger = np.maximum(memory, compute)
+    smaller = (np.minimum(memory, compute) / np.maximum(larger, 1e-30)) ** sharpness  # of the larger one it is 1
+    per_share = larger * (1.0 + smaller) ** (1.0 / sharpness - 1.0)
+    less, bound = per_share * smaller, memory >= compute
+    return np.where(bound, per_share, less), np.where(bound, less, per_share)
 
 
 def _efficiencies(
@@ -106,7 +106,7 @@ def product_cost(product: Product, layout: DeploymentArrays, gpu: Gpu, parameter
         product.flops / (peak * 1e-3 * on_compute),
         parameters.expert_sharpness if product.kind == "expert" else parameters.gemm_sharpness,
     )
-    launch = fixed * 1e-3 + np.zeros_like(memory)
+    launch = fixed * 1e-3
     return Cost.of(product.name, memory=memory, compute=compute, overhead=launch) * product.layers
 
 
@@ -130,7 +130,7 @@ def attention_cost(work: AttentionWork, layout: DeploymentArrays, gpu: Gpu, para
     )
     memory, compute = memory * work.mixed, compute * work.mixed
     paired = work.prefill_flops + parameters.attention_tile * work.prefill_tile_flops
-    launch = work.kernels * parameters.attention_us * 1e-3 + np.zeros_like(memory)
+    launch = work.kernels * parameters.attention_us * 1e-3
     return Cost.of(ATTENTION, memory=memory, compute=compute + paired / peak, overhead=launch)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from advisor.perf_model.cost import HOST, MIXED, Cost
+from advisor.perf_model.cost import HOST, MIXED, Cost, replaced
 from advisor.perf_model.forward_pass import (
     decode_pass,
     forward_pass_cost,
@@ -75,34 +75,34 @@ def _prefill(cost_model: CostModel, batch: Array, input_len: Array) -> tuple[Cos
     last = np.where(later > 0, rest - (later - 1.0) * per_chunk, first)
     window = float(model.sliding_window)
 
-    def passes(*chunks: Array) -> list[Cost]:
-        """Evaluate all chunks at once, for a call takes as long for one as for many."""
-        size, number = len(layout), len(chunks)
-        wide = cost_model if number == 1 else cost_model.take(np.tile(np.arange(size), number))
-        chunk, lengths = np.concatenate(chunks), np.tile(input_len, number)
-        requests = chunk / lengths
-        pairs, windowed = requests * causal_pairs(lengths), requests * causal_pairs(lengths, window)
-        cost = forward_pass_cost(wide, prefill_pass(chunk, requests, pairs, windowed), prefills=1.0)
-        return [cost.take(slice(i * size, (i + 1) * size)) for i in range(number)]
+    # Only where they differ from the opening chunk are the last one and one in between evaluated, and all of them in one call.
+    several, between = later > 1, np.maximum(later - 1.0, 0.0)
+    differs = (later > 0) & (last != first)
+    everyone, ends, inner = np.arange(len(layout)), np.flatnonzero(differs), np.flatnonzero(several)
+    rows = np.concatenate([everyone, ends, inner])
+    wide = cost_model if len(rows) == len(layout) else cost_model.take(rows)
+    chunk, lengths = np.concatenate([first, last[ends], np.minimum(per_chunk, tokens)[inner]]), input_len[rows]
+    requests = chunk / lengths
+    pairs, windowed = requests * causal_pairs(lengths), requests * causal_pairs(lengths, window)
+    cost = forward_pass_cost(wide, prefill_pass(chunk, requests, pairs, windowed), prefills=1.0)
+    bounds = np.cumsum([0, len(everyone), len(ends), len(inner)])
+    opening, ending, full = (cost.take(slice(*bounds[i : i + 2])) for i in range(3))
 
     slowest = np.where(layout.pp > 1, slowest_stage(cost_model), 1.0)
-    chunks = [first]
-    chunks += [] if np.array_equal(first, last) else [last]
-    chunks += [np.minimum(per_chunk, tokens)] if np.any(later > 1) else []
-    costs = passes(*(np.broadcast_to(chunk, (len(layout),)) for chunk in chunks))
-    opening, full = costs[0], costs[-1] if np.any(later > 1) else costs[0]
-    ending = opening if np.array_equal(first, last) else costs[1]
-    several, between = later > 1, np.maximum(later - 1.0, 0.0)
     # The largest chunk passes every stage, the others wait for their turn on the slowest.
     end_is_largest = (later > 0) & ~several & (last > first)
-    whole = (
-        opening * np.where(several | end_is_largest, slowest, 1.0)
-        + full * np.where(several, between * slowest + 1.0 - slowest, 0.0)
-        + ending * np.where(end_is_largest, 1.0, np.where(later > 0, slowest, 0.0))
-    )
+    at_end = np.where(end_is_largest, 1.0, np.where(later > 0, slowest, 0.0))
+    at_opening = np.where(several | end_is_largest, slowest, 1.0) + np.where(differs, 0.0, at_end)
+    whole = opening * at_opening
+    if len(ends):
+        whole = whole + (ending * at_end[ends]).spread(differs)
+    if len(inner):
+        whole = whole + (full * (between * slowest + 1.0 - slowest)[inner]).spread(several)
+    opening_ms = opening.total_ms
+    ending_ms, full_ms = replaced(opening_ms, ends, ending.total_ms), replaced(opening_ms, inner, full.total_ms)
     # Requests get their first token at the end of their chunk, one in several chunks at the end of its last.
-    whole_ms, opening_ms = whole.total_ms, opening.total_ms
-    middle_ms = (opening_ms + slowest * (full.total_ms - ending.total_ms) + whole_ms) / 2.0
+    whole_ms = whole.total_ms
+    middle_ms = (opening_ms + slowest * (full_ms - ending_ms) + whole_ms) / 2.0
     opened, ended = first / tokens, np.where(later > 0, last / tokens, 0.0)
     first_ms = opened * opening_ms + (1.0 - opened - ended) * middle_ms + ended * whole_ms
     first_ms = np.where(input_len > per_chunk, np.maximum(first_ms, whole_ms * (batch + 1.0) / (2.0 * batch)), first_ms)
@@ -166,13 +166,15 @@ def static_batch_times(cost_model: CostModel, batch: Array, input_len: Array, ou
     decode_ms = decode.total_ms
     steps = np.maximum(output_len - 1.0, 0.0)
     if cuts:
-        wave, wave_chunks = prefill, chunks
-        if np.any(running < batch):
-            wave, wave_chunks, _ = _prefill(cost_model, running, input_len)
-            wave = wave * on_prefill
+        wave_ms, wave_chunks = prefill_ms, chunks
+        short = np.flatnonzero(running < batch)
+        if len(short):
+            one, its_chunks, _ = _prefill(cost_model.take(short), running[short], input_len[short])
+            wave_chunks = replaced(chunks, short, its_chunks)
+            wave_ms = replaced(prefill_ms, short, one.total_ms * np.broadcast_to(on_prefill, batch.shape)[short])
         # The tokens that were put off take as long as others; the last requests still have all their steps to go.
         early, another = put_off(layout, running, input_len, output_len, wave_chunks)
-        mixed_ms = (early * wave.total_ms / input_len + another * decode_ms) / np.maximum(steps, 1.0)
+        mixed_ms = (early * wave_ms / input_len + another * decode_ms) / np.maximum(steps, 1.0)
         decode = decode + Cost.of(MIXED, compute=mixed_ms)
         decode_ms = decode.total_ms
     total = waves * decode_ms

@@ -10,7 +10,6 @@ import numpy as np
 
 from advisor.calibration.intervals import Regime, beyond_dense, implementation_variance, scale_name
 from advisor.calibration.support import back_end_variance, extrapolation_variance
-from advisor.perf_model.cost import CAUSES, Cost
 from advisor.perf_model.cost_model import CostModel
 from advisor.perf_model.dependencies import dependencies
 from advisor.perf_model.deployment_arrays import ACTIVATION_BYTES
@@ -19,6 +18,7 @@ from advisor.perf_model.memory.kv_capacity import max_concurrency, request_gib
 from advisor.perf_model.memory.uncertainty import spread_gib
 from advisor.perf_model.operators import Product, products
 from advisor.perf_model.parameters import EFFICIENCIES, IDEAL, ODDS, Parameters, scaled_odds
+from advisor.perf_model.phase_times import in_blocks
 from advisor.perf_model.roofline import product_cost
 from advisor.perf_model.sensitivity import log_slopes, shifted
 from advisor.perf_model.static_batch import static_batch_times
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from advisor.calibration.parameter_posterior import ParameterPosterior
     from advisor.calibration.residual_gp import Residuals
     from advisor.calibration.surrogate import Surrogate
+    from advisor.perf_model.cost import Cost
     from advisor.perf_model.deployment_arrays import DeploymentArrays
     from advisor.perf_model.phase_times import PhaseTimes
     from catalog.schema import Cluster, Model
@@ -87,7 +88,7 @@ class Prediction:
             cost_model = replace(
                 cost_model, correction=residuals.correction(layout, batch, *lengths, spread=regime == "static")
             )
-        times = TIMES_OF[regime](cost_model, batch, *lengths)
+        times = in_blocks(TIMES_OF[regime], cost_model, batch, *lengths)
         prediction = cls(
             cost_model=cost_model, regime=regime, batch=batch, input_len=lengths[0], output_len=lengths[1], times=times
         )
@@ -133,7 +134,7 @@ class Prediction:
             batch=batch,
             input_len=input_len,
             output_len=output_len,
-            times=TIMES_OF[self.regime](cost_model, batch, input_len, output_len),
+            times=in_blocks(TIMES_OF[self.regime], cost_model, batch, input_len, output_len),
         )
 
     @property
@@ -212,14 +213,8 @@ class Prediction:
 
 def time_by_operator(evaluation: Prediction, row: int) -> dict[str, dict[str, dict[str, float]]]:
     """Return milliseconds of one row, by phase ("prefill", "decode"), operator and cause; zeros are left out."""
-    times: dict[str, dict[str, dict[str, float]]] = {}
-    for phase, cost in (("prefill", evaluation.times.prefill), ("decode", evaluation.times.decode)):
-        times[phase] = {}
-        for operator, time in cost.parts.items():
-            causes = {cause: float(time[i, row]) for i, cause in enumerate(CAUSES) if time[i, row] > 0}
-            if causes:
-                times[phase][operator] = causes
-    return times
+    times = evaluation.times
+    return {"prefill": times.prefill.row(row), "decode": times.decode.row(row)}
 
 
 def request_causes(evaluation: Prediction) -> dict[str, Array]:

@@ -228,12 +228,12 @@ class _Steps:
         step = decode_pass(cost_model.model, batches, np.full(len(batches), self.context))
         step = replace(step, tokens=batches * tokens, sequences=batches * tokens)
         cost = forward_pass_cost(rows, step, prefills=0.0)
-        read = cost.by_operator()[ATTENTION] if ATTENTION in cost.parts else 0.0
+        read = cost.by_operator().get(ATTENTION, 0.0)
         zero = np.zeros_like(batches)
         pairs = batches * tokens * self.context
         windowed = batches * tokens * step.windowed_context
         alone = forward_pass_cost(rows, replace(step, decodes=zero, pairs=pairs, windowed_pairs=windowed), prefills=0.0)
-        compute = alone.by_operator()[ATTENTION] if ATTENTION in alone.parts else 0.0
+        compute = alone.by_operator().get(ATTENTION, 0.0)
         # The host handles sequences, however many tokens each has in a step.
         spared = cost_model.parameters.sequence_us * 1e-3 * batches * (tokens - 1)
         return np.asarray((cost.total_ms + np.maximum(compute - read, 0.0) - spared) * cost_model.factors[1])

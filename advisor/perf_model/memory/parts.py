@@ -53,7 +53,7 @@ class Memory:
             "reserved": self.reserved_gib,
         }
 
-    def take(self, rows: NDArray[np.bool_]) -> Memory:
+    def take(self, rows: NDArray[np.bool_] | NDArray[np.intp]) -> Memory:
         return Memory(**{name: getattr(self, name)[rows] for name in self.__slots__})
 
 
