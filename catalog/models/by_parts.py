@@ -66,7 +66,6 @@ def read_by_parts(c: Fields, family: Family) -> Values:
         "norm_bias": family.norm_bias,
         "norms_per_layer": family.norms,
         "table_parameters": _tables(c, len(layers)),
-        "mtp_parameters": _predictors(c, stack, hidden),
         "stack": stack,
     }
 
@@ -104,7 +103,7 @@ def _tables(c: Fields, layers: int) -> int:
     return c.size("vocab_size_per_layer_input", default=c.size("vocab_size")) * layers * own if own else 0
 
 
-def _predictors(c: Fields, stack: Stack, hidden: int) -> int:
+def predictor_parameters(c: Fields, stack: Stack, hidden: int) -> int:
     """Count heads that predict several tokens: each a projection of two hidden states, norms and a last layer."""
     count = c.whole("num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_modules", default=0, null=0, most=100)
     last = stack.kinds[stack.pattern[-1]]

@@ -11,7 +11,7 @@ from catalog.bounds import check_model
 from catalog.config_fields import Fields
 from catalog.errors import InputError
 from catalog.models.architectures import READERS
-from catalog.models.by_parts import read_by_parts
+from catalog.models.by_parts import predictor_parameters, read_by_parts
 from catalog.models.checkpoint import CheckpointSize, read_checkpoint
 from catalog.models.families import ALIASES, FAMILIES, Family
 from catalog.models.json_file import parse_json, read_bytes
@@ -118,7 +118,9 @@ def model_from_config(
         Model(name=name, model_type=kind, source=where, dtype=_dtype(outer, inner), reading=reading, **read)
     )
     formats = _formats(outer, inner, model, beside)
-    model = replace(model, rotary_numbers=read_rotary(_language_model(outer)[1], model))
+    language = _language_model(outer)[1]
+    heads = predictor_parameters(language, stack(model), model.hidden_size)
+    model = replace(model, rotary_numbers=read_rotary(language, model), mtp_parameters=heads)
     return replace(_with_formats(model, formats), block_scales=any(map(_block_scales, (outer, inner))))
 
 

@@ -327,6 +327,7 @@ CONFIGS = {
     | {
         "model_type": "kimi_k2",
         "first_k_dense_replace": 1,
+        "num_nextn_predict_layers": 0,
         "max_position_embeddings": 131072,
         "n_routed_experts": 384,
         "num_attention_heads": 64,
@@ -337,6 +338,7 @@ CONFIGS = {
         "model_type": "glm_moe_dsa",
         "attention_bias": False,
         "dtype": "bfloat16",
+        "num_nextn_predict_layers": 1,
         "first_k_dense_replace": 3,
         "head_dim": 64,
         "hidden_size": 6144,
