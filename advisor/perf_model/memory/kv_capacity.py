@@ -87,7 +87,8 @@ def blocks_of_request(model: Model, tokens: Array, layout: DeploymentArrays, chu
 
 def max_concurrency(model: Model, room: Memory, layout: DeploymentArrays, tokens: Array) -> Array:
     """Return requests of ``tokens`` tokens that the KV cache of one replica holds at once, shape (n,)."""
-    return np.asarray(np.floor(np.maximum(room.kv_blocks, 0.0) / _blocks_of(model, room, layout, tokens)))
+    taken = np.maximum(_blocks_of(model, room, layout, tokens), 1.0)  # one whose layers cache nothing takes none
+    return np.asarray(np.floor(np.maximum(room.kv_blocks, 0.0) / taken))
 
 
 def _blocks_of(model: Model, room: Memory, layout: DeploymentArrays, tokens: Array) -> Array:

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 from hypothesis import given, settings
@@ -12,7 +13,7 @@ from advisor.perf_model.deployment_arrays import DeploymentArrays
 from advisor.perf_model.memory.dispatch import memory
 from catalog.engines import resolve
 from catalog.gpus import parse_cluster
-from catalog.mixers import Attention, LatentAttention, Recurrence, SparseIndex
+from catalog.mixers import Attention, LatentAttention, Recurrence, SparseIndex, State
 from catalog.models.by_parts import summary
 from catalog.models.hf_config import model_from_config
 from catalog.models.sizes import active_parameters, kv_bytes_per_token, parameters, state_bytes_per_sequence
@@ -32,6 +33,8 @@ attention = st.builds(
     window=st.sampled_from([0, 512]),
     qk_norm=st.sampled_from([0, 128]),
     gate=st.sampled_from([0, 8]),
+    sinks=st.booleans(),
+    keys_are_values=st.booleans(),
     index=st.sampled_from([None, INDEX]),
 )
 latent = st.builds(
@@ -42,15 +45,18 @@ latent = st.builds(
     nope_dim=st.just(64),
     rope_dim=st.just(64),
     value_dim=st.just(64),
+    window=st.sampled_from([0, 512]),
+    o_lora_rank=st.sampled_from([0, 128]),
     index=st.sampled_from([None, INDEX]),
 )
 recurrence = st.builds(
     Recurrence,
-    kind=st.sampled_from(["mamba2", "gated_delta_net", "short_convolution", "matrix_lstm"]),
+    kind=st.sampled_from(get_args(State)),
     into=st.sampled_from([2048, 4096]),
     out=st.sampled_from([1024, 2048]),
     conv_channels=st.sampled_from([0, 1280]),
     conv_kernel=st.just(4),
+    low_rank=st.sampled_from([(), ((1024, 128), (128, 2048))]),
     state_numbers=st.sampled_from([4096, 262_144]),
     state_float32=st.booleans(),
 )
