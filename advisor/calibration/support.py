@@ -178,7 +178,7 @@ written for each generation of GPUs, and take 0.5 to 2.3 times as long as one an
 
 LOCKSTEP_SIGMA = 0.3
 """The same where replicas share experts and the engine has no run of that on the GPU: they wait for each other's prefills, and take some tenths
-of a millisecond to meet. Two closed loops of Qwen3-30B-A3B on two H200s take 6 and 48% longer than predicted
+of a millisecond to meet. Two closed loops of Qwen3-30B-A3B on two H200s take 9 and 62% longer than predicted
 (``benchmarks/measured``)."""
 
 

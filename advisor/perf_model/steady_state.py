@@ -52,8 +52,8 @@ def _unevenness(cost_model: CostModel, groups: Array) -> Array:
 def _carried(mixed: Array, groups: Array) -> Array:
     """Return the share of rounds that are as long as a step with a chunk, of which ``mixed`` of the steps carry one, shape (n,).
 
-    The micro-batches of a pipeline go round behind each other: a round lasts as long as its longest step. So does a step of replicas that
-    share their experts, none of which goes on alone. ``groups``: as many of them as there are of the largest one's size.
+    The micro-batches of a pipeline go round behind each other: a round lasts as long as its longest step. ``groups``: as many of them as
+    there are of the largest one's size.
     """
     return np.asarray(1.0 - (1.0 - mixed) ** groups)
 
@@ -132,8 +132,7 @@ def steady_state_times(cost_model: CostModel, batch: Array, input_len: Array, ou
     extra = np.where(groups > 1, (groups - 1.0) * (parameters.step_ms + parameters.sequence_us * 1e-3 * served), 0.0)
     plain = plain + Cost.of(HOST, overhead=waiting_for_turns(cost_model, groups, plain.total_ms + extra))
     carrying = carrying + Cost.of(HOST, overhead=waiting_for_turns(cost_model, groups, carrying.total_ms + extra))
-    together = groups / uneven * np.maximum(layout.ep / layout.tp, 1.0)
-    paced = mixed if cost_model.ideal else _carried(mixed, together)  # a floor waits for nobody
+    paced = mixed if cost_model.ideal else _carried(mixed, groups / uneven)  # a floor waits for nobody
     step = plain * (1.0 - paced) + carrying * paced + Cost.of(HOST, overhead=extra)
     step_ms = step.total_ms
     waves = np.maximum(batch / running, 1.0)
