@@ -171,7 +171,7 @@ def extrapolation_variance(seen: TrainingSupport | None, model: Model, layout: D
     return variance
 
 
-BACK_END_SIGMA = 0.25
+BACK_END_SIGMA = 0.46
 """Standard deviation of the logarithm of time where experts in 8 or 4 bits run on a GPU without runs of the engine: their kernels are
 written for each generation of GPUs, and take 0.5 to 2.3 times as long as one another (kernels of AIConfigurator on nine GPUs)."""
 

