@@ -33,7 +33,8 @@ UNITS = {"_gib": GIBIBYTES, "_gbps": GIGABYTES_PER_SECOND}
 """What a field may be written in, by how its name ends."""
 NODES = re.compile(rf"(-?\d+){TIMES}(-?\d+){TIMES}(\S.*)")
 COUNT = re.compile(rf"(-?\d+)(?:{TIMES}|\s+)(\S.*)")
-COLON = re.compile(r"(.*\S)\s*:\s*(-?\d+)")
+COLON = re.compile(r"(.*\S)(?:\s*:\s*|\s+[xX×*]\s*|(?<=\d)[x×*])(-?\d+)")  # noqa: RUF001
+MIXTURE = re.compile(r"\d+\s*[xX×*].*\S\s*\+\s*\d+\s*[xX×*].*")  # noqa: RUF001
 EXAMPLES = "write it like 4xA100, A100:4, 8xH100-80GB or 2x8xH100 (nodes x GPUs)"
 
 
@@ -147,6 +148,12 @@ def _split(text: str) -> tuple[int, int, str]:
     text = " ".join(text.split())
     if len(text) > 200:
         raise InputError(f"GPUs are described in {len(text)} letters; {EXAMPLES}")
+    if MIXTURE.fullmatch(text):
+        kinds = ",".join(part.strip() for part in text.split("+"))
+        raise InputError(
+            f'"{text}" mixes kinds of GPUs, which no one deployment spans; name them apart with a comma, as {kinds}, to compare '
+            "them, or ask advisor fleet to share models out among them"
+        )
     if match := NODES.fullmatch(text):
         return int(match[1]), int(match[2]), match[3]
     if match := COUNT.fullmatch(text):

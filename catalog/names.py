@@ -37,7 +37,8 @@ def closest(name: str, spellings: Mapping[str, str], *, count: int = 3) -> list[
     from difflib import get_close_matches  # only for error messages
 
     wanted = squash(name)[:100]
-    near = get_close_matches(wanted, spellings, n=4 * count, cutoff=0.6)
+    begun = [spelling for spelling in spellings if len(wanted) > 2 and spelling.startswith(wanted)]
+    near = sorted(begun, key=len) + get_close_matches(wanted, spellings, n=4 * count, cutoff=0.6)
     near += [spelling for spelling in spellings if len(wanted) > 2 and wanted in spelling]
     return list(dict.fromkeys(spellings[spelling] for spelling in near))[:count]
 

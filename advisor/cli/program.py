@@ -33,6 +33,10 @@ ELSEWHERE = {
         "--rate": "ask advisor plan --rate ... for a fleet, or state --concurrency",
         "--percentile": "its limits are on means; advisor plan and simulate take percentiles",
     }.items()
+} | {
+    (command, option): "adapters are not modelled: leave it out and read the answer as that of the model without them"
+    for command in ("recommend", "export", "estimate", "simulate", "plan", "which")
+    for option in ("--lora", "--loras", "--enable-lora", "--max-loras", "--max-lora-rank", "--lora-modules")
 }
 """What to do where an option of another command is missed most."""
 

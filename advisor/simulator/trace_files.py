@@ -284,6 +284,7 @@ def _pieces(source: Path) -> Iterator[tuple[_Places, pd.DataFrame]]:
                 skip_blank_lines=False,
                 low_memory=False,
                 index_col=False,
+                sep=_separator(source),
             ) as pieces:
                 for piece in _strictly(pieces, source):
                     yield _Places(source, "line", np.arange(read + 2, read + 2 + len(piece))), piece
@@ -297,6 +298,13 @@ def _pieces(source: Path) -> Iterator[tuple[_Places, pd.DataFrame]]:
             raise
         where = f" after request {read}" if lines and read else ""
         raise InputError(f"{source} is no trace{where}: {str(error).splitlines()[0][:120]}") from error
+
+
+def _separator(source: Path) -> str:
+    """Return what stands between the values of a row: where the first line has no comma, a semicolon or a tab."""
+    with source.open("rb") as file:
+        first = file.readline(10_000)
+    return next((mark for mark in (",", ";", "\t") if mark.encode() in first), ",")
 
 
 def _strictly(pieces: Iterator[pd.DataFrame], source: Path) -> Iterator[pd.DataFrame]:

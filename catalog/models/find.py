@@ -24,6 +24,8 @@ SAME_SIZE = 0.01
 """Share by which a checkpoint may differ from its count without a word."""
 REPOSITORY = re.compile(r"[\w.\-]{1,96}/[\w.\-]{1,96}", re.ASCII)
 """A Hugging Face id: an organisation and a name."""
+EMBEDS = re.compile(r"\b(bge|e5|gte|minilm|nomic|jina|\w*embed\w*|\w*rerank\w*|colbert)\b", re.IGNORECASE)
+"""What names of models that embed or rank text have in them."""
 
 
 def find_model(name: str) -> Resolved[Model]:
@@ -147,6 +149,8 @@ def _from_hub(name: str, models: CatalogTable) -> Resolved[Model]:
     near = models.suggestion(name, otherwise="'advisor catalog' lists those known")
     if not REPOSITORY.fullmatch(name):
         shown = " ".join(name.split())[:200]
+        if EMBEDS.search(name):
+            raise InputError(f'"{shown}" embeds or ranks text; only models that write text, token by token, are modelled')
         raise InputError(f'unknown model "{shown}"; {near}; or give a Hugging Face id or the path to a config.json')
     from catalog.models.hub import read_hub  # only for names the catalog does not have
 

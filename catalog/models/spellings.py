@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 SHORTEST = 6
 """Letters from which on a beginning or a typing error is read."""
+SHORTEST_END = 12
+"""Letters from which on an end of a name is read: "llama-8b" ends other models' names than those that it means."""
 
 GGUF = "gguf"
 """Said of a mixture of llama.cpp's formats, which has a name of its own."""
@@ -87,8 +89,15 @@ def read_spelling(name: str, meanings: Mapping[str, Meaning]) -> Reading | None:
     entries = {meaning.entry for meaning in begun.values()}
     if len(entries) == 1:
         return Reading(meaning=next(iter(begun.values())), guessed=True)
+    if begun:  # "qwen3-235b": the name that all others go on from
+        first = min((spelling for spelling in meanings if spelling.startswith(typed)), key=len)
+        rooted = all(squash(name.rpartition("/")[2]).startswith(first) for name in begun)
+        return Reading(meaning=meanings[first], guessed=True) if rooted else None
+    ended = {meaning.entry: meaning for spelling, meaning in meanings.items() if spelling.endswith(typed)}
+    if len(ended) == 1 and len(typed) >= SHORTEST_END:
+        return Reading(meaning=next(iter(ended.values())), guessed=True)
     near = {meaning.entry: meaning for spelling, meaning in meanings.items() if is_one_slip(typed, spelling)}
-    return Reading(meaning=next(iter(near.values())), guessed=True) if len(near) == 1 and not begun else None
+    return Reading(meaning=next(iter(near.values())), guessed=True) if len(near) == 1 else None
 
 
 def is_one_slip(typed: str, meant: str) -> bool:

@@ -21,7 +21,13 @@ def catalog_names(kind: str) -> Any:
     def complete(incomplete: str) -> list[str]:
         from catalog.tables import table  # only while completing
 
-        return [name for name in table(kind).entries if name.casefold().startswith(incomplete.casefold())]
+        begun, comma, last = incomplete.rpartition(",")
+        typed = last.casefold()
+        return [
+            f"{begun}{comma}{name}"
+            for name in table(kind).entries
+            if name.casefold().startswith(typed) or name.casefold().rpartition("/")[2].startswith(typed)
+        ]
 
     return complete
 

@@ -113,23 +113,23 @@ def question(answer: Recommendation) -> list[str]:
 
 def sentence(answer: Recommendation) -> str:
     """Say what to run and what it reaches; or that nothing is feasible, and what comes nearest."""
-    lengths = f"{answer.workload.input_len} in / {answer.workload.output_len} out"
     if answer.best is not None:
-        return f"Run {_reached(answer.best, answer.cluster)} at {lengths}."
+        return f"Run {_reached(answer.best, answer.cluster, priced=answer.objective == 'cost')}."
+    lengths = f"{answer.workload.input_len} in / {answer.workload.output_len} out"
     broken = "; ".join(broken_limits(answer))
     if answer.nearest is None:
         return f"Nothing is feasible on {answer.cluster}: {broken}."
     return f"Nothing is feasible at {lengths}: {broken}. Nearest: {_reached(answer.nearest, answer.cluster)}."
 
 
-def _reached(estimate: Estimate, cluster: Cluster) -> str:
+def _reached(estimate: Estimate, cluster: Cluster, *, priced: bool = True) -> str:
     deployment = estimate.deployment
     replicas = counted(deployment.dp, "replica")
     text = f"{replicas} of {deployment.parallelism} on {deployment.num_gpus} of {cluster.num_gpus} {cluster.gpu.name}"
     if estimate.output_tok_s_per_gpu is None:
         return text
     low, high = estimate.interval("output_tok_s_per_gpu")
-    money = f", {dollars(estimate.usd_per_mtok)} per million output tokens" if estimate.usd_per_mtok else ""
+    money = f", {dollars(estimate.usd_per_mtok)} per million output tokens" if priced and estimate.usd_per_mtok else ""
     return (
         f"{text}, batch {estimate.batch}: {short(estimate.output_tok_s_per_gpu)} tok/s per GPU "
         f"({short(low)}-{short(high)}), {TTFT} {duration(estimate.ttft_ms)}, {TPOT} {duration(estimate.tpot_ms)}{money}"
@@ -198,7 +198,8 @@ def _lines(answer: Recommendation) -> Lines:
     if estimates:
         first = estimates[0]
         lines += [
-            ("why", answer.why),
+            ("why", [*answer.why, *filter(None, [answer.next_probe])]),
+            ("pays", [_pays(proposal) for proposal in answer.proposals[:1]]),
             ("memory", [memory_line(first.memory)]),
             (
                 "source",
@@ -217,7 +218,7 @@ def _decisive(answer: Recommendation) -> Lines:
     best = answer.best
     if best is None:
         return []
-    lines: list[tuple[str, Sequence[str]]] = [("context", [_context(best, answer.model)]), ("client", _client(best))]
+    lines: list[tuple[str, Sequence[str]]] = [("context", _context(best, answer.model)), ("client", _client(best))]
     if best.hit_rate is not None:
         lines.append(
             (
@@ -232,7 +233,7 @@ def _decisive(answer: Recommendation) -> Lines:
         lines.append(("cost", [cost]))
     elif best.price is None:
         lines.append(("cost", [no_price(answer.cluster.gpu.name)]))
-    lines.append(("pays", [_pays(proposal) for proposal in answer.proposals[:1]]))
+    lines.append(("pays", [_pays_shortly(proposal) for proposal in answer.proposals[:1]]))
     others = [f"{estimate.cluster} {estimate.deployment.engine} {_speed(estimate)}" for estimate in answer.alternatives]
     lines.append(("others", ["; ".join(others)] if others else []))
     idle = answer.cluster.num_gpus - best.deployment.num_gpus
@@ -243,7 +244,7 @@ def _decisive(answer: Recommendation) -> Lines:
                 [f"{idle} of {answer.cluster.num_gpus} GPUs: no layout on more of them has more throughput per GPU"],
             )
         )
-    return [*lines, ("close", [answer.next_probe] if answer.next_probe else [])]
+    return [*lines, ("close", _close(answer))]
 
 
 def _client(best: Estimate) -> list[str]:
@@ -252,18 +253,24 @@ def _client(best: Estimate) -> list[str]:
         return []
     low, high = (duration(end) for end in best.interval(CLIENT_TTFT))
     flight = counted(best.batch * best.deployment.dp, "request")
-    text = f"{TTFT} {duration(best.ttft_ms)} is of the steady state; a benchmark client that begins with {flight} at once and counts ten"
-    return [f"{text} times as many reports {duration(best.client_ttft_ms)} ({low} to {high})"]
+    return [f"{TTFT} {duration(best.client_ttft_ms)} ({low} to {high}) where {flight} begin at once"]
 
 
-def _context(best: Estimate, model: Model) -> str:
+def _context(best: Estimate, model: Model) -> list[str]:
+    """Say where the context is less than the model's."""
     served = best.deployment.max_model_len or 0
     if served >= model.max_position_embeddings:
-        return f"{served:,} tokens, the model's maximum"
-    held = f"{served:,} of the model's {model.max_position_embeddings:,} tokens: the KV cache holds no more"
+        return []
+    held = f"{served:,} of {model.max_position_embeddings:,} tokens fill the KV cache"
     if best.deployment.kv_dtype in BITS and BITS[best.deployment.kv_dtype] >= 16:
         held += f"; --kv-dtype fp8 about {min(2 * served, model.max_position_embeddings):,}"
-    return held
+    return [held]
+
+
+def _close(answer: Recommendation) -> list[str]:
+    """Say in a line that the choice is too close to call."""
+    undecided = answer.next_probe.partition(";")[0].removeprefix("too close to call between ")
+    return [f"{undecided} are too close to call: advisor tune decides"] if undecided else []
 
 
 def _speed(estimate: Estimate) -> str:
@@ -277,6 +284,12 @@ def proposal_sentence(proposal: Proposal) -> str:
 
 def _pays(proposal: Proposal) -> str:
     return f"--weights {proposal.dtype}: {_gain(proposal)}"
+
+
+def _pays_shortly(proposal: Proposal) -> str:
+    fewer = f", {counted(proposal.fewer_gpus, 'GPU')} fewer" if proposal.fewer_gpus else ""
+    kept = "not known" if proposal.quality is None else share(proposal.quality.recovery)
+    return f"--weights {proposal.dtype}: {proposal.throughput:.1f} times the throughput{fewer}; quality {kept}"
 
 
 def _gain(proposal: Proposal) -> str:
@@ -306,7 +319,6 @@ def _next(answer: Recommendation) -> ShellCommand | None:
         workload=answer.workload,
         slo=answer.slo,
         options={"--concurrency": flight},
-        comment="the same load, request by request",
     )
 
 
@@ -398,8 +410,8 @@ def _choices(answer: Recommendation) -> Section:
         rows.column("usd_per_mtok", "cost", short, unit="$/M tok", rank=3),
     ]
     columns = [column for column in columns if set(column.cells) != {"-"}]
-    lines = [("limits", ["none stated: the first suits batch work; for people who wait state --tpot or --ttft"])]
-    return Section(title="Named choices", heading=True, table=Table(columns=columns), lines=lines)
+    lines = [("limits", ["none stated; for people who wait state --tpot or --ttft"])]
+    return Section(title="Named choices", table=Table(columns=columns), lines=lines)
 
 
 def _layout_columns(rows: FlatRows) -> list[Column]:
