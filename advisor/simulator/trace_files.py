@@ -300,8 +300,13 @@ def _pieces(source: Path) -> Iterator[tuple[_Places, pd.DataFrame]]:
         raise InputError(f"{source} is no trace{where}: {str(error).splitlines()[0][:120]}") from error
 
 
+COMPRESSED = (".gz", ".bz2", ".zip", ".xz", ".zst")
+
+
 def _separator(source: Path) -> str:
     """Return what stands between the values of a row: where the first line has no comma, a semicolon or a tab."""
+    if not source.is_file() or source.suffix.casefold() in COMPRESSED:  # a pipe is read once
+        return ","
     with source.open("rb") as file:
         first = file.readline(10_000)
     return next((mark for mark in (",", ";", "\t") if mark.encode() in first), ",")

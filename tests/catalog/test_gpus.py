@@ -113,6 +113,9 @@ def test_unknown_gpus_are_one_line(typed, words):
     [
         ("4xA100", "A100-SXM-80GB", 1, 4),
         ("A100:4", "A100-SXM-80GB", 1, 4),
+        ("A100 x 4", "A100-SXM-80GB", 1, 4),
+        ("H100x4", "H100-SXM", 1, 4),
+        ("RTX4090", "RTX 4090", 1, 1),
         ("A100-80GB:4", "A100-SXM-80GB", 1, 4),
         ("8xH100-80GB", "H100-SXM", 1, 8),
         ("2x8xH100", "H100-SXM", 2, 8),

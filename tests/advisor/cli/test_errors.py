@@ -41,6 +41,8 @@ def refused(*arguments):
         (["recommend"], ["missing --model", "--model llama-13b"]),
         (["estimate", "--model", "llama-13b", "--gpus", "A100"], ["missing --batch", "--batch 32"]),
         (["recommend", "--gpus"], ["--gpus", "requires an argument"]),
+        ([*RECOMMEND, "--lora", "8"], ["takes no --lora", "not modelled"]),
+        (["recommend", "--model", "llama-13b", "--gpus", "4xH100+4xA100"], ["mixes kinds of GPUs", "4xH100,4xA100", "fleet"]),
         ([*RECOMMEND, "--formt", "json"], ["no such option --formt", "closest: --format"]),
         ([*ESTIMATE, "--trials", "3"], ["has no --trials", "option of recommend"]),
         ([*ESTIMATE, "--rate", "3"], ["has no --rate", "option of simulate and plan"]),

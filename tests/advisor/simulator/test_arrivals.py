@@ -118,6 +118,12 @@ def test_a_comma_at_the_end_of_every_line_and_blank_lines_are_no_values(tmp_path
     assert found.notes[0].text == "3 lines of t.csv are blank and left out"
 
 
+@pytest.mark.parametrize("mark", [";", "\t"])
+def test_semicolons_and_tabs_stand_between_values_too(tmp_path, mark):
+    found = read_trace(written(tmp_path / "t.csv", "time,input,output\n1,5,7\n3,6,8\n".replace(",", mark)))
+    assert (found.input_len.tolist(), found.output_len.tolist()) == ([5, 6], [7, 8])
+
+
 def test_a_trace_is_cut_and_stretched(tmp_path):
     path = written(tmp_path / "t.csv", "time,input,output\n" + "".join(f"{i},10,5\n" for i in range(100)))
     assert len(read_trace(path, duration_s=50.0)) == 50

@@ -28,6 +28,8 @@ from catalog.models.spellings import is_one_slip
         ("qwen3:32b", "Qwen/Qwen3-32B", None, None),
         ("lama-13b", "meta-llama/Llama-2-13b-hf", None, None),
         ("llama-3.3-70", "meta-llama/Llama-3.3-70B-Instruct", None, None),
+        ("qwen3-235b", "Qwen/Qwen3-235B-A22B", None, None),
+        ("R1-Distill-Llama-70B", "deepseek-ai/DeepSeek-R1-Distill-Llama-70B", None, None),
         ("DeepSeek-V3-AWQ", "deepseek-ai/DeepSeek-V3", "int4", None),
     ],
 )
@@ -96,9 +98,15 @@ def test_a_dense_model_in_mxfp4_has_all_of_its_products_in_it():
     assert find_model("gpt-oss-20b").value.part_format("attention") == "bfloat16"
 
 
-@pytest.mark.parametrize("typed", ["llama-2-14b", "qwen3-33b", "llm", "gpt5", "x" * 90, "some-org-model-fp8"])
+@pytest.mark.parametrize("typed", ["llama-2-14b", "llama3", "llama-8b-instruct", "qwen3-33b", "llm", "gpt5", "x" * 90, "some-org-model-fp8"])
 def test_what_is_not_sure_is_refused(typed):
     with pytest.raises(InputError, match="unknown model"):
+        find_model(typed)
+
+
+@pytest.mark.parametrize("typed", ["bge-m3", "e5-large", "nomic-embed-text", "Qwen3-Reranker", "all-MiniLM"])
+def test_what_embeds_text_is_not_modelled(typed):
+    with pytest.raises(InputError, match="embeds or ranks text"):
         find_model(typed)
 
 
