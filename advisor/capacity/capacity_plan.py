@@ -360,7 +360,9 @@ def _check(
     if objective not in OBJECTIVES:
         raise InputError(f"objective is {objective!r:.60}; it must be one of {', '.join(OBJECTIVES)}")
     if not stated.slo.limits:
-        raise InputError("there is no limit to plan for; state one of ttft, tpot and e2e, in ms, or a use that brings its own, such as chat")
+        raise InputError(
+            "there is no limit to plan for; state one of ttft, tpot and e2e, in ms, or a use that brings its own, such as chat"
+        )
     if stated.workload.concurrency is not None:
         raise InputError("a plan is for a rate, not for a concurrency; leave that out")
     check_confidence(confidence)

@@ -150,7 +150,9 @@ def _from_hub(name: str, models: CatalogTable) -> Resolved[Model]:
     if not REPOSITORY.fullmatch(name):
         shown = " ".join(name.split())[:200]
         if EMBEDS.search(name):
-            raise InputError(f'"{shown}" embeds or ranks text; only models that write text, token by token, are modelled')
+            raise InputError(
+                f'"{shown}" embeds or ranks text; only models that write text, token by token, are modelled'
+            )
         raise InputError(f'unknown model "{shown}"; {near}; or give a Hugging Face id or the path to a config.json')
     from catalog.models.hub import read_hub  # only for names the catalog does not have
 

@@ -33,7 +33,7 @@ def refused(*arguments):
             ["capacity"],
             [
                 'unknown command "capacity"',
-                "commands: recommend, which, estimate, simulate, plan, fleet, train, explore, probe, tune, fit, validate, ",
+                "commands: recommend, which, estimate, simulate, plan, fleet, autoscale, observe, train, explore, probe, tune, fit, ",
                 "validate, export, app, serve, mcp, import, catalog",
             ],
         ),
@@ -42,7 +42,10 @@ def refused(*arguments):
         (["estimate", "--model", "llama-13b", "--gpus", "A100"], ["missing --batch", "--batch 32"]),
         (["recommend", "--gpus"], ["--gpus", "requires an argument"]),
         ([*RECOMMEND, "--lora", "8"], ["takes no --lora", "not modelled"]),
-        (["recommend", "--model", "llama-13b", "--gpus", "4xH100+4xA100"], ["mixes kinds of GPUs", "4xH100,4xA100", "fleet"]),
+        (
+            ["recommend", "--model", "llama-13b", "--gpus", "4xH100+4xA100"],
+            ["mixes kinds of GPUs", "4xH100,4xA100", "fleet"],
+        ),
         ([*RECOMMEND, "--formt", "json"], ["no such option --formt", "closest: --format"]),
         ([*ESTIMATE, "--trials", "3"], ["has no --trials", "option of recommend"]),
         ([*ESTIMATE, "--rate", "3"], ["has no --rate", "option of simulate and plan"]),

@@ -98,7 +98,9 @@ def test_a_dense_model_in_mxfp4_has_all_of_its_products_in_it():
     assert find_model("gpt-oss-20b").value.part_format("attention") == "bfloat16"
 
 
-@pytest.mark.parametrize("typed", ["llama-2-14b", "llama3", "llama-8b-instruct", "qwen3-33b", "llm", "gpt5", "x" * 90, "some-org-model-fp8"])
+@pytest.mark.parametrize(
+    "typed", ["llama-2-14b", "llama3", "llama-8b-instruct", "qwen3-33b", "llm", "gpt5", "x" * 90, "some-org-model-fp8"]
+)
 def test_what_is_not_sure_is_refused(typed):
     with pytest.raises(InputError, match="unknown model"):
         find_model(typed)
