@@ -522,7 +522,7 @@ def test_the_context_that_is_noted_is_that_of_the_command():
     assert not any(note.text.startswith("context") for note in found.assumptions)  # the answer has a line of it
     length = int(found.command[found.command.index("--max-model-len") + 1])
     lines = {name: told for section in document(found).sections for name, told in section.lines}
-    assert lines["context"][0].startswith(f"{length:,} of the model's 131,072 tokens")
+    assert lines["context"][0].startswith(f"{length:,} of 131,072 tokens")
     one = estimate("llama-3.3-70b", "2xH100", tp=2, batch=1, input_len=1024, output_len=256)
     (said,) = [note.text for note in one.notes if note.text.startswith("context")]
     assert f"--max-model-len {said.split()[1].replace(',', '')}" in export(one, "vllm")
