@@ -185,7 +185,7 @@ def test_a_recommendation_reads_as_designed():
     labels = re.findall(r"^(\w+) {2,}\S", text, re.MULTILINE)
     told = [label for label in labels if label != "note"]
     assert told[:4] == ["answer", "choice", "balanced", "fastest"]  # named choices, since no limit is stated
-    assert told[4:6] == ["limits", "cost"]
+    assert told[4:7] == ["limits", "client", "cost"]
     assert told[-2:] == ["run", "next"]
     assert not {"why", "memory", "source", "search"} & set(told)
     text = out("recommend", *QUESTION, "--tpot", "60")
