@@ -32,6 +32,15 @@ PAGES = {
     "capacity": "/plan?model=meta-llama%2FMeta-Llama-3.1-8B&ttft=500&tpot=40&rate=60&planned=1",
     "evidence": "/runs?view=Predicted+and+measured",
 }
+"""Pages whose pictures are in the documentation; each has charts."""
+FURTHER = {
+    "compare": "/which",
+    "fleet": "/fleet",
+    "training": "/train?model=meta-llama%2FMeta-Llama-3-8B&gpu=H100-SXM&count=8",
+    "technology": "/technology?sweep=generations+of+memory",
+    "prices": "/catalog?of_gpu=H100-SXM",
+}
+"""Other pages, which ``--all`` takes, too."""
 MOST_S = 300
 WIDE, NARROW = 1280, 390
 TALLEST = 2600
@@ -40,7 +49,7 @@ TALLEST = 2600
 
 def views(every: bool) -> Iterator[tuple[str, str, int, str]]:
     """Name of the picture, address, width and colours."""
-    for name, address in PAGES.items():
+    for name, address in (PAGES | FURTHER if every else PAGES).items():
         yield f"app-{name}", address, WIDE, "light"
         if every:
             yield f"app-{name}-dark", address, WIDE, "dark"
@@ -80,9 +89,10 @@ def take(browser: Browser, address: str, path: Path, width: int, colours: str) -
     )
     page = context.new_page()
     page.goto(address)
-    page.wait_for_selector(
-        "[data-testid=stVegaLiteChart] canvas, [data-testid=stVegaLiteChart] svg", timeout=MOST_S * 1000
-    )  # a new browser is given its charts last
+    if address.rpartition("/")[2] in {where.removeprefix("/") for where in PAGES.values()}:
+        page.wait_for_selector(
+            "[data-testid=stVegaLiteChart] canvas, [data-testid=stVegaLiteChart] svg", timeout=MOST_S * 1000
+        )  # a new browser is given its charts last
     for _ in range(2):  # a plan is worked out first, then the requests of its best fleet are served
         settled(page)
         page.wait_for_function("() => !document.querySelector('[data-testid=stProgress]')", timeout=MOST_S * 1000)
