@@ -217,6 +217,8 @@ def test_back_shows_the_plan_of_before_without_planning_again(server, tab):
 
 def test_a_cancelled_plan_keeps_what_it_has(server, tab):
     tab.goto(f"{server}/plan")
+    expect(tab.get_by_role("button", name="Plan")).to_be_enabled()
+    settled(tab)
     tab.get_by_role("button", name="Assistant, 70B, with spares").click()
     expect(tab.get_by_text(re.compile(r"^\d+% "))).to_be_visible()
     expect(tab.get_by_text("Best so far")).to_be_visible()

@@ -17,8 +17,11 @@ from streamlit.testing.v1 import AppTest
 import advisor
 import app
 from advisor import Progress, shipped_runs
+from advisor.progress import Course
+from advisor.render.figures.vega import axis, colour, layer, panel
 from app.downloads import archive
 from app.evidence_import import read_uploads
+from app.figures import fitting
 from app.jobs import Job
 from app.plain_text import plain
 
@@ -116,6 +119,61 @@ def test_long_work_can_be_cancelled_and_begun_again():
     test.button("job again").click().run()
     assert [button.label for button in test.button] == ["Cancel"]
     end.set()
+
+
+def growing_page(work):
+    import streamlit as st
+
+    from app.frame import guarded
+    from app.jobs import answered
+
+    with guarded():
+        answered("job", work, work, doing="counting", so_far=lambda answers: st.dataframe({"answer": list(answers)}))
+
+
+def test_cancelled_work_keeps_what_it_had():
+    improved, end = threading.Event(), threading.Event()
+
+    def work(tell):
+        tell(Progress(share=0.5, doing="counting", best="two of them", answers=("i", "j")))
+        improved.set()
+        assert end.wait(HANGS_S)
+
+    test = AppTest.from_function(growing_page, args=(work,), default_timeout=HANGS_S).run()
+    assert improved.wait(HANGS_S)
+    assert list(test.run().dataframe[0].value["answer"]) == ["i", "j"]
+    test.button("job cancel").click().run()
+    test.run()
+    end.set()
+    assert test.info[0].value == "Cancelled at 50%. The best of what was tried: two of them."
+    assert list(test.dataframe[0].value["answer"]) == ["i", "j"]
+
+
+def test_answers_so_far_are_told_best_first():
+    told = []
+    course = Course(watch=told.append, steps=4)
+    for loss, name in ((3.0, "c"), (1.0, "a"), (2.0, "b")):
+        course.offer((loss,), f"fleet {name}", name)
+    course.tell("counting", 2)
+    assert (told[-1].share, told[-1].best, told[-1].answers) == (0.5, "fleet a", ("a", "b", "c"))
+
+
+def test_long_titles_are_broken_and_legends_have_room():
+    title = "requests that run at once on each replica of the fleet"
+    spec = panel(
+        layer(
+            "line",
+            [],
+            x=axis("x", title),
+            y=axis("y", title),
+            color=colour("name", {"H200-SXM: 1 x TP1 PP1": "red"}),
+        )
+    )
+    encoding = fitting(spec, 220)["layer"][0]["encoding"]
+    assert " ".join(encoding["x"]["axis"]["title"]) == title
+    assert max(map(len, encoding["y"]["axis"]["title"])) < 22
+    assert "floor(width / 177)" in encoding["color"]["legend"]["columns"]["expr"]
+    assert spec["layer"][0]["encoding"]["x"]["axis"]["title"] == title  # what is printed stays
 
 
 def test_cancelled_work_ends_when_it_next_tells_its_progress():
