@@ -57,7 +57,7 @@ class Saving:
     @property
     def over(self) -> dict[str, float]:
         """What the mixed fleet saves over each single kind, as a share."""
-        return {gpu: 1.0 - self.usd_hour / usd for gpu, usd in self.single.items()}
+        return {gpu: max(1.0 - self.usd_hour / usd, 0.0) for gpu, usd in self.single.items()}
 
 
 def carried(tpot_ms: float) -> dict[tuple[str, str], float]:

@@ -44,6 +44,11 @@ CONNECT_ARGS = {
 """What to connect with, for the drivers that know the words."""
 STORAGE_ERRORS = (OptunaError, OSError, ImportError, LookupError, ValueError, RuntimeError, AssertionError)
 """What Optuna's storages raise, beside SQLAlchemy's errors: asserts and look-ups on content they did not expect."""
+LOCKS = {
+    "postgresql": ("SELECT pg_advisory_lock(hashtext(:key))", "SELECT pg_advisory_unlock(hashtext(:key))"),
+    "mysql": ("SELECT GET_LOCK(:key, -1)", "SELECT RELEASE_LOCK(:key)"),
+}
+"""How a session takes and gives a lock of its own, by SQLAlchemy's dialect."""
 OPENINGS = 20
 """Attempts to open a database while others create its tables."""
 
@@ -122,6 +127,38 @@ def _mend_journal(path: str) -> None:
             end = begin
         if end < size:
             file.truncate(end)
+
+
+@contextlib.contextmanager
+def only_writer(storage: BaseStorage, where: str, study_name: str) -> Iterator[None]:
+    """Let nobody else who asks for this add trials to a study of this storage meanwhile; a writer that dies gives way at once.
+
+    A server keeps the lock with the connection, a file's is on its folder.
+    """
+    if isinstance(storage, RDBStorage) and storage.engine.dialect.name in LOCKS:
+        from sqlalchemy import text  # slow to import, and only servers need it
+
+        lock, release = LOCKS[storage.engine.dialect.name]
+        key = {"key": f"advisor {study_name}"[:60]}
+        with storage.engine.connect() as connection:
+            connection.execute(text(lock), key)
+            try:
+                yield
+            finally:
+                connection.execute(text(release), key)
+        return
+    path = storage.engine.url.database if isinstance(storage, RDBStorage) else where
+    if isinstance(storage, InMemoryStorage) or not path or path == ":memory:":
+        yield
+        return
+    import fcntl  # POSIX only
+
+    folder = os.open(Path(path).resolve().parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 @contextlib.contextmanager

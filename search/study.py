@@ -17,7 +17,7 @@ from search.optuna_logging import quietly
 from search.pareto import MOST_OBJECTIVES
 from search.sampling import POPULATION, distributions, sample
 from search.scores import ScoredPoints, Scores, SearchProblem
-from search.storage import open_storage, readable_errors
+from search.storage import only_writer, open_storage, readable_errors
 
 if TYPE_CHECKING:
     import os
@@ -136,7 +136,8 @@ def explore(
         require_positive("trials", trials)
     question = SearchProblem(space=space, objective=objective, directions=directions, tie_break=tie_break or {})
     where = "in memory" if storage is None else str(storage)
-    study = _open_study(open_storage(storage), where, study_name, directions)
+    kept = open_storage(storage)
+    study = _open_study(kept, where, study_name, directions)
     with readable_errors(where):
         known = study.get_trials(deepcopy=False)
     _check_choices(study, known, distributions(space))
@@ -155,7 +156,7 @@ def explore(
     scores = objective(columns)
     thinned = front[_evenly(len(front), FRONT_STORED)]
     stored = np.flatnonzero(np.isin(selected, np.concatenate([thinned, some])))
-    with readable_errors(where):
+    with readable_errors(where), only_writer(kept, where, study.study_name):
         superseded = _store(study, _frozen_trials(space, columns, scores, stored))
     return StudyResult(
         study=study,

@@ -173,7 +173,20 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported():
     base = requirement_names(project["dependencies"])
     optional = {
         name
-        for extra in ("probes", "app", "serve", "mcp", "hub", "prices", "plots", "baselines", "dask", "ray", "observe")
+        for extra in (
+            "probes",
+            "app",
+            "serve",
+            "mcp",
+            "hub",
+            "prices",
+            "plots",
+            "baselines",
+            "dask",
+            "ray",
+            "observe",
+            "postgres",
+        )
         for name in requirement_names(extras[extra])
     }
     used = {DISTRIBUTIONS.get(name, name) for name in imported()} - BROUGHT_ALONG

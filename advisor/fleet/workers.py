@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 EXAMPLES = "2 (processes), dask://HOST:8786, ray://HOST:10001 or ray://auto"
 LOSSES = frozenset({"TerminatedWorkerError", "KilledWorker", "WorkerCrashedError", "OutOfMemoryError"})
 """What joblib, Dask and Ray raise where workers die at a task, by name: two of the three may not be installed."""
+GONE = frozenset(
+    {"CommClosedError", "FutureCancelledError", "CancelledError", "SchedulerClosedError", "ConnectionError", "RayError"}
+)
+"""What they raise where the cluster itself is lost."""
 RESTARTS = 3
 """Workers that may die at the same work; then it is the work that kills them."""
 
@@ -87,8 +91,12 @@ def _lost(error: Exception) -> bool:
 
 
 def _cause(error: Exception) -> Exception:
-    """Return what the user is told: of workers that die again and again one line."""
+    """Return what the user is told: of workers that die again and again, or of a cluster that is lost, one line."""
     if not _lost(error):
+        if GONE & {kind.__name__ for kind in type(error).__mro__}:
+            return InputError(
+                f"the cluster was lost ({type(error).__name__}); start it again and ask again, or take processes: --workers 2"
+            )
         return error
     return InputError(
         f"workers ended {RESTARTS + 1} times at the same work ({type(error).__name__}); it may take more memory than they "

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from advisor.fleet.workers import workers_of
+from advisor.fleet.workers import _cause, workers_of
 from catalog.errors import InputError
 
 
@@ -62,3 +62,13 @@ def test_a_ray_worker_that_is_killed_costs_no_result(tmp_path):
 def test_work_that_kills_whoever_does_it_ends_with_a_line():
     with workers_of(2) as calls, pytest.raises(InputError, match="ended 4 times at the same work"):
         list(calls(dying, [(1,)]))
+
+
+class CommClosedError(OSError):
+    """Named as Dask's."""
+
+
+def test_what_a_lost_cluster_raises_is_said_in_a_line():
+    assert "the cluster was lost (CommClosedError)" in str(_cause(CommClosedError()))
+    other = KeyError("x")
+    assert _cause(other) is other
