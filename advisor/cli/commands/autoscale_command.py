@@ -54,7 +54,7 @@ def autoscale(
     evidence: EvidenceOptions,
     output: ReportedOutput,
 ) -> None:
-    """Find the cheapest autoscaling policy that keeps limits through a day.
+    """Find the cheapest autoscaling that keeps limits all day.
 
     Simulates every model of a fleet's file through its curve of a day on the cheapest GPUs to rent, under a fixed number of replicas, a
     schedule (KEDA cron), the request rate (KEDA prometheus) and the requests in flight (HPA), with replicas that take minutes to start;

@@ -75,7 +75,7 @@ def observe(
     evidence: EvidenceOptions,
     output: ReportedOutput,
 ) -> None:
-    """Compare what a running deployment measures of itself with what is predicted.
+    """Compare what a running engine measures with its prediction.
 
     Reads the Prometheus metrics of vLLM, SGLang or TensorRT-LLM: the rate and lengths that came, and times to the first token, per
     token and of whole requests. Simulates that traffic, and says what has drifted, what misses a limit and what to do. Exits with 1

@@ -16,18 +16,18 @@ DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d
 
 
 def catalog_names(kind: str) -> Any:
-    """Return a completion: catalog names of one kind that begin with what was typed."""
+    """Return a completion: catalog names of one kind, or their parts behind an organisation, that begin with what was typed.
+
+    Shells take only what begins with it letter by letter, so its own letters stay.
+    """
 
     def complete(incomplete: str) -> list[str]:
         from catalog.tables import table  # only while completing
 
         begun, comma, last = incomplete.rpartition(",")
         typed = last.casefold()
-        return [
-            f"{begun}{comma}{name}"
-            for name in table(kind).entries
-            if name.casefold().startswith(typed) or name.casefold().rpartition("/")[2].startswith(typed)
-        ]
+        known = [part for name in table(kind).entries for part in dict.fromkeys((name, name.rpartition("/")[2]))]
+        return [f"{begun}{comma}{last}{name[len(last) :]}" for name in known if name.casefold().startswith(typed)]
 
     return complete
 

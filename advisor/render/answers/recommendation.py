@@ -20,7 +20,7 @@ from advisor.render.figures.vega import printed
 from advisor.render.lines import corrected_line, hardware, memory_line, notes, sources_line
 from advisor.render.next_command import command, layout_words
 from advisor.render.numbers import count, dollars, duration, limit, share, short
-from advisor.render.tables import UNIFORM, Column, FlatRows
+from advisor.render.tables import ESSENTIAL, UNIFORM, Column, FlatRows
 from advisor.render.vocabulary import E2E, METRIC_NAMES, TPOT, TTFT, goal_and_limits
 from catalog.engines import engine_name, processes
 from catalog.models.sizes import parameters
@@ -403,8 +403,8 @@ def _choices(answer: Recommendation) -> Section:
     rows = FlatRows(flat)
     columns = [
         rows.text("choice", "choice"),
-        *_layout_columns(rows),
-        rows.interval("output_tok_s_per_gpu", rank=2),
+        *_layout_columns(rows, per_user=2),
+        rows.interval("output_tok_s_per_gpu", rank=1),
         rows.time("ttft_ms", TTFT, rank=1),
         rows.time("tpot_ms", TPOT, rank=1),
         rows.column("usd_per_mtok", "cost", short, unit="$/M tok", rank=3),
@@ -414,11 +414,11 @@ def _choices(answer: Recommendation) -> Section:
     return Section(title="Named choices", table=Table(columns=columns), lines=lines)
 
 
-def _layout_columns(rows: FlatRows) -> list[Column]:
+def _layout_columns(rows: FlatRows, *, per_user: int = ESSENTIAL) -> list[Column]:
     return [
         rows.text("layout", "layout"),
         rows.column("batch", "batch"),
-        rows.column("tok_s_per_user", "tok/s", short, unit="per user"),
+        rows.column("tok_s_per_user", "tok/s", short, unit="per user", rank=per_user),
         rows.column("output_tok_s_per_gpu", "tok/s", short, unit="per GPU"),
     ]
 

@@ -68,6 +68,8 @@ def test_the_commands_are_those_of_this_version():
         "simulate",
         "plan",
         "fleet",
+        "autoscale",
+        "observe",
         "train",
         "explore",
         "probe",

@@ -177,7 +177,7 @@ def test_an_interrupt_ends_it_at_once_and_silently(environment, tmp_path):
         ("advisor recom", "recommend"),
         ("advisor recommend --mod", "--model"),
         ("advisor recommend --model meta-llama/Llama-2-13", "meta-llama/Llama-2-13b-hf"),
-        ("advisor recommend --model Llama-2-13", "meta-llama/Llama-2-13b-hf"),
+        ("advisor recommend --model llama-2-13", "llama-2-13b-hf"),
         ("advisor recommend --gpus 4xH100-S", "4xH100-SXM"),
         ("advisor recommend --engine sg", "sglang"),
         ("advisor recommend --format mark", "markdown"),

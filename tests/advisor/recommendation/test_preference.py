@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 import advisor
 from advisor.recommendation.preference import BALANCED, FASTEST, MOST_THROUGHPUT, by_worse_end, named_choices
+from advisor.render.numbers import span
 from catalog.schema import Deployment
 
 
@@ -108,5 +109,5 @@ def test_the_table_shows_the_interval_of_what_is_limited_and_how_surely_it_holds
     assert answer.best.keeps(answer.slo) >= 0.89
     shown = answer.summary()
     low, high = answer.best.interval("tpot_ms")
-    assert f"({low:.3g}-{high:.3g})" in shown
+    assert span(low, high) in shown
     assert f"{answer.best.keeps(answer.slo):.0%}" in shown
