@@ -2,7 +2,7 @@
 
 Starts the app and opens sessions as browsers do, over Streamlit's web socket, without the cost of browsers. Every session asks questions
 that no other asks, and checks that each answer is of its own. Prints the seconds an answer took, the server's memory, and exits with 1
-where an answer was another session's, took longer than a minute, or the memory passed 2 GB.
+where an answer was another session's, took longer than a minute, or the memory passed 2 GiB.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from benchmarks.screenshots import served
 
 MOST_S = 60.0
-MOST_GB = 2.0
+MOST_GIB = 2.0
 GPUS = ("H100-SXM", "H200-SXM", "A100-SXM-80GB", "B200-SXM")
 MODELS = ("meta-llama/Llama-2-13b-hf", "meta-llama/Meta-Llama-3.1-8B", "Qwen/Qwen3-32B", "Qwen/Qwen3-30B-A3B")
 
@@ -38,11 +38,11 @@ def question(session: int, turn: int) -> tuple[dict[str, str], str]:
         "count": "4",
         "input_len": str(length),
     }
-    return {name: value for name, value in parameters.items() if value}, f"at {length} in / 256 out"
+    return parameters, f"at {length} in / 256 out"
 
 
 async def session(address: str, number: int, turns: int, taken: list[float]) -> list[str]:
-    """Ask the questions of one session, after it has opened the page; what went wrong."""
+    """Ask the questions of one session, after it has opened the page; return what went wrong."""
     wrong: list[str] = []
     page = ""
     async with websockets.connect(
@@ -89,8 +89,8 @@ async def _answer(socket: Any) -> tuple[str, str]:
             return " ".join(headings), page
 
 
-def memory_gb(pid: int) -> float:
-    """Return the memory that a process holds."""
+def memory_gib(pid: int) -> float:
+    """Return the memory that a process holds, GiB."""
     line = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS"))
     return int(line.split()[1]) / 2**20
 
@@ -110,9 +110,9 @@ def main() -> None:
         process, address = served(Path(home))
         try:
             asyncio.run(_all(address, 1, 1))
-            alone = memory_gb(process.pid)
+            alone = memory_gib(process.pid)
             taken, wrong = asyncio.run(_all(address, chosen.sessions, chosen.questions))
-            held = memory_gb(process.pid)
+            held = memory_gib(process.pid)
         finally:
             process.terminate()
             process.wait()
@@ -120,10 +120,10 @@ def main() -> None:
     print(
         f"{chosen.sessions} sessions at once, {len(taken)} answers: median {statistics.median(ordered):.1f} s, "
         f"95% under {ordered[int(0.95 * len(ordered))]:.1f} s, the slowest {ordered[-1]:.1f} s; "
-        f"server {alone:.2f} GB with one session, {held:.2f} GB with all; {len(wrong)} mixed or timed out"
+        f"server {alone:.2f} GiB with one session, {held:.2f} GiB with all; {len(wrong)} mixed or timed out"
     )
     print(*wrong, sep="\n")
-    sys.exit(1 if wrong or held > MOST_GB else 0)
+    sys.exit(1 if wrong or held > MOST_GIB else 0)
 
 
 if __name__ == "__main__":

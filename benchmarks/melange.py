@@ -1,11 +1,11 @@
 """Mixed fleets against single kinds of GPUs, as Melange has them: ``python -m benchmarks.melange``.
 
 Griggs et al., "Melange: Cost Efficient Large Language Model Serving by Exploiting GPU Heterogeneity" (arXiv 2404.14527): Llama-2-7b on L4,
-A10G, A100-80G and H100 at their prices, three mixes of request sizes, 1 to 32 requests a second, limits on the mean time per output token.
-Reported are savings of up to 77% (short requests), 33% (long) and 51% (both) over a single kind. Their traces are not shipped here: sizes
-stand for them, so what is compared is the effect and not each figure. What one GPU carries of each size is ours, by simulation; the
-programme is theirs: replicas of every kind are whole, each size is divided over the kinds, and sizes share a replica by the part of it
-that they take.
+A10G, A100-80G and H100, three mixes of request sizes, limits of 40 and 120 ms on the time per output token. Reported are savings of up to
+77% (short requests), 33% (long) and 51% (both) over a single kind. Rates, sizes and most prices here are not taken from the paper
+(``PRICES``, ``RATES``, ``SIZES``, ``MIXES`` say what they are), and the limit is on the median of requests, so what is compared is the effect and
+not each figure. What one GPU carries of each size is ours, by simulation; the programme is theirs: replicas of every kind are whole, each
+size is divided over the kinds, and sizes share a replica by the part of it that they take.
 """
 
 from __future__ import annotations
@@ -21,9 +21,12 @@ from advisor.fleet.question import pairs_of, read_fleet
 from advisor.fleet.replica_type import replica_types
 
 PRICES = {"L4": 0.70, "A10G": 1.01, "A100-SXM-80GB": 3.67, "H100": 7.516}
-"""Dollars per GPU-hour, table 2 of the paper."""
+"""Dollars per GPU-hour: of the A100 that of the authors' example (github.com/tyler-griggs/melange-release, melange/config/example.json
+@c9622d5); of the others as they are remembered of on-demand offers of 2024, not checked against the paper."""
 RATES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+"""Requests a second, chosen here."""
 TPOT_MS = (120.0, 40.0)
+"""Limits, as the authors' blog states them (tyler-griggs.github.io/blogs/melange)."""
 SIZES = {
     "short": (100, 60),
     "chat": (250, 240),
@@ -31,14 +34,16 @@ SIZES = {
     "document": (2500, 200),
     "long document": (3800, 260),
 }
-"""Prompt and output tokens: around the means and tails of Chatbot Arena and PubMed, within Llama-2's context of 4,096."""
+"""Prompt and output tokens, chosen here for chats and documents within Llama-2's context of 4,096; the authors took the requests of
+Chatbot Arena and PubMed."""
 MIXES = {
     "short context": {"short": 0.45, "chat": 0.4, "long chat": 0.15},
     "long context": {"document": 0.5, "long document": 0.5},
     "mixed": {"short": 0.36, "chat": 0.32, "long chat": 0.12, "document": 0.1, "long document": 0.1},
 }
+"""Shares of the sizes, chosen here; four in five requests of the mixed ones are short."""
 REPORTED = {"short context": 0.77, "long context": 0.33, "mixed": 0.51}
-"""The largest savings over a single kind of GPU, abstract of the paper."""
+"""The largest savings over a single kind of GPU, abstract of the paper's third version."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,12 +61,12 @@ class Saving:
 
     @property
     def over(self) -> dict[str, float]:
-        """What the mixed fleet saves over each single kind, as a share."""
+        """Return what the mixed fleet saves over each single kind, as a share."""
         return {gpu: max(1.0 - self.usd_hour / usd, 0.0) for gpu, usd in self.single.items()}
 
 
 def carried(tpot_ms: float) -> dict[tuple[str, str], float]:
-    """Requests a second of each size that one GPU of each kind carries."""
+    """Return the requests a second of each size that one GPU of each kind carries; ``tpot_ms``: limit on the median, ms."""
     models = [
         {"model": "llama-2-7b", "name": name, "rate": 1, "input_len": given, "output_len": made, "spread": 0.3}
         | {"tpot": tpot_ms, "percentile": 50}
@@ -81,7 +86,7 @@ def cheapest(mix: str, rate: float, tpot_ms: float, carries: dict[tuple[str, str
     sizes, gpus = list(MIXES[mix]), sorted({gpu for _, gpu in carries})
     price = {gpu: next(usd for name, usd in PRICES.items() if gpu.startswith(name)) for gpu in gpus}
     g, n = len(gpus), len(gpus) * len(sizes)
-    asked = np.array([rate * MIXES[mix][size] for size in sizes])
+    wanted = np.array([rate * MIXES[mix][size] for size in sizes])
     able = np.array([[carries[size, gpu] for gpu in gpus] for size in sizes])
     all_of_it = np.hstack([np.zeros((len(sizes), g)), np.kron(np.eye(len(sizes)), np.ones(g))])
     taken = np.hstack([-np.eye(g), np.hstack([np.diag(1.0 / np.maximum(row, 1e-9)) for row in able])])
@@ -89,10 +94,10 @@ def cheapest(mix: str, rate: float, tpot_ms: float, carries: dict[tuple[str, str
         np.concatenate([[price[gpu] for gpu in gpus], np.zeros(n)]),
         integrality=np.concatenate([np.ones(g, dtype=int), np.zeros(n, dtype=int)]),
         bounds=Bounds(0, np.inf),
-        constraints=[LinearConstraint(all_of_it, asked, asked), LinearConstraint(taken, -np.inf, 0.0)],
+        constraints=[LinearConstraint(all_of_it, wanted, wanted), LinearConstraint(taken, -np.inf, 0.0)],
     )
     alone = {
-        gpu: float(np.ceil((asked / able[:, i]).sum() - 1e-9) * price[gpu])
+        gpu: float(np.ceil((wanted / able[:, i]).sum() - 1e-9) * price[gpu])
         for i, gpu in enumerate(gpus)
         if (able[:, i] > 0).all()
     }
@@ -108,18 +113,17 @@ def main() -> None:
     able = dict(zip(TPOT_MS, Parallel(n_jobs=given.jobs)(delayed(carried)(tpot) for tpot in TPOT_MS), strict=True))
     savings = [cheapest(mix, rate, tpot, able[tpot]) for mix in MIXES for tpot in TPOT_MS for rate in given.rates]
     print(f"{'sizes':14}{'TPOT ms':>8}{'req/s':>7}{'$/h':>8}  {'mixed fleet':32}saved over")
-    for each in savings:
-        over = ", ".join(f"{gpu.partition('-')[0]} {share:.0%}" for gpu, share in each.over.items())
-        kinds = " + ".join(f"{count} {gpu.partition('-')[0]}" for gpu, count in each.counts.items())
-        print(f"{each.mix:14}{each.tpot_ms:8.0f}{each.rate:7g}{each.usd_hour:8.2f}  {kinds:32}{over}")
+    for saving in savings:
+        over = ", ".join(f"{gpu.partition('-')[0]} {share:.0%}" for gpu, share in saving.over.items())
+        kinds = " + ".join(f"{count} {gpu.partition('-')[0]}" for gpu, count in saving.counts.items())
+        print(f"{saving.mix:14}{saving.tpot_ms:8.0f}{saving.rate:7g}{saving.usd_hour:8.2f}  {kinds:32}{over}")
     print()
     print(
         f"{'sizes':14}{'saved at most over a single kind':>34}{'Melange reports':>18}{'over the best single kind':>28}"
     )
     for mix in MIXES:
-        own = [each for each in savings if each.mix == mix]
-        most = max(max(each.over.values()) for each in own)
-        best = max(min(each.over.values()) for each in own)
+        own = [saving.over.values() for saving in savings if saving.mix == mix]
+        most, best = max(map(max, own)), max(map(min, own))
         print(f"{mix:14}{most:34.0%}{REPORTED[mix]:18.0%}{best:28.0%}")
 
 

@@ -26,14 +26,14 @@ ON_PAPER = (1, 2, 8, 16, 32, 64)
 
 
 def timed(pair: tuple[Any, ...]) -> tuple[Any, float]:
-    """Judge one pair, and the seconds that took."""
+    """Judge one pair; return the result and the seconds that it took."""
     began = time.perf_counter()
     result = replica_types(*pair)
     return result, time.perf_counter() - began
 
 
 def backends(names: list[str]) -> Iterator[tuple[str, str | int]]:
-    """Each backend's name and its address, with two workers where it is a cluster."""
+    """Yield each backend's name and its address, with two workers where it is a cluster."""
     if "1" in names:
         yield "1 process", 1
     if "2" in names:
@@ -52,7 +52,7 @@ def backends(names: list[str]) -> Iterator[tuple[str, str | int]]:
 
 
 def makespan(seconds: list[float], workers: int, dispatch_s: float) -> float:
-    """Hand the pairs out in order, each to whoever is free first, one after ``dispatch_s`` of the other."""
+    """Return the seconds until the last pair is done; each goes to whoever is free first, ``dispatch_s`` after the one before."""
     free, handed = [0.0] * workers, 0.0
     for took in seconds:
         handed += dispatch_s

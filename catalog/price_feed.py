@@ -47,7 +47,7 @@ def _fetched() -> list[Any]:
     logging.getLogger("gpuhunt").setLevel(logging.CRITICAL)  # its tracebacks are no news to a user
     try:
         items: list[Any] = gpuhunt.Catalog(balance_resources=False).query(provider=list(CLOUDS), min_gpu_count=1)
-    except Exception as error:  # noqa: BLE001  whatever a client of nine clouds raises
+    except Exception as error:  # noqa: BLE001  whatever a client of many clouds raises
         why = str(error).partition("\n")[0][:120] or type(error).__name__
         raise InputError(
             f"the price catalog cannot be fetched ({why}); the prices that ship stay, and --price or prices.toml states others"
