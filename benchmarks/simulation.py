@@ -23,8 +23,9 @@ import numpy as np
 
 from advisor.simulator.simulation import simulate
 from catalog.schema import Deployment, Workload
+from catalog.units import HOUR_S
 
-HOUR_S, RATE = 3600.0, 30.0
+RATE = 30.0
 MOST_S = 5.0
 MOST_CACHED_S = 2.0
 """With prefix caches."""

@@ -15,7 +15,9 @@ MIB = 2**20
 GIB = 2**30
 """Bytes of a kibibyte, a mebibyte and a gibibyte."""
 
-HOURS_OF_A_MILLION_SECONDS = 1e6 / 3600.0
+HOUR_S, DAY_S = 3600.0, 86_400.0
+"""Seconds of an hour and of a day."""
+HOURS_OF_A_MILLION_SECONDS = 1e6 / HOUR_S
 
 Numbers = TypeVar("Numbers", "float", "Array")
 

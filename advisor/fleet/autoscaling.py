@@ -26,6 +26,7 @@ from advisor.simulator.arrivals import open_loop
 from catalog.errors import InputError, Note
 from catalog.gpus import find_gpu
 from catalog.schema import LATENCIES
+from catalog.units import DAY_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -42,13 +43,12 @@ if TYPE_CHECKING:
     from catalog.schema import Deployment
     from catalog.units import Array
 
-DAY_S = DAY_TICKS * SYNC_S
 KINDS: tuple[Kind, ...] = ("fixed", "schedule", "rate", "running")
 TARGETS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
 """Shares of what a replica carries that policies are tried with, the cheapest first."""
 EVENTS: tuple[Event, ...] = ("replica lost", "node lost", "spot reclaimed", "rolling upgrade")
 AFTER_S = 900.0
-"""Over which requests are counted after an event."""
+"""Seconds over which requests are counted after an event."""
 STRETCH_S, SETTLING_S, MOST_REQUESTS = 3600.0, 120.0, 20_000
 """A stretch that is simulated: its seconds, the seconds before it, and no more requests than that."""
 START_S = (50.0, 210.0)
@@ -73,7 +73,7 @@ class PolicyOutcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventOutcome:
-    """What becomes of the limits in the quarter of an hour after something happens at the busiest time."""
+    """What becomes of the limits in the ``AFTER_S`` after something happens at the busiest time."""
 
     event: str
     kept: float
@@ -192,9 +192,9 @@ def _model_autoscaling(
     model = question.models[number]
     options = [
         (kind, pool, price_of(pool))
-        for _, gpu, node in pairs_of(question)
-        if _ == number
-        for kind in replica_types(question, number, gpu, runs, node)[0]
+        for place, gpu, most in pairs_of(question)
+        if place == number
+        for kind in replica_types(question, number, gpu, runs, most)[0]
         for pool in question.pools
         if not pool.fixed and find_gpu(pool.gpu).value.name == gpu
     ]
@@ -384,8 +384,8 @@ class _Day:
 
 def _counts(lives: Sequence[ReplicaLife]) -> Iterator[int]:
     """Yield how many replicas stand after each change of the day."""
-    for at in {0.0, *(life.asked_s for life in lives), *(life.gone_s for life in lives if life.gone_s < DAY_S)}:
-        yield sum(life.asked_s <= at < life.gone_s for life in lives)
+    for at in {0.0, *(life.ordered_s for life in lives), *(life.gone_s for life in lives if life.gone_s < DAY_S)}:
+        yield sum(life.ordered_s <= at < life.gone_s for life in lives)
 
 
 def _median(days: Sequence[Mapping[str, float]]) -> dict[str, float]:

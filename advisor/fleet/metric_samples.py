@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 LARGEST = 64 * 2**20
 """Bytes of a page."""
 ANSWER_S = 15.0
+"""Seconds that a server has to answer."""
+PAGE = "/metrics"
+"""What addresses of engines' own pages end with, TensorRT-LLM's ``/prometheus/metrics`` among them."""
 STARTED = "process_start_time_seconds"
 """Gauge of prometheus_client: when an engine's process began, and its counters with it."""
 
@@ -72,7 +75,7 @@ def read_scrape(source: str, metrics: EngineMetrics, at_s: float | None = None) 
         InputError: nobody answers there, or with something else.
 
     """
-    if not re.match(r"https?://", source.strip(), re.IGNORECASE):
+    if not is_address(source):
         path = Path(source)
         try:
             if path.stat().st_size > LARGEST:
@@ -83,21 +86,23 @@ def read_scrape(source: str, metrics: EngineMetrics, at_s: float | None = None) 
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     url = plain_url(source, "--prometheus")
-    if url.endswith("/metrics"):
+    if url.endswith(PAGE):
         return read_page(_fetched(url).decode("utf-8", "replace"), time.time())
     return _queried(url, metrics, time.time() if at_s is None else at_s)
 
 
+def is_address(source: str) -> bool:
+    """Return whether a source is an address, not a file."""
+    return bool(re.match(r"https?://", source.strip(), re.IGNORECASE))
+
+
 def is_server(source: str) -> bool:
     """Return whether a source is a Prometheus server, which knows the past."""
-    return bool(re.match(r"https?://", source.strip(), re.IGNORECASE)) and not source.strip().rstrip("/").endswith(
-        "/metrics"
-    )
+    return is_address(source) and not source.strip().rstrip("/").endswith(PAGE)
 
 
 def _queried(url: str, metrics: EngineMetrics, at_s: float) -> Scrape:
-    names = [name for name in vars_of(metrics) if name]
-    pattern = "|".join(re.escape(name).replace("\\", "\\\\") for name in names)
+    pattern = "|".join(re.escape(name).replace("\\", "\\\\") for name in metrics.names)
     query = f'{{__name__=~"({pattern})(_bucket|_sum|_count)?"}}'
     parameters = urllib.parse.urlencode({"query": query, "time": f"{at_s:.3f}"})
     page = _fetched(f"{url}/api/v1/query?{parameters}")
@@ -113,15 +118,6 @@ def _queried(url: str, metrics: EngineMetrics, at_s: float) -> Scrape:
             f"{url} does not answer like Prometheus; give its address, or an engine's with {metrics.path}"
         ) from None
     return Scrape(at_s=at_s, samples=samples)
-
-
-def vars_of(metrics: EngineMetrics) -> tuple[str, ...]:
-    """Return the names of an engine's histograms, counters and gauges."""
-    return (
-        *(metrics.ttft, metrics.tpot, metrics.e2e),
-        *(metrics.finished, metrics.prompted, metrics.generated, metrics.preempted),
-        *(metrics.running, metrics.waiting, metrics.kv_cache),
-    )
 
 
 def _fetched(url: str) -> bytes:

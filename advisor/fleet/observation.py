@@ -7,10 +7,10 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from advisor.fleet.metric_samples import Counted, Scrape, is_server, read_scrape
+from advisor.fleet.metric_samples import Counted, Scrape, is_address, is_server, read_scrape
 from advisor.prediction.inputs import plain_fields, read_cluster, read_model
 from advisor.simulator.simulation import simulate
-from catalog.engines import find_engine
+from catalog.engines import prometheus_metrics
 from catalog.errors import InputError, Note
 from catalog.schema import Deployment, Measurement, Slo, Workload
 
@@ -140,11 +140,7 @@ def observe(
 
     """
     base = deployment or Deployment()
-    metrics = find_engine(base.engine).metrics
-    if not metrics.finished:
-        raise InputError(
-            f"no Prometheus metrics of {base.engine} are known; engines with some: vllm, sglang, tensorrt-llm"
-        )
+    metrics = prometheus_metrics(base.engine)
     sources, earlier = ([given] if isinstance(given, str) else list(given) for given in (prometheus, before))
     counted = Counted(**_scraped(sources, earlier, metrics, seconds, wait), label=metrics.label, model=served)
     requests, span = counted.increase(metrics.finished), counted.seconds
@@ -200,7 +196,7 @@ def _scraped(
         begin = [read_scrape(source, metrics) for source in before]
     elif is_server(sources[0]):
         begin = [read_scrape(source, metrics, time.time() - seconds) for source in sources]
-    elif sources[0].strip().lower().startswith("http"):
+    elif is_address(sources[0]):
         begin = [read_scrape(source, metrics) for source in sources]
         wait(seconds)
     return {
@@ -235,7 +231,7 @@ def _lengths(
 
 
 def _compared(counted: Counted, metrics: EngineMetrics, predicted: Simulation) -> Iterator[MetricComparison]:
-    for name, histogram in (("ttft_ms", metrics.ttft), ("tpot_ms", metrics.tpot), ("e2e_ms", metrics.e2e)):
+    for name, histogram in metrics.histograms.items():
         values = (("mean", counted.mean(histogram)), ("p95", counted.percentile(histogram, 95.0)))
         for statistic, seconds in values:
             if math.isnan(seconds):
@@ -252,7 +248,7 @@ def _compared(counted: Counted, metrics: EngineMetrics, predicted: Simulation) -
 
 
 def _missed(counted: Counted, metrics: EngineMetrics, slo: Slo) -> dict[str, float]:
-    histograms = {"ttft_ms": metrics.ttft, "tpot_ms": metrics.tpot, "e2e_ms": metrics.e2e}
+    histograms = metrics.histograms
     measured = {
         name: 1e3
         * (
@@ -271,7 +267,7 @@ def _run(
     """Return what was measured as a run under traffic."""
     chosen = predicted.deployment
     times: dict[str, float | None] = {}
-    for name, histogram in (("ttft_ms", metrics.ttft), ("tpot_ms", metrics.tpot), ("e2e_ms", metrics.e2e)):
+    for name, histogram in metrics.histograms.items():
         seconds = counted.mean(histogram)
         times[name] = None if math.isnan(seconds) else 1e3 * seconds
     in_flight = 1e-3 * (workload.rate or 0.0) * (times["e2e_ms"] or 0.0) / chosen.dp

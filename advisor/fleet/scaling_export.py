@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from advisor.fleet.scaling_policy import STABLE_S, SYNC_S
+from advisor.fleet.scaling_policy import RATE_S, STABLE_S, SYNC_S
 from advisor.prediction.inputs import read_model
 from catalog.engines import find_engine
 from catalog.engines.launch.containers import label
@@ -114,7 +114,7 @@ def _rate(model: ModelAutoscaling) -> dict[str, Any]:
     assert model.best
     metrics = find_engine(model.deployment.engine).metrics
     served = model_argument(read_model(model.deployed).value)
-    query = f'sum(rate({metrics.finished}{{{metrics.label}="{served}"}}[1m]))'
+    query = f'sum(rate({metrics.finished}{{{metrics.label}="{served}"}}[{round(RATE_S / 60.0)}m]))'
     threshold = f"{model.best.policy.target * model.capacity_s:.3g}"
     return {"type": "prometheus", "metadata": {"serverAddress": SERVER, "query": query, "threshold": threshold}}
 

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from catalog.units import DAY_S, HOUR_S
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -28,15 +30,16 @@ STABLE_S = 300.0
 """``behavior.scaleDown.stabilizationWindowSeconds``, which is also KEDA's ``cooldownPeriod``."""
 MORE_PODS = 4
 """That the default ``behavior.scaleUp`` adds at once, or as many as there are."""
-HOUR_S = 3600.0
-DAY_TICKS = round(24 * HOUR_S / SYNC_S)
+DAY_TICKS = round(DAY_S / SYNC_S)
 """Looks in a day."""
 RATE_S = 60.0
-"""Over which a rate is measured: ``rate(...[1m])``."""
+"""Seconds over which a rate is measured: ``rate(...[1m])``."""
 NOTICE_S = 120.0
 """Between the warning and the end of a spot instance (AWS EC2 User Guide, "Spot Instance interruption notices")."""
 
 Kind = Literal["fixed", "schedule", "rate", "running"]
+BY_THE_CLOCK = frozenset({"fixed", "schedule"})
+"""Kinds that do not look at the traffic."""
 Event = Literal["replica lost", "node lost", "spot reclaimed", "rolling upgrade"]
 
 
@@ -58,7 +61,7 @@ class ScalingPolicy:
 class ReplicaLife:
     """One replica from its order to its end; seconds of the day."""
 
-    asked_s: float
+    ordered_s: float
     ready_s: float
     """When its weights are loaded and it is given requests;"""
     gone_s: float = math.inf
@@ -68,7 +71,7 @@ class ReplicaLife:
 
     def paid_s(self, end_s: float) -> float:
         """Return the seconds that are paid for until ``end_s``."""
-        return max(min(self.gone_s, end_s) - self.asked_s, 0.0)
+        return max(min(self.gone_s, end_s) - self.ordered_s, 0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,14 +122,15 @@ class _Scaler:
 
     def run(self, events: list[tuple[float, Event]]) -> list[ReplicaLife]:
         offered = self.traffic.offered_s
-        measured = np.convolve(offered, np.ones(4) / 4.0)[: len(offered)]  # RATE_S of it
-        measured[:3] = offered[:4].mean()
+        span = round(RATE_S / SYNC_S)
+        measured = np.convolve(offered, np.ones(span) / span)[: len(offered)]
+        measured[: span - 1] = offered[:span].mean()
         wanted: deque[int] = deque(maxlen=round(STABLE_S / SYNC_S))
         for tick, rate in enumerate(measured):
             now = tick * SYNC_S
             if not tick:
                 first = max(self._unscaled(0, float(rate)), 1)
-                self.all = self.active = [ReplicaLife(asked_s=0.0, ready_s=0.0) for _ in range(first)]
+                self.all = self.active = [ReplicaLife(ordered_s=0.0, ready_s=0.0) for _ in range(first)]
                 self.active = list(self.active)
             while events and events[0][0] <= now:
                 self._happens(events.pop(0)[1], now)
@@ -137,12 +141,12 @@ class _Scaler:
         return self.all
 
     def _unscaled(self, tick: int, rate: float) -> int:
-        if self.policy.kind in {"fixed", "schedule"}:
+        if self.policy.kind in BY_THE_CLOCK:
             return int(self.schedule.max() if self.policy.kind == "fixed" else self.schedule[tick])
         return math.ceil(rate / (self.policy.target * self.traffic.capacity_s) - 1e-9) + self.policy.spares
 
     def _wanted(self, tick: int, rate: float, ready: int) -> int:
-        if self.policy.kind in {"fixed", "schedule"}:
+        if self.policy.kind in BY_THE_CLOCK:
             return self._unscaled(tick, rate)
         usage, target = rate, self.policy.target * self.traffic.capacity_s
         if self.policy.kind == "running":
@@ -157,7 +161,7 @@ class _Scaler:
 
     def _scale(self, wanted: int, most_wanted: int, now: float) -> None:
         count = len(self.active)
-        scheduled = self.policy.kind in {"fixed", "schedule"}
+        scheduled = self.policy.kind in BY_THE_CLOCK
         if wanted > count:
             most = wanted if scheduled else max(2 * count, count + MORE_PODS)
             self._order(min(wanted, most) - count, now)
@@ -167,7 +171,7 @@ class _Scaler:
                 self.active.pop().gone_s = now
 
     def _order(self, count: int, now: float) -> list[ReplicaLife]:
-        new = [ReplicaLife(asked_s=now, ready_s=now + self._start()) for _ in range(count)]
+        new = [ReplicaLife(ordered_s=now, ready_s=now + self._start()) for _ in range(count)]
         self.active += new
         self.all += new
         return new
@@ -177,7 +181,7 @@ class _Scaler:
 
     def _happens(self, event: Event, now: float) -> None:
         """Take replicas away; the Deployment orders others at once."""
-        standing = sorted((life for life in self.active if life.ready_s <= now), key=lambda life: life.asked_s)
+        standing = sorted((life for life in self.active if life.ready_s <= now), key=lambda life: life.ordered_s)
         if event == "rolling upgrade":
             at = now
             for life in standing:  # maxSurge 1, maxUnavailable 0

@@ -9,15 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from catalog.engines import EngineMetrics, engine_name, find_engine
+from catalog.engines import engine_name, prometheus_metrics
 from catalog.engines.launch.containers import label
 from catalog.engines.launch.process import model_argument
-from catalog.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from advisor.prediction.deployment_estimate import Estimate
+    from catalog.engines import EngineMetrics
     from catalog.schema import Slo
 
 MONITORING = ("prometheus", "grafana")
@@ -51,7 +51,7 @@ def alert_rules(estimate: Estimate, slo: Slo) -> str:
     """Write a rule file: means recorded, and alerts where they are worse than predicted or miss a limit."""
     from catalog.engines.launch.formats import as_yaml
 
-    metrics = _metrics(estimate)
+    metrics = prometheus_metrics(estimate.deployment.engine)
     rules: list[dict[str, Any]] = []
     expected = tuple(_expected(estimate, slo, metrics))
     names = {metrics.label: model_argument(estimate.model)}
@@ -66,7 +66,7 @@ def dashboard(estimate: Estimate, slo: Slo) -> str:
     """Write a dashboard: a panel for each metric, with what was predicted and what was asked for as lines."""
     import json  # only for this format
 
-    metrics = _metrics(estimate)
+    metrics = prometheus_metrics(estimate.deployment.engine)
     panels = [_panel(i, each) for i, each in enumerate(_expected(estimate, slo, metrics))]
     if metrics.running and metrics.waiting:
         panels.append(_requests(len(panels), estimate, metrics))
@@ -85,15 +85,6 @@ def dashboard(estimate: Estimate, slo: Slo) -> str:
         "panels": panels,
     }
     return json.dumps(body, indent=2) + "\n"
-
-
-def _metrics(estimate: Estimate) -> EngineMetrics:
-    engine = find_engine(estimate.deployment.engine)
-    if not engine.metrics.ttft:
-        raise InputError(
-            f"no Prometheus metrics of {engine.name} are known; engines with some: vllm, sglang, tensorrt-llm"
-        )
-    return engine.metrics
 
 
 def _comments(estimate: Estimate, metrics: EngineMetrics) -> list[str]:
@@ -117,8 +108,8 @@ def _expected(estimate: Estimate, slo: Slo, metrics: EngineMetrics) -> Iterator[
     of = _selector(estimate, metrics)
     on_mean = slo.percentile is None
     times = (
-        ("ttft_ms", metrics.ttft, "advisor:time_to_first_token_seconds:mean15m", "Mean time to first token"),
-        ("tpot_ms", metrics.tpot, "advisor:time_per_output_token_seconds:mean15m", "Mean time per output token"),
+        ("ttft_ms", metrics.ttft, f"advisor:time_to_first_token_seconds:mean{WINDOW}", "Mean time to first token"),
+        ("tpot_ms", metrics.tpot, f"advisor:time_per_output_token_seconds:mean{WINDOW}", "Mean time per output token"),
     )
     for name, metric, record, title in times:
         value, (low, high), limit = getattr(estimate, name), estimate.interval(name), slo.limits.get(name)
@@ -138,7 +129,7 @@ def _expected(estimate: Estimate, slo: Slo, metrics: EngineMetrics) -> Iterator[
         whole = estimate.running * (estimate.input_len + estimate.output_len)
         held = estimate.running * (estimate.input_len + estimate.output_len / 2)
         yield Expected(
-            record="advisor:kv_cache_usage:mean15m",
+            record=f"advisor:kv_cache_usage:mean{WINDOW}",
             title="Mean use of the KV cache",
             unit="percentunit",
             query=f"avg(avg_over_time({metrics.kv_cache}{of}[{WINDOW}]))",
@@ -149,7 +140,7 @@ def _expected(estimate: Estimate, slo: Slo, metrics: EngineMetrics) -> Iterator[
     if metrics.generated:
         low, high = estimate.interval("output_tok_s")
         yield Expected(
-            record="advisor:output_tokens:rate15m",
+            record=f"advisor:output_tokens:rate{WINDOW}",
             title="Output tokens a second, at full load",
             unit="short",
             query=f"sum(rate({metrics.generated}{of}[{WINDOW}]))",

@@ -18,6 +18,7 @@ from advisor.simulator.session_files import read_sessions
 from advisor.simulator.trace_files import open_trace, read_trace
 from catalog.errors import InputError
 from catalog.schema import Workload
+from catalog.units import DAY_S
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
     from advisor.simulator.conversations import Conversations
     from advisor.simulator.trace_files import TraceFile
 
-DURATION_S, DAY_S = 300.0, 86400.0
-"""How long requests come where nobody says, and at most for the sake of rare ones."""
+DURATION_S = 300.0
+"""How long requests come where nobody says; for the sake of rare ones up to a day."""
 
 
 def offered_traffic(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from catalog.models.sizes import parameters
 from catalog.schema import require_positive
+from catalog.units import DAY_S
 
 if TYPE_CHECKING:
     from catalog.schema import Cluster, Model, Price
@@ -20,7 +21,6 @@ CHECKPOINT_BYTES = 14.0
 """Bytes a parameter in a checkpoint: the 16-bit weight, and Adam's states with the 32-bit weight."""
 RESTART_S = 900.0
 """Seconds from a failure to the first step after it, what is done again not counted (MegaScale, arXiv 2402.15627, section 6.3)."""
-DAY_S = 86_400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

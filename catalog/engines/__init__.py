@@ -33,6 +33,7 @@ from catalog.engines.registry import (
     engine_timing,
     find_engine,
     minor_release,
+    prometheus_metrics,
     release_distance,
     releases_apart,
 )
@@ -67,6 +68,7 @@ __all__ = [
     "pipeline_layers",
     "processes",
     "profile_rows",
+    "prometheus_metrics",
     "release_distance",
     "releases_apart",
     "render",

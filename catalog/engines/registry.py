@@ -328,3 +328,17 @@ def find_engine(name: str) -> Engine:
     known = ", ".join(engine.name for engine in all_engines())
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     raise InputError(f"unknown engine {str(name)[:60]!r}; {hint}known: {known}")
+
+
+def prometheus_metrics(name: str) -> EngineMetrics:
+    """Return what the Prometheus metrics of an engine are called.
+
+    Raises:
+        InputError: no such engine, or none of its metrics are known.
+
+    """
+    engine = find_engine(name)
+    if not engine.metrics.finished:
+        others = ", ".join(other.name for other in all_engines() if other.metrics.finished)
+        raise InputError(f"no Prometheus metrics of {engine.name} are known; engines with some: {others}")
+    return engine.metrics

@@ -104,3 +104,15 @@ class EngineMetrics:
     """Counter of output tokens."""
     preempted: str = ""
     """Counter of preemptions."""
+
+    @property
+    def histograms(self) -> dict[str, str]:
+        """Return the histogram of each latency, by ``catalog.schema.LATENCIES``."""
+        return {"ttft_ms": self.ttft, "tpot_ms": self.tpot, "e2e_ms": self.e2e}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the names of all histograms, counters and gauges that the engine has."""
+        counters = (self.finished, self.prompted, self.generated, self.preempted)
+        gauges = (self.running, self.waiting, self.kv_cache)
+        return tuple(name for name in (*self.histograms.values(), *counters, *gauges) if name)

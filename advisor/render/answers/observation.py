@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from advisor.render.document import Document, Section, Table
@@ -78,9 +79,9 @@ def comparison_columns(rows: FlatRows) -> list[Column]:
 
 def _lines(answer: Observation) -> Lines:
     loads = []
-    if answer.kv_share == answer.kv_share:
+    if not math.isnan(answer.kv_share):
         loads.append(f"KV cache {share(answer.kv_share)} in use")
-    if answer.waiting == answer.waiting:
+    if not math.isnan(answer.waiting):
         loads.append(f"{short(answer.waiting)} requests wait at a replica")
     loads.append(f"{answer.preemptions:.0f} preemptions")
     lines: list[tuple[str, list[str]]] = [("load", [", ".join(loads)])]

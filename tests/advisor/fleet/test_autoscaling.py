@@ -50,7 +50,7 @@ def steps(low, high, at):
 
 
 def standing(lives, at_s):
-    return sum(life.asked_s <= at_s < life.gone_s for life in lives)
+    return sum(life.ordered_s <= at_s < life.gone_s for life in lives)
 
 
 @pytest.mark.parametrize("kind", ["fixed", "schedule", "rate", "running"])
@@ -62,10 +62,10 @@ def test_a_steady_rate_takes_a_steady_number(kind):
 
 def test_more_traffic_orders_replicas_and_they_take_their_time():
     lives = traffic(steps(10.0, 60.0, 1000)).lives(ScalingPolicy(kind="rate", target=1.0), 0)
-    late = [life for life in lives if life.asked_s]
+    late = [life for life in lives if life.ordered_s]
     assert len(lives) == 6
-    assert all(1000 * SYNC_S <= life.asked_s <= 1004 * SYNC_S for life in late)
-    assert all(life.ready_s == life.asked_s + 60.0 for life in late)
+    assert all(1000 * SYNC_S <= life.ordered_s <= 1004 * SYNC_S for life in late)
+    assert all(life.ready_s == life.ordered_s + 60.0 for life in late)
 
 
 def test_at_most_four_more_or_twice_as_many_at_once():
@@ -103,7 +103,7 @@ def test_a_rolling_upgrade_never_has_fewer_ready():
     lives = traffic([55.0]).lives(ScalingPolicy(kind="rate", target=1.0), 0, ((3000.0, "rolling upgrade"),))
     for at in np.arange(2990.0, 3500.0, 7.0):
         assert sum(life.ready_s <= at < life.gone_s for life in lives) >= 6
-    assert sum(life.asked_s == 0.0 and life.gone_s == np.inf for life in lives) == 0
+    assert sum(life.ordered_s == 0.0 and life.gone_s == np.inf for life in lives) == 0
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def sizing():
 
 def test_one_replica_that_stays_serves_as_a_server_does(sizing):
     requests = sizing.demand.at_rate(sizing.traffic, 5.0)
-    served = serve_lives(sizing, sizing.times, requests, [ReplicaLife(asked_s=0.0, ready_s=0.0)])
+    served = serve_lives(sizing, sizing.times, requests, [ReplicaLife(ordered_s=0.0, ready_s=0.0)])
     plain = sizing.engine.served(requests, sizing.times)
     for name in ("ttft_ms", "tpot_ms", "e2e_ms"):
         assert np.allclose(getattr(served, name), getattr(plain, name), rtol=1e-6, equal_nan=True)
@@ -125,9 +125,9 @@ def test_what_a_lost_replica_had_is_served_elsewhere(sizing):
     requests = sizing.demand.at_rate(sizing.traffic, 30.0)
     lost_s = float(requests.arrival_s[700]) + 0.01  # every second request is its own, this one too
     lives = [
-        ReplicaLife(asked_s=0.0, ready_s=0.0, gone_s=lost_s, dies=True),
-        ReplicaLife(asked_s=0.0, ready_s=0.0),
-        ReplicaLife(asked_s=lost_s, ready_s=lost_s + 5.0),
+        ReplicaLife(ordered_s=0.0, ready_s=0.0, gone_s=lost_s, dies=True),
+        ReplicaLife(ordered_s=0.0, ready_s=0.0),
+        ReplicaLife(ordered_s=lost_s, ready_s=lost_s + 5.0),
     ]
     served = serve_lives(sizing, sizing.times, requests, lives)
     assert served.sent_again > 0
@@ -138,10 +138,10 @@ def test_what_a_lost_replica_had_is_served_elsewhere(sizing):
 
 def test_requests_wait_for_the_first_replica_and_those_without_any_never_end(sizing):
     requests = sizing.demand.at_rate(sizing.traffic, 5.0)
-    late = serve_lives(sizing, sizing.times, requests, [ReplicaLife(asked_s=0.0, ready_s=50.0)])
+    late = serve_lives(sizing, sizing.times, requests, [ReplicaLife(ordered_s=0.0, ready_s=50.0)])
     early = requests.arrival_s < 50.0
     assert (late.ttft_ms[early] >= 1e3 * (50.0 - requests.arrival_s[early])).all()
-    gone = serve_lives(sizing, sizing.times, requests, [ReplicaLife(asked_s=0.0, ready_s=0.0, gone_s=20.0)])
+    gone = serve_lives(sizing, sizing.times, requests, [ReplicaLife(ordered_s=0.0, ready_s=0.0, gone_s=20.0)])
     assert np.isinf(gone.ttft_ms[requests.arrival_s >= 20.0]).all()
 
 
