@@ -216,13 +216,13 @@ class Names(dict[str, Any]):
 @cache
 def names_of(module: str) -> Names:
     """Return the names that a module's annotations may use."""
-    found = Names(vars(importlib.import_module(module)))
+    names = Names(vars(importlib.import_module(module)))
     tree = ast.parse(inspect.getsource(sys.modules[module]))
     guarded = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
     for node in (each for block in guarded for each in block.body if isinstance(each, ast.ImportFrom)):
         held = vars(importlib.import_module(str(node.module)))
-        found |= {alias.asname or alias.name: held[alias.name] for alias in node.names if alias.name in held}
-    return found
+        names |= {alias.asname or alias.name: held[alias.name] for alias in node.names if alias.name in held}
+    return names
 
 
 class Definitions:
@@ -307,12 +307,12 @@ def _docstrings(kind: type) -> dict[str, str]:
     """Return what stands below fields in the source of a class, on one line."""
     tree = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
     assert isinstance(tree, ast.ClassDef)
-    found = {}
+    texts = {}
     for one, after in zip(tree.body, tree.body[1:], strict=False):
         text = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
         if isinstance(one, ast.AnnAssign) and isinstance(one.target, ast.Name) and text:
-            found[one.target.id] = " ".join(str(after.value.value).split())  # type: ignore[attr-defined]
-    return found
+            texts[one.target.id] = " ".join(str(after.value.value).split())  # type: ignore[attr-defined]
+    return texts
 
 
 def schema(name: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import numpy as np
 from advisor.calibration.intervals import LEVEL
 from advisor.capacity.fleet_options import HOURS_A_MONTH
 from advisor.fleet.hourly_programme import HourlyProgramme, one_type_a_model, single_types
-from advisor.fleet.information import capacity_outcomes, fleet_values, worth_asking
+from advisor.fleet.information import capacity_outcomes, fleet_values, types_to_measure
 from advisor.fleet.question import pairs_of, price_of, read_fleet
 from advisor.fleet.relaxation import Shortage
 from advisor.fleet.replica_type import checked_fleet, replica_types
@@ -197,10 +197,10 @@ def plan_fleet(
 
 def _values(work: HourlyProgramme, choice: _Choice, runs: Runs, calls: Calls) -> tuple[MeasurementValue, ...]:
     """Return what measurements are worth, most first."""
-    asked = worth_asking(work, choice.numbers, choice.hours)
+    numbers = types_to_measure(work, choice.numbers, choice.hours)
     node = {gpu: most for _, gpu, most in pairs_of(work.question)}
-    tasks = [(work.question, work.types[number], runs, node[work.types[number].gpu]) for number in asked]
-    outcomes = dict(zip(asked, calls(capacity_outcomes, tasks), strict=True))
+    tasks = [(work.question, work.types[number], runs, node[work.types[number].gpu]) for number in numbers]
+    outcomes = dict(zip(numbers, calls(capacity_outcomes, tasks), strict=True))
     return tuple(sorted(fleet_values(work, choice.hours, outcomes), key=lambda value: -value.usd_per_month))
 
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from advisor.fleet.replica_type import ReplicaType
     from advisor.prediction.evidence import Runs
 
-MOST = 16
-"""Types that are asked about: those with most GPU-hours, and of each model the one that is next best."""
+MOST_TYPES = 16
+"""Types of which a measurement is priced: those with most GPU-hours, and of each model the one that is next best."""
 
 
 def capacity_outcomes(question: FleetQuestion, kind: ReplicaType, runs: Runs, node: int) -> list[float]:
@@ -28,7 +28,7 @@ def capacity_outcomes(question: FleetQuestion, kind: ReplicaType, runs: Runs, no
     return [outcome.most_rate(1) for outcome in sizing_of(question, kind, runs, node).outcomes(OUTCOMES)]
 
 
-def worth_asking(work: HourlyProgramme, numbers: Sequence[int], hours: Sequence[Assignment]) -> list[int]:
+def types_to_measure(work: HourlyProgramme, numbers: Sequence[int], hours: Sequence[Assignment]) -> list[int]:
     """Return the types whose measurement might change the fleet."""
     used: dict[int, float] = {}
     for i, number in enumerate(numbers):
@@ -40,7 +40,7 @@ def worth_asking(work: HourlyProgramme, numbers: Sequence[int], hours: Sequence[
         rest = [n for n in used if work.types[n].model == model and n not in chosen]
         if rest:
             chosen.append(min(rest, key=lambda n: price[n] * work.types[n].gpus / work.types[n].capacity_s))
-    return chosen[:MOST]
+    return chosen[:MOST_TYPES]
 
 
 def fleet_values(

@@ -27,6 +27,8 @@ HALVINGS = 9
 """Of the range in which the largest traffic lies that fits: to 0.2% of it."""
 MODELS = 10
 """Models of which each one's traffic is lowered alone; of more, only that of all."""
+MOST_VARIABLES = 2000
+"""Replicas by column and hour of the programme that finds how few pools have to grow."""
 A_POOL = 1e3
 """GPUs that one more pool that has to grow is worth."""
 
@@ -131,12 +133,11 @@ class Shortage:
         every hour's programme holds with n_q + s_q GPUs, and s_q <= S z_q.
         """
         work, columns = self.work, self.columns
-        limited = [pool for pool, count in enumerate(work.question.pools) if count.count is not None]
+        limited = [place for place, pool in enumerate(work.question.pools) if pool.count is not None]
         hours = sorted({tuple(map(float, rates)) for rates in work.rates.T if self._short(rates)}, key=sum)
         n, q = len(columns), len(limited)
-        if (
-            work.question.spares or n * len(hours) > 2000 or not q
-        ):  # its spares make it too large; fewest GPUs is what is known
+        # Spares, or many variables, make the programme too large; the fewest GPUs are known in any case.
+        if work.question.spares or n * len(hours) > MOST_VARIABLES or not q:
             return self.missing
         gpus = np.array([[c.gpus if c.pool == pool else 0.0 for c in columns] for pool in limited])
         carried = np.array([[c.capacity_s if c.model == m else 0.0 for c in columns] for m in range(len(work.rates))])

@@ -121,7 +121,7 @@ class Cost:
 
 
 def _is_wide(time: Array) -> bool:
-    """Say whether configurations have times of their own."""
+    """Return whether configurations have times of their own."""
     return time.ndim > 0 and time.shape[-1] > 1
 
 
@@ -135,9 +135,9 @@ def joined(arrays: Sequence[Array], sizes: Sequence[int]) -> Array:
 def replaced(values: Array, rows: NDArray[np.intp], others: Array) -> Array:
     """Return ``values`` with others in some rows, which come last."""
     ahead = np.broadcast_shapes(values.shape[:-1], others.shape[:-1])
-    found = np.array(np.broadcast_to(values, (*ahead, values.shape[-1])))
-    found[..., rows] = others
-    return found
+    mixed = np.array(np.broadcast_to(values, (*ahead, values.shape[-1])))
+    mixed[..., rows] = others
+    return mixed
 
 
 def _sum(times: Sequence[Array]) -> Array:

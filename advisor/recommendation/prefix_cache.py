@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from advisor.simulator.routers import ROUTERS
-from catalog.errors import InputError, Note
+from advisor.simulator.routers import check_router
+from catalog.errors import Note
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -131,8 +131,7 @@ def caches_of(
         InputError: something that cannot be, or two that contradict each other.
 
     """
-    if router not in ROUTERS:
-        raise InputError(f"router is {router!r:.40}; it must be one of {', '.join(ROUTERS)}")
+    check_router(router)
     trace: Any = workload if getattr(workload, "sharing", None) is not None else None
     if common == NOTHING and sessions is None and trace is None:
         return None, demand

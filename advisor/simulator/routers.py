@@ -2,7 +2,15 @@
 
 from typing import Literal, get_args
 
+from catalog.errors import InputError
+
 Router = Literal["round_robin", "least_loaded", "prefix_aware", "session_sticky", "power_of_two"]
 
 ROUTERS: tuple[Router, ...] = get_args(Router)
 """In the order of the numbers in ``advisor.simulator.routing``."""
+
+
+def check_router(name: str) -> None:
+    """Raise ``InputError`` for a router that is not known."""
+    if name not in ROUTERS:
+        raise InputError(f"router is {name!r:.40}; it must be one of {', '.join(ROUTERS)}")

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from advisor.simulator.routers import ROUTERS
+from advisor.simulator.routers import check_router
 from catalog.errors import InputError
 from catalog.schema import LATENCIES, require_positive
 
@@ -45,8 +45,7 @@ class SchedulerKnobs:
 
 def check_serving(slo: Slo | None, router: str, prefix_hit_rate: float, front_end_ms: float, draws: int) -> None:
     """Raise ``InputError`` for what no simulation can be asked."""
-    if router not in ROUTERS:
-        raise InputError(f"router is {router!r:.40}; it must be one of {', '.join(ROUTERS)}")
+    check_router(router)
     if not 0.0 <= prefix_hit_rate < 1.0:
         raise InputError(f"prefix_hit_rate is {prefix_hit_rate:g}; it must be from 0 to below 1")
     if not 0.0 <= front_end_ms <= 1e5:

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 from catalog.engines.launch.commands import processes
 from catalog.engines.launch.process import is_local
 from catalog.errors import InputError
+from catalog.models.sizes import parameters
+from catalog.schema import BITS, SCALE_BITS
+from catalog.units import GIB
 
 if TYPE_CHECKING:
     from catalog.engines.launch.process import Process
@@ -18,6 +21,8 @@ LEADER = "leader.invalid"
 """Stands in commands for the address of a replica's first node, which only the platform knows."""
 ADDRESS_OPTIONS = frozenset({"--master-addr", "--dist-init-addr", "--data-parallel-address"})
 """Options of engines whose value is, or begins with, that address."""
+NODE_OPTIONS = frozenset({"--nnodes", "--master-addr", "--master-port", "--node-rank", "--headless"})
+"""Options of vLLM that place a process among the nodes of its replica, which some platforms say themselves."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +53,12 @@ class ReplicaGroup:
         """Return whether the nodes' commands differ by their rank alone, as platforms for several nodes need it."""
         return self.nodes == 1 or "--node-rank" in self.processes[1].argv
 
+    @property
+    def checkpoint_gib(self) -> float:
+        """Return the weights' size in the format that is served, scales included, GiB."""
+        bits = BITS[self.deployment.dtype] + SCALE_BITS.get(self.deployment.dtype, 0.0)
+        return parameters(self.model) * bits / 8 / GIB
+
 
 def replica_group(deployment: Deployment, model: Model, cluster: Cluster, engine: Engine) -> ReplicaGroup:
     """Return the replica that is started ``count`` times; ``deployment`` is resolved.
@@ -77,6 +88,15 @@ def require_one_node(group: ReplicaGroup, platform: str, instead: str) -> None:
     if group.nodes > 1:
         raise InputError(
             f"{platform} starts replicas within a node, this one spans {group.nodes}; export for {instead}"
+        )
+
+
+def require_ranked(group: ReplicaGroup, platform: str) -> None:
+    """Refuse replicas whose nodes' commands differ by more than their rank."""
+    if not group.ranked:
+        raise InputError(
+            f"replicas that share their experts over {group.nodes} nodes are not written for {platform}; use ep=tp, or "
+            "export the engine's own commands for each node"
         )
 
 

@@ -12,7 +12,7 @@ from catalog.engines.launch import containers
 from catalog.engines.launch.options import without
 from catalog.engines.launch.pods import arguments, config_maps, gpu_limits, token, volumes
 from catalog.engines.launch.process import model_argument
-from catalog.engines.launch.replica_group import require_engine
+from catalog.engines.launch.replica_group import NODE_OPTIONS, require_engine, require_ranked
 from catalog.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,20 +27,7 @@ _BACKENDS = {
     "tensorrt-llm": ("trtllm", "tensorrtllm-runtime", "dynamo.trtllm"),
 }
 """Of each engine: the framework's name there, the image, the module."""
-_OPERATOR = frozenset(
-    {
-        "--port",
-        "--host",
-        "--nnodes",
-        "--master-addr",
-        "--master-port",
-        "--node-rank",
-        "--headless",
-        "--dist-init-addr",
-        "--backend",
-        "--enable_chunked_prefill",
-    }
-)
+_OPERATOR = NODE_OPTIONS | {"--port", "--host", "--dist-init-addr", "--backend", "--enable_chunked_prefill"}
 """What the operator says of addresses and ranks, and options of ``trtllm-serve`` that a worker has no need of."""
 _RENAMED = {
     "--tp_size": "--tensor-parallel-size",
@@ -63,11 +50,7 @@ def graph_deployment(group: ReplicaGroup) -> list[dict[str, Any]]:
         raise InputError(
             f"Dynamo's images are for NVIDIA GPUs, not for {group.cluster.gpu.name}; export for kubernetes"
         )
-    if not group.ranked:
-        raise InputError(
-            f"replicas that share their experts over {group.nodes} nodes are not written for Dynamo; use ep=tp, or "
-            "export the engine's own commands for each node"
-        )
+    require_ranked(group, platform)
     framework, image, module = _BACKENDS[group.engine.name]
     group = _with_chunked_prefill(group)
     name = containers.label(group.model)

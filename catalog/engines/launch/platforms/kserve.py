@@ -13,24 +13,19 @@ from catalog.engines.launch import containers
 from catalog.engines.launch.options import without
 from catalog.engines.launch.pods import config_maps, gpu_limits, pod, token
 from catalog.engines.launch.process import model_argument
-from catalog.engines.launch.replica_group import require_engine, require_gpus, require_hub, require_one_node
+from catalog.engines.launch.replica_group import (
+    NODE_OPTIONS,
+    require_engine,
+    require_gpus,
+    require_hub,
+    require_one_node,
+)
 from catalog.errors import InputError
 
 if TYPE_CHECKING:
     from catalog.engines.launch.replica_group import ReplicaGroup
 
-_PRESET = frozenset(
-    {
-        "--port",
-        "--tensor-parallel-size",
-        "--pipeline-parallel-size",
-        "--nnodes",
-        "--master-addr",
-        "--master-port",
-        "--node-rank",
-        "--headless",
-    }
-)
+_PRESET = NODE_OPTIONS | {"--port", "--tensor-parallel-size", "--pipeline-parallel-size"}
 """What the presets say of a replica over several nodes."""
 
 

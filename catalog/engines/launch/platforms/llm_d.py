@@ -9,9 +9,6 @@ from catalog.engines.launch import containers
 from catalog.engines.launch.pods import SECRET, arguments, gpu_limits, probes, token, volumes
 from catalog.engines.launch.process import model_argument
 from catalog.engines.launch.replica_group import require_engine, require_gpus, require_hub, require_one_node
-from catalog.models.sizes import parameters
-from catalog.schema import BITS, SCALE_BITS
-from catalog.units import GIB
 
 if TYPE_CHECKING:
     from catalog.engines.launch.replica_group import ReplicaGroup
@@ -46,11 +43,10 @@ def model_service(group: ReplicaGroup) -> list[dict[str, Any]]:
         "volumeMounts": mounts,
         **probes(process.port, group.engine.health),
     }
-    bits = BITS[deployment.dtype] + SCALE_BITS.get(deployment.dtype, 0.0)
     artifacts = {
         "name": name,
         "uri": f"hf://{name}",
-        "size": f"{math.ceil(parameters(model) * bits / 8 / GIB * _SPARE)}Gi",
+        "size": f"{math.ceil(group.checkpoint_gib * _SPARE)}Gi",
         "labels": {"llm-d.ai/inferenceServing": "true", "llm-d.ai/model": label},
         **({"authSecretName": SECRET} if model.gated else {}),
     }

@@ -8,12 +8,12 @@ from catalog.engines.launch import containers
 from catalog.engines.launch.options import keywords
 from catalog.engines.launch.platforms.accelerators import accelerator
 from catalog.engines.launch.process import model_argument
-from catalog.engines.launch.replica_group import require_engine, require_gpus
+from catalog.engines.launch.replica_group import NODE_OPTIONS, require_engine, require_gpus
 
 if TYPE_CHECKING:
     from catalog.engines.launch.replica_group import ReplicaGroup
 
-_SERVER = frozenset({"--port", "--nnodes", "--master-addr", "--master-port", "--node-rank", "--headless"})
+_SERVER = NODE_OPTIONS | {"--port"}
 """What Ray places and answers for itself."""
 
 

@@ -8,11 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from catalog.engines.launch import containers
 from catalog.engines.launch.platforms.accelerators import accelerator
-from catalog.engines.launch.replica_group import ADDRESS_OPTIONS, LEADER, require_gpus, require_hub
+from catalog.engines.launch.replica_group import ADDRESS_OPTIONS, LEADER, require_gpus, require_hub, require_ranked
 from catalog.errors import InputError
-from catalog.models.sizes import parameters
-from catalog.schema import BITS, SCALE_BITS
-from catalog.units import GIB
 
 if TYPE_CHECKING:
     from catalog.engines.launch.process import Process
@@ -35,11 +32,10 @@ def task(group: ReplicaGroup) -> list[dict[str, Any]]:
     kind = accelerator("skypilot", gpu)
     if kind is None:
         raise InputError(f"SkyPilot's catalog has no {gpu.name}; export for kubernetes, or the engine's own command")
-    bits = BITS[group.deployment.dtype] + SCALE_BITS.get(group.deployment.dtype, 0.0)
     resources = {
         "accelerators": f"{kind}:{len(server.gpus)}",
         "image_id": f"docker:{containers.image(group.engine, gpu)}",
-        "disk_size": _SYSTEM_GIB + math.ceil(2 * parameters(model) * bits / 8 / GIB),
+        "disk_size": _SYSTEM_GIB + math.ceil(2 * group.checkpoint_gib),
         "ports": server.port,
     }
     body: dict[str, Any] = {"name": containers.label(model)}
@@ -72,11 +68,7 @@ def _commands(group: ReplicaGroup) -> list[str]:
     """Return what each node runs: the first answers, the others join it at its address."""
     if group.nodes == 1:
         return [shlex.join(group.server.argv)]
-    if not group.ranked:
-        raise InputError(
-            f"replicas that share their experts over {group.nodes} nodes are not written for SkyPilot; use ep=tp, or "
-            "export the engine's own commands for each node"
-        )
+    require_ranked(group, "SkyPilot")
     leader, worker = group.processes[0], group.processes[1]
     return [
         'HEAD=$(echo "$SKYPILOT_NODE_IPS" | head -n1)',
