@@ -117,6 +117,15 @@ def cluster() -> str:
     return f"{count}x{gpu}"
 
 
+def model_and_cluster() -> tuple[advisor.Model, str]:
+    """Ask for a model and, beside it, for GPUs."""
+    left, right = st.columns([3, 2])
+    with left:
+        chosen = model()
+    with right:
+        return chosen, cluster()
+
+
 def kinds(defaults: Sequence[str], *, why: str) -> list[str]:
     """Ask for kinds of GPUs, each with or without a number; ``defaults`` to begin with, ``why``: what they mean on the page."""
     known = list(gpus())

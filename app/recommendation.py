@@ -110,11 +110,7 @@ def _question() -> dict[str, Any]:
     """Ask the question; it is returned as ``answers.recommendation`` takes it."""
     with st.container(border=True):
         inputs.examples(EXAMPLES)
-        left, right = st.columns([3, 2])
-        with left:
-            model = inputs.model()
-        with right:
-            gpus = inputs.cluster()
+        model, gpus = inputs.model_and_cluster()
         left, right = st.columns(2)
         with left:
             input_len, output_len = inputs.lengths()

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from advisor.simulator.arrivals import FEWEST, LEAST_S_A_TOKEN
+from advisor.simulator.arrivals import DRAWN_S, FEWEST, LEAST_S_A_TOKEN, MOST_DRAWN
 from advisor.simulator.session_files import read_sessions
 from advisor.simulator.trace_files import TraceFile, read_trace
 from catalog.errors import InputError
@@ -17,10 +17,8 @@ if TYPE_CHECKING:
     from advisor.simulator.arrivals import Arrivals
     from advisor.simulator.traffic_question import TrafficQuestion
 
-SECONDS, MOST = 200.0, 8000
-"""By default requests come for so long, but at least ``FEWEST`` and at most so many of them."""
 LEAST_S = 60.0
-"""And no shorter than that."""
+"""Seconds that requests come at least."""
 
 
 def offered_requests(
@@ -70,10 +68,10 @@ def _arrivals(
 
 
 def _duration_s(stated: float | None, rate: float, workload: Workload) -> float:
-    """Return for how many seconds random requests come: as stated, else as ``SECONDS`` and ``LEAST_S`` say."""
+    """Return for how many seconds random requests come: as stated, else as ``DRAWN_S``, ``FEWEST``, ``MOST_DRAWN`` and ``LEAST_S`` say."""
     if stated is not None:
         return stated
-    return max(min(max(SECONDS, FEWEST / rate), MOST / rate), LEAST_S, LEAST_S_A_TOKEN * workload.output_len)
+    return max(min(max(DRAWN_S, FEWEST / rate), MOST_DRAWN / rate), LEAST_S, LEAST_S_A_TOKEN * workload.output_len)
 
 
 def with_rate(workload: Workload, offered: Arrivals | None) -> tuple[Workload, float]:

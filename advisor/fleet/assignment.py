@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 GAP = 1e-4
 """Relative, at which the search ends."""
-SECONDS = 20.0
-"""At most for one hour's programme."""
+TIME_LIMIT_S = 20.0
+"""For one hour's programme."""
 UNUSED = 1e-6
 """Dollars that a GPU-hour of a pool costs beside its price, so that of equal fleets the one of fewer GPUs is taken."""
 SHORT_USD = 1e4
@@ -104,7 +104,7 @@ class Programme:
     def solve(self) -> Assignment | None:
         """Return the cheapest assignment; with what is missing where the pools are too small, None where a model has no column.
 
-        The answer is the best to within ``GAP``, or the best after ``SECONDS``.
+        The answer is the best to within ``GAP``, or the best after ``TIME_LIMIT_S``.
         """
         served = {column.model for column in self.columns}
         if any(rate > 0 and number not in served for number, rate in enumerate(self.rates)):
@@ -119,7 +119,7 @@ class Programme:
             integrality=np.concatenate([np.ones(n + with_spares), np.zeros(pools)]),
             bounds=Bounds(np.zeros(len(costs)), limits),
             constraints=LinearConstraint(matrix, lower, upper),
-            options={"mip_rel_gap": GAP, "time_limit": SECONDS},
+            options={"mip_rel_gap": GAP, "time_limit": TIME_LIMIT_S},
         )
         if result.x is None:
             return None

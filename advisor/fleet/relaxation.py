@@ -13,7 +13,7 @@ import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 
 from advisor.capacity.fleet_options import HOURS_A_MONTH
-from advisor.fleet.assignment import SECONDS
+from advisor.fleet.assignment import TIME_LIMIT_S
 from catalog.wording import counted
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ class Shortage:
             integrality=np.ones(size, dtype=np.int64),
             bounds=bounds,
             constraints=limits,
-            options={"time_limit": SECONDS},
+            options={"time_limit": TIME_LIMIT_S},
         )
         if result.x is None:
             return self.missing

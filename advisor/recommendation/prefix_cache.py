@@ -39,8 +39,6 @@ COMPARED = 3
 """Deployments at the top that are simulated."""
 SAMPLE_RATE, SAMPLE = 8.0, 4000
 """Requests a second, and how many, of which mean lengths and what a cache without end would hit are read."""
-SECONDS, MOST, FEWEST = 200.0, 8000, 1000
-"""Requests come for so long in a simulation, but at most and at least so many of them."""
 NOTHING = {"shared_prefix": 0, "num_prefixes": 1, "turns": 1}
 """What requests have in common where nobody says."""
 KEY = ("tp", "pp", "dp", "ep", "dtype", "kv_dtype")
@@ -92,10 +90,11 @@ class PrefixCaches:
             InputError: the deployment cannot be served.
 
         """
-        from advisor.simulator.server import AggregatedServer  # only where something is shared
+        from advisor.simulator.arrivals import DRAWN_S, FEWEST, MOST_DRAWN  # only where something is shared
+        from advisor.simulator.server import AggregatedServer
 
         rate = (estimate.output_tok_s or 0.0) / estimate.output_len
-        seconds = min(max(SECONDS, FEWEST / rate), MOST / rate)
+        seconds = min(max(DRAWN_S, FEWEST / rate), MOST_DRAWN / rate)
         deployment = replace(estimate.deployment, max_num_seqs=estimate.batch)
         server = AggregatedServer.of(estimate.model, estimate.cluster, deployment, self.knowledge, self.serving)
         requests = self.traffic(rate, seconds).within(server.longest)
@@ -143,19 +142,19 @@ def caches_of(
     if sessions is not None or trace is not None:
         talk.check_alone("a trace" if sessions is None else "a file of sessions")
     longest = max_model_len or model.max_position_embeddings
-    asked = demand.workload
+    stated = demand.workload
     read = trace if sessions is None else read_sessions(sessions)
 
     def traffic(rate: float, seconds: float) -> Arrivals:
         if read is not None:
             return _stretched(read.within(longest), rate, seconds)
         drawn: dict[str, Any] = {"seed": 0, "spread": demand.spread(None), "burstiness": 1.0}
-        return talk.traffic(replace(asked, rate=rate, concurrency=None), duration_s=seconds, longest=longest, **drawn)
+        return talk.traffic(replace(stated, rate=rate, concurrency=None), duration_s=seconds, longest=longest, **drawn)
 
     sample = traffic(SAMPLE_RATE, SAMPLE / SAMPLE_RATE)
     ceiling = repeated_share(sample)
     means = [max(round(float(lengths.mean())), 1) for lengths in (sample.input_len, sample.output_len)]
-    lengths = replace(asked, input_len=means[0], output_len=means[1])
+    lengths = replace(stated, input_len=means[0], output_len=means[1])
     made = partial(PrefixCaches, traffic=traffic, serving={"router": router}, ceiling=ceiling)
     return lambda knowledge: made(knowledge=knowledge), replace(demand, workload=lengths)
 

@@ -39,6 +39,8 @@ MOST_LOOP_S = 1e5
 """Of a closed loop, which settles: so long the requests last that are prepared, see ``SERVED_PER_SECOND``."""
 FEWEST = 1000
 """Requests that random traffic has by default at least: of fewer a 99th percentile is that of ten."""
+DRAWN_S, MOST_DRAWN = 200.0, 8000
+"""Seconds that random traffic lasts by default where replicas are sized, and requests that it then has at most."""
 LEAST_S_A_TOKEN = 0.2
 """Seconds that random traffic lasts by default for each token of an output, for a fleet begins empty and takes some requests' time
 to fill."""
