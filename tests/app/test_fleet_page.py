@@ -11,10 +11,17 @@ from app.links import packed
 
 SMALL = {
     "models": [
-        {"model": "meta-llama/Meta-Llama-3.1-8B", "rate": 2.0, "input_len": 256, "output_len": 32, "ttft": 300.0, "tpot": 30.0}
+        {
+            "model": "meta-llama/Meta-Llama-3.1-8B",
+            "rate": 2.0,
+            "input_len": 256,
+            "output_len": 32,
+            "ttft": 300.0,
+            "tpot": 30.0,
+        }
     ],
     "pools": [{"gpu": "H200-SXM", "kind": "on-demand", "price": 2.0}],
-}  # fmt: skip
+}
 
 
 def test_nothing_is_planned_before_it_is_asked(page):

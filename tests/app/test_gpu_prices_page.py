@@ -21,8 +21,18 @@ def test_prices_are_narrowed(page):
 
 
 def test_a_gpu_of_one_s_own_has_a_price_that_other_pages_use(page):
-    test = page("gpu_prices", prices_view="A GPU of your own", gpu="H100-SXM", capital="35040", years="4", used="100",
-                watts="1000", pue="1", kwh="0.1", rest="0")  # fmt: skip
+    test = page(
+        "gpu_prices",
+        prices_view="A GPU of your own",
+        gpu="H100-SXM",
+        capital="35040",
+        years="4",
+        used="100",
+        watts="1000",
+        pue="1",
+        kwh="0.1",
+        rest="0",
+    )
     assert not test.exception
     assert test.metric[0].value.replace("\\", "") == "$1.10"  # a dollar of capital and ten cents of power an hour
     assert "[[owned]]" in test.code[0].value
