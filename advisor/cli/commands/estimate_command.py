@@ -66,7 +66,9 @@ def estimate(
         made = document(
             result, products=products, relax=[] if result.fits or result.kv_capacity_tokens else _what_fits(result)
         )
-        return made.and_lines(co2_lines(grid, joules))
+        return made.and_lines(
+            co2_lines(grid, joules, None if joules is None else result.interval("energy_j_per_token"))
+        )
 
     def columns() -> Sequence[Column]:
         from advisor.render.answers.estimation import metric_columns, product_columns

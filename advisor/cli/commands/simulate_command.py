@@ -76,7 +76,11 @@ def simulate(
         answers = [result.to_dict() | co2_body(grid, result.energy_j_per_token) for result in results]
         return answers[0] if len(answers) == 1 else {**header("simulations/1"), "simulations": answers}
 
-    co2 = [line for result in results for line in co2_lines(grid, result.energy_j_per_token)]
+    co2 = []
+    for result in results:
+        joules = result.energy_j_per_token
+        ends = None if joules is None or result.scale is None else result.interval("energy_j_per_token")
+        co2 += co2_lines(grid, joules, ends)
     figures = []
     if output.plot is not None:
         from advisor.render.page import write_png  # brings what draws figures

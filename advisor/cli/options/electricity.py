@@ -36,17 +36,20 @@ class Electricity:
         return read_grid(self.grid_intensity, 1.0 if self.pue is None else self.pue)
 
 
-def co2_lines(grid: Grid | None, joules_per_token: float | None) -> list[tuple[str, list[str]]]:
-    """Return the line on CO2 of an answer; none where it is not asked for."""
+def co2_lines(
+    grid: Grid | None, joules_per_token: float | None, interval: tuple[float, float] | None = None
+) -> list[tuple[str, list[str]]]:
+    """Return the line on CO2 of an answer, with the 90% interval of its joules; none where it is not asked for."""
     if grid is None:
         return []
     if joules_per_token is None:
         return [("CO2", ["not known: no run measured the energy of this GPU with these weights"])]
-    from advisor.render.numbers import short  # only for people
+    from advisor.render.numbers import short, span  # only for people
 
     where = f", {grid.where} {grid.year}" if grid.where else ""
     pue = f", PUE {grid.pue:g}" if grid.pue > 1.0 else ""
-    per_mtok = short(grid.kg_per_mtok(joules_per_token))
+    ends = "" if interval is None else f" {span(*map(grid.kg_per_mtok, interval))}"
+    per_mtok = f"{short(grid.kg_per_mtok(joules_per_token))}{ends}"
     return [
         ("CO2", [f"{per_mtok} kg a million output tokens ({grid.kg_co2_per_kwh:g} kg/kWh{where}{pue}; the GPUs alone)"])
     ]

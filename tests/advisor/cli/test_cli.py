@@ -617,6 +617,10 @@ def test_co2_is_reported_where_it_is_asked_for():
     asked = ("estimate", "--model", "llama-3.1-8b", "--gpus", "1xH200", "--batch", "8", "--grid-intensity", "France")
     text = out(*asked, "--pue", "1.5")
     assert "kg a million output tokens (0.056 kg/kWh, France 2023, PUE 1.5" in " ".join(text.split())
+    shares = re.search(r"CO2 +(\S+) \((\S+)-(\S+)\) kg .*", text)
+    joules = re.search(r"energy +(\S+) \((\S+)-(\S+)\) J .*", text)
+    for kilograms, each in zip(shares.groups(), joules.groups(), strict=True):
+        assert float(kilograms) == pytest.approx(float(each) / 3.6 * 0.056 * 1.5, rel=0.01)
     body = json.loads(out(*asked, "--format", "json"))
     assert body["co2"]["kg_co2_per_mtok"] == pytest.approx(body["energy_j_per_token"] / 3.6 * 0.056, rel=1e-4)
     assert "CO2" not in out(*asked[:-2])
