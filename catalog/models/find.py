@@ -66,7 +66,9 @@ def _read_so(name: str, reading: Reading, models: CatalogTable) -> Resolved[Mode
         "warning" if reading.guessed else "note",
     )
     if reading.quantization == GGUF:
-        mixed = with_mixture(replace(model, name=name), mixture_of(reading.mixture))
+        # an engine takes a repository of several files only with the one that it shall load
+        file = f":{_format_read(reading)}" if "/" in name and reading.mixture.casefold() == GGUF else ""
+        mixed = with_mixture(replace(model, name=name + file), mixture_of(reading.mixture))
         return Resolved(check_model(mixed), (note,))
     if reading.quantization and reading.quantization != model.quantization:
         form, scales = reading.quantization, reading.scale_bits

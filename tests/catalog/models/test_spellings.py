@@ -37,7 +37,10 @@ def test_readings_are_told(typed, name, quantization, scale_bits):
     found = find_model(typed)
     assert (found.value.quantization, found.value.scale_bits) == (quantization, scale_bits)
     assert found.notes[0].text.startswith(f'"{typed}" read as {name}')
-    assert found.value.name == (typed if quantization else name), "an engine loads the checkpoint that was named"
+    file = ":Q4_K_M" if typed.endswith("-GGUF") else ""
+    loaded = typed + file if quantization else name
+    assert found.value.name == loaded, "an engine loads the checkpoint that was named, of GGUF files the one predicted"
+    assert find_model(loaded).value == found.value
 
 
 AS_PEOPLE_TYPE_THEM = {
