@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 FEWEST = 30
 """Requests below which a mean says little."""
+SHORTEST_S = 1.0
+"""Seconds below which files were copied, not written, so far apart: the rate would be that of no server."""
 FULL = 0.95
 """Share of the KV cache from which on requests wait for it."""
 
@@ -152,6 +154,10 @@ def observe(
     if not (math.isfinite(span) and span > 0):
         raise InputError(
             "nothing says how long requests were counted; give a file of an earlier moment, too (--before)"
+        )
+    if earlier and span < SHORTEST_S:
+        raise InputError(
+            f"the files were written {span:.2g} s apart, and {SHORTEST_S:g} s are the least; copies keep the times with cp -p"
         )
     lengths = _lengths(counted, metrics, requests, input_len, output_len)
     workload = Workload(input_len=max(round(lengths[0]), 1), output_len=max(round(lengths[1]), 1), rate=requests / span)

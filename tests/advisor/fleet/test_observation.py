@@ -96,6 +96,12 @@ def test_only_what_came_between_two_looks_counts(predicted, tmp_path):
         observed(written(tmp_path, text, at_s=2_000_100.0), before=str(before))
 
 
+def test_files_that_were_copied_do_not_say_how_long_requests_were_counted(predicted, tmp_path):
+    before = written(tmp_path, "", at_s=2_000_000.0, name="before.txt")
+    with pytest.raises(InputError, match=r"written 0\.005 s apart.*cp -p"):
+        observed(written(tmp_path, page(predicted, started=0.0), at_s=2_000_000.005), before=str(before))
+
+
 def test_a_server_is_read_over_http_and_prometheus_by_a_query(predicted):
     texts = {"now": page(predicted)}
     scrape = read_page(texts["now"], 0.0)
