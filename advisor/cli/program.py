@@ -206,7 +206,9 @@ def _unknown_option(name: str, ctx: Any) -> str:
         elsewhere = [command_name for command_name, command in siblings.items() if name in _options(command, ctx)]
     if elsewhere:
         near = suggestion(name, own)
-        text = f"{ctx.command_path} has no {name}; it is an option of {' and '.join(elsewhere)}"
+        *others, last = elsewhere
+        commands = f"{', '.join(others)} and {last}" if others else last
+        text = f"{ctx.command_path} has no {name}; it is an option of {commands}"
         return f"{text}; {near} here" if near else text
     near = suggestion(name, own, otherwise=f"see {ctx.command_path} --help" if ctx is not None else "")
     return f"no such option {name}; {near}"

@@ -48,9 +48,10 @@ def refused(*arguments):
         ),
         ([*RECOMMEND, "--formt", "json"], ["no such option --formt", "closest: --format"]),
         ([*ESTIMATE, "--trials", "3"], ["has no --trials", "option of recommend"]),
-        ([*ESTIMATE, "--rate", "3"], ["has no --rate", "option of simulate and plan"]),
+        ([*ESTIMATE, "--rate", "3"], ["has no --rate", "option of simulate, plan and import"]),
         ([*RECOMMEND, "extra"], ["extra"]),
         (["--formt"], ["no such option --formt"]),
+        (["recommend", "--pp", "2"], ["option of estimate, simulate, observe, train,", " and import"]),
         (["recommend", "--gpu", "4xA100"], ["has no --gpu", "an option of import", "closest: --gpus"]),
         # names
         (["recommend", "--model", "lama-13x", "--gpus", "A100"], ['unknown model "lama-13x"', "huggyllama/llama-13b"]),
