@@ -112,3 +112,11 @@ def require_hub(group: ReplicaGroup, platform: str) -> None:
         raise InputError(
             f"{platform} downloads the model from Hugging Face, and this one is a folder; export for kubernetes"
         )
+
+
+def require_repository(group: ReplicaGroup, platform: str) -> None:
+    """Refuse one GGUF file of a repository, where the platform takes what stands behind the colon for a revision."""
+    if ":" in group.model.name:
+        raise InputError(
+            f"{platform} downloads whole repositories, not one file ({group.model.name[:60]}); export for kubernetes"
+        )

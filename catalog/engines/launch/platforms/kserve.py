@@ -19,6 +19,7 @@ from catalog.engines.launch.replica_group import (
     require_gpus,
     require_hub,
     require_one_node,
+    require_repository,
 )
 from catalog.errors import InputError
 
@@ -51,6 +52,7 @@ def llm_inference_service(group: ReplicaGroup) -> list[dict[str, Any]]:
     require_engine(group, platform, "vllm")
     require_gpus(group, platform)
     require_hub(group, platform)
+    require_repository(group, platform)
     deployment = group.deployment
     if group.nodes > 1 and (deployment.pp != group.nodes or not group.ranked):
         raise InputError(

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 from catalog.engines.launch import containers
 from catalog.engines.launch.pods import SECRET, arguments, gpu_limits, probes, token, volumes
 from catalog.engines.launch.process import model_argument
-from catalog.engines.launch.replica_group import require_engine, require_gpus, require_hub, require_one_node
+from catalog.engines.launch.replica_group import (
+    require_engine,
+    require_gpus,
+    require_hub,
+    require_one_node,
+    require_repository,
+)
 
 if TYPE_CHECKING:
     from catalog.engines.launch.replica_group import ReplicaGroup
@@ -23,6 +29,7 @@ def model_service(group: ReplicaGroup) -> list[dict[str, Any]]:
     require_engine(group, platform, "vllm")
     require_gpus(group, platform)
     require_hub(group, platform)
+    require_repository(group, platform)
     require_one_node(group, platform, "kserve-llm or kubernetes")
     deployment, model, process, gpu = group.deployment, group.model, group.server, group.cluster.gpu
     assert process.port is not None

@@ -127,6 +127,8 @@ def test_other_engines_where_the_platform_starts_them(engine, kind):
         ({"dp": 16, "ep": 16}, "deepseek-v3", "2x8xH200", "skypilot", "share their experts over 2 nodes"),
         ({}, "llama-2-13b", "1xMI355X", "skypilot", "no MI355X"),
         ({}, "llama-3.1-8b", "1xXeon-8592+", "kserve-llm", "is written for GPUs"),
+        ({}, "unsloth/Qwen3-30B-A3B-GGUF", "1xH100", "kserve-llm", "whole repositories, not one file"),
+        ({}, "bartowski/Qwen3-8B-GGUF:Q5_K_M", "1xH100", "llm-d", "whole repositories, not one file"),
     ],
 )
 def test_what_a_platform_cannot_say_is_refused(knobs, name, gpus, kind, message):
