@@ -22,7 +22,7 @@ FLEET = {
             "rate": 30,
             "input_len": 2000,
             "output_len": 4,
-            "ttft": "300ms",
+            "ttft": "500ms",
             "curve": [0.02, 0.1, 2, 1],
         }
     ],
