@@ -130,6 +130,17 @@ DOCUMENTS: Mapping[str, Described] = {
         without=("question",),
         fields={"meets": TRUTH, "hours": WHOLE, "interval_level": {"type": "number"}, "out_of_reach": ROWS},
     ),
+    "autoscaling/1": Described(
+        what="advisor autoscale: the policies of a fleet's models",
+        answer="advisor.fleet.autoscaling:Autoscaling",
+        fields={"meets": TRUTH},
+    ),
+    "observation/1": Described(
+        what="advisor observe: measured beside predicted times",
+        answer="advisor.fleet.observation:Observation",
+        without=("run",),
+        fields={**NAMES, "drifted": TRUTH, "run_id": TEXT},
+    ),
     "training/1": Described(
         what="advisor train with a stated layout",
         answer="advisor.training.training_estimate:TrainingEstimate",

@@ -21,6 +21,7 @@ from advisor.fleet.replica_type import replica_types, sizing_of
 from advisor.fleet.scaling_policy import DAY_TICKS, SYNC_S, ScaledTraffic, ScalingPolicy
 from advisor.fleet.workers import workers_of
 from advisor.prediction.inputs import plain_fields
+from advisor.prediction.presentation import header
 from advisor.progress import Course
 from advisor.simulator.arrivals import open_loop
 from catalog.errors import InputError, Note
@@ -128,7 +129,7 @@ class Autoscaling:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain JSON types."""
-        return {**plain_fields(self), "meets": self.meets}
+        return {**header("autoscaling/1"), **plain_fields(self), "meets": self.meets}
 
 
 def plan_autoscaling(

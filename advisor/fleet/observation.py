@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from advisor.fleet.metric_samples import Counted, Scrape, is_address, is_server, read_scrape
 from advisor.prediction.inputs import plain_fields, read_cluster, read_model
+from advisor.prediction.presentation import header
 from advisor.simulator.simulation import simulate
 from catalog.engines import prometheus_metrics
 from catalog.errors import InputError, Note
@@ -94,6 +95,7 @@ class Observation:
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain JSON types."""
         return {
+            **header("observation/1"),
             **plain_fields(self, "model", "cluster", "run"),
             "model": self.model.name,
             "cluster": str(self.cluster),

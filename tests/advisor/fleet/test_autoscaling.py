@@ -1,6 +1,8 @@
 """Policies and the lives of replicas: what Kubernetes does, no request lost, and what is exported is what was simulated."""
 
 import itertools
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +14,10 @@ from advisor.fleet.replica_lives import serve_lives
 from advisor.fleet.replica_type import sizings
 from advisor.fleet.scaling_export import scaling_files
 from advisor.fleet.scaling_policy import DAY_TICKS, SYNC_S, ReplicaLife, ScaledTraffic, ScalingPolicy
+from advisor.render.formats import as_json
 from catalog.errors import InputError
+
+SCHEMAS = Path(__file__).parents[3] / "docs" / "reference" / "schemas"
 
 FLEET = {
     "models": [
@@ -159,6 +164,9 @@ def test_the_cheapest_policy_keeps_the_limits_and_is_what_is_exported():
     assert body["spec"]["scaleTargetRef"]["kind"] == "Deployment"
     assert body["kind"] in {"ScaledObject", "HorizontalPodAutoscaler"}
     assert answer.to_dict()["meets"] is True
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = json.loads((SCHEMAS / "autoscaling-1.json").read_text(encoding="utf-8"))
+    jsonschema.validate(json.loads(as_json(answer.to_dict())), schema)
     assert advisor.plan_autoscaling(FLEET, days=4) == answer
 
 

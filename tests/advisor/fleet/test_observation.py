@@ -4,17 +4,21 @@ import http.server
 import json
 import os
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import advisor
 from advisor.fleet.metric_samples import Counted, read_page
+from advisor.render.formats import as_json
 from catalog.engines import find_engine
 from catalog.errors import InputError
 from catalog.schema import Deployment, Slo, Workload
 
 prometheus_client = pytest.importorskip("prometheus_client")
+jsonschema = pytest.importorskip("jsonschema")
+SCHEMAS = Path(__file__).parents[3] / "docs" / "reference" / "schemas"
 
 RATE, SECONDS = 10.0, 600.0
 NAMES = {
@@ -78,7 +82,8 @@ def test_what_runs_as_predicted_has_not_drifted(predicted, tmp_path):
     assert answer.advice == ()
     assert answer.run.regime == "open"
     assert answer.run.tpot_ms == pytest.approx(predicted.mean("tpot_ms"), rel=1e-6)
-    json.dumps(answer.to_dict())
+    schema = json.loads((SCHEMAS / "observation-1.json").read_text(encoding="utf-8"))
+    jsonschema.validate(json.loads(as_json(answer.to_dict())), schema)
 
 
 def test_what_is_slower_has_drifted_and_is_told_to_be_taken_over(predicted, tmp_path):
