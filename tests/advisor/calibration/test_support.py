@@ -146,8 +146,8 @@ def test_answers_say_what_no_run_had_and_are_less_certain_for_it():
     assert told == [
         "no fitted run of vllm on this GPU had tensor parallel over more than 8 GPUs: intervals are wider for it"
     ]
-    experts = advisor.estimate("mixtral-8x7b", "4xH200", tp=4, dtype="fp8", batch=8, input_len=512, output_len=64)
-    assert "at most 2 models with 8-bit experts were measured with vllm on this GPU: intervals are wider for it" in [
+    experts = advisor.estimate("mixtral-8x7b", "4xH200", tp=4, dtype="int4", batch=8, input_len=512, output_len=64)
+    assert "at most 2 models with 4-bit experts were measured with vllm on this GPU: intervals are wider for it" in [
         note.text for note in experts.notes
     ]
     traffic = advisor.Workload(input_len=1024, output_len=64, rate=4)
