@@ -97,12 +97,12 @@ def read_header(file: Path) -> Header:
     """
     try:
         with file.open("rb") as opened:
-            return _Reader(opened, str(file)).header()
+            return _HeaderReader(opened, str(file)).header()
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read {file}: {getattr(error, 'strerror', None) or error}") from error
 
 
-class _Reader:
+class _HeaderReader:
     """Takes values off a file one by one and counts what it took."""
 
     def __init__(self, opened: BinaryIO, where: str) -> None:

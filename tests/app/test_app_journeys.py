@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from tests.app.questions import CONFIG
 from tests.app.uploads import upload
 
 pytestmark = pytest.mark.browser
@@ -99,18 +100,7 @@ def test_a_bad_upload_is_told_a_good_one_answered_and_another_session_on_a_phone
     alert, code = tab.get_by_test_id("stAlert"), tab.get_by_test_id("stCode")
     broken = {"name": "config.json", "mimeType": "application/json", "buffer": b"{not json"}
     upload(field, broken, lambda timeout: expect(alert).to_contain_text("config.json is not JSON", timeout=timeout))
-    config = {
-        "model_type": "llama",
-        "hidden_size": 4096,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 8,
-        "intermediate_size": 14336,
-        "vocab_size": 128256,
-        "max_position_embeddings": 8192,
-        "torch_dtype": "bfloat16",
-    }
-    buffer = json.dumps(config).encode()
+    buffer = json.dumps(CONFIG).encode()
     whole = {"name": "config.json", "mimeType": "application/json", "buffer": buffer}
     upload(field, whole, lambda timeout: expect(code).to_contain_text("/path/to/model", timeout=timeout))
     expect(tab.get_by_test_id("stAlert")).to_have_count(0)

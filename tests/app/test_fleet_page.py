@@ -8,20 +8,7 @@ import yaml
 import advisor
 from app.fleet_question import EXAMPLES, START, read_tables, rows_of, table_of
 from app.links import packed
-
-SMALL = {
-    "models": [
-        {
-            "model": "meta-llama/Meta-Llama-3.1-8B",
-            "rate": 2.0,
-            "input_len": 256,
-            "output_len": 32,
-            "ttft": 300.0,
-            "tpot": 30.0,
-        }
-    ],
-    "pools": [{"gpu": "H200-SXM", "kind": "on-demand", "price": 2.0}],
-}
+from tests.app.questions import SMALL_FLEET
 
 
 def test_nothing_is_planned_before_it_is_asked(page):
@@ -32,7 +19,7 @@ def test_nothing_is_planned_before_it_is_asked(page):
     assert "fleet" not in test.query_params
 
 
-@pytest.mark.parametrize("question", [START, *EXAMPLES.values(), SMALL])
+@pytest.mark.parametrize("question", [START, *EXAMPLES.values(), SMALL_FLEET])
 def test_tables_hold_a_question_as_it_is(question):
     for rows in (question["models"], question["pools"]):
         there = rows_of(table_of(rows, ("model", "curve")))
@@ -45,8 +32,8 @@ def test_tables_hold_a_question_as_it_is(question):
 @pytest.mark.slow
 @pytest.mark.usefixtures("patient")
 def test_a_link_is_planned_as_advisor_does(page):
-    test = page("fleet", fleet=packed(SMALL), planned="1")
-    expected = advisor.plan_fleet(SMALL)
+    test = page("fleet", fleet=packed(SMALL_FLEET), planned="1")
+    expected = advisor.plan_fleet(SMALL_FLEET)
     assert not test.error
     table = test.dataframe[-1]
     assert len(table.value) == len(expected.placements)
@@ -76,7 +63,7 @@ def test_what_is_no_fleet_is_refused_in_one_line(data, message):
 
 
 def test_a_file_of_the_command_is_read():
-    assert read_tables(yaml.safe_dump(SMALL).encode(), "fleet.yaml") == SMALL
+    assert read_tables(yaml.safe_dump(SMALL_FLEET).encode(), "fleet.yaml") == SMALL_FLEET
 
 
 def test_a_curve_is_a_list_of_numbers():

@@ -10,6 +10,7 @@ from advisor.render.answers.comparison import document
 from advisor.render.page import page_files
 from app.links import packed
 from app.pages import PAGES
+from tests.app.questions import CONFIG, SMALL_FLEET
 from tests.app.uploads import upload
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -21,30 +22,6 @@ BAD = ("serious", "critical")
 A4_PX = 688
 """Width of a page of A4 inside of its margins of 14 mm, at 96 pixels an inch."""
 SMALL = "model=meta-llama%2FMeta-Llama-3.1-8B&kinds=1xH200-SXM&rate=2&input_len=256&output_len=32&ttft=300&tpot=30"
-FLEET = {
-    "models": [
-        {
-            "model": "meta-llama/Meta-Llama-3.1-8B",
-            "rate": 2.0,
-            "input_len": 256,
-            "output_len": 32,
-            "ttft": 300.0,
-            "tpot": 30.0,
-        }
-    ],
-    "pools": [{"gpu": "H200-SXM", "kind": "on-demand", "price": 2.0}],
-}
-CONFIG = {
-    "model_type": "llama",
-    "hidden_size": 4096,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "intermediate_size": 14336,
-    "vocab_size": 128256,
-    "max_position_embeddings": 8192,
-    "torch_dtype": "bfloat16",
-}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -92,7 +69,7 @@ def planned(tab):
 
 def fleet_planned(tab):
     expect(tab.get_by_role("button", name="Plan")).to_be_enabled()
-    tab.goto(f"{tab.url.partition('?')[0]}?fleet={packed(FLEET)}")
+    tab.goto(f"{tab.url.partition('?')[0]}?fleet={packed(SMALL_FLEET)}")
     tab.get_by_role("button", name="Plan").click()
     expect(tab.get_by_role("heading", name=re.compile("1 model on at most"))).to_be_visible()
     expect(tab.get_by_role("heading", name="What runs where")).to_be_visible()

@@ -5,6 +5,7 @@ import json
 import pytest
 
 import advisor
+from tests.app.questions import CONFIG
 
 A100 = {"model": "meta-llama/Llama-2-13b-hf", "gpu": "A100-SXM-80GB", "count": "2"}
 
@@ -107,19 +108,6 @@ def test_an_example_fills_in_its_question(page):
     next(button for button in test.button if button.label == "Too tight a limit").click().run()
     assert test.selectbox("model").value == "meta-llama/Llama-2-70b-hf"
     assert headline(test).startswith("## Nothing is feasible")
-
-
-CONFIG = {
-    "model_type": "llama",
-    "hidden_size": 4096,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "intermediate_size": 14336,
-    "vocab_size": 128256,
-    "max_position_embeddings": 8192,
-    "torch_dtype": "bfloat16",
-}
 
 
 def test_an_uploaded_configuration_is_the_model(page):

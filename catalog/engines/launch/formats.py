@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Platform:
+class ServingPlatform:
     """How a replica is written for one platform, and what its user has to have."""
 
     write: Callable[[ReplicaGroup], list[dict[str, Any]]]
@@ -76,35 +76,37 @@ ALIASES = {
     "sky": "skypilot",
     "helm": "production-stack",
 }
-_PLATFORMS: Mapping[str, Platform] = {
-    "kubernetes": Platform(write=kubernetes),
-    "leaderworkerset": Platform(write=leader_worker_set, needs="needs the LeaderWorkerSet controller in the cluster"),
-    "kserve": Platform(write=kserve.inference_service, needs="needs KServe; kubectl apply -f FILE"),
-    "kserve-llm": Platform(
+_PLATFORMS: Mapping[str, ServingPlatform] = {
+    "kubernetes": ServingPlatform(write=kubernetes),
+    "leaderworkerset": ServingPlatform(
+        write=leader_worker_set, needs="needs the LeaderWorkerSet controller in the cluster"
+    ),
+    "kserve": ServingPlatform(write=kserve.inference_service, needs="needs KServe; kubectl apply -f FILE"),
+    "kserve-llm": ServingPlatform(
         write=kserve.llm_inference_service,
         needs="needs KServe 0.16 or later with its LLMInferenceService presets; kubectl apply -f FILE",
     ),
-    "llm-d": Platform(
+    "llm-d": ServingPlatform(
         write=llm_d.model_service,
         needs="values of llm-d's model service chart: helm install NAME llm-d-modelservice/llm-d-modelservice -f FILE",
     ),
-    "dynamo": Platform(
+    "dynamo": ServingPlatform(
         write=dynamo.graph_deployment,
         needs=f"needs the Dynamo operator; the images are Dynamo {dynamo.VERSION}'s, with its own release of the engine",
     ),
-    "ray-serve": Platform(
+    "ray-serve": ServingPlatform(
         write=ray_serve.serve_config,
         needs="serve run FILE, or a RayService's serveConfigV2; the engine is the release that the cluster has installed",
         secret="gated model: accept its licence and set HF_TOKEN on the cluster's nodes",  # noqa: S106  says where one is needed
         cluster=False,
     ),
-    "skypilot": Platform(
+    "skypilot": ServingPlatform(
         write=skypilot.task,
         needs="sky launch FILE, or sky serve up FILE where there is a service section",
         secret="gated model: accept its licence and add --secret HF_TOKEN",  # noqa: S106  likewise
         cluster=False,
     ),
-    "production-stack": Platform(
+    "production-stack": ServingPlatform(
         write=production_stack.helm_values,
         needs="values of the chart of vLLM's production stack: helm install NAME vllm/vllm-stack -f FILE",
     ),
