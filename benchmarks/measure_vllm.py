@@ -155,13 +155,19 @@ def backends(log: str) -> dict[str, str]:
     return {name: " ".join(sorted(set(seen))) for name, seen in kernels.items() if seen}
 
 
+def write_model(folder: str, load: Mapping[str, Any]) -> None:
+    """Write the folder that vLLM loads a model from: its ``config.json`` and, as ``files``, the code that some need to be read."""
+    for name, text in {"config.json": json.dumps(load["config"]), **load.get("files", {})}.items():
+        Path(folder, name).write_text(text, encoding="utf-8")
+
+
 def work(order: Mapping[str, Any]) -> None:
     """Be a worker: start the engine of one load, say ``READY`` on descriptor 3, wait there for a line, measure, end."""
     load, out, log = order["load"], Path(order["out"]), Path(order["log"])
     count_own_memory()
     job = job_of(load, measure_s=order["measure_s"])
     with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "config.json").write_text(json.dumps(load["config"]), encoding="utf-8")
+        write_model(folder, load)
         engine = SharedGpuEngine(load, job, folder, log)
         text = log.read_text(encoding="utf-8", errors="replace")
         known = {"load": job.name, "model": job.model.name, **asdict(job.deployment)}

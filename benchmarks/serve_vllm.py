@@ -24,7 +24,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.measure_vllm import ENVIRONMENT, count_own_memory, kv_tokens
+from benchmarks.measure_vllm import ENVIRONMENT, count_own_memory, kv_tokens, write_model
 from benchmarks.sessions import SessionProfile, converse
 from benchmarks.shared_gpu_loads import add_run_arguments, job_of, run_chosen
 from catalog.jsonl_store import append_lines
@@ -122,7 +122,7 @@ def work(order: Mapping[str, Any]) -> None:
     """Be a worker: start the engine of one load, say ``READY`` on its descriptor, wait for a line, serve, end."""
     count_own_memory()
     with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "config.json").write_text(json.dumps(order["load"]["config"]), encoding="utf-8")
+        write_model(folder, order["load"])
         if "draft_config" in order["load"]:
             Path(folder, DRAFT).mkdir()
             Path(folder, DRAFT, "config.json").write_text(json.dumps(order["load"]["draft_config"]), encoding="utf-8")
