@@ -68,7 +68,7 @@ def job_of(load: Mapping[str, Any], *, measure_s: float) -> BenchmarkJob:
         pp=load.get("pp", 1),
         dp=load.get("dp", 1),
         ep=load.get("ep", 1),
-        max_num_seqs=256,
+        max_num_seqs=load.get("max_num_seqs", 256),
         max_num_batched_tokens=load.get("max_num_batched_tokens", 16384),
         max_model_len=load.get("max_model_len", 9216),
         gpu_memory_utilization=load["share"],
