@@ -199,7 +199,7 @@ def key_of(estimate: Estimate) -> tuple[Any, ...]:
 def repeated_share(requests: Arrivals) -> float:
     """Return the share of the prompts' tokens that a cache without end has, whole blocks alone, by serving them one after the other."""
     from advisor.simulator.scheduler import Scheduler, serve
-    from advisor.simulator.scheduler_loop import NODES_PER_OCTAVE
+    from advisor.simulator.step_duration import NODES_PER_OCTAVE
     from advisor.simulator.step_table import OCTAVES, StepConstants, StepTimes
 
     longest = int((requests.input_len + requests.output_len).max())

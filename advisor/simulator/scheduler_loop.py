@@ -29,9 +29,8 @@ from advisor.simulator.compilation import compiled
 from advisor.simulator.follow_ups import answered, pop
 from advisor.simulator.loop_state import ARRIVED, COMPLETED, KNOWN, MOST, PREEMPTIONS, STEPS, TOKENS, TURN
 from advisor.simulator.routing import route
+from advisor.simulator.step_duration import causal, step_ms
 
-NODES_PER_OCTAVE = 4.0
-"""Contexts at which decode attention is tabulated, for each doubling."""
 LEAST_GAP_S = 1e-5
 """Lower end of the histogram of gaps between tokens."""
 GAPS_PER_E = 200.0
@@ -51,52 +50,6 @@ STEP_COLUMNS = (
     "blocks",
 )
 BIN_COLUMNS = ("busy_s", "running_s", "waiting_s", "blocks_s", "tokens", "preemptions")
-
-
-@compiled
-def step_ms(
-    by_tokens: Any,
-    by_sequences: Any,
-    by_context: Any,
-    constants: Any,
-    tokens: int,
-    sequences: int,
-    decodes: int,
-    context: float,
-    pairs: float,
-    windowed_pairs: float,
-    prefills: int,
-) -> float:
-    """Return milliseconds of one pass; ``context`` is the sum over the decoding sequences.
-
-    ``constants``: see ``advisor.simulator.step_table.StepConstants``.
-    """
-    gpu = (
-        by_tokens[tokens]
-        + by_sequences[sequences]
-        + constants.pair_ms * pairs
-        + constants.windowed_pair_ms * windowed_pairs
-    )
-    if decodes > 0:
-        mean = max(context / decodes, 1.0)
-        place = math.log2(mean) * NODES_PER_OCTAVE
-        low = min(int(place), by_context.shape[1] - 2)
-        left, right = 2.0 ** (low / NODES_PER_OCTAVE), 2.0 ** ((low + 1) / NODES_PER_OCTAVE)
-        share = (mean - left) / (right - left)
-        attention = decodes * (by_context[decodes, low] * (1.0 - share) + by_context[decodes, low + 1] * share)
-        gpu += attention * (constants.mixed_attention if prefills > 0 else 1.0)
-    launched = prefills > 0 or constants.captured_tokens < 1.0
-    if tokens > constants.captured_tokens and launched:
-        gpu = max(gpu, constants.launch_ms)
-    return float(max(gpu, constants.stream_ms) + constants.host_ms + constants.sequence_ms * sequences)
-
-
-@compiled
-def causal(length: float, window: float) -> float:
-    """Count query-key pairs of a causal sequence, each query seeing at most ``window`` keys."""
-    if length <= window:
-        return length * (length + 1.0) / 2.0
-    return window * (window + 1.0) / 2.0 + (length - window) * window
 
 
 @compiled

@@ -93,7 +93,7 @@ class StepTimes:
 
 def context_place(context: float) -> tuple[int, float]:
     """Return the node of ``StepTimes.by_context`` below a context, and the share of the way to the next."""
-    from advisor.simulator.scheduler_loop import NODES_PER_OCTAVE
+    from advisor.simulator.step_duration import NODES_PER_OCTAVE
 
     place = NODES_PER_OCTAVE * np.log2(max(context, 1.0))
     low = int(min(place, OCTAVES * NODES_PER_OCTAVE - 1))
@@ -105,7 +105,7 @@ def tabulate(cost_model: CostModel, *, budget: int, cap: int, context: float | N
 
     With ``context`` only what sequences of that length take is computed of decode attention, and the rest is NaN.
     """
-    from advisor.simulator.scheduler_loop import NODES_PER_OCTAVE
+    from advisor.simulator.step_duration import NODES_PER_OCTAVE
 
     captured = float(cost_model.timing.graph_tokens) if cost_model.layout.graphs[0] > 0 else 0.0
     first = min(captured + 1.0, float(budget))

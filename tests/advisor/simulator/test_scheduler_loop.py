@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from advisor.simulator import compilation
 from advisor.simulator.arrivals import Arrivals
 from advisor.simulator.scheduler import TURNS, Scheduler, saturation_rate, serve
-from advisor.simulator.scheduler_loop import NODES_PER_OCTAVE
+from advisor.simulator.step_duration import NODES_PER_OCTAVE
 from advisor.simulator.step_table import OCTAVES, StepConstants, StepTimes
 from tests.advisor import serving_reference as reference
 

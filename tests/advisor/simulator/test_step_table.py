@@ -13,7 +13,7 @@ from advisor.perf_model.forward_pass import forward_pass_cost
 from advisor.perf_model.memory.dispatch import memory
 from advisor.perf_model.operators import ForwardPass, causal_pairs
 from advisor.prediction.evidence import Evidence
-from advisor.simulator import scheduler_loop as kernel
+from advisor.simulator import step_duration as kernel
 from advisor.simulator.step_table import tabulate
 from catalog.engines import resolve
 from catalog.gpus import parse_cluster
