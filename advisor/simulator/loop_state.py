@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from advisor.simulator.lockstep import LockStep
 
 ARRIVED, COMPLETED, TOKENS, STEPS, PREEMPTIONS, MOST, TURN, KNOWN = range(8)
 """Of ``State.counts``: requests (of those in the arrays), tokens, steps, preemptions, most blocks in use, whose turn it is
@@ -76,10 +78,16 @@ class State(NamedTuple):
     """Of the prompts that wait."""
     delivered_s: NDArray[np.float64]
     """When the front end has delivered all tokens so far."""
+    lockstep: LockStep
+    """Steps that ranks take together."""
 
     @classmethod
-    def fresh(cls, n: int, *, replicas: int, cap: int, pool: int, depth: int, stages: int, known: int) -> State:
-        """Return idle engines, and n requests that have not come."""
+    def fresh(
+        cls, n: int, *, replicas: int, cap: int, pool: int, depth: int, stages: int, known: int, ranks: int = 1
+    ) -> State:
+        """Return idle engines, and n requests that have not come; ``ranks`` of the replicas at a time go in step."""
+        from advisor.simulator.lockstep import LockStep  # brings numba
+
         counts = np.zeros(8, np.int64)
         counts[KNOWN] = known
         return cls(
@@ -115,6 +123,7 @@ class State(NamedTuple):
             held_back=np.zeros(replicas, np.int64),
             waiting_tokens=np.zeros(replicas, np.int64),
             delivered_s=np.zeros(replicas),
+            lockstep=LockStep.fresh(replicas=replicas, depth=depth, ranks=ranks),
         )
 
     def moved_on(self, gone: int, more: int) -> State:
@@ -123,7 +132,7 @@ class State(NamedTuple):
         new = State.fresh(
             more, replicas=replicas, cap=cap, pool=0, depth=self.ends.shape[1], stages=self.stage_free.shape[1], known=0
         )
-        of_requests = {
+        of_requests: dict[str, Any] = {
             name: np.concatenate([getattr(self, name)[gone:], getattr(new, name)]) for name in State._fields[:11]
         }
         counts = self.counts.copy()

@@ -25,9 +25,17 @@ if TYPE_CHECKING:
 
 
 def draws_of(
-    marginal: ParameterPosterior, knowledge: Evidence, cost_model: CostModel, deployment: Deployment, count: int
+    marginal: ParameterPosterior,
+    knowledge: Evidence,
+    cost_model: CostModel,
+    deployment: Deployment,
+    count: int,
+    *,
+    variance: float = 0.0,
 ) -> list[tuple[Parameters, float]]:
     """Draw parameters and a factor of all times, ``count`` times: a draw and its mirror image, so that means stay.
+
+    ``variance``: of the logarithm of all times, beside what the parameters and the engine's implementation have.
 
     Few are drawn, so they are not left to chance: they differ in the factor and along the directions in which steps of
     this deployment change most (``_directions``), in combinations that are orthogonal to each other. The mean square over
@@ -36,7 +44,9 @@ def draws_of(
     """
     scale = scale_of(knowledge, marginal, deployment, cost_model.model)
     own = marginal.dispersion * scale.noise
-    noise = math.sqrt(own**2 + float(implementation_variance(marginal.provenance, float(deployment.compiled))))
+    noise = math.sqrt(
+        own**2 + float(implementation_variance(marginal.provenance, float(deployment.compiled))) + variance
+    )
     half = (count + 1) // 2
     if not half:
         return []

@@ -65,6 +65,8 @@ class Scheduler:
     batch_wait_steps: int = 0
     delivery_tok_s: float = math.inf
     """Tokens a second that the front end of one replica delivers, one after the other."""
+    ranks: int = 1
+    """Replicas at a time that share their experts and go in step (``advisor.simulator.lockstep``); 1: none know of each other."""
     cached_prompts: bool = False
     """Requests come with the KV cache of all their prompt but its last token, computed elsewhere."""
 
@@ -245,6 +247,7 @@ def _begun(scheduler: Scheduler, settings: _Settings) -> State:
         depth=2 if settings.ahead else scheduler.stages,
         stages=scheduler.stages,
         known=0,
+        ranks=scheduler.ranks,
     )
 
 

@@ -27,6 +27,7 @@ import numpy as np
 from advisor.simulator.block_cache import BLOCK, hit_blocks, release, sit, store, take
 from advisor.simulator.compilation import compiled
 from advisor.simulator.follow_ups import answered, pop
+from advisor.simulator.lockstep import join, note
 from advisor.simulator.loop_state import ARRIVED, COMPLETED, KNOWN, MOST, PREEMPTIONS, STEPS, TOKENS, TURN
 from advisor.simulator.routing import route
 from advisor.simulator.step_duration import causal, step_ms
@@ -76,6 +77,7 @@ def serve(
     by_context: Any,
     constants: Any,
     shares: Any,
+    by_group: Any,
     delays_s: Any,
     gaps: Any,
     bins: Any,
@@ -113,6 +115,7 @@ def serve(
         by_context: see there.
         constants: see there.
         shares: share of a pass that each pipeline stage takes, (stages,).
+        by_group: of what ranks that go in step share, see there.
         delays_s: from arrival to the scheduler, and from the end of a step to the client.
         gaps: histogram of gaps between tokens.
         bins: by time, see ``BIN_COLUMNS``; the last row takes what comes after the others.
@@ -139,6 +142,7 @@ def serve(
     waiting_tokens, delivered_s = state.waiting_tokens, state.delivered_s
     end = state.end_s[0]
     caching, following = len(cache.seated) > 0, len(later.first) > 0
+    together = len(state.lockstep.newest) > 0
     stored = cache.stored
 
     while completed < enough and not (more and arrived == known):
@@ -175,6 +179,8 @@ def serve(
 
         if flying[r] > 0:  # the oldest step has ended
             slot = oldest[r]
+            if together:
+                note(state.lockstep, r, slot, now, log)
             ended = False
             last_gap, last_bin = -1.0, 0
             delivered_s[r] = max(delivered_s[r], now) + token_s * yields[r, slot]
@@ -372,6 +378,12 @@ def serve(
                 at = max(at, stage_free[r, stage]) + took * shares[stage]
                 stage_free[r, stage] = at
             ends[r, slot] = at
+            if together:
+                captured = constants.captured_tokens
+                begin_s = join(state, r, slot, now, took, budget - left, by_group, captured)
+                state.lockstep.row[r, slot] = steps
+                at = ends[r, slot]
+                took = at - begin_s
             yields[r, slot] = sequences
             used = pool - free[r]
             most = max(most, used)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from advisor.calibration.support import extrapolation_notes, widened
+from advisor.calibration.support import back_end_variance, extrapolation_notes, widened
 from advisor.perf_model.cost_model import CostModel
 from advisor.perf_model.deployment_arrays import DeploymentArrays
 from advisor.perf_model.parameters import IDEAL
@@ -15,7 +15,7 @@ from advisor.simulator.parameter_draws import draws_of, scale_of
 from advisor.simulator.scheduler import FRONT_END_MS, Scheduler, longest, saturation_rate, serve, serve_pieces
 from advisor.simulator.serving import SchedulerKnobs
 from advisor.simulator.step_ends import StepSpread
-from advisor.simulator.step_table import tabulate
+from advisor.simulator.step_table import go_in_step, tabulate
 from catalog.engines import resolve
 from catalog.errors import InputError, Note
 
@@ -42,6 +42,8 @@ class AggregatedServer:
     scheduler: Scheduler
     marginal: ParameterPosterior
     knowledge: Evidence
+    back_end_variance: float = 0.0
+    """Of the logarithm of all times, for kernels and ranks of which no run is known."""
     notes: tuple[Note, ...] = ()
 
     @classmethod
@@ -70,6 +72,7 @@ class AggregatedServer:
             scheduler=scheduler_of(cost_model, chosen, **serving),
             marginal=widened(known, (model, layout)),
             knowledge=knowledge,
+            back_end_variance=float(back_end_variance(known, model, layout)[0]),
             notes=(*resolved.notes, *context, *news),
         )
 
@@ -100,7 +103,14 @@ class AggregatedServer:
         """Return the parameters themselves and ``draws`` draws of them, each with a factor of all times."""
         return [
             (self.marginal.parameters, 1.0),
-            *draws_of(self.marginal, self.knowledge, self.cost_model, self.deployment, draws),
+            *draws_of(
+                self.marginal,
+                self.knowledge,
+                self.cost_model,
+                self.deployment,
+                draws,
+                variance=self.back_end_variance,
+            ),
         ]
 
     def times(self, belief: tuple[Parameters, float], context: float | None = None) -> StepTimes:
@@ -187,6 +197,7 @@ def scheduler_of(
         max_num_seqs=deployment.max_num_seqs,
         max_num_batched_tokens=deployment.max_num_batched_tokens,
         stages=deployment.pp,
+        ranks=deployment.ep // deployment.tp if go_in_step(cost_model) else 1,
         kv_blocks=max(int(room.kv_capacity_tokens[0]) // BLOCK, 1),
         window=cost_model.model.sliding_window,
         router=router,

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from advisor.prediction.demand import QuestionFlags
     from advisor.prediction.evidence import Runs
     from advisor.simulator.routers import Router
+    from advisor.simulator.scheduler import Scheduler
     from advisor.simulator.summary_statistics import Spread
     from advisor.simulator.trace_files import TraceFile
     from catalog.units import Array
@@ -416,7 +417,7 @@ def _simulation(
         served=served,
         steps=served.steps,
         provenance=engine.provenance,
-        notes=(*notes, *_warnings(decode.deployment, drawn, rates["saturation_s"])),
+        notes=(*notes, *_warnings(decode.deployment, scheduler, drawn, rates["saturation_s"])),
         sigmas=outcome.sigmas,
         scale=scale,
     )
@@ -428,10 +429,10 @@ def counted_out(traffic: Arrivals, engine: AggregatedServer) -> Arrivals:
     return replace(traffic, duration_s=served.end_s)
 
 
-def _warnings(deployment: Deployment, rate: float | None, saturation_s: float) -> list[Note]:
+def _warnings(deployment: Deployment, scheduler: Scheduler, rate: float | None, saturation_s: float) -> list[Note]:
     """Say where the engine's own scheduler is another, and where more requests come than can be served."""
     notes = []
-    if deployment.experts_span_replicas:
+    if deployment.experts_span_replicas and scheduler.ranks == 1:
         notes.append(
             Note("ranks that share their experts step together; they are simulated as if each went on alone", "warning")
         )

@@ -55,6 +55,7 @@ class StepSpread:
             by_tokens=times.by_tokens * tokens,
             by_sequences=times.by_sequences * sequences,
             by_context=times.by_context * sequences[:, None],
+            by_group=times.by_group * tokens[: len(times.by_group)],
             constants=constants,
         )
         return ended if least is None else _between(least, ended, times)
@@ -66,11 +67,12 @@ def _steps(times: StepTimes, context: float, prompt: float) -> tuple[Array, Arra
     attention = (1.0 - share) * times.by_context[:, low] + share * times.by_context[:, low + 1]
     number = np.arange(len(times.by_sequences), dtype=float)
     constants = times.constants
-    decodes = times.by_tokens[: len(number)] + times.by_sequences + number * attention
+    of_tokens = times.by_tokens + times.by_group if len(times.by_group) else times.by_tokens
+    decodes = of_tokens[: len(number)] + times.by_sequences + number * attention
     decodes = decodes + constants.host_ms + number * constants.sequence_ms
     tokens = np.arange(len(times.by_tokens), dtype=float)
     pairs = 0.5 * tokens * np.minimum(tokens, prompt)
-    return decodes, times.by_tokens + pairs * (constants.pair_ms + constants.windowed_pair_ms) + constants.host_ms
+    return decodes, of_tokens + pairs * (constants.pair_ms + constants.windowed_pair_ms) + constants.host_ms
 
 
 def _spread(steps: Sequence[Array]) -> Array:
@@ -97,5 +99,6 @@ def _between(least: StepTimes, times: StepTimes, most: StepTimes) -> StepTimes:
         by_tokens=held("by_tokens"),
         by_sequences=held("by_sequences"),
         by_context=held("by_context"),
+        by_group=held("by_group"),
         constants=times.constants._replace(**pairs),
     )

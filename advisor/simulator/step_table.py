@@ -9,12 +9,12 @@ linear.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from advisor.perf_model.cost import BESIDE_GPU, HOST, LAUNCH, OFFLOAD
+from advisor.perf_model.cost import BESIDE_GPU, EXPERT_EXCHANGE, EXPERTS_DOWN, EXPERTS_UP, HOST, LAUNCH, OFFLOAD
 from advisor.perf_model.forward_pass import forward_pass_cost
 from advisor.perf_model.operators import ForwardPass
 from catalog.engines import pipeline_layers
@@ -57,6 +57,8 @@ class StepConstants(NamedTuple):
 OCTAVES = 22
 """Doublings of the context that are tabulated: up to four million tokens."""
 SEQUENCE_NODES = 48
+ROUTED = (EXPERTS_UP, EXPERTS_DOWN, EXPERT_EXCHANGE)
+"""What ranks that share experts do together."""
 MANY = 2.0**30
 """Query-key pairs whose time stands out of that of the rest of a pass."""
 
@@ -74,11 +76,14 @@ class StepTimes:
     constants: StepConstants
     shares: Array
     """Share of a pass that each pipeline stage takes, shape (pp,)."""
+    by_group: Array = field(default_factory=lambda: np.zeros(0))
+    """Of the experts that ranks share, where each has so many tokens, shape (budget + 1,); it is then no part of ``by_tokens``. Of no
+    tokens where replicas share nothing."""
 
     @property
-    def arrays(self) -> tuple[Array, Array, Array, StepConstants, Array]:
+    def arrays(self) -> tuple[Array, Array, Array, StepConstants, Array, Array]:
         """Return the tables in the order in which the compiled loop takes them."""
-        return self.by_tokens, self.by_sequences, self.by_context, self.constants, self.shares
+        return self.by_tokens, self.by_sequences, self.by_context, self.constants, self.shares, self.by_group
 
     def scaled(self, factor: float) -> StepTimes:
         """Return all times multiplied by ``factor``."""
@@ -88,6 +93,7 @@ class StepTimes:
             by_context=self.by_context * factor,
             constants=self.constants.scaled(factor),
             shares=self.shares,
+            by_group=self.by_group * factor,
         )
 
 
@@ -113,7 +119,7 @@ def tabulate(cost_model: CostModel, *, budget: int, cap: int, context: float | N
     nodes = slice(None) if context is None else slice(context_place(context)[0], context_place(context)[0] + 2)
     contexts = 2.0 ** (np.arange(OCTAVES * NODES_PER_OCTAVE + 1) / NODES_PER_OCTAVE)
     decodes, lengths = (grid.ravel() for grid in np.meshgrid(some, contexts[nodes], indexing="ij"))
-    decoding, stream = _gpu_ms(
+    decoding, stream, shared = _gpu_ms(
         cost_model,
         [
             # No table is asked about no tokens or no sequences: a collective of no bytes has no time.
@@ -126,6 +132,7 @@ def tabulate(cost_model: CostModel, *, budget: int, cap: int, context: float | N
         ],
     )
     (nothing,), tokens, sequences, per_decode, pairs, (gpu,) = decoding
+    by_group = shared[1] if go_in_step(cost_model) else np.zeros(0)
     per_decode = ((per_decode - nothing) / decodes).reshape(len(some), -1)
     by_context = np.full((cap + 1, len(contexts)), np.nan)
     wanted = np.arange(cap + 1.0)
@@ -136,8 +143,12 @@ def tabulate(cost_model: CostModel, *, budget: int, cap: int, context: float | N
     if stream > 0:
         stream += max(nothing, launch if captured == 0 else 0.0)
     layers = np.array(pipeline_layers(cost_model.model.num_hidden_layers, int(cost_model.layout.pp[0])), dtype=float)
+    if len(by_group):  # what is waited for beside them is compared with what a rank takes by itself
+        tokens = tokens - by_group
+        launch = max(launch - shared[5][0], 0.0)
     return StepTimes(
         by_tokens=np.ascontiguousarray(tokens),
+        by_group=np.ascontiguousarray(by_group),
         by_sequences=np.ascontiguousarray(sequences - nothing),
         by_context=by_context,
         constants=StepConstants(
@@ -175,8 +186,17 @@ def _parts(cost_model: CostModel, prefills: float, tokens: Array, given: dict[st
     return forward_pass_cost(wide, step, prefills=prefills).by_operator()
 
 
-def _gpu_ms(cost_model: CostModel, passes: Sequence[dict[str, Array]]) -> tuple[list[Array], float]:
-    """Return milliseconds on the GPU of several sets of passes without prompts, and those of copies beside the first.
+def go_in_step(cost_model: CostModel) -> bool:
+    """Return whether the ranks of one deployment share experts and wait for each other's prompts; those with pipelines are simulated as
+    if each went on alone.
+    """
+    layout = cost_model.layout
+    return bool(layout.ep[0] > layout.tp[0] and layout.pp[0] == 1) and not cost_model.timing.aligns_prompts
+
+
+def _gpu_ms(cost_model: CostModel, passes: Sequence[dict[str, Array]]) -> tuple[list[Array], float, list[Array]]:
+    """Return milliseconds on the GPU of several sets of passes without prompts, those of copies beside the first, and what of each pass
+    routed experts take.
 
     They are computed as one, for what a formula costs is the call and not the numbers.
     """
@@ -188,5 +208,6 @@ def _gpu_ms(cost_model: CostModel, passes: Sequence[dict[str, Array]]) -> tuple[
     }
     parts = _parts(cost_model, 0.0, tokens, rest)
     total = np.asarray(sum(time for name, time in parts.items() if name not in BESIDE_GPU)) + np.zeros_like(tokens)
-    ends = np.cumsum([len(each["tokens"]) for each in passes])
-    return np.split(total, ends[:-1]), float(np.broadcast_to(parts[OFFLOAD], tokens.shape)[0])
+    shared = np.asarray(sum(parts.get(name, 0.0) for name in ROUTED)) + np.zeros_like(tokens)
+    ends = np.cumsum([len(each["tokens"]) for each in passes])[:-1]
+    return np.split(total, ends), float(np.broadcast_to(parts[OFFLOAD], tokens.shape)[0]), np.split(shared, ends)

@@ -33,6 +33,9 @@ class EngineTiming:
     """Steps for which new prompts that fill no step are held back while others decode."""
     delivery_tok_s: float = math.inf
     """Tokens a second that the front end of one replica delivers, one after the other."""
+    aligns_prompts: bool = False
+    """Whether replicas that share experts compute their prompts in the same steps (TensorRT-LLM's ``attention_dp_config``), so that none
+    waits for those of another."""
     mixed_attention: float = 1.0
     """Time of decode attention in a pass with prompts, over that in a pass without."""
 
