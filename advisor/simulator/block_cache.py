@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from advisor.simulator.prompt_sharing import PromptSharing
+    from catalog.units import Array
 
 BLOCK = int(kv_capacity.BLOCK)
 """Tokens in a KV block, as the whole number that compiled code counts with."""
@@ -41,6 +42,8 @@ class BlockCache(NamedTuple):
     """Requests that hold it; a block of none is in the free list."""
     hashes: NDArray[np.int64]
     """``NONE`` without."""
+    comes_s: Array
+    """When what is loaded into each is there, (replicas, pool); without tiers below, (replicas, 0)."""
     twin_before: NDArray[np.int32]
     """Ring of the blocks with one hash, in the order in which they got it."""
     twin_after: NDArray[np.int32]
@@ -66,8 +69,13 @@ class BlockCache(NamedTuple):
     """Tokens it shares with its parent."""
 
     @classmethod
-    def of(cls, sharing: PromptSharing | None, *, longest: int, replicas: int, cap: int, pool: int) -> BlockCache:
-        """Return empty caches for the requests of ``sharing``, of at most ``longest`` tokens; of none without it."""
+    def of(
+        cls, sharing: PromptSharing | None, *, longest: int, replicas: int, cap: int, pool: int, tiered: bool = False
+    ) -> BlockCache:
+        """Return empty caches for the requests of ``sharing``, of at most ``longest`` tokens; of none without it.
+
+        ``tiered``: blocks are loaded from tiers below (``advisor.simulator.tier_cache``).
+        """
         if sharing is None:
             replicas = cap = pool = 0
         n = 0 if sharing is None else len(sharing.stream)
@@ -79,6 +87,7 @@ class BlockCache(NamedTuple):
             after=(ring + 1) % (pool + 1),
             users=np.zeros((replicas, pool), np.int32),
             hashes=np.full((replicas, pool), NONE, np.int64),
+            comes_s=np.zeros((replicas, pool if tiered else 0)),
             twin_before=np.zeros((replicas, pool), np.int32),
             twin_after=np.zeros((replicas, pool), np.int32),
             keys=np.full((replicas, size), NONE, np.int64),
@@ -111,8 +120,8 @@ def _home(key: int, mask: int) -> int:
 
 
 @compiled
-def _place(keys: Any, key: int) -> int:
-    """Return where a hash is in the table of a replica, or would be."""
+def place_of(keys: Any, key: int) -> int:
+    """Return where a hash is in an open table, or would be."""
     mask = len(keys) - 1
     place = _home(key, mask)
     while keys[place] != key and keys[place] != NONE:
@@ -121,10 +130,27 @@ def _place(keys: Any, key: int) -> int:
 
 
 @compiled
+def removed(keys: Any, values: Any, place: int) -> None:
+    """Take a hash and its value out of an open table; those behind that a search would no longer reach move up."""
+    mask = len(keys) - 1
+    hole = place
+    while True:
+        place = (place + 1) & mask
+        key = keys[place]
+        if key == NONE:
+            break
+        if ((place - _home(key, mask)) & mask) >= ((place - hole) & mask):
+            keys[hole] = key
+            values[hole] = values[place]
+            hole = place
+    keys[hole] = NONE
+
+
+@compiled
 def _forget(cache: Any, r: int, block: int) -> None:
     """Take its hash from a block."""
     keys, firsts = cache.keys[r], cache.firsts[r]
-    place = _place(keys, cache.hashes[r, block])
+    place = place_of(keys, cache.hashes[r, block])
     cache.hashes[r, block] = NONE
     following = cache.twin_after[r, block]
     if following != block:  # others have that hash
@@ -134,18 +160,7 @@ def _forget(cache: Any, r: int, block: int) -> None:
         if firsts[place] == block:
             firsts[place] = following
         return
-    mask = len(keys) - 1
-    hole = place
-    while True:  # those behind that a search would no longer reach move up
-        place = (place + 1) & mask
-        key = keys[place]
-        if key == NONE:
-            break
-        if ((place - _home(key, mask)) & mask) >= ((place - hole) & mask):
-            keys[hole] = key
-            firsts[hole] = firsts[place]
-            hole = place
-    keys[hole] = NONE
+    removed(keys, firsts, place)
 
 
 @compiled
@@ -185,7 +200,7 @@ def hit_blocks(cache: Any, r: int, q: int, tokens: int) -> tuple[int, int]:
         end = min(end, most)
         key = stream << NUMBER_BITS
         while number < end:
-            place = _place(keys, key | number)
+            place = place_of(keys, key | number)
             if keys[place] == NONE:
                 return number, idle
             block = firsts[place]
@@ -216,7 +231,7 @@ def sit(cache: Any, r: int, q: int, hits: int) -> None:
 def take(cache: Any, r: int, q: int, held: int, more: int) -> None:
     """Give a request that holds so many blocks some more, from the head of the free list; there must be enough."""
     table, users, hashes = cache.tables[r, cache.seat[q]], cache.users[r], cache.hashes[r]
-    before, after = cache.before[r], cache.after[r]
+    before, after, comes_s = cache.before[r], cache.after[r], cache.comes_s[r]
     end = len(users)
     for number in range(held, held + more):
         block = after[end]
@@ -225,6 +240,8 @@ def take(cache: Any, r: int, q: int, held: int, more: int) -> None:
             _forget(cache, r, block)
         users[block] = 1
         table[number] = block
+        if len(comes_s) > 0:
+            comes_s[block] = 0.0
 
 
 @compiled
@@ -239,7 +256,7 @@ def store(cache: Any, r: int, q: int, full: int) -> None:
         key = (stream << NUMBER_BITS) | number
         block = table[number]
         hashes[block] = key
-        place = _place(keys, key)
+        place = place_of(keys, key)
         if keys[place] == NONE:
             keys[place] = key
             firsts[place] = block

@@ -95,6 +95,7 @@ def serve_apart(traffic: Arrivals, prefill: ServerPool, decode: ServerPool, link
         longest_itl_ms=longest,
         preemptions=preemptions,
         replica=replica,
+        loaded=first.loaded,
         counted=np.ones(n, dtype=bool),
         gaps=later.gaps + gap_histogram(hand_over),
         bins=_with_first_tokens(later, first),

@@ -63,6 +63,8 @@ class RequestResults:
     longest_itl_ms: Array
     preemptions: NDArray[np.int32]
     replica: NDArray[np.int16]
+    loaded: NDArray[np.int64]
+    """Of ``cached`` what came from each tier below the GPUs, (n, tiers)."""
     counted: NDArray[np.bool_]
     """What the answers are of: in a closed loop requests that ended after it had filled up and before its end."""
     gaps: NDArray[np.int64]
@@ -109,6 +111,12 @@ class RequestResults:
         """Return the share of the counted requests' prompt tokens that the prefix cache had; NaN of none."""
         given = float(self.input_len[self.counted].sum())
         return float(self.cached[self.counted].sum()) / given if given else float("nan")
+
+    @property
+    def tier_hit_rates(self) -> list[float]:
+        """Return the share of the counted requests' prompt tokens that came from each tier below the GPUs, shape (tiers,)."""
+        given = float(self.input_len[self.counted].sum())
+        return [float(tokens) / given if given else float("nan") for tokens in self.loaded[self.counted].sum(axis=0)]
 
     @property
     def preempted(self) -> int:

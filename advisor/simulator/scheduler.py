@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 
     from advisor.simulator.arrivals import Arrivals
     from advisor.simulator.block_cache import BlockCache
+    from advisor.simulator.cache_tiers import CacheTier
     from advisor.simulator.follow_ups import FollowUps
     from advisor.simulator.routers import Router
     from advisor.simulator.step_table import StepTimes
+    from advisor.simulator.tier_cache import TierCache
     from catalog.units import Array
 
 
@@ -57,6 +59,8 @@ class Scheduler:
     """Share of each prompt's tokens that are found in the prefix cache. They take blocks like others."""
     prefix_caching: bool = True
     """Whether the engine keeps what it has computed of prompts that have something in common."""
+    tiers: tuple[CacheTier, ...] = ()
+    """Where it keeps blocks of prompts beside the GPUs, the fastest first."""
     front_end_ms: float = FRONT_END_MS
     mixes_prompts: bool = True
     """As ``catalog.engines.traits.EngineTiming`` has it, and the next three."""
@@ -149,6 +153,7 @@ def serve_pieces(
             longest_itl_ms=1e3 * state.longest_s[served],
             preemptions=state.preempted[served],
             replica=state.place[served],
+            loaded=shared.tiers.loaded_by(served),
             counted=_counted(arrival[served], state.last_s[served], piece),
             steps=int(state.counts[STEPS]),
             end_s=float(state.end_s[0]),
@@ -190,6 +195,7 @@ class _Shared(NamedTuple):
     """What requests have in common as the compiled loop takes it, in the order of its arguments."""
 
     cache: BlockCache
+    tiers: TierCache
     later: FollowUps
     session: NDArray[np.int64]
     homes: NDArray[np.int64]
@@ -199,9 +205,11 @@ class _Shared(NamedTuple):
         """Return empty caches for a piece of the traffic, which is all of it where requests have anything in common."""
         from advisor.simulator.block_cache import BlockCache  # brings numba
         from advisor.simulator.follow_ups import FollowUps
+        from advisor.simulator.tier_cache import TierCache
 
         sharing = piece.sharing
         session = np.zeros(0, np.int64) if sharing is None else sharing.session
+        tiers = scheduler.tiers if sharing is not None and scheduler.prefix_caching else ()
         return cls(
             cache=BlockCache.of(
                 sharing if scheduler.prefix_caching else None,
@@ -209,7 +217,9 @@ class _Shared(NamedTuple):
                 replicas=scheduler.replicas,
                 cap=scheduler.max_num_seqs,
                 pool=scheduler.kv_blocks,
+                tiered=bool(tiers),
             ),
+            tiers=TierCache.of(tiers, piece, replicas=scheduler.replicas, pool=scheduler.kv_blocks),
             later=FollowUps.of(sharing, piece.arrival_s),
             session=session,
             homes=np.full(int(session.max(initial=-1)) + 1, -1),

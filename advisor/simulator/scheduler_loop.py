@@ -31,6 +31,7 @@ from advisor.simulator.lockstep import join, note
 from advisor.simulator.loop_state import ARRIVED, COMPLETED, KNOWN, MOST, PREEMPTIONS, STEPS, TOKENS, TURN
 from advisor.simulator.routing import route
 from advisor.simulator.step_duration import causal, step_ms
+from advisor.simulator.tier_cache import found, held_up, load, next_ready, offload
 
 LEAST_GAP_S = 1e-5
 """Lower end of the histogram of gaps between tokens."""
@@ -85,6 +86,7 @@ def serve(
     log: Any,
     state: Any,
     cache: Any,
+    tiers: Any,
     later: Any,
     session: Any,
     homes: Any,
@@ -123,6 +125,7 @@ def serve(
         log: the first steps, see ``STEP_COLUMNS``.
         state: where the loop stands; ``State.fresh`` to begin with.
         cache: ``advisor.simulator.block_cache.BlockCache``; of no replica without prefix caches.
+        tiers: ``advisor.simulator.tier_cache.TierCache``; of no tier where blocks are on the GPUs alone.
         later: ``advisor.simulator.follow_ups.FollowUps``; of no request where all come when they come.
         session: of each request, none where they have none,
         homes: and the replica of each, see ``advisor.simulator.routing.route``.
@@ -143,6 +146,7 @@ def serve(
     end = state.end_s[0]
     caching, following = len(cache.seated) > 0, len(later.first) > 0
     together = len(state.lockstep.newest) > 0
+    tiered = caching and len(tiers.load_s) > 0
     stored = cache.stored
 
     while completed < enough and not (more and arrived == known):
@@ -259,7 +263,8 @@ def serve(
                 q = running[r, i]
                 target = inputs[q] + (made[q] if ahead else shown[q])
                 new = min(target - computed[q], left)
-                if new <= 0 or made[q] >= outputs[q] or (alone and new == 1 and made[q] > 0):
+                idles = new <= 0 or made[q] >= outputs[q] or (alone and new == 1 and made[q] > 0)
+                if idles or (tiered and tiers.ready_s[q] > now):
                     i += 1
                     continue
                 need = (computed[q] + new + BLOCK - 1) // BLOCK - held[q]
@@ -295,6 +300,8 @@ def serve(
                 computed[q] += new
                 if caching and min(computed[q], inputs[q] + shown[q]) // BLOCK > stored[q]:
                     store(cache, r, q, min(computed[q], inputs[q] + shown[q]) // BLOCK)
+                if tiered and start < inputs[q]:
+                    offload(tiers, cache, r, q, min(computed[q], inputs[q]) // BLOCK, now)
                 left -= new
                 done = computed[q] == inputs[q] + made[q]
                 if done and new == 1 and made[q] > 0:
@@ -321,11 +328,19 @@ def serve(
                 if room - hits + idle > free[r]:
                     break
                 new = min(whole - begin, left)
-                need = (begin + new + BLOCK - 1) // BLOCK if mixes and not reserves else room
+                below, ready = 0, now
+                if tiered:
+                    below, ready = found(tiers, cache, r, q, hits, whole, now), held_up(cache, r, hits, now)
+                    begin += below * BLOCK
+                    new = 0 if below > 0 or ready > now else new
+                need = (begin + new + BLOCK - 1) // BLOCK if mixes and not reserves and new > 0 else room
                 if caching:
                     sit(cache, r, q, hits)
                     take(cache, r, q, hits, need - hits)
                     store(cache, r, q, min(begin + new, inputs[q] + shown[q]) // BLOCK)
+                    if tiered:
+                        load(tiers, cache, r, q, hits, below, inputs[q] // BLOCK, ready, now, preempted[q] == 0)
+                        offload(tiers, cache, r, q, min(begin + new, inputs[q]) // BLOCK, now)
                     if preempted[q] == 0:
                         cached[q] = begin
                 free[r] -= need - hits + idle
@@ -408,6 +423,8 @@ def serve(
             steps += 1
             flying[r] += 1
         wake[r] = ends[r, oldest[r]] if flying[r] > 0 else np.inf
+        if tiered and flying[r] == 0:
+            wake[r] = next_ready(tiers, running[r], count[r], now)
 
     counts[ARRIVED], counts[COMPLETED], counts[TOKENS], counts[STEPS] = arrived, completed, tokens_out, steps
     counts[PREEMPTIONS], counts[MOST], counts[TURN], counts[KNOWN] = preemptions, most, turn, known

@@ -11,6 +11,7 @@ from advisor.perf_model.deployment_arrays import DeploymentArrays
 from advisor.perf_model.parameters import IDEAL
 from advisor.prediction.engine_start import context_note, safe_context
 from advisor.simulator.arrivals import MOST_REQUESTS
+from advisor.simulator.cache_tiers import tiers_of
 from advisor.simulator.parameter_draws import draws_of, scale_of
 from advisor.simulator.scheduler import FRONT_END_MS, Scheduler, longest, saturation_rate, serve, serve_pieces
 from advisor.simulator.serving import SchedulerKnobs
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from advisor.perf_model.parameters import Parameters
     from advisor.prediction.evidence import Evidence
     from advisor.simulator.arrivals import Arrivals
+    from advisor.simulator.cache_tiers import KvOffload
     from advisor.simulator.request_results import RequestResults
     from advisor.simulator.routers import Router
     from advisor.simulator.step_table import StepTimes
@@ -171,11 +173,12 @@ def scheduler_of(
     prefix_caching: bool = True,
     front_end_ms: float = FRONT_END_MS,
     knobs: SchedulerKnobs | None = None,
+    kv_offload: tuple[KvOffload, ...] = (),
 ) -> Scheduler:
     """Return what the loop needs to know of a resolved deployment.
 
     Raises:
-        InputError: the weights do not fit, or the engine does not batch continuously.
+        InputError: the weights do not fit, the engine does not batch continuously, or keeps no such tiers.
 
     """
     from advisor.simulator.block_cache import BLOCK
@@ -190,6 +193,12 @@ def scheduler_of(
             f"{cost_model.model.name} does not fit: weights, activations and engine leave no KV cache on {gpu.name} with "
             f"TP{deployment.tp} PP{deployment.pp}; use more GPUs or a smaller dtype"
         )
+    if kv_offload and deployment.engine != "vllm":
+        raise InputError(
+            f"kv_offload is simulated as vllm keeps its tiers, not {deployment.engine}; use vllm or leave it out"
+        )
+    gpus = deployment.tp * deployment.pp
+    block_bytes = BLOCK * float(room.kv_bytes_per_token[0]) * gpus
     assert deployment.max_num_seqs
     assert deployment.max_num_batched_tokens
     return Scheduler(
@@ -203,6 +212,7 @@ def scheduler_of(
         router=router,
         prefix_hit_rate=prefix_hit_rate,
         prefix_caching=prefix_caching,
+        tiers=tiers_of(kv_offload, cost_model.cluster, block_bytes=block_bytes, gpus=gpus),
         front_end_ms=front_end_ms,
         mixes_prompts=cost_model.timing.mixes_prompts,
         reserves_outputs=cost_model.timing.reserves_outputs,

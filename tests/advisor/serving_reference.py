@@ -33,6 +33,8 @@ class Engine:
         self.pool = pool
         self.waiting, self.running, self.flight, self.steps = deque(), [], deque(), []
         self.preempted = []
+        self.now, self.away = 0.0, set()
+        """Jobs that hold their places and wait for what is loaded."""
 
     @property
     def wake(self):
@@ -97,6 +99,7 @@ class Engine:
             step["jobs"].append(job)
 
     def schedule(self, now):
+        self.now = now
         step = {"left": self.budget, "decodes": 0, "prefill": 0, "context": 0, "pairs": 0, "jobs": []}
         preempted_before = len(self.preempted)
         alone = self.prompts_alone()
@@ -104,7 +107,8 @@ class Engine:
             if job not in self.running or step["left"] == 0:
                 break
             new = min(job.target(self.ahead) - job.computed, step["left"])
-            if new <= 0 or job.scheduled == job.wanted or (alone and new == 1 and job.scheduled):
+            idle = new <= 0 or job.scheduled == job.wanted or (alone and new == 1 and job.scheduled)
+            if idle or job.number in self.away:
                 continue
             while math.ceil((job.computed + new) / BLOCK) - job.blocks > self.free:
                 victim = self.running[-1]
@@ -123,8 +127,10 @@ class Engine:
                 break
             self.waiting.popleft()
             self.running.append(job)
-            given = {} if self.mixes and not self.reserves else {"room": room}
-            self.take(job, min(job.target(self.ahead) - job.computed, step["left"]), step, **given)
+            away = job.number in self.away
+            given = {} if self.mixes and not self.reserves and not away else {"room": room}
+            new = 0 if away else min(job.target(self.ahead) - job.computed, step["left"])
+            self.take(job, new, step, **given)
         if step["left"] == self.budget:
             return False
         took = self.time(
