@@ -321,9 +321,9 @@ class Deployment:
         return self.tp * self.pp * self.dp
 
     @property
-    def experts_span_replicas(self) -> bool:
-        """Return whether the replicas of a model with experts share them: expert parallel over all of their GPUs."""
-        return self.dp > 1 and self.ep == self.tp * self.dp
+    def ranks(self) -> int:
+        """Return how many replicas at a time share their experts: those of one attention data parallel group; 1 where each has its own."""
+        return self.ep // self.tp if self.ep > self.tp else 1
 
     @property
     def parallelism(self) -> str:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from advisor.prediction.evidence import Runs
+    from search.parallelism import Parallelism
 
 
 GpuKind = tuple[Cluster, int | None, tuple[Note, ...]]
@@ -69,19 +70,21 @@ def fleets_of(
     serving: Mapping[str, Any],
     longest_request: int,
     apart: bool = False,
+    together: bool = True,
 ) -> list[ReplicaSizing]:
-    """List every layout of one replica that holds the model and its longest request, and fills a node evenly.
+    """List every layout of one replica that holds the model and its longest request, and fills a node evenly; with ``together`` of models
+    with experts also those of replicas that share them (attention data parallel).
 
     With ``apart`` also every pair of such layouts without pipelines, both of one tensor parallel size, for prompts and for
     outputs, in the proportions of ``PROPORTIONS`` that fit in a node.
     """
     known = find_engine(base.engine).parallel
-    experts = "tp" if model.moe_layers and "ep" in known else "none"
+    experts = ("all" if together and "dp" in known else "tp") if model.moe_layers and "ep" in known else "none"
     engines: list[AggregatedServer | DisaggregatedServer] = []
     for layout in parallelisms(model, node, max_pp=None if "pp" in known else 1, expert_parallel=cast("Any", experts)):
-        if layout.dp > 1 or node.gpus_per_node % (layout.tp * layout.pp):
+        if not _is_one_replica(layout) or node.gpus_per_node % layout.num_gpus:
             continue
-        chosen = replace(base, tp=layout.tp, pp=layout.pp, ep=layout.ep)
+        chosen = replace(base, tp=layout.tp, pp=layout.pp, dp=layout.dp, ep=layout.ep)
         if memory(
             model, node, DeploymentArrays.of([resolve(chosen, model, node).value], model, node.gpu), chosen.engine
         ).fits[0]:
@@ -100,6 +103,11 @@ def fleets_of(
         if longest_request <= engine.longest and most >= 1:
             fleets.append(ReplicaSizing(cluster=node, engine=engine, demand=demand, most=min(most, MOST_REPLICAS)))
     return fleets
+
+
+def _is_one_replica(layout: Parallelism) -> bool:
+    """Return whether a layout is of one replica, or of one group of ranks that share their experts and have no pipelines."""
+    return layout.dp == 1 or (layout.ep == layout.tp * layout.dp and layout.pp == 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

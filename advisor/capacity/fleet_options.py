@@ -345,5 +345,7 @@ def best_of(
 def layout_text(fleet: ReplicaSizing) -> str:
     """Write the layout of one replica, or of one of each kind: "TP2 PP1 on H200-SXM"."""
     decode, prefill = fleet.engine.multiple(1)
-    pools = "" if prefill is None else f" {prefill.dp}+{decode.dp}"
+    if prefill is None:
+        return f"{decode.layout} on {fleet.cluster.gpu.name}"
+    pools = f" {prefill.dp}+{decode.dp}"
     return f"{decode.parallelism}{pools} on {fleet.cluster.gpu.name}"

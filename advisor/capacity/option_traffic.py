@@ -44,7 +44,7 @@ def simulate_option(
 
     """
     replicas = option.replicas if strained else option.replicas + option.spares
-    deployment = replace(option.deployment, dp=replicas)
+    deployment = replace(option.deployment, dp=replicas * option.deployment.ranks)
     gpu = find_gpu(option.gpu).value
     node = min(gpu.gpus_per_node, deployment.num_gpus)
     planned_rate = plan.workload.rate

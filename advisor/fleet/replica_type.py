@@ -112,6 +112,7 @@ def sizings(question: FleetQuestion, number: int, gpu: str, runs: Runs, node: in
             "front_end_ms": FRONT_END_MS,
         },
         longest_request=int((traffic.input_len + traffic.output_len).max()),
+        together=False,
     )
 
 

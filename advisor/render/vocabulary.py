@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from advisor.render.numbers import limit
@@ -78,10 +79,12 @@ def pools_name(deployment: Deployment, prefill: Deployment | None) -> str:
 
 
 def replica_name(option: FleetOption) -> str:
-    """Write the parallelism of a replica, and how those for prompts and outputs share a group that has both: "TP2 PP1 2+3"."""
+    """Write the parallelism of a replica: "TP2 PP1"; of one whose ranks share their experts "4 x TP2 PP1 EP8"; and how those for prompts
+    and outputs share a group that has both: "TP2 PP1 2+3".
+    """
     deployment = option.deployment
     if option.prefill is None:
-        return deployment.parallelism
+        return replace(deployment, dp=deployment.ranks).layout
     groups = option.replicas + option.spares
     return f"{deployment.parallelism} {option.prefill.dp // groups}+{deployment.dp // groups}"
 
@@ -94,7 +97,8 @@ def replicas_name(option: FleetOption) -> str:
 def fleet_name(option: FleetOption) -> str:
     """Write GPUs and layout: "2 x H100-SXM as 2 x TP1 PP1"."""
     replicas = option.replicas + option.spares
-    layout = f"{replicas} x {replica_name(option)}" if replicas > 1 else replica_name(option)
+    replica = replica_name(option)
+    layout = f"{replicas} x {f'({replica})' if option.deployment.ranks > 1 else replica}" if replicas > 1 else replica
     return f"{option.gpus} x {option.gpu} as {layout}"
 
 

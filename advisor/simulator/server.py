@@ -206,7 +206,7 @@ def scheduler_of(
         max_num_seqs=deployment.max_num_seqs,
         max_num_batched_tokens=deployment.max_num_batched_tokens,
         stages=deployment.pp,
-        ranks=deployment.ep // deployment.tp if go_in_step(cost_model) else 1,
+        ranks=deployment.ranks if go_in_step(cost_model) else 1,
         kv_blocks=max(int(room.kv_capacity_tokens[0]) // BLOCK, 1),
         window=cost_model.model.sliding_window,
         router=router,

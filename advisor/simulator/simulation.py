@@ -432,7 +432,7 @@ def counted_out(traffic: Arrivals, engine: AggregatedServer) -> Arrivals:
 def _warnings(deployment: Deployment, scheduler: Scheduler, rate: float | None, saturation_s: float) -> list[Note]:
     """Say where the engine's own scheduler is another, and where more requests come than can be served."""
     notes = []
-    if deployment.experts_span_replicas and scheduler.ranks == 1:
+    if deployment.ranks > 1 and scheduler.ranks == 1:
         notes.append(
             Note("ranks that share their experts step together; they are simulated as if each went on alone", "warning")
         )

@@ -100,12 +100,13 @@ def valid_pp(model: Model, *, most: int = 64) -> tuple[int, ...]:
 def valid_ep(model: Model, tp: int, dp: int = 1) -> tuple[int, ...]:
     """Return expert-parallel degrees that go with ``tp`` and ``dp``.
 
-    1 slices the experts by ``tp``; ``tp`` spreads them over one replica; ``tp*dp`` over all replicas, which then work
-    in step. Uneven shares are allowed (layers/fused_moe/layer.py ``determine_expert_map``).
+    1 slices the experts by ``tp``; ``tp`` spreads them over one replica; ``tp*dp`` over all replicas, and ``tp*k`` over k at a time of
+    them, which then work in step. Uneven shares are allowed (layers/fused_moe/layer.py ``determine_expert_map``).
     """
     if not model.moe_layers:
         return (1,)
-    return tuple(sorted({ep for ep in (1, tp, tp * dp) if ep <= model.num_experts}))
+    groups = (tp * ranks for ranks in range(1, dp + 1) if dp % ranks == 0)
+    return tuple(sorted({ep for ep in (1, *groups) if ep <= model.num_experts}))
 
 
 def check_layout(model: Model, *, tp: int, pp: int, dp: int, ep: int) -> None:

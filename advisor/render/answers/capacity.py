@@ -216,8 +216,7 @@ def _decisive(answer: CapacityPlan) -> Lines:
 
 def _next(answer: CapacityPlan, best: FleetOption) -> ShellCommand:
     deployment = best.deployment
-    replicas = best.replicas + best.spares
-    replica = replace(deployment, dp=1)
+    replica = replace(deployment, dp=deployment.ranks)
     gpu = find_gpu(best.gpu.partition(" (")[0]).value
     place = Cluster(gpu=gpu, gpus_per_node=replica.num_gpus)
     return command(
@@ -225,7 +224,7 @@ def _next(answer: CapacityPlan, best: FleetOption) -> ShellCommand:
         answer.model,
         f"{best.gpus}x{best.gpu}",
         *engine_words(replica, answer.model, place),
-        *layout_words(replace(deployment, dp=replicas)),
+        *layout_words(deployment),
         options={"--format": "kubernetes"},
         comment="what starts it",
     )

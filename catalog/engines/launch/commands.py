@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from catalog.engines.defaults import PLAIN, resolve
 from catalog.engines.launch import sglang, tensorrt_llm, vllm
-from catalog.engines.launch.process import Process, check_address
+from catalog.engines.launch.process import Process, check_address, pinned
 from catalog.engines.registry import Engine, find_engine
 from catalog.errors import InputError
 from catalog.schema import require_positive
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from catalog.schema import Cluster, Deployment, Gpu, Model
 
 
@@ -42,11 +45,34 @@ def processes(
     check_address(address)
     port = engine.port if port is None else port
     require_positive("port", port, most=65535 - deployment.dp)
+    if deployment.dp > deployment.ranks > 1:
+        return tuple(_groups(deployment, model, cluster, engine, address=address, port=port))
+    return _processes(deployment, model, cluster, engine, address, port)
+
+
+def _processes(
+    deployment: Deployment, model: Model, cluster: Cluster, engine: Engine, address: str, port: int
+) -> tuple[Process, ...]:
     if engine.name == "vllm":
         return vllm.processes(deployment, model, cluster, address, port)
     if engine.name == "sglang":
         return sglang.processes(deployment, model, cluster, engine, address=address, port=port)
     return tensorrt_llm.processes(deployment, model, cluster, engine, port)
+
+
+def _groups(
+    deployment: Deployment, model: Model, cluster: Cluster, engine: Engine, *, address: str, port: int
+) -> Iterator[Process]:
+    """Yield the processes of every group of replicas that share their experts, packed on the nodes, or each on nodes of its own."""
+    one = replace(deployment, dp=deployment.ranks)
+    nodes, together = max(one.num_gpus // cluster.gpus_per_node, 1), max(cluster.gpus_per_node // one.num_gpus, 1)
+    for i in range(deployment.dp // deployment.ranks):
+        node, slot = i // together * nodes, i % together
+        head = address if node == 0 else f"node{node}"
+        for process in _processes(one, model, cluster, engine, head, port + slot):
+            gpus = tuple(slot * one.num_gpus + gpu for gpu in process.gpus)
+            placed = replace(process, node=node + process.node, gpus=gpus)
+            yield pinned(placed, cluster.gpu) if together > 1 else placed
 
 
 def _check_start(deployment: Deployment, model: Model, gpu: Gpu, engine: Engine) -> None:

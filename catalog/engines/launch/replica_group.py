@@ -36,7 +36,7 @@ class ReplicaGroup:
     engine: Engine
     processes: tuple[Process, ...]
     count: int
-    """Replicas; 1 where all share their experts and are one server."""
+    """Replicas; those that share their experts are one server and count once."""
 
     @property
     def nodes(self) -> int:
@@ -67,11 +67,15 @@ def replica_group(deployment: Deployment, model: Model, cluster: Cluster, engine
         InputError: as ``processes``.
 
     """
-    shares_experts = bool(model.moe_layers) and deployment.experts_span_replicas
-    one, count = (deployment, 1) if shares_experts else (replace(deployment, dp=1), deployment.dp)
+    one = replace(deployment, dp=deployment.ranks)
     group = processes(one, model, cluster, address=LEADER)
     return ReplicaGroup(
-        deployment=deployment, model=model, cluster=cluster, engine=engine, processes=group, count=count
+        deployment=deployment,
+        model=model,
+        cluster=cluster,
+        engine=engine,
+        processes=group,
+        count=deployment.dp // deployment.ranks,
     )
 
 

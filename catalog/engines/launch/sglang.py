@@ -21,7 +21,7 @@ def processes(
     """Return one server a node with all its replicas; replicas of several nodes have one server each, on their first."""
     gpu, node = cluster.gpu, cluster.gpus_per_node
     replica = deployment.tp * deployment.pp
-    if model.moe_layers and deployment.experts_span_replicas:
+    if model.moe_layers and deployment.ranks > 1:
         # experts over all replicas: attention in dp groups inside one tensor-parallel group of everything
         argv = _options(deployment, model, gpu, engine, attention_dp=deployment.dp)
         return _over_nodes(argv, deployment, cluster, address, port)

@@ -20,7 +20,7 @@ OPTIONS_FILE = "trtllm-options.yaml"
 def processes(deployment: Deployment, model: Model, cluster: Cluster, engine: Engine, port: int) -> tuple[Process, ...]:
     """Return a server for each replica; one for replicas that share their experts, which attend apart."""
     replica, node = deployment.tp * deployment.pp, cluster.gpus_per_node
-    together = bool(model.moe_layers) and deployment.experts_span_replicas
+    together = bool(model.moe_layers) and deployment.ranks > 1
     if together and deployment.tp > 1:
         raise InputError(
             f"tensorrt-llm shares experts over replicas of one GPU only; use tp=1 or ep={deployment.tp}, not "

@@ -46,7 +46,7 @@ def cpu_environment(deployment: Deployment, model: Model, gpu: Gpu) -> dict[str,
 def _processes(deployment: Deployment, model: Model, cluster: Cluster, address: str, port: int) -> tuple[Process, ...]:
     argv = options(deployment, model, cluster.gpu)
     replica = deployment.tp * deployment.pp
-    share_experts = bool(model.moe_layers) and deployment.experts_span_replicas
+    share_experts = bool(model.moe_layers) and deployment.ranks > 1
     if replica > cluster.gpus_per_node:
         return _spanning(deployment, argv, cluster, address, port, share_experts=share_experts)
     per_host = per_node(deployment, cluster)

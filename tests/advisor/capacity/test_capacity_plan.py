@@ -14,6 +14,7 @@ from advisor.capacity.capacity_plan import plan
 from advisor.capacity.fleet_options import between, carried, within
 from advisor.cli import app
 from advisor.cli.program import BAD_INPUT
+from advisor.render.vocabulary import fleet_name
 from advisor.simulator.simulation import simulate
 from catalog.errors import InputError
 from catalog.prices import read_prices as stated_prices
@@ -321,6 +322,29 @@ def test_prices_of_the_command():
             stated_prices(wrong)
     (line,) = run(*PLAN[:-1], "much", code=BAD_INPUT).stderr.splitlines()
     assert "--price" in line
+
+
+def test_attention_data_parallel_competes_and_is_sized_in_whole_groups():
+    """Ranks that share their experts come and go together: the fleet has groups of four, which export as such."""
+    asked = {"rate": 60.0, "slo": Slo(tpot_ms=60.0, percentile=95.0), "draws": 0, "duration_s": 5.0, "price": 2.0}
+    found = plan("mixtral-8x7b", "8xH200", deployment=KNOBS, workload=WORKLOAD, top=20, **asked)
+    (option,) = (each for each in found.options if (each.deployment.tp, each.deployment.ep) == (1, 4))
+    assert option.deployment.ranks == 4
+    assert option.deployment.dp == 4 * option.replicas
+    assert option.gpus == option.deployment.num_gpus
+    served = simulate(
+        "mixtral-8x7b",
+        f"{option.gpus}xH200",
+        deployment=option.deployment,
+        duration_s=5.0,
+        draws=0,
+        slo=asked["slo"],
+        workload=replace(WORKLOAD, rate=60.0),
+    )
+    assert option.latencies["tpot_ms"] == pytest.approx(served.metrics["tpot_ms"]["p95"], rel=1e-6)
+    assert fleet_name(option).endswith("4 x TP1 PP1 EP4")
+    several = replace(option, replicas=2, gpus=8)
+    assert fleet_name(several).endswith("2 x (4 x TP1 PP1 EP4)")
 
 
 @pytest.mark.slow

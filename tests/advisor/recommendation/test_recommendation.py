@@ -659,7 +659,7 @@ def test_attention_data_parallel_with_experts_over_all_gpus_stands_beside_tensor
     answer = recommend("deepseek-v3", "8xH200", tpot="30ms")
     layouts = {(c.deployment.tp, c.deployment.dp, c.deployment.ep): c for c in answer.candidates}
     assert (8, 1, 1) in layouts
-    spread = [c for c in answer.candidates if c.deployment.experts_span_replicas]
+    spread = [c for c in answer.candidates if c.deployment.ranks > 1]
     assert {(2, 4, 8), (4, 2, 8)} <= {(c.deployment.tp, c.deployment.dp, c.deployment.ep) for c in spread}
     for candidate in spread:
         low, high = candidate.interval("output_tok_s_per_gpu")
@@ -671,4 +671,4 @@ def test_experts_over_one_replica_are_the_same_however_they_are_called():
     one = recommend("mixtral-8x7b", "2xH200", concurrency=16)
     assert all(c.deployment.ep in (1, c.deployment.tp, c.deployment.tp * c.deployment.dp) for c in one.candidates)
     alone = [c for c in one.candidates if c.deployment.dp == 1 and c.deployment.ep > 1]
-    assert not any(c.deployment.experts_span_replicas for c in alone)
+    assert not any(c.deployment.ranks > 1 for c in alone)

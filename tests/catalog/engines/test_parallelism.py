@@ -96,6 +96,7 @@ def test_valid_ep():
     assert valid_ep(model("mistralai/Mixtral-8x7B-v0.1"), 4, 2) == (1, 4, 8)
     assert valid_ep(model("mistralai/Mixtral-8x7B-v0.1"), 8, 4) == (1, 8)  # 8 experts do not reach 32 GPUs
     assert valid_ep(model("mistralai/Mixtral-8x7B-v0.1"), 1, 1) == (1,)
+    assert valid_ep(model("mistralai/Mixtral-8x7B-v0.1"), 1, 6) == (1, 2, 3, 6)  # groups of two, of three, or of all
 
 
 def test_mla_is_held_once_on_every_gpu():

@@ -36,7 +36,7 @@ def model_service(group: ReplicaGroup) -> list[dict[str, Any]]:
     name, label = model_argument(model), containers.label(model)
     argv = arguments(process.argv)
     held, mounts = volumes(process, model, label)
-    together = deployment.dp if group.count == 1 else 1
+    together = deployment.ranks
     container: dict[str, Any] = {
         "name": "vllm",
         "image": containers.image(group.engine, gpu),

@@ -208,6 +208,23 @@ def test_experts_shared_over_nodes_join_the_first_nodes_server():
     assert "--headless" in worker
 
 
+def test_groups_that_share_experts_are_servers_of_their_own():
+    """Twelve replicas of one GPU, four at a time with experts in common: two groups on the first node, one on the second."""
+    eight = find_model("mistralai/Mixtral-8x7B-v0.1").value
+    started = processes(Deployment(dp=12, ep=4), eight, Cluster(gpu=find_gpu("H200").value, gpus_per_node=8, nodes=2))
+    assert [(each.node, each.gpus, each.port) for each in started] == [
+        (0, (0, 1, 2, 3), 8000),
+        (0, (4, 5, 6, 7), 8001),
+        (1, (0, 1, 2, 3), 8000),
+    ]
+    assert all(each.argv[each.argv.index("--data-parallel-size") + 1] == "4" for each in started)
+    assert started[1].environment["CUDA_VISIBLE_DEVICES"] == "4,5,6,7"
+    spread = processes(Deployment(dp=16, ep=8), eight, Cluster(gpu=find_gpu("H200").value, gpus_per_node=4, nodes=4))
+    heads = [each for each in spread if each.port is not None]
+    assert [each.node for each in heads] == [0, 2]
+    assert all(each.argv[each.argv.index("--data-parallel-size") + 1] == "8" for each in spread)
+
+
 def test_sglang_divides_its_limits_by_attention_groups():
     deployment = Deployment(engine="sglang", tp=1, dp=8, ep=8, max_num_seqs=64, max_num_batched_tokens=4096)
     found = options("sglang", command(deployment, model(MIXTRAL), cluster("8xH100")))
