@@ -30,6 +30,7 @@ from advisor.prediction.inputs import (
 )
 from advisor.prediction.presentation import Presented
 from advisor.simulator.conversations import Conversations
+from advisor.simulator.routers import FCFS
 from advisor.simulator.scheduler import FRONT_END_MS
 from advisor.simulator.server import AggregatedServer
 from advisor.simulator.serving import check_serving
@@ -51,7 +52,8 @@ if TYPE_CHECKING:
     from advisor.progress import Watch
     from advisor.recommendation.question_change import Relaxation
     from advisor.simulator.arrivals import Arrivals
-    from advisor.simulator.routers import Router
+    from advisor.simulator.class_mix import ClassMix
+    from advisor.simulator.routers import Router, SchedulingPolicy
     from advisor.simulator.trace_files import TraceFile
     from catalog.schema import Price
 
@@ -69,6 +71,9 @@ class CapacityPlan(Presented):
     gpus: tuple[str, ...]
     workload: Workload
     slo: Slo
+    """Of all requests; where they have classes, of those that state no limit."""
+    scheduling_policy: str = FCFS
+    """In which order a replica serves those that wait."""
     objective: str
     confidence: float
     headroom: float
@@ -136,6 +141,8 @@ def plan(
     spread: float | None = None,
     burstiness: float = 1.0,
     router: Router = "round_robin",
+    scheduling_policy: SchedulingPolicy = FCFS,
+    classes: str | Path | Mapping[str, Any] | ClassMix | None = None,
     shared_prefix: int = 0,
     num_prefixes: int = 1,
     turns: int = 1,
@@ -176,7 +183,9 @@ def plan(
         seed: of arrivals and lengths.
         spread: coefficient of variation of both lengths, log-normal.
         burstiness: squared coefficient of variation of the gaps between arrivals; 1: Poisson.
-        router: as ``simulate`` takes it, like the five that follow.
+        router: as ``simulate`` takes it, like the seven that follow.
+        scheduling_policy: of a replica's queue.
+        classes: of the requests; every class must keep its limits.
         shared_prefix: tokens of a system prompt before every request's ``input_len``.
         num_prefixes: different ones.
         turns: requests of a session; the rate is of requests.
@@ -204,7 +213,7 @@ def plan(
     resolved, base = read_model(model), deployment or Deployment()
     common = Conversations(shared_prefix=shared_prefix, num_prefixes=num_prefixes, turns=turns)
     stated = TrafficQuestion.read(
-        workload, slo, flags, common, rate=rate, spread=spread, prefix_hit_rate=prefix_hit_rate
+        workload, slo, flags, common, rate=rate, spread=spread, prefix_hit_rate=prefix_hit_rate, classes=classes
     )
     check_serving(stated.slo, router, stated.prefix_hit_rate, front_end_ms, draws)
     confidence = (CONFIDENCE if draws else BARE_ESTIMATE) if confidence is None else confidence
@@ -212,7 +221,8 @@ def plan(
     longest = base.max_model_len or resolved.value.max_position_embeddings
     offered = offered_requests(trace, sessions, duration_s, longest, stated, disaggregate=disaggregate)
     asked, rate = with_rate(stated.workload, offered)
-    check_lengths(resolved.value, asked.input_len, asked.output_len, base.max_model_len)
+    for lengths in (asked,) if stated.mix is None or offered is not None else stated.mix.workloads:
+        check_lengths(resolved.value, lengths.input_len, lengths.output_len, base.max_model_len)
     first_demand = TrafficSpec(
         workload=replace(asked, concurrency=None),
         slo=stated.slo,
@@ -225,6 +235,7 @@ def plan(
         longest=longest,
         trace=offered,
         conversations=stated.conversations,
+        mix=stated.mix,
     )
     at_rate = partial(demand_at_rate, first_demand, duration_s)
     demand = at_rate(rate * (1.0 + headroom))
@@ -241,6 +252,7 @@ def plan(
         spares=spares,
         serving={
             "router": router,
+            "scheduling_policy": scheduling_policy,
             "prefix_hit_rate": stated.prefix_hit_rate,
             "prefix_caching": enable_prefix_caching,
             "front_end_ms": front_end_ms,
@@ -261,6 +273,7 @@ def plan(
         notes.append(_hits(requests, *choice.ranked[0]) if choice.ranked else _prompts(requests))
     notes += [*_engine_notes(choice.answers), *_price_notes(prices, stated_prices)]
     answer = _capacity_plan(resolved.value, kinds, demand, len(requests), short, layouts, choice, notes)
+    answer = replace(answer, scheduling_policy=scheduling_policy)
     if not worth:
         return answer
     values = measurement_values(choice.ranked, question, prices)
@@ -359,7 +372,7 @@ def _check(
     require_positive("top", top, most=1000)
     if objective not in OBJECTIVES:
         raise InputError(f"objective is {objective!r:.60}; it must be one of {', '.join(OBJECTIVES)}")
-    if not stated.slo.limits:
+    if not stated.limited:
         raise InputError(
             "there is no limit to plan for; state one of ttft, tpot and e2e, in ms, or a use that brings its own, such as chat"
         )

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from advisor.calibration.parameter_posterior import Provenance
     from advisor.capacity.replica_sizing import ReplicaSizing
+    from advisor.capacity.slo_check import ClassCheck
     from advisor.progress import Course
     from catalog.schema import Deployment, Price
 
@@ -59,6 +60,8 @@ class FleetOption:
     """``ttft_ms``, ``tpot_ms``, ``e2e_ms`` at the percentile of the limits, or their means, with the headroom used up."""
     intervals: Mapping[str, tuple[float, float]]
     """Where they are expected with 90%; empty without draws."""
+    classes: tuple[ClassCheck, ...] = ()
+    """What each class of requests meets; none where they are all alike."""
     saturation_s: float
     """Requests a second that one replica serves at most."""
     utilisation: float
@@ -178,6 +181,7 @@ class CapacityQuestion:
             latencies=check.latencies,
             energy_j_per_token=fleet.joules_per_token(self.rate, replicas, self.spares),
             intervals=fleet.intervals(replicas, check.latencies, LEVEL) if self.draws else {},
+            classes=check.classes,
             saturation_s=fleet.saturation_s,
             utilisation=self.rate / (fleet.saturation_s * replicas_in_all),
             meets=check.meets,

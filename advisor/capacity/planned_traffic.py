@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from advisor.simulator.arrivals import DRAWN_S, FEWEST, LEAST_S_A_TOKEN, MOST_DRAWN
+from advisor.simulator.offered_traffic import check_classes, classed
 from advisor.simulator.session_files import read_sessions
 from advisor.simulator.trace_files import TraceFile, read_trace
 from catalog.errors import InputError
 from catalog.schema import Workload, require_positive
+from catalog.units import DAY_S
 
 if TYPE_CHECKING:
     from advisor.capacity.replica_sizing import TrafficSpec
     from advisor.simulator.arrivals import Arrivals
+    from advisor.simulator.class_mix import ClassMix
     from advisor.simulator.traffic_question import TrafficQuestion
 
 LEAST_S = 60.0
@@ -38,6 +41,13 @@ def offered_requests(
         InputError: they cannot be read, contradict what is stated, or cannot be planned for.
 
     """
+    if stated.mix is not None:
+        check_classes(stated.conversations, None, sessions)
+        if disaggregate:
+            raise InputError(
+                "a pool for prompts takes requests that are all alike; leave out disaggregate or the classes"
+            )
+        trace = None if trace is None else classed(trace, stated.mix)
     arrivals = _arrivals(trace, sessions, duration_s, stated)
     arrivals = None if arrivals is None else arrivals.within(longest)
     sharing = None if arrivals is None else arrivals.sharing
@@ -67,11 +77,16 @@ def _arrivals(
     return arrivals
 
 
-def _duration_s(stated: float | None, rate: float, workload: Workload) -> float:
-    """Return for how many seconds random requests come: as stated, else as ``DRAWN_S``, ``FEWEST``, ``MOST_DRAWN`` and ``LEAST_S`` say."""
+def _duration_s(stated: float | None, rate: float, workload: Workload, mix: ClassMix | None) -> float:
+    """Return for how many seconds random requests come: as stated, else as ``DRAWN_S``, ``FEWEST``, ``MOST_DRAWN``, ``LEAST_S`` and
+    ``LEAST_S_A_TOKEN`` say, and so long that the rarest class has some.
+    """
     if stated is not None:
         return stated
-    return max(min(max(DRAWN_S, FEWEST / rate), MOST_DRAWN / rate), LEAST_S, LEAST_S_A_TOKEN * workload.output_len)
+    enough = max(min(max(DRAWN_S, FEWEST / rate), MOST_DRAWN / rate), LEAST_S)
+    if mix is None:
+        return max(enough, LEAST_S_A_TOKEN * workload.output_len)
+    return max(enough, min(mix.lasting_s(rate), DAY_S), LEAST_S_A_TOKEN * mix.longest_output)
 
 
 def with_rate(workload: Workload, offered: Arrivals | None) -> tuple[Workload, float]:
@@ -93,5 +108,7 @@ def with_rate(workload: Workload, offered: Arrivals | None) -> tuple[Workload, f
 
 def demand_at_rate(demand: TrafficSpec, duration_s: float | None, rate: float) -> TrafficSpec:
     """Return the demand at another rate, for as long as a plan for that rate takes it where no duration is stated."""
-    lasting = _duration_s(duration_s, rate, demand.workload) if demand.trace is None else len(demand.trace) / rate
+    lasting = (
+        _duration_s(duration_s, rate, demand.workload, demand.mix) if demand.trace is None else len(demand.trace) / rate
+    )
     return replace(demand, workload=replace(demand.workload, rate=rate), duration_s=lasting)

@@ -75,24 +75,24 @@ class Shortfall:
 
     def _limits(self, fleet: ReplicaSizing) -> list[Relaxation]:
         """Say which limits the traffic can keep, rounded up."""
-        demand, limits = fleet.demand, fleet.demand.slo.limits
-        upper = fleet.alone.upper
+        demand = fleet.demand
+        uppers = fleet.alone.uppers(demand.slo)
         if fleet.surely <= fleet.most:
-            met = fleet.slowest(min(2 * fleet.surely, fleet.most))
-            upper = {name: max(value, met[name]) for name, value in upper.items()}
-        raised = {name: upper[name] for name, limit in limits.items() if upper[name] > limit}
+            met = fleet.slowest(min(2 * fleet.surely, fleet.most)).uppers(demand.slo)
+            uppers = {key: (most, max(value, met[key][1])) for key, (most, value) in uppers.items()}
+        raised = {key: value for key, (most, value) in uppers.items() if value > most}
         for _ in range(TRIES):
-            raised = {name: math.ceil(10.0 * value) / 10.0 for name, value in raised.items()}
-            eased = fleet.for_demand(replace(demand, slo=replace(demand.slo, **raised)))
-            if eased.needed() is not None:
+            raised = {key: math.ceil(10.0 * value) / 10.0 for key, value in raised.items()}
+            if fleet.for_demand(demand.with_limits(raised)).needed() is not None:
                 limits_kept = [
-                    f"{latency_label(name)} of {value:g} ms in place of {limits[name]:g}"
-                    for name, value in raised.items()
+                    f"{_label(key)} of {value:g} ms in place of {uppers[key][0]:g}" for key, value in raised.items()
                 ]
                 text = f"limits that this traffic can keep: at least {' and '.join(limits_kept)}"
-                return [Relaxation(text=text, changes=raised)]
-            raised = {name: value * (1.0 + EASIER) for name, value in raised.items()}
-        names = " and ".join(latency_label(name) for name in raised)
+                return [
+                    Relaxation(text=text, changes={name: value for (kind, name), value in raised.items() if not kind})
+                ]
+            raised = {key: value * (1.0 + EASIER) for key, value in raised.items()}
+        names = " and ".join(_label(key) for key in raised)
         text = f"{names} limits above what a request without any load meets, and a lower rate or more GPUs"
         return [Relaxation(text=text)]
 
@@ -107,6 +107,12 @@ class Shortfall:
                 if any(fleet.alone.meets and fleet.needed() is not None for fleet in fleets):
                     return [Relaxation(text=words, changes=knobs)]
         return []
+
+
+def _label(key: tuple[str, str]) -> str:
+    """Write whose limit it is, where that is a class's, and of what."""
+    kind, metric = key
+    return f"{kind} {latency_label(metric)}".lstrip()
 
 
 def _down(value: float) -> float:

@@ -13,19 +13,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from advisor.calibration.fit_file import LEVELS
+from advisor.capacity.slo_check import SloCheck, check_of, latencies_of
 from advisor.perf_model.energy import GpuWork, Power, power_of
 from advisor.prediction.inputs import BARE_ESTIMATE
 from advisor.simulator.arrivals import Arrivals, open_loop
 from advisor.simulator.conversations import NOTHING_SHARED, Conversations
 from advisor.simulator.served_energy import served_work
 from advisor.simulator.subsample import sample
-from catalog.schema import LATENCIES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from advisor.calibration.surrogate import IntervalScale
+    from advisor.simulator.class_labels import TrafficClass
+    from advisor.simulator.class_mix import ClassMix
     from advisor.simulator.disaggregated_server import DisaggregatedServer
+    from advisor.simulator.request_results import RequestResults
     from advisor.simulator.server import AggregatedServer
     from catalog.schema import Cluster, Slo, Workload
 
@@ -61,8 +64,12 @@ class TrafficSpec:
     """Of its prompts and outputs."""
     conversations: Conversations = NOTHING_SHARED
     """What random requests have in common."""
+    mix: ClassMix | None = None
+    """Classes of requests; None: all are alike."""
 
     def traffic(self) -> Arrivals:
+        if self.mix is not None and self.trace is None:
+            return self._of_classes(self.mix).within(self.longest)
         if self.trace is not None:
             assert self.workload.rate
             inputs, outputs = (
@@ -89,6 +96,33 @@ class TrafficSpec:
             burstiness=self.burstiness,
         ).within(self.longest)
 
+    def _of_classes(self, mix: ClassMix) -> Arrivals:
+        """Draw requests of several classes."""
+        drawn = mix.stretched(*self.length_factors).traffic(
+            self.workload,
+            duration_s=self.duration_s,
+            longest=self.longest - self.conversations.shared_prefix,
+            seed=self.seed,
+            burstiness=self.burstiness,
+        )
+        return self.conversations.beginning_alike(drawn) if self.conversations else drawn
+
+    def with_limits(self, raised: Mapping[tuple[str, str], float]) -> TrafficSpec:
+        """Return the demand with other limits, in ms, by the name of the class, "" of all requests, and the metric."""
+        own: dict[str, dict[str, Any]] = {}
+        for (name, metric), value in raised.items():
+            own.setdefault(name, {})[metric] = value
+
+        def eased(classes: tuple[TrafficClass, ...]) -> tuple[TrafficClass, ...]:
+            return tuple(replace(kind, slo=replace(kind.slo, **own.get(kind.name, {}))) for kind in classes)
+
+        mix, trace = self.mix, self.trace
+        if mix is not None:
+            mix = replace(mix, classes=eased(mix.classes))
+        if trace is not None and trace.classes is not None:
+            trace = replace(trace, classes=replace(trace.classes, classes=eased(trace.classes.classes)))
+        return replace(self, slo=replace(self.slo, **own.get("", {})), mix=mix, trace=trace)
+
     def at_rate(self, traffic: Arrivals, rate: float) -> Arrivals:
         """Return the requests of ``traffic``, made by this demand, at another rate; where turns wait for answers and for
         those who think, which takes as long at any rate, other requests like them.
@@ -110,22 +144,6 @@ class TrafficSpec:
         )
         factors = self.length_factors[0] * input_len, self.length_factors[1] * output_len
         return replace(self, workload=changed, duration_s=self.duration_s / rate, length_factors=factors)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SloCheck:
-    """What a fleet makes of the traffic: at the percentile of the limits, or on the mean."""
-
-    latencies: Mapping[str, float]
-    """Milliseconds by metric."""
-    upper: Mapping[str, float]
-    """The same at the wanted confidence."""
-    excess: float
-    """Largest ratio of one of those to its limit; the limits are kept up to 1."""
-
-    @property
-    def meets(self) -> bool:
-        return self.excess <= 1.0
 
 
 @dataclass(kw_only=True)
@@ -332,9 +350,10 @@ class ReplicaSizing:
         part, simulated = sample(self.traffic, replicas, self.engine.router, least=FEW)
         return self.engine.served(part, self.times, simulated).hit_rate
 
-    def slowest(self, replicas: int) -> dict[str, float]:
-        """Return the latencies, in ms, of so many replicas with the wanted confidence, whatever the limits are."""
-        return self._statistics(replicas, self.traffic, self.slow if self.level > 0 else self.times)
+    def slowest(self, replicas: int) -> SloCheck:
+        """Check so many replicas with steps as slow as the wanted confidence says, whatever the limits are."""
+        times = self.slow if self.level > 0 else self.times
+        return check_of(self._served(replicas, self.traffic, times), self.demand.slo)
 
     def intervals(self, replicas: int, latencies: Mapping[str, float], level: float) -> dict[str, tuple[float, float]]:
         """Return the intervals, in ms, within which the latencies are expected with probability ``level``."""
@@ -343,22 +362,16 @@ class ReplicaSizing:
         return {name: (min(low[name], value), max(high[name], value)) for name, value in latencies.items()}
 
     def _statistics(self, replicas: int, traffic: Arrivals, times: Any) -> dict[str, float]:
+        return latencies_of(self._served(replicas, traffic, times), self.demand.slo)
+
+    def _served(self, replicas: int, traffic: Arrivals, times: Any) -> RequestResults:
+        """Serve the traffic of so many replicas, or a part of both."""
         part, simulated = sample(traffic, replicas, self.engine.router, least=ENOUGH)
-        served = self.engine.served(part, times, simulated)
-        percentile = self.demand.slo.percentile
-        if percentile is None:
-            return {name: served.mean(name) for name in LATENCIES}
-        return {name: served.percentile(name, percentile) for name in LATENCIES}
+        return self.engine.served(part, times, simulated)
 
     def _check(self, replicas: int, traffic: Arrivals) -> SloCheck:
-        latencies = upper = self._statistics(replicas, traffic, self.times)
+        check = check_of(self._served(replicas, traffic, self.times), self.demand.slo)
         # What misses its limits by the estimate misses them with any confidence.
-        if self.level > 0 and self._excess(latencies) <= 1.0:
-            slow = self._statistics(replicas, traffic, self.slow)
-            upper = {name: max(value, slow[name]) for name, value in latencies.items()}
-        return SloCheck(latencies=latencies, upper=upper, excess=self._excess(upper))
-
-    def _excess(self, latencies: Mapping[str, float]) -> float:
-        limits = self.demand.slo.limits
-        # A request of one token has no TPOT and keeps any limit of it.
-        return max(0.0 if math.isnan(latencies[name]) else latencies[name] / limit for name, limit in limits.items())
+        if self.level > 0 and check.meets:
+            return check.beside(check_of(self._served(replicas, traffic, self.slow), self.demand.slo), self.demand.slo)
+        return check

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from advisor.cli.options.values import checked_router, one_of
+from advisor.cli.options.values import checked_policy, checked_router, one_of
 from catalog.errors import InputError
 from catalog.schema import Deployment
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 POOLS = ("prefill_replicas", "prefill_tp")
 WHOLE = (*POOLS, "tp", "pp", "dp", "ep", "max_num_seqs", "max_num_batched_tokens", "max_model_len")
 NUMBERS = ("gpu_memory_utilization", "offload")
-TEXTS = ("engine", "dtype", "kv_dtype", "router")
+TEXTS = ("engine", "dtype", "kv_dtype", "router", "scheduling_policy")
 SWITCHES = ("enable_prefix_caching",)
-BESIDE = (*POOLS, "router", *SWITCHES)
+BESIDE = (*POOLS, "router", "scheduling_policy", *SWITCHES)
 """Knobs that are no fields of a deployment."""
 
 
@@ -36,10 +36,15 @@ class Serving:
     """and the GPUs of each."""
     router: str = "round_robin"
     enable_prefix_caching: bool = True
+    scheduling_policy: str = "fcfs"
 
     def keywords(self) -> dict[str, Any]:
         """Return what ``simulate`` takes of it beside the deployment for prompts."""
-        return {"router": self.router, "enable_prefix_caching": self.enable_prefix_caching}
+        return {
+            "router": self.router,
+            "enable_prefix_caching": self.enable_prefix_caching,
+            "scheduling_policy": self.scheduling_policy,
+        }
 
     def prefill(self, deployment: Deployment) -> Deployment | None:
         """Return their deployment; None without them."""
@@ -72,6 +77,8 @@ def changed(base: Deployment, knobs: str, serving: Serving | None = None) -> tup
             raise InputError(f"--compare {knobs!r:.60}: {name} must be {kind}") from None
     if "router" in values:
         values["router"] = checked_router(values["router"])
+    if "scheduling_policy" in values:
+        values["scheduling_policy"] = checked_policy(values["scheduling_policy"])
     for name in SWITCHES:
         if name in values:
             values[name] = one_of(f"--compare {name}", values[name], ("true", "false")) == "true"

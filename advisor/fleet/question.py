@@ -18,13 +18,12 @@ from catalog.errors import InputError
 from catalog.gpus import find_gpu
 from catalog.quantities import PER_SECOND, USD_PER_HOUR
 from catalog.schema import Count, Deployment, require_positive
+from catalog.yaml_files import read_yaml
 
 if TYPE_CHECKING:
     from advisor.prediction.demand import Demand
 
 Text = Annotated[str, Len(1, 200)]
-LARGEST_FILE = 4 * 2**20
-"""Bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,16 +173,8 @@ def read_fleet(source: str | Path | Mapping[str, Any] | FleetQuestion) -> FleetQ
         return source
     if isinstance(source, Mapping):
         return checked(FleetQuestion, dict(source), "fleet")
-    import yaml
-
     path = Path(source)
-    try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise InputError(f"{path}: it is larger than {LARGEST_FILE // 2**20} MiB; a fleet is a few kB of YAML")
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path}: cannot be read as YAML: {reason:.200}") from None
+    content = read_yaml(path, "a fleet")
     if not isinstance(content, dict):
         raise InputError(f"{path}: it must have models and pools, each a list")
     return checked(FleetQuestion, content, str(path))

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from advisor.calibration.parameter_posterior import Provenance
-    from advisor.capacity.replica_sizing import ReplicaSizing, SloCheck
+    from advisor.capacity.replica_sizing import ReplicaSizing
+    from advisor.capacity.slo_check import SloCheck
     from advisor.fleet.question import FleetModel, FleetQuestion
     from advisor.prediction.evidence import Runs
     from catalog.schema import Deployment

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from advisor.prediction.option_words import lengths, limits
 from advisor.render.document import ShellCommand
+from advisor.simulator.routers import FCFS
 from catalog.gpus import FABRIC
 from catalog.schema import Cluster
 
@@ -60,6 +61,11 @@ def command(
     for option, value in (options or {}).items():
         argv += [] if value is None else [option, f"{value:g}" if isinstance(value, float) else str(value)]
     return ShellCommand(argv=argv, comment=comment, label=NEXT)
+
+
+def queue_words(policy: str) -> str:
+    """Say what the engine is started with where its queue goes by priority."""
+    return "" if policy == FCFS else f"; add --scheduling-policy {policy}"
 
 
 def layout_words(deployment: Deployment) -> Sequence[str]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from advisor.simulator.class_labels import ClassLabels
     from advisor.simulator.prompt_sharing import PromptSharing
     from catalog.units import Array
 
@@ -66,6 +67,8 @@ class Arrivals:
     """Requests at the beginning that are no measure: those that fill a closed loop, begun as if in the middle."""
     sharing: PromptSharing | None = None
     """What they have in common; None: nothing that a prefix cache could serve."""
+    classes: ClassLabels | None = None
+    """What classes they are of; None: they are all alike."""
     settling: bool = False
     """Whether sessions are under way at the beginning, whose caches are empty: none comes after ``duration_s``, and what is
     measured comes after ``settled_s``."""
@@ -134,6 +137,7 @@ class Arrivals:
             input_len=self.input_len[mask],
             output_len=self.output_len[mask],
             sharing=None if self.sharing is None else self.sharing.of(mask),
+            classes=None if self.classes is None else self.classes.of(mask),
         )
 
 
@@ -155,7 +159,9 @@ class ArrivalStream:
     """nor any other."""
     settled_s: float = 0.0
     sharing: None = None
-    """What prompts share is known only of requests in memory."""
+    """What prompts share is known only of requests in memory,"""
+    classes: None = None
+    """as are their classes."""
 
     def __post_init__(self) -> None:
         """Raise ``InputError`` as ``Arrivals`` does."""

@@ -10,13 +10,14 @@ from advisor.calibration.intervals import beyond_dense, scale_name
 from advisor.calibration.surrogate import ANY
 from advisor.perf_model.collectives import hand_over_ms
 from advisor.simulator.disaggregation import KvTransfer, ServerPool, saturation_apart, serve_apart
+from advisor.simulator.routers import FCFS
 from catalog.errors import InputError, Note
 
 if TYPE_CHECKING:
     from advisor.calibration.parameter_posterior import Provenance
     from advisor.calibration.surrogate import IntervalScale
     from advisor.perf_model.parameters import Parameters
-    from advisor.simulator.arrivals import Arrivals
+    from advisor.simulator.arrivals import Arrivals, ArrivalStream
     from advisor.simulator.request_results import RequestResults
     from advisor.simulator.routers import Router
     from advisor.simulator.server import AggregatedServer
@@ -28,6 +29,20 @@ if TYPE_CHECKING:
 APART: Provenance = "analytic"
 """Where prompts have a pool of their own. No such deployment was measured, so however well the engine's steps are known, its
 intervals are as wide as those of an engine that nobody measured."""
+
+
+def check_pools(traffic: Arrivals | ArrivalStream, policy: str) -> None:
+    """Raise ``InputError`` for traffic, or a policy of its queue, that no pool of its own for prompts can take."""
+    if traffic.concurrency:
+        raise InputError("prompts in a pool of their own take a rate or a trace, not a concurrency; leave one out")
+    if traffic.sharing is not None and traffic.sharing.follows:
+        raise InputError(
+            "prompts in a pool of their own take requests that wait for no other; leave out turns or sessions"
+        )
+    if traffic.classes is not None or policy != FCFS:
+        raise InputError(
+            "prompts in a pool of their own take requests that are all alike, first come first served; leave out classes and scheduling_policy, or the pool"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -41,9 +41,10 @@ class State(NamedTuple):
     link: NDArray[np.int32]
     """The next in the queue."""
     head: NDArray[np.int32]
-    """First of the queue, as all that follow for each replica."""
+    """First of the queue, (replicas, levels of priority), as the next one."""
     tail: NDArray[np.int32]
     waiting: NDArray[np.int64]
+    """How many, as all that follow for each replica."""
     running: NDArray[np.int32]
     """Which run, (replicas, cap)."""
     runners: NDArray[np.int64]
@@ -102,8 +103,8 @@ class State(NamedTuple):
             held=np.zeros(n, np.int32),
             runs=np.zeros(n, np.bool_),
             link=np.full(n, -1, np.int32),
-            head=np.full(replicas, -1, np.int32),
-            tail=np.full(replicas, -1, np.int32),
+            head=np.full((replicas, 1), -1, np.int32),
+            tail=np.full((replicas, 1), -1, np.int32),
             waiting=np.zeros(replicas, np.int64),
             running=np.zeros((replicas, cap), np.int32),
             runners=np.zeros(replicas, np.int64),
@@ -125,6 +126,13 @@ class State(NamedTuple):
             delivered_s=np.zeros(replicas),
             lockstep=LockStep.fresh(replicas=replicas, depth=depth, ranks=ranks),
         )
+
+    def for_levels(self, levels: NDArray[np.int64]) -> State:
+        """Return the same of requests with these levels of priority, (n,), none of which waits yet; itself where they have none."""
+        queues = (len(self.head), int(levels.max(initial=0)) + 1)
+        if queues == self.head.shape:
+            return self
+        return self._replace(head=np.full(queues, -1, np.int32), tail=np.full(queues, -1, np.int32))
 
     def moved_on(self, gone: int, more: int) -> State:
         """Drop the first ``gone`` requests, which have been served, and add so many more at the end."""

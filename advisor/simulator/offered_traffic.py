@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from advisor.simulator.arrivals import (
@@ -15,7 +16,7 @@ from advisor.simulator.arrivals import (
 )
 from advisor.simulator.benchmark_client import client_loop
 from advisor.simulator.session_files import read_sessions
-from advisor.simulator.trace_files import open_trace, read_trace
+from advisor.simulator.trace_files import TraceFile, open_trace, read_trace
 from catalog.errors import InputError
 from catalog.schema import Workload
 from catalog.units import DAY_S
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from advisor.simulator.benchmark_client import BenchmarkClient
+    from advisor.simulator.class_mix import ClassMix
     from advisor.simulator.conversations import Conversations
-    from advisor.simulator.trace_files import TraceFile
 
 DURATION_S = 300.0
 """How long requests come where nobody says; for the sake of rare ones up to a day."""
@@ -38,6 +39,7 @@ def offered_traffic(
     client: BenchmarkClient | None,
     sessions: str | Path | None,
     conversations: Conversations,
+    mix: ClassMix | None = None,
     *,
     duration_s: float | None,
     longest: int,
@@ -47,13 +49,15 @@ def offered_traffic(
     curve: Sequence[float],
     whole: bool,
 ) -> Arrivals | ArrivalStream:
-    """Read or make the requests that come; ``whole``: in memory, however much it is.
+    """Read or make the requests that come; ``whole``: in memory, however much it is, as those of several classes always are.
 
     Raises:
         InputError: it is not said what comes, or several things are, or one that cannot be.
 
     """
     workload = workload or Workload()
+    if mix is not None:
+        check_classes(conversations, client, sessions)
     if client is not None:
         if sessions is not None or conversations.turns > 1:
             raise InputError(
@@ -71,20 +75,27 @@ def offered_traffic(
     if trace is not None:
         if workload.concurrency is not None:
             raise InputError("a trace says when requests come, so there is no concurrency; leave out one of the two")
+        if mix is not None:
+            return read_trace(classed(trace, mix), duration_s=duration_s, rate=workload.rate)
         if isinstance(trace, (Arrivals, ArrivalStream)):
             if whole and isinstance(trace, ArrivalStream):
                 raise InputError("a pool for prompts takes no stream of requests; take traffic that is read whole")
             return trace
         return (read_trace if whole else open_trace)(trace, duration_s=duration_s, rate=workload.rate)
-    _check_longest(workload, longest)
+    for lengths in (workload,) if mix is None else mix.workloads:
+        _check_longest(lengths, longest)
     if (workload.rate is None) == (workload.concurrency is None):
         raise InputError("give exactly one of --rate, --concurrency, --trace or --users: what comes")
     common: dict[str, Any] = {
-        "duration_s": lasting_s(workload) if duration_s is None else duration_s,
+        "duration_s": lasting_s(workload, mix) if duration_s is None else duration_s,
         "longest": longest,
         "seed": seed,
-        "spread": spread,
     }
+    if mix is not None:
+        room = longest - conversations.shared_prefix
+        drawn = mix.traffic(workload, burstiness=burstiness, curve=curve, **common | {"longest": room})
+        return conversations.beginning_alike(drawn) if conversations else drawn
+    common["spread"] = spread
     if conversations:
         return conversations.traffic(workload, burstiness=burstiness, curve=curve, **common)
     if workload.concurrency is not None:
@@ -116,10 +127,36 @@ def _client_loop(
     return client_loop(workload, client, duration_s=seconds, longest=longest, seed=seed)
 
 
-def lasting_s(workload: Workload) -> float:
+def lasting_s(workload: Workload, mix: ClassMix | None = None) -> float:
     """Return for how many seconds random requests come where that is not stated: long enough for rare and for long ones."""
     fewest = FEWEST / workload.rate if workload.rate and workload.rate > 0 else 0.0
-    return max(DURATION_S, min(fewest, DAY_S), LEAST_S_A_TOKEN * workload.output_len)
+    longest_output = workload.output_len
+    if mix is not None:
+        longest_output = mix.longest_output
+        fewest = max(fewest, mix.lasting_s(workload.rate)) if fewest and workload.rate else 0.0
+    return max(DURATION_S, min(fewest, DAY_S), LEAST_S_A_TOKEN * longest_output)
+
+
+def check_classes(conversations: Conversations, client: BenchmarkClient | None, sessions: str | Path | None) -> None:
+    """Raise ``InputError`` where requests of several classes come with what has none."""
+    if sessions is not None or conversations.turns > 1:
+        raise InputError("classes are of requests that wait for no other; leave out turns and sessions, or the classes")
+    if client is not None:
+        raise InputError(f"client {client.name} sends requests that are all alike; leave out the client or the classes")
+
+
+def classed(trace: str | Path | TraceFile | Arrivals | ArrivalStream, mix: ClassMix) -> TraceFile:
+    """Return the file of a trace, read with the class of each request.
+
+    Raises:
+        InputError: it is no file, or the classes state what it says itself.
+
+    """
+    mix.check_trace()
+    if isinstance(trace, (Arrivals, ArrivalStream)):
+        raise InputError("classes are of a trace's column class; give the file in place of what was read of it")
+    file = trace if isinstance(trace, TraceFile) else TraceFile(path=trace)
+    return replace(file, classes=mix.classes)
 
 
 def _check_longest(workload: Workload, longest: int) -> None:

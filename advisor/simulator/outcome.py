@@ -9,6 +9,7 @@ from advisor.calibration.intervals import LEVEL
 from advisor.perf_model.energy import power_of
 from advisor.prediction.deployment_estimate import ENERGY
 from advisor.simulator.arrivals import Arrivals, ArrivalStream, BusiestWindow, refusals
+from advisor.simulator.class_outcomes import ClassSpreads, class_numbers, class_results
 from advisor.simulator.request_results import METRICS
 from advisor.simulator.served_energy import served_work
 from advisor.simulator.streaming_statistics import StreamingStatistics
@@ -33,6 +34,8 @@ class TrafficOutcome:
     statistics: Mapping[tuple[str, str], float]
     """As ``numbers`` gives them, and the saturation rate."""
     sigmas: dict[str, dict[str, Spread]]
+    classes: ClassSpreads | None
+    """The classes of the requests; None where they are all alike."""
     energy_j_per_token: float | None
     """Of all GPUs until the last request is served; None where no run measured such energy."""
     notes: tuple[Note, ...]
@@ -69,14 +72,16 @@ class TrafficOutcome:
         def met(table: Any, requests: RequestResults | StreamingStatistics) -> dict[tuple[str, str], float]:
             return numbers(requests, judged, slo) | {key: engine.saturation(judged, table)}
 
-        believed = met(times, results)
-        ends, quantile = [], 1.0
+        believed, kinds = met(times, results), class_numbers(results, judged)
+        ends, kinds_at_ends, quantile = [], [], 1.0
         if draws:
             spread: Any = engine.spread(draws, judged)
             quantile = engine.scale.quantile(LEVEL)
             for side in (-quantile, quantile):
                 table: Any = engine.ended(times, spread, side)
-                ends.append(met(table, engine.served(judged, table)))
+                requests = engine.served(judged, table)
+                ends.append(met(table, requests))
+                kinds_at_ends.append(class_numbers(requests, judged))
         sigmas = spreads(believed, ends, quantile)
         joules, power_sigma = _energy(decode, served, engine.gpus)
         if joules is not None:
@@ -86,9 +91,22 @@ class TrafficOutcome:
             served=served,
             statistics=numbers(served, traffic, slo) | {key: believed[key]},
             sigmas=sigmas,
+            classes=ClassSpreads(
+                results=class_results(results),
+                statistics=kinds,
+                sigmas=tuple(
+                    spreads(kind, [end[number] for end in kinds_at_ends], quantile) for number, kind in enumerate(kinds)
+                ),
+            )
+            if kinds
+            else None,
             energy_j_per_token=joules,
             notes=notes,
         )
+
+    def counted_s(self, traffic: Arrivals | ArrivalStream) -> float:
+        """Return the requests a second of which goodput is the good share: those completed in a closed loop, else those that came."""
+        return self.statistics["rates", "completed_s"] if traffic.concurrency else len(self.served) / traffic.duration_s
 
     def metrics(self) -> dict[str, dict[str, float]]:
         """Return the statistics by metric and by name."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from advisor.simulator.class_labels import ClassLabels
     from catalog.units import Array
 
 
@@ -28,6 +29,12 @@ COLUMNS = (
     "replica",
 )
 """Of ``RequestResults.rows``."""
+
+OF_REQUESTS = (
+    *("arrival_s", "input_len", "output_len", "cached", "ttft_ms", "e2e_ms", "longest_itl_ms"),
+    *("preemptions", "replica", "loaded", "counted"),
+)
+"""Arrays of ``RequestResults`` with a value for each request."""
 
 BINS = 120
 """Points of the curves over time."""
@@ -67,6 +74,8 @@ class RequestResults:
     """Of ``cached`` what came from each tier below the GPUs, (n, tiers)."""
     counted: NDArray[np.bool_]
     """What the answers are of: in a closed loop requests that ended after it had filled up and before its end."""
+    classes: ClassLabels | None = None
+    """What classes they are of; None: they are all alike."""
     gaps: NDArray[np.int64]
     """Histogram of the gaps between tokens of all requests, see ``advisor.simulator.scheduler_loop``."""
     bins: Array
@@ -99,6 +108,13 @@ class RequestResults:
             contexts=float(((made - 1.0) * given + made**2 / 2.0).sum()),
             pairs=float((((given + made) ** 2 - cached**2) / 2.0).sum()),
         )
+
+    def of_class(self, number: int) -> RequestResults:
+        """Return those of one class; what is not of single requests stays that of all."""
+        assert self.classes is not None
+        mine = self.classes.label == number
+        chosen = {name: getattr(self, name)[mine] for name in OF_REQUESTS}
+        return replace(self, **chosen, classes=self.classes.of(mine))
 
     @property
     def mean_lengths(self) -> tuple[float, float]:
@@ -163,13 +179,15 @@ class RequestResults:
         return float(values.mean()) if len(values) else float("nan")
 
     def good(self, limits: Mapping[str, float]) -> float:
-        """Return the share of the counted requests that keep every limit; a request with one token has no TPOT and
-        keeps any.
+        """Return the share of the counted requests that keep every limit, where they have classes of its own; a request with
+        one token has no TPOT and keeps any.
         """
         good = self.counted.copy()
-        for name, limit in limits.items():
-            values = getattr(self, name)
-            good &= np.isnan(values) | (values <= limit)
+        everyone = np.ones(len(self), dtype=bool)
+        for among, of_group in [(everyone, limits)] if self.classes is None else self.classes.limits():
+            for name, limit in of_group.items():
+                values = getattr(self, name)
+                good &= ~among | np.isnan(values) | (values <= limit)
         counted = int(self.counted.sum())
         return float(good.sum() / counted) if counted else float("nan")
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from advisor.simulator.loop_state import ARRIVED, KNOWN, MOST, STEPS, State
 from advisor.simulator.request_results import BINS, RequestResults
-from advisor.simulator.routers import ROUTERS
+from advisor.simulator.routers import FCFS, ROUTERS
 from catalog.errors import InputError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from advisor.simulator.block_cache import BlockCache
     from advisor.simulator.cache_tiers import CacheTier
     from advisor.simulator.follow_ups import FollowUps
-    from advisor.simulator.routers import Router
+    from advisor.simulator.routers import Router, SchedulingPolicy
     from advisor.simulator.step_table import StepTimes
     from advisor.simulator.tier_cache import TierCache
     from catalog.units import Array
@@ -55,6 +55,7 @@ class Scheduler:
     window: int = 0
     """Tokens that windowed layers attend to; 0 without."""
     router: Router = "round_robin"
+    scheduling_policy: SchedulingPolicy = FCFS
     prefix_hit_rate: float = 0.0
     """Share of each prompt's tokens that are found in the prefix cache. They take blocks like others."""
     prefix_caching: bool = True
@@ -125,7 +126,7 @@ def serve_pieces(
     gone = 0
     for piece, more in _with_more(pieces):
         shared = _Shared.of(piece, scheduler)
-        state = state.moved_on(gone, len(piece))
+        state = state.moved_on(gone, len(piece)).for_levels(shared.levels)
         arrival = np.concatenate([arrival[gone:], piece.arrival_s])
         inputs = np.concatenate([inputs[gone:], piece.input_len])
         outputs = np.concatenate([outputs[gone:], piece.output_len])
@@ -155,6 +156,7 @@ def serve_pieces(
             replica=state.place[served],
             loaded=shared.tiers.loaded_by(served),
             counted=_counted(arrival[served], state.last_s[served], piece),
+            classes=None if piece.classes is None else piece.classes.of(served),
             steps=int(state.counts[STEPS]),
             end_s=float(state.end_s[0]),
             most_blocks=int(state.counts[MOST]),
@@ -199,6 +201,7 @@ class _Shared(NamedTuple):
     later: FollowUps
     session: NDArray[np.int64]
     homes: NDArray[np.int64]
+    levels: NDArray[np.int64]
 
     @classmethod
     def of(cls, piece: Arrivals, scheduler: Scheduler) -> _Shared:
@@ -223,6 +226,7 @@ class _Shared(NamedTuple):
             later=FollowUps.of(sharing, piece.arrival_s),
             session=session,
             homes=np.full(int(session.max(initial=-1)) + 1, -1),
+            levels=_levels(piece, scheduler),
         )
 
 
@@ -245,6 +249,13 @@ class _Totals(NamedTuple):
             bin_s=duration_s / BINS,
             log=np.zeros((steps_logged, len(kernel.STEP_COLUMNS))),
         )
+
+
+def _levels(piece: Arrivals, scheduler: Scheduler) -> NDArray[np.int64]:
+    """Return the level of priority of each request, 0 first, (n,); none where they are served as they come."""
+    if scheduler.scheduling_policy == FCFS or piece.classes is None:
+        return np.zeros(0, np.int64)
+    return piece.classes.levels
 
 
 def _begun(scheduler: Scheduler, settings: _Settings) -> State:
@@ -348,6 +359,7 @@ def saturation_rate(traffic: Arrivals, times: StepTimes, scheduler: Scheduler) -
         concurrency=None,
         starters=0,
         sharing=None if traffic.sharing is None else traffic.sharing.all_at_once(number),
+        classes=None,  # by priority those at the end would never be served, and say nothing of the rest
         settling=False,
         burst=False,
         counted_out=False,

@@ -2,19 +2,19 @@
 
 Importing this module imports numba; nothing but a simulation does.
 
-Every step has a budget of tokens. Running sequences come first, in the order of their admission: each decodes one token
-or goes on with its prompt. What is left of the budget goes to those that wait, first come first served, cut into chunks;
-one is admitted when the cap on running sequences and the free KV blocks allow its whole prompt. A running sequence that
-finds no block preempts the latest one, which waits at the head of the queue and is computed again. With prefix caches
-(``advisor.simulator.block_cache``) a request begins behind the blocks of it that are there.
+Every step has a budget of tokens. Running sequences come first, in the order of their admission: each decodes one token or goes
+on with its prompt. What is left of the budget goes to those that wait, first come first served, cut into chunks; one is admitted when
+the cap on running sequences and the free KV blocks allow its whole prompt. A running sequence that finds no block preempts the
+latest one, which waits at the head of the queue and is computed again; with priorities both go by them
+(``advisor.simulator.waiting_queue``). With prefix caches (``advisor.simulator.block_cache``) a request begins behind the blocks of it that are there.
 
-The engine keeps ``depth`` steps in flight. With ``ahead`` it schedules the next step before it has seen the tokens of this
-one (asynchronous scheduling), so a sequence can be in both; else a sequence's next token waits for its last, and steps
-in flight fill the stages of a pipeline with different sequences. Two facts of other engines change this: where prompts and decodes do
-not mix (SGLang), waiting prompts that fit are computed first, in steps of their own, with blocks for the whole prompt; where outputs are
-reserved (TensorRT-LLM), a sequence is admitted with all its blocks and never preempted. Recipes have the scheduler look for new requests
-every so many steps only (SGLang), or hold prompts back until they fill a step (TensorRT-LLM), and a front end delivers tokens one by one. While all the steps allowed are in flight the engine
-waits for the oldest and looks at no arrivals.
+The engine keeps ``depth`` steps in flight. With ``ahead`` it schedules the next step before it has seen the tokens of this one
+(asynchronous scheduling), so a sequence can be in both; else a sequence's next token waits for its last, and steps in flight fill the
+stages of a pipeline with different sequences. Two facts of other engines change this: where prompts and decodes do not mix (SGLang),
+waiting prompts that fit are computed first, in steps of their own, with blocks for the whole prompt; where outputs are reserved
+(TensorRT-LLM), a sequence is admitted with all its blocks and never preempted. Recipes have the scheduler look for new requests every so
+many steps only (SGLang), or hold prompts back until they fill a step (TensorRT-LLM), and a front end delivers tokens one by one.
+While all the steps allowed are in flight the engine waits for the oldest and looks at no arrivals.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from advisor.simulator.loop_state import ARRIVED, COMPLETED, KNOWN, MOST, PREEMP
 from advisor.simulator.routing import route
 from advisor.simulator.step_duration import causal, step_ms
 from advisor.simulator.tier_cache import found, held_up, load, next_ready, offload
+from advisor.simulator.waiting_queue import dequeue, enqueue, level_of, removed, requeue, taken_back, victim
 
 LEAST_GAP_S = 1e-5
 """Lower end of the histogram of gaps between tokens."""
@@ -40,16 +41,8 @@ GAPS_PER_E = 200.0
 GAP_BINS = 4000
 
 STEP_COLUMNS = (
-    "replica",
-    "scheduled_s",
-    "begin_s",
-    "end_s",
-    "prefill_tokens",
-    "decodes",
-    "sequences",
-    "running",
-    "waiting",
-    "blocks",
+    *("replica", "scheduled_s", "begin_s", "end_s", "prefill_tokens"),
+    *("decodes", "sequences", "running", "waiting", "blocks"),
 )
 BIN_COLUMNS = ("busy_s", "running_s", "waiting_s", "blocks_s", "tokens", "preemptions")
 
@@ -90,6 +83,7 @@ def serve(
     later: Any,
     session: Any,
     homes: Any,
+    levels: Any,
 ) -> None:
     """Serve n requests, or go on with it; changes all but what says what they are and how long steps take.
 
@@ -129,6 +123,7 @@ def serve(
         later: ``advisor.simulator.follow_ups.FollowUps``; of no request where all come when they come.
         session: of each request, none where they have none,
         homes: and the replica of each, see ``advisor.simulator.routing.route``.
+        levels: of priority, 0 first, of each request; none where they are served as they come.
 
     """
     n, stages = len(inputs), len(shares)
@@ -147,7 +142,7 @@ def serve(
     caching, following = len(cache.seated) > 0, len(later.first) > 0
     together = len(state.lockstep.newest) > 0
     tiered = caching and len(tiers.load_s) > 0
-    stored = cache.stored
+    stored, granted = cache.stored, np.zeros(cap, np.int64)
 
     while completed < enough and not (more and arrived == known):
         r = 0
@@ -166,11 +161,7 @@ def serve(
             r = route(router, turn, coming, inputs[coming], waiting, count, cache, session, homes)
             turn = (turn + 1) % replicas
             place[coming] = r
-            if tail[r] >= 0:
-                link[tail[r]] = coming
-            else:
-                head[r] = coming
-            tail[r] = coming
+            enqueue(head, tail, link, levels, r, coming)
             waiting[r] += 1
             waiting_tokens[r] += inputs[coming]
             arrived += 1
@@ -250,7 +241,7 @@ def serve(
                     q = running[r, i]
                     if inputs[q] + (made[q] if ahead else shown[q]) - computed[q] > (1 if made[q] > 0 else 0):
                         alone = True
-                q = head[r]
+                q = head[r, 0]
                 if seen[r] > 0 and not waits and count[r] < cap:
                     whole = inputs[q] + (outputs[q] if reserves else (made[q] if ahead else shown[q]))
                     hits = idle = 0
@@ -263,14 +254,33 @@ def serve(
                 q = running[r, i]
                 target = inputs[q] + (made[q] if ahead else shown[q])
                 new = min(target - computed[q], left)
+                granted[i] = 0
                 idles = new <= 0 or made[q] >= outputs[q] or (alone and new == 1 and made[q] > 0)
                 if idles or (tiered and tiers.ready_s[q] > now):
                     i += 1
                     continue
                 need = (computed[q] + new + BLOCK - 1) // BLOCK - held[q]
                 while need > free[r]:
+                    at_place = victim(running, count[r], levels, arrival, r)
+                    late = running[r, at_place]
                     count[r] -= 1
-                    late = running[r, count[r]]
+                    if at_place < i:  # by priority: it gives back what it has of this step
+                        i -= 1
+                        back, yielding = granted[at_place], sequences
+                        sequences = taken_back(flight[r, slot], sequences, late)
+                        made[late] -= yielding - sequences
+                        left += back
+                        if sequences < yielding and back == 1 and made[late] > 0:
+                            decodes -= 1
+                            context -= computed[late]
+                        else:
+                            prefill -= back
+                            pairs -= back * float(computed[late] - back) + back * (back + 1.0) / 2.0
+                            windowed -= causal(float(computed[late]), window) - causal(
+                                float(computed[late] - back), window
+                            )
+                    removed(running[r], count[r], at_place)
+                    removed(granted, count[r], at_place)
                     runs[late] = False
                     free[r] += release(cache, r, late, held[late]) if caching else held[late]
                     held[late] = 0
@@ -280,10 +290,7 @@ def serve(
                     preempted[late] += 1
                     bins[min(int(now / bin_s), len(bins) - 1), 5] += 1
                     if made[late] < outputs[late]:  # else its last token is on its way
-                        link[late] = head[r]
-                        head[r] = late
-                        if tail[r] < 0:
-                            tail[r] = late
+                        requeue(head, tail, link, levels, arrival, r, late)
                         waiting[r] += 1
                         seen[r] += 1
                         waiting_tokens[r] += inputs[late]
@@ -315,9 +322,11 @@ def serve(
                     made[q] += 1
                     flight[r, slot, sequences] = q
                     sequences += 1
+                granted[i] = new
                 i += 1
             while (mixes or alone) and not any_preempted and not waits and left > 0 and seen[r] > 0 and count[r] < cap:
-                q = head[r]
+                level = level_of(head, r)
+                q = head[r, level]
                 whole = inputs[q] + (made[q] if ahead else shown[q])
                 begin = cached[q] if made[q] == 0 else 0
                 hits = idle = 0
@@ -354,10 +363,7 @@ def serve(
                     prefill += new
                     pairs += new * float(begin) + new * (new + 1.0) / 2.0
                     windowed += causal(float(begin + new), window) - causal(float(begin), window)
-                head[r] = link[q]
-                link[q] = -1
-                if head[r] < 0:
-                    tail[r] = -1
+                dequeue(head, tail, link, r, level)
                 waiting[r] -= 1
                 seen[r] -= 1
                 waiting_tokens[r] -= inputs[q]
@@ -369,6 +375,8 @@ def serve(
                     made[q] += 1
                     flight[r, slot, sequences] = q
                     sequences += 1
+            if left == budget and any_preempted and flying[r] == 0 and len(levels) > 0:
+                continue  # the first that ran gave way by priority, and those behind it have not had their turn
             if left == budget:
                 break
             unpolled[r] = poll if prefill > 0 else unpolled[r] + 1
@@ -403,16 +411,9 @@ def serve(
             used = pool - free[r]
             most = max(most, used)
             if steps < len(log):
-                log[steps, 0] = r
-                log[steps, 1] = now
-                log[steps, 2] = begin_s
-                log[steps, 3] = at
-                log[steps, 4] = prefill
-                log[steps, 5] = decodes
-                log[steps, 6] = sequences
-                log[steps, 7] = count[r]
-                log[steps, 8] = waiting[r]
-                log[steps, 9] = used
+                row = log[steps]
+                row[0], row[1], row[2], row[3], row[4] = r, now, begin_s, at, prefill
+                row[5], row[6], row[7], row[8], row[9] = decodes, sequences, count[r], waiting[r], used
             b = min(int(begin_s / bin_s), len(bins) - 1)
             busy = took * shares[0]
             bins[b, 0] += busy

@@ -13,8 +13,9 @@ from advisor.prediction.engine_start import context_note, safe_context
 from advisor.simulator.arrivals import MOST_REQUESTS
 from advisor.simulator.cache_tiers import tiers_of
 from advisor.simulator.parameter_draws import draws_of, scale_of
+from advisor.simulator.routers import FCFS
 from advisor.simulator.scheduler import FRONT_END_MS, Scheduler, longest, saturation_rate, serve, serve_pieces
-from advisor.simulator.serving import SchedulerKnobs
+from advisor.simulator.serving import SchedulerKnobs, check_policy_of
 from advisor.simulator.step_ends import StepSpread
 from advisor.simulator.step_table import go_in_step, tabulate
 from catalog.engines import resolve
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from advisor.simulator.arrivals import Arrivals
     from advisor.simulator.cache_tiers import KvOffload
     from advisor.simulator.request_results import RequestResults
-    from advisor.simulator.routers import Router
+    from advisor.simulator.routers import Router, SchedulingPolicy
     from advisor.simulator.step_table import StepTimes
     from catalog.schema import Cluster, Deployment, Model
 
@@ -169,6 +170,7 @@ def scheduler_of(
     deployment: Deployment,
     *,
     router: Router = "round_robin",
+    scheduling_policy: SchedulingPolicy = FCFS,
     prefix_hit_rate: float = 0.0,
     prefix_caching: bool = True,
     front_end_ms: float = FRONT_END_MS,
@@ -199,6 +201,8 @@ def scheduler_of(
         )
     gpus = deployment.tp * deployment.pp
     block_bytes = BLOCK * float(room.kv_bytes_per_token[0]) * gpus
+    chosen = (knobs or SchedulerKnobs()).chosen(cost_model.timing)
+    check_policy_of(scheduling_policy, deployment.engine, chosen)
     assert deployment.max_num_seqs
     assert deployment.max_num_batched_tokens
     return Scheduler(
@@ -210,13 +214,14 @@ def scheduler_of(
         kv_blocks=max(int(room.kv_capacity_tokens[0]) // BLOCK, 1),
         window=cost_model.model.sliding_window,
         router=router,
+        scheduling_policy=scheduling_policy,
         prefix_hit_rate=prefix_hit_rate,
         prefix_caching=prefix_caching,
         tiers=tiers_of(kv_offload, cost_model.cluster, block_bytes=block_bytes, gpus=gpus),
         front_end_ms=front_end_ms,
         mixes_prompts=cost_model.timing.mixes_prompts,
         reserves_outputs=cost_model.timing.reserves_outputs,
-        **(knobs or SchedulerKnobs()).chosen(cost_model.timing),
+        **chosen,
     )
 
 

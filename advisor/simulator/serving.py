@@ -6,13 +6,16 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from advisor.simulator.routers import check_router
-from catalog.errors import InputError
+from advisor.simulator.routers import FCFS, check_policy, check_router
+from catalog.errors import InputError, Note
 from catalog.schema import LATENCIES, require_positive
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from advisor.simulator.scheduler import Scheduler
     from catalog.engines import EngineTiming
-    from catalog.schema import Slo
+    from catalog.schema import Deployment, Slo
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +44,41 @@ class SchedulerKnobs:
             for name in self.__slots__
             for value in [getattr(self, name)]
         }
+
+
+def check_policy_of(policy: str, engine: str, knobs: Mapping[str, Any]) -> None:
+    """Raise ``InputError`` for a policy that is not known, or that an engine's scheduler is not simulated with."""
+    check_policy(policy)
+    if policy == FCFS:
+        return
+    if engine != "vllm":
+        raise InputError(f"priorities are simulated as vllm has them; with {engine} leave out scheduling_policy")
+    if knobs["poll_steps"] > 1 or knobs["batch_wait_steps"]:
+        raise InputError(
+            "a scheduler that holds requests back is not simulated with priorities; leave out poll_steps and batch_wait_steps, or scheduling_policy"
+        )
+
+
+def serving_warnings(
+    deployment: Deployment, scheduler: Scheduler, rate: float | None, saturation_s: float
+) -> list[Note]:
+    """Say where the engine's own scheduler is another, and where more requests come than can be served."""
+    notes = []
+    if deployment.ranks > 1 and scheduler.ranks == 1:
+        notes.append(
+            Note("ranks that share their experts step together; they are simulated as if each went on alone", "warning")
+        )
+    if deployment.engine != "vllm":
+        notes.append(
+            Note(f"steps are timed as {deployment.engine}'s, but scheduled as vLLM's V1 engine does", "warning")
+        )
+    if rate is not None and rate > saturation_s:
+        overload = (
+            f"overloaded: {rate:.3g} requests/s offered, {saturation_s:.3g} served at most; about "
+            f"{math.ceil(rate / saturation_s)} times these GPUs are needed"
+        )
+        notes.append(Note(overload, "warning"))
+    return notes
 
 
 def check_serving(slo: Slo | None, router: str, prefix_hit_rate: float, front_end_ms: float, draws: int) -> None:

@@ -19,18 +19,20 @@ from advisor.prediction.inputs import plain_fields, read_cluster, read_model
 from advisor.prediction.presentation import Presented
 from advisor.simulator.arrivals import Arrivals, ArrivalStream
 from advisor.simulator.benchmark_client import BenchmarkClient, find_client
+from advisor.simulator.class_outcomes import ClassOutcome, all_kept, class_outcomes
 from advisor.simulator.conversations import Conversations, cache_warnings
-from advisor.simulator.disaggregated_server import DisaggregatedServer
+from advisor.simulator.disaggregated_server import DisaggregatedServer, check_pools
 from advisor.simulator.offered_traffic import offered_traffic
 from advisor.simulator.outcome import TrafficOutcome
 from advisor.simulator.request_results import COLUMNS, RequestResults
+from advisor.simulator.routers import FCFS
 from advisor.simulator.scheduler import FRONT_END_MS, longest
 from advisor.simulator.server import AggregatedServer
-from advisor.simulator.serving import SchedulerKnobs, check_serving
+from advisor.simulator.serving import SchedulerKnobs, check_serving, serving_warnings
 from advisor.simulator.streaming_statistics import StreamingStatistics
 from advisor.simulator.summary_statistics import HIT_RATE, SHARES, meets, surely_between, timeline
 from advisor.simulator.traffic_question import TrafficQuestion
-from catalog.errors import InputError, Note
+from catalog.errors import InputError
 from catalog.schema import Cluster, Deployment, Model, Slo, Workload
 
 if TYPE_CHECKING:
@@ -42,10 +44,11 @@ if TYPE_CHECKING:
     from advisor.calibration.surrogate import IntervalScale
     from advisor.prediction.demand import QuestionFlags
     from advisor.prediction.evidence import Runs
-    from advisor.simulator.routers import Router
-    from advisor.simulator.scheduler import Scheduler
+    from advisor.simulator.class_mix import ClassMix
+    from advisor.simulator.routers import Router, SchedulingPolicy
     from advisor.simulator.summary_statistics import Spread
     from advisor.simulator.trace_files import TraceFile
+    from catalog.errors import Note
     from catalog.units import Array
 
 RATES = ("completed_s", "output_tok_s", "goodput_s", "saturation_s")
@@ -92,6 +95,10 @@ class Simulation(Presented):
     preemptions: int
     router: str
     """Between the replicas."""
+    scheduling_policy: str = FCFS
+    """In which order a replica serves those that wait."""
+    classes: tuple[ClassOutcome, ...] = ()
+    """What each class of the requests met; none where they are all alike."""
     prefix_caching: bool
     """Whether what was computed is kept for what shares it."""
     hit_rate: float | None = None
@@ -234,6 +241,8 @@ def simulate(
     burstiness: float = 1.0,
     curve: Sequence[float] = (),
     router: Router = "round_robin",
+    scheduling_policy: SchedulingPolicy = FCFS,
+    classes: str | Path | Mapping[str, Any] | ClassMix | None = None,
     shared_prefix: int = 0,
     num_prefixes: int = 1,
     turns: int = 1,
@@ -278,6 +287,9 @@ def simulate(
         router: "round_robin"; "least_loaded", which counts a waiting request as four running ones, as vLLM does;
             "power_of_two", the less loaded of two at random; "prefix_aware", the one that holds most of the prompt, if that is
             enough and the load is even; "session_sticky", the one that served the session before.
+        scheduling_policy: of a replica's queue: "fcfs", or "priority", by the priorities of classes, as vLLM has it.
+        classes: a file of classes, or a mapping like one (see ``advisor.simulator.class_mix``); of a trace its column ``class``
+            says which request is of which. All requests are kept in memory.
         shared_prefix: tokens of a system prompt before every request's ``input_len``.
         num_prefixes: different ones, which requests (or sessions) take in turn.
         turns: requests of a session; each sends all that was said before and ``input_len`` tokens, and comes when the one
@@ -308,7 +320,15 @@ def simulate(
     resolved, cluster = read_model(model), read_cluster(gpus, set_gpu)
     conversations = Conversations(shared_prefix=shared_prefix, num_prefixes=num_prefixes, turns=turns)
     question = TrafficQuestion.read(
-        workload, slo, flags, conversations, rate=rate, spread=spread, prefix_hit_rate=prefix_hit_rate, curve=curve
+        workload,
+        slo,
+        flags,
+        conversations,
+        rate=rate,
+        spread=spread,
+        prefix_hit_rate=prefix_hit_rate,
+        curve=curve,
+        classes=classes,
     )
     limits = question.slo if slo is not None or question.slo.limits else None
     check_serving(limits, router, question.prefix_hit_rate, front_end_ms, draws)
@@ -316,6 +336,7 @@ def simulate(
     knowledge = Evidence.of(runs, engine=stated.engine, gpu=cluster.value.gpu, version=stated.engine_version)
     serving = {
         "router": router,
+        "scheduling_policy": scheduling_policy,
         "prefix_hit_rate": question.prefix_hit_rate,
         "prefix_caching": enable_prefix_caching,
         "front_end_ms": front_end_ms,
@@ -336,6 +357,7 @@ def simulate(
         program,
         sessions,
         question.conversations,
+        question.mix,
         duration_s=duration_s,
         longest=decode.deployment.max_model_len or resolved.value.max_position_embeddings,
         seed=seed,
@@ -345,7 +367,7 @@ def simulate(
         whole=prefill is not None,
     ).within(engine.longest)
     if prefill is not None:
-        _check_pools(traffic)
+        check_pools(traffic, scheduling_policy)
     if isinstance(traffic, Arrivals) and traffic.counted_out:
         traffic = counted_out(traffic, decode)
     question.check_hits(traffic.sharing)
@@ -365,16 +387,6 @@ def simulate(
     )
 
 
-def _check_pools(traffic: Arrivals | ArrivalStream) -> None:
-    """Raise ``InputError`` for traffic that no pool of its own for prompts can take."""
-    if traffic.concurrency:
-        raise InputError("prompts in a pool of their own take a rate or a trace, not a concurrency; leave one out")
-    if traffic.sharing is not None and traffic.sharing.follows:
-        raise InputError(
-            "prompts in a pool of their own take requests that wait for no other; leave out turns or sessions"
-        )
-
-
 def _simulation(
     engine: AggregatedServer | DisaggregatedServer,
     decode: AggregatedServer,
@@ -389,6 +401,7 @@ def _simulation(
 ) -> Simulation:
     """Return what became of the traffic as an answer; ``decode`` is the engine itself, or its pool that decodes."""
     served, scheduler = outcome.served, decode.scheduler
+    kinds = class_outcomes(outcome.classes, outcome.counted_s(traffic), scale)
     drawn = None if traffic.concurrency else len(served) / traffic.duration_s
     rates = {name: outcome.statistics["rates", name] for name in RATES}
     return Simulation(
@@ -406,9 +419,11 @@ def _simulation(
         **rates,
         good=served.good(slo.limits if slo else {}),
         energy_j_per_token=outcome.energy_j_per_token,
-        meets=meets(served, slo),
+        meets=all_kept(kinds) if kinds else meets(served, slo),
         preemptions=served.preempted,
         router=scheduler.router,
+        scheduling_policy=scheduler.scheduling_policy,
+        classes=kinds,
         prefix_caching=scheduler.prefix_caching,
         hit_rate=None if traffic.sharing is None else served.hit_rate,
         kv_peak=served.most_blocks / scheduler.kv_blocks,
@@ -417,7 +432,7 @@ def _simulation(
         served=served,
         steps=served.steps,
         provenance=engine.provenance,
-        notes=(*notes, *_warnings(decode.deployment, scheduler, drawn, rates["saturation_s"])),
+        notes=(*notes, *serving_warnings(decode.deployment, scheduler, drawn, rates["saturation_s"])),
         sigmas=outcome.sigmas,
         scale=scale,
     )
@@ -427,23 +442,3 @@ def counted_out(traffic: Arrivals, engine: AggregatedServer) -> Arrivals:
     """Return a loop that ends with its last request, with the seconds that takes as believed."""
     served = engine.served(traffic, engine.times(engine.beliefs(0)[0]))
     return replace(traffic, duration_s=served.end_s)
-
-
-def _warnings(deployment: Deployment, scheduler: Scheduler, rate: float | None, saturation_s: float) -> list[Note]:
-    """Say where the engine's own scheduler is another, and where more requests come than can be served."""
-    notes = []
-    if deployment.ranks > 1 and scheduler.ranks == 1:
-        notes.append(
-            Note("ranks that share their experts step together; they are simulated as if each went on alone", "warning")
-        )
-    if deployment.engine != "vllm":
-        notes.append(
-            Note(f"steps are timed as {deployment.engine}'s, but scheduled as vLLM's V1 engine does", "warning")
-        )
-    if rate is not None and rate > saturation_s:
-        overload = (
-            f"overloaded: {rate:.3g} requests/s offered, {saturation_s:.3g} served at most; about "
-            f"{math.ceil(rate / saturation_s)} times these GPUs are needed"
-        )
-        notes.append(Note(overload, "warning"))
-    return notes

@@ -11,6 +11,7 @@ import numpy as np
 
 from advisor.simulator.arrivals import MOST_REQUESTS, PIECE, WHOLE, Arrivals, ArrivalStream
 from advisor.simulator.block_hashes import SIZES, sharing_of
+from advisor.simulator.class_labels import ClassLabels, labels_of
 from catalog.errors import InputError, Note
 from catalog.schema import require_positive
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
     import pandas as pd
     from numpy.typing import NDArray
+
+    from advisor.simulator.class_labels import TrafficClass
 
     Rows = tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]
 
@@ -58,6 +61,8 @@ EPOCHS = ((1e16, "ns"), (1e14, "us"), (1e11, "ms"))
 """Times from so much on count since 1970 in that unit: now is 1.8e9 s."""
 SESSIONS = frozenset(("chat_id", "parent_chat_id", "turn"))
 """Columns of the traces of Alibaba's Bailian, named like Mooncake's but timed in seconds."""
+CLASS = "class"
+"""Column of the class of a request."""
 HASHES = "hash_ids"
 """Column of the blocks of a prompt (see ``advisor.simulator.block_hashes``); in JSON Lines, or as text in CSV."""
 MOST_TOKENS = 2**24
@@ -74,6 +79,8 @@ class TraceFile:
     """A key of ``UNITS``; "auto": as the names of its columns and the size of its times say."""
     timed: bool = True
     """False: only the lengths are asked for; the file needs no times and no order."""
+    classes: tuple[TrafficClass, ...] = ()
+    """Which its column ``class`` names; empty: it is not read."""
 
 
 AT_ONCE_S = 1e-6
@@ -171,7 +178,8 @@ def _read(
     if reading.hashes and sharing is None:
         text = f"{HASHES} of {source.name} fit prompts in blocks of no size from {SIZES[0]} to {SIZES[-1]} tokens and are not used"
         notes = (*notes, Note(text, "warning"))
-    return replace(_traffic((at, inputs, outputs), factor, span), sharing=sharing, notes=notes)
+    classes = ClassLabels(classes=trace.classes, label=np.concatenate(reading.labels)) if trace.classes else None
+    return replace(_traffic((at, inputs, outputs), factor, span), sharing=sharing, classes=classes, notes=notes)
 
 
 def _traffic(rows: Rows, factor: float, span: float) -> Arrivals:
@@ -193,6 +201,9 @@ class _Reading:
         self.hashes: list[Sequence[Any]] | None = [] if hashed else None
         """Of the blocks of each prompt read; none where the file has none, None where they are not wanted."""
         self._hashed = False
+        self._classes = trace.classes
+        self.labels: list[NDArray[np.int64]] = []
+        """Of the classes of the requests read, where they are wanted."""
 
     @property
     def notes(self) -> tuple[Note, ...]:
@@ -238,9 +249,21 @@ class _Reading:
                 served &= at < self._duration_s
             if HASHES in names:
                 self._take_hashes(piece[names[HASHES]][served], place, np.flatnonzero(served))
+            if self._classes:
+                self._take_classes(piece, names, place, np.flatnonzero(served))
             yield at[served], inputs[served].astype(np.int64), outputs[served].astype(np.int64)
             if self._duration_s is not None and self.last >= self._duration_s:
                 return
+
+    def _take_classes(
+        self, piece: pd.DataFrame, names: Mapping[str, Any], place: _Places, rows: NDArray[np.intp]
+    ) -> None:
+        stated = piece[names[_one(names, (CLASS,), "class", self._source)]].to_numpy()[rows]
+        label, unknown = labels_of(stated, self._classes)
+        if unknown is not None:
+            known = ", ".join(kind.name for kind in self._classes)
+            raise InputError(f"{place(rows[unknown])}: its class is {stated[unknown]!r:.60}; the classes are {known}")
+        self.labels.append(label)
 
     def _take_hashes(self, column: pd.Series[Any], place: _Places, rows: NDArray[np.intp]) -> None:
         self._hashed = True

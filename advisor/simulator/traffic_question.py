@@ -11,7 +11,9 @@ from catalog.quantities import PER_SECOND
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
+    from advisor.simulator.class_mix import ClassMix
     from advisor.simulator.conversations import Conversations
     from advisor.simulator.prompt_sharing import PromptSharing
     from catalog.errors import Note
@@ -30,6 +32,8 @@ class TrafficQuestion:
     """Coefficient of variation of the lengths."""
     prefix_hit_rate: float
     """Share of each prompt that hits the prefix cache; 0 where what prompts share is simulated."""
+    mix: ClassMix | None
+    """Classes of requests; None: all are alike."""
     notes: tuple[Note, ...]
 
     @classmethod
@@ -44,6 +48,7 @@ class TrafficQuestion:
         spread: float | None,
         prefix_hit_rate: float | None,
         curve: Sequence[float] = (),
+        classes: str | Path | Mapping[str, Any] | ClassMix | None = None,
     ) -> TrafficQuestion:
         """Read the arguments of ``simulate`` and ``plan`` of those names; the think time of ``conversations`` is read here.
 
@@ -55,14 +60,31 @@ class TrafficQuestion:
         demand = read_demand(workload, slo, flags, percentile=PERCENTILE, rate=stated, turns=conversations.turns)
         common = replace(conversations, think_s=demand.think_s if conversations.turns > 1 else 0.0)
         common.check(prefix_hit_rate=prefix_hit_rate or 0.0, curve=curve)
+        asked = demand.workload if stated is None else replace(demand.workload, rate=stated)
+        mix = None
+        if classes is not None:
+            from advisor.simulator.class_mix import read_classes  # brings pydantic
+
+            mix = read_classes(classes, asked, demand.slo, demand.spread(spread))
+            often = mix.rate if asked.rate is None and asked.concurrency is None else asked.rate
+            asked = replace(mix.lengths, rate=often, concurrency=asked.concurrency)
+        limits = demand.slo
+        if mix is not None and not limits.limits:  # what is said of all requests is at their usual percentile
+            limits = replace(limits, percentile=limits.percentile or PERCENTILE)
         return cls(
-            workload=demand.workload if stated is None else replace(demand.workload, rate=stated),
-            slo=demand.slo,
+            workload=asked,
+            slo=limits,
             conversations=common,
             spread=demand.spread(spread),
             prefix_hit_rate=0.0 if common else demand.prefix_hit_rate(prefix_hit_rate),
+            mix=mix,
             notes=demand.notes,
         )
+
+    @property
+    def limited(self) -> bool:
+        """Return whether there is any limit, of all requests or of a class."""
+        return bool(self.slo.limits) or (self.mix is not None and any(kind.slo.limits for kind in self.mix.classes))
 
     def check_hits(self, sharing: PromptSharing | None) -> None:
         """Raise ``InputError`` where a hit rate is stated of requests whose prompts say themselves what the cache hits."""

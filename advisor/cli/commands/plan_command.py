@@ -57,6 +57,7 @@ def plan(
             worth=search.worth,
             deployment=Deployment(**engine.knobs()),
             router=engine.router,  # type: ignore[arg-type]  # the option has checked it
+            scheduling_policy=engine.scheduling_policy,  # type: ignore[arg-type]  # likewise
             price=read_prices(evidence.price),
             illustrative_prices=evidence.illustrative_prices,
             runs=evidence.read(),

@@ -50,7 +50,13 @@ def simulate(
     from advisor.simulator.simulation import simulate  # brings numpy
 
     base, grid = layout.deployment(), electricity.grid()
-    first = Serving(layout.prefill_replicas, layout.prefill_tp, layout.router, traffic.enable_prefix_caching)
+    first = Serving(
+        layout.prefill_replicas,
+        layout.prefill_tp,
+        layout.router,
+        traffic.enable_prefix_caching,
+        layout.scheduling_policy,
+    )
     compared = [(base, first), *(changed(base, knobs, first) for knobs in layout.compare or [])]
     if limits.percentile is not None and not limits.stated:
         raise InputError("--percentile is of limits; state one: --ttft, --tpot or --e2e")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from advisor.cli.groups import flag, group
-from advisor.cli.options.values import checked_router, engine_names
+from advisor.cli.options.values import checked_policy, checked_router, engine_names
 from catalog.quantities import COUNT, SHARE
 from catalog.schema import Deployment
 
@@ -99,6 +99,14 @@ class Routed:
 
 
 @group(PANEL)
+class Queued:
+    """The queue of a replica."""
+
+    scheduling_policy: Annotated[str, flag("--scheduling-policy", metavar="NAME", callback=checked_policy)] = "fcfs"
+    """Order in which a replica serves what waits: fcfs, or priority, by the priorities of --classes."""
+
+
+@group(PANEL)
 class EngineOptions(Room, Release):
     """An engine and its knobs."""
 
@@ -126,8 +134,8 @@ class EngineOptions(Room, Release):
 
 
 @group(PANEL)
-class RoutedEngine(Routed, EngineOptions):
-    """An engine, and the router before its replicas."""
+class RoutedEngine(Queued, Routed, EngineOptions):
+    """An engine, its queue, and the router before its replicas."""
 
 
 @group(PANEL)
@@ -167,7 +175,7 @@ class Speculative:
 
 
 @group(PANEL)
-class SimulatedLayout(Routed, FixedLayout):
+class SimulatedLayout(Queued, Routed, FixedLayout):
     """A stated layout, pools of replicas, and what it is compared with."""
 
     prefill_replicas: Annotated[int, flag("--prefill-replicas", metavar="N")] = 0

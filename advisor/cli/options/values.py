@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from advisor.simulator.routers import ROUTERS
+from advisor.simulator.routers import POLICIES, ROUTERS
 from catalog.errors import InputError
 
 if TYPE_CHECKING:
@@ -90,6 +90,11 @@ def checked_format(value: str) -> str:
 def checked_router(value: str) -> str:
     """Return the name of a router, checked."""
     return one_of("--router", value, ROUTERS)
+
+
+def checked_policy(value: str) -> str:
+    """Return the name of a scheduling policy, checked."""
+    return one_of("--scheduling-policy", value, POLICIES)
 
 
 def overrides(pairs: Sequence[str] | None) -> dict[str, float | str] | None:

@@ -150,6 +150,8 @@ class Traffic(SharedPrompts, Used):
     """Requests from a CSV or JSON Lines file: time, input, output, or the columns of Azure's, BurstGPT's or Mooncake's traces."""
     trace_unit: Annotated[str, flag("--trace-unit", metavar="UNIT")] = "auto"
     """Unit of a trace's times: s, ms, us or ns; auto infers it from column names and sizes."""
+    classes: Annotated[str | None, flag("--classes", metavar="FILE")] = None
+    """Several classes of requests with shares or rates, lengths, priorities and limits, from a YAML or JSON file (docs/guides/classes.md)."""
     spread: Annotated[float | None, flag("--spread", metavar="CV", quantity=SHARE)] = None
     """Coefficient of variation of both lengths, log-normal.  [default: the use's, else 0]"""
     burstiness: Annotated[float, flag("--burstiness", metavar="CV2")] = 1.0
@@ -184,6 +186,7 @@ class Traffic(SharedPrompts, Used):
             **self.question(),
             "rate": self.rate,
             "trace": self.requests(),
+            "classes": self.classes,
             "spread": self.spread,
             "burstiness": self.burstiness,
             "duration_s": self.duration,

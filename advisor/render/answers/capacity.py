@@ -9,11 +9,12 @@ from advisor.capacity.fleet_options import row
 from advisor.capacity.replica_sizing import ENOUGH
 from advisor.prediction.inputs import BARE_ESTIMATE
 from advisor.prediction.option_words import engine_words
+from advisor.render.answers.classes import fleet_class_columns
 from advisor.render.document import Document, Figure, Section, Table
 from advisor.render.figures.capacity import closeness, cost_by_rate, tornado
 from advisor.render.figures.vega import printed
 from advisor.render.lines import measurements_line, notes, sources_line
-from advisor.render.next_command import command, layout_words
+from advisor.render.next_command import command, layout_words, queue_words
 from advisor.render.numbers import change, count, dollars, duration, limit, share, short, wh_per_mtok
 from advisor.render.tables import Column, FlatRows
 from advisor.render.vocabulary import (
@@ -53,9 +54,10 @@ def document(answer: CapacityPlan) -> Document:
         Section(
             title="Answer", table=table, lines=measurements_line(answer.measurements) if answer.best else _lines(answer)
         ),
+        *_classes(options),
         Section(title="How far it goes", lines=[*_lines(answer), source] if answer.best else [source], detail=True),
         Section(title="What to know", lines=_decisive(answer)),
-        Section(title="How near to the limits", figures=[limits]),
+        Section(title="How near to the limits", figures=[limits] if answer.slo.limits else []),
     ]
     if answer.best is not None:
         cost = Figure(
@@ -79,6 +81,13 @@ def document(answer: CapacityPlan) -> Document:
     )
 
 
+def _classes(options: Sequence[FleetOption]) -> list[Section]:
+    """Return what the first fleet makes of each class of requests."""
+    if not options or not options[0].classes:
+        return []
+    return [Section(title="Classes", table=Table(columns=fleet_class_columns(options[0].classes)))]
+
+
 def shown(answer: CapacityPlan) -> Sequence[FleetOption]:
     """Return the options; where nothing keeps the limits, what comes nearest."""
     return answer.options or ((answer.nearest,) if answer.nearest else ())
@@ -92,7 +101,7 @@ def sentence(answer: CapacityPlan) -> str:
     if answer.best is None:
         assert answer.nearest is not None
         return (
-            f"Nothing keeps {_limits(answer.slo)} at {traffic}. Nearest: {_fleet(answer.nearest)}, "
+            f"Nothing keeps {'the limits of ' if not answer.slo.limits else ''}{_limits(answer.slo)} at {traffic}. Nearest: {_fleet(answer.nearest)}, "
             f"{_latencies(answer.nearest, answer.slo)}. To relax: {'; or '.join(answer.relaxations)}."
         )
     best = answer.best
@@ -109,6 +118,8 @@ def _fleet(option: FleetOption) -> str:
 
 def _limits(slo: Slo) -> str:
     limits = [f"{METRIC_NAMES[name]} {limit(most)}" for name, most in slo.limits.items()]
+    if not limits:
+        return "each class"
     return f"{statistic_name(slo)} {' and '.join(limits)}"
 
 
@@ -116,7 +127,7 @@ def _latencies(option: FleetOption, slo: Slo) -> str:
     latencies = [
         f"{METRIC_NAMES[name]} {duration(option.latencies[name], option.intervals.get(name))}"
         for name in LATENCIES
-        if getattr(slo, name) is not None
+        if getattr(slo, name) is not None or not slo.limits
     ]
     return f"{statistic_name(slo)} {', '.join(latencies)}"
 
@@ -226,7 +237,7 @@ def _next(answer: CapacityPlan, best: FleetOption) -> ShellCommand:
         *engine_words(replica, answer.model, place),
         *layout_words(deployment),
         options={"--format": "kubernetes"},
-        comment="what starts it",
+        comment="what starts it" + queue_words(answer.scheduling_policy),
     )
 
 

@@ -9,11 +9,12 @@ import numpy as np
 from advisor.prediction.deployment_estimate import ENERGY
 from advisor.prediction.inputs import CONFIDENCE
 from advisor.prediction.option_words import engine_words
+from advisor.render.answers.classes import class_columns
 from advisor.render.document import Document, Figure, Section, Table
 from advisor.render.figures.traffic import latencies, timeline
 from advisor.render.figures.vega import printed
 from advisor.render.lines import energy_line, hardware, notes, sources_line
-from advisor.render.next_command import command, layout_words
+from advisor.render.next_command import command, layout_words, queue_words
 from advisor.render.numbers import MS, count, duration, share, short, span, unit_of
 from advisor.render.tables import Column, FlatRows
 from advisor.render.vocabulary import METRIC_NAMES, pools_name, statistic_name
@@ -44,7 +45,11 @@ DIFFERING = (
     "gpu_memory_utilization",
 )
 """Knobs beside the layout that have a column where deployments differ in them."""
-SERVED = (("router", "router", str), ("prefix_caching", "prefix cache", lambda on: "on" if on else "off"))
+SERVED = (
+    ("router", "router", str),
+    ("scheduling_policy", "queue", str),
+    ("prefix_caching", "prefix cache", lambda on: "on" if on else "off"),
+)
 """What else has one."""
 
 
@@ -76,11 +81,27 @@ def document(answers: Sequence[Simulation]) -> Document:
         answer=sentence(first) if alone else "",
         notes=notes(note for answer in answers for note in answer.notes),
         sections=[
+            *_classes(answers),
             Section(title="Latencies", table=table, lines=lines, figures=figures[:1]),
             Section(title="Over time", figures=figures[1:]),
             *([Section(title="Next", command=_next(first))] if alone else []),
         ],
     )
+
+
+def _classes(answers: Sequence[Simulation]) -> list[Section]:
+    """Return what each class met: of several deployments one section each, named by the deployment and its queue."""
+    return [
+        Section(
+            title="Classes"
+            if len(answers) == 1
+            else f"Classes on {pools_name(answer.deployment, answer.prefill)}, {answer.scheduling_policy}",
+            heading=len(answers) > 1,
+            table=Table(columns=class_columns(answer.classes)),
+        )
+        for answer in answers
+        if answer.classes
+    ]
 
 
 def sentence(answer: Simulation) -> str:
@@ -94,6 +115,9 @@ def sentence(answer: Simulation) -> str:
         shown = values.get(statistic, values["p95"])
         times.append(f"{METRIC_NAMES[metric]} {duration(shown)}")
     kept = "" if answer.meets is None else f": the limits are {'kept' if answer.meets else 'missed'}"
+    if answer.classes:
+        missed = [kind.name for kind in answer.classes if kind.meets is False]
+        kept = f": {' and '.join(missed)} miss{'es' if len(missed) == 1 else ''} limits" if missed else kept
     return f"{statistic if statistic in answer.metrics['ttft_ms'] else 'p95'} of the requests {', '.join(times)}{kept}."
 
 
@@ -116,7 +140,8 @@ def _next(answer: Simulation) -> ShellCommand:
             comment="the GPUs that keep the limits",
         )
     words = [*engine_words(deployment, answer.model, answer.cluster), *layout_words(deployment)]
-    return command("export", answer.model, answer.cluster, *words, comment="what starts it")
+    comment = "what starts it" + queue_words(answer.scheduling_policy)
+    return command("export", answer.model, answer.cluster, *words, comment=comment)
 
 
 def _question(answer: Simulation) -> list[str]:
@@ -216,8 +241,7 @@ def _lines(answer: Simulation) -> Lines:
             )
     lines: list[tuple[str, Sequence[str]]] = [("layout", [used]), ("rates", rates)]
     if answer.meets is not None:
-        assert answer.slo is not None
-        at = "on the mean" if answer.slo.percentile is None else f"at {statistic_name(answer.slo)}"
+        at = _where(answer)
         came = "" if answer.rate is None else f" of the {short(answer.rate)} that come"
         good = f"goodput {rate('goodput_s')} requests/s{came}: {answer.good:.1%} meet every limit"
         lines.append(
@@ -240,9 +264,17 @@ def _lines(answer: Simulation) -> Lines:
     return [*lines, ("source", sources_line([answer.provenance]))]
 
 
+def _where(answer: Simulation) -> str:
+    """Say where the limits hold."""
+    if answer.classes:
+        return "by every class" if answer.meets else "by a class"
+    assert answer.slo is not None
+    return "on the mean" if answer.slo.percentile is None else f"at {statistic_name(answer.slo)}"
+
+
 def _surely(answer: Simulation) -> str:
     """Say whether limits that are kept by the estimate are kept with the confidence that a plan asks for."""
-    if answer.scale is None or not answer.meets:
+    if answer.scale is None or not answer.meets or answer.classes:
         return ""
     over = answer.surely_missed(CONFIDENCE)
     if not over:
@@ -271,7 +303,11 @@ def simulation_row(answer: Simulation) -> dict[str, Any]:
     row["gpus_used"] = answer.gpus_used
     row |= {name: getattr(deployment, name) for name in ("max_num_seqs", "max_num_batched_tokens", "dtype", "kv_dtype")}
     row |= {"rate": answer.rate, "concurrency": answer.concurrency, "client": answer.client}
-    row |= {"router": answer.router, "prefix_caching": answer.prefix_caching}
+    row |= {
+        "router": answer.router,
+        "scheduling_policy": answer.scheduling_policy,
+        "prefix_caching": answer.prefix_caching,
+    }
     row |= {"prefill_replicas": answer.prefill.dp if answer.prefill else 0}
     row |= {"prefill_tp": answer.prefill.tp if answer.prefill else None}
     row |= {"duration_s": answer.duration_s, "requests": len(answer.served)}

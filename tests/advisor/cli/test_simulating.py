@@ -164,9 +164,15 @@ def test_what_cannot_be_is_one_line(arguments, said):
 def test_knobs_of_every_kind_can_be_compared():
     found, _ = changed(Deployment(), "tp=2, max_num_seqs=8, gpu_memory_utilization=0.8, dtype=fp8")
     assert found == Deployment(tp=2, max_num_seqs=8, gpu_memory_utilization=0.8, dtype="fp8")
-    found, serving = changed(Deployment(), "dp=4,router=prefix_aware,enable_prefix_caching=false")
+    found, serving = changed(
+        Deployment(), "dp=4,router=prefix_aware,enable_prefix_caching=false,scheduling_policy=priority"
+    )
     assert found == Deployment(dp=4)
-    assert serving.keywords() == {"router": "prefix_aware", "enable_prefix_caching": False}
+    assert serving.keywords() == {
+        "router": "prefix_aware",
+        "enable_prefix_caching": False,
+        "scheduling_policy": "priority",
+    }
     for knobs, message in (("router=sticky", "session_sticky"), ("enable_prefix_caching=0", "true, false")):
         with pytest.raises(InputError, match=message):
             changed(Deployment(), knobs)

@@ -1,0 +1,32 @@
+"""Questions that users write as YAML or JSON: read, and refused with what is wrong with the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from catalog.errors import InputError
+
+LARGEST_FILE = 4 * 2**20
+"""Bytes."""
+
+
+def read_yaml(source: str | Path, what: str) -> Any:
+    """Return what a YAML or JSON file holds; ``what``: it is, for messages, such as "a fleet".
+
+    Raises:
+        InputError: it is not there, too large, or no YAML.
+
+    """
+    import yaml  # slow to import, and only such files need it
+
+    path = Path(source)
+    try:
+        if path.stat().st_size > LARGEST_FILE:
+            raise InputError(f"{path}: it is larger than {LARGEST_FILE // 2**20} MiB; {what} is a few kB of YAML")
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read {path}, which is to be {what}: {error.strerror or error}") from None
+    except (UnicodeDecodeError, yaml.YAMLError, RecursionError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: cannot be read as YAML: {reason:.200}") from None
