@@ -144,7 +144,7 @@ DOCUMENTS: Mapping[str, Described] = {
     "training/1": Described(
         what="advisor train with a stated layout",
         answer="advisor.training.training_estimate:TrainingEstimate",
-        without=("sigma", "quantile"),
+        without=("sigma", "quantile", "memory_span"),
         fields={**NAMES, **INTERVALS, "gpus_used": WHOLE, "notes": TEXTS},
     ),
     "training-layouts/1": Described(

@@ -37,6 +37,8 @@ class Framework:
     aliases: tuple[str, ...] = ()
     fused_attention: bool
     """Whether attention never writes its scores (FlashAttention, arXiv 2205.14135)."""
+    flash_2: bool = False
+    """Whether its kernels are FlashAttention-2's (arXiv 2307.08691), which were made for Ampere; others have some of Hopper's own, too."""
     dropout: bool
     """Whether layers have dropout, whose masks are kept."""
     zero: Annotated[int, Interval(ge=0, le=3)]
@@ -59,6 +61,9 @@ class Framework:
     overlaps_stages: bool
     """Whether stages hand activations over beside the computation."""
     interleaves: bool
+    stops_recomputation: bool = False
+    """Whether a layer is computed again only as far as something needs it, which its last product's output is not
+    (``torch.utils.checkpoint.set_checkpoint_early_stop``, PyTorch 2.1)."""
     parallel: tuple[str, ...]
     """Of tp, pp, cp, ep: what it has beside data parallelism."""
     source: str

@@ -128,6 +128,6 @@ TRAINING_TIME = {
 
 TRAINING_PROVENANCE = {
     "calibrated": "calibrated: published step times on this GPU in this precision were fitted; intervals are from publications left out",
-    "transferred": "transferred: published step times on other GPUs or in other precisions were fitted; intervals are wider for it",
+    "transferred": "transferred: published step times on other GPUs, in other precisions or of all weights were fitted; intervals are wider for it",
     "analytic": "analytic: no step time of such a model on such GPUs was fitted; physics with the efficiencies others reach",
 }

@@ -187,11 +187,13 @@ def _fastest(
 ) -> TrainingRecommendation:
     """Return the fastest layouts that fit over all tasks, which differ in the framework; where none fits, what lacks least memory.
 
+    Those that fit with any fragmentation come before those that may not.
+
     Raises:
         InputError: what is stated contradicts itself in every framework.
 
     """
-    ranked: list[tuple[bool, float, TrainingTask, TrainingLayouts]] = []
+    ranked: list[tuple[bool, bool, float, TrainingTask, TrainingLayouts]] = []
     evaluated = fitting = 0
     problems: list[InputError] = []
     for task in tasks:
@@ -200,19 +202,19 @@ def _fastest(
         except InputError as error:
             problems.append(error)
             continue
-        memory = memory_by_part(task, layouts).total
-        fits = memory <= task.cluster.gpu.memory_gib
-        evaluated, fitting = evaluated + len(layouts), fitting + int(fits.sum())
-        times = step_time(task, layouts, shipped_fit().efficiencies).total if fits.any() else memory
-        usable = np.where(fits, times, np.inf) if fits.any() else times
-        for row in np.argsort(usable, kind="stable")[:top]:
+        memory = memory_by_part(task, layouts)
+        device = task.cluster.gpu.memory_gib
+        tight, lacking = memory.interval[1] > device, memory.total > device
+        evaluated, fitting = evaluated + len(layouts), fitting + int(np.sum(~lacking))
+        times = memory.total if lacking.all() else step_time(task, layouts, shipped_fit().efficiencies).total
+        for row in np.lexsort((times, tight, lacking))[:top]:
             one = layouts.take(np.array([row]))
-            ranked += [(bool(fits[row]), float(usable[row]), task, one)] * bool(np.isfinite(usable[row]))
+            ranked.append((bool(lacking[row]), bool(tight[row]), float(times[row]), task, one))
     if not ranked:
         raise problems[0]
-    ranked.sort(key=lambda ranking: (not ranking[0], ranking[1]))
-    able = ranked[0][0]
-    chosen = [(task, layout) for fits, _, task, layout in ranked if fits == able][: top if able else 1]
+    ranked.sort(key=lambda ranking: ranking[:3])
+    able = not ranked[0][0]
+    chosen = [(task, layout) for lacks, _, _, task, layout in ranked if lacks != able][: top if able else 1]
     shown = tuple(_estimate(task, layout, notes, tokens=tokens, price=price) for task, layout in chosen)
     best = shown[0] if shown[0].fits else None
     return TrainingRecommendation(
@@ -264,6 +266,7 @@ def _estimate(
     floor = float(np.ravel(step_time(task, layout, Efficiencies.ideal()).total)[0]) * 1e-3
     memory = memory_by_part(task, layout)
     used = float(memory.total[0])
+    least, most = (float(end[0]) for end in memory.interval)
     row = layout.row(0)
     flops = model_flops(task) / seconds / row.num_gpus
     offer = chosen_price(gpu.name, price)
@@ -271,6 +274,8 @@ def _estimate(
     warnings = []
     if used > gpu.memory_gib:
         warnings = [Note(f"{used:.1f} GiB are needed on the fullest GPU, which has {gpu.memory_gib:.1f}", "warning")]
+    elif most > gpu.memory_gib:
+        warnings = [Note(f"memory is close: with a fragmented allocator up to {most:.1f} of {gpu.memory_gib:.1f} GiB")]
     return TrainingEstimate(
         model=task.model,
         cluster=task.cluster,
@@ -292,6 +297,7 @@ def _estimate(
             "used": used,
             "device": gpu.memory_gib,
         },
+        memory_span=(least, most),
         fits=used <= gpu.memory_gib,
         breakdown={part: float(np.ravel(getattr(time, part))[0]) * 1e-3 for part in TIME_PARTS},
         causes={
@@ -326,7 +332,8 @@ def _provenance(task: TrainingTask) -> Literal["calibrated", "transferred", "ana
     gpu = task.cluster.gpu
     if task.model.moe_layers or gpu.vendor != "nvidia":
         return "analytic"
-    return "calibrated" if (gpu.name, task.precision) in shipped_fit().measured else "transferred"
+    fitted = (gpu.name, task.precision) in shipped_fit().measured and not task.lora_rank
+    return "calibrated" if fitted else "transferred"
 
 
 def _relaxations(tasks: Sequence[TrainingTask], known: Mapping[str, Any]) -> list[str]:

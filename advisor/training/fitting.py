@@ -10,13 +10,14 @@ import json
 import math
 from collections import defaultdict
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from advisor.calibration.intervals import LEVEL
 from advisor.perf_model.sensitivity import log_slopes, shifted
-from advisor.training.efficiencies import FILE, NAMES, Efficiencies, TrainingFit, centres, spreads
+from advisor.training.efficiencies import FILE, NAMES, Efficiencies, TrainingFit, centres, spread_of_gpus, spreads
 from advisor.training.layout_space import layouts_of
 from advisor.training.layouts import TrainingTask
 from advisor.training.step_time import step_time
@@ -37,9 +38,7 @@ NOISE = 0.05
 MEMORY_ERROR = 0.1
 """Share above a GPU's memory up to which a layout may have been what ran: memory is a count with an error, too."""
 ITERATIONS = 8
-UNSEEN = 1.5
-"""Factor on the spread on GPUs and in formats that nothing was fitted of: that of publications left out whose GPU or format no other
-one has (``advisor.validation.training`` prints both)."""
+NORMAL = NormalDist().inv_cdf(0.5 + LEVEL / 2.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +125,8 @@ class LeftOut:
     layout: str
     predicted_s: float
     parameter_sigma: float
+    memory_share: float
+    """Lower end of the layout's memory over that of the GPU: above 1, it could not have run."""
 
     @property
     def error(self) -> float:
@@ -148,11 +149,14 @@ def left_out(runs: Sequence[Judged]) -> list[LeftOut]:
 def predicted(judged: Judged, x: Array, covariance: Array) -> LeftOut:
     """Set a published step time beside what a fit says of it."""
     value, slope = local_times(judged, x)
+    layout = judged.chosen(x)
+    least, _ = memory_by_part(judged.task, layout).interval
     return LeftOut(
         run=judged.run,
-        layout=judged.chosen(x).row(0).label,
+        layout=layout.row(0).label,
         predicted_s=math.exp(value),
         parameter_sigma=math.sqrt(float(slope @ covariance @ slope)),
+        memory_share=float(least[0]) / judged.task.cluster.gpu.memory_gib,
     )
 
 
@@ -161,10 +165,25 @@ def pretraining(runs: Sequence[TrainingRun]) -> list[Judged]:
     return [Judged.of(run) for run in runs if run.role == "fit"]
 
 
+def held(runs: Sequence[Judged]) -> list[LeftOut]:
+    """Predict what nothing is fitted to: fine-tuning, and publications that state no layout or a total alone."""
+    x, covariance = fit(runs)
+    return [predicted(Judged.of(run), x, covariance) for run in training_runs() if run.role == "validate"]
+
+
+def spread_of_publications(judged: Sequence[LeftOut]) -> float:
+    """Return the root mean square of the mean logarithmic errors of publications that a fit does not know."""
+    errors = defaultdict(list)
+    for run in judged:
+        errors[run.run.publication].append(math.log1p(run.error))
+    return math.sqrt(float(np.mean([np.mean(own) ** 2 for own in errors.values()])))
+
+
 def intervals(judged: Sequence[LeftOut]) -> tuple[float, float]:
     """Return the spread beyond the parameters' own and the standard deviations that hold 90% of what was left out.
 
-    The spread is the one with which the errors are as likely as can be (normal, over a grid).
+    The spread is the one with which the errors are as likely as can be (normal, over a grid); no fewer deviations than a normal one
+    has, for of few publications the next one may be the worst.
     """
     errors = np.array([math.log1p(error.error) for error in judged])
     own = np.array([error.parameter_sigma for error in judged])
@@ -173,7 +192,7 @@ def intervals(judged: Sequence[LeftOut]) -> tuple[float, float]:
     likelihood = -0.5 * np.sum(np.log(variance) + errors**2 / variance, axis=1)
     sigma = float(grid[int(np.argmax(likelihood))])
     quantile = float(np.quantile(np.abs(errors) / np.hypot(own, sigma), LEVEL, method="higher"))
-    return sigma, quantile
+    return sigma, max(quantile, NORMAL)
 
 
 def shipped() -> tuple[TrainingFit, list[LeftOut]]:
@@ -188,7 +207,7 @@ def shipped() -> tuple[TrainingFit, list[LeftOut]]:
             mean=mean,
             covariance=covariance,
             sigma=sigma,
-            unseen_sigma=UNSEEN * sigma,
+            unseen_sigma=math.hypot(sigma, spread_of_gpus(), spread_of_publications([*judged, *held(runs)])),
             quantile=quantile,
             measured=measured,
         ),

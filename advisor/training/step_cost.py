@@ -54,6 +54,9 @@ the weights (FP8 formats for deep learning, arXiv 2209.05433; TransformerEngine'
 LOSS_BYTES = 16.0
 """Bytes of traffic a logit: written, read in 32 bits for the loss, its gradient written and read."""
 
+LAST_PRODUCT = "down"
+"""The product that ends a dense layer; nothing in the layer's backward pass needs what it gives."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MicroBatchCost:
@@ -139,6 +142,11 @@ def _attention(
     return cost
 
 
+def _without(cost: Cost, operator: str) -> Cost:
+    """Return a cost but for one operator."""
+    return Cost(times={key: time for key, time in cost.times.items() if key[0] != operator})
+
+
 def _conversions(task: TrainingTask, layouts: TrainingLayouts, efficiencies: Efficiencies, *, inputs: bool) -> Cost:
     """Bring what products take into their narrow format: ``inputs`` of the forward pass, or gradients of its outputs."""
     if FORMATS[task.precision] == FORMATS["bf16"]:
@@ -154,7 +162,9 @@ def _conversions(task: TrainingTask, layouts: TrainingLayouts, efficiencies: Eff
 
 def micro_batch_cost(task: TrainingTask, layouts: TrainingLayouts, efficiencies: Efficiencies) -> MicroBatchCost:
     """Price one micro-batch with n layouts, for one set of efficiencies or s of them."""
-    model, cluster, parameters = task.model, task.cluster, efficiencies.operators
+    model, cluster = task.model, task.cluster
+    efficiencies = efficiencies.on_gpu(cluster.gpu, flash_2=task.framework.flash_2)
+    parameters = efficiencies.operators
     matrices, head = _plain_cost(task, layouts, efficiencies)
     plain = layouts.deployments(task, plain=True)
     step = micro_batch(task, layouts)
@@ -174,7 +184,7 @@ def micro_batch_cost(task: TrainingTask, layouts: TrainingLayouts, efficiencies:
     backward = backward + _conversions(task, layouts, efficiencies, inputs=False)
     scores = np.where(layouts.recompute == SELECTIVE, 0.0 if task.framework.fused_attention else 1.0, 0.0)
     full = np.where(layouts.recompute == FULL, 1.0, 0.0)
-    again = forward * full + core * scores
+    again = (_without(forward, LAST_PRODUCT) if task.framework.stops_recomputation else forward) * full + core * scores
     loss = LOSS_BYTES * step.tokens * model.vocab_size / layouts.tp
     head = head * (1.0 + trained) + Cost.of(
         "loss", memory=loss * parameters.elementwise_traffic / (cluster.gpu.memory_bandwidth_gbps * 1e6)

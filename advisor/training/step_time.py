@@ -24,6 +24,9 @@ norm, weight, moments and the 16-bit copy written (arXiv 1910.02054, section 3.1
 HOST_ADAM_GBPS = 100.0
 """GB/s at which a host's Adam goes through states in its memory (ZeRO-Offload, arXiv 2101.06840, table 4: 1 billion
 parameters in 0.2 to 0.3 s)."""
+FLAT_COPIES = 3.0
+"""Times that ZeRO-3 moves a gradient in 16 bits within a GPU's memory: read, written beside others of its unit and read again to be
+sent in another format (FSDP's FlatParameter, arXiv 2304.11277, section 4.2)."""
 
 PARTS = (
     "forward",
@@ -153,11 +156,13 @@ def _replicas_ms(
     # ZeRO-3 gathers the weights for both passes of every micro-batch, and scatters its gradients
     sharded = number * (travel("reduce_scatter", *reduced) + 2.0 * travel("all_gather", *everything))
     time = np.where(layouts.zero >= 3, sharded, np.where(layouts.zero >= 1, halves, summed))
-    if not frame.overlaps_gradients:
-        return time
-    one = cost.layers_ms * share + cost.head.total_ms
-    room = np.where(layouts.zero >= 3, number, 1.0) * one
-    return exposed(time, room, efficiencies.overlap)
+    if frame.overlaps_gradients:
+        one = cost.layers_ms * share + cost.head.total_ms
+        room = np.where(layouts.zero >= 3, number, 1.0) * one
+        time = exposed(time, room, efficiencies.overlap)
+    copied = (dense + experts) * (FLAT_COPIES * frame.weight_bytes + frame.reduced_bytes)
+    copies = number * copied / (task.cluster.gpu.memory_bandwidth_gbps * 1e6)
+    return time + np.where((layouts.zero >= 3) & (layouts.replicas > 1), copies, 0.0)
 
 
 def _optimizer_ms(task: TrainingTask, layouts: TrainingLayouts, efficiencies: Efficiencies) -> Array:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 SCHEMA, SEARCH_SCHEMA = "training/1", "training-layouts/1"
 FASTER_IS_MORE = frozenset({"tokens_s", "tokens_s_per_gpu", "tflops_per_gpu", "mfu"})
-METRICS = ("step_s", "tokens_s", "tokens_s_per_gpu", "tflops_per_gpu", "mfu")
+METRICS = ("step_s", "tokens_s", "tokens_s_per_gpu", "tflops_per_gpu", "mfu", "memory_gib")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +48,8 @@ class TrainingEstimate:
     """Those over the peak of the precision, 0 to 1."""
     memory: Mapping[str, float]
     """GiB on the fullest GPU by part, the device's total, and the sum of the parts as ``used``."""
+    memory_span: tuple[float, float]
+    """GiB that the fullest GPU takes with 90%: without any fragmentation, and with the most that was seen of it."""
     fits: bool
     breakdown: Mapping[str, float]
     """Seconds of a step by part."""
@@ -65,6 +67,11 @@ class TrainingEstimate:
     quantile: float = field(repr=False)
     """Such deviations on either side that hold 90%."""
 
+    @property
+    def memory_gib(self) -> float:
+        """GiB that the fullest GPU takes."""
+        return self.memory["used"]
+
     def interval(self, metric: str = "step_s", level: float = LEVEL) -> tuple[float, float]:
         """Return the lower and upper end within which the metric is expected with probability ``level``.
 
@@ -77,8 +84,12 @@ class TrainingEstimate:
         if not 0.5 <= level <= 0.98:
             raise InputError(f"level is {level:g}; it must be from 0.5 to 0.98")
         normal = NormalDist()
-        factor = exp(self.quantile * self.sigma * normal.inv_cdf(0.5 + level / 2.0) / normal.inv_cdf(0.5 + LEVEL / 2.0))
+        wider = normal.inv_cdf(0.5 + level / 2.0) / normal.inv_cdf(0.5 + LEVEL / 2.0)
         value = float(getattr(self, metric))
+        if metric == "memory_gib":
+            least, most = (value * (end / value) ** wider for end in self.memory_span)
+            return least, most
+        factor = exp(self.quantile * self.sigma * wider)
         fastest = max(1.0 / factor, min(self.floor_s / self.step_s, 1.0))
         if metric in FASTER_IS_MORE:
             return value / factor, value / fastest
@@ -91,7 +102,7 @@ class TrainingEstimate:
             "model": self.model.name,
             "cluster": str(self.cluster),
             "gpus_used": self.layout.num_gpus,
-            **plain_fields(self, "sigma", "quantile", "model", "cluster", "notes"),
+            **plain_fields(self, "sigma", "quantile", "memory_span", "model", "cluster", "notes"),
             "notes": [note.text for note in self.notes],
             "interval_level": LEVEL,
             "intervals": {name: list(self.interval(name)) for name in METRICS},
@@ -100,6 +111,7 @@ class TrainingEstimate:
     def row(self) -> dict[str, Any]:
         """Return the estimate as one flat row."""
         low, high = self.interval("step_s")
+        least, most = self.interval("memory_gib")
         return {
             "model": self.model.name,
             "cluster": str(self.cluster),
@@ -111,7 +123,8 @@ class TrainingEstimate:
             **{name: getattr(self, name) for name in METRICS},
             "step_s_low": low,
             "step_s_high": high,
-            "memory_gib": self.memory["used"],
+            "memory_gib_low": least,
+            "memory_gib_high": most,
             "fits": self.fits,
             "days": self.budget.days if self.budget else None,
             "usd": self.budget.usd if self.budget else None,
@@ -132,7 +145,8 @@ class TrainingRecommendation:
     best: TrainingEstimate | None
     """None where nothing fits."""
     candidates: Sequence[TrainingEstimate]
-    """The fastest ones that fit, the best first; where none fits, the one that lacks least memory."""
+    """The fastest ones that fit, the best first and those that fit with any fragmentation before others; where none fits, the one that
+    lacks least memory."""
     evaluated: int
     fitting: int
     relaxations: tuple[str, ...]

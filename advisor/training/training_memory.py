@@ -40,9 +40,9 @@ LOGIT_BYTES = 6.0
 """Bytes a logit of the last stage: 16 bits, and 32 in the loss (arXiv 2205.05198, section 4.3)."""
 OUTSIDE = CONTEXT_GIB + OUTSIDE_GIB["both"]
 """GiB outside of PyTorch's allocator: the CUDA context, cuBLAS and NCCL, as measured for the PyTorch engine."""
-FRAGMENTATION = 0.04
-"""Share by which PyTorch's allocator reserves more than is used (GMLake, arXiv 2401.08156, figure 3: 90 to 97% used
-without and with recomputation)."""
+FRAGMENTATION, MOST_FRAGMENTATION = 0.04, 1.0 / 0.9 - 1.0
+"""Share by which PyTorch's allocator reserves more than is used, as a rule and at most (GMLake, arXiv 2401.08156, figure 3: 90 to 97%
+used without and with recomputation)."""
 LAYERS_GATHERED = 2.0
 """Layers whose whole weights ZeRO-3 holds at once: the one that computes, and the next one on its way (FSDP's prefetch)."""
 
@@ -66,6 +66,12 @@ class TrainingMemory:
     @property
     def total(self) -> Array:
         return np.asarray(sum(getattr(self, part) for part in PARTS))
+
+    @property
+    def interval(self) -> tuple[Array, Array]:
+        """Return GiB without any fragmentation and no more than a CUDA context outside, and with the most of both."""
+        lived = (self.total - self.outside) / (1.0 + FRAGMENTATION)
+        return lived + CONTEXT_GIB, lived * (1.0 + MOST_FRAGMENTATION) + 2.0 * self.outside - CONTEXT_GIB
 
 
 def layer_parameters(model: Model, layer: Layer, deployments: DeploymentArrays) -> tuple[Array, Array]:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from advisor.training.fitting import Judged, fit, intervals, left_out, predicted, pretraining
+from advisor.training.efficiencies import shipped_fit
+from advisor.training.fitting import held, intervals, left_out, pretraining
 from advisor.training.layouts import TrainingLayouts, TrainingTask
 from advisor.training.training_memory import memory_by_part
 from catalog.gpus import parse_cluster
@@ -78,12 +79,12 @@ def nested_coverage(judged: Sequence[LeftOut]) -> dict[str, list[bool]]:
     covered: dict[str, list[bool]] = {}
     for publication in dict.fromkeys(run.run.publication for run in judged):
         sigma, quantile = intervals([run for run in judged if run.run.publication != publication])
-        covered[publication] = [
-            abs(math.log1p(run.error)) <= quantile * math.hypot(run.parameter_sigma, sigma)
-            for run in judged
-            if run.run.publication == publication
-        ]
+        covered[publication] = [_inside(run, sigma, quantile) for run in judged if run.run.publication == publication]
     return covered
+
+
+def _inside(run: LeftOut, sigma: float, quantile: float) -> bool:
+    return abs(math.log1p(run.error)) <= quantile * math.hypot(run.parameter_sigma, sigma)
 
 
 def comparisons(judged: Sequence[LeftOut]) -> list[bool]:
@@ -106,12 +107,6 @@ def _per_gpu(run: LeftOut, seconds: float) -> float:
     return run.run.batch * run.run.sequence_length / seconds / run.run.gpus
 
 
-def held(runs: Sequence[Judged]) -> list[LeftOut]:
-    """Predict what nothing is fitted to: fine-tuning, and publications that state no layout or a total alone."""
-    x, covariance = fit(runs)
-    return [predicted(Judged.of(run), x, covariance) for run in training_runs() if run.role == "validate"]
-
-
 def report() -> Iterator[str]:
     """Yield the lines of the comparison."""
     errors = memory_errors()
@@ -123,7 +118,12 @@ def report() -> Iterator[str]:
         off = [abs(row.difference) for row in errors if row.figure.quantity == quantity]
         yield f"memory: {name}: {len(off)} figures, mean {np.mean(off):.2f} {unit}, worst {max(off):.2f}"
     runs = pretraining(training_runs())
-    judged = left_out(runs)
+    judged, others = left_out(runs), held(runs)
+    shares = [row.memory_share for row in (*judged, *others)]
+    yield (
+        f"memory: {sum(share <= 1.0 for share in shares)} of {len(shares)} published runs fit their GPU at the lower end of its interval; "
+        f"the fullest is at {max(shares):.0%}"
+    )
     covered = nested_coverage(judged)
     for publication, inside in covered.items():
         off = [100.0 * abs(row.error) for row in judged if row.run.publication == publication]
@@ -139,11 +139,13 @@ def report() -> Iterator[str]:
     )
     right = comparisons(judged)
     yield f"better of two configurations of one model: {np.mean(right):.0%} of {len(right)} right"
-    for row in held(runs):
+    shipped = shipped_fit()
+    for row in others:
+        sigma = shipped.unseen_sigma if row.run.lora_rank else shipped.sigma
         rank = f", LoRA {row.run.lora_rank}" if row.run.lora_rank else ""
         yield (
             f"held: {row.run.publication} {row.run.model}{rank} {row.run.recompute or ''}: {row.predicted_s:.2f} s against "
-            f"{row.run.step_s:.2f} ({100.0 * row.error:+.1f}%), {row.layout}"
+            f"{row.run.step_s:.2f} ({100.0 * row.error:+.1f}%, {'inside' if _inside(row, sigma, shipped.quantile) else 'outside'}), {row.layout}"
         )
 
 

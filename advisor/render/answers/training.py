@@ -161,7 +161,8 @@ def _memory(estimate: TrainingEstimate) -> str:
     parts = [
         f"{name} {short(estimate.memory[part])}" for part, name in TRAINING_MEMORY.items() if estimate.memory[part] > 0
     ]
-    return f"{' | '.join(parts)}: {short(estimate.memory['used'])} of {short(estimate.memory['device'])} GiB a GPU"
+    used = f"{short(estimate.memory_gib)} {span(*estimate.interval('memory_gib'))}"
+    return f"{' | '.join(parts)}: {used} of {short(estimate.memory['device'])} GiB a GPU"
 
 
 def _lines(estimate: TrainingEstimate) -> Lines:

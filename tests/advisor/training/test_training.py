@@ -16,7 +16,7 @@ from advisor.training.step_cost import layer_products, micro_batch_cost, model_f
 from advisor.training.step_time import step_time
 from advisor.training.training_memory import memory_by_part
 from advisor.validation.training import memory_errors
-from catalog.gpus import parse_cluster
+from catalog.gpus import find_gpu, parse_cluster
 from catalog.models.find import find_model
 from catalog.training import RECOMPUTATIONS, TrainingLayout, find_framework, frameworks, training_runs
 
@@ -213,8 +213,62 @@ def test_intervals_hold_the_estimate_and_never_pass_the_floor():
     assert (slow, fast) == pytest.approx((found.mfu * found.step_s / high, found.mfu * found.step_s / low))
     assert found.provenance == "calibrated"
     assert found.budget.days > found.budget.days_undisturbed == pytest.approx(300e9 / found.tokens_s / 86400)
+    least, most = found.interval("memory_gib")
+    assert least < found.memory_gib == found.memory["used"] < most
+    assert found.row()["memory_gib_low"] == least
     with pytest.raises(advisor.InputError, match="metrics that have one"):
         found.interval("memory")
+
+
+def test_intervals_widen_with_distance_from_what_was_fitted():
+    asked = {"batch": 64, "tp": 8, "pp": 8, "framework": "megatron-core"}
+    fitted = advisor.estimate_training("gpt-3-175b", "64xA100", **asked)
+    other_gpu = advisor.estimate_training("gpt-3-175b", "64xH100", **asked)
+    experts = advisor.estimate_training("mixtral-8x7b", "64xA100", **asked)
+    adapters = advisor.estimate_training("gpt-3-175b", "64xA100", lora_rank=16, **asked)
+    known = [each.provenance for each in (fitted, other_gpu, adapters, experts)]
+    assert known == ["calibrated", "transferred", "transferred", "analytic"]
+    widths = [each.interval()[1] / each.step_s for each in (fitted, other_gpu, experts)]
+    assert widths == sorted(widths)
+    assert adapters.interval()[1] / adapters.step_s > widths[0]
+
+
+def test_layouts_that_fit_with_any_fragmentation_come_first():
+    asked = {"batch": 128, "tp": 2, "framework": "megatron-core"}
+    tight = advisor.estimate_training("llama-3-8b", "8xH100", micro_batch=4, recompute="none", **asked)
+    assert tight.memory_gib < tight.memory["device"] < tight.interval("memory_gib")[1]
+    assert any("memory is close" in note.text for note in tight.notes)
+    best = advisor.estimate_training("llama-3-8b", "8xH100", **asked)
+    assert best.interval("memory_gib")[1] <= best.memory["device"]
+    assert best.step_s > tight.step_s
+    assert not any("memory is close" in note.text for note in best.notes)
+
+
+def test_later_gpus_reach_less_of_their_peak():
+    shares = {
+        name: Efficiencies.typical().on_gpu(find_gpu(name).value, flash_2=False).operators.gemm_compute
+        for name in ("A100", "H100", "B200")
+    }
+    assert shares["A100"] == Efficiencies.typical().operators.gemm_compute
+    assert shares["A100"] > shares["H100"] > shares["B200"] > 0.6
+    hopper = [Efficiencies.typical().on_gpu(find_gpu("H100").value, flash_2=each).operators for each in (False, True)]
+    assert hopper[1].attention_compute < hopper[0].attention_compute
+    assert Efficiencies.ideal().on_gpu(find_gpu("H100").value, flash_2=True).operators == Efficiencies.ideal().operators
+
+
+def test_fsdp_computes_a_layer_again_but_for_its_last_product():
+    layout = TrainingLayouts.of([TrainingLayout(dp=8, zero=3, recompute="full")])
+    now, before = (
+        micro_batch_cost(task_of("llama-3-8b", "8xA100", framework=name), layout, Efficiencies.typical())
+        for name in ("fsdp", "fsdp-2022")
+    )
+    assert before.again.total_ms == pytest.approx(before.forward.total_ms)
+    assert now.again.total_ms == pytest.approx(now.forward.total_ms - now.forward.by_operator()["down"])
+
+
+def test_experts_travel_only_where_they_are_spread():
+    alone, spread = (time_of(task_of("mixtral-8x7b", "64xH100"), TrainingLayout(dp=64, ep=ep, zero=1)) for ep in (1, 8))
+    assert alone.expert[0] == 0 < spread.expert[0]
 
 
 @pytest.mark.parametrize(
