@@ -168,7 +168,7 @@ class ReplicaSizing:
     @cached_property
     def times(self) -> Any:
         """Tabulate step times, as its engine takes them."""
-        return self.engine.times(self.engine.beliefs(0)[0])
+        return self.engine.believed_times()
 
     @cached_property
     def spread(self) -> Any:

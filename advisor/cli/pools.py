@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from advisor.cli.options.values import checked_policy, checked_router, one_of
 from catalog.errors import InputError
+from catalog.gpus import parse_cluster
 from catalog.schema import Deployment
 
 if TYPE_CHECKING:
@@ -20,9 +21,9 @@ if TYPE_CHECKING:
 POOLS = ("prefill_replicas", "prefill_tp")
 WHOLE = (*POOLS, "tp", "pp", "dp", "ep", "max_num_seqs", "max_num_batched_tokens", "max_model_len")
 NUMBERS = ("gpu_memory_utilization", "offload")
-TEXTS = ("engine", "dtype", "kv_dtype", "router", "scheduling_policy")
+TEXTS = ("engine", "dtype", "kv_dtype", "router", "scheduling_policy", "prefill_gpus")
 SWITCHES = ("enable_prefix_caching",)
-BESIDE = (*POOLS, "router", "scheduling_policy", *SWITCHES)
+BESIDE = (*POOLS, "router", "scheduling_policy", "prefill_gpus", *SWITCHES)
 """Knobs that are no fields of a deployment."""
 
 
@@ -33,7 +34,9 @@ class Serving:
     prefill_replicas: int = 0
     """Replicas that only compute prompts,"""
     prefill_tp: int | None = None
-    """and the GPUs of each."""
+    """and the GPUs of each;"""
+    prefill_gpus: str | None = None
+    """where those are of another kind, all of them."""
     router: str = "round_robin"
     enable_prefix_caching: bool = True
     scheduling_policy: str = "fcfs"
@@ -44,15 +47,25 @@ class Serving:
             "router": self.router,
             "enable_prefix_caching": self.enable_prefix_caching,
             "scheduling_policy": self.scheduling_policy,
+            "prefill_gpus": self.prefill_gpus,
         }
 
     def prefill(self, deployment: Deployment) -> Deployment | None:
-        """Return their deployment; None without them."""
-        if not self.prefill_replicas:
+        """Return their deployment; None without them. Of GPUs of another kind as many replicas as they hold, without a word."""
+        tp, pp = self.prefill_tp or deployment.tp, deployment.pp
+        replicas = self.prefill_replicas
+        if not replicas and self.prefill_gpus is not None:
+            replicas = parse_cluster(self.prefill_gpus).value.num_gpus // (tp * pp)
+            if not replicas:
+                raise InputError(
+                    f"--prefill-gpus {self.prefill_gpus} holds no replica of {tp * pp} GPUs; use --prefill-tp"
+                )
+        if not replicas:
             if self.prefill_tp is not None:
                 raise InputError("--prefill-tp is of replicas for prompts; say how many with --prefill-replicas")
             return None
-        return replace(deployment, dp=self.prefill_replicas, tp=self.prefill_tp or deployment.tp)
+        ep = tp if deployment.ep > 1 else 1
+        return replace(deployment, dp=replicas, tp=tp, ep=ep)
 
 
 def changed(base: Deployment, knobs: str, serving: Serving | None = None) -> tuple[Deployment, Serving]:
@@ -85,7 +98,8 @@ def changed(base: Deployment, knobs: str, serving: Serving | None = None) -> tup
     apart = {name: values.pop(name) for name in BESIDE if name in values}
     assert values.keys() <= {f.name for f in fields(Deployment)}
     serving = replace(serving or Serving(), **apart)
-    return replace(base, **values), serving if serving.prefill_replicas else replace(serving, prefill_tp=None)
+    apart_at_all = serving.prefill_replicas or serving.prefill_gpus is not None
+    return replace(base, **values), serving if apart_at_all else replace(serving, prefill_tp=None)
 
 
 @contextlib.contextmanager

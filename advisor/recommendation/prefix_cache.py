@@ -98,7 +98,7 @@ class PrefixCaches:
         deployment = replace(estimate.deployment, max_num_seqs=estimate.batch)
         server = AggregatedServer.of(estimate.model, estimate.cluster, deployment, self.knowledge, self.serving)
         requests = self.traffic(rate, seconds).within(server.longest)
-        served = server.served(requests, server.times(server.beliefs(0)[0]))
+        served = server.served(requests, server.believed_times())
         hit_rate = served.hit_rate if served.counted.any() else 0.0
         self.simulated.setdefault(key_of(estimate), {})[estimate.batch] = min(float(hit_rate), self.ceiling)
 

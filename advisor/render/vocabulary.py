@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from advisor.calibration.intervals import Regime as Regime  # noqa: PLC0414  handed on
     from advisor.capacity.fleet_options import FleetOption
     from advisor.prediction.deployment_estimate import Estimate
-    from catalog.schema import Deployment, Slo
+    from catalog.schema import Cluster, Deployment, Slo
 
 GOALS = {
     "throughput_per_gpu": "most tok/s per GPU",
@@ -71,11 +71,14 @@ def statistic_name(slo: Slo) -> str:
     return "mean" if slo.percentile is None else f"p{slo.percentile:g}"
 
 
-def pools_name(deployment: Deployment, prefill: Deployment | None) -> str:
-    """Write the layout, of both pools where prompts have their own: "1 x TP2 PP1 for prompts, 2 x TP1 PP1"."""
+def pools_name(deployment: Deployment, prefill: Deployment | None, gpus: Cluster | None = None) -> str:
+    """Write the layout, of both pools where prompts have their own, with their GPUs where these are others: "1 x TP2 PP1 on L40S for
+    prompts, 2 x TP1 PP1".
+    """
     if prefill is None:
         return deployment.layout
-    return f"{prefill.dp} x {prefill.parallelism} for prompts, {deployment.dp} x {deployment.parallelism}"
+    where = "" if gpus is None else f" on {gpus.gpu.name}"
+    return f"{prefill.dp} x {prefill.parallelism}{where} for prompts, {deployment.dp} x {deployment.parallelism}"
 
 
 def replica_name(option: FleetOption) -> str:

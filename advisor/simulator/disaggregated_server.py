@@ -1,29 +1,35 @@
-"""Replicas that only compute prompts, and others that only decode."""
+"""Replicas that only compute prompts, and others that only decode: on GPUs of one kind or of two, and the link between them."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from advisor.calibration.intervals import beyond_dense, scale_name
 from advisor.calibration.surrogate import ANY
 from advisor.perf_model.collectives import hand_over_ms
+from advisor.prediction.evidence import Evidence
+from advisor.prediction.inputs import read_cluster
 from advisor.simulator.disaggregation import KvTransfer, ServerPool, saturation_apart, serve_apart
 from advisor.simulator.routers import FCFS
+from advisor.simulator.server import AggregatedServer
 from catalog.errors import InputError, Note
+from catalog.schema import require_positive
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from advisor.calibration.parameter_posterior import Provenance
     from advisor.calibration.surrogate import IntervalScale
     from advisor.perf_model.parameters import Parameters
+    from advisor.prediction.evidence import Runs
     from advisor.simulator.arrivals import Arrivals, ArrivalStream
     from advisor.simulator.request_results import RequestResults
     from advisor.simulator.routers import Router
-    from advisor.simulator.server import AggregatedServer
     from advisor.simulator.step_ends import StepSpread
     from advisor.simulator.step_table import StepTimes
-    from catalog.schema import Deployment, Model
+    from catalog.schema import Cluster, Deployment, Model
 
 
 APART: Provenance = "analytic"
@@ -45,39 +51,54 @@ def check_pools(traffic: Arrivals | ArrivalStream, policy: str) -> None:
         )
 
 
+Belief: TypeAlias = "tuple[Parameters, float]"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DisaggregatedServer:
     """Replicas that only compute prompts, and others that only decode."""
 
     prefill: AggregatedServer
     decode: AggregatedServer
+    link_gbps: float | None = None
+    """GB/s of a GPU over the link between the pools, per direction, where that is stated."""
 
     @classmethod
-    def of(cls, prefill: AggregatedServer, decode: AggregatedServer) -> DisaggregatedServer:
-        """Join replicas that share a cluster.
+    def of(
+        cls, prefill: AggregatedServer, decode: AggregatedServer, link_gbps: float | None = None
+    ) -> DisaggregatedServer:
+        """Join replicas that share a cluster, or whose clusters are of different GPUs.
 
         Raises:
             InputError: there are too few GPUs for both, or they cannot hand over a KV cache.
 
         """
+        if link_gbps is not None:
+            require_positive("kv_link_gbps", link_gbps, whole=False, most=1e6)
         cluster, model = decode.cost_model.cluster, decode.cost_model.model
         one, other = prefill.deployment, decode.deployment
         if (one.engine, one.dtype, one.kv_dtype) != (other.engine, other.dtype, other.kv_dtype):
             raise InputError("the pools for prompts and outputs must have one engine, dtype and kv_dtype")
-        if one.num_gpus + other.num_gpus > cluster.num_gpus:
+        same = prefill.cost_model.cluster.gpu == cluster.gpu
+        if same and one.num_gpus + other.num_gpus > cluster.num_gpus:
             raise InputError(
                 f"{one.num_gpus} GPUs for prompts and {other.num_gpus} for outputs of {model.name} are more than the "
                 f"{cluster.num_gpus} of {cluster}"
             )
         scheduler = replace(decode.scheduler, cached_prompts=True, prefix_hit_rate=0.0)
-        unsure = replace(decode.marginal, covariance=decode.knowledge.unmeasured.covariance, provenance=APART)
-        return cls(prefill=prefill, decode=replace(decode, scheduler=scheduler, marginal=unsure))
+        prefill = prefill if same else _unmeasured(prefill)
+        return cls(prefill=prefill, decode=replace(_unmeasured(decode), scheduler=scheduler), link_gbps=link_gbps)
+
+    @property
+    def of_two_kinds(self) -> bool:
+        """Return whether prompts have GPUs of another kind."""
+        return self.prefill.cost_model.cluster.gpu != self.decode.cost_model.cluster.gpu
 
     @property
     def within_node(self) -> bool:
         """Return whether both pools fit in one node; else the caches cross the network."""
         needed = self.prefill.deployment.num_gpus + self.decode.deployment.num_gpus
-        return needed <= self.decode.cost_model.cluster.gpus_per_node
+        return not self.of_two_kinds and needed <= self.decode.cost_model.cluster.gpus_per_node
 
     @property
     def bytes_per_token(self) -> float:
@@ -85,10 +106,13 @@ class DisaggregatedServer:
         return max(float(pool.cost_model.memory.kv_bytes_per_token[0]) for pool in (self.prefill, self.decode))
 
     def link(self, parameters: Parameters) -> KvTransfer:
-        """Return the hand-over under these parameters."""
-        cluster = self.decode.cost_model.cluster
-        latency = float(hand_over_ms(0.0, cluster, parameters, crosses=not self.within_node))
-        many = float(hand_over_ms(1e9, cluster, parameters, crosses=not self.within_node))
+        """Return the hand-over under these parameters, as slow as the slower of both ends."""
+        ends = [pool.cost_model.cluster for pool in (self.prefill, self.decode)]
+        if self.link_gbps is not None:
+            ends = [replace(end, network_gbps=self.link_gbps) for end in ends]
+        crosses = not self.within_node or self.link_gbps is not None
+        latency = max(float(hand_over_ms(0.0, end, parameters, crosses=crosses)) for end in ends)
+        many = max(float(hand_over_ms(1e9, end, parameters, crosses=crosses)) for end in ends)
         return KvTransfer(ms_per_token=(many - latency) / 1e9 * self.bytes_per_token, latency_ms=latency)
 
     @property
@@ -101,12 +125,23 @@ class DisaggregatedServer:
     @property
     def warning(self) -> Note:
         """Say what is assumed."""
-        network = f"{self.decode.cost_model.cluster.network_gbps:g} GB/s between nodes"
+        if self.link_gbps is not None:
+            way = f"a link of {self.link_gbps:g} GB/s a GPU, as stated,"
+        elif self.within_node:
+            way = "the links inside a node"
+        else:
+            network = min(pool.cost_model.cluster.network_gbps for pool in (self.prefill, self.decode))
+            way = f"{network:g} GB/s between nodes"
         text = (
-            f"KV caches go over {'the links inside a node' if self.within_node else network} once a prompt is done; no "
+            f"KV caches go over {way} once a prompt is done; no "
             "deployment with a pool for prompts was measured, so its intervals are as wide as those of an engine nobody measured"
         )
         return Note(text, "warning")
+
+    @property
+    def cluster(self) -> Cluster | None:
+        """Return the GPUs for prompts, where they are of another kind."""
+        return self.prefill.cost_model.cluster if self.of_two_kinds else None
 
     @property
     def provenance(self) -> Provenance:
@@ -147,16 +182,23 @@ class DisaggregatedServer:
     def kv_bytes(self) -> float:
         return self.decode.kv_bytes
 
-    def beliefs(self, draws: int) -> list[tuple[Parameters, float]]:
-        return self.decode.beliefs(draws)
+    def beliefs(self, draws: int) -> list[tuple[Belief, Belief]]:
+        """Return what is believed of the GPUs for prompts and of those that decode, the same where they are of one kind."""
+        decode = self.decode.beliefs(draws)
+        return list(zip(self.prefill.beliefs(draws) if self.of_two_kinds else decode, decode, strict=True))
 
-    def times(self, belief: tuple[Parameters, float]) -> tuple[StepTimes, StepTimes, KvTransfer]:
+    def times(self, belief: tuple[Belief, Belief]) -> tuple[StepTimes, StepTimes, KvTransfer]:
         """Return step times of prefill and of decode, and the link between them."""
-        return self.prefill.times(belief), self.decode.times(belief), self.link(belief[0])
+        prefill, decode = belief
+        return self.prefill.times(prefill), self.decode.times(decode), self.link(decode[0])
+
+    def believed_times(self) -> tuple[StepTimes, StepTimes, KvTransfer]:
+        """Return them by the parameters themselves."""
+        return self.times(self.beliefs(0)[0])
 
     def spread(self, draws: int, traffic: Arrivals) -> tuple[StepSpread, StepSpread, float]:
         """Measure how far the times of prefill, of decode, and of the link may lie from what is believed."""
-        first, *others = (self.link(belief[0]).ms_per_token for belief in self.beliefs(draws))
+        first, *others = (self.link(decode[0]).ms_per_token for _, decode in self.beliefs(draws))
         link = math.sqrt(sum(math.log(drawn / first) ** 2 for drawn in others) / max(len(others), 1))
         return self.prefill.spread(draws, traffic), self.decode.spread(draws, traffic), link
 
@@ -191,3 +233,43 @@ class DisaggregatedServer:
             ServerPool(times=times[0], scheduler=self.prefill.scheduler.multiplied(multiple)),
             ServerPool(times=times[1], scheduler=self.decode.scheduler.multiplied(multiple)),
         )
+
+
+def _unmeasured(pool: AggregatedServer) -> AggregatedServer:
+    """Return replicas of which nothing is believed to be known better than of an engine that nobody measured."""
+    unsure = replace(pool.marginal, covariance=pool.knowledge.unmeasured.covariance, provenance=APART)
+    return replace(pool, marginal=unsure)
+
+
+def with_pool(
+    decode: AggregatedServer,
+    prefill: Deployment | None,
+    gpus: str | Cluster | None,
+    *,
+    link_gbps: float | None,
+    runs: Runs,
+    serving: Mapping[str, Any],
+) -> AggregatedServer | DisaggregatedServer:
+    """Return replicas with others for prompts beside them, where there are any; ``gpus``: theirs, where they are of another kind.
+
+    Raises:
+        InputError: they cannot be joined, or do not fit.
+
+    """
+    if prefill is None:
+        if gpus is not None or link_gbps is not None:
+            raise InputError(
+                "prefill_gpus and kv_link_gbps are of a pool for prompts; say what computes them with prefill"
+            )
+        return decode
+    cluster, knowledge = decode.cost_model.cluster, decode.knowledge
+    if gpus is not None:
+        cluster = read_cluster(gpus).value
+        if cluster.gpu.name == decode.cost_model.cluster.gpu.name:
+            raise InputError(
+                f"prompts and outputs are both on {cluster.gpu.name}; name GPUs of another kind for prompts, or leave them "
+                "out: both pools then share the cluster"
+            )
+        knowledge = Evidence.of(runs, engine=prefill.engine, gpu=cluster.gpu, version=prefill.engine_version)
+    pool = AggregatedServer.of(decode.cost_model.model, cluster, prefill, knowledge, serving)
+    return DisaggregatedServer.of(pool, decode, link_gbps)

@@ -10,6 +10,7 @@ from advisor.perf_model.energy import power_of
 from advisor.prediction.deployment_estimate import ENERGY
 from advisor.simulator.arrivals import Arrivals, ArrivalStream, BusiestWindow, refusals
 from advisor.simulator.class_outcomes import ClassSpreads, class_numbers, class_results
+from advisor.simulator.disaggregated_server import DisaggregatedServer
 from advisor.simulator.request_results import METRICS
 from advisor.simulator.served_energy import served_work
 from advisor.simulator.streaming_statistics import StreamingStatistics
@@ -19,7 +20,6 @@ from catalog.errors import Note
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from advisor.simulator.disaggregated_server import DisaggregatedServer
     from advisor.simulator.request_results import RequestResults
     from advisor.simulator.server import AggregatedServer
     from advisor.simulator.summary_statistics import Spread
@@ -62,7 +62,7 @@ class TrafficOutcome:
             if draws:
                 notes = (*notes, Note(f"intervals are from the busiest {len(judged)} of {len(totals)} requests"))
         assert isinstance(judged, Arrivals)
-        times: Any = engine.times(engine.beliefs(0)[0])
+        times: Any = engine.believed_times()
         results = engine.served(judged, times)
         if totals is None and each is not None:
             each(results)
@@ -83,7 +83,7 @@ class TrafficOutcome:
                 ends.append(met(table, requests))
                 kinds_at_ends.append(class_numbers(requests, judged))
         sigmas = spreads(believed, ends, quantile)
-        joules, power_sigma = _energy(decode, served, engine.gpus)
+        joules, power_sigma = (None, 0.0) if _of_two_kinds(engine) else _energy(decode, served, engine.gpus)
         if joules is not None:
             # The part of it that times decide is that of a closed loop, which ends when its time is up.
             sigmas["rates"][ENERGY] = sigmas["rates"]["completed_s"].beside(power_sigma)
@@ -116,6 +116,10 @@ class TrafficOutcome:
         }
 
 
+def _of_two_kinds(engine: AggregatedServer | DisaggregatedServer) -> bool:
+    return isinstance(engine, DisaggregatedServer) and engine.of_two_kinds
+
+
 def _energy(
     decode: AggregatedServer, served: RequestResults | StreamingStatistics, gpus: int
 ) -> tuple[float | None, float]:
@@ -144,7 +148,7 @@ def tallied(
         StreamingStatistics(limits=(slo.limits if slo else {}), duration_s=traffic.duration_s),
         BusiestWindow(),
     )
-    times = engine.times(engine.beliefs(0)[0])
+    times = engine.believed_times()
     for part in engine.served_pieces(busiest.passing(traffic.pieces()), times, traffic.duration_s):
         tally.add(part)
         if each is not None:

@@ -120,6 +120,10 @@ class AggregatedServer:
         parameters, factor = belief
         return times_of(replace(self.cost_model, parameters=parameters), self.scheduler, context).scaled(factor)
 
+    def believed_times(self) -> StepTimes:
+        """Return step times by the parameters themselves."""
+        return self.times(self.beliefs(0)[0])
+
     def spread(self, draws: int, traffic: Arrivals) -> StepSpread:
         """Measure how far step times may lie from what is believed, at sequences as long as those of the traffic."""
         prompt, output = float(traffic.input_len.mean()), float(traffic.output_len.mean())

@@ -21,7 +21,7 @@ from advisor.simulator.arrivals import Arrivals, ArrivalStream
 from advisor.simulator.benchmark_client import BenchmarkClient, find_client
 from advisor.simulator.class_outcomes import ClassOutcome, all_kept, class_outcomes
 from advisor.simulator.conversations import Conversations, cache_warnings
-from advisor.simulator.disaggregated_server import DisaggregatedServer, check_pools
+from advisor.simulator.disaggregated_server import DisaggregatedServer, check_pools, with_pool
 from advisor.simulator.offered_traffic import offered_traffic
 from advisor.simulator.outcome import TrafficOutcome
 from advisor.simulator.request_results import COLUMNS, RequestResults
@@ -67,6 +67,8 @@ class Simulation(Presented):
     """With a pool for prompts, what decodes."""
     prefill: Deployment | None = None
     """What computes the prompts, where that is not ``deployment`` itself."""
+    prefill_cluster: Cluster | None = None
+    """Its GPUs, where they are others than ``cluster``."""
     slo: Slo | None
     rate: float | None
     """Requests a second that came; None in a closed loop."""
@@ -215,7 +217,8 @@ class Simulation(Presented):
             **self.header(),
             "model": self.model.name,
             "cluster": str(self.cluster),
-            **plain_fields(self, "model", "cluster", "served", "sigmas", "scale", "timeline"),
+            **({"prefill_gpus": str(self.prefill_cluster)} if self.prefill_cluster else {}),
+            **plain_fields(self, "model", "cluster", "prefill_cluster", "served", "sigmas", "scale", "timeline"),
             "requests": len(self.served),
             "gpus_used": self.gpus_used,
             "interval_level": LEVEL,
@@ -230,6 +233,8 @@ def simulate(
     *,
     deployment: Deployment | None = None,
     prefill: Deployment | None = None,
+    prefill_gpus: str | Cluster | None = None,
+    kv_link_gbps: float | None = None,
     workload: Workload | Mapping[str, Any] | None = None,
     client: str | BenchmarkClient | None = None,
     trace: str | Path | TraceFile | Arrivals | ArrivalStream | None = None,
@@ -271,6 +276,8 @@ def simulate(
             traffic.
         prefill: another deployment that computes the prompts and hands their KV cache to ``deployment``, which then only
             decodes (see ``advisor.simulator.disaggregation``). Not for a closed loop.
+        prefill_gpus: where that runs on GPUs of another kind: ``"4xL40S"``.
+        kv_link_gbps: GB/s of a GPU over the link between the two; None: NVLink within a node, else the network.
         workload: lengths, and the ``rate`` of an open loop or the ``concurrency`` of a closed one.
         client: a program that measures, such as "vllm", whose closed loop it is (see ``advisor.simulator.benchmark_client``).
         trace: a file of requests (see ``advisor.simulator.trace_files.read_trace``), or what ``open_trace`` made of
@@ -345,11 +352,7 @@ def simulate(
         ),
     }
     decode = AggregatedServer.of(resolved.value, cluster.value, stated, knowledge, serving)
-    engine: AggregatedServer | DisaggregatedServer = decode
-    if prefill is not None:
-        engine = DisaggregatedServer.of(
-            AggregatedServer.of(resolved.value, cluster.value, prefill, knowledge, serving), decode
-        )
+    engine = with_pool(decode, prefill, prefill_gpus, link_gbps=kv_link_gbps, runs=runs, serving=serving)
     program = find_client(client) if isinstance(client, str) else client
     traffic = offered_traffic(
         question.workload,
@@ -409,6 +412,7 @@ def _simulation(
         cluster=decode.cost_model.cluster,
         deployment=decode.deployment,
         prefill=engine.prefill.deployment if isinstance(engine, DisaggregatedServer) else None,
+        prefill_cluster=engine.cluster if isinstance(engine, DisaggregatedServer) else None,
         slo=slo,
         rate=drawn,
         asked_s=asked_s,
@@ -440,5 +444,5 @@ def _simulation(
 
 def counted_out(traffic: Arrivals, engine: AggregatedServer) -> Arrivals:
     """Return a loop that ends with its last request, with the seconds that takes as believed."""
-    served = engine.served(traffic, engine.times(engine.beliefs(0)[0]))
+    served = engine.served(traffic, engine.believed_times())
     return replace(traffic, duration_s=served.end_s)

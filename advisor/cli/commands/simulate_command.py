@@ -51,11 +51,12 @@ def simulate(
 
     base, grid = layout.deployment(), electricity.grid()
     first = Serving(
-        layout.prefill_replicas,
-        layout.prefill_tp,
-        layout.router,
-        traffic.enable_prefix_caching,
-        layout.scheduling_policy,
+        prefill_replicas=layout.prefill_replicas,
+        prefill_tp=layout.prefill_tp,
+        prefill_gpus=layout.prefill_gpus,
+        router=layout.router,
+        enable_prefix_caching=traffic.enable_prefix_caching,
+        scheduling_policy=layout.scheduling_policy,
     )
     compared = [(base, first), *(changed(base, knobs, first) for knobs in layout.compare or [])]
     if limits.percentile is not None and not limits.stated:

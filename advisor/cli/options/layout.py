@@ -182,6 +182,10 @@ class SimulatedLayout(Queued, Routed, FixedLayout):
     """Replicas that only compute prompts and pass the KV cache to the others, which then only decode."""
     prefill_tp: Annotated[int | None, flag("--prefill-tp", metavar="N")] = None
     """Tensor parallel size of the prefill replicas.  [default: --tp]"""
+    prefill_gpus: Annotated[str | None, flag("--prefill-gpus", metavar="GPUS")] = None
+    """GPUs of another kind that compute the prompts, such as 4xL40S: as many replicas as they hold, or --prefill-replicas."""
+    kv_link: Annotated[float | None, flag("--kv-link", metavar="GB_S")] = None
+    """GB/s of a GPU over the link between prefill and decode.  [default: NVLink within a node, else the network]"""
     poll_steps: Annotated[int | None, flag("--poll-steps", metavar="N")] = None
     """Decode steps after which the scheduler looks for new requests (SGLang's --scheduler-recv-interval).  [default: the engine's, 1]"""
     batch_wait_steps: Annotated[int | None, flag("--batch-wait-steps", metavar="N")] = None
@@ -197,6 +201,7 @@ class SimulatedLayout(Queued, Routed, FixedLayout):
             "poll_steps": self.poll_steps,
             "batch_wait_steps": self.batch_wait_steps,
             "delivery_tok_s": self.delivery_rate,
+            "kv_link_gbps": self.kv_link,
         }
 
 

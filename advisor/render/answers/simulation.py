@@ -229,7 +229,9 @@ def _lines(answer: Simulation) -> Lines:
         value = short(getattr(answer, name))
         return value if answer.scale is None else f"{value} {span(*answer.interval(name))}"
 
-    used = f"{pools_name(answer.deployment, answer.prefill)}, {answer.gpus_used} of {answer.cluster.num_gpus} GPUs"
+    pools = pools_name(answer.deployment, answer.prefill, answer.prefill_cluster)
+    beside = answer.prefill_cluster.num_gpus if answer.prefill_cluster else 0
+    used = f"{pools}, {answer.gpus_used} of {answer.cluster.num_gpus + beside} GPUs"
     rates = [f"{rate('completed_s')} requests/s completed, {rate('output_tok_s')} output tok/s"]
     rates.append(f"saturated at {rate('saturation_s')} requests/s")
     if answer.scale is not None and answer.rate is not None:
@@ -297,7 +299,7 @@ def simulation_row(answer: Simulation) -> dict[str, Any]:
     row: dict[str, Any] = {
         "model": answer.model.name,
         "cluster": str(answer.cluster),
-        "layout": pools_name(deployment, answer.prefill),
+        "layout": pools_name(deployment, answer.prefill, answer.prefill_cluster),
     }
     row |= {name: getattr(deployment, name) for name in ("engine", "dp", "tp", "pp", "ep")}
     row["gpus_used"] = answer.gpus_used

@@ -33,7 +33,7 @@ DECADE = 8.0
 
 def names(answers: Sequence[Simulation]) -> list[str]:
     """Name each by its layout, numbered where layouts are alike."""
-    plain = [pools_name(answer.deployment, answer.prefill) for answer in answers]
+    plain = [pools_name(answer.deployment, answer.prefill, answer.prefill_cluster) for answer in answers]
     return [f"{name} ({i + 1})" if plain.count(name) > 1 else name for i, name in enumerate(plain)]
 
 

@@ -172,7 +172,14 @@ def test_knobs_of_every_kind_can_be_compared():
         "router": "prefix_aware",
         "enable_prefix_caching": False,
         "scheduling_policy": "priority",
+        "prefill_gpus": None,
     }
+    for knobs, replicas in (("prefill_gpus=4xL40S", 2), ("prefill_gpus=4xL40S,prefill_replicas=1", 1)):
+        found, serving = changed(Deployment(tp=2), knobs)
+        assert serving.prefill(found) == Deployment(tp=2, dp=replicas)
+    _, serving = changed(Deployment(tp=2), "prefill_gpus=1xL40S")
+    with pytest.raises(InputError, match="holds no replica of 2 GPUs"):
+        serving.prefill(Deployment(tp=2))
     for knobs, message in (("router=sticky", "session_sticky"), ("enable_prefix_caching=0", "true, false")):
         with pytest.raises(InputError, match=message):
             changed(Deployment(), knobs)

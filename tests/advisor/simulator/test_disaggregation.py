@@ -155,12 +155,42 @@ def test_between_nodes_the_network_carries_it():
     assert not any("between nodes" in note.text for note in notes["2xH200"])
 
 
+def test_prompts_on_gpus_of_another_kind():
+    """A slower kind computes the prompts: first tokens come later, answers as fast, over the network or the link that is stated."""
+    knobs = Deployment(max_model_len=4096, max_num_seqs=64)
+    asked = {"deployment": replace(knobs, dp=2), "draws": 0, **COMMON}
+    same = simulate("llama-3.1-8b", "4xH200", prefill=replace(knobs, dp=2), **asked)
+    other = simulate("llama-3.1-8b", "2xH200", prefill=replace(knobs, dp=2), prefill_gpus="2xL40S", **asked)
+    assert other.metrics["ttft_ms"]["p50"] > 2.0 * same.metrics["ttft_ms"]["p50"]
+    assert other.metrics["itl_ms"]["p50"] == pytest.approx(same.metrics["itl_ms"]["p50"], rel=0.05)
+    assert (str(other.prefill_cluster), other.gpus_used, other.energy_j_per_token) == ("2xL40S", 4, None)
+    assert other.to_dict()["prefill_gpus"] == "2xL40S"
+    assert any("between nodes" in note.text for note in other.notes)
+    slow = simulate(
+        "llama-3.1-8b", "2xH200", prefill=replace(knobs, dp=2), prefill_gpus="2xL40S", kv_link_gbps=2.0, **asked
+    )
+    assert any("a link of 2 GB/s a GPU, as stated" in note.text for note in slow.notes)
+    # the first token is the prefill pool's; the second waits for the cache: 1024 tokens of 128 KiB at 2 GB/s are 67 ms
+    assert slow.metrics["ttft_ms"]["p50"] == pytest.approx(other.metrics["ttft_ms"]["p50"])
+    longer = slow.metrics["e2e_ms"]["p50"] - other.metrics["e2e_ms"]["p50"]
+    assert 1024 * 131072 / 2e6 < longer < 2.5 * 1024 * 131072 / 2e6
+    unsure = simulate(
+        "llama-3.1-8b", "2xH200", prefill=knobs, prefill_gpus="1xL40S", **{**asked, "deployment": knobs, "draws": 2}
+    )
+    low, high = unsure.interval("ttft_ms", "p50")
+    assert high > 1.3 * low
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
         ({"deployment": Deployment(dp=4)}, "more than the 4"),
         ({"prefill": Deployment(dtype="fp8")}, "one engine, dtype"),
         ({"workload": Workload(concurrency=4)}, "not a concurrency"),
+        ({"prefill_gpus": "4xH200"}, "GPUs of another kind"),
+        ({"prefill_gpus": "1xL40S", "prefill": Deployment(dp=2)}, "2 GPUs"),
+        ({"kv_link_gbps": 0.0}, "kv_link_gbps"),
+        ({"kv_link_gbps": 5.0, "prefill": None}, "are of a pool for prompts"),
     ],
 )
 def test_what_cannot_be_is_refused(options, said):
