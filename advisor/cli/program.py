@@ -32,6 +32,8 @@ ELSEWHERE = {
     for option, text in {
         "--rate": "ask advisor plan --rate ... for a fleet, or state --concurrency",
         "--percentile": "its limits are on means; advisor plan and simulate take percentiles",
+        "--classes": "a steady state has one kind of request; ask advisor plan --classes ... for the GPUs that keep every class's limits",
+        "--scheduling-policy": "a steady state has no queue; advisor plan and simulate take it with --classes",
     }.items()
 } | {
     (command, option): "adapters are not modelled: leave it out and read the answer as that of the model without them"

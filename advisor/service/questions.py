@@ -60,6 +60,32 @@ class WorkloadFields(BaseModel):
     )
 
 
+class Class(BaseModel):
+    """One class of requests (docs/guides/classes.md)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Name
+    share: float | None = Field(None, gt=0, le=1e6, allow_inf_nan=False, description="of the requests")
+    rate: Amount | None = Field(None, description="requests a second, in place of a share")
+    use: Name | None = None
+    input_len: Tokens | None = None
+    output_len: Tokens | None = None
+    spread: float | None = Field(None, ge=0, le=3, allow_inf_nan=False)
+    priority: int = Field(0, ge=-(2**31), le=2**31, description="the lowest is served first")
+    ttft: Amount | None = None
+    tpot: Amount | None = None
+    e2e: Amount | None = None
+    percentile: float | None = Field(None, ge=0, lt=100, allow_inf_nan=False)
+
+
+class ClassedFields(WorkloadFields):
+    """The same of traffic that may have classes."""
+
+    classes: list[Class] | None = Field(None, min_length=1, max_length=20, description="with limits of their own")
+    scheduling_policy: Name = Field("fcfs", description="fcfs, or priority, by the priorities of classes")
+
+
 class Recommend(WorkloadFields):
     """The best deployment of a model on up to these GPUs."""
 
@@ -114,7 +140,7 @@ class Estimated(BaseModel):
     kv_dtype: Name = "auto"
 
 
-class Simulate(WorkloadFields):
+class Simulate(ClassedFields):
     """Traffic on one deployment, request by request."""
 
     model: Name
@@ -131,7 +157,7 @@ class Simulate(WorkloadFields):
     engine: Name = "vllm"
 
 
-class Plan(WorkloadFields):
+class Plan(ClassedFields):
     """How many GPUs of which kind a rate needs within limits."""
 
     model: Name
@@ -145,27 +171,37 @@ class Plan(WorkloadFields):
     engine: Name = "vllm"
 
 
-def _simulate(rate: Any = None, **asked: Any) -> Any:
+def _often(rate: Any, classes: Sequence[Mapping[str, Any]]) -> tuple[float | None, float]:
+    """Return the rate that is stated, and the one that comes: where it is left out that of all classes."""
     from catalog.quantities import PER_SECOND
 
+    stated = None if rate is None else PER_SECOND.read(rate, "rate")
+    of_classes = sum(PER_SECOND.read(kind["rate"], "rate") for kind in classes if kind.get("rate") is not None)
+    return stated, of_classes if stated is None else stated
+
+
+def _with_classes(asked: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments with the classes as a file would hold them."""
+    return asked if "classes" not in asked else asked | {"classes": {"classes": asked["classes"]}}
+
+
+def _simulate(rate: Any = None, **asked: Any) -> Any:
     knobs = {name: asked.pop(name) for name in ("tp", "pp", "dp", "ep", "dtype", "engine")}
-    often = None if rate is None else PER_SECOND.read(rate, "rate")
-    if often is not None and often * asked["duration_s"] > MOST_REQUESTS:
+    stated, often = _often(rate, asked.get("classes", ()))
+    if often * asked["duration_s"] > MOST_REQUESTS:
         raise InputError(
             f"rate times duration_s is {often * asked['duration_s']:.0f} requests; at most {MOST_REQUESTS}"
         )
-    return simulate(deployment=Deployment(**knobs), rate=often, **asked)
+    return simulate(deployment=Deployment(**knobs), rate=stated, **_with_classes(asked))
 
 
 def _plan(rate: Any = None, engine: str = "vllm", **asked: Any) -> Any:
-    from catalog.quantities import PER_SECOND
-
-    often = None if rate is None else PER_SECOND.read(rate, "rate")
-    if often is not None and often > MOST_FLEET_RATE:
+    stated, often = _often(rate, asked.get("classes", ()))
+    if often > MOST_FLEET_RATE:
         raise InputError(
             f"rate is {often:g}; a plan asked from outside is for at most {MOST_FLEET_RATE:g} requests a second"
         )
-    return plan(rate=often, deployment=Deployment(engine=engine), **asked)
+    return plan(rate=stated, deployment=Deployment(engine=engine), **_with_classes(asked))
 
 
 @dataclass(frozen=True, slots=True)
