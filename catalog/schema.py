@@ -1,14 +1,13 @@
 """The types that every package passes around: what a model, a GPU, a cluster, a deployment and a measurement are.
 
-A field's unit is in its name; where it is not, the docstring under the field says it. What a number can be stands in its
-type: ``catalog.borders`` holds files to it, ``catalog.bounds`` what is put together here. GiB is 2**30 bytes, GB/s is 1e9
-bytes a second and per direction, TFLOP/s are dense.
+A field's unit is in its name; where it is not, the docstring under the field says it. What a number can be stands in its type: ``catalog.borders``
+holds files to it, ``catalog.bounds`` what is put together here. GiB is 2**30 bytes, GB/s is 1e9 bytes a second and per direction, TFLOP/s are dense.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Annotated, Literal
 
 from annotated_types import Interval
@@ -56,8 +55,7 @@ OUTSIDE = ("head", "embedding")
 """Parts outside the layers, in 16 bits where a checkpoint says nothing of them."""
 
 EXPERTS_ONLY = frozenset({"mxfp4"})
-"""Checkpoint formats of which, without a word, only the experts are quantised where a model has some (gpt-oss model card,
-section 2.1)."""
+"""Checkpoint formats of which, without a word, only the experts are quantised where a model has some (gpt-oss model card, section 2.1)."""
 
 
 GPU_MEMORY_UTILIZATION = 0.9
@@ -315,6 +313,8 @@ class Deployment:
     """CUDA graphs on; None: as ``compiled``."""
     engine_version: str = ""
     """Release that is asked about, such as "0.24"; empty for the one that the catalog describes."""
+    kv_offload: str | None = field(default=None, metadata={"if_stated": True})
+    """Tiers below the GPUs' KV cache, such as "cpu=200GB+disk=2TB" (``catalog.kv_offload``); plain answers leave it out where there is none."""
 
     @property
     def num_gpus(self) -> int:

@@ -216,6 +216,8 @@ def plan(
         workload, slo, flags, common, rate=rate, spread=spread, prefix_hit_rate=prefix_hit_rate, classes=classes
     )
     check_serving(stated.slo, router, stated.prefix_hit_rate, front_end_ms, draws)
+    if disaggregate and base.kv_offload:
+        raise InputError("pools for prompts are not planned with kv_offload; leave one out")
     confidence = (CONFIDENCE if draws else BARE_ESTIMATE) if confidence is None else confidence
     _check(stated, objective, confidence, headroom, spares, base, draws, top)
     longest = base.max_model_len or resolved.value.max_position_embeddings
@@ -270,7 +272,7 @@ def plan(
     choice = FleetChoice.of(layouts, short, top, progress)
     notes = [*stated.notes, *resolved.notes, *(offered.notes if offered else requests.notes), *layouts.notes]
     if requests.sharing is not None:
-        notes.append(_hits(requests, *choice.ranked[0]) if choice.ranked else _prompts(requests))
+        notes += _hits(requests, *choice.ranked[0]) if choice.ranked else [_prompts(requests)]
     notes += [*_engine_notes(choice.answers), *_price_notes(prices, stated_prices)]
     answer = _capacity_plan(resolved.value, kinds, demand, len(requests), short, layouts, choice, notes)
     answer = replace(answer, scheduling_policy=scheduling_policy)
@@ -322,9 +324,13 @@ def _prompts(requests: Arrivals) -> Note:
     return Note(f"prompts have {requests.input_len.mean():.0f} tokens on average, with all that they share")
 
 
-def _hits(requests: Arrivals, fleet: ReplicaSizing, replicas: int) -> Note:
-    """Say what the prefix caches of a fleet hit."""
-    return Note(f"{_prompts(requests).text}; the best fleet's prefix caches hit {fleet.hit_rate(replicas):.0%} of them")
+def _hits(requests: Arrivals, fleet: ReplicaSizing, replicas: int) -> list[Note]:
+    """Say what the prefix caches of a fleet hit, and what of that the tiers below them."""
+    hit_rate, below = fleet.hit_rates(replicas)
+    loaded = ", ".join(f"{share:.0%} from {name}" for name, share in below.items())
+    text = f"{_prompts(requests).text}; the best fleet's prefix caches hit {hit_rate:.0%} of them"
+    tiers = fleet.engine.tier_notes if isinstance(fleet.engine, AggregatedServer) else ()
+    return [Note(f"{text}, of which {loaded}" if loaded else text), *tiers]
 
 
 def _prices(

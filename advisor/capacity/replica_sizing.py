@@ -19,6 +19,7 @@ from advisor.prediction.inputs import BARE_ESTIMATE
 from advisor.simulator.arrivals import Arrivals, open_loop
 from advisor.simulator.conversations import NOTHING_SHARED, Conversations
 from advisor.simulator.served_energy import served_work
+from advisor.simulator.server import AggregatedServer
 from advisor.simulator.subsample import sample
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from advisor.simulator.class_mix import ClassMix
     from advisor.simulator.disaggregated_server import DisaggregatedServer
     from advisor.simulator.request_results import RequestResults
-    from advisor.simulator.server import AggregatedServer
     from catalog.schema import Cluster, Slo, Workload
 
 MOST_REPLICAS = 1000
@@ -345,10 +345,12 @@ class ReplicaSizing:
             work = served_work(self.engine.model, self.engine.kv_bytes, served, gpu_s=gpu_s)
         return work.joules(self.power, self.cluster.gpu.tdp_w) / tokens
 
-    def hit_rate(self, replicas: int) -> float:
-        """Return the share of the prompts' tokens that the prefix caches of so many replicas have."""
+    def hit_rates(self, replicas: int) -> tuple[float, dict[str, float]]:
+        """Return the share of the prompts' tokens that the prefix caches of so many replicas have, and of that each tier below."""
         part, simulated = sample(self.traffic, replicas, self.engine.router, least=FEW)
-        return self.engine.served(part, self.times, simulated).hit_rate
+        served = self.engine.served(part, self.times, simulated)
+        names = self.engine.scheduler.tier_names if isinstance(self.engine, AggregatedServer) else ()
+        return served.hit_rate, dict(zip(names, served.tier_hit_rates, strict=False))
 
     def slowest(self, replicas: int) -> SloCheck:
         """Check so many replicas with steps as slow as the wanted confidence says, whatever the limits are."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 POOLS = ("prefill_replicas", "prefill_tp")
 WHOLE = (*POOLS, "tp", "pp", "dp", "ep", "max_num_seqs", "max_num_batched_tokens", "max_model_len")
 NUMBERS = ("gpu_memory_utilization", "offload")
-TEXTS = ("engine", "dtype", "kv_dtype", "router", "scheduling_policy", "prefill_gpus")
+TEXTS = ("engine", "dtype", "kv_dtype", "kv_offload", "router", "scheduling_policy", "prefill_gpus")
 SWITCHES = ("enable_prefix_caching",)
 BESIDE = (*POOLS, "router", "scheduling_policy", "prefill_gpus", *SWITCHES)
 """Knobs that are no fields of a deployment."""

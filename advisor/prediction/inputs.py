@@ -18,7 +18,7 @@ from catalog.schema import STATED, Cluster, Model, Price, require_positive
 def plain(value: Any) -> Any:
     """Return ``value`` as plain JSON types: dataclasses and mappings as dicts, sequences as lists."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return plain_fields(value)
     if isinstance(value, dict) or hasattr(value, "items"):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -27,8 +27,11 @@ def plain(value: Any) -> Any:
 
 
 def plain_fields(answer: Any, *without: str) -> dict[str, Any]:
-    """Return the fields of an answer as plain JSON types by their names, but for those ``without``."""
-    return {f.name: plain(getattr(answer, f.name)) for f in dataclasses.fields(answer) if f.name not in without}
+    """Return the fields of an answer as plain JSON types by their names, but for those ``without``, and for those that are shown
+    only where they are stated (metadata "if_stated") and are None.
+    """
+    named = ((f, getattr(answer, f.name)) for f in dataclasses.fields(answer) if f.name not in without)
+    return {f.name: plain(value) for f, value in named if not ("if_stated" in f.metadata and value is None)}
 
 
 def read_model(model: str | Model) -> Resolved[Model]:

@@ -23,6 +23,7 @@ KNOBS = {
     "max_model_len": "--max-model-len",
     "gpu_memory_utilization": "--gpu-memory-utilization",
     "offload": "--offload",
+    "kv_offload": "--kv-offload",
 }
 """Options of the knobs that an engine sets where nobody does."""
 

@@ -28,6 +28,7 @@ def export(
     *,
     model: str | Model | None = None,
     gpus: str | Cluster | None = None,
+    kv_offload: str | None = None,
 ) -> str:
     """Write ``deployment`` as ``format``: an engine's command line, a file for a platform, or what watches it.
 
@@ -39,6 +40,7 @@ def export(
             own metrics.
         model: needed with a ``Deployment``: a name or a ``Model``.
         gpus: needed with a ``Deployment``: such as ``"4xA100"``, or a ``Cluster``.
+        kv_offload: tiers below the GPUs' KV cache that it is started with, such as "cpu=200GB"; None: the deployment's own.
 
     Raises:
         InputError: what cannot start (too little memory, a format the GPU lacks, nothing feasible), what a platform cannot say, or an
@@ -53,6 +55,7 @@ def export(
         deployment = deployment.best
     if isinstance(deployment, Estimate):
         launched, chosen, cluster = deployment.deployment, deployment.model, deployment.cluster
+        launched = launched if kv_offload is None else replace(launched, kv_offload=kv_offload)
         if not deployment.fits:
             why = next((note.text for note in reversed(deployment.notes) if "will not start" in note.text), "")
             why = why or f"{chosen.name} does not fit in {cluster} with this layout; nothing that could start"
@@ -74,4 +77,5 @@ def export(
         raise InputError(
             "export of a bare Deployment also needs model and gpus, for example model='llama-13b', gpus='4xA100'"
         )
+    deployment = deployment if kv_offload is None else replace(deployment, kv_offload=kv_offload)
     return render(deployment, read_model(model).value, read_cluster(gpus).value, wanted)

@@ -1,159 +1,103 @@
-"""Where KV blocks live on that the GPUs' cache has no room for: CPU memory, disks, a store that all replicas share.
-
-``cpu=200GB`` is vLLM's ``--kv-offloading-size`` (``OffloadingConnector``), ``disk`` and ``store`` are secondary tiers of its
-``TieringOffloadingSpec``, LMCache's disk and remote back ends, or Mooncake's store.
-"""
+"""The tiers below the GPUs' KV cache as the simulator takes them: blocks, and seconds to load and to write one."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from advisor.perf_model.forward_pass import HOST_LINK
-from catalog.errors import InputError, Note
-from catalog.quantities import GIBIBYTES, GIGABYTES_PER_SECOND
-from catalog.units import GIB
+from catalog.errors import Note
+from catalog.kv_offload import read_kv_offload
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from catalog.schema import Cluster
+    from catalog.kv_offload import KvTier
+    from catalog.schema import Cluster, Deployment
 
-TIERS = ("cpu", "disk", "store")
-"""From the fastest to the slowest."""
-WRITTEN = re.compile(r"(?P<name>[a-z]+)=(?P<size>[^@]+)(@(?P<speed>.+))?", re.ASCII)
 DISK_READ_GBPS, DISK_WRITE_GBPS = 6.9, 4.1
-"""One NVMe drive of a data centre, GB/s (Samsung PM9A3 7.68 TB, PCIe 4.0 x4: data sheet, sequential)."""
+"""GB/s of one NVMe drive of a data centre (Samsung PM9A3 7.68 TB, PCIe 4.0 x4: its data sheet, sequential)."""
 STORE_LINK = 0.87
-"""Share of a network adapter that a transfer gets (Mooncake: 87 GB/s over four adapters of 200 Gb/s; Qin et al., FAST 2025)."""
-DISK_LATENCY_S = 1e-4
-"""Of a random read (the same data sheet: 80 us, and the file system)."""
-STORE_LATENCY_S = 1e-3
-"""Of a look-up over the network and the transfer that it starts."""
-SMALLEST_GBPS, LARGEST_GBPS = 1e-3, 1e5
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KvOffload:
-    """One tier as it is asked for."""
-
-    name: str
-    """One of ``TIERS``."""
-    size_bytes: float
-    """Of one replica; of a store of all."""
-    gbps: float | None = None
-    """GB/s that it gives one replica, a store all of them together, to read and to write; None: what the hardware has."""
-
-    def __post_init__(self) -> None:
-        """Raise ``InputError`` for what cannot be."""
-        if self.name not in TIERS:
-            raise InputError(f"kv_offload is to {self.name!r:.40}; it must be to {', '.join(TIERS)}, such as cpu=200GB")
-        if not 0.0 < self.size_bytes <= 1e18:
-            raise InputError(
-                f"kv_offload to {self.name} is of {self.size_bytes:g} bytes; it must be above 0, such as 200GB"
-            )
-        if self.gbps is not None and not SMALLEST_GBPS <= self.gbps <= LARGEST_GBPS:
-            raise InputError(
-                f"kv_offload to {self.name} is at {self.gbps:g} GB/s; it must be from {SMALLEST_GBPS:g} to {LARGEST_GBPS:g}"
-            )
-
-    @property
-    def shared(self) -> bool:
-        return self.name == "store"
-
-    def __str__(self) -> str:
-        speed = "" if self.gbps is None else f"@{self.gbps:g}GB/s"
-        return f"{self.name}={self.size_bytes / 1e9:g}GB{speed}"
+"""Share of a network adapter that transfers get (Mooncake: 87 GB/s over four adapters of 200 Gb/s; Qin et al., FAST 2025)."""
+CPU_LATENCY_S = 0.018
+"""From the admission of a request until the scheduler sees what was loaded for it, less what the bytes take: vLLM 0.33 with
+Llama-3.1-8B on an H200, the lower quartile of first tokens of turns that were loaded less that of turns that the GPU had, in the
+conversations ``pressure`` (``python -m benchmarks.prefix_caches``, which judges on ``turns``)."""
+LATENCY_S = {"cpu": CPU_LATENCY_S, "disk": 1e-4, "store": 1e-3}
+"""Seconds before a load begins: of a drive a random read (80 us by the same data sheet) and the file system, of a store a look-up over
+the network; a load from either goes through CPU memory where that is a tier."""
+SOURCES = {
+    "cpu": f"{HOST_LINK:.0%} of the host link",
+    "disk": "one NVMe drive",
+    "store": f"{STORE_LINK:.0%} of one network adapter",
+}
+"""What bandwidths are of that nobody states."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheTier:
-    """One tier as the simulator's loop takes it."""
+    """One tier of the replicas of a deployment."""
 
     name: str
+    """As ``catalog.kv_offload.TIERS`` has it."""
     blocks: int
-    """That it holds; for each replica, or for all together."""
+    """That it holds, for each replica or for all together."""
     shared: bool
     load_s: float
     """Seconds for a block to come, one after the other,"""
     write_s: float
     """and to be written."""
     latency_s: float
+    stated: bool = False
+    """Whether the bandwidth was."""
 
 
-def read_kv_offload(stated: str | Sequence[str | KvOffload]) -> tuple[KvOffload, ...]:
-    """Read tiers such as "cpu=200GB" or "disk=2TB@6GB/s", in the order of ``TIERS``.
-
-    Raises:
-        InputError: one that cannot be, or is said twice.
-
-    """
-    several = [stated] if isinstance(stated, str) else list(stated)
-    parts = [part for one in several for part in (one.split(",") if isinstance(one, str) else [one])]
-    read = [part if isinstance(part, KvOffload) else _read(part) for part in parts]
-    names = [tier.name for tier in read]
-    for name in names:
-        if names.count(name) > 1:
-            raise InputError(f"kv_offload names {name} more than once; give each of {', '.join(TIERS)} once")
-    return tuple(sorted(read, key=lambda tier: TIERS.index(tier.name)))
-
-
-def _read(text: str) -> KvOffload:
-    match = WRITTEN.fullmatch(text.strip()[:80]) if isinstance(text, str) else None
-    if match is None:
-        raise InputError(
-            f"kv_offload is {text!r:.60}; it must be a tier and its size, such as cpu=200GB or disk=2TB@6GB/s"
+def tiers_of(deployment: Deployment, cluster: Cluster, *, block_bytes: float) -> tuple[CacheTier, ...]:
+    """Return the tiers of a deployment, of whose KV blocks each has so many bytes over the GPUs of a replica."""
+    gpus = deployment.tp * deployment.pp
+    tiers = []
+    for tier in read_kv_offload(deployment.kv_offload):
+        read, write = _speeds(tier, cluster, gpus)
+        tiers.append(
+            CacheTier(
+                name=tier.name,
+                blocks=max(int(tier.size_bytes // block_bytes), 1),
+                shared=tier.shared,
+                load_s=block_bytes / (1e9 * read),
+                write_s=block_bytes / (1e9 * write),
+                latency_s=LATENCY_S[tier.name],
+                stated=tier.gbps is not None,
+            )
         )
-    gbps = None
-    if match["speed"] is not None:
-        gbps = GIGABYTES_PER_SECOND.read(match["speed"], f"bandwidth of kv_offload to {match['name']}")
-    size = GIBIBYTES.read(match["size"], f"size of kv_offload to {match['name']}")
-    return KvOffload(name=match["name"], size_bytes=size * GIB, gbps=gbps)
+    return tuple(tiers)
 
 
-def tiers_of(stated: Sequence[KvOffload], cluster: Cluster, *, block_bytes: float, gpus: int) -> tuple[CacheTier, ...]:
-    """Return the tiers behind replicas of so many GPUs whose KV blocks have so many bytes, over all of them."""
-    return tuple(
-        CacheTier(
-            name=tier.name,
-            blocks=max(int(tier.size_bytes // block_bytes), 1),
-            shared=tier.shared,
-            load_s=block_bytes / (1e9 * _speeds(tier, cluster, gpus)[0]),
-            write_s=block_bytes / (1e9 * _speeds(tier, cluster, gpus)[1]),
-            latency_s={"disk": DISK_LATENCY_S, "store": STORE_LATENCY_S}.get(tier.name, 0.0),
-        )
-        for tier in stated
-    )
-
-
-def _speeds(tier: KvOffload, cluster: Cluster, gpus: int) -> tuple[float, float]:
-    """Return GB/s to read and to write."""
+def _speeds(tier: KvTier, cluster: Cluster, gpus: int) -> tuple[float, float]:
+    """Return GB/s to read and to write; of CPU memory each GPU moves its part of a block over its own link."""
     if tier.gbps is not None:
         return tier.gbps, tier.gbps
-    if tier.name == "cpu":  # each GPU moves its part of a block over its own link
-        return (HOST_LINK * cluster.gpu.pcie_gbps * gpus,) * 2
     if tier.name == "disk":
         return DISK_READ_GBPS, DISK_WRITE_GBPS
-    return (STORE_LINK * cluster.network_gbps,) * 2
+    link = HOST_LINK * cluster.gpu.pcie_gbps * gpus if tier.name == "cpu" else STORE_LINK * cluster.network_gbps
+    return link, link
 
 
-def offload_note(stated: Sequence[KvOffload], tiers: Sequence[CacheTier], compute_ms: float) -> Note:
-    """Say what the tiers hold, and what loading takes beside computing: ``compute_ms`` for 1000 tokens of a prompt."""
-    from advisor.simulator.block_cache import BLOCK  # brings numba
-
-    parts = []
-    for tier, asked in zip(tiers, stated, strict=True):
+def tier_notes(tiers: Sequence[CacheTier], block: int, compute_ms: float, pool: int) -> tuple[Note, ...]:
+    """Say what tiers of blocks of ``block`` tokens hold, and from how many tokens on loading is quicker than computing, which
+    takes ``compute_ms`` for 1000 of them; the GPUs of a replica hold ``pool`` blocks.
+    """
+    notes = []
+    for tier in tiers:
         whose = "for all replicas" if tier.shared else "a replica"
-        source = "" if asked.gbps is not None else f", {SOURCES[tier.name]}"
-        load_ms = 1e3 * (1000 / BLOCK * tier.load_s + tier.latency_s)
-        parts.append(f"{tier.name} {tier.blocks * BLOCK} tokens {whose}, 1000 of them in {load_ms:.3g} ms{source}")
-    return Note(f"KV blocks live on in {'; '.join(parts)}; computing 1000 takes {compute_ms:.3g} ms", "asked")
-
-
-SOURCES = {
-    "cpu": "over 87% of the host link",
-    "disk": "from one NVMe drive",
-    "store": "over one network adapter",
-}
-"""What the speed is that nobody stated."""
+        by = "" if tier.stated else f", {SOURCES[tier.name]}"
+        load_ms, begins_ms = 1e6 / block * tier.load_s, 1e3 * tier.latency_s
+        text = f"{tier.name} keeps {tier.blocks * block} tokens {whose}; loading takes {begins_ms:.3g} ms and {load_ms:.3g} ms for 1000 tokens{by}"
+        if load_ms >= compute_ms:
+            notes.append(Note(f"{text}, longer than computing them: {compute_ms:.3g} ms", "warning"))
+        else:
+            least = 1000 * begins_ms / (compute_ms - load_ms)
+            notes.append(Note(f"{text}, computing {compute_ms:.3g} ms: it is quicker from {least:.0f} tokens on"))
+        if tier.blocks <= pool and not tier.shared:
+            text = f"{tier.name} holds no more than the {pool * block} tokens of the GPUs' KV cache, so it has little that those have not"
+            notes.append(Note(text, "warning"))
+    return tuple(notes)

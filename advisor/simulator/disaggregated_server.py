@@ -76,6 +76,8 @@ class DisaggregatedServer:
         if link_gbps is not None:
             require_positive("kv_link_gbps", link_gbps, whole=False, most=1e6)
         cluster, model = decode.cost_model.cluster, decode.cost_model.model
+        if prefill.scheduler.tiers or decode.scheduler.tiers:
+            raise InputError("prompts in a pool of their own are not simulated with kv_offload; leave one out")
         one, other = prefill.deployment, decode.deployment
         if (one.engine, one.dtype, one.kv_dtype) != (other.engine, other.dtype, other.kv_dtype):
             raise InputError("the pools for prompts and outputs must have one engine, dtype and kv_dtype")

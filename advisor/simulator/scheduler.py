@@ -75,6 +75,10 @@ class Scheduler:
     cached_prompts: bool = False
     """Requests come with the KV cache of all their prompt but its last token, computed elsewhere."""
 
+    @property
+    def tier_names(self) -> tuple[str, ...]:
+        return tuple(tier.name for tier in self.tiers)
+
     def multiplied(self, times: int) -> Scheduler:
         """Return the same of ``times`` times as many replicas."""
         return replace(self, replicas=self.replicas * times)

@@ -11,7 +11,8 @@ from advisor.perf_model.deployment_arrays import DeploymentArrays
 from advisor.perf_model.parameters import IDEAL
 from advisor.prediction.engine_start import context_note, safe_context
 from advisor.simulator.arrivals import MOST_REQUESTS
-from advisor.simulator.cache_tiers import tiers_of
+from advisor.simulator.cache_tiers import tier_notes, tiers_of
+from advisor.simulator.conversations import cache_warnings
 from advisor.simulator.parameter_draws import draws_of, scale_of
 from advisor.simulator.routers import FCFS
 from advisor.simulator.scheduler import FRONT_END_MS, Scheduler, longest, saturation_rate, serve, serve_pieces
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from advisor.perf_model.parameters import Parameters
     from advisor.prediction.evidence import Evidence
     from advisor.simulator.arrivals import Arrivals
-    from advisor.simulator.cache_tiers import KvOffload
+    from advisor.simulator.prompt_sharing import PromptSharing
     from advisor.simulator.request_results import RequestResults
     from advisor.simulator.routers import Router, SchedulingPolicy
     from advisor.simulator.step_table import StepTimes
@@ -124,6 +125,25 @@ class AggregatedServer:
         """Return step times by the parameters themselves."""
         return self.times(self.beliefs(0)[0])
 
+    def cache_notes(self, sharing: PromptSharing | None) -> tuple[Note, ...]:
+        """Say how the cache of prompts that share something differs from the engine's, and what the tiers below it hold and take."""
+        if sharing is not None:
+            return (*cache_warnings(self.model), *self.tier_notes)
+        text = "prompts have nothing in common that is known, so kv_offload changes nothing; say what they share: turns, shared_prefix, sessions"
+        return (Note(text, "warning"),) if self.scheduler.tiers else ()
+
+    @property
+    def tier_notes(self) -> tuple[Note, ...]:
+        """Say what the tiers below the GPUs' cache hold, and what loading from them takes beside computing."""
+        from advisor.simulator.block_cache import BLOCK
+
+        if not self.scheduler.tiers:
+            return ()
+        times, tokens = self.believed_times(), self.scheduler.max_num_batched_tokens
+        return tier_notes(
+            self.scheduler.tiers, BLOCK, 1000 / tokens * times.prompt_ms(tokens), self.scheduler.kv_blocks
+        )
+
     def spread(self, draws: int, traffic: Arrivals) -> StepSpread:
         """Measure how far step times may lie from what is believed, at sequences as long as those of the traffic."""
         prompt, output = float(traffic.input_len.mean()), float(traffic.output_len.mean())
@@ -179,12 +199,11 @@ def scheduler_of(
     prefix_caching: bool = True,
     front_end_ms: float = FRONT_END_MS,
     knobs: SchedulerKnobs | None = None,
-    kv_offload: tuple[KvOffload, ...] = (),
 ) -> Scheduler:
     """Return what the loop needs to know of a resolved deployment.
 
     Raises:
-        InputError: the weights do not fit, the engine does not batch continuously, or keeps no such tiers.
+        InputError: the weights do not fit, or the engine does not batch continuously.
 
     """
     from advisor.simulator.block_cache import BLOCK
@@ -199,12 +218,7 @@ def scheduler_of(
             f"{cost_model.model.name} does not fit: weights, activations and engine leave no KV cache on {gpu.name} with "
             f"TP{deployment.tp} PP{deployment.pp}; use more GPUs or a smaller dtype"
         )
-    if kv_offload and deployment.engine != "vllm":
-        raise InputError(
-            f"kv_offload is simulated as vllm keeps its tiers, not {deployment.engine}; use vllm or leave it out"
-        )
-    gpus = deployment.tp * deployment.pp
-    block_bytes = BLOCK * float(room.kv_bytes_per_token[0]) * gpus
+    block_bytes = BLOCK * float(room.kv_bytes_per_token[0]) * deployment.tp * deployment.pp
     chosen = (knobs or SchedulerKnobs()).chosen(cost_model.timing)
     check_policy_of(scheduling_policy, deployment.engine, chosen)
     assert deployment.max_num_seqs
@@ -221,7 +235,7 @@ def scheduler_of(
         scheduling_policy=scheduling_policy,
         prefix_hit_rate=prefix_hit_rate,
         prefix_caching=prefix_caching,
-        tiers=tiers_of(kv_offload, cost_model.cluster, block_bytes=block_bytes, gpus=gpus),
+        tiers=tiers_of(deployment, cost_model.cluster, block_bytes=block_bytes),
         front_end_ms=front_end_ms,
         mixes_prompts=cost_model.timing.mixes_prompts,
         reserves_outputs=cost_model.timing.reserves_outputs,
@@ -232,3 +246,9 @@ def scheduler_of(
 def times_of(cost_model: CostModel, scheduler: Scheduler, context: float | None = None) -> StepTimes:
     """Tabulate every step that the scheduler can make up; with ``context`` as ``tabulate`` does."""
     return tabulate(cost_model, budget=scheduler.max_num_batched_tokens, cap=scheduler.max_num_seqs, context=context)
+
+
+def counted_out(traffic: Arrivals, engine: AggregatedServer) -> Arrivals:
+    """Return a loop that ends with its last request, with the seconds that takes as believed."""
+    served = engine.served(traffic, engine.believed_times())
+    return replace(traffic, duration_s=served.end_s)

@@ -8,7 +8,7 @@ come from simulating the same traffic again with other parameters, drawn from wh
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from advisor.calibration.intervals import LEVEL
@@ -20,14 +20,14 @@ from advisor.prediction.presentation import Presented
 from advisor.simulator.arrivals import Arrivals, ArrivalStream
 from advisor.simulator.benchmark_client import BenchmarkClient, find_client
 from advisor.simulator.class_outcomes import ClassOutcome, all_kept, class_outcomes
-from advisor.simulator.conversations import Conversations, cache_warnings
+from advisor.simulator.conversations import Conversations
 from advisor.simulator.disaggregated_server import DisaggregatedServer, check_pools, with_pool
 from advisor.simulator.offered_traffic import offered_traffic
 from advisor.simulator.outcome import TrafficOutcome
 from advisor.simulator.request_results import COLUMNS, RequestResults
 from advisor.simulator.routers import FCFS
 from advisor.simulator.scheduler import FRONT_END_MS, longest
-from advisor.simulator.server import AggregatedServer
+from advisor.simulator.server import AggregatedServer, counted_out
 from advisor.simulator.serving import SchedulerKnobs, check_serving, serving_warnings
 from advisor.simulator.streaming_statistics import StreamingStatistics
 from advisor.simulator.summary_statistics import HIT_RATE, SHARES, meets, surely_between, timeline
@@ -105,6 +105,8 @@ class Simulation(Presented):
     """Whether what was computed is kept for what shares it."""
     hit_rate: float | None = None
     """Share of the prompts' tokens that the prefix cache had; None where requests have nothing in common that is known."""
+    tier_hit_rates: Mapping[str, float] | None = field(default=None, metadata={"if_stated": True})
+    """Of that what came from each tier below the GPUs, by its name; None without tiers."""
     kv_peak: float
     """Largest share of one replica's KV blocks in use at once."""
     kv_capacity_tokens: int
@@ -376,7 +378,7 @@ def simulate(
     question.check_hits(traffic.sharing)
     outcome = TrafficOutcome.of(engine, decode, traffic, limits, draws, each)
     notes = (*question.notes, *resolved.notes, *cluster.notes, *engine.notes, *knowledge.notes)
-    notes += (*traffic.notes, *outcome.notes, *(cache_warnings(resolved.value) if traffic.sharing is not None else ()))
+    notes += (*traffic.notes, *outcome.notes, *decode.cache_notes(traffic.sharing))
     return _simulation(
         engine,
         decode,
@@ -405,6 +407,7 @@ def _simulation(
     """Return what became of the traffic as an answer; ``decode`` is the engine itself, or its pool that decodes."""
     served, scheduler = outcome.served, decode.scheduler
     kinds = class_outcomes(outcome.classes, outcome.counted_s(traffic), scale)
+    below = served.tier_hit_rates if isinstance(served, RequestResults) else ()
     drawn = None if traffic.concurrency else len(served) / traffic.duration_s
     rates = {name: outcome.statistics["rates", name] for name in RATES}
     return Simulation(
@@ -430,6 +433,7 @@ def _simulation(
         classes=kinds,
         prefix_caching=scheduler.prefix_caching,
         hit_rate=None if traffic.sharing is None else served.hit_rate,
+        tier_hit_rates=dict(zip(scheduler.tier_names, below, strict=True)) if below else None,
         kv_peak=served.most_blocks / scheduler.kv_blocks,
         kv_capacity_tokens=longest(scheduler),
         timeline=timeline(served, scheduler),
@@ -440,9 +444,3 @@ def _simulation(
         sigmas=outcome.sigmas,
         scale=scale,
     )
-
-
-def counted_out(traffic: Arrivals, engine: AggregatedServer) -> Arrivals:
-    """Return a loop that ends with its last request, with the seconds that takes as believed."""
-    served = engine.served(traffic, engine.believed_times())
-    return replace(traffic, duration_s=served.end_s)

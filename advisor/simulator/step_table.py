@@ -85,6 +85,15 @@ class StepTimes:
         """Return the tables in the order in which the compiled loop takes them."""
         return self.by_tokens, self.by_sequences, self.by_context, self.constants, self.shares, self.by_group
 
+    def prompt_ms(self, tokens: int) -> float:
+        """Return what a step takes that computes a prompt of so many tokens and nothing else."""
+        from advisor.simulator.step_duration import step_ms  # brings numba
+
+        pairs = tokens * (tokens + 1) / 2.0
+        tables = (self.by_tokens, self.by_sequences, self.by_context)
+        alone = float(self.by_group[tokens]) if len(self.by_group) else 0.0
+        return alone + step_ms(*tables, self.constants, tokens, 1, 0, 0.0, pairs, 0.0, 1)
+
     def scaled(self, factor: float) -> StepTimes:
         """Return all times multiplied by ``factor``."""
         return StepTimes(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from catalog.engines.parallelism import check_layout
 from catalog.engines.registry import Engine, find_engine
 from catalog.errors import InputError, Note, Resolved
+from catalog.kv_offload import read_kv_offload
 from catalog.schema import BITS, Deployment, require_positive
 
 if TYPE_CHECKING:
@@ -77,12 +78,14 @@ def _check_parallel(deployment: Deployment, engine: Engine) -> None:
         "ep": deployment.ep > 1,
         "sp": deployment.sequence_parallel,
         "offload": deployment.offload > 0,
+        "kv_offload": bool(read_kv_offload(deployment.kv_offload)),
     }
     words = {
         "pp": "pipeline parallelism",
         "ep": "expert parallelism",
         "sp": "sequence parallelism",
         "offload": "weights in CPU memory",
+        "kv_offload": "KV blocks below the GPUs",
     }
     for name, wanted in degrees.items():
         if wanted and name not in engine.parallel:

@@ -82,7 +82,7 @@ def export(
             )
         if result.best is None:
             raise nothing_feasible(result.relaxations)
-    text = export(result, target)
+    text = export(result, target, **layout.below())
     write(text if text.endswith("\n") else f"{text}\n")
 
 

@@ -91,6 +91,19 @@ class Offloaded:
 
 
 @group(PANEL)
+class CachedBelow:
+    """Tiers below the GPUs' KV cache."""
+
+    kv_offload: Annotated[list[str] | None, flag("--kv-offload", metavar="TIER=SIZE")] = None
+    """Also keep KV blocks of prompts in CPU memory, on disk or in a store: cpu=200GB (vLLM's --kv-offloading-size), disk=2TB@6GB/s,
+    store=10TB@25GB/s, the first two of each replica. Can be repeated.  [bandwidths by default: the host link, an NVMe drive, a network adapter]"""
+
+    def below(self) -> dict[str, Any]:
+        """Return the field of a ``Deployment`` that they state."""
+        return {"kv_offload": "+".join(self.kv_offload)} if self.kv_offload else {}
+
+
+@group(PANEL)
 class Routed:
     """The router before replicas."""
 
@@ -134,8 +147,12 @@ class EngineOptions(Room, Release):
 
 
 @group(PANEL)
-class RoutedEngine(Queued, Routed, EngineOptions):
+class RoutedEngine(CachedBelow, Queued, Routed, EngineOptions):
     """An engine, its queue, and the router before its replicas."""
+
+    def knobs(self) -> dict[str, Any]:
+        """Return the fields of a ``Deployment`` that they state."""
+        return {**EngineOptions.knobs(self), **self.below()}
 
 
 @group(PANEL)
@@ -175,8 +192,12 @@ class Speculative:
 
 
 @group(PANEL)
-class SimulatedLayout(Queued, Routed, FixedLayout):
+class SimulatedLayout(CachedBelow, Queued, Routed, FixedLayout):
     """A stated layout, pools of replicas, and what it is compared with."""
+
+    def knobs(self) -> dict[str, Any]:
+        """Return the fields of a ``Deployment`` that they state."""
+        return {**FixedLayout.knobs(self), **self.below()}
 
     prefill_replicas: Annotated[int, flag("--prefill-replicas", metavar="N")] = 0
     """Replicas that only compute prompts and pass the KV cache to the others, which then only decode."""
@@ -206,12 +227,12 @@ class SimulatedLayout(Queued, Routed, FixedLayout):
 
 
 @group(PANEL)
-class ChosenLayout(Offloaded, EngineOptions, ChosenDegrees):
+class ChosenLayout(CachedBelow, Offloaded, EngineOptions, ChosenDegrees):
     """A layout that may be stated, and the engine."""
 
 
 @group(PANEL)
-class SearchedEngine(Routed, Offloaded, Room, Release):
+class SearchedEngine(CachedBelow, Routed, Offloaded, Room, Release):
     """An engine and what the search may choose from."""
 
     dtype: Annotated[list[str] | None, DTYPE] = None
@@ -236,6 +257,7 @@ class SearchedEngine(Routed, Offloaded, Room, Release):
             "max_model_len": self.max_model_len,
             "gpu_memory_utilization": self.gpu_memory_utilization,
             "offload": self.offload,
+            **self.below(),
         }
 
 

@@ -49,6 +49,7 @@ SERVED = (
     ("router", "router", str),
     ("scheduling_policy", "queue", str),
     ("prefix_caching", "prefix cache", lambda on: "on" if on else "off"),
+    ("kv_offload", "KV offload", str),
 )
 """What else has one."""
 
@@ -188,7 +189,10 @@ def comparison_columns(answers: Sequence[Simulation]) -> list[Column]:
     slo = answers[0].slo
     percentile = f"p{slo.percentile:g}" if slo and slo.percentile else "p95"
     flat = [
-        simulation_row(answer) | {name: getattr(answer.deployment, name) for name in DIFFERING} for answer in answers
+        simulation_row(answer)
+        | {name: getattr(answer.deployment, name) for name in DIFFERING}
+        | {"kv_offload": answer.deployment.kv_offload or "none"}
+        for answer in answers
     ]
     rows = FlatRows(flat)
     table = [rows.text("layout", "deployment")]
@@ -258,7 +262,11 @@ def _lines(answer: Simulation) -> Lines:
     lines += [("in time", curves), ("KV", [kv])]
     if answer.hit_rate is not None:
         interval = "" if answer.scale is None else " ({:.1%}-{:.1%})".format(*answer.interval(HIT_RATE))
-        lines.append(("cache", [f"{answer.hit_rate:.1%}{interval} of the prompts' tokens found in the prefix cache"]))
+        found = [f"{answer.hit_rate:.1%}{interval} of the prompts' tokens found in the prefix cache"]
+        if answer.tier_hit_rates:
+            below = ", ".join(f"{rate:.1%} loaded from {name}" for name, rate in answer.tier_hit_rates.items())
+            found.append(f"of them {answer.hit_rate - sum(answer.tier_hit_rates.values()):.1%} on the GPUs, {below}")
+        lines.append(("cache", found))
     if answer.energy_j_per_token is not None:
         lines.append(
             ("energy", [energy_line(answer.energy_j_per_token, answer.interval(ENERGY) if answer.scale else None)])
@@ -333,4 +341,5 @@ def simulation_row(answer: Simulation) -> dict[str, Any]:
         "kv_capacity_tokens",
         "provenance",
     )
-    return row | {name: getattr(answer, name) for name in last}
+    below = {f"{HIT_RATE}_{name}": rate for name, rate in (answer.tier_hit_rates or {}).items()}
+    return row | {name: getattr(answer, name) for name in last} | below

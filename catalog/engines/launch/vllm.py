@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from catalog.engines.defaults import PLAIN, compute_dtype
 from catalog.engines.launch.process import DIST_PORT, Process, model_argument, offloaded_gib, per_node, separate_servers
 from catalog.errors import InputError
+from catalog.kv_offload import read_kv_offload
 from catalog.models.sizes import parameters
 from catalog.schema import BITS, SCALE_BITS
 from catalog.units import GIB
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from catalog.schema import Cluster, Deployment, Gpu, Model
 
 _RPC_PORT = 29550
+ROOTS = {"disk": "/mnt/kv_cache", "store": "/mnt/kv_store"}
+"""Directories of secondary tiers: of a drive of the node, and of a file system that all servers mount."""
+HASH_SEED = {"PYTHONHASHSEED": "0"}
+"""Servers that share a store name its blocks alike only with one seed (v1/core/kv_cache_utils.py ``init_none_hash``)."""
 CPU_WORKING_GIB = 4.0
 """GiB of a CPU worker beside weights and KV cache: activations of a step, oneDNN's repacked buffers, Python."""
 
@@ -32,7 +37,10 @@ def processes(deployment: Deployment, model: Model, cluster: Cluster, address: s
         space = cpu_environment(deployment, model, cluster.gpu)
         started = _processes(deployment, model, cluster, address, port)
         return tuple(replace(process, environment={**process.environment, **space}) for process in started)
-    return _processes(deployment, model, cluster, address, port)
+    started = _processes(deployment, model, cluster, address, port)
+    if any(tier.shared for tier in read_kv_offload(deployment.kv_offload)):
+        return tuple(replace(process, environment={**process.environment, **HASH_SEED}) for process in started)
+    return started
 
 
 def cpu_environment(deployment: Deployment, model: Model, gpu: Gpu) -> dict[str, str]:
@@ -81,6 +89,7 @@ def options(deployment: Deployment, model: Model, gpu: Gpu) -> tuple[str, ...]:
         argv += ["--quantization", deployment.dtype]
     if deployment.offload:
         argv += ["--cpu-offload-gb", f"{offloaded_gib(deployment, model):.2f}"]
+    argv += kv_offload_words(deployment)
     if not deployment.compiled:
         argv += ["--enforce-eager"]
     if deployment.sequence_parallel:
@@ -88,6 +97,34 @@ def options(deployment: Deployment, model: Model, gpu: Gpu) -> tuple[str, ...]:
         passes = {"enable_sp": True, "sp_min_token_num": _sp_min_tokens(deployment, model)}
         argv += ["--compilation-config", json.dumps({"pass_config": passes})]
     return tuple(argv)
+
+
+def kv_offload_words(deployment: Deployment) -> list[str]:
+    """Return the options of tiers below the GPUs' KV cache (config/cache.py ``kv_offloading_size``, v1/kv_offload/tiering).
+
+    Raises:
+        InputError: a tier below CPU memory without that: everything passes through it.
+
+    """
+    tiers = {tier.name: tier for tier in read_kv_offload(deployment.kv_offload)}
+    if not tiers:
+        return []
+    if "cpu" not in tiers:
+        raise InputError(
+            "vLLM loads KV blocks from disks and stores through CPU memory; state a tier there, too, such as cpu=50GB"
+        )
+    if len(tiers) == 1:
+        return ["--kv-offloading-size", f"{tiers['cpu'].size_bytes / GIB:.4g}", "--kv-offloading-backend", "native"]
+    connector = {
+        "kv_connector": "OffloadingConnector",
+        "kv_role": "kv_both",
+        "kv_connector_extra_config": {
+            "spec_name": "TieringOffloadingSpec",
+            "cpu_bytes_to_use": round(tiers["cpu"].size_bytes),
+            "secondary_tiers": [{"type": "fs", "root_dir": ROOTS[name]} for name in tiers if name in ROOTS],
+        },
+    }
+    return ["--kv-transfer-config", json.dumps(connector)]
 
 
 def _sp_min_tokens(deployment: Deployment, model: Model) -> int:

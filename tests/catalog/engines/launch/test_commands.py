@@ -315,3 +315,26 @@ def test_tensorrt_llm_captures_graphs_for_every_batch_that_runs():
     assert options_file["cuda_graph_config"] == {"max_batch_size": 400, "enable_padding": True}
     (eager,) = processes(dataclasses.replace(wanted, compiled=False), model(LLAMA), cluster("1xH100"))
     assert next(iter(eager.files.values()))["cuda_graph_config"] is None
+
+
+def test_kv_blocks_below_the_gpus_are_started_as_vllm_takes_them():
+    place = Cluster(gpu=find_gpu("H200").value, gpus_per_node=2)
+    llama = model("llama-3.1-8b")
+
+    def started(kv_offload):
+        (process,) = processes(Deployment(dp=2, kv_offload=kv_offload), llama, place)
+        return options("vllm", process.argv), process.environment
+
+    found, _ = started("cpu=24GiB@20GB/s")
+    assert (found["--kv-offloading-size"], found["--kv-offloading-backend"]) == ("24", "native")
+    found, environment_of = started("cpu=100GB+disk=2TB+store=9TB")
+    connector = json.loads(found["--kv-transfer-config"])
+    extra = connector["kv_connector_extra_config"]
+    assert connector["kv_connector"] == "OffloadingConnector"
+    assert extra["cpu_bytes_to_use"] == 100 * 10**9
+    assert [tier["type"] for tier in extra["secondary_tiers"]] == ["fs", "fs"]
+    assert len({tier["root_dir"] for tier in extra["secondary_tiers"]}) == 2
+    assert environment_of["PYTHONHASHSEED"] == "0"
+    with pytest.raises(InputError, match="through CPU memory"):
+        started("disk=2TB")
+    assert "--kv-offloading-size" not in started(None)[0]
