@@ -13,7 +13,9 @@ from typing import Annotated, Literal
 from annotated_types import Interval
 
 from catalog.errors import InputError
+from catalog.features import IF_STATED, Drafting
 from catalog.parts import Experts, Stack
+from catalog.wording import parallelism
 
 Attention = Literal["gqa", "mla"]
 Topology = Literal["nvswitch", "mesh", "pairs", "pcie"]
@@ -278,11 +280,6 @@ LATENCIES = ("ttft_ms", "tpot_ms", "e2e_ms")
 """What an SLO may limit."""
 
 
-def parallelism(tp: int, pp: int, ep: int = 1) -> str:
-    """Write tensor, pipeline and, where there is any, expert parallel degrees: "TP4 PP2", "TP8 PP1 EP8"."""
-    return f"TP{tp} PP{pp}{f' EP{ep}' if ep > 1 else ''}"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deployment:
     """How a model is laid out on GPUs and which limits its engine is started with.
@@ -313,8 +310,10 @@ class Deployment:
     """CUDA graphs on; None: as ``compiled``."""
     engine_version: str = ""
     """Release that is asked about, such as "0.24"; empty for the one that the catalog describes."""
-    kv_offload: str | None = field(default=None, metadata={"if_stated": True})
+    kv_offload: str | None = field(default=None, metadata=IF_STATED)
     """Tiers below the GPUs' KV cache, such as "cpu=200GB+disk=2TB" (``catalog.kv_offload``); plain answers leave it out where there is none."""
+    drafting: Drafting | None = field(default=None, metadata=IF_STATED)
+    """Speculative decoding, where it is on."""
 
     @property
     def num_gpus(self) -> int:

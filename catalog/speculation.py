@@ -5,16 +5,21 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from annotated_types import Interval
 
 from catalog.errors import InputError
+from catalog.features import DraftMethod  # noqa: TC001  read where files are checked
 from catalog.schema import Count  # noqa: TC001  read where files are checked
 from catalog.tables import DATA, read_toml
 
-Method = Literal["ngram", "eagle", "mtp", "draft"]
-METHODS: tuple[Method, ...] = ("ngram", "eagle", "mtp", "draft")
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from catalog.units import Array
+
+METHODS: tuple[DraftMethod, ...] = ("ngram", "eagle", "mtp", "draft")
 LEAST_SPREAD = 0.1
 """Standard deviation of a rate over models and workloads, at the least: published ones of one method differ by as much."""
 OPEN = {"ngram": (0.35, 0.22)}
@@ -26,7 +31,7 @@ prompts (edits, 0.70) and hardly where they do not. A stated prior, not a measur
 class PublishedAcceptance:
     """What one source says."""
 
-    method: Method
+    method: DraftMethod
     model: str
     workload: str
     draft_len: Count
@@ -76,6 +81,32 @@ def tokens_per_step(rate: float, draft_len: int) -> float:
     return sum(rate**number for number in range(draft_len + 1))
 
 
+def conditional_rates(by_position: Sequence[float]) -> tuple[float, ...]:
+    """Return the probability that each token of a draft is accepted if those before it were, of the probabilities that it is at all.
+
+    Raises:
+        InputError: they are no probabilities, or rise from one place to the next.
+
+    """
+    before = (1.0, *by_position)
+    for this, last in zip(by_position, before, strict=False):
+        if not 0.0 <= this <= last:
+            raise InputError(
+                f"acceptance is {', '.join(f'{rate:g}' for rate in by_position)}; by place of a draft it must be from 0 to 1 and "
+                "never rise"
+            )
+    return tuple(this / last if last > 0.0 else 0.0 for this, last in zip(by_position, before, strict=False))
+
+
+def tokens_of_rates(rates: Sequence[float] | Array) -> float:
+    """Return the mean tokens that come of a step by such rates: 1 + a1 + a1 a2 + ..."""
+    tokens = together = 1.0
+    for rate in rates:
+        together *= float(rate)
+        tokens += together
+    return tokens
+
+
 @cache
 def published() -> tuple[PublishedAcceptance, ...]:
     """Return all published rates."""
@@ -87,7 +118,7 @@ def published() -> tuple[PublishedAcceptance, ...]:
     return tuple(checked(PublishedAcceptance, row, f"{path}: row {number}") for number, row in enumerate(rows, 1))
 
 
-def acceptance_of(method: Method, stated: float | None = None) -> Acceptance:
+def acceptance_of(method: DraftMethod, stated: float | None = None) -> Acceptance:
     """Return what is believed of the rate of a method, or what was stated.
 
     Raises:

@@ -16,3 +16,8 @@ def latency_label(metric: str) -> str:
 def short_name(model: str) -> str:
     """Return a model's name without the organisation, or without the folders of a path to its ``config.json``."""
     return model.removesuffix("/config.json").rsplit("/", maxsplit=1)[-1] or model
+
+
+def parallelism(tp: int, pp: int, ep: int = 1) -> str:
+    """Write tensor, pipeline and, where there is any, expert parallel degrees: "TP4 PP2", "TP8 PP1 EP8"."""
+    return f"TP{tp} PP{pp}{f' EP{ep}' if ep > 1 else ''}"

@@ -15,6 +15,7 @@ from advisor.prediction.description import describe
 from advisor.prediction.engine_start import checked_start, context_note, safe_context
 from advisor.prediction.inputs import chosen_price
 from advisor.prediction.prediction import TIME_METRICS
+from advisor.prediction.speculation import SpeculationQuestion
 from advisor.prediction.speculation import speculate as speculated
 from catalog.engines.defaults import PLAIN
 from catalog.errors import InputError, Note
@@ -128,18 +129,15 @@ def estimate(
         first = len(question.notes)
         answer = dataclasses.replace(answer, notes=(*question.notes, note, *answer.notes[first:]))
     answer = checked_start(answer, max_model_len)
-    if speculate is None and not (draft_len is None and acceptance is None):
-        raise InputError("draft_len and acceptance are of speculation; say which with speculate, such as eagle")
-    if speculate is not None and answer.fits:
+    asked = SpeculationQuestion.read(speculate, draft_len, acceptance)
+    if asked is not None and answer.fits:
         said = speculated(
             evaluation.cost_model,
             question.deployment,
-            speculate,
+            asked,
             batch=min(batch, answer.running),
             most=min(answer.max_concurrency, question.deployment.max_num_seqs or batch),
             context=input_len + output_len / 2.0,
-            draft_len=draft_len,
-            acceptance=acceptance,
         )
         answer = dataclasses.replace(answer, speculation=said)
     run = measured_run(question.evidence.runs, answer)

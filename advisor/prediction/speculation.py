@@ -7,24 +7,24 @@ speculation was fitted.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from advisor.perf_model.cost import ATTENTION, HOST, LM_HEAD
-from advisor.perf_model.deployment_arrays import DeploymentArrays
-from advisor.perf_model.forward_pass import decode_pass, forward_pass_cost
-from advisor.perf_model.memory.dispatch import memory
-from catalog.engines import resolve
+from advisor.perf_model.drafting import DraftSteps
 from catalog.errors import InputError
-from catalog.models.find import find_model
+from catalog.features import MOST_DRAFT_LEN, Drafting
 from catalog.names import suggestion
 from catalog.schema import require_positive
-from catalog.speculation import METHODS, Acceptance, Method, acceptance_of, tokens_per_step
+from catalog.speculation import METHODS, Acceptance, acceptance_of, tokens_per_step
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from advisor.perf_model.cost_model import CostModel
+    from catalog.engines import EngineTiming
+    from catalog.features import DraftMethod
     from catalog.schema import Deployment, Model
     from catalog.units import Array
 
@@ -58,7 +58,7 @@ class DraftLength:
 class Speculation:
     """What speculation does to decoding at one batch."""
 
-    method: Method
+    method: DraftMethod
     drafter: str | None
     """Model that drafts, where that is one of its own."""
     batch: int
@@ -91,7 +91,7 @@ class Speculation:
         return self.best.speedup > 1.0
 
 
-def read_method(text: str) -> tuple[Method, str | None]:
+def read_method(text: str) -> tuple[DraftMethod, str | None]:
     """Return the method that an option names, and the drafter: "eagle", "draft:llama-3.2-1b".
 
     Raises:
@@ -111,46 +111,81 @@ def read_method(text: str) -> tuple[Method, str | None]:
     return method, drafter.strip() or None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeculationQuestion:
+    """Speculation as it is asked about."""
+
+    method: DraftMethod
+    drafter: str | None
+    draft_len: int | None
+    """Tokens drafted a step; None: as many as gain most."""
+    acceptance: float | Sequence[float] | None
+    """Probability that a drafted token is accepted, of each or by its place; None: as published."""
+
+    @classmethod
+    def read(
+        cls, speculate: str | None, draft_len: int | None, acceptance: float | Sequence[float] | None
+    ) -> SpeculationQuestion | None:
+        """Read the arguments of those names; None where nothing drafts.
+
+        Raises:
+            InputError: there is no such method, or a length or a rate without one.
+
+        """
+        if speculate is None:
+            if not (draft_len is None and acceptance is None):
+                raise InputError("draft_len and acceptance are of speculation; say which with speculate, such as eagle")
+            return None
+        method, drafter = read_method(speculate)
+        if draft_len is not None:
+            require_positive("draft_len", draft_len, most=MOST_DRAFT_LEN)
+        elif acceptance is not None and not isinstance(acceptance, (int, float)):
+            draft_len = len(acceptance)
+        if isinstance(acceptance, (int, float)):
+            acceptance_of(method, acceptance)
+        return cls(method=method, drafter=drafter, draft_len=draft_len, acceptance=acceptance)
+
+    def check(self, model: Model, timing: EngineTiming) -> None:
+        """Raise ``InputError`` where that engine or model cannot."""
+        if not timing.cuts_prompts:
+            raise InputError("engine torch does not speculate; leave out speculate")
+        if self.method == "mtp" and not model.mtp_parameters:
+            raise InputError(f"{model.name} has no heads that predict several tokens; take eagle, ngram or draft:MODEL")
+
+    def drafting(self, draft_len: int) -> Drafting:
+        """Return it with so many tokens drafted."""
+        return Drafting(method=self.method, model=self.drafter or "", draft_len=draft_len)
+
+
 def speculate(
     cost_model: CostModel,
     deployment: Deployment,
-    text: str,
+    asked: SpeculationQuestion,
     *,
     batch: int,
     most: int,
     context: float,
-    draft_len: int | None = None,
-    acceptance: float | None = None,
 ) -> Speculation:
     """Return what speculation does on one deployment.
 
     Args:
         cost_model: of that deployment, one row.
         deployment: the same, resolved.
-        text: the method, see ``read_method``.
+        asked: what drafts, how much, and how much of it is accepted.
         batch: sequences at once per replica.
         most: as many as may be.
         context: tokens that a sequence attends to in the mean.
-        draft_len: tokens drafted a step; None: as many as gain most.
-        acceptance: probability that a drafted token is accepted; None: as published.
 
     Raises:
         InputError: what cannot be asked, or done with that model and engine.
 
     """
-    method, drafter = read_method(text)
-    if draft_len is not None:
-        require_positive("draft_len", draft_len, most=64)
-    if not cost_model.timing.cuts_prompts:
-        raise InputError("engine torch does not speculate; leave out speculate")
-    if method == "mtp" and not cost_model.model.mtp_parameters:
-        raise InputError(
-            f"{cost_model.model.name} has no heads that predict several tokens; take eagle, ngram or draft:MODEL"
-        )
-    steps = _Steps(cost_model, method, None if drafter is None else _drafter(cost_model, deployment, drafter), context)
-    belief = acceptance_of(method, acceptance)
-    lengths = [draft_len] if draft_len is not None else list(range(1, MOST_DRAFTED + 1))
-    plain, drafted = steps.times(np.array([float(batch)]), lengths)
+    asked.check(cost_model.model, cost_model.timing)
+    steps = DraftSteps.of(cost_model, deployment, asked.method, asked.drafter)
+    assert asked.acceptance is None or isinstance(asked.acceptance, (int, float))
+    belief = acceptance_of(asked.method, asked.acceptance)
+    lengths = [asked.draft_len] if asked.draft_len is not None else list(range(1, MOST_DRAFTED + 1))
+    plain, drafted = steps.times(np.array([float(batch)]), lengths, context)
     ends = tuple(belief.quantile(share) for share in ENDS)
     points = [
         DraftLength(
@@ -167,17 +202,17 @@ def speculate(
         for row, length in enumerate(lengths)
     ]
     grid = np.unique(np.rint(np.geomspace(1, max(most, batch), BATCHES)))
-    plain, drafted = steps.times(grid, lengths)
+    plain, drafted = steps.times(grid, lengths, context)
     known = [Acceptance(mean=end, sigma=0.0, source="") for end in ends]
     batches = [_most_batch(grid, plain, drafted, lengths, rate) for rate in (belief, *known)]
     return Speculation(
-        method=method,
-        drafter=drafter,
+        method=asked.method,
+        drafter=asked.drafter,
         batch=batch,
         acceptance=belief.mean,
         acceptance_ends=(ends[0], ends[1]),
         acceptance_source=belief.source,
-        plain_ms=float(steps.times(np.array([float(batch)]), lengths)[0][0]),
+        plain_ms=float(steps.times(np.array([float(batch)]), lengths, context)[0][0]),
         lengths=tuple(points),
         draft_len=max(points, key=lambda point: point.speedup).draft_len,
         largest_batch=int(grid[-1]),
@@ -200,77 +235,3 @@ def _most_batch(grid: Array, plain: Array, drafted: Array, lengths: list[int], b
     if not pays[0]:
         return None
     return int(grid[-1] if pays.all() else grid[np.argmin(pays) - 1])
-
-
-@dataclass(frozen=True, slots=True)
-class _Steps:
-    """Steps with and without drafts of one deployment."""
-
-    cost_model: CostModel
-    method: Method
-    drafter: CostModel | None
-    context: float
-
-    def times(self, batches: Array, lengths: list[int]) -> tuple[Array, Array]:
-        """Return milliseconds of a step without, shape (n,), and with each length, (lengths, n)."""
-        plain = self._verified(self.cost_model, batches, 1)
-        drafted = [
-            self._verified(self.cost_model, batches, length + 1) + self._drafts(batches, length) for length in lengths
-        ]
-        return plain, np.array(drafted)
-
-    def _verified(self, cost_model: CostModel, batches: Array, tokens: int) -> Array:
-        """Return milliseconds of a pass that computes so many tokens of each sequence, shape (n,).
-
-        A sequence's cache is read once for all of its tokens; where their products with it take longer, those count.
-        """
-        rows = cost_model.take(np.zeros(len(batches), dtype=np.intp))
-        step = decode_pass(cost_model.model, batches, np.full(len(batches), self.context))
-        step = replace(step, tokens=batches * tokens, sequences=batches * tokens)
-        cost = forward_pass_cost(rows, step, prefills=0.0)
-        read = cost.by_operator().get(ATTENTION, 0.0)
-        zero = np.zeros_like(batches)
-        pairs = batches * tokens * self.context
-        windowed = batches * tokens * step.windowed_context
-        alone = forward_pass_cost(rows, replace(step, decodes=zero, pairs=pairs, windowed_pairs=windowed), prefills=0.0)
-        compute = alone.by_operator().get(ATTENTION, 0.0)
-        # The host handles sequences, however many tokens each has in a step.
-        spared = cost_model.parameters.sequence_us * 1e-3 * batches * (tokens - 1)
-        return np.asarray((cost.total_ms + np.maximum(compute - read, 0.0) - spared) * cost_model.factors[1])
-
-    def _drafts(self, batches: Array, length: int) -> Array:
-        """Return milliseconds of drafting so many tokens, one after the other; the first pass takes in what was accepted."""
-        if self.method == "ngram":
-            return np.zeros_like(batches)
-        if self.drafter is not None:
-            passes = [self._verified(self.drafter, batches, length + 1), self._verified(self.drafter, batches, 1)]
-        else:
-            passes = [self._layer(batches, length + 1), self._layer(batches, 1)]
-        return passes[0] + (length - 1) * passes[1]
-
-    def _layer(self, batches: Array, tokens: int) -> Array:
-        """Return milliseconds of one layer like the model's own, and its head for a token of each sequence: what an EAGLE
-        head or a predictor of several tokens is. The host launches it as it does a pass.
-        """
-        rows = self.cost_model.take(np.zeros(len(batches), dtype=np.intp))
-        step = decode_pass(self.cost_model.model, batches, np.full(len(batches), self.context))
-        cost = forward_pass_cost(rows, replace(step, tokens=batches * tokens), prefills=0.0)
-        by_operator = cost.by_operator()
-        head = by_operator.get(LM_HEAD, np.zeros_like(batches))
-        layers = cost.total_ms - head - by_operator.get(HOST, 0.0)
-        layer = layers / self.cost_model.model.num_hidden_layers
-        return np.asarray((layer + head + self.cost_model.parameters.step_ms) * self.cost_model.factors[1])
-
-
-def _drafter(cost_model: CostModel, deployment: Deployment, name: str) -> CostModel:
-    """Return the model that drafts, laid out as the one it drafts for."""
-    model: Model = find_model(name).value
-    chosen = resolve(replace(deployment, dtype="auto", ep=1), model, cost_model.cluster).value
-    layout = DeploymentArrays.of([chosen], model, cost_model.cluster.gpu)
-    return replace(
-        cost_model,
-        model=model,
-        layout=layout,
-        memory=memory(model, cost_model.cluster, layout, chosen.engine),
-        correction=None,
-    )

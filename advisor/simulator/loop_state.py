@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
     from advisor.simulator.lockstep import LockStep
 
-ARRIVED, COMPLETED, TOKENS, STEPS, PREEMPTIONS, MOST, TURN, KNOWN = range(8)
+ARRIVED, COMPLETED, TOKENS, STEPS, PREEMPTIONS, MOST, TURN, KNOWN, GONE = range(9)
 """Of ``State.counts``: requests (of those in the arrays), tokens, steps, preemptions, most blocks in use, whose turn it is
-behind the router, and requests whose arrival is known (likewise)."""
+behind the router, requests whose arrival is known (likewise), and those that were served and have left the arrays."""
 
 
 class State(NamedTuple):
@@ -55,6 +55,8 @@ class State(NamedTuple):
     """Which get a token from a step in flight, (replicas, depth, cap)."""
     yields: NDArray[np.int64]
     """How many of them, (replicas, depth)."""
+    emitted: NDArray[np.int32]
+    """Tokens that each of them gets, (replicas, depth, cap); of no sequence where each gets one."""
     ends: NDArray[np.float64]
     """When those steps end, likewise."""
     oldest: NDArray[np.int64]
@@ -84,12 +86,24 @@ class State(NamedTuple):
 
     @classmethod
     def fresh(
-        cls, n: int, *, replicas: int, cap: int, pool: int, depth: int, stages: int, known: int, ranks: int = 1
+        cls,
+        n: int,
+        *,
+        replicas: int,
+        cap: int,
+        pool: int,
+        depth: int,
+        stages: int,
+        known: int,
+        ranks: int = 1,
+        drafts: bool = False,
     ) -> State:
-        """Return idle engines, and n requests that have not come; ``ranks`` of the replicas at a time go in step."""
+        """Return idle engines, and n requests that have not come; ``ranks`` of the replicas at a time go in step, and with ``drafts``
+        a sequence may get several tokens of a step.
+        """
         from advisor.simulator.lockstep import LockStep  # brings numba
 
-        counts = np.zeros(8, np.int64)
+        counts = np.zeros(9, np.int64)
         counts[KNOWN] = known
         return cls(
             first_s=np.full(n, np.nan),
@@ -111,6 +125,7 @@ class State(NamedTuple):
             free=np.full(replicas, pool, np.int64),
             flight=np.zeros((replicas, depth, cap), np.int32),
             yields=np.zeros((replicas, depth), np.int64),
+            emitted=np.zeros((replicas, depth, cap if drafts else 0), np.int32),
             ends=np.zeros((replicas, depth)),
             oldest=np.zeros(replicas, np.int64),
             flying=np.zeros(replicas, np.int64),
@@ -146,6 +161,7 @@ class State(NamedTuple):
         counts = self.counts.copy()
         counts[ARRIVED] -= gone
         counts[KNOWN] += more - gone
+        counts[GONE] += gone
 
         def renumbered(places: NDArray[np.int32]) -> NDArray[np.int32]:
             return np.where(places >= gone, places - gone, -1).astype(np.int32)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from advisor.simulator.block_cache import BLOCK, hit_blocks
 from advisor.simulator.compilation import compiled
+from advisor.simulator.draft_acceptance import mixed
 
 ROUND_ROBIN, LEAST_LOADED, PREFIX_AWARE, SESSION_STICKY, POWER_OF_TWO = range(5)
 """As ``advisor.simulator.routers.ROUTERS``."""
@@ -27,15 +26,6 @@ def _least_loaded(waiting: Any, count: Any) -> int:
         if WAITING_WEIGHT * waiting[other] + count[other] < WAITING_WEIGHT * waiting[least] + count[least]:
             least = other
     return least
-
-
-@compiled
-def _mixed(number: int) -> int:
-    """Return a random-looking number of 31 bits for each number (SplitMix64, Steele et al., OOPSLA 2014)."""
-    z = np.uint64(number + 1) * np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return int(np.int64((z ^ (z >> np.uint64(31))) >> np.uint64(33)))
 
 
 @compiled
@@ -79,7 +69,7 @@ def route(
     if router == ROUND_ROBIN:
         return turn
     if router == POWER_OF_TWO:
-        one, two = _mixed(2 * q) % len(count), _mixed(2 * q + 1) % len(count)
+        one, two = mixed(2 * q) % len(count), mixed(2 * q + 1) % len(count)
         if WAITING_WEIGHT * waiting[two] + count[two] < WAITING_WEIGHT * waiting[one] + count[one]:
             return two
         return one

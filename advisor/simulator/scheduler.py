@@ -74,6 +74,8 @@ class Scheduler:
     """Replicas at a time that share their experts and go in step (``advisor.simulator.lockstep``); 1: none know of each other."""
     cached_prompts: bool = False
     """Requests come with the KV cache of all their prompt but its last token, computed elsewhere."""
+    draft_slots: int = 0
+    """Tokens beyond its own for which a sequence holds blocks, where it is drafted for."""
 
     @property
     def tier_names(self) -> tuple[str, ...]:
@@ -124,7 +126,7 @@ def serve_pieces(
     loop: Any = kernel.serve  # mypy does not unpack a NamedTuple into arguments
     settings = _settings(scheduler)
     totals = _Totals.empty(duration_s, steps_logged)
-    state = _begun(scheduler, settings)
+    state = _begun(scheduler, settings, drafts=times.drafts is not None)
     arrival, inputs, outputs = np.zeros(0), np.zeros(0, np.int64), np.zeros(0, np.int64)  # of those in the state
     delays_s = _delays_s(scheduler)
     gone = 0
@@ -220,7 +222,7 @@ class _Shared(NamedTuple):
         return cls(
             cache=BlockCache.of(
                 sharing if scheduler.prefix_caching else None,
-                longest=int((piece.input_len + piece.output_len).max(initial=1)),
+                longest=int((piece.input_len + piece.output_len).max(initial=1)) + scheduler.draft_slots,
                 replicas=scheduler.replicas,
                 cap=scheduler.max_num_seqs,
                 pool=scheduler.kv_blocks,
@@ -262,8 +264,8 @@ def _levels(piece: Arrivals, scheduler: Scheduler) -> NDArray[np.int64]:
     return piece.classes.levels
 
 
-def _begun(scheduler: Scheduler, settings: _Settings) -> State:
-    """Return the loop's state before any request is known."""
+def _begun(scheduler: Scheduler, settings: _Settings, *, drafts: bool) -> State:
+    """Return the loop's state before any request is known; ``drafts``: whether a sequence may get several tokens of a step."""
     return State.fresh(
         0,
         replicas=scheduler.replicas,
@@ -273,6 +275,7 @@ def _begun(scheduler: Scheduler, settings: _Settings) -> State:
         stages=scheduler.stages,
         known=0,
         ranks=scheduler.ranks,
+        drafts=drafts,
     )
 
 
@@ -339,7 +342,7 @@ def longest(scheduler: Scheduler) -> int:
     """Return the tokens of the longest request, prompt and output, that the KV cache of one replica holds."""
     from advisor.simulator.block_cache import BLOCK
 
-    return scheduler.kv_blocks * BLOCK
+    return scheduler.kv_blocks * BLOCK - scheduler.draft_slots
 
 
 def saturation_rate(traffic: Arrivals, times: StepTimes, scheduler: Scheduler) -> float:
@@ -372,7 +375,7 @@ def saturation_rate(traffic: Arrivals, times: StepTimes, scheduler: Scheduler) -
     if scheduler.router == "prefix_aware":  # all of the queue is there before any cache holds anything of it
         scheduler = replace(scheduler, router="session_sticky")
     settings, totals = _settings(scheduler), _Totals.empty(queue.duration_s)
-    state = _begun(scheduler, settings).moved_on(0, wanted)
+    state = _begun(scheduler, settings, drafts=times.drafts is not None).moved_on(0, wanted)
     requests = (queue.arrival_s, queue.input_len, queue.output_len)
     first, last = wanted // 4, 3 * wanted // 4
     cached, shared = _cached(scheduler, queue.input_len), _Shared.of(queue, scheduler)

@@ -15,6 +15,9 @@ waiting prompts that fit are computed first, in steps of their own, with blocks 
 (TensorRT-LLM), a sequence is admitted with all its blocks and never preempted. Recipes have the scheduler look for new requests every so
 many steps only (SGLang), or hold prompts back until they fill a step (TensorRT-LLM), and a front end delivers tokens one by one.
 While all the steps allowed are in flight the engine waits for the oldest and looks at no arrivals.
+
+With drafts a decoding sequence takes 1 + k tokens of the budget and blocks for them, and yields those accepted and one more. A step
+scheduled ahead begins where the accepted ones end; vLLM's worker puts that right on the GPU (v1/worker/gpu_model_runner.py).
 """
 
 from __future__ import annotations
@@ -26,9 +29,10 @@ import numpy as np
 
 from advisor.simulator.block_cache import BLOCK, hit_blocks, release, sit, store, take
 from advisor.simulator.compilation import compiled
+from advisor.simulator.draft_acceptance import drafts_ms, take_back, verify
 from advisor.simulator.follow_ups import answered, pop
 from advisor.simulator.lockstep import join, note
-from advisor.simulator.loop_state import ARRIVED, COMPLETED, KNOWN, MOST, PREEMPTIONS, STEPS, TOKENS, TURN
+from advisor.simulator.loop_state import ARRIVED, COMPLETED, GONE, KNOWN, MOST, PREEMPTIONS, STEPS, TOKENS, TURN
 from advisor.simulator.routing import route
 from advisor.simulator.step_duration import causal, step_ms
 from advisor.simulator.tier_cache import found, held_up, load, next_ready, offload
@@ -72,6 +76,7 @@ def serve(
     constants: Any,
     shares: Any,
     by_group: Any,
+    drafts: Any,
     delays_s: Any,
     gaps: Any,
     bins: Any,
@@ -112,6 +117,7 @@ def serve(
         constants: see there.
         shares: share of a pass that each pipeline stage takes, (stages,).
         by_group: of what ranks that go in step share, see there.
+        drafts: ``advisor.simulator.draft_table.Drafts``; None where nothing drafts, for which numba compiles a loop without.
         delays_s: from arrival to the scheduler, and from the end of a step to the client.
         gaps: histogram of gaps between tokens.
         bins: by time, see ``BIN_COLUMNS``; the last row takes what comes after the others.
@@ -132,7 +138,11 @@ def serve(
     held, runs, link, head, tail = state.held, state.runs, state.link, state.head, state.tail
     waiting, running, count, free = state.waiting, state.running, state.runners, state.free
     flight, yields, ends, oldest, flying = state.flight, state.yields, state.ends, state.oldest, state.flying
+    emitted, gone, beyond = state.emitted, state.counts[GONE], 0
+    if drafts is not None:
+        beyond = drafts.draft_len + drafts.lookahead
     stage_free, turn_free, wake, counts = state.stage_free, state.turn_free, state.wake, state.counts
+    tables = by_tokens, by_sequences, by_context, constants
     replicas, cap, depth = running.shape[0], running.shape[1], ends.shape[1]
     arrived, completed, tokens_out, steps = counts[ARRIVED], counts[COMPLETED], counts[TOKENS], counts[STEPS]
     preemptions, most, turn, known = counts[PREEMPTIONS], counts[MOST], counts[TURN], counts[KNOWN]
@@ -140,9 +150,8 @@ def serve(
     waiting_tokens, delivered_s = state.waiting_tokens, state.delivered_s
     end = state.end_s[0]
     caching, following = len(cache.seated) > 0, len(later.first) > 0
-    together = len(state.lockstep.newest) > 0
-    tiered = caching and len(tiers.load_s) > 0
-    stored, granted = cache.stored, np.zeros(cap, np.int64)
+    together, tiered = len(state.lockstep.newest) > 0, caching and len(tiers.load_s) > 0
+    stored, granted, guessed = cache.stored, np.zeros(cap, np.int64), np.zeros(cap, np.int64)
 
     while completed < enough and not (more and arrived == known):
         r = 0
@@ -178,12 +187,17 @@ def serve(
                 note(state.lockstep, r, slot, now, log)
             ended = False
             last_gap, last_bin = -1.0, 0
-            delivered_s[r] = max(delivered_s[r], now) + token_s * yields[r, slot]
+            new_tokens = yields[r, slot]
+            if drafts is not None:
+                new_tokens = emitted[r, slot, : yields[r, slot]].sum()
+            delivered_s[r] = max(delivered_s[r], now) + token_s * new_tokens
+            tokens_out += new_tokens
             out = delivered_s[r] + delays_s[1]
             for i in range(yields[r, slot]):
                 q = flight[r, slot, i]
                 shown[q] += 1
-                tokens_out += 1
+                if drafts is not None:
+                    shown[q] += emitted[r, slot, i] - 1
                 if shown[q] == 1:
                     first_s[q] = out
                 else:
@@ -227,7 +241,7 @@ def serve(
 
         while flying[r] < depth:
             left = budget
-            prefill = decodes = sequences = 0
+            prefill = decodes = sequences = emitting = 0
             context = pairs = windowed = 0.0
             slot = (oldest[r] + flying[r]) % depth
             any_preempted = False
@@ -243,7 +257,7 @@ def serve(
                         alone = True
                 q = head[r, 0]
                 if seen[r] > 0 and not waits and count[r] < cap:
-                    whole = inputs[q] + (outputs[q] if reserves else (made[q] if ahead else shown[q]))
+                    whole = inputs[q] + (outputs[q] + beyond if reserves else (made[q] if ahead else shown[q]))
                     hits = idle = 0
                     if caching:
                         hits, idle = hit_blocks(cache, r, q, inputs[q] + (made[q] if ahead else shown[q]))
@@ -254,12 +268,17 @@ def serve(
                 q = running[r, i]
                 target = inputs[q] + (made[q] if ahead else shown[q])
                 new = min(target - computed[q], left)
-                granted[i] = 0
+                granted[i] = guessed[i] = 0
                 idles = new <= 0 or made[q] >= outputs[q] or (alone and new == 1 and made[q] > 0)
                 if idles or (tiered and tiers.ready_s[q] > now):
                     i += 1
                     continue
-                need = (computed[q] + new + BLOCK - 1) // BLOCK - held[q]
+                decoding = new == 1 and made[q] > 0 and computed[q] + 1 == inputs[q] + made[q]
+                drafted = spare = 0
+                if drafts is not None:
+                    drafted = min(drafts.draft_len, left - 1) if decoding else 0
+                    spare = drafted + drafts.lookahead if decoding else 0
+                need = (computed[q] + new + spare + BLOCK - 1) // BLOCK - held[q]
                 while need > free[r]:
                     at_place = victim(running, count[r], levels, arrival, r)
                     late = running[r, at_place]
@@ -267,6 +286,9 @@ def serve(
                     if at_place < i:  # by priority: it gives back what it has of this step
                         i -= 1
                         back, yielding = granted[at_place], sequences
+                        if drafts is not None:
+                            emitting -= take_back(flight[r, slot], emitted[r, slot], sequences, late, made, computed)
+                            left += guessed[at_place]
                         sequences = taken_back(flight[r, slot], sequences, late)
                         made[late] -= yielding - sequences
                         left += back
@@ -281,6 +303,7 @@ def serve(
                             )
                     removed(running[r], count[r], at_place)
                     removed(granted, count[r], at_place)
+                    removed(guessed, count[r], at_place)
                     runs[late] = False
                     free[r] += release(cache, r, late, held[late]) if caching else held[late]
                     held[late] = 0
@@ -309,9 +332,9 @@ def serve(
                     store(cache, r, q, min(computed[q], inputs[q] + shown[q]) // BLOCK)
                 if tiered and start < inputs[q]:
                     offload(tiers, cache, r, q, min(computed[q], inputs[q]) // BLOCK, now)
-                left -= new
+                left -= new + drafted
                 done = computed[q] == inputs[q] + made[q]
-                if done and new == 1 and made[q] > 0:
+                if decoding:
                     decodes += 1
                     context += computed[q]
                 else:
@@ -319,10 +342,13 @@ def serve(
                     pairs += new * float(start) + new * (new + 1.0) / 2.0
                     windowed += causal(float(start + new), window) - causal(float(start), window)
                 if done:
+                    if drafts is not None:
+                        emitted[r, slot, sequences] = verify(drafts, gone, q, drafted, outputs[q], made, computed)
+                        emitting += emitted[r, slot, sequences] - 1
                     made[q] += 1
                     flight[r, slot, sequences] = q
                     sequences += 1
-                granted[i] = new
+                granted[i], guessed[i] = new, drafted
                 i += 1
             while (mixes or alone) and not any_preempted and not waits and left > 0 and seen[r] > 0 and count[r] < cap:
                 level = level_of(head, r)
@@ -333,7 +359,7 @@ def serve(
                 if caching:
                     hits, idle = hit_blocks(cache, r, q, whole)
                     begin = hits * BLOCK
-                room = ((inputs[q] + outputs[q] if reserves else whole) + BLOCK - 1) // BLOCK
+                room = ((inputs[q] + outputs[q] + beyond if reserves else whole) + BLOCK - 1) // BLOCK
                 if room - hits + idle > free[r]:
                     break
                 new = min(whole - begin, left)
@@ -372,6 +398,8 @@ def serve(
                 count[r] += 1
                 runs[q] = True
                 if computed[q] == inputs[q] + made[q]:
+                    if drafts is not None:
+                        emitted[r, slot, sequences] = 1
                     made[q] += 1
                     flight[r, slot, sequences] = q
                     sequences += 1
@@ -381,19 +409,9 @@ def serve(
                 break
             unpolled[r] = poll if prefill > 0 else unpolled[r] + 1
             held_back[r] += waits
-            took = 1e-3 * step_ms(
-                by_tokens,
-                by_sequences,
-                by_context,
-                constants,
-                budget - left,
-                sequences,
-                decodes,
-                context,
-                pairs,
-                windowed,
-                1 if prefill > 0 else 0,
-            )
+            took = 1e-3 * step_ms(*tables, budget - left, sequences, decodes, context, pairs, windowed, prefill > 0)
+            if drafts is not None:
+                took += 1e-3 * drafts_ms(drafts, budget - left, decodes, sequences)
             begin_s = max(now, stage_free[r, 0], turn_free[r])
             turn_free[r] = begin_s + 1e-3 * constants.turn_ms
             at = begin_s
@@ -420,7 +438,7 @@ def serve(
             bins[b, 1] += busy * count[r]
             bins[b, 2] += busy * waiting[r]
             bins[b, 3] += busy * used
-            bins[b, 4] += sequences
+            bins[b, 4] += sequences + emitting
             steps += 1
             flying[r] += 1
         wake[r] = ends[r, oldest[r]] if flying[r] > 0 else np.inf

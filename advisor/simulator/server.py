@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from advisor.calibration.support import back_end_variance, extrapolation_notes, widened
 from advisor.perf_model.cost_model import CostModel
 from advisor.perf_model.deployment_arrays import DeploymentArrays
+from advisor.perf_model.drafting import DraftSteps
 from advisor.perf_model.parameters import IDEAL
 from advisor.prediction.engine_start import context_note, safe_context
 from advisor.simulator.arrivals import MOST_REQUESTS
 from advisor.simulator.cache_tiers import tier_notes, tiers_of
 from advisor.simulator.conversations import cache_warnings
+from advisor.simulator.draft_table import Speculator
 from advisor.simulator.parameter_draws import draws_of, scale_of
 from advisor.simulator.routers import FCFS
 from advisor.simulator.scheduler import FRONT_END_MS, Scheduler, longest, saturation_rate, serve, serve_pieces
@@ -23,7 +26,7 @@ from catalog.engines import resolve
 from catalog.errors import InputError, Note
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from advisor.calibration.parameter_posterior import ParameterPosterior, Provenance
     from advisor.calibration.surrogate import IntervalScale
@@ -48,13 +51,16 @@ class AggregatedServer:
     knowledge: Evidence
     back_end_variance: float = 0.0
     """Of the logarithm of all times, for kernels and ranks of which no run is known."""
+    speculator: Speculator | None = None
+    """Of a deployment that drafts."""
     notes: tuple[Note, ...] = ()
 
     @classmethod
     def of(
         cls, model: Model, cluster: Cluster, deployment: Deployment, knowledge: Evidence, serving: Mapping[str, Any]
     ) -> AggregatedServer:
-        """Set up a deployment, its open knobs chosen as the engine would; ``serving``: arguments of ``scheduler_of``.
+        """Set up a deployment, its open knobs chosen as the engine would; ``serving``: arguments of ``scheduler_of``, and
+        ``acceptance`` of drafted tokens (see ``Speculator.of``).
 
         Raises:
             InputError: the deployment cannot be, or does not fit.
@@ -70,10 +76,13 @@ class AggregatedServer:
         if deployment.max_model_len is None and cost_model.memory.fits[0]:
             context = (context_note(model, safe_context(model, held, 1), held),)
         (news,) = extrapolation_notes(known, chosen.engine, model, layout)
+        settings = dict(serving)
+        speculator = _speculator(cost_model, chosen, settings.pop("acceptance", None))
         return cls(
             deployment=chosen,
             cost_model=cost_model,
-            scheduler=scheduler_of(cost_model, chosen, **serving),
+            scheduler=scheduler_of(cost_model, chosen, speculator=speculator, **settings),
+            speculator=speculator,
             marginal=widened(known, (model, layout)),
             knowledge=knowledge,
             back_end_variance=float(back_end_variance(known, model, layout)[0]),
@@ -119,7 +128,8 @@ class AggregatedServer:
 
     def times(self, belief: tuple[Parameters, float], context: float | None = None) -> StepTimes:
         parameters, factor = belief
-        return times_of(replace(self.cost_model, parameters=parameters), self.scheduler, context).scaled(factor)
+        cost_model = replace(self.cost_model, parameters=parameters)
+        return times_of(cost_model, self.scheduler, context, self.speculator).scaled(factor)
 
     def believed_times(self) -> StepTimes:
         """Return step times by the parameters themselves."""
@@ -153,10 +163,15 @@ class AggregatedServer:
 
     def ended(self, times: StepTimes, spread: StepSpread, quantile: float) -> StepTimes:
         """Return step times so many standard deviations longer, or shorter as far as physics allows."""
+        share = 1.0
+        if self.speculator is not None and times.drafts is not None:
+            level = math.copysign(self.scale.level(abs(quantile)), quantile)
+            rates, share = self.speculator.ended(level, quantile * float(spread.by_sequences.mean()))
+            times = replace(times, drafts=times.drafts._replace(rates=rates))
         if quantile >= 0:
-            return spread.end(times, quantile)
+            return spread.end(times, share * quantile)
         ideal = replace(self.cost_model, parameters=IDEAL, ideal=True)
-        return spread.end(times, quantile, times_of(ideal, self.scheduler))
+        return spread.end(times, share * quantile, times_of(ideal, self.scheduler, speculator=self.speculator))
 
     @property
     def router(self) -> Router:
@@ -199,6 +214,7 @@ def scheduler_of(
     prefix_caching: bool = True,
     front_end_ms: float = FRONT_END_MS,
     knobs: SchedulerKnobs | None = None,
+    speculator: Speculator | None = None,
 ) -> Scheduler:
     """Return what the loop needs to know of a resolved deployment.
 
@@ -221,6 +237,12 @@ def scheduler_of(
     block_bytes = BLOCK * float(room.kv_bytes_per_token[0]) * deployment.tp * deployment.pp
     chosen = (knobs or SchedulerKnobs()).chosen(cost_model.timing)
     check_policy_of(scheduling_policy, deployment.engine, chosen)
+    tokens = float(room.kv_capacity_tokens[0]) * (1.0 if speculator is None else speculator.steps.cache_left)
+    if speculator is not None and tokens <= BLOCK + speculator.slots:
+        raise InputError(
+            f"{cost_model.model.name} does not fit with what drafts for it ({speculator.drafting}): no KV cache is left; leave it out, "
+            "or use more GPUs"
+        )
     assert deployment.max_num_seqs
     assert deployment.max_num_batched_tokens
     return Scheduler(
@@ -229,7 +251,8 @@ def scheduler_of(
         max_num_batched_tokens=deployment.max_num_batched_tokens,
         stages=deployment.pp,
         ranks=deployment.ranks if go_in_step(cost_model) else 1,
-        kv_blocks=max(int(room.kv_capacity_tokens[0]) // BLOCK, 1),
+        kv_blocks=max(int(tokens) // BLOCK, 1),
+        draft_slots=0 if speculator is None else speculator.slots,
         window=cost_model.model.sliding_window,
         router=router,
         scheduling_policy=scheduling_policy,
@@ -243,9 +266,28 @@ def scheduler_of(
     )
 
 
-def times_of(cost_model: CostModel, scheduler: Scheduler, context: float | None = None) -> StepTimes:
+def _speculator(
+    cost_model: CostModel, deployment: Deployment, acceptance: float | Sequence[float] | None
+) -> Speculator | None:
+    """Return what drafts for a resolved deployment; None where nothing does."""
+    drafting = deployment.drafting
+    if drafting is None:
+        return None
+    steps = DraftSteps.of(cost_model, deployment, drafting.method, drafting.model or None)
+    return Speculator.of(drafting, steps, acceptance)
+
+
+def times_of(
+    cost_model: CostModel, scheduler: Scheduler, context: float | None = None, speculator: Speculator | None = None
+) -> StepTimes:
     """Tabulate every step that the scheduler can make up; with ``context`` as ``tabulate`` does."""
-    return tabulate(cost_model, budget=scheduler.max_num_batched_tokens, cap=scheduler.max_num_seqs, context=context)
+    return tabulate(
+        cost_model,
+        budget=scheduler.max_num_batched_tokens,
+        cap=scheduler.max_num_seqs,
+        context=context,
+        speculator=None if speculator is None else speculator.believing(cost_model),
+    )
 
 
 def counted_out(traffic: Arrivals, engine: AggregatedServer) -> Arrivals:

@@ -26,9 +26,9 @@ def step_ms(
     context: float,
     pairs: float,
     windowed_pairs: float,
-    prefills: int,
+    prefills: bool,
 ) -> float:
-    """Return milliseconds of one pass; ``context`` is the sum over the decoding sequences.
+    """Return milliseconds of one pass; ``context`` is the sum over the decoding sequences, ``prefills`` whether prompts are in it.
 
     ``constants``: see ``advisor.simulator.step_table.StepConstants``.
     """
@@ -45,8 +45,8 @@ def step_ms(
         left, right = 2.0 ** (low / NODES_PER_OCTAVE), 2.0 ** ((low + 1) / NODES_PER_OCTAVE)
         share = (mean - left) / (right - left)
         attention = decodes * (by_context[decodes, low] * (1.0 - share) + by_context[decodes, low + 1] * share)
-        gpu += attention * (constants.mixed_attention if prefills > 0 else 1.0)
-    launched = prefills > 0 or constants.captured_tokens < 1.0
+        gpu += attention * (constants.mixed_attention if prefills else 1.0)
+    launched = prefills or constants.captured_tokens < 1.0
     if tokens > constants.captured_tokens and launched:
         gpu = max(gpu, constants.launch_ms)
     return float(max(gpu, constants.stream_ms) + constants.host_ms + constants.sequence_ms * sequences)

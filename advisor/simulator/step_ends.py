@@ -17,6 +17,7 @@ from advisor.simulator.step_table import context_place
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from advisor.simulator.draft_table import Drafts
     from advisor.simulator.step_table import StepTimes
     from catalog.units import Array
 
@@ -35,9 +36,11 @@ class StepSpread:
         """Measure draws of the step times against what is believed, at sequences of ``context`` and prompts of ``prompt`` tokens."""
         decodes, prompts = ([_steps(table, context, prompt)[i] for table in (times, *drawn)] for i in (0, 1))
         by_sequences, by_tokens = _spread(decodes), _spread(prompts)
-        cap = len(by_sequences)
         # As many tokens are a step of decodes or of prompts.
-        by_tokens[:cap] = np.maximum(by_tokens[:cap], by_sequences)
+        computed = times.tokens_each * np.arange(len(by_sequences))
+        most = min(int(computed[-1]) + 1, len(by_tokens))
+        decoded = np.interp(np.arange(most), computed, by_sequences)
+        by_tokens[:most] = np.maximum(by_tokens[:most], decoded)
         return cls(by_tokens=by_tokens, by_sequences=by_sequences)
 
     def end(self, times: StepTimes, quantile: float, least: StepTimes | None = None) -> StepTimes:
@@ -57,6 +60,7 @@ class StepSpread:
             by_context=times.by_context * sequences[:, None],
             by_group=times.by_group * tokens[: len(times.by_group)],
             constants=constants,
+            drafts=None if times.drafts is None else times.drafts.scaled(tokens, sequences),
         )
         return ended if least is None else _between(least, ended, times)
 
@@ -68,7 +72,11 @@ def _steps(times: StepTimes, context: float, prompt: float) -> tuple[Array, Arra
     number = np.arange(len(times.by_sequences), dtype=float)
     constants = times.constants
     of_tokens = times.by_tokens + times.by_group if len(times.by_group) else times.by_tokens
-    decodes = of_tokens[: len(number)] + times.by_sequences + number * attention
+    computed = np.minimum(times.tokens_each * number, len(times.by_tokens) - 1.0).astype(np.intp)
+    decodes = of_tokens[computed] + times.by_sequences + number * attention
+    if times.drafts is not None:
+        drafts = times.drafts
+        decodes = decodes + drafts.by_decodes + drafts.by_tokens[computed] + drafts.by_sequences
     decodes = decodes + constants.host_ms + number * constants.sequence_ms
     tokens = np.arange(len(times.by_tokens), dtype=float)
     pairs = 0.5 * tokens * np.minimum(tokens, prompt)
@@ -101,4 +109,13 @@ def _between(least: StepTimes, times: StepTimes, most: StepTimes) -> StepTimes:
         by_context=held("by_context"),
         by_group=held("by_group"),
         constants=times.constants._replace(**pairs),
+        drafts=_drafts_between(least.drafts, times.drafts),
     )
+
+
+def _drafts_between(least: Drafts | None, drafts: Drafts | None) -> Drafts | None:
+    """Return the times of drafts, none below others."""
+    if least is None or drafts is None:
+        return drafts
+    names = ("by_decodes", "by_tokens", "by_sequences")
+    return drafts._replace(**{name: np.maximum(getattr(drafts, name), getattr(least, name)) for name in names})

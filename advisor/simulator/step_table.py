@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from advisor.perf_model.cost_model import CostModel
+    from advisor.simulator.draft_table import Drafts, Speculator
     from catalog.units import Array
 
 
@@ -80,10 +81,26 @@ class StepTimes:
     """Of the experts that ranks share, where each has so many tokens, shape (budget + 1,); it is then no part of ``by_tokens``. Of no
     tokens where replicas share nothing."""
 
+    drafts: Drafts | None = None
+    """Of a deployment that drafts."""
+
     @property
-    def arrays(self) -> tuple[Array, Array, Array, StepConstants, Array, Array]:
+    def arrays(self) -> tuple[Array, Array, Array, StepConstants, Array, Array, Drafts | None]:
         """Return the tables in the order in which the compiled loop takes them."""
-        return self.by_tokens, self.by_sequences, self.by_context, self.constants, self.shares, self.by_group
+        return (
+            self.by_tokens,
+            self.by_sequences,
+            self.by_context,
+            self.constants,
+            self.shares,
+            self.by_group,
+            self.drafts,
+        )
+
+    @property
+    def tokens_each(self) -> int:
+        """Count the tokens that a step computes of each decoding sequence."""
+        return 1 if self.drafts is None else 1 + self.drafts.draft_len
 
     def prompt_ms(self, tokens: int) -> float:
         """Return what a step takes that computes a prompt of so many tokens and nothing else."""
@@ -92,7 +109,7 @@ class StepTimes:
         pairs = tokens * (tokens + 1) / 2.0
         tables = (self.by_tokens, self.by_sequences, self.by_context)
         alone = float(self.by_group[tokens]) if len(self.by_group) else 0.0
-        return alone + step_ms(*tables, self.constants, tokens, 1, 0, 0.0, pairs, 0.0, 1)
+        return alone + step_ms(*tables, self.constants, tokens, 1, 0, 0.0, pairs, 0.0, True)
 
     def scaled(self, factor: float) -> StepTimes:
         """Return all times multiplied by ``factor``."""
@@ -103,6 +120,7 @@ class StepTimes:
             constants=self.constants.scaled(factor),
             shares=self.shares,
             by_group=self.by_group * factor,
+            drafts=None if self.drafts is None else self.drafts.scaled(factor, factor),
         )
 
 
@@ -115,7 +133,9 @@ def context_place(context: float) -> tuple[int, float]:
     return low, min(place - low, 1.0)
 
 
-def tabulate(cost_model: CostModel, *, budget: int, cap: int, context: float | None = None) -> StepTimes:
+def tabulate(
+    cost_model: CostModel, *, budget: int, cap: int, context: float | None = None, speculator: Speculator | None = None
+) -> StepTimes:
     """Tabulate the steps of one deployment, of at most ``budget`` tokens and ``cap`` sequences.
 
     With ``context`` only what sequences of that length take is computed of decode attention, and the rest is NaN.
@@ -146,6 +166,14 @@ def tabulate(cost_model: CostModel, *, budget: int, cap: int, context: float | N
     by_context = np.full((cap + 1, len(contexts)), np.nan)
     wanted = np.arange(cap + 1.0)
     by_context[:, nodes] = np.stack([np.interp(wanted, some, column) for column in per_decode.T], axis=1)
+    pair_ms, windowed_pair_ms = (float(time - nothing) / MANY for time in pairs)
+    if (
+        speculator is not None
+    ):  # a cache is read once for all tokens of its sequence; where their products with it take longer, those count
+        verified = 1.0 + speculator.drafting.draft_len
+        seen = np.minimum(contexts, float(cost_model.model.sliding_window) or np.inf)
+        by_context = np.maximum(by_context, verified * (pair_ms * contexts + windowed_pair_ms * seen))
+        by_context *= 1.0 + speculator.steps.attention_share(speculator.drafting.draft_len)
     prompts = _parts(cost_model, 1.0, np.array([1.0, 1.0, first]), {"sequences": np.array([1.0, 2.0, 1.0])})
     host, waited = np.broadcast_to(prompts[HOST], 3), np.broadcast_to(prompts[LAUNCH], 3)[2]
     launch = gpu + waited if waited > 0 else 0.0  # where the smallest pass outlasts its launches, all do
@@ -161,8 +189,8 @@ def tabulate(cost_model: CostModel, *, budget: int, cap: int, context: float | N
         by_sequences=np.ascontiguousarray(sequences - nothing),
         by_context=by_context,
         constants=StepConstants(
-            pair_ms=float(pairs[0] - nothing) / MANY,
-            windowed_pair_ms=float(pairs[1] - nothing) / MANY,
+            pair_ms=pair_ms,
+            windowed_pair_ms=windowed_pair_ms,
             launch_ms=float(launch),
             stream_ms=float(stream),
             host_ms=float(2.0 * host[0] - host[1]),
@@ -172,6 +200,7 @@ def tabulate(cost_model: CostModel, *, budget: int, cap: int, context: float | N
             turn_ms=float(cost_model.parameters.turn_ms) if len(layers) > 1 else 0.0,
         ),
         shares=layers / layers.sum(),
+        drafts=None if speculator is None else speculator.table(budget=budget, cap=cap),
     )
 
 

@@ -14,7 +14,7 @@ from scipy.stats import bootstrap
 from advisor.calibration.intervals import LEVEL
 from catalog.errors import InputError
 from catalog.models.find import find_model
-from catalog.schema import parallelism
+from catalog.wording import parallelism
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

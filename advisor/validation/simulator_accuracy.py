@@ -78,19 +78,28 @@ class SimulatorCheck:
         return self.without_queues / self.measured - 1.0
 
 
-def compare(runs: Iterable[Measurement], requests: Iterable[Request], *, draws: int = 8) -> list[SimulatorCheck]:
-    """Return all quantities of the runs that have requests; intervals are points without ``draws``."""
+def compare(
+    runs: Iterable[Measurement], requests: Iterable[Request], *, draws: int = 8, **asked: Any
+) -> list[SimulatorCheck]:
+    """Return all quantities of the runs that have requests; intervals are points without ``draws``.
+
+    ``asked``: what ``simulate`` is asked beside what a run records, such as speculation.
+    """
     by_run = defaultdict(list)
     for request in requests:
         by_run[request.run_id].append(request)
     comparisons = []
     for run in runs:
         if run.run_id in by_run:
-            comparisons += _compare(run, sorted(by_run[run.run_id], key=lambda request: request.arrival_s), draws)
+            comparisons += _compare(
+                run, sorted(by_run[run.run_id], key=lambda request: request.arrival_s), draws, asked
+            )
     return comparisons
 
 
-def _compare(run: Measurement, requests: Sequence[Request], draws: int) -> list[SimulatorCheck]:
+def _compare(
+    run: Measurement, requests: Sequence[Request], draws: int, asked: Mapping[str, Any]
+) -> list[SimulatorCheck]:
     cluster = Cluster(gpu=find_gpu(run.gpu).value, gpus_per_node=run.gpus)
     deployment = replace(run.deployment, max_model_len=None)  # it may exceed a model's positions, with dummy weights
     facts = json.loads(run.fingerprint)
@@ -107,7 +116,7 @@ def _compare(run: Measurement, requests: Sequence[Request], draws: int) -> list[
         )
     else:
         traffic = _same_loop(run, facts)
-    simulation = simulate(run.model, cluster, deployment=deployment, trace=traffic, draws=draws)
+    simulation = simulate(run.model, cluster, deployment=deployment, trace=traffic, draws=draws, **asked)
     several = outputs > 1
     tpot = (last - first)[several] / (outputs - 1)[several]
     real = {
