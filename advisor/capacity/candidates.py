@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
+from advisor.capacity.pool_pairs import PoolGpus, PoolTerms
 from advisor.capacity.replica_sizing import MOST_REPLICAS, ReplicaSizing, TrafficSpec
 from advisor.perf_model.deployment_arrays import DeploymentArrays
 from advisor.perf_model.energy import POWER
 from advisor.perf_model.memory.dispatch import memory
 from advisor.prediction.evidence import Evidence
 from advisor.prediction.inputs import read_cluster
-from advisor.simulator.disaggregated_server import DisaggregatedServer
 from advisor.simulator.server import AggregatedServer
 from catalog.engines import find_engine, resolve
 from catalog.errors import InputError, Note
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 
 GpuKind = tuple[Cluster, int | None, tuple[Note, ...]]
 """A node of one kind of GPU, the most GPUs there are (None: as many as it takes), and what is to be said of it."""
-
-PROPORTIONS = ((1, 1), (1, 2), (1, 3), (2, 1), (3, 1), (2, 3), (3, 2))
-"""Replicas for prompts and for outputs that a fleet repeats."""
 
 
 def kinds_of(gpus: str | Cluster | Sequence[str | Cluster], set_gpu: Mapping[str, float | str] | None) -> list[GpuKind]:
@@ -69,18 +66,14 @@ def fleets_of(
     spares: int,
     serving: Mapping[str, Any],
     longest_request: int,
-    apart: bool = False,
     together: bool = True,
 ) -> list[ReplicaSizing]:
     """List every layout of one replica that holds the model and its longest request, and fills a node evenly; with ``together`` of models
     with experts also those of replicas that share them (attention data parallel).
-
-    With ``apart`` also every pair of such layouts without pipelines, both of one tensor parallel size, for prompts and for
-    outputs, in the proportions of ``PROPORTIONS`` that fit in a node.
     """
     known = find_engine(base.engine).parallel
     experts = ("all" if together and "dp" in known else "tp") if model.moe_layers and "ep" in known else "none"
-    engines: list[AggregatedServer | DisaggregatedServer] = []
+    engines: list[AggregatedServer] = []
     for layout in parallelisms(model, node, max_pp=None if "pp" in known else 1, expert_parallel=cast("Any", experts)):
         if not _is_one_replica(layout) or node.gpus_per_node % layout.num_gpus:
             continue
@@ -89,14 +82,6 @@ def fleets_of(
             model, node, DeploymentArrays.of([resolve(chosen, model, node).value], model, node.gpu), chosen.engine
         ).fits[0]:
             engines.append(AggregatedServer.of(model, node, chosen, knowledge, serving))
-    if apart:
-        engines += [
-            DisaggregatedServer.of(replica.multiplied(first), replica.multiplied(second))
-            for replica in [*engines]
-            for first, second in PROPORTIONS
-            if isinstance(replica, AggregatedServer) and replica.deployment.pp == replica.deployment.ep == 1
-            if (first + second) * replica.gpus <= node.num_gpus
-        ]
     fleets: list[ReplicaSizing] = []
     for engine in engines:
         most = MOST_REPLICAS if most_gpus is None else most_gpus // engine.gpus - spares
@@ -115,6 +100,7 @@ class Layouts:
     """Every layout of one replica that competes, by kind of GPU."""
 
     by_kind: tuple[tuple[ReplicaSizing, ...], ...]
+    """Behind them, where they compete, the fleets with two pools."""
     notes: tuple[Note, ...]
 
     @classmethod
@@ -127,11 +113,16 @@ class Layouts:
         demand: TrafficSpec,
         *,
         left_out: Sequence[str],
+        pools: PoolTerms | None = None,
         **limits: Any,
     ) -> Layouts:
-        """List the layouts within each kind of GPU but those ``left_out``, which have no price; ``limits``: see ``fleets_of``."""
+        """List the layouts within each kind of GPU but those ``left_out``, which have no price; ``limits``: see ``fleets_of``.
+
+        With ``pools`` also fleets with a pool for prompts and another for outputs.
+        """
         by_kind: list[tuple[ReplicaSizing, ...]] = []
         notes: list[Note] = []
+        pool_gpus = []
         for cluster, most, kind_notes in kinds:
             notes += kind_notes
             if cluster.gpu.name in left_out:
@@ -141,6 +132,7 @@ class Layouts:
             )
             fleets = fleets_of(model, cluster, base, knowledge, demand, most_gpus=most, **limits)
             by_kind.append(tuple(fleets))
+            pool_gpus.append(PoolGpus(layouts=fleets, most=most))
             notes += knowledge.notes
             if not fleets:
                 nowhere = f"no layout within {place(cluster, most)} holds {model.name} and its requests"
@@ -148,6 +140,8 @@ class Layouts:
         if left_out:
             unpriced = f"{', '.join(left_out)} left out for want of a price; give one, such as --price {left_out[0].replace(' ', '-')}=2.50"
             notes.append(Note(unpriced, "warning"))
+        if pools is not None:
+            by_kind.append(tuple(pools.pairs(pool_gpus, demand)))
         return cls(by_kind=tuple(by_kind), notes=tuple(notes))
 
     @property
@@ -155,10 +149,9 @@ class Layouts:
         return [fleet for fleets in self.by_kind for fleet in fleets]
 
     def groups(self, top: int) -> Iterator[tuple[list[ReplicaSizing], int]]:
-        """Yield layouts that are ranked among each other and how many of them to show: those with one pool, and with two."""
+        """Yield layouts that are ranked among each other and how many of them to show."""
         for fleets in self.by_kind:
-            for engine, shown in ((AggregatedServer, top), (DisaggregatedServer, 1)):
-                yield [fleet for fleet in fleets if isinstance(fleet.engine, engine)], shown
+            yield [*fleets], top
 
 
 def check_energy(gpus: Sequence[str]) -> None:

@@ -16,6 +16,7 @@ from advisor.capacity.fleet_choice import FleetChoice
 from advisor.capacity.fleet_options import CapacityQuestion, Change, FleetOption, row
 from advisor.capacity.information import MeasurementValue, measurement_values
 from advisor.capacity.planned_traffic import demand_at_rate, offered_requests, with_rate
+from advisor.capacity.pool_pairs import PoolTerms
 from advisor.capacity.relaxation import Shortfall
 from advisor.capacity.replica_sizing import MOST_REPLICAS, ReplicaSizing, TrafficSpec
 from advisor.prediction.inputs import (
@@ -154,6 +155,7 @@ def plan(
     set_gpu: Mapping[str, float | str] | None = None,
     top: int = 2,
     disaggregate: bool = False,
+    kv_link_gbps: float | None = None,
     worth: bool = False,
     trace: str | Path | TraceFile | Arrivals | None = None,
     progress: Watch | None = None,
@@ -196,8 +198,9 @@ def plan(
         draws: how often traffic is simulated again for intervals; 0: none.
         set_gpu: what-if values for fields of the GPUs.
         top: layouts to show of every kind of GPU.
-        disaggregate: also try fleets with a pool for prompts (see ``advisor.simulator.disaggregation``), and show the
-            best of each kind.
+        disaggregate: also try fleets with a pool for prompts (see ``advisor.simulator.disaggregation``), of layouts and kinds of GPUs
+            of their own (see ``advisor.capacity.pool_pairs``), and show the best.
+        kv_link_gbps: GB/s of a GPU over the link between the pools; None: NVLink within a node, else the network.
         worth: also say what measuring one of the best layouts is worth in dollars a month.
         trace: a file of requests (see ``advisor.simulator.trace_files.read_trace``) or ``Arrivals``, whose lengths and
             times stand for random ones; the times are stretched to the rate where that is given. ``duration_s``: no more of it than that.
@@ -215,6 +218,8 @@ def plan(
     stated = TrafficQuestion.read(
         workload, slo, flags, common, rate=rate, spread=spread, prefix_hit_rate=prefix_hit_rate, classes=classes
     )
+    if kv_link_gbps is not None and not disaggregate:
+        raise InputError("kv_link_gbps is of the link between two pools; add disaggregate, or leave it out")
     check_serving(stated.slo, router, stated.prefix_hit_rate, front_end_ms, draws)
     if disaggregate and base.kv_offload:
         raise InputError("pools for prompts are not planned with kv_offload; leave one out")
@@ -260,7 +265,7 @@ def plan(
             "front_end_ms": front_end_ms,
         },
         longest_request=int((requests.input_len + requests.output_len).max()),
-        apart=disaggregate,
+        pools=PoolTerms(prices=prices, spares=spares, link_gbps=kv_link_gbps) if disaggregate else None,
     )
 
     layouts = layouts_of(base)

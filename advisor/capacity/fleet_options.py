@@ -43,7 +43,9 @@ class FleetOption:
     deployment: Deployment
     """Of all replicas, spares included; where prompts have a pool of their own, of those that decode."""
     prefill: Deployment | None = None
-    """Of those for prompts."""
+    """Of those for prompts,"""
+    prefill_gpu: str | None = None
+    """and their GPUs, where these are of another kind."""
     replicas: int
     """That keep the limits by themselves; the latencies are of these."""
     spares: int
@@ -68,6 +70,13 @@ class FleetOption:
     """The rate asked for as a share of what all replicas serve at most."""
     meets: bool
     provenance: Provenance
+
+    @property
+    def gpu_counts(self) -> dict[str, int]:
+        """Return GPUs by the name of their kind, those for prompts first."""
+        if self.prefill is None or self.prefill_gpu is None:
+            return {self.gpu: self.gpus}
+        return {self.prefill_gpu: self.prefill.num_gpus, self.gpu: self.deployment.num_gpus}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +105,8 @@ def row(option: FleetOption) -> dict[str, Any]:
         "pp": deployment.pp,
         "ep": deployment.ep,
         "prefill_replicas": option.prefill.dp if option.prefill else 0,
+        "prefill_tp": option.prefill.tp if option.prefill else None,
+        "prefill_gpu": option.prefill_gpu,
         "dtype": deployment.dtype,
         "kv_dtype": deployment.kv_dtype,
         "usd_per_hour": option.usd_per_hour,
@@ -125,8 +136,14 @@ class CapacityQuestion:
     draws: int
 
     def hourly(self, fleet: ReplicaSizing, replicas: int, prices: Mapping[str, Price | None]) -> float | None:
-        price = prices[fleet.cluster.gpu.name]
-        return None if price is None else price.usd_per_gpu_hour * fleet.gpus * (replicas + self.spares)
+        """Return dollars an hour; None where a kind of GPU has no price."""
+        total = 0.0
+        for name, gpus in fleet.engine.gpu_counts.items():
+            price = prices[name]
+            if price is None:
+                return None
+            total += price.usd_per_gpu_hour * gpus * (replicas + self.spares)
+        return total
 
     def loss(
         self, fleet: ReplicaSizing, replicas: int, prices: Mapping[str, Price | None], *, least: bool = False
@@ -171,6 +188,7 @@ class CapacityQuestion:
             gpu=fleet.cluster.gpu.name,
             deployment=decode,
             prefill=prefill,
+            prefill_gpu=fleet.prefill_gpu,
             replicas=replicas,
             spares=self.spares,
             gpus=replicas_in_all * fleet.gpus,
@@ -351,5 +369,5 @@ def layout_text(fleet: ReplicaSizing) -> str:
     decode, prefill = fleet.engine.multiple(1)
     if prefill is None:
         return f"{decode.layout} on {fleet.cluster.gpu.name}"
-    pools = f" {prefill.dp}+{decode.dp}"
-    return f"{decode.parallelism}{pools} on {fleet.cluster.gpu.name}"
+    where = f" on {fleet.prefill_gpu}" if fleet.prefill_gpu else ""
+    return f"{prefill.layout}{where} for prompts, {decode.layout} on {fleet.cluster.gpu.name}"

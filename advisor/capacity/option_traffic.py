@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from advisor.capacity.capacity_plan import CapacityPlan
     from advisor.capacity.fleet_options import FleetOption
     from advisor.simulator.arrivals import Arrivals
-    from catalog.schema import Measurement
+    from catalog.schema import Deployment, Measurement
 
 
 def simulate_option(
@@ -43,17 +43,24 @@ def simulate_option(
         draws: how often traffic is simulated again for intervals; 0: none.
 
     """
-    replicas = option.replicas if strained else option.replicas + option.spares
-    deployment = replace(option.deployment, dp=replicas * option.deployment.ranks)
-    gpu = find_gpu(option.gpu).value
-    node = min(gpu.gpus_per_node, deployment.num_gpus)
+    units = option.replicas + option.spares
+    share = (option.replicas if strained else units) / units
+
+    def part(pool: Deployment) -> Deployment:
+        return replace(pool, dp=round(pool.dp * share))
+
+    deployment = part(option.deployment)
+    prefill = None if option.prefill is None else part(option.prefill)
+    beside = 0 if prefill is None or option.prefill_gpu else prefill.num_gpus
     planned_rate = plan.workload.rate
     assert planned_rate is not None
     rate = planned_rate * (1.0 + plan.headroom) if strained else planned_rate
     return simulate(
         plan.model,
-        Cluster(gpu=gpu, gpus_per_node=node, nodes=math.ceil(deployment.num_gpus / node)),
+        nodes_of(option.gpu, deployment.num_gpus + beside),
         deployment=deployment,
+        prefill=prefill,
+        prefill_gpus=nodes_of(option.prefill_gpu, prefill.num_gpus) if prefill and option.prefill_gpu else None,
         workload=None if trace is not None else replace(plan.workload, rate=rate),
         trace=trace,
         slo=plan.slo,
@@ -63,3 +70,10 @@ def simulate_option(
         burstiness=1.0 if trace is not None else burstiness,
         draws=draws,
     )
+
+
+def nodes_of(name: str, gpus: int) -> Cluster:
+    """Return nodes of a kind of GPU that hold so many."""
+    gpu = find_gpu(name).value
+    node = min(gpu.gpus_per_node, gpus)
+    return Cluster(gpu=gpu, gpus_per_node=node, nodes=math.ceil(gpus / node))

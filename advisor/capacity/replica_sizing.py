@@ -165,6 +165,12 @@ class ReplicaSizing:
         """Count the GPUs of one replica."""
         return self.engine.gpus
 
+    @property
+    def prefill_gpu(self) -> str | None:
+        """Return the GPUs that compute prompts, where these are of another kind."""
+        name = next(iter(self.engine.gpu_counts))
+        return None if name == self.cluster.gpu.name else name
+
     @cached_property
     def times(self) -> Any:
         """Tabulate step times, as its engine takes them."""
@@ -324,7 +330,7 @@ class ReplicaSizing:
     @cached_property
     def power(self) -> Power | None:
         """Return the power model; None where no run measured such energy."""
-        return power_of(self.cluster.gpu, self.engine.deployment)
+        return None if self.prefill_gpu else power_of(self.cluster.gpu, self.engine.deployment)
 
     def joules_per_token(self, rate: float, replicas: int, spares: int, *, least: bool = False) -> float | None:
         """Return joules of all GPUs, spares too, for an output token at ``rate``; ``least``: what is drawn without any

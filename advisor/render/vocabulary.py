@@ -82,14 +82,15 @@ def pools_name(deployment: Deployment, prefill: Deployment | None, gpus: Cluster
 
 
 def replica_name(option: FleetOption) -> str:
-    """Write the parallelism of a replica: "TP2 PP1"; of one whose ranks share their experts "4 x TP2 PP1 EP8"; and how those for prompts
-    and outputs share a group that has both: "TP2 PP1 2+3".
+    """Write the parallelism of a replica: "TP2 PP1"; of one whose ranks share their experts "4 x TP2 PP1 EP8"; and of a group of replicas
+    for prompts and for outputs "1 x TP4 PP1 + 2 x TP2 PP1".
     """
-    deployment = option.deployment
-    if option.prefill is None:
+    deployment, prefill = option.deployment, option.prefill
+    if prefill is None:
         return replace(deployment, dp=deployment.ranks).layout
     groups = option.replicas + option.spares
-    return f"{deployment.parallelism} {option.prefill.dp // groups}+{deployment.dp // groups}"
+    first, later = (f"{pool.dp // groups} x {pool.parallelism}" for pool in (prefill, deployment))
+    return f"{first} + {later}"
 
 
 def replicas_name(option: FleetOption) -> str:
@@ -97,12 +98,20 @@ def replicas_name(option: FleetOption) -> str:
     return f"{option.replicas} + {option.spares}" if option.spares else str(option.replicas)
 
 
+def fleet_gpus(option: FleetOption) -> str:
+    """Write a fleet's GPUs: "2 x H100-SXM", or "4 x L40S + 2 x H200-SXM" where prompts have others."""
+    return " + ".join(f"{count} x {name}" for name, count in option.gpu_counts.items())
+
+
 def fleet_name(option: FleetOption) -> str:
     """Write GPUs and layout: "2 x H100-SXM as 2 x TP1 PP1"."""
     replicas = option.replicas + option.spares
     replica = replica_name(option)
-    layout = f"{replicas} x {f'({replica})' if option.deployment.ranks > 1 else replica}" if replicas > 1 else replica
-    return f"{option.gpus} x {option.gpu} as {layout}"
+    grouped = option.prefill is not None or option.deployment.ranks > 1
+    layout = f"{replicas} x {f'({replica})' if grouped else replica}" if replicas > 1 else replica
+    if option.prefill is not None:
+        layout = f"{layout} (for prompts + for outputs)"
+    return f"{fleet_gpus(option)} as {layout}"
 
 
 TRAINING_MEMORY = {

@@ -88,8 +88,8 @@ class DisaggregatedServer:
                 f"{cluster.num_gpus} of {cluster}"
             )
         scheduler = replace(decode.scheduler, cached_prompts=True, prefix_hit_rate=0.0)
-        prefill = prefill if same else _unmeasured(prefill)
-        return cls(prefill=prefill, decode=replace(_unmeasured(decode), scheduler=scheduler), link_gbps=link_gbps)
+        prefill = prefill if same else unmeasured(prefill)
+        return cls(prefill=prefill, decode=replace(unmeasured(decode), scheduler=scheduler), link_gbps=link_gbps)
 
     @property
     def of_two_kinds(self) -> bool:
@@ -169,6 +169,14 @@ class DisaggregatedServer:
         return self.prefill.gpus + self.decode.gpus
 
     @property
+    def gpu_counts(self) -> dict[str, int]:
+        """Return GPUs by the name of their kind, those for prompts first."""
+        counts = dict(self.prefill.gpu_counts)
+        for name, gpus in self.decode.gpu_counts.items():
+            counts[name] = counts.get(name, 0) + gpus
+        return counts
+
+    @property
     def longest(self) -> int:
         return min(self.prefill.longest, self.decode.longest)
 
@@ -237,7 +245,7 @@ class DisaggregatedServer:
         )
 
 
-def _unmeasured(pool: AggregatedServer) -> AggregatedServer:
+def unmeasured(pool: AggregatedServer) -> AggregatedServer:
     """Return replicas of which nothing is believed to be known better than of an engine that nobody measured."""
     unsure = replace(pool.marginal, covariance=pool.knowledge.unmeasured.covariance, provenance=APART)
     return replace(pool, marginal=unsure)

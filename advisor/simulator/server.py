@@ -181,6 +181,16 @@ class AggregatedServer:
     def gpus(self) -> int:
         return self.deployment.num_gpus
 
+    @property
+    def gpu_counts(self) -> dict[str, int]:
+        """Return GPUs by the name of their kind."""
+        return {self.cost_model.cluster.gpu.name: self.gpus}
+
+    def on_nodes(self, nodes: int) -> AggregatedServer:
+        """Return the same on so many nodes of its cluster's kind."""
+        cluster = replace(self.cost_model.cluster, nodes=nodes)
+        return replace(self, cost_model=replace(self.cost_model, cluster=cluster))
+
     def multiplied(self, times: int) -> AggregatedServer:
         """Return ``times`` times as many replicas."""
         deployment = replace(self.deployment, dp=self.deployment.dp * times)

@@ -54,6 +54,7 @@ def plan(
             objective=search.objective,
             top=search.top,
             disaggregate=search.disaggregate,
+            kv_link_gbps=search.kv_link,
             worth=search.worth,
             deployment=Deployment(**engine.knobs()),
             router=engine.router,  # type: ignore[arg-type]  # the option has checked it

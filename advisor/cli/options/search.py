@@ -68,7 +68,9 @@ class PlannedSearch:
     top: Annotated[int, flag("--top", metavar="N")] = 2
     """Layouts to show for each kind of GPU."""
     disaggregate: Annotated[bool, flag("--disaggregate")] = False
-    """Also try fleets with replicas that only compute prompts; TP2 1+3 means one for prompts and three for outputs."""
+    """Also try fleets with GPUs for prompts and others for outputs, of layouts and of the named kinds of their own."""
+    kv_link: Annotated[float | None, flag("--kv-link", metavar="GB_S")] = None
+    """GB/s of a GPU over the link between those pools.  [default: NVLink within a node, else the network]"""
     worth: Annotated[bool, flag("--worth")] = False
     """Also say what measuring one of the best layouts is worth in dollars a month."""
 

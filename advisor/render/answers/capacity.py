@@ -20,6 +20,7 @@ from advisor.render.tables import Column, FlatRows
 from advisor.render.vocabulary import (
     METRIC_NAMES,
     TRAFFIC,
+    fleet_gpus,
     fleet_name,
     replica_name,
     replicas_name,
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from advisor.capacity.capacity_plan import CapacityPlan
     from advisor.capacity.fleet_options import Change, FleetOption
     from advisor.render.document import Lines, ShellCommand
-    from catalog.schema import Slo
+    from catalog.schema import Deployment, Slo
 
 
 def document(answer: CapacityPlan) -> Document:
@@ -154,7 +155,7 @@ def fleet_columns(
     names = [
         {
             "mark": ">" if option is best else " ",
-            "fleet": f"{option.gpus} x {option.gpu}",
+            "fleet": fleet_gpus(option),
             "all_replicas": replicas_name(option),
             "layout": replica_name(option),
             "wh_per_mtok": wh_per_mtok(option.energy_j_per_token),
@@ -194,7 +195,7 @@ def _lines(answer: CapacityPlan) -> Lines:
         return [("limit", [f"nothing keeps the limits; the nearest is {nearest}"]), ("relax", answer.relaxations)]
     spare = " without its spares" if best.spares else ""
     verb = "keeps" if best.gpus == 1 else "keep"
-    carries = [f"{best.gpus} x {best.gpu} {verb} the limits{spare} up to {short(answer.carries_s)} requests/s"]
+    carries = [f"{fleet_gpus(best)} {verb} the limits{spare} up to {short(answer.carries_s)} requests/s"]
     if answer.confidence != BARE_ESTIMATE:
         carries[0] += (
             f" with {answer.confidence:.0%} confidence; by the bare estimate up to {short(answer.bare_carries_s)}"
@@ -230,6 +231,8 @@ def _next(answer: CapacityPlan, best: FleetOption) -> ShellCommand:
     replica = replace(deployment, dp=deployment.ranks)
     gpu = find_gpu(best.gpu.partition(" (")[0]).value
     place = Cluster(gpu=gpu, gpus_per_node=replica.num_gpus)
+    if best.prefill is not None:
+        return _pools(answer, best, best.prefill, place)
     return command(
         "export",
         answer.model,
@@ -238,6 +241,25 @@ def _next(answer: CapacityPlan, best: FleetOption) -> ShellCommand:
         *layout_words(deployment),
         options={"--format": "kubernetes"},
         comment="what starts it" + queue_words(answer.scheduling_policy),
+    )
+
+
+def _pools(answer: CapacityPlan, best: FleetOption, prefill: Deployment, place: Cluster) -> ShellCommand:
+    """Return the command that simulates a fleet with a pool for prompts."""
+    beside = 0 if best.prefill_gpu else prefill.num_gpus
+    options: dict[str, object] = {"--prefill-replicas": prefill.dp, "--prefill-tp": prefill.tp}
+    if best.prefill_gpu:
+        options = {"--prefill-gpus": f"{prefill.num_gpus}x{best.prefill_gpu}", **options}
+    return command(
+        "simulate",
+        answer.model,
+        f"{best.deployment.num_gpus + beside}x{best.gpu}",
+        *engine_words(replace(best.deployment, dp=1), answer.model, place),
+        *layout_words(best.deployment),
+        workload=answer.workload,
+        slo=answer.slo,
+        options={"--rate": answer.workload.rate, **options},
+        comment="what requests meet on it",
     )
 
 

@@ -9,14 +9,19 @@ from dataclasses import replace
 import pytest
 from typer.testing import CliRunner
 
-from advisor.capacity.candidates import kinds_of
+from advisor.capacity.candidates import Layouts, kinds_of
 from advisor.capacity.capacity_plan import plan
 from advisor.capacity.fleet_options import between, carried, within
+from advisor.capacity.option_traffic import simulate_option
+from advisor.capacity.pool_pairs import PoolTerms
+from advisor.capacity.replica_sizing import TrafficSpec
 from advisor.cli import app
 from advisor.cli.program import BAD_INPUT
-from advisor.render.vocabulary import fleet_name
+from advisor.prediction.inputs import chosen_price
+from advisor.render.vocabulary import fleet_name, replica_name
 from advisor.simulator.simulation import simulate
 from catalog.errors import InputError
+from catalog.models.find import find_model
 from catalog.prices import read_prices as stated_prices
 from catalog.schema import Deployment, Slo, Workload
 
@@ -357,19 +362,70 @@ def test_fleets_with_a_pool_for_prompts_are_tried_on_demand():
     assert option.provenance == "analytic"
     assert option.gpus == option.prefill.num_gpus + option.deployment.num_gpus
     assert option.latencies["tpot_ms"] <= 6.0
-    served = simulate(
-        MODEL,
-        f"{option.gpus}xH200",
-        deployment=option.deployment,
-        prefill=option.prefill,
-        duration_s=20.0,
-        draws=0,
-        workload=replace(WORKLOAD, rate=60.0),
-    )
+    served = simulate_option(found, option, draws=0)
     assert option.latencies["tpot_ms"] == pytest.approx(served.metrics["tpot_ms"]["p95"], rel=0.05)
     text = run(*PLAN, "--disaggregate", "--tpot", "8").stdout
     assert f"TP{option.deployment.tp} " in text
-    assert "pool for prompts" in text
+    assert replica_name(option) in text
+
+
+def test_pools_may_have_gpus_of_two_kinds():
+    """Where GPUs that compute as fast are cheaper and those with the bandwidth dear, prompts and answers part."""
+    asked = {
+        "workload": Workload(input_len=2048, output_len=256),
+        "rate": 12.0,
+        "slo": Slo(ttft_ms=1500.0, tpot_ms=12.0, percentile=90.0),
+        "price": {"H100": 1.0, "H200": 2.0},
+        "deployment": Deployment(max_num_seqs=64, max_model_len=4096),
+        "duration_s": 20.0,
+    }
+    found = planned("H100,H200", disaggregate=True, **asked)
+    pools = [each for each in found.options if each.prefill]
+    assert pools
+    for option in pools:
+        assert sum(option.gpu_counts.values()) == option.gpus
+        hourly = sum({"H100-SXM": 1.0, "H200-SXM": 2.0}[name] * gpus for name, gpus in option.gpu_counts.items())
+        assert option.usd_per_hour == pytest.approx(hourly)
+    pairs = {(fleet.prefill_gpu, fleet.cluster.gpu.name) for fleet in pairs_of(asked)}
+    assert pairs == {(None, "H100-SXM"), (None, "H200-SXM"), ("H100-SXM", "H200-SXM"), ("H200-SXM", "H100-SXM")}
+    mixed = max(pools, key=lambda option: option.prefill_gpu is not None)
+    if mixed.prefill_gpu:
+        assert fleet_name(mixed).startswith(f"{mixed.prefill.num_gpus} x {mixed.prefill_gpu} + ")
+        served = simulate_option(found, mixed, draws=0)
+        assert str(served.prefill_cluster).endswith(mixed.prefill_gpu)
+        assert mixed.latencies["ttft_ms"] == pytest.approx(served.metrics["ttft_ms"]["p90"], rel=0.05)
+    with pytest.raises(InputError, match="add disaggregate"):
+        planned("H100,H200", **asked, kv_link_gbps=10.0)
+
+
+def pairs_of(asked):
+    """The fleets with two pools that are worth simulating."""
+    model, base = find_model(MODEL).value, asked["deployment"]
+    demand = TrafficSpec(
+        workload=replace(asked["workload"], rate=asked["rate"]),
+        slo=asked["slo"],
+        confidence=0.5,
+        duration_s=asked["duration_s"],
+        seed=0,
+        spread=0.0,
+        burstiness=1.0,
+        draws=0,
+        longest=4096,
+    )
+    prices = {f"{name}-SXM": chosen_price(f"{name}-SXM", usd) for name, usd in asked["price"].items()}
+    layouts = Layouts.of(
+        model,
+        kinds_of("H100,H200", None),
+        base,
+        None,
+        demand,
+        left_out=[],
+        pools=PoolTerms(prices=prices),
+        spares=0,
+        serving={},
+        longest_request=2304,
+    )
+    return layouts.by_kind[-1]
 
 
 def test_a_trace_says_what_comes(tmp_path):
