@@ -30,6 +30,7 @@ from advisor.prediction.inputs import (
     read_model,
 )
 from advisor.prediction.presentation import Presented
+from advisor.simulator.cache_tiers import UNUSED
 from advisor.simulator.conversations import Conversations
 from advisor.simulator.routers import FCFS
 from advisor.simulator.scheduler import FRONT_END_MS
@@ -276,7 +277,9 @@ def plan(
     )
     choice = FleetChoice.of(layouts, short, top, progress)
     notes = [*stated.notes, *resolved.notes, *(offered.notes if offered else requests.notes), *layouts.notes]
-    if requests.sharing is not None:
+    if requests.sharing is None:
+        notes += [UNUSED] if base.kv_offload else []
+    else:
         notes += _hits(requests, *choice.ranked[0]) if choice.ranked else [_prompts(requests)]
     notes += [*_engine_notes(choice.answers), *_price_notes(prices, stated_prices)]
     answer = _capacity_plan(resolved.value, kinds, demand, len(requests), short, layouts, choice, notes)

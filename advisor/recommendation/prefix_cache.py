@@ -23,20 +23,13 @@ if TYPE_CHECKING:
     from advisor.prediction.demand import Demand
     from advisor.prediction.deployment_estimate import Estimate
     from advisor.prediction.evidence import Evidence
-    from advisor.recommendation.problem import DeploymentSearch
-    from advisor.recommendation.recommendation import Recommendation
     from advisor.simulator.arrivals import Arrivals
     from advisor.simulator.routers import Router
     from catalog.schema import Model
     from catalog.units import Array
-    from search.study import StudyResult
 
 NEAR = 1.1
 """Batches within this factor of one that was simulated hit as much."""
-ROUNDS = 12
-"""Searches, each with what the ones before have simulated, until the first deployments stay."""
-COMPARED = 3
-"""Deployments at the top that are simulated."""
 SAMPLE_RATE, SAMPLE = 8.0, 4000
 """Requests a second, and how many, of which mean lengths and what a cache without end would hit are read."""
 NOTHING = {"shared_prefix": 0, "num_prefixes": 1, "turns": 1}
@@ -103,13 +96,24 @@ class PrefixCaches:
         self.simulated.setdefault(key_of(estimate), {})[estimate.batch] = min(float(hit_rate), self.ceiling)
 
     @property
-    def note(self) -> Note:
-        """Say where the hit rates of an answer are from."""
-        return Note(
-            f"prefix caches: the traffic was simulated behind the router {self.serving.get('router', 'round_robin')}; a cache without end "
-            f"would have {self.ceiling:.0%} of the prompts' tokens; energy and a client's burst are not estimated with caches",
-            "asked",
-        )
+    def counted(self) -> str:
+        """Say that caches were counted, and what they have at most."""
+        return f"prefix caches were counted: one without end would have {self.ceiling:.0%} of the prompts' tokens"
+
+    def notes(self, best: Estimate | None) -> tuple[Note, ...]:
+        """Say where the hit rates of an answer are from; ``best`` is None where nothing is feasible."""
+        if best is None:
+            known = "" if self.simulated else ", and no deployment was taken to have less"
+            return (Note(f"{self.counted}{known}", "asked"),)
+        router = self.serving.get("router", "round_robin")
+        said = [
+            f"{self.counted}; the traffic was simulated behind the router {router}; energy and a client's burst are not estimated with caches"
+        ]
+        if best.deployment.kv_offload:
+            said.append(
+                "blocks that are loaded from below the GPUs are no work; the time of loading is not in TTFT here, but in simulate's"
+            )
+        return tuple(Note(text, "asked") for text in said)
 
 
 def caches_of(
@@ -165,30 +169,6 @@ def _stretched(requests: Arrivals, rate: float, seconds: float) -> Arrivals:
         times = np.arange(len(requests)) / rate
         requests = replace(requests, arrival_s=times, duration_s=len(requests) / rate)
     return requests.at_rate(rate).beginning(max(round(rate * seconds), 1))
-
-
-def with_caches(
-    search: DeploymentSearch, answered: Callable[[DeploymentSearch, StudyResult], Recommendation], *, trials: int | None
-) -> Recommendation:
-    """Return the answer of a search whose first deployments' caches have been simulated; those that were not are left out."""
-    caches = search.caches
-    assert caches is not None
-    answer = answered(search, search.run(trials=trials))
-    for _ in range(ROUNDS):
-        if answer.best is None:
-            break
-        unknown = [estimate for estimate in answer.candidates[:COMPARED] if caches.rate_of(estimate) is None]
-        if not unknown:
-            break
-        for estimate in unknown:
-            caches.simulate(estimate)
-        search = replace(search, caches=caches)  # what it keeps of its limits was with other rates
-        answer = answered(search, search.run(trials=trials))
-    known = tuple(estimate for estimate in answer.candidates if estimate.hit_rate is not None)
-    if answer.best is None or not known:
-        return answer
-    # a probe would measure prompts that have nothing in common
-    return replace(answer, candidates=known, assumptions=(*answer.assumptions, caches.note), next_probe="")
 
 
 def key_of(estimate: Estimate) -> tuple[Any, ...]:

@@ -82,6 +82,7 @@ class DeploymentSearch:
     max_model_len: int | None = None
     gpu_memory_utilization: float = 0.9
     offload: float = 0.0
+    kv_offload: str | None = None
     max_batch: int = MOST_SEQUENCES
     knowledge: Evidence
     price: Price | None
@@ -355,6 +356,7 @@ class DeploymentSearch:
             engine_version=self.engine_version,
             gpu_memory_utilization=self.gpu_memory_utilization,
             offload=self.offload,
+            kv_offload=self.kv_offload,
             max_model_len=self.max_model_len,
             **record,
         )
@@ -408,6 +410,7 @@ def checked(search: DeploymentSearch) -> tuple[DeploymentSearch, FormatNotes]:
             max_model_len=search.max_model_len,
             gpu_memory_utilization=search.gpu_memory_utilization,
             offload=search.offload,
+            kv_offload=search.kv_offload,
             max_num_batched_tokens=search.budgets[0],
             max_num_seqs=1,
         )

@@ -26,13 +26,15 @@ from advisor.prediction.inputs import (
     read_model,
 )
 from advisor.prediction.presentation import Presented
+from advisor.recommendation.cache_search import with_caches
 from advisor.recommendation.certainty import HOLDS, is_sure
 from advisor.recommendation.preference import by_worse_end
-from advisor.recommendation.prefix_cache import caches_of, with_caches
+from advisor.recommendation.prefix_cache import caches_of
 from advisor.recommendation.problem import MOST_SEQUENCES, OBJECTIVES, DeploymentSearch, FormatNotes, checked
 from advisor.recommendation.proposal import Proposal, proposals
 from advisor.recommendation.question import budgets, check_question, formats
 from advisor.recommendation.relaxation import relaxations
+from advisor.simulator.cache_tiers import UNUSED
 from catalog.engines import command as launch_command
 from catalog.engines import find_engine
 from catalog.errors import InputError, Note
@@ -156,6 +158,7 @@ def recommend(
     max_model_len: int | None = None,
     gpu_memory_utilization: float = 0.9,
     offload: float = 0.0,
+    kv_offload: str | None = None,
     max_batch: int | None = None,
     trials: int | None = None,
     storage: str | None = None,
@@ -193,6 +196,7 @@ def recommend(
         max_model_len: longest sequence to serve; None: the model's, or what the KV cache holds.
         gpu_memory_utilization: share of each GPU's memory the engine may use.
         offload: share of the layers' weights streamed from CPU memory.
+        kv_offload: tiers below the GPUs' KV cache, such as "cpu=200GB" (see ``catalog.kv_offload``).
         max_batch: largest batch per replica to consider; 1024 if None.
         trials: evaluate about this many points instead of all.
         storage: URL or path that keeps the Optuna study.
@@ -206,8 +210,7 @@ def recommend(
         set_gpu: what-if values for fields of the GPU.
         top: how many layouts to describe.
         shared_prefix: tokens of a system prompt before every request's ``input_len``. With this, the next three, or a ``workload`` whose
-            requests have something in common (``hash_ids``), prefix caches are simulated on the best deployments: what they hit comes
-            out (see ``advisor.recommendation.prefix_cache``).
+            requests have something in common (``hash_ids``), prefix caches are simulated on the best deployments: what they hit comes out.
         num_prefixes: different ones.
         turns: requests of a session, each of which sends all that was said before, a ``think_time`` after the last answer.
         sessions: a file of sessions (see ``advisor.simulator.session_files.read_sessions``).
@@ -255,6 +258,7 @@ def recommend(
         max_model_len=max_model_len,
         gpu_memory_utilization=gpu_memory_utilization,
         offload=offload,
+        kv_offload=kv_offload,
         max_batch=max_batch or MOST_SEQUENCES,
         knowledge=knowledge,
         price=objective_price(objective, gpu.name, price, illustrative=illustrative_prices),
@@ -262,6 +266,7 @@ def recommend(
         caches=None if caches is None else caches(knowledge),
     )
     notes = (*demand.notes, *resolved_model.notes, *resolved_cluster.notes, *knowledge.notes)
+    notes += (UNUSED,) if kv_offload and caches is None else ()
     search, by_formats = checked(search)
     answered = partial(_recommendation, by_formats=by_formats, notes=notes, storage=storage)
     if caches is not None:

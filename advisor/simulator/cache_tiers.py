@@ -33,6 +33,12 @@ SOURCES = {
 }
 """What bandwidths are of that nobody states."""
 
+UNUSED = Note(
+    "prompts have nothing in common that is known, so kv_offload changes nothing; say what they share: turns, shared_prefix or sessions",
+    "warning",
+)
+"""Of tiers that nothing could be hit in."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheTier:

@@ -13,7 +13,7 @@ from advisor.perf_model.drafting import DraftSteps
 from advisor.perf_model.parameters import IDEAL
 from advisor.prediction.engine_start import context_note, safe_context
 from advisor.simulator.arrivals import MOST_REQUESTS
-from advisor.simulator.cache_tiers import tier_notes, tiers_of
+from advisor.simulator.cache_tiers import UNUSED, tier_notes, tiers_of
 from advisor.simulator.conversations import cache_warnings
 from advisor.simulator.draft_table import Speculator
 from advisor.simulator.parameter_draws import draws_of, scale_of
@@ -139,8 +139,7 @@ class AggregatedServer:
         """Say how the cache of prompts that share something differs from the engine's, and what the tiers below it hold and take."""
         if sharing is not None:
             return (*cache_warnings(self.model), *self.tier_notes)
-        text = "prompts have nothing in common that is known, so kv_offload changes nothing; say what they share: turns, shared_prefix, sessions"
-        return (Note(text, "warning"),) if self.scheduler.tiers else ()
+        return (UNUSED,) if self.scheduler.tiers else ()
 
     @property
     def tier_notes(self) -> tuple[Note, ...]:

@@ -116,3 +116,20 @@ def test_steps_are_shorter_the_more_is_hit_and_alike_without():
 def test_what_cannot_be_is_refused(options, message):
     with pytest.raises(InputError, match=message):
         recommend("llama-3.1-8b", "H200", **options)
+
+
+def test_an_answer_says_that_caches_were_counted_where_nothing_is_feasible_too():
+    none = recommend("llama-3.1-8b", "H200", turns=4, think_time=5, tpot=0.5)
+    assert none.best is None
+    assert any("prefix caches were counted" in note.text for note in none.assumptions)
+
+
+@pytest.mark.slow
+def test_blocks_that_live_on_below_the_gpus_raise_what_is_hit():
+    talk = {"turns": 6, "think_time": 60, "input_len": 1500, "output_len": 250, "tpot": 30}
+    without, cpu = (recommend("llama-3.1-8b", "H200", kv_offload=tier, **talk).best for tier in (None, "cpu=200GB"))
+    assert cpu.hit_rate > without.hit_rate + 0.1
+    assert cpu.output_tok_s > 1.05 * without.output_tok_s
+    assert "--kv-offloading-size" in recommend("llama-3.1-8b", "H200", kv_offload="cpu=200GB", **talk).command
+    unused = recommend("llama-3.1-8b", "H200", kv_offload="cpu=200GB", input_len=1500, output_len=250)
+    assert any("kv_offload changes nothing" in note.text for note in unused.assumptions)
