@@ -14,6 +14,7 @@ from annotated_types import Interval
 
 from catalog.errors import InputError
 from catalog.features import IF_STATED, Drafting
+from catalog.image_encoder import ImageEncoder, PromptImages  # noqa: TC001  read where files are checked
 from catalog.parts import Experts, Stack
 from catalog.wording import parallelism
 
@@ -156,6 +157,10 @@ class Model:
     """Parameters that the fields above do not describe (attention sinks, sparse-attention indexers), whole model."""
     encoder_parameters: Annotated[int, Interval(ge=0, le=10**12)] = 0
     """Parameters of encoders for other inputs (images) that are loaded beside the language model but idle on text."""
+    image_encoder: ImageEncoder | None = None
+    """As the configuration describes it; None where it has none of a kind that is known (see ``catalog.models.image_encoders``)."""
+    images: PromptImages | None = None
+    """Of the prompts that it is asked about; None: they are text."""
     published_parameters: Annotated[float, Interval(ge=0, le=1e15)] = 0.0
     """Parameter count the publisher states, for checking; 0 where it states none."""
     published_source: str = ""

@@ -54,6 +54,7 @@ KERNEL_FAMILIES: Mapping[str, tuple[str, ...]] = {
         "kernel_us",
         "layer_host_us",
     ),
+    "an image encoder": ("gemm_compute", "attention_compute", "attention_us", "kernel_us", "layer_host_us"),
     "expert parallelism": (*EXPERTS, "link", "ring_link"),
     TOGETHER: ("step_ms", "layer_host_us", "expert_host_us", "link", "ring_link"),
 }
@@ -95,6 +96,7 @@ def _has(model: Model, layout: DeploymentArrays) -> dict[str, NDArray[np.bool_]]
             len(layout), any(part.index for _, layer in stack(model).counts for part in layer.mixers)
         ),
         "an architecture that is read by its fields alone": np.full(len(layout), bool(model.reading)),
+        "an image encoder": np.full(len(layout), model.images is not None),
         "expert parallelism": layout.ep > 1,
         TOGETHER: layout.ep > layout.tp,
     }

@@ -221,16 +221,17 @@ def plan(
     )
     if kv_link_gbps is not None and not disaggregate:
         raise InputError("kv_link_gbps is of the link between two pools; add disaggregate, or leave it out")
+    asked_model, stated = stated.of_model(resolved.value, trace or sessions)
     check_serving(stated.slo, router, stated.prefix_hit_rate, front_end_ms, draws)
     if disaggregate and base.kv_offload:
         raise InputError("pools for prompts are not planned with kv_offload; leave one out")
     confidence = (CONFIDENCE if draws else BARE_ESTIMATE) if confidence is None else confidence
     _check(stated, objective, confidence, headroom, spares, base, draws, top)
-    longest = base.max_model_len or resolved.value.max_position_embeddings
+    longest = base.max_model_len or asked_model.max_position_embeddings
     offered = offered_requests(trace, sessions, duration_s, longest, stated, disaggregate=disaggregate)
     asked, rate = with_rate(stated.workload, offered)
     for lengths in (asked,) if stated.mix is None or offered is not None else stated.mix.workloads:
-        check_lengths(resolved.value, lengths.input_len, lengths.output_len, base.max_model_len)
+        check_lengths(asked_model, lengths.input_len, lengths.output_len, base.max_model_len)
     first_demand = TrafficSpec(
         workload=replace(asked, concurrency=None),
         slo=stated.slo,
@@ -252,7 +253,7 @@ def plan(
     prices = _prices(kinds, stated_prices, objective, illustrative=illustrative_prices)
     layouts_of = partial(
         Layouts.of,
-        resolved.value,
+        asked_model,
         kinds,
         runs=runs,
         demand=demand,
@@ -270,7 +271,7 @@ def plan(
     )
 
     layouts = layouts_of(base)
-    _check_fleets(resolved.value, kinds, layouts.fleets, objective, spares)
+    _check_fleets(asked_model, kinds, layouts.fleets, objective, spares)
     question = CapacityQuestion(rate=rate, spares=spares, objective=objective, draws=draws)
     short = Shortfall(
         question=question, prices=prices, headroom=headroom, at_rate=at_rate, layouts_of=layouts_of, base=base
@@ -282,7 +283,7 @@ def plan(
     else:
         notes += _hits(requests, *choice.ranked[0]) if choice.ranked else [_prompts(requests)]
     notes += [*_engine_notes(choice.answers), *_price_notes(prices, stated_prices)]
-    answer = _capacity_plan(resolved.value, kinds, demand, len(requests), short, layouts, choice, notes)
+    answer = _capacity_plan(asked_model, kinds, demand, len(requests), short, layouts, choice, notes)
     answer = replace(answer, scheduling_policy=scheduling_policy)
     if not worth:
         return answer

@@ -28,6 +28,8 @@ SHARED_UP, SHARED_DOWN = "shared_up", "shared_down"
 """... but those of the head, of routed and of shared experts."""
 ALL_REDUCE, ALL_GATHER, EXPERT_EXCHANGE, HAND_OVER = "all_reduce", "all_gather", "expert_exchange", "hand_over"
 """Communication: sums over slices, gathered logits, tokens sent to experts and back, and from one pipeline stage to the next."""
+IMAGE_ENCODER = "image_encoder"
+"""All that the encoder of the images of a prompt does."""
 ROUTING, MIXED = "routing", "mixed"
 """What plain PyTorch adds to send tokens to experts; and prompts that share the decode steps of a static batch."""
 

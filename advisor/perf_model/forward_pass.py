@@ -9,6 +9,7 @@ import numpy as np
 from advisor.perf_model.collectives import stage_hand_over_ms
 from advisor.perf_model.cost import HAND_OVER, HOST, LAUNCH, OFFLOAD, Cost
 from advisor.perf_model.deployment_arrays import ACTIVATION_BYTES
+from advisor.perf_model.image_encoding import image_cost
 from advisor.perf_model.operators import ForwardPass
 from advisor.perf_model.roofline import gpu_cost
 from advisor.perf_model.torch_overheads import routing, unfused
@@ -62,6 +63,8 @@ def forward_pass_cost(cost_model: CostModel, step: ForwardPass, *, prefills: Arr
     model, layout, cluster = cost_model.model, cost_model.layout, cost_model.cluster
     timing, parameters = cost_model.timing, cost_model.parameters
     cost = gpu_cost(model, layout, step, cluster, parameters)
+    if model.images is not None:
+        cost = cost + image_cost(model, layout, step.tokens - step.decodes, cluster, parameters)
     message = 2.0 * step.tokens * model.hidden_size * ACTIVATION_BYTES / layout.tp  # hidden state and residual
     hops = (layout.pp - 1.0) * stage_hand_over_ms(message, layout.tp, layout.pp, cluster, parameters)
     cost = cost + Cost.of(HAND_OVER, communication=hops)

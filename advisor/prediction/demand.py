@@ -9,16 +9,21 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 from catalog.errors import InputError, Note
+from catalog.models.image_encoders import read_size, with_images
 from catalog.names import suggestion
 from catalog.quantities import COUNT, MILLISECONDS, PER_SECOND, SECONDS
 from catalog.schema import Slo, Workload, require_positive
 from catalog.uses import Use, find_use
-from catalog.wording import latency_label
+from catalog.wording import counted, latency_label
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from catalog.schema import Model
+
 MOST_USERS = 10**9
+IMAGE_SIZE = (1024, 1024)
+"""Height and width of an image where nobody says."""
 PERCENTILE = 95.0
 """Of the requests that limits under traffic hold for, where nobody says."""
 
@@ -46,6 +51,10 @@ class QuestionFlags(TypedDict, total=False):
     input_len: str | int | None
     output_len: str | int | None
     concurrency: str | int | None
+    images: str | int | None
+    """Of every prompt, beside the ``input_len`` tokens of its text; of models that take them."""
+    image_size: str | None
+    """Height and width of each in pixels, "1024x1024", which it is where nobody says."""
     ttft: str | float | None
     tpot: str | float | None
     e2e: str | float | None
@@ -70,7 +79,21 @@ class Demand:
     users: float | None = None
     think_s: float = 0.0
     """From an answer to the next request of the same user or session; 0 where neither that nor a use is stated."""
+    images: int = 0
+    """Of every prompt,"""
+    image_size: tuple[int, int] = IMAGE_SIZE
+    """and the height and width of each in pixels."""
     notes: tuple[Note, ...] = field(default=())
+
+    def of_model(self, model: Model) -> tuple[Model, Demand]:
+        """Return the model asked about the images, and the demand with their tokens in its prompts.
+
+        Raises:
+            InputError: the model takes no such images.
+
+        """
+        asked, workload, notes = asked_with_images(model, self.workload, self.images, self.image_size)
+        return asked, replace(self, workload=workload, notes=(*self.notes, *notes))
 
     def spread(self, stated: float | None) -> float:
         """Return the coefficient of variation of the lengths: as stated, else the use's, else 0."""
@@ -79,6 +102,45 @@ class Demand:
     def prefix_hit_rate(self, stated: float | None) -> float:
         """Return the share of prompts that is found in the prefix cache: as stated, else the use's, else 0."""
         return stated if stated is not None else self.use.prefix_hit_rate if self.use else 0.0
+
+
+def asked_with_images(
+    model: Model, workload: Workload, images: int, size: tuple[int, int]
+) -> tuple[Model, Workload, tuple[Note, ...]]:
+    """Return a model asked about images in its prompts, the workload with their tokens, and what to say of that; both as they are without.
+
+    Raises:
+        InputError: the model takes no such images.
+
+    """
+    if not images:
+        return model, workload, ()
+    asked = with_images(model, images, size, workload.input_len)
+    assert asked.images is not None
+    image = asked.images.image
+    text = (
+        f"{counted(images, 'image')} of {size[0]}x{size[1]} beside {workload.input_len} tokens of text: {image.tokens} tokens of the "
+        f"prompt each, {image.patches} patches through the encoder"
+    )
+    return asked, replace(workload, input_len=asked.images.prompt_len), (Note(text, "asked"),)
+
+
+def read_images(stated: Mapping[str, Any]) -> tuple[int, tuple[int, int]]:
+    """Return the images of a prompt and their height and width.
+
+    Raises:
+        InputError: either cannot be, or there is a size and no image.
+
+    """
+    if stated.get("images") is None:
+        if stated.get("image_size") is not None:
+            raise InputError("image_size is of images; say how many a prompt has with images (--images 1)")
+        return 0, IMAGE_SIZE
+    number = int(COUNT.read(stated["images"], "images"))
+    if number:
+        require_positive("images", number, most=10_000)
+    size = stated.get("image_size")
+    return number, IMAGE_SIZE if size is None else read_size(size)
 
 
 def read_demand(
@@ -130,6 +192,9 @@ def read_demand(
         raise InputError("a think time is of users; say how many with users (--users)")
     thinking = "think_time" in stated or (use is not None and use.think_time_s is not None)
     users = COUNT.read(stated["users"], "users") if "users" in stated else None
+    images, size = read_images(stated)
+    if images and workload is not None and not isinstance(workload, (Workload, Mapping)):
+        raise InputError("a trace says how long prompts are, their images among them; leave out images, or the trace")
     if users is not None:
         require_positive("users", users, most=MOST_USERS)
         if rate is not None or lengths.rate is not None or lengths.concurrency is not None:
@@ -145,6 +210,8 @@ def read_demand(
         use=use,
         users=users,
         think_s=_think_s(stated.get("think_time"), use) if thinking else 0.0,
+        images=images,
+        image_size=size,
         notes=tuple(notes),
     )
 

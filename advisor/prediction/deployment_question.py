@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from advisor.prediction.demand import asked_with_images, read_images
 from advisor.prediction.evidence import Evidence
 from advisor.prediction.inputs import check_lengths, read_cluster, read_model
 from advisor.prediction.prediction import Prediction
 from catalog.engines import resolve
+from catalog.schema import Workload
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -45,6 +47,8 @@ class DeploymentQuestion:
         output_len: int,
         runs: Sequence[Measurement] | Surrogate | None,
         set_gpu: Mapping[str, float | str] | None,
+        images: str | int | None = None,
+        image_size: str | None = None,
     ) -> DeploymentQuestion:
         """Read what the question names and resolve ``wanted``.
 
@@ -53,17 +57,21 @@ class DeploymentQuestion:
 
         """
         known_model, cluster = read_model(model), read_cluster(gpus, set_gpu)
-        check_lengths(known_model.value, input_len, output_len, wanted.max_model_len)
-        resolved = resolve(wanted, known_model.value, cluster.value)
+        text = Workload(input_len=input_len, output_len=output_len)
+        asked, workload, said = asked_with_images(
+            known_model.value, text, *read_images({"images": images, "image_size": image_size})
+        )
+        check_lengths(asked, workload.input_len, output_len, wanted.max_model_len)
+        resolved = resolve(wanted, asked, cluster.value)
         evidence = Evidence.of(runs, engine=resolved.value.engine, gpu=cluster.value.gpu, version=wanted.engine_version)
         return cls(
-            model=known_model.value,
+            model=asked,
             cluster=cluster.value,
             deployment=resolved.value,
-            input_len=input_len,
+            input_len=workload.input_len,
             output_len=output_len,
             evidence=evidence,
-            notes=(*known_model.notes, *cluster.notes, *resolved.notes, *evidence.notes),
+            notes=(*known_model.notes, *said, *cluster.notes, *resolved.notes, *evidence.notes),
         )
 
     def predict(self, layout: DeploymentArrays, batch: Array, regime: Regime) -> Prediction:

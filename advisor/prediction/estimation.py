@@ -57,6 +57,8 @@ def estimate(
     speculate: str | None = None,
     draft_len: int | None = None,
     acceptance: float | None = None,
+    images: str | int | None = None,
+    image_size: str | None = None,
     **deployment: Any,
 ) -> Estimate:
     """Estimate time, throughput and memory of one static batch on one deployment.
@@ -90,6 +92,8 @@ def estimate(
             ``advisor.prediction.speculation``).
         draft_len: tokens drafted a step; None for as many as gain most at that batch.
         acceptance: probability that a drafted token is accepted; None for what is published.
+        images: of every prompt, beside the ``input_len`` tokens of its text; of models that take them.
+        image_size: height and width of each in pixels, "1024x1024", which it is where nobody says.
         deployment: further fields of ``Deployment``: sequence_parallel, offload, compiled, graphs, and engine_version, the release
             whose times are asked about.
 
@@ -117,8 +121,17 @@ def estimate(
         **deployment,
     )
     question = DeploymentQuestion.read(
-        model, gpus, wanted, input_len=input_len, output_len=output_len, runs=runs, set_gpu=set_gpu
+        model,
+        gpus,
+        wanted,
+        input_len=input_len,
+        output_len=output_len,
+        runs=runs,
+        set_gpu=set_gpu,
+        images=images,
+        image_size=image_size,
     )
+    input_len = question.input_len
     layout = DeploymentArrays.of([question.deployment], question.model, question.cluster.gpu)
     evaluation = question.predict(layout, np.array([float(batch)]), "static")
     offer = chosen_price(question.cluster.gpu.name, price)
@@ -140,7 +153,7 @@ def estimate(
             context=input_len + output_len / 2.0,
         )
         answer = dataclasses.replace(answer, speculation=said)
-    run = measured_run(question.evidence.runs, answer)
+    run = None if answer.model.images else measured_run(question.evidence.runs, answer)
     return answer if run is None else with_measurement(answer, run)
 
 

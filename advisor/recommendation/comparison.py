@@ -183,6 +183,8 @@ def compare(
 
     """
     demand = read_demand(workload, slo, flags, steady=True)
+    if demand.images:
+        raise InputError("models cut images into tokens differently; ask recommend about one of them with images")
     goal = objective or ("size" if models is None else "cost")
     if goal not in GOALS:
         raise InputError(f"objective {goal!r:.60} is not known; it must be one of {', '.join(GOALS)}")

@@ -228,10 +228,13 @@ def recommend(
         return _best_of([recommend(**same, gpus=place, engine=name, **flags) for place, name in several])
     resolved_model, resolved_cluster = read_model(model), read_cluster(gpus, set_gpu)
     demand = read_demand(workload, slo, flags, steady=True, turns=turns)
+    if demand.images and (turns > 1 or sessions is not None):
+        raise InputError("images are of prompts that are all alike; leave out images, or turns and sessions")
+    asked_model, demand = demand.of_model(resolved_model.value)
     caches, demand = caches_of(
         demand,
         workload,
-        resolved_model.value,
+        asked_model,
         common={"shared_prefix": shared_prefix, "num_prefixes": num_prefixes, "turns": turns},
         sessions=sessions,
         router=router,
@@ -239,21 +242,21 @@ def recommend(
     )
     workload, slo = demand.workload, demand.slo
     check_question(workload, slo, objective)
-    check_lengths(resolved_model.value, workload.input_len, workload.output_len, max_model_len)
+    check_lengths(asked_model, workload.input_len, workload.output_len, max_model_len)
     _check_numbers(top, confidence, max_batch)
     kind = find_engine(engine)
     gpu = resolved_cluster.value.gpu
     knowledge = Evidence.of(runs, engine=kind.name, gpu=gpu, version=engine_version)
     search = DeploymentSearch(
-        model=resolved_model.value,
+        model=asked_model,
         cluster=resolved_cluster.value,
         workload=workload,
         slo=slo,
         objective=objective,
         engine=kind.name,
         engine_version=engine_version,
-        dtypes=formats(dtypes, resolved_model.value, kind.weight_formats(gpu)),
-        kv_dtypes=formats(kv_dtypes, resolved_model.value, kind.kv_formats(gpu, resolved_model.value)),
+        dtypes=formats(dtypes, asked_model, kind.weight_formats(gpu)),
+        kv_dtypes=formats(kv_dtypes, asked_model, kind.kv_formats(gpu, asked_model)),
         budgets=budgets(max_num_batched_tokens, kind.batch_defaults(gpu, engine_version).max_num_batched_tokens),
         max_model_len=max_model_len,
         gpu_memory_utilization=gpu_memory_utilization,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
 from advisor.prediction.option_words import lengths, limits
@@ -56,6 +56,10 @@ def command(
 
     """
     argv: list[str] = ["advisor", name, "--model", model.name, *gpu_words(gpus), *words]
+    if workload is not None and model.images is not None:
+        images = model.images
+        workload = replace(workload, input_len=max(workload.input_len - images.tokens, 1))
+        argv += ["--images", str(images.number), "--image-size", f"{images.height}x{images.width}"]
     argv += [] if workload is None else lengths(workload)
     argv += [] if slo is None else limits(slo)
     for option, value in (options or {}).items():

@@ -52,6 +52,8 @@ class WorkloadFields(BaseModel):
     think_time: Amount | None = Field(None, description="seconds from an answer to the same user's next request")
     input_len: Tokens | None = Field(None, description="tokens of a prompt, such as 1024 or 128k")
     output_len: Tokens | None = Field(None, description="tokens generated")
+    images: int | None = Field(None, ge=0, le=1000, description="of every prompt, beside its text")
+    image_size: Written | None = Field(None, description="height and width in pixels, such as 1024x768")
     ttft: Amount | None = Field(None, description="most time to the first token: milliseconds, or 0.2s")
     tpot: Amount | None = Field(None, description="most time per output token: milliseconds, or 50ms")
     e2e: Amount | None = Field(None, description="most time of a request: milliseconds, or 10s")

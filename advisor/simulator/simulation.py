@@ -339,6 +339,7 @@ def simulate(
         curve=curve,
         classes=classes,
     )
+    asked, question = question.of_model(resolved.value, trace or sessions)
     limits = question.slo if slo is not None or question.slo.limits else None
     check_serving(limits, router, question.prefix_hit_rate, front_end_ms, draws)
     stated = deployment or Deployment()
@@ -353,7 +354,7 @@ def simulate(
             poll_steps=poll_steps, batch_wait_steps=batch_wait_steps, delivery_tok_s=delivery_tok_s
         ),
     }
-    decode = AggregatedServer.of(resolved.value, cluster.value, stated, knowledge, serving)
+    decode = AggregatedServer.of(asked, cluster.value, stated, knowledge, serving)
     engine = with_pool(decode, prefill, prefill_gpus, link_gbps=kv_link_gbps, runs=runs, serving=serving)
     program = find_client(client) if isinstance(client, str) else client
     traffic = offered_traffic(
@@ -364,7 +365,7 @@ def simulate(
         question.conversations,
         question.mix,
         duration_s=duration_s,
-        longest=decode.deployment.max_model_len or resolved.value.max_position_embeddings,
+        longest=decode.deployment.max_model_len or asked.max_position_embeddings,
         seed=seed,
         spread=question.spread,
         burstiness=burstiness,

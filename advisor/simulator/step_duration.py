@@ -37,6 +37,7 @@ def step_ms(
         + by_sequences[sequences]
         + constants.pair_ms * pairs
         + constants.windowed_pair_ms * windowed_pairs
+        + constants.prompt_token_ms * (tokens - decodes)
     )
     if decodes > 0:
         mean = max(context / decodes, 1.0)

@@ -51,7 +51,9 @@ class StepSpread:
         prompts = float(tokens[-1])
         constants = times.constants.scaled(float(sequences[1] if len(sequences) > 1 else sequences[0]))
         constants = constants._replace(
-            pair_ms=prompts * times.constants.pair_ms, windowed_pair_ms=prompts * times.constants.windowed_pair_ms
+            pair_ms=prompts * times.constants.pair_ms,
+            windowed_pair_ms=prompts * times.constants.windowed_pair_ms,
+            prompt_token_ms=prompts * times.constants.prompt_token_ms,
         )
         ended = replace(
             times,
@@ -100,7 +102,7 @@ def _between(least: StepTimes, times: StepTimes, most: StepTimes) -> StepTimes:
 
     pairs = {
         name: min(max(getattr(least.constants, name), getattr(times.constants, name)), getattr(most.constants, name))
-        for name in ("pair_ms", "windowed_pair_ms")
+        for name in ("pair_ms", "windowed_pair_ms", "prompt_token_ms")
     }
     return replace(
         times,

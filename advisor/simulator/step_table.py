@@ -9,13 +9,14 @@ linear.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from advisor.perf_model.cost import BESIDE_GPU, EXPERT_EXCHANGE, EXPERTS_DOWN, EXPERTS_UP, HOST, LAUNCH, OFFLOAD
 from advisor.perf_model.forward_pass import forward_pass_cost
+from advisor.perf_model.image_encoding import image_cost
 from advisor.perf_model.operators import ForwardPass
 from catalog.engines import pipeline_layers
 
@@ -46,6 +47,8 @@ class StepConstants(NamedTuple):
     """Tokens of the largest pass that is captured in a CUDA graph; 0: none is."""
     mixed_attention: float = 1.0
     """Factor of decode attention in a pass that computes prompts as well."""
+    prompt_token_ms: float = 0.0
+    """Of the encoder of the images of a prompt, for each of its tokens."""
     turn_ms: float = 0.0
     """Of the host from the beginning of one step to that of the next, beside the GPUs of a pipeline."""
 
@@ -142,6 +145,8 @@ def tabulate(
     """
     from advisor.simulator.step_duration import NODES_PER_OCTAVE
 
+    prompt_token_ms = _image_ms(cost_model, budget)
+    cost_model = replace(cost_model, model=replace(cost_model.model, images=None))
     captured = float(cost_model.timing.graph_tokens) if cost_model.layout.graphs[0] > 0 else 0.0
     first = min(captured + 1.0, float(budget))
     some = np.unique(np.rint(np.geomspace(1, cap, SEQUENCE_NODES)))
@@ -197,11 +202,23 @@ def tabulate(
             sequence_ms=float(host[1] - host[0]),
             captured_tokens=captured,
             mixed_attention=cost_model.timing.mixed_attention,
+            prompt_token_ms=prompt_token_ms,
             turn_ms=float(cost_model.parameters.turn_ms) if len(layers) > 1 else 0.0,
         ),
         shares=layers / layers.sum(),
         drafts=None if speculator is None else speculator.table(budget=budget, cap=cap),
     )
+
+
+def _image_ms(cost_model: CostModel, budget: int) -> float:
+    """Return milliseconds of the images of a prompt for each of its tokens, where a step has all of them or is full."""
+    images = cost_model.model.images
+    if images is None:
+        return 0.0
+    prompts = np.array([float(min(images.prompt_len, budget))])
+    layout = cost_model.layout.take(np.zeros(1, dtype=np.intp))
+    cost = image_cost(cost_model.model, layout, prompts, cost_model.cluster, cost_model.parameters)
+    return float(np.ravel(cost.total_ms)[0] / prompts[0])
 
 
 def _pass(tokens: Array, window: float, **given: Array) -> ForwardPass:

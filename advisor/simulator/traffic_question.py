@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from advisor.prediction.demand import PERCENTILE, read_demand
+from advisor.prediction.demand import IMAGE_SIZE, PERCENTILE, asked_with_images, read_demand
 from catalog.errors import InputError
 from catalog.quantities import PER_SECOND
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from advisor.simulator.conversations import Conversations
     from advisor.simulator.prompt_sharing import PromptSharing
     from catalog.errors import Note
-    from catalog.schema import Slo, Workload
+    from catalog.schema import Model, Slo, Workload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +34,10 @@ class TrafficQuestion:
     """Share of each prompt that hits the prefix cache; 0 where what prompts share is simulated."""
     mix: ClassMix | None
     """Classes of requests; None: all are alike."""
+    images: int = 0
+    """Of every prompt,"""
+    image_size: tuple[int, int] = IMAGE_SIZE
+    """and the height and width of each."""
     notes: tuple[Note, ...]
 
     @classmethod
@@ -78,8 +82,26 @@ class TrafficQuestion:
             spread=demand.spread(spread),
             prefix_hit_rate=0.0 if common else demand.prefix_hit_rate(prefix_hit_rate),
             mix=mix,
+            images=demand.images,
+            image_size=demand.image_size,
             notes=demand.notes,
         )
+
+    def of_model(self, model: Model, traffic: object) -> tuple[Model, TrafficQuestion]:
+        """Return the model asked about the images of prompts, and the question with their tokens; ``traffic``: a trace or sessions.
+
+        Raises:
+            InputError: the model takes no such images, or something else says what prompts hold.
+
+        """
+        if not self.images:
+            return model, self
+        if traffic is not None or self.mix is not None or self.conversations.turns > 1:
+            raise InputError(
+                "images are of prompts that are all alike; leave out images, or the trace, sessions, turns and classes"
+            )
+        asked, workload, notes = asked_with_images(model, self.workload, self.images, self.image_size)
+        return asked, replace(self, workload=workload, notes=(*self.notes, *notes))
 
     @property
     def limited(self) -> bool:

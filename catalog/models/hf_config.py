@@ -14,6 +14,7 @@ from catalog.models.architectures import READERS
 from catalog.models.by_parts import predictor_parameters, read_by_parts
 from catalog.models.checkpoint import CheckpointSize, read_checkpoint
 from catalog.models.families import ALIASES, FAMILIES, Family
+from catalog.models.image_encoders import read_image_encoder
 from catalog.models.json_file import parse_json, read_bytes
 from catalog.models.quantization import PLAIN, Formats, read_formats
 from catalog.models.rotary import read_rotary
@@ -111,6 +112,7 @@ def model_from_config(
     hidden = int(read["hidden_size"])
     if "encoder_parameters" not in read and inner is not outer:
         read["encoder_parameters"] = tower_parameters(outer, hidden)
+    read["image_encoder"] = read_image_encoder(outer, hidden)
     # the head belongs to what is around the decoder, so that one says whether it is tied
     read["tie_word_embeddings"] = around.flag("tie_word_embeddings", default=read["tie_word_embeddings"])
     kind = kind or inner.text("model_type", default="unknown")

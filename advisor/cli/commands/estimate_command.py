@@ -54,6 +54,8 @@ def estimate(
         batch=requests.batch,
         input_len=requests.input_len,
         output_len=requests.output_len,
+        images=requests.images,
+        image_size=requests.image_size,
         runs=evidence.read(),
         price=evidence.price,
         **speculation.keywords(),

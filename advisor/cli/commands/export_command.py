@@ -61,7 +61,13 @@ def export(
         _check_unused(requests, limits, next(iter(degrees)), loaded=batch is not None)
         lengths = read_demand(None, None, requests.question()).workload
         result = estimate(
-            **common, **degrees, batch=batch or 1, input_len=lengths.input_len, output_len=lengths.output_len
+            **common,
+            **degrees,
+            batch=batch or 1,
+            input_len=lengths.input_len,
+            output_len=lengths.output_len,
+            images=requests.images,
+            image_size=requests.image_size,
         )
         if not result.fits:
             raise refuse("; ".join(note.text for note in result.notes if note.kind == "warning"))

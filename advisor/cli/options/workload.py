@@ -20,6 +20,10 @@ INPUT_LEN = flag("--input-len", "--isl", metavar="N", quantity=COUNT)
 OUTPUT_LEN = flag("--output-len", "--osl", metavar="N", quantity=COUNT)
 
 
+IMAGES = flag("--images", metavar="N", quantity=COUNT)
+IMAGE_SIZE = flag("--image-size", metavar="HxW")
+
+
 @group(PANEL)
 class Lengths:
     """Lengths of the requests."""
@@ -44,6 +48,10 @@ class Used:
     """Concurrent users, instead of a rate or a concurrency; each asks again a think time after an answer."""
     think_time: Annotated[float | None, flag("--think-time", metavar="S", quantity=SECONDS)] = None
     """Seconds from an answer to the next request of the same user or agent.  [default: the use's]"""
+    images: Annotated[int | None, IMAGES] = None
+    """Images in each prompt, beside its --input-len tokens of text."""
+    image_size: Annotated[str | None, IMAGE_SIZE] = None
+    """Height and width of an image in pixels.  [default: 1024x1024]"""
 
     def question(self) -> dict[str, Any]:
         """Return them as ``QuestionFlags``."""
@@ -53,6 +61,8 @@ class Used:
             "think_time": self.think_time,
             "input_len": self.input_len,
             "output_len": self.output_len,
+            "images": self.images,
+            "image_size": self.image_size,
         }
 
 
@@ -85,6 +95,10 @@ class StaticBatch(Lengths):
 
     batch: Annotated[int, flag("--batch", metavar="N", quantity=COUNT)]
     """Sequences at once per replica; all arrive together."""
+    images: Annotated[int | None, IMAGES] = None
+    """Images in each prompt, beside its --input-len tokens of text."""
+    image_size: Annotated[str | None, IMAGE_SIZE] = None
+    """Height and width of an image in pixels.  [default: 1024x1024]"""
 
 
 CONCURRENCY = flag("--concurrency", metavar="N", quantity=COUNT)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from advisor.perf_model.deployment_arrays import ACTIVATION_BYTES, DeploymentArrays
+from advisor.perf_model.image_encoding import image_gib
 from advisor.perf_model.memory.kv_capacity import BLOCK, blocks_of_request, cache_pages, layer_cache_bytes
 from advisor.perf_model.memory.parts import Memory, engine_gib
 from advisor.perf_model.memory.recent_release import (
@@ -175,6 +176,9 @@ def paged_memory(model: Model, cluster: Cluster, layout: DeploymentArrays, engin
     device = cluster.gpu.memory_gib
     rotary = rotary_numbers(model) * ACTIVATION_BYTES / GIB
     activations = activation_gib(model, layout, facts.name)
+    if model.images is not None:
+        encoding, encoded = image_gib(model, layout)
+        activations = np.maximum(activations + encoded, encoding)
     outside = _outside_gib(facts, model, cluster, layout)
     groups, pages = kv_groups(model), cache_pages(model, layout)
     pooled = groups.size / max(sum(count * cached_by_kind[i] for i, (count, _) in enumerate(stack(model).counts)), 1)

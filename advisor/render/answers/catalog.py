@@ -33,7 +33,7 @@ def model_facts(model: Model) -> dict[str, Any]:
     filled = {
         f.name: getattr(model, f.name)
         for f in fields(model)
-        if f.name != "stack" and getattr(model, f.name) not in (0, "", None, False, ())
+        if f.name not in ("stack", "image_encoder", "images") and getattr(model, f.name) not in (0, "", None, False, ())
     }
     if not model.num_experts:
         filled.pop("moe_layer_step", None)
