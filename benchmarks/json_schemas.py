@@ -293,10 +293,11 @@ class Definitions:
         if kind.__name__ not in self.held:
             self.held[kind.__name__] = {}  # it may hold itself
             fields = self.fields_of(kind)
+            open_ = {f.name for f in dataclasses.fields(kind) if "if_stated" in f.metadata}
             self.held[kind.__name__] = {
                 "type": "object",
                 "properties": fields,
-                "required": list(fields),
+                "required": [name for name in fields if name not in open_],
                 "additionalProperties": False,
             }
         return {"$ref": f"#/$defs/{kind.__name__}"}

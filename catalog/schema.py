@@ -67,10 +67,7 @@ GPU_MEMORY_UTILIZATION = 0.9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """A decoder-only transformer, as its ``config.json`` describes it.
-
-    Field names are those of Hugging Face configurations where one exists.
-    """
+    """A decoder-only transformer, as its ``config.json`` describes it; fields are named as in Hugging Face configurations where one exists."""
 
     name: str
     """Hugging Face id, or the path it was read from."""
@@ -287,10 +284,7 @@ LATENCIES = ("ttft_ms", "tpot_ms", "e2e_ms")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deployment:
-    """How a model is laid out on GPUs and which limits its engine is started with.
-
-    ``None`` in a knob means "what the engine would choose"; resolved deployments have none.
-    """
+    """How a model is laid out on GPUs and started; ``None`` in a knob means "what the engine would choose", and resolved ones have none."""
 
     engine: str = "vllm"
     tp: Degree = 1

@@ -85,13 +85,15 @@ class Demand:
     """and the height and width of each in pixels."""
     notes: tuple[Note, ...] = field(default=())
 
-    def of_model(self, model: Model) -> tuple[Model, Demand]:
-        """Return the model asked about the images, and the demand with their tokens in its prompts.
+    def of_model(self, model: Model, *, sessions: bool = False) -> tuple[Model, Demand]:
+        """Return the model asked about the images, and the demand with their tokens in its prompts; ``sessions``: whether prompts grow.
 
         Raises:
             InputError: the model takes no such images.
 
         """
+        if self.images and sessions:
+            raise InputError("images are of prompts that are all alike; leave out images, or turns and sessions")
         asked, workload, notes = asked_with_images(model, self.workload, self.images, self.image_size)
         return asked, replace(self, workload=workload, notes=(*self.notes, *notes))
 

@@ -215,8 +215,7 @@ def recommend(
         turns: requests of a session, each of which sends all that was said before, a ``think_time`` after the last answer.
         sessions: a file of sessions (see ``advisor.simulator.session_files.read_sessions``).
         router: between the replicas, as ``advisor.simulate`` takes it.
-        flags: the same by the names of the command line's options: ``use="chat", users=1000, tpot="50ms"``; see
-            ``QuestionFlags``.
+        flags: the same by the names of the command line's options: ``use="chat", tpot="50ms"``; see ``QuestionFlags``.
 
     Raises:
         InputError: a name, number or combination that cannot be; the message says what would be right.
@@ -228,9 +227,7 @@ def recommend(
         return _best_of([recommend(**same, gpus=place, engine=name, **flags) for place, name in several])
     resolved_model, resolved_cluster = read_model(model), read_cluster(gpus, set_gpu)
     demand = read_demand(workload, slo, flags, steady=True, turns=turns)
-    if demand.images and (turns > 1 or sessions is not None):
-        raise InputError("images are of prompts that are all alike; leave out images, or turns and sessions")
-    asked_model, demand = demand.of_model(resolved_model.value)
+    asked_model, demand = demand.of_model(resolved_model.value, sessions=turns > 1 or sessions is not None)
     caches, demand = caches_of(
         demand,
         workload,
