@@ -46,7 +46,9 @@ EXAMPLES = {
     "--model": "--model llama-13b",
     "--gpus": "--gpus 4xA100",
     "--batch": "--batch 32 (sequences at once per replica)",
+    "train --batch": "--batch 256 (sequences of a step, over all replicas)",
 }
+"""What a missing option may be, of one command alone where it is named."""
 
 
 def one_line(text: str) -> str:
@@ -99,7 +101,13 @@ class Program(TyperGroup):
             near = closest(name, {squash(command_name): command_name for command_name in known}, count=2)
             hint = f"did you mean {' or '.join(near)}? " if near else ""
             raise InputError(f'unknown command "{name}"; {hint}commands: {", ".join(known)}')
+        if name == "recommend" and TRAIN in args:  # the search for a layout is that of train
+            args = ["train", *(argument for argument in args[1:] if argument != TRAIN)]
         return super().resolve_command(ctx, args)
+
+
+TRAIN = "--train"
+"""What makes ``recommend`` the search of ``train``: the fastest layout of training."""
 
 
 class Command(TyperCommand):
@@ -184,7 +192,8 @@ def _usage_message(error: Any) -> str:
         spelled = parameter.opts[0]
         if parameter.param_type_name == "argument":
             return f"missing {parameter.human_readable_name if hasattr(parameter, 'human_readable_name') else spelled}"
-        return f"missing {spelled}; for example: {EXAMPLES.get(spelled, spelled + ' ...')}"
+        own = f"{ctx.info_name} {spelled}" if ctx is not None else spelled
+        return f"missing {spelled}; for example: {EXAMPLES.get(own, EXAMPLES.get(spelled, spelled + ' ...'))}"
     text: str = error.format_message()
     if ctx is not None and parameter is not None and _from_config(ctx, parameter.name):
         text += f" (in {ctx.meta['advisor.config']})"

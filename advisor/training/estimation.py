@@ -38,6 +38,8 @@ USUAL_LENGTH = 4096
 RELAXED_RANK = 16
 """Rank of the adapters that are offered where full fine-tuning does not fit (arXiv 2106.09685, table 6: 8 to 64 do alike)."""
 MOST_NODES = 4096
+SHORTEST, MOST_HALVINGS = 512, 16
+"""Tokens of the shortest sequences that are offered instead, and how often a sequence is halved for it."""
 
 
 def estimate_training(
@@ -95,7 +97,10 @@ def estimate_training(
         InputError: a name, number or combination that cannot be; the message says what would be right.
 
     """
-    return recommend_training(**locals(), top=1).candidates[0]
+    answer = recommend_training(**locals(), top=1)
+    one = answer.candidates[0]
+    what_fits = Note("; ".join(answer.relaxations))
+    return replace(one, notes=(*one.notes, what_fits)) if answer.relaxations else one
 
 
 def recommend_training(
@@ -337,7 +342,7 @@ def _provenance(task: TrainingTask) -> Literal["calibrated", "transferred", "ana
 
 
 def _relaxations(tasks: Sequence[TrainingTask], known: Mapping[str, Any]) -> list[str]:
-    """Say what would fit where nothing does: adapters, states in CPU memory, more GPUs."""
+    """Say what would fit where nothing does: adapters, states in CPU memory, shorter sequences, more GPUs."""
     said = []
     changes = [("--offload", {"offload": True})] + (
         [] if tasks[0].lora_rank else [(f"--lora-rank {RELAXED_RANK}", {"lora_rank": RELAXED_RANK})]
@@ -345,6 +350,11 @@ def _relaxations(tasks: Sequence[TrainingTask], known: Mapping[str, Any]) -> lis
     for words, change in changes:
         if any(_fits(replace(task, **change), known) for task in tasks):
             said.append(f"{words}: fits on the same GPUs")
+    shorter = (tasks[0].sequence_length >> halvings for halvings in range(1, MOST_HALVINGS))
+    for length in (length for length in shorter if length >= SHORTEST):
+        if any(_fits(replace(task, sequence_length=length), known) for task in tasks):
+            said.append(f"--seq-len {length}: fits on the same GPUs")
+            break
     free = {name: value for name, value in known.items() if name != "dp"}
     cluster = tasks[0].cluster
     for factor in (2, 4, 8, 16, 32, 64, 128):

@@ -171,15 +171,15 @@ def check_stated(task: TrainingTask, stated: Mapping[str, Any]) -> None:
 
 
 def _check_batch(task: TrainingTask, stated: Mapping[str, Any], degrees: Mapping[str, int]) -> None:
-    if not {"tp", "pp", "cp"} <= set(stated):
-        return
-    dp = stated.get("dp") or task.cluster.num_gpus // (degrees["tp"] * degrees["pp"] * degrees["cp"])
+    """Refuse a batch that the replicas, where they follow from what is stated, and the micro-batch do not divide."""
+    known = "dp" in stated or {"tp", "pp", "cp"} <= set(stated)
+    dp = stated.get("dp") or task.cluster.num_gpus // (degrees["tp"] * degrees["pp"] * degrees["cp"]) if known else 1
     whole = dp * stated.get("micro_batch", 1)
     if task.batch % whole:
         below, above = task.batch // whole * whole, -(-task.batch // whole) * whole
-        micro = f" x micro-batch {stated['micro_batch']}" if "micro_batch" in stated else ""
+        parts = [f"{dp} replicas"] * known + [f"micro-batches of {stated.get('micro_batch')}"] * ("micro_batch" in stated)
         right = f"{below} or {above}" if below else f"{above}"
-        raise InputError(f"batch {task.batch} does not divide into {dp} replicas{micro}; use {right}")
+        raise InputError(f"batch {task.batch} does not divide into {' x '.join(parts)}; use {right}")
 
 
 def _why_none(task: TrainingTask, stated: Mapping[str, Any]) -> str:

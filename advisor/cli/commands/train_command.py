@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def train(*, hardware: Hardware, training: TrainingQuestion, layout: TrainingDegrees, output: ReportedOutput) -> None:
     """Estimate memory and time of training, or find the best layout.
 
-    With --tp, --pp or --cp, estimates that layout; without, evaluates every layout. Exits with 1 if nothing fits.
+    With --tp, --pp or --cp, estimates that layout; without (or as recommend --train), evaluates every layout. Exits with 1 if nothing fits.
 
     \b
     advisor train --model gpt-3-175b --gpus 64xA100 --tp 8 --pp 8 --batch 64

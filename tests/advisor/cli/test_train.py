@@ -45,3 +45,22 @@ def test_tokens_that_are_no_number(tokens):
     result = run(*GPT, "--tokens", tokens)
     assert result.exit_code == 2
     assert "such as 300B" in result.output
+
+
+def test_recommend_train_is_the_search_of_train():
+    assert run("recommend", "--train", *GPT[1:]).stdout == run(*GPT).stdout
+
+
+def test_a_missing_batch_is_explained_as_that_of_a_step():
+    from advisor.cli.program import message_of
+
+    result = run(*GPT[:-2])
+    assert result.exit_code == 2
+    assert "over all replicas" in result.output + message_of(result.exception)[0]
+
+
+def test_a_sequence_beyond_memory_says_which_fits():
+    stated = ("train", "--model", "llama-3-8b", "--gpus", "8xH100", "--batch", "16", "--seq-len", "4000000", "--tp", "8")
+    result = run(*stated)
+    assert result.exit_code == 1
+    assert "--seq-len 250000: fits on the same GPUs" in result.stdout

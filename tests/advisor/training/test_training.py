@@ -276,6 +276,8 @@ def test_experts_travel_only_where_they_are_spread():
     [
         ({"tp": 8, "pp": 4, "batch": 63}, r"batch 63 does not divide into 2 replicas; use 62 or 64"),
         ({"tp": 8, "pp": 8, "batch": 63, "micro_batch": 2}, r"use 62 or 64"),
+        ({"batch": 64, "micro_batch": 5}, r"into 64 replicas x micro-batches of 5; use 320"),
+        ({"batch": 63, "dp": 4, "micro_batch": 2}, r"into 4 replicas x micro-batches of 2; use 56 or 64"),
         ({"pp": 128, "batch": 64}, r"128 stages are more than the 96 layers .* at most 96"),
         ({"tp": 7, "batch": 64}, r"does not divide the 96 attention heads .* use 6 or less"),
         ({"tp": 8, "pp": 6, "batch": 64}, r"needs 48 GPUs or a multiple of it, and there are 64"),
