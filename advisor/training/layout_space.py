@@ -177,7 +177,9 @@ def _check_batch(task: TrainingTask, stated: Mapping[str, Any], degrees: Mapping
     whole = dp * stated.get("micro_batch", 1)
     if task.batch % whole:
         below, above = task.batch // whole * whole, -(-task.batch // whole) * whole
-        parts = [f"{dp} replicas"] * known + [f"micro-batches of {stated.get('micro_batch')}"] * ("micro_batch" in stated)
+        parts = [f"{dp} replicas"] * known + [f"micro-batches of {stated.get('micro_batch')}"] * (
+            "micro_batch" in stated
+        )
         right = f"{below} or {above}" if below else f"{above}"
         raise InputError(f"batch {task.batch} does not divide into {' x '.join(parts)}; use {right}")
 

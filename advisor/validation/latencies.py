@@ -59,12 +59,12 @@ def report() -> Iterator[str]:
         for metric, judged in errors_of(run).items():
             if metric != "ttft_ms" or run.batch == 1:  # in flight a client's TTFT is that of its bursts
                 groups[f"{run.gpus} x {run.gpu}, {alone}", METRICS[metric]].append(judged)
-    for (what, metric), judged in groups.items():
-        off = [abs(error) for error, _ in judged]
-        held = float(np.mean([inside for _, inside in judged]))
-        bias = math.fsum(error for error, _ in judged) / len(judged)
+    for (what, metric), group in groups.items():
+        off = [abs(error) for error, _ in group]
+        held = float(np.mean([inside for _, inside in group]))
+        bias = math.fsum(error for error, _ in group) / len(group)
         yield (
-            f"{what}, {metric}: {len(judged)} runs, mean {np.mean(off):.1%}, worst {max(off):.1%}, bias {bias:+.1%}; "
+            f"{what}, {metric}: {len(group)} runs, mean {np.mean(off):.1%}, worst {max(off):.1%}, bias {bias:+.1%}; "
             f"{held:.0%} within 90% intervals"
         )
 

@@ -60,7 +60,19 @@ def test_a_missing_batch_is_explained_as_that_of_a_step():
 
 
 def test_a_sequence_beyond_memory_says_which_fits():
-    stated = ("train", "--model", "llama-3-8b", "--gpus", "8xH100", "--batch", "16", "--seq-len", "4000000", "--tp", "8")
+    stated = (
+        "train",
+        "--model",
+        "llama-3-8b",
+        "--gpus",
+        "8xH100",
+        "--batch",
+        "16",
+        "--seq-len",
+        "4000000",
+        "--tp",
+        "8",
+    )
     result = run(*stated)
     assert result.exit_code == 1
     assert "--seq-len 250000: fits on the same GPUs" in result.stdout

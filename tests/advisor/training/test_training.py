@@ -9,6 +9,13 @@ from hypothesis import strategies as st
 
 import advisor
 from advisor.perf_model.roofline import product_cost
+from advisor.training.budget import (
+    CHECKPOINT_BYTES,
+    CHECKPOINT_GBPS,
+    GPU_HOURS_BETWEEN_FAILURES,
+    RESTART_S,
+    overhead,
+)
 from advisor.training.efficiencies import Efficiencies, shipped_fit
 from advisor.training.fitting import local_times, pretraining
 from advisor.training.layouts import TrainingLayouts, TrainingTask
@@ -18,6 +25,7 @@ from advisor.training.training_memory import memory_by_part
 from advisor.validation.training import memory_errors
 from catalog.gpus import find_gpu, parse_cluster
 from catalog.models.find import find_model
+from catalog.models.sizes import parameters
 from catalog.training import RECOMPUTATIONS, TrainingLayout, find_framework, frameworks, training_runs
 
 GPT = "nvidia/megatron-gpt-22b"
@@ -269,6 +277,22 @@ def test_fsdp_computes_a_layer_again_but_for_its_last_product():
 def test_experts_travel_only_where_they_are_spread():
     alone, spread = (time_of(task_of("mixtral-8x7b", "64xH100"), TrainingLayout(dp=64, ep=ep, zero=1)) for ep in (1, 8))
     assert alone.expert[0] == 0 < spread.expert[0]
+
+
+def test_checkpoints_are_as_far_apart_as_costs_least():
+    """Daly's model: near the interval that is chosen no other one loses less to failures and checkpoints."""
+    cluster, model = parse_cluster("256x8xH100-SXM").value, find_model("gpt-3-175b").value
+    factor, interval = overhead(10.0, cluster, model)
+    between = GPU_HOURS_BETWEEN_FAILURES * 3600 / cluster.num_gpus
+    writing = CHECKPOINT_BYTES * parameters(model) / (CHECKPOINT_GBPS * 1e9 * cluster.nodes)
+
+    def lost(seconds):
+        return between / seconds * np.exp(RESTART_S / between) * np.expm1((seconds + writing) / between)
+
+    assert factor == pytest.approx(lost(interval))
+    assert 1 < factor < min(lost(interval / 2), lost(interval * 2))
+    few, _ = overhead(10.0, parse_cluster("8x8xH100-SXM").value, model)
+    assert few < factor
 
 
 @pytest.mark.parametrize(
