@@ -212,10 +212,10 @@ class Knobs:
     dtype: str
     kv_dtype: str
     max_model_len: int | None
-    gpu_memory_utilization: float
+    gpu_memory_utilization: float | None
 
 
-NO_KNOBS: Mapping[str, object] = {"weights": AUTO, "kv": AUTO, "context": None, "memory_share": 90}
+NO_KNOBS: Mapping[str, object] = {"weights": AUTO, "kv": AUTO, "context": None, "memory_share": None}
 """Values of the widgets of ``knobs`` that state nothing."""
 
 
@@ -245,9 +245,10 @@ def knobs(*, several: bool = False, weights: bool = True) -> Knobs:
             placeholder="the most",
             help="Longest prompt and answer together; empty: the model's, or what memory holds.",
         )
-        why = "Share of each GPU's memory that the engine may use (--gpu-memory-utilization)."
-        share = number("GPU memory, %", "memory_share", (1, 100), 90, 1, help=why)
-    return Knobs(dtype=dtype, kv_dtype=kv_dtype, max_model_len=context, gpu_memory_utilization=share / 100)
+        why = "Share of each GPU's memory that the engine may use (--gpu-memory-utilization); empty: the engine's own."
+        share = number("GPU memory, %", "memory_share", (1, 100), None, 1, placeholder="the engine's", help=why)
+    utilization = None if share is None else share / 100
+    return Knobs(dtype=dtype, kv_dtype=kv_dtype, max_model_len=context, gpu_memory_utilization=utilization)
 
 
 def objective() -> str:

@@ -61,10 +61,6 @@ EXPERTS_ONLY = frozenset({"mxfp4"})
 """Checkpoint formats of which, without a word, only the experts are quantised where a model has some (gpt-oss model card, section 2.1)."""
 
 
-GPU_MEMORY_UTILIZATION = 0.9
-"""Share of a GPU's memory that an engine is given without a word."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
     """A decoder-only transformer, as its ``config.json`` describes it; fields are named as in Hugging Face configurations where one exists."""
@@ -297,7 +293,7 @@ class Deployment:
     max_num_seqs: Count | None = None
     max_num_batched_tokens: Count | None = None
     max_model_len: Count | None = None
-    gpu_memory_utilization: Annotated[float, Interval(ge=0.01, le=1)] = GPU_MEMORY_UTILIZATION
+    gpu_memory_utilization: Annotated[float, Interval(ge=0.01, le=1)] | None = None
     dtype: str = "auto"
     """Weight format: a key of ``BITS``, or "auto"."""
     kv_dtype: str = "auto"
@@ -433,10 +429,7 @@ class Measurement:
     def deployment(self) -> Deployment:
         """Return the deployment that was measured."""
         names = {f.name for f in fields(Deployment)} & {f.name for f in fields(self)}
-        chosen = {name: getattr(self, name) for name in names}
-        if chosen["gpu_memory_utilization"] is None:
-            del chosen["gpu_memory_utilization"]
-        return Deployment(**chosen)
+        return Deployment(**{name: getattr(self, name) for name in names})
 
 
 def require_positive(name: str, value: float, *, most: float = math.inf, whole: bool = True) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
 
 from catalog.borders import checked
+from catalog.engines import find_engine
 from catalog.errors import InputError
 from catalog.models.find import find_model
 from catalog.schema import Deployment, Model
@@ -162,6 +163,10 @@ def _load(own: Any, shared: dict[str, Any], where: str) -> BenchmarkJob:
             raise InputError(f"{where}: deployment is {part!r:.60}; it must be an object such as {{'tp': 2}}")
         knobs |= part
     deployment = checked(Deployment, knobs, f"{where}: deployment")
+    engine = find_engine(deployment.engine)
+    if deployment.gpu_memory_utilization is None and engine.memory_rule != "static":
+        share = engine.memory_share(deployment.engine_version)  # runs are kept with it
+        deployment = replace(deployment, gpu_memory_utilization=share)
     model = find_model(entry.model).value
     layout = f"tp{deployment.tp}pp{deployment.pp}dp{deployment.dp}"
     short = short_name(model.name).casefold().removesuffix("-hf").removeprefix("meta-")

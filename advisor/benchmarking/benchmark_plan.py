@@ -365,7 +365,8 @@ def plan_of(
 ) -> dict[str, Any]:
     """Write a plan for ``probes.benchmark_plan.read_plan``, with the loads in this order."""
     first = loads[0].deployment if loads else Deployment()
-    shared = ("engine", "dtype", "max_num_seqs", "max_num_batched_tokens", "max_model_len", "compiled")
+    knobs = ("max_num_seqs", "max_num_batched_tokens", "max_model_len", "gpu_memory_utilization")
+    shared = ("engine", "dtype", *knobs, "compiled")
     entries = []
     for load in loads:
         measuring = sum(load.seconds.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
@@ -16,7 +17,7 @@ from advisor.perf_model.memory.kv_capacity import max_concurrency
 from advisor.perf_model.parameters import IDEAL
 from advisor.perf_model.static_batch import static_batch_times
 from advisor.perf_model.steady_state import steady_state_times
-from catalog.engines import engine_family, find_engine, release_distance
+from catalog.engines import engine_family, find_engine, minor_release, release_distance
 from catalog.errors import InputError
 from catalog.gpus import find_gpu, is_no_gpu
 from catalog.models.find import find_model
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from advisor.perf_model.memory.parts import Memory
     from advisor.perf_model.parameters import Parameters
     from advisor.perf_model.phase_times import PhaseTimes
+    from catalog.engines import Engine
     from catalog.schema import Measurement, Model
     from catalog.units import Array
 
@@ -236,6 +238,19 @@ def group_runs(runs: Iterable[Measurement], *, by_release: bool = False) -> tupl
     return tuple(_group(members, engine) for (_, _, engine, _), members in together.items())
 
 
+USUAL_SHARE = 0.9
+"""Share of memory taken for a run that does not state it, of a release whose default is not known: that of vLLM before 0.21."""
+
+
+def _usual_share(engine: Engine, run: Measurement) -> float:
+    """Return the share of memory that an engine had in a run that does not state it; NaN where that depends on more."""
+    if engine.memory_rule == "static":
+        return math.nan
+    release = minor_release(run.engine_version)
+    known = release == minor_release(engine.version) or (release and engine.earlier_memory_share)
+    return engine.memory_share(run.engine_version) if known else USUAL_SHARE
+
+
 def _group(runs: list[Measurement], engine: str) -> RunGroup:
     releases = {release_distance(engine, run.engine_version) for run in runs}
     model, gpu = find_model(runs[0].model).value, find_gpu(runs[0].gpu).value
@@ -256,7 +271,7 @@ def _group(runs: list[Measurement], engine: str) -> RunGroup:
         "max_num_batched_tokens": np.where(served, np.where(batch == 0, 8192.0, usual), tokens),
         "max_num_seqs": np.where(batch > 0, np.maximum(batch, 256.0), SATURATED_SEQUENCES),
         "max_model_len": lengths.sum(axis=1),
-        "gpu_memory_utilization": np.full(len(runs), 0.9),
+        "gpu_memory_utilization": [_usual_share(kind, run) for run in runs],
     }
     for name, default in defaults.items():
         given = [getattr(run, name) for run in runs]

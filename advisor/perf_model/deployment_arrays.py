@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from catalog.engines import Engine
     from catalog.units import Array
 
 ACTIVATION_BYTES = 2.0
@@ -76,6 +77,7 @@ class DeploymentArrays:
     max_num_batched_tokens: Array
     max_model_len: Array
     gpu_memory_utilization: Array
+    """NaN: the engine's own share."""
     offload: Array
     compiled: Array
     """1.0 with kernel fusion, else 0.0."""
@@ -127,7 +129,7 @@ class DeploymentArrays:
                 ("max_num_seqs", 256),
                 ("max_num_batched_tokens", 2048),
                 ("max_model_len", model.max_position_embeddings),
-                ("gpu_memory_utilization", 0.9),
+                ("gpu_memory_utilization", np.nan),
                 ("offload", 0.0),
                 ("compiled", 1.0),
                 ("graphs", columns.get("compiled", 1.0)),
@@ -165,6 +167,18 @@ class DeploymentArrays:
     def take(self, rows: NDArray[Any]) -> DeploymentArrays:
         """Return the chosen rows, by index or mask."""
         return replace(self, **{name: getattr(self, name)[rows] for name in self.__slots__})
+
+    def memory_share(self, engine: Engine) -> Array:
+        """Return ``gpu_memory_utilization``, shape (n,), with the engine's own where it is open; NaN where that depends on more than
+        the release ("static" of ``Engine.memory_rule``).
+        """
+        share = self.gpu_memory_utilization
+        if engine.memory_rule == "static" or not np.any(opened := np.isnan(share)):
+            return share
+        own = np.full(len(self), engine.gpu_memory_utilization)
+        for before, earlier in reversed(list(engine.earlier_memory_share.items())):
+            own = np.where((self.release > 0) & (self.release < minor_release(before)), earlier, own)
+        return np.where(opened, own, share)
 
     @property
     def gpus(self) -> Array:

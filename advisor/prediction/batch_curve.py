@@ -133,7 +133,7 @@ def curve(
     max_num_batched_tokens: int | None = None,
     max_num_seqs: int | None = None,
     max_model_len: int | None = None,
-    gpu_memory_utilization: float = 0.9,
+    gpu_memory_utilization: float | None = None,
     runs: Sequence[Measurement] | None = None,
     set_gpu: Mapping[str, float | str] | None = None,
     price: float | None = None,
@@ -160,7 +160,7 @@ def curve(
         max_num_seqs: most sequences that one replica runs at once; None for the batch itself in the steady state, as
             ``recommend`` configures it, else for what the engine would choose.
         max_model_len: longest prompt and answer together, in tokens; None for all the model's positions.
-        gpu_memory_utilization: share of each GPU's memory that the engine may use.
+        gpu_memory_utilization: share of each GPU's memory that the engine may use; None for the engine's own.
         runs: None for the shipped fit and the user's own runs; a list for exactly those; [] for the analytic model.
         set_gpu: what-if values for fields of the GPU, such as ``{"memory_bandwidth_gbps": 6000}``.
         price: dollars per GPU-hour; None for the cheapest offer in the catalog.

@@ -87,7 +87,7 @@ def _more(model: Model, cluster: Cluster, deployment: Deployment) -> list[tuple[
     replica = deployment.pp * deployment.dp
     wider = [tp for tp in valid_tp(model) if deployment.tp < tp and tp * replica <= cluster.num_gpus]
     changes += [(f"--tp {tp}", replace(deployment, tp=tp)) for tp in wider[:1]]
-    if deployment.gpu_memory_utilization < WIDEST_SHARE:
+    if deployment.gpu_memory_utilization is not None and deployment.gpu_memory_utilization < WIDEST_SHARE:
         wide = replace(deployment, gpu_memory_utilization=WIDEST_SHARE)
         changes.append((f"--gpu-memory-utilization {WIDEST_SHARE:g}", wide))
     capacities = []

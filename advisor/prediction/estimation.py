@@ -50,7 +50,7 @@ def estimate(
     max_num_batched_tokens: int | None = None,
     max_num_seqs: int | None = None,
     max_model_len: int | None = None,
-    gpu_memory_utilization: float = 0.9,
+    gpu_memory_utilization: float | None = None,
     runs: Runs = None,
     set_gpu: Mapping[str, float | str] | None = None,
     price: float | None = None,
@@ -83,7 +83,7 @@ def estimate(
         max_num_batched_tokens: token budget of one step; None for what the engine would choose, here and below.
         max_num_seqs: most sequences that one replica runs at once.
         max_model_len: longest prompt and answer together, in tokens.
-        gpu_memory_utilization: share of each GPU's memory that the engine may use.
+        gpu_memory_utilization: share of each GPU's memory that the engine may use; None for the engine's own.
         runs: None for the shipped fit and the user's own runs; a list for exactly those; [] for the analytic model; or what
             ``fit`` made.
         set_gpu: what-if values for fields of the GPU, such as ``{"memory_bandwidth_gbps": 6000}``.
@@ -186,7 +186,7 @@ def with_measurement(predicted: Estimate, run: Measurement) -> Estimate:
         if predicted.price is not None:
             hourly = predicted.price.usd_per_gpu_hour
             values["usd_per_mtok"] = usd_per_mtok(hourly, values["output_tok_s_per_gpu"])
-    if run.kv_capacity_tokens and predicted.kv_capacity_tokens:
+    if run.kv_capacity_tokens and predicted.kv_capacity_tokens and _same_share(run, predicted):
         held = run.kv_capacity_tokens
         values |= {"kv_capacity_tokens": held, "kv_capacity_ends": (held, held)}
         values["max_concurrency"] = predicted.max_concurrency * held // predicted.kv_capacity_tokens
@@ -201,6 +201,17 @@ def with_measurement(predicted: Estimate, run: Measurement) -> Estimate:
         sigmas=sigmas,
         notes=(*predicted.notes, note),
     )
+
+
+def _same_share(run: Measurement, estimate: Estimate) -> bool:
+    """Return whether the engine had that share of memory in the run, which one that states none is taken to have had."""
+    return run.gpu_memory_utilization in (None, estimate.deployment.gpu_memory_utilization)
+
+
+def _all_cached(run: Measurement, estimate: Estimate) -> bool:
+    """Return whether all requests are in the cache at once, both in the run and as estimated: more memory changes no time then."""
+    needed = run.batch * (run.input_len + run.output_len)
+    return (run.kv_capacity_tokens or 0) >= needed and estimate.running >= estimate.batch
 
 
 def measured_run(runs: Sequence[Measurement], estimate: Estimate) -> Measurement | None:
@@ -226,6 +237,7 @@ def measured_run(runs: Sequence[Measurement], estimate: Estimate) -> Measurement
         # A cap on the sequences that both are below decides nothing.
         uncapped = min(run.max_num_seqs or run.batch, wanted.max_num_seqs or run.batch) >= run.batch
         same_start = same_start and (uncapped or run.max_num_seqs == wanted.max_num_seqs)
+        same_start = same_start and (_same_share(run, estimate) or _all_cached(run, estimate))
         same = same_start and all(
             value is None or (automatic.get(name) if value == "auto" else value) == getattr(wanted, name)
             for name in (
@@ -236,7 +248,6 @@ def measured_run(runs: Sequence[Measurement], estimate: Estimate) -> Measurement
                 "dtype",
                 "kv_dtype",
                 "max_num_batched_tokens",
-                "gpu_memory_utilization",
                 "offload",
                 "compiled",
             )

@@ -147,7 +147,7 @@ def compare(
     runs: Runs = None,
     max_model_len: int | None = None,
     kv_dtype: str = "auto",
-    gpu_memory_utilization: float = 0.9,
+    gpu_memory_utilization: float | None = None,
     top: int = 10,
     **flags: Unpack[QuestionFlags],
 ) -> Comparison:
@@ -174,7 +174,7 @@ def compare(
         runs: see ``recommend``.
         max_model_len: longest sequence to serve.
         kv_dtype: KV cache format, or "auto" for the model's.
-        gpu_memory_utilization: share of each GPU's memory that the engine may use.
+        gpu_memory_utilization: share of each GPU's memory that the engine may use; None for the engine's own.
         top: rows.
         flags: workload and limits by the names of the command line's options; see ``QuestionFlags``.
 
@@ -257,7 +257,7 @@ class _Question:
     budget: float | None
     max_model_len: int | None
     kv_dtype: str
-    gpu_memory_utilization: float
+    gpu_memory_utilization: float | None
 
     def rows(self, engine: str, candidates: Sequence[ScreenedDeployment]) -> list[ComparedDeployment]:
         """Evaluate candidates, those of one model on the same GPUs together."""

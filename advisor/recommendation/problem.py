@@ -80,7 +80,8 @@ class DeploymentSearch:
     kv_dtypes: tuple[str, ...] = ("auto",)
     budgets: tuple[int, ...]
     max_model_len: int | None = None
-    gpu_memory_utilization: float = 0.9
+    gpu_memory_utilization: float | None = None
+    """None: the engine's own share of each deployment."""
     offload: float = 0.0
     kv_offload: str | None = None
     max_batch: int = MOST_SEQUENCES
@@ -294,7 +295,11 @@ class DeploymentSearch:
 
     def is_full(self, estimate: Estimate) -> bool:
         """Return whether one sequence more would no longer fit surely."""
-        more = replace(estimate.deployment, max_num_seqs=estimate.batch + 1)
+        more = replace(
+            estimate.deployment,
+            max_num_seqs=estimate.batch + 1,
+            gpu_memory_utilization=self.gpu_memory_utilization,
+        )
         return bool(self._holds(DeploymentArrays.of([more], self.model, self.cluster.gpu))[0] <= estimate.batch)
 
     def scores_at(self, estimate: Estimate, batch: int) -> Scores:
@@ -400,6 +405,9 @@ FormatNotes: TypeAlias = "Mapping[tuple[str, str], Sequence[Note]]"
 
 def checked(search: DeploymentSearch) -> tuple[DeploymentSearch, FormatNotes]:
     """Resolve formats and knobs once, so that what the engine refuses is said before anything is searched."""
+    share = search.gpu_memory_utilization
+    if share is None and find_engine(search.engine).memory_rule == "static":
+        share = 1.0  # its own as well, which differs between layouts: no note tells one of them
 
     def resolved(dtype: str, kv_dtype: str) -> Resolved[Deployment]:
         wanted = Deployment(
@@ -408,7 +416,7 @@ def checked(search: DeploymentSearch) -> tuple[DeploymentSearch, FormatNotes]:
             dtype=dtype,
             kv_dtype=kv_dtype,
             max_model_len=search.max_model_len,
-            gpu_memory_utilization=search.gpu_memory_utilization,
+            gpu_memory_utilization=share,
             offload=search.offload,
             kv_offload=search.kv_offload,
             max_num_batched_tokens=search.budgets[0],

@@ -156,7 +156,7 @@ def recommend(
     kv_dtypes: str | Sequence[str] | None = None,
     max_num_batched_tokens: int | Sequence[int] | None = None,
     max_model_len: int | None = None,
-    gpu_memory_utilization: float = 0.9,
+    gpu_memory_utilization: float | None = None,
     offload: float = 0.0,
     kv_offload: str | None = None,
     max_batch: int | None = None,
@@ -194,7 +194,7 @@ def recommend(
         kv_dtypes: KV cache formats allowed; the model's own by default.
         max_num_batched_tokens: token budgets allowed; the engine's default if None.
         max_model_len: longest sequence to serve; None: the model's, or what the KV cache holds.
-        gpu_memory_utilization: share of each GPU's memory the engine may use.
+        gpu_memory_utilization: share of each GPU's memory that the engine may use; None for the engine's own.
         offload: share of the layers' weights streamed from CPU memory.
         kv_offload: tiers below the GPUs' KV cache, such as "cpu=200GB" (see ``catalog.kv_offload``).
         max_batch: largest batch per replica to consider; 1024 if None.

@@ -144,12 +144,15 @@ def _format_relaxations(search: DeploymentSearch) -> list[Relaxation]:
 
 def _memory_relaxation(search: DeploymentSearch) -> list[Relaxation]:
     """Say where a larger share of each GPU's memory is enough."""
-    if search.gpu_memory_utilization >= WIDEST_SHARE:
+    engine, stated = find_engine(search.engine), search.gpu_memory_utilization
+    depends = stated is None and engine.memory_rule == "static"
+    share = engine.memory_share(search.engine_version) if stated is None else stated
+    if not depends and share >= WIDEST_SHARE:
         return []
     wider = replace(search, gpu_memory_utilization=WIDEST_SHARE)
     if not _feasible(wider):
         return []
-    text = f"--gpu-memory-utilization {WIDEST_SHARE:g} instead of {search.gpu_memory_utilization:g}"
+    text = f"--gpu-memory-utilization {WIDEST_SHARE:g} instead of {'its own' if depends else f'{share:g}'}"
     return [Relaxation(text=text, changes={"gpu_memory_utilization": WIDEST_SHARE})]
 
 

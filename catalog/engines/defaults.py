@@ -7,8 +7,9 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from catalog.engines.kv_cache import own_static_share
 from catalog.engines.parallelism import check_layout
-from catalog.engines.registry import Engine, find_engine
+from catalog.engines.registry import Engine, engine_name, find_engine
 from catalog.errors import InputError, Note, Resolved
 from catalog.kv_offload import read_kv_offload
 from catalog.schema import BITS, Deployment, require_positive
@@ -23,6 +24,8 @@ CHECKPOINTS = {"int4": " (AWQ or GPTQ)", "fp8": " (FP8)", "int8": " (W8A8)", "nv
 """What checkpoints of a format are called."""
 MOST_SEQS = 65536
 MOST_TOKENS = 2**24
+LEAST_SHARE = 0.01
+"""Least ``gpu_memory_utilization`` that a deployment may have."""
 _UNKNOWN_LENGTH = 2048  # config/model.py _get_and_verify_max_len, where a configuration names no length
 
 
@@ -45,7 +48,7 @@ def resolve(deployment: Deployment, model: Model, cluster: Cluster) -> Resolved[
     dtype = _weights(deployment, model, gpu, engine, notes)
     kv_dtype = _kv(deployment, model, gpu, engine, dtype, notes)
     max_model_len = _length(deployment, model)
-    max_num_seqs, max_num_batched_tokens = _limits(deployment, gpu, engine, max_model_len, notes)
+    max_num_seqs, max_num_batched_tokens = _limits(deployment, gpu, engine, max_model_len)
     resolved = replace(
         deployment,
         engine=engine.name,
@@ -56,7 +59,16 @@ def resolve(deployment: Deployment, model: Model, cluster: Cluster) -> Resolved[
         max_num_batched_tokens=max_num_batched_tokens,
         graphs=deployment.has_graphs,
     )
+    resolved = replace(resolved, gpu_memory_utilization=_memory_share(resolved, model, gpu, engine))
+    opened = [name for name in ENGINES_CHOICE if getattr(deployment, name) is None]
+    if opened:
+        chosen = ", ".join(f"{name} {getattr(resolved, name)}" for name in opened)
+        notes.append(Note(f"{chosen}: what {engine_name(resolved)} chooses on {gpu.name}"))
     return Resolved(resolved, tuple(notes))
+
+
+ENGINES_CHOICE = ("max_num_seqs", "max_num_batched_tokens", "gpu_memory_utilization")
+"""Knobs that the engine chooses by the GPU where nobody states them."""
 
 
 def compute_dtype(model: Model, gpu: Gpu, dtype: str = "auto", engine: str | Engine = "vllm") -> str:
@@ -114,7 +126,8 @@ def _check_placement(deployment: Deployment, cluster: Cluster) -> None:
 
 
 def _check_shares(deployment: Deployment) -> None:
-    require_positive("gpu_memory_utilization", deployment.gpu_memory_utilization, most=1, whole=False)
+    if deployment.gpu_memory_utilization is not None:
+        require_positive("gpu_memory_utilization", deployment.gpu_memory_utilization, most=1, whole=False)
     if not 0 <= deployment.offload < 1:
         raise InputError(f"offload is {deployment.offload!r}; it must be a share of the weights, from 0 to below 1")
 
@@ -253,7 +266,16 @@ def _length(deployment: Deployment, model: Model) -> int:
     return deployment.max_model_len
 
 
-def _limits(deployment: Deployment, gpu: Gpu, engine: Engine, max_model_len: int, notes: list[Note]) -> tuple[int, int]:
+def _memory_share(deployment: Deployment, model: Model, gpu: Gpu, engine: Engine) -> float:
+    """Return ``gpu_memory_utilization`` of a deployment in which nothing else is open."""
+    if deployment.gpu_memory_utilization is not None:
+        return deployment.gpu_memory_utilization
+    if engine.memory_rule == "static":  # where it keeps more free than there is nothing fits, which its memory says
+        return max(own_static_share(deployment, engine, model, gpu), LEAST_SHARE)
+    return engine.memory_share(deployment.engine_version)
+
+
+def _limits(deployment: Deployment, gpu: Gpu, engine: Engine, max_model_len: int) -> tuple[int, int]:
     """Return ``max_num_seqs`` and ``max_num_batched_tokens``."""
     defaults = engine.batch_defaults(gpu, deployment.engine_version)
     seqs, tokens = deployment.max_num_seqs, deployment.max_num_batched_tokens
@@ -261,7 +283,6 @@ def _limits(deployment: Deployment, gpu: Gpu, engine: Engine, max_model_len: int
         require_positive("max_num_seqs", seqs, most=MOST_SEQS)
     if tokens is not None:
         require_positive("max_num_batched_tokens", tokens, most=MOST_TOKENS)
-    opened = [name for name, value in (("max_num_seqs", seqs), ("max_num_batched_tokens", tokens)) if value is None]
     if tokens is not None and tokens % engine.token_multiple:
         near = math.ceil(tokens / engine.token_multiple) * engine.token_multiple
         raise InputError(
@@ -276,11 +297,5 @@ def _limits(deployment: Deployment, gpu: Gpu, engine: Engine, max_model_len: int
     if tokens < seqs:
         raise InputError(
             f"max_num_batched_tokens is {tokens}, below max_num_seqs {seqs}; every running sequence needs a token a step"
-        )
-    if opened:
-        values = {"max_num_seqs": seqs, "max_num_batched_tokens": tokens}
-        chosen = ", ".join(f"{name} {values[name]}" for name in opened)
-        notes.append(
-            Note(f"{chosen}: what {engine.name} {deployment.engine_version or engine.version} chooses on {gpu.name}")
         )
     return seqs, tokens

@@ -48,7 +48,6 @@ from typing import TYPE_CHECKING
 
 from catalog.errors import InputError
 from catalog.models.stack import stack
-from catalog.schema import GPU_MEMORY_UTILIZATION
 
 if TYPE_CHECKING:
     from catalog.engines.registry import Engine
@@ -144,6 +143,10 @@ CONTEXT_GIB, CONTEXT_TP_GIB = 0.67, 1.9
 a log of Qwen3-235B-A22B-FP8 on four H100s at 0.93 (vllm-project/vllm#21348: 367,404 tokens)."""
 
 
+LEAST_STATIC_SHARE = 0.05
+"""Below this share no command of SGLang is written: its weights and cache would have next to nothing."""
+
+
 def static_gib(share: Array, memory_gib: float, tp: Array) -> Array:
     """Return what SGLang's weights and KV cache have together: a share of what is free before loading, shape (n,)."""
     import numpy as np
@@ -185,11 +188,11 @@ def static_share(
 ) -> Array:
     """Return ``mem_fraction_static``, the share of a GPU's memory for weights and KV cache, shape (n,).
 
-    Without a word SGLang's own: all but what it keeps free. A ``gpu_memory_utilization`` that is stated is this share itself.
+    Where ``utilization`` is NaN or 1 it is SGLang's own: all but what it keeps free. One that is stated is this share itself.
     """
     import numpy as np
 
-    own = np.isclose(utilization, GPU_MEMORY_UTILIZATION) | (utilization >= 1.0)
+    own = ~(utilization < 1.0)
     reserve = static_reserve_gib(engine, model, gpu, tp=tp, pp=pp, tokens=tokens, seqs=seqs, graphs=graphs)
     return np.asarray(np.round(np.where(own, 1.0 - reserve / gpu.memory_gib, utilization), 3))
 
@@ -201,7 +204,23 @@ def _prefill_graphs(most: int) -> list[int]:
 
 
 def static_fraction(deployment: Deployment, engine: Engine, model: Model, gpu: Gpu) -> float:
-    """Return ``mem_fraction_static`` of one resolved deployment; see ``static_share``."""
+    """Return ``mem_fraction_static`` of one resolved deployment.
+
+    Raises:
+        InputError: it leaves no room for weights.
+
+    """
+    share = own_static_share(deployment, engine, model, gpu)
+    if share < LEAST_STATIC_SHARE:
+        raise InputError(
+            f"gpu_memory_utilization {deployment.gpu_memory_utilization:g} leaves no room for weights on {gpu.name} "
+            f"beside max_num_batched_tokens {deployment.max_num_batched_tokens}; raise one or lower the other"
+        )
+    return share
+
+
+def own_static_share(deployment: Deployment, engine: Engine, model: Model, gpu: Gpu) -> float:
+    """Return ``static_share`` of one deployment in which nothing but the share is open."""
     import numpy as np
 
     one = {
@@ -211,11 +230,6 @@ def static_fraction(deployment: Deployment, engine: Engine, model: Model, gpu: G
         "seqs": deployment.max_num_seqs,
     }
     arrays = {name: np.array([float(value or 0)]) for name, value in one.items()}
-    utilization, graphs = np.array([deployment.gpu_memory_utilization]), np.array([float(deployment.has_graphs)])
-    share = float(static_share(engine, model, gpu, utilization=utilization, graphs=graphs, **arrays)[0])
-    if share < 0.05:
-        raise InputError(
-            f"gpu_memory_utilization {deployment.gpu_memory_utilization:g} leaves no room for weights on {gpu.name} "
-            f"beside max_num_batched_tokens {deployment.max_num_batched_tokens}; raise one or lower the other"
-        )
-    return share
+    utilization = np.array([deployment.gpu_memory_utilization], dtype=float)  # NaN of None
+    graphs = np.array([float(deployment.has_graphs)])
+    return float(static_share(engine, model, gpu, utilization=utilization, graphs=graphs, **arrays)[0])

@@ -80,7 +80,9 @@ class Engine:
     weights and KV cache, of the GPU's memory ("static", SGLang); the KV cache, of what weights and activations left
     ("of_free", TensorRT-LLM, LMDeploy)."""
     gpu_memory_utilization: float = 0.9
-    """The engine's own default."""
+    """The engine's own default, where ``memory_rule`` is not "static"."""
+    earlier_memory_share: Mapping[str, float] = field(default_factory=dict)
+    """Its default before each of these releases, the oldest first."""
     block_size: int = 16
     """Tokens in one block of KV cache."""
     vocab_padding: int = 1
@@ -186,6 +188,15 @@ class Engine:
             return formats
         wide = at_least(gpu.compute_capability, "8.9")
         return tuple(f for f in formats if f != "nvfp4" and (f != "fp8" or wide))
+
+    def memory_share(self, version: str = "") -> float:
+        """Return the ``gpu_memory_utilization`` it starts with; that of another ``version`` where it is known to differ.
+
+        The default of an engine whose ``memory_rule`` is "static" depends on the deployment (``kv_cache.static_share``).
+        """
+        minor = minor_release(version) or minor_release(self.version)
+        earlier = (share for before, share in self.earlier_memory_share.items() if minor < minor_release(before))
+        return next(earlier, self.gpu_memory_utilization)
 
     def batch_defaults(self, gpu: Gpu, version: str = "") -> BatchDefaults:
         """Return the scheduler limits it starts with on ``gpu``; those of another ``version`` where they are known to differ."""

@@ -24,7 +24,7 @@ from probes.torch_engine.graphs import check_graphs
 from probes.torch_engine.kv_cache import CacheMemory, cache_bytes_per_token
 from probes.torch_engine.links import Links, gather
 from probes.torch_engine.memory import PARTS, cache_memory, give_back, memory_parts, prefill_bytes, rehearse, together
-from probes.torch_engine.model_settings import check_runs, read_settings
+from probes.torch_engine.model_settings import check_runs, memory_share, read_settings
 from probes.torch_engine.offload import offloaded_layers
 from probes.torch_engine.pipeline import Generated, Pipeline
 from probes.torch_engine.plain_reference import reference_logits
@@ -327,7 +327,7 @@ class TorchEngine:
         parts = memory_parts(
             self.device,
             context=self._context_bytes,
-            share=self.deployment.gpu_memory_utilization,
+            share=memory_share(self.deployment),
             weight_bytes=self.weight_bytes,
             kv_bytes=self._pipeline.memory.nbytes(),
         )
@@ -406,7 +406,7 @@ class TorchEngine:
         """Return the tokens that fit into what the weights and the largest prefill leave of ``gpu_memory_utilization``,
         on the fullest GPU; no more than ``max_num_seqs`` sequences can use.
         """
-        share = self.deployment.gpu_memory_utilization
+        share = memory_share(self.deployment)
         if self.device.type == "cuda":
             # NCCL takes its memory when first used; then, without it, what prefill takes
             self._transformer.links.all_gather(torch.zeros(1, 1, dtype=self._dtype, device=self.device))

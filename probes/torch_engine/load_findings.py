@@ -14,6 +14,7 @@ from probes.oom_search import find_threshold
 from probes.reference import FORCED, PROMPT, SEQUENCES, compare, sequences
 from probes.static_benchmark import OutOfMemory, failure, fitting, measure
 from probes.sweep_command import store, stored, tell
+from probes.torch_engine.model_settings import memory_share
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -158,7 +159,7 @@ def record_memory(engine: TorchEngine, order: Order, shape: tuple[int, int, int]
         "kv_tokens": engine.kv_capacity_tokens,
         "startup_s": round(engine.startup_s, 1),
     }
-    share = load.deployment.gpu_memory_utilization  # a threshold's is not the engine's own
+    share = memory_share(load.deployment)  # a threshold's is not the engine's own
     rows = [
         {**known, "rank": rank, **parts, "requested_gib": round(share * parts["total_gib"], 6)}
         for rank, parts in enumerate(engine.memory())

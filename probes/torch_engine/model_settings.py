@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from catalog.engines import find_engine
 from catalog.errors import InputError
 from catalog.schema import Model, require_positive
 
@@ -102,6 +103,12 @@ def _number(config: Mapping[str, Any], name: str, default: float | None, path: P
     return float(value)
 
 
+def memory_share(deployment: Deployment) -> float:
+    """Return the share of each GPU's memory that the engine may use, its own where the deployment states none."""
+    stated = deployment.gpu_memory_utilization
+    return find_engine("torch").memory_share() if stated is None else stated
+
+
 def check_runs(model: Model, deployment: Deployment, *, device: str) -> None:
     """Raise ``InputError``, one line, if the plain transformer cannot run a model in this deployment on "cuda" or "cpu"."""
     wanted = deployment
@@ -124,7 +131,8 @@ def check_runs(model: Model, deployment: Deployment, *, device: str) -> None:
     for name in ("tp", "pp", "max_num_seqs", "max_num_batched_tokens", "max_model_len"):
         if (value := getattr(wanted, name)) is not None:
             require_positive(name, value)
-    require_positive("gpu_memory_utilization", wanted.gpu_memory_utilization, most=1, whole=False)
+    if wanted.gpu_memory_utilization is not None:
+        require_positive("gpu_memory_utilization", wanted.gpu_memory_utilization, most=1, whole=False)
     if not 0 <= wanted.offload <= 1:
         raise InputError(f"offload is {wanted.offload!r}; it must be a share of the layers' weights, from 0 to 1")
     _check_split(model, wanted)

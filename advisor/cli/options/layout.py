@@ -77,9 +77,9 @@ class Room:
     max_model_len: Annotated[int | None, flag("--max-model-len", metavar="N", quantity=COUNT)] = None
     """Longest sequence to serve.  [default: the model's, or what memory holds]"""
     gpu_memory_utilization: Annotated[
-        float, flag("--gpu-memory-utilization", "--mem-fraction-static", metavar="SHARE", quantity=SHARE)
-    ] = 0.9
-    """Share of each GPU's memory that the engine may use; for SGLang, the share for weights and KV cache."""
+        float | None, flag("--gpu-memory-utilization", "--mem-fraction-static", metavar="SHARE", quantity=SHARE)
+    ] = None
+    """Share of each GPU's memory that the engine may use; for SGLang, the share for weights and KV cache.  [default: the engine's]"""
 
 
 @group(PANEL)

@@ -21,6 +21,7 @@ from advisor.perf_model.deployment_arrays import ACTIVATION_BYTES
 from advisor.perf_model.memory.caching_allocator import SMALL_SEGMENT, OutOfDeviceMemoryError
 from advisor.perf_model.memory.parts import Memory
 from advisor.perf_model.memory.torch_allocations import Stage, loaded, run, stages
+from catalog.engines import find_engine
 from catalog.units import GIB, MIB
 from probes.torch_engine.model_settings import MODEL_TYPES
 
@@ -123,7 +124,7 @@ def torch_memory(model: Model, cluster: Cluster, layout: DeploymentArrays) -> Me
     device, gpu = cluster.gpu.memory_gib, cluster.gpu
     columns = ("tp", "pp", "weight_bytes", "offload", "max_model_len", "compiled", "max_num_batched_tokens")
     table = np.stack([getattr(layout, name) for name in columns], axis=1)
-    table = np.column_stack([table, layout.kv_bytes, layout.gpu_memory_utilization])
+    table = np.column_stack([table, layout.kv_bytes, layout.memory_share(find_engine("torch"))])
     unique, which = np.unique(table, axis=0, return_inverse=True)
     fullest = np.array([_fullest(model, gpu, *map(float, row)) for row in unique])[which.reshape(-1)]
     weights, activations, outside, kv, per_token, body = fullest.T

@@ -261,7 +261,7 @@ def _kv_gib(
     """Return what ``Engine.memory_rule`` leaves for the cache beside ``weights`` and the ``rest``, shape (n,), below 0 where
     memory is short.
     """
-    device, share = cluster.gpu.memory_gib, layout.gpu_memory_utilization
+    device, share = cluster.gpu.memory_gib, layout.memory_share(facts)
     if facts.memory_rule == "of_free":
         return share * (device - weights - rest)
     if facts.memory_rule == "of_total":

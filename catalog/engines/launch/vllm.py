@@ -47,6 +47,7 @@ def cpu_environment(deployment: Deployment, model: Model, gpu: Gpu) -> dict[str,
     """Variables that vLLM's CPU build takes the place of GPU options from (vllm/envs.py): a worker's KV cache in GiB, its cores."""
     bits = BITS[deployment.dtype] + SCALE_BITS.get(deployment.dtype, 0.0)
     weights = parameters(model) * bits / 8 / GIB / (deployment.tp * deployment.pp)
+    assert deployment.gpu_memory_utilization is not None
     space = deployment.gpu_memory_utilization * gpu.memory_gib - weights - CPU_WORKING_GIB
     return {"VLLM_CPU_KVCACHE_SPACE": str(max(int(space), 1)), "VLLM_CPU_OMP_THREADS_BIND": "auto"}
 

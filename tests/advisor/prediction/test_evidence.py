@@ -219,7 +219,7 @@ def test_a_measured_configuration_is_answered_by_its_measurement():
     "changes",
     [
         {"batch": 7}, {"output_len": 100}, {"input_len": 100}, {"max_num_batched_tokens": 4096},
-        {"gpu_memory_utilization": 0.8}, {"engine": "sglang"}, {"runs": []},
+        {"engine": "sglang"}, {"runs": []},
         {"set_gpu": {"memory_bandwidth_gbps": 4000}},
     ],
 )  # fmt: skip
@@ -235,6 +235,18 @@ def test_a_cap_on_sequences_counts_where_it_holds_some_back():
     run = replace(RUN, batch=8)
     assert measured_run([run], found) is run
     assert measured_run([run], capped) is None
+
+
+def test_a_share_of_memory_counts_where_it_leaves_some_waiting():
+    other = same_question(RUN, gpu_memory_utilization=0.8)
+    predicted = same_question(RUN, gpu_memory_utilization=0.8, runs=[])
+    assert (other.provenance, other.tpot_ms) == ("measured", RUN.tpot_ms)
+    assert other.kv_capacity_tokens == predicted.kv_capacity_tokens < RUN.kv_capacity_tokens
+    short = RUN.batch * (RUN.input_len + RUN.output_len) - 1
+    assert measured_run([replace(RUN, kv_capacity_tokens=short)], predicted) is None
+    assert measured_run([replace(RUN, kv_capacity_tokens=None)], predicted) is None
+    assert measured_run([RUN], replace(predicted, running=0)) is None
+    assert measured_run([replace(RUN, gpu_memory_utilization=None, kv_capacity_tokens=None)], predicted) is not None
 
 
 def test_of_two_measurements_the_later_counts():

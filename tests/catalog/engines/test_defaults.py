@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from catalog.engines import all_engines, compute_dtype, find_engine, resolve
+from catalog.engines import all_engines, compute_dtype, find_engine, resolve, static_fraction
 from catalog.errors import InputError
 from catalog.gpus import all_gpus, find_gpu, parse_cluster
 from catalog.models.find import all_models, find_model
@@ -138,7 +138,8 @@ def test_resolving_leaves_nothing_open_and_twice_changes_nothing():
         "deepseek-ai/DeepSeek-V3",
     ):
         resolved = resolve(Deployment(tp=2), model(name), cluster("8xH100")).value
-        assert all(getattr(resolved, f.name) is not None for f in dataclasses.fields(resolved))
+        opened = {f.name for f in dataclasses.fields(resolved) if getattr(resolved, f.name) is None}
+        assert opened <= {"kv_offload", "drafting"}  # there is none
         assert "auto" not in (resolved.dtype, resolved.kv_dtype)
         assert resolve(resolved, model(name), cluster("8xH100")).value == resolved
 
@@ -285,3 +286,25 @@ def test_vllm_has_no_int8_weights_from_blackwell_on():
     assert able == {"A100": True, "H200": True, "B200": False, "RTX5090": False}
     with pytest.raises(InputError, match="no int8 weights on B200"):
         resolve(Deployment(dtype="int8"), find_model("llama-3.1-8b").value, cluster("1xB200"))
+
+
+@pytest.mark.parametrize(
+    ("engine", "version", "share"),
+    [
+        ("vllm", "", 0.92), ("vllm", "0.33.0", 0.92), ("vllm", "0.24.0", 0.92), ("vllm", "0.21.0", 0.92),
+        ("vllm", "0.20.2", 0.9), ("vllm", "0.6.1", 0.9), ("tensorrt-llm", "", 0.9), ("lmdeploy", "", 0.8),
+        ("sglang", "", None),
+    ],
+)  # fmt: skip
+def test_a_share_of_memory_that_nobody_states_is_the_engines_own(engine, version, share):
+    llama, l40s = model("meta-llama/Meta-Llama-3.1-8B"), cluster("1xL40S")
+    wanted = Deployment(engine=engine, engine_version=version)
+    found = resolve(wanted, llama, l40s)
+    own = found.value.gpu_memory_utilization
+    # tests/catalog/engines/test_kv_cache.py has what SGLang's rule gives
+    assert own == (share or static_fraction(found.value, find_engine(engine), llama, l40s.gpu))
+    name = f"{engine} {version or find_engine(engine).version}"
+    assert f"gpu_memory_utilization {own}: what {name} chooses on L40S" in found.notes[-1].text
+    half = resolve(dataclasses.replace(wanted, gpu_memory_utilization=0.5), llama, l40s)
+    assert half.value.gpu_memory_utilization == 0.5
+    assert "gpu_memory_utilization" not in "".join(note.text for note in half.notes)

@@ -182,7 +182,8 @@ def test_what_the_engine_does_not_run_is_counted_as_before():
     model = find_model("deepseek-ai/DeepSeek-V2-Lite").value
     assert not is_run(model)
     cluster = Cluster(gpu=H200, gpus_per_node=8)
-    layout = DeploymentArrays.from_columns({**KNOBS, "graphs": 0.0, "engine_version": "0.24"}, model, H200)
+    knobs = {**KNOBS, "graphs": 0.0, "engine_version": "0.24", "gpu_memory_utilization": 0.9}
+    layout = DeploymentArrays.from_columns(knobs, model, H200)
     here, there = (memory(model, cluster, layout, engine) for engine in ("torch", "vllm"))
     assert here.kv_capacity_tokens[0] == there.kv_capacity_tokens[0]
 

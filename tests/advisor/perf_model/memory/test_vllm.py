@@ -16,7 +16,7 @@ from advisor.perf_model.memory.uncertainty import spread_gib
 from advisor.perf_model.memory.vllm import TABLES_GIB
 from advisor.perf_model.memory.weights import experts_held, layer_elements
 from catalog.engines import resolve
-from catalog.gpus import find_gpu
+from catalog.gpus import find_gpu, parse_cluster
 from catalog.models.find import all_models, find_model, parameters
 from catalog.models.rotary import rotary_numbers
 from catalog.models.stack import stack
@@ -417,12 +417,28 @@ def test_a_format_nobody_compared_is_less_certain_and_least_so_on_another_gpu():
     assert dense[0] < dense[1]
 
 
+@pytest.mark.parametrize("engine", ["vllm", "sglang", "tensorrt-llm", "lmdeploy", "torch"])
+def test_a_share_left_open_is_that_of_the_release(engine):
+    model, cluster = find_model("llama-3.1-8b").value, parse_cluster("1xL40S").value
+    versions = ("", "0.33.0", "0.24.0", "0.19.0") if engine == "vllm" else ("",)
+    wanted = [Deployment(engine=engine, engine_version=each, max_model_len=4096) for each in versions]
+    resolved = [resolve(each, model, cluster).value for each in wanted]
+    opened = [dataclasses.replace(each, gpu_memory_utilization=None) for each in resolved]
+    rooms = [
+        memory(model, cluster, DeploymentArrays.of(each, model, cluster.gpu), engine) for each in (resolved, opened)
+    ]
+    assert rooms[0].kv_capacity_tokens.tolist() == rooms[1].kv_capacity_tokens.tolist()
+    assert rooms[0].kv_capacity_tokens[0] > 1000
+    assert len({each.gpu_memory_utilization for each in resolved}) == (2 if engine == "vllm" else 1)
+
+
 def test_another_release_is_less_certain_the_farther_it_is():
     """Loads of 0.24 and 0.33 were looked at; by the rules of 0.24, those of 0.33 had 0.9 to 1.2% fewer tokens."""
     model, gpu = find_model("llama-3.1-8b").value, find_gpu("H200").value
     cluster = Cluster(gpu=gpu, gpus_per_node=1)
     versions = ("0.33.0", "", "0.24.0", "0.25.1", "0.28.0")
-    wanted = [Deployment(max_model_len=9216, max_num_batched_tokens=16384, engine_version=each) for each in versions]
+    knobs = {"max_model_len": 9216, "max_num_batched_tokens": 16384, "gpu_memory_utilization": 0.9}
+    wanted = [Deployment(**knobs, engine_version=each) for each in versions]
     layout = DeploymentArrays.of([resolve(each, model, cluster).value for each in wanted], model, gpu)
     room = memory(model, cluster, layout)
     spreads = spread_gib("vllm", gpu, layout, room).tolist()
