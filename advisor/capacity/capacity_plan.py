@@ -72,6 +72,9 @@ class CapacityPlan(Presented):
     model: Model
     gpus: tuple[str, ...]
     workload: Workload
+    """With the lengths that were stated."""
+    mean_input_len: int | None = field(default=None, metadata={"if_stated": True})
+    """Tokens of a prompt on average, with all that it shares; None where prompts share nothing."""
     slo: Slo
     """Of all requests; where they have classes, of those that state no limit."""
     scheduling_policy: str = FCFS
@@ -284,7 +287,8 @@ def plan(
         notes += _hits(requests, *choice.ranked[0]) if choice.ranked else [_prompts(requests)]
     notes += [*_engine_notes(choice.answers), *_price_notes(prices, stated_prices)]
     answer = _capacity_plan(asked_model, kinds, demand, len(requests), short, layouts, choice, notes)
-    answer = replace(answer, scheduling_policy=scheduling_policy)
+    mean = None if requests.sharing is None else round(float(requests.input_len.mean()))
+    answer = replace(answer, scheduling_policy=scheduling_policy, mean_input_len=mean)
     if not worth:
         return answer
     values = measurement_values(choice.ranked, question, prices)

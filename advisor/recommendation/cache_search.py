@@ -55,6 +55,7 @@ def with_caches(
         search = replace(search, caches=caches)  # what it keeps of its limits was with other rates
         answer = answered(search, search.run(trials=trials))
     known = tuple(estimate for estimate in answer.candidates if estimate.hit_rate is not None)
+    answer = replace(answer, traffic_options=caches.options)
     noted = (*answer.assumptions, *caches.notes(answer.best))
     if answer.best is None or not known:
         return replace(answer, assumptions=noted)

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from advisor.simulator.routers import check_router
+from advisor.prediction.option_words import lengths
+from advisor.simulator.routers import ROUTERS, check_router
 from catalog.errors import Note
 
 if TYPE_CHECKING:
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
     from advisor.prediction.deployment_estimate import Estimate
     from advisor.prediction.evidence import Evidence
     from advisor.simulator.arrivals import Arrivals
+    from advisor.simulator.conversations import Conversations
     from advisor.simulator.routers import Router
-    from catalog.schema import Model
+    from catalog.schema import Model, Workload
     from catalog.units import Array
 
 NEAR = 1.1
@@ -46,6 +48,8 @@ class PrefixCaches:
     knowledge: Evidence
     serving: Mapping[str, Any]
     """Arguments of ``advisor.simulator.server.scheduler_of``, the router among them."""
+    options: tuple[str, ...]
+    """Of the command line, which say what requests share; none where a file does."""
     ceiling: float
     """Share of the prompts' tokens that came before, which a cache without end has."""
     simulated: dict[tuple[Any, ...], dict[int, float]] = field(default_factory=dict)
@@ -157,10 +161,29 @@ def caches_of(
 
     sample = traffic(SAMPLE_RATE, SAMPLE / SAMPLE_RATE)
     ceiling = repeated_share(sample)
-    means = [max(round(float(lengths.mean())), 1) for lengths in (sample.input_len, sample.output_len)]
-    lengths = replace(stated, input_len=means[0], output_len=means[1])
-    made = partial(PrefixCaches, traffic=traffic, serving={"router": router}, ceiling=ceiling)
-    return lambda knowledge: made(knowledge=knowledge), replace(demand, workload=lengths)
+    means = [max(round(float(tokens.mean())), 1) for tokens in (sample.input_len, sample.output_len)]
+    mean_lengths = replace(stated, input_len=means[0], output_len=means[1])
+    options = () if read is not None else _options(talk, stated, demand.spread(None), router)
+    made = partial(PrefixCaches, traffic=traffic, serving={"router": router}, options=options, ceiling=ceiling)
+    return lambda knowledge: made(knowledge=knowledge), replace(demand, workload=mean_lengths)
+
+
+def _options(talk: Conversations, stated: Workload, spread: float, router: str) -> tuple[str, ...]:
+    """Return the options that ask ``simulate`` for the same traffic; of the lengths those that are stated."""
+    usual = {
+        "--shared-prefix": 0,
+        "--num-prefixes": 1,
+        "--turns": 1,
+        "--think-time": 0.0,
+        "--spread": 0.0,
+        "--router": ROUTERS[0],
+    }
+    values = (talk.shared_prefix, talk.num_prefixes, talk.turns, talk.think_s, spread, router)
+    words = lengths(stated)
+    for (option, value), asked in zip(usual.items(), values, strict=True):
+        if asked != value:
+            words += [option, f"{asked:g}" if isinstance(asked, float) else str(asked)]
+    return tuple(words)
 
 
 def _stretched(requests: Arrivals, rate: float, seconds: float) -> Arrivals:

@@ -107,6 +107,8 @@ class Recommendation(Presented):
     """``relaxations`` as the keywords of ``recommend`` have them; ``gpus`` is a number of them."""
     alternatives: tuple[Estimate, ...] = ()
     """Where several GPUs or engines were named, the best of each of the others, best first."""
+    traffic_options: tuple[str, ...] = field(default=(), repr=False, compare=False)
+    """Where prompts share something, the options that say what, as they were asked."""
 
     def to_frame(self) -> pd.DataFrame:
         """Return the candidates as a table, one row each."""
@@ -116,22 +118,19 @@ class Recommendation(Presented):
 
     def to_dict(self, *, candidates: bool = False) -> dict[str, Any]:
         """Return everything as plain JSON types; the candidates and the front as flat rows, or each with all there is to it."""
-        estimates = {"best", "nearest"}
         body: dict[str, Any] = {**self.header()}
         for name in self.__slots__:
             value = getattr(self, name)
-            if name in {"exploration", "storage", "question_changes"}:
+            if name in {"exploration", "storage", "question_changes", "traffic_options"}:
                 continue
-            if name in estimates:
+            if name in {"best", "nearest"}:
                 body[name] = None if value is None else value.to_dict()
             elif name in {"candidates", "pareto", "alternatives"}:
                 body[name] = [
                     estimate.to_dict() if candidates else candidate_row(estimate, self.slo) for estimate in value
                 ]
-            elif name == "model":
-                body[name] = value.name
-            elif name == "cluster":
-                body[name] = str(value)
+            elif name in {"model", "cluster"}:
+                body[name] = value.name if name == "model" else str(value)
             else:
                 body[name] = plain(value)
         return body

@@ -21,7 +21,7 @@ from advisor.simulator.prompt_sharing import NONE, PromptSharing
 from catalog.engines import kv_groups
 from catalog.errors import InputError, Note
 from catalog.schema import require_positive
-from probes.serving_benchmark import TrafficProfile, lengths
+from probes.serving_benchmark import SETTLING, TrafficProfile, lengths
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -98,11 +98,16 @@ class Conversations:
             )
         if self.turns > 1:
             if workload.concurrency is not None:
-                raise InputError("turns come at a rate of requests, not a concurrency; leave one out")
+                return self.session_loop(workload, longest=room, **drawn)
             return self.sessions(workload, longest=room, burstiness=burstiness, **drawn)
         if workload.concurrency is not None:
             return self.beginning_alike(closed_loop(workload, longest=room, **drawn))
         return self.beginning_alike(open_loop(workload, longest=room, burstiness=burstiness, curve=curve, **drawn))
+
+    @property
+    def lasting_s(self) -> float:
+        """Return for how many seconds a closed loop of them comes by default, so that it has settled when its sessions are of all ages."""
+        return self.turns * self.think_s / SETTLING if self.turns > 1 else 0.0
 
     def __bool__(self) -> bool:
         return bool(self.shared_prefix) or self.turns > 1
@@ -179,6 +184,37 @@ class Conversations:
             duration_s=duration_s,
             sharing=self._turns(session, turn, waits[session, turn]),
             settling=turns > 1,
+        )
+
+    def session_loop(
+        self, workload: Workload, *, duration_s: float, longest: int, seed: int = 0, spread: float = 0.0
+    ) -> Arrivals:
+        """Draw sessions of which ``workload.concurrency`` requests are kept in flight: see ``advisor.simulator.follow_ups``.
+
+        The first ones begin at all of their turns alike, as if in the middle of an answer; what they send is in no cache.
+
+        Raises:
+            InputError: there are more than memory should hold.
+
+        """
+        loop = closed_loop(workload, duration_s=duration_s, longest=longest, seed=seed, spread=spread)
+        turns, first = self.turns, loop.starters
+        count = -(-len(loop) // turns) + first
+        waits = np.random.default_rng((seed, 1)).exponential(self.think_s or 1.0, (count, turns)) * (self.think_s > 0)
+        offer = TrafficProfile(
+            input_len=workload.input_len, output_len=workload.output_len, seconds=duration_s, spread=spread, seed=seed
+        )
+        new, outputs = (drawn.reshape(-1, turns) for drawn in lengths(offer, count * turns, longest))
+        inputs = self.shared_prefix + np.cumsum(new + outputs, axis=1) - outputs
+        begins = np.where(np.arange(count) < first, np.arange(count) % turns, 0)
+        session, turn = np.nonzero(np.arange(turns) >= begins[:, None])
+        outputs[np.arange(first), begins[:first]] = loop.output_len[:first]
+        return replace(
+            loop,
+            arrival_s=np.zeros(len(session)),
+            input_len=inputs[session, turn],
+            output_len=outputs[session, turn],
+            sharing=self._turns(session, turn, waits[session, turn]),
         )
 
     def _turns(self, session: np.ndarray, turn: np.ndarray, waits: np.ndarray) -> PromptSharing:

@@ -86,8 +86,9 @@ def offered_traffic(
         _check_longest(lengths, longest)
     if (workload.rate is None) == (workload.concurrency is None):
         raise InputError("give exactly one of --rate, --concurrency, --trace or --users: what comes")
+    settled_s = 0.0 if workload.concurrency is None else conversations.lasting_s
     common: dict[str, Any] = {
-        "duration_s": lasting_s(workload, mix) if duration_s is None else duration_s,
+        "duration_s": max(lasting_s(workload, mix), settled_s) if duration_s is None else duration_s,
         "longest": longest,
         "seed": seed,
     }

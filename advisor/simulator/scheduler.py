@@ -229,7 +229,7 @@ class _Shared(NamedTuple):
                 tiered=bool(tiers),
             ),
             tiers=TierCache.of(tiers, piece, replicas=scheduler.replicas, pool=scheduler.kv_blocks),
-            later=FollowUps.of(sharing, piece.arrival_s),
+            later=FollowUps.of(sharing, piece.arrival_s, piece.concurrency),
             session=session,
             homes=np.full(int(session.max(initial=-1)) + 1, -1),
             levels=_levels(piece, scheduler),

@@ -30,7 +30,7 @@ import numpy as np
 from advisor.simulator.block_cache import BLOCK, hit_blocks, release, sit, store, take
 from advisor.simulator.compilation import compiled
 from advisor.simulator.draft_acceptance import drafts_ms, take_back, verify
-from advisor.simulator.follow_ups import answered, pop
+from advisor.simulator.follow_ups import answered, came, coming_next
 from advisor.simulator.lockstep import join, note
 from advisor.simulator.loop_state import ARRIVED, COMPLETED, GONE, KNOWN, MOST, PREEMPTIONS, STEPS, TOKENS, TURN
 from advisor.simulator.routing import route
@@ -161,8 +161,7 @@ def serve(
         now = wake[r]
         coming = -1
         if following:
-            if later.size[0] > 0:
-                coming = later.heap[0]
+            coming = coming_next(later)
         elif arrived < known:
             coming = arrived
         if coming >= 0 and arrival[coming] + delays_s[0] <= now:
@@ -175,7 +174,7 @@ def serve(
             waiting_tokens[r] += inputs[coming]
             arrived += 1
             if following:
-                pop(later, arrival)
+                came(later, arrival)
             if flying[r] > 0:
                 continue  # the engine waits for a step
         elif now == np.inf:

@@ -234,12 +234,18 @@ class TieredEngine(CachingEngine):
             self.used(job, full)
 
 
-def simulate(jobs, engines, *, arrivals, after, wait_s, route):
-    """All jobs through the engines; those with ``after`` come when that one was answered. Returns when each came, and where to."""
+def simulate(jobs, engines, *, arrivals, after, wait_s, route, flight=None):
+    """All jobs through the engines; those with ``after`` come when that one was answered. Returns when each came, and where to.
+
+    With ``flight`` so many come at the beginning, and each answer lets in the follower that has been ready longest, else a new one.
+    """
     due = {number: arrivals[number] for number in range(len(jobs)) if after[number] < 0}
+    new, ready = list(due), {}
+    if flight is not None:
+        due, new = dict.fromkeys(new[:flight], 0.0), new[flight:]
     came, places = {}, {}
     while due or any(engine.wake < math.inf for engine in engines):
-        coming = min(due, key=lambda number: (due[number], number), default=None)
+        coming = min(due, key=lambda number: (due[number], 0 if flight else number), default=None)
         first = min(range(len(engines)), key=lambda i: engines[i].wake)
         if coming is not None and due[coming] <= engines[first].wake:
             now = came[coming] = due.pop(coming)
@@ -250,6 +256,16 @@ def simulate(jobs, engines, *, arrivals, after, wait_s, route):
             continue
         now = engines[first].wake
         for job in engines[first].finish(now):
-            due |= {number: now + wait_s[number] for number in range(len(jobs)) if after[number] == job.number}
+            followers = {number: now + wait_s[number] for number in range(len(jobs)) if after[number] == job.number}
+            if flight is None:
+                due |= followers
+                continue
+            ready |= followers
+            able = [number for number in ready if ready[number] <= now]
+            if able:
+                due[min(able, key=lambda number: (ready[number], number))] = now
+            elif new:
+                due[new.pop(0)] = now
+            ready = {number: at for number, at in ready.items() if number not in due}
         engines[first].work(now)
     return came, places

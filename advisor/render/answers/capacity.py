@@ -98,7 +98,7 @@ def sentence(answer: CapacityPlan) -> str:
     """Say what to take, what it costs and what it keeps; or that nothing keeps the limits, and what comes nearest."""
     rate = float(answer.workload.rate or 0.0)  # from Python it may be an int
     often = f"{rate:.0f}" if rate.is_integer() else short(rate)
-    traffic = f"{often} requests/s of {answer.workload.input_len} in / {answer.workload.output_len} out"
+    traffic = f"{often} requests/s of {_lengths(answer)}"
     if answer.best is None:
         assert answer.nearest is not None
         return (
@@ -133,12 +133,17 @@ def _latencies(option: FleetOption, slo: Slo) -> str:
     return f"{statistic_name(slo)} {', '.join(latencies)}"
 
 
+def _lengths(answer: CapacityPlan) -> str:
+    """Write the lengths of the requests, those of prompts with all that they share."""
+    return f"{answer.mean_input_len or answer.workload.input_len} in / {answer.workload.output_len} out"
+
+
 def _question(answer: CapacityPlan) -> list[str]:
     return [
         f"{answer.model.name}  {count(parameters(answer.model))}",
         ", ".join(answer.gpus),
         engine_name(shown(answer)[0].deployment),
-        f"{short(answer.workload.rate)} requests/s, {answer.workload.input_len} in / {answer.workload.output_len} out",
+        f"{short(answer.workload.rate)} requests/s, {_lengths(answer)}",
         f"limits on {_limits(answer.slo)}",
     ]
 

@@ -305,7 +305,8 @@ def _gain(proposal: Proposal) -> str:
 
 def _next(answer: Recommendation) -> ShellCommand | None:
     best = answer.best
-    if best is None or best.hit_rate is not None:  # what prompts have in common is not in the answer
+    shares = best is not None and best.hit_rate is not None
+    if best is None or (shares and not answer.traffic_options):  # a file says what prompts have in common
         return None
     flight = answer.workload.concurrency or best.batch * best.deployment.dp
     # a batch in flight needs no limit of its own
@@ -316,7 +317,8 @@ def _next(answer: Recommendation) -> ShellCommand | None:
         answer.model,
         answer.cluster,
         *words,
-        workload=answer.workload,
+        *answer.traffic_options,
+        workload=None if shares else answer.workload,
         slo=answer.slo,
         options={"--concurrency": flight},
     )

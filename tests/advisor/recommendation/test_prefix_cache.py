@@ -12,6 +12,7 @@ from advisor.perf_model.parameters import Parameters
 from advisor.perf_model.steady_state import steady_state_times
 from advisor.recommendation.prefix_cache import repeated_share
 from advisor.recommendation.recommendation import recommend
+from advisor.render.answers.recommendation import document
 from advisor.simulator.conversations import Conversations
 from advisor.simulator.simulation import simulate
 from advisor.simulator.trace_files import TraceFile, read_trace
@@ -133,3 +134,38 @@ def test_blocks_that_live_on_below_the_gpus_raise_what_is_hit():
     assert "--kv-offloading-size" in recommend("llama-3.1-8b", "H200", kv_offload="cpu=200GB", **talk).command
     unused = recommend("llama-3.1-8b", "H200", kv_offload="cpu=200GB", input_len=1500, output_len=250)
     assert any("kv_offload changes nothing" in note.text for note in unused.assumptions)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("in_flight", [8, 64])
+def test_a_loop_of_sessions_meets_what_was_recommended(in_flight):
+    """The command that follows keeps as many requests in flight, and both say the same of them."""
+    answer = recommend(
+        "llama-3.1-8b", "H200", turns=4, think_time=5, input_len=500, output_len=200, concurrency=in_flight
+    )
+    command = next(
+        section.command
+        for section in document(answer).sections
+        if section.command and "simulate" in section.command.argv
+    )
+    words = command.argv
+    asked = {words[i]: words[i + 1] for i in range(2, len(words), 2)}
+    assert (asked["--turns"], asked["--think-time"], asked["--concurrency"]) == ("4", "5", str(in_flight))
+    assert (asked["--input-len"], asked["--output-len"]) == ("500", "200")
+    best = answer.best
+    again = simulate(
+        "llama-3.1-8b",
+        "H200",
+        deployment=best.deployment,
+        concurrency=in_flight,
+        turns=4,
+        think_time=5,
+        draws=0,
+        input_len=500,
+        output_len=200,
+    )
+    assert again.hit_rate == pytest.approx(best.hit_rate, abs=0.01)
+    assert again.output_tok_s == pytest.approx(best.output_tok_s, rel=0.06)
+    assert again.metrics["ttft_ms"]["mean"] == pytest.approx(best.ttft_ms, rel=0.1)
+    assert again.metrics["tpot_ms"]["mean"] == pytest.approx(best.tpot_ms, rel=0.06)
+    assert again.served.mean_lengths[0] == pytest.approx(answer.workload.input_len, rel=0.03)

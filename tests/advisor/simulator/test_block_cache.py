@@ -67,7 +67,7 @@ def conversations(draw, *, replicas=(1, 1, 2, 3), scarce=True):
     return offered, scheduler
 
 
-def plain(offered, scheduler):
+def plain(offered, scheduler, flight=None):
     """The same by the reference: engines, when each request came, and where to."""
     said = said_by(offered.sharing, offered.input_len + offered.output_len)
     jobs = [
@@ -85,6 +85,7 @@ def plain(offered, scheduler):
         after=offered.sharing.after,
         wait_s=offered.sharing.wait_s,
         route=lambda _, engines: next(turns) % len(engines),
+        flight=flight,
     )
     return jobs, engines, came, places
 
@@ -106,6 +107,22 @@ def test_hits_and_times_are_those_of_a_plain_cache(case):
     for replica, engine in enumerate(engines):
         own = served.log[served.log[:, 0] == replica]
         assert own[:, 4:].tolist() == np.array(engine.steps).reshape(-1, 8)[:, 2:].tolist()
+
+
+@settings(deadline=None, max_examples=100)
+@given(case=conversations(), flight=st.integers(1, 5))
+def test_a_closed_loop_lets_in_what_a_plain_one_does(case, flight):
+    offered, scheduler = case
+    flight = min(flight, int((offered.sharing.after < 0).sum()))
+    loop = replace(offered, arrival_s=np.zeros(len(offered)), duration_s=1e4, concurrency=flight, starters=flight)
+    served = serve(loop, times_of(scheduler), scheduler)
+    jobs, engines, came, places = plain(loop, scheduler, flight)
+    assert sorted(served.arrival_s.tolist()) == pytest.approx(sorted(came.values()), rel=1e-9)
+    hits = {number: hit for engine in engines for number, hit in engine.hits.items()}
+    assert sorted(served.cached.tolist()) == sorted(hits.values())
+    last = [1e3 * (jobs[number].tokens[-1] - came[number]) for number in came]
+    assert sorted(served.e2e_ms) == pytest.approx(sorted(last), rel=1e-6, abs=1e-6)
+    assert np.bincount(served.replica).sum() == len(places)
 
 
 @settings(deadline=None, max_examples=100)

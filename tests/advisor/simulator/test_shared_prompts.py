@@ -141,3 +141,15 @@ def test_a_cache_of_windows_or_states_is_warned_about():
 
     assert warned("gemma-3-4b")
     assert not warned("llama-3.1-8b")
+
+
+def test_a_loop_of_sessions_keeps_requests_in_flight_and_each_waits_for_its_user():
+    answer = served(workload=Workload(concurrency=16, input_len=128, output_len=64), **CHAT)
+    assert answer.rate is None
+    busy = answer.timeline["running"][40:]
+    assert np.median(busy) == pytest.approx(16, abs=1.0)
+    assert 0.6 < answer.hit_rate < 0.95
+    lengths = answer.served.input_len[answer.served.counted]
+    assert set(np.unique(lengths)) == {928, 1120, 1312, 1504}
+    shares = np.bincount((lengths - 928) // 192) / len(lengths)
+    assert shares == pytest.approx(0.25, abs=0.04)
