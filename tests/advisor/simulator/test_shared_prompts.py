@@ -87,7 +87,6 @@ def test_sessions_of_a_file_are_served(tmp_path):
     [
         ({"turns": 3, "prefix_hit_rate": 0.5}, "leave out prefix_hit_rate"),
         ({"turns": 3, "curve": [1.0, 2.0]}, "a curve of the rate"),
-        ({"turns": 3, "workload": Workload(concurrency=4)}, "turns come at a rate"),
         ({"shared_prefix": 8100}, "longer than the 8192 tokens"),
         ({"sessions": "none.jsonl", "turns": 2}, "a file of sessions says what prompts have in common"),
         ({"sessions": "none.jsonl", "workload": None}, "cannot read the sessions none.jsonl"),
