@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from advisor.calibration.cpu_posterior import cpu_marginal, cpu_start
 from advisor.calibration.fingerprint import platforms_of
 from advisor.calibration.fit_report import Accuracy, FitReport, Outlier, ParameterShift
 from advisor.calibration.intervals import LEVEL
@@ -105,6 +106,8 @@ def fit(
     for engine, gpu in sorted(pairs, key=lambda pair: -sum(len(group.runs) for group in by_pair[pair])):
         own, alone_timed = by_pair[engine, gpu], by_kernels[engine, gpu]
         known = surrogate.marginal(engine, gpu)
+        if any(group.cluster.gpu.vendor == "cpu" for group in own):
+            known = cpu_start() if alone else cpu_marginal(gpu)
         before = own_start(known, own) if own else known
         after = update(before, [*own, *alone_timed])
         if not own:  # no run of it has been seen

@@ -91,11 +91,19 @@ class Evidence:
             own, notes = _own_runs(runs or ())
             start = surrogate.marginal(family, base, distance)
             known = (*shipped_runs(), *own)
+            if gpu.vendor == "cpu":
+                from advisor.calibration.cpu_posterior import cpu_marginal  # brings the fit
+
+                start = cpu_marginal(base)
         else:
             alone = True
             own = [run for run in runs if run.role == "fit"]
             start = analytic_marginal()
             known = tuple(runs)
+            if gpu.vendor == "cpu":
+                from advisor.calibration.cpu_posterior import cpu_start  # brings the fit
+
+                start = cpu_start()
         fresh = [run for run in own if run.engine == engine and run.gpu == base and not run.oom]
         refined: dict[tuple[str, str], ParameterPosterior] = {}
         nearby: tuple[Residuals, ...] = ()

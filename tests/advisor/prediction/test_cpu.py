@@ -3,7 +3,12 @@
 import pytest
 
 import advisor
+from advisor.calibration.cpu_posterior import cpu_start
+from advisor.perf_model.parameters import NAMES
+from advisor.prediction.evidence import Evidence
 from advisor.validation.cpu import LARGE_GPUS, LARGE_MODEL, LARGE_MS, left_out_by_format
+from catalog.gpus import find_gpu
+from catalog.schema import Measurement
 
 CPUS = [gpu.name for gpu in advisor.all_gpus() if gpu.vendor == "cpu"]
 
@@ -68,3 +73,35 @@ def test_vllm_is_started_with_its_cpu_build():
 def test_engines_for_gpus_alone_say_so():
     with pytest.raises(advisor.InputError, match="sglang"):
         advisor.estimate("llama-3.1-8b", "Xeon-8592+", engine="sglang", batch=1, input_len=8, output_len=8)
+
+
+def test_own_runs_on_a_cpu_start_from_what_cpus_do():
+    """A barrier over all cores ends every operator: its fixed time is ten times a GPU's, whatever one run says."""
+    gpu = find_gpu("Xeon-8592+").value
+    run = Measurement(
+        run_id="own",
+        role="fit",
+        source="mine",
+        gpu=gpu.name,
+        gpus=1,
+        engine="vllm",
+        engine_version="0.33.0",
+        model="meta-llama/Llama-2-7b-hf",
+        dtype="bfloat16",
+        batch=1,
+        input_len=128,
+        output_len=32,
+        tpot_ms=50.0,
+    )
+    fixed = Evidence.of([run], engine="vllm", gpu=gpu).marginal("vllm", gpu).mean[NAMES.index("gemm_us")]
+    assert fixed == pytest.approx(cpu_start().mean[NAMES.index("gemm_us")], abs=0.5)
+    assert advisor.estimate("llama-2-7b", "Xeon-8592+", batch=1, input_len=128, output_len=32, runs=[run]).tpot_ms == (
+        pytest.approx(50.0, rel=0.25)
+    )
+
+
+def test_plain_pytorch_runs_on_a_cpu():
+    answer = advisor.estimate(
+        "llama-2-7b", "Xeon-8592+", batch=1, input_len=128, output_len=32, engine="torch", compiled=False
+    )
+    assert answer.tpot_ms > 2 * 6.6e9 / answer.cluster.gpu.memory_bandwidth_gbps / 1e6
