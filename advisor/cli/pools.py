@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from advisor.simulator.request_results import RequestResults
 
 POOLS = ("prefill_replicas", "prefill_tp")
-WHOLE = (*POOLS, "tp", "pp", "dp", "ep", "max_num_seqs", "max_num_batched_tokens", "max_model_len")
+WHOLE = (*POOLS, "tp", "pp", "dp", "ep", "max_num_seqs", "max_num_batched_tokens", "max_model_len", "draft_len")
 NUMBERS = ("gpu_memory_utilization", "offload")
-TEXTS = ("engine", "dtype", "kv_dtype", "kv_offload", "router", "scheduling_policy", "prefill_gpus")
+TEXTS = ("engine", "dtype", "kv_dtype", "kv_offload", "router", "scheduling_policy", "prefill_gpus", "speculate")
 SWITCHES = ("enable_prefix_caching",)
-BESIDE = (*POOLS, "router", "scheduling_policy", "prefill_gpus", *SWITCHES)
+BESIDE = (*POOLS, "router", "scheduling_policy", "prefill_gpus", "speculate", "draft_len", *SWITCHES)
 """Knobs that are no fields of a deployment."""
 
 
@@ -40,6 +40,9 @@ class Serving:
     router: str = "round_robin"
     enable_prefix_caching: bool = True
     scheduling_policy: str = "fcfs"
+    speculate: str | None = None
+    draft_len: int | None = None
+    acceptance: float | None = None
 
     def keywords(self) -> dict[str, Any]:
         """Return what ``simulate`` takes of it beside the deployment for prompts."""
@@ -48,6 +51,9 @@ class Serving:
             "enable_prefix_caching": self.enable_prefix_caching,
             "scheduling_policy": self.scheduling_policy,
             "prefill_gpus": self.prefill_gpus,
+            "speculate": self.speculate,
+            "draft_len": self.draft_len,
+            "acceptance": self.acceptance,
         }
 
     def prefill(self, deployment: Deployment) -> Deployment | None:
@@ -96,6 +102,8 @@ def changed(base: Deployment, knobs: str, serving: Serving | None = None) -> tup
         if name in values:
             values[name] = one_of(f"--compare {name}", values[name], ("true", "false")) == "true"
     apart = {name: values.pop(name) for name in BESIDE if name in values}
+    if apart.get("speculate") in ("none", "off"):
+        apart |= {"speculate": None, "draft_len": None, "acceptance": None}
     assert values.keys() <= {f.name for f in fields(Deployment)}
     serving = replace(serving or Serving(), **apart)
     apart_at_all = serving.prefill_replicas or serving.prefill_gpus is not None

@@ -13,6 +13,7 @@ from advisor.perf_model.forward_pass import decode_pass, forward_pass_cost
 from advisor.perf_model.memory.dispatch import memory
 from advisor.perf_model.operators import ForwardPass
 from catalog.engines import resolve
+from catalog.errors import InputError
 from catalog.models.find import find_model
 from catalog.units import GIB
 
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 
 HEAD_BYTES = 2.0
 """Of a parameter of a drafting head: they are published in 16 bits, whatever the model's weights are in."""
+STATES = 6.0
+"""Hidden states of a step's tokens that are held for a head: three of the model's layers, and those side by side (arXiv 2503.01840)."""
+LOGIT_BYTES = 6.0
+"""Of a drafted token and word: in 16 bits as computed and in 32 as they are compared (vllm/v1/sample/rejection_sampler.py)."""
 USUAL_BATCH, USUAL_CONTEXT = 32.0, 1024.0
 """Where decode attention of a model that drafts is compared with that of the one it drafts for."""
 
@@ -40,7 +45,18 @@ class DraftSteps:
 
     @classmethod
     def of(cls, cost_model: CostModel, deployment: Deployment, method: DraftMethod, drafter: str | None) -> DraftSteps:
-        """Return the steps of a resolved deployment; ``drafter`` names the model that drafts."""
+        """Return the steps of a resolved deployment; ``drafter`` names the model that drafts.
+
+        Raises:
+            InputError: the engine or the model cannot, or there is no such model.
+
+        """
+        if not cost_model.timing.cuts_prompts:
+            raise InputError("engine torch does not speculate; leave out speculate")
+        if method == "mtp" and not cost_model.model.mtp_parameters:
+            raise InputError(
+                f"{cost_model.model.name} has no heads that predict several tokens; take eagle, ngram or draft:MODEL"
+            )
         model = None if drafter is None else _drafter(cost_model, deployment, drafter)
         return cls(cost_model=cost_model, method=method, drafter=model)
 
@@ -120,19 +136,26 @@ class DraftSteps:
         head = self._cost(model, sequences, sequences).get(LM_HEAD, 0.0)
         return np.asarray(head + np.zeros_like(sequences))
 
-    @property
-    def cache_left(self) -> float:
-        """Return the share of the KV cache's tokens that are left beside the weights and the cache of what drafts."""
-        if self.method == "ngram":
-            return 1.0
+    def cache_left(self, draft_len: int) -> float:
+        """Return the share of the KV cache's tokens that are left beside the weights, the states and the cache of what drafts, and the
+        logits of the drafted tokens.
+        """
         room = self.cost_model.memory
-        if self.drafter is not None:
+        if self.method == "ngram":
+            weights = cached = 0.0
+        elif self.drafter is not None:
             weights = float(self.drafter.memory.weights_gib[0])
             cached = float(self.drafter.memory.kv_bytes_per_token[0])
         else:
             layout = self.cost_model.layout
-            weights = head_parameters(self.cost_model.model, self.method) * HEAD_BYTES / float(layout.tp[0]) / GIB
+            tokens, hidden = float(layout.max_num_batched_tokens[0]), self.cost_model.model.hidden_size
+            states = STATES * tokens * hidden * HEAD_BYTES
+            weights = (
+                head_parameters(self.cost_model.model, self.method) * HEAD_BYTES / float(layout.tp[0]) + states
+            ) / GIB
             cached = float(room.kv_bytes_per_token[0]) * float(layout.pp[0]) / self.cost_model.model.num_hidden_layers
+        rows = draft_len * float(self.cost_model.layout.max_num_seqs[0])
+        weights += rows * self.cost_model.model.vocab_size * LOGIT_BYTES / GIB
         held = float(room.kv_gib[0])
         left = max(held - weights, 0.0) / held if held > 0.0 else 0.0
         own = float(room.kv_bytes_per_token[0])

@@ -63,8 +63,9 @@ class GpuWork:
 
 
 def power_of(gpu: Gpu, deployment: Deployment) -> Power | None:
-    """Return the constants of a GPU whose energy was measured; None for others, what-if ones too, and for narrow formats."""
-    return POWER.get(gpu.name) if deployment.dtype in WIDE and not deployment.offload else None
+    """Return the constants of a GPU whose energy was measured; None for others, what-if ones too, for narrow formats and for drafts."""
+    usual = deployment.dtype in WIDE and not deployment.offload and deployment.drafting is None
+    return POWER.get(gpu.name) if usual else None
 
 
 def weights_read(model: Model, tokens: float) -> float:

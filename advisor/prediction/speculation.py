@@ -23,9 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from advisor.perf_model.cost_model import CostModel
-    from catalog.engines import EngineTiming
     from catalog.features import DraftMethod
-    from catalog.schema import Deployment, Model
+    from catalog.schema import Deployment
     from catalog.units import Array
 
 MOST_DRAFTED = 8
@@ -145,16 +144,14 @@ class SpeculationQuestion:
             acceptance_of(method, acceptance)
         return cls(method=method, drafter=drafter, draft_len=draft_len, acceptance=acceptance)
 
-    def check(self, model: Model, timing: EngineTiming) -> None:
-        """Raise ``InputError`` where that engine or model cannot."""
-        if not timing.cuts_prompts:
-            raise InputError("engine torch does not speculate; leave out speculate")
-        if self.method == "mtp" and not model.mtp_parameters:
-            raise InputError(f"{model.name} has no heads that predict several tokens; take eagle, ngram or draft:MODEL")
-
     def drafting(self, draft_len: int) -> Drafting:
         """Return it with so many tokens drafted."""
         return Drafting(method=self.method, model=self.drafter or "", draft_len=draft_len)
+
+    def draftings(self, lengths: Sequence[int]) -> tuple[Drafting | None, ...]:
+        """Return what to choose from: none, and the stated number of drafted tokens, or these."""
+        tried = lengths if self.draft_len is None else (self.draft_len,)
+        return (None, *(self.drafting(length) for length in tried))
 
 
 def speculate(
@@ -180,7 +177,6 @@ def speculate(
         InputError: what cannot be asked, or done with that model and engine.
 
     """
-    asked.check(cost_model.model, cost_model.timing)
     steps = DraftSteps.of(cost_model, deployment, asked.method, asked.drafter)
     assert asked.acceptance is None or isinstance(asked.acceptance, (int, float))
     belief = acceptance_of(asked.method, asked.acceptance)

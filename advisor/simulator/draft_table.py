@@ -103,6 +103,11 @@ class Speculator:
         return mean + part * (self.rates(share) - mean), part
 
     @property
+    def cache_left(self) -> float:
+        """Return the share of the KV cache's tokens that are left beside what drafts."""
+        return self.steps.cache_left(self.drafting.draft_len)
+
+    @property
     def lookahead(self) -> int:
         return 0 if self.drafting.method == "ngram" else self.drafting.draft_len
 

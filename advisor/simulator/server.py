@@ -246,7 +246,7 @@ def scheduler_of(
     block_bytes = BLOCK * float(room.kv_bytes_per_token[0]) * deployment.tp * deployment.pp
     chosen = (knobs or SchedulerKnobs()).chosen(cost_model.timing)
     check_policy_of(scheduling_policy, deployment.engine, chosen)
-    tokens = float(room.kv_capacity_tokens[0]) * (1.0 if speculator is None else speculator.steps.cache_left)
+    tokens = float(room.kv_capacity_tokens[0]) * (1.0 if speculator is None else speculator.cache_left)
     if speculator is not None and tokens <= BLOCK + speculator.slots:
         raise InputError(
             f"{cost_model.model.name} does not fit with what drafts for it ({speculator.drafting}): no KV cache is left; leave it out, "

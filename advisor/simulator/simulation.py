@@ -8,7 +8,7 @@ come from simulating the same traffic again with other parameters, drawn from wh
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from advisor.calibration.intervals import LEVEL
@@ -17,22 +17,24 @@ from advisor.prediction.deployment_estimate import ENERGY
 from advisor.prediction.evidence import Evidence
 from advisor.prediction.inputs import plain_fields, read_cluster, read_model
 from advisor.prediction.presentation import Presented
+from advisor.prediction.speculation import SpeculationQuestion
 from advisor.simulator.arrivals import Arrivals, ArrivalStream
 from advisor.simulator.benchmark_client import BenchmarkClient, find_client
-from advisor.simulator.class_outcomes import ClassOutcome, all_kept, class_outcomes
 from advisor.simulator.conversations import Conversations
 from advisor.simulator.disaggregated_server import DisaggregatedServer, check_pools, with_pool
 from advisor.simulator.offered_traffic import offered_traffic
 from advisor.simulator.outcome import TrafficOutcome
 from advisor.simulator.request_results import COLUMNS, RequestResults
 from advisor.simulator.routers import FCFS
-from advisor.simulator.scheduler import FRONT_END_MS, longest
+from advisor.simulator.scheduler import FRONT_END_MS
 from advisor.simulator.server import AggregatedServer, counted_out
-from advisor.simulator.serving import SchedulerKnobs, check_serving, serving_warnings
+from advisor.simulator.serving import SchedulerKnobs, check_serving
 from advisor.simulator.streaming_statistics import StreamingStatistics
-from advisor.simulator.summary_statistics import HIT_RATE, SHARES, meets, surely_between, timeline
+from advisor.simulator.summary_statistics import HIT_RATE, SHARES, surely_between
 from advisor.simulator.traffic_question import TrafficQuestion
+from advisor.simulator.traffic_speculation import SpeculatedServer, TrafficSpeculation
 from catalog.errors import InputError
+from catalog.features import IF_STATED
 from catalog.schema import Cluster, Deployment, Model, Slo, Workload
 
 if TYPE_CHECKING:
@@ -45,10 +47,12 @@ if TYPE_CHECKING:
     from advisor.prediction.demand import QuestionFlags
     from advisor.prediction.evidence import Runs
     from advisor.simulator.class_mix import ClassMix
+    from advisor.simulator.class_outcomes import ClassOutcome
     from advisor.simulator.routers import Router, SchedulingPolicy
     from advisor.simulator.summary_statistics import Spread
     from advisor.simulator.trace_files import TraceFile
     from catalog.errors import Note
+    from catalog.features import Drafting
     from catalog.units import Array
 
 RATES = ("completed_s", "output_tok_s", "goodput_s", "saturation_s")
@@ -121,6 +125,8 @@ class Simulation(Presented):
     notes: tuple[Note, ...]
     sigmas: Mapping[str, Mapping[str, Spread]] = field(repr=False)
     """Standard deviations of ``metrics``, under "rates" of the rates and under "shares" of ``good``."""
+    speculation: TrafficSpeculation | None = field(default=None, metadata=IF_STATED)
+    """What speculative decoding does to this traffic, where it was asked about."""
     scale: IntervalScale | None = field(repr=False)
     """How wide an interval at some level is, in those; None without draws."""
 
@@ -264,6 +270,9 @@ def simulate(
     set_gpu: Mapping[str, float | str] | None = None,
     each: Callable[[RequestResults], None] | None = None,
     rate: float | str | None = None,
+    speculate: str | None = None,
+    draft_len: int | None = None,
+    acceptance: float | Sequence[float] | None = None,
     **flags: Unpack[QuestionFlags],
 ) -> Simulation:
     """Simulate traffic on a deployment, step by step of its scheduler.
@@ -274,21 +283,18 @@ def simulate(
     Args:
         model: catalog name or alias, Hugging Face id, path to a ``config.json``, or a ``Model``.
         gpus: ``"4xA100"``, ``"2x8xH100"`` (nodes x GPUs), or a ``Cluster``.
-        deployment: layout and knobs; what is None there is what the engine would choose. ``dp`` replicas share the
-            traffic.
-        prefill: another deployment that computes the prompts and hands their KV cache to ``deployment``, which then only
-            decodes (see ``advisor.simulator.disaggregation``). Not for a closed loop.
+        deployment: layout and knobs; what is None there is what the engine would choose. ``dp`` replicas share the traffic.
+        prefill: another deployment that computes the prompts and hands their KV cache to ``deployment``, which then only decodes
+            (see ``advisor.simulator.disaggregation``). Not for a closed loop.
         prefill_gpus: where that runs on GPUs of another kind: ``"4xL40S"``.
         kv_link_gbps: GB/s of a GPU over the link between the two; None: NVLink within a node, else the network.
         workload: lengths, and the ``rate`` of an open loop or the ``concurrency`` of a closed one.
         client: a program that measures, such as "vllm", whose closed loop it is (see ``advisor.simulator.benchmark_client``).
-        trace: a file of requests (see ``advisor.simulator.trace_files.read_trace``), or what ``open_trace`` made of
-            one; of a file the times are stretched to ``workload.rate`` where that is given.
+        trace: a file of requests (see ``advisor.simulator.trace_files.read_trace``), or what ``open_trace`` made of one; of a file the
+            times are stretched to ``workload.rate`` where that is given.
         slo: limits, for goodput and whether they are kept.
-        runs: None for the shipped fit and the user's own runs; a list for exactly those; [] for the analytic model; or what
-            ``fit`` made.
-        duration_s: how long requests come; None for all of a trace, else five minutes, or longer for a thousand requests and
-            for long outputs.
+        runs: None for the shipped fit and the user's own runs; a list for exactly those; [] for the analytic model; or what ``fit`` made.
+        duration_s: how long requests come; None for all of a trace, else five minutes, or longer for a thousand requests and long outputs.
         seed: of arrivals and lengths; the same seed gives the same requests to every deployment.
         spread: coefficient of variation of both lengths, log-normal.
         burstiness: squared coefficient of variation of the gaps between arrivals; 1: Poisson.
@@ -301,32 +307,35 @@ def simulate(
             says which request is of which. All requests are kept in memory.
         shared_prefix: tokens of a system prompt before every request's ``input_len``.
         num_prefixes: different ones, which requests (or sessions) take in turn.
-        turns: requests of a session; each sends all that was said before and ``input_len`` tokens, and comes when the one
-            before it has been answered and the ``think_time`` has passed (its mean; exponential). The rate is of requests,
-            not of sessions.
-        sessions: a file of sessions that grow, wait and branch (see ``advisor.simulator.session_files.read_sessions``); it
-            brings its own rate, which ``workload.rate`` stretches.
+        turns: requests of a session; each sends all that was said before and ``input_len`` tokens, and comes when the one before it has
+            been answered and the ``think_time`` has passed (its mean; exponential). The rate is of requests, not of sessions.
+        sessions: a file of sessions that grow, wait and branch (see ``advisor.simulator.session_files.read_sessions``); it brings its
+            own rate, which ``workload.rate`` stretches.
         enable_prefix_caching: whether the engine keeps what it has computed, block by block, for what shares it.
-        prefix_hit_rate: share of each prompt that hits the prefix cache, 0 to below 1, where it is known and what prompts
-            share is not.
+        prefix_hit_rate: share of each prompt that hits the prefix cache, 0 to below 1, where it is known and what prompts share is not.
         front_end_ms: what a request takes outside the engine's steps.
-        poll_steps: knobs of scheduler and front end, with the next two; None: the engine's
-            (see ``advisor.simulator.serving.SchedulerKnobs``).
+        poll_steps: knobs of scheduler and front end, with the next two; None: the engine's (see ``advisor.simulator.serving.SchedulerKnobs``).
         batch_wait_steps: see there.
         delivery_tok_s: see there.
         draws: how often the traffic is simulated again for intervals; 0: no intervals.
         set_gpu: what-if values for fields of the GPU.
         each: is handed every request that was served, in parts, in the order of their arrival.
         rate: requests a second, in place of that of the workload.
-        flags: workload and limits by the names of the command line's options: ``use="chat", users=1000``; see
-            ``QuestionFlags``. Limits stated so hold for the 95th percentile unless ``percentile`` says otherwise.
+        speculate: what drafts tokens: "ngram", "eagle", "mtp" or "draft:MODEL"; the answer compares with the same deployment without.
+        draft_len: tokens drafted a step; None: the number that makes these requests fastest.
+        acceptance: probability that a drafted token is accepted, of each or by its place in a draft; None: as published.
+        flags: workload and limits by the names of the command line's options: ``use="chat", users=1000``; see ``QuestionFlags``. Limits
+            stated so hold for the 95th percentile unless ``percentile`` says otherwise.
 
     Raises:
         InputError: a name, number or combination that cannot be, a model that does not fit, or a queue that grows beyond what
             memory should hold.
 
     """
+    from advisor.simulator.simulation_answer import simulation_of  # which knows what an answer is
+
     resolved, cluster = read_model(model), read_cluster(gpus, set_gpu)
+    drafts = SpeculationQuestion.read(speculate, draft_len, acceptance)
     conversations = Conversations(shared_prefix=shared_prefix, num_prefixes=num_prefixes, turns=turns)
     question = TrafficQuestion.read(
         workload,
@@ -350,12 +359,18 @@ def simulate(
         "prefix_hit_rate": question.prefix_hit_rate,
         "prefix_caching": enable_prefix_caching,
         "front_end_ms": front_end_ms,
+        "acceptance": acceptance,
         "knobs": SchedulerKnobs(
             poll_steps=poll_steps, batch_wait_steps=batch_wait_steps, delivery_tok_s=delivery_tok_s
         ),
     }
-    decode = AggregatedServer.of(asked, cluster.value, stated, knowledge, serving)
-    engine = with_pool(decode, prefill, prefill_gpus, link_gbps=kv_link_gbps, runs=runs, serving=serving)
+
+    def engine_of(drafting: Drafting | None) -> AggregatedServer | DisaggregatedServer:
+        started = replace(stated, drafting=drafting)
+        decoding = AggregatedServer.of(asked, cluster.value, started, knowledge, serving)
+        return with_pool(decoding, prefill, prefill_gpus, link_gbps=kv_link_gbps, runs=runs, serving=serving)
+
+    engine = engine_of(stated.drafting)
     program = find_client(client) if isinstance(client, str) else client
     traffic = offered_traffic(
         question.workload,
@@ -365,7 +380,7 @@ def simulate(
         question.conversations,
         question.mix,
         duration_s=duration_s,
-        longest=decode.deployment.max_model_len or asked.max_position_embeddings,
+        longest=engine.deployment.max_model_len or asked.max_position_embeddings,
         seed=seed,
         spread=question.spread,
         burstiness=burstiness,
@@ -374,13 +389,17 @@ def simulate(
     ).within(engine.longest)
     if prefill is not None:
         check_pools(traffic, scheduling_policy)
+    drafted = None if drafts is None else SpeculatedServer.of(engine_of, drafts, traffic)
+    if drafted is not None:
+        engine, traffic = drafted.engine, traffic.within(drafted.engine.longest)
+    decode = engine.decode if isinstance(engine, DisaggregatedServer) else engine
     if isinstance(traffic, Arrivals) and traffic.counted_out:
         traffic = counted_out(traffic, decode)
     question.check_hits(traffic.sharing)
     outcome = TrafficOutcome.of(engine, decode, traffic, limits, draws, each)
     notes = (*question.notes, *resolved.notes, *cluster.notes, *engine.notes, *knowledge.notes)
     notes += (*traffic.notes, *outcome.notes, *decode.cache_notes(traffic.sharing))
-    return _simulation(
+    return simulation_of(
         engine,
         decode,
         traffic,
@@ -389,59 +408,6 @@ def simulate(
         asked_s=None if trace is not None or sessions is not None else question.workload.rate,
         client=program.name if program else None,
         scale=engine.scale if draws else None,
+        speculation=drafted.speculation if drafted else None,
         notes=notes,
-    )
-
-
-def _simulation(
-    engine: AggregatedServer | DisaggregatedServer,
-    decode: AggregatedServer,
-    traffic: Arrivals | ArrivalStream,
-    outcome: TrafficOutcome,
-    *,
-    slo: Slo | None,
-    asked_s: float | None,
-    client: str | None,
-    scale: IntervalScale | None,
-    notes: tuple[Note, ...],
-) -> Simulation:
-    """Return what became of the traffic as an answer; ``decode`` is the engine itself, or its pool that decodes."""
-    served, scheduler = outcome.served, decode.scheduler
-    kinds = class_outcomes(outcome.classes, outcome.counted_s(traffic), scale)
-    below = served.tier_hit_rates if isinstance(served, RequestResults) else ()
-    drawn = None if traffic.concurrency else len(served) / traffic.duration_s
-    rates = {name: outcome.statistics["rates", name] for name in RATES}
-    return Simulation(
-        model=engine.model,
-        cluster=decode.cost_model.cluster,
-        deployment=decode.deployment,
-        prefill=engine.prefill.deployment if isinstance(engine, DisaggregatedServer) else None,
-        prefill_cluster=engine.cluster if isinstance(engine, DisaggregatedServer) else None,
-        slo=slo,
-        rate=drawn,
-        asked_s=asked_s,
-        concurrency=traffic.concurrency,
-        client=client,
-        duration_s=traffic.duration_s,
-        metrics=outcome.metrics(),
-        **rates,
-        good=served.good(slo.limits if slo else {}),
-        energy_j_per_token=outcome.energy_j_per_token,
-        meets=all_kept(kinds) if kinds else meets(served, slo),
-        preemptions=served.preempted,
-        router=scheduler.router,
-        scheduling_policy=scheduler.scheduling_policy,
-        classes=kinds,
-        prefix_caching=scheduler.prefix_caching,
-        hit_rate=None if traffic.sharing is None else served.hit_rate,
-        tier_hit_rates=dict(zip(scheduler.tier_names, below, strict=True)) if below else None,
-        kv_peak=served.most_blocks / scheduler.kv_blocks,
-        kv_capacity_tokens=longest(scheduler),
-        timeline=timeline(served, scheduler),
-        served=served,
-        steps=served.steps,
-        provenance=engine.provenance,
-        notes=(*notes, *serving_warnings(decode.deployment, scheduler, drawn, rates["saturation_s"])),
-        sigmas=outcome.sigmas,
-        scale=scale,
     )

@@ -78,28 +78,19 @@ class SimulatorCheck:
         return self.without_queues / self.measured - 1.0
 
 
-def compare(
-    runs: Iterable[Measurement], requests: Iterable[Request], *, draws: int = 8, **asked: Any
-) -> list[SimulatorCheck]:
-    """Return all quantities of the runs that have requests; intervals are points without ``draws``.
-
-    ``asked``: what ``simulate`` is asked beside what a run records, such as speculation.
-    """
+def compare(runs: Iterable[Measurement], requests: Iterable[Request], *, draws: int = 8) -> list[SimulatorCheck]:
+    """Return all quantities of the runs that have requests; intervals are points without ``draws``."""
     by_run = defaultdict(list)
     for request in requests:
         by_run[request.run_id].append(request)
     comparisons = []
     for run in runs:
         if run.run_id in by_run:
-            comparisons += _compare(
-                run, sorted(by_run[run.run_id], key=lambda request: request.arrival_s), draws, asked
-            )
+            comparisons += _compare(run, sorted(by_run[run.run_id], key=lambda request: request.arrival_s), draws)
     return comparisons
 
 
-def _compare(
-    run: Measurement, requests: Sequence[Request], draws: int, asked: Mapping[str, Any]
-) -> list[SimulatorCheck]:
+def _compare(run: Measurement, requests: Sequence[Request], draws: int) -> list[SimulatorCheck]:
     cluster = Cluster(gpu=find_gpu(run.gpu).value, gpus_per_node=run.gpus)
     deployment = replace(run.deployment, max_model_len=None)  # it may exceed a model's positions, with dummy weights
     facts = json.loads(run.fingerprint)
@@ -115,8 +106,8 @@ def _compare(
             duration_s=float(facts["seconds"]),
         )
     else:
-        traffic = _same_loop(run, facts)
-    simulation = simulate(run.model, cluster, deployment=deployment, trace=traffic, draws=draws, **asked)
+        traffic = same_loop(run, facts)
+    simulation = simulate(run.model, cluster, deployment=deployment, trace=traffic, draws=draws)
     several = outputs > 1
     tpot = (last - first)[several] / (outputs - 1)[several]
     real = {
@@ -139,7 +130,7 @@ def _compare(
     ]
 
 
-def _same_loop(run: Measurement, facts: Mapping[str, Any]) -> Arrivals:
+def same_loop(run: Measurement, facts: Mapping[str, Any]) -> Arrivals:
     """Return the closed loop as ``probes.serving_benchmark`` ran it: the same lengths in the same order, each first
     output cut alike.
     """

@@ -11,7 +11,7 @@ import typer
 from advisor.cli.options.electricity import Electricity, co2_body, co2_lines
 from advisor.cli.options.evidence import SimulatedEvidence
 from advisor.cli.options.hardware import Hardware
-from advisor.cli.options.layout import SimulatedLayout
+from advisor.cli.options.layout import SimulatedLayout, Speculative
 from advisor.cli.options.output import SimulationOutput
 from advisor.cli.options.slo import TrafficLimits
 from advisor.cli.options.workload import SimulatedTraffic
@@ -26,6 +26,7 @@ def simulate(
     traffic: SimulatedTraffic,
     limits: TrafficLimits,
     layout: SimulatedLayout,
+    speculation: Speculative,
     evidence: SimulatedEvidence,
     electricity: Electricity,
     output: SimulationOutput,
@@ -57,6 +58,7 @@ def simulate(
         router=layout.router,
         enable_prefix_caching=traffic.enable_prefix_caching,
         scheduling_policy=layout.scheduling_policy,
+        **speculation.keywords(),
     )
     compared = [(base, first), *(changed(base, knobs, first) for knobs in layout.compare or [])]
     if limits.percentile is not None and not limits.stated:

@@ -180,14 +180,14 @@ class Speculative:
     """Drafted tokens, which the model verifies."""
 
     speculate: Annotated[str | None, flag("--speculate", metavar="METHOD")] = None
-    """Also show what speculative decoding gains: ngram, eagle, mtp (the model's own heads) or draft:MODEL."""
+    """What drafts tokens: ngram, eagle, mtp (the model's own heads) or draft:MODEL; the answer says what that gains."""
     draft_len: Annotated[int | None, flag("--draft-len", metavar="N")] = None
-    """Tokens drafted per step.  [default: the number that gains most at that batch]"""
+    """Tokens drafted per step.  [default: the number that gains most]"""
     acceptance: Annotated[float | None, flag("--acceptance", metavar="SHARE", quantity=SHARE)] = None
     """Probability that a drafted token is accepted.  [default: as published for the method, with its spread]"""
 
     def keywords(self) -> dict[str, Any]:
-        """Return what ``estimate`` takes of it."""
+        """Return what the functions take of it."""
         return {"speculate": self.speculate, "draft_len": self.draft_len, "acceptance": self.acceptance}
 
 

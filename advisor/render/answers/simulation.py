@@ -10,6 +10,7 @@ from advisor.prediction.deployment_estimate import ENERGY
 from advisor.prediction.inputs import CONFIDENCE
 from advisor.prediction.option_words import engine_words
 from advisor.render.answers.classes import class_columns
+from advisor.render.answers.speculation import speculation_lines
 from advisor.render.document import Document, Figure, Section, Table
 from advisor.render.figures.traffic import latencies, timeline
 from advisor.render.figures.vega import printed
@@ -50,6 +51,7 @@ SERVED = (
     ("scheduling_policy", "queue", str),
     ("prefix_caching", "prefix cache", lambda on: "on" if on else "off"),
     ("kv_offload", "KV offload", str),
+    ("drafting", "drafts", str),
 )
 """What else has one."""
 
@@ -192,6 +194,7 @@ def comparison_columns(answers: Sequence[Simulation]) -> list[Column]:
         simulation_row(answer)
         | {name: getattr(answer.deployment, name) for name in DIFFERING}
         | {"kv_offload": answer.deployment.kv_offload or "none"}
+        | {"drafting": "none" if answer.deployment.drafting is None else str(answer.deployment.drafting)}
         for answer in answers
     ]
     rows = FlatRows(flat)
@@ -260,6 +263,8 @@ def _lines(answer: Simulation) -> Lines:
     ]
     kv = f"at most {share(answer.kv_peak)} of {answer.kv_capacity_tokens} tokens a replica; {answer.preemptions} preemptions"
     lines += [("in time", curves), ("KV", [kv])]
+    if answer.speculation is not None:
+        lines.append(("draft", speculation_lines(answer.speculation)))
     if answer.hit_rate is not None:
         interval = "" if answer.scale is None else " ({:.1%}-{:.1%})".format(*answer.interval(HIT_RATE))
         found = [f"{answer.hit_rate:.1%}{interval} of the prompts' tokens found in the prefix cache"]

@@ -1,0 +1,36 @@
+"""What speculation does to traffic, as lines of an answer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from advisor.render.numbers import duration, short
+from advisor.render.vocabulary import TPOT
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from advisor.simulator.traffic_speculation import TrafficSpeculation
+
+
+def speculation_lines(answer: TrafficSpeculation) -> Sequence[str]:
+    """Say what it does beside the same deployment without, how much is taken to be accepted, and up to which rate it gains."""
+    plain, speculated = answer.plain, answer.speculated
+    gain = plain["tpot_ms"] / speculated["tpot_ms"] if speculated["tpot_ms"] > 0 else 1.0
+    why = ", the number that is fastest for these requests" if answer.chosen else ""
+    verdict = "" if gain > 1.0 else "does not pay at this load: "
+    times = (
+        f"{verdict}mean {TPOT} {duration(speculated['tpot_ms'])}, without {duration(plain['tpot_ms'])}; saturated at "
+        f"{short(speculated['saturation_s'])} requests/s, without at {short(plain['saturation_s'])}"
+    )
+    low, high = answer.acceptance_ends
+    accepted = (
+        f"a drafted token is accepted with {answer.acceptance:.2f} ({low:.2f}-{high:.2f}), {answer.tokens_per_step:.2f} tokens a "
+        f"step: {answer.acceptance_source}; no run with speculation was fitted"
+    )
+    lines = [f"{answer.drafting} a step{why}", times, accepted]
+    if answer.pays_to_s is not None:
+        bound = ", where one of the two saturates" if answer.pays_to_saturation else ""
+        upto = f"up to {short(answer.pays_to_s)} requests/s{bound}" if answer.pays_to_s > 0 else "at no rate"
+        lines.append(f"gains {upto}: above, {TPOT} is shorter without" if not bound else f"gains {upto}")
+    return lines
