@@ -12,6 +12,10 @@ class InputError(ValueError):
     """Something the user gave is wrong; the message is one line that says what was wrong and what would be right."""
 
 
+class NoRoomError(InputError):
+    """What was asked for does not fit beside the model."""
+
+
 @dataclass(frozen=True, slots=True)
 class Note:
     """Something the reader of an answer should know: an assumption, a reading of an ambiguous name, a warning."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,7 +15,7 @@ from advisor.prediction.evidence import Evidence
 from advisor.prediction.inputs import read_cluster
 from advisor.simulator.server import AggregatedServer
 from catalog.engines import find_engine, resolve
-from catalog.errors import InputError, Note
+from catalog.errors import InputError, NoRoomError, Note
 from catalog.gpus import counted_in
 from catalog.schema import Cluster, Deployment, Model
 from search.parallelism import parallelisms
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from advisor.prediction.evidence import Runs
+    from catalog.features import Drafting
     from search.parallelism import Parallelism
 
 
@@ -67,9 +69,10 @@ def fleets_of(
     serving: Mapping[str, Any],
     longest_request: int,
     together: bool = True,
+    draftings: Sequence[Drafting | None] = (None,),
 ) -> list[ReplicaSizing]:
     """List every layout of one replica that holds the model and its longest request, and fills a node evenly; with ``together`` of models
-    with experts also those of replicas that share them (attention data parallel).
+    with experts also those of replicas that share them (attention data parallel). Each drafts in every way of ``draftings`` that fits.
     """
     known = find_engine(base.engine).parallel
     experts = ("all" if together and "dp" in known else "tp") if model.moe_layers and "ep" in known else "none"
@@ -82,6 +85,10 @@ def fleets_of(
             model, node, DeploymentArrays.of([resolve(chosen, model, node).value], model, node.gpu), chosen.engine
         ).fits[0]:
             engines.append(AggregatedServer.of(model, node, chosen, knowledge, serving))
+            for drafting in filter(None, draftings):
+                with contextlib.suppress(NoRoomError):
+                    drafted = replace(chosen, drafting=drafting)
+                    engines.append(AggregatedServer.of(model, node, drafted, knowledge, serving))
     fleets: list[ReplicaSizing] = []
     for engine in engines:
         most = MOST_REPLICAS if most_gpus is None else most_gpus // engine.gpus - spares
@@ -132,7 +139,8 @@ class Layouts:
             )
             fleets = fleets_of(model, cluster, base, knowledge, demand, most_gpus=most, **limits)
             by_kind.append(tuple(fleets))
-            pool_gpus.append(PoolGpus(layouts=fleets, most=most))
+            undrafted = [fleet for fleet in fleets if fleet.engine.deployment.drafting is None]
+            pool_gpus.append(PoolGpus(layouts=undrafted, most=most))
             notes += knowledge.notes
             if not fleets:
                 nowhere = f"no layout within {place(cluster, most)} holds {model.name} and its requests"
@@ -149,9 +157,12 @@ class Layouts:
         return [fleet for fleets in self.by_kind for fleet in fleets]
 
     def groups(self, top: int) -> Iterator[tuple[list[ReplicaSizing], int]]:
-        """Yield layouts that are ranked among each other and how many of them to show."""
+        """Yield layouts that are ranked among each other and how many of them to show: without drafts, and with."""
         for fleets in self.by_kind:
-            yield [*fleets], top
+            for drafts in (False, True):
+                some = [fleet for fleet in fleets if (fleet.engine.deployment.drafting is not None) == drafts]
+                if some or not drafts:
+                    yield some, top
 
 
 def check_energy(gpus: Sequence[str]) -> None:

@@ -30,6 +30,7 @@ from advisor.prediction.inputs import (
     read_model,
 )
 from advisor.prediction.presentation import Presented
+from advisor.prediction.speculation import SpeculationQuestion
 from advisor.simulator.cache_tiers import UNUSED
 from advisor.simulator.conversations import Conversations
 from advisor.simulator.routers import FCFS
@@ -59,6 +60,8 @@ if TYPE_CHECKING:
     from advisor.simulator.trace_files import TraceFile
     from catalog.schema import Price
 
+PLANNED_LENGTHS = (1, 3, 5)
+"""Drafted tokens a step that compete where nobody says how many."""
 OBJECTIVES = ("cost", "gpus", "energy")
 
 
@@ -163,6 +166,9 @@ def plan(
     worth: bool = False,
     trace: str | Path | TraceFile | Arrivals | None = None,
     progress: Watch | None = None,
+    speculate: str | None = None,
+    draft_len: int | None = None,
+    acceptance: float | None = None,
     **flags: Unpack[QuestionFlags],
 ) -> CapacityPlan:
     """Find the cheapest GPUs, or the fewest, on which a model keeps limits at a rate.
@@ -210,6 +216,9 @@ def plan(
             times stand for random ones; the times are stretched to the rate where that is given. ``duration_s``: no more of it than that.
         progress: called with a ``Progress`` as the work goes on, some times a second, by the thread that plans; what it
             raises ends the plan and reaches the caller.
+        speculate: what drafts tokens, as ``estimate`` takes it, like the next two; every layout competes with drafts and without.
+        draft_len: tokens drafted a step; None: 1, 3 and 5 compete.
+        acceptance: probability that a drafted token is accepted; None: as published.
         flags: workload and limits by the names of the command line's options: ``use="chat", users=1000``; see
             ``QuestionFlags``. Limits stated so hold for the 95th percentile unless ``percentile`` says otherwise.
 
@@ -254,10 +263,12 @@ def plan(
     requests = demand.traffic()
     kinds, stated_prices = kinds_of(gpus, set_gpu), prices_by_gpu(price)
     prices = _prices(kinds, stated_prices, objective, illustrative=illustrative_prices)
+    asked_drafts = SpeculationQuestion.read(speculate, draft_len, acceptance)
     layouts_of = partial(
         Layouts.of,
         asked_model,
         kinds,
+        draftings=(None,) if asked_drafts is None else asked_drafts.draftings(PLANNED_LENGTHS),
         runs=runs,
         demand=demand,
         left_out=[name for name, offer in prices.items() if offer is None] if objective == "cost" else [],
@@ -268,6 +279,7 @@ def plan(
             "prefix_hit_rate": stated.prefix_hit_rate,
             "prefix_caching": enable_prefix_caching,
             "front_end_ms": front_end_ms,
+            "acceptance": acceptance,
         },
         longest_request=int((requests.input_len + requests.output_len).max()),
         pools=PoolTerms(prices=prices, spares=spares, link_gbps=kv_link_gbps) if disaggregate else None,

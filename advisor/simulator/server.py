@@ -23,7 +23,7 @@ from advisor.simulator.serving import SchedulerKnobs, check_policy_of
 from advisor.simulator.step_ends import StepSpread
 from advisor.simulator.step_table import go_in_step, tabulate
 from catalog.engines import resolve
-from catalog.errors import InputError, Note
+from catalog.errors import InputError, NoRoomError, Note
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -248,7 +248,7 @@ def scheduler_of(
     check_policy_of(scheduling_policy, deployment.engine, chosen)
     tokens = float(room.kv_capacity_tokens[0]) * (1.0 if speculator is None else speculator.cache_left)
     if speculator is not None and tokens <= BLOCK + speculator.slots:
-        raise InputError(
+        raise NoRoomError(
             f"{cost_model.model.name} does not fit with what drafts for it ({speculator.drafting}): no KV cache is left; leave it out, "
             "or use more GPUs"
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from advisor.cli.options.electricity import Electricity, co2_body, co2_lines
 from advisor.cli.options.evidence import PlannedEvidence
 from advisor.cli.options.hardware import PlannedHardware
-from advisor.cli.options.layout import RoutedEngine
+from advisor.cli.options.layout import RoutedEngine, Speculative
 from advisor.cli.options.output import ReportedOutput
 from advisor.cli.options.search import PlannedSearch
 from advisor.cli.options.slo import PlannedLimits
@@ -23,6 +23,7 @@ def plan(
     limits: PlannedLimits,
     search: PlannedSearch,
     engine: RoutedEngine,
+    speculation: Speculative,
     evidence: PlannedEvidence,
     electricity: Electricity,
     output: ReportedOutput,
@@ -48,6 +49,7 @@ def plan(
             **hardware.keywords(),
             **traffic.keywords(),
             **limits.keywords(),
+            **speculation.keywords(),
             confidence=limits.confidence,
             headroom=limits.headroom,
             spares=limits.spares,

@@ -10,6 +10,7 @@ from advisor.capacity.replica_sizing import ENOUGH
 from advisor.prediction.inputs import BARE_ESTIMATE
 from advisor.prediction.option_words import engine_words
 from advisor.render.answers.classes import fleet_class_columns
+from advisor.render.answers.speculation import drafts_of, plan_speculation_lines
 from advisor.render.document import Document, Figure, Section, Table
 from advisor.render.figures.capacity import closeness, cost_by_rate, tornado
 from advisor.render.figures.vega import printed
@@ -114,7 +115,9 @@ def sentence(answer: CapacityPlan) -> str:
 
 
 def _fleet(option: FleetOption) -> str:
-    return f"{fleet_name(option)}{f' ({option.spares} of them spare)' if option.spares else ''}"
+    drafting = option.deployment.drafting
+    drafts = "" if drafting is None else f" with {drafting} a step"
+    return f"{fleet_name(option)}{f' ({option.spares} of them spare)' if option.spares else ''}{drafts}"
 
 
 def _limits(slo: Slo) -> str:
@@ -163,6 +166,7 @@ def fleet_columns(
             "fleet": fleet_gpus(option),
             "all_replicas": replicas_name(option),
             "layout": replica_name(option),
+            "drafting": drafts_of(option),
             "wh_per_mtok": wh_per_mtok(option.energy_j_per_token),
         }
         for option in options
@@ -173,6 +177,7 @@ def fleet_columns(
         rows.text("fleet", "GPUs"),
         rows.column("all_replicas", "replicas", narrow="repl."),
         rows.text("layout", "layout"),
+        *([rows.text("drafting", "drafts")] if rows.vary("drafting") else []),
         rows.column("usd_per_month", "$", lambda usd: "-" if usd is None else f"{usd:,.0f}", unit="a month"),
         rows.column("usd_per_mtok", "$/Mtok", short, unit="output", rank=3),
     ]
@@ -199,6 +204,7 @@ def _lines(answer: CapacityPlan) -> Lines:
         nearest = f"{fleet_name(option)}: {statistic_name(answer.slo)} of {latencies}"
         return [("limit", [f"nothing keeps the limits; the nearest is {nearest}"]), ("relax", answer.relaxations)]
     spare = " without its spares" if best.spares else ""
+    drafts = plan_speculation_lines(answer)
     verb = "keeps" if best.gpus == 1 else "keep"
     carries = [f"{fleet_gpus(best)} {verb} the limits{spare} up to {short(answer.carries_s)} requests/s"]
     if answer.confidence != BARE_ESTIMATE:
@@ -215,7 +221,14 @@ def _lines(answer: CapacityPlan) -> Lines:
         more = f"{counted(size, 'GPU')} more"
         carries.append(f"{more}{money}: up to {short(answer.next_carries_s)} requests/s; {latencies}")
     changes = ["; ".join(_change(bound) for bound in answer.sensitivity if bound.what == what) for what in TRAFFIC]
-    return [("search", [method(answer)]), ("margin", [margin(answer)]), ("capacity", carries), ("what if", changes)]
+    parts = [("draft", drafts)] if drafts else []
+    return [
+        ("search", [method(answer)]),
+        ("margin", [margin(answer)]),
+        *parts,
+        ("capacity", carries),
+        ("what if", changes),
+    ]
 
 
 def _decisive(answer: CapacityPlan) -> Lines:
@@ -226,6 +239,7 @@ def _decisive(answer: CapacityPlan) -> Lines:
     rates = [_change(bound) for bound in answer.sensitivity if bound.what == "rate"]
     return [
         ("sure", lines["margin"]),
+        *([("draft", lines["draft"])] if "draft" in lines else []),
         ("capacity", lines["capacity"][:1]),
         ("what if", ["; ".join(rates[:1] + rates[-1:])] if rates else []),
     ]

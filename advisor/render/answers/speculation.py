@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from advisor.render.numbers import duration, short
-from advisor.render.vocabulary import TPOT
+from advisor.render.vocabulary import TPOT, fleet_name
+from catalog.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from advisor.capacity.capacity_plan import CapacityPlan
+    from advisor.capacity.fleet_options import FleetOption
     from advisor.simulator.traffic_speculation import TrafficSpeculation
 
 
@@ -34,3 +37,26 @@ def speculation_lines(answer: TrafficSpeculation) -> Sequence[str]:
         upto = f"up to {short(answer.pays_to_s)} requests/s{bound}" if answer.pays_to_s > 0 else "at no rate"
         lines.append(f"gains {upto}: above, {TPOT} is shorter without" if not bound else f"gains {upto}")
     return lines
+
+
+def drafts_of(option: FleetOption) -> str:
+    """Write what a fleet drafts."""
+    drafting = option.deployment.drafting
+    return "none" if drafting is None else str(drafting)
+
+
+def plan_speculation_lines(answer: CapacityPlan) -> Sequence[str]:
+    """Say what the traffic takes with drafts and without; nothing where none were asked about."""
+    with_, without = (
+        next((option for option in answer.options if (option.deployment.drafting is not None) == drafts), None)
+        for drafts in (True, False)
+    )
+    if with_ is None:
+        return []
+
+    def fleet(option: FleetOption) -> str:
+        money = "" if option.usd_per_month is None else f", ${option.usd_per_month:,.0f} a month"
+        return f"{counted(option.gpus, 'GPU')} ({fleet_name(option)}{money})"
+
+    rest = "nothing keeps the limits" if without is None else fleet(without)
+    return [f"with {with_.deployment.drafting} a step {fleet(with_)}; without {rest}"]
