@@ -21,7 +21,7 @@ class Drafting:
 
     method: DraftMethod
     model: str = ""
-    """That drafts, with the method "draft"."""
+    """That drafts, with the method "draft"; with "eagle" the checkpoint of the head."""
     draft_len: Annotated[int, Interval(ge=1, le=MOST_DRAFT_LEN)]
     """Tokens drafted a step."""
 

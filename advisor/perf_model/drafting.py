@@ -19,6 +19,7 @@ from catalog.units import GIB
 
 if TYPE_CHECKING:
     from advisor.perf_model.cost_model import CostModel
+    from advisor.perf_model.memory.parts import Memory
     from catalog.features import DraftMethod
     from catalog.schema import Deployment, Model
     from catalog.units import Array
@@ -45,7 +46,7 @@ class DraftSteps:
 
     @classmethod
     def of(cls, cost_model: CostModel, deployment: Deployment, method: DraftMethod, drafter: str | None) -> DraftSteps:
-        """Return the steps of a resolved deployment; ``drafter`` names the model that drafts.
+        """Return the steps of a resolved deployment; ``drafter`` names the model that drafts, or a head's checkpoint.
 
         Raises:
             InputError: the engine or the model cannot, or there is no such model.
@@ -57,7 +58,7 @@ class DraftSteps:
             raise InputError(
                 f"{cost_model.model.name} has no heads that predict several tokens; take eagle, ngram or draft:MODEL"
             )
-        model = None if drafter is None else _drafter(cost_model, deployment, drafter)
+        model = _drafter(cost_model, deployment, drafter) if drafter and method == "draft" else None
         return cls(cost_model=cost_model, method=method, drafter=model)
 
     def believing(self, cost_model: CostModel) -> DraftSteps:
@@ -67,7 +68,7 @@ class DraftSteps:
             drafter = replace(drafter, parameters=cost_model.parameters, ideal=cost_model.ideal)
         return replace(self, cost_model=cost_model, drafter=drafter)
 
-    def times(self, batches: Array, lengths: list[int], context: float) -> tuple[Array, Array]:
+    def times(self, batches: Array, lengths: list[int], context: Array | float) -> tuple[Array, Array]:
         """Return milliseconds of a step without, shape (n,), and with each length, (lengths, n), at sequences of ``context`` tokens."""
         plain = self._verified(self.cost_model, batches, 1, context)
         drafted = [
@@ -76,13 +77,13 @@ class DraftSteps:
         ]
         return plain, np.array(drafted)
 
-    def _verified(self, cost_model: CostModel, batches: Array, tokens: int, context: float) -> Array:
+    def _verified(self, cost_model: CostModel, batches: Array, tokens: int, context: Array | float) -> Array:
         """Return milliseconds of a pass that computes so many tokens of each sequence, shape (n,).
 
         A sequence's cache is read once for all of its tokens; where their products with it take longer, those count.
         """
-        rows = cost_model.take(np.zeros(len(batches), dtype=np.intp))
-        step = decode_pass(cost_model.model, batches, np.full(len(batches), context))
+        rows = _rows(cost_model, len(batches))
+        step = decode_pass(cost_model.model, batches, np.broadcast_to(np.asarray(context, dtype=float), batches.shape))
         step = replace(step, tokens=batches * tokens, sequences=batches * tokens)
         cost = forward_pass_cost(rows, step, prefills=0.0)
         read = cost.by_operator().get(ATTENTION, 0.0)
@@ -93,9 +94,9 @@ class DraftSteps:
         compute = alone.by_operator().get(ATTENTION, 0.0)
         # The host handles sequences, however many tokens each has in a step.
         spared = cost_model.parameters.sequence_us * 1e-3 * batches * (tokens - 1)
-        return np.asarray((cost.total_ms + np.maximum(compute - read, 0.0) - spared) * cost_model.factors[1])
+        return np.asarray((cost.total_ms + np.maximum(compute - read, 0.0) - spared) * rows.factors[1])
 
-    def _drafts(self, batches: Array, length: int, context: float) -> Array:
+    def _drafts(self, batches: Array, length: int, context: Array | float) -> Array:
         """Return milliseconds of drafting so many tokens, one after the other; the first pass takes in what was accepted."""
         if self.method == "ngram":
             return np.zeros_like(batches)
@@ -105,18 +106,20 @@ class DraftSteps:
             passes = [self._layer(batches, tokens, context) for tokens in (length + 1, 1)]
         return passes[0] + (length - 1) * passes[1]
 
-    def _layer(self, batches: Array, tokens: int, context: float) -> Array:
+    def _layer(self, batches: Array, tokens: int, context: Array | float) -> Array:
         """Return milliseconds of one layer like the model's own, and its head for a token of each sequence: what an EAGLE
         head or a predictor of several tokens is. The host launches it as it does a pass.
         """
-        rows = self.cost_model.take(np.zeros(len(batches), dtype=np.intp))
-        step = decode_pass(self.cost_model.model, batches, np.full(len(batches), context))
+        rows = _rows(self.cost_model, len(batches))
+        step = decode_pass(
+            self.cost_model.model, batches, np.broadcast_to(np.asarray(context, dtype=float), batches.shape)
+        )
         cost = forward_pass_cost(rows, replace(step, tokens=batches * tokens), prefills=0.0)
         by_operator = cost.by_operator()
         head = by_operator.get(LM_HEAD, np.zeros_like(batches))
         layers = cost.total_ms - head - by_operator.get(HOST, 0.0)
         layer = layers / self.cost_model.model.num_hidden_layers
-        return np.asarray((layer + head + self.cost_model.parameters.step_ms) * self.cost_model.factors[1])
+        return np.asarray((layer + head + self.cost_model.parameters.step_ms) * rows.factors[1])
 
     def pass_ms(self, tokens: Array) -> Array:
         """Return milliseconds of one drafting pass over so many tokens, shape (n,), without its head and its attention to the cache."""
@@ -137,29 +140,12 @@ class DraftSteps:
         return np.asarray(head + np.zeros_like(sequences))
 
     def cache_left(self, draft_len: int) -> float:
-        """Return the share of the KV cache's tokens that are left beside the weights, the states and the cache of what drafts, and the
-        logits of the drafted tokens.
-        """
-        room = self.cost_model.memory
-        if self.method == "ngram":
-            weights = cached = 0.0
-        elif self.drafter is not None:
-            weights = float(self.drafter.memory.weights_gib[0])
-            cached = float(self.drafter.memory.kv_bytes_per_token[0])
-        else:
-            layout = self.cost_model.layout
-            tokens, hidden = float(layout.max_num_batched_tokens[0]), self.cost_model.model.hidden_size
-            states = STATES * tokens * hidden * HEAD_BYTES
-            weights = (
-                head_parameters(self.cost_model.model, self.method) * HEAD_BYTES / float(layout.tp[0]) + states
-            ) / GIB
-            cached = float(room.kv_bytes_per_token[0]) * float(layout.pp[0]) / self.cost_model.model.num_hidden_layers
-        rows = draft_len * float(self.cost_model.layout.max_num_seqs[0])
-        weights += rows * self.cost_model.model.vocab_size * LOGIT_BYTES / GIB
-        held = float(room.kv_gib[0])
-        left = max(held - weights, 0.0) / held if held > 0.0 else 0.0
-        own = float(room.kv_bytes_per_token[0])
-        return left * own / (own + cached) if own > 0.0 else left
+        """Return the share of the KV cache's tokens that are left beside what drafts."""
+        drafter = None if self.drafter is None else self.drafter.memory
+        left = cache_left(
+            self.cost_model.model, self.cost_model.layout, self.cost_model.memory, self.method, draft_len, drafter
+        )
+        return float(left[0])
 
     def attention_share(self, draft_len: int) -> float:
         """Return what attention of the drafting passes of a step takes, as a share of the model's own."""
@@ -191,6 +177,34 @@ class DraftSteps:
             windowed_pairs=zero,
         )
         return forward_pass_cost(rows, step, prefills=0.0).by_operator()
+
+
+def cache_left(
+    model: Model,
+    layout: DeploymentArrays,
+    room: Memory,
+    method: DraftMethod,
+    draft_len: int,
+    drafter: Memory | None = None,
+) -> Array:
+    """Return the share of the KV cache's tokens that are left beside the weights, the states and the cache of what drafts, and the
+    logits of the drafted tokens, shape (n,); ``drafter``: memory of a model of its own that drafts.
+    """
+    taken = draft_len * layout.max_num_seqs * model.vocab_size * LOGIT_BYTES / GIB
+    cached = np.zeros_like(taken)
+    if drafter is not None:
+        taken, cached = taken + drafter.weights_gib, cached + drafter.kv_bytes_per_token
+    elif method != "ngram":
+        states = STATES * layout.max_num_batched_tokens * model.hidden_size * HEAD_BYTES
+        taken = taken + (head_parameters(model, method) * HEAD_BYTES / layout.tp + states) / GIB
+        cached = room.kv_bytes_per_token * layout.pp / model.num_hidden_layers
+    held, own = np.maximum(room.kv_gib, 1e-9), np.maximum(room.kv_bytes_per_token, 1e-9)
+    return np.asarray(np.maximum(held - taken, 0.0) / held * own / (own + cached))
+
+
+def _rows(cost_model: CostModel, count: int) -> CostModel:
+    """Return the cost model with so many rows: its own where it has as many, else its first over and over."""
+    return cost_model if len(cost_model.layout) == count else cost_model.take(np.zeros(count, dtype=np.intp))
 
 
 def head_parameters(model: Model, method: DraftMethod) -> float:

@@ -93,7 +93,8 @@ class Estimate(Presented):
     hit_rate: float | None = None
     """Share of the prompts' tokens that the prefix cache has, where what prompts have in common was asked about."""
     speculation: Speculation | None = None
-    """What speculative decoding would do at this batch, where it was asked for; the times above are without."""
+    """What speculative decoding does at this batch, where it was asked for; the times above are without, but where ``deployment`` has
+    ``drafting``."""
     measured: Mapping[str, float] = field(default_factory=dict)
     """Times that a run of exactly this configuration measured: they are the answer (``provenance`` "measured"), or
     contradict what is predicted, which a note says."""

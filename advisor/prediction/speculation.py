@@ -85,13 +85,18 @@ class Speculation:
         return next(length for length in self.lengths if length.draft_len == self.draft_len)
 
     @property
+    def drafting(self) -> Drafting:
+        """Return what an engine is started with for that."""
+        return Drafting(method=self.method, model=self.drafter or "", draft_len=self.draft_len)
+
+    @property
     def pays(self) -> bool:
         """Return whether it brings more than it costs at this batch."""
         return self.best.speedup > 1.0
 
 
 def read_method(text: str) -> tuple[DraftMethod, str | None]:
-    """Return the method that an option names, and the drafter: "eagle", "draft:llama-3.2-1b".
+    """Return the method that an option names, and what drafts: "eagle", "eagle:CHECKPOINT", "draft:llama-3.2-1b".
 
     Raises:
         InputError: there is none.
@@ -103,9 +108,10 @@ def read_method(text: str) -> tuple[DraftMethod, str | None]:
         hint = suggestion(name, METHODS, otherwise=f"known: {', '.join(METHODS[:3])}, draft:MODEL")
         raise InputError(f"there is no speculation {text!r:.40}; {hint}")
     method = METHODS[METHODS.index(name)]
-    if (method == "draft") != bool(drafter.strip()):
+    if method != "eagle" and (method == "draft") != bool(drafter.strip()):
         raise InputError(
-            "a draft model is named behind a colon, such as draft:llama-3.2-1b; the other methods have none"
+            "a draft model is named behind a colon, such as draft:llama-3.2-1b, and a head's checkpoint, such as eagle:NAME; the other "
+            "methods have none"
         )
     return method, drafter.strip() or None
 
@@ -189,7 +195,7 @@ def speculate(
             step_ms=float(drafted[row, 0]),
             tokens_per_step=tokens_per_step(belief.mean, length),
             tpot_ms=float(drafted[row, 0]) / tokens_per_step(belief.mean, length),
-            speedup=float(_gain(belief, length) * plain[0] / drafted[row, 0]),
+            speedup=float(mean_tokens(belief, length) * plain[0] / drafted[row, 0]),
             speedup_ends=(
                 float(tokens_per_step(ends[0], length) * plain[0] / drafted[row, 0]),
                 float(tokens_per_step(ends[1], length) * plain[0] / drafted[row, 0]),
@@ -217,7 +223,7 @@ def speculate(
     )
 
 
-def _gain(belief: Acceptance, length: int) -> float:
+def mean_tokens(belief: Acceptance, length: int) -> float:
     """Return the mean tokens a step over what is believed of the rate."""
     if belief.sigma == 0.0:
         return tokens_per_step(belief.mean, length)
@@ -226,7 +232,7 @@ def _gain(belief: Acceptance, length: int) -> float:
 
 def _most_batch(grid: Array, plain: Array, drafted: Array, lengths: list[int], belief: Acceptance) -> int | None:
     """Return the largest batch of a grid up to which some length gains; None: it does at none."""
-    gains = np.array([_gain(belief, length) for length in lengths])[:, None] * plain / drafted
+    gains = np.array([mean_tokens(belief, length) for length in lengths])[:, None] * plain / drafted
     pays = gains.max(axis=0) > 1.0
     if not pays[0]:
         return None

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from advisor.perf_model.memory.parts import Memory
     from advisor.prediction.deployment_estimate import Estimate
     from advisor.prediction.evidence import Evidence
+    from advisor.recommendation.draft_search import DraftGains
     from advisor.recommendation.prefix_cache import PrefixCaches
     from catalog.errors import Resolved
     from catalog.schema import Price
@@ -93,6 +94,8 @@ class DeploymentSearch:
     """With which each limit holds; 0.5: by the bare estimate, which also says what the cache holds."""
     caches: PrefixCaches | None = None
     """What prefix caches hit, where prompts have something in common."""
+    drafts: DraftGains | None = None
+    """What speculation does, where every deployment drafts."""
     _factors: list[ConfidenceFactors] = field(init=False, repr=False, compare=False, default_factory=list)
     """None or one, made when limits first ask for it."""
 
@@ -207,6 +210,8 @@ class DeploymentSearch:
         tokens = np.full(len(layout), float(self.length))
         sure = BARE_ESTIMATE if self.confidence == BARE_ESTIMATE else HOLDS
         held = surely_held(self.engine, self.cluster.gpu, self.model, layout, room, tokens, sure)
+        if self.drafts is not None:
+            held = np.floor(held * self.drafts.held(self.model, layout, room))
         return np.where(room.kv_capacity_tokens >= (self.max_model_len or 0), held, 0.0)
 
     def _upper(self, columns: Columns, labels: Mapping[str, tuple[str, ...]]) -> Mapping[str, np.ndarray[Any, Any]]:
@@ -261,7 +266,8 @@ class DeploymentSearch:
 
     def scores(self, columns: Columns, labels: Mapping[str, tuple[str, ...]]) -> Scores:
         evaluation = self.evaluate(columns, labels)
-        layout, times = evaluation.cost_model.layout, evaluation.times
+        layout = evaluation.cost_model.layout
+        times = evaluation.times if self.drafts is None else self.drafts.times(evaluation)
         room = evaluation.cost_model.memory
         fits = room.fits & (room.kv_capacity_tokens >= (self.max_model_len or 0))
         tok_s = np.where(fits, times.output_tok_s, np.nan)
@@ -275,7 +281,9 @@ class DeploymentSearch:
             "usd_per_mtok": usd_per_mtok(hourly, tok_s / layout.gpus),
         }
         held = np.maximum(self._holds(layout, evaluation.cost_model.memory), 1e-9)
-        upper = self._upper(columns, labels)
+        upper = dict(self._upper(columns, labels))
+        if self.drafts is not None and upper:
+            upper |= {name: upper[name] * self.drafts.upper for name in ("tpot_ms", "e2e_ms") if name in upper}
         over = [np.where(fits, layout.max_num_seqs / held - 1.0, np.inf)]
         over.append(layout.max_num_seqs / layout.max_num_batched_tokens - 1.0)
         over += [
@@ -304,12 +312,14 @@ class DeploymentSearch:
 
     def scores_at(self, estimate: Estimate, batch: int) -> Scores:
         """Score the deployment of an estimate with another batch."""
-        chosen = estimate.deployment
-        point = {
-            name: np.array([getattr(chosen, name)])
-            for name in ("tp", "pp", "dp", "ep", "dtype", "kv_dtype", "max_num_batched_tokens")
-        }
-        return self.scores({**point, "max_num_seqs": np.array([batch])}, {})
+        return self.scores(self.point(estimate, batch), {})
+
+    @staticmethod
+    def point(estimate: Estimate, batch: int) -> dict[str, Any]:
+        """Return the columns of an estimate's deployment with a batch."""
+        names = ("tp", "pp", "dp", "ep", "dtype", "kv_dtype", "max_num_batched_tokens")
+        columns = {name: np.array([getattr(estimate.deployment, name)]) for name in names}
+        return columns | {"max_num_seqs": np.array([batch])}
 
     def run(
         self, *, trials: int | None = None, storage: str | None = None, study_name: str | None = None
@@ -385,6 +395,8 @@ class DeploymentSearch:
         predicted = describe(evaluation, range(len(records)), deployments, self.knowledge, price=self.price)
         if self.caches is not None:  # no run had what these prompts have in common
             return [replace(estimate, hit_rate=self.caches.rate_of(estimate)) for estimate in predicted]
+        if self.drafts is not None:
+            return [self.drafts.described(estimate, evaluation, i) for i, estimate in enumerate(predicted)]
         return [
             estimate if run is None else with_measurement(estimate, run)
             for estimate in predicted

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -26,8 +25,10 @@ from advisor.prediction.inputs import (
     read_model,
 )
 from advisor.prediction.presentation import Presented
+from advisor.recommendation.answer_notes import last_sequences, regime_notes
 from advisor.recommendation.cache_search import with_caches
-from advisor.recommendation.certainty import HOLDS, is_sure
+from advisor.recommendation.certainty import is_sure
+from advisor.recommendation.draft_search import drafts_of, with_drafts
 from advisor.recommendation.preference import by_worse_end
 from advisor.recommendation.prefix_cache import caches_of
 from advisor.recommendation.problem import MOST_SEQUENCES, OBJECTIVES, DeploymentSearch, FormatNotes, checked
@@ -173,6 +174,9 @@ def recommend(
     turns: int = 1,
     sessions: str | Path | None = None,
     router: Router = "round_robin",
+    speculate: str | None = None,
+    draft_len: int | None = None,
+    acceptance: float | None = None,
     **flags: Unpack[QuestionFlags],
 ) -> Recommendation:
     """Recommend the best deployment of a model on up to all the GPUs of a cluster, in the steady state.
@@ -214,6 +218,9 @@ def recommend(
         turns: requests of a session, each of which sends all that was said before, a ``think_time`` after the last answer.
         sessions: a file of sessions (see ``advisor.simulator.session_files.read_sessions``).
         router: between the replicas, as ``advisor.simulate`` takes it.
+        speculate: drafts that compete with none: "eagle", "mtp", "ngram", or "auto" for all of them that the model allows.
+        draft_len: tokens drafted a step; None: as many as are best for each deployment and batch.
+        acceptance: probability that a drafted token is accepted; None: as published.
         flags: the same by the names of the command line's options: ``use="chat", tpot="50ms"``; see ``QuestionFlags``.
 
     Raises:
@@ -268,10 +275,13 @@ def recommend(
     notes += (UNUSED,) if kv_offload and caches is None else ()
     search, by_formats = checked(search)
     answered = partial(_recommendation, by_formats=by_formats, notes=notes, storage=storage)
+    gains = drafts_of(search, speculate, draft_len, acceptance)
     if caches is not None:
         return with_caches(search, partial(answered, top=top), trials=trials)
     exploration = search.run(trials=trials, storage=storage, study_name=study_name)
     answer = answered(search, exploration, top=top)
+    if gains:
+        return with_drafts(answer, search, partial(answered, top=top), gains, trials)
     if answer.best is None or dtypes is not None:
         return answer
     return replace(answer, proposals=proposals(search, answer.best))
@@ -306,9 +316,9 @@ def _recommendation(
         pareto=tuple(sorted(front, key=lambda e: -(e.output_tok_s_per_gpu or 0.0))),
         nearest=nearest,
         relaxations=tuple(change.text for change in changes),
-        assumptions=(*notes, *_format_notes(best or nearest, by_formats), *refusal, *_regime_notes(search)),
+        assumptions=(*notes, *_format_notes(best or nearest, by_formats), *refusal, *regime_notes(search)),
         why=() if best is None else reasons(best),
-        limits=() if best is None else (*memory_limits(best), *_last_sequences(best, search)),
+        limits=() if best is None else (*memory_limits(best), *last_sequences(best, search)),
         next_probe="" if best is None else _next_probe(shown, search),
         proposals=(),
         command=launch,
@@ -410,40 +420,3 @@ def _command(best: Estimate | None, search: DeploymentSearch) -> tuple[tuple[str
         return tuple(launch_command(best.deployment, search.model, search.cluster)), []
     except InputError as error:
         return (), [Note(f"no launch command: {error}", "warning")]
-
-
-def _last_sequences(best: Estimate, search: DeploymentSearch) -> tuple[str, ...]:
-    """Return what the sequences would buy that the cache holds by the estimate and not surely, and what happens where it does not."""
-    most = min(best.max_concurrency, search.max_batch)
-    if (
-        search.confidence == BARE_ESTIMATE
-        or search.workload.concurrency is not None
-        or most <= best.batch
-        or not search.is_full(best)
-    ):
-        return ()
-    bare = replace(search, confidence=BARE_ESTIMATE)
-    other = bare.scores_at(best, most)
-    if other.excess[0] > 0:  # a limit ends the batch, not memory
-        return ()
-    gain = float(other.attributes["output_tok_s_per_gpu"][0]) / (best.output_tok_s_per_gpu or math.inf) - 1.0
-    more = most - best.batch
-    text = (
-        f"the cache holds batch {best.batch} with {HOLDS:.0%}; the {more} more that it holds by the estimate would buy {gain:.1%} of "
-        "throughput, and where they do not fit the latest requests are preempted and computed again"
-    )
-    return (text,)
-
-
-def _regime_notes(search: DeploymentSearch) -> list[Note]:
-    notes = [
-        Note("steady state: each replica keeps its batch of requests in flight; latencies are means of one request"),
-    ]
-    if search.slo.limits:
-        sure = (
-            "by the bare estimate" if search.confidence == BARE_ESTIMATE else f"with {search.confidence:.0%} confidence"
-        )
-        notes.append(Note(f"limits hold for the mean of a request, {sure}"))
-    if search.price is not None:
-        notes.append(Note(f"${search.price.usd_per_gpu_hour:g} per GPU-hour: {search.price.offer}"))
-    return notes

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from advisor.cli.options.evidence import EvidenceOptions
 from advisor.cli.options.hardware import Hardware
-from advisor.cli.options.layout import ChosenLayout
+from advisor.cli.options.layout import ChosenLayout, Speculative
 from advisor.cli.options.output import ExportOutput
 from advisor.cli.options.search import Goal
 from advisor.cli.options.slo import MeanLimits, SureLimits
@@ -27,6 +28,7 @@ def export(
     limits: SureLimits,
     search: Goal,
     layout: ChosenLayout,
+    speculation: Speculative,
     evidence: EvidenceOptions,
     output: ExportOutput,
 ) -> None:
@@ -63,6 +65,7 @@ def export(
         result = estimate(
             **common,
             **degrees,
+            **speculation.keywords(),
             batch=batch or 1,
             input_len=lengths.input_len,
             output_len=lengths.output_len,
@@ -71,6 +74,8 @@ def export(
         )
         if not result.fits:
             raise refuse("; ".join(note.text for note in result.notes if note.kind == "warning"))
+        if result.speculation is not None:
+            result = replace(result, deployment=replace(result.deployment, drafting=result.speculation.drafting))
     else:
         allowed = {
             "dtypes": [common.pop("dtype")],
@@ -83,6 +88,7 @@ def export(
                 **allowed,
                 **requests.keywords(),
                 **limits.keywords(),
+                **speculation.keywords(),
                 confidence=limits.confidence,
                 objective=search.objective,
             )

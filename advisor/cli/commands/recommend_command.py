@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from advisor.cli.options.evidence import Offers
 from advisor.cli.options.hardware import Hardware
-from advisor.cli.options.layout import SearchedEngine
+from advisor.cli.options.layout import SearchedEngine, Speculative
 from advisor.cli.options.output import ReportedOutput
 from advisor.cli.options.search import Search
 from advisor.cli.options.slo import SureLimits
@@ -20,6 +20,7 @@ def recommend(
     limits: SureLimits,
     search: Search,
     engine: SearchedEngine,
+    speculation: Speculative,
     evidence: Offers,
     output: ReportedOutput,
 ) -> None:
@@ -45,6 +46,7 @@ def recommend(
             **engine.keywords(),
             **requests.keywords(),
             **limits.keywords(),
+            **speculation.keywords(),
             confidence=limits.confidence,
             runs=evidence.read(),
             price=evidence.price,

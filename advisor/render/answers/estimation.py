@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from advisor.prediction.estimate_row import METRICS, weights_gib
+from advisor.render.answers.speculation import decode_speculation_lines
 from advisor.render.document import Document, Section, Table
 from advisor.render.lines import corrected_line, cost_line, energy_line, hardware, memory_line, notes, sources_line
 from advisor.render.numbers import RATE, count, share, short, unit_of
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from advisor.prediction.deployment_estimate import Estimate
-    from advisor.prediction.speculation import Speculation
     from advisor.render.document import Lines
 
 QUANTITIES = {
@@ -85,7 +85,7 @@ def _lines(estimate: Estimate) -> Lines:
         turn = f"weight products turn from memory- to compute-bound at about {short(estimate.turning_batch)} sequences per replica"
         lines.append(("why", [f"{estimate.bottleneck} bounds a request: {shares}", turn]))
     if estimate.speculation is not None:
-        lines.append(("draft", _speculation(estimate.speculation)))
+        lines.append(("draft", decode_speculation_lines(estimate.speculation)))
     lines += [("memory", [memory_line(estimate.memory)]), ("cost", [cost] if cost else [])]
     if estimate.energy_j_per_token is not None:
         lines.append(("energy", [energy_line(estimate.energy_j_per_token, estimate.interval("energy_j_per_token"))]))
@@ -99,30 +99,6 @@ def _lines(estimate: Estimate) -> Lines:
         )
         lines.append(("limit", [limit]))
     return lines
-
-
-def _speculation(answer: Speculation) -> list[str]:
-    """Say what speculation does at this batch, and up to which it gains."""
-    best, (low, high) = answer.best, answer.best.speedup_ends
-    by = f"{answer.method} {answer.drafter}" if answer.drafter else answer.method
-    verdict = "" if answer.pays else "does not pay: "
-    gain = (
-        f"{by}, {best.draft_len} drafted a step: {verdict}decoding {best.speedup:.2f} ({low:.2f}-{high:.2f}) times as fast, "
-        f"a step {short(answer.plain_ms)} to {short(best.step_ms)} ms for {best.tokens_per_step:.2f} tokens"
-    )
-    least, most = answer.acceptance_ends
-    rates = (
-        f"a drafted token is accepted with {answer.acceptance:.2f} ({least:.2f}-{most:.2f}): {answer.acceptance_source}"
-    )
-
-    def size(batch: int | None) -> str:
-        return "none" if batch is None else f"{batch}"
-
-    fewest, largest = map(size, answer.most_batch_ends)
-    ends = "" if fewest == largest else f" ({fewest} to {largest})"
-    bound = ", all that it runs at once," if answer.most_batch == answer.largest_batch else ""
-    gains = f"gains up to a batch of {size(answer.most_batch)}{ends}{bound} per replica"
-    return [gain, rates, f"{gains}; no run with speculation was fitted"]
 
 
 def operator_columns(estimate: Estimate) -> list[Column]:

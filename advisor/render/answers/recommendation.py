@@ -14,6 +14,7 @@ from advisor.recommendation.preference import named_choices
 from advisor.recommendation.problem import FILLS_THE_CLUSTER, LEVEL_SHARE, OBJECTIVES
 from advisor.recommendation.recommendation import candidate_row
 from advisor.render.answers.catalog import stored_bits
+from advisor.render.answers.speculation import decode_speculation_lines
 from advisor.render.document import Document, Figure, Section, ShellCommand, Table
 from advisor.render.figures.recommendation import memory_bars, trade
 from advisor.render.figures.vega import printed
@@ -226,6 +227,9 @@ def _decisive(answer: Recommendation) -> Lines:
                 [f"the prefix cache has {share(best.hit_rate)} of the prompts' tokens, as simulated at this batch"],
             )
         )
+    if best.speculation is not None:
+        taken = "the times are with it" if best.deployment.drafting else "the times are without: none is best"
+        lines.append(("draft", [*decode_speculation_lines(best.speculation), taken]))
     if best.price is not None and best.usd_per_mtok:
         hourly = best.price.usd_per_gpu_hour * best.deployment.num_gpus
         by = f"{best.price.provider}, a round figure" if best.price.illustrative else best.price.provider

@@ -1,4 +1,4 @@
-"""What speculation does to traffic, as lines of an answer."""
+"""What speculation does to decoding and to traffic, as lines of an answer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,32 @@ if TYPE_CHECKING:
 
     from advisor.capacity.capacity_plan import CapacityPlan
     from advisor.capacity.fleet_options import FleetOption
+    from advisor.prediction.speculation import Speculation
     from advisor.simulator.traffic_speculation import TrafficSpeculation
+
+
+def decode_speculation_lines(answer: Speculation) -> Sequence[str]:
+    """Say what speculation does to decoding at one batch, and up to which it gains."""
+    best, (low, high) = answer.best, answer.best.speedup_ends
+    by = f"{answer.method} {answer.drafter}" if answer.drafter else answer.method
+    verdict = "" if answer.pays else "does not pay: "
+    gain = (
+        f"{by}, {best.draft_len} drafted a step: {verdict}decoding {best.speedup:.2f} ({low:.2f}-{high:.2f}) times as fast, "
+        f"a step {short(answer.plain_ms)} to {short(best.step_ms)} ms for {best.tokens_per_step:.2f} tokens"
+    )
+    least, most = answer.acceptance_ends
+    rates = (
+        f"a drafted token is accepted with {answer.acceptance:.2f} ({least:.2f}-{most:.2f}): {answer.acceptance_source}"
+    )
+
+    def size(batch: int | None) -> str:
+        return "none" if batch is None else f"{batch}"
+
+    fewest, largest = map(size, answer.most_batch_ends)
+    ends = "" if fewest == largest else f" ({fewest} to {largest})"
+    bound = ", all that it runs at once," if answer.most_batch == answer.largest_batch else ""
+    gains = f"gains up to a batch of {size(answer.most_batch)}{ends}{bound} per replica"
+    return [gain, rates, f"{gains}; no run with speculation was fitted"]
 
 
 def speculation_lines(answer: TrafficSpeculation) -> Sequence[str]:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 _RPC_PORT = 29550
 ROOTS = {"disk": "/mnt/kv_cache", "store": "/mnt/kv_store"}
 """Directories of secondary tiers: of a drive of the node, and of a file system that all servers mount."""
+LOOKUP = 4
+"""Longest n-gram that is looked up in the prompt, as vLLM's documentation starts it (docs/features/spec_decode.md)."""
 HASH_SEED = {"PYTHONHASHSEED": "0"}
 """Servers that share a store name its blocks alike only with one seed (v1/core/kv_cache_utils.py ``init_none_hash``)."""
 CPU_WORKING_GIB = 4.0
@@ -91,6 +93,7 @@ def options(deployment: Deployment, model: Model, gpu: Gpu) -> tuple[str, ...]:
     if deployment.offload:
         argv += ["--cpu-offload-gb", f"{offloaded_gib(deployment, model):.2f}"]
     argv += kv_offload_words(deployment)
+    argv += speculation_words(deployment)
     if not deployment.compiled:
         argv += ["--enforce-eager"]
     if deployment.sequence_parallel:
@@ -126,6 +129,27 @@ def kv_offload_words(deployment: Deployment) -> list[str]:
         },
     }
     return ["--kv-transfer-config", json.dumps(connector)]
+
+
+def speculation_words(deployment: Deployment) -> list[str]:
+    """Return the option of speculative decoding (config/speculative.py ``SpeculativeConfig``).
+
+    Raises:
+        InputError: a head whose checkpoint nobody named.
+
+    """
+    drafting = deployment.drafting
+    if drafting is None:
+        return []
+    if drafting.method == "eagle" and not drafting.model:
+        raise InputError("an EAGLE head is a checkpoint of its own; name it, such as speculate eagle:CHECKPOINT")
+    method = "draft_model" if drafting.method == "draft" else drafting.method
+    config: dict[str, object] = {"method": method, "num_speculative_tokens": drafting.draft_len}
+    if drafting.model:
+        config["model"] = drafting.model
+    if drafting.method == "ngram":
+        config["prompt_lookup_max"] = LOOKUP
+    return ["--speculative-config", json.dumps(config)]
 
 
 def _sp_min_tokens(deployment: Deployment, model: Model) -> int:

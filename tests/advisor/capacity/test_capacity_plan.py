@@ -18,6 +18,7 @@ from advisor.capacity.replica_sizing import TrafficSpec
 from advisor.cli import app
 from advisor.cli.program import BAD_INPUT
 from advisor.prediction.inputs import chosen_price
+from advisor.render.answers.speculation import plan_speculation_lines
 from advisor.render.vocabulary import fleet_name, replica_name
 from advisor.simulator.simulation import simulate
 from catalog.errors import InputError
@@ -510,3 +511,16 @@ def test_a_layout_that_is_not_recommended_warns_of_nothing():
     assert [note.kind for note in stages] == ["note"]
     assert "vllm on this GPU" in stages[0].text
     assert "serves 2 requests/s" in str(answer), "a rate may be a whole number"
+
+
+@pytest.mark.slow
+def test_drafts_compete_with_none_and_both_are_shown():
+    answer = plan(
+        "llama-3.1-8b", "2xH100", rate=8.0, tpot=12, ttft=1000, draws=0, duration_s=4.0, speculate="eagle", draft_len=3
+    )
+    drafts = {option.deployment.drafting for option in answer.options}
+    assert None in drafts
+    assert len(drafts) == 2
+    lines = plan_speculation_lines(answer)
+    assert "eagle, 3 drafted" in lines[0]
+    assert "; without " in lines[0]
