@@ -99,8 +99,9 @@ def _parts(name: str) -> tuple[str, float]:
     return metric, float(percentile)
 
 
-def measured_quantities(requests: Sequence[Request]) -> dict[str, float]:
+def measured_quantities(speculated: SpeculatedRun) -> dict[str, float]:
     """Return the percentiles that were measured."""
+    requests = speculated.requests
     first, last, outputs = (
         np.array([getattr(request, name) for request in requests], dtype=float)
         for name in ("ttft_ms", "e2e_ms", "output_len")
@@ -110,21 +111,20 @@ def measured_quantities(requests: Sequence[Request]) -> dict[str, float]:
 
 
 def main() -> None:
-    """Print measured, simulated and error of every quantity, and how many 90% intervals hold."""
-    runs = list(speculated_runs())
-    for title, simulated in (
-        ("by the fit that ships", by_the_fit),
-        ("steps with prompts as measured", with_prompts_as_measured),
-    ):
-        errors = []
-        print(f"{title:31}" + "".join(f"{name:>25}" for name in QUANTITIES))
-        for speculated in runs:
-            real, answer = measured_quantities(speculated.requests), simulated(speculated)
-            off = {name: answer[name] / real[name] - 1.0 for name in QUANTITIES}
-            cells = "".join(f"{real[name]:10.4g}{answer[name]:8.4g}{off[name]:+7.1%}" for name in QUANTITIES)
-            print(f"{speculated.run.batch:21} in flight{cells}")
-            errors.append([abs(error) for error in off.values()])
-        print(f"{'mean absolute error':31}" + "".join(f"{error:>25.1%}" for error in np.mean(errors, axis=0)))
+    """Print what was measured and what is simulated, by the fit that ships and with steps with prompts as they were measured."""
+    print(f"{'in flight':>9}  {'ms':13}{'measured':>9}{'by the fit':>18}{'prompts as measured':>25}")
+    errors = []
+    for speculated in speculated_runs():
+        real, fit, known = (
+            answer(speculated) for answer in (measured_quantities, by_the_fit, with_prompts_as_measured)
+        )
+        for name in QUANTITIES:
+            off = [answer[name] / real[name] - 1.0 for answer in (fit, known)]
+            errors.append(np.abs(off))
+            cells = f"{real[name]:9.4g}{fit[name]:10.4g}{off[0]:+8.1%}{known[name]:17.4g}{off[1]:+8.1%}"
+            print(f"{speculated.run.batch:9}  {name:13}{cells}")
+    means = np.mean(errors, axis=0)
+    print(f"mean absolute error{'':24}{means[0]:8.1%}{'':17}{means[1]:8.1%}")
 
 
 if __name__ == "__main__":
