@@ -17,12 +17,12 @@ from advisor.training.budget import (
     overhead,
 )
 from advisor.training.efficiencies import Efficiencies, shipped_fit
-from advisor.training.fitting import local_times, pretraining
+from advisor.training.fitting import local_times, pretraining, shipped
 from advisor.training.layouts import TrainingLayouts, TrainingTask
 from advisor.training.step_cost import layer_products, micro_batch_cost, model_flops
 from advisor.training.step_time import step_time
 from advisor.training.training_memory import memory_by_part
-from advisor.validation.training import memory_errors
+from advisor.validation.training import comparisons, memory_errors, nested_coverage
 from catalog.gpus import find_gpu, parse_cluster
 from catalog.models.find import find_model
 from catalog.models.sizes import parameters
@@ -93,6 +93,18 @@ def test_shipped_efficiencies_reproduce_what_was_published():
     for publication, found in errors.items():
         assert np.mean(found) < limits[publication], publication
     assert max(errors["korthikanti-2022"]) < 0.089
+
+
+@pytest.mark.slow
+def test_the_shipped_file_is_what_the_fit_writes_and_its_intervals_hold():
+    fitted, judged = shipped()
+    kept = shipped_fit()
+    assert fitted.mean == pytest.approx(kept.mean, abs=1e-4)
+    assert (fitted.sigma, fitted.unseen_sigma) == pytest.approx((kept.sigma, kept.unseen_sigma), rel=1e-3)
+    assert fitted.measured == kept.measured
+    covered = [inside for publication in nested_coverage(judged).values() for inside in publication]
+    assert 0.85 <= np.mean(covered) <= 0.95
+    assert np.mean(comparisons(judged)) >= 0.85
 
 
 layouts = st.builds(
