@@ -96,7 +96,9 @@ def tier_notes(tiers: Sequence[CacheTier], block: int, compute_ms: float, pool: 
     for tier in tiers:
         whose = "for all replicas" if tier.shared else "a replica"
         by = "" if tier.stated else f", {SOURCES[tier.name]}"
-        load_ms, begins_ms = 1e6 / block * tier.load_s, 1e3 * tier.latency_s
+        path = {tiers[0].name: tiers[0], tier.name: tier} if tiers[0].name == "cpu" else {tier.name: tier}
+        load_ms = sum(1e6 / block * link.load_s for link in path.values())
+        begins_ms = sum(1e3 * link.latency_s for link in path.values())
         text = f"{tier.name} keeps {tier.blocks * block} tokens {whose}; loading takes {begins_ms:.3g} ms and {load_ms:.3g} ms for 1000 tokens{by}"
         if load_ms >= compute_ms:
             notes.append(Note(f"{text}, longer than computing them: {compute_ms:.3g} ms", "warning"))
