@@ -88,7 +88,7 @@ def measured_loops() -> list[Measurement]:
     """Return the closed loops of vLLM 0.33 without speculation."""
     folder = Path(__file__).with_name("measured")
     runs: list[Measurement] = []
-    for name in ("vllm_0.33_h200_serving", "vllm_0.33_h200_layouts"):
+    for name in ("vllm_0.33_h200_serving", "vllm_0.33_h200_layouts", "vllm_0.33_h200_replicas"):
         stated = json.loads((folder / f"{name}_loads.json").read_text(encoding="utf-8"))
         drafted = tuple(load["name"] for load in stated if "draft_config" in load)
         loops = (run for run in read_runs(folder / f"{name}_runs.csv") if run.regime == "steady")

@@ -34,7 +34,7 @@ HERE = Path(__file__).parent / "measured"
 VERSIONS = {"vllm": "0.33", "sglang": ""}
 LOADS = (
     *("vllm_0.33_h200", "vllm_0.33_h200_more", "vllm_0.33_h200_long", "vllm_0.33_h200_serving"),
-    *("vllm_0.33_h200_layouts", "sglang_0.5.15_h200"),
+    *("vllm_0.33_h200_layouts", "vllm_0.33_h200_sizes", "vllm_0.33_h200_replicas", "sglang_0.5.15_h200"),
 )
 
 

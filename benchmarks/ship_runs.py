@@ -2,7 +2,7 @@
 
     python -m benchmarks.ship_runs
 
-writes ``catalog/data/runs/vllm-0.33.0_h200_static.csv`` from ``measured/vllm_0.33_h200.csv`` and ``..._more_runs.csv``, and ``sglang-0.5.15_h200.csv`` from the static
+writes ``catalog/data/runs/vllm-0.33.0_h200_static.csv`` from ``measured/vllm_0.33_h200.csv``, ``..._more_runs.csv`` and ``..._sizes_runs.csv``, and ``sglang-0.5.15_h200.csv`` from the static
 batches and closed loops of ``measured/sglang_0.5.15_h200_runs.csv``.
 """
 
@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-MEASURED = tuple(Path(__file__).with_name("measured") / f"vllm_0.33_h200{name}.csv" for name in ("", "_more_runs"))
+MEASURED = tuple(
+    Path(__file__).with_name("measured") / f"vllm_0.33_h200{name}.csv" for name in ("", "_more_runs", "_sizes_runs")
+)
 SHIPPED = Path(__file__).parents[1] / "catalog" / "data" / "runs" / "vllm-0.33.0_h200_static.csv"
 
 OF_SGLANG = (
@@ -33,7 +35,8 @@ LAUNCHES = 1.2
 whatever the tokens."""
 
 SHORTEST = 1.05
-"""Decode steps below so many times the shortest of ``..._more_runs.csv`` are the host's: models of 16 and 24 layers take the same there."""
+"""Decode steps below so many times the shortest of a session after the first are the host's: models of 16 and 24 layers take the same
+there."""
 
 HOST_BOUND = ("prefill_ms", "ttft_ms", "e2e_ms", "output_tok_s")
 SHARED = ("utilisation", "power_w", "energy_j", "peak_memory_gib", "kv_capacity_tokens")
@@ -59,6 +62,12 @@ def shipped(row: dict[str, str], launches_ms: float) -> dict[str, str]:
     return row | dict.fromkeys(gone, "")
 
 
+def without_shortest(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+    """Return the rows of a session without the decode steps that are the host's."""
+    shortest = SHORTEST * min(float(row["tpot_ms"]) for row in rows)
+    return [row | {"tpot_ms": "" if float(row["tpot_ms"]) < shortest else row["tpot_ms"]} for row in rows]
+
+
 def read(path: Path) -> list[dict[str, str]]:
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
@@ -74,12 +83,8 @@ def write(path: Path, rows: Sequence[Mapping[str, str]], columns: Sequence[str] 
 
 
 def main() -> None:
-    first, more = (read(path) for path in MEASURED)
-    shortest = SHORTEST * min(float(row["tpot_ms"]) for row in more)
-    measured = [
-        *first,
-        *(row | {"tpot_ms": "" if float(row["tpot_ms"]) < shortest else row["tpot_ms"]} for row in more),
-    ]
+    first, *later = (read(path) for path in MEASURED)
+    measured = [*first, *(row for rows in later for row in without_shortest(rows))]
     launches: dict[str, float] = {}
     for prompt in ("128", "1024"):
         launches |= {

@@ -13,7 +13,7 @@ from catalog.bounds import check_model
 from catalog.errors import InputError, Note, Resolved
 from catalog.models.gguf_mixtures import mixture_of, with_mixture
 from catalog.models.sizes import active_parameters, checkpoint_share, parameters, weight_share
-from catalog.models.spellings import GGUF, Reading, read_spelling
+from catalog.models.spellings import BLOCKS, GGUF, Reading, read_spelling
 from catalog.schema import Model
 from catalog.tables import CatalogTable, table
 from catalog.units import GIB
@@ -72,7 +72,10 @@ def _read_so(name: str, reading: Reading, models: CatalogTable) -> Resolved[Mode
         return Resolved(check_model(mixed), (note,))
     if reading.quantization and reading.quantization != model.quantization:
         form, scales = reading.quantization, reading.scale_bits
-        model = check_model(replace(model, name=name, quantization=form, formats=(), scale_bits=scales))
+        blocks = form == "fp8" and BLOCKS.search(name) is not None
+        model = check_model(
+            replace(model, name=name, quantization=form, formats=(), scale_bits=scales, block_scales=blocks)
+        )
     elif reading.quantization and not reading.guessed:
         model = replace(model, name=name)
     return Resolved(model, (note,))

@@ -43,6 +43,10 @@ FORMATS: tuple[tuple[str, str, float | None], ...] = (
 """What ends an id of a quantised checkpoint, its format, and bits of scales a weight where they differ from the usual. The more
 special come first."""
 
+BLOCKS = re.compile(r"(?:^qwen/.*-fp8$)|fp8[-_]block$", re.IGNORECASE)
+"""Ids of fp8 checkpoints with one scale a block of 128 x 128 weights: Qwen's own (``quantization_config.weight_block_size`` of Qwen3 to
+Qwen3.5) and those that LLM Compressor's scheme FP8_BLOCK names."""
+
 TAIL = re.compile(rf"^(.+?)[-_.:](?:{'|'.join(f'({pattern})' for pattern, _, _ in FORMATS)})$", re.IGNORECASE)
 
 

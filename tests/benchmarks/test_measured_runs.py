@@ -19,11 +19,14 @@ RUNS = {
     "vllm_0.33_h200_serving": 10,
     "vllm_0.33_h200_layouts": 13,
     "vllm_0.33_h200_long": 34,
+    "vllm_0.33_h200_sizes": 87,
+    "vllm_0.33_h200_replicas": 8,
     "sglang_0.5.15_h200": 27,
 }
 SMALL = (
     *("Llama-3.1-8B", "Qwen2.5-7B", "Qwen3-8B", "DeepSeek-V2-Lite", "gpt-oss-20b"),
-    *("OLMoE-1B-7B", "Qwen1.5-MoE-A2.7B", "Nemotron-Nano-9B", "granite-4.0-h-tiny"),
+    *("OLMoE-1B-7B", "Qwen1.5-MoE-A2.7B", "Nemotron-Nano-9B", "granite-4.0-h-tiny", "Ling-mini-2.0", "Qwen3.5-9B"),
+    *("Llama-2-7b", "Llama-3.2-3B", "Qwen2.5-1.5B", "Qwen2.5-3B"),
 )
 
 
@@ -54,7 +57,9 @@ def test_runs_are_those_of_the_loads(prefix):
     assert {row["load"] for row in rows_of(f"{prefix}_memory.csv")} == {job.name for job in jobs}
 
 
-@pytest.mark.parametrize("prefix", ["vllm_0.33_h200_serving", "vllm_0.33_h200_layouts", "sglang_0.5.15_h200"])
+@pytest.mark.parametrize(
+    "prefix", ["vllm_0.33_h200_serving", "vllm_0.33_h200_layouts", "vllm_0.33_h200_replicas", "sglang_0.5.15_h200"]
+)
 def test_a_run_is_the_mean_of_its_requests(prefix):
     by_run = defaultdict(list)
     for request in read_requests(MEASURED / f"{prefix}_requests.csv"):
@@ -83,13 +88,17 @@ def test_cached_tokens_are_those_that_the_engine_counted():
 
 
 def test_kv_capacity_is_that_of_the_logs():
-    """Groups and pages alone give every load's tokens; with weights, activations and graphs most are within one in a hundred."""
+    """Groups and pages alone give every load's tokens; with weights, activations and graphs they are as near as the GiB that is said to be
+    unsure (``spread_gib``), which is much of the small caches of engines that share a GPU.
+    """
     loads = capacities()
     of_vllm = [(paged / logged - 1.0, said / logged - 1.0) for _, logged, paged, said, _, _ in loads if paged > 0]
-    assert len(of_vllm) == 36
+    assert len(of_vllm) == 54
     assert max(abs(pages) for pages, _ in of_vllm) < 1e-4
-    assert sum(abs(said) <= 0.01 for _, said in of_vllm) >= 30
-    assert max(abs(said) for _, said in of_vllm) < 0.034
+    assert sum(abs(said) <= 0.01 for _, said in of_vllm) >= 34
+    off = np.array([said_gib - logged_gib for _, _, paged, _, logged_gib, said_gib in loads if paged > 0])
+    assert np.sqrt(np.mean(off**2)) < 0.3
+    assert np.abs(off).max() < 0.8
     of_sglang = [said / logged - 1.0 for _, logged, paged, said, _, _ in loads if not paged > 0]
     assert len(of_sglang) == 3
     assert max(map(abs, of_sglang)) < 0.01
