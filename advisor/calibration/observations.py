@@ -259,7 +259,7 @@ def _group(runs: list[Measurement], engine: str) -> RunGroup:
     lengths = np.array([(run.input_len, run.output_len) for run in runs], dtype=float)
     columns = {
         name: [getattr(run, name) for run in runs]
-        for name in ("tp", "pp", "dp", "ep", "dtype", "kv_dtype", "offload", "compiled", "engine_version")
+        for name in ("tp", "pp", "dp", "ep", "dtype", "kv_dtype", "offload", "compiled", "engine", "engine_version")
     }
     columns["graphs"] = [run.deployment.has_graphs for run in runs]
     # Engines before chunked prefill took the whole batch's prompts in one pass; a server has its own budget.

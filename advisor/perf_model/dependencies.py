@@ -27,6 +27,7 @@ def dependencies(model: Model, layout: DeploymentArrays) -> NDArray[np.intp]:
         model,
         four=quantised or bool(width.min() < FOUR_BIT_BYTES),
         eight=quantised or bool(((width >= FOUR_BIT_BYTES) & (width < EIGHT_BIT_BYTES)).any()),
+        untuned=bool(layout.untuned.any()),
         narrow_kv=bool(layout.kv_bytes.min() < 2.0),
         grouped=bool(layout.tp.max() > 1 or layout.ep.max() > 1),
         staged=bool(layout.pp.max() > 1),
@@ -35,7 +36,7 @@ def dependencies(model: Model, layout: DeploymentArrays) -> NDArray[np.intp]:
 
 @lru_cache(maxsize=2048)
 def _dependencies(
-    model: Model, *, four: bool, eight: bool, narrow_kv: bool, grouped: bool, staged: bool
+    model: Model, *, four: bool, eight: bool, untuned: bool, narrow_kv: bool, grouped: bool, staged: bool
 ) -> NDArray[np.intp]:
     mixers = [part for _, layer in stack(model).counts for part in layer.mixers]
     absent = {
@@ -47,6 +48,7 @@ def _dependencies(
         "block8_": not eight,
         "expert8_": not (eight and model.moe_layers),
         "expert_": not model.moe_layers,
+        "untuned_": not untuned,
         "narrow_kv_": not narrow_kv,
         "latent_": not any(part.latent for part in mixers),
         "state_": not any(part.state_bytes for part in mixers),

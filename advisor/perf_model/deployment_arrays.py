@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from catalog.engines.defaults import PLAIN
+from catalog.engines.expert_kernels import BLOCKS, HALF, has_untuned_experts
 from catalog.engines.registry import minor_release
 from catalog.errors import InputError
 from catalog.schema import BITS, SCALE_BITS, Deployment, Gpu, Model
@@ -67,6 +69,8 @@ class DeploymentArrays:
     """Bytes per weight of the layers' matrices, scales included."""
     block_scales: Array
     """1.0 where a square block of the weights has one scale, as in a checkpoint, else 0.0."""
+    untuned: Array
+    """1.0 where the engine multiplies experts with default tile sizes (``catalog.engines.expert_kernels``), else 0.0."""
     kv_bytes: Array
     """Bytes per number in the KV cache."""
     matrix_flops: Array
@@ -138,6 +142,7 @@ class DeploymentArrays:
         }
         numbers["weight_bytes"] = table(dtype, lambda d: weight_bits(d, model) / 8.0, names["auto"])
         numbers["block_scales"] = table(dtype, lambda d: float(model.block_scales and d == model.quantization), default)
+        numbers["untuned"] = _untuned(columns.get("engine", ""), dtype, default, numbers, model, gpu)
         numbers["matrix_flops"] = table(dtype, lambda d: matrix_flops(gpu, d), names["auto"])
         numbers["kv_bytes"] = table(kv_dtype, lambda d: BITS[d] / 8.0, kv_default)
         full = table(dtype, lambda d: matrix_flops(gpu, d if d in PLAIN else "bfloat16"), names["auto"])
@@ -152,7 +157,7 @@ class DeploymentArrays:
         bits = np.array([weight_bits(dtype) for dtype in dtypes])
         one = np.ones(len(dtypes))
         columns = {column.name: one for column in fields(cls)}
-        columns |= dict.fromkeys(("block_scales", "offload", "sequence_parallel", "release"), 0.0 * one)
+        columns |= dict.fromkeys(("block_scales", "untuned", "offload", "sequence_parallel", "release"), 0.0 * one)
         columns |= {
             "weight_bytes": bits / 8.0,
             "kv_bytes": one * ACTIVATION_BYTES,
@@ -188,3 +193,29 @@ class DeploymentArrays:
     def expert_shards(self) -> Array:
         """Return GPUs the experts' weights are divided over, by slicing or by spreading."""
         return np.where(self.ep > 1, self.ep, self.tp)
+
+
+def _untuned(
+    engine: Any, dtype: NDArray[np.object_], default: str, numbers: Mapping[str, Array], model: Model, gpu: Gpu
+) -> Array:
+    """Return the column of that name; experts are sliced over ``tp`` or spread over ``ep``."""
+    if not model.moe_layers:
+        return np.zeros(1)
+    engines = np.atleast_1d(np.asarray(engine, dtype=object))
+    stored = model.part_format("experts")
+
+    @cache
+    def of(name: str, label: str, tp: float, ep: float) -> bool:
+        weights = kernel_format(stored or (default if label == "auto" else label), model)
+        held, width = (model.num_experts / ep, 1.0) if ep > 1 else (model.num_experts, 1.0 / tp)
+        return has_untuned_experts(name, gpu, weights, int(held), int(model.moe_intermediate_size * width))
+
+    columns = np.broadcast_arrays(engines, dtype, numbers["tp"], numbers["ep"])
+    return np.array([of(*row) for row in zip(*(column.tolist() for column in columns), strict=True)], dtype=float)
+
+
+def kernel_format(dtype: str, model: Model) -> str:
+    """Return a format of weights as tables of tuned kernels name it."""
+    if dtype == "fp8" and model.block_scales:
+        return BLOCKS
+    return HALF if BITS.get(dtype, 0) >= 16 else dtype

@@ -73,6 +73,11 @@ PRIORS: dict[str, Prior] = {
     "expert4_memory": _odds(0.5, 0.8, "odds of expert_memory with 4-bit experts over those with 16-bit ones"),
     "expert4_compute": _odds(0.6, 0.8, "the same of expert_compute"),
     "expert4_us": _positive(1.5, 0.5, "fixed time of a grouped product with 4-bit experts over expert_us"),
+    # Centre and spread are between none and the 1.5 to 2 that vLLM's developers report for tuning a table.
+    "untuned_memory": _odds(
+        0.7, 0.4, "odds of expert_memory where vLLM has no tile sizes tuned for the experts on that GPU, over others"
+    ),
+    "untuned_compute": _odds(0.7, 0.5, "the same of expert_compute"),
     # The same for 4 bits that tensor cores multiply as they are (NVFP4 on Blackwell), whose kernels are those of 8 bits rather than those
     # that unpack weights; so are their centres and spreads.
     "native4_memory": _odds(1.0, 0.4, "odds of gemm_memory with 4-bit weights multiplied in 4 bits over 16-bit ones"),
@@ -161,6 +166,8 @@ class Parameters:
     expert4_memory: Array | float
     expert4_compute: Array | float
     expert4_us: Array | float
+    untuned_memory: Array | float
+    untuned_compute: Array | float
     native4_memory: Array | float
     native4_compute: Array | float
     native4_us: Array | float

@@ -59,6 +59,10 @@ def _efficiencies(
     memory = parameters.expert_memory if expert else parameters.gemm_memory
     compute = parameters.expert_compute if expert else parameters.gemm_compute
     fixed = parameters.expert_us if expert else parameters.gemm_us
+    untuned = layout.untuned > 0
+    if expert and untuned.any():
+        memory = np.where(untuned, scaled_odds(memory, parameters.untuned_memory), memory)
+        compute = np.where(untuned, scaled_odds(compute, parameters.untuned_compute), compute)
     if width.max() > EIGHT_BIT_BYTES and width.min() > EIGHT_BIT_BYTES:
         return memory, compute, fixed
     four, eight = width < FOUR_BIT_BYTES, (width >= FOUR_BIT_BYTES) & (width < EIGHT_BIT_BYTES)

@@ -116,6 +116,7 @@ class DeploymentSearch:
             {
                 "gpu_memory_utilization": self.gpu_memory_utilization,
                 "offload": self.offload,
+                "engine": self.engine,
                 "engine_version": self.engine_version,
                 "max_model_len": self.max_model_len or self.model.max_position_embeddings,
                 **columns,
