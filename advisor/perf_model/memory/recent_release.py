@@ -13,7 +13,7 @@ import numpy as np
 from advisor.perf_model.deployment_arrays import ACTIVATION_BYTES, FOUR_BIT_BYTES
 from catalog.engines import find_engine, minor_release
 from catalog.engines.registry import REFERENCE
-from catalog.mixers import Recurrence
+from catalog.mixers import LatentAttention, Recurrence
 from catalog.models.sizes import experts_of
 from catalog.models.stack import stack
 from catalog.parts import Experts
@@ -39,6 +39,9 @@ GRAPH_STATE = 0.37
 """What a layer with a state takes of ``GRAPH_GIB_PER_LAYER``."""
 HELD_GIB, HELD_TP_GIB, HELD_PP_GIB = 0.33, 0.19, 0.47
 """What is held after loading beside weights and the workspaces of experts: the same places."""
+LATENT_TOKENS, LATENT_REQUESTS = 65536, 8
+"""Most tokens of cached context that latent attention expands at once, and the full requests that it tries for
+(``MLACommonMetadataBuilder.determine_chunked_prefill_workspace_size``); the profiled pass sets their keys and values aside."""
 STATES, STATES_TP = 3.0, 2.0
 """Hidden states of a step that live through a block, on one GPU and in a tensor-parallel group; experts have three more."""
 MORE_FOUR_BIT = {"int4": 1.025, "mxfp4": 1.013}
@@ -95,10 +98,14 @@ def pass_bytes(model: Model, layout: DeploymentArrays) -> Array:
     kinds = stack(model).kinds
     states = np.zeros_like(tp)
     block = np.zeros_like(tp)
+    expanded = np.minimum(LATENT_REQUESTS * layout.max_model_len, LATENT_TOKENS)
     for layer in kinds:
         for mixer in layer.mixers:
             if isinstance(mixer, Recurrence):
                 states = np.maximum(states, (mixer.into + mixer.out) / tp)
+            elif isinstance(mixer, LatentAttention) and not mixer.shares_value and mixer.index is None:
+                heads = mixer.heads * (mixer.nope_dim + mixer.value_dim) / tp
+                block = np.maximum(block, expanded * heads / layout.max_num_batched_tokens)
         part = layer.feed_forward
         if isinstance(part, Experts):
             shared = (part.shared.inner + part.shared.width) / tp if part.shared else 0.0
