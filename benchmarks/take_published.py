@@ -2,8 +2,8 @@
 
     python -m benchmarks.take_published FOLDER
 
-reads ``*_static.csv``, ``*_saturated.csv`` and tables of closed loops in FOLDER and writes them to ``benchmarks/published``, whose
-README names sources and licences.
+reads ``*_static.csv``, ``*_saturated.csv`` and tables of closed loops in FOLDER, and kernels in its folder ``kernels``, and writes them to
+``benchmarks/published``, whose README names sources and licences.
 """
 
 from __future__ import annotations
@@ -40,6 +40,31 @@ def take(path: Path) -> tuple[str, list[dict[str, str]], Sequence[str]]:
     return name, used, [column for column in columns if column in OF_LONG_FORM or any(row.get(column) for row in used)]
 
 
+NVSWITCH = ("A100-SXM-80GB", "H100-SXM", "B200-SXM", "B300-SXM", "GB200", "GB300")
+"""GPUs whose sums were timed over NVSwitch; those of the others are of hosts without peer access."""
+GPUS_OF_A_NODE = 8
+OF_KERNELS = ("gpu", "op", "m", "k", "n", "group", "bytes", "impl", "dtype", "us", "source", "licence")
+
+
+def kernels(path: Path) -> list[dict[str, str]]:
+    """Return the kernels of one GPU that were timed as vLLM runs them: products of 16 bits whose weights no cache held, and sums."""
+    chosen = []
+    for row in read(path):
+        product = row["op"] == "gemm" and (row["backend"], row["dtype"], row["cache"], row["graph"]) == (
+            "vllm",
+            "bfloat16",
+            "cold",
+            "graph",
+        )
+        in_step = row["backend"] == "nccl" or (row["backend"] == "vllm" and row["graph"] == "graph")
+        summed = row["op"] == "allreduce" and row["gpu"] in NVSWITCH and in_step and int(row["group"]) <= GPUS_OF_A_NODE
+        if product or summed:
+            impl = {"custom": "vllm-custom"}.get(row["impl"], row["impl"])
+            kept = {name: row[name] for name in OF_KERNELS if row.get(name)}
+            chosen.append(kept | {"us": row["time_us"]} | ({"impl": impl} if summed else {}))
+    return [{name: cell for name, cell in row.items() if name != "dtype" or row["op"] == "gemm"} for row in chosen]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.take_published", description=__doc__)
     parser.add_argument("folder", type=Path)
@@ -54,6 +79,13 @@ def main() -> None:
         name, rows, columns = take(path)
         write(PUBLISHED / name, rows, columns)
         print(f"{name}: {len(rows)} rows")
+    (PUBLISHED / "kernels").mkdir(exist_ok=True)
+    for path in sorted((folder / "kernels").glob("*.csv")):
+        if path.stem == "h200-sxm":  # this project's own times ship (catalog/data/kernels)
+            continue
+        rows = kernels(path)
+        write(PUBLISHED / "kernels" / path.name, [dict.fromkeys(OF_KERNELS, "") | row for row in rows])
+        print(f"kernels/{path.name}: {len(rows)} rows")
 
 
 if __name__ == "__main__":

@@ -39,6 +39,9 @@ class TimedKernel:
     spread: Annotated[float, Interval(ge=0, le=1e12)] | None = None
     """Relative standard deviation over the replays."""
     fingerprint: str = ""
+    source: str = ""
+    """Whose time it is, where it is not this project's, and under what licence."""
+    licence: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

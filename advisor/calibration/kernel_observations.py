@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from advisor.perf_model.collectives import collective_ms
-from advisor.perf_model.deployment_arrays import DeploymentArrays
+from advisor.perf_model.deployment_arrays import DeploymentArrays, kernel_format
 from advisor.perf_model.forward_pass import decode_pass, prefill_pass
 from advisor.perf_model.operators import Product, attention_work, causal_pairs, expert_products, routed_bytes
 from advisor.perf_model.parameters import NAMES
 from advisor.perf_model.roofline import attention_cost, product_cost
+from catalog.engines.expert_kernels import has_untuned_experts
 from catalog.gpus import find_gpu
 from catalog.kernels import (
     AttentionTime,
@@ -24,6 +25,7 @@ from catalog.kernels import (
     ExpertsTime,
     Kernel,
     of_kind,
+    read_kernels,
     shipped_attention,
     shipped_collectives,
     shipped_experts,
@@ -35,6 +37,7 @@ from catalog.schema import Cluster, Model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -47,6 +50,10 @@ K = TypeVar("K", bound="TimedKernel")
 NOISE = 0.1
 """Standard deviation of the log residuals of single kernels that the fit expects; their errors are alike from shape to
 shape."""
+
+OTHERS_NOISE = 0.15
+"""The same for kernels that others timed, beside what all of one kind on a GPU share (``SharedOffsets``): on an H200 their products take
+0.91 to 1.06 times ours, 80% of 312; their clocks were not locked, and how their caches were filled is known from their code alone."""
 
 SUMS_NOISE = 0.4
 """The same for sums among GPUs, which in a step also wait for the slowest of them."""
@@ -91,6 +98,8 @@ class KernelObservations:
     """Parameters that the times depend on."""
     spread: float = NOISE
     """Of the log residuals."""
+    alike: bool = False
+    """Whether their errors share an offset, as those of a session that others timed do: then many say no more than few."""
 
     @property
     def release(self) -> int:
@@ -98,7 +107,7 @@ class KernelObservations:
 
     @property
     def server(self) -> NDArray[np.intp]:
-        return np.full(self.measured.shape[1], -1)
+        return np.full(self.measured.shape[1], 0 if self.alike else -1)
 
     @property
     def dependencies(self) -> NDArray[np.intp]:
@@ -123,6 +132,21 @@ def shipped_evidence() -> tuple[KernelObservations, ...]:
     of_torch = evidence_of([timed for timed in shipped_torch() if not isinstance(timed, Kernel)], "torch")
     products = [timed for engine in CUBLAS for timed in evidence_of(shipped_kernels(), engine)]
     return (*of_vllm, *of_torch, *products)
+
+
+def evidence_with(published: Path | None) -> tuple[KernelObservations, ...]:
+    """Return ``shipped_evidence`` and what kernels say that others timed as they run: products of 16 bits that read their weights from
+    memory, and sums over NVSwitch, on GPUs that this project did not time; ``published``: folder of published benchmarks.
+    """
+    if published is None:
+        return shipped_evidence()
+    own = {timed.gpu for timed in shipped_kernels()}
+    files = sorted((published / "kernels").glob("*.csv"))
+    times = [timed for path in files for timed in read_kernels(path) if timed.gpu not in own]
+    others = (
+        replace(group, spread=max(group.spread, OTHERS_NOISE), alike=True) for group in evidence_of(times, "vllm")
+    )
+    return (*shipped_evidence(), *others)
 
 
 def own_evidence(times: Iterable[TimedKernel]) -> tuple[KernelObservations, ...]:
@@ -190,6 +214,8 @@ def _experts(times: list[ExpertsTime], engine: str) -> KernelObservations:
     first, gpu = times[0], find_gpu(times[0].gpu).value
     model = replace(PLAIN, hidden_size=first.k)
     layout = DeploymentArrays.of_formats([time.dtype for time in times], gpu)
+    default = has_untuned_experts(engine, gpu, kernel_format(first.dtype, model), first.experts, first.n)
+    layout = replace(layout, untuned=np.full(len(layout), float(default)))
     tokens = np.array([time.m for time in times], dtype=float)
     experts = Experts(num_experts=first.experts, num_experts_per_tok=first.top, width=first.n)
     products = [product for product in expert_products(model, experts, layout, tokens) if product.kind == "expert"]
@@ -200,7 +226,7 @@ def _experts(times: list[ExpertsTime], engine: str) -> KernelObservations:
         traffic = moved * parameters.elementwise_traffic / (gpu.memory_bandwidth_gbps * 1e6)
         return sum(costs, traffic)
 
-    return _kernels(times, engine, run, "expert", "elementwise_traffic")
+    return _kernels(times, engine, run, "expert", "untuned_", "elementwise_traffic")
 
 
 def _attention(times: list[AttentionTime], engine: str) -> KernelObservations:

@@ -114,7 +114,9 @@ def fit(
             after = replace(after, provenance=known.provenance, seen=known.seen)
         report = _fit_report((engine, gpu), own, alone_timed, base.marginal(engine, gpu), before, after, surrogate)
         passed_on = {}
-        if not alone and not any(key[1] == gpu for key in base.marginals):
+        if not alone and not any(
+            place == gpu and marginal.provenance == "calibrated" for (_, place), marginal in base.marginals.items()
+        ):
             passed_on = _passed_on(surrogate, engine, gpu, before, after)
         others = [item for item in surrogate.residuals if (item.engine, item.gpu) != (engine, gpu)]
         agreeing = [group.without(after.contradicting) for group in own]

@@ -7,13 +7,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from advisor.calibration.kernel_observations import SHORT_BYTES, SHORT_SUMS, evidence_of, shipped_evidence
-from advisor.calibration.posterior import log_residuals, sensitivities, update
+from advisor.calibration.kernel_observations import (
+    SHORT_BYTES,
+    SHORT_SUMS,
+    evidence_of,
+    evidence_with,
+    shipped_evidence,
+)
+from advisor.calibration.observations import group_runs
+from advisor.calibration.posterior import fit_posterior, log_residuals, sensitivities, update
 from advisor.calibration.surrogate import analytic_marginal, shipped_surrogate
 from advisor.perf_model.collectives import collective_ms
-from advisor.perf_model.parameters import NAMES, Parameters
+from advisor.perf_model.parameters import NAMES, SPREADS, Parameters
 from catalog.gpus import find_gpu
 from catalog.kernels import AttentionTime, Collective, CopyTime, ExpertsTime, Kernel
+from catalog.runs import shipped_runs
 from catalog.schema import Cluster
 from tests.advisor.strategies import gpus, parameters
 
@@ -124,3 +132,48 @@ def test_a_longer_message_takes_no_less_time(gpu, drawn, sizes, group):
     time = collective_ms("all_reduce", ordered, np.full(len(ordered), float(group)), cluster, drawn)
     assert (np.diff(time) >= -1e-12 * time[1:]).all()
     assert (np.diff(time / ordered) <= 1e-12 * time[1:] / ordered[1:]).all()  # and no more for each byte
+
+
+# -- kernels that others timed ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def published(tmp_path):
+    """A folder as ``benchmarks/published``, with products of an A100 that reach 90% of its bandwidth, and one of an H200."""
+    (tmp_path / "kernels").mkdir()
+    a100 = find_gpu("A100-SXM-80GB").value
+    rows = ["gpu,op,m,k,n,dtype,us,source,licence"]
+    rows += [
+        f"{a100.name},gemm,1,{k},{n},bfloat16,{2e-3 * k * n / a100.memory_bandwidth_gbps / 0.9 + 3.0:.3f},someone,Apache-2.0"
+        for k in (4096, 8192, 16384)
+        for n in (4096, 8192, 28672)
+    ]
+    (tmp_path / "kernels" / "a100.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    (tmp_path / "kernels" / "h200.csv").write_text(f"{rows[0]}\nH200-SXM,gemm,1,4096,4096,bfloat16,9.0,,\n", "utf-8")
+    return tmp_path
+
+
+def test_only_gpus_that_were_not_timed_here_learn_from_others(published):
+    theirs = [group for group in evidence_with(published) if group.alike]
+    assert [group.cluster.gpu.name for group in theirs] == ["A100-SXM-80GB"]
+    assert len(evidence_with(None)) == len(shipped_evidence()) == len(evidence_with(published)) - 1
+
+
+def test_many_kernels_of_one_session_say_less_than_as_many_that_are_independent(published):
+    (alike,) = (group for group in evidence_with(published) if group.alike)
+    widths = [
+        np.sqrt(fit_posterior([group]).marginal("vllm", "A100-SXM-80GB").covariance[0, 0])
+        for group in (alike, replace(alike, alike=False))
+    ]
+    assert NAMES[0] == "gemm_memory"
+    assert widths[1] < widths[0] < SPREADS[0]
+
+
+def test_a_gpu_with_kernels_alone_is_not_called_calibrated(published):
+    runs = [run for run in shipped_runs() if run.engine == "vllm" and run.batch and "Qwen2.5-1.5B" in run.model]
+    posterior = fit_posterior([*group_runs(runs, by_release=True), *evidence_with(published)[-1:]])
+    assert posterior.marginal("vllm", "A100-SXM-80GB").provenance == "transferred"
+    assert posterior.marginal("vllm", "H200-SXM").provenance == "calibrated"
+    fewer = fit_posterior(list(group_runs(runs, by_release=True))).marginal("vllm", "A100-SXM-80GB")
+    with_kernels = posterior.marginal("vllm", "A100-SXM-80GB")
+    assert with_kernels.covariance[0, 0] < fewer.covariance[0, 0]

@@ -324,7 +324,7 @@ def timed(us_of, gpu):
 def test_kernels_alone_inform_both_engines_of_a_gpu(tmp_path):
     """Half of what the memory of a GPU that nobody measured should give: answers for it get slower, and stay as unsure of
     all else."""
-    gpu = find_gpu("B200").value
+    gpu = find_gpu("H20").value
     path = tmp_path / "kernels.jsonl"
     bandwidth, peak = gpu.memory_bandwidth_gbps * 1e3, gpu.fp16_tflops * 1e6
     path.write_text(
@@ -332,8 +332,8 @@ def test_kernels_alone_inform_both_engines_of_a_gpu(tmp_path):
     )
     found = advisor.fit((), kernels=path)
     before, after = (each.marginal("vllm", gpu.name) for each in (shipped_surrogate(), found))
-    assert before.parameters.gemm_memory > 0.6
-    assert after.parameters.gemm_memory < 0.5
+    assert before.parameters.gemm_memory > 0.75
+    assert after.parameters.gemm_memory < 0.8 * before.parameters.gemm_memory
     assert after.provenance == before.provenance
     assert [(lesson.engine, lesson.runs, lesson.kernels) for lesson in found.lessons] == [
         ("torch", 0, 9),
