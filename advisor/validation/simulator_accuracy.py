@@ -21,6 +21,7 @@ from advisor.perf_model.deployment_arrays import DeploymentArrays
 from advisor.prediction.evidence import Evidence
 from advisor.prediction.prediction import Prediction
 from advisor.simulator.arrivals import Arrivals
+from advisor.simulator.request_results import RequestResults
 from advisor.simulator.simulation import simulate
 from advisor.validation.prediction_errors import error_interval
 from catalog.engines import resolve
@@ -30,13 +31,12 @@ from catalog.requests import read_requests
 from catalog.runs import read_runs, shipped_runs
 from catalog.schema import Cluster
 from catalog.tables import DATA
-from probes.serving_benchmark import LOW_IDS, TrafficProfile, lengths
+from probes.serving_benchmark import LOW_IDS, SETTLING, TrafficProfile, lengths
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from typing import Any
 
-    from advisor.simulator.request_results import RequestResults
     from advisor.simulator.simulation import Simulation
     from advisor.simulator.streaming_statistics import StreamingStatistics
     from catalog.requests import Request
@@ -117,14 +117,15 @@ def _compare(run: Measurement, requests: Sequence[Request], draws: int) -> list[
     }
     real[RATE], completed = _completed(run, simulation, arrival + last * 1e-3)
     plain = _without_queues(run, cluster, real[RATE])
+    served = simulation.served if run.regime == "open" else _of_window(simulation.served, traffic.duration_s)
     return [
         SimulatorCheck(
             run=run,
             quantity=name,
             measured=real[name],
             without_queues=plain[name.partition(" ")[0]],
-            simulated=completed if name == RATE else _simulated(simulation.served, name),
-            interval=_interval(simulation, name, completed),
+            simulated=completed if name == RATE else _simulated(served, name),
+            interval=_interval(simulation, served, name, completed),
         )
         for name in QUANTITIES
     ]
@@ -159,19 +160,34 @@ def same_loop(run: Measurement, facts: Mapping[str, Any]) -> Arrivals:
     )
 
 
+def _of_window(served: RequestResults | StreamingStatistics, seconds: float) -> RequestResults | StreamingStatistics:
+    """Return the requests of a closed loop that its benchmark counts: those that came after it had settled, and ended in its time."""
+    if not isinstance(served, RequestResults):
+        return served
+    ends_s = served.arrival_s + served.e2e_ms * 1e-3
+    counted = served.counted & (served.arrival_s >= SETTLING * seconds) & (ends_s <= seconds)
+    return replace(served, counted=counted) if counted.any() else served
+
+
 def _simulated(served: RequestResults | StreamingStatistics, name: str) -> float:
     metric, _, percentile = name.partition(" p")
     return served.percentile(metric, float(percentile))
 
 
-def _interval(simulation: Simulation, name: str, completed: float) -> tuple[float, float]:
-    """Return the interval; where arrivals are given the rate of completions hardly depends on times; the interval is that of the run's rate."""
+def _interval(
+    simulation: Simulation, served: RequestResults | StreamingStatistics, name: str, completed: float
+) -> tuple[float, float]:
+    """Return the interval; where arrivals are given the rate of completions hardly depends on times; the interval is that of the run's rate.
+    Of the requests in a window it is as wide as that of all.
+    """
     if simulation.scale is None:
-        return (completed, completed) if name == RATE else (_simulated(simulation.served, name),) * 2
+        return (completed, completed) if name == RATE else (_simulated(served, name),) * 2
     if name == RATE:
         return simulation.sigmas["rates"][RATE].around(completed, simulation.scale.quantile(0.9))
     metric, _, statistic = name.partition(" ")
-    return simulation.interval(metric, statistic)
+    low, high = simulation.interval(metric, statistic)
+    shift = _simulated(served, name) / _simulated(simulation.served, name)
+    return low * shift, high * shift
 
 
 def _completed(run: Measurement, simulation: Simulation, ends_s: Array) -> tuple[float, float]:
